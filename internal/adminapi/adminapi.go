@@ -1,0 +1,317 @@
+// Package adminapi is what the command line and the control plane say to each other, over gRPC: on a Unix socket whose
+// peer credentials are checked, or on port 15012 with an administrator's certificate.
+package adminapi
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/rpc"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// Service is the gRPC service name.
+const Service = "isthmus.admin.v1alpha1.Admin"
+
+// Empty is a message without content.
+type Empty struct{}
+
+// TokenRequest asks for a join token.
+type TokenRequest struct {
+	Node       string        `json:"node"`
+	Role       snapshot.Role `json:"role"`       // node or gateway
+	Identities []string      `json:"identities"` // "<namespace>/<service account>", "<namespace>/*" or "*": what the node may host
+	TTL        time.Duration `json:"ttl"`
+}
+
+// TokenResponse carries a secret: print it once, log it never.
+type TokenResponse struct {
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expires"`
+}
+
+// StatusResponse is the state of the mesh.
+type StatusResponse struct {
+	Mesh         string            `json:"mesh"`
+	TrustDomain  string            `json:"trustDomain"`
+	Version      string            `json:"version"`
+	Started      time.Time         `json:"started"`
+	ConfigFiles  int               `json:"configFiles"`
+	Objects      int               `json:"objects"`
+	Findings     []finding.Finding `json:"findings"`
+	Proxies      []ProxyStatus     `json:"proxies"`
+	RootNotAfter time.Time         `json:"rootNotAfter"`
+	RootSHA256   string            `json:"rootSHA256"`
+}
+
+// ProxyStatus is one Envoy as the control plane sees it.
+type ProxyStatus struct {
+	Name      string               `json:"name"`
+	Role      snapshot.Role        `json:"role"`
+	Connected bool                 `json:"connected"`
+	Since     time.Time            `json:"since"`
+	Workloads []string             `json:"workloads"`
+	Envoy     agentapi.EnvoyState  `json:"envoy"`
+	Types     []TypeStatus         `json:"types"`
+	Certs     []agentapi.CertState `json:"certs"`
+}
+
+// TypeStatus is one xDS resource type at one proxy.
+type TypeStatus struct {
+	Type      string    `json:"type"` // CDS, EDS, LDS, RDS, SDS
+	Resources int       `json:"resources"`
+	Sent      string    `json:"sent"`  // version last sent
+	Acked     string    `json:"acked"` // version last acknowledged
+	SentAt    time.Time `json:"sentAt"`
+	AckedAt   time.Time `json:"ackedAt"`
+	Nack      string    `json:"nack,omitempty"` // Envoy's message, while its last answer was a refusal
+}
+
+// ProxyConfigRequest asks for what one proxy was told.
+type ProxyConfigRequest struct {
+	Name string `json:"name"`
+	Type string `json:"type,omitempty"` // CDS, EDS, LDS, RDS, SDS; empty for all
+}
+
+// ProxyConfigResponse is what one proxy was told.
+type ProxyConfigResponse struct {
+	Resources []ProxyResource `json:"resources"`
+}
+
+// ProxyResource is one Envoy resource and the objects it comes from.
+type ProxyResource struct {
+	Type    string         `json:"type"`
+	Name    string         `json:"name"`
+	Version string         `json:"version"`
+	Bytes   int            `json:"bytes"`
+	Objects []string       `json:"objects"` // "AuthorizationPolicy default/payments (samples/cards/policy.yaml:3)"
+	Config  map[string]any `json:"config,omitempty"`
+}
+
+// PeerInviteRequest opens an invitation for one named peer.
+type PeerInviteRequest struct {
+	Peer string        `json:"peer"`
+	TTL  time.Duration `json:"ttl"` // at most 15 min
+}
+
+// PeerInviteResponse is the invitation. Token is a secret.
+type PeerInviteResponse struct {
+	Token       string    `json:"token"`
+	Expires     time.Time `json:"expires"`
+	TrustDomain string    `json:"trustDomain"`
+	Fingerprint string    `json:"fingerprint"` // this mesh's root, SHA-256 hex
+	Addresses   []string  `json:"addresses"`
+}
+
+// PeerAcceptRequest accepts a peer's invitation.
+type PeerAcceptRequest struct {
+	Token string `json:"token"`
+	Name  string `json:"name,omitempty"` // local name for the peer; default: what it proposes
+}
+
+// PeerAcceptResponse is the peering made.
+type PeerAcceptResponse struct {
+	Peer             string `json:"peer"`
+	TrustDomain      string `json:"trustDomain"`
+	KnownAs          string `json:"knownAs"`
+	OwnFingerprint   string `json:"ownFingerprint"`
+	PeersFingerprint string `json:"peersFingerprint"`
+}
+
+// PeerRequest names a peer.
+type PeerRequest struct {
+	Peer string `json:"peer,omitempty"` // empty: all, where a list is asked for
+}
+
+// PeerListResponse lists peers.
+type PeerListResponse struct {
+	Peers []PeerStatus `json:"peers"`
+}
+
+// PeerStatus is everything known about one peer.
+type PeerStatus struct {
+	Name              string              `json:"name"`
+	TrustDomain       string              `json:"trustDomain"`
+	KnownAs           string              `json:"knownAs"`
+	Source            string              `json:"source"` // file:line of its MeshPeer, or "peering" when made by a token
+	Addresses         []string            `json:"addresses"`
+	Fingerprints      []string            `json:"fingerprints"`    // of the peer's roots
+	OwnFingerprints   []string            `json:"ownFingerprints"` // of our roots, to compare
+	BundleSequence    uint64              `json:"bundleSequence"`
+	BundleTime        time.Time           `json:"bundleTime"`
+	MaxBundleAge      time.Duration       `json:"maxBundleAge"`
+	RootNotAfter      time.Time           `json:"rootNotAfter"`
+	CatalogueSequence uint64              `json:"catalogueSequence"`
+	CatalogueTime     time.Time           `json:"catalogueTime"`
+	Offered           int                 `json:"offered"`
+	Exports           int                 `json:"exports"`
+	Imports           int                 `json:"imports"`
+	Counts            agentapi.PeerCounts `json:"counts"`
+	Conditions        []Condition         `json:"conditions"`
+}
+
+// Condition follows the Kubernetes convention.
+type Condition struct {
+	Type    string    `json:"type"`   // TrustEstablished, BundleFresh, CatalogSynced, DataPathReady, Expiring, Suspended
+	Status  string    `json:"status"` // True, False, Unknown
+	Reason  string    `json:"reason"`
+	Message string    `json:"message"`
+	Since   time.Time `json:"since"`
+}
+
+// PeerManifestRequest asks for the MeshPeer file that describes this mesh to a peer, for peering without a connection.
+type PeerManifestRequest struct {
+	As      string `json:"as"`      // name under which the peer will know this mesh: metadata.name of the file
+	KnownAs string `json:"knownAs"` // name under which this mesh will know the peer
+}
+
+// PeerManifestResponse is that file.
+type PeerManifestResponse struct {
+	YAML        string `json:"yaml"`
+	Fingerprint string `json:"fingerprint"`
+}
+
+// CatalogResponse is what peers offer.
+type CatalogResponse struct {
+	Entries []CatalogEntry `json:"entries"`
+}
+
+// CatalogEntry is one offer.
+type CatalogEntry struct {
+	Peer string `json:"peer"`
+	snapshot.OfferedService
+	ImportedAs []string `json:"importedAs"`
+}
+
+// ExportsResponse is what this mesh offers.
+type ExportsResponse struct {
+	Exports []ExportStatus `json:"exports"`
+}
+
+// ExportStatus is one service offered to one peer.
+type ExportStatus struct {
+	Name      string `json:"name"` // namespace/name of the FederatedExport
+	Service   string `json:"service"`
+	Port      uint16 `json:"port"`
+	Protocol  string `json:"protocol"`
+	Alias     string `json:"alias"`
+	Peer      string `json:"peer"`
+	SNI       string `json:"sni"`
+	Rules     int    `json:"rules"`
+	Endpoints int    `json:"endpoints"` // healthy ones
+	State     string `json:"state"`     // Ready, or why not
+}
+
+// ImportsResponse is what this mesh uses of its peers.
+type ImportsResponse struct {
+	Imports []ImportStatus `json:"imports"`
+}
+
+// ImportStatus is one imported service.
+type ImportStatus struct {
+	Name     string   `json:"name"`
+	Host     string   `json:"host"`
+	Port     uint16   `json:"port"`
+	Protocol string   `json:"protocol"`
+	VIP      string   `json:"vip"`
+	From     []string `json:"from"` // "cards/default/payments weight 1 priority 0 ready"
+	Callers  []string `json:"callers"`
+	State    string   `json:"state"`
+}
+
+// CertListResponse lists certificates in use.
+type CertListResponse struct {
+	Certs []NodeCert `json:"certs"`
+}
+
+// NodeCert is one certificate at one node.
+type NodeCert struct {
+	Node string `json:"node"`
+	agentapi.CertState
+}
+
+// CheckResponse is a list of checks made.
+type CheckResponse struct {
+	Checks []Check `json:"checks"`
+}
+
+// Check is one thing looked at.
+type Check struct {
+	Name   string `json:"name"`
+	State  string `json:"state"` // ok, warning, failed
+	Detail string `json:"detail"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// AccessResponse says who may call whom.
+type AccessResponse struct {
+	Edges []AccessEdge `json:"edges"`
+}
+
+// AccessEdge is one caller and one destination that policy lets it call (rules on methods, paths or addresses may narrow it).
+type AccessEdge struct {
+	From string   `json:"from"` // workload namespace/name
+	To   string   `json:"to"`   // host:port
+	By   []string `json:"by"`   // the objects that allow it
+}
+
+// AdminCertRequest asks for an administrator's certificate.
+type AdminCertRequest struct {
+	Name string `json:"name"`
+	CSR  []byte `json:"csr"`
+}
+
+// Server is the control plane's side.
+type Server interface {
+	CreateToken(context.Context, *TokenRequest) (*TokenResponse, error)
+	Status(context.Context, *Empty) (*StatusResponse, error)
+	ProxyConfig(context.Context, *ProxyConfigRequest) (*ProxyConfigResponse, error)
+	PeerInvite(context.Context, *PeerInviteRequest) (*PeerInviteResponse, error)
+	PeerAccept(context.Context, *PeerAcceptRequest) (*PeerAcceptResponse, error)
+	PeerList(context.Context, *PeerRequest) (*PeerListResponse, error)
+	PeerSuspend(context.Context, *PeerRequest) (*Empty, error)
+	PeerResume(context.Context, *PeerRequest) (*Empty, error)
+	PeerRevoke(context.Context, *PeerRequest) (*Empty, error)
+	PeerManifest(context.Context, *PeerManifestRequest) (*PeerManifestResponse, error)
+	Catalog(context.Context, *PeerRequest) (*CatalogResponse, error)
+	Exports(context.Context, *PeerRequest) (*ExportsResponse, error)
+	Imports(context.Context, *PeerRequest) (*ImportsResponse, error)
+	CertList(context.Context, *Empty) (*CertListResponse, error)
+	Check(context.Context, *Empty) (*CheckResponse, error)
+	Access(context.Context, *Empty) (*AccessResponse, error)
+	AdminCert(context.Context, *AdminCertRequest) (*agentapi.SignResponse, error)
+}
+
+// Desc registers a Server.
+var Desc = grpc.ServiceDesc{
+	ServiceName: Service,
+	HandlerType: (*Server)(nil),
+	Methods: []grpc.MethodDesc{
+		rpc.Unary(Service, "CreateToken", Server.CreateToken),
+		rpc.Unary(Service, "Status", Server.Status),
+		rpc.Unary(Service, "ProxyConfig", Server.ProxyConfig),
+		rpc.Unary(Service, "PeerInvite", Server.PeerInvite),
+		rpc.Unary(Service, "PeerAccept", Server.PeerAccept),
+		rpc.Unary(Service, "PeerList", Server.PeerList),
+		rpc.Unary(Service, "PeerSuspend", Server.PeerSuspend),
+		rpc.Unary(Service, "PeerResume", Server.PeerResume),
+		rpc.Unary(Service, "PeerRevoke", Server.PeerRevoke),
+		rpc.Unary(Service, "PeerManifest", Server.PeerManifest),
+		rpc.Unary(Service, "Catalog", Server.Catalog),
+		rpc.Unary(Service, "Exports", Server.Exports),
+		rpc.Unary(Service, "Imports", Server.Imports),
+		rpc.Unary(Service, "CertList", Server.CertList),
+		rpc.Unary(Service, "Check", Server.Check),
+		rpc.Unary(Service, "Access", Server.Access),
+		rpc.Unary(Service, "AdminCert", Server.AdminCert),
+	},
+}
+
+// Call makes one call by method name: adminapi.Call[adminapi.Empty, adminapi.StatusResponse](ctx, conn, "Status", &adminapi.Empty{}).
+func Call[Req, Resp any](ctx context.Context, conn grpc.ClientConnInterface, method string, req *Req) (*Resp, error) {
+	return rpc.Call[Req, Resp](ctx, conn, Service, method, req)
+}

@@ -1,0 +1,168 @@
+// Package agentapi is what a node or gateway agent and the control plane say to each other, over gRPC on port 15012:
+// this service, and Envoy's aggregated discovery service beside it on the same connection.
+package agentapi
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"isthmus.dev/isthmus/internal/rpc"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// Service is the gRPC service name.
+const Service = "isthmus.agent.v1alpha1.Agent"
+
+// AttestRequest trades a join token for a node identity. Sent over TLS without a client certificate;
+// the agent has checked the server against the fingerprint inside the token first.
+type AttestRequest struct {
+	Token string `json:"token"`
+	CSR   []byte `json:"csr"` // DER; only its public key and its self-signature count
+}
+
+// AttestResponse is the node's first identity.
+type AttestResponse struct {
+	Node  string        `json:"node"`
+	Role  snapshot.Role `json:"role"`
+	Chain [][]byte      `json:"chain"` // DER, leaf first
+	Roots []byte        `json:"roots"` // PEM
+}
+
+// SignRequest asks for a certificate. With Namespace and ServiceAccount empty it renews the node's own.
+type SignRequest struct {
+	Namespace      string `json:"namespace,omitempty"`
+	ServiceAccount string `json:"serviceAccount,omitempty"`
+	CSR            []byte `json:"csr"` // DER; only its public key and its self-signature count
+}
+
+// SignResponse is one X.509-SVID.
+type SignResponse struct {
+	Chain [][]byte `json:"chain"` // DER, leaf first, without the root
+	Roots []byte   `json:"roots"` // PEM
+}
+
+// Report is what an agent tells on its Sync stream: all of it at first, and again whenever any of it changed.
+type Report struct {
+	Version   string                `json:"version"`
+	Gateway   *snapshot.GatewayInfo `json:"gateway,omitempty"`   // gateways only
+	Workloads []snapshot.Workload   `json:"workloads,omitempty"` // nodes only; Node is filled in by the server
+	Envoy     EnvoyState            `json:"envoy"`
+	Peers     map[string]PeerCounts `json:"peers,omitempty"` // gateways: totals by MeshPeer name since the agent began
+	Certs     []CertState           `json:"certs,omitempty"`
+}
+
+// EnvoyState is how the agent's Envoy is.
+type EnvoyState struct {
+	Running  bool   `json:"running"`
+	Version  string `json:"version,omitempty"`
+	Restarts int    `json:"restarts"`
+}
+
+// CertState is one certificate in use at an agent.
+type CertState struct {
+	SPIFFEID    string    `json:"spiffeID"`
+	Serial      string    `json:"serial"`      // hex
+	Fingerprint string    `json:"fingerprint"` // SHA-256 of the DER, hex
+	NotBefore   time.Time `json:"notBefore"`
+	NotAfter    time.Time `json:"notAfter"`
+}
+
+// PeerCounts are what a gateway's Envoy logged about one peer.
+type PeerCounts struct {
+	HandshakesOK     uint64 `json:"handshakesOK"`
+	HandshakesFailed uint64 `json:"handshakesFailed"`
+	Requests         uint64 `json:"requests"`
+	Denials          uint64 `json:"denials"`
+	BytesIn          uint64 `json:"bytesIn"`
+	BytesOut         uint64 `json:"bytesOut"`
+}
+
+// Instructions is what the control plane tells an agent: all of it each time.
+type Instructions struct {
+	TrustDomain    string        `json:"trustDomain"`
+	CertificateTTL time.Duration `json:"certificateTTL"`
+	// DNS by workload, "<namespace>/<name>".
+	DNS map[string]DNSTable `json:"dns,omitempty"`
+}
+
+// DNSTable is what one workload may resolve inside the mesh.
+type DNSTable struct {
+	// Hosts maps a lower-case host name without trailing dot to its virtual addresses.
+	Hosts map[string][]netip.Addr `json:"hosts,omitempty"`
+	// Refusal answers every other name <label>.<namespace>.svc.<domain> for these suffixes ("default.svc.cluster.local"):
+	// a call there is refused with the reason, whether or not the service exists.
+	Refusal         netip.Addr `json:"refusal"`
+	RefusalSuffixes []string   `json:"refusalSuffixes,omitempty"`
+	// MeshSuffix is the suffix under which every other name does not exist ("svc.cluster.local").
+	MeshSuffix string `json:"meshSuffix"`
+}
+
+// Server is the control plane's side. The caller's identity is in the context's TLS peer.
+type Server interface {
+	Attest(context.Context, *AttestRequest) (*AttestResponse, error)
+	Sign(context.Context, *SignRequest) (*SignResponse, error)
+	Sync(rpc.Stream[Instructions, Report]) error
+}
+
+// Desc registers a Server: grpcServer.RegisterService(&agentapi.Desc, srv).
+var Desc = grpc.ServiceDesc{
+	ServiceName: Service,
+	HandlerType: (*Server)(nil),
+	Methods: []grpc.MethodDesc{
+		rpc.Unary(Service, "Attest", Server.Attest),
+		rpc.Unary(Service, "Sign", Server.Sign),
+	},
+	Streams: []grpc.StreamDesc{rpc.Bidi("Sync", Server.Sync)},
+}
+
+// Client is the agent's side.
+type Client struct{ Conn grpc.ClientConnInterface }
+
+// Attest trades a join token for a node identity.
+func (c Client) Attest(ctx context.Context, r *AttestRequest) (*AttestResponse, error) {
+	return rpc.Call[AttestRequest, AttestResponse](ctx, c.Conn, Service, "Attest", r)
+}
+
+// Sign asks for one certificate.
+func (c Client) Sign(ctx context.Context, r *SignRequest) (*SignResponse, error) {
+	return rpc.Call[SignRequest, SignResponse](ctx, c.Conn, Service, "Sign", r)
+}
+
+// Sync opens the standing conversation.
+func (c Client) Sync(ctx context.Context) (rpc.Stream[Report, Instructions], error) {
+	return rpc.Open[Report, Instructions](ctx, c.Conn, Service, "Sync")
+}
+
+// Names that the control plane's Envoy configuration and the agent agree on.
+const (
+	// ADSCluster is the bootstrap cluster at which Envoy reaches the agent (Unix socket): ADS, SDS for certificates, access logs.
+	ADSCluster = "agent"
+	// WithRootSuffix after a certificate secret's name asks for the same certificate with the root appended to its chain,
+	// for handshakes with those who so far know only the root's fingerprint.
+	WithRootSuffix = "+root"
+	// BundleSecretPrefix before a trust domain names its roots as an SDS validation context; served over ADS, not by the agent.
+	BundleSecretPrefix = "bundle/"
+	// SocketMark is the SO_MARK of every connection that Envoy makes, so that capture lets it pass.
+	SocketMark = 0x1573
+	// Port numbers of one proxy.
+	OutboundPort     = 15001
+	InboundPort      = 15006
+	DNSPort          = 15053
+	FederationPort   = 15443 // peers
+	FederationEgress = 15444 // local callers of imports, inside only
+	ControlPort      = 15012
+	PeeringPort      = 15013 // control plane: what peers' control planes say, through the gateways only
+	HealthPort       = 15021
+	MetricsPort      = 15020
+)
+
+// Access-log names (envoy.data.accesslog log_name): the agent counts and records by them.
+const (
+	LogInbound  = "inbound"  // refusals at a workload
+	LogOutbound = "outbound" // refusals at a caller
+	LogIngress  = "ingress"  // every crossing into this mesh, and every refused one; tag "peer" names the MeshPeer
+	LogEgress   = "egress"   // every crossing out of this mesh, and every refused one; tag "peer" names the MeshPeer
+)

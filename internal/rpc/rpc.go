@@ -1,0 +1,105 @@
+// Package rpc lets plain Go structs be gRPC messages: a JSON codec and typed method descriptors, so that Isthmus's own
+// services need no generated code and share one port, one TLS configuration and one set of interceptors with xDS.
+package rpc
+
+import (
+	"context"
+	"encoding/json"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+)
+
+// Subtype is the gRPC content subtype: the wire says application/grpc+json.
+const Subtype = "json"
+
+func init() { encoding.RegisterCodecV2(codec{}) } // grpc knows codecs only by this registry
+
+type codec struct{}
+
+func (codec) Name() string { return Subtype }
+
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return mem.BufferSlice{mem.SliceBuffer(b)}, nil
+}
+
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	return json.Unmarshal(data.Materialize(), v)
+}
+
+// Unary describes one method of a service implemented by S.
+func Unary[S, Req, Resp any](service, method string, call func(S, context.Context, *Req) (*Resp, error)) grpc.MethodDesc {
+	full := "/" + service + "/" + method
+	return grpc.MethodDesc{
+		MethodName: method,
+		Handler: func(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+			req := new(Req)
+			if err := dec(req); err != nil {
+				return nil, err
+			}
+			if interceptor == nil {
+				return call(srv.(S), ctx, req)
+			}
+			info := &grpc.UnaryServerInfo{Server: srv, FullMethod: full}
+			return interceptor(ctx, req, info, func(ctx context.Context, r any) (any, error) {
+				return call(srv.(S), ctx, r.(*Req))
+			})
+		},
+	}
+}
+
+// Stream is a bidirectional stream of Recv and Send messages.
+type Stream[Send, Recv any] struct{ raw rawStream }
+
+type rawStream interface {
+	Context() context.Context
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}
+
+// Context of the stream.
+func (s Stream[Send, Recv]) Context() context.Context { return s.raw.Context() }
+
+// Send sends one message; one goroutine at a time.
+func (s Stream[Send, Recv]) Send(m *Send) error { return s.raw.SendMsg(m) }
+
+// Recv waits for one message; one goroutine at a time.
+func (s Stream[Send, Recv]) Recv() (*Recv, error) {
+	m := new(Recv)
+	if err := s.raw.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Bidi describes one bidirectional method: the server receives Req and sends Resp.
+func Bidi[S, Req, Resp any](method string, serve func(S, Stream[Resp, Req]) error) grpc.StreamDesc {
+	return grpc.StreamDesc{
+		StreamName: method, ServerStreams: true, ClientStreams: true,
+		Handler: func(srv any, stream grpc.ServerStream) error { return serve(srv.(S), Stream[Resp, Req]{stream}) },
+	}
+}
+
+// Call makes one unary call. Errors are gRPC status errors.
+func Call[Req, Resp any](ctx context.Context, conn grpc.ClientConnInterface, service, method string, req *Req) (*Resp, error) {
+	resp := new(Resp)
+	if err := conn.Invoke(ctx, "/"+service+"/"+method, req, resp, grpc.CallContentSubtype(Subtype)); err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// Open opens a bidirectional stream: the client sends Req and receives Resp.
+func Open[Req, Resp any](ctx context.Context, conn grpc.ClientConnInterface, service, method string) (Stream[Req, Resp], error) {
+	desc := &grpc.StreamDesc{StreamName: method, ServerStreams: true, ClientStreams: true}
+	s, err := conn.NewStream(ctx, desc, "/"+service+"/"+method, grpc.CallContentSubtype(Subtype))
+	if err != nil {
+		return Stream[Req, Resp]{}, err
+	}
+	return Stream[Req, Resp]{s}, nil
+}

@@ -1,0 +1,187 @@
+// Package snapshot is all that the control plane knows at one moment, immutable. The whole world enters the spine here;
+// private keys and other secrets never do.
+package snapshot
+
+import (
+	"net/netip"
+	"time"
+
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	security "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/finding"
+)
+
+// Snapshot is one state of the world. Nothing reachable from it is ever written after it is made.
+type Snapshot struct {
+	// Time at which the snapshot was made; every "now" of the pure layers.
+	Time time.Time
+	// Config is what administrators wrote.
+	Config *Config
+	// Registry is what the nodes registered.
+	Registry *Registry
+	// Peers is what is known of peer meshes beyond configuration, by MeshPeer name.
+	Peers map[string]PeerState
+	// Invites are the open invitations, Bootstraps the acceptances under way.
+	Invites    []Invite
+	Bootstraps []Bootstrap
+	// Roots of this mesh's own trust domain, PEM.
+	Roots []byte
+	// VIPs are the stable virtual addresses, by service host name.
+	VIPs map[string]netip.Addr
+}
+
+// Config is the whole configuration as it was read, sorted by namespace and name in each slice.
+type Config struct {
+	Mesh                  *v1alpha1.Mesh // nil until one is written
+	MeshPeers             []*v1alpha1.MeshPeer
+	FederatedExports      []*v1alpha1.FederatedExport
+	FederatedImports      []*v1alpha1.FederatedImport
+	Namespaces            []*corev1.Namespace
+	Services              []*corev1.Service
+	PeerAuthentications   []*security.PeerAuthentication
+	AuthorizationPolicies []*security.AuthorizationPolicy
+	ServiceEntries        []*networking.ServiceEntry
+	WorkloadEntries       []*networking.WorkloadEntry
+
+	// Origins says where each object was written.
+	Origins map[Key]Origin
+	// Findings of reading: what could not be read and what was kept instead.
+	Findings []finding.Finding
+}
+
+// Key names one object.
+type Key struct{ Kind, Namespace, Name string }
+
+// String is "Kind namespace/name", or "Kind name" for a kind without namespaces.
+func (k Key) String() string {
+	if k.Namespace == "" {
+		return k.Kind + " " + k.Name
+	}
+	return k.Kind + " " + k.Namespace + "/" + k.Name
+}
+
+// Origin is where an object was written. Fields maps a field path ("spec.to[0].peer") to its line.
+type Origin struct {
+	File   string
+	Line   int
+	Fields map[string]int
+}
+
+// LineOf is the line of a field, or of its nearest enclosing field, or of the object.
+func (o Origin) LineOf(field string) int {
+	for f := field; f != ""; f = parentField(f) {
+		if l, ok := o.Fields[f]; ok {
+			return l
+		}
+	}
+	return o.Line
+}
+
+func parentField(f string) string {
+	for i := len(f) - 1; i > 0; i-- {
+		if f[i] == '.' || f[i] == '[' {
+			return f[:i]
+		}
+	}
+	return ""
+}
+
+// Registry is what node agents registered: themselves and the workloads they host.
+type Registry struct {
+	Nodes     []Node     // sorted by name
+	Workloads []Workload // sorted by node, namespace, name
+}
+
+// Role of an agent.
+type Role string
+
+// The roles. A gateway has no workloads.
+const (
+	RoleNode    Role = "node"
+	RoleGateway Role = "gateway"
+)
+
+// Node is one registered agent and its Envoy.
+type Node struct {
+	Name string `json:"name"`
+	Role Role   `json:"role"`
+	// Gateway is set for gateways.
+	Gateway *GatewayInfo `json:"gateway,omitempty"`
+}
+
+// GatewayInfo is what a gateway agent tells of itself.
+type GatewayInfo struct {
+	// ServiceAccount in namespace isthmus-system; with it goes the gateway's SPIFFE ID.
+	ServiceAccount string `json:"serviceAccount"`
+	// InnerAddress is where the mesh reaches the gateway (ip).
+	InnerAddress netip.Addr `json:"innerAddress"`
+	// OuterAddress is the ip that the gateway binds for peers.
+	OuterAddress netip.Addr `json:"outerAddress"`
+}
+
+// Workload is one registered workload.
+type Workload struct {
+	Name           string            `json:"name"`
+	Namespace      string            `json:"namespace"`
+	ServiceAccount string            `json:"serviceAccount"`
+	Node           string            `json:"node"`
+	Labels         map[string]string `json:"labels,omitempty"`
+	Addresses      []netip.Addr      `json:"addresses"`
+	// Netns is the path of the workload's network namespace on its node, empty for the node's own.
+	Netns string `json:"netns,omitempty"`
+	// Ports that the workload listens on, by name; Services refer to them by number or name.
+	Ports []WorkloadPort `json:"ports,omitempty"`
+	// Ready is the agent's view of the readiness probe.
+	Ready bool `json:"ready"`
+}
+
+// WorkloadPort is one port a workload listens on.
+type WorkloadPort struct {
+	Name   string `json:"name,omitempty"`
+	Number uint16 `json:"number"`
+}
+
+// PeerState is what is known of a peer beyond its MeshPeer object.
+type PeerState struct {
+	// Roots currently accepted for the peer, PEM; nil until first trust.
+	Roots []byte
+	// BundleSequence of the newest accepted bundle (SPIFFE Trust Domain and Bundle §4.1.1).
+	BundleSequence uint64
+	// BundleTime is when the roots were last confirmed fresh.
+	BundleTime time.Time
+	// Suspended by command, apart from the MeshPeer's own field.
+	Suspended bool
+	// Catalogue is what the peer offers us, nil until it pushed one.
+	Catalogue *Catalogue
+}
+
+// Catalogue is what one mesh offers another: names and ports, no addresses.
+type Catalogue struct {
+	Sequence uint64           `json:"sequence"`
+	Time     time.Time        `json:"time"`
+	Services []OfferedService `json:"services"`
+}
+
+// OfferedService is one line of a catalogue.
+type OfferedService struct {
+	Name      string `json:"name"` // alias
+	Namespace string `json:"namespace"`
+	Port      uint16 `json:"port"`
+	Protocol  string `json:"protocol"` // HTTP, HTTP2, GRPC or TCP
+}
+
+// Invite is an open invitation: while it lasts, the gateways accept its one-use handshake.
+type Invite struct {
+	ID      string    `json:"id"`
+	Peer    string    `json:"peer"`
+	Expires time.Time `json:"expires"`
+}
+
+// Bootstrap is an acceptance under way: the gateways carry the control plane's own TLS to an address not trusted yet.
+type Bootstrap struct {
+	ID      string `json:"id"`
+	Address string `json:"address"` // host:port of the inviter's gateway
+}

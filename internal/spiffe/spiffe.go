@@ -1,0 +1,74 @@
+// Package spiffe names the identities of a mesh. Parsing is go-spiffe's; the paths are ours.
+//
+//	workload       spiffe://<td>/ns/<namespace>/sa/<service-account>   (Istio's form)
+//	gateway        spiffe://<td>/ns/isthmus-system/sa/<service-account>
+//	node agent     spiffe://<td>/isthmus/node/<name>
+//	control plane  spiffe://<td>/isthmus/control
+//	administrator  spiffe://<td>/isthmus/admin/<name>
+package spiffe
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// ID is a SPIFFE ID.
+type ID = spiffeid.ID
+
+// TrustDomain is a SPIFFE trust domain.
+type TrustDomain = spiffeid.TrustDomain
+
+// SystemNamespace is where gateways live.
+const SystemNamespace = "isthmus-system"
+
+// ParseTrustDomain reads a trust domain name such as "cards.example".
+func ParseTrustDomain(s string) (TrustDomain, error) { return spiffeid.TrustDomainFromString(s) }
+
+// Parse reads a whole ID such as "spiffe://cards.example/ns/default/sa/payments".
+func Parse(s string) (ID, error) { return spiffeid.FromString(s) }
+
+// Workload is the identity of a service account.
+func Workload(td TrustDomain, namespace, serviceAccount string) (ID, error) {
+	return spiffeid.FromSegments(td, "ns", namespace, "sa", serviceAccount)
+}
+
+// Node is the identity of a node agent, good for the control API only and never accepted by a workload.
+func Node(td TrustDomain, name string) (ID, error) {
+	return spiffeid.FromSegments(td, "isthmus", "node", name)
+}
+
+// Admin is the identity of an administrator's client.
+func Admin(td TrustDomain, name string) (ID, error) {
+	return spiffeid.FromSegments(td, "isthmus", "admin", name)
+}
+
+// Control is the identity of the control plane.
+func Control(td TrustDomain) ID {
+	id, err := spiffeid.FromSegments(td, "isthmus", "control")
+	if err != nil {
+		panic(fmt.Sprintf("constant path refused: %v", err)) // cannot happen: the segments are constants
+	}
+	return id
+}
+
+// WorkloadParts takes a workload ID apart; ok is false for IDs of any other form.
+func WorkloadParts(id ID) (namespace, serviceAccount string, ok bool) {
+	seg := strings.Split(strings.TrimPrefix(id.Path(), "/"), "/")
+	if len(seg) != 4 || seg[0] != "ns" || seg[2] != "sa" {
+		return "", "", false
+	}
+	return seg[1], seg[3], true
+}
+
+// NodeName is the name in a node ID; ok is false for IDs of any other form.
+func NodeName(id ID) (name string, ok bool) { return named(id, "node") }
+
+// AdminName is the name in an administrator's ID; ok is false for IDs of any other form.
+func AdminName(id ID) (name string, ok bool) { return named(id, "admin") }
+
+func named(id ID, role string) (string, bool) {
+	name, ok := strings.CutPrefix(id.Path(), "/isthmus/"+role+"/")
+	return name, ok && name != "" && !strings.Contains(name, "/")
+}
