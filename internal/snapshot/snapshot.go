@@ -27,6 +27,8 @@ type Snapshot struct {
 	// Invites are the open invitations, Bootstraps the acceptances under way.
 	Invites    []Invite
 	Bootstraps []Bootstrap
+	// PeeringAddresses are where this mesh's gateways reach its control planes for what peers say.
+	PeeringAddresses []netip.AddrPort
 	// Roots of this mesh's own trust domain, PEM.
 	Roots []byte
 	// VIPs are the stable virtual addresses, by service host name.
@@ -152,8 +154,12 @@ type PeerState struct {
 	BundleSequence uint64
 	// BundleTime is when the roots were last confirmed fresh.
 	BundleTime time.Time
+	// TrustDomain that Roots vouch for: if the MeshPeer has come to name another, they no longer count.
+	TrustDomain string
 	// Suspended by command, apart from the MeshPeer's own field.
 	Suspended bool
+	// Revoked by command. A MeshPeer from a file stays without effect until it is peered anew or its bundle changes.
+	Revoked bool
 	// Catalogue is what the peer offers us, nil until it pushed one.
 	Catalogue *Catalogue
 }

@@ -1,0 +1,81 @@
+package peerrules
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// MaxOffered is how many services one catalogue may name.
+const MaxOffered = 1000
+
+// Offer is what this mesh offers one peer: the exports that name it and whose service has that port,
+// sorted by namespace, name and port, without doubles, at most MaxOffered.
+func Offer(cfg *snapshot.Config, peer string) []snapshot.OfferedService {
+	offered := []snapshot.OfferedService{}
+	if cfg == nil {
+		return offered
+	}
+	for _, e := range cfg.FederatedExports {
+		if !slices.ContainsFunc(e.Spec.To, func(to v1alpha1.ExportTo) bool { return to.Peer == peer }) {
+			continue
+		}
+		port, ok := servicePort(cfg, e.Namespace, e.Spec.Service, e.Spec.Port)
+		if !ok {
+			continue // a finding of compile names the export
+		}
+		offered = append(offered, snapshot.OfferedService{
+			Name: cmp.Or(e.Spec.Alias, e.Spec.Service), Namespace: e.Namespace,
+			Port: uint16(e.Spec.Port), Protocol: Protocol(port),
+		})
+	}
+	slices.SortFunc(offered, compareOffers)
+	offered = slices.CompactFunc(offered, func(a, b snapshot.OfferedService) bool {
+		return a.Namespace == b.Namespace && a.Name == b.Name // one alias, one SNI: compile refuses the second
+	})
+	return offered[:min(len(offered), MaxOffered)]
+}
+
+func compareOffers(a, b snapshot.OfferedService) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Port, b.Port))
+}
+
+func servicePort(cfg *snapshot.Config, namespace, name string, number int32) (corev1.ServicePort, bool) {
+	for _, s := range cfg.Services {
+		if s.Namespace != namespace || s.Name != name {
+			continue
+		}
+		for _, p := range s.Spec.Ports {
+			if p.Port == number && (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) {
+				return p, true
+			}
+		}
+	}
+	return corev1.ServicePort{}, false
+}
+
+// Protocol of a Service port as Istio reads it: appProtocol first, then the prefix of the port's name, else TCP.
+func Protocol(p corev1.ServicePort) string {
+	word, _, _ := strings.Cut(strings.ToLower(p.Name), "-")
+	if p.AppProtocol != nil {
+		word = strings.ToLower(*p.AppProtocol)
+		if i := strings.LastIndexByte(word, '/'); i >= 0 {
+			word = word[i+1:] // kubernetes.io/h2c
+		}
+	}
+	switch word {
+	case "http", "http1":
+		return "HTTP"
+	case "http2", "h2c":
+		return "HTTP2"
+	case "grpc":
+		return "GRPC"
+	default:
+		return "TCP"
+	}
+}

@@ -1,0 +1,233 @@
+// Package peerrules says whether this mesh and a peer may talk at this moment, by which roots, and what this mesh offers
+// whom. It is pure: a snapshot and its time decide. Whatever is doubtful refuses.
+//
+// A peer is live when all of this holds: its trust domain is its own alone (not ours, not another MeshPeer's); it is neither
+// revoked nor suspended, by command or in its MeshPeer; its MeshPeer has not expired; its roots are known, at least one of
+// them is valid now, none of them is a root of ours or of another peer (a key must not vouch for two trust domains);
+// and they were confirmed within maxBundleAge.
+//
+// Age is counted from PeerState.BundleTime. A MeshPeer with refresh: false takes its roots from the file alone, so that age
+// limits it only where maxBundleAge is written out.
+package peerrules
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// DefaultMaxBundleAge is how old a peer's roots may grow unless its MeshPeer says otherwise.
+const DefaultMaxBundleAge = 24 * time.Hour
+
+// Reason says in one word why a peer is not live.
+type Reason string
+
+// The reasons, in the order in which they are looked for.
+const (
+	Unknown         Reason = "Unknown"         // no such MeshPeer
+	Revoked         Reason = "Revoked"         // by command
+	OwnTrustDomain  Reason = "OwnTrustDomain"  // it claims our trust domain
+	SameTrustDomain Reason = "SameTrustDomain" // two MeshPeers claim one trust domain
+	Suspended       Reason = "Suspended"       // by command or in the MeshPeer
+	Expired         Reason = "Expired"         // spec.expiresAt has passed
+	NoRoots         Reason = "NoRoots"         // nothing to trust yet
+	BadRoots        Reason = "BadRoots"        // unreadable, or no certificate authorities
+	RootsExpired    Reason = "RootsExpired"    // no root is valid now
+	SharedRoot      Reason = "SharedRoot"      // a root vouches for another trust domain too
+	Stale           Reason = "Stale"           // maxBundleAge has passed without a refresh
+)
+
+// Verdict is whether anything may pass between this mesh and one peer.
+type Verdict struct {
+	Live bool
+	// Reason and Message say why not; both are empty when live. The message says what to do.
+	Reason  Reason
+	Message string
+	// Roots to trust for the peer's trust domain, PEM; nil unless live.
+	Roots []byte
+	// Until is when time alone changes the verdict; zero means never.
+	Until time.Time
+}
+
+// Live is the short form of Judge.
+func Live(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) (ok bool, reason string) {
+	v := Judge(now, peer, state)
+	return v.Live, v.Message
+}
+
+// Judge looks at one peer alone. What it shares with others is seen by All only.
+func Judge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) Verdict {
+	if peer == nil {
+		return refuse(Unknown, "no MeshPeer of that name: write one, or run 'isthmus peer accept'")
+	}
+	name := peer.Name
+	switch {
+	case state.Revoked:
+		return refuse(Revoked, "peer %s was revoked: peer anew with 'isthmus peer invite %s', or change its MeshPeer's bundle", name, name)
+	case peer.Spec.Suspend:
+		return refuse(Suspended, "peer %s is suspended by its MeshPeer: remove spec.suspend to resume", name)
+	case state.Suspended:
+		return refuse(Suspended, "peer %s is suspended by command: 'isthmus peer resume %s' ends it", name, name)
+	case peer.Spec.ExpiresAt != nil && !now.Before(peer.Spec.ExpiresAt.Time):
+		return refuse(Expired, "the peering with %s ended at %s: set a later spec.expiresAt to go on", name, stamp(peer.Spec.ExpiresAt.Time))
+	}
+	roots, v := usableRoots(now, peer, state)
+	if v.Reason != "" {
+		return v
+	}
+	return judgeAge(now, peer, state, roots)
+}
+
+func usableRoots(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) (rootSet, Verdict) {
+	name := peer.Name
+	text := Roots(peer, state)
+	if len(text) == 0 {
+		return rootSet{}, refuse(NoRoots, "no roots of peer %s are known yet: give spec.bundle.inline, or wait until the root of "+
+			"spec.bundle.fingerprint has been fetched ('isthmus peer status %s' says how far it is)", name, name)
+	}
+	certs, err := ParseRoots(text)
+	if err != nil {
+		return rootSet{}, refuse(BadRoots, "the roots of peer %s cannot be used: %v: mend spec.bundle.inline", name, err)
+	}
+	set := rootSet{pem: text, notAfter: lastValid(certs, now)}
+	if set.notAfter.IsZero() {
+		return rootSet{}, refuse(RootsExpired, "no root of peer %s is valid at %s: ask its administrators for the new root, "+
+			"put it into spec.bundle.inline or peer anew", name, stamp(now))
+	}
+	return set, Verdict{}
+}
+
+type rootSet struct {
+	pem      []byte
+	notAfter time.Time // of the longest-lived root that is valid now
+}
+
+func judgeAge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState, roots rootSet) Verdict {
+	until := roots.notAfter
+	if limit, bounded := MaxBundleAge(peer); bounded && !state.BundleTime.IsZero() {
+		stale := state.BundleTime.Add(limit)
+		if !now.Before(stale) {
+			return refuse(Stale, "the roots of peer %s were last confirmed at %s, more than %s ago: see 'isthmus peer status %s' "+
+				"for why the refresh fails", peer.Name, stamp(state.BundleTime), limit, peer.Name)
+		}
+		until = sooner(until, stale)
+	}
+	if peer.Spec.ExpiresAt != nil {
+		until = sooner(until, peer.Spec.ExpiresAt.Time)
+	}
+	return Verdict{Live: true, Roots: roots.pem, Until: until}
+}
+
+// Roots that a peer's trust stands on: those learned, while they belong to the MeshPeer's trust domain, else those written down.
+// They are not judged here.
+func Roots(peer *v1alpha1.MeshPeer, state snapshot.PeerState) []byte {
+	if len(state.Roots) > 0 && (state.TrustDomain == "" || state.TrustDomain == peer.Spec.TrustDomain) {
+		return state.Roots
+	}
+	return []byte(strings.TrimSpace(peer.Spec.Bundle.Inline))
+}
+
+// Refreshes says whether newer roots are asked for at the peer's bundle endpoint.
+func Refreshes(peer *v1alpha1.MeshPeer) bool {
+	return peer.Spec.Bundle.Refresh == nil || *peer.Spec.Bundle.Refresh
+}
+
+// MaxBundleAge of a peer; bounded is false where age does not count.
+func MaxBundleAge(peer *v1alpha1.MeshPeer) (limit time.Duration, bounded bool) {
+	if d := peer.Spec.MaxBundleAge; d != nil {
+		return d.Duration, true
+	}
+	return DefaultMaxBundleAge, Refreshes(peer)
+}
+
+// All judges every MeshPeer of a snapshot, by name, and sees what two of them must not share.
+func All(snap *snapshot.Snapshot, trustDomain string) map[string]Verdict {
+	verdicts := map[string]Verdict{}
+	if snap.Config == nil {
+		return verdicts
+	}
+	domains := byTrustDomain(snap.Config.MeshPeers)
+	keys := byKey(snap, trustDomain)
+	for _, peer := range snap.Config.MeshPeers {
+		v := Judge(snap.Time, peer, snap.Peers[peer.Name])
+		if v.Reason != Revoked {
+			if clash := clashes(peer, v, trustDomain, domains, keys); clash.Reason != "" {
+				v = clash
+			}
+		}
+		verdicts[peer.Name] = v
+	}
+	return verdicts
+}
+
+func clashes(peer *v1alpha1.MeshPeer, v Verdict, own string, domains, keys map[string][]string) Verdict {
+	td := peer.Spec.TrustDomain
+	if td == own {
+		return refuse(OwnTrustDomain, "peer %s claims this mesh's own trust domain %s: a peer has one of its own", peer.Name, own)
+	}
+	if names := domains[td]; len(names) > 1 {
+		return refuse(SameTrustDomain, "trust domain %s is claimed by MeshPeers %s: keep one of them", td, strings.Join(names, " and "))
+	}
+	if !v.Live {
+		return Verdict{}
+	}
+	certs, _ := ParseRoots(v.Roots) // live: they were parsed before
+	for _, c := range certs {
+		if users := keys[KeyID(c)]; len(users) > 1 {
+			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) vouches for %s: each trust domain needs a root of its own",
+				peer.Name, Fingerprint(c), strings.Join(users, " and "))
+		}
+	}
+	return Verdict{}
+}
+
+func byTrustDomain(peers []*v1alpha1.MeshPeer) map[string][]string {
+	domains := map[string][]string{}
+	for _, p := range peers {
+		domains[p.Spec.TrustDomain] = append(domains[p.Spec.TrustDomain], p.Name)
+	}
+	for _, names := range domains {
+		slices.Sort(names)
+	}
+	return domains
+}
+
+// byKey says which trust domains each root key vouches for. Revoked peers have no say.
+func byKey(snap *snapshot.Snapshot, own string) map[string][]string {
+	keys := map[string][]string{}
+	add := func(td string, pem []byte) {
+		certs, err := ParseRoots(pem)
+		if err != nil {
+			return // judged elsewhere: such roots are not used
+		}
+		for _, c := range certs {
+			if id := KeyID(c); !slices.Contains(keys[id], td) {
+				keys[id] = append(keys[id], td)
+			}
+		}
+	}
+	add(own, snap.Roots)
+	for _, p := range snap.Config.MeshPeers {
+		if state := snap.Peers[p.Name]; !state.Revoked {
+			add(p.Spec.TrustDomain, Roots(p, state))
+		}
+	}
+	return keys
+}
+
+func refuse(r Reason, format string, args ...any) Verdict {
+	return Verdict{Reason: r, Message: fmt.Sprintf(format, args...)}
+}
+
+func sooner(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,88 @@
+package peerrules
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// MaxRoots is how many roots one trust domain may have.
+const MaxRoots = 16
+
+// ParseRoots reads root certificates, PEM. Each must be a certificate authority; anything else in the text is refused.
+func ParseRoots(text []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	rest := bytes.TrimSpace(text)
+	for len(rest) > 0 {
+		block, after := pem.Decode(rest)
+		if block == nil {
+			return nil, errors.New("not PEM: expected -----BEGIN CERTIFICATE-----")
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("PEM block %q where only certificates belong", block.Type)
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(certs)+1, err)
+		}
+		if err := CheckRoot(c); err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(certs)+1, err)
+		}
+		if certs = append(certs, c); len(certs) > MaxRoots {
+			return nil, fmt.Errorf("more than %d certificates", MaxRoots)
+		}
+		rest = bytes.TrimSpace(after)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("no certificate")
+	}
+	return certs, nil
+}
+
+// CheckRoot refuses what may not vouch for a trust domain.
+func CheckRoot(c *x509.Certificate) error {
+	if !c.BasicConstraintsValid || !c.IsCA {
+		return errors.New("not a certificate authority (basicConstraints CA:TRUE is missing)")
+	}
+	if c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0 {
+		return errors.New("its key usage does not let it sign certificates")
+	}
+	return nil
+}
+
+// Fingerprint is the SHA-256 of a certificate's DER, lower-case hex.
+func Fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// KeyID is the SHA-256 of a certificate's public key: two certificates of one key are one authority.
+func KeyID(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
+}
+
+// EncodeRoots writes certificates as PEM.
+func EncodeRoots(certs []*x509.Certificate) []byte {
+	var b bytes.Buffer
+	for _, c := range certs {
+		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // a bytes.Buffer does not fail
+	}
+	return b.Bytes()
+}
+
+// lastValid is when the longest-lived of the certificates valid now ends; zero when none is valid.
+func lastValid(certs []*x509.Certificate, now time.Time) time.Time {
+	var last time.Time
+	for _, c := range certs {
+		if !now.Before(c.NotBefore) && now.Before(c.NotAfter) && c.NotAfter.After(last) {
+			last = c.NotAfter
+		}
+	}
+	return last
+}
