@@ -65,7 +65,8 @@ func (k Key) String() string {
 	return k.Kind + " " + k.Namespace + "/" + k.Name
 }
 
-// Origin is where an object was written. Fields maps a field path ("spec.to[0].peer") to its line.
+// Origin is where an object was written. Fields maps a field path ("spec.to[0].peer") to its line, counted from Line (0 is
+// Line itself): so an object that only moved down its file keeps one map. Ask LineOf.
 type Origin struct {
 	File   string
 	Line   int
@@ -76,7 +77,7 @@ type Origin struct {
 func (o Origin) LineOf(field string) int {
 	for f := field; f != ""; f = parentField(f) {
 		if l, ok := o.Fields[f]; ok {
-			return l
+			return o.Line + l
 		}
 	}
 	return o.Line
