@@ -1,0 +1,62 @@
+# Isthmus. `make demo` shows it, `make test` proves it.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X isthmus.dev/isthmus/internal/version.stamp=$(VERSION)
+# The race detector needs a C compiler; without one the tests run without it and say so.
+RACE := $(if $(shell command -v gcc || command -v clang),-race)
+# go vet runs on its own in `check`.
+GOTEST := go test -vet=off
+
+.PHONY: help envoy build demo tour check test bench generate fuzz clean preflight-go preflight-root race-note
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: preflight-go preflight-root build ## two federated meshes on this machine, until Ctrl-C
+	@ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && exec bin/isthmus demo
+
+tour: preflight-go preflight-root build ## the demo, driven: each promise tried, exit 0 only if all held
+	@ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && exec bin/isthmus demo --tour
+
+envoy: ## fetch stock Envoy 1.40 into .cache unless ISTHMUS_ENVOY or PATH has one
+	@tools/envoy.sh
+
+build: preflight-go ## bin/isthmus and bin/isthmus-samples
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/isthmus ./samples/cmd/isthmus-samples
+
+check: preflight-go race-note ## format, vet, staticcheck, unit tests with -race, generated files, layers
+	@stale=$$(go tool gofumpt -l api bench cmd internal samples test); [[ -z $$stale ]] || \
+		{ echo "isthmus: not formatted (run 'go tool gofumpt -w .'):" >&2; echo "$$stale" >&2; exit 1; }
+	go vet -tags e2e ./...
+	go tool staticcheck -tags e2e ./...
+	tools/generated.sh
+	$(GOTEST) $(RACE) ./...
+
+test: preflight-go preflight-root check build ## check, then real Envoys in real network namespaces, the tour included
+	ISTHMUS_ENVOY=$$(tools/envoy.sh) $(GOTEST) -tags e2e -count=1 -timeout 15m -v ./test/...
+
+bench: preflight-go build ## 1000 services, 200 proxies: one table and one line of JSON
+	go run ./bench
+
+generate: preflight-go ## deep copies and CRD schemas from the Go types
+	go generate ./api/... ./internal/...
+
+fuzz: preflight-go ## every fuzz target for 20 s
+	@set -e; grep -rl --include='*_test.go' '^func Fuzz' internal | xargs -r -n1 dirname | sort -u | while read -r dir; do \
+		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
+			go test -run '^$$' -fuzz "^$$f$$" -fuzztime 20s "./$$dir"; done; done
+
+clean: ## remove what was built and fetched
+	rm -rf bin .cache .run
+
+preflight-go:
+	@tools/preflight.sh go
+
+preflight-root:
+	@MAKECMDGOALS="$(MAKECMDGOALS)" tools/preflight.sh root
+
+race-note:
+	@$(if $(RACE),true,echo "isthmus: no C compiler, so the tests run without the race detector (apt install gcc)." >&2)

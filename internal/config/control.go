@@ -1,0 +1,145 @@
+// Package config reads the process settings of the control plane: one strict YAML file, no environment variables.
+// What the mesh itself should be is written elsewhere, as objects in the configuration folder.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+)
+
+// Control is the settings of `isthmus control`.
+type Control struct {
+	// ConfigDir is the folder of YAML that describes the mesh. Required.
+	ConfigDir string `yaml:"configDir"`
+	// StateFile is the SQLite file of everything that is not configuration. Required.
+	StateFile string `yaml:"stateFile"`
+	// KeyFile encrypts private keys in the state file. Made with mode 0600 when absent. Default: StateFile + ".key".
+	KeyFile string `yaml:"keyFile"`
+	// Socket is the Unix socket of the administration API.
+	Socket string `yaml:"socket"`
+	// AgentAddress is where agents and remote administrators connect: mutual TLS.
+	AgentAddress string `yaml:"agentAddress"`
+	// PeeringAddress is where this mesh's gateways forward what peers' control planes say: mutual TLS.
+	PeeringAddress string `yaml:"peeringAddress"`
+	// MetricsAddress serves Prometheus metrics: mutual TLS.
+	MetricsAddress string `yaml:"metricsAddress"`
+	// HealthAddress serves /healthz and /readyz in plaintext and nothing else: keep it on loopback.
+	HealthAddress string `yaml:"healthAddress"`
+	// Names are what agents may call the control plane by, besides the addresses that it listens on.
+	Names Names `yaml:"names"`
+	// CA is the operator's own authority; empty means one made and kept by Isthmus.
+	CA CA `yaml:"ca"`
+	// Log says how much is logged and in which form.
+	Log Log `yaml:"log"`
+}
+
+// Names are additional names in the control plane's certificate, and what join tokens tell agents to dial.
+type Names struct {
+	DNS []string     `yaml:"dns"`
+	IPs []netip.Addr `yaml:"ips"`
+}
+
+// CA names PEM files of an operator's authority. Root without intermediate makes Isthmus sign its own intermediates
+// with the root; an intermediate with its key keeps the root's key out of here.
+type CA struct {
+	RootCert         string `yaml:"rootCert"`
+	RootKey          string `yaml:"rootKey"`
+	IntermediateCert string `yaml:"intermediateCert"`
+	IntermediateKey  string `yaml:"intermediateKey"`
+}
+
+// Log settings.
+type Log struct {
+	Level  slog.Level `yaml:"level"`  // debug, info, warn, error
+	Format string     `yaml:"format"` // text or json
+}
+
+// Default is the control plane's settings where the file says nothing.
+func Default() Control {
+	return Control{
+		Socket:         "/run/isthmus/control.sock",
+		AgentAddress:   ":15012",
+		PeeringAddress: ":15013",
+		MetricsAddress: ":15020",
+		HealthAddress:  "127.0.0.1:15021",
+		Log:            Log{Level: slog.LevelInfo, Format: "text"},
+	}
+}
+
+// Load reads the control plane's settings. An unknown key, a key given twice or a value of the wrong type is refused.
+// The result is not yet validated: flags may still fill it.
+func Load(path string) (Control, error) {
+	cfg := Default()
+	if err := load(path, &cfg); err != nil {
+		return Control{}, err
+	}
+	dir := filepath.Dir(path)
+	for _, p := range []*string{
+		&cfg.ConfigDir, &cfg.StateFile, &cfg.KeyFile, &cfg.Socket,
+		&cfg.CA.RootCert, &cfg.CA.RootKey, &cfg.CA.IntermediateCert, &cfg.CA.IntermediateKey,
+	} {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p) // as written beside the settings, wherever the command is started
+		}
+	}
+	return cfg, nil
+}
+
+// Complete fills what follows from other settings and refuses what cannot work, all of it at once.
+func (c Control) Complete() (Control, error) {
+	var errs []error
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.ConfigDir == "" {
+		refuse("configDir is missing: name the folder of YAML that describes the mesh (--config-dir DIR)")
+	}
+	if c.StateFile == "" {
+		refuse("stateFile is missing: name the file in which the control plane keeps its state (--state FILE)")
+	} else if c.KeyFile == "" {
+		c.KeyFile = c.StateFile + ".key"
+	}
+	for _, a := range []struct{ key, value string }{
+		{"agentAddress", c.AgentAddress},
+		{"peeringAddress", c.PeeringAddress},
+		{"metricsAddress", c.MetricsAddress},
+		{"healthAddress", c.HealthAddress},
+	} {
+		if _, _, err := net.SplitHostPort(a.value); err != nil {
+			refuse("%s: %q is not host:port; for example %q", a.key, a.value, ":15012")
+		}
+	}
+	if !strings.HasPrefix(c.Socket, "/") && !strings.HasPrefix(c.Socket, "@") {
+		if abs, err := filepath.Abs(c.Socket); err == nil {
+			c.Socket = abs
+		}
+	}
+	if len(c.Socket) > 107 {
+		refuse("socket: the path has %d characters and Linux allows 107: choose a shorter one", len(c.Socket))
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		refuse("log.format: %q is neither text nor json", c.Log.Format)
+	}
+	errs = append(errs, c.CA.check()...)
+	if len(errs) > 0 {
+		return Control{}, errors.Join(errs...)
+	}
+	return c, nil
+}
+
+func (ca CA) check() []error {
+	var errs []error
+	if ca.RootCert == "" && (ca.RootKey != "" || ca.IntermediateCert != "" || ca.IntermediateKey != "") {
+		errs = append(errs, errors.New("ca.rootCert is missing: an operator's authority needs its root certificate; add it, or leave all of ca out"))
+	}
+	if (ca.IntermediateCert == "") != (ca.IntermediateKey == "") {
+		errs = append(errs, errors.New("ca: intermediateCert and intermediateKey go together: give both or neither"))
+	}
+	if ca.RootCert != "" && ca.RootKey == "" && ca.IntermediateKey == "" {
+		errs = append(errs, errors.New("ca: nothing here can sign: add rootKey, or intermediateCert and intermediateKey"))
+	}
+	return errs
+}

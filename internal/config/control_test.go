@@ -1,0 +1,117 @@
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "control.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestLoad(t *testing.T) {
+	path := write(t, `
+configDir: mesh
+stateFile: /var/lib/isthmus/state.db
+agentAddress: 10.1.0.2:15012
+names:
+  dns: [control.cards.example]
+  ips: [10.1.0.2]
+log: {level: debug, format: json}
+`)
+	got, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err = got.Complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Control{
+		ConfigDir:      filepath.Join(filepath.Dir(path), "mesh"),
+		StateFile:      "/var/lib/isthmus/state.db",
+		KeyFile:        "/var/lib/isthmus/state.db.key",
+		Socket:         "/run/isthmus/control.sock",
+		AgentAddress:   "10.1.0.2:15012",
+		PeeringAddress: ":15013",
+		MetricsAddress: ":15020",
+		HealthAddress:  "127.0.0.1:15021",
+		Names:          Names{DNS: []string{"control.cards.example"}, IPs: []netip.Addr{netip.MustParseAddr("10.1.0.2")}},
+		Log:            Log{Level: slog.LevelDebug, Format: "json"},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	for name, tc := range map[string]struct{ in, want string }{
+		"unknown key":        {"configDir: x\nstatefile: y\n", `control.yaml:2: unknown key "statefile": the keys here are agentAddress, ca, configDir,`},
+		"unknown nested key": {"log:\n  lvl: debug\n", `control.yaml:2: unknown key "log.lvl": the keys here are format, level`},
+		"wrong type":         {"socket: [a]\n", "control.yaml:1: cannot unmarshal"},
+		"wrong level":        {"log: {level: loud}\n", `slog: level string "loud": unknown name`},
+		"key twice":          {"socket: a\nsocket: b\n", `control.yaml:2: mapping key "socket" already defined at line 1`},
+		"not settings":       {"- a\n", "control.yaml:1: settings are written as key: value"},
+		"two documents":      {"socket: a\n---\nsocket: b\n", "holds more than one document"},
+		"not YAML":           {"socket: {\n", "control.yaml: line "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Load(write(t, tc.in))
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Load: %v\nwant  …%s…", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestLoadEmptyFileMeansDefaults(t *testing.T) {
+	for _, in := range []string{"", "# nothing\n", "---\n"} {
+		got, err := Load(write(t, in))
+		if err != nil {
+			t.Errorf("Load(%q): %v", in, err)
+		}
+		if got.AgentAddress != ":15012" {
+			t.Errorf("Load(%q): agentAddress %q, want :15012", in, got.AgentAddress)
+		}
+	}
+}
+
+func TestCompleteNamesEveryMistake(t *testing.T) {
+	c := Default()
+	c.AgentAddress = "15012"
+	c.Log.Format = "xml"
+	c.CA = CA{RootKey: "root.key", IntermediateCert: "i.pem"}
+	_, err := c.Complete()
+	if err == nil {
+		t.Fatal("Complete accepted it")
+	}
+	for _, want := range []string{
+		"configDir is missing", "stateFile is missing", `agentAddress: "15012" is not host:port`, "log.format",
+		"ca.rootCert is missing", "intermediateCert and intermediateKey go together",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error lacks %q:\n%v", want, err)
+		}
+	}
+}
+
+func TestCompleteRefusesAnAuthorityThatCannotSign(t *testing.T) {
+	c := Default()
+	c.ConfigDir, c.StateFile = "mesh", "state.db"
+	c.CA = CA{RootCert: "root.pem"}
+	if _, err := c.Complete(); err == nil || !strings.Contains(err.Error(), "nothing here can sign") {
+		t.Errorf("Complete: %v", err)
+	}
+}

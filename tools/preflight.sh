@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Says in one sentence what this machine lacks. Arguments: go, root.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() {
+	echo "isthmus: $*" >&2
+	exit 1
+}
+
+check_go() {
+	local want have
+	want=$(awk '$1 == "go" {print $2; exit}' go.mod)
+	command -v go >/dev/null || fail "Go ${want%.*} or newer is needed and there is no 'go' in PATH: install it from https://go.dev/dl/ and add its bin folder to PATH."
+	have=$(go env GOVERSION 2>/dev/null) || have=$(cd / && go version | awk '{print $3}') # an old Go cannot read our go.mod, a new one fetches what it lacks
+	[[ $(printf '%s\n' "$want" "${have#go}" | sort -V | head -n 1) == "$want" ]] ||
+		fail "Go ${want%.*} or newer is needed and this is ${have#go}: install it from https://go.dev/dl/."
+}
+
+check_root() {
+	[[ $(id -u) == 0 ]] || fail "network namespaces and nftables need root: run 'sudo env PATH=\$PATH make ${MAKECMDGOALS:-demo}'."
+	unshare --net true 2>/dev/null || fail "this root may not make network namespaces (a container without CAP_SYS_ADMIN?): run on a machine or in a container started with --privileged."
+}
+
+for need in "$@"; do "check_$need"; done
