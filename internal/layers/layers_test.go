@@ -1,0 +1,198 @@
+package layers
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "isthmus.dev/isthmus/"
+
+type layer int
+
+const (
+	words layer = iota + 1
+	nouns
+	pure
+	mechanisms
+	edges
+	assembly
+)
+
+func (l layer) String() string {
+	return [...]string{"", "words", "nouns", "pure", "mechanisms", "edges", "assembly"}[l]
+}
+
+// table puts every package of the module into its layer. A trailing "/..." covers a folder.
+// A package imports from its own layer and below, never from above.
+var table = map[string]layer{
+	"api/v1alpha1":      words,
+	"internal/spiffe":   words,
+	"internal/finding":  words,
+	"internal/rpc":      words,
+	"internal/version":  words,
+	"internal/agentapi": nouns, // the wire contracts speak of snapshot's nouns
+	"internal/adminapi": nouns,
+
+	"internal/kind":     nouns,
+	"internal/model":    nouns,
+	"internal/snapshot": nouns,
+
+	"internal/compile":   pure,
+	"internal/envoy":     pure,
+	"internal/istioyaml": pure,
+	"internal/peerrules": pure,
+	"internal/view":      pure,
+
+	"internal/ca":         mechanisms,
+	"internal/federation": mechanisms,
+	"internal/node/...":   mechanisms,
+	"internal/schema/...": mechanisms,
+	"internal/state/...":  mechanisms,
+	"internal/store":      mechanisms,
+	"internal/xds":        mechanisms,
+
+	"internal/source/...": edges,
+	"internal/web/...":    edges,
+
+	"bench/...":        assembly,
+	"cmd/isthmus":      assembly,
+	"internal/cli":     assembly,
+	"internal/config":  assembly,
+	"internal/demo":    assembly,
+	"internal/layers":  assembly,
+	"internal/meshd":   assembly,
+	"internal/stories": assembly,
+	"samples/...":      assembly,
+	"test/...":         assembly,
+}
+
+// impure are the doors to the world. Words, nouns and pure packages use none of them.
+var impure = []string{"context", "database/sql", "log/slog", "net/http", "os"}
+
+// allowed are the exceptions, each with its reason.
+var allowed = map[string]string{
+	"internal/rpc context":      "gRPC hands a context to every call",
+	"internal/agentapi context": "declares the calls of a gRPC service",
+	"internal/adminapi context": "declares the calls of a gRPC service",
+}
+
+type pkg struct {
+	ImportPath string
+	Doc        string
+	Imports    []string
+	GoFiles    []string
+}
+
+func (p pkg) name() string { return strings.TrimPrefix(p.ImportPath, module) }
+
+func TestLayers(t *testing.T) {
+	pkgs := list(t)
+	if len(pkgs) < 10 {
+		t.Fatalf("go list names %d packages: too few to be this module", len(pkgs))
+	}
+	for _, p := range pkgs {
+		for _, complaint := range check(p) {
+			t.Error(complaint)
+		}
+	}
+}
+
+// check says what is wrong with one package.
+func check(p pkg) []string {
+	if len(p.GoFiles) == 0 {
+		return nil // tests alone
+	}
+	own, ok := layerOf(p.name())
+	if !ok {
+		return []string{fmt.Sprintf("%s is in no layer: add a row to table in internal/layers/layers_test.go", p.name())}
+	}
+	var out []string
+	if p.Doc == "" {
+		out = append(out, fmt.Sprintf("%s has no package comment: say in one sentence what it is for", p.name()))
+	}
+	for _, imp := range p.Imports {
+		name, inside := strings.CutPrefix(imp, module)
+		switch target, known := layerOf(name); {
+		case inside && known && target > own:
+			out = append(out, fmt.Sprintf("%s (%s) imports %s (%s): imports point only downward", p.name(), own, name, target))
+		case inside && name == "internal/cli" && p.name() != "cmd/isthmus":
+			out = append(out, fmt.Sprintf("%s imports internal/cli: only cmd/isthmus may", p.name()))
+		case !inside && own <= pure && slices.Contains(impure, imp) && allowed[p.name()+" "+imp] == "":
+			out = append(out, fmt.Sprintf("%s (%s) imports %s: it takes values and returns values; leave the world to a layer above", p.name(), own, imp))
+		}
+	}
+	return out
+}
+
+func layerOf(name string) (layer, bool) {
+	if l, ok := table[name]; ok {
+		return l, true
+	}
+	for at := name; ; {
+		if l, ok := table[at+"/..."]; ok {
+			return l, true
+		}
+		i := strings.LastIndexByte(at, '/')
+		if i < 0 {
+			return 0, false
+		}
+		at = at[:i]
+	}
+}
+
+func list(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-tags", "e2e", "-json=ImportPath,Doc,Imports,GoFiles", module+"...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	raw, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var pkgs []pkg
+	for dec := json.NewDecoder(bytes.NewReader(raw)); ; {
+		var p pkg
+		switch err := dec.Decode(&p); {
+		case errors.Is(err, io.EOF):
+			return pkgs
+		case err != nil:
+			t.Fatalf("read go list: %v", err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+// TestCheck proves that the rules above can fail.
+func TestCheck(t *testing.T) {
+	p := func(path, doc string, imports ...string) pkg {
+		return pkg{ImportPath: module + path, Doc: doc, Imports: imports, GoFiles: []string{"x.go"}}
+	}
+	for name, tc := range map[string]struct {
+		in   pkg
+		want []string
+	}{
+		"fine":           {p("internal/view", "cuts.", module+"internal/model", "slices"), nil},
+		"upward":         {p("internal/view", "cuts.", module+"internal/xds"), []string{"internal/view (pure) imports internal/xds (mechanisms): imports point only downward"}},
+		"upward, nested": {p("internal/model", "means.", module+"internal/source/file"), []string{"internal/model (nouns) imports internal/source/file (edges): imports point only downward"}},
+		"no comment":     {p("internal/xds", ""), []string{"internal/xds has no package comment: say in one sentence what it is for"}},
+		"unknown":        {p("internal/util", "helps."), []string{"internal/util is in no layer: add a row to table in internal/layers/layers_test.go"}},
+		"unknown, below": {p("internal/view/deep", "hides."), []string{"internal/view/deep is in no layer: add a row to table in internal/layers/layers_test.go"}},
+		"impure":         {p("internal/compile", "means.", "os"), []string{"internal/compile (pure) imports os: it takes values and returns values; leave the world to a layer above"}},
+		"excused":        {p("internal/rpc", "carries.", "context"), nil},
+		"cli":            {p("internal/demo", "shows.", module+"internal/cli"), []string{"internal/demo imports internal/cli: only cmd/isthmus may"}},
+		"tests alone":    {pkg{ImportPath: module + "internal/whatever"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := check(tc.in); !slices.Equal(got, tc.want) {
+				t.Errorf("check:\n%q\nwant\n%q", got, tc.want)
+			}
+		})
+	}
+}
