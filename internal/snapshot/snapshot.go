@@ -49,7 +49,7 @@ type Config struct {
 	WorkloadEntries       []*networking.WorkloadEntry
 
 	// Origins says where each object was written.
-	Origins map[Key]Origin
+	Origins Origins
 	// Findings of reading: what could not be read and what was kept instead.
 	Findings []finding.Finding
 }
@@ -64,6 +64,12 @@ func (k Key) String() string {
 	}
 	return k.Kind + " " + k.Namespace + "/" + k.Name
 }
+
+// Origins finds where an object was written.
+type Origins map[Key]Origin
+
+// Lookup is the zero Origin for an object that was not read from a file.
+func (o Origins) Lookup(k Key) Origin { return o[k] }
 
 // Origin is where an object was written. Fields maps a field path ("spec.to[0].peer") to its line, counted from Line (0 is
 // Line itself): so an object that only moved down its file keeps one map. Ask LineOf.

@@ -1,0 +1,82 @@
+package model
+
+import "net/netip"
+
+// Action of a policy.
+type Action int
+
+// The actions. The zero value denies.
+const (
+	Deny Action = iota
+	Allow
+)
+
+func (a Action) String() string { return [...]string{"DENY", "ALLOW"}[a] }
+
+// Policy is one AuthorizationPolicy as it applies to a workload.
+type Policy struct {
+	Name   string // namespace/name
+	Action Action
+	Rules  []Rule // any may match; none matches nothing
+	Ref    Ref
+}
+
+// Rule matches when one of From (if any), one of To (if any) and all of When match.
+type Rule struct {
+	From []Source
+	To   []Operation
+	When []Condition
+}
+
+// Source matches when each of its fields that is set matches; each NotX when none of its values does.
+type Source struct {
+	Principals, NotPrincipals           []Principal
+	Namespaces, NotNamespaces           []string // "*" anywhere
+	TrustDomains, NotTrustDomains       []string // one "*"
+	IPBlocks, NotIPBlocks               []netip.Prefix
+	RemoteIPBlocks, NotRemoteIPBlocks   []netip.Prefix
+	ServiceAccounts, NotServiceAccounts []Principal
+}
+
+// Principal is an identity to compare with.
+type Principal struct {
+	Match Match // of the whole SPIFFE ID
+	// Peer is set when the identity lies in that MeshPeer's trust domain: it is then the caller that the peer's gateway
+	// asserts, believed only on a connection from one of this mesh's own gateways.
+	Peer string
+}
+
+// MatchKind says how a string is compared.
+type MatchKind int
+
+// The kinds of match.
+const (
+	Exact MatchKind = iota
+	Prefix
+	Suffix
+	Present
+	Template // path template of Istio: {*} one segment, {**} the rest
+)
+
+// Match compares a string.
+type Match struct {
+	Kind  MatchKind
+	Value string
+}
+
+// Operation matches a request.
+type Operation struct {
+	Hosts, NotHosts     []Match // case-insensitive
+	Ports, NotPorts     []uint16
+	Methods, NotMethods []Match
+	Paths, NotPaths     []Match
+}
+
+// Condition is one "when". Key is as Istio writes it; Matches for string keys, Prefixes and Ports for typed ones.
+type Condition struct {
+	Key                   string
+	Matches, NotMatches   []Match
+	Prefixes, NotPrefixes []netip.Prefix
+	Ports, NotPorts       []uint16
+	Sources, NotSources   []Source // source.* keys, as the source they mean
+}

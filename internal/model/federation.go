@@ -1,0 +1,68 @@
+package model
+
+import "isthmus.dev/isthmus/internal/spiffe"
+
+// Peer is another mesh that may be used now: trusted, fresh, neither suspended nor expired.
+type Peer struct {
+	Name        string
+	TrustDomain spiffe.TrustDomain
+	KnownAs     string   // our name at the peer
+	Addresses   []string // host:port of its gateways
+	GatewayIDs  []string // SPIFFE IDs of its gateways, exact
+	Ref         Ref
+}
+
+// Export is one service port offered to one peer.
+type Export struct {
+	Name    string // namespace/name of the FederatedExport
+	Alias   string
+	Peer    *Peer
+	Service *Service
+	Port    *Port
+	SNI     string
+	Rules   []ExportRule // HTTP: one must match
+	Ref     Ref
+}
+
+// ExportRule matches a request of the peer when each of its non-empty fields matches.
+type ExportRule struct {
+	Callers []Match // asserted SPIFFE IDs, always inside the peer's trust domain
+	Methods []string
+	Paths   []Match
+}
+
+// Import is a service of other meshes under a local name.
+type Import struct {
+	Name     string // namespace/name of the FederatedImport
+	Host     string
+	Port     uint16
+	Protocol Protocol
+	Callers  []string // SPIFFE IDs of this mesh, sorted
+	Remotes  []Remote // those of live peers only; sorted by priority, then as written
+	Local    *LocalPart
+	Ref      Ref
+}
+
+// Remote is one peer's export as an import uses it.
+type Remote struct {
+	Peer     *Peer
+	SNI      string
+	Weight   uint32
+	Priority uint32
+}
+
+// LocalPart is how the local endpoints of an import take part.
+type LocalPart struct {
+	Service  *Service
+	Port     *Port
+	Weight   uint32
+	Priority uint32
+}
+
+// Invite and Bootstrap are openings in the gateways while a peering is being made.
+type (
+	// Invite is an open invitation.
+	Invite struct{ ID, Peer string }
+	// Bootstrap is an acceptance under way.
+	Bootstrap struct{ ID, Address string }
+)

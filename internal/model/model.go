@@ -1,0 +1,180 @@
+// Package model is the mesh as it is meant: identities, services, who may call whom, and what crosses to peers.
+// It knows neither Kubernetes nor Envoy. A Mesh and all that hangs from it are read-only once compiled.
+package model
+
+import (
+	"net/netip"
+	"time"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// Mesh is one mesh at one moment.
+type Mesh struct {
+	Name           string
+	TrustDomain    spiffe.TrustDomain
+	Domain         string // DNS suffix, "cluster.local"
+	RootNamespace  string
+	CertificateTTL time.Duration
+	AllowAny       bool // unlisted addresses may be called
+	Namespaces     []string
+
+	Services  map[ServiceID]*Service
+	Workloads map[WorkloadID]*Workload
+	Proxies   map[string]*Proxy // by node name
+	// Endpoints by set. They change most often, alone, and travel by themselves.
+	Endpoints map[EndpointSet][]Endpoint
+
+	Peers   map[string]*Peer // by MeshPeer name, only those that may be used now
+	Exports []*Export
+	Imports []*Import
+	Control Control
+	// Invites and Bootstraps are peerings being made.
+	Invites    []Invite
+	Bootstraps []Bootstrap
+
+	// Roots by trust domain, PEM: the mesh's own and those of its live peers.
+	Roots map[string][]byte
+}
+
+// ServiceID names a service. For a ServiceEntry, Name is the host.
+type ServiceID struct{ Namespace, Name string }
+
+// WorkloadID names a registered workload.
+type WorkloadID struct{ Namespace, Name string }
+
+// String is namespace/name.
+func (w WorkloadID) String() string { return w.Namespace + "/" + w.Name }
+
+// EndpointSet names the endpoints behind one host and port.
+type EndpointSet struct {
+	Host string
+	Port uint16
+}
+
+// Protocol spoken on a port. The zero value is TCP: nothing is assumed of the bytes.
+type Protocol int
+
+// The protocols that make a difference.
+const (
+	TCP Protocol = iota
+	HTTP
+	HTTP2
+	GRPC
+	TLS
+)
+
+// IsHTTP says whether requests can be told apart.
+func (p Protocol) IsHTTP() bool { return p == HTTP || p == HTTP2 || p == GRPC }
+
+func (p Protocol) String() string { return [...]string{"TCP", "HTTP", "HTTP2", "GRPC", "TLS"}[p] }
+
+// MTLSMode of a listening port. The zero value is the strict one.
+type MTLSMode int
+
+// The modes of PeerAuthentication.
+const (
+	Strict MTLSMode = iota
+	Permissive
+	Disable
+)
+
+func (m MTLSMode) String() string { return [...]string{"STRICT", "PERMISSIVE", "DISABLE"}[m] }
+
+// Ref is the configuration object that something comes from: "Kind namespace/name (file:line)".
+type Ref string
+
+// Service is something that can be called by name.
+type Service struct {
+	ID       ServiceID
+	Host     string // FQDN, lower case
+	VIP      netip.Addr
+	Prefixes []netip.Prefix // further addresses (ServiceEntry)
+	External bool           // outside the mesh: no mutual TLS, no identity
+	DNS      bool           // endpoints are host names, resolved by the proxy
+	ExportTo []string       // namespaces that may see it; nil means all
+	Ports    []*Port
+	Refs     []Ref
+}
+
+// Port of a service.
+type Port struct {
+	Number     uint16
+	Protocol   Protocol
+	Identities []string // SPIFFE IDs of those who serve it, sorted
+	MTLS       bool     // callers must, or may, use mutual TLS
+	Callers    []Caller // identities of this mesh that may call, sorted by ID
+}
+
+// Caller may call a port.
+type Caller struct {
+	ID string // SPIFFE ID
+	By []Ref  // what allows it
+}
+
+// Endpoint is one place where a port is served.
+type Endpoint struct {
+	Addr    netip.Addr
+	Host    string // instead of Addr, for DNS services
+	Port    uint16
+	Healthy bool
+	Weight  uint32
+}
+
+// Proxy is one Envoy: it serves workloads, or is a gateway.
+type Proxy struct {
+	Name      string
+	Workloads []*Workload // sorted by namespace and name
+	Gateway   *Gateway    // nil for nodes
+}
+
+// Gateway is what a gateway proxy needs to know of itself.
+type Gateway struct {
+	Identity spiffe.ID
+	Inner    netip.Addr
+	Outer    netip.Addr
+}
+
+// Workload is one registered workload.
+type Workload struct {
+	ID       WorkloadID
+	Node     string
+	Identity spiffe.ID
+	Netns    string
+	Addrs    []netip.Addr
+	Mode     MTLSMode // for ports that no service names
+	Inbound  []Inbound
+	Outbound []Outbound
+	Refs     []Ref // of its mTLS mode
+}
+
+// Inbound is one port a workload listens on.
+type Inbound struct {
+	Port     uint16
+	Protocol Protocol
+	Mode     MTLSMode
+	Hosts    []string // names by which callers may address it, without port; sorted
+	Policies Policies
+	Refs     []Ref
+}
+
+// Policies that apply to one port.
+type Policies struct {
+	Deny         []*Policy
+	Allow        []*Policy
+	DefaultAllow bool // where no Allow policy applies
+}
+
+// Outbound is one destination that a workload may call.
+type Outbound struct {
+	Service *Service
+	Port    *Port
+	Import  *Import // nil for a service of this mesh
+	By      []Ref
+}
+
+// Control is where gateways find the control plane for what peers' control planes say.
+type Control struct {
+	Identity  spiffe.ID
+	Addresses []netip.AddrPort
+}
