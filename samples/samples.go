@@ -1,0 +1,12 @@
+// Package samples holds the demo's two meshes as plain YAML, ready to be copied to where a control plane watches.
+//
+// Files in <mesh>/ are the mesh on its own; files in <mesh>/federation/ open the guarded strip between the two and are
+// applied later, one by one.
+package samples
+
+import "embed"
+
+// Files is the configuration of the meshes "cards" and "retail", one folder each.
+//
+//go:embed cards retail
+var Files embed.FS
