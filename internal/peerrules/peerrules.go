@@ -6,6 +6,8 @@
 // them is valid now, none of them is a root of ours or of another peer (a key must not vouch for two trust domains);
 // and they were confirmed within maxBundleAge.
 //
+// A peer that is merely stale keeps its control traffic, or it could never come back without an administrator.
+//
 // Age is counted from PeerState.BundleTime. A MeshPeer with refresh: false takes its roots from the file alone, so that age
 // limits it only where maxBundleAge is written out.
 package peerrules
@@ -43,11 +45,15 @@ const (
 
 // Verdict is whether anything may pass between this mesh and one peer.
 type Verdict struct {
+	// Live: exports and imports may work.
 	Live bool
-	// Reason and Message say why not; both are empty when live. The message says what to do.
+	// Control: the two control planes may talk ("control.…" names). True for a live peer, and for one that is only stale:
+	// the refresh that is missing can come no other way.
+	Control bool
+	// Reason and Message say why not live; both are empty when live. The message says what to do.
 	Reason  Reason
 	Message string
-	// Roots to trust for the peer's trust domain, PEM; nil unless live.
+	// Roots to trust for the peer's trust domain, PEM; nil unless Control.
 	Roots []byte
 	// Until is when time alone changes the verdict; zero means never.
 	Until time.Time
@@ -111,15 +117,17 @@ func judgeAge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState, 
 	if limit, bounded := MaxBundleAge(peer); bounded && !state.BundleTime.IsZero() {
 		stale := state.BundleTime.Add(limit)
 		if !now.Before(stale) {
-			return refuse(Stale, "the roots of peer %s were last confirmed at %s, more than %s ago: see 'isthmus peer status %s' "+
+			v := refuse(Stale, "the roots of peer %s were last confirmed at %s, more than %s ago: see 'isthmus peer status %s' "+
 				"for why the refresh fails", peer.Name, stamp(state.BundleTime), limit, peer.Name)
+			v.Control, v.Roots = true, roots.pem
+			return v
 		}
 		until = sooner(until, stale)
 	}
 	if peer.Spec.ExpiresAt != nil {
 		until = sooner(until, peer.Spec.ExpiresAt.Time)
 	}
-	return Verdict{Live: true, Roots: roots.pem, Until: until}
+	return Verdict{Live: true, Control: true, Roots: roots.pem, Until: until}
 }
 
 // Roots that a peer's trust stands on: those learned, while they belong to the MeshPeer's trust domain, else those written down.
@@ -172,10 +180,10 @@ func clashes(peer *v1alpha1.MeshPeer, v Verdict, own string, domains, keys map[s
 	if names := domains[td]; len(names) > 1 {
 		return refuse(SameTrustDomain, "trust domain %s is claimed by MeshPeers %s: keep one of them", td, strings.Join(names, " and "))
 	}
-	if !v.Live {
+	if !v.Control {
 		return Verdict{}
 	}
-	certs, _ := ParseRoots(v.Roots) // live: they were parsed before
+	certs, _ := ParseRoots(v.Roots) // judged before: they can be read
 	for _, c := range certs {
 		if users := keys[KeyID(c)]; len(users) > 1 {
 			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) vouches for %s: each trust domain needs a root of its own",

@@ -1,0 +1,150 @@
+package peerrules
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+var noon = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
+
+func newRoot(t *testing.T, notAfter time.Time, ca bool) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"},
+		NotBefore: noon.Add(-time.Hour), NotAfter: notAfter, IsCA: ca, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func meshPeer(name, td string) *v1alpha1.MeshPeer {
+	return &v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MeshPeerSpec{TrustDomain: td}}
+}
+
+func TestJudge(t *testing.T) {
+	root := newRoot(t, noon.Add(48*time.Hour), true)
+	old := newRoot(t, noon.Add(-time.Minute), true)
+	leaf := newRoot(t, noon.Add(48*time.Hour), false)
+	no := false
+	type change func(*v1alpha1.MeshPeer, *snapshot.PeerState)
+	tests := map[string]struct {
+		change  change
+		reason  Reason
+		control bool
+		says    string
+		until   time.Time
+	}{
+		"live until stale": {func(*v1alpha1.MeshPeer, *snapshot.PeerState) {}, "", true, "", noon.Add(23 * time.Hour)},
+		"live until it expires": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) {
+			p.Spec.ExpiresAt = &metav1.Time{Time: noon.Add(time.Minute)}
+		}, "", true, "", noon.Add(time.Minute)},
+		"live without refresh until its root ends": {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) {
+			p.Spec.Bundle.Refresh, s.BundleTime = &no, noon.Add(-1000*time.Hour)
+		}, "", true, "", noon.Add(48 * time.Hour)},
+		"revoked": {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Revoked = true }, Revoked, false, "isthmus peer invite cards", time.Time{}},
+		"suspended in the file": {
+			func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) { p.Spec.Suspend = true }, Suspended, false,
+			"remove spec.suspend",
+			time.Time{},
+		},
+		"suspended by command": {
+			func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Suspended = true }, Suspended, false,
+			"isthmus peer resume cards",
+			time.Time{},
+		},
+		"expired at this very moment": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) {
+			p.Spec.ExpiresAt = &metav1.Time{Time: noon}
+		}, Expired, false, "2026-08-01T12:00:00Z", time.Time{}},
+		"no roots":             {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = nil }, NoRoots, false, "spec.bundle.inline", time.Time{}},
+		"roots of another td":  {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.TrustDomain = "other.example" }, NoRoots, false, "", time.Time{}},
+		"expired root":         {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = old }, RootsExpired, false, "ask its administrators", time.Time{}},
+		"a leaf for a root":    {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = leaf }, BadRoots, false, "CA:TRUE", time.Time{}},
+		"not PEM":              {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = []byte("hello") }, BadRoots, false, "BEGIN CERTIFICATE", time.Time{}},
+		"one of two has ended": {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = append(old, root...) }, "", true, "", noon.Add(23 * time.Hour)},
+		"stale keeps its control traffic": {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) {
+			s.BundleTime = noon.Add(-24 * time.Hour)
+		}, Stale, true, "more than 24h0m0s ago", time.Time{}},
+		"stale by its own limit, without refresh": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) {
+			p.Spec.Bundle.Refresh, p.Spec.MaxBundleAge = &no, &metav1.Duration{Duration: time.Minute}
+		}, Stale, true, "more than 1m0s ago", time.Time{}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			p := meshPeer("cards", "cards.example")
+			s := snapshot.PeerState{Roots: root, TrustDomain: "cards.example", BundleTime: noon.Add(-time.Hour)}
+			tt.change(p, &s)
+			v := Judge(noon, p, s)
+			if v.Reason != tt.reason || v.Live != (tt.reason == "") || v.Control != tt.control || (v.Roots != nil) != tt.control {
+				t.Fatalf("got %+v, want reason %q control %v", v, tt.reason, tt.control)
+			}
+			if !strings.Contains(v.Message, tt.says) {
+				t.Errorf("message %q does not say %q", v.Message, tt.says)
+			}
+			if !v.Until.Equal(tt.until) {
+				t.Errorf("until %v, want %v", v.Until, tt.until)
+			}
+		})
+	}
+	if ok, reason := Live(noon, nil, snapshot.PeerState{}); ok || !strings.Contains(reason, "peer accept") {
+		t.Errorf("nil peer: %v %q", ok, reason)
+	}
+}
+
+func TestAllSeesWhatPeersMustNotShare(t *testing.T) {
+	own, a, b := newRoot(t, noon.Add(time.Hour), true), newRoot(t, noon.Add(time.Hour), true), newRoot(t, noon.Add(time.Hour), true)
+	state := func(td string, roots ...[]byte) snapshot.PeerState {
+		s := snapshot.PeerState{TrustDomain: td, BundleTime: noon}
+		for _, r := range roots {
+			s.Roots = append(s.Roots, r...)
+		}
+		return s
+	}
+	thief := state("thief.example", b)
+	thief.Revoked = true
+	snap := &snapshot.Snapshot{
+		Time: noon, Roots: own,
+		Config: &snapshot.Config{MeshPeers: []*v1alpha1.MeshPeer{
+			meshPeer("apart", "apart.example"), meshPeer("first", "first.example"), meshPeer("me", "own.example"),
+			meshPeer("mine", "mine.example"), meshPeer("second", "second.example"), meshPeer("thief", "thief.example"),
+			meshPeer("twin-a", "twin.example"), meshPeer("twin-b", "twin.example"),
+		}},
+		Peers: map[string]snapshot.PeerState{
+			"apart": state("apart.example", b), "first": state("first.example", a), "me": state("own.example", newRoot(t, noon.Add(time.Hour), true)),
+			"mine": state("mine.example", own), "second": state("second.example", newRoot(t, noon.Add(time.Hour), true), a), "thief": thief,
+			"twin-a": state("twin.example", newRoot(t, noon.Add(time.Hour), true)), "twin-b": state("twin.example", newRoot(t, noon.Add(time.Hour), true)),
+		},
+	}
+	want := map[string]Reason{
+		"apart": "", "first": SharedRoot, "me": OwnTrustDomain, "mine": SharedRoot, "second": SharedRoot, "thief": Revoked,
+		"twin-a": SameTrustDomain, "twin-b": SameTrustDomain,
+	}
+	got := All(snap, "own.example")
+	for name, reason := range want {
+		if v := got[name]; v.Reason != reason || v.Live != (reason == "") {
+			t.Errorf("%s: got %q live %v (%s), want %q", name, v.Reason, v.Live, v.Message, reason)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d verdicts, want %d", len(got), len(want))
+	}
+}
