@@ -61,16 +61,16 @@ var table = map[string]layer{
 	"internal/source/...": edges,
 	"internal/web/...":    edges,
 
-	"bench/...":        assembly,
-	"cmd/isthmus":      assembly,
-	"internal/cli":     assembly,
-	"internal/config":  assembly,
-	"internal/demo":    assembly,
-	"internal/layers":  assembly,
-	"internal/meshd":   assembly,
-	"internal/stories": assembly,
-	"samples/...":      assembly,
-	"test/...":         assembly,
+	"bench/...":         assembly,
+	"cmd/isthmus":       assembly,
+	"internal/cli":      assembly,
+	"internal/config":   assembly,
+	"internal/demo/...": assembly,
+	"internal/layers":   assembly,
+	"internal/meshd":    assembly,
+	"internal/stories":  assembly,
+	"samples/...":       assembly,
+	"test/...":          assembly,
 }
 
 // impure are the doors to the world. Words, nouns and pure packages use none of them.

@@ -1,0 +1,139 @@
+package lab
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// recordName is the file in a lab's folder that says what belongs to it.
+const recordName = "lab.json"
+
+// record is what belongs to one lab. It is written before a thing is made and read when the thing may be left over.
+type record struct {
+	Prefix     string    `json:"prefix"`
+	Namespaces []string  `json:"namespaces"`
+	Processes  []process `json:"processes"`
+}
+
+// process names one process beyond doubt: a process id alone may have gone to somebody else.
+type process struct {
+	PID     int    `json:"pid"`
+	Start   uint64 `json:"start"` // clock ticks since boot
+	Boot    string `json:"boot"`
+	Command string `json:"command"`
+}
+
+func readRecord(dir string) (record, error) {
+	var r record
+	b, err := os.ReadFile(filepath.Join(dir, recordName))
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("read %s: %w", filepath.Join(dir, recordName), err)
+	}
+	return r, nil
+}
+
+func (r record) write(dir string) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, recordName)
+	if err := os.WriteFile(path+".new", append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write the record: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("write the record: %w", err)
+	}
+	return nil
+}
+
+// identify describes a live process.
+func identify(pid int) (process, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return process{}, err
+	}
+	// The name in parentheses may hold anything; the fields after it are numbers, the start time the 22nd of all.
+	_, after, ok := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(") "))
+	fields := strings.Fields(string(after))
+	if !ok || len(fields) < 20 {
+		return process{}, fmt.Errorf("read /proc/%d/stat: unexpected form", pid)
+	}
+	start, err := strconv.ParseUint(fields[19], 10, 64)
+	if err != nil {
+		return process{}, fmt.Errorf("read /proc/%d/stat: %w", pid, err)
+	}
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return process{}, err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return process{}, err
+	}
+	return process{
+		PID: pid, Start: start, Boot: strings.TrimSpace(string(boot)),
+		Command: string(bytes.ReplaceAll(bytes.TrimRight(cmdline, "\x00"), []byte{0}, []byte{' '})),
+	}, nil
+}
+
+// kill ends the process if it is still the one recorded, and says whether it did.
+func (p process) kill() bool {
+	now, err := identify(p.PID)
+	return err == nil && now == p && unix.Kill(p.PID, unix.SIGKILL) == nil
+}
+
+// inhabitants are the processes inside a named network namespace.
+func inhabitants(name string) ([]process, error) {
+	var ns unix.Stat_t
+	if err := unix.Stat(NetnsPath(name), &ns); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("look at network namespace %s: %w", name, err)
+	}
+	if own, err := os.Stat("/proc/thread-self/ns/net"); err == nil {
+		if st, err := os.Stat(NetnsPath(name)); err == nil && os.SameFile(own, st) {
+			return nil, fmt.Errorf("network namespace %s is the one this command runs in: run it from outside", name)
+		}
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var found []process
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &st) != nil || st.Ino != ns.Ino || st.Dev != ns.Dev {
+			continue
+		}
+		if p, err := identify(pid); err == nil {
+			found = append(found, p)
+		}
+	}
+	return found, nil
+}
+
+// existing are those of the names that exist as network namespaces.
+func existing(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		_, err := os.Lstat(NetnsPath(name))
+		return err != nil
+	})
+}
