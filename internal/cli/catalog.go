@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+)
+
+func (a *app) catalogCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "catalog [PEER]",
+		Short:   "What peers offer this mesh",
+		Args:    optionalArg("a peer's name"),
+		Example: "  isthmus catalog\n  isthmus catalog cards",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			resp, err := ask[adminapi.PeerRequest, adminapi.CatalogResponse](cmd.Context(), a, "Catalog", peerArg(args))
+			if err != nil {
+				return err
+			}
+			return a.print(resp, func(when) string { return catalogText(resp.Entries) })
+		},
+	}
+	return a.client(cmd)
+}
+
+func catalogText(entries []adminapi.CatalogEntry) string {
+	if len(entries) == 0 {
+		return "No peer offers anything. A peer offers by a FederatedExport that names this mesh.\n"
+	}
+	t := newTable("PEER", "NAMESPACE", "NAME", "PORT", "PROTOCOL", "IMPORTED AS")
+	for _, e := range entries {
+		t.row(e.Peer, e.Namespace, e.Name, fmt.Sprint(e.Port), e.Protocol, strings.Join(e.ImportedAs, ", "))
+	}
+	return t.String()
+}
+
+func peerArg(args []string) *adminapi.PeerRequest {
+	if len(args) == 0 {
+		return &adminapi.PeerRequest{}
+	}
+	return &adminapi.PeerRequest{Peer: args[0]}
+}

@@ -1,0 +1,166 @@
+// Package cli is the command line: a file per verb. What a verb prints is made by pure functions from the control
+// plane's answers, so that each table is tested as text.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/config"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// World is what the commands touch outside themselves.
+type World struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Now      func() time.Time
+	Terminal bool // In is a person's terminal, who can be asked
+}
+
+// Verbs are the parts of Isthmus that commands start; cmd/isthmus fills them in.
+type Verbs struct {
+	Control func(ctx context.Context, settings config.Control, log *slog.Logger) error
+	Agent   func(ctx context.Context, a Agent, log *slog.Logger) error
+	Render  func(dir string, nodes []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error)
+	Demo    func() *cobra.Command
+}
+
+// Agent is how an agent is started.
+type Agent struct {
+	Role      snapshot.Role
+	Settings  string // file
+	TokenFile string // "-" for standard input, empty for none
+	In        io.Reader
+}
+
+// app is one run of the command line.
+type app struct {
+	World
+	verbs  Verbs
+	output output
+	dial   dialer
+}
+
+// Main runs one command and returns its exit code.
+func Main(ctx context.Context, args []string, w World, v Verbs) int {
+	a := &app{World: w, verbs: v}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(w.In)
+	root.SetOut(w.Out)
+	root.SetErr(w.Err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var e *Error
+	if !errors.As(err, &e) {
+		e = &Error{Code: exitFailed, Text: err.Error()}
+	}
+	if e.Text != "" {
+		fmt.Fprintf(w.Err, "isthmus: %s\n", clean(e.Text, keepLines))
+	}
+	if e.Next != "" {
+		fmt.Fprintf(w.Err, "  Next: %s\n", e.Next)
+	}
+	return e.Code
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "isthmus",
+		Short:         "A zero-trust service mesh whose meshes meet only at guarded gateways",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage(cmd, "%s", err)
+	})
+	root.AddGroup(
+		&cobra.Group{ID: "run", Title: "Run:"},
+		&cobra.Group{ID: "ask", Title: "Ask:"},
+		&cobra.Group{ID: "peer", Title: "Federate:"},
+		&cobra.Group{ID: "admin", Title: "Administer:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("run", a.controlCmd(), a.nodeCmd(), a.gatewayCmd())
+	if a.verbs.Demo != nil {
+		add("run", a.verbs.Demo())
+	}
+	add("ask", a.statusCmd(), a.checkCmd(), a.accessCmd(), a.certCmd(), a.proxyCmd(), a.renderCmd())
+	add("peer", a.peerCmd(), a.catalogCmd(), a.exportsCmd(), a.importsCmd())
+	add("admin", a.tokenCmd(), a.adminCmd(), a.versionCmd())
+	return root
+}
+
+// client makes a command one that asks the control plane: connection flags and output format.
+func (a *app) client(cmd *cobra.Command) *cobra.Command {
+	a.dial.flags(cmd.Flags())
+	return a.printer(cmd)
+}
+
+// printer gives a command the output flag.
+func (a *app) printer(cmd *cobra.Command) *cobra.Command {
+	a.output = formatTable
+	cmd.Flags().VarP(&a.output, "output", "o", "table, wide, json or yaml")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
+	return cmd
+}
+
+// family is a command that only holds others.
+func family(use, short string, cmds ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c.AddCommand(cmds...)
+	return c
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasSubCommands() {
+		text := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
+		cmd.SuggestionsMinimumDistance = 2
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			text += fmt.Sprintf(" (%s?)", near[0])
+		}
+		return usage(cmd, "%s", text)
+	}
+	return usage(cmd, "%s takes no argument, and got %q", cmd.CommandPath(), args[0])
+}
+
+// oneArg demands exactly one argument, called what.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usage(cmd, "%s takes one argument, %s, and got %d", cmd.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}
+
+// optionalArg allows one argument, called what.
+func optionalArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usage(cmd, "%s takes at most one argument, %s, and got %d", cmd.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}

@@ -1,0 +1,153 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/config"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// dialer is how the control plane is reached: its Unix socket, or mutual TLS with an administrator's certificate.
+type dialer struct {
+	socket      string
+	address     string
+	credentials string
+	timeout     time.Duration
+}
+
+func (d *dialer) flags(f *pflag.FlagSet) {
+	f.StringVar(&d.socket, "socket", config.Default().Socket, "the control plane's Unix socket, on its own machine")
+	f.StringVar(&d.address, "control", "", "host:port of a control plane elsewhere (mutual TLS, needs --credentials)")
+	f.StringVar(&d.credentials, "credentials", "", "PEM file of `isthmus admin cert`")
+	f.DurationVar(&d.timeout, "timeout", 30*time.Second, "give up after this long")
+}
+
+// ask makes one call to the control plane.
+func ask[Req, Resp any](ctx context.Context, a *app, method string, req *Req) (*Resp, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.dial.timeout)
+	defer cancel()
+	conn, err := a.dial.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	resp, err := adminapi.Call[Req, Resp](ctx, conn, method, req)
+	if err != nil {
+		return nil, refusal(method, err)
+	}
+	return resp, nil
+}
+
+// connect dials once, itself, so that a refused connection is told apart from a refused call.
+func (d *dialer) connect(ctx context.Context) (*grpc.ClientConn, error) {
+	network, address, creds := "unix", d.socket, insecure.NewCredentials() // the kernel vouches for both ends of a Unix socket
+	if d.address != "" {
+		var err error
+		if creds, err = d.mutualTLS(); err != nil {
+			return nil, err
+		}
+		network, address = "tcp", d.address
+	}
+	raw, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, d.unreachable(err)
+	}
+	dialed := make(chan net.Conn, 1)
+	dialed <- raw
+	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(creds),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			select {
+			case c := <-dialed:
+				return c, nil
+			default:
+				return nil, errors.New("the connection was closed")
+			}
+		}))
+}
+
+func (d *dialer) unreachable(err error) error {
+	switch {
+	case d.address != "":
+		return &Error{Code: exitUnreachable, Text: fmt.Sprintf("no control plane answers at %s: %s", d.address, err), Next: "check the address, and that `isthmus control` runs there"}
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return &Error{Code: exitRefused, Text: "you may not open " + d.socket, Next: nextPermission}
+	case errors.Is(err, fs.ErrNotExist):
+		return &Error{
+			Code: exitUnreachable, Text: "no control plane runs on this machine: there is no socket " + d.socket,
+			Next: "start one (isthmus control --config-dir DIR --state FILE), name its --socket, or ask another machine's: --control HOST:15012 --credentials FILE",
+		}
+	}
+	return &Error{
+		Code: exitUnreachable, Text: fmt.Sprintf("nobody listens on %s any more: %s", d.socket, err),
+		Next: "start the control plane: isthmus control --config-dir DIR --state FILE",
+	}
+}
+
+// mutualTLS pins the server to be the control plane of the trust domain that made the credentials.
+func (d *dialer) mutualTLS() (credentials.TransportCredentials, error) {
+	const next = "isthmus admin cert NAME --out FILE, on the control plane's machine"
+	if d.credentials == "" {
+		return nil, &Error{Code: exitUsage, Text: "--control needs --credentials FILE: there is no port without mutual TLS", Next: next}
+	}
+	raw, err := os.ReadFile(d.credentials)
+	if err != nil {
+		return nil, badInput(next, "read credentials: %s", err)
+	}
+	svid, roots, err := parseCredentials(raw)
+	if err != nil {
+		return nil, badInput(next, "%s: %s", d.credentials, err)
+	}
+	td := svid.ID.TrustDomain()
+	cfg := tlsconfig.MTLSClientConfig(svid, x509bundle.FromX509Authorities(td, roots), tlsconfig.AuthorizeID(spiffe.Control(td)))
+	cfg.MinVersion = tls.VersionTLS13
+	return credentials.NewTLS(cfg), nil
+}
+
+// parseCredentials reads what `isthmus admin cert` wrote: a key, the chain leaf first, and the mesh's roots, which are
+// told from the chain by being self-signed.
+func parseCredentials(raw []byte) (*x509svid.SVID, []*x509.Certificate, error) {
+	var key, chain []byte
+	var roots []*x509.Certificate
+	for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			key = block.Bytes
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read certificate: %w", err)
+		}
+		if cert.IsCA && cert.CheckSignatureFrom(cert) == nil {
+			roots = append(roots, cert)
+		} else {
+			chain = append(chain, cert.Raw...)
+		}
+	}
+	if key == nil || chain == nil || roots == nil {
+		return nil, nil, errors.New("not an administrator's credentials: a private key, a certificate and a root are expected")
+	}
+	svid, err := x509svid.ParseRaw(chain, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	return svid, roots, nil
+}

@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// The exit codes, as docs/cli.md promises them.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 64 // the command line is wrong
+	exitInput       = 65 // a file, a token or a name is wrong
+	exitUnreachable = 69 // no control plane answers
+	exitRefused     = 77 // it answers, and you may not
+	exitFindings    = 79 // it worked, and found something to mend
+)
+
+// Error is a failed command: what was wrong, and what to do next.
+type Error struct {
+	Code int
+	Text string
+	Next string
+}
+
+func (e *Error) Error() string { return e.Text }
+
+func usage(cmd *cobra.Command, format string, args ...any) *Error {
+	return &Error{Code: exitUsage, Text: fmt.Sprintf(format, args...), Next: cmd.CommandPath() + " --help"}
+}
+
+func badInput(next, format string, args ...any) *Error {
+	return &Error{Code: exitInput, Text: fmt.Sprintf(format, args...), Next: next}
+}
+
+// refusal turns a call's gRPC status into an exit code and the next command.
+func refusal(method string, err error) *Error {
+	s := status.Convert(err)
+	e := &Error{Code: exitFailed, Text: s.Message(), Next: "isthmus check"}
+	switch s.Code() {
+	case codes.Unavailable:
+		e.Code, e.Next = exitUnreachable, "see the control plane's log, then isthmus check"
+		if strings.Contains(e.Text, "tls: ") || strings.Contains(e.Text, "handshake failed") {
+			e.Code, e.Next = exitRefused, nextCredentials
+		}
+	case codes.DeadlineExceeded:
+		e.Code, e.Text = exitUnreachable, "no answer from the control plane in time"
+		e.Next = "try a longer --timeout, or see the control plane's log"
+	case codes.Canceled:
+		e.Text, e.Next = "interrupted", ""
+	case codes.PermissionDenied, codes.Unauthenticated:
+		e.Code, e.Next = exitRefused, nextPermission
+	case codes.InvalidArgument, codes.OutOfRange:
+		e.Code, e.Next = exitInput, ""
+	case codes.NotFound:
+		e.Code, e.Next = exitInput, nextList(method)
+	case codes.AlreadyExists, codes.FailedPrecondition:
+		e.Next = nextList(method)
+	case codes.Unimplemented:
+		e.Text = fmt.Sprintf("this control plane does not know the call %s", method)
+		e.Next = "isthmus version, and isthmus status for the control plane's version: upgrade the older one"
+	}
+	return e
+}
+
+const (
+	nextPermission  = "run it as root on the control plane's machine, or get credentials there: isthmus admin cert NAME --out FILE"
+	nextCredentials = "check that --credentials was made by this mesh and is still valid: isthmus admin cert NAME --out FILE makes new ones"
+)
+
+// nextList is the command that shows what names exist.
+func nextList(method string) string {
+	switch {
+	case method == "ProxyConfig":
+		return "isthmus status lists the proxies"
+	case method == "PeerInvite", method == "PeerAccept", strings.HasPrefix(method, "Peer"):
+		return "isthmus peer list"
+	case method == "Exports", method == "Imports", method == "Catalog":
+		return "isthmus peer list"
+	}
+	return "isthmus check"
+}

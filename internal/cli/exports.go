@@ -1,0 +1,44 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+)
+
+func (a *app) exportsCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "exports [PEER]",
+		Short: "What this mesh offers its peers",
+		Args:  optionalArg("a peer's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			resp, err := ask[adminapi.PeerRequest, adminapi.ExportsResponse](cmd.Context(), a, "Exports", peerArg(args))
+			if err != nil {
+				return err
+			}
+			return a.print(resp, func(w when) string { return exportsText(resp.Exports, w) })
+		},
+	}
+	return a.client(cmd)
+}
+
+func exportsText(exports []adminapi.ExportStatus, w when) string {
+	if len(exports) == 0 {
+		return "This mesh offers nothing. To offer a service, write a FederatedExport (docs/kinds/federatedexport.md).\n"
+	}
+	head := []string{"EXPORT", "SERVICE", "PORT", "PROTOCOL", "ALIAS", "PEER", "RULES", "ENDPOINTS", "STATE"}
+	if w.wide {
+		head = append(head, "SNI")
+	}
+	t := newTable(head...)
+	for _, e := range exports {
+		cells := []string{e.Name, e.Service, fmt.Sprint(e.Port), e.Protocol, e.Alias, e.Peer, fmt.Sprint(e.Rules), fmt.Sprint(e.Endpoints), e.State}
+		if w.wide {
+			cells = append(cells, e.SNI)
+		}
+		t.row(cells...)
+	}
+	return t.String()
+}

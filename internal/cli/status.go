@@ -1,0 +1,194 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/finding"
+)
+
+func (a *app) statusCmd() *cobra.Command {
+	var findings bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Proxies, the configuration they acknowledged, and how long certificates last",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			resp, err := ask[adminapi.Empty, adminapi.StatusResponse](cmd.Context(), a, "Status", &adminapi.Empty{})
+			if err != nil {
+				return err
+			}
+			return a.print(resp, func(w when) string {
+				if findings {
+					return statusText(*resp, w) + "\n" + findingsText(resp.Findings)
+				}
+				return statusText(*resp, w)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&findings, "findings", false, "list what is wrong with the configuration, too")
+	return a.client(cmd)
+}
+
+func statusText(s adminapi.StatusResponse, w when) string {
+	var b strings.Builder
+	b.WriteString(facts(
+		[2]string{"mesh", fmt.Sprintf("%s, trust domain %s", s.Mesh, s.TrustDomain)},
+		[2]string{"control plane", fmt.Sprintf("isthmus %s, started %s", s.Version, w.past(s.Started))},
+		[2]string{"configuration", fmt.Sprintf("%s in %s; %s", plural(s.Objects, "object"), plural(s.ConfigFiles, "file"), findingCount(s.Findings))},
+		[2]string{"root", fmt.Sprintf("%s, ends %s", abbreviated(s.RootSHA256), w.future(s.RootNotAfter))},
+	))
+	b.WriteString("\n")
+	if len(s.Proxies) == 0 {
+		b.WriteString("No proxy has joined yet. Next: isthmus token create --node NAME --identity NAMESPACE/SERVICEACCOUNT\n")
+		return b.String()
+	}
+	t := newTable("PROXY", "ROLE", "CONNECTED", "CONFIG", "LAG", "CERTIFICATES", "ENVOY", "WORKLOADS")
+	for _, p := range s.Proxies {
+		t.row(p.Name, string(p.Role), connected(p, w), configState(p.Types), lag(p.Types, w.now), certLife(p.Certs, w), envoyState(p.Envoy), workloads(p.Workloads, w))
+	}
+	b.WriteString(t.String())
+	if w.wide {
+		b.WriteString("\n" + typesTable(s.Proxies, w).String())
+	}
+	for _, p := range s.Proxies {
+		for _, ty := range p.Types {
+			if ty.Nack != "" {
+				fmt.Fprintf(&b, "\n‼ %s refused %s: %s\n  Next: isthmus proxy config %s --type %s\n",
+					clean(p.Name, oneLine), ty.Type, clean(ty.Nack, oneLine), clean(p.Name, oneLine), strings.ToLower(ty.Type))
+			}
+		}
+	}
+	return b.String()
+}
+
+func typesTable(proxies []adminapi.ProxyStatus, w when) *table {
+	t := newTable("PROXY", "TYPE", "RESOURCES", "SENT", "ACKNOWLEDGED", "SENT AT", "ACKNOWLEDGED AT")
+	for _, p := range proxies {
+		for _, ty := range p.Types {
+			t.row(p.Name, ty.Type, fmt.Sprint(ty.Resources), ty.Sent, ty.Acked, w.past(ty.SentAt), w.past(ty.AckedAt))
+		}
+	}
+	return t
+}
+
+func connected(p adminapi.ProxyStatus, w when) string {
+	if !p.Connected {
+		return "no, left " + w.past(p.Since)
+	}
+	return "since " + w.past(p.Since)
+}
+
+// configState is "current", or which types are refused or behind.
+func configState(types []adminapi.TypeStatus) string {
+	var refused, behind []string
+	for _, t := range types {
+		switch {
+		case t.Nack != "":
+			refused = append(refused, t.Type)
+		case t.Acked != t.Sent:
+			behind = append(behind, t.Type)
+		}
+	}
+	switch {
+	case len(refused) > 0:
+		return "refused " + strings.Join(refused, ",")
+	case len(behind) > 0:
+		return "behind " + strings.Join(behind, ",")
+	case len(types) == 0:
+		return "none"
+	}
+	return "current"
+}
+
+// lag is how long the oldest unacknowledged change waits, or how long the last change took.
+func lag(types []adminapi.TypeStatus, now time.Time) string {
+	var waiting, took time.Duration
+	var last time.Time
+	for _, t := range types {
+		switch {
+		case t.SentAt.IsZero():
+		case t.Acked != t.Sent:
+			waiting = max(waiting, now.Sub(t.SentAt), time.Millisecond)
+		case !t.AckedAt.Before(t.SentAt) && t.SentAt.After(last):
+			last, took = t.SentAt, t.AckedAt.Sub(t.SentAt)
+		}
+	}
+	switch {
+	case waiting > 0:
+		return "waiting " + short(waiting)
+	case last.IsZero():
+		return "-"
+	}
+	return short(took)
+}
+
+func certLife(certs []agentapi.CertState, w when) string {
+	if len(certs) == 0 {
+		return "none"
+	}
+	first := slices.MinFunc(certs, func(a, b agentapi.CertState) int { return a.NotAfter.Compare(b.NotAfter) })
+	if !first.NotAfter.After(w.now) {
+		return fmt.Sprintf("%d, one %s", len(certs), w.future(first.NotAfter))
+	}
+	return fmt.Sprintf("%d, first ends %s", len(certs), w.future(first.NotAfter))
+}
+
+func envoyState(e agentapi.EnvoyState) string {
+	s := strings.TrimSpace("up " + e.Version)
+	if !e.Running {
+		s = "down"
+	}
+	if e.Restarts > 0 {
+		s += ", " + plural(e.Restarts, "restart")
+	}
+	return s
+}
+
+func workloads(names []string, w when) string {
+	if w.wide || len(names) <= 4 {
+		return strings.Join(names, " ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:3], " "), len(names)-3)
+}
+
+func findingCount(fs []finding.Finding) string {
+	var n [3]int
+	for _, f := range fs {
+		if f.Severity >= finding.Error && f.Severity <= finding.Info {
+			n[f.Severity]++
+		}
+	}
+	if n == [3]int{} {
+		return "nothing to mend"
+	}
+	s := plural(n[finding.Error], "error") + ", " + plural(n[finding.Warning], "warning")
+	return s + " (isthmus status --findings)"
+}
+
+func findingsText(fs []finding.Finding) string {
+	if len(fs) == 0 {
+		return "Nothing to mend.\n"
+	}
+	fs = slices.Clone(fs)
+	finding.Sort(fs)
+	var b strings.Builder
+	for _, f := range fs {
+		b.WriteString(clean(f.String(), oneLine) + "\n")
+	}
+	return b.String()
+}
+
+// abbreviated is the beginning of a fingerprint, enough to tell two apart at a glance.
+func abbreviated(hex string) string {
+	if len(hex) <= 16 {
+		return hex
+	}
+	return hex[:16] + "…"
+}
