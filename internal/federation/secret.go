@@ -1,0 +1,54 @@
+package federation
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+)
+
+const secretBytes = 32
+
+// Secret is the one-use secret of an invitation. It prints as "[redacted]" wherever it might be printed by mistake.
+type Secret struct{ value [secretBytes]byte }
+
+func newSecret() Secret {
+	var s Secret
+	_, _ = rand.Read(s.value[:]) // never fails, by its documentation
+	return s
+}
+
+// ParseSecret reads what Reveal wrote.
+func ParseSecret(text string) (Secret, error) {
+	var s Secret
+	if len(text) != base64.RawURLEncoding.EncodedLen(secretBytes) {
+		return Secret{}, errors.New("the secret has the wrong length")
+	}
+	if _, err := base64.RawURLEncoding.Strict().Decode(s.value[:], []byte(text)); err != nil {
+		return Secret{}, errors.New("the secret is not base64url") // the cause would quote from it
+	}
+	return s, nil
+}
+
+// Reveal is the secret itself.
+func (s Secret) Reveal() string { return base64.RawURLEncoding.EncodeToString(s.value[:]) }
+
+// Hash is what the inviter keeps: 32 random bytes need no salt and no slow hash.
+func (s Secret) Hash() [sha256.Size]byte { return sha256.Sum256(s.value[:]) }
+
+// matches compares in constant time.
+func (s Secret) matches(hash []byte) bool {
+	own := s.Hash()
+	return subtle.ConstantTimeCompare(own[:], hash) == 1
+}
+
+const redacted = "[redacted]"
+
+func (Secret) String() string               { return redacted }
+func (Secret) GoString() string             { return redacted }
+func (Secret) Format(f fmt.State, _ rune)   { _, _ = f.Write([]byte(redacted)) }
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func (Secret) LogValue() slog.Value         { return slog.StringValue(redacted) }

@@ -1,0 +1,108 @@
+package federation
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// MaxPeeringBytes bounds a request for peering and its answer.
+const MaxPeeringBytes = MaxBundleBytes + 64<<10
+
+// self is how a mesh introduces itself to another: in the request for peering and in its answer.
+type self struct {
+	TrustDomain string           `json:"trustDomain"`
+	KnownAs     string           `json:"knownAs"` // name that the sender gives the receiver
+	Bundle      json.RawMessage  `json:"bundle"`
+	Addresses   []netip.AddrPort `json:"gatewayAddresses"`
+	GatewayIDs  []string         `json:"gatewayIDs"`
+}
+
+// peeringRequest accepts an invitation.
+type peeringRequest struct {
+	Secret string `json:"secret"`
+	Nonce  string `json:"nonce"` // of this acceptance, so that it can be repeated when its answer was lost
+	self
+}
+
+// introduction is a self that was read and checked.
+type introduction struct {
+	TrustDomain spiffe.TrustDomain
+	KnownAs     string
+	Bundle      Bundle
+	Addresses   []netip.AddrPort
+	GatewayIDs  []string
+}
+
+func (s self) read(now time.Time) (introduction, error) {
+	td, err := spiffe.ParseTrustDomain(s.TrustDomain)
+	if err != nil || td.Name() != s.TrustDomain {
+		return introduction{}, errors.New("the trust domain is not one")
+	}
+	if !isLabel(s.KnownAs) {
+		return introduction{}, errors.New("knownAs is no DNS label")
+	}
+	if err := checkAddresses(s.Addresses); err != nil {
+		return introduction{}, fmt.Errorf("the gateway addresses cannot be used: %w", err)
+	}
+	if err := checkGatewayIDs(s.GatewayIDs, td); err != nil {
+		return introduction{}, err
+	}
+	b, err := ParseBundle(td, s.Bundle, now)
+	if err != nil {
+		return introduction{}, err
+	}
+	return introduction{TrustDomain: td, KnownAs: s.KnownAs, Bundle: b, Addresses: s.Addresses, GatewayIDs: s.GatewayIDs}, nil
+}
+
+func checkGatewayIDs(ids []string, td spiffe.TrustDomain) error {
+	if len(ids) == 0 || len(ids) > maxGateways {
+		return fmt.Errorf("between 1 and %d gateway identities are needed", maxGateways)
+	}
+	for i, s := range ids {
+		id, err := spiffe.Parse(s)
+		if err != nil || len(s) > 2048 || id.String() != s || id.Path() == "" {
+			return fmt.Errorf("gateway identity %d is no SPIFFE ID of a workload", i+1)
+		}
+		if id.TrustDomain() != td {
+			return fmt.Errorf("gateway identity %s lies outside of trust domain %s", s, td.Name())
+		}
+		if slices.Index(ids, s) != i {
+			return fmt.Errorf("gateway identity %s stands there twice", s)
+		}
+	}
+	return nil
+}
+
+// digest is what a repeated request must equal. The secret is left out: it is compared by its own rules.
+func (r peeringRequest) digest() string {
+	r.Secret = ""
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// fingerprint shown for a set of roots: of each, sorted.
+func (i introduction) fingerprints() []string { return fingerprints(i.Bundle.Roots) }
+
+func (i introduction) pem() []byte { return peerrules.EncodeRoots(distinct(i.Bundle.Roots)) }
+
+// refusal is an answer of the peering server that is no success.
+type refusal struct {
+	Code     string `json:"code"`
+	Message  string `json:"message"`
+	Sequence uint64 `json:"sequence,omitempty"` // of the catalogue kept, where the one sent was not newer
+}
+
+func (r refusal) Error() string { return r.Message }
