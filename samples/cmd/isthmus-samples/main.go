@@ -1,4 +1,5 @@
 // Command isthmus-samples runs one of the small programs of the demo: payments, tokens, storefront, catalog or orders.
+// `isthmus-samples probe` is how the tour tries things from inside a workload's network.
 package main
 
 import (
@@ -9,12 +10,17 @@ import (
 	"syscall"
 
 	"isthmus.dev/isthmus/samples/apps"
+	"isthmus.dev/isthmus/samples/probe"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := apps.Main(ctx, os.Args[1:], os.Stdout); err != nil {
+	run := func() error { return apps.Main(ctx, os.Args[1:], os.Stdout) }
+	if len(os.Args) == 2 && os.Args[1] == "probe" {
+		run = func() error { return probe.Main(ctx, os.Stdin, os.Stdout) }
+	}
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "isthmus-samples:", err)
 		os.Exit(1)
 	}
