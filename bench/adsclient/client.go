@@ -32,8 +32,6 @@ const method = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggr
 
 // Config of one client.
 type Config struct {
-	// Conn leads to the control plane or to whatever passes its stream on.
-	Conn grpc.ClientConnInterface
 	// Node is sent with the first request; nil where the control plane knows the proxy by its certificate.
 	Node *core.Node
 	// References may be shared by many clients, so that equal resources are taken apart once; nil makes an own one.
@@ -84,10 +82,10 @@ func New(cfg Config) *Client {
 	return c
 }
 
-// Run opens one stream and serves it until it ends or ctx does.
-func (c *Client) Run(ctx context.Context) error {
+// Run opens one stream over conn, to the control plane or to whatever passes its stream on, and serves it until it or ctx ends.
+func (c *Client) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
 	desc := &grpc.StreamDesc{StreamName: "DeltaAggregatedResources", ServerStreams: true, ClientStreams: true}
-	stream, err := c.cfg.Conn.NewStream(ctx, desc, method, grpc.ForceCodecV2(sizing{}), grpc.MaxCallRecvMsgSize(256<<20))
+	stream, err := conn.NewStream(ctx, desc, method, grpc.ForceCodecV2(sizing{}), grpc.MaxCallRecvMsgSize(256<<20))
 	if err != nil {
 		return fmt.Errorf("open the ADS stream: %w", err)
 	}

@@ -35,15 +35,15 @@ func TestFollowsReferencesAndReconnectsWithVersions(t *testing.T) {
 	srv.Set("p", "routes", &route.RouteConfiguration{Name: "routes"}, adsclient.RDS)
 	srv.Set("p", "bundle/a.example", &tls.Secret{Name: "bundle/a.example"}, adsclient.SDS)
 
-	c := adsclient.New(adsclient.Config{Conn: conn})
-	stop := run(t, c)
+	c := adsclient.New(adsclient.Config{})
+	stop := run(t, c, conn)
 	want := map[string]int{adsclient.CDS: 2, adsclient.EDS: 1, adsclient.LDS: 1, adsclient.RDS: 1, adsclient.SDS: 1}
 	await(t, "all six resources", func() bool { return holds(c, want) && c.Pending() == 0 })
 	await(t, "every message acknowledged", func() bool { return srv.Acks() == c.Totals().Sum().Messages })
 	stop()
 
 	before := c.Totals()
-	stop = run(t, c)
+	stop = run(t, c, conn)
 	srv.Set("p", "payments.default", &endpoint.ClusterLoadAssignment{
 		ClusterName: "payments.default", Endpoints: []*endpoint.LocalityLbEndpoints{{Priority: 1}},
 	}, adsclient.EDS)
@@ -59,8 +59,8 @@ func TestLetsGoWhatIsNoLongerReferredTo(t *testing.T) {
 	srv, conn := serve(t)
 	srv.Set("p", "payments", edsCluster(t, "payments", ""), adsclient.CDS)
 	srv.Set("p", "payments", &endpoint.ClusterLoadAssignment{ClusterName: "payments"}, adsclient.EDS)
-	c := adsclient.New(adsclient.Config{Conn: conn})
-	defer run(t, c)()
+	c := adsclient.New(adsclient.Config{})
+	defer run(t, c, conn)()
 	await(t, "the endpoints", func() bool { return c.Holds(adsclient.EDS) == 1 })
 	srv.Set("p", "payments", nil, adsclient.CDS)
 	await(t, "nothing left", func() bool { return c.Holds(adsclient.CDS) == 0 && c.Holds(adsclient.EDS) == 0 })
@@ -75,10 +75,10 @@ func TestCountsWholeMessages(t *testing.T) {
 	srv, conn := serve(t)
 	srv.Set("p", "payments", &cluster.Cluster{Name: "payments"}, adsclient.CDS)
 	var sizes []int
-	c := adsclient.New(adsclient.Config{Conn: conn, OnMessage: func(m adsclient.Message) {
+	c := adsclient.New(adsclient.Config{OnMessage: func(m adsclient.Message) {
 		sizes = append(sizes, m.Bytes, proto.Size(m.DeltaDiscoveryResponse))
 	}})
-	stop := run(t, c)
+	stop := run(t, c, conn)
 	await(t, "the cluster", func() bool { return c.Holds(adsclient.CDS) == 1 })
 	stop()
 	got := c.Totals()[adsclient.CDS]
@@ -148,11 +148,11 @@ func serve(t *testing.T) (*adstest.Server, *grpc.ClientConn) {
 }
 
 // run serves one stream in the background; the function that it returns ends it.
-func run(t *testing.T, c *adsclient.Client) (stop func()) {
+func run(t *testing.T, c *adsclient.Client, conn *grpc.ClientConn) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
+	go func() { done <- c.Run(ctx, conn) }()
 	return func() {
 		cancel()
 		if err := <-done; err == nil {

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/stats"
+
+	"isthmus.dev/isthmus/bench/adsclient"
+	"isthmus.dev/isthmus/bench/genmesh"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// fleet is all the proxies of one run, each on a connection of its own as on a host of its own.
+type fleet struct {
+	address string
+	proxies []*proxy
+	last    atomic.Int64           // when anything last arrived anywhere, Unix ns
+	watch   atomic.Pointer[needle] // what is being waited for
+
+	mu     sync.Mutex // guards failed
+	failed error      // the first stream that ended unasked
+}
+
+// proxy is one agent and its Envoy, which are one process here.
+type proxy struct {
+	index     int
+	tls       *tls.Config
+	ads       *adsclient.Client
+	syncBytes atomic.Int64 // instructions received on the agent's own stream
+	stop      func()
+}
+
+// needle is content that some message is going to bring.
+type needle struct {
+	typeURL string
+	content []byte
+	arrived chan arrival
+}
+
+type arrival struct {
+	proxy int
+	at    time.Time
+}
+
+// newFleet joins n nodes.
+func newFleet(ctx context.Context, admin grpc.ClientConnInterface, address string, n int) (*fleet, error) {
+	f := &fleet{address: address, proxies: make([]*proxy, n)}
+	shared := adsclient.NewReferences()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for i := range n {
+		g.Go(func() error {
+			cfg, err := join(ctx, admin, address, i)
+			if err != nil {
+				return err
+			}
+			f.proxies[i] = &proxy{index: i, tls: cfg, ads: adsclient.New(adsclient.Config{
+				References: shared,
+				OnMessage:  func(m adsclient.Message) { f.received(i, m) },
+			})}
+			return nil
+		})
+	}
+	return f, g.Wait()
+}
+
+// received is called on every message of every proxy.
+func (f *fleet) received(proxy int, m adsclient.Message) {
+	f.last.Store(m.At.UnixNano())
+	w := f.watch.Load()
+	if w == nil || w.typeURL != m.Type {
+		return
+	}
+	for _, r := range m.Resources {
+		if r.Resource != nil && bytes.Contains(r.Resource.Value, w.content) {
+			w.arrived <- arrival{proxy, m.At}
+		}
+	}
+}
+
+// connect opens both streams of every proxy at once. It returns before anything is known to have arrived.
+func (f *fleet) connect(ctx context.Context) error {
+	for _, p := range f.proxies {
+		if err := f.connectOne(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fleet) connectOne(ctx context.Context, p *proxy) error {
+	conn, err := grpc.NewClient(f.address,
+		grpc.WithTransportCredentials(credentials.NewTLS(p.tls.Clone())),
+		grpc.WithStatsHandler(&syncCounter{fleet: f, bytes: &p.syncBytes}))
+	if err != nil {
+		return fmt.Errorf("dial %s: %w", f.address, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var g errgroup.Group
+	serve := func(name string, run func() error) {
+		g.Go(func() error {
+			if err := run(); err != nil && ctx.Err() == nil {
+				f.fail(fmt.Errorf("%s stream of %s ended: %w", name, nodeName(p.index), err))
+			}
+			return nil
+		})
+	}
+	serve("sync", func() error { return converse(ctx, conn, p.index) })
+	serve("ADS", func() error { return p.ads.Run(ctx, conn) })
+	p.stop = func() {
+		cancel()
+		g.Wait()
+		conn.Close()
+	}
+	return nil
+}
+
+// converse is the agent's own conversation: it registers its workload and listens.
+func converse(ctx context.Context, conn grpc.ClientConnInterface, proxy int) error {
+	stream, err := agentapi.Client{Conn: conn}.Sync(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&agentapi.Report{
+		Version:   "bench",
+		Workloads: []snapshot.Workload{genmesh.Workload(proxy)},
+		Envoy:     agentapi.EnvoyState{Running: true, Version: "1.40.0"},
+	}); err != nil {
+		return err
+	}
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+	}
+}
+
+// disconnect closes every connection.
+func (f *fleet) disconnect() {
+	var g errgroup.Group
+	for _, p := range f.proxies {
+		if p != nil && p.stop != nil {
+			g.Go(func() error { p.stop(); return nil })
+		}
+	}
+	g.Wait()
+}
+
+func (f *fleet) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failed == nil {
+		f.failed = err
+	}
+}
+
+func (f *fleet) failure() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.failed
+}
+
+// reading is what one proxy has received so far.
+type reading struct {
+	ads  adsclient.Totals
+	sync int
+}
+
+func (f *fleet) read() []reading {
+	all := make([]reading, len(f.proxies))
+	for i, p := range f.proxies {
+		all[i] = reading{ads: p.ads.Totals(), sync: int(p.syncBytes.Load())}
+	}
+	return all
+}
+
+// syncCounter counts what arrives on the agent's own stream.
+type syncCounter struct {
+	fleet *fleet
+	bytes *atomic.Int64
+}
+
+type syncKey struct{}
+
+// TagRPC marks the calls to count.
+func (s *syncCounter) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
+	return context.WithValue(ctx, syncKey{}, strings.HasPrefix(info.FullMethodName, "/"+agentapi.Service+"/"))
+}
+
+// HandleRPC counts one payload.
+func (s *syncCounter) HandleRPC(ctx context.Context, r stats.RPCStats) {
+	if in, ok := r.(*stats.InPayload); ok && ctx.Value(syncKey{}) == true {
+		s.bytes.Add(int64(in.Length))
+		s.fleet.last.Store(in.RecvTime.UnixNano())
+	}
+}
+
+// TagConn does nothing.
+func (s *syncCounter) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn does nothing.
+func (s *syncCounter) HandleConn(context.Context, stats.ConnStats) {}

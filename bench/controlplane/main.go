@@ -1,0 +1,95 @@
+// Command controlplane measures the control plane: it starts a real one on loopback, joins agents that only listen,
+// and counts bytes, time, CPU and memory while they connect, while the configuration changes, and while they reconnect.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"isthmus.dev/isthmus/bench/genmesh"
+)
+
+// options of one run.
+type options struct {
+	plan    genmesh.Plan
+	binary  string
+	changes int           // endpoint changes
+	adds    int           // services added, and policies changed
+	timeout time.Duration // of each wait
+	keep    bool
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.plan.Services, "services", 1000, "services in the mesh")
+	flag.IntVar(&o.plan.Endpoints, "endpoints", 5, "endpoints of each service")
+	flag.IntVar(&o.plan.Proxies, "proxies", 200, "proxies, with one workload each")
+	flag.IntVar(&o.plan.Callable, "callable", 5, "services that each workload may call")
+	flag.Uint64Var(&o.plan.Seed, "seed", 1, "seed of who calls whom")
+	flag.IntVar(&o.changes, "changes", 100, "endpoint changes, one after the other")
+	flag.IntVar(&o.adds, "adds", 5, "services added, and policies changed, one after the other")
+	flag.StringVar(&o.binary, "binary", "bin/isthmus", "the isthmus binary to measure")
+	flag.DurationVar(&o.timeout, "timeout", time.Minute, "give up a wait after this long")
+	flag.BoolVar(&o.keep, "keep", false, "keep the temporary folder (configuration, log, state)")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench/controlplane:", err)
+		os.Exit(1)
+	}
+}
+
+// run does the whole measurement and prints it.
+func run(ctx context.Context, o options) (err error) {
+	mesh, err := genmesh.New(o.plan)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "isthmus-bench-")
+	if err != nil {
+		return fmt.Errorf("make a temporary folder: %w", err)
+	}
+	if o.keep {
+		progress("everything is kept in %s", dir)
+	} else {
+		defer os.RemoveAll(dir)
+	}
+	configDir := filepath.Join(dir, "config")
+	if err := writeMesh(configDir, mesh); err != nil {
+		return err
+	}
+
+	control, err := startControl(ctx, o.binary, dir, configDir)
+	if err != nil {
+		return err
+	}
+	defer control.stop()
+	defer func() {
+		if err != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w\nThe control plane's last words:\n%s", err, control.lastWords())
+		}
+	}()
+	figures, err := measure(ctx, o, mesh, control, configDir)
+	if err != nil {
+		return err
+	}
+	return figures.print(os.Stdout)
+}
+
+func writeMesh(dir string, mesh *genmesh.Mesh) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return fmt.Errorf("make the configuration folder: %w", err)
+	}
+	return mesh.Write(dir)
+}
+
+// progress tells a watching person what is being done.
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "· "+format+"\n", args...) }

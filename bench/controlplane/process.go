@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/finding"
+)
+
+// control is a control plane of ours, running as a process of its own.
+type control struct {
+	cmd          *exec.Cmd
+	log          string
+	agentAddress string
+	admin        *grpc.ClientConn
+	exited       chan struct{} // closed when the process is gone
+}
+
+// startControl starts one on loopback, with its state in dir.
+func startControl(ctx context.Context, binary, dir, configDir string) (*control, error) {
+	if _, err := os.Stat(binary); err != nil {
+		return nil, fmt.Errorf("no isthmus binary to measure at %s: run `make build` first, or name one with --binary", binary)
+	}
+	ports, err := freeAddresses(4)
+	if err != nil {
+		return nil, err
+	}
+	socket := filepath.Join(dir, "control.sock")
+	settings := fmt.Sprintf(`configDir: %s
+stateFile: %s
+keyFile: %s
+socket: %s
+agentAddress: %s
+peeringAddress: %s
+metricsAddress: %s
+healthAddress: %s
+`, configDir, filepath.Join(dir, "state.db"), filepath.Join(dir, "state.key"), socket, ports[0], ports[1], ports[2], ports[3])
+	file := filepath.Join(dir, "control.yaml")
+	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
+		return nil, fmt.Errorf("write the settings: %w", err)
+	}
+	c := &control{log: filepath.Join(dir, "control.log"), agentAddress: ports[0], exited: make(chan struct{})}
+	out, err := os.Create(c.log)
+	if err != nil {
+		return nil, fmt.Errorf("create the log: %w", err)
+	}
+	defer out.Close()
+	c.cmd = exec.Command(binary, "control", "--config", file)
+	c.cmd.Stdout, c.cmd.Stderr = out, out
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the bench is killed
+	if err := c.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", binary, err)
+	}
+	go func() {
+		c.cmd.Wait()
+		close(c.exited)
+	}()
+	c.admin, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		c.stop()
+		return nil, fmt.Errorf("reach the administration socket: %w", err)
+	}
+	return c, nil
+}
+
+// freeAddresses are loopback addresses that nobody listens on at this moment.
+func freeAddresses(n int) ([]string, error) {
+	var all []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close()
+		all = append(all, l.Addr().String())
+	}
+	return all, nil
+}
+
+// waitLoaded waits until the control plane has read every object, and refuses any that it finds an error in.
+func (c *control) waitLoaded(ctx context.Context, objects int) error {
+	for {
+		call, cancel := context.WithTimeout(ctx, 5*time.Second)
+		st, err := adminapi.Call[adminapi.Empty, adminapi.StatusResponse](call, c.admin, "Status", &adminapi.Empty{})
+		cancel()
+		if err == nil {
+			for _, f := range st.Findings {
+				if f.Severity == finding.Error {
+					return fmt.Errorf("the control plane refuses the generated configuration: %s", f)
+				}
+			}
+			if st.Objects == objects {
+				return nil
+			}
+			err = fmt.Errorf("it has read %d of %d objects", st.Objects, objects)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until the control plane is ready: %w", errors.Join(ctx.Err(), err))
+		case <-c.exited:
+			return errors.New("the control plane ended by itself")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// stop ends the process, by force when asking does not help.
+func (c *control) stop() {
+	if c.admin != nil {
+		c.admin.Close()
+	}
+	c.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-c.exited:
+	case <-time.After(5 * time.Second):
+		c.cmd.Process.Kill()
+		<-c.exited
+	}
+}
+
+// lastWords are the last lines of its log.
+func (c *control) lastWords() string {
+	text, err := os.ReadFile(c.log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}
+
+// usage is what the process cost so far.
+type usage struct {
+	CPU     time.Duration // user and system
+	RSS     int           // KB, now
+	PeakRSS int           // KB
+}
+
+// ticksPerSecond is USER_HZ, which Linux promises to be 100 on every architecture that Go has.
+const ticksPerSecond = 100
+
+func (c *control) usage() (usage, error) {
+	proc := filepath.Join("/proc", strconv.Itoa(c.cmd.Process.Pid))
+	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
+	if err != nil {
+		return usage{}, fmt.Errorf("read what the control plane costs: %w", err)
+	}
+	status, err := os.ReadFile(filepath.Join(proc, "status"))
+	if err != nil {
+		return usage{}, fmt.Errorf("read what the control plane costs: %w", err)
+	}
+	return parseUsage(stat, status)
+}
+
+// parseUsage reads /proc/PID/stat and /proc/PID/status.
+func parseUsage(stat, status []byte) (usage, error) {
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // from field 3 on
+	if len(fields) < 13 {
+		return usage{}, fmt.Errorf("/proc stat has %d fields after the name", len(fields))
+	}
+	var u usage
+	for _, f := range fields[11:13] { // fields 14 and 15: utime, stime
+		ticks, err := strconv.Atoi(f)
+		if err != nil {
+			return usage{}, fmt.Errorf("read /proc stat: %w", err)
+		}
+		u.CPU += time.Duration(ticks) * time.Second / ticksPerSecond
+	}
+	for line := range strings.Lines(string(status)) {
+		key, value, _ := strings.Cut(line, ":")
+		into := map[string]*int{"VmRSS": &u.RSS, "VmHWM": &u.PeakRSS}[key]
+		if into == nil {
+			continue
+		}
+		if _, err := fmt.Sscanf(value, "%d kB", into); err != nil {
+			return usage{}, fmt.Errorf("read %s: %w", key, err)
+		}
+	}
+	return u, nil
+}
