@@ -50,6 +50,7 @@ type fake struct {
 	admin   *grpc.ClientConn
 	address string
 	seen    map[string]string // file contents
+	loaded  bool              // read once
 }
 
 func startFake(t *testing.T, dir string, gossips bool) *fake {
@@ -141,12 +142,12 @@ var (
 // readChanges takes the files that changed and publishes what they say.
 func (f *fake) readChanges(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(f.dir, "svc-*.yaml"))
+	defer func() { f.loaded = true }()
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil || f.seen[file] == string(text) {
 			continue
 		}
-		first := f.seen[file] == ""
 		f.seen[file] = string(text)
 		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
 		load := &endpoint.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpoint.LocalityLbEndpoints{{}}}
@@ -159,7 +160,7 @@ func (f *fake) readChanges(t *testing.T) {
 				Name: name, ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_EDS},
 			}, adsclient.CDS)
 		}
-		if f.gossips && !first {
+		if f.gossips && f.loaded {
 			for p := range 4 {
 				f.ads.Set(nodeName(p), "gossip", &cluster.Cluster{Name: "gossip", AltStatName: fmt.Sprint(time.Now().UnixNano())}, adsclient.CDS)
 			}
