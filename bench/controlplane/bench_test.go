@@ -80,16 +80,6 @@ func TestJoinRefusesAnotherRoot(t *testing.T) {
 	}
 }
 
-func TestParseUsage(t *testing.T) {
-	stat := []byte("42 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 150 25 0 0 20 0 9 0 100")
-	status := []byte("Name:\ta\nVmHWM:\t  204800 kB\nVmRSS:\t  102400 kB\nThreads:\t3\n")
-	got, err := parseUsage(stat, status)
-	want := usage{CPU: 1750 * time.Millisecond, RSS: 102400, PeakRSS: 204800}
-	if err != nil || got != want {
-		t.Errorf("got %+v, %v; want %+v", got, err, want)
-	}
-}
-
 func TestReport(t *testing.T) {
 	f := figures{
 		Plan: genmesh.Plan{Services: 1000, Endpoints: 5, Proxies: 2, Callable: 5},

@@ -35,6 +35,7 @@ import (
 
 	"isthmus.dev/isthmus/bench/adsclient"
 	"isthmus.dev/isthmus/bench/adstest"
+	"isthmus.dev/isthmus/bench/proc"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/rpc"
@@ -176,7 +177,7 @@ func lbEndpoint(ip string) *endpoint.LbEndpoint {
 
 // waitLoaded and usage make the fake a subject.
 func (f *fake) waitLoaded(context.Context, int) error { return nil }
-func (f *fake) usage() (usage, error)                 { return usage{RSS: 2048}, nil }
+func (f *fake) usage() (proc.Usage, error)            { return proc.Usage{RSS: 2048}, nil }
 
 type fakeAdmin struct {
 	adminapi.Server // the methods that the bench does not call

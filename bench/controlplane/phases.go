@@ -11,6 +11,7 @@ import (
 
 	"isthmus.dev/isthmus/bench/adsclient"
 	"isthmus.dev/isthmus/bench/genmesh"
+	"isthmus.dev/isthmus/bench/proc"
 )
 
 // How long nothing must have arrived for the fleet to count as at rest.
@@ -22,7 +23,7 @@ const (
 // subject is what is measured: our own process, or a stand-in in the tests.
 type subject interface {
 	waitLoaded(ctx context.Context, objects int) error
-	usage() (usage, error)
+	usage() (proc.Usage, error)
 }
 
 // bench is one measurement under way.

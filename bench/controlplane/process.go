@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"isthmus.dev/isthmus/bench/proc"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/finding"
 )
@@ -142,52 +141,5 @@ func (c *control) lastWords() string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// usage is what the process cost so far.
-type usage struct {
-	CPU     time.Duration // user and system
-	RSS     int           // KB, now
-	PeakRSS int           // KB
-}
-
-// ticksPerSecond is USER_HZ, which Linux promises to be 100 on every architecture that Go has.
-const ticksPerSecond = 100
-
-func (c *control) usage() (usage, error) {
-	proc := filepath.Join("/proc", strconv.Itoa(c.cmd.Process.Pid))
-	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
-	if err != nil {
-		return usage{}, fmt.Errorf("read what the control plane costs: %w", err)
-	}
-	status, err := os.ReadFile(filepath.Join(proc, "status"))
-	if err != nil {
-		return usage{}, fmt.Errorf("read what the control plane costs: %w", err)
-	}
-	return parseUsage(stat, status)
-}
-
-// parseUsage reads /proc/PID/stat and /proc/PID/status.
-func parseUsage(stat, status []byte) (usage, error) {
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // from field 3 on
-	if len(fields) < 13 {
-		return usage{}, fmt.Errorf("/proc stat has %d fields after the name", len(fields))
-	}
-	var u usage
-	for _, f := range fields[11:13] { // fields 14 and 15: utime, stime
-		ticks, err := strconv.Atoi(f)
-		if err != nil {
-			return usage{}, fmt.Errorf("read /proc stat: %w", err)
-		}
-		u.CPU += time.Duration(ticks) * time.Second / ticksPerSecond
-	}
-	for line := range strings.Lines(string(status)) {
-		key, value, _ := strings.Cut(line, ":")
-		into := map[string]*int{"VmRSS": &u.RSS, "VmHWM": &u.PeakRSS}[key]
-		if into == nil {
-			continue
-		}
-		if _, err := fmt.Sscanf(value, "%d kB", into); err != nil {
-			return usage{}, fmt.Errorf("read %s: %w", key, err)
-		}
-	}
-	return u, nil
-}
+// usage is what the process has cost so far.
+func (c *control) usage() (proc.Usage, error) { return proc.Read(c.cmd.Process.Pid) }
