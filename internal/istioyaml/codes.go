@@ -1,0 +1,48 @@
+package istioyaml
+
+import "isthmus.dev/isthmus/internal/finding"
+
+// The codes of what reading configuration can find. They are stable: a code keeps its meaning for ever.
+const (
+	CodeInvalid     = "ISM-SCH01"
+	CodeDoubtful    = "ISM-SCH02"
+	CodeDeprecated  = "ISM-SCH03"
+	CodeSyntax      = "ISM-SCH10"
+	CodeBytes       = "ISM-SCH11"
+	CodeTooLarge    = "ISM-SCH12"
+	CodeDuplicate   = "ISM-SCH13"
+	CodeUnknownKind = "ISM-SCH14"
+	CodeMetadata    = "ISM-SCH15"
+	CodeUnknown     = "ISM-SCH16"
+	CodeType        = "ISM-SCH17"
+	CodeEnum        = "ISM-SCH18"
+	CodeRequired    = "ISM-SCH19"
+	CodeUnsupported = "ISM-SCH20"
+	CodeTwice       = "ISM-SCH21"
+)
+
+// Code describes one code.
+type Code struct {
+	Code     string
+	Severity finding.Severity
+	Catches  string
+}
+
+// Codes is the table of the codes of this package.
+var Codes = []Code{
+	{CodeInvalid, finding.Error, "a value that the kind does not allow"},
+	{CodeDoubtful, finding.Warning, "legal, but surely not what was meant"},
+	{CodeDeprecated, finding.Warning, "a field or version that is going away"},
+	{CodeSyntax, finding.Error, "not YAML, or YAML beyond plain mappings, lists and scalars"},
+	{CodeBytes, finding.Error, "bytes that are not UTF-8 text"},
+	{CodeTooLarge, finding.Error, "larger or deeper than any real configuration"},
+	{CodeDuplicate, finding.Error, "one key twice in a mapping"},
+	{CodeUnknownKind, finding.Error, "apiVersion or kind missing or not known"},
+	{CodeMetadata, finding.Error, "a name, namespace or label that cannot be"},
+	{CodeUnknown, finding.Error, "a field that the kind does not have"},
+	{CodeType, finding.Error, "a value of the wrong type"},
+	{CodeEnum, finding.Error, "a value that is not in the field's list"},
+	{CodeRequired, finding.Error, "a field that must be written"},
+	{CodeUnsupported, finding.Error, "a field or value that Isthmus cannot enforce yet, so it refuses it"},
+	{CodeTwice, finding.Error, "one object written twice in a file"},
+}

@@ -1,0 +1,157 @@
+// Package istioyaml turns YAML text into typed configuration objects and remembers the line of every field. It is strict:
+// what it does not understand exactly it refuses, with the file, line, field and remedy. It reads no files itself.
+package istioyaml
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"unicode/utf8"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// The bounds of what is read.
+const (
+	MaxFileBytes     = 16 << 20
+	MaxDocumentBytes = 1 << 20
+	MaxDepth         = 64
+	MaxNodes         = 100_000 // in one document, aliases written out
+)
+
+// Validator checks an object of Isthmus's own kinds against its schema. The document is JSON as map[string]any, int64,
+// float64, string, bool and nil, and must not be changed. Findings need only code, field, message and remedy.
+type Validator func(kind string, document map[string]any) []finding.Finding
+
+// Object is one object as it was written: Value is a pointer to the Go type of its kind, never written after decoding.
+type Object struct {
+	Key    snapshot.Key
+	Value  any
+	Origin snapshot.Origin
+}
+
+// File is what one file holds.
+type File struct {
+	Name    string
+	Objects []Object
+	// Findings about the file. If one of them is an error the file as a whole is not to be used.
+	Findings []finding.Finding
+
+	documents map[[sha256.Size]byte]*document
+}
+
+// Broken says that the file must not take effect.
+func (f *File) Broken() bool { return hasErrors(f.Findings) }
+
+// document is one decoded YAML document, its lines counted from 0, so that it stays true wherever it stands in a file.
+type document struct {
+	objects  []Object
+	findings []finding.Finding
+}
+
+// Decode reads the documents of one file. Documents that previous (may be nil) already held, word for word, keep their
+// objects, the very same pointers.
+func Decode(name string, text []byte, validate Validator, previous *File) *File {
+	f := &File{Name: name, documents: map[[sha256.Size]byte]*document{}}
+	if bad := unreadable(text); bad != nil {
+		bad.File = name
+		f.Findings = []finding.Finding{*bad}
+		return f
+	}
+	for _, c := range split(text) {
+		sum := sha256.Sum256(c.text)
+		d, ok := f.documents[sum]
+		if !ok && previous != nil {
+			d, ok = previous.documents[sum]
+		}
+		if !ok {
+			d = decodeDocument(c.text, validate)
+		}
+		f.documents[sum] = d
+		f.add(d, c.line)
+	}
+	f.refuseTwice()
+	finding.Sort(f.Findings)
+	return f
+}
+
+// add places a document at its line of the file.
+func (f *File) add(d *document, line int) {
+	for _, o := range d.objects {
+		o.Origin.File = f.Name
+		o.Origin.Line += line
+		f.Objects = append(f.Objects, o)
+	}
+	for _, fd := range d.findings {
+		fd.File = f.Name
+		fd.Line += line
+		f.Findings = append(f.Findings, fd)
+	}
+}
+
+// refuseTwice reports objects written twice in this file.
+func (f *File) refuseTwice() {
+	first := make(map[snapshot.Key]int, len(f.Objects))
+	for _, o := range f.Objects {
+		line, twice := first[o.Key]
+		if !twice {
+			first[o.Key] = o.Origin.Line
+			continue
+		}
+		f.Findings = append(f.Findings, finding.Finding{
+			Code: CodeTwice, Object: o.Key.String(), Field: "metadata.name", File: f.Name, Line: o.Origin.LineOf("metadata.name"),
+			Message: fmt.Sprintf("the object is written twice in this file, first at line %d", line),
+			Remedy:  "keep one of the two, or give one another name",
+		})
+	}
+}
+
+func hasErrors(fs []finding.Finding) bool {
+	for _, f := range fs {
+		if f.Severity == finding.Error {
+			return true
+		}
+	}
+	return false
+}
+
+// unreadable refuses bytes that cannot be configuration text at all.
+func unreadable(text []byte) *finding.Finding {
+	if len(text) > MaxFileBytes {
+		return &finding.Finding{
+			Code: CodeTooLarge, Message: fmt.Sprintf("the file has %d bytes, more than %d", len(text), MaxFileBytes),
+			Remedy: "split it into several files",
+		}
+	}
+	if i := bytes.IndexByte(text, 0); i >= 0 {
+		return &finding.Finding{
+			Code: CodeBytes, Line: lineAt(text, i), Message: "the file holds a NUL byte, so it is not text",
+			Remedy: "save it as UTF-8 without NUL bytes",
+		}
+	}
+	if i := firstInvalid(text); i >= 0 {
+		return &finding.Finding{
+			Code: CodeBytes, Line: lineAt(text, i), Message: fmt.Sprintf("byte 0x%02x is not UTF-8", text[i]),
+			Remedy: "save the file as UTF-8",
+		}
+	}
+	return nil
+}
+
+func lineAt(text []byte, i int) int { return 1 + bytes.Count(text[:i], []byte("\n")) }
+
+// firstInvalid is the offset of the first byte that is not UTF-8, -1 if all are.
+func firstInvalid(text []byte) int {
+	if utf8.Valid(text) {
+		return -1
+	}
+	for i := 0; i < len(text); {
+		r, n := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return -1
+}

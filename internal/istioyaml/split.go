@@ -1,0 +1,44 @@
+package istioyaml
+
+import "bytes"
+
+// chunk is the text of one document and the line of the file at which it begins, from 1.
+type chunk struct {
+	text []byte
+	line int
+}
+
+// split cuts a file at its document markers: "---" at the beginning of a line, alone or followed by white space. YAML
+// forbids such a line inside any scalar, so no parser is needed. A chunk keeps its marker; chunks with no content are left out.
+func split(text []byte) []chunk {
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	var chunks []chunk
+	begin, beginLine, line, content := 0, 1, 1, false
+	flush := func(end int) {
+		if content {
+			chunks = append(chunks, chunk{text: text[begin:end], line: beginLine})
+		}
+		begin, beginLine, content = end, line, false
+	}
+	for at := 0; at < len(text); line++ {
+		end := len(text)
+		if i := bytes.IndexByte(text[at:], '\n'); i >= 0 {
+			end = at + i + 1
+		}
+		l := text[at:end]
+		if isMarker(l) {
+			flush(at)
+			l = l[3:]
+		}
+		if t := bytes.TrimSpace(l); len(t) > 0 && t[0] != '#' {
+			content = true
+		}
+		at = end
+	}
+	flush(len(text))
+	return chunks
+}
+
+func isMarker(line []byte) bool {
+	return bytes.HasPrefix(line, []byte("---")) && (len(line) == 3 || line[3] == ' ' || line[3] == '\t' || line[3] == '\n' || line[3] == '\r')
+}

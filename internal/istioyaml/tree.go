@@ -1,0 +1,199 @@
+package istioyaml
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"unique"
+
+	"go.yaml.in/yaml/v3"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// tree turns the YAML nodes of one object into JSON values and records the line of each field.
+type tree struct {
+	report
+	nodes  int // left of the budget
+	halted bool
+}
+
+// report gathers findings about one object. Its lines count from 0 at the top of the document.
+type report struct {
+	object   string
+	origin   snapshot.Origin
+	findings []finding.Finding
+}
+
+// refuse records an error at a field.
+func (r *report) refuse(code, field, message, remedy string) {
+	r.findings = append(r.findings, finding.Finding{
+		Code: code, Object: r.object, Field: field, Line: r.origin.LineOf(field), Message: message, Remedy: remedy,
+	})
+}
+
+// warn records a warning at a field.
+func (r *report) warn(code, field, message, remedy string) {
+	r.refuse(code, field, message, remedy)
+	r.findings[len(r.findings)-1].Severity = finding.Warning
+}
+
+func newTree(n *yaml.Node) *tree {
+	t := &tree{nodes: MaxNodes}
+	t.origin = snapshot.Origin{Line: n.Line - 1, Fields: make(map[string]int, 24)}
+	return t
+}
+
+// value is the JSON value of a node.
+func (t *tree) value(n *yaml.Node, path string, depth int) any {
+	if t.nodes--; t.nodes < 0 || depth > MaxDepth {
+		t.halt(n, path, depth)
+		return nil
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		return t.mapping(n, path, depth)
+	case yaml.SequenceNode:
+		list := make([]any, 0, min(len(n.Content), 1024))
+		for i, item := range n.Content {
+			p := t.mark(path+"["+strconv.Itoa(i)+"]", item.Line)
+			list = append(list, t.value(item, p, depth+1))
+			if t.halted {
+				break
+			}
+		}
+		return list
+	case yaml.AliasNode:
+		return t.value(n.Alias, path, depth+1)
+	default:
+		return t.scalar(n, path)
+	}
+}
+
+// halt stops reading what is too large, saying so once.
+func (t *tree) halt(n *yaml.Node, path string, depth int) {
+	if t.halted {
+		return
+	}
+	t.halted = true
+	message := fmt.Sprintf("the document has more than %d values once its aliases are written out", MaxNodes)
+	if depth > MaxDepth {
+		message = fmt.Sprintf("the document is nested deeper than %d", MaxDepth)
+	}
+	t.refuseNode(CodeTooLarge, n, path, message, "write it plainer, or split it")
+}
+
+func (t *tree) mapping(n *yaml.Node, path string, depth int) any {
+	m := make(map[string]any, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content) && !t.halted; i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		if k.Kind != yaml.ScalarNode || k.ShortTag() == "!!null" || k.ShortTag() == "!!merge" {
+			t.refuseNode(CodeSyntax, k, path, "a key here is not plain text", "write every key as a plain word; merge keys (<<) are not read")
+			continue
+		}
+		p := childPath(path, k.Value)
+		if _, twice := m[k.Value]; twice {
+			t.refuseNode(CodeDuplicate, k, p, fmt.Sprintf("the key %q stands twice in this mapping", clip(k.Value)), "keep one of the two")
+			continue
+		}
+		m[k.Value] = t.value(v, t.mark(p, k.Line), depth+1)
+	}
+	return m
+}
+
+func (t *tree) scalar(n *yaml.Node, path string) any {
+	switch n.ShortTag() {
+	case "!!str", "!!timestamp":
+		return n.Value
+	case "!!null":
+		return nil
+	case "!!bool":
+		var b bool
+		if n.Decode(&b) == nil {
+			return b
+		}
+	case "!!int":
+		if i, err := strconv.ParseInt(n.Value, 10, 64); err == nil && (n.Value == "0" || !strings.HasPrefix(strings.TrimLeft(n.Value, "+-"), "0")) {
+			return i
+		}
+		var i int64
+		if n.Decode(&i) == nil {
+			return i
+		}
+	case "!!float":
+		var f float64
+		if n.Decode(&f) == nil && !math.IsInf(f, 0) && !math.IsNaN(f) {
+			return f
+		}
+	}
+	t.refuseNode(CodeSyntax, n, path, fmt.Sprintf("%q (%s) is not a value that configuration can hold", clip(n.Value), n.ShortTag()),
+		"write text, a number, true or false, without a tag")
+	return nil
+}
+
+func (t *tree) refuseNode(code string, n *yaml.Node, path, message, remedy string) {
+	t.refuse(code, path, message, remedy)
+	t.findings[len(t.findings)-1].Line = n.Line - 1
+}
+
+// mark records the line of a path and returns the path, one copy of it for all objects.
+func (t *tree) mark(path string, line int) string {
+	p := unique.Make(path).Value()
+	t.origin.Fields[p] = line - 1 - t.origin.Line
+	return p
+}
+
+// childPath is the path of a key: parent.key, or parent[key] for a key that is no plain word.
+func childPath(parent, key string) string {
+	switch {
+	case !isWord(key):
+		return parent + "[" + key + "]"
+	case parent == "":
+		return key
+	default:
+		return parent + "." + key
+	}
+}
+
+func isWord(s string) bool {
+	if s == "" || s[0] >= '0' && s[0] <= '9' {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if c != '_' && c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return true
+}
+
+// clip shortens foreign text for a message.
+func clip(s string) string {
+	if len(s) > 80 {
+		return strings.ToValidUTF8(s[:77], "") + "…"
+	}
+	return s
+}
+
+// typeName is what a JSON value is, for messages.
+func typeName(v any) string {
+	switch v.(type) {
+	case nil:
+		return "empty"
+	case map[string]any:
+		return "a mapping"
+	case []any:
+		return "a list"
+	case string:
+		return "text"
+	case bool:
+		return "true or false"
+	case int64:
+		return "a whole number"
+	default:
+		return "a number"
+	}
+}

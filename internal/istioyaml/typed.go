@@ -1,0 +1,168 @@
+package istioyaml
+
+import (
+	"encoding/json"
+	"reflect"
+	"sync"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	security "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/kind"
+)
+
+// row makes a kind's Go object from a checked document.
+type row struct {
+	kind  string
+	build func(r *report, doc map[string]any, validate Validator) any
+}
+
+var rows = []row{
+	{"Mesh", ours(checkMesh)},
+	{"MeshPeer", ours(checkMeshPeer)},
+	{"FederatedExport", ours[v1alpha1.FederatedExport](nil)},
+	{"FederatedImport", ours[v1alpha1.FederatedImport](nil)},
+	{"Namespace", core[corev1.Namespace](nil)},
+	{"Service", core(checkService)},
+	{"PeerAuthentication", istio(func(o *security.PeerAuthentication) head { return head{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkPeerAuthentication)},
+	{"AuthorizationPolicy", istio(func(o *security.AuthorizationPolicy) head { return head{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkAuthorizationPolicy)},
+	{"ServiceEntry", istio(func(o *networking.ServiceEntry) head { return head{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkServiceEntry)},
+	{"WorkloadEntry", istio(func(o *networking.WorkloadEntry) head { return head{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkWorkloadEntry)},
+}
+
+// typed decodes a document into the Go type of its kind. The value counts only if no error was recorded.
+func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) any {
+	for _, row := range rows {
+		if row.kind == k.Name {
+			return row.build(r, doc, validate)
+		}
+	}
+	r.refuse(CodeUnknownKind, "kind", k.Name+" has no decoder", "report this as a bug")
+	return nil
+}
+
+// check judges what the type of an object cannot say. The raw document shows what was written where the type cannot.
+type check[T any] func(r *report, o *T, doc map[string]any)
+
+// ours decodes one of Isthmus's own kinds: the schema judges the spec, the Go type the rest.
+func ours[T any](c check[T]) func(*report, map[string]any, Validator) any {
+	whole := sync.OnceValue(func() *shape { return shapeOf(reflect.TypeFor[T]()) })
+	return func(r *report, doc map[string]any, validate Validator) any {
+		before := len(r.findings)
+		if validate != nil {
+			r.headFits(whole(), doc)
+			for _, f := range validate(text(doc["kind"]), doc) {
+				f.Object, f.Line = r.object, r.origin.LineOf(f.Field)
+				r.findings = append(r.findings, f)
+			}
+		}
+		if !hasErrors(r.findings[before:]) {
+			r.fits(whole(), "", doc)
+		}
+		return finish(r, doc, c)
+	}
+}
+
+// core decodes a kind of core/v1.
+func core[T any](c check[T]) func(*report, map[string]any, Validator) any {
+	whole := sync.OnceValue(func() *shape { return shapeOf(reflect.TypeFor[T]()) })
+	return func(r *report, doc map[string]any, _ Validator) any {
+		delete(doc, "status")
+		r.fits(whole(), "", doc)
+		return finish(r, doc, c)
+	}
+}
+
+// headFits checks everything but the spec.
+func (r *report) headFits(s *shape, doc map[string]any) {
+	for _, k := range sortedKeys(doc) {
+		if f, ok := s.fields[k]; !ok {
+			r.unknownField(k, k, s.names)
+		} else if k != "spec" {
+			r.fits(f, k, doc[k])
+		}
+	}
+}
+
+func finish[T any](r *report, doc map[string]any, c check[T]) any {
+	if hasErrors(r.findings) {
+		return nil
+	}
+	o := new(T)
+	if !r.remarshal(doc, o, "") {
+		return nil
+	}
+	if c != nil {
+		c(r, o, doc)
+	}
+	return o
+}
+
+// head is the parts of an Istio object.
+type head struct {
+	typ  *metav1.TypeMeta
+	meta *metav1.ObjectMeta
+	spec proto.Message
+}
+
+// istio decodes a kind whose spec is a protobuf message.
+func istio[T any](parts func(*T) head, c check[T]) func(*report, map[string]any, Validator) any {
+	whole := sync.OnceValue(func() *shape {
+		meta := shapeOf(reflect.TypeFor[metav1.ObjectMeta]())
+		return &shape{
+			kind: object, names: []string{"apiVersion", "kind", "metadata", "spec"},
+			fields: map[string]*shape{"apiVersion": {kind: str}, "kind": {kind: str}, "metadata": meta, "spec": {kind: anything}},
+		}
+	})
+	return func(r *report, doc map[string]any, _ Validator) any {
+		delete(doc, "status")
+		o := new(T)
+		p := parts(o)
+		r.fits(whole(), "", doc)
+		spec, written := doc["spec"]
+		if written && spec == nil {
+			delete(doc, "spec")
+			written = false
+		}
+		if written {
+			r.fitsMessage(p.spec.ProtoReflect().Descriptor(), "spec", spec)
+		}
+		if hasErrors(r.findings) || !r.remarshal(doc["metadata"], p.meta, "metadata") || written && !r.protojson(spec, p.spec) {
+			return nil
+		}
+		k, _ := kind.Named(text(doc["kind"]))
+		*p.typ = metav1.TypeMeta{APIVersion: k.APIVersions[0], Kind: k.Name}
+		c(r, o, doc)
+		return o
+	}
+}
+
+func (r *report) remarshal(v, into any, path string) bool {
+	data, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
+		r.refuse(CodeType, path, err.Error(), "compare with the kind's page in docs/kinds")
+	}
+	if o, ok := into.(metav1.Object); ok {
+		o.SetManagedFields(nil)
+	}
+	return err == nil
+}
+
+func (r *report) protojson(v any, into proto.Message) bool {
+	data, err := json.Marshal(v)
+	if err == nil {
+		err = protojson.Unmarshal(data, into)
+	}
+	if err != nil {
+		r.refuse(CodeType, "spec", err.Error(), "compare with the kind's page in docs/kinds")
+	}
+	return err == nil
+}

@@ -1,0 +1,126 @@
+package schema
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	structural "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/istioyaml"
+)
+
+// unknownFields words the paths that a schema does not know.
+func (c *schema) unknownFields(paths []string) []finding.Finding {
+	var findings []finding.Finding
+	for _, p := range paths {
+		parent, name := cut(p)
+		var known []string
+		if s := c.at(parent); s != nil {
+			for f := range s.Properties {
+				known = append(known, f)
+			}
+		}
+		slices.Sort(known)
+		findings = append(findings, finding.Finding{
+			Code: istioyaml.CodeUnknown, Field: p, Message: fmt.Sprintf("there is no field %q here", name),
+			Remedy: istioyaml.DidYouMean(name, known),
+		})
+	}
+	return findings
+}
+
+// word turns an API server's error into a finding.
+func (c *schema) word(e *field.Error) finding.Finding {
+	f := finding.Finding{Code: istioyaml.CodeInvalid, Field: e.Field, Remedy: c.describe(e.Field)}
+	switch e.Type {
+	case field.ErrorTypeRequired:
+		_, name := cut(e.Field)
+		f.Code, f.Message, f.Remedy = istioyaml.CodeRequired, "the field is missing", "write "+name+": "+f.Remedy
+	case field.ErrorTypeTypeInvalid:
+		f.Code, f.Message = istioyaml.CodeType, "the value has the wrong type: "+detail(e)
+	case field.ErrorTypeNotSupported:
+		f.Code, f.Message, f.Remedy = istioyaml.CodeEnum, fmt.Sprintf("%q is not a value of this field", clip(e.BadValue)), "use one of: "+list(e.Detail)
+	case field.ErrorTypeTooMany, field.ErrorTypeTooLong:
+		f.Message = "too much: " + detail(e)
+	default:
+		f.Message = fmt.Sprintf("%q is refused: %s", clip(e.BadValue), detail(e))
+		if m, ok := e.BadValue.(map[string]any); ok || m != nil {
+			f.Message = detail(e)
+		}
+	}
+	return f
+}
+
+// detail is the error's own text without the path that it repeats.
+func detail(e *field.Error) string {
+	d := strings.TrimPrefix(e.Detail, e.Field+" in body ")
+	return strings.ReplaceAll(d, e.Field+" in body", "it")
+}
+
+// list is the values of `supported values: "A", "B"`.
+func list(detail string) string {
+	return strings.ReplaceAll(strings.TrimPrefix(detail, "supported values: "), `"`, "")
+}
+
+// describe is the documentation of a field.
+func (c *schema) describe(path string) string {
+	s := c.at(path)
+	if s == nil || s.Description == "" {
+		return "see the kind's page in docs/kinds"
+	}
+	return strings.Join(strings.Fields(s.Description), " ")
+}
+
+// at is the schema of a path, nil if there is none.
+func (c *schema) at(path string) *structural.Structural {
+	s := c.structural
+	for path != "" && s != nil {
+		if path[0] == '[' {
+			end := strings.IndexByte(path, ']')
+			if end < 0 {
+				return nil
+			}
+			path = path[end+1:]
+			switch {
+			case s.Items != nil:
+				s = s.Items
+			case s.AdditionalProperties != nil && s.AdditionalProperties.Structural != nil:
+				s = s.AdditionalProperties.Structural
+			default:
+				return nil
+			}
+			continue
+		}
+		path = strings.TrimPrefix(path, ".")
+		end := strings.IndexAny(path, ".[")
+		if end < 0 {
+			end = len(path)
+		}
+		next, ok := s.Properties[path[:end]]
+		if !ok {
+			return nil
+		}
+		s, path = &next, path[end:]
+	}
+	return s
+}
+
+// cut parts a path into its parent and its last name.
+func cut(path string) (parent, name string) {
+	i := strings.LastIndexByte(path, '.')
+	if i < 0 {
+		return "", path
+	}
+	return path[:i], path[i+1:]
+}
+
+func clip(v any) string {
+	s := fmt.Sprint(v)
+	if len(s) > 80 {
+		s = strings.ToValidUTF8(s[:77], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,132 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"isthmus.dev/isthmus/internal/istioyaml"
+)
+
+// stamp tells whether a file may have changed since it was read.
+type stamp struct {
+	size         int64
+	mtime, ctime time.Time
+	dev, inode   uint64
+}
+
+func stampOf(info fs.FileInfo) stamp {
+	s := stamp{size: info.Size(), mtime: info.ModTime()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.dev, s.inode, s.ctime = uint64(st.Dev), st.Ino, time.Unix(st.Ctim.Unix())
+	}
+	return s
+}
+
+// listing is what one walk of the folder found.
+type listing struct {
+	files map[string]stamp
+	dirs  map[string]stamp // all folders walked, to be watched
+	// errs are files and folders that could not be looked at. Nothing is known about what lies beneath them.
+	errs map[string]error
+}
+
+// isConfig says whether a file of this name is configuration. Hidden files (editors' and Kubernetes' "..data") are not.
+func isConfig(path string) bool {
+	base := filepath.Base(path)
+	if strings.HasPrefix(base, ".") {
+		return false
+	}
+	switch filepath.Ext(base) {
+	case ".yaml", ".yml", ".json":
+		return true
+	}
+	return false
+}
+
+// scan walks a folder, following symbolic links, each folder once.
+func scan(root string) listing {
+	l := listing{files: map[string]stamp{}, dirs: map[string]stamp{}, errs: map[string]error{}}
+	info, err := os.Stat(root)
+	switch {
+	case err != nil:
+		l.errs[root] = err
+	case !info.IsDir():
+		l.errs[root] = &fs.PathError{Op: "read", Path: root, Err: syscall.ENOTDIR}
+	default:
+		l.walk(root, stampOf(info), map[[2]uint64]bool{})
+	}
+	return l
+}
+
+func (l *listing) walk(dir string, st stamp, seen map[[2]uint64]bool) {
+	id := [2]uint64{st.dev, st.inode}
+	if seen[id] {
+		return
+	}
+	seen[id] = true
+	l.dirs[dir] = st
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		l.errs[dir] = err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		linked := e.Type()&fs.ModeSymlink != 0
+		if strings.HasPrefix(e.Name(), ".") || !e.IsDir() && !linked && !isConfig(path) {
+			continue
+		}
+		info, err := os.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && !linked:
+			// gone since the folder was listed
+		case err != nil:
+			if isConfig(path) {
+				l.errs[path] = err
+			}
+		case info.IsDir():
+			l.walk(path, stampOf(info), seen)
+		case info.Mode().IsRegular() && isConfig(path):
+			l.files[path] = stampOf(info)
+		}
+	}
+}
+
+// unknown says whether a path lies at or beneath something that could not be looked at.
+func (l *listing) unknown(path string) bool {
+	for p := path; ; p = filepath.Dir(p) {
+		if _, ok := l.errs[p]; ok {
+			return true
+		}
+		if p == filepath.Dir(p) {
+			return false
+		}
+	}
+}
+
+// read reads a file that stays the same while it is read; it opens neither pipes nor devices.
+func read(path string) ([]byte, stamp, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, stamp{}, err
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	info, err := f.Stat()
+	if err != nil {
+		return nil, stamp{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, stamp{}, fmt.Errorf("read %s: not a regular file", path)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, istioyaml.MaxFileBytes+1))
+	if err != nil {
+		return nil, stamp{}, err
+	}
+	return text, stampOf(info), nil
+}

@@ -1,0 +1,106 @@
+// Package file keeps the configuration that a folder of YAML files holds: it watches the folder, lets changes of several
+// files take effect together, and keeps the last good state of a file that is broken.
+package file
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"isthmus.dev/isthmus/internal/istioyaml"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// Config of a Source.
+type Config struct {
+	// Dir is the folder. Files ending in .yaml, .yml or .json count, in folders beneath it too; hidden ones do not.
+	Dir string
+	// Validate judges Isthmus's own kinds; usually (*schema.Schemas).Validate.
+	Validate istioyaml.Validator
+	Log      *slog.Logger
+	// Quiet is how long the folder must be still before changes take effect; default 10 ms.
+	Quiet time.Duration
+	// Longest is how long a change waits at most for others to join it; default 100 ms.
+	Longest time.Duration
+	// Poll is how often the whole folder is looked at in case a notification was lost; default 5 s.
+	Poll time.Duration
+}
+
+// Source is a watched folder.
+type Source struct {
+	cfg     Config
+	current atomic.Pointer[snapshot.Config]
+	updates chan *snapshot.Config
+
+	mu     sync.Mutex // guards folder
+	folder *folder
+}
+
+// New makes a source; nothing is read yet.
+func New(cfg Config) *Source {
+	if cfg.Quiet <= 0 {
+		cfg.Quiet = 10 * time.Millisecond
+	}
+	if cfg.Longest <= 0 {
+		cfg.Longest = 100 * time.Millisecond
+	}
+	if cfg.Poll <= 0 {
+		cfg.Poll = 5 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Source{cfg: cfg, updates: make(chan *snapshot.Config, 1), folder: newFolder(cfg.Dir, cfg.Validate)}
+	s.current.Store(s.folder.config)
+	return s
+}
+
+// LoadDir reads a folder once. The error says that the folder itself could not be read; what is wrong inside it is in
+// the configuration's findings.
+func LoadDir(dir string, validate istioyaml.Validator) (*snapshot.Config, error) {
+	d := newFolder(dir, validate)
+	l, _ := d.refreshAll(nil, time.Now())
+	if err := l.errs[dir]; err != nil {
+		return nil, fmt.Errorf("read configuration folder %s: %w", dir, cause(err))
+	}
+	return d.config, nil
+}
+
+// Load reads the folder now and returns what it says. Its result is not sent to Updates.
+func (s *Source) Load() *snapshot.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.folder.refreshAll(nil, time.Now())
+	s.current.Store(s.folder.config)
+	return s.folder.config
+}
+
+// Current is the newest configuration, never nil.
+func (s *Source) Current() *snapshot.Config { return s.current.Load() }
+
+// Updates delivers each new configuration. Who reads slowly gets the newest only. For one reader.
+func (s *Source) Updates() <-chan *snapshot.Config { return s.updates }
+
+// Run watches the folder until ctx ends.
+func (s *Source) Run(ctx context.Context) error {
+	w := newWatch(s)
+	defer w.close()
+	return w.run(ctx)
+}
+
+// publish makes the folder's configuration the current one and tells the reader, if it is new.
+func (s *Source) publish(took time.Duration) {
+	c := s.folder.config
+	if s.current.Swap(c) == c {
+		return
+	}
+	s.cfg.Log.Info("configuration changed", "folder", s.cfg.Dir, "objects", len(c.Origins), "findings", len(c.Findings), "took", took)
+	select {
+	case <-s.updates: // an older one that nobody read
+	default:
+	}
+	s.updates <- c
+}

@@ -1,0 +1,193 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// absent is how often a folder that is not there is looked for.
+const absent = 250 * time.Millisecond
+
+// watch turns notifications into refreshes.
+type watch struct {
+	s       *Source
+	inotify *fsnotify.Watcher // nil when the system has none left; then polling alone serves
+	dirs    map[string]stamp
+
+	dirty map[string]bool // files to read again
+	all   bool            // look at everything
+	since time.Time       // of the first change not yet applied
+	timer *time.Timer
+}
+
+func newWatch(s *Source) *watch {
+	w := &watch{s: s, dirs: map[string]stamp{}, dirty: map[string]bool{}, timer: time.NewTimer(time.Hour)}
+	var err error
+	if w.inotify, err = fsnotify.NewWatcher(); err != nil {
+		w.inotify = nil
+		s.cfg.Log.Warn("cannot watch the configuration folder, looking at it every second instead", "folder", s.cfg.Dir, "err", err)
+	}
+	return w
+}
+
+func (w *watch) close() {
+	w.timer.Stop()
+	if w.inotify != nil {
+		_ = w.inotify.Close()
+	}
+}
+
+func (w *watch) run(ctx context.Context) error {
+	var events chan fsnotify.Event
+	var errs chan error
+	if w.inotify != nil {
+		events, errs = w.inotify.Events, w.inotify.Errors
+	}
+	w.all = true
+	w.apply()
+	poll := time.NewTimer(w.pollEvery())
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-events:
+			w.note(e)
+		case <-errs: // events were lost
+			w.all = true
+			w.arm()
+		case <-w.timer.C:
+			w.apply()
+		case <-poll.C:
+			w.all = true
+			w.apply()
+			poll.Reset(w.pollEvery())
+		}
+	}
+}
+
+func (w *watch) pollEvery() time.Duration {
+	every := w.s.cfg.Poll
+	if w.inotify == nil {
+		every = min(every, time.Second)
+	}
+	if len(w.dirs) == 0 {
+		every = min(every, absent)
+	}
+	return every
+}
+
+// note takes in one notification.
+func (w *watch) note(e fsnotify.Event) {
+	switch w.classify(e) {
+	case nothing:
+		return
+	case one:
+		w.dirty[e.Name] = true
+	case everything:
+		w.all = true
+	}
+	w.arm()
+}
+
+type reach int
+
+const (
+	nothing reach = iota
+	one
+	everything
+)
+
+// classify says how much a notification may mean.
+func (w *watch) classify(e fsnotify.Event) reach {
+	if _, isDir := w.dirs[e.Name]; isDir {
+		return everything
+	}
+	info, err := os.Lstat(e.Name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if isConfig(e.Name) {
+			return everything
+		}
+		return nothing
+	case err != nil || info.IsDir() || info.Mode()&fs.ModeSymlink != 0:
+		if strings.HasPrefix(filepath.Base(e.Name), ".") && !strings.HasPrefix(filepath.Base(e.Name), "..") {
+			return nothing
+		}
+		return everything
+	case isConfig(e.Name) && info.Mode().IsRegular():
+		return one
+	}
+	return nothing
+}
+
+// arm lets the folder come to rest before changes are applied, but not for ever.
+func (w *watch) arm() {
+	now := time.Now()
+	if w.since.IsZero() {
+		w.since = now
+	}
+	wait := min(w.s.cfg.Quiet, w.since.Add(w.s.cfg.Longest).Sub(now))
+	w.timer.Reset(max(0, wait))
+}
+
+// apply reads what changed and publishes it.
+func (w *watch) apply() {
+	began := time.Now()
+	w.since = time.Time{}
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	d := w.s.folder
+	all, dirty := w.all, w.dirty
+	w.all, w.dirty = false, map[string]bool{}
+	if all {
+		var l listing
+		l, w.dirty = d.refreshAll(dirty, began)
+		w.rewatch(l)
+	} else {
+		w.dirty = d.refresh(slices.Collect(maps.Keys(dirty)), nil, began)
+	}
+	w.s.publish(time.Since(began))
+	if w.all || len(w.dirty) > 0 {
+		w.all = true
+		w.since = time.Now()
+		w.timer.Reset(min(emptied/4, w.s.cfg.Longest))
+	}
+}
+
+// rewatch watches the folders that a listing found, and those anew that are no longer what they were. A folder is watched
+// only after it was listed, so what changed in between is looked for once more.
+func (w *watch) rewatch(l listing) {
+	if w.inotify == nil {
+		w.dirs = l.dirs
+		return
+	}
+	for dir, old := range w.dirs {
+		if st, ok := l.dirs[dir]; !ok || st.dev != old.dev || st.inode != old.inode {
+			_ = w.inotify.Remove(dir) // gone already, usually
+			delete(w.dirs, dir)
+		}
+	}
+	for dir, st := range l.dirs {
+		if _, ok := w.dirs[dir]; ok {
+			continue
+		}
+		if err := w.inotify.Add(dir); err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				w.s.cfg.Log.Warn("cannot watch a folder, looking at it now and then instead", "folder", dir, "err", err)
+			}
+			continue
+		}
+		w.dirs[dir] = st
+		w.all = true
+	}
+}
