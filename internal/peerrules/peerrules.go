@@ -73,7 +73,8 @@ func Judge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) Ver
 	name := peer.Name
 	switch {
 	case state.Revoked:
-		return refuse(Revoked, "peer %s was revoked: peer anew with 'isthmus peer invite %s', or change its MeshPeer's bundle", name, name)
+		return refuse(Revoked, "peer %s was revoked: take its MeshPeer out of the files, if it stands in one, then peer anew "+
+			"with 'isthmus peer invite %s' or 'isthmus peer accept'", name, name)
 	case peer.Spec.Suspend:
 		return refuse(Suspended, "peer %s is suspended by its MeshPeer: remove spec.suspend to resume", name)
 	case state.Suspended:
@@ -130,11 +131,11 @@ func judgeAge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState, 
 	return Verdict{Live: true, Control: true, Roots: roots.pem, Until: until}
 }
 
-// Roots that a peer's trust stands on: those learned, while they belong to the MeshPeer's trust domain, else those written down.
-// They are not judged here.
+// Roots that a peer's trust stands on: those learned, while the first trust that they grew from still stands in the MeshPeer,
+// else those written there. They are not judged here.
 func Roots(peer *v1alpha1.MeshPeer, state snapshot.PeerState) []byte {
-	if len(state.Roots) > 0 && (state.TrustDomain == "" || state.TrustDomain == peer.Spec.TrustDomain) {
-		return state.Roots
+	if _, roots, ok := learned(state.Roots); ok && Adopted(peer, state) {
+		return roots
 	}
 	return []byte(strings.TrimSpace(peer.Spec.Bundle.Inline))
 }

@@ -1,6 +1,7 @@
 package peerrules
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -41,6 +42,11 @@ func meshPeer(name, td string) *v1alpha1.MeshPeer {
 	return &v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MeshPeerSpec{TrustDomain: td}}
 }
 
+// grown are roots as they are kept, learned from the first trust in p.
+func grown(p *v1alpha1.MeshPeer, roots ...[]byte) []byte {
+	return append([]byte("# isthmus first trust "+Anchor(p)+"\n"), bytes.Join(roots, nil)...)
+}
+
 func TestJudge(t *testing.T) {
 	root := newRoot(t, noon.Add(48*time.Hour), true)
 	old := newRoot(t, noon.Add(-time.Minute), true)
@@ -75,12 +81,18 @@ func TestJudge(t *testing.T) {
 		"expired at this very moment": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) {
 			p.Spec.ExpiresAt = &metav1.Time{Time: noon}
 		}, Expired, false, "2026-08-01T12:00:00Z", time.Time{}},
-		"no roots":             {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = nil }, NoRoots, false, "spec.bundle.inline", time.Time{}},
-		"roots of another td":  {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.TrustDomain = "other.example" }, NoRoots, false, "", time.Time{}},
-		"expired root":         {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = old }, RootsExpired, false, "ask its administrators", time.Time{}},
-		"a leaf for a root":    {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = leaf }, BadRoots, false, "CA:TRUE", time.Time{}},
-		"not PEM":              {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = []byte("hello") }, BadRoots, false, "BEGIN CERTIFICATE", time.Time{}},
-		"one of two has ended": {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = append(old, root...) }, "", true, "", noon.Add(23 * time.Hour)},
+		"no roots":            {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = nil }, NoRoots, false, "spec.bundle.inline", time.Time{}},
+		"roots of another td": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) { p.Spec.TrustDomain = "other.example" }, NoRoots, false, "", time.Time{}},
+		"roots of a first trust that was taken back": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) { p.Spec.Bundle.Fingerprint = "aa" }, NoRoots, false, "", time.Time{}},
+		"roots without a line saying whence":         {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = root }, NoRoots, false, "", time.Time{}},
+		"other roots written down count at once": {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) {
+			p.Spec.Bundle.Inline = string(newRoot(t, noon.Add(2*time.Hour), true))
+			s.BundleTime = time.Time{}
+		}, "", true, "", noon.Add(2 * time.Hour)},
+		"expired root":         {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = grown(p, old) }, RootsExpired, false, "ask its administrators", time.Time{}},
+		"a leaf for a root":    {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = grown(p, leaf) }, BadRoots, false, "CA:TRUE", time.Time{}},
+		"not PEM":              {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = grown(p, []byte("hello")) }, BadRoots, false, "BEGIN CERTIFICATE", time.Time{}},
+		"one of two has ended": {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = grown(p, append(old, root...)) }, "", true, "", noon.Add(23 * time.Hour)},
 		"stale keeps its control traffic": {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) {
 			s.BundleTime = noon.Add(-24 * time.Hour)
 		}, Stale, true, "more than 24h0m0s ago", time.Time{}},
@@ -91,7 +103,7 @@ func TestJudge(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			p := meshPeer("cards", "cards.example")
-			s := snapshot.PeerState{Roots: root, TrustDomain: "cards.example", BundleTime: noon.Add(-time.Hour)}
+			s := snapshot.PeerState{Roots: grown(p, root), BundleTime: noon.Add(-time.Hour)}
 			tt.change(p, &s)
 			v := Judge(noon, p, s)
 			if v.Reason != tt.reason || v.Live != (tt.reason == "") || v.Control != tt.control || (v.Roots != nil) != tt.control {
@@ -113,11 +125,7 @@ func TestJudge(t *testing.T) {
 func TestAllSeesWhatPeersMustNotShare(t *testing.T) {
 	own, a, b := newRoot(t, noon.Add(time.Hour), true), newRoot(t, noon.Add(time.Hour), true), newRoot(t, noon.Add(time.Hour), true)
 	state := func(td string, roots ...[]byte) snapshot.PeerState {
-		s := snapshot.PeerState{TrustDomain: td, BundleTime: noon}
-		for _, r := range roots {
-			s.Roots = append(s.Roots, r...)
-		}
-		return s
+		return snapshot.PeerState{Roots: grown(meshPeer("any", td), roots...), BundleTime: noon}
 	}
 	thief := state("thief.example", b)
 	thief.Revoked = true
@@ -146,5 +154,21 @@ func TestAllSeesWhatPeersMustNotShare(t *testing.T) {
 	}
 	if len(got) != len(want) {
 		t.Errorf("%d verdicts, want %d", len(got), len(want))
+	}
+}
+
+func TestAnchor(t *testing.T) {
+	a, b := newRoot(t, noon.Add(time.Hour), true), newRoot(t, noon.Add(time.Hour), true)
+	base := meshPeer("cards", "cards.example")
+	base.Spec.Bundle.Inline = string(a) + string(b)
+	same, other := base.DeepCopy(), base.DeepCopy()
+	same.Name, same.Spec.Suspend, same.Spec.GatewayAddresses = "else", true, []string{"192.0.2.1:1"}
+	same.Spec.Bundle.Inline = "\n" + string(b) + "\n\n" + string(a)
+	other.Spec.Bundle.Inline = string(a)
+	if Anchor(base) != Anchor(same) {
+		t.Error("order and white space of the roots count")
+	}
+	if Anchor(base) == Anchor(other) {
+		t.Error("a root fewer does not count")
 	}
 }

@@ -8,7 +8,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // MaxRoots is how many roots one trust domain may have.
@@ -85,4 +90,41 @@ func lastValid(certs []*x509.Certificate, now time.Time) time.Time {
 		}
 	}
 	return last
+}
+
+// learnedPrefix begins the line above learned roots; the anchor follows.
+const learnedPrefix = "# isthmus first trust "
+
+// Learned writes roots as PeerState keeps them: PEM under a line that names the first trust they grew from.
+func Learned(peer *v1alpha1.MeshPeer, certs []*x509.Certificate) []byte {
+	return append([]byte(learnedPrefix+Anchor(peer)+"\n"), EncodeRoots(certs)...)
+}
+
+// Adopted says whether a peer's learned roots grew from the first trust that its MeshPeer states now.
+func Adopted(peer *v1alpha1.MeshPeer, state snapshot.PeerState) bool {
+	anchor, _, ok := learned(state.Roots)
+	return ok && anchor == Anchor(peer)
+}
+
+func learned(text []byte) (anchor string, roots []byte, ok bool) {
+	line, roots, ok := bytes.Cut(text, []byte("\n"))
+	a, marked := bytes.CutPrefix(line, []byte(learnedPrefix))
+	return string(a), roots, ok && marked
+}
+
+// Anchor names the first trust that a MeshPeer states: its trust domain with its roots or fingerprint, in any order and
+// layout. Roots that were learned count only as long as it stays the same.
+func Anchor(peer *v1alpha1.MeshPeer) string {
+	parts := []string{peer.Spec.TrustDomain, peer.Spec.Bundle.Fingerprint}
+	certs, err := ParseRoots([]byte(peer.Spec.Bundle.Inline))
+	if err != nil {
+		parts = append(parts, peer.Spec.Bundle.Inline)
+	}
+	prints := make([]string, 0, len(certs))
+	for _, c := range certs {
+		prints = append(prints, Fingerprint(c))
+	}
+	slices.Sort(prints)
+	sum := sha256.Sum256([]byte(strings.Join(append(parts, prints...), "\x00")))
+	return hex.EncodeToString(sum[:])
 }

@@ -155,17 +155,16 @@ type WorkloadPort struct {
 
 // PeerState is what is known of a peer beyond its MeshPeer object.
 type PeerState struct {
-	// Roots currently accepted for the peer, PEM; nil until first trust.
+	// Roots currently accepted for the peer, PEM under a line that names the first trust they grew from; nil until first trust.
+	// Use what package peerrules makes of them.
 	Roots []byte
 	// BundleSequence of the newest accepted bundle (SPIFFE Trust Domain and Bundle §4.1.1).
 	BundleSequence uint64
 	// BundleTime is when the roots were last confirmed fresh.
 	BundleTime time.Time
-	// TrustDomain that Roots vouch for: if the MeshPeer has come to name another, they no longer count.
-	TrustDomain string
 	// Suspended by command, apart from the MeshPeer's own field.
 	Suspended bool
-	// Revoked by command. A MeshPeer from a file stays without effect until it is peered anew or its bundle changes.
+	// Revoked by command: without effect, whatever files say, until it is peered anew.
 	Revoked bool
 	// Catalogue is what the peer offers us, nil until it pushed one.
 	Catalogue *Catalogue
