@@ -1,0 +1,140 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// Node is one attested agent.
+type Node struct {
+	snapshot.Node
+	Identities []string // what it may host
+	Attested   time.Time
+	LastSeen   time.Time
+	Revoked    time.Time // zero: not
+}
+
+// AttestNode writes a node that proved itself by a token: a new one, or a known one that joins again.
+// Joining again ends a revocation; RevokeNode sees to it that this takes a token made after it.
+func (d *DB) AttestNode(ctx context.Context, n Node) error {
+	ids, err := encode(n.Identities)
+	if err != nil {
+		return err
+	}
+	return d.inTx(ctx, "attest node", func(t tx) error {
+		if n.Role == snapshot.RoleGateway { // which has none
+			if _, err := t.exec(ctx, "delete-workloads", n.Name); err != nil {
+				return err
+			}
+		}
+		_, err := t.exec(ctx, "attest-node", n.Name, string(n.Role), ids, stamp(n.Attested), stamp(n.Attested))
+		return err
+	})
+}
+
+// Node reads one node; ErrNotFound when there is none.
+func (d *DB) Node(ctx context.Context, name string) (Node, error) {
+	return one(ctx, d, "node", scanNode, name)
+}
+
+// Nodes reads all, the revoked ones too, sorted by name.
+func (d *DB) Nodes(ctx context.Context) ([]Node, error) { return list(ctx, d, "nodes", scanNode) }
+
+// SeenNode writes when a node was last heard.
+func (d *DB) SeenNode(ctx context.Context, name string, now time.Time) error {
+	_, err := d.exec(ctx, "seen-node", stamp(now), name)
+	return err
+}
+
+// RegisterNode replaces what a node says of itself: its gateway part and all its workloads.
+// ErrRevoked for a node that is revoked or was never attested.
+func (d *DB) RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, workloads []snapshot.Workload, now time.Time) error {
+	var gateway any
+	if gw != nil {
+		text, err := encode(gw)
+		if err != nil {
+			return err
+		}
+		gateway = text
+	}
+	return d.inTx(ctx, "register node", func(t tx) error {
+		n, err := t.exec(ctx, "register-node", gateway, stamp(now), name)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("register node %q: %w", name, ErrRevoked)
+		}
+		if _, err := t.exec(ctx, "delete-workloads", name); err != nil {
+			return err
+		}
+		return t.addWorkloads(ctx, name, workloads)
+	})
+}
+
+func (t tx) addWorkloads(ctx context.Context, node string, workloads []snapshot.Workload) error {
+	for _, w := range workloads {
+		w.Node = node
+		text, err := encode(w)
+		if err != nil {
+			return err
+		}
+		if _, err := t.exec(ctx, "add-workload", node, w.Namespace, w.Name, text); err != nil {
+			return fmt.Errorf("workload %s/%s: %w", w.Namespace, w.Name, err)
+		}
+	}
+	return nil
+}
+
+// RevokeNode shuts a node out: its workloads go, and with them every token made for it and not used yet.
+func (d *DB) RevokeNode(ctx context.Context, name string, now time.Time) error {
+	return d.inTx(ctx, "revoke node", func(t tx) error {
+		n, err := t.exec(ctx, "revoke-node", stamp(now), name)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("revoke node %q: %w", name, ErrNotFound)
+		}
+		if _, err := t.exec(ctx, "delete-workloads", name); err != nil {
+			return err
+		}
+		_, err = t.exec(ctx, "cancel-tokens", name)
+		return err
+	})
+}
+
+// DeleteNode removes a node and its workloads, if it is there.
+func (d *DB) DeleteNode(ctx context.Context, name string) error {
+	_, err := d.exec(ctx, "delete-node", name)
+	return err
+}
+
+// Registry reads the nodes that are not revoked, and all workloads.
+func (d *DB) Registry(ctx context.Context) (*snapshot.Registry, error) {
+	nodes, err := d.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &snapshot.Registry{}
+	for _, n := range nodes {
+		if n.Revoked.IsZero() {
+			r.Nodes = append(r.Nodes, n.Node)
+		}
+	}
+	r.Workloads, err = list(ctx, d, "workloads", func(s scanner) (snapshot.Workload, error) {
+		var w snapshot.Workload
+		err := s.Scan(jsonOf{&w})
+		return w, err
+	})
+	return r, err
+}
+
+func scanNode(s scanner) (Node, error) {
+	var n Node
+	err := s.Scan(&n.Name, &n.Role, jsonOf{&n.Identities}, jsonOf{&n.Gateway}, timeOf{&n.Attested}, timeOf{&n.LastSeen}, timeOf{&n.Revoked})
+	return n, err
+}

@@ -1,0 +1,73 @@
+package state
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Refusal is a use of a token or an invitation that was refused. Equal ones are folded into one with a count.
+type Refusal struct {
+	What   string // token or invite
+	ID     string // empty when it named nothing known
+	Reason string // unknown, wrong secret, used already, expired
+	By     string // who tried last
+	First  time.Time
+	Last   time.Time
+	Count  int
+}
+
+// Refusals reads all, newest first.
+func (d *DB) Refusals(ctx context.Context) ([]Refusal, error) {
+	return list(ctx, d, "refusals", func(s scanner) (Refusal, error) {
+		var r Refusal
+		err := s.Scan(&r.What, &r.ID, &r.Reason, &r.By, timeOf{&r.First}, timeOf{&r.Last}, &r.Count)
+		return r, err
+	})
+}
+
+// use is one attempt at something that can be used once.
+type use struct {
+	what, id, by string
+	now          time.Time
+	statement    string // that marks it as used, if it may be
+}
+
+// useOnce decides one attempt. found is how looking it up went; again reads it anew to say why it was refused.
+func (d *DB) useOnce(ctx context.Context, u use, found error, want, have [32]byte, again func() (usedAt, expires time.Time, err error)) error {
+	if errors.Is(found, ErrNotFound) {
+		u.id = "" // what strangers invent is counted, not kept
+		return d.refuse(ctx, u, "unknown", ErrNotFound)
+	}
+	if found != nil {
+		return found
+	}
+	if subtle.ConstantTimeCompare(want[:], have[:]) != 1 {
+		return d.refuse(ctx, u, "wrong secret", ErrSecret)
+	}
+	n, err := d.exec(ctx, u.statement, stamp(u.now), u.by, u.id, stamp(u.now))
+	if err != nil || n == 1 {
+		return err
+	}
+	usedAt, expires, err := again()
+	switch {
+	case err != nil:
+		return err
+	case !usedAt.IsZero():
+		return d.refuse(ctx, u, "used already", fmt.Errorf("%w at %s", ErrUsed, usedAt.Format(time.RFC3339)))
+	default:
+		return d.refuse(ctx, u, "expired", fmt.Errorf("%w at %s", ErrExpired, expires.Format(time.RFC3339)))
+	}
+}
+
+// refuse writes a refusal down and returns its error.
+func (d *DB) refuse(ctx context.Context, u use, reason string, cause error) error {
+	by := u.by
+	if len(by) > 256 {
+		by = by[:256]
+	}
+	_, err := d.exec(ctx, "refuse", u.what, u.id, reason, by, stamp(u.now), stamp(u.now))
+	return errors.Join(fmt.Errorf("use %s %q: %w", u.what, u.id, cause), err)
+}

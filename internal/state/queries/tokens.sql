@@ -1,0 +1,29 @@
+-- write: add-token
+INSERT INTO tokens (id, hash, node, role, identities, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING;
+
+-- read: token
+SELECT id, hash, node, role, identities, created, expires, used_at, used_by FROM tokens WHERE id = ?;
+
+-- read: tokens
+SELECT id, hash, node, role, identities, created, expires, used_at, used_by FROM tokens ORDER BY created, id;
+
+-- One statement decides who wins a race.
+-- write: use-token
+UPDATE tokens SET used_at = ?, used_by = ? WHERE id = ? AND used_at IS NULL AND expires > ?;
+
+-- write: cancel-tokens
+DELETE FROM tokens WHERE node = ? AND used_at IS NULL;
+
+-- write: prune-tokens
+DELETE FROM tokens WHERE expires < ?;
+
+-- write: refuse
+INSERT INTO refusals (what, id, reason, who, first_at, last_at, times) VALUES (?, ?, ?, ?, ?, ?, 1)
+ON CONFLICT (what, id, reason) DO UPDATE SET who = excluded.who, last_at = excluded.last_at, times = times + 1;
+
+-- read: refusals
+SELECT what, id, reason, who, first_at, last_at, times FROM refusals ORDER BY last_at DESC, what, id, reason;
+
+-- write: prune-refusals
+DELETE FROM refusals WHERE last_at < ?;

@@ -1,0 +1,145 @@
+package state
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// Sentinels on which callers branch.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("exists already")
+	ErrUsed     = errors.New("used already")
+	ErrExpired  = errors.New("expired")
+	ErrSecret   = errors.New("wrong secret")
+	ErrRevoked  = errors.New("revoked")
+	ErrSequence = errors.New("sequence goes back")
+	ErrDamaged  = errors.New("state file damaged")
+)
+
+// DB is one open state file.
+type DB struct {
+	path  string
+	lock  *os.File // held while the file is open
+	write *sql.DB  // one connection: SQLite has one writer
+	read  *sql.DB
+	stmts map[string]*sql.Stmt // by name in queries/, each on the pool it needs
+	certs certQueue
+}
+
+// Path is where the file is.
+func (d *DB) Path() string { return d.path }
+
+// Close ends all use of the file.
+func (d *DB) Close() error {
+	var errs []error
+	for _, s := range d.stmts {
+		errs = append(errs, s.Close())
+	}
+	for _, pool := range []*sql.DB{d.read, d.write} { // the writer last: it folds the log into the file
+		if pool != nil {
+			errs = append(errs, pool.Close())
+		}
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close state file %s: %w", d.path, err)
+	}
+	return nil
+}
+
+// Check answers whether the file can be read, for health checks.
+func (d *DB) Check(ctx context.Context) error {
+	var one int
+	return d.fail("check", d.read.QueryRowContext(ctx, "SELECT 1").Scan(&one))
+}
+
+// exec runs one writing statement by its name in queries/ and returns how many rows it changed.
+func (d *DB) exec(ctx context.Context, name string, args ...any) (int64, error) {
+	r, err := d.stmts[name].ExecContext(ctx, args...)
+	if err != nil {
+		return 0, d.fail(name, err)
+	}
+	n, err := r.RowsAffected()
+	return n, d.fail(name, err)
+}
+
+// scanner is a row.
+type scanner interface{ Scan(dest ...any) error }
+
+// list runs one reading statement by its name in queries/.
+func list[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, error), args ...any) ([]T, error) {
+	rows, err := d.stmts[name].QueryContext(ctx, args...)
+	if err != nil {
+		return nil, d.fail(name, err)
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		one, err := scan(rows)
+		if err != nil {
+			return nil, d.fail(name, err)
+		}
+		all = append(all, one)
+	}
+	return all, d.fail(name, rows.Err())
+}
+
+// one is list for a statement that finds at most one row; ErrNotFound when it finds none.
+func one[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, error), args ...any) (T, error) {
+	v, err := scan(d.stmts[name].QueryRowContext(ctx, args...))
+	if errors.Is(err, sql.ErrNoRows) {
+		return v, fmt.Errorf("%s: %w", name, ErrNotFound)
+	}
+	return v, d.fail(name, err)
+}
+
+// tx is one transaction.
+type tx struct {
+	d  *DB
+	tx *sql.Tx
+}
+
+// inTx runs f in one transaction: all of it happens or nothing.
+func (d *DB) inTx(ctx context.Context, deed string, f func(tx) error) error {
+	t, err := d.write.BeginTx(ctx, nil)
+	if err != nil {
+		return d.fail(deed, err)
+	}
+	if err := f(tx{d, t}); err != nil {
+		return errors.Join(err, ignoreDone(t.Rollback()))
+	}
+	return d.fail(deed, t.Commit())
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+func (t tx) exec(ctx context.Context, name string, args ...any) (int64, error) {
+	r, err := t.tx.StmtContext(ctx, t.d.stmts[name]).ExecContext(ctx, args...)
+	if err != nil {
+		return 0, t.d.fail(name, err)
+	}
+	n, err := r.RowsAffected()
+	return n, t.d.fail(name, err)
+}
+
+// fail names the deed and the file in err; nil stays nil.
+func (d *DB) fail(deed string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if isDamage(err) {
+		return damaged(d.path, err.Error())
+	}
+	return fmt.Errorf("%s in state file %s: %w", deed, d.path, err)
+}

@@ -1,0 +1,30 @@
+package state_test
+
+import (
+	"net/netip"
+	"path/filepath"
+	"testing"
+
+	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/statetest"
+)
+
+func TestContract(t *testing.T) {
+	statetest.Run(t, func(t *testing.T) statetest.Store { return open(t, filepath.Join(t.TempDir(), "state.db")) })
+}
+
+func open(t *testing.T, path string) *state.DB {
+	t.Helper()
+	d, err := state.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func sameAddr(a, b netip.Addr) bool { return a == b }

@@ -1,0 +1,89 @@
+package statetest
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+func blobs(t *testing.T, s Store) {
+	ctx := t.Context()
+	_, err := s.Blob(ctx, "root")
+	wantErr(t, err, state.ErrNotFound)
+	root := state.Blob{Name: "root", Cert: []byte{1, 0, 2}, Key: []byte{3}, Created: epoch}
+	ok(t, s.AddBlob(ctx, root))
+	wantErr(t, s.AddBlob(ctx, state.Blob{Name: "root", Created: epoch}), state.ErrExists)
+	mid := state.Blob{Name: "intermediate", Cert: []byte{4}, Created: epoch}
+	ok(t, s.PutBlob(ctx, mid))
+	mid.Cert = []byte{5}
+	ok(t, s.PutBlob(ctx, mid))
+	all, err := s.Blobs(ctx)
+	ok(t, err)
+	same(t, all, []state.Blob{mid, root})
+	one, err := s.Blob(ctx, "root")
+	ok(t, err)
+	same(t, one, root)
+	ok(t, s.DeleteBlob(ctx, "root"))
+	_, err = s.Blob(ctx, "root")
+	wantErr(t, err, state.ErrNotFound)
+}
+
+func cert(n int, node string, notAfter time.Time) state.Cert {
+	return state.Cert{
+		Serial: fmt.Sprintf("%032x", n), SPIFFEID: "spiffe://cards.example/ns/default/sa/payments", Node: node,
+		Fingerprint: fmt.Sprintf("%064x", n), NotBefore: epoch, NotAfter: notAfter,
+	}
+}
+
+func certs(t *testing.T, s Store) {
+	ctx := t.Context()
+	a, b, c := cert(1, "n1", after(time.Hour)), cert(2, "n2", after(2*time.Hour)), cert(3, "n1", after(3*time.Hour))
+	ok(t, s.AddCert(ctx, a))
+	ok(t, s.AddCerts(ctx, []state.Cert{b, c}))
+	one, err := s.Cert(ctx, b.Fingerprint)
+	ok(t, err)
+	same(t, one, b)
+	for _, test := range []struct {
+		filter state.CertFilter
+		want   []state.Cert
+	}{
+		{state.CertFilter{}, []state.Cert{c, b, a}},
+		{state.CertFilter{Limit: 1}, []state.Cert{c}},
+		{state.CertFilter{Node: "n1"}, []state.Cert{c, a}},
+		{state.CertFilter{Node: "n1", ValidAt: after(time.Hour)}, []state.Cert{c}},
+		{state.CertFilter{SPIFFEID: "spiffe://cards.example/ns/default/sa/other"}, nil},
+	} {
+		got, err := s.Certs(ctx, test.filter)
+		ok(t, err)
+		same(t, got, test.want)
+	}
+	// All or none: one of these is there already.
+	if err := s.AddCerts(ctx, []state.Cert{cert(9, "n1", epoch), a}); err == nil {
+		t.Fatal("a serial number was taken twice")
+	}
+	ok(t, s.Prune(ctx, after(90*time.Minute)))
+	got, err := s.Certs(ctx, state.CertFilter{})
+	ok(t, err)
+	same(t, got, []state.Cert{c, b})
+}
+
+func certsTogether(t *testing.T, s Store) {
+	ctx := t.Context()
+	var wg sync.WaitGroup
+	for i := range 500 {
+		wg.Go(func() {
+			if err := s.AddCert(ctx, cert(i, "n1", after(time.Hour))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	got, err := s.Certs(ctx, state.CertFilter{})
+	ok(t, err)
+	if len(got) != 500 {
+		t.Errorf("%d certificates, want 500", len(got))
+	}
+}

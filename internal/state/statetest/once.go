@@ -1,0 +1,180 @@
+package statetest
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+func token(id string) state.Token {
+	return state.Token{
+		ID: id, Hash: hash("secret of " + id), Node: "n1", Role: snapshot.RoleNode, Identities: []string{"default/*", "pay/api"},
+		Created: epoch, Expires: after(15 * time.Minute),
+	}
+}
+
+func tokenOnce(t *testing.T, s Store) {
+	ctx := t.Context()
+	ok(t, s.AddToken(ctx, token("a")))
+	wantErr(t, s.AddToken(ctx, token("a")), state.ErrExists)
+	got, err := s.UseToken(ctx, "a", hash("secret of a"), "10.0.0.7", after(time.Minute))
+	ok(t, err)
+	want := token("a")
+	want.UsedAt, want.UsedBy = after(time.Minute), "10.0.0.7"
+	same(t, got, want)
+	all, err := s.Tokens(ctx)
+	ok(t, err)
+	same(t, all, []state.Token{want})
+}
+
+func tokenRefusals(t *testing.T, s Store) {
+	ctx := t.Context()
+	ok(t, s.AddToken(ctx, token("a")))
+	ok(t, s.AddToken(ctx, token("b")))
+	_, err := s.UseToken(ctx, "a", hash("guess"), "10.0.0.66", after(time.Minute))
+	wantErr(t, err, state.ErrSecret)
+	_, err = s.UseToken(ctx, "a", hash("secret of a"), "10.0.0.7", after(2*time.Minute))
+	ok(t, err)
+	for i := range 3 {
+		_, err = s.UseToken(ctx, "a", hash("secret of a"), "10.0.0.66", after(time.Duration(3+i)*time.Minute))
+		wantErr(t, err, state.ErrUsed)
+	}
+	_, err = s.UseToken(ctx, "b", hash("secret of b"), "10.0.0.8", after(15*time.Minute)) // the very end is too late
+	wantErr(t, err, state.ErrExpired)
+	for _, id := range []string{"x", "y"} {
+		_, err = s.UseToken(ctx, id, hash("secret of a"), "10.0.0.9", after(20*time.Minute))
+		wantErr(t, err, state.ErrNotFound)
+	}
+	got, err := s.Refusals(ctx)
+	ok(t, err)
+	same(t, got, []state.Refusal{
+		{What: "token", ID: "", Reason: "unknown", By: "10.0.0.9", First: after(20 * time.Minute), Last: after(20 * time.Minute), Count: 2},
+		{What: "token", ID: "b", Reason: "expired", By: "10.0.0.8", First: after(15 * time.Minute), Last: after(15 * time.Minute), Count: 1},
+		{What: "token", ID: "a", Reason: "used already", By: "10.0.0.66", First: after(3 * time.Minute), Last: after(5 * time.Minute), Count: 3},
+		{What: "token", ID: "a", Reason: "wrong secret", By: "10.0.0.66", First: after(time.Minute), Last: after(time.Minute), Count: 1},
+	})
+}
+
+func tokenRace(t *testing.T, s Store) {
+	ctx := t.Context()
+	ok(t, s.AddToken(ctx, token("a")))
+	race(t, func() error {
+		_, err := s.UseToken(ctx, "a", hash("secret of a"), "10.0.0.7", after(time.Minute))
+		return err
+	})
+}
+
+func invite(id string) state.Invite {
+	return state.Invite{ID: id, Hash: hash("secret of " + id), Peer: "retail", Created: epoch, Expires: after(10 * time.Minute)}
+}
+
+func invites(t *testing.T, s Store) {
+	ctx := t.Context()
+	for _, id := range []string{"b", "a", "c"} {
+		ok(t, s.AddInvite(ctx, invite(id)))
+	}
+	wantErr(t, s.AddInvite(ctx, invite("a")), state.ErrExists)
+	got, err := s.UseInvite(ctx, "a", hash("secret of a"), "198.51.100.4", after(time.Minute))
+	ok(t, err)
+	want := invite("a")
+	want.UsedAt, want.UsedBy = after(time.Minute), "198.51.100.4"
+	same(t, got, want)
+	_, err = s.UseInvite(ctx, "a", hash("secret of a"), "198.51.100.5", after(time.Minute))
+	wantErr(t, err, state.ErrUsed)
+	_, err = s.UseInvite(ctx, "b", hash("secret of a"), "198.51.100.5", after(time.Minute))
+	wantErr(t, err, state.ErrSecret)
+	_, err = s.UseInvite(ctx, "b", hash("secret of b"), "198.51.100.5", after(time.Hour))
+	wantErr(t, err, state.ErrExpired)
+
+	open, err := s.OpenInvites(ctx, after(time.Minute))
+	ok(t, err)
+	same(t, open, []snapshot.Invite{
+		{ID: "b", Peer: "retail", Expires: after(10 * time.Minute)},
+		{ID: "c", Peer: "retail", Expires: after(10 * time.Minute)},
+	})
+	ok(t, s.CancelInvites(ctx, "retail"))
+	_, err = s.UseInvite(ctx, "b", hash("secret of b"), "198.51.100.4", after(time.Minute))
+	wantErr(t, err, state.ErrNotFound)
+}
+
+func inviteRace(t *testing.T, s Store) {
+	ctx := t.Context()
+	ok(t, s.AddInvite(ctx, invite("a")))
+	race(t, func() error {
+		_, err := s.UseInvite(ctx, "a", hash("secret of a"), "198.51.100.4", after(time.Minute))
+		return err
+	})
+}
+
+// race runs a hundred uses at once: one must succeed and ninety-nine must hear that it was used.
+func race(t *testing.T, use func() error) {
+	t.Helper()
+	errs := make([]error, 100)
+	start := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			<-start
+			errs[i] = use()
+		})
+	}
+	close(start)
+	wg.Wait()
+	won, used := 0, 0
+	for _, err := range errs {
+		switch {
+		case err == nil:
+			won++
+		case errors.Is(err, state.ErrUsed):
+			used++
+		default:
+			t.Errorf("unexpected: %v", err)
+		}
+	}
+	if won != 1 || used != 99 {
+		t.Errorf("%d uses won and %d heard that it was used; want 1 and 99", won, used)
+	}
+}
+
+func bootstraps(t *testing.T, s Store) {
+	ctx := t.Context()
+	ok(t, s.PutBootstrap(ctx, snapshot.Bootstrap{ID: "b", Address: "192.0.2.1:15443"}, after(time.Minute)))
+	ok(t, s.PutBootstrap(ctx, snapshot.Bootstrap{ID: "a", Address: "192.0.2.2:15443"}, after(time.Hour)))
+	got, err := s.Bootstraps(ctx, epoch)
+	ok(t, err)
+	same(t, got, []snapshot.Bootstrap{{ID: "a", Address: "192.0.2.2:15443"}, {ID: "b", Address: "192.0.2.1:15443"}})
+	got, err = s.Bootstraps(ctx, after(time.Minute))
+	ok(t, err)
+	same(t, got, []snapshot.Bootstrap{{ID: "a", Address: "192.0.2.2:15443"}})
+	ok(t, s.DeleteBootstrap(ctx, "a"))
+	got, err = s.Bootstraps(ctx, epoch)
+	ok(t, err)
+	same(t, got, []snapshot.Bootstrap{{ID: "b", Address: "192.0.2.1:15443"}})
+}
+
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("got error %v, want %v", err, want)
+	}
+}
+
+func same(t *testing.T, got, want any) {
+	t.Helper()
+	if d := cmp.Diff(want, got, cmp.Comparer(equalAddr)); d != "" {
+		t.Fatalf("(-want +got)\n%s", d)
+	}
+}

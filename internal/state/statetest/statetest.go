@@ -1,0 +1,131 @@
+// Package statetest is the contract of the control plane's state: what any database that holds it must keep.
+package statetest
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/netip"
+	"testing"
+	"time"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// Store is all that a database must do. Consumers declare the part that they use.
+type Store interface {
+	Blobs
+	Tokens
+	Invites
+	Nodes
+	VIPs
+	Peers
+	Certs
+}
+
+// Blobs hold CA material.
+type Blobs interface {
+	AddBlob(context.Context, state.Blob) error
+	PutBlob(context.Context, state.Blob) error
+	Blob(ctx context.Context, name string) (state.Blob, error)
+	Blobs(context.Context) ([]state.Blob, error)
+	DeleteBlob(ctx context.Context, name string) error
+}
+
+// Tokens let nodes join, once each.
+type Tokens interface {
+	AddToken(context.Context, state.Token) error
+	UseToken(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Token, error)
+	Tokens(context.Context) ([]state.Token, error)
+	Refusals(context.Context) ([]state.Refusal, error)
+}
+
+// Invites let peers in, once each.
+type Invites interface {
+	AddInvite(context.Context, state.Invite) error
+	UseInvite(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Invite, error)
+	OpenInvites(ctx context.Context, now time.Time) ([]snapshot.Invite, error)
+	CancelInvites(ctx context.Context, peer string) error
+	PutBootstrap(ctx context.Context, b snapshot.Bootstrap, expires time.Time) error
+	Bootstraps(ctx context.Context, now time.Time) ([]snapshot.Bootstrap, error)
+	DeleteBootstrap(ctx context.Context, id string) error
+}
+
+// Nodes are the attested agents and what they registered.
+type Nodes interface {
+	AttestNode(context.Context, state.Node) error
+	Node(ctx context.Context, name string) (state.Node, error)
+	Nodes(context.Context) ([]state.Node, error)
+	SeenNode(ctx context.Context, name string, now time.Time) error
+	RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, workloads []snapshot.Workload, now time.Time) error
+	RevokeNode(ctx context.Context, name string, now time.Time) error
+	DeleteNode(ctx context.Context, name string) error
+	Registry(context.Context) (*snapshot.Registry, error)
+}
+
+// VIPs are the stable virtual addresses.
+type VIPs interface {
+	AllocateVIPs(ctx context.Context, prefix netip.Prefix, hosts []string, now time.Time) (map[string]netip.Addr, error)
+	VIPs(ctx context.Context, prefix netip.Prefix) (map[string]netip.Addr, error)
+	ReleaseVIPs(ctx context.Context, hosts []string) error
+}
+
+// Peers are the peer meshes.
+type Peers interface {
+	EstablishPeer(ctx context.Context, object *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time) error
+	Peer(ctx context.Context, name string) (state.Peer, error)
+	Peers(context.Context) ([]state.Peer, error)
+	SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error
+	SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue) error
+	SetPeerPushed(ctx context.Context, name string, sequence uint64, digest string) error
+	SetPeerSuspended(ctx context.Context, name string, suspended bool) error
+	RevokePeer(ctx context.Context, name string, now time.Time) error
+	ForgetPeer(ctx context.Context, name string) error
+	NextSequence(ctx context.Context, name string) (uint64, error)
+}
+
+// Certs are the issued certificates.
+type Certs interface {
+	AddCert(context.Context, state.Cert) error
+	AddCerts(context.Context, []state.Cert) error
+	Cert(ctx context.Context, fingerprint string) (state.Cert, error)
+	Certs(context.Context, state.CertFilter) ([]state.Cert, error)
+	Prune(ctx context.Context, before time.Time) error
+}
+
+// Run holds a database to the contract. open gives an empty one for each test.
+func Run(t *testing.T, open func(t *testing.T) Store) {
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, Store)
+	}{
+		{"blobs", blobs},
+		{"token is used once", tokenOnce},
+		{"token refusals", tokenRefusals},
+		{"of a hundred racing uses one wins", tokenRace},
+		{"invites", invites},
+		{"of a hundred racing acceptances one wins", inviteRace},
+		{"bootstraps", bootstraps},
+		{"nodes", nodes},
+		{"registry", registry},
+		{"revoked node", revokedNode},
+		{"vips", vips},
+		{"vips run out", vipsRunOut},
+		{"peers", peers},
+		{"peer sequences never go back", peerSequences},
+		{"revoked peer", revokedPeer},
+		{"sequences", sequences},
+		{"certs", certs},
+		{"certs written together", certsTogether},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
+	}
+}
+
+// epoch is the present of all tests.
+var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func after(d time.Duration) time.Time { return epoch.Add(d) }
+
+func hash(secret string) [32]byte { return sha256.Sum256([]byte(secret)) }

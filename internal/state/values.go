@@ -1,0 +1,49 @@
+package state
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// stamp is a time as the tables keep it: microseconds since 1970, NULL for the zero time.
+func stamp(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMicro()
+}
+
+// timeOf scans what stamp wrote.
+type timeOf struct{ t *time.Time }
+
+func (s timeOf) Scan(v any) error {
+	switch v := v.(type) {
+	case nil:
+		*s.t = time.Time{}
+	case int64:
+		*s.t = time.UnixMicro(v).UTC()
+	default:
+		return fmt.Errorf("a time is kept as %T", v)
+	}
+	return nil
+}
+
+// jsonOf scans JSON into what p points to; NULL leaves it alone.
+type jsonOf struct{ p any }
+
+func (s jsonOf) Scan(v any) error {
+	switch v := v.(type) {
+	case nil:
+		return nil
+	case string:
+		return json.Unmarshal([]byte(v), s.p)
+	default:
+		return fmt.Errorf("JSON is kept as %T", v)
+	}
+}
+
+func encode(v any) (string, error) {
+	b, err := json.Marshal(v)
+	return string(b), err
+}
