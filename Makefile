@@ -39,7 +39,7 @@ test: preflight-go preflight-root check build ## check, then real Envoys in real
 	ISTHMUS_ENVOY=$$(tools/envoy.sh) $(GOTEST) -tags e2e -count=1 -timeout 15m -v ./test/...
 
 bench: preflight-go build ## 1000 services, 200 proxies: one table and one line of JSON
-	go run ./bench
+	go run ./bench/controlplane
 
 generate: preflight-go ## deep copies and CRD schemas from the Go types
 	go generate ./api/... ./internal/...

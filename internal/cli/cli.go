@@ -101,7 +101,7 @@ func (a *app) root() *cobra.Command {
 	}
 	add("run", a.controlCmd(), a.nodeCmd(), a.gatewayCmd())
 	if a.verbs.Demo != nil {
-		add("run", a.verbs.Demo())
+		add("run", usageOf(a.verbs.Demo()))
 	}
 	add("ask", a.statusCmd(), a.checkCmd(), a.accessCmd(), a.certCmd(), a.proxyCmd(), a.renderCmd())
 	add("peer", a.peerCmd(), a.catalogCmd(), a.exportsCmd(), a.importsCmd())
@@ -120,6 +120,22 @@ func (a *app) printer(cmd *cobra.Command) *cobra.Command {
 	a.output = formatTable
 	cmd.Flags().VarP(&a.output, "output", "o", "table, wide, json or yaml")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
+	return cmd
+}
+
+// usageOf gives a command made elsewhere, and those below it, this command line's way of refusing arguments.
+func usageOf(cmd *cobra.Command) *cobra.Command {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usage(cmd, "%s: %s", cmd.CommandPath(), err)
+			}
+			return nil
+		}
+	}
+	for _, c := range cmd.Commands() {
+		usageOf(c)
+	}
 	return cmd
 }
 

@@ -289,12 +289,13 @@ func TestRender(t *testing.T) {
 
 func TestDemoIsAdded(t *testing.T) {
 	v := Verbs{Demo: func() *cobra.Command {
-		return &cobra.Command{Use: "demo", RunE: func(cmd *cobra.Command, _ []string) error {
+		return &cobra.Command{Use: "demo", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := io.WriteString(cmd.OutOrStdout(), "shown\n")
 			return err
 		}}
 	}}
 	same(t, runAs(t, World{}, v, "demo").out, "shown\n")
+	expect(t, runAs(t, World{}, v, "demo", "x"), 64, `unknown command "x"`, "Next: isthmus demo --help")
 }
 
 func TestErrorsDoNotMoveTheCursor(t *testing.T) {
