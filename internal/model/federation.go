@@ -2,9 +2,10 @@ package model
 
 import "isthmus.dev/isthmus/internal/spiffe"
 
-// Peer is another mesh that may be used now: trusted, fresh, neither suspended nor expired.
+// Peer is another mesh with which at least the control planes may talk now.
 type Peer struct {
 	Name        string
+	Live        bool // exports and imports may work: trusted, fresh, neither suspended nor expired
 	TrustDomain spiffe.TrustDomain
 	KnownAs     string   // our name at the peer
 	Addresses   []string // host:port of its gateways
@@ -33,7 +34,8 @@ type ExportRule struct {
 
 // Import is a service of other meshes under a local name.
 type Import struct {
-	Name     string // namespace/name of the FederatedImport
+	ID       ServiceID // also the local Service that it stands beside or in place of
+	Name     string    // namespace/name of the FederatedImport
 	Host     string
 	Port     uint16
 	Protocol Protocol

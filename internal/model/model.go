@@ -4,6 +4,7 @@ package model
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -177,4 +178,13 @@ type Outbound struct {
 type Control struct {
 	Identity  spiffe.ID
 	Addresses []netip.AddrPort
+}
+
+// HostNames are the names by which a request may address a service: its host, and for a service of the mesh the shorter forms.
+func HostNames(svc *Service, domain string) []string {
+	short, ok := strings.CutSuffix(svc.Host, ".svc."+domain)
+	if !ok {
+		return []string{svc.Host}
+	}
+	return []string{svc.Host, short, short + ".svc", strings.TrimSuffix(short, "."+svc.ID.Namespace)}
 }

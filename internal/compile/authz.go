@@ -1,0 +1,325 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	istiosec "istio.io/api/security/v1beta1"
+	security "istio.io/client-go/pkg/apis/security/v1"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// policyIndex finds the AuthorizationPolicies that select an instance.
+type policyIndex struct {
+	byNamespace map[string][]selectedPolicy // the root namespace's apply everywhere
+	cache       map[string]model.Policies   // by namespace and labels: many instances share them
+}
+
+type selectedPolicy struct {
+	labels map[string]string
+	policy *model.Policy
+}
+
+func policies(c *compiler) {
+	c.authz = policyIndex{byNamespace: map[string][]selectedPolicy{}, cache: map[string]model.Policies{}}
+	for _, ap := range c.cfg.AuthorizationPolicies {
+		if p := c.policy(ap); p != nil {
+			c.authz.byNamespace[ap.Namespace] = append(c.authz.byNamespace[ap.Namespace], selectedPolicy{ap.Spec.GetSelector().GetMatchLabels(), p})
+		}
+	}
+}
+
+// policyKey is equal for instances that the same policies select.
+func (c *compiler) policyKey(i *instance) string {
+	key := i.namespace
+	for _, l := range slices.Sorted(maps.Keys(i.labels)) {
+		key += "\x00" + l + "=" + i.labels[l]
+	}
+	return key
+}
+
+// policiesOf are the policies of an instance's namespace and of the root namespace that select it.
+func (c *compiler) policiesOf(i *instance) model.Policies {
+	key := c.policyKey(i)
+	if ps, ok := c.authz.cache[key]; ok {
+		return ps
+	}
+	ps := model.Policies{DefaultAllow: c.defaultAllow}
+	scopes := []string{c.mesh.RootNamespace, i.namespace}
+	for _, ns := range slices.Compact(scopes) {
+		for _, sp := range c.authz.byNamespace[ns] {
+			if !i.selectedBy(sp.labels) {
+				continue
+			}
+			if sp.policy.Action == model.Allow {
+				ps.Allow = append(ps.Allow, sp.policy)
+			} else {
+				ps.Deny = append(ps.Deny, sp.policy)
+			}
+		}
+	}
+	c.authz.cache[key] = ps
+	return ps
+}
+
+// policy carries one AuthorizationPolicy over; nil, with a finding, when it cannot be enforced as written.
+func (c *compiler) policy(ap *security.AuthorizationPolicy) *model.Policy {
+	key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
+	t := &policyTranslator{c: c, key: key, namespace: ap.Namespace}
+	p := &model.Policy{Name: ap.Namespace + "/" + ap.Name, Ref: c.ref(key)}
+	switch ap.Spec.Action {
+	case istiosec.AuthorizationPolicy_ALLOW:
+		p.Action = model.Allow
+	case istiosec.AuthorizationPolicy_DENY:
+		p.Action = model.Deny
+	default:
+		c.find(key, "ISM0040", finding.Error, "spec.action", fmt.Sprintf("action %s is not supported yet; the policy is ignored", ap.Spec.Action), "use ALLOW or DENY")
+		return nil
+	}
+	if len(ap.Spec.TargetRefs) > 0 || ap.Spec.TargetRef != nil {
+		c.find(key, "ISM0041", finding.Warning, "spec.targetRefs", "targetRefs have no effect on a workload; the policy is ignored", "use selector")
+		return nil
+	}
+	for n, r := range ap.Spec.Rules {
+		t.field = fmt.Sprintf("spec.rules[%d]", n)
+		p.Rules = append(p.Rules, t.rule(r))
+	}
+	if t.broken && p.Action == model.Allow {
+		p.Rules = nil // allows nothing: an ALLOW that is not understood must not widen
+	}
+	if t.broken && p.Action == model.Deny {
+		p.Rules = []model.Rule{{}} // denies all: a DENY that is not understood must not narrow
+	}
+	return p
+}
+
+// policyTranslator turns one policy's rules into the model's.
+type policyTranslator struct {
+	c         *compiler
+	key       snapshot.Key
+	namespace string
+	field     string
+	broken    bool
+}
+
+func (t *policyTranslator) fail(field, message, remedy string) {
+	t.broken = true
+	t.c.find(t.key, "ISM0042", finding.Error, t.field+field, message+"; until it is mended an ALLOW policy allows nothing and a DENY policy denies all", remedy)
+}
+
+func (t *policyTranslator) rule(r *istiosec.Rule) model.Rule {
+	var out model.Rule
+	for n, f := range r.From {
+		t.refuseRequestPrincipals(n, f.Source)
+		out.From = append(out.From, t.source(f.Source))
+	}
+	for _, o := range r.To {
+		out.To = append(out.To, t.operation(o.Operation))
+	}
+	for n, w := range r.When {
+		out.When = append(out.When, t.condition(fmt.Sprintf(".when[%d]", n), w))
+	}
+	return out
+}
+
+func (t *policyTranslator) refuseRequestPrincipals(n int, s *istiosec.Source) {
+	if len(s.GetRequestPrincipals())+len(s.GetNotRequestPrincipals()) > 0 {
+		t.fail(fmt.Sprintf(".from[%d].source.requestPrincipals", n), "request principals need RequestAuthentication, which is not supported yet", "match on principals")
+	}
+}
+
+func (t *policyTranslator) source(s *istiosec.Source) model.Source {
+	return model.Source{
+		Principals: t.principals(s.Principals), NotPrincipals: t.principals(s.NotPrincipals),
+		Namespaces: s.Namespaces, NotNamespaces: s.NotNamespaces,
+		TrustDomains: t.domains(s.TrustDomains), NotTrustDomains: t.domains(s.NotTrustDomains),
+		IPBlocks: t.prefixes(".ipBlocks", s.IpBlocks), NotIPBlocks: t.prefixes(".notIpBlocks", s.NotIpBlocks),
+		RemoteIPBlocks: t.prefixes(".remoteIpBlocks", s.RemoteIpBlocks), NotRemoteIPBlocks: t.prefixes(".notRemoteIpBlocks", s.NotRemoteIpBlocks),
+		ServiceAccounts: t.serviceAccounts(s.ServiceAccounts), NotServiceAccounts: t.serviceAccounts(s.NotServiceAccounts),
+	}
+}
+
+// principals: "td/ns/x/sa/y" with Istio's wildcards; cluster.local and the aliases mean this mesh (facts: Istio security, trust domain migration).
+func (t *policyTranslator) principals(list []string) []model.Principal {
+	var out []model.Principal
+	for _, v := range list {
+		m := match(v)
+		p := model.Principal{Match: m}
+		if m.Kind == model.Exact || m.Kind == model.Prefix {
+			td, rest, whole := strings.Cut(m.Value, "/")
+			if whole && t.c.isOwnDomain(td) {
+				td = t.c.mesh.TrustDomain.Name()
+			}
+			if whole {
+				p.Peer = t.c.peerOf(td)
+				m.Value = td + "/" + rest
+			}
+			p.Match.Value = "spiffe://" + m.Value
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func (c *compiler) isOwnDomain(td string) bool {
+	return td == "cluster.local" || td == c.mesh.TrustDomain.Name() || slices.Contains(c.aliases, td)
+}
+
+// peerOf is the name of the configured peer with that trust domain, live or not: policy must not change its meaning with the peer's state.
+func (c *compiler) peerOf(td string) string {
+	for _, p := range c.cfg.MeshPeers {
+		if p.Spec.TrustDomain == td && td != c.mesh.TrustDomain.Name() {
+			return p.Name
+		}
+	}
+	return ""
+}
+
+func (t *policyTranslator) serviceAccounts(list []string) []model.Principal {
+	var out []model.Principal
+	for _, v := range list {
+		ns, sa, qualified := strings.Cut(v, "/")
+		if !qualified {
+			ns, sa = t.namespace, v
+		}
+		id, err := spiffe.Workload(t.c.mesh.TrustDomain, ns, sa)
+		if err != nil {
+			t.fail(".from", fmt.Sprintf("service account %q names no identity: %v", v, err), "write <service account> or <namespace>/<service account>")
+			continue
+		}
+		out = append(out, model.Principal{Match: model.Match{Kind: model.Exact, Value: id.String()}})
+	}
+	return out
+}
+
+func (t *policyTranslator) domains(list []string) []string {
+	var out []string
+	for _, td := range list {
+		if t.c.isOwnDomain(td) {
+			td = t.c.mesh.TrustDomain.Name()
+		}
+		out = append(out, td)
+	}
+	return out
+}
+
+func (t *policyTranslator) prefixes(field string, list []string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, v := range list {
+		p, ok := parsePrefix(v)
+		if !ok {
+			t.fail(field, fmt.Sprintf("%q is no address or CIDR", v), "write an address such as 192.0.2.10 or a range such as 192.0.2.0/24")
+			continue
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func (t *policyTranslator) operation(o *istiosec.Operation) model.Operation {
+	return model.Operation{
+		Hosts: matches(o.Hosts), NotHosts: matches(o.NotHosts),
+		Ports: t.ports(".to.ports", o.Ports), NotPorts: t.ports(".to.notPorts", o.NotPorts),
+		Methods: matches(o.Methods), NotMethods: matches(o.NotMethods),
+		Paths: paths(o.Paths), NotPaths: paths(o.NotPaths),
+	}
+}
+
+func (t *policyTranslator) ports(field string, list []string) []uint16 {
+	var out []uint16
+	for _, v := range list {
+		n, err := strconv.ParseUint(v, 10, 16)
+		if err != nil || n == 0 {
+			t.fail(field, fmt.Sprintf("%q is no port number", v), "write a number from 1 to 65535: the workload's port, not the service's")
+			continue
+		}
+		out = append(out, uint16(n))
+	}
+	return out
+}
+
+func (t *policyTranslator) condition(field string, w *istiosec.Condition) model.Condition {
+	out := model.Condition{Key: w.Key}
+	switch {
+	case strings.HasPrefix(w.Key, "request.headers[") && strings.HasSuffix(w.Key, "]"), w.Key == "connection.sni":
+		out.Matches, out.NotMatches = matches(w.Values), matches(w.NotValues)
+	case w.Key == "source.ip", w.Key == "remote.ip", w.Key == "destination.ip":
+		out.Prefixes, out.NotPrefixes = t.prefixes(field, w.Values), t.prefixes(field, w.NotValues)
+	case w.Key == "destination.port":
+		out.Ports, out.NotPorts = t.ports(field, w.Values), t.ports(field, w.NotValues)
+	case w.Key == "source.principal":
+		out.Sources, out.NotSources = sourcesOf(t.principals(w.Values)), sourcesOf(t.principals(w.NotValues))
+	case w.Key == "source.serviceAccount":
+		out.Sources, out.NotSources = sourcesOf(t.serviceAccounts(w.Values)), sourcesOf(t.serviceAccounts(w.NotValues))
+	case w.Key == "source.namespace":
+		out.Sources, out.NotSources = namespaceSources(w.Values), namespaceSources(w.NotValues)
+	case w.Key == "source.trustDomain":
+		out.Sources, out.NotSources = domainSources(t.domains(w.Values)), domainSources(t.domains(w.NotValues))
+	default:
+		t.fail(field+".key", fmt.Sprintf("condition %q cannot be enforced", w.Key), "see docs/kinds/authorizationpolicy.md for the conditions that can")
+	}
+	return out
+}
+
+func sourcesOf(ps []model.Principal) []model.Source {
+	if len(ps) == 0 {
+		return nil
+	}
+	return []model.Source{{Principals: ps}}
+}
+
+func namespaceSources(list []string) []model.Source {
+	if len(list) == 0 {
+		return nil
+	}
+	return []model.Source{{Namespaces: list}}
+}
+
+func domainSources(list []string) []model.Source {
+	if len(list) == 0 {
+		return nil
+	}
+	return []model.Source{{TrustDomains: list}}
+}
+
+// match reads Istio's string form: "*" present, "x*" prefix, "*x" suffix, else exact.
+func match(v string) model.Match {
+	switch {
+	case v == "*":
+		return model.Match{Kind: model.Present}
+	case strings.HasPrefix(v, "*"):
+		return model.Match{Kind: model.Suffix, Value: v[1:]}
+	case strings.HasSuffix(v, "*"):
+		return model.Match{Kind: model.Prefix, Value: v[:len(v)-1]}
+	}
+	return model.Match{Kind: model.Exact, Value: v}
+}
+
+func matches(list []string) []model.Match {
+	var out []model.Match
+	for _, v := range list {
+		out = append(out, match(v))
+	}
+	return out
+}
+
+// paths are matches, or templates where they hold {*} or {**}.
+func paths(list []string) []model.Match {
+	var out []model.Match
+	for _, v := range list {
+		m := match(v)
+		if strings.Contains(v, "{*}") || strings.Contains(v, "{**}") {
+			m = model.Match{Kind: model.Template, Value: v}
+		}
+		out = append(out, m)
+	}
+	return out
+}

@@ -1,0 +1,36 @@
+package compile
+
+import (
+	"cmp"
+	"slices"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// addEndpoints puts an instance behind a service port. IPv4 and IPv6 addresses each are an endpoint.
+func (c *compiler) addEndpoints(set model.EndpointSet, i *instance, port uint16) {
+	for _, a := range i.addrs {
+		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Addr: a, Port: port, Healthy: i.ready, Weight: i.weight})
+	}
+}
+
+// endpoints sorts every set, so that equal sets are equal bytes.
+func endpoints(c *compiler) {
+	for _, eps := range c.mesh.Endpoints {
+		slices.SortFunc(eps, func(a, b model.Endpoint) int {
+			return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port))
+		})
+	}
+}
+
+// gatewayEndpoints are where callers of imports reach the mesh's gateways.
+func gatewayEndpoints(c *compiler) {
+	set := model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: agentapi.FederationEgress}
+	for _, p := range c.mesh.Proxies {
+		if p.Gateway != nil {
+			c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Addr: p.Gateway.Inner, Port: agentapi.FederationEgress, Healthy: true, Weight: 1})
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package compile
+
+import (
+	"fmt"
+	"net/netip"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// instance is one thing that can serve: a registered workload, or a WorkloadEntry.
+type instance struct {
+	namespace, name string
+	labels          map[string]string
+	identity        string // SPIFFE ID, empty when it has none
+	addrs           []netip.Addr
+	ports           map[string]uint16 // by name
+	weight          uint32
+	ready           bool
+	workload        *model.Workload // nil for a WorkloadEntry
+}
+
+func (i *instance) selectedBy(selector map[string]string) bool {
+	for k, v := range selector {
+		if got, ok := i.labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+func instances(c *compiler) {
+	c.backends = map[string][]*instance{}
+	if c.snap.Registry != nil {
+		for i := range c.snap.Registry.Workloads {
+			c.addWorkload(&c.snap.Registry.Workloads[i])
+		}
+	}
+	for _, we := range c.cfg.WorkloadEntries {
+		if inst := workloadEntryInstance(c.mesh.TrustDomain, we); inst != nil {
+			c.backends[we.Namespace] = append(c.backends[we.Namespace], inst)
+			continue
+		}
+		c.find(snapshot.Key{Kind: "WorkloadEntry", Namespace: we.Namespace, Name: we.Name}, "ISM0010", finding.Error, "spec.address",
+			fmt.Sprintf("%q is no IP address", we.Spec.Address), "give the address of the workload; host names are for ServiceEntry endpoints with resolution DNS")
+	}
+}
+
+func (c *compiler) addWorkload(w *snapshot.Workload) {
+	id, err := spiffe.Workload(c.mesh.TrustDomain, w.Namespace, w.ServiceAccount)
+	if err != nil {
+		c.findings = append(c.findings, finding.Finding{
+			Code: "ISM0011", Severity: finding.Error, Object: "workload " + w.Namespace + "/" + w.Name, Field: "serviceAccount",
+			Message: fmt.Sprintf("no identity can be made of namespace %q and service account %q: %v", w.Namespace, w.ServiceAccount, err),
+			Remedy:  "correct the workload in the configuration of node " + w.Node,
+		})
+		return
+	}
+	wl := &model.Workload{
+		ID: model.WorkloadID{Namespace: w.Namespace, Name: w.Name}, Node: w.Node, Identity: id, Netns: w.Netns, Addrs: w.Addresses,
+	}
+	if other, taken := c.mesh.Workloads[wl.ID]; taken {
+		c.findings = append(c.findings, finding.Finding{
+			Code: "ISM0012", Severity: finding.Error, Object: "workload " + wl.ID.String(),
+			Message: fmt.Sprintf("registered by node %s and by node %s; the latter is ignored", other.Node, w.Node),
+			Remedy:  "rename one of them in its node's configuration",
+		})
+		return
+	}
+	c.mesh.Workloads[wl.ID] = wl
+	ports := make(map[string]uint16, len(w.Ports))
+	for _, p := range w.Ports {
+		ports[portKey(p.Name, p.Number)] = p.Number
+	}
+	c.backends[w.Namespace] = append(c.backends[w.Namespace], &instance{
+		namespace: w.Namespace, name: w.Name, labels: w.Labels, identity: id.String(), addrs: w.Addresses,
+		ports: ports, weight: 1, ready: w.Ready, workload: wl,
+	})
+}
+
+// portKey is a port's name, or its number where it has none.
+func portKey(name string, number uint16) string {
+	if name == "" {
+		return fmt.Sprint(number)
+	}
+	return name
+}

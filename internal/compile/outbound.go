@@ -1,0 +1,76 @@
+package compile
+
+import (
+	"cmp"
+	"slices"
+
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// outbound gives every workload the destinations that it may call, and no others: need to know.
+func outbound(c *compiler) {
+	byID := map[string][]*model.Workload{}
+	for _, w := range c.mesh.Workloads {
+		byID[w.Identity.String()] = append(byID[w.Identity.String()], w)
+	}
+	for _, svc := range c.mesh.Services {
+		for _, port := range svc.Ports {
+			imp := c.imported[model.EndpointSet{Host: svc.Host, Port: port.Number}]
+			for _, caller := range allowed(port, imp) {
+				for _, w := range byID[caller.ID] {
+					w.Outbound = append(w.Outbound, model.Outbound{Service: svc, Port: port, Import: imp, By: caller.By})
+				}
+			}
+		}
+	}
+	for _, w := range c.mesh.Workloads {
+		slices.SortFunc(w.Outbound, func(a, b model.Outbound) int {
+			return cmp.Or(cmp.Compare(a.Service.Host, b.Service.Host), cmp.Compare(a.Port.Number, b.Port.Number))
+		})
+	}
+}
+
+// allowed: an import's own list decides for an imported port, the servers' policies for any other.
+func allowed(port *model.Port, imp *model.Import) []model.Caller {
+	if imp == nil {
+		return port.Callers
+	}
+	if len(imp.Remotes) == 0 && imp.Local == nil {
+		return nil // no peer can serve it now
+	}
+	var out []model.Caller
+	for _, id := range imp.Callers {
+		out = append(out, model.Caller{ID: id, By: []model.Ref{imp.Ref}})
+	}
+	return out
+}
+
+// proxies are the registered agents with what they serve.
+func proxies(c *compiler) {
+	if c.snap.Registry == nil {
+		return
+	}
+	for _, n := range c.snap.Registry.Nodes {
+		p := &model.Proxy{Name: n.Name}
+		if n.Role == snapshot.RoleGateway && n.Gateway != nil {
+			id, err := spiffe.Workload(c.mesh.TrustDomain, spiffe.SystemNamespace, n.Gateway.ServiceAccount)
+			if err != nil {
+				continue // refused when it registered
+			}
+			p.Gateway = &model.Gateway{Identity: id, Inner: n.Gateway.InnerAddress, Outer: n.Gateway.OuterAddress}
+		}
+		c.mesh.Proxies[n.Name] = p
+	}
+	for _, w := range c.mesh.Workloads {
+		if p := c.mesh.Proxies[w.Node]; p != nil {
+			p.Workloads = append(p.Workloads, w)
+		}
+	}
+	for _, p := range c.mesh.Proxies {
+		slices.SortFunc(p.Workloads, func(a, b *model.Workload) int {
+			return cmp.Or(cmp.Compare(a.ID.Namespace, b.ID.Namespace), cmp.Compare(a.ID.Name, b.ID.Name))
+		})
+	}
+}

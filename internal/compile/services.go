@@ -1,0 +1,277 @@
+package compile
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	istio "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+func services(c *compiler) {
+	c.byHost = make(map[string]*model.Service, len(c.cfg.Services))
+	c.backing = map[*model.Port][]*instance{}
+	for _, s := range c.cfg.Services {
+		c.addService(s)
+	}
+	for _, se := range c.cfg.ServiceEntries {
+		c.addServiceEntry(se)
+	}
+}
+
+func (c *compiler) addService(s *corev1.Service) {
+	svc := &model.Service{
+		ID:   model.ServiceID{Namespace: s.Namespace, Name: s.Name},
+		Host: fmt.Sprintf("%s.%s.svc.%s", s.Name, s.Namespace, c.mesh.Domain),
+		Refs: []model.Ref{c.ref(snapshot.Key{Kind: "Service", Namespace: s.Namespace, Name: s.Name})},
+	}
+	if s.Spec.Type == corev1.ServiceTypeExternalName {
+		return // a DNS alias, nothing to serve
+	}
+	c.place(svc, s.Spec.ClusterIP)
+	backends := c.selected(s.Namespace, s.Spec.Selector)
+	for _, p := range s.Spec.Ports {
+		port := &model.Port{Number: uint16(p.Port), Protocol: serviceProtocol(p)}
+		c.back(svc, port, backends, func(i *instance) uint16 { return targetPort(i, p.TargetPort, port.Number) })
+	}
+}
+
+// place gives a service its virtual address and its names.
+func (c *compiler) place(svc *model.Service, clusterIP string) {
+	svc.VIP = c.snap.VIPs[svc.Host]
+	if ip, err := netip.ParseAddr(clusterIP); err == nil {
+		svc.VIP = ip
+	}
+	c.mesh.Services[svc.ID] = svc
+	c.byHost[svc.Host] = svc
+}
+
+// back adds a port with the instances that serve it.
+func (c *compiler) back(svc *model.Service, port *model.Port, backends []*instance, target func(*instance) uint16) {
+	svc.Ports = append(svc.Ports, port)
+	set := model.EndpointSet{Host: svc.Host, Port: port.Number}
+	for _, i := range backends {
+		number := target(i)
+		if number == 0 {
+			continue
+		}
+		c.backing[port] = append(c.backing[port], i)
+		c.addEndpoints(set, i, number)
+		if i.workload != nil {
+			c.listen(i.workload, number, port.Protocol, svc)
+		}
+	}
+	port.Identities = identities(c.backing[port])
+	port.MTLS = len(port.Identities) > 0 && !svc.External && c.speaksMTLS(c.backing[port], target)
+}
+
+// selected are the instances of a namespace with the labels; an empty selector selects none (Kubernetes: endpoints are then written by hand).
+func (c *compiler) selected(namespace string, selector map[string]string) []*instance {
+	if len(selector) == 0 {
+		return nil
+	}
+	var out []*instance
+	for _, i := range c.backends[namespace] {
+		if i.selectedBy(selector) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+func identities(is []*instance) []string {
+	var ids []string
+	for _, i := range is {
+		if i.identity != "" {
+			ids = append(ids, i.identity)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+func targetPort(i *instance, target intstr.IntOrString, service uint16) uint16 {
+	switch {
+	case target.Type == intstr.String && target.StrVal != "":
+		return i.ports[target.StrVal]
+	case target.IntVal > 0:
+		return uint16(target.IntVal)
+	}
+	return service
+}
+
+// serviceProtocol follows Istio: appProtocol, then the port name up to its first dash; anything else is TCP.
+func serviceProtocol(p corev1.ServicePort) model.Protocol {
+	if p.AppProtocol != nil {
+		return protocol(*p.AppProtocol)
+	}
+	name, _, _ := strings.Cut(p.Name, "-")
+	return protocol(name)
+}
+
+func protocol(s string) model.Protocol {
+	switch strings.ToLower(s) {
+	case "http", "http1", "http/1.1":
+		return model.HTTP
+	case "http2", "h2c", "kubernetes.io/h2c":
+		return model.HTTP2
+	case "grpc", "grpc-web":
+		return model.GRPC
+	case "https", "tls":
+		return model.TLS
+	}
+	return model.TCP
+}
+
+func (c *compiler) addServiceEntry(se *networking.ServiceEntry) {
+	key := snapshot.Key{Kind: "ServiceEntry", Namespace: se.Namespace, Name: se.Name}
+	if r := se.Spec.Resolution; r != istio.ServiceEntry_STATIC && r != istio.ServiceEntry_DNS && r != istio.ServiceEntry_DNS_ROUND_ROBIN {
+		c.find(key, "ISM0020", finding.Error, "spec.resolution", fmt.Sprintf("resolution %s is not supported yet; the entry is not served", r), "use STATIC or DNS")
+		return
+	}
+	for n, host := range se.Spec.Hosts {
+		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		field := fmt.Sprintf("spec.hosts[%d]", n)
+		if strings.HasPrefix(host, "*") {
+			c.find(key, "ISM0021", finding.Error, field, "wildcard host "+host+" is not supported yet; the host is not served", "list each host by name")
+			continue
+		}
+		if other := c.byHost[host]; other != nil {
+			c.find(key, "ISM0022", finding.Error, field, fmt.Sprintf("host %s is already served by %s; this one is ignored", host, other.Refs[0]), "remove one of them")
+			continue
+		}
+		c.addServiceEntryHost(se, key, host)
+	}
+}
+
+func (c *compiler) addServiceEntryHost(se *networking.ServiceEntry, key snapshot.Key, host string) {
+	svc := &model.Service{
+		ID: model.ServiceID{Namespace: se.Namespace, Name: host}, Host: host,
+		External: se.Spec.Location == istio.ServiceEntry_MESH_EXTERNAL,
+		DNS:      se.Spec.Resolution != istio.ServiceEntry_STATIC,
+		ExportTo: exportTo(se.Spec.ExportTo, se.Namespace),
+		Refs:     []model.Ref{c.ref(key)},
+	}
+	c.place(svc, "")
+	for n, a := range se.Spec.Addresses {
+		p, ok := parsePrefix(a)
+		if !ok {
+			c.find(key, "ISM0023", finding.Error, fmt.Sprintf("spec.addresses[%d]", n), fmt.Sprintf("%q is no IP address or CIDR", a), "write an address such as 192.0.2.10 or a range such as 192.0.2.0/24")
+			continue
+		}
+		svc.Prefixes = append(svc.Prefixes, p)
+	}
+	backends := c.entryBackends(se)
+	for _, p := range se.Spec.Ports {
+		port := &model.Port{Number: uint16(p.Number), Protocol: protocol(p.Protocol)}
+		c.back(svc, port, backends, func(i *instance) uint16 {
+			if n, ok := i.ports[p.Name]; ok {
+				return n
+			}
+			if p.TargetPort > 0 {
+				return uint16(p.TargetPort)
+			}
+			return port.Number
+		})
+		if svc.DNS && len(se.Spec.Endpoints) == 0 && se.Spec.WorkloadSelector == nil {
+			set := model.EndpointSet{Host: host, Port: port.Number}
+			c.mesh.Endpoints[set] = []model.Endpoint{{Host: host, Port: port.Number, Healthy: true, Weight: 1}}
+		}
+	}
+	if svc.DNS {
+		c.nameDNSEndpoints(se, svc)
+	}
+}
+
+// entryBackends are an entry's inline endpoints with an IP address, or the instances its selector selects.
+func (c *compiler) entryBackends(se *networking.ServiceEntry) []*instance {
+	if se.Spec.WorkloadSelector != nil {
+		return c.selected(se.Namespace, se.Spec.WorkloadSelector.Labels)
+	}
+	var out []*instance
+	for _, ep := range se.Spec.Endpoints {
+		if i := entryInstance(c.mesh.TrustDomain, se.Namespace, se.Name, ep); i != nil {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// nameDNSEndpoints adds an entry's endpoints that are host names.
+func (c *compiler) nameDNSEndpoints(se *networking.ServiceEntry, svc *model.Service) {
+	for _, ep := range se.Spec.Endpoints {
+		if _, err := netip.ParseAddr(ep.Address); err == nil {
+			continue
+		}
+		for n, p := range se.Spec.Ports {
+			number := svc.Ports[n].Number
+			if t, ok := ep.Ports[p.Name]; ok {
+				number = uint16(t)
+			}
+			set := model.EndpointSet{Host: svc.Host, Port: svc.Ports[n].Number}
+			c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Host: ep.Address, Port: number, Healthy: true, Weight: max(ep.Weight, 1)})
+		}
+	}
+}
+
+func workloadEntryInstance(td spiffe.TrustDomain, we *networking.WorkloadEntry) *instance {
+	return entryInstance(td, we.Namespace, we.Name, &we.Spec)
+}
+
+// entryInstance is nil for an entry whose address is no IP.
+func entryInstance(td spiffe.TrustDomain, namespace, name string, e *istio.WorkloadEntry) *instance {
+	addr, err := netip.ParseAddr(e.Address)
+	if err != nil {
+		return nil
+	}
+	i := &instance{
+		namespace: namespace, name: name, labels: e.Labels, addrs: []netip.Addr{addr}, weight: max(e.Weight, 1), ready: true,
+		ports: make(map[string]uint16, len(e.Ports)),
+	}
+	for k, p := range e.Ports {
+		i.ports[k] = uint16(p)
+	}
+	if e.ServiceAccount != "" {
+		if id, err := spiffe.Workload(td, namespace, e.ServiceAccount); err == nil {
+			i.identity = id.String()
+		}
+	}
+	return i
+}
+
+// exportTo turns Istio's list into namespaces; nil means every one.
+func exportTo(list []string, own string) []string {
+	if len(list) == 0 || slices.Contains(list, "*") {
+		return nil
+	}
+	out := []string{}
+	for _, v := range list {
+		switch v {
+		case ".":
+			out = append(out, own)
+		case "~":
+		default:
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func parsePrefix(s string) (netip.Prefix, bool) {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return p.Masked(), true
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	return netip.Prefix{}, false
+}

@@ -1,0 +1,65 @@
+package envoy
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
+	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
+	"google.golang.org/protobuf/proto"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+)
+
+// tag is one named value of a log entry; Value may hold Envoy's command operators.
+type tag struct{ name, value string }
+
+// certificateTags are what the log protocol itself does not carry (facts: observability §0.3).
+var certificateTags = []tag{{"fingerprint", "%DOWNSTREAM_PEER_FINGERPRINT_256%"}, {"not_after", "%DOWNSTREAM_PEER_CERT_V_END%"}}
+
+func httpLog(name string, filter *accesslogv3.AccessLogFilter, tags ...tag) *accesslogv3.AccessLog {
+	return accessLog(filter, &grpclogv3.HttpGrpcAccessLogConfig{
+		CommonConfig: logToAgent(name, tags), AdditionalRequestHeadersToLog: []string{callerHeader},
+	})
+}
+
+func tcpLog(name string, filter *accesslogv3.AccessLogFilter, tags ...tag) *accesslogv3.AccessLog {
+	return accessLog(filter, &grpclogv3.TcpGrpcAccessLogConfig{CommonConfig: logToAgent(name, tags)})
+}
+
+func accessLog(filter *accesslogv3.AccessLogFilter, config proto.Message) *accesslogv3.AccessLog {
+	return &accesslogv3.AccessLog{Name: "agent", Filter: filter, ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: anyOf(config)}}
+}
+
+func logToAgent(name string, tags []tag) *grpclogv3.CommonGrpcAccessLogConfig {
+	c := &grpclogv3.CommonGrpcAccessLogConfig{LogName: name, GrpcService: grpcToAgent(), TransportApiVersion: corev3.ApiVersion_V3}
+	for _, t := range tags {
+		c.CustomTags = append(c.CustomTags, &tracingv3.CustomTag{Tag: t.name, Type: &tracingv3.CustomTag_Value{Value: t.value}})
+	}
+	return c
+}
+
+// when keeps an entry only if a CEL expression holds.
+func when(expression string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslogv3.ExtensionFilter{
+		Name: "cel", ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: anyOf(&celv3.ExpressionFilter{Expression: expression})},
+	}}}
+}
+
+// handshakeRefusals logs failed TLS handshakes, which reach only the listener's log and carry no flag (facts: observability §0.5).
+func handshakeRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
+	return []*accesslogv3.AccessLog{tcpLog(name, when(`connection.transport_failure_reason != ""`), tags...)}
+}
+
+// refusals logs the requests that Envoy refused itself.
+func refusals(name string, tags ...tag) []*accesslogv3.AccessLog {
+	return []*accesslogv3.AccessLog{httpLog(name, when(`response.code == 403 || response.code == 400`), tags...)}
+}
+
+// workloadTag says at which workload of the node something was seen.
+func workloadTag(id string) tag { return tag{"workload", id} }
+
+var (
+	inboundLog  = agentapi.LogInbound
+	outboundLog = agentapi.LogOutbound
+)

@@ -1,0 +1,148 @@
+package envoy
+
+import (
+	"net/netip"
+	"strconv"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
+	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// Endpoints is one endpoint set as Envoy is told it.
+func Endpoints(set model.EndpointSet, eps []model.Endpoint) *Resource {
+	return newResource(EndpointType, SetName(set), assignment(SetName(set), eps), nil)
+}
+
+func assignment(name string, eps []model.Endpoint) *endpointv3.ClusterLoadAssignment {
+	a := &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	if len(eps) == 0 {
+		return a
+	}
+	l := &endpointv3.LocalityLbEndpoints{}
+	for _, e := range eps {
+		host := e.Host
+		if e.Addr.IsValid() {
+			host = e.Addr.String()
+		}
+		ep := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socket(host, e.Port)}}}
+		if !e.Healthy {
+			ep.HealthStatus = corev3.HealthStatus_UNHEALTHY
+		}
+		if e.Weight > 1 {
+			ep.LoadBalancingWeight = u32(e.Weight)
+		}
+		l.LbEndpoints = append(l.LbEndpoints, ep)
+	}
+	a.Endpoints = []*endpointv3.LocalityLbEndpoints{l}
+	return a
+}
+
+func socket(host string, port uint16) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: socketAddress(host, uint32(port))}}
+}
+
+func socketAddress(host string, port uint32) *corev3.SocketAddress {
+	return &corev3.SocketAddress{Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}
+}
+
+// marked is what every connection that Envoy makes carries, so that capture lets it pass (SOL_SOCKET 1, SO_MARK 36; socket(7)).
+func marked() []*corev3.SocketOption {
+	return []*corev3.SocketOption{{Level: 1, Name: 36, Value: &corev3.SocketOption_IntValue{IntValue: agentapi.SocketMark}, State: corev3.SocketOption_STATE_PREBIND}}
+}
+
+// dialFrom makes connections from a network namespace; an empty one is the proxy's own.
+func dialFrom(netns string) *corev3.BindConfig {
+	c := &corev3.BindConfig{SocketOptions: marked()}
+	if netns != "" {
+		c.SourceAddress = socketAddress("0.0.0.0", 0)
+		c.SourceAddress.NetworkNamespaceFilepath = netns
+	}
+	return c
+}
+
+// cluster begins a cluster that dials from a workload's namespace.
+func cluster(name, netns string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(netns),
+		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+			MaxConnections: u32(65536), MaxPendingRequests: u32(65536), MaxRequests: u32(65536),
+		}}},
+	}
+}
+
+// bySet makes it find its endpoints by a shared endpoint set.
+func bySet(c *clusterv3.Cluster, set model.EndpointSet) *clusterv3.Cluster {
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+	c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: overADS(), ServiceName: SetName(set)}
+	return c
+}
+
+// static makes it have fixed endpoints; host names among them are resolved.
+func static(c *clusterv3.Cluster, eps []model.Endpoint) *clusterv3.Cluster {
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+	for _, e := range eps {
+		if e.Host != "" {
+			c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+		}
+	}
+	c.LoadAssignment = assignment(c.Name, eps)
+	return c
+}
+
+// quickToEject takes a failing endpoint out at once, for clusters that have somewhere else to go.
+func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
+	c.OutlierDetection = &clusterv3.OutlierDetection{
+		Consecutive_5Xx: u32(3), Interval: millis(1000), BaseEjectionTime: millis(5000), MaxEjectionPercent: u32(100),
+		SplitExternalLocalOriginErrors: true, ConsecutiveLocalOriginFailure: u32(2), EnforcingConsecutiveLocalOriginFailure: u32(100),
+	}
+	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}}
+	return c
+}
+
+// aggregate tries clusters in their order of health.
+func aggregate(name string, clusters []string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name: name, ConnectTimeout: millis(2000), LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED,
+		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
+			Name: "envoy.clusters.aggregate", TypedConfig: anyOf(&aggregatev3.ClusterConfig{Clusters: clusters}),
+		}},
+	}
+}
+
+// speaking sets the HTTP version to the upstream: HTTP/2 where the service says so, else the caller's.
+func speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
+	o := &upstreamhttpv3.HttpProtocolOptions{}
+	if p == model.HTTP2 || p == model.GRPC {
+		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
+			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}},
+		}}
+	} else {
+		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+		}}
+	}
+	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(o)}
+	return c
+}
+
+// hostPort takes "host:port" apart; ok is false for anything else.
+func hostPort(s string) (model.Endpoint, bool) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return model.Endpoint{Addr: ap.Addr(), Port: ap.Port(), Healthy: true}, true
+	}
+	for i := len(s) - 1; i > 0; i-- {
+		if s[i] == ':' {
+			n, err := strconv.ParseUint(s[i+1:], 10, 16)
+			return model.Endpoint{Host: s[:i], Port: uint16(n), Healthy: true}, err == nil && n > 0
+		}
+	}
+	return model.Endpoint{}, false
+}

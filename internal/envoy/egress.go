@@ -1,0 +1,175 @@
+package envoy
+
+import (
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/sni"
+	"isthmus.dev/isthmus/internal/view"
+)
+
+// egress is what the mesh's own callers may reach at peers: one chain an import, for its list of callers only.
+func (b *builder) egress(g *view.GatewayView) {
+	l := boundary("egress", g.Inner, agentapi.FederationEgress, egressLog)
+	var refs []model.Ref
+	for _, i := range g.Imports {
+		if len(i.Callers) == 0 {
+			continue
+		}
+		l.FilterChains = append(l.FilterChains, b.importChain(g, i))
+		refs = append(refs, i.Ref)
+	}
+	for _, p := range g.Peers {
+		l.FilterChains = append(l.FilterChains, b.controlToPeer(g, p))
+		refs = append(refs, p.Ref)
+	}
+	for _, s := range g.Bootstraps {
+		if fc := b.bootstrap(g, s); fc != nil {
+			l.FilterChains = append(l.FilterChains, fc)
+		}
+	}
+	if len(l.FilterChains) > 0 {
+		b.add(ListenerType, l.Name, l, refs)
+	}
+}
+
+// importChain checks the local caller and calls the peer in the gateway's own name, asserting the caller's.
+func (b *builder) importChain(g *view.GatewayView, i *model.Import) *listenerv3.FilterChain {
+	host := egressSNI(i)
+	name := "import/" + SetName(model.EndpointSet{Host: i.Host, Port: i.Port})
+	td := b.view.TrustDomain.Name()
+	refs := []model.Ref{i.Ref}
+	for _, r := range i.Remotes {
+		refs = append(refs, r.Peer.Ref)
+	}
+	c := b.toPeers(g, name, i)
+	if !i.Protocol.IsHTTP() {
+		b.add(ClusterType, name, c, refs)
+		log := tcpLog(egressLog, nil, tagged(i.Remotes[0].Peer.Name, i.Name, host)...)
+		return chain(name, onSNI(host), serverTLS(g.Identity.String(), td, exactly(i.Callers...)),
+			tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log))
+	}
+	b.add(ClusterType, name, speaking(c, i.Protocol), refs)
+	b.add(RouteType, name, b.importRoutes(name, i), refs)
+	m := explained(httpManager(name, name, policyFilters(), nil), "the boundary of "+td)
+	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(i.Remotes[0].Peer.Name, i.Name, host)...))
+	return chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m))
+}
+
+// importRoutes assert the caller in one header that no client can set, and take off what names the inside.
+func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfiguration {
+	r := toCluster(name)
+	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: boolean(true)}
+	r.GetRoute().RetryPolicy = retrySafely()
+	callers := &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{i.Name: {
+		Principals:  each(exactly(i.Callers...), authenticated),
+		Permissions: []*rbacv3.Permission{andPermissions(nil)},
+	}}}
+	return &routev3.RouteConfiguration{
+		Name: name,
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name: i.Host, Domains: domains(model.HostNames(&model.Service{ID: i.ID, Host: i.Host}, b.view.Domain)), Routes: []*routev3.Route{r},
+		}},
+		RequestHeadersToAdd:    []*corev3.HeaderValueOption{overwrite(callerHeader, "%DOWNSTREAM_PEER_URI_SAN%")},
+		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: leaks,
+		TypedPerFilterConfig: policyConfig(nil, callers),
+	}
+}
+
+// toPeers is one cluster over all peers that serve an import: priority and weight as written, and for each peer's gateways
+// their own TLS: that peer's roots, its gateways' exact IDs, the name under which it exports.
+func (b *builder) toPeers(g *view.GatewayView, name string, i *model.Import) *clusterv3.Cluster {
+	c := quickToEject(cluster(name, ""))
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	for n, r := range i.Remotes {
+		key := r.SNI
+		c.TransportSocketMatches = append(c.TransportSocketMatches, &clusterv3.Cluster_TransportSocketMatch{
+			Name: key, Match: peerMetadata(key), TransportSocket: b.peerTLS(g, r.Peer, r.SNI),
+		})
+		l := &endpointv3.LocalityLbEndpoints{Priority: priority(i.Remotes, n)}
+		for _, a := range r.Peer.Addresses {
+			ep, ok := hostPort(a)
+			if !ok || r.Weight == 0 {
+				continue
+			}
+			if ep.Host != "" {
+				c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+			}
+			lb := assignment(name, []model.Endpoint{ep}).Endpoints[0].LbEndpoints[0]
+			lb.GetEndpoint().Hostname = r.SNI
+			lb.LoadBalancingWeight = u32(r.Weight)
+			lb.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.transport_socket_match": peerMetadata(key)}}
+			l.LbEndpoints = append(l.LbEndpoints, lb)
+		}
+		c.LoadAssignment.Endpoints = append(c.LoadAssignment.Endpoints, l)
+	}
+	return c
+}
+
+// priority numbers the distinct priorities from 0 without gaps, as Envoy wants them. Remotes are sorted by priority.
+func priority(rs []model.Remote, n int) uint32 {
+	var p uint32
+	for k := 1; k <= n; k++ {
+		if rs[k].Priority != rs[k-1].Priority {
+			p++
+		}
+	}
+	return p
+}
+
+func peerMetadata(key string) *structpb.Struct {
+	return &structpb.Struct{Fields: map[string]*structpb.Value{"peer": structpb.NewStringValue(key)}}
+}
+
+func (b *builder) peerTLS(g *view.GatewayView, p *model.Peer, name string) *corev3.TransportSocket {
+	return clientTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...), name, meshALPN)
+}
+
+// controlToPeer lets our control plane, and nobody else, speak to the peer's.
+func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
+	own, theirs := "control."+p.Name, sni.Control(p.KnownAs, p.TrustDomain.Name())
+	name := ingressName(p.Name, own)
+	c := static(cluster(name, ""), addresses(p.Addresses))
+	c.TransportSocket = b.peerTLS(g, p, theirs)
+	b.add(ClusterType, name, c, []model.Ref{p.Ref})
+	r := toCluster(name)
+	r.GetRoute().Timeout = millis(15_000)
+	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: theirs}
+	r.RequestHeadersToRemove = requestLeaks
+	m := inlineRoutes(httpManager(name, "", nil, nil), own, r)
+	return chain(name, onSNI(own), b.controlOnly(g), managerFilter(m))
+}
+
+// bootstrap carries our control plane's own TLS to a mesh that is not trusted yet, and to that one address only.
+func (b *builder) bootstrap(g *view.GatewayView, s model.Bootstrap) *listenerv3.FilterChain {
+	eps := addresses([]string{s.Address})
+	if len(eps) == 0 {
+		return nil
+	}
+	name := "bootstrap/" + s.ID
+	b.add(ClusterType, name, static(cluster(name, ""), eps), nil)
+	return chain(name, onSNI("bootstrap."+s.ID), b.controlOnly(g), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
+}
+
+func (b *builder) controlOnly(g *view.GatewayView) *corev3.TransportSocket {
+	return serverTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.Identity.String()))
+}
+
+func addresses(list []string) []model.Endpoint {
+	var out []model.Endpoint
+	for _, a := range list {
+		if ep, ok := hostPort(a); ok {
+			out = append(out, ep)
+		}
+	}
+	return out
+}

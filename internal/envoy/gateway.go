@@ -1,0 +1,102 @@
+package envoy
+
+import (
+	"fmt"
+	"net/netip"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/view"
+)
+
+// gateway makes the two guarded sides of a federation gateway: ingress for peers, egress for the mesh's own callers.
+// Neither has a catch-all chain: who asks for a name that is not offered to it cannot finish a handshake.
+func (b *builder) gateway(g *view.GatewayView) {
+	b.ingress(g)
+	b.egress(g)
+	if len(g.Control.Addresses) > 0 {
+		b.add(ClusterType, controlCluster, b.controlCluster(g), nil)
+	}
+}
+
+const controlCluster = "control"
+
+// boundary begins a gateway listener: every connection, admitted or refused, is logged with its chain ("<peer>/…").
+func boundary(name string, addr netip.Addr, port uint32, log string) *listenerv3.Listener {
+	return &listenerv3.Listener{
+		Name: name, Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: socketAddress(addr.String(), port)}},
+		ListenerFilters: []*listenerv3.ListenerFilter{tlsInspector()},
+		AccessLog:       []*accesslogv3.AccessLog{tcpLog(log, nil, append([]tag{{"chain", "%FILTER_CHAIN_NAME%"}}, certificateTags...)...)},
+	}
+}
+
+func onSNI(sni string) *listenerv3.FilterChainMatch {
+	return &listenerv3.FilterChainMatch{ServerNames: []string{sni}, TransportProtocol: "tls"}
+}
+
+// controlCluster reaches the control plane for what peers' control planes say.
+func (b *builder) controlCluster(g *view.GatewayView) *clusterv3.Cluster {
+	c := cluster(controlCluster, "")
+	var eps []model.Endpoint
+	for _, a := range g.Control.Addresses {
+		eps = append(eps, model.Endpoint{Addr: a.Addr(), Port: a.Port(), Healthy: true})
+	}
+	static(c, eps)
+	c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.Identity.String()), "", "http/1.1")
+	return c
+}
+
+// inlineRoutes are routes that never change while the chain lives.
+func inlineRoutes(m *hcmv3.HttpConnectionManager, host string, routes ...*routev3.Route) *hcmv3.HttpConnectionManager {
+	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
+		VirtualHosts: []*routev3.VirtualHost{{Name: host, Domains: []string{host}, Routes: routes}},
+	}}
+	return m
+}
+
+// overwrite sets a header, whatever the sender put there.
+func overwrite(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD}
+}
+
+// remove takes names away from overrideHeaders that a route itself sets.
+func without(list []string, names ...string) []string {
+	var out []string
+	for _, v := range list {
+		keep := true
+		for _, n := range names {
+			keep = keep && v != n
+		}
+		if keep {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// leaks are headers that would tell one mesh about the inside of the other.
+var leaks = []string{"server", "via", "x-powered-by", "x-envoy-upstream-service-time", "x-envoy-decorator-operation", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id"}
+
+// requestLeaks are what a request must not carry out of its mesh.
+var requestLeaks = append([]string{
+	"x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "forwarded", "x-real-ip", "via", "x-request-id",
+	"x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count",
+}, without(overrideHeaders, callerHeader)...)
+
+func tagged(peer, object, sni string) []tag {
+	return append([]tag{{"peer", peer}, {"object", object}, {"sni", sni}}, certificateTags...)
+}
+
+func ingressName(peer, sni string) string { return fmt.Sprintf("%s/%s", peer, sni) }
+
+var (
+	ingressLog = agentapi.LogIngress
+	egressLog  = agentapi.LogEgress
+)

@@ -1,0 +1,140 @@
+package envoy
+
+import (
+	"strings"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// The two policy filters, in the order in which Istio evaluates: DENY, then ALLOW. What they enforce stands in the route
+// configuration, so that a policy change drains no connection; what stands in the filter itself denies all.
+const (
+	denyFilter  = "deny"
+	allowFilter = "allow"
+)
+
+// overrideHeaders let a client claim another method, path or sender than the request line says. They are always removed.
+var overrideHeaders = []string{
+	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-forwarded-host",
+	callerHeader, "isthmus-peer", "isthmus-invite",
+}
+
+// httpManager is the hardened HTTP connection manager (facts: bad-input corpus): paths are normalised, escaped slashes,
+// underscores in header names and ambiguous framing are refused, ports and trailing dots are cut from the host.
+func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []*accesslogv3.AccessLog) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix:                   name,
+		RouteSpecifier:               &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: overADS()}},
+		HttpFilters:                  append(filters, routerFilter()),
+		NormalizePath:                boolean(true),
+		MergeSlashes:                 true,
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
+		StripPortMode:                &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
+		StripTrailingHostDot:         true,
+		CommonHttpProtocolOptions:    &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST},
+		ForwardClientCertDetails:     hcmv3.HttpConnectionManager_SANITIZE,
+		UseRemoteAddress:             boolean(true),
+		SkipXffAppend:                true,
+		GenerateRequestId:            boolean(false),
+		ServerHeaderTransformation:   hcmv3.HttpConnectionManager_PASS_THROUGH,
+		RequestHeadersTimeout:        millis(10_000),
+		AccessLog:                    log,
+	}
+}
+
+func routerFilter() *hcmv3.HttpFilter {
+	return httpFilter("router", anyOf(&routerv3.Router{SuppressEnvoyHeaders: true}))
+}
+
+func httpFilter(name string, config *anypb.Any) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
+}
+
+// policyFilters hold nothing but "deny all"; policyConfig replaces that per route configuration.
+func policyFilters() []*hcmv3.HttpFilter {
+	return []*hcmv3.HttpFilter{
+		httpFilter(denyFilter, anyOf(&httprbacv3.RBAC{})),
+		httpFilter(allowFilter, anyOf(&httprbacv3.RBAC{Rules: &rbacv3.RBAC{}})),
+	}
+}
+
+// policyConfig is what the two filters enforce under one route configuration.
+func policyConfig(deny, allow *rbacv3.RBAC) map[string]*anypb.Any {
+	if deny == nil {
+		deny = &rbacv3.RBAC{Action: rbacv3.RBAC_DENY}
+	}
+	if deny.Policies == nil {
+		deny.Policies = map[string]*rbacv3.Policy{}
+	}
+	deny.Policies[hygienePolicy] = pathHygiene
+	return map[string]*anypb.Any{
+		denyFilter:  anyOf(&httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Rules: deny}}),
+		allowFilter: anyOf(&httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Rules: allow}}),
+	}
+}
+
+const hygienePolicy = "isthmus/path-hygiene"
+
+// pathHygiene refuses what normalisation leaves ambiguous and servers read differently: path parameters, doubly escaped
+// and overlong characters.
+var pathHygiene = &rbacv3.Policy{
+	Principals: []*rbacv3.Principal{anyone()},
+	Permissions: each([]string{";", "%25", "%c0", "%c1"}, func(s string) *rbacv3.Permission {
+		return &rbacv3.Permission{Rule: &rbacv3.Permission_UrlPath{UrlPath: &matcherv3.PathMatcher{Rule: &matcherv3.PathMatcher_Path{
+			Path: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Contains{Contains: s}, IgnoreCase: true},
+		}}}}
+	}),
+}
+
+// explained puts a name before what Envoy says itself, so that a refusal says who refuses.
+func explained(m *hcmv3.HttpConnectionManager, who string) *hcmv3.HttpConnectionManager {
+	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%\n")}
+	return m
+}
+
+func bodyFormat(text string) *corev3.SubstitutionFormatString {
+	return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
+		TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: text}},
+	}}
+}
+
+func managerFilter(m *hcmv3.HttpConnectionManager) *listenerv3.Filter {
+	return networkFilter("http", anyOf(m))
+}
+
+func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}
+}
+
+// toCluster routes everything to one cluster; a request may take as long as it takes.
+func toCluster(cluster string) *routev3.Route {
+	return &routev3.Route{
+		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}, Timeout: millis(0)}},
+	}
+}
+
+// retrySafely retries only what the server has not begun.
+func retrySafely() *routev3.RetryPolicy {
+	return &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: u32(2)}
+}
+
+// domains lower-cases and keeps explicit names; "*" is never among them.
+func domains(hosts []string) []string {
+	out := make([]string, 0, len(hosts))
+	for _, h := range hosts {
+		if h = strings.ToLower(h); h != "" && !strings.Contains(h, "*") {
+			out = append(out, h)
+		}
+	}
+	return out
+}

@@ -1,0 +1,130 @@
+package envoy
+
+import (
+	"cmp"
+	"slices"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// inbound is what a workload accepts: one chain a port, and a refusal for everything else, plaintext included.
+func (b *builder) inbound(w *model.Workload) {
+	name := inboundListener(w)
+	l := b.listener(name, w.Netns, "0.0.0.0", agentapi.InboundPort, tlsInspector())
+	l.AccessLog = handshakeRefusals(inboundLog, workloadTag(w.ID.String()))
+	l.DefaultFilterChain = refusal(name+"/refused", "isthmus: "+w.ID.String()+" accepts only mutual TLS from inside its mesh, on the ports of its services; "+
+		"this connection to %DOWNSTREAM_LOCAL_ADDRESS% was refused. Call through the mesh, by the service's name.\n",
+		refusals(inboundLog, workloadTag(w.ID.String())))
+	refs := slices.Clone(w.Refs)
+	for _, in := range w.Inbound {
+		b.inboundPort(l, w, in)
+		refs = append(refs, in.Refs...)
+	}
+	b.add(ListenerType, name, l, refs)
+}
+
+func (b *builder) inboundPort(l *listenerv3.Listener, w *model.Workload, in model.Inbound) {
+	name := inboundName(w, in.Port)
+	if in.Mode != model.Disable {
+		match := onPort(in.Port, "tls")
+		if in.Mode == model.Permissive {
+			match.ApplicationProtocols = []string{meshALPN} // an application's own TLS passes below, as plaintext does
+		}
+		b.inboundChain(l, name, match, w, in, true)
+	}
+	if in.Mode != model.Strict {
+		b.inboundChain(l, name+"/plaintext", onPort(in.Port, ""), w, in, false)
+	}
+	c := cluster(name, w.Netns)
+	if in.Protocol.IsHTTP() {
+		speaking(c, in.Protocol)
+	}
+	b.add(ClusterType, name, static(c, localEndpoint(w, in.Port)), in.Refs)
+}
+
+func onPort(port uint16, transport string) *listenerv3.FilterChainMatch {
+	return &listenerv3.FilterChainMatch{DestinationPort: u32(uint32(port)), TransportProtocol: transport}
+}
+
+// localEndpoint is the workload itself, at its own address: what listens on loopback only is not exposed.
+func localEndpoint(w *model.Workload, port uint16) []model.Endpoint {
+	var out []model.Endpoint
+	for _, a := range w.Addrs {
+		out = append(out, model.Endpoint{Addr: a, Port: port, Healthy: true})
+	}
+	return out[:min(len(out), 1)]
+}
+
+func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *listenerv3.FilterChainMatch, w *model.Workload, in model.Inbound, mtls bool) {
+	td := b.view.TrustDomain.Name()
+	t := rbacTranslator{http: in.Protocol.IsHTTP(), trust: td, gateways: b.view.Gateways.IDs}
+	target := inboundName(w, in.Port)
+	if t.http {
+		m := explained(httpManager(name, name, policyFilters(), refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String())
+		fc := chain(name, match, nil, managerFilter(m))
+		if mtls {
+			fc.TransportSocket = serverTLS(w.Identity.String(), td, inDomain(td))
+		}
+		l.FilterChains = append(l.FilterChains, fc)
+		b.add(RouteType, name, inboundRoutes(name, target, in, t), append(policyRefs(in.Policies), in.Refs...))
+		return
+	}
+	fc := chain(name, match, nil)
+	mode := tcpproxyv3.UpstreamConnectMode_IMMEDIATE
+	complete := !mtls
+	if mtls {
+		sans, whole := t.admitted(in.Policies)
+		if len(sans) == 0 {
+			return // nobody may call: the refusal chain answers
+		}
+		complete = whole
+		fc.TransportSocket = serverTLS(w.Identity.String(), td, sans)
+		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
+	}
+	if !complete || !mtls {
+		// What the handshake cannot decide, Envoy decides on the first byte; the upstream must not speak before.
+		fc.Filters = append(fc.Filters, t.networkRBAC(name, in.Policies)...)
+		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA
+		if !mtls && len(fc.Filters) == 0 {
+			mode = tcpproxyv3.UpstreamConnectMode_IMMEDIATE
+		}
+	}
+	fc.Filters = append(fc.Filters, tcpProxy(name, target, mode))
+	l.FilterChains = append(l.FilterChains, fc)
+}
+
+func policyRefs(ps model.Policies) []model.Ref {
+	var out []model.Ref
+	for _, p := range append(slices.Clone(ps.Deny), ps.Allow...) {
+		out = append(out, p.Ref)
+	}
+	return out
+}
+
+func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *routev3.RouteConfiguration {
+	rc := &routev3.RouteConfiguration{
+		Name: name, RequestHeadersToRemove: overrideHeaders,
+		TypedPerFilterConfig: policyConfig(t.deny(in.Policies), t.allow(in.Policies)),
+	}
+	if hosts := domains(in.Hosts); len(hosts) > 0 {
+		rc.VirtualHosts = []*routev3.VirtualHost{{Name: cmp.Or(hosts[0], name), Domains: hosts, Routes: []*routev3.Route{toCluster(target)}}}
+	}
+	return rc
+}
+
+func (t rbacTranslator) networkRBAC(name string, ps model.Policies) []*listenerv3.Filter {
+	var out []*listenerv3.Filter
+	if deny := t.deny(ps); deny != nil {
+		out = append(out, networkFilter(denyFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/deny", Rules: deny})))
+	}
+	if allow := t.allow(ps); allow != nil {
+		out = append(out, networkFilter(allowFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/allow", Rules: allow})))
+	}
+	return out
+}

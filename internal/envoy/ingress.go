@@ -1,0 +1,132 @@
+package envoy
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/sni"
+	"isthmus.dev/isthmus/internal/view"
+)
+
+// ingress is what peers may reach: one chain per (peer, name), with that peer's roots and its gateways' exact IDs only.
+func (b *builder) ingress(g *view.GatewayView) {
+	l := boundary("ingress", g.Outer, agentapi.FederationPort, ingressLog)
+	var refs []model.Ref
+	for _, e := range g.Exports {
+		l.FilterChains = append(l.FilterChains, b.exportChain(g, e))
+		refs = append(refs, e.Ref, e.Peer.Ref)
+	}
+	for _, p := range g.Peers {
+		l.FilterChains = append(l.FilterChains, b.peerControl(g, p))
+		refs = append(refs, p.Ref)
+	}
+	for _, i := range g.Invites {
+		l.FilterChains = append(l.FilterChains, b.invitation(g, i))
+	}
+	if len(l.FilterChains) > 0 {
+		b.add(ListenerType, l.Name, l, refs)
+	}
+}
+
+// exportChain admits one peer to one exported service, and makes the call anew inside the mesh.
+func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.FilterChain {
+	name := ingressName(e.Peer.Name, e.SNI)
+	tls := serverTLS(g.Identity.String(), e.Peer.TrustDomain.Name(), exactly(e.Peer.GatewayIDs...))
+	c := bySet(cluster(name, ""), model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number})
+	if e.Port.MTLS {
+		c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(e.Port.Identities...), "", meshALPN)
+	}
+	refs := append([]model.Ref{e.Ref, e.Peer.Ref}, e.Service.Refs...)
+	if !e.Port.Protocol.IsHTTP() {
+		b.add(ClusterType, name, c, refs)
+		log := tcpLog(ingressLog, nil, tagged(e.Peer.Name, e.Name, e.SNI)...)
+		return chain(name, onSNI(e.SNI), tls, tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log))
+	}
+	b.add(ClusterType, name, speaking(c, e.Port.Protocol), refs)
+	b.add(RouteType, name, exportRoutes(name, e), refs)
+	m := explained(httpManager(name, name, policyFilters(), nil), "the boundary of "+b.view.TrustDomain.Name())
+	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(e.Peer.Name, e.Name, e.SNI)...))
+	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
+}
+
+// exportRoutes rename: outside the alias, inside the service; what names the inside of either mesh is taken off.
+func exportRoutes(name string, e *model.Export) *routev3.RouteConfiguration {
+	r := toCluster(name)
+	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: e.Service.Host}
+	return &routev3.RouteConfiguration{
+		Name: name, VirtualHosts: []*routev3.VirtualHost{{Name: e.SNI, Domains: []string{e.SNI}, Routes: []*routev3.Route{r}}},
+		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: leaks,
+		TypedPerFilterConfig: policyConfig(nil, exportPolicy(e)),
+	}
+}
+
+// exportPolicy: the asserted caller lies in the peer's trust domain, always, and one rule matches.
+func exportPolicy(e *model.Export) *rbacv3.RBAC {
+	t := rbacTranslator{http: true}
+	out := &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{}}
+	inPeer := &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: &routev3.HeaderMatcher{
+		Name: callerHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{
+			StringMatch: regex("spiffe://" + quote(e.Peer.TrustDomain.Name()) + "/ns/[^/,]+/sa/[^/,]+"),
+		},
+	}}}
+	for n, r := range e.Rules {
+		principals := []*rbacv3.Principal{inPeer}
+		if len(r.Callers) > 0 {
+			principals = append(principals, orPrincipals(each(r.Callers, func(m model.Match) *rbacv3.Principal {
+				return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: header(callerHeader, m, false)}}
+			})))
+		}
+		methods := each(r.Methods, func(m string) model.Match { return model.Match{Value: m} })
+		out.Policies[policyName(e.Name, n)] = &rbacv3.Policy{
+			Principals:  []*rbacv3.Principal{andPrincipals(principals)},
+			Permissions: []*rbacv3.Permission{andPermissions(t.operation(model.Operation{Methods: methods, Paths: r.Paths}))},
+		}
+	}
+	return out
+}
+
+// peerControl carries what the peer's control plane says to ours: its roots are asked for, its catalogue pushed. Nothing else.
+func (b *builder) peerControl(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
+	host := sni.Control(p.Name, b.view.TrustDomain.Name())
+	name := ingressName(p.Name, host)
+	m := inlineRoutes(httpManager(name, "", nil, nil), host,
+		only("GET", "/v1/bundle", overwrite("isthmus-peer", p.Name)), only("POST", "/v1/catalogue", overwrite("isthmus-peer", p.Name)))
+	tls := serverTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...))
+	return chain(name, onSNI(host), tls, managerFilter(m))
+}
+
+// invitation lets a mesh that knows only our root's fingerprint finish a handshake, at a name that only the invited know.
+func (b *builder) invitation(g *view.GatewayView, i model.Invite) *listenerv3.FilterChain {
+	host := sni.Invite(i.ID, b.view.TrustDomain.Name())
+	name := ingressName("invite", i.ID)
+	m := inlineRoutes(httpManager(name, "", nil, nil), host, only("POST", "/v1/peering", overwrite("isthmus-invite", i.ID)))
+	tls := tlsSocket(&tlsv3.DownstreamTlsContext{
+		DisableStatefulSessionResumption: true,
+		SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
+		CommonTlsContext: &tlsv3.CommonTlsContext{
+			TlsParams:                      tls13(),
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{fromAgent(g.Identity.String() + agentapi.WithRootSuffix)},
+		},
+	})
+	return chain(name, onSNI(host), tls, managerFilter(m))
+}
+
+// only passes one method and path to the control plane, with a header that says who asks.
+func only(method, path string, who *corev3.HeaderValueOption) *routev3.Route {
+	r := toCluster(controlCluster)
+	r.Match = &routev3.RouteMatch{
+		PathSpecifier: &routev3.RouteMatch_Path{Path: path},
+		Headers:       []*routev3.HeaderMatcher{header(":method", model.Match{Value: method}, false)},
+	}
+	r.GetRoute().Timeout = millis(15_000)
+	r.RequestHeadersToAdd = []*corev3.HeaderValueOption{who}
+	r.RequestHeadersToRemove = without(requestLeaks, who.Header.Key)
+	r.ResponseHeadersToRemove = leaks
+	return r
+}

@@ -1,0 +1,28 @@
+package envoy
+
+import (
+	"fmt"
+	"strconv"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+)
+
+func bundleName(td string) string { return agentapi.BundleSecretPrefix + td }
+
+// SetName is the name of an endpoint set on the wire: "host:port".
+func SetName(s model.EndpointSet) string { return s.Host + ":" + strconv.Itoa(int(s.Port)) }
+
+func outboundListener(w *model.Workload) string { return "outbound/" + w.ID.String() }
+
+func inboundListener(w *model.Workload) string { return "inbound/" + w.ID.String() }
+
+// outboundName names the chain and the cluster of one workload's destination.
+func outboundName(w *model.Workload, o model.Outbound) string {
+	return fmt.Sprintf("%s>%s:%d", w.ID, o.Service.Host, o.Port.Number)
+}
+
+func inboundName(w *model.Workload, port uint16) string { return fmt.Sprintf("%s:%d", w.ID, port) }
+
+// egressSNI is what a local caller of an import says to its own gateway.
+func egressSNI(i *model.Import) string { return fmt.Sprintf("p%d.%s", i.Port, i.Host) }

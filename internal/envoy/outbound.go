@@ -1,0 +1,200 @@
+package envoy
+
+import (
+	"net/netip"
+	"slices"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// outbound is what a workload may call: one chain and one cluster a destination, and a refusal that says why for the rest.
+func (b *builder) outbound(w *model.Workload) {
+	name := outboundListener(w)
+	l := b.listener(name, w.Netns, "127.0.0.1", agentapi.OutboundPort)
+	l.DefaultFilterChain = b.unlisted(w, name)
+	var refs []model.Ref
+	for _, o := range w.Outbound {
+		b.destination(l, w, o)
+		refs = append(refs, o.By...)
+	}
+	b.add(ListenerType, name, l, refs)
+}
+
+// unlisted refuses, and tells nobody whether the destination exists.
+func (b *builder) unlisted(w *model.Workload, name string) *listenerv3.FilterChain {
+	if b.view.AllowAny {
+		passthrough := w.ID.String() + ">any"
+		c := cluster(passthrough, w.Netns)
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
+		c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
+		b.add(ClusterType, passthrough, c, nil)
+		return chain(passthrough, nil, nil, tcpProxy(passthrough, passthrough, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))
+	}
+	return refusal(name+"/refused", "isthmus: "+w.ID.String()+" ("+w.Identity.String()+") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: "+
+		"no service that lists this workload as a caller answers there. If it should, its owner must allow the caller "+
+		"(AuthorizationPolicy, FederatedImport callers) or list the address (ServiceEntry); see isthmus access.\n",
+		refusals(outboundLog, workloadTag(w.ID.String())))
+}
+
+// targets of a destination: clusters with weights; several with failover hang under one aggregate.
+type target struct {
+	cluster string
+	weight  uint32
+}
+
+func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model.Outbound) {
+	match := toService(o)
+	if match == nil {
+		return // without an address nothing can be meant for it
+	}
+	name := outboundName(w, o)
+	refs := append(slices.Clone(o.By), o.Service.Refs...)
+	ts := b.targets(w, o, name, refs)
+	if len(ts) == 0 {
+		return
+	}
+	needsHTTP := o.Port.Protocol.IsHTTP() && o.Import != nil && o.Import.Local != nil && len(o.Import.Remotes) > 0
+	if needsHTTP {
+		m := explained(httpManager(name, name, nil, refusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host)
+		l.FilterChains = append(l.FilterChains, chain(name, match, nil, managerFilter(m)))
+		b.add(RouteType, name, outboundRoutes(name, o, w, b.view.Domain, ts), refs)
+		return
+	}
+	l.FilterChains = append(l.FilterChains, chain(name, match, nil, weightedTCP(name, ts)))
+}
+
+func weightedTCP(name string, ts []target) *listenerv3.Filter {
+	if len(ts) == 1 {
+		return tcpProxy(name, ts[0].cluster, tcpproxyv3.UpstreamConnectMode_IMMEDIATE)
+	}
+	p := &tcpproxyv3.TcpProxy{StatPrefix: name, MaxConnectAttempts: u32(3), IdleTimeout: millis(0)}
+	wc := &tcpproxyv3.TcpProxy_WeightedCluster{}
+	for _, t := range ts {
+		wc.Clusters = append(wc.Clusters, &tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{Name: t.cluster, Weight: t.weight})
+	}
+	p.ClusterSpecifier = &tcpproxyv3.TcpProxy_WeightedClusters{WeightedClusters: wc}
+	return networkFilter("tcp", anyOf(p))
+}
+
+func outboundRoutes(name string, o model.Outbound, w *model.Workload, domain string, ts []target) *routev3.RouteConfiguration {
+	r := toCluster(ts[0].cluster)
+	action := r.GetRoute()
+	action.RetryPolicy = retrySafely()
+	if len(ts) > 1 {
+		wc := &routev3.WeightedCluster{}
+		for _, t := range ts {
+			wc.Clusters = append(wc.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: t.cluster, Weight: u32(t.weight)})
+		}
+		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: wc}
+	}
+	return &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{{
+		Name: o.Service.Host, Domains: domains(model.HostNames(o.Service, domain)), Routes: []*routev3.Route{r},
+	}}}
+}
+
+// toService matches the addresses of a service; nil when it has none.
+func toService(o model.Outbound) *listenerv3.FilterChainMatch {
+	m := &listenerv3.FilterChainMatch{DestinationPort: u32(uint32(o.Port.Number))}
+	if o.Service.VIP.IsValid() {
+		m.PrefixRanges = append(m.PrefixRanges, cidr(netip.PrefixFrom(o.Service.VIP, o.Service.VIP.BitLen())))
+	}
+	for _, p := range o.Service.Prefixes {
+		m.PrefixRanges = append(m.PrefixRanges, cidr(p))
+	}
+	if len(m.PrefixRanges) == 0 {
+		return nil
+	}
+	return m
+}
+
+// targets makes the clusters of a destination: the service's own endpoints, the mesh's gateways for what peers serve, or both.
+func (b *builder) targets(w *model.Workload, o model.Outbound, name string, refs []model.Ref) []target {
+	if o.Import == nil {
+		b.add(ClusterType, name, b.toEndpoints(name, w, o), refs)
+		return []target{{name, 1}}
+	}
+	remote, local := name+"/peers", name+"/local"
+	hasRemote, hasLocal := len(o.Import.Remotes) > 0, o.Import.Local != nil
+	if hasRemote {
+		c := b.toGateways(remote, w, o)
+		if hasLocal {
+			quickToEject(c)
+		}
+		b.add(ClusterType, remote, c, refs)
+	}
+	if hasLocal {
+		c := b.toEndpoints(local, w, o)
+		if hasRemote {
+			quickToEject(c)
+		}
+		b.add(ClusterType, local, c, refs)
+	}
+	switch {
+	case !hasLocal && !hasRemote:
+		return nil
+	case !hasLocal:
+		return []target{{remote, 1}}
+	case !hasRemote:
+		return []target{{local, 1}}
+	}
+	return b.mixed(o.Import, name, local, remote, refs)
+}
+
+// mixed shares between local endpoints and peers by weight at equal priority, else lets the one stand in for the other.
+func (b *builder) mixed(i *model.Import, name, local, remote string, refs []model.Ref) []target {
+	first := i.Remotes[0].Priority
+	if i.Local.Priority == first {
+		var weight uint32
+		for _, r := range i.Remotes {
+			if r.Priority == first {
+				weight += r.Weight
+			}
+		}
+		return []target{{local, i.Local.Weight}, {remote, weight}}
+	}
+	order := []string{local, remote}
+	if i.Local.Priority > first {
+		order = []string{remote, local}
+	}
+	b.add(ClusterType, name, aggregate(name, order), refs)
+	return []target{{name, 1}}
+}
+
+// toEndpoints reaches the service's own endpoints.
+func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
+	c := cluster(name, w.Netns)
+	set := model.EndpointSet{Host: o.Service.Host, Port: o.Port.Number}
+	if o.Service.DNS {
+		static(c, b.view.DNSEndpoints[set])
+	} else {
+		bySet(c, set)
+	}
+	if o.Port.MTLS {
+		c.TransportSocket = b.meshTLS(w, o.Port.Identities, "")
+	}
+	if o.Port.Protocol.IsHTTP() && o.Import != nil {
+		speaking(c, o.Port.Protocol)
+	}
+	return c
+}
+
+// toGateways reaches the mesh's own gateways, which carry the call to the peers.
+func (b *builder) toGateways(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
+	c := bySet(cluster(name, w.Netns), b.view.Gateways.Set)
+	c.TransportSocket = b.meshTLS(w, b.view.Gateways.IDs, egressSNI(o.Import))
+	if o.Port.Protocol.IsHTTP() {
+		speaking(c, o.Port.Protocol)
+	}
+	return c
+}
+
+func (b *builder) meshTLS(w *model.Workload, servers []string, sni string) *corev3.TransportSocket {
+	return clientTLS(w.Identity.String(), b.view.TrustDomain.Name(), exactly(servers...), sni, meshALPN)
+}

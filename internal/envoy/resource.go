@@ -1,0 +1,108 @@
+// Package envoy turns a proxy's view into Envoy resources. It is pure and deterministic: equal views give equal bytes,
+// so that a resource's version is the hash of its content and a proxy that has it is never sent it again.
+package envoy
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/view"
+)
+
+// The resource types, in the order in which Envoy should learn of additions (make before break).
+const (
+	ClusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	EndpointType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	SecretType   = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+	ListenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	RouteType    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+)
+
+// Types is that order.
+var Types = []string{ClusterType, EndpointType, SecretType, ListenerType, RouteType}
+
+// Resource is one Envoy resource, marshalled.
+type Resource struct {
+	Type    string
+	Name    string
+	Version string // hash of Body
+	Body    []byte
+	Refs    []model.Ref // the objects it comes from
+}
+
+// Resources of one proxy by type, each sorted by name. Endpoint sets are named, not held: they are shared by all proxies.
+type Resources struct {
+	ByType map[string][]*Resource
+	Sets   []model.EndpointSet
+}
+
+// Build makes what one proxy is told.
+func Build(v *view.View) *Resources {
+	b := &builder{view: v, out: map[string][]*Resource{}}
+	for td, roots := range v.Roots {
+		if len(roots) == 0 {
+			continue // a validation context that never comes validates nobody
+		}
+		b.add(SecretType, bundleName(td), bundleSecret(td, roots), nil)
+	}
+	for _, w := range v.Workloads {
+		b.workload(w)
+	}
+	if v.Gateway != nil {
+		b.gateway(v.Gateway)
+	}
+	for _, rs := range b.out {
+		slices.SortFunc(rs, func(a, b *Resource) int { return strings.Compare(a.Name, b.Name) })
+	}
+	return &Resources{ByType: b.out, Sets: v.Sets}
+}
+
+type builder struct {
+	view *view.View
+	out  map[string][]*Resource
+}
+
+func (b *builder) add(typ, name string, m proto.Message, refs []model.Ref) {
+	b.out[typ] = append(b.out[typ], newResource(typ, name, m, refs))
+}
+
+func newResource(typ, name string, m proto.Message, refs []model.Ref) *Resource {
+	body := marshal(m)
+	refs = slices.Clone(refs)
+	slices.Sort(refs)
+	return &Resource{Type: typ, Name: name, Version: hash(body), Body: body, Refs: slices.Compact(refs)}
+}
+
+// hash is 64 bits of SHA-256: enough to tell versions of one resource apart.
+func hash(body []byte) string {
+	sum := sha256.Sum256(body)
+	return base64.RawURLEncoding.EncodeToString(sum[:8])
+}
+
+func marshal(m proto.Message) []byte {
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic("marshal of a message made here: " + err.Error()) // only invalid UTF-8 can fail, and every input is checked
+	}
+	return body
+}
+
+func anyOf(m proto.Message) *anypb.Any {
+	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: marshal(m)}
+}
+
+func u32(v uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(v) }
+
+func boolean(v bool) *wrapperspb.BoolValue { return wrapperspb.Bool(v) }
+
+func millis(n int64) *durationpb.Duration {
+	return &durationpb.Duration{Seconds: n / 1000, Nanos: int32(n%1000) * 1e6}
+}

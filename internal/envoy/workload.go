@@ -1,0 +1,76 @@
+package envoy
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	origdstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/proto"
+
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// workload makes the two listeners of one workload, bound inside its network namespace, and what they lead to.
+func (b *builder) workload(w *model.Workload) {
+	b.inbound(w)
+	b.outbound(w)
+}
+
+// listener in a workload's namespace, that finds out where the connection was going before capture redirected it.
+func (b *builder) listener(name, netns, address string, port uint32, more ...*listenerv3.ListenerFilter) *listenerv3.Listener {
+	a := socketAddress(address, port)
+	a.NetworkNamespaceFilepath = netns
+	return &listenerv3.Listener{
+		Name:            name,
+		Address:         &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: a}},
+		ListenerFilters: append([]*listenerv3.ListenerFilter{listenerFilter("original_dst", &origdstv3.OriginalDst{})}, more...),
+	}
+}
+
+func listenerFilter(name string, config proto.Message) *listenerv3.ListenerFilter {
+	return &listenerv3.ListenerFilter{Name: name, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: anyOf(config)}}
+}
+
+func tlsInspector() *listenerv3.ListenerFilter {
+	return listenerFilter("tls_inspector", &tlsinspectorv3.TlsInspector{})
+}
+
+// refusal answers every request with 403 and the reason; anything that is not HTTP is closed at once.
+func refusal(name, text string, log []*accesslogv3.AccessLog) *listenerv3.FilterChain {
+	m := httpManager(name, "", nil, log)
+	m.RequestHeadersTimeout = millis(2000)
+	m.CommonHttpProtocolOptions.IdleTimeout = millis(2000)
+	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name: name, Domains: []string{"*"}, // every name is refused alike
+			Routes: []*routev3.Route{{
+				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+				Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
+					Status: 403, BodyFormat: bodyFormat(text),
+				}},
+			}},
+		}},
+	}}
+	return &listenerv3.FilterChain{Name: name, Filters: []*listenerv3.Filter{managerFilter(m)}}
+}
+
+// tcpProxy passes bytes on. Behind TLS the upstream is called only once the handshake has admitted the caller: a refused one
+// sees not a byte, not even of a server that speaks first (facts: observability §0.1).
+func tcpProxy(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log ...*accesslogv3.AccessLog) *listenerv3.Filter {
+	p := &tcpproxyv3.TcpProxy{
+		StatPrefix: name, ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
+		UpstreamConnectMode: connect, MaxConnectAttempts: u32(3), IdleTimeout: millis(0), AccessLog: log,
+	}
+	if connect != tcpproxyv3.UpstreamConnectMode_IMMEDIATE {
+		p.MaxEarlyDataBytes = u32(64 << 10)
+	}
+	return networkFilter("tcp", anyOf(p))
+}
+
+func chain(name string, match *listenerv3.FilterChainMatch, tls *corev3.TransportSocket, filters ...*listenerv3.Filter) *listenerv3.FilterChain {
+	return &listenerv3.FilterChain{Name: name, FilterChainMatch: match, TransportSocket: tls, Filters: filters}
+}

@@ -1,0 +1,20 @@
+// Package sni names what one mesh asks of another in a TLS handshake. A gateway answers to these names and no others.
+package sni
+
+import "strings"
+
+// Export is what a consumer asks for: "<alias>.<namespace>.<consumer>.fed.<exporter's trust domain>".
+// Consumer is the name by which the exporter knows the consumer.
+func Export(alias, namespace, consumer, exporterDomain string) string {
+	return strings.Join([]string{alias, namespace, consumer, "fed", exporterDomain}, ".")
+}
+
+// Control is what a consumer's control plane asks of the exporter's.
+func Control(consumer, exporterDomain string) string {
+	return strings.Join([]string{"control", consumer, "fed", exporterDomain}, ".")
+}
+
+// Invite is what an accepting mesh asks of the inviter's gateway.
+func Invite(id, inviterDomain string) string {
+	return strings.Join([]string{id, "invite", "fed", inviterDomain}, ".")
+}
