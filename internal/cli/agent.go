@@ -24,7 +24,7 @@ func (a *app) gatewayCmd() *cobra.Command {
 }
 
 func (a *app) agentCmd(cmd *cobra.Command, role snapshot.Role) *cobra.Command {
-	agent := Agent{Role: role, In: a.In}
+	agent := Agent{Role: role}
 	log := config.Default().Log
 	level := log.Level.String()
 	cmd.Args = noArgs
@@ -42,6 +42,9 @@ func (a *app) agentCmd(cmd *cobra.Command, role snapshot.Role) *cobra.Command {
 		}
 		if log.Format != "text" && log.Format != "json" {
 			return usage(cmd, "--log-format: %q is neither text nor json", log.Format)
+		}
+		if agent.TokenFile == "-" {
+			agent.TokenFile = "/dev/stdin"
 		}
 		return a.verbs.Agent(cmd.Context(), agent, logger(a.Err, log))
 	}

@@ -30,7 +30,7 @@ type World struct {
 type Verbs struct {
 	Control func(ctx context.Context, settings config.Control, log *slog.Logger) error
 	Agent   func(ctx context.Context, a Agent, log *slog.Logger) error
-	Render  func(dir string, nodes []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error)
+	Render  func(dir string, nodeSettings []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error)
 	Demo    func() *cobra.Command
 }
 
@@ -38,8 +38,7 @@ type Verbs struct {
 type Agent struct {
 	Role      snapshot.Role
 	Settings  string // file
-	TokenFile string // "-" for standard input, empty for none
-	In        io.Reader
+	TokenFile string // empty for none
 }
 
 // app is one run of the command line.

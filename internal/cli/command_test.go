@@ -102,7 +102,6 @@ func TestUsage(t *testing.T) {
 		"token create --node a --role x":   `--role: "x" is neither node nor gateway`,
 		"peer invite a --ttl 16m":          "--ttl: 16m0s is not between 1s and 15m",
 		"peer invite a b":                  "takes one argument",
-		"peer accept":                      "the token is missing",
 		"peer accept isthmus-peer-v1.abc":  "can be read by every user of this machine",
 		"peer manifest --as a":             "--as and --known-as are both needed",
 		"admin cert ada":                   "--out is missing",
@@ -189,7 +188,7 @@ func TestPeerAccept(t *testing.T) {
 	if err := os.WriteFile(file, []byte("TOKEN\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"-"}, {"--token-file", "-"}, {"--token-file", file}} {
+	for _, args := range [][]string{{}, {"-"}, {"--token-file", "-"}, {"--token-file", file}} {
 		f.asked = nil
 		got := run(t, " TOKEN\n", append([]string{"peer", "accept", "--socket", socket, "--name", "c"}, args...)...)
 		expect(t, got, 0)
@@ -209,6 +208,7 @@ Nothing crosses yet: it takes a FederatedExport there and a FederatedImport here
 	}
 	expect(t, run(t, "two words\n", "peer", "accept", "-"), 65, "holds no token")
 	expect(t, run(t, "", "peer", "accept", "-"), 65, "holds no token")
+	expect(t, runAs(t, World{Terminal: true}, Verbs{}, "peer", "accept"), 64, "the token is missing")
 	expect(t, run(t, "", "peer", "accept", "--token-file", file+"x"), 65, "no such file")
 	expect(t, run(t, "", "peer", "accept", "--token-file", file, "-"), 64, "not both")
 }
@@ -266,7 +266,7 @@ func TestAgentVerbs(t *testing.T) {
 	var got Agent
 	v := Verbs{Agent: func(_ context.Context, a Agent, _ *slog.Logger) error { got = a; return nil }}
 	expect(t, runAs(t, World{}, v, "gateway", "--config", "g.yaml", "--token-file", "-"), 0)
-	if got.Role != snapshot.RoleGateway || got.Settings != "g.yaml" || got.TokenFile != "-" {
+	if got.Role != snapshot.RoleGateway || got.Settings != "g.yaml" || got.TokenFile != "/dev/stdin" {
 		t.Errorf("agent: %+v", got)
 	}
 }

@@ -33,6 +33,11 @@ func usage(cmd *cobra.Command, format string, args ...any) *Error {
 	return &Error{Code: exitUsage, Text: fmt.Sprintf(format, args...), Next: cmd.CommandPath() + " --help"}
 }
 
+// BadInput is for verbs that refuse a file.
+func BadInput(next string, err error) *Error {
+	return &Error{Code: exitInput, Text: err.Error(), Next: next}
+}
+
 func badInput(next, format string, args ...any) *Error {
 	return &Error{Code: exitInput, Text: fmt.Sprintf(format, args...), Next: next}
 }

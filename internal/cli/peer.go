@@ -80,18 +80,17 @@ func (a *app) peerAcceptCmd() *cobra.Command {
 		Long: `Consent to a peering: accept another mesh's invitation. The token comes from a file or from standard input, never from
 the command line, where every user of the machine could read it.`,
 		Example: `  isthmus peer accept --token-file invitation
-  isthmus peer accept - < invitation`,
+  isthmus peer accept < invitation`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
-			case len(args) == 1 && args[0] == "-" && file == "":
-				file = "-"
-				return nil
-			case len(args) > 0 && file == "":
+			case len(args) > 1, len(args) == 1 && args[0] != "-":
 				return usage(cmd, "a token on the command line can be read by every user of this machine: give --token-file FILE, or - for standard input (and ask for a new invitation if that was the token)")
-			case len(args) > 0:
+			case len(args) == 1 && file != "":
 				return usage(cmd, "give either --token-file or -, not both")
-			case file == "":
+			case len(args) == 0 && file == "" && a.Terminal:
 				return usage(cmd, "the token is missing: give --token-file FILE, or - for standard input")
+			case file == "":
+				file = "-"
 			}
 			return nil
 		},
