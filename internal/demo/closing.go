@@ -1,0 +1,50 @@
+package demo
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+// closingText says what to try while the demo is up: lines to copy into another terminal.
+func closingText(o Options) string {
+	f := files{o.RunDir}
+	self := o.Isthmus
+	at := func(line string) string { return self + " demo exec " + line }
+	if o.RunDir != DefaultRunDir || o.Prefix != DefaultPrefix {
+		at = func(line string) string {
+			return fmt.Sprintf("%s demo --run-dir %s --prefix %s exec %s", self, o.RunDir, o.Prefix, line)
+		}
+	}
+	var b strings.Builder
+	b.WriteString("\nBoth meshes are up. In another terminal:\n")
+	section := func(title string, lines ...string) {
+		fmt.Fprintf(&b, "\n  %s\n", title)
+		for _, l := range lines {
+			fmt.Fprintf(&b, "    %s\n", l)
+		}
+	}
+	ask := func(mesh, line string) string { return self + " " + line + " --socket " + f.socket(mesh) }
+	if !o.Tour {
+		section("Nothing crosses between the two yet. Let them meet:",
+			ask("cards", "peer invite retail")+" > /tmp/invitation",
+			ask("retail", "peer accept --name cards")+" < /tmp/invitation",
+			"cp "+filepath.Join(f.federation("cards"), "export-payments.yaml")+" "+f.config("cards"),
+			"cp "+filepath.Join(f.federation("retail"), "import-payments.yaml")+" "+f.config("retail"))
+	}
+	section("Buy something: the storefront charges the card at payments, in the other mesh, under a local name.",
+		at(`storefront -- curl -s -d '{"item":"tea","card":"4111111111111111"}' http://127.0.0.1:8080/checkout`),
+		at(`storefront -- curl -s http://payments.default/v1/charges/headers`))
+	section("Be refused: a caller that the import does not list, a method that the export does not.",
+		at(`catalog -- curl -s http://payments.default/v1/charges/headers`),
+		at(`storefront -- curl -s -X DELETE http://payments.default/v1/charges/ch_1`))
+	section("Look:",
+		ask("retail", "status"), ask("retail", "access"), ask("cards", "peer status retail"),
+		ask("cards", "exports"), ask("retail", "imports"))
+	section("Close the strip, and open it again:",
+		ask("cards", "peer suspend retail"), ask("cards", "peer resume retail"))
+	section("Change the configuration; it is watched:",
+		"$EDITOR "+filepath.Join(f.config("cards"), "payments.yaml"))
+	fmt.Fprintf(&b, "\nLogs: %s\nCtrl-C ends the demo and removes all of this.\n\n", filepath.Join(f.dir, "logs"))
+	return b.String()
+}

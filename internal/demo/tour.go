@@ -1,0 +1,99 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// step is one promise, tried.
+type step struct {
+	what     string
+	expected string
+	// needed steps are those without which the rest cannot be tried.
+	needed bool
+	// try says what was seen; its error says what was seen instead.
+	try func(context.Context, *world) (seen string, err error)
+}
+
+// steps of the tour, in order; each leaves the demo as the next one expects it.
+var steps = []step{
+	{what: "nothing reachable before peering", expected: "no name answers, no door opens", try: nothingReachable},
+	{what: "peering in two commands", expected: "both sides show the same two fingerprints", needed: true, try: peer},
+	{what: "export and import", expected: "offered by cards, taken by retail", needed: true, try: exportAndImport},
+	{what: "storefront crosses both gateways", expected: "201 under the local name", needed: true, try: storefrontCrosses},
+	{what: "catalog refused", expected: "403, not an allowed caller", try: catalogRefused},
+	{what: "tokens refused", expected: "not exported, not a byte", try: tokensRefused},
+	{what: "forbidden method and path", expected: "403 at the boundary", try: forbiddenRefused},
+	{what: "plaintext refused", expected: "no answer from the service", try: plaintextRefused},
+	{what: "direct address of the other mesh", expected: "unreachable", try: directUnreachable},
+	{what: "impostor with the right names", expected: "refused at the handshake", try: impostorRefused},
+	{what: "right peer, wrong SNI", expected: "refused at the handshake", try: wrongSNIRefused},
+	{what: "certificates renewed under load", expected: "new serials, 0 errors", try: renewedUnderLoad},
+	{what: "both control planes killed", expected: "traffic goes on, they return", try: controlPlanesKilled},
+	{what: "local failover", expected: "to the peer and back", try: failover},
+	{what: "suspended", expected: "live connection cut within 5 s", try: suspended},
+	{what: "resumed", expected: "requests cross again", try: resumed},
+}
+
+const (
+	stepLimit = 40 * time.Second
+	lineForm  = "%3s  %s  %-34s %-42s %s\n"
+)
+
+// tour tries every step and prints one line for each.
+func (w *world) tour(ctx context.Context, say printer) error {
+	start := time.Now()
+	say.text("\n" + fmt.Sprintf(lineForm, "", " ", "what", "expected", "seen"))
+	held, missing := 0, ""
+	for i, s := range steps {
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
+		mark, seen := "√", ""
+		if missing != "" {
+			mark, seen = "–", "not tried: it needs "+missing
+		} else {
+			var err error
+			seen, err = w.step(ctx, s)
+			if err != nil {
+				mark, seen = "×", err.Error()
+				if s.needed {
+					missing = fmt.Sprintf("step %d", i+1)
+				}
+			} else {
+				held++
+			}
+		}
+		say.text(fmt.Sprintf(lineForm, fmt.Sprint(i+1), mark, s.what, s.expected, oneLine(seen)))
+	}
+	say.text(fmt.Sprintf("\n%d of %d held in %.1f s.\n\n", held, len(steps), time.Since(start).Seconds()))
+	if held < len(steps) {
+		return w.whyNot(fmt.Errorf("the tour: %d of %d steps did not hold", len(steps)-held, len(steps)))
+	}
+	return nil
+}
+
+func (w *world) step(ctx context.Context, s step) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepLimit)
+	defer cancel()
+	return s.try(ctx, w)
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// The cast.
+func (w *world) cards() mesh  { return w.plan.mesh("cards") }
+func (w *world) retail() mesh { return w.plan.mesh("retail") }
+
+// apply copies one file of a mesh's federation folder to where its control plane watches, as the closing words tell a
+// user to do with cp.
+func (w *world) apply(m mesh, file, as string) error {
+	b, err := readFile(w.files.federation(m.name), file)
+	if err != nil {
+		return err
+	}
+	return writeFile(w.files.mesh(m.name, "config", as), b)
+}

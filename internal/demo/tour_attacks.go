@@ -1,0 +1,247 @@
+package demo
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/identity"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// accepted begins what shake says of a handshake that both sides finished.
+const accepted = "accepted"
+
+// gatewayID is whom cards expects at the other end.
+const gatewayID = "spiffe://retail.example/ns/isthmus-system/sa/" + gatewayServiceAccount
+
+// federationSNI is the name under which retail asks cards for one service of namespace default.
+func federationSNI(service string, w *world) string {
+	return service + ".default.retail.fed." + w.cards().trustDomain
+}
+
+// impostorRefused knows every name and has a certificate that says so, signed by a root of its own.
+func impostorRefused(ctx context.Context, w *world) (string, error) {
+	forged, err := forge(gatewayID)
+	if err != nil {
+		return "", err
+	}
+	address := hostPort(w.cards().outer, agentapi.FederationPort)
+	var seen []string
+	for _, try := range []struct {
+		what, sni string
+		certs     []tls.Certificate
+	}{
+		{"own root", federationSNI("payments", w), []tls.Certificate{forged}},
+		{"own root, control name", "control.retail.fed." + w.cards().trustDomain, []tls.Certificate{forged}},
+		{"no certificate", federationSNI("payments", w), nil},
+	} {
+		got, err := shake(ctx, w.plan.stranger(), address, try.sni, try.certs)
+		if err != nil {
+			return "", err
+		}
+		if strings.HasPrefix(got, accepted) {
+			return "", fmt.Errorf("%s: %s", try.what, got)
+		}
+		seen = append(seen, try.what+": "+got)
+	}
+	return strings.Join(seen, "; "), nil
+}
+
+// wrongSNIRefused holds retail's true gateway identity, as a second gateway of retail would, and asks for names that
+// were not exported to retail. The name that was exported opens: the certificate itself is good.
+func wrongSNIRefused(ctx context.Context, w *world) (string, error) {
+	svid, err := w.secondGateway(ctx, w.retail())
+	if err != nil {
+		return "", err
+	}
+	from, address := w.plan.gatewayNetns(w.retail()), hostPort(w.cards().outer, agentapi.FederationPort)
+	certs := []tls.Certificate{*svid.TLS()}
+	right, err := shake(ctx, from, address, federationSNI("payments", w), certs)
+	if err != nil {
+		return "", err
+	}
+	if !strings.HasPrefix(right, accepted) {
+		return "", fmt.Errorf("even the right name is refused: %s", right)
+	}
+	var seen []string
+	for _, sni := range []string{
+		federationSNI("tokens", w), "payments.default.other.fed.cards.example", "payments.default.svc.cluster.local", "",
+	} {
+		got, err := shake(ctx, from, address, sni, certs)
+		if err != nil {
+			return "", err
+		}
+		name, _, _ := strings.Cut(sni, ".fed.")
+		if strings.HasPrefix(got, accepted) {
+			return "", fmt.Errorf("%q: %s", name, got)
+		}
+		seen = append(seen, fmt.Sprintf("%q %s", name, got))
+	}
+	return "payments accepted; " + strings.Join(seen, ", "), nil
+}
+
+// shake tries a handshake from a namespace and says how it ended. With TLS 1.3 a client is done before the server has
+// judged its certificate, so only an answer after it counts as accepted. Whose certificate the server shows is not checked.
+func shake(ctx context.Context, from, address, sni string, certs []tls.Certificate) (string, error) {
+	conn, err := dial(ctx, from, address)
+	if err != nil {
+		return "", fmt.Errorf("connect to the gateway: %w", err)
+	}
+	return hear(conn, sni, certs), nil
+}
+
+func hearTLS(conn net.Conn, sni string) string { return hear(conn, sni, nil) }
+
+func hear(raw net.Conn, sni string, certs []tls.Certificate) string {
+	defer raw.Close()
+	_ = raw.SetDeadline(time.Now().Add(3 * time.Second)) // the handshake tells if the connection is gone
+	conn := tls.Client(raw, &tls.Config{
+		MinVersion: tls.VersionTLS12, ServerName: sni, InsecureSkipVerify: true, // an attacker does not care who answers
+		NextProtos: []string{"h2", "http/1.1"},
+		// An attacker offers its certificate whatever roots the server asks for.
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if len(certs) == 0 {
+				return &tls.Certificate{}, nil
+			}
+			return &certs[0], nil
+		},
+	})
+	if err := conn.Handshake(); err != nil {
+		return alert(err)
+	}
+	hello := "GET / HTTP/1.1\r\nHost: payments\r\n\r\n"
+	if conn.ConnectionState().NegotiatedProtocol == "h2" {
+		hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00" // the preface and empty SETTINGS
+	}
+	if _, err := conn.Write([]byte(hello)); err != nil {
+		return alert(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		return alert(err)
+	}
+	return fmt.Sprintf("%s (%s)", accepted, tls.VersionName(conn.ConnectionState().Version))
+}
+
+func alert(err error) string {
+	switch text := cause(err); {
+	case strings.HasPrefix(text, "tls: "):
+		return strings.TrimPrefix(text, "tls: ")
+	case strings.Contains(text, "EOF"):
+		return "closed"
+	default:
+		return text
+	}
+}
+
+// forge makes a certificate for a SPIFFE ID under a root of its own.
+func forge(id string) (tls.Certificate, error) {
+	uri, err := url.Parse(id)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	now := time.Now()
+	root := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "retail.example"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{{Scheme: "spiffe", Host: "retail.example"}},
+	}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), URIs: []*url.URL{uri},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}
+	rootKey, rootErr := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	leafKey, leafErr := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err := errors.Join(rootErr, leafErr); err != nil {
+		return tls.Certificate{}, err
+	}
+	rootDER, rootErr := x509.CreateCertificate(rand.Reader, root, root, rootKey.Public(), rootKey)
+	leafDER, leafErr := x509.CreateCertificate(rand.Reader, leaf, root, leafKey.Public(), rootKey)
+	if err := errors.Join(rootErr, leafErr); err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{leafDER, rootDER}, PrivateKey: crypto.Signer(leafKey)}, nil
+}
+
+// secondGateway joins mesh m as one more gateway would, with a token made for it by the mesh's administrator, and
+// gets the gateways' identity.
+func (w *world) secondGateway(ctx context.Context, m mesh) (*identity.SVID, error) {
+	text, err := w.admin(m).token(ctx, adminapi.TokenRequest{
+		Node: m.name + "-second-gateway", Role: snapshot.RoleGateway,
+		Identities: []string{"isthmus-system/" + gatewayServiceAccount}, TTL: time.Minute,
+	})
+	if err != nil {
+		return nil, err
+	}
+	token, err := identity.ParseToken(text)
+	if err != nil {
+		return nil, err
+	}
+	node, err := issue(ctx, w.plan.hostNetns(m), hostPort(m.host, agentapi.ControlPort), identity.AttestTLS(token),
+		func(ctx context.Context, c agentapi.Client, csr []byte) ([][]byte, []byte, error) {
+			r, err := c.Attest(ctx, &agentapi.AttestRequest{Token: token.Secret(), CSR: csr})
+			if err != nil {
+				return nil, nil, err
+			}
+			return r.Chain, r.Roots, nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("join as a second gateway: %w", err)
+	}
+	current := func() *identity.SVID { return node }
+	svid, err := issue(ctx, w.plan.hostNetns(m), hostPort(m.host, agentapi.ControlPort), identity.ControlTLS(current),
+		func(ctx context.Context, c agentapi.Client, csr []byte) ([][]byte, []byte, error) {
+			r, err := c.Sign(ctx, &agentapi.SignRequest{Namespace: "isthmus-system", ServiceAccount: gatewayServiceAccount, CSR: csr})
+			if err != nil {
+				return nil, nil, err
+			}
+			return r.Chain, r.Roots, nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("get the gateways' identity: %w", err)
+	}
+	return svid, nil
+}
+
+// issue makes a key and has it certified by the control plane at address.
+func issue(ctx context.Context, from, address string, conf *tls.Config,
+	ask func(context.Context, agentapi.Client, []byte) (chain [][]byte, roots []byte, err error),
+) (*identity.SVID, error) {
+	key, err := identity.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	csr, err := identity.CSR(key)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(conf)), grpc.WithAuthority("control"),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, from, address) }))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	chain, roots, err := ask(ctx, agentapi.Client{Conn: conn}, csr)
+	if err != nil {
+		return nil, err
+	}
+	return identity.NewSVID(key, chain, roots, time.Now())
+}

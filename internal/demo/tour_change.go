@@ -1,0 +1,269 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/samples/probe"
+)
+
+// shortLife is the certificates' life while their renewal is watched.
+const shortLife = "20s"
+
+// renewedUnderLoad shortens the life of certificates in both meshes' configuration while requests flow, and waits until
+// every workload and gateway on the way has had two new ones.
+func renewedUnderLoad(ctx context.Context, w *world) (_ string, err error) {
+	load, err := w.load()
+	if err != nil {
+		return "", err
+	}
+	defer load.end()
+	first, err := w.serials(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, m := range w.plan.meshes {
+		if err := w.setTTL(m, "5m", shortLife); err != nil {
+			return "", err
+		}
+	}
+	// One change answers the new life, the next one is a renewal in its own time.
+	second, err := w.allChanged(ctx, first)
+	if err == nil {
+		_, err = w.allChanged(ctx, second)
+	}
+	for _, m := range w.plan.meshes {
+		err = errors.Join(err, w.setTTL(m, shortLife, "5m"))
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := until(ctx, 15*time.Second, 100*time.Millisecond, w.longLived); err != nil {
+		return "", err
+	}
+	r, err := load.finish(ctx)
+	if err != nil {
+		return "", err
+	}
+	if r.Failures > 0 || r.Requests == 0 {
+		return "", fmt.Errorf("%d of %d requests failed, the first: %s", r.Failures, r.Requests, r.FirstFailure)
+	}
+	return fmt.Sprintf("%d certificates changed twice, %d requests, 0 errors", len(first), r.Requests), nil
+}
+
+// load sends requests as the storefront, about 150 a second.
+func (w *world) load() (*ongoing, error) {
+	return w.begin("storefront", probe.Request{Load: &probe.Load{
+		HTTP: probe.HTTP{Method: "GET", URL: headersURL, Timeout: tryTimeout}, Workers: 4, Pause: 20 * time.Millisecond,
+	}})
+}
+
+func (o *ongoing) finish(ctx context.Context) (probe.Result, error) {
+	o.stop()
+	return o.next(ctx, 2*tryTimeout)
+}
+
+// serials of the certificates on the way: the storefront, both gateways and payments.
+func (w *world) serials(ctx context.Context) (map[string]string, error) {
+	onTheWay := map[string][]string{
+		"retail": {"spiffe://retail.example/ns/default/sa/storefront", gatewayID},
+		"cards":  {"spiffe://cards.example/ns/default/sa/payments", "spiffe://cards.example/ns/isthmus-system/sa/" + gatewayServiceAccount},
+	}
+	out := map[string]string{}
+	for _, m := range w.plan.meshes {
+		certs, err := w.admin(m).certs(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range onTheWay[m.name] {
+			c, ok := certs[id]
+			if !ok {
+				return nil, fmt.Errorf("%s reports no certificate of %s", m.name, id)
+			}
+			out[id] = c.Serial
+		}
+	}
+	return out, nil
+}
+
+func (w *world) allChanged(ctx context.Context, from map[string]string) (now map[string]string, err error) {
+	err = until(ctx, 25*time.Second, 100*time.Millisecond, func(ctx context.Context) error {
+		now, err = w.serials(ctx)
+		if err != nil {
+			return err
+		}
+		for id, serial := range from {
+			if now[id] == serial {
+				return fmt.Errorf("%s still has the certificate with serial %s", id, serial)
+			}
+		}
+		return nil
+	})
+	return now, err
+}
+
+// longLived says which certificate has not yet the demo's usual life again.
+func (w *world) longLived(ctx context.Context) error {
+	for _, m := range w.plan.meshes {
+		certs, err := w.admin(m).certs(ctx)
+		if err != nil {
+			return err
+		}
+		for id, c := range certs {
+			if strings.Contains(id, "/ns/") && time.Until(c.NotAfter) < time.Minute {
+				return fmt.Errorf("%s still has a short-lived certificate", id)
+			}
+		}
+	}
+	return nil
+}
+
+func (w *world) setTTL(m mesh, from, to string) error {
+	b, err := readFile(w.files.config(m.name), "mesh.yaml")
+	if err != nil {
+		return err
+	}
+	was, is := []byte("certificateTTL: "+from), []byte("certificateTTL: "+to)
+	if !bytes.Contains(b, was) {
+		return fmt.Errorf("the mesh.yaml of %s has no %q any more", m.name, was)
+	}
+	return writeFile(w.files.mesh(m.name, "config", "mesh.yaml"), bytes.Replace(b, was, is, 1))
+}
+
+// controlPlanesKilled ends both control planes without a word while requests flow, and starts them again.
+func controlPlanesKilled(ctx context.Context, w *world) (string, error) {
+	load, err := w.load()
+	if err != nil {
+		return "", err
+	}
+	defer load.end()
+	for _, m := range w.plan.meshes {
+		w.process(controlName(m)).Kill()
+	}
+	for _, m := range w.plan.meshes {
+		if _, err := w.admin(m).status(ctx); err == nil {
+			return "", fmt.Errorf("the control plane of %s answers although it was killed", m.name)
+		}
+	}
+	// A new connection all the way, and a while of load, with nobody in control.
+	if err := w.servedBy(ctx, "payments@cards", tryTimeout); err != nil {
+		return "", fmt.Errorf("without control planes: %w", err)
+	}
+	select {
+	case <-time.After(1500 * time.Millisecond): // the time itself is what is tried here
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	start := time.Now()
+	for _, m := range w.plan.meshes {
+		if err := w.startControl(ctx, m); err != nil {
+			return "", err
+		}
+	}
+	for _, m := range w.plan.meshes {
+		if err := until(ctx, 20*time.Second, 50*time.Millisecond, func(ctx context.Context) error { return w.ready(ctx, m) }); err != nil {
+			return "", err
+		}
+	}
+	back := time.Since(start)
+	r, err := load.finish(ctx)
+	if err != nil {
+		return "", err
+	}
+	if r.Failures > 0 || r.Requests == 0 {
+		return "", fmt.Errorf("%d of %d requests failed, the first: %s", r.Failures, r.Requests, r.FirstFailure)
+	}
+	return fmt.Sprintf("%d requests, 0 errors; back in step after %.1f s", r.Requests, back.Seconds()), nil
+}
+
+// failover puts the local standby before the peer, ends it, and starts it again.
+func failover(ctx context.Context, w *world) (_ string, err error) {
+	retail := w.retail()
+	_, standby, _ := w.plan.find("standby")
+	if err := w.apply(retail, "import-payments-failover.yaml", "import-payments.yaml"); err != nil {
+		return "", err
+	}
+	var seen []string
+	wait := func(want string) error {
+		start := time.Now()
+		if err := w.servedBy(ctx, want, 12*time.Second); err != nil {
+			return fmt.Errorf("%s: %w", strings.Join(append(seen, "then"), ", "), err)
+		}
+		seen = append(seen, fmt.Sprintf("%s %.1f s", want, time.Since(start).Seconds()))
+		return nil
+	}
+	if err := wait("standby@retail"); err != nil {
+		return "", err
+	}
+	w.process(programName(retail, standby)).Kill()
+	if err := wait("payments@cards"); err != nil {
+		return "", err
+	}
+	if err := w.startProgram(retail, standby); err != nil {
+		return "", err
+	}
+	if err := wait("standby@retail"); err != nil {
+		return "", err
+	}
+	// The import as it was, for what comes next.
+	if err := w.apply(retail, "import-payments.yaml", "import-payments.yaml"); err != nil {
+		return "", err
+	}
+	if err := wait("payments@cards"); err != nil {
+		return "", err
+	}
+	return strings.Join(seen[:3], ", "), nil
+}
+
+// suspended cuts the peering while a long answer is on its way.
+func suspended(ctx context.Context, w *world) (string, error) {
+	live, err := w.begin("storefront", probe.Request{Watch: &probe.HTTP{Method: "GET", URL: watchURL}})
+	if err != nil {
+		return "", err
+	}
+	defer live.end()
+	r, err := live.next(ctx, tryTimeout)
+	if err != nil {
+		return "", fmt.Errorf("open a live connection: %w", err)
+	}
+	if !r.Began || r.Status != 200 {
+		return "", fmt.Errorf("open a live connection: %s", outcome(r))
+	}
+	start := time.Now()
+	if _, err := call[adminapi.PeerRequest, adminapi.Empty](ctx, w.admin(w.cards()), "PeerSuspend", &adminapi.PeerRequest{Peer: "retail"}); err != nil {
+		return "", err
+	}
+	cut, err := live.next(ctx, 10*time.Second)
+	if err != nil {
+		return "", fmt.Errorf("the live connection goes on: %w", err)
+	}
+	took := cut.Time.Sub(start)
+	if took > 5*time.Second {
+		return "", fmt.Errorf("cut only after %.1f s", took.Seconds())
+	}
+	after, err := w.get("storefront", "GET", headersURL, nil)
+	if err != nil {
+		return "", err
+	}
+	if after.Status == 200 || after.Headers["served-by"] != "" {
+		return "", errors.New("a new request still crosses: " + outcome(after))
+	}
+	return fmt.Sprintf("cut after %.1f s (%s); new request: %s", took.Seconds(), cut.Error, outcome(after)), nil
+}
+
+// resumed opens the strip again.
+func resumed(ctx context.Context, w *world) (string, error) {
+	start := time.Now()
+	if _, err := call[adminapi.PeerRequest, adminapi.Empty](ctx, w.admin(w.cards()), "PeerResume", &adminapi.PeerRequest{Peer: "retail"}); err != nil {
+		return "", err
+	}
+	if err := w.servedBy(ctx, "payments@cards", 15*time.Second); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("200 from payments@cards after %.1f s", time.Since(start).Seconds()), nil
+}
