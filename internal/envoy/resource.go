@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -36,6 +37,7 @@ type Resource struct {
 	Version string // hash of Body
 	Body    []byte
 	Refs    []model.Ref // the objects it comes from
+	Set     string      // clusters: the endpoint set that they subscribe to, if any
 }
 
 // Resources of one proxy by type, each sorted by name. Endpoint sets are named, not held: they are shared by all proxies.
@@ -78,7 +80,11 @@ func newResource(typ, name string, m proto.Message, refs []model.Ref) *Resource 
 	body := marshal(m)
 	refs = slices.Clone(refs)
 	slices.Sort(refs)
-	return &Resource{Type: typ, Name: name, Version: hash(body), Body: body, Refs: slices.Compact(refs)}
+	r := &Resource{Type: typ, Name: name, Version: hash(body), Body: body, Refs: slices.Compact(refs)}
+	if c, ok := m.(*clusterv3.Cluster); ok {
+		r.Set = c.GetEdsClusterConfig().GetServiceName()
+	}
+	return r
 }
 
 // hash is 64 bits of SHA-256: enough to tell versions of one resource apart.

@@ -1,0 +1,201 @@
+// Package xds serves Envoy's delta aggregated discovery service (xDS transport protocol, incremental variant).
+//
+// It is our own rather than go-control-plane's cache for four reasons: resources are marshalled once and shared by all
+// proxies; an endpoint change finds its subscribers by name and touches nobody else; versions are content hashes, so a
+// proxy that reconnects with what it has is sent nothing; and a refused resource is recorded and never sent again unchanged.
+package xds
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/envoy"
+)
+
+// Config of a Server.
+type Config struct {
+	// Identify names the proxy behind a stream, from its client certificate; what the proxy says of itself does not count.
+	Identify func(context.Context) (proxy string, err error)
+	Log      *slog.Logger
+	Now      func() time.Time
+}
+
+// Server holds what each proxy should have and brings it to those that are connected.
+type Server struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	cfg Config
+
+	mu          sync.Mutex // guards all below
+	proxies     map[string]*proxy
+	endpoints   map[string]*envoy.Resource
+	subscribers map[string]map[*stream]struct{} // by endpoint set
+}
+
+// proxy is one Envoy, connected or not.
+type proxy struct {
+	want   *wanted
+	stream *stream // nil while it is away
+}
+
+// wanted is what a proxy should have. Read-only once made.
+type wanted struct {
+	generation uint64
+	byType     map[string]map[string]*envoy.Resource
+	sets       map[string]bool
+}
+
+// New makes a server that knows no proxies yet.
+func New(cfg Config) *Server {
+	return &Server{
+		cfg: cfg, proxies: map[string]*proxy{}, endpoints: map[string]*envoy.Resource{},
+		subscribers: map[string]map[*stream]struct{}{},
+	}
+}
+
+// Publish sets what a proxy should have. Only differences are sent. Generation names the configuration in status.
+func (s *Server) Publish(name string, generation uint64, res *envoy.Resources) {
+	w := &wanted{generation: generation, byType: make(map[string]map[string]*envoy.Resource, len(res.ByType)), sets: make(map[string]bool, len(res.Sets))}
+	for typ, list := range res.ByType {
+		byName := make(map[string]*envoy.Resource, len(list))
+		for _, r := range list {
+			byName[r.Name] = r
+		}
+		w.byType[typ] = byName
+	}
+	for _, set := range res.Sets {
+		w.sets[envoy.SetName(set)] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.proxies[name]
+	if p == nil {
+		p = &proxy{}
+		s.proxies[name] = p
+	}
+	p.want = w
+	p.stream.wake()
+}
+
+// Forget ends what is said to a proxy that the mesh no longer knows.
+func (s *Server) Forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.proxies[name]; p != nil {
+		p.stream.stop()
+		delete(s.proxies, name)
+	}
+}
+
+// Known are the proxies that Publish was called for, sorted.
+func (s *Server) Known() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.proxies))
+}
+
+// PublishEndpoints changes endpoint sets: nil removes one. The cost is in the number of subscribers of those sets alone.
+func (s *Server) PublishEndpoints(changed map[string]*envoy.Resource) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	woken := map[*stream]struct{}{}
+	for name, r := range changed {
+		if r == nil {
+			delete(s.endpoints, name)
+		} else {
+			s.endpoints[name] = r
+		}
+		for st := range s.subscribers[name] {
+			woken[st] = struct{}{}
+		}
+	}
+	for st := range woken {
+		st.wake()
+	}
+}
+
+// DeltaAggregatedResources serves one Envoy until it goes.
+func (s *Server) DeltaAggregatedResources(gs discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	name, err := s.cfg.Identify(gs.Context())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(gs.Context())
+	defer cancel(nil)
+	st := newStream(s, name, gs, cancel)
+	if err := s.join(name, st); err != nil {
+		return err
+	}
+	defer s.leave(name, st)
+	return st.serve(ctx)
+}
+
+func (s *Server) join(name string, st *stream) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.proxies[name]
+	if p == nil {
+		return status.Errorf(codes.FailedPrecondition, "proxy %s has not registered with this control plane yet; its agent does so when it connects", name)
+	}
+	p.stream.stop() // an Envoy that comes again has lost its former stream
+	p.stream = st
+	return nil
+}
+
+func (s *Server) leave(name string, st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for set := range st.types[envoy.EndpointType].subscribed {
+		s.unsubscribe(set, st)
+	}
+	if p := s.proxies[name]; p != nil && p.stream == st {
+		p.stream = nil
+	}
+}
+
+// unsubscribe must be called with mu held.
+func (s *Server) unsubscribe(set string, st *stream) {
+	delete(s.subscribers[set], st)
+	if len(s.subscribers[set]) == 0 {
+		delete(s.subscribers, set)
+	}
+}
+
+// subscribe keeps the index of who wants which endpoint set.
+func (s *Server) subscribe(st *stream, add, remove []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, set := range add {
+		if s.subscribers[set] == nil {
+			s.subscribers[set] = map[*stream]struct{}{}
+		}
+		s.subscribers[set][st] = struct{}{}
+	}
+	for _, set := range remove {
+		s.unsubscribe(set, st)
+	}
+}
+
+// current is what a proxy should have now: its own resources, and the endpoint sets it may see among those asked for.
+func (s *Server) current(name string, sets map[string]struct{}) (*wanted, map[string]*envoy.Resource) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.proxies[name]
+	if p == nil || p.want == nil {
+		return nil, nil
+	}
+	eps := make(map[string]*envoy.Resource, len(sets))
+	for set := range sets {
+		if r := s.endpoints[set]; r != nil && p.want.sets[set] {
+			eps[set] = r
+		}
+	}
+	return p.want, eps
+}

@@ -1,0 +1,148 @@
+package xds
+
+import (
+	"strings"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"isthmus.dev/isthmus/internal/envoy"
+)
+
+// typeStatus is what is known of one type at one proxy.
+type typeStatus struct {
+	resources       int
+	sent, acked     uint64 // generations
+	sentAt, ackedAt time.Time
+	nack            string
+}
+
+// TypeStatus is one resource type at one proxy. Sent and Acked are generations: 0 is none.
+type TypeStatus struct {
+	Type            string
+	Resources       int
+	Sent, Acked     uint64
+	SentAt, AckedAt time.Time
+	Nack            string // Envoy's message while its last answer was a refusal
+}
+
+// ProxyStatus is one proxy.
+type ProxyStatus struct {
+	Name      string
+	Connected bool
+	Since     time.Time
+	Types     []TypeStatus
+}
+
+// note records what is being sent.
+func (st *stream) note(typ string, ts *typeState, generation uint64, resp *discoveryv3.DeltaDiscoveryResponse) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	s := st.status[typ]
+	s.resources, s.sent, s.sentAt = len(ts.sent), generation, st.server.cfg.Now()
+	st.status[typ] = s
+}
+
+// settled records that a generation changed nothing for a type: it is in force as it is.
+func (st *stream) settled(typ string, ts *typeState, generation uint64) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	s := st.status[typ]
+	s.resources, s.sent = len(ts.sent), generation
+	if s.nack == "" {
+		s.acked = generation
+		if s.ackedAt.IsZero() {
+			s.ackedAt = st.server.cfg.Now()
+		}
+	}
+	st.status[typ] = s
+}
+
+// answered records an acknowledgement or a refusal. A refused version is not sent again: the next one is.
+func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	s := st.status[r.TypeUrl]
+	if r.ErrorDetail != nil {
+		s.nack = r.ErrorDetail.Message
+		st.server.cfg.Log.Error("proxy refused configuration", "proxy", st.proxy, "type", ShortType(r.TypeUrl), "generation", ts.inFlight, "reason", s.nack)
+	} else {
+		s.nack, s.acked, s.ackedAt = "", ts.inFlight, st.server.cfg.Now()
+	}
+	st.status[r.TypeUrl] = s
+}
+
+// ShortType is the usual abbreviation of a type URL: CDS, EDS, LDS, RDS or SDS.
+func ShortType(url string) string {
+	switch url {
+	case envoy.ClusterType:
+		return "CDS"
+	case envoy.EndpointType:
+		return "EDS"
+	case envoy.ListenerType:
+		return "LDS"
+	case envoy.RouteType:
+		return "RDS"
+	case envoy.SecretType:
+		return "SDS"
+	}
+	return url[strings.LastIndexByte(url, '.')+1:]
+}
+
+// Status of every known proxy, sorted by name.
+func (s *Server) Status() []ProxyStatus {
+	var out []ProxyStatus
+	for _, name := range s.Known() {
+		s.mu.Lock()
+		p := s.proxies[name]
+		var st *stream
+		if p != nil {
+			st = p.stream
+		}
+		s.mu.Unlock()
+		out = append(out, st.report(name))
+	}
+	return out
+}
+
+func (st *stream) report(name string) ProxyStatus {
+	out := ProxyStatus{Name: name}
+	if st == nil {
+		return out
+	}
+	out.Connected, out.Since = true, st.since
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, typ := range envoy.Types {
+		if s, ok := st.status[typ]; ok {
+			out.Types = append(out.Types, TypeStatus{
+				Type: ShortType(typ), Resources: s.resources, Sent: s.sent, Acked: s.acked, SentAt: s.sentAt, AckedAt: s.ackedAt, Nack: s.nack,
+			})
+		}
+	}
+	return out
+}
+
+// Resources are what a proxy should have now, for display: its own in the order of envoy.Types, endpoint sets among them.
+func (s *Server) Resources(name string) []*envoy.Resource {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.proxies[name]
+	if p == nil || p.want == nil {
+		return nil
+	}
+	var out []*envoy.Resource
+	for _, typ := range envoy.Types {
+		byName := p.want.byType[typ]
+		if typ == envoy.EndpointType {
+			byName = map[string]*envoy.Resource{}
+			for set := range p.want.sets {
+				if r := s.endpoints[set]; r != nil {
+					byName[set] = r
+				}
+			}
+		}
+		out = append(out, sorted(byName)...)
+	}
+	return out
+}
