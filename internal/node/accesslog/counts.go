@@ -1,0 +1,108 @@
+package accesslog
+
+import (
+	"maps"
+	"sync"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+)
+
+// remembered bounds how many connections are known as counted already.
+const remembered = 8192
+
+// maxPeers bounds the names that are counted apart; the control plane configures them, so this is never reached.
+const maxPeers = 1024
+
+// tally counts per peer.
+type tally struct {
+	mu      sync.Mutex // guards what follows
+	peers   map[string]agentapi.PeerCounts
+	refused map[refusal]uint64
+	seen    map[string]bool // connections that were counted
+	older   map[string]bool // the same, one generation before
+}
+
+// refusal is one kind of refused call.
+type refusal struct{ Log, Verdict string }
+
+func newTally() *tally {
+	return &tally{
+		peers: map[string]agentapi.PeerCounts{}, refused: map[refusal]uint64{},
+		seen: map[string]bool{}, older: map[string]bool{},
+	}
+}
+
+// add counts one entry; false when it only repeats a connection that was counted.
+func (t *tally) add(e *Entry) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	repeated := !e.http && !t.first(e.Log+"/stream/"+e.stream, e.stream)
+	if repeated {
+		return false
+	}
+	if e.Denied() {
+		t.refused[refusal{e.Log, e.Verdict}]++
+	}
+	if e.Log != agentapi.LogIngress && e.Log != agentapi.LogEgress {
+		return true
+	}
+	if _, known := t.peers[e.Peer]; !known && len(t.peers) >= maxPeers {
+		return true
+	}
+	c := t.peers[e.Peer]
+	t.count(&c, e)
+	t.peers[e.Peer] = c
+	return true
+}
+
+func (t *tally) count(c *agentapi.PeerCounts, e *Entry) {
+	if e.handshakeFailure {
+		c.HandshakesFailed++
+		return
+	}
+	switch {
+	case e.connection != "":
+		if t.first(e.Log+"/connection/"+e.connection, e.connection) {
+			c.HandshakesOK++
+		}
+	case !e.http:
+		c.HandshakesOK++
+	}
+	switch {
+	case e.Verdict == verdictDenied:
+		c.Denials++
+	case e.http || e.carried:
+		c.Requests++
+	}
+	if e.http || e.carried {
+		c.BytesIn += e.BytesIn
+		c.BytesOut += e.BytesOut
+	}
+}
+
+// first time that key is met; always for entries without one.
+func (t *tally) first(key, id string) bool {
+	if id == "" {
+		return true
+	}
+	if t.seen[key] || t.older[key] {
+		return false
+	}
+	if len(t.seen) >= remembered {
+		t.older, t.seen = t.seen, map[string]bool{}
+	}
+	t.seen[key] = true
+	return true
+}
+
+func (t *tally) byPeer() map[string]agentapi.PeerCounts {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.peers)
+}
+
+func (t *tally) refusals() map[refusal]uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.refused)
+}

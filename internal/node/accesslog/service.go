@@ -1,0 +1,134 @@
+package accesslog
+
+import (
+	"log/slog"
+	"sync/atomic"
+
+	service "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+)
+
+// Config of a Service.
+type Config struct {
+	Log *slog.Logger
+	// Path of the file of entries.
+	Path string
+	// MaxBytes of the file and of the one older file that is kept beside it.
+	MaxBytes int64
+}
+
+// Service is Envoy's access log service.
+type Service struct {
+	service.UnimplementedAccessLogServiceServer
+	cfg      Config
+	tally    *tally
+	file     *file
+	limit    *rate.Limiter // of refusals said in the agent's own log
+	silenced atomic.Uint64 // refusals that the limit left out since the last that was said
+}
+
+// New makes a service; its file is opened with the first entry.
+func New(cfg Config) *Service {
+	return &Service{cfg: cfg, tally: newTally(), file: &file{path: cfg.Path, max: cfg.MaxBytes}, limit: rate.NewLimiter(10, 50)}
+}
+
+// Peers is what each peer did so far, by MeshPeer name.
+func (s *Service) Peers() map[string]agentapi.PeerCounts { return s.tally.byPeer() }
+
+// Close the file.
+func (s *Service) Close() error { return s.file.close() }
+
+// StreamAccessLogs takes entries from Envoy until it ends the stream.
+func (s *Service) StreamAccessLogs(stream service.AccessLogService_StreamAccessLogsServer) error {
+	var name string
+	for {
+		msg, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if id := msg.GetIdentifier(); id != nil {
+			name = id.GetLogName()
+		}
+		for _, h := range msg.GetHttpLogs().GetLogEntry() {
+			s.take(fromHTTP(name, h))
+		}
+		for _, t := range msg.GetTcpLogs().GetLogEntry() {
+			s.take(fromTCP(name, t))
+		}
+		if err := s.file.flush(); err != nil {
+			s.cfg.Log.Error("access log not written", "file", s.cfg.Path, "error", err)
+		}
+	}
+}
+
+func (s *Service) take(e Entry) {
+	if !s.tally.add(&e) {
+		return
+	}
+	if err := s.file.write(&e); err != nil {
+		s.cfg.Log.Error("access log not written", "file", s.cfg.Path, "error", err)
+	}
+	if e.Denied() {
+		s.say(&e)
+	}
+}
+
+func (s *Service) say(e *Entry) {
+	if !s.limit.Allow() {
+		s.silenced.Add(1)
+		return
+	}
+	attrs := []any{
+		"log", e.Log, "verdict", e.Verdict, "caller", e.Caller, "remote", e.Remote,
+		"destination", e.Destination, "reason", e.Reason,
+	}
+	if e.Peer != "" {
+		attrs = append(attrs, "peer", e.Peer)
+	}
+	if e.http {
+		attrs = append(attrs, "method", e.Method, "path", e.Path, "code", e.Code)
+	}
+	if n := s.silenced.Swap(0); n > 0 {
+		attrs = append(attrs, "refusalsNotSaid", n)
+	}
+	s.cfg.Log.Warn("refused", attrs...)
+}
+
+var (
+	descRefused = prometheus.NewDesc("isthmus_refusals_total", "Calls refused by policy (denied) or in the TLS handshake (handshake).", []string{"log", "verdict"}, nil)
+	descPeer    = map[string]*prometheus.Desc{
+		"handshakes": prometheus.NewDesc("isthmus_peer_handshakes_total", "TLS handshakes with a peer mesh.", []string{"peer", "result"}, nil),
+		"requests":   prometheus.NewDesc("isthmus_peer_requests_total", "Requests and TCP connections carried to or from a peer mesh.", []string{"peer"}, nil),
+		"denials":    prometheus.NewDesc("isthmus_peer_denials_total", "Requests and connections of a peer mesh refused by policy.", []string{"peer"}, nil),
+		"bytes":      prometheus.NewDesc("isthmus_peer_bytes_total", "Bytes exchanged with a peer mesh.", []string{"peer", "direction"}, nil),
+	}
+)
+
+// Describe implements prometheus.Collector.
+func (s *Service) Describe(ch chan<- *prometheus.Desc) {
+	ch <- descRefused
+	for _, d := range descPeer {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *Service) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	for r, n := range s.tally.refusals() {
+		counter(descRefused, n, r.Log, r.Verdict)
+	}
+	for peer, c := range s.tally.byPeer() {
+		counter(descPeer["handshakes"], c.HandshakesOK, peer, "ok")
+		counter(descPeer["handshakes"], c.HandshakesFailed, peer, "failed")
+		counter(descPeer["requests"], c.Requests, peer)
+		counter(descPeer["denials"], c.Denials, peer)
+		counter(descPeer["bytes"], c.BytesIn, peer, "in")
+		counter(descPeer["bytes"], c.BytesOut, peer, "out")
+	}
+}

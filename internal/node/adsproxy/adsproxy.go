@@ -1,0 +1,127 @@
+// Package adsproxy passes Envoy's delta-ADS stream through to the control plane as it is, byte for byte: the agent neither
+// reads nor keeps any of it. Without a control plane the stream waits; Envoy goes on with the configuration it has.
+package adsproxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec that Codec falls back to
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	service = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+	method  = "DeltaAggregatedResources"
+)
+
+// frame is one message that is not looked into.
+type frame struct{ data mem.BufferSlice }
+
+// Codec passes frames untouched and leaves every other message to the protobuf codec.
+type Codec struct{ proto encoding.CodecV2 }
+
+// NewCodec makes the codec for the server that Register is called with.
+func NewCodec() Codec { return Codec{proto: encoding.GetCodecV2("proto")} }
+
+// Name of the content subtype.
+func (Codec) Name() string { return "proto" }
+
+// Marshal a message.
+func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
+	if f, ok := v.(*frame); ok {
+		return f.data, nil
+	}
+	return c.proto.Marshal(v)
+}
+
+// Unmarshal a message.
+func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if f, ok := v.(*frame); ok {
+		data.Ref()
+		f.data = data
+		return nil
+	}
+	return c.proto.Unmarshal(data, v)
+}
+
+// Proxy forwards streams.
+type Proxy struct {
+	codec   Codec
+	conn    func() *grpc.ClientConn
+	streams atomic.Int64
+}
+
+// New makes a proxy that opens its streams on what conn returns; nil means that there is no control plane yet.
+func New(conn func() *grpc.ClientConn) *Proxy { return &Proxy{codec: NewCodec(), conn: conn} }
+
+// Streams that are open to the control plane.
+func (p *Proxy) Streams() int64 { return p.streams.Load() }
+
+// Register adds the service to a server made with grpc.ForceServerCodecV2(NewCodec()).
+func (p *Proxy) Register(s *grpc.Server) {
+	s.RegisterService(&grpc.ServiceDesc{
+		ServiceName: service,
+		HandlerType: (*any)(nil),
+		Streams:     []grpc.StreamDesc{{StreamName: method, ServerStreams: true, ClientStreams: true, Handler: p.handle}},
+	}, p)
+}
+
+func (p *Proxy) handle(_ any, envoy grpc.ServerStream) error {
+	conn := p.conn()
+	if conn == nil {
+		return status.Error(codes.Unavailable, "the agent has not joined the control plane yet")
+	}
+	g, ctx := errgroup.WithContext(envoy.Context())
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	desc := &grpc.StreamDesc{StreamName: method, ServerStreams: true, ClientStreams: true}
+	control, err := conn.NewStream(ctx, desc, "/"+service+"/"+method, grpc.ForceCodecV2(p.codec))
+	if err != nil {
+		return away(err)
+	}
+	p.streams.Add(1)
+	defer p.streams.Add(-1)
+	// Whichever side ends first ends the stream: returning here ends Envoy's side, which frees the reader of it.
+	up := make(chan error, 1)
+	go func() { up <- pump(envoy.RecvMsg, control.SendMsg) }()
+	g.Go(func() error { return pump(control.RecvMsg, envoy.SendMsg) })
+	g.Go(func() error {
+		select {
+		case err := <-up:
+			cancel()
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	return away(g.Wait())
+}
+
+// pump copies messages until one side ends; io.EOF is a clean end.
+func pump(recv, send func(any) error) error {
+	for {
+		var f frame
+		if err := recv(&f); err != nil {
+			return err
+		}
+		if err := send(&f); err != nil {
+			return err
+		}
+	}
+}
+
+// away is what Envoy is told: whatever happened, try again soon and keep what you have.
+func away(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return status.Error(codes.Unavailable, "the control plane ended the stream")
+	}
+	return status.Error(codes.Unavailable, status.Convert(err).Message())
+}

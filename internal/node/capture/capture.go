@@ -1,0 +1,118 @@
+// Package capture redirects a workload's traffic into the node's Envoy: one nftables table in the workload's network
+// namespace, replaced atomically.
+//
+// What it does, in both IP versions:
+//
+//	out  DNS (udp and tcp 53)            → the agent's DNS
+//	     tcp not to the loopback          → Envoy's outbound listener
+//	     any other protocol               refused at once, ICMP allowed
+//	in   tcp                              → Envoy's inbound listener
+//	     any other protocol               refused at once, ICMP and answers allowed
+//
+// Connections that Envoy makes itself carry agentapi.SocketMark and pass. The table stays when the agent stops, so that
+// nothing a workload says ever leaves in plaintext while the agent is away: until it returns, connections are refused.
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/node/netns"
+)
+
+// Table is the name of the table (family inet).
+const Table = "isthmus"
+
+// Rules is what may pass uncaptured.
+type Rules struct {
+	ExcludeOutboundPorts []uint16
+	ExcludeOutboundCIDRs []netip.Prefix
+	ExcludeInboundPorts  []uint16
+}
+
+// Install puts the table into the namespace at path in one transaction, in place of one that is there already.
+func Install(path string, r Rules) error {
+	if err := netns.Do(path, loopbackUp); err != nil {
+		return fmt.Errorf("bring up the loopback interface of %s: %w", path, err)
+	}
+	return transact(path, func(c *nftables.Conn) {
+		t := replaceTable(c)
+		for _, ch := range chains(r) {
+			chain := c.AddChain(&nftables.Chain{
+				Name: ch.name, Table: t, Type: ch.kind, Hooknum: ch.hook, Priority: ch.priority, Policy: &ch.policy,
+			})
+			for _, exprs := range ch.rules {
+				c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: exprs})
+			}
+		}
+	})
+}
+
+// Remove takes the table out of the namespace at path; that it was not there is no error.
+func Remove(path string) error {
+	return transact(path, func(c *nftables.Conn) { c.DelTable(addTable(c)) })
+}
+
+// replaceTable adds, deletes and adds the table: the middle step clears one that was there, the first makes it succeed.
+func replaceTable(c *nftables.Conn) *nftables.Table {
+	c.DelTable(addTable(c))
+	return addTable(c)
+}
+
+func addTable(c *nftables.Conn) *nftables.Table {
+	return c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: Table})
+}
+
+func transact(path string, build func(*nftables.Conn)) error {
+	var opts []nftables.ConnOption
+	if path != "" {
+		ns, err := netns.Open(path)
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		opts = append(opts, nftables.WithNetNSFd(int(ns.Fd())))
+	}
+	c, err := nftables.New(opts...)
+	if err != nil {
+		return explain(path, err)
+	}
+	build(c)
+	if err := c.Flush(); err != nil {
+		return explain(path, err)
+	}
+	return nil
+}
+
+func explain(path string, err error) error {
+	at := "this network namespace"
+	if path != "" {
+		at = path
+	}
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("write nftables rules in %s: not permitted; run as root or with CAP_NET_ADMIN: %w", at, err)
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("write nftables rules in %s: the kernel lacks a part of nftables; "+
+			"load nf_tables, nft_chain_nat, nft_redir, nft_ct and nft_reject_inet (modprobe), or use a kernel that has them: %w", at, err)
+	}
+	return fmt.Errorf("write nftables rules in %s: %w", at, err)
+}
+
+// loopbackUp: redirected connections travel over lo.
+func loopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if lo.Attrs().OperState == netlink.OperUp {
+		return nil
+	}
+	return netlink.LinkSetUp(lo)
+}

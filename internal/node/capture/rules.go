@@ -1,0 +1,102 @@
+package capture
+
+import (
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+)
+
+type chain struct {
+	name     string
+	kind     nftables.ChainType
+	hook     *nftables.ChainHook
+	priority *nftables.ChainPriority
+	policy   nftables.ChainPolicy
+	rules    []rule
+}
+
+// chains is the whole table. The order of rules matters: the first that ends a packet's way wins.
+func chains(r Rules) []chain {
+	return []chain{
+		{
+			name: "redirect-out", kind: nftables.ChainTypeNAT, policy: nftables.ChainPolicyAccept,
+			hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityNATDest,
+			rules: redirectOut(r),
+		},
+		{
+			name: "redirect-in", kind: nftables.ChainTypeNAT, policy: nftables.ChainPolicyAccept,
+			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityNATDest,
+			rules: redirectIn(r),
+		},
+		{
+			name: "guard-out", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyDrop,
+			hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityFilter,
+			rules: guardOut(r),
+		},
+		{
+			name: "guard-in", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyDrop,
+			hook: nftables.ChainHookInput, priority: nftables.ChainPriorityFilter,
+			rules: guardIn(r),
+		},
+	}
+}
+
+func redirectOut(r Rules) []rule {
+	rules := []rule{
+		when(mark(agentapi.SocketMark), accept()),
+		when(proto(unix.IPPROTO_UDP), dport(53), redirect(agentapi.DNSPort)),
+		when(proto(unix.IPPROTO_TCP), dport(53), redirect(agentapi.DNSPort)),
+		when(out("lo"), accept()),
+	}
+	rules = append(rules, excludedOut(r)...)
+	return append(rules, when(proto(unix.IPPROTO_TCP), redirect(agentapi.OutboundPort)))
+}
+
+func redirectIn(r Rules) []rule {
+	rules := []rule{when(in("lo"), accept())}
+	for _, p := range r.ExcludeInboundPorts {
+		rules = append(rules, when(proto(unix.IPPROTO_TCP), dport(p), accept()))
+	}
+	return append(rules, when(proto(unix.IPPROTO_TCP), redirect(agentapi.InboundPort)))
+}
+
+// guardOut refuses what redirectOut could not take: other protocols, and packets that connection tracking does not know.
+func guardOut(r Rules) []rule {
+	rules := []rule{
+		when(mark(agentapi.SocketMark), accept()),
+		when(out("lo"), accept()),
+		when(redirected(), accept()),
+		when(replying(), accept()),
+		when(proto(unix.IPPROTO_ICMP), accept()),
+		when(proto(unix.IPPROTO_ICMPV6), accept()),
+	}
+	rules = append(rules, excludedOut(r)...)
+	return append(rules, reject())
+}
+
+// guardIn refuses what reached the namespace without passing Envoy.
+func guardIn(r Rules) []rule {
+	rules := []rule{
+		when(in("lo"), accept()),
+		when(redirected(), accept()),
+		when(replying(), accept()),
+		when(proto(unix.IPPROTO_ICMP), accept()),
+		when(proto(unix.IPPROTO_ICMPV6), accept()),
+	}
+	for _, p := range r.ExcludeInboundPorts {
+		rules = append(rules, when(proto(unix.IPPROTO_TCP), dport(p), accept()), when(proto(unix.IPPROTO_UDP), dport(p), accept()))
+	}
+	return append(rules, reject())
+}
+
+func excludedOut(r Rules) []rule {
+	var rules []rule
+	for _, p := range r.ExcludeOutboundPorts {
+		rules = append(rules, when(proto(unix.IPPROTO_TCP), dport(p), accept()), when(proto(unix.IPPROTO_UDP), dport(p), accept()))
+	}
+	for _, c := range r.ExcludeOutboundCIDRs {
+		rules = append(rules, when(daddr(c), accept()))
+	}
+	return rules
+}

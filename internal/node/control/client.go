@@ -1,0 +1,269 @@
+// Package control keeps an agent connected to its control plane: it joins with a token, lives with a certificate that it
+// renews, reconnects, and holds the standing conversation.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/identity"
+	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+const callTimeout = 10 * time.Second
+
+// Config of a Client.
+type Config struct {
+	Log       *slog.Logger
+	Node      string        // the agent's own name, which the token must be for
+	Role      snapshot.Role // likewise
+	Addresses []string      // of the control plane; empty: those in the token
+	TokenFile string
+	// IdentityFile keeps the node's key, certificate and roots.
+	IdentityFile string
+	// Mark is set on the connections, when not 0.
+	Mark uint32
+	// Report is what to tell the control plane now; Changed says that it may have changed.
+	Report  func() agentapi.Report
+	Changed <-chan struct{}
+	// Instructions arrived.
+	Instructions func(*agentapi.Instructions)
+}
+
+// Client is one agent's connection.
+type Client struct {
+	cfg       Config
+	svid      atomic.Pointer[identity.SVID]
+	conn      atomic.Pointer[grpc.ClientConn]
+	joined    chan struct{} // closed once there is an identity and a connection
+	connected atomic.Bool
+}
+
+// New makes a client that is not connected yet.
+func New(cfg Config) *Client { return &Client{cfg: cfg, joined: make(chan struct{})} }
+
+// Joined is closed once the agent has its identity.
+func (c *Client) Joined() <-chan struct{} { return c.joined }
+
+// Identity of the node, nil before it joined.
+func (c *Client) Identity() *identity.SVID { return c.svid.Load() }
+
+// Connected says whether the control plane answers on the standing stream.
+func (c *Client) Connected() bool { return c.connected.Load() }
+
+// Conn is the present connection, nil before the agent joined. It is replaced when the node's certificate is.
+func (c *Client) Conn() *grpc.ClientConn { return c.conn.Load() }
+
+// Run joins, then keeps the conversation and the certificate alive until ctx ends. It returns early only when the
+// control plane refuses the agent for good.
+func (c *Client) Run(ctx context.Context) error {
+	svid, err := c.join(ctx)
+	if err != nil {
+		return err
+	}
+	c.svid.Store(svid)
+	conn, err := c.dial(c.cfg.Addresses, identity.ControlTLS(c.svid.Load))
+	if err != nil {
+		return err
+	}
+	c.conn.Store(conn)
+	close(c.joined)
+	defer func() { c.conn.Load().Close() }()
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.converse(ctx) })
+	g.Go(func() error { return c.renew(ctx) })
+	return g.Wait()
+}
+
+// join is the identity kept from before, or a new one for the token.
+func (c *Client) join(ctx context.Context) (*identity.SVID, error) {
+	svid, err := identity.Load(c.cfg.IdentityFile)
+	switch {
+	case err == nil && !svid.Expired(time.Now()):
+		if len(c.cfg.Addresses) == 0 {
+			return svid, c.addressesFromToken()
+		}
+		return svid, nil
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return nil, err
+	case c.cfg.TokenFile == "" && svid != nil:
+		return nil, fmt.Errorf("the node certificate expired at %s: make a new token with `isthmus token create --node %s` and name its file in control.tokenFile",
+			svid.Leaf().NotAfter.UTC().Format(time.RFC3339), c.cfg.Node)
+	case c.cfg.TokenFile == "":
+		return nil, fmt.Errorf("this node has not joined yet: make a token with `isthmus token create --node %s` and name its file in control.tokenFile", c.cfg.Node)
+	}
+	return c.attest(ctx)
+}
+
+func (c *Client) addressesFromToken() error {
+	if c.cfg.TokenFile == "" {
+		return errors.New("control.addresses is empty: write where the control plane listens, for example 10.0.0.1:15012")
+	}
+	token, err := identity.LoadToken(c.cfg.TokenFile)
+	if err != nil {
+		return fmt.Errorf("control.addresses is empty and the token does not tell them: %w", err)
+	}
+	c.cfg.Addresses = token.Addresses
+	return nil
+}
+
+// attest trades the token for an identity, trying until the control plane answers.
+func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
+	token, err := identity.LoadToken(c.cfg.TokenFile)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.cfg.Addresses) == 0 {
+		c.cfg.Addresses = token.Addresses
+	}
+	conn, err := c.dial(c.cfg.Addresses, identity.AttestTLS(token))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+
+	wait := retry.Backoff{Min: 200 * time.Millisecond, Max: 5 * time.Second}
+	for {
+		svid, err := c.attestOnce(ctx, conn, token)
+		if err == nil {
+			return svid, nil
+		}
+		switch status.Code(err) {
+		case codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.FailedPrecondition, codes.NotFound:
+			return nil, fmt.Errorf("the control plane refuses to let node %s join: %s; make a new token with `isthmus token create --node %s`",
+				c.cfg.Node, status.Convert(err).Message(), c.cfg.Node)
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		c.cfg.Log.Warn("joining did not work yet, trying again", "control", c.cfg.Addresses, "error", err)
+		if err := retry.Sleep(ctx, wait.Next()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (c *Client) attestOnce(ctx context.Context, conn *grpc.ClientConn, token identity.Token) (*identity.SVID, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	key, err := identity.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	csr, err := identity.CSR(key)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := agentapi.Client{Conn: conn}.Attest(ctx, &agentapi.AttestRequest{Token: token.Secret(), CSR: csr})
+	if err != nil {
+		return nil, err
+	}
+	if resp.Node != c.cfg.Node || resp.Role != c.cfg.Role {
+		return nil, status.Errorf(codes.FailedPrecondition, "the token is for %s %q, the configuration is of %s %q",
+			resp.Role, resp.Node, c.cfg.Role, c.cfg.Node)
+	}
+	svid, err := identity.NewSVID(key, resp.Chain, resp.Roots, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	c.cfg.Log.Info("joined", "identity", svid.ID.String(), "expires", svid.Leaf().NotAfter)
+	return svid, identity.Save(c.cfg.IdentityFile, svid)
+}
+
+// Sign asks for the certificate of a workload of this node.
+func (c *Client) Sign(ctx context.Context, namespace, serviceAccount string) (*identity.SVID, error) {
+	conn := c.conn.Load()
+	if conn == nil {
+		return nil, errors.New("not joined yet")
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	key, err := identity.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	csr, err := identity.CSR(key)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := agentapi.Client{Conn: conn}.Sign(ctx, &agentapi.SignRequest{Namespace: namespace, ServiceAccount: serviceAccount, CSR: csr})
+	if err != nil {
+		return nil, err
+	}
+	return identity.NewSVID(key, resp.Chain, resp.Roots, time.Now())
+}
+
+// renew keeps the node's own certificate young, and the connection with it: no connection outlives the certificate that
+// opened it.
+func (c *Client) renew(ctx context.Context) error {
+	wait := retry.Backoff{Min: 500 * time.Millisecond, Max: 30 * time.Second}
+	for {
+		jitter := rand.Float64()*2 - 1
+		for now := time.Now(); now.Before(c.svid.Load().RenewAt(jitter)); now = time.Now() {
+			// Short sleeps, so that a clock that is set does not matter.
+			if err := retry.Sleep(ctx, min(time.Until(c.svid.Load().RenewAt(jitter))+time.Millisecond, 30*time.Second)); err != nil {
+				return err
+			}
+		}
+		svid, err := c.renewed(ctx)
+		if err == nil {
+			err = c.adopt(ctx, svid)
+		}
+		if err == nil {
+			wait.Reset()
+			continue
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		c.cfg.Log.Warn("node certificate not renewed, trying again", "expires", c.svid.Load().Leaf().NotAfter, "error", err)
+		if err := retry.Sleep(ctx, wait.Next()); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) renewed(ctx context.Context) (*identity.SVID, error) {
+	old := c.svid.Load()
+	if !old.Expired(time.Now()) {
+		svid, err := c.Sign(ctx, "", "")
+		if err == nil && svid.ID != old.ID {
+			return nil, fmt.Errorf("asked to renew %s, got a certificate of %s", old.ID, svid.ID)
+		}
+		return svid, err
+	}
+	if c.cfg.TokenFile == "" {
+		return nil, fmt.Errorf("the node certificate has expired: make a new token with `isthmus token create --node %s`, name its file in control.tokenFile and start the agent again", c.cfg.Node)
+	}
+	return c.attest(ctx)
+}
+
+// adopt keeps the new identity and moves to a connection that is opened with it.
+func (c *Client) adopt(ctx context.Context, svid *identity.SVID) error {
+	if err := identity.Save(c.cfg.IdentityFile, svid); err != nil {
+		return err
+	}
+	c.svid.Store(svid)
+	conn, err := c.dial(c.cfg.Addresses, identity.ControlTLS(c.svid.Load))
+	if err != nil {
+		return err
+	}
+	waitReady(ctx, conn, 5*time.Second)
+	old := c.conn.Swap(conn)
+	c.cfg.Log.Info("node certificate renewed", "expires", svid.Leaf().NotAfter)
+	return old.Close()
+}

@@ -1,0 +1,236 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/netns"
+)
+
+// Bounds of what one agent asks upstream.
+const (
+	maxForwards    = 256             // at once
+	forwardTimeout = 2 * time.Second // per upstream
+)
+
+// Config of a Server.
+type Config struct {
+	Log *slog.Logger
+	// Upstreams that answer for names outside the mesh, in order of preference. None: such names are refused.
+	Upstreams []netip.AddrPort
+	// Mark is set on questions to upstreams, when not 0.
+	Mark uint32
+}
+
+// Listener is one workload whose questions are answered.
+type Listener struct {
+	Workload string // "<namespace>/<name>", the key into Instructions.DNS
+	Netns    string // path
+}
+
+// Server answers for many workloads, each in its own network namespace.
+type Server struct {
+	cfg      Config
+	tables   atomic.Pointer[map[string]agentapi.DNSTable]
+	slots    chan struct{} // one per question under way to an upstream
+	counts   counts
+	servers  []*dns.Server
+	upstream upstream
+}
+
+// Counts of answers since the server began.
+type Counts struct{ Mesh, Forwarded, Failed, Refused uint64 }
+
+type counts struct{ mesh, forwarded, failed, refused atomic.Uint64 }
+
+// New makes a server that listens nowhere yet.
+func New(cfg Config) *Server {
+	return &Server{cfg: cfg, slots: make(chan struct{}, maxForwards), upstream: upstream{mark: cfg.Mark}}
+}
+
+// SetTables replaces what workloads may resolve; the map must not be written afterwards.
+func (s *Server) SetTables(tables map[string]agentapi.DNSTable) { s.tables.Store(&tables) }
+
+// Counts so far.
+func (s *Server) Counts() Counts {
+	return Counts{
+		Mesh: s.counts.mesh.Load(), Forwarded: s.counts.forwarded.Load(),
+		Failed: s.counts.failed.Load(), Refused: s.counts.refused.Load(),
+	}
+}
+
+// Listen opens the sockets of one workload, in both IP versions where the namespace has them.
+func (s *Server) Listen(l Listener) error {
+	return netns.Do(l.Netns, func() error {
+		for _, host := range []string{"127.0.0.1", "::1"} {
+			addr := net.JoinHostPort(host, fmt.Sprint(agentapi.DNSPort))
+			err := s.listen(l, addr)
+			if host == "::1" && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
+				continue // no IPv6 in this namespace
+			}
+			if errors.Is(err, unix.EADDRINUSE) {
+				return fmt.Errorf("serve DNS for workload %s: %s is in use in %s; stop what listens there (another agent?): %w", l.Workload, addr, l.Netns, err)
+			}
+			if err != nil {
+				return fmt.Errorf("serve DNS for workload %s: %w", l.Workload, err)
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Server) listen(l Listener, addr string) error {
+	udp, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	tcp, err := net.Listen("tcp", addr)
+	if err != nil {
+		udp.Close()
+		return err
+	}
+	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(l.Workload, w, q) })
+	s.servers = append(s.servers,
+		&dns.Server{PacketConn: udp, Handler: h, MsgAcceptFunc: acceptAll},
+		&dns.Server{Listener: tcp, Handler: h, MsgAcceptFunc: acceptAll, ReadTimeout: 5 * time.Second, MaxTCPQueries: 128})
+	return nil
+}
+
+// acceptAll leaves it to answer to say what is wrong with a message; answers and messages without a header are dropped.
+func acceptAll(h dns.Header) dns.MsgAcceptAction {
+	if h.Bits&(1<<15) != 0 {
+		return dns.MsgIgnore
+	}
+	return dns.MsgAccept
+}
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	g, group := errgroup.WithContext(ctx)
+	for _, srv := range s.servers {
+		g.Go(srv.ActivateAndServe)
+	}
+	g.Go(func() error {
+		<-group.Done()
+		for _, srv := range s.servers {
+			s.close(srv)
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve DNS: %w", err)
+	}
+	return nil
+}
+
+// close also when the server has not come to serve yet, which Shutdown refuses.
+func (s *Server) close(srv *dns.Server) {
+	if srv.PacketConn != nil {
+		srv.PacketConn.Close()
+	}
+	if srv.Listener != nil {
+		srv.Listener.Close()
+	}
+}
+
+func (s *Server) serve(workload string, w dns.ResponseWriter, q *dns.Msg) {
+	_, tcp := w.RemoteAddr().(*net.TCPAddr)
+	r := s.resolve(workload, q, tcp)
+	if !tcp {
+		r.Truncate(udpSize(q))
+	}
+	if err := w.WriteMsg(r); err != nil {
+		s.cfg.Log.Debug("dns answer not sent", "workload", workload, "error", err)
+	}
+}
+
+func udpSize(q *dns.Msg) int {
+	if opt := q.IsEdns0(); opt != nil {
+		return max(dns.MinMsgSize, int(opt.UDPSize()))
+	}
+	return dns.MinMsgSize
+}
+
+func (s *Server) resolve(workload string, q *dns.Msg, tcp bool) *dns.Msg {
+	if r := answer(s.table(workload), q); r != nil {
+		s.counts.mesh.Add(1)
+		return r
+	}
+	if len(s.cfg.Upstreams) == 0 {
+		s.counts.refused.Add(1)
+		return reply(q, dns.RcodeRefused)
+	}
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		s.counts.failed.Add(1)
+		return reply(q, dns.RcodeServerFailure)
+	}
+	for _, server := range s.cfg.Upstreams {
+		if r, err := s.upstream.ask(q, server, tcp); err == nil {
+			s.counts.forwarded.Add(1)
+			return r
+		}
+	}
+	s.counts.failed.Add(1)
+	return reply(q, dns.RcodeServerFailure)
+}
+
+// table of a workload; nil before the control plane said anything. A workload it does not know yet resolves nothing.
+func (s *Server) table(workload string) *agentapi.DNSTable {
+	tables := s.tables.Load()
+	if tables == nil {
+		return nil
+	}
+	t, ok := (*tables)[workload]
+	if !ok {
+		return nil
+	}
+	return &t
+}
+
+// upstream asks the servers for names outside the mesh.
+type upstream struct{ mark uint32 }
+
+func (u upstream) ask(q *dns.Msg, server netip.AddrPort, tcp bool) (*dns.Msg, error) {
+	c := &dns.Client{Net: "udp", Timeout: forwardTimeout, UDPSize: dns.MaxMsgSize, Dialer: &net.Dialer{Timeout: forwardTimeout, Control: u.control}}
+	if tcp {
+		c.Net = "tcp"
+	}
+	question := q.Copy()
+	question.Id = dns.Id()
+	r, _, err := c.Exchange(question, server.String())
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Question) != 1 || !strings.EqualFold(r.Question[0].Name, q.Question[0].Name) || r.Question[0].Qtype != q.Question[0].Qtype {
+		return nil, errors.New("the upstream answered another question")
+	}
+	r.Id = q.Id
+	return r, nil
+}
+
+func (u upstream) control(_, _ string, c syscall.RawConn) error {
+	if u.mark == 0 {
+		return nil
+	}
+	var err error
+	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(u.mark)) }); e != nil {
+		return e
+	}
+	return err
+}

@@ -1,0 +1,205 @@
+package envoyproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/retry"
+)
+
+// Config of a Supervisor.
+type Config struct {
+	Log    *slog.Logger
+	Binary string
+	RunDir string
+	// Bootstrap but for its sockets, which are RunDir's.
+	Bootstrap   Bootstrap
+	Concurrency int
+	LogLevel    string
+	// Changed is called when the State did.
+	Changed func()
+}
+
+// The files of an Envoy in its run directory.
+const (
+	agentSocket   = "agent.sock"
+	adminSocket   = "admin.sock"
+	bootstrapFile = "envoy.json"
+	logFile       = "envoy.log"
+)
+
+// AgentSocket is where the agent must listen for its Envoy.
+func AgentSocket(runDir string) string { return filepath.Join(runDir, agentSocket) }
+
+// steady is how long an Envoy must have run for its death to count as the first one again.
+const steady = 30 * time.Second
+
+// Supervisor keeps one Envoy alive.
+type Supervisor struct {
+	cfg   Config
+	admin *http.Client
+
+	mu    sync.Mutex // guards state
+	state agentapi.EnvoyState
+}
+
+// New makes a supervisor; nothing runs yet.
+func New(cfg Config) *Supervisor {
+	socket := filepath.Join(cfg.RunDir, adminSocket)
+	return &Supervisor{cfg: cfg, admin: &http.Client{
+		Timeout: 5 * time.Second,
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", socket)
+			},
+		},
+	}}
+}
+
+// State now.
+func (s *Supervisor) State() agentapi.EnvoyState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// set changes the state and tells.
+func (s *Supervisor) set(change func(*agentapi.EnvoyState)) {
+	s.mu.Lock()
+	before := s.state
+	change(&s.state)
+	changed := before != s.state
+	s.mu.Unlock()
+	if changed {
+		s.cfg.Changed()
+	}
+}
+
+// Prepare writes the bootstrap and asks the binary for its version.
+func (s *Supervisor) Prepare(ctx context.Context) error {
+	version, err := VersionOf(ctx, s.cfg.Binary)
+	if err != nil {
+		return err
+	}
+	if version != Version {
+		s.cfg.Log.Warn("this Envoy is of another version than Isthmus is made for", "version", version, "want", Version)
+	}
+	s.set(func(st *agentapi.EnvoyState) { st.Version = version })
+	b := s.cfg.Bootstrap
+	b.AgentSocket = AgentSocket(s.cfg.RunDir)
+	b.AdminSocket = filepath.Join(s.cfg.RunDir, adminSocket)
+	text, err := b.JSON()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(s.cfg.RunDir, bootstrapFile)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		return fmt.Errorf("write Envoy bootstrap: %w", err)
+	}
+	return endLeftover(s.cfg.RunDir)
+}
+
+// Run keeps Envoy running until ctx ends, then ends it.
+func (s *Supervisor) Run(ctx context.Context) error {
+	wait := retry.Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second}
+	for {
+		began := time.Now()
+		err := s.once(ctx)
+		s.set(func(st *agentapi.EnvoyState) { st.Running = false })
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Since(began) > steady {
+			wait.Reset()
+		}
+		pause := wait.Next()
+		s.cfg.Log.Error("Envoy ended, starting it again", "error", err, "in", pause.String(), "log", filepath.Join(s.cfg.RunDir, logFile))
+		if err := retry.Sleep(ctx, pause); err != nil {
+			return err
+		}
+		s.set(func(st *agentapi.EnvoyState) { st.Restarts++ })
+	}
+}
+
+// once runs one Envoy to its end.
+func (s *Supervisor) once(ctx context.Context) error {
+	p, err := start(s.cfg)
+	if err != nil {
+		return err
+	}
+	s.cfg.Log.Info("Envoy started", "pid", p.pid)
+	s.set(func(st *agentapi.EnvoyState) { st.Running = true })
+	size := time.NewTicker(time.Minute)
+	defer size.Stop()
+	for {
+		select {
+		case err := <-p.done:
+			return err
+		case <-size.C:
+			if err := boundLog(filepath.Join(s.cfg.RunDir, logFile)); err != nil {
+				s.cfg.Log.Error("Envoy's log not shortened", "error", err)
+			}
+		case <-ctx.Done():
+			p.stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// Ready asks Envoy whether it has its configuration and serves.
+func (s *Supervisor) Ready(ctx context.Context) error {
+	resp, err := s.get(ctx, "/ready")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, err := io.ReadAll(io.LimitReader(resp.Body, 100))
+		return errors.Join(errors.New("Envoy is "+string(text)), err)
+	}
+	return nil
+}
+
+// Stats is Envoy's own statistics in Prometheus' form; the caller closes it.
+func (s *Supervisor) Stats(ctx context.Context) (io.ReadCloser, error) {
+	resp, err := s.get(ctx, "/stats/prometheus")
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+func (s *Supervisor) get(ctx context.Context, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.admin.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask Envoy: %w", err)
+	}
+	return resp, nil
+}
+
+func arguments(cfg Config) []string {
+	return []string{
+		"--config-path", filepath.Join(cfg.RunDir, bootstrapFile),
+		"--concurrency", strconv.Itoa(cfg.Concurrency),
+		"--drain-time-s", "3", "--drain-strategy", "immediate",
+		// Hot restart would open an abstract socket that any local user can reach; the agent never uses it.
+		"--disable-hot-restart",
+		"--log-level", cfg.LogLevel,
+		"--log-path", filepath.Join(cfg.RunDir, logFile),
+	}
+}

@@ -1,0 +1,98 @@
+package identity
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// AttestTLS is how an agent without a certificate meets the control plane: whoever chains to the pinned root and is the
+// control plane of its trust domain.
+func AttestTLS(t Token) *tls.Config {
+	return clientTLS(func(chain []*x509.Certificate) error {
+		root, err := t.PinnedRoot(chain)
+		if err != nil {
+			return err
+		}
+		id, err := idOf(chain[0])
+		if err != nil {
+			return err
+		}
+		pool := x509.NewCertPool()
+		pool.AddCert(root)
+		return verifyControl(chain, pool, id.TrustDomain())
+	})
+}
+
+// ControlTLS is how an agent with a certificate meets the control plane: mutual TLS under the mesh's own roots.
+// current is asked at each handshake.
+func ControlTLS(current func() *SVID) *tls.Config {
+	c := clientTLS(func(chain []*x509.Certificate) error {
+		svid := current()
+		if svid == nil {
+			return errors.New("this agent has no certificate yet")
+		}
+		return verifyControl(chain, svid.RootPool(), svid.ID.TrustDomain())
+	})
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		svid := current()
+		if svid == nil {
+			return nil, errors.New("this agent has no certificate yet")
+		}
+		return svid.TLS(), nil
+	}
+	return c
+}
+
+// clientTLS checks servers by their SPIFFE ID instead of a host name.
+func clientTLS(verify func([]*x509.Certificate) error) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		SessionTicketsDisabled: true,
+		InsecureSkipVerify:     true, // host names mean nothing here: VerifyConnection below checks the whole chain and the SPIFFE ID
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			if len(cs.PeerCertificates) == 0 {
+				return errors.New("the server presents no certificate")
+			}
+			return verify(cs.PeerCertificates)
+		},
+	}
+}
+
+func verifyControl(chain []*x509.Certificate, roots *x509.CertPool, td spiffe.TrustDomain) error {
+	id, err := idOf(chain[0])
+	if err != nil {
+		return err
+	}
+	if want := spiffe.Control(td); id != want {
+		return fmt.Errorf("the server is %s, not the control plane %s: check control.addresses", id, want)
+	}
+	intermediates := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		intermediates.AddCert(c)
+	}
+	_, err = chain[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	if err != nil {
+		return fmt.Errorf("verify the control plane's certificate: %w", err)
+	}
+	return nil
+}
+
+// idOf is the one SPIFFE ID of a certificate.
+func idOf(c *x509.Certificate) (spiffe.ID, error) {
+	if len(c.URIs) != 1 {
+		return spiffe.ID{}, fmt.Errorf("certificate has %d URI names, an X.509-SVID has exactly one", len(c.URIs))
+	}
+	id, err := spiffeid.FromURI(c.URIs[0])
+	if err != nil {
+		return spiffe.ID{}, fmt.Errorf("certificate name %q: %w", c.URIs[0], err)
+	}
+	return id, nil
+}

@@ -1,0 +1,94 @@
+// Package identity is who an agent is: the join token that it begins with, the node key and certificate that it lives
+// with, and how it knows the control plane.
+package identity
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// Token is a join token. It redacts itself; Secret is the text to send.
+type Token struct {
+	text string
+	// Fingerprint is the SHA-256 of the control plane's root certificate (DER).
+	Fingerprint [sha256.Size]byte
+	// Addresses of the control plane.
+	Addresses []string
+}
+
+const tokenPrefix = "isthmus-join-v1."
+
+// Secret is the whole token, for the control plane alone.
+func (t Token) Secret() string { return t.text }
+
+// String hides the token.
+func (Token) String() string { return "[redacted]" }
+
+// MarshalText hides the token.
+func (Token) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
+
+// ParseToken reads a join token. Errors never contain it.
+func ParseToken(text string) (Token, error) {
+	text = strings.TrimSpace(text)
+	body, ok := strings.CutPrefix(text, tokenPrefix)
+	if !ok {
+		return Token{}, fmt.Errorf("this is not a join token: it does not begin with %q; make one with `isthmus token create --node NAME`", tokenPrefix)
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(body)
+	if err != nil {
+		return Token{}, errors.New("the join token is damaged (not base64url); copy it again, whole and on one line")
+	}
+	var fields struct {
+		Fingerprint string   `json:"fingerprint"`
+		Addresses   []string `json:"addresses"`
+	}
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return Token{}, errors.New("the join token is damaged (not JSON inside); copy it again, whole and on one line")
+	}
+	t := Token{text: text, Addresses: fields.Addresses}
+	fp, err := hex.DecodeString(strings.ReplaceAll(fields.Fingerprint, ":", ""))
+	if err != nil || len(fp) != sha256.Size {
+		return Token{}, errors.New("the join token names no root fingerprint; make a new one with `isthmus token create --node NAME`")
+	}
+	copy(t.Fingerprint[:], fp)
+	return t, nil
+}
+
+// LoadToken reads the token in a file that others than its owner and group cannot read.
+func LoadToken(path string) (Token, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return Token{}, fmt.Errorf("read join token: %w", err)
+	}
+	if st.Mode().Perm()&0o007 != 0 {
+		return Token{}, fmt.Errorf("join token file %s is open to every user (mode %04o): run `chmod 600 %s`, and replace the token if others may have read it",
+			path, st.Mode().Perm(), path)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Token{}, fmt.Errorf("read join token: %w", err)
+	}
+	t, err := ParseToken(string(b))
+	if err != nil {
+		return Token{}, fmt.Errorf("join token file %s: %w", path, err)
+	}
+	return t, nil
+}
+
+// PinnedRoot finds the root with the token's fingerprint among the certificates that a server presented.
+func (t Token) PinnedRoot(chain []*x509.Certificate) (*x509.Certificate, error) {
+	for _, c := range chain {
+		if sha256.Sum256(c.Raw) == t.Fingerprint {
+			return c, nil
+		}
+	}
+	return nil, errors.New("the control plane does not present the root certificate that the join token names: " +
+		"it is another control plane, or someone in between; check control.addresses, and make a new token if the root changed")
+}

@@ -1,0 +1,179 @@
+//go:build e2e
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
+
+	"isthmus.dev/isthmus/internal/node/netns"
+)
+
+// needRoot fails, and does not skip: these tests mean nothing elsewhere.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test makes network namespaces: run it as root, for example `sudo make test`")
+	}
+}
+
+func needEnvoy(t *testing.T) string {
+	t.Helper()
+	path, err := LocateEnvoy(filepath.Join("..", "..", ".cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// newNetns makes a named network namespace, in place of one that a crashed run left.
+func newNetns(t *testing.T, name string) string {
+	t.Helper()
+	needRoot(t)
+	name = "isthmus-t-" + name
+	_ = vnetns.DeleteNamed(name)
+	inThread(t, func() {
+		ns, err := vnetns.NewNamed(name) // moves the thread into it
+		must(t, err)
+		ns.Close()
+	})
+	t.Cleanup(func() { _ = vnetns.DeleteNamed(name) })
+	return "/run/netns/" + name
+}
+
+// inThread runs fn on a thread that is thrown away, or brought home.
+func inThread(t *testing.T, fn func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	home, err := vnetns.Get()
+	must(t, err)
+	defer home.Close()
+	fn()
+	must(t, vnetns.Set(home))
+	runtime.UnlockOSThread()
+}
+
+// wire joins two namespaces by a veth pair, and sends everything unknown across it.
+func wire(t *testing.T, a, aAddr, b, bAddr string) {
+	t.Helper()
+	nsA, err := vnetns.GetFromPath(a)
+	must(t, err)
+	defer nsA.Close()
+	nsB, err := vnetns.GetFromPath(b)
+	must(t, err)
+	defer nsB.Close()
+	veth := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "eth0", Namespace: netlink.NsFd(nsA)},
+		PeerName:  "eth0", PeerNamespace: netlink.NsFd(nsB),
+	}
+	must(t, netlink.LinkAdd(veth))
+	for ns, addr := range map[string]string{a: aAddr, b: bAddr} {
+		must(t, netns.Do(ns, func() error {
+			link, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			ip, err := netlink.ParseAddr(addr)
+			if err != nil {
+				return err
+			}
+			_, all, _ := net.ParseCIDR("0.0.0.0/0")
+			return errors.Join(netlink.AddrAdd(link, ip), netlink.LinkSetUp(link),
+				netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all, Scope: netlink.SCOPE_LINK}))
+		}))
+	}
+}
+
+// listenIn opens a TCP listener inside a namespace.
+func listenIn(t *testing.T, ns, addr string) net.Listener {
+	t.Helper()
+	var l net.Listener
+	must(t, netns.Do(ns, func() (err error) { l, err = net.Listen("tcp", addr); return err }))
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func dialIn(ns, network, addr string) (net.Conn, error) {
+	var c net.Conn
+	err := netns.Do(ns, func() (err error) {
+		c, err = (&net.Dialer{Timeout: 2 * time.Second}).Dial(network, addr)
+		return err
+	})
+	return c, err
+}
+
+// get asks for a page from inside a namespace.
+func get(ns, url string) (string, error) {
+	client := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(_ context.Context, network, addr string) (net.Conn, error) { return dialIn(ns, network, addr) },
+	}}
+	resp, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return fmt.Sprintf("%d %s", resp.StatusCode, body), err
+}
+
+// eventually waits until fn says nothing is wrong.
+func eventually(t *testing.T, most time.Duration, what string, fn func() error) {
+	t.Helper()
+	began := time.Now()
+	for {
+		err := fn()
+		if err == nil {
+			t.Logf("%s after %v", what, time.Since(began).Round(time.Millisecond))
+			return
+		}
+		if time.Since(began) > most {
+			t.Fatalf("%s: not within %v: %v", what, most, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// runAgent runs an agent to the end of the test, or until stop is called.
+func runAgent(t *testing.T, cfg Config) (a *Agent, stop func()) {
+	t.Helper()
+	cfg.Log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	a, err := New(cfg)
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return a, stop
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Log(string(b[:len(b)-1]))
+	return len(b), nil
+}

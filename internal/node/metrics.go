@@ -1,0 +1,145 @@
+package node
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+var (
+	descInfo      = prometheus.NewDesc("isthmus_agent_info", "The agent; always 1.", []string{"name", "role", "version", "envoy"}, nil)
+	descConnected = prometheus.NewDesc("isthmus_agent_control_connected", "Whether the control plane answers.", nil, nil)
+	descEnvoyUp   = prometheus.NewDesc("isthmus_agent_envoy_running", "Whether Envoy runs.", nil, nil)
+	descRestarts  = prometheus.NewDesc("isthmus_agent_envoy_restarts_total", "How often Envoy was started again.", nil, nil)
+	descStreams   = prometheus.NewDesc("isthmus_agent_ads_streams", "Configuration streams open to the control plane.", nil, nil)
+	descExpiry    = prometheus.NewDesc("isthmus_agent_certificate_expiry_seconds", "When a certificate in use ends, Unix time.", []string{"spiffe_id"}, nil)
+	descReady     = prometheus.NewDesc("isthmus_agent_workload_ready", "Whether a workload is ready.", []string{"workload"}, nil)
+	descDNS       = prometheus.NewDesc("isthmus_agent_dns_answers_total", "DNS answers to workloads.", []string{"result"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (a *Agent) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descInfo, descConnected, descEnvoyUp, descRestarts, descStreams, descExpiry, descReady, descDNS} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (a *Agent) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	envoy := a.envoy.State()
+	gauge(descInfo, 1, a.cfg.Name, string(a.cfg.Role()), a.cfg.Version, envoy.Version)
+	gauge(descConnected, asNumber(a.control.Connected()))
+	gauge(descEnvoyUp, asNumber(envoy.Running))
+	counter(descRestarts, uint64(envoy.Restarts))
+	gauge(descStreams, float64(a.ads.Streams()))
+	for _, c := range a.certs() {
+		gauge(descExpiry, float64(c.NotAfter.Unix()), c.SPIFFEID)
+	}
+	for _, w := range a.cfg.Workloads {
+		gauge(descReady, asNumber(a.probes.Ready(w.Key())), w.Key())
+	}
+	n := a.dns.Counts()
+	counter(descDNS, n.Mesh, "mesh")
+	counter(descDNS, n.Forwarded, "forwarded")
+	counter(descDNS, n.Failed, "failed")
+	counter(descDNS, n.Refused, "refused")
+}
+
+func asNumber(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// metricsHandler: /metrics is the agent's own, /metrics/envoy Envoy's.
+func (a *Agent) metricsHandler() http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(a, a.logs, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /metrics/envoy", func(w http.ResponseWriter, r *http.Request) {
+		stats, err := a.envoy.Stats(r.Context())
+		if err != nil {
+			http.Error(w, "Envoy does not answer", http.StatusServiceUnavailable)
+			return
+		}
+		defer stats.Close()
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		if _, err := io.Copy(w, stats); err != nil {
+			a.log.Debug("Envoy's statistics not sent", "error", err)
+		}
+	})
+	return mux
+}
+
+// metricsTLS shows the node's certificate and demands one of the same mesh.
+func (a *Agent) metricsTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, ClientAuth: tls.RequireAnyClientCert,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			own := a.control.Identity()
+			if own == nil {
+				return nil, errors.New("the agent has not joined yet")
+			}
+			return own.TLS(), nil
+		},
+		VerifyConnection: func(cs tls.ConnectionState) error { return a.verifyReader(cs.PeerCertificates) },
+	}
+}
+
+func (a *Agent) verifyReader(chain []*x509.Certificate) error {
+	own := a.control.Identity()
+	if own == nil {
+		return errors.New("the agent has not joined yet")
+	}
+	intermediates := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: own.RootPool(), Intermediates: intermediates, CurrentTime: time.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return err
+}
+
+// guarded lets administrators and the identities that metrics.allow names read.
+func (a *Agent) guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || !a.mayRead(r.TLS.PeerCertificates[0]) {
+			http.Error(w, "metrics are for the mesh's administrators and the identities in metrics.allow", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (a *Agent) mayRead(leaf *x509.Certificate) bool {
+	own := a.control.Identity()
+	if own == nil || len(leaf.URIs) != 1 {
+		return false
+	}
+	id, err := spiffeid.FromURI(leaf.URIs[0])
+	if err != nil || !id.MemberOf(own.ID.TrustDomain()) {
+		return false
+	}
+	_, admin := spiffe.AdminName(id)
+	return admin || slices.Contains(a.cfg.Metrics.Allow, id.String())
+}

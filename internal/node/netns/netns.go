@@ -1,0 +1,88 @@
+// Package netns runs code inside another network namespace: a socket that is opened there stays there.
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Do runs fn on a thread that is inside the network namespace at path, and brings the thread home again.
+// fn must not start goroutines that open sockets. An empty path means the process's own namespace.
+func Do(path string, fn func() error) error {
+	if path == "" {
+		return fn()
+	}
+	target, err := Open(path)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open the thread's own network namespace: %w", err)
+	}
+	defer home.Close()
+	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return enterError(path, err)
+	}
+	err = fn()
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		// The thread stays locked: the runtime destroys it with its goroutine rather than lend it to others.
+		return errors.Join(err, fmt.Errorf("leave network namespace %s: %w", path, back))
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+// Open opens the namespace at path and makes sure that it is one.
+func Open(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("network namespace %s does not exist; make it first (ip netns add NAME makes /run/netns/NAME): %w", path, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("stat %s: %w", path, err)
+	}
+	if fs.Type != unix.NSFS_MAGIC && fs.Type != unix.PROC_SUPER_MAGIC {
+		f.Close()
+		return nil, fmt.Errorf("%s is a file but not a network namespace; it may be the leftover of one that was removed: delete it and make the namespace again", path)
+	}
+	return f, nil
+}
+
+// Inode identifies the namespace at path: one that is made again under the same path has another.
+func Inode(path string) (uint64, error) {
+	if path == "" {
+		path = "/proc/self/ns/net"
+	}
+	f, err := Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("stat %s: %w", path, err)
+	}
+	return st.Ino, nil
+}
+
+func enterError(path string, err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("enter network namespace %s: not permitted; run as root or with CAP_SYS_ADMIN and CAP_NET_ADMIN: %w", path, err)
+	}
+	return fmt.Errorf("enter network namespace %s: %w", path, err)
+}

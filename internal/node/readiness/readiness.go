@@ -1,0 +1,167 @@
+// Package readiness knocks at workloads, from inside their own network namespaces, to learn whether they are ready.
+package readiness
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/node/retry"
+)
+
+// Target is one workload and its probe.
+type Target struct {
+	Workload string
+	Netns    string
+	Address  netip.Addr
+	Port     uint16 // 0: no probe, always ready
+	Path     string // empty: TCP
+	Period   time.Duration
+	Timeout  time.Duration
+	Failures int    // in a row until a ready workload is not
+	Mark     uint32 // of the probe's connections, so that capture lets them pass
+}
+
+// Prober probes all targets.
+type Prober struct {
+	log     *slog.Logger
+	targets []Target
+	changed func()
+
+	mu    sync.Mutex // guards ready
+	ready map[string]bool
+}
+
+// New makes a prober; what has no probe is ready from the beginning, the rest is not.
+func New(log *slog.Logger, targets []Target, changed func()) *Prober {
+	p := &Prober{log: log, targets: targets, changed: changed, ready: map[string]bool{}}
+	for _, t := range targets {
+		p.ready[t.Workload] = t.Port == 0
+	}
+	return p
+}
+
+// Ready says how the workload was last seen.
+func (p *Prober) Ready(workload string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ready[workload]
+}
+
+// Run probes until ctx ends.
+func (p *Prober) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, t := range p.targets {
+		if t.Port != 0 {
+			g.Go(func() error { return p.watch(ctx, t) })
+		}
+	}
+	g.Go(func() error { <-ctx.Done(); return ctx.Err() })
+	return g.Wait()
+}
+
+func (p *Prober) watch(ctx context.Context, t Target) error {
+	failures := 0
+	for {
+		err := probe(ctx, t)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			failures = 0
+			p.set(t.Workload, true, nil)
+		} else if failures++; failures >= t.Failures {
+			p.set(t.Workload, false, err)
+		}
+		if err := retry.Sleep(ctx, t.Period); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *Prober) set(workload string, ready bool, why error) {
+	p.mu.Lock()
+	before := p.ready[workload]
+	p.ready[workload] = ready
+	p.mu.Unlock()
+	switch {
+	case ready == before:
+		return
+	case ready:
+		p.log.Info("workload ready", "workload", workload)
+	default:
+		p.log.Warn("workload not ready", "workload", workload, "error", why)
+	}
+	p.changed()
+}
+
+func probe(ctx context.Context, t Target) error {
+	ctx, cancel := context.WithTimeout(ctx, t.Timeout)
+	defer cancel()
+	if t.Path == "" {
+		conn, err := t.dial(ctx)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+	return t.get(ctx)
+}
+
+func (t Target) get(ctx context.Context) error {
+	client := http.Client{
+		Transport: &http.Transport{
+			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return t.dial(ctx) },
+			DisableKeepAlives: true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.hostPort()+t.Path, nil)
+	if err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	req.Header.Set("User-Agent", "isthmus-probe")
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode >= 400 {
+		return fmt.Errorf("probe %s answered %s", t.Path, resp.Status)
+	}
+	return nil
+}
+
+func (t Target) hostPort() string {
+	return net.JoinHostPort(t.Address.String(), strconv.Itoa(int(t.Port)))
+}
+
+func (t Target) dial(ctx context.Context) (net.Conn, error) {
+	var conn net.Conn
+	err := netns.Do(t.Netns, func() error {
+		d := net.Dialer{Control: t.mark}
+		c, err := d.DialContext(ctx, "tcp", t.hostPort())
+		conn = c
+		return err
+	})
+	return conn, err
+}
+
+func (t Target) mark(_, _ string, raw syscall.RawConn) error {
+	var err error
+	if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(t.Mark)) }); e != nil {
+		return e
+	}
+	return err
+}

@@ -1,0 +1,178 @@
+// Package sds gives Envoy the certificates of the identities that live on this node, and renews them. Private keys are
+// made here, stay in memory, and leave only towards this node's own Envoy.
+package sds
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/identity"
+	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// ServiceAccount names one identity without its trust domain, which is known only after joining.
+type ServiceAccount struct{ Namespace, Name string }
+
+// Config of a Store.
+type Config struct {
+	Log *slog.Logger
+	// Accounts that live on this node; no others are served.
+	Accounts []ServiceAccount
+	// Sign gets a certificate for a new key.
+	Sign func(ctx context.Context, namespace, serviceAccount string) (*identity.SVID, error)
+	// Joined is closed when Sign can work.
+	Joined <-chan struct{}
+	// Changed is called after a certificate came or was renewed.
+	Changed func()
+}
+
+// Store holds the certificates in use.
+type Store struct {
+	cfg    Config
+	wanted chan spiffe.ID // identities asked for the first time
+
+	mu      sync.Mutex // guards what follows
+	svids   map[spiffe.ID]*identity.SVID
+	asked   map[spiffe.ID]bool
+	changed chan struct{} // closed and replaced at every change
+}
+
+// New makes a store without certificates: they are asked for when Envoy first wants them.
+func New(cfg Config) *Store {
+	return &Store{
+		cfg: cfg, wanted: make(chan spiffe.ID, len(cfg.Accounts)),
+		svids: map[spiffe.ID]*identity.SVID{}, asked: map[spiffe.ID]bool{}, changed: make(chan struct{}),
+	}
+}
+
+// Run asks for certificates and renews them until ctx ends.
+func (s *Store) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case id := <-s.wanted:
+				g.Go(func() error { return s.keep(ctx, id) })
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// Certs lists what is in use, by SPIFFE ID.
+func (s *Store) Certs() []agentapi.CertState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var states []agentapi.CertState
+	for _, svid := range s.svids {
+		states = append(states, svid.State())
+	}
+	slices.SortFunc(states, func(a, b agentapi.CertState) int { return strings.Compare(a.SPIFFEID, b.SPIFFEID) })
+	return states
+}
+
+// want registers interest in a secret name; false when it is not this node's to serve.
+func (s *Store) want(name string) (spiffe.ID, bool) {
+	id, err := spiffe.Parse(strings.TrimSuffix(name, agentapi.WithRootSuffix))
+	if err != nil {
+		return spiffe.ID{}, false
+	}
+	namespace, account, ok := spiffe.WorkloadParts(id)
+	if !ok || !slices.Contains(s.cfg.Accounts, ServiceAccount{namespace, account}) {
+		return spiffe.ID{}, false
+	}
+	s.mu.Lock()
+	first := !s.asked[id] && len(s.asked) < cap(s.wanted)
+	if first {
+		s.asked[id] = true
+	}
+	known := s.asked[id]
+	s.mu.Unlock()
+	if first {
+		s.wanted <- id // has room: at most one per account
+	}
+	return id, known
+}
+
+// current certificate of an identity, or nil; and a channel that is closed at the next change of any.
+func (s *Store) current(ids []spiffe.ID) ([]*identity.SVID, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	svids := make([]*identity.SVID, len(ids))
+	for i, id := range ids {
+		svids[i] = s.svids[id]
+	}
+	return svids, s.changed
+}
+
+func (s *Store) put(id spiffe.ID, svid *identity.SVID) {
+	s.mu.Lock()
+	s.svids[id] = svid
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+	s.cfg.Changed()
+}
+
+// keep holds one identity's certificate young.
+func (s *Store) keep(ctx context.Context, id spiffe.ID) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.cfg.Joined:
+	}
+	wait := retry.Backoff{Min: 100 * time.Millisecond, Max: 15 * time.Second}
+	for {
+		svid, err := s.issue(ctx, id)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			s.cfg.Log.Warn("certificate not issued, trying again", "identity", id.String(), "error", err)
+			if err := retry.Sleep(ctx, wait.Next()); err != nil {
+				return err
+			}
+			continue
+		}
+		wait.Reset()
+		s.put(id, svid)
+		s.cfg.Log.Info("certificate issued", "identity", id.String(), "serial", svid.State().Serial, "expires", svid.Leaf().NotAfter)
+		if err := sleepUntil(ctx, svid.RenewAt(rand.Float64()*2-1)); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) issue(ctx context.Context, id spiffe.ID) (*identity.SVID, error) {
+	namespace, account, _ := spiffe.WorkloadParts(id)
+	svid, err := s.cfg.Sign(ctx, namespace, account)
+	if err != nil {
+		return nil, err
+	}
+	if svid.ID != id {
+		return nil, fmt.Errorf("asked for %s, got a certificate of %s", id, svid.ID)
+	}
+	return svid, nil
+}
+
+// sleepUntil looks at the clock again and again, so that a clock that is set does not matter.
+func sleepUntil(ctx context.Context, at time.Time) error {
+	for d := time.Until(at); d > 0; d = time.Until(at) {
+		if err := retry.Sleep(ctx, min(d, 30*time.Second)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,200 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"isthmus.dev/isthmus/internal/node/adsproxy"
+	"isthmus.dev/isthmus/internal/node/dns"
+	"isthmus.dev/isthmus/internal/node/envoyproc"
+	"isthmus.dev/isthmus/internal/node/sds"
+)
+
+// listeners are the agent's own sockets; nil where not wanted.
+type listeners struct {
+	envoy         net.Listener // gRPC for this agent's Envoy: Unix
+	health        net.Listener // plain HTTP
+	metricsSocket net.Listener // Unix
+	metrics       net.Listener // mutual TLS
+}
+
+func (l *listeners) all() []net.Listener {
+	return []net.Listener{l.envoy, l.health, l.metricsSocket, l.metrics}
+}
+
+func (l *listeners) close() {
+	for _, x := range l.all() {
+		if x != nil {
+			x.Close()
+		}
+	}
+}
+
+// listen opens every socket of the agent, so that a port in use is told before anything runs.
+func (a *Agent) listen() (err error) {
+	defer func() {
+		if err != nil {
+			a.listeners.close()
+		}
+	}()
+	l := &a.listeners
+	if l.envoy, err = listenUnix(envoyproc.AgentSocket(a.cfg.RunDir)); err != nil {
+		return err
+	}
+	if l.metricsSocket, err = listenUnix(filepath.Join(a.cfg.RunDir, "metrics.sock")); err != nil {
+		return err
+	}
+	if a.cfg.Health.Address != "off" {
+		if l.health, err = listenTCP("health", a.cfg.Health.Address); err != nil {
+			return err
+		}
+	}
+	if a.cfg.Metrics.Address != "" {
+		if l.metrics, err = listenTCP("metrics", a.cfg.Metrics.Address); err != nil {
+			return err
+		}
+	}
+	for _, w := range a.cfg.Workloads {
+		if err := a.dns.Listen(dns.Listener{Workload: w.Key(), Netns: w.Netns}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listenUnix takes the place of a socket that an agent left behind; the lock makes sure that none lives there.
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove an old socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on a Unix socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("close the socket to others: %w", err)
+	}
+	return ownUser{l}, nil
+}
+
+func listenTCP(field, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, fmt.Errorf("%s.address %s is in use: stop what listens there, or choose another address: %w", field, address, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen at %s.address: %w", field, err)
+	}
+	return l, nil
+}
+
+// ownUser accepts connections from processes of this user alone.
+type ownUser struct{ net.Listener }
+
+// Accept a connection.
+func (l ownUser) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if uid, err := peerUID(c); err == nil && uid == os.Geteuid() {
+			return c, nil
+		}
+		c.Close()
+	}
+}
+
+func peerUID(c net.Conn) (int, error) {
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return 0, err
+	}
+	if credErr != nil {
+		return 0, credErr
+	}
+	return int(cred.Uid), nil
+}
+
+// serve answers on all of the agent's sockets until ctx ends.
+func (a *Agent) serve(ctx context.Context) error {
+	envoy := grpc.NewServer(grpc.ForceServerCodecV2(adsproxy.NewCodec()), grpc.MaxRecvMsgSize(64<<20), grpc.MaxSendMsgSize(64<<20))
+	a.ads.Register(envoy)
+	secretv3.RegisterSecretDiscoveryServiceServer(envoy, &sds.Service{Store: a.sds})
+	accesslogv3.RegisterAccessLogServiceServer(envoy, a.logs)
+
+	parent := ctx
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return envoy.Serve(a.listeners.envoy) })
+	health := a.httpServer(a.healthHandler())
+	metrics := a.httpServer(a.metricsHandler())
+	guarded := a.httpServer(a.guarded(a.metricsHandler()))
+	guarded.TLSConfig = a.metricsTLS()
+	serve := func(l net.Listener, on func(net.Listener) error) {
+		if l != nil {
+			g.Go(func() error { return on(l) })
+		}
+	}
+	serve(a.listeners.health, health.Serve)
+	serve(a.listeners.metricsSocket, metrics.Serve)
+	serve(a.listeners.metrics, func(l net.Listener) error { return guarded.Serve(tls.NewListener(l, guarded.TLSConfig)) })
+	g.Go(func() error {
+		<-ctx.Done()
+		envoy.Stop()
+		return errors.Join(health.Close(), metrics.Close(), guarded.Close(), ctx.Err())
+	})
+	if err := g.Wait(); parent.Err() == nil {
+		return err
+	}
+	return parent.Err()
+}
+
+func (a *Agent) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second,
+		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, ErrorLog: nil,
+	}
+}
+
+// healthHandler: /healthz is whether the agent lives, /readyz whether its workloads are served.
+func (a *Agent) healthHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.Ready(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		io.WriteString(w, "ready\n")
+	})
+	return mux
+}
+
+// Ready says what is missing until the agent serves: its identity, and an Envoy that has its configuration. A control
+// plane that is away does not make a ready agent unready.
+func (a *Agent) Ready(ctx context.Context) error {
+	if a.control.Identity() == nil {
+		return errors.New("the agent has not joined the control plane yet")
+	}
+	return a.envoy.Ready(ctx)
+}

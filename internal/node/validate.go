@@ -1,0 +1,249 @@
+package node
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+const (
+	labelRule   = "use lower-case letters, digits and hyphens, at most 63"
+	nameExample = "for example name: node-1"
+)
+
+// defaults fills in what the file left out.
+func (c *Config) defaults() {
+	c.RunDir = cmp.Or(c.RunDir, filepath.Join("/run/isthmus", c.Name))
+	c.StateDir = cmp.Or(c.StateDir, filepath.Join("/var/lib/isthmus", c.Name))
+	c.Envoy.CacheDir = cmp.Or(c.Envoy.CacheDir, ".cache")
+	c.Envoy.Concurrency = cmp.Or(c.Envoy.Concurrency, 2)
+	c.Envoy.MaxConnections = cmp.Or(c.Envoy.MaxConnections, 50_000)
+	c.Envoy.MaxHeapMiB = cmp.Or(c.Envoy.MaxHeapMiB, 1024)
+	c.Envoy.LogLevel = cmp.Or(c.Envoy.LogLevel, "warning")
+	c.Health.Address = cmp.Or(c.Health.Address, net.JoinHostPort("127.0.0.1", strconv.Itoa(agentapi.HealthPort)))
+	for i := range c.Workloads {
+		w := &c.Workloads[i]
+		w.ServiceAccount = cmp.Or(w.ServiceAccount, "default")
+		if p := w.Readiness; p != nil {
+			p.Period = cmp.Or(p.Period, time.Second)
+			p.Timeout = cmp.Or(p.Timeout, time.Second)
+			p.Failures = cmp.Or(p.Failures, 2)
+			if p.HTTP != nil {
+				p.HTTP.Path = cmp.Or(p.HTTP.Path, "/")
+			}
+		}
+	}
+}
+
+func (c *Config) validate(r *reader) {
+	switch {
+	case c.Name == "":
+		r.add("name", "the agent has no name", "write the name that its join token was made for, "+nameExample)
+	case !dnsLabel.MatchString(c.Name):
+		r.add("name", fmt.Sprintf("%q is not a name", c.Name), labelRule+", "+nameExample)
+	}
+	for field, dir := range map[string]string{"runDir": c.RunDir, "stateDir": c.StateDir} {
+		if !filepath.IsAbs(dir) {
+			r.add(field, fmt.Sprintf("%q is not an absolute path", dir), "begin it with /")
+		}
+	}
+	// A Unix socket's address holds 107 bytes, and the longest name in the directory is metrics.sock.
+	if len(c.RunDir) > 90 {
+		r.add("runDir", "the path is too long for the sockets inside it", "use one of at most 90 characters")
+	}
+	c.validateAddresses(r)
+	c.validateEnvoy(r)
+	c.validateCapture(r)
+	c.validateRole(r)
+}
+
+func (c *Config) validateAddresses(r *reader) {
+	for i, a := range c.Control.Addresses {
+		if !hostPort(a) {
+			r.add(fmt.Sprintf("control.addresses[%d]", i), fmt.Sprintf("%q is not host:port", a), "write for example 10.0.0.1:15012")
+		}
+	}
+	if c.Health.Address != "off" && !hostPort(c.Health.Address) {
+		r.add("health.address", fmt.Sprintf("%q is not ip:port", c.Health.Address), `write for example 127.0.0.1:15021, or "off"`)
+	}
+	if c.Metrics.Address != "" && !hostPort(c.Metrics.Address) {
+		r.add("metrics.address", fmt.Sprintf("%q is not ip:port", c.Metrics.Address), "write for example 0.0.0.0:15020, or remove it")
+	}
+	for i, id := range c.Metrics.Allow {
+		if _, err := spiffe.Parse(id); err != nil {
+			r.add(fmt.Sprintf("metrics.allow[%d]", i), err.Error(), "write for example spiffe://cards.example/ns/monitoring/sa/prometheus")
+		}
+	}
+	if _, err := c.upstreams(); err != nil {
+		r.add("dns.upstreams", err.Error(), "write for example 10.0.0.53 or 10.0.0.53:53")
+	}
+}
+
+func (c *Config) validateEnvoy(r *reader) {
+	if n := c.Envoy.Concurrency; n < 1 || n > 1024 {
+		r.add("envoy.concurrency", fmt.Sprintf("%d is not a number of threads", n), "write 1 to 1024")
+	}
+	levels := []string{"trace", "debug", "info", "warning", "error", "critical", "off"}
+	if !slices.Contains(levels, c.Envoy.LogLevel) {
+		r.add("envoy.logLevel", fmt.Sprintf("%q is not a level", c.Envoy.LogLevel), "use one of trace, debug, info, warning, error, critical, off")
+	}
+	if c.Envoy.MaxHeapMiB < 128 {
+		r.add("envoy.maxHeapMiB", "Envoy itself needs more than that", "write at least 128")
+	}
+}
+
+func (c *Config) validateCapture(r *reader) {
+	for i, text := range c.Capture.ExcludeOutboundCIDRs {
+		if _, err := netip.ParsePrefix(text); err != nil {
+			r.add(fmt.Sprintf("capture.excludeOutboundCIDRs[%d]", i), fmt.Sprintf("%q is not a CIDR", text), "write for example 192.0.2.0/24")
+		}
+	}
+	for field, ports := range map[string][]uint16{
+		"capture.excludeOutboundPorts": c.Capture.ExcludeOutboundPorts, "capture.excludeInboundPorts": c.Capture.ExcludeInboundPorts,
+	} {
+		if slices.Contains(ports, 0) {
+			r.add(field, "0 is not a port", "write 1 to 65535")
+		}
+	}
+}
+
+func (c *Config) validateRole(r *reader) {
+	switch {
+	case c.Gateway != nil && len(c.Workloads) > 0:
+		r.add("gateway", "a gateway has no workloads", "remove gateway, or move the workloads to a node of their own")
+	case c.Gateway != nil:
+		c.validateGateway(r)
+	case len(c.Workloads) == 0:
+		r.add("workloads", "the agent has neither workloads nor a gateway", "write one or the other")
+	}
+	names, namespaces := map[string]bool{}, map[string]string{}
+	for i, w := range c.Workloads {
+		at := fmt.Sprintf("workloads[%d]", i)
+		w.validate(r, at, c.Capture.Off)
+		if names[w.Key()] {
+			r.add(at+".name", fmt.Sprintf("workload %s is there twice", w.Key()), "give one of them another name")
+		}
+		names[w.Key()] = true
+		if other, taken := namespaces[w.Netns]; taken && w.Netns != "" {
+			r.add(at+".netns", fmt.Sprintf("workload %s lives there already", other), "give every workload a network namespace of its own")
+		}
+		namespaces[w.Netns] = w.Key()
+	}
+}
+
+func (c *Config) validateGateway(r *reader) {
+	if !dnsLabel.MatchString(c.Gateway.ServiceAccount) {
+		r.add("gateway.serviceAccount", fmt.Sprintf("%q is not a name", c.Gateway.ServiceAccount), labelRule+", for example gateway")
+	}
+	if !c.Gateway.InnerAddress.IsValid() {
+		r.add("gateway.innerAddress", "it is missing", "write the ip at which the mesh reaches this gateway")
+	}
+	if !c.Gateway.OuterAddress.IsValid() {
+		r.add("gateway.outerAddress", "it is missing", "write the ip at which peers reach this gateway")
+	}
+}
+
+func (w Workload) validate(r *reader, at string, captureOff bool) {
+	for _, f := range []struct{ name, value string }{
+		{"name", w.Name}, {"namespace", w.Namespace}, {"serviceAccount", w.ServiceAccount},
+	} {
+		if !dnsLabel.MatchString(f.value) {
+			r.add(at+"."+f.name, fmt.Sprintf("%q is not a name", f.value), labelRule)
+		}
+	}
+	switch {
+	case w.Netns == "" && !captureOff:
+		r.add(at+".netns", "it is missing", "write the path of the workload's network namespace, for example /run/netns/"+w.Name)
+	case w.Netns != "" && !filepath.IsAbs(w.Netns):
+		r.add(at+".netns", fmt.Sprintf("%q is not an absolute path", w.Netns), "write for example /run/netns/"+filepath.Base(w.Netns))
+	}
+	if len(w.Addresses) == 0 {
+		r.add(at+".addresses", "it is missing", "write the workload's ip addresses")
+	}
+	w.validatePorts(r, at)
+	w.validateReadiness(r, at+".readiness")
+}
+
+func (w Workload) validatePorts(r *reader, at string) {
+	numbers, names := map[uint16]bool{}, map[string]bool{}
+	for i, p := range w.Ports {
+		field := fmt.Sprintf("%s.ports[%d]", at, i)
+		switch {
+		case p.Number == 0:
+			r.add(field+".number", "it is missing", "write 1 to 65535")
+		case reserved(p.Number):
+			r.add(field+".number", fmt.Sprintf("%d is a port of the mesh itself", p.Number), "let the workload listen on another")
+		case numbers[p.Number]:
+			r.add(field+".number", fmt.Sprintf("%d is there twice", p.Number), "remove one of them")
+		}
+		if p.Name != "" && names[p.Name] {
+			r.add(field+".name", fmt.Sprintf("%q is there twice", p.Name), "give every port its own name")
+		}
+		numbers[p.Number], names[p.Name] = true, true
+	}
+}
+
+// reserved ports would collide with Envoy or the agent inside the workload's namespace.
+func reserved(port uint16) bool {
+	return port == agentapi.OutboundPort || port == agentapi.InboundPort || port == agentapi.DNSPort
+}
+
+func (w Workload) validateReadiness(r *reader, at string) {
+	p := w.Readiness
+	if p == nil {
+		return
+	}
+	if (p.TCP == nil) == (p.HTTP == nil) {
+		r.add(at, "it needs either tcp or http", "write one of them, for example tcp: {port: 8080}")
+		return
+	}
+	if probe := cmp.Or(p.TCP, p.HTTP); probe.Port == 0 {
+		r.add(at, "the probe has no port", "write the port to knock at")
+	}
+	if p.TCP != nil && p.TCP.Path != "" {
+		r.add(at+".tcp.path", "a TCP probe has no path", "remove it, or use http")
+	}
+	if p.HTTP != nil && p.HTTP.Path[0] != '/' {
+		r.add(at+".http.path", fmt.Sprintf("%q is not a path", p.HTTP.Path), "begin it with /")
+	}
+	if p.Period < 50*time.Millisecond || p.Timeout < 10*time.Millisecond || p.Failures < 1 {
+		r.add(at, "the probe is too eager", "use a period of at least 50ms, a timeout of at least 10ms and at least 1 failure")
+	}
+}
+
+func hostPort(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}
+
+// upstreams with the port filled in.
+func (c *Config) upstreams() ([]netip.AddrPort, error) {
+	var out []netip.AddrPort
+	for _, text := range c.DNS.Upstreams {
+		if ap, err := netip.ParseAddrPort(text); err == nil {
+			out = append(out, ap)
+			continue
+		}
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not an ip or ip:port", text)
+		}
+		out = append(out, netip.AddrPortFrom(a, 53))
+	}
+	return out, nil
+}
