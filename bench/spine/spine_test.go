@@ -5,6 +5,8 @@ package spine
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -43,6 +45,36 @@ func BenchmarkLoad(b *testing.B) {
 	dir := write(b, plan)
 	for b.Loop() {
 		load(b, dir)
+	}
+}
+
+// BenchmarkFileChange is from the write of one file until the source has the new configuration, its waiting included.
+func BenchmarkFileChange(b *testing.B) {
+	mesh, err := genmesh.New(plan)
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := b.TempDir()
+	if err := mesh.Write(dir); err != nil {
+		b.Fatal(err)
+	}
+	src := file.New(file.Config{Dir: dir, Validate: schema.New().Validate})
+	src.Load()
+	go src.Run(b.Context())
+	time.Sleep(time.Second) // until it watches
+	n := 0
+	for b.Loop() {
+		s := mesh.Services[n%len(mesh.Services)]
+		s.Endpoints[0] = genmesh.Fresh(n)
+		n++
+		aside := filepath.Join(b.TempDir(), "next")
+		if err := os.WriteFile(aside, []byte(s.YAML()), 0o644); err != nil {
+			b.Fatal(err)
+		}
+		if err := os.Rename(aside, filepath.Join(dir, s.File())); err != nil {
+			b.Fatal(err)
+		}
+		<-src.Updates()
 	}
 }
 
