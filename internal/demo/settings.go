@@ -18,7 +18,7 @@ import (
 func (w *world) write(m mesh) error {
 	copies := []struct{ from, to string }{
 		{m.name, w.files.config(m.name)},
-		{path.Join(m.name, "federation"), w.files.federation(m.name)},
+		{path.Join("federation", m.name), w.files.federation(m.name)},
 	}
 	for _, c := range copies {
 		if err := copyYAML(samples.Files, c.from, c.to); err != nil {
@@ -58,7 +58,7 @@ func (w *world) controlSettings(m mesh) any {
 	}
 }
 
-// copyYAML copies the YAML files of one embedded folder, not of the folders inside it.
+// copyYAML copies the YAML files of one embedded folder.
 func copyYAML(from fs.FS, dir, to string) error {
 	names, err := fs.Glob(from, path.Join(dir, "*.yaml"))
 	if err != nil {
