@@ -6,7 +6,6 @@ import "isthmus.dev/isthmus/internal/finding"
 const (
 	CodeInvalid     = "ISM-SCH01"
 	CodeDoubtful    = "ISM-SCH02"
-	CodeDeprecated  = "ISM-SCH03"
 	CodeSyntax      = "ISM-SCH10"
 	CodeBytes       = "ISM-SCH11"
 	CodeTooLarge    = "ISM-SCH12"
@@ -32,7 +31,6 @@ type Code struct {
 var Codes = []Code{
 	{CodeInvalid, finding.Error, "a value that the kind does not allow"},
 	{CodeDoubtful, finding.Warning, "legal, but surely not what was meant"},
-	{CodeDeprecated, finding.Warning, "a field or version that is going away"},
 	{CodeSyntax, finding.Error, "not YAML, or YAML beyond plain mappings, lists and scalars"},
 	{CodeBytes, finding.Error, "bytes that are not UTF-8 text"},
 	{CodeTooLarge, finding.Error, "larger or deeper than any real configuration"},

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/descriptorpb"
 )
 
 // fitsMessage checks a JSON value against a protobuf message, field by field, more strictly than protojson: names as
@@ -33,9 +32,6 @@ func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v a
 				r.refuse(CodeInvalid, p, fmt.Sprintf("%s and %s exclude each other", other, k), "keep one of the two")
 			}
 			oneofs[one.Name()] = k
-		}
-		if o, ok := fd.Options().(*descriptorpb.FieldOptions); ok && o.GetDeprecated() {
-			r.warn(CodeDeprecated, p, k+" is deprecated", "see the kind's page for what takes its place")
 		}
 		r.fitsField(fd, p, m[k])
 	}

@@ -93,7 +93,7 @@ func reflectFields(t reflect.Type) func(func(reflect.StructField) bool) {
 	}
 }
 
-// fits checks a JSON value against a shape. An empty value of a field means that the field is absent.
+// fits checks a JSON value against a shape. A field with nothing behind it passes here as absent; schemas refuse it.
 func (r *report) fits(s *shape, path string, v any) {
 	if v == nil {
 		return

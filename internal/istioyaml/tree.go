@@ -49,7 +49,7 @@ func newTree(n *yaml.Node) *tree {
 // value is the JSON value of a node.
 func (t *tree) value(n *yaml.Node, path string, depth int) any {
 	if t.nodes--; t.nodes < 0 || depth > MaxDepth {
-		t.halt(n, path, depth)
+		t.halt(path, depth)
 		return nil
 	}
 	switch n.Kind {
@@ -73,7 +73,7 @@ func (t *tree) value(n *yaml.Node, path string, depth int) any {
 }
 
 // halt stops reading what is too large, saying so once.
-func (t *tree) halt(n *yaml.Node, path string, depth int) {
+func (t *tree) halt(path string, depth int) {
 	if t.halted {
 		return
 	}
@@ -82,7 +82,8 @@ func (t *tree) halt(n *yaml.Node, path string, depth int) {
 	if depth > MaxDepth {
 		message = fmt.Sprintf("the document is nested deeper than %d", MaxDepth)
 	}
-	t.refuseNode(CodeTooLarge, n, path, message, "write it plainer, or split it")
+	field, _, _ := strings.Cut(path, "[")
+	t.refuse(CodeTooLarge, field, message, "write it plainer, or split it")
 }
 
 func (t *tree) mapping(n *yaml.Node, path string, depth int) any {

@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
 )
 
@@ -25,8 +25,8 @@ type row struct {
 var rows = []row{
 	{"Mesh", ours(checkMesh)},
 	{"MeshPeer", ours(checkMeshPeer)},
-	{"FederatedExport", ours[v1alpha1.FederatedExport](nil)},
-	{"FederatedImport", ours[v1alpha1.FederatedImport](nil)},
+	{"FederatedExport", ours(checkFederatedExport)},
+	{"FederatedImport", ours(checkFederatedImport)},
 	{"Namespace", core[corev1.Namespace](nil)},
 	{"Service", core(checkService)},
 	{"PeerAuthentication", istio(func(o *security.PeerAuthentication) head { return head{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkPeerAuthentication)},
@@ -49,20 +49,13 @@ func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) any 
 // check judges what the type of an object cannot say. The raw document shows what was written where the type cannot.
 type check[T any] func(r *report, o *T, doc map[string]any)
 
-// ours decodes one of Isthmus's own kinds: the schema judges the spec, the Go type the rest.
+// ours decodes one of Isthmus's own kinds: the Go type judges fields and their types, the schema what they may hold.
 func ours[T any](c check[T]) func(*report, map[string]any, Validator) any {
 	whole := sync.OnceValue(func() *shape { return shapeOf(reflect.TypeFor[T]()) })
 	return func(r *report, doc map[string]any, validate Validator) any {
-		before := len(r.findings)
+		r.fits(whole(), "", doc)
 		if validate != nil {
-			r.headFits(whole(), doc)
-			for _, f := range validate(text(doc["kind"]), doc) {
-				f.Object, f.Line = r.object, r.origin.LineOf(f.Field)
-				r.findings = append(r.findings, f)
-			}
-		}
-		if !hasErrors(r.findings[before:]) {
-			r.fits(whole(), "", doc)
+			r.add(validate(text(doc["kind"]), doc))
 		}
 		return finish(r, doc, c)
 	}
@@ -78,14 +71,19 @@ func core[T any](c check[T]) func(*report, map[string]any, Validator) any {
 	}
 }
 
-// headFits checks everything but the spec.
-func (r *report) headFits(s *shape, doc map[string]any) {
-	for _, k := range sortedKeys(doc) {
-		if f, ok := s.fields[k]; !ok {
-			r.unknownField(k, k, s.names)
-		} else if k != "spec" {
-			r.fits(f, k, doc[k])
+// add takes over a schema's findings about fields in which nothing was found yet.
+func (r *report) add(findings []finding.Finding) {
+	known := map[string]bool{}
+	for _, f := range r.findings {
+		known[f.Field] = true
+	}
+	for _, f := range findings {
+		if known[f.Field] {
+			continue
 		}
+		known[f.Field] = true
+		f.Object, f.Line = r.object, r.origin.LineOf(f.Field)
+		r.findings = append(r.findings, f)
 	}
 }
 

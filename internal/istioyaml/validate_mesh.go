@@ -1,5 +1,72 @@
 package istioyaml
 
-import "isthmus.dev/isthmus/api/v1alpha1"
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
 
-func checkMesh(r *report, o *v1alpha1.Mesh, _ map[string]any) {}
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// The life of a workload certificate: long enough to renew, short enough to matter.
+const (
+	minCertificateTTL = 10 * time.Second
+	maxCertificateTTL = 90 * 24 * time.Hour
+)
+
+func checkMesh(r *report, o *v1alpha1.Mesh, _ map[string]any) {
+	r.ownTrustDomain("spec.trustDomain", o.Spec.TrustDomain)
+	for i, a := range o.Spec.TrustDomainAliases {
+		r.ownTrustDomain(fmt.Sprintf("spec.trustDomainAliases[%d]", i), a)
+	}
+	if o.Spec.Domain != "" && !isSubdomain(o.Spec.Domain) {
+		r.refuse(CodeInvalid, "spec.domain", fmt.Sprintf("%q is not a DNS name", clip(o.Spec.Domain)), "write a name such as cluster.local")
+	}
+	if o.Spec.RootNamespace != "" && !isLabel(o.Spec.RootNamespace) {
+		r.refuse(CodeInvalid, "spec.rootNamespace", fmt.Sprintf("%q cannot be a namespace", clip(o.Spec.RootNamespace)), "write a namespace such as isthmus-system")
+	}
+	r.duration("spec.certificateTTL", o.Spec.CertificateTTL, minCertificateTTL, maxCertificateTTL)
+	if f := o.Spec.Federation; f != nil {
+		r.hostPorts("spec.federation.gatewayAddresses", f.GatewayAddresses)
+	}
+}
+
+func (r *report) ownTrustDomain(path, v string) {
+	if _, err := spiffe.ParseTrustDomain(v); err != nil || strings.Contains(v, "/") {
+		r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a trust domain", clip(v)), "write a name such as cards.example, without spiffe://")
+	}
+}
+
+func (r *report) duration(path string, d *metav1.Duration, low, high time.Duration) {
+	if d != nil && (d.Duration < low || d.Duration > high) {
+		r.refuse(CodeInvalid, path, fmt.Sprintf("%s is out of range", d.Duration), fmt.Sprintf("write a duration from %s to %s", low, high))
+	}
+}
+
+// hostPorts checks addresses that are dialled: host:port, the host an IP address or a DNS name.
+func (r *report) hostPorts(path string, list []string) {
+	for i, v := range list {
+		at := strings.LastIndexByte(v, ':')
+		if at < 0 {
+			at = len(v)
+		}
+		host, port := v[:at], strings.TrimPrefix(v[at:], ":")
+		n, err := strconv.ParseUint(port, 10, 16)
+		bracketed, _ := strings.CutSuffix(strings.TrimPrefix(host, "["), "]")
+		v6, v6err := netip.ParseAddr(bracketed)
+		isV6 := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") && v6err == nil && v6.Is6()
+		if err != nil || n == 0 || !isV6 && !isIPv4(host) && !isHost(host) {
+			r.refuse(CodeInvalid, fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q is not host:port", clip(v)), "write for example 192.0.2.10:15443, [2001:db8::1]:15443 or gw.cards.example:15443")
+		}
+	}
+}
+
+func isIPv4(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Is4()
+}

@@ -1,5 +1,131 @@
 package istioyaml
 
-import networking "istio.io/client-go/pkg/apis/networking/v1"
+import (
+	"fmt"
+	"slices"
+	"strings"
 
-func checkServiceEntry(r *report, o *networking.ServiceEntry, doc map[string]any) {}
+	api "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+)
+
+func checkServiceEntry(r *report, o *networking.ServiceEntry, _ map[string]any) {
+	s := &o.Spec
+	r.hosts(s)
+	for i, a := range s.Addresses {
+		path := fmt.Sprintf("spec.addresses[%d]", i)
+		r.ipOrRange(path, a)
+	}
+	r.servicePorts(s)
+	r.resolution(s)
+	r.exportTo(s.ExportTo)
+	if s.WorkloadSelector != nil {
+		r.matchLabels("spec.workloadSelector.labels", s.WorkloadSelector.Labels)
+		if len(s.WorkloadSelector.Labels) == 0 {
+			r.refuse(CodeRequired, "spec.workloadSelector.labels", "a selector without labels selects nothing", "write at least one label")
+		}
+		if len(s.Endpoints) > 0 {
+			r.refuse(CodeInvalid, "spec.endpoints", "endpoints and workloadSelector exclude each other", "keep one of the two")
+		}
+	}
+	for i, e := range s.Endpoints {
+		r.endpoint(fmt.Sprintf("spec.endpoints[%d]", i), e, s)
+	}
+}
+
+func (r *report) hosts(s *api.ServiceEntry) {
+	if len(s.Hosts) == 0 {
+		r.refuse(CodeRequired, "spec.hosts", "a ServiceEntry needs a host", "write at least one host name")
+	}
+	for i, h := range s.Hosts {
+		path := fmt.Sprintf("spec.hosts[%d]", i)
+		switch rest, wild := strings.CutPrefix(h, "*."); {
+		case h == "*":
+			r.refuse(CodeInvalid, path, "the bare host * would be every host there is", "name the hosts, or a suffix such as *.example.com")
+		case !isHost(rest):
+			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a host name", clip(h)), "write a name such as api.example.com, or a suffix such as *.example.com")
+		case wild && s.Resolution != api.ServiceEntry_NONE && len(s.Endpoints) == 0 && s.WorkloadSelector == nil:
+			r.refuse(CodeInvalid, path, fmt.Sprintf("%q cannot be resolved by DNS", clip(h)), "write whole host names, or give endpoints")
+		case slices.Contains(s.Hosts[:i], h):
+			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is written twice", clip(h)), "keep one of the two")
+		}
+	}
+}
+
+func (r *report) servicePorts(s *api.ServiceEntry) {
+	if len(s.Ports) == 0 {
+		r.refuse(CodeRequired, "spec.ports", "a ServiceEntry needs a port", "write at least one port with number, name and protocol")
+	}
+	names, numbers := map[string]bool{}, map[uint32]bool{}
+	for i, p := range s.Ports {
+		path := fmt.Sprintf("spec.ports[%d]", i)
+		r.portNumber(path+".number", int64(p.GetNumber()))
+		if p.GetTargetPort() != 0 {
+			r.portNumber(path+".targetPort", int64(p.GetTargetPort()))
+		}
+		switch {
+		case p.GetName() == "":
+			r.refuse(CodeRequired, path+".name", "a port needs a name", "write name, for example name: https")
+		case names[p.Name]:
+			r.refuse(CodeInvalid, path+".name", fmt.Sprintf("two ports are named %q", clip(p.Name)), "give each port its own name")
+		case !isLabel(p.Name):
+			r.refuse(CodeInvalid, path+".name", fmt.Sprintf("%q cannot be a port's name", clip(p.Name)), "use lower-case letters, digits and hyphens")
+		}
+		if numbers[p.GetNumber()] {
+			r.refuse(CodeInvalid, path+".number", fmt.Sprintf("port %d is written twice", p.GetNumber()), "keep one of the two")
+		}
+		names[p.GetName()], numbers[p.GetNumber()] = true, true
+		r.protocol(path+".protocol", p.GetProtocol())
+	}
+}
+
+var protocols = []string{"HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "TLS", "TCP", "MONGO", "MYSQL", "REDIS"}
+
+func (r *report) protocol(path, v string) {
+	if v == "" {
+		return // TCP
+	}
+	if strings.EqualFold(v, "UDP") {
+		r.refuse(CodeUnsupported, path, "UDP does not cross the mesh", "use one of: "+strings.Join(protocols, ", "))
+	} else if !slices.Contains(protocols, strings.ToUpper(v)) {
+		r.refuse(CodeEnum, path, fmt.Sprintf("%q is not a protocol", clip(v)), DidYouMean(v, protocols))
+	}
+}
+
+func (r *report) resolution(s *api.ServiceEntry) {
+	switch s.Resolution {
+	case api.ServiceEntry_STATIC:
+		if len(s.Endpoints) == 0 && s.WorkloadSelector == nil {
+			r.warn(CodeDoubtful, "spec.endpoints", "STATIC without endpoints leads nowhere", "write endpoints or workloadSelector")
+		}
+	case api.ServiceEntry_DNS:
+		for i, a := range s.Addresses {
+			if isRange(a) && !isIP(a) {
+				r.refuse(CodeInvalid, fmt.Sprintf("spec.addresses[%d]", i), "a range cannot stand beside resolution DNS", "write single addresses")
+			}
+		}
+	default:
+		r.refuse(CodeUnsupported, "spec.resolution", fmt.Sprintf("resolution %s is not supported yet", s.Resolution), "use STATIC with endpoints, or DNS")
+	}
+}
+
+func (r *report) endpoint(path string, e *api.WorkloadEntry, s *api.ServiceEntry) {
+	r.workload(path, e, s.Resolution == api.ServiceEntry_STATIC)
+	for name := range e.GetPorts() {
+		if !slices.ContainsFunc(s.Ports, func(p *api.ServicePort) bool { return p.GetName() == name }) {
+			r.refuse(CodeInvalid, childPath(path+".ports", name), fmt.Sprintf("the entry has no port named %q", clip(name)), "use a name of spec.ports")
+		}
+	}
+}
+
+func (r *report) exportTo(list []string) {
+	for i, ns := range list {
+		path := fmt.Sprintf("spec.exportTo[%d]", i)
+		switch {
+		case ns != "." && ns != "*" && ns != "~" && !isLabel(ns):
+			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a namespace", clip(ns)), `write a namespace, "." for its own, "*" for all or "~" for none`)
+		case slices.Contains(list[:i], ns):
+			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is written twice", clip(ns)), "keep one of the two")
+		}
+	}
+}

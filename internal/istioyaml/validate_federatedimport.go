@@ -1,0 +1,39 @@
+package istioyaml
+
+import (
+	"cmp"
+	"fmt"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+)
+
+func checkFederatedImport(r *report, o *v1alpha1.FederatedImport, _ map[string]any) {
+	type source struct{ peer, namespace, name string }
+	seen := map[source]bool{}
+	weight := int32(0)
+	for i, f := range o.Spec.From {
+		path := fmt.Sprintf("spec.from[%d]", i)
+		if !isLabel(f.Peer) {
+			r.refuse(CodeInvalid, path+".peer", fmt.Sprintf("%q cannot be the name of a MeshPeer", clip(f.Peer)), "write metadata.name of the MeshPeer")
+		}
+		s := source{f.Peer, cmp.Or(f.Namespace, o.Namespace), cmp.Or(f.Name, o.Name)}
+		if seen[s] {
+			r.refuse(CodeInvalid, path, fmt.Sprintf("%s/%s of the peer %q is written twice", s.namespace, s.name, clip(f.Peer)), "keep one of the two; its share is set by weight")
+		}
+		seen[s] = true
+		weight += weightOf(f.Weight)
+	}
+	if o.Spec.Local != nil {
+		weight += weightOf(o.Spec.Local.Weight)
+	}
+	if weight == 0 && len(o.Spec.From) > 0 {
+		r.refuse(CodeInvalid, "spec.from[0].weight", "every source has weight 0, so none would be called", "give one of them a weight")
+	}
+}
+
+func weightOf(w *int32) int32 {
+	if w == nil {
+		return 1
+	}
+	return *w
+}
