@@ -30,7 +30,7 @@ type World struct {
 type Verbs struct {
 	Control func(ctx context.Context, settings config.Control, log *slog.Logger) error
 	Agent   func(ctx context.Context, a Agent, log *slog.Logger) error
-	Render  func(dir string, nodeSettings []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error)
+	Render  func(ctx context.Context, dir string, nodeSettings []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error)
 	Demo    func() *cobra.Command
 }
 

@@ -273,7 +273,7 @@ func TestAgentVerbs(t *testing.T) {
 
 func TestRender(t *testing.T) {
 	fs := []finding.Finding{{Code: "ISM0001", Severity: finding.Warning, Message: "mind."}}
-	v := Verbs{Render: func(dir string, nodes []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
+	v := Verbs{Render: func(_ context.Context, dir string, nodes []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
 		if dir != "mesh" || proxy != "n1" || !cmp.Equal(nodes, []string{"a.yaml", "b.yaml"}) {
 			return nil, nil, errors.New("wrong arguments")
 		}

@@ -29,7 +29,7 @@ Exits with 79 when the configuration holds an error.`,
 			if err := xdsType(cmd, &kind); err != nil {
 				return err
 			}
-			rs, fs, err := a.verbs.Render(dir, nodes, proxy)
+			rs, fs, err := a.verbs.Render(cmd.Context(), dir, nodes, proxy)
 			if err != nil {
 				return badInput("isthmus render --help", "%s", err)
 			}

@@ -36,6 +36,7 @@ func (l layer) String() string {
 // A package imports from its own layer and below, never from above.
 var table = map[string]layer{
 	"api/v1alpha1":      words,
+	"internal/sni":      words,
 	"internal/spiffe":   words,
 	"internal/finding":  words,
 	"internal/rpc":      words,

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"isthmus.dev/isthmus/internal/cli"
+)
+
+const mesh = `apiVersion: isthmus.dev/v1alpha1
+kind: Mesh
+metadata: {name: small}
+spec: {trustDomain: small.example}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo, namespace: default}
+spec:
+  selector: {app: echo}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+`
+
+const nodeSettings = `name: n1
+control: {addresses: ["10.0.0.1:15012"]}
+workloads:
+- name: echo
+  namespace: default
+  serviceAccount: echo
+  labels: {app: echo}
+  netns: /run/netns/echo
+  addresses: [10.0.0.11]
+  ports: [{name: http, number: 8080}]
+`
+
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func isthmus(t *testing.T, args ...string) (code int, out, errs string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = cli.Main(t.Context(), args, cli.World{In: strings.NewReader(""), Out: &o, Err: &e, Now: time.Now}, verbs())
+	return code, o.String(), e.String()
+}
+
+func TestRenderRunsTheSpine(t *testing.T) {
+	dir, node := filepath.Dir(write(t, "mesh.yaml", mesh)), write(t, "node.yaml", nodeSettings)
+	code, out, errs := isthmus(t, "render", "-f", dir, "--node-config", node, "--proxy", "n1")
+	if code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	for _, want := range []string{"CDS   default/echo:8080 ", "LDS   inbound/default/echo ", "LDS   outbound/default/echo ", "Service default/echo (" + dir + "/mesh.yaml:"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("render lacks %q:\n%s", want, out)
+		}
+	}
+	if code, _, errs := isthmus(t, "render", "-f", dir, "--node-config", node, "--proxy", "n2"); code != 65 || !strings.Contains(errs, `no proxy "n2": the agents' settings given name n1`) {
+		t.Errorf("unknown proxy: exit code %d: %s", code, errs)
+	}
+	if code, _, errs := isthmus(t, "render", "-f", t.TempDir(), "--node-config", node, "--proxy", "n1"); code != 79 || !strings.Contains(errs, "ISM0001") {
+		t.Errorf("folder without a Mesh: exit code %d: %s", code, errs)
+	}
+	if code, _, errs := isthmus(t, "render", "-f", dir+"/none", "--node-config", node, "--proxy", "n1"); code != 65 || !strings.Contains(errs, dir+"/none") {
+		t.Errorf("no folder: exit code %d: %s", code, errs)
+	}
+}
+
+func TestAgentRefusesTheOtherRole(t *testing.T) {
+	node := write(t, "node.yaml", nodeSettings)
+	code, _, errs := isthmus(t, "gateway", "--config", node)
+	if code != 65 || !strings.Contains(errs, "holds the settings of a node, not of a gateway") || !strings.Contains(errs, "Next: isthmus node --config "+node) {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	if code, _, errs := isthmus(t, "node", "--config", node+"x"); code != 65 || !strings.Contains(errs, "no such file") {
+		t.Errorf("missing file: exit code %d: %s", code, errs)
+	}
+}

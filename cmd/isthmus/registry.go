@@ -1,0 +1,44 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+
+	"isthmus.dev/isthmus/internal/node"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// registryOf is what agents with these settings would register, every workload ready.
+func registryOf(files []string) (*snapshot.Registry, error) {
+	r := &snapshot.Registry{}
+	for _, name := range files {
+		cfg, err := node.LoadConfig(name)
+		if err != nil {
+			return nil, err
+		}
+		n := snapshot.Node{Name: cfg.Name, Role: cfg.Role()}
+		if g := cfg.Gateway; g != nil {
+			n.Gateway = &snapshot.GatewayInfo{ServiceAccount: g.ServiceAccount, InnerAddress: g.InnerAddress, OuterAddress: g.OuterAddress}
+		}
+		r.Nodes = append(r.Nodes, n)
+		for _, w := range cfg.Workloads {
+			r.Workloads = append(r.Workloads, registered(cfg.Name, w))
+		}
+	}
+	slices.SortFunc(r.Nodes, func(a, b snapshot.Node) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(r.Workloads, func(a, b snapshot.Workload) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return r, nil
+}
+
+func registered(nodeName string, w node.Workload) snapshot.Workload {
+	out := snapshot.Workload{
+		Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Node: nodeName,
+		Labels: w.Labels, Addresses: w.Addresses, Netns: w.Netns, Ready: true,
+	}
+	for _, p := range w.Ports {
+		out.Ports = append(out.Ports, snapshot.WorkloadPort{Name: p.Name, Number: p.Number})
+	}
+	return out
+}
