@@ -10,6 +10,7 @@ import (
 
 	"isthmus.dev/isthmus/bench/adsclient"
 	"isthmus.dev/isthmus/bench/genmesh"
+	"isthmus.dev/isthmus/bench/rig"
 )
 
 func TestAllPhasesAgainstAFake(t *testing.T) {
@@ -71,10 +72,10 @@ func runFake(t *testing.T, gossips bool) figures {
 
 func TestJoinRefusesAnotherRoot(t *testing.T) {
 	right, wrong := startFake(t, t.TempDir(), false), startFake(t, t.TempDir(), false)
-	if _, err := join(t.Context(), right.admin, right.address, 0); err != nil {
+	if _, err := rig.Join(t.Context(), right.admin, right.address, 0); err != nil {
 		t.Fatal(err)
 	}
-	_, err := join(t.Context(), right.admin, wrong.address, 0)
+	_, err := rig.Join(t.Context(), right.admin, wrong.address, 0)
 	if err == nil || !strings.Contains(err.Error(), "does not contain the root that the join token pins") {
 		t.Errorf("joined a server with another root: %v", err)
 	}

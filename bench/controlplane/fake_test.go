@@ -36,6 +36,7 @@ import (
 	"isthmus.dev/isthmus/bench/adsclient"
 	"isthmus.dev/isthmus/bench/adstest"
 	"isthmus.dev/isthmus/bench/proc"
+	"isthmus.dev/isthmus/bench/rig"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/rpc"
@@ -163,7 +164,7 @@ func (f *fake) readChanges(t *testing.T) {
 		}
 		if f.gossips && f.loaded {
 			for p := range 4 {
-				f.ads.Set(nodeName(p), "gossip", &cluster.Cluster{Name: "gossip", AltStatName: fmt.Sprint(time.Now().UnixNano())}, adsclient.CDS)
+				f.ads.Set(rig.NodeName(p), "gossip", &cluster.Cluster{Name: "gossip", AltStatName: fmt.Sprint(time.Now().UnixNano())}, adsclient.CDS)
 			}
 		}
 	}
@@ -175,9 +176,9 @@ func lbEndpoint(ip string) *endpoint.LbEndpoint {
 	}}}
 }
 
-// waitLoaded and usage make the fake a subject.
-func (f *fake) waitLoaded(context.Context, int) error { return nil }
-func (f *fake) usage() (proc.Usage, error)            { return proc.Usage{RSS: 2048}, nil }
+// WaitLoaded and Usage make the fake a subject.
+func (f *fake) WaitLoaded(context.Context, int) error { return nil }
+func (f *fake) Usage() (proc.Usage, error)            { return proc.Usage{RSS: 2048}, nil }
 
 type fakeAdmin struct {
 	adminapi.Server // the methods that the bench does not call

@@ -16,9 +16,8 @@ import (
 	"google.golang.org/grpc/stats"
 
 	"isthmus.dev/isthmus/bench/adsclient"
-	"isthmus.dev/isthmus/bench/genmesh"
+	"isthmus.dev/isthmus/bench/rig"
 	"isthmus.dev/isthmus/internal/agentapi"
-	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // fleet is all the proxies of one run, each on a connection of its own as on a host of its own.
@@ -61,7 +60,7 @@ func newFleet(ctx context.Context, admin grpc.ClientConnInterface, address strin
 	g.SetLimit(8)
 	for i := range n {
 		g.Go(func() error {
-			cfg, err := join(ctx, admin, address, i)
+			cfg, err := rig.Join(ctx, admin, address, i)
 			if err != nil {
 				return err
 			}
@@ -111,12 +110,12 @@ func (f *fleet) connectOne(ctx context.Context, p *proxy) error {
 	serve := func(name string, run func() error) {
 		g.Go(func() error {
 			if err := run(); err != nil && ctx.Err() == nil {
-				f.fail(fmt.Errorf("%s stream of %s ended: %w", name, nodeName(p.index), err))
+				f.fail(fmt.Errorf("%s stream of %s ended: %w", name, rig.NodeName(p.index), err))
 			}
 			return nil
 		})
 	}
-	serve("sync", func() error { return converse(ctx, conn, p.index) })
+	serve("sync", func() error { return rig.Converse(ctx, conn, p.index) })
 	serve("ADS", func() error { return p.ads.Run(ctx, conn) })
 	p.stop = func() {
 		cancel()
@@ -124,26 +123,6 @@ func (f *fleet) connectOne(ctx context.Context, p *proxy) error {
 		conn.Close()
 	}
 	return nil
-}
-
-// converse is the agent's own conversation: it registers its workload and listens.
-func converse(ctx context.Context, conn grpc.ClientConnInterface, proxy int) error {
-	stream, err := agentapi.Client{Conn: conn}.Sync(ctx)
-	if err != nil {
-		return err
-	}
-	if err := stream.Send(&agentapi.Report{
-		Version:   "bench",
-		Workloads: []snapshot.Workload{genmesh.Workload(proxy)},
-		Envoy:     agentapi.EnvoyState{Running: true, Version: "1.40.0"},
-	}); err != nil {
-		return err
-	}
-	for {
-		if _, err := stream.Recv(); err != nil {
-			return err
-		}
-	}
 }
 
 // disconnect closes every connection.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/bench/genmesh"
+	"isthmus.dev/isthmus/bench/rig"
 )
 
 // options of one run.
@@ -67,14 +68,14 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 
-	control, err := startControl(ctx, o.binary, dir, configDir)
+	control, err := rig.Start(o.binary, dir, configDir)
 	if err != nil {
 		return err
 	}
-	defer control.stop()
+	defer control.Stop()
 	defer func() {
 		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w\nThe control plane's last words:\n%s", err, control.lastWords())
+			err = fmt.Errorf("%w\nThe control plane's last words:\n%s", err, control.LastWords())
 		}
 	}()
 	figures, err := measure(ctx, o, mesh, control, configDir)

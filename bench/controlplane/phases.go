@@ -12,6 +12,7 @@ import (
 	"isthmus.dev/isthmus/bench/adsclient"
 	"isthmus.dev/isthmus/bench/genmesh"
 	"isthmus.dev/isthmus/bench/proc"
+	"isthmus.dev/isthmus/bench/rig"
 )
 
 // How long nothing must have arrived for the fleet to count as at rest.
@@ -22,8 +23,8 @@ const (
 
 // subject is what is measured: our own process, or a stand-in in the tests.
 type subject interface {
-	waitLoaded(ctx context.Context, objects int) error
-	usage() (proc.Usage, error)
+	WaitLoaded(ctx context.Context, objects int) error
+	Usage() (proc.Usage, error)
 }
 
 // bench is one measurement under way.
@@ -38,7 +39,7 @@ type bench struct {
 }
 
 // measure runs all the phases, one after the other.
-func measure(ctx context.Context, o options, mesh *genmesh.Mesh, c *control, configDir string) (figures, error) {
+func measure(ctx context.Context, o options, mesh *genmesh.Mesh, c *rig.Control, configDir string) (figures, error) {
 	b := &bench{opts: o, mesh: mesh, subject: c, configDir: configDir, figures: figures{Plan: o.plan}}
 	start := time.Now()
 	progress("control plane reads %d objects in %d files", mesh.Objects(), len(mesh.Services)+1)
@@ -50,7 +51,7 @@ func measure(ctx context.Context, o options, mesh *genmesh.Mesh, c *control, con
 	start = time.Now()
 	progress("%d nodes join", o.plan.Proxies)
 	var err error
-	b.fleet, err = newFleet(ctx, c.admin, c.agentAddress, o.plan.Proxies)
+	b.fleet, err = newFleet(ctx, c.Admin, c.AgentAddress, o.plan.Proxies)
 	if err != nil {
 		return b.figures, err
 	}
@@ -75,7 +76,7 @@ func (b *bench) run(ctx context.Context) (figures, error) {
 		if err := phase.run(ctx); err != nil {
 			return b.figures, fmt.Errorf("while %s: %w", phase.what, err)
 		}
-		u, err := b.subject.usage()
+		u, err := b.subject.Usage()
 		if err != nil {
 			return b.figures, err
 		}
@@ -88,12 +89,12 @@ func (b *bench) run(ctx context.Context) (figures, error) {
 func (b *bench) loaded(ctx context.Context, objects int) error {
 	ctx, cancel := context.WithTimeout(ctx, b.opts.timeout)
 	defer cancel()
-	return b.subject.waitLoaded(ctx, objects)
+	return b.subject.WaitLoaded(ctx, objects)
 }
 
 // coldConnect connects all proxies, which know nothing yet.
 func (b *bench) coldConnect(ctx context.Context) error {
-	before, err := b.subject.usage()
+	before, err := b.subject.Usage()
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func (b *bench) coldConnect(ctx context.Context) error {
 	if err := b.settle(ctx, quietAfterConnect, b.incomplete); err != nil {
 		return err
 	}
-	after, err := b.subject.usage()
+	after, err := b.subject.Usage()
 	if err != nil {
 		return err
 	}
@@ -128,10 +129,10 @@ func (b *bench) coldConnect(ctx context.Context) error {
 func (b *bench) incomplete() error {
 	for _, p := range b.fleet.proxies {
 		if got := p.ads.Holds(adsclient.EDS); got < b.opts.plan.Callable {
-			return fmt.Errorf("%s has the endpoints of %d services and may call %d", nodeName(p.index), got, b.opts.plan.Callable)
+			return fmt.Errorf("%s has the endpoints of %d services and may call %d", rig.NodeName(p.index), got, b.opts.plan.Callable)
 		}
 		if n := p.ads.Pending(); n > 0 {
-			return fmt.Errorf("%s waits for %d resources that it asked for", nodeName(p.index), n)
+			return fmt.Errorf("%s waits for %d resources that it asked for", rig.NodeName(p.index), n)
 		}
 	}
 	return nil
@@ -244,7 +245,7 @@ func (b *bench) replace(s genmesh.Service) (time.Time, error) {
 
 // reconnect drops all connections and opens them again; the proxies still have what they had.
 func (b *bench) reconnect(ctx context.Context) error {
-	before, err := b.subject.usage()
+	before, err := b.subject.Usage()
 	if err != nil {
 		return err
 	}
@@ -259,7 +260,7 @@ func (b *bench) reconnect(ctx context.Context) error {
 		return err
 	}
 	b.figures.Reconnect = time.Unix(0, b.fleet.last.Load()).Sub(start)
-	after, err := b.subject.usage()
+	after, err := b.subject.Usage()
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"context"
@@ -29,9 +29,9 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// join makes a join token for one node and trades it for a TLS configuration with the node's certificate.
-func join(ctx context.Context, admin grpc.ClientConnInterface, address string, proxy int) (*tls.Config, error) {
-	node := nodeName(proxy)
+// Join makes a join token for one node and trades it for a TLS configuration with the node's certificate.
+func Join(ctx context.Context, admin grpc.ClientConnInterface, address string, proxy int) (*tls.Config, error) {
+	node := NodeName(proxy)
 	tok, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](ctx, admin, "CreateToken", &adminapi.TokenRequest{
 		Node: node, Role: snapshot.RoleNode, TTL: 10 * time.Minute,
 		Identities: []string{genmesh.CallersNamespace + "/" + genmesh.CallerAccount(proxy)},
@@ -63,7 +63,8 @@ func join(ctx context.Context, admin grpc.ClientConnInterface, address string, p
 	return nodeTLS(resp, key)
 }
 
-func nodeName(proxy int) string { return fmt.Sprintf("node-%04d", proxy) }
+// NodeName is the name of a proxy's node.
+func NodeName(proxy int) string { return fmt.Sprintf("node-%04d", proxy) }
 
 // tokenFingerprint is the SHA-256 of the root that a join token pins.
 func tokenFingerprint(token string) ([]byte, error) {
@@ -134,4 +135,24 @@ func nodeTLS(resp *agentapi.AttestResponse, key *ecdsa.PrivateKey) (*tls.Config,
 	cfg := tlsconfig.MTLSClientConfig(svid, bundle, tlsconfig.AuthorizeID(spiffe.Control(td)))
 	cfg.MinVersion = tls.VersionTLS13
 	return cfg, nil
+}
+
+// Converse is the agent's own stream: it registers the proxy's workload and listens until the stream or ctx ends.
+func Converse(ctx context.Context, conn grpc.ClientConnInterface, proxy int) error {
+	stream, err := agentapi.Client{Conn: conn}.Sync(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&agentapi.Report{
+		Version:   "bench",
+		Workloads: []snapshot.Workload{genmesh.Workload(proxy)},
+		Envoy:     agentapi.EnvoyState{Running: true, Version: "1.40.0"},
+	}); err != nil {
+		return err
+	}
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+	}
 }

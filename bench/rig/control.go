@@ -1,4 +1,5 @@
-package main
+// Package rig starts a real control plane on loopback, to be measured, and joins nodes to it.
+package rig
 
 import (
 	"context"
@@ -20,17 +21,18 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 )
 
-// control is a control plane of ours, running as a process of its own.
-type control struct {
-	cmd          *exec.Cmd
-	log          string
-	agentAddress string
-	admin        *grpc.ClientConn
-	exited       chan struct{} // closed when the process is gone
+// Control is a control plane of ours, running as a process of its own.
+type Control struct {
+	AgentAddress string
+	Admin        *grpc.ClientConn
+
+	cmd    *exec.Cmd
+	log    string
+	exited chan struct{} // closed when the process is gone
 }
 
-// startControl starts one on loopback, with its state in dir.
-func startControl(ctx context.Context, binary, dir, configDir string) (*control, error) {
+// Start starts one on loopback, with its state in dir. Further environment, such as GOMAXPROCS=1, is added to our own.
+func Start(binary, dir, configDir string, environment ...string) (*Control, error) {
 	if _, err := os.Stat(binary); err != nil {
 		return nil, fmt.Errorf("no isthmus binary to measure at %s: run `make build` first, or name one with --binary", binary)
 	}
@@ -52,7 +54,7 @@ healthAddress: %s
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		return nil, fmt.Errorf("write the settings: %w", err)
 	}
-	c := &control{log: filepath.Join(dir, "control.log"), agentAddress: ports[0], exited: make(chan struct{})}
+	c := &Control{log: filepath.Join(dir, "control.log"), AgentAddress: ports[0], exited: make(chan struct{})}
 	out, err := os.Create(c.log)
 	if err != nil {
 		return nil, fmt.Errorf("create the log: %w", err)
@@ -60,6 +62,7 @@ healthAddress: %s
 	defer out.Close()
 	c.cmd = exec.Command(binary, "control", "--config", file)
 	c.cmd.Stdout, c.cmd.Stderr = out, out
+	c.cmd.Env = append(os.Environ(), environment...)
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the bench is killed
 	if err := c.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", binary, err)
@@ -68,9 +71,9 @@ healthAddress: %s
 		c.cmd.Wait()
 		close(c.exited)
 	}()
-	c.admin, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	c.Admin, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		c.stop()
+		c.Stop()
 		return nil, fmt.Errorf("reach the administration socket: %w", err)
 	}
 	return c, nil
@@ -90,11 +93,11 @@ func freeAddresses(n int) ([]string, error) {
 	return all, nil
 }
 
-// waitLoaded waits until the control plane has read every object, and refuses any that it finds an error in.
-func (c *control) waitLoaded(ctx context.Context, objects int) error {
+// WaitLoaded waits until the control plane has read every object, and refuses any that it finds an error in.
+func (c *Control) WaitLoaded(ctx context.Context, objects int) error {
 	for {
 		call, cancel := context.WithTimeout(ctx, 5*time.Second)
-		st, err := adminapi.Call[adminapi.Empty, adminapi.StatusResponse](call, c.admin, "Status", &adminapi.Empty{})
+		st, err := adminapi.Call[adminapi.Empty, adminapi.StatusResponse](call, c.Admin, "Status", &adminapi.Empty{})
 		cancel()
 		if err == nil {
 			for _, f := range st.Findings {
@@ -117,10 +120,10 @@ func (c *control) waitLoaded(ctx context.Context, objects int) error {
 	}
 }
 
-// stop ends the process, by force when asking does not help.
-func (c *control) stop() {
-	if c.admin != nil {
-		c.admin.Close()
+// Stop ends the process, by force when asking does not help.
+func (c *Control) Stop() {
+	if c.Admin != nil {
+		c.Admin.Close()
 	}
 	c.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -131,8 +134,8 @@ func (c *control) stop() {
 	}
 }
 
-// lastWords are the last lines of its log.
-func (c *control) lastWords() string {
+// LastWords are the last lines of its log.
+func (c *Control) LastWords() string {
 	text, err := os.ReadFile(c.log)
 	if err != nil {
 		return err.Error()
@@ -141,5 +144,5 @@ func (c *control) lastWords() string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// usage is what the process has cost so far.
-func (c *control) usage() (proc.Usage, error) { return proc.Read(c.cmd.Process.Pid) }
+// Usage is what the process has cost so far.
+func (c *Control) Usage() (proc.Usage, error) { return proc.Read(c.cmd.Process.Pid) }
