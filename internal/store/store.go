@@ -1,0 +1,247 @@
+// Package store puts together what files, nodes, peers and the state file say into one immutable snapshot, and says when
+// there is a new one.
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// VIPRange is where virtual addresses come from (RFC 1112 class E: nobody routes it).
+var VIPRange = netip.MustParsePrefix("240.240.0.0/16")
+
+// RefusalVIP answers names that a workload may not call. It lies in the part of VIPRange that no service gets.
+var RefusalVIP = netip.MustParseAddr("240.240.0.1")
+
+// Kept is what the store reads from and writes to the state file.
+type Kept interface {
+	Peers(ctx context.Context) ([]state.Peer, error)
+	OpenInvites(ctx context.Context, now time.Time) ([]snapshot.Invite, error)
+	Bootstraps(ctx context.Context, now time.Time) ([]snapshot.Bootstrap, error)
+	Registry(ctx context.Context) (*snapshot.Registry, error)
+	RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, workloads []snapshot.Workload, now time.Time) error
+	VIPs(ctx context.Context, prefix netip.Prefix) (map[string]netip.Addr, error)
+	AllocateVIPs(ctx context.Context, prefix netip.Prefix, hosts []string, now time.Time) (map[string]netip.Addr, error)
+}
+
+// Config of a Store.
+type Config struct {
+	Kept             Kept
+	Roots            func() []byte // of this mesh, PEM
+	PeeringAddresses []netip.AddrPort
+	Now              func() time.Time
+}
+
+// Store holds the newest snapshot.
+type Store struct {
+	cfg     Config
+	current atomic.Pointer[snapshot.Snapshot]
+	changed chan struct{}
+
+	mu       sync.Mutex // guards all below, and the making of snapshots
+	config   *snapshot.Config
+	registry map[string]*registered // by node
+	peers    []state.Peer
+	invites  []snapshot.Invite
+	boots    []snapshot.Bootstrap
+	vips     map[string]netip.Addr
+}
+
+type registered struct {
+	node      snapshot.Node
+	workloads []snapshot.Workload
+}
+
+// Open reads what is kept. The first snapshot has no configuration.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	s := &Store{cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, config: &snapshot.Config{}}
+	reg, err := cfg.Kept.Registry(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range reg.Nodes {
+		s.registry[n.Name] = &registered{node: n}
+	}
+	for _, w := range reg.Workloads {
+		if r := s.registry[w.Node]; r != nil {
+			r.workloads = append(r.workloads, w)
+		}
+	}
+	if s.vips, err = cfg.Kept.VIPs(ctx, VIPRange); err != nil {
+		return nil, err
+	}
+	return s, s.Reload(ctx)
+}
+
+// Snapshot is the newest one.
+func (s *Store) Snapshot() *snapshot.Snapshot { return s.current.Load() }
+
+// Changed has a value whenever there is a snapshot that was not looked at yet.
+func (s *Store) Changed() <-chan struct{} { return s.changed }
+
+// SetConfig takes in newly read configuration.
+func (s *Store) SetConfig(ctx context.Context, cfg *snapshot.Config) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.config = cfg
+	return s.publish(ctx)
+}
+
+// Reload reads peers, invitations and acceptances again, after one of them changed or time passed.
+func (s *Store) Reload(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.cfg.Now()
+	peers, err := s.cfg.Kept.Peers(ctx)
+	if err != nil {
+		return err
+	}
+	invites, err := s.cfg.Kept.OpenInvites(ctx, now)
+	if err != nil {
+		return err
+	}
+	boots, err := s.cfg.Kept.Bootstraps(ctx, now)
+	if err != nil {
+		return err
+	}
+	s.peers, s.invites, s.boots = peers, invites, boots
+	return s.publish(ctx)
+}
+
+// Register takes in what a node says of itself. What changes nothing costs nothing.
+func (s *Store) Register(ctx context.Context, node snapshot.Node, workloads []snapshot.Workload) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.registry[node.Name]
+	if old != nil && equalNodes(old.node, node) && slices.EqualFunc(old.workloads, workloads, equalWorkloads) {
+		return nil
+	}
+	if err := s.cfg.Kept.RegisterNode(ctx, node.Name, node.Gateway, workloads, s.cfg.Now()); err != nil {
+		return fmt.Errorf("register node %s: %w", node.Name, err)
+	}
+	s.registry[node.Name] = &registered{node: node, workloads: workloads}
+	return s.publish(ctx)
+}
+
+func equalNodes(a, b snapshot.Node) bool {
+	return a.Name == b.Name && a.Role == b.Role && (a.Gateway == nil) == (b.Gateway == nil) && (a.Gateway == nil || *a.Gateway == *b.Gateway)
+}
+
+func equalWorkloads(a, b snapshot.Workload) bool {
+	return a.Name == b.Name && a.Namespace == b.Namespace && a.ServiceAccount == b.ServiceAccount && a.Node == b.Node &&
+		a.Netns == b.Netns && a.Ready == b.Ready && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Ports, b.Ports)
+}
+
+// publish makes a snapshot of what is held. It must be called with mu held.
+func (s *Store) publish(ctx context.Context) error {
+	cfg := s.withPeerings(s.config)
+	if err := s.allocate(ctx, cfg); err != nil {
+		return err
+	}
+	snap := &snapshot.Snapshot{
+		Time: s.cfg.Now(), Config: cfg, Registry: s.merged(), Peers: map[string]snapshot.PeerState{},
+		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, Roots: s.cfg.Roots(), VIPs: s.vips,
+	}
+	for _, p := range s.peers {
+		snap.Peers[p.Name] = p.State
+	}
+	s.current.Store(snap)
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// withPeerings adds the peers that were made by token. A file of the same name wins, and is told so.
+func (s *Store) withPeerings(cfg *snapshot.Config) *snapshot.Config {
+	out := *cfg
+	out.MeshPeers = slices.Clone(cfg.MeshPeers)
+	out.Findings = slices.Clone(cfg.Findings)
+	for _, p := range s.peers {
+		if p.Object == nil || !p.Revoked.IsZero() {
+			continue
+		}
+		key := snapshot.Key{Kind: "MeshPeer", Name: p.Name}
+		if slices.ContainsFunc(cfg.MeshPeers, func(f *v1alpha1.MeshPeer) bool { return f.Name == p.Name }) {
+			o := cfg.Origins.Lookup(key)
+			out.Findings = append(out.Findings, finding.Finding{
+				Code: "ISM0003", Severity: finding.Warning, Object: key.String(), File: o.File, Line: o.Line, Field: "metadata.name",
+				Message: "a peering of this name was also made by token; the file is used", Remedy: "remove the file, or isthmus peer revoke " + p.Name,
+			})
+			continue
+		}
+		out.MeshPeers = append(out.MeshPeers, p.Object)
+	}
+	slices.SortFunc(out.MeshPeers, func(a, b *v1alpha1.MeshPeer) int { return strings.Compare(a.Name, b.Name) })
+	return &out
+}
+
+func (s *Store) merged() *snapshot.Registry {
+	r := &snapshot.Registry{}
+	for _, name := range slices.Sorted(maps.Keys(s.registry)) {
+		r.Nodes = append(r.Nodes, s.registry[name].node)
+		r.Workloads = append(r.Workloads, s.registry[name].workloads...)
+	}
+	return r
+}
+
+// allocate gives virtual addresses to hosts that have none yet.
+func (s *Store) allocate(ctx context.Context, cfg *snapshot.Config) error {
+	var fresh []string
+	for _, h := range hosts(cfg) {
+		if _, ok := s.vips[h]; !ok {
+			fresh = append(fresh, h)
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	got, err := s.cfg.Kept.AllocateVIPs(ctx, VIPRange, fresh, s.cfg.Now())
+	if err != nil {
+		return fmt.Errorf("give virtual addresses: %w", err)
+	}
+	vips := maps.Clone(s.vips) // snapshots hold the old map
+	if vips == nil {
+		vips = map[string]netip.Addr{}
+	}
+	maps.Copy(vips, got)
+	s.vips = vips
+	return nil
+}
+
+// hosts that need a virtual address.
+func hosts(cfg *snapshot.Config) []string {
+	domain := "cluster.local"
+	if cfg.Mesh != nil {
+		domain = cmp.Or(cfg.Mesh.Spec.Domain, domain)
+	}
+	var out []string
+	for _, v := range cfg.Services {
+		out = append(out, v.Name+"."+v.Namespace+".svc."+domain)
+	}
+	for _, v := range cfg.FederatedImports {
+		out = append(out, v.Name+"."+v.Namespace+".svc."+domain)
+	}
+	for _, v := range cfg.ServiceEntries {
+		for _, h := range v.Spec.Hosts {
+			if !strings.HasPrefix(h, "*") {
+				out = append(out, strings.ToLower(strings.TrimSuffix(h, ".")))
+			}
+		}
+	}
+	return out
+}

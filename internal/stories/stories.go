@@ -1,0 +1,185 @@
+// Package stories tells what configuration means: each file of testdata is one case, with the YAML that goes in and, as a
+// person has read and approved it, what comes out of every layer. Run the test with -update to rewrite what comes out.
+package stories
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/tools/txtar"
+	"sigs.k8s.io/yaml"
+
+	"isthmus.dev/isthmus/internal/compile"
+	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/schema"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/source/file"
+	"isthmus.dev/isthmus/internal/view"
+)
+
+// Story is one case.
+type Story struct {
+	Archive  *txtar.Archive
+	Snapshot *snapshot.Snapshot
+}
+
+// world is the section "world.yaml": what does not come from configuration.
+type world struct {
+	Time    time.Time                     `json:"time"`
+	Nodes   []snapshot.Node               `json:"nodes"`
+	Work    []snapshot.Workload           `json:"workloads"`
+	Peers   map[string]snapshot.PeerState `json:"peers"`
+	Invites []snapshot.Invite             `json:"invites"`
+	Boots   []snapshot.Bootstrap          `json:"bootstraps"`
+}
+
+// Read makes a story of its archive: sections in.yaml and world.yaml.
+func Read(a *txtar.Archive) (*Story, error) {
+	var w world
+	if err := yaml.UnmarshalStrict(section(a, "world.yaml"), &w); err != nil {
+		return nil, fmt.Errorf("read world.yaml: %w", err)
+	}
+	cfg, err := config(section(a, "in.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	snap := &snapshot.Snapshot{
+		Time: w.Time, Config: cfg, Registry: &snapshot.Registry{Nodes: w.Nodes, Workloads: w.Work}, Peers: w.Peers,
+		Invites: w.Invites, Bootstraps: w.Boots, Roots: []byte("the roots of this mesh\n"), VIPs: map[string]netip.Addr{},
+		PeeringAddresses: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:15013")},
+	}
+	hosts := Hosts(cfg)
+	for n, h := range hosts {
+		snap.VIPs[h] = netip.AddrFrom4([4]byte{240, 240, 1, byte(n + 1)})
+	}
+	return &Story{Archive: a, Snapshot: snap}, nil
+}
+
+// config reads the YAML as the control plane reads a folder.
+func config(text []byte) (*snapshot.Config, error) {
+	dir, err := os.MkdirTemp("", "isthmus-story-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.WriteFile(filepath.Join(dir, "in.yaml"), text, 0o600); err != nil {
+		return nil, err
+	}
+	cfg, err := file.LoadDir(dir, schema.New().Validate)
+	if err != nil {
+		return nil, err
+	}
+	for k, o := range cfg.Origins { // the story's own name for the file, wherever it was put
+		o.File = filepath.Base(o.File)
+		cfg.Origins[k] = o
+	}
+	for i := range cfg.Findings {
+		cfg.Findings[i].File = filepath.Base(cfg.Findings[i].File)
+	}
+	return cfg, nil
+}
+
+// Hosts of a configuration that need a virtual address, sorted.
+func Hosts(cfg *snapshot.Config) []string {
+	var out []string
+	for _, s := range cfg.Services {
+		out = append(out, s.Name+"."+s.Namespace+".svc.cluster.local")
+	}
+	for _, i := range cfg.FederatedImports {
+		out = append(out, i.Name+"."+i.Namespace+".svc.cluster.local")
+	}
+	for _, e := range cfg.ServiceEntries {
+		out = append(out, e.Spec.Hosts...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Outcome is what the pure layers make of a story, by section name.
+func (s *Story) Outcome() map[string]string {
+	mesh, findings := compile.Mesh(s.Snapshot)
+	findings = append(slices.Clone(s.Snapshot.Config.Findings), findings...)
+	finding.Sort(findings)
+	out := map[string]string{"findings": lines(findings)}
+	if mesh == nil {
+		return out
+	}
+	out["model"] = Sketch(mesh)
+	for _, n := range s.Snapshot.Registry.Nodes {
+		v := view.For(mesh, n.Name)
+		if v == nil {
+			continue
+		}
+		res := envoy.Build(v)
+		for _, typ := range envoy.Types {
+			if text := resources(res.ByType[typ]); text != "" {
+				out["xds/"+n.Name+"/"+stem(typ)+".yaml"] = text
+			}
+		}
+		var eps []*envoy.Resource
+		for _, set := range res.Sets {
+			eps = append(eps, envoy.Endpoints(set, mesh.Endpoints[set]))
+		}
+		if text := resources(eps); text != "" {
+			out["xds/"+n.Name+"/"+stem(envoy.EndpointType)+".yaml"] = text
+		}
+	}
+	return out
+}
+
+func stem(typ string) string {
+	name := typ[strings.LastIndexByte(typ, '.')+1:]
+	return strings.ToLower(name)
+}
+
+func lines(fs []finding.Finding) string {
+	var b strings.Builder
+	for _, f := range fs {
+		b.WriteString(f.String() + "\n")
+	}
+	return b.String()
+}
+
+func resources(rs []*envoy.Resource) string {
+	var b strings.Builder
+	for _, r := range rs {
+		m, err := r.Config()
+		if err != nil {
+			return err.Error()
+		}
+		text, err := yaml.Marshal(m)
+		if err != nil {
+			return err.Error()
+		}
+		b.WriteString("---\n")
+		if len(r.Refs) > 0 {
+			fmt.Fprintf(&b, "# from %s\n", join(r.Refs))
+		}
+		b.Write(text)
+	}
+	return b.String()
+}
+
+func join(refs []model.Ref) string {
+	var s []string
+	for _, r := range refs {
+		s = append(s, string(r))
+	}
+	return strings.Join(s, ", ")
+}
+
+func section(a *txtar.Archive, name string) []byte {
+	for _, f := range a.Files {
+		if f.Name == name {
+			return f.Data
+		}
+	}
+	return nil
+}
