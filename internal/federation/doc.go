@@ -34,10 +34,10 @@
 //
 // Suspend refuses everything with a peer and forgets nothing; Resume ends that. A suspension by spec.suspend is ended in the file.
 //
-// Revoke ends the trust. A peer that was made by a token is forgotten: MeshPeer, roots, catalogue; its name is free again.
-// A MeshPeer that stands in a file cannot be removed by command, so its trust is marked as revoked and it has no effect: not
-// after a restart, not when the file is touched, moved, or taken away and put back. It takes effect again when its trust is
-// written anew (another trust domain, other roots in spec.bundle, other gateway IDs: see Anchor), or when, after its removal
-// from the file, the peer is invited or accepted anew. The peer is not told: it finds our gateways refusing it, its view of us
-// goes stale and fails closed by itself.
+// Revoke ends the trust for good: roots and catalogue are forgotten, live connections are cut, and a mark on the name stays
+// that holds against files too. A MeshPeer in a file has no effect while its name is marked: not after a restart, not when the
+// file is touched, changed, or taken away and put back; so that no stale copy of a repository brings a revoked peer back. The
+// mark goes when the peer is invited or accepted anew under that name, which a MeshPeer of the name in a file forbids: it is
+// taken out first. (Whoever peers by files only gives the newcomer another name.) Resume does not undo it. The peer is not
+// told: it finds our gateways refusing it, its view of us goes stale and fails closed by itself.
 package federation

@@ -1,0 +1,117 @@
+package federation
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// exchangeTimeout bounds one question to a peer, connection included.
+const exchangeTimeout = 10 * time.Second
+
+// exchange is one HTTP question over a connection of its own.
+type exchange struct {
+	method, host, path string
+	body               []byte
+	limit              int64 // of the answer
+}
+
+// ask sends one question over conn, closes conn, and returns the answer's body. Any status but 200 and 204 is a refusal.
+func ask(ctx context.Context, conn net.Conn, e exchange) ([]byte, error) {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if d, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(d); err != nil {
+			return nil, err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, e.method, "http://"+e.host+e.path, bytes.NewReader(e.body))
+	if err != nil {
+		return nil, err
+	}
+	if e.method != http.MethodGet {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("User-Agent", "isthmus")
+	t := &http.Transport{
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 16 << 10,
+	}
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, e.limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
+	}
+	if int64(len(body)) > e.limit {
+		return nil, fmt.Errorf("the answer is larger than %d bytes", e.limit)
+	}
+	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusNoContent {
+		return body, nil
+	}
+	return nil, refused{status: resp.StatusCode, refusal: readRefusal(body)}
+}
+
+// refused is a refusal that another mesh answered.
+type refused struct {
+	status int
+	refusal
+}
+
+func (r refused) Error() string {
+	if r.Message == "" {
+		return fmt.Sprintf("the other mesh answered with HTTP status %d", r.status)
+	}
+	return fmt.Sprintf("the other mesh answered: %s (HTTP status %d)", r.Message, r.status)
+}
+
+// final says whether asking again is of no use.
+func (r refused) final() bool {
+	return r.status >= 400 && r.status < 500 && r.status != http.StatusTooManyRequests && r.status != http.StatusNotFound && r.Code != ""
+}
+
+// readRefusal takes the text of a stranger: bounded, one line, printable.
+func readRefusal(body []byte) refusal {
+	var r refusal
+	if json.Unmarshal(body, &r) != nil {
+		return refusal{}
+	}
+	return refusal{Code: printable(r.Code, 40), Message: printable(r.Message, 400), Sequence: min(r.Sequence, maxSequence-1)}
+}
+
+func printable(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s[:min(len(s), 4*limit)])
+	if r := []rune(s); len(r) > limit {
+		s = string(r[:limit]) + "…"
+	}
+	return s
+}
+
+// isFinal says whether err is an answer that will not change by asking again.
+func isFinal(err error) bool {
+	var r refused
+	var f finalError
+	return errors.As(err, &f) || errors.As(err, &r) && r.final()
+}
+
+// finalError marks a finding after which another attempt would be wrong: someone is not who they should be.
+type finalError struct{ error }
+
+func (f finalError) Unwrap() error { return f.error }

@@ -1,0 +1,126 @@
+package federation
+
+import (
+	"context"
+	"time"
+
+	"isthmus.dev/isthmus/internal/peerrules"
+)
+
+// Health is how the exchange with one peer goes, since this process began.
+type Health struct {
+	// RefreshTried and RefreshOK are the last attempt and the last success at fetching the peer's bundle.
+	RefreshTried, RefreshOK time.Time
+	// RefreshError is why the last attempt failed, empty after a success. FailingSince is when that began.
+	RefreshError    string
+	FailingSince    time.Time
+	RefreshFailures uint64 // in total
+	// AdoptError is why the roots in the MeshPeer were not taken.
+	AdoptError string
+	// PushOK is when the peer last took our catalogue, PushedSequence its number.
+	PushOK         time.Time
+	PushedSequence uint64
+	PushError      string
+	PushFailures   uint64 // in total
+	// Behind is since when the peer lacks our newest catalogue; zero when it has it.
+	Behind time.Time
+	wanted string // digest of the newest catalogue seen
+}
+
+// Health of one peer; the zero value for one never talked with.
+func (s *Service) Health(name string) Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.health[name]; h != nil {
+		return *h
+	}
+	return Health{}
+}
+
+func (s *Service) note(name string, change func(*Health)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.health[name]
+	if h == nil {
+		h = &Health{}
+		s.health[name] = h
+	}
+	change(h)
+}
+
+func (h *Health) wants(digest string, now time.Time) {
+	if h.wanted != digest || h.Behind.IsZero() && h.PushOK.IsZero() {
+		h.wanted = digest
+		if h.Behind.IsZero() {
+			h.Behind = now
+		}
+	}
+}
+
+// noteRefresh keeps the outcome of one refresh; the first failure in a row is worth a line in the log.
+func (s *Service) noteRefresh(ctx context.Context, name string, err error, failures int) {
+	if ctx.Err() != nil {
+		return
+	}
+	now := s.Now()
+	recovered := false
+	s.note(name, func(h *Health) {
+		h.RefreshTried = now
+		if err == nil {
+			recovered = h.RefreshError != ""
+			h.RefreshOK, h.RefreshError, h.FailingSince = now, "", time.Time{}
+			return
+		}
+		h.RefreshError = err.Error()
+		h.RefreshFailures++
+		if h.FailingSince.IsZero() {
+			h.FailingSince = now
+		}
+	})
+	switch {
+	case failures == 1:
+		s.Log.Warn("peer's bundle not refreshed", "peer", name, "cause", err.Error())
+	case recovered:
+		s.Log.Info("peer's bundle refreshed again", "peer", name)
+	}
+}
+
+// notePush keeps the outcome of one push.
+func (s *Service) notePush(ctx context.Context, name, digest string, sequence uint64, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	now := s.Now()
+	first := false
+	s.note(name, func(h *Health) {
+		if err != nil {
+			first = h.PushError == ""
+			h.PushError = err.Error()
+			h.PushFailures++
+			return
+		}
+		h.PushOK, h.PushedSequence, h.PushError = now, sequence, ""
+		if h.wanted == digest {
+			h.Behind = time.Time{}
+		}
+	})
+	if first {
+		s.Log.Warn("catalogue not pushed", "peer", name, "cause", err.Error())
+	}
+}
+
+// forgetHealth drops what is known of peers that have gone.
+func (s *Service) forgetHealth(peers map[string]peerrules.Verdict) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.health {
+		if _, ok := peers[name]; !ok {
+			delete(s.health, name)
+		}
+	}
+	for key := range s.since {
+		if _, ok := peers[key.peer]; !ok {
+			delete(s.since, key)
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package federation
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	slotsAtOnce  = 64
+	perSecond    = 10
+	burst        = 20
+	maxLimiters  = 1024
+	limiterSleep = 10 * time.Minute
+)
+
+// limits bound how much of this process others can use.
+type limits struct {
+	slots chan struct{}
+	keys  *limiters
+}
+
+// limiters are one rate limiter per peer or invitation.
+type limiters struct {
+	mu    sync.Mutex // guards byKey
+	byKey map[string]*limiter
+}
+
+type limiter struct {
+	*rate.Limiter
+	used time.Time
+}
+
+func newLimits() limits {
+	return limits{slots: make(chan struct{}, slotsAtOnce), keys: &limiters{byKey: map[string]*limiter{}}}
+}
+
+// allow counts one request of a peer or invitation, both of which must be known to exist.
+func (l limits) allow(key string) bool {
+	k := l.keys
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	one, ok := k.byKey[key]
+	if !ok {
+		k.prune(now)
+		if len(k.byKey) >= maxLimiters {
+			return false
+		}
+		one = &limiter{Limiter: rate.NewLimiter(perSecond, burst)}
+		k.byKey[key] = one
+	}
+	one.used = now
+	return one.AllowN(now, 1)
+}
+
+func (k *limiters) prune(now time.Time) {
+	for key, l := range k.byKey {
+		if now.Sub(l.used) > limiterSleep {
+			delete(k.byKey, key)
+		}
+	}
+}

@@ -1,0 +1,58 @@
+package federation
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/peerrules"
+)
+
+// Manifest is the MeshPeer file that describes this mesh to a peer, for peering by exchanging two files: the peer will know
+// this mesh as as, this mesh knows the peer as knownAs.
+func (s *Service) Manifest(ctx context.Context, as, knownAs string) (text, fingerprint string, err error) {
+	if as == "" {
+		as = s.Name
+	}
+	for _, name := range []string{as, knownAs} {
+		if !isLabel(name) {
+			return "", "", fmt.Errorf("%q cannot name a peer: use up to 63 lower-case letters, digits and '-'", name)
+		}
+	}
+	addrs, ids, err := s.gateways()
+	if err != nil {
+		return "", "", err
+	}
+	b, err := s.bundle(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	object := introduction{TrustDomain: s.TrustDomain, KnownAs: knownAs, Bundle: b, Addresses: addrs, GatewayIDs: ids}.meshPeer(as)
+	fingerprint, err = s.ownFingerprint()
+	if err != nil {
+		return "", "", err
+	}
+	text, err = manifestText(object, knownAs, strings.Join(fingerprints(b.Roots), ", "))
+	return text, fingerprint, err
+}
+
+func manifestText(object *v1alpha1.MeshPeer, knownAs, prints string) (string, error) {
+	body, err := yaml.Marshal(map[string]any{
+		"apiVersion": v1alpha1.APIVersion, "kind": "MeshPeer",
+		"metadata": map[string]any{"name": object.Name},
+		"spec":     object.Spec,
+	})
+	if err != nil {
+		return "", fmt.Errorf("write MeshPeer: %w", err)
+	}
+	return fmt.Sprintf(`# Mesh %s as a peer. For the configuration folder of the mesh that is known here as %s;
+# that mesh's own file ('isthmus peer manifest' there) belongs into the folder here.
+# Compare with its administrators before trusting it: SHA-256 of the root %s
+%s`, object.Spec.TrustDomain, knownAs, prints, body), nil
+}
+
+// Offered is what this mesh offers one peer now.
+func (s *Service) Offered(peer string) int { return len(peerrules.Offer(s.snapshotConfig(), peer)) }

@@ -1,0 +1,263 @@
+package federation
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// peerStore is what is kept of peers.
+type peerStore interface {
+	Peers(ctx context.Context) ([]state.Peer, error)
+	EstablishPeer(ctx context.Context, object *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time) error
+	SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error
+	SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue) error
+	SetPeerPushed(ctx context.Context, name string, sequence uint64, digest string) error
+	SetPeerSuspended(ctx context.Context, name string, suspended bool) error
+	RevokePeer(ctx context.Context, name string, now time.Time) error
+	ForgetPeer(ctx context.Context, name string) error
+}
+
+// Suspend refuses everything with a peer until Resume; what is known of it stays.
+func (s *Service) Suspend(ctx context.Context, name string) error {
+	return s.setSuspended(ctx, name, true)
+}
+
+// Resume ends a suspension by command.
+func (s *Service) Resume(ctx context.Context, name string) error {
+	return s.setSuspended(ctx, name, false)
+}
+
+func (s *Service) setSuspended(ctx context.Context, name string, suspended bool) error {
+	s.making.Lock()
+	defer s.making.Unlock()
+	p, err := s.peer(ctx, name)
+	if err != nil {
+		return err
+	}
+	switch {
+	case p.state.Revoked:
+		return fmt.Errorf("peer %s is revoked, which no command undoes: take its MeshPeer out of the files, if it stands in one, "+
+			"then peer anew with 'isthmus peer invite %s' or 'isthmus peer accept'", name, name)
+	case !suspended && p.object.Spec.Suspend:
+		return fmt.Errorf("peer %s is suspended by its MeshPeer: remove spec.suspend there", name)
+	}
+	if err := s.Store.SetPeerSuspended(ctx, name, suspended); err != nil {
+		return fmt.Errorf("keep suspension of peer %s: %w", name, err)
+	}
+	s.Changed()
+	return nil
+}
+
+// Revoke ends the trust in a peer for good. The peer is not told.
+func (s *Service) Revoke(ctx context.Context, name string) error {
+	s.making.Lock()
+	defer s.making.Unlock()
+	if _, err := s.peer(ctx, name); err != nil {
+		return err
+	}
+	if err := s.Store.RevokePeer(ctx, name, s.Now()); err != nil {
+		return fmt.Errorf("keep revocation of peer %s: %w", name, err)
+	}
+	s.Changed()
+	return nil
+}
+
+// peer is all that is known of one peer at this moment: the snapshot may lag behind the store.
+type peer struct {
+	object   *v1alpha1.MeshPeer
+	state    snapshot.PeerState
+	fromFile bool
+}
+
+// peers joins the MeshPeers of the configuration with those of the store, by name.
+func (s *Service) peers(ctx context.Context) (map[string]peer, error) {
+	kept, err := s.Store.Peers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read peers: %w", err)
+	}
+	all := map[string]peer{}
+	byToken := map[string]bool{}
+	for _, k := range kept {
+		k.State.Revoked = !k.Revoked.IsZero()
+		all[k.Name] = peer{object: k.Object, state: k.State}
+		byToken[k.Name] = k.Object != nil
+	}
+	if cfg := s.Snapshot().Config; cfg != nil {
+		for _, o := range cfg.MeshPeers {
+			if !byToken[o.Name] {
+				all[o.Name] = peer{object: o, state: all[o.Name].state, fromFile: true}
+			}
+		}
+	}
+	for name, p := range all {
+		if p.object == nil {
+			delete(all, name) // a mark that outlived its file
+		}
+	}
+	return all, nil
+}
+
+func (s *Service) peer(ctx context.Context, name string) (peer, error) {
+	all, err := s.peers(ctx)
+	if err != nil {
+		return peer{}, err
+	}
+	p, ok := all[name]
+	if !ok {
+		return peer{}, fmt.Errorf("there is no peer %q: 'isthmus peer list' shows all", name)
+	}
+	return p, nil
+}
+
+// errClash is what a newcomer must not share with this mesh or with a peer that it has.
+type errClash struct{ message string }
+
+func (e errClash) Error() string { return e.message }
+
+func clash(format string, args ...any) error { return errClash{fmt.Sprintf(format, args...)} }
+
+// checkName refuses a name for a new peer that is taken. A revoked peer made by token leaves its name free.
+func checkName(all map[string]peer, name string) error {
+	p, taken := all[name]
+	switch {
+	case !isLabel(name):
+		return clash("%q cannot name a peer: use up to 63 lower-case letters, digits and '-'", name)
+	case !taken:
+		return nil
+	case p.state.Revoked && p.fromFile:
+		return clash("peer %s was revoked and still stands in the configuration files: take its MeshPeer out first, then try again", name)
+	case p.state.Revoked:
+		return nil
+	case p.fromFile:
+		return clash("there is a MeshPeer %s in the configuration files already: choose another name, or take it out first", name)
+	default:
+		return clash("there is a peer %s already: choose another name, or end that peering with 'isthmus peer revoke %s' first", name, name)
+	}
+}
+
+// checkNewcomer refuses a mesh that this one cannot tell from itself or from a peer that it has.
+func (s *Service) checkNewcomer(all map[string]peer, name string, in introduction) error {
+	if in.TrustDomain == s.TrustDomain {
+		return clash("trust domain %s is this mesh's own: two meshes need two trust domains", in.TrustDomain.Name())
+	}
+	for other, p := range all {
+		if other != name && !p.state.Revoked && p.object.Spec.TrustDomain == in.TrustDomain.Name() {
+			return clash("trust domain %s is that of peer %s already: end that peering with 'isthmus peer revoke %s' first",
+				in.TrustDomain.Name(), other, other)
+		}
+	}
+	if err := s.checkRoots(all, name, in.Bundle.Roots); err != nil {
+		return err
+	}
+	return s.checkNotOurs(in.Addresses)
+}
+
+// checkRoots refuses roots for a peer that are, by key, ours or another peer's.
+func (s *Service) checkRoots(all map[string]peer, name string, roots []*x509.Certificate) error {
+	own, err := peerrules.ParseRoots(s.Snapshot().Roots)
+	if err != nil {
+		return fmt.Errorf("read own roots: %w", err)
+	}
+	if shared := sharedKey(own, roots); shared != "" {
+		return clash("its root (SHA-256 %s) is one of this mesh's own: each trust domain needs a root of its own", shared)
+	}
+	for other, p := range all {
+		if other == name || p.state.Revoked {
+			continue
+		}
+		theirs, err := peerrules.ParseRoots(peerrules.Roots(p.object, p.state))
+		if err != nil {
+			continue // roots that cannot be used vouch for nobody
+		}
+		if shared := sharedKey(theirs, roots); shared != "" {
+			return clash("its root (SHA-256 %s) is one of peer %s: each trust domain needs a root of its own", shared, other)
+		}
+	}
+	return nil
+}
+
+// sharedKey is the fingerprint of a root in b whose key is in a too.
+func sharedKey(a, b []*x509.Certificate) string {
+	for _, c := range b {
+		if slices.ContainsFunc(a, func(o *x509.Certificate) bool { return peerrules.KeyID(o) == peerrules.KeyID(c) }) {
+			return peerrules.Fingerprint(c)
+		}
+	}
+	return ""
+}
+
+// checkNotOurs refuses gateway addresses that would make our gateway call our own workloads, nodes or control planes.
+func (s *Service) checkNotOurs(addrs []netip.AddrPort) error {
+	inside := map[netip.Addr]bool{}
+	snap := s.Snapshot()
+	for _, a := range snap.PeeringAddresses {
+		inside[a.Addr().Unmap()] = true
+	}
+	for _, g := range registeredGateways(snap) {
+		inside[g.InnerAddress.Unmap()], inside[g.OuterAddress.Unmap()] = true, true
+	}
+	if snap.Registry != nil {
+		for _, w := range snap.Registry.Workloads {
+			for _, a := range w.Addresses {
+				inside[a.Unmap()] = true
+			}
+		}
+	}
+	for _, v := range snap.VIPs {
+		inside[v.Unmap()] = true
+	}
+	for _, a := range addrs {
+		if inside[a.Addr().Unmap()] {
+			return clash("gateway address %s lies inside this mesh", a)
+		}
+	}
+	return nil
+}
+
+// meshPeer is the object that a peering by token makes.
+func (i introduction) meshPeer(name string) *v1alpha1.MeshPeer {
+	addrs := make([]string, 0, len(i.Addresses))
+	for _, a := range i.Addresses {
+		addrs = append(addrs, a.String())
+	}
+	return &v1alpha1.MeshPeer{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: "MeshPeer"},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: v1alpha1.MeshPeerSpec{
+			TrustDomain: i.TrustDomain.Name(), KnownAs: i.KnownAs, GatewayAddresses: addrs, GatewayIDs: i.GatewayIDs,
+			Bundle: v1alpha1.PeerBundle{Inline: string(peerrules.EncodeRoots(distinct(i.Bundle.Roots)))},
+		},
+	}
+}
+
+// establish keeps a new peer. The caller holds making.
+func (s *Service) establish(ctx context.Context, name string, in introduction) error {
+	all, err := s.peers(ctx)
+	if err != nil {
+		return err
+	}
+	if err := checkName(all, name); err != nil {
+		return err
+	}
+	if err := s.checkNewcomer(all, name, in); err != nil {
+		return err
+	}
+	object := in.meshPeer(name)
+	roots := peerrules.Learned(object, distinct(in.Bundle.Roots))
+	if err := s.Store.EstablishPeer(ctx, object, roots, in.Bundle.Sequence, s.Now()); err != nil {
+		return fmt.Errorf("keep peer %s: %w", name, err)
+	}
+	s.Changed()
+	return nil
+}

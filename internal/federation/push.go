@@ -1,0 +1,97 @@
+package federation
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// pushing is how far one peer is with our catalogue.
+type pushing struct {
+	done     bool   // the peer took it since the last reconnect
+	digest   string // of what the peer took
+	failures int
+	due      time.Time // not before
+}
+
+// pushIfDue pushes our catalogue when the peer has not got this one.
+func (s *Service) pushIfDue(ctx context.Context, name string, p *pushing) {
+	services := peerrules.Offer(s.snapshotConfig(), name)
+	digest := digestOf(services)
+	if p.done && p.digest == digest {
+		return
+	}
+	s.note(name, func(h *Health) { h.wants(digest, s.Now()) })
+	if s.Now().Before(p.due) {
+		return
+	}
+	sequence, err := s.push(ctx, name, services, digest)
+	if err != nil {
+		p.failures++
+		p.due = s.Now().Add(jitter(backoff(p.failures, s.MinRefresh, s.MaxRefresh)))
+		s.notePush(ctx, name, digest, 0, err)
+		time.AfterFunc(time.Until(p.due), s.Wake)
+		return
+	}
+	*p = pushing{done: true, digest: digest}
+	s.notePush(ctx, name, digest, sequence, nil)
+}
+
+// push sends one catalogue. Its number is above all before; where the peer remembers a higher one, it says so.
+func (s *Service) push(ctx context.Context, name string, services []snapshot.OfferedService, digest string) (uint64, error) {
+	object := s.meshPeer(name)
+	if object == nil {
+		return 0, fmt.Errorf("peer %s has gone", name)
+	}
+	kept, err := s.Store.Peers(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read peers: %w", err)
+	}
+	var last uint64
+	for _, k := range kept {
+		if k.Name == name {
+			last = k.PushedSequence
+		}
+	}
+	taken, err := s.pushAs(ctx, object, last+1, services)
+	var r refused
+	if errors.As(err, &r) && r.status == http.StatusConflict && r.Sequence > last {
+		taken, err = s.pushAs(ctx, object, r.Sequence+1, services)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err := s.Store.SetPeerPushed(ctx, name, taken, digest); err != nil {
+		return 0, fmt.Errorf("keep what peer %s took: %w", name, err)
+	}
+	return taken, nil
+}
+
+func (s *Service) pushAs(ctx context.Context, p *v1alpha1.MeshPeer, sequence uint64, services []snapshot.OfferedService) (uint64, error) {
+	doc, err := EncodeCatalogue(sequence, services)
+	if err != nil {
+		return 0, fmt.Errorf("write catalogue: %w", err)
+	}
+	if _, err := s.askPeer(ctx, p, exchange{method: http.MethodPost, path: PathCatalogue, body: doc, limit: 4 << 10}); err != nil {
+		return 0, fmt.Errorf("push catalogue: %w", err)
+	}
+	return sequence, nil
+}
+
+func digestOf(services []snapshot.OfferedService) string {
+	raw, err := json.Marshal(services)
+	if err != nil {
+		return "" // cannot happen: strings and numbers only
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])
+}

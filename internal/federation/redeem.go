@@ -1,0 +1,168 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// maxWrongSecrets closes an invitation.
+const maxWrongSecrets = 5
+
+// redeeming is what happened to one invitation since this process began.
+type redeeming struct {
+	wrong   int
+	digest  string // of the request that won
+	secret  [32]byte
+	answer  self
+	expires time.Time
+}
+
+// forInvite takes the acceptance of an invitation.
+func (s *Service) forInvite(w http.ResponseWriter, r *http.Request) {
+	id, ok := one(r.Header, HeaderInvite, HeaderPeer)
+	if !ok || !isInviteID(id) {
+		answer(w, http.StatusBadRequest, refusal{Code: "NoInvitation", Message: "the gateway did not say which invitation is meant"})
+		return
+	}
+	if !s.limits.allow("invite") { // of all invitations together: ids are free to invent
+		answer(w, http.StatusTooManyRequests, refusal{Code: "TooMany", Message: "too many requests: try again later"})
+		return
+	}
+	got, err := s.takePeering(w, r, id)
+	if err != nil {
+		s.refuse(w, err, "invite", id)
+		return
+	}
+	answer(w, http.StatusOK, got)
+}
+
+func (s *Service) takePeering(w http.ResponseWriter, r *http.Request, id string) (self, error) {
+	raw, err := readBody(w, r, MaxPeeringBytes)
+	if err != nil {
+		return self{}, err
+	}
+	var req peeringRequest
+	if err := strictJSON(raw, &req); err != nil {
+		return self{}, badRequest("the request is not what it should be")
+	}
+	secret, err := ParseSecret(req.Secret)
+	if err != nil {
+		return self{}, badRequest(err.Error())
+	}
+	if !isInviteID(req.Nonce) {
+		return self{}, badRequest("the nonce is not 32 hex digits")
+	}
+	in, err := req.read(s.Now())
+	if err != nil {
+		return self{}, badRequest(err.Error())
+	}
+	s.making.Lock()
+	defer s.making.Unlock()
+	return s.redeem(r.Context(), id, secret, req.digest(), in)
+}
+
+func badRequest(message string) error {
+	return status{http.StatusBadRequest, refusal{Code: "BadRequest", Message: message}}
+}
+
+// redeem makes the peer if the secret is right and was not used. The caller holds making.
+func (s *Service) redeem(ctx context.Context, id string, secret Secret, digest string, in introduction) (self, error) {
+	if answer, ok := s.repeated(id, secret, digest); ok {
+		return answer, nil
+	}
+	used, err := s.Store.UseInvite(ctx, id, secret.Hash(), in.TrustDomain.Name(), s.Now())
+	if err != nil {
+		return self{}, s.refuseInvite(ctx, id, err)
+	}
+	s.Changed() // the invitation is closed, however this ends
+	answer, err := s.introduce(ctx, used.Peer)
+	if err != nil {
+		return self{}, err
+	}
+	err = s.establish(ctx, used.Peer, in)
+	var c errClash
+	if errors.As(err, &c) {
+		s.Log.Warn("invited mesh refused", "peer", used.Peer, "trust_domain", in.TrustDomain.Name(), "cause", c.message)
+		return self{}, status{http.StatusConflict, refusal{Code: "Clash", Message: "the inviting mesh cannot take this mesh as a peer, because its " +
+			"name, trust domain, root or gateway address is taken there; the log of its control plane says which: ask for a new invitation when that is mended"}}
+	}
+	if err != nil {
+		return self{}, err
+	}
+	s.Log.Info("peer joined", "peer", used.Peer, "trust_domain", in.TrustDomain.Name(), "fingerprints", in.fingerprints())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.invites[id] = &redeeming{digest: digest, secret: secret.Hash(), answer: answer, expires: used.Expires}
+	return answer, nil
+}
+
+// repeated finds the answer to a request that won before, asked again in the very same words.
+func (s *Service) repeated(id string, secret Secret, digest string) (self, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for known, r := range s.invites {
+		if !s.Now().Before(r.expires) {
+			delete(s.invites, known)
+		}
+	}
+	r := s.invites[id]
+	if r == nil || r.digest == "" || r.digest != digest || !secret.matches(r.secret[:]) {
+		return self{}, false
+	}
+	return r.answer, true
+}
+
+// refuseInvite says why not, to who has the secret; who has not learns nothing.
+func (s *Service) refuseInvite(ctx context.Context, id string, cause error) error {
+	no := func(code int, reason, message string) error {
+		return status{code, refusal{Code: reason, Message: message}}
+	}
+	switch {
+	case errors.Is(cause, state.ErrUsed):
+		return no(http.StatusConflict, "Used", "the invitation was used already: ask for a new one, and ask who used this one")
+	case errors.Is(cause, state.ErrExpired):
+		return no(http.StatusGone, "Expired", "the invitation has expired: ask for a new one")
+	case errors.Is(cause, state.ErrSecret):
+		if err := s.countWrong(ctx, id); err != nil {
+			return err
+		}
+		return no(http.StatusForbidden, "Unknown", "there is no such invitation, or its secret is another: ask for a new one")
+	case errors.Is(cause, state.ErrNotFound):
+		return no(http.StatusForbidden, "Unknown", "there is no such invitation, or its secret is another: ask for a new one")
+	default:
+		return fmt.Errorf("use invitation: %w", cause)
+	}
+}
+
+// countWrong closes an invitation that saw too many wrong secrets.
+func (s *Service) countWrong(ctx context.Context, id string) error {
+	peer, expires := "", s.Now().Add(MaxInviteTTL)
+	for _, i := range s.Snapshot().Invites {
+		if i.ID == id {
+			peer = i.Peer
+		}
+	}
+	s.mu.Lock()
+	r := s.invites[id]
+	if r == nil {
+		r = &redeeming{expires: expires}
+		s.invites[id] = r
+	}
+	r.wrong++
+	wrong := r.wrong
+	s.mu.Unlock()
+	if wrong < maxWrongSecrets || peer == "" {
+		return nil
+	}
+	s.Log.Warn("invitation closed after wrong secrets", "invite", id, "peer", peer, "times", wrong)
+	if err := s.Store.CancelInvites(ctx, peer); err != nil {
+		return fmt.Errorf("close invitation: %w", err)
+	}
+	s.Changed()
+	return nil
+}

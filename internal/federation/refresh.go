@@ -1,0 +1,153 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+func (s *Service) meshPeer(name string) *v1alpha1.MeshPeer {
+	for _, p := range s.snapshotConfig().MeshPeers {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// askPeer puts one question to a peer's control plane, through both gateways, which authenticate each other.
+func (s *Service) askPeer(ctx context.Context, p *v1alpha1.MeshPeer, e exchange) ([]byte, error) {
+	td, err := spiffe.ParseTrustDomain(p.Spec.TrustDomain)
+	if err != nil {
+		return nil, fmt.Errorf("read trust domain of peer: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
+	defer cancel()
+	conn, err := s.DialGateway(ctx, ControlSNI(p.Name))
+	if err != nil {
+		return nil, fmt.Errorf("reach own gateway: %w", err)
+	}
+	e.host = PeerControlHost(p.Spec.KnownAs, td)
+	return ask(ctx, conn, e)
+}
+
+// fetchBundle asks the peer's bundle endpoint (https_spiffe: who answers was authenticated by the roots of before).
+func (s *Service) fetchBundle(ctx context.Context, p *v1alpha1.MeshPeer) (Bundle, error) {
+	raw, err := s.askPeer(ctx, p, exchange{method: http.MethodGet, path: PathBundle, limit: MaxBundleBytes})
+	if err != nil {
+		return Bundle{}, fmt.Errorf("fetch bundle: %w", err)
+	}
+	td, err := spiffe.ParseTrustDomain(p.Spec.TrustDomain)
+	if err != nil {
+		return Bundle{}, err
+	}
+	return ParseBundle(td, raw, s.Now())
+}
+
+// probe shows that a peer answers where its roots are not to be refreshed.
+func (s *Service) probe(ctx context.Context, p *v1alpha1.MeshPeer) error {
+	_, err := s.askPeer(ctx, p, exchange{method: http.MethodGet, path: PathBundle, limit: MaxBundleBytes})
+	return err
+}
+
+// takeBundle keeps a fetched bundle if it may follow the one before.
+func (s *Service) takeBundle(ctx context.Context, name string, b Bundle) error {
+	s.making.Lock()
+	defer s.making.Unlock()
+	all, err := s.peers(ctx)
+	if err != nil {
+		return err
+	}
+	p, ok := all[name]
+	if !ok || p.object.Spec.TrustDomain != b.TrustDomain.Name() {
+		return fmt.Errorf("peer %s has changed meanwhile", name)
+	}
+	if err := s.checkRoots(all, name, b.Roots); err != nil {
+		return fmt.Errorf("bundle refused: %w", err)
+	}
+	if err := follows(p, b); err != nil {
+		return fmt.Errorf("bundle refused: %w", err)
+	}
+	roots := peerrules.Learned(p.object, distinct(b.Roots))
+	if err := s.Store.SetPeerBundle(ctx, name, roots, b.Sequence, s.Now()); err != nil {
+		return fmt.Errorf("keep bundle: %w", err)
+	}
+	s.Changed()
+	return nil
+}
+
+var errEquivocates = errors.New("its sequence is the same as before, its roots are not")
+
+// follows checks the order: a sequence never goes back and stands for one set of roots.
+func follows(p peer, b Bundle) error {
+	if !peerrules.Adopted(p.object, p.state) || p.state.BundleSequence == 0 {
+		return nil
+	}
+	switch {
+	case b.Sequence < p.state.BundleSequence:
+		return fmt.Errorf("its sequence went back from %d to %d: if the peer was built anew, peer with it anew", p.state.BundleSequence, b.Sequence)
+	case b.Sequence > p.state.BundleSequence:
+		return nil
+	}
+	held, err := peerrules.ParseRoots(peerrules.Roots(p.object, p.state))
+	if err != nil || !sameRoots(held, b.Roots) {
+		return errEquivocates
+	}
+	return nil
+}
+
+// adoptAll takes over the roots that MeshPeers state, where nothing was learned from that first trust yet.
+func (s *Service) adoptAll(ctx context.Context) {
+	s.making.Lock()
+	defer s.making.Unlock()
+	all, err := s.peers(ctx)
+	if err != nil {
+		s.Log.Error("peers not read", "cause", err.Error())
+		return
+	}
+	changed := false
+	for name, p := range all {
+		if !p.fromFile || p.state.Revoked || peerrules.Adopted(p.object, p.state) || p.object.Spec.Bundle.Inline == "" {
+			continue
+		}
+		if err := s.adopt(ctx, all, name, p); err != nil {
+			s.note(name, func(h *Health) { h.AdoptError = err.Error() })
+			continue
+		}
+		s.note(name, func(h *Health) { h.AdoptError = "" })
+		s.Log.Info("peer's roots taken from its MeshPeer", "peer", name)
+		changed = true
+	}
+	if changed {
+		s.Changed()
+	}
+}
+
+func (s *Service) adopt(ctx context.Context, all map[string]peer, name string, p peer) error {
+	roots, err := peerrules.ParseRoots([]byte(p.object.Spec.Bundle.Inline))
+	if err != nil {
+		return fmt.Errorf("read spec.bundle.inline: %w", err)
+	}
+	if err := s.checkRoots(all, name, roots); err != nil {
+		return err
+	}
+	if p.state.Roots != nil { // what grew from another first trust is forgotten, its sequence too; a suspension is not
+		if err := s.Store.ForgetPeer(ctx, name); err != nil {
+			return fmt.Errorf("forget earlier roots: %w", err)
+		}
+		if p.state.Suspended {
+			if err := s.Store.SetPeerSuspended(ctx, name, true); err != nil {
+				return fmt.Errorf("keep suspension: %w", err)
+			}
+		}
+	}
+	if err := s.Store.SetPeerBundle(ctx, name, peerrules.Learned(p.object, distinct(roots)), 0, s.Now()); err != nil {
+		return fmt.Errorf("keep roots: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package federation
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// lookAgain is how often Run looks at the snapshot though nobody called Wake.
+const lookAgain = 5 * time.Second
+
+// follower is the goroutine that keeps up with one peer.
+type follower struct {
+	stop context.CancelFunc
+	wake chan struct{} // holds at most one: something may have changed for this peer
+}
+
+// Run keeps up with every peer until ctx ends: takes over roots from files, refreshes bundles, pushes catalogues.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	followers := map[string]follower{}
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		s.adoptAll(ctx)
+		s.follow(ctx, g, followers)
+		due := s.nextChange()
+		select {
+		case <-ctx.Done():
+			if err := g.Wait(); err != nil {
+				return err
+			}
+			return ctx.Err()
+		case <-s.wake:
+		case <-tick.C:
+		case <-due:
+			s.Changed()
+		}
+	}
+}
+
+// follow starts and stops followers as the peers come and go, and wakes the others.
+func (s *Service) follow(ctx context.Context, g *errgroup.Group, followers map[string]follower) {
+	verdicts := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())
+	for name, f := range followers {
+		if !verdicts[name].Control {
+			f.stop()
+			delete(followers, name)
+		}
+	}
+	s.forgetHealth(verdicts)
+	for name, v := range verdicts {
+		if !v.Control {
+			continue
+		}
+		f, ok := followers[name]
+		if !ok {
+			one, stop := context.WithCancel(ctx)
+			f = follower{stop, make(chan struct{}, 1)}
+			followers[name] = f
+			g.Go(func() error { s.keepUp(one, name, f.wake); return nil })
+		}
+		select {
+		case f.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// nextChange fires when time alone will change what the snapshot means: a peer's verdict, an invitation's end.
+func (s *Service) nextChange() <-chan time.Time {
+	snap := s.Snapshot()
+	var next time.Time
+	sooner := func(t time.Time) {
+		// What had ended when the snapshot was made is in it already.
+		if !t.IsZero() && t.After(snap.Time) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	for _, v := range peerrules.All(snap, s.TrustDomain.Name()) {
+		sooner(v.Until)
+	}
+	for _, i := range snap.Invites {
+		sooner(i.Expires)
+	}
+	if next.IsZero() {
+		return nil
+	}
+	return time.After(max(next.Sub(s.Now()), 50*time.Millisecond))
+}
+
+// keepUp exchanges with one peer until ctx ends.
+func (s *Service) keepUp(ctx context.Context, name string, wake <-chan struct{}) {
+	refresh := time.NewTimer(0)
+	defer refresh.Stop()
+	var push pushing
+	failures, reached := 0, false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-refresh.C:
+			wait, err := s.refreshOne(ctx, name)
+			if err != nil {
+				failures++
+				wait = backoff(failures, s.MinRefresh, s.MaxRefresh)
+				push = pushing{} // at reconnect the catalogue is pushed anew
+			} else {
+				failures = 0
+			}
+			reached = err == nil
+			s.noteRefresh(ctx, name, err, failures)
+			refresh.Reset(jitter(wait))
+		}
+		if reached {
+			s.pushIfDue(ctx, name, &push)
+		}
+	}
+}
+
+// refreshOne fetches a peer's bundle once and says when to do so again.
+func (s *Service) refreshOne(ctx context.Context, name string) (time.Duration, error) {
+	p := s.meshPeer(name)
+	if p == nil {
+		return s.MaxRefresh, fmt.Errorf("peer %s has gone", name)
+	}
+	if !peerrules.Refreshes(p) {
+		return s.MaxRefresh, s.probe(ctx, p)
+	}
+	b, err := s.fetchBundle(ctx, p)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.takeBundle(ctx, name, b); err != nil {
+		return 0, err
+	}
+	return min(max(b.RefreshHint, s.MinRefresh), s.MaxRefresh), nil
+}
+
+// backoff after so many failures in a row: doubling, from least to most.
+func backoff(failures int, least, most time.Duration) time.Duration {
+	d := least
+	for i := 1; i < failures && d < most; i++ {
+		d *= 2
+	}
+	return min(d, most)
+}
+
+// jitter shortens a pause by up to a fifth, so that peers do not march in step.
+func jitter(d time.Duration) time.Duration {
+	return d - time.Duration(rand.Int64N(int64(d)/5+1))
+}
+
+func (s *Service) snapshotConfig() *snapshot.Config {
+	if c := s.Snapshot().Config; c != nil {
+		return c
+	}
+	return &snapshot.Config{}
+}

@@ -1,0 +1,244 @@
+package federation
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// Store is what peering keeps, apart from peers: invitations, acceptances under way, counters.
+type Store interface {
+	peerStore
+	AddInvite(ctx context.Context, i state.Invite) error
+	UseInvite(ctx context.Context, id string, hash [sha256.Size]byte, by string, now time.Time) (state.Invite, error)
+	CancelInvites(ctx context.Context, peer string) error
+	PutBootstrap(ctx context.Context, b snapshot.Bootstrap, expires time.Time) error
+	DeleteBootstrap(ctx context.Context, id string) error
+	NextSequence(ctx context.Context, name string) (uint64, error)
+}
+
+// Config of a Service. Every field without a default is needed.
+type Config struct {
+	TrustDomain spiffe.TrustDomain
+	// Name that this mesh proposes for itself in invitations, a DNS label.
+	Name string
+	// Snapshot is the newest one. The first certificate of its Roots is the one that signs today.
+	Snapshot func() *snapshot.Snapshot
+	Store    Store
+	// DialGateway connects to one of this mesh's own gateways, port 15444, by mutual TLS as the control plane, asking for a name.
+	DialGateway func(ctx context.Context, sni string) (net.Conn, error)
+	// FromGateway refuses requests to the peering server that do not come from a gateway of this mesh.
+	// Default: the verified client certificate must be one of a registered gateway.
+	FromGateway func(*http.Request) error
+	// Changed is called after every change of the store that a snapshot shows, and when time alone changes what one means
+	// (an invitation ends, a peer grows stale). It must not wait. Default: nothing.
+	Changed func()
+	Log     *slog.Logger
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+	// RefreshHint is how often peers are asked to fetch our bundle. Default 5 min.
+	RefreshHint time.Duration
+	// MinRefresh and MaxRefresh bound the hints of peers. Default 5 s and 5 min.
+	MinRefresh, MaxRefresh time.Duration
+	// AcceptTimeout bounds one acceptance. Default 20 s.
+	AcceptTimeout time.Duration
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.TrustDomain.IsZero() || c.Snapshot == nil || c.Store == nil || c.DialGateway == nil || c.Log == nil {
+		return c, errors.New("federation: TrustDomain, Snapshot, Store, DialGateway and Log are needed")
+	}
+	if !isLabel(c.Name) {
+		return c, fmt.Errorf("federation: the mesh's name %q is no DNS label", c.Name)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Changed == nil {
+		c.Changed = func() {}
+	}
+	for _, d := range []struct {
+		value  *time.Duration
+		preset time.Duration
+	}{{&c.RefreshHint, 5 * time.Minute}, {&c.MinRefresh, 5 * time.Second}, {&c.MaxRefresh, 5 * time.Minute}, {&c.AcceptTimeout, 20 * time.Second}} {
+		if *d.value <= 0 {
+			*d.value = d.preset
+		}
+	}
+	c.MaxRefresh = max(c.MaxRefresh, c.MinRefresh)
+	return c, nil
+}
+
+// Service is one control plane's part in peering.
+type Service struct {
+	Config
+	wake chan struct{} // holds at most one: look at the snapshot again
+
+	making sync.Mutex // held while a peer is made or unmade: what is looked at must still hold when it is written
+
+	mu      sync.Mutex            // guards the rest
+	invites map[string]*redeeming // by id: what happened to invitations since this process began
+	health  map[string]*Health    // by peer
+	since   map[conditionKey]conditionSince
+	own     ownBundle
+	limits  limits
+}
+
+// New makes a Service.
+func New(c Config) (*Service, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		Config: c, wake: make(chan struct{}, 1), invites: map[string]*redeeming{}, health: map[string]*Health{},
+		since: map[conditionKey]conditionSince{}, limits: newLimits(),
+	}
+	if s.FromGateway == nil {
+		s.FromGateway = s.registeredGateway
+	}
+	return s, nil
+}
+
+// Wake tells the service that the snapshot has changed. It never waits.
+func (s *Service) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ownBundle is the bundle last served and the number that it got.
+type ownBundle struct {
+	pem      string
+	sequence uint64
+}
+
+// bundle is this mesh's own. Each process numbers anew, upwards: a number stands for one set of roots for ever.
+func (s *Service) bundle(ctx context.Context) (Bundle, error) {
+	roots, err := peerrules.ParseRoots(s.Snapshot().Roots)
+	if err != nil {
+		return Bundle{}, fmt.Errorf("read own roots: %w", err)
+	}
+	set := distinct(roots)
+	text := string(peerrules.EncodeRoots(set))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.own.pem != text {
+		sequence, err := s.Store.NextSequence(ctx, "bundle")
+		if err != nil {
+			return Bundle{}, fmt.Errorf("number own bundle: %w", err)
+		}
+		s.own = ownBundle{text, sequence}
+	}
+	return Bundle{TrustDomain: s.TrustDomain, Roots: set, Sequence: s.own.sequence, RefreshHint: s.RefreshHint}, nil
+}
+
+// ownFingerprint is that of the root which signs today.
+func (s *Service) ownFingerprint() (string, error) {
+	roots, err := peerrules.ParseRoots(s.Snapshot().Roots)
+	if err != nil {
+		return "", fmt.Errorf("read own roots: %w", err)
+	}
+	return peerrules.Fingerprint(roots[0]), nil
+}
+
+// introduce says who we are to a peer that we call knownAs.
+func (s *Service) introduce(ctx context.Context, knownAs string) (self, error) {
+	b, err := s.bundle(ctx)
+	if err != nil {
+		return self{}, err
+	}
+	doc, err := b.Encode()
+	if err != nil {
+		return self{}, fmt.Errorf("write own bundle: %w", err)
+	}
+	addrs, ids, err := s.gateways()
+	if err != nil {
+		return self{}, err
+	}
+	return self{TrustDomain: s.TrustDomain.Name(), KnownAs: knownAs, Bundle: doc, Addresses: addrs, GatewayIDs: ids}, nil
+}
+
+var errNoGateway = errors.New("this mesh has no gateway yet: start one with 'isthmus gateway' (a token for it: " +
+	"'isthmus token create --role gateway --node NAME'), then try again")
+
+// gateways are the addresses and identities of this mesh's own gateways, as peers see them.
+func (s *Service) gateways() ([]netip.AddrPort, []string, error) {
+	var addrs []netip.AddrPort
+	for _, g := range registeredGateways(s.Snapshot()) {
+		if g.OuterAddress.IsValid() && !g.OuterAddress.IsUnspecified() {
+			addrs = append(addrs, netip.AddrPortFrom(g.OuterAddress, agentapi.FederationPort))
+		}
+	}
+	ids := s.gatewayIDs()
+	if len(addrs) == 0 || len(ids) == 0 {
+		return nil, nil, errNoGateway
+	}
+	slices.SortFunc(addrs, netip.AddrPort.Compare)
+	addrs = slices.Compact(addrs)
+	return addrs[:min(len(addrs), maxGateways)], ids[:min(len(ids), maxGateways)], nil
+}
+
+// gatewayIDs of this mesh's registered gateways, sorted.
+func (s *Service) gatewayIDs() []string {
+	var ids []string
+	for _, g := range registeredGateways(s.Snapshot()) {
+		if id, err := spiffe.Workload(s.TrustDomain, spiffe.SystemNamespace, g.ServiceAccount); err == nil {
+			ids = append(ids, id.String())
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+func registeredGateways(snap *snapshot.Snapshot) []snapshot.GatewayInfo {
+	var all []snapshot.GatewayInfo
+	if snap.Registry == nil {
+		return nil
+	}
+	for _, n := range snap.Registry.Nodes {
+		if n.Role == snapshot.RoleGateway && n.Gateway != nil {
+			all = append(all, *n.Gateway)
+		}
+	}
+	return all
+}
+
+// registeredGateway is the default of Config.FromGateway.
+func (s *Service) registeredGateway(r *http.Request) error {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return errors.New("no verified client certificate")
+	}
+	id, err := leafID(r.TLS.VerifiedChains[0][0])
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(s.gatewayIDs(), id.String()) {
+		return fmt.Errorf("%s is no gateway of this mesh", id)
+	}
+	return nil
+}
+
+// leafID is the one SPIFFE ID in a certificate.
+func leafID(c *x509.Certificate) (spiffe.ID, error) {
+	if len(c.URIs) != 1 {
+		return spiffe.ID{}, fmt.Errorf("the certificate names %d URIs, not one SPIFFE ID", len(c.URIs))
+	}
+	return spiffe.Parse(c.URIs[0].String())
+}
