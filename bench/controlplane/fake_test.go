@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ import (
 	"isthmus.dev/isthmus/bench/rig"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/rpc"
 )
 
@@ -53,6 +55,9 @@ type fake struct {
 	address string
 	seen    map[string]string // file contents
 	loaded  bool              // read once
+
+	mu     sync.Mutex // guards tokens
+	tokens []string   // nodes
 }
 
 func startFake(t *testing.T, dir string, gossips bool) *fake {
@@ -63,8 +68,8 @@ func startFake(t *testing.T, dir string, gossips bool) *fake {
 		uri := p.AuthInfo.(credentials.TLSInfo).State.PeerCertificates[0].URIs[0]
 		return strings.TrimPrefix(uri.Path, "/isthmus/node/")
 	})
-	f.root, f.key = f.issue(t, nil, nil)
-	leaf, key := f.issue(t, nil, &url.URL{Scheme: "spiffe", Host: "bench.example", Path: "/isthmus/control"})
+	f.root, f.key = f.certify(t, nil, nil)
+	leaf, key := f.certify(t, nil, &url.URL{Scheme: "spiffe", Host: "bench.example", Path: "/isthmus/control"})
 	pool := x509.NewCertPool()
 	pool.AddCert(f.root)
 	agents := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
@@ -103,8 +108,8 @@ func serve(t *testing.T, g *grpc.Server) string {
 	return l.Addr().String()
 }
 
-// issue signs a certificate for an ID; the root when there is none.
-func (f *fake) issue(t *testing.T, public crypto.PublicKey, id *url.URL) (*x509.Certificate, *ecdsa.PrivateKey) {
+// certify signs a certificate for an ID; the root when there is none.
+func (f *fake) certify(t *testing.T, public crypto.PublicKey, id *url.URL) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -187,8 +192,28 @@ type fakeAdmin struct {
 
 func (a fakeAdmin) CreateToken(_ context.Context, r *adminapi.TokenRequest) (*adminapi.TokenResponse, error) {
 	sum := sha256.Sum256(a.fake.root.Raw)
-	body := fmt.Sprintf(`{"id":"1","secret":%q,"fingerprint":"%s","addresses":["x:1"]}`, r.Node, hex.EncodeToString(sum[:]))
+	secret := base64.RawURLEncoding.EncodeToString(sum[:]) // any 32 bytes: the fake knows tokens by their ID
+	body := fmt.Sprintf(`{"id":"%016x","secret":"%s","fingerprint":"%s","addresses":["x:1"]}`, a.fake.issue(r.Node), secret, hex.EncodeToString(sum[:]))
 	return &adminapi.TokenResponse{Token: "isthmus-join-v1." + base64.RawURLEncoding.EncodeToString([]byte(body))}, nil
+}
+
+// issue makes a token's ID, redeem uses it up.
+func (f *fake) issue(node string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tokens = append(f.tokens, node)
+	return len(f.tokens) - 1
+}
+
+func (f *fake) redeem(id string) (node string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var n int
+	if _, err := fmt.Sscanf(id, "%x", &n); err != nil || n >= len(f.tokens) {
+		return ""
+	}
+	node, f.tokens[n] = f.tokens[n], ""
+	return node
 }
 
 type fakeAgents struct {
@@ -197,22 +222,20 @@ type fakeAgents struct {
 	t               *testing.T
 }
 
-var secret = regexp.MustCompile(`"secret":"([^"]+)"`)
-
 func (a fakeAgents) Attest(_ context.Context, r *agentapi.AttestRequest) (*agentapi.AttestResponse, error) {
 	csr, err := x509.ParseCertificateRequest(r.CSR)
 	if err != nil {
 		return nil, err
 	}
-	body, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(r.Token, "isthmus-join-v1."))
+	token, err := ca.ParseToken(r.Token)
 	if err != nil {
 		return nil, err
 	}
-	node := secret.FindSubmatch(body)
-	if node == nil || csr.CheckSignature() != nil {
+	node := a.fake.redeem(token.ID)
+	if node == "" || csr.CheckSignature() != nil {
 		return nil, errors.New("refused")
 	}
-	leaf, _ := a.fake.issue(a.t, csr.PublicKey, &url.URL{Scheme: "spiffe", Host: "bench.example", Path: "/isthmus/node/" + string(node[1])})
+	leaf, _ := a.fake.certify(a.t, csr.PublicKey, &url.URL{Scheme: "spiffe", Host: "bench.example", Path: "/isthmus/node/" + node})
 	return &agentapi.AttestResponse{
 		Chain: [][]byte{leaf.Raw}, Roots: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.fake.root.Raw}),
 	}, nil

@@ -5,26 +5,18 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"isthmus.dev/isthmus/bench/genmesh"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -39,9 +31,9 @@ func Join(ctx context.Context, admin grpc.ClientConnInterface, address string, p
 	if err != nil {
 		return nil, fmt.Errorf("create a join token for %s: %w", node, err)
 	}
-	fingerprint, err := tokenFingerprint(tok.Token)
+	token, err := ca.ParseToken(tok.Token)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the join token of %s: %w", node, err)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -51,7 +43,7 @@ func Join(ctx context.Context, admin grpc.ClientConnInterface, address string, p
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate request: %w", err)
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(pinned(fingerprint))))
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(ca.PinnedTLS(token.Fingerprint, nil))))
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}
@@ -66,75 +58,18 @@ func Join(ctx context.Context, admin grpc.ClientConnInterface, address string, p
 // NodeName is the name of a proxy's node.
 func NodeName(proxy int) string { return fmt.Sprintf("node-%04d", proxy) }
 
-// tokenFingerprint is the SHA-256 of the root that a join token pins.
-func tokenFingerprint(token string) ([]byte, error) {
-	payload, ok := strings.CutPrefix(token, "isthmus-join-v1.")
-	if !ok {
-		return nil, errors.New("the join token is of an unknown form")
-	}
-	text, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(payload, "="))
-	if err != nil {
-		return nil, fmt.Errorf("decode the join token: %w", err)
-	}
-	var body struct {
-		Fingerprint string `json:"fingerprint"`
-	}
-	if err := json.Unmarshal(text, &body); err != nil {
-		return nil, fmt.Errorf("decode the join token: %w", err)
-	}
-	sum, err := hex.DecodeString(strings.ReplaceAll(strings.TrimPrefix(body.Fingerprint, "sha256:"), ":", ""))
-	if err != nil || len(sum) != sha256.Size {
-		return nil, errors.New("the join token's fingerprint is not a SHA-256")
-	}
-	return sum, nil
-}
-
-// pinned trusts the server whose chain ends in the root with this fingerprint, before anything else is known of it.
-func pinned(fingerprint []byte) *tls.Config {
-	return &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		InsecureSkipVerify: true, // the name proves nothing yet; VerifyConnection pins the root instead
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			roots, between := x509.NewCertPool(), x509.NewCertPool()
-			found := false
-			for _, cert := range cs.PeerCertificates[1:] {
-				if sum := sha256.Sum256(cert.Raw); string(sum[:]) == string(fingerprint) {
-					roots.AddCert(cert)
-					found = true
-				} else {
-					between.AddCert(cert)
-				}
-			}
-			if !found {
-				return errors.New("the server's chain does not contain the root that the join token pins")
-			}
-			_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between})
-			return err
-		},
-	}
-}
-
 // nodeTLS is how a node that was attested speaks to its control plane.
 func nodeTLS(resp *agentapi.AttestResponse, key *ecdsa.PrivateKey) (*tls.Config, error) {
 	td, err := spiffe.ParseTrustDomain(genmesh.TrustDomain)
 	if err != nil {
 		return nil, fmt.Errorf("name the trust domain: %w", err)
 	}
-	svid := &x509svid.SVID{PrivateKey: key}
-	for _, der := range resp.Chain {
-		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, fmt.Errorf("read the node certificate: %w", err)
-		}
-		svid.Certificates = append(svid.Certificates, cert)
-	}
-	bundle, err := x509bundle.Parse(td, resp.Roots)
-	if err != nil {
-		return nil, fmt.Errorf("read the roots: %w", err)
-	}
-	cfg := tlsconfig.MTLSClientConfig(svid, bundle, tlsconfig.AuthorizeID(spiffe.Control(td)))
-	cfg.MinVersion = tls.VersionTLS13
-	return cfg, nil
+	own := &tls.Certificate{Certificate: resp.Chain, PrivateKey: key}
+	return ca.Client{
+		Roots:       func() []byte { return resp.Roots },
+		Certificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil },
+		Expect:      []spiffe.ID{spiffe.Control(td)},
+	}.TLS(), nil
 }
 
 // Converse is the agent's own stream: it registers the proxy's workload and listens until the stream or ctx ends.
