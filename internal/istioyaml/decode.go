@@ -31,10 +31,16 @@ type Object struct {
 	Origin snapshot.Origin
 }
 
+// same says that two objects are one and stand at the same place.
+func (o *Object) same(p *Object) bool {
+	return o.Value == p.Value && o.Origin.File == p.Origin.File && o.Origin.Line == p.Origin.Line
+}
+
 // File is what one file holds.
 type File struct {
-	Name    string
-	Objects []Object
+	Name string
+	// Objects in the order of the file.
+	Objects []*Object
 	// Findings about the file. If one of them is an error the file as a whole is not to be used.
 	Findings []finding.Finding
 
@@ -69,19 +75,24 @@ func Decode(name string, text []byte, validate Validator, previous *File) *File 
 			d = decodeDocument(c.text, validate)
 		}
 		f.documents[sum] = d
-		f.add(d, c.line)
+		f.add(d, c.line, previous)
 	}
 	f.refuseTwice()
 	finding.Sort(f.Findings)
 	return f
 }
 
-// add places a document at its line of the file.
-func (f *File) add(d *document, line int) {
+// add places a document at its line of the file. What did not even move is the previous file's.
+func (f *File) add(d *document, line int, previous *File) {
 	for _, o := range d.objects {
 		o.Origin.File = f.Name
 		o.Origin.Line += line
-		f.Objects = append(f.Objects, o)
+		at := len(f.Objects)
+		if previous != nil && at < len(previous.Objects) && o.same(previous.Objects[at]) {
+			f.Objects = append(f.Objects, previous.Objects[at])
+		} else {
+			f.Objects = append(f.Objects, &o)
+		}
 	}
 	for _, fd := range d.findings {
 		fd.File = f.Name

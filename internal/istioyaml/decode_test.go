@@ -67,7 +67,7 @@ func TestDecode(t *testing.T) {
 	for _, o := range f.Objects {
 		keys = append(keys, fmt.Sprintf("%s @%d", o.Key, o.Origin.Line))
 	}
-	want := []string{"AuthorizationPolicy shop/who @3", "Service default/web @19", "WorkloadEntry default/vm @23", "MeshPeer retail @25"}
+	want := []string{"AuthorizationPolicy shop/who @3", "Service default/web @19", "WorkloadEntry default/vm @24", "MeshPeer retail @26"}
 	if !slices.Equal(keys, want) {
 		t.Fatalf("objects %q, want %q", keys, want)
 	}
@@ -92,7 +92,7 @@ func TestDecode(t *testing.T) {
 		t.Errorf("workload entry decoded as %v", we)
 	}
 	peer := f.Objects[3].Value.(*v1alpha1.MeshPeer)
-	if peer.Spec.MaxBundleAge.String() != "12h0m0s" || peer.Spec.ExpiresAt.Year() != 2030 {
+	if peer.Spec.MaxBundleAge.Hours() != 12 || peer.Spec.ExpiresAt.Year() != 2030 {
 		t.Errorf("peer decoded as %+v", peer.Spec)
 	}
 }
@@ -139,7 +139,7 @@ func TestEveryKindDecodes(t *testing.T) {
 				for _, fd := range f.Findings {
 					t.Errorf("example: %s", fd)
 				}
-				seen = seen || slices.ContainsFunc(f.Objects, func(o istioyaml.Object) bool { return o.Key.Kind == k.Name })
+				seen = seen || slices.ContainsFunc(f.Objects, func(o *istioyaml.Object) bool { return o.Key.Kind == k.Name })
 			}
 			if !seen {
 				t.Errorf("%s shows no example of the kind", page)

@@ -58,7 +58,7 @@ func (d *folder) refreshAll(dirty map[string]bool, now time.Time) (listing, map[
 	if d.vanished(l) {
 		d.trouble[d.root] = d.vanishedFinding(l)
 		d.conclude(nil)
-		return l, nil
+		return l, map[string]bool{}
 	}
 	var paths []string
 	var gone []update

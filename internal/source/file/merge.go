@@ -48,7 +48,19 @@ func slot(k snapshot.Key) snapshot.Key {
 // update is what one file said before and says now.
 type update struct {
 	file         string
-	before, then []istioyaml.Object
+	before, then []*istioyaml.Object
+}
+
+// trim leaves out the objects at the beginning and the end that are the same before and then. A key is not in
+// both parts, except that all Mesh objects share a slot, so those stay.
+func (u update) trim() update {
+	for len(u.before) > 0 && len(u.then) > 0 && u.before[0] == u.then[0] && u.before[0].Key.Kind != "Mesh" {
+		u.before, u.then = u.before[1:], u.then[1:]
+	}
+	for b, t := len(u.before)-1, len(u.then)-1; b >= 0 && t >= 0 && u.before[b] == u.then[t] && u.before[b].Key.Kind != "Mesh"; b, t = b-1, t-1 {
+		u.before, u.then = u.before[:b], u.then[:t]
+	}
+	return u
 }
 
 // apply replaces what some files said and reports whether anything changed.
@@ -63,7 +75,7 @@ func (o *objects) apply(updates []update) bool {
 		if c := o.claims[s]; len(c) > 0 {
 			is = c[0].object
 		}
-		if same(was, is) {
+		if was == is {
 			continue
 		}
 		if changed[s.Kind] == nil {
@@ -81,19 +93,12 @@ func (o *objects) apply(updates []update) bool {
 	return len(changed) > 0
 }
 
-// same says that two objects are one and stand at the same place.
-func same(a, b *istioyaml.Object) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.Value == b.Value && a.Origin.File == b.Origin.File && a.Origin.Line == b.Origin.Line
-}
-
 func (o *objects) replace(u update, touched map[snapshot.Key]*istioyaml.Object) {
+	u = u.trim()
 	now := map[snapshot.Key][]claim{}
 	for i := range u.then {
 		s := slot(u.then[i].Key)
-		now[s] = append(now[s], claim{file: u.file, object: &u.then[i]})
+		now[s] = append(now[s], claim{file: u.file, object: u.then[i]})
 	}
 	for i := range u.before {
 		if s := slot(u.before[i].Key); now[s] == nil {

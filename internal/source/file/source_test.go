@@ -108,3 +108,199 @@ func TestChangesOfFiles(t *testing.T) {
 	write(t, a, namespaceYAML("zero"))
 	await(t, s, "zero")
 }
+
+func TestAtomicReplacement(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.yaml")
+	write(t, path, namespaceYAML("one"))
+	s := start(t, dir)
+	await(t, s, "one")
+	// As vim and most tools do: write aside, rename over.
+	write(t, path+".tmp", namespaceYAML("two"))
+	if err := os.Rename(path+".tmp", path); err != nil {
+		t.Fatal(err)
+	}
+	await(t, s, "two")
+	// As vim does with backups: move away, write anew.
+	if err := os.Rename(path, path+"~"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, namespaceYAML("three"))
+	await(t, s, "three")
+}
+
+// TestEmptiedFile: a file that is emptied and then filled never loses its objects in between; one that stays empty does.
+func TestEmptiedFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.yaml")
+	write(t, path, namespaceYAML("one"))
+	s := start(t, dir)
+	await(t, s, "one")
+	for len(s.Updates()) > 0 {
+		<-s.Updates()
+	}
+	write(t, path, "")
+	time.Sleep(40 * time.Millisecond)
+	write(t, path, namespaceYAML("one", "two"))
+	if c := <-s.Updates(); describe(c) != "one two" {
+		t.Errorf("the first update after emptying and filling is %q, want %q", describe(c), "one two")
+	}
+	write(t, path, "")
+	await(t, s, "")
+}
+
+// TestConfigMap swaps "..data" as the kubelet does.
+func TestConfigMap(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "..1", "a.yaml"), namespaceYAML("one"))
+	write(t, filepath.Join(dir, "..1", "sub", "b.yaml"), namespaceYAML("two"))
+	for link, target := range map[string]string{"..data": "..1", "a.yaml": "..data/a.yaml", "sub": "..data/sub"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := start(t, dir)
+	await(t, s, "one two")
+	write(t, filepath.Join(dir, "..2", "a.yaml"), namespaceYAML("three"))
+	write(t, filepath.Join(dir, "..2", "sub", "b.yaml"), namespaceYAML("four"))
+	if err := os.Symlink("..2", filepath.Join(dir, "..data_tmp")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "..1")); err != nil {
+		t.Fatal(err)
+	}
+	await(t, s, "four three")
+	// The folder behind the link is watched in turn.
+	write(t, filepath.Join(dir, "..2", "sub", "b.yaml"), namespaceYAML("five"))
+	await(t, s, "five three")
+}
+
+func TestFolderComesAndGoes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "config")
+	if _, err := LoadDir(dir, nil); err == nil || !strings.Contains(err.Error(), "no such file or directory") {
+		t.Errorf("LoadDir of nothing: %v", err)
+	}
+	s := start(t, dir)
+	await(t, s, "ISM-SRC02")
+	write(t, filepath.Join(dir, "a.yaml"), namespaceYAML("one"))
+	await(t, s, "one")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	await(t, s, "one ISM-SRC03")
+	write(t, filepath.Join(dir, "b.yaml"), namespaceYAML("two"))
+	await(t, s, "two")
+	write(t, filepath.Join(dir, "b.yaml"), namespaceYAML("three"))
+	await(t, s, "three")
+	// Another folder in its place.
+	write(t, filepath.Join(dir+".new", "c.yaml"), namespaceYAML("four"))
+	if err := os.Rename(dir, dir+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir+".new", dir); err != nil {
+		t.Fatal(err)
+	}
+	await(t, s, "four")
+	write(t, filepath.Join(dir, "c.yaml"), namespaceYAML("five"))
+	await(t, s, "five")
+	// Emptied: kept, until a file says that nothing is meant.
+	if err := os.Remove(filepath.Join(dir, "c.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	await(t, s, "five ISM-SRC03")
+	write(t, filepath.Join(dir, "none.yaml"), "# nothing\n")
+	await(t, s, "")
+}
+
+func TestTwoFilesOneObject(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a.yaml"), filepath.Join(dir, "b.yaml")
+	write(t, b, namespaceYAML("one"))
+	s := start(t, dir)
+	first := await(t, s, "one")
+	write(t, a, namespaceYAML("one", "two"))
+	second := await(t, s, "one two ISM-SRC04")
+	if second.Namespaces[0] != first.Namespaces[0] {
+		t.Error("a later file took over the object of an earlier one")
+	}
+	f := second.Findings[0]
+	if f.File != a || f.Line != 5 || !strings.Contains(f.Message, b+":2") || f.Object != "Namespace one" {
+		t.Errorf("the finding names not both files: %s", f)
+	}
+	if err := os.Remove(b); err != nil {
+		t.Fatal(err)
+	}
+	third := await(t, s, "one two")
+	if third.Origins[snapshot.Key{Kind: "Namespace", Name: "one"}].File != a {
+		t.Error("the object that waited did not take its place")
+	}
+}
+
+func TestTwoMeshes(t *testing.T) {
+	dir := t.TempDir()
+	mesh := func(name string) string {
+		return "apiVersion: isthmus.dev/v1alpha1\nkind: Mesh\nmetadata: {name: " + name + "}\nspec: {trustDomain: " + name + ".example}\n---\n"
+	}
+	path := filepath.Join(dir, "a.yaml")
+	write(t, path, mesh("one"))
+	s := start(t, dir)
+	await(t, s, "")
+	write(t, filepath.Join(dir, "0.yaml"), mesh("two"))
+	c := await(t, s, "ISM-SRC05")
+	if c.Mesh.Name != "one" || len(c.Origins) != 1 || !strings.Contains(c.Findings[0].Message, path+":1") {
+		t.Errorf("mesh %s, %d origins, %v", c.Mesh.Name, len(c.Origins), c.Findings)
+	}
+	write(t, path, mesh("one")+mesh("three"))
+	await(t, s, "ISM-SRC05 ISM-SRC05")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if c := await(t, s, ""); c.Mesh.Name != "two" || len(c.Origins) != 1 {
+		t.Errorf("mesh %s, origins %v", c.Mesh.Name, c.Origins)
+	}
+}
+
+// TestBrokenAtFirst: a file that was never good contributes its findings alone, and a file that cannot be read is named.
+func TestBrokenAtFirst(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a.yaml"), namespaceYAML("one", "UPPER"))
+	write(t, filepath.Join(dir, "b.yaml"), namespaceYAML("two"))
+	if err := os.Symlink("nowhere", filepath.Join(dir, "c.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	c, err := LoadDir(dir, nil)
+	if err != nil || describe(c) != "two ISM-SCH15 ISM-SRC02" {
+		t.Errorf("%q, %v", describe(c), err)
+	}
+	if f := c.Findings[0]; f.Line != 10 || f.Field != "metadata.name" || f.File != filepath.Join(dir, "a.yaml") {
+		t.Errorf("finding %s", f)
+	}
+}
+
+// TestChangesLandTogether: changes of several files within the quiet time are one configuration.
+func TestChangesLandTogether(t *testing.T) {
+	dir := t.TempDir()
+	for n := range 50 {
+		write(t, filepath.Join(dir, fmt.Sprintf("f%d.yaml", n)), namespaceYAML(fmt.Sprintf("a%02d", n)))
+	}
+	s := New(Config{Dir: dir, Quiet: 30 * time.Millisecond})
+	s.Load()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	time.Sleep(100 * time.Millisecond)
+	for n := range 50 {
+		write(t, filepath.Join(dir, fmt.Sprintf("f%d.yaml", n)), namespaceYAML(fmt.Sprintf("b%02d", n)))
+	}
+	c := <-s.Updates()
+	if len(c.Namespaces) != 50 || c.Namespaces[0].Name != "b00" || c.Namespaces[49].Name != "b49" {
+		t.Errorf("the first update holds %q", describe(c))
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

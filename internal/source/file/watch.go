@@ -80,9 +80,6 @@ func (w *watch) pollEvery() time.Duration {
 	if w.inotify == nil {
 		every = min(every, time.Second)
 	}
-	if len(w.dirs) == 0 {
-		every = min(every, absent)
-	}
 	return every
 }
 
@@ -157,10 +154,14 @@ func (w *watch) apply() {
 		w.dirty = d.refresh(slices.Collect(maps.Keys(dirty)), nil, began)
 	}
 	w.s.publish(time.Since(began))
-	if w.all || len(w.dirty) > 0 {
+	switch {
+	case w.all || len(w.dirty) > 0:
 		w.all = true
 		w.since = time.Now()
 		w.timer.Reset(min(emptied/4, w.s.cfg.Longest))
+	case len(w.dirs) == 0:
+		w.all = true
+		w.timer.Reset(min(absent, w.s.cfg.Poll))
 	}
 }
 
