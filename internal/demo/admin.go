@@ -89,6 +89,9 @@ func until(ctx context.Context, limit, pause time.Duration, try func(context.Con
 		if err == nil {
 			return nil
 		}
+		if errors.As(err, new(hopelessError)) {
+			return err
+		}
 		if last == nil || !errors.Is(err, context.DeadlineExceeded) {
 			last = err
 		}
@@ -99,3 +102,8 @@ func until(ctx context.Context, limit, pause time.Duration, try func(context.Con
 		}
 	}
 }
+
+// hopelessError is a complaint that no waiting will mend.
+type hopelessError struct{ error }
+
+func (e hopelessError) Unwrap() error { return e.error }

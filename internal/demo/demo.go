@@ -66,7 +66,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	say.step("both meshes are up")
 	if o.Tour {
-		if err := w.tour(ctx, say); err != nil || !o.Stay {
+		if err := w.tour(ctx, say, promises); err != nil || !o.Stay {
 			return err
 		}
 	}

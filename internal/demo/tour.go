@@ -18,8 +18,8 @@ type step struct {
 	try func(context.Context, *world) (seen string, err error)
 }
 
-// steps of the tour, in order; each leaves the demo as the next one expects it.
-var steps = []step{
+// promises are the steps of the tour, in order; each leaves the demo as the next one expects it.
+var promises = []step{
 	{what: "nothing reachable before peering", expected: "no name answers, no door opens", try: nothingReachable},
 	{what: "peering in two commands", expected: "both sides show the same two fingerprints", needed: true, try: peer},
 	{what: "export and import", expected: "offered by cards, taken by retail", needed: true, try: exportAndImport},
@@ -43,8 +43,8 @@ const (
 	lineForm  = "%3s  %s  %-34s %-42s %s\n"
 )
 
-// tour tries every step and prints one line for each.
-func (w *world) tour(ctx context.Context, say printer) error {
+// tour tries the steps in order and prints one line for each.
+func (w *world) tour(ctx context.Context, say printer, steps []step) error {
 	start := time.Now()
 	say.text("\n" + fmt.Sprintf(lineForm, "", " ", "what", "expected", "seen"))
 	held, missing := 0, ""

@@ -93,7 +93,7 @@ func (w *world) startControl(ctx context.Context, m mesh) error {
 	return until(ctx, 20*time.Second, 20*time.Millisecond, func(ctx context.Context) error {
 		select {
 		case <-p.Done():
-			return fmt.Errorf("the control plane of %s ended: %w", m.name, p.Wait())
+			return hopelessError{fmt.Errorf("the control plane of %s ended: %w", m.name, p.Wait())}
 		default:
 		}
 		_, err := w.admin(m).status(ctx)
@@ -155,7 +155,7 @@ func (w *world) ready(ctx context.Context, m mesh) error {
 		p := w.process(name)
 		select {
 		case <-p.Done():
-			return fmt.Errorf("%s ended: %w", name, p.Wait())
+			return hopelessError{fmt.Errorf("%s ended: %w", name, p.Wait())}
 		default:
 		}
 	}
