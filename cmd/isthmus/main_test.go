@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/cli"
+	"isthmus.dev/isthmus/internal/node"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 const mesh = `apiVersion: isthmus.dev/v1alpha1
@@ -82,5 +84,27 @@ func TestAgentRefusesTheOtherRole(t *testing.T) {
 	}
 	if code, _, errs := isthmus(t, "node", "--config", node+"x"); code != 65 || !strings.Contains(errs, "no such file") {
 		t.Errorf("missing file: exit code %d: %s", code, errs)
+	}
+}
+
+// TestDocumentedAgentSettingsLoad loads the examples of docs/cli.md: the first is the control plane's, then the agents'.
+func TestDocumentedAgentSettingsLoad(t *testing.T) {
+	docs, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := strings.Split(string(docs), "```yaml\n")[2:]
+	if len(examples) != 2 {
+		t.Fatalf("docs/cli.md has %d examples of agents' settings, want 2", len(examples))
+	}
+	for i, role := range []snapshot.Role{snapshot.RoleNode, snapshot.RoleGateway} {
+		text, _, _ := strings.Cut(examples[i], "```")
+		cfg, err := node.LoadConfig(write(t, "agent.yaml", text))
+		if err != nil {
+			t.Errorf("the %s's settings: %v", role, err)
+		}
+		if cfg.Role() != role {
+			t.Errorf("the settings are a %s's, want a %s's", cfg.Role(), role)
+		}
 	}
 }

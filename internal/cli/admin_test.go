@@ -148,3 +148,13 @@ func TestAdminFromElsewhere(t *testing.T) {
 		t.Errorf("credentials hold %d blocks, want key, certificate and root: %v", strings.Count(string(raw), "-----BEGIN"), err)
 	}
 }
+
+func FuzzParseCredentials(f *testing.F) {
+	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		svid, roots, err := parseCredentials(raw)
+		if err == nil && (svid == nil || len(roots) == 0) {
+			t.Error("accepted credentials without an identity or without a root")
+		}
+	})
+}

@@ -115,3 +115,16 @@ func TestCompleteRefusesAnAuthorityThatCannotSign(t *testing.T) {
 		t.Errorf("Complete: %v", err)
 	}
 }
+
+func FuzzDecode(f *testing.F) {
+	f.Add("configDir: x\nlog: {level: debug}\n")
+	f.Add("a: &a [*a]\n")
+	f.Add("log: *x\n")
+	f.Add("names: {ips: [300.1.1.1]}\n")
+	f.Fuzz(func(_ *testing.T, in string) {
+		c := Default()
+		if decode("control.yaml", []byte(in), &c) == nil {
+			_, _ = c.Complete() // any answer will do, as long as there is one
+		}
+	})
+}
