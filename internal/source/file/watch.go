@@ -144,7 +144,7 @@ func (w *watch) apply() {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	d := w.s.folder
-	all, dirty := w.all, w.dirty
+	all, dirty := w.all || len(d.trouble) > 0, w.dirty
 	w.all, w.dirty = false, map[string]bool{}
 	if all {
 		var l listing
