@@ -1,5 +1,5 @@
 // Command signing measures what a certificate costs: one raw signature, one certificate from a request by the standard
-// library alone, and one from the real control plane over gRPC. All as a rate on one core, so that they compare.
+// library alone, and one from the real control plane over gRPC. All as a rate per second of CPU, so that they compare.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"os"
 	"os/signal"
@@ -28,8 +29,12 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"isthmus.dev/isthmus/bench/genmesh"
+	"isthmus.dev/isthmus/bench/proc"
 	"isthmus.dev/isthmus/bench/rig"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
 )
 
 type options struct {
@@ -52,13 +57,14 @@ func main() {
 	}
 }
 
-// figures are rates per second of one core.
+// figures are rates per second of CPU, so that whatever else the machine does matters little.
 type figures struct {
-	RawPerS     float64 `json:"raw_per_s"`
-	StdlibPerS  float64 `json:"stdlib_per_s"`
-	ControlPerS float64 `json:"grpc_per_cpu_s"` // certificates per second of the control plane's CPU
+	RawPerS     float64 `json:"raw"`
+	StdlibPerS  float64 `json:"stdlib"`
+	InProcess   float64 `json:"authority"` // the mesh's authority without gRPC, each certificate recorded durably
+	ControlPerS float64 `json:"grpc"`      // of the control plane's CPU
 	Ratio       float64 `json:"grpc_to_stdlib"`
-	WallPerS    float64 `json:"grpc_per_s"` // as seen by the callers, who share the machine
+	WallPerS    float64 `json:"grpc_wall"` // per second as seen by the callers, who share the machine
 }
 
 func run(ctx context.Context, o options) error {
@@ -67,15 +73,18 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	var f figures
-	if f.RawPerS, err = rate(o.duration, func() error {
+	if f.RawPerS, err = rate(o, 1, func() error {
 		sum := sha256.Sum256(csr)
 		_, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
 		return err
 	}); err != nil {
 		return fmt.Errorf("sign: %w", err)
 	}
-	if f.StdlibPerS, err = rate(o.duration, func() error { return certify(csr, key) }); err != nil {
+	if f.StdlibPerS, err = rate(o, 1, func() error { return certify(csr, key) }); err != nil {
 		return fmt.Errorf("certify: %w", err)
+	}
+	if f.InProcess, err = inProcess(ctx, o, csr); err != nil {
+		return fmt.Errorf("certify by the authority: %w", err)
 	}
 	if f.WallPerS, f.ControlPerS, err = overGRPC(ctx, o, csr); err != nil {
 		return err
@@ -84,17 +93,20 @@ func run(ctx context.Context, o options) error {
 	return f.print(os.Stdout)
 }
 
-// rate is how often f can be done in a second by one core.
-func rate(d time.Duration, f func() error) (float64, error) {
+// rate is how often f can be done in a second of this process's CPU, by some callers at a time on one core.
+func rate(o options, callers int, f func() error) (float64, error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	n, start := 0, time.Now()
-	for time.Since(start) < d {
-		if err := f(); err != nil {
-			return 0, err
-		}
-		n++
+	o.callers = callers
+	before, err := proc.Read(os.Getpid())
+	if err != nil {
+		return 0, err
 	}
-	return float64(n) / time.Since(start).Seconds(), nil
+	n, err := repeat(o, f)
+	if err != nil {
+		return 0, err
+	}
+	after, err := proc.Read(os.Getpid())
+	return float64(n) / (after.CPU - before.CPU).Seconds(), err
 }
 
 // request makes a key and a certificate request for it.
@@ -122,6 +134,61 @@ func certify(csr []byte, issuer *ecdsa.PrivateKey) error {
 	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotAfter: time.Now().Add(time.Hour)}
 	_, err = x509.CreateCertificate(rand.Reader, template, template, req.PublicKey, issuer)
 	return err
+}
+
+// inProcess asks the authority itself, from several callers at a time as the control plane's agents do.
+func inProcess(ctx context.Context, o options, csr []byte) (float64, error) {
+	dir, err := os.MkdirTemp("", "isthmus-bench-")
+	if err != nil {
+		return 0, fmt.Errorf("make a temporary folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	db, err := state.Open(ctx, filepath.Join(dir, "state.db"))
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close()
+	td, err := spiffe.ParseTrustDomain(genmesh.TrustDomain)
+	if err != nil {
+		return 0, err
+	}
+	id, err := spiffe.Workload(td, "default", "payments")
+	if err != nil {
+		return 0, err
+	}
+	authority, err := ca.New(ctx, ca.Config{
+		TrustDomain: td, Store: db, KeyFile: filepath.Join(dir, "key"), Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return 0, err
+	}
+	return rate(o, o.callers, func() error {
+		_, err := authority.Sign(ctx, csr, id, 0, "node")
+		return err
+	})
+}
+
+// repeat does f again and again from several goroutines, and counts.
+func repeat(o options, f func() error) (int, error) {
+	start, counts := time.Now(), make([]int, o.callers)
+	var g errgroup.Group
+	for i := range counts {
+		g.Go(func() error {
+			for time.Since(start) < o.duration {
+				if err := f(); err != nil {
+					return err
+				}
+				counts[i]++
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	n := 0
+	for _, c := range counts {
+		n += c
+	}
+	return n, err
 }
 
 // overGRPC asks a real control plane on one core for certificates of one workload.
@@ -191,30 +258,14 @@ func askRepeatedly(o options, control *rig.Control, ask func() error) (perSecond
 		return 0, 0, err
 	}
 	start := time.Now()
-	counts := make([]int, o.callers)
-	var g errgroup.Group
-	for i := range counts {
-		g.Go(func() error {
-			for time.Since(start) < o.duration {
-				if err := ask(); err != nil {
-					return err
-				}
-				counts[i]++
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
+	n, err := repeat(o, ask)
+	if err != nil {
 		return 0, 0, fmt.Errorf("ask for a certificate: %w", err)
 	}
 	took := time.Since(start)
 	after, err := control.Usage()
 	if err != nil {
 		return 0, 0, err
-	}
-	n := 0
-	for _, c := range counts {
-		n += c
 	}
 	return float64(n) / took.Seconds(), float64(n) / (after.CPU - before.CPU).Seconds(), nil
 }
@@ -227,8 +278,9 @@ func (f figures) print(w io.Writer) error {
 		mark = "√"
 	}
 	fmt.Fprintf(t, "\twhat\taim\tseen\n")
-	fmt.Fprintf(t, "\traw P-256 signatures, one core\t\t%.0f/s\n", f.RawPerS)
-	fmt.Fprintf(t, "\trequest → certificate, standard library, one core\t\t%.0f/s\n", f.StdlibPerS)
+	fmt.Fprintf(t, "\traw P-256 signatures\t\t%.0f per CPU-second\n", f.RawPerS)
+	fmt.Fprintf(t, "\trequest → certificate, standard library\t\t%.0f per CPU-second\n", f.StdlibPerS)
+	fmt.Fprintf(t, "\trequest → certificate, authority with its durable record\t\t%.0f per CPU-second\n", f.InProcess)
 	fmt.Fprintf(t, "\trequest → certificate, control plane over gRPC\t\t%.0f per CPU-second, %.0f/s\n", f.ControlPerS, f.WallPerS)
 	fmt.Fprintf(t, "%s\tcontrol plane to standard library\t≥ 60 %%\t%.0f %%\n", mark, 100*f.Ratio)
 	if err := t.Flush(); err != nil {
