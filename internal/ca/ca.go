@@ -1,0 +1,164 @@
+// Package ca is the certificate authority of one mesh: it keeps the root, signs X.509-SVIDs under an intermediate that it
+// renews, lets nodes join by one-use tokens, and builds the TLS settings of those who trust it.
+//
+// What a certificate says is decided by the caller of Sign, never by the request. Private keys rest encrypted in the state
+// and never leave the package.
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// Store is what the authority keeps outside itself.
+type Store interface {
+	materialStore
+	tokenStore
+}
+
+type materialStore interface {
+	AddBlob(context.Context, state.Blob) error
+	PutBlob(context.Context, state.Blob) error
+	Blob(ctx context.Context, name string) (state.Blob, error)
+	AddCert(context.Context, state.Cert) error
+	Prune(ctx context.Context, before time.Time) error
+}
+
+type tokenStore interface {
+	AddToken(context.Context, state.Token) error
+	UseToken(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Token, error)
+	AttestNode(context.Context, state.Node) error
+}
+
+// Config is what an authority needs.
+type Config struct {
+	TrustDomain spiffe.TrustDomain
+	Store       Store
+	// KeyFile holds the key that encrypts private keys in the store; made at the first start when it is not there.
+	KeyFile string
+	// Operator names the operator's own CA files; empty: the authority makes its root itself.
+	Operator OperatorFiles
+	// LeafTTL is the life of a certificate where the caller asks for none. Default 1h.
+	LeafTTL time.Duration
+	// IntermediateTTL is the life of the signing certificate. Default 7 days.
+	IntermediateTTL time.Duration
+	// Skew is how far the clocks of the mesh may differ, beyond the minute that is always allowed.
+	Skew time.Duration
+	// Retention is how long issued certificates and spent tokens are remembered after they ended. Default 24h.
+	Retention time.Duration
+	// Now tells the time. Default time.Now.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Authority signs for one trust domain.
+type Authority struct {
+	cfg Config
+	now func() time.Time
+	mat atomic.Pointer[material]
+	key sealKey
+	mu  sync.Mutex // guards the renewal of mat
+}
+
+// New loads the authority's material from the store and the operator's files, or makes it at the first start.
+func New(ctx context.Context, cfg Config) (*Authority, error) {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{cfg: cfg, now: cfg.Now}
+	m, err := a.load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("certificate authority of %s: %w", cfg.TrustDomain.Name(), err)
+	}
+	a.mat.Store(m)
+	return a, nil
+}
+
+func (c Config) complete() (Config, error) {
+	if c.TrustDomain.IsZero() || c.Store == nil || c.Log == nil {
+		return c, errors.New("certificate authority: trust domain, store and log must be set")
+	}
+	c.LeafTTL = orDuration(c.LeafTTL, time.Hour)
+	c.IntermediateTTL = orDuration(c.IntermediateTTL, 7*24*time.Hour)
+	c.Retention = orDuration(c.Retention, 24*time.Hour)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.IntermediateTTL < 4*c.LeafTTL {
+		return c, fmt.Errorf("certificate authority: the intermediate's life %s must be at least 4 times the certificates' life %s: lengthen the one or shorten the other", c.IntermediateTTL, c.LeafTTL)
+	}
+	return c, nil
+}
+
+func orDuration(d, otherwise time.Duration) time.Duration {
+	if d <= 0 {
+		return otherwise
+	}
+	return d
+}
+
+// TrustDomain of the authority.
+func (a *Authority) TrustDomain() spiffe.TrustDomain { return a.cfg.TrustDomain }
+
+// Roots are the root certificates that the mesh trusts, PEM, the signing one first.
+func (a *Authority) Roots() []byte { return bytes.Clone(a.mat.Load().rootsPEM) }
+
+// RootFingerprint is the SHA-256 of the signing root's DER, hex.
+func (a *Authority) RootFingerprint() string { return Fingerprint(a.mat.Load().roots[0]) }
+
+// RootNotAfter is when the signing root ends.
+func (a *Authority) RootNotAfter() time.Time { return a.mat.Load().roots[0].NotAfter }
+
+// Fingerprint is the SHA-256 of a certificate's DER, hex.
+func Fingerprint(c *x509.Certificate) string { return fingerprintOf(c.Raw) }
+
+func fingerprintOf(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// Run renews the signing certificate and forgets what is long past, until ctx ends.
+func (a *Authority) Run(ctx context.Context) error {
+	minute := time.NewTicker(time.Minute)
+	defer minute.Stop()
+	var tidied time.Time
+	for {
+		if _, err := a.current(ctx); err != nil {
+			a.cfg.Log.Error("signing certificate not renewed", "error", err)
+		}
+		if now := a.now(); now.Sub(tidied).Abs() >= time.Hour {
+			tidied = now
+			a.tidy(ctx, now)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-minute.C:
+		}
+	}
+}
+
+func (a *Authority) tidy(ctx context.Context, now time.Time) {
+	if err := a.cfg.Store.Prune(ctx, now.Add(-a.cfg.Retention)); err != nil && ctx.Err() == nil {
+		a.cfg.Log.Error("old certificates not pruned", "error", err)
+	}
+	m := a.mat.Load()
+	for _, c := range []*x509.Certificate{m.roots[0], m.signer} {
+		if left := c.NotAfter.Sub(now); left < c.NotAfter.Sub(c.NotBefore)/10 {
+			a.cfg.Log.Warn("a CA certificate runs out", "subject", c.Subject.CommonName, "notAfter", c.NotAfter)
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package ca
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// Source is an identity of the control plane itself. It renews its certificate at the first use after half its life.
+type Source struct {
+	authority *Authority
+	id        spiffe.ID
+	dns       []string
+	cert      atomic.Pointer[ownCert]
+	mu        sync.Mutex // guards the renewal of cert
+}
+
+// ownCert never changes.
+type ownCert struct {
+	plain    *tls.Certificate
+	withRoot *tls.Certificate
+	from     time.Time
+	renewAt  time.Time
+	notAfter time.Time
+}
+
+// Identity gives the control plane an identity of its own.
+func (a *Authority) Identity(ctx context.Context, id spiffe.ID, extraDNS ...string) (*Source, error) {
+	s := &Source{authority: a, id: id, dns: extraDNS}
+	_, err := s.current(ctx)
+	return s, err
+}
+
+// ID is whose identity it is.
+func (s *Source) ID() spiffe.ID { return s.id }
+
+// GetCertificate is for tls.Config on a server. The chain ends with the root, so that who knows only the root's fingerprint
+// can check it.
+func (s *Source) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c, err := s.current(hello.Context())
+	if err != nil {
+		return nil, err
+	}
+	return c.withRoot, nil
+}
+
+// GetClientCertificate is for tls.Config on a client.
+func (s *Source) GetClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	c, err := s.current(request.Context())
+	if err != nil {
+		return nil, err
+	}
+	return c.plain, nil
+}
+
+func (s *Source) current(ctx context.Context) (*ownCert, error) {
+	if c := s.cert.Load(); c.fits(s.authority.now()) {
+		return c, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.cert.Load()
+	now := s.authority.now()
+	if old.fits(now) {
+		return old, nil
+	}
+	c, err := s.renew(ctx)
+	if err == nil {
+		s.cert.Store(c)
+		return c, nil
+	}
+	if old != nil && now.Before(old.notAfter) && !now.Before(old.from) {
+		s.authority.cfg.Log.Error("own certificate not renewed, the old one goes on", "id", s.id.String(), "error", err, "notAfter", old.notAfter)
+		again := *old
+		again.renewAt = now.Add(retryAfter)
+		s.cert.Store(&again)
+		return &again, nil
+	}
+	return nil, fmt.Errorf("identity %s: %w", s.id, err)
+}
+
+// fits answers whether c is valid and need not be renewed yet.
+func (c *ownCert) fits(now time.Time) bool {
+	return c != nil && !now.Before(c.from) && now.Before(c.renewAt)
+}
+
+func (s *Source) renew(ctx context.Context) (*ownCert, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := s.authority.issue(ctx, leaf{pub: key.Public(), id: s.id, dns: s.dns})
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return nil, fmt.Errorf("parse own certificate: %w", err)
+	}
+	root := s.authority.mat.Load().roots[0].Raw
+	now := s.authority.now()
+	return &ownCert{
+		plain:    &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: parsed},
+		withRoot: &tls.Certificate{Certificate: append(slices.Clone(chain), root), PrivateKey: key, Leaf: parsed},
+		from:     parsed.NotBefore,
+		renewAt:  now.Add(parsed.NotAfter.Sub(now) / 2),
+		notAfter: parsed.NotAfter,
+	}, nil
+}

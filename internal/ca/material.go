@@ -1,0 +1,198 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// Names of the authority's blobs in the store.
+const (
+	rootBlob         = "root"
+	intermediateBlob = "intermediate"
+)
+
+// retryAfter is how long a failed renewal rests while the old certificate still serves.
+const retryAfter = 10 * time.Second
+
+// material is what the authority signs and is trusted with. It never changes: renewing makes another.
+type material struct {
+	roots    []*x509.Certificate // trusted ones, the one that signs first
+	rootsPEM []byte
+	pool     *x509.CertPool
+	rootKey  crypto.Signer // nil when the operator keeps it
+	signer   *x509.Certificate
+	key      crypto.Signer // of signer
+	renewAt  time.Time     // zero when signer cannot be renewed here
+}
+
+func newMaterial(rootKey crypto.Signer, roots ...*x509.Certificate) *material {
+	m := &material{roots: roots, rootKey: rootKey, pool: x509.NewCertPool()}
+	for _, r := range roots {
+		m.pool.AddCert(r)
+		m.rootsPEM = append(m.rootsPEM, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.Raw})...)
+	}
+	return m
+}
+
+// signing is m with another signing certificate.
+func (m *material) signing(cert *x509.Certificate, key crypto.Signer) *material {
+	next := *m
+	next.signer, next.key = cert, key
+	if m.rootKey != nil {
+		next.renewAt = cert.NotBefore.Add(cert.NotAfter.Sub(cert.NotBefore) / 2)
+	}
+	return &next
+}
+
+// fits answers whether m may sign now and need not be renewed yet.
+func (m *material) fits(now time.Time) bool {
+	return !now.Before(m.signer.NotBefore) && now.Before(m.signer.NotAfter) && (m.renewAt.IsZero() || now.Before(m.renewAt))
+}
+
+// load finds the material at start.
+func (a *Authority) load(ctx context.Context) (*material, error) {
+	if a.cfg.Operator.IntermediateCert != "" || a.cfg.Operator.IntermediateKey != "" {
+		return a.loadOperatorIntermediate(ctx)
+	}
+	root, err := a.loadRoot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, err := a.storedIntermediate(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	if m != nil && m.fits(a.now()) {
+		return m, nil
+	}
+	return a.newIntermediate(ctx, root)
+}
+
+// current is the material to sign with now. It renews the signing certificate when half its life is over, or when the
+// clock was stepped out of it; while the old one is still valid, a failure to renew does not keep it from signing.
+func (a *Authority) current(ctx context.Context) (*material, error) {
+	if m := a.mat.Load(); m.fits(a.now()) {
+		return m, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m := a.mat.Load()
+	if m.fits(a.now()) {
+		return m, nil
+	}
+	if m.rootKey == nil {
+		return nil, fmt.Errorf("the operator's intermediate certificate is valid from %s to %s only: put a new one in its place and start again",
+			m.signer.NotBefore.Format(time.RFC3339), m.signer.NotAfter.Format(time.RFC3339))
+	}
+	next, err := a.newIntermediate(ctx, m)
+	if err == nil {
+		a.mat.Store(next)
+		return next, nil
+	}
+	if now := a.now(); now.Before(m.signer.NotAfter) && !now.Before(m.signer.NotBefore) {
+		a.cfg.Log.Error("signing certificate not renewed, the old one goes on", "error", err, "notAfter", m.signer.NotAfter)
+		again := *m
+		again.renewAt = now.Add(retryAfter)
+		a.mat.Store(&again)
+		return &again, nil
+	}
+	return nil, err
+}
+
+// newIntermediate makes a signing certificate under m's root and writes it to the store.
+func (a *Authority) newIntermediate(ctx context.Context, m *material) (*material, error) {
+	now := a.now()
+	root := m.roots[0]
+	if now.After(root.NotAfter) || now.Before(root.NotBefore) {
+		return nil, fmt.Errorf("the root is valid from %s to %s, the clock says %s: set the clock right, or renew the root",
+			root.NotBefore.Format(time.RFC3339), root.NotAfter.Format(time.RFC3339), now.Format(time.RFC3339))
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make intermediate key: %w", err)
+	}
+	cert, err := signCA(intermediateTemplate(a.cfg, root, now), root, key.Public(), m.rootKey)
+	if err != nil {
+		return nil, fmt.Errorf("make intermediate certificate: %w", err)
+	}
+	if err := a.putBlob(ctx, a.cfg.Store.PutBlob, intermediateBlob, cert, key); err != nil {
+		return nil, err
+	}
+	a.cfg.Log.Info("signing certificate made", "notAfter", cert.NotAfter, "fingerprint", Fingerprint(cert))
+	return m.signing(cert, key), nil
+}
+
+// storedIntermediate is the material with the signing certificate in the store; nil when there is none under this root.
+func (a *Authority) storedIntermediate(ctx context.Context, m *material) (*material, error) {
+	b, err := a.cfg.Store.Blob(ctx, intermediateBlob)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	cert, key, err := a.openBlob(b)
+	if err != nil {
+		return nil, err
+	}
+	if err := cert.CheckSignatureFrom(m.roots[0]); err != nil {
+		return nil, nil //nolint:nilerr // made under another root: a new one takes its place
+	}
+	return m.signing(cert, key), nil
+}
+
+// putBlob seals a key and writes it with its certificate, by AddBlob or PutBlob.
+func (a *Authority) putBlob(ctx context.Context, put func(context.Context, state.Blob) error, name string, cert *x509.Certificate, key crypto.Signer) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return fmt.Errorf("encode the key of %s: %w", name, err)
+	}
+	sealed, err := a.key.seal(a.blobContext(name), der)
+	if err != nil {
+		return fmt.Errorf("encrypt the key of %s: %w", name, err)
+	}
+	if err := put(ctx, state.Blob{Name: name, Cert: cert.Raw, Key: sealed, Created: a.now()}); err != nil {
+		return fmt.Errorf("keep the %s certificate: %w", name, err)
+	}
+	return nil
+}
+
+func (a *Authority) openBlob(b state.Blob) (*x509.Certificate, crypto.Signer, error) {
+	cert, err := x509.ParseCertificate(b.Cert)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the %s certificate in the state does not parse, restore the state from a backup: %w", b.Name, err)
+	}
+	der, err := a.key.open(a.blobContext(b.Name), b.Key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("key file %s does not open the %s key in the state: it is not the key file that belongs to this state; restore that one", a.cfg.KeyFile, b.Name)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, nil, fmt.Errorf("decode the %s key: %w", b.Name, err)
+	}
+	key, ok := parsed.(crypto.Signer)
+	if !ok || !samePublic(cert.PublicKey, key.Public()) {
+		return nil, nil, fmt.Errorf("the %s key in the state is not that of its certificate: restore the state from a backup", b.Name)
+	}
+	return cert, key, nil
+}
+
+// blobContext binds a sealed key to its place, so that no other sealed key can be put there.
+func (a *Authority) blobContext(name string) string {
+	return "isthmus ca key\x00" + a.cfg.TrustDomain.Name() + "\x00" + name
+}
+
+func samePublic(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
+}

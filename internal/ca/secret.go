@@ -1,0 +1,39 @@
+package ca
+
+import (
+	"fmt"
+	"log/slog"
+)
+
+const redacted = "[redacted]"
+
+// Secret is a text that shows itself only to who asks for it by Reveal. Printing, logging and encoding it redact it.
+type Secret struct {
+	text *string // a pointer, so that even printing it by reflection, as a hidden field, shows an address only
+}
+
+// NewSecret hides a text.
+func NewSecret(text string) Secret { return Secret{&text} }
+
+// Reveal is the text.
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
+
+// String redacts.
+func (Secret) String() string { return redacted }
+
+// GoString redacts.
+func (Secret) GoString() string { return redacted }
+
+// Format redacts under every verb.
+func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
+
+// MarshalText redacts.
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// LogValue redacts.
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }

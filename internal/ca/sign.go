@@ -1,0 +1,101 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// ErrCSR is a certificate request that cannot be granted, by the requester's fault.
+var ErrCSR = errors.New("certificate request refused")
+
+// maxCSR is far more than a request with an RSA key of 8192 bits needs.
+const maxCSR = 16 << 10
+
+// Sign issues an X.509-SVID for id to the key that a certificate request (DER) holds and proves to hold. Whatever else the
+// request claims is ignored. ttl 0 means the usual life; no certificate outlives its issuer. node is who asked, for the record,
+// which is durable when Sign returns. The chain is DER, leaf first, without the root.
+func (a *Authority) Sign(ctx context.Context, csr []byte, id spiffe.ID, ttl time.Duration, node string) (chain [][]byte, err error) {
+	pub, err := requestKey(csr)
+	if err != nil {
+		return nil, err
+	}
+	return a.issue(ctx, leaf{pub: pub, id: id, ttl: ttl, node: node})
+}
+
+// leaf is a certificate to be issued.
+type leaf struct {
+	pub  crypto.PublicKey
+	id   spiffe.ID
+	dns  []string
+	ttl  time.Duration
+	node string
+}
+
+func (a *Authority) issue(ctx context.Context, l leaf) ([][]byte, error) {
+	if !l.id.MemberOf(a.cfg.TrustDomain) || l.id.Path() == "" {
+		return nil, fmt.Errorf("sign %q: it names nobody in trust domain %s", l.id, a.cfg.TrustDomain.Name())
+	}
+	m, err := a.current(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("sign %s: %w", l.id, err)
+	}
+	t := leafTemplate(a.cfg, m.signer, l.id, l.dns, orDuration(l.ttl, a.cfg.LeafTTL), a.now())
+	der, err := x509.CreateCertificate(rand.Reader, t, m.signer, l.pub, m.key)
+	if err != nil {
+		return nil, fmt.Errorf("sign %s: %w", l.id, err)
+	}
+	record := state.Cert{
+		Serial: fmt.Sprintf("%032x", t.SerialNumber), SPIFFEID: l.id.String(), Node: l.node, Fingerprint: fingerprintOf(der),
+		NotBefore: t.NotBefore, NotAfter: t.NotAfter,
+	}
+	if err := a.cfg.Store.AddCert(ctx, record); err != nil {
+		return nil, fmt.Errorf("record certificate of %s: %w", l.id, err)
+	}
+	return [][]byte{der, m.signer.Raw}, nil
+}
+
+// requestKey is the public key of a certificate request, once the request has proved to hold the private one.
+func requestKey(der []byte) (crypto.PublicKey, error) {
+	if len(der) > maxCSR {
+		return nil, fmt.Errorf("%w: it has %d bytes, more than %d", ErrCSR, len(der), maxCSR)
+	}
+	r, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return nil, fmt.Errorf("%w: it does not parse: %w", ErrCSR, err)
+	}
+	if err := checkLeafKey(r.PublicKey); err != nil { // before the signature: a huge key is dear to check
+		return nil, err
+	}
+	if err := r.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("%w: it does not prove to hold its private key: %w", ErrCSR, err)
+	}
+	return r.PublicKey, nil
+}
+
+func checkLeafKey(pub crypto.PublicKey) error {
+	switch k := pub.(type) {
+	case *ecdsa.PublicKey:
+		if k.Curve == elliptic.P256() || k.Curve == elliptic.P384() {
+			return nil
+		}
+	case ed25519.PublicKey:
+		return nil
+	case *rsa.PublicKey:
+		if n := k.N.BitLen(); n >= 2048 && n <= 8192 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: use a key of ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 8192 bits", ErrCSR)
+}

@@ -1,0 +1,160 @@
+package ca
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// ServerTLS is TLS 1.3 for a server with identity s. A client may come without a certificate, so that a node can join: every
+// method but that one must ask PeerID. A certificate that is shown must be of this mesh.
+func (a *Authority) ServerTLS(s *Source, nextProtos ...string) *tls.Config {
+	td := a.cfg.TrustDomain
+	base := baseTLS(a.now)
+	base.NextProtos = nextProtos
+	base.GetCertificate = s.GetCertificate
+	base.ClientAuth = tls.VerifyClientCertIfGiven
+	base.ClientCAs = a.mat.Load().pool
+	base.VerifyConnection = func(c tls.ConnectionState) error {
+		if len(c.PeerCertificates) == 0 {
+			return nil
+		}
+		id, err := PeerID(c)
+		if err == nil && !id.MemberOf(td) {
+			err = fmt.Errorf("client %s is not of trust domain %s", id, td.Name())
+		}
+		return err
+	}
+	outer := base.Clone()
+	outer.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c := base.Clone()
+		c.ClientCAs = a.mat.Load().pool // the roots of now
+		return c, nil
+	}
+	return outer
+}
+
+// PeerID is who the other end of a server's connection proved to be.
+func PeerID(c tls.ConnectionState) (spiffe.ID, error) {
+	if len(c.VerifiedChains) == 0 {
+		return spiffe.ID{}, errors.New("the client showed no certificate")
+	}
+	return leafID(c.VerifiedChains[0][0])
+}
+
+// Client says how a client knows its server: by roots and exact identities, never by a host name.
+type Client struct {
+	Roots       func() []byte                                               // PEM, asked for at every handshake
+	Certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error) // nil: none
+	Expect      []spiffe.ID                                                 // one of these must the server be
+	Now         func() time.Time                                            // default time.Now
+}
+
+// TLS is TLS 1.3 for the client.
+func (c Client) TLS() *tls.Config {
+	cfg := clientTLS(c.Now)
+	cfg.GetClientCertificate = c.Certificate
+	cfg.VerifyConnection = func(s tls.ConnectionState) error {
+		pool, err := poolOf(c.Roots())
+		if err != nil {
+			return err
+		}
+		id, err := verify(s.PeerCertificates, pool, cfg.Time(), x509.ExtKeyUsageServerAuth)
+		if err == nil && !slices.Contains(c.Expect, id) {
+			err = fmt.Errorf("the server is %s, expected was %v", id, c.Expect)
+		}
+		return err
+	}
+	return cfg
+}
+
+// ClientTLS is TLS 1.3 for a client with identity s of a server in the same mesh that must be one of expect.
+func (a *Authority) ClientTLS(s *Source, expect ...spiffe.ID) *tls.Config {
+	return Client{Roots: a.Roots, Certificate: s.GetClientCertificate, Expect: expect, Now: a.now}.TLS()
+}
+
+// PinnedTLS is TLS 1.3 for a client that knows of a mesh only the fingerprint of its root (SHA-256 hex). The server must show
+// that root in its chain and be the mesh's control plane.
+func PinnedTLS(fingerprint string, now func() time.Time) *tls.Config {
+	cfg := clientTLS(now)
+	cfg.VerifyConnection = func(s tls.ConnectionState) error {
+		at := slices.IndexFunc(s.PeerCertificates, func(c *x509.Certificate) bool { return Fingerprint(c) == fingerprint })
+		if at < 1 { // the leaf is no root
+			return fmt.Errorf("the server does not show the root with SHA-256 %s: it belongs to another mesh, or the mesh has a new root; make a new token", fingerprint)
+		}
+		pool := x509.NewCertPool()
+		pool.AddCert(s.PeerCertificates[at])
+		id, err := verify(s.PeerCertificates, pool, cfg.Time(), x509.ExtKeyUsageServerAuth)
+		if err == nil && id != spiffe.Control(id.TrustDomain()) {
+			err = fmt.Errorf("the server is %s, not the control plane", id)
+		}
+		return err
+	}
+	return cfg
+}
+
+func baseTLS(now func() time.Time) *tls.Config {
+	if now == nil {
+		now = time.Now
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, Time: now}
+}
+
+func clientTLS(now func() time.Time) *tls.Config {
+	cfg := baseTLS(now)
+	cfg.InsecureSkipVerify = true // host names mean nothing here; VerifyConnection does it all
+	return cfg
+}
+
+// verify checks a chain (leaf first) and tells whose it is.
+func verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time, usage x509.ExtKeyUsage) (spiffe.ID, error) {
+	if len(chain) == 0 {
+		return spiffe.ID{}, errors.New("no certificate was shown")
+	}
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+	if err != nil {
+		return spiffe.ID{}, fmt.Errorf("verify certificate: %w", err)
+	}
+	return leafID(chain[0])
+}
+
+// leafID is the SPIFFE ID of a leaf (SPIFFE X.509-SVID §5.2).
+func leafID(c *x509.Certificate) (spiffe.ID, error) {
+	if c.IsCA || c.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 {
+		return spiffe.ID{}, errors.New("a CA certificate was shown in place of a leaf")
+	}
+	id, err := x509svid.IDFromCert(c)
+	if err == nil && id.Path() == "" {
+		err = errors.New("the certificate names a trust domain, not somebody in it")
+	}
+	return id, err
+}
+
+func poolOf(roots []byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	n := 0
+	for block, rest := pem.Decode(roots); block != nil; block, rest = pem.Decode(rest) {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("parse root %d: %w", n+1, err)
+		}
+		pool.AddCert(c)
+		n++
+	}
+	if n == 0 {
+		return nil, errors.New("there are no roots to trust")
+	}
+	return pool, nil
+}
