@@ -2,6 +2,7 @@ package demo
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -9,7 +10,7 @@ import (
 // closingText says what to try while the demo is up: lines to copy into another terminal.
 func closingText(o Options) string {
 	f := files{o.RunDir}
-	self := o.Isthmus
+	self := nearest(o.Isthmus)
 	at := func(line string) string { return self + " demo exec " + line }
 	if o.RunDir != DefaultRunDir || o.Prefix != DefaultPrefix {
 		at = func(line string) string {
@@ -25,10 +26,11 @@ func closingText(o Options) string {
 		}
 	}
 	ask := func(mesh, line string) string { return self + " " + line + " --socket " + f.socket(mesh) }
-	if !o.Tour {
+	if o.Separate {
+		invitation := filepath.Join(f.dir, "invitation")
 		section("Nothing crosses between the two yet. Let them meet:",
-			ask("cards", "peer invite retail")+" > /tmp/invitation",
-			ask("retail", "peer accept --name cards")+" < /tmp/invitation",
+			ask("cards", "peer invite retail --out "+invitation),
+			ask("retail", "peer accept --token-file "+invitation),
 			"cp "+filepath.Join(f.federation("cards"), "export-payments.yaml")+" "+f.config("cards"),
 			"cp "+filepath.Join(f.federation("retail"), "import-payments.yaml")+" "+f.config("retail"))
 	}
@@ -47,4 +49,20 @@ func closingText(o Options) string {
 		"$EDITOR "+filepath.Join(f.config("cards"), "payments.yaml"))
 	fmt.Fprintf(&b, "\nLogs: %s\nCtrl-C ends the demo and removes all of this.\n\n", filepath.Join(f.dir, "logs"))
 	return b.String()
+}
+
+// nearest is the path of a file as one would type it here.
+func nearest(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	rel, err := filepath.Rel(here, path)
+	if err != nil || strings.HasPrefix(rel, "..") {
+		return path
+	}
+	if !strings.Contains(rel, "/") {
+		return "./" + rel
+	}
+	return rel
 }

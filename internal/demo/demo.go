@@ -24,6 +24,8 @@ type Options struct {
 	Tour bool
 	// Stay keeps the demo up after the tour.
 	Stay bool
+	// Separate leaves the two meshes unpeered; the tour begins so in any case.
+	Separate bool
 	// Isthmus, Samples and Envoy are binaries. Default: this executable, isthmus-samples beside it, and what the node
 	// agent finds.
 	Isthmus, Samples, Envoy string
@@ -65,9 +67,14 @@ func Run(ctx context.Context, o Options) (err error) {
 		return w.whyNot(err)
 	}
 	say.step("both meshes are up")
-	if o.Tour {
+	switch {
+	case o.Tour:
 		if err := w.tour(ctx, say, promises); err != nil || !o.Stay {
 			return err
+		}
+	case !o.Separate:
+		if err := w.meet(ctx, say); err != nil {
+			return w.whyNot(err)
 		}
 	}
 	say.text(closingText(o))

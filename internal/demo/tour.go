@@ -76,6 +76,21 @@ func (w *world) tour(ctx context.Context, say printer, steps []step) error {
 	return nil
 }
 
+// meet does what makes the demo worth trying: the tour's steps of peering, export and import, and a first purchase.
+func (w *world) meet(ctx context.Context, say printer) error {
+	for _, s := range promises {
+		if !s.needed {
+			continue
+		}
+		seen, err := w.step(ctx, s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+		say.step("%s: %s", s.what, oneLine(seen))
+	}
+	return nil
+}
+
 func (w *world) step(ctx context.Context, s step) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepLimit)
 	defer cancel()
