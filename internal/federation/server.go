@@ -22,12 +22,8 @@ const (
 	PathPeering   = "/v1/peering"
 )
 
-// How long a request may take to arrive, and an answer to leave.
-const (
-	readTimeout  = 10 * time.Second
-	writeTimeout = 15 * time.Second
-	idleTimeout  = 2 * time.Minute
-)
+// idleTimeout is how long a gateway's connection may stay open between requests.
+const idleTimeout = 2 * time.Minute
 
 // Handler is the peering server: what peers' control planes say, as this mesh's gateways pass it on.
 func (s *Service) Handler() http.Handler {
@@ -42,8 +38,8 @@ func (s *Service) Handler() http.Handler {
 // certificates of this mesh.
 func (s *Service) HTTPServer(tlsConfig *tls.Config) *http.Server {
 	return &http.Server{
-		Handler: s.Handler(), TLSConfig: tlsConfig, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout,
-		WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
+		Handler: s.Handler(), TLSConfig: tlsConfig, ReadHeaderTimeout: s.ReadTimeout, ReadTimeout: s.ReadTimeout,
+		WriteTimeout: 2 * s.ReadTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 }
@@ -63,7 +59,7 @@ func (s *Service) guarded(next http.Handler) http.Handler {
 			answer(w, http.StatusServiceUnavailable, refusal{Code: "Busy", Message: "too many requests at once: try again"})
 			return
 		}
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)) // not every writer of tests can
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.ReadTimeout)) // not every writer of tests can
 		r.Body = http.MaxBytesReader(w, r.Body, MaxPeeringBytes)
 		next.ServeHTTP(w, r)
 	})

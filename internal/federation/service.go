@@ -57,6 +57,8 @@ type Config struct {
 	MinRefresh, MaxRefresh time.Duration
 	// AcceptTimeout bounds one acceptance. Default 20 s.
 	AcceptTimeout time.Duration
+	// ReadTimeout is how long a request to the peering server may take to arrive. Default 10 s.
+	ReadTimeout time.Duration
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -75,7 +77,7 @@ func (c Config) withDefaults() (Config, error) {
 	for _, d := range []struct {
 		value  *time.Duration
 		preset time.Duration
-	}{{&c.RefreshHint, 5 * time.Minute}, {&c.MinRefresh, 5 * time.Second}, {&c.MaxRefresh, 5 * time.Minute}, {&c.AcceptTimeout, 20 * time.Second}} {
+	}{{&c.RefreshHint, 5 * time.Minute}, {&c.MinRefresh, 5 * time.Second}, {&c.MaxRefresh, 5 * time.Minute}, {&c.AcceptTimeout, 20 * time.Second}, {&c.ReadTimeout, 10 * time.Second}} {
 		if *d.value <= 0 {
 			*d.value = d.preset
 		}
