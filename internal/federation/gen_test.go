@@ -85,3 +85,11 @@ func domain(t testing.TB, name string) spiffe.TrustDomain {
 	}
 	return td
 }
+
+func certs(all ...authority) []*x509.Certificate {
+	var out []*x509.Certificate
+	for _, a := range all {
+		out = append(out, a.cert)
+	}
+	return out
+}

@@ -1,0 +1,259 @@
+package federation
+
+import (
+	"crypto/x509"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+func TestNewRootsFollowByRefresh(t *testing.T) {
+	cards, retail, _ := pair(t)
+	join(t, cards, retail)
+	retail.live()
+	next := newAuthority(t, "next")
+	before := retail.snapshot().Peers["cards"].BundleSequence
+	cards.setRoots(cards.root.cert, next.cert)
+	eventually(t, "retail trusts both roots", func() bool {
+		certs, err := peerrules.ParseRoots(peerrules.Roots(retail.meshPeer("cards"), retail.snapshot().Peers["cards"]))
+		return err == nil && len(certs) == 2 && sameRoots(certs, []*x509.Certificate{cards.root.cert, next.cert})
+	})
+	if after := retail.snapshot().Peers["cards"].BundleSequence; after <= before {
+		t.Errorf("sequence %d after %d", after, before)
+	}
+}
+
+func TestTakeBundleRefuses(t *testing.T) {
+	cards, retail, n := pair(t)
+	bank := newMesh(t, n, "bank", "192.0.2.3")
+	join(t, cards, retail)
+	i, err := bank.Invite(t.Context(), "retail", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := retail.Accept(t.Context(), i.Token.Encode(), ""); err != nil {
+		t.Fatal(err)
+	}
+	held := retail.snapshot().Peers["cards"].BundleSequence
+	next := newAuthority(t, "next")
+	roots := func(certs ...*x509.Certificate) []*x509.Certificate { return certs }
+	tests := map[string]struct {
+		bundle Bundle
+		says   string
+	}{
+		"sequence goes back":    {Bundle{Sequence: held - 1, Roots: roots(cards.root.cert)}, "its sequence went back"},
+		"sequence stands still": {Bundle{Sequence: held, Roots: roots(next.cert)}, "the same as before, its roots are not"},
+		"our root":              {Bundle{Sequence: held + 1, Roots: roots(cards.root.cert, retail.root.cert)}, "one of this mesh's own"},
+		"another peer's root":   {Bundle{Sequence: held + 1, Roots: roots(cards.root.cert, bank.root.cert)}, "is one of peer bank"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			tt.bundle.TrustDomain = cards.td
+			refusedWith(t, retail.takeBundle(t.Context(), "cards", tt.bundle), tt.says)
+		})
+	}
+	state := retail.snapshot().Peers["cards"]
+	if certs, err := peerrules.ParseRoots(state.Roots); err != nil || !sameRoots(certs, roots(cards.root.cert)) || state.BundleSequence != held {
+		t.Error("a refused bundle has left something")
+	}
+	if err := retail.takeBundle(t.Context(), "cards", Bundle{TrustDomain: cards.td, Sequence: held, Roots: roots(cards.root.cert)}); err != nil {
+		t.Errorf("the same again: %v", err)
+	}
+	if err := retail.takeBundle(t.Context(), "cards", Bundle{TrustDomain: cards.td, Sequence: held + 5, Roots: roots(next.cert)}); err != nil {
+		t.Errorf("newer: %v", err)
+	}
+}
+
+func TestSuspendAndResume(t *testing.T) {
+	cards, retail, _ := pair(t)
+	join(t, cards, retail)
+	cards.live()
+	retail.live()
+	eventually(t, "they talk", func() bool { return !cards.Health("retail").PushOK.IsZero() })
+	if err := retail.Suspend(t.Context(), "cards"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "cards is refused", func() bool { return cards.Health("retail").RefreshError != "" })
+	if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Live || v.Control || v.Reason != peerrules.Suspended {
+		t.Errorf("%+v", v)
+	}
+	if err := retail.Resume(t.Context(), "cards"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "they talk again", func() bool {
+		return cards.Health("retail").RefreshError == "" && peerrules.All(retail.snapshot(), "retail.example")["cards"].Live
+	})
+	refusedWith(t, retail.Suspend(t.Context(), "stranger"), "'isthmus peer list' shows all")
+}
+
+func TestRevokedStaysRevokedUntilPeeredAnew(t *testing.T) {
+	cards, retail, _ := pair(t)
+	join(t, cards, retail)
+	for _, m := range []*mesh{cards, retail} {
+		for name := range m.snapshot().Peers {
+			if err := m.Revoke(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	state := retail.snapshot().Peers["cards"]
+	if state.Roots != nil || state.Catalogue != nil || !state.Revoked {
+		t.Errorf("something is left: %+v", state)
+	}
+	refusedWith(t, retail.Resume(t.Context(), "cards"), "is revoked, which no command undoes")
+	refusedWith(t, retail.takeBundle(t.Context(), "cards", Bundle{TrustDomain: cards.td, Sequence: 99, Roots: []*x509.Certificate{cards.root.cert}}), "revoked")
+	if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Reason != peerrules.Revoked {
+		t.Errorf("%+v", v)
+	}
+	join(t, cards, retail)
+	for _, m := range []*mesh{cards, retail} {
+		for name, v := range peerrules.All(m.snapshot(), m.td.Name()) {
+			if !v.Live {
+				t.Errorf("%s: %s", name, v.Message)
+			}
+		}
+	}
+}
+
+// fromFile reads what Manifest wrote as the configuration folder would.
+func fromFile(t *testing.T, m *mesh, as, knownAs string) *v1alpha1.MeshPeer {
+	t.Helper()
+	text, print, err := m.Manifest(t.Context(), as, knownAs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(text, print) {
+		t.Error("the file does not show the fingerprint")
+	}
+	p := &v1alpha1.MeshPeer{}
+	if err := yaml.UnmarshalStrict([]byte(text), p); err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	return p
+}
+
+func (m *mesh) write(peers ...*v1alpha1.MeshPeer) {
+	m.edit(func(c *snapshot.Config) { c.MeshPeers = peers })
+}
+
+func TestPeeringByTwoFiles(t *testing.T) {
+	cards, retail, _ := pair(t)
+	file := fromFile(t, cards, "", "shop")
+	if file.Name != "cards" || file.Kind != "MeshPeer" || file.APIVersion != "isthmus.dev/v1alpha1" || file.Spec.KnownAs != "shop" ||
+		file.Spec.TrustDomain != "cards.example" || file.Spec.GatewayAddresses[0] != "192.0.2.1:15443" ||
+		file.Spec.GatewayIDs[0] != "spiffe://cards.example/ns/isthmus-system/sa/gateway" {
+		t.Errorf("%+v", file)
+	}
+	retail.write(file)
+	cards.write(fromFile(t, retail, "shop", "cards"))
+	cards.live()
+	retail.live()
+	for m, name := range map[*mesh]string{cards: "shop", retail: "cards"} {
+		eventually(t, name+" is refreshed", func() bool {
+			return m.snapshot().Peers[name].BundleSequence > 0 && peerrules.All(m.snapshot(), m.td.Name())[name].Live
+		})
+	}
+
+	// Revoked by command, the file has no effect: not after another look, not changed.
+	if err := retail.Revoke(t.Context(), "cards"); err != nil {
+		t.Fatal(err)
+	}
+	changed := file.DeepCopy()
+	changed.Spec.Bundle.Inline = string(peerrules.EncodeRoots([]*x509.Certificate{cards.root.cert, newAuthority(t, "x").cert}))
+	for _, f := range []*v1alpha1.MeshPeer{file, changed} {
+		retail.write()
+		retail.write(f)
+		time.Sleep(100 * time.Millisecond)
+		if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Reason != peerrules.Revoked || retail.snapshot().Peers["cards"].Roots != nil {
+			t.Errorf("%+v", v)
+		}
+	}
+	_, err := retail.Invite(t.Context(), "cards", time.Minute)
+	refusedWith(t, err, "take its MeshPeer out first")
+	retail.write()
+	if _, err := retail.Invite(t.Context(), "cards", time.Minute); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnotherFirstTrustReplacesWhatWasLearned(t *testing.T) {
+	cards, retail, n := pair(t)
+	retail.write(fromFile(t, cards, "", "retail"))
+	cards.write(fromFile(t, retail, "", "cards"))
+	cards.live()
+	retail.live()
+	eventually(t, "refreshed", func() bool { return retail.snapshot().Peers["cards"].BundleSequence > 0 })
+	if err := retail.Suspend(t.Context(), "cards"); err != nil {
+		t.Fatal(err)
+	}
+	// Cards is built anew: another root, sequences from the beginning.
+	anew := newMesh(t, n, "cards", "192.0.2.1")
+	retail.write(fromFile(t, anew, "", "retail"))
+	eventually(t, "the new root is taken, the suspension kept", func() bool {
+		s := retail.snapshot().Peers["cards"]
+		certs, err := peerrules.ParseRoots(s.Roots)
+		return err == nil && sameRoots(certs, []*x509.Certificate{anew.root.cert}) && s.BundleSequence == 0 && s.Suspended
+	})
+}
+
+// A file cannot make a root vouch for two trust domains either.
+func TestFileWithSharedRootIsNotTaken(t *testing.T) {
+	cards, retail, _ := pair(t)
+	join(t, cards, retail)
+	twin := fromFile(t, cards, "twin", "retail")
+	twin.Spec.TrustDomain, twin.Spec.GatewayIDs = "twin.example", []string{"spiffe://twin.example/ns/a/sa/b"}
+	retail.write(twin)
+	retail.adoptAll(t.Context())
+	if retail.snapshot().Peers["twin"].Roots != nil {
+		t.Error("taken")
+	}
+	if h := retail.Health("twin"); !strings.Contains(h.AdoptError, "is one of peer cards") {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestPartitionHeals(t *testing.T) {
+	cards, retail, n := pair(t)
+	join(t, cards, retail)
+	cards.live()
+	retail.live()
+	eventually(t, "they talk", func() bool { return !retail.Health("cards").PushOK.IsZero() })
+	n.setCut(true)
+	eventually(t, "they notice", func() bool { return retail.Health("cards").RefreshError != "" })
+	retail.skip(25 * time.Hour)
+	live := func() bool { return peerrules.All(retail.snapshotNow(), "retail.example")["cards"].Live }
+	if live() {
+		t.Error("stale and live")
+	}
+	n.setCut(false)
+	eventually(t, "the peer comes back by itself", live)
+}
+
+func TestRunTellsWhenTimeAloneChangesThings(t *testing.T) {
+	told := make(chan struct{}, 100)
+	_, retail, _ := pair(t, func(_ *mesh, c *Config) { c.Changed = func() { told <- struct{}{} } })
+	retail.live()
+	if _, err := retail.Invite(t.Context(), "cards", time.Second); err != nil {
+		t.Fatal(err)
+	}
+	<-told // the invitation itself
+	retail.Wake()
+	began := time.Now()
+	select {
+	case <-told:
+		if took := time.Since(began); took < 500*time.Millisecond {
+			t.Errorf("told after %s", took)
+		}
+		if len(retail.snapshot().Invites) != 0 {
+			t.Error("told too early")
+		}
+	case <-time.After(4 * time.Second):
+		t.Error("never told that the invitation ended")
+	}
+}
