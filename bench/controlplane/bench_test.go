@@ -27,6 +27,9 @@ func TestAllPhasesAgainstAFake(t *testing.T) {
 	if f.Add.Count != 2 || f.Policy.Count != 2 {
 		t.Errorf("%d adds and %d policy changes, want 2 of each", f.Add.Count, f.Policy.Count)
 	}
+	if f.Churn.Count < 1 || f.Restart.ResourceBytes != 0 {
+		t.Errorf("churn %+v, restart %+v", f.Churn, f.Restart)
+	}
 	got := f.line()
 	if got.EndpointBytesOthers != 0 || got.AddBytesOthers != 0 || got.ReconnectBytes != 0 {
 		t.Errorf("bytes to the unconcerned or again: %+v", got)
@@ -60,7 +63,7 @@ func runFake(t *testing.T, gossips bool) figures {
 		t.Fatal(err)
 	}
 	b := &bench{
-		opts: options{plan: plan, changes: 6, adds: 2, timeout: 10 * time.Second},
+		opts: options{plan: plan, changes: 6, adds: 2, churn: 300 * time.Millisecond, timeout: 10 * time.Second},
 		mesh: mesh, fleet: fleet, subject: fake, configDir: dir, figures: figures{Plan: plan},
 	}
 	f, err := b.run(t.Context())
@@ -85,11 +88,10 @@ func TestReport(t *testing.T) {
 	f := figures{
 		Plan: genmesh.Plan{Services: 1000, Endpoints: 5, Proxies: 2, Callable: 5},
 		Sync: 2500 * time.Millisecond, SyncCPU: 1200 * time.Millisecond, RSS: 150 * 1024,
-		Types:                  adsclient.Totals{adsclient.CDS: {Messages: 2, Bytes: 20000, Resources: 10}},
-		Endpoint:               changes{Count: 1, Latencies: []time.Duration{7 * time.Millisecond, 3 * time.Millisecond}},
-		Add:                    changes{Count: 1, BytesOthers: 12},
-		ReconnectBytes:         99,
-		ReconnectResourceBytes: 0,
+		Types:     adsclient.Totals{adsclient.CDS: {Messages: 2, Bytes: 20000, Resources: 10}},
+		Endpoint:  changes{Count: 1, Latencies: []time.Duration{7 * time.Millisecond, 3 * time.Millisecond}},
+		Add:       changes{Count: 1, BytesOthers: 12},
+		Reconnect: reconnection{Bytes: 99},
 	}
 	var out bytes.Buffer
 	if err := f.print(&out); err != nil {

@@ -183,6 +183,7 @@ func lbEndpoint(ip string) *endpoint.LbEndpoint {
 
 // WaitLoaded and Usage make the fake a subject.
 func (f *fake) WaitLoaded(context.Context, int) error { return nil }
+func (f *fake) Restart() error                        { return nil }
 func (f *fake) Usage() (proc.Usage, error)            { return proc.Usage{RSS: 2048}, nil }
 
 type fakeAdmin struct {

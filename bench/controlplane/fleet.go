@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -24,8 +22,8 @@ import (
 type fleet struct {
 	address string
 	proxies []*proxy
-	last    atomic.Int64           // when anything last arrived anywhere, Unix ns
-	watch   atomic.Pointer[needle] // what is being waited for
+	last    atomic.Int64 // when anything last arrived anywhere, Unix ns
+	watch   watch
 
 	mu     sync.Mutex // guards failed
 	failed error      // the first stream that ended unasked
@@ -38,18 +36,6 @@ type proxy struct {
 	ads       *adsclient.Client
 	syncBytes atomic.Int64 // instructions received on the agent's own stream
 	stop      func()
-}
-
-// needle is content that some message is going to bring.
-type needle struct {
-	typeURL string
-	content []byte
-	arrived chan arrival
-}
-
-type arrival struct {
-	proxy int
-	at    time.Time
 }
 
 // newFleet joins n nodes.
@@ -77,15 +63,7 @@ func newFleet(ctx context.Context, admin grpc.ClientConnInterface, address strin
 // received is called on every message of every proxy.
 func (f *fleet) received(proxy int, m adsclient.Message) {
 	f.last.Store(m.At.UnixNano())
-	w := f.watch.Load()
-	if w == nil || w.typeURL != m.Type {
-		return
-	}
-	for _, r := range m.Resources {
-		if r.Resource != nil && bytes.Contains(r.Resource.Value, w.content) {
-			w.arrived <- arrival{proxy, m.At}
-		}
-	}
+	f.watch.look(proxy, m)
 }
 
 // connect opens both streams of every proxy at once. It returns before anything is known to have arrived.

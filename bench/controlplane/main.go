@@ -22,6 +22,7 @@ type options struct {
 	binary  string
 	changes int           // endpoint changes
 	adds    int           // services added, and policies changed
+	churn   time.Duration // how long endpoints churn
 	timeout time.Duration // of each wait
 	keep    bool
 }
@@ -35,6 +36,7 @@ func main() {
 	flag.Uint64Var(&o.plan.Seed, "seed", 1, "seed of who calls whom")
 	flag.IntVar(&o.changes, "changes", 100, "endpoint changes, one after the other")
 	flag.IntVar(&o.adds, "adds", 5, "services added, and policies changed, one after the other")
+	flag.DurationVar(&o.churn, "churn", 5*time.Second, "how long a hundredth of all endpoints changes every second; 0: not at all")
 	flag.StringVar(&o.binary, "binary", "bin/isthmus", "the isthmus binary to measure")
 	flag.DurationVar(&o.timeout, "timeout", time.Minute, "give up a wait after this long")
 	flag.BoolVar(&o.keep, "keep", false, "keep the temporary folder (configuration, log, state)")

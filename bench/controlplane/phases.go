@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
 	"time"
 
 	"isthmus.dev/isthmus/bench/adsclient"
@@ -25,6 +22,7 @@ const (
 type subject interface {
 	WaitLoaded(ctx context.Context, objects int) error
 	Usage() (proc.Usage, error)
+	Restart() error
 }
 
 // bench is one measurement under way.
@@ -70,11 +68,13 @@ func (b *bench) run(ctx context.Context) (figures, error) {
 		{"endpoints change", b.endpointChanges},
 		{"services are added", b.servicesAdded},
 		{"callers are added to policies", b.policyChanges},
+		{"endpoints churn", b.churn},
 		{"all proxies reconnect at once", b.reconnect},
+		{"the control plane restarts and all proxies reconnect", b.restart},
 	} {
 		progress("%s", phase.what)
 		if err := phase.run(ctx); err != nil {
-			return b.figures, fmt.Errorf("while %s: %w", phase.what, err)
+			return b.figures, fmt.Errorf("phase %q: %w", phase.what, err)
 		}
 		u, err := b.subject.Usage()
 		if err != nil {
@@ -138,118 +138,30 @@ func (b *bench) incomplete() error {
 	return nil
 }
 
-// endpointChanges changes one endpoint of one service at a time.
-func (b *bench) endpointChanges(ctx context.Context) error {
-	called := b.mesh.Called()
-	for n := range b.opts.changes {
-		s := &b.mesh.Services[called[n*7919%len(called)].Index] // a prime: all over the mesh
-		addr := b.next()
-		s.Endpoints[n%len(s.Endpoints)] = addr
-		if err := b.change(ctx, &b.figures.Endpoint, *s, addr, s.Callers); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// servicesAdded adds services that a hundredth of the proxies may call.
-func (b *bench) servicesAdded(ctx context.Context) error {
-	for n := range b.opts.adds {
-		s := genmesh.Service{Index: len(b.mesh.Services)}
-		for range b.opts.plan.Endpoints {
-			s.Endpoints = append(s.Endpoints, b.next())
-		}
-		for i := range max(1, b.opts.plan.Proxies/100) {
-			s.Callers = append(s.Callers, (n+i*100)%b.opts.plan.Proxies)
-		}
-		b.mesh.Services = append(b.mesh.Services, s)
-		if err := b.change(ctx, &b.figures.Add, s, s.Endpoints[0], s.Callers); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// policyChanges lets one more workload call a service; what is waited for is that its proxy learns the endpoints.
-func (b *bench) policyChanges(ctx context.Context) error {
-	called := b.mesh.Called()
-	for n := range b.opts.adds {
-		s := &b.mesh.Services[called[n*104729%len(called)].Index]
-		added := 0
-		for slices.Contains(s.Callers, added) {
-			added++
-		}
-		if added == b.opts.plan.Proxies {
-			continue // all may already
-		}
-		s.Callers = append(slices.Clone(s.Callers), added)
-		if err := b.change(ctx, &b.figures.Policy, *s, s.Endpoints[0], []int{added}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// change writes a service's file, waits until the expected proxies have the address, and counts what the others got.
-func (b *bench) change(ctx context.Context, into *changes, s genmesh.Service, addr address, expected []int) error {
-	n := &needle{typeURL: adsclient.EDS, content: onTheWire(addr), arrived: make(chan arrival, 4*len(b.fleet.proxies))}
-	b.fleet.watch.Store(n)
-	defer b.fleet.watch.Store(nil)
-	before := b.fleet.read()
-	written, err := b.replace(s)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, b.opts.timeout)
-	defer cancel()
-	for waiting := slices.Clone(expected); len(waiting) > 0; {
-		select {
-		case a := <-n.arrived:
-			if i := slices.Index(waiting, a.proxy); i >= 0 {
-				waiting = slices.Delete(waiting, i, i+1)
-				into.Latencies = append(into.Latencies, a.at.Sub(written))
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("%d proxies have not heard that %s has address %s: %w", len(waiting), s.Name(), addr, ctx.Err())
-		}
-	}
-	if err := b.settle(ctx, quietAfterChange, nil); err != nil {
-		return err
-	}
-	into.Count++
-	for i, now := range b.fleet.read() {
-		got := now.ads.Since(before[i].ads).Sum().Bytes
-		instructed := now.sync - before[i].sync
-		if slices.Contains(s.Callers, i) {
-			into.BytesConcerned += got
-			into.Concerned++
-		} else {
-			into.BytesOthers += got + instructed
-		}
-	}
-	return nil
-}
-
-// replace writes a service's file as an editor should, all at once, and says when it began.
-func (b *bench) replace(s genmesh.Service) (time.Time, error) {
-	aside := filepath.Join(filepath.Dir(b.configDir), "next.yaml")
-	if err := os.WriteFile(aside, []byte(s.YAML()), 0o644); err != nil {
-		return time.Time{}, fmt.Errorf("write %s: %w", s.File(), err)
-	}
-	at := time.Now()
-	if err := os.Rename(aside, filepath.Join(b.configDir, s.File())); err != nil {
-		return time.Time{}, fmt.Errorf("write %s: %w", s.File(), err)
-	}
-	return at, nil
-}
-
 // reconnect drops all connections and opens them again; the proxies still have what they had.
 func (b *bench) reconnect(ctx context.Context) error {
+	b.fleet.disconnect()
+	return b.comeBack(ctx, &b.figures.Reconnect)
+}
+
+// restart does the same while the control plane is started anew.
+func (b *bench) restart(ctx context.Context) error {
+	b.fleet.disconnect()
+	if err := b.subject.Restart(); err != nil {
+		return err
+	}
+	if err := b.loaded(ctx, b.mesh.Objects()); err != nil {
+		return err
+	}
+	return b.comeBack(ctx, &b.figures.Restart)
+}
+
+// comeBack connects all proxies and sees what they are sent although they have it.
+func (b *bench) comeBack(ctx context.Context, into *reconnection) error {
 	before, err := b.subject.Usage()
 	if err != nil {
 		return err
 	}
-	b.fleet.disconnect()
 	had := b.fleet.read()
 	start := time.Now()
 	b.fleet.last.Store(start.UnixNano())
@@ -259,16 +171,16 @@ func (b *bench) reconnect(ctx context.Context) error {
 	if err := b.settle(ctx, quietAfterConnect, b.incomplete); err != nil {
 		return err
 	}
-	b.figures.Reconnect = time.Unix(0, b.fleet.last.Load()).Sub(start)
+	into.Took = time.Unix(0, b.fleet.last.Load()).Sub(start)
 	after, err := b.subject.Usage()
 	if err != nil {
 		return err
 	}
-	b.figures.ReconnectCPU = after.CPU - before.CPU
+	into.CPU = after.CPU - before.CPU
 	for i, r := range b.fleet.read() {
 		got := r.ads.Since(had[i].ads).Sum()
-		b.figures.ReconnectResourceBytes += got.ResourceBytes
-		b.figures.ReconnectBytes += got.Bytes
+		into.ResourceBytes += got.ResourceBytes
+		into.Bytes += got.Bytes
 	}
 	return nil
 }
@@ -298,10 +210,4 @@ func (b *bench) settle(ctx context.Context, quiet time.Duration, missing func() 
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-}
-
-// next is an address that nothing had before.
-func (b *bench) next() address {
-	b.fresh++
-	return genmesh.Fresh(b.fresh)
 }

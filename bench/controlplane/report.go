@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -12,14 +11,6 @@ import (
 	"isthmus.dev/isthmus/bench/adsclient"
 	"isthmus.dev/isthmus/bench/genmesh"
 )
-
-type address = netip.Addr
-
-// onTheWire is how an address stands in an endpoint: field 2 of a SocketAddress, with its length, so that no other address contains it.
-func onTheWire(a address) []byte {
-	s := a.String()
-	return append([]byte{2<<3 | 2, byte(len(s))}, s...)
-}
 
 // figures are all that one run measured.
 type figures struct {
@@ -31,15 +22,23 @@ type figures struct {
 	Types        adsclient.Totals // of all proxies, after the cold connect
 	Instructions int              // bytes on the agents' own streams, all proxies
 
-	Endpoint, Add, Policy changes
+	Endpoint, Add, Policy, Churn changes
 
-	Reconnect              time.Duration
-	ReconnectCPU           time.Duration
-	ReconnectBytes         int
-	ReconnectResourceBytes int
+	ChurnCPU  time.Duration
+	ChurnTime time.Duration
+
+	Reconnect, Restart reconnection
 
 	RSS, PeakRSS int // KB
 	CPUTotal     time.Duration
+}
+
+// reconnection is one time that all proxies came back with what they had.
+type reconnection struct {
+	Took          time.Duration // until the last thing arrived
+	CPU           time.Duration
+	Bytes         int // of whole messages
+	ResourceBytes int
 }
 
 // changes is one sort of change, made several times.
@@ -85,7 +84,7 @@ func (f figures) line() line {
 		EndpointP99MS:       round(float64(f.Endpoint.quantile(0.99).Microseconds())/1000, 2),
 		EndpointBytesOthers: f.Endpoint.BytesOthers,
 		AddBytesOthers:      f.Add.BytesOthers,
-		ReconnectBytes:      f.ReconnectResourceBytes,
+		ReconnectBytes:      f.Reconnect.ResourceBytes,
 	}
 }
 
@@ -179,14 +178,22 @@ func (f figures) details(w io.Writer) {
 	for _, c := range []struct {
 		what string
 		changes
-	}{{"endpoint changed", f.Endpoint}, {"service added", f.Add}, {"policy changed", f.Policy}} {
+	}{{"endpoint changed", f.Endpoint}, {"service added", f.Add}, {"policy changed", f.Policy}, {"endpoints churn", f.Churn}} {
 		if c.Count == 0 {
 			continue
 		}
 		row(c.what, "p50 %s, p99 %s, last %s over %d changes; %d bytes to each proxy concerned, %d to others",
 			ms(c.quantile(0.5)), ms(c.quantile(0.99)), ms(c.quantile(1)), c.Count, c.BytesConcerned/max(1, c.Concerned), c.BytesOthers)
 	}
-	row("all reconnect", "%.2f s, %.2f s of CPU, %d bytes in all", f.Reconnect.Seconds(), f.ReconnectCPU.Seconds(), f.ReconnectBytes)
+	if f.ChurnTime > 0 {
+		row("endpoints churn", "%.0f changes a second, %.2f cores", float64(f.Churn.Count)/f.ChurnTime.Seconds(), f.ChurnCPU.Seconds()/f.ChurnTime.Seconds())
+	}
+	for _, r := range []struct {
+		what string
+		reconnection
+	}{{"all reconnect", f.Reconnect}, {"control plane restarted, all reconnect", f.Restart}} {
+		row(r.what, "%.2f s, %.2f s of CPU, %d bytes of resources, %d bytes in all", r.Took.Seconds(), r.CPU.Seconds(), r.ResourceBytes, r.Bytes)
+	}
 	row("control plane, whole run", "%.2f s of CPU, %d MB at its peak", f.CPUTotal.Seconds(), f.PeakRSS/1024)
 }
 

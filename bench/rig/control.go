@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"isthmus.dev/isthmus/bench/proc"
@@ -26,9 +27,12 @@ type Control struct {
 	AgentAddress string
 	Admin        *grpc.ClientConn
 
-	cmd    *exec.Cmd
-	log    string
-	exited chan struct{} // closed when the process is gone
+	command []string
+	environ []string
+	log     *os.File
+	cmd     *exec.Cmd
+	exited  chan struct{} // closed when the process is gone
+	before  time.Duration // CPU of earlier processes
 }
 
 // Start starts one on loopback, with its state in dir. Further environment, such as GOMAXPROCS=1, is added to our own.
@@ -54,29 +58,47 @@ healthAddress: %s
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		return nil, fmt.Errorf("write the settings: %w", err)
 	}
-	c := &Control{log: filepath.Join(dir, "control.log"), AgentAddress: ports[0], exited: make(chan struct{})}
-	out, err := os.Create(c.log)
-	if err != nil {
+	c := &Control{AgentAddress: ports[0], command: []string{binary, "control", "--config", file}, environ: append(os.Environ(), environment...)}
+	if c.log, err = os.Create(filepath.Join(dir, "control.log")); err != nil {
 		return nil, fmt.Errorf("create the log: %w", err)
 	}
-	defer out.Close()
-	c.cmd = exec.Command(binary, "control", "--config", file)
-	c.cmd.Stdout, c.cmd.Stderr = out, out
-	c.cmd.Env = append(os.Environ(), environment...)
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the bench is killed
-	if err := c.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", binary, err)
+	if err := c.launch(); err != nil {
+		return nil, err
 	}
-	go func() {
-		c.cmd.Wait()
-		close(c.exited)
-	}()
-	c.Admin, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	c.Admin, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, MaxDelay: 20 * time.Millisecond}}))
 	if err != nil {
 		c.Stop()
 		return nil, fmt.Errorf("reach the administration socket: %w", err)
 	}
 	return c, nil
+}
+
+func (c *Control) launch() error {
+	c.cmd = exec.Command(c.command[0], c.command[1:]...)
+	c.cmd.Stdout, c.cmd.Stderr, c.cmd.Env = c.log, c.log, c.environ
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the bench is killed
+	if err := c.cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", c.command[0], err)
+	}
+	exited, cmd := make(chan struct{}), c.cmd
+	c.exited = exited
+	go func() {
+		cmd.Wait()
+		close(exited)
+	}()
+	return nil
+}
+
+// Restart ends the process and starts it again, with what it left in its folder.
+func (c *Control) Restart() error {
+	u, err := c.Usage()
+	if err != nil {
+		return err
+	}
+	c.before = u.CPU
+	c.end()
+	return c.launch()
 }
 
 // freeAddresses are loopback addresses that nobody listens on at this moment.
@@ -120,11 +142,17 @@ func (c *Control) WaitLoaded(ctx context.Context, objects int) error {
 	}
 }
 
-// Stop ends the process, by force when asking does not help.
+// Stop ends the process and all use of it.
 func (c *Control) Stop() {
 	if c.Admin != nil {
 		c.Admin.Close()
 	}
+	c.end()
+	c.log.Close()
+}
+
+// end ends the process, by force when asking does not help.
+func (c *Control) end() {
 	c.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-c.exited:
@@ -136,7 +164,7 @@ func (c *Control) Stop() {
 
 // LastWords are the last lines of its log.
 func (c *Control) LastWords() string {
-	text, err := os.ReadFile(c.log)
+	text, err := os.ReadFile(c.log.Name())
 	if err != nil {
 		return err.Error()
 	}
@@ -144,5 +172,9 @@ func (c *Control) LastWords() string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// Usage is what the process has cost so far.
-func (c *Control) Usage() (proc.Usage, error) { return proc.Read(c.cmd.Process.Pid) }
+// Usage is what the process has cost so far, with the CPU of those before it.
+func (c *Control) Usage() (proc.Usage, error) {
+	u, err := proc.Read(c.cmd.Process.Pid)
+	u.CPU += c.before
+	return u, err
+}
