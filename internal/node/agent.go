@@ -85,6 +85,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	a.recall()
 	if err := a.capture(); err != nil {
 		return err
 	}
@@ -154,8 +155,6 @@ func (a *Agent) touch() {
 	default:
 	}
 }
-
-func (a *Agent) instruct(in *agentapi.Instructions) { a.dns.SetTables(in.DNS) }
 
 // report is everything that the control plane is told.
 func (a *Agent) report() agentapi.Report {

@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -127,7 +128,7 @@ func (f *fakeControl) rootPEM() []byte {
 
 func (f *fakeControl) token() string {
 	fp := sha256.Sum256(f.root.Raw)
-	body, err := json.Marshal(map[string]any{"id": "one", "secret": "s3cret", "fingerprint": hex.EncodeToString(fp[:]), "addresses": []string{f.address}})
+	body, err := json.Marshal(map[string]any{"id": "00000000000000aa", "secret": strings.Repeat("A", 43), "fingerprint": hex.EncodeToString(fp[:]), "addresses": []string{f.address}})
 	must(f.t, err)
 	return "isthmus-join-v1." + base64.RawURLEncoding.EncodeToString(body)
 }

@@ -61,8 +61,8 @@ func parseConfig(path string, text []byte) (Config, error) {
 	r.check(doc.Content[0], reflect.TypeFor[Config](), "")
 	var c Config
 	if len(r.problems) == 0 {
-		if err := doc.Decode(&c); err != nil {
-			r.decodeProblems(err)
+		if err := doc.Decode(&c); err != nil { // cannot happen: every value was decoded by itself
+			return Config{}, Problem{File: path, Message: err.Error(), Remedy: "correct the YAML"}
 		}
 	}
 	if len(r.problems) > 0 {
@@ -120,7 +120,23 @@ func (r *reader) check(n *yaml.Node, t reflect.Type, path string) {
 			r.lines[p] = item.Line
 			r.check(item, t.Elem(), p)
 		}
+	default:
+		r.checkValue(n, t, path)
 	}
+}
+
+// checkValue refuses a value that does not fit its field.
+func (r *reader) checkValue(n *yaml.Node, t reflect.Type, path string) {
+	err := n.Decode(reflect.New(t).Interface())
+	if err == nil {
+		return
+	}
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	var te *yaml.TypeError
+	if errors.As(err, &te) {
+		_, message, _ = strings.Cut(te.Errors[0], ": ") // without its line
+	}
+	r.add(path, message, "write a value of the right type")
 }
 
 func (r *reader) checkFields(n *yaml.Node, t reflect.Type, path string) {
@@ -156,33 +172,4 @@ func fieldsOf(t reflect.Type) map[string]reflect.Type {
 		}
 	}
 	return fields
-}
-
-// decodeProblems turns the YAML library's "line N: …" into problems.
-func (r *reader) decodeProblems(err error) {
-	var te *yaml.TypeError
-	messages := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
-	if errors.As(err, &te) {
-		messages = te.Errors
-	}
-	for _, m := range messages {
-		var line int
-		if _, scanErr := fmt.Sscanf(m, "line %d:", &line); scanErr == nil {
-			_, m, _ = strings.Cut(m, ": ")
-		}
-		r.problems = append(r.problems, Problem{
-			File: r.file, Line: line, Field: r.fieldAt(line), Message: m, Remedy: "write a value of the right type",
-		})
-	}
-}
-
-// fieldAt is the innermost field on a line.
-func (r *reader) fieldAt(line int) string {
-	var best string
-	for f, l := range r.lines {
-		if l == line && (len(f) > len(best) || len(f) == len(best) && f < best) {
-			best = f
-		}
-	}
-	return best
 }

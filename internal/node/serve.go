@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -23,6 +25,9 @@ import (
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/node/sds"
 )
+
+// maxHTTPConnections bounds who may ask for health or metrics at once.
+const maxHTTPConnections = 64
 
 // listeners are the agent's own sockets; nil where not wanted.
 type listeners struct {
@@ -100,7 +105,7 @@ func listenTCP(field, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s.address: %w", field, err)
 	}
-	return l, nil
+	return netutil.LimitListener(l, maxHTTPConnections), nil
 }
 
 // ownUser accepts connections from processes of this user alone.
@@ -172,7 +177,7 @@ func (a *Agent) serve(ctx context.Context) error {
 func (a *Agent) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second,
-		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, ErrorLog: nil,
+		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 }
 

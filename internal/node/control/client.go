@@ -21,6 +21,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/node/retry"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 const callTimeout = 10 * time.Second
@@ -179,6 +180,9 @@ func (c *Client) attestOnce(ctx context.Context, conn *grpc.ClientConn, token id
 	svid, err := identity.NewSVID(key, resp.Chain, resp.Roots, time.Now())
 	if err != nil {
 		return nil, err
+	}
+	if name, ok := spiffe.NodeName(svid.ID); !ok || name != c.cfg.Node {
+		return nil, status.Errorf(codes.FailedPrecondition, "it sent the certificate of %s", svid.ID)
 	}
 	c.cfg.Log.Info("joined", "identity", svid.ID.String(), "expires", svid.Leaf().NotAfter)
 	return svid, identity.Save(c.cfg.IdentityFile, svid)

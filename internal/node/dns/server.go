@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -22,7 +23,8 @@ import (
 
 // Bounds of what one agent asks upstream.
 const (
-	maxForwards    = 256             // at once
+	maxForwards    = 64              // at once, per workload
+	maxConnections = 64              // TCP, per workload
 	forwardTimeout = 2 * time.Second // per upstream
 )
 
@@ -45,7 +47,6 @@ type Listener struct {
 type Server struct {
 	cfg      Config
 	tables   atomic.Pointer[map[string]agentapi.DNSTable]
-	slots    chan struct{} // one per question under way to an upstream
 	counts   counts
 	servers  []*dns.Server
 	upstream upstream
@@ -58,7 +59,7 @@ type counts struct{ mesh, forwarded, failed, refused atomic.Uint64 }
 
 // New makes a server that listens nowhere yet.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, slots: make(chan struct{}, maxForwards), upstream: upstream{mark: cfg.Mark}}
+	return &Server{cfg: cfg, upstream: upstream{mark: cfg.Mark}}
 }
 
 // SetTables replaces what workloads may resolve; the map must not be written afterwards.
@@ -74,10 +75,11 @@ func (s *Server) Counts() Counts {
 
 // Listen opens the sockets of one workload, in both IP versions where the namespace has them.
 func (s *Server) Listen(l Listener) error {
+	c := client{workload: l.Workload, slots: make(chan struct{}, maxForwards)}
 	return netns.Do(l.Netns, func() error {
 		for _, host := range []string{"127.0.0.1", "::1"} {
 			addr := net.JoinHostPort(host, fmt.Sprint(agentapi.DNSPort))
-			err := s.listen(l, addr)
+			err := s.listen(c, addr)
 			if host == "::1" && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
 				continue // no IPv6 in this namespace
 			}
@@ -92,7 +94,13 @@ func (s *Server) Listen(l Listener) error {
 	})
 }
 
-func (s *Server) listen(l Listener, addr string) error {
+// client is one workload that asks.
+type client struct {
+	workload string
+	slots    chan struct{} // one per question under way to an upstream
+}
+
+func (s *Server) listen(c client, addr string) error {
 	udp, err := net.ListenPacket("udp", addr)
 	if err != nil {
 		return err
@@ -102,10 +110,10 @@ func (s *Server) listen(l Listener, addr string) error {
 		udp.Close()
 		return err
 	}
-	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(l.Workload, w, q) })
+	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(c, w, q) })
 	s.servers = append(s.servers,
 		&dns.Server{PacketConn: udp, Handler: h, MsgAcceptFunc: acceptAll},
-		&dns.Server{Listener: tcp, Handler: h, MsgAcceptFunc: acceptAll, ReadTimeout: 5 * time.Second, MaxTCPQueries: 128})
+		&dns.Server{Listener: netutil.LimitListener(tcp, maxConnections), Handler: h, MsgAcceptFunc: acceptAll, ReadTimeout: 5 * time.Second, MaxTCPQueries: 128})
 	return nil
 }
 
@@ -146,14 +154,14 @@ func (s *Server) close(srv *dns.Server) {
 	}
 }
 
-func (s *Server) serve(workload string, w dns.ResponseWriter, q *dns.Msg) {
+func (s *Server) serve(c client, w dns.ResponseWriter, q *dns.Msg) {
 	_, tcp := w.RemoteAddr().(*net.TCPAddr)
-	r := s.resolve(workload, q, tcp)
+	r := s.resolve(c, q, tcp)
 	if !tcp {
 		r.Truncate(udpSize(q))
 	}
 	if err := w.WriteMsg(r); err != nil {
-		s.cfg.Log.Debug("dns answer not sent", "workload", workload, "error", err)
+		s.cfg.Log.Debug("dns answer not sent", "workload", c.workload, "error", err)
 	}
 }
 
@@ -164,8 +172,8 @@ func udpSize(q *dns.Msg) int {
 	return dns.MinMsgSize
 }
 
-func (s *Server) resolve(workload string, q *dns.Msg, tcp bool) *dns.Msg {
-	if r := answer(s.table(workload), q); r != nil {
+func (s *Server) resolve(c client, q *dns.Msg, tcp bool) *dns.Msg {
+	if r := answer(s.table(c.workload), q); r != nil {
 		s.counts.mesh.Add(1)
 		return r
 	}
@@ -174,8 +182,8 @@ func (s *Server) resolve(workload string, q *dns.Msg, tcp bool) *dns.Msg {
 		return reply(q, dns.RcodeRefused)
 	}
 	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
 	default:
 		s.counts.failed.Add(1)
 		return reply(q, dns.RcodeServerFailure)

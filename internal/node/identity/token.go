@@ -5,13 +5,13 @@ package identity
 import (
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
+
+	"isthmus.dev/isthmus/internal/ca"
 )
 
 // Token is a join token. It redacts itself; Secret is the text to send.
@@ -22,8 +22,6 @@ type Token struct {
 	// Addresses of the control plane.
 	Addresses []string
 }
-
-const tokenPrefix = "isthmus-join-v1."
 
 // Secret is the whole token, for the control plane alone.
 func (t Token) Secret() string { return t.text }
@@ -37,27 +35,15 @@ func (Token) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 // ParseToken reads a join token. Errors never contain it.
 func ParseToken(text string) (Token, error) {
 	text = strings.TrimSpace(text)
-	body, ok := strings.CutPrefix(text, tokenPrefix)
-	if !ok {
-		return Token{}, fmt.Errorf("this is not a join token: it does not begin with %q; make one with `isthmus token create --node NAME`", tokenPrefix)
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(body)
+	parsed, err := ca.ParseToken(text)
 	if err != nil {
-		return Token{}, errors.New("the join token is damaged (not base64url); copy it again, whole and on one line")
+		return Token{}, err
 	}
-	var fields struct {
-		Fingerprint string   `json:"fingerprint"`
-		Addresses   []string `json:"addresses"`
+	t := Token{text: text, Addresses: parsed.Addresses}
+	n, err := hex.Decode(t.Fingerprint[:], []byte(parsed.Fingerprint))
+	if err != nil || n != sha256.Size {
+		return Token{}, errors.New("the join token names no root fingerprint: make a new one with `isthmus token create --node NAME`")
 	}
-	if err := json.Unmarshal(raw, &fields); err != nil {
-		return Token{}, errors.New("the join token is damaged (not JSON inside); copy it again, whole and on one line")
-	}
-	t := Token{text: text, Addresses: fields.Addresses}
-	fp, err := hex.DecodeString(strings.ReplaceAll(fields.Fingerprint, ":", ""))
-	if err != nil || len(fp) != sha256.Size {
-		return Token{}, errors.New("the join token names no root fingerprint; make a new one with `isthmus token create --node NAME`")
-	}
-	copy(t.Fingerprint[:], fp)
 	return t, nil
 }
 

@@ -45,6 +45,14 @@ type Store struct {
 	svids   map[spiffe.ID]*identity.SVID
 	asked   map[spiffe.ID]bool
 	changed chan struct{} // closed and replaced at every change
+	limit   limit
+}
+
+// limit is how long certificates may live, and since when that is so.
+type limit struct {
+	life    time.Duration // 0: not told yet
+	since   time.Time
+	changed chan struct{} // closed and replaced at every change
 }
 
 // New makes a store without certificates: they are asked for when Envoy first wants them.
@@ -52,6 +60,7 @@ func New(cfg Config) *Store {
 	return &Store{
 		cfg: cfg, wanted: make(chan spiffe.ID, len(cfg.Accounts)),
 		svids: map[spiffe.ID]*identity.SVID{}, asked: map[spiffe.ID]bool{}, changed: make(chan struct{}),
+		limit: limit{changed: make(chan struct{})},
 	}
 }
 
@@ -149,10 +158,46 @@ func (s *Store) keep(ctx context.Context, id spiffe.ID) error {
 		wait.Reset()
 		s.put(id, svid)
 		s.cfg.Log.Info("certificate issued", "identity", id.String(), "serial", svid.State().Serial, "expires", svid.Leaf().NotAfter)
-		if err := sleepUntil(ctx, svid.RenewAt(rand.Float64()*2-1)); err != nil {
+		if err := s.rest(ctx, svid, rand.Float64()*2-1); err != nil {
 			return err
 		}
 	}
+}
+
+// Limit says how long certificates live from now on. One that was issued before and lives longer is replaced at once.
+func (s *Store) Limit(life time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.limit.life == life {
+		return
+	}
+	close(s.limit.changed)
+	s.limit = limit{life: life, since: time.Now(), changed: make(chan struct{})}
+}
+
+// rest waits until the certificate is due. It looks at the clock again and again, so that a clock that is set does not matter.
+func (s *Store) rest(ctx context.Context, svid *identity.SVID, jitter float64) error {
+	for {
+		s.mu.Lock()
+		l := s.limit
+		s.mu.Unlock()
+		d := time.Until(svid.RenewAt(jitter))
+		if d <= 0 || l.outlived(svid, time.Now()) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.changed:
+		case <-time.After(min(d, 30*time.Second)):
+		}
+	}
+}
+
+// outlived says whether a certificate from before the limit lives longer than it allows; the slack is for rounding.
+func (l limit) outlived(svid *identity.SVID, now time.Time) bool {
+	const slack = 2 * time.Second
+	return l.life > 0 && svid.Received.Before(l.since) && svid.Leaf().NotAfter.Sub(now) > l.life+slack
 }
 
 func (s *Store) issue(ctx context.Context, id spiffe.ID) (*identity.SVID, error) {
@@ -165,14 +210,4 @@ func (s *Store) issue(ctx context.Context, id spiffe.ID) (*identity.SVID, error)
 		return nil, fmt.Errorf("asked for %s, got a certificate of %s", id, svid.ID)
 	}
 	return svid, nil
-}
-
-// sleepUntil looks at the clock again and again, so that a clock that is set does not matter.
-func sleepUntil(ctx context.Context, at time.Time) error {
-	for d := time.Until(at); d > 0; d = time.Until(at) {
-		if err := retry.Sleep(ctx, min(d, 30*time.Second)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

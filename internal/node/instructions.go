@@ -1,0 +1,43 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/identity"
+)
+
+// instruct follows the control plane, and keeps what it said for an agent that starts while the control plane is away.
+func (a *Agent) instruct(in *agentapi.Instructions) {
+	a.dns.SetTables(in.DNS)
+	a.sds.Limit(in.CertificateTTL)
+	text, err := json.Marshal(in)
+	if err == nil {
+		err = identity.WriteFile(a.instructionsFile(), text)
+	}
+	if err != nil {
+		a.log.Error("instructions not kept", "file", a.instructionsFile(), "error", err)
+	}
+}
+
+// recall takes up what the control plane said last. A file that cannot be read is no loss: it will say it again.
+func (a *Agent) recall() {
+	text, err := os.ReadFile(a.instructionsFile())
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	var in agentapi.Instructions
+	if err == nil {
+		err = json.Unmarshal(text, &in)
+	}
+	if err != nil {
+		a.log.Warn("kept instructions not read, waiting for the control plane's", "file", a.instructionsFile(), "error", err)
+		return
+	}
+	a.dns.SetTables(in.DNS)
+}
+
+func (a *Agent) instructionsFile() string { return filepath.Join(a.cfg.StateDir, "instructions.json") }
