@@ -2,7 +2,6 @@ package meshd
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -10,9 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/compile"
@@ -23,7 +19,9 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/source/file"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/store"
 	"isthmus.dev/isthmus/internal/view"
+	"isthmus.dev/isthmus/internal/xds"
 )
 
 // Render says offline what the control plane would send a proxy: the same spine on a folder of configuration and the
@@ -82,12 +80,7 @@ func freshVIPs(ctx context.Context, mesh *model.Mesh, now time.Time) (map[string
 	for _, s := range mesh.Services {
 		hosts = append(hosts, s.Host)
 	}
-	return db.AllocateVIPs(ctx, netip.MustParsePrefix("240.240.0.0/16"), hosts, now)
-}
-
-// shortTypes name the resource types as people do.
-var shortTypes = map[string]string{
-	envoy.ClusterType: "CDS", envoy.EndpointType: "EDS", envoy.SecretType: "SDS", envoy.ListenerType: "LDS", envoy.RouteType: "RDS",
+	return db.AllocateVIPs(ctx, store.VIPRange, hosts, now)
 }
 
 // describe tells what a proxy is sent, endpoint sets included, in the order in which Envoy learns it.
@@ -101,7 +94,7 @@ func describe(res *envoy.Resources, endpoints map[model.EndpointSet][]model.Endp
 			}
 		}
 		for _, r := range rs {
-			d, err := describeOne(r)
+			d, err := shown(r)
 			if err != nil {
 				return nil, err
 			}
@@ -111,21 +104,15 @@ func describe(res *envoy.Resources, endpoints map[model.EndpointSet][]model.Endp
 	return out, nil
 }
 
-func describeOne(r *envoy.Resource) (adminapi.ProxyResource, error) {
-	d := adminapi.ProxyResource{Type: shortTypes[r.Type], Name: r.Name, Version: r.Version, Bytes: len(r.Body)}
+// shown is a resource for display.
+func shown(r *envoy.Resource) (adminapi.ProxyResource, error) {
+	config, err := r.Config()
+	if err != nil {
+		return adminapi.ProxyResource{}, err
+	}
+	out := adminapi.ProxyResource{Type: xds.ShortType(r.Type), Name: r.Name, Version: r.Version, Bytes: len(r.Body), Config: config, Objects: []string{}}
 	for _, ref := range r.Refs {
-		d.Objects = append(d.Objects, string(ref))
+		out.Objects = append(out.Objects, string(ref))
 	}
-	msg, err := (&anypb.Any{TypeUrl: r.Type, Value: r.Body}).UnmarshalNew()
-	if err != nil {
-		return d, fmt.Errorf("read %s %s: %w", d.Type, r.Name, err)
-	}
-	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(msg)
-	if err != nil {
-		return d, fmt.Errorf("write %s %s: %w", d.Type, r.Name, err)
-	}
-	if err := json.Unmarshal(text, &d.Config); err != nil {
-		return d, fmt.Errorf("write %s %s: %w", d.Type, r.Name, err)
-	}
-	return d, nil
+	return out, nil
 }

@@ -1,0 +1,211 @@
+package meshd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/version"
+	"isthmus.dev/isthmus/internal/xds"
+)
+
+// adminTTL is the life of an administrator's certificate.
+const adminTTL = 24 * time.Hour
+
+// admin serves the command line.
+type admin struct{ d *Daemon }
+
+// now is what is in force, or an error that says to wait.
+func (a *admin) now() (*published, error) {
+	p := a.d.loop.published.Load()
+	if p == nil {
+		return nil, status.Error(codes.Unavailable, "the control plane has no configuration in force yet: try again in a moment")
+	}
+	return p, nil
+}
+
+// CreateToken makes a join token.
+func (a *admin) CreateToken(ctx context.Context, r *adminapi.TokenRequest) (*adminapi.TokenResponse, error) {
+	t, err := a.d.authority.CreateToken(ctx, ca.TokenSpec{Node: r.Node, Role: r.Role, Identities: r.Identities, TTL: r.TTL, Addresses: a.d.agentAddresses()})
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return &adminapi.TokenResponse{Token: t.Token.Reveal(), Expires: t.Expires}, nil
+}
+
+// agentAddresses are what agents may dial: the names given, or the address that is listened on, or every address of this host.
+func (d *Daemon) agentAddresses() []string {
+	host, port, err := net.SplitHostPort(d.cfg.AgentAddress)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, n := range d.cfg.Names.DNS {
+		out = append(out, net.JoinHostPort(n, port))
+	}
+	for _, ip := range d.cfg.Names.IPs {
+		out = append(out, net.JoinHostPort(ip.String(), port))
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && !ip.IsUnspecified() {
+		out = append(out, d.cfg.AgentAddress)
+	}
+	if len(out) > 0 {
+		return out
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLinkLocalUnicast() {
+			out = append(out, net.JoinHostPort(n.IP.String(), port))
+		}
+	}
+	return out[:min(len(out), 8)]
+}
+
+// Status is the state of the mesh.
+func (a *admin) Status(context.Context, *adminapi.Empty) (*adminapi.StatusResponse, error) {
+	p, err := a.now()
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]bool{}
+	for _, o := range p.snapshot.Config.Origins {
+		files[o.File] = true
+	}
+	return &adminapi.StatusResponse{
+		Mesh: p.mesh.Name, TrustDomain: p.mesh.TrustDomain.Name(), Version: version.String(), Started: a.d.started,
+		ConfigFiles: len(files), Objects: len(p.snapshot.Config.Origins), Findings: p.findings, Proxies: a.proxies(p),
+		RootNotAfter: a.d.authority.RootNotAfter(), RootSHA256: a.d.authority.RootFingerprint(),
+	}, nil
+}
+
+func (a *admin) proxies(p *published) []adminapi.ProxyStatus {
+	reports := a.d.agents.reports()
+	xdsStatus := map[string]xds.ProxyStatus{}
+	for _, s := range a.d.xds.Status() {
+		xdsStatus[s.Name] = s
+	}
+	var out []adminapi.ProxyStatus
+	for _, n := range p.snapshot.Registry.Nodes {
+		s, r := xdsStatus[n.Name], reports[n.Name]
+		ps := adminapi.ProxyStatus{Name: n.Name, Role: n.Role, Connected: s.Connected, Since: s.Since, Envoy: r.Envoy, Certs: r.Certs, Workloads: []string{}}
+		if proxy := p.mesh.Proxies[n.Name]; proxy != nil {
+			for _, w := range proxy.Workloads {
+				ps.Workloads = append(ps.Workloads, w.ID.String())
+			}
+		}
+		for _, t := range s.Types {
+			ps.Types = append(ps.Types, adminapi.TypeStatus{
+				Type: t.Type, Resources: t.Resources, Sent: generation(t.Sent), Acked: generation(t.Acked), SentAt: t.SentAt, AckedAt: t.AckedAt, Nack: t.Nack,
+			})
+		}
+		out = append(out, ps)
+	}
+	return out
+}
+
+func generation(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+// ProxyConfig is what one proxy should have, each resource with the objects that it comes from.
+func (a *admin) ProxyConfig(_ context.Context, r *adminapi.ProxyConfigRequest) (*adminapi.ProxyConfigResponse, error) {
+	p, err := a.now()
+	if err != nil {
+		return nil, err
+	}
+	if p.mesh.Proxies[r.Name] == nil {
+		return nil, status.Errorf(codes.NotFound, "there is no proxy %q: isthmus status lists them", r.Name)
+	}
+	resp := &adminapi.ProxyConfigResponse{Resources: []adminapi.ProxyResource{}}
+	for _, res := range a.d.xds.Resources(r.Name) {
+		if r.Type != "" && !strings.EqualFold(r.Type, xds.ShortType(res.Type)) {
+			continue
+		}
+		pr, err := shown(res)
+		if err != nil {
+			return nil, status.Error(codes.Internal, err.Error())
+		}
+		resp.Resources = append(resp.Resources, pr)
+	}
+	return resp, nil
+}
+
+// CertList is the certificates in use at the agents that are connected.
+func (a *admin) CertList(context.Context, *adminapi.Empty) (*adminapi.CertListResponse, error) {
+	resp := &adminapi.CertListResponse{Certs: []adminapi.NodeCert{}}
+	for node, r := range a.d.agents.reports() {
+		for _, c := range r.Certs {
+			resp.Certs = append(resp.Certs, adminapi.NodeCert{Node: node, CertState: c})
+		}
+	}
+	slices.SortFunc(resp.Certs, func(x, y adminapi.NodeCert) int {
+		return cmp.Or(cmp.Compare(x.Node, y.Node), cmp.Compare(x.SPIFFEID, y.SPIFFEID))
+	})
+	return resp, nil
+}
+
+// Access says who may call whom, as the callers' proxies are told.
+func (a *admin) Access(context.Context, *adminapi.Empty) (*adminapi.AccessResponse, error) {
+	p, err := a.now()
+	if err != nil {
+		return nil, err
+	}
+	resp := &adminapi.AccessResponse{Edges: []adminapi.AccessEdge{}}
+	for _, w := range p.mesh.Workloads {
+		for _, o := range w.Outbound {
+			e := adminapi.AccessEdge{From: w.ID.String(), To: fmt.Sprintf("%s:%d", o.Service.Host, o.Port.Number), By: []string{}}
+			for _, ref := range o.By {
+				e.By = append(e.By, string(ref))
+			}
+			resp.Edges = append(resp.Edges, e)
+		}
+	}
+	slices.SortFunc(resp.Edges, func(x, y adminapi.AccessEdge) int {
+		return cmp.Or(cmp.Compare(x.From, y.From), cmp.Compare(x.To, y.To))
+	})
+	return resp, nil
+}
+
+// AdminCert issues an administrator's certificate; only over the local socket, so that none can make another.
+func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*agentapi.SignResponse, error) {
+	if _, err := callerID(ctx); err == nil {
+		return nil, status.Error(codes.PermissionDenied, "an administrator's certificate is made on the control plane's own host, over its socket")
+	}
+	id, err := spiffe.Admin(a.d.authority.TrustDomain(), r.Name)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	chain, err := a.d.authority.Sign(ctx, r.CSR, id, adminTTL, "")
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return &agentapi.SignResponse{Chain: chain, Roots: a.d.authority.Roots()}, nil
+}
+
+// invalid is a refusal of what an administrator asked for.
+func invalid(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return status.Error(codes.FailedPrecondition, err.Error())
+}

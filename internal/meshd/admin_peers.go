@@ -1,0 +1,247 @@
+package meshd
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// PeerInvite opens an invitation: this side's consent.
+func (a *admin) PeerInvite(ctx context.Context, r *adminapi.PeerInviteRequest) (*adminapi.PeerInviteResponse, error) {
+	inv, err := a.d.federation.Invite(ctx, r.Peer, r.TTL)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	resp := &adminapi.PeerInviteResponse{Token: inv.Token.Encode(), Expires: inv.Expires, TrustDomain: a.d.authority.TrustDomain().Name(), Fingerprint: inv.Fingerprint}
+	for _, addr := range inv.Token.Addresses {
+		resp.Addresses = append(resp.Addresses, addr.String())
+	}
+	return resp, nil
+}
+
+// PeerAccept accepts a peer's invitation: the other side's consent.
+func (a *admin) PeerAccept(ctx context.Context, r *adminapi.PeerAcceptRequest) (*adminapi.PeerAcceptResponse, error) {
+	p, err := a.d.federation.Accept(ctx, r.Token, r.Name)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	return &adminapi.PeerAcceptResponse{
+		Peer: p.Peer, TrustDomain: p.TrustDomain, KnownAs: p.KnownAs, OwnFingerprint: p.OwnFingerprint, PeersFingerprint: p.PeersFingerprint,
+	}, nil
+}
+
+// PeerSuspend refuses everything with a peer until PeerResume.
+func (a *admin) PeerSuspend(ctx context.Context, r *adminapi.PeerRequest) (*adminapi.Empty, error) {
+	return &adminapi.Empty{}, invalid(a.d.federation.Suspend(ctx, r.Peer))
+}
+
+// PeerResume ends a suspension.
+func (a *admin) PeerResume(ctx context.Context, r *adminapi.PeerRequest) (*adminapi.Empty, error) {
+	return &adminapi.Empty{}, invalid(a.d.federation.Resume(ctx, r.Peer))
+}
+
+// PeerRevoke ends a peering.
+func (a *admin) PeerRevoke(ctx context.Context, r *adminapi.PeerRequest) (*adminapi.Empty, error) {
+	return &adminapi.Empty{}, invalid(a.d.federation.Revoke(ctx, r.Peer))
+}
+
+// PeerManifest is the MeshPeer file that describes this mesh.
+func (a *admin) PeerManifest(ctx context.Context, r *adminapi.PeerManifestRequest) (*adminapi.PeerManifestResponse, error) {
+	text, fingerprint, err := a.d.federation.Manifest(ctx, r.As, r.KnownAs)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	return &adminapi.PeerManifestResponse{YAML: text, Fingerprint: fingerprint}, nil
+}
+
+// PeerList is everything known about one peer, or about all.
+func (a *admin) PeerList(_ context.Context, r *adminapi.PeerRequest) (*adminapi.PeerListResponse, error) {
+	p, err := a.now()
+	if err != nil {
+		return nil, err
+	}
+	counts := peerCounts(a.d.agents.reports())
+	resp := &adminapi.PeerListResponse{Peers: []adminapi.PeerStatus{}}
+	for _, mp := range p.snapshot.Config.MeshPeers {
+		if r.Peer == "" || r.Peer == mp.Name {
+			resp.Peers = append(resp.Peers, a.peerStatus(p, mp, counts[mp.Name]))
+		}
+	}
+	if r.Peer != "" && len(resp.Peers) == 0 {
+		return nil, status.Errorf(codes.NotFound, "there is no peer %q: isthmus peer list shows them", r.Peer)
+	}
+	return resp, nil
+}
+
+func (a *admin) peerStatus(p *published, mp *v1alpha1.MeshPeer, counts agentapi.PeerCounts) adminapi.PeerStatus {
+	st := p.snapshot.Peers[mp.Name]
+	out := adminapi.PeerStatus{
+		Name: mp.Name, TrustDomain: mp.Spec.TrustDomain, KnownAs: mp.Spec.KnownAs, Source: "peering", Addresses: mp.Spec.GatewayAddresses,
+		Fingerprints: fingerprints(peerrules.Roots(mp, st)), OwnFingerprints: fingerprints(p.snapshot.Roots),
+		BundleSequence: st.BundleSequence, BundleTime: st.BundleTime, Counts: counts, Conditions: a.d.federation.ConditionsOf(mp),
+	}
+	out.MaxBundleAge, _ = peerrules.MaxBundleAge(mp)
+	if o := p.snapshot.Config.Origins.Lookup(snapshot.Key{Kind: "MeshPeer", Name: mp.Name}); o.File != "" {
+		out.Source = fmt.Sprintf("%s:%d", o.File, o.Line)
+	}
+	if roots, err := peerrules.ParseRoots(peerrules.Roots(mp, st)); err == nil && len(roots) > 0 {
+		out.RootNotAfter = roots[0].NotAfter
+	}
+	if c := st.Catalogue; c != nil {
+		out.CatalogueSequence, out.CatalogueTime, out.Offered = c.Sequence, c.Time, len(c.Services)
+	}
+	for _, e := range p.mesh.Exports {
+		if e.Peer.Name == mp.Name {
+			out.Exports++
+		}
+	}
+	for _, i := range p.mesh.Imports {
+		if slices.ContainsFunc(i.Remotes, func(r model.Remote) bool { return r.Peer.Name == mp.Name }) {
+			out.Imports++
+		}
+	}
+	return out
+}
+
+func fingerprints(pem []byte) []string {
+	roots, err := peerrules.ParseRoots(pem)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, r := range roots {
+		out = append(out, peerrules.Fingerprint(r))
+	}
+	return out
+}
+
+// peerCounts adds up what the gateways counted.
+func peerCounts(reports map[string]agentapi.Report) map[string]agentapi.PeerCounts {
+	out := map[string]agentapi.PeerCounts{}
+	for _, r := range reports {
+		for peer, n := range r.Peers {
+			t := out[peer]
+			t.HandshakesOK += n.HandshakesOK
+			t.HandshakesFailed += n.HandshakesFailed
+			t.Requests += n.Requests
+			t.Denials += n.Denials
+			t.BytesIn += n.BytesIn
+			t.BytesOut += n.BytesOut
+			out[peer] = t
+		}
+	}
+	return out
+}
+
+// Catalog is what peers offer, and what of it is imported.
+func (a *admin) Catalog(_ context.Context, r *adminapi.PeerRequest) (*adminapi.CatalogResponse, error) {
+	p, err := a.now()
+	if err != nil {
+		return nil, err
+	}
+	resp := &adminapi.CatalogResponse{Entries: []adminapi.CatalogEntry{}}
+	for _, name := range slices.Sorted(maps.Keys(p.snapshot.Peers)) {
+		c := p.snapshot.Peers[name].Catalogue
+		if c == nil || (r.Peer != "" && r.Peer != name) {
+			continue
+		}
+		for _, s := range c.Services {
+			resp.Entries = append(resp.Entries, adminapi.CatalogEntry{Peer: name, OfferedService: s, ImportedAs: importedAs(p, name, s)})
+		}
+	}
+	return resp, nil
+}
+
+func importedAs(p *published, peer string, s snapshot.OfferedService) []string {
+	out := []string{}
+	for _, i := range p.snapshot.Config.FederatedImports {
+		for _, f := range i.Spec.From {
+			if f.Peer == peer && cmp.Or(f.Name, i.Name) == s.Name && cmp.Or(f.Namespace, i.Namespace) == s.Namespace {
+				out = append(out, fmt.Sprintf("%s.%s.svc.%s:%d", i.Name, i.Namespace, p.mesh.Domain, i.Spec.Port))
+			}
+		}
+	}
+	return out
+}
+
+// Exports is what this mesh offers, to whom, and whether it is ready.
+func (a *admin) Exports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.ExportsResponse, error) {
+	p, err := a.now()
+	if err != nil {
+		return nil, err
+	}
+	resp := &adminapi.ExportsResponse{Exports: []adminapi.ExportStatus{}}
+	for _, fe := range p.snapshot.Config.FederatedExports {
+		for _, to := range fe.Spec.To {
+			if r.Peer == "" || r.Peer == to.Peer {
+				resp.Exports = append(resp.Exports, exportStatus(p, fe, to))
+			}
+		}
+	}
+	return resp, nil
+}
+
+func exportStatus(p *published, fe *v1alpha1.FederatedExport, to v1alpha1.ExportTo) adminapi.ExportStatus {
+	name := fe.Namespace + "/" + fe.Name
+	out := adminapi.ExportStatus{
+		Name: name, Service: fe.Spec.Service, Port: uint16(fe.Spec.Port), Alias: cmp.Or(fe.Spec.Alias, fe.Spec.Service), Peer: to.Peer, Rules: len(to.Rules),
+		State: "not exported: see isthmus status and isthmus peer status " + to.Peer,
+	}
+	for _, e := range p.mesh.Exports {
+		if e.Name != name || e.Peer.Name != to.Peer {
+			continue
+		}
+		out.Protocol, out.SNI, out.State = e.Port.Protocol.String(), e.SNI, "Ready"
+		for _, ep := range p.mesh.Endpoints[model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number}] {
+			if ep.Healthy {
+				out.Endpoints++
+			}
+		}
+		if out.Endpoints == 0 {
+			out.State = "no healthy endpoint"
+		}
+	}
+	return out
+}
+
+// Imports is what this mesh uses of its peers.
+func (a *admin) Imports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.ImportsResponse, error) {
+	p, err := a.now()
+	if err != nil {
+		return nil, err
+	}
+	resp := &adminapi.ImportsResponse{Imports: []adminapi.ImportStatus{}}
+	for _, i := range p.mesh.Imports {
+		out := adminapi.ImportStatus{Name: i.Name, Host: i.Host, Port: i.Port, Protocol: i.Protocol.String(), Callers: i.Callers, From: []string{}, State: "Ready"}
+		if svc := p.mesh.Services[i.ID]; svc != nil && svc.VIP.IsValid() {
+			out.VIP = svc.VIP.String()
+		}
+		mine := r.Peer == ""
+		for _, rem := range i.Remotes {
+			mine = mine || rem.Peer.Name == r.Peer
+			out.From = append(out.From, fmt.Sprintf("%s weight %d priority %d", rem.SNI, rem.Weight, rem.Priority))
+		}
+		if i.Local != nil {
+			out.From = append(out.From, fmt.Sprintf("local endpoints weight %d priority %d", i.Local.Weight, i.Local.Priority))
+		}
+		if len(out.From) == 0 {
+			out.State = "no live peer serves it"
+		}
+		if mine {
+			resp.Imports = append(resp.Imports, out)
+		}
+	}
+	return resp, nil
+}

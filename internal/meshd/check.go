@@ -1,0 +1,107 @@
+package meshd
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/finding"
+)
+
+// rootWarning is how long before its end the root is worth a word.
+const rootWarning = 60 * 24 * time.Hour
+
+// Check looks at everything that can be wrong and says how to mend it.
+func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckResponse, error) {
+	p, err := a.now()
+	if err != nil {
+		return nil, err
+	}
+	now := a.d.now()
+	checks := []adminapi.Check{checkConfig(p.findings), a.checkState(ctx), a.checkRoot(now)}
+	checks = append(checks, checkProxies(a.proxies(p), now)...)
+	for _, mp := range p.snapshot.Config.MeshPeers {
+		checks = append(checks, checkPeer(mp.Name, a.d.federation.ConditionsOf(mp)))
+	}
+	return &adminapi.CheckResponse{Checks: checks}, nil
+}
+
+func checkConfig(fs []finding.Finding) adminapi.Check {
+	c := adminapi.Check{Name: "configuration", State: "ok", Detail: "no findings"}
+	for _, f := range fs {
+		if f.Severity == finding.Info {
+			continue
+		}
+		if c.State == "ok" {
+			c.Detail, c.Remedy = f.String(), "isthmus status lists every finding"
+		}
+		if f.Severity == finding.Error {
+			c.State = "failed"
+		} else if c.State == "ok" {
+			c.State = "warning"
+		}
+	}
+	return c
+}
+
+func (a *admin) checkState(ctx context.Context) adminapi.Check {
+	if err := a.d.db.Check(ctx); err != nil {
+		return adminapi.Check{Name: "state file", State: "failed", Detail: err.Error(), Remedy: "restore " + a.d.db.Path() + " from a backup"}
+	}
+	return adminapi.Check{Name: "state file", State: "ok", Detail: a.d.db.Path() + " is sound"}
+}
+
+func (a *admin) checkRoot(now time.Time) adminapi.Check {
+	end := a.d.authority.RootNotAfter()
+	c := adminapi.Check{Name: "root certificate", State: "ok", Detail: "valid until " + end.UTC().Format(time.RFC3339)}
+	if end.Sub(now) < rootWarning {
+		c.State, c.Remedy = "warning", "make a new root before then"
+	}
+	return c
+}
+
+func checkProxies(ps []adminapi.ProxyStatus, now time.Time) []adminapi.Check {
+	if len(ps) == 0 {
+		return []adminapi.Check{{Name: "proxies", State: "warning", Detail: "no node has joined", Remedy: "isthmus token create, then isthmus node on each host"}}
+	}
+	var out []adminapi.Check
+	for _, p := range ps {
+		out = append(out, checkProxy(p, now))
+	}
+	return out
+}
+
+func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
+	c := adminapi.Check{Name: "proxy " + p.Name, State: "ok", Detail: "connected, all configuration acknowledged"}
+	if !p.Connected {
+		c.State, c.Detail, c.Remedy = "failed", "its Envoy is not connected; it goes on with what it has", "look at the agent's log on that host"
+		return c
+	}
+	for _, t := range p.Types {
+		switch {
+		case t.Nack != "":
+			c.State, c.Detail, c.Remedy = "failed", fmt.Sprintf("refuses its %s: %s", t.Type, t.Nack), "isthmus proxy config "+p.Name+" --type "+t.Type+" names the object each resource comes from"
+			return c
+		case t.Sent != t.Acked && now.Sub(t.SentAt) > 10*time.Second:
+			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf("has not answered its %s for %s", t.Type, now.Sub(t.SentAt).Round(time.Second)), "look at Envoy's log on that host"
+		}
+	}
+	for _, cert := range p.Certs {
+		if life := cert.NotAfter.Sub(cert.NotBefore); cert.NotAfter.Sub(now) < life/4 {
+			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf("the certificate of %s ends at %s and is not renewed", cert.SPIFFEID, cert.NotAfter.UTC().Format(time.RFC3339)), "look at the agent's log on that host"
+		}
+	}
+	return c
+}
+
+func checkPeer(name string, conditions []adminapi.Condition) adminapi.Check {
+	c := adminapi.Check{Name: "peer " + name, State: "ok", Detail: "trusted, fresh, in step"}
+	good := map[string]string{"TrustEstablished": "True", "BundleFresh": "True", "CatalogSynced": "True", "DataPathReady": "True", "Expiring": "False", "Suspended": "False", "Revoked": "False"}
+	for _, cond := range conditions {
+		if want, known := good[cond.Type]; known && cond.Status != want {
+			return adminapi.Check{Name: c.Name, State: "warning", Detail: cond.Type + " is " + cond.Status + ": " + cond.Message, Remedy: "isthmus peer status " + name}
+		}
+	}
+	return c
+}

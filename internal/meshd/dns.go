@@ -1,0 +1,42 @@
+package meshd
+
+import (
+	"net/netip"
+	"strings"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/store"
+)
+
+// instructions are what an agent needs beside Envoy's configuration: above all, which names its workloads may resolve.
+func instructions(mesh *model.Mesh, node string) *agentapi.Instructions {
+	in := &agentapi.Instructions{TrustDomain: mesh.TrustDomain.Name(), CertificateTTL: mesh.CertificateTTL, DNS: map[string]agentapi.DNSTable{}}
+	p := mesh.Proxies[node]
+	if p == nil {
+		return in
+	}
+	suffix := "svc." + mesh.Domain
+	var refused []string
+	for _, ns := range mesh.Namespaces {
+		refused = append(refused, ns+"."+suffix)
+	}
+	for _, w := range p.Workloads {
+		t := agentapi.DNSTable{Hosts: map[string][]netip.Addr{}, Refusal: store.RefusalVIP, RefusalSuffixes: refused, MeshSuffix: suffix}
+		for _, o := range w.Outbound {
+			addHost(t.Hosts, o.Service)
+		}
+		in.DNS[w.ID.String()] = t
+	}
+	return in
+}
+
+func addHost(hosts map[string][]netip.Addr, svc *model.Service) {
+	name := strings.ToLower(svc.Host)
+	if hosts[name] != nil {
+		return
+	}
+	if svc.VIP.IsValid() {
+		hosts[name] = append(hosts[name], svc.VIP)
+	}
+}

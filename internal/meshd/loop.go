@@ -1,0 +1,175 @@
+package meshd
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"isthmus.dev/isthmus/internal/compile"
+	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/store"
+	"isthmus.dev/isthmus/internal/view"
+	"isthmus.dev/isthmus/internal/xds"
+)
+
+// What a command or a registry change may be coalesced into: the first of a burst is served at once, the rest together.
+const (
+	minPause = 5 * time.Millisecond
+	maxPause = 100 * time.Millisecond
+)
+
+var (
+	meshGone = finding.Finding{
+		Code: "ISM0004", Severity: finding.Error, Object: "Mesh", Message: "the Mesh object is gone; the last one stays in effect",
+		Remedy: "write it again (docs/kinds/mesh.md)",
+	}
+	meshRenamed = finding.Finding{
+		Code: "ISM0005", Severity: finding.Error, Object: "Mesh", Field: "spec.trustDomain",
+		Message: "the trust domain of a running mesh cannot change: every identity hangs from it; the last Mesh stays in effect",
+		Remedy:  "write the former trust domain, or begin a new mesh with its own state file",
+	}
+)
+
+// loop turns each new snapshot into what every proxy should have.
+type loop struct {
+	d         *Daemon
+	store     *store.Store
+	xds       *xds.Server
+	log       *slog.Logger
+	reloads   chan struct{}
+	published atomic.Pointer[published]
+
+	// of the goroutine in run:
+	generation uint64
+	views      map[string]*view.View
+}
+
+// published is what is in force.
+type published struct {
+	snapshot   *snapshot.Snapshot
+	mesh       *model.Mesh
+	findings   []finding.Finding
+	generation uint64
+}
+
+func newLoop(d *Daemon) *loop {
+	return &loop{d: d, store: d.store, xds: d.xds, log: d.log, reloads: make(chan struct{}, 1), views: map[string]*view.View{}}
+}
+
+// reload asks for peers and invitations to be read again. It never blocks.
+func (l *loop) reload() {
+	select {
+	case l.reloads <- struct{}{}:
+	default:
+	}
+}
+
+func (l *loop) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.reloads:
+			if err := l.store.Reload(ctx); err != nil {
+				l.log.Error("state not read", "error", err)
+			}
+			continue
+		case <-l.store.Changed():
+		}
+		begun := time.Now()
+		l.apply(l.store.Snapshot())
+		took := time.Since(begun)
+		l.d.metrics.applied(took)
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(max(took, minPause), maxPause)):
+		}
+	}
+}
+
+// apply is the spine: snapshot → mesh → views → resources → the difference.
+func (l *loop) apply(snap *snapshot.Snapshot) {
+	mesh, findings := compile.Mesh(snap)
+	findings = append(slices.Clone(snap.Config.Findings), findings...)
+	findings = append(findings, l.d.agents.findings()...)
+	finding.Sort(findings)
+	before := l.published.Load()
+	if mesh == nil {
+		l.log.Error("configuration means no mesh, the last one stays in force", "findings", len(findings))
+		if before != nil {
+			l.published.Store(&published{before.snapshot, before.mesh, findings, before.generation})
+		}
+		return
+	}
+	l.generation++
+	l.published.Store(&published{snap, mesh, findings, l.generation})
+	l.report(before, findings)
+	l.publishEndpoints(before, mesh)
+	l.publishProxies(mesh)
+	l.d.agents.instruct(mesh)
+	l.d.federation.Wake()
+}
+
+// report logs findings that were not there before.
+func (l *loop) report(before *published, findings []finding.Finding) {
+	known := map[string]bool{}
+	if before != nil {
+		for _, f := range before.findings {
+			known[f.String()] = true
+		}
+	}
+	for _, f := range findings {
+		if !known[f.String()] && f.Severity != finding.Info {
+			l.log.Warn("finding", "code", f.Code, "finding", f.String())
+		}
+	}
+}
+
+// publishEndpoints sends the endpoint sets that changed, to those who subscribe to them and nobody else.
+func (l *loop) publishEndpoints(before *published, mesh *model.Mesh) {
+	changed := map[string]*envoy.Resource{}
+	for set, eps := range mesh.Endpoints {
+		if before != nil {
+			if old, ok := before.mesh.Endpoints[set]; ok && slices.Equal(old, eps) {
+				continue
+			}
+		}
+		changed[envoy.SetName(set)] = envoy.Endpoints(set, eps)
+	}
+	if before != nil {
+		for set := range before.mesh.Endpoints {
+			if _, ok := mesh.Endpoints[set]; !ok {
+				changed[envoy.SetName(set)] = nil
+			}
+		}
+	}
+	if len(changed) > 0 {
+		l.xds.PublishEndpoints(changed)
+	}
+}
+
+// publishProxies rebuilds what those proxies are told whose view changed.
+func (l *loop) publishProxies(mesh *model.Mesh) {
+	for _, name := range l.xds.Known() {
+		if mesh.Proxies[name] == nil {
+			l.xds.Forget(name)
+			delete(l.views, name)
+		}
+	}
+	built := 0
+	for name := range mesh.Proxies {
+		v := view.For(mesh, name)
+		if view.Equal(l.views[name], v) {
+			continue
+		}
+		l.views[name] = v
+		l.xds.Publish(name, l.generation, envoy.Build(v))
+		built++
+	}
+	l.d.metrics.built(built)
+}

@@ -1,0 +1,207 @@
+// Package meshd is the control plane of one mesh: it puts the parts together and runs the one loop that everything hangs
+// from — snapshot, compile, view, build, publish.
+package meshd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/config"
+	"isthmus.dev/isthmus/internal/federation"
+	"isthmus.dev/isthmus/internal/schema"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/source/file"
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/store"
+	"isthmus.dev/isthmus/internal/xds"
+)
+
+// nodeTTL is the life of a node's own certificate and of the control plane's: longer than a workload's, so that an agent
+// that was cut off for a while can still come back by itself.
+const nodeTTL = 24 * time.Hour
+
+// Daemon is one running control plane.
+type Daemon struct {
+	cfg     config.Control
+	log     *slog.Logger
+	now     func() time.Time
+	started time.Time
+
+	db         *state.DB
+	authority  *ca.Authority
+	identity   *ca.Source
+	source     *file.Source
+	store      *store.Store
+	xds        *xds.Server
+	federation *federation.Service
+	metrics    *metrics
+	agents     *agents
+	loop       *loop
+}
+
+// Run serves until ctx ends.
+func Run(ctx context.Context, cfg config.Control, log *slog.Logger) error {
+	d := &Daemon{cfg: cfg, log: log, now: time.Now, started: time.Now()}
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	defer d.db.Close()
+	ls, err := d.listen()
+	if err != nil {
+		return err
+	}
+	defer ls.close()
+	log.Info("control plane is up", "mesh", d.store.Snapshot().Config.Mesh.Name, "trustDomain", d.authority.TrustDomain().Name(), "agents", cfg.AgentAddress, "socket", cfg.Socket)
+
+	g, ctx := errgroup.WithContext(ctx)
+	for _, run := range []func(context.Context) error{
+		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls), d.serveMetrics(ls),
+	} {
+		g.Go(func() error { return run(ctx) })
+	}
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// open reads the state and the configuration, and makes every part.
+func (d *Daemon) open(ctx context.Context) error {
+	d.source = file.New(file.Config{Dir: d.cfg.ConfigDir, Validate: schema.New().Validate, Log: d.log})
+	first := d.source.Load()
+	td, err := trustDomain(first, d.cfg.ConfigDir)
+	if err != nil {
+		return err
+	}
+	if d.db, err = state.Open(ctx, d.cfg.StateFile); err != nil {
+		return err
+	}
+	if err := d.openParts(ctx, td, first); err != nil {
+		return errors.Join(err, d.db.Close())
+	}
+	return nil
+}
+
+func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *snapshot.Config) error {
+	var err error
+	d.authority, err = ca.New(ctx, ca.Config{
+		TrustDomain: td, Store: d.db, KeyFile: d.cfg.KeyFile, LeafTTL: nodeTTL, Now: d.now, Log: d.log,
+		Operator: ca.OperatorFiles{
+			RootCert: d.cfg.CA.RootCert, RootKey: d.cfg.CA.RootKey,
+			IntermediateCert: d.cfg.CA.IntermediateCert, IntermediateKey: d.cfg.CA.IntermediateKey,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if d.identity, err = d.authority.Identity(ctx, spiffe.Control(td), d.cfg.Names.DNS...); err != nil {
+		return err
+	}
+	peering, err := peeringAddresses(d.cfg)
+	if err != nil {
+		return err
+	}
+	d.store, err = store.Open(ctx, store.Config{Kept: d.db, Roots: d.authority.Roots, PeeringAddresses: peering, Now: d.now})
+	if err != nil {
+		return err
+	}
+	if err := d.store.SetConfig(ctx, first); err != nil {
+		return err
+	}
+	d.metrics = newMetrics()
+	d.xds = xds.New(xds.Config{Identify: identifyNode(td), Log: d.log, Now: d.now})
+	d.agents = newAgents(d)
+	d.loop = newLoop(d)
+	d.federation, err = federation.New(federation.Config{
+		TrustDomain: td, Name: federationName(first), Snapshot: d.store.Snapshot, Store: d.db, DialGateway: d.dialGateway,
+		Changed: func() { d.loop.reload() }, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
+	})
+	if err != nil {
+		return err
+	}
+	d.metrics.registry.MustRegister(d.federation)
+	return nil
+}
+
+func trustDomain(cfg *snapshot.Config, dir string) (spiffe.TrustDomain, error) {
+	if cfg.Mesh == nil {
+		if len(cfg.Findings) > 0 {
+			return spiffe.TrustDomain{}, fmt.Errorf("no Mesh object could be read from %s: %s", dir, cfg.Findings[0])
+		}
+		return spiffe.TrustDomain{}, fmt.Errorf("there is no Mesh object in %s: write one (docs/kinds/mesh.md) and start again", dir)
+	}
+	return spiffe.ParseTrustDomain(cfg.Mesh.Spec.TrustDomain)
+}
+
+func federationName(cfg *snapshot.Config) string {
+	if f := cfg.Mesh.Spec.Federation; f != nil && f.Name != "" {
+		return f.Name
+	}
+	return cfg.Mesh.Name
+}
+
+// peeringAddresses are where gateways reach this control plane; a wildcard address stands for the agents' address.
+func peeringAddresses(cfg config.Control) ([]netip.AddrPort, error) {
+	ap, err := addrPort(cfg.PeeringAddress)
+	if err != nil {
+		return nil, fmt.Errorf("peeringAddress: %w", err)
+	}
+	if !ap.Addr().IsUnspecified() {
+		return []netip.AddrPort{ap}, nil
+	}
+	if len(cfg.Names.IPs) > 0 {
+		return []netip.AddrPort{netip.AddrPortFrom(cfg.Names.IPs[0], ap.Port())}, nil
+	}
+	agents, err := addrPort(cfg.AgentAddress)
+	if err == nil && !agents.Addr().IsUnspecified() {
+		return []netip.AddrPort{netip.AddrPortFrom(agents.Addr(), ap.Port())}, nil
+	}
+	return nil, nil // no gateway can be told where to send what peers say; status says so
+}
+
+func addrPort(s string) (netip.AddrPort, error) {
+	if len(s) > 0 && s[0] == ':' {
+		s = "0.0.0.0" + s
+	}
+	return netip.ParseAddrPort(s)
+}
+
+// followConfig hands what the folder says to the store.
+func (d *Daemon) followConfig(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case cfg := <-d.source.Updates():
+			if err := d.store.SetConfig(ctx, d.steadfast(cfg)); err != nil {
+				d.log.Error("configuration not taken in", "error", err)
+			}
+		}
+	}
+}
+
+// steadfast keeps the Mesh that the control plane began with when the new one is missing or names another trust domain.
+func (d *Daemon) steadfast(cfg *snapshot.Config) *snapshot.Config {
+	old := d.store.Snapshot().Config.Mesh
+	if cfg.Mesh != nil && cfg.Mesh.Spec.TrustDomain == old.Spec.TrustDomain {
+		return cfg
+	}
+	out := *cfg
+	out.Mesh = old
+	f := meshGone
+	if cfg.Mesh != nil {
+		o := cfg.Origins.Lookup(snapshot.Key{Kind: "Mesh", Name: cfg.Mesh.Name})
+		f = meshRenamed
+		f.File, f.Line = o.File, o.LineOf(f.Field)
+	}
+	out.Findings = append(out.Findings[:len(out.Findings):len(out.Findings)], f)
+	return &out
+}

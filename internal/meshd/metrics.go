@@ -1,0 +1,129 @@
+package meshd
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// metrics of the control plane.
+type metrics struct {
+	registry *prometheus.Registry
+	apply    prometheus.Histogram
+	builds   prometheus.Counter
+	signed   prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		apply: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "isthmus_apply_seconds", Help: "From a new snapshot to everything published.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+		builds: prometheus.NewCounter(prometheus.CounterOpts{Name: "isthmus_proxy_builds_total", Help: "Proxies whose configuration was made anew."}),
+		signed: prometheus.NewCounter(prometheus.CounterOpts{Name: "isthmus_certificates_signed_total", Help: "Certificates issued to nodes and workloads."}),
+	}
+	m.registry.MustRegister(m.apply, m.builds, m.signed, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) applied(took time.Duration) { m.apply.Observe(took.Seconds()) }
+
+func (m *metrics) built(n int) { m.builds.Add(float64(n)) }
+
+// stateCollector turns what is known at the moment of asking into metrics.
+type stateCollector struct{ d *Daemon }
+
+var (
+	descConnected = prometheus.NewDesc("isthmus_proxy_connected", "1 while the proxy is connected.", []string{"proxy"}, nil)
+	descNack      = prometheus.NewDesc("isthmus_proxy_refused", "1 while the proxy refuses its last configuration of a type.", []string{"proxy", "type"}, nil)
+	descFindings  = prometheus.NewDesc("isthmus_findings", "Findings about the configuration.", []string{"severity"}, nil)
+	descRootEnd   = prometheus.NewDesc("isthmus_root_expiry_timestamp_seconds", "When the mesh's own root ends.", nil, nil)
+	descHandshake = prometheus.NewDesc("isthmus_peer_handshakes_total", "TLS handshakes with a peer at this mesh's gateways.", []string{"peer", "result"}, nil)
+	descDenials   = prometheus.NewDesc("isthmus_peer_denials_total", "Requests of or to a peer that a gateway refused.", []string{"peer"}, nil)
+	descRequests  = prometheus.NewDesc("isthmus_peer_requests_total", "Requests and connections that crossed.", []string{"peer"}, nil)
+)
+
+// Describe announces the metrics.
+func (stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descConnected, descNack, descFindings, descRootEnd, descHandshake, descDenials, descRequests} {
+		ch <- d
+	}
+}
+
+// Collect reads them.
+func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, p := range c.d.xds.Status() {
+		gauge(descConnected, number(p.Connected), p.Name)
+		for _, t := range p.Types {
+			gauge(descNack, number(t.Nack != ""), p.Name, t.Type)
+		}
+	}
+	if p := c.d.loop.published.Load(); p != nil {
+		count := map[string]float64{"error": 0, "warning": 0, "info": 0}
+		for _, f := range p.findings {
+			count[f.Severity.String()]++
+		}
+		for s, n := range count {
+			gauge(descFindings, n, s)
+		}
+	}
+	gauge(descRootEnd, float64(c.d.authority.RootNotAfter().Unix()))
+	for peer, n := range peerCounts(c.d.agents.reports()) {
+		counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+		}
+		counter(descHandshake, n.HandshakesOK, peer, "ok")
+		counter(descHandshake, n.HandshakesFailed, peer, "failed")
+		counter(descDenials, n.Denials, peer)
+		counter(descRequests, n.Requests, peer)
+	}
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// serveMetrics answers administrators and whoever scrapes with a certificate of this mesh's monitoring identity
+// (namespace isthmus-system, service account "metrics").
+func (d *Daemon) serveMetrics(ls *listeners) func(context.Context) error {
+	d.metrics.registry.MustRegister(stateCollector{d})
+	h := promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{})
+	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || !mayRead(*r.TLS) {
+			http.Error(w, "metrics need the certificate of an administrator, or of service account metrics in namespace "+spiffe.SystemNamespace, http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+	return func(ctx context.Context) error {
+		cfg := d.authority.ServerTLS(d.identity, "http/1.1")
+		return serveHTTP(ctx, plainServer(guarded, d.log), tls.NewListener(ls.metrics, cfg))
+	}
+}
+
+func mayRead(c tls.ConnectionState) bool {
+	id, err := ca.PeerID(c)
+	if err != nil {
+		return false
+	}
+	if _, admin := spiffe.AdminName(id); admin {
+		return true
+	}
+	ns, sa, ok := spiffe.WorkloadParts(id)
+	return ok && ns == spiffe.SystemNamespace && sa == "metrics"
+}
