@@ -18,6 +18,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/sni"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -160,7 +161,7 @@ func (s *Service) askOnce(ctx context.Context, t Token, id string, body []byte) 
 	}
 	var gateway spiffe.ID
 	conn := tls.Client(raw, &tls.Config{
-		MinVersion: tls.VersionTLS13, ServerName: InviteHost(t.InviteID, t.TrustDomain),
+		MinVersion: tls.VersionTLS13, ServerName: sni.Invite(t.InviteID, t.TrustDomain.Name()),
 		InsecureSkipVerify: true, // the names are SPIFFE IDs, the root is known by fingerprint: VerifyConnection checks both
 		VerifyConnection: func(cs tls.ConnectionState) (err error) {
 			gateway, err = verifyPinned(cs.PeerCertificates, t.Fingerprint, t.TrustDomain, s.Now())
@@ -171,7 +172,7 @@ func (s *Service) askOnce(ctx context.Context, t Token, id string, body []byte) 
 		return introduction{}, fmt.Errorf("greet the inviting mesh's gateway: %w", err)
 	}
 	got, err := ask(ctx, conn, exchange{
-		method: http.MethodPost, host: InviteHost(t.InviteID, t.TrustDomain), path: PathPeering, body: body, limit: MaxPeeringBytes,
+		method: http.MethodPost, host: sni.Invite(t.InviteID, t.TrustDomain.Name()), path: PathPeering, body: body, limit: MaxPeeringBytes,
 	})
 	if err != nil {
 		return introduction{}, err

@@ -2,6 +2,7 @@ package federation
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,8 +72,8 @@ type refused struct {
 }
 
 func (r refused) Error() string {
-	if r.Message == "" {
-		return fmt.Sprintf("the other mesh answered with HTTP status %d", r.status)
+	if r.Code == "" {
+		return fmt.Sprintf("a gateway on the way answered with HTTP status %d: %s", r.status, cmp.Or(r.Message, "nothing more"))
 	}
 	return fmt.Sprintf("the other mesh answered: %s (HTTP status %d)", r.Message, r.status)
 }
@@ -86,7 +87,7 @@ func (r refused) final() bool {
 func readRefusal(body []byte) refusal {
 	var r refusal
 	if json.Unmarshal(body, &r) != nil {
-		return refusal{}
+		return refusal{Message: printable(string(body), 200)} // a gateway's own words
 	}
 	return refusal{Code: printable(r.Code, 40), Message: printable(r.Message, 400), Sequence: min(r.Sequence, maxSequence-1)}
 }

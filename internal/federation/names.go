@@ -1,28 +1,16 @@
 package federation
 
-import "isthmus.dev/isthmus/internal/spiffe"
-
 // Headers that a gateway sets, per filter chain, on what it forwards to the peering server.
 const (
 	HeaderPeer   = "isthmus-peer"   // name of the MeshPeer whose gateway spoke
 	HeaderInvite = "isthmus-invite" // id of the open invitation whose name was asked for
 )
 
-// ControlSNI is the name at the own gateway under which a peer's control plane is reached.
+// ControlSNI is the name at the own gateway under which a peer's control plane is reached: in the handshake and as HTTP host.
 func ControlSNI(peer string) string { return "control." + peer }
 
 // BootstrapSNI is the name at the own gateway that leads to an inviter's gateway.
 func BootstrapSNI(id string) string { return "bootstrap." + id }
-
-// PeerControlHost is the name at a peer's gateway under which it answers this mesh's control plane.
-func PeerControlHost(knownAs string, td spiffe.TrustDomain) string {
-	return "control." + knownAs + ".fed." + td.Name()
-}
-
-// InviteHost is the name at an inviter's gateway under which it answers the acceptance of one invitation.
-func InviteHost(inviteID string, td spiffe.TrustDomain) string {
-	return inviteID + ".invite.fed." + td.Name()
-}
 
 // isLabel says whether s is a DNS label (RFC 1123), as names of peers, services and namespaces are.
 func isLabel(s string) bool {

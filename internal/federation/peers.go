@@ -66,6 +66,10 @@ func (s *Service) Revoke(ctx context.Context, name string) error {
 	if _, err := s.peer(ctx, name); err != nil {
 		return err
 	}
+	// Suspended as well: whatever reads only one of the two marks still refuses.
+	if err := s.Store.SetPeerSuspended(ctx, name, true); err != nil {
+		return fmt.Errorf("keep suspension of peer %s: %w", name, err)
+	}
 	if err := s.Store.RevokePeer(ctx, name, s.Now()); err != nil {
 		return fmt.Errorf("keep revocation of peer %s: %w", name, err)
 	}
@@ -80,24 +84,21 @@ type peer struct {
 	fromFile bool
 }
 
-// peers joins the MeshPeers of the configuration with those of the store, by name.
+// peers joins the MeshPeers of the configuration with those of the store, by name. A file wins over a peering by token.
 func (s *Service) peers(ctx context.Context) (map[string]peer, error) {
 	kept, err := s.Store.Peers(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read peers: %w", err)
 	}
 	all := map[string]peer{}
-	byToken := map[string]bool{}
 	for _, k := range kept {
 		k.State.Revoked = !k.Revoked.IsZero()
 		all[k.Name] = peer{object: k.Object, state: k.State}
-		byToken[k.Name] = k.Object != nil
 	}
-	if cfg := s.Snapshot().Config; cfg != nil {
-		for _, o := range cfg.MeshPeers {
-			if !byToken[o.Name] {
-				all[o.Name] = peer{object: o, state: all[o.Name].state, fromFile: true}
-			}
+	cfg := s.snapshotConfig()
+	for _, o := range cfg.MeshPeers {
+		if origin := cfg.Origins.Lookup(snapshot.Key{Kind: "MeshPeer", Name: o.Name}); origin.File != "" {
+			all[o.Name] = peer{object: o, state: all[o.Name].state, fromFile: true}
 		}
 	}
 	for name, p := range all {

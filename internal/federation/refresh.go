@@ -22,17 +22,13 @@ func (s *Service) meshPeer(name string) *v1alpha1.MeshPeer {
 
 // askPeer puts one question to a peer's control plane, through both gateways, which authenticate each other.
 func (s *Service) askPeer(ctx context.Context, p *v1alpha1.MeshPeer, e exchange) ([]byte, error) {
-	td, err := spiffe.ParseTrustDomain(p.Spec.TrustDomain)
-	if err != nil {
-		return nil, fmt.Errorf("read trust domain of peer: %w", err)
-	}
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
 	conn, err := s.DialGateway(ctx, ControlSNI(p.Name))
 	if err != nil {
 		return nil, fmt.Errorf("reach own gateway: %w", err)
 	}
-	e.host = PeerControlHost(p.Spec.KnownAs, td)
+	e.host = ControlSNI(p.Name)
 	return ask(ctx, conn, e)
 }
 

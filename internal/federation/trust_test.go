@@ -139,7 +139,12 @@ func fromFile(t *testing.T, m *mesh, as, knownAs string) *v1alpha1.MeshPeer {
 }
 
 func (m *mesh) write(peers ...*v1alpha1.MeshPeer) {
-	m.edit(func(c *snapshot.Config) { c.MeshPeers = peers })
+	m.edit(func(c *snapshot.Config) {
+		c.MeshPeers, c.Origins = peers, snapshot.Origins{}
+		for _, p := range peers {
+			c.Origins[snapshot.Key{Kind: "MeshPeer", Name: p.Name}] = snapshot.Origin{File: "peers.yaml", Line: 1}
+		}
+	})
 }
 
 func TestPeeringByTwoFiles(t *testing.T) {

@@ -21,11 +21,15 @@ func Offer(cfg *snapshot.Config, peer string) []snapshot.OfferedService {
 	if cfg == nil {
 		return offered
 	}
+	ports := map[portKey]corev1.ServicePort{}
 	for _, e := range cfg.FederatedExports {
 		if !slices.ContainsFunc(e.Spec.To, func(to v1alpha1.ExportTo) bool { return to.Peer == peer }) {
 			continue
 		}
-		port, ok := servicePort(cfg, e.Namespace, e.Spec.Service, e.Spec.Port)
+		if len(ports) == 0 {
+			ports = servicePorts(cfg)
+		}
+		port, ok := ports[portKey{e.Namespace, e.Spec.Service, e.Spec.Port}]
 		if !ok {
 			continue // a finding of compile names the export
 		}
@@ -45,18 +49,22 @@ func compareOffers(a, b snapshot.OfferedService) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Port, b.Port))
 }
 
-func servicePort(cfg *snapshot.Config, namespace, name string, number int32) (corev1.ServicePort, bool) {
+type portKey struct {
+	namespace, service string
+	number             int32
+}
+
+// servicePorts are the TCP ports of all services.
+func servicePorts(cfg *snapshot.Config) map[portKey]corev1.ServicePort {
+	ports := make(map[portKey]corev1.ServicePort, len(cfg.Services))
 	for _, s := range cfg.Services {
-		if s.Namespace != namespace || s.Name != name {
-			continue
-		}
 		for _, p := range s.Spec.Ports {
-			if p.Port == number && (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) {
-				return p, true
+			if p.Protocol == "" || p.Protocol == corev1.ProtocolTCP {
+				ports[portKey{s.Namespace, s.Name, p.Port}] = p
 			}
 		}
 	}
-	return corev1.ServicePort{}, false
+	return ports
 }
 
 // Protocol of a Service port as Istio reads it: appProtocol first, then the prefix of the port's name, else TCP.
