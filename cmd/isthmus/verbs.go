@@ -16,7 +16,7 @@ import (
 
 // verbs joins the command line to the parts that it starts.
 func verbs() cli.Verbs {
-	return cli.Verbs{Agent: runAgent, Render: render, Demo: demo.Command}
+	return cli.Verbs{Control: meshd.Run, Agent: runAgent, Render: render, Demo: demo.Command}
 }
 
 const nextSettings = "docs/cli.md lists every setting"
