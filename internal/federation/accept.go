@@ -17,13 +17,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"isthmus.dev/isthmus/internal/peerrules"
-	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/sni"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
-
-// retryEvery is the pause between attempts while gateways learn of an acceptance.
-const retryEvery = 150 * time.Millisecond
 
 // Peering is a peering just made.
 type Peering struct {
@@ -122,35 +118,12 @@ func (s *Service) request(ctx context.Context, t Token, req peeringRequest) (int
 }
 
 // requestAt asks at one address, for as long as half of the time allows: another may be better.
-func (s *Service) requestAt(ctx context.Context, t Token, addr netip.AddrPort, body []byte) (introduction, error) {
-	id := newID()
-	ctx, cancel := context.WithTimeout(ctx, min(exchangeTimeout, s.AcceptTimeout/2))
-	defer cancel()
-	if err := s.Store.PutBootstrap(ctx, snapshot.Bootstrap{ID: id, Address: addr.String()}, s.Now().Add(s.AcceptTimeout)); err != nil {
-		return introduction{}, finalError{fmt.Errorf("keep acceptance: %w", err)}
-	}
-	s.Changed()
-	defer func() {
-		if err := s.Store.DeleteBootstrap(context.WithoutCancel(ctx), id); err != nil {
-			s.Log.Warn("acceptance not cleared away, it ends by itself", "bootstrap", id, "cause", err.Error())
-		}
-		s.Changed()
-	}()
-	var err error
-	for {
-		in, last := s.askOnce(ctx, t, id, body)
-		if last == nil || isFinal(last) {
-			return in, last
-		}
-		if err == nil || ctx.Err() == nil {
-			err = last // what went wrong before the time was over says more
-		}
-		select {
-		case <-ctx.Done():
-			return introduction{}, err
-		case <-time.After(retryEvery):
-		}
-	}
+func (s *Service) requestAt(ctx context.Context, t Token, addr netip.AddrPort, body []byte) (in introduction, err error) {
+	err = s.bootstrap(ctx, addr.String(), func(ctx context.Context, id string) (err error) {
+		in, err = s.askOnce(ctx, t, id, body)
+		return err
+	})
+	return in, err
 }
 
 // askOnce makes one attempt. The secret leaves only after the other side has proved to be under the pinned root.

@@ -69,7 +69,9 @@ type mesh struct {
 	gateway tls.Certificate
 	address netip.AddrPort
 	peering string // address of the peering server
-	logs    *bytes.Buffer
+	// listening is where the gateway really listens.
+	listening string
+	logs      *bytes.Buffer
 
 	mu     sync.Mutex // guards the rest
 	config *snapshot.Config
@@ -265,7 +267,8 @@ func (m *mesh) serveGateway() {
 	server := &http.Server{Handler: proxy, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	go func() { _ = server.Serve(listener) }()
 	m.t.Cleanup(func() { _ = server.Close() })
-	m.net.route(m.address.String(), raw.Addr().String())
+	m.listening = raw.Addr().String()
+	m.net.route(m.address.String(), m.listening)
 }
 
 // chain says for which peer or invitation a name stands.
@@ -286,10 +289,10 @@ func (m *mesh) chain(name string) (peer, invite string) {
 
 func (m *mesh) chainConfig(name string) (*tls.Config, error) {
 	peer, invite := m.chain(name)
+	withRoot := m.gateway
+	withRoot.Certificate = append(slices.Clone(withRoot.Certificate), m.root.cert.Raw)
 	switch {
 	case invite != "":
-		withRoot := m.gateway
-		withRoot.Certificate = append(slices.Clone(withRoot.Certificate), m.root.cert.Raw)
 		return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{withRoot}}, nil
 	case peer != "":
 		snap := m.snapshot()
@@ -299,7 +302,7 @@ func (m *mesh) chainConfig(name string) (*tls.Config, error) {
 		}
 		i := slices.IndexFunc(snap.Config.MeshPeers, func(p *v1alpha1.MeshPeer) bool { return p.Name == peer })
 		return &tls.Config{
-			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{m.gateway}, ClientAuth: tls.RequireAnyClientCert,
+			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{withRoot}, ClientAuth: tls.RequireAnyClientCert,
 			VerifyConnection: func(cs tls.ConnectionState) error {
 				return verifyPeer(cs, v.Roots, snap.Config.MeshPeers[i].Spec.GatewayIDs)
 			},

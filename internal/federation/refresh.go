@@ -2,6 +2,7 @@ package federation
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -129,6 +130,14 @@ func (s *Service) adopt(ctx context.Context, all map[string]peer, name string, p
 	if err != nil {
 		return fmt.Errorf("read spec.bundle.inline: %w", err)
 	}
+	if f := p.object.Spec.Bundle.Fingerprint; f != "" && !(Bundle{Roots: roots}).has(f) {
+		return errors.New("none of the roots in spec.bundle.inline has the SHA-256 of spec.bundle.fingerprint: give the right one of the two")
+	}
+	return s.adoptRoots(ctx, all, name, p, roots)
+}
+
+// adoptRoots keeps first roots. The caller holds making.
+func (s *Service) adoptRoots(ctx context.Context, all map[string]peer, name string, p peer, roots []*x509.Certificate) error {
 	if err := s.checkRoots(all, name, roots); err != nil {
 		return err
 	}

@@ -49,14 +49,14 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) follow(ctx context.Context, g *errgroup.Group, followers map[string]follower) {
 	verdicts := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())
 	for name, f := range followers {
-		if !verdicts[name].Control {
+		if !s.worthFollowing(name, verdicts[name]) {
 			f.stop()
 			delete(followers, name)
 		}
 	}
 	s.forgetHealth(verdicts)
 	for name, v := range verdicts {
-		if !v.Control {
+		if !s.worthFollowing(name, v) {
 			continue
 		}
 		f, ok := followers[name]
@@ -71,6 +71,11 @@ func (s *Service) follow(ctx context.Context, g *errgroup.Group, followers map[s
 		default:
 		}
 	}
+}
+
+// worthFollowing: who may talk, and whose first root has yet to be fetched.
+func (s *Service) worthFollowing(name string, v peerrules.Verdict) bool {
+	return v.Control || v.Reason == peerrules.NoRoots && fetchable(s.meshPeer(name))
 }
 
 // nextChange fires when time alone will change what the snapshot means: a peer's verdict, an invitation's end.
@@ -130,6 +135,9 @@ func (s *Service) refreshOne(ctx context.Context, name string) (time.Duration, e
 	p := s.meshPeer(name)
 	if p == nil {
 		return s.MaxRefresh, fmt.Errorf("peer %s has gone", name)
+	}
+	if fetchable(p) && !peerrules.Adopted(p, s.Snapshot().Peers[name]) {
+		return s.MinRefresh, s.fetchRoot(ctx, p)
 	}
 	if !peerrules.Refreshes(p) {
 		return s.MaxRefresh, s.probe(ctx, p)

@@ -262,3 +262,26 @@ func TestRunTellsWhenTimeAloneChangesThings(t *testing.T) {
 		t.Error("never told that the invitation ended")
 	}
 }
+
+// Of two files one may give a fingerprint only: the root is fetched and must match.
+func TestFirstRootByFingerprint(t *testing.T) {
+	cards, retail, n := pair(t)
+	file := fromFile(t, cards, "", "retail")
+	file.Spec.Bundle = v1alpha1.PeerBundle{Fingerprint: peerrules.Fingerprint(cards.root.cert)}
+	evil := newMesh(t, n, "cards", "192.0.2.1") // in the place of cards at first
+	evil.write(fromFile(t, retail, "", "cards"))
+	retail.write(file)
+	retail.live()
+	eventually(t, "the impostor is noticed", func() bool {
+		return strings.Contains(retail.Health("cards").RefreshError, "does not hold the root of fingerprint")
+	})
+	if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Reason != peerrules.NoRoots {
+		t.Errorf("%+v", v)
+	}
+	cards.write(fromFile(t, retail, "", "cards"))
+	cards.live()
+	n.route("192.0.2.1:15443", cards.listening)
+	eventually(t, "the root is fetched, then refreshed", func() bool {
+		return retail.snapshot().Peers["cards"].BundleSequence > 0 && peerrules.All(retail.snapshot(), "retail.example")["cards"].Live
+	})
+}

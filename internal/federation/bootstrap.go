@@ -1,0 +1,129 @@
+package federation
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/sni"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// retryEvery is the pause between attempts while gateways learn what the store says.
+const retryEvery = 150 * time.Millisecond
+
+// bootstrap opens a way through the own gateway to an address that is not trusted yet, and attempts something there (the
+// name to ask the own gateway for is BootstrapSNI(id)) until it succeeds, fails for good, or took too long.
+func (s *Service) bootstrap(ctx context.Context, addr string, attempt func(ctx context.Context, id string) error) error {
+	id := newID()
+	ctx, cancel := context.WithTimeout(ctx, min(exchangeTimeout, s.AcceptTimeout/2))
+	defer cancel()
+	if err := s.Store.PutBootstrap(ctx, snapshot.Bootstrap{ID: id, Address: addr}, s.Now().Add(s.AcceptTimeout)); err != nil {
+		return finalError{fmt.Errorf("keep acceptance: %w", err)}
+	}
+	s.Changed()
+	defer func() {
+		if err := s.Store.DeleteBootstrap(context.WithoutCancel(ctx), id); err != nil {
+			s.Log.Warn("acceptance not cleared away, it ends by itself", "bootstrap", id, "cause", err.Error())
+		}
+		s.Changed()
+	}()
+	var err error
+	for {
+		last := attempt(ctx, id)
+		if last == nil || isFinal(last) {
+			return last
+		}
+		if err == nil || ctx.Err() == nil {
+			err = last // what went wrong before the time was over says more
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(retryEvery):
+		}
+	}
+}
+
+// fetchable: a MeshPeer that gives only the fingerprint of its first root.
+func fetchable(p *v1alpha1.MeshPeer) bool {
+	return p != nil && p.Spec.Bundle.Inline == "" && p.Spec.Bundle.Fingerprint != ""
+}
+
+// fetchRoot learns the first root of a peer from the handshake of its gateway, where the MeshPeer gives its fingerprint.
+// The peer must know our roots already, or it has no name to answer at: of two MeshPeers one gives its roots inline.
+func (s *Service) fetchRoot(ctx context.Context, p *v1alpha1.MeshPeer) error {
+	td, err := spiffe.ParseTrustDomain(p.Spec.TrustDomain)
+	if err != nil {
+		return fmt.Errorf("read trust domain of peer: %w", err)
+	}
+	err = errors.New("no gateway address")
+	for _, addr := range p.Spec.GatewayAddresses {
+		var root *x509.Certificate
+		err = s.bootstrap(ctx, addr, func(ctx context.Context, id string) (err error) {
+			root, err = s.rootShown(ctx, p, td, id)
+			return err
+		})
+		if err == nil {
+			return s.adoptFetched(ctx, p.Name, root)
+		}
+	}
+	return fmt.Errorf("fetch the root of spec.bundle.fingerprint: %w", err)
+}
+
+// rootShown is the pinned root in the chain that the peer's gateway shows. Nothing is said to it.
+func (s *Service) rootShown(ctx context.Context, p *v1alpha1.MeshPeer, td spiffe.TrustDomain, id string) (root *x509.Certificate, err error) {
+	raw, err := s.DialGateway(ctx, BootstrapSNI(id))
+	if err != nil {
+		return nil, fmt.Errorf("reach own gateway: %w", err)
+	}
+	defer raw.Close()
+	conn := tls.Client(raw, &tls.Config{
+		MinVersion: tls.VersionTLS13, ServerName: sni.Control(p.Spec.KnownAs, td.Name()),
+		InsecureSkipVerify: true, // as in askOnce
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			gateway, err := verifyPinned(cs.PeerCertificates, p.Spec.Bundle.Fingerprint, td, s.Now())
+			if err == nil && !slices.Contains(p.Spec.GatewayIDs, gateway.String()) {
+				err = finalError{fmt.Errorf("%s answered, which is none of spec.gatewayIDs", gateway)}
+			}
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(cs.PeerCertificates, func(c *x509.Certificate) bool {
+				return peerrules.Fingerprint(c) == p.Spec.Bundle.Fingerprint
+			})
+			root = cs.PeerCertificates[i]
+			return nil
+		},
+	})
+	if err := handshake(ctx, conn, raw); err != nil {
+		return nil, fmt.Errorf("greet the peer's gateway: %w", err)
+	}
+	return root, nil
+}
+
+func (s *Service) adoptFetched(ctx context.Context, name string, root *x509.Certificate) error {
+	s.making.Lock()
+	defer s.making.Unlock()
+	all, err := s.peers(ctx)
+	if err != nil {
+		return err
+	}
+	p, ok := all[name]
+	if !ok || !fetchable(p.object) || p.object.Spec.Bundle.Fingerprint != peerrules.Fingerprint(root) || p.state.Revoked {
+		return fmt.Errorf("peer %s has changed meanwhile", name)
+	}
+	if err := s.adoptRoots(ctx, all, name, p, []*x509.Certificate{root}); err != nil {
+		return err
+	}
+	s.Log.Info("peer's root fetched by its fingerprint", "peer", name)
+	s.Changed()
+	return nil
+}
