@@ -20,10 +20,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
-	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/identity"
-	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // accepted begins what shake says of a handshake that both sides finished.
@@ -65,10 +64,10 @@ func impostorRefused(ctx context.Context, w *world) (string, error) {
 	return strings.Join(seen, "; "), nil
 }
 
-// wrongSNIRefused holds retail's true gateway identity, as a second gateway of retail would, and asks for names that
-// were not exported to retail. The name that was exported opens: the certificate itself is good.
+// wrongSNIRefused holds retail's true gateway identity and asks for names that were not exported to retail. The name
+// that was exported opens: the certificate itself is good.
 func wrongSNIRefused(ctx context.Context, w *world) (string, error) {
-	svid, err := w.secondGateway(ctx, w.retail())
+	svid, err := w.gatewayIdentity(ctx, w.retail())
 	if err != nil {
 		return "", err
 	}
@@ -179,50 +178,13 @@ func forge(id string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{leafDER, rootDER}, PrivateKey: crypto.Signer(leafKey)}, nil
 }
 
-// secondGateway joins mesh m as one more gateway would, with a token made for it by the mesh's administrator, and
-// gets the gateways' identity.
-func (w *world) secondGateway(ctx context.Context, m mesh) (*identity.SVID, error) {
-	text, err := w.admin(m).token(ctx, adminapi.TokenRequest{
-		Node: m.name + "-second-gateway", Role: snapshot.RoleGateway,
-		Identities: []string{"isthmus-system/" + gatewayServiceAccount}, TTL: time.Minute,
-	})
+// gatewayIdentity is the identity that mesh m's gateway shows its peers, under a new key: the control plane certifies it
+// to whoever holds the gateway agent's own credentials, and root on this machine holds them.
+func (w *world) gatewayIdentity(ctx context.Context, m mesh) (*identity.SVID, error) {
+	agent, err := identity.Load(w.files.mesh(m.name, "gateway", "state", "identity.pem"))
 	if err != nil {
 		return nil, err
 	}
-	token, err := identity.ParseToken(text)
-	if err != nil {
-		return nil, err
-	}
-	node, err := issue(ctx, w.plan.hostNetns(m), hostPort(m.host, agentapi.ControlPort), identity.AttestTLS(token),
-		func(ctx context.Context, c agentapi.Client, csr []byte) ([][]byte, []byte, error) {
-			r, err := c.Attest(ctx, &agentapi.AttestRequest{Token: token.Secret(), CSR: csr})
-			if err != nil {
-				return nil, nil, err
-			}
-			return r.Chain, r.Roots, nil
-		})
-	if err != nil {
-		return nil, fmt.Errorf("join as a second gateway: %w", err)
-	}
-	current := func() *identity.SVID { return node }
-	svid, err := issue(ctx, w.plan.hostNetns(m), hostPort(m.host, agentapi.ControlPort), identity.ControlTLS(current),
-		func(ctx context.Context, c agentapi.Client, csr []byte) ([][]byte, []byte, error) {
-			r, err := c.Sign(ctx, &agentapi.SignRequest{Namespace: "isthmus-system", ServiceAccount: gatewayServiceAccount, CSR: csr})
-			if err != nil {
-				return nil, nil, err
-			}
-			return r.Chain, r.Roots, nil
-		})
-	if err != nil {
-		return nil, fmt.Errorf("get the gateways' identity: %w", err)
-	}
-	return svid, nil
-}
-
-// issue makes a key and has it certified by the control plane at address.
-func issue(ctx context.Context, from, address string, conf *tls.Config,
-	ask func(context.Context, agentapi.Client, []byte) (chain [][]byte, roots []byte, err error),
-) (*identity.SVID, error) {
 	key, err := identity.NewKey()
 	if err != nil {
 		return nil, err
@@ -231,17 +193,23 @@ func issue(ctx context.Context, from, address string, conf *tls.Config,
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(conf)), grpc.WithAuthority("control"),
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, from, address) }))
+	address := hostPort(m.host, agentapi.ControlPort)
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithAuthority("control"),
+		grpc.WithTransportCredentials(credentials.NewTLS(identity.ControlTLS(func() *identity.SVID { return agent }))),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return dial(ctx, w.plan.hostNetns(m), address)
+		}))
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
-	chain, roots, err := ask(ctx, agentapi.Client{Conn: conn}, csr)
+	r, err := agentapi.Client{Conn: conn}.Sign(ctx, &agentapi.SignRequest{
+		Namespace: spiffe.SystemNamespace, ServiceAccount: gatewayServiceAccount, CSR: csr,
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("get the gateway's identity certified: %w", err)
 	}
-	return identity.NewSVID(key, chain, roots, time.Now())
+	return identity.NewSVID(key, r.Chain, r.Roots, time.Now())
 }
