@@ -87,6 +87,11 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+func TestAnswerThatNamesTheNextCommandItself(t *testing.T) {
+	got := run(t, "", "peer", "invite", "x", "--socket", serve(t, refuse(codes.FailedPrecondition, "no gateway yet: start one with 'isthmus gateway'")))
+	same(t, got.err, "isthmus: no gateway yet: start one with 'isthmus gateway'\n")
+}
+
 func TestUsage(t *testing.T) {
 	for line, want := range map[string]string{
 		"stauts":                           `isthmus has no command "stauts" (status?)`,

@@ -69,6 +69,9 @@ func refusal(method string, err error) *Error {
 		e.Text = fmt.Sprintf("this control plane does not know the call %s", method)
 		e.Next = "isthmus version, and isthmus status for the control plane's version: upgrade the older one"
 	}
+	if e.Code != exitUnreachable && strings.Contains(e.Text, "isthmus ") {
+		e.Next = "" // the answer names its next command itself
+	}
 	return e
 }
 
