@@ -1,0 +1,182 @@
+package accesslog
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+)
+
+func httpEntry(t *testing.T, text string) *accesslogv3.HTTPAccessLogEntry {
+	t.Helper()
+	e := new(accesslogv3.HTTPAccessLogEntry)
+	if err := protojson.Unmarshal([]byte(text), e); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func tcpEntry(t *testing.T, text string) *accesslogv3.TCPAccessLogEntry {
+	t.Helper()
+	e := new(accesslogv3.TCPAccessLogEntry)
+	if err := protojson.Unmarshal([]byte(text), e); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+const (
+	caller  = `"tlsProperties":{"tlsSniHostname":"payments.default.retail.fed.cards.example","peerCertificateProperties":{"subjectAltName":[{"uri":"spiffe://retail.example/ns/isthmus-system/sa/gateway"}]}}`
+	peerTag = `"customTags":{"peer":"retail","connection":"7"}`
+)
+
+func TestVerdicts(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		entry Entry
+		want  string // verdict and reason
+	}{
+		{"allowed", fromHTTP("ingress", httpEntry(t, `{"commonProperties":{`+peerTag+`},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)), "allowed "},
+		{"the application's own 403", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"via_upstream"}}`)), "allowed "},
+		{"policy", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied rbac_access_denied_matched_policy[none]"},
+		{"our own answer", fromHTTP("outbound", httpEntry(t, `{"commonProperties":{"customTags":{"reason":"web may not call pay"}},"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied web may not call pay"},
+		{"no upstream", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":503,"responseCodeDetails":"no_healthy_upstream"}}`)), "failed no_healthy_upstream"},
+		{"tcp policy", fromTCP("inbound", tcpEntry(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied rbac_access_denied_matched_policy[none]"},
+		{"handshake", fromTCP("ingress", tcpEntry(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"}}`)), "handshake TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"},
+		{"peer's handshake", fromTCP("egress", tcpEntry(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "handshake TLS_error:|x"},
+		{"peer away", fromTCP("egress", tcpEntry(t, `{"commonProperties":{"upstreamTransportFailureReason":"delayed connect error: Connection refused"}}`)), "allowed delayed connect error: Connection refused"},
+	} {
+		if got := c.entry.Verdict + " " + c.entry.Reason; got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestCounts(t *testing.T) {
+	s := New(Config{Log: slog.New(slog.DiscardHandler), Path: filepath.Join(t.TempDir(), "access.log"), MaxBytes: 1 << 20})
+	request := httpEntry(t, `{"commonProperties":{`+caller+`,`+peerTag+`,"downstreamWireBytesReceived":"100","downstreamWireBytesSent":"900"},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)
+	denied := httpEntry(t, `{"commonProperties":{`+caller+`,`+peerTag+`},"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)
+	connection := `{"commonProperties":{"streamId":"c1","upstreamCluster":"tokens","upstreamRemoteAddress":{"socketAddress":{"address":"10.0.0.1"}},"customTags":{"peer":"retail"}},"connectionProperties":{"receivedBytes":"10","sentBytes":"20"}}`
+	failure := tcpEntry(t, `{"commonProperties":{"streamId":"c2","downstreamTransportFailureReason":"x","customTags":{"peer":"retail"}}}`)
+
+	s.take(fromHTTP("ingress", request))
+	s.take(fromHTTP("ingress", request)) // same connection
+	s.take(fromHTTP("ingress", denied))
+	s.take(fromTCP("ingress", tcpEntry(t, connection)))
+	s.take(fromTCP("ingress", tcpEntry(t, connection))) // the listener's entry of the same connection
+	s.take(fromTCP("ingress", failure))
+	s.take(fromHTTP("inbound", denied)) // not a boundary
+
+	want := map[string]agentapi.PeerCounts{
+		"retail": {HandshakesOK: 2, HandshakesFailed: 1, Requests: 3, Denials: 1, BytesIn: 210, BytesOut: 1820},
+	}
+	if d := cmp.Diff(want, s.Peers()); d != "" {
+		t.Error(d)
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(s)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			key := f.GetName()
+			for _, l := range m.Label {
+				key += " " + l.GetValue()
+			}
+			got[key] = m.GetCounter().GetValue()
+		}
+	}
+	if d := cmp.Diff(map[string]float64{
+		"isthmus_peer_handshakes_total retail failed": 1,
+		"isthmus_peer_handshakes_total retail ok":     2,
+		"isthmus_peer_requests_total retail":          3,
+		"isthmus_peer_denials_total retail":           1,
+		"isthmus_peer_bytes_total in retail":          210,
+		"isthmus_peer_bytes_total out retail":         1820,
+		"isthmus_refusals_total inbound denied":       1,
+		"isthmus_refusals_total ingress denied":       1,
+		"isthmus_refusals_total ingress handshake":    1,
+	}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestSeenIsBounded(t *testing.T) {
+	tl := newTally()
+	for i := range 10 * remembered {
+		tl.first(fmt.Sprint(i), "x")
+	}
+	if n := len(tl.seen) + len(tl.older); n > 2*remembered {
+		t.Errorf("remembers %d connections", n)
+	}
+	if tl.first(fmt.Sprint(10*remembered-1), "x") {
+		t.Error("forgot the newest")
+	}
+}
+
+func TestEntryLeavesOutTheQuery(t *testing.T) {
+	e := fromHTTP("ingress", httpEntry(t, `{"request":{"requestMethod":"GET","path":"/pay?card=4111111111111111","authority":"pay"},"commonProperties":{`+caller+`}}`))
+	if e.Path != "/pay" || e.Method != "GET" || e.Caller != "spiffe://retail.example/ns/isthmus-system/sa/gateway" || e.Destination != "payments.default.retail.fed.cards.example" {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func TestRefusalsAreSaidButNotWithoutBound(t *testing.T) {
+	var out bytes.Buffer
+	s := New(Config{Log: slog.New(slog.NewTextHandler(&out, nil)), Path: filepath.Join(t.TempDir(), "access.log"), MaxBytes: 1 << 20})
+	for range 1000 {
+		s.take(fromTCP("inbound", tcpEntry(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]",`+caller+`}}`)))
+	}
+	lines := strings.Count(out.String(), "\n")
+	if lines < 50 || lines > 80 {
+		t.Errorf("said %d refusals of 1000", lines)
+	}
+	if want := `msg=refused log=inbound verdict=denied caller=spiffe://retail.example/ns/isthmus-system/sa/gateway`; !strings.Contains(out.String(), want) {
+		t.Errorf("want %s in\n%s", want, out.String()[:300])
+	}
+}
+
+func TestFileTurns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	f := &file{path: path, max: 1000}
+	for i := range 100 {
+		if err := f.write(&Entry{Log: "ingress", Reason: fmt.Sprint(i), Time: time.Unix(0, 0)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{path, path + ".1"} {
+		st, err := os.Stat(p)
+		if err != nil || st.Size() == 0 || st.Size() > 1000 || st.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", p, st, err)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(text), `"reason":"99"`) {
+		t.Errorf("the newest entry is missing: %v", err)
+	}
+}
+
+func TestRemote(t *testing.T) {
+	c := &accesslogv3.AccessLogCommon{DownstreamDirectRemoteAddress: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{Address: "10.0.0.9"}}}}
+	if e := fromCommon("inbound", c); e.Remote != "10.0.0.9" {
+		t.Errorf("got %q", e.Remote)
+	}
+}
