@@ -3,15 +3,19 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/bench/adsclient"
 	"isthmus.dev/isthmus/bench/rig"
@@ -94,13 +98,31 @@ func (f *fleet) connectOne(ctx context.Context, p *proxy) error {
 		})
 	}
 	serve("sync", func() error { return rig.Converse(ctx, conn, p.index) })
-	serve("ADS", func() error { return p.ads.Run(ctx, conn) })
+	serve("ADS", func() error { return runADS(ctx, p.ads, conn) })
 	p.stop = func() {
 		cancel()
 		g.Wait()
 		conn.Close()
 	}
 	return nil
+}
+
+// retryADS is how soon a stream that came before its agent's registration is tried again, as Envoy would, though sooner.
+const retryADS = 20 * time.Millisecond
+
+// runADS serves the proxy's stream. Agent and Envoy connect side by side, so Envoy may come a moment too early.
+func runADS(ctx context.Context, c *adsclient.Client, conn grpc.ClientConnInterface) error {
+	for {
+		err := c.Run(ctx, conn)
+		if status.Code(errors.Unwrap(err)) != codes.FailedPrecondition {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(retryADS):
+		}
+	}
 }
 
 // disconnect closes every connection.

@@ -81,7 +81,7 @@ func (b *bench) run(ctx context.Context) (figures, error) {
 			return b.figures, err
 		}
 		b.figures.RSS = max(b.figures.RSS, u.RSS)
-		b.figures.PeakRSS, b.figures.CPUTotal = u.PeakRSS, u.CPU
+		b.figures.PeakRSS, b.figures.CPUTotal = max(b.figures.PeakRSS, u.PeakRSS), u.CPU
 	}
 	return b.figures, nil
 }
