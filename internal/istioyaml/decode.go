@@ -3,10 +3,8 @@
 package istioyaml
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"unicode/utf8"
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -17,7 +15,9 @@ const (
 	MaxFileBytes     = 16 << 20
 	MaxDocumentBytes = 1 << 20
 	MaxDepth         = 64
-	MaxNodes         = 100_000 // in one document, aliases written out
+	MaxNodes         = 50_000 // values in one document
+	MaxAliased       = 1_000  // values in one document that aliases repeat
+	MaxFindings      = 100    // of one document
 )
 
 // Validator checks an object of Isthmus's own kinds against its schema. The document is JSON as map[string]any, int64,
@@ -125,44 +125,4 @@ func hasErrors(fs []finding.Finding) bool {
 		}
 	}
 	return false
-}
-
-// unreadable refuses bytes that cannot be configuration text at all.
-func unreadable(text []byte) *finding.Finding {
-	if len(text) > MaxFileBytes {
-		return &finding.Finding{
-			Code: CodeTooLarge, Message: fmt.Sprintf("the file has %d bytes, more than %d", len(text), MaxFileBytes),
-			Remedy: "split it into several files",
-		}
-	}
-	if i := bytes.IndexByte(text, 0); i >= 0 {
-		return &finding.Finding{
-			Code: CodeBytes, Line: lineAt(text, i), Message: "the file holds a NUL byte, so it is not text",
-			Remedy: "save it as UTF-8 without NUL bytes",
-		}
-	}
-	if i := firstInvalid(text); i >= 0 {
-		return &finding.Finding{
-			Code: CodeBytes, Line: lineAt(text, i), Message: fmt.Sprintf("byte 0x%02x is not UTF-8", text[i]),
-			Remedy: "save the file as UTF-8",
-		}
-	}
-	return nil
-}
-
-func lineAt(text []byte, i int) int { return 1 + bytes.Count(text[:i], []byte("\n")) }
-
-// firstInvalid is the offset of the first byte that is not UTF-8, -1 if all are.
-func firstInvalid(text []byte) int {
-	if utf8.Valid(text) {
-		return -1
-	}
-	for i := 0; i < len(text); {
-		r, n := utf8.DecodeRune(text[i:])
-		if r == utf8.RuneError && n == 1 {
-			return i
-		}
-		i += n
-	}
-	return -1
 }

@@ -26,26 +26,26 @@ func decodeDocument(text []byte, validate Validator) *document {
 	if bad != nil {
 		return &document{findings: []finding.Finding{*bad}}
 	}
-	d := &document{}
-	if root == nil {
-		return d
+	d, left := &document{}, &budget{nodes: MaxNodes, aliased: MaxAliased}
+	items, ok := listItems(root)
+	if !ok {
+		items = []*yaml.Node{root}
 	}
-	if items, ok := listItems(root); ok {
-		for _, item := range items {
-			d.decode(item, validate)
+	for _, item := range items {
+		o, findings := decodeObject(item, left, validate)
+		d.findings = append(d.findings, findings...)
+		if o != nil {
+			d.objects = append(d.objects, *o)
 		}
-		return d
+		if len(d.findings) > MaxFindings {
+			finding.Sort(d.findings) // errors first: they are what the document stands and falls with
+			d.findings = d.findings[:MaxFindings]
+			if hasErrors(d.findings) {
+				break // enough to begin with
+			}
+		}
 	}
-	d.decode(root, validate)
 	return d
-}
-
-func (d *document) decode(n *yaml.Node, validate Validator) {
-	o, findings := decodeObject(n, validate)
-	d.findings = append(d.findings, findings...)
-	if o != nil {
-		d.objects = append(d.objects, *o)
-	}
 }
 
 // parse is the one root node of a document, nil if there is only white space and comments.

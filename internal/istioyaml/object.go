@@ -14,8 +14,8 @@ import (
 )
 
 // decodeObject reads one object. It is nil when there are errors.
-func decodeObject(n *yaml.Node, validate Validator) (*Object, []finding.Finding) {
-	t := newTree(n)
+func decodeObject(n *yaml.Node, left *budget, validate Validator) (*Object, []finding.Finding) {
+	t := newTree(n, left)
 	v := t.value(n, "", 0)
 	doc, ok := v.(map[string]any)
 	if !ok {

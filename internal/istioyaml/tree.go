@@ -16,8 +16,15 @@ import (
 // tree turns the YAML nodes of one object into JSON values and records the line of each field.
 type tree struct {
 	report
-	nodes  int // left of the budget
-	halted bool
+	*budget
+	inAlias bool
+	halted  bool
+}
+
+// budget is how much more one document may hold.
+type budget struct {
+	nodes   int
+	aliased int // what aliases repeat
 }
 
 // report gathers findings about one object. Its lines count from 0 at the top of the document.
@@ -40,15 +47,19 @@ func (r *report) warn(code, field, message, remedy string) {
 	r.findings[len(r.findings)-1].Severity = finding.Warning
 }
 
-func newTree(n *yaml.Node) *tree {
-	t := &tree{nodes: MaxNodes}
+func newTree(n *yaml.Node, left *budget) *tree {
+	t := &tree{budget: left}
 	t.origin = snapshot.Origin{Line: n.Line - 1, Fields: make(map[string]int, 24)}
 	return t
 }
 
 // value is the JSON value of a node.
 func (t *tree) value(n *yaml.Node, path string, depth int) any {
-	if t.nodes--; t.nodes < 0 || depth > MaxDepth {
+	t.nodes--
+	if t.inAlias {
+		t.aliased--
+	}
+	if t.nodes < 0 || t.aliased < 0 || depth > MaxDepth {
 		t.halt(path, depth)
 		return nil
 	}
@@ -66,7 +77,11 @@ func (t *tree) value(n *yaml.Node, path string, depth int) any {
 		}
 		return list
 	case yaml.AliasNode:
-		return t.value(n.Alias, path, depth+1)
+		was := t.inAlias
+		t.inAlias = true
+		v := t.value(n.Alias, path, depth+1)
+		t.inAlias = was
+		return v
 	default:
 		return t.scalar(n, path)
 	}
@@ -78,9 +93,12 @@ func (t *tree) halt(path string, depth int) {
 		return
 	}
 	t.halted = true
-	message := fmt.Sprintf("the document has more than %d values once its aliases are written out", MaxNodes)
-	if depth > MaxDepth {
+	message := fmt.Sprintf("the document has more than %d values", MaxNodes)
+	switch {
+	case depth > MaxDepth:
 		message = fmt.Sprintf("the document is nested deeper than %d", MaxDepth)
+	case t.aliased < 0:
+		message = fmt.Sprintf("the document's aliases repeat more than %d values", MaxAliased)
 	}
 	field, _, _ := strings.Cut(path, "[")
 	t.refuse(CodeTooLarge, field, message, "write it plainer, or split it")
@@ -139,8 +157,12 @@ func (t *tree) refuseNode(code string, n *yaml.Node, path, message, remedy strin
 	t.findings[len(t.findings)-1].Line = n.Line - 1
 }
 
-// mark records the line of a path and returns the path, one copy of it for all objects.
+// mark records the line of a path and returns the path, one copy of it for all objects. What an alias repeats has the line
+// of the alias.
 func (t *tree) mark(path string, line int) string {
+	if t.inAlias {
+		return path
+	}
 	p := unique.Make(path).Value()
 	t.origin.Fields[p] = line - 1 - t.origin.Line
 	return p

@@ -1,0 +1,51 @@
+package istioyaml
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"isthmus.dev/isthmus/internal/finding"
+)
+
+// unreadable refuses bytes that cannot be configuration text, or that would not mean what they look like.
+func unreadable(text []byte) *finding.Finding {
+	if len(text) > MaxFileBytes {
+		return &finding.Finding{
+			Code: CodeTooLarge, Message: fmt.Sprintf("the file has %d bytes, more than %d", len(text), MaxFileBytes),
+			Remedy: "split it into several files",
+		}
+	}
+	for i := 0; i < len(text); {
+		if c := text[i]; c >= ' ' && c < 0x7f || c == '\n' || c == '\t' {
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRune(text[i:])
+		if message, remedy := oddRune(r, n, text[i:]); message != "" {
+			return &finding.Finding{Code: CodeBytes, Line: 1 + bytes.Count(text[:i], []byte("\n")), Message: message, Remedy: remedy}
+		}
+		i += n
+	}
+	return nil
+}
+
+// Characters that end a line for YAML but not for editors, and those that show text in another order than it is read.
+const hidden = "\u0085\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+func oddRune(r rune, size int, rest []byte) (message, remedy string) {
+	switch {
+	case r == utf8.RuneError && size == 1:
+		return fmt.Sprintf("byte 0x%02x is not UTF-8", rest[0]), "save the file as UTF-8"
+	case r == 0:
+		return "the file holds a NUL byte, so it is not text", "save it as UTF-8 without NUL bytes"
+	case r == '\r' && (len(rest) < 2 || rest[1] != '\n'):
+		return "a carriage return stands alone", "end lines with a line feed"
+	case r != '\r' && (r < ' ' || r == 0x7f):
+		return fmt.Sprintf("the control character U+%04X stands here", r), "remove it"
+	case strings.ContainsRune(hidden, r):
+		return fmt.Sprintf("the invisible character U+%04X stands here", r), "remove it"
+	}
+	return "", ""
+}
