@@ -46,8 +46,8 @@ func (s *Source) ID() spiffe.ID { return s.id }
 
 // GetCertificate is for tls.Config on a server. The chain ends with the root, so that who knows only the root's fingerprint
 // can check it.
-func (s *Source) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c, err := s.current(hello.Context())
+func (s *Source) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c, err := s.current(context.Background()) // a renewal is for all handshakes, whether or not this one lasts
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +55,8 @@ func (s *Source) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 }
 
 // GetClientCertificate is for tls.Config on a client.
-func (s *Source) GetClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	c, err := s.current(request.Context())
+func (s *Source) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	c, err := s.current(context.Background()) // as above
 	if err != nil {
 		return nil, err
 	}

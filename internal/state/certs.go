@@ -2,6 +2,9 @@ package state
 
 import (
 	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -46,7 +49,12 @@ func (d *DB) AddCerts(ctx context.Context, certs []Cert) error {
 	return d.inTx(ctx, "add certificates", func(t tx) error {
 		s := t.tx.StmtContext(ctx, d.stmts["add-cert"])
 		for _, c := range certs {
-			if _, err := s.ExecContext(ctx, c.Serial, c.SPIFFEID, c.Node, c.Fingerprint, stamp(c.NotBefore), stamp(c.NotAfter)); err != nil {
+			serial, err1 := hex.DecodeString(c.Serial)
+			finger, err2 := hex.DecodeString(c.Fingerprint)
+			if err := errors.Join(err1, err2); err != nil {
+				return fmt.Errorf("add certificate of %s: serial number and fingerprint must be hex: %w", c.SPIFFEID, err)
+			}
+			if _, err := s.ExecContext(ctx, serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter)); err != nil {
 				return d.fail("add-cert", err)
 			}
 		}
@@ -56,7 +64,11 @@ func (d *DB) AddCerts(ctx context.Context, certs []Cert) error {
 
 // Cert reads one by its fingerprint; ErrNotFound when it was not issued here, or pruned.
 func (d *DB) Cert(ctx context.Context, fingerprint string) (Cert, error) {
-	return one(ctx, d, "cert", scanCert, fingerprint)
+	finger, err := hex.DecodeString(fingerprint)
+	if err != nil {
+		return Cert{}, fmt.Errorf("fingerprint %q is not hex: %w", fingerprint, err)
+	}
+	return one(ctx, d, "cert", scanCert, finger)
 }
 
 // Certs reads those that the filter selects, longest valid first.
@@ -84,7 +96,9 @@ func (d *DB) Prune(ctx context.Context, before time.Time) error {
 
 func scanCert(s scanner) (Cert, error) {
 	var c Cert
-	err := s.Scan(&c.Serial, &c.SPIFFEID, &c.Node, &c.Fingerprint, timeOf{&c.NotBefore}, timeOf{&c.NotAfter})
+	var serial, finger []byte
+	err := s.Scan(&serial, &c.SPIFFEID, &c.Node, &finger, timeOf{&c.NotBefore}, timeOf{&c.NotAfter})
+	c.Serial, c.Fingerprint = hex.EncodeToString(serial), hex.EncodeToString(finger)
 	return c, err
 }
 

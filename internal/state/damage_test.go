@@ -119,7 +119,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 		t.Errorf("%d of %d cuts were found", found, len(cuts))
 	}
 	found = 0
-	const flips = 300
+	const flips = 120
 	for range flips {
 		at, bit := random.IntN(len(whole)), random.IntN(8)
 		file := bytes.Clone(whole)
@@ -130,15 +130,15 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 	if found < flips/20 {
 		t.Errorf("only %d of %d flipped bits were found", found, flips)
 	}
-	// Every bit of one stored value.
+	// SQLite itself does not look into a value.
 	at := bytes.Index(whole, []byte("spiffe://cards.example/ns/a/sa/b"))
-	for bit := range 8 * len("spiffe://") {
+	for i := range len("spiffe://") {
 		found = 0
 		file := bytes.Clone(whole)
-		file[at+bit/8] ^= 1 << (bit % 8)
-		try(fmt.Sprintf("bit %d of a stored name", bit), file)
+		file[at+i] ^= 1
+		try(fmt.Sprintf("byte %d of a stored name", i), file)
 		if found != 1 {
-			t.Errorf("bit %d of a stored name flipped unnoticed", bit)
+			t.Errorf("byte %d of a stored name changed unnoticed", i)
 		}
 	}
 }

@@ -107,15 +107,14 @@ CREATE TABLE sequences (
 ) STRICT;
 
 CREATE TABLE certs (
-  serial      TEXT PRIMARY KEY, -- hex
+  fingerprint BLOB PRIMARY KEY, -- SHA-256 of the DER
+  serial      BLOB NOT NULL,
   spiffe_id   TEXT NOT NULL,
   node        TEXT NOT NULL,
-  fingerprint TEXT NOT NULL, -- SHA-256 of the DER, hex
   not_before  INTEGER NOT NULL,
   not_after   INTEGER NOT NULL,
-  sum         INTEGER NOT NULL AS (isthmus_sum(serial, spiffe_id, node, fingerprint, not_before, not_after)) STORED
+  sum         INTEGER NOT NULL AS (isthmus_sum(fingerprint, serial, spiffe_id, node, not_before, not_after)) STORED
 ) STRICT;
-CREATE INDEX certs_fingerprint ON certs (fingerprint);
 CREATE INDEX certs_not_after ON certs (not_after);
 
 -- The checksum of the schema itself, written after each migration.
