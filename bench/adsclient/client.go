@@ -4,7 +4,9 @@ package adsclient
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -90,7 +92,7 @@ func (c *Client) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
 		return fmt.Errorf("open the ADS stream: %w", err)
 	}
 	for _, req := range c.firstRequests() {
-		if err := stream.SendMsg(req); err != nil {
+		if err := send(stream, req); err != nil {
 			return fmt.Errorf("subscribe to %s: %w", req.TypeUrl, err)
 		}
 	}
@@ -104,11 +106,22 @@ func (c *Client) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
 			c.cfg.OnMessage(m)
 		}
 		for _, req := range c.take(m) {
-			if err := stream.SendMsg(req); err != nil {
+			if err := send(stream, req); err != nil {
 				return fmt.Errorf("answer %s: %w", m.Type, err)
 			}
 		}
 	}
+}
+
+// send sends one request. Where the server has ended the stream, its reason is what RecvMsg says.
+func send(stream grpc.ClientStream, req *discovery.DeltaDiscoveryRequest) error {
+	err := stream.SendMsg(req)
+	for errors.Is(err, io.EOF) {
+		if reason := stream.RecvMsg(new(frame)); reason != nil {
+			return reason
+		}
+	}
+	return err
 }
 
 // firstRequests subscribe anew on a new stream; what the client already has goes along, as Envoy's does.
