@@ -21,7 +21,7 @@ type step struct {
 // promises are the steps of the tour, in order; each leaves the demo as the next one expects it.
 var promises = []step{
 	{what: "nothing reachable before peering", expected: "no name answers, no door opens", try: nothingReachable},
-	{what: "peering in two commands", expected: "both sides show the same two fingerprints", needed: true, try: peer},
+	{what: "peering in two commands", expected: "both sides show the same fingerprints", needed: true, try: peer},
 	{what: "export and import", expected: "offered by cards, taken by retail", needed: true, try: exportAndImport},
 	{what: "storefront crosses both gateways", expected: "201 under the local name", needed: true, try: storefrontCrosses},
 	{what: "catalog refused", expected: "403, not an allowed caller", try: catalogRefused},
@@ -40,19 +40,19 @@ var promises = []step{
 
 const (
 	stepLimit = 40 * time.Second
-	lineForm  = "%3s  %s  %-34s %-42s %s\n"
+	lineForm  = "%2s %s %6s  %-33s %-39s %s\n"
 )
 
 // tour tries the steps in order and prints one line for each.
 func (w *world) tour(ctx context.Context, say printer, steps []step) error {
 	start := time.Now()
-	say.text("\n" + fmt.Sprintf(lineForm, "", " ", "what", "expected", "seen"))
+	say.text("\n" + fmt.Sprintf(lineForm, "", " ", "took", "what", "expected", "seen"))
 	held, missing := 0, ""
 	for i, s := range steps {
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
 		}
-		mark, seen := "√", ""
+		mark, seen, began := "√", "", time.Now()
 		if missing != "" {
 			mark, seen = "–", "not tried: it needs "+missing
 		} else {
@@ -67,7 +67,7 @@ func (w *world) tour(ctx context.Context, say printer, steps []step) error {
 				held++
 			}
 		}
-		say.text(fmt.Sprintf(lineForm, fmt.Sprint(i+1), mark, s.what, s.expected, oneLine(seen)))
+		say.text(fmt.Sprintf(lineForm, fmt.Sprint(i+1), mark, fmt.Sprintf("%.1f s", time.Since(began).Seconds()), s.what, s.expected, oneLine(seen)))
 	}
 	say.text(fmt.Sprintf("\n%d of %d held in %.1f s.\n\n", held, len(steps), time.Since(start).Seconds()))
 	if held < len(steps) {

@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,13 +89,14 @@ func wrongSNIRefused(ctx context.Context, w *world) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		name, _, _ := strings.Cut(sni, ".fed.")
 		if strings.HasPrefix(got, accepted) {
-			return "", fmt.Errorf("%q: %s", name, got)
+			return "", fmt.Errorf("%q: %s", sni, got)
 		}
-		seen = append(seen, fmt.Sprintf("%q %s", name, got))
+		if !slices.Contains(seen, got) {
+			seen = append(seen, got)
+		}
 	}
-	return "payments accepted; " + strings.Join(seen, ", "), nil
+	return fmt.Sprintf("payments %s; tokens and 3 other names: %s", right, strings.Join(seen, ", ")), nil
 }
 
 // shake tries a handshake from a namespace and says how it ended. With TLS 1.3 a client is done before the server has

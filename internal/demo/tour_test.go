@@ -51,11 +51,11 @@ func TestOneLineAStep(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	want := `
-        what                               expected                                   seen
-  1  √  a                                  1                                          one and a half
-  2  ×  b                                  2                                          three
-  3  ×  c                                  3                                          nothing
-  4  –  d                                  4                                          not tried: it needs step 3
+       took  what                              expected                                seen
+ 1 √  0.0 s  a                                 1                                       one and a half
+ 2 ×  0.0 s  b                                 2                                       three
+ 3 ×  0.0 s  c                                 3                                       nothing
+ 4 –  0.0 s  d                                 4                                       not tried: it needs step 3
 
 1 of 4 held in 0.0 s.
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -93,11 +94,15 @@ func outcome(r probe.Result) string {
 		return cause
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(r.Body), "\n")
-	if len(line) > 90 {
-		line = line[:90] + "…"
+	line = strings.TrimPrefix(spiffeID.ReplaceAllString(line, ""), "isthmus: ")
+	if runes := []rune(line); len(runes) > 60 {
+		line = string(runes[:60]) + "…"
 	}
 	return strings.TrimSpace(fmt.Sprintf("%d %s", r.Status, line))
 }
+
+// spiffeID as refusals put it behind a workload's name: too long for a line of the tour.
+var spiffeID = regexp.MustCompile(` \(spiffe://[^)]*\)`)
 
 // ongoing is an attempt that goes on until it is stopped.
 type ongoing struct {
