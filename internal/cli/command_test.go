@@ -222,7 +222,7 @@ func TestDangerousDeedsAsk(t *testing.T) {
 	f := &fake{}
 	socket := serve(t, f)
 	terminal := func(in string) World { return World{In: strings.NewReader(in), Terminal: true} }
-	expect(t, run(t, "cards\n", "peer", "revoke", "cards", "--socket", socket), 64, "Nobody is there to confirm it.", "isthmus peer revoke cards --yes")
+	expect(t, run(t, "cards\n", "peer", "revoke", "cards", "--socket", socket), 64, "Nobody is there to confirm it.", "isthmus peer revoke cards --socket "+socket+" --yes")
 	expect(t, runAs(t, terminal("y\n"), Verbs{}, "peer", "suspend", "cards", "--socket", socket), 1, `Type "cards" to go on`, "nothing was changed")
 	if len(f.acted) != 0 {
 		t.Fatalf("done without consent: %v", f.acted)

@@ -41,6 +41,17 @@ func (d *dialer) flags(f *pflag.FlagSet) {
 	f.DurationVar(&d.timeout, "timeout", 30*time.Second, "give up after this long")
 }
 
+// given repeats the connection flags of this command line for the next one.
+func given(f *pflag.FlagSet) string {
+	var s string
+	for _, name := range []string{"socket", "control", "credentials"} {
+		if f.Changed(name) {
+			s += " --" + name + " " + f.Lookup(name).Value.String()
+		}
+	}
+	return s
+}
+
 // ask makes one call to the control plane.
 func ask[Req, Resp any](ctx context.Context, a *app, method string, req *Req) (*Resp, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.dial.timeout)

@@ -132,8 +132,8 @@ func (w when) past(t time.Time) string {
 		return "never"
 	case w.wide:
 		return stamp(t)
-	case t.After(w.now):
-		return "now" // clocks differ a little
+	case w.now.Sub(t) < time.Second:
+		return "just now" // or a little later: clocks differ
 	}
 	return short(w.now.Sub(t)) + " ago"
 }

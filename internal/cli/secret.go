@@ -63,7 +63,7 @@ func (a *app) confirm(cmd *cobra.Command, yes bool, name, effect string) error {
 		return nil
 	}
 	if !a.Terminal {
-		return &Error{Code: exitUsage, Text: effect + " Nobody is there to confirm it.", Next: cmd.CommandPath() + " " + name + " --yes"}
+		return &Error{Code: exitUsage, Text: effect + " Nobody is there to confirm it.", Next: cmd.CommandPath() + " " + name + given(cmd.Flags()) + " --yes"}
 	}
 	fmt.Fprintf(a.Err, "%s\nType %q to go on: ", effect, name)
 	line, err := bufio.NewReader(a.In).ReadString('\n')

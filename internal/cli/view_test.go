@@ -292,6 +292,16 @@ func TestShort(t *testing.T) {
 	}
 }
 
+func TestPast(t *testing.T) {
+	for at, want := range map[time.Time]string{
+		{}: "never", now: "just now", now.Add(2 * time.Second): "just now", now.Add(-999 * time.Millisecond): "just now", now.Add(-time.Second): "1s ago",
+	} {
+		if got := relative.past(at); got != want {
+			t.Errorf("past(%s) = %q, want %q", at, got, want)
+		}
+	}
+}
+
 func TestDays(t *testing.T) {
 	for in, want := range map[string]time.Duration{"": 0, "7d": 168 * time.Hour, "90m": 90 * time.Minute} {
 		if got, err := days(in); err != nil || got != want {
