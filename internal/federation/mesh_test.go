@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,6 +74,8 @@ type mesh struct {
 	listening string
 	logs      *bytes.Buffer
 
+	ended atomic.Bool
+
 	mu     sync.Mutex // guards the rest
 	config *snapshot.Config
 	roots  []byte
@@ -87,11 +90,14 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = db.Close() })
 	m := &mesh{
 		t: t, db: db, root: newAuthority(t, name), net: n, td: domain(t, name+".example"), logs: &bytes.Buffer{},
 		address: netip.AddrPortFrom(netip.MustParseAddr(ip), 15443), config: &snapshot.Config{},
 	}
+	t.Cleanup(func() {
+		m.ended.Store(true) // a request under way may still ask for a snapshot
+		_ = db.Close()
+	})
 	m.roots = peerrules.EncodeRoots([]*x509.Certificate{m.root.cert})
 	m.gateway = m.certificate("spiffe://" + name + ".example/ns/isthmus-system/sa/gateway")
 	c := Config{
@@ -158,17 +164,11 @@ func (m *mesh) setRoots(certs ...*x509.Certificate) {
 func (m *mesh) snapshot() *snapshot.Snapshot {
 	ctx, now := context.Background(), m.now()
 	kept, err := m.db.Peers(ctx)
-	if err != nil {
-		m.t.Error(err)
-	}
+	m.must(err)
 	invites, err := m.db.OpenInvites(ctx, now)
-	if err != nil {
-		m.t.Error(err)
-	}
+	m.must(err)
 	bootstraps, err := m.db.Bootstraps(ctx, now)
-	if err != nil {
-		m.t.Error(err)
-	}
+	m.must(err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	config := *m.config
@@ -186,6 +186,12 @@ func (m *mesh) snapshot() *snapshot.Snapshot {
 		Registry: &snapshot.Registry{Nodes: []snapshot.Node{{Name: "gw", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
 			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.1"), OuterAddress: m.address.Addr(),
 		}}}},
+	}
+}
+
+func (m *mesh) must(err error) {
+	if err != nil && !m.ended.Load() {
+		m.t.Error(err)
 	}
 }
 

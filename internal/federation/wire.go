@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -95,8 +94,6 @@ func (r peeringRequest) digest() string {
 
 // fingerprint shown for a set of roots: of each, sorted.
 func (i introduction) fingerprints() []string { return fingerprints(i.Bundle.Roots) }
-
-func (i introduction) pem() []byte { return peerrules.EncodeRoots(distinct(i.Bundle.Roots)) }
 
 // refusal is an answer of the peering server that is no success.
 type refusal struct {
