@@ -54,7 +54,7 @@ type compiler struct {
 	defaultAllow bool
 	aliases      []string
 
-	backends map[string][]*instance // by namespace
+	backends map[string]*backends // by namespace
 	mtls     peerAuthIndex
 	authz    policyIndex
 	byHost   map[string]*model.Service

@@ -31,8 +31,50 @@ func (i *instance) selectedBy(selector map[string]string) bool {
 	return true
 }
 
+// backends are the instances of one namespace, findable by label.
+type backends struct {
+	all     []*instance
+	byLabel map[label][]*instance
+}
+
+type label struct{ key, value string }
+
+func (c *compiler) addBackend(i *instance) {
+	b := c.backends[i.namespace]
+	if b == nil {
+		b = &backends{byLabel: map[label][]*instance{}}
+		c.backends[i.namespace] = b
+	}
+	b.all = append(b.all, i)
+	for k, v := range i.labels {
+		b.byLabel[label{k, v}] = append(b.byLabel[label{k, v}], i)
+	}
+}
+
+// selected are the instances of a namespace with the labels; an empty selector selects none (Kubernetes: its endpoints are
+// written by hand). The cost is in the rarest label, not in the namespace.
+func (c *compiler) selected(namespace string, selector map[string]string) []*instance {
+	b := c.backends[namespace]
+	if b == nil || len(selector) == 0 {
+		return nil
+	}
+	rarest := b.all
+	for k, v := range selector {
+		if with := b.byLabel[label{k, v}]; len(with) < len(rarest) {
+			rarest = with
+		}
+	}
+	var out []*instance
+	for _, i := range rarest {
+		if i.selectedBy(selector) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
 func instances(c *compiler) {
-	c.backends = map[string][]*instance{}
+	c.backends = map[string]*backends{}
 	if c.snap.Registry != nil {
 		for i := range c.snap.Registry.Workloads {
 			c.addWorkload(&c.snap.Registry.Workloads[i])
@@ -40,7 +82,7 @@ func instances(c *compiler) {
 	}
 	for _, we := range c.cfg.WorkloadEntries {
 		if inst := workloadEntryInstance(c.mesh.TrustDomain, we); inst != nil {
-			c.backends[we.Namespace] = append(c.backends[we.Namespace], inst)
+			c.addBackend(inst)
 			continue
 		}
 		c.find(snapshot.Key{Kind: "WorkloadEntry", Namespace: we.Namespace, Name: we.Name}, "ISM0010", finding.Error, "spec.address",
@@ -74,7 +116,7 @@ func (c *compiler) addWorkload(w *snapshot.Workload) {
 	for _, p := range w.Ports {
 		ports[portKey(p.Name, p.Number)] = p.Number
 	}
-	c.backends[w.Namespace] = append(c.backends[w.Namespace], &instance{
+	c.addBackend(&instance{
 		namespace: w.Namespace, name: w.Name, labels: w.Labels, identity: id.String(), addrs: w.Addresses,
 		ports: ports, weight: 1, ready: w.Ready, workload: wl,
 	})

@@ -154,7 +154,7 @@ func (c *compiler) listen(w *model.Workload, number uint16, p model.Protocol, sv
 // workloads settles, for each registered workload, the mode and the policies of each port.
 func workloads(c *compiler) {
 	for _, is := range slices.Sorted(maps.Keys(c.backends)) {
-		for _, i := range c.backends[is] {
+		for _, i := range c.backends[is].all {
 			if i.workload == nil {
 				continue
 			}

@@ -74,20 +74,6 @@ func (c *compiler) back(svc *model.Service, port *model.Port, backends []*instan
 	port.MTLS = len(port.Identities) > 0 && !svc.External && c.speaksMTLS(c.backing[port], target)
 }
 
-// selected are the instances of a namespace with the labels; an empty selector selects none (Kubernetes: endpoints are then written by hand).
-func (c *compiler) selected(namespace string, selector map[string]string) []*instance {
-	if len(selector) == 0 {
-		return nil
-	}
-	var out []*instance
-	for _, i := range c.backends[namespace] {
-		if i.selectedBy(selector) {
-			out = append(out, i)
-		}
-	}
-	return out
-}
-
 func identities(is []*instance) []string {
 	var ids []string
 	for _, i := range is {

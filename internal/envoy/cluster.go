@@ -100,7 +100,7 @@ func static(c *clusterv3.Cluster, eps []model.Endpoint) *clusterv3.Cluster {
 // quickToEject takes a failing endpoint out at once, for clusters that have somewhere else to go.
 func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
 	c.OutlierDetection = &clusterv3.OutlierDetection{
-		Consecutive_5Xx: u32(3), Interval: millis(1000), BaseEjectionTime: millis(5000), MaxEjectionPercent: u32(100),
+		Consecutive_5Xx: u32(3), Interval: millis(1000), BaseEjectionTime: millis(1000), MaxEjectionTime: millis(10_000), MaxEjectionPercent: u32(100),
 		SplitExternalLocalOriginErrors: true, ConsecutiveLocalOriginFailure: u32(2), EnforcingConsecutiveLocalOriginFailure: u32(100),
 	}
 	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}}

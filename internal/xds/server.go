@@ -8,14 +8,11 @@ package xds
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/envoy"
 )
@@ -98,7 +95,14 @@ func (s *Server) Forget(name string) {
 func (s *Server) Known() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.proxies))
+	var names []string
+	for name, p := range s.proxies {
+		if p.want != nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // PublishEndpoints changes endpoint sets: nil removes one. The cost is in the number of subscribers of those sets alone.
@@ -130,23 +134,21 @@ func (s *Server) DeltaAggregatedResources(gs discoveryv3.AggregatedDiscoveryServ
 	ctx, cancel := context.WithCancelCause(gs.Context())
 	defer cancel(nil)
 	st := newStream(s, name, gs, cancel)
-	if err := s.join(name, st); err != nil {
-		return err
-	}
+	s.join(name, st)
 	defer s.leave(name, st)
 	return st.serve(ctx)
 }
 
-func (s *Server) join(name string, st *stream) error {
+func (s *Server) join(name string, st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.proxies[name]
 	if p == nil {
-		return status.Errorf(codes.FailedPrecondition, "proxy %s has not registered with this control plane yet; its agent does so when it connects", name)
+		p = &proxy{} // its agent is about to register; until then there is nothing to say
+		s.proxies[name] = p
 	}
 	p.stream.stop() // an Envoy that comes again has lost its former stream
 	p.stream = st
-	return nil
 }
 
 func (s *Server) leave(name string, st *stream) {
@@ -157,6 +159,9 @@ func (s *Server) leave(name string, st *stream) {
 	}
 	if p := s.proxies[name]; p != nil && p.stream == st {
 		p.stream = nil
+		if p.want == nil {
+			delete(s.proxies, name)
+		}
 	}
 }
 
