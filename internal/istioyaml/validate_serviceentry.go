@@ -41,11 +41,11 @@ func (r *report) hosts(s *api.ServiceEntry) {
 		path := fmt.Sprintf("spec.hosts[%d]", i)
 		switch rest, wild := strings.CutPrefix(h, "*."); {
 		case h == "*":
-			r.refuse(CodeInvalid, path, "the bare host * would be every host there is", "name the hosts, or a suffix such as *.example.com")
+			r.refuse(CodeInvalid, path, "the bare host * would be every host there is", "name the hosts")
 		case !isHost(rest):
-			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a host name", clip(h)), "write a name such as api.example.com, or a suffix such as *.example.com")
-		case wild && s.Resolution != api.ServiceEntry_NONE && len(s.Endpoints) == 0 && s.WorkloadSelector == nil:
-			r.refuse(CodeInvalid, path, fmt.Sprintf("%q cannot be resolved by DNS", clip(h)), "write whole host names, or give endpoints")
+			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a host name", clip(h)), "write a name such as api.example.com")
+		case wild:
+			r.refuse(CodeUnsupported, path, fmt.Sprintf("the wildcard host %q is not supported yet", clip(h)), "name the hosts one by one")
 		case slices.Contains(s.Hosts[:i], h):
 			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is written twice", clip(h)), "keep one of the two")
 		}
@@ -98,10 +98,13 @@ func (r *report) resolution(s *api.ServiceEntry) {
 		if len(s.Endpoints) == 0 && s.WorkloadSelector == nil {
 			r.warn(CodeDoubtful, "spec.endpoints", "STATIC without endpoints leads nowhere", "write endpoints or workloadSelector")
 		}
-	case api.ServiceEntry_DNS:
+	case api.ServiceEntry_DNS, api.ServiceEntry_DNS_ROUND_ROBIN:
+		if s.Resolution == api.ServiceEntry_DNS_ROUND_ROBIN && len(s.Endpoints) > 1 {
+			r.refuse(CodeInvalid, "spec.endpoints", "DNS_ROUND_ROBIN takes one endpoint at most", "keep one endpoint, or use resolution DNS")
+		}
 		for i, a := range s.Addresses {
 			if isRange(a) && !isIP(a) {
-				r.refuse(CodeInvalid, fmt.Sprintf("spec.addresses[%d]", i), "a range cannot stand beside resolution DNS", "write single addresses")
+				r.refuse(CodeInvalid, fmt.Sprintf("spec.addresses[%d]", i), "a range cannot stand beside resolution "+s.Resolution.String(), "write single addresses")
 			}
 		}
 	default:

@@ -46,9 +46,9 @@ func (c *schema) word(e *field.Error) finding.Finding {
 	case field.ErrorTypeTooMany, field.ErrorTypeTooLong:
 		f.Message = "too much: " + detail(e)
 	default:
-		f.Message = fmt.Sprintf("%q is refused: %s", clip(e.BadValue), detail(e))
-		if m, ok := e.BadValue.(map[string]any); ok || m != nil {
-			f.Message = detail(e)
+		f.Message = detail(e)
+		if strings.HasPrefix(f.Message, "should ") {
+			f.Message = fmt.Sprintf("%q is refused: it %s", clip(e.BadValue), f.Message)
 		}
 	}
 	return f
