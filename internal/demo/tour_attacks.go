@@ -132,11 +132,12 @@ func hear(raw net.Conn, sni string, certs []tls.Certificate) string {
 	if conn.ConnectionState().NegotiatedProtocol == "h2" {
 		hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00" // the preface and empty SETTINGS
 	}
-	if _, err := conn.Write([]byte(hello)); err != nil {
+	_, writeErr := conn.Write([]byte(hello))
+	if _, err := conn.Read(make([]byte, 1)); err != nil { // the server's reason, even where it no longer listened
 		return alert(err)
 	}
-	if _, err := conn.Read(make([]byte, 1)); err != nil {
-		return alert(err)
+	if writeErr != nil {
+		return alert(writeErr)
 	}
 	return fmt.Sprintf("%s (%s)", accepted, tls.VersionName(conn.ConnectionState().Version))
 }

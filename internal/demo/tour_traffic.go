@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -160,7 +161,7 @@ func plaintextRefused(ctx context.Context, w *world) (string, error) {
 		{"gateway", w.plan.stranger(), hostPort(cards.outer, agentapi.FederationPort)},
 	} {
 		answer := plainHTTP(ctx, try.from, try.to)
-		if strings.Contains(answer, "200") || strings.Contains(strings.ToLower(answer), "served-by") {
+		if strings.HasPrefix(answer, served) || strings.HasPrefix(answer, "2") {
 			return "", fmt.Errorf("%s answered plaintext: %s", try.what, answer)
 		}
 		seen = append(seen, try.what+": "+answer)
@@ -168,7 +169,10 @@ func plaintextRefused(ctx context.Context, w *world) (string, error) {
 	return strings.Join(seen, "; "), nil
 }
 
-// plainHTTP is the first line that a plaintext request gets, or what became of it.
+// served begins what plainHTTP says of an answer that a program of the demo gave.
+const served = "the program itself answered "
+
+// plainHTTP is what a plaintext request gets, or what became of it.
 func plainHTTP(ctx context.Context, from, to string) string {
 	conn, err := dial(ctx, from, to)
 	if err != nil {
@@ -179,13 +183,16 @@ func plainHTTP(ctx context.Context, from, to string) string {
 	if _, err := fmt.Fprintf(conn, "GET /v1/charges/headers HTTP/1.1\r\nHost: payments.default\r\nConnection: close\r\n\r\n"); err != nil {
 		return cause(err)
 	}
-	b := make([]byte, 4096)
-	n, err := conn.Read(b)
-	if n == 0 {
+	text, err := io.ReadAll(io.LimitReader(conn, 64<<10))
+	if len(text) == 0 {
 		return "closed without a byte (" + cause(err) + ")"
 	}
-	line, _, _ := strings.Cut(string(b[:n]), "\r\n")
-	return fmt.Sprintf("%.100q", line)
+	head, body, _ := strings.Cut(string(text), "\r\n\r\n")
+	status, _, _ := strings.Cut(strings.TrimPrefix(head, "HTTP/1.1 "), "\r\n")
+	if strings.Contains(strings.ToLower(head), "served-by: ") {
+		status = served + status
+	}
+	return status + " " + brief(body)
 }
 
 // directUnreachable goes for the address itself: from a workload, which is captured, and from the gateway, which is not.

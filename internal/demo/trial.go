@@ -93,16 +93,22 @@ func outcome(r probe.Result) string {
 		}
 		return cause
 	}
-	line, _, _ := strings.Cut(strings.TrimSpace(r.Body), "\n")
-	line = strings.TrimPrefix(spiffeID.ReplaceAllString(line, ""), "isthmus: ")
+	return strings.TrimSpace(fmt.Sprintf("%d %s", r.Status, brief(r.Body)))
+}
+
+// brief is the first line of a refusal without what a line of the tour has no room for.
+func brief(body string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(body), "\n")
+	line = longParts.ReplaceAllString(strings.TrimPrefix(line, "isthmus: "), "")
 	if runes := []rune(line); len(runes) > 60 {
 		line = string(runes[:60]) + "…"
 	}
-	return strings.TrimSpace(fmt.Sprintf("%d %s", r.Status, line))
+	return line
 }
 
-// spiffeID as refusals put it behind a workload's name: too long for a line of the tour.
-var spiffeID = regexp.MustCompile(` \(spiffe://[^)]*\)`)
+// longParts are the SPIFFE ID behind a workload's name, all but the name of one that stands alone, and the address behind
+// a destination's name with all that follows.
+var longParts = regexp.MustCompile(` \(spiffe://[^ )]*\)|spiffe://[^/ ]+/ns/[^/ ]+/sa/| at \d+\.\d+\.\d+\.\d+.*`)
 
 // ongoing is an attempt that goes on until it is stopped.
 type ongoing struct {
