@@ -95,7 +95,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.listen(); err != nil {
 		return err
 	}
-	defer a.listeners.close()
+	defer a.unlisten()
 	if err := a.envoy.Prepare(ctx); err != nil {
 		return err
 	}

@@ -13,11 +13,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"isthmus.dev/isthmus/internal/node/netns"
 )
@@ -90,7 +92,11 @@ func wire(t *testing.T, a, aAddr, b, bAddr string) {
 			if err != nil {
 				return err
 			}
-			_, all, _ := net.ParseCIDR("0.0.0.0/0")
+			all := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+			if ip.IP.To4() == nil {
+				all = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+				ip.Flags = unix.IFA_F_NODAD // usable at once
+			}
 			return errors.Join(netlink.AddrAdd(link, ip), netlink.LinkSetUp(link),
 				netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all, Scope: netlink.SCOPE_LINK}))
 		}))
@@ -176,4 +182,22 @@ type testWriter struct{ t *testing.T }
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Log(string(b[:len(b)-1]))
 	return len(b), nil
+}
+
+func readAll(t *testing.T, resp *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(resp.Body)
+	must(t, err)
+	return string(b)
+}
+
+// mark sets a socket's mark before it connects.
+func mark(m int) func(_, _ string, c syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, m) }); e != nil {
+			return e
+		}
+		return err
+	}
 }

@@ -49,11 +49,17 @@ func (l *listeners) close() {
 	}
 }
 
+// unlisten closes every socket of the agent.
+func (a *Agent) unlisten() {
+	a.listeners.close()
+	a.dns.Close()
+}
+
 // listen opens every socket of the agent, so that a port in use is told before anything runs.
 func (a *Agent) listen() (err error) {
 	defer func() {
 		if err != nil {
-			a.listeners.close()
+			a.unlisten()
 		}
 	}()
 	l := &a.listeners

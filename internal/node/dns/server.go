@@ -133,9 +133,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		<-group.Done()
-		for _, srv := range s.servers {
-			s.close(srv)
-		}
+		s.Close()
 		return nil
 	})
 	if err := g.Wait(); err != nil && ctx.Err() == nil {
@@ -144,13 +142,15 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// close also when the server has not come to serve yet, which Shutdown refuses.
-func (s *Server) close(srv *dns.Server) {
-	if srv.PacketConn != nil {
-		srv.PacketConn.Close()
-	}
-	if srv.Listener != nil {
-		srv.Listener.Close()
+// Close every socket, also of servers that have not come to serve yet, which their own Shutdown refuses.
+func (s *Server) Close() {
+	for _, srv := range s.servers {
+		if srv.PacketConn != nil {
+			srv.PacketConn.Close()
+		}
+		if srv.Listener != nil {
+			srv.Listener.Close()
+		}
 	}
 }
 

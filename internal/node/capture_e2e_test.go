@@ -1,0 +1,194 @@
+//go:build e2e
+
+package node
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/capture"
+	"isthmus.dev/isthmus/internal/node/netns"
+)
+
+// greet answers every connection with a word.
+func greet(t *testing.T, ns, addr, word string) {
+	t.Helper()
+	l := listenIn(t, ns, addr)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, word)
+			c.Close()
+		}
+	}()
+}
+
+// hear connects and reads what comes; "refused" when that fails within the second that a refusal may take.
+func hear(t *testing.T, ns, addr string) string {
+	t.Helper()
+	began := time.Now()
+	c, err := dialIn(ns, "tcp", addr)
+	if err == nil {
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(time.Second))
+		var b []byte
+		if b, err = io.ReadAll(c); err == nil {
+			return string(b)
+		}
+	}
+	if since := time.Since(began); since > time.Second {
+		t.Errorf("%s: refused only after %v", addr, since)
+	}
+	t.Logf("%s: %v", addr, err)
+	return "refused"
+}
+
+// two namespaces: app is captured, far is the world.
+func newCaptured(t *testing.T, name string, rules capture.Rules) (app, far string) {
+	t.Helper()
+	app, far = newNetns(t, name+"-app"), newNetns(t, name+"-far")
+	wire(t, app, "10.78.0.2/24", far, "10.78.0.3/24")
+	must(t, capture.Install(app, rules))
+	for _, p := range []string{"80", "81"} {
+		greet(t, far, "10.78.0.3:"+p, "far "+p)
+		greet(t, app, "10.78.0.2:"+p, "app "+p)
+	}
+	return app, far
+}
+
+func TestNetnsCaptureFailsClosed(t *testing.T) {
+	app, far := newCaptured(t, "closed", capture.Rules{})
+	if got := hear(t, app, "10.78.0.3:80"); got != "refused" {
+		t.Errorf("out without a listener: %s", got)
+	}
+	if got := hear(t, far, "10.78.0.2:80"); got != "refused" {
+		t.Errorf("in without a listener: %s", got)
+	}
+	if got := hear(t, app, "10.78.0.2:80"); got != "app 80" {
+		t.Errorf("to itself: %s", got)
+	}
+}
+
+func TestNetnsCaptureRedirects(t *testing.T) {
+	app, far := newCaptured(t, "redir", capture.Rules{
+		ExcludeOutboundPorts: []uint16{81}, ExcludeInboundPorts: []uint16{81}, ExcludeOutboundCIDRs: []netip.Prefix{netip.MustParsePrefix("10.78.0.128/25")},
+	})
+	greet(t, app, "127.0.0.1:15001", "outbound")
+	greet(t, app, "0.0.0.0:15006", "inbound")
+	greet(t, app, "127.0.0.1:15053", "dns")
+	for _, c := range []struct{ ns, addr, want string }{
+		{app, "10.78.0.3:80", "outbound"},
+		{app, "240.240.0.1:443", "outbound"},
+		{app, "192.0.2.1:53", "dns"},
+		{app, "127.0.0.1:53", "dns"},
+		{app, "10.78.0.3:81", "far 81"},
+		{far, "10.78.0.2:80", "inbound"},
+		{far, "10.78.0.2:15001", "inbound"},
+		{far, "10.78.0.2:15053", "inbound"},
+		{far, "10.78.0.2:81", "app 81"},
+	} {
+		if got := hear(t, c.ns, c.addr); got != c.want {
+			t.Errorf("to %s: %s, want %s", c.addr, got, c.want)
+		}
+	}
+	t.Run("marked connections pass", func(t *testing.T) {
+		var c net.Conn
+		must(t, netns.Do(app, func() (err error) {
+			d := net.Dialer{Control: mark(agentapi.SocketMark), Timeout: time.Second}
+			c, err = d.Dial("tcp", "10.78.0.3:80")
+			return err
+		}))
+		defer c.Close()
+		if b, err := io.ReadAll(c); err != nil || string(b) != "far 80" {
+			t.Errorf("got %q, %v", b, err)
+		}
+	})
+	t.Run("udp in is refused at once", func(t *testing.T) {
+		c, err := dialIn(far, "udp", "10.78.0.2:999")
+		must(t, err)
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(time.Second))
+		_, err = c.Write([]byte("x"))
+		if err == nil {
+			_, err = c.Read(make([]byte, 1))
+		}
+		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestNetnsCaptureIPv6(t *testing.T) {
+	app, far := newNetns(t, "six-app"), newNetns(t, "six-far")
+	wire(t, app, "fd00:78::2/64", far, "fd00:78::3/64")
+	must(t, capture.Install(app, capture.Rules{}))
+	greet(t, app, "[::1]:15001", "outbound")
+	greet(t, app, "[fd00:78::2]:15006", "inbound") // not [::], which Go takes for IPv4 when it first looked around without IPv6
+	eventually(t, 5*time.Second, "IPv6 redirects", func() error { // addresses come up after duplicate detection
+		if out, in := hear(t, app, "[fd00:78::3]:80"), hear(t, far, "[fd00:78::2]:80"); out != "outbound" || in != "inbound" {
+			return errors.New(out + ", " + in)
+		}
+		return nil
+	})
+}
+
+func TestNetnsCaptureIsReplacedWholeAndRemoved(t *testing.T) {
+	app, far := newCaptured(t, "whole", capture.Rules{})
+	count := func() int {
+		var out []byte
+		must(t, netns.Do(app, func() (err error) {
+			out, err = exec.Command("nft", "list", "table", "inet", "isthmus").CombinedOutput()
+			return err
+		}))
+		return strings.Count(string(out), "\n")
+	}
+	if _, err := exec.LookPath("nft"); err == nil {
+		before := count()
+		must(t, capture.Install(app, capture.Rules{}))
+		if after := count(); after != before {
+			t.Errorf("%d lines after the second time, %d before", after, before)
+		}
+	}
+	must(t, capture.Install(app, capture.Rules{ExcludeOutboundPorts: []uint16{80}}))
+	if got := hear(t, app, "10.78.0.3:80"); got != "far 80" {
+		t.Errorf("after an exclusion: %s", got)
+	}
+	must(t, capture.Remove(app))
+	must(t, capture.Remove(app))
+	if got := hear(t, far, "10.78.0.2:80"); got != "app 80" {
+		t.Errorf("after removal: %s", got)
+	}
+}
+
+func TestNetnsInodeTellsARemadeNamespace(t *testing.T) {
+	path := newNetns(t, "inode")
+	first, err := netns.Inode(path)
+	must(t, err)
+	own, err := netns.Inode("")
+	must(t, err)
+	if first == own {
+		t.Error("the new namespace is our own")
+	}
+	var st unix.Stat_t
+	must(t, netns.Do(path, func() error { return unix.Stat("/proc/thread-self/ns/net", &st) }))
+	if st.Ino != first {
+		t.Error("Do ran elsewhere")
+	}
+	must(t, unix.Stat("/proc/thread-self/ns/net", &st))
+	if st.Ino != own {
+		t.Error("Do did not come home")
+	}
+}
