@@ -54,41 +54,37 @@ func peer(ctx context.Context, w *world) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	inviter, err := cards.peer(ctx, "retail")
+	inviter, err := established(ctx, cards, "retail")
 	if err != nil {
+		return "", err
+	}
+	if _, err := established(ctx, retail, "cards"); err != nil {
 		return "", err
 	}
 	if accept.PeersFingerprint != invite.Fingerprint || !slices.Contains(inviter.Fingerprints, accept.OwnFingerprint) {
 		return "", fmt.Errorf("the sides disagree: cards says %s and saw %v, retail says %s and saw %s",
 			short(invite.Fingerprint), inviter.Fingerprints, short(accept.OwnFingerprint), short(accept.PeersFingerprint))
 	}
-	for _, side := range []struct {
-		a    admin
-		peer string
-	}{{cards, "retail"}, {retail, "cards"}} {
-		if err := until(ctx, 10*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
-			return established(ctx, side.a, side.peer)
-		}); err != nil {
-			return "", err
-		}
-	}
 	return fmt.Sprintf("cards %s, retail %s", short(invite.Fingerprint), short(accept.OwnFingerprint)), nil
 }
 
-func established(ctx context.Context, a admin, peer string) error {
-	p, err := a.peer(ctx, peer)
-	if err != nil {
-		return err
-	}
-	for _, c := range p.Conditions {
-		if c.Type == "TrustEstablished" {
-			if c.Status == "True" {
+// established waits until a mesh says that it trusts its peer.
+func established(ctx context.Context, a admin, peer string) (p adminapi.PeerStatus, err error) {
+	err = until(ctx, 10*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
+		if p, err = a.peer(ctx, peer); err != nil {
+			return err
+		}
+		for _, c := range p.Conditions {
+			if c.Type == "TrustEstablished" && c.Status == "True" {
 				return nil
 			}
-			return fmt.Errorf("%s does not trust %s yet: %s", a.mesh, peer, c.Message)
+			if c.Type == "TrustEstablished" {
+				return fmt.Errorf("%s does not trust %s yet: %s", a.mesh, peer, c.Message)
+			}
 		}
-	}
-	return fmt.Errorf("%s says nothing of its trust in %s", a.mesh, peer)
+		return fmt.Errorf("%s says nothing of its trust in %s", a.mesh, peer)
+	})
+	return p, err
 }
 
 // exportAndImport drops one file into each mesh and waits until both control planes say that the way is open.
