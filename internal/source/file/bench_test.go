@@ -1,6 +1,7 @@
 package file
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -127,5 +128,33 @@ func BenchmarkOneDocument(b *testing.B) {
 		if d.config == old || len(d.config.Origins) != 6000 {
 			b.Fatal("nothing changed")
 		}
+	}
+}
+
+// BenchmarkWatch is the time from writing one file of 1000 to the new configuration, the quiet time of 10 ms included.
+func BenchmarkWatch(b *testing.B) {
+	dir := fill(b, 1000)
+	s := New(Config{Dir: dir, Validate: schema.New().Validate})
+	s.Load()
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	time.Sleep(200 * time.Millisecond)
+	version, worst := 0, time.Duration(0)
+	for b.Loop() {
+		version++
+		began := time.Now()
+		if err := os.WriteFile(filepath.Join(dir, "s500.yaml"), []byte(service(500, version)), 0o644); err != nil {
+			b.Fatal(err)
+		}
+		if c := <-s.Updates(); len(c.Origins) != 6000 {
+			b.Fatalf("%d objects, %v", len(c.Origins), c.Findings)
+		}
+		worst = max(worst, time.Since(began))
+	}
+	b.ReportMetric(float64(worst.Microseconds())/1000, "worst-ms")
+	cancel()
+	if err := <-done; err != nil {
+		b.Fatal(err)
 	}
 }

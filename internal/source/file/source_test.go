@@ -129,24 +129,48 @@ func TestAtomicReplacement(t *testing.T) {
 	await(t, s, "three")
 }
 
-// TestEmptiedFile: a file that is emptied and then filled never loses its objects in between; one that stays empty does.
-func TestEmptiedFile(t *testing.T) {
+// TestFileInMotion: a file that is emptied and then filled never loses its objects in between; one that stays empty does.
+// One that is written to without a pause is taken as it is after a while.
+func TestFileInMotion(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a.yaml")
 	write(t, path, namespaceYAML("one"))
-	s := start(t, dir)
-	await(t, s, "one")
-	for len(s.Updates()) > 0 {
-		<-s.Updates()
+	now := time.Now().Add(time.Hour)
+	d := newFolder(dir, nil)
+	d.refreshAll(nil, now)
+	step := func(after time.Duration, wantAgain bool, want string) {
+		t.Helper()
+		now = now.Add(after)
+		again := d.refresh([]string{path}, nil, now)
+		if again[path] != wantAgain || describe(d.config) != want {
+			t.Fatalf("configuration %q, look again %v; want %q, %v", describe(d.config), again, want, wantAgain)
+		}
 	}
 	write(t, path, "")
-	time.Sleep(40 * time.Millisecond)
+	step(0, true, "one")
+	step(90*time.Millisecond, true, "one")
 	write(t, path, namespaceYAML("one", "two"))
-	if c := <-s.Updates(); describe(c) != "one two" {
-		t.Errorf("the first update after emptying and filling is %q, want %q", describe(c), "one two")
-	}
+	step(20*time.Millisecond, false, "one two")
 	write(t, path, "")
-	await(t, s, "")
+	step(0, true, "one two")
+	step(100*time.Millisecond, false, "")
+
+	write(t, path, namespaceYAML("one"))
+	step(0, false, "one")
+	write(t, path, namespaceYAML("one", "two"))
+	touch := func() {
+		if err := os.Chtimes(path, now, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	touch()
+	step(0, true, "one")
+	now = now.Add(999 * time.Millisecond)
+	touch()
+	step(0, true, "one")
+	now = now.Add(time.Millisecond)
+	touch()
+	step(0, false, "one two")
 }
 
 // TestConfigMap swaps "..data" as the kubelet does.
@@ -286,12 +310,12 @@ func TestChangesLandTogether(t *testing.T) {
 	for n := range 50 {
 		write(t, filepath.Join(dir, fmt.Sprintf("f%d.yaml", n)), namespaceYAML(fmt.Sprintf("a%02d", n)))
 	}
-	s := New(Config{Dir: dir, Quiet: 30 * time.Millisecond})
+	s := New(Config{Dir: dir, Quiet: 300 * time.Millisecond, Longest: 5 * time.Second})
 	s.Load()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(500 * time.Millisecond) // let the watch begin
 	for n := range 50 {
 		write(t, filepath.Join(dir, fmt.Sprintf("f%d.yaml", n)), namespaceYAML(fmt.Sprintf("b%02d", n)))
 	}
