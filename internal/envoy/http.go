@@ -25,7 +25,7 @@ const (
 // overrideHeaders let a client claim another method, path or sender than the request line says. They are always removed.
 var overrideHeaders = []string{
 	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-forwarded-host",
-	callerHeader, "isthmus-peer", "isthmus-invite",
+	callerHeader, "isthmus-peer", "isthmus-invite", "x-envoy-external-address", "x-envoy-internal",
 }
 
 // httpManager is the hardened HTTP connection manager (facts: bad-input corpus): paths are normalised, escaped slashes,
@@ -95,9 +95,17 @@ var pathHygiene = &rbacv3.Policy{
 	}),
 }
 
-// explained puts a name before what Envoy says itself, so that a refusal says who refuses.
-func explained(m *hcmv3.HttpConnectionManager, who string) *hcmv3.HttpConnectionManager {
+// explained makes Envoy's own answers say who answers, and a refusal by policy say where to look.
+func explained(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpConnectionManager {
 	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%\n")}
+	if refusal != "" {
+		m.LocalReplyConfig.Mappers = []*hcmv3.ResponseMapper{{
+			Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
+				Comparison: &accesslogv3.ComparisonFilter{Value: &corev3.RuntimeUInt32{DefaultValue: 403, RuntimeKey: "isthmus.refused"}},
+			}}},
+			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this request: " + refusal + "\n"),
+		}}
+	}
 	return m
 }
 

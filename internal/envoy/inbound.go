@@ -29,6 +29,9 @@ func (b *builder) inbound(w *model.Workload) {
 	b.add(ListenerType, name, l, refs)
 }
 
+// inboundRefusal names what decides, not what it says: a refused caller learns nothing of the policies.
+const inboundRefusal = "no AuthorizationPolicy there allows this caller, method and path"
+
 func (b *builder) inboundPort(l *listenerv3.Listener, w *model.Workload, in model.Inbound) {
 	name := inboundName(w, in.Port)
 	if in.Mode != model.Disable {
@@ -66,7 +69,7 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 	t := rbacTranslator{http: in.Protocol.IsHTTP(), trust: td, gateways: b.view.Gateways.IDs}
 	target := inboundName(w, in.Port)
 	if t.http {
-		m := explained(httpManager(name, name, policyFilters(), refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String())
+		m := explained(httpManager(name, name, policyFilters(), refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), inboundRefusal)
 		fc := chain(name, match, nil, managerFilter(m))
 		if mtls {
 			fc.TransportSocket = serverTLS(w.Identity.String(), td, inDomain(td))

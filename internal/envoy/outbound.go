@@ -62,7 +62,7 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 	}
 	needsHTTP := o.Port.Protocol.IsHTTP() && o.Import != nil && o.Import.Local != nil && len(o.Import.Remotes) > 0
 	if needsHTTP {
-		m := explained(httpManager(name, name, nil, refusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host)
+		m := explained(httpManager(name, name, nil, refusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host, "")
 		l.FilterChains = append(l.FilterChains, chain(name, match, nil, managerFilter(m)))
 		b.add(RouteType, name, outboundRoutes(name, o, w, b.view.Domain, ts), refs)
 		return
