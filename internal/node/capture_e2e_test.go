@@ -136,7 +136,7 @@ func TestNetnsCaptureIPv6(t *testing.T) {
 	wire(t, app, "fd00:78::2/64", far, "fd00:78::3/64")
 	must(t, capture.Install(app, capture.Rules{}))
 	greet(t, app, "[::1]:15001", "outbound")
-	greet(t, app, "[fd00:78::2]:15006", "inbound") // not [::], which Go takes for IPv4 when it first looked around without IPv6
+	greet(t, app, "[fd00:78::2]:15006", "inbound")                // not [::], which Go takes for IPv4 when it first looked around without IPv6
 	eventually(t, 5*time.Second, "IPv6 redirects", func() error { // addresses come up after duplicate detection
 		if out, in := hear(t, app, "[fd00:78::3]:80"), hear(t, far, "[fd00:78::2]:80"); out != "outbound" || in != "inbound" {
 			return errors.New(out + ", " + in)

@@ -39,7 +39,7 @@ func tcpEntry(t *testing.T, text string) *accesslogv3.TCPAccessLogEntry {
 
 const (
 	caller  = `"tlsProperties":{"tlsSniHostname":"payments.default.retail.fed.cards.example","peerCertificateProperties":{"subjectAltName":[{"uri":"spiffe://retail.example/ns/isthmus-system/sa/gateway"}]}}`
-	peerTag = `"customTags":{"peer":"retail","connection":"7"}`
+	peerTag = `"customTags":{"peer":"retail"},"downstreamDirectRemoteAddress":{"socketAddress":{"address":"172.31.0.9","portValue":40001}}`
 )
 
 func TestVerdicts(t *testing.T) {
@@ -50,10 +50,14 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{"allowed", fromHTTP("ingress", httpEntry(t, `{"commonProperties":{`+peerTag+`},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)), "allowed "},
 		{"the application's own 403", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"via_upstream"}}`)), "allowed "},
-		{"policy", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied rbac_access_denied_matched_policy[none]"},
-		{"our own answer", fromHTTP("outbound", httpEntry(t, `{"commonProperties":{"customTags":{"reason":"web may not call pay"}},"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied web may not call pay"},
+		{"policy", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied no policy allows it"},
+		{"deny policy", fromHTTP("inbound", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[default/deny#0]"}}`)), "denied policy default/deny#0 denies it"},
+		{"our own answer", fromHTTP("outbound", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied no service there lists the caller"},
+		{"no such path", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":404,"responseCodeDetails":"route_not_found"}}`)), "denied no such host, path or method is offered"},
+		{"rubbish", fromHTTP("inbound", httpEntry(t, `{"response":{"responseCode":400,"responseCodeDetails":"path_normalization_failed"}}`)), "malformed path_normalization_failed"},
 		{"no upstream", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":503,"responseCodeDetails":"no_healthy_upstream"}}`)), "failed no_healthy_upstream"},
-		{"tcp policy", fromTCP("inbound", tcpEntry(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied rbac_access_denied_matched_policy[none]"},
+		{"tcp policy", fromTCP("inbound", tcpEntry(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied no policy allows it"},
+		{"unknown name", fromTCP("ingress", tcpEntry(t, `{"commonProperties":{"responseFlags":{"noRouteFound":true}}}`)), "denied nothing is offered under this name"},
 		{"handshake", fromTCP("ingress", tcpEntry(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"}}`)), "handshake TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"},
 		{"peer's handshake", fromTCP("egress", tcpEntry(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "handshake TLS_error:|x"},
 		{"peer away", fromTCP("egress", tcpEntry(t, `{"commonProperties":{"upstreamTransportFailureReason":"delayed connect error: Connection refused"}}`)), "allowed delayed connect error: Connection refused"},
@@ -68,8 +72,10 @@ func TestCounts(t *testing.T) {
 	s := New(Config{Log: slog.New(slog.DiscardHandler), Path: filepath.Join(t.TempDir(), "access.log"), MaxBytes: 1 << 20})
 	request := httpEntry(t, `{"commonProperties":{`+caller+`,`+peerTag+`,"downstreamWireBytesReceived":"100","downstreamWireBytesSent":"900"},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)
 	denied := httpEntry(t, `{"commonProperties":{`+caller+`,`+peerTag+`},"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)
-	connection := `{"commonProperties":{"streamId":"c1","upstreamCluster":"tokens","upstreamRemoteAddress":{"socketAddress":{"address":"10.0.0.1"}},"customTags":{"peer":"retail"}},"connectionProperties":{"receivedBytes":"10","sentBytes":"20"}}`
-	failure := tcpEntry(t, `{"commonProperties":{"streamId":"c2","downstreamTransportFailureReason":"x","customTags":{"peer":"retail"}}}`)
+	connection := `{"commonProperties":{"streamId":"c1","downstreamDirectRemoteAddress":{"socketAddress":{"address":"172.31.0.9","portValue":40002}},"upstreamCluster":"tokens","upstreamRemoteAddress":{"socketAddress":{"address":"10.0.0.1"}},"customTags":{"peer":"retail"}},"connectionProperties":{"receivedBytes":"10","sentBytes":"20"}}`
+	// The listener knows the peer by its chain only.
+	failure := tcpEntry(t, `{"commonProperties":{"streamId":"c2","downstreamTransportFailureReason":"x","customTags":{"chain":"retail/payments.default.retail.fed.cards.example"}}}`)
+	invite := tcpEntry(t, `{"commonProperties":{"streamId":"c3","customTags":{"chain":"invite/abc"}}}`)
 
 	s.take(fromHTTP("ingress", request))
 	s.take(fromHTTP("ingress", request)) // same connection
@@ -77,6 +83,7 @@ func TestCounts(t *testing.T) {
 	s.take(fromTCP("ingress", tcpEntry(t, connection)))
 	s.take(fromTCP("ingress", tcpEntry(t, connection))) // the listener's entry of the same connection
 	s.take(fromTCP("ingress", failure))
+	s.take(fromTCP("ingress", invite))
 	s.take(fromHTTP("inbound", denied)) // not a boundary
 
 	want := map[string]agentapi.PeerCounts{
@@ -129,9 +136,10 @@ func TestSeenIsBounded(t *testing.T) {
 	}
 }
 
-func TestEntryLeavesOutTheQuery(t *testing.T) {
-	e := fromHTTP("ingress", httpEntry(t, `{"request":{"requestMethod":"GET","path":"/pay?card=4111111111111111","authority":"pay"},"commonProperties":{`+caller+`}}`))
-	if e.Path != "/pay" || e.Method != "GET" || e.Caller != "spiffe://retail.example/ns/isthmus-system/sa/gateway" || e.Destination != "payments.default.retail.fed.cards.example" {
+func TestEntryNamesTheCallerAndLeavesOutTheQuery(t *testing.T) {
+	e := fromHTTP("ingress", httpEntry(t, `{"request":{"requestMethod":"GET","path":"/pay?card=4111111111111111","authority":"pay","requestHeaders":{"isthmus-caller":"spiffe://retail.example/ns/default/sa/storefront"}},"commonProperties":{`+caller+`}}`))
+	if e.Path != "/pay" || e.Method != "GET" || e.Destination != "pay" ||
+		e.Caller != "spiffe://retail.example/ns/default/sa/storefront" || e.AssertedBy != "spiffe://retail.example/ns/isthmus-system/sa/gateway" {
 		t.Errorf("got %+v", e)
 	}
 }

@@ -40,10 +40,10 @@ func (t *tally) add(e *Entry) bool {
 	if repeated {
 		return false
 	}
-	if e.Denied() {
+	if e.Refused() {
 		t.refused[refusal{e.Log, e.Verdict}]++
 	}
-	if e.Log != agentapi.LogIngress && e.Log != agentapi.LogEgress {
+	if e.Peer == "" || e.Log != agentapi.LogIngress && e.Log != agentapi.LogEgress {
 		return true
 	}
 	if _, known := t.peers[e.Peer]; !known && len(t.peers) >= maxPeers {
@@ -60,16 +60,12 @@ func (t *tally) count(c *agentapi.PeerCounts, e *Entry) {
 		c.HandshakesFailed++
 		return
 	}
-	switch {
-	case e.connection != "":
-		if t.first(e.Log+"/connection/"+e.connection, e.connection) {
-			c.HandshakesOK++
-		}
-	case !e.http:
+	// A connection is known by its client's address: its requests and its own entry, whichever comes first, count it once.
+	if e.connection != "" && t.first(e.Log+"/connection/"+e.connection, e.connection) {
 		c.HandshakesOK++
 	}
 	switch {
-	case e.Verdict == verdictDenied:
+	case e.Refused():
 		c.Denials++
 	case e.http || e.carried:
 		c.Requests++

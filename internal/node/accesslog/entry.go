@@ -3,24 +3,29 @@
 package accesslog
 
 import (
+	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 )
 
-// Custom tags that the control plane's configuration may put on an entry.
+// Custom tags that the control plane's configuration puts on entries.
 const (
-	TagPeer        = "peer"        // MeshPeer name, on ingress and egress entries
-	TagConnection  = "connection"  // identifies the connection between the gateways: handshakes are counted by it
-	TagDestination = "destination" // what was called, as a person would name it
-	TagReason      = "reason"      // why it was refused, when the configuration knows
-	TagCaller      = "caller"      // caller as asserted by a peer
+	tagPeer     = "peer"     // MeshPeer name
+	tagChain    = "chain"    // filter chain of a boundary listener, "<peer>/…" where peers come in
+	tagObject   = "object"   // export or import
+	tagWorkload = "workload" // on inbound and outbound entries: whose they are
 )
+
+// callerHeader carries the caller whom a peer's gateway vouches for.
+const callerHeader = "isthmus-caller"
 
 // Entry is one line of the file.
 type Entry struct {
@@ -28,7 +33,8 @@ type Entry struct {
 	Log         string            `json:"log"`
 	Verdict     string            `json:"verdict"`
 	Peer        string            `json:"peer,omitempty"`
-	Caller      string            `json:"caller,omitempty"`
+	Caller      string            `json:"caller,omitempty"`     // SPIFFE ID, or the workload on this node
+	AssertedBy  string            `json:"assertedBy,omitempty"` // who vouches for the caller, when it did not come itself
 	Destination string            `json:"destination,omitempty"`
 	Reason      string            `json:"reason,omitempty"`
 	SNI         string            `json:"sni,omitempty"`
@@ -44,7 +50,7 @@ type Entry struct {
 
 	http             bool
 	stream           string
-	connection       string // tag TagConnection
+	connection       string // between the gateways: the address of its client's end
 	carried          bool   // TCP: reached an upstream
 	handshakeFailure bool
 }
@@ -53,12 +59,15 @@ type Entry struct {
 const (
 	verdictAllowed   = "allowed"
 	verdictDenied    = "denied"    // by policy
+	verdictMalformed = "malformed" // not a request that passes the hardened parser
 	verdictHandshake = "handshake" // no TLS handshake
 	verdictFailed    = "failed"    // allowed, but it did not work
 )
 
-// Denied says whether policy refused it or the handshake failed.
-func (e *Entry) Denied() bool { return e.Verdict == verdictDenied || e.Verdict == verdictHandshake }
+// Refused says whether it was refused here, whatever the reason.
+func (e *Entry) Refused() bool {
+	return e.Verdict == verdictDenied || e.Verdict == verdictMalformed || e.Verdict == verdictHandshake
+}
 
 func fromHTTP(log string, h *accesslogv3.HTTPAccessLogEntry) Entry {
 	e := fromCommon(log, h.GetCommonProperties())
@@ -67,19 +76,34 @@ func fromHTTP(log string, h *accesslogv3.HTTPAccessLogEntry) Entry {
 		e.Method = strings.ToUpper(req.GetRequestMethod().String())
 		e.Authority = req.GetAuthority()
 		e.Path, _, _ = strings.Cut(req.GetPath(), "?")
+		if caller := req.GetRequestHeaders()[callerHeader]; caller != "" && log == agentapi.LogIngress {
+			e.Caller, e.AssertedBy = caller, e.Caller
+		}
 	}
 	e.Code = h.GetResponse().GetResponseCode().GetValue()
 	details := h.GetResponse().GetResponseCodeDetails()
-	switch {
-	case e.handshakeFailure:
-	case strings.Contains(details, "rbac_access_denied"), e.Code == http.StatusForbidden && details != "via_upstream":
-		e.Verdict = verdictDenied
-	case e.Code >= 500 && details != "via_upstream":
-		e.Verdict = verdictFailed
+	if details == "via_upstream" {
+		details = "" // the application's own answer
+	} else if !e.handshakeFailure {
+		e.Verdict = httpVerdict(e.Verdict, e.Code, details)
 	}
-	e.Reason = firstOf(e.Reason, unless(details == "via_upstream", details))
-	e.Destination = firstOf(e.Destination, e.Authority)
+	e.Reason = firstOf(e.Reason, plain(details))
+	if log != agentapi.LogInbound {
+		e.Destination = firstOf(e.Authority, e.Destination)
+	}
 	return e
+}
+
+func httpVerdict(so string, code uint32, details string) string {
+	switch {
+	case code == http.StatusForbidden, strings.Contains(details, rbacDetails), details == "route_not_found":
+		return verdictDenied
+	case code >= 400 && code < 500:
+		return verdictMalformed
+	case code >= 500:
+		return verdictFailed
+	}
+	return so
 }
 
 func fromTCP(log string, t *accesslogv3.TCPAccessLogEntry) Entry {
@@ -87,40 +111,84 @@ func fromTCP(log string, t *accesslogv3.TCPAccessLogEntry) Entry {
 	if c := t.GetConnectionProperties(); log != agentapi.LogEgress && c != nil {
 		e.BytesIn, e.BytesOut = c.GetReceivedBytes(), c.GetSentBytes()
 	}
-	if t.GetConnectionProperties() == nil {
-		e.carried = false
-	}
 	return e
 }
 
 func fromCommon(log string, c *accesslogv3.AccessLogCommon) Entry {
-	tags := c.GetCustomTags()
+	tags, sni := c.GetCustomTags(), c.GetTlsProperties().GetTlsSniHostname()
 	e := Entry{
-		Time: c.GetStartTime().AsTime(), Log: log, Verdict: verdictAllowed,
-		Peer: tags[TagPeer], connection: tags[TagConnection], stream: c.GetStreamId(),
-		Caller: firstOf(tags[TagCaller], peerID(c)), Destination: firstOf(tags[TagDestination], c.GetUpstreamCluster(), c.GetTlsProperties().GetTlsSniHostname()),
-		SNI: c.GetTlsProperties().GetTlsSniHostname(), Remote: remote(c),
-		BytesIn: c.GetDownstreamWireBytesReceived(), BytesOut: c.GetDownstreamWireBytesSent(),
+		Time: c.GetStartTime().AsTime(), Log: log, Verdict: verdictAllowed, stream: c.GetStreamId(),
+		Peer: peerOf(log, tags), Caller: peerID(c), SNI: sni, Remote: c.GetDownstreamDirectRemoteAddress().GetSocketAddress().GetAddress(),
+		Destination: firstOf(tags[tagObject], sni, address(c.GetDownstreamLocalAddress()), c.GetUpstreamCluster()),
+		BytesIn:     c.GetDownstreamWireBytesReceived(), BytesOut: c.GetDownstreamWireBytesSent(),
 		DurationMS: float64(c.GetDuration().AsDuration().Microseconds()) / 1000,
 		carried:    c.GetUpstreamCluster() != "" && c.GetUpstreamRemoteAddress() != nil,
-		Tags:       tags,
+		Tags:       tags, connection: address(c.GetDownstreamDirectRemoteAddress()),
 	}
-	if log == agentapi.LogEgress {
+	switch log {
+	case agentapi.LogInbound:
+		e.Destination = firstOf(tags[tagWorkload], e.Destination)
+	case agentapi.LogOutbound:
+		e.Caller = firstOf(tags[tagWorkload], e.Caller)
+	case agentapi.LogEgress:
+		e.connection = address(c.GetUpstreamLocalAddress())
 		e.BytesIn, e.BytesOut = c.GetUpstreamWireBytesReceived(), c.GetUpstreamWireBytesSent()
 	}
+	e.judge(c)
+	return e
+}
+
+// judge sets verdict and reason as far as every kind of entry tells them.
+func (e *Entry) judge(c *accesslogv3.AccessLogCommon) {
 	handshake := c.GetDownstreamTransportFailureReason()
-	if log == agentapi.LogEgress || log == agentapi.LogOutbound {
+	if e.Log == agentapi.LogEgress || e.Log == agentapi.LogOutbound {
 		handshake = firstOf(handshake, tlsFailure(c.GetUpstreamTransportFailureReason()))
 	}
-	terminated := c.GetConnectionTerminationDetails()
+	ended := c.GetConnectionTerminationDetails()
+	unoffered := c.GetResponseFlags().GetNoRouteFound() && (e.Log == agentapi.LogIngress || e.Log == agentapi.LogEgress)
 	switch {
 	case handshake != "":
 		e.Verdict, e.handshakeFailure = verdictHandshake, true
-	case strings.Contains(terminated, "rbac_access_denied"), c.GetResponseFlags().GetUnauthorizedDetails() != nil:
+	case strings.Contains(ended, rbacDetails), c.GetResponseFlags().GetUnauthorizedDetails() != nil, unoffered:
 		e.Verdict = verdictDenied
 	}
-	e.Reason = firstOf(tags[TagReason], handshake, terminated, c.GetUpstreamTransportFailureReason())
-	return e
+	if e.Reason = firstOf(handshake, plain(ended), c.GetUpstreamTransportFailureReason()); e.Reason == "" && unoffered {
+		e.Reason = "nothing is offered under this name"
+	}
+}
+
+const rbacDetails = "rbac_access_denied"
+
+// plain says what Envoy's detail means.
+func plain(details string) string {
+	if _, rest, ok := strings.Cut(details, rbacDetails+"_matched_policy["); ok {
+		policy, _, _ := strings.Cut(rest, "]")
+		if policy == "none" {
+			return "no policy allows it"
+		}
+		return "policy " + policy + " denies it"
+	}
+	switch details {
+	case "direct_response":
+		return "no service there lists the caller"
+	case "route_not_found":
+		return "no such host, path or method is offered"
+	case "filter_chain_not_found":
+		return "nothing is offered under this name"
+	}
+	return details
+}
+
+// peerOf is the peer that an entry is about. Where peers come in, the listener's own entries name it by their chain.
+func peerOf(log string, tags map[string]string) string {
+	if tags[tagPeer] != "" || log != agentapi.LogIngress {
+		return tags[tagPeer]
+	}
+	peer, _, ok := strings.Cut(tags[tagChain], "/")
+	if !ok || peer == "invite" {
+		return ""
+	}
+	return peer
 }
 
 // tlsFailure is the reason when it is one of TLS, and not for example a refused connection.
@@ -140,8 +208,12 @@ func peerID(c *accesslogv3.AccessLogCommon) string {
 	return ""
 }
 
-func remote(c *accesslogv3.AccessLogCommon) string {
-	return c.GetDownstreamDirectRemoteAddress().GetSocketAddress().GetAddress()
+// address is ip:port, empty when there is none.
+func address(a *core.Address) string {
+	if s := a.GetSocketAddress(); s.GetAddress() != "" {
+		return net.JoinHostPort(s.GetAddress(), strconv.FormatUint(uint64(s.GetPortValue()), 10))
+	}
+	return ""
 }
 
 func firstOf(texts ...string) string {
@@ -149,11 +221,4 @@ func firstOf(texts ...string) string {
 		return texts[i]
 	}
 	return ""
-}
-
-func unless(not bool, text string) string {
-	if not {
-		return ""
-	}
-	return text
 }

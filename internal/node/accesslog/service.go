@@ -71,7 +71,7 @@ func (s *Service) take(e Entry) {
 	if err := s.file.write(&e); err != nil {
 		s.cfg.Log.Error("access log not written", "file", s.cfg.Path, "error", err)
 	}
-	if e.Denied() {
+	if e.Refused() {
 		s.say(&e)
 	}
 }
@@ -88,6 +88,9 @@ func (s *Service) say(e *Entry) {
 	if e.Peer != "" {
 		attrs = append(attrs, "peer", e.Peer)
 	}
+	if e.AssertedBy != "" {
+		attrs = append(attrs, "assertedBy", e.AssertedBy)
+	}
 	if e.http {
 		attrs = append(attrs, "method", e.Method, "path", e.Path, "code", e.Code)
 	}
@@ -98,7 +101,7 @@ func (s *Service) say(e *Entry) {
 }
 
 var (
-	descRefused = prometheus.NewDesc("isthmus_refusals_total", "Calls refused by policy (denied) or in the TLS handshake (handshake).", []string{"log", "verdict"}, nil)
+	descRefused = prometheus.NewDesc("isthmus_refusals_total", "Calls refused by policy (denied), by the parser (malformed) or in the TLS handshake (handshake).", []string{"log", "verdict"}, nil)
 	descPeer    = map[string]*prometheus.Desc{
 		"handshakes": prometheus.NewDesc("isthmus_peer_handshakes_total", "TLS handshakes with a peer mesh.", []string{"peer", "result"}, nil),
 		"requests":   prometheus.NewDesc("isthmus_peer_requests_total", "Requests and TCP connections carried to or from a peer mesh.", []string{"peer"}, nil),

@@ -52,6 +52,7 @@ func (c *Client) sync(ctx context.Context, conn *grpc.ClientConn, answered func(
 	if err != nil {
 		return err
 	}
+	opening.Stop() // a control plane without configuration has nothing to say yet
 	g.Go(func() error {
 		for {
 			in, err := stream.Recv()
@@ -59,7 +60,6 @@ func (c *Client) sync(ctx context.Context, conn *grpc.ClientConn, answered func(
 				return err
 			}
 			if !c.connected.Swap(true) {
-				opening.Stop()
 				answered()
 				c.cfg.Log.Info("connected to the control plane", "trustDomain", in.TrustDomain)
 			}

@@ -94,9 +94,9 @@ func ended(err error) error {
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return errors.New("Envoy exited by itself")
+		return errors.New("it exited by itself")
 	case errors.As(err, &exit):
-		return fmt.Errorf("Envoy: %s", exit)
+		return fmt.Errorf("it ended: %s", exit)
 	}
 	return fmt.Errorf("wait for Envoy: %w", err)
 }
