@@ -20,7 +20,7 @@ import (
 // What a command or a registry change may be coalesced into: the first of a burst is served at once, the rest together.
 const (
 	minPause = 5 * time.Millisecond
-	maxPause = 100 * time.Millisecond
+	maxPause = 500 * time.Millisecond
 )
 
 var (

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
@@ -48,10 +47,11 @@ type Config struct {
 // Store holds the newest snapshot.
 type Store struct {
 	cfg     Config
-	current atomic.Pointer[snapshot.Snapshot]
 	changed chan struct{}
 
-	mu       sync.Mutex // guards all below, and the making of snapshots
+	mu       sync.Mutex // guards all below
+	current  *snapshot.Snapshot
+	dirty    bool // current is out of date
 	config   *snapshot.Config
 	registry map[string]*registered // by node
 	peers    []state.Peer
@@ -86,8 +86,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return s, s.Reload(ctx)
 }
 
-// Snapshot is the newest one.
-func (s *Store) Snapshot() *snapshot.Snapshot { return s.current.Load() }
+// Snapshot is the newest one. It is made when it is first asked for: a burst of changes costs one.
+func (s *Store) Snapshot() *snapshot.Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dirty {
+		s.current, s.dirty = s.assemble(), false
+	}
+	return s.current
+}
 
 // Changed has a value whenever there is a snapshot that was not looked at yet.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
@@ -96,8 +103,12 @@ func (s *Store) Changed() <-chan struct{} { return s.changed }
 func (s *Store) SetConfig(ctx context.Context, cfg *snapshot.Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.allocate(ctx, cfg); err != nil {
+		return err
+	}
 	s.config = cfg
-	return s.publish(ctx)
+	s.mark()
+	return nil
 }
 
 // Reload reads peers, invitations and acceptances again, after one of them changed or time passed.
@@ -118,7 +129,8 @@ func (s *Store) Reload(ctx context.Context) error {
 		return err
 	}
 	s.peers, s.invites, s.boots = peers, invites, boots
-	return s.publish(ctx)
+	s.mark()
+	return nil
 }
 
 // Register takes in what a node says of itself. What changes nothing costs nothing.
@@ -133,7 +145,8 @@ func (s *Store) Register(ctx context.Context, node snapshot.Node, workloads []sn
 		return fmt.Errorf("register node %s: %w", node.Name, err)
 	}
 	s.registry[node.Name] = &registered{node: node, workloads: workloads}
-	return s.publish(ctx)
+	s.mark()
+	return nil
 }
 
 func equalNodes(a, b snapshot.Node) bool {
@@ -145,25 +158,25 @@ func equalWorkloads(a, b snapshot.Workload) bool {
 		a.Netns == b.Netns && a.Ready == b.Ready && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Ports, b.Ports)
 }
 
-// publish makes a snapshot of what is held. It must be called with mu held.
-func (s *Store) publish(ctx context.Context) error {
-	cfg := s.withPeerings(s.config)
-	if err := s.allocate(ctx, cfg); err != nil {
-		return err
+// mark says that the last snapshot is out of date. It must be called with mu held.
+func (s *Store) mark() {
+	s.dirty = true
+	select {
+	case s.changed <- struct{}{}:
+	default:
 	}
+}
+
+// assemble makes a snapshot of what is held. It must be called with mu held.
+func (s *Store) assemble() *snapshot.Snapshot {
 	snap := &snapshot.Snapshot{
-		Time: s.cfg.Now(), Config: cfg, Registry: s.merged(), Peers: map[string]snapshot.PeerState{},
+		Time: s.cfg.Now(), Config: s.withPeerings(s.config), Registry: s.merged(), Peers: map[string]snapshot.PeerState{},
 		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, Roots: s.cfg.Roots(), VIPs: s.vips,
 	}
 	for _, p := range s.peers {
 		snap.Peers[p.Name] = p.State
 	}
-	s.current.Store(snap)
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
-	return nil
+	return snap
 }
 
 // withPeerings adds the peers that were made by token. A file of the same name wins, and is told so.
