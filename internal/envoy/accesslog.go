@@ -15,7 +15,7 @@ import (
 type tag struct{ name, value string }
 
 // certificateTags are what the log protocol itself does not carry (facts: observability §0.3).
-var certificateTags = []tag{{"connection", "%CONNECTION_ID%"}, {"fingerprint", "%DOWNSTREAM_PEER_FINGERPRINT_256%"}, {"not_after", "%DOWNSTREAM_PEER_CERT_V_END%"}}
+var certificateTags = []tag{{"fingerprint", "%DOWNSTREAM_PEER_FINGERPRINT_256%"}, {"not_after", "%DOWNSTREAM_PEER_CERT_V_END%"}}
 
 func httpLog(name string, filter *accesslogv3.AccessLogFilter, tags ...tag) *accesslogv3.AccessLog {
 	return accessLog(filter, &grpclogv3.HttpGrpcAccessLogConfig{

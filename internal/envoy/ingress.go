@@ -51,8 +51,7 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 	b.add(ClusterType, name, speaking(c, e.Port.Protocol), refs)
 	b.add(RouteType, name, exportRoutes(name, e), refs)
 	m := explained(httpManager(name, name, policyFilters(), nil), "the boundary of "+b.view.TrustDomain.Name(), "its FederatedExport to this peer lists no such caller, method and path")
-	asserted := tag{"caller", "%REQ(" + callerHeader + ")%"}
-	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, append(tagged(e.Peer.Name, e.Name, e.SNI), asserted)...))
+	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(e.Peer.Name, e.Name, e.SNI)...))
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
 }
 
