@@ -33,6 +33,7 @@ import (
 type pair struct {
 	control  *fakeControl
 	web, pay string // network namespaces
+	text     string // of the configuration
 	cfg      Config
 }
 
@@ -66,7 +67,7 @@ workloads:
 `, dir, p.control.address, token, needEnvoy(t), p.web, p.pay)
 	cfg, err := parseConfig("agent.yaml", []byte(text))
 	must(t, err)
-	p.cfg = cfg
+	p.cfg, p.text = cfg, text
 	p.control.tell.DNS = map[string]agentapi.DNSTable{"default/web-1": {
 		Hosts:   map[string][]netip.Addr{"pay.default.svc.cluster.local": {netip.MustParseAddr("240.240.0.1")}},
 		Refusal: netip.MustParseAddr("240.240.255.1"), RefusalSuffixes: []string{"default.svc.cluster.local"}, MeshSuffix: "svc.cluster.local",
@@ -224,7 +225,12 @@ func TestEnvoyIsStartedAgain(t *testing.T) {
 
 func envoyPID(t *testing.T, a *Agent) int {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(a.cfg.RunDir, "envoy.pid"))
+	return pidIn(t, a.cfg.RunDir)
+}
+
+func pidIn(t *testing.T, runDir string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(runDir, "envoy.pid"))
 	must(t, err)
 	var pid int
 	_, err = fmt.Sscan(string(text), &pid)

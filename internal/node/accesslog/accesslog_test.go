@@ -53,6 +53,7 @@ func TestVerdicts(t *testing.T) {
 		{"policy", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied no policy allows it"},
 		{"deny policy", fromHTTP("inbound", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[default/deny#0]"}}`)), "denied policy default/deny#0 denies it"},
 		{"our own answer", fromHTTP("outbound", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied no service there lists the caller"},
+		{"plaintext", fromHTTP("inbound", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied not mutual TLS, or not a port of this workload"},
 		{"no such path", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":404,"responseCodeDetails":"route_not_found"}}`)), "denied no such host, path or method is offered"},
 		{"rubbish", fromHTTP("inbound", httpEntry(t, `{"response":{"responseCode":400,"responseCodeDetails":"path_normalization_failed"}}`)), "malformed path_normalization_failed"},
 		{"no upstream", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":503,"responseCodeDetails":"no_healthy_upstream"}}`)), "failed no_healthy_upstream"},

@@ -87,6 +87,12 @@ func fromHTTP(log string, h *accesslogv3.HTTPAccessLogEntry) Entry {
 	} else if !e.handshakeFailure {
 		e.Verdict = httpVerdict(e.Verdict, e.Code, details)
 	}
+	if details == "direct_response" { // the answer of a refusal's own chain
+		details = "no service there lists the caller"
+		if log == agentapi.LogInbound {
+			details = "not mutual TLS, or not a port of this workload"
+		}
+	}
 	e.Reason = firstOf(e.Reason, plain(details))
 	if log != agentapi.LogInbound {
 		e.Destination = firstOf(e.Authority, e.Destination)
@@ -169,8 +175,6 @@ func plain(details string) string {
 		return "policy " + policy + " denies it"
 	}
 	switch details {
-	case "direct_response":
-		return "no service there lists the caller"
 	case "route_not_found":
 		return "no such host, path or method is offered"
 	case "filter_chain_not_found":

@@ -159,6 +159,9 @@ func (t Target) dial(ctx context.Context) (net.Conn, error) {
 }
 
 func (t Target) mark(_, _ string, raw syscall.RawConn) error {
+	if t.Mark == 0 {
+		return nil
+	}
 	var err error
 	if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(t.Mark)) }); e != nil {
 		return e
