@@ -60,7 +60,7 @@ func (s *Service) guarded(next http.Handler) http.Handler {
 			return
 		}
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.ReadTimeout)) // not every writer of tests can
-		r.Body = http.MaxBytesReader(w, r.Body, MaxPeeringBytes)
+		r.Body = http.MaxBytesReader(w, r.Body, max(MaxPeeringBytes, MaxCatalogueBytes))
 		next.ServeHTTP(w, r)
 	})
 }
