@@ -90,7 +90,9 @@ func (c *compiler) policy(ap *security.AuthorizationPolicy) *model.Policy {
 	}
 	for n, r := range ap.Spec.Rules {
 		t.field = fmt.Sprintf("spec.rules[%d]", n)
-		p.Rules = append(p.Rules, t.rule(r))
+		rule := t.rule(r)
+		rule.Number = n
+		p.Rules = append(p.Rules, rule)
 	}
 	if t.broken && p.Action == model.Allow {
 		p.Rules = nil // allows nothing: an ALLOW that is not understood must not widen

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -62,12 +63,12 @@ func (c *compiler) callersOf(port *model.Port, ids []caller) []model.Caller {
 	by := map[string][]model.Ref{}
 	seen := map[string]bool{}
 	for _, i := range c.backing[port] {
-		key := c.policyKey(i)
+		key := fmt.Sprintf("%s\x00%d", c.policyKey(i.instance), i.number)
 		if seen[key] {
 			continue // the same policies allow the same callers
 		}
 		seen[key] = true
-		ps := c.policiesOf(i)
+		ps := atPort(c.policiesOf(i.instance), i.number)
 		for _, id := range candidates(ps, ids) {
 			if refs, ok := mayCall(ps, id); ok {
 				by[id.id] = append(by[id.id], refs...)

@@ -58,7 +58,7 @@ type compiler struct {
 	mtls     peerAuthIndex
 	authz    policyIndex
 	byHost   map[string]*model.Service
-	backing  map[*model.Port][]*instance
+	backing  map[*model.Port][]backing
 	imported map[model.EndpointSet]*model.Import
 }
 

@@ -118,9 +118,9 @@ func mode(s string, otherwise model.MTLSMode) model.MTLSMode {
 }
 
 // speaksMTLS says whether callers use mutual TLS: they do unless every server of the port has it disabled.
-func (c *compiler) speaksMTLS(is []*instance, target func(*instance) uint16) bool {
+func (c *compiler) speaksMTLS(is []backing) bool {
 	for _, i := range is {
-		if i.identity != "" && c.modesOf(i).of(target(i)) != model.Disable {
+		if i.identity != "" && c.modesOf(i.instance).of(i.number) != model.Disable {
 			return true
 		}
 	}
@@ -169,7 +169,7 @@ func workloads(c *compiler) {
 			policies := c.policiesOf(i)
 			for n := range w.Inbound {
 				in := &w.Inbound[n]
-				in.Mode, in.Policies = m.of(in.Port), policies
+				in.Mode, in.Policies = m.of(in.Port), atPort(policies, in.Port)
 				slices.Sort(in.Hosts)
 				in.Hosts = slices.Compact(in.Hosts)
 			}

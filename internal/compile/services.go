@@ -19,7 +19,7 @@ import (
 
 func services(c *compiler) {
 	c.byHost = make(map[string]*model.Service, len(c.cfg.Services))
-	c.backing = map[*model.Port][]*instance{}
+	c.backing = map[*model.Port][]backing{}
 	for _, s := range c.cfg.Services {
 		c.addService(s)
 	}
@@ -64,17 +64,23 @@ func (c *compiler) back(svc *model.Service, port *model.Port, backends []*instan
 		if number == 0 {
 			continue
 		}
-		c.backing[port] = append(c.backing[port], i)
+		c.backing[port] = append(c.backing[port], backing{i, number})
 		c.addEndpoints(set, i, number)
 		if i.workload != nil {
 			c.listen(i.workload, number, port.Protocol, svc)
 		}
 	}
 	port.Identities = identities(c.backing[port])
-	port.MTLS = len(port.Identities) > 0 && !svc.External && c.speaksMTLS(c.backing[port], target)
+	port.MTLS = len(port.Identities) > 0 && !svc.External && c.speaksMTLS(c.backing[port])
 }
 
-func identities(is []*instance) []string {
+// backing is an instance that serves a port, and where.
+type backing struct {
+	*instance
+	number uint16
+}
+
+func identities(is []backing) []string {
 	var ids []string
 	for _, i := range is {
 		if i.identity != "" {

@@ -17,6 +17,7 @@ import (
 func (b *builder) inbound(w *model.Workload) {
 	name := inboundListener(w)
 	l := b.listener(name, w.Netns, "0.0.0.0", agentapi.InboundPort, tlsInspector())
+	l.ListenerFiltersTimeout = millis(5000)
 	l.AccessLog = handshakeRefusals(inboundLog, workloadTag(w.ID.String()))
 	l.DefaultFilterChain = refusal(name+"/refused", "isthmus: "+w.ID.String()+" accepts only mutual TLS from inside its mesh, on the ports of its services; "+
 		"this connection to %DOWNSTREAM_LOCAL_ADDRESS% was refused. Call through the mesh, by the service's name.\n",

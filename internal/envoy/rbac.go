@@ -45,11 +45,11 @@ func (t rbacTranslator) allow(ps model.Policies) *rbacv3.RBAC {
 func (t rbacTranslator) policies(list []*model.Policy, dropHTTP bool) map[string]*rbacv3.Policy {
 	out := map[string]*rbacv3.Policy{}
 	for _, p := range list {
-		for n, r := range p.Rules {
+		for _, r := range p.Rules {
 			if !t.http && dropHTTP && needsHTTP(r) {
 				continue
 			}
-			out[policyName(p.Name, n)] = t.rule(r)
+			out[policyName(p.Name, r.Number)] = t.rule(r)
 		}
 	}
 	return out

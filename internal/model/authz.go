@@ -23,7 +23,8 @@ type Policy struct {
 
 // Rule matches when one of From (if any), one of To (if any) and all of When match.
 type Rule struct {
-	From []Source
+	Number int // as written, from 0: records name the rule by it
+	From   []Source
 	To   []Operation
 	When []Condition
 }
