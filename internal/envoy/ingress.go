@@ -97,7 +97,8 @@ func (b *builder) peerControl(g *view.GatewayView, p *model.Peer) *listenerv3.Fi
 	name := ingressName(p.Name, host)
 	m := inlineRoutes(httpManager(name, "", nil, nil), host,
 		only("GET", "/v1/bundle", overwrite("isthmus-peer", p.Name)), only("POST", "/v1/catalogue", overwrite("isthmus-peer", p.Name)))
-	tls := serverTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...))
+	// The root goes along: a peer that knows only its fingerprint finds it here.
+	tls := serverTLS(g.Identity.String()+agentapi.WithRootSuffix, p.TrustDomain.Name(), exactly(p.GatewayIDs...))
 	return chain(name, onSNI(host), tls, managerFilter(m))
 }
 

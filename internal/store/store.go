@@ -174,6 +174,7 @@ func (s *Store) assemble() *snapshot.Snapshot {
 		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, Roots: s.cfg.Roots(), VIPs: s.vips,
 	}
 	for _, p := range s.peers {
+		p.State.Revoked = !p.Revoked.IsZero()
 		snap.Peers[p.Name] = p.State
 	}
 	return snap
