@@ -196,7 +196,7 @@ func arguments(cfg Config) []string {
 	return []string{
 		"--config-path", filepath.Join(cfg.RunDir, bootstrapFile),
 		"--concurrency", strconv.Itoa(cfg.Concurrency),
-		"--drain-time-s", "3", "--drain-strategy", "immediate",
+		"--drain-time-s", "2", "--drain-strategy", "immediate",
 		// Hot restart would open an abstract socket that any local user can reach; the agent never uses it.
 		"--disable-hot-restart",
 		"--log-level", cfg.LogLevel,
