@@ -4,6 +4,7 @@ package stories
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -28,6 +29,9 @@ import (
 type Story struct {
 	Archive  *txtar.Archive
 	Snapshot *snapshot.Snapshot
+
+	options options
+	phrases *phrases
 }
 
 // world is the section "world.yaml": what does not come from configuration.
@@ -40,26 +44,42 @@ type world struct {
 	Boots   []snapshot.Bootstrap          `json:"bootstraps"`
 }
 
-// Read makes a story of its archive: sections in.yaml and world.yaml.
-func Read(a *txtar.Archive) (*Story, error) {
+// Read makes a story of its archive: sections in.yaml, world.yaml and options. dir is the folder of what stories share.
+func Read(dir string, a *txtar.Archive) (*Story, error) {
 	var w world
 	if err := yaml.UnmarshalStrict(section(a, "world.yaml"), &w); err != nil {
 		return nil, fmt.Errorf("read world.yaml: %w", err)
 	}
-	cfg, err := config(section(a, "in.yaml"))
+	s := &Story{Archive: a}
+	if err := yaml.UnmarshalStrict(section(a, "options"), &s.options); err != nil {
+		return nil, fmt.Errorf("read options: %w", err)
+	}
+	var err error
+	if s.phrases, err = readPhrases(dir); err != nil {
+		return nil, err
+	}
+	in, err := s.phrases.withRoots(dir, section(a, "in.yaml"))
 	if err != nil {
 		return nil, err
 	}
-	snap := &snapshot.Snapshot{
+	cfg, err := config(in)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := os.ReadFile(filepath.Join(dir, "roots", "own.pem"))
+	if err != nil {
+		return nil, err
+	}
+	s.Snapshot = &snapshot.Snapshot{
 		Time: w.Time, Config: cfg, Registry: &snapshot.Registry{Nodes: w.Nodes, Workloads: w.Work}, Peers: w.Peers,
-		Invites: w.Invites, Bootstraps: w.Boots, Roots: []byte("the roots of this mesh\n"), VIPs: map[string]netip.Addr{},
+		Invites: w.Invites, Bootstraps: w.Boots, Roots: roots, VIPs: map[string]netip.Addr{},
 		PeeringAddresses: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:15013")},
 	}
 	hosts := Hosts(cfg)
 	for n, h := range hosts {
-		snap.VIPs[h] = netip.AddrFrom4([4]byte{240, 240, 1, byte(n + 1)})
+		s.Snapshot.VIPs[h] = netip.AddrFrom4([4]byte{240, 240, 1, byte(n + 1)})
 	}
-	return &Story{Archive: a, Snapshot: snap}, nil
+	return s, nil
 }
 
 // config reads the YAML as the control plane reads a folder.
@@ -76,10 +96,7 @@ func config(text []byte) (*snapshot.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	for k, o := range cfg.Origins { // the story's own name for the file, wherever it was put
-		o.File = filepath.Base(o.File)
-		cfg.Origins[k] = o
-	}
+	renamed(cfg.Origins)
 	for i := range cfg.Findings {
 		cfg.Findings[i].File = filepath.Base(cfg.Findings[i].File)
 	}
@@ -103,33 +120,39 @@ func Hosts(cfg *snapshot.Config) []string {
 }
 
 // Outcome is what the pure layers make of a story, by section name.
-func (s *Story) Outcome() map[string]string {
+func (s *Story) Outcome() (map[string]string, error) {
 	mesh, findings := compile.Mesh(s.Snapshot)
 	findings = append(slices.Clone(s.Snapshot.Config.Findings), findings...)
 	finding.Sort(findings)
 	out := map[string]string{"findings": lines(findings)}
 	if mesh == nil {
-		return out
+		return out, nil
 	}
 	out["model"] = Sketch(mesh)
 	for _, n := range s.Snapshot.Registry.Nodes {
-		v := view.For(mesh, n.Name)
-		if v == nil {
-			continue
-		}
-		res := envoy.Build(v)
-		for _, typ := range envoy.Types {
-			if text := resources(res.ByType[typ]); text != "" {
+		for typ, rs := range Resources(mesh, n.Name) {
+			text, err := s.spell(n.Name, stem(typ), rs)
+			if err != nil {
+				return nil, err
+			}
+			if text != "" {
 				out["xds/"+n.Name+"/"+stem(typ)+".yaml"] = text
 			}
 		}
-		var eps []*envoy.Resource
-		for _, set := range res.Sets {
-			eps = append(eps, envoy.Endpoints(set, mesh.Endpoints[set]))
-		}
-		if text := resources(eps); text != "" {
-			out["xds/"+n.Name+"/"+stem(envoy.EndpointType)+".yaml"] = text
-		}
+	}
+	return out, nil
+}
+
+// Resources are all that one proxy is told, by type, its endpoint sets included.
+func Resources(mesh *model.Mesh, proxy string) map[string][]*envoy.Resource {
+	v := view.For(mesh, proxy)
+	if v == nil {
+		return nil
+	}
+	res := envoy.Build(v)
+	out := maps.Clone(res.ByType)
+	for _, set := range res.Sets {
+		out[envoy.EndpointType] = append(out[envoy.EndpointType], envoy.Endpoints(set, mesh.Endpoints[set]))
 	}
 	return out
 }
@@ -147,16 +170,24 @@ func lines(fs []finding.Finding) string {
 	return b.String()
 }
 
-func resources(rs []*envoy.Resource) string {
+// spell writes resources as Envoy's own configuration files would.
+func (s *Story) spell(proxy, typ string, rs []*envoy.Resource) (string, error) {
 	var b strings.Builder
 	for _, r := range rs {
+		if !s.options.shows(proxy, typ, r.Name) {
+			continue
+		}
+		var m any
 		m, err := r.Config()
 		if err != nil {
-			return err.Error()
+			return "", err
+		}
+		if !s.options.Whole {
+			m = s.phrases.brief(m)
 		}
 		text, err := yaml.Marshal(m)
 		if err != nil {
-			return err.Error()
+			return "", err
 		}
 		b.WriteString("---\n")
 		if len(r.Refs) > 0 {
@@ -164,7 +195,7 @@ func resources(rs []*envoy.Resource) string {
 		}
 		b.Write(text)
 	}
-	return b.String()
+	return b.String(), nil
 }
 
 func join(refs []model.Ref) string {

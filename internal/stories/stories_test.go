@@ -21,18 +21,21 @@ func TestStories(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := Read(a)
+			s, err := Read("testdata", a)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := s.Outcome()
+			got, err := s.Outcome()
+			if err != nil {
+				t.Fatal(err)
+			}
 			if *update {
 				rewrite(t, path, a, got)
 				return
 			}
 			want := map[string]string{}
 			for _, f := range a.Files {
-				if f.Name != "in.yaml" && f.Name != "world.yaml" {
+				if !isInput(f.Name) {
 					want[f.Name] = string(f.Data)
 				}
 			}
@@ -54,11 +57,15 @@ func storyFiles(t *testing.T) []string {
 
 func storyName(path string) string { return path[len("testdata/") : len(path)-len(".txtar")] }
 
+func isInput(section string) bool {
+	return section == "in.yaml" || section == "world.yaml" || section == "options"
+}
+
 func rewrite(t *testing.T, path string, a *txtar.Archive, got map[string]string) {
 	t.Helper()
 	out := &txtar.Archive{Comment: a.Comment}
 	for _, f := range a.Files {
-		if f.Name == "in.yaml" || f.Name == "world.yaml" {
+		if isInput(f.Name) {
 			out.Files = append(out.Files, f)
 		}
 	}
