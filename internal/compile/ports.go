@@ -1,0 +1,78 @@
+package compile
+
+import (
+	"slices"
+
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// atPort is what policies mean for one port of a workload: rules for other ports are gone, and what remains need not ask for
+// the port any more. So a caller is told only of the ports that it may call, and a raw TCP port whose rules name nothing but
+// ports and callers can decide in the handshake.
+func atPort(ps model.Policies, port uint16) model.Policies {
+	out := model.Policies{DefaultAllow: ps.DefaultAllow}
+	for _, p := range ps.Deny {
+		if p = policyAt(p, port); len(p.Rules) > 0 {
+			out.Deny = append(out.Deny, p)
+		}
+	}
+	for _, p := range ps.Allow {
+		out.Allow = append(out.Allow, policyAt(p, port)) // one without rules left still means: deny what no policy allows
+	}
+	return out
+}
+
+// policyAt is the policy itself where it does not speak of ports.
+func policyAt(p *model.Policy, port uint16) *model.Policy {
+	if !slices.ContainsFunc(p.Rules, namesPorts) {
+		return p
+	}
+	out := *p
+	out.Rules = nil
+	for _, r := range p.Rules {
+		if r, ok := ruleAt(r, port); ok {
+			out.Rules = append(out.Rules, r)
+		}
+	}
+	return &out
+}
+
+func namesPorts(r model.Rule) bool {
+	return slices.ContainsFunc(r.To, func(o model.Operation) bool { return len(o.Ports)+len(o.NotPorts) > 0 }) ||
+		slices.ContainsFunc(r.When, func(w model.Condition) bool { return len(w.Ports)+len(w.NotPorts) > 0 })
+}
+
+func ruleAt(r model.Rule, port uint16) (model.Rule, bool) {
+	to, when := r.To, r.When
+	r.To, r.When = nil, nil
+	anything := len(to) == 0
+	for _, o := range to {
+		if !portMatches(o.Ports, o.NotPorts, port) {
+			continue
+		}
+		o.Ports, o.NotPorts = nil, nil
+		anything = anything || isEmpty(o)
+		r.To = append(r.To, o)
+	}
+	if anything {
+		r.To = nil // one alternative matches every request
+	} else if len(r.To) == 0 {
+		return r, false
+	}
+	for _, w := range when {
+		if len(w.Ports)+len(w.NotPorts) == 0 {
+			r.When = append(r.When, w)
+		} else if !portMatches(w.Ports, w.NotPorts, port) {
+			return r, false
+		}
+	}
+	return r, true
+}
+
+func portMatches(yes, no []uint16, port uint16) bool {
+	return (len(yes) == 0 || slices.Contains(yes, port)) && !slices.Contains(no, port)
+}
+
+func isEmpty(o model.Operation) bool {
+	return len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) == 0
+}
