@@ -17,6 +17,7 @@ type Cert struct {
 	Fingerprint string // SHA-256 of the DER, hex
 	NotBefore   time.Time
 	NotAfter    time.Time
+	Root        string // SHA-256 of the root that it leads to, hex; empty when that is not known
 }
 
 // CertFilter selects issued certificates; empty fields select all.
@@ -51,10 +52,11 @@ func (d *DB) AddCerts(ctx context.Context, certs []Cert) error {
 		for _, c := range certs {
 			serial, err1 := hex.DecodeString(c.Serial)
 			finger, err2 := hex.DecodeString(c.Fingerprint)
-			if err := errors.Join(err1, err2); err != nil {
-				return fmt.Errorf("add certificate of %s: serial number and fingerprint must be hex: %w", c.SPIFFEID, err)
+			root, err3 := hex.DecodeString(c.Root)
+			if err := errors.Join(err1, err2, err3); err != nil {
+				return fmt.Errorf("add certificate of %s: serial number and fingerprints must be hex: %w", c.SPIFFEID, err)
 			}
-			if _, err := s.ExecContext(ctx, serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter)); err != nil {
+			if _, err := s.ExecContext(ctx, serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter), orEmpty(root)); err != nil {
 				return d.fail("add-cert", err)
 			}
 		}
@@ -96,9 +98,9 @@ func (d *DB) Prune(ctx context.Context, before time.Time) error {
 
 func scanCert(s scanner) (Cert, error) {
 	var c Cert
-	var serial, finger []byte
-	err := s.Scan(&serial, &c.SPIFFEID, &c.Node, &finger, timeOf{&c.NotBefore}, timeOf{&c.NotAfter})
-	c.Serial, c.Fingerprint = hex.EncodeToString(serial), hex.EncodeToString(finger)
+	var serial, finger, root []byte
+	err := s.Scan(&serial, &c.SPIFFEID, &c.Node, &finger, timeOf{&c.NotBefore}, timeOf{&c.NotAfter}, &root)
+	c.Serial, c.Fingerprint, c.Root = hex.EncodeToString(serial), hex.EncodeToString(finger), hex.EncodeToString(root)
 	return c, err
 }
 

@@ -47,7 +47,7 @@ func (d *DB) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if d.write, err = pool(d.path, 1, "_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"); err != nil {
+	if d.write, err = pool(d.path, 1, "_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=secure_delete(1)"); err != nil {
 		return err
 	}
 	if err := examine(ctx, d.write, d.path); err != nil {

@@ -1,12 +1,12 @@
 -- write: add-cert
-INSERT INTO certs (serial, spiffe_id, node, fingerprint, not_before, not_after) VALUES (?, ?, ?, ?, ?, ?);
+INSERT INTO certs (serial, spiffe_id, node, fingerprint, not_before, not_after, root) VALUES (?, ?, ?, ?, ?, ?, ?);
 
 -- read: cert
-SELECT serial, spiffe_id, node, fingerprint, not_before, not_after FROM certs WHERE fingerprint = ?;
+SELECT serial, spiffe_id, node, fingerprint, not_before, not_after, root FROM certs WHERE fingerprint = ?;
 
 -- Empty arguments select all.
 -- read: certs
-SELECT serial, spiffe_id, node, fingerprint, not_before, not_after FROM certs
+SELECT serial, spiffe_id, node, fingerprint, not_before, not_after, root FROM certs
 WHERE not_after > ?1 AND (?2 = '' OR node = ?2) AND (?3 = '' OR spiffe_id = ?3)
 ORDER BY not_after DESC, serial LIMIT ?4;
 

@@ -22,6 +22,7 @@ type Store interface {
 	VIPs
 	Peers
 	Certs
+	Rotations
 }
 
 // Blobs hold CA material.
@@ -85,6 +86,13 @@ type Peers interface {
 	NextSequence(ctx context.Context, name string) (uint64, error)
 }
 
+// Rotations are how the root is replaced.
+type Rotations interface {
+	Rotation(context.Context) (state.Rotation, error)
+	PutRotation(ctx context.Context, r state.Rotation, put []state.Blob, remove []string) error
+	CertsNotUnder(ctx context.Context, root string, now time.Time) ([]state.CertUse, error)
+}
+
 // Certs are the issued certificates.
 type Certs interface {
 	AddCert(context.Context, state.Cert) error
@@ -118,6 +126,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"sequences", sequences},
 		{"certs", certs},
 		{"certs written together", certsTogether},
+		{"certs not under a root", certsNotUnder},
+		{"rotation", rotation},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}

@@ -1,0 +1,78 @@
+package state
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Rotation is how far the change from one root to the next has come. The CA names the steps.
+type Rotation struct {
+	Step    string
+	OldRoot string // SHA-256 of the DER, hex
+	NewRoot string
+	Began   time.Time
+	Since   time.Time // when Step began
+	// Passed names whom an administrator left behind, in words.
+	Passed []string
+}
+
+// Rotation reads the rotation under way, or the last one; ErrNotFound when there never was one.
+func (d *DB) Rotation(ctx context.Context) (Rotation, error) {
+	return one(ctx, d, "rotation", scanRotation)
+}
+
+func scanRotation(s scanner) (Rotation, error) {
+	var r Rotation
+	var oldRoot, newRoot []byte
+	err := s.Scan(&r.Step, &oldRoot, &newRoot, timeOf{&r.Began}, timeOf{&r.Since}, jsonOf{&r.Passed})
+	r.OldRoot, r.NewRoot = hex.EncodeToString(oldRoot), hex.EncodeToString(newRoot)
+	return r, err
+}
+
+// PutRotation writes how far a rotation has come, together with the CA material that the step makes and unmakes: all of it
+// happens or nothing.
+func (d *DB) PutRotation(ctx context.Context, r Rotation, put []Blob, remove []string) error {
+	oldRoot, err1 := hex.DecodeString(r.OldRoot)
+	newRoot, err2 := hex.DecodeString(r.NewRoot)
+	passed, err3 := encode(append([]string{}, r.Passed...))
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return fmt.Errorf("keep rotation: %w", err)
+	}
+	return d.inTx(ctx, "keep rotation", func(t tx) error {
+		for _, b := range put {
+			if _, err := t.exec(ctx, "put-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key), stamp(b.Created)); err != nil {
+				return err
+			}
+		}
+		for _, name := range remove {
+			if _, err := t.exec(ctx, "delete-blob", name); err != nil {
+				return err
+			}
+		}
+		_, err := t.exec(ctx, "put-rotation", r.Step, orEmpty(oldRoot), orEmpty(newRoot), stamp(r.Began), stamp(r.Since), passed)
+		return err
+	})
+}
+
+// CertUse is the longest-lived certificate that one identity got at one node.
+type CertUse struct {
+	Node     string // empty for the control plane's own and administrators'
+	SPIFFEID string
+	NotAfter time.Time
+}
+
+// CertsNotUnder are the certificates still valid at a moment that lead to another root than this one.
+func (d *DB) CertsNotUnder(ctx context.Context, root string, now time.Time) ([]CertUse, error) {
+	finger, err := hex.DecodeString(root)
+	if err != nil {
+		return nil, fmt.Errorf("root %q is not hex: %w", root, err)
+	}
+	return list(ctx, d, "certs-not-under", func(s scanner) (CertUse, error) {
+		var u CertUse
+		err := s.Scan(&u.Node, &u.SPIFFEID, timeOf{&u.NotAfter})
+		return u, err
+	}, stamp(now), finger)
+}

@@ -1,0 +1,60 @@
+package statetest
+
+import (
+	"testing"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+const (
+	oneRoot     = "1111111111111111111111111111111111111111111111111111111111111111"
+	anotherRoot = "2222222222222222222222222222222222222222222222222222222222222222"
+)
+
+func rotation(t *testing.T, s Store) {
+	ctx := t.Context()
+	_, err := s.Rotation(ctx)
+	wantErr(t, err, state.ErrNotFound)
+	next := state.Blob{Name: "root-next", Cert: []byte{1}, Key: []byte{2}, Created: epoch}
+	begun := state.Rotation{Step: "prepared", OldRoot: oneRoot, NewRoot: anotherRoot, Began: epoch, Since: epoch, Passed: []string{}}
+	ok(t, s.PutRotation(ctx, begun, []state.Blob{next}, nil))
+	got, err := s.Rotation(ctx)
+	ok(t, err)
+	same(t, got, begun)
+
+	// A step takes its material with it, all or none.
+	bad := begun
+	bad.NewRoot = "no hex"
+	if err := s.PutRotation(ctx, bad, nil, []string{"root-next"}); err == nil {
+		t.Error("a fingerprint that is none was kept")
+	}
+	_, err = s.Blob(ctx, "root-next")
+	ok(t, err)
+	later := begun
+	later.Step, later.Since, later.Passed = "activated", after(time.Minute), []string{"proxy n1"}
+	root := state.Blob{Name: "root", Cert: []byte{1}, Key: []byte{3}, Created: epoch}
+	ok(t, s.PutRotation(ctx, later, []state.Blob{root}, []string{"root-next"}))
+	got, err = s.Rotation(ctx)
+	ok(t, err)
+	same(t, got, later)
+	all, err := s.Blobs(ctx)
+	ok(t, err)
+	same(t, all, []state.Blob{root})
+}
+
+func certsNotUnder(t *testing.T, s Store) {
+	ctx := t.Context()
+	before, young, moved, over := cert(1, "n1", after(time.Hour)), cert(2, "n1", after(2*time.Hour)), cert(3, "n2", after(time.Hour)), cert(4, "n3", after(time.Minute))
+	before.Root, young.Root, moved.Root = oneRoot, oneRoot, anotherRoot // over: issued before roots were kept
+	ok(t, s.AddCerts(ctx, []state.Cert{before, young, moved, over}))
+	one, err := s.Cert(ctx, moved.Fingerprint)
+	ok(t, err)
+	same(t, one, moved)
+	got, err := s.CertsNotUnder(ctx, anotherRoot, epoch)
+	ok(t, err)
+	same(t, got, []state.CertUse{{Node: "n1", SPIFFEID: young.SPIFFEID, NotAfter: young.NotAfter}, {Node: "n3", SPIFFEID: over.SPIFFEID, NotAfter: over.NotAfter}})
+	got, err = s.CertsNotUnder(ctx, anotherRoot, after(2*time.Hour))
+	ok(t, err)
+	same(t, got, []state.CertUse(nil))
+}
