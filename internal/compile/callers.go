@@ -12,15 +12,19 @@ import (
 
 // callers inverts the policies of those who serve each port into the identities of this mesh that may call it.
 // It over-approximates: methods, paths, addresses and the like narrow a call at the server, not at the caller.
-func callers(c *compiler) {
-	ids := c.knownIdentities()
+func callers(c *compiler) { c.callersAmong(c.knownIdentities()) }
+
+func (c *compiler) callersAmong(ids []caller) {
 	for _, svc := range c.mesh.Services {
 		for _, port := range svc.Ports {
-			if svc.External || len(port.Identities) == 0 {
-				port.Callers = visibleTo(ids, svc)
+			visible := visibleTo(ids, svc)
+			if svc.External {
+				for _, id := range visible {
+					port.Callers = append(port.Callers, model.Caller{ID: id.id, By: svc.Refs})
+				}
 				continue
 			}
-			port.Callers = c.callersOf(port, ids)
+			port.Callers = c.callersOf(port, visible)
 		}
 	}
 }
@@ -48,12 +52,15 @@ func (c *compiler) knownIdentities() []caller {
 	return out
 }
 
-// visibleTo: a service without identities has no policies of its own; its exportTo says who may see it.
-func visibleTo(ids []caller, svc *model.Service) []model.Caller {
-	var out []model.Caller
+// visibleTo: exportTo says who may see a service. What is outside the mesh has no policies that could say more.
+func visibleTo(ids []caller, svc *model.Service) []caller {
+	if svc.ExportTo == nil {
+		return ids
+	}
+	var out []caller
 	for _, id := range ids {
-		if svc.ExportTo == nil || slices.Contains(svc.ExportTo, id.namespace) {
-			out = append(out, model.Caller{ID: id.id, By: svc.Refs})
+		if slices.Contains(svc.ExportTo, id.namespace) {
+			out = append(out, id)
 		}
 	}
 	return out

@@ -21,7 +21,7 @@ const (
 
 // steps in their order: each reads what the earlier ones wrote.
 var steps = []func(*compiler){
-	posture, instances, peerAuths, services, peers, policies, workloads, imports, exports, callers, outbound, proxies, gatewayEndpoints, endpoints,
+	posture, instances, peerAuths, services, peers, policies, workloads, imports, addresses, exports, callers, outbound, proxies, gatewayEndpoints, endpoints,
 }
 
 // Mesh compiles a snapshot. Without a Mesh object it returns nil and a finding that says so.

@@ -11,6 +11,9 @@ import (
 
 // addEndpoints puts an instance behind a service port. IPv4 and IPv6 addresses each are an endpoint.
 func (c *compiler) addEndpoints(set model.EndpointSet, i *instance, port uint16) {
+	if i.host != "" {
+		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Host: i.host, Port: port, Healthy: i.ready, Weight: i.weight})
+	}
 	for _, a := range i.addrs {
 		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Addr: a, Port: port, Healthy: i.ready, Weight: i.weight})
 	}
@@ -20,7 +23,7 @@ func (c *compiler) addEndpoints(set model.EndpointSet, i *instance, port uint16)
 func endpoints(c *compiler) {
 	for _, eps := range c.mesh.Endpoints {
 		slices.SortFunc(eps, func(a, b model.Endpoint) int {
-			return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port))
+			return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Weight, b.Weight))
 		})
 	}
 }

@@ -164,6 +164,10 @@ func (c *compiler) addImport(i *v1alpha1.FederatedImport) {
 		}
 	}
 	slices.SortStableFunc(imp.Remotes, func(a, b model.Remote) int { return cmp.Compare(a.Priority, b.Priority) })
+	if other := c.byHost[imp.Host]; other != nil && other.ID != id {
+		c.find(key, "ISM0076", finding.Error, "metadata.name", fmt.Sprintf("%s is already served by %s; the import is ignored", imp.Host, other.Refs[0]), "remove one of them")
+		return
+	}
 	svc := c.mesh.Services[id]
 	if !c.importLocal(key, i, imp, svc) {
 		return

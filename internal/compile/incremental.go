@@ -3,138 +3,165 @@ package compile
 import (
 	"maps"
 	"slices"
+	"strings"
 
-	networking "istio.io/client-go/pkg/apis/networking/v1"
-
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Endpoints is the short way from one snapshot to the next when nothing changed but where things are served: the addresses
-// of WorkloadEntries, and which workloads are ready. It costs what the touched namespaces hold, not what the mesh holds.
-// ok is false when anything else changed; Mesh must then compile anew.
-func Endpoints(before *model.Mesh, old, snap *snapshot.Snapshot) (mesh *model.Mesh, ok bool) {
-	touched, ok := touchedNamespaces(old, snap)
-	if !ok {
-		return nil, false
+// Compiled is a mesh together with what it was compiled from.
+type Compiled struct {
+	Snapshot *snapshot.Snapshot
+	Mesh     *model.Mesh // nil when the configuration means none
+	Findings []finding.Finding
+}
+
+// Next compiles a snapshot by the shortest way. When what changed since before lies in some namespaces and touches nothing
+// that reaches further, only those namespaces are compiled anew: the cost is in what they hold, not in what the mesh holds.
+// The outcome is always that of Mesh. Before may be nil.
+func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
+	if before != nil && before.Mesh != nil {
+		if touched, ok := touchedNamespaces(before.Snapshot, snap, before.Mesh.RootNamespace); ok {
+			if c := partial(before, snap, touched); c != nil {
+				return c
+			}
+		}
 	}
-	c := &compiler{snap: snap, cfg: onlyNamespaces(snap.Config, touched)}
-	c.snap = &snapshot.Snapshot{Time: snap.Time, Config: c.cfg, Registry: registryOf(snap.Registry, touched), Roots: snap.Roots, VIPs: snap.VIPs}
-	for _, step := range []func(*compiler){posture, instances, peerAuths, services, endpoints} {
+	mesh, findings := Mesh(snap)
+	return &Compiled{Snapshot: snap, Mesh: mesh, Findings: findings}
+}
+
+// partialSteps compile some namespaces alone.
+var partialSteps = []func(*compiler){posture, instances, peerAuths, services, policies, workloads}
+
+// partial compiles the touched namespaces and puts them into the mesh as it was; nil when that cannot be enough.
+func partial(before *Compiled, snap *snapshot.Snapshot, touched map[string]bool) *Compiled {
+	c := &compiler{snap: onlyNamespaces(snap, touched, before.Mesh.RootNamespace)}
+	c.cfg = c.snap.Config
+	for _, step := range partialSteps {
 		step(c)
 	}
-	if len(c.findings) > 0 || !sameServers(before, c.mesh) {
-		return nil, false
+	old := identitiesOf(before.Mesh.Workloads)
+	workloads := maps.Clone(before.Mesh.Workloads)
+	maps.DeleteFunc(workloads, func(id model.WorkloadID, _ *model.Workload) bool { return touched[id.Namespace] })
+	maps.Copy(workloads, c.mesh.Workloads)
+	if !maps.Equal(old, identitiesOf(workloads)) || c.clashes(before.Mesh, touched) {
+		return nil
 	}
-	out := *before
-	out.Endpoints = maps.Clone(before.Endpoints)
+	all := *before.Mesh
+	all.Workloads = workloads
+	c.callersAmong((&compiler{mesh: &all}).knownIdentities())
+	endpoints(c)
+
+	out := all
+	out.Namespaces = namespaces(snap)
+	out.Services = maps.Clone(before.Mesh.Services)
+	out.Endpoints = maps.Clone(before.Mesh.Endpoints)
+	for id, svc := range before.Mesh.Services {
+		if touched[id.Namespace] {
+			delete(out.Services, id)
+			for _, p := range svc.Ports {
+				delete(out.Endpoints, model.EndpointSet{Host: svc.Host, Port: p.Number})
+			}
+		}
+	}
+	maps.Copy(out.Services, c.mesh.Services)
+	maps.Copy(out.Endpoints, c.mesh.Endpoints)
+	rewire(before.Mesh, &out, c.mesh.Services, touched)
+	out.Proxies = map[string]*model.Proxy{}
+	proxies(&compiler{snap: snap, mesh: &out})
+	return &Compiled{Snapshot: snap, Mesh: &out, Findings: mergeFindings(before.Findings, c.findings, touched)}
+}
+
+func identitiesOf(ws map[model.WorkloadID]*model.Workload) map[string]bool {
+	out := make(map[string]bool, len(ws))
+	for _, w := range ws {
+		out[w.Identity.String()] = true
+	}
+	return out
+}
+
+// clashes says whether names meet across the border of the touched namespaces: who wins is then a matter of the whole mesh.
+func (c *compiler) clashes(before *model.Mesh, touched map[string]bool) bool {
+	byHost := make(map[string]bool, len(c.mesh.Services))
 	for _, svc := range c.mesh.Services {
-		for _, p := range svc.Ports {
-			set := model.EndpointSet{Host: svc.Host, Port: p.Number}
-			if eps, served := c.mesh.Endpoints[set]; served {
-				out.Endpoints[set] = eps
-			} else {
-				delete(out.Endpoints, set)
+		byHost[svc.Host] = true
+	}
+	for id, svc := range before.Services {
+		if !touched[id.Namespace] && byHost[svc.Host] {
+			return true
+		}
+	}
+	return slices.ContainsFunc(c.findings, func(f finding.Finding) bool { return f.Code == "ISM0022" || f.Code == "ISM0012" })
+}
+
+// rewire gives every workload the destinations that it now may call in the touched namespaces, beside those elsewhere.
+func rewire(before, out *model.Mesh, fresh map[model.ServiceID]*model.Service, touched map[string]bool) {
+	byID := map[string][]*model.Workload{}
+	elsewhere := map[string][]model.Outbound{} // by identity: destinations outside the touched namespaces
+	for _, w := range before.Workloads {
+		id := w.Identity.String()
+		if _, known := elsewhere[id]; !known {
+			elsewhere[id] = slices.DeleteFunc(slices.Clone(w.Outbound), func(o model.Outbound) bool { return touched[o.Service.ID.Namespace] })
+		}
+	}
+	for id, w := range out.Workloads {
+		keep := elsewhere[w.Identity.String()]
+		if !touched[id.Namespace] && len(keep) == len(w.Outbound) && !mayReach(w, fresh) {
+			continue // as it was
+		}
+		changed := *w
+		changed.Outbound = slices.Clone(keep)
+		out.Workloads[id] = &changed
+		byID[w.Identity.String()] = append(byID[w.Identity.String()], &changed)
+	}
+	for _, svc := range fresh {
+		for _, port := range svc.Ports {
+			for _, caller := range port.Callers {
+				for _, w := range byID[caller.ID] {
+					w.Outbound = append(w.Outbound, model.Outbound{Service: svc, Port: port, By: caller.By})
+				}
 			}
 		}
 	}
-	return &out, true
+	for _, ws := range byID {
+		for _, w := range ws {
+			sortOutbound(w.Outbound)
+		}
+	}
 }
 
-// touchedNamespaces compares two snapshots. Files that did not change keep their objects, so that comparing pointers is enough.
-func touchedNamespaces(old, snap *snapshot.Snapshot) (map[string]bool, bool) {
-	a, b := old.Config, snap.Config
-	if a.Mesh != b.Mesh || !slices.Equal(a.MeshPeers, b.MeshPeers) || !slices.Equal(a.FederatedExports, b.FederatedExports) ||
-		!slices.Equal(a.FederatedImports, b.FederatedImports) || !slices.Equal(a.Namespaces, b.Namespaces) || !slices.Equal(a.Services, b.Services) ||
-		!slices.Equal(a.PeerAuthentications, b.PeerAuthentications) || !slices.Equal(a.AuthorizationPolicies, b.AuthorizationPolicies) ||
-		!slices.Equal(a.ServiceEntries, b.ServiceEntries) || !slices.Equal(a.Findings, b.Findings) || string(old.Roots) != string(snap.Roots) ||
-		!slices.Equal(old.Invites, snap.Invites) || !slices.Equal(old.Bootstraps, snap.Bootstraps) || len(a.MeshPeers) > 0 && !samePeers(old.Peers, snap.Peers) {
-		return nil, false
-	}
-	touched := map[string]bool{}
-	known := make(map[*networking.WorkloadEntry]bool, len(a.WorkloadEntries))
-	for _, we := range a.WorkloadEntries {
-		known[we] = true
-	}
-	for _, we := range b.WorkloadEntries {
-		if !known[we] {
-			touched[we.Namespace] = true
-		}
-		delete(known, we)
-	}
-	for we := range known {
-		touched[we.Namespace] = true // gone
-	}
-	return touched, sameButReady(old.Registry, snap.Registry, touched) && len(touched) > 0
-}
-
-func samePeers(a, b map[string]snapshot.PeerState) bool {
-	return maps.EqualFunc(a, b, func(x, y snapshot.PeerState) bool {
-		return string(x.Roots) == string(y.Roots) && x.BundleTime.Equal(y.BundleTime) && x.Suspended == y.Suspended && x.Revoked == y.Revoked && x.Catalogue == y.Catalogue
-	})
-}
-
-// sameButReady says whether two registries differ in nothing but the readiness of workloads, and notes where.
-func sameButReady(a, b *snapshot.Registry, touched map[string]bool) bool {
-	if a == nil || b == nil || !slices.EqualFunc(a.Nodes, b.Nodes, func(x, y snapshot.Node) bool {
-		return x.Name == y.Name && x.Role == y.Role && (x.Gateway == y.Gateway || x.Gateway != nil && y.Gateway != nil && *x.Gateway == *y.Gateway)
-	}) {
-		return false
-	}
-	return slices.EqualFunc(a.Workloads, b.Workloads, func(x, y snapshot.Workload) bool {
-		if x.Ready != y.Ready {
-			touched[x.Namespace] = true
-		}
-		return x.Name == y.Name && x.Namespace == y.Namespace && x.ServiceAccount == y.ServiceAccount && x.Node == y.Node && x.Netns == y.Netns &&
-			maps.Equal(x.Labels, y.Labels) && slices.Equal(x.Addresses, y.Addresses) && slices.Equal(x.Ports, y.Ports)
-	})
-}
-
-// onlyNamespaces keeps what decides where things are served there.
-func onlyNamespaces(cfg *snapshot.Config, touched map[string]bool) *snapshot.Config {
-	out := &snapshot.Config{Mesh: cfg.Mesh, Origins: cfg.Origins, PeerAuthentications: cfg.PeerAuthentications}
-	for _, s := range cfg.Services {
-		if touched[s.Namespace] {
-			out.Services = append(out.Services, s)
-		}
-	}
-	for _, s := range cfg.ServiceEntries {
-		if touched[s.Namespace] {
-			out.ServiceEntries = append(out.ServiceEntries, s)
-		}
-	}
-	for _, w := range cfg.WorkloadEntries {
-		if touched[w.Namespace] {
-			out.WorkloadEntries = append(out.WorkloadEntries, w)
-		}
-	}
-	return out
-}
-
-func registryOf(r *snapshot.Registry, touched map[string]bool) *snapshot.Registry {
-	out := &snapshot.Registry{}
-	for _, w := range r.Workloads {
-		if touched[w.Namespace] {
-			out.Workloads = append(out.Workloads, w)
-		}
-	}
-	return out
-}
-
-// sameServers says whether the identities behind every port are as they were: callers check them, so they are more than
-// a matter of endpoints.
-func sameServers(before, now *model.Mesh) bool {
-	for id, svc := range now.Services {
-		was := before.Services[id]
-		if was == nil || svc.DNS {
-			return false
-		}
-		for _, p := range svc.Ports {
-			q := portOf(was, p.Number)
-			if q == nil || q.MTLS != p.MTLS || !slices.Equal(q.Identities, p.Identities) {
-				return false
+// mayReach says whether one of the services lists the workload as a caller.
+func mayReach(w *model.Workload, services map[model.ServiceID]*model.Service) bool {
+	id := w.Identity.String()
+	for _, svc := range services {
+		for _, port := range svc.Ports {
+			if _, ok := slices.BinarySearchFunc(port.Callers, id, func(c model.Caller, id string) int { return strings.Compare(c.ID, id) }); ok {
+				return true
 			}
 		}
 	}
-	return true
+	return false
+}
+
+func mergeFindings(before, fresh []finding.Finding, touched map[string]bool) []finding.Finding {
+	out := slices.Clone(fresh)
+	for _, f := range before {
+		if !touched[namespaceOf(f.Object)] {
+			out = append(out, f)
+		}
+	}
+	finding.Sort(out)
+	return out
+}
+
+// namespaceOf reads "Kind namespace/name".
+func namespaceOf(object string) string {
+	_, name, _ := strings.Cut(object, " ")
+	ns, _, namespaced := strings.Cut(name, "/")
+	if !namespaced {
+		return ""
+	}
+	return ns
 }

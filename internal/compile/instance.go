@@ -16,6 +16,7 @@ type instance struct {
 	labels          map[string]string
 	identity        string // SPIFFE ID, empty when it has none
 	addrs           []netip.Addr
+	host            string            // instead of addrs: to be looked up
 	ports           map[string]uint16 // by name
 	weight          uint32
 	ready           bool
@@ -81,7 +82,7 @@ func instances(c *compiler) {
 		}
 	}
 	for _, we := range c.cfg.WorkloadEntries {
-		if inst := workloadEntryInstance(c.mesh.TrustDomain, we); inst != nil {
+		if inst := entryInstance(c.mesh.TrustDomain, we.Namespace, we.Name, &we.Spec); inst.host == "" {
 			c.addBackend(inst)
 			continue
 		}

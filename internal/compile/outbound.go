@@ -26,10 +26,14 @@ func outbound(c *compiler) {
 		}
 	}
 	for _, w := range c.mesh.Workloads {
-		slices.SortFunc(w.Outbound, func(a, b model.Outbound) int {
-			return cmp.Or(cmp.Compare(a.Service.Host, b.Service.Host), cmp.Compare(a.Port.Number, b.Port.Number))
-		})
+		sortOutbound(w.Outbound)
 	}
+}
+
+func sortOutbound(list []model.Outbound) {
+	slices.SortFunc(list, func(a, b model.Outbound) int {
+		return cmp.Or(cmp.Compare(a.Service.Host, b.Service.Host), cmp.Compare(a.Port.Number, b.Port.Number))
+	})
 }
 
 // allowed: an import's own list decides for an imported port, the servers' policies for any other.

@@ -40,6 +40,9 @@ func (c *compiler) addService(s *corev1.Service) {
 	c.place(svc, s.Spec.ClusterIP)
 	backends := c.selected(s.Namespace, s.Spec.Selector)
 	for _, p := range s.Spec.Ports {
+		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
+			continue // only TCP crosses the mesh; reading it warned
+		}
 		port := &model.Port{Number: uint16(p.Port), Protocol: serviceProtocol(p)}
 		c.back(svc, port, backends, func(i *instance) uint16 { return targetPort(i, p.TargetPort, port.Number) })
 	}
@@ -141,7 +144,9 @@ func (c *compiler) addServiceEntry(se *networking.ServiceEntry) {
 			c.find(key, "ISM0022", finding.Error, field, fmt.Sprintf("host %s is already served by %s; this one is ignored", host, other.Refs[0]), "remove one of them")
 			continue
 		}
-		c.addServiceEntryHost(se, key, host)
+		if c.mayClaimHost(se, field, host) {
+			c.addServiceEntryHost(se, key, host)
+		}
 	}
 }
 
@@ -162,7 +167,7 @@ func (c *compiler) addServiceEntryHost(se *networking.ServiceEntry, key snapshot
 		}
 		svc.Prefixes = append(svc.Prefixes, p)
 	}
-	backends := c.entryBackends(se)
+	backends := c.entryBackends(se, host)
 	for _, p := range se.Spec.Ports {
 		port := &model.Port{Number: uint16(p.Number), Protocol: protocol(p.Protocol)}
 		c.back(svc, port, backends, func(i *instance) uint16 {
@@ -174,60 +179,39 @@ func (c *compiler) addServiceEntryHost(se *networking.ServiceEntry, key snapshot
 			}
 			return port.Number
 		})
-		if svc.DNS && len(se.Spec.Endpoints) == 0 && se.Spec.WorkloadSelector == nil {
-			set := model.EndpointSet{Host: host, Port: port.Number}
-			c.mesh.Endpoints[set] = []model.Endpoint{{Host: host, Port: port.Number, Healthy: true, Weight: 1}}
-		}
-	}
-	if svc.DNS {
-		c.nameDNSEndpoints(se, svc)
 	}
 }
 
-// entryBackends are an entry's inline endpoints with an IP address, or the instances its selector selects.
-func (c *compiler) entryBackends(se *networking.ServiceEntry) []*instance {
+// entryBackends are the instances that an entry's selector selects, or its inline endpoints; with resolution DNS these may
+// have host names, and without any the entry's own host is looked up.
+func (c *compiler) entryBackends(se *networking.ServiceEntry, host string) []*instance {
 	if se.Spec.WorkloadSelector != nil {
 		return c.selected(se.Namespace, se.Spec.WorkloadSelector.Labels)
 	}
+	dns := se.Spec.Resolution != istio.ServiceEntry_STATIC
+	if dns && len(se.Spec.Endpoints) == 0 {
+		return []*instance{{namespace: se.Namespace, name: se.Name, host: host, weight: 1, ready: true}}
+	}
 	var out []*instance
 	for _, ep := range se.Spec.Endpoints {
-		if i := entryInstance(c.mesh.TrustDomain, se.Namespace, se.Name, ep); i != nil {
+		i := entryInstance(c.mesh.TrustDomain, se.Namespace, se.Name, ep)
+		if i.host == "" || dns {
 			out = append(out, i)
 		}
 	}
 	return out
 }
 
-// nameDNSEndpoints adds an entry's endpoints that are host names.
-func (c *compiler) nameDNSEndpoints(se *networking.ServiceEntry, svc *model.Service) {
-	for _, ep := range se.Spec.Endpoints {
-		if _, err := netip.ParseAddr(ep.Address); err == nil {
-			continue
-		}
-		for n, p := range se.Spec.Ports {
-			number := svc.Ports[n].Number
-			if t, ok := ep.Ports[p.Name]; ok {
-				number = uint16(t)
-			}
-			set := model.EndpointSet{Host: svc.Host, Port: svc.Ports[n].Number}
-			c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Host: ep.Address, Port: number, Healthy: true, Weight: max(ep.Weight, 1)})
-		}
-	}
-}
-
-func workloadEntryInstance(td spiffe.TrustDomain, we *networking.WorkloadEntry) *instance {
-	return entryInstance(td, we.Namespace, we.Name, &we.Spec)
-}
-
-// entryInstance is nil for an entry whose address is no IP.
+// entryInstance is an entry as something that serves: at an address, or under a host name.
 func entryInstance(td spiffe.TrustDomain, namespace, name string, e *istio.WorkloadEntry) *instance {
-	addr, err := netip.ParseAddr(e.Address)
-	if err != nil {
-		return nil
-	}
 	i := &instance{
-		namespace: namespace, name: name, labels: e.Labels, addrs: []netip.Addr{addr}, weight: max(e.Weight, 1), ready: true,
+		namespace: namespace, name: name, labels: e.Labels, weight: max(e.Weight, 1), ready: true,
 		ports: make(map[string]uint16, len(e.Ports)),
+	}
+	if addr, err := netip.ParseAddr(e.Address); err == nil {
+		i.addrs = []netip.Addr{addr}
+	} else {
+		i.host = e.Address
 	}
 	for k, p := range e.Ports {
 		i.ports[k] = uint16(p)

@@ -1,0 +1,111 @@
+package compile
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// claim is an address that something is reached by. Two services cannot share one: a proxy could not tell them apart.
+type claim struct {
+	prefix netip.Prefix
+	port   uint16
+}
+
+// addresses settles who is reached where. The mesh's own virtual addresses come first, then a Service's clusterIP, then the
+// addresses of ServiceEntries; among equals the order of hosts decides. Who comes later keeps its other addresses.
+func addresses(c *compiler) {
+	services := make([]*model.Service, 0, len(c.mesh.Services))
+	for _, svc := range c.mesh.Services {
+		services = append(services, svc)
+	}
+	slices.SortFunc(services, func(a, b *model.Service) int {
+		return cmp.Or(c.addressRank(a)-c.addressRank(b), cmp.Compare(a.Host, b.Host), cmp.Compare(a.ID.Namespace, b.ID.Namespace))
+	})
+	taken := map[claim][]*model.Service{}
+	for _, svc := range services {
+		if svc.VIP.IsValid() && !c.claim(taken, svc, netip.PrefixFrom(svc.VIP, svc.VIP.BitLen())) {
+			svc.VIP = netip.Addr{}
+		}
+	}
+	for _, svc := range services {
+		var kept []netip.Prefix
+		for _, p := range svc.Prefixes {
+			if own := svc.VIP.IsValid() && p == netip.PrefixFrom(svc.VIP, svc.VIP.BitLen()); !own && !slices.Contains(kept, p) && c.claim(taken, svc, p) {
+				kept = append(kept, p)
+			}
+		}
+		svc.Prefixes = kept
+	}
+}
+
+func (c *compiler) addressRank(svc *model.Service) int {
+	if svc.VIP == c.snap.VIPs[svc.Host] {
+		return 0
+	}
+	return 1
+}
+
+// claim takes an address for all ports of a service, unless another that the same callers may see has one of them.
+func (c *compiler) claim(taken map[claim][]*model.Service, svc *model.Service, prefix netip.Prefix) bool {
+	for _, p := range svc.Ports {
+		for _, other := range taken[claim{prefix, p.Number}] {
+			if other == svc || !seenTogether(svc, other) {
+				continue
+			}
+			c.findings = append(c.findings, finding.Finding{
+				Code: "ISM0025", Severity: finding.Error, Object: string(svc.Refs[0]),
+				Message: fmt.Sprintf("%s port %d already belongs to %s; %s is not served there", address(prefix), p.Number, other.Refs[0], svc.Host),
+				Remedy:  "give each its own address or port, or limit who sees them with exportTo",
+			})
+			return false
+		}
+	}
+	for _, p := range svc.Ports {
+		key := claim{prefix, p.Number}
+		taken[key] = append(taken[key], svc)
+	}
+	return true
+}
+
+// seenTogether says whether some namespace may see both.
+func seenTogether(a, b *model.Service) bool {
+	if a.ExportTo == nil || b.ExportTo == nil {
+		return (a.ExportTo == nil || len(a.ExportTo) > 0) && (b.ExportTo == nil || len(b.ExportTo) > 0)
+	}
+	return slices.ContainsFunc(a.ExportTo, func(ns string) bool { return slices.Contains(b.ExportTo, ns) })
+}
+
+func address(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// mayClaimHost refuses a ServiceEntry's host that callers would take for a Service of another namespace, or for the short
+// name of one.
+func (c *compiler) mayClaimHost(se *networking.ServiceEntry, field, host string) bool {
+	key := snapshot.Key{Kind: "ServiceEntry", Namespace: se.Namespace, Name: se.Name}
+	short := strings.TrimSuffix(strings.TrimSuffix(host, "."+c.mesh.Domain), ".svc")
+	dot := strings.LastIndexByte(short, '.')
+	if dot < 0 {
+		c.find(key, "ISM0024", finding.Error, field, host+" could be taken for the short name of a Service; the host is not served", "write a whole host name, such as "+host+".example.com")
+		return false
+	}
+	ns := short[dot+1:]
+	inMesh := strings.HasSuffix(host, ".svc."+c.mesh.Domain) || slices.Contains(c.mesh.Namespaces, ns)
+	if inMesh && ns != se.Namespace {
+		c.find(key, "ISM0024", finding.Error, field, fmt.Sprintf("%s is a name of namespace %s; the host is not served", host, ns), "move the ServiceEntry to namespace "+ns+", or choose another host")
+		return false
+	}
+	return true
+}

@@ -1,0 +1,149 @@
+package compile
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// touchedNamespaces compares two snapshots. Files that did not change keep their objects, so that comparing pointers is
+// enough. ok is false when a change reaches beyond the namespaces it stands in.
+func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched map[string]bool, ok bool) {
+	a, b := old.Config, snap.Config
+	if a.Mesh != b.Mesh || !sameList(a.MeshPeers, b.MeshPeers) || !sameList(a.FederatedExports, b.FederatedExports) ||
+		!sameList(a.FederatedImports, b.FederatedImports) || !bytes.Equal(old.Roots, snap.Roots) ||
+		!slices.Equal(old.Invites, snap.Invites) || !slices.Equal(old.Bootstraps, snap.Bootstraps) ||
+		!slices.Equal(old.PeeringAddresses, snap.PeeringAddresses) || len(a.MeshPeers) > 0 && !maps.EqualFunc(old.Peers, snap.Peers, samePeer) {
+		return nil, false
+	}
+	touched = map[string]bool{}
+	differ(a.Namespaces, b.Namespaces, touched)
+	differ(a.Services, b.Services, touched)
+	differ(a.PeerAuthentications, b.PeerAuthentications, touched)
+	differ(a.AuthorizationPolicies, b.AuthorizationPolicies, touched)
+	differ(a.ServiceEntries, b.ServiceEntries, touched)
+	differ(a.WorkloadEntries, b.WorkloadEntries, touched)
+	if !sameNodes(old.Registry, snap.Registry) {
+		return nil, false
+	}
+	touchWorkloads(old.Registry.Workloads, snap.Registry.Workloads, touched)
+	return touched, !touched[root] && !touched[""] && !federates(b, touched)
+}
+
+// federates: what is exported or imported in a namespace is seen by the gateways too.
+func federates(cfg *snapshot.Config, touched map[string]bool) bool {
+	for _, e := range cfg.FederatedExports {
+		if touched[e.Namespace] {
+			return true
+		}
+	}
+	for _, i := range cfg.FederatedImports {
+		if touched[i.Namespace] {
+			return true
+		}
+	}
+	return false
+}
+
+func sameList[T comparable](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
+}
+
+// differ notes the namespaces of objects that stand in only one of two lists.
+func differ[T interface {
+	comparable
+	metav1.Object
+}](a, b []T, touched map[string]bool) {
+	if sameList(a, b) {
+		return
+	}
+	known := make(map[T]bool, len(a))
+	for _, o := range a {
+		known[o] = true
+	}
+	for _, o := range b {
+		if !known[o] {
+			touched[o.GetNamespace()] = true
+		}
+		delete(known, o)
+	}
+	for o := range known {
+		touched[o.GetNamespace()] = true
+	}
+}
+
+func samePeer(x, y snapshot.PeerState) bool {
+	return bytes.Equal(x.Roots, y.Roots) && x.BundleTime.Equal(y.BundleTime) && x.BundleSequence == y.BundleSequence &&
+		x.Suspended == y.Suspended && x.Revoked == y.Revoked
+}
+
+func sameNodes(a, b *snapshot.Registry) bool {
+	return a != nil && b != nil && slices.EqualFunc(a.Nodes, b.Nodes, func(x, y snapshot.Node) bool {
+		return x.Name == y.Name && x.Role == y.Role && (x.Gateway == y.Gateway || x.Gateway != nil && y.Gateway != nil && *x.Gateway == *y.Gateway)
+	})
+}
+
+// touchWorkloads notes the namespaces of workloads that came, went or changed.
+func touchWorkloads(a, b []snapshot.Workload, touched map[string]bool) {
+	if sameWorkloadList(a, b) {
+		return
+	}
+	type key struct{ node, namespace, name string }
+	known := make(map[key]*snapshot.Workload, len(a))
+	for i := range a {
+		known[key{a[i].Node, a[i].Namespace, a[i].Name}] = &a[i]
+	}
+	for i := range b {
+		k := key{b[i].Node, b[i].Namespace, b[i].Name}
+		if was := known[k]; was == nil || !sameWorkload(*was, b[i]) {
+			touched[b[i].Namespace] = true
+		}
+		delete(known, k)
+	}
+	for k := range known {
+		touched[k.namespace] = true
+	}
+}
+
+func sameWorkloadList(a, b []snapshot.Workload) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+func sameWorkload(x, y snapshot.Workload) bool {
+	return x.ServiceAccount == y.ServiceAccount && x.Netns == y.Netns && x.Ready == y.Ready && maps.Equal(x.Labels, y.Labels) &&
+		slices.Equal(x.Addresses, y.Addresses) && slices.Equal(x.Ports, y.Ports)
+}
+
+// onlyNamespaces is the part of a snapshot that decides what the touched namespaces mean: their own objects, and the
+// policies of the root namespace.
+func onlyNamespaces(snap *snapshot.Snapshot, touched map[string]bool, root string) *snapshot.Snapshot {
+	cfg, policies := snap.Config, maps.Clone(touched)
+	policies[root] = true
+	out := *snap
+	out.Config = &snapshot.Config{
+		Mesh: cfg.Mesh, MeshPeers: cfg.MeshPeers, Origins: cfg.Origins,
+		Services: within(cfg.Services, touched), ServiceEntries: within(cfg.ServiceEntries, touched), WorkloadEntries: within(cfg.WorkloadEntries, touched),
+		PeerAuthentications: within(cfg.PeerAuthentications, policies), AuthorizationPolicies: within(cfg.AuthorizationPolicies, policies),
+	}
+	out.Registry = &snapshot.Registry{Nodes: snap.Registry.Nodes}
+	for _, w := range snap.Registry.Workloads {
+		if touched[w.Namespace] {
+			out.Registry.Workloads = append(out.Registry.Workloads, w)
+		}
+	}
+	return &out
+}
+
+func within[T metav1.Object](list []T, namespaces map[string]bool) []T {
+	var out []T
+	for _, o := range list {
+		if namespaces[o.GetNamespace()] {
+			out = append(out, o)
+		}
+	}
+	return out
+}
