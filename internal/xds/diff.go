@@ -27,14 +27,15 @@ func difference(ts *typeState, available map[string]*envoy.Resource) delta {
 		for name, r := range available {
 			add(name, r)
 		}
-	} else {
-		for name := range ts.subscribed {
-			if r := available[name]; r != nil {
+	}
+	for name := range ts.subscribed {
+		if r := available[name]; r != nil {
+			delete(ts.missing, name)
+			if !ts.wildcard {
 				add(name, r)
-				delete(ts.missing, name)
-			} else if _, had := ts.sent[name]; !had && !ts.missing[name] {
-				d.removed = append(d.removed, name) // asked for, and there is none: say so once
 			}
+		} else if _, had := ts.sent[name]; !had && !ts.missing[name] {
+			d.removed = append(d.removed, name) // asked for, and there is none: say so once
 		}
 	}
 	for name := range ts.sent {

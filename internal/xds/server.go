@@ -13,6 +13,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"golang.org/x/time/rate"
 
 	"isthmus.dev/isthmus/internal/envoy"
 )
@@ -40,7 +41,10 @@ type Server struct {
 type proxy struct {
 	want   *wanted
 	stream *stream // nil while it is away
+	opens  *rate.Limiter
 }
+
+func newProxy() *proxy { return &proxy{opens: rate.NewLimiter(openRate, openBurst)} }
 
 // wanted is what a proxy should have. Read-only once made.
 type wanted struct {
@@ -74,7 +78,7 @@ func (s *Server) Publish(name string, generation uint64, res *envoy.Resources) {
 	defer s.mu.Unlock()
 	p := s.proxies[name]
 	if p == nil {
-		p = &proxy{}
+		p = newProxy()
 		s.proxies[name] = p
 	}
 	p.want = w
@@ -134,21 +138,26 @@ func (s *Server) DeltaAggregatedResources(gs discoveryv3.AggregatedDiscoveryServ
 	ctx, cancel := context.WithCancelCause(gs.Context())
 	defer cancel(nil)
 	st := newStream(s, name, gs, cancel)
-	s.join(name, st)
+	opens := s.join(name, st)
 	defer s.leave(name, st)
+	if err := opens.Wait(ctx); err != nil {
+		return st.ended(context.Cause(ctx))
+	}
 	return st.serve(ctx)
 }
 
-func (s *Server) join(name string, st *stream) {
+// join makes a stream the proxy's only one. It returns what holds back a proxy that opens streams without end.
+func (s *Server) join(name string, st *stream) *rate.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.proxies[name]
 	if p == nil {
-		p = &proxy{} // its agent is about to register; until then there is nothing to say
+		p = newProxy() // its agent is about to register; until then there is nothing to say
 		s.proxies[name] = p
 	}
 	p.stream.stop() // an Envoy that comes again has lost its former stream
 	p.stream = st
+	return p.opens
 }
 
 func (s *Server) leave(name string, st *stream) {

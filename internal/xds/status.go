@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +37,7 @@ type ProxyStatus struct {
 }
 
 // note records what is being sent.
-func (st *stream) note(typ string, ts *typeState, generation uint64, resp *discoveryv3.DeltaDiscoveryResponse) {
+func (st *stream) note(typ string, ts *typeState, generation uint64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	s := st.status[typ]
@@ -48,7 +50,7 @@ func (st *stream) settled(typ string, ts *typeState, generation uint64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	s := st.status[typ]
-	s.resources, s.sent = len(ts.sent), generation
+	s.resources, s.sent, s.nack = len(ts.sent), generation, ts.reasons() // it may have unsubscribed from what it refused
 	if s.nack == "" {
 		s.acked = generation
 		if s.ackedAt.IsZero() {
@@ -58,18 +60,72 @@ func (st *stream) settled(typ string, ts *typeState, generation uint64) {
 	st.status[typ] = s
 }
 
-// answered records an acknowledgement or a refusal. A refused version is not sent again: the next one is.
+// answered records an acknowledgement or a refusal. A refused version is not sent again: the next one is. A refusal stands
+// until what was refused is replaced: that Envoy takes other resources of the type does not mend it.
 func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	s := st.status[r.TypeUrl]
+	for _, name := range append(ts.flight, "") {
+		delete(ts.refused, name)
+	}
 	if r.ErrorDetail != nil {
-		s.nack = r.ErrorDetail.Message
-		st.server.cfg.Log.Error("proxy refused configuration", "proxy", st.proxy, "type", ShortType(r.TypeUrl), "generation", ts.inFlight, "reason", s.nack)
-	} else {
-		s.nack, s.acked, s.ackedAt = "", ts.inFlight, st.server.cfg.Now()
+		reason := shorten(r.ErrorDetail.Message)
+		ts.refuse(reason)
+		if !strings.Contains(s.nack, reason) { // it may go on and on
+			st.server.cfg.Log.Error("proxy refused configuration", "proxy", st.proxy, "type", ShortType(r.TypeUrl), "generation", ts.inFlight, "reason", reason)
+		}
+	}
+	s.nack = ts.reasons()
+	if s.nack == "" && !ts.more {
+		s.acked, s.ackedAt = ts.inFlight, st.server.cfg.Now()
 	}
 	st.status[r.TypeUrl] = s
+}
+
+// refuse notes what of a response was refused: Envoy takes the others. Where the reason names none, all count.
+func (ts *typeState) refuse(reason string) {
+	named := func(name string) bool { return strings.Contains(reason, name) }
+	if len(ts.flight) > maxSearched || !slices.ContainsFunc(ts.flight, named) {
+		named = func(string) bool { return true }
+	}
+	for _, name := range ts.flight {
+		_, asked := ts.subscribed[name]
+		if named(name) && (asked || ts.wildcard) { // what it no longer asks for is no matter
+			ts.refused[name] = reason
+		}
+	}
+	if len(ts.flight) == 0 {
+		ts.refused[""] = reason // it refused to hear that there is nothing
+	}
+}
+
+// reasons of all that stands refused, each once.
+func (ts *typeState) reasons() string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(ts.refused)) {
+		if r := ts.refused[name]; !slices.Contains(all, r) && len(all) < maxReasons {
+			all = append(all, r)
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+// Bounds on what is kept of refusals: names that a reason is searched for, reasons shown, bytes of one.
+const (
+	maxSearched = 1000
+	maxReasons  = 5
+	maxReason   = 4 << 10
+)
+
+func shorten(reason string) string {
+	if reason == "" {
+		return "refused without a reason"
+	}
+	if len(reason) > maxReason {
+		reason = reason[:maxReason] + "…"
+	}
+	return strings.ToValidUTF8(reason, "")
 }
 
 // ShortType is the usual abbreviation of a type URL: CDS, EDS, LDS, RDS or SDS.

@@ -3,11 +3,13 @@ package xds
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -15,14 +17,31 @@ import (
 	"isthmus.dev/isthmus/internal/envoy"
 )
 
+// Bounds on what one client may cost. Envoy comes nowhere near them.
 const (
-	// maxNames bounds the names that one stream may subscribe to in one type.
+	// maxNames bounds the names that one stream may subscribe to in one type, maxHeld those that it may say it has.
 	maxNames = 10_000
+	maxHeld  = 100_000
+	// maxName bounds one name, in bytes.
+	maxName = 1024
 	// maxResponse bounds one response, in bytes of resources; the rest follows when it is answered.
 	maxResponse = 2 << 20
+	// requestRate bounds the requests read from one stream in a second, after a burst: more wait in the client.
+	// namesPerRequest names cost as much as one request more.
+	requestRate     = 200
+	requestBurst    = 1000
+	namesPerRequest = 50
+	// openRate bounds the streams that one proxy opens in a second, after a burst.
+	openRate  = 5
+	openBurst = 20
+	// sendPatience is how long one response may wait for a client that does not read.
+	sendPatience = 30 * time.Second
 )
 
-var errReplaced = errors.New("stream ended by the control plane")
+var (
+	errReplaced = errors.New("stream ended by the control plane")
+	errStalled  = errors.New("the client does not read")
+)
 
 // stream is one Envoy's conversation. Its types belong to the goroutine in serve; wake and stop may be called by any.
 type stream struct {
@@ -31,6 +50,7 @@ type stream struct {
 	grpc   discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
 	cancel context.CancelCauseFunc
 	awake  chan struct{}
+	out    chan *discoveryv3.DeltaDiscoveryResponse
 	nonce  uint64
 	since  time.Time
 	types  map[string]*typeState
@@ -49,15 +69,19 @@ type typeState struct {
 	answer     string            // nonce that must be answered before more is sent
 	greeted    bool              // a wildcard subscription has had its first response
 	inFlight   uint64            // generation being answered
+	flight     []string          // names in it
+	more       bool              // it did not hold all of the generation
+	refused    map[string]string // reason by name of what the client refused, until that is replaced
 }
 
 func newStream(s *Server, proxy string, gs discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer, cancel context.CancelCauseFunc) *stream {
 	st := &stream{
 		server: s, proxy: proxy, grpc: gs, cancel: cancel, awake: make(chan struct{}, 1), since: s.cfg.Now(),
+		out:   make(chan *discoveryv3.DeltaDiscoveryResponse, len(envoy.Types)), // one response a type is under way at most
 		types: make(map[string]*typeState, len(envoy.Types)), status: map[string]typeStatus{},
 	}
 	for _, t := range envoy.Types {
-		st.types[t] = &typeState{subscribed: map[string]struct{}{}, sent: map[string]string{}, missing: map[string]bool{}}
+		st.types[t] = &typeState{subscribed: map[string]struct{}{}, sent: map[string]string{}, missing: map[string]bool{}, refused: map[string]string{}}
 	}
 	return st
 }
@@ -79,41 +103,78 @@ func (st *stream) stop() {
 	}
 }
 
-// serve answers requests and changes until the stream ends.
+// serve answers requests and changes until the stream ends. A client that does not read holds up nobody, not even this:
+// what waits for it waits in deliver, which the end of the stream ends.
 func (st *stream) serve(ctx context.Context) error {
 	requests := make(chan *discoveryv3.DeltaDiscoveryRequest)
-	failed := make(chan error, 1)
-	go func() {
-		for {
-			r, err := st.grpc.Recv()
-			if err != nil {
-				failed <- err
-				return
-			}
-			select {
-			case requests <- r:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	gone := make(chan struct{}, 2)
+	go st.receive(ctx, requests, gone)
+	go st.deliver(ctx, gone)
 	for {
 		select {
 		case <-ctx.Done():
-			if errors.Is(context.Cause(ctx), errReplaced) {
-				return status.Error(codes.Aborted, "another stream of this proxy took over, or the proxy was removed")
-			}
-			return nil
-		case <-failed:
-			return nil // the client went; there is nobody to tell
+			return st.ended(context.Cause(ctx))
+		case <-gone:
+			return nil // there is nobody to tell
 		case r := <-requests:
 			if err := st.request(r); err != nil {
 				return err
 			}
 		case <-st.awake:
 		}
-		if err := st.push(); err != nil {
+		if err := st.push(ctx); err != nil {
 			return err
+		}
+	}
+}
+
+// ended is what the client is told about the end of its stream.
+func (st *stream) ended(cause error) error {
+	switch {
+	case errors.Is(cause, errReplaced):
+		return status.Error(codes.Aborted, "another stream of this proxy took over, or the proxy was removed")
+	case errors.Is(cause, errStalled):
+		st.server.cfg.Log.Warn("proxy does not read, stream ended", "proxy", st.proxy, "patience", sendPatience)
+		return status.Errorf(codes.Aborted, "nothing was read for %s", sendPatience)
+	}
+	return nil
+}
+
+// receive hands requests over, no faster than requestRate.
+func (st *stream) receive(ctx context.Context, requests chan<- *discoveryv3.DeltaDiscoveryRequest, gone chan<- struct{}) {
+	limit := rate.NewLimiter(requestRate, requestBurst)
+	for {
+		r, err := st.grpc.Recv()
+		if err != nil {
+			gone <- struct{}{}
+			return
+		}
+		names := len(r.ResourceNamesSubscribe) + len(r.ResourceNamesUnsubscribe) + len(r.InitialResourceVersions)
+		if limit.WaitN(ctx, min(1+names/namesPerRequest, requestBurst)) != nil {
+			return
+		}
+		select {
+		case requests <- r:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// deliver sends responses, each within sendPatience.
+func (st *stream) deliver(ctx context.Context, gone chan<- struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case resp := <-st.out:
+			stalled := time.AfterFunc(sendPatience, func() { st.cancel(errStalled) })
+			err := st.grpc.Send(resp)
+			stalled.Stop()
+			if err != nil {
+				gone <- struct{}{}
+				return
+			}
 		}
 	}
 }
@@ -129,6 +190,9 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 		st.answered(r, ts)
 	}
 	first := !ts.known
+	if err := ts.bounded(r, first); err != nil {
+		return err
+	}
 	ts.known = true
 	if first {
 		for name, version := range r.InitialResourceVersions {
@@ -137,9 +201,6 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 		ts.greeted = len(r.InitialResourceVersions) > 0
 		// A first request without names subscribes to everything (xDS: wildcard, legacy form).
 		ts.wildcard = len(r.ResourceNamesSubscribe) == 0 && (r.TypeUrl == envoy.ClusterType || r.TypeUrl == envoy.ListenerType)
-	}
-	if len(ts.subscribed)+len(r.ResourceNamesSubscribe) > maxNames {
-		return status.Errorf(codes.ResourceExhausted, "more than %d names of type %s", maxNames, r.TypeUrl)
 	}
 	for _, name := range r.ResourceNamesSubscribe {
 		if name == "*" {
@@ -155,10 +216,12 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 	for _, name := range r.ResourceNamesUnsubscribe {
 		if name == "*" {
 			ts.wildcard = false
+			continue
 		}
 		delete(ts.subscribed, name)
 		delete(ts.sent, name)
 		delete(ts.missing, name)
+		delete(ts.refused, name)
 	}
 	if r.TypeUrl == envoy.EndpointType {
 		st.server.subscribe(st, r.ResourceNamesSubscribe, r.ResourceNamesUnsubscribe)
@@ -166,8 +229,24 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 	return nil
 }
 
+// bounded refuses what no Envoy asks for.
+func (ts *typeState) bounded(r *discoveryv3.DeltaDiscoveryRequest, first bool) error {
+	if len(ts.subscribed)+len(r.ResourceNamesSubscribe) > maxNames {
+		return status.Errorf(codes.ResourceExhausted, "more than %d names of type %s", maxNames, ShortType(r.TypeUrl))
+	}
+	if first && len(r.InitialResourceVersions) > maxHeld {
+		return status.Errorf(codes.ResourceExhausted, "more than %d resources of type %s", maxHeld, ShortType(r.TypeUrl))
+	}
+	for _, name := range r.ResourceNamesSubscribe {
+		if len(name) > maxName {
+			return status.Errorf(codes.InvalidArgument, "a name of type %s has %d bytes, more than %d", ShortType(r.TypeUrl), len(name), maxName)
+		}
+	}
+	return nil
+}
+
 // push sends what differs, type by type, in an order that never leaves a listener or route without its cluster.
-func (st *stream) push() error {
+func (st *stream) push(ctx context.Context) error {
 	want, eps := st.server.current(st.proxy, st.types[envoy.EndpointType].subscribed)
 	if want == nil {
 		return nil
@@ -180,11 +259,11 @@ func (st *stream) push() error {
 		if (typ == envoy.ListenerType || typ == envoy.RouteType) && st.clustersUnsettled() {
 			return nil // their answer comes back here
 		}
-		if err := st.pushType(typ, want.generation, available); err != nil {
+		if err := st.pushType(ctx, typ, want.generation, available); err != nil {
 			return err
 		}
 	}
-	return st.removeClusters(want)
+	return st.removeClusters(ctx, want)
 }
 
 // clustersUnsettled: Envoy has not answered about clusters or their endpoints yet.
@@ -192,7 +271,7 @@ func (st *stream) clustersUnsettled() bool {
 	return st.types[envoy.ClusterType].answer != "" || st.types[envoy.EndpointType].answer != ""
 }
 
-func (st *stream) pushType(typ string, generation uint64, available map[string]*envoy.Resource) error {
+func (st *stream) pushType(ctx context.Context, typ string, generation uint64, available map[string]*envoy.Resource) error {
 	ts := st.types[typ]
 	if !ts.known || ts.answer != "" {
 		return nil
@@ -206,11 +285,11 @@ func (st *stream) pushType(typ string, generation uint64, available map[string]*
 		return nil
 	}
 	ts.greeted = true
-	return st.send(typ, ts, generation, d)
+	return st.send(ctx, typ, ts, generation, d)
 }
 
 // removeClusters takes clusters away once no listener or route that Envoy has refers to them any more.
-func (st *stream) removeClusters(want *wanted) error {
+func (st *stream) removeClusters(ctx context.Context, want *wanted) error {
 	ts := st.types[envoy.ClusterType]
 	if !ts.known || ts.answer != "" || st.types[envoy.ListenerType].answer != "" || st.types[envoy.RouteType].answer != "" {
 		return nil
@@ -219,27 +298,30 @@ func (st *stream) removeClusters(want *wanted) error {
 	if len(d.removed) == 0 {
 		return nil
 	}
-	return st.send(envoy.ClusterType, ts, want.generation, delta{removed: d.removed})
+	return st.send(ctx, envoy.ClusterType, ts, want.generation, delta{removed: d.removed})
 }
 
-func (st *stream) send(typ string, ts *typeState, generation uint64, d delta) error {
+func (st *stream) send(ctx context.Context, typ string, ts *typeState, generation uint64, d delta) error {
 	st.nonce++
-	ts.answer, ts.inFlight = strconv.FormatUint(st.nonce, 36), generation
+	ts.answer, ts.inFlight, ts.more, ts.flight = strconv.FormatUint(st.nonce, 36), generation, false, slices.Clone(d.removed)
 	resp := &discoveryv3.DeltaDiscoveryResponse{
 		TypeUrl: typ, Nonce: ts.answer, RemovedResources: d.removed, SystemVersionInfo: strconv.FormatUint(generation, 10),
 	}
 	size := 0
 	for _, r := range d.changed {
 		if size += len(r.Body); size > maxResponse && len(resp.Resources) > 0 {
+			ts.more = true
 			break
 		}
 		resp.Resources = append(resp.Resources, &discoveryv3.Resource{
 			Name: r.Name, Version: r.Version, Resource: &anypb.Any{TypeUrl: r.Type, Value: r.Body},
 		})
-		if _, had := ts.sent[r.Name]; had && r.Set != "" {
-			delete(st.types[envoy.EndpointType].sent, r.Set) // a changed cluster warms anew and waits for its endpoints
+		if r.Set != "" {
+			// A new or changed cluster waits for its endpoints. Envoy does not ask again for a set that another cluster uses.
+			delete(st.types[envoy.EndpointType].sent, r.Set)
 		}
 		ts.sent[r.Name] = r.Version
+		ts.flight = append(ts.flight, r.Name)
 	}
 	for _, name := range d.removed {
 		delete(ts.sent, name)
@@ -247,6 +329,11 @@ func (st *stream) send(typ string, ts *typeState, generation uint64, d delta) er
 			ts.missing[name] = true
 		}
 	}
-	st.note(typ, ts, generation, resp)
-	return st.grpc.Send(resp)
+	st.note(typ, ts, generation)
+	select {
+	case st.out <- resp:
+		return nil
+	case <-ctx.Done():
+		return st.ended(context.Cause(ctx))
+	}
 }
