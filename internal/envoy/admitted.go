@@ -3,6 +3,7 @@ package envoy
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
@@ -37,12 +38,12 @@ func (t rbacTranslator) admitted(ps model.Policies) (sans []*matcherv3.StringMat
 		ms = append(ms, m)
 	}
 	slices.SortFunc(ms, func(a, b model.Match) int { return cmp.Or(cmp.Compare(a.Value, b.Value), cmp.Compare(a.Kind, b.Kind)) })
-	return each(ms, stringMatcher), whole
+	return each(ms, t.sanMatcher), whole
 }
 
 // callersOf covers the callers that a rule may match; exact is true when it covers no others.
 func (t rbacTranslator) callersOf(r model.Rule) (ms []model.Match, exact bool) {
-	anyone := model.Match{Kind: model.Prefix, Value: "spiffe://" + t.trust + "/"}
+	anyone := model.Match{Kind: model.Prefix, Value: workloadsOf(t.trust)}
 	exact = len(r.To) == 0 && len(r.When) == 0
 	if len(r.From) == 0 {
 		return []model.Match{anyone}, exact
@@ -73,17 +74,27 @@ func (t rbacTranslator) callersOf(r model.Rule) (ms []model.Match, exact bool) {
 	return ms, exact
 }
 
-// principalMatches stay inside the trust domain whatever the pattern says: the roots are the mesh's own.
+// principalMatches stay inside the trust domain whatever the pattern says: a root of the mesh may vouch for others too.
+// A suffix is kept as it is; sanMatcher holds it inside.
 func principalMatches(list []model.Principal, trust string) []model.Match {
+	domain := workloadsOf(trust)
 	var out []model.Match
 	for _, p := range list {
-		if p.Match.Kind == model.Present {
-			out = append(out, model.Match{Kind: model.Prefix, Value: "spiffe://" + trust + "/"})
-			continue
+		switch m := p.Match; {
+		case m.Kind == model.Present, m.Kind == model.Prefix && strings.HasPrefix(domain, m.Value):
+			out = append(out, model.Match{Kind: model.Prefix, Value: domain})
+		case m.Kind == model.Suffix, strings.HasPrefix(m.Value, domain):
+			out = append(out, m)
 		}
-		out = append(out, p.Match)
 	}
 	return out
+}
+
+func (t rbacTranslator) sanMatcher(m model.Match) *matcherv3.StringMatcher {
+	if m.Kind == model.Suffix {
+		return regex(quote(workloadsOf(t.trust)) + ".*" + quote(m.Value))
+	}
+	return stringMatcher(m)
 }
 
 func (t rbacTranslator) namespaceMatches(list []string, anyone model.Match, exact bool) ([]model.Match, bool) {
@@ -92,7 +103,7 @@ func (t rbacTranslator) namespaceMatches(list []string, anyone model.Match, exac
 		if ns == "" || slices.Contains([]byte(ns), '*') {
 			return []model.Match{anyone}, false
 		}
-		out = append(out, model.Match{Kind: model.Prefix, Value: "spiffe://" + t.trust + "/ns/" + ns + "/"})
+		out = append(out, model.Match{Kind: model.Prefix, Value: workloadsOf(t.trust) + ns + "/"})
 	}
 	return out, exact
 }

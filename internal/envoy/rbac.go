@@ -119,7 +119,8 @@ func (t rbacTranslator) rule(r model.Rule) *rbacv3.Policy {
 
 func (t rbacTranslator) source(s model.Source) []*rbacv3.Principal {
 	var ids []*rbacv3.Principal
-	ids = both(ids, s.Principals, s.NotPrincipals, t.principal)
+	ids = both(ids, s.Principals, nil, t.principal)
+	ids = both(ids, nil, s.NotPrincipals, t.notPrincipal)
 	ids = both(ids, s.ServiceAccounts, s.NotServiceAccounts, t.principal)
 	ids = both(ids, s.Namespaces, s.NotNamespaces, t.namespace)
 	ids = both(ids, s.TrustDomains, s.NotTrustDomains, t.trustDomain)
@@ -168,8 +169,17 @@ func (t rbacTranslator) principal(p model.Principal) *rbacv3.Principal {
 	})
 }
 
+// notPrincipal is a principal that must not match. Over a raw connection an asserted caller can never be told to be the one
+// that is left out, so that a DENY of all others denies all.
+func (t rbacTranslator) notPrincipal(p model.Principal) *rbacv3.Principal {
+	if p.Peer != "" && !t.http {
+		return nobody()
+	}
+	return t.principal(p)
+}
+
 func (t rbacTranslator) namespace(ns string) *rbacv3.Principal {
-	prefix := "spiffe://" + t.trust + "/ns/"
+	prefix := workloadsOf(t.trust)
 	if !strings.Contains(ns, "*") {
 		return authenticated(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix + ns + "/"}})
 	}

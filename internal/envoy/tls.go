@@ -44,6 +44,9 @@ func overADS() *corev3.ConfigSource {
 // trusting accepts what the roots of one trust domain vouch for and whose URI SAN matches one of sans.
 // A CA vouches only for its own trust domain: every matcher lies inside it.
 func trusting(td string, sans []*matcherv3.StringMatcher) *tlsv3.CommonTlsContext_CombinedValidationContext {
+	if len(sans) == 0 {
+		sans = exactly("isthmus:nobody") // to Envoy an empty list would mean anybody
+	}
 	var typed []*tlsv3.SubjectAltNameMatcher
 	for _, m := range sans {
 		typed = append(typed, &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: m})
@@ -82,9 +85,13 @@ func tlsSocket(m proto.Message) *corev3.TransportSocket {
 	return &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(m)}}
 }
 
-// inDomain matches every identity of a trust domain.
+// workloadsOf begins the identity of every workload of a trust domain. Nodes, the control plane and administrators have other
+// ones, which no workload accepts.
+func workloadsOf(td string) string { return "spiffe://" + td + "/ns/" }
+
+// inDomain matches every workload of a trust domain.
 func inDomain(td string) []*matcherv3.StringMatcher {
-	return []*matcherv3.StringMatcher{{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + td + "/"}}}
+	return []*matcherv3.StringMatcher{{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: workloadsOf(td)}}}
 }
 
 func exactly(values ...string) []*matcherv3.StringMatcher {
