@@ -20,6 +20,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/node/readiness"
 	"isthmus.dev/isthmus/internal/node/sds"
+	"isthmus.dev/isthmus/internal/node/workloadapi"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -32,6 +33,7 @@ type Agent struct {
 	cfg     Config
 	log     *slog.Logger
 	changed chan struct{} // holds one token when the report may have changed
+	told    func() bool   // whether the agent was told to stop; set by Run
 
 	control   *control.Client
 	ads       *adsproxy.Proxy
@@ -39,6 +41,7 @@ type Agent struct {
 	logs      *accesslog.Service
 	dns       *dns.Server
 	probes    *readiness.Prober
+	workloads *workloadapi.Server
 	envoy     *envoyproc.Supervisor
 	listeners listeners
 }
@@ -69,10 +72,11 @@ func New(cfg Config) (*Agent, error) {
 	a.logs = accesslog.New(accesslog.Config{Log: a.log, Path: filepath.Join(cfg.RunDir, "access.log"), MaxBytes: maxAccessLog})
 	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Mark: cfg.ownMark()})
 	a.probes = readiness.New(a.log, cfg.targets(), a.touch)
+	a.workloads = a.newWorkloadAPI()
 	a.envoy = envoyproc.New(envoyproc.Config{
 		Log: a.log, Binary: binary, RunDir: cfg.RunDir, Concurrency: cfg.Envoy.Concurrency, LogLevel: cfg.Envoy.LogLevel,
 		Bootstrap: envoyproc.Bootstrap{Node: cfg.Name, MaxConnections: cfg.Envoy.MaxConnections, MaxHeapBytes: cfg.Envoy.MaxHeapMiB << 20},
-		Changed:   a.touch,
+		Keep:      a.keepEnvoy, Changed: a.touch,
 	})
 	return a, nil
 }
@@ -100,9 +104,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 
+	told := ctx
+	a.told = func() bool { return told.Err() != nil }
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
-		a.control.Run, a.sds.Run, a.dns.Run, a.probes.Run, a.envoy.Run, a.serve,
+		a.control.Run, a.sds.Run, a.dns.Run, a.probes.Run, a.envoy.Run, a.workloads.Run, a.serve,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}
@@ -114,6 +120,15 @@ func (a *Agent) Run(ctx context.Context) error {
 		return nil // asked to stop
 	}
 	return err
+}
+
+// keepEnvoy says whether Envoy goes on when the agent ends: an agent that is told to stop ends it, unless it is to be
+// kept; one that fails leaves it to the next agent, if Envoy can have anything to serve.
+func (a *Agent) keepEnvoy() bool {
+	if a.told() {
+		return a.cfg.Envoy.KeepOnStop
+	}
+	return a.control.Identity() != nil
 }
 
 // capture redirects every workload's traffic.

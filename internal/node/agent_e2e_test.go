@@ -45,7 +45,7 @@ func newPair(t *testing.T, name string) *pair {
 	go http.Serve(listenIn(t, p.pay, "0.0.0.0:8080"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "paid")
 	}))
-	dir := t.TempDir()
+	dir := newDir(t, name)
 	token := filepath.Join(dir, "token")
 	must(t, os.WriteFile(token, []byte(p.control.token()), 0o600))
 	text := fmt.Sprintf(`

@@ -60,6 +60,9 @@ type EnvoyConfig struct {
 	MaxHeapMiB uint64 `yaml:"maxHeapMiB"`
 	// LogLevel of Envoy; default warning.
 	LogLevel string `yaml:"logLevel"`
+	// KeepOnStop leaves Envoy running when the agent is told to stop, for the next agent to take over. An agent that is
+	// killed or crashes always leaves it.
+	KeepOnStop bool `yaml:"keepOnStop"`
 }
 
 // DNSConfig says who answers for names outside the mesh.
@@ -106,6 +109,8 @@ type Workload struct {
 	Ports     []Port       `yaml:"ports"`
 	// Readiness says how to find out whether the workload is ready. Without it, it always is.
 	Readiness *Readiness `yaml:"readiness"`
+	// WorkloadSocket serves the SPIFFE Workload API to the workload's own processes.
+	WorkloadSocket WorkloadSocket `yaml:"workloadSocket"`
 }
 
 // Port is one port that a workload listens on.

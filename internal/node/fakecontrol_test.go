@@ -205,6 +205,12 @@ func (f *fakeControl) lastReport() agentapi.Report {
 	return f.reports[len(f.reports)-1]
 }
 
+func (f *fakeControl) streamCount() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.streams
+}
+
 func (f *fakeControl) signedCount(path string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

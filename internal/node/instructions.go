@@ -14,6 +14,7 @@ import (
 func (a *Agent) instruct(in *agentapi.Instructions) {
 	a.dns.SetTables(in.DNS)
 	a.sds.Limit(in.CertificateTTL)
+	a.learnRoots(in)
 	text, err := json.Marshal(in)
 	if err == nil {
 		err = identity.WriteFile(a.instructionsFile(), text)

@@ -21,6 +21,7 @@ import (
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/node/netns"
 )
 
@@ -54,6 +55,21 @@ func newNetns(t *testing.T, name string) string {
 	})
 	t.Cleanup(func() { _ = vnetns.DeleteNamed(name) })
 	return "/run/netns/" + name
+}
+
+// newDir makes the directory of one agent, whose run directory is run. It has the same path each time: an Envoy that an
+// earlier run left there, because it crashed, is found and ended.
+func newDir(t *testing.T, name string) string {
+	t.Helper()
+	dir := filepath.Join("/run", "isthmus-t-"+name)
+	clean := func() {
+		must(t, envoyproc.End(filepath.Join(dir, "run")))
+		must(t, os.RemoveAll(dir))
+	}
+	clean()
+	must(t, os.Mkdir(dir, 0o700))
+	t.Cleanup(clean)
+	return dir
 }
 
 // inThread runs fn on a thread that is thrown away, or brought home.

@@ -72,7 +72,7 @@ func asNumber(b bool) float64 {
 // metricsHandler: /metrics is the agent's own, /metrics/envoy Envoy's.
 func (a *Agent) metricsHandler() http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(a, a.logs, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(a, a.logs, a.workloads, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /metrics/envoy", func(w http.ResponseWriter, r *http.Request) {

@@ -11,10 +11,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -56,43 +54,6 @@ func TestEnvoyMetricsAreForAdministrators(t *testing.T) {
 	if got, err := as(stranger, "/isthmus/admin/ann"); err == nil {
 		t.Errorf("an administrator of another root: %.60q", got)
 	}
-}
-
-// TestHelperAgent is the agent as a process of its own, when TestEnvoyDiesWithTheAgent starts it.
-func TestHelperAgent(t *testing.T) {
-	path := os.Getenv("ISTHMUS_TEST_AGENT")
-	if path == "" {
-		return
-	}
-	cfg, err := LoadConfig(path)
-	must(t, err)
-	a, err := New(cfg)
-	must(t, err)
-	must(t, a.Run(t.Context()))
-}
-
-func TestEnvoyDiesWithTheAgent(t *testing.T) {
-	p := newPair(t, "dies")
-	agent := exec.Command(os.Args[0], "-test.run=^TestHelperAgent$")
-	agent.Env = append(os.Environ(), "ISTHMUS_TEST_AGENT="+p.file(t))
-	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must(t, agent.Start())
-	t.Cleanup(func() { agent.Process.Kill(); agent.Wait() })
-	eventually(t, 10*time.Second, "a call", p.call)
-	pid := pidIn(t, p.cfg.RunDir)
-	must(t, agent.Process.Kill())
-	agent.Wait()
-	eventually(t, 3*time.Second, "Envoy is gone", func() error {
-		if syscall.Kill(pid, 0) == nil {
-			return fmt.Errorf("pid %d lives", pid)
-		}
-		return nil
-	})
-	if body, err := get(p.web, "http://10.79.0.3:8080/"); err == nil {
-		t.Errorf("plaintext passed after the agent was killed: %q", body)
-	}
-	runAgent(t, p.cfg) // the next agent takes over what was left
-	eventually(t, 10*time.Second, "a call through the next agent", p.call)
 }
 
 // file is the pair's configuration, written out.

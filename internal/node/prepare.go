@@ -57,7 +57,10 @@ func (a *Agent) permitted() error {
 
 // privateDir makes a directory that only this user can enter, or makes sure that it is one.
 func privateDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fmt.Errorf("make %s: %w", filepath.Dir(dir), err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("make %s: %w", dir, err)
 	}
 	st, err := os.Lstat(dir)

@@ -63,7 +63,7 @@ func TestEnvoyStartRefusals(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := p.cfg
-			dir := t.TempDir()
+			dir := newDir(t, "refused")
 			cfg.RunDir, cfg.StateDir = dir+"/run", dir+"/state"
 			cfg.Workloads = append([]Workload(nil), cfg.Workloads...)
 			c.edit(&cfg)
@@ -180,7 +180,7 @@ func TestEnvoyGatewayJoins(t *testing.T) {
 	needRoot(t)
 	f := newFakeControl(t, "gw-1")
 	f.role = snapshot.RoleGateway
-	dir := t.TempDir()
+	dir := newDir(t, "gateway")
 	must(t, os.WriteFile(dir+"/token", []byte(f.token()), 0o600))
 	cfg, err := parseConfig("gw.yaml", []byte(fmt.Sprintf(`
 name: gw-1

@@ -53,6 +53,7 @@ func (l *listeners) close() {
 func (a *Agent) unlisten() {
 	a.listeners.close()
 	a.dns.Close()
+	a.workloads.Close()
 }
 
 // listen opens every socket of the agent, so that a port in use is told before anything runs.
@@ -84,7 +85,7 @@ func (a *Agent) listen() (err error) {
 			return err
 		}
 	}
-	return nil
+	return a.listenWorkloads()
 }
 
 // listenUnix takes the place of a socket that an agent left behind; the lock makes sure that none lives there.

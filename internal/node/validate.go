@@ -44,6 +44,7 @@ func (c *Config) defaults() {
 			}
 		}
 	}
+	c.socketDefaults()
 }
 
 func (c *Config) validate(r *reader) {
@@ -66,6 +67,7 @@ func (c *Config) validate(r *reader) {
 	c.validateEnvoy(r)
 	c.validateCapture(r)
 	c.validateRole(r)
+	c.validateSockets(r)
 }
 
 func (c *Config) validateAddresses(r *reader) {

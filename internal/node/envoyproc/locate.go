@@ -1,5 +1,6 @@
-// Package envoyproc runs the agent's Envoy: finds the binary, writes its bootstrap, starts it, starts it again when it
-// dies, and ends it with the agent.
+// Package envoyproc runs the agent's Envoy: finds the binary, writes its bootstrap, starts it, and starts it again when it
+// dies. Envoy outlives an agent that crashes or is killed: the next one finds it by the pid file, which names the process
+// beyond doubt, and takes it over, so that no connection is lost. An agent that is told to stop ends it.
 package envoyproc
 
 import (

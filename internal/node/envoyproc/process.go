@@ -1,15 +1,11 @@
 package envoyproc
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -17,21 +13,20 @@ import (
 )
 
 const (
-	pidFile     = "envoy.pid"
-	stopWait    = 3 * time.Second // between SIGTERM and SIGKILL
+	stopWait    = 3 * time.Second // between SIGTERM and SIGKILL, and after that
 	maxLogBytes = 16 << 20
 )
 
-// process is a running Envoy, however it came to run.
+// process is a running Envoy, whichever agent started it. It is known by a pidfd, which never means another process.
 type process struct {
-	pid  int
-	done chan error // receives how it ended
+	pid   int
+	pidfd *os.File
+	child *exec.Cmd // nil when an earlier agent started it
 }
 
-// start starts Envoy on a thread that stays for as long as Envoy runs: the kernel ends Envoy when that thread ends, and so
-// when the agent does, in whatever way. What Envoy prints goes to its log file, not to a pipe, so that nothing of it
-// depends on this process.
-func start(cfg Config) (*process, error) {
+// start starts Envoy in a session of its own: nothing that ends this process, or its terminal, ends Envoy. What Envoy
+// prints goes to its log file, not to a pipe, so that nothing of it depends on this process.
+func start(cfg Config, made string) (*process, error) {
 	out, err := os.OpenFile(filepath.Join(cfg.RunDir, logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open Envoy's log: %w", err)
@@ -40,31 +35,37 @@ func start(cfg Config) (*process, error) {
 	cmd := exec.Command(cfg.Binary, arguments(cfg)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = []string{} // Envoy needs none, and what is in ours is not its business
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-
-	started, done := make(chan error), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			done <- ended(cmd.Wait())
-		}
-	}()
-	if err := <-started; err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start Envoy: %w", err)
 	}
-	p := &process{pid: cmd.Process.Pid, done: done}
-	if err := p.settle(cfg.RunDir); err != nil {
-		p.stop()
-		return nil, err
+	p, err := open(cmd.Process.Pid)
+	if err != nil {
+		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	p.child = cmd
+	if err := p.settle(cfg.RunDir, made); err != nil {
+		return nil, errors.Join(err, p.stop(), p.close())
 	}
 	return p, nil
 }
 
-// settle lifts Envoy's limit of open files and writes its pid down.
-func (p *process) settle(runDir string) error {
+// open holds a running process.
+func open(pid int) (*process, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, os.ErrNotExist
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	return &process{pid: pid, pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+func (p *process) close() error { return p.pidfd.Close() }
+
+// settle lifts Envoy's limit of open files and writes down who it is.
+func (p *process) settle(runDir, made string) error {
 	var limit unix.Rlimit
 	if err := unix.Prlimit(p.pid, unix.RLIMIT_NOFILE, nil, &limit); err == nil && limit.Cur < limit.Max {
 		limit.Cur = limit.Max
@@ -72,25 +73,47 @@ func (p *process) settle(runDir string) error {
 			return fmt.Errorf("lift Envoy's limit of open files: %w", err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(runDir, pidFile), []byte(strconv.Itoa(p.pid)+"\n"), 0o600); err != nil {
-		return fmt.Errorf("write Envoy's pid: %w", err)
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	began, err := identify(p.pid)
+	if err != nil {
+		return fmt.Errorf("look at the Envoy just started: %w", err)
+	}
+	return record{pid: p.pid, start: began, boot: boot, made: made}.write(runDir)
+}
+
+// wait until the process has ended, for at most a while; 0 is for ever. It ends early when the process is closed.
+func (p *process) wait(most time.Duration) error {
+	var deadline time.Time
+	if most > 0 {
+		deadline = time.Now().Add(most)
+	}
+	if err := p.pidfd.SetReadDeadline(deadline); err != nil {
+		return fmt.Errorf("wait for Envoy: %w", err)
+	}
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("wait for Envoy: %w", err)
+	}
+	if err := raw.Read(hasEnded); err != nil { // a pidfd is readable once its process has ended
+		return fmt.Errorf("wait for Envoy: %w", err)
 	}
 	return nil
 }
 
-// stop ends Envoy and waits until it is gone.
-func (p *process) stop() {
-	_ = syscall.Kill(p.pid, syscall.SIGTERM) // an error means that it is gone already
-	select {
-	case <-p.done:
-		return
-	case <-time.After(stopWait):
-	}
-	_ = syscall.Kill(p.pid, syscall.SIGKILL)
-	<-p.done
+func hasEnded(fd uintptr) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return err == nil && n > 0
 }
 
-func ended(err error) error {
+// how the process ended, once it has; only its parent knows more than that.
+func (p *process) how() error {
+	if p.child == nil {
+		return errors.New("it ended")
+	}
+	err := p.child.Wait()
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -101,34 +124,30 @@ func ended(err error) error {
 	return fmt.Errorf("wait for Envoy: %w", err)
 }
 
-// endLeftover ends an Envoy that an earlier agent left behind in the same run directory.
-func endLeftover(runDir string) error {
-	text, err := os.ReadFile(filepath.Join(runDir, pidFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read Envoy's pid: %w", err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || !isOurs(pid, runDir) {
-		return nil // the number is nobody's, or somebody else's by now
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		return fmt.Errorf("end the Envoy (pid %d) that an earlier agent left: %w", pid, err)
-	}
-	for range 100 {
-		if !isOurs(pid, runDir) {
+// stop ends Envoy and waits until it is gone.
+func (p *process) stop() error {
+	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		if err := p.signal(signal); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("end Envoy (pid %d): %w", p.pid, err)
+		}
+		if p.wait(stopWait) == nil {
+			_ = p.how() // reaps a child
 			return nil
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
-	return fmt.Errorf("the Envoy (pid %d) that an earlier agent left does not end: kill it", pid)
+	return fmt.Errorf("Envoy (pid %d) does not end: kill it", p.pid)
 }
 
-func isOurs(pid int, runDir string) bool {
-	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && bytes.Contains(args, []byte("\x00"+filepath.Join(runDir, bootstrapFile)+"\x00"))
+func (p *process) signal(s unix.Signal) error {
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	if err := raw.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), s, nil, 0) }); err != nil {
+		return err
+	}
+	return sent
 }
 
 // boundLog empties Envoy's log when it grew too large; Envoy appends, so it goes on at the beginning.

@@ -27,6 +27,8 @@ type Config struct {
 	Bootstrap   Bootstrap
 	Concurrency int
 	LogLevel    string
+	// Keep is asked when Run ends: whether Envoy is to go on without its agent, for the next one to take over.
+	Keep func() bool
 	// Changed is called when the State did.
 	Changed func()
 }
@@ -49,6 +51,8 @@ const steady = 30 * time.Second
 type Supervisor struct {
 	cfg   Config
 	admin *http.Client
+	made  string   // fingerprint of the Envoy wanted
+	found *process // an Envoy that an earlier agent left and that is as wanted; nil once Run has it
 
 	mu    sync.Mutex // guards state
 	state agentapi.EnvoyState
@@ -86,7 +90,8 @@ func (s *Supervisor) set(change func(*agentapi.EnvoyState)) {
 	}
 }
 
-// Prepare writes the bootstrap and asks the binary for its version.
+// Prepare writes the bootstrap, asks the binary for its version, and looks for an Envoy that an earlier agent left: one
+// of the same program, arguments and bootstrap is taken over, any other is ended.
 func (s *Supervisor) Prepare(ctx context.Context) error {
 	version, err := VersionOf(ctx, s.cfg.Binary)
 	if err != nil {
@@ -103,14 +108,38 @@ func (s *Supervisor) Prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.made, err = fingerprint(s.cfg, text); err != nil {
+		return err
+	}
+	if err := s.leftover(); err != nil {
+		return err
+	}
 	path := filepath.Join(s.cfg.RunDir, bootstrapFile)
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		return fmt.Errorf("write Envoy bootstrap: %w", err)
 	}
-	return endLeftover(s.cfg.RunDir)
+	return nil
 }
 
-// Run keeps Envoy running until ctx ends, then ends it.
+// leftover takes over or ends the Envoy that an earlier agent left.
+func (s *Supervisor) leftover() error {
+	p, r, err := find(s.cfg.RunDir)
+	switch {
+	case err == nil && r.made == s.made:
+		s.found = p
+		return nil
+	case err == nil:
+		s.cfg.Log.Warn("the Envoy that runs is of another program or bootstrap, replacing it: its connections end", "pid", r.pid)
+		if err := p.close(); err != nil {
+			return err
+		}
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	return End(s.cfg.RunDir)
+}
+
+// Run keeps Envoy running until ctx ends, then ends it, unless it is to be kept.
 func (s *Supervisor) Run(ctx context.Context) error {
 	wait := retry.Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second}
 	for {
@@ -132,29 +161,55 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 }
 
+// take is the Envoy that was found, or a new one.
+func (s *Supervisor) take() (*process, error) {
+	if p := s.found; p != nil {
+		s.found = nil
+		s.cfg.Log.Info("Envoy taken over from an earlier agent", "pid", p.pid)
+		return p, nil
+	}
+	p, err := start(s.cfg, s.made)
+	if err == nil {
+		s.cfg.Log.Info("Envoy started", "pid", p.pid)
+	}
+	return p, err
+}
+
 // once runs one Envoy to its end.
 func (s *Supervisor) once(ctx context.Context) error {
-	p, err := start(s.cfg)
+	p, err := s.take()
 	if err != nil {
 		return err
 	}
-	s.cfg.Log.Info("Envoy started", "pid", p.pid)
 	s.set(func(st *agentapi.EnvoyState) { st.Running = true })
+	ended := make(chan error, 1)
+	go func() { ended <- p.wait(0) }()
 	size := time.NewTicker(time.Minute)
 	defer size.Stop()
 	for {
 		select {
-		case err := <-p.done:
-			return err
+		case err := <-ended:
+			if err == nil {
+				err = p.how()
+			}
+			return errors.Join(err, p.close())
 		case <-size.C:
 			if err := boundLog(filepath.Join(s.cfg.RunDir, logFile)); err != nil {
 				s.cfg.Log.Error("Envoy's log not shortened", "error", err)
 			}
 		case <-ctx.Done():
-			p.stop()
-			return ctx.Err()
+			return errors.Join(ctx.Err(), s.part(p))
 		}
 	}
+}
+
+// part leaves Envoy to the next agent, or ends it.
+func (s *Supervisor) part(p *process) error {
+	if s.cfg.Keep() {
+		s.cfg.Log.Info("Envoy goes on without its agent", "pid", p.pid)
+		return p.close()
+	}
+	return errors.Join(p.stop(), p.close())
 }
 
 // Ready asks Envoy whether it has its configuration and serves.

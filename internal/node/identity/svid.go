@@ -30,7 +30,7 @@ type SVID struct {
 	key      *ecdsa.PrivateKey
 }
 
-// NewKey makes a private key; it never leaves this process except into its own Envoy.
+// NewKey makes a private key; it never leaves this process except into its own Envoy, and into the workload that it is of.
 func NewKey() (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -54,7 +54,7 @@ func NewSVID(key *ecdsa.PrivateKey, chainDER [][]byte, rootsPEM []byte, now time
 	if err != nil {
 		return nil, err
 	}
-	roots, err := parsePEM(rootsPEM)
+	roots, err := ParseRoots(rootsPEM)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,8 @@ func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
 	return chain, nil
 }
 
-func parsePEM(text []byte) ([]*x509.Certificate, error) {
+// ParseRoots reads certificates in PEM, at least one.
+func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		c, err := x509.ParseCertificate(block.Bytes)
@@ -152,11 +153,20 @@ func (s *SVID) ChainPEM(withRoot bool) ([]byte, error) {
 	return encodePEM(certs), nil
 }
 
-// KeyPEM is the private key, for this agent's own Envoy.
-func (s *SVID) KeyPEM() ([]byte, error) {
+// KeyDER is the private key, PKCS #8, for the workload that it is of.
+func (s *SVID) KeyDER() ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(s.key)
 	if err != nil {
 		return nil, fmt.Errorf("encode private key: %w", err)
+	}
+	return der, nil
+}
+
+// KeyPEM is the private key, for this agent's own Envoy.
+func (s *SVID) KeyPEM() ([]byte, error) {
+	der, err := s.KeyDER()
+	if err != nil {
+		return nil, err
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }

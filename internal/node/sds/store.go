@@ -4,6 +4,7 @@ package sds
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -41,11 +42,13 @@ type Store struct {
 	cfg    Config
 	wanted chan spiffe.ID // identities asked for the first time
 
-	mu      sync.Mutex // guards what follows
-	svids   map[spiffe.ID]*identity.SVID
-	asked   map[spiffe.ID]bool
-	changed chan struct{} // closed and replaced at every change
-	limit   limit
+	mu        sync.Mutex // guards what follows
+	svids     map[spiffe.ID]*identity.SVID
+	asked     map[spiffe.ID]bool
+	roots     []*x509.Certificate // as told, or as they came with the newest certificate
+	rootsTold bool
+	changed   chan struct{} // closed and replaced at every change
+	limit     limit
 }
 
 // limit is how long certificates may live, and since when that is so.
@@ -129,8 +132,10 @@ func (s *Store) current(ids []spiffe.ID) ([]*identity.SVID, <-chan struct{}) {
 func (s *Store) put(id spiffe.ID, svid *identity.SVID) {
 	s.mu.Lock()
 	s.svids[id] = svid
-	close(s.changed)
-	s.changed = make(chan struct{})
+	if !s.rootsTold {
+		s.roots = svid.Roots
+	}
+	s.announce()
 	s.mu.Unlock()
 	s.cfg.Changed()
 }

@@ -1,0 +1,158 @@
+package envoyproc
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const pidFile = "envoy.pid"
+
+// record names one running Envoy beyond doubt, and what it was made of: a pid alone may have gone to somebody else.
+type record struct {
+	pid   int
+	start uint64 // clock ticks since boot
+	boot  string
+	made  string // see fingerprint
+}
+
+const recordForm = "%d\nstart %d\nboot %s\nmade %s\n"
+
+// write keeps the record in the run directory; the first line is the pid.
+func (r record) write(runDir string) error {
+	path := filepath.Join(runDir, pidFile)
+	text := fmt.Sprintf(recordForm, r.pid, r.start, r.boot, r.made)
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write Envoy's pid: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("write Envoy's pid: %w", err)
+	}
+	return nil
+}
+
+// readRecord reads what write wrote; false when there is nothing that can be read.
+func readRecord(runDir string) (r record, ok bool) {
+	text, err := os.ReadFile(filepath.Join(runDir, pidFile))
+	if err != nil {
+		return record{}, false
+	}
+	n, err := fmt.Sscanf(string(text), recordForm, &r.pid, &r.start, &r.boot, &r.made)
+	return r, err == nil && n == 4 && r.pid > 1
+}
+
+// fingerprint is what an Envoy is made of: its program, its arguments and its bootstrap. One of another fingerprint is
+// replaced, not taken over.
+func fingerprint(cfg Config, bootstrap []byte) (string, error) {
+	st, err := os.Stat(cfg.Binary)
+	if err != nil {
+		return "", fmt.Errorf("look at Envoy: %w", err)
+	}
+	sys := st.Sys().(*syscall.Stat_t)
+	h := sha256.New()
+	fmt.Fprintf(h, "%d %d %d %d\n%q\n", sys.Dev, sys.Ino, st.Size(), st.ModTime().UnixNano(), arguments(cfg))
+	h.Write(bootstrap)
+	return fmt.Sprintf("%x", h.Sum(nil)), nil
+}
+
+// identify is when a live process started; an error for one that ended, be it not reaped yet.
+func identify(pid int) (start uint64, err error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The name in parentheses may hold anything. After it: the state, and the start time as the 22nd field of all (proc(5)).
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("read /proc/%d/stat: unexpected form", pid)
+	}
+	if fields[0] == "Z" || fields[0] == "X" {
+		return 0, os.ErrProcessDone
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+func bootID() (string, error) {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read the boot's id: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// strays are the processes of this user that run with the bootstrap of a run directory: also one whose agent died before
+// it wrote the pid down.
+func strays(runDir string) []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() || !runsWith(pid, filepath.Join(runDir, bootstrapFile)) {
+			continue
+		}
+		if st, err := os.Stat(filepath.Join("/proc", e.Name())); err == nil && int(st.Sys().(*syscall.Stat_t).Uid) == os.Geteuid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func runsWith(pid int, bootstrap string) bool {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return false
+	}
+	args := strings.Split(string(line), "\x00")
+	i := slices.Index(args, "--config-path")
+	return i >= 0 && i+1 < len(args) && args[i+1] == bootstrap
+}
+
+// find is the Envoy that an earlier agent left in the run directory, if it is still the one written down there.
+func find(runDir string) (*process, record, error) {
+	r, ok := readRecord(runDir)
+	if !ok {
+		return nil, record{}, os.ErrNotExist
+	}
+	boot, err := bootID()
+	if err != nil {
+		return nil, record{}, err
+	}
+	if r.boot != boot {
+		return nil, record{}, os.ErrNotExist
+	}
+	p, err := open(r.pid)
+	if err != nil {
+		return nil, record{}, err
+	}
+	// Asked after the process was opened: it is then the one of that start, and stays it whatever becomes of the number.
+	if start, err := identify(r.pid); err != nil || start != r.start {
+		return nil, record{}, errors.Join(os.ErrNotExist, p.close())
+	}
+	return p, r, nil
+}
+
+// End ends whatever Envoy runs in a run directory without an agent.
+func End(runDir string) error {
+	var left []error
+	for _, pid := range strays(runDir) {
+		p, err := open(pid)
+		if err != nil {
+			continue // gone
+		}
+		if runsWith(pid, filepath.Join(runDir, bootstrapFile)) {
+			left = append(left, p.stop())
+		}
+		left = append(left, p.close())
+	}
+	return errors.Join(left...)
+}

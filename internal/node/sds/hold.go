@@ -1,0 +1,40 @@
+package sds
+
+import (
+	"crypto/x509"
+
+	"isthmus.dev/isthmus/internal/node/identity"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// Held is the state of one identity.
+type Held struct {
+	SVID    *identity.SVID // nil while there is none
+	Roots   []*x509.Certificate
+	Changed <-chan struct{} // closed when any of the store's certificates, or the roots, change
+}
+
+// Hold asks for an identity's certificate when nobody did yet, and is its state; false when it is not this node's.
+func (s *Store) Hold(id spiffe.ID) (Held, bool) {
+	if _, ok := s.want(id.String()); !ok {
+		return Held{}, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Held{SVID: s.svids[id], Roots: s.roots, Changed: s.changed}, true
+}
+
+// SetRoots says which roots the mesh has now. From then on those that come with certificates do not count: they may be
+// of a moment before.
+func (s *Store) SetRoots(roots []*x509.Certificate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.roots, s.rootsTold = roots, true
+	s.announce()
+}
+
+// announce a change; mu is held.
+func (s *Store) announce() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}

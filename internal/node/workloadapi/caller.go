@@ -1,0 +1,203 @@
+package workloadapi
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/node/netns"
+)
+
+var errExited = errors.New("the process that connected has exited")
+
+// caller is the process that opened a connection, as the kernel knows it.
+type caller struct {
+	pid int32
+	uid uint32
+	// proc is the process's folder in /proc. It belongs to that process alone, even when its number is used again.
+	proc *os.File
+}
+
+// identify finds out who opened a connection that was accepted at this time since boot.
+//
+// Between connecting and now the process may have exited and its number may belong to another. Where the kernel has
+// SO_PEERPIDFD (6.5), the descriptor says so; on an older one a process that began after the connection is not it.
+func identify(c *net.UnixConn, accepted time.Duration) (*caller, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		cred             *unix.Ucred
+		pidfd            int
+		credErr, pidfdEr error
+	)
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		pidfd, pidfdEr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	})
+	if err := errors.Join(err, credErr); err != nil {
+		return nil, fmt.Errorf("ask the kernel who connected: %w", err)
+	}
+	switch {
+	case pidfdEr == nil:
+		defer unix.Close(pidfd)
+	case errors.Is(pidfdEr, unix.ENOPROTOOPT):
+		pidfd = noPidfd
+	case errors.Is(pidfdEr, unix.ESRCH), errors.Is(pidfdEr, unix.ENODATA):
+		return nil, errExited
+	default:
+		return nil, fmt.Errorf("ask the kernel for the process that connected: %w", pidfdEr)
+	}
+	return find(cred, pidfd, accepted)
+}
+
+// noPidfd stands for the descriptor that an older kernel does not give.
+const noPidfd = -1
+
+// find opens the process's folder, and makes sure that it is that of the process that connected.
+func find(cred *unix.Ucred, pidfd int, accepted time.Duration) (*caller, error) {
+	if cred.Pid <= 0 {
+		return nil, errors.New("the caller is in a PID namespace that the agent cannot see: run the agent in the host's")
+	}
+	path := "/proc/" + strconv.Itoa(int(cred.Pid))
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, errExited
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	c := &caller{pid: cred.Pid, uid: cred.Uid, proc: os.NewFile(uintptr(fd), path)}
+	// Only now: a process that still lives cannot have lost its number before its folder was opened.
+	if pidfd != noPidfd {
+		err = lives(pidfd)
+	} else {
+		err = c.beganBefore(accepted)
+	}
+	if err != nil {
+		c.proc.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// lives says whether the process behind a pidfd has not exited.
+func lives(pidfd int) error {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("poll the process that connected: %w", err)
+		case n > 0:
+			return errExited
+		default:
+			return nil
+		}
+	}
+}
+
+// tick is the unit of times in /proc, USER_HZ, which Linux shows as 100 a second everywhere.
+const tick = 10 * time.Millisecond
+
+// beganBefore refuses a process that is younger than its connection.
+func (c *caller) beganBefore(accepted time.Duration) error {
+	text := make([]byte, 1024)
+	n, err := c.at("stat", func(dir int) (int, error) {
+		fd, err := unix.Openat(dir, "stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return 0, err
+		}
+		defer unix.Close(fd)
+		return unix.Read(fd, text)
+	})
+	if err != nil {
+		return err
+	}
+	began, err := startTime(text[:n])
+	if err != nil {
+		return err
+	}
+	if began > accepted {
+		return errExited
+	}
+	return nil
+}
+
+// startTime reads field 22 of /proc/<pid>/stat: the time since boot at which the process began, rounded down.
+func startTime(stat []byte) (time.Duration, error) {
+	const afterName = 22 - 3 // the name, field 2, ends at the last parenthesis
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) <= afterName {
+		return 0, errors.New("read when the caller began: /proc shows no start time")
+	}
+	ticks, err := strconv.ParseInt(string(fields[afterName]), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read when the caller began: %w", err)
+	}
+	return time.Duration(ticks) * tick, nil
+}
+
+// sinceBoot is now, on the clock of /proc's start times.
+func sinceBoot() (time.Duration, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0, fmt.Errorf("read the clock: %w", err)
+	}
+	return time.Duration(now.Nano()), nil
+}
+
+// isOf says why the caller is not the workload, nil when it is. It is asked again before each answer.
+func (c *caller) isOf(w *Workload) error {
+	if len(w.Users) > 0 && !slices.Contains(w.Users, c.uid) {
+		return fmt.Errorf("user %d is not one of workloadSocket.users", c.uid)
+	}
+	path := w.Netns
+	if path == "" {
+		path = "/proc/self/ns/net"
+	}
+	ns, err := netns.Open(path) // open while both are compared: an inode in use is nobody else's
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	var own, its unix.Stat_t
+	if err := unix.Fstat(int(ns.Fd()), &own); err != nil {
+		return fmt.Errorf("stat %s: %w", path, err)
+	}
+	if _, err := c.at("ns/net", func(dir int) (int, error) { return 0, unix.Fstatat(dir, "ns/net", &its, 0) }); err != nil {
+		return err
+	}
+	if own.Dev != its.Dev || own.Ino != its.Ino {
+		return errors.New("the process is not in the workload's network namespace")
+	}
+	return nil
+}
+
+// at reads something in the process's folder.
+func (c *caller) at(what string, read func(dir int) (int, error)) (n int, err error) {
+	raw, err := c.proc.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if e := raw.Control(func(fd uintptr) { n, err = read(int(fd)) }); e != nil {
+		return 0, e
+	}
+	switch {
+	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.ENOENT):
+		return 0, errExited
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return 0, fmt.Errorf("read %s/%s: not permitted; run the agent as root or with CAP_SYS_PTRACE: %w", c.proc.Name(), what, err)
+	case err != nil:
+		return 0, fmt.Errorf("read %s/%s: %w", c.proc.Name(), what, err)
+	}
+	return n, nil
+}

@@ -1,0 +1,140 @@
+package workloadapi
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+)
+
+var errTooMany = errors.New("the workload has too many connections open")
+
+// listener takes connections to one workload's socket and finds out whose they are.
+type listener struct {
+	*net.UnixListener
+	served *served
+}
+
+// Accept a connection.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		raw, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		if c := l.served.take(raw); c != nil {
+			return c, nil
+		}
+	}
+}
+
+// conn is one connection and whose it is.
+type conn struct {
+	*net.UnixConn
+	served *served
+	caller *caller // nil when it could not be found
+	refuse error   // why it is not served
+	said   sync.Once
+	once   sync.Once
+	done   func()
+}
+
+// take counts a connection in, or closes it when there are too many. A stranger's lives just long enough to be told.
+func (w *served) take(raw *net.UnixConn) *conn {
+	c := &conn{UnixConn: raw, served: w}
+	accepted, err := sinceBoot()
+	if err == nil {
+		c.caller, err = identify(raw, accepted)
+	}
+	if err == nil {
+		err = c.caller.isOf(&w.Workload)
+	}
+	c.refuse = err
+	count, most := &w.callers, int64(maxConnections)
+	if err != nil {
+		count, most = &w.strangers, maxRefused
+	}
+	c.done = func() { count.Add(-1) }
+	if count.Add(1) > most {
+		c.say(cmp.Or(err, errTooMany))
+		c.Close()
+		return nil
+	}
+	if err != nil {
+		time.AfterFunc(refusedLife, func() { c.Close() })
+	}
+	return c
+}
+
+// Close the connection.
+func (c *conn) Close() (err error) {
+	c.once.Do(func() {
+		err = c.UnixConn.Close()
+		if c.caller != nil {
+			err = errors.Join(err, c.caller.proc.Close())
+		}
+		c.done()
+	})
+	return err
+}
+
+// say counts and logs a refusal, once for a connection.
+func (c *conn) say(why error) {
+	c.said.Do(func() {
+		w, s := c.served, c.served.server
+		w.refused.Add(1)
+		if !s.limit.Allow() {
+			s.silenced.Add(1)
+			return
+		}
+		attrs := []any{"workload", w.Name, "reason", why}
+		if c.caller != nil {
+			attrs = append(attrs, "pid", c.caller.pid, "user", c.caller.uid)
+		}
+		if n := s.silenced.Swap(0); n > 0 {
+			attrs = append(attrs, "refusalsNotSaid", n)
+		}
+		s.cfg.Log.Warn("Workload API refused", attrs...)
+	})
+}
+
+// kernel is what gRPC calls a connection's security: here, that the kernel says who is at its other end.
+type kernel struct{}
+
+// authInfo leads from a call to its connection.
+type authInfo struct{ conn *conn }
+
+func (authInfo) AuthType() string { return "kernel" }
+
+func (kernel) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	c, ok := raw.(*conn)
+	if !ok {
+		return nil, nil, errors.New("the connection did not come through the workload's listener")
+	}
+	return c, authInfo{c}, nil
+}
+
+func (kernel) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("this side only serves")
+}
+
+func (kernel) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "kernel"}
+}
+func (kernel) Clone() credentials.TransportCredentials       { return kernel{} }
+func (kernel) OverrideServerName(string) (unsupported error) { return nil }
+
+// connOf is the connection that a call came by.
+func connOf(ctx context.Context) *conn {
+	if p, ok := peer.FromContext(ctx); ok {
+		if info, ok := p.AuthInfo.(authInfo); ok {
+			return info.conn
+		}
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+// Package workloadapi serves the SPIFFE Workload API, its X.509 profile, to the workloads of a node: to each on a Unix
+// socket of its own.
+//
+// Who calls is what the kernel says of the process that connected: its network namespace, which must be the workload's,
+// and its user, where the settings name users. Nothing that a caller says counts. The socket can be reached by everybody
+// whom the file system lets through; whoever is not the workload is refused and named in the log.
+//
+// Keys and certificates are those that Envoy has too (internal/node/sds): asked for once, renewed once, pushed to every
+// stream.
+package workloadapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"isthmus.dev/isthmus/internal/node/sds"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// Bounds of what one workload's socket holds, and of what is said about it.
+const (
+	maxConnections = 256 // of the workload
+	maxRefused     = 8   // of others, which are closed after refusedLife
+	maxStreams     = 512
+	refusedLife    = 2 * time.Second
+	firstAnswer    = 5 * time.Second // until a caller for whom there is no certificate yet is told so
+)
+
+// Workload is one workload and its socket.
+type Workload struct {
+	Name    string // "<namespace>/<name>"
+	Account sds.ServiceAccount
+	Netns   string // path of its network namespace; empty: the agent's own
+	Path    string // of the socket
+	Users   []uint32
+}
+
+// Store holds the certificates of this node.
+type Store interface {
+	// Hold is the present state of an identity; false when it is not this node's.
+	Hold(id spiffe.ID) (sds.Held, bool)
+}
+
+// Config of a Server.
+type Config struct {
+	Log       *slog.Logger
+	Workloads []Workload
+	// Folder of the sockets that are not placed elsewhere: what an earlier agent left there is removed.
+	Folder string
+	Store  Store
+	// Joined is closed when TrustDomain knows its answer.
+	Joined      <-chan struct{}
+	TrustDomain func() spiffe.TrustDomain
+}
+
+// Server serves all workloads of a node.
+type Server struct {
+	cfg      Config
+	served   []*served
+	limit    *rate.Limiter // of refusals said in the log
+	silenced atomic.Uint64 // refusals that the limit left out since the last that was said
+}
+
+// served is one workload and what its socket holds.
+type served struct {
+	Workload
+	server    *Server
+	listener  *listener
+	callers   atomic.Int64 // connections of the workload
+	strangers atomic.Int64 // connections of others, about to be closed
+	streams   atomic.Int64
+	refused   atomic.Uint64 // since the agent began
+}
+
+// New makes a server that listens nowhere yet.
+func New(cfg Config) *Server {
+	s := &Server{cfg: cfg, limit: rate.NewLimiter(10, 50)}
+	for _, w := range cfg.Workloads {
+		s.served = append(s.served, &served{Workload: w, server: s})
+	}
+	return s
+}
+
+// Listen opens every socket.
+func (s *Server) Listen() error {
+	if err := s.removeLeftovers(); err != nil {
+		return err
+	}
+	for _, w := range s.served {
+		l, err := listenAt(w.Path)
+		if err != nil {
+			return fmt.Errorf("serve the Workload API to workload %s: %w", w.Name, err)
+		}
+		w.listener = &listener{UnixListener: l, served: w}
+	}
+	return nil
+}
+
+// Close closes every socket and removes it.
+func (s *Server) Close() {
+	for _, w := range s.served {
+		if w.listener != nil {
+			w.listener.Close()
+		}
+	}
+}
+
+// Run answers until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, w := range s.served {
+		server := w.grpc()
+		g.Go(func() error { return server.Serve(w.listener) })
+		g.Go(func() error { <-ctx.Done(); server.Stop(); return ctx.Err() })
+	}
+	g.Go(func() error { <-ctx.Done(); return ctx.Err() })
+	return g.Wait()
+}
+
+// grpc is the server of one workload. Requests say nothing, so that little room is enough.
+func (w *served) grpc() *grpc.Server {
+	server := grpc.NewServer(
+		grpc.Creds(kernel{}), grpc.UnaryInterceptor(guardUnary), grpc.StreamInterceptor(guardStream),
+		grpc.ConnectionTimeout(5*time.Second), grpc.MaxConcurrentStreams(32), grpc.MaxRecvMsgSize(4<<10), grpc.MaxHeaderListSize(8<<10),
+		grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10), grpc.SharedWriteBuffer(true),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: time.Minute}),
+	)
+	workload.RegisterSpiffeWorkloadAPIServer(server, &service{served: w})
+	return server
+}
