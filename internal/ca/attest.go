@@ -36,7 +36,7 @@ func (a *Authority) Attest(ctx context.Context, token string, csr []byte, from s
 	if err := a.cfg.Store.AttestNode(ctx, n); err != nil {
 		return Attestation{}, err
 	}
-	chain, err := a.issue(ctx, leaf{pub: pub, id: id, ttl: a.cfg.LeafTTL, node: grant.Node})
+	chain, _, err := a.issue(ctx, leaf{pub: pub, id: id, ttl: a.cfg.LeafTTL, node: grant.Node})
 	if err != nil {
 		return Attestation{}, err
 	}

@@ -25,7 +25,13 @@ import (
 // Store is what the authority keeps outside itself.
 type Store interface {
 	materialStore
+	rotationStore
 	tokenStore
+}
+
+type rotationStore interface {
+	Rotation(context.Context) (state.Rotation, error)
+	PutRotation(ctx context.Context, r state.Rotation, put []state.Blob, remove []string) error
 }
 
 type materialStore interface {
@@ -69,7 +75,7 @@ type Authority struct {
 	now func() time.Time
 	mat atomic.Pointer[material]
 	key sealKey
-	mu  sync.Mutex // guards the renewal of mat
+	mu  sync.Mutex // guards the renewal of mat, and the steps of a rotation
 }
 
 // New loads the authority's material from the store and the operator's files, or makes it at the first start.

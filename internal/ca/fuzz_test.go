@@ -19,6 +19,10 @@ type forgetful struct{ ca.Store }
 func (forgetful) Blob(context.Context, string) (state.Blob, error) {
 	return state.Blob{}, state.ErrNotFound
 }
+
+func (forgetful) Rotation(context.Context) (state.Rotation, error) {
+	return state.Rotation{}, state.ErrNotFound
+}
 func (forgetful) AddBlob(context.Context, state.Blob) error   { return nil }
 func (forgetful) PutBlob(context.Context, state.Blob) error   { return nil }
 func (forgetful) AddCert(context.Context, state.Cert) error   { return nil }

@@ -16,7 +16,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Source is an identity of the control plane itself. It renews its certificate at the first use after half its life.
+// Source is an identity of the control plane itself. It renews its certificate at the first use after half its life, and
+// at every step of a rotation of the root.
 type Source struct {
 	authority *Authority
 	id        spiffe.ID
@@ -29,8 +30,10 @@ type Source struct {
 type ownCert struct {
 	plain    *tls.Certificate
 	withRoot *tls.Certificate
+	under    *trust
 	from     time.Time
 	renewAt  time.Time
+	rest     time.Time // after a failed renewal: not again before
 	notAfter time.Time
 }
 
@@ -64,14 +67,14 @@ func (s *Source) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certifi
 }
 
 func (s *Source) current(ctx context.Context) (*ownCert, error) {
-	if c := s.cert.Load(); c.fits(s.authority.now()) {
+	if c := s.cert.Load(); c.fits(s.authority) {
 		return c, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.cert.Load()
 	now := s.authority.now()
-	if old.fits(now) {
+	if old.fits(s.authority) {
 		return old, nil
 	}
 	c, err := s.renew(ctx)
@@ -82,7 +85,7 @@ func (s *Source) current(ctx context.Context) (*ownCert, error) {
 	if old != nil && now.Before(old.notAfter) && !now.Before(old.from) {
 		s.authority.cfg.Log.Error("own certificate not renewed, the old one goes on", "id", s.id.String(), "error", err, "notAfter", old.notAfter)
 		again := *old
-		again.renewAt = now.Add(retryAfter)
+		again.renewAt, again.rest = now.Add(retryAfter), now.Add(retryAfter)
 		s.cert.Store(&again)
 		return &again, nil
 	}
@@ -90,8 +93,9 @@ func (s *Source) current(ctx context.Context) (*ownCert, error) {
 }
 
 // fits answers whether c is valid and need not be renewed yet.
-func (c *ownCert) fits(now time.Time) bool {
-	return c != nil && !now.Before(c.from) && now.Before(c.renewAt)
+func (c *ownCert) fits(a *Authority) bool {
+	now := a.now()
+	return c != nil && !now.Before(c.from) && now.Before(c.renewAt) && (c.under == a.mat.Load().trust || now.Before(c.rest))
 }
 
 func (s *Source) renew(ctx context.Context) (*ownCert, error) {
@@ -99,7 +103,7 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := s.authority.issue(ctx, leaf{pub: key.Public(), id: s.id, dns: s.dns})
+	chain, under, err := s.authority.issue(ctx, leaf{pub: key.Public(), id: s.id, dns: s.dns})
 	if err != nil {
 		return nil, err
 	}
@@ -107,13 +111,22 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse own certificate: %w", err)
 	}
-	root := s.authority.mat.Load().roots[0].Raw
 	now := s.authority.now()
 	return &ownCert{
 		plain:    &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: parsed},
-		withRoot: &tls.Certificate{Certificate: append(slices.Clone(chain), root), PrivateKey: key, Leaf: parsed},
+		withRoot: &tls.Certificate{Certificate: append(slices.Clone(chain), under.shown()...), PrivateKey: key, Leaf: parsed},
+		under:    under,
 		from:     parsed.NotBefore,
 		renewAt:  now.Add(parsed.NotAfter.Sub(now) / 2),
 		notAfter: parsed.NotAfter,
 	}, nil
+}
+
+// shown are the certificates by which somebody finds the way to the root whose fingerprint is all that they know: the signing
+// root; during a rotation the old one too, with its signature on the new one.
+func (t *trust) shown() [][]byte {
+	if t.cross == nil {
+		return [][]byte{t.roots[0].Raw}
+	}
+	return [][]byte{t.cross.Raw, t.roots[0].Raw, t.roots[1].Raw}
 }

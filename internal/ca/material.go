@@ -26,17 +26,24 @@ const retryAfter = 10 * time.Second
 
 // material is what the authority signs and is trusted with. It never changes: renewing makes another.
 type material struct {
-	roots    []*x509.Certificate // trusted ones, the one that signs first
+	*trust
+	rootKey crypto.Signer // nil when the operator keeps it
+	signer  *x509.Certificate
+	key     crypto.Signer // of signer
+	renewAt time.Time     // zero when signer cannot be renewed here
+}
+
+// trust is the part of material that stays the same from one signing certificate to the next.
+type trust struct {
+	roots    []*x509.Certificate // the one that signs first
 	rootsPEM []byte
 	pool     *x509.CertPool
-	rootKey  crypto.Signer // nil when the operator keeps it
-	signer   *x509.Certificate
-	key      crypto.Signer // of signer
-	renewAt  time.Time     // zero when signer cannot be renewed here
+	rotation Rotation          // under way, or the last one
+	cross    *x509.Certificate // the signing root under the old root, while a rotation has both
 }
 
 func newMaterial(rootKey crypto.Signer, roots ...*x509.Certificate) *material {
-	m := &material{roots: roots, rootKey: rootKey, pool: x509.NewCertPool()}
+	m := &material{trust: &trust{roots: roots, pool: x509.NewCertPool()}, rootKey: rootKey}
 	for _, r := range roots {
 		m.pool.AddCert(r)
 		m.rootsPEM = append(m.rootsPEM, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.Raw})...)
@@ -67,6 +74,11 @@ func (a *Authority) load(ctx context.Context) (*material, error) {
 	root, err := a.loadRoot(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if a.cfg.Operator == (OperatorFiles{}) {
+		if root, err = a.rotating(ctx, root); err != nil {
+			return nil, err
+		}
 	}
 	m, err := a.storedIntermediate(ctx, root)
 	if err != nil {
@@ -153,18 +165,26 @@ func (a *Authority) storedIntermediate(ctx context.Context, m *material) (*mater
 
 // putBlob seals a key and writes it with its certificate, by AddBlob or PutBlob.
 func (a *Authority) putBlob(ctx context.Context, put func(context.Context, state.Blob) error, name string, cert *x509.Certificate, key crypto.Signer) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	b, err := a.sealed(name, cert, key)
 	if err != nil {
-		return fmt.Errorf("encode the key of %s: %w", name, err)
+		return err
 	}
-	sealed, err := a.key.seal(a.blobContext(name), der)
-	if err != nil {
-		return fmt.Errorf("encrypt the key of %s: %w", name, err)
-	}
-	if err := put(ctx, state.Blob{Name: name, Cert: cert.Raw, Key: sealed, Created: a.now()}); err != nil {
+	if err := put(ctx, b); err != nil {
 		return fmt.Errorf("keep the %s certificate: %w", name, err)
 	}
 	return nil
+}
+
+func (a *Authority) sealed(name string, cert *x509.Certificate, key crypto.Signer) (state.Blob, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return state.Blob{}, fmt.Errorf("encode the key of %s: %w", name, err)
+	}
+	sealed, err := a.key.seal(a.blobContext(name), der)
+	if err != nil {
+		return state.Blob{}, fmt.Errorf("encrypt the key of %s: %w", name, err)
+	}
+	return state.Blob{Name: name, Cert: cert.Raw, Key: sealed, Created: a.now()}, nil
 }
 
 func (a *Authority) openBlob(b state.Blob) (*x509.Certificate, crypto.Signer, error) {

@@ -31,7 +31,8 @@ func (a *Authority) Sign(ctx context.Context, csr []byte, id spiffe.ID, ttl time
 	if err != nil {
 		return nil, err
 	}
-	return a.issue(ctx, leaf{pub: pub, id: id, ttl: ttl, node: node})
+	chain, _, err = a.issue(ctx, leaf{pub: pub, id: id, ttl: ttl, node: node})
+	return chain, err
 }
 
 // leaf is a certificate to be issued.
@@ -43,27 +44,28 @@ type leaf struct {
 	node string
 }
 
-func (a *Authority) issue(ctx context.Context, l leaf) ([][]byte, error) {
+// issue returns the chain, and the trust that it stands on.
+func (a *Authority) issue(ctx context.Context, l leaf) ([][]byte, *trust, error) {
 	if !l.id.MemberOf(a.cfg.TrustDomain) || l.id.Path() == "" {
-		return nil, fmt.Errorf("sign %q: it names nobody in trust domain %s", l.id, a.cfg.TrustDomain.Name())
+		return nil, nil, fmt.Errorf("sign %q: it names nobody in trust domain %s", l.id, a.cfg.TrustDomain.Name())
 	}
 	m, err := a.current(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("sign %s: %w", l.id, err)
+		return nil, nil, fmt.Errorf("sign %s: %w", l.id, err)
 	}
 	t := leafTemplate(a.cfg, m.signer, l.id, l.dns, orDuration(l.ttl, a.cfg.LeafTTL), a.now())
 	der, err := x509.CreateCertificate(rand.Reader, t, m.signer, l.pub, m.key)
 	if err != nil {
-		return nil, fmt.Errorf("sign %s: %w", l.id, err)
+		return nil, nil, fmt.Errorf("sign %s: %w", l.id, err)
 	}
 	record := state.Cert{
 		Serial: fmt.Sprintf("%032x", t.SerialNumber), SPIFFEID: l.id.String(), Node: l.node, Fingerprint: fingerprintOf(der),
-		NotBefore: t.NotBefore, NotAfter: t.NotAfter,
+		NotBefore: t.NotBefore, NotAfter: t.NotAfter, Root: Fingerprint(m.roots[0]),
 	}
 	if err := a.cfg.Store.AddCert(ctx, record); err != nil {
-		return nil, fmt.Errorf("record certificate of %s: %w", l.id, err)
+		return nil, nil, fmt.Errorf("record certificate of %s: %w", l.id, err)
 	}
-	return [][]byte{der, m.signer.Raw}, nil
+	return [][]byte{der, m.signer.Raw}, m.trust, nil
 }
 
 // requestKey is the public key of a certificate request, once the request has proved to hold the private one.

@@ -69,7 +69,7 @@ func TestSignedLeaf(t *testing.T) {
 	got := must(b.db.Cert(t.Context(), ca.Fingerprint(leaf)))
 	want := state.Cert{
 		Serial: fmt.Sprintf("%032x", leaf.SerialNumber), SPIFFEID: "spiffe://cards.example/ns/default/sa/payments", Node: "n1",
-		Fingerprint: ca.Fingerprint(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+		Fingerprint: ca.Fingerprint(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Root: a.RootFingerprint(),
 	}
 	if got != want {
 		t.Errorf("recorded %+v\nwant     %+v", got, want)

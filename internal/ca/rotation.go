@@ -1,0 +1,237 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// Blobs that only a rotation has.
+const (
+	nextRootBlob = "root-next"  // until it signs
+	oldRootBlob  = "root-old"   // trusted still; its key is gone: nothing is signed with it any more
+	crossBlob    = "root-cross" // the new root's key under the old root's signature
+)
+
+// A rotation is refused with one of these.
+var (
+	ErrOperatorRoot = errors.New("this mesh stands under an operator's root, whose key is not Isthmus's to replace")
+	ErrRotating     = errors.New("a rotation is under way already")
+	ErrNotRotating  = errors.New("no rotation is under way")
+)
+
+// Step is how far a rotation has come. Each is written to the state before what follows from it is done, and what follows
+// is done anew at every start: a crash at any moment loses nothing.
+type Step string
+
+// The steps. Whoever drives the rotation decides when everybody is ready for the next.
+const (
+	Prepared    Step = "prepared"    // the new root is trusted beside the old one, which signs
+	Distributed Step = "distributed" // everybody trusts both
+	Activated   Step = "activated"   // the new root signs
+	Drained     Step = "drained"     // no certificate in use leads to the old root
+	Done        Step = "done"        // the old root is trusted no more
+	Cancelled   Step = "cancelled"   // the new root was withdrawn before it signed anything
+)
+
+// Rotation is the replacement of a root by another.
+type Rotation struct {
+	Step  Step
+	Old   string // SHA-256, hex
+	New   string
+	Began time.Time
+	Since time.Time // when Step began
+	// Passed names whom an administrator left behind, in words.
+	Passed []string
+}
+
+// UnderWay says whether there are two roots.
+func (r Rotation) UnderWay() bool {
+	return r.Step == Prepared || r.Step == Distributed || r.Step == Activated || r.Step == Drained
+}
+
+// Rotation is the one under way, or the last one; its zero value when there never was one.
+func (a *Authority) Rotation() Rotation {
+	r := a.mat.Load().rotation
+	r.Passed = slices.Clone(r.Passed)
+	return r
+}
+
+// BeginRotation makes a new root and has it trusted beside the old one.
+func (a *Authority) BeginRotation(ctx context.Context) (Rotation, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m := a.mat.Load()
+	switch {
+	case a.cfg.Operator != OperatorFiles{}:
+		return Rotation{}, fmt.Errorf("%w: keep the root and renew the intermediate under it (ca.intermediateCert, ca.intermediateKey); "+
+			"another root needs a new state file, and every node and peer joins again", ErrOperatorRoot)
+	case m.rotation.UnderWay():
+		return m.rotation, ErrRotating
+	}
+	cert, key, err := makeRoot(a.cfg, a.now())
+	if err != nil {
+		return Rotation{}, fmt.Errorf("make the next root: %w", err)
+	}
+	next, err := a.sealed(nextRootBlob, cert, key)
+	if err != nil {
+		return Rotation{}, err
+	}
+	now := a.now()
+	r := Rotation{Step: Prepared, Old: Fingerprint(m.roots[0]), New: Fingerprint(cert), Began: now, Since: now}
+	return r, a.step(ctx, r, []state.Blob{next}, []string{oldRootBlob, crossBlob})
+}
+
+// AdvanceRotation takes the step that follows from; passed names whom an administrator leaves behind. When the rotation is not
+// at from (any more) nothing happens, and the answer says where it is.
+func (a *Authority) AdvanceRotation(ctx context.Context, from Step, passed []string) (Rotation, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.mat.Load().rotation
+	kept, err := a.cfg.Store.Rotation(ctx)
+	if err != nil {
+		return r, err
+	}
+	if Step(kept.Step) != r.Step { // an earlier attempt was written and then failed
+		return a.mat.Load().rotation, a.reload(ctx)
+	}
+	if r.Step != from {
+		return r, nil
+	}
+	r.Since = a.now()
+	r.Passed = append(slices.Clone(r.Passed), passed...)
+	switch from {
+	case Prepared:
+		r.Step = Distributed
+		return r, a.step(ctx, r, nil, nil)
+	case Distributed:
+		r.Step = Activated
+		return r, a.activate(ctx, r)
+	case Activated:
+		r.Step = Drained
+		return r, a.step(ctx, r, nil, nil)
+	case Drained:
+		r.Step = Done
+		return r, a.step(ctx, r, nil, []string{oldRootBlob, crossBlob})
+	}
+	return r, ErrNotRotating
+}
+
+// CancelRotation withdraws the new root before it signs anything.
+func (a *Authority) CancelRotation(ctx context.Context) (Rotation, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.mat.Load().rotation
+	switch {
+	case !r.UnderWay():
+		return r, ErrNotRotating
+	case r.Step != Prepared && r.Step != Distributed:
+		return r, fmt.Errorf("the new root signs already: let the rotation end, and rotate again if the new root is no good: %w", ErrRotating)
+	}
+	r.Step, r.Since = Cancelled, a.now()
+	return r, a.step(ctx, r, nil, []string{nextRootBlob})
+}
+
+// step writes a step with its material and takes it up. The caller holds mu.
+func (a *Authority) step(ctx context.Context, r Rotation, put []state.Blob, remove []string) error {
+	kept := state.Rotation{Step: string(r.Step), OldRoot: r.Old, NewRoot: r.New, Began: r.Began, Since: r.Since, Passed: r.Passed}
+	if err := a.cfg.Store.PutRotation(ctx, kept, put, remove); err != nil {
+		return fmt.Errorf("root rotation to step %s: %w", r.Step, err)
+	}
+	a.cfg.Log.Info("root rotation", "step", string(r.Step), "old", r.Old, "new", r.New)
+	return a.reload(ctx)
+}
+
+// reload takes up what the state holds, as a new start would. The caller holds mu.
+func (a *Authority) reload(ctx context.Context) error {
+	m, err := a.load(ctx)
+	if err != nil {
+		return fmt.Errorf("take up the rotation's step: %w", err)
+	}
+	a.mat.Store(m)
+	return nil
+}
+
+// activate makes the next root the signing one. The old root's last signature is on the new one, for those who know the old
+// one alone; then its key is of no more use, and is not kept.
+func (a *Authority) activate(ctx context.Context, r Rotation) error {
+	b, err := a.cfg.Store.Blob(ctx, nextRootBlob)
+	if err != nil {
+		return err
+	}
+	next, key, err := a.openBlob(b)
+	if err != nil {
+		return err
+	}
+	m := a.mat.Load()
+	old := m.roots[0]
+	cross, err := crossSign(next, old, m.rootKey)
+	if err != nil {
+		return fmt.Errorf("sign the new root with the old one: %w", err)
+	}
+	root, err := a.sealed(rootBlob, next, key)
+	if err != nil {
+		return err
+	}
+	return a.step(ctx, r, []state.Blob{
+		root,
+		{Name: oldRootBlob, Cert: old.Raw, Created: a.now()},
+		{Name: crossBlob, Cert: cross.Raw, Created: a.now()},
+	}, []string{nextRootBlob, intermediateBlob})
+}
+
+func crossSign(next, old *x509.Certificate, oldKey crypto.Signer) (*x509.Certificate, error) {
+	return signCA(&x509.Certificate{
+		SerialNumber: newSerial(), Subject: next.Subject, URIs: next.URIs, SubjectKeyId: next.SubjectKeyId,
+		NotBefore: next.NotBefore, NotAfter: earlier(next.NotAfter, old.NotAfter),
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: next.KeyUsage,
+	}, old, next.PublicKey, oldKey)
+}
+
+// rotating adds to the root what the rotation under way, if any, has trusted beside it.
+func (a *Authority) rotating(ctx context.Context, m *material) (*material, error) {
+	kept, err := a.cfg.Store.Rotation(ctx)
+	if errors.Is(err, state.ErrNotFound) {
+		return m, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := Rotation{Step: Step(kept.Step), Old: kept.OldRoot, New: kept.NewRoot, Began: kept.Began, Since: kept.Since, Passed: kept.Passed}
+	out := m
+	switch r.Step {
+	case Prepared, Distributed:
+		out, err = a.beside(ctx, m, nextRootBlob)
+	case Activated, Drained:
+		if out, err = a.beside(ctx, m, oldRootBlob); err == nil {
+			out.cross, err = a.blobCert(ctx, crossBlob)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the rotation of the root stands at %s, and what belongs to it cannot be read; restore the state from a backup: %w", r.Step, err)
+	}
+	out.rotation = r
+	return out, nil
+}
+
+func (a *Authority) beside(ctx context.Context, m *material, name string) (*material, error) {
+	cert, err := a.blobCert(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return newMaterial(m.rootKey, m.roots[0], cert), nil
+}
+
+func (a *Authority) blobCert(ctx context.Context, name string) (*x509.Certificate, error) {
+	b, err := a.cfg.Store.Blob(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(b.Cert)
+}
