@@ -2,6 +2,7 @@ package compile
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -21,7 +22,7 @@ type Compiled struct {
 // that reaches further, only those namespaces are compiled anew: the cost is in what they hold, not in what the mesh holds.
 // The outcome is always that of Mesh. Before may be nil.
 func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
-	if before != nil && before.Mesh != nil {
+	if before != nil && before.Mesh != nil && !slices.ContainsFunc(before.Findings, isConflict) {
 		if touched, ok := touchedNamespaces(before.Snapshot, snap, before.Mesh.RootNamespace); ok {
 			if c := partial(before, snap, touched); c != nil {
 				return c
@@ -32,13 +33,18 @@ func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
 	return &Compiled{Snapshot: snap, Mesh: mesh, Findings: findings}
 }
 
-// partialSteps compile some namespaces alone.
-var partialSteps = []func(*compiler){posture, instances, peerAuths, services, policies, workloads}
+// partialSteps compile some namespaces alone, after posture.
+var partialSteps = []func(*compiler){instances, peerAuths, services, policies, workloads}
 
 // partial compiles the touched namespaces and puts them into the mesh as it was; nil when that cannot be enough.
 func partial(before *Compiled, snap *snapshot.Snapshot, touched map[string]bool) *Compiled {
 	c := &compiler{snap: onlyNamespaces(snap, touched, before.Mesh.RootNamespace)}
 	c.cfg = c.snap.Config
+	posture(c)
+	c.mesh.Namespaces = namespaces(snap)
+	if !slices.Equal(c.mesh.Namespaces, before.Mesh.Namespaces) {
+		return nil // which hosts a ServiceEntry may claim hangs from them, everywhere
+	}
 	for _, step := range partialSteps {
 		step(c)
 	}
@@ -55,7 +61,6 @@ func partial(before *Compiled, snap *snapshot.Snapshot, touched map[string]bool)
 	endpoints(c)
 
 	out := all
-	out.Namespaces = namespaces(snap)
 	out.Services = maps.Clone(before.Mesh.Services)
 	out.Endpoints = maps.Clone(before.Mesh.Endpoints)
 	for id, svc := range before.Mesh.Services {
@@ -82,18 +87,34 @@ func identitiesOf(ws map[model.WorkloadID]*model.Workload) map[string]bool {
 	return out
 }
 
-// clashes says whether names meet across the border of the touched namespaces: who wins is then a matter of the whole mesh.
+// clashes says whether names or addresses may meet across the border of the touched namespaces: who wins is then a matter
+// of the whole mesh.
 func (c *compiler) clashes(before *model.Mesh, touched map[string]bool) bool {
-	byHost := make(map[string]bool, len(c.mesh.Services))
+	hosts, addrs := map[string]bool{}, map[netip.Prefix]bool{}
 	for _, svc := range c.mesh.Services {
-		byHost[svc.Host] = true
+		hosts[svc.Host] = true
+		if c.ownAddresses(svc) {
+			return true
+		}
+		addrs[netip.PrefixFrom(svc.VIP, svc.VIP.BitLen())] = true
 	}
 	for id, svc := range before.Services {
-		if !touched[id.Namespace] && byHost[svc.Host] {
+		if touched[id.Namespace] && c.ownAddresses(svc) || !touched[id.Namespace] && hosts[svc.Host] ||
+			slices.ContainsFunc(svc.Prefixes, func(p netip.Prefix) bool { return addrs[p] }) {
 			return true
 		}
 	}
-	return slices.ContainsFunc(c.findings, func(f finding.Finding) bool { return f.Code == "ISM0022" || f.Code == "ISM0012" })
+	return slices.ContainsFunc(c.findings, isConflict)
+}
+
+// isConflict: two objects want one name or address, and one of them may be anywhere.
+func isConflict(f finding.Finding) bool {
+	return f.Code == "ISM0012" || f.Code == "ISM0022" || f.Code == "ISM0025"
+}
+
+// ownAddresses says whether a service has any address but the one that the mesh gave it.
+func (c *compiler) ownAddresses(svc *model.Service) bool {
+	return len(svc.Prefixes) > 0 || svc.VIP != c.snap.VIPs[svc.Host]
 }
 
 // rewire gives every workload the destinations that it now may call in the touched namespaces, beside those elsewhere.
@@ -112,7 +133,7 @@ func rewire(before, out *model.Mesh, fresh map[model.ServiceID]*model.Service, t
 			continue // as it was
 		}
 		changed := *w
-		changed.Outbound = slices.Clone(keep)
+		changed.Outbound = append([]model.Outbound(nil), keep...)
 		out.Workloads[id] = &changed
 		byID[w.Identity.String()] = append(byID[w.Identity.String()], &changed)
 	}
@@ -146,7 +167,12 @@ func mayReach(w *model.Workload, services map[model.ServiceID]*model.Service) bo
 }
 
 func mergeFindings(before, fresh []finding.Finding, touched map[string]bool) []finding.Finding {
-	out := slices.Clone(fresh)
+	var out []finding.Finding
+	for _, f := range fresh {
+		if touched[namespaceOf(f.Object)] { // the root namespace was read too, but is not touched
+			out = append(out, f)
+		}
+	}
 	for _, f := range before {
 		if !touched[namespaceOf(f.Object)] {
 			out = append(out, f)

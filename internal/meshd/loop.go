@@ -46,6 +46,7 @@ type loop struct {
 
 	// of the goroutine in run:
 	generation uint64
+	compiled   *compile.Compiled
 	views      map[string]*view.View
 }
 
@@ -94,12 +95,9 @@ func (l *loop) run(ctx context.Context) error {
 
 // apply is the spine: snapshot → mesh → views → resources → the difference.
 func (l *loop) apply(snap *snapshot.Snapshot) {
-	if l.applyEndpoints(snap) {
-		return
-	}
-	mesh, findings := compile.Mesh(snap)
-	findings = append(slices.Clone(snap.Config.Findings), findings...)
-	findings = append(findings, l.d.agents.findings()...)
+	l.compiled = compile.Next(l.compiled, snap)
+	mesh := l.compiled.Mesh
+	findings := slices.Concat(snap.Config.Findings, l.compiled.Findings, l.d.agents.findings())
 	finding.Sort(findings)
 	before := l.published.Load()
 	if mesh == nil {
@@ -116,21 +114,6 @@ func (l *loop) apply(snap *snapshot.Snapshot) {
 	l.publishProxies(mesh)
 	l.d.agents.instruct(mesh)
 	l.d.federation.Wake()
-}
-
-// applyEndpoints takes the short way when only endpoints changed.
-func (l *loop) applyEndpoints(snap *snapshot.Snapshot) bool {
-	before := l.published.Load()
-	if before == nil {
-		return false
-	}
-	mesh, ok := compile.Endpoints(before.mesh, before.snapshot, snap)
-	if !ok {
-		return false
-	}
-	l.published.Store(&published{snap, mesh, before.findings, before.generation})
-	l.publishEndpoints(before, mesh)
-	return true
 }
 
 // report logs findings that were not there before.

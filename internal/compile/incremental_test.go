@@ -1,0 +1,256 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	istionet "istio.io/api/networking/v1alpha3"
+	istiosec "istio.io/api/security/v1beta1"
+	istiotype "istio.io/api/type/v1beta1"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	security "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// TestNextIsMesh changes a world at random, one thing at a time, and demands that the short way leads where the long one does.
+func TestNextIsMesh(t *testing.T) {
+	for seed := range uint64(40) {
+		w := newWorld(seed)
+		var last *Compiled
+		short := 0
+		for step := range 60 {
+			what := w.change()
+			snap := w.snapshot()
+			next := Next(last, snap)
+			mesh, findings := Mesh(snap)
+			if last != nil && last.Mesh != nil {
+				if touched, ok := touchedNamespaces(last.Snapshot, snap, last.Mesh.RootNamespace); ok && partial(last, snap, touched) != nil {
+					short++
+				}
+			}
+			if !reflect.DeepEqual(normal(findings), normal(next.Findings)) {
+				t.Fatalf("seed %d step %d (%s): findings\n%v\nwant\n%v", seed, step, what, next.Findings, findings)
+			}
+			if !reflect.DeepEqual(mesh, next.Mesh) {
+				t.Fatalf("seed %d step %d (%s): the short way leads elsewhere\n%s", seed, step, what, difference(reflect.ValueOf(mesh), reflect.ValueOf(next.Mesh), "mesh"))
+			}
+			last = next
+		}
+		if short < 20 {
+			t.Errorf("seed %d: only %d of 60 steps took the short way; the test proves too little", seed, short)
+		}
+	}
+}
+
+func normal[T any](list []T) []T {
+	if len(list) == 0 {
+		return nil
+	}
+	return list
+}
+
+// difference names the first place where two values differ.
+func difference(a, b reflect.Value, path string) string {
+	if reflect.DeepEqual(a.Interface(), b.Interface()) {
+		return ""
+	}
+	switch a.Kind() {
+	case reflect.Pointer:
+		if !a.IsNil() && !b.IsNil() {
+			return difference(a.Elem(), b.Elem(), path)
+		}
+	case reflect.Struct:
+		for i := range a.NumField() {
+			if !a.Type().Field(i).IsExported() {
+				break
+			}
+			if d := difference(a.Field(i), b.Field(i), path+"."+a.Type().Field(i).Name); d != "" {
+				return d
+			}
+		}
+	case reflect.Map:
+		for _, k := range append(a.MapKeys(), b.MapKeys()...) {
+			x, y := a.MapIndex(k), b.MapIndex(k)
+			if !x.IsValid() || !y.IsValid() {
+				return fmt.Sprintf("%s[%v] is only in one", path, k)
+			}
+			if d := difference(x, y, fmt.Sprintf("%s[%v]", path, k)); d != "" {
+				return d
+			}
+		}
+	case reflect.Slice:
+		for i := range min(a.Len(), b.Len()) {
+			if d := difference(a.Index(i), b.Index(i), fmt.Sprintf("%s[%d]", path, i)); d != "" {
+				return d
+			}
+		}
+	}
+	return fmt.Sprintf("%s: want %+v, got %+v", path, a.Interface(), b.Interface())
+}
+
+// world is a small mesh that changes. Objects are replaced, never written, as the file source does.
+type world struct {
+	rand *rand.Rand
+	mesh *v1alpha1.Mesh
+	sv   map[string]*corev1.Service
+	ap   map[string]*security.AuthorizationPolicy
+	pa   map[string]*security.PeerAuthentication
+	se   map[string]*networking.ServiceEntry
+	we   map[string]*networking.WorkloadEntry
+	wl   map[string]snapshot.Workload
+	vips map[string]netip.Addr
+}
+
+var (
+	worldNamespaces = []string{"a", "b", "c", "isthmus-system"}
+	worldAccounts   = []string{"x", "y", "z"}
+)
+
+func newWorld(seed uint64) *world {
+	w := &world{
+		rand: rand.New(rand.NewPCG(seed, 7)),
+		mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+		sv:   map[string]*corev1.Service{}, ap: map[string]*security.AuthorizationPolicy{}, pa: map[string]*security.PeerAuthentication{},
+		se: map[string]*networking.ServiceEntry{}, we: map[string]*networking.WorkloadEntry{}, wl: map[string]snapshot.Workload{}, vips: map[string]netip.Addr{},
+	}
+	for _, ns := range worldNamespaces[:3] {
+		for _, sa := range worldAccounts {
+			w.wl[ns+sa] = w.workload(ns, sa)
+			w.service(ns, sa)
+			w.policy(ns, sa)
+		}
+	}
+	return w
+}
+
+func (w *world) pick(list []string) string { return list[w.rand.IntN(len(list))] }
+
+func (w *world) meta(ns, name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: ns, Name: name}
+}
+
+func (w *world) address() string {
+	return fmt.Sprintf("10.0.%d.%d", w.rand.IntN(4), 1+w.rand.IntN(200))
+}
+
+func (w *world) workload(ns, sa string) snapshot.Workload {
+	return snapshot.Workload{
+		Name: sa, Namespace: ns, ServiceAccount: sa, Node: "n" + ns, Labels: map[string]string{"app": sa},
+		Addresses: []netip.Addr{netip.MustParseAddr(w.address())}, Ports: []snapshot.WorkloadPort{{Number: 8080}}, Ready: w.rand.IntN(3) > 0,
+	}
+}
+
+func (w *world) service(ns, name string) {
+	protocol := w.pick([]string{"http", "tcp"})
+	w.sv[ns+name] = &corev1.Service{ObjectMeta: w.meta(ns, name), Spec: corev1.ServiceSpec{
+		Selector: map[string]string{"app": w.pick(worldAccounts)}, Ports: []corev1.ServicePort{{Name: protocol, Port: int32(80 + w.rand.IntN(2)), TargetPort: intstr.FromInt32(8080)}},
+	}}
+	w.allocate(name + "." + ns + ".svc.cluster.local")
+}
+
+// allocate gives a host an address of its own, as the store does.
+func (w *world) allocate(host string) {
+	if _, ok := w.vips[host]; !ok {
+		w.vips[host] = netip.AddrFrom4([4]byte{240, 240, 1, byte(len(w.vips))})
+	}
+}
+
+func (w *world) policy(ns, name string) {
+	from := &istiosec.Source{Principals: []string{"m.example/ns/" + w.pick(worldNamespaces) + "/sa/" + w.pick(worldAccounts)}}
+	switch w.rand.IntN(4) {
+	case 0:
+		from = &istiosec.Source{Namespaces: []string{w.pick(worldNamespaces)}}
+	case 1:
+		from = &istiosec.Source{Principals: []string{"*"}}
+	}
+	p := &security.AuthorizationPolicy{ObjectMeta: w.meta(ns, name)}
+	p.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: map[string]string{"app": w.pick(worldAccounts)}}
+	p.Spec.Rules = []*istiosec.Rule{{From: []*istiosec.Rule_From{{Source: from}}}}
+	if w.rand.IntN(4) == 0 {
+		p.Spec.Action = istiosec.AuthorizationPolicy_DENY
+	}
+	w.ap[ns+name] = p
+}
+
+// change changes one thing and says what.
+func (w *world) change() string {
+	ns, name := w.pick(worldNamespaces), w.pick(worldAccounts)
+	key := ns + name
+	switch what := w.rand.IntN(12); what {
+	case 0, 1:
+		w.policy(ns, name)
+		return "policy " + key
+	case 2:
+		delete(w.ap, key)
+		return "no policy " + key
+	case 3:
+		w.service(ns, name)
+		return "service " + key
+	case 4:
+		delete(w.sv, key)
+		return "no service " + key
+	case 5, 6, 7:
+		e := &networking.WorkloadEntry{ObjectMeta: w.meta(ns, name)}
+		e.Spec.Address, e.Spec.Labels, e.Spec.ServiceAccount = w.address(), map[string]string{"app": name}, w.pick(worldAccounts)
+		w.we[key] = e
+		return "entry " + key
+	case 8:
+		delete(w.we, key)
+		return "no entry " + key
+	case 9:
+		p := &security.PeerAuthentication{ObjectMeta: w.meta(ns, name)}
+		p.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{Mode: istiosec.PeerAuthentication_MutualTLS_Mode(w.rand.IntN(4))}
+		w.pa[key] = p
+		return "peer authentication " + key
+	case 10:
+		e := &networking.ServiceEntry{ObjectMeta: w.meta(ns, name)}
+		e.Spec = istionet.ServiceEntry{
+			Hosts: []string{w.pick([]string{"one.example.com", "two.example.com"})}, Location: istionet.ServiceEntry_MESH_EXTERNAL, Resolution: istionet.ServiceEntry_STATIC,
+			Ports: []*istionet.ServicePort{{Number: 443, Name: "tls", Protocol: "TLS"}}, Endpoints: []*istionet.WorkloadEntry{{Address: w.address()}},
+		}
+		w.se[key] = e
+		w.allocate(e.Spec.Hosts[0])
+		return "service entry " + key
+	}
+	if wl, ok := w.wl[key]; ok {
+		wl.Ready = !wl.Ready
+		w.wl[key] = wl
+	}
+	return "readiness of " + key
+}
+
+func (w *world) snapshot() *snapshot.Snapshot {
+	reg := &snapshot.Registry{}
+	for _, ns := range worldNamespaces {
+		reg.Nodes = append(reg.Nodes, snapshot.Node{Name: "n" + ns, Role: snapshot.RoleNode})
+	}
+	for _, k := range slices.Sorted(maps.Keys(w.wl)) {
+		reg.Workloads = append(reg.Workloads, w.wl[k])
+	}
+	return &snapshot.Snapshot{
+		Time: time.Unix(0, 0), Roots: []byte("roots"), VIPs: maps.Clone(w.vips), Registry: reg,
+		Config: &snapshot.Config{
+			Mesh: w.mesh, Services: values(w.sv), AuthorizationPolicies: values(w.ap), PeerAuthentications: values(w.pa),
+			ServiceEntries: values(w.se), WorkloadEntries: values(w.we),
+		},
+	}
+}
+
+func values[T any](m map[string]T) []T {
+	var out []T
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, m[k])
+	}
+	return out
+}
