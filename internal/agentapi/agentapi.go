@@ -84,6 +84,8 @@ type PeerCounts struct {
 type Instructions struct {
 	TrustDomain    string        `json:"trustDomain"`
 	CertificateTTL time.Duration `json:"certificateTTL"`
+	// Roots of the mesh's own trust domain, PEM.
+	Roots []byte `json:"roots,omitempty"`
 	// DNS by workload, "<namespace>/<name>".
 	DNS map[string]DNSTable `json:"dns,omitempty"`
 }

@@ -11,7 +11,8 @@ import (
 
 // instructions are what an agent needs beside Envoy's configuration: above all, which names its workloads may resolve.
 func instructions(mesh *model.Mesh, node string) *agentapi.Instructions {
-	in := &agentapi.Instructions{TrustDomain: mesh.TrustDomain.Name(), CertificateTTL: mesh.CertificateTTL, DNS: map[string]agentapi.DNSTable{}}
+	td := mesh.TrustDomain.Name()
+	in := &agentapi.Instructions{TrustDomain: td, CertificateTTL: mesh.CertificateTTL, Roots: mesh.Roots[td], DNS: map[string]agentapi.DNSTable{}}
 	p := mesh.Proxies[node]
 	if p == nil {
 		return in
