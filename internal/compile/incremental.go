@@ -16,6 +16,8 @@ type Compiled struct {
 	Snapshot *snapshot.Snapshot
 	Mesh     *model.Mesh // nil when the configuration means none
 	Findings []finding.Finding
+	// OnlyEndpoints: the mesh before differs in nothing but where things are served.
+	OnlyEndpoints bool
 }
 
 // Next compiles a snapshot by the shortest way. When what changed since before lies in some namespaces and touches nothing
@@ -23,7 +25,10 @@ type Compiled struct {
 // The outcome is always that of Mesh. Before may be nil.
 func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
 	if before != nil && before.Mesh != nil && !slices.ContainsFunc(before.Findings, isConflict) {
-		if touched, ok := touchedNamespaces(before.Snapshot, snap, before.Mesh.RootNamespace); ok {
+		if touched, served, ok := touchedNamespaces(before.Snapshot, snap, before.Mesh.RootNamespace); ok {
+			if c := onlyEndpoints(before, snap, touched, served); c != nil {
+				return c
+			}
 			if c := partial(before, snap, touched); c != nil {
 				return c
 			}
@@ -33,11 +38,61 @@ func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
 	return &Compiled{Snapshot: snap, Mesh: mesh, Findings: findings}
 }
 
+// onlyEndpoints is the shortest way: addresses of WorkloadEntries and readiness changed, and nothing else follows from it.
+func onlyEndpoints(before *Compiled, snap *snapshot.Snapshot, touched, served map[string]bool) *Compiled {
+	if len(served) != len(touched) {
+		return nil
+	}
+	c := &compiler{snap: onlyNamespaces(snap, touched, before.Mesh.RootNamespace)}
+	c.cfg = c.snap.Config
+	posture(c)
+	c.mesh.Namespaces = before.Mesh.Namespaces
+	for _, step := range []func(*compiler){instances, peerAuths, services, endpoints} {
+		step(c)
+	}
+	if len(c.findings) > 0 || !sameServers(before.Mesh, c.mesh) {
+		return nil
+	}
+	out := *before.Mesh
+	out.Endpoints = maps.Clone(before.Mesh.Endpoints)
+	for _, svc := range c.mesh.Services {
+		for _, p := range svc.Ports {
+			set := model.EndpointSet{Host: svc.Host, Port: p.Number}
+			if eps, ok := c.mesh.Endpoints[set]; ok {
+				out.Endpoints[set] = eps
+			} else {
+				delete(out.Endpoints, set)
+			}
+		}
+	}
+	return &Compiled{Snapshot: snap, Mesh: &out, Findings: before.Findings, OnlyEndpoints: true}
+}
+
+// sameServers says whether the identities behind every port, and the callers they admit, are as they were.
+func sameServers(before, now *model.Mesh) bool {
+	for id, svc := range now.Services {
+		was := before.Services[id]
+		if was == nil || svc.DNS {
+			return false
+		}
+		for _, p := range svc.Ports {
+			q := portOf(was, p.Number)
+			if q == nil || q.MTLS != p.MTLS || !slices.Equal(q.Identities, p.Identities) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // partialSteps compile some namespaces alone, after posture.
 var partialSteps = []func(*compiler){instances, peerAuths, services, policies, workloads}
 
 // partial compiles the touched namespaces and puts them into the mesh as it was; nil when that cannot be enough.
 func partial(before *Compiled, snap *snapshot.Snapshot, touched map[string]bool) *Compiled {
+	if federates(snap.Config, touched) {
+		return nil
+	}
 	c := &compiler{snap: onlyNamespaces(snap, touched, before.Mesh.RootNamespace)}
 	c.cfg = c.snap.Config
 	posture(c)

@@ -5,20 +5,22 @@ import (
 	"maps"
 	"slices"
 
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // touchedNamespaces compares two snapshots. Files that did not change keep their objects, so that comparing pointers is
-// enough. ok is false when a change reaches beyond the namespaces it stands in.
-func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched map[string]bool, ok bool) {
+// enough. Served are those of them in which only the place or the readiness of a server changed. ok is false when a change
+// reaches beyond the namespaces it stands in.
+func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched, served map[string]bool, ok bool) {
 	a, b := old.Config, snap.Config
 	if a.Mesh != b.Mesh || !sameList(a.MeshPeers, b.MeshPeers) || !sameList(a.FederatedExports, b.FederatedExports) ||
 		!sameList(a.FederatedImports, b.FederatedImports) || !bytes.Equal(old.Roots, snap.Roots) ||
 		!slices.Equal(old.Invites, snap.Invites) || !slices.Equal(old.Bootstraps, snap.Bootstraps) ||
 		!slices.Equal(old.PeeringAddresses, snap.PeeringAddresses) || len(a.MeshPeers) > 0 && !maps.EqualFunc(old.Peers, snap.Peers, samePeer) {
-		return nil, false
+		return nil, nil, false
 	}
 	touched = map[string]bool{}
 	differ(a.Namespaces, b.Namespaces, touched)
@@ -26,12 +28,19 @@ func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched map[s
 	differ(a.PeerAuthentications, b.PeerAuthentications, touched)
 	differ(a.AuthorizationPolicies, b.AuthorizationPolicies, touched)
 	differ(a.ServiceEntries, b.ServiceEntries, touched)
-	differ(a.WorkloadEntries, b.WorkloadEntries, touched)
 	if !sameNodes(old.Registry, snap.Registry) {
-		return nil, false
+		return nil, nil, false
 	}
-	touchWorkloads(old.Registry.Workloads, snap.Registry.Workloads, touched)
-	return touched, !touched[root] && !touched[""] && !federates(b, touched)
+	moved := map[string]bool{}
+	touchEntries(a.WorkloadEntries, b.WorkloadEntries, touched, moved)
+	touchWorkloads(old.Registry.Workloads, snap.Registry.Workloads, touched, moved)
+	served = map[string]bool{}
+	for ns := range moved {
+		if !touched[ns] {
+			touched[ns], served[ns] = true, true
+		}
+	}
+	return touched, served, !touched[root] && !touched[""]
 }
 
 // federates: what is exported or imported in a namespace is seen by the gateways too.
@@ -76,6 +85,37 @@ func differ[T interface {
 	}
 }
 
+// touchEntries notes where WorkloadEntries changed. One that keeps its labels, ports and account only moved: the policies on
+// it are those that were on it.
+func touchEntries(a, b []*networking.WorkloadEntry, touched, moved map[string]bool) {
+	if sameList(a, b) {
+		return
+	}
+	known := make(map[*networking.WorkloadEntry]bool, len(a))
+	for _, e := range a {
+		known[e] = true
+	}
+	fresh := map[string]*networking.WorkloadEntry{}
+	for _, e := range b {
+		if !known[e] {
+			fresh[e.Namespace+"/"+e.Name] = e
+		}
+		delete(known, e)
+	}
+	for e := range known { // replaced or gone
+		next := fresh[e.Namespace+"/"+e.Name]
+		delete(fresh, e.Namespace+"/"+e.Name)
+		if next != nil && maps.Equal(e.Spec.Labels, next.Spec.Labels) && maps.Equal(e.Spec.Ports, next.Spec.Ports) && e.Spec.ServiceAccount == next.Spec.ServiceAccount {
+			moved[e.Namespace] = true
+		} else {
+			touched[e.Namespace] = true
+		}
+	}
+	for _, e := range fresh {
+		touched[e.Namespace] = true
+	}
+}
+
 func samePeer(x, y snapshot.PeerState) bool {
 	return bytes.Equal(x.Roots, y.Roots) && x.BundleTime.Equal(y.BundleTime) && x.BundleSequence == y.BundleSequence &&
 		x.Suspended == y.Suspended && x.Revoked == y.Revoked
@@ -88,7 +128,7 @@ func sameNodes(a, b *snapshot.Registry) bool {
 }
 
 // touchWorkloads notes the namespaces of workloads that came, went or changed.
-func touchWorkloads(a, b []snapshot.Workload, touched map[string]bool) {
+func touchWorkloads(a, b []snapshot.Workload, touched, moved map[string]bool) {
 	if sameWorkloadList(a, b) {
 		return
 	}
@@ -99,8 +139,11 @@ func touchWorkloads(a, b []snapshot.Workload, touched map[string]bool) {
 	}
 	for i := range b {
 		k := key{b[i].Node, b[i].Namespace, b[i].Name}
-		if was := known[k]; was == nil || !sameWorkload(*was, b[i]) {
+		switch was := known[k]; {
+		case was == nil || !sameWorkload(*was, b[i]):
 			touched[b[i].Namespace] = true
+		case was.Ready != b[i].Ready:
+			moved[b[i].Namespace] = true
 		}
 		delete(known, k)
 	}
@@ -114,7 +157,7 @@ func sameWorkloadList(a, b []snapshot.Workload) bool {
 }
 
 func sameWorkload(x, y snapshot.Workload) bool {
-	return x.ServiceAccount == y.ServiceAccount && x.Netns == y.Netns && x.Ready == y.Ready && maps.Equal(x.Labels, y.Labels) &&
+	return x.ServiceAccount == y.ServiceAccount && x.Netns == y.Netns && maps.Equal(x.Labels, y.Labels) &&
 		slices.Equal(x.Addresses, y.Addresses) && slices.Equal(x.Ports, y.Ports)
 }
 

@@ -1,8 +1,10 @@
 package meshd
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -111,7 +113,10 @@ func (l *loop) apply(snap *snapshot.Snapshot) {
 	l.published.Store(&published{snap, mesh, findings, l.generation})
 	l.report(before, findings)
 	l.publishEndpoints(before, mesh)
-	l.publishProxies(mesh)
+	if before != nil && l.compiled.OnlyEndpoints {
+		return // nobody is told anything else
+	}
+	l.publishProxies(before, mesh)
 	l.d.agents.instruct(mesh)
 	l.d.federation.Wake()
 }
@@ -155,15 +160,18 @@ func (l *loop) publishEndpoints(before *published, mesh *model.Mesh) {
 }
 
 // publishProxies rebuilds what those proxies are told whose view changed.
-func (l *loop) publishProxies(mesh *model.Mesh) {
+func (l *loop) publishProxies(before *published, mesh *model.Mesh) {
 	for _, name := range l.xds.Known() {
 		if mesh.Proxies[name] == nil {
 			l.xds.Forget(name)
 			delete(l.views, name)
 		}
 	}
-	built := 0
-	for name := range mesh.Proxies {
+	built, same := 0, before != nil && sameSurroundings(before.mesh, mesh)
+	for name, p := range mesh.Proxies {
+		if same && sameWorkloads(before.mesh.Proxies[name], p) {
+			continue
+		}
 		v := view.For(mesh, name)
 		if view.Equal(l.views[name], v) {
 			continue
@@ -173,4 +181,14 @@ func (l *loop) publishProxies(mesh *model.Mesh) {
 		built++
 	}
 	l.d.metrics.built(built)
+}
+
+// sameSurroundings says whether what every view holds beside its workloads is as it was.
+func sameSurroundings(a, b *model.Mesh) bool {
+	return a.Domain == b.Domain && a.AllowAny == b.AllowAny && maps.EqualFunc(a.Roots, b.Roots, bytes.Equal)
+}
+
+// sameWorkloads says whether a node's workloads are the very ones that they were: what did not change is not compiled anew.
+func sameWorkloads(a, b *model.Proxy) bool {
+	return a != nil && a.Gateway == nil && b.Gateway == nil && slices.Equal(a.Workloads, b.Workloads)
 }
