@@ -265,6 +265,11 @@ type AdminCertRequest struct {
 	CSR  []byte `json:"csr"`
 }
 
+// NodeRequest names a node or gateway.
+type NodeRequest struct {
+	Node string `json:"node"`
+}
+
 // Server is the control plane's side.
 type Server interface {
 	CreateToken(context.Context, *TokenRequest) (*TokenResponse, error)
@@ -284,6 +289,7 @@ type Server interface {
 	Check(context.Context, *Empty) (*CheckResponse, error)
 	Access(context.Context, *Empty) (*AccessResponse, error)
 	AdminCert(context.Context, *AdminCertRequest) (*agentapi.SignResponse, error)
+	RevokeNode(context.Context, *NodeRequest) (*Empty, error)
 }
 
 // Desc registers a Server.
@@ -308,6 +314,7 @@ var Desc = grpc.ServiceDesc{
 		rpc.Unary(Service, "Check", Server.Check),
 		rpc.Unary(Service, "Access", Server.Access),
 		rpc.Unary(Service, "AdminCert", Server.AdminCert),
+		rpc.Unary(Service, "RevokeNode", Server.RevokeNode),
 	},
 }
 
