@@ -19,6 +19,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/version"
 	"isthmus.dev/isthmus/internal/xds"
 )
@@ -200,6 +201,15 @@ func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	return &agentapi.SignResponse{Chain: chain, Roots: a.d.authority.Roots()}, nil
+}
+
+// RevokeNode shuts a node or gateway out.
+func (a *admin) RevokeNode(ctx context.Context, r *adminapi.NodeRequest) (*adminapi.Empty, error) {
+	err := a.d.agents.revoke(ctx, r.Node)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, status.Errorf(codes.NotFound, "there is no node %q: isthmus status lists them", r.Node)
+	}
+	return &adminapi.Empty{}, err
 }
 
 // invalid is a refusal of what an administrator asked for.

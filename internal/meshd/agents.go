@@ -3,7 +3,6 @@ package meshd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -42,11 +41,16 @@ type agents struct {
 // agent is one agent's standing conversation.
 type agent struct {
 	name   string
-	role   snapshot.Role
 	report agentapi.Report
 	awake  chan struct{}
 	next   *agentapi.Instructions // what it should have
+	cut    context.CancelCauseFunc
 }
+
+var (
+	errTakenOver = errors.New("another stream of this agent took over")
+	errRevoked   = errors.New("the node was revoked")
+)
 
 func newAgents(d *Daemon) *agents {
 	return &agents{d: d, log: d.log, known: map[string]*agent{}, refused: map[string][]finding.Finding{}}
@@ -92,7 +96,7 @@ func (a *agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	td, ttl := a.d.authority.TrustDomain(), nodeTTL
 	id, err := spiffe.Node(td, n.Name)
 	if r.Namespace != "" || r.ServiceAccount != "" {
-		if !ca.Granted(n.Identities, r.Namespace, r.ServiceAccount) || !a.hosts(n, r.Namespace, r.ServiceAccount) {
+		if !ca.Granted(n.Identities, r.Namespace, r.ServiceAccount) || !a.d.store.Hosts(n.Name, r.Namespace, r.ServiceAccount) {
 			a.log.Warn("certificate refused", "node", n.Name, "namespace", r.Namespace, "serviceAccount", r.ServiceAccount)
 			return nil, status.Errorf(codes.PermissionDenied, "no workload %s/%s is registered on node %s", r.Namespace, r.ServiceAccount, n.Name)
 		}
@@ -117,25 +121,11 @@ func (a *agents) certificateTTL() (ttl time.Duration) {
 	return 0 // the authority's default
 }
 
-// hosts says whether a node registered a workload, or is the gateway, of that service account.
-func (a *agents) hosts(n state.Node, namespace, serviceAccount string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	ag := a.known[n.Name]
-	if ag == nil {
-		return false
-	}
-	if n.Role == snapshot.RoleGateway {
-		return namespace == spiffe.SystemNamespace && ag.report.Gateway != nil && ag.report.Gateway.ServiceAccount == serviceAccount
-	}
-	return slices.ContainsFunc(ag.report.Workloads, func(w snapshot.Workload) bool {
-		return w.Namespace == namespace && w.ServiceAccount == serviceAccount
-	})
-}
-
-// Sync takes in what an agent reports and tells it what it needs beside Envoy's configuration.
+// Sync takes in what an agent reports and tells it what it needs beside Envoy's configuration. It ends when the agent goes,
+// when it comes again, or when the node is revoked, even if the agent does not read.
 func (a *agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
-	ctx := stream.Context()
+	ctx, cut := context.WithCancelCause(stream.Context())
+	defer cut(nil)
 	n, err := a.node(ctx)
 	if err != nil {
 		return err
@@ -147,20 +137,35 @@ func (a *agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if err := a.take(ctx, n, first); err != nil {
 		return err
 	}
-	ag := a.join(n, *first)
+	ag := a.join(n, *first, cut)
 	defer a.leave(ag)
+	if _, err := a.node(ctx); err != nil {
+		return err // revoked before it could be cut
+	}
 	a.log.Info("agent connected", "node", n.Name, "role", n.Role, "workloads", len(first.Workloads))
-	failed := make(chan error, 1)
-	go func() { failed <- a.listen(ctx, n, ag, stream) }()
-	return a.tell(ctx, ag, stream, failed)
+	ended := make(chan error, 2)
+	go func() { ended <- a.listen(ctx, n, ag, stream) }()
+	go func() { ended <- a.tell(ctx, ag, stream) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errTakenOver):
+		return status.Error(codes.Aborted, cause.Error())
+	case errors.Is(cause, errRevoked):
+		return status.Errorf(codes.PermissionDenied, "node %s was revoked: join it with a new token", n.Name)
+	}
+	return nil
 }
 
 // listen takes in reports until the stream ends.
 func (a *agents) listen(ctx context.Context, n state.Node, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
 	for {
 		r, err := stream.Recv()
-		if err != nil {
-			return nil // the agent went
+		if err != nil || ctx.Err() != nil {
+			return nil // the agent went, or came again
 		}
 		if err := a.take(ctx, n, r); err != nil {
 			return err
@@ -172,7 +177,7 @@ func (a *agents) listen(ctx context.Context, n state.Node, ag *agent, stream rpc
 }
 
 // tell sends instructions whenever they differ from the last.
-func (a *agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report], failed <-chan error) error {
+func (a *agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
 	var last *agentapi.Instructions
 	for {
 		a.mu.Lock()
@@ -187,60 +192,76 @@ func (a *agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-failed:
-			return err
 		case <-ag.awake:
 		}
 	}
 }
 
-// take registers what a report says, without the workloads that the node may not host.
+// take registers what a report says, without the workloads that the node may not host or that make no sense.
 func (a *agents) take(ctx context.Context, n state.Node, r *agentapi.Report) error {
 	if len(r.Workloads) > maxWorkloads {
 		return status.Errorf(codes.ResourceExhausted, "node %s reports %d workloads, %d are possible", n.Name, len(r.Workloads), maxWorkloads)
 	}
+	bound(r, n.Role)
 	node := snapshot.Node{Name: n.Name, Role: n.Role}
 	if n.Role == snapshot.RoleGateway {
 		if r.Gateway == nil || !ca.Granted(n.Identities, spiffe.SystemNamespace, r.Gateway.ServiceAccount) {
 			return status.Errorf(codes.PermissionDenied, "the token of gateway %s does not grant this service account: make one with 'isthmus token create --role gateway --identity %s/<service account>'", n.Name, spiffe.SystemNamespace)
 		}
+		if err := checkGateway(*r.Gateway); err != nil {
+			return status.Errorf(codes.InvalidArgument, "gateway %s: %v", n.Name, err)
+		}
 		node.Gateway = r.Gateway
-		r.Workloads = nil
 	}
-	r.Workloads = a.granted(n, r.Workloads)
-	if err := a.d.store.Register(ctx, node, r.Workloads); err != nil {
+	accepted, refused := acceptWorkloads(n, r.Workloads)
+	r.Workloads = accepted
+	err := a.d.store.Register(ctx, node, accepted)
+	switch {
+	case errors.Is(err, state.ErrRevoked):
+		return status.Errorf(codes.PermissionDenied, "node %s was revoked: join it with a new token", n.Name)
+	case err != nil:
 		return status.Error(codes.Internal, err.Error())
 	}
+	a.remember(n.Name, refused)
 	return nil
 }
 
-// granted leaves out, and remembers, the workloads that a node's token does not cover.
-func (a *agents) granted(n state.Node, ws []snapshot.Workload) []snapshot.Workload {
-	var out []snapshot.Workload
-	var refused []finding.Finding
-	for _, w := range ws {
-		if !ca.Granted(n.Identities, w.Namespace, w.ServiceAccount) {
-			refused = append(refused, finding.Finding{
-				Code: "ISM0013", Severity: finding.Error, Object: "workload " + w.Namespace + "/" + w.Name, Field: "serviceAccount",
-				Message: fmt.Sprintf("node %s may not host service account %s/%s; the workload is not registered", n.Name, w.Namespace, w.ServiceAccount),
-				Remedy:  fmt.Sprintf("join the node with a token that grants it: isthmus token create --node %s --identity %s/%s", n.Name, w.Namespace, w.ServiceAccount),
-			})
-			continue
-		}
-		w.Node = n.Name
-		out = append(out, w)
-	}
-	slices.SortFunc(out, func(x, y snapshot.Workload) int {
-		return slices.Compare([]string{x.Namespace, x.Name}, []string{y.Namespace, y.Name})
-	})
+// remember keeps what was refused of a node's workloads, for the findings.
+func (a *agents) remember(node string, refused []finding.Finding) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(refused) > 0 {
-		a.refused[n.Name] = refused
-	} else {
-		delete(a.refused, n.Name)
+	if slices.Equal(a.refused[node], refused) {
+		return
 	}
-	return out
+	if len(refused) > 0 {
+		a.refused[node] = refused
+	} else {
+		delete(a.refused, node)
+	}
+	a.d.loop.reload() // findings are published with a snapshot
+}
+
+// revoke shuts a node out: from now on nothing of it is believed, and what it has open ends.
+func (a *agents) revoke(ctx context.Context, node string) error {
+	if err := a.d.db.RevokeNode(ctx, node, a.d.now()); err != nil {
+		return err
+	}
+	a.d.store.Forget(node)
+	a.d.xds.Disconnect(node)
+	a.remember(node, nil)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if ag := a.known[node]; ag != nil {
+		ag.cut(errRevoked)
+	}
+	a.log.Warn("node revoked", "node", node)
+	return nil
+}
+
+// identify names the node behind a discovery stream.
+func (a *agents) identify(ctx context.Context) (string, error) {
+	n, err := a.node(ctx)
+	return n.Name, err
 }
 
 func (a *agents) findings() []finding.Finding {
@@ -253,14 +274,18 @@ func (a *agents) findings() []finding.Finding {
 	return out
 }
 
-func (a *agents) join(n state.Node, r agentapi.Report) *agent {
-	ag := &agent{name: n.Name, role: n.Role, report: r, awake: make(chan struct{}, 1)}
-	if p := a.d.loop.published.Load(); p != nil {
-		ag.next = instructions(p.mesh, n.Name)
-	}
+// join makes a stream the agent's only one.
+func (a *agents) join(n state.Node, r agentapi.Report, cut context.CancelCauseFunc) *agent {
+	ag := &agent{name: n.Name, report: r, awake: make(chan struct{}, 1), cut: cut}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if old := a.known[n.Name]; old != nil {
+		old.cut(errTakenOver)
+	}
 	a.known[n.Name] = ag
+	if p := a.d.loop.published.Load(); p != nil { // with mu held: what is published later finds the agent in known
+		ag.next = instructions(p.mesh, n.Name)
+	}
 	return ag
 }
 

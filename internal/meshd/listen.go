@@ -24,7 +24,9 @@ import (
 // Bounds on what one connection may ask of us.
 const (
 	maxMessage    = 4 << 20
+	maxHeaders    = 16 << 10
 	maxStreams    = 64
+	maxIdle       = 5 * time.Minute
 	stopPatience  = 2 * time.Second
 	headerTimeout = 5 * time.Second
 )
@@ -94,9 +96,10 @@ func (ls *listeners) close() {
 
 func (d *Daemon) grpcServer(creds credentials.TransportCredentials) *grpc.Server {
 	return grpc.NewServer(
-		grpc.Creds(creds), grpc.UnaryInterceptor(authorizeUnary), grpc.StreamInterceptor(authorizeStream),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(10*time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.Creds(creds), grpc.InTapHandle(newDoor().enter), grpc.UnaryInterceptor(authorizeUnary), grpc.StreamInterceptor(authorizeStream),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(2*headerTimeout),
+		grpc.WaitForHandlers(true),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: maxIdle}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 }
@@ -158,14 +161,20 @@ func plainServer(h http.Handler, log *slog.Logger) *http.Server {
 }
 
 func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
+	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
 		patience, cancel := context.WithTimeout(context.Background(), stopPatience)
 		defer cancel()
 		if s.Shutdown(patience) != nil {
 			s.Close()
 		}
 	})
-	defer stop()
+	defer func() {
+		if !stop() {
+			<-stopped // what is under way may still use the state file
+		}
+	}()
 	if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}

@@ -28,6 +28,9 @@ import (
 // that was cut off for a while can still come back by itself.
 const nodeTTL = 24 * time.Hour
 
+// configRetry is how long configuration waits that could not be taken in.
+const configRetry = 2 * time.Second
+
 // Daemon is one running control plane.
 type Daemon struct {
 	cfg     config.Control
@@ -117,8 +120,8 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 		return err
 	}
 	d.metrics = newMetrics()
-	d.xds = xds.New(xds.Config{Identify: identifyNode(td), Log: d.log, Now: d.now})
 	d.agents = newAgents(d)
+	d.xds = xds.New(xds.Config{Identify: d.agents.identify, Log: d.log, Now: d.now})
 	d.loop = newLoop(d)
 	d.federation, err = federation.New(federation.Config{
 		TrustDomain: td, Name: federationName(first), Snapshot: d.store.Snapshot, Store: d.db, DialGateway: d.dialGateway,
@@ -176,15 +179,23 @@ func addrPort(s string) (netip.AddrPort, error) {
 
 // followConfig hands what the folder says to the store.
 func (d *Daemon) followConfig(ctx context.Context) error {
+	var waiting *snapshot.Config // what could not be taken in, because the state file could not be written
 	for {
+		var again <-chan time.Time
+		if waiting != nil {
+			again = time.After(configRetry)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case cfg := <-d.source.Updates():
-			if err := d.store.SetConfig(ctx, d.steadfast(cfg)); err != nil {
-				d.log.Error("configuration not taken in", "error", err)
-			}
+		case waiting = <-d.source.Updates():
+		case <-again:
 		}
+		if err := d.store.SetConfig(ctx, d.steadfast(waiting)); err != nil {
+			d.log.Error("configuration not taken in", "error", err, "again", configRetry)
+			continue
+		}
+		waiting = nil
 	}
 }
 

@@ -49,10 +49,6 @@ func callerNode(ctx context.Context, td spiffe.TrustDomain) (string, error) {
 	return name, nil
 }
 
-func identifyNode(td spiffe.TrustDomain) func(context.Context) (string, error) {
-	return func(ctx context.Context) (string, error) { return callerNode(ctx, td) }
-}
-
 // authorize decides by method who may call: anyone may try a join token, nodes the rest of the agent's service and
 // discovery (checked again where they are served), administrators the administration.
 func authorize(ctx context.Context, method string) error {

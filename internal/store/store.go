@@ -16,6 +16,7 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
 
@@ -147,6 +148,32 @@ func (s *Store) Register(ctx context.Context, node snapshot.Node, workloads []sn
 	s.registry[node.Name] = &registered{node: node, workloads: workloads}
 	s.mark()
 	return nil
+}
+
+// Forget takes a node out that was revoked.
+func (s *Store) Forget(node string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.registry[node] != nil {
+		delete(s.registry, node)
+		s.mark()
+	}
+}
+
+// Hosts says whether a node registered a workload, or is the gateway, of a service account.
+func (s *Store) Hosts(node, namespace, serviceAccount string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.registry[node]
+	if r == nil {
+		return false
+	}
+	if r.node.Role == snapshot.RoleGateway {
+		return namespace == spiffe.SystemNamespace && r.node.Gateway != nil && r.node.Gateway.ServiceAccount == serviceAccount
+	}
+	return slices.ContainsFunc(r.workloads, func(w snapshot.Workload) bool {
+		return w.Namespace == namespace && w.ServiceAccount == serviceAccount
+	})
 }
 
 func equalNodes(a, b snapshot.Node) bool {
