@@ -25,8 +25,8 @@ type Policy struct {
 type Rule struct {
 	Number int // as written, from 0: records name the rule by it
 	From   []Source
-	To   []Operation
-	When []Condition
+	To     []Operation
+	When   []Condition
 }
 
 // Source matches when each of its fields that is set matches; each NotX when none of its values does.

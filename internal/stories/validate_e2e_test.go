@@ -79,7 +79,7 @@ func TestEnvoyJudges(t *testing.T) {
 			}
 		},
 		"Unknown static certificate": func(static map[string]any) { static["secrets"] = nil },
-		"unknown cluster":       func(static map[string]any) { static["clusters"] = static["clusters"].([]any)[:1] },
+		"unknown cluster":            func(static map[string]any) { static["clusters"] = static["clusters"].([]any)[:1] },
 	} {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()
