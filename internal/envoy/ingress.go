@@ -91,12 +91,14 @@ func exportPolicy(e *model.Export) *rbacv3.RBAC {
 	return out
 }
 
-// peerControl carries what the peer's control plane says to ours: its roots are asked for, its catalogue pushed. Nothing else.
+// peerControl carries what the peer's control plane says to ours: our roots are asked for, its own announced, its catalogue
+// pushed. Nothing else.
 func (b *builder) peerControl(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
 	host := sni.Control(p.Name, b.view.TrustDomain.Name())
 	name := ingressName(p.Name, host)
 	m := inlineRoutes(httpManager(name, "", nil, nil), host,
-		only("GET", "/v1/bundle", overwrite("isthmus-peer", p.Name)), only("POST", "/v1/catalogue", overwrite("isthmus-peer", p.Name)))
+		only("GET", "/v1/bundle", overwrite("isthmus-peer", p.Name)), only("POST", "/v1/bundle", overwrite("isthmus-peer", p.Name)),
+		only("POST", "/v1/catalogue", overwrite("isthmus-peer", p.Name)))
 	// The root goes along: a peer that knows only its fingerprint finds it here.
 	tls := serverTLS(g.Identity.String()+agentapi.WithRootSuffix, p.TrustDomain.Name(), exactly(p.GatewayIDs...))
 	return chain(name, onSNI(host), tls, managerFilter(m))

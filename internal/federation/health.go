@@ -25,6 +25,13 @@ type Health struct {
 	// Behind is since when the peer lacks our newest catalogue; zero when it has it.
 	Behind time.Time
 	wanted string // digest of the newest catalogue seen
+	// Served is when the peer last fetched our bundle, ServedSequence its number. NoticedSequence is the number of the newest
+	// one that the peer said its proxies have; NoticeError why it could not be asked last.
+	Served          time.Time
+	ServedSequence  uint64
+	NoticedSequence uint64
+	NoticeError     string
+	hurry           bool // the peer says that its bundle has changed
 }
 
 // Health of one peer; the zero value for one never talked with.

@@ -105,12 +105,16 @@ func (s *Service) keepUp(ctx context.Context, name string, wake <-chan struct{})
 	refresh := time.NewTimer(0)
 	defer refresh.Stop()
 	var push pushing
+	var tell noticing
 	failures, reached := 0, false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-wake:
+			if wait, hurry := s.hurried(name); hurry {
+				refresh.Reset(wait)
+			}
 		case <-refresh.C:
 			wait, err := s.refreshOne(ctx, name)
 			if err != nil {
@@ -126,6 +130,7 @@ func (s *Service) keepUp(ctx context.Context, name string, wake <-chan struct{})
 		}
 		if reached {
 			s.pushIfDue(ctx, name, &push)
+			s.noticeIfDue(ctx, name, &tell)
 		}
 	}
 }

@@ -29,6 +29,7 @@ const idleTimeout = 2 * time.Minute
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+PathBundle, s.forPeer(s.serveBundle))
+	mux.HandleFunc("POST "+PathBundle, s.forPeer(s.takeNotice))
 	mux.HandleFunc("POST "+PathCatalogue, s.forPeer(s.takeCatalogue))
 	mux.HandleFunc("POST "+PathPeering, s.forInvite)
 	return s.guarded(mux)
@@ -96,7 +97,7 @@ func (s *Service) forPeer(h peerHandler) http.HandlerFunc {
 	}
 }
 
-func (s *Service) serveBundle(w http.ResponseWriter, r *http.Request, _ string) error {
+func (s *Service) serveBundle(w http.ResponseWriter, r *http.Request, name string) error {
 	b, err := s.bundle(r.Context())
 	if err != nil {
 		return err
@@ -107,8 +108,12 @@ func (s *Service) serveBundle(w http.ResponseWriter, r *http.Request, _ string) 
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_, err = w.Write(doc)
-	return err
+	if _, err := w.Write(doc); err != nil {
+		return err
+	}
+	now := s.Now()
+	s.note(name, func(h *Health) { h.Served, h.ServedSequence = now, b.Sequence })
+	return nil
 }
 
 func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name string) error {

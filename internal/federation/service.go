@@ -48,6 +48,9 @@ type Config struct {
 	// Changed is called after every change of the store that a snapshot shows, and when time alone changes what one means
 	// (an invitation ends, a peer grows stale). It must not wait. Default: nothing.
 	Changed func()
+	// InForce says whether every proxy of this mesh that is connected has the roots of a peer's trust domain as they are in the
+	// newest snapshot. Default: yes.
+	InForce func(trustDomain string) bool
 	Log     *slog.Logger
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
@@ -73,6 +76,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Changed == nil {
 		c.Changed = func() {}
+	}
+	if c.InForce == nil {
+		c.InForce = func(string) bool { return true }
 	}
 	for _, d := range []struct {
 		value  *time.Duration

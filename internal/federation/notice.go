@@ -1,0 +1,168 @@
+package federation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/peerrules"
+)
+
+// Our own bundle has changed: each peer is told so, and asked whether its proxies have the new one. The notice is no proof of
+// anything: the peer fetches the bundle as ever. Until it has it in force it is asked again.
+
+const (
+	maxNotice = 4 << 10
+	// noticeEvery is the pause between two notices to a peer that is not there yet.
+	noticeEvery = 500 * time.Millisecond
+	// hurryEvery bounds how often a peer's notices make us fetch its bundle before it is due.
+	hurryEvery = time.Second
+)
+
+// notice says which bundle the sender has now.
+type notice struct {
+	Sequence uint64   `json:"sequence"`
+	Roots    []string `json:"roots"` // SHA-256, hex
+}
+
+// noticeAnswer says whether all proxies of the receiver trust these roots.
+type noticeAnswer struct {
+	InForce bool `json:"inForce"`
+}
+
+// Told is how far a peer is with this mesh's own bundle of now.
+type Told struct {
+	Sequence uint64
+	// Fetched is when the peer last fetched it; zero when it did not yet.
+	Fetched time.Time
+	// InForce says that the peer's proxies have it, by its own word.
+	InForce bool
+	// Error is why it could not be asked.
+	Error string
+}
+
+// Told says how far a peer is with this mesh's own bundle of now.
+func (s *Service) Told(ctx context.Context, peer string) (Told, error) {
+	b, err := s.bundle(ctx)
+	if err != nil {
+		return Told{}, err
+	}
+	h := s.Health(peer)
+	t := Told{Sequence: b.Sequence, InForce: h.NoticedSequence == b.Sequence, Error: h.NoticeError}
+	if h.ServedSequence == b.Sequence {
+		t.Fetched = h.Served
+	}
+	return t, nil
+}
+
+// noticing is how far one peer is with our bundle, for its follower.
+type noticing struct {
+	failures int
+	due      time.Time // not before
+}
+
+// noticeIfDue tells a peer of our bundle when it is not known to have it in force.
+func (s *Service) noticeIfDue(ctx context.Context, name string, n *noticing) {
+	b, err := s.bundle(ctx)
+	if err != nil || s.Health(name).NoticedSequence == b.Sequence || s.Now().Before(n.due) {
+		return
+	}
+	p := s.meshPeer(name)
+	if p == nil {
+		return
+	}
+	inForce, err := s.notify(ctx, p, notice{Sequence: b.Sequence, Roots: fingerprints(b.Roots)})
+	if ctx.Err() != nil {
+		return
+	}
+	s.note(name, func(h *Health) {
+		h.NoticeError = ""
+		if err != nil {
+			h.NoticeError = err.Error()
+		}
+		if inForce {
+			h.NoticedSequence = b.Sequence
+		}
+	})
+	if inForce {
+		*n = noticing{}
+		return
+	}
+	wait := noticeEvery
+	if err != nil {
+		n.failures++
+		wait = backoff(n.failures, noticeEvery, s.MaxRefresh)
+	}
+	n.due = s.Now().Add(wait)
+	time.AfterFunc(wait, s.Wake)
+}
+
+func (s *Service) notify(ctx context.Context, p *v1alpha1.MeshPeer, n notice) (inForce bool, err error) {
+	body, err := json.Marshal(n)
+	if err != nil {
+		return false, err
+	}
+	raw, err := s.askPeer(ctx, p, exchange{method: http.MethodPost, path: PathBundle, body: body, limit: maxNotice})
+	if err != nil {
+		return false, fmt.Errorf("tell of own bundle: %w", err)
+	}
+	var a noticeAnswer
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return false, errors.New("tell of own bundle: the answer cannot be read")
+	}
+	return a.InForce, nil
+}
+
+// takeNotice hears of a peer's new bundle: it is fetched at once, and the answer says whether it is in force.
+func (s *Service) takeNotice(w http.ResponseWriter, r *http.Request, name string) error {
+	raw, err := readBody(w, r, maxNotice)
+	if err != nil {
+		return err
+	}
+	var n notice
+	if err := strictJSON(raw, &n); err != nil || len(n.Roots) == 0 || len(n.Roots) > peerrules.MaxRoots {
+		return status{http.StatusBadRequest, refusal{Code: "BadNotice", Message: "the notice of a new bundle is not what it should be"}}
+	}
+	p := s.meshPeer(name)
+	if p == nil {
+		return status{http.StatusForbidden, refusal{Code: "NotAPeer", Message: "nothing may pass between these meshes now"}}
+	}
+	inForce := s.trusts(p, n.Roots)
+	if news := n.Sequence > s.Snapshot().Peers[name].BundleSequence; (news || !inForce) && peerrules.Refreshes(p) {
+		s.hurry(name)
+	}
+	inForce = inForce && s.InForce(p.Spec.TrustDomain)
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(noticeAnswer{InForce: inForce})
+}
+
+// trusts says whether a peer's roots hold all of these.
+func (s *Service) trusts(p *v1alpha1.MeshPeer, want []string) bool {
+	certs, err := peerrules.ParseRoots(peerrules.Roots(p, s.Snapshot().Peers[p.Name]))
+	if err != nil {
+		return false
+	}
+	held := fingerprints(certs)
+	return !slices.ContainsFunc(want, func(f string) bool { return !slices.Contains(held, f) })
+}
+
+// hurry has a peer's bundle fetched soon.
+func (s *Service) hurry(name string) {
+	s.note(name, func(h *Health) { h.hurry = true })
+	s.Wake()
+}
+
+// hurried says how soon a peer's bundle shall be fetched when there is a hurry.
+func (s *Service) hurried(name string) (wait time.Duration, hurry bool) {
+	now := s.Now()
+	s.note(name, func(h *Health) {
+		hurry, h.hurry = h.hurry, false
+		wait = max(0, min(hurryEvery, h.RefreshTried.Add(hurryEvery).Sub(now)))
+	})
+	return wait, hurry
+}
