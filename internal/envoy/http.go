@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
@@ -11,6 +12,7 @@ import (
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -32,24 +34,32 @@ var overrideHeaders = []string{
 // underscores in header names and ambiguous framing are refused, ports and trailing dots are cut from the host.
 func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []*accesslogv3.AccessLog) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
-		StatPrefix:                   name,
-		RouteSpecifier:               &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: overADS()}},
-		HttpFilters:                  append(filters, routerFilter()),
-		NormalizePath:                boolean(true),
-		MergeSlashes:                 true,
-		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
-		StripPortMode:                &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
-		StripTrailingHostDot:         true,
-		CommonHttpProtocolOptions:    &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST},
-		ForwardClientCertDetails:     hcmv3.HttpConnectionManager_SANITIZE,
-		UseRemoteAddress:             boolean(true),
-		SkipXffAppend:                true,
-		GenerateRequestId:            boolean(false),
-		ServerHeaderTransformation:   hcmv3.HttpConnectionManager_PASS_THROUGH,
-		RequestHeadersTimeout:        millis(10_000),
-		AccessLog:                    log,
+		StatPrefix:                    name,
+		RouteSpecifier:                &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: overADS()}},
+		HttpFilters:                   append(filters, routerFilter()),
+		NormalizePath:                 boolean(true),
+		MergeSlashes:                  true,
+		PathWithEscapedSlashesAction:  hcmv3.HttpConnectionManager_REJECT_REQUEST,
+		StripPortMode:                 &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
+		StripTrailingHostDot:          true,
+		CommonHttpProtocolOptions:     &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST},
+		ForwardClientCertDetails:      hcmv3.HttpConnectionManager_SANITIZE,
+		UseRemoteAddress:              boolean(true),
+		SkipXffAppend:                 true,
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{forgetEnvoyHeaders},
+		GenerateRequestId:             boolean(false),
+		ServerHeaderTransformation:    hcmv3.HttpConnectionManager_PASS_THROUGH,
+		RequestHeadersTimeout:         millis(10_000),
+		AccessLog:                     log,
 	}
 }
+
+// forgetEnvoyHeaders removes what Envoys say to each other, whoever sends it, before anything reads it.
+var forgetEnvoyHeaders = &corev3.TypedExtensionConfig{Name: "forget_envoy_headers", TypedConfig: anyOf(&earlyv3.HeaderMutation{
+	Mutations: []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
+		KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}},
+	}}}},
+})}
 
 func routerFilter() *hcmv3.HttpFilter {
 	return httpFilter("router", anyOf(&routerv3.Router{SuppressEnvoyHeaders: true}))
@@ -97,14 +107,20 @@ var pathHygiene = &rbacv3.Policy{
 
 // explained makes Envoy's own answers say who answers, and a refusal by policy say where to look.
 func explained(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpConnectionManager {
-	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%\n")}
+	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{
+		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%\n"),
+		Mappers: []*hcmv3.ResponseMapper{{
+			Filter: when(`response.code_details.contains("[` + hygienePolicy + `]")`), StatusCode: u32(400),
+			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this path: with ';', a doubly escaped or an overlong character it means different things to different servers\n"),
+		}},
+	}
 	if refusal != "" {
-		m.LocalReplyConfig.Mappers = []*hcmv3.ResponseMapper{{
+		m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, &hcmv3.ResponseMapper{
 			Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
 				Comparison: &accesslogv3.ComparisonFilter{Value: &corev3.RuntimeUInt32{DefaultValue: 403, RuntimeKey: "isthmus.refused"}},
 			}}},
 			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this request: " + refusal + "\n"),
-		}}
+		})
 	}
 	return m
 }

@@ -42,6 +42,7 @@ func tlsInspector() *listenerv3.ListenerFilter {
 // refusal answers every request with 403 and the reason; anything that is not HTTP is closed at once.
 func refusal(name, text string, log []*accesslogv3.AccessLog) *listenerv3.FilterChain {
 	m := httpManager(name, "", nil, log)
+	m.EarlyHeaderMutationExtensions = nil // nothing is passed on
 	m.RequestHeadersTimeout = millis(500) // who waits for the server to speak first is told soon
 	m.CommonHttpProtocolOptions.IdleTimeout = millis(500)
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
