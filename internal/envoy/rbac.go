@@ -31,7 +31,7 @@ func (t rbacTranslator) deny(ps model.Policies) *rbacv3.RBAC {
 	if len(ps.Deny) == 0 {
 		return nil
 	}
-	return &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: t.policies(ps.Deny, false)}
+	return &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: t.policies(ps.Deny, model.Deny)}
 }
 
 // allow denies all where no policy allows, unless the mesh's default says otherwise.
@@ -39,17 +39,17 @@ func (t rbacTranslator) allow(ps model.Policies) *rbacv3.RBAC {
 	if len(ps.Allow) == 0 && ps.DefaultAllow {
 		return nil
 	}
-	return &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW, Policies: t.policies(ps.Allow, true)}
+	return &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW, Policies: t.policies(ps.Allow, model.Allow)}
 }
 
-func (t rbacTranslator) policies(list []*model.Policy, dropHTTP bool) map[string]*rbacv3.Policy {
+func (t rbacTranslator) policies(list []*model.Policy, action model.Action) map[string]*rbacv3.Policy {
 	out := map[string]*rbacv3.Policy{}
 	for _, p := range list {
 		for _, r := range p.Rules {
-			if !t.http && dropHTTP && needsHTTP(r) {
+			if !t.http && action == model.Allow && needsHTTP(r) {
 				continue
 			}
-			out[policyName(p.Name, r.Number)] = t.rule(r)
+			out[policyName(p.Name, r.Number)] = t.rule(r, action)
 		}
 	}
 	return out
@@ -94,11 +94,11 @@ func asserted(ps []model.Principal) bool {
 	return false
 }
 
-func (t rbacTranslator) rule(r model.Rule) *rbacv3.Policy {
+func (t rbacTranslator) rule(r model.Rule, action model.Action) *rbacv3.Policy {
 	var whenPrincipals []*rbacv3.Principal
 	var whenPermissions []*rbacv3.Permission
 	for _, w := range r.When {
-		pr, pe := t.condition(w)
+		pr, pe := t.condition(w, action)
 		whenPrincipals, whenPermissions = append(whenPrincipals, pr...), append(whenPermissions, pe...)
 	}
 	p := &rbacv3.Policy{}
@@ -226,14 +226,18 @@ func bothPermissions[V any](out []*rbacv3.Permission, yes, no []V, one func(V) *
 	return out
 }
 
-func (t rbacTranslator) condition(w model.Condition) (ids []*rbacv3.Principal, perms []*rbacv3.Permission) {
+func (t rbacTranslator) condition(w model.Condition, action model.Action) (ids []*rbacv3.Principal, perms []*rbacv3.Permission) {
 	name, isHeader := strings.CutPrefix(w.Key, "request.headers[")
 	switch {
 	case isHeader && t.http:
 		name = strings.TrimSuffix(name, "]")
-		perms = bothPermissions(perms, w.Matches, w.NotMatches, func(m model.Match) *rbacv3.Permission {
-			return headerPermission(header(name, m, false))
-		})
+		whole := func(m model.Match) *rbacv3.Permission { return headerPermission(header(name, m, false)) }
+		listed := func(m model.Match) *rbacv3.Permission { return headerPermission(listedHeader(name, m)) }
+		if action == model.Deny {
+			perms = bothPermissions(bothPermissions(perms, w.Matches, nil, listed), nil, w.NotMatches, whole)
+		} else {
+			perms = bothPermissions(bothPermissions(perms, w.Matches, nil, whole), nil, w.NotMatches, listed)
+		}
 	case w.Key == "connection.sni":
 		perms = bothPermissions(perms, w.Matches, w.NotMatches, func(m model.Match) *rbacv3.Permission {
 			return &rbacv3.Permission{Rule: &rbacv3.Permission_RequestedServerName{RequestedServerName: stringMatcher(m)}}
@@ -281,6 +285,22 @@ func header(name string, m model.Match, ignoreCase bool) *routev3.HeaderMatcher 
 	sm := stringMatcher(m)
 	sm.IgnoreCase = ignoreCase
 	return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: sm}}
+}
+
+// listedHeader matches a header of which any value in its list matches: "user,admin" holds "admin". What refuses must see
+// through such lists, as servers do; what allows compares the whole. \C is any byte, be it no UTF-8.
+func listedHeader(name string, m model.Match) *routev3.HeaderMatcher {
+	const before, after = `(?:\C*,)?[ \t]*`, `[ \t]*(?:,\C*)?`
+	h := header(name, m, false)
+	switch m.Kind {
+	case model.Exact:
+		h.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: regex(before + quote(m.Value) + after)}
+	case model.Prefix:
+		h.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: regex(before + quote(m.Value) + `\C*`)}
+	case model.Suffix:
+		h.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: regex(`\C*` + quote(m.Value) + after)}
+	}
+	return h
 }
 
 func stringMatcher(m model.Match) *matcherv3.StringMatcher {
