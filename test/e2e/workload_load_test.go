@@ -1,0 +1,80 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+)
+
+// load is a caller that asks all the while, every other request on a connection of its own.
+type load struct {
+	stopped atomic.Bool
+	done    sync.WaitGroup
+
+	mu     sync.Mutex // guards failed
+	failed []string
+	sent   int
+}
+
+// startLoad asks a service at a rate until it is stopped.
+func (s *shop) startLoad(t *testing.T, from, service string, perSecond int) *load {
+	t.Helper()
+	l := &load{}
+	l.done.Go(func() {
+		var kept *line
+		for n := 0; !l.stopped.Load(); n++ {
+			began := time.Now()
+			var r reply
+			switch {
+			case n%2 == 0:
+				r = s.get(from, service, "/")
+			case kept == nil:
+				var err error
+				if kept, err = s.open(from, service); err != nil {
+					kept, r = nil, reply{err: err}
+					break
+				}
+				fallthrough
+			default:
+				r = kept.request("GET", "/")
+			}
+			l.mu.Lock()
+			l.sent++
+			if r.err != nil || r.status != 200 {
+				l.failed = append(l.failed, began.Format(time.StampMilli)+" "+r.String())
+			}
+			l.mu.Unlock()
+			if r.err != nil && kept != nil && n%2 == 1 {
+				kept.Close()
+				kept = nil
+			}
+			time.Sleep(time.Second/time.Duration(perSecond) - time.Since(began))
+		}
+		if kept != nil {
+			kept.Close()
+		}
+	})
+	t.Cleanup(func() { l.stopped.Store(true); l.done.Wait() })
+	return l
+}
+
+// stop ends it and complains of each failure.
+func (l *load) stop(t *testing.T) int {
+	t.Helper()
+	l.stopped.Store(true)
+	l.done.Wait()
+	for _, f := range l.failed[:min(len(l.failed), 5)] {
+		t.Errorf("a request failed: %s", f)
+	}
+	if len(l.failed) > 0 || l.sent == 0 {
+		t.Errorf("%d of %d requests failed", len(l.failed), l.sent)
+	}
+	return l.sent
+}
+
+var _ = adminapi.Empty{}

@@ -1,0 +1,424 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"sigs.k8s.io/yaml"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/node/envoyproc"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// TestWorkloads attacks and breaks one mesh: a control plane, two nodes with an Envoy each, callers on the one and servers on
+// the other. Certificates live for ten seconds, and one caller asks one server all the while: neither may fail once.
+func TestWorkloads(t *testing.T) {
+	s := openShop(t)
+	steady := s.startLoad(t, "alice", "steady", 40)
+	began := time.Now()
+	t.Run("raw requests", s.rawRequests)
+	t.Run("short certificates", func(t *testing.T) {
+		if rest := 3*time.Second - time.Since(began); rest > 0 {
+			time.Sleep(rest)
+		}
+		n := steady.stop(t)
+		t.Logf("%d requests in %s, 0 failed", n, time.Since(began).Round(time.Second))
+	})
+	t.Run("no plaintext on the wire", s.noPlaintext)
+}
+
+const (
+	shopPrefix = "isthmus-t-wl"
+	shopDomain = "shop.example"
+	shopHost   = "10.93.0.1"
+	outsider   = "out" // a namespace on the same wire, outside the mesh
+)
+
+// member is a workload of the mesh.
+type member struct {
+	name, namespace, app string
+	address              string
+	ports                []int
+	readiness            string // path at port 8080
+}
+
+var (
+	callers = []member{
+		{name: "alice", namespace: "default", address: "10.93.0.11"},
+		{name: "bob", namespace: "default", address: "10.93.0.12"},
+		{name: "carol", namespace: "other", address: "10.93.0.13"},
+		{name: "lonely", namespace: "lonely", address: "10.93.0.14"},
+	}
+	servers = []member{
+		{name: "web", namespace: "default", address: "10.93.0.21", ports: []int{8080, 7000, 7001}},
+		{name: "steady", namespace: "default", address: "10.93.0.22", ports: []int{8080}},
+		{name: "pair", namespace: "default", address: "10.93.0.23", ports: []int{8080}},
+		{name: "mixed", namespace: "default", address: "10.93.0.24", ports: []int{8080, 7000, 8082, 8083}},
+		{name: "pool-1", app: "pool", namespace: "default", address: "10.93.0.25", ports: []int{8080}, readiness: "/ready"},
+		{name: "pool-2", app: "pool", namespace: "default", address: "10.93.0.26", ports: []int{8080}, readiness: "/ready"},
+	}
+)
+
+// shop is the mesh under test.
+type shop struct {
+	lab    *lab.Lab
+	envoy  string
+	canary string // in all that is said inside the mesh, and so never to be seen on the wire
+	wire   *sniffer
+	apps   map[string]*app // by "workload:port"
+	procs  map[string]*lab.Process
+	marker int
+}
+
+func netnsOf(name string) string { return shopPrefix + "-" + name }
+
+func openShop(t *testing.T) *shop {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test makes network namespaces: run it as root")
+	}
+	envoy, err := envoyproc.Locate(filepath.Join("..", "..", ".cache"))
+	need(t, err)
+	s := &shop{envoy: envoy, canary: fmt.Sprintf("canary%x", time.Now().UnixNano()), apps: map[string]*app{}, procs: map[string]*lab.Process{}}
+	l, _, err := lab.Open(lab.Config{Prefix: shopPrefix, Dir: "/run/isthmus/" + shopPrefix, Network: shopNetwork()})
+	need(t, err)
+	s.lab = l
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.tellLogs(t)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		nothingLeft(t, shopPrefix)
+	})
+	s.wire = s.sniff(t)
+	for _, m := range servers {
+		for _, port := range m.ports {
+			s.serve(t, m, port)
+		}
+	}
+	s.write(t, "mesh.yaml", shopMesh)
+	s.write(t, "steady.yaml", steadyPolicies)
+	s.startControl(t)
+	s.startNode(t, "front", callers)
+	s.startNode(t, "back", servers)
+	within(t, 20*time.Second, "the mesh is up", func() error { return s.ready(t.Context()) })
+	within(t, 5*time.Second, "a first request", func() error { return s.expect(200, s.get("alice", "steady", "/")) })
+	return s
+}
+
+func shopNetwork() lab.Network {
+	host := netip.MustParseAddr(shopHost)
+	n := lab.Network{Bridges: []lab.Bridge{{Namespace: netnsOf("host"), Address: netip.PrefixFrom(host, 24)}}}
+	attach := func(name, address string) {
+		n.Attachments = append(n.Attachments, lab.Attachment{
+			Namespace: netnsOf(name), Device: "eth0", Address: netip.PrefixFrom(netip.MustParseAddr(address), 24),
+			Bridge: netnsOf("host"), Port: "v-" + name, Via: host,
+		})
+	}
+	for _, m := range slices.Concat(callers, servers) {
+		attach(m.name, m.address)
+	}
+	attach(outsider, "10.93.0.66")
+	return n
+}
+
+func (s *shop) path(parts ...string) string {
+	return filepath.Join(append([]string{s.lab.Dir()}, parts...)...)
+}
+
+// write replaces one file of the configuration folder, as a careful editor does.
+func (s *shop) write(t *testing.T, name, text string) {
+	t.Helper()
+	need(t, s.replace(s.path("config", name), []byte(text)))
+}
+
+func (s *shop) replace(path string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	next := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	return errors.Join(os.WriteFile(next, content, 0o600), os.Rename(next, path))
+}
+
+func (s *shop) settings(t *testing.T, name string, v any) string {
+	t.Helper()
+	text, err := yaml.Marshal(v)
+	need(t, err)
+	need(t, s.replace(s.path(name), text))
+	return s.path(name)
+}
+
+func (s *shop) startControl(t *testing.T) {
+	t.Helper()
+	need(t, s.runControl(t))
+	within(t, 10*time.Second, "the control plane answers", func() error { _, err := s.status(t.Context()); return err })
+}
+
+func (s *shop) runControl(t *testing.T) error {
+	path := s.settings(t, "control.yaml", map[string]any{
+		"configDir": s.path("config"), "stateFile": s.path("state.db"), "socket": s.path("control.sock"),
+		"agentAddress": shopHost + ":15012", "peeringAddress": shopHost + ":15013", "metricsAddress": shopHost + ":15020",
+		"healthAddress": "127.0.0.1:15021",
+	})
+	p, err := s.lab.Start(lab.Command{
+		Name: "control", Namespace: netnsOf("host"), Path: filepath.Join(binaries, "isthmus"), Args: []string{"control", "--config", path},
+	})
+	s.procs["control"] = p
+	return err
+}
+
+func (s *shop) startNode(t *testing.T, name string, members []member) {
+	t.Helper()
+	var workloads []any
+	var identities []string
+	for _, m := range members {
+		w := map[string]any{
+			"name": m.name, "namespace": m.namespace, "serviceAccount": m.account(), "labels": map[string]string{"app": m.account()},
+			"netns": lab.NetnsPath(netnsOf(m.name)), "addresses": []string{m.address},
+		}
+		var ports []any
+		for _, p := range m.ports {
+			ports = append(ports, map[string]any{"name": fmt.Sprintf("p%d", p), "number": p})
+		}
+		w["ports"] = ports
+		if m.readiness != "" {
+			w["readiness"] = map[string]any{"http": map[string]any{"port": 8080, "path": m.readiness}, "period": "200ms", "timeout": "500ms"}
+		}
+		workloads = append(workloads, w)
+		identities = append(identities, m.namespace+"/"+m.account())
+	}
+	slices.Sort(identities)
+	token, err := admin[adminapi.TokenRequest, adminapi.TokenResponse](t.Context(), s, "CreateToken", &adminapi.TokenRequest{
+		Node: name, Role: snapshot.RoleNode, Identities: slices.Compact(identities), TTL: time.Minute,
+	})
+	need(t, err)
+	need(t, os.WriteFile(s.path(name+".token"), []byte(token.Token+"\n"), 0o600))
+	path := s.settings(t, name+".yaml", map[string]any{
+		"name": name, "runDir": s.path(name, "run"), "stateDir": s.path(name, "state"),
+		"control": map[string]any{"addresses": []string{shopHost + ":15012"}, "tokenFile": s.path(name + ".token")},
+		"envoy":   map[string]any{"path": s.envoy, "concurrency": 1}, "workloads": workloads,
+		"health": map[string]any{"address": "off"},
+	})
+	p, err := s.lab.Start(lab.Command{
+		Name: name, Namespace: netnsOf("host"), Path: filepath.Join(binaries, "isthmus"), Args: []string{"node", "--config", path},
+	})
+	need(t, err)
+	s.procs[name] = p
+}
+
+// account is the service account, and the app label.
+func (m member) account() string {
+	if m.app != "" {
+		return m.app
+	}
+	return m.name
+}
+
+func admin[Req, Resp any](ctx context.Context, s *shop, method string, req *Req) (*Resp, error) {
+	conn, err := grpc.NewClient("unix://"+s.path("control.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return adminapi.Call[Req, Resp](ctx, conn, method, req)
+}
+
+func (s *shop) status(ctx context.Context) (*adminapi.StatusResponse, error) {
+	return admin[adminapi.Empty, adminapi.StatusResponse](ctx, s, "Status", &adminapi.Empty{})
+}
+
+// ready says what the mesh still waits for.
+func (s *shop) ready(ctx context.Context) error {
+	st, err := s.status(ctx)
+	if err != nil {
+		return err
+	}
+	if len(st.Proxies) != 2 {
+		return fmt.Errorf("%d proxies, want 2", len(st.Proxies))
+	}
+	for _, p := range st.Proxies {
+		if !p.Connected || !p.Envoy.Running || len(p.Types) == 0 {
+			return fmt.Errorf("%s is not up", p.Name)
+		}
+		if err := inStep(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func inStep(p adminapi.ProxyStatus) error {
+	for _, ty := range p.Types {
+		if ty.Nack != "" {
+			return fmt.Errorf("%s refuses %s: %s", p.Name, ty.Type, ty.Nack)
+		}
+		if ty.Sent != ty.Acked {
+			return fmt.Errorf("%s has not acknowledged %s", p.Name, ty.Type)
+		}
+	}
+	return nil
+}
+
+func (s *shop) tellLogs(t *testing.T) {
+	for _, path := range []string{"logs/control.log", "logs/front.log", "logs/back.log", "front/run/envoy.log", "back/run/envoy.log"} {
+		b, err := os.ReadFile(s.path(path))
+		if err != nil {
+			continue
+		}
+		lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
+		t.Logf("%s\n%s", path, bytes.Join(lines[max(0, len(lines)-15):], []byte("\n")))
+	}
+	if dir := os.Getenv("ISTHMUS_TEST_LOGS"); dir != "" { // a debugging aid of this test, not of the product
+		t.Logf("kept in %s: %v", dir, os.CopyFS(filepath.Join(dir, fmt.Sprint(time.Now().Unix())), os.DirFS(s.path("logs"))))
+	}
+}
+
+func need(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// within waits until fn has nothing to complain of, and says how long that took.
+func within(t *testing.T, most time.Duration, what string, fn func() error) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for {
+		err := fn()
+		took := time.Since(began)
+		if err == nil {
+			return took
+		}
+		if took > most {
+			t.Fatalf("%s: not within %v: %v", what, most, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// id is the principal of a workload as a policy writes it.
+func id(namespace, account string) string {
+	return shopDomain + "/ns/" + namespace + "/sa/" + account
+}
+
+// policy is the YAML of one AuthorizationPolicy; spec is indented by two spaces.
+func policy(namespace, name, spec string) string {
+	return "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: " + name + ", namespace: " + namespace + "}\nspec:\n" +
+		indent(spec, "  ") + "\n"
+}
+
+func indent(text, by string) string {
+	return by + strings.ReplaceAll(strings.Trim(text, "\n"), "\n", "\n"+by)
+}
+
+var _ = agentapi.SocketMark
+
+const shopMesh = `
+apiVersion: isthmus.dev/v1alpha1
+kind: Mesh
+metadata: {name: shop}
+spec: {trustDomain: shop.example, certificateTTL: 10s}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: default}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: other}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: lonely}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: isthmus-system}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp-banner, port: 7000}, {name: tcp-second, port: 7001}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alias, namespace: default}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: steady, namespace: default}
+spec:
+  selector: {app: steady}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: pair, namespace: default}
+spec:
+  selector: {app: pair}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: mixed, namespace: default}
+spec:
+  selector: {app: mixed}
+  ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 7000}, {name: http-off, port: 8082}, {name: http-on, port: 8083}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: pool, namespace: default}
+spec:
+  selector: {app: pool}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: mixed, namespace: default}
+spec:
+  selector: {matchLabels: {app: mixed}}
+  mtls: {mode: PERMISSIVE}
+  portLevelMtls:
+    8082: {mode: DISABLE}
+    8083: {mode: STRICT}
+`
+
+// steadyPolicies stay as they are in all tests.
+var steadyPolicies = policy("default", "steady", `
+selector: {matchLabels: {app: steady}}
+rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], to: [{operation: {methods: [GET]}}]}]`) +
+	policy("default", "pool", `
+selector: {matchLabels: {app: pool}}
+rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}]}]`) +
+	policy("default", "mixed", `
+selector: {matchLabels: {app: mixed}}
+rules:
+- {from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}]}
+- {to: [{operation: {paths: [/open]}}]}
+- {to: [{operation: {ports: ["8082"]}}]}`)
