@@ -159,7 +159,7 @@ func (c *compiler) addImport(i *v1alpha1.FederatedImport) {
 		Callers: c.importCallers(key, i), Ref: c.ref(key),
 	}
 	for n, from := range i.Spec.From {
-		if r, ok := c.remote(key, i, n, from); ok {
+		if r, ok := c.remote(key, i, n, from); ok && r.Weight > 0 {
 			imp.Remotes = append(imp.Remotes, r)
 		}
 	}
@@ -228,7 +228,7 @@ func weight(w *int32) uint32 {
 	return uint32(*w)
 }
 
-// importLocal settles how a local Service of the same name takes part; false when the import cannot stand.
+// importLocal settles how a local Service of the same name takes part (with a weight of 0 it does not); false when the import cannot stand.
 func (c *compiler) importLocal(key snapshot.Key, i *v1alpha1.FederatedImport, imp *model.Import, svc *model.Service) bool {
 	var port *model.Port
 	if svc != nil {
@@ -244,7 +244,7 @@ func (c *compiler) importLocal(key snapshot.Key, i *v1alpha1.FederatedImport, im
 	case port.Protocol != imp.Protocol:
 		c.find(key, "ISM0075", finding.Error, "spec.protocol", fmt.Sprintf("the Service speaks %s and the import %s; the import is ignored", port.Protocol, imp.Protocol), "make them equal")
 		return false
-	default:
+	case weight(i.Spec.Local.Weight) > 0:
 		imp.Local = &model.LocalPart{Service: svc, Port: port, Weight: weight(i.Spec.Local.Weight), Priority: uint32(i.Spec.Local.Priority)}
 	}
 	return true

@@ -177,13 +177,13 @@ func (s *Story) spell(proxy, typ string, rs []*envoy.Resource) (string, error) {
 		if !s.options.shows(proxy, typ, r.Name) {
 			continue
 		}
-		var m any
 		m, err := r.Config()
 		if err != nil {
 			return "", err
 		}
 		if !s.options.Whole {
-			m = s.phrases.brief(m)
+			s.options.cut(m)
+			s.phrases.brief(m)
 		}
 		text, err := yaml.Marshal(m)
 		if err != nil {
