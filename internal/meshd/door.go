@@ -16,7 +16,7 @@ import (
 
 // Bounds on those who have not proved who they are.
 const (
-	strangerTime = 10 * time.Second
+	strangerTime = 5 * time.Second
 	maxStrangers = 256 // at once, from one address
 )
 
