@@ -52,6 +52,7 @@ type Report struct {
 	Envoy     EnvoyState            `json:"envoy"`
 	Peers     map[string]PeerCounts `json:"peers,omitempty"` // gateways: totals by MeshPeer name since the agent began
 	Certs     []CertState           `json:"certs,omitempty"`
+	Roots     []string              `json:"roots,omitempty"` // of the mesh, as the agent itself trusts them: SHA-256, hex
 }
 
 // EnvoyState is how the agent's Envoy is.
@@ -68,6 +69,7 @@ type CertState struct {
 	Fingerprint string    `json:"fingerprint"` // SHA-256 of the DER, hex
 	NotBefore   time.Time `json:"notBefore"`
 	NotAfter    time.Time `json:"notAfter"`
+	Root        string    `json:"root,omitempty"` // that it leads to: SHA-256, hex
 }
 
 // PeerCounts are what a gateway's Envoy logged about one peer.
@@ -86,6 +88,8 @@ type Instructions struct {
 	CertificateTTL time.Duration `json:"certificateTTL"`
 	// Roots of the mesh's own trust domain, PEM.
 	Roots []byte `json:"roots,omitempty"`
+	// SigningRoot is the root under which certificates are issued now, SHA-256, hex. One that leads to another is replaced soon.
+	SigningRoot string `json:"signingRoot,omitempty"`
 	// DNS by workload, "<namespace>/<name>".
 	DNS map[string]DNSTable `json:"dns,omitempty"`
 }

@@ -15,6 +15,8 @@ func (a *Agent) instruct(in *agentapi.Instructions) {
 	a.dns.SetTables(in.DNS)
 	a.sds.Limit(in.CertificateTTL)
 	a.learnRoots(in)
+	a.control.SignedBy(in.SigningRoot)
+	a.sds.SignedBy(in.SigningRoot)
 	text, err := json.Marshal(in)
 	if err == nil {
 		err = identity.WriteFile(a.instructionsFile(), text)

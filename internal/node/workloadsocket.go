@@ -115,8 +115,9 @@ func (a *Agent) learnRoots(in *agentapi.Instructions) {
 	}
 	roots, err := identity.ParseRoots(in.Roots)
 	if err != nil {
-		a.log.Error("roots of the mesh not read, the workloads keep those that they have", "error", err)
+		a.log.Error("roots of the mesh not read, those of before stay", "error", err)
 		return
 	}
 	a.sds.SetRoots(roots)
+	a.control.SetRoots(roots)
 }

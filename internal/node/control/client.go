@@ -4,11 +4,13 @@ package control
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,6 +53,9 @@ type Client struct {
 	conn      atomic.Pointer[grpc.ClientConn]
 	joined    chan struct{} // closed once there is an identity and a connection
 	connected atomic.Bool
+	signing   identity.Signing
+	mu        sync.Mutex          // guards told, and every change of svid
+	told      []*x509.Certificate // the mesh's roots, as the control plane last told them; nil before it did
 }
 
 // New makes a client that is not connected yet.
@@ -217,11 +222,8 @@ func (c *Client) renew(ctx context.Context) error {
 	wait := retry.Backoff{Min: 500 * time.Millisecond, Max: 30 * time.Second}
 	for {
 		jitter := rand.Float64()*2 - 1
-		for now := time.Now(); now.Before(c.svid.Load().RenewAt(jitter)); now = time.Now() {
-			// Short sleeps, so that a clock that is set does not matter.
-			if err := retry.Sleep(ctx, min(time.Until(c.svid.Load().RenewAt(jitter))+time.Millisecond, 30*time.Second)); err != nil {
-				return err
-			}
+		if err := c.rest(ctx, jitter); err != nil {
+			return err
 		}
 		svid, err := c.renewed(ctx)
 		if err == nil {
@@ -237,6 +239,24 @@ func (c *Client) renew(ctx context.Context) error {
 		c.cfg.Log.Warn("node certificate not renewed, trying again", "expires", c.svid.Load().Leaf().NotAfter, "error", err)
 		if err := retry.Sleep(ctx, wait.Next()); err != nil {
 			return err
+		}
+	}
+}
+
+// rest waits until the node's certificate is due. It looks at the clock again and again, so that a clock that is set does
+// not matter.
+func (c *Client) rest(ctx context.Context, jitter float64) error {
+	for {
+		changed := c.signing.Changed()
+		d := time.Until(c.signing.Due(c.svid.Load(), jitter))
+		if d <= 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-time.After(min(d, 30*time.Second)):
 		}
 	}
 }
@@ -258,10 +278,9 @@ func (c *Client) renewed(ctx context.Context) (*identity.SVID, error) {
 
 // adopt keeps the new identity and moves to a connection that is opened with it.
 func (c *Client) adopt(ctx context.Context, svid *identity.SVID) error {
-	if err := identity.Save(c.cfg.IdentityFile, svid); err != nil {
+	if err := c.keep(svid); err != nil {
 		return err
 	}
-	c.svid.Store(svid)
 	conn, err := c.dial(c.cfg.Addresses, identity.ControlTLS(c.svid.Load))
 	if err != nil {
 		return err

@@ -76,7 +76,7 @@ func (c *Client) tell(ctx context.Context, stream rpc.Stream[agentapi.Report, ag
 	defer tick.Stop()
 	var last *agentapi.Report
 	for {
-		if now := c.cfg.Report(); last == nil || !reflect.DeepEqual(*last, now) {
+		if now := c.report(); last == nil || !reflect.DeepEqual(*last, now) {
 			if err := stream.Send(&now); err != nil {
 				return err
 			}

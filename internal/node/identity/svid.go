@@ -28,6 +28,7 @@ type SVID struct {
 	// Received is when the chain came; the half-life counts from here, because NotBefore is backdated.
 	Received time.Time
 	key      *ecdsa.PrivateKey
+	under    string // SHA-256 of the root that the chain leads to, hex
 }
 
 // NewKey makes a private key; it never leaves this process except into its own Envoy, and into the workload that it is of.
@@ -66,10 +67,30 @@ func NewSVID(key *ecdsa.PrivateKey, chainDER [][]byte, rootsPEM []byte, now time
 		return nil, err
 	}
 	s := &SVID{ID: id, Chain: chain, Roots: roots, Received: now, key: key}
-	if _, err := s.root(now); err != nil {
+	root, err := s.root(now)
+	if err != nil {
 		return nil, err
 	}
+	s.under = Fingerprint(root)
 	return s, nil
+}
+
+// WithRoots is the same certificate beside other roots; it must lead to one of them.
+func (s *SVID) WithRoots(roots []*x509.Certificate) (*SVID, error) {
+	next := *s
+	next.Roots = roots
+	root, err := next.root(s.Received)
+	if err != nil {
+		return nil, err
+	}
+	next.under = Fingerprint(root)
+	return &next, nil
+}
+
+// Fingerprint is the SHA-256 of a certificate's DER, hex.
+func Fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
 }
 
 func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
@@ -188,10 +209,9 @@ func (s *SVID) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // State is what the agent reports of the certificate.
 func (s *SVID) State() agentapi.CertState {
 	leaf := s.Leaf()
-	sum := sha256.Sum256(leaf.Raw)
 	return agentapi.CertState{
-		SPIFFEID: s.ID.String(), Serial: serial(leaf.SerialNumber), Fingerprint: hex.EncodeToString(sum[:]),
-		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(),
+		SPIFFEID: s.ID.String(), Serial: serial(leaf.SerialNumber), Fingerprint: Fingerprint(leaf),
+		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(), Root: s.under,
 	}
 }
 

@@ -49,6 +49,7 @@ type Store struct {
 	rootsTold bool
 	changed   chan struct{} // closed and replaced at every change
 	limit     limit
+	signing   identity.Signing // guards itself
 }
 
 // limit is how long certificates may live, and since when that is so.
@@ -180,13 +181,17 @@ func (s *Store) Limit(life time.Duration) {
 	s.limit = limit{life: life, since: time.Now(), changed: make(chan struct{})}
 }
 
+// SignedBy says under which root certificates are issued now. Those under another are replaced soon.
+func (s *Store) SignedBy(root string) { s.signing.Set(root, time.Now()) }
+
 // rest waits until the certificate is due. It looks at the clock again and again, so that a clock that is set does not matter.
 func (s *Store) rest(ctx context.Context, svid *identity.SVID, jitter float64) error {
 	for {
 		s.mu.Lock()
 		l := s.limit
 		s.mu.Unlock()
-		d := time.Until(svid.RenewAt(jitter))
+		signing := s.signing.Changed()
+		d := time.Until(s.signing.Due(svid, jitter))
 		if d <= 0 || l.outlived(svid, time.Now()) {
 			return nil
 		}
@@ -194,6 +199,7 @@ func (s *Store) rest(ctx context.Context, svid *identity.SVID, jitter float64) e
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-l.changed:
+		case <-signing:
 		case <-time.After(min(d, 30*time.Second)):
 		}
 	}

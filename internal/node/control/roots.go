@@ -1,0 +1,61 @@
+package control
+
+import (
+	"crypto/x509"
+	"slices"
+	"time"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/identity"
+)
+
+// SetRoots says which roots the mesh has now: by them the control plane is known from the next connection on. From then on
+// those that come with the node's certificate do not count: they may be of a moment before.
+func (c *Client) SetRoots(roots []*x509.Certificate) {
+	c.mu.Lock()
+	c.told = roots
+	c.mu.Unlock()
+	svid := c.svid.Load()
+	if svid == nil || slices.EqualFunc(svid.Roots, roots, (*x509.Certificate).Equal) {
+		return
+	}
+	if err := c.keep(svid); err != nil {
+		c.cfg.Log.Error("the mesh's roots not kept", "error", err)
+	}
+}
+
+// SignedBy says under which root certificates are issued now. A node certificate under another is replaced soon.
+func (c *Client) SignedBy(root string) { c.signing.Set(root, time.Now()) }
+
+// keep takes up a certificate, beside the newest roots, unless a newer one has come.
+func (c *Client) keep(svid *identity.SVID) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.svid.Load(); now != nil && now.Received.After(svid.Received) {
+		svid = now
+	}
+	if c.told != nil {
+		if with, err := svid.WithRoots(c.told); err == nil {
+			svid = with
+		} else {
+			c.cfg.Log.Warn("the node's certificate leads to none of the mesh's roots", "expires", svid.Leaf().NotAfter, "error", err)
+		}
+	}
+	if err := identity.Save(c.cfg.IdentityFile, svid); err != nil {
+		return err
+	}
+	c.svid.Store(svid)
+	return nil
+}
+
+// report is what the agent says, and which roots it knows the control plane by.
+func (c *Client) report() agentapi.Report {
+	r := c.cfg.Report()
+	if svid := c.svid.Load(); svid != nil {
+		for _, root := range svid.Roots {
+			r.Roots = append(r.Roots, identity.Fingerprint(root))
+		}
+		slices.Sort(r.Roots)
+	}
+	return r
+}
