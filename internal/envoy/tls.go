@@ -12,6 +12,10 @@ import (
 // meshALPN marks mesh mTLS, so that a PERMISSIVE port can tell it from an application's own TLS.
 const meshALPN = "isthmus"
 
+// serverALPN leaves meshALPN out: a mesh client then agrees on no protocol, and Envoy tells HTTP/2 from HTTP/1.1 by the
+// first bytes, as the application wrote them. An agreed meshALPN would mean HTTP/1.1 to it.
+var serverALPN = []string{"h2", "http/1.1"}
+
 // tls13 is the floor and, as Envoy wants the ceiling named beside it, the ceiling.
 func tls13() *tlsv3.TlsParameters {
 	return &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3}
@@ -65,7 +69,7 @@ func serverTLS(certificate, td string, sans []*matcherv3.StringMatcher) *corev3.
 		SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
 		CommonTlsContext: &tlsv3.CommonTlsContext{
 			TlsParams: tls13(), TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{fromAgent(certificate)},
-			ValidationContextType: trusting(td, sans), AlpnProtocols: []string{meshALPN, "h2", "http/1.1"},
+			ValidationContextType: trusting(td, sans), AlpnProtocols: serverALPN,
 		},
 	})
 }
