@@ -1,39 +1,50 @@
 // Command dataplane measures what the way from a caller to a callee costs, shape beside shape in one run on one machine:
-// latency at a fixed rate (open loop), throughput at saturation (closed loop), CPU and memory of the proxies.
+// latency at a fixed rate (open loop), throughput at saturation (closed loop), CPU and memory of the Envoys. The shapes
+// take turns, round after round, and what is compared is compared within a round.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
+
+	"isthmus.dev/isthmus/bench/meshlab"
 )
 
 type options struct {
 	envoy       string
+	isthmus     string
 	concurrency int
 	rate        int
 	connections int
+	rounds      int
 	duration    time.Duration
-	keep        bool
+	protocols   string
+	shapes      string
+	hold        bool
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.envoy, "envoy", "", "the Envoy binary; default: $ISTHMUS_ENVOY, then envoy in PATH")
+	flag.StringVar(&o.isthmus, "binary", "bin/isthmus", "the isthmus binary")
 	flag.IntVar(&o.concurrency, "concurrency", 1, "worker threads of each Envoy")
 	flag.IntVar(&o.rate, "rate", 1000, "calls a second in the open loop")
 	flag.IntVar(&o.connections, "connections", 16, "connections of the caller")
-	flag.DurationVar(&o.duration, "duration", 5*time.Second, "of each loop, after a warm-up of a fifth")
-	flag.BoolVar(&o.keep, "keep", false, "keep the temporary folder (configuration, logs)")
+	flag.IntVar(&o.rounds, "rounds", 5, "how often every shape has its turn")
+	flag.DurationVar(&o.duration, "duration", 2*time.Second, "of each loop in each round, after a warm-up of a fifth")
+	flag.StringVar(&o.protocols, "protocols", "http1,http2,grpc,tcp", "what to speak")
+	flag.StringVar(&o.shapes, "shapes", "", "words of which one must be in a shape's name; default: all shapes")
+	flag.BoolVar(&o.hold, "hold", false, "after measuring, keep everything running until interrupted")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -44,57 +55,120 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, o options) error {
-	binary, err := findEnvoy(o.envoy)
+func run(ctx context.Context, o options) (err error) {
+	env, err := newEnvironment(o)
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "isthmus-bench-")
-	if err != nil {
-		return fmt.Errorf("make a temporary folder: %w", err)
-	}
-	if !o.keep {
-		defer os.RemoveAll(dir)
-	}
-	caller, callee, err := twoHosts()
-	if err != nil {
-		return err
-	}
-	defer caller.remove()
-	defer callee.remove()
-	env := environment{dir: dir, envoy: binary, concurrency: o.concurrency, caller: caller, callee: callee, protocols: protocols()}
-	stop, err := serveAll(callee, env.protocols)
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, env.lab.Logs())
+		}
+		err = errors.Join(err, env.lab.Close())
+	}()
+	stop, err := serveAll(env.protocols, env.callee, env.lab.Place(oneCallee), env.lab.Place(twoCallee), env.lab.Place(farCallee))
 	if err != nil {
 		return fmt.Errorf("start the servers: %w", err)
 	}
 	defer stop()
-	var rows []row
-	for _, s := range shapes() {
-		more, err := runShape(ctx, o, env, s)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		rows = append(rows, more...)
+	if err := writeCertificates(env.lab.Dir()); err != nil {
+		return err
 	}
-	return printRows(os.Stdout, o, rows)
+	if err := startMeshes(ctx, env); err != nil {
+		return err
+	}
+	all, err := startShapes(ctx, o, env)
+	if err != nil {
+		return err
+	}
+	rows, err := measureAll(ctx, o, env.protocols, all)
+	if err != nil {
+		return err
+	}
+	if err := printReport(os.Stdout, o, env.protocols, rows); err != nil {
+		return err
+	}
+	if o.hold {
+		fmt.Fprintf(os.Stderr, "· everything stays in %s until you interrupt\n", env.lab.Dir())
+		<-ctx.Done()
+	}
+	return nil
 }
 
-// runShape measures every protocol over one shape.
-func runShape(ctx context.Context, o options, env environment, s shape) ([]row, error) {
-	r, err := s.start(ctx, env)
+func newEnvironment(o options) (*environment, error) {
+	binary, err := findEnvoy(o.envoy)
 	if err != nil {
 		return nil, err
 	}
-	defer r.stop()
-	var rows []row
-	for _, p := range env.protocols {
-		fmt.Fprintf(os.Stderr, "· %s, %s\n", s.name, p.Name)
-		got, err := measure(ctx, o, env, r, p)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.Name, err)
+	isthmus, err := filepath.Abs(o.isthmus)
+	if err != nil {
+		return nil, err
+	}
+	env := &environment{envoy: binary, concurrency: o.concurrency, meshes: map[string]*meshlab.Running{}}
+	wanted := strings.Split(o.protocols, ",")
+	for _, p := range protocols() {
+		if slices.Contains(wanted, p.Name) {
+			env.protocols = append(env.protocols, p)
 		}
-		got.Shape, got.Protocol = s.name, p.Name
-		rows = append(rows, got)
+	}
+	env.lab, err = meshlab.Open(meshlab.Config{
+		Prefix: "isthmus-t-bench", Dir: filepath.Join(os.TempDir(), "isthmus-bench-dataplane"),
+		Isthmus: isthmus, Envoy: binary, Concurrency: o.concurrency, Meshes: meshes(env.protocols),
+	})
+	if err != nil {
+		return nil, err
+	}
+	env.caller, env.callee = env.lab.Place(freeCaller), env.lab.Place(freeCallee)
+	return env, nil
+}
+
+// startShapes starts all shapes that are wanted and sees that each carries calls.
+func startShapes(ctx context.Context, o options, env *environment) ([]*running, error) {
+	var all []*running
+	for _, s := range shapes() {
+		if !wants(o.shapes, s.name) {
+			continue
+		}
+		r, err := s.start(ctx, env)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+		r.name = s.name
+		for _, p := range env.protocols {
+			if err := r.answers(ctx, p); err != nil {
+				return nil, fmt.Errorf("%s: %w", s.name, err)
+			}
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+func wants(words, name string) bool {
+	return words == "" || slices.ContainsFunc(strings.Split(words, ","), func(w string) bool { return strings.Contains(name, w) })
+}
+
+// measureAll gives every shape its turn in every round.
+func measureAll(ctx context.Context, o options, ps []protocol, all []*running) ([]*row, error) {
+	var rows []*row
+	for _, p := range ps {
+		for _, r := range all {
+			rows = append(rows, &row{shape: r.name, protocol: p.Name})
+		}
+	}
+	for round := range o.rounds {
+		for i, row := range rows {
+			p, r := ps[i/len(all)], all[i%len(all)]
+			fmt.Fprintf(os.Stderr, "· round %d: %s, %s\n", round+1, p.Name, r.name)
+			s, err := measure(ctx, o, r, p)
+			if err != nil {
+				return nil, fmt.Errorf("%s, %s: %w", r.name, p.Name, err)
+			}
+			if err := errors.Join(s.open.First, s.closed.First); err != nil {
+				return nil, fmt.Errorf("%s, %s: a call failed: %w", r.name, p.Name, err)
+			}
+			row.samples = append(row.samples, s)
+		}
 	}
 	return rows, nil
 }
@@ -112,53 +186,3 @@ func findEnvoy(flag string) (string, error) {
 	}
 	return path, nil
 }
-
-// line is the JSON form of a row.
-type line struct {
-	Shape        string  `json:"shape"`
-	Protocol     string  `json:"protocol"`
-	Rate         int     `json:"rate"`
-	P50MS        float64 `json:"p50_ms"`
-	P99MS        float64 `json:"p99_ms"`
-	MaxMS        float64 `json:"max_ms"`
-	CoresPer1000 float64 `json:"cores_per_1000"`
-	Saturation   float64 `json:"saturation_per_s"`
-	RSSMB        int     `json:"rss_mb"`
-	Errors       int     `json:"errors"`
-}
-
-// printRows writes the table for people and one line of JSON for programs.
-func printRows(w io.Writer, o options, rows []row) error {
-	fmt.Fprintf(w, "\nAnswers of %d bytes, %d connections, Envoys with %d worker; caller, callee and proxies on the same cores\n\n",
-		answerSize, o.connections, o.concurrency)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "shape\tprotocol\tp50 at %[1]d/s\tp99 at %[1]d/s\tlongest\tproxy cores per 1000/s\tsaturation\tproxies' RSS\terrors\t\n", o.rate)
-	var lines []line
-	for _, r := range rows {
-		l := line{
-			Shape: r.Shape, Protocol: r.Protocol, Rate: o.rate,
-			P50MS: ms(r.Open.Latency.Quantile(0.5)), P99MS: ms(r.Open.Latency.Quantile(0.99)), MaxMS: ms(r.Open.Latency.Max()),
-			CoresPer1000: float64(int(r.CoresPer1000*1000)) / 1000, Saturation: float64(int(r.Closed.PerSecond())),
-			RSSMB: r.RSS / 1024, Errors: r.Open.Errors + r.Closed.Errors,
-		}
-		lines = append(lines, l)
-		fmt.Fprintf(t, "%s\t%s\t%.2f ms\t%.2f ms\t%.1f ms\t%.3f\t%.0f/s\t%d MB\t%d\t\n",
-			l.Shape, l.Protocol, l.P50MS, l.P99MS, l.MaxMS, l.CoresPer1000, l.Saturation, l.RSSMB, l.Errors)
-	}
-	if err := t.Flush(); err != nil {
-		return fmt.Errorf("print the table: %w", err)
-	}
-	out, err := json.Marshal(lines)
-	if err != nil {
-		return fmt.Errorf("print the figures: %w", err)
-	}
-	fmt.Fprintf(w, "\n%s\n", out)
-	for _, r := range rows {
-		if err := errors.Join(r.Open.First, r.Closed.First); err != nil {
-			return fmt.Errorf("%s, %s: the first failed call: %w", r.Shape, r.Protocol, err)
-		}
-	}
-	return nil
-}
-
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

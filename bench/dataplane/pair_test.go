@@ -12,23 +12,25 @@ func TestPairConfigIsStrictAtBothEnds(t *testing.T) {
 		Protocols: protocols(), Dir: "/certs", Callee: "10.199.0.2", Host: "callee.default.svc.cluster.local",
 		CallerID: "spiffe://bench.example/ns/default/sa/caller", CalleeID: "spiffe://bench.example/ns/default/sa/callee",
 	}
+	values.HTTPAtCaller = true
 	for end, wants := range map[string]map[string]int{
 		"caller": {
-			`matcher: {exact: "spiffe://bench.example/ns/default/sa/callee"}`:              3,
-			"tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3": 3,
+			`matcher: {exact: "spiffe://bench.example/ns/default/sa/callee"}`:              4,
+			"tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3": 4,
 			"address: 127.0.0.1, port_value: 15101":                                        1,
 			"address: 10.199.0.2, port_value: 15306":                                       1,
-			`domains: ["callee.default.svc.cluster.local"]`:                                2,
+			`domains: ["callee.default.svc.cluster.local"]`:                                3,
 		},
 		"callee": {
-			`principal_name: {exact: "spiffe://bench.example/ns/default/sa/caller"}`:       3,
-			"require_client_certificate: true":                                             3,
-			"tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3": 3,
+			`principal_name: {exact: "spiffe://bench.example/ns/default/sa/caller"}`:       4,
+			"require_client_certificate: true":                                             4,
+			"tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3": 4,
 			"address: 127.0.0.1, port_value: 8080":                                         1,
-			"path_with_escaped_slashes_action: REJECT_REQUEST":                             2,
+			"path_with_escaped_slashes_action: REJECT_REQUEST":                             3,
 		},
 	} {
-		got, err := pairConfig(end, values)
+		values.AtCaller, values.AtCallee = end == "caller", end == "callee"
+		got, err := pairConfig(values)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,13 +43,34 @@ func TestPairConfigIsStrictAtBothEnds(t *testing.T) {
 		if err := yaml.Unmarshal(got, &parsed); err != nil {
 			t.Fatalf("%s: %v", end, err)
 		}
-		if len(parsed.StaticResources.Listeners) != 3 || len(parsed.StaticResources.Clusters) != 3 {
-			t.Errorf("%s: %+v; want 3 listeners and 3 clusters", end, parsed)
+		if len(parsed.StaticResources.Listeners) != 4 || len(parsed.StaticResources.Clusters) != 4 {
+			t.Errorf("%s: %+v; want 4 listeners and 4 clusters", end, parsed)
 		}
 		for want, times := range wants {
 			if n := strings.Count(string(got), want); n != times {
 				t.Errorf("%s has %q %d times, want %d", end, want, n, times)
 			}
+		}
+	}
+}
+
+func TestPairInOneEnvoyStaysInItsNamespaces(t *testing.T) {
+	got, err := pairConfig(pairValues{
+		AtCaller: true, AtCallee: true, Offset: 20, Protocols: protocols(), Callee: "10.199.0.2",
+		CallerNetns: "/run/netns/caller", CalleeNetns: "/run/netns/callee",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, times := range map[string]int{
+		"port_value: 15121, network_namespace_filepath: /run/netns/caller": 1,
+		"port_value: 15126, network_namespace_filepath: /run/netns/callee": 1,
+		"port_value: 0, network_namespace_filepath: /run/netns/caller":     4,
+		"port_value: 0, network_namespace_filepath: /run/netns/callee":     4,
+		"http_connection_manager.v3":                                       3, // at the callee only
+	} {
+		if n := strings.Count(string(got), want); n != times {
+			t.Errorf("%q is there %d times, want %d", want, n, times)
 		}
 	}
 }

@@ -5,99 +5,117 @@ import (
 	"fmt"
 	"time"
 
-	"isthmus.dev/isthmus/bench/load"
-	"isthmus.dev/isthmus/bench/proc"
+	"isthmus.dev/isthmus/bench/meshlab"
 )
 
-// environment is what every shape finds: two hosts with a cable, a server for each protocol on the callee.
+// environment is what every shape finds: two namespaces outside of all meshes, and two meshes that are peers.
 type environment struct {
-	dir            string
+	lab            *meshlab.Lab
 	envoy          string
 	concurrency    int
-	caller, callee *host
+	caller, callee meshlab.Place
 	protocols      []protocol
+	meshes         map[string]*meshlab.Running
 }
 
-// shape is one way from the caller to the callee.
+// shape is one way from a caller to a callee.
 type shape struct {
 	name  string
-	start func(context.Context, environment) (*running, error)
+	start func(context.Context, *environment) (*running, error)
 }
 
 // running is a shape that carries calls.
 type running struct {
+	name   string
+	caller meshlab.Place
 	target func(protocol) string // what the caller dials
-	envoys []*envoy
+	host   func(protocol) string // the authority that it asks for
+	envoys []int                 // process ids
+	agents []int
 }
 
-func (r *running) stop() {
-	for _, e := range r.envoys {
-		e.stop()
-	}
-}
+// The shapes, in the order of the table.
+const (
+	direct        = "direct"
+	pairHTTP      = "hand-written pair, HTTP at both ends"
+	pairL4        = "hand-written pair, L4 at the caller"
+	isthmusPair   = "Isthmus, two nodes"
+	oneByHand     = "hand-written, one Envoy for both"
+	isthmusOne    = "Isthmus, one node"
+	isthmusAcross = "Isthmus, across meshes"
+)
 
-// shapes lists all, in the order of the table.
-// TODO(data plane figures): Isthmus sidecars, node mode and the federation boundary, once they can be started from here.
 func shapes() []shape {
 	return []shape{
-		{"direct", startDirect},
-		{"hand-written pair", startPair},
+		{direct, startDirect},
+		{pairHTTP, handWritten{offset: 0, httpAtCaller: true}.start},
+		{pairL4, handWritten{offset: 10}.start},
+		{isthmusPair, inMesh(twoCaller, func(protocol) string { return twoCallee }, "alpha/two-a", "alpha/two-b")},
+		{oneByHand, handWritten{offset: 20, one: true}.start},
+		{isthmusOne, inMesh(oneCaller, func(protocol) string { return oneCallee }, "alpha/one")},
+		{isthmusAcross, inMesh(twoCaller, farName, "alpha/two-a", "alpha/gateway", "beta/gateway", "beta/far")},
 	}
 }
 
 // startDirect starts nothing: the caller dials the server.
-func startDirect(_ context.Context, env environment) (*running, error) {
-	return &running{target: func(p protocol) string { return port(env.callee.addr, p.App) }}, nil
+func startDirect(_ context.Context, env *environment) (*running, error) {
+	return &running{
+		caller: env.caller, host: func(protocol) string { return handWrittenHost },
+		target: func(p protocol) string { return port(env.callee.Address.String(), p.App) },
+	}, nil
 }
 
-// row is what one protocol over one shape showed.
-type row struct {
-	Shape, Protocol string
-	Open, Closed    load.Result
-	CoresPer1000    float64 // of all proxies together, at the open loop's rate
-	RSS             int     // KB, of all proxies together
-}
-
-// measure runs both loops for one protocol over one running shape.
-func measure(ctx context.Context, o options, env environment, r *running, p protocol) (row, error) {
-	cfg := load.Config{
-		Connections: o.connections, Duration: o.duration, WarmUp: o.duration / 5, Rate: o.rate,
-		Dial: func(ctx context.Context) (load.Caller, error) { return p.call(ctx, env.caller.dial, r.target(p)) },
-	}
-	var out row
-	before, err := r.usage()
-	if err != nil {
-		return row{}, err
-	}
-	start := time.Now()
-	if out.Open, err = load.Open(ctx, cfg); err != nil {
-		return row{}, fmt.Errorf("open loop: %w", err)
-	}
-	after, err := r.usage()
-	if err != nil {
-		return row{}, err
-	}
-	cores := (after.CPU - before.CPU).Seconds() / time.Since(start).Seconds()
-	out.CoresPer1000 = cores * 1000 / float64(o.rate)
-	if out.Closed, err = load.Closed(ctx, cfg); err != nil {
-		return row{}, fmt.Errorf("closed loop: %w", err)
-	}
-	end, err := r.usage()
-	out.RSS = end.RSS
-	return out, err
-}
-
-// usage is that of all proxies together.
-func (r *running) usage() (proc.Usage, error) {
-	var sum proc.Usage
-	for _, e := range r.envoys {
-		u, err := proc.Read(e.cmd.Process.Pid)
-		if err != nil {
-			return sum, err
+// inMesh is a workload of ours that calls a service by its name; agents are "<mesh>/<node>" on the way.
+func inMesh(caller string, service func(protocol) string, agents ...string) func(context.Context, *environment) (*running, error) {
+	return func(ctx context.Context, env *environment) (*running, error) {
+		r := &running{caller: env.lab.Place(caller), host: func(p protocol) string { return service(p) + ".default.svc.cluster.local" }}
+		targets := map[string]string{}
+		for _, p := range env.protocols {
+			err := meshlab.Until(ctx, 20*time.Second, func(ctx context.Context) error {
+				addr, err := r.caller.Lookup(ctx, r.host(p))
+				targets[p.Name] = port(addr.String(), p.Port)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
 		}
-		sum.CPU += u.CPU
-		sum.RSS += u.RSS
-		sum.PeakRSS += u.PeakRSS
+		r.target = func(p protocol) string { return targets[p.Name] }
+		for _, name := range agents {
+			if err := r.addAgent(env, name); err != nil {
+				return nil, err
+			}
+		}
+		return r, nil
 	}
-	return sum, nil
+}
+
+func (r *running) addAgent(env *environment, name string) error {
+	for mesh, m := range env.meshes {
+		for node, a := range m.Agents {
+			if mesh+"/"+node != name {
+				continue
+			}
+			envoy, err := a.Envoy()
+			r.agents, r.envoys = append(r.agents, a.PID), append(r.envoys, envoy)
+			return err
+		}
+	}
+	return fmt.Errorf("there is no agent %s", name)
+}
+
+// answers waits until one call through the shape succeeds.
+func (r *running) answers(ctx context.Context, p protocol) error {
+	err := meshlab.Until(ctx, 20*time.Second, func(ctx context.Context) error {
+		c, err := p.call(ctx, r.caller.Dial, r.target(p), r.host(p))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return c.Call()
+	})
+	if err != nil {
+		return fmt.Errorf("nothing answers %s at %s: %w", p.Name, r.target(p), err)
+	}
+	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strconv"
 	"time"
 )
@@ -98,44 +97,5 @@ func (c *tcp) Call() error {
 		return err
 	}
 	_, err := io.ReadFull(c.conn, c.in)
-	return err
-}
-
-// HTTP2 calls GET / over cleartext HTTP/2 on a connection of its own.
-func HTTP2(_ context.Context, dial Dialer, address, host string) (Caller, error) {
-	t := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, address) },
-		Protocols:   new(http.Protocols),
-	}
-	t.Protocols.SetUnencryptedHTTP2(true)
-	return &http2{transport: t, url: "http://" + host + "/"}, nil
-}
-
-type http2 struct {
-	transport *http.Transport
-	url       string
-}
-
-func (c *http2) Close() error {
-	c.transport.CloseIdleConnections()
-	return nil
-}
-
-func (c *http2) Call() error {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := c.transport.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the answer is %s", resp.Status)
-	}
-	_, err = io.Copy(io.Discard, resp.Body)
 	return err
 }

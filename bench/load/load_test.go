@@ -116,7 +116,12 @@ func TestCallers(t *testing.T) {
 				http.Error(w, "no", http.StatusForbidden)
 				return
 			}
-			w.Header().Set("proto", r.Proto)
+			if r.Method == http.MethodPost {
+				w.Header().Set("trailer", "grpc-status")
+				io.Copy(w, r.Body)
+				w.Header().Set("grpc-status", "0")
+				return
+			}
 			io.WriteString(w, body)
 		}),
 	}
@@ -138,6 +143,7 @@ func TestCallers(t *testing.T) {
 	for name, open := range map[string]func(host string) (Caller, error){
 		"HTTP1": func(h string) (Caller, error) { return HTTP1(t.Context(), tcpDial, webAt.Addr().String(), h) },
 		"HTTP2": func(h string) (Caller, error) { return HTTP2(t.Context(), tcpDial, webAt.Addr().String(), h) },
+		"GRPC":  func(h string) (Caller, error) { return GRPC(t.Context(), tcpDial, webAt.Addr().String(), h, 1024) },
 		"TCP":   func(string) (Caller, error) { return TCP(t.Context(), tcpDial, echoAt.Addr().String(), 1024) },
 	} {
 		c, err := open("server.example")

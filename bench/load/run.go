@@ -29,6 +29,7 @@ type Result struct {
 	Errors  int
 	First   error // the first error, for a person
 	Elapsed time.Duration
+	Made    int // calls that succeeded, those of the warm-up too
 }
 
 // PerSecond is the rate of successful calls.
@@ -74,6 +75,9 @@ func (w *worker) call(ctx context.Context, cfg Config, intended time.Time, count
 		err = w.caller.Call()
 	}
 	took := time.Since(intended)
+	if err == nil {
+		w.result.Made++
+	}
 	if err != nil && w.caller != nil {
 		w.caller.Close() // its state is unknown; the call's own error is what counts
 		w.caller = nil
@@ -148,6 +152,7 @@ func sum(ctx context.Context, cfg Config, workers []*worker) (Result, error) {
 	for _, w := range workers {
 		total.Latency.Merge(&w.result.Latency)
 		total.Errors += w.result.Errors
+		total.Made += w.result.Made
 		if total.First == nil {
 			total.First = w.result.First
 		}

@@ -3,6 +3,7 @@ package proc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,6 +34,29 @@ func Read(pid int) (Usage, error) {
 		return Usage{}, fmt.Errorf("read what process %d costs: %w", pid, err)
 	}
 	return parse(stat, status)
+}
+
+// CPU is what the threads of a process that live now have used, to the microsecond; Read counts ended ones too, but in
+// hundredths of a second.
+func CPU(pid int) (time.Duration, error) {
+	tasks, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*", "schedstat"))
+	if err != nil || len(tasks) == 0 {
+		return 0, fmt.Errorf("read what the threads of process %d cost: %w", pid, errors.Join(err, os.ErrNotExist))
+	}
+	var sum time.Duration
+	for _, file := range tasks {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		used, _, _ := strings.Cut(string(text), " ")
+		ns, err := strconv.ParseInt(used, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read %s: %w", file, err)
+		}
+		sum += time.Duration(ns)
+	}
+	return sum, nil
 }
 
 // parse takes /proc/PID/stat and /proc/PID/status apart.

@@ -24,4 +24,7 @@ func TestReadOfThisProcess(t *testing.T) {
 	if err != nil || u.RSS < 1024 || u.PeakRSS < u.RSS {
 		t.Errorf("%+v, %v", u, err)
 	}
+	if cpu, err := CPU(os.Getpid()); err != nil || cpu <= 0 {
+		t.Errorf("%v, %v", cpu, err)
+	}
 }

@@ -97,6 +97,9 @@ func (l *Lab) run(c Command) (*Process, error) {
 // LogFile is where a command of that name writes.
 func (l *Lab) LogFile(name string) string { return filepath.Join(l.cfg.Dir, "logs", name+".log") }
 
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
