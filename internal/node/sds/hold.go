@@ -2,6 +2,7 @@ package sds
 
 import (
 	"crypto/x509"
+	"slices"
 
 	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -29,8 +30,11 @@ func (s *Store) Hold(id spiffe.ID) (Held, bool) {
 func (s *Store) SetRoots(roots []*x509.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	same := slices.EqualFunc(s.roots, roots, (*x509.Certificate).Equal)
 	s.roots, s.rootsTold = roots, true
-	s.announce()
+	if !same {
+		s.announce()
+	}
 }
 
 // announce a change; mu is held.

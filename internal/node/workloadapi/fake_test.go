@@ -143,6 +143,7 @@ func newWorld(t *testing.T, change func(*Workload)) *world {
 		Log: slog.New(slog.NewTextHandler(w.log, nil)), Workloads: []Workload{wl}, Folder: filepath.Join(dir, "workload"), Store: w.store,
 		Joined: w.joined, TrustDomain: func() spiffe.TrustDomain { return spiffeid.RequireTrustDomainFromString("cards.example") },
 	})
+	w.server.patience = 300 * time.Millisecond
 	must(t, w.server.Listen())
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

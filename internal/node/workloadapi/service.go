@@ -63,7 +63,7 @@ func (w *served) push(ctx context.Context, now answer) error {
 		return status.Errorf(codes.ResourceExhausted, "workload %s has %d streams open: close some", w.Name, maxStreams)
 	}
 	c := connOf(ctx)
-	first := time.NewTimer(firstAnswer)
+	first := time.NewTimer(w.server.patience)
 	defer first.Stop()
 	id, err := w.identity(ctx, first.C)
 	if err != nil {
@@ -95,12 +95,12 @@ func (w *served) push(ctx context.Context, now answer) error {
 }
 
 // identity of the workload, once the agent knows its trust domain.
-func (w *served) identity(ctx context.Context, patience <-chan time.Time) (spiffe.ID, error) {
+func (w *served) identity(ctx context.Context, tooLate <-chan time.Time) (spiffe.ID, error) {
 	select {
 	case <-w.server.cfg.Joined:
 	case <-ctx.Done():
 		return spiffe.ID{}, status.FromContextError(ctx.Err()).Err()
-	case <-patience:
+	case <-tooLate:
 		return spiffe.ID{}, status.Error(codes.Unavailable, "the agent has not joined the mesh yet")
 	}
 	id, err := spiffe.Workload(w.server.cfg.TrustDomain(), w.Account.Namespace, w.Account.Name)

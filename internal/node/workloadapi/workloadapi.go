@@ -32,7 +32,7 @@ const (
 	maxRefused     = 8   // of others, which are closed after refusedLife
 	maxStreams     = 512
 	refusedLife    = 2 * time.Second
-	firstAnswer    = 5 * time.Second // until a caller for whom there is no certificate yet is told so
+	patience       = 5 * time.Second // until a caller for whom there is no certificate yet is told so
 )
 
 // Workload is one workload and its socket.
@@ -65,6 +65,7 @@ type Config struct {
 // Server serves all workloads of a node.
 type Server struct {
 	cfg      Config
+	patience time.Duration
 	served   []*served
 	limit    *rate.Limiter // of refusals said in the log
 	silenced atomic.Uint64 // refusals that the limit left out since the last that was said
@@ -83,7 +84,7 @@ type served struct {
 
 // New makes a server that listens nowhere yet.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, limit: rate.NewLimiter(10, 50)}
+	s := &Server{cfg: cfg, patience: patience, limit: rate.NewLimiter(10, 50)}
 	for _, w := range cfg.Workloads {
 		s.served = append(s.served, &served{Workload: w, server: s})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -271,4 +272,60 @@ func TestStreamsAreBounded(t *testing.T) {
 	if served != 512 || refused != 88 {
 		t.Errorf("%d served, %d refused", served, refused)
 	}
+}
+
+// Strangers are closed soon and held in small numbers: they take no place of the workload's.
+func TestStrangersAreBounded(t *testing.T) {
+	w := newWorld(t, func(w *Workload) { w.Users = []uint32{uint32(os.Geteuid()) + 1} })
+	served := w.server.served[0]
+	began := time.Now()
+	const flood = 300
+	for range flood {
+		c, err := net.Dial("unix", w.path)
+		must(t, err)
+		defer c.Close()
+	}
+	for w.server.served[0].refused.Load() < flood-maxRefused {
+		if time.Since(began) > 5*time.Second {
+			t.Fatalf("%d were closed at once", served.refused.Load())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if s, c := served.strangers.Load(), served.callers.Load(); s > 8 || c != 0 {
+		t.Errorf("%d strangers and %d of the workload are held", s, c)
+	}
+	if n := strings.Count(w.log.String(), "\n"); n < 1 || n > 60 {
+		t.Errorf("%d lines in the log", n)
+	}
+	for served.strangers.Load() > 0 {
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("%d strangers are still held", served.strangers.Load())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestConnectionsAreBoundedAndGivenBack(t *testing.T) {
+	w := newWorld(t, nil)
+	served := w.server.served[0]
+	var open []net.Conn
+	for range 300 {
+		c, err := net.Dial("unix", w.path)
+		must(t, err)
+		defer c.Close()
+		open = append(open, c)
+	}
+	wait := func(what string, done func() bool) {
+		t.Helper()
+		for began := time.Now(); !done(); time.Sleep(time.Millisecond) {
+			if time.Since(began) > 4*time.Second {
+				t.Fatalf("%s: %d held, %d refused", what, served.callers.Load(), served.refused.Load())
+			}
+		}
+	}
+	wait("too many", func() bool { return served.callers.Load() == 256 && served.refused.Load() == 44 })
+	for _, c := range open {
+		c.Close()
+	}
+	wait("all closed", func() bool { return served.callers.Load() == 0 })
 }
