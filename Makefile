@@ -11,7 +11,7 @@ E2E = $(shell grep -rl --include='*_test.go' '^//go:build e2e' . | xargs -r -n1 
 # go vet runs on its own in `check`.
 GOTEST := go test -vet=off
 
-.PHONY: help envoy build demo tour check test bench generate fuzz clean preflight-go preflight-root race-note
+.PHONY: help envoy build demo tour soak check test bench generate fuzz clean preflight-go preflight-root race-note
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ check: preflight-go race-note ## format, vet, staticcheck, unit tests with -race
 
 test: preflight-go preflight-root check build ## check, then real Envoys in real network namespaces, the tour included
 	ISTHMUS_ENVOY=$$(tools/envoy.sh) $(GOTEST) -tags e2e -count=1 -timeout 15m -v -p 1 $(E2E)
+
+soak: preflight-go preflight-root build ## the demo under load and disturbed, for MINUTES (default 10)
+	@ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && exec bin/isthmus demo --soak $(or $(MINUTES),10)m
 
 bench: preflight-go build ## 1000 services, 200 proxies: one table and one line of JSON
 	go run ./bench/controlplane

@@ -24,6 +24,9 @@ type Options struct {
 	Tour bool
 	// Stay keeps the demo up after the tour.
 	Stay bool
+	// Soak keeps the peered demo under load and disturbs it for so long; Run then fails unless every request succeeded and
+	// nothing grew.
+	Soak time.Duration
 	// Separate leaves the two meshes unpeered; the tour begins so in any case.
 	Separate bool
 	// Isthmus, Samples and Envoy are binaries. Default: this executable, isthmus-samples beside it, and what the node
@@ -72,6 +75,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		if err := w.tour(ctx, say, promises); err != nil || !o.Stay {
 			return err
 		}
+	case o.Soak > 0:
+		if err := w.meet(ctx, say); err != nil {
+			return w.whyNot(err)
+		}
+		return w.soak(ctx, say, o.Soak)
 	case !o.Separate:
 		if err := w.meet(ctx, say); err != nil {
 			return w.whyNot(err)
