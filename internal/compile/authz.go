@@ -228,7 +228,7 @@ func (t *policyTranslator) prefixes(field string, list []string) []netip.Prefix 
 
 func (t *policyTranslator) operation(o *istiosec.Operation) model.Operation {
 	return model.Operation{
-		Hosts: matches(o.Hosts), NotHosts: matches(o.NotHosts),
+		Hosts: hosts(o.Hosts), NotHosts: hosts(o.NotHosts),
 		Ports: t.ports(".to.ports", o.Ports), NotPorts: t.ports(".to.notPorts", o.NotPorts),
 		Methods: matches(o.Methods), NotMethods: matches(o.NotMethods),
 		Paths: paths(o.Paths), NotPaths: paths(o.NotPaths),
@@ -311,6 +311,23 @@ func matches(list []string) []model.Match {
 		out = append(out, match(v))
 	}
 	return out
+}
+
+// hosts are matches without the port: proxies cut it off before they compare. Left there, a DENY would never match.
+func hosts(list []string) []model.Match {
+	var out []model.Match
+	for _, v := range list {
+		if i := strings.LastIndexByte(v, ':'); i > 0 && (v[i+1:] == "*" || isPort(v[i+1:])) && !strings.HasSuffix(v[:i], ":") {
+			v = v[:i]
+		}
+		out = append(out, match(strings.TrimSuffix(v, ".")))
+	}
+	return out
+}
+
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
 }
 
 // paths are matches, or templates where they hold {*} or {**}.

@@ -76,6 +76,9 @@ func (c *compiler) callersOf(port *model.Port, ids []caller) []model.Caller {
 		}
 		seen[key] = true
 		ps := atPort(c.policiesOf(i.instance), i.number)
+		if !port.Protocol.IsHTTP() {
+			ps.Allow = withoutHTTP(ps.Allow)
+		}
 		for _, id := range candidates(ps, ids) {
 			if refs, ok := mayCall(ps, id); ok {
 				by[id.id] = append(by[id.id], refs...)
@@ -87,6 +90,20 @@ func (c *compiler) callersOf(port *model.Port, ids []caller) []model.Caller {
 		refs := by[id]
 		slices.Sort(refs)
 		out = append(out, model.Caller{ID: id, By: slices.Compact(refs)})
+	}
+	return out
+}
+
+// withoutHTTP leaves out the ALLOW rules that a raw connection can never meet.
+func withoutHTTP(list []*model.Policy) []*model.Policy {
+	out := make([]*model.Policy, 0, len(list))
+	for _, p := range list {
+		if slices.ContainsFunc(p.Rules, model.Rule.NeedsHTTP) {
+			q := *p
+			q.Rules = slices.DeleteFunc(slices.Clone(p.Rules), model.Rule.NeedsHTTP)
+			p = &q
+		}
+		out = append(out, p)
 	}
 	return out
 }

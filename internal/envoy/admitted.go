@@ -23,7 +23,7 @@ func (t rbacTranslator) admitted(ps model.Policies) (sans []*matcherv3.StringMat
 	found := map[model.Match]bool{}
 	for _, p := range ps.Allow {
 		for _, r := range p.Rules {
-			if needsHTTP(r) {
+			if r.NeedsHTTP() {
 				continue // dropped on TCP, as Istio does
 			}
 			ms, exact := t.callersOf(r)

@@ -46,7 +46,7 @@ func (t rbacTranslator) policies(list []*model.Policy, action model.Action) map[
 	out := map[string]*rbacv3.Policy{}
 	for _, p := range list {
 		for _, r := range p.Rules {
-			if !t.http && action == model.Allow && needsHTTP(r) {
+			if !t.http && action == model.Allow && r.NeedsHTTP() {
 				continue
 			}
 			out[policyName(p.Name, r.Number)] = t.rule(r, action)
@@ -60,40 +60,6 @@ func policyName(object string, rule int) string { return fmt.Sprintf("%s#%d", ob
 
 func quote(s string) string { return regexp.QuoteMeta(s) }
 
-// needsHTTP says whether a rule asks for something that only a request has.
-func needsHTTP(r model.Rule) bool {
-	for _, o := range r.To {
-		if len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) > 0 {
-			return true
-		}
-	}
-	for _, f := range r.From {
-		if asserted(f.Principals) || asserted(f.NotPrincipals) {
-			return true
-		}
-	}
-	for _, w := range r.When {
-		if strings.HasPrefix(w.Key, "request.") {
-			return true
-		}
-		for _, s := range append(w.Sources[:len(w.Sources):len(w.Sources)], w.NotSources...) {
-			if asserted(s.Principals) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func asserted(ps []model.Principal) bool {
-	for _, p := range ps {
-		if p.Peer != "" {
-			return true
-		}
-	}
-	return false
-}
-
 func (t rbacTranslator) rule(r model.Rule, action model.Action) *rbacv3.Policy {
 	var whenPrincipals []*rbacv3.Principal
 	var whenPermissions []*rbacv3.Permission
@@ -103,7 +69,7 @@ func (t rbacTranslator) rule(r model.Rule, action model.Action) *rbacv3.Policy {
 	}
 	p := &rbacv3.Policy{}
 	for _, f := range r.From {
-		p.Principals = append(p.Principals, andPrincipals(append(t.source(f), whenPrincipals...)))
+		p.Principals = append(p.Principals, andPrincipals(append(t.source(f, action == model.Deny), whenPrincipals...)))
 	}
 	if len(r.From) == 0 {
 		p.Principals = []*rbacv3.Principal{andPrincipals(whenPrincipals)}
@@ -117,13 +83,22 @@ func (t rbacTranslator) rule(r model.Rule, action model.Action) *rbacv3.Policy {
 	return p
 }
 
-func (t rbacTranslator) source(s model.Source) []*rbacv3.Principal {
+// source makes principals of the fields of a source. What cannot be told for sure is taken to match where that refuses
+// (refusing), and not to match where it would allow.
+func (t rbacTranslator) source(s model.Source, refusing bool) []*rbacv3.Principal {
+	principal := func(refusing bool) func(model.Principal) *rbacv3.Principal {
+		return func(p model.Principal) *rbacv3.Principal { return t.principal(p, refusing) }
+	}
+	domain := func(refusing bool) func(string) *rbacv3.Principal {
+		return func(td string) *rbacv3.Principal { return t.trustDomain(td, refusing) }
+	}
 	var ids []*rbacv3.Principal
-	ids = both(ids, s.Principals, nil, t.principal)
-	ids = both(ids, nil, s.NotPrincipals, t.notPrincipal)
-	ids = both(ids, s.ServiceAccounts, s.NotServiceAccounts, t.principal)
+	ids = both(ids, s.Principals, nil, principal(refusing))
+	ids = both(ids, nil, s.NotPrincipals, principal(!refusing))
+	ids = both(ids, s.ServiceAccounts, s.NotServiceAccounts, principal(refusing))
 	ids = both(ids, s.Namespaces, s.NotNamespaces, t.namespace)
-	ids = both(ids, s.TrustDomains, s.NotTrustDomains, t.trustDomain)
+	ids = both(ids, s.TrustDomains, nil, domain(refusing))
+	ids = both(ids, nil, s.NotTrustDomains, domain(!refusing))
 	ids = both(ids, s.IPBlocks, s.NotIPBlocks, directIP)
 	return both(ids, s.RemoteIPBlocks, s.NotRemoteIPBlocks, remoteIP)
 }
@@ -148,34 +123,34 @@ func each[V, R any](list []V, one func(V) R) []R {
 }
 
 // principal compares the peer certificate's URI SAN, or for an identity of a peer mesh the caller that one of our own
-// gateways asserts.
-func (t rbacTranslator) principal(p model.Principal) *rbacv3.Principal {
-	if p.Peer == "" {
+// gateways asserts. A raw connection names no caller: refusing one refuses all that the gateway carries.
+func (t rbacTranslator) principal(p model.Principal, refusing bool) *rbacv3.Principal {
+	switch {
+	case p.Peer == "":
 		return authenticated(stringMatcher(p.Match))
+	case t.http:
+		return t.asserted(header(callerHeader, p.Match, false))
+	case refusing:
+		return t.ofGateways()
 	}
-	var gateways []*rbacv3.Principal
-	for _, g := range t.gateways {
-		gateways = append(gateways, authenticated(exactly(g)[0]))
-	}
-	if len(gateways) == 0 {
+	return nobody()
+}
+
+// asserted is a request of one of our own gateways for a caller at a peer.
+func (t rbacTranslator) asserted(caller *routev3.HeaderMatcher) *rbacv3.Principal {
+	if len(t.gateways) == 0 {
 		return nobody()
 	}
-	if !t.http {
-		return orPrincipals(gateways) // only DENY rules come here: a raw connection names no caller, so all of the gateway's are meant
-	}
 	return andPrincipals([]*rbacv3.Principal{
-		orPrincipals(gateways),
-		{Identifier: &rbacv3.Principal_Header{Header: header(callerHeader, p.Match, false)}},
+		t.ofGateways(), {Identifier: &rbacv3.Principal_Header{Header: caller}},
 	})
 }
 
-// notPrincipal is a principal that must not match. Over a raw connection an asserted caller can never be told to be the one
-// that is left out, so that a DENY of all others denies all.
-func (t rbacTranslator) notPrincipal(p model.Principal) *rbacv3.Principal {
-	if p.Peer != "" && !t.http {
+func (t rbacTranslator) ofGateways() *rbacv3.Principal {
+	if len(t.gateways) == 0 {
 		return nobody()
 	}
-	return t.principal(p)
+	return orPrincipals(each(exactly(t.gateways...), authenticated))
 }
 
 func (t rbacTranslator) namespace(ns string) *rbacv3.Principal {
@@ -186,11 +161,28 @@ func (t rbacTranslator) namespace(ns string) *rbacv3.Principal {
 	return authenticated(regex(regexp.QuoteMeta(prefix) + glob(ns, "[^/]*") + "/.*"))
 }
 
-func (t rbacTranslator) trustDomain(td string) *rbacv3.Principal {
-	if !strings.Contains(td, "*") {
-		return authenticated(inDomain(td)[0])
+// trustDomain compares the caller's: for what a gateway carries, that of the caller at the peer.
+func (t rbacTranslator) trustDomain(td string, refusing bool) *rbacv3.Principal {
+	in := inDomain(td)[0]
+	if strings.Contains(td, "*") {
+		in = regex("spiffe://" + glob(td, "[^/]*") + "/.*")
 	}
-	return authenticated(regex("spiffe://" + glob(td, "[^/]*") + "/.*"))
+	own := authenticated(in)
+	if len(t.gateways) == 0 {
+		return own
+	}
+	direct := andPrincipals([]*rbacv3.Principal{{Identifier: &rbacv3.Principal_NotId{NotId: t.ofGateways()}}, own})
+	switch {
+	case td == t.trust:
+		return direct
+	case t.http:
+		return orPrincipals([]*rbacv3.Principal{direct, t.asserted(&routev3.HeaderMatcher{
+			Name: callerHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: in},
+		})})
+	case refusing:
+		return orPrincipals([]*rbacv3.Principal{direct, t.ofGateways()})
+	}
+	return direct
 }
 
 // glob makes a regular expression of a pattern in which "*" stands for any run of characters.
@@ -253,7 +245,11 @@ func (t rbacTranslator) condition(w model.Condition, action model.Action) (ids [
 	case w.Key == "remote.ip":
 		ids = both(ids, w.Prefixes, w.NotPrefixes, remoteIP)
 	case strings.HasPrefix(w.Key, "source."):
-		ids = both(ids, w.Sources, w.NotSources, func(s model.Source) *rbacv3.Principal { return andPrincipals(t.source(s)) })
+		source := func(refusing bool) func(model.Source) *rbacv3.Principal {
+			return func(s model.Source) *rbacv3.Principal { return andPrincipals(t.source(s, refusing)) }
+		}
+		refusing := action == model.Deny
+		ids = both(both(ids, w.Sources, nil, source(refusing)), nil, w.NotSources, source(!refusing))
 	}
 	return ids, perms
 }

@@ -1,6 +1,10 @@
 package model
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
 
 // Action of a policy.
 type Action int
@@ -27,6 +31,21 @@ type Rule struct {
 	From   []Source
 	To     []Operation
 	When   []Condition
+}
+
+// NeedsHTTP says whether a rule asks for something that only a request has: an operation's host, method or path, a header,
+// or the caller that a peer's gateway asserts in one.
+func (r Rule) NeedsHTTP() bool {
+	return slices.ContainsFunc(r.To, func(o Operation) bool {
+		return len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) > 0
+	}) || slices.ContainsFunc(r.From, Source.namesPeers) || slices.ContainsFunc(r.When, func(w Condition) bool {
+		return strings.HasPrefix(w.Key, "request.") || slices.ContainsFunc(w.Sources, Source.namesPeers) || slices.ContainsFunc(w.NotSources, Source.namesPeers)
+	})
+}
+
+func (s Source) namesPeers() bool {
+	ofPeer := func(p Principal) bool { return p.Peer != "" }
+	return slices.ContainsFunc(s.Principals, ofPeer) || slices.ContainsFunc(s.NotPrincipals, ofPeer)
 }
 
 // Source matches when each of its fields that is set matches; each NotX when none of its values does.

@@ -44,7 +44,7 @@ type world struct {
 	Boots   []snapshot.Bootstrap          `json:"bootstraps"`
 }
 
-// Read makes a story of its archive: sections in.yaml, world.yaml and options. dir is the folder of what stories share.
+// Read makes a story of its archive: sections in.yaml (and in-….yaml: more files of the folder), world.yaml and options. dir is the folder of what stories share.
 func Read(dir string, a *txtar.Archive) (*Story, error) {
 	var w world
 	if err := yaml.UnmarshalStrict(section(a, "world.yaml"), &w); err != nil {
@@ -58,11 +58,17 @@ func Read(dir string, a *txtar.Archive) (*Story, error) {
 	if s.phrases, err = readPhrases(dir); err != nil {
 		return nil, err
 	}
-	in, err := s.phrases.withRoots(dir, section(a, "in.yaml"))
-	if err != nil {
-		return nil, err
+	files := map[string][]byte{}
+	for _, f := range a.Files {
+		if !strings.HasPrefix(f.Name, "in") {
+			continue
+		}
+		var err error
+		if files[f.Name], err = s.phrases.withRoots(dir, f.Data); err != nil {
+			return nil, err
+		}
 	}
-	cfg, err := config(in)
+	cfg, err := config(files)
 	if err != nil {
 		return nil, err
 	}
@@ -83,14 +89,16 @@ func Read(dir string, a *txtar.Archive) (*Story, error) {
 }
 
 // config reads the YAML as the control plane reads a folder.
-func config(text []byte) (*snapshot.Config, error) {
+func config(files map[string][]byte) (*snapshot.Config, error) {
 	dir, err := os.MkdirTemp("", "isthmus-story-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	if err := os.WriteFile(filepath.Join(dir, "in.yaml"), text, 0o600); err != nil {
-		return nil, err
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			return nil, err
+		}
 	}
 	cfg, err := file.LoadDir(dir, schema.New().Validate)
 	if err != nil {
@@ -105,15 +113,21 @@ func config(text []byte) (*snapshot.Config, error) {
 
 // Hosts of a configuration that need a virtual address, sorted.
 func Hosts(cfg *snapshot.Config) []string {
+	suffix := ".svc.cluster.local"
+	if cfg.Mesh != nil && cfg.Mesh.Spec.Domain != "" {
+		suffix = ".svc." + cfg.Mesh.Spec.Domain
+	}
 	var out []string
 	for _, s := range cfg.Services {
-		out = append(out, s.Name+"."+s.Namespace+".svc.cluster.local")
+		out = append(out, s.Name+"."+s.Namespace+suffix)
 	}
 	for _, i := range cfg.FederatedImports {
-		out = append(out, i.Name+"."+i.Namespace+".svc.cluster.local")
+		out = append(out, i.Name+"."+i.Namespace+suffix)
 	}
 	for _, e := range cfg.ServiceEntries {
-		out = append(out, e.Spec.Hosts...)
+		for _, h := range e.Spec.Hosts {
+			out = append(out, strings.ToLower(h))
+		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -58,7 +59,7 @@ func storyFiles(t *testing.T) []string {
 func storyName(path string) string { return path[len("testdata/") : len(path)-len(".txtar")] }
 
 func isInput(section string) bool {
-	return section == "in.yaml" || section == "world.yaml" || section == "options"
+	return strings.HasPrefix(section, "in") || section == "world.yaml" || section == "options"
 }
 
 func rewrite(t *testing.T, path string, a *txtar.Archive, got map[string]string) {
