@@ -135,7 +135,9 @@ func serveGRPC(ctx context.Context, s *grpc.Server, l net.Listener) error {
 func (d *Daemon) servePeering(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error {
 		cfg := d.authority.ServerTLS(d.identity, "http/1.1")
-		return serveHTTP(ctx, d.federation.HTTPServer(cfg), tls.NewListener(ls.peering, cfg))
+		s := d.federation.HTTPServer(cfg)
+		s.ReadHeaderTimeout = headerTimeout // until it has said who it is; what a gateway passes on may take longer
+		return serveHTTP(ctx, s, tls.NewListener(ls.peering, cfg))
 	}
 }
 
