@@ -151,6 +151,9 @@ const (
 	WithRootSuffix = "+root"
 	// BundleSecretPrefix before a trust domain names its roots as an SDS validation context; served over ADS, not by the agent.
 	BundleSecretPrefix = "bundle/"
+	// WorkloadKey is the gRPC metadata by which an agent says on a discovery stream that it is for the Envoy of one workload,
+	// "<namespace>/<name>", and not for one that serves all.
+	WorkloadKey = "isthmus-workload"
 	// SocketMark is the SO_MARK of every connection that Envoy makes, so that capture lets it pass.
 	SocketMark = 0x1573
 	// Port numbers of one proxy.

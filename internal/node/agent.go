@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,17 +14,20 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/accesslog"
-	"isthmus.dev/isthmus/internal/node/adsproxy"
 	"isthmus.dev/isthmus/internal/node/capture"
 	"isthmus.dev/isthmus/internal/node/control"
 	"isthmus.dev/isthmus/internal/node/dns"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
+	"isthmus.dev/isthmus/internal/node/netns"
 	"isthmus.dev/isthmus/internal/node/readiness"
 	"isthmus.dev/isthmus/internal/node/sds"
 	"isthmus.dev/isthmus/internal/node/workloadapi"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
+
+// aliases is the directory, in the run directory, of the workloads' namespaces.
+const aliases = "netns"
 
 // maxAccessLog bounds the access log's file, and the older one beside it.
 const maxAccessLog = 32 << 20
@@ -36,13 +40,14 @@ type Agent struct {
 	told    func() bool   // whether the agent was told to stop; set by Run
 
 	control   *control.Client
-	ads       *adsproxy.Proxy
 	sds       *sds.Store
 	logs      *accesslog.Service
 	dns       *dns.Server
 	probes    *readiness.Prober
 	workloads *workloadapi.Server
-	envoy     *envoyproc.Supervisor
+	bell      *bell
+	homes     []*home  // one a workload
+	proxies   []*proxy // one for all, or one a workload
 	listeners listeners
 }
 
@@ -65,19 +70,16 @@ func New(cfg Config) (*Agent, error) {
 		IdentityFile: filepath.Join(cfg.StateDir, "identity.pem"), Mark: cfg.ownMark(),
 		Report: a.report, Changed: a.changed, Instructions: a.instruct,
 	})
-	a.ads = adsproxy.New(a.control.Conn)
 	a.sds = sds.New(sds.Config{
 		Log: a.log, Accounts: cfg.accounts(), Sign: a.control.Sign, Joined: a.control.Joined(), Changed: a.touch,
 	})
 	a.logs = accesslog.New(accesslog.Config{Log: a.log, Path: filepath.Join(cfg.RunDir, "access.log"), MaxBytes: maxAccessLog})
 	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Mark: cfg.ownMark()})
+	if err := a.makeHomes(binary); err != nil {
+		return nil, err
+	}
 	a.probes = readiness.New(a.log, cfg.targets(), a.touch)
 	a.workloads = a.newWorkloadAPI()
-	a.envoy = envoyproc.New(envoyproc.Config{
-		Log: a.log, Binary: binary, RunDir: cfg.RunDir, Concurrency: cfg.Envoy.Concurrency, LogLevel: cfg.Envoy.LogLevel,
-		Bootstrap: envoyproc.Bootstrap{Node: cfg.Name, MaxConnections: cfg.Envoy.MaxConnections, MaxHeapBytes: cfg.Envoy.MaxHeapMiB << 20},
-		Keep:      a.keepEnvoy, Changed: a.touch,
-	})
 	return a, nil
 }
 
@@ -90,26 +92,21 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer unlock()
 	a.recall()
-	if err := a.capture(); err != nil {
+	defer a.unlisten()
+	if err := a.settle(); err != nil {
 		return err
 	}
 	if a.cfg.Capture.RemoveOnStop {
 		defer a.release()
 	}
-	if err := a.listen(); err != nil {
-		return err
-	}
-	defer a.unlisten()
-	if err := a.envoy.Prepare(ctx); err != nil {
-		return err
-	}
-
 	told := ctx
 	a.told = func() bool { return told.Err() != nil }
 	g, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{
-		a.control.Run, a.sds.Run, a.dns.Run, a.probes.Run, a.envoy.Run, a.workloads.Run, a.serve,
-	} {
+	parts := []func(context.Context) error{a.watch, a.rest}
+	for _, h := range a.homes {
+		parts = append(parts, h.run)
+	}
+	for _, part := range parts {
 		g.Go(func() error { return part(ctx) })
 	}
 	err = g.Wait()
@@ -122,37 +119,98 @@ func (a *Agent) Run(ctx context.Context) error {
 	return err
 }
 
-// keepEnvoy says whether Envoy goes on when the agent ends: an agent that is told to stop ends it, unless it is to be
-// kept; one that fails leaves it to the next agent, if Envoy can have anything to serve.
-func (a *Agent) keepEnvoy() bool {
-	if a.told() {
+// rest is everything but capture, which need not wait for it.
+func (a *Agent) rest(ctx context.Context) error {
+	if err := a.listen(); err != nil {
+		return err
+	}
+	var socket net.Listener
+	if a.cfg.Mode != Sidecar {
+		var err error
+		if socket, err = a.proxies[0].open(ctx); err != nil {
+			return err
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, part := range []func(context.Context) error{
+		a.control.Run, a.sds.Run, a.probes.Run, a.workloads.Run, a.serve,
+	} {
+		g.Go(func() error { return part(ctx) })
+	}
+	if socket != nil {
+		g.Go(func() error { return a.runProxy(ctx, a.proxies[0], socket) })
+	}
+	return g.Wait()
+}
+
+// keepEnvoy says whether Envoy goes on when its agent ends, or only its workload's namespace does. An agent that is told
+// to stop ends Envoy, unless it is to be kept; one that fails leaves it to the next agent, if it can have anything to serve.
+func (a *Agent) keepEnvoy(why error) bool {
+	switch {
+	case errors.Is(why, errMoved):
+		return false
+	case a.told():
 		return a.cfg.Envoy.KeepOnStop
 	}
 	return a.control.Identity() != nil
 }
 
-// capture redirects every workload's traffic.
-func (a *Agent) capture() error {
+// makeHomes says what is to be done wherever a workload's namespace comes to be.
+func (a *Agent) makeHomes(binary string) error {
+	rules, err := a.cfg.Capture.rules()
+	if err != nil {
+		return err
+	}
+	a.bell = newBell()
+	if a.cfg.Mode != Sidecar {
+		a.proxies = []*proxy{a.newProxy(nil, binary)}
+	}
+	for i := range a.cfg.Workloads {
+		h := &home{
+			workload: a.cfg.Workloads[i], log: a.log, aliases: filepath.Join(a.cfg.RunDir, aliases),
+			rules: rules, dns: a.dns, bell: a.bell, changed: a.touch,
+		}
+		if a.cfg.Mode == Sidecar {
+			p := a.newProxy(&a.cfg.Workloads[i], binary)
+			a.proxies = append(a.proxies, p)
+			h.during = func(ctx context.Context) error { return a.runSidecar(ctx, p) }
+		}
+		a.homes = append(a.homes, h)
+	}
+	return nil
+}
+
+// settle enters every namespace that is there already. One that is not may come later.
+func (a *Agent) settle() error {
 	if a.cfg.Capture.Off {
 		a.log.Warn("capture is off: the workloads' traffic is not protected")
-		return nil
 	}
-	rules := capture.Rules{
-		ExcludeOutboundPorts: a.cfg.Capture.ExcludeOutboundPorts, ExcludeInboundPorts: a.cfg.Capture.ExcludeInboundPorts,
-	}
-	for _, text := range a.cfg.Capture.ExcludeOutboundCIDRs {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			return fmt.Errorf("capture.excludeOutboundCIDRs: %w", err)
-		}
-		rules.ExcludeOutboundCIDRs = append(rules.ExcludeOutboundCIDRs, p)
-	}
-	for _, w := range a.cfg.Workloads {
-		if err := capture.Install(w.Netns, rules); err != nil {
-			return fmt.Errorf("capture the traffic of workload %s: %w", w.Key(), err)
+	for _, h := range a.homes {
+		err := h.enter()
+		switch {
+		case netns.Away(err):
+			a.log.Warn("the workload's network namespace is not there yet, waiting for it", "workload", h.workload.Key(), "netns", h.workload.Netns)
+		case err != nil:
+			return err
 		}
 	}
 	return nil
+}
+
+// rules of capture; nil when it is off.
+func (c CaptureConfig) rules() (*capture.Rules, error) {
+	if c.Off {
+		return nil, nil
+	}
+	rules := &capture.Rules{ExcludeOutboundPorts: c.ExcludeOutboundPorts, ExcludeInboundPorts: c.ExcludeInboundPorts}
+	for _, text := range c.ExcludeOutboundCIDRs {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("capture.excludeOutboundCIDRs: %w", err)
+		}
+		rules.ExcludeOutboundCIDRs = append(rules.ExcludeOutboundCIDRs, p)
+	}
+	return rules, nil
 }
 
 func (a *Agent) release() {
@@ -173,13 +231,15 @@ func (a *Agent) touch() {
 
 // report is everything that the control plane is told.
 func (a *Agent) report() agentapi.Report {
-	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoy.State(), Certs: a.certs()}
+	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoyState(), Certs: a.certs()}
 	if g := a.cfg.Gateway; g != nil {
 		r.Gateway = &snapshot.GatewayInfo{ServiceAccount: g.ServiceAccount, InnerAddress: g.InnerAddress, OuterAddress: g.OuterAddress}
 		r.Peers = a.logs.Peers()
 	}
-	for _, w := range a.cfg.Workloads {
-		r.Workloads = append(r.Workloads, w.registered(a.cfg.Name, a.probes.Ready(w.Key())))
+	for _, h := range a.homes {
+		if s := h.stay.Load(); s != nil {
+			r.Workloads = append(r.Workloads, h.workload.registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key())))
+		}
 	}
 	return r
 }
@@ -193,10 +253,10 @@ func (a *Agent) certs() []agentapi.CertState {
 }
 
 // registered is the workload as the control plane keeps it.
-func (w Workload) registered(node string, ready bool) snapshot.Workload {
+func (w Workload) registered(node, netns string, sidecar, ready bool) snapshot.Workload {
 	out := snapshot.Workload{
 		Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Node: node,
-		Labels: w.Labels, Addresses: w.Addresses, Netns: w.Netns, Ready: ready,
+		Labels: w.Labels, Addresses: w.Addresses, Netns: netns, Sidecar: sidecar, Ready: ready,
 	}
 	for _, p := range w.Ports {
 		out.Ports = append(out.Ports, snapshot.WorkloadPort{Name: p.Name, Number: p.Number})

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -29,22 +30,36 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 )
 
-// pair is two workloads, web and pay, on one node; web calls pay at a virtual address.
+// pair is two workloads, web and pay, on one node; web calls pay at a virtual address. A trio has a third, shop, that
+// calls pay likewise.
 type pair struct {
-	control  *fakeControl
-	web, pay string // network namespaces
-	text     string // of the configuration
-	cfg      Config
+	control        *fakeControl
+	web, pay, shop string // network namespaces
+	text           string // of the configuration
+	cfg            Config
 }
 
-func newPair(t *testing.T, name string) *pair {
+func newPair(t *testing.T, name string) *pair { return build(t, name, "") }
+
+func newTrio(t *testing.T, name string) *pair {
+	shop := newNetns(t, name+"-shop")
+	p := build(t, name, fmt.Sprintf("- {name: shop-1, namespace: default, serviceAccount: shop, netns: %s, addresses: [10.79.1.2]}\n", shop))
+	p.shop = shop
+	p.joinShop(t)
+	return p
+}
+
+// joinShop connects the shop to pay.
+func (p *pair) joinShop(t *testing.T) {
+	t.Helper()
+	wireAs(t, p.shop, "eth0", "10.79.1.2/24", p.pay, "eth1", "10.79.1.3/24")
+}
+
+func build(t *testing.T, name, more string) *pair {
 	t.Helper()
 	needEnvoy(t)
 	p := &pair{web: newNetns(t, name+"-web"), pay: newNetns(t, name+"-pay"), control: newFakeControl(t, "node-1")}
-	wire(t, p.web, "10.79.0.2/24", p.pay, "10.79.0.3/24")
-	go http.Serve(listenIn(t, p.pay, "0.0.0.0:8080"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, "paid")
-	}))
+	p.join(t)
 	dir := newDir(t, name)
 	token := filepath.Join(dir, "token")
 	must(t, os.WriteFile(token, []byte(p.control.token()), 0o600))
@@ -54,7 +69,7 @@ runDir: %[1]s/run
 stateDir: %[1]s/state
 control: {addresses: [%[2]q], tokenFile: %[3]s}
 envoy: {path: %[4]s, concurrency: 1}
-health: {address: "127.0.0.1:18021"}
+health: {address: "%[7]s"}
 workloads:
 - {name: web-1, namespace: default, serviceAccount: web, netns: %[5]s, addresses: [10.79.0.2]}
 - name: pay-1
@@ -64,7 +79,7 @@ workloads:
   addresses: [10.79.0.3]
   ports: [{name: http, number: 8080}]
   readiness: {http: {port: 8080, path: /ready}, period: 100ms}
-`, dir, p.control.address, token, needEnvoy(t), p.web, p.pay)
+`, dir, p.control.address, token, needEnvoy(t), p.web, p.pay, freeAddress(t)) + more
 	cfg, err := parseConfig("agent.yaml", []byte(text))
 	must(t, err)
 	p.cfg, p.text = cfg, text
@@ -72,21 +87,29 @@ workloads:
 		Hosts:   map[string][]netip.Addr{"pay.default.svc.cluster.local": {netip.MustParseAddr("240.240.0.1")}},
 		Refusal: netip.MustParseAddr("240.240.255.1"), RefusalSuffixes: []string{"default.svc.cluster.local"}, MeshSuffix: "svc.cluster.local",
 	}}
-	p.resources(t)
+	root := strings.ReplaceAll(string(p.control.rootPEM()), "\n", `\n`)
+	p.control.make = func(netns map[string]string) []fakeResource { return resources(t, root, netns) }
 	return p
 }
 
-// resources are the Envoy configuration of the pair, in TCP with mutual TLS between the two.
-func (p *pair) resources(t *testing.T) {
+// join connects web and pay, and starts pay's server.
+func (p *pair) join(t *testing.T) {
 	t.Helper()
+	wire(t, p.web, "10.79.0.2/24", p.pay, "10.79.0.3/24")
+	go http.Serve(listenIn(t, p.pay, "0.0.0.0:8080"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "paid")
+	}))
+}
+
+// resources are the Envoy configuration of the workloads whose namespaces are known, in TCP with mutual TLS.
+func resources(t *testing.T, root string, netns map[string]string) (all []fakeResource) {
+	t.Helper()
+	workload := ""
 	add := func(name string, m proto.Message, format string, args ...any) {
 		must(t, protojson.Unmarshal([]byte(fmt.Sprintf(format, args...)), m))
 		packed, err := anypb.New(m)
 		must(t, err)
-		if p.control.resources[packed.TypeUrl] == nil {
-			p.control.resources[packed.TypeUrl] = map[string]*anypb.Any{}
-		}
-		p.control.resources[packed.TypeUrl][name] = packed
+		all = append(all, fakeResource{workload: workload, name: name, version: fmt.Sprintf("%x", sha256.Sum256(packed.Value)), body: packed})
 	}
 	const (
 		sds  = `{"name":%q,"sds_config":{"resource_api_version":"V3","api_config_source":{"api_type":%q,"transport_api_version":"V3","grpc_services":[{"envoy_grpc":{"cluster_name":"agent"}}]}}}`
@@ -110,23 +133,34 @@ func (p *pair) resources(t *testing.T) {
 			"log_name":"ingress","transport_api_version":"V3","buffer_flush_interval":"0.1s","grpc_service":{"envoy_grpc":{"cluster_name":"agent"}},"custom_tags":[{"tag":"peer","literal":{"value":"shop"}}]}}}]}}]`, to)
 	}
 	const original = `"listener_filters":[{"name":"od","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst"}}]`
-	add("web-out", new(listener.Listener), `{"name":"web-out","address":{"socket_address":{"address":"127.0.0.1","port_value":15001,"network_namespace_filepath":%q}},%s,
+	add("bundle/t.example", new(tlsv3.Secret), `{"name":"bundle/t.example","validation_context":{"trusted_ca":{"inline_string":"%s"}}}`, root)
+	for caller, address := range map[string]string{"web": "10.79.0.3", "shop": "10.79.1.3"} {
+		workload = "default/" + caller + "-1"
+		if netns[workload] == "" {
+			continue
+		}
+		add(caller+"-out", new(listener.Listener), `{"name":"%s-out","address":{"socket_address":{"address":"127.0.0.1","port_value":15001,"network_namespace_filepath":%q}},%s,
 		"filter_chains":[{"filter_chain_match":{"prefix_ranges":[{"address_prefix":"240.240.0.1","prefix_len":32}],"destination_port":80},"filters":%s}]}`,
-		p.web, original, tcp("web-to-pay"))
-	add("web-to-pay", new(cluster.Cluster), `{"name":"web-to-pay","type":"STATIC","connect_timeout":"2s",%s,%s,
+			caller, netns[workload], original, tcp(caller+"-to-pay"))
+		add(caller+"-to-pay", new(cluster.Cluster), `{"name":"%s-to-pay","type":"STATIC","connect_timeout":"2s",%s,%s,
 		"transport_socket":{"name":"tls","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",%s}}}`,
-		endpoint("web-to-pay", "10.79.0.3", 8080), bind(p.web), common("web", "GRPC"))
+			caller, endpoint(caller+"-to-pay", address, 8080), bind(netns[workload]), common(caller, "GRPC"))
+	}
+	if workload = "default/pay-1"; netns[workload] == "" {
+		return all
+	}
 	add("pay-in", new(listener.Listener), `{"name":"pay-in","address":{"socket_address":{"address":"0.0.0.0","port_value":15006,"network_namespace_filepath":%q}},%s,
 		"filter_chains":[{"filter_chain_match":{"destination_port":8080},"filters":%s,
 		"transport_socket":{"name":"tls","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext","require_client_certificate":true,%s}}}]}`,
-		p.pay, original, tcp("pay-local"), common("pay", "DELTA_GRPC"))
-	add("pay-local", new(cluster.Cluster), `{"name":"pay-local","type":"STATIC","connect_timeout":"2s",%s,%s}`, endpoint("pay-local", "127.0.0.1", 8080), bind(p.pay))
-	root := strings.ReplaceAll(string(p.control.rootPEM()), "\n", `\n`)
-	add("bundle/t.example", new(tlsv3.Secret), `{"name":"bundle/t.example","validation_context":{"trusted_ca":{"inline_string":"%s"}}}`, root)
+		netns[workload], original, tcp("pay-local"), common("pay", "DELTA_GRPC"))
+	add("pay-local", new(cluster.Cluster), `{"name":"pay-local","type":"STATIC","connect_timeout":"2s",%s,%s}`, endpoint("pay-local", "127.0.0.1", 8080), bind(netns[workload]))
+	return all
 }
 
-func (p *pair) call() error {
-	body, err := get(p.web, "http://240.240.0.1/")
+func (p *pair) call() error { return call(p.web) }
+
+func call(ns string) error {
+	body, err := get(ns, "http://240.240.0.1/")
 	if err == nil && body != "200 paid" {
 		err = errors.New(body)
 	}

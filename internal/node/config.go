@@ -15,6 +15,8 @@ import (
 type Config struct {
 	// Name of this node or gateway; the join token is made for it.
 	Name string `yaml:"name"`
+	// Mode is node, one Envoy for all workloads, or sidecar, one Envoy a workload. Default node.
+	Mode Mode `yaml:"mode"`
 	// RunDir holds sockets, Envoy's bootstrap and logs. Default /run/isthmus/<name>.
 	RunDir string `yaml:"runDir"`
 	// StateDir holds the node's key and certificate, which must outlive a reboot. Default /var/lib/isthmus/<name>.
@@ -40,6 +42,15 @@ type Config struct {
 	Log     *slog.Logger `yaml:"-"`
 	Version string       `yaml:"-"`
 }
+
+// Mode says how many Envoys serve the workloads.
+type Mode string
+
+// The modes.
+const (
+	Shared  Mode = "node"    // one for all: the cheapest
+	Sidecar Mode = "sidecar" // one each: a process boundary around every workload's keys and traffic
+)
 
 // ControlConfig says where the control plane is and how to join it.
 type ControlConfig struct {

@@ -14,9 +14,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
 	"math/big"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +28,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -54,8 +57,17 @@ type fakeControl struct {
 	reports   []agentapi.Report
 	streams   int // delta-ADS streams opened so far
 	known     int // how many of them told the versions they have
-	resources map[string]map[string]*anypb.Any
+	resources []fakeResource
+	changed   chan struct{} // closed and replaced when resources are
 	tell      agentapi.Instructions
+	// make makes the resources for workloads that the agent reports, by their namespaces.
+	make func(netns map[string]string) []fakeResource
+}
+
+// fakeResource is for the proxy of one workload, or for all.
+type fakeResource struct {
+	workload, name, version string
+	body                    *anypb.Any
 }
 
 func newFakeControl(t *testing.T, node string) *fakeControl {
@@ -64,8 +76,8 @@ func newFakeControl(t *testing.T, node string) *fakeControl {
 	must(t, err)
 	f := &fakeControl{
 		t: t, rootKey: key, ttl: time.Hour, node: node, role: snapshot.RoleNode, signed: map[string]int{},
-		resources: map[string]map[string]*anypb.Any{},
-		tell:      agentapi.Instructions{TrustDomain: trustDomain},
+		changed: make(chan struct{}),
+		tell:    agentapi.Instructions{TrustDomain: trustDomain},
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
@@ -192,6 +204,15 @@ func (f *fakeControl) Sync(s rpc.Stream[agentapi.Instructions, agentapi.Report])
 		}
 		f.mu.Lock()
 		f.reports = append(f.reports, *r)
+		if f.make != nil {
+			netns := map[string]string{}
+			for _, w := range r.Workloads {
+				netns[w.Namespace+"/"+w.Name] = w.Netns
+			}
+			f.resources = f.make(netns)
+			close(f.changed)
+			f.changed = make(chan struct{})
+		}
 		f.mu.Unlock()
 	}
 }
@@ -217,47 +238,120 @@ func (f *fakeControl) signedCount(path string) int {
 	return f.signed[path]
 }
 
-// fakeADS sends everything of a type to whoever subscribes to it, unless it says that it has it.
+// fakeADS sends everything to whoever subscribes, unless it says that it has it, and what changes later.
 type fakeADS struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
 	f *fakeControl
+}
+
+var fakeTypes = []string{
+	"type.googleapis.com/envoy.config.cluster.v3.Cluster",
+	"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+	"type.googleapis.com/envoy.config.listener.v3.Listener",
 }
 
 func (a *fakeADS) DeltaAggregatedResources(s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	if caller(s.Context()) != "/isthmus/node/"+a.f.node {
 		return status.Error(codes.Unauthenticated, "who are you")
 	}
+	md, _ := metadata.FromIncomingContext(s.Context())
+	proxy := strings.Join(md.Get("isthmus-workload"), ",")
 	a.f.mu.Lock()
 	a.f.streams++
 	a.f.mu.Unlock()
-	answered := map[string]bool{}
+	requests := make(chan *discovery.DeltaDiscoveryRequest)
+	go func() {
+		defer close(requests)
+		for {
+			r, err := s.Recv()
+			if err != nil {
+				return
+			}
+			requests <- r
+		}
+	}()
+	sent := map[string]map[string]string{} // version by name, by type that is subscribed to
 	for {
-		r, err := s.Recv()
-		if err != nil {
+		a.f.mu.Lock()
+		changed := a.f.changed
+		a.f.mu.Unlock()
+		select {
+		case <-s.Context().Done():
+			for range requests {
+			}
+			return s.Context().Err()
+		case r, ok := <-requests:
+			if !ok {
+				return nil
+			}
+			if msg := r.GetErrorDetail().GetMessage(); msg != "" {
+				a.f.t.Errorf("Envoy refuses %s: %s", r.TypeUrl, msg)
+			}
+			if sent[r.TypeUrl] == nil {
+				sent[r.TypeUrl] = map[string]string{}
+				a.f.mu.Lock()
+				if len(r.InitialResourceVersions) > 0 {
+					a.f.known++
+				}
+				a.f.mu.Unlock()
+				maps.Copy(sent[r.TypeUrl], r.InitialResourceVersions)
+			}
+			for _, name := range r.ResourceNamesSubscribe {
+				if _, old := r.InitialResourceVersions[name]; !old {
+					delete(sent[r.TypeUrl], name)
+				}
+			}
+		case <-changed:
+		}
+		if err := a.push(s, proxy, sent); err != nil {
 			return err
 		}
-		if msg := r.GetErrorDetail().GetMessage(); msg != "" {
-			a.f.t.Errorf("Envoy refuses %s: %s", r.TypeUrl, msg)
-		}
-		if answered[r.TypeUrl] && len(r.ResourceNamesSubscribe) == 0 {
-			continue
-		}
-		answered[r.TypeUrl] = true
-		resp := &discovery.DeltaDiscoveryResponse{TypeUrl: r.TypeUrl, Nonce: time.Now().String()}
-		a.f.mu.Lock()
-		if len(r.InitialResourceVersions) > 0 {
-			a.f.known++
-		}
-		for name, any := range a.f.resources[r.TypeUrl] {
-			if r.InitialResourceVersions[name] != "1" {
-				resp.Resources = append(resp.Resources, &discovery.Resource{Name: name, Version: "1", Resource: any})
+	}
+}
+
+// push sends what differs: what is new from the clusters up, what is gone from the listeners down.
+func (a *fakeADS) push(s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer, proxy string, sent map[string]map[string]string) error {
+	a.f.mu.Lock()
+	all := a.f.resources
+	a.f.mu.Unlock()
+	current := map[string]map[string]bool{}
+	for _, t := range fakeTypes {
+		resp := &discovery.DeltaDiscoveryResponse{TypeUrl: t, Nonce: time.Now().String()}
+		current[t] = map[string]bool{}
+		for _, r := range all {
+			if r.body.TypeUrl != t || proxy != "" && r.workload != "" && r.workload != proxy {
+				continue
+			}
+			current[t][r.name] = true
+			if sent[t] != nil && sent[t][r.name] != r.version {
+				resp.Resources = append(resp.Resources, &discovery.Resource{Name: r.name, Version: r.version, Resource: r.body})
+				sent[t][r.name] = r.version
 			}
 		}
-		a.f.mu.Unlock()
+		if len(resp.Resources) == 0 && (sent[t] == nil || sent[t][""] != "") {
+			continue
+		}
+		sent[t][""] = "greeted" // the first answer may be empty, and must come
 		if err := s.Send(resp); err != nil {
 			return err
 		}
 	}
+	for _, t := range slices.Backward(fakeTypes) {
+		resp := &discovery.DeltaDiscoveryResponse{TypeUrl: t, Nonce: time.Now().String()}
+		for name := range sent[t] {
+			if name != "" && !current[t][name] {
+				resp.RemovedResources = append(resp.RemovedResources, name)
+				delete(sent[t], name)
+			}
+		}
+		if len(resp.RemovedResources) == 0 {
+			continue
+		}
+		if err := s.Send(resp); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func must(t *testing.T, err error) {

@@ -87,6 +87,20 @@ func inThread(t *testing.T, fn func()) {
 // wire joins two namespaces by a veth pair, and sends everything unknown across it.
 func wire(t *testing.T, a, aAddr, b, bAddr string) {
 	t.Helper()
+	wireAs(t, a, "eth0", aAddr, b, "eth0", bAddr)
+}
+
+// wireAs does it with other names of the two ends; one that another pair has already is replaced, and that pair goes.
+func wireAs(t *testing.T, a, aName, aAddr, b, bName, bAddr string) {
+	t.Helper()
+	for ns, name := range map[string]string{a: aName, b: bName} {
+		must(t, netns.Do(ns, func() error {
+			if old, err := netlink.LinkByName(name); err == nil {
+				return netlink.LinkDel(old)
+			}
+			return nil
+		}))
+	}
 	nsA, err := vnetns.GetFromPath(a)
 	must(t, err)
 	defer nsA.Close()
@@ -94,17 +108,17 @@ func wire(t *testing.T, a, aAddr, b, bAddr string) {
 	must(t, err)
 	defer nsB.Close()
 	veth := &netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: "eth0", Namespace: netlink.NsFd(nsA)},
-		PeerName:  "eth0", PeerNamespace: netlink.NsFd(nsB),
+		LinkAttrs: netlink.LinkAttrs{Name: aName, Namespace: netlink.NsFd(nsA)},
+		PeerName:  bName, PeerNamespace: netlink.NsFd(nsB),
 	}
 	must(t, netlink.LinkAdd(veth))
-	for ns, addr := range map[string]string{a: aAddr, b: bAddr} {
+	for ns, end := range map[string][2]string{a: {aName, aAddr}, b: {bName, bAddr}} {
 		must(t, netns.Do(ns, func() error {
-			link, err := netlink.LinkByName("eth0")
+			link, err := netlink.LinkByName(end[0])
 			if err != nil {
 				return err
 			}
-			ip, err := netlink.ParseAddr(addr)
+			ip, err := netlink.ParseAddr(end[1])
 			if err != nil {
 				return err
 			}
@@ -114,7 +128,7 @@ func wire(t *testing.T, a, aAddr, b, bAddr string) {
 				ip.Flags = unix.IFA_F_NODAD // usable at once
 			}
 			return errors.Join(netlink.AddrAdd(link, ip), netlink.LinkSetUp(link),
-				netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all, Scope: netlink.SCOPE_LINK}))
+				netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all, Scope: netlink.SCOPE_LINK}))
 		}))
 	}
 }
@@ -126,6 +140,15 @@ func listenIn(t *testing.T, ns, addr string) net.Listener {
 	must(t, netns.Do(ns, func() (err error) { l, err = net.Listen("tcp", addr); return err }))
 	t.Cleanup(func() { l.Close() })
 	return l
+}
+
+// freeAddress is one on the loopback where nothing listens now.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	return l.Addr().String()
 }
 
 func dialIn(ns, network, addr string) (net.Conn, error) {
@@ -190,7 +213,19 @@ func runAgent(t *testing.T, cfg Config) (a *Agent, stop func()) {
 		}
 	}
 	t.Cleanup(stop)
+	awaitSocket(cfg.RunDir)
 	return a, stop
+}
+
+// awaitSocket gives an agent a while to capture, which it does before it opens its socket: until then what a test sends
+// goes nowhere, and takes its time for it.
+func awaitSocket(runDir string) {
+	for range 200 {
+		if _, err := os.Stat(envoyproc.AgentSocket(runDir)); err == nil {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 type testWriter struct{ t *testing.T }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,17 +44,22 @@ func (a *Agent) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	envoy := a.envoy.State()
+	envoy := a.envoyState()
 	gauge(descInfo, 1, a.cfg.Name, string(a.cfg.Role()), a.cfg.Version, envoy.Version)
 	gauge(descConnected, asNumber(a.control.Connected()))
 	gauge(descEnvoyUp, asNumber(envoy.Running))
 	counter(descRestarts, uint64(envoy.Restarts))
-	gauge(descStreams, float64(a.ads.Streams()))
+	streams := int64(0)
+	for _, p := range a.proxies {
+		streams += p.ads.Streams()
+	}
+	gauge(descStreams, float64(streams))
 	for _, c := range a.certs() {
 		gauge(descExpiry, float64(c.NotAfter.Unix()), c.SPIFFEID)
 	}
-	for _, w := range a.cfg.Workloads {
-		gauge(descReady, asNumber(a.probes.Ready(w.Key())), w.Key())
+	for _, h := range a.homes {
+		key := h.workload.Key()
+		gauge(descReady, asNumber(h.stay.Load() != nil && a.probes.Ready(key)), key)
 	}
 	n := a.dns.Counts()
 	counter(descDNS, n.Mesh, "mesh")
@@ -69,25 +75,30 @@ func asNumber(b bool) float64 {
 	return 0
 }
 
-// metricsHandler: /metrics is the agent's own, /metrics/envoy Envoy's.
+// metricsHandler: /metrics is the agent's own, /metrics/envoy Envoy's, or those of the Envoy of one workload,
+// /metrics/envoy/{namespace}/{name}.
 func (a *Agent) metricsHandler() http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(a, a.logs, a.workloads, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /metrics/envoy", func(w http.ResponseWriter, r *http.Request) {
-		stats, err := a.envoy.Stats(r.Context())
-		if err != nil {
-			http.Error(w, "Envoy does not answer", http.StatusServiceUnavailable)
-			return
-		}
-		defer stats.Close()
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-		if _, err := io.Copy(w, stats); err != nil {
-			a.log.Debug("Envoy's statistics not sent", "error", err)
-		}
-	})
+	for _, p := range a.proxies {
+		mux.HandleFunc("GET "+strings.TrimSuffix("/metrics/envoy/"+p.workload, "/"), func(w http.ResponseWriter, r *http.Request) { a.stats(w, r, p) })
+	}
 	return mux
+}
+
+func (a *Agent) stats(w http.ResponseWriter, r *http.Request, p *proxy) {
+	stats, err := p.envoy.Stats(r.Context())
+	if err != nil {
+		http.Error(w, "Envoy does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	defer stats.Close()
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	if _, err := io.Copy(w, stats); err != nil {
+		a.log.Debug("Envoy's statistics not sent", "error", err)
+	}
 }
 
 // metricsTLS shows the node's certificate and demands one of the same mesh.

@@ -19,7 +19,7 @@ import (
 
 func TestEnvoyMetricsAreForAdministrators(t *testing.T) {
 	p := newPair(t, "metrics")
-	p.cfg.Metrics = MetricsConfig{Address: "127.0.0.1:18020", Allow: []string{"spiffe://t.example/ns/monitoring/sa/prometheus"}}
+	p.cfg.Metrics = MetricsConfig{Address: freeAddress(t), Allow: []string{"spiffe://t.example/ns/monitoring/sa/prometheus"}}
 	runAgent(t, p.cfg)
 	eventually(t, 10*time.Second, "a call", p.call)
 	stranger := newFakeControl(t, "stranger")
@@ -31,7 +31,7 @@ func TestEnvoyMetricsAreForAdministrators(t *testing.T) {
 			conf.Certificates = []tls.Certificate{{Certificate: [][]byte{f.sign(path, key.Public(), time.Hour)}, PrivateKey: key}}
 		}
 		c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}
-		resp, err := c.Get("https://127.0.0.1:18020/metrics")
+		resp, err := c.Get("https://" + p.cfg.Metrics.Address + "/metrics")
 		if err != nil {
 			return "", err
 		}

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
-
-	"isthmus.dev/isthmus/internal/node/netns"
 )
 
 // prepare checks what the agent needs of the host, makes its directories and locks them against a second agent.
@@ -16,17 +14,7 @@ func (a *Agent) prepare() (unlock func(), err error) {
 	if err := a.permitted(); err != nil {
 		return nil, err
 	}
-	for _, w := range a.cfg.Workloads {
-		if w.Netns == "" {
-			continue
-		}
-		ns, err := netns.Open(w.Netns)
-		if err != nil {
-			return nil, fmt.Errorf("workload %s: %w", w.Key(), err)
-		}
-		ns.Close()
-	}
-	for _, dir := range []string{a.cfg.RunDir, a.cfg.StateDir} {
+	for _, dir := range []string{a.cfg.RunDir, a.cfg.StateDir, filepath.Join(a.cfg.RunDir, aliases)} {
 		if err := privateDir(dir); err != nil {
 			return nil, err
 		}

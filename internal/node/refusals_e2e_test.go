@@ -52,7 +52,6 @@ func TestEnvoyStartRefusals(t *testing.T) {
 	}{
 		{"no envoy", func(c *Config) { c.Envoy.Path = "/nowhere/envoy" }, "no Envoy at /nowhere/envoy: run `make envoy`"},
 		{"not envoy", func(c *Config) { c.Envoy.Path = "/bin/true" }, "/bin/true is not Envoy"},
-		{"no netns", func(c *Config) { c.Workloads[0].Netns = "/run/netns/isthmus-t-nowhere" }, "workload default/web-1: network namespace /run/netns/isthmus-t-nowhere does not exist; make it first"},
 		{"not a netns", func(c *Config) { c.Workloads[0].Netns = "/etc/hosts" }, "/etc/hosts is a file but not a network namespace"},
 		{"health in use", func(c *Config) { c.Health.Address = busy.Addr().String() }, "health.address " + busy.Addr().String() + " is in use: stop what listens there, or choose another address"},
 		{"open token", func(c *Config) { c.Control.TokenFile = token(p.control.token(), 0o644) }, "run `chmod 600 "},
@@ -134,10 +133,10 @@ func TestEnvoyCountsReachReportMetricsAndFile(t *testing.T) {
 			t.Logf("%s: %d lines", path, n)
 		}
 	}
-	if got := fetch(t, http.Client{}, "http://127.0.0.1:18021/readyz"); got != "200 ready\n" {
+	if got := fetch(t, http.Client{}, "http://"+p.cfg.Health.Address+"/readyz"); got != "200 ready\n" {
 		t.Errorf("readyz: %s", got)
 	}
-	if got := fetch(t, http.Client{}, "http://127.0.0.1:18021/metrics"); !strings.HasPrefix(got, "404") {
+	if got := fetch(t, http.Client{}, "http://"+p.cfg.Health.Address+"/metrics"); !strings.HasPrefix(got, "404") {
 		t.Errorf("metrics on the health port: %s", got)
 	}
 }

@@ -41,6 +41,9 @@ func startAgent(t *testing.T, settings string) *exec.Cmd {
 	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	must(t, agent.Start())
 	t.Cleanup(func() { end(agent, syscall.SIGKILL) })
+	cfg, err := LoadConfig(settings)
+	must(t, err)
+	awaitSocket(cfg.RunDir)
 	return agent
 }
 

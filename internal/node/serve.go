@@ -13,17 +13,9 @@ import (
 	"path/filepath"
 	"time"
 
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
-	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
-
-	"isthmus.dev/isthmus/internal/node/adsproxy"
-	"isthmus.dev/isthmus/internal/node/dns"
-	"isthmus.dev/isthmus/internal/node/envoyproc"
-	"isthmus.dev/isthmus/internal/node/sds"
 )
 
 // maxHTTPConnections bounds who may ask for health or metrics at once.
@@ -31,14 +23,13 @@ const maxHTTPConnections = 64
 
 // listeners are the agent's own sockets; nil where not wanted.
 type listeners struct {
-	envoy         net.Listener // gRPC for this agent's Envoy: Unix
 	health        net.Listener // plain HTTP
 	metricsSocket net.Listener // Unix
 	metrics       net.Listener // mutual TLS
 }
 
 func (l *listeners) all() []net.Listener {
-	return []net.Listener{l.envoy, l.health, l.metricsSocket, l.metrics}
+	return []net.Listener{l.health, l.metricsSocket, l.metrics}
 }
 
 func (l *listeners) close() {
@@ -52,21 +43,15 @@ func (l *listeners) close() {
 // unlisten closes every socket of the agent.
 func (a *Agent) unlisten() {
 	a.listeners.close()
-	a.dns.Close()
+	for _, h := range a.homes {
+		h.leave()
+	}
 	a.workloads.Close()
 }
 
 // listen opens every socket of the agent, so that a port in use is told before anything runs.
 func (a *Agent) listen() (err error) {
-	defer func() {
-		if err != nil {
-			a.unlisten()
-		}
-	}()
 	l := &a.listeners
-	if l.envoy, err = listenUnix(envoyproc.AgentSocket(a.cfg.RunDir)); err != nil {
-		return err
-	}
 	if l.metricsSocket, err = listenUnix(filepath.Join(a.cfg.RunDir, "metrics.sock")); err != nil {
 		return err
 	}
@@ -77,11 +62,6 @@ func (a *Agent) listen() (err error) {
 	}
 	if a.cfg.Metrics.Address != "" {
 		if l.metrics, err = listenTCP("metrics", a.cfg.Metrics.Address); err != nil {
-			return err
-		}
-	}
-	for _, w := range a.cfg.Workloads {
-		if err := a.dns.Listen(dns.Listener{Workload: w.Key(), Netns: w.Netns}); err != nil {
 			return err
 		}
 	}
@@ -150,14 +130,8 @@ func peerUID(c net.Conn) (int, error) {
 
 // serve answers on all of the agent's sockets until ctx ends.
 func (a *Agent) serve(ctx context.Context) error {
-	envoy := grpc.NewServer(grpc.ForceServerCodecV2(adsproxy.NewCodec()), grpc.MaxRecvMsgSize(64<<20), grpc.MaxSendMsgSize(64<<20))
-	a.ads.Register(envoy)
-	secretv3.RegisterSecretDiscoveryServiceServer(envoy, &sds.Service{Store: a.sds})
-	accesslogv3.RegisterAccessLogServiceServer(envoy, a.logs)
-
 	parent := ctx
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return envoy.Serve(a.listeners.envoy) })
 	health := a.httpServer(a.healthHandler())
 	metrics := a.httpServer(a.metricsHandler())
 	guarded := a.httpServer(a.guarded(a.metricsHandler()))
@@ -172,7 +146,6 @@ func (a *Agent) serve(ctx context.Context) error {
 	serve(a.listeners.metrics, func(l net.Listener) error { return guarded.Serve(tls.NewListener(l, guarded.TLSConfig)) })
 	g.Go(func() error {
 		<-ctx.Done()
-		envoy.Stop()
 		return errors.Join(health.Close(), metrics.Close(), guarded.Close(), ctx.Err())
 	})
 	if err := g.Wait(); parent.Err() == nil {
@@ -208,5 +181,13 @@ func (a *Agent) Ready(ctx context.Context) error {
 	if a.control.Identity() == nil {
 		return errors.New("the agent has not joined the control plane yet")
 	}
-	return a.envoy.Ready(ctx)
+	for i, p := range a.proxies {
+		if p.workload != "" && a.homes[i].stay.Load() == nil {
+			continue
+		}
+		if err := p.envoy.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -24,6 +24,7 @@ const (
 
 // defaults fills in what the file left out.
 func (c *Config) defaults() {
+	c.Mode = cmp.Or(c.Mode, Shared)
 	c.RunDir = cmp.Or(c.RunDir, filepath.Join("/run/isthmus", c.Name))
 	c.StateDir = cmp.Or(c.StateDir, filepath.Join("/var/lib/isthmus", c.Name))
 	c.Envoy.CacheDir = cmp.Or(c.Envoy.CacheDir, ".cache")
@@ -63,11 +64,28 @@ func (c *Config) validate(r *reader) {
 	if len(c.RunDir) > 90 {
 		r.add("runDir", "the path is too long for the sockets inside it", "use one of at most 90 characters")
 	}
+	c.validateMode(r)
 	c.validateAddresses(r)
 	c.validateEnvoy(r)
 	c.validateCapture(r)
 	c.validateRole(r)
 	c.validateSockets(r)
+}
+
+// maxSidecars is how many Envoys one agent runs: each holds a stream at the control plane, and some 70 MB.
+const maxSidecars = 200
+
+func (c *Config) validateMode(r *reader) {
+	switch {
+	case c.Mode != Shared && c.Mode != Sidecar:
+		r.add("mode", fmt.Sprintf("%q is not a mode", c.Mode), "write node (one Envoy for all workloads) or sidecar (one Envoy a workload)")
+	case c.Mode == Sidecar && c.Gateway != nil:
+		r.add("mode", "a gateway has no workloads to run an Envoy each for", "remove mode")
+	case c.Mode == Sidecar && len(c.Workloads) > maxSidecars:
+		r.add("mode", fmt.Sprintf("%d workloads would need as many Envoys, more than %d", len(c.Workloads), maxSidecars), "use mode node, or more nodes")
+	case c.Mode == Sidecar && len(c.RunDir) > 75:
+		r.add("runDir", "the path is too long for the sockets of sidecars inside it", "use one of at most 75 characters")
+	}
 }
 
 func (c *Config) validateAddresses(r *reader) {

@@ -141,6 +141,8 @@ type Workload struct {
 	Addresses      []netip.Addr      `json:"addresses"`
 	// Netns is the path of the workload's network namespace on its node, empty for the node's own.
 	Netns string `json:"netns,omitempty"`
+	// Sidecar says that the workload has an Envoy of its own.
+	Sidecar bool `json:"sidecar,omitempty"`
 	// Ports that the workload listens on, by name; Services refer to them by number or name.
 	Ports []WorkloadPort `json:"ports,omitempty"`
 	// Ready is the agent's view of the readiness probe.

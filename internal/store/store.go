@@ -182,7 +182,7 @@ func equalNodes(a, b snapshot.Node) bool {
 
 func equalWorkloads(a, b snapshot.Workload) bool {
 	return a.Name == b.Name && a.Namespace == b.Namespace && a.ServiceAccount == b.ServiceAccount && a.Node == b.Node &&
-		a.Netns == b.Netns && a.Ready == b.Ready && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Ports, b.Ports)
+		a.Netns == b.Netns && a.Sidecar == b.Sidecar && a.Ready == b.Ready && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Ports, b.Ports)
 }
 
 // mark says that the last snapshot is out of date. It must be called with mu held.

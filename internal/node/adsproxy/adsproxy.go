@@ -14,7 +14,10 @@ import (
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec that Codec falls back to
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/agentapi"
 )
 
 const (
@@ -54,13 +57,17 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 
 // Proxy forwards streams.
 type Proxy struct {
-	codec   Codec
-	conn    func() *grpc.ClientConn
-	streams atomic.Int64
+	codec    Codec
+	conn     func() *grpc.ClientConn
+	workload string
+	streams  atomic.Int64
 }
 
-// New makes a proxy that opens its streams on what conn returns; nil means that there is no control plane yet.
-func New(conn func() *grpc.ClientConn) *Proxy { return &Proxy{codec: NewCodec(), conn: conn} }
+// New makes a proxy that opens its streams on what conn returns; nil means that there is no control plane yet. An Envoy of
+// one workload alone is announced as such; of what Envoy itself says nothing is passed on.
+func New(conn func() *grpc.ClientConn, workload string) *Proxy {
+	return &Proxy{codec: NewCodec(), conn: conn, workload: workload}
+}
 
 // Streams that are open to the control plane.
 func (p *Proxy) Streams() int64 { return p.streams.Load() }
@@ -82,6 +89,9 @@ func (p *Proxy) handle(_ any, envoy grpc.ServerStream) error {
 	g, ctx := errgroup.WithContext(envoy.Context())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if p.workload != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, agentapi.WorkloadKey, p.workload)
+	}
 	desc := &grpc.StreamDesc{StreamName: method, ServerStreams: true, ClientStreams: true}
 	control, err := conn.NewStream(ctx, desc, "/"+service+"/"+method, grpc.ForceCodecV2(p.codec))
 	if err != nil {

@@ -48,7 +48,6 @@ type Server struct {
 	cfg      Config
 	tables   atomic.Pointer[map[string]agentapi.DNSTable]
 	counts   counts
-	servers  []*dns.Server
 	upstream upstream
 }
 
@@ -57,7 +56,7 @@ type Counts struct{ Mesh, Forwarded, Failed, Refused uint64 }
 
 type counts struct{ mesh, forwarded, failed, refused atomic.Uint64 }
 
-// New makes a server that listens nowhere yet.
+// New makes a server; Listen opens its sockets.
 func New(cfg Config) *Server {
 	return &Server{cfg: cfg, upstream: upstream{mark: cfg.Mark}}
 }
@@ -73,13 +72,20 @@ func (s *Server) Counts() Counts {
 	}
 }
 
+// Sockets are where one workload's questions arrive.
+type Sockets struct {
+	workload string
+	servers  []*dns.Server
+}
+
 // Listen opens the sockets of one workload, in both IP versions where the namespace has them.
-func (s *Server) Listen(l Listener) error {
+func (s *Server) Listen(l Listener) (*Sockets, error) {
 	c := client{workload: l.Workload, slots: make(chan struct{}, maxForwards)}
-	return netns.Do(l.Netns, func() error {
+	socks := &Sockets{workload: l.Workload}
+	err := netns.Do(l.Netns, func() error {
 		for _, host := range []string{"127.0.0.1", "::1"} {
 			addr := net.JoinHostPort(host, fmt.Sprint(agentapi.DNSPort))
-			err := s.listen(c, addr)
+			err := s.listen(socks, c, addr)
 			if host == "::1" && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
 				continue // no IPv6 in this namespace
 			}
@@ -92,6 +98,11 @@ func (s *Server) Listen(l Listener) error {
 		}
 		return nil
 	})
+	if err != nil {
+		socks.Close()
+		return nil, err
+	}
+	return socks, nil
 }
 
 // client is one workload that asks.
@@ -100,7 +111,7 @@ type client struct {
 	slots    chan struct{} // one per question under way to an upstream
 }
 
-func (s *Server) listen(c client, addr string) error {
+func (s *Server) listen(socks *Sockets, c client, addr string) error {
 	udp, err := net.ListenPacket("udp", addr)
 	if err != nil {
 		return err
@@ -111,7 +122,7 @@ func (s *Server) listen(c client, addr string) error {
 		return err
 	}
 	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(c, w, q) })
-	s.servers = append(s.servers,
+	socks.servers = append(socks.servers,
 		&dns.Server{PacketConn: udp, Handler: h, MsgAcceptFunc: acceptAll},
 		&dns.Server{Listener: netutil.LimitListener(tcp, maxConnections), Handler: h, MsgAcceptFunc: acceptAll, ReadTimeout: 5 * time.Second, MaxTCPQueries: 128})
 	return nil
@@ -125,8 +136,8 @@ func acceptAll(h dns.Header) dns.MsgAcceptAction {
 	return dns.MsgAccept
 }
 
-// Run serves until ctx ends.
-func (s *Server) Run(ctx context.Context) error {
+// Run answers until ctx ends, and closes the sockets.
+func (s *Sockets) Run(ctx context.Context) error {
 	g, group := errgroup.WithContext(ctx)
 	for _, srv := range s.servers {
 		g.Go(srv.ActivateAndServe)
@@ -137,13 +148,13 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	})
 	if err := g.Wait(); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("serve DNS: %w", err)
+		return fmt.Errorf("serve DNS for workload %s: %w", s.workload, err)
 	}
 	return nil
 }
 
 // Close every socket, also of servers that have not come to serve yet, which their own Shutdown refuses.
-func (s *Server) Close() {
+func (s *Sockets) Close() {
 	for _, srv := range s.servers {
 		if srv.PacketConn != nil {
 			srv.PacketConn.Close()

@@ -27,8 +27,8 @@ type Config struct {
 	Bootstrap   Bootstrap
 	Concurrency int
 	LogLevel    string
-	// Keep is asked when Run ends: whether Envoy is to go on without its agent, for the next one to take over.
-	Keep func() bool
+	// Keep is asked when Run ends, with the cause: whether Envoy is to go on without its agent, for the next one to take over.
+	Keep func(why error) bool
 	// Changed is called when the State did.
 	Changed func()
 }
@@ -198,14 +198,14 @@ func (s *Supervisor) once(ctx context.Context) error {
 				s.cfg.Log.Error("Envoy's log not shortened", "error", err)
 			}
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), s.part(p))
+			return errors.Join(ctx.Err(), s.part(p, context.Cause(ctx)))
 		}
 	}
 }
 
 // part leaves Envoy to the next agent, or ends it.
-func (s *Supervisor) part(p *process) error {
-	if s.cfg.Keep() {
+func (s *Supervisor) part(p *process, why error) error {
+	if s.cfg.Keep(why) {
 		s.cfg.Log.Info("Envoy goes on without its agent", "pid", p.pid)
 		return p.close()
 	}

@@ -57,13 +57,24 @@ func Open(path string) (*os.File, error) {
 		return nil, fmt.Errorf("stat %s: %w", path, err)
 	}
 	if fs.Type != unix.NSFS_MAGIC && fs.Type != unix.PROC_SUPER_MAGIC {
+		st, err := f.Stat()
 		f.Close()
+		if err == nil && st.Mode().IsRegular() && st.Size() == 0 {
+			return nil, fmt.Errorf("%s: %w", path, ErrUnmounted)
+		}
 		return nil, fmt.Errorf("%s is a file but not a network namespace; it may be the leftover of one that was removed: delete it and make the namespace again", path)
 	}
 	return f, nil
 }
 
-// Inode identifies the namespace at path: one that is made again under the same path has another.
+// ErrUnmounted is the error of Open for an empty file, on which a namespace is about to be mounted, or was once.
+var ErrUnmounted = errors.New("no network namespace is mounted here (yet); if nobody is making one, delete the file and make the namespace again (ip netns)")
+
+// Away says whether an error of Open means that there is no namespace yet, rather than that something is wrong.
+func Away(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrUnmounted) }
+
+// Inode identifies the namespace at path: one that is made again under the same path has another, provided that the
+// former is still held by somebody: an open file, a socket. The kernel gives numbers out again.
 func Inode(path string) (uint64, error) {
 	if path == "" {
 		path = "/proc/self/ns/net"

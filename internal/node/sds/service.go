@@ -26,6 +26,8 @@ const secretType = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v
 type Service struct {
 	secret.UnimplementedSecretDiscoveryServiceServer
 	Store *Store
+	// Only these accounts' certificates are served; none named means all of the Store's.
+	Only []ServiceAccount
 }
 
 // subscription is what one stream asked for and was sent.
@@ -41,12 +43,23 @@ func newSubscription() *subscription {
 
 // add a name, when it is this node's to serve; names that are not are never answered.
 func (s *Service) add(sub *subscription, name string) {
-	id, ok := s.Store.want(name)
+	id, ok := spiffe.ID{}, s.serves(name)
+	if ok {
+		id, ok = s.Store.want(name)
+	}
 	if !ok {
 		s.Store.cfg.Log.Warn("certificate not served: no such identity on this node", "name", name)
 		return
 	}
 	sub.names[name] = id
+}
+
+func (s *Service) serves(name string) bool {
+	if len(s.Only) == 0 {
+		return true
+	}
+	_, account, ok := parseName(name)
+	return ok && slices.Contains(s.Only, account)
 }
 
 // due is the secrets of a subscription that were not sent yet in their present version, sorted by name, and when to look again.

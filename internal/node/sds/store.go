@@ -98,12 +98,8 @@ func (s *Store) Certs() []agentapi.CertState {
 
 // want registers interest in a secret name; false when it is not this node's to serve.
 func (s *Store) want(name string) (spiffe.ID, bool) {
-	id, err := spiffe.Parse(strings.TrimSuffix(name, agentapi.WithRootSuffix))
-	if err != nil {
-		return spiffe.ID{}, false
-	}
-	namespace, account, ok := spiffe.WorkloadParts(id)
-	if !ok || !slices.Contains(s.cfg.Accounts, ServiceAccount{namespace, account}) {
+	id, account, ok := parseName(name)
+	if !ok || !slices.Contains(s.cfg.Accounts, account) {
 		return spiffe.ID{}, false
 	}
 	s.mu.Lock()
@@ -117,6 +113,16 @@ func (s *Store) want(name string) (spiffe.ID, bool) {
 		s.wanted <- id // has room: at most one per account
 	}
 	return id, known
+}
+
+// parseName is what a secret's name asks for.
+func parseName(name string) (spiffe.ID, ServiceAccount, bool) {
+	id, err := spiffe.Parse(strings.TrimSuffix(name, agentapi.WithRootSuffix))
+	if err != nil {
+		return spiffe.ID{}, ServiceAccount{}, false
+	}
+	namespace, account, ok := spiffe.WorkloadParts(id)
+	return id, ServiceAccount{namespace, account}, ok
 }
 
 // current certificate of an identity, or nil; and a channel that is closed at the next change of any.

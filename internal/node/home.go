@@ -1,0 +1,249 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/node/capture"
+	"isthmus.dev/isthmus/internal/node/dns"
+	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/node/retry"
+)
+
+// How often a namespace is looked for. Who makes one under a name (ip netns) makes a file first, which is heard of at
+// once, and mounts the namespace on it a moment later.
+const (
+	glance      = 250 * time.Millisecond
+	stare       = time.Millisecond
+	stareGlance = 300 * time.Millisecond
+)
+
+var errMoved = errors.New("the network namespace was replaced meanwhile")
+
+// home is where one workload lives: its network namespace, which may come after the agent, go, and come again under the
+// same path. While it is there its traffic is captured and its questions are answered; while it is not, the control plane
+// is told of no such workload.
+type home struct {
+	workload Workload
+	log      *slog.Logger
+	aliases  string // directory of the aliases
+	rules    *capture.Rules
+	dns      *dns.Server
+	bell     *bell
+	changed  func()
+	// during runs for as long as the namespace is there; nil for nothing.
+	during func(context.Context) error
+
+	stay atomic.Pointer[stay] // nil while the namespace is not there
+}
+
+// stay is one namespace, from its coming to its going.
+type stay struct {
+	pin   *os.File // holds the namespace, so that another one cannot get its number
+	dev   uint64
+	inode uint64
+	alias string // its path for Envoy
+	dns   *dns.Sockets
+}
+
+// enter captures the workload's traffic and opens its sockets, in this order: from the first step on nothing leaves the
+// namespace in plaintext.
+func (h *home) enter() (err error) {
+	s := &stay{}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	path := h.workload.Netns
+	if path != "" {
+		if err := s.hold(path); err != nil {
+			return fmt.Errorf("workload %s: %w", h.workload.Key(), err)
+		}
+	}
+	if h.rules != nil {
+		if err := capture.Install(path, *h.rules); err != nil {
+			return fmt.Errorf("capture the traffic of workload %s: %w", h.workload.Key(), err)
+		}
+	}
+	if s.dns, err = h.dns.Listen(dns.Listener{Workload: h.workload.Key(), Netns: path}); err != nil {
+		return err
+	}
+	if path != "" {
+		if !s.there(path) {
+			return fmt.Errorf("workload %s: %w", h.workload.Key(), errMoved)
+		}
+		if s.alias, err = h.link(s.inode); err != nil {
+			return fmt.Errorf("workload %s: %w", h.workload.Key(), err)
+		}
+	}
+	h.stay.Store(s)
+	h.changed()
+	return nil
+}
+
+// leave forgets a namespace that is gone. It ends with its last holder, so nothing of the agent holds it any longer.
+func (h *home) leave() {
+	s := h.stay.Swap(nil)
+	if s == nil {
+		return
+	}
+	s.close()
+	h.changed()
+}
+
+func (s *stay) hold(path string) (err error) {
+	if s.pin, err = netns.Open(path); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(s.pin.Fd()), &st); err != nil {
+		return fmt.Errorf("stat %s: %w", path, err)
+	}
+	s.dev, s.inode = uint64(st.Dev), st.Ino
+	return nil
+}
+
+// there says whether the path still leads to this namespace.
+func (s *stay) there(path string) bool {
+	var st unix.Stat_t
+	return path == "" || unix.Stat(path, &st) == nil && st.Ino == s.inode && uint64(st.Dev) == s.dev
+}
+
+func (s *stay) close() {
+	if s.dns != nil {
+		s.dns.Close()
+	}
+	if s.pin != nil {
+		s.pin.Close()
+	}
+}
+
+// link makes the namespace's alias, a link to its path that no other namespace of this workload had. Envoy binds a listener
+// when the listener is added and reuses the sockets of one that it had at the same path: only another path makes it bind in
+// the namespace that is there now. The alias of a namespace stays the same for the next agent.
+func (h *home) link(inode uint64) (string, error) {
+	prefix := h.workload.Namespace + "." + h.workload.Name + "."
+	name := prefix + strconv.FormatUint(inode, 10)
+	alias := filepath.Join(h.aliases, name)
+	if to, err := os.Readlink(alias); err != nil || to != h.workload.Netns {
+		if err := os.Remove(alias); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", fmt.Errorf("remove an old alias: %w", err)
+		}
+		if err := os.Symlink(h.workload.Netns, alias); err != nil {
+			return "", fmt.Errorf("make an alias of the network namespace: %w", err)
+		}
+	}
+	entries, err := os.ReadDir(h.aliases)
+	if err != nil {
+		return "", fmt.Errorf("look for old aliases: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) && e.Name() != name {
+			if err := os.Remove(filepath.Join(h.aliases, e.Name())); err != nil {
+				return "", fmt.Errorf("remove an old alias: %w", err)
+			}
+		}
+	}
+	return alias, nil
+}
+
+// run follows the namespace until ctx ends.
+func (h *home) run(ctx context.Context) error {
+	for {
+		if h.stay.Load() == nil {
+			if err := h.await(ctx); err != nil {
+				return err
+			}
+		}
+		err := h.live(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err() // the agent closes what is open
+		}
+		h.leave()
+		if !errors.Is(err, errMoved) {
+			return err
+		}
+		h.log.Warn("the workload's network namespace is gone, waiting for it", "workload", h.workload.Key(), "netns", h.workload.Netns)
+	}
+}
+
+// live while the namespace is there; the error is errMoved once it is not.
+func (h *home) live(ctx context.Context) error {
+	s := h.stay.Load()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.dns.Run(ctx) })
+	if h.during != nil {
+		g.Go(func() error { return h.during(ctx) })
+	}
+	g.Go(func() error {
+		for s.there(h.workload.Netns) {
+			if err := h.pause(ctx); err != nil {
+				return err
+			}
+		}
+		return errMoved
+	})
+	return g.Wait()
+}
+
+// await the namespace and enter it.
+func (h *home) await(ctx context.Context) error {
+	var last string
+	for {
+		rung := h.bell.heard()
+		err := h.enter()
+		if err == nil {
+			h.log.Info("the workload's network namespace is there", "workload", h.workload.Key(), "netns", h.workload.Netns)
+			return nil
+		}
+		if !netns.Away(err) && !errors.Is(err, errMoved) && err.Error() != last {
+			last = err.Error()
+			h.log.Error("workload not served, trying again", "workload", h.workload.Key(), "error", err)
+		}
+		if err := h.lookOut(ctx, rung); err != nil {
+			return err
+		}
+	}
+}
+
+// lookOut waits for a reason to look for the namespace.
+func (h *home) lookOut(ctx context.Context, rung <-chan struct{}) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(glance):
+		return nil
+	case <-rung:
+	}
+	for end := time.Now().Add(stareGlance); time.Now().Before(end); {
+		if ns, err := netns.Open(h.workload.Netns); err == nil {
+			return ns.Close()
+		}
+		if err := retry.Sleep(ctx, stare); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *home) pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h.bell.heard():
+	case <-time.After(glance):
+	}
+	return nil
+}

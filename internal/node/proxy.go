@@ -1,0 +1,111 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"path/filepath"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/adsproxy"
+	"isthmus.dev/isthmus/internal/node/envoyproc"
+	"isthmus.dev/isthmus/internal/node/sds"
+)
+
+// proxy is one Envoy and the socket at which it alone asks the agent.
+type proxy struct {
+	workload string // "<namespace>/<name>"; empty when it serves all
+	runDir   string
+	envoy    *envoyproc.Supervisor
+	ads      *adsproxy.Proxy
+	secrets  *sds.Service
+}
+
+// newProxy makes the Envoy of one workload, or of all. One of a workload gets that workload's configuration and certificate,
+// and no other: whoever breaks into it has broken into that workload alone.
+func (a *Agent) newProxy(w *Workload, binary string) *proxy {
+	p := &proxy{runDir: a.cfg.RunDir, secrets: &sds.Service{Store: a.sds}}
+	id := a.cfg.Name
+	if w != nil {
+		p.workload, p.runDir = w.Key(), a.cfg.sidecarDir(w.Key())
+		p.secrets.Only = []sds.ServiceAccount{{Namespace: w.Namespace, Name: w.ServiceAccount}}
+		id += "/" + w.Key()
+	}
+	p.ads = adsproxy.New(a.control.Conn, p.workload)
+	p.envoy = envoyproc.New(envoyproc.Config{
+		Log: a.log, Binary: binary, RunDir: p.runDir, Concurrency: a.cfg.Envoy.Concurrency, LogLevel: a.cfg.Envoy.LogLevel,
+		Bootstrap: envoyproc.Bootstrap{Node: id, MaxConnections: a.cfg.Envoy.MaxConnections, MaxHeapBytes: a.cfg.Envoy.MaxHeapMiB << 20},
+		Keep:      a.keepEnvoy, Changed: a.touch,
+	})
+	return p
+}
+
+// sidecarDir is short, as the paths of sockets must be.
+func (c Config) sidecarDir(workload string) string {
+	return filepath.Join(c.RunDir, fmt.Sprintf("envoy-%.4x", sha256.Sum256([]byte(workload))))
+}
+
+// open prepares an Envoy and listens for it.
+func (p *proxy) open(ctx context.Context) (net.Listener, error) {
+	if p.workload != "" {
+		if err := privateDir(p.runDir); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.envoy.Prepare(ctx); err != nil {
+		return nil, err
+	}
+	return listenUnix(envoyproc.AgentSocket(p.runDir))
+}
+
+// runProxy runs one Envoy and answers it until ctx ends.
+func (a *Agent) runProxy(ctx context.Context, p *proxy, socket net.Listener) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.envoy.Run(ctx) })
+	g.Go(func() error { return a.answer(ctx, p, socket) })
+	return g.Wait()
+}
+
+// runSidecar runs the Envoy of one workload for as long as its namespace is there.
+func (a *Agent) runSidecar(ctx context.Context, p *proxy) error {
+	socket, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	return a.runProxy(ctx, p, socket)
+}
+
+// answer serves one Envoy: its configuration passes through, its certificates come from here, its logs end here.
+func (a *Agent) answer(ctx context.Context, p *proxy, socket net.Listener) error {
+	s := grpc.NewServer(grpc.ForceServerCodecV2(adsproxy.NewCodec()), grpc.MaxRecvMsgSize(64<<20), grpc.MaxSendMsgSize(64<<20))
+	p.ads.Register(s)
+	secretv3.RegisterSecretDiscoveryServiceServer(s, p.secrets)
+	accesslogv3.RegisterAccessLogServiceServer(s, a.logs)
+	stop := context.AfterFunc(ctx, s.Stop)
+	defer stop()
+	if err := s.Serve(socket); ctx.Err() == nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// envoyState is all Envoys' taken together.
+func (a *Agent) envoyState() agentapi.EnvoyState {
+	out := agentapi.EnvoyState{Running: true}
+	for i, p := range a.proxies {
+		if p.workload != "" && a.homes[i].stay.Load() == nil {
+			continue // it has nothing to serve
+		}
+		s := p.envoy.State()
+		out.Running = out.Running && s.Running
+		out.Version = s.Version
+		out.Restarts += s.Restarts
+	}
+	return out
+}
