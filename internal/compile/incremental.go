@@ -8,6 +8,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -25,7 +26,7 @@ type Compiled struct {
 // The outcome is always that of Mesh. Before may be nil.
 func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
 	if before != nil && before.Mesh != nil && !slices.ContainsFunc(before.Findings, isConflict) {
-		if touched, served, ok := touchedNamespaces(before.Snapshot, snap, before.Mesh.RootNamespace); ok {
+		if touched, served, ok := touchedNamespaces(before.Snapshot, snap, before.Mesh.RootNamespace); ok && samePeers(before.Mesh, snap) {
 			if c := onlyEndpoints(before, snap, touched, served); c != nil {
 				return c
 			}
@@ -36,6 +37,17 @@ func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
 	}
 	mesh, findings := Mesh(snap)
 	return &Compiled{Snapshot: snap, Mesh: mesh, Findings: findings}
+}
+
+// samePeers says whether time alone has changed what a peer may do: a peering ends, roots grow stale.
+func samePeers(before *model.Mesh, snap *snapshot.Snapshot) bool {
+	for name, v := range peerrules.All(snap, before.TrustDomain.Name()) {
+		p := before.Peers[name]
+		if v.Control != (p != nil) || p != nil && v.Live != p.Live {
+			return false // a peer that was left out for another reason is compiled anew each time, and left out again
+		}
+	}
+	return true
 }
 
 // onlyEndpoints is the shortest way: addresses of WorkloadEntries and readiness changed, and nothing else follows from it.
