@@ -270,6 +270,49 @@ type NodeRequest struct {
 	Node string `json:"node"`
 }
 
+// CARotateRequest begins the replacement of the root, or changes one that is under way.
+type CARotateRequest struct {
+	Force  bool `json:"force,omitempty"`  // go on without those for whom the present step waits
+	Cancel bool `json:"cancel,omitempty"` // withdraw the new root, while it has not signed yet
+}
+
+// CAStatusResponse is the mesh's certificate authority.
+type CAStatusResponse struct {
+	TrustDomain string      `json:"trustDomain"`
+	Operator    bool        `json:"operator"` // the root is an operator's
+	Roots       []CARoot    `json:"roots"`    // trusted ones, the one that signs first
+	Rotation    *CARotation `json:"rotation,omitempty"`
+}
+
+// CARoot is one root that the mesh trusts.
+type CARoot struct {
+	SHA256   string    `json:"sha256"`
+	NotAfter time.Time `json:"notAfter"`
+	Signs    bool      `json:"signs"`
+}
+
+// CARotation is the replacement of the root that is under way, or the last one.
+type CARotation struct {
+	Step      string    `json:"step"` // prepared, distributed, activated, drained, done, cancelled
+	Since     time.Time `json:"since"`
+	Began     time.Time `json:"began"`
+	OldSHA256 string    `json:"oldSHA256"`
+	NewSHA256 string    `json:"newSHA256"`
+	Waits     []CAWait  `json:"waits"`
+	Passed    []string  `json:"passed"` // whom --force left behind
+	// Expected is when the step ends at the latest; zero when it depends on somebody coming back.
+	Expected time.Time `json:"expected"`
+	Error    string    `json:"error,omitempty"` // why the last step failed; it is tried again
+}
+
+// CAWait is somebody for whom a rotation waits.
+type CAWait struct {
+	What  string    `json:"what"` // node, gateway, peer, invitation, administrator, control plane
+	Name  string    `json:"name"`
+	Why   string    `json:"why"`
+	Until time.Time `json:"until"` // when the wait ends by itself; zero: never
+}
+
 // Server is the control plane's side.
 type Server interface {
 	CreateToken(context.Context, *TokenRequest) (*TokenResponse, error)
@@ -290,6 +333,8 @@ type Server interface {
 	Access(context.Context, *Empty) (*AccessResponse, error)
 	AdminCert(context.Context, *AdminCertRequest) (*agentapi.SignResponse, error)
 	RevokeNode(context.Context, *NodeRequest) (*Empty, error)
+	CAStatus(context.Context, *Empty) (*CAStatusResponse, error)
+	CARotate(context.Context, *CARotateRequest) (*CAStatusResponse, error)
 }
 
 // Desc registers a Server.
@@ -315,6 +360,8 @@ var Desc = grpc.ServiceDesc{
 		rpc.Unary(Service, "Access", Server.Access),
 		rpc.Unary(Service, "AdminCert", Server.AdminCert),
 		rpc.Unary(Service, "RevokeNode", Server.RevokeNode),
+		rpc.Unary(Service, "CAStatus", Server.CAStatus),
+		rpc.Unary(Service, "CARotate", Server.CARotate),
 	},
 }
 

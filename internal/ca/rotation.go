@@ -63,13 +63,19 @@ func (a *Authority) Rotation() Rotation {
 	return r
 }
 
+// RootCertificates are the roots that the mesh trusts, the signing one first.
+func (a *Authority) RootCertificates() []*x509.Certificate { return slices.Clone(a.mat.Load().roots) }
+
+// OperatorsRoot says whether the root is an operator's.
+func (a *Authority) OperatorsRoot() bool { return a.cfg.Operator != OperatorFiles{} }
+
 // BeginRotation makes a new root and has it trusted beside the old one.
 func (a *Authority) BeginRotation(ctx context.Context) (Rotation, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.mat.Load()
 	switch {
-	case a.cfg.Operator != OperatorFiles{}:
+	case a.OperatorsRoot():
 		return Rotation{}, fmt.Errorf("%w: keep the root and renew the intermediate under it (ca.intermediateCert, ca.intermediateKey); "+
 			"another root needs a new state file, and every node and peer joins again", ErrOperatorRoot)
 	case m.rotation.UnderWay():

@@ -104,7 +104,7 @@ func (a *app) root() *cobra.Command {
 	}
 	add("ask", a.statusCmd(), a.checkCmd(), a.accessCmd(), a.certCmd(), a.proxyCmd(), a.renderCmd())
 	add("peer", a.peerCmd(), a.catalogCmd(), a.exportsCmd(), a.importsCmd())
-	add("admin", a.tokenCmd(), a.adminCmd(), a.versionCmd())
+	add("admin", a.tokenCmd(), a.adminCmd(), a.caCmd(), a.versionCmd())
 	return root
 }
 

@@ -38,6 +38,7 @@ type fake struct {
 	certs    adminapi.CertListResponse
 	checks   adminapi.CheckResponse
 	access   adminapi.AccessResponse
+	ca       adminapi.CAStatusResponse
 	sign     func(*adminapi.AdminCertRequest) (*agentapi.SignResponse, error)
 	acted    []string
 }

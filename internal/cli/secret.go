@@ -59,11 +59,16 @@ func readSecret(in io.Reader, path string) (string, error) {
 
 // confirm lets a person stop a deed that cuts traffic: by --yes, or by typing the name.
 func (a *app) confirm(cmd *cobra.Command, yes bool, name, effect string) error {
+	return a.confirmTyped(cmd, yes, " "+name, name, effect)
+}
+
+// confirmTyped is confirm for a command that args follow; name is what must be typed.
+func (a *app) confirmTyped(cmd *cobra.Command, yes bool, args, name, effect string) error {
 	if yes {
 		return nil
 	}
 	if !a.Terminal {
-		return &Error{Code: exitUsage, Text: effect + " Nobody is there to confirm it.", Next: cmd.CommandPath() + " " + name + given(cmd.Flags()) + " --yes"}
+		return &Error{Code: exitUsage, Text: effect + " Nobody is there to confirm it.", Next: cmd.CommandPath() + args + given(cmd.Flags()) + " --yes"}
 	}
 	fmt.Fprintf(a.Err, "%s\nType %q to go on: ", effect, name)
 	line, err := bufio.NewReader(a.In).ReadString('\n')

@@ -20,6 +20,9 @@ import (
 
 // PeerInvite opens an invitation: this side's consent.
 func (a *admin) PeerInvite(ctx context.Context, r *adminapi.PeerInviteRequest) (*adminapi.PeerInviteResponse, error) {
+	if err := a.mayInvite(); err != nil {
+		return nil, invalid(err)
+	}
 	inv, err := a.d.federation.Invite(ctx, r.Peer, r.TTL)
 	if err != nil {
 		return nil, invalid(err)

@@ -56,7 +56,7 @@ func (a *admin) checkRoot(now time.Time) adminapi.Check {
 	end := a.d.authority.RootNotAfter()
 	c := adminapi.Check{Name: "root certificate", State: "ok", Detail: "valid until " + end.UTC().Format(time.RFC3339)}
 	if end.Sub(now) < rootWarning {
-		c.State, c.Remedy = "warning", "make a new root before then"
+		c.State, c.Remedy = "warning", "isthmus ca rotate replaces the root without a failed request"
 	}
 	return c
 }

@@ -48,6 +48,7 @@ type Daemon struct {
 	metrics    *metrics
 	agents     *agents
 	loop       *loop
+	rotator    *rotator
 }
 
 // Run serves until ctx ends.
@@ -66,7 +67,7 @@ func Run(ctx context.Context, cfg config.Control, log *slog.Logger) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls), d.serveMetrics(ls),
+		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.rotator.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls), d.serveMetrics(ls),
 	} {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -123,9 +124,10 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	d.agents = newAgents(d)
 	d.xds = xds.New(xds.Config{Identify: d.agents.identify, Log: d.log, Now: d.now})
 	d.loop = newLoop(d)
+	d.rotator = &rotator{d: d}
 	d.federation, err = federation.New(federation.Config{
 		TrustDomain: td, Name: federationName(first), Snapshot: d.store.Snapshot, Store: d.db, DialGateway: d.dialGateway,
-		Changed: func() { d.loop.reload() }, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
+		Changed: func() { d.loop.reload() }, InForce: d.inForce, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
 	})
 	if err != nil {
 		return err

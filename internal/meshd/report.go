@@ -12,6 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -32,7 +33,11 @@ func bound(r *agentapi.Report, role snapshot.Role) {
 	r.Certs = r.Certs[:min(len(r.Certs), maxWorkloads+1)]
 	for i := range r.Certs {
 		c := &r.Certs[i]
-		c.SPIFFEID, c.Serial, c.Fingerprint = cut(c.SPIFFEID), cut(c.Serial), cut(c.Fingerprint)
+		c.SPIFFEID, c.Serial, c.Fingerprint, c.Root = cut(c.SPIFFEID), cut(c.Serial), cut(c.Fingerprint), cut(c.Root)
+	}
+	r.Roots = r.Roots[:min(len(r.Roots), peerrules.MaxRoots)]
+	for i := range r.Roots {
+		r.Roots[i] = cut(r.Roots[i])
 	}
 	if role != snapshot.RoleGateway || len(r.Peers) > maxPeers {
 		r.Peers = nil

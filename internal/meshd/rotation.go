@@ -1,0 +1,294 @@
+package meshd
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/federation"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/xds"
+)
+
+const (
+	rotationTick = 250 * time.Millisecond
+	// rotationSettle is how long nobody must be waited for before a step is taken: what an agent or an Envoy has just
+	// acknowledged is in use by then.
+	rotationSettle = 3 * time.Second
+	// replacedWithin is how long connected agents take to replace their certificates (node/identity spreads them).
+	replacedWithin = 12 * time.Second
+	// peerGrace is for a peer that fetched the bundle and cannot say whether it is in force: an older version of Isthmus.
+	peerGrace = 30 * time.Second
+)
+
+// rotator takes a root rotation from step to step. What it needs it looks up anew each time, so that it can begin anywhere.
+type rotator struct {
+	d *Daemon
+
+	mu      sync.Mutex // guards all below
+	clear   time.Time  // since when nobody is waited for
+	clearOf ca.Step
+	failure string
+}
+
+// run looks again and again, until ctx ends.
+func (r *rotator) run(ctx context.Context) error {
+	tick := time.NewTicker(rotationTick)
+	defer tick.Stop()
+	for {
+		if rot := r.d.authority.Rotation(); rot.UnderWay() {
+			r.look(ctx, rot)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// look takes the next step when nobody has been waited for since a while.
+func (r *rotator) look(ctx context.Context, rot ca.Rotation) {
+	waits, err := r.waits(ctx, rot)
+	if err == nil && r.settled(rot.Step, len(waits) == 0, r.d.now()) {
+		err = r.advance(ctx, rot.Step, nil)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.failure
+	r.failure = ""
+	if err != nil && ctx.Err() == nil {
+		r.failure = err.Error()
+		if before != r.failure { // it is tried again all the time
+			r.d.log.Error("root rotation does not go on", "step", string(rot.Step), "error", err)
+		}
+	}
+}
+
+func (r *rotator) settled(step ca.Step, clear bool, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !clear {
+		r.clear = time.Time{}
+		return false
+	}
+	if r.clear.IsZero() || r.clearOf != step {
+		r.clear, r.clearOf = now, step
+	}
+	return step == ca.Distributed || step == ca.Drained || now.Sub(r.clear) >= rotationSettle
+}
+
+// advance takes a step, and has everybody told of what it changed.
+func (r *rotator) advance(ctx context.Context, from ca.Step, passed []string) error {
+	_, err := r.d.authority.AdvanceRotation(ctx, from, passed)
+	r.d.loop.reload() // the snapshot holds the roots
+	return err
+}
+
+// force goes on without those who are waited for now.
+func (r *rotator) force(ctx context.Context) error {
+	rot := r.d.authority.Rotation()
+	if !rot.UnderWay() {
+		return ca.ErrNotRotating
+	}
+	waits, err := r.waits(ctx, rot)
+	if err != nil {
+		return err
+	}
+	var passed []string
+	for _, w := range waits {
+		passed = append(passed, fmt.Sprintf("%s: %s %s", rot.Step, w.What, w.Name))
+		r.d.log.Warn("root rotation goes on without somebody", "step", string(rot.Step), "what", w.What, "name", w.Name, "why", w.Why)
+	}
+	return r.advance(ctx, rot.Step, passed)
+}
+
+// waits are those for whom the present step waits.
+func (r *rotator) waits(ctx context.Context, rot ca.Rotation) ([]adminapi.CAWait, error) {
+	switch rot.Step {
+	case ca.Prepared:
+		return r.undistributed(ctx, rot)
+	case ca.Activated:
+		uses, err := r.d.db.CertsNotUnder(ctx, rot.New, r.d.now())
+		if err != nil {
+			return nil, err
+		}
+		nodes, err := r.d.db.Nodes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return undrained(rot, nodes, uses, r.d.agents.reports()), nil
+	}
+	return nil, nil
+}
+
+// undistributed are those who do not trust both roots yet.
+func (r *rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminapi.CAWait, error) {
+	p := r.d.loop.published.Load()
+	td := r.d.authority.TrustDomain().Name()
+	if p == nil || string(p.mesh.Roots[td]) != string(r.d.authority.Roots()) {
+		return []adminapi.CAWait{{What: "control plane", Name: td, Why: "has not published both roots yet"}}, nil
+	}
+	nodes, err := r.d.db.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	waits := untrusting(rot, nodes, r.d.agents.reports(), r.d.xds.Holders(envoy.SecretType, agentapi.BundleSecretPrefix+td))
+	snap := r.d.store.Snapshot()
+	for _, i := range snap.Invites {
+		waits = append(waits, adminapi.CAWait{What: "invitation", Name: i.Peer, Why: "is open and pins the old root", Until: i.Expires})
+	}
+	verdicts := peerrules.All(snap, td)
+	for _, mp := range snap.Config.MeshPeers {
+		if !verdicts[mp.Name].Control {
+			continue // nothing passes
+		}
+		told, err := r.d.federation.Told(ctx, mp.Name)
+		if err != nil {
+			return nil, err
+		}
+		if why := peerLacks(told, r.d.now()); why != "" {
+			waits = append(waits, adminapi.CAWait{What: "peer", Name: mp.Name, Why: why})
+		}
+	}
+	return waits, nil
+}
+
+// peerLacks is why a peer is waited for, empty when it is not.
+func peerLacks(t federation.Told, now time.Time) string {
+	switch {
+	case t.InForce:
+		return ""
+	case t.Fetched.IsZero() && t.Error != "":
+		return "has not fetched the new bundle, and cannot be told of it: " + t.Error
+	case t.Fetched.IsZero():
+		return "has not fetched the new bundle yet"
+	case t.Error != "" && now.Sub(t.Fetched) >= peerGrace:
+		return ""
+	case t.Error != "":
+		return "has fetched the new bundle, and cannot be asked whether its gateways have it: " + t.Error
+	}
+	return "has fetched the new bundle; its gateways have not all acknowledged it"
+}
+
+// untrusting are the nodes whose agent or Envoy does not trust both roots yet.
+func untrusting(rot ca.Rotation, nodes []state.Node, reports map[string]agentapi.Report, holders []xds.Holder) []adminapi.CAWait {
+	var waits []adminapi.CAWait
+	for _, n := range nodes {
+		if !n.Revoked.IsZero() {
+			continue
+		}
+		report, connected := reports[n.Name]
+		i := slices.IndexFunc(holders, func(h xds.Holder) bool { return h.Proxy == n.Name })
+		why := ""
+		switch {
+		case !connected:
+			why = "its agent is not connected"
+		case !slices.Contains(report.Roots, rot.New):
+			why = "its agent has not taken up the new root"
+		case i < 0: // it has no Envoy configuration: nothing to trust with
+		case !holders[i].Connected:
+			why = "its Envoy is not connected"
+		case holders[i].Nack != "":
+			why = "its Envoy refuses its secrets: " + holders[i].Nack
+		case !holders[i].Acked:
+			why = "its Envoy has not acknowledged the new root"
+		}
+		if why != "" {
+			waits = append(waits, adminapi.CAWait{What: string(n.Role), Name: n.Name, Why: why})
+		}
+	}
+	return waits
+}
+
+// undrained are those who still have certificates under the old root.
+func undrained(rot ca.Rotation, nodes []state.Node, uses []state.CertUse, reports map[string]agentapi.Report) []adminapi.CAWait {
+	var waits []adminapi.CAWait
+	for _, n := range nodes {
+		if !n.Revoked.IsZero() {
+			continue
+		}
+		if report, connected := reports[n.Name]; connected {
+			if old, until := notUnder(rot.New, report.Certs); len(old) > 0 {
+				waits = append(waits, adminapi.CAWait{What: string(n.Role), Name: n.Name, Why: "replaces its certificates: " + strings.Join(old, " "), Until: earlier(until, rot.Since.Add(replacedWithin))})
+			}
+			continue
+		}
+		if until := lastUse(uses, func(u state.CertUse) bool { return u.Node == n.Name }); !until.IsZero() {
+			waits = append(waits, adminapi.CAWait{What: string(n.Role), Name: n.Name, Why: "its agent is not connected, and has certificates under the old root", Until: until})
+		}
+	}
+	for _, u := range uses {
+		id, err := spiffe.Parse(u.SPIFFEID)
+		if u.Node != "" || err != nil {
+			continue
+		}
+		if name, ok := spiffe.AdminName(id); ok {
+			waits = append(waits, adminapi.CAWait{
+				What: "administrator", Name: name, Why: "has credentials under the old root: make new ones (isthmus admin cert) before they end", Until: u.NotAfter,
+			})
+		}
+	}
+	return waits
+}
+
+// notUnder are the names of certificates that lead to another root, and when the last of them ends.
+func notUnder(root string, certs []agentapi.CertState) (ids []string, until time.Time) {
+	for _, c := range certs {
+		if c.Root != root {
+			ids = append(ids, c.SPIFFEID)
+			until = later(until, c.NotAfter)
+		}
+	}
+	if len(ids) > 3 {
+		ids = append(ids[:3:3], fmt.Sprintf("and %d more", len(ids)-3))
+	}
+	return ids, until
+}
+
+func lastUse(uses []state.CertUse, of func(state.CertUse) bool) (until time.Time) {
+	for _, u := range uses {
+		if of(u) {
+			until = later(until, u.NotAfter)
+		}
+	}
+	return until
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// inForce says whether every connected proxy has a peer's roots as they are in the newest snapshot.
+func (d *Daemon) inForce(trustDomain string) bool {
+	p, newest := d.loop.published.Load(), d.store.Snapshot()
+	if p == nil || p.mesh.Roots[trustDomain] == nil {
+		return false
+	}
+	for _, mp := range newest.Config.MeshPeers {
+		if mp.Spec.TrustDomain == trustDomain && string(newest.Peers[mp.Name].Roots) != string(p.snapshot.Peers[mp.Name].Roots) {
+			return false
+		}
+	}
+	holders := d.xds.Holders(envoy.SecretType, agentapi.BundleSecretPrefix+trustDomain)
+	return !slices.ContainsFunc(holders, func(h xds.Holder) bool { return h.Connected && !h.Acked })
+}

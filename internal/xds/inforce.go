@@ -1,0 +1,56 @@
+package xds
+
+import (
+	"slices"
+	"strings"
+
+	"isthmus.dev/isthmus/internal/envoy"
+)
+
+// Holder is one proxy that should have a resource.
+type Holder struct {
+	Proxy     string
+	Connected bool
+	// Acked says that the proxy acknowledged the resource as it is now, or asks for nothing that needs it.
+	Acked bool
+	Nack  string // what it refuses of the resource's type
+}
+
+// Holders are the proxies that should have a resource, sorted by name.
+func (s *Server) Holders(typ, name string) []Holder {
+	type held struct {
+		proxy      string
+		generation uint64
+		stream     *stream
+	}
+	var all []held
+	s.mu.Lock()
+	for proxy, p := range s.proxies {
+		if p.want != nil && p.want.byType[typ][name] != nil {
+			all = append(all, held{proxy, p.want.generation, p.stream})
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b held) int { return strings.Compare(a.proxy, b.proxy) })
+	out := make([]Holder, len(all))
+	for i, h := range all {
+		out[i] = Holder{Proxy: h.proxy, Connected: h.stream != nil}
+		if h.stream != nil {
+			out[i].Acked, out[i].Nack = h.stream.acked(typ, h.generation)
+		}
+	}
+	return out
+}
+
+// acked says whether the client acknowledged all of one type up to a generation. One that has all its listeners and never
+// asked for the type has no use for it.
+func (st *stream) acked(typ string, generation uint64) (bool, string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	status, asked := st.status[typ]
+	if !asked {
+		listeners := st.status[envoy.ListenerType]
+		return listeners.acked == generation && generation > 0, ""
+	}
+	return status.acked == generation && status.nack == "", status.nack
+}
