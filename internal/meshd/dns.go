@@ -6,13 +6,14 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/store"
 )
 
 // instructions are what an agent needs beside Envoy's configuration: above all, which names its workloads may resolve.
 func instructions(mesh *model.Mesh, node string) *agentapi.Instructions {
 	td := mesh.TrustDomain.Name()
-	in := &agentapi.Instructions{TrustDomain: td, CertificateTTL: mesh.CertificateTTL, Roots: mesh.Roots[td], DNS: map[string]agentapi.DNSTable{}}
+	in := &agentapi.Instructions{TrustDomain: td, CertificateTTL: mesh.CertificateTTL, Roots: mesh.Roots[td], SigningRoot: signing(mesh.Roots[td]), DNS: map[string]agentapi.DNSTable{}}
 	p := mesh.Proxies[node]
 	if p == nil {
 		return in
@@ -30,6 +31,15 @@ func instructions(mesh *model.Mesh, node string) *agentapi.Instructions {
 		in.DNS[w.ID.String()] = t
 	}
 	return in
+}
+
+// signing is the SHA-256 of the root that signs: the first.
+func signing(roots []byte) string {
+	certs, err := peerrules.ParseRoots(roots)
+	if err != nil {
+		return ""
+	}
+	return peerrules.Fingerprint(certs[0])
 }
 
 func addHost(hosts map[string][]netip.Addr, svc *model.Service) {
