@@ -71,7 +71,11 @@ func TestARootIsReplacedWithoutAFailedHandshake(t *testing.T) {
 			updated := sources[i].Updated()
 			drain(updated) // of the step before
 			w.store.change(step)
+			began := time.Now()
 			for waiting := true; waiting; calls++ {
+				if time.Since(began) > 5*time.Second {
+					t.Fatalf("step %d is not heard of at side %d", n+1, i)
+				}
 				select {
 				case <-updated:
 					waiting = false
