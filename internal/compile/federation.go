@@ -79,6 +79,7 @@ func exports(c *compiler) {
 			c.exportTo(e, key, svc, port, n, to, snis)
 		}
 	}
+	slices.SortFunc(c.mesh.Exports, func(a, b *model.Export) int { return cmp.Compare(a.SNI, b.SNI) })
 }
 
 func portOf(svc *model.Service, number uint16) *model.Port {
@@ -148,6 +149,7 @@ func imports(c *compiler) {
 	for _, i := range c.cfg.FederatedImports {
 		c.addImport(i)
 	}
+	slices.SortFunc(c.mesh.Imports, func(a, b *model.Import) int { return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port)) })
 }
 
 func (c *compiler) addImport(i *v1alpha1.FederatedImport) {

@@ -1,0 +1,266 @@
+package envoy_test
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	istiosec "istio.io/api/security/v1beta1"
+	corev1 "k8s.io/api/core/v1"
+
+	"isthmus.dev/isthmus/internal/compile"
+	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/view"
+)
+
+// told is everything that one proxy is told, endpoint sets included, as one text of bytes.
+func told(mesh *model.Mesh, proxy string) []byte {
+	v := view.For(mesh, proxy)
+	res := envoy.Build(v)
+	var b bytes.Buffer
+	for _, typ := range envoy.Types {
+		for _, r := range res.ByType[typ] {
+			fmt.Fprintf(&b, "%s %s %s %s\n", typ, r.Name, r.Version, r.Body)
+		}
+	}
+	for _, set := range res.Sets {
+		fmt.Fprintf(&b, "%s %s\n", envoy.SetName(set), envoy.Endpoints(set, mesh.Endpoints[set]).Body)
+	}
+	return b.Bytes()
+}
+
+// TestSameInputSameBytes: neither a second run nor the order in which things come changes a byte.
+func TestSameInputSameBytes(t *testing.T) {
+	for seed := range uint64(60) {
+		w := newWorld(t, seed)
+		snap := w.snapshot()
+		first, _ := compile.Mesh(snap)
+		second, _ := compile.Mesh(shuffled(w, snap))
+		for name := range first.Proxies {
+			one := told(first, name)
+			if !bytes.Equal(one, told(first, name)) {
+				t.Fatalf("seed %d: proxy %s is told one thing in two ways", seed, name)
+			}
+			if other := told(second, name); !bytes.Equal(one, other) {
+				t.Fatalf("seed %d: proxy %s is told otherwise when the input comes in another order: %s", seed, name, firstDifference(one, other))
+			}
+		}
+	}
+}
+
+func shuffled(w world, s *snapshot.Snapshot) *snapshot.Snapshot {
+	out, cfg, reg := *s, *s.Config, *s.Registry
+	reg.Nodes, reg.Workloads = mixed(w, reg.Nodes), mixed(w, reg.Workloads)
+	cfg.Services, cfg.WorkloadEntries, cfg.ServiceEntries = mixed(w, cfg.Services), mixed(w, cfg.WorkloadEntries), mixed(w, cfg.ServiceEntries)
+	cfg.AuthorizationPolicies, cfg.PeerAuthentications = mixed(w, cfg.AuthorizationPolicies), mixed(w, cfg.PeerAuthentications)
+	cfg.MeshPeers, cfg.FederatedExports, cfg.FederatedImports = mixed(w, cfg.MeshPeers), mixed(w, cfg.FederatedExports), mixed(w, cfg.FederatedImports)
+	out.Config, out.Registry = &cfg, &reg
+	return &out
+}
+
+func mixed[T any](w world, list []T) []T {
+	out := slices.Clone(list)
+	w.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+func firstDifference(a, b []byte) string {
+	x, y := strings.Split(string(a), "\n"), strings.Split(string(b), "\n")
+	for i := range min(len(x), len(y)) {
+		if x[i] != y[i] {
+			return fmt.Sprintf("\n%q\n%q", x[i], y[i])
+		}
+	}
+	return "one is longer"
+}
+
+// TestEqualViewsEqualBytes: where view.Equal says that nothing changed, nothing may have changed; and it says so often enough
+// to be worth asking.
+func TestEqualViewsEqualBytes(t *testing.T) {
+	equal, differ, careful := 0, 0, 0
+	for seed := range uint64(150) {
+		w := newWorld(t, seed)
+		snap := w.snapshot()
+		a, _ := compile.Mesh(snap)
+		b, _ := compile.Mesh(changed(w, snap))
+		for name := range a.Proxies {
+			if b.Proxies[name] == nil {
+				continue
+			}
+			same := bytes.Equal(resources(a, name), resources(b, name))
+			switch says := view.Equal(view.For(a, name), view.For(b, name)); {
+			case says && !same:
+				t.Fatalf("seed %d: proxy %s should be told something new, and view.Equal says no: %s", seed, name, firstDifference(resources(a, name), resources(b, name)))
+			case says:
+				equal++
+			case same:
+				careful++
+			default:
+				differ++
+			}
+		}
+	}
+	t.Logf("%d equal, %d different, %d built in vain", equal, differ, careful)
+	if equal < 100 || differ < 50 || careful > (equal+differ)/3 {
+		t.Errorf("%d equal, %d different, %d built in vain: the test proves too little, or view.Equal is of little use", equal, differ, careful)
+	}
+}
+
+// resources are what view.Equal speaks of: all but the content of endpoint sets.
+func resources(mesh *model.Mesh, proxy string) []byte {
+	res := envoy.Build(view.For(mesh, proxy))
+	var b bytes.Buffer
+	for _, typ := range envoy.Types {
+		for _, r := range res.ByType[typ] {
+			fmt.Fprintf(&b, "%s %s %s %v %s\n", typ, r.Name, r.Set, r.Refs, r.Body)
+		}
+	}
+	fmt.Fprintln(&b, res.Sets)
+	return b.Bytes()
+}
+
+// changed takes one part of a snapshot from another world.
+func changed(w world, s *snapshot.Snapshot) *snapshot.Snapshot {
+	other := w.snapshot()
+	out, cfg := *s, *s.Config
+	out.Config = &cfg
+	switch w.IntN(11) {
+	case 0:
+		cfg.Mesh = other.Config.Mesh
+	case 1:
+		cfg.Services = other.Config.Services
+		out.VIPs = maps.Clone(s.VIPs)
+		maps.Copy(out.VIPs, other.VIPs)
+	case 2:
+		cfg.AuthorizationPolicies = other.Config.AuthorizationPolicies
+	case 3:
+		if len(cfg.AuthorizationPolicies) > 0 {
+			cfg.AuthorizationPolicies = cfg.AuthorizationPolicies[1:]
+		}
+	case 4:
+		cfg.PeerAuthentications = other.Config.PeerAuthentications
+	case 5:
+		cfg.ServiceEntries = other.Config.ServiceEntries
+	case 6:
+		cfg.WorkloadEntries = other.Config.WorkloadEntries
+	case 7:
+		cfg.FederatedExports, cfg.FederatedImports = other.Config.FederatedExports, other.Config.FederatedImports
+	case 8:
+		cfg.MeshPeers = other.Config.MeshPeers
+	case 9:
+		out.Registry = other.Registry
+	case 10:
+		out.VIPs = other.VIPs
+	}
+	return &out
+}
+
+// TestNeedToKnow holds every proxy to a judge of its own, written straight from the policies' text: what none of its workloads
+// may call, and none serves, is nowhere in what it is told.
+func TestNeedToKnow(t *testing.T) {
+	hidden, shown := 0, 0
+	for seed := range uint64(150) {
+		snap := newWorld(t, seed).snapshot()
+		mesh, _ := compile.Mesh(snap)
+		for _, n := range snap.Registry.Nodes {
+			if n.Gateway != nil {
+				continue
+			}
+			text := told(mesh, n.Name)
+			for _, svc := range snap.Config.Services {
+				name := host(svc.Name, svc.Namespace)
+				if mayKnow(snap, n.Name, svc) {
+					shown++
+				} else if hidden++; bytes.Contains(text, []byte(name)) {
+					t.Fatalf("seed %d: proxy %s is told of %s", seed, n.Name, name)
+				}
+			}
+		}
+	}
+	if hidden < 500 || shown < 500 {
+		t.Errorf("%d hidden and %d shown: the test proves too little", hidden, shown)
+	}
+}
+
+func mayKnow(snap *snapshot.Snapshot, node string, svc *corev1.Service) bool {
+	for _, w := range snap.Registry.Workloads {
+		if w.Node == node && (serves(svc, w) || mayCall(snap, w, svc)) {
+			return true
+		}
+	}
+	return false
+}
+
+func serves(svc *corev1.Service, w snapshot.Workload) bool {
+	return w.Namespace == svc.Namespace && w.Labels["app"] == svc.Spec.Selector["app"]
+}
+
+func mayCall(snap *snapshot.Snapshot, caller snapshot.Workload, svc *corev1.Service) bool {
+	for _, i := range snap.Config.FederatedImports {
+		if i.Name == svc.Name && i.Namespace == svc.Namespace { // its own list decides
+			return i.Namespace == caller.Namespace && slices.Contains(i.Spec.Callers, caller.ServiceAccount)
+		}
+	}
+	labels := []map[string]string{}
+	for _, w := range snap.Registry.Workloads {
+		if serves(svc, w) {
+			labels = append(labels, w.Labels)
+		}
+	}
+	for _, e := range snap.Config.WorkloadEntries {
+		if e.Namespace == svc.Namespace && e.Spec.Labels["app"] == svc.Spec.Selector["app"] {
+			labels = append(labels, e.Spec.Labels)
+		}
+	}
+	tcp := strings.HasPrefix(svc.Spec.Ports[0].Name, "t") // tcp-x, tls-x
+	return slices.ContainsFunc(labels, func(l map[string]string) bool { return admits(snap, svc.Namespace, l, tcp, caller) })
+}
+
+// admits: could any request of the caller pass the policies on a server with these labels?
+func admits(snap *snapshot.Snapshot, ns string, labels map[string]string, tcp bool, caller snapshot.Workload) bool {
+	allowed := false
+	for _, p := range snap.Config.AuthorizationPolicies {
+		want := p.Spec.GetSelector().GetMatchLabels()
+		if p.Namespace != ns && p.Namespace != "isthmus-system" || len(want) > 0 && labels["app"] != want["app"] {
+			continue
+		}
+		for _, r := range p.Spec.Rules {
+			if p.Spec.Action == istiosec.AuthorizationPolicy_DENY {
+				if len(r.To)+len(r.When) == 0 && fromMatches(r, caller, true) {
+					return false
+				}
+			} else if (!tcp || len(r.To)+len(r.When) == 0 && (len(snap.Config.MeshPeers) == 0 || !strings.Contains(r.String(), "retail.example"))) && fromMatches(r, caller, false) {
+				allowed = true
+			}
+		}
+	}
+	return allowed
+}
+
+// fromMatches: always is true where the match must hold whatever the caller's address.
+func fromMatches(r *istiosec.Rule, caller snapshot.Workload, always bool) bool {
+	id := "cards.example/ns/" + caller.Namespace + "/sa/" + caller.ServiceAccount
+	like := func(pattern, v string) bool {
+		switch {
+		case strings.HasPrefix(pattern, "*"):
+			return strings.HasSuffix(v, pattern[1:])
+		case strings.HasSuffix(pattern, "*"):
+			return strings.HasPrefix(v, pattern[:len(pattern)-1])
+		}
+		return pattern == v
+	}
+	any := func(list []string, v string) bool {
+		return slices.ContainsFunc(list, func(p string) bool { return like(p, v) })
+	}
+	return len(r.From) == 0 || slices.ContainsFunc(r.From, func(f *istiosec.Rule_From) bool {
+		s := f.Source
+		return (!always || len(s.IpBlocks) == 0) && (len(s.Principals) == 0 || any(s.Principals, id)) && !any(s.NotPrincipals, id) &&
+			(len(s.Namespaces) == 0 || any(s.Namespaces, caller.Namespace)) &&
+			(len(s.ServiceAccounts) == 0 || slices.Contains(s.ServiceAccounts, caller.Namespace+"/"+caller.ServiceAccount))
+	})
+}
