@@ -132,7 +132,7 @@ func (w *served) grpc() *grpc.Server {
 	server := grpc.NewServer(
 		grpc.Creds(kernel{}), grpc.UnaryInterceptor(guardUnary), grpc.StreamInterceptor(guardStream),
 		grpc.ConnectionTimeout(5*time.Second), grpc.MaxConcurrentStreams(32), grpc.MaxRecvMsgSize(4<<10), grpc.MaxHeaderListSize(8<<10),
-		grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: time.Minute}),
 	)
 	workload.RegisterSpiffeWorkloadAPIServer(server, &service{served: w})
