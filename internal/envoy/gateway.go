@@ -6,10 +6,13 @@ import (
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
@@ -89,6 +92,21 @@ var requestLeaks = append([]string{
 	"x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "forwarded", "x-real-ip", "via", "x-request-id",
 	"x-envoy-external-address", "x-envoy-internal", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count",
 }, without(overrideHeaders, callerHeader)...)
+
+// familiesOfLeaks are prefixes of such headers, by which proxies tell each other of their inside.
+var familiesOfLeaks = []string{"x-forwarded-", "x-envoy-"}
+
+// boundaryFilters are the policy filters behind one that changes requests first and drops those families, from answers too.
+func boundaryFilters(first ...*mutationv3.HeaderMutation) []*hcmv3.HttpFilter {
+	drop := each(familiesOfLeaks, func(prefix string) *mutationv3.HeaderMutation {
+		return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
+			KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}},
+		}}}
+	})
+	return append([]*hcmv3.HttpFilter{httpFilter("boundary", anyOf(&headermutationv3.HeaderMutation{
+		Mutations: &headermutationv3.Mutations{RequestMutations: append(first, drop...), ResponseMutations: drop},
+	}))}, policyFilters()...)
+}
 
 func tagged(peer, object, sni string) []tag {
 	return append([]tag{{"peer", peer}, {"object", object}, {"sni", sni}}, certificateTags...)

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
@@ -50,7 +51,7 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 	}
 	b.add(ClusterType, name, speaking(c, e.Port.Protocol), refs)
 	b.add(RouteType, name, exportRoutes(name, e), refs)
-	m := explained(httpManager(name, name, policyFilters(), nil), "the boundary of "+b.view.TrustDomain.Name(), "its FederatedExport to this peer lists no such caller, method and path")
+	m := explained(httpManager(name, name, boundaryFilters(oneCaller), nil), "the boundary of "+b.view.TrustDomain.Name(), "its FederatedExport to this peer lists no such caller, method and path")
 	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(e.Peer.Name, e.Name, e.SNI)...))
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
 }
@@ -66,13 +67,22 @@ func exportRoutes(name string, e *model.Export) *routev3.RouteConfiguration {
 	}
 }
 
+// segment of a SPIFFE ID's path (SPIFFE-ID §2.2), as far as names of namespaces and service accounts need it.
+const segment = "[A-Za-z0-9][A-Za-z0-9._-]*"
+
+// oneCaller folds repeated headers into one line. Envoy's RBAC looks at each line by itself, so that a second assertion would
+// pass beside a good one; a line with two fits no rule.
+var oneCaller = &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{
+	Append: overwrite(callerHeader, "%CEL(request.headers['"+callerHeader+"'])%"),
+}}
+
 // exportPolicy: the asserted caller lies in the peer's trust domain, always, and one rule matches.
 func exportPolicy(e *model.Export) *rbacv3.RBAC {
 	t := rbacTranslator{http: true}
 	out := &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{}}
 	inPeer := &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: &routev3.HeaderMatcher{
 		Name: callerHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{
-			StringMatch: regex("spiffe://" + quote(e.Peer.TrustDomain.Name()) + "/ns/[^/,]+/sa/[^/,]+"),
+			StringMatch: regex("spiffe://" + quote(e.Peer.TrustDomain.Name()) + "/ns/" + segment + "/sa/" + segment),
 		},
 	}}}
 	for n, r := range e.Rules {
