@@ -133,14 +133,18 @@ func (s *shop) forgedHeaders(t *testing.T) {
 	}
 }
 
-// apply writes the policies of the server web and waits until they are in force: a path that only they allow tells.
+// apply writes the policies of a server and waits until they are in force: they alone allow, and do not deny, a path that tells.
 func (s *shop) apply(t *testing.T, app, text string) {
 	t.Helper()
 	s.marker++
 	path := fmt.Sprintf("/in-force/%d", s.marker)
 	s.write(t, app+".yaml", text+policy("default", app+"-marker", `
 selector: {matchLabels: {app: `+app+`}}
-rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], to: [{operation: {paths: [`+path+`]}}]}]`))
+rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], to: [{operation: {ports: ["8080"], paths: [`+path+`]}}]}]`)+
+		policy("default", app+"-other-markers", `
+selector: {matchLabels: {app: `+app+`}}
+action: DENY
+rules: [{to: [{operation: {ports: ["8080"], paths: ["/in-force/*"], notPaths: [`+path+`]}}]}]`))
 	within(t, 5*time.Second, "the policies are in force", func() error { return s.expect(200, s.get("alice", app, path)) })
 	s.app(app + ":8080").arrived()
 }

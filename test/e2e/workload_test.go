@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -33,6 +34,12 @@ func TestWorkloads(t *testing.T) {
 	steady := s.startLoad(t, "alice", "steady", 40)
 	began := time.Now()
 	t.Run("raw requests", s.rawRequests)
+	t.Run("policies", s.policies)
+	t.Run("server speaks first", s.serverFirst)
+	t.Run("strict", s.strict)
+	t.Run("modes", s.modes)
+	t.Run("outbound", s.outbound)
+	t.Run("readiness", s.readiness)
 	t.Run("short certificates", func(t *testing.T) {
 		if rest := 3*time.Second - time.Since(began); rest > 0 {
 			time.Sleep(rest)
@@ -40,6 +47,8 @@ func TestWorkloads(t *testing.T) {
 		n := steady.stop(t)
 		t.Logf("%d requests in %s, 0 failed", n, time.Since(began).Round(time.Second))
 	})
+	t.Run("control plane killed", s.controlKilled)
+	t.Run("Envoy killed", s.envoyKilled)
 	t.Run("no plaintext on the wire", s.noPlaintext)
 }
 
@@ -69,7 +78,7 @@ var (
 		{name: "web", namespace: "default", address: "10.93.0.21", ports: []int{8080, 7000, 7001}},
 		{name: "steady", namespace: "default", address: "10.93.0.22", ports: []int{8080}},
 		{name: "pair", namespace: "default", address: "10.93.0.23", ports: []int{8080}},
-		{name: "mixed", namespace: "default", address: "10.93.0.24", ports: []int{8080, 7000, 8082, 8083}},
+		{name: "mixed", namespace: "default", address: "10.93.0.24", ports: []int{8080, 7000, 7001, 8082, 8083}},
 		{name: "pool-1", app: "pool", namespace: "default", address: "10.93.0.25", ports: []int{8080}, readiness: "/ready"},
 		{name: "pool-2", app: "pool", namespace: "default", address: "10.93.0.26", ports: []int{8080}, readiness: "/ready"},
 	}
@@ -84,6 +93,7 @@ type shop struct {
 	apps   map[string]*app // by "workload:port"
 	procs  map[string]*lab.Process
 	marker int
+	stolen map[string]*tls.Certificate // by caller
 }
 
 func netnsOf(name string) string { return shopPrefix + "-" + name }
@@ -95,7 +105,7 @@ func openShop(t *testing.T) *shop {
 	}
 	envoy, err := envoyproc.Locate(filepath.Join("..", "..", ".cache"))
 	need(t, err)
-	s := &shop{envoy: envoy, canary: fmt.Sprintf("canary%x", time.Now().UnixNano()), apps: map[string]*app{}, procs: map[string]*lab.Process{}}
+	s := &shop{envoy: envoy, canary: fmt.Sprintf("canary%x", time.Now().UnixNano()), apps: map[string]*app{}, procs: map[string]*lab.Process{}, stolen: map[string]*tls.Certificate{}}
 	l, _, err := lab.Open(lab.Config{Prefix: shopPrefix, Dir: "/run/isthmus/" + shopPrefix, Network: shopNetwork()})
 	need(t, err)
 	s.lab = l
@@ -389,7 +399,7 @@ kind: Service
 metadata: {name: mixed, namespace: default}
 spec:
   selector: {app: mixed}
-  ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 7000}, {name: http-off, port: 8082}, {name: http-on, port: 8083}]
+  ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 7000}, {name: tcp-off, port: 7001}, {name: http-off, port: 8082}, {name: http-on, port: 8083}]
 ---
 apiVersion: v1
 kind: Service
@@ -405,6 +415,7 @@ spec:
   selector: {matchLabels: {app: mixed}}
   mtls: {mode: PERMISSIVE}
   portLevelMtls:
+    7001: {mode: DISABLE}
     8082: {mode: DISABLE}
     8083: {mode: STRICT}
 `
@@ -421,4 +432,4 @@ selector: {matchLabels: {app: mixed}}
 rules:
 - {from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}]}
 - {to: [{operation: {paths: [/open]}}]}
-- {to: [{operation: {ports: ["8082"]}}]}`)
+- {to: [{operation: {ports: ["8082", "7001"]}}]}`)

@@ -1,0 +1,124 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"testing"
+	"time"
+)
+
+// serverFirst: a server that speaks first says not a byte to whom its policies refuse, and all of it at once to the rest.
+func (s *shop) serverFirst(t *testing.T) {
+	alice, bob := `principals: ["`+id("default", "alice")+`"]`, `principals: ["`+id("default", "bob")+`"]`
+	for _, c := range []struct {
+		name, policies string
+		heard, refused []string
+	}{
+		{"no policy", "", nil, []string{"alice", "bob", "carol"}},
+		{"by principal", allow(`[{from: [{source: {` + alice + `}}]}]`), []string{"alice"}, []string{"bob", "carol"}},
+		{"by principal and port", allow(`[{from: [{source: {` + alice + `}}], to: [{operation: {ports: ["7000"]}}]}]`), []string{"alice"}, []string{"bob", "carol"}},
+		{"by port", allow(`[{to: [{operation: {ports: ["7000"]}}]}]`), []string{"alice", "bob", "carol"}, nil},
+		{"by another port", allow(`[{to: [{operation: {ports: ["7001"]}}]}]`), nil, []string{"alice", "carol"}},
+		{"by namespace", allow(`[{from: [{source: {namespaces: [other]}}]}]`), []string{"carol"}, []string{"alice", "bob"}},
+		{"DENY by principal", allow(`[{}]`) + deny(`[{from: [{source: {`+bob+`}}], to: [{operation: {ports: ["7000"]}}]}]`), []string{"alice", "carol"}, []string{"bob"}},
+		{"DENY by namespace", allow(`[{from: [{source: {`+alice+`}}, {source: {namespaces: [other]}}]}]`) + deny(`[{from: [{source: {namespaces: [other]}}]}]`), []string{"alice"}, []string{"bob", "carol"}},
+		{"ALLOW with a method", allow(`[{to: [{operation: {methods: [GET]}}]}]`), nil, []string{"alice"}},
+		{"DENY with a method", allow(`[{}]`) + deny(`[{to: [{operation: {methods: [GET], ports: ["7000"]}}]}]`), nil, []string{"alice"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s.apply(t, "web", c.policies)
+			for _, who := range c.heard {
+				s.hears(t, who)
+			}
+			for _, who := range c.refused {
+				s.hearsNothing(t, who)
+			}
+		})
+	}
+	t.Run("a change cuts whom it forbids", s.liveTCP)
+}
+
+// hears: the banner comes at once, and then the echo.
+func (s *shop) hears(t *testing.T, who string) {
+	t.Helper()
+	began := time.Now()
+	c, err := s.open(who, "web:7000")
+	need(t, err)
+	defer c.Close()
+	if text, err := hear(c, 2*time.Second); text != s.app("web:7000").banner {
+		t.Errorf("%s hears %q, %v", who, text, err)
+		return
+	}
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("%s heard the banner only after %s", who, took)
+	} else {
+		t.Logf("%s heard the banner after %s", who, took.Round(100*time.Microsecond))
+	}
+	need(t, s.echo(c))
+}
+
+// hearsNothing: neither through the mesh nor with the true certificate past the caller's own Envoy.
+func (s *shop) hearsNothing(t *testing.T, who string) {
+	t.Helper()
+	server := s.app("web:7000")
+	before := server.conns.Load()
+	c, err := s.open(who, "web:7000")
+	need(t, err)
+	defer c.Close()
+	if err := closed(c, 2*time.Second); err != nil {
+		t.Errorf("%s: %v", who, err)
+	}
+	for _, say := range []string{"", "hello\n"} {
+		if tc, err := s.secretly(who, "10.93.0.21:7000", meshTLS(s.svid(t, caller(who)))); err == nil {
+			io.WriteString(tc, say)
+			if text, _ := hear(tc, 300*time.Millisecond); text != "" {
+				t.Errorf("%s, past its own side, having said %q, heard %q", who, say, text)
+			}
+			tc.Close()
+		}
+	}
+	if n := server.conns.Load() - before; n > 0 {
+		t.Errorf("%s: the server was connected to %d times", who, n)
+	}
+}
+
+func (s *shop) echo(c *line) error {
+	said := "echo " + s.canary
+	c.SetDeadline(time.Now().Add(2 * time.Second))
+	if _, err := io.WriteString(c, said); err != nil {
+		return err
+	}
+	if text, err := hear(c, 2*time.Second); text != said {
+		return fmt.Errorf("the echo is %q, %v", text, err)
+	}
+	return nil
+}
+
+// liveTCP: two callers are connected; a change that forbids one cuts it within five seconds, the other stays connected.
+func (s *shop) liveTCP(t *testing.T) {
+	both := `[{from: [{source: {principals: ["` + id("default", "alice") + `", "` + id("default", "bob") + `"]}}]}]`
+	s.apply(t, "web", allow(both))
+	lines := map[string]*line{}
+	for _, who := range []string{"alice", "bob"} {
+		c, err := s.open(who, "web:7001")
+		need(t, err)
+		defer c.Close()
+		if text, err := hear(c, 2*time.Second); text == "" {
+			t.Fatalf("%s hears nothing: %v", who, err)
+		}
+		need(t, s.echo(c))
+		lines[who] = c
+	}
+	s.write(t, "web.yaml", allow(`[{from: [{source: {principals: ["`+id("default", "alice")+`"]}}]}]`))
+	began := time.Now()
+	if err := closed(lines["bob"].Conn, 5*time.Second); err != nil {
+		t.Errorf("bob after 5 s: %v", err)
+	}
+	t.Logf("bob was cut after %s", time.Since(began).Round(time.Millisecond))
+	time.Sleep(5*time.Second - time.Since(began))
+	if err := s.echo(lines["alice"]); err != nil {
+		t.Errorf("alice: %v", err)
+	}
+}
