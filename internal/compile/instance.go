@@ -102,7 +102,7 @@ func (c *compiler) addWorkload(w *snapshot.Workload) {
 		return
 	}
 	wl := &model.Workload{
-		ID: model.WorkloadID{Namespace: w.Namespace, Name: w.Name}, Node: w.Node, Identity: id, Netns: w.Netns, Addrs: w.Addresses,
+		ID: model.WorkloadID{Namespace: w.Namespace, Name: w.Name}, Node: w.Node, Identity: id, Netns: w.Netns, Sidecar: w.Sidecar, Addrs: w.Addresses,
 	}
 	if other, taken := c.mesh.Workloads[wl.ID]; taken {
 		c.findings = append(c.findings, finding.Finding{

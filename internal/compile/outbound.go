@@ -51,6 +51,10 @@ func allowed(port *model.Port, imp *model.Import) []model.Caller {
 	return out
 }
 
+func byID(a, b *model.Workload) int {
+	return cmp.Or(cmp.Compare(a.ID.Namespace, b.ID.Namespace), cmp.Compare(a.ID.Name, b.ID.Name))
+}
+
 // proxies are the registered agents with what they serve.
 func proxies(c *compiler) {
 	if c.snap.Registry == nil {
@@ -68,13 +72,18 @@ func proxies(c *compiler) {
 		c.mesh.Proxies[n.Name] = p
 	}
 	for _, w := range c.mesh.Workloads {
-		if p := c.mesh.Proxies[w.Node]; p != nil {
+		p := c.mesh.Proxies[w.Node]
+		switch {
+		case p == nil:
+		case w.Sidecar:
+			p.Sidecars = append(p.Sidecars, w)
+			c.mesh.Proxies[w.Proxy()] = &model.Proxy{Name: w.Proxy(), Workloads: []*model.Workload{w}}
+		default:
 			p.Workloads = append(p.Workloads, w)
 		}
 	}
 	for _, p := range c.mesh.Proxies {
-		slices.SortFunc(p.Workloads, func(a, b *model.Workload) int {
-			return cmp.Or(cmp.Compare(a.ID.Namespace, b.ID.Namespace), cmp.Compare(a.ID.Name, b.ID.Name))
-		})
+		slices.SortFunc(p.Workloads, byID)
+		slices.SortFunc(p.Sidecars, byID)
 	}
 }

@@ -157,7 +157,7 @@ func sameWorkloadList(a, b []snapshot.Workload) bool {
 }
 
 func sameWorkload(x, y snapshot.Workload) bool {
-	return x.ServiceAccount == y.ServiceAccount && x.Netns == y.Netns && maps.Equal(x.Labels, y.Labels) &&
+	return x.ServiceAccount == y.ServiceAccount && x.Netns == y.Netns && x.Sidecar == y.Sidecar && maps.Equal(x.Labels, y.Labels) &&
 		slices.Equal(x.Addresses, y.Addresses) && slices.Equal(x.Ports, y.Ports)
 }
 

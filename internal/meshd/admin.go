@@ -18,6 +18,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/version"
@@ -104,21 +105,40 @@ func (a *admin) proxies(p *published) []adminapi.ProxyStatus {
 	}
 	var out []adminapi.ProxyStatus
 	for _, n := range p.snapshot.Registry.Nodes {
-		s, r := xdsStatus[n.Name], reports[n.Name]
-		ps := adminapi.ProxyStatus{Name: n.Name, Role: n.Role, Connected: s.Connected, Since: s.Since, Envoy: r.Envoy, Certs: r.Certs, Workloads: []string{}}
-		if proxy := p.mesh.Proxies[n.Name]; proxy != nil {
-			for _, w := range proxy.Workloads {
-				ps.Workloads = append(ps.Workloads, w.ID.String())
-			}
+		r := reports[n.Name]
+		ps := adminapi.ProxyStatus{Name: n.Name, Role: n.Role, Envoy: r.Envoy, Certs: r.Certs, Workloads: []string{}}
+		proxy := p.mesh.Proxies[n.Name]
+		if proxy == nil || len(proxy.Sidecars) == 0 || len(proxy.Workloads) > 0 {
+			out = append(out, withXDS(ps, proxy, xdsStatus))
 		}
-		for _, t := range s.Types {
-			ps.Types = append(ps.Types, adminapi.TypeStatus{
-				Type: t.Type, Resources: t.Resources, Sent: generation(t.Sent), Acked: generation(t.Acked), SentAt: t.SentAt, AckedAt: t.AckedAt, Nack: t.Nack,
-			})
+		if proxy == nil {
+			continue
 		}
-		out = append(out, ps)
+		for _, w := range proxy.Sidecars {
+			ps := ps
+			ps.Name = w.Proxy()
+			ps.Certs = slices.DeleteFunc(slices.Clone(r.Certs), func(c agentapi.CertState) bool { return c.SPIFFEID != w.Identity.String() })
+			out = append(out, withXDS(ps, p.mesh.Proxies[ps.Name], xdsStatus))
+		}
 	}
 	return out
+}
+
+// withXDS completes a row by what the proxy serves and what it was told.
+func withXDS(ps adminapi.ProxyStatus, proxy *model.Proxy, told map[string]xds.ProxyStatus) adminapi.ProxyStatus {
+	s := told[ps.Name]
+	ps.Connected, ps.Since = s.Connected, s.Since
+	if proxy != nil {
+		for _, w := range proxy.Workloads {
+			ps.Workloads = append(ps.Workloads, w.ID.String())
+		}
+	}
+	for _, t := range s.Types {
+		ps.Types = append(ps.Types, adminapi.TypeStatus{
+			Type: t.Type, Resources: t.Resources, Sent: generation(t.Sent), Acked: generation(t.Acked), SentAt: t.SentAt, AckedAt: t.AckedAt, Nack: t.Nack,
+		})
+	}
+	return ps
 }
 
 func generation(n uint64) string {

@@ -8,10 +8,12 @@ import (
 	"net"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -248,6 +250,11 @@ func (a *agents) revoke(ctx context.Context, node string) error {
 	}
 	a.d.store.Forget(node)
 	a.d.xds.Disconnect(node)
+	for _, name := range a.d.xds.Known() {
+		if own, _, sidecar := strings.Cut(name, "/"); sidecar && own == node {
+			a.d.xds.Disconnect(name)
+		}
+	}
 	a.remember(node, nil)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -258,10 +265,27 @@ func (a *agents) revoke(ctx context.Context, node string) error {
 	return nil
 }
 
-// identify names the node behind a discovery stream.
+// identify names the proxy behind a discovery stream: the node's, or that of a workload which this node registered with a
+// proxy of its own. A node can name no other's.
 func (a *agents) identify(ctx context.Context) (string, error) {
 	n, err := a.node(ctx)
-	return n.Name, err
+	if err != nil {
+		return "", err
+	}
+	asked := metadata.ValueFromIncomingContext(ctx, agentapi.WorkloadKey)
+	if len(asked) == 0 {
+		return n.Name, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if ag := a.known[n.Name]; ag != nil && len(asked) == 1 {
+		for _, w := range ag.report.Workloads {
+			if id := (model.WorkloadID{Namespace: w.Namespace, Name: w.Name}); w.Sidecar && id.String() == asked[0] {
+				return model.SidecarName(n.Name, id), nil
+			}
+		}
+	}
+	return "", status.Errorf(codes.PermissionDenied, "node %s has registered no workload %q with a proxy of its own", n.Name, asked)
 }
 
 func (a *agents) findings() []finding.Finding {

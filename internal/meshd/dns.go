@@ -2,6 +2,7 @@ package meshd
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -23,7 +24,7 @@ func instructions(mesh *model.Mesh, node string) *agentapi.Instructions {
 	for _, ns := range mesh.Namespaces {
 		refused = append(refused, ns+"."+suffix)
 	}
-	for _, w := range p.Workloads {
+	for _, w := range slices.Concat(p.Workloads, p.Sidecars) {
 		t := agentapi.DNSTable{Hosts: map[string][]netip.Addr{}, Refusal: store.RefusalVIP, RefusalSuffixes: refused, MeshSuffix: suffix}
 		for _, o := range w.Outbound {
 			addHost(t.Hosts, o.Service)

@@ -76,7 +76,7 @@ type plane struct {
 // newPlane sets one up without starting it.
 func newPlane(t *testing.T, files map[string]string) *plane {
 	t.Helper()
-	dir := t.TempDir()
+	dir := tempDir(t)
 	p := &plane{t: t, logs: &logs{}, cfg: config.Control{
 		ConfigDir: filepath.Join(dir, "config"), StateFile: filepath.Join(dir, "state.db"), KeyFile: filepath.Join(dir, "state.key"),
 		Socket: filepath.Join(dir, "s"), AgentAddress: freePort(t), PeeringAddress: freePort(t), MetricsAddress: freePort(t), HealthAddress: freePort(t),
@@ -85,6 +85,17 @@ func newPlane(t *testing.T, files map[string]string) *plane {
 		p.write(name, text)
 	}
 	return p
+}
+
+// tempDir is in memory where there is a file system for that: a busy disk makes every write slow.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "isthmus-t-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // startPlane sets one up and waits until it is ready.
@@ -323,7 +334,12 @@ type proxy struct {
 // ads opens a discovery stream. The proxy says that it is somebody else, which must not matter.
 func ads(t *testing.T, conn *grpc.ClientConn, had map[string]map[string]string) *proxy {
 	t.Helper()
-	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(t.Context())
+	return adsOf(t, t.Context(), conn, had)
+}
+
+func adsOf(t *testing.T, ctx context.Context, conn *grpc.ClientConn, had map[string]map[string]string) *proxy {
+	t.Helper()
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	must(t, err)
 	p := &proxy{t: t, stream: stream, news: make(chan *discoveryv3.DeltaDiscoveryResponse, 100), end: make(chan error, 1), has: map[string]map[string]string{}}
 	for _, typ := range []string{envoy.ClusterType, envoy.ListenerType} {

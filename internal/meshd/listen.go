@@ -25,7 +25,7 @@ import (
 const (
 	maxMessage    = 4 << 20
 	maxHeaders    = 16 << 10
-	maxStreams    = 64
+	maxStreams    = 256 // one for each Envoy of a host, and a few
 	maxIdle       = 5 * time.Minute
 	stopPatience  = 2 * time.Second
 	headerTimeout = 5 * time.Second

@@ -126,6 +126,7 @@ type Endpoint struct {
 type Proxy struct {
 	Name      string
 	Workloads []*Workload // sorted by namespace and name
+	Sidecars  []*Workload // of this node, each with a proxy of its own; sorted likewise
 	Gateway   *Gateway    // nil for nodes
 }
 
@@ -142,12 +143,24 @@ type Workload struct {
 	Node     string
 	Identity spiffe.ID
 	Netns    string
+	Sidecar  bool // it has a proxy of its own
 	Addrs    []netip.Addr
 	Mode     MTLSMode // for ports that no service names
 	Inbound  []Inbound
 	Outbound []Outbound
 	Refs     []Ref // of its mTLS mode
 }
+
+// Proxy is the name of the proxy that serves the workload: its node's, or its own.
+func (w *Workload) Proxy() string {
+	if w.Sidecar {
+		return SidecarName(w.Node, w.ID)
+	}
+	return w.Node
+}
+
+// SidecarName names the proxy of one workload. No node has a slash in its name.
+func SidecarName(node string, id WorkloadID) string { return node + "/" + id.String() }
 
 // Inbound is one port a workload listens on.
 type Inbound struct {
