@@ -50,6 +50,8 @@ type Store struct {
 	cfg     Config
 	changed chan struct{}
 
+	registering sync.Mutex // one registration at a time reaches the state file; taken before mu
+
 	mu       sync.Mutex // guards all below
 	current  *snapshot.Snapshot
 	dirty    bool // current is out of date
@@ -136,22 +138,33 @@ func (s *Store) Reload(ctx context.Context) error {
 
 // Register takes in what a node says of itself. What changes nothing costs nothing.
 func (s *Store) Register(ctx context.Context, node snapshot.Node, workloads []snapshot.Workload) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old := s.registry[node.Name]
-	if old != nil && equalNodes(old.node, node) && slices.EqualFunc(old.workloads, workloads, equalWorkloads) {
+	s.registering.Lock()
+	defer s.registering.Unlock()
+	if s.registeredAs(node, workloads) {
 		return nil
 	}
+	// Not with mu held: snapshots need not wait for the disk.
 	if err := s.cfg.Kept.RegisterNode(ctx, node.Name, node.Gateway, workloads, s.cfg.Now()); err != nil {
 		return fmt.Errorf("register node %s: %w", node.Name, err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.registry[node.Name] = &registered{node: node, workloads: workloads}
 	s.mark()
 	return nil
 }
 
+func (s *Store) registeredAs(node snapshot.Node, workloads []snapshot.Workload) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.registry[node.Name]
+	return old != nil && equalNodes(old.node, node) && slices.EqualFunc(old.workloads, workloads, equalWorkloads)
+}
+
 // Forget takes a node out that was revoked.
 func (s *Store) Forget(node string) {
+	s.registering.Lock() // one that is under way must not bring it back
+	defer s.registering.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.registry[node] != nil {

@@ -1,0 +1,370 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/google/go-cmp/cmp"
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// lab is a store on a real state file, and a way to break that file's use.
+type lab struct {
+	*Store
+	kept *breakable
+}
+
+type breakable struct {
+	*state.DB
+	mu     sync.Mutex // guards broken and writes
+	broken error
+	writes int
+	skip   bool          // registrations are not written: five hundred take a disk seconds
+	gate   chan struct{} // registrations wait for it, if there is one
+}
+
+func (b *breakable) AllocateVIPs(ctx context.Context, prefix netip.Prefix, hosts []string, now time.Time) (map[string]netip.Addr, error) {
+	if err := b.fail(); err != nil {
+		return nil, err
+	}
+	return b.DB.AllocateVIPs(ctx, prefix, hosts, now)
+}
+
+func (b *breakable) RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, ws []snapshot.Workload, now time.Time) error {
+	if err := b.fail(); err != nil {
+		return err
+	}
+	if b.gate != nil {
+		<-b.gate
+	}
+	if b.skip {
+		return nil
+	}
+	return b.DB.RegisterNode(ctx, name, gw, ws, now)
+}
+
+func (b *breakable) fail() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.writes++
+	return b.broken
+}
+
+func (b *breakable) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.writes
+}
+
+func (b *breakable) breakBy(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.broken = err
+}
+
+func newLab(t *testing.T, path string) *lab {
+	t.Helper()
+	db, err := state.Open(t.Context(), path)
+	must(t, err)
+	t.Cleanup(func() { db.Close() })
+	kept := &breakable{DB: db}
+	s, err := Open(t.Context(), Config{Kept: kept, Roots: func() []byte { return []byte("roots") }, Now: func() time.Time { return noon }})
+	must(t, err)
+	return &lab{s, kept}
+}
+
+// file is where a state file may be, in memory where there is a file system for that: a busy disk makes every write slow.
+func file(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "isthmus-t-")
+	if err != nil {
+		return filepath.Join(t.TempDir(), "state.db")
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "state.db")
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func same[T any](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// changed says whether there is news, and takes it.
+func (l *lab) changed() bool {
+	select {
+	case <-l.Changed():
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *lab) attest(t *testing.T, name string) {
+	t.Helper()
+	must(t, l.kept.AttestNode(t.Context(), state.Node{Node: snapshot.Node{Name: name, Role: snapshot.RoleNode}, Attested: noon}))
+}
+
+func node(name string) snapshot.Node { return snapshot.Node{Name: name, Role: snapshot.RoleNode} }
+
+func workloads(on, address string) []snapshot.Workload {
+	return []snapshot.Workload{{
+		Name: "w", Namespace: "default", ServiceAccount: "w", Node: on, Addresses: []netip.Addr{netip.MustParseAddr(address)}, Labels: map[string]string{"app": "w"},
+	}}
+}
+
+func services(names ...string) *snapshot.Config {
+	cfg := &snapshot.Config{}
+	for _, n := range names {
+		cfg.Services = append(cfg.Services, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: n, Namespace: "default"}})
+	}
+	return cfg
+}
+
+func meshPeer(name, trustDomain string) *v1alpha1.MeshPeer {
+	return &v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MeshPeerSpec{TrustDomain: trustDomain}}
+}
+
+func TestVirtualAddressesAreKept(t *testing.T) {
+	path := file(t)
+	l := newLab(t, path)
+	must(t, l.SetConfig(t.Context(), services("a", "b")))
+	first := l.Snapshot().VIPs
+	if len(first) != 2 || !VIPRange.Contains(first["a.default.svc.cluster.local"]) || first["a.default.svc.cluster.local"] == first["b.default.svc.cluster.local"] {
+		t.Fatalf("virtual addresses: %v", first)
+	}
+	must(t, l.SetConfig(t.Context(), services("b", "c")))
+	same(t, "b's address beside others", l.Snapshot().VIPs["b.default.svc.cluster.local"], first["b.default.svc.cluster.local"])
+	must(t, l.SetConfig(t.Context(), services("a")))
+	same(t, "a's address when it comes back", l.Snapshot().VIPs["a.default.svc.cluster.local"], first["a.default.svc.cluster.local"])
+	third := maps.Clone(l.Snapshot().VIPs)
+	must(t, l.kept.Close())
+
+	again := newLab(t, path)
+	must(t, again.SetConfig(t.Context(), services("c", "b", "a")))
+	same(t, "after a restart", again.Snapshot().VIPs, third)
+}
+
+func TestWhoGetsAVirtualAddress(t *testing.T) {
+	l := newLab(t, file(t))
+	cfg := services("a")
+	cfg.Mesh = &v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Domain: "corp"}}
+	cfg.FederatedImports = []*v1alpha1.FederatedImport{{ObjectMeta: metav1.ObjectMeta{Name: "i", Namespace: "shop"}}}
+	cfg.ServiceEntries = []*networking.ServiceEntry{{Spec: networkingapi.ServiceEntry{Hosts: []string{"API.Example.com.", "*.example.com"}}}}
+	must(t, l.SetConfig(t.Context(), cfg))
+	got := map[string]bool{}
+	for host := range l.Snapshot().VIPs {
+		got[host] = true
+	}
+	same(t, "hosts", got, map[string]bool{"a.default.svc.corp": true, "i.shop.svc.corp": true, "api.example.com": true})
+}
+
+func TestFileWinsOverToken(t *testing.T) {
+	l := newLab(t, file(t))
+	for _, name := range []string{"both", "token"} {
+		must(t, l.kept.EstablishPeer(t.Context(), meshPeer(name, "by-token.example"), []byte("roots"), 1, noon))
+	}
+	cfg := &snapshot.Config{
+		MeshPeers: []*v1alpha1.MeshPeer{meshPeer("both", "by-file.example"), meshPeer("file", "by-file.example")},
+		Origins:   snapshot.Origins{{Kind: "MeshPeer", Name: "both"}: {File: "peers.yaml", Line: 7}},
+	}
+	must(t, l.SetConfig(t.Context(), cfg))
+	must(t, l.Reload(t.Context()))
+	got := map[string]string{}
+	for _, p := range l.Snapshot().Config.MeshPeers {
+		got[p.Name] = p.Spec.TrustDomain
+	}
+	same(t, "peers", got, map[string]string{"both": "by-file.example", "file": "by-file.example", "token": "by-token.example"})
+	same(t, "findings", len(l.Snapshot().Config.Findings), 1)
+	same(t, "the finding", l.Snapshot().Config.Findings[0].String(),
+		"ISM0003 warning peers.yaml:7 MeshPeer both metadata.name: a peering of this name was also made by token; the file is used Fix: remove the file, or isthmus peer revoke both")
+	same(t, "what was given is not written to", len(cfg.MeshPeers)+len(cfg.Findings), 2)
+}
+
+func TestRegisterWithoutChangeCostsNothing(t *testing.T) {
+	l := newLab(t, file(t))
+	l.attest(t, "a")
+	must(t, l.Register(t.Context(), node("a"), workloads("a", "10.0.0.1")))
+	same(t, "the first is news", l.changed(), true)
+	snap, writes := l.Snapshot(), l.kept.writes
+	for range 10 {
+		must(t, l.Register(t.Context(), node("a"), workloads("a", "10.0.0.1")))
+	}
+	same(t, "the same is none", l.changed(), false)
+	same(t, "nor is it written", l.kept.writes, writes)
+	if l.Snapshot() != snap {
+		t.Error("nor makes it a snapshot")
+	}
+	for what, change := range map[string]func(*snapshot.Workload){
+		"address":   func(w *snapshot.Workload) { w.Addresses = []netip.Addr{netip.MustParseAddr("10.0.0.2")} },
+		"readiness": func(w *snapshot.Workload) { w.Ready = true },
+		"label":     func(w *snapshot.Workload) { w.Labels = map[string]string{"app": "x"} },
+		"netns":     func(w *snapshot.Workload) { w.Netns = "/run/netns/new" },
+		"port":      func(w *snapshot.Workload) { w.Ports = []snapshot.WorkloadPort{{Number: 1}} },
+		"account":   func(w *snapshot.Workload) { w.ServiceAccount = "x" },
+	} {
+		ws := workloads("a", "10.0.0.1")
+		change(&ws[0])
+		must(t, l.Register(t.Context(), node("a"), ws))
+		same(t, what+" is news", l.changed(), true)
+		must(t, l.Register(t.Context(), node("a"), workloads("a", "10.0.0.1")))
+		l.changed()
+	}
+}
+
+func TestManyRegistrationsAreOneSnapshot(t *testing.T) {
+	l := newLab(t, file(t))
+	const n = 500
+	l.kept.skip = true
+	l.changed()
+	before := l.Snapshot()
+	var g sync.WaitGroup
+	for i := range n {
+		g.Go(func() {
+			name := fmt.Sprintf("n%03d", i)
+			if err := l.Register(context.Background(), node(name), workloads(name, "10.0.0.1")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	g.Wait()
+	same(t, "there is news", l.changed(), true)
+	same(t, "once", l.changed(), false)
+	snap := l.Snapshot()
+	if snap != l.Snapshot() || snap == before {
+		t.Error("one snapshot was to be made")
+	}
+	same(t, "workloads", len(snap.Registry.Workloads), n)
+	same(t, "in order", []string{snap.Registry.Nodes[0].Name, snap.Registry.Nodes[n-1].Name}, []string{"n000", "n499"})
+	same(t, "the old snapshot stays", len(before.Registry.Nodes), 0)
+}
+
+// A slow disk holds up neither snapshots nor certificates, and a node that is revoked meanwhile stays away.
+func TestSlowRegistration(t *testing.T) {
+	l := newLab(t, file(t))
+	l.attest(t, "a")
+	l.kept.gate = make(chan struct{})
+	registered := make(chan error)
+	go func() { registered <- l.Register(context.Background(), node("a"), workloads("a", "10.0.0.1")) }()
+	for begun := time.Now(); l.kept.count() == 0 && time.Since(begun) < 5*time.Second; {
+		time.Sleep(time.Millisecond)
+	}
+	same(t, "nobody registered yet", len(l.Snapshot().Registry.Nodes), 0)
+	same(t, "and hosts nothing", l.Hosts("a", "default", "w"), false)
+	must(t, l.SetConfig(t.Context(), &snapshot.Config{}))
+	forgotten := make(chan struct{})
+	go func() {
+		l.Forget("a")
+		close(forgotten)
+	}()
+	time.Sleep(10 * time.Millisecond) // so that it would come too early if it could
+	close(l.kept.gate)
+	must(t, <-registered)
+	<-forgotten
+	same(t, "a revoked node stays away", len(l.Snapshot().Registry.Nodes), 0)
+}
+
+// Whoever reads Changed and then Snapshot has everything that was said before Changed.
+func TestNoNewsIsLost(t *testing.T) {
+	l := newLab(t, file(t))
+	l.attest(t, "a")
+	done := make(chan struct{})
+	const n = 100
+	go func() {
+		defer close(done)
+		for i := range n {
+			if err := l.SetConfig(context.Background(), &snapshot.Config{Origins: snapshot.Origins{{Kind: fmt.Sprint(i)}: {}}}); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	last := func() bool { _, ok := l.Snapshot().Config.Origins[snapshot.Key{Kind: fmt.Sprint(n - 1)}]; return ok }
+	for seen := false; !seen; {
+		select {
+		case <-l.Changed():
+			seen = last()
+		case <-time.After(5 * time.Second):
+			t.Fatal("the last change was not announced")
+		}
+	}
+	<-done
+}
+
+func TestForgottenNode(t *testing.T) {
+	path := file(t)
+	l := newLab(t, path)
+	for _, n := range []string{"a", "b"} {
+		l.attest(t, n)
+		must(t, l.Register(t.Context(), node(n), workloads(n, "10.0.0.1")))
+	}
+	l.changed()
+	same(t, "it hosts", l.Hosts("a", "default", "w"), true)
+	same(t, "no other account", l.Hosts("a", "default", "x"), false)
+	same(t, "no other namespace", l.Hosts("a", "other", "w"), false)
+	must(t, l.kept.RevokeNode(t.Context(), "a", noon))
+	l.Forget("a")
+	same(t, "that is news", l.changed(), true)
+	same(t, "it hosts nothing", l.Hosts("a", "default", "w"), false)
+	same(t, "who is left", l.Snapshot().Registry.Nodes, []snapshot.Node{node("b")})
+	same(t, "and their workloads", len(l.Snapshot().Registry.Workloads), 1)
+	if err := l.Register(t.Context(), node("a"), workloads("a", "10.0.0.1")); !errors.Is(err, state.ErrRevoked) {
+		t.Errorf("it registers again: %v", err)
+	}
+	same(t, "without news", l.changed(), false)
+	l.Forget("a")
+	same(t, "forgetting twice is no news", l.changed(), false)
+}
+
+// While the state file cannot be written, what is known stays in force, and nothing that was refused takes effect later.
+func TestStateThatCannotBeWritten(t *testing.T) {
+	l := newLab(t, file(t))
+	l.attest(t, "a")
+	must(t, l.SetConfig(t.Context(), services("a")))
+	must(t, l.Register(t.Context(), node("a"), workloads("a", "10.0.0.1")))
+	l.changed()
+	snap := l.Snapshot()
+	full := errors.New("no space left on device")
+	l.kept.breakBy(full)
+	if err := l.SetConfig(t.Context(), services("a", "b")); !errors.Is(err, full) {
+		t.Errorf("configuration: %v", err)
+	}
+	if err := l.Register(t.Context(), node("a"), workloads("a", "10.0.0.2")); !errors.Is(err, full) {
+		t.Errorf("registration: %v", err)
+	}
+	same(t, "no news", l.changed(), false)
+	if l.Snapshot() != snap {
+		t.Error("the snapshot changed")
+	}
+	must(t, l.SetConfig(t.Context(), services("a"))) // needs nothing new
+	l.kept.breakBy(nil)
+	must(t, l.SetConfig(t.Context(), services("a", "b")))
+	must(t, l.Register(t.Context(), node("a"), workloads("a", "10.0.0.2")))
+	same(t, "when it can again", len(l.Snapshot().VIPs), 2)
+	same(t, "the registration too", l.Snapshot().Registry.Workloads[0].Addresses[0].String(), "10.0.0.2")
+}
