@@ -1,9 +1,9 @@
 package meshd
 
 import (
+	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"reflect"
 	"strings"
 	"testing"
@@ -71,6 +71,39 @@ func (a *fakeAgent) hosts(workload string) (hosts map[string][]netip.Addr) {
 	return hosts
 }
 
+// What is wrong with a node is found again after a restart, though the node says nothing new.
+func TestRestartFindsAgain(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	thief := agentapi.Report{Workloads: []snapshot.Workload{workload("thief", "payments", "10.0.0.9")}}
+	a := p.agent("node-a", []string{"default/shop"}, thief.Workloads...)
+	eventually(t, "it is found", func() bool { return p.found("ISM0013") != "" })
+	must(t, p.stop())
+	p.start()
+	p.resume(a.credential).report(thief)
+	eventually(t, "it is found again", func() bool { return p.found("ISM0013") != "" })
+	must(t, p.stop())
+	p.start()
+	p.resume(a.credential).report(agentapi.Report{})
+	eventually(t, "it is gone with its cause", func() bool { return p.found("ISM0013") == "" && len(p.status().Proxies) == 1 })
+}
+
+// A token that grants less takes away what a former one granted, also before the agent reports again.
+func TestJoinAgainWithLess(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	a := p.agent("node-a", []string{"default/*"}, workload("payments", "payments", "10.0.0.2"))
+	a.instructed("anything", func(*agentapi.Instructions) bool { return true })
+	_, err := a.sign("default", "payments")
+	must(t, err)
+	c, err := p.join(p.token("node-a", snapshot.RoleNode, "default/shop"))
+	must(t, err)
+	_, err = a.sign("default", "payments")
+	wantCode(t, "the old conversation asks", err, codes.PermissionDenied)
+	_, err = p.resume(c).sign("default", "payments")
+	wantCode(t, "the new one asks", err, codes.PermissionDenied)
+}
+
 func TestTwoOfOneKind(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
@@ -96,7 +129,10 @@ func TestTwoOfOneKind(t *testing.T) {
 func TestLeftOverSocket(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML})
-	must(t, exec.Command("python3", "-c", "import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])", p.cfg.Socket).Run())
+	l, err := net.Listen("unix", p.cfg.Socket)
+	must(t, err)
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	must(t, l.Close())
 	p.start()
 	p.status()
 	must(t, p.stop())
