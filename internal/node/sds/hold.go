@@ -1,6 +1,7 @@
 package sds
 
 import (
+	"bytes"
 	"crypto/x509"
 	"slices"
 
@@ -30,11 +31,17 @@ func (s *Store) Hold(id spiffe.ID) (Held, bool) {
 func (s *Store) SetRoots(roots []*x509.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	roots = inOrder(roots)
 	same := slices.EqualFunc(s.roots, roots, (*x509.Certificate).Equal)
 	s.roots, s.rootsTold = roots, true
 	if !same {
 		s.announce()
 	}
+}
+
+// inOrder sorts roots: a program that hears of another order would take it for a change.
+func inOrder(roots []*x509.Certificate) []*x509.Certificate {
+	return slices.SortedFunc(slices.Values(roots), func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })
 }
 
 // announce a change; mu is held.

@@ -45,7 +45,7 @@ func TestHoldSharesOneCertificateAndKnowsTheRoots(t *testing.T) {
 		if len(h.Roots) != 2 {
 			t.Errorf("roots as told: %d", len(h.Roots))
 		}
-		s.SetRoots([]*x509.Certificate{ca.root, later.root}) // nothing new
+		s.SetRoots([]*x509.Certificate{later.root, ca.root}) // nothing new
 		select {
 		case <-h.Changed:
 			t.Error("announced without a change")

@@ -140,7 +140,7 @@ func (s *Store) put(id spiffe.ID, svid *identity.SVID) {
 	s.mu.Lock()
 	s.svids[id] = svid
 	if !s.rootsTold {
-		s.roots = svid.Roots
+		s.roots = inOrder(svid.Roots)
 	}
 	s.announce()
 	s.mu.Unlock()
