@@ -94,11 +94,11 @@ func policyConfig(deny, allow *rbacv3.RBAC) map[string]*anypb.Any {
 
 const hygienePolicy = "isthmus/path-hygiene"
 
-// pathHygiene refuses what normalisation leaves ambiguous and servers read differently: path parameters, doubly escaped
-// and overlong characters.
+// pathHygiene refuses what normalisation leaves ambiguous and servers read differently: path parameters, control characters,
+// doubly escaped and overlong ones (RFC 3629 §3).
 var pathHygiene = &rbacv3.Policy{
 	Principals: []*rbacv3.Principal{anyone()},
-	Permissions: each([]string{";", "%25", "%c0", "%c1"}, func(s string) *rbacv3.Permission {
+	Permissions: each([]string{";", "%25", "%0", "%1", "%7f", "%c0", "%c1", "%e0%8", "%e0%9", "%f0%8"}, func(s string) *rbacv3.Permission {
 		return &rbacv3.Permission{Rule: &rbacv3.Permission_UrlPath{UrlPath: &matcherv3.PathMatcher{Rule: &matcherv3.PathMatcher_Path{
 			Path: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Contains{Contains: s}, IgnoreCase: true},
 		}}}}
@@ -111,7 +111,7 @@ func explained(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpC
 		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%\n"),
 		Mappers: []*hcmv3.ResponseMapper{{
 			Filter: when(`response.code_details.contains("[` + hygienePolicy + `]")`), StatusCode: u32(400),
-			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this path: with ';', a doubly escaped or an overlong character it means different things to different servers\n"),
+			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this path: with ';', a control character, or a doubly escaped or overlong one it means different things to different servers\n"),
 		}},
 	}
 	if refusal != "" {

@@ -73,7 +73,7 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 		m := explained(httpManager(name, name, policyFilters(), refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), inboundRefusal)
 		fc := chain(name, match, nil, managerFilter(m))
 		if mtls {
-			fc.TransportSocket = serverTLS(w.Identity.String(), td, inDomain(td))
+			behindTLS(fc, serverTLS(w.Identity.String(), td, inDomain(td)))
 		}
 		l.FilterChains = append(l.FilterChains, fc)
 		b.add(RouteType, name, inboundRoutes(name, target, in, t), append(policyRefs(in.Policies), in.Refs...))
@@ -88,7 +88,7 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 			return // nobody may call: the refusal chain answers
 		}
 		complete = whole
-		fc.TransportSocket = serverTLS(w.Identity.String(), td, sans)
+		behindTLS(fc, serverTLS(w.Identity.String(), td, sans))
 		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
 	}
 	if !complete || !mtls {

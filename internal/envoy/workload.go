@@ -73,5 +73,14 @@ func tcpProxy(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log 
 }
 
 func chain(name string, match *listenerv3.FilterChainMatch, tls *corev3.TransportSocket, filters ...*listenerv3.Filter) *listenerv3.FilterChain {
-	return &listenerv3.FilterChain{Name: name, FilterChainMatch: match, TransportSocket: tls, Filters: filters}
+	fc := &listenerv3.FilterChain{Name: name, FilterChainMatch: match, Filters: filters}
+	behindTLS(fc, tls)
+	return fc
+}
+
+// behindTLS puts a chain behind TLS, if any. Who begins a handshake and falls silent holds nothing for long.
+func behindTLS(fc *listenerv3.FilterChain, tls *corev3.TransportSocket) {
+	if fc.TransportSocket = tls; tls != nil {
+		fc.TransportSocketConnectTimeout = millis(10_000)
+	}
 }
