@@ -40,8 +40,8 @@ func main() {
 	flag.IntVar(&o.concurrency, "concurrency", 1, "worker threads of each Envoy")
 	flag.IntVar(&o.rate, "rate", 1000, "calls a second in the open loop")
 	flag.IntVar(&o.connections, "connections", 16, "connections of the caller")
-	flag.IntVar(&o.rounds, "rounds", 5, "how often every shape has its turn")
-	flag.DurationVar(&o.duration, "duration", 2*time.Second, "of each loop in each round, after a warm-up of a fifth")
+	flag.IntVar(&o.rounds, "rounds", 25, "how often every shape has its turn, after a first one that is not counted")
+	flag.DurationVar(&o.duration, "duration", 250*time.Millisecond, "of each loop in each turn")
 	flag.StringVar(&o.protocols, "protocols", "http1,http2,grpc,tcp", "what to speak")
 	flag.StringVar(&o.shapes, "shapes", "", "words of which one must be in a shape's name; default: all shapes")
 	flag.BoolVar(&o.hold, "hold", false, "after measuring, keep everything running until interrupted")
@@ -148,27 +148,34 @@ func wants(words, name string) bool {
 	return words == "" || slices.ContainsFunc(strings.Split(words, ","), func(w string) bool { return strings.Contains(name, w) })
 }
 
-// measureAll gives every shape its turn in every round.
+// measureAll measures protocol after protocol; within one, every shape has its turn in every round, to and fro.
 func measureAll(ctx context.Context, o options, ps []protocol, all []*running) ([]*row, error) {
 	var rows []*row
 	for _, p := range ps {
-		for _, r := range all {
-			rows = append(rows, &row{shape: r.name, protocol: p.Name})
+		fmt.Fprintf(os.Stderr, "· %s\n", p.Name)
+		of := make([]*row, len(all))
+		for i, r := range all {
+			of[i] = &row{shape: r.name, protocol: p.Name}
 		}
-	}
-	for round := range o.rounds {
-		for i, row := range rows {
-			p, r := ps[i/len(all)], all[i%len(all)]
-			fmt.Fprintf(os.Stderr, "· round %d: %s, %s\n", round+1, p.Name, r.name)
-			s, err := measure(ctx, o, r, p)
-			if err != nil {
-				return nil, fmt.Errorf("%s, %s: %w", r.name, p.Name, err)
+		for round := range o.rounds + 1 {
+			for n := range all {
+				i := n
+				if round%2 == 1 {
+					i = len(all) - 1 - n
+				}
+				s, err := measure(ctx, o, all[i], p)
+				if err != nil {
+					return nil, fmt.Errorf("%s, %s: %w", all[i].name, p.Name, err)
+				}
+				if err := errors.Join(s.open.First, s.closed.First); err != nil {
+					return nil, fmt.Errorf("%s, %s: a call failed: %w", all[i].name, p.Name, err)
+				}
+				if round > 0 {
+					of[i].samples = append(of[i].samples, s)
+				}
 			}
-			if err := errors.Join(s.open.First, s.closed.First); err != nil {
-				return nil, fmt.Errorf("%s, %s: a call failed: %w", r.name, p.Name, err)
-			}
-			row.samples = append(row.samples, s)
 		}
+		rows = append(rows, of...)
 	}
 	return rows, nil
 }

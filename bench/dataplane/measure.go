@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"isthmus.dev/isthmus/bench/load"
@@ -17,13 +18,11 @@ type sample struct {
 	rss                int           // KB, of the Envoys together, at the end
 }
 
-// measure runs both loops once.
+// measure gives a shape one turn: both loops, over the connections that it keeps from turn to turn.
 func measure(ctx context.Context, o options, r *running, p protocol) (s sample, err error) {
 	cfg := load.Config{
-		Connections: o.connections, Duration: o.duration, WarmUp: o.duration / 5, Rate: o.rate,
-		Dial: func(ctx context.Context) (load.Caller, error) {
-			return p.call(ctx, r.caller.Dial, r.target(p), r.host(p))
-		},
+		Connections: o.connections, Duration: o.duration, Rate: o.rate,
+		Dial: func(ctx context.Context) (load.Caller, error) { return r.kept.dial(ctx, r, p) },
 	}
 	agents, err := cpu(r.agents)
 	if err != nil {
@@ -73,4 +72,52 @@ func cpu(pids []int) (sum time.Duration, err error) {
 		sum += used
 	}
 	return sum, nil
+}
+
+// pool keeps a shape's connections between its turns: a turn can then be so short that whatever else the machine does
+// falls on all shapes alike.
+type pool struct {
+	mu   sync.Mutex // guards free
+	free map[string][]load.Caller
+}
+
+func (k *pool) dial(ctx context.Context, r *running, p protocol) (load.Caller, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if list := k.free[p.Name]; len(list) > 0 {
+		k.free[p.Name] = list[1:]
+		return &kept{Caller: list[0], pool: k, name: p.Name}, nil
+	}
+	c, err := p.call(ctx, r.caller.Dial, r.target(p), r.host(p))
+	if err != nil {
+		return nil, err
+	}
+	return &kept{Caller: c, pool: k, name: p.Name}, nil
+}
+
+// kept is a connection that goes back to its pool, unless a call failed on it.
+type kept struct {
+	load.Caller
+	pool   *pool
+	name   string
+	failed bool
+}
+
+func (c *kept) Call() error {
+	err := c.Caller.Call()
+	c.failed = c.failed || err != nil
+	return err
+}
+
+func (c *kept) Close() error {
+	if c.failed {
+		return c.Caller.Close()
+	}
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	if c.pool.free == nil {
+		c.pool.free = map[string][]load.Caller{}
+	}
+	c.pool.free[c.name] = append(c.pool.free[c.name], c.Caller)
+	return nil
 }

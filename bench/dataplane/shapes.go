@@ -32,6 +32,7 @@ type running struct {
 	host   func(protocol) string // the authority that it asks for
 	envoys []int                 // process ids
 	agents []int
+	kept   pool
 }
 
 // The shapes, in the order of the table.
