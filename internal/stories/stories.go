@@ -195,8 +195,8 @@ func (s *Story) spell(proxy, typ string, rs []*envoy.Resource) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		s.options.cut(m)
 		if !s.options.Whole {
-			s.options.cut(m)
 			s.phrases.brief(m)
 		}
 		text, err := yaml.Marshal(m)
