@@ -350,10 +350,11 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 	l.attest(t, "a")
 	must(t, l.SetConfig(t.Context(), services("a")))
 	must(t, l.Register(t.Context(), node("a"), workloads("a", "10.0.0.1")))
-	l.changed()
-	snap := l.Snapshot()
 	full := errors.New("no space left on device")
 	l.kept.breakBy(full)
+	must(t, l.SetConfig(t.Context(), services("a"))) // needs nothing new
+	l.changed()
+	snap := l.Snapshot()
 	if err := l.SetConfig(t.Context(), services("a", "b")); !errors.Is(err, full) {
 		t.Errorf("configuration: %v", err)
 	}
@@ -364,7 +365,6 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 	if l.Snapshot() != snap {
 		t.Error("the snapshot changed")
 	}
-	must(t, l.SetConfig(t.Context(), services("a"))) // needs nothing new
 	l.kept.breakBy(nil)
 	must(t, l.Register(t.Context(), node("a"), workloads("a", "10.0.0.2")))
 	same(t, "the refused configuration stays out", len(l.Snapshot().Config.Services), 1)
