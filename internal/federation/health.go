@@ -31,6 +31,7 @@ type Health struct {
 	ServedSequence  uint64
 	NoticedSequence uint64
 	NoticeError     string
+	ByHand          bool // the peer does not fetch bundles
 	hurry           bool // the peer says that its bundle has changed
 }
 

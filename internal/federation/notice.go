@@ -33,6 +33,7 @@ type notice struct {
 // noticeAnswer says whether all proxies of the receiver trust these roots.
 type noticeAnswer struct {
 	InForce bool `json:"inForce"`
+	ByHand  bool `json:"byHand,omitempty"` // only an administrator can change which roots it trusts
 }
 
 // Told is how far a peer is with this mesh's own bundle of now.
@@ -42,6 +43,8 @@ type Told struct {
 	Fetched time.Time
 	// InForce says that the peer's proxies have it, by its own word.
 	InForce bool
+	// ByHand says that the peer does not fetch bundles: its administrator has to be given the new one.
+	ByHand bool
 	// Error is why it could not be asked.
 	Error string
 }
@@ -53,7 +56,7 @@ func (s *Service) Told(ctx context.Context, peer string) (Told, error) {
 		return Told{}, err
 	}
 	h := s.Health(peer)
-	t := Told{Sequence: b.Sequence, InForce: h.NoticedSequence == b.Sequence, Error: h.NoticeError}
+	t := Told{Sequence: b.Sequence, InForce: h.NoticedSequence == b.Sequence, ByHand: h.ByHand, Error: h.NoticeError}
 	if h.ServedSequence == b.Sequence {
 		t.Fetched = h.Served
 	}
@@ -76,20 +79,20 @@ func (s *Service) noticeIfDue(ctx context.Context, name string, n *noticing) {
 	if p == nil {
 		return
 	}
-	inForce, err := s.notify(ctx, p, notice{Sequence: b.Sequence, Roots: fingerprints(b.Roots)})
+	a, err := s.notify(ctx, p, notice{Sequence: b.Sequence, Roots: fingerprints(b.Roots)})
 	if ctx.Err() != nil {
 		return
 	}
 	s.note(name, func(h *Health) {
-		h.NoticeError = ""
+		h.NoticeError, h.ByHand = "", a.ByHand
 		if err != nil {
 			h.NoticeError = err.Error()
 		}
-		if inForce {
+		if a.InForce {
 			h.NoticedSequence = b.Sequence
 		}
 	})
-	if inForce {
+	if a.InForce {
 		*n = noticing{}
 		return
 	}
@@ -102,20 +105,19 @@ func (s *Service) noticeIfDue(ctx context.Context, name string, n *noticing) {
 	time.AfterFunc(wait, s.Wake)
 }
 
-func (s *Service) notify(ctx context.Context, p *v1alpha1.MeshPeer, n notice) (inForce bool, err error) {
+func (s *Service) notify(ctx context.Context, p *v1alpha1.MeshPeer, n notice) (a noticeAnswer, err error) {
 	body, err := json.Marshal(n)
 	if err != nil {
-		return false, err
+		return a, err
 	}
 	raw, err := s.askPeer(ctx, p, exchange{method: http.MethodPost, path: PathBundle, body: body, limit: maxNotice})
 	if err != nil {
-		return false, fmt.Errorf("tell of own bundle: %w", err)
+		return a, fmt.Errorf("tell of own bundle: %w", err)
 	}
-	var a noticeAnswer
 	if err := json.Unmarshal(raw, &a); err != nil {
-		return false, errors.New("tell of own bundle: the answer cannot be read")
+		return noticeAnswer{}, errors.New("tell of own bundle: the answer cannot be read")
 	}
-	return a.InForce, nil
+	return a, nil
 }
 
 // takeNotice hears of a peer's new bundle: it is fetched at once, and the answer says whether it is in force.
@@ -138,7 +140,7 @@ func (s *Service) takeNotice(w http.ResponseWriter, r *http.Request, name string
 	}
 	inForce = inForce && s.InForce(p.Spec.TrustDomain)
 	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(noticeAnswer{InForce: inForce})
+	return json.NewEncoder(w).Encode(noticeAnswer{InForce: inForce, ByHand: !peerrules.Refreshes(p)})
 }
 
 // trusts says whether a peer's roots hold all of these.

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	rotationTick = 250 * time.Millisecond
+	rotationTick = 500 * time.Millisecond
 	// rotationSettle is how long nobody must be waited for before a step is taken: what an agent or an Envoy has just
 	// acknowledged is in use by then.
 	rotationSettle = 3 * time.Second
@@ -142,7 +142,11 @@ func (r *rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminap
 	if err != nil {
 		return nil, err
 	}
-	waits := untrusting(rot, nodes, r.d.agents.reports(), r.d.xds.Holders(envoy.SecretType, agentapi.BundleSecretPrefix+td))
+	holders := slices.DeleteFunc(r.d.xds.Holders(envoy.SecretType, agentapi.BundleSecretPrefix+td), func(h xds.Holder) bool {
+		proxy := p.mesh.Proxies[h.Proxy]
+		return proxy != nil && len(proxy.Sidecars) > 0 && len(proxy.Workloads) == 0 // a node whose Envoys are its workloads'
+	})
+	waits := untrusting(rot, nodes, r.d.agents.reports(), holders)
 	snap := r.d.store.Snapshot()
 	for _, i := range snap.Invites {
 		waits = append(waits, adminapi.CAWait{What: "invitation", Name: i.Peer, Why: "is open and pins the old root", Until: i.Expires})
@@ -168,6 +172,8 @@ func peerLacks(t federation.Told, now time.Time) string {
 	switch {
 	case t.InForce:
 		return ""
+	case t.ByHand:
+		return "takes this mesh's roots from its own files only: give it a new isthmus peer manifest"
 	case t.Fetched.IsZero() && t.Error != "":
 		return "has not fetched the new bundle, and cannot be told of it: " + t.Error
 	case t.Fetched.IsZero():
@@ -180,7 +186,7 @@ func peerLacks(t federation.Told, now time.Time) string {
 	return "has fetched the new bundle; its gateways have not all acknowledged it"
 }
 
-// untrusting are the nodes whose agent or Envoy does not trust both roots yet.
+// untrusting are the nodes whose agent or Envoys do not trust both roots yet.
 func untrusting(rot ca.Rotation, nodes []state.Node, reports map[string]agentapi.Report, holders []xds.Holder) []adminapi.CAWait {
 	var waits []adminapi.CAWait
 	for _, n := range nodes {
@@ -188,26 +194,36 @@ func untrusting(rot ca.Rotation, nodes []state.Node, reports map[string]agentapi
 			continue
 		}
 		report, connected := reports[n.Name]
-		i := slices.IndexFunc(holders, func(h xds.Holder) bool { return h.Proxy == n.Name })
-		why := ""
-		switch {
-		case !connected:
-			why = "its agent is not connected"
-		case !slices.Contains(report.Roots, rot.New):
-			why = "its agent has not taken up the new root"
-		case i < 0: // it has no Envoy configuration: nothing to trust with
-		case !holders[i].Connected:
-			why = "its Envoy is not connected"
-		case holders[i].Nack != "":
-			why = "its Envoy refuses its secrets: " + holders[i].Nack
-		case !holders[i].Acked:
-			why = "its Envoy has not acknowledged the new root"
-		}
-		if why != "" {
+		if !connected || !slices.Contains(report.Roots, rot.New) {
+			why := "its agent has not taken up the new root"
+			if !connected {
+				why = "its agent is not connected"
+			}
 			waits = append(waits, adminapi.CAWait{What: string(n.Role), Name: n.Name, Why: why})
+			continue
+		}
+		for _, h := range holders {
+			if h.Proxy == n.Name || strings.HasPrefix(h.Proxy, n.Name+"/") { // a workload's own
+				if why := holderLacks(h); why != "" {
+					waits = append(waits, adminapi.CAWait{What: string(n.Role), Name: h.Proxy, Why: why})
+				}
+			}
 		}
 	}
 	return waits
+}
+
+// holderLacks is why an Envoy is waited for, empty when it is not.
+func holderLacks(h xds.Holder) string {
+	switch {
+	case !h.Connected:
+		return "its Envoy is not connected"
+	case h.Nack != "":
+		return "its Envoy refuses its secrets: " + h.Nack
+	case !h.Acked:
+		return "its Envoy has not acknowledged the new root"
+	}
+	return ""
 }
 
 // undrained are those who still have certificates under the old root.

@@ -53,8 +53,9 @@ func TestUntrusting(t *testing.T) {
 	waits := untrusting(rot, []state.Node{
 		node("away", snapshot.RoleNode), node("edge", snapshot.RoleGateway), node("empty", snapshot.RoleNode), gone,
 		node("lone", snapshot.RoleNode), node("nay", snapshot.RoleNode), node("ready", snapshot.RoleNode), node("slow", snapshot.RoleNode),
+		node("split", snapshot.RoleNode),
 	}, map[string]agentapi.Report{
-		"edge": {Roots: []string{"old"}}, "empty": both, "lone": both, "nay": both, "ready": both, "slow": both,
+		"edge": {Roots: []string{"old"}}, "empty": both, "lone": both, "nay": both, "ready": both, "slow": both, "split": both,
 	}, []xds.Holder{
 		{Proxy: "away"},
 		{Proxy: "edge", Connected: true, Acked: true},
@@ -63,6 +64,9 @@ func TestUntrusting(t *testing.T) {
 		{Proxy: "nay", Connected: true, Nack: "no trusted_ca"},
 		{Proxy: "ready", Connected: true, Acked: true},
 		{Proxy: "slow", Connected: true},
+		{Proxy: "split/default/cart", Connected: true, Acked: true},
+		{Proxy: "split/default/shop", Connected: true},
+		{Proxy: "splitter", Connected: true},
 	})
 	same(t, "waits", said(waits), []string{
 		"node away: its agent is not connected",
@@ -70,6 +74,7 @@ func TestUntrusting(t *testing.T) {
 		"node lone: its Envoy is not connected",
 		"node nay: its Envoy refuses its secrets: no trusted_ca",
 		"node slow: its Envoy has not acknowledged the new root",
+		"node split/default/shop: its Envoy has not acknowledged the new root",
 	})
 }
 
@@ -112,6 +117,7 @@ func TestPeerLacks(t *testing.T) {
 		want string
 	}{
 		{federation.Told{InForce: true}, ""},
+		{federation.Told{ByHand: true, Fetched: rotNoon}, "takes this mesh's roots from its own files only: give it a new isthmus peer manifest"},
 		{federation.Told{}, "has not fetched the new bundle yet"},
 		{federation.Told{Error: "unreachable"}, "has not fetched the new bundle, and cannot be told of it: unreachable"},
 		{federation.Told{Fetched: rotNoon.Add(-time.Second)}, "has fetched the new bundle; its gateways have not all acknowledged it"},

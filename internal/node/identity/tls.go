@@ -37,7 +37,12 @@ func ControlTLS(current func() *SVID) *tls.Config {
 		if svid == nil {
 			return errors.New("this agent has no certificate yet")
 		}
-		return verifyControl(chain, svid.RootPool(), svid.ID.TrustDomain())
+		err := verifyControl(chain, svid.RootPool(), svid.ID.TrustDomain())
+		if unknown := (x509.UnknownAuthorityError{}); errors.As(err, &unknown) {
+			err = fmt.Errorf("%w; if the mesh's root was replaced without this node, delete identity.pem in its state directory and join again "+
+				"with a new token (`isthmus token create --node NAME`)", err)
+		}
+		return err
 	})
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		svid := current()
