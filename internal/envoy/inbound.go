@@ -70,7 +70,7 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 	t := rbacTranslator{http: in.Protocol.IsHTTP(), trust: td, gateways: b.view.Gateways.IDs}
 	target := inboundName(w, in.Port)
 	if t.http {
-		m := explained(httpManager(name, name, policyFilters(), refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), inboundRefusal)
+		m := explained(httpManager(name, name, inboundFilters(), refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), inboundRefusal)
 		fc := chain(name, match, nil, managerFilter(m))
 		if mtls {
 			behindTLS(fc, serverTLS(w.Identity.String(), td, inDomain(td)))
@@ -115,6 +115,9 @@ func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *rou
 	rc := &routev3.RouteConfiguration{
 		Name: name, RequestHeadersToRemove: overrideHeaders,
 		TypedPerFilterConfig: policyConfig(t.deny(in.Policies), t.allow(in.Policies)),
+	}
+	if fold := foldConfig(in.Policies); fold != nil {
+		rc.TypedPerFilterConfig[foldFilter] = fold
 	}
 	if hosts := domains(in.Hosts); len(hosts) > 0 {
 		rc.VirtualHosts = []*routev3.VirtualHost{{Name: cmp.Or(hosts[0], name), Domains: hosts, Routes: []*routev3.Route{toCluster(target)}}}

@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
@@ -72,9 +71,7 @@ const segment = "[A-Za-z0-9][A-Za-z0-9._-]*"
 
 // oneCaller folds repeated headers into one line. Envoy's RBAC looks at each line by itself, so that a second assertion would
 // pass beside a good one; a line with two fits no rule.
-var oneCaller = &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{
-	Append: overwrite(callerHeader, "%CEL(request.headers['"+callerHeader+"'])%"),
-}}
+var oneCaller = folded(callerHeader, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
 
 // exportPolicy: the asserted caller lies in the peer's trust domain, always, and one rule matches.
 func exportPolicy(e *model.Export) *rbacv3.RBAC {

@@ -1,0 +1,62 @@
+package envoy
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// foldFilter stands before the policies. Envoy's RBAC looks at each line of a repeated header by itself: an ALLOW would be met
+// by one good line beside a bad one, which the server may read. Folded into one (RFC 9110 §5.3), both are seen.
+const foldFilter = "fold"
+
+// inboundFilters are the policy filters behind the folding one; what it folds stands in the route configuration.
+func inboundFilters() []*hcmv3.HttpFilter {
+	return append([]*hcmv3.HttpFilter{httpFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{}))}, policyFilters()...)
+}
+
+// foldConfig folds the headers that some ALLOW rule asks for; nil when there is none.
+func foldConfig(ps model.Policies) *anypb.Any {
+	var out []*mutationv3.HeaderMutation
+	for _, name := range allowedByHeader(ps) {
+		out = append(out, folded(name, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS))
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return anyOf(&headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{RequestMutations: out}})
+}
+
+func folded(name string, action corev3.HeaderValueOption_HeaderAppendAction) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
+		Header: &corev3.HeaderValue{Key: name, Value: "%CEL(request.headers['" + name + "'])%"}, AppendAction: action,
+	}}}
+}
+
+// plainName is a header name that can stand in an expression as it is.
+var plainName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
+
+// allowedByHeader are the names of such headers, lower case, sorted.
+func allowedByHeader(ps model.Policies) []string {
+	var names []string
+	for _, p := range ps.Allow {
+		for _, r := range p.Rules {
+			for _, w := range r.When {
+				name, ok := strings.CutPrefix(w.Key, "request.headers[")
+				if name = strings.ToLower(strings.TrimSuffix(name, "]")); ok && plainName.MatchString(name) {
+					names = append(names, name)
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
