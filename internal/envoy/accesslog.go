@@ -5,6 +5,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -12,10 +13,15 @@ import (
 )
 
 // tag is one named value of a log entry; Value may hold Envoy's command operators.
-type tag struct{ name, value string }
+type tag struct {
+	name, value string
+	ofHost      bool // what the endpoint that was chosen says under this name comes first
+}
 
 // certificateTags are what the log protocol itself does not carry (facts: observability §0.3).
-var certificateTags = []tag{{"fingerprint", "%DOWNSTREAM_PEER_FINGERPRINT_256%"}, {"not_after", "%DOWNSTREAM_PEER_CERT_V_END%"}}
+var certificateTags = []tag{
+	{name: "fingerprint", value: "%DOWNSTREAM_PEER_FINGERPRINT_256%"}, {name: "not_after", value: "%DOWNSTREAM_PEER_CERT_V_END%"},
+}
 
 func httpLog(name string, filter *accesslogv3.AccessLogFilter, tags ...tag) *accesslogv3.AccessLog {
 	return accessLog(filter, &grpclogv3.HttpGrpcAccessLogConfig{
@@ -34,10 +40,21 @@ func accessLog(filter *accesslogv3.AccessLogFilter, config proto.Message) *acces
 func logToAgent(name string, tags []tag) *grpclogv3.CommonGrpcAccessLogConfig {
 	c := &grpclogv3.CommonGrpcAccessLogConfig{LogName: name, GrpcService: grpcToAgent(), TransportApiVersion: corev3.ApiVersion_V3}
 	for _, t := range tags {
-		c.CustomTags = append(c.CustomTags, &tracingv3.CustomTag{Tag: t.name, Type: &tracingv3.CustomTag_Value{Value: t.value}})
+		ct := &tracingv3.CustomTag{Tag: t.name, Type: &tracingv3.CustomTag_Value{Value: t.value}}
+		if t.ofHost {
+			ct.Type = &tracingv3.CustomTag_Metadata_{Metadata: &tracingv3.CustomTag_Metadata{
+				Kind:         &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
+				MetadataKey:  &metadatav3.MetadataKey{Key: hostTags, Path: []*metadatav3.MetadataKey_PathSegment{{Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: t.name}}}},
+				DefaultValue: t.value,
+			}}
+		}
+		c.CustomTags = append(c.CustomTags, ct)
 	}
 	return c
 }
+
+// hostTags is where an endpoint's metadata holds what tags ofHost ask for.
+const hostTags = "isthmus"
 
 // when keeps an entry only if a CEL expression holds.
 func when(expression string) *accesslogv3.AccessLogFilter {
@@ -57,7 +74,7 @@ func refusals(name string, tags ...tag) []*accesslogv3.AccessLog {
 }
 
 // workloadTag says at which workload of the node something was seen.
-func workloadTag(id string) tag { return tag{"workload", id} }
+func workloadTag(id string) tag { return tag{name: "workload", value: id} }
 
 var (
 	inboundLog  = agentapi.LogInbound

@@ -1,6 +1,9 @@
 package envoy
 
 import (
+	"slices"
+	"strings"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -53,15 +56,38 @@ func (b *builder) importChain(g *view.GatewayView, i *model.Import) *listenerv3.
 	c := b.toPeers(g, name, i)
 	if !i.Protocol.IsHTTP() {
 		b.add(ClusterType, name, c, refs)
-		log := tcpLog(egressLog, nil, tagged(i.Remotes[0].Peer.Name, i.Name, host)...)
-		return chain(name, onSNI(host), serverTLS(g.Identity.String(), td, exactly(i.Callers...)),
-			tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log))
+		log := tcpLog(egressLog, nil, tagged(server(i), i.Name, host)...)
+		return servedBy(i, chain(name, onSNI(host), serverTLS(g.Identity.String(), td, exactly(i.Callers...)),
+			tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log)))
 	}
 	b.add(ClusterType, name, speaking(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
 	m := explained(httpManager(name, name, boundaryFilters(), nil), "the boundary of "+td, "the FederatedImport does not list this caller")
-	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(i.Remotes[0].Peer.Name, i.Name, host)...))
-	return chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m))
+	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(server(i), i.Name, host)...))
+	return servedBy(i, chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m)))
+}
+
+// server is the peer that served a call; of one that reached none, the first that might have.
+func server(i *model.Import) tag {
+	return tag{name: "peer", value: i.Remotes[0].Peer.Name, ofHost: true}
+}
+
+// servedBy makes it another chain once other gateways serve the import, so that Envoy cuts what is connected. The cluster's
+// change alone would leave a suspended peer its live connections.
+func servedBy(i *model.Import, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
+	var gateways []string
+	for _, r := range i.Remotes {
+		for _, list := range [][]string{r.Peer.GatewayIDs, r.Peer.Addresses} {
+			for _, v := range list {
+				gateways = append(gateways, r.SNI+" "+v)
+			}
+		}
+	}
+	slices.Sort(gateways)
+	fc.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{hostTags: {Fields: map[string]*structpb.Value{
+		"gateways": structpb.NewStringValue(strings.Join(gateways, ", ")),
+	}}}}
+	return fc
 }
 
 // importRoutes assert the caller in one header that no client can set, and take off what names the inside.
@@ -107,7 +133,9 @@ func (b *builder) toPeers(g *view.GatewayView, name string, i *model.Import) *cl
 			lb := assignment(name, []model.Endpoint{ep}).Endpoints[0].LbEndpoints[0]
 			lb.GetEndpoint().Hostname = r.SNI
 			lb.LoadBalancingWeight = u32(r.Weight)
-			lb.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.transport_socket_match": peerMetadata(key)}}
+			lb.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+				"envoy.transport_socket_match": peerMetadata(key), hostTags: peerMetadata(r.Peer.Name),
+			}}
 			l.LbEndpoints = append(l.LbEndpoints, lb)
 		}
 		c.LoadAssignment.Endpoints = append(c.LoadAssignment.Endpoints, l)

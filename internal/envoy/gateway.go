@@ -36,7 +36,7 @@ func boundary(name string, addr netip.Addr, port uint32, log string) *listenerv3
 	return &listenerv3.Listener{
 		Name: name, Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: socketAddress(addr.String(), port)}},
 		ListenerFilters: []*listenerv3.ListenerFilter{tlsInspector()},
-		AccessLog:       []*accesslogv3.AccessLog{tcpLog(log, nil, append([]tag{{"chain", "%FILTER_CHAIN_NAME%"}}, certificateTags...)...)},
+		AccessLog:       []*accesslogv3.AccessLog{tcpLog(log, nil, append([]tag{{name: "chain", value: "%FILTER_CHAIN_NAME%"}}, certificateTags...)...)},
 	}
 }
 
@@ -108,8 +108,9 @@ func boundaryFilters(first ...*mutationv3.HeaderMutation) []*hcmv3.HttpFilter {
 	}))}, policyFilters()...)
 }
 
-func tagged(peer, object, sni string) []tag {
-	return append([]tag{{"peer", peer}, {"object", object}, {"sni", sni}}, certificateTags...)
+// tagged says what an entry is about.
+func tagged(peer tag, object, sni string) []tag {
+	return append([]tag{peer, {name: "object", value: object}, {name: "sni", value: sni}}, certificateTags...)
 }
 
 func ingressName(peer, sni string) string { return fmt.Sprintf("%s/%s", peer, sni) }

@@ -45,13 +45,13 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 	refs := append([]model.Ref{e.Ref, e.Peer.Ref}, e.Service.Refs...)
 	if !e.Port.Protocol.IsHTTP() {
 		b.add(ClusterType, name, c, refs)
-		log := tcpLog(ingressLog, nil, tagged(e.Peer.Name, e.Name, e.SNI)...)
+		log := tcpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...)
 		return chain(name, onSNI(e.SNI), tls, tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log))
 	}
 	b.add(ClusterType, name, speaking(c, e.Port.Protocol), refs)
 	b.add(RouteType, name, exportRoutes(name, e), refs)
 	m := explained(httpManager(name, name, boundaryFilters(oneCaller), nil), "the boundary of "+b.view.TrustDomain.Name(), "its FederatedExport to this peer lists no such caller, method and path")
-	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(e.Peer.Name, e.Name, e.SNI)...))
+	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...))
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
 }
 
