@@ -131,6 +131,9 @@ func (a *Agent) rest(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := a.probes.First(ctx); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		a.control.Run, a.sds.Run, a.probes.Run, a.workloads.Run, a.serve,

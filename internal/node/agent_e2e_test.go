@@ -182,8 +182,22 @@ func ask(ns, network, name string, qtype uint16) (*dns.Msg, error) {
 	return c.ReadMsg()
 }
 
+// inBothModes runs a test with one Envoy for both workloads, and with one each.
+func inBothModes(t *testing.T, name string, test func(*testing.T, *pair)) {
+	for _, mode := range []Mode{Shared, Sidecar} {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPair(t, name)
+			p.cfg.Mode = mode
+			test(t, p)
+		})
+	}
+}
+
 func TestEnvoyOneCallThroughEverything(t *testing.T) {
-	p := newPair(t, "call")
+	inBothModes(t, "call", oneCall)
+}
+
+func oneCall(t *testing.T, p *pair) {
 	began := time.Now()
 	runAgent(t, p.cfg)
 	eventually(t, 15*time.Second, "a call from web to pay", p.call)
@@ -272,13 +286,14 @@ func pidIn(t *testing.T, runDir string) int {
 	return pid
 }
 
-func TestEnvoyRenewsUnderLoad(t *testing.T) {
-	p := newPair(t, "renew")
-	p.control.ttl = 4 * time.Second
+func TestEnvoyRenewsUnderLoad(t *testing.T) { inBothModes(t, "renew", renews) }
+
+func renews(t *testing.T, p *pair) {
+	p.control.ttl = 3 * time.Second
 	runAgent(t, p.cfg)
 	eventually(t, 15*time.Second, "a call", p.call)
 	calls := 0
-	for end := time.Now().Add(9 * time.Second); time.Now().Before(end); calls++ {
+	for end := time.Now().Add(6 * time.Second); time.Now().Before(end); calls++ {
 		if err := p.call(); err != nil {
 			t.Errorf("call %d: %v", calls, err)
 		}
@@ -292,10 +307,13 @@ func TestEnvoyRenewsUnderLoad(t *testing.T) {
 }
 
 func TestEnvoyKeepsOnWithoutControlPlane(t *testing.T) {
-	p := newPair(t, "alone")
+	inBothModes(t, "away", keepsOn)
+}
+
+func keepsOn(t *testing.T, p *pair) {
 	runAgent(t, p.cfg)
 	eventually(t, 15*time.Second, "a call", p.call)
-	streams := p.control.streams
+	streams := p.control.streamCount()
 	p.control.stop()
 	for range 50 {
 		must(t, p.call())

@@ -20,7 +20,7 @@ func TestLoadConfigNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		Name: "cards-node-1", RunDir: "/run/isthmus/cards-node-1", StateDir: "/var/lib/isthmus/cards-node-1",
+		Name: "cards-node-1", Mode: "node", RunDir: "/run/isthmus/cards-node-1", StateDir: "/var/lib/isthmus/cards-node-1",
 		Control: ControlConfig{Addresses: []string{"10.10.0.2:15012"}, TokenFile: "/etc/isthmus/token"},
 		Envoy:   EnvoyConfig{CacheDir: ".cache", Concurrency: 2, MaxConnections: 50000, MaxHeapMiB: 1024, LogLevel: "warning"},
 		DNS:     DNSConfig{Upstreams: []string{"10.10.0.53"}},

@@ -161,41 +161,44 @@ func (h *home) link(inode uint64) (string, error) {
 
 // run follows the namespace until ctx ends.
 func (h *home) run(ctx context.Context) error {
-	for {
-		if h.stay.Load() == nil {
-			if err := h.await(ctx); err != nil {
-				return err
-			}
-		}
-		err := h.live(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err() // the agent closes what is open
-		}
-		h.leave()
-		if !errors.Is(err, errMoved) {
+	if h.stay.Load() == nil {
+		if err := h.await(ctx); err != nil {
 			return err
 		}
-		h.log.Warn("the workload's network namespace is gone, waiting for it", "workload", h.workload.Key(), "netns", h.workload.Netns)
+	}
+	for {
+		if err := h.live(ctx); err != nil {
+			return err
+		}
 	}
 }
 
-// live while the namespace is there; the error is errMoved once it is not.
+// live serves the namespace until it is gone and the next one is there. What served it may take its time to end: the next
+// is captured meanwhile.
 func (h *home) live(ctx context.Context) error {
 	s := h.stay.Load()
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.dns.Run(ctx) })
+	present, gone := context.WithCancelCause(ctx)
+	defer gone(nil)
+	g, serving := errgroup.WithContext(present)
+	g.Go(func() error { return s.dns.Run(serving) })
 	if h.during != nil {
-		g.Go(func() error { return h.during(ctx) })
+		g.Go(func() error { return h.during(serving) })
 	}
-	g.Go(func() error {
-		for s.there(h.workload.Netns) {
-			if err := h.pause(ctx); err != nil {
-				return err
-			}
+	for s.there(h.workload.Netns) {
+		if h.pause(serving) != nil {
+			return errors.Join(g.Wait(), ctx.Err())
 		}
-		return errMoved
+	}
+	gone(errMoved)
+	h.leave()
+	h.log.Warn("the workload's network namespace is gone, waiting for it", "workload", h.workload.Key(), "netns", h.workload.Netns)
+	next, ctx := errgroup.WithContext(ctx)
+	next.Go(func() error { return h.await(ctx) })
+	next.Go(func() error {
+		_ = g.Wait() // it was told to end
+		return nil
 	})
-	return g.Wait()
+	return next.Wait()
 }
 
 // await the namespace and enter it.

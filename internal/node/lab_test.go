@@ -63,7 +63,11 @@ func newDir(t *testing.T, name string) string {
 	t.Helper()
 	dir := filepath.Join("/run", "isthmus-t-"+name)
 	clean := func() {
-		must(t, envoyproc.End(filepath.Join(dir, "run")))
+		sidecars, err := filepath.Glob(filepath.Join(dir, "run", "envoy-*"))
+		must(t, err)
+		for _, d := range append(sidecars, filepath.Join(dir, "run")) {
+			must(t, envoyproc.End(d))
+		}
 		must(t, os.RemoveAll(dir))
 	}
 	clean()
@@ -221,7 +225,7 @@ func runAgent(t *testing.T, cfg Config) (a *Agent, stop func()) {
 // goes nowhere, and takes its time for it.
 func awaitSocket(runDir string) {
 	for range 200 {
-		if _, err := os.Stat(envoyproc.AgentSocket(runDir)); err == nil {
+		if _, err := os.Stat(filepath.Join(runDir, "metrics.sock")); err == nil {
 			return
 		}
 		time.Sleep(5 * time.Millisecond)

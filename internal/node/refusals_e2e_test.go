@@ -154,7 +154,10 @@ func fetch(t *testing.T, c http.Client, url string) string {
 }
 
 func TestEnvoyAgentStartsAgainWithoutControlPlaneOrToken(t *testing.T) {
-	p := newPair(t, "restart")
+	inBothModes(t, "restart", startsAgain)
+}
+
+func startsAgain(t *testing.T, p *pair) {
 	_, stop := runAgent(t, p.cfg)
 	eventually(t, 10*time.Second, "a call", p.call)
 	stop()

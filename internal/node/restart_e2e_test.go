@@ -71,7 +71,7 @@ func load(workers int, call func() error) (stop func() (calls int, failures []er
 				mu.Lock()
 				calls++
 				if err != nil {
-					failures = append(failures, err)
+					failures = append(failures, fmt.Errorf("%s: %w", time.Now().Format("05.000"), err))
 				}
 				mu.Unlock()
 			}
@@ -90,18 +90,21 @@ func never(t *testing.T, what string, stop func() (int, []error)) {
 	calls, failures := stop()
 	t.Logf("%s: %d calls, %d failures", what, calls, len(failures))
 	if calls == 0 || len(failures) > 0 {
-		t.Errorf("%s: %d of %d failed, the first: %v", what, len(failures), calls, append(failures, nil)[0])
+		t.Errorf("%s: %d of %d failed: %v", what, len(failures), calls, errors.Join(failures[:min(len(failures), 20)]...))
 	}
 }
 
 // noPlaintext calls past the mesh until stop: whoever is answered heard plaintext.
 func (p *pair) noPlaintext() (stop func() (int, []error)) {
-	return load(1, func() error {
-		if body, err := get(p.web, "http://10.79.0.3:8080/"); err == nil {
-			return fmt.Errorf("answered %q", body)
-		}
-		return nil
-	})
+	return load(1, func() error { return notHeard(p.web, "http://10.79.0.3:8080/") })
+}
+
+// notHeard calls past the mesh.
+func notHeard(ns, url string) error {
+	if body, err := get(ns, url); err == nil {
+		return fmt.Errorf("plaintext answered %q", body)
+	}
+	return nil
 }
 
 // long is one connection that carries a request now and then.
@@ -140,9 +143,11 @@ func TestEnvoyOutlivesTheAgent(t *testing.T) {
 	calls, plain := load(4, p.call), p.noPlaintext()
 	for range 3 {
 		streams := p.control.streamCount()
+		t.Logf("killed at %s", time.Now().Format("05.000"))
 		end(agent, syscall.SIGKILL)
 		time.Sleep(300 * time.Millisecond)
 		must(t, kept.ask())
+		t.Logf("started at %s", time.Now().Format("05.000"))
 		agent = startAgent(t, settings)
 		eventually(t, 10*time.Second, "Envoy is back at the control plane", func() error {
 			if p.control.streamCount() == streams {

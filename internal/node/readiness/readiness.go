@@ -59,6 +59,23 @@ func (p *Prober) Ready(workload string) bool {
 	return p.ready[workload]
 }
 
+// First probes every target once, all at the same time: what is said of them afterwards was seen, and a workload that was
+// ready before this agent came does not seem unready for a moment.
+func (p *Prober) First(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, t := range p.targets {
+		if t.Port != 0 {
+			g.Go(func() error {
+				if probe(ctx, t) == nil {
+					p.set(t.Workload, true, nil)
+				}
+				return ctx.Err()
+			})
+		}
+	}
+	return g.Wait()
+}
+
 // Run probes until ctx ends.
 func (p *Prober) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
