@@ -33,6 +33,11 @@ func runAgent(ctx context.Context, a cli.Agent, log *slog.Logger) error {
 	if a.TokenFile != "" {
 		cfg.Control.TokenFile = a.TokenFile
 	}
+	if a.Mode != "" {
+		if cfg, err = cfg.WithMode(node.Mode(a.Mode)); err != nil {
+			return cli.BadInput(nextSettings, err)
+		}
+	}
 	cfg.Log, cfg.Version = log, version.String()
 	agent, err := node.New(cfg)
 	if err != nil {

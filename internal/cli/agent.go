@@ -10,8 +10,8 @@ import (
 func (a *app) nodeCmd() *cobra.Command {
 	return a.agentCmd(&cobra.Command{
 		Use:     "node",
-		Short:   "Run this host's agent: one Envoy, capture and DNS for its workloads",
-		Example: "  isthmus node --config /etc/isthmus/node.yaml --token-file token",
+		Short:   "Run this host's agent: Envoy, capture and DNS for its workloads",
+		Example: "  isthmus node --config /etc/isthmus/node.yaml --token-file token\n  isthmus node --config /etc/isthmus/node.yaml --mode sidecar",
 	}, snapshot.RoleNode)
 }
 
@@ -31,6 +31,9 @@ func (a *app) agentCmd(cmd *cobra.Command, role snapshot.Role) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&agent.Settings, "config", "", "settings file (YAML)")
 	f.StringVar(&agent.TokenFile, "token-file", "", "file with the join token, or - for standard input; needed until the first identity is kept")
+	if role == snapshot.RoleNode {
+		f.StringVar(&agent.Mode, "mode", "", "node (one Envoy for all workloads) or sidecar (one Envoy a workload); default: that of the settings")
+	}
 	f.StringVar(&level, "log-level", level, "debug, info, warn or error")
 	f.StringVar(&log.Format, "log-format", log.Format, "text or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -39,6 +39,7 @@ type Agent struct {
 	Role      snapshot.Role
 	Settings  string // file
 	TokenFile string // empty for none
+	Mode      string // empty for that of the settings; nodes only
 }
 
 // app is one run of the command line.

@@ -88,6 +88,14 @@ func (c *Config) validateMode(r *reader) {
 	}
 }
 
+// WithMode is the configuration in another mode, which the command line asked for.
+func (c Config) WithMode(m Mode) (Config, error) {
+	c.Mode = m
+	r := reader{file: "--mode"}
+	c.validateMode(&r)
+	return c, r.err()
+}
+
 func (c *Config) validateAddresses(r *reader) {
 	for i, a := range c.Control.Addresses {
 		if !hostPort(a) {
