@@ -45,7 +45,7 @@ func TestTooManyNames(t *testing.T) {
 			for i := range 12 {
 				c.want(envoy.RouteType, invented(1000, 8+i)...)
 			}
-			time.Sleep(time.Minute) // it is let in as slowly as its names cost
+			time.Sleep(5 * time.Minute) // it is let in as slowly as its names cost
 		},
 		"a long one": func(c *client) { c.want(envoy.SecretType, strings.Repeat("x", 1<<20)) },
 		"as had": func(c *client) {
@@ -249,7 +249,7 @@ func TestReconnectLoop(t *testing.T) {
 			c.hangUp()
 			synctest.Wait()
 		}
-		if took := time.Since(begun); took < 15*time.Second {
+		if took := time.Since(begun); took < 50*time.Second {
 			t.Errorf("120 streams were opened in %s", took)
 		}
 	})

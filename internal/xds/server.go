@@ -172,8 +172,8 @@ func (s *Server) join(name string, st *stream) *rate.Limiter {
 func (s *Server) leave(name string, st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for set := range st.types[envoy.EndpointType].subscribed {
-		s.unsubscribe(set, st)
+	for set := range st.indexed {
+		s.unindex(st, set)
 	}
 	if p := s.proxies[name]; p != nil && p.stream == st {
 		p.stream = nil
@@ -183,40 +183,51 @@ func (s *Server) leave(name string, st *stream) {
 	}
 }
 
-// unsubscribe must be called with mu held.
-func (s *Server) unsubscribe(set string, st *stream) {
+// index keeps who is to be woken for which endpoint sets: those that a stream asked for and its proxy may see. Names that
+// are only asked for cost nobody but who asks. It must be called with mu held.
+func (s *Server) index(st *stream, want *wanted, asked map[string]struct{}) {
+	for set := range want.sets {
+		_, ask := asked[set]
+		if _, has := st.indexed[set]; ask && !has {
+			if s.subscribers[set] == nil {
+				s.subscribers[set] = map[*stream]struct{}{}
+			}
+			s.subscribers[set][st] = struct{}{}
+			st.indexed[set] = struct{}{}
+		}
+	}
+	for set := range st.indexed {
+		if _, ask := asked[set]; !ask || !want.sets[set] {
+			s.unindex(st, set)
+		}
+	}
+	st.indexedFor = want
+}
+
+// unindex must be called with mu held.
+func (s *Server) unindex(st *stream, set string) {
+	delete(st.indexed, set)
 	delete(s.subscribers[set], st)
 	if len(s.subscribers[set]) == 0 {
 		delete(s.subscribers, set)
 	}
 }
 
-// subscribe keeps the index of who wants which endpoint set.
-func (s *Server) subscribe(st *stream, add, remove []string) {
+// current is what a proxy should have now: its own resources, and the endpoint sets it may see among those asked for. From
+// then on a change of these wakes the stream. anew says that what is asked for has changed.
+func (s *Server) current(st *stream, asked map[string]struct{}, anew bool) (*wanted, map[string]*envoy.Resource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, set := range add {
-		if s.subscribers[set] == nil {
-			s.subscribers[set] = map[*stream]struct{}{}
-		}
-		s.subscribers[set][st] = struct{}{}
-	}
-	for _, set := range remove {
-		s.unsubscribe(set, st)
-	}
-}
-
-// current is what a proxy should have now: its own resources, and the endpoint sets it may see among those asked for.
-func (s *Server) current(name string, sets map[string]struct{}) (*wanted, map[string]*envoy.Resource) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.proxies[name]
-	if p == nil || p.want == nil {
+	p := s.proxies[st.proxy]
+	if p == nil || p.want == nil || p.stream != st {
 		return nil, nil
 	}
-	eps := make(map[string]*envoy.Resource, len(sets))
-	for set := range sets {
-		if r := s.endpoints[set]; r != nil && p.want.sets[set] {
+	if anew || st.indexedFor != p.want {
+		s.index(st, p.want, asked)
+	}
+	eps := make(map[string]*envoy.Resource, len(st.indexed))
+	for set := range st.indexed {
+		if r := s.endpoints[set]; r != nil {
 			eps[set] = r
 		}
 	}

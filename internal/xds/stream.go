@@ -28,12 +28,12 @@ const (
 	maxResponse = 2 << 20
 	// requestRate bounds the requests read from one stream in a second, after a burst: more wait in the client.
 	// namesPerRequest names cost as much as one request more.
-	requestRate     = 200
-	requestBurst    = 1000
+	requestRate     = 100
+	requestBurst    = 200
 	namesPerRequest = 50
 	// openRate bounds the streams that one proxy opens in a second, after a burst.
-	openRate  = 5
-	openBurst = 20
+	openRate  = 2
+	openBurst = 10
 	// sendPatience is how long one response may wait for a client that does not read.
 	sendPatience = 30 * time.Second
 )
@@ -54,6 +54,11 @@ type stream struct {
 	nonce  uint64
 	since  time.Time
 	types  map[string]*typeState
+	anew   bool // endpoint sets were asked for or given up since the last push
+
+	// guarded by server.mu:
+	indexed    map[string]struct{} // endpoint sets of which a change wakes this stream
+	indexedFor *wanted             // what that was found for
 
 	mu     sync.Mutex // guards status
 	status map[string]typeStatus
@@ -79,6 +84,7 @@ func newStream(s *Server, proxy string, gs discoveryv3.AggregatedDiscoveryServic
 		server: s, proxy: proxy, grpc: gs, cancel: cancel, awake: make(chan struct{}, 1), since: s.cfg.Now(),
 		out:   make(chan *discoveryv3.DeltaDiscoveryResponse, len(envoy.Types)), // one response a type is under way at most
 		types: make(map[string]*typeState, len(envoy.Types)), status: map[string]typeStatus{},
+		indexed: map[string]struct{}{},
 	}
 	for _, t := range envoy.Types {
 		st.types[t] = &typeState{subscribed: map[string]struct{}{}, sent: map[string]string{}, missing: map[string]bool{}, refused: map[string]string{}}
@@ -223,8 +229,8 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 		delete(ts.missing, name)
 		delete(ts.refused, name)
 	}
-	if r.TypeUrl == envoy.EndpointType {
-		st.server.subscribe(st, r.ResourceNamesSubscribe, r.ResourceNamesUnsubscribe)
+	if r.TypeUrl == envoy.EndpointType && len(r.ResourceNamesSubscribe)+len(r.ResourceNamesUnsubscribe) > 0 {
+		st.anew = true
 	}
 	return nil
 }
@@ -247,10 +253,11 @@ func (ts *typeState) bounded(r *discoveryv3.DeltaDiscoveryRequest, first bool) e
 
 // push sends what differs, type by type, in an order that never leaves a listener or route without its cluster.
 func (st *stream) push(ctx context.Context) error {
-	want, eps := st.server.current(st.proxy, st.types[envoy.EndpointType].subscribed)
+	want, eps := st.server.current(st, st.types[envoy.EndpointType].subscribed, st.anew)
 	if want == nil {
 		return nil
 	}
+	st.anew = false
 	for _, typ := range envoy.Types {
 		available := want.byType[typ]
 		if typ == envoy.EndpointType {
