@@ -73,9 +73,12 @@ func agentCluster(socket string) object {
 	}
 }
 
-// layeredRuntime has one fixed layer: nothing changes Envoy's flags while it runs, neither RTDS nor the admin socket.
+// layeredRuntime has one fixed layer: nothing changes Envoy's flags while it runs, neither RTDS nor the admin socket. Regular
+// expressions come from the control plane alone; Envoy's usual bound of 100 instructions refuses those of longer names.
 func layeredRuntime() object {
-	return object{"layers": []any{object{"name": "fixed", "static_layer": object{}}}}
+	return object{"layers": []any{object{"name": "fixed", "static_layer": object{
+		"re2.max_program_size.error_level": 1 << 16, "re2.max_program_size.warn_level": 1 << 16,
+	}}}}
 }
 
 func overloadManager(b Bootstrap) object {
