@@ -10,35 +10,101 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// admitted are the identities that a raw TCP port's handshake lets in: every caller that some ALLOW rule may match.
-// whole is true when the handshake alone enforces the policies; otherwise network RBAC must follow.
-func (t rbacTranslator) admitted(ps model.Policies) (sans []*matcherv3.StringMatcher, whole bool) {
-	whole = len(ps.Deny) == 0
+// admission is what the handshake of a raw TCP port decides.
+type admission struct {
+	named    []string                   // callers that are admitted by their very names, sorted
+	patterns []*matcherv3.StringMatcher // everyone else that is admitted
+	whole    bool                       // the handshake alone enforces the policies; otherwise network RBAC must follow
+}
+
+// everyone are the matchers of all whom the handshake admits.
+func (a admission) everyone() []*matcherv3.StringMatcher {
+	return append(exactly(a.named...), a.patterns...)
+}
+
+// admitted lets in every caller that some ALLOW rule may match and that no DENY rule surely matches.
+func (t rbacTranslator) admitted(ps model.Policies) admission {
+	allowed, whole := t.allowed(ps)
+	denied, sure := t.denied(ps)
+	a := admission{whole: whole && sure}
+	if !sure {
+		denied = nil
+	}
+	for _, m := range allowed {
+		switch {
+		case m.Kind == model.Exact && !slices.ContainsFunc(denied, func(d model.Match) bool { return covers(d, m.Value) }):
+			a.named = append(a.named, m.Value)
+		case m.Kind == model.Exact:
+		case m.Kind == model.Prefix && len(denied) > 0:
+			if expression := except(m.Value, denied); expression != "" {
+				a.patterns = append(a.patterns, regex(expression))
+			}
+		default:
+			a.whole = a.whole && len(denied) == 0
+			a.patterns = append(a.patterns, t.sanMatcher(m))
+		}
+	}
+	return a
+}
+
+// allowed covers the callers that the ALLOW rules may match; exact is true when it covers no others. Sorted by value.
+func (t rbacTranslator) allowed(ps model.Policies) (ms []model.Match, exact bool) {
 	if len(ps.Allow) == 0 {
 		if ps.DefaultAllow {
-			return inDomain(t.trust), whole
+			return []model.Match{{Kind: model.Prefix, Value: workloadsOf(t.trust)}}, true
 		}
 		return nil, true
 	}
-	found := map[model.Match]bool{}
+	exact = true
 	for _, p := range ps.Allow {
 		for _, r := range p.Rules {
 			if r.NeedsHTTP() {
 				continue // dropped on TCP, as Istio does
 			}
-			ms, exact := t.callersOf(r)
-			whole = whole && exact
-			for _, m := range ms {
-				found[m] = true
-			}
+			of, whole := t.callersOf(r)
+			exact = exact && whole
+			ms = append(ms, of...)
 		}
 	}
-	ms := make([]model.Match, 0, len(found))
-	for m := range found {
-		ms = append(ms, m)
-	}
 	slices.SortFunc(ms, func(a, b model.Match) int { return cmp.Or(cmp.Compare(a.Value, b.Value), cmp.Compare(a.Kind, b.Kind)) })
-	return each(ms, t.sanMatcher), whole
+	return slices.Compact(ms), exact
+}
+
+// denied are the callers that the DENY rules match. It is not sure when a rule asks for more than who calls, or names callers
+// by their last part; then only RBAC can tell.
+func (t rbacTranslator) denied(ps model.Policies) (ms []model.Match, sure bool) {
+	for _, p := range ps.Deny {
+		for _, r := range p.Rules {
+			if slices.ContainsFunc(r.From, model.Source.NamesPeers) {
+				return nil, false
+			}
+			of, exact := t.callersOf(connectionOnly(r))
+			if !exact || slices.ContainsFunc(of, func(m model.Match) bool { return m.Kind == model.Suffix }) {
+				return nil, false
+			}
+			ms = append(ms, of...)
+		}
+	}
+	return ms, true
+}
+
+// connectionOnly is what a DENY rule means on raw TCP, where the fields of a request are dropped.
+func connectionOnly(r model.Rule) model.Rule {
+	if slices.ContainsFunc(r.To, func(o model.Operation) bool { return len(o.Ports)+len(o.NotPorts) == 0 }) {
+		r.To = nil
+	}
+	r.When = slices.DeleteFunc(slices.Clone(r.When), func(w model.Condition) bool { return strings.HasPrefix(w.Key, "request.") })
+	return r
+}
+
+// allowsAll: whoever calls, nothing is asked.
+func allowsAll(ps model.Policies) bool {
+	if len(ps.Deny) > 0 {
+		return false
+	}
+	return len(ps.Allow) == 0 && ps.DefaultAllow || slices.ContainsFunc(ps.Allow, func(p *model.Policy) bool {
+		return slices.ContainsFunc(p.Rules, func(r model.Rule) bool { return len(r.From)+len(r.To)+len(r.When) == 0 })
+	})
 }
 
 // callersOf covers the callers that a rule may match; exact is true when it covers no others.

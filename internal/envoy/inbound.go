@@ -16,7 +16,7 @@ import (
 // inbound is what a workload accepts: one chain a port, and a refusal for everything else, plaintext included.
 func (b *builder) inbound(w *model.Workload) {
 	name := inboundListener(w)
-	l := b.listener(name, w.Netns, "0.0.0.0", agentapi.InboundPort, tlsInspector())
+	l := b.listener(name, w.Netns, "0.0.0.0", agentapi.InboundPort, tlsInspectorBut(plaintextPorts(w)))
 	l.ListenerFiltersTimeout = millis(5000)
 	l.AccessLog = handshakeRefusals(inboundLog, workloadTag(w.ID.String()))
 	l.DefaultFilterChain = refusal(name+"/refused", "isthmus: "+w.ID.String()+" accepts only mutual TLS from inside its mesh, on the ports of its services; "+
@@ -44,6 +44,10 @@ func (b *builder) inboundPort(l *listenerv3.Listener, w *model.Workload, in mode
 	}
 	if in.Mode != model.Strict {
 		b.inboundChain(l, name+"/plaintext", onPort(in.Port, ""), w, in, false)
+	}
+	if in.Mode == model.Permissive && !in.Protocol.IsHTTP() {
+		// Envoy does not go back from "TLS without our protocol" to "anything", so that this is a chain of its own.
+		b.inboundChain(l, name+"/tls", onPort(in.Port, "tls"), w, in, false)
 	}
 	c := cluster(name, w.Netns)
 	if in.Protocol.IsHTTP() {
@@ -79,28 +83,29 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 		b.add(RouteType, name, inboundRoutes(name, target, in, t), append(policyRefs(in.Policies), in.Refs...))
 		return
 	}
+	if mtls {
+		b.tcpChains(l, name, match, w, in, t)
+		return
+	}
 	fc := chain(name, match, nil)
 	mode := tcpproxyv3.UpstreamConnectMode_IMMEDIATE
-	complete := !mtls
-	if mtls {
-		sans, whole := t.admitted(in.Policies)
-		if len(sans) == 0 {
-			return // nobody may call: the refusal chain answers
-		}
-		complete = whole
-		behindTLS(fc, serverTLS(w.Identity.String(), td, sans))
-		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
-	}
-	if !complete || !mtls {
-		// What the handshake cannot decide, Envoy decides on the first byte; the upstream must not speak before.
-		fc.Filters = append(fc.Filters, t.networkRBAC(name, in.Policies)...)
-		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA
-		if !mtls && len(fc.Filters) == 0 {
-			mode = tcpproxyv3.UpstreamConnectMode_IMMEDIATE
-		}
+	if !allowsAll(in.Policies) {
+		fc.Filters = t.networkRBAC(name, in.Policies)
+		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA // the upstream must not speak before policy has
 	}
 	fc.Filters = append(fc.Filters, tcpProxy(name, target, mode))
 	l.FilterChains = append(l.FilterChains, fc)
+}
+
+// plaintextPorts are those without TLS: nothing waits there for a client's first bytes, so that the server may speak first.
+func plaintextPorts(w *model.Workload) []uint16 {
+	var out []uint16
+	for _, in := range w.Inbound {
+		if in.Mode == model.Disable {
+			out = append(out, in.Port)
+		}
+	}
+	return out
 }
 
 func policyRefs(ps model.Policies) []model.Ref {

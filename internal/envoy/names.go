@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 
@@ -26,3 +28,10 @@ func inboundName(w *model.Workload, port uint16) string { return fmt.Sprintf("%s
 
 // egressSNI is what a local caller of an import says to its own gateway.
 func egressSNI(i *model.Import) string { return fmt.Sprintf("p%d.%s", i.Port, i.Host) }
+
+// callerSNI is the name that a caller asks a raw TCP server for: its own, hashed. The server has a chain for each caller that
+// its policies name, and that chain's certificate check admits that caller alone; so a false name gains nothing.
+func callerSNI(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:16]) + ".caller"
+}

@@ -177,7 +177,11 @@ func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) 
 		bySet(c, set)
 	}
 	if o.Port.MTLS {
-		c.TransportSocket = b.meshTLS(w, o.Port.Identities, "")
+		sni := ""
+		if !o.Port.Protocol.IsHTTP() {
+			sni = callerSNI(w.Identity.String())
+		}
+		c.TransportSocket = b.meshTLS(w, o.Port.Identities, sni)
 	}
 	if o.Port.Protocol.IsHTTP() && o.Import != nil {
 		speaking(c, o.Port.Protocol)

@@ -9,6 +9,7 @@ import (
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 
 	"isthmus.dev/isthmus/internal/model"
@@ -37,6 +38,27 @@ func listenerFilter(name string, config proto.Message) *listenerv3.ListenerFilte
 
 func tlsInspector() *listenerv3.ListenerFilter {
 	return listenerFilter("tls_inspector", &tlsinspectorv3.TlsInspector{})
+}
+
+// tlsInspectorBut looks at connections to all ports but some.
+func tlsInspectorBut(ports []uint16) *listenerv3.ListenerFilter {
+	f := tlsInspector()
+	var off []*listenerv3.ListenerFilterChainMatchPredicate
+	for _, p := range ports {
+		off = append(off, &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_DestinationPortRange{
+			DestinationPortRange: &typev3.Int32Range{Start: int32(p), End: int32(p) + 1},
+		}})
+	}
+	switch len(off) {
+	case 0:
+	case 1:
+		f.FilterDisabled = off[0]
+	default:
+		f.FilterDisabled = &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_OrMatch{
+			OrMatch: &listenerv3.ListenerFilterChainMatchPredicate_MatchSet{Rules: off},
+		}}
+	}
+	return f
 }
 
 // refusal answers every request with 403 and the reason; anything that is not HTTP is closed at once.

@@ -38,12 +38,13 @@ type Rule struct {
 func (r Rule) NeedsHTTP() bool {
 	return slices.ContainsFunc(r.To, func(o Operation) bool {
 		return len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) > 0
-	}) || slices.ContainsFunc(r.From, Source.namesPeers) || slices.ContainsFunc(r.When, func(w Condition) bool {
-		return strings.HasPrefix(w.Key, "request.") || slices.ContainsFunc(w.Sources, Source.namesPeers) || slices.ContainsFunc(w.NotSources, Source.namesPeers)
+	}) || slices.ContainsFunc(r.From, Source.NamesPeers) || slices.ContainsFunc(r.When, func(w Condition) bool {
+		return strings.HasPrefix(w.Key, "request.") || slices.ContainsFunc(w.Sources, Source.NamesPeers) || slices.ContainsFunc(w.NotSources, Source.NamesPeers)
 	})
 }
 
-func (s Source) namesPeers() bool {
+// NamesPeers says whether a principal is one that a peer's gateway asserts.
+func (s Source) NamesPeers() bool {
 	ofPeer := func(p Principal) bool { return p.Peer != "" }
 	return slices.ContainsFunc(s.Principals, ofPeer) || slices.ContainsFunc(s.NotPrincipals, ofPeer)
 }

@@ -1,0 +1,46 @@
+package envoy
+
+import (
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// maxOwnChains bounds what a port with many callers costs: those beyond share a chain, and a change cuts them all.
+const maxOwnChains = 64
+
+// tcpChains serve a raw TCP port behind mutual TLS. Each caller that the policies name has a chain of its own, found by
+// callerSNI, so that a policy that forbids one caller cuts that caller and no other. Whoever is admitted otherwise shares one.
+func (b *builder) tcpChains(l *listenerv3.Listener, name string, match *listenerv3.FilterChainMatch, w *model.Workload, in model.Inbound, t rbacTranslator) {
+	a := t.admitted(in.Policies)
+	if len(a.everyone()) == 0 {
+		return // nobody may call: the refusal chain answers
+	}
+	if a.whole && len(a.named) <= maxOwnChains {
+		for _, caller := range a.named {
+			own := proto.Clone(match).(*listenerv3.FilterChainMatch)
+			own.ServerNames = []string{callerSNI(caller)}
+			l.FilterChains = append(l.FilterChains, b.tcpChain(name+"<"+caller, own, w, in, exactly(caller), nil))
+		}
+	}
+	var rbac []*listenerv3.Filter
+	if !a.whole {
+		rbac = t.networkRBAC(name, in.Policies)
+	}
+	l.FilterChains = append(l.FilterChains, b.tcpChain(name, match, w, in, a.everyone(), rbac))
+}
+
+// tcpChain lets in whom the handshake admits. What the handshake cannot decide, the filters decide on the first byte; the
+// upstream must not speak before.
+func (b *builder) tcpChain(name string, match *listenerv3.FilterChainMatch, w *model.Workload, in model.Inbound, sans []*matcherv3.StringMatcher, filters []*listenerv3.Filter) *listenerv3.FilterChain {
+	mode := tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
+	if len(filters) > 0 {
+		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA
+	}
+	tls := serverTLS(w.Identity.String(), b.view.TrustDomain.Name(), sans)
+	port := inboundName(w, in.Port)
+	return chain(name, match, tls, append(filters, tcpProxy(port, port, mode))...)
+}
