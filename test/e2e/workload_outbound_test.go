@@ -241,7 +241,7 @@ func (s *shop) needToKnow(t *testing.T) {
 			t.Errorf("the callers' node is not told of %s", what)
 		}
 	}
-	for _, name := range []string{"lonely/lonely>", "default/bob>web", "other/carol>web", "other/carol>steady", "pair", "inbound/default/web"} {
+	for _, name := range []string{"lonely/lonely>web", "lonely/lonely>steady", "lonely/lonely>pool", "default/bob>web", "other/carol>web", "other/carol>steady", "pair", "inbound/default/web"} {
 		if strings.Contains(front, name) {
 			t.Errorf("the callers' node is told of %q", name)
 		}

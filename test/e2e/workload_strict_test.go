@@ -239,9 +239,12 @@ func (s *shop) modesTCP(t *testing.T, address string) {
 	defer p.Close()
 	p.SetDeadline(time.Now().Add(500 * time.Millisecond))
 	_ = tls.Client(p, &tls.Config{InsecureSkipVerify: true}).Handshake() // the server echoes, so that this cannot succeed
-	if got := strings.Join(server.arrived(), ""); !strings.HasPrefix(got, "\x16\x03\x01") {
-		t.Errorf("an application's own TLS: the server got %q", got)
-	}
+	within(t, time.Second, "an application's own TLS", func() error {
+		if got := strings.Join(server.arrived(), ""); !strings.HasPrefix(got, "\x16\x03\x01") {
+			return fmt.Errorf("the server got %q", got)
+		}
+		return nil
+	})
 }
 
 // disabledTCP: a port without mutual TLS is heard in plaintext, and its server may speak first.

@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"testing"
@@ -25,10 +27,13 @@ func (s *shop) serverFirst(t *testing.T) {
 		{"DENY by principal", allow(`[{}]`) + deny(`[{from: [{source: {`+bob+`}}], to: [{operation: {ports: ["7000"]}}]}]`), []string{"alice", "carol"}, []string{"bob"}},
 		{"DENY by namespace", allow(`[{from: [{source: {`+alice+`}}, {source: {namespaces: [other]}}]}]`) + deny(`[{from: [{source: {namespaces: [other]}}]}]`), []string{"alice"}, []string{"bob", "carol"}},
 		{"ALLOW with a method", allow(`[{to: [{operation: {methods: [GET]}}]}]`), nil, []string{"alice"}},
+		{"ALLOW by suffix", allow(`[{from: [{source: {principals: ["*/` + long + `", "*/sa/carol"]}}]}]`), []string{"carol"}, []string{"alice"}},
+		{"DENY by suffix", allow(`[{from: [{source: {`+alice+`}}, {source: {`+bob+`}}]}]`) + deny(`[{from: [{source: {principals: ["*/sa/bob"]}}], to: [{operation: {ports: ["7000"]}}]}]`), nil, []string{"bob"}},
 		{"DENY with a method", allow(`[{}]`) + deny(`[{to: [{operation: {methods: [GET], ports: ["7000"]}}]}]`), nil, []string{"alice"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s.apply(t, "web", c.policies)
+			s.nothingRefused(t)
 			for _, who := range c.heard {
 				s.hears(t, who)
 			}
@@ -70,18 +75,29 @@ func (s *shop) hearsNothing(t *testing.T, who string) {
 	if err := closed(c, 2*time.Second); err != nil {
 		t.Errorf("%s: %v", who, err)
 	}
-	for _, say := range []string{"", "hello\n"} {
-		if tc, err := s.secretly(who, "10.93.0.21:7000", meshTLS(s.svid(t, caller(who)))); err == nil {
-			io.WriteString(tc, say)
-			if text, _ := hear(tc, 300*time.Millisecond); text != "" {
-				t.Errorf("%s, past its own side, having said %q, heard %q", who, say, text)
+	for _, sni := range []string{"", callerName(who), callerName("alice"), callerName("carol")} {
+		for _, say := range []string{"", "hello\n"} {
+			conf := meshTLS(s.svid(t, caller(who)))
+			conf.ServerName = sni
+			if tc, err := s.secretly(who, "10.93.0.21:7000", conf); err == nil {
+				io.WriteString(tc, say)
+				if text, _ := hear(tc, 100*time.Millisecond); text != "" {
+					t.Errorf("%s, past its own side as %q, having said %q, heard %q", who, sni, say, text)
+				}
+				tc.Close()
 			}
-			tc.Close()
 		}
 	}
 	if n := server.conns.Load() - before; n > 0 {
 		t.Errorf("%s: the server was connected to %d times", who, n)
 	}
+}
+
+// callerName is the name that a caller's Envoy asks a raw TCP server for.
+func callerName(who string) string {
+	m := caller(who)
+	sum := sha256.Sum256([]byte("spiffe://" + id(m.namespace, m.account())))
+	return hex.EncodeToString(sum[:16]) + ".caller"
 }
 
 func (s *shop) echo(c *line) error {

@@ -21,7 +21,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/demo/lab"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -40,13 +39,7 @@ func TestWorkloads(t *testing.T) {
 	t.Run("modes", s.modes)
 	t.Run("outbound", s.outbound)
 	t.Run("readiness", s.readiness)
-	t.Run("short certificates", func(t *testing.T) {
-		if rest := 3*time.Second - time.Since(began); rest > 0 {
-			time.Sleep(rest)
-		}
-		n := steady.stop(t)
-		t.Logf("%d requests in %s, 0 failed", n, time.Since(began).Round(time.Second))
-	})
+	t.Run("short certificates", func(t *testing.T) { s.shortCertificates(t, steady, began) })
 	t.Run("control plane killed", s.controlKilled)
 	t.Run("Envoy killed", s.envoyKilled)
 	t.Run("no plaintext on the wire", s.noPlaintext)
@@ -341,8 +334,6 @@ func policy(namespace, name, spec string) string {
 func indent(text, by string) string {
 	return by + strings.ReplaceAll(strings.Trim(text, "\n"), "\n", "\n"+by)
 }
-
-var _ = agentapi.SocketMark
 
 const shopMesh = `
 apiVersion: isthmus.dev/v1alpha1

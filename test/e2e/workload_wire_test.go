@@ -42,6 +42,9 @@ type app struct {
 func (s *shop) serve(t *testing.T, m member, port int) {
 	t.Helper()
 	a := &app{name: m.name, banner: fmt.Sprintf("banner of %s:%d %s\n", m.name, port, s.canary)}
+	if m.name == "mixed" { // which speaks plaintext too
+		a.banner = "banner of mixed\n"
+	}
 	s.apps[fmt.Sprintf("%s:%d", m.name, port)] = a
 	var l net.Listener
 	need(t, lab.Inside(netnsOf(m.name), func() (err error) {
