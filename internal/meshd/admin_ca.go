@@ -78,6 +78,25 @@ func (a *admin) CARotate(ctx context.Context, r *adminapi.CARotateRequest) (*adm
 	return a.CAStatus(ctx, &adminapi.Empty{})
 }
 
+// rotationPatience is how long a step may take before somebody should look.
+const rotationPatience = time.Minute
+
+func checkRotation(rot ca.Rotation, waits []adminapi.CAWait, failure string, now time.Time) adminapi.Check {
+	c := adminapi.Check{Name: "root rotation", State: "ok", Detail: fmt.Sprintf("%s since %s", rot.Step, rot.Since.UTC().Format(time.RFC3339))}
+	if len(waits) > 0 {
+		c.Detail += fmt.Sprintf(", waits for %s %s: %s", waits[0].What, waits[0].Name, waits[0].Why)
+		if more := len(waits) - 1; more > 0 {
+			c.Detail += fmt.Sprintf(", and for %d more", more)
+		}
+	}
+	if failure != "" {
+		c.State, c.Detail, c.Remedy = "failed", c.Detail+": "+failure, "mend what is named here; the step is tried again by itself"
+	} else if len(waits) > 0 && now.Sub(rot.Since) > rotationPatience {
+		c.State, c.Remedy = "warning", "isthmus ca status names all that it waits for"
+	}
+	return c
+}
+
 // why is what went wrong at the last look, empty when nothing did.
 func (r *rotator) why() string {
 	r.mu.Lock()

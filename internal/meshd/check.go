@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/finding"
 )
@@ -20,6 +23,13 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 	}
 	now := a.d.now()
 	checks := []adminapi.Check{checkConfig(p.findings), a.checkState(ctx), a.checkRoot(now)}
+	if rot := a.d.authority.Rotation(); rot.UnderWay() {
+		waits, err := a.d.rotator.waits(ctx, rot)
+		if err != nil {
+			return nil, status.Error(codes.Internal, err.Error())
+		}
+		checks = append(checks, checkRotation(rot, waits, a.d.rotator.why(), now))
+	}
 	checks = append(checks, checkProxies(a.proxies(p), now)...)
 	for _, mp := range p.snapshot.Config.MeshPeers {
 		checks = append(checks, checkPeer(mp.Name, a.d.federation.ConditionsOf(mp)))

@@ -175,6 +175,27 @@ func TestExpected(t *testing.T) {
 	}
 }
 
+func TestCheckRotation(t *testing.T) {
+	rot := ca.Rotation{Step: ca.Prepared, Since: rotNoon}
+	waits := []adminapi.CAWait{{What: "node", Name: "a", Why: "its agent is not connected"}, {What: "node", Name: "b"}}
+	for _, c := range []struct {
+		waits   []adminapi.CAWait
+		failure string
+		after   time.Duration
+		want    string
+	}{
+		{nil, "", time.Hour, "ok: prepared since 2026-03-01T12:00:00Z"},
+		{waits, "", time.Second, "ok: prepared since 2026-03-01T12:00:00Z, waits for node a: its agent is not connected, and for 1 more"},
+		{waits[:1], "", time.Hour, "warning: prepared since 2026-03-01T12:00:00Z, waits for node a: its agent is not connected"},
+		{nil, "disk full", 0, "failed: prepared since 2026-03-01T12:00:00Z: disk full"},
+	} {
+		got := checkRotation(rot, c.waits, c.failure, rotNoon.Add(c.after))
+		if text := got.State + ": " + got.Detail; text != c.want || (got.State == "ok") != (got.Remedy == "") {
+			t.Errorf("got %q, remedy %q\nwant %q", text, got.Remedy, c.want)
+		}
+	}
+}
+
 func (p *plane) caStatus() *adminapi.CAStatusResponse {
 	p.t.Helper()
 	return ask[adminapi.CAStatusResponse](p.t, p.local(), "CAStatus", &adminapi.Empty{})
