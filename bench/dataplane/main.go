@@ -66,11 +66,16 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		err = errors.Join(err, env.lab.Close())
 	}()
-	stop, err := serveAll(env.protocols, env.callee, env.lab.Place(oneCallee), env.lab.Place(twoCallee), env.lab.Place(farCallee))
+	stop, err := serveAll(env, freeCallee, heldCallee, oneCallee, twoCallee, farCallee)
 	if err != nil {
 		return fmt.Errorf("start the servers: %w", err)
 	}
 	defer stop()
+	for _, name := range []string{heldCaller, heldCallee} {
+		if err := env.lab.Place(name).Track(); err != nil {
+			return err
+		}
+	}
 	if err := writeCertificates(env.lab.Dir()); err != nil {
 		return err
 	}
@@ -118,7 +123,6 @@ func newEnvironment(o options) (*environment, error) {
 	if err != nil {
 		return nil, err
 	}
-	env.caller, env.callee = env.lab.Place(freeCaller), env.lab.Place(freeCallee)
 	return env, nil
 }
 

@@ -17,6 +17,8 @@ const (
 	farCallee            = "far-callee"               // in the other mesh; two-caller calls it
 	freeCaller           = "free-caller"              // in no mesh
 	freeCallee           = "free-callee"
+	heldCaller           = "held-caller" // in no mesh, but with their connections tracked as if they were captured
+	heldCallee           = "held-callee"
 )
 
 // meshes is what is built: all nodes of a mesh on one bridge, so that every shape has the same way through the kernel.
@@ -37,7 +39,7 @@ func meshes(ps []protocol) []meshlab.Mesh {
 				{Name: "two-a", Workloads: []meshlab.Workload{caller(twoCaller)}},
 				{Name: "two-b", Workloads: []meshlab.Workload{callee(twoCallee)}},
 			},
-			Strangers: []meshlab.Workload{callee(freeCallee), caller(freeCaller)},
+			Strangers: []meshlab.Workload{callee(freeCallee), caller(freeCaller), callee(heldCallee), caller(heldCaller)},
 			Files: map[string]string{
 				"mesh.yaml": meshYAML(alpha, "198.51.100.11"),
 				"one.yaml":  serviceYAML(oneCallee, ps) + allowYAML(oneCallee, alpha+".example/ns/default/sa/"+oneCaller),

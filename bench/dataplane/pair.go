@@ -28,35 +28,39 @@ type pairValues struct {
 
 // handWritten is the smallest set of Envoys that does the job: mutual TLS 1.3, exact identities at both ends, hardened paths.
 type handWritten struct {
-	name         string
 	offset       int
 	httpAtCaller bool
 	one          bool // one Envoy for both sides, else one for each
+	tracked      bool // in namespaces whose connections the kernel tracks
 }
 
 const handWrittenHost = "callee.default.svc.cluster.local"
 
 // start starts its Envoys; they run until the lab is closed.
 func (h handWritten) start(_ context.Context, env *environment) (*running, error) {
+	callerAt, calleeAt := env.lab.Place(freeCaller), env.lab.Place(freeCallee)
+	if h.tracked {
+		callerAt, calleeAt = env.lab.Place(heldCaller), env.lab.Place(heldCallee)
+	}
 	values := pairValues{
 		HTTPAtCaller: h.httpAtCaller, Offset: h.offset, Protocols: env.protocols, Dir: env.lab.Dir(),
-		Callee: env.callee.Address.String(), Host: handWrittenHost, CallerID: callerID, CalleeID: calleeID,
+		Callee: calleeAt.Address.String(), Host: handWrittenHost, CallerID: callerID, CalleeID: calleeID,
 	}
 	r := &running{
-		caller: env.caller, host: func(protocol) string { return handWrittenHost },
+		caller: callerAt, host: func(protocol) string { return handWrittenHost },
 		target: func(p protocol) string { return port("127.0.0.1", p.Outbound+h.offset) },
 	}
 	if h.one {
 		values.AtCaller, values.AtCallee = true, true
-		values.CallerNetns, values.CalleeNetns = env.caller.Netns(), env.callee.Netns()
+		values.CallerNetns, values.CalleeNetns = callerAt.Netns(), calleeAt.Netns()
 		return r, h.add(env, r, "both", env.lab.Place(alpha+"/host"), values)
 	}
 	caller, callee := values, values
 	caller.AtCaller, callee.AtCallee = true, true
-	if err := h.add(env, r, "caller", env.caller, caller); err != nil {
+	if err := h.add(env, r, "caller", callerAt, caller); err != nil {
 		return nil, err
 	}
-	return r, h.add(env, r, "callee", env.callee, callee)
+	return r, h.add(env, r, "callee", calleeAt, callee)
 }
 
 func (h handWritten) add(env *environment, r *running, side string, at meshlab.Place, values pairValues) error {

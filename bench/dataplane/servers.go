@@ -9,7 +9,6 @@ import (
 	"strconv"
 
 	"isthmus.dev/isthmus/bench/load"
-	"isthmus.dev/isthmus/bench/meshlab"
 )
 
 // protocol is one way to call, with the ports of one server and of the hand-written Envoys' listeners for it.
@@ -50,17 +49,17 @@ func protocols() []protocol {
 
 func port(host string, p int) string { return net.JoinHostPort(host, strconv.Itoa(p)) }
 
-// serveAll starts one server for each protocol at every place; stop ends them.
-func serveAll(ps []protocol, places ...meshlab.Place) (stop func(), err error) {
+// serveAll starts one server for each protocol at each of the workloads; stop ends them.
+func serveAll(env *environment, workloads ...string) (stop func(), err error) {
 	var closers []io.Closer
 	stop = func() {
 		for _, c := range closers {
 			c.Close()
 		}
 	}
-	for _, at := range places {
-		for _, p := range ps {
-			l, err := at.Listen(port("0.0.0.0", p.App))
+	for _, name := range workloads {
+		for _, p := range env.protocols {
+			l, err := env.lab.Place(name).Listen(port("0.0.0.0", p.App))
 			if err != nil {
 				stop()
 				return nil, err

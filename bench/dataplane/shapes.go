@@ -10,12 +10,11 @@ import (
 
 // environment is what every shape finds: two namespaces outside of all meshes, and two meshes that are peers.
 type environment struct {
-	lab            *meshlab.Lab
-	envoy          string
-	concurrency    int
-	caller, callee meshlab.Place
-	protocols      []protocol
-	meshes         map[string]*meshlab.Running
+	lab         *meshlab.Lab
+	envoy       string
+	concurrency int
+	protocols   []protocol
+	meshes      map[string]*meshlab.Running
 }
 
 // shape is one way from a caller to a callee.
@@ -41,7 +40,9 @@ const (
 	pairHTTP      = "hand-written pair, HTTP at both ends"
 	pairL4        = "hand-written pair, L4 at the caller"
 	isthmusPair   = "Isthmus, two nodes"
+	trackedPair   = "hand-written pair, L4, tracked"
 	oneByHand     = "hand-written, one Envoy for both"
+	trackedOne    = "hand-written, one Envoy, tracked"
 	isthmusOne    = "Isthmus, one node"
 	isthmusAcross = "Isthmus, across meshes"
 )
@@ -51,8 +52,10 @@ func shapes() []shape {
 		{direct, startDirect},
 		{pairHTTP, handWritten{offset: 0, httpAtCaller: true}.start},
 		{pairL4, handWritten{offset: 10}.start},
+		{trackedPair, handWritten{offset: 30, tracked: true}.start},
 		{isthmusPair, inMesh(twoCaller, func(protocol) string { return twoCallee }, "alpha/two-a", "alpha/two-b")},
 		{oneByHand, handWritten{offset: 20, one: true}.start},
+		{trackedOne, handWritten{offset: 40, one: true, tracked: true}.start},
 		{isthmusOne, inMesh(oneCaller, func(protocol) string { return oneCallee }, "alpha/one")},
 		{isthmusAcross, inMesh(twoCaller, farName, "alpha/two-a", "alpha/gateway", "beta/gateway", "beta/far")},
 	}
@@ -61,8 +64,8 @@ func shapes() []shape {
 // startDirect starts nothing: the caller dials the server.
 func startDirect(_ context.Context, env *environment) (*running, error) {
 	return &running{
-		caller: env.caller, host: func(protocol) string { return handWrittenHost },
-		target: func(p protocol) string { return port(env.callee.Address.String(), p.App) },
+		caller: env.lab.Place(freeCaller), host: func(protocol) string { return handWrittenHost },
+		target: func(p protocol) string { return port(env.lab.Place(freeCallee).Address.String(), p.App) },
 	}, nil
 }
 
