@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -114,6 +115,16 @@ func (s *gwServer) serve(c net.Conn, web *handed) {
 	}()
 	r := &recorded{Conn: c, s: s}
 	if !plain {
+		config = config.Clone()
+		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if strings.HasPrefix(hello.ServerName, "control.") { // what control planes say to each other is not for this test
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.dials--
+				return nil, errors.New("no control plane here")
+			}
+			return nil, nil
+		}
 		conn := tls.Server(c, config)
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
