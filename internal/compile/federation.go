@@ -31,7 +31,7 @@ func peers(c *compiler) {
 			continue
 		}
 		td, err := spiffe.ParseTrustDomain(p.Spec.TrustDomain)
-		if err != nil || !c.gatewaysInDomain(key, p, td) {
+		if err != nil || !c.gatewaysInDomain(key, p, td) || !c.canBeNamed(key, "spec.trustDomain", sni.Control(p.Spec.KnownAs, td.Name()), sni.Control(p.Name, c.mesh.TrustDomain.Name())) {
 			continue
 		}
 		c.mesh.Roots[td.Name()] = v.Roots
@@ -59,6 +59,17 @@ func (c *compiler) gatewaysInDomain(key snapshot.Key, p *v1alpha1.MeshPeer, td s
 		}
 	}
 	return len(p.Spec.GatewayIDs) > 0
+}
+
+// canBeNamed refuses names that no TLS handshake could carry.
+func (c *compiler) canBeNamed(key snapshot.Key, field string, names ...string) bool {
+	for _, n := range names {
+		if len(n) > sni.MaxLen {
+			c.find(key, "ISM0052", finding.Error, field, fmt.Sprintf("between the meshes this would be called %s, %d characters long, where %d fit; it is ignored", n, len(n), sni.MaxLen), "choose shorter names or a shorter trust domain")
+			return false
+		}
+	}
+	return true
 }
 
 func exports(c *compiler) {
@@ -110,6 +121,9 @@ func (c *compiler) exportTo(e *v1alpha1.FederatedExport, key snapshot.Key, svc *
 	}
 	alias := cmp.Or(e.Spec.Alias, e.Spec.Service)
 	name := sni.Export(alias, e.Namespace, peer.Name, c.mesh.TrustDomain.Name())
+	if !c.canBeNamed(key, "spec.alias", name) {
+		return
+	}
 	if other := snis[name]; other != "" {
 		c.find(key, "ISM0065", finding.Error, "spec.alias", fmt.Sprintf("%s already exports the name %s in namespace %s to peer %s; this one is ignored", other, alias, e.Namespace, to.Peer), "choose another alias")
 		return
@@ -216,9 +230,13 @@ func (c *compiler) remote(key snapshot.Key, i *v1alpha1.FederatedImport, n int, 
 	if peer == nil || !peer.Live {
 		return model.Remote{}, false
 	}
+	name := sni.Export(cmp.Or(from.Name, i.Name), cmp.Or(from.Namespace, i.Namespace), peer.KnownAs, peer.TrustDomain.Name())
+	if !c.canBeNamed(key, field+".name", name) {
+		return model.Remote{}, false
+	}
 	return model.Remote{
 		Peer:   peer,
-		SNI:    sni.Export(cmp.Or(from.Name, i.Name), cmp.Or(from.Namespace, i.Namespace), peer.KnownAs, peer.TrustDomain.Name()),
+		SNI:    name,
 		Weight: weight(from.Weight), Priority: uint32(from.Priority),
 	}, true
 }

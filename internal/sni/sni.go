@@ -3,6 +3,9 @@ package sni
 
 import "strings"
 
+// MaxLen is how long such a name may be: that of a host name (RFC 1035 §2.3.4, RFC 6066 §3).
+const MaxLen = 253
+
 // Export is what a consumer asks for: "<alias>.<namespace>.<consumer>.fed.<exporter's trust domain>".
 // Consumer is the name by which the exporter knows the consumer.
 func Export(alias, namespace, consumer, exporterDomain string) string {
