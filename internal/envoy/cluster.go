@@ -72,6 +72,8 @@ func dialFrom(netns string) *corev3.BindConfig {
 func cluster(name, netns string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(netns),
+		// What is not ready gets nothing, even when nothing is ready: Envoy's default would then try them all.
+		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 			MaxConnections: u32(65536), MaxPendingRequests: u32(65536), MaxRequests: u32(65536),
 		}}},
@@ -103,7 +105,6 @@ func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
 		Consecutive_5Xx: u32(3), Interval: millis(1000), BaseEjectionTime: millis(1000), MaxEjectionTime: millis(10_000), MaxEjectionPercent: u32(100),
 		SplitExternalLocalOriginErrors: true, ConsecutiveLocalOriginFailure: u32(2), EnforcingConsecutiveLocalOriginFailure: u32(100),
 	}
-	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}}
 	return c
 }
 
