@@ -36,7 +36,7 @@ import (
 )
 
 // patience is how long a test waits for what should come at once.
-const patience = 5 * time.Second
+const patience = 20 * time.Second
 
 const meshYAML = `apiVersion: isthmus.dev/v1alpha1
 kind: Mesh
