@@ -73,7 +73,7 @@ func imports() string {
 	add("ledger", 9090, "GRPC", "{peer: north, name: books}")
 	add("split", 80, "HTTP", "{peer: north, weight: 3}", "{peer: south, weight: 1}")
 	add("standby", 80, "HTTP", "{peer: north}", "{peer: south, priority: 1}")
-	add("feed", 7100, "TCP", "{peer: north, name: raw}")
+	add("feed", 7100, "TCP", "{peer: south, name: raw}")
 	add("mixed-raw", 7100, "TCP", "{peer: north, weight: 1}", "{peer: east, weight: 1000}")
 	add("mixed", 80, "HTTP", "{peer: north, weight: 1}", "{peer: east, weight: 1000}")
 	for _, p := range append([]string{"north", "east", "west", "stale"}, falsePeers()...) {

@@ -98,8 +98,8 @@ func (g *gateway) nothingCrosses(t *testing.T) {
 }
 
 func (g *gateway) callerNotListed(t *testing.T) {
-	north := g.peers["north"].server
-	before := north.seen()
+	north, south := g.peers["north"].server, g.peers["south"].server
+	before, beforeSouth := north.seen(), south.seen()
 	a, err := g.ask(g.caller("other", "p9080.billing"), "GET", "/", "isthmus-caller: "+gwWebID)
 	want := "isthmus: the boundary of home.example refuses this request: the FederatedImport does not list this caller\n"
 	if err == nil || a.Code != http.StatusForbidden || a.Body != want {
@@ -113,6 +113,9 @@ func (g *gateway) callerNotListed(t *testing.T) {
 	}
 	if got := north.since(before); got.Read != "" || len(got.Requests) != 0 {
 		t.Errorf("the peer was reached: %+v", got)
+	}
+	if got := south.since(beforeSouth); got.Dials != 0 {
+		t.Errorf("the peer of the TCP import was dialled: %+v", got)
 	}
 	for name, c := range map[string]gwCaller{
 		"no certificate":             g.caller("web", "p9080.billing").with(&tls.Certificate{}),
@@ -173,14 +176,14 @@ func (g *gateway) http2(t *testing.T) {
 }
 
 func (g *gateway) rawTCP(t *testing.T) {
-	north := g.peers["north"].server
-	before := north.seen()
+	south := g.peers["south"].server // nobody else speaks to it now
+	before := south.seen()
 	conn, err := g.caller("web", "p7100.feed").dial()
 	must(t, err)
 	defer conn.Close()
 	b := make([]byte, 100)
 	n, err := conn.Read(b) // before a word of ours
-	if string(b[:n]) != "220 north ready\n" {
+	if string(b[:n]) != "220 south ready\n" {
 		t.Fatalf("banner %q, %v", b[:n], err)
 	}
 	io.WriteString(conn, "hello")
@@ -188,7 +191,7 @@ func (g *gateway) rawTCP(t *testing.T) {
 	if string(b[:n]) != "hello" {
 		t.Errorf("echo %q, %v", b[:n], err)
 	}
-	if got := north.since(before); got.Read != "hello" {
+	if got := south.since(before); got.Read != "hello" {
 		t.Errorf("the peer read %q: not the application's bytes alone", got.Read)
 	}
 }
