@@ -8,7 +8,6 @@ import (
 	"net"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -86,7 +85,7 @@ func (a *agents) node(ctx context.Context) (state.Node, error) {
 	case err != nil:
 		return state.Node{}, status.Error(codes.Internal, err.Error())
 	}
-	return n, nil
+	return n, a.refuseRevoked(ctx, name)
 }
 
 // Sign issues a certificate for the node itself or for a workload that is registered on it, and for no other.
@@ -111,6 +110,9 @@ func (a *agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	chain, err := a.d.authority.Sign(ctx, r.CSR, id, ttl, n.Name)
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "certificate for %s: %v", id, err)
+	}
+	if _, err := a.node(ctx); err != nil {
+		return nil, err // revoked meanwhile: what was signed does not leave
 	}
 	a.d.metrics.signed.Inc()
 	return &agentapi.SignResponse{Chain: chain, Roots: a.d.authority.Roots()}, nil
@@ -241,28 +243,6 @@ func (a *agents) remember(node string, refused []finding.Finding) {
 		delete(a.refused, node)
 	}
 	a.d.loop.reload() // findings are published with a snapshot
-}
-
-// revoke shuts a node out: from now on nothing of it is believed, and what it has open ends.
-func (a *agents) revoke(ctx context.Context, node string) error {
-	if err := a.d.db.RevokeNode(ctx, node, a.d.now()); err != nil {
-		return err
-	}
-	a.d.store.Forget(node)
-	a.d.xds.Disconnect(node)
-	for _, name := range a.d.xds.Known() {
-		if own, _, sidecar := strings.Cut(name, "/"); sidecar && own == node {
-			a.d.xds.Disconnect(name)
-		}
-	}
-	a.remember(node, nil)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if ag := a.known[node]; ag != nil {
-		ag.cut(errRevoked)
-	}
-	a.log.Warn("node revoked", "node", node)
-	return nil
 }
 
 // identify names the proxy behind a discovery stream: the node's, or that of a workload which this node registered with a

@@ -70,7 +70,11 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descNack, number(t.Nack != ""), p.Name, t.Type)
 		}
 	}
+	peers := map[string]bool{} // gateways may report names that are none
 	if p := c.d.loop.published.Load(); p != nil {
+		for _, mp := range p.snapshot.Config.MeshPeers {
+			peers[mp.Name] = true
+		}
 		count := map[string]float64{"error": 0, "warning": 0, "info": 0}
 		for _, f := range p.findings {
 			count[f.Severity.String()]++
@@ -81,6 +85,9 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descRootEnd, float64(c.d.authority.RootNotAfter().Unix()))
 	for peer, n := range peerCounts(c.d.agents.reports()) {
+		if !peers[peer] {
+			continue
+		}
 		counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 		}

@@ -320,6 +320,59 @@ func TestRevokedNode(t *testing.T) {
 	again := p.agent("node-a", []string{"default/shop"}, workload("shop", "shop", "10.0.0.1"))
 	back := ads(t, again.conn, nil)
 	back.until("joined with a new token", back.hasListener("outbound/default/shop"))
+	// What was stolen before stays worthless.
+	thief := p.as(a.credential)
+	_, err = agentapi.Client{Conn: thief}.Sign(soon(t), &agentapi.SignRequest{Namespace: "default", ServiceAccount: "shop", CSR: csr(t, newKey(t))})
+	wantCode(t, "the old certificate asks to sign", err, codes.PermissionDenied)
+	wantCode(t, "the old certificate asks for configuration", discover(t, thief), codes.PermissionDenied)
+	_, err = again.sign("default", "shop")
+	must(t, err)
+}
+
+// An agent that does not read is revoked like any other, and holds up nobody meanwhile.
+func TestAgentThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	var names strings.Builder // instructions too long for a window that nobody empties
+	for i := range 1500 {
+		fmt.Fprintf(&names, "---\n"+`apiVersion: v1
+kind: Service
+metadata: {name: s%d-%s, namespace: default}
+spec: {ports: [{name: http, port: 80}], selector: {app: payments}}
+`, i, strings.Repeat("x", 40))
+	}
+	open := strings.NewReplacer("selector: {matchLabels: {app: payments}}\n  rules:", "rules:").Replace(shopYAML)
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "open.yaml": open, "many.yaml": names.String()})
+	b := p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.2"))
+	b.instructed("anything", func(*agentapi.Instructions) bool { return true })
+	c, err := p.join(p.token("node-a", snapshot.RoleNode, "default/shop"))
+	must(t, err)
+	mute, err := agentapi.Client{Conn: p.as(c)}.Sync(t.Context())
+	must(t, err)
+	must(t, mute.Send(&agentapi.Report{Workloads: []snapshot.Workload{workload("shop", "shop", "10.0.0.1")}}))
+	eventually(t, "it is registered", func() bool { return len(p.status().Proxies) == 2 })
+	for i := range 5 {
+		p.write("shop.yaml", strings.ReplaceAll(shopYAML, "payments", fmt.Sprintf("new-%d", i)))
+		time.Sleep(20 * time.Millisecond)
+	}
+	p.write("shop.yaml", meshYAML[strings.Index(meshYAML, "---\n"):]+"---\n"+strings.NewReplacer("payments", "last", "sa/shop", "sa/payments").Replace(shopYAML))
+	p.agent("node-c", []string{"default/last"}, workload("last", "last", "10.0.0.3"))
+	b.instructed("the other agent hears of the last change", func(in *agentapi.Instructions) bool {
+		return len(in.DNS["default/payments"].Hosts["last.default.svc.cluster.local"]) == 1
+	})
+	ask[adminapi.Empty](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "node-a"})
+	eventually(t, "it is gone", func() bool {
+		return len(p.status().Proxies) == 2 && !strings.Contains(fmt.Sprint(p.status().Proxies), "node-a")
+	})
+	ended := make(chan error, 1)
+	go func() {
+		for err := error(nil); ; {
+			if _, err = mute.Recv(); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	wantCode(t, "its end, once it reads", received(t, "its end", ended), codes.PermissionDenied)
 }
 
 // The newest conversation of an agent counts.

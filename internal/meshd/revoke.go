@@ -1,0 +1,111 @@
+package meshd
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// maxRevoked bounds the certificates that are remembered of one revoked node.
+const maxRevoked = 10_000
+
+// revoke shuts a node out: from now on nothing of it is believed, and what it has open ends.
+func (a *agents) revoke(ctx context.Context, node string) error {
+	if _, err := a.d.db.Node(ctx, node); err != nil {
+		return err
+	}
+	if err := a.rememberCertificates(ctx, node); err != nil {
+		return err
+	}
+	if err := a.d.db.RevokeNode(ctx, node, a.d.now()); err != nil {
+		return err
+	}
+	if err := a.rememberCertificates(ctx, node); err != nil { // and those that were being signed
+		return err
+	}
+	a.d.store.Forget(node)
+	for _, name := range append(a.d.xds.Known(), node) {
+		if own, _, _ := strings.Cut(name, "/"); own == node { // its workloads' own proxies too
+			a.d.xds.Disconnect(name)
+		}
+	}
+	a.remember(node, nil)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if ag := a.known[node]; ag != nil {
+		ag.cut(errRevoked)
+	}
+	a.log.Warn("node revoked", "node", node)
+	return nil
+}
+
+// rememberCertificates keeps which certificates a node has that is revoked: when a node of its name joins again, these must
+// not come back to life.
+func (a *agents) rememberCertificates(ctx context.Context, node string) error {
+	id, err := spiffe.Node(a.d.authority.TrustDomain(), node)
+	if err != nil {
+		return err
+	}
+	certs, err := a.d.db.Certs(ctx, state.CertFilter{Node: node, SPIFFEID: id.String(), Limit: maxRevoked})
+	if err != nil {
+		return err
+	}
+	var all []byte
+	for _, c := range certs {
+		sum, err := hex.DecodeString(c.Fingerprint)
+		if err != nil {
+			return fmt.Errorf("fingerprint of certificate %s: %w", c.Serial, err)
+		}
+		all = append(all, sum...)
+	}
+	return a.d.db.PutBlob(ctx, state.Blob{Name: revokedBlob(node), Cert: all, Created: a.d.now()})
+}
+
+func revokedBlob(node string) string { return "revoked/" + node }
+
+// refuseRevoked refuses a certificate that a node had when it was revoked.
+func (a *agents) refuseRevoked(ctx context.Context, node string) error {
+	b, err := a.d.db.Blob(ctx, revokedBlob(node))
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return nil
+	case err != nil:
+		return status.Error(codes.Internal, err.Error())
+	}
+	sum, err := leafSum(ctx)
+	if err != nil {
+		return err
+	}
+	for one := range slices.Chunk(b.Cert, sha256.Size) {
+		if bytes.Equal(one, sum[:]) {
+			return status.Errorf(codes.PermissionDenied, "this certificate of node %s was revoked", node)
+		}
+	}
+	return nil
+}
+
+// leafSum is the SHA-256 of the certificate that a connection's client showed.
+func leafSum(ctx context.Context) (sum [sha256.Size]byte, err error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return sum, status.Error(codes.Unauthenticated, "no connection")
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.VerifiedChains) == 0 {
+		return sum, status.Error(codes.Unauthenticated, "a client certificate of this mesh is needed")
+	}
+	return sha256.Sum256(info.State.VerifiedChains[0][0].Raw), nil
+}
