@@ -93,9 +93,6 @@ type gwPeer struct {
 
 func (p *gwPeer) gatewayID() string { return "spiffe://" + p.td + "/ns/isthmus-system/sa/edge" }
 
-// offers is the name under which the peer exports to this mesh.
-func (p *gwPeer) offers(alias string) string { return alias + ".default.home.fed." + p.td }
-
 // asks is the name under which this mesh exports to the peer.
 func (p *gwPeer) asks(alias string) string { return alias + ".default." + p.name + ".fed.home.example" }
 
