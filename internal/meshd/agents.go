@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"reflect"
 	"slices"
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -31,8 +33,9 @@ const maxWorkloads = 2000
 
 // agents serves the node and gateway agents.
 type agents struct {
-	d   *Daemon
-	log *slog.Logger
+	d        *Daemon
+	log      *slog.Logger
+	refusals refusals
 
 	mu      sync.Mutex // guards all below
 	known   map[string]*agent
@@ -54,7 +57,7 @@ var (
 )
 
 func newAgents(d *Daemon) *agents {
-	return &agents{d: d, log: d.log, known: map[string]*agent{}, refused: map[string][]finding.Finding{}}
+	return &agents{d: d, log: d.log, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, known: map[string]*agent{}, refused: map[string][]finding.Finding{}}
 }
 
 // Attest trades a join token for a node identity.
@@ -63,8 +66,13 @@ func (a *agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 	if p, ok := peer.FromContext(ctx); ok {
 		from, _, _ = net.SplitHostPort(p.Addr.String())
 	}
+	source := addressOf(ctx)
+	if a.refusals.enough(source) {
+		return nil, status.Error(codes.ResourceExhausted, "too many join tokens from this address were refused: wait a minute")
+	}
 	at, err := a.d.authority.Attest(ctx, r.Token, r.CSR, from)
 	if err != nil {
+		a.refusals.count(source)
 		a.log.Warn("join refused", "from", from, "error", err)
 		return nil, status.Error(codes.PermissionDenied, "the join token is not good (any more), or the certificate request is none: make a new token with 'isthmus token create'")
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -18,6 +19,10 @@ import (
 const (
 	strangerTime = 5 * time.Second
 	maxStrangers = 256 // at once, from one address
+	// One address may be refused refusalBurst tokens and then refusalRate a second: each costs a write to the disk.
+	refusalRate  = 2
+	refusalBurst = 200
+	maxRefusers  = 10_000
 )
 
 // door stands before a gRPC server's methods. It turns away who may not call before a byte of the message is read, and
@@ -65,6 +70,34 @@ func (d *door) leave(from netip.Addr) {
 	if d.strangers[from]--; d.strangers[from] <= 0 {
 		delete(d.strangers, from)
 	}
+}
+
+// refusals hold back addresses from which token after token is refused.
+type refusals struct {
+	mu   sync.Mutex // guards from
+	from map[netip.Addr]*rate.Limiter
+}
+
+// enough says that an address has been refused too often lately.
+func (r *refusals) enough(a netip.Addr) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.from[a]
+	return l != nil && l.Tokens() < 1
+}
+
+func (r *refusals) count(a netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.from[a]
+	if l == nil {
+		if len(r.from) >= maxRefusers {
+			clear(r.from) // so many addresses are an attack that no address stands for
+		}
+		l = rate.NewLimiter(refusalRate, refusalBurst)
+		r.from[a] = l
+	}
+	l.Allow()
 }
 
 // addressOf is where a call comes from: for IPv6 the network, of which one host has all addresses.

@@ -2,6 +2,7 @@ package meshd
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -128,6 +130,40 @@ func discover(t *testing.T, conn *grpc.ClientConn) error {
 	t.Helper()
 	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(soon(t))
 	return firstOf(s, err)
+}
+
+// Of a hundred that race with one token one wins; who tries on and on is held back without a write to the disk.
+func TestOneTokenManyHands(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	token := p.token("node-a", snapshot.RoleNode, "default/*")
+	attest := func(conn *grpc.ClientConn, key *ecdsa.PrivateKey) codes.Code {
+		_, err := agentapi.Client{Conn: conn}.Attest(soon(t), &agentapi.AttestRequest{Token: token, CSR: csr(t, key)})
+		return status.Code(err)
+	}
+	conn, key := p.conn(p.cfg.AgentAddress, credentials.NewTLS(p.tlsAs(nil))), newKey(t)
+	var mu sync.Mutex // guards got
+	got := map[codes.Code]int{}
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			code := attest(conn, key)
+			mu.Lock()
+			defer mu.Unlock()
+			got[code]++
+		})
+	}
+	all.Wait()
+	if got[codes.OK] != 1 || got[codes.PermissionDenied] != 99 {
+		t.Errorf("of a hundred: %v", got)
+	}
+	held := false
+	for i := 0; i < 3*refusalBurst && !held; i++ {
+		held = attest(conn, key) == codes.ResourceExhausted
+	}
+	if !held {
+		t.Error("it may try for ever")
+	}
 }
 
 // What a node may have signed hangs on its token and on what is registered on it, whatever it asks for.
