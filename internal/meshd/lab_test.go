@@ -159,11 +159,6 @@ func (p *plane) write(name, text string) {
 	must(p.t, os.Rename(path+".new~", path))
 }
 
-func (p *plane) remove(name string) {
-	p.t.Helper()
-	must(p.t, os.Remove(filepath.Join(p.cfg.ConfigDir, name)))
-}
-
 // local is the administration over the Unix socket.
 func (p *plane) local() *grpc.ClientConn {
 	p.t.Helper()
