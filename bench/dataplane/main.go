@@ -72,7 +72,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer stop()
 	for _, name := range []string{heldCaller, heldCallee} {
-		if err := env.lab.Place(name).Track(); err != nil {
+		if err := env.lab.Place(name).Capture(); err != nil {
 			return err
 		}
 	}

@@ -17,7 +17,7 @@ const (
 	farCallee            = "far-callee"               // in the other mesh; two-caller calls it
 	freeCaller           = "free-caller"              // in no mesh
 	freeCallee           = "free-callee"
-	heldCaller           = "held-caller" // in no mesh, but with their connections tracked as if they were captured
+	heldCaller           = "held-caller" // in no mesh, but captured by hand
 	heldCallee           = "held-callee"
 )
 

@@ -31,7 +31,7 @@ type handWritten struct {
 	offset       int
 	httpAtCaller bool
 	one          bool // one Envoy for both sides, else one for each
-	tracked      bool // in namespaces whose connections the kernel tracks
+	captured     bool // called at a virtual address, in namespaces whose connections the kernel tracks
 }
 
 const handWrittenHost = "callee.default.svc.cluster.local"
@@ -39,8 +39,9 @@ const handWrittenHost = "callee.default.svc.cluster.local"
 // start starts its Envoys; they run until the lab is closed.
 func (h handWritten) start(_ context.Context, env *environment) (*running, error) {
 	callerAt, calleeAt := env.lab.Place(freeCaller), env.lab.Place(freeCallee)
-	if h.tracked {
-		callerAt, calleeAt = env.lab.Place(heldCaller), env.lab.Place(heldCallee)
+	at := "127.0.0.1"
+	if h.captured {
+		at, callerAt, calleeAt = meshlab.Virtual, env.lab.Place(heldCaller), env.lab.Place(heldCallee)
 	}
 	values := pairValues{
 		HTTPAtCaller: h.httpAtCaller, Offset: h.offset, Protocols: env.protocols, Dir: env.lab.Dir(),
@@ -48,7 +49,7 @@ func (h handWritten) start(_ context.Context, env *environment) (*running, error
 	}
 	r := &running{
 		caller: callerAt, host: func(protocol) string { return handWrittenHost },
-		target: func(p protocol) string { return port("127.0.0.1", p.Outbound+h.offset) },
+		target: func(p protocol) string { return port(at, p.Outbound+h.offset) },
 	}
 	if h.one {
 		values.AtCaller, values.AtCallee = true, true

@@ -40,9 +40,9 @@ const (
 	pairHTTP      = "hand-written pair, HTTP at both ends"
 	pairL4        = "hand-written pair, L4 at the caller"
 	isthmusPair   = "Isthmus, two nodes"
-	trackedPair   = "hand-written pair, L4, tracked"
+	capturedPair  = "hand-written pair, L4, captured"
 	oneByHand     = "hand-written, one Envoy for both"
-	trackedOne    = "hand-written, one Envoy, tracked"
+	capturedOne   = "hand-written, one Envoy, captured"
 	isthmusOne    = "Isthmus, one node"
 	isthmusAcross = "Isthmus, across meshes"
 )
@@ -52,10 +52,10 @@ func shapes() []shape {
 		{direct, startDirect},
 		{pairHTTP, handWritten{offset: 0, httpAtCaller: true}.start},
 		{pairL4, handWritten{offset: 10}.start},
-		{trackedPair, handWritten{offset: 30, tracked: true}.start},
+		{capturedPair, handWritten{offset: 30, captured: true}.start},
 		{isthmusPair, inMesh(twoCaller, func(protocol) string { return twoCallee }, "alpha/two-a", "alpha/two-b")},
 		{oneByHand, handWritten{offset: 20, one: true}.start},
-		{trackedOne, handWritten{offset: 40, one: true, tracked: true}.start},
+		{capturedOne, handWritten{offset: 40, one: true, captured: true}.start},
 		{isthmusOne, inMesh(oneCaller, func(protocol) string { return oneCallee }, "alpha/one")},
 		{isthmusAcross, inMesh(twoCaller, farName, "alpha/two-a", "alpha/gateway", "beta/gateway", "beta/far")},
 	}
