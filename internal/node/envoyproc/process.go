@@ -135,7 +135,7 @@ func (p *process) stop() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("Envoy (pid %d) does not end: kill it", p.pid)
+	return fmt.Errorf("process %d, an Envoy, does not end: kill it", p.pid)
 }
 
 func (p *process) signal(s unix.Signal) error {
