@@ -192,3 +192,37 @@ func TestNetnsInodeTellsARemadeNamespace(t *testing.T) {
 		t.Error("Do did not come home")
 	}
 }
+
+// Rules are replaced where the chains are as they should be, and the whole table where they are not.
+func TestNetnsCaptureMendsItsTable(t *testing.T) {
+	app, _ := newCaptured(t, "mends", capture.Rules{})
+	nft := func(args ...string) string {
+		var out []byte
+		must(t, netns.Do(app, func() (err error) {
+			out, err = exec.Command("nft", args...).CombinedOutput()
+			return err
+		}))
+		return string(out)
+	}
+	table := func() string { return nft("list", "table", "inet", "isthmus") }
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Fatal("this test looks at the table with nft: install nftables")
+	}
+	want := table()
+	for _, damage := range [][]string{
+		{"flush", "chain", "inet", "isthmus", "guard-out"},
+		{"flush", "table", "inet", "isthmus"},
+		{"add", "chain", "inet", "isthmus", "stray"},
+		{"chain", "inet", "isthmus", "guard-in", "{ policy accept; }"},
+		{"delete", "table", "inet", "isthmus"},
+	} {
+		nft(damage...)
+		must(t, capture.Install(app, capture.Rules{}))
+		if got := table(); got != want {
+			t.Errorf("after %v: %s", damage, got)
+		}
+	}
+	if got := hear(t, app, "10.78.0.3:80"); got != "refused" {
+		t.Errorf("in the end: %s", got)
+	}
+}

@@ -37,26 +37,67 @@ type Rules struct {
 }
 
 // Install puts the table into the namespace at path in one transaction, in place of one that is there already.
+//
+// Where the chains are there as they should be only the rules are replaced: so no packet meets a moment without them. A
+// chain that is deleted has already lost its rules, and not yet its policy, which drops; under load that moment lasts.
 func Install(path string, r Rules) error {
 	if err := netns.Do(path, loopbackUp); err != nil {
 		return fmt.Errorf("bring up the loopback interface of %s: %w", path, err)
 	}
-	return transact(path, func(c *nftables.Conn) {
-		t := replaceTable(c)
-		for _, ch := range chains(r) {
-			chain := c.AddChain(&nftables.Chain{
-				Name: ch.name, Table: t, Type: ch.kind, Hooknum: ch.hook, Priority: ch.priority, Policy: &ch.policy,
-			})
+	return transact(path, func(c *nftables.Conn) error {
+		want := chains(r)
+		there, err := inPlace(c, want)
+		if err != nil {
+			return err
+		}
+		t := &nftables.Table{Family: nftables.TableFamilyINet, Name: Table}
+		if there {
+			c.FlushTable(t)
+		} else {
+			t = replaceTable(c)
+		}
+		for _, ch := range want {
+			chain := &nftables.Chain{Name: ch.name, Table: t}
+			if !there {
+				chain = c.AddChain(&nftables.Chain{
+					Name: ch.name, Table: t, Type: ch.kind, Hooknum: ch.hook, Priority: ch.priority, Policy: &ch.policy,
+				})
+			}
 			for _, exprs := range ch.rules {
 				c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: exprs})
 			}
 		}
+		return nil
 	})
+}
+
+// inPlace says whether the table has the very chains that are wanted, whatever their rules.
+func inPlace(c *nftables.Conn, want []chain) (bool, error) {
+	all, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, err
+	}
+	have := map[string]*nftables.Chain{}
+	for _, ch := range all {
+		if ch.Table.Name == Table {
+			have[ch.Name] = ch
+		}
+	}
+	for _, w := range want {
+		h := have[w.name]
+		if h == nil || h.Type != w.kind || h.Hooknum == nil || *h.Hooknum != *w.hook || *h.Priority != *w.priority || h.Policy == nil || *h.Policy != w.policy {
+			return false, nil
+		}
+	}
+	return len(have) == len(want), nil
 }
 
 // Remove takes the table out of the namespace at path; that it was not there is no error.
 func Remove(path string) error {
-	return transact(path, func(c *nftables.Conn) { c.DelTable(addTable(c)) })
+	return transact(path, func(c *nftables.Conn) error {
+		c.DelTable(addTable(c))
+		return nil
+	})
 }
 
 // replaceTable adds, deletes and adds the table: the middle step clears one that was there, the first makes it succeed.
@@ -69,7 +110,7 @@ func addTable(c *nftables.Conn) *nftables.Table {
 	return c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: Table})
 }
 
-func transact(path string, build func(*nftables.Conn)) error {
+func transact(path string, build func(*nftables.Conn) error) error {
 	var opts []nftables.ConnOption
 	if path != "" {
 		ns, err := netns.Open(path)
@@ -83,7 +124,9 @@ func transact(path string, build func(*nftables.Conn)) error {
 	if err != nil {
 		return explain(path, err)
 	}
-	build(c)
+	if err := build(c); err != nil {
+		return explain(path, err)
+	}
 	if err := c.Flush(); err != nil {
 		return explain(path, err)
 	}
