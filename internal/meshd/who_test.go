@@ -369,7 +369,7 @@ func TestRevokedNode(t *testing.T) {
 func TestAgentThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	var names strings.Builder // instructions too long for a window that nobody empties
-	for i := range 1500 {
+	for i := range 400 {
 		fmt.Fprintf(&names, "---\n"+`apiVersion: v1
 kind: Service
 metadata: {name: s%d-%s, namespace: default}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
@@ -175,9 +176,15 @@ func (p *play) forge() {
 	p.client.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typ, ResponseNonce: "forged"})
 }
 
+// quiet answers until nothing more comes, however long floods are held back.
 func (p *play) quiet() {
-	for r := p.client.next(); r != nil; r = p.client.next() {
-		p.answer(r)
+	for idle := false; !idle; {
+		time.Sleep(sendPatience / 2)
+		idle = true
+		for r := p.client.next(); r != nil; r = p.client.next() {
+			p.answer(r)
+			idle = false
+		}
 	}
 }
 
