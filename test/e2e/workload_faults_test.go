@@ -72,6 +72,7 @@ var pairStates = map[string]string{"a": pairState("a", "/ab", "/ab"), "b": pairS
 // controlKilled ends the control plane at random moments, while policies are pushed and three callers ask: no request fails,
 // and none is answered under policies that nobody wrote.
 func (s *shop) controlKilled(t *testing.T) {
+	s.longCertificates(t)
 	s.write(t, "pair.yaml", pairStates["a"])
 	within(t, 5*time.Second, "state a", func() error { return s.expect(200, s.get("carol", "pair", "/only-a")) })
 	var asked, changes atomic.Int64
@@ -113,6 +114,25 @@ func (s *shop) controlKilled(t *testing.T) {
 		t.Error("too little happened for this to say anything")
 	}
 	within(t, 5*time.Second, "the mesh is in step", func() error { return s.ready(t.Context()) })
+}
+
+// longCertificates ends the ten-second certificates: they would run out in what follows, and rightly.
+func (s *shop) longCertificates(t *testing.T) {
+	s.write(t, "mesh.yaml", strings.Replace(shopMesh, "certificateTTL: 10s", "certificateTTL: 5m", 1))
+	within(t, 15*time.Second, "longer certificates", func() error {
+		st, err := s.status(t.Context())
+		if err != nil {
+			return err
+		}
+		for _, p := range st.Proxies {
+			for _, c := range p.Certs {
+				if time.Until(c.NotAfter) < time.Minute {
+					return fmt.Errorf("%s at %s lives until %s", c.SPIFFEID, p.Name, c.NotAfter)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // askPair asks in turn, on a connection that it keeps and on new ones.
