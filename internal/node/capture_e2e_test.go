@@ -225,4 +225,17 @@ func TestNetnsCaptureMendsItsTable(t *testing.T) {
 	if got := hear(t, app, "10.78.0.3:80"); got != "refused" {
 		t.Errorf("in the end: %s", got)
 	}
+	t.Run("what is as it should be is left alone", func(t *testing.T) {
+		rules := capture.Rules{
+			ExcludeOutboundPorts: []uint16{123}, ExcludeInboundPorts: []uint16{9100},
+			ExcludeOutboundCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
+		}
+		must(t, capture.Install(app, rules))
+		handles := func() string { return nft("-a", "list", "table", "inet", "isthmus") } // a new rule has a new handle
+		want := handles()
+		must(t, capture.Install(app, rules))
+		if got := handles(); got != want {
+			t.Errorf("before %s\nafter %s", want, got)
+		}
+	})
 }

@@ -16,8 +16,11 @@ package capture
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"reflect"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -36,7 +39,8 @@ type Rules struct {
 	ExcludeInboundPorts  []uint16
 }
 
-// Install puts the table into the namespace at path in one transaction, in place of one that is there already.
+// Install puts the table into the namespace at path in one transaction, in place of one that is there already. One that is
+// as it should be is left alone, so that an agent that starts again disturbs nothing.
 //
 // Where the chains are there as they should be only the rules are replaced: so no packet meets a moment without them. A
 // chain that is deleted has already lost its rules, and not yet its policy, which drops; under load that moment lasts.
@@ -52,6 +56,9 @@ func Install(path string, r Rules) error {
 		}
 		t := &nftables.Table{Family: nftables.TableFamilyINet, Name: Table}
 		if there {
+			if same, err := sameRules(c, t, want); same || err != nil {
+				return err
+			}
 			c.FlushTable(t)
 		} else {
 			t = replaceTable(c)
@@ -90,6 +97,20 @@ func inPlace(c *nftables.Conn, want []chain) (bool, error) {
 		}
 	}
 	return len(have) == len(want), nil
+}
+
+// sameRules says whether the chains, which are there, have the very rules that are wanted.
+func sameRules(c *nftables.Conn, t *nftables.Table, want []chain) (bool, error) {
+	for _, w := range want {
+		have, err := c.GetRules(t, &nftables.Chain{Name: w.name, Table: t})
+		if err != nil {
+			return false, err
+		}
+		if !slices.EqualFunc(have, w.rules, func(h *nftables.Rule, r rule) bool { return reflect.DeepEqual(h.Exprs, r) }) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // Remove takes the table out of the namespace at path; that it was not there is no error.
@@ -154,7 +175,7 @@ func loopbackUp() error {
 	if err != nil {
 		return err
 	}
-	if lo.Attrs().OperState == netlink.OperUp {
+	if lo.Attrs().Flags&net.FlagUp != 0 {
 		return nil
 	}
 	return netlink.LinkSetUp(lo)
