@@ -178,6 +178,7 @@ func (a *Agent) makeHomes(binary string) error {
 			a.proxies = append(a.proxies, p)
 			h.during = func(ctx context.Context) error { return a.runSidecar(ctx, p) }
 		}
+		h.keeper = a.proxies[len(a.proxies)-1].keeper
 		a.homes = append(a.homes, h)
 	}
 	return nil
@@ -187,6 +188,10 @@ func (a *Agent) makeHomes(binary string) error {
 func (a *Agent) settle() error {
 	if a.cfg.Capture.Off {
 		a.log.Warn("capture is off: the workloads' traffic is not protected")
+	}
+	for _, p := range a.proxies {
+		p.keeper.inherit(p.runDir)
+		defer p.keeper.disown()
 	}
 	for _, h := range a.homes {
 		err := h.enter()

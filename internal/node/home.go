@@ -17,6 +17,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/node/capture"
 	"isthmus.dev/isthmus/internal/node/dns"
+	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/node/netns"
 	"isthmus.dev/isthmus/internal/node/retry"
 )
@@ -41,6 +42,7 @@ type home struct {
 	rules    *capture.Rules
 	dns      *dns.Server
 	bell     *bell
+	keeper   *keeper
 	changed  func()
 	// during runs for as long as the namespace is there; nil for nothing.
 	during func(context.Context) error
@@ -56,6 +58,13 @@ type stay struct {
 	alias string // its path for Envoy
 	dns   *dns.Sockets
 }
+
+// name tells one namespace of a workload from every other.
+func (h *home) name(s *stay) string {
+	return h.prefix() + strconv.FormatUint(s.inode, 10)
+}
+
+func (h *home) prefix() string { return h.workload.Namespace + "." + h.workload.Name + "." }
 
 // enter captures the workload's traffic and opens its sockets, in this order: from the first step on nothing leaves the
 // namespace in plaintext.
@@ -77,18 +86,21 @@ func (h *home) enter() (err error) {
 			return fmt.Errorf("capture the traffic of workload %s: %w", h.workload.Key(), err)
 		}
 	}
-	if s.dns, err = h.dns.Listen(dns.Listener{Workload: h.workload.Key(), Netns: path}); err != nil {
+	left := h.keeper.inherited(h.name(s))
+	defer envoyproc.Release(left)
+	if s.dns, err = h.dns.Listen(dns.Listener{Workload: h.workload.Key(), Netns: path, Kept: left}); err != nil {
 		return err
 	}
 	if path != "" {
 		if !s.there(path) {
 			return fmt.Errorf("workload %s: %w", h.workload.Key(), errMoved)
 		}
-		if s.alias, err = h.link(s.inode); err != nil {
+		if s.alias, err = h.link(h.name(s)); err != nil {
 			return fmt.Errorf("workload %s: %w", h.workload.Key(), err)
 		}
 	}
 	h.stay.Store(s)
+	h.keeper.put(h.name(s), s.dns.Files())
 	h.changed()
 	return nil
 }
@@ -133,9 +145,7 @@ func (s *stay) close() {
 // link makes the namespace's alias, a link to its path that no other namespace of this workload had. Envoy binds a listener
 // when the listener is added and reuses the sockets of one that it had at the same path: only another path makes it bind in
 // the namespace that is there now. The alias of a namespace stays the same for the next agent.
-func (h *home) link(inode uint64) (string, error) {
-	prefix := h.workload.Namespace + "." + h.workload.Name + "."
-	name := prefix + strconv.FormatUint(inode, 10)
+func (h *home) link(name string) (string, error) {
 	alias := filepath.Join(h.aliases, name)
 	if to, err := os.Readlink(alias); err != nil || to != h.workload.Netns {
 		if err := os.Remove(alias); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -150,7 +160,7 @@ func (h *home) link(inode uint64) (string, error) {
 		return "", fmt.Errorf("look for old aliases: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), prefix) && e.Name() != name {
+		if strings.HasPrefix(e.Name(), h.prefix()) && e.Name() != name {
 			if err := os.Remove(filepath.Join(h.aliases, e.Name())); err != nil {
 				return "", fmt.Errorf("remove an old alias: %w", err)
 			}
@@ -189,6 +199,7 @@ func (h *home) live(ctx context.Context) error {
 			return errors.Join(g.Wait(), ctx.Err())
 		}
 	}
+	h.keeper.drop(h.name(s))
 	gone(errMoved)
 	h.leave()
 	h.log.Warn("the workload's network namespace is gone, waiting for it", "workload", h.workload.Key(), "netns", h.workload.Netns)

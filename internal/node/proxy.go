@@ -23,6 +23,7 @@ type proxy struct {
 	workload string // "<namespace>/<name>"; empty when it serves all
 	runDir   string
 	envoy    *envoyproc.Supervisor
+	keeper   *keeper
 	ads      *adsproxy.Proxy
 	secrets  *sds.Service
 }
@@ -43,6 +44,7 @@ func (a *Agent) newProxy(w *Workload, binary string) *proxy {
 		Bootstrap: envoyproc.Bootstrap{Node: id, MaxConnections: a.cfg.Envoy.MaxConnections, MaxHeapBytes: a.cfg.Envoy.MaxHeapMiB << 20},
 		Keep:      a.keepEnvoy, Changed: a.touch,
 	})
+	p.keeper = &keeper{log: a.log, hold: p.envoy.Hold}
 	return p
 }
 

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // TestHelperAgent is the agent as a process of its own, when startAgent starts it.
@@ -111,6 +113,17 @@ func (p *pair) noPlaintext() (stop func() (int, []error)) {
 	return load(1, func() error { return notHeard(p.web, "http://10.79.0.3:8080/") })
 }
 
+// names asks for the address of a service, over and over: while no agent runs the question waits for the next one.
+func (p *pair) names() (stop func() (int, []error)) {
+	return load(2, func() error {
+		r, err := ask(p.web, "udp", "pay.default.svc.cluster.local.", dns.TypeA)
+		if err == nil && len(r.Answer) != 1 {
+			err = errors.New(dns.RcodeToString[r.Rcode])
+		}
+		return err
+	})
+}
+
 // notHeard calls past the mesh.
 func notHeard(ns, url string) error {
 	if body, err := get(ns, url); err == nil {
@@ -152,7 +165,7 @@ func TestEnvoyOutlivesTheAgent(t *testing.T) {
 	pid := pidIn(t, p.cfg.RunDir)
 	kept := p.long(t)
 	must(t, kept.ask())
-	calls, plain := load(4, p.call), p.noPlaintext()
+	calls, names, plain := load(4, p.call), p.names(), p.noPlaintext()
 	for range 3 {
 		streams := p.control.streamCount()
 		t.Logf("killed at %s", time.Now().Format("05.000"))
@@ -171,6 +184,7 @@ func TestEnvoyOutlivesTheAgent(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	must(t, kept.ask())
 	served(t, "calls through three deaths of the agent", calls)
+	never(t, "names asked through three deaths of the agent", names)
 	never(t, "plaintext", plain)
 	if now := pidIn(t, p.cfg.RunDir); now != pid {
 		t.Errorf("Envoy is process %d, was %d", now, pid)
@@ -200,13 +214,14 @@ func TestEnvoyIsKeptOnStop(t *testing.T) {
 	a, stop := runAgent(t, p.cfg)
 	eventually(t, 10*time.Second, "a call", p.call)
 	pid := envoyPID(t, a)
-	calls := load(2, p.call)
+	calls, names := load(2, p.call), p.names()
 	stop()
 	must(t, p.call())
 	_, stop = runAgent(t, p.cfg)
 	eventually(t, 10*time.Second, "Envoy is back", func() error { return p.call() })
 	time.Sleep(300 * time.Millisecond)
 	served(t, "calls through a restart", calls)
+	never(t, "names asked through a restart", names)
 	if now := envoyPID(t, a); now != pid {
 		t.Errorf("Envoy is process %d, was %d", now, pid)
 	}

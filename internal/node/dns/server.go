@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -41,6 +43,9 @@ type Config struct {
 type Listener struct {
 	Workload string // "<namespace>/<name>", the key into Instructions.DNS
 	Netns    string // path
+	// Kept are sockets of this workload in this namespace that outlived an earlier server; they are taken over, with the
+	// questions that wait in them. Listen does not close the files.
+	Kept []*os.File
 }
 
 // Server answers for many workloads, each in its own network namespace.
@@ -76,31 +81,26 @@ func (s *Server) Counts() Counts {
 type Sockets struct {
 	workload string
 	servers  []*dns.Server
+	files    []*os.File // the same sockets, see Files
 }
+
+// Files are the sockets as they can be kept for a later server; they are open until Close.
+func (s *Sockets) Files() []*os.File { return s.files }
 
 // Listen opens the sockets of one workload, in both IP versions where the namespace has them.
 func (s *Server) Listen(l Listener) (*Sockets, error) {
-	c := client{workload: l.Workload, slots: make(chan struct{}, maxForwards)}
 	socks := &Sockets{workload: l.Workload}
-	err := netns.Do(l.Netns, func() error {
-		for _, host := range []string{"127.0.0.1", "::1"} {
-			addr := net.JoinHostPort(host, fmt.Sprint(agentapi.DNSPort))
-			err := s.listen(socks, c, addr)
-			if host == "::1" && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
-				continue // no IPv6 in this namespace
-			}
-			if errors.Is(err, unix.EADDRINUSE) {
-				return fmt.Errorf("serve DNS for workload %s: %s is in use in %s; stop what listens there (another agent?): %w", l.Workload, addr, l.Netns, err)
-			}
-			if err != nil {
-				return fmt.Errorf("serve DNS for workload %s: %w", l.Workload, err)
-			}
-		}
-		return nil
-	})
+	kept, err := takeOver(l.Kept)
+	if err == nil {
+		c := client{workload: l.Workload, slots: make(chan struct{}, maxForwards)}
+		err = netns.Do(l.Netns, func() error { return s.listen(socks, c, kept) })
+	}
+	for _, unwanted := range kept {
+		unwanted.Close()
+	}
 	if err != nil {
 		socks.Close()
-		return nil, err
+		return nil, fmt.Errorf("serve DNS for workload %s in network namespace %q: %w", l.Workload, l.Netns, err)
 	}
 	return socks, nil
 }
@@ -111,21 +111,71 @@ type client struct {
 	slots    chan struct{} // one per question under way to an upstream
 }
 
-func (s *Server) listen(socks *Sockets, c client, addr string) error {
-	udp, err := net.ListenPacket("udp", addr)
-	if err != nil {
-		return err
+func (s *Server) listen(socks *Sockets, c client, kept map[string]io.Closer) error {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		addr := net.JoinHostPort(host, fmt.Sprint(agentapi.DNSPort))
+		err := s.listenAt(socks, c, kept, addr)
+		if host == "::1" && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
+			continue // no IPv6 in this namespace
+		}
+		if errors.Is(err, unix.EADDRINUSE) {
+			return fmt.Errorf("%s is in use: stop what listens there (another agent?): %w", addr, err)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	tcp, err := net.Listen("tcp", addr)
+	return nil
+}
+
+func (s *Server) listenAt(socks *Sockets, c client, kept map[string]io.Closer, addr string) error {
+	udp, err := either(kept, "udp", addr, net.ListenPacket)
 	if err != nil {
-		udp.Close()
 		return err
 	}
 	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(c, w, q) })
-	socks.servers = append(socks.servers,
-		&dns.Server{PacketConn: udp, Handler: h, MsgAcceptFunc: acceptAll},
-		&dns.Server{Listener: netutil.LimitListener(tcp, maxConnections), Handler: h, MsgAcceptFunc: acceptAll, ReadTimeout: 5 * time.Second, MaxTCPQueries: 128})
+	socks.servers = append(socks.servers, &dns.Server{PacketConn: udp, Handler: h, MsgAcceptFunc: acceptAll})
+	tcp, err := either(kept, "tcp", addr, net.Listen)
+	if err != nil {
+		return err
+	}
+	socks.servers = append(socks.servers, &dns.Server{
+		Listener: netutil.LimitListener(tcp, maxConnections), Handler: h, MsgAcceptFunc: acceptAll, ReadTimeout: 5 * time.Second, MaxTCPQueries: 128,
+	})
+	for _, socket := range []interface{ File() (*os.File, error) }{udp.(*net.UDPConn), tcp.(*net.TCPListener)} {
+		f, err := socket.File()
+		if err != nil {
+			return err
+		}
+		socks.files = append(socks.files, f)
+	}
 	return nil
+}
+
+// either takes the socket that was kept, or opens one.
+func either[S io.Closer](kept map[string]io.Closer, network, addr string, open func(network, addr string) (S, error)) (S, error) {
+	if s, ok := kept[network+" "+addr].(S); ok {
+		delete(kept, network+" "+addr)
+		return s, nil
+	}
+	return open(network, addr)
+}
+
+// takeOver makes sockets of files, by network and address.
+func takeOver(files []*os.File) (map[string]io.Closer, error) {
+	kept := map[string]io.Closer{}
+	for _, f := range files {
+		if l, err := net.FileListener(f); err == nil {
+			kept[l.Addr().Network()+" "+l.Addr().String()] = l
+			continue
+		}
+		p, err := net.FilePacketConn(f)
+		if err != nil {
+			return kept, fmt.Errorf("take over a socket: %w", err)
+		}
+		kept[p.LocalAddr().Network()+" "+p.LocalAddr().String()] = p
+	}
+	return kept, nil
 }
 
 // acceptAll leaves it to answer to say what is wrong with a message; answers and messages without a header are dropped.
@@ -162,6 +212,9 @@ func (s *Sockets) Close() {
 		if srv.Listener != nil {
 			srv.Listener.Close()
 		}
+	}
+	for _, f := range s.files {
+		f.Close()
 	}
 }
 

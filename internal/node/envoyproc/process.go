@@ -21,6 +21,7 @@ const (
 type process struct {
 	pid   int
 	pidfd *os.File
+	shelf *shelf
 	child *exec.Cmd // nil when an earlier agent started it
 }
 
@@ -32,18 +33,23 @@ func start(cfg Config, made string) (*process, error) {
 		return nil, fmt.Errorf("open Envoy's log: %w", err)
 	}
 	defer out.Close()
+	kept, err := newShelf()
+	if err != nil {
+		return nil, err
+	}
 	cmd := exec.Command(cfg.Binary, arguments(cfg)...)
 	cmd.Stdout, cmd.Stderr = out, out
+	cmd.ExtraFiles = kept.inherited()
 	cmd.Env = []string{} // Envoy needs none, and what is in ours is not its business
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start Envoy: %w", err)
+		return nil, errors.Join(fmt.Errorf("start Envoy: %w", err), kept.close())
 	}
 	p, err := open(cmd.Process.Pid)
 	if err != nil {
-		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait(), kept.close())
 	}
-	p.child = cmd
+	p.child, p.shelf = cmd, kept
 	if err := p.settle(cfg.RunDir, made); err != nil {
 		return nil, errors.Join(err, p.stop(), p.close())
 	}
@@ -62,7 +68,12 @@ func open(pid int) (*process, error) {
 	return &process{pid: pid, pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
 }
 
-func (p *process) close() error { return p.pidfd.Close() }
+func (p *process) close() error {
+	if p.shelf == nil {
+		return p.pidfd.Close()
+	}
+	return errors.Join(p.shelf.close(), p.pidfd.Close())
+}
 
 // settle lifts Envoy's limit of open files and writes down who it is.
 func (p *process) settle(runDir, made string) error {

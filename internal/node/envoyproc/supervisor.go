@@ -56,6 +56,10 @@ type Supervisor struct {
 
 	mu    sync.Mutex // guards state
 	state agentapi.EnvoyState
+
+	holding sync.Mutex // guards what follows
+	held    []Held
+	runs    *process // nil while none does
 }
 
 // New makes a supervisor; nothing runs yet.
@@ -88,6 +92,33 @@ func (s *Supervisor) set(change func(*agentapi.EnvoyState)) {
 	if changed {
 		s.cfg.Changed()
 	}
+}
+
+// Hold keeps these sockets open, and no others, for as long as Envoy runs, whatever becomes of this process; an Envoy that is
+// started later holds them too. The files must stay open until the next Hold.
+func (s *Supervisor) Hold(held []Held) error {
+	s.holding.Lock()
+	defer s.holding.Unlock()
+	s.held = held
+	if s.runs == nil {
+		return nil
+	}
+	return s.runs.shelf.replace(held)
+}
+
+// gain an Envoy: it holds what is to be held.
+func (s *Supervisor) gain(p *process) error {
+	s.holding.Lock()
+	defer s.holding.Unlock()
+	s.runs = p
+	return p.shelf.replace(s.held)
+}
+
+func (s *Supervisor) lose(p *process) error {
+	s.holding.Lock()
+	defer s.holding.Unlock()
+	s.runs = nil
+	return p.close()
 }
 
 // Prepare writes the bootstrap, asks the binary for its version, and looks for an Envoy that an earlier agent left: one
@@ -126,6 +157,9 @@ func (s *Supervisor) leftover() error {
 	p, r, err := find(s.cfg.RunDir)
 	switch {
 	case err == nil && r.made == s.made:
+		if p.shelf, err = shelfOf(p); err != nil {
+			return errors.Join(err, p.close())
+		}
 		s.found = p
 		return nil
 	case err == nil:
@@ -181,6 +215,9 @@ func (s *Supervisor) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.gain(p); err != nil {
+		s.cfg.Log.Error("sockets not kept for the next agent: DNS is silent when this one ends", "error", err)
+	}
 	s.set(func(st *agentapi.EnvoyState) { st.Running = true })
 	ended := make(chan error, 1)
 	go func() { ended <- p.wait(0) }()
@@ -192,7 +229,7 @@ func (s *Supervisor) once(ctx context.Context) error {
 			if err == nil {
 				err = p.how()
 			}
-			return errors.Join(err, p.close())
+			return errors.Join(err, s.lose(p))
 		case <-size.C:
 			if err := boundLog(filepath.Join(s.cfg.RunDir, logFile)); err != nil {
 				s.cfg.Log.Error("Envoy's log not shortened", "error", err)
@@ -207,9 +244,9 @@ func (s *Supervisor) once(ctx context.Context) error {
 func (s *Supervisor) part(p *process, why error) error {
 	if s.cfg.Keep(why) {
 		s.cfg.Log.Info("Envoy goes on without its agent", "pid", p.pid)
-		return p.close()
+		return s.lose(p)
 	}
-	return errors.Join(p.stop(), p.close())
+	return errors.Join(p.stop(), s.lose(p))
 }
 
 // Ready asks Envoy whether it has its configuration and serves.
