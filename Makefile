@@ -49,10 +49,10 @@ bench: preflight-go build ## 1000 services, 200 proxies: one table and one line 
 generate: preflight-go ## deep copies and CRD schemas from the Go types
 	go generate ./api/... ./internal/...
 
-fuzz: preflight-go ## every fuzz target for 20 s
+fuzz: preflight-go ## every fuzz target for SECONDS (default 20)
 	@set -e; grep -rl --include='*_test.go' '^func Fuzz' internal | xargs -r -n1 dirname | sort -u | while read -r dir; do \
 		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
-			go test -run '^$$' -fuzz "^$$f$$" -fuzztime 20s "./$$dir"; done; done
+			go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(SECONDS),20)s -fuzzminimizetime 10x "./$$dir"; done; done
 
 clean: ## remove what was built and fetched
 	rm -rf bin .cache .run

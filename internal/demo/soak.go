@@ -4,101 +4,161 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
-	"text/tabwriter"
+	"syscall"
 	"time"
 
+	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/demo/lab"
-)
-
-// What may grow during a soak without being called a leak: caches fill, buffers find their size.
-const (
-	growthRSS   = 64 << 10 // KB
-	growthFiles = 64
+	"isthmus.dev/isthmus/samples/probe"
 )
 
 // disturbance is one thing that goes wrong, or changes, while requests flow.
 type disturbance struct {
-	name string
-	do   func(context.Context, *world) error
+	name  string
+	rough bool // requests may fail
+	do    func(context.Context, *world) error
 }
 
-// disturbances happen in turn, again and again.
+// disturbances happen in turn, again and again; a rotation of both roots goes on through them.
 var disturbances = []disturbance{
-	{"control plane of cards killed", func(ctx context.Context, w *world) error { return w.killControl(ctx, w.cards()) }},
-	{"endpoints change 200 times", churnEndpoints},
-	{"agent of retail's node killed", func(ctx context.Context, w *world) error {
+	{"new roots for both meshes", false, beginRotations},
+	{"control plane of cards killed", false, func(ctx context.Context, w *world) error { return w.killControl(ctx, w.cards()) }},
+	{"endpoints change 200 times", false, churnEndpoints},
+	{"agent of retail's node killed", false, func(ctx context.Context, w *world) error {
 		return w.killAgent(ctx, w.retail(), nodeName(w.retail()), "node")
 	}},
-	{"policies change 50 times", churnPolicies},
-	{"control plane of retail killed", func(ctx context.Context, w *world) error { return w.killControl(ctx, w.retail()) }},
-	{"agent of cards' gateway killed", func(ctx context.Context, w *world) error {
+	{"Envoy of cards' gateway killed", true, func(ctx context.Context, w *world) error { return w.killEnvoy(ctx, w.plan.gatewayNetns(w.cards())) }},
+	{"policies change 50 times", false, churnPolicies},
+	{"control plane of retail killed", false, func(ctx context.Context, w *world) error { return w.killControl(ctx, w.retail()) }},
+	{"agent of cards' gateway killed", false, func(ctx context.Context, w *world) error {
 		return w.killAgent(ctx, w.cards(), gatewayName(w.cards()), "gateway")
 	}},
-	{"agent of cards' node killed", func(ctx context.Context, w *world) error {
+	{"Envoy of retail's node killed", true, func(ctx context.Context, w *world) error { return w.killEnvoy(ctx, w.plan.hostNetns(w.retail())) }},
+	{"agent of cards' node killed", false, func(ctx context.Context, w *world) error {
 		return w.killAgent(ctx, w.cards(), nodeName(w.cards()), "node")
 	}},
-	{"agent of retail's gateway killed", func(ctx context.Context, w *world) error {
+	{"agent of retail's gateway killed", false, func(ctx context.Context, w *world) error {
 		return w.killAgent(ctx, w.retail(), gatewayName(w.retail()), "gateway")
 	}},
+	{"the old roots of both meshes withdrawn", false, endRotations},
 }
 
 // soak keeps the demo under load with short-lived certificates and disturbs it for as long as it is told. It fails when a
-// request failed, or when a process grew beyond bounds.
+// request failed while no Envoy was killed, or when a process grew beyond bounds.
 func (w *world) soak(ctx context.Context, say printer, length time.Duration) error {
 	for _, m := range w.plan.meshes {
 		if err := w.setTTL(m, "5m", shortLife); err != nil {
 			return err
 		}
 	}
-	load, err := w.load()
+	t := &traffic{w: w}
+	defer t.end()
+	// One round first: what every process needs to do its work is no leak.
+	if err := t.round(ctx, say, time.Time{}); err != nil {
+		return err
+	}
+	before, err := w.footprints(ctx)
 	if err != nil {
 		return err
 	}
-	defer load.end()
-	// One round first: what every process needs to do its work is no leak.
-	if err := w.round(ctx, say, time.Time{}); err != nil {
-		return err
-	}
-	before := w.footprints()
-	end := time.Now().Add(length)
-	for rounds := 1; time.Now().Before(end); rounds++ {
-		if err := w.round(ctx, say, end); err != nil {
+	for end := time.Now().Add(length); time.Now().Before(end); {
+		if err := t.round(ctx, say, end); err != nil {
 			return err
 		}
 	}
 	if err := pause(ctx, 3*time.Second); err != nil {
 		return err
 	}
-	r, err := load.finish(ctx)
+	if err := t.count(ctx, &t.calm); err != nil {
+		return err
+	}
+	after, err := w.footprints(ctx)
 	if err != nil {
 		return err
 	}
-	say.text(fmt.Sprintf("\n%d requests, %d failed\n\n", r.Requests, r.Failures))
-	grown := reportGrowth(say, before, w.footprints())
-	if r.Failures > 0 {
-		return fmt.Errorf("soak: %d of %d requests failed, the first: %s", r.Failures, r.Requests, r.FirstFailure)
-	}
-	return grown
+	say.text(fmt.Sprintf("\n%d requests, %d failed; beside them %d while an Envoy was killed, %d failed, answered again within %.1f s\n\n",
+		t.calm.Requests, t.calm.Failures, t.rough.Requests, t.rough.Failures, t.slowest.Seconds()))
+	return errors.Join(t.verdict(), reportGrowth(say, before, after))
+}
+
+// traffic is the load in stretches. What an Envoy has in hand ends with it, so a stretch in which one is killed counts apart.
+type traffic struct {
+	w           *world
+	load        *ongoing // nil between two stretches
+	calm, rough probe.Result
+	slowest     time.Duration // of all kills of an Envoy, until everything was as it should be
 }
 
 // round disturbs once in every way, or until end.
-func (w *world) round(ctx context.Context, say printer, end time.Time) error {
+func (t *traffic) round(ctx context.Context, say printer, end time.Time) error {
 	for _, d := range disturbances {
 		if !end.IsZero() && time.Now().After(end) {
 			return nil
 		}
 		say.step("%s", d.name)
-		if err := d.do(ctx, w); err != nil {
+		if err := t.through(ctx, d); err != nil {
 			return fmt.Errorf("soak: %s: %w", d.name, err)
 		}
-		if err := pause(ctx, 2*time.Second); err != nil {
+	}
+	return nil
+}
+
+func (t *traffic) through(ctx context.Context, d disturbance) error {
+	if d.rough {
+		if err := t.count(ctx, &t.calm); err != nil {
 			return err
 		}
+	}
+	if err := t.begin(); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := d.do(ctx, t.w); err != nil {
+		return err
+	}
+	if !d.rough {
+		return pause(ctx, 2*time.Second)
+	}
+	t.slowest = max(t.slowest, time.Since(began))
+	return t.count(ctx, &t.rough)
+}
+
+func (t *traffic) begin() (err error) {
+	if t.load == nil {
+		t.load, err = t.w.load()
+	}
+	return err
+}
+
+// count ends the stretch, if there is one.
+func (t *traffic) count(ctx context.Context, sum *probe.Result) error {
+	if t.load == nil {
+		return nil
+	}
+	r, err := t.load.finish(ctx)
+	t.end()
+	sum.Requests += r.Requests
+	sum.Failures += r.Failures
+	if sum.FirstFailure == "" {
+		sum.FirstFailure = r.FirstFailure
+	}
+	return err
+}
+
+func (t *traffic) end() {
+	if t.load != nil {
+		t.load.end()
+		t.load = nil
+	}
+}
+
+func (t *traffic) verdict() error {
+	switch {
+	case t.calm.Requests == 0:
+		return errors.New("soak: no request was sent")
+	case t.calm.Failures > 0:
+		return fmt.Errorf("soak: %d of %d requests failed, the first: %s", t.calm.Failures, t.calm.Requests, t.calm.FirstFailure)
 	}
 	return nil
 }
@@ -139,6 +199,69 @@ func (w *world) killAgent(ctx context.Context, m mesh, name, verb string) error 
 		return err
 	}
 	return until(ctx, 30*time.Second, 50*time.Millisecond, func(ctx context.Context) error { return w.ready(ctx, m) })
+}
+
+// killEnvoy ends an Envoy. Within ten seconds there must be another, and payments must answer.
+func (w *world) killEnvoy(ctx context.Context, netns string) error {
+	pid := envoyIn(netns)
+	if pid == 0 {
+		return fmt.Errorf("no Envoy runs in %s", netns)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("end Envoy %d: %w", pid, err)
+	}
+	err := until(ctx, 10*time.Second, 20*time.Millisecond, func(context.Context) error {
+		if now := envoyIn(netns); now == pid || now == 0 {
+			return fmt.Errorf("no Envoy took the place of %d", pid)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return w.servedBy(ctx, "payments@cards", 10*time.Second)
+}
+
+// beginRotations has both meshes replace their roots.
+func beginRotations(ctx context.Context, w *world) error {
+	for _, m := range w.plan.meshes {
+		if _, err := w.rotate(ctx, m, adminapi.CARotateRequest{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *world) rotate(ctx context.Context, m mesh, r adminapi.CARotateRequest) (*adminapi.CAStatusResponse, error) {
+	return call[adminapi.CARotateRequest, adminapi.CAStatusResponse](ctx, w.admin(m), "CARotate", &r)
+}
+
+// endRotations waits until both meshes have done so.
+func endRotations(ctx context.Context, w *world) error {
+	for _, m := range w.plan.meshes {
+		if err := until(ctx, 90*time.Second, 200*time.Millisecond, func(ctx context.Context) error { return w.rotated(ctx, m) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *world) rotated(ctx context.Context, m mesh) error {
+	st, err := call[adminapi.Empty, adminapi.CAStatusResponse](ctx, w.admin(m), "CAStatus", &adminapi.Empty{})
+	switch {
+	case err != nil:
+		return err
+	case st.Rotation == nil:
+		return fmt.Errorf("%s knows of no rotation", m.name)
+	case st.Rotation.Step == "done" && len(st.Roots) == 1:
+		return nil
+	}
+	waits := st.Rotation.Waits
+	left := slices.DeleteFunc(slices.Clone(waits), func(c adminapi.CAWait) bool { return c.What == "administrator" && c.Name == soakAdmin })
+	if len(waits) > 0 && len(left) == 0 { // the soak makes new credentials whenever it needs some
+		_, err = w.rotate(ctx, m, adminapi.CARotateRequest{Force: true})
+	}
+	return errors.Join(fmt.Errorf("the rotation of %s is at %s and waits for %v %s", m.name, st.Rotation.Step, left, st.Rotation.Error), err)
 }
 
 // churnEndpoints moves a server of another service about: everything hears of it but the load's way.
@@ -194,87 +317,4 @@ spec:
 		}
 	}
 	return nil
-}
-
-// footprint is what a process holds.
-type footprint struct{ rss, files, threads int }
-
-// footprints of the control planes, the agents and their Envoys, by name.
-func (w *world) footprints() map[string]footprint {
-	out := map[string]footprint{}
-	for _, m := range w.plan.meshes {
-		for _, name := range []string{controlName(m), nodeName(m), gatewayName(m)} {
-			if p := w.process(name); p != nil {
-				out[name] = footprintOf(p.PID())
-			}
-		}
-		for name, netns := range map[string]string{nodeName(m): w.plan.hostNetns(m), gatewayName(m): w.plan.gatewayNetns(m)} {
-			if pid := envoyIn(netns); pid > 0 {
-				out[name+"'s Envoy"] = footprintOf(pid)
-			}
-		}
-	}
-	return out
-}
-
-func footprintOf(pid int) footprint {
-	dir := filepath.Join("/proc", strconv.Itoa(pid))
-	files, _ := os.ReadDir(filepath.Join(dir, "fd"))
-	f := footprint{files: len(files)}
-	status, _ := os.ReadFile(filepath.Join(dir, "status"))
-	for line := range strings.Lines(string(status)) {
-		key, value, _ := strings.Cut(line, ":")
-		n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(value), " kB"))
-		switch {
-		case err != nil:
-		case key == "VmRSS":
-			f.rss = n
-		case key == "Threads":
-			f.threads = n
-		}
-	}
-	return f
-}
-
-// envoyIn is the Envoy that lives in a network namespace, 0 for none.
-func envoyIn(netns string) int {
-	want, err := os.Stat(lab.NetnsPath(netns))
-	if err != nil {
-		return 0
-	}
-	pids, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range pids {
-		name, _ := os.ReadFile(filepath.Join(dir, "comm"))
-		if strings.TrimSpace(string(name)) != "envoy" {
-			continue
-		}
-		if is, err := os.Stat(filepath.Join(dir, "ns", "net")); err == nil && os.SameFile(want, is) {
-			pid, _ := strconv.Atoi(filepath.Base(dir))
-			return pid
-		}
-	}
-	return 0
-}
-
-// reportGrowth prints what each process held before and holds now, and names those that grew beyond bounds.
-func reportGrowth(say printer, before, after map[string]footprint) error {
-	var b strings.Builder
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "process\tmemory before\tafter\tfiles before\tafter\tthreads before\tafter\t")
-	var names []string
-	for name := range after {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var errs []error
-	for _, name := range names {
-		x, y := before[name], after[name]
-		fmt.Fprintf(t, "%s\t%d MB\t%d MB\t%d\t%d\t%d\t%d\t\n", name, x.rss>>10, y.rss>>10, x.files, y.files, x.threads, y.threads)
-		if y.rss-x.rss > growthRSS || y.files-x.files > growthFiles {
-			errs = append(errs, fmt.Errorf("soak: %s grew from %d to %d MB and from %d to %d open files", name, x.rss>>10, y.rss>>10, x.files, y.files))
-		}
-	}
-	t.Flush()
-	say.text(b.String())
-	return errors.Join(errs...)
 }
