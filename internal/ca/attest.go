@@ -18,7 +18,8 @@ type Attestation struct {
 	Roots []byte   // PEM
 }
 
-// Attest trades a join token for a node's identity. A certificate request that is no good does not use the token up.
+// Attest trades a join token for a node's identity. A certificate request that is no good does not use the token up. What the
+// token granted is returned even when something failed after it was used up: the node's record may have changed.
 func (a *Authority) Attest(ctx context.Context, token string, csr []byte, from string) (Attestation, error) {
 	pub, err := requestKey(csr)
 	if err != nil {
@@ -28,19 +29,18 @@ func (a *Authority) Attest(ctx context.Context, token string, csr []byte, from s
 	if err != nil {
 		return Attestation{}, err
 	}
-	id, err := spiffe.Node(a.cfg.TrustDomain, grant.Node)
+	at := Attestation{TokenGrant: grant}
+	at.SVID, err = spiffe.Node(a.cfg.TrustDomain, grant.Node)
 	if err != nil {
-		return Attestation{}, fmt.Errorf("name node %q: %w", grant.Node, err)
+		return at, fmt.Errorf("name node %q: %w", grant.Node, err)
 	}
 	n := state.Node{Node: snapshot.Node{Name: grant.Node, Role: grant.Role}, Identities: grant.Identities, Attested: a.now()}
 	if err := a.cfg.Store.AttestNode(ctx, n); err != nil {
-		return Attestation{}, err
+		return at, err
 	}
-	chain, _, err := a.issue(ctx, leaf{pub: pub, id: id, ttl: a.cfg.LeafTTL, node: grant.Node})
-	if err != nil {
-		return Attestation{}, err
-	}
-	return Attestation{TokenGrant: grant, SVID: id, Chain: chain, Roots: a.Roots()}, nil
+	at.Chain, _, err = a.issue(ctx, leaf{pub: pub, id: at.SVID, ttl: a.cfg.LeafTTL, node: grant.Node})
+	at.Roots = a.Roots()
+	return at, err
 }
 
 // Granted answers whether a node's identities let it host a service account: by its exact name "<namespace>/<service

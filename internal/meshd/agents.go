@@ -33,9 +33,10 @@ const maxWorkloads = 2000
 
 // agents serves the node and gateway agents.
 type agents struct {
-	d        *Daemon
-	log      *slog.Logger
-	refusals refusals
+	d         *Daemon
+	log       *slog.Logger
+	refusals  refusals
+	standings standings
 
 	mu      sync.Mutex // guards all below
 	known   map[string]*agent
@@ -57,7 +58,10 @@ var (
 )
 
 func newAgents(d *Daemon) *agents {
-	return &agents{d: d, log: d.log, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, known: map[string]*agent{}, refused: map[string][]finding.Finding{}}
+	return &agents{
+		d: d, log: d.log, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, standings: standings{db: d.db, known: map[string]standing{}},
+		known: map[string]*agent{}, refused: map[string][]finding.Finding{},
+	}
 }
 
 // Attest trades a join token for a node identity.
@@ -71,6 +75,7 @@ func (a *agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 		return nil, status.Error(codes.ResourceExhausted, "too many join tokens from this address were refused: wait a minute")
 	}
 	at, err := a.d.authority.Attest(ctx, r.Token, r.CSR, from)
+	a.standings.forget(at.Node)
 	if err != nil {
 		a.refusals.count(source)
 		a.log.Warn("join refused", "from", from, "error", err)
@@ -86,14 +91,14 @@ func (a *agents) node(ctx context.Context) (state.Node, error) {
 	if err != nil {
 		return state.Node{}, err
 	}
-	n, err := a.d.db.Node(ctx, name)
+	st, err := a.standings.of(ctx, name)
 	switch {
-	case errors.Is(err, state.ErrNotFound), err == nil && !n.Revoked.IsZero():
+	case errors.Is(err, state.ErrNotFound), err == nil && !st.Revoked.IsZero():
 		return state.Node{}, status.Errorf(codes.PermissionDenied, "node %s is not known here (any more): join it with a new token", name)
 	case err != nil:
 		return state.Node{}, status.Error(codes.Internal, err.Error())
 	}
-	return n, a.refuseRevoked(ctx, name)
+	return st.Node, refuseRevoked(ctx, st)
 }
 
 // Sign issues a certificate for the node itself or for a workload that is registered on it, and for no other.

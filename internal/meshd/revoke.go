@@ -1,13 +1,10 @@
 package meshd
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -30,10 +27,14 @@ func (a *agents) revoke(ctx context.Context, node string) error {
 	if err := a.rememberCertificates(ctx, node); err != nil {
 		return err
 	}
-	if err := a.d.db.RevokeNode(ctx, node, a.d.now()); err != nil {
+	err := a.d.db.RevokeNode(ctx, node, a.d.now())
+	a.standings.forget(node)
+	if err != nil {
 		return err
 	}
-	if err := a.rememberCertificates(ctx, node); err != nil { // and those that were being signed
+	err = a.rememberCertificates(ctx, node) // and those that were being signed
+	a.standings.forget(node)
+	if err != nil {
 		return err
 	}
 	a.d.store.Forget(node)
@@ -77,22 +78,16 @@ func (a *agents) rememberCertificates(ctx context.Context, node string) error {
 func revokedBlob(node string) string { return "revoked/" + node }
 
 // refuseRevoked refuses a certificate that a node had when it was revoked.
-func (a *agents) refuseRevoked(ctx context.Context, node string) error {
-	b, err := a.d.db.Blob(ctx, revokedBlob(node))
-	switch {
-	case errors.Is(err, state.ErrNotFound):
+func refuseRevoked(ctx context.Context, st standing) error {
+	if len(st.revoked) == 0 {
 		return nil
-	case err != nil:
-		return status.Error(codes.Internal, err.Error())
 	}
 	sum, err := leafSum(ctx)
 	if err != nil {
 		return err
 	}
-	for one := range slices.Chunk(b.Cert, sha256.Size) {
-		if bytes.Equal(one, sum[:]) {
-			return status.Errorf(codes.PermissionDenied, "this certificate of node %s was revoked", node)
-		}
+	if st.revoked[sum] {
+		return status.Errorf(codes.PermissionDenied, "this certificate of node %s was revoked", st.Name)
 	}
 	return nil
 }

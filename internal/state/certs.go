@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 )
 
@@ -28,40 +27,40 @@ type CertFilter struct {
 	Limit    int       // 0: 1000
 }
 
-// AddCert writes one issued certificate and returns when it is durable. Calls made at the same time share one write to
-// the disk: the first to come writes for all who wait.
+// AddCert writes one issued certificate and returns when it is durable.
 func (d *DB) AddCert(ctx context.Context, c Cert) error {
-	w := waitingCert{c, make(chan error, 1)}
-	d.certs.add(w)
-	select {
-	case err := <-w.done:
+	row, err := certRow(c)
+	if err != nil {
 		return err
-	case d.certs.turn <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err() // written perhaps, which does no harm
 	}
-	d.writeCerts(context.WithoutCancel(ctx), d.certs.take()) // for the others too
-	<-d.certs.turn
-	return <-w.done
+	_, err = d.exec(ctx, "add-cert", row...)
+	return err
 }
 
 // AddCerts writes many at once: all or none.
 func (d *DB) AddCerts(ctx context.Context, certs []Cert) error {
-	return d.inTx(ctx, "add certificates", func(t tx) error {
-		s := t.tx.StmtContext(ctx, d.stmts["add-cert"])
+	return d.inTx(ctx, "add certificates", func(ctx context.Context, t tx) error {
 		for _, c := range certs {
-			serial, err1 := hex.DecodeString(c.Serial)
-			finger, err2 := hex.DecodeString(c.Fingerprint)
-			root, err3 := hex.DecodeString(c.Root)
-			if err := errors.Join(err1, err2, err3); err != nil {
-				return fmt.Errorf("add certificate of %s: serial number and fingerprints must be hex: %w", c.SPIFFEID, err)
+			row, err := certRow(c)
+			if err != nil {
+				return err
 			}
-			if _, err := s.ExecContext(ctx, serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter), orEmpty(root)); err != nil {
-				return d.fail("add-cert", err)
+			if _, err := t.exec(ctx, "add-cert", row...); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
+}
+
+func certRow(c Cert) ([]any, error) {
+	serial, err1 := hex.DecodeString(c.Serial)
+	finger, err2 := hex.DecodeString(c.Fingerprint)
+	root, err3 := hex.DecodeString(c.Root)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, fmt.Errorf("add certificate of %s: serial number and fingerprints must be hex: %w", c.SPIFFEID, err)
+	}
+	return []any{serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter), orEmpty(root)}, nil
 }
 
 // Cert reads one by its fingerprint; ErrNotFound when it was not issued here, or pruned.
@@ -102,44 +101,4 @@ func scanCert(s scanner) (Cert, error) {
 	err := s.Scan(&serial, &c.SPIFFEID, &c.Node, &finger, timeOf{&c.NotBefore}, timeOf{&c.NotAfter}, &root)
 	c.Serial, c.Fingerprint, c.Root = hex.EncodeToString(serial), hex.EncodeToString(finger), hex.EncodeToString(root)
 	return c, err
-}
-
-// certQueue holds certificates until somebody writes them.
-type certQueue struct {
-	turn chan struct{} // holds one: whoever put it there writes
-	mu   sync.Mutex    // guards wait
-	wait []waitingCert
-}
-
-type waitingCert struct {
-	Cert
-	done chan error // takes one answer
-}
-
-func (q *certQueue) add(w waitingCert) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.wait = append(q.wait, w)
-}
-
-func (q *certQueue) take() []waitingCert {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	all := q.wait
-	q.wait = nil
-	return all
-}
-
-func (d *DB) writeCerts(ctx context.Context, waiting []waitingCert) {
-	if len(waiting) == 0 {
-		return
-	}
-	certs := make([]Cert, len(waiting))
-	for i, w := range waiting {
-		certs[i] = w.Cert
-	}
-	err := d.AddCerts(ctx, certs)
-	for _, w := range waiting {
-		w.done <- err
-	}
 }

@@ -24,7 +24,7 @@ func (d *DB) AttestNode(ctx context.Context, n Node) error {
 	if err != nil {
 		return err
 	}
-	return d.inTx(ctx, "attest node", func(t tx) error {
+	return d.inTx(ctx, "attest node", func(ctx context.Context, t tx) error {
 		if n.Role == snapshot.RoleGateway { // which has none
 			if _, err := t.exec(ctx, "delete-workloads", n.Name); err != nil {
 				return err
@@ -60,7 +60,7 @@ func (d *DB) RegisterNode(ctx context.Context, name string, gw *snapshot.Gateway
 		}
 		gateway = text
 	}
-	return d.inTx(ctx, "register node", func(t tx) error {
+	return d.inTx(ctx, "register node", func(ctx context.Context, t tx) error {
 		n, err := t.exec(ctx, "register-node", gateway, stamp(now), name)
 		if err != nil {
 			return err
@@ -91,7 +91,7 @@ func (t tx) addWorkloads(ctx context.Context, node string, workloads []snapshot.
 
 // RevokeNode shuts a node out: its workloads go, and with them every token made for it and not used yet.
 func (d *DB) RevokeNode(ctx context.Context, name string, now time.Time) error {
-	return d.inTx(ctx, "revoke node", func(t tx) error {
+	return d.inTx(ctx, "revoke node", func(ctx context.Context, t tx) error {
 		n, err := t.exec(ctx, "revoke-node", stamp(now), name)
 		if err != nil {
 			return err

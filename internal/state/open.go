@@ -23,7 +23,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state file: %w", err)
 	}
-	d := &DB{path: path, stmts: map[string]*sql.Stmt{}, certs: certQueue{turn: make(chan struct{}, 1)}}
+	d := &DB{path: path, stmts: map[string]*sql.Stmt{}}
 	if err := d.open(ctx); err != nil {
 		return nil, errors.Join(d.describe(err), d.Close())
 	}
@@ -59,7 +59,11 @@ func (d *DB) open(ctx context.Context) error {
 	if d.read, err = pool(d.path, 4, "_pragma=query_only(1)"); err != nil {
 		return err
 	}
-	return d.prepare(ctx)
+	if err := d.prepare(ctx); err != nil {
+		return err
+	}
+	d.startWriter()
+	return nil
 }
 
 // describe names the file in whatever kept it from opening.

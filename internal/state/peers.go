@@ -110,7 +110,7 @@ func (d *DB) SetPeerSuspended(ctx context.Context, name string, suspended bool) 
 
 // RevokePeer ends a peering for good: roots, catalogue and open invitations go; a mark stays that no refresh can undo.
 func (d *DB) RevokePeer(ctx context.Context, name string, now time.Time) error {
-	return d.inTx(ctx, "revoke peer", func(t tx) error {
+	return d.inTx(ctx, "revoke peer", func(ctx context.Context, t tx) error {
 		if _, err := t.exec(ctx, "revoke-peer", name, stamp(now)); err != nil {
 			return err
 		}

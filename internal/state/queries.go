@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"strings"
 )
 
 //go:embed queries/*.sql
@@ -38,7 +39,8 @@ func queries() ([]query, error) {
 			if i+1 < len(heads) {
 				end = heads[i+1][0]
 			}
-			all = append(all, query{name: text[h[4]:h[5]], text: text[h[1]:end], writes: text[h[2]:h[3]] == "write"})
+			statement, _, _ := strings.Cut(text[h[1]:end], ";\n") // alone: the driver reads anything behind it anew at each use
+			all = append(all, query{name: text[h[4]:h[5]], text: statement, writes: text[h[2]:h[3]] == "write"})
 		}
 	}
 	return all, nil

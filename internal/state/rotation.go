@@ -41,7 +41,7 @@ func (d *DB) PutRotation(ctx context.Context, r Rotation, put []Blob, remove []s
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return fmt.Errorf("keep rotation: %w", err)
 	}
-	return d.inTx(ctx, "keep rotation", func(t tx) error {
+	return d.inTx(ctx, "keep rotation", func(ctx context.Context, t tx) error {
 		for _, b := range put {
 			if _, err := t.exec(ctx, "put-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key), stamp(b.Created)); err != nil {
 				return err

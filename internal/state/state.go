@@ -22,12 +22,12 @@ var (
 
 // DB is one open state file.
 type DB struct {
-	path  string
-	lock  *os.File // held while the file is open
-	write *sql.DB  // one connection: SQLite has one writer
-	read  *sql.DB
-	stmts map[string]*sql.Stmt // by name in queries/, each on the pool it needs
-	certs certQueue
+	path   string
+	lock   *os.File // held while the file is open
+	write  *sql.DB  // one connection: SQLite has one writer
+	read   *sql.DB
+	stmts  map[string]*sql.Stmt // by name in queries/, each on the pool it needs
+	writer *writer
 }
 
 // Path is where the file is.
@@ -35,6 +35,7 @@ func (d *DB) Path() string { return d.path }
 
 // Close ends all use of the file.
 func (d *DB) Close() error {
+	d.writer.stop()
 	var errs []error
 	for _, s := range d.stmts {
 		errs = append(errs, s.Close())
@@ -59,14 +60,13 @@ func (d *DB) Check(ctx context.Context) error {
 	return d.fail("check", d.read.QueryRowContext(ctx, "SELECT 1").Scan(&one))
 }
 
-// exec runs one writing statement by its name in queries/ and returns how many rows it changed.
-func (d *DB) exec(ctx context.Context, name string, args ...any) (int64, error) {
-	r, err := d.stmts[name].ExecContext(ctx, args...)
-	if err != nil {
-		return 0, d.fail(name, err)
-	}
-	n, err := r.RowsAffected()
-	return n, d.fail(name, err)
+// exec runs one writing statement by its name in queries/ and returns how many rows it changed, once that is durable.
+func (d *DB) exec(ctx context.Context, name string, args ...any) (n int64, err error) {
+	err = d.ask(ctx, deed{name: name, whole: true, do: func(ctx context.Context, t tx) error {
+		n, err = t.exec(ctx, name, args...)
+		return err
+	}})
+	return n, err
 }
 
 // scanner is a row.
@@ -105,23 +105,9 @@ type tx struct {
 	tx *sql.Tx
 }
 
-// inTx runs f in one transaction: all of it happens or nothing.
-func (d *DB) inTx(ctx context.Context, deed string, f func(tx) error) error {
-	t, err := d.write.BeginTx(ctx, nil)
-	if err != nil {
-		return d.fail(deed, err)
-	}
-	if err := f(tx{d, t}); err != nil {
-		return errors.Join(err, ignoreDone(t.Rollback()))
-	}
-	return d.fail(deed, t.Commit())
-}
-
-func ignoreDone(err error) error {
-	if errors.Is(err, sql.ErrTxDone) {
-		return nil
-	}
-	return err
+// inTx runs f in a transaction: all of it happens, and is durable, or nothing.
+func (d *DB) inTx(ctx context.Context, name string, f func(context.Context, tx) error) error {
+	return d.ask(ctx, deed{name: name, do: f})
 }
 
 func (t tx) exec(ctx context.Context, name string, args ...any) (int64, error) {

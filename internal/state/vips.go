@@ -22,7 +22,7 @@ func (d *DB) AllocateVIPs(ctx context.Context, prefix netip.Prefix, hosts []stri
 		return nil, err
 	}
 	got := map[string]netip.Addr{}
-	err = d.inTx(ctx, "allocate addresses", func(t tx) error {
+	err = d.inTx(ctx, "allocate addresses", func(ctx context.Context, t tx) error {
 		all, err := t.vips(ctx, family)
 		if err != nil {
 			return err
@@ -74,7 +74,7 @@ func (d *DB) VIPs(ctx context.Context, prefix netip.Prefix) (map[string]netip.Ad
 
 // ReleaseVIPs gives the hosts' addresses back.
 func (d *DB) ReleaseVIPs(ctx context.Context, hosts []string) error {
-	return d.inTx(ctx, "release addresses", func(t tx) error {
+	return d.inTx(ctx, "release addresses", func(ctx context.Context, t tx) error {
 		for _, h := range hosts {
 			if _, err := t.exec(ctx, "delete-vip", h); err != nil {
 				return err

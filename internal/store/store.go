@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -50,7 +51,7 @@ type Store struct {
 	cfg     Config
 	changed chan struct{}
 
-	registering sync.Mutex // one registration at a time reaches the state file; taken before mu
+	registering [64]sync.Mutex // by node: one registration of it at a time reaches the state file; taken before mu
 
 	mu       sync.Mutex // guards all below
 	current  *snapshot.Snapshot
@@ -138,8 +139,9 @@ func (s *Store) Reload(ctx context.Context) error {
 
 // Register takes in what a node says of itself. What changes nothing costs nothing.
 func (s *Store) Register(ctx context.Context, node snapshot.Node, workloads []snapshot.Workload) error {
-	s.registering.Lock()
-	defer s.registering.Unlock()
+	one := s.registrationOf(node.Name)
+	one.Lock()
+	defer one.Unlock()
 	if s.registeredAs(node, workloads) {
 		return nil
 	}
@@ -154,6 +156,13 @@ func (s *Store) Register(ctx context.Context, node snapshot.Node, workloads []sn
 	return nil
 }
 
+// registrationOf keeps a node's registrations in their order. Nodes may share one.
+func (s *Store) registrationOf(node string) *sync.Mutex {
+	h := fnv.New32a()
+	h.Write([]byte(node))
+	return &s.registering[h.Sum32()%uint32(len(s.registering))]
+}
+
 func (s *Store) registeredAs(node snapshot.Node, workloads []snapshot.Workload) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,8 +172,9 @@ func (s *Store) registeredAs(node snapshot.Node, workloads []snapshot.Workload) 
 
 // Forget takes a node out that was revoked.
 func (s *Store) Forget(node string) {
-	s.registering.Lock() // one that is under way must not bring it back
-	defer s.registering.Unlock()
+	one := s.registrationOf(node) // one that is under way must not bring it back
+	one.Lock()
+	defer one.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.registry[node] != nil {
