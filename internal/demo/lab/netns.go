@@ -56,7 +56,7 @@ func createNetns(name string) error {
 		}
 		defer h.Close()
 		// A new namespace may inherit the host's forwarding; here only gateways pass anything on, and they do it by TLS.
-		// IPv6 stays on the loopback: the lab's networks are IPv4, and duplicate address detection costs seconds.
+		// IPv6 stays on the loopback, and on devices that are given an address: duplicate address detection costs seconds.
 		for path, value := range map[string]string{
 			"/proc/sys/net/ipv4/ip_forward":                  "0",
 			"/proc/sys/net/ipv6/conf/all/forwarding":         "0",

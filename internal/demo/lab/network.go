@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // bridgeDevice is the name of the bridge in a namespace that has one.
@@ -23,6 +25,7 @@ type Network struct {
 type Bridge struct {
 	Namespace string
 	Address   netip.Prefix // of the bridge itself; zero for a mere switch
+	Address6  netip.Prefix // in IPv6; zero for none
 }
 
 // Attachment is one leg of a namespace on a bridge. A namespace may have several.
@@ -30,9 +33,11 @@ type Attachment struct {
 	Namespace string
 	Device    string // the leg's name inside the namespace
 	Address   netip.Prefix
-	Bridge    string     // namespace of the bridge
-	Port      string     // the leg's other end, at the bridge
-	Via       netip.Addr // default route, if valid
+	Address6  netip.Prefix // in IPv6; of the two, what is zero is not given
+	Bridge    string       // namespace of the bridge
+	Port      string       // the leg's other end, at the bridge
+	Via       netip.Addr   // default route, if valid
+	Via6      netip.Addr   // in IPv6
 }
 
 // Namespaces are the names of the plan, each once, in the order in which they are made.
@@ -81,12 +86,7 @@ func (b Bridge) build(h *netlink.Handle) error {
 	if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: named(bridgeDevice)}); err != nil {
 		return fmt.Errorf("make a bridge: %w", err)
 	}
-	if b.Address.IsValid() {
-		if err := address(h, bridgeDevice, b.Address); err != nil {
-			return err
-		}
-	}
-	return up(h, bridgeDevice)
+	return addresses(h, b.Namespace, bridgeDevice, b.Address, b.Address6)
 }
 
 func (a Attachment) build() error {
@@ -117,17 +117,16 @@ func (a Attachment) build() error {
 		return err
 	}
 	return withHandle(a.Namespace, func(h *netlink.Handle) error {
-		if err := address(h, a.Device, a.Address); err != nil {
+		if err := addresses(h, a.Namespace, a.Device, a.Address, a.Address6); err != nil {
 			return err
 		}
-		if err := up(h, a.Device); err != nil {
-			return err
-		}
-		if !a.Via.IsValid() {
-			return nil
-		}
-		if err := h.RouteAdd(&netlink.Route{Gw: a.Via.AsSlice()}); err != nil {
-			return fmt.Errorf("add the default route: %w", err)
+		for _, via := range []netip.Addr{a.Via, a.Via6} {
+			if !via.IsValid() {
+				continue
+			}
+			if err := h.RouteAdd(&netlink.Route{Gw: via.AsSlice()}); err != nil {
+				return fmt.Errorf("add the default route: %w", err)
+			}
 		}
 		return nil
 	})
@@ -150,16 +149,47 @@ func up(h *netlink.Handle, device string) error {
 	return nil
 }
 
-func address(h *netlink.Handle, device string, p netip.Prefix) error {
+// addresses gives a device those of the two that are valid, and sets it up.
+func addresses(h *netlink.Handle, namespace, device string, four, six netip.Prefix) error {
+	if four.IsValid() {
+		if err := address(h, device, four, 0); err != nil {
+			return err
+		}
+	}
+	if six.IsValid() {
+		if err := enableIPv6(namespace, device); err != nil {
+			return err
+		}
+		if err := address(h, device, six, unix.IFA_F_NODAD); err != nil {
+			return err
+		}
+	}
+	return up(h, device)
+}
+
+func address(h *netlink.Handle, device string, p netip.Prefix, flags int) error {
 	link, err := h.LinkByName(device)
 	if err != nil {
 		return fmt.Errorf("find %s: %w", device, err)
 	}
 	ip := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-	if err := h.AddrAdd(link, &netlink.Addr{IPNet: ip}); err != nil {
+	if err := h.AddrAdd(link, &netlink.Addr{IPNet: ip, Flags: flags}); err != nil {
 		return fmt.Errorf("give %s the address %s: %w", device, p, err)
 	}
 	return nil
+}
+
+// enableIPv6 on one device, without the wait for duplicate addresses.
+func enableIPv6(namespace, device string) error {
+	return Inside(namespace, func() error {
+		for name, value := range map[string]string{"disable_ipv6": "0", "accept_dad": "0", "accept_ra": "0"} {
+			path := "/proc/sys/net/ipv6/conf/" + device + "/" + name
+			if err := os.WriteFile(path, []byte(value), 0); err != nil {
+				return fmt.Errorf("set %s in %s: %w", path, namespace, err)
+			}
+		}
+		return nil
+	})
 }
 
 // withHandle talks netlink to a named namespace without entering it.
