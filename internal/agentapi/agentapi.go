@@ -96,11 +96,13 @@ type Instructions struct {
 
 // DNSTable is what one workload may resolve inside the mesh.
 type DNSTable struct {
-	// Hosts maps a lower-case host name without trailing dot to its virtual addresses.
+	// Hosts maps a lower-case host name without trailing dot to its virtual addresses, of the IP versions that the workload has.
 	Hosts map[string][]netip.Addr `json:"hosts,omitempty"`
 	// Refusal answers every other name <label>.<namespace>.svc.<domain> for these suffixes ("default.svc.cluster.local"):
 	// a call there is refused with the reason, whether or not the service exists.
-	Refusal         netip.Addr `json:"refusal"`
+	Refusal netip.Addr `json:"refusal"`
+	// Refusal6 is the same for IPv6. A workload has each of the two that it has addresses of.
+	Refusal6        netip.Addr `json:"refusal6,omitzero"`
 	RefusalSuffixes []string   `json:"refusalSuffixes,omitempty"`
 	// MeshSuffix is the suffix under which every other name does not exist ("svc.cluster.local").
 	MeshSuffix string `json:"meshSuffix"`

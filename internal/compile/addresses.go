@@ -32,14 +32,16 @@ func addresses(c *compiler) {
 	})
 	taken := map[claim][]*model.Service{}
 	for _, svc := range services {
-		if svc.VIP.IsValid() && !c.claim(taken, svc, netip.PrefixFrom(svc.VIP, svc.VIP.BitLen())) {
-			svc.VIP = netip.Addr{}
+		for _, vip := range []*netip.Addr{&svc.VIP, &svc.VIP6} {
+			if vip.IsValid() && !c.claim(taken, svc, single(*vip)) {
+				*vip = netip.Addr{}
+			}
 		}
 	}
 	for _, svc := range services {
 		var kept []netip.Prefix
 		for _, p := range svc.Prefixes {
-			if own := svc.VIP.IsValid() && p == netip.PrefixFrom(svc.VIP, svc.VIP.BitLen()); !own && !slices.Contains(kept, p) && c.claim(taken, svc, p) {
+			if own := p == single(svc.VIP) || p == single(svc.VIP6); !own && !slices.Contains(kept, p) && c.claim(taken, svc, p) {
 				kept = append(kept, p)
 			}
 		}
@@ -48,11 +50,14 @@ func addresses(c *compiler) {
 }
 
 func (c *compiler) addressRank(svc *model.Service) int {
-	if svc.VIP == c.snap.VIPs[svc.Host] {
+	if four, six := c.ownVIPs(svc); svc.VIP == four && svc.VIP6 == six {
 		return 0
 	}
 	return 1
 }
+
+// single is the prefix of one address; of none, no prefix.
+func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // claim takes an address for all ports of a service, unless another that the same callers may see has one of them.
 func (c *compiler) claim(taken map[claim][]*model.Service, svc *model.Service, prefix netip.Prefix) bool {

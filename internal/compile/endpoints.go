@@ -9,13 +9,14 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// addEndpoints puts an instance behind a service port. IPv4 and IPv6 addresses each are an endpoint.
+// addEndpoints puts an instance behind a service port. Its IPv4 and its IPv6 address are one endpoint.
 func (c *compiler) addEndpoints(set model.EndpointSet, i *instance, port uint16) {
 	if i.host != "" {
 		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Host: i.host, Port: port, Healthy: i.ready, Weight: i.weight})
 	}
-	for _, a := range i.addrs {
-		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Addr: a, Port: port, Healthy: i.ready, Weight: i.weight})
+	for _, e := range model.Places(i.addrs) {
+		e.Port, e.Healthy, e.Weight = port, i.ready, i.weight
+		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], e)
 	}
 }
 
@@ -23,7 +24,7 @@ func (c *compiler) addEndpoints(set model.EndpointSet, i *instance, port uint16)
 func endpoints(c *compiler) {
 	for _, eps := range c.mesh.Endpoints {
 		slices.SortFunc(eps, func(a, b model.Endpoint) int {
-			return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Weight, b.Weight))
+			return cmp.Or(a.Addr.Compare(b.Addr), a.Other.Compare(b.Other), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Weight, b.Weight))
 		})
 	}
 }
@@ -33,7 +34,10 @@ func gatewayEndpoints(c *compiler) {
 	set := model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: agentapi.FederationEgress}
 	for _, p := range c.mesh.Proxies {
 		if p.Gateway != nil {
-			c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Addr: p.Gateway.Inner, Port: agentapi.FederationEgress, Healthy: true, Weight: 1})
+			for _, e := range model.Places(p.Gateway.Inner) {
+				e.Port, e.Healthy, e.Weight = agentapi.FederationEgress, true, 1
+				c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], e)
+			}
 		}
 	}
 }

@@ -190,7 +190,7 @@ func (c *compiler) addImport(i *v1alpha1.FederatedImport) {
 	}
 	if svc == nil {
 		svc = &model.Service{ID: id, Host: imp.Host, Refs: []model.Ref{imp.Ref}}
-		c.place(svc, "")
+		c.place(svc, nil)
 	}
 	if portOf(svc, imp.Port) == nil {
 		svc.Ports = append(svc.Ports, &model.Port{Number: imp.Port, Protocol: imp.Protocol})

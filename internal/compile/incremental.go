@@ -163,7 +163,7 @@ func (c *compiler) clashes(before *model.Mesh, touched map[string]bool) bool {
 		if c.ownAddresses(svc) {
 			return true
 		}
-		addrs[netip.PrefixFrom(svc.VIP, svc.VIP.BitLen())] = true
+		addrs[single(svc.VIP)], addrs[single(svc.VIP6)] = true, true
 	}
 	for id, svc := range before.Services {
 		if touched[id.Namespace] && c.ownAddresses(svc) || !touched[id.Namespace] && hosts[svc.Host] ||
@@ -181,7 +181,7 @@ func isConflict(f finding.Finding) bool {
 
 // ownAddresses says whether a service has any address but the one that the mesh gave it.
 func (c *compiler) ownAddresses(svc *model.Service) bool {
-	return len(svc.Prefixes) > 0 || svc.VIP != c.snap.VIPs[svc.Host]
+	return len(svc.Prefixes) > 0 || c.addressRank(svc) > 0
 }
 
 // rewire gives every workload the destinations that it now may call in the touched namespaces, beside those elsewhere.

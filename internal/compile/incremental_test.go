@@ -147,17 +147,27 @@ func (w *world) address() string {
 	return fmt.Sprintf("10.0.%d.%d", w.rand.IntN(4), 1+w.rand.IntN(200))
 }
 
+// addresses are in one IP version or in both.
+func (w *world) addresses() []netip.Addr {
+	four, six := netip.MustParseAddr(w.address()), netip.MustParseAddr(fmt.Sprintf("fd00::%x", 1+w.rand.IntN(200)))
+	return [][]netip.Addr{{four}, {six}, {four, six}, {six, four}}[w.rand.IntN(4)]
+}
+
 func (w *world) workload(ns, sa string) snapshot.Workload {
 	return snapshot.Workload{
 		Name: sa, Namespace: ns, ServiceAccount: sa, Node: "n" + ns, Labels: map[string]string{"app": sa},
-		Addresses: []netip.Addr{netip.MustParseAddr(w.address())}, Ports: []snapshot.WorkloadPort{{Number: 8080}}, Ready: w.rand.IntN(3) > 0,
+		Addresses: w.addresses(), Ports: []snapshot.WorkloadPort{{Number: 8080}}, Ready: w.rand.IntN(3) > 0,
 	}
 }
 
 func (w *world) service(ns, name string) {
 	protocol := w.pick([]string{"http", "tcp"})
+	var own []string
+	if w.rand.IntN(8) == 0 {
+		own = []string{w.pick([]string{"fd00:7::1", "fd00:7::2", "10.7.0.1"})}
+	}
 	w.sv[ns+name] = &corev1.Service{ObjectMeta: w.meta(ns, name), Spec: corev1.ServiceSpec{
-		Selector: map[string]string{"app": w.pick(worldAccounts)}, Ports: []corev1.ServicePort{{Name: protocol, Port: int32(80 + w.rand.IntN(2)), TargetPort: intstr.FromInt32(8080)}},
+		ClusterIPs: own, Selector: map[string]string{"app": w.pick(worldAccounts)}, Ports: []corev1.ServicePort{{Name: protocol, Port: int32(80 + w.rand.IntN(2)), TargetPort: intstr.FromInt32(8080)}},
 	}}
 	w.allocate(name + "." + ns + ".svc.cluster.local")
 }

@@ -37,7 +37,7 @@ func (c *compiler) addService(s *corev1.Service) {
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
 		return // a DNS alias, nothing to serve
 	}
-	c.place(svc, s.Spec.ClusterIP)
+	c.place(svc, append([]string{s.Spec.ClusterIP}, s.Spec.ClusterIPs...))
 	backends := c.selected(s.Namespace, s.Spec.Selector)
 	for _, p := range s.Spec.Ports {
 		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
@@ -48,14 +48,26 @@ func (c *compiler) addService(s *corev1.Service) {
 	}
 }
 
-// place gives a service its virtual address and its names.
-func (c *compiler) place(svc *model.Service, clusterIP string) {
-	svc.VIP = c.snap.VIPs[svc.Host]
-	if ip, err := netip.ParseAddr(clusterIP); err == nil {
-		svc.VIP = ip
+// place gives a service its virtual addresses and its names.
+func (c *compiler) place(svc *model.Service, clusterIPs []string) {
+	svc.VIP, svc.VIP6 = c.ownVIPs(svc)
+	for _, text := range clusterIPs {
+		switch ip, err := netip.ParseAddr(text); {
+		case err != nil:
+		case ip.Unmap().Is4():
+			svc.VIP = ip.Unmap()
+		default:
+			svc.VIP6 = ip
+		}
 	}
 	c.mesh.Services[svc.ID] = svc
 	c.byHost[svc.Host] = svc
+}
+
+// ownVIPs are the virtual addresses that the mesh gave the service.
+func (c *compiler) ownVIPs(svc *model.Service) (four, six netip.Addr) {
+	four = c.snap.VIPs[svc.Host]
+	return four, snapshot.VIP6(four)
 }
 
 // back adds a port with the instances that serve it.
@@ -158,7 +170,7 @@ func (c *compiler) addServiceEntryHost(se *networking.ServiceEntry, key snapshot
 		ExportTo: exportTo(se.Spec.ExportTo, se.Namespace),
 		Refs:     []model.Ref{c.ref(key)},
 	}
-	c.place(svc, "")
+	c.place(svc, nil)
 	for n, a := range se.Spec.Addresses {
 		p, ok := parsePrefix(a)
 		if !ok {
@@ -208,8 +220,8 @@ func entryInstance(td spiffe.TrustDomain, namespace, name string, e *istio.Workl
 		namespace: namespace, name: name, labels: e.Labels, weight: max(e.Weight, 1), ready: true,
 		ports: make(map[string]uint16, len(e.Ports)),
 	}
-	if addr, err := netip.ParseAddr(e.Address); err == nil {
-		i.addrs = []netip.Addr{addr}
+	if addr, err := netip.ParseAddr(e.Address); err == nil && addr.Zone() == "" {
+		i.addrs = []netip.Addr{addr.Unmap()}
 	} else {
 		i.host = e.Address
 	}

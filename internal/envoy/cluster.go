@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -32,7 +33,11 @@ func assignment(name string, eps []model.Endpoint) *endpointv3.ClusterLoadAssign
 		if e.Addr.IsValid() {
 			host = e.Addr.String()
 		}
-		ep := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socket(host, e.Port)}}}
+		at := &endpointv3.Endpoint{Address: socket(host, e.Port)}
+		if e.Other.IsValid() {
+			at.AdditionalAddresses = []*endpointv3.Endpoint_AdditionalAddress{{Address: socket(e.Other.String(), e.Port)}}
+		}
+		ep := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: at}}
 		if !e.Healthy {
 			ep.HealthStatus = corev3.HealthStatus_UNHEALTHY
 		}
@@ -45,8 +50,13 @@ func assignment(name string, eps []model.Endpoint) *endpointv3.ClusterLoadAssign
 	return a
 }
 
-func socket(host string, port uint16) *corev3.Address {
-	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: socketAddress(host, uint32(port))}}
+func socket(host string, port uint16) *corev3.Address { return inside("", host, uint32(port)) }
+
+// inside a network namespace; an empty one is the proxy's own.
+func inside(netns, host string, port uint32) *corev3.Address {
+	a := socketAddress(host, port)
+	a.NetworkNamespaceFilepath = netns
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: a}}
 }
 
 func socketAddress(host string, port uint32) *corev3.SocketAddress {
@@ -58,20 +68,23 @@ func marked() []*corev3.SocketOption {
 	return []*corev3.SocketOption{{Level: 1, Name: 36, Value: &corev3.SocketOption_IntValue{IntValue: agentapi.SocketMark}, State: corev3.SocketOption_STATE_PREBIND}}
 }
 
-// dialFrom makes connections from a network namespace; an empty one is the proxy's own.
-func dialFrom(netns string) *corev3.BindConfig {
+// dialFrom makes connections from a workload's network namespace, or from the proxy's own.
+func dialFrom(w *model.Workload) *corev3.BindConfig {
 	c := &corev3.BindConfig{SocketOptions: marked()}
-	if netns != "" {
-		c.SourceAddress = socketAddress("0.0.0.0", 0)
-		c.SourceAddress.NetworkNamespaceFilepath = netns
+	if w == nil || w.Netns == "" {
+		return c
+	}
+	c.SourceAddress = inside(w.Netns, "0.0.0.0", 0).GetSocketAddress()
+	if w.Speaks(netip.IPv6Unspecified()) {
+		c.ExtraSourceAddresses = []*corev3.ExtraSourceAddress{{Address: inside(w.Netns, "::", 0).GetSocketAddress()}}
 	}
 	return c
 }
 
-// cluster begins a cluster that dials from a workload's namespace.
-func cluster(name, netns string) *clusterv3.Cluster {
+// cluster begins a cluster that dials from a workload's namespace, or with nil from the proxy's own.
+func cluster(name string, w *model.Workload) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(netns),
+		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(w),
 		// What is not ready gets nothing, even when nothing is ready: Envoy's default would then try them all.
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
@@ -87,16 +100,23 @@ func bySet(c *clusterv3.Cluster, set model.EndpointSet) *clusterv3.Cluster {
 	return c
 }
 
-// static makes it have fixed endpoints; host names among them are resolved.
-func static(c *clusterv3.Cluster, eps []model.Endpoint) *clusterv3.Cluster {
+// static makes it have fixed endpoints; host names among them are resolved for who has the addresses own.
+func static(c *clusterv3.Cluster, eps []model.Endpoint, own []netip.Addr) *clusterv3.Cluster {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-	for _, e := range eps {
-		if e.Host != "" {
-			c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
-		}
+	if slices.ContainsFunc(eps, func(e model.Endpoint) bool { return e.Host != "" }) {
+		resolved(c, own)
 	}
 	c.LoadAssignment = assignment(c.Name, eps)
 	return c
+}
+
+// resolved makes it look host names up, first in the IP version that is written first: only what is not found there is looked
+// for in the other.
+func resolved(c *clusterv3.Cluster, own []netip.Addr) {
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+	if len(own) == 0 || own[0].Is4() {
+		c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
+	}
 }
 
 // quickToEject takes a failing endpoint out at once, for clusters that have somewhere else to go.

@@ -113,7 +113,7 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 // toPeers is one cluster over all peers that serve an import: priority and weight as written, and for each peer's gateways
 // their own TLS: that peer's roots, its gateways' exact IDs, the name under which it exports.
 func (b *builder) toPeers(g *view.GatewayView, name string, i *model.Import) *clusterv3.Cluster {
-	c := quickToEject(cluster(name, ""))
+	c := quickToEject(cluster(name, nil))
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name}
 	for n, r := range i.Remotes {
@@ -128,7 +128,7 @@ func (b *builder) toPeers(g *view.GatewayView, name string, i *model.Import) *cl
 				continue
 			}
 			if ep.Host != "" {
-				c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+				resolved(c, g.Outer)
 			}
 			lb := assignment(name, []model.Endpoint{ep}).Endpoints[0].LbEndpoints[0]
 			lb.GetEndpoint().Hostname = r.SNI
@@ -166,7 +166,7 @@ func (b *builder) peerTLS(g *view.GatewayView, p *model.Peer, name string) *core
 func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
 	own, theirs := "control."+p.Name, sni.Control(p.KnownAs, p.TrustDomain.Name())
 	name := ingressName(p.Name, own)
-	c := static(cluster(name, ""), addresses(p.Addresses))
+	c := static(cluster(name, nil), addresses(p.Addresses), g.Outer)
 	c.TransportSocket = b.peerTLS(g, p, theirs)
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
 	r := toCluster(name)
@@ -184,7 +184,7 @@ func (b *builder) bootstrap(g *view.GatewayView, s model.Bootstrap) *listenerv3.
 		return nil
 	}
 	name := "bootstrap/" + s.ID
-	b.add(ClusterType, name, static(cluster(name, ""), eps), nil)
+	b.add(ClusterType, name, static(cluster(name, nil), eps, g.Outer), nil)
 	return chain(name, onSNI("bootstrap."+s.ID), b.controlOnly(g), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
 }
 

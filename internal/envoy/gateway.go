@@ -32,12 +32,16 @@ func (b *builder) gateway(g *view.GatewayView) {
 const controlCluster = "control"
 
 // boundary begins a gateway listener: every connection, admitted or refused, is logged with its chain ("<peer>/…").
-func boundary(name string, addr netip.Addr, port uint32, log string) *listenerv3.Listener {
-	return &listenerv3.Listener{
-		Name: name, Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: socketAddress(addr.String(), port)}},
+func boundary(name string, addrs []netip.Addr, port uint16, log string) *listenerv3.Listener {
+	l := &listenerv3.Listener{
+		Name: name, Address: socket(addrs[0].String(), port),
 		ListenerFilters: []*listenerv3.ListenerFilter{tlsInspector()},
 		AccessLog:       []*accesslogv3.AccessLog{tcpLog(log, nil, append([]tag{{name: "chain", value: "%FILTER_CHAIN_NAME%"}}, certificateTags...)...)},
 	}
+	for _, a := range addrs[1:] {
+		l.AdditionalAddresses = append(l.AdditionalAddresses, &listenerv3.AdditionalAddress{Address: socket(a.String(), port)})
+	}
+	return l
 }
 
 func onSNI(sni string) *listenerv3.FilterChainMatch {
@@ -46,12 +50,12 @@ func onSNI(sni string) *listenerv3.FilterChainMatch {
 
 // controlCluster reaches the control plane for what peers' control planes say.
 func (b *builder) controlCluster(g *view.GatewayView) *clusterv3.Cluster {
-	c := cluster(controlCluster, "")
+	c := cluster(controlCluster, nil)
 	var eps []model.Endpoint
 	for _, a := range g.Control.Addresses {
 		eps = append(eps, model.Endpoint{Addr: a.Addr(), Port: a.Port(), Healthy: true})
 	}
-	static(c, eps)
+	static(c, eps, g.Inner)
 	c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.Identity.String()), "", "http/1.1")
 	return c
 }

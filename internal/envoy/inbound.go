@@ -16,7 +16,7 @@ import (
 // inbound is what a workload accepts: one chain a port, and a refusal for everything else, plaintext included.
 func (b *builder) inbound(w *model.Workload) {
 	name := inboundListener(w)
-	l := b.listener(name, w.Netns, "0.0.0.0", agentapi.InboundPort, tlsInspectorBut(plaintextPorts(w)))
+	l := b.listener(name, w, [2]string{"0.0.0.0", "::"}, agentapi.InboundPort, tlsInspectorBut(plaintextPorts(w)))
 	l.ListenerFiltersTimeout = millis(5000)
 	l.AccessLog = handshakeRefusals(inboundLog, workloadTag(w.ID.String()))
 	l.DefaultFilterChain = refusal(name+"/refused", "isthmus: "+w.ID.String()+" accepts only mutual TLS from inside its mesh, on the ports of its services; "+
@@ -49,11 +49,11 @@ func (b *builder) inboundPort(l *listenerv3.Listener, w *model.Workload, in mode
 		// Envoy does not go back from "TLS without our protocol" to "anything", so that this is a chain of its own.
 		b.inboundChain(l, name+"/tls", onPort(in.Port, "tls"), w, in, false)
 	}
-	c := cluster(name, w.Netns)
+	c := cluster(name, w)
 	if in.Protocol.IsHTTP() {
 		speaking(c, in.Protocol)
 	}
-	b.add(ClusterType, name, static(c, localEndpoint(w, in.Port)), in.Refs)
+	b.add(ClusterType, name, static(c, localEndpoint(w, in.Port), w.Addrs), in.Refs)
 }
 
 func onPort(port uint16, transport string) *listenerv3.FilterChainMatch {
@@ -62,9 +62,9 @@ func onPort(port uint16, transport string) *listenerv3.FilterChainMatch {
 
 // localEndpoint is the workload itself, at its own address: what listens on loopback only is not exposed.
 func localEndpoint(w *model.Workload, port uint16) []model.Endpoint {
-	var out []model.Endpoint
-	for _, a := range w.Addrs {
-		out = append(out, model.Endpoint{Addr: a, Port: port, Healthy: true})
+	out := model.Places(w.Addrs)
+	for i := range out {
+		out[i].Port, out[i].Healthy = port, true
 	}
 	return out[:min(len(out), 1)]
 }

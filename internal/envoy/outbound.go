@@ -17,7 +17,7 @@ import (
 // outbound is what a workload may call: one chain and one cluster a destination, and a refusal that says why for the rest.
 func (b *builder) outbound(w *model.Workload) {
 	name := outboundListener(w)
-	l := b.listener(name, w.Netns, "127.0.0.1", agentapi.OutboundPort)
+	l := b.listener(name, w, [2]string{"127.0.0.1", "::1"}, agentapi.OutboundPort)
 	l.DefaultFilterChain = b.unlisted(w, name)
 	var refs []model.Ref
 	for _, o := range w.Outbound {
@@ -31,7 +31,7 @@ func (b *builder) outbound(w *model.Workload) {
 func (b *builder) unlisted(w *model.Workload, name string) *listenerv3.FilterChain {
 	if b.view.AllowAny {
 		passthrough := w.ID.String() + ">any"
-		c := cluster(passthrough, w.Netns)
+		c := cluster(passthrough, w)
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
 		c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
 		b.add(ClusterType, passthrough, c, nil)
@@ -50,7 +50,7 @@ type target struct {
 }
 
 func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model.Outbound) {
-	match := toService(o)
+	match := toService(w, o)
 	if match == nil {
 		return // without an address nothing can be meant for it
 	}
@@ -99,14 +99,18 @@ func outboundRoutes(name string, o model.Outbound, w *model.Workload, domain str
 	}}}
 }
 
-// toService matches the addresses of a service; nil when it has none.
-func toService(o model.Outbound) *listenerv3.FilterChainMatch {
+// toService matches the addresses of a service that the workload can call; nil when there are none.
+func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch {
 	m := &listenerv3.FilterChainMatch{DestinationPort: u32(uint32(o.Port.Number))}
-	if o.Service.VIP.IsValid() {
-		m.PrefixRanges = append(m.PrefixRanges, cidr(netip.PrefixFrom(o.Service.VIP, o.Service.VIP.BitLen())))
+	for _, vip := range []netip.Addr{o.Service.VIP, o.Service.VIP6} {
+		if vip.IsValid() && w.Speaks(vip) {
+			m.PrefixRanges = append(m.PrefixRanges, cidr(netip.PrefixFrom(vip, vip.BitLen())))
+		}
 	}
 	for _, p := range o.Service.Prefixes {
-		m.PrefixRanges = append(m.PrefixRanges, cidr(p))
+		if w.Speaks(p.Addr()) {
+			m.PrefixRanges = append(m.PrefixRanges, cidr(p))
+		}
 	}
 	if len(m.PrefixRanges) == 0 {
 		return nil
@@ -169,10 +173,10 @@ func (b *builder) mixed(i *model.Import, name, local, remote string, refs []mode
 
 // toEndpoints reaches the service's own endpoints.
 func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
-	c := cluster(name, w.Netns)
+	c := cluster(name, w)
 	set := model.EndpointSet{Host: o.Service.Host, Port: o.Port.Number}
 	if o.Service.DNS {
-		static(c, b.view.DNSEndpoints[set])
+		static(c, b.view.DNSEndpoints[set], w.Addrs)
 	} else {
 		bySet(c, set)
 	}
@@ -191,7 +195,7 @@ func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) 
 
 // toGateways reaches the mesh's own gateways, which carry the call to the peers.
 func (b *builder) toGateways(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
-	c := bySet(cluster(name, w.Netns), b.view.Gateways.Set)
+	c := bySet(cluster(name, w), b.view.Gateways.Set)
 	c.TransportSocket = b.meshTLS(w, b.view.Gateways.IDs, egressSNI(o.Import))
 	if o.Port.Protocol.IsHTTP() {
 		speaking(c, o.Port.Protocol)

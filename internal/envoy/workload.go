@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"net/netip"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -21,15 +23,18 @@ func (b *builder) workload(w *model.Workload) {
 	b.outbound(w)
 }
 
-// listener in a workload's namespace, that finds out where the connection was going before capture redirected it.
-func (b *builder) listener(name, netns, address string, port uint32, more ...*listenerv3.ListenerFilter) *listenerv3.Listener {
-	a := socketAddress(address, port)
-	a.NetworkNamespaceFilepath = netns
-	return &listenerv3.Listener{
+// listener in a workload's namespace, that finds out where the connection was going before capture redirected it. It has an
+// IPv4 address and, where the workload has IPv6, that one: elsewhere it could not be bound.
+func (b *builder) listener(name string, w *model.Workload, at [2]string, port uint32, more ...*listenerv3.ListenerFilter) *listenerv3.Listener {
+	l := &listenerv3.Listener{
 		Name:            name,
-		Address:         &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: a}},
+		Address:         inside(w.Netns, at[0], port),
 		ListenerFilters: append([]*listenerv3.ListenerFilter{listenerFilter("original_dst", &origdstv3.OriginalDst{})}, more...),
 	}
+	if w.Speaks(netip.IPv6Unspecified()) {
+		l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{Address: inside(w.Netns, at[1], port)}}
+	}
+	return l
 }
 
 func listenerFilter(name string, config proto.Message) *listenerv3.ListenerFilter {

@@ -74,9 +74,10 @@ func (w world) snapshot() *snapshot.Snapshot {
 
 func (w world) namespace(s *snapshot.Snapshot, i int, ns string) {
 	for k, sa := range accounts {
+		four, six := netip.AddrFrom4([4]byte{10, 0, byte(i), byte(k + 1)}), netip.MustParseAddr(fmt.Sprintf("fd00::%d:%d", i+1, k+1))
 		s.Registry.Workloads = append(s.Registry.Workloads, snapshot.Workload{
 			Name: sa, Namespace: ns, ServiceAccount: sa, Node: fmt.Sprintf("n%d", w.IntN(3)), Labels: map[string]string{"app": sa, "tier": pick(w, "a", "b")},
-			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i), byte(k + 1)})}, Netns: "/run/netns/" + ns + sa,
+			Addresses: pick(w, []netip.Addr{four}, []netip.Addr{six}, []netip.Addr{four, six}), Netns: "/run/netns/" + ns + sa,
 			Ports: []snapshot.WorkloadPort{{Name: "main", Number: 8080}}, Ready: !w.chance(4),
 		})
 		if w.chance(4) {

@@ -25,9 +25,15 @@ func instructions(mesh *model.Mesh, node string) *agentapi.Instructions {
 		refused = append(refused, ns+"."+suffix)
 	}
 	for _, w := range slices.Concat(p.Workloads, p.Sidecars) {
-		t := agentapi.DNSTable{Hosts: map[string][]netip.Addr{}, Refusal: store.RefusalVIP, RefusalSuffixes: refused, MeshSuffix: suffix}
+		t := agentapi.DNSTable{Hosts: map[string][]netip.Addr{}, RefusalSuffixes: refused, MeshSuffix: suffix}
+		if w.Speaks(store.RefusalVIP) {
+			t.Refusal = store.RefusalVIP
+		}
+		if w.Speaks(store.RefusalVIP6) {
+			t.Refusal6 = store.RefusalVIP6
+		}
 		for _, o := range w.Outbound {
-			addHost(t.Hosts, o.Service)
+			addHost(t.Hosts, w, o.Service)
 		}
 		in.DNS[w.ID.String()] = t
 	}
@@ -43,12 +49,15 @@ func signing(roots []byte) string {
 	return peerrules.Fingerprint(certs[0])
 }
 
-func addHost(hosts map[string][]netip.Addr, svc *model.Service) {
+// addHost resolves a service to addresses that the workload can call.
+func addHost(hosts map[string][]netip.Addr, w *model.Workload, svc *model.Service) {
 	name := strings.ToLower(svc.Host)
 	if hosts[name] != nil {
 		return
 	}
-	if svc.VIP.IsValid() {
-		hosts[name] = append(hosts[name], svc.VIP)
+	for _, vip := range []netip.Addr{svc.VIP, svc.VIP6} {
+		if vip.IsValid() && w.Speaks(vip) {
+			hosts[name] = append(hosts[name], vip)
+		}
 	}
 }

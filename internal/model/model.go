@@ -4,6 +4,7 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,8 +89,9 @@ type Ref string
 // Service is something that can be called by name.
 type Service struct {
 	ID       ServiceID
-	Host     string // FQDN, lower case
-	VIP      netip.Addr
+	Host     string         // FQDN, lower case
+	VIP      netip.Addr     // IPv4
+	VIP6     netip.Addr     // IPv6, for workloads that have it
 	Prefixes []netip.Prefix // further addresses (ServiceEntry)
 	External bool           // outside the mesh: no mutual TLS, no identity
 	DNS      bool           // endpoints are host names, resolved by the proxy
@@ -116,10 +118,38 @@ type Caller struct {
 // Endpoint is one place where a port is served.
 type Endpoint struct {
 	Addr    netip.Addr
-	Host    string // instead of Addr, for DNS services
+	Other   netip.Addr // the same place in the other IP version, if it has one; tried where Addr cannot be reached
+	Host    string     // instead of Addr, for DNS services
 	Port    uint16
 	Healthy bool
 	Weight  uint32
+}
+
+// Places are the endpoints of one who has these addresses. An IPv4 and an IPv6 address are one place, and the version that is
+// written first is tried first: who is there in both is not called twice as often.
+func Places(addrs []netip.Addr) []Endpoint {
+	var first, second []netip.Addr
+	for _, a := range addrs {
+		if a.BitLen() == addrs[0].BitLen() {
+			first = append(first, a)
+		} else {
+			second = append(second, a)
+		}
+	}
+	var out []Endpoint
+	for i := range max(len(first), len(second)) {
+		var e Endpoint
+		switch {
+		case i >= len(first):
+			e.Addr = second[i]
+		case i < len(second):
+			e.Addr, e.Other = first[i], second[i]
+		default:
+			e.Addr = first[i]
+		}
+		out = append(out, e)
+	}
+	return out
 }
 
 // Proxy is one Envoy: it serves workloads, or is a gateway.
@@ -133,8 +163,8 @@ type Proxy struct {
 // Gateway is what a gateway proxy needs to know of itself.
 type Gateway struct {
 	Identity spiffe.ID
-	Inner    netip.Addr
-	Outer    netip.Addr
+	Inner    []netip.Addr
+	Outer    []netip.Addr
 }
 
 // Workload is one registered workload.
@@ -149,6 +179,11 @@ type Workload struct {
 	Inbound  []Inbound
 	Outbound []Outbound
 	Refs     []Ref // of its mTLS mode
+}
+
+// Speaks says whether the workload has an address of a's IP version, and so is served in it.
+func (w *Workload) Speaks(a netip.Addr) bool {
+	return slices.ContainsFunc(w.Addrs, func(own netip.Addr) bool { return own.BitLen() == a.BitLen() })
 }
 
 // Proxy is the name of the proxy that serves the workload: its node's, or its own.

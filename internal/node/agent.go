@@ -241,12 +241,14 @@ func (a *Agent) touch() {
 func (a *Agent) report() agentapi.Report {
 	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoyState(), Certs: a.certs()}
 	if g := a.cfg.Gateway; g != nil {
-		r.Gateway = &snapshot.GatewayInfo{ServiceAccount: g.ServiceAccount, InnerAddress: g.InnerAddress, OuterAddress: g.OuterAddress}
+		r.Gateway = &snapshot.GatewayInfo{ServiceAccount: g.ServiceAccount, InnerAddress: g.InnerAddress, OuterAddress: g.OuterAddress, InnerAddress6: g.InnerAddress6, OuterAddress6: g.OuterAddress6}
 		r.Peers = a.logs.Peers()
 	}
 	for _, h := range a.homes {
 		if s := h.stay.Load(); s != nil {
-			r.Workloads = append(r.Workloads, h.workload.registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key())))
+			w := h.workload.registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key()))
+			w.Addresses = s.usable(w.Addresses)
+			r.Workloads = append(r.Workloads, w)
 		}
 	}
 	return r
@@ -297,7 +299,7 @@ func (c Config) ownMark() uint32 {
 func (c Config) targets() []readiness.Target {
 	var out []readiness.Target
 	for _, w := range c.Workloads {
-		t := readiness.Target{Workload: w.Key(), Netns: w.Netns, Address: w.Addresses[0], Mark: agentapi.SocketMark}
+		t := readiness.Target{Workload: w.Key(), Netns: w.Netns, Addresses: w.Addresses, Mark: agentapi.SocketMark}
 		if p := w.Readiness; p != nil {
 			t.Period, t.Timeout, t.Failures = p.Period, p.Timeout, p.Failures
 			if p.TCP != nil {

@@ -151,6 +151,9 @@ type GatewayConfig struct {
 	ServiceAccount string     `yaml:"serviceAccount"`
 	InnerAddress   netip.Addr `yaml:"innerAddress"`
 	OuterAddress   netip.Addr `yaml:"outerAddress"`
+	// InnerAddress6 and OuterAddress6 are IPv6 addresses beside IPv4 ones, of a gateway that has both.
+	InnerAddress6 netip.Addr `yaml:"innerAddress6"`
+	OuterAddress6 netip.Addr `yaml:"outerAddress6"`
 }
 
 // Role of the agent.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -99,10 +101,21 @@ func (h *home) enter() (err error) {
 			return fmt.Errorf("workload %s: %w", h.workload.Key(), err)
 		}
 	}
+	if len(s.usable(h.workload.Addresses)) < len(h.workload.Addresses) {
+		h.log.Warn("the workload's network namespace has no IPv6: its IPv6 addresses are not served", "workload", h.workload.Key())
+	}
 	h.stay.Store(s)
 	h.keeper.put(h.name(s), s.dns.Files())
 	h.changed()
 	return nil
+}
+
+// usable leaves out IPv6 addresses where the namespace has no IPv6: Envoy could not bind a listener there.
+func (s *stay) usable(addrs []netip.Addr) []netip.Addr {
+	if s.dns.IPv6 {
+		return addrs
+	}
+	return slices.DeleteFunc(slices.Clone(addrs), netip.Addr.Is6)
 }
 
 // leave forgets a namespace that is gone. It ends with its last holder, so nothing of the agent holds it any longer.

@@ -31,8 +31,21 @@ type Snapshot struct {
 	PeeringAddresses []netip.AddrPort
 	// Roots of this mesh's own trust domain, PEM.
 	Roots []byte
-	// VIPs are the stable virtual addresses, by service host name.
+	// VIPs are the stable virtual addresses, IPv4, by service host name. VIP6 is the other one.
 	VIPs map[string]netip.Addr
+}
+
+// VIPRange6 is where virtual IPv6 addresses lie: in the discard prefix (RFC 6666), which is routed nowhere and is nobody's own.
+var VIPRange6 = netip.MustParsePrefix("100::/96")
+
+// VIP6 is the virtual IPv6 address beside a virtual IPv4 one, which stands in its last 32 bits: who has the one has the other.
+func VIP6(vip netip.Addr) netip.Addr {
+	if !vip.Is4() {
+		return netip.Addr{}
+	}
+	b, low := VIPRange6.Addr().As16(), vip.As4()
+	copy(b[12:], low[:])
+	return netip.AddrFrom16(b)
 }
 
 // Config is the whole configuration as it was read, sorted by namespace and name in each slice.
@@ -129,6 +142,22 @@ type GatewayInfo struct {
 	InnerAddress netip.Addr `json:"innerAddress"`
 	// OuterAddress is the ip that the gateway binds for peers.
 	OuterAddress netip.Addr `json:"outerAddress"`
+	// InnerAddress6 and OuterAddress6 are IPv6 addresses beside those, of a gateway that has both versions.
+	InnerAddress6 netip.Addr `json:"innerAddress6,omitzero"`
+	OuterAddress6 netip.Addr `json:"outerAddress6,omitzero"`
+}
+
+// Inner are all addresses at which the mesh reaches the gateway.
+func (g GatewayInfo) Inner() []netip.Addr { return given(g.InnerAddress, g.InnerAddress6) }
+
+// Outer are all addresses that the gateway binds for peers.
+func (g GatewayInfo) Outer() []netip.Addr { return given(g.OuterAddress, g.OuterAddress6) }
+
+func given(first, second netip.Addr) []netip.Addr {
+	if second.IsValid() {
+		return []netip.Addr{first, second}
+	}
+	return []netip.Addr{first}
 }
 
 // Workload is one registered workload.

@@ -27,6 +27,9 @@ var VIPRange = netip.MustParsePrefix("240.240.0.0/16")
 // RefusalVIP answers names that a workload may not call. It lies in the part of VIPRange that no service gets.
 var RefusalVIP = netip.MustParseAddr("240.240.0.1")
 
+// RefusalVIP6 does so for IPv6.
+var RefusalVIP6 = snapshot.VIP6(RefusalVIP)
+
 // Kept is what the store reads from and writes to the state file.
 type Kept interface {
 	Peers(ctx context.Context) ([]state.Peer, error)

@@ -41,7 +41,7 @@ func equalOutbound(a, b model.Outbound) bool {
 
 // equalServices compares a service apart from its ports.
 func equalServices(a, b *model.Service) bool {
-	return a == b || a.ID == b.ID && a.Host == b.Host && a.VIP == b.VIP && a.External == b.External && a.DNS == b.DNS &&
+	return a == b || a.ID == b.ID && a.Host == b.Host && a.VIP == b.VIP && a.VIP6 == b.VIP6 && a.External == b.External && a.DNS == b.DNS &&
 		slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Refs, b.Refs)
 }
 

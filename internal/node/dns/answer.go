@@ -27,7 +27,7 @@ func answer(table *agentapi.DNSTable, q *dns.Msg) *dns.Msg {
 	case table.Hosts[name] != nil:
 		return addresses(q, table.Hosts[name])
 	case refused(table, name):
-		return addresses(q, []netip.Addr{table.Refusal})
+		return addresses(q, []netip.Addr{table.Refusal, table.Refusal6})
 	case table.MeshSuffix == "" || !within(name, table.MeshSuffix):
 		return nil
 	case inner(table, name):
@@ -52,7 +52,7 @@ func refuse(q *dns.Msg) *dns.Msg {
 
 // refused: the name has the form of a service that this workload may not call, or that does not exist.
 func refused(t *agentapi.DNSTable, name string) bool {
-	if !t.Refusal.IsValid() {
+	if !t.Refusal.IsValid() && !t.Refusal6.IsValid() {
 		return false
 	}
 	label, suffix, ok := strings.Cut(name, ".")

@@ -61,6 +61,29 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// Who has IPv6 is refused there as well, and who has nothing else only there: a caller of both versions is refused at once by
+// whichever it tries.
+func TestAnswerRefusesInEachVersion(t *testing.T) {
+	four, six := netip.MustParseAddr("240.240.0.1"), netip.MustParseAddr("100::f0f0:1")
+	for _, c := range []struct {
+		refusal, refusal6 netip.Addr
+		a, aaaa           string
+	}{
+		{four, netip.Addr{}, "240.240.0.1", ""},
+		{four, six, "240.240.0.1", "100::f0f0:1"},
+		{netip.Addr{}, six, "", "100::f0f0:1"},
+	} {
+		own := table()
+		own.Refusal, own.Refusal6 = c.refusal, c.refusal6
+		for qtype, want := range map[uint16]string{dns.TypeA: c.a, dns.TypeAAAA: c.aaaa} {
+			r := answer(own, new(dns.Msg).SetQuestion("secret.default.svc.cluster.local.", qtype))
+			if rcodeOf(r) != "NOERROR" || addrsOf(r) != want {
+				t.Errorf("%s: got %s %q, want %q", dns.TypeToString[qtype], rcodeOf(r), addrsOf(r), want)
+			}
+		}
+	}
+}
+
 func TestAnswerBeforeTheControlPlaneSpoke(t *testing.T) {
 	r := answer(nil, new(dns.Msg).SetQuestion("www.example.", dns.TypeA))
 	if got := rcodeOf(r); got != "SERVFAIL" {

@@ -79,6 +79,7 @@ func (s *Server) Counts() Counts {
 
 // Sockets are where one workload's questions arrive.
 type Sockets struct {
+	IPv6     bool // the namespace has it
 	workload string
 	servers  []*dns.Server
 	files    []*os.File // the same sockets, see Files
@@ -124,6 +125,7 @@ func (s *Server) listen(socks *Sockets, c client, kept map[string]io.Closer) err
 		if err != nil {
 			return err
 		}
+		socks.IPv6 = host == "::1"
 	}
 	return nil
 }

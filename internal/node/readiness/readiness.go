@@ -3,6 +3,7 @@ package readiness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -22,15 +23,15 @@ import (
 
 // Target is one workload and its probe.
 type Target struct {
-	Workload string
-	Netns    string
-	Address  netip.Addr
-	Port     uint16 // 0: no probe, always ready
-	Path     string // empty: TCP
-	Period   time.Duration
-	Timeout  time.Duration
-	Failures int    // in a row until a ready workload is not
-	Mark     uint32 // of the probe's connections, so that capture lets them pass
+	Workload  string
+	Netns     string
+	Addresses []netip.Addr // knocked at in turn, until one opens
+	Port      uint16       // 0: no probe, always ready
+	Path      string       // empty: TCP
+	Period    time.Duration
+	Timeout   time.Duration
+	Failures  int    // in a row until a ready workload is not
+	Mark      uint32 // of the probe's connections, so that capture lets them pass
 }
 
 // Prober probes all targets.
@@ -144,7 +145,7 @@ func (t Target) get(ctx context.Context) error {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.hostPort()+t.Path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.at(t.Addresses[0])+t.Path, nil)
 	if err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}
@@ -160,17 +161,22 @@ func (t Target) get(ctx context.Context) error {
 	return nil
 }
 
-func (t Target) hostPort() string {
-	return net.JoinHostPort(t.Address.String(), strconv.Itoa(int(t.Port)))
+func (t Target) at(a netip.Addr) string {
+	return net.JoinHostPort(a.String(), strconv.Itoa(int(t.Port)))
 }
 
-func (t Target) dial(ctx context.Context) (net.Conn, error) {
-	var conn net.Conn
-	err := netns.Do(t.Netns, func() error {
+func (t Target) dial(ctx context.Context) (conn net.Conn, err error) {
+	err = netns.Do(t.Netns, func() error {
 		d := net.Dialer{Control: t.mark}
-		c, err := d.DialContext(ctx, "tcp", t.hostPort())
-		conn = c
-		return err
+		var errs []error
+		for _, a := range t.Addresses {
+			var err error
+			if conn, err = d.DialContext(ctx, "tcp", t.at(a)); err == nil {
+				return nil
+			}
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
 	})
 	return conn, err
 }

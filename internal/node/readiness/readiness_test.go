@@ -32,7 +32,7 @@ func TestProber(t *testing.T) {
 	closed.Close()
 
 	changes := make(chan struct{}, 100)
-	probe := Target{Address: netip.MustParseAddr("127.0.0.1"), Period: 10 * time.Millisecond, Timeout: time.Second, Failures: 2}
+	probe := Target{Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Period: 10 * time.Millisecond, Timeout: time.Second, Failures: 2}
 	with := func(name string, port uint16, path string) Target {
 		p := probe
 		p.Workload, p.Port, p.Path = name, port, path

@@ -1,0 +1,134 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// TestIPv6 runs two meshes: east has IPv4 and IPv6 and workloads with the one, the other, both, or IPv6 switched off; west
+// knows only IPv6, its control plane included, and the gateways meet over IPv6 alone.
+func TestIPv6(t *testing.T) {
+	s := openStrait(t)
+	t.Run("names", s.names)
+	t.Run("calls", s.calls)
+}
+
+const cluster = ".default.svc.cluster.local"
+
+var (
+	virtual4 = netip.MustParsePrefix("240.240.0.0/16")
+	virtual6 = netip.MustParsePrefix("100::/96")
+)
+
+// speaks says which IP versions a workload of east really has.
+func speaks(name string) (four, six bool) {
+	for _, d := range east.dwellers {
+		if d.name == name {
+			return strings.Contains(strings.Join(d.addresses, " "), "."), d.six
+		}
+	}
+	panic("no such workload: " + name)
+}
+
+// names: a workload is told addresses of the IP versions that it has, for names that it may call and for those that it may not.
+func (s *strait) names(t *testing.T) {
+	for _, d := range east.dwellers {
+		four, six := speaks(d.name)
+		for _, host := range []string{"both", "nobody"} {
+			for _, q := range []struct {
+				has   bool
+				qtype uint16
+				in    netip.Prefix
+			}{{four, dns.TypeA, virtual4}, {six, dns.TypeAAAA, virtual6}} {
+				got, err := s.lookup(east.netns(d.name), map[bool]string{true: "127.0.0.1", false: "::1"}[four], host+cluster, q.qtype)
+				if err != nil || (len(got) == 1) != q.has || q.has && !q.in.Contains(got[0]) {
+					t.Errorf("%s asks %s for %s: %v, %v", d.name, dns.TypeToString[q.qtype], host, got, err)
+				}
+			}
+		}
+	}
+	stable, err := s.lookup(east.netns("new"), "::1", "both"+cluster, dns.TypeAAAA)
+	need(t, err)
+	again, err := s.lookup(east.netns("both"), "127.0.0.1", "both"+cluster, dns.TypeAAAA)
+	if err != nil || !slices.Equal(stable, again) {
+		t.Errorf("one caller is told %v, another %v, %v", stable, again, err)
+	}
+}
+
+// calls: whoever shares an IP version with a server reaches it, at every virtual address that DNS gives; whoever does not
+// is told so at once.
+func (s *strait) calls(t *testing.T) {
+	for _, from := range east.dwellers {
+		four, six := speaks(from.name)
+		for _, to := range east.dwellers {
+			toFour, toSix := speaks(to.name)
+			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+				if from.name == to.name || qtype == dns.TypeA && !four || qtype == dns.TypeAAAA && !six {
+					continue
+				}
+				what := fmt.Sprintf("%s to %s by %s", from.name, to.name, dns.TypeToString[qtype])
+				if four && toFour || six && toSix {
+					within(t, 5*time.Second, what, func() error { return s.answered(from.name, to.name, qtype) })
+					continue
+				}
+				began := time.Now()
+				if err := s.answered(from.name, to.name, qtype); err == nil || time.Since(began) > 2*time.Second {
+					t.Errorf("%s: %v after %v", what, err, time.Since(began))
+				}
+			}
+		}
+	}
+}
+
+func (s *strait) answered(from, to string, qtype uint16) error {
+	four, _ := speaks(from)
+	addrs, err := s.lookup(east.netns(from), map[bool]string{true: "127.0.0.1", false: "::1"}[four], to+cluster, qtype)
+	if err != nil || len(addrs) != 1 {
+		return fmt.Errorf("%v, %w", addrs, err)
+	}
+	r := s.get(east.netns(from), net.JoinHostPort(addrs[0].String(), "80"), to)
+	if r.err != nil || r.status != 200 || r.body != to+" "+s.canary {
+		return fmt.Errorf("%v", r)
+	}
+	return nil
+}
+
+var eastMesh = meshOf("east", "old", "new", "both", "turned", "without")
+
+var westMesh = meshOf("west", "shop")
+
+// meshOf has a Service for each workload, and lets everybody in the mesh call it.
+func meshOf(name string, services ...string) string {
+	out := `
+apiVersion: isthmus.dev/v1alpha1
+kind: Mesh
+metadata: {name: ` + name + `}
+spec: {trustDomain: ` + name + `.example}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: default}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: isthmus-system}
+` + policy("default", "all", "rules: [{}]")
+	for _, s := range services {
+		out += `---
+apiVersion: v1
+kind: Service
+metadata: {name: ` + s + `, namespace: default}
+spec: {selector: {app: ` + s + `}, ports: [{name: http, port: 80, targetPort: 8080}]}
+`
+	}
+	return out
+}
