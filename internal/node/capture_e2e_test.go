@@ -131,6 +131,45 @@ func TestNetnsCaptureRedirects(t *testing.T) {
 	})
 }
 
+// The workload called an address, was cut off, and its port went to Envoy, which calls the same address.
+func TestNetnsCaptureKeepsEnvoysConnectionsApart(t *testing.T) {
+	app, _ := newCaptured(t, "apart", capture.Rules{})
+	cut := listenIn(t, app, "127.0.0.1:15001")
+	go func() {
+		for {
+			c, err := cut.Accept()
+			if err != nil {
+				return
+			}
+			c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		}
+	}()
+	from := func(port, m int) (heard string, err error) {
+		d := net.Dialer{Control: mark(m), Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 78, 0, 2), Port: port}}
+		err = netns.Do(app, func() error {
+			c, err := d.Dial("tcp", "10.78.0.3:80")
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			b, err := io.ReadAll(c)
+			heard = string(b)
+			return err
+		})
+		return heard, err
+	}
+	if heard, err := from(40001, 0); err == nil {
+		t.Fatalf("the workload heard %q", heard)
+	}
+	if heard, err := from(40001, agentapi.SocketMark); err != nil || heard != "far 80" {
+		t.Errorf("Envoy heard %q: %v", heard, err)
+	}
+	if heard, err := from(40001, 0); err == nil {
+		t.Errorf("the workload took Envoy's way and heard %q", heard)
+	}
+}
+
 func TestNetnsCaptureIPv6(t *testing.T) {
 	app, far := newNetns(t, "six-app"), newNetns(t, "six-far")
 	wire(t, app, "fd00:78::2/64", far, "fd00:78::3/64")

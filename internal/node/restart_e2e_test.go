@@ -96,27 +96,20 @@ func never(t *testing.T, what string, stop func() (int, []error)) {
 	}
 }
 
-// served fails the test if more than one new connection in twenty failed. None should: but on overloaded cores Envoy now and
-// then finds no filter chain for a new connection, with or without a restart, and refuses it (TODO(original destination):
-// find out why, then demand none again). Connections that live, and plaintext, are held to never.
-func served(t *testing.T, what string, stop func() (int, []error)) {
-	t.Helper()
-	calls, failures := stop()
-	t.Logf("%s: %d calls, %d failures", what, calls, len(failures))
-	if calls == 0 || len(failures) > calls/20 {
-		t.Errorf("%s: %d of %d failed: %v", what, len(failures), calls, errors.Join(failures[:min(len(failures), 20)]...))
-	}
-}
-
 // noPlaintext calls past the mesh until stop: whoever is answered heard plaintext.
 func (p *pair) noPlaintext() (stop func() (int, []error)) {
 	return load(1, func() error { return notHeard(p.web, "http://10.79.0.3:8080/") })
 }
 
-// names asks for the address of a service, over and over: while no agent runs the question waits for the next one.
+// names asks for the address of a service, over and over: while no agent runs the question waits for the next one. Like any
+// resolver it asks again, once: a question that the agent had read when it was killed went with it.
 func (p *pair) names() (stop func() (int, []error)) {
+	const pay = "pay.default.svc.cluster.local."
 	return load(2, func() error {
-		r, err := ask(p.web, "udp", "pay.default.svc.cluster.local.", dns.TypeA)
+		r, err := ask(p.web, "udp", pay, dns.TypeA)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			r, err = ask(p.web, "udp", pay, dns.TypeA)
+		}
 		if err == nil && len(r.Answer) != 1 {
 			err = errors.New(dns.RcodeToString[r.Rcode])
 		}
@@ -183,7 +176,7 @@ func TestEnvoyOutlivesTheAgent(t *testing.T) {
 	}
 	time.Sleep(500 * time.Millisecond)
 	must(t, kept.ask())
-	served(t, "calls through three deaths of the agent", calls)
+	never(t, "calls through three deaths of the agent", calls)
 	never(t, "names asked through three deaths of the agent", names)
 	never(t, "plaintext", plain)
 	if now := pidIn(t, p.cfg.RunDir); now != pid {
@@ -220,7 +213,7 @@ func TestEnvoyIsKeptOnStop(t *testing.T) {
 	_, stop = runAgent(t, p.cfg)
 	eventually(t, 10*time.Second, "Envoy is back", func() error { return p.call() })
 	time.Sleep(300 * time.Millisecond)
-	served(t, "calls through a restart", calls)
+	never(t, "calls through a restart", calls)
 	never(t, "names asked through a restart", names)
 	if now := envoyPID(t, a); now != pid {
 		t.Errorf("Envoy is process %d, was %d", now, pid)

@@ -9,7 +9,7 @@
 //	in   tcp                              → Envoy's inbound listener
 //	     any other protocol               refused at once, ICMP and answers allowed
 //
-// Connections that Envoy makes itself carry agentapi.SocketMark and pass. The table stays when the agent stops, so that
+// Connections that Envoy makes itself carry agentapi.SocketMark, pass, and are not tracked. The table stays when the agent stops, so that
 // nothing a workload says ever leaves in plaintext while the agent is away: until it returns, connections are refused.
 package capture
 
@@ -23,6 +23,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -106,11 +107,19 @@ func sameRules(c *nftables.Conn, t *nftables.Table, want []chain) (bool, error) 
 		if err != nil {
 			return false, err
 		}
-		if !slices.EqualFunc(have, w.rules, func(h *nftables.Rule, r rule) bool { return reflect.DeepEqual(h.Exprs, r) }) {
+		if !slices.EqualFunc(have, w.rules, func(h *nftables.Rule, r rule) bool { return reflect.DeepEqual(h.Exprs, readable(r)) }) {
 			return false, nil
 		}
 	}
 	return true, nil
+}
+
+// readable leaves out what the library writes and does not read back.
+func readable(r rule) rule {
+	return slices.DeleteFunc(slices.Clone(r), func(e expr.Any) bool {
+		_, socket := e.(*expr.Socket)
+		return socket
+	})
 }
 
 // Remove takes the table out of the namespace at path; that it was not there is no error.
@@ -164,7 +173,7 @@ func explain(path string, err error) error {
 		return fmt.Errorf("write nftables rules in %s: not permitted; run as root or with CAP_NET_ADMIN: %w", at, err)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("write nftables rules in %s: the kernel lacks a part of nftables; "+
-			"load nf_tables, nft_chain_nat, nft_redir, nft_ct and nft_reject_inet (modprobe), or use a kernel that has them: %w", at, err)
+			"load nf_tables, nft_chain_nat, nft_redir, nft_ct, nft_socket and nft_reject_inet (modprobe), or use a kernel that has them: %w", at, err)
 	}
 	return fmt.Errorf("write nftables rules in %s: %w", at, err)
 }

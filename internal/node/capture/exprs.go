@@ -8,6 +8,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/agentapi"
 )
 
 // rule is the expressions of one nftables rule: conditions, then a verdict.
@@ -69,6 +71,12 @@ func daddr(p netip.Prefix) rule {
 		})
 }
 
+// answersOwn: the packet belongs to a connection that Envoy or the agent made.
+func answersOwn() rule {
+	return when(proto(unix.IPPROTO_TCP),
+		equal(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}, binaryutil.NativeEndian.PutUint32(agentapi.SocketMark)))
+}
+
 // redirected: our NAT rules changed the connection's destination (IPS_DST_NAT).
 func redirected() rule { return ctBits(expr.CtKeySTATUS, 1<<5) }
 
@@ -76,6 +84,10 @@ func redirected() rule { return ctBits(expr.CtKeySTATUS, 1<<5) }
 func replying() rule {
 	return ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 }
+
+// invalid: connection tracking can make nothing of the packet, as of one that comes late. To refuse it aloud could end the
+// connection that it belonged to.
+func invalid() rule { return ctBits(expr.CtKeySTATE, expr.CtStateBitINVALID) }
 
 func ctBits(key expr.CtKey, bits uint32) rule {
 	return rule{
@@ -87,6 +99,10 @@ func ctBits(key expr.CtKey, bits uint32) rule {
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
 	}
 }
+
+func untracked() rule { return rule{&expr.Notrack{}} }
+
+func drop() rule { return rule{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
 func accept() rule { return rule{&expr.Verdict{Kind: expr.VerdictAccept}} }
 

@@ -17,8 +17,21 @@ type chain struct {
 }
 
 // chains is the whole table. The order of rules matters: the first that ends a packet's way wins.
+//
+// Envoy's own connections are not tracked: one of the workload's to the same address, refused a moment ago from the same
+// port, is remembered as redirected, and would take Envoy's along to Envoy itself.
 func chains(r Rules) []chain {
 	return []chain{
+		{
+			name: "own-out", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
+			hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw,
+			rules: []rule{when(proto(unix.IPPROTO_TCP), mark(agentapi.SocketMark), untracked())},
+		},
+		{
+			name: "own-in", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
+			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw,
+			rules: []rule{when(answersOwn(), untracked())},
+		},
 		{
 			name: "redirect-out", kind: nftables.ChainTypeNAT, policy: nftables.ChainPolicyAccept,
 			hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityNATDest,
@@ -72,13 +85,14 @@ func guardOut(r Rules) []rule {
 		when(proto(unix.IPPROTO_ICMPV6), accept()),
 	}
 	rules = append(rules, excludedOut(r)...)
-	return append(rules, reject())
+	return append(rules, when(invalid(), drop()), reject())
 }
 
 // guardIn refuses what reached the namespace without passing Envoy.
 func guardIn(r Rules) []rule {
 	rules := []rule{
 		when(in("lo"), accept()),
+		when(answersOwn(), accept()),
 		when(redirected(), accept()),
 		when(replying(), accept()),
 		when(proto(unix.IPPROTO_ICMP), accept()),
@@ -87,7 +101,7 @@ func guardIn(r Rules) []rule {
 	for _, p := range r.ExcludeInboundPorts {
 		rules = append(rules, when(proto(unix.IPPROTO_TCP), dport(p), accept()), when(proto(unix.IPPROTO_UDP), dport(p), accept()))
 	}
-	return append(rules, reject())
+	return append(rules, when(invalid(), drop()), reject())
 }
 
 func excludedOut(r Rules) []rule {
