@@ -64,13 +64,21 @@ func socketAddress(host string, port uint32) *corev3.SocketAddress {
 }
 
 // marked is what every connection that Envoy makes carries, so that capture lets it pass (SOL_SOCKET 1, SO_MARK 36; socket(7)).
-func marked() []*corev3.SocketOption {
-	return []*corev3.SocketOption{{Level: 1, Name: 36, Value: &corev3.SocketOption_IntValue{IntValue: agentapi.SocketMark}, State: corev3.SocketOption_STATE_PREBIND}}
+func marked() *corev3.SocketOption { return socketOption(1, 36, agentapi.SocketMark) }
+
+// noticing has the kernel end a connection whose other end is gone without a word, within about 15 seconds, whether anything
+// is being sent or not: SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT (socket(7), tcp(7)).
+func noticing() []*corev3.SocketOption {
+	return []*corev3.SocketOption{socketOption(1, 9, 1), socketOption(6, 4, 5), socketOption(6, 5, 5), socketOption(6, 18, 15_000)}
+}
+
+func socketOption(level, name, value int64) *corev3.SocketOption {
+	return &corev3.SocketOption{Level: level, Name: name, Value: &corev3.SocketOption_IntValue{IntValue: value}, State: corev3.SocketOption_STATE_PREBIND}
 }
 
 // dialFrom makes connections from a workload's network namespace, or from the proxy's own.
 func dialFrom(w *model.Workload) *corev3.BindConfig {
-	c := &corev3.BindConfig{SocketOptions: marked()}
+	c := &corev3.BindConfig{SocketOptions: append(noticing(), marked())}
 	if w == nil || w.Netns == "" {
 		return c
 	}

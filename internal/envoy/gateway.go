@@ -35,8 +35,8 @@ const controlCluster = "control"
 func boundary(name string, addrs []netip.Addr, port uint16, log string) *listenerv3.Listener {
 	l := &listenerv3.Listener{
 		Name: name, Address: socket(addrs[0].String(), port),
-		ListenerFilters: []*listenerv3.ListenerFilter{tlsInspector()},
-		AccessLog:       []*accesslogv3.AccessLog{tcpLog(log, nil, append([]tag{{name: "chain", value: "%FILTER_CHAIN_NAME%"}}, certificateTags...)...)},
+		ListenerFilters: []*listenerv3.ListenerFilter{tlsInspector()}, SocketOptions: noticing(),
+		AccessLog: []*accesslogv3.AccessLog{tcpLog(log, nil, append([]tag{{name: "chain", value: "%FILTER_CHAIN_NAME%"}}, certificateTags...)...)},
 	}
 	for _, a := range addrs[1:] {
 		l.AdditionalAddresses = append(l.AdditionalAddresses, &listenerv3.AdditionalAddress{Address: socket(a.String(), port)})

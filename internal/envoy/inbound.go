@@ -18,6 +18,7 @@ func (b *builder) inbound(w *model.Workload) {
 	name := inboundListener(w)
 	l := b.listener(name, w, [2]string{"0.0.0.0", "::"}, agentapi.InboundPort, tlsInspectorBut(plaintextPorts(w)))
 	l.ListenerFiltersTimeout = millis(5000)
+	l.SocketOptions = noticing()
 	l.AccessLog = handshakeRefusals(inboundLog, workloadTag(w.ID.String()))
 	l.DefaultFilterChain = refusal(name+"/refused", "isthmus: "+w.ID.String()+" accepts only mutual TLS from inside its mesh, on the ports of its services; "+
 		"this connection to %DOWNSTREAM_LOCAL_ADDRESS% was refused. Call through the mesh, by the service's name.\n",

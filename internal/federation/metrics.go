@@ -43,7 +43,7 @@ func (s *Service) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(descLive, live)
 		if !state.BundleTime.IsZero() {
-			gauge(descAge, snap.Time.Sub(state.BundleTime).Seconds())
+			gauge(descAge, max(snap.Time.Sub(state.BundleTime).Seconds(), 0))
 		}
 		if end, _ := RootEnd(snap.Time, peerrules.Roots(p, state)); !end.IsZero() {
 			gauge(descEnd, float64(end.Unix()))

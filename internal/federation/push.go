@@ -23,15 +23,17 @@ type pushing struct {
 	due      time.Time // not before
 }
 
-// pushIfDue pushes our catalogue when the peer has not got this one.
-func (s *Service) pushIfDue(ctx context.Context, name string, p *pushing) {
+// offer is what a peer should know now; how far it is behind counts from here, whether it can be reached or not.
+func (s *Service) offer(name string) []snapshot.OfferedService {
 	services := peerrules.Offer(s.snapshotConfig(), name)
+	s.note(name, func(h *Health) { h.wants(digestOf(services), s.Now()) })
+	return services
+}
+
+// pushIfDue pushes our catalogue when the peer has not got this one.
+func (s *Service) pushIfDue(ctx context.Context, name string, services []snapshot.OfferedService, p *pushing) {
 	digest := digestOf(services)
-	if p.done && p.digest == digest {
-		return
-	}
-	s.note(name, func(h *Health) { h.wants(digest, s.Now()) })
-	if s.Now().Before(p.due) {
+	if p.done && p.digest == digest || s.Now().Before(p.due) {
 		return
 	}
 	sequence, err := s.push(ctx, name, services, digest)

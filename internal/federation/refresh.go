@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/peerrules"
@@ -155,4 +156,26 @@ func (s *Service) adoptRoots(ctx context.Context, all map[string]peer, name stri
 		return fmt.Errorf("keep roots: %w", err)
 	}
 	return nil
+}
+
+// redateAll has roots that were confirmed in the future grow old from now on: the clock was set back, and they would else be
+// good for longer than their age allows.
+func (s *Service) redateAll(ctx context.Context) {
+	s.making.Lock()
+	defer s.making.Unlock()
+	now, changed := s.Now(), false
+	for name, kept := range s.Snapshot().Peers {
+		if kept.Roots == nil || kept.Revoked || kept.BundleTime.Sub(now) < time.Second { // less is rounding
+			continue
+		}
+		if err := s.Store.SetPeerBundle(ctx, name, kept.Roots, kept.BundleSequence, now); err != nil {
+			s.Log.Error("peer's roots not dated back to now", "peer", name, "cause", err.Error())
+			continue
+		}
+		s.Log.Warn("the clock was set back: peer's roots grow old from now on", "peer", name, "confirmed", kept.BundleTime)
+		changed = true
+	}
+	if changed {
+		s.Changed()
+	}
 }

@@ -8,12 +8,16 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // lookAgain is how often Run looks at the snapshot though nobody called Wake.
 const lookAgain = 5 * time.Second
+
+// confirmEvery is how often it is kept that a peer's roots are what they were.
+const confirmEvery = 5 * time.Minute
 
 // follower is the goroutine that keeps up with one peer.
 type follower struct {
@@ -29,6 +33,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		s.adoptAll(ctx)
+		s.redateAll(ctx)
 		s.follow(ctx, g, followers)
 		due := s.nextChange()
 		select {
@@ -128,8 +133,9 @@ func (s *Service) keepUp(ctx context.Context, name string, wake <-chan struct{})
 			s.noteRefresh(ctx, name, err, failures)
 			refresh.Reset(jitter(wait))
 		}
+		services := s.offer(name)
 		if reached {
-			s.pushIfDue(ctx, name, &push)
+			s.pushIfDue(ctx, name, services, &push)
 			s.noticeIfDue(ctx, name, &tell)
 		}
 	}
@@ -151,10 +157,30 @@ func (s *Service) refreshOne(ctx context.Context, name string) (time.Duration, e
 	if err != nil {
 		return 0, err
 	}
-	if err := s.takeBundle(ctx, name, b); err != nil {
-		return 0, err
+	wait := min(max(b.RefreshHint, s.MinRefresh), s.MaxRefresh)
+	if limit, bounded := peerrules.MaxBundleAge(p); bounded {
+		wait = min(wait, limit/3)
 	}
-	return min(max(b.RefreshHint, s.MinRefresh), s.MaxRefresh), nil
+	if s.confirmed(p, b) {
+		return wait, nil
+	}
+	return wait, s.takeBundle(ctx, name, b)
+}
+
+// confirmed says that a bundle tells nothing new, and that the one we have was confirmed so lately that its time need not be
+// kept anew: every peer is asked often, to know whether it answers, and each write costs the whole mesh a look.
+func (s *Service) confirmed(p *v1alpha1.MeshPeer, b Bundle) bool {
+	kept := s.Snapshot().Peers[p.Name]
+	held, err := peerrules.ParseRoots(peerrules.Roots(p, kept))
+	if err != nil || !peerrules.Adopted(p, kept) || kept.BundleSequence != b.Sequence || !sameRoots(held, b.Roots) {
+		return false
+	}
+	often := confirmEvery
+	if limit, bounded := peerrules.MaxBundleAge(p); bounded {
+		often = min(often, limit/4)
+	}
+	age := s.Now().Sub(kept.BundleTime)
+	return age >= 0 && age < often
 }
 
 // backoff after so many failures in a row: doubling, from least to most.

@@ -56,7 +56,8 @@ type Config struct {
 	Now func() time.Time
 	// RefreshHint is how often peers are asked to fetch our bundle. Default 5 min.
 	RefreshHint time.Duration
-	// MinRefresh and MaxRefresh bound the hints of peers. Default 5 s and 5 min.
+	// MinRefresh and MaxRefresh bound the hints of peers; a peer that does not answer is tried again within MaxRefresh.
+	// Default 5 s and 15 s.
 	MinRefresh, MaxRefresh time.Duration
 	// AcceptTimeout bounds one acceptance. Default 20 s.
 	AcceptTimeout time.Duration
@@ -83,7 +84,7 @@ func (c Config) withDefaults() (Config, error) {
 	for _, d := range []struct {
 		value  *time.Duration
 		preset time.Duration
-	}{{&c.RefreshHint, 5 * time.Minute}, {&c.MinRefresh, 5 * time.Second}, {&c.MaxRefresh, 5 * time.Minute}, {&c.AcceptTimeout, 20 * time.Second}, {&c.ReadTimeout, 10 * time.Second}} {
+	}{{&c.RefreshHint, 5 * time.Minute}, {&c.MinRefresh, 5 * time.Second}, {&c.MaxRefresh, 15 * time.Second}, {&c.AcceptTimeout, 20 * time.Second}, {&c.ReadTimeout, 10 * time.Second}} {
 		if *d.value <= 0 {
 			*d.value = d.preset
 		}

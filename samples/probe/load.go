@@ -39,6 +39,7 @@ func load(ctx context.Context, l Load) Result {
 
 func (sum *Result) add(r Result) {
 	sum.Requests++
+	sum.Slowest = max(sum.Slowest, r.Elapsed)
 	if r.Error == "" && r.Status < 400 {
 		sum.ServedBy[r.Headers["served-by"]]++
 		return

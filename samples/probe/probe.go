@@ -62,6 +62,7 @@ type Result struct {
 	Failures     int            `json:"failures,omitempty"`
 	FirstFailure string         `json:"firstFailure,omitempty"`
 	ServedBy     map[string]int `json:"servedBy,omitempty"`
+	Slowest      time.Duration  `json:"slowest,omitempty"`
 }
 
 // maxBody is how much of an answer is kept.

@@ -111,7 +111,7 @@ func openShop(t *testing.T) *shop {
 		}
 		nothingLeft(t, shopPrefix)
 	})
-	s.wire = s.sniff(t)
+	s.wire = sniff(t, netnsOf("host"), s.canary)
 	for _, m := range servers {
 		for _, port := range m.ports {
 			s.serve(t, m, port)

@@ -342,12 +342,12 @@ type sniffer struct {
 	first string
 }
 
-// sniff listens on the bridge to which all namespaces are attached.
-func (s *shop) sniff(t *testing.T) *sniffer {
+// sniff looks for a needle in all that passes a namespace's devices.
+func sniff(t *testing.T, netns, needle string) *sniffer {
 	t.Helper()
-	w := &sniffer{fd: -1, needle: []byte(s.canary)}
+	w := &sniffer{fd: -1, needle: []byte(needle)}
 	all := int(uint16(unix.ETH_P_ALL)<<8 | uint16(unix.ETH_P_ALL)>>8)
-	need(t, lab.Inside(netnsOf("host"), func() (err error) {
+	need(t, lab.Inside(netns, func() (err error) {
 		w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all)
 		if err != nil {
 			return err
