@@ -22,7 +22,7 @@ func registryOf(files []string) (*snapshot.Registry, error) {
 		}
 		r.Nodes = append(r.Nodes, n)
 		for _, w := range cfg.Workloads {
-			r.Workloads = append(r.Workloads, registered(cfg.Name, w))
+			r.Workloads = append(r.Workloads, w.Registered(cfg.Name, w.Netns, cfg.Mode == node.Sidecar, true))
 		}
 	}
 	slices.SortFunc(r.Nodes, func(a, b snapshot.Node) int { return cmp.Compare(a.Name, b.Name) })
@@ -30,15 +30,4 @@ func registryOf(files []string) (*snapshot.Registry, error) {
 		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 	return r, nil
-}
-
-func registered(nodeName string, w node.Workload) snapshot.Workload {
-	out := snapshot.Workload{
-		Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Node: nodeName,
-		Labels: w.Labels, Addresses: w.Addresses, Netns: w.Netns, Ready: true,
-	}
-	for _, p := range w.Ports {
-		out.Ports = append(out.Ports, snapshot.WorkloadPort{Name: p.Name, Number: p.Number})
-	}
-	return out
 }

@@ -171,7 +171,7 @@ func (c *compiler) addImport(i *v1alpha1.FederatedImport) {
 	id := model.ServiceID{Namespace: i.Namespace, Name: i.Name}
 	imp := &model.Import{
 		ID: id, Name: i.Namespace + "/" + i.Name, Host: fmt.Sprintf("%s.%s.svc.%s", i.Name, i.Namespace, c.mesh.Domain),
-		Port: uint16(i.Spec.Port), Protocol: protocol(cmp.Or(string(i.Spec.Protocol), "HTTP")),
+		Port: uint16(i.Spec.Port), Protocol: model.ParseProtocol(cmp.Or(string(i.Spec.Protocol), "HTTP")),
 		Callers: c.importCallers(key, i), Ref: c.ref(key),
 	}
 	for n, from := range i.Spec.From {

@@ -43,7 +43,7 @@ func (c *compiler) addService(s *corev1.Service) {
 		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
 			continue // only TCP crosses the mesh; reading it warned
 		}
-		port := &model.Port{Number: uint16(p.Port), Protocol: serviceProtocol(p)}
+		port := &model.Port{Number: uint16(p.Port), Protocol: model.PortProtocol(p.AppProtocol, p.Name)}
 		c.back(svc, port, backends, func(i *instance) uint16 { return targetPort(i, p.TargetPort, port.Number) })
 	}
 }
@@ -116,29 +116,6 @@ func targetPort(i *instance, target intstr.IntOrString, service uint16) uint16 {
 	return service
 }
 
-// serviceProtocol follows Istio: appProtocol, then the port name up to its first dash; anything else is TCP.
-func serviceProtocol(p corev1.ServicePort) model.Protocol {
-	if p.AppProtocol != nil {
-		return protocol(*p.AppProtocol)
-	}
-	name, _, _ := strings.Cut(p.Name, "-")
-	return protocol(name)
-}
-
-func protocol(s string) model.Protocol {
-	switch strings.ToLower(s) {
-	case "http", "http1", "http/1.1":
-		return model.HTTP
-	case "http2", "h2c", "kubernetes.io/h2c":
-		return model.HTTP2
-	case "grpc", "grpc-web":
-		return model.GRPC
-	case "https", "tls":
-		return model.TLS
-	}
-	return model.TCP
-}
-
 func (c *compiler) addServiceEntry(se *networking.ServiceEntry) {
 	key := snapshot.Key{Kind: "ServiceEntry", Namespace: se.Namespace, Name: se.Name}
 	if r := se.Spec.Resolution; r != istio.ServiceEntry_STATIC && r != istio.ServiceEntry_DNS && r != istio.ServiceEntry_DNS_ROUND_ROBIN {
@@ -181,7 +158,7 @@ func (c *compiler) addServiceEntryHost(se *networking.ServiceEntry, key snapshot
 	}
 	backends := c.entryBackends(se, host)
 	for _, p := range se.Spec.Ports {
-		port := &model.Port{Number: uint16(p.Number), Protocol: protocol(p.Protocol)}
+		port := &model.Port{Number: uint16(p.Number), Protocol: model.ParseProtocol(p.Protocol)}
 		c.back(svc, port, backends, func(i *instance) uint16 {
 			if n, ok := i.ports[p.Name]; ok {
 				return n

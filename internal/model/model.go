@@ -54,23 +54,6 @@ type EndpointSet struct {
 	Port uint16
 }
 
-// Protocol spoken on a port. The zero value is TCP: nothing is assumed of the bytes.
-type Protocol int
-
-// The protocols that make a difference.
-const (
-	TCP Protocol = iota
-	HTTP
-	HTTP2
-	GRPC
-	TLS
-)
-
-// IsHTTP says whether requests can be told apart.
-func (p Protocol) IsHTTP() bool { return p == HTTP || p == HTTP2 || p == GRPC }
-
-func (p Protocol) String() string { return [...]string{"TCP", "HTTP", "HTTP2", "GRPC", "TLS"}[p] }
-
 // MTLSMode of a listening port. The zero value is the strict one.
 type MTLSMode int
 

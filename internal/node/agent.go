@@ -246,7 +246,7 @@ func (a *Agent) report() agentapi.Report {
 	}
 	for _, h := range a.homes {
 		if s := h.stay.Load(); s != nil {
-			w := h.workload.registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key()))
+			w := h.workload.Registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key()))
 			w.Addresses = s.usable(w.Addresses)
 			r.Workloads = append(r.Workloads, w)
 		}
@@ -262,8 +262,8 @@ func (a *Agent) certs() []agentapi.CertState {
 	return certs
 }
 
-// registered is the workload as the control plane keeps it.
-func (w Workload) registered(node, netns string, sidecar, ready bool) snapshot.Workload {
+// Registered is the workload as the control plane keeps it.
+func (w Workload) Registered(node, netns string, sidecar, ready bool) snapshot.Workload {
 	out := snapshot.Workload{
 		Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Node: node,
 		Labels: w.Labels, Addresses: w.Addresses, Netns: netns, Sidecar: sidecar, Ready: ready,

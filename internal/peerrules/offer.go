@@ -3,11 +3,11 @@ package peerrules
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -35,7 +35,7 @@ func Offer(cfg *snapshot.Config, peer string) []snapshot.OfferedService {
 		}
 		offered = append(offered, snapshot.OfferedService{
 			Name: cmp.Or(e.Spec.Alias, e.Spec.Service), Namespace: e.Namespace,
-			Port: uint16(e.Spec.Port), Protocol: Protocol(port),
+			Port: uint16(e.Spec.Port), Protocol: protocol(port),
 		})
 	}
 	slices.SortFunc(offered, compareOffers)
@@ -67,23 +67,10 @@ func servicePorts(cfg *snapshot.Config) map[portKey]corev1.ServicePort {
 	return ports
 }
 
-// Protocol of a Service port as Istio reads it: appProtocol first, then the prefix of the port's name, else TCP.
-func Protocol(p corev1.ServicePort) string {
-	word, _, _ := strings.Cut(strings.ToLower(p.Name), "-")
-	if p.AppProtocol != nil {
-		word = strings.ToLower(*p.AppProtocol)
-		if i := strings.LastIndexByte(word, '/'); i >= 0 {
-			word = word[i+1:] // kubernetes.io/h2c
-		}
+// protocol is what the catalogue says of a port: what is not HTTP is passed on as it comes.
+func protocol(p corev1.ServicePort) string {
+	if is := model.PortProtocol(p.AppProtocol, p.Name); is.IsHTTP() {
+		return is.String()
 	}
-	switch word {
-	case "http", "http1":
-		return "HTTP"
-	case "http2", "h2c":
-		return "HTTP2"
-	case "grpc":
-		return "GRPC"
-	default:
-		return "TCP"
-	}
+	return model.TCP.String()
 }

@@ -3,7 +3,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"hash/fnv"
@@ -269,7 +268,7 @@ func (s *Store) merged() *snapshot.Registry {
 // allocate gives virtual addresses to hosts that have none yet.
 func (s *Store) allocate(ctx context.Context, cfg *snapshot.Config) error {
 	var fresh []string
-	for _, h := range hosts(cfg) {
+	for _, h := range cfg.Hosts() {
 		if _, ok := s.vips[h]; !ok {
 			fresh = append(fresh, h)
 		}
@@ -288,27 +287,4 @@ func (s *Store) allocate(ctx context.Context, cfg *snapshot.Config) error {
 	maps.Copy(vips, got)
 	s.vips = vips
 	return nil
-}
-
-// hosts that need a virtual address.
-func hosts(cfg *snapshot.Config) []string {
-	domain := "cluster.local"
-	if cfg.Mesh != nil {
-		domain = cmp.Or(cfg.Mesh.Spec.Domain, domain)
-	}
-	var out []string
-	for _, v := range cfg.Services {
-		out = append(out, v.Name+"."+v.Namespace+".svc."+domain)
-	}
-	for _, v := range cfg.FederatedImports {
-		out = append(out, v.Name+"."+v.Namespace+".svc."+domain)
-	}
-	for _, v := range cfg.ServiceEntries {
-		for _, h := range v.Spec.Hosts {
-			if !strings.HasPrefix(h, "*") {
-				out = append(out, strings.ToLower(strings.TrimSuffix(h, ".")))
-			}
-		}
-	}
-	return out
 }

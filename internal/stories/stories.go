@@ -81,7 +81,7 @@ func Read(dir string, a *txtar.Archive) (*Story, error) {
 		Invites: w.Invites, Bootstraps: w.Boots, Roots: roots, VIPs: map[string]netip.Addr{},
 		PeeringAddresses: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:15013")},
 	}
-	hosts := Hosts(cfg)
+	hosts := slices.Compact(slices.Sorted(slices.Values(cfg.Hosts())))
 	for n, h := range hosts {
 		s.Snapshot.VIPs[h] = netip.AddrFrom4([4]byte{240, 240, 1, byte(n + 1)})
 	}
@@ -109,28 +109,6 @@ func config(files map[string][]byte) (*snapshot.Config, error) {
 		cfg.Findings[i].File = filepath.Base(cfg.Findings[i].File)
 	}
 	return cfg, nil
-}
-
-// Hosts of a configuration that need a virtual address, sorted.
-func Hosts(cfg *snapshot.Config) []string {
-	suffix := ".svc.cluster.local"
-	if cfg.Mesh != nil && cfg.Mesh.Spec.Domain != "" {
-		suffix = ".svc." + cfg.Mesh.Spec.Domain
-	}
-	var out []string
-	for _, s := range cfg.Services {
-		out = append(out, s.Name+"."+s.Namespace+suffix)
-	}
-	for _, i := range cfg.FederatedImports {
-		out = append(out, i.Name+"."+i.Namespace+suffix)
-	}
-	for _, e := range cfg.ServiceEntries {
-		for _, h := range e.Spec.Hosts {
-			out = append(out, strings.ToLower(h))
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
 }
 
 // Outcome is what the pure layers make of a story, by section name.
