@@ -18,7 +18,7 @@ func registryOf(files []string) (*snapshot.Registry, error) {
 		}
 		n := snapshot.Node{Name: cfg.Name, Role: cfg.Role()}
 		if g := cfg.Gateway; g != nil {
-			n.Gateway = &snapshot.GatewayInfo{ServiceAccount: g.ServiceAccount, InnerAddress: g.InnerAddress, OuterAddress: g.OuterAddress}
+			n.Gateway = g.Info()
 		}
 		r.Nodes = append(r.Nodes, n)
 		for _, w := range cfg.Workloads {

@@ -14,8 +14,8 @@ func (c *compiler) addEndpoints(set model.EndpointSet, i *instance, port uint16)
 	if i.host != "" {
 		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Host: i.host, Port: port, Healthy: i.ready, Weight: i.weight})
 	}
-	for _, e := range model.Places(i.addrs) {
-		e.Port, e.Healthy, e.Weight = port, i.ready, i.weight
+	for _, e := range model.Places(i.addrs, port) {
+		e.Healthy, e.Weight = i.ready, i.weight
 		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], e)
 	}
 }
@@ -34,8 +34,8 @@ func gatewayEndpoints(c *compiler) {
 	set := model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: agentapi.FederationEgress}
 	for _, p := range c.mesh.Proxies {
 		if p.Gateway != nil {
-			for _, e := range model.Places(p.Gateway.Inner) {
-				e.Port, e.Healthy, e.Weight = agentapi.FederationEgress, true, 1
+			for _, e := range model.Places(p.Gateway.Inner, agentapi.FederationEgress) {
+				e.Healthy, e.Weight = true, 1
 				c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], e)
 			}
 		}

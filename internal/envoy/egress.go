@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -116,19 +118,23 @@ func (b *builder) toPeers(g *view.GatewayView, name string, i *model.Import) *cl
 	c := quickToEject(cluster(name, nil))
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	named := slices.ContainsFunc(i.Remotes, func(r model.Remote) bool { return slices.ContainsFunc(addresses(r.Peer.Addresses), byName) })
+	if named {
+		resolved(c, g.Outer)
+	}
 	for n, r := range i.Remotes {
 		key := r.SNI
 		c.TransportSocketMatches = append(c.TransportSocketMatches, &clusterv3.Cluster_TransportSocketMatch{
 			Name: key, Match: peerMetadata(key), TransportSocket: b.peerTLS(g, r.Peer, r.SNI),
 		})
 		l := &endpointv3.LocalityLbEndpoints{Priority: priority(i.Remotes, n)}
-		for _, a := range r.Peer.Addresses {
-			ep, ok := hostPort(a)
-			if !ok || r.Weight == 0 {
+		eps := addresses(r.Peer.Addresses)
+		if !named {
+			eps = paired(eps)
+		}
+		for _, ep := range eps {
+			if r.Weight == 0 {
 				continue
-			}
-			if ep.Host != "" {
-				resolved(c, g.Outer)
 			}
 			lb := assignment(name, []model.Endpoint{ep}).Endpoints[0].LbEndpoints[0]
 			lb.GetEndpoint().Hostname = r.SNI
@@ -166,7 +172,7 @@ func (b *builder) peerTLS(g *view.GatewayView, p *model.Peer, name string) *core
 func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
 	own, theirs := "control."+p.Name, sni.Control(p.KnownAs, p.TrustDomain.Name())
 	name := ingressName(p.Name, own)
-	c := static(cluster(name, nil), addresses(p.Addresses), g.Outer)
+	c := static(cluster(name, nil), paired(addresses(p.Addresses)), g.Outer)
 	c.TransportSocket = b.peerTLS(g, p, theirs)
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
 	r := toCluster(name)
@@ -190,6 +196,25 @@ func (b *builder) bootstrap(g *view.GatewayView, s model.Bootstrap) *listenerv3.
 
 func (b *builder) controlOnly(g *view.GatewayView) *corev3.TransportSocket {
 	return serverTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.Identity.String()))
+}
+
+func byName(e model.Endpoint) bool { return e.Host != "" }
+
+// paired are a peer's gateways with what looks like one gateway's IPv4 and IPv6 address as one endpoint, so that a version which
+// does not lead there costs no call. Where host names are among them they stay apart: Envoy then knows one address an endpoint.
+func paired(eps []model.Endpoint) []model.Endpoint {
+	if slices.ContainsFunc(eps, byName) {
+		return eps
+	}
+	at := map[uint16][]netip.Addr{}
+	for _, e := range eps {
+		at[e.Port] = append(at[e.Port], e.Addr)
+	}
+	var out []model.Endpoint
+	for _, port := range slices.Sorted(maps.Keys(at)) {
+		out = append(out, healthy(model.Places(at[port], port))...)
+	}
+	return out
 }
 
 func addresses(list []string) []model.Endpoint {

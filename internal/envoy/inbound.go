@@ -63,10 +63,7 @@ func onPort(port uint16, transport string) *listenerv3.FilterChainMatch {
 
 // localEndpoint is the workload itself, at its own address: what listens on loopback only is not exposed.
 func localEndpoint(w *model.Workload, port uint16) []model.Endpoint {
-	out := model.Places(w.Addrs)
-	for i := range out {
-		out[i].Port, out[i].Healthy = port, true
-	}
+	out := healthy(model.Places(w.Addrs, port))
 	return out[:min(len(out), 1)]
 }
 

@@ -206,7 +206,9 @@ func (s *Service) checkNotOurs(addrs []netip.AddrPort) error {
 		inside[a.Addr().Unmap()] = true
 	}
 	for _, g := range registeredGateways(snap) {
-		inside[g.InnerAddress.Unmap()], inside[g.OuterAddress.Unmap()] = true, true
+		for _, a := range append(g.Inner(), g.Outer()...) {
+			inside[a.Unmap()] = true
+		}
 	}
 	if snap.Registry != nil {
 		for _, w := range snap.Registry.Workloads {
@@ -216,7 +218,7 @@ func (s *Service) checkNotOurs(addrs []netip.AddrPort) error {
 		}
 	}
 	for _, v := range snap.VIPs {
-		inside[v.Unmap()] = true
+		inside[v], inside[snapshot.VIP6(v)] = true, true
 	}
 	for _, a := range addrs {
 		if inside[a.Addr().Unmap()] {

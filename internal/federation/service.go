@@ -191,8 +191,10 @@ var errNoGateway = errors.New("this mesh has no gateway yet: start one with 'ist
 func (s *Service) gateways() ([]netip.AddrPort, []string, error) {
 	var addrs []netip.AddrPort
 	for _, g := range registeredGateways(s.Snapshot()) {
-		if g.OuterAddress.IsValid() && !g.OuterAddress.IsUnspecified() {
-			addrs = append(addrs, netip.AddrPortFrom(g.OuterAddress, agentapi.FederationPort))
+		for _, a := range g.Outer() {
+			if a.IsValid() && !a.IsUnspecified() {
+				addrs = append(addrs, netip.AddrPortFrom(a, agentapi.FederationPort))
+			}
 		}
 	}
 	ids := s.gatewayIDs()

@@ -59,7 +59,7 @@ func (r *report) hostPorts(path string, list []string) {
 		n, err := strconv.ParseUint(port, 10, 16)
 		bracketed, _ := strings.CutSuffix(strings.TrimPrefix(host, "["), "]")
 		v6, v6err := netip.ParseAddr(bracketed)
-		isV6 := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") && v6err == nil && v6.Is6()
+		isV6 := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") && v6err == nil && v6.Is6() && v6.Zone() == ""
 		if err != nil || n == 0 || !isV6 && !isIPv4(host) && !isHost(host) {
 			r.refuse(CodeInvalid, fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q is not host:port", clip(v)), "write for example 192.0.2.10:15443, [2001:db8::1]:15443 or gw.cards.example:15443")
 		}

@@ -27,12 +27,14 @@ func (d *Daemon) dialGateway(ctx context.Context, sni string) (net.Conn, error) 
 		}
 		cfg := d.authority.ClientTLS(d.identity, id)
 		cfg.ServerName = sni
-		addr := netip.AddrPortFrom(n.Gateway.InnerAddress, agentapi.FederationEgress).String()
-		conn, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", addr)
-		if err == nil {
-			return conn, nil
+		for _, a := range n.Gateway.Inner() {
+			addr := netip.AddrPortFrom(a, agentapi.FederationEgress).String()
+			conn, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", addr)
+			if err == nil {
+				return conn, nil
+			}
+			errs = append(errs, fmt.Errorf("gateway %s at %s: %w", n.Name, addr, err))
 		}
-		errs = append(errs, fmt.Errorf("gateway %s at %s: %w", n.Name, addr, err))
 	}
 	if len(errs) == 0 {
 		return nil, errors.New("this mesh has no gateway yet: start one with 'isthmus gateway'")

@@ -124,9 +124,14 @@ func checkWorkload(w snapshot.Workload) error {
 }
 
 func checkGateway(g snapshot.GatewayInfo) error {
-	for _, a := range []netip.Addr{g.InnerAddress, g.OuterAddress} {
-		if err := checkAddress(a); err != nil {
-			return err
+	for _, addrs := range [][]netip.Addr{g.Inner(), g.Outer()} {
+		for _, a := range addrs {
+			if err := checkAddress(a); err != nil {
+				return err
+			}
+		}
+		if len(addrs) == 2 && (!addrs[0].Is4() || !addrs[1].Is6()) {
+			return fmt.Errorf("the addresses %s and %s: give an IPv4 and an IPv6 one", addrs[0], addrs[1])
 		}
 	}
 	return nil

@@ -108,9 +108,9 @@ type Endpoint struct {
 	Weight  uint32
 }
 
-// Places are the endpoints of one who has these addresses. An IPv4 and an IPv6 address are one place, and the version that is
+// Places are the endpoints of one who serves a port at these addresses. An IPv4 and an IPv6 address are one place, and the version that is
 // written first is tried first: who is there in both is not called twice as often.
-func Places(addrs []netip.Addr) []Endpoint {
+func Places(addrs []netip.Addr, port uint16) []Endpoint {
 	var first, second []netip.Addr
 	for _, a := range addrs {
 		if a.BitLen() == addrs[0].BitLen() {
@@ -121,7 +121,7 @@ func Places(addrs []netip.Addr) []Endpoint {
 	}
 	var out []Endpoint
 	for i := range max(len(first), len(second)) {
-		var e Endpoint
+		e := Endpoint{Port: port}
 		switch {
 		case i >= len(first):
 			e.Addr = second[i]

@@ -19,7 +19,7 @@ func TestPlaces(t *testing.T) {
 		{[]netip.Addr{a, b, six}, []Endpoint{{Addr: a, Other: six}, {Addr: b}}},
 		{[]netip.Addr{a, six, seven}, []Endpoint{{Addr: a, Other: six}, {Addr: seven}}},
 	} {
-		if got := Places(c.addrs); !slices.Equal(got, c.want) {
+		if got := Places(c.addrs, 0); !slices.Equal(got, c.want) {
 			t.Errorf("%v: %+v", c.addrs, got)
 		}
 	}

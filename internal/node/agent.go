@@ -241,7 +241,7 @@ func (a *Agent) touch() {
 func (a *Agent) report() agentapi.Report {
 	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoyState(), Certs: a.certs()}
 	if g := a.cfg.Gateway; g != nil {
-		r.Gateway = &snapshot.GatewayInfo{ServiceAccount: g.ServiceAccount, InnerAddress: g.InnerAddress, OuterAddress: g.OuterAddress, InnerAddress6: g.InnerAddress6, OuterAddress6: g.OuterAddress6}
+		r.Gateway = g.Info()
 		r.Peers = a.logs.Peers()
 	}
 	for _, h := range a.homes {

@@ -156,6 +156,14 @@ type GatewayConfig struct {
 	OuterAddress6 netip.Addr `yaml:"outerAddress6"`
 }
 
+// Info is what the control plane is told of the gateway.
+func (g GatewayConfig) Info() *snapshot.GatewayInfo {
+	return &snapshot.GatewayInfo{
+		ServiceAccount: g.ServiceAccount, InnerAddress: g.InnerAddress, OuterAddress: g.OuterAddress,
+		InnerAddress6: g.InnerAddress6, OuterAddress6: g.OuterAddress6,
+	}
+}
+
 // Role of the agent.
 func (c Config) Role() snapshot.Role {
 	if c.Gateway != nil {

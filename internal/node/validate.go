@@ -180,6 +180,15 @@ func (c *Config) validateGateway(r *reader) {
 	if !c.Gateway.OuterAddress.IsValid() {
 		r.add("gateway.outerAddress", "it is missing", "write the ip at which peers reach this gateway")
 	}
+	for _, p := range []struct {
+		name       string
+		first, six netip.Addr
+	}{{"inner", c.Gateway.InnerAddress, c.Gateway.InnerAddress6}, {"outer", c.Gateway.OuterAddress, c.Gateway.OuterAddress6}} {
+		if p.six.IsValid() && (!p.six.Is6() || !p.first.Is4()) {
+			field := "gateway." + p.name + "Address6"
+			r.add(field, "it stands for the IPv6 address beside an IPv4 one", "write the IPv4 address under "+p.name+"Address and the IPv6 address here; a single one belongs there")
+		}
+	}
 }
 
 func (w Workload) validate(r *reader, at string, captureOff bool) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"isthmus.dev/isthmus/internal/adminapi"
 )
 
 // TestIPv6 runs two meshes: east has IPv4 and IPv6 and workloads with the one, the other, both, or IPv6 switched off; west
@@ -20,6 +22,8 @@ func TestIPv6(t *testing.T) {
 	s := openStrait(t)
 	t.Run("names", s.names)
 	t.Run("calls", s.calls)
+	t.Run("peering", s.peering)
+	t.Run("calls across", s.callsAcross)
 }
 
 const cluster = ".default.svc.cluster.local"
@@ -100,6 +104,56 @@ func (s *strait) answered(from, to string, qtype uint16) error {
 		return fmt.Errorf("%v", r)
 	}
 	return nil
+}
+
+// peering is made by a token that holds the gateway's addresses of both versions; only the IPv6 one leads there.
+func (s *strait) peering(t *testing.T) {
+	invite, err := straitAdmin[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](t.Context(), s, east, "PeerInvite",
+		&adminapi.PeerInviteRequest{Peer: "west", TTL: 5 * time.Minute})
+	need(t, err)
+	if want := []string{"198.51.100.11:15443", "[2001:db8:5::11]:15443"}; !slices.Equal(invite.Addresses, want) {
+		t.Errorf("the invitation names %v, want %v", invite.Addresses, want)
+	}
+	_, err = straitAdmin[adminapi.PeerAcceptRequest, adminapi.PeerAcceptResponse](t.Context(), s, west, "PeerAccept",
+		&adminapi.PeerAcceptRequest{Token: invite.Token, Name: "east"})
+	need(t, err)
+}
+
+// callsAcross: west imports a service of every kind of server, which it reaches under a local name, over IPv6.
+func (s *strait) callsAcross(t *testing.T) {
+	for _, name := range []string{"old", "new", "both"} {
+		s.write(t, s.path(east, "config", name+".yaml"), fmt.Sprintf(`
+apiVersion: isthmus.dev/v1alpha1
+kind: FederatedExport
+metadata: {name: %[1]s, namespace: default}
+spec: {service: %[1]s, port: 80, to: [{peer: west, rules: [{callers: ["spiffe://west.example/ns/default/sa/shop"]}]}]}
+`, name))
+		s.write(t, s.path(west, "config", name+".yaml"), fmt.Sprintf(`
+apiVersion: isthmus.dev/v1alpha1
+kind: FederatedImport
+metadata: {name: %[1]s, namespace: default}
+spec: {port: 80, protocol: HTTP, from: [{peer: east}], callers: [shop]}
+`, name))
+	}
+	for _, name := range []string{"old", "new", "both"} {
+		within(t, 20*time.Second, name+" of east answers shop of west", func() error {
+			addrs, err := s.lookup(west.netns("shop"), "::1", name+cluster, dns.TypeAAAA)
+			if err != nil || len(addrs) != 1 || !virtual6.Contains(addrs[0]) {
+				return fmt.Errorf("%v, %w", addrs, err)
+			}
+			if r := s.get(west.netns("shop"), net.JoinHostPort(addrs[0].String(), "80"), name); r.err != nil || r.status != 200 || r.body != name+" "+s.canary {
+				return fmt.Errorf("%v", r)
+			}
+			return nil
+		})
+	}
+	for range 50 { // no call is lost to the address that leads nowhere
+		addrs, err := s.lookup(west.netns("shop"), "::1", "both"+cluster, dns.TypeAAAA)
+		need(t, err)
+		if r := s.get(west.netns("shop"), net.JoinHostPort(addrs[0].String(), "80"), "both"); r.err != nil || r.status != 200 {
+			t.Fatalf("%v", r)
+		}
+	}
 }
 
 var eastMesh = meshOf("east", "old", "new", "both", "turned", "without")

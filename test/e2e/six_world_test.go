@@ -34,7 +34,8 @@ type isle struct {
 	name         string
 	host4, host6 netip.Addr
 	gw4, gw6     netip.Addr // inside
-	outer        netip.Addr
+	outer4       netip.Addr
+	outer6       netip.Addr
 	dwellers     []dweller
 }
 
@@ -46,12 +47,12 @@ type dweller struct {
 	six       bool     // IPv6 of its namespace is on
 }
 
-// east has both IP versions and workloads of every kind, west knows only IPv6; between their gateways there is only IPv6.
+// east has both IP versions and workloads of every kind, west knows only IPv6; so they have only IPv6 between their gateways.
 var (
 	east = isle{
 		name:  "east",
 		host4: netip.MustParseAddr("10.96.0.1"), host6: netip.MustParseAddr("fd96::1"),
-		gw4: netip.MustParseAddr("10.96.0.2"), gw6: netip.MustParseAddr("fd96::2"), outer: netip.MustParseAddr("2001:db8:5::11"),
+		gw4: netip.MustParseAddr("10.96.0.2"), gw6: netip.MustParseAddr("fd96::2"), outer4: netip.MustParseAddr("198.51.100.11"), outer6: netip.MustParseAddr("2001:db8:5::11"),
 		dwellers: []dweller{
 			{name: "old", addresses: []string{"10.96.0.11"}},
 			{name: "new", addresses: []string{"fd96::12"}, six: true},
@@ -62,7 +63,7 @@ var (
 	}
 	west = isle{
 		name:  "west",
-		host6: netip.MustParseAddr("fd97::1"), gw6: netip.MustParseAddr("fd97::2"), outer: netip.MustParseAddr("2001:db8:5::12"),
+		host6: netip.MustParseAddr("fd97::1"), gw6: netip.MustParseAddr("fd97::2"), outer6: netip.MustParseAddr("2001:db8:5::12"),
 		dwellers: []dweller{{name: "shop", addresses: []string{"fd97::11"}, six: true}},
 	}
 )
@@ -109,7 +110,7 @@ func (i isle) attach(n *lab.Network) {
 	}
 	n.Attachments = append(n.Attachments,
 		lab.Attachment{Namespace: i.netns("gw"), Device: "eth0", Address: prefix(i.gw4, 24, 64), Address6: prefix(i.gw6, 24, 64), Bridge: i.netns("host"), Port: "v-gw"},
-		lab.Attachment{Namespace: i.netns("gw"), Device: "eth1", Address6: prefix(i.outer, 24, 64), Bridge: sixPrefix + "-link", Port: "v-" + i.name})
+		lab.Attachment{Namespace: i.netns("gw"), Device: "eth1", Address: prefix(i.outer4, 24, 64), Address6: prefix(i.outer6, 24, 64), Bridge: sixPrefix + "-link", Port: "v-" + i.name})
 }
 
 func openStrait(t *testing.T) *strait {
@@ -212,9 +213,9 @@ func (s *strait) start(t *testing.T, i isle, config string) {
 		})
 	}
 	s.join(t, i, "node", "host", snapshot.RoleNode, "default/*", map[string]any{"workloads": workloads})
-	gw := map[string]any{"serviceAccount": "edge", "innerAddress": either(i.gw4, i.gw6), "outerAddress": i.outer}
+	gw := map[string]any{"serviceAccount": "edge", "innerAddress": either(i.gw4, i.gw6), "outerAddress": either(i.outer4, i.outer6)}
 	if i.gw4.IsValid() {
-		gw["innerAddress6"] = i.gw6
+		gw["innerAddress6"], gw["outerAddress6"] = i.gw6, i.outer6
 	}
 	s.join(t, i, "gateway", "gw", snapshot.RoleGateway, "isthmus-system/edge", map[string]any{"gateway": gw})
 }

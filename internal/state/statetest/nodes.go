@@ -55,7 +55,7 @@ func registry(t *testing.T, s Store) {
 	wantErr(t, s.RegisterNode(ctx, "stranger", nil, nil, epoch), state.ErrRevoked)
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
 	ok(t, s.AttestNode(ctx, node("gw", snapshot.RoleGateway)))
-	gw := &snapshot.GatewayInfo{ServiceAccount: "gw", InnerAddress: netip.MustParseAddr("10.1.0.2"), OuterAddress: netip.MustParseAddr("192.0.2.1")}
+	gw := &snapshot.GatewayInfo{ServiceAccount: "gw", InnerAddress: netip.MustParseAddr("10.1.0.2"), OuterAddress: netip.MustParseAddr("192.0.2.1"), InnerAddress6: netip.MustParseAddr("fd00::2")}
 	ok(t, s.RegisterNode(ctx, "gw", gw, nil, after(time.Minute)))
 	ok(t, s.RegisterNode(ctx, "n1", nil, []snapshot.Workload{workload("default", "gone"), workload("default", "kept")}, after(time.Minute)))
 	ok(t, s.RegisterNode(ctx, "n1", nil, []snapshot.Workload{workload("shop", "web"), workload("default", "kept")}, after(time.Minute)))
