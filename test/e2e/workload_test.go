@@ -35,6 +35,7 @@ func TestWorkloads(t *testing.T) {
 	t.Run("raw requests", s.rawRequests)
 	t.Run("policies", s.policies)
 	t.Run("server speaks first", s.serverFirst)
+	t.Run("http2 and grpc", s.talk)
 	t.Run("strict", s.strict)
 	t.Run("modes", s.modes)
 	t.Run("outbound", s.outbound)
@@ -74,6 +75,7 @@ var (
 		{name: "mixed", namespace: "default", address: "10.93.0.24", ports: []int{8080, 7000, 7001, 8082, 8083}},
 		{name: "pool-1", app: "pool", namespace: "default", address: "10.93.0.25", ports: []int{8080}, readiness: "/ready"},
 		{name: "pool-2", app: "pool", namespace: "default", address: "10.93.0.26", ports: []int{8080}, readiness: "/ready"},
+		{name: "talk", namespace: "default", address: "10.93.0.27", ports: []int{http2Port, grpcPort}},
 	}
 )
 
@@ -399,6 +401,13 @@ spec:
   selector: {app: pool}
   ports: [{name: http, port: 80, targetPort: 8080}]
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: talk, namespace: default}
+spec:
+  selector: {app: talk}
+  ports: [{name: http2, port: 8090}, {name: grpc, port: 9090}]
+---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: mixed, namespace: default}
@@ -415,6 +424,11 @@ spec:
 var steadyPolicies = policy("default", "steady", `
 selector: {matchLabels: {app: steady}}
 rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], to: [{operation: {methods: [GET]}}]}]`) +
+	policy("default", "talk", `
+selector: {matchLabels: {app: talk}}
+rules:
+- from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}]
+  to: [{operation: {methods: [GET], paths: [/open]}}, {operation: {methods: [POST], paths: [/grpc.health.v1.Health/Check, /grpc.health.v1.Health/Watch]}}]`) +
 	policy("default", "pool", `
 selector: {matchLabels: {app: pool}}
 rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}]}]`) +

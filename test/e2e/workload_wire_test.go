@@ -38,7 +38,8 @@ type app struct {
 	raw      []byte     // of raw TCP ports
 }
 
-// serve starts the program of one port: HTTP on 808x, a server that speaks first and then echoes on 700x.
+// serve starts the program of one port: HTTP on 808x, HTTP/2 and gRPC on their own, a server
+// that speaks first and then echoes on 700x.
 func (s *shop) serve(t *testing.T, m member, port int) {
 	t.Helper()
 	a := &app{name: m.name, banner: fmt.Sprintf("banner of %s:%d %s\n", m.name, port, s.canary)}
@@ -53,7 +54,14 @@ func (s *shop) serve(t *testing.T, m member, port int) {
 	}))
 	t.Cleanup(func() { l.Close() })
 	answer := a.http
-	if port/10 != 808 {
+	switch {
+	case port == http2Port:
+		go serveHTTP2(l)
+		return
+	case port == grpcPort:
+		go serveGRPC(l)
+		return
+	case port/10 != 808:
 		answer = a.tcp
 	}
 	go func() {
