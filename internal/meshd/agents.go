@@ -301,7 +301,7 @@ func (a *agents) join(n state.Node, r agentapi.Report, cut context.CancelCauseFu
 	}
 	a.known[n.Name] = ag
 	if p := a.d.loop.published.Load(); p != nil { // with mu held: what is published later finds the agent in known
-		ag.next = instructions(p.mesh, n.Name)
+		ag.next = p.briefing.of(n.Name)
 	}
 	return ag
 }
@@ -315,11 +315,18 @@ func (a *agents) leave(ag *agent) {
 }
 
 // instruct brings every connected agent what the mesh now means for it.
-func (a *agents) instruct(mesh *model.Mesh) {
+func (a *agents) instruct(before *published, now *briefing) {
+	var was *briefing
+	if before != nil {
+		was = before.briefing
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for name, ag := range a.known {
-		next := instructions(mesh, name)
+		if ag.next != nil && !now.changed(was, name) {
+			continue
+		}
+		next := now.of(name)
 		if reflect.DeepEqual(ag.next, next) {
 			continue
 		}

@@ -11,21 +11,34 @@ import (
 	"isthmus.dev/isthmus/internal/store"
 )
 
-// instructions are what an agent needs beside Envoy's configuration: above all, which names its workloads may resolve.
-func instructions(mesh *model.Mesh, node string) *agentapi.Instructions {
-	td := mesh.TrustDomain.Name()
-	in := &agentapi.Instructions{TrustDomain: td, CertificateTTL: mesh.CertificateTTL, Roots: mesh.Roots[td], SigningRoot: signing(mesh.Roots[td]), DNS: map[string]agentapi.DNSTable{}}
-	p := mesh.Proxies[node]
+// briefing is what the agents of one mesh need beside Envoy's configuration. What is the same for all is made once.
+type briefing struct {
+	mesh    *model.Mesh
+	signing string
+	suffix  string
+	refused []string // suffixes
+}
+
+func newBriefing(mesh *model.Mesh) *briefing {
+	b := &briefing{mesh: mesh, signing: signing(mesh.Roots[mesh.TrustDomain.Name()]), suffix: "svc." + mesh.Domain}
+	for _, ns := range mesh.Namespaces {
+		b.refused = append(b.refused, ns+"."+b.suffix)
+	}
+	return b
+}
+
+// of one agent: above all, which names its workloads may resolve.
+func (b *briefing) of(node string) *agentapi.Instructions {
+	td := b.mesh.TrustDomain.Name()
+	in := &agentapi.Instructions{
+		TrustDomain: td, CertificateTTL: b.mesh.CertificateTTL, Roots: b.mesh.Roots[td], SigningRoot: b.signing, DNS: map[string]agentapi.DNSTable{},
+	}
+	p := b.mesh.Proxies[node]
 	if p == nil {
 		return in
 	}
-	suffix := "svc." + mesh.Domain
-	var refused []string
-	for _, ns := range mesh.Namespaces {
-		refused = append(refused, ns+"."+suffix)
-	}
 	for _, w := range slices.Concat(p.Workloads, p.Sidecars) {
-		t := agentapi.DNSTable{Hosts: map[string][]netip.Addr{}, RefusalSuffixes: refused, MeshSuffix: suffix}
+		t := agentapi.DNSTable{Hosts: map[string][]netip.Addr{}, RefusalSuffixes: b.refused, MeshSuffix: b.suffix}
 		if w.Speaks(store.RefusalVIP) {
 			t.Refusal = store.RefusalVIP
 		}
@@ -38,6 +51,16 @@ func instructions(mesh *model.Mesh, node string) *agentapi.Instructions {
 		in.DNS[w.ID.String()] = t
 	}
 	return in
+}
+
+// changed says whether an agent may need to be told something else than by the briefing before.
+func (b *briefing) changed(before *briefing, node string) bool {
+	if before == nil || b.signing != before.signing || b.mesh.TrustDomain != before.mesh.TrustDomain ||
+		b.mesh.CertificateTTL != before.mesh.CertificateTTL || !slices.Equal(b.mesh.Namespaces, before.mesh.Namespaces) || !sameSurroundings(before.mesh, b.mesh) {
+		return true
+	}
+	was, is := before.mesh.Proxies[node], b.mesh.Proxies[node]
+	return !sameWorkloads(was, is) || !slices.Equal(was.Sidecars, is.Sidecars)
 }
 
 // signing is the SHA-256 of the root that signs: the first.

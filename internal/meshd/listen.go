@@ -25,7 +25,8 @@ import (
 const (
 	maxMessage    = 4 << 20
 	maxHeaders    = 16 << 10
-	maxStreams    = 256 // one for each Envoy of a host, and a few
+	maxStreams    = 256     // one for each Envoy of a host, and a few
+	readBuffer    = 4 << 10 // of each connection; what agents and Envoys send is small
 	maxIdle       = 5 * time.Minute
 	stopPatience  = 2 * time.Second
 	headerTimeout = 5 * time.Second
@@ -98,7 +99,7 @@ func (d *Daemon) grpcServer(creds credentials.TransportCredentials) *grpc.Server
 	return grpc.NewServer(
 		grpc.Creds(creds), grpc.InTapHandle(newDoor().enter), grpc.UnaryInterceptor(authorizeUnary), grpc.StreamInterceptor(authorizeStream),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(headerTimeout),
-		grpc.WaitForHandlers(true),
+		grpc.WaitForHandlers(true), grpc.ReadBufferSize(readBuffer),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: maxIdle}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)

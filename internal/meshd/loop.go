@@ -56,6 +56,7 @@ type loop struct {
 type published struct {
 	snapshot   *snapshot.Snapshot
 	mesh       *model.Mesh
+	briefing   *briefing
 	findings   []finding.Finding
 	generation uint64
 }
@@ -105,19 +106,20 @@ func (l *loop) apply(snap *snapshot.Snapshot) {
 	if mesh == nil {
 		l.log.Error("configuration means no mesh, the last one stays in force", "findings", len(findings))
 		if before != nil {
-			l.published.Store(&published{before.snapshot, before.mesh, findings, before.generation})
+			l.published.Store(&published{before.snapshot, before.mesh, before.briefing, findings, before.generation})
 		}
 		return
 	}
 	l.generation++
-	l.published.Store(&published{snap, mesh, findings, l.generation})
+	brief := newBriefing(mesh)
+	l.published.Store(&published{snap, mesh, brief, findings, l.generation})
 	l.report(before, findings)
 	l.publishEndpoints(before, mesh)
 	if before != nil && l.compiled.OnlyEndpoints {
 		return // nobody is told anything else
 	}
 	l.publishProxies(before, mesh)
-	l.d.agents.instruct(mesh)
+	l.d.agents.instruct(before, brief)
 	l.d.federation.Wake()
 }
 
