@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"strings"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -181,11 +182,13 @@ func onlyNamespaces(snap *snapshot.Snapshot, touched map[string]bool, root strin
 	return &out
 }
 
+// within is the part of a list, sorted by namespace as all are, that stands in some namespaces.
 func within[T metav1.Object](list []T, namespaces map[string]bool) []T {
 	var out []T
-	for _, o := range list {
-		if namespaces[o.GetNamespace()] {
-			out = append(out, o)
+	for _, ns := range slices.Sorted(maps.Keys(namespaces)) {
+		at, _ := slices.BinarySearchFunc(list, ns, func(o T, ns string) int { return strings.Compare(o.GetNamespace(), ns) })
+		for ; at < len(list) && list[at].GetNamespace() == ns; at++ {
+			out = append(out, list[at])
 		}
 	}
 	return out

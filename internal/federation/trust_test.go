@@ -140,10 +140,11 @@ func fromFile(t *testing.T, m *mesh, as, knownAs string) *v1alpha1.MeshPeer {
 
 func (m *mesh) write(peers ...*v1alpha1.MeshPeer) {
 	m.edit(func(c *snapshot.Config) {
-		c.MeshPeers, c.Origins = peers, snapshot.Origins{}
+		origins := map[snapshot.Key]snapshot.Origin{}
 		for _, p := range peers {
-			c.Origins[snapshot.Key{Kind: "MeshPeer", Name: p.Name}] = snapshot.Origin{File: "peers.yaml", Line: 1}
+			origins[snapshot.Key{Kind: "MeshPeer", Name: p.Name}] = snapshot.Origin{File: "peers.yaml", Line: 1}
 		}
+		c.MeshPeers, c.Origins = peers, snapshot.OriginsOf(origins)
 	})
 }
 

@@ -87,12 +87,12 @@ func (a *admin) Status(context.Context, *adminapi.Empty) (*adminapi.StatusRespon
 		return nil, err
 	}
 	files := map[string]bool{}
-	for _, o := range p.snapshot.Config.Origins {
+	for _, o := range p.snapshot.Config.Origins.All() {
 		files[o.File] = true
 	}
 	return &adminapi.StatusResponse{
 		Mesh: p.mesh.Name, TrustDomain: p.mesh.TrustDomain.Name(), Version: version.String(), Started: a.d.started,
-		ConfigFiles: len(files), Objects: len(p.snapshot.Config.Origins), Findings: p.findings, Proxies: a.proxies(p),
+		ConfigFiles: len(files), Objects: p.snapshot.Config.Origins.Len(), Findings: p.findings, Proxies: a.proxies(p),
 		RootNotAfter: a.d.authority.RootNotAfter(), RootSHA256: a.d.authority.RootFingerprint(),
 	}, nil
 }

@@ -60,7 +60,7 @@ func (b *briefing) changed(before *briefing, node string) bool {
 		return true
 	}
 	was, is := before.mesh.Proxies[node], b.mesh.Proxies[node]
-	return !sameWorkloads(was, is) || !slices.Equal(was.Sidecars, is.Sidecars)
+	return is == nil || !sameWorkloads(was, is) || !slices.Equal(was.Sidecars, is.Sidecars)
 }
 
 // signing is the SHA-256 of the root that signs: the first.

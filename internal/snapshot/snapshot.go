@@ -3,7 +3,10 @@
 package snapshot
 
 import (
+	"iter"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
@@ -78,11 +81,60 @@ func (k Key) String() string {
 	return k.Kind + " " + k.Namespace + "/" + k.Name
 }
 
-// Origins finds where an object was written.
-type Origins map[Key]Origin
+// Origins finds where an object was written. It is kept by namespace, so that a change copies what it touches and no more.
+type Origins struct{ byNamespace map[string]map[Key]Origin }
+
+// OriginsOf makes Origins of a map.
+func OriginsOf(all map[Key]Origin) Origins {
+	return Origins{}.With(slices.Collect(maps.Keys(all)), func(k Key) (Origin, bool) { return all[k], true })
+}
 
 // Lookup is the zero Origin for an object that was not read from a file.
-func (o Origins) Lookup(k Key) Origin { return o[k] }
+func (o Origins) Lookup(k Key) Origin { return o.byNamespace[k.Namespace][k] }
+
+// Len is how many objects have an origin.
+func (o Origins) Len() int {
+	n := 0
+	for _, m := range o.byNamespace {
+		n += len(m)
+	}
+	return n
+}
+
+// All are the objects and where they were written, in no order.
+func (o Origins) All() iter.Seq2[Key, Origin] {
+	return func(yield func(Key, Origin) bool) {
+		for _, m := range o.byNamespace {
+			for k, v := range m {
+				if !yield(k, v) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// With is o with some objects as they now are: now says where one was written, or that it is gone.
+func (o Origins) With(changed []Key, now func(Key) (Origin, bool)) Origins {
+	next, own := maps.Clone(o.byNamespace), map[string]bool{}
+	if next == nil {
+		next = map[string]map[Key]Origin{}
+	}
+	for _, k := range changed {
+		if !own[k.Namespace] {
+			own[k.Namespace] = true
+			if next[k.Namespace] = maps.Clone(next[k.Namespace]); next[k.Namespace] == nil {
+				next[k.Namespace] = map[Key]Origin{}
+			}
+		}
+		if v, ok := now(k); ok {
+			next[k.Namespace][k] = v
+		} else {
+			delete(next[k.Namespace], k)
+		}
+	}
+	return Origins{next}
+}
 
 // Origin is where an object was written. Fields maps a field path ("spec.to[0].peer") to its line, counted from Line (0 is
 // Line itself): so an object that only moved down its file keeps one map. Ask LineOf.

@@ -60,6 +60,7 @@ type Store struct {
 	dirty    bool // current is out of date
 	config   *snapshot.Config
 	registry map[string]*registered // by node
+	merged   *snapshot.Registry     // of registry; nil when that has changed
 	peers    []state.Peer
 	invites  []snapshot.Invite
 	boots    []snapshot.Bootstrap
@@ -153,7 +154,7 @@ func (s *Store) Register(ctx context.Context, node snapshot.Node, workloads []sn
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.registry[node.Name] = &registered{node: node, workloads: workloads}
+	s.registry[node.Name], s.merged = &registered{node: node, workloads: workloads}, nil
 	s.mark()
 	return nil
 }
@@ -181,6 +182,7 @@ func (s *Store) Forget(node string) {
 	defer s.mu.Unlock()
 	if s.registry[node] != nil {
 		delete(s.registry, node)
+		s.merged = nil
 		s.mark()
 	}
 }
@@ -221,8 +223,11 @@ func (s *Store) mark() {
 
 // assemble makes a snapshot of what is held. It must be called with mu held.
 func (s *Store) assemble() *snapshot.Snapshot {
+	if s.merged == nil {
+		s.merged = s.merge()
+	}
 	snap := &snapshot.Snapshot{
-		Time: s.cfg.Now(), Config: s.withPeerings(s.config), Registry: s.merged(), Peers: map[string]snapshot.PeerState{},
+		Time: s.cfg.Now(), Config: s.withPeerings(s.config), Registry: s.merged, Peers: map[string]snapshot.PeerState{},
 		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, Roots: s.cfg.Roots(), VIPs: s.vips,
 	}
 	for _, p := range s.peers {
@@ -256,7 +261,7 @@ func (s *Store) withPeerings(cfg *snapshot.Config) *snapshot.Config {
 	return &out
 }
 
-func (s *Store) merged() *snapshot.Registry {
+func (s *Store) merge() *snapshot.Registry {
 	r := &snapshot.Registry{}
 	for _, name := range slices.Sorted(maps.Keys(s.registry)) {
 		r.Nodes = append(r.Nodes, s.registry[name].node)
@@ -267,6 +272,9 @@ func (s *Store) merged() *snapshot.Registry {
 
 // allocate gives virtual addresses to hosts that have none yet.
 func (s *Store) allocate(ctx context.Context, cfg *snapshot.Config) error {
+	if sameHosts(s.config, cfg) {
+		return nil
+	}
 	var fresh []string
 	for _, h := range cfg.Hosts() {
 		if _, ok := s.vips[h]; !ok {
@@ -288,3 +296,11 @@ func (s *Store) allocate(ctx context.Context, cfg *snapshot.Config) error {
 	s.vips = vips
 	return nil
 }
+
+// sameHosts says whether all that Hosts looks at is what it was.
+func sameHosts(a, b *snapshot.Config) bool {
+	return a.Mesh == b.Mesh && oneList(a.Services, b.Services) && oneList(a.FederatedImports, b.FederatedImports) && oneList(a.ServiceEntries, b.ServiceEntries)
+}
+
+// oneList says whether two lists are the very same.
+func oneList[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }

@@ -194,7 +194,7 @@ func TestFileWinsOverToken(t *testing.T) {
 	}
 	cfg := &snapshot.Config{
 		MeshPeers: []*v1alpha1.MeshPeer{meshPeer("both", "by-file.example"), meshPeer("file", "by-file.example")},
-		Origins:   snapshot.Origins{{Kind: "MeshPeer", Name: "both"}: {File: "peers.yaml", Line: 7}},
+		Origins:   snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{{Kind: "MeshPeer", Name: "both"}: {File: "peers.yaml", Line: 7}}),
 		Findings:  make([]finding.Finding, 0, 4),
 	}
 	must(t, l.SetConfig(t.Context(), cfg))
@@ -293,6 +293,10 @@ func TestSlowRegistration(t *testing.T) {
 	same(t, "a revoked node stays away", len(l.Snapshot().Registry.Nodes), 0)
 }
 
+func origin(i int) snapshot.Origins {
+	return snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{{Kind: fmt.Sprint(i)}: {Line: 1}})
+}
+
 // Whoever reads Changed and then Snapshot has everything that was said before Changed.
 func TestNoNewsIsLost(t *testing.T) {
 	l := newLab(t, file(t))
@@ -302,12 +306,14 @@ func TestNoNewsIsLost(t *testing.T) {
 	go func() {
 		defer close(done)
 		for i := range n {
-			if err := l.SetConfig(context.Background(), &snapshot.Config{Origins: snapshot.Origins{{Kind: fmt.Sprint(i)}: {}}}); err != nil {
+			if err := l.SetConfig(context.Background(), &snapshot.Config{Origins: origin(i)}); err != nil {
 				t.Error(err)
 			}
 		}
 	}()
-	last := func() bool { _, ok := l.Snapshot().Config.Origins[snapshot.Key{Kind: fmt.Sprint(n - 1)}]; return ok }
+	last := func() bool {
+		return l.Snapshot().Config.Origins.Lookup(snapshot.Key{Kind: fmt.Sprint(n - 1)}).Line == 1
+	}
 	for seen := false; !seen; {
 		select {
 		case <-l.Changed():

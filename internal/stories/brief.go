@@ -3,6 +3,7 @@ package stories
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -144,9 +145,11 @@ func (p *phrases) withRoots(dir string, text []byte) ([]byte, error) {
 }
 
 // renamed gives the file the name that it has in the story, wherever it was put.
-func renamed(o snapshot.Origins) {
-	for k, v := range o {
+func renamed(o snapshot.Origins) snapshot.Origins {
+	all := maps.Collect(o.All())
+	for k, v := range all {
 		v.File = filepath.Base(v.File)
-		o[k] = v
+		all[k] = v
 	}
+	return snapshot.OriginsOf(all)
 }

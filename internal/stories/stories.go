@@ -104,7 +104,7 @@ func config(files map[string][]byte) (*snapshot.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	renamed(cfg.Origins)
+	cfg.Origins = renamed(cfg.Origins)
 	for i := range cfg.Findings {
 		cfg.Findings[i].File = filepath.Base(cfg.Findings[i].File)
 	}

@@ -6,9 +6,7 @@ import (
 	"maps"
 	"slices"
 
-	networking "istio.io/client-go/pkg/apis/networking/v1"
-	security "istio.io/client-go/pkg/apis/security/v1"
-	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
@@ -20,8 +18,7 @@ import (
 type objects struct {
 	claims    map[snapshot.Key][]claim
 	conflicts map[snapshot.Key]bool
-	kinds     map[string][]*istioyaml.Object // in effect, sorted by namespace and name
-	config    *snapshot.Config               // made of kinds; its findings are the caller's
+	config    *snapshot.Config // of those in effect; its findings are the caller's
 }
 
 // claim is one file's wish to define an object.
@@ -31,10 +28,7 @@ type claim struct {
 }
 
 func newObjects() *objects {
-	return &objects{
-		claims: map[snapshot.Key][]claim{}, conflicts: map[snapshot.Key]bool{}, kinds: map[string][]*istioyaml.Object{},
-		config: &snapshot.Config{Origins: map[snapshot.Key]snapshot.Origin{}},
-	}
+	return &objects{claims: map[snapshot.Key][]claim{}, conflicts: map[snapshot.Key]bool{}, config: &snapshot.Config{}}
 }
 
 // slot is the key under which an object competes: there is one slot for all Mesh objects.
@@ -135,87 +129,78 @@ func (o *objects) replace(u update, touched map[snapshot.Key]*istioyaml.Object) 
 // rebuild makes a new configuration that shares with the old one every slice of a kind in which nothing changed.
 func (o *objects) rebuild(changed map[string]map[snapshot.Key]bool) {
 	next := *o.config
-	next.Origins = maps.Clone(next.Origins)
-	for kindName, keys := range changed {
-		list := o.merge(kindName, keys)
-		o.kinds[kindName] = list
-		set(&next, kindName, list)
-		for k := range keys {
-			delete(next.Origins, k)
-		}
-		for k := range keys {
-			if c := o.claims[slot(k)]; len(c) > 0 {
-				next.Origins[c[0].object.Key] = c[0].object.Origin
+	for kindName, set := range changed {
+		keys := slices.SortedFunc(maps.Keys(set), func(a, b snapshot.Key) int { return compare(a.Namespace, a.Name, b.Namespace, b.Name) })
+		o.set(&next, kindName, keys)
+		next.Origins = next.Origins.With(keys, func(k snapshot.Key) (snapshot.Origin, bool) {
+			if is := o.inEffect(k); is != nil {
+				return is.Origin, true
 			}
-		}
+			return snapshot.Origin{}, false
+		})
 	}
 	o.config = &next
 }
 
-// merge is a kind's list with the changed keys as they now are.
-func (o *objects) merge(kindName string, keys map[snapshot.Key]bool) []*istioyaml.Object {
-	fresh := make([]*istioyaml.Object, 0, len(keys))
-	for k := range keys {
-		if c := o.claims[slot(k)]; len(c) > 0 && c[0].object.Key == k {
-			fresh = append(fresh, c[0].object)
-		}
+// inEffect is the object of a key as it now is, nil when there is none or another one holds its slot.
+func (o *objects) inEffect(k snapshot.Key) *istioyaml.Object {
+	if c := o.claims[slot(k)]; len(c) > 0 && c[0].object.Key == k {
+		return c[0].object
 	}
-	slices.SortFunc(fresh, byName)
-	old := o.kinds[kindName]
-	list := make([]*istioyaml.Object, 0, len(old)+len(fresh))
-	for _, x := range old {
-		if keys[x.Key] {
-			continue
-		}
-		for len(fresh) > 0 && byName(fresh[0], x) < 0 {
-			list, fresh = append(list, fresh[0]), fresh[1:]
-		}
-		list = append(list, x)
-	}
-	return append(list, fresh...)
+	return nil
 }
 
-func byName(a, b *istioyaml.Object) int {
-	return cmp.Or(cmp.Compare(a.Key.Namespace, b.Key.Namespace), cmp.Compare(a.Key.Name, b.Key.Name))
+func compare(ns1, name1, ns2, name2 string) int {
+	return cmp.Or(cmp.Compare(ns1, ns2), cmp.Compare(name1, name2))
 }
 
-// set writes a kind's list into the configuration.
-func set(c *snapshot.Config, kindName string, list []*istioyaml.Object) {
+// set brings a kind's list in the configuration up to date.
+func (o *objects) set(c *snapshot.Config, kindName string, keys []snapshot.Key) {
 	switch kindName {
 	case "Mesh":
 		c.Mesh = nil
-		if len(list) > 0 {
-			c.Mesh = list[0].Value.(*v1alpha1.Mesh)
+		if claims := o.claims[slot(keys[0])]; len(claims) > 0 {
+			c.Mesh = claims[0].object.Value.(*v1alpha1.Mesh)
 		}
 	case "MeshPeer":
-		c.MeshPeers = typed[v1alpha1.MeshPeer](list)
+		c.MeshPeers = merge(o, c.MeshPeers, keys)
 	case "FederatedExport":
-		c.FederatedExports = typed[v1alpha1.FederatedExport](list)
+		c.FederatedExports = merge(o, c.FederatedExports, keys)
 	case "FederatedImport":
-		c.FederatedImports = typed[v1alpha1.FederatedImport](list)
+		c.FederatedImports = merge(o, c.FederatedImports, keys)
 	case "Namespace":
-		c.Namespaces = typed[corev1.Namespace](list)
+		c.Namespaces = merge(o, c.Namespaces, keys)
 	case "Service":
-		c.Services = typed[corev1.Service](list)
+		c.Services = merge(o, c.Services, keys)
 	case "PeerAuthentication":
-		c.PeerAuthentications = typed[security.PeerAuthentication](list)
+		c.PeerAuthentications = merge(o, c.PeerAuthentications, keys)
 	case "AuthorizationPolicy":
-		c.AuthorizationPolicies = typed[security.AuthorizationPolicy](list)
+		c.AuthorizationPolicies = merge(o, c.AuthorizationPolicies, keys)
 	case "ServiceEntry":
-		c.ServiceEntries = typed[networking.ServiceEntry](list)
+		c.ServiceEntries = merge(o, c.ServiceEntries, keys)
 	case "WorkloadEntry":
-		c.WorkloadEntries = typed[networking.WorkloadEntry](list)
+		c.WorkloadEntries = merge(o, c.WorkloadEntries, keys)
 	default:
 		panic("file: kind " + kindName + " has no place in snapshot.Config")
 	}
 }
 
-func typed[T any](list []*istioyaml.Object) []*T {
-	out := make([]*T, len(list))
-	for i, o := range list {
-		out[i] = o.Value.(*T)
+// merge is a kind's list with the changed keys, sorted, as they now are. Only these are looked at; the rest is copied.
+func merge[T metav1.Object](o *objects, old []T, keys []snapshot.Key) []T {
+	list := make([]T, 0, len(old)+len(keys))
+	for _, k := range keys {
+		at, found := slices.BinarySearchFunc(old, k, func(x T, k snapshot.Key) int {
+			return compare(x.GetNamespace(), x.GetName(), k.Namespace, k.Name)
+		})
+		list, old = append(list, old[:at]...), old[at:]
+		if is := o.inEffect(k); is != nil {
+			list = append(list, is.Value.(T))
+		}
+		if found {
+			old = old[1:]
+		}
 	}
-	return out
+	return append(list, old...)
 }
 
 // findings names the objects that wait behind another of the same name.

@@ -91,7 +91,7 @@ func TestChangesOfFiles(t *testing.T) {
 	if third.Namespaces[0] != first.Namespaces[0] {
 		t.Error("an unchanged document of a changed file gave a new object")
 	}
-	if o := third.Origins[snapshot.Key{Kind: "Namespace", Name: "one"}]; o.LineOf("metadata.name") != 10 || o.File != a {
+	if o := third.Origins.Lookup(snapshot.Key{Kind: "Namespace", Name: "one"}); o.LineOf("metadata.name") != 10 || o.File != a {
 		t.Errorf("origin of one = %s:%d, want %s:10", o.File, o.LineOf("metadata.name"), a)
 	}
 
@@ -258,7 +258,7 @@ func TestTwoFilesOneObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	third := await(t, s, "one two")
-	if third.Origins[snapshot.Key{Kind: "Namespace", Name: "one"}].File != a {
+	if third.Origins.Lookup(snapshot.Key{Kind: "Namespace", Name: "one"}).File != a {
 		t.Error("the object that waited did not take its place")
 	}
 }
@@ -274,15 +274,15 @@ func TestTwoMeshes(t *testing.T) {
 	await(t, s, "")
 	write(t, filepath.Join(dir, "0.yaml"), mesh("two"))
 	c := await(t, s, "ISM-SRC05")
-	if c.Mesh.Name != "one" || len(c.Origins) != 1 || !strings.Contains(c.Findings[0].Message, path+":1") {
-		t.Errorf("mesh %s, %d origins, %v", c.Mesh.Name, len(c.Origins), c.Findings)
+	if c.Mesh.Name != "one" || c.Origins.Len() != 1 || !strings.Contains(c.Findings[0].Message, path+":1") {
+		t.Errorf("mesh %s, %d origins, %v", c.Mesh.Name, c.Origins.Len(), c.Findings)
 	}
 	write(t, path, mesh("one")+mesh("three"))
 	await(t, s, "ISM-SRC05 ISM-SRC05")
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if c := await(t, s, ""); c.Mesh.Name != "two" || len(c.Origins) != 1 {
+	if c := await(t, s, ""); c.Mesh.Name != "two" || c.Origins.Len() != 1 {
 		t.Errorf("mesh %s, origins %v", c.Mesh.Name, c.Origins)
 	}
 }
