@@ -54,6 +54,10 @@ type MeshPeerSpec struct {
 	// Suspend refuses everything with the peer, live connections included, and keeps the configuration.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
+
+	// RefuseProbes leaves the peer's probes ('isthmus peer probe' there) unanswered. Nothing else depends on them.
+	// +optional
+	RefuseProbes bool `json:"refuseProbes,omitempty"`
 }
 
 // PeerBundle is the first trust in a peer.

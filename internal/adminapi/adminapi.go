@@ -163,6 +163,40 @@ type Condition struct {
 	Since   time.Time `json:"since"`
 }
 
+// PeerProbeRequest asks for a synthetic request through both gateways.
+type PeerProbeRequest struct {
+	Peer   string `json:"peer"`
+	Import string `json:"import,omitempty"` // namespace/name of a FederatedImport that the peer serves; empty: its control plane alone
+}
+
+// PeerProbeResponse is how far a probe came, and what each leg took.
+type PeerProbeResponse struct {
+	Peer   string        `json:"peer"`
+	Import string        `json:"import,omitempty"`
+	Asked  string        `json:"asked"` // the name in the handshake with the peer's gateway
+	Took   time.Duration `json:"took"`  // of it all; zero when no answer came
+	Legs   []ProbeLeg    `json:"legs"`
+	Proves string        `json:"proves"` // what the last leg shows and does not show
+}
+
+// ProbeLeg is one step on the way.
+type ProbeLeg struct {
+	From   string        `json:"from"`
+	To     string        `json:"to"`
+	Step   string        `json:"step"`  // consent, connect, handshake, answer, ready
+	State  string        `json:"state"` // ok, failed, untried
+	Took   time.Duration `json:"took,omitempty"`
+	Detail string        `json:"detail,omitempty"`
+	Remedy string        `json:"remedy,omitempty"`
+}
+
+// States of a ProbeLeg.
+const (
+	LegOK      = "ok"
+	LegFailed  = "failed"
+	LegUntried = "untried"
+)
+
 // PeerManifestRequest asks for the MeshPeer file that describes this mesh to a peer, for peering without a connection.
 type PeerManifestRequest struct {
 	As      string `json:"as"`      // name under which the peer will know this mesh: metadata.name of the file
@@ -324,6 +358,7 @@ type Server interface {
 	PeerSuspend(context.Context, *PeerRequest) (*Empty, error)
 	PeerResume(context.Context, *PeerRequest) (*Empty, error)
 	PeerRevoke(context.Context, *PeerRequest) (*Empty, error)
+	PeerProbe(context.Context, *PeerProbeRequest) (*PeerProbeResponse, error)
 	PeerManifest(context.Context, *PeerManifestRequest) (*PeerManifestResponse, error)
 	Catalog(context.Context, *PeerRequest) (*CatalogResponse, error)
 	Exports(context.Context, *PeerRequest) (*ExportsResponse, error)
@@ -351,6 +386,7 @@ var Desc = grpc.ServiceDesc{
 		rpc.Unary(Service, "PeerSuspend", Server.PeerSuspend),
 		rpc.Unary(Service, "PeerResume", Server.PeerResume),
 		rpc.Unary(Service, "PeerRevoke", Server.PeerRevoke),
+		rpc.Unary(Service, "PeerProbe", Server.PeerProbe),
 		rpc.Unary(Service, "PeerManifest", Server.PeerManifest),
 		rpc.Unary(Service, "Catalog", Server.Catalog),
 		rpc.Unary(Service, "Exports", Server.Exports),

@@ -158,6 +158,14 @@ const (
 	WorkloadKey = "isthmus-workload"
 	// SocketMark is the SO_MARK of every connection that Envoy makes, so that capture lets it pass.
 	SocketMark = 0x1573
+	// ProbePath is what a probe asks of a peer's control plane. HeaderProbe, set by our own control plane alone, is the name
+	// (SNI) under which our gateway shall ask the peer's for it; without it, the control plane's.
+	ProbePath   = "/v1/probe"
+	HeaderProbe = "isthmus-probe"
+	// HeaderEgressLeg and HeaderIngressLeg are what the two gateways on the way of a probe write on its answer, "<step>=<µs> …".
+	// Where our own gateway answers itself, because nobody else did, its own begins with "failed=<Envoy's response flags>".
+	HeaderEgressLeg  = "isthmus-egress-leg"
+	HeaderIngressLeg = "isthmus-ingress-leg"
 	// Port numbers of one proxy.
 	OutboundPort     = 15001
 	InboundPort      = 15006

@@ -34,6 +34,7 @@ type fake struct {
 	invite   adminapi.PeerInviteResponse
 	accept   adminapi.PeerAcceptResponse
 	peers    adminapi.PeerListResponse
+	probe    adminapi.PeerProbeResponse
 	manifest adminapi.PeerManifestResponse
 	certs    adminapi.CertListResponse
 	checks   adminapi.CheckResponse
@@ -73,6 +74,10 @@ func (f *fake) PeerAccept(_ context.Context, r *adminapi.PeerAcceptRequest) (*ad
 
 func (f *fake) PeerList(_ context.Context, r *adminapi.PeerRequest) (*adminapi.PeerListResponse, error) {
 	return answer(f, *r, &f.peers)
+}
+
+func (f *fake) PeerProbe(_ context.Context, r *adminapi.PeerProbeRequest) (*adminapi.PeerProbeResponse, error) {
+	return answer(f, *r, &f.probe)
 }
 
 func (f *fake) PeerManifest(_ context.Context, r *adminapi.PeerManifestRequest) (*adminapi.PeerManifestResponse, error) {

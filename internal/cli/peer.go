@@ -12,7 +12,7 @@ import (
 
 func (a *app) peerCmd() *cobra.Command {
 	return family("peer", "Other meshes that this one agrees to meet at the gateways",
-		a.peerInviteCmd(), a.peerAcceptCmd(), a.peerListCmd(), a.peerStatusCmd(),
+		a.peerInviteCmd(), a.peerAcceptCmd(), a.peerListCmd(), a.peerStatusCmd(), a.peerProbeCmd(),
 		a.peerSuspendCmd(), a.peerResumeCmd(), a.peerRevokeCmd(), a.peerManifestCmd())
 }
 

@@ -174,12 +174,13 @@ func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.
 	name := ingressName(p.Name, own)
 	c := static(cluster(name, nil), paired(addresses(p.Addresses)), g.Outer)
 	c.TransportSocket = b.peerTLS(g, p, theirs)
+	asked(c)
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
 	r := toCluster(name)
 	r.GetRoute().Timeout = millis(15_000)
 	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: theirs}
-	r.RequestHeadersToRemove = requestLeaks
-	m := inlineRoutes(httpManager(name, "", nil, nil), own, r)
+	r.RequestHeadersToRemove = without(requestLeaks, agentapi.HeaderProbe) // by which the cluster finds the name to ask for
+	m := egressLeg(inlineRoutes(httpManager(name, "", nil, nil), own, r), r)
 	return chain(name, onSNI(own), b.controlOnly(g), managerFilter(m))
 }
 

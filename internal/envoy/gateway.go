@@ -94,7 +94,7 @@ var leaks = []string{"server", "via", "x-powered-by", "x-envoy-upstream-service-
 // requestLeaks are what a request must not carry out of its mesh.
 var requestLeaks = append([]string{
 	"x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "forwarded", "x-real-ip", "via", "x-request-id",
-	"x-envoy-external-address", "x-envoy-internal", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count",
+	"x-envoy-external-address", "x-envoy-internal", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count", agentapi.HeaderProbe,
 }, without(overrideHeaders, callerHeader)...)
 
 // familiesOfLeaks are prefixes of such headers, by which proxies tell each other of their inside.

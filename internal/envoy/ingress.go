@@ -49,20 +49,24 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 		return chain(name, onSNI(e.SNI), tls, tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log))
 	}
 	b.add(ClusterType, name, speaking(c, e.Port.Protocol), refs)
-	b.add(RouteType, name, exportRoutes(name, e), refs)
+	b.add(RouteType, name, b.exportRoutes(name, e), refs)
 	m := explained(httpManager(name, name, boundaryFilters(oneCaller), nil), "the boundary of "+b.view.TrustDomain.Name(), "its FederatedExport to this peer lists no such caller, method and path")
 	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...))
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
 }
 
 // exportRoutes rename: outside the alias, inside the service; what names the inside of either mesh is taken off.
-func exportRoutes(name string, e *model.Export) *routev3.RouteConfiguration {
+func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfiguration {
 	r := toCluster(name)
 	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: e.Service.Host}
 	return &routev3.RouteConfiguration{
-		Name: name, VirtualHosts: []*routev3.VirtualHost{{Name: e.SNI, Domains: []string{e.SNI}, Routes: []*routev3.Route{r}}},
+		Name: name, VirtualHosts: []*routev3.VirtualHost{
+			{Name: e.SNI, Domains: []string{e.SNI}, Routes: []*routev3.Route{r}},
+			probeHost(sni.Control(e.Peer.Name, b.view.TrustDomain.Name()), e.Peer),
+		},
 		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: leaks,
-		TypedPerFilterConfig: policyConfig(nil, exportPolicy(e)),
+		MostSpecificHeaderMutationsWins: true, // what the probe's route says of its sender stays
+		TypedPerFilterConfig:            policyConfig(nil, exportPolicy(e)),
 	}
 }
 
@@ -105,7 +109,7 @@ func (b *builder) peerControl(g *view.GatewayView, p *model.Peer) *listenerv3.Fi
 	name := ingressName(p.Name, host)
 	m := inlineRoutes(httpManager(name, "", nil, nil), host,
 		only("GET", "/v1/bundle", overwrite("isthmus-peer", p.Name)), only("POST", "/v1/bundle", overwrite("isthmus-peer", p.Name)),
-		only("POST", "/v1/catalogue", overwrite("isthmus-peer", p.Name)))
+		only("POST", "/v1/catalogue", overwrite("isthmus-peer", p.Name)), probeRoute(p))
 	// The root goes along: a peer that knows only its fingerprint finds it here.
 	tls := serverTLS(g.Identity.String()+agentapi.WithRootSuffix, p.TrustDomain.Name(), exactly(p.GatewayIDs...))
 	return chain(name, onSNI(host), tls, managerFilter(m))

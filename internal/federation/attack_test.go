@@ -431,7 +431,7 @@ func TestFloodOfRequestsIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header.Set(HeaderPeer, "retail")
-		cards.forPeer(cards.serveBundle)(w, r)
+		cards.forPeer(usualPace, "peer", cards.serveBundle)(w, r)
 		codes[w.Code]++
 	}
 	if codes[200] < 20 || codes[200] > 40 || codes[429] != 60-codes[200] {

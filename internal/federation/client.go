@@ -21,12 +21,32 @@ const exchangeTimeout = 10 * time.Second
 // exchange is one HTTP question over a connection of its own.
 type exchange struct {
 	method, host, path string
+	header             http.Header
 	body               []byte
 	limit              int64 // of the answer
 }
 
+// reply is what came back, whoever answered.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
 // ask sends one question over conn, closes conn, and returns the answer's body. Any status but 200 and 204 is a refusal.
 func ask(ctx context.Context, conn net.Conn, e exchange) ([]byte, error) {
+	r, err := send(ctx, conn, e)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.status == http.StatusOK || r.status == http.StatusNoContent:
+		return r.body, nil
+	}
+	return nil, refused{status: r.status, refusal: readRefusal(r.body)}
+}
+
+// send sends one question over conn and closes conn.
+func send(ctx context.Context, conn net.Conn, e exchange) (*reply, error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -38,6 +58,9 @@ func ask(ctx context.Context, conn net.Conn, e exchange) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, e.method, "http://"+e.host+e.path, bytes.NewReader(e.body))
 	if err != nil {
 		return nil, err
+	}
+	if e.header != nil {
+		req.Header = e.header
 	}
 	if e.method != http.MethodGet {
 		req.Header.Set("Content-Type", "application/json")
@@ -59,10 +82,7 @@ func ask(ctx context.Context, conn net.Conn, e exchange) ([]byte, error) {
 	if int64(len(body)) > e.limit {
 		return nil, fmt.Errorf("the answer is larger than %d bytes", e.limit)
 	}
-	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusNoContent {
-		return body, nil
-	}
-	return nil, refused{status: resp.StatusCode, refusal: readRefusal(body)}
+	return &reply{status: resp.StatusCode, header: resp.Header, body: body}, nil
 }
 
 // refused is a refusal that another mesh answered.

@@ -9,10 +9,19 @@ import (
 
 const (
 	slotsAtOnce  = 64
-	perSecond    = 10
-	burst        = 20
 	maxLimiters  = 1024
 	limiterSleep = 10 * time.Minute
+)
+
+// pace is how many requests of one kind a peer may send, and how many at once after a pause.
+type pace struct {
+	perSecond rate.Limit
+	burst     int
+}
+
+var (
+	usualPace = pace{10, 20}
+	probePace = pace{1, 5}
 )
 
 // limits bound how much of this process others can use.
@@ -37,7 +46,9 @@ func newLimits() limits {
 }
 
 // allow counts one request of a peer or invitation, both of which must be known to exist.
-func (l limits) allow(key string) bool {
+func (l limits) allow(key string) bool { return l.allowAt(usualPace, key) }
+
+func (l limits) allowAt(p pace, key string) bool {
 	k := l.keys
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -48,7 +59,7 @@ func (l limits) allow(key string) bool {
 		if len(k.byKey) >= maxLimiters {
 			return false
 		}
-		one = &limiter{Limiter: rate.NewLimiter(perSecond, burst)}
+		one = &limiter{Limiter: rate.NewLimiter(p.perSecond, p.burst)}
 		k.byKey[key] = one
 	}
 	one.used = now

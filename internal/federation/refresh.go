@@ -47,8 +47,8 @@ func (s *Service) fetchBundle(ctx context.Context, p *v1alpha1.MeshPeer) (Bundle
 	return ParseBundle(td, raw, s.Now())
 }
 
-// probe shows that a peer answers where its roots are not to be refreshed.
-func (s *Service) probe(ctx context.Context, p *v1alpha1.MeshPeer) error {
+// reach shows that a peer answers where its roots are not to be refreshed.
+func (s *Service) reach(ctx context.Context, p *v1alpha1.MeshPeer) error {
 	_, err := s.askPeer(ctx, p, exchange{method: http.MethodGet, path: PathBundle, limit: MaxBundleBytes})
 	return err
 }

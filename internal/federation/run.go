@@ -151,7 +151,7 @@ func (s *Service) refreshOne(ctx context.Context, name string) (time.Duration, e
 		return s.MinRefresh, s.fetchRoot(ctx, p)
 	}
 	if !peerrules.Refreshes(p) {
-		return s.MaxRefresh, s.probe(ctx, p)
+		return s.MaxRefresh, s.reach(ctx, p)
 	}
 	b, err := s.fetchBundle(ctx, p)
 	if err != nil {

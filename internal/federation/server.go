@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
@@ -28,9 +29,10 @@ const idleTimeout = 2 * time.Minute
 // Handler is the peering server: what peers' control planes say, as this mesh's gateways pass it on.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+PathBundle, s.forPeer(s.serveBundle))
-	mux.HandleFunc("POST "+PathBundle, s.forPeer(s.takeNotice))
-	mux.HandleFunc("POST "+PathCatalogue, s.forPeer(s.takeCatalogue))
+	mux.HandleFunc("GET "+PathBundle, s.forPeer(usualPace, "peer", s.serveBundle))
+	mux.HandleFunc("POST "+PathBundle, s.forPeer(usualPace, "peer", s.takeNotice))
+	mux.HandleFunc("POST "+PathCatalogue, s.forPeer(usualPace, "peer", s.takeCatalogue))
+	mux.HandleFunc("GET "+agentapi.ProbePath, s.forPeer(probePace, "probe", s.answerProbe))
 	mux.HandleFunc("POST "+PathPeering, s.forInvite)
 	return s.guarded(mux)
 }
@@ -75,7 +77,7 @@ func one(h http.Header, name, other string) (string, bool) {
 type peerHandler func(w http.ResponseWriter, r *http.Request, name string) error
 
 // forPeer is for what established peers ask. A peer with which nothing may pass learns nothing more than that.
-func (s *Service) forPeer(h peerHandler) http.HandlerFunc {
+func (s *Service) forPeer(p pace, kind string, h peerHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name, ok := one(r.Header, HeaderPeer, HeaderInvite)
 		if !ok {
@@ -87,7 +89,7 @@ func (s *Service) forPeer(h peerHandler) http.HandlerFunc {
 			answer(w, http.StatusForbidden, refusal{Code: "NotAPeer", Message: "nothing may pass between these meshes now"})
 			return
 		}
-		if !s.limits.allow("peer/" + name) {
+		if !s.limits.allowAt(p, kind+"/"+name) {
 			answer(w, http.StatusTooManyRequests, refusal{Code: "TooMany", Message: "too many requests: try again later"})
 			return
 		}

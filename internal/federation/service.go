@@ -51,7 +51,10 @@ type Config struct {
 	// InForce says whether every proxy of this mesh that is connected has the roots of a peer's trust domain as they are in the
 	// newest snapshot. Default: yes.
 	InForce func(trustDomain string) bool
-	Log     *slog.Logger
+	// Export says whether a name is exported to a peer, and whether the service behind it has an endpoint that is ready.
+	// Default: nothing is exported.
+	Export func(peer, sni string) (exported, ready bool)
+	Log    *slog.Logger
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// RefreshHint is how often peers are asked to fetch our bundle. Default 5 min.
@@ -80,6 +83,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.InForce == nil {
 		c.InForce = func(string) bool { return true }
+	}
+	if c.Export == nil {
+		c.Export = func(string, string) (exported, ready bool) { return false, false }
 	}
 	for _, d := range []struct {
 		value  *time.Duration

@@ -127,7 +127,7 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	d.rotator = &rotator{d: d}
 	d.federation, err = federation.New(federation.Config{
 		TrustDomain: td, Name: federationName(first), Snapshot: d.store.Snapshot, Store: d.db, DialGateway: d.dialGateway,
-		Changed: func() { d.loop.reload() }, InForce: d.inForce, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
+		Changed: func() { d.loop.reload() }, InForce: d.inForce, Export: d.export, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
 	})
 	if err != nil {
 		return err
