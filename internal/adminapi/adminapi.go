@@ -304,6 +304,19 @@ type NodeRequest struct {
 	Node string `json:"node"`
 }
 
+// RevokedNode is what a node that was revoked can still do harm with: the certificates that it got for its workloads, which
+// other workloads accept until they end or the root that they lead to is replaced.
+type RevokedNode struct {
+	Node         string        `json:"node"`
+	Certificates []RevokedCert `json:"certificates"`
+}
+
+// RevokedCert is an identity, and when the last certificate of it ends that the node got.
+type RevokedCert struct {
+	SPIFFEID string    `json:"spiffeID"`
+	NotAfter time.Time `json:"notAfter"`
+}
+
 // CARotateRequest begins the replacement of the root, or changes one that is under way.
 type CARotateRequest struct {
 	Force  bool `json:"force,omitempty"`  // go on without those for whom the present step waits
@@ -367,7 +380,7 @@ type Server interface {
 	Check(context.Context, *Empty) (*CheckResponse, error)
 	Access(context.Context, *Empty) (*AccessResponse, error)
 	AdminCert(context.Context, *AdminCertRequest) (*agentapi.SignResponse, error)
-	RevokeNode(context.Context, *NodeRequest) (*Empty, error)
+	RevokeNode(context.Context, *NodeRequest) (*RevokedNode, error)
 	CAStatus(context.Context, *Empty) (*CAStatusResponse, error)
 	CARotate(context.Context, *CARotateRequest) (*CAStatusResponse, error)
 }

@@ -8,11 +8,13 @@ import (
 )
 
 func (a *app) nodeCmd() *cobra.Command {
-	return a.agentCmd(&cobra.Command{
+	cmd := a.agentCmd(&cobra.Command{
 		Use:     "node",
 		Short:   "Run this host's agent: Envoy, capture and DNS for its workloads",
 		Example: "  isthmus node --config /etc/isthmus/node.yaml --token-file token\n  isthmus node --config /etc/isthmus/node.yaml --mode sidecar",
 	}, snapshot.RoleNode)
+	cmd.AddCommand(a.nodeRevokeCmd())
+	return cmd
 }
 
 func (a *app) gatewayCmd() *cobra.Command {

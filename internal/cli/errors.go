@@ -83,7 +83,7 @@ const (
 // nextList is the command that shows what names exist.
 func nextList(method string) string {
 	switch {
-	case method == "ProxyConfig":
+	case method == "ProxyConfig", method == "RevokeNode":
 		return "isthmus status lists the proxies"
 	case method == "PeerInvite", method == "PeerAccept", strings.HasPrefix(method, "Peer"):
 		return "isthmus peer list"

@@ -35,6 +35,7 @@ type fake struct {
 	accept   adminapi.PeerAcceptResponse
 	peers    adminapi.PeerListResponse
 	probe    adminapi.PeerProbeResponse
+	revoked  adminapi.RevokedNode
 	manifest adminapi.PeerManifestResponse
 	certs    adminapi.CertListResponse
 	checks   adminapi.CheckResponse
@@ -78,6 +79,11 @@ func (f *fake) PeerList(_ context.Context, r *adminapi.PeerRequest) (*adminapi.P
 
 func (f *fake) PeerProbe(_ context.Context, r *adminapi.PeerProbeRequest) (*adminapi.PeerProbeResponse, error) {
 	return answer(f, *r, &f.probe)
+}
+
+func (f *fake) RevokeNode(_ context.Context, r *adminapi.NodeRequest) (*adminapi.RevokedNode, error) {
+	f.acted = append(f.acted, "revoke node "+r.Node)
+	return answer(f, *r, &f.revoked)
 }
 
 func (f *fake) PeerManifest(_ context.Context, r *adminapi.PeerManifestRequest) (*adminapi.PeerManifestResponse, error) {

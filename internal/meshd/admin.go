@@ -224,12 +224,16 @@ func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 }
 
 // RevokeNode shuts a node or gateway out.
-func (a *admin) RevokeNode(ctx context.Context, r *adminapi.NodeRequest) (*adminapi.Empty, error) {
+func (a *admin) RevokeNode(ctx context.Context, r *adminapi.NodeRequest) (*adminapi.RevokedNode, error) {
 	err := a.d.agents.revoke(ctx, r.Node)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil, status.Errorf(codes.NotFound, "there is no node %q: isthmus status lists them", r.Node)
 	}
-	return &adminapi.Empty{}, err
+	if err != nil {
+		return nil, err
+	}
+	certs, err := a.d.agents.outlasting(ctx, r.Node)
+	return &adminapi.RevokedNode{Node: r.Node, Certificates: certs}, err
 }
 
 // invalid is a refusal of what an administrator asked for.

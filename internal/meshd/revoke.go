@@ -5,13 +5,17 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -73,6 +77,26 @@ func (a *agents) rememberCertificates(ctx context.Context, node string) error {
 		all = append(all, sum...)
 	}
 	return a.d.db.PutBlob(ctx, state.Blob{Name: revokedBlob(node), Cert: all, Created: a.d.now()})
+}
+
+// outlasting are the identities whose certificates a revoked node still has, beside its own, which is refused by itself.
+func (a *agents) outlasting(ctx context.Context, node string) ([]adminapi.RevokedCert, error) {
+	certs, err := a.d.db.Certs(ctx, state.CertFilter{Node: node, ValidAt: a.d.now(), Limit: maxRevoked})
+	if err != nil {
+		return nil, err
+	}
+	last := map[string]time.Time{}
+	for _, c := range certs {
+		id, err := spiffe.Parse(c.SPIFFEID)
+		if _, own := spiffe.NodeName(id); err == nil && !own {
+			last[c.SPIFFEID] = later(last[c.SPIFFEID], c.NotAfter)
+		}
+	}
+	out := []adminapi.RevokedCert{}
+	for _, id := range slices.Sorted(maps.Keys(last)) {
+		out = append(out, adminapi.RevokedCert{SPIFFEID: id, NotAfter: last[id]})
+	}
+	return out, nil
 }
 
 func revokedBlob(node string) string { return "revoked/" + node }

@@ -117,9 +117,7 @@ func (s *strip) kill(mesh string) {
 		need(s.t, old.Process.Kill())
 		_ = old.Wait() // it was killed
 	} else {
-		p, err := os.FindProcess(controlOf(s.t, settings))
-		need(s.t, err)
-		need(s.t, p.Kill())
+		need(s.t, controlOf(s.t, settings).Kill())
 	}
 	cmd := exec.Command("nsenter", "--net=/run/netns/"+s.prefix+"-"+mesh+"-host", filepath.Join(binaries, "isthmus"), "control", "--config", settings)
 	log, err := os.Create(filepath.Join(s.dir, "logs", mesh+"-control-again.log"))
@@ -128,24 +126,6 @@ func (s *strip) kill(mesh string) {
 	cmd.Stdout, cmd.Stderr = log, log
 	need(s.t, cmd.Start())
 	s.control[mesh] = cmd
-}
-
-// controlOf is the process that runs a control plane with these settings.
-func controlOf(t *testing.T, settings string) int {
-	t.Helper()
-	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	need(t, err)
-	for _, path := range paths {
-		b, err := os.ReadFile(path)
-		if err == nil && bytes.HasSuffix(b, []byte("\x00control\x00--config\x00"+settings+"\x00")) {
-			var pid int
-			_, err := fmt.Sscanf(path, "/proc/%d/", &pid)
-			need(t, err)
-			return pid
-		}
-	}
-	t.Fatalf("nobody runs a control plane with %s", settings)
-	return 0
 }
 
 // flow is load that goes on.
@@ -205,4 +185,39 @@ func (f *flow) finish(t *testing.T) probe.Result {
 	r := f.next(t)
 	need(t, f.cmd.Wait())
 	return r
+}
+
+// controlOf is the process that runs a control plane with these settings.
+func controlOf(t *testing.T, settings string) *os.Process {
+	return process(t, "\x00control\x00--config\x00"+settings+"\x00")
+}
+
+// gatewayOf is the agent of a gateway with these settings.
+func gatewayOf(t *testing.T, settings string) *os.Process {
+	return process(t, "\x00gateway\x00--config\x00"+settings+"\x00")
+}
+
+// envoyOf is the Envoy that was started with this bootstrap.
+func envoyOf(t *testing.T, bootstrap string) *os.Process {
+	return process(t, "\x00--config-path\x00"+bootstrap+"\x00")
+}
+
+// process is one whose command line holds a text; its arguments are separated by zeros.
+func process(t *testing.T, text string) *os.Process {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	need(t, err)
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(b, []byte(text)) {
+			var pid int
+			_, err := fmt.Sscanf(path, "/proc/%d/", &pid)
+			need(t, err)
+			p, err := os.FindProcess(pid)
+			need(t, err)
+			return p
+		}
+	}
+	t.Fatalf("no process runs with %q", text)
+	return nil
 }
