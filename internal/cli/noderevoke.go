@@ -16,7 +16,7 @@ func (a *app) nodeRevokeCmd() *cobra.Command {
 		Short: "Shut a node or gateway out: it is told and given nothing more, and nobody is sent to its workloads",
 		Long: `Shut a node or gateway out. Its conversations with the control plane end and are refused from then on, join tokens made for
 it are void, and its workloads are out of every other proxy's endpoints at once. The certificates that it holds for them are
-good at other workloads until they end; isthmus ca rotate ends them within a minute, and does not wait for revoked nodes.
+good at other workloads until they end; isthmus ca rotate ends them when it is done, and does not wait for revoked nodes.
 A new join token lets a node of that name in again. isthmus status lists the nodes.`,
 		Example: "  isthmus node revoke rack1",
 		Args:    oneArg("the node's or gateway's name"),
@@ -47,5 +47,5 @@ func revokedText(r adminapi.RevokedNode, w when) string {
 	for _, c := range r.Certificates {
 		t.row(c.SPIFFEID, w.future(c.NotAfter))
 	}
-	return b.String() + t.String() + "\n  Next: isthmus ca rotate, which ends them within a minute and fails no request of others\n"
+	return b.String() + t.String() + "\n  Next: isthmus ca rotate, which ends them when it is done and fails no request of others\n"
 }

@@ -30,7 +30,7 @@ Other workloads accept these certificates until they end:
 IDENTITY                                       ENDS
 spiffe://cards.example/ns/default/sa/payments  in 42m
 
-  Next: isthmus ca rotate, which ends them within a minute and fails no request of others
+  Next: isthmus ca rotate, which ends them when it is done and fails no request of others
 `)
 	if diff := cmp.Diff([]string{"revoke node rack1"}, f.acted); diff != "" {
 		t.Error(diff)
