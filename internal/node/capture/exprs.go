@@ -117,3 +117,6 @@ func redirect(port uint16) rule {
 func reject() rule {
 	return rule{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
 }
+
+// reset ends a TCP connection as the other side would.
+func reset() rule { return rule{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }

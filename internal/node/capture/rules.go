@@ -1,6 +1,8 @@
 package capture
 
 import (
+	"net/netip"
+
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
@@ -55,9 +57,14 @@ func chains(r Rules) []chain {
 	}
 }
 
+// linkLocal addresses mean something on one link only, so that no answer from the loopback reaches who called one: such a call
+// is not redirected, and guardOut refuses it: by a reset, since an ICMPv6 error would not find the caller either.
+var linkLocal = netip.MustParsePrefix("fe80::/10")
+
 func redirectOut(r Rules) []rule {
 	rules := []rule{
 		when(mark(agentapi.SocketMark), accept()),
+		when(daddr(linkLocal), accept()),
 		when(proto(unix.IPPROTO_UDP), dport(53), redirect(agentapi.DNSPort)),
 		when(proto(unix.IPPROTO_TCP), dport(53), redirect(agentapi.DNSPort)),
 		when(out("lo"), accept()),
@@ -85,7 +92,7 @@ func guardOut(r Rules) []rule {
 		when(proto(unix.IPPROTO_ICMPV6), accept()),
 	}
 	rules = append(rules, excludedOut(r)...)
-	return append(rules, when(invalid(), drop()), reject())
+	return append(rules, when(invalid(), drop()), when(proto(unix.IPPROTO_TCP), daddr(linkLocal), reset()), reject())
 }
 
 // guardIn refuses what reached the namespace without passing Envoy.
