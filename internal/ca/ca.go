@@ -45,6 +45,7 @@ type materialStore interface {
 type tokenStore interface {
 	AddToken(context.Context, state.Token) error
 	UseToken(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Token, error)
+	EndExpired(ctx context.Context, now time.Time) error
 	AttestNode(context.Context, state.Node) error
 }
 
@@ -145,7 +146,11 @@ func (a *Authority) Run(ctx context.Context) error {
 		if _, err := a.current(ctx); err != nil {
 			a.cfg.Log.Error("signing certificate not renewed", "error", err)
 		}
-		if now := a.now(); now.Sub(tidied).Abs() >= time.Hour {
+		now := a.now()
+		if err := a.cfg.Store.EndExpired(ctx, now); err != nil && ctx.Err() == nil {
+			a.cfg.Log.Error("expired tokens not closed", "error", err)
+		}
+		if now.Sub(tidied).Abs() >= time.Hour {
 			tidied = now
 			a.tidy(ctx, now)
 		}

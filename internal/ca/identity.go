@@ -111,7 +111,7 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse own certificate: %w", err)
 	}
-	now := s.authority.now()
+	now := s.authority.now().Round(0) // by the calendar, as its days are
 	return &ownCert{
 		plain:    &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: parsed},
 		withRoot: &tls.Certificate{Certificate: append(slices.Clone(chain), under.shown()...), PrivateKey: key, Leaf: parsed},

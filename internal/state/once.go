@@ -55,11 +55,22 @@ func (d *DB) useOnce(ctx context.Context, u use, found error, want, have [32]byt
 	switch {
 	case err != nil:
 		return err
-	case !usedAt.IsZero():
+	case !usedAt.IsZero() && !usedAt.Equal(expires): // of one that ended both are the same
 		return d.refuse(ctx, u, "used already", fmt.Errorf("%w at %s", ErrUsed, usedAt.Format(time.RFC3339)))
 	default:
-		return d.refuse(ctx, u, "expired", fmt.Errorf("%w at %s", ErrExpired, expires.Format(time.RFC3339)))
+		err := d.EndExpired(ctx, u.now)
+		return errors.Join(d.refuse(ctx, u, "expired", fmt.Errorf("%w at %s", ErrExpired, expires.Format(time.RFC3339))), err)
 	}
+}
+
+// EndExpired closes tokens and invitations whose time is over for good, whatever the clock says later.
+func (d *DB) EndExpired(ctx context.Context, now time.Time) error {
+	for _, name := range []string{"end-tokens", "end-invites"} {
+		if _, err := d.exec(ctx, name, stamp(now)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refuse writes a refusal down and returns its error.

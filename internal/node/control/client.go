@@ -26,7 +26,11 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-const callTimeout = 10 * time.Second
+const (
+	callTimeout = 10 * time.Second
+	// lookAgain is how often the clock is looked at while the certificate rests: somebody may set it.
+	lookAgain = time.Second
+)
 
 // Config of a Client.
 type Config struct {
@@ -44,6 +48,8 @@ type Config struct {
 	Changed <-chan struct{}
 	// Instructions arrived.
 	Instructions func(*agentapi.Instructions)
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
 }
 
 // Client is one agent's connection.
@@ -59,7 +65,12 @@ type Client struct {
 }
 
 // New makes a client that is not connected yet.
-func New(cfg Config) *Client { return &Client{cfg: cfg, joined: make(chan struct{})} }
+func New(cfg Config) *Client {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Client{cfg: cfg, joined: make(chan struct{})}
+}
 
 // Joined is closed once the agent has its identity.
 func (c *Client) Joined() <-chan struct{} { return c.joined }
@@ -99,7 +110,7 @@ func (c *Client) Run(ctx context.Context) error {
 func (c *Client) join(ctx context.Context) (*identity.SVID, error) {
 	svid, err := identity.Load(c.cfg.IdentityFile)
 	switch {
-	case err == nil && !svid.Expired(time.Now()):
+	case err == nil && !svid.Expired(c.cfg.Now()):
 		if len(c.cfg.Addresses) == 0 {
 			return svid, c.addressesFromToken()
 		}
@@ -182,7 +193,7 @@ func (c *Client) attestOnce(ctx context.Context, conn *grpc.ClientConn, token id
 		return nil, status.Errorf(codes.FailedPrecondition, "the token is for %s %q, the configuration is of %s %q",
 			resp.Role, resp.Node, c.cfg.Role, c.cfg.Node)
 	}
-	svid, err := identity.NewSVID(key, resp.Chain, resp.Roots, time.Now())
+	svid, err := identity.NewSVID(key, resp.Chain, resp.Roots, c.cfg.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +224,7 @@ func (c *Client) Sign(ctx context.Context, namespace, serviceAccount string) (*i
 	if err != nil {
 		return nil, err
 	}
-	return identity.NewSVID(key, resp.Chain, resp.Roots, time.Now())
+	return identity.NewSVID(key, resp.Chain, resp.Roots, c.cfg.Now())
 }
 
 // renew keeps the node's own certificate young, and the connection with it: no connection outlives the certificate that
@@ -243,27 +254,26 @@ func (c *Client) renew(ctx context.Context) error {
 	}
 }
 
-// rest waits until the node's certificate is due. It looks at the clock again and again, so that a clock that is set does
-// not matter.
+// rest waits until the node's certificate is due.
 func (c *Client) rest(ctx context.Context, jitter float64) error {
 	for {
 		changed := c.signing.Changed()
-		d := time.Until(c.signing.Due(c.svid.Load(), jitter))
-		if d <= 0 {
+		d := c.signing.Wait(c.svid.Load(), jitter, c.cfg.Now())
+		if d == 0 {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
-		case <-time.After(min(d, 30*time.Second)):
+		case <-time.After(min(d, lookAgain)):
 		}
 	}
 }
 
 func (c *Client) renewed(ctx context.Context) (*identity.SVID, error) {
 	old := c.svid.Load()
-	if !old.Expired(time.Now()) {
+	if !old.Expired(c.cfg.Now()) {
 		svid, err := c.Sign(ctx, "", "")
 		if err == nil && svid.ID != old.ID {
 			return nil, fmt.Errorf("asked to renew %s, got a certificate of %s", old.ID, svid.ID)

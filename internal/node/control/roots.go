@@ -3,7 +3,6 @@ package control
 import (
 	"crypto/x509"
 	"slices"
-	"time"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/identity"
@@ -25,7 +24,7 @@ func (c *Client) SetRoots(roots []*x509.Certificate) {
 }
 
 // SignedBy says under which root certificates are issued now. A node certificate under another is replaced soon.
-func (c *Client) SignedBy(root string) { c.signing.Set(root, time.Now()) }
+func (c *Client) SignedBy(root string) { c.signing.Set(root, c.cfg.Now()) }
 
 // keep takes up a certificate, beside the newest roots, unless a newer one has come.
 func (c *Client) keep(svid *identity.SVID) error {

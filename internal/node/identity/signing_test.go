@@ -33,7 +33,7 @@ func TestSigningDue(t *testing.T) {
 		svid := &SVID{Received: received, under: "a", Chain: []*x509.Certificate{{NotBefore: received, NotAfter: received.Add(c.life)}}}
 		var s Signing
 		s.Set(c.root, at(c.since))
-		if got := s.Due(svid, c.jitter); !got.Equal(at(c.want)) {
+		if got := s.due(svid, c.jitter); !got.Equal(at(c.want)) {
 			t.Errorf("%s: due %s, want %s", c.name, got.Format("15:04:05.0"), c.want)
 		}
 	}

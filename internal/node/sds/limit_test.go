@@ -24,6 +24,8 @@ type signer struct {
 	key  *ecdsa.PrivateKey
 	life atomic.Int64
 	n    atomic.Int64
+	// now is the signer's clock, received that of who asked.
+	now, received func() time.Time
 }
 
 func newSigner(t *testing.T, life time.Duration) *signer {
@@ -32,7 +34,7 @@ func newSigner(t *testing.T, life time.Duration) *signer {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
@@ -43,7 +45,7 @@ func newSigner(t *testing.T, life time.Duration) *signer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &signer{t: t, root: root, key: key}
+	s := &signer{t: t, root: root, key: key, now: time.Now, received: time.Now}
 	s.life.Store(int64(life))
 	return s
 }
@@ -53,7 +55,7 @@ func (s *signer) sign(_ context.Context, namespace, account string) (*identity.S
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := s.now()
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(100 + s.n.Add(1)), NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Duration(s.life.Load())),
 		URIs: []*url.URL{{Scheme: "spiffe", Host: "cards.example", Path: "/ns/" + namespace + "/sa/" + account}},
@@ -62,7 +64,7 @@ func (s *signer) sign(_ context.Context, namespace, account string) (*identity.S
 	if err != nil {
 		return nil, err
 	}
-	return identity.NewSVID(key, [][]byte{der}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.root.Raw}), now)
+	return identity.NewSVID(key, [][]byte{der}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.root.Raw}), s.received())
 }
 
 func TestAShorterLifeIsTakenUpAtOnce(t *testing.T) {

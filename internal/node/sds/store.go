@@ -35,7 +35,12 @@ type Config struct {
 	Joined <-chan struct{}
 	// Changed is called after a certificate came or was renewed.
 	Changed func()
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
 }
+
+// lookAgain is how often the clock is looked at while a certificate rests: somebody may set it.
+const lookAgain = time.Second
 
 // Store holds the certificates in use.
 type Store struct {
@@ -61,6 +66,9 @@ type limit struct {
 
 // New makes a store without certificates: they are asked for when Envoy first wants them.
 func New(cfg Config) *Store {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	return &Store{
 		cfg: cfg, wanted: make(chan spiffe.ID, len(cfg.Accounts)),
 		svids: map[spiffe.ID]*identity.SVID{}, asked: map[spiffe.ID]bool{}, changed: make(chan struct{}),
@@ -184,21 +192,21 @@ func (s *Store) Limit(life time.Duration) {
 		return
 	}
 	close(s.limit.changed)
-	s.limit = limit{life: life, since: time.Now(), changed: make(chan struct{})}
+	s.limit = limit{life: life, since: s.cfg.Now(), changed: make(chan struct{})}
 }
 
 // SignedBy says under which root certificates are issued now. Those under another are replaced soon.
-func (s *Store) SignedBy(root string) { s.signing.Set(root, time.Now()) }
+func (s *Store) SignedBy(root string) { s.signing.Set(root, s.cfg.Now()) }
 
-// rest waits until the certificate is due. It looks at the clock again and again, so that a clock that is set does not matter.
+// rest waits until the certificate is due.
 func (s *Store) rest(ctx context.Context, svid *identity.SVID, jitter float64) error {
 	for {
 		s.mu.Lock()
 		l := s.limit
 		s.mu.Unlock()
 		signing := s.signing.Changed()
-		d := time.Until(s.signing.Due(svid, jitter))
-		if d <= 0 || l.outlived(svid, time.Now()) {
+		d := s.signing.Wait(svid, jitter, s.cfg.Now())
+		if d == 0 || l.outlived(svid, s.cfg.Now()) {
 			return nil
 		}
 		select {
@@ -206,7 +214,7 @@ func (s *Store) rest(ctx context.Context, svid *identity.SVID, jitter float64) e
 			return ctx.Err()
 		case <-l.changed:
 		case <-signing:
-		case <-time.After(min(d, 30*time.Second)):
+		case <-time.After(min(d, lookAgain)):
 		}
 	}
 }

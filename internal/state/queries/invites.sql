@@ -11,6 +11,10 @@ SELECT id, peer, expires FROM invites WHERE used_at IS NULL AND expires > ? ORDE
 -- write: use-invite
 UPDATE invites SET used_at = ?, used_by = ? WHERE id = ? AND used_at IS NULL AND expires > ?;
 
+-- What ended without a use says so for good: a clock set back must not open it again.
+-- write: end-invites
+UPDATE invites SET used_at = expires WHERE used_at IS NULL AND expires <= ?;
+
 -- write: cancel-invites
 DELETE FROM invites WHERE peer = ? AND used_at IS NULL;
 

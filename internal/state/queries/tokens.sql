@@ -12,6 +12,10 @@ SELECT id, hash, node, role, identities, created, expires, used_at, used_by FROM
 -- write: use-token
 UPDATE tokens SET used_at = ?, used_by = ? WHERE id = ? AND used_at IS NULL AND expires > ?;
 
+-- What ended without a use says so for good: a clock set back must not open it again.
+-- write: end-tokens
+UPDATE tokens SET used_at = expires WHERE used_at IS NULL AND expires <= ?;
+
 -- write: cancel-tokens
 DELETE FROM tokens WHERE node = ? AND used_at IS NULL;
 

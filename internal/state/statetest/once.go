@@ -61,6 +61,31 @@ func tokenRefusals(t *testing.T, s Store) {
 	})
 }
 
+// tokenEnded: what was seen to have ended stays so when the clock is set back.
+func tokenEnded(t *testing.T, s Store) {
+	ctx := t.Context()
+	for _, id := range []string{"tried", "swept", "young"} {
+		tok := token(id)
+		if id == "young" {
+			tok.Expires = after(time.Hour)
+		}
+		ok(t, s.AddToken(ctx, tok))
+	}
+	i := invite("swept")
+	ok(t, s.AddInvite(ctx, i))
+	_, err := s.UseToken(ctx, "tried", hash("secret of tried"), "10.0.0.7", after(16*time.Minute))
+	wantErr(t, err, state.ErrExpired)
+	ok(t, s.EndExpired(ctx, after(16*time.Minute)))
+	for _, id := range []string{"tried", "swept"} {
+		_, err = s.UseToken(ctx, id, hash("secret of "+id), "10.0.0.7", after(5*time.Minute))
+		wantErr(t, err, state.ErrExpired)
+	}
+	_, err = s.UseInvite(ctx, i.ID, hash("secret of swept"), "retail.example", after(5*time.Minute))
+	wantErr(t, err, state.ErrExpired)
+	_, err = s.UseToken(ctx, "young", hash("secret of young"), "10.0.0.7", after(5*time.Minute))
+	ok(t, err)
+}
+
 func tokenRace(t *testing.T, s Store) {
 	ctx := t.Context()
 	ok(t, s.AddToken(ctx, token("a")))

@@ -39,6 +39,7 @@ type Tokens interface {
 	AddToken(context.Context, state.Token) error
 	UseToken(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Token, error)
 	Tokens(context.Context) ([]state.Token, error)
+	EndExpired(ctx context.Context, now time.Time) error
 	Refusals(context.Context) ([]state.Refusal, error)
 }
 
@@ -112,6 +113,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"token is used once", tokenOnce},
 		{"token refusals", tokenRefusals},
 		{"of a hundred racing uses one wins", tokenRace},
+		{"what ended stays ended", tokenEnded},
 		{"invites", invites},
 		{"of a hundred racing acceptances one wins", inviteRace},
 		{"bootstraps", bootstraps},

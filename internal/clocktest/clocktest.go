@@ -1,0 +1,57 @@
+// Package clocktest is a clock for tests that somebody sets while time goes on, as administrators and time servers do:
+// the calendar jumps, the time that has passed since a moment before does not.
+package clocktest
+
+import (
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// Clock tells the machine's time until it is set.
+type Clock struct {
+	t     testing.TB
+	start time.Time
+	mu    sync.Mutex // guards by
+	by    time.Duration
+}
+
+// New is a clock that was not set yet.
+func New(t testing.TB) *Clock { return &Clock{t: t, start: time.Now()} }
+
+// Step sets the clock by so much.
+func (c *Clock) Step(by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.by += by
+}
+
+// Now is what time.Now would tell if the machine's clock had been set so: it differs from an earlier one by the time that has
+// passed, and from any date by what the calendar says.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	passed := time.Since(c.start)
+	calendar := c.start.Round(0).Add(passed + c.by)
+	now := withPassed(calendar, passed)
+	if now.Sub(withPassed(c.start, 0)) != passed || !now.Round(0).Equal(calendar) {
+		c.t.Errorf("a clock set by %s shows %s after %s", c.by, now, passed)
+	}
+	return now
+}
+
+// first is when the calendar of a time with a monotonic reading begins (time/time.go).
+var first = time.Date(1885, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
+
+// withPassed gives a time a monotonic reading. Only the machine's clock makes such times, so it is done by hand here; Now
+// looks whether it came out right.
+func withPassed(t time.Time, passed time.Duration) time.Time {
+	parts := (*struct {
+		wall uint64
+		ext  int64
+	})(unsafe.Pointer(&t))
+	seconds, nanoseconds := t.Unix(), t.Nanosecond()
+	parts.wall, parts.ext = 1<<63|uint64(seconds-first)<<30|uint64(nanoseconds), int64(passed)+1
+	return t
+}
