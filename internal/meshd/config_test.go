@@ -61,6 +61,24 @@ func TestBrokenFileKeepsTheLastGoodState(t *testing.T) {
 	eventually(t, "mended", func() bool { return len(p.status().Findings) == 0 && p.status().Objects == 6 })
 }
 
+func TestBrokenFileKeepsTheLastGoodStateAcrossARestart(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	before := p.status().Objects
+	must(t, p.stop())
+	p.write("mesh.yaml", strings.Replace(meshYAML, "5m", "five minutes", 1))
+	p.write("shop.yaml", strings.Replace(shopYAML, "port: 80,", "port: eighty,", 1))
+	p.start()
+	var all []string
+	for _, f := range p.status().Findings {
+		all = append(all, f.String())
+	}
+	contains(t, "the findings", strings.Join(all, "\n"), "shop.yaml:6 Service default/payments spec.ports[0].port: must be a whole number", "its 2 objects stay as they were", "mesh.yaml")
+	if after := p.status().Objects; after != before || before == 0 {
+		t.Errorf("%d objects in effect, %d before", after, before)
+	}
+}
+
 func TestMeshOutlivesItsObject(t *testing.T) {
 	t.Parallel()
 	p, px := shop(t)

@@ -79,7 +79,7 @@ func Run(ctx context.Context, cfg config.Control, log *slog.Logger) error {
 
 // open reads the state and the configuration, and makes every part.
 func (d *Daemon) open(ctx context.Context) error {
-	d.source = file.New(file.Config{Dir: d.cfg.ConfigDir, Validate: schema.New().Validate, Log: d.log})
+	d.source = file.New(file.Config{Dir: d.cfg.ConfigDir, Validate: schema.New().Validate, Copies: d.cfg.StateFile + ".config", Log: d.log})
 	first := d.source.Load()
 	td, err := trustDomain(first, d.cfg.ConfigDir)
 	if err != nil {

@@ -65,7 +65,7 @@ func BenchmarkLoad(b *testing.B) {
 // BenchmarkOneFile changes one file of 1000 and makes the new configuration.
 func BenchmarkOneFile(b *testing.B) {
 	dir := fill(b, 1000)
-	d := newFolder(dir, nil)
+	d := newFolder(dir, nil, openCopies(dir, "", nil))
 	d.refreshAll(nil, time.Now())
 	path := filepath.Join(dir, "s500.yaml")
 	version := 0
@@ -85,7 +85,7 @@ func BenchmarkOneFile(b *testing.B) {
 // BenchmarkScan looks at 1000 unchanged files, as the poll does.
 func BenchmarkScan(b *testing.B) {
 	dir := fill(b, 1000)
-	d := newFolder(dir, nil)
+	d := newFolder(dir, nil, openCopies(dir, "", nil))
 	d.refreshAll(nil, time.Now())
 	old := d.config
 	for b.Loop() {
@@ -114,7 +114,7 @@ func BenchmarkOneDocument(b *testing.B) {
 	if err := os.WriteFile(path, text(0), 0o644); err != nil {
 		b.Fatal(err)
 	}
-	d := newFolder(dir, nil)
+	d := newFolder(dir, nil, openCopies(dir, "", nil))
 	d.refreshAll(nil, time.Now())
 	versions := [][]byte{text(1), text(2)}
 	n := 0

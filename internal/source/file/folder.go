@@ -25,6 +25,7 @@ const (
 type folder struct {
 	root     string
 	validate istioyaml.Validator
+	copies   *copies
 	files    map[string]*file
 	objects  *objects
 	trouble  map[string]finding.Finding // paths that cannot be read
@@ -42,8 +43,8 @@ type file struct {
 	goodTime time.Time
 }
 
-func newFolder(root string, validate istioyaml.Validator) *folder {
-	f := &folder{root: root, validate: validate, files: map[string]*file{}, objects: newObjects(), trouble: map[string]finding.Finding{}}
+func newFolder(root string, validate istioyaml.Validator, c *copies) *folder {
+	f := &folder{root: root, validate: validate, copies: c, files: map[string]*file{}, objects: newObjects(), trouble: map[string]finding.Finding{}}
 	f.config = f.objects.config
 	return f
 }
@@ -72,7 +73,21 @@ func (d *folder) refreshAll(dirty map[string]bool, now time.Time) (listing, map[
 			gone = append(gone, d.remove(path))
 		}
 	}
-	return l, d.refresh(paths, gone, now)
+	again := d.refresh(paths, gone, now)
+	d.forget(l)
+	return l, again
+}
+
+// forget the copies of files that are gone for certain.
+func (d *folder) forget(l listing) {
+	if len(l.errs) > 0 {
+		return
+	}
+	there := map[string]bool{}
+	for path := range l.files {
+		there[d.copies.of(path)] = true
+	}
+	d.copies.forget(func(of string) bool { return !there[of] })
 }
 
 // vanished says that no file is left of what was there, as when the folder was unmounted.
@@ -116,16 +131,16 @@ func (d *folder) reread(path string, now time.Time) (u *update, settled bool) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false
 	}
-	if err != nil {
-		d.trouble[path] = d.unread(path, err)
-		return nil, true
-	}
-	delete(d.trouble, path)
 	f := d.files[path]
 	if f == nil {
 		f = &file{}
 		d.files[path] = f
 	}
+	if err != nil {
+		d.trouble[path] = d.unread(path, err)
+		return d.recall(path, f), true
+	}
+	delete(d.trouble, path)
 	if f.inMotion(text, st, now) {
 		return nil, false
 	}
@@ -167,14 +182,32 @@ func (d *folder) decode(path string, f *file, text []byte, sum [sha256.Size]byte
 	}
 	f.current = istioyaml.Decode(path, text, d.validate, f.good)
 	if f.current.Broken() {
-		return nil
+		return d.recall(path, f)
 	}
+	d.copies.keep(path, text, sum)
 	u := &update{file: path, then: f.current.Objects}
 	if f.good != nil {
 		u.before = f.good.Objects
 	}
 	f.good, f.goodSum, f.goodTime = f.current, sum, now
 	return u
+}
+
+// recall takes a file that was never good here as it was when it last was, before this process.
+func (d *folder) recall(path string, f *file) *update {
+	if f.good != nil {
+		return nil
+	}
+	text, since := d.copies.recall(path)
+	if text == nil {
+		return nil
+	}
+	good := istioyaml.Decode(path, text, d.validate, nil)
+	if good.Broken() { // what was right once may be refused by now
+		return nil
+	}
+	f.good, f.goodSum, f.goodTime = good, sha256.Sum256(text), since
+	return &update{file: path, then: good.Objects}
 }
 
 func (d *folder) remove(path string) update {

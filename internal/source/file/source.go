@@ -21,6 +21,9 @@ type Config struct {
 	// Validate judges Isthmus's own kinds; usually (*schema.Schemas).Validate.
 	Validate istioyaml.Validator
 	Log      *slog.Logger
+	// Copies is a folder, of mode 0700, for the files as they last were good: with it a file that is broken when the next
+	// Source starts keeps its objects too. Empty: it has none.
+	Copies string
 	// Quiet is how long the folder must be still before changes take effect; default 10 ms.
 	Quiet time.Duration
 	// Longest is how long a change waits at most for others to join it; default 100 ms.
@@ -53,7 +56,7 @@ func New(cfg Config) *Source {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{cfg: cfg, updates: make(chan *snapshot.Config, 1), folder: newFolder(cfg.Dir, cfg.Validate)}
+	s := &Source{cfg: cfg, updates: make(chan *snapshot.Config, 1), folder: newFolder(cfg.Dir, cfg.Validate, openCopies(cfg.Dir, cfg.Copies, cfg.Log))}
 	s.current.Store(s.folder.config)
 	return s
 }
@@ -61,7 +64,7 @@ func New(cfg Config) *Source {
 // LoadDir reads a folder once. The error says that the folder itself could not be read; what is wrong inside it is in
 // the configuration's findings.
 func LoadDir(dir string, validate istioyaml.Validator) (*snapshot.Config, error) {
-	d := newFolder(dir, validate)
+	d := newFolder(dir, validate, openCopies(dir, "", slog.New(slog.DiscardHandler)))
 	l, _ := d.refreshAll(nil, time.Now())
 	if err := l.errs[dir]; err != nil {
 		return nil, fmt.Errorf("read configuration folder %s: %w", dir, cause(err))

@@ -136,7 +136,7 @@ func TestFileInMotion(t *testing.T) {
 	path := filepath.Join(dir, "a.yaml")
 	write(t, path, namespaceYAML("one"))
 	now := time.Now().Add(time.Hour)
-	d := newFolder(dir, nil)
+	d := newFolder(dir, nil, openCopies(dir, "", nil))
 	d.refreshAll(nil, now)
 	step := func(after time.Duration, wantAgain bool, want string) {
 		t.Helper()
