@@ -71,7 +71,7 @@ control: {addresses: [%[2]q], tokenFile: %[3]s}
 envoy: {path: %[4]s, concurrency: 1}
 health: {address: "%[7]s"}
 workloads:
-- {name: web-1, namespace: default, serviceAccount: web, netns: %[5]s, addresses: [10.79.0.2]}
+- {name: web-1, namespace: default, serviceAccount: web, netns: %[5]s, addresses: [10.79.0.2], workloadSocket: {}}
 - name: pay-1
   namespace: default
   serviceAccount: pay
@@ -79,6 +79,7 @@ workloads:
   addresses: [10.79.0.3]
   ports: [{name: http, number: 8080}]
   readiness: {http: {port: 8080, path: /ready}, period: 100ms}
+  workloadSocket: {}
 `, dir, p.control.address, token, needEnvoy(t), p.web, p.pay, freeAddress(t)) + more
 	cfg, err := parseConfig("agent.yaml", []byte(text))
 	must(t, err)

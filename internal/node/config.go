@@ -120,8 +120,8 @@ type Workload struct {
 	Ports     []Port       `yaml:"ports"`
 	// Readiness says how to find out whether the workload is ready. Without it, it always is.
 	Readiness *Readiness `yaml:"readiness"`
-	// WorkloadSocket serves the SPIFFE Workload API to the workload's own processes.
-	WorkloadSocket WorkloadSocket `yaml:"workloadSocket"`
+	// WorkloadSocket serves the SPIFFE Workload API to the workload's own processes; nil: none.
+	WorkloadSocket *WorkloadSocket `yaml:"workloadSocket"`
 }
 
 // Port is one port that a workload listens on.

@@ -34,13 +34,12 @@ func TestLoadConfigNode(t *testing.T) {
 				Name: "payments-1", Namespace: "default", ServiceAccount: "payments", Labels: map[string]string{"app": "payments"},
 				Netns: "/run/netns/payments", Addresses: []netip.Addr{netip.MustParseAddr("10.10.1.5")}, Ports: []Port{{Name: "http", Number: 8080}},
 				Readiness:      &Readiness{HTTP: &Probe{Port: 8080, Path: "/ready"}, Period: time.Second, Timeout: 500 * time.Millisecond, Failures: 2},
-				WorkloadSocket: WorkloadSocket{Path: "/run/isthmus/cards-node-1/workload/default/payments-1.sock", Users: []uint32{1001}},
+				WorkloadSocket: &WorkloadSocket{Path: "/run/isthmus/cards-node-1/workload/default/payments-1.sock", Users: []uint32{1001}},
 			},
 			{
 				Name: "tokens-1", Namespace: "default", ServiceAccount: "tokens", Labels: map[string]string{"app": "tokens"},
 				Netns: "/run/netns/tokens", Addresses: []netip.Addr{netip.MustParseAddr("10.10.1.6")}, Ports: []Port{{Name: "tcp", Number: 7000}},
-				Readiness:      &Readiness{TCP: &Probe{Port: 7000}, Period: time.Second, Timeout: time.Second, Failures: 2},
-				WorkloadSocket: WorkloadSocket{Off: true},
+				Readiness: &Readiness{TCP: &Probe{Port: 7000}, Period: time.Second, Timeout: time.Second, Failures: 2},
 			},
 		},
 	}

@@ -15,29 +15,22 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// WorkloadSocket is where a workload finds the SPIFFE Workload API, and who may ask there.
+// WorkloadSocket is where a workload finds the SPIFFE Workload API, and who may ask there. A workload without one has no way
+// to its own key: only Envoy uses it.
 type WorkloadSocket struct {
 	// Path of the socket. Default workload/<namespace>/<name>.sock in RunDir.
 	Path string `yaml:"path"`
 	// Users, by number, that may ask. Default: all in the workload's network namespace.
 	Users []uint32 `yaml:"users"`
-	// Off: the workload's processes get no certificate; only Envoy does.
-	Off bool `yaml:"off"`
 }
 
 // socketFolder is where sockets are that the file places nowhere else.
 func (c *Config) socketFolder() string { return filepath.Join(c.RunDir, "workload") }
 
-// socketDefaults places the sockets. A workload without a network namespace of its own can be told from others by its
-// users alone: when none are named it gets none.
+// socketDefaults places the sockets.
 func (c *Config) socketDefaults() {
-	for i := range c.Workloads {
-		w := &c.Workloads[i]
-		s := &w.WorkloadSocket
-		if w.Netns == "" && s.Path == "" && len(s.Users) == 0 {
-			s.Off = true
-		}
-		if !s.Off {
+	for _, w := range c.Workloads {
+		if s := w.WorkloadSocket; s != nil {
 			s.Path = cmp.Or(s.Path, filepath.Join(c.socketFolder(), w.Namespace, w.Name+".sock"))
 		}
 	}
@@ -47,10 +40,7 @@ func (c *Config) validateSockets(r *reader) {
 	paths, users := map[string]string{}, map[uint32]string{}
 	for i, w := range c.Workloads {
 		at, s := fmt.Sprintf("workloads[%d].workloadSocket", i), w.WorkloadSocket
-		if s.Off {
-			if s.Path != "" || len(s.Users) > 0 {
-				r.add(at+".off", "the socket is off, and yet described", "remove off, or path and users")
-			}
+		if s == nil {
 			continue
 		}
 		switch {
@@ -58,7 +48,7 @@ func (c *Config) validateSockets(r *reader) {
 			r.add(at+".path", fmt.Sprintf("%q is not an absolute path", s.Path), "begin it with /")
 		case len(s.Path) > workloadapi.MaxPath:
 			r.add(at+".path", fmt.Sprintf("the path %s has %d characters, and Linux allows %d", s.Path, len(s.Path), workloadapi.MaxPath),
-				"write a shorter path or a shorter runDir, or off: true")
+				"write a shorter path or a shorter runDir")
 		case paths[filepath.Clean(s.Path)] != "":
 			r.add(at+".path", fmt.Sprintf("workload %s has its socket there already", paths[filepath.Clean(s.Path)]), "give every workload a path of its own")
 		}
@@ -86,7 +76,7 @@ func (a *Agent) newWorkloadAPI() *workloadapi.Server {
 		TrustDomain: func() spiffe.TrustDomain { return a.control.Identity().ID.TrustDomain() },
 	}
 	for _, w := range a.cfg.Workloads {
-		if s := w.WorkloadSocket; !s.Off && s.Path != "" {
+		if s := w.WorkloadSocket; s != nil {
 			cfg.Workloads = append(cfg.Workloads, workloadapi.Workload{
 				Name: w.Key(), Account: sds.ServiceAccount{Namespace: w.Namespace, Name: w.ServiceAccount},
 				Netns: w.Netns, Path: s.Path, Users: s.Users,
@@ -99,7 +89,9 @@ func (a *Agent) newWorkloadAPI() *workloadapi.Server {
 // listenWorkloads opens the workloads' sockets. Where they lie in the run directory it lets others pass through: what
 // else is in it is closed to them.
 func (a *Agent) listenWorkloads() error {
-	inside := func(w Workload) bool { return strings.HasPrefix(w.WorkloadSocket.Path, a.cfg.RunDir+"/") }
+	inside := func(w Workload) bool {
+		return w.WorkloadSocket != nil && strings.HasPrefix(w.WorkloadSocket.Path, a.cfg.RunDir+"/")
+	}
 	if slices.ContainsFunc(a.cfg.Workloads, inside) {
 		if err := os.Chmod(a.cfg.RunDir, 0o711); err != nil {
 			return fmt.Errorf("let the workloads reach their sockets: %w", err)
