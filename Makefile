@@ -11,10 +11,10 @@ E2E = $(shell grep -rl --include='*_test.go' '^//go:build e2e' . | xargs -r -n1 
 # go vet runs on its own in `check`.
 GOTEST := go test -vet=off
 
-.PHONY: help envoy build demo tour soak check test bench generate fuzz clean preflight-go preflight-root race-note
+.PHONY: help envoy build demo tour soak check test bench bench-matrix generate fuzz clean preflight-go preflight-root race-note
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: preflight-go preflight-root build ## two federated meshes on this machine, until Ctrl-C
 	@ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && exec bin/isthmus demo
@@ -45,6 +45,9 @@ soak: preflight-go preflight-root build ## the demo under load and disturbed, fo
 
 bench: preflight-go build ## 1000 services, 200 proxies: one table and one line of JSON
 	go run ./bench/controlplane
+
+bench-matrix: preflight-go build ## the same for nine sizes, up to 5000 services and 1000 proxies
+	go run ./bench/controlplane -matrix
 
 generate: preflight-go ## deep copies and CRD schemas from the Go types
 	go generate ./api/... ./internal/...

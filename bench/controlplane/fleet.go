@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/bench/adsclient"
+	"isthmus.dev/isthmus/bench/genmesh"
 	"isthmus.dev/isthmus/bench/rig"
 	"isthmus.dev/isthmus/internal/agentapi"
 )
@@ -39,6 +40,7 @@ type proxy struct {
 	tls       *tls.Config
 	ads       *adsclient.Client
 	syncBytes atomic.Int64 // instructions received on the agent's own stream
+	syncLast  atomic.Int64 // when the last arrived, Unix ns
 	stop      func()
 }
 
@@ -83,7 +85,7 @@ func (f *fleet) connect(ctx context.Context) error {
 func (f *fleet) connectOne(ctx context.Context, p *proxy) error {
 	conn, err := grpc.NewClient(f.address,
 		grpc.WithTransportCredentials(credentials.NewTLS(p.tls.Clone())),
-		grpc.WithStatsHandler(&syncCounter{fleet: f, bytes: &p.syncBytes}))
+		grpc.WithStatsHandler(&syncCounter{fleet: f, proxy: p}))
 	if err != nil {
 		return fmt.Errorf("dial %s: %w", f.address, err)
 	}
@@ -97,7 +99,7 @@ func (f *fleet) connectOne(ctx context.Context, p *proxy) error {
 			return nil
 		})
 	}
-	serve("sync", func() error { return rig.Converse(ctx, conn, p.index) })
+	serve("sync", func() error { return rig.Converse(ctx, conn, genmesh.Workload(p.index)) })
 	serve("ADS", func() error { return runADS(ctx, p.ads, conn) })
 	p.stop = func() {
 		cancel()
@@ -152,14 +154,18 @@ func (f *fleet) failure() error {
 
 // reading is what one proxy has received so far.
 type reading struct {
-	ads  adsclient.Totals
-	sync int
+	ads   adsclient.Totals
+	sync  int
+	heard time.Time // when anything last arrived
 }
 
 func (f *fleet) read() []reading {
 	all := make([]reading, len(f.proxies))
 	for i, p := range f.proxies {
-		all[i] = reading{ads: p.ads.Totals(), sync: int(p.syncBytes.Load())}
+		all[i] = reading{ads: p.ads.Totals(), sync: int(p.syncBytes.Load()), heard: time.Unix(0, p.syncLast.Load())}
+		if last := all[i].ads.Sum().Last; last.After(all[i].heard) {
+			all[i].heard = last
+		}
 	}
 	return all
 }
@@ -167,7 +173,7 @@ func (f *fleet) read() []reading {
 // syncCounter counts what arrives on the agent's own stream.
 type syncCounter struct {
 	fleet *fleet
-	bytes *atomic.Int64
+	proxy *proxy
 }
 
 type syncKey struct{}
@@ -180,7 +186,8 @@ func (s *syncCounter) TagRPC(ctx context.Context, info *stats.RPCTagInfo) contex
 // HandleRPC counts one payload.
 func (s *syncCounter) HandleRPC(ctx context.Context, r stats.RPCStats) {
 	if in, ok := r.(*stats.InPayload); ok && ctx.Value(syncKey{}) == true {
-		s.bytes.Add(int64(in.Length))
+		s.proxy.syncBytes.Add(int64(in.Length))
+		s.proxy.syncLast.Store(in.RecvTime.UnixNano())
 		s.fleet.last.Store(in.RecvTime.UnixNano())
 	}
 }

@@ -25,6 +25,7 @@ type options struct {
 	churn   time.Duration // how long endpoints churn
 	timeout time.Duration // of each wait
 	keep    bool
+	matrix  bool
 }
 
 func main() {
@@ -40,25 +41,39 @@ func main() {
 	flag.StringVar(&o.binary, "binary", "bin/isthmus", "the isthmus binary to measure")
 	flag.DurationVar(&o.timeout, "timeout", time.Minute, "give up a wait after this long")
 	flag.BoolVar(&o.keep, "keep", false, "keep the temporary folder (configuration, log, state)")
+	flag.BoolVar(&o.matrix, "matrix", false, "measure meshes of nine sizes instead of one: 100, 1000 and 5000 services by 50, 200 and 1000 proxies")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	run := one
+	if o.matrix {
+		run = matrix
+	}
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/controlplane:", err)
 		os.Exit(1)
 	}
 }
 
-// run does the whole measurement and prints it.
-func run(ctx context.Context, o options) (err error) {
-	mesh, err := genmesh.New(o.plan)
+// one measures one mesh and prints it.
+func one(ctx context.Context, o options) error {
+	f, err := run(ctx, o)
 	if err != nil {
 		return err
 	}
+	return f.print(os.Stdout)
+}
+
+// run does the whole measurement of one mesh.
+func run(ctx context.Context, o options) (f figures, err error) {
+	mesh, err := genmesh.New(o.plan)
+	if err != nil {
+		return f, err
+	}
 	dir, err := os.MkdirTemp("", "isthmus-bench-")
 	if err != nil {
-		return fmt.Errorf("make a temporary folder: %w", err)
+		return f, fmt.Errorf("make a temporary folder: %w", err)
 	}
 	if o.keep {
 		progress("everything is kept in %s", dir)
@@ -67,12 +82,12 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	configDir := filepath.Join(dir, "config")
 	if err := writeMesh(configDir, mesh); err != nil {
-		return err
+		return f, err
 	}
 
 	control, err := rig.Start(o.binary, dir, configDir)
 	if err != nil {
-		return err
+		return f, err
 	}
 	defer control.Stop()
 	defer func() {
@@ -80,11 +95,7 @@ func run(ctx context.Context, o options) (err error) {
 			err = fmt.Errorf("%w\nThe control plane's last words:\n%s", err, control.LastWords())
 		}
 	}()
-	figures, err := measure(ctx, o, mesh, control, configDir)
-	if err != nil {
-		return err
-	}
-	return figures.print(os.Stdout)
+	return measure(ctx, o, mesh, control, configDir)
 }
 
 func writeMesh(dir string, mesh *genmesh.Mesh) error {

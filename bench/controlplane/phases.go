@@ -60,30 +60,45 @@ func measure(ctx context.Context, o options, mesh *genmesh.Mesh, c *rig.Control,
 // run is the part that needs no process of its own.
 func (b *bench) run(ctx context.Context) (figures, error) {
 	defer b.fleet.disconnect()
-	for _, phase := range []struct {
+	for _, p := range []struct {
 		what string
+		key  string // of the matrix; empty: not in it
 		run  func(context.Context) error
+		took func() []time.Duration
 	}{
-		{"all proxies connect at once", b.coldConnect},
-		{"endpoints change", b.endpointChanges},
-		{"services are added", b.servicesAdded},
-		{"callers are added to policies", b.policyChanges},
-		{"endpoints churn", b.churn},
-		{"all proxies reconnect at once", b.reconnect},
-		{"the control plane restarts and all proxies reconnect", b.restart},
+		{"all proxies connect at once", "cold connect", b.coldConnect, func() []time.Duration { return b.figures.Synced }},
+		{"endpoints change", "endpoint change", b.endpointChanges, func() []time.Duration { return b.figures.Endpoint.Latencies }},
+		{"services are added", "service added", b.servicesAdded, func() []time.Duration { return b.figures.Add.Latencies }},
+		{"callers are added to policies", "policy change", b.policyChanges, func() []time.Duration { return b.figures.Policy.Latencies }},
+		{"endpoints churn", "1 % churn a second", b.churn, func() []time.Duration { return b.figures.Churn.Latencies }},
+		{"all proxies reconnect at once", "", b.reconnect, nil},
+		{"the control plane restarts and all proxies reconnect", "restart, reconnect", b.restart, func() []time.Duration { return b.figures.Restart.Back }},
 	} {
-		progress("%s", phase.what)
-		if err := phase.run(ctx); err != nil {
-			return b.figures, fmt.Errorf("phase %q: %w", phase.what, err)
+		progress("%s", p.what)
+		before, had, err := b.standing()
+		if err != nil {
+			return b.figures, err
 		}
-		u, err := b.subject.Usage()
+		if err := p.run(ctx); err != nil {
+			return b.figures, fmt.Errorf("phase %q: %w", p.what, err)
+		}
+		u, has, err := b.standing()
 		if err != nil {
 			return b.figures, err
 		}
 		b.figures.RSS = max(b.figures.RSS, u.RSS)
 		b.figures.PeakRSS, b.figures.CPUTotal = max(b.figures.PeakRSS, u.PeakRSS), u.CPU
+		if p.key != "" {
+			b.figures.Phases = append(b.figures.Phases, phaseOf(p.key, p.took(), had, has, u.CPU-before.CPU, u.RSS))
+		}
 	}
 	return b.figures, nil
+}
+
+// standing is what the control plane has cost and the proxies have received so far.
+func (b *bench) standing() (proc.Usage, []reading, error) {
+	u, err := b.subject.Usage()
+	return u, b.fleet.read(), err
 }
 
 func (b *bench) loaded(ctx context.Context, objects int) error {
@@ -113,7 +128,8 @@ func (b *bench) coldConnect(ctx context.Context) error {
 	b.figures.Types = adsclient.Totals{}
 	for _, r := range b.fleet.read() {
 		b.figures.Instructions += r.sync
-		b.figures.Sync = max(b.figures.Sync, r.ads.Sum().Last.Sub(start))
+		took := r.ads.Sum().Last.Sub(start)
+		b.figures.Sync, b.figures.Synced = max(b.figures.Sync, took), append(b.figures.Synced, took)
 		for t, n := range r.ads {
 			sum := b.figures.Types[t]
 			sum.Messages += n.Messages
@@ -179,6 +195,7 @@ func (b *bench) comeBack(ctx context.Context, into *reconnection) error {
 	into.CPU = after.CPU - before.CPU
 	for i, r := range b.fleet.read() {
 		got := r.ads.Since(had[i].ads).Sum()
+		into.Back = append(into.Back, r.heard.Sub(start))
 		into.ResourceBytes += got.ResourceBytes
 		into.Bytes += got.Bytes
 	}

@@ -18,6 +18,7 @@ type figures struct {
 	Load, Join time.Duration
 
 	Sync         time.Duration
+	Synced       []time.Duration // the same of each proxy
 	SyncCPU      time.Duration
 	Types        adsclient.Totals // of all proxies, after the cold connect
 	Instructions int              // bytes on the agents' own streams, all proxies
@@ -29,13 +30,16 @@ type figures struct {
 
 	Reconnect, Restart reconnection
 
+	Phases []phase
+
 	RSS, PeakRSS int // KB
 	CPUTotal     time.Duration
 }
 
 // reconnection is one time that all proxies came back with what they had.
 type reconnection struct {
-	Took          time.Duration // until the last thing arrived
+	Took          time.Duration   // until the last thing arrived
+	Back          []time.Duration // until the last thing arrived at each proxy
 	CPU           time.Duration
 	Bytes         int // of whole messages
 	ResourceBytes int
@@ -52,10 +56,14 @@ type changes struct {
 
 // quantile of the latencies; 1 is the last.
 func (c changes) quantile(q float64) time.Duration {
-	if len(c.Latencies) == 0 {
+	return quantile(c.Latencies, q)
+}
+
+func quantile(all []time.Duration, q float64) time.Duration {
+	if len(all) == 0 {
 		return 0
 	}
-	sorted := slices.Sorted(slices.Values(c.Latencies))
+	sorted := slices.Sorted(slices.Values(all))
 	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
 }
 

@@ -72,15 +72,15 @@ func nodeTLS(resp *agentapi.AttestResponse, key *ecdsa.PrivateKey) (*tls.Config,
 	}.TLS(), nil
 }
 
-// Converse is the agent's own stream: it registers the proxy's workload and listens until the stream or ctx ends.
-func Converse(ctx context.Context, conn grpc.ClientConnInterface, proxy int) error {
+// Converse is the agent's own stream: it registers workloads and listens until the stream or ctx ends.
+func Converse(ctx context.Context, conn grpc.ClientConnInterface, workloads ...snapshot.Workload) error {
 	stream, err := agentapi.Client{Conn: conn}.Sync(ctx)
 	if err != nil {
 		return err
 	}
 	if err := stream.Send(&agentapi.Report{
 		Version:   "bench",
-		Workloads: []snapshot.Workload{genmesh.Workload(proxy)},
+		Workloads: workloads,
 		Envoy:     agentapi.EnvoyState{Running: true, Version: "1.40.0"},
 	}); err != nil {
 		return err
