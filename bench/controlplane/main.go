@@ -26,6 +26,7 @@ type options struct {
 	timeout time.Duration // of each wait
 	keep    bool
 	matrix  bool
+	hostile bool
 }
 
 func main() {
@@ -42,13 +43,19 @@ func main() {
 	flag.DurationVar(&o.timeout, "timeout", time.Minute, "give up a wait after this long")
 	flag.BoolVar(&o.keep, "keep", false, "keep the temporary folder (configuration, log, state)")
 	flag.BoolVar(&o.matrix, "matrix", false, "measure meshes of nine sizes instead of one: 100, 1000 and 5000 services by 50, 200 and 1000 proxies")
+	flag.BoolVar(&o.hostile, "hostile", false, "measure what honest proxies notice of hostile ones")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	run := one
-	if o.matrix {
+	switch {
+	case o.matrix:
 		run = matrix
+	case o.hostile:
+		run = hostile
+	case flag.Arg(0) == attackCommand: // one of those that hostile starts
+		run = func(ctx context.Context, _ options) error { return attackAs(ctx, flag.Args()[1:]) }
 	}
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/controlplane:", err)
@@ -66,36 +73,61 @@ func one(ctx context.Context, o options) error {
 }
 
 // run does the whole measurement of one mesh.
-func run(ctx context.Context, o options) (f figures, err error) {
+func run(ctx context.Context, o options) (figures, error) {
 	mesh, err := genmesh.New(o.plan)
 	if err != nil {
-		return f, err
+		return figures{}, err
 	}
+	b, control, stop, err := startBench(ctx, o, mesh, o.plan.Proxies)
+	if err != nil {
+		return figures{}, err
+	}
+	defer stop()
+	f, err := b.run(ctx)
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w\nThe control plane's last words:\n%s", err, control.LastWords())
+	}
+	return f, err
+}
+
+// startBench starts a control plane that has read the mesh, and joins the first proxies of it.
+func startBench(ctx context.Context, o options, mesh *genmesh.Mesh, proxies int) (_ *bench, _ *rig.Control, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "isthmus-bench-")
 	if err != nil {
-		return f, fmt.Errorf("make a temporary folder: %w", err)
+		return nil, nil, nil, fmt.Errorf("make a temporary folder: %w", err)
 	}
-	if o.keep {
-		progress("everything is kept in %s", dir)
-	} else {
-		defer os.RemoveAll(dir)
+	b := &bench{opts: o, mesh: mesh, configDir: filepath.Join(dir, "config"), figures: figures{Plan: o.plan}}
+	var control *rig.Control
+	end := func() {
+		if b.fleet != nil {
+			b.fleet.disconnect()
+		}
+		if control != nil {
+			control.Stop()
+		}
+		if !o.keep {
+			os.RemoveAll(dir)
+		}
 	}
-	configDir := filepath.Join(dir, "config")
-	if err := writeMesh(configDir, mesh); err != nil {
-		return f, err
-	}
-
-	control, err := rig.Start(o.binary, dir, configDir)
-	if err != nil {
-		return f, err
-	}
-	defer control.Stop()
 	defer func() {
-		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w\nThe control plane's last words:\n%s", err, control.LastWords())
+		if err != nil {
+			end()
 		}
 	}()
-	return measure(ctx, o, mesh, control, configDir)
+	if o.keep {
+		progress("everything is kept in %s", dir)
+	}
+	if err := writeMesh(b.configDir, mesh); err != nil {
+		return nil, nil, nil, err
+	}
+	if control, err = rig.Start(o.binary, dir, b.configDir); err != nil {
+		return nil, nil, nil, err
+	}
+	b.subject = control
+	if err := b.populate(ctx, control, proxies); err != nil {
+		return nil, nil, nil, fmt.Errorf("%w\nThe control plane's last words:\n%s", err, control.LastWords())
+	}
+	return b, control, end, nil
 }
 
 func writeMesh(dir string, mesh *genmesh.Mesh) error {

@@ -36,25 +36,23 @@ type bench struct {
 	figures   figures
 }
 
-// measure runs all the phases, one after the other.
-func measure(ctx context.Context, o options, mesh *genmesh.Mesh, c *rig.Control, configDir string) (figures, error) {
-	b := &bench{opts: o, mesh: mesh, subject: c, configDir: configDir, figures: figures{Plan: o.plan}}
+// populate waits until the control plane has read everything, and joins nodes.
+func (b *bench) populate(ctx context.Context, c *rig.Control, proxies int) error {
 	start := time.Now()
-	progress("control plane reads %d objects in %d files", mesh.Objects(), len(mesh.Services)+1)
-	if err := b.loaded(ctx, mesh.Objects()); err != nil {
-		return b.figures, err
+	progress("control plane reads %d objects in %d files", b.mesh.Objects(), len(b.mesh.Services)+1)
+	if err := b.loaded(ctx, b.mesh.Objects()); err != nil {
+		return err
 	}
 	b.figures.Load = time.Since(start)
 
 	start = time.Now()
-	progress("%d nodes join", o.plan.Proxies)
+	progress("%d nodes join", proxies)
 	var err error
-	b.fleet, err = newFleet(ctx, c.Admin, c.AgentAddress, o.plan.Proxies)
-	if err != nil {
-		return b.figures, err
+	if b.fleet, err = newFleet(ctx, c.Admin, c.AgentAddress, proxies); err != nil {
+		return err
 	}
 	b.figures.Join = time.Since(start)
-	return b.run(ctx)
+	return nil
 }
 
 // run is the part that needs no process of its own.

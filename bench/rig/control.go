@@ -25,6 +25,7 @@ import (
 // Control is a control plane of ours, running as a process of its own.
 type Control struct {
 	AgentAddress string
+	Socket       string // of the administration
 	Admin        *grpc.ClientConn
 
 	command []string
@@ -58,7 +59,7 @@ healthAddress: %s
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		return nil, fmt.Errorf("write the settings: %w", err)
 	}
-	c := &Control{AgentAddress: ports[0], command: []string{binary, "control", "--config", file}, environ: append(os.Environ(), environment...)}
+	c := &Control{AgentAddress: ports[0], Socket: socket, command: []string{binary, "control", "--config", file}, environ: append(os.Environ(), environment...)}
 	if c.log, err = os.Create(filepath.Join(dir, "control.log")); err != nil {
 		return nil, fmt.Errorf("create the log: %w", err)
 	}
