@@ -98,7 +98,7 @@ func (s *Service) request(ctx context.Context, t Token, req peeringRequest) (int
 		return introduction{}, fmt.Errorf("write request: %w", err)
 	}
 	for {
-		for _, addr := range t.Addresses {
+		for _, addr := range s.likelyFirst(t.Addresses) {
 			in, last := s.requestAt(ctx, t, addr, body)
 			switch {
 			case last == nil:
@@ -115,6 +115,23 @@ func (s *Service) request(ctx context.Context, t Token, req peeringRequest) (int
 		case <-time.After(retryEvery):
 		}
 	}
+}
+
+// likelyFirst puts addresses of an IP version that this mesh's own gateways have outside before the others.
+func (s *Service) likelyFirst(addrs []netip.AddrPort) []netip.AddrPort {
+	own, _, err := s.gateways()
+	if err != nil {
+		return addrs
+	}
+	foreign := func(a netip.AddrPort) int {
+		if slices.ContainsFunc(own, func(o netip.AddrPort) bool { return o.Addr().BitLen() == a.Addr().BitLen() }) {
+			return 0
+		}
+		return 1
+	}
+	out := slices.Clone(addrs)
+	slices.SortStableFunc(out, func(a, b netip.AddrPort) int { return foreign(a) - foreign(b) })
+	return out
 }
 
 // requestAt asks at one address, for as long as half of the time allows: another may be better.

@@ -5,7 +5,9 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/miekg/dns"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/demo/lab"
 )
 
 // TestIPv6 runs two meshes: east has IPv4 and IPv6 and workloads with the one, the other, both, or IPv6 switched off; west
@@ -22,8 +25,11 @@ func TestIPv6(t *testing.T) {
 	s := openStrait(t)
 	t.Run("names", s.names)
 	t.Run("calls", s.calls)
+	t.Run("refusals", s.refusals)
+	t.Run("source address", s.sourceAddress)
 	t.Run("peering", s.peering)
 	t.Run("calls across", s.callsAcross)
+	t.Run("no plaintext on the wires", s.noPlaintext)
 }
 
 const cluster = ".default.svc.cluster.local"
@@ -106,6 +112,77 @@ func (s *strait) answered(from, to string, qtype uint16) error {
 	return nil
 }
 
+// refusals come at once and give their reason, over IPv6 as over IPv4.
+func (s *strait) refusals(t *testing.T) {
+	var l net.Listener
+	need(t, lab.Inside(east.netns(outsider), func() (err error) { l, err = net.Listen("tcp", "[fd96::66]:80"); return err }))
+	defer l.Close()
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "plaintext") }))
+	at := func(from, name string, qtype uint16) string {
+		four, _ := speaks(from)
+		addrs, err := s.lookup(east.netns(from), map[bool]string{true: "127.0.0.1", false: "::1"}[four], name+cluster, qtype)
+		if err != nil || len(addrs) != 1 {
+			t.Fatalf("%s asks for %s: %v, %v", from, name, addrs, err)
+		}
+		return addrs[0].String()
+	}
+	for _, c := range []struct{ what, from, address, reason string }{
+		{"an unlisted address", "new", "[fd96::66]:80", "default/new (spiffe://east.example/ns/default/sa/new) may not call host at [fd96::66]:80"},
+		{"an unlisted address", "both", "[fd96::66]:80", "may not call host at [fd96::66]:80"},
+		{"another port of a service", "new", net.JoinHostPort(at("new", "both", dns.TypeAAAA), "81"), "may not call"},
+		{"a name that is no service", "new", net.JoinHostPort(at("new", "nobody", dns.TypeAAAA), "80"), "may not call host at [100::f0f0:1]:80"},
+		{"a name that is no service", "both", net.JoinHostPort(at("both", "nobody", dns.TypeAAAA), "80"), "may not call host at [100::f0f0:1]:80"},
+		{"a name that is no service", "both", net.JoinHostPort(at("both", "nobody", dns.TypeA), "80"), "may not call host at 240.240.0.1:80"},
+		{"plaintext from outside", outsider, "[fd96::12]:8080", "default/new accepts only mutual TLS"},
+		{"plaintext from outside to a port of no service", outsider, "[fd96::13]:9999", "default/both accepts only mutual TLS"},
+	} {
+		began := time.Now()
+		r := s.get(east.netns(c.from), c.address, "host")
+		if took := time.Since(began); r.err != nil || r.status != 403 || !strings.Contains(r.body, c.reason) || took > time.Second {
+			t.Errorf("%s, from %s: %v after %v, want 403 with %q", c.what, c.from, r, took, c.reason)
+		}
+	}
+	if r := s.get(east.netns("host"), "[fd96::66]:80", "host"); r.status != 200 {
+		t.Errorf("who is not captured reaches the outsider: %v", r)
+	}
+}
+
+// sourceAddress: a policy tells callers apart by their IPv6 addresses.
+func (s *strait) sourceAddress(t *testing.T) {
+	file := s.path(east, "config", "deny.yaml")
+	s.write(t, file, policy("default", "not-new", `
+action: DENY
+selector: {matchLabels: {app: both}}
+rules: [{from: [{source: {ipBlocks: ["fd96::12/127"]}}]}]`))
+	within(t, 5*time.Second, "new is denied by its address", func() error {
+		if err := s.answered("new", "both", dns.TypeAAAA); err == nil || !strings.Contains(err.Error(), "403") {
+			return fmt.Errorf("got %v", err)
+		}
+		return nil
+	})
+	need(t, s.answered("old", "both", dns.TypeA))
+	need(t, os.Remove(file))
+	within(t, 5*time.Second, "and allowed again", func() error { return s.answered("new", "both", dns.TypeAAAA) })
+}
+
+// noPlaintext: of all that was said in the meshes, nothing was ever on a wire in plaintext.
+func (s *strait) noPlaintext(t *testing.T) {
+	for _, w := range s.wires {
+		need(t, w.none())
+	}
+	w := s.wires[0]
+	s.get(east.netns(outsider), "[fd96::12]:8080", s.canary)
+	within(t, 2*time.Second, "plaintext is seen", func() error {
+		if w.sighted.Load() == 0 {
+			return fmt.Errorf("%d frames and not this", w.frames.Load())
+		}
+		return nil
+	})
+	for _, w := range s.wires {
+		t.Logf("%d frames looked at", w.frames.Load())
+	}
+}
+
 // peering is made by a token that holds the gateway's addresses of both versions; only the IPv6 one leads there.
 func (s *strait) peering(t *testing.T) {
 	invite, err := straitAdmin[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](t.Context(), s, east, "PeerInvite",
@@ -114,9 +191,13 @@ func (s *strait) peering(t *testing.T) {
 	if want := []string{"198.51.100.11:15443", "[2001:db8:5::11]:15443"}; !slices.Equal(invite.Addresses, want) {
 		t.Errorf("the invitation names %v, want %v", invite.Addresses, want)
 	}
+	began := time.Now()
 	_, err = straitAdmin[adminapi.PeerAcceptRequest, adminapi.PeerAcceptResponse](t.Context(), s, west, "PeerAccept",
 		&adminapi.PeerAcceptRequest{Token: invite.Token, Name: "east"})
 	need(t, err)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("accepting took %v: the address that leads nowhere was tried first", took)
+	}
 }
 
 // callsAcross: west imports a service of every kind of server, which it reaches under a local name, over IPv6.

@@ -72,7 +72,8 @@ var (
 type strait struct {
 	lab    *lab.Lab
 	envoy  string
-	canary string // in all that is said, and so never to be seen on a wire
+	canary string // in all that is said in a mesh, and so never to be seen on a wire
+	wires  []*sniffer
 }
 
 func (i isle) netns(name string) string { return sixPrefix + "-" + i.name + "-" + name }
@@ -139,6 +140,9 @@ func openStrait(t *testing.T) *strait {
 		}
 		nothingLeft(t, sixPrefix)
 	})
+	for _, ns := range []string{east.netns("host"), west.netns("host"), sixPrefix + "-link"} {
+		s.wires = append(s.wires, sniff(t, ns, s.canary))
+	}
 	need(t, lab.Inside(east.netns("without"), func() error {
 		return os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0)
 	}))
@@ -323,7 +327,9 @@ func (s *strait) get(ns, address, host string) reply {
 		if err != nil {
 			return err
 		}
-		req.Header.Set("x-canary", s.canary)
+		if ns != east.netns(outsider) && ns != east.netns("host") { // which are not in the mesh
+			req.Header.Set("x-canary", s.canary)
+		}
 		client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}}
 		resp, err := client.Do(req)
 		if err != nil {

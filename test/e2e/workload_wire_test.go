@@ -387,13 +387,19 @@ func sniff(t *testing.T, netns, needle string) *sniffer {
 	return w
 }
 
+// none complains of what was seen.
+func (w *sniffer) none() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := w.sighted.Load(); n > 0 {
+		return fmt.Errorf("%d frames in plaintext, for example %s", n, w.first)
+	}
+	return nil
+}
+
 // noPlaintext: of all that was said in all tests, nothing was ever on the wire in plaintext.
 func (s *shop) noPlaintext(t *testing.T) {
-	if n := s.wire.sighted.Load(); n > 0 {
-		s.wire.mu.Lock()
-		defer s.wire.mu.Unlock()
-		t.Fatalf("%d frames in plaintext, for example %s", n, s.wire.first)
-	}
+	need(t, s.wire.none())
 	// And had there been any, it would have been seen.
 	c, err := s.dial(outsider, "10.93.0.24:8080")
 	need(t, err)
