@@ -71,6 +71,8 @@ func (pr *probing) broken(l leg) {
 	case has("CERTIFICATE_VERIFY_FAILED"):
 		pr.fail(shakePeer, "who answers at "+l.at+" shows a certificate that this mesh does not accept for a gateway of "+pr.Peer+": another root, another identity, or out of its time",
 			"compare fingerprints and spec.gatewayIDs with the administrators of "+pr.Peer+" (isthmus peer status on both sides); if they differ, peer anew")
+	case has("PROTOCOL", "WRONG_VERSION_NUMBER"):
+		pr.fail(shakePeer, "who answers at "+l.at+" does not speak TLS 1.3, as every gateway does", address)
 	case has("ALERT_", "connection_termination"):
 		pr.fail(shakePeer, "the peer's gateway does not accept this mesh's gateway: it knows other roots or other gateway identities of this mesh",
 			"compare fingerprints and gateway identities with the administrators of "+pr.Peer+" (isthmus peer status on both sides); if they differ, peer anew")

@@ -171,6 +171,10 @@ func TestProbeNamesTheBrokenLeg(t *testing.T) {
 			"ok ok ok ok failed untried untried", "does not accept this mesh's gateway",
 		},
 		{
+			"no gateway at all", "failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268435703:SSL_routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end}", "", 503,
+			"ok ok ok ok failed untried untried", "does not speak TLS 1.3",
+		},
+		{
 			"their gateway hangs", "failed=UT at=192.0.2.1:15443 reason=response_timeout", "", 504,
 			"ok ok ok ok ok failed untried", "did not answer",
 		},

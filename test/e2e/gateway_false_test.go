@@ -11,11 +11,10 @@ import (
 	"time"
 )
 
-// testFalsePeers lets a peer's address be answered by somebody who is not that peer's gateway. Each has an import that worked
-// a moment ago, so that what refuses is the certificate.
-func (g *gateway) testFalsePeers(t *testing.T) {
+// masks are ways, by the peer that takes it, to answer at a peer's address without being that peer's gateway.
+func (g *gateway) masks(t *testing.T) map[string]func(p *gwPeer) (conf *tls.Config, plain bool) {
 	north := g.peers["north"]
-	for name, mask := range map[string]func(p *gwPeer) (conf *tls.Config, plain bool){
+	return map[string]func(p *gwPeer) (conf *tls.Config, plain bool){
 		"imposter": func(p *gwPeer) (*tls.Config, bool) { // another workload of the right mesh
 			return p.serverTLS(p.ca.leaf(t, "spiffe://imposter.example/ns/default/sa/web")), false
 		},
@@ -31,7 +30,13 @@ func (g *gateway) testFalsePeers(t *testing.T) {
 			return conf, false
 		},
 		"plain": func(*gwPeer) (*tls.Config, bool) { return nil, true },
-	} {
+	}
+}
+
+// testFalsePeers lets a peer's address be answered by somebody who is not that peer's gateway. Each has an import that worked
+// a moment ago, so that what refuses is the certificate.
+func (g *gateway) testFalsePeers(t *testing.T) {
+	for name, mask := range g.masks(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := g.peers[name]

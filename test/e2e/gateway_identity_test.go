@@ -77,6 +77,12 @@ func (ca *gwCA) leaf(t *testing.T, id string, change ...func(*x509.Certificate))
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
+func (ca *gwCA) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.cert)
+	return pool
+}
+
 func expired(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }
 func future(c *x509.Certificate) {
 	c.NotBefore, c.NotAfter = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)

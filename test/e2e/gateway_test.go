@@ -50,6 +50,7 @@ func TestGateway(t *testing.T) {
 	t.Run("ingress", g.testIngress)
 	t.Run("raw requests", g.testRawRequests)
 	t.Run("what is said to peers", g.testAnswers)
+	t.Run("probes", g.testProbes)
 	t.Run("log and counts", g.testLogAndCounts)
 	t.Run("cut", g.testCut)
 }
