@@ -3,6 +3,7 @@ package envoy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -100,15 +101,15 @@ var requestLeaks = append([]string{
 // familiesOfLeaks are prefixes of such headers, by which proxies tell each other of their inside.
 var familiesOfLeaks = []string{"x-forwarded-", "x-envoy-"}
 
-// boundaryFilters are the policy filters behind one that changes requests first and drops those families, from answers too.
-func boundaryFilters(first ...*mutationv3.HeaderMutation) []*hcmv3.HttpFilter {
+// boundaryFilters are the policy filters behind one that makes these changes and drops those families.
+func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.HttpFilter {
 	drop := each(familiesOfLeaks, func(prefix string) *mutationv3.HeaderMutation {
 		return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
 			KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}},
 		}}}
 	})
 	return append([]*hcmv3.HttpFilter{httpFilter("boundary", anyOf(&headermutationv3.HeaderMutation{
-		Mutations: &headermutationv3.Mutations{RequestMutations: append(first, drop...), ResponseMutations: drop},
+		Mutations: &headermutationv3.Mutations{RequestMutations: slices.Concat(requests, drop), ResponseMutations: slices.Concat(answers, drop)},
 	}))}, policyFilters()...)
 }
 

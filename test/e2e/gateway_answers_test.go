@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"net/http"
+	"net/url"
 	"testing"
 )
 
@@ -34,6 +35,20 @@ func (g *gateway) testAnswers(t *testing.T) {
 		}
 		if err := holds(answer, ours...); err != nil {
 			t.Errorf("%s: %v\nin %q", c.what, err, answer)
+		}
+	}
+	for to, want := range map[string]string{
+		"http://api.default.svc.cluster.local/v1/next?x=1#y": "/v1/next?x=1#y",
+		"http://api.default.svc.cluster.local:80/v1/next":    "/v1/next",
+		"HTTPS://API.default.svc.cluster.local.:443":         "/",
+		"//api.default.svc.cluster.local//elsewhere.example": "/elsewhere.example",
+		"http://other.default.svc.cluster.local/v1/next":     "/v1/next",
+		"/v1/next?to=http://elsewhere.example":               "/v1/next?to=http://elsewhere.example",
+		"http://elsewhere.example/?next":                     "http://elsewhere.example/?next",
+	} {
+		a, err := g.ask(north.client("api"), "GET", "/v1/moved?to="+url.QueryEscape(to))
+		if got := a.Header["Location"]; a.Code != http.StatusFound || len(got) != 1 || got[0] != want {
+			t.Errorf("a redirect to %s: %d %v %q, want %q", to, a.Code, err, got, want)
 		}
 	}
 	// The other way: what a local caller is told of a peer names nothing of that peer but what its MeshPeer says.

@@ -195,6 +195,9 @@ func (s *gwServer) answer(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
+	case "/v1/moved":
+		header.Set("Location", r.URL.Query().Get("to"))
+		w.WriteHeader(http.StatusFound)
 	case "/grpc":
 		header.Set("Content-Type", "application/grpc")
 		header.Set("Trailer", "Grpc-Status")
