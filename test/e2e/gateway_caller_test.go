@@ -50,8 +50,8 @@ func (c gwCaller) dial() (*tls.Conn, error) {
 		return nil, fmt.Errorf("%w: %w", errNotReached, err)
 	}
 	conf := &tls.Config{ServerName: c.sni, MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: c.verify}
-	if c.cert != nil {
-		conf.Certificates = []tls.Certificate{*c.cert}
+	if c.cert != nil { // shown whatever authorities the server names
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.cert, nil }
 	}
 	if c.change != nil {
 		c.change(conf)

@@ -48,7 +48,7 @@ func (g *gateway) testLogAndCounts(t *testing.T) {
 	want := map[line]int{
 		{"ingress", "handshake", "north", "spiffe://north.example/ns/default/sa/web", "", "certificate", north.asks("api")}:                        1,
 		{"ingress", "denied", "north", "spiffe://north.example/ns/default/sa/nosy", north.gatewayID(), "no policy allows it", north.asks("api")}:   1,
-		{"ingress", "handshake", "south", "", "", "certificate", south.asks("api")}:                                                                2,
+		{"ingress", "handshake", "south", north.gatewayID(), "", "certificate", south.asks("api")}:                                                 2,
 		{"ingress", "denied", "", "", "", "nothing is offered under this name", "nothing.default.north.fed.home.example"}:                          1,
 		{"egress", "denied", "north", "spiffe://home.example/ns/default/sa/other", "", "no policy allows it", "billing.default.svc.cluster.local"}: 1,
 		{"egress", "handshake", "borrower", gwWebID, "", "certificate", "borrower.default.svc.cluster.local"}:                                      1,

@@ -45,12 +45,14 @@ const (
 // local callers and the local workloads are small programs of this test, so that they can misbehave.
 func TestGateway(t *testing.T) {
 	g := newGateway(t)
+	slow := g.beginDrips()
 	t.Run("egress", g.testEgress)
 	t.Run("false peers", g.testFalsePeers)
 	t.Run("ingress", g.testIngress)
 	t.Run("raw requests", g.testRawRequests)
 	t.Run("what is said to peers", g.testAnswers)
 	t.Run("probes", g.testProbes)
+	t.Run("slow drip", slow.hungUpOn)
 	t.Run("log and counts", g.testLogAndCounts)
 	t.Run("cut", g.testCut)
 }

@@ -49,10 +49,12 @@ var policyCases = []struct {
 	}},
 	{"headers", allow(`[{when: [{key: "request.headers[X-A]", values: [v1, "p*", "*s"]}]}]`), []string{
 		"alice GET / 403", "alice GET / 200 x-a:v1", "alice GET / 200 x-a:pq", "alice GET / 200 x-a:qs", "alice GET / 403 x-a:V1", "alice GET / 403 x-a:v1,v2",
+		"alice GET / 403 x-a:v1 x-a:v2", "alice GET / 403 x-a:v2 x-a:v1",
 	}},
 	{"header present", allow(`[{when: [{key: "request.headers[x-a]", values: ["*"]}]}]`), []string{"alice GET / 403", "alice GET / 200 x-a:1"}},
 	{"not header", allow(`[{when: [{key: "request.headers[x-a]", notValues: [v1, "p*"]}]}]`), []string{
 		"alice GET / 200", "alice GET / 200 x-a:v2", "alice GET / 403 x-a:v1", "alice GET / 403 x-a:v2,v1", "alice GET / 403 x-a:v2,pq",
+		"alice GET / 403 x-a:v2 x-a:v1", "alice GET / 200 x-a:v2 x-a:v3",
 	}},
 	{"DENY by header", allow(`[{}]`) + deny(`[{when: [{key: "request.headers[x-a]", values: [v1, "*s"]}]}]`), []string{
 		"alice GET / 200", "alice GET / 403 x-a:v1", "alice GET / 403 x-a:v2,v1", "alice GET / 403 x-a:qs,v2", "alice GET / 200 x-a:v11", "alice GET / 200 x-a:sq",
