@@ -56,6 +56,23 @@ func TestNextIsMesh(t *testing.T) {
 	}
 }
 
+// TestAddressesThatComeLater: services get their virtual addresses after they were compiled without.
+func TestAddressesThatComeLater(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newWorld(seed)
+		for range 30 {
+			w.change()
+		}
+		before := w.snapshot()
+		before.VIPs = nil
+		snap := w.snapshot()
+		want, _ := Mesh(snap)
+		if got := Next(Next(nil, before), snap).Mesh; !reflect.DeepEqual(want, got) {
+			t.Fatalf("seed %d: %s", seed, difference(reflect.ValueOf(want), reflect.ValueOf(got), "mesh"))
+		}
+	}
+}
+
 func normal[T any](list []T) []T {
 	if len(list) == 0 {
 		return nil

@@ -2,13 +2,16 @@ package compile
 
 import (
 	"bytes"
+	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -29,6 +32,9 @@ func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched, serv
 	differ(a.PeerAuthentications, b.PeerAuthentications, touched)
 	differ(a.AuthorizationPolicies, b.AuthorizationPolicies, touched)
 	differ(a.ServiceEntries, b.ServiceEntries, touched)
+	if !touchAddressed(old.VIPs, snap, touched) {
+		return nil, nil, false
+	}
 	if !sameNodes(old.Registry, snap.Registry) {
 		return nil, nil, false
 	}
@@ -42,6 +48,28 @@ func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched, serv
 		}
 	}
 	return touched, served, !touched[root] && !touched[""]
+}
+
+// touchAddressed notes the namespaces of services that have a virtual address since; false when imports may have one.
+func touchAddressed(old map[string]netip.Addr, snap *snapshot.Snapshot, touched map[string]bool) bool {
+	if len(old) == len(snap.VIPs) { // they are never taken away
+		return true
+	}
+	fresh := func(host string) bool { return old[host] != snap.VIPs[host] }
+	domain := ".svc." + cmp.Or(snap.Config.Mesh.Spec.Domain, defaultDomain)
+	for _, s := range snap.Config.Services {
+		if fresh(s.Name + "." + s.Namespace + domain) {
+			touched[s.Namespace] = true
+		}
+	}
+	for _, e := range snap.Config.ServiceEntries {
+		if slices.ContainsFunc(e.Spec.Hosts, func(h string) bool { return fresh(strings.ToLower(strings.TrimSuffix(h, "."))) }) {
+			touched[e.Namespace] = true
+		}
+	}
+	return !slices.ContainsFunc(snap.Config.FederatedImports, func(i *v1alpha1.FederatedImport) bool {
+		return fresh(i.Name + "." + i.Namespace + domain)
+	})
 }
 
 // federates: what is exported or imported in a namespace is seen by the gateways too.

@@ -28,7 +28,7 @@ import (
 // that was cut off for a while can still come back by itself.
 const nodeTTL = 24 * time.Hour
 
-// configRetry is how long configuration waits that could not be taken in.
+// configRetry is how long names wait for an address that could not be given.
 const configRetry = 2 * time.Second
 
 // Daemon is one running control plane.
@@ -181,7 +181,7 @@ func addrPort(s string) (netip.AddrPort, error) {
 
 // followConfig hands what the folder says to the store.
 func (d *Daemon) followConfig(ctx context.Context) error {
-	var waiting *snapshot.Config // what could not be taken in, because the state file could not be written
+	var waiting *snapshot.Config // what has names without an address, because the state file could not be written
 	for {
 		var again <-chan time.Time
 		if waiting != nil {
@@ -194,7 +194,7 @@ func (d *Daemon) followConfig(ctx context.Context) error {
 		case <-again:
 		}
 		if err := d.store.SetConfig(ctx, d.steadfast(waiting)); err != nil {
-			d.log.Error("configuration not taken in", "error", err, "again", configRetry)
+			d.log.Error("names that are new have no virtual address yet", "error", err, "again", configRetry)
 			continue
 		}
 		waiting = nil

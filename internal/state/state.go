@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Sentinels on which callers branch.
@@ -126,6 +129,9 @@ func (d *DB) fail(deed string, err error) error {
 	}
 	if isDamage(err) {
 		return damaged(d.path, err.Error())
+	}
+	if e := (*sqlite.Error)(nil); errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL {
+		return fmt.Errorf("%s: nothing was changed, because the disk that holds the state file %s is full: make room there; %w", deed, d.path, err)
 	}
 	return fmt.Errorf("%s in state file %s: %w", deed, d.path, err)
 }

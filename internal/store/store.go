@@ -55,16 +55,18 @@ type Store struct {
 
 	registering [64]sync.Mutex // by node: one registration of it at a time reaches the state file; taken before mu
 
-	mu       sync.Mutex // guards all below
-	current  *snapshot.Snapshot
-	dirty    bool // current is out of date
-	config   *snapshot.Config
-	registry map[string]*registered // by node
-	merged   *snapshot.Registry     // of registry; nil when that has changed
-	peers    []state.Peer
-	invites  []snapshot.Invite
-	boots    []snapshot.Bootstrap
-	vips     map[string]netip.Addr
+	mu      sync.Mutex // guards all below
+	current *snapshot.Snapshot
+	dirty   bool // current is out of date
+	config  *snapshot.Config
+	// addressed says that every name of config has a virtual address.
+	addressed bool
+	registry  map[string]*registered // by node
+	merged    *snapshot.Registry     // of registry; nil when that has changed
+	peers     []state.Peer
+	invites   []snapshot.Invite
+	boots     []snapshot.Bootstrap
+	vips      map[string]netip.Addr
 }
 
 type registered struct {
@@ -106,16 +108,15 @@ func (s *Store) Snapshot() *snapshot.Snapshot {
 // Changed has a value whenever there is a snapshot that was not looked at yet.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
 
-// SetConfig takes in newly read configuration.
+// SetConfig takes in newly read configuration. Where the state cannot be written it is in force all the same, so that a policy
+// does not wait for a disk; only names that are new have no virtual address until it is set again.
 func (s *Store) SetConfig(ctx context.Context, cfg *snapshot.Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.allocate(ctx, cfg); err != nil {
-		return err
-	}
-	s.config = cfg
+	err := s.allocate(ctx, cfg)
+	s.config, s.addressed = cfg, err == nil
 	s.mark()
-	return nil
+	return err
 }
 
 // Reload reads peers, invitations and acceptances again, after one of them changed or time passed.
@@ -272,7 +273,7 @@ func (s *Store) merge() *snapshot.Registry {
 
 // allocate gives virtual addresses to hosts that have none yet.
 func (s *Store) allocate(ctx context.Context, cfg *snapshot.Config) error {
-	if sameHosts(s.config, cfg) {
+	if s.addressed && sameHosts(s.config, cfg) {
 		return nil
 	}
 	var fresh []string

@@ -350,7 +350,8 @@ func TestForgottenNode(t *testing.T) {
 	same(t, "forgetting twice is no news", l.changed(), false)
 }
 
-// While the state file cannot be written, what is known stays in force, and nothing that was refused takes effect later.
+// While the state file cannot be written, configuration is in force all the same, but for addresses of names that are new, and
+// registrations that were refused do not take effect later.
 func TestStateThatCannotBeWritten(t *testing.T) {
 	l := newLab(t, file(t))
 	l.attest(t, "a")
@@ -361,9 +362,6 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 	must(t, l.SetConfig(t.Context(), services("a"))) // needs nothing new
 	l.changed()
 	snap := l.Snapshot()
-	if err := l.SetConfig(t.Context(), services("a", "b")); !errors.Is(err, full) {
-		t.Errorf("configuration: %v", err)
-	}
 	if err := l.Register(t.Context(), node("a"), workloads("a", "10.0.0.2")); !errors.Is(err, full) {
 		t.Errorf("registration: %v", err)
 	}
@@ -371,9 +369,14 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 	if l.Snapshot() != snap {
 		t.Error("the snapshot changed")
 	}
+	if err := l.SetConfig(t.Context(), services("a", "b")); !errors.Is(err, full) {
+		t.Errorf("configuration: %v", err)
+	}
+	same(t, "configuration is news", l.changed(), true)
+	same(t, "both services", len(l.Snapshot().Config.Services), 2)
+	same(t, "one address", len(l.Snapshot().VIPs), 1)
 	l.kept.breakBy(nil)
 	must(t, l.Register(t.Context(), node("a"), workloads("a", "10.0.0.2")))
-	same(t, "the refused configuration stays out", len(l.Snapshot().Config.Services), 1)
 	must(t, l.SetConfig(t.Context(), services("a", "b")))
 	same(t, "when it can again", len(l.Snapshot().VIPs), 2)
 	same(t, "the registration too", l.Snapshot().Registry.Workloads[0].Addresses[0].String(), "10.0.0.2")

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -95,15 +96,15 @@ func query[T any](t *testing.T, s *strip, args ...string) (v T) {
 	return v
 }
 
-// shorten gives the certificates of a mesh, five minutes by birth, another life.
+// shorten gives the certificates of a mesh another life.
 func (s *strip) shorten(mesh, life string) {
 	s.t.Helper()
 	path := filepath.Join(s.dir, mesh, "config", "mesh.yaml")
 	b, err := os.ReadFile(path)
 	need(s.t, err)
-	short := bytes.Replace(b, []byte("certificateTTL: 5m"), []byte("certificateTTL: "+life), 1)
+	short := regexp.MustCompile(`certificateTTL: \S+`).ReplaceAll(b, []byte("certificateTTL: "+life))
 	if bytes.Equal(b, short) {
-		s.t.Fatalf("%s asks for no certificateTTL of 5m", path)
+		s.t.Fatalf("%s asks for no certificateTTL other than %s", path, life)
 	}
 	need(s.t, os.WriteFile(path+".new~", short, 0o644))
 	need(s.t, os.Rename(path+".new~", path))

@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,10 +15,13 @@ type file struct {
 	path string
 	max  int64
 
-	mu   sync.Mutex // guards what follows
-	f    *os.File
-	w    *bufio.Writer
-	size int64
+	mu      sync.Mutex // guards what follows
+	f       *os.File
+	w       *bufio.Writer
+	size    int64
+	pending uint64 // entries since the last flush
+	lost    uint64 // entries that could not be written
+	err     error  // why the file is not open, when it was to be
 }
 
 func (f *file) write(e *Entry) error {
@@ -28,8 +32,9 @@ func (f *file) write(e *Entry) error {
 	line = append(line, '\n')
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.pending++
 	if err := f.room(int64(len(line))); err != nil {
-		return err
+		return f.failed(err)
 	}
 	n, err := f.w.Write(line)
 	f.size += int64(n)
@@ -48,26 +53,49 @@ func (f *file) room(n int64) error {
 	if f.f != nil {
 		return nil
 	}
-	opened, err := os.OpenFile(f.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	opened, err := os.OpenFile(f.path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("open access log: %w", err)
 	}
-	st, err := opened.Stat()
+	size, err := wholeLines(opened)
 	if err != nil {
-		opened.Close()
-		return fmt.Errorf("stat access log: %w", err)
+		return errors.Join(fmt.Errorf("mend access log: %w", err), opened.Close())
 	}
-	f.f, f.w, f.size = opened, bufio.NewWriter(opened), st.Size()
+	f.f, f.w, f.size = opened, bufio.NewWriter(opened), size
 	return nil
+}
+
+// maxTorn is more than one entry can have.
+const maxTorn = 1 << 20
+
+// wholeLines cuts off an entry that a full disk or a crash left half written, and says what size is left.
+func wholeLines(f *os.File) (size int64, err error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	end := make([]byte, min(st.Size(), maxTorn))
+	if _, err := f.ReadAt(end, st.Size()-int64(len(end))); err != nil {
+		return 0, err
+	}
+	torn := int64(len(end) - bytes.LastIndexByte(end, '\n') - 1)
+	if torn == 0 {
+		return st.Size(), nil
+	}
+	return st.Size() - torn, f.Truncate(st.Size() - torn)
 }
 
 func (f *file) flush() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.f == nil {
-		return nil
+		return f.err
 	}
-	return f.failed(f.w.Flush())
+	if err := f.failed(f.w.Flush()); err != nil {
+		return err
+	}
+	f.pending, f.err = 0, nil
+	return nil
 }
 
 // failed forgets a file that could not be written, so that the next entry begins afresh: a full disk heals.
@@ -75,9 +103,20 @@ func (f *file) failed(err error) error {
 	if err == nil {
 		return nil
 	}
-	f.f.Close()
-	f.f = nil
-	return fmt.Errorf("write access log: %w", err)
+	f.lost, f.pending = f.lost+f.pending, 0
+	if f.f != nil {
+		f.f.Close()
+		f.f = nil
+	}
+	f.err = fmt.Errorf("write access log: %w", err)
+	return f.err
+}
+
+// lostSoFar is how many entries could not be written; most of the last ones, when a disk is full, may be there after all.
+func (f *file) lostSoFar() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lost
 }
 
 func (f *file) close() error {

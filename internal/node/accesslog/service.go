@@ -27,6 +27,7 @@ type Service struct {
 	tally    *tally
 	file     *file
 	limit    *rate.Limiter // of refusals said in the agent's own log
+	failing  atomic.Bool   // the file cannot be written
 	silenced atomic.Uint64 // refusals that the limit left out since the last that was said
 }
 
@@ -58,9 +59,7 @@ func (s *Service) StreamAccessLogs(stream service.AccessLogService_StreamAccessL
 		for _, t := range msg.GetTcpLogs().GetLogEntry() {
 			s.take(fromTCP(name, t))
 		}
-		if err := s.file.flush(); err != nil {
-			s.cfg.Log.Error("access log not written", "file", s.cfg.Path, "error", err)
-		}
+		s.wrote(s.file.flush())
 	}
 }
 
@@ -69,11 +68,23 @@ func (s *Service) take(e Entry) {
 		return
 	}
 	if err := s.file.write(&e); err != nil {
-		s.cfg.Log.Error("access log not written", "file", s.cfg.Path, "error", err)
+		s.wrote(err)
 	}
 	if e.Refused() {
 		s.say(&e)
 	}
+}
+
+// wrote says once that entries are lost, and once that they are no more.
+func (s *Service) wrote(err error) {
+	if failed := err != nil; s.failing.Swap(failed) == failed {
+		return
+	}
+	if err != nil {
+		s.cfg.Log.Error("access log not written, entries are lost until it can be", "file", s.cfg.Path, "error", err)
+		return
+	}
+	s.cfg.Log.Warn("access log written again", "file", s.cfg.Path, "lost", s.file.lostSoFar())
 }
 
 func (s *Service) say(e *Entry) {
@@ -102,6 +113,7 @@ func (s *Service) say(e *Entry) {
 
 var (
 	descRefused = prometheus.NewDesc("isthmus_refusals_total", "Calls refused by policy (denied), by the parser (malformed) or in the TLS handshake (handshake).", []string{"log", "verdict"}, nil)
+	descLost    = prometheus.NewDesc("isthmus_access_log_lost_total", "Entries of the access log that could not be written.", nil, nil)
 	descPeer    = map[string]*prometheus.Desc{
 		"handshakes": prometheus.NewDesc("isthmus_peer_handshakes_total", "TLS handshakes with a peer mesh.", []string{"peer", "result"}, nil),
 		"requests":   prometheus.NewDesc("isthmus_peer_requests_total", "Requests and TCP connections carried to or from a peer mesh.", []string{"peer"}, nil),
@@ -113,6 +125,7 @@ var (
 // Describe implements prometheus.Collector.
 func (s *Service) Describe(ch chan<- *prometheus.Desc) {
 	ch <- descRefused
+	ch <- descLost
 	for _, d := range descPeer {
 		ch <- d
 	}
@@ -123,6 +136,7 @@ func (s *Service) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
+	counter(descLost, s.file.lostSoFar())
 	for r, n := range s.tally.refusals() {
 		counter(descRefused, n, r.Log, r.Verdict)
 	}

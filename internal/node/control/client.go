@@ -59,6 +59,8 @@ type Client struct {
 	conn      atomic.Pointer[grpc.ClientConn]
 	joined    chan struct{} // closed once there is an identity and a connection
 	connected atomic.Bool
+	unsaved   atomic.Bool // svid is not in its file; unsavable says that this was said
+	unsavable atomic.Bool
 	signing   identity.Signing
 	mu        sync.Mutex          // guards told, and every change of svid
 	told      []*x509.Certificate // the mesh's roots, as the control plane last told them; nil before it did
@@ -257,6 +259,7 @@ func (c *Client) renew(ctx context.Context) error {
 // rest waits until the node's certificate is due.
 func (c *Client) rest(ctx context.Context, jitter float64) error {
 	for {
+		c.saveAgain()
 		changed := c.signing.Changed()
 		d := c.signing.Wait(c.svid.Load(), jitter, c.cfg.Now())
 		if d == 0 {
@@ -288,9 +291,7 @@ func (c *Client) renewed(ctx context.Context) (*identity.SVID, error) {
 
 // adopt keeps the new identity and moves to a connection that is opened with it.
 func (c *Client) adopt(ctx context.Context, svid *identity.SVID) error {
-	if err := c.keep(svid); err != nil {
-		return err
-	}
+	c.keep(svid)
 	conn, err := c.dial(c.cfg.Addresses, identity.ControlTLS(c.svid.Load))
 	if err != nil {
 		return err

@@ -18,16 +18,14 @@ func (c *Client) SetRoots(roots []*x509.Certificate) {
 	if svid == nil || slices.EqualFunc(svid.Roots, roots, (*x509.Certificate).Equal) {
 		return
 	}
-	if err := c.keep(svid); err != nil {
-		c.cfg.Log.Error("the mesh's roots not kept", "error", err)
-	}
+	c.keep(svid)
 }
 
 // SignedBy says under which root certificates are issued now. A node certificate under another is replaced soon.
 func (c *Client) SignedBy(root string) { c.signing.Set(root, c.cfg.Now()) }
 
 // keep takes up a certificate, beside the newest roots, unless a newer one has come.
-func (c *Client) keep(svid *identity.SVID) error {
+func (c *Client) keep(svid *identity.SVID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := c.svid.Load(); now != nil && now.Received.After(svid.Received) {
@@ -40,11 +38,33 @@ func (c *Client) keep(svid *identity.SVID) error {
 			c.cfg.Log.Warn("the node's certificate leads to none of the mesh's roots", "expires", svid.Leaf().NotAfter, "error", err)
 		}
 	}
-	if err := identity.Save(c.cfg.IdentityFile, svid); err != nil {
-		return err
-	}
 	c.svid.Store(svid)
-	return nil
+	c.unsaved.Store(true)
+	c.save(svid)
+}
+
+// save writes the identity down, or says once that it cannot: then it is in use all the same, and tried again while the
+// certificate rests.
+func (c *Client) save(svid *identity.SVID) {
+	err := identity.Save(c.cfg.IdentityFile, svid)
+	c.unsaved.Store(err != nil)
+	if failed := err != nil; c.unsavable.Swap(failed) == failed {
+		return
+	}
+	if err != nil {
+		c.cfg.Log.Error("node identity in use but not written, tried again: an agent that starts now has the one before", "error", err)
+		return
+	}
+	c.cfg.Log.Info("node identity written")
+}
+
+// saveAgain writes down what could not be written before.
+func (c *Client) saveAgain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unsaved.Load() {
+		c.save(c.svid.Load())
+	}
 }
 
 // report is what the agent says, and which roots it knows the control plane by.
