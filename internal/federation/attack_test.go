@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
@@ -417,24 +416,5 @@ func TestSlowSenderIsCutOff(t *testing.T) {
 				t.Errorf("held a connection for %s (%v)", took, err)
 			}
 		})
-	}
-}
-
-func TestFloodOfRequestsIsBounded(t *testing.T) {
-	cards, retail, _ := pair(t)
-	join(t, cards, retail)
-	codes := map[int]int{}
-	for range 60 {
-		w := httptest.NewRecorder()
-		r, err := http.NewRequest(http.MethodGet, PathBundle, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set(HeaderPeer, "retail")
-		cards.forPeer(usualPace, "peer", cards.serveBundle)(w, r)
-		codes[w.Code]++
-	}
-	if codes[200] < 20 || codes[200] > 40 || codes[429] != 60-codes[200] {
-		t.Errorf("answers by status: %v", codes)
 	}
 }
