@@ -51,6 +51,7 @@ func TestGateway(t *testing.T) {
 	t.Run("ingress", g.testIngress)
 	t.Run("raw requests", g.testRawRequests)
 	t.Run("what is said to peers", g.testAnswers)
+	t.Run("control", g.testControl)
 	t.Run("probes", g.testProbes)
 	t.Run("slow drip", slow.hungUpOn)
 	t.Run("log and counts", g.testLogAndCounts)

@@ -235,6 +235,13 @@ func TestSocketsTakeNobodysPlace(t *testing.T) {
 	if _, err := listenAt(file); err == nil || !strings.Contains(err.Error(), "is no socket") {
 		t.Errorf("over a file: %v", err)
 	}
+	live := filepath.Join(dir, "live")
+	other, err := net.Listen("unix", live)
+	must(t, err)
+	defer other.Close()
+	if _, err := listenAt(live); err == nil || !strings.Contains(err.Error(), "something serves at "+live) {
+		t.Errorf("over another's socket: %v", err)
+	}
 	open := filepath.Join(dir, "open")
 	must(t, os.Mkdir(open, 0o700))
 	must(t, os.Chmod(open, 0o777))
