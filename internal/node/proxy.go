@@ -7,7 +7,6 @@ import (
 	"net"
 	"path/filepath"
 
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -88,7 +87,7 @@ func (a *Agent) answer(ctx context.Context, p *proxy, socket net.Listener) error
 	s := grpc.NewServer(grpc.ForceServerCodecV2(adsproxy.NewCodec()), grpc.MaxRecvMsgSize(64<<20), grpc.MaxSendMsgSize(64<<20))
 	p.ads.Register(s)
 	secretv3.RegisterSecretDiscoveryServiceServer(s, p.secrets)
-	accesslogv3.RegisterAccessLogServiceServer(s, a.logs)
+	a.logs.Register(s)
 	stop := context.AfterFunc(ctx, s.Stop)
 	defer stop()
 	if err := s.Serve(socket); ctx.Err() == nil {

@@ -10,31 +10,40 @@ import (
 	"testing"
 	"time"
 
-	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 )
 
-func httpEntry(t *testing.T, text string) *accesslogv3.HTTPAccessLogEntry {
+// httpLine and tcpLine are entries as they come off the wire.
+func httpLine(t testing.TB, text string) *record {
 	t.Helper()
-	e := new(accesslogv3.HTTPAccessLogEntry)
-	if err := protojson.Unmarshal([]byte(text), e); err != nil {
-		t.Fatal(err)
-	}
-	return e
+	return decoded(t, text, new(accesslogv3.HTTPAccessLogEntry), httpEntry)
 }
 
-func tcpEntry(t *testing.T, text string) *accesslogv3.TCPAccessLogEntry {
+func tcpLine(t testing.TB, text string) *record {
 	t.Helper()
-	e := new(accesslogv3.TCPAccessLogEntry)
-	if err := protojson.Unmarshal([]byte(text), e); err != nil {
+	return decoded(t, text, new(accesslogv3.TCPAccessLogEntry), tcpEntry)
+}
+
+func decoded(t testing.TB, text string, m proto.Message, as message) *record {
+	t.Helper()
+	if err := protojson.Unmarshal([]byte(text), m); err != nil {
 		t.Fatal(err)
 	}
-	return e
+	wire, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := new(record)
+	if err := as.read(r, wire); err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 const (
@@ -48,20 +57,20 @@ func TestVerdicts(t *testing.T) {
 		entry Entry
 		want  string // verdict and reason
 	}{
-		{"allowed", fromHTTP("ingress", httpEntry(t, `{"commonProperties":{`+peerTag+`},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)), "allowed "},
-		{"the application's own 403", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"via_upstream"}}`)), "allowed "},
-		{"policy", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied no policy allows it"},
-		{"deny policy", fromHTTP("inbound", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[default/deny#0]"}}`)), "denied policy default/deny#0 denies it"},
-		{"our own answer", fromHTTP("outbound", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied no service there lists the caller"},
-		{"plaintext", fromHTTP("inbound", httpEntry(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied not mutual TLS, or not a port of this workload"},
-		{"no such path", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":404,"responseCodeDetails":"route_not_found"}}`)), "denied no such host, path or method is offered"},
-		{"rubbish", fromHTTP("inbound", httpEntry(t, `{"response":{"responseCode":400,"responseCodeDetails":"path_normalization_failed"}}`)), "malformed path_normalization_failed"},
-		{"no upstream", fromHTTP("ingress", httpEntry(t, `{"response":{"responseCode":503,"responseCodeDetails":"no_healthy_upstream"}}`)), "failed no_healthy_upstream"},
-		{"tcp policy", fromTCP("inbound", tcpEntry(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied no policy allows it"},
-		{"unknown name", fromTCP("ingress", tcpEntry(t, `{"commonProperties":{"responseFlags":{"noRouteFound":true}}}`)), "denied nothing is offered under this name"},
-		{"handshake", fromTCP("ingress", tcpEntry(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"}}`)), "handshake TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"},
-		{"peer's handshake", fromTCP("egress", tcpEntry(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "handshake TLS_error:|x"},
-		{"peer away", fromTCP("egress", tcpEntry(t, `{"commonProperties":{"upstreamTransportFailureReason":"delayed connect error: Connection refused"}}`)), "allowed delayed connect error: Connection refused"},
+		{"allowed", fromHTTP("ingress", httpLine(t, `{"commonProperties":{`+peerTag+`},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)), "allowed "},
+		{"the application's own 403", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"via_upstream"}}`)), "allowed "},
+		{"policy", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied no policy allows it"},
+		{"deny policy", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[default/deny#0]"}}`)), "denied policy default/deny#0 denies it"},
+		{"our own answer", fromHTTP("outbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied no service there lists the caller"},
+		{"plaintext", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied not mutual TLS, or not a port of this workload"},
+		{"no such path", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":404,"responseCodeDetails":"route_not_found"}}`)), "denied no such host, path or method is offered"},
+		{"rubbish", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"path_normalization_failed"}}`)), "malformed path_normalization_failed"},
+		{"no upstream", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":503,"responseCodeDetails":"no_healthy_upstream"}}`)), "failed no_healthy_upstream"},
+		{"tcp policy", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied no policy allows it"},
+		{"unknown name", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"responseFlags":{"noRouteFound":true}}}`)), "denied nothing is offered under this name"},
+		{"handshake", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"}}`)), "handshake TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"},
+		{"peer's handshake", fromTCP("egress", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "handshake TLS_error:|x"},
+		{"peer away", fromTCP("egress", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"delayed connect error: Connection refused"}}`)), "allowed delayed connect error: Connection refused"},
 	} {
 		if got := c.entry.Verdict + " " + c.entry.Reason; got != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
@@ -71,18 +80,18 @@ func TestVerdicts(t *testing.T) {
 
 func TestCounts(t *testing.T) {
 	s := New(Config{Log: slog.New(slog.DiscardHandler), Path: filepath.Join(t.TempDir(), "access.log"), MaxBytes: 1 << 20})
-	request := httpEntry(t, `{"commonProperties":{`+caller+`,`+peerTag+`,"downstreamWireBytesReceived":"100","downstreamWireBytesSent":"900"},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)
-	denied := httpEntry(t, `{"commonProperties":{`+caller+`,`+peerTag+`},"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)
+	request := httpLine(t, `{"commonProperties":{`+caller+`,`+peerTag+`,"downstreamWireBytesReceived":"100","downstreamWireBytesSent":"900"},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)
+	denied := httpLine(t, `{"commonProperties":{`+caller+`,`+peerTag+`},"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)
 	connection := `{"commonProperties":{"streamId":"c1","downstreamDirectRemoteAddress":{"socketAddress":{"address":"172.31.0.9","portValue":40002}},"upstreamCluster":"tokens","upstreamRemoteAddress":{"socketAddress":{"address":"10.0.0.1"}},"customTags":{"peer":"retail"}},"connectionProperties":{"receivedBytes":"10","sentBytes":"20"}}`
 	// The listener knows the peer by its chain only.
-	failure := tcpEntry(t, `{"commonProperties":{"streamId":"c2","downstreamTransportFailureReason":"x","customTags":{"chain":"retail/payments.default.retail.fed.cards.example"}}}`)
-	invite := tcpEntry(t, `{"commonProperties":{"streamId":"c3","customTags":{"chain":"invite/abc"}}}`)
+	failure := tcpLine(t, `{"commonProperties":{"streamId":"c2","downstreamTransportFailureReason":"x","customTags":{"chain":"retail/payments.default.retail.fed.cards.example"}}}`)
+	invite := tcpLine(t, `{"commonProperties":{"streamId":"c3","customTags":{"chain":"invite/abc"}}}`)
 
 	s.take(fromHTTP("ingress", request))
 	s.take(fromHTTP("ingress", request)) // same connection
 	s.take(fromHTTP("ingress", denied))
-	s.take(fromTCP("ingress", tcpEntry(t, connection)))
-	s.take(fromTCP("ingress", tcpEntry(t, connection))) // the listener's entry of the same connection
+	s.take(fromTCP("ingress", tcpLine(t, connection)))
+	s.take(fromTCP("ingress", tcpLine(t, connection))) // the listener's entry of the same connection
 	s.take(fromTCP("ingress", failure))
 	s.take(fromTCP("ingress", invite))
 	s.take(fromHTTP("inbound", denied)) // not a boundary
@@ -138,7 +147,7 @@ func TestSeenIsBounded(t *testing.T) {
 }
 
 func TestEntryNamesTheCallerAndLeavesOutTheQuery(t *testing.T) {
-	e := fromHTTP("ingress", httpEntry(t, `{"request":{"requestMethod":"GET","path":"/pay?card=4111111111111111","authority":"pay","requestHeaders":{"isthmus-caller":"spiffe://retail.example/ns/default/sa/storefront"}},"commonProperties":{`+caller+`}}`))
+	e := fromHTTP("ingress", httpLine(t, `{"request":{"requestMethod":"GET","path":"/pay?card=4111111111111111","authority":"pay","requestHeaders":{"isthmus-caller":"spiffe://retail.example/ns/default/sa/storefront"}},"commonProperties":{`+caller+`}}`))
 	if e.Path != "/pay" || e.Method != "GET" || e.Destination != "pay" ||
 		e.Caller != "spiffe://retail.example/ns/default/sa/storefront" || e.AssertedBy != "spiffe://retail.example/ns/isthmus-system/sa/gateway" {
 		t.Errorf("got %+v", e)
@@ -149,7 +158,7 @@ func TestRefusalsAreSaidButNotWithoutBound(t *testing.T) {
 	var out bytes.Buffer
 	s := New(Config{Log: slog.New(slog.NewTextHandler(&out, nil)), Path: filepath.Join(t.TempDir(), "access.log"), MaxBytes: 1 << 20})
 	for range 1000 {
-		s.take(fromTCP("inbound", tcpEntry(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]",`+caller+`}}`)))
+		s.take(fromTCP("inbound", tcpLine(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]",`+caller+`}}`)))
 	}
 	lines := strings.Count(out.String(), "\n")
 	if lines < 50 || lines > 80 {
@@ -184,8 +193,12 @@ func TestFileTurns(t *testing.T) {
 }
 
 func TestRemote(t *testing.T) {
-	c := &accesslogv3.AccessLogCommon{DownstreamDirectRemoteAddress: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{Address: "10.0.0.9"}}}}
-	if e := fromCommon("inbound", c); e.Remote != "10.0.0.9" {
-		t.Errorf("got %q", e.Remote)
+	for text, want := range map[string]string{
+		`{"commonProperties":{"downstreamDirectRemoteAddress":{"socketAddress":{"address":"10.0.0.9"}},"downstreamRemoteAddress":{"socketAddress":{"address":"10.0.0.8"}}}}`:    "10.0.0.9",
+		`{"commonProperties":{"downstreamDirectRemoteAddress":{"envoyInternalAddress":{"endpointId":"x"}},"downstreamRemoteAddress":{"socketAddress":{"address":"10.0.0.8"}}}}`: "10.0.0.8",
+	} {
+		if e := fromTCP("inbound", tcpLine(t, text)); e.Remote != want {
+			t.Errorf("got %q, want %q", e.Remote, want)
+		}
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 )
@@ -69,19 +68,17 @@ func (e *Entry) Refused() bool {
 	return e.Verdict == verdictDenied || e.Verdict == verdictMalformed || e.Verdict == verdictHandshake
 }
 
-func fromHTTP(log string, h *accesslogv3.HTTPAccessLogEntry) Entry {
-	e := fromCommon(log, h.GetCommonProperties())
+func fromHTTP(log string, r *record) Entry {
+	e := fromCommon(log, r)
 	e.http = true
-	if req := h.GetRequest(); req != nil {
-		e.Method = strings.ToUpper(req.GetRequestMethod().String())
-		e.Authority = req.GetAuthority()
-		e.Path, _, _ = strings.Cut(req.GetPath(), "?")
-		if caller := req.GetRequestHeaders()[callerHeader]; caller != "" && log == agentapi.LogIngress {
-			e.Caller, e.AssertedBy = caller, e.Caller
-		}
+	e.Method = core.RequestMethod_name[int32(r.method)]
+	e.Authority = r.authority
+	e.Path, _, _ = strings.Cut(r.path, "?")
+	if r.assertedCaller != "" && log == agentapi.LogIngress {
+		e.Caller, e.AssertedBy = r.assertedCaller, e.Caller
 	}
-	e.Code = h.GetResponse().GetResponseCode().GetValue()
-	details := h.GetResponse().GetResponseCodeDetails()
+	e.Code = uint32(r.code)
+	details := r.details
 	if details == "via_upstream" {
 		details = "" // the application's own answer
 	} else if !e.handshakeFailure {
@@ -112,53 +109,52 @@ func httpVerdict(so string, code uint32, details string) string {
 	return so
 }
 
-func fromTCP(log string, t *accesslogv3.TCPAccessLogEntry) Entry {
-	e := fromCommon(log, t.GetCommonProperties())
-	if c := t.GetConnectionProperties(); log != agentapi.LogEgress && c != nil {
-		e.BytesIn, e.BytesOut = c.GetReceivedBytes(), c.GetSentBytes()
+func fromTCP(log string, r *record) Entry {
+	e := fromCommon(log, r)
+	if log != agentapi.LogEgress && r.connectionReceived+r.connectionSent > 0 {
+		e.BytesIn, e.BytesOut = r.connectionReceived, r.connectionSent
 	}
 	return e
 }
 
-func fromCommon(log string, c *accesslogv3.AccessLogCommon) Entry {
-	tags, sni := c.GetCustomTags(), c.GetTlsProperties().GetTlsSniHostname()
+func fromCommon(log string, r *record) Entry {
 	e := Entry{
-		Time: c.GetStartTime().AsTime(), Log: log, Verdict: verdictAllowed, stream: c.GetStreamId(),
-		Peer: peerOf(log, tags), Caller: peerID(c), SNI: sni, Remote: c.GetDownstreamDirectRemoteAddress().GetSocketAddress().GetAddress(),
-		Destination: firstOf(tags[tagObject], sni, address(c.GetDownstreamLocalAddress()), c.GetUpstreamCluster()),
-		BytesIn:     c.GetDownstreamWireBytesReceived(), BytesOut: c.GetDownstreamWireBytesSent(),
-		DurationMS: float64(c.GetDuration().AsDuration().Microseconds()) / 1000,
-		carried:    c.GetUpstreamCluster() != "" && c.GetUpstreamRemoteAddress() != nil,
-		Tags:       tags, connection: address(c.GetDownstreamDirectRemoteAddress()),
+		Time: time.Unix(int64(r.start.seconds), int64(r.start.nanos)).UTC(), Log: log, Verdict: verdictAllowed, stream: r.stream,
+		Peer: peerOf(log, r.tags), Caller: r.uri, SNI: r.sni,
+		Remote:      firstOf(r.direct.ip, r.remote.ip), // what Envoy handed over inside itself has no direct one
+		Destination: firstOf(r.tags[tagObject], r.sni, r.local.String(), r.cluster),
+		BytesIn:     r.received, BytesOut: r.sent,
+		DurationMS: float64(r.duration.seconds)*1000 + float64(r.duration.nanos/1000)/1000,
+		carried:    r.cluster != "" && r.toUpstream,
+		Tags:       r.tags, connection: r.direct.String(),
 	}
 	switch log {
 	case agentapi.LogInbound:
-		e.Destination = firstOf(tags[tagWorkload], e.Destination)
+		e.Destination = firstOf(r.tags[tagWorkload], e.Destination)
 	case agentapi.LogOutbound:
-		e.Caller = firstOf(tags[tagWorkload], e.Caller)
+		e.Caller = firstOf(r.tags[tagWorkload], e.Caller)
 	case agentapi.LogEgress:
-		e.connection = address(c.GetUpstreamLocalAddress())
-		e.BytesIn, e.BytesOut = c.GetUpstreamWireBytesReceived(), c.GetUpstreamWireBytesSent()
+		e.connection = r.upstreamLocal.String()
+		e.BytesIn, e.BytesOut = r.upstreamReceived, r.upstreamSent
 	}
-	e.judge(c)
+	e.judge(r)
 	return e
 }
 
 // judge sets verdict and reason as far as every kind of entry tells them.
-func (e *Entry) judge(c *accesslogv3.AccessLogCommon) {
-	handshake := c.GetDownstreamTransportFailureReason()
+func (e *Entry) judge(r *record) {
+	handshake := r.failure
 	if e.Log == agentapi.LogEgress || e.Log == agentapi.LogOutbound {
-		handshake = firstOf(handshake, tlsFailure(c.GetUpstreamTransportFailureReason()))
+		handshake = firstOf(handshake, tlsFailure(r.upstreamFailure))
 	}
-	ended := c.GetConnectionTerminationDetails()
-	unoffered := c.GetResponseFlags().GetNoRouteFound() && (e.Log == agentapi.LogIngress || e.Log == agentapi.LogEgress)
+	unoffered := r.noRoute && (e.Log == agentapi.LogIngress || e.Log == agentapi.LogEgress)
 	switch {
 	case handshake != "":
 		e.Verdict, e.handshakeFailure = verdictHandshake, true
-	case strings.Contains(ended, rbacDetails), c.GetResponseFlags().GetUnauthorizedDetails() != nil, unoffered:
+	case strings.Contains(r.ended, rbacDetails), r.unauthorized, unoffered:
 		e.Verdict = verdictDenied
 	}
-	if e.Reason = firstOf(handshake, plain(ended), c.GetUpstreamTransportFailureReason()); e.Reason == "" && unoffered {
+	if e.Reason = firstOf(handshake, plain(r.ended), r.upstreamFailure); e.Reason == "" && unoffered {
 		e.Reason = "nothing is offered under this name"
 	}
 }
@@ -203,21 +199,12 @@ func tlsFailure(reason string) string {
 	return ""
 }
 
-func peerID(c *accesslogv3.AccessLogCommon) string {
-	for _, n := range c.GetTlsProperties().GetPeerCertificateProperties().GetSubjectAltName() {
-		if n.GetUri() != "" {
-			return n.GetUri()
-		}
+// String is ip:port, empty when there is none.
+func (p place) String() string {
+	if p.ip == "" {
+		return ""
 	}
-	return ""
-}
-
-// address is ip:port, empty when there is none.
-func address(a *core.Address) string {
-	if s := a.GetSocketAddress(); s.GetAddress() != "" {
-		return net.JoinHostPort(s.GetAddress(), strconv.FormatUint(uint64(s.GetPortValue()), 10))
-	}
-	return ""
+	return net.JoinHostPort(p.ip, strconv.FormatUint(p.port, 10))
 }
 
 func firstOf(texts ...string) string {

@@ -4,9 +4,10 @@ import (
 	"log/slog"
 	"sync/atomic"
 
-	service "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 )
@@ -22,7 +23,6 @@ type Config struct {
 
 // Service is Envoy's access log service.
 type Service struct {
-	service.UnimplementedAccessLogServiceServer
 	cfg      Config
 	tally    *tally
 	file     *file
@@ -42,25 +42,64 @@ func (s *Service) Peers() map[string]agentapi.PeerCounts { return s.tally.byPeer
 // Close the file.
 func (s *Service) Close() error { return s.file.close() }
 
-// StreamAccessLogs takes entries from Envoy until it ends the stream.
-func (s *Service) StreamAccessLogs(stream service.AccessLogService_StreamAccessLogsServer) error {
-	var name string
+// Register adds the service to a server whose codec leaves messages that decode themselves to do so (adsproxy.NewCodec).
+func (s *Service) Register(to *grpc.Server) {
+	to.RegisterService(&grpc.ServiceDesc{
+		ServiceName: "envoy.service.accesslog.v3.AccessLogService",
+		HandlerType: (*any)(nil),
+		Streams:     []grpc.StreamDesc{{StreamName: "StreamAccessLogs", ClientStreams: true, Handler: s.stream}},
+	}, s)
+}
+
+// stream takes entries from Envoy until it ends the stream.
+func (s *Service) stream(_ any, from grpc.ServerStream) error {
+	b := batch{take: s.take}
 	for {
-		msg, err := stream.Recv()
-		if err != nil {
+		if err := from.RecvMsg(&b); err != nil {
 			return err
-		}
-		if id := msg.GetIdentifier(); id != nil {
-			name = id.GetLogName()
-		}
-		for _, h := range msg.GetHttpLogs().GetLogEntry() {
-			s.take(fromHTTP(name, h))
-		}
-		for _, t := range msg.GetTcpLogs().GetLogEntry() {
-			s.take(fromTCP(name, t))
 		}
 		s.wrote(s.file.flush())
 	}
+}
+
+// batch reads messages of a stream. The first one says which log it is.
+type batch struct {
+	log  string
+	take func(Entry)
+}
+
+// Decode reads envoy.service.accesslog.v3.StreamAccessLogsMessage.
+func (b *batch) Decode(data []byte) error {
+	return eachField(data, func(n protowire.Number, f field) error {
+		switch n {
+		case 1:
+			return eachField(f.bytes, func(n protowire.Number, f field) error {
+				if n == 2 {
+					b.log = string(f.bytes)
+				}
+				return nil
+			})
+		case 2:
+			return b.entries(f.bytes, httpEntry, fromHTTP)
+		case 3:
+			return b.entries(f.bytes, tcpEntry, fromTCP)
+		}
+		return nil
+	})
+}
+
+func (b *batch) entries(list []byte, m message, from func(string, *record) Entry) error {
+	return eachField(list, func(n protowire.Number, f field) error {
+		if n != 1 {
+			return nil
+		}
+		var r record
+		if err := m.read(&r, f.bytes); err != nil {
+			return err
+		}
+		b.take(from(b.log, &r))
+		return nil
+	})
 }
 
 func (s *Service) take(e Entry) {

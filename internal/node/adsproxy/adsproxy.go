@@ -28,7 +28,10 @@ const (
 // frame is one message that is not looked into.
 type frame struct{ data mem.BufferSlice }
 
-// Codec passes frames untouched and leaves every other message to the protobuf codec.
+// decoder is a message that reads itself; the bytes are not its own afterwards.
+type decoder interface{ Decode([]byte) error }
+
+// Codec passes frames untouched, lets messages read themselves that can, and leaves every other to the protobuf codec.
 type Codec struct{ proto encoding.CodecV2 }
 
 // NewCodec makes the codec for the server that Register is called with.
@@ -51,6 +54,11 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 		data.Ref()
 		f.data = data
 		return nil
+	}
+	if d, ok := v.(decoder); ok {
+		whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
+		defer whole.Free()
+		return d.Decode(whole.ReadOnlyData())
 	}
 	return c.proto.Unmarshal(data, v)
 }
