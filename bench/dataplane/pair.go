@@ -24,6 +24,7 @@ type pairValues struct {
 	Protocols                []protocol
 	Dir, Callee, Host        string
 	CallerID, CalleeID       string
+	HandOver                 string // inside one Envoy: by way of "tls" or "plain", else over the network
 }
 
 // handWritten is the smallest set of Envoys that does the job: mutual TLS 1.3, exact identities at both ends, hardened paths.
@@ -31,6 +32,7 @@ type handWritten struct {
 	offset       int
 	httpAtCaller bool
 	one          bool // one Envoy for both sides, else one for each
+	handOver     string
 	captured     bool // called at a virtual address, in namespaces whose connections the kernel tracks
 }
 
@@ -45,7 +47,7 @@ func (h handWritten) start(_ context.Context, env *environment) (*running, error
 	}
 	values := pairValues{
 		HTTPAtCaller: h.httpAtCaller, Offset: h.offset, Protocols: env.protocols, Dir: env.lab.Dir(),
-		Callee: calleeAt.Address.String(), Host: handWrittenHost, CallerID: callerID, CalleeID: calleeID,
+		Callee: calleeAt.Address.String(), Host: handWrittenHost, CallerID: callerID, CalleeID: calleeID, HandOver: h.handOver,
 	}
 	r := &running{
 		caller: callerAt, host: func(protocol) string { return handWrittenHost },

@@ -43,6 +43,8 @@ const (
 	capturedPair  = "hand-written pair, L4, captured"
 	oneByHand     = "hand-written, one Envoy for both"
 	capturedOne   = "hand-written, one Envoy, captured"
+	handedTLS     = "hand-written, one Envoy, handed over in TLS"
+	handedPlain   = "hand-written, one Envoy, handed over"
 	isthmusOne    = "Isthmus, one node"
 	isthmusAcross = "Isthmus, across meshes"
 )
@@ -56,6 +58,8 @@ func shapes() []shape {
 		{isthmusPair, inMesh(twoCaller, func(protocol) string { return twoCallee }, "alpha/two-a", "alpha/two-b")},
 		{oneByHand, handWritten{offset: 20, one: true}.start},
 		{capturedOne, handWritten{offset: 40, one: true, captured: true}.start},
+		{handedTLS, handWritten{offset: 50, one: true, captured: true, handOver: "tls"}.start},
+		{handedPlain, handWritten{offset: 60, one: true, captured: true, handOver: "plain"}.start},
 		{isthmusOne, inMesh(oneCaller, func(protocol) string { return oneCallee }, "alpha/one")},
 		{isthmusAcross, inMesh(twoCaller, farName, "alpha/two-a", "alpha/gateway", "beta/gateway", "beta/far")},
 	}
