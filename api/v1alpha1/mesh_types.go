@@ -40,6 +40,10 @@ type MeshSpec struct {
 	// +optional
 	Outbound OutboundMode `json:"outbound,omitempty"`
 
+	// SameNode says how a call goes to a workload that the same Envoy serves. Default InProcess.
+	// +optional
+	SameNode SameNodeMode `json:"sameNode,omitempty"`
+
 	// RootNamespace is where policies apply to the whole mesh. Default "isthmus-system".
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
@@ -102,4 +106,14 @@ type OutboundMode string
 const (
 	OutboundRegistryOnly OutboundMode = "RegistryOnly"
 	OutboundAllowAny     OutboundMode = "AllowAny"
+)
+
+// SameNodeMode is the way of a call between two workloads of one Envoy. What travels is the same on both: mutual TLS.
+// +kubebuilder:validation:Enum=InProcess;Network
+type SameNodeMode string
+
+// The ways; the zero value means InProcess.
+const (
+	SameNodeInProcess SameNodeMode = "InProcess"
+	SameNodeNetwork   SameNodeMode = "Network"
 )

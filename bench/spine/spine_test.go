@@ -109,7 +109,7 @@ func BenchmarkProxy(b *testing.B) {
 		res := envoy.Build(v)
 		bytes += size(res)
 		for _, set := range res.Sets {
-			bytes += len(envoy.Endpoints(set, mesh.Endpoints[set]).Body)
+			bytes += len(envoy.EndpointsFor(v, set, mesh.Endpoints).Body)
 		}
 		i++
 	}

@@ -90,6 +90,7 @@ func posture(c *compiler) {
 		Name: m.Name, TrustDomain: td, Domain: m.Spec.Domain, RootNamespace: m.Spec.RootNamespace,
 		CertificateTTL: defaultCertificateTTL,
 		AllowAny:       m.Spec.Outbound == v1alpha1.OutboundAllowAny,
+		HandOver:       m.Spec.SameNode != v1alpha1.SameNodeNetwork,
 		Services:       map[model.ServiceID]*model.Service{},
 		Workloads:      map[model.WorkloadID]*model.Workload{},
 		Proxies:        map[string]*model.Proxy{},

@@ -64,8 +64,9 @@ func when(expression string) *accesslogv3.AccessLogFilter {
 }
 
 // handshakeRefusals logs failed TLS handshakes, which reach only the listener's log and carry no flag (facts: observability §0.5).
+// What the system says of a connection that the other side has left is no refusal.
 func handshakeRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{tcpLog(name, when(`connection.transport_failure_reason != ""`), tags...)}
+	return []*accesslogv3.AccessLog{tcpLog(name, when(`connection.transport_failure_reason != "" && !connection.transport_failure_reason.contains("system library")`), tags...)}
 }
 
 // refusals logs the requests that Envoy refused itself.

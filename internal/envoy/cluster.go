@@ -15,29 +15,34 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/view"
 )
 
-// Endpoints is one endpoint set as Envoy is told it.
-func Endpoints(set model.EndpointSet, eps []model.Endpoint) *Resource {
-	return newResource(EndpointType, SetName(set), assignment(SetName(set), eps), nil)
+// Endpoints is one endpoint set as Envoy is told it. In a proxy's own form of it, near are those whom it serves itself.
+func Endpoints(set model.EndpointSet, eps []model.Endpoint, near ...model.WorkloadID) *Resource {
+	return newResource(EndpointType, SetName(set), assignment(SetName(set), eps, near...), nil)
 }
 
-func assignment(name string, eps []model.Endpoint) *endpointv3.ClusterLoadAssignment {
+// EndpointsFor is one of a view's endpoint sets, in its own form or the shared one.
+func EndpointsFor(v *view.View, set model.EndpointSet, all map[model.EndpointSet][]model.Endpoint) *Resource {
+	eps := all[set.Shared()]
+	if set.Proxy == "" {
+		return Endpoints(set, eps)
+	}
+	return Endpoints(set, eps, v.Near[set.Shared()]...)
+}
+
+func assignment(name string, eps []model.Endpoint, near ...model.WorkloadID) *endpointv3.ClusterLoadAssignment {
 	a := &endpointv3.ClusterLoadAssignment{ClusterName: name}
 	if len(eps) == 0 {
 		return a
 	}
 	l := &endpointv3.LocalityLbEndpoints{}
 	for _, e := range eps {
-		host := e.Host
-		if e.Addr.IsValid() {
-			host = e.Addr.String()
+		ep := endpoint(e)
+		if slices.Contains(near, e.By) {
+			ep = handedEndpoint(e)
 		}
-		at := &endpointv3.Endpoint{Address: socket(host, e.Port)}
-		if e.Other.IsValid() {
-			at.AdditionalAddresses = []*endpointv3.Endpoint_AdditionalAddress{{Address: socket(e.Other.String(), e.Port)}}
-		}
-		ep := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: at}}
 		if !e.Healthy {
 			ep.HealthStatus = corev3.HealthStatus_UNHEALTHY
 		}
@@ -48,6 +53,22 @@ func assignment(name string, eps []model.Endpoint) *endpointv3.ClusterLoadAssign
 	}
 	a.Endpoints = []*endpointv3.LocalityLbEndpoints{l}
 	return a
+}
+
+func endpoint(e model.Endpoint) *endpointv3.LbEndpoint {
+	host := e.Host
+	if e.Addr.IsValid() {
+		host = e.Addr.String()
+	}
+	ep := at(socket(host, e.Port))
+	if e.Other.IsValid() {
+		ep.GetEndpoint().AdditionalAddresses = []*endpointv3.Endpoint_AdditionalAddress{{Address: socket(e.Other.String(), e.Port)}}
+	}
+	return ep
+}
+
+func at(a *corev3.Address) *endpointv3.LbEndpoint {
+	return &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: a}}}
 }
 
 func socket(host string, port uint16) *corev3.Address { return inside("", host, uint32(port)) }

@@ -29,6 +29,10 @@ func (b *builder) inbound(w *model.Workload) {
 		refs = append(refs, in.Refs...)
 	}
 	b.add(ListenerType, name, l, refs)
+	if b.view.Called(w) {
+		handed := handedOver(l, w)
+		b.add(ListenerType, handed.Name, handed, refs)
+	}
 }
 
 // inboundRefusal names what decides, not what it says: a refused caller learns nothing of the policies.

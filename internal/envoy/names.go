@@ -12,12 +12,21 @@ import (
 
 func bundleName(td string) string { return agentapi.BundleSecretPrefix + td }
 
-// SetName is the name of an endpoint set on the wire: "host:port".
-func SetName(s model.EndpointSet) string { return s.Host + ":" + strconv.Itoa(int(s.Port)) }
+// SetName is the name of an endpoint set on the wire: "host:port", and "host:port@proxy" for a proxy's own form of it.
+func SetName(s model.EndpointSet) string {
+	name := s.Host + ":" + strconv.Itoa(int(s.Port))
+	if s.Proxy != "" {
+		name += "@" + s.Proxy
+	}
+	return name
+}
 
 func outboundListener(w *model.Workload) string { return "outbound/" + w.ID.String() }
 
 func inboundListener(w *model.Workload) string { return "inbound/" + w.ID.String() }
+
+// handOverListener takes, inside the proxy, what inboundListener takes from the network.
+func handOverListener(id model.WorkloadID) string { return "handover/" + id.String() }
 
 // outboundName names the chain and the cluster of one workload's destination.
 func outboundName(w *model.Workload, o model.Outbound) string {

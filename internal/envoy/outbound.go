@@ -67,7 +67,7 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 		b.add(RouteType, name, outboundRoutes(name, o, w, b.view.Domain, ts), refs)
 		return
 	}
-	l.FilterChains = append(l.FilterChains, chain(name, match, nil, weightedTCP(name, ts)))
+	l.FilterChains = append(l.FilterChains, chain(name, match, nil, append(b.introduced(w, o), weightedTCP(name, ts))...))
 }
 
 func weightedTCP(name string, ts []target) *listenerv3.Filter {
@@ -174,11 +174,10 @@ func (b *builder) mixed(i *model.Import, name, local, remote string, refs []mode
 // toEndpoints reaches the service's own endpoints.
 func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
 	c := cluster(name, w)
-	set := model.EndpointSet{Host: o.Service.Host, Port: o.Port.Number}
 	if o.Service.DNS {
-		static(c, b.view.DNSEndpoints[set], w.Addrs)
+		static(c, b.view.DNSEndpoints[o.Set()], w.Addrs)
 	} else {
-		bySet(c, set)
+		bySet(c, b.view.SetOf(o))
 	}
 	if o.Port.MTLS {
 		sni := ""
@@ -186,6 +185,9 @@ func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) 
 			sni = callerSNI(w.Identity.String())
 		}
 		c.TransportSocket = b.meshTLS(w, o.Port.Identities, sni)
+	}
+	if b.nearby(o) {
+		c.TransportSocket = handingOver(c.TransportSocket)
 	}
 	if o.Port.Protocol.IsHTTP() && o.Import != nil {
 		speaking(c, o.Port.Protocol)

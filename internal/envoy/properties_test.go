@@ -29,7 +29,7 @@ func told(mesh *model.Mesh, proxy string) []byte {
 		}
 	}
 	for _, set := range res.Sets {
-		fmt.Fprintf(&b, "%s %s\n", envoy.SetName(set), envoy.Endpoints(set, mesh.Endpoints[set]).Body)
+		fmt.Fprintf(&b, "%s %s\n", envoy.SetName(set), envoy.EndpointsFor(v, set, mesh.Endpoints).Body)
 	}
 	return b.Bytes()
 }

@@ -99,8 +99,11 @@ func (t rbacTranslator) source(s model.Source, refusing bool) []*rbacv3.Principa
 	ids = both(ids, s.Namespaces, s.NotNamespaces, t.namespace)
 	ids = both(ids, s.TrustDomains, nil, domain(refusing))
 	ids = both(ids, nil, s.NotTrustDomains, domain(!refusing))
-	ids = both(ids, s.IPBlocks, s.NotIPBlocks, directIP)
-	return both(ids, s.RemoteIPBlocks, s.NotRemoteIPBlocks, remoteIP)
+	for _, blocks := range [][2][]netip.Prefix{{s.IPBlocks, s.NotIPBlocks}, {s.RemoteIPBlocks, s.NotRemoteIPBlocks}} {
+		ids = both(ids, blocks[0], nil, remoteIP(refusing))
+		ids = both(ids, nil, blocks[1], remoteIP(!refusing))
+	}
+	return ids
 }
 
 // both adds "one of yes" and "none of no"; a nil principal is a value that cannot be compared here and never matches.
@@ -240,10 +243,9 @@ func (t rbacTranslator) condition(w model.Condition, action model.Action) (ids [
 		})
 	case w.Key == "destination.port":
 		perms = bothPermissions(perms, w.Ports, w.NotPorts, portPermission)
-	case w.Key == "source.ip":
-		ids = both(ids, w.Prefixes, w.NotPrefixes, directIP)
-	case w.Key == "remote.ip":
-		ids = both(ids, w.Prefixes, w.NotPrefixes, remoteIP)
+	case w.Key == "source.ip", w.Key == "remote.ip":
+		refusing := action == model.Deny
+		ids = both(both(ids, w.Prefixes, nil, remoteIP(refusing)), nil, w.NotPrefixes, remoteIP(!refusing))
 	case strings.HasPrefix(w.Key, "source."):
 		source := func(refusing bool) func(model.Source) *rbacv3.Principal {
 			return func(s model.Source) *rbacv3.Principal { return andPrincipals(t.source(s, refusing)) }
@@ -319,13 +321,26 @@ func authenticated(m *matcherv3.StringMatcher) *rbacv3.Principal {
 	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Authenticated_{Authenticated: &rbacv3.Principal_Authenticated{PrincipalName: m}}}
 }
 
-func directIP(p netip.Prefix) *rbacv3.Principal {
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_DirectRemoteIp{DirectRemoteIp: cidr(p)}}
+// remoteIP compares where a connection comes from. Nobody's word on that counts here (x-forwarded-for), so that the direct
+// address would be the same; but a call that was handed over inside the proxy has none. One of which nobody has told whence it
+// comes is taken to come from where that refuses.
+func remoteIP(refusing bool) func(netip.Prefix) *rbacv3.Principal {
+	from := func(p netip.Prefix) *rbacv3.Principal {
+		return &rbacv3.Principal{Identifier: &rbacv3.Principal_RemoteIp{RemoteIp: cidr(p)}}
+	}
+	return func(p netip.Prefix) *rbacv3.Principal {
+		if !refusing {
+			return from(p)
+		}
+		somewhere := orPrincipals([]*rbacv3.Principal{from(everyIPv4), from(everyIPv6)})
+		return orPrincipals([]*rbacv3.Principal{from(p), {Identifier: &rbacv3.Principal_NotId{NotId: somewhere}}})
+	}
 }
 
-func remoteIP(p netip.Prefix) *rbacv3.Principal {
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_RemoteIp{RemoteIp: cidr(p)}}
-}
+var (
+	everyIPv4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	everyIPv6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+)
 
 func cidr(p netip.Prefix) *corev3.CidrRange {
 	return &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: u32(uint32(p.Bits()))}

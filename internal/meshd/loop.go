@@ -50,6 +50,7 @@ type loop struct {
 	generation uint64
 	compiled   *compile.Compiled
 	views      map[string]*view.View
+	own        ownSets
 }
 
 // published is what is in force.
@@ -62,7 +63,7 @@ type published struct {
 }
 
 func newLoop(d *Daemon) *loop {
-	return &loop{d: d, store: d.store, xds: d.xds, log: d.log, reloads: make(chan struct{}, 1), views: map[string]*view.View{}}
+	return &loop{d: d, store: d.store, xds: d.xds, log: d.log, reloads: make(chan struct{}, 1), views: map[string]*view.View{}, own: ownSets{}}
 }
 
 // reload asks for peers and invitations to be read again. It never blocks.
@@ -114,11 +115,13 @@ func (l *loop) apply(snap *snapshot.Snapshot) {
 	brief := newBriefing(mesh)
 	l.published.Store(&published{snap, mesh, brief, findings, l.generation})
 	l.report(before, findings)
-	l.publishEndpoints(before, mesh)
+	changed := l.publishEndpoints(before, mesh)
 	if before != nil && l.compiled.OnlyEndpoints {
+		l.publishOwn(changed, mesh)
 		return // nobody is told anything else
 	}
 	l.publishProxies(before, mesh)
+	l.publishOwn(changed, mesh)
 	l.d.agents.instruct(before, brief)
 	l.d.federation.Wake()
 }
@@ -139,7 +142,7 @@ func (l *loop) report(before *published, findings []finding.Finding) {
 }
 
 // publishEndpoints sends the endpoint sets that changed, to those who subscribe to them and nobody else.
-func (l *loop) publishEndpoints(before *published, mesh *model.Mesh) {
+func (l *loop) publishEndpoints(before *published, mesh *model.Mesh) (sets []model.EndpointSet) {
 	changed := map[string]*envoy.Resource{}
 	for set, eps := range mesh.Endpoints {
 		if before != nil {
@@ -148,17 +151,20 @@ func (l *loop) publishEndpoints(before *published, mesh *model.Mesh) {
 			}
 		}
 		changed[envoy.SetName(set)] = envoy.Endpoints(set, eps)
+		sets = append(sets, set)
 	}
 	if before != nil {
 		for set := range before.mesh.Endpoints {
 			if _, ok := mesh.Endpoints[set]; !ok {
 				changed[envoy.SetName(set)] = nil
+				sets = append(sets, set)
 			}
 		}
 	}
 	if len(changed) > 0 {
 		l.xds.PublishEndpoints(changed)
 	}
+	return sets
 }
 
 // publishProxies rebuilds what those proxies are told whose view changed.
@@ -166,6 +172,7 @@ func (l *loop) publishProxies(before *published, mesh *model.Mesh) {
 	for _, name := range l.xds.Known() {
 		if mesh.Proxies[name] == nil {
 			l.xds.Forget(name)
+			l.xds.PublishEndpoints(l.own.replace(l.views[name], nil, mesh))
 			delete(l.views, name)
 		}
 	}
@@ -178,6 +185,7 @@ func (l *loop) publishProxies(before *published, mesh *model.Mesh) {
 		if view.Equal(l.views[name], v) {
 			continue
 		}
+		l.xds.PublishEndpoints(l.own.replace(l.views[name], v, mesh))
 		l.views[name] = v
 		l.xds.Publish(name, l.generation, envoy.Build(v))
 		built++
@@ -187,7 +195,7 @@ func (l *loop) publishProxies(before *published, mesh *model.Mesh) {
 
 // sameSurroundings says whether what every view holds beside its workloads is as it was.
 func sameSurroundings(a, b *model.Mesh) bool {
-	return a.Domain == b.Domain && a.AllowAny == b.AllowAny && maps.EqualFunc(a.Roots, b.Roots, bytes.Equal)
+	return a.Domain == b.Domain && a.AllowAny == b.AllowAny && a.HandOver == b.HandOver && maps.EqualFunc(a.Roots, b.Roots, bytes.Equal)
 }
 
 // sameWorkloads says whether a node's workloads are the very ones that they were: what did not change is not compiled anew.

@@ -49,7 +49,7 @@ func Render(ctx context.Context, dir string, registry *snapshot.Registry, proxy 
 	if v == nil {
 		return nil, findings, fmt.Errorf("no proxy %q: the agents' settings given name %s", proxy, nodeNames(registry))
 	}
-	rs, err := describe(envoy.Build(v), mesh.Endpoints)
+	rs, err := describe(v, mesh.Endpoints)
 	return rs, findings, err
 }
 
@@ -84,13 +84,14 @@ func freshVIPs(ctx context.Context, mesh *model.Mesh, now time.Time) (map[string
 }
 
 // describe tells what a proxy is sent, endpoint sets included, in the order in which Envoy learns it.
-func describe(res *envoy.Resources, endpoints map[model.EndpointSet][]model.Endpoint) ([]adminapi.ProxyResource, error) {
+func describe(v *view.View, endpoints map[model.EndpointSet][]model.Endpoint) ([]adminapi.ProxyResource, error) {
 	var out []adminapi.ProxyResource
+	res := envoy.Build(v)
 	for _, typ := range envoy.Types {
 		rs := res.ByType[typ]
 		if typ == envoy.EndpointType {
 			for _, set := range res.Sets {
-				rs = append(rs, envoy.Endpoints(set, endpoints[set]))
+				rs = append(rs, envoy.EndpointsFor(v, set, endpoints))
 			}
 		}
 		for _, r := range rs {

@@ -19,6 +19,7 @@ type Mesh struct {
 	RootNamespace  string
 	CertificateTTL time.Duration
 	AllowAny       bool // unlisted addresses may be called
+	HandOver       bool // calls between two workloads of one proxy stay inside it
 	Namespaces     []string
 
 	Services  map[ServiceID]*Service
@@ -50,9 +51,13 @@ func (w WorkloadID) String() string { return w.Namespace + "/" + w.Name }
 
 // EndpointSet names the endpoints behind one host and port.
 type EndpointSet struct {
-	Host string
-	Port uint16
+	Host  string
+	Port  uint16
+	Proxy string // whose own form of the set it is: it serves some of the endpoints itself; empty for the form that all share
 }
+
+// Shared is the form that all share.
+func (s EndpointSet) Shared() EndpointSet { return EndpointSet{Host: s.Host, Port: s.Port} }
 
 // MTLSMode of a listening port. The zero value is the strict one.
 type MTLSMode int
@@ -106,6 +111,7 @@ type Endpoint struct {
 	Port    uint16
 	Healthy bool
 	Weight  uint32
+	By      WorkloadID // the registered workload that serves there, if one does
 }
 
 // Places are the endpoints of one who serves a port at these addresses. An IPv4 and an IPv6 address are one place, and the version that is
@@ -204,6 +210,9 @@ type Outbound struct {
 	Import  *Import // nil for a service of this mesh
 	By      []Ref
 }
+
+// Set is the shared form of the destination's endpoint set.
+func (o Outbound) Set() EndpointSet { return EndpointSet{Host: o.Service.Host, Port: o.Port.Number} }
 
 // Control is where gateways find the control plane for what peers' control planes say.
 type Control struct {

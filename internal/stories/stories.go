@@ -144,7 +144,7 @@ func Resources(mesh *model.Mesh, proxy string) map[string][]*envoy.Resource {
 	res := envoy.Build(v)
 	out := maps.Clone(res.ByType)
 	for _, set := range res.Sets {
-		out[envoy.EndpointType] = append(out[envoy.EndpointType], envoy.Endpoints(set, mesh.Endpoints[set]))
+		out[envoy.EndpointType] = append(out[envoy.EndpointType], envoy.EndpointsFor(v, set, mesh.Endpoints))
 	}
 	return out
 }

@@ -17,6 +17,7 @@ type View struct {
 	TrustDomain spiffe.TrustDomain
 	Domain      string
 	AllowAny    bool
+	HandOver    bool
 	// Gateways of the mesh: where imports are reached, and whose word on asserted callers is believed.
 	Gateways Gateways
 	// Roots by trust domain, PEM: only those that this proxy checks against.
@@ -27,6 +28,9 @@ type View struct {
 	Workloads []*model.Workload
 	// DNSEndpoints of destinations that the proxy resolves by itself.
 	DNSEndpoints map[model.EndpointSet][]model.Endpoint
+	// Near are, by the shared form of an endpoint set, those who serve it on this very proxy and are called from it: such
+	// calls are handed over inside the proxy. Sorted.
+	Near map[model.EndpointSet][]model.WorkloadID
 	// Sets are the endpoint sets that the proxy may subscribe to, sorted.
 	Sets []model.EndpointSet
 }
@@ -59,7 +63,7 @@ func For(mesh *model.Mesh, proxy string) *View {
 	}
 	own := mesh.TrustDomain.Name()
 	v := &View{
-		Proxy: p, TrustDomain: mesh.TrustDomain, Domain: mesh.Domain, AllowAny: mesh.AllowAny,
+		Proxy: p, TrustDomain: mesh.TrustDomain, Domain: mesh.Domain, AllowAny: mesh.AllowAny, HandOver: mesh.HandOver,
 		Gateways: Gateways{IDs: gatewayIDs(mesh), Set: GatewaySet},
 		Roots:    map[string][]byte{own: mesh.Roots[own]},
 	}
@@ -70,6 +74,7 @@ func For(mesh *model.Mesh, proxy string) *View {
 		}
 	} else {
 		v.Workloads = p.Workloads
+		v.Near = v.near(mesh, p)
 	}
 	v.Sets = sets(v)
 	v.DNSEndpoints = dnsEndpoints(mesh, v)
@@ -109,7 +114,7 @@ func sets(v *View) []model.EndpointSet {
 	for _, w := range v.Workloads {
 		for _, o := range w.Outbound {
 			if o.Import == nil || o.Import.Local != nil {
-				seen[model.EndpointSet{Host: o.Service.Host, Port: o.Port.Number}] = !o.Service.DNS
+				seen[v.SetOf(o)] = !o.Service.DNS
 			}
 			if o.Import != nil && len(o.Import.Remotes) > 0 {
 				seen[v.Gateways.Set] = true
@@ -128,7 +133,7 @@ func sets(v *View) []model.EndpointSet {
 		}
 	}
 	slices.SortFunc(out, func(a, b model.EndpointSet) int {
-		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port))
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proxy, b.Proxy))
 	})
 	return out
 }

@@ -184,7 +184,7 @@ func (s *shop) askPair(stop chan struct{}, from string, n int, asked, changes *a
 // envoyKilled ends the servers' Envoy: requests succeed again within a second, and meanwhile nobody is heard in plaintext.
 func (s *shop) envoyKilled(t *testing.T) {
 	s.apply(t, "web", allow(`[{}]`))
-	for _, node := range []string{"back", "front"} {
+	for node := range s.nodes {
 		pid := s.envoyPID(t, node)
 		conns := s.conns()
 		need(t, syscall.Kill(pid, syscall.SIGKILL))

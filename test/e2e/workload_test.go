@@ -29,7 +29,7 @@ import (
 // TestWorkloads attacks and breaks one mesh: a control plane, two nodes with an Envoy each, callers on the one and servers on
 // the other. Certificates live for ten seconds, and one caller asks one server all the while: neither may fail once.
 func TestWorkloads(t *testing.T) {
-	s := openShop(t)
+	s := openShop(t, shopMesh, map[string][]member{"front": callers, "back": servers})
 	steady := s.startLoad(t, "alice", "steady", 40)
 	began := time.Now()
 	slow := s.beginDrips(t)
@@ -90,20 +90,22 @@ type shop struct {
 	wire   *sniffer
 	apps   map[string]*app // by "workload:port"
 	procs  map[string]*lab.Process
+	nodes  map[string][]member
 	marker int
 	stolen map[string]*tls.Certificate // by caller
 }
 
 func netnsOf(name string) string { return shopPrefix + "-" + name }
 
-func openShop(t *testing.T) *shop {
+// openShop starts the mesh; nodes says which of its members live where.
+func openShop(t *testing.T, mesh string, nodes map[string][]member) *shop {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces: run it as root")
 	}
 	envoy, err := envoyproc.Locate(filepath.Join("..", "..", ".cache"))
 	need(t, err)
-	s := &shop{envoy: envoy, canary: fmt.Sprintf("canary%x", time.Now().UnixNano()), apps: map[string]*app{}, procs: map[string]*lab.Process{}, stolen: map[string]*tls.Certificate{}}
+	s := &shop{envoy: envoy, canary: fmt.Sprintf("canary%x", time.Now().UnixNano()), apps: map[string]*app{}, procs: map[string]*lab.Process{}, nodes: nodes, stolen: map[string]*tls.Certificate{}}
 	l, _, err := lab.Open(lab.Config{Prefix: shopPrefix, Dir: "/run/isthmus/" + shopPrefix, Network: shopNetwork()})
 	need(t, err)
 	s.lab = l
@@ -122,11 +124,12 @@ func openShop(t *testing.T) *shop {
 			s.serve(t, m, port)
 		}
 	}
-	s.write(t, "mesh.yaml", shopMesh)
+	s.write(t, "mesh.yaml", mesh)
 	s.write(t, "steady.yaml", steadyPolicies)
 	s.startControl(t)
-	s.startNode(t, "front", callers)
-	s.startNode(t, "back", servers)
+	for name, members := range nodes {
+		s.startNode(t, name, members)
+	}
 	within(t, 20*time.Second, "the mesh is up", func() error { return s.ready(t.Context()) })
 	within(t, 5*time.Second, "a first request", func() error { return s.expect(200, s.get("alice", "steady", "/")) })
 	return s
@@ -261,8 +264,8 @@ func (s *shop) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(st.Proxies) != 2 {
-		return fmt.Errorf("%d proxies, want 2", len(st.Proxies))
+	if len(st.Proxies) != len(s.nodes) {
+		return fmt.Errorf("%d proxies, want %d", len(st.Proxies), len(s.nodes))
 	}
 	for _, p := range st.Proxies {
 		if !p.Connected || !p.Envoy.Running || len(p.Types) == 0 {

@@ -344,6 +344,7 @@ type sniffer struct {
 	fd      int
 	needle  []byte
 	frames  atomic.Int64
+	between atomic.Int64 // of TCP from a workload to a workload
 	sighted atomic.Int64
 
 	mu    sync.Mutex // guards first
@@ -375,6 +376,9 @@ func sniff(t *testing.T, netns, needle string) *sniffer {
 				continue // nothing for a while
 			}
 			w.frames.Add(1)
+			if tcpInside(buf[:n]) {
+				w.between.Add(1)
+			}
 			if bytes.Contains(buf[:n], w.needle) {
 				w.sighted.Add(1)
 				w.mu.Lock()
@@ -395,6 +399,12 @@ func (w *sniffer) none() error {
 		return fmt.Errorf("%d frames in plaintext, for example %s", n, w.first)
 	}
 	return nil
+}
+
+// tcpInside says whether an Ethernet frame holds TCP between two workloads.
+func tcpInside(frame []byte) bool {
+	inside := func(a []byte) bool { return bytes.Equal(a[:3], []byte{10, 93, 0}) && a[3] > 10 && a[3] < 60 }
+	return len(frame) >= 34 && frame[12] == 8 && frame[13] == 0 && frame[23] == unix.IPPROTO_TCP && inside(frame[26:30]) && inside(frame[30:34])
 }
 
 // noPlaintext: of all that was said in all tests, nothing was ever on the wire in plaintext.

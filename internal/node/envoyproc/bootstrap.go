@@ -27,6 +27,7 @@ func (b Bootstrap) JSON() ([]byte, error) {
 		"static_resources":        object{"clusters": []any{agentCluster(b.AgentSocket)}},
 		"layered_runtime":         layeredRuntime(),
 		"overload_manager":        overloadManager(b),
+		"bootstrap_extensions":    []any{internalListeners()},
 		"stats_config":            statsConfig(),
 		"stats_flush_on_admin":    true,
 		"enable_dispatcher_stats": false,
@@ -79,6 +80,12 @@ func layeredRuntime() object {
 	return object{"layers": []any{object{"name": "fixed", "static_layer": object{
 		"re2.max_program_size.error_level": 1 << 16, "re2.max_program_size.warn_level": 1 << 16,
 	}}}}
+}
+
+// internalListeners lets Envoy hand calls over inside itself; without this it refuses such listeners.
+func internalListeners() object {
+	const name = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+	return object{"name": "internal_listeners", "typed_config": object{"@type": "type.googleapis.com/" + name}}
 }
 
 func overloadManager(b Bootstrap) object {

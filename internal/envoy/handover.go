@@ -1,0 +1,74 @@
+package envoy
+
+import (
+	"net/netip"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
+	internalupstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
+	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// Hand-over: a call between two workloads of one Envoy goes by an internal listener instead of through the kernel twice. What
+// travels is unchanged: the same mutual TLS, ended by copies of the very filter chains that the network reaches, so that every
+// check and record is the same too. Only the addresses have to be told, since inside Envoy there are none.
+
+// What Envoy's original_dst filter reads on an internal listener: where the call goes, and whence it comes.
+const (
+	originalDst    = "envoy.filters.listener.original_dst"
+	originalRemote = originalDst + ".remote_ip"
+)
+
+// handedOver is an inbound listener for what comes from inside the proxy.
+func handedOver(inbound *listenerv3.Listener, w *model.Workload) *listenerv3.Listener {
+	l := proto.Clone(inbound).(*listenerv3.Listener)
+	l.Name = handOverListener(w.ID)
+	l.Address, l.AdditionalAddresses, l.SocketOptions = nil, nil, nil
+	l.ListenerSpecifier = &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}}
+	return l
+}
+
+// handedEndpoint is an endpoint that the proxy serves itself.
+func handedEndpoint(e model.Endpoint) *endpointv3.LbEndpoint {
+	address := netip.AddrPortFrom(e.Addr, e.Port).String()
+	ep := at(&corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
+		AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: handOverListener(e.By)}, EndpointId: address,
+	}}})
+	ep.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+		originalDst: {Fields: map[string]*structpb.Value{"local": structpb.NewStringValue(address)}},
+	}}
+	return ep
+}
+
+// handingOver carries, beside the bytes, where a call goes. To an endpoint elsewhere it is what it wraps.
+func handingOver(tls *corev3.TransportSocket) *corev3.TransportSocket {
+	return &corev3.TransportSocket{Name: "internal", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(&internalupstreamv3.InternalUpstreamTransport{
+		TransportSocket: tls,
+		PassthroughMetadata: []*internalupstreamv3.InternalUpstreamTransport_MetadataValueSource{{
+			Name: originalDst, Kind: &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
+		}},
+	})}}
+}
+
+// nearby says whether calls to a destination may stay inside the proxy.
+func (b *builder) nearby(o model.Outbound) bool { return b.view.SetOf(o).Proxy != "" }
+
+// introduced tells the other end of a call that stays inside whence it comes: the caller's registered address, the first one,
+// whatever the caller binds to. It does so wherever a server may come to be near, so that its coming drains no connection.
+func (b *builder) introduced(w *model.Workload, o model.Outbound) []*listenerv3.Filter {
+	if !b.view.MayBeNear(o) || len(w.Addrs) == 0 {
+		return nil
+	}
+	return []*listenerv3.Filter{networkFilter("introduce", anyOf(&setstatev3.Config{OnNewConnection: []*statevaluev3.FilterStateValue{{
+		Key:                &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: originalRemote},
+		Value:              &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(netip.AddrPortFrom(w.Addrs[0], 0).String())},
+		SharedWithUpstream: statevaluev3.FilterStateValue_ONCE,
+	}}}))}
+}

@@ -1,0 +1,70 @@
+package view
+
+import (
+	"cmp"
+	"slices"
+
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// MayBeNear says whether calls to a destination may be handed over, should the proxy serve it itself. What a peer shares in
+// serving, what is resolved by name and what is called in plaintext goes by the network.
+func (v *View) MayBeNear(o model.Outbound) bool {
+	return v.HandOver && o.Import == nil && !o.Service.DNS && o.Port.MTLS
+}
+
+// near finds the destinations that the proxy serves itself, wholly or in part.
+func (v *View) near(mesh *model.Mesh, p *model.Proxy) map[model.EndpointSet][]model.WorkloadID {
+	here := map[model.WorkloadID]bool{}
+	for _, w := range p.Workloads {
+		if len(w.Addrs) == 0 {
+			return nil // whoever is called must be told whence
+		}
+		here[w.ID] = true
+	}
+	out := map[model.EndpointSet][]model.WorkloadID{}
+	for _, w := range p.Workloads {
+		for _, o := range w.Outbound {
+			set := o.Set()
+			if _, known := out[set]; known || !v.MayBeNear(o) {
+				continue
+			}
+			for _, e := range mesh.Endpoints[set] {
+				if here[e.By] {
+					out[set] = append(out[set], e.By)
+				}
+			}
+			slices.SortFunc(out[set], byID)
+			out[set] = slices.Compact(out[set])
+		}
+	}
+	for set, by := range out {
+		if len(by) == 0 {
+			delete(out, set)
+		}
+	}
+	return out
+}
+
+func byID(a, b model.WorkloadID) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// SetOf is the form in which this proxy subscribes to the endpoints of a destination.
+func (v *View) SetOf(o model.Outbound) model.EndpointSet {
+	set := o.Set()
+	if v.MayBeNear(o) && len(v.Near[set]) > 0 {
+		set.Proxy = v.Proxy.Name
+	}
+	return set
+}
+
+// Called says whether a workload of the proxy is called by another one, or by itself.
+func (v *View) Called(w *model.Workload) bool {
+	for _, by := range v.Near {
+		if slices.Contains(by, w.ID) {
+			return true
+		}
+	}
+	return false
+}
