@@ -74,3 +74,20 @@ func TestPairInOneEnvoyStaysInItsNamespaces(t *testing.T) {
 		}
 	}
 }
+
+func TestHandOverStaysInside(t *testing.T) {
+	for way, wants := range map[string]map[string]int{
+		"tls":   {"envoy_internal_address": 4, "internal_listener: {}": 4, "require_client_certificate: true": 4, "match_typed_subject_alt_names": 4, "filter_state": 0},
+		"plain": {"envoy_internal_address": 4, "internal_listener: {}": 4, "require_client_certificate: true": 0, "set_filter_state.v3": 4, "filter_state: {key: caller": 4},
+	} {
+		got, err := pairConfig(pairValues{AtCaller: true, AtCallee: true, HandOver: way, Protocols: protocols(), CallerID: callerID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for want, times := range wants {
+			if n := strings.Count(string(got), want); n != times {
+				t.Errorf("%s: %q is there %d times, want %d", way, want, n, times)
+			}
+		}
+	}
+}

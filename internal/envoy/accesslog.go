@@ -71,7 +71,16 @@ func handshakeRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
 
 // refusals logs the requests that Envoy refused itself.
 func refusals(name string, tags ...tag) []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{httpLog(name, when(`response.code == 403 || response.code == 400`), tags...)}
+	return []*accesslogv3.AccessLog{httpLog(name, &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{
+		OrFilter: &accesslogv3.OrFilter{Filters: []*accesslogv3.AccessLogFilter{answered(403), answered(400)}},
+	}}, tags...)}
+}
+
+// answered keeps an entry only if the answer had this status. Every request asks this, so that it is no expression.
+func answered(status uint32) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
+		Comparison: &accesslogv3.ComparisonFilter{Value: &corev3.RuntimeUInt32{DefaultValue: status, RuntimeKey: "isthmus.unset"}},
+	}}}
 }
 
 // workloadTag says at which workload of the node something was seen.

@@ -99,11 +99,20 @@ const hygienePolicy = "isthmus/path-hygiene"
 // doubly escaped and overlong ones (RFC 3629 §3).
 var pathHygiene = &rbacv3.Policy{
 	Principals: []*rbacv3.Principal{anyone()},
-	Permissions: each([]string{";", "%25", "%0", "%1", "%7f", "%c0", "%c1", "%e0%8", "%e0%9", "%f0%8"}, func(s string) *rbacv3.Permission {
-		return &rbacv3.Permission{Rule: &rbacv3.Permission_UrlPath{UrlPath: &matcherv3.PathMatcher{Rule: &matcherv3.PathMatcher_Path{
-			Path: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Contains{Contains: s}, IgnoreCase: true},
-		}}}}
-	}),
+	Permissions: []*rbacv3.Permission{
+		pathContains(";"),
+		// To compare without regard to case costs a copy of the path each time; so first whether there is anything to compare.
+		andPermissions([]*rbacv3.Permission{
+			pathContains("%"),
+			orPermissions(each([]string{"%25", "%0", "%1", "%7f", "%c0", "%c1", "%e0%8", "%e0%9", "%f0%8"}, pathContains)),
+		}),
+	},
+}
+
+func pathContains(s string) *rbacv3.Permission {
+	return &rbacv3.Permission{Rule: &rbacv3.Permission_UrlPath{UrlPath: &matcherv3.PathMatcher{Rule: &matcherv3.PathMatcher_Path{
+		Path: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Contains{Contains: s}, IgnoreCase: len(s) > 1},
+	}}}}
 }
 
 // explained makes Envoy's own answers say who answers, and a refusal by policy say where to look.
@@ -117,9 +126,7 @@ func explained(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpC
 	}
 	if refusal != "" {
 		m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, &hcmv3.ResponseMapper{
-			Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
-				Comparison: &accesslogv3.ComparisonFilter{Value: &corev3.RuntimeUInt32{DefaultValue: 403, RuntimeKey: "isthmus.refused"}},
-			}}},
+			Filter:             answered(403),
 			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this request: " + refusal + "\n"),
 		})
 	}
