@@ -119,6 +119,7 @@ func TestCounts(t *testing.T) {
 		}
 	}
 	if d := cmp.Diff(map[string]float64{
+		"isthmus_access_log_lost_total":               0,
 		"isthmus_peer_handshakes_total retail failed": 1,
 		"isthmus_peer_handshakes_total retail ok":     2,
 		"isthmus_peer_requests_total retail":          3,
