@@ -85,7 +85,7 @@ func socketAddress(host string, port uint32) *corev3.SocketAddress {
 }
 
 // marked is what every connection that Envoy makes carries, so that capture lets it pass (SOL_SOCKET 1, SO_MARK 36; socket(7)).
-func marked() *corev3.SocketOption { return socketOption(1, 36, agentapi.SocketMark) }
+func marked(mark int64) *corev3.SocketOption { return socketOption(1, 36, mark) }
 
 // noticing has the kernel end a connection whose other end is gone without a word, within about 15 seconds, whether anything
 // is being sent or not: SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT (socket(7), tcp(7)).
@@ -98,8 +98,8 @@ func socketOption(level, name, value int64) *corev3.SocketOption {
 }
 
 // dialFrom makes connections from a workload's network namespace, or from the proxy's own.
-func dialFrom(w *model.Workload) *corev3.BindConfig {
-	c := &corev3.BindConfig{SocketOptions: append(noticing(), marked())}
+func dialFrom(w *model.Workload, mark int64) *corev3.BindConfig {
+	c := &corev3.BindConfig{SocketOptions: append(noticing(), marked(mark))}
 	if w == nil || w.Netns == "" {
 		return c
 	}
@@ -113,7 +113,7 @@ func dialFrom(w *model.Workload) *corev3.BindConfig {
 // cluster begins a cluster that dials from a workload's namespace, or with nil from the proxy's own.
 func cluster(name string, w *model.Workload) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(w),
+		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(w, agentapi.SocketMark),
 		// What is not ready gets nothing, even when nothing is ready: Envoy's default would then try them all.
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{

@@ -55,6 +55,7 @@ func (b *builder) inboundPort(l *listenerv3.Listener, w *model.Workload, in mode
 		b.inboundChain(l, name+"/tls", onPort(in.Port, "tls"), w, in, false)
 	}
 	c := cluster(name, w)
+	c.UpstreamBindConfig = dialFrom(w, agentapi.InsideMark)
 	if in.Protocol.IsHTTP() {
 		speaking(c, in.Protocol)
 	}

@@ -290,7 +290,7 @@ func (c Config) accounts() []sds.ServiceAccount {
 func (c Config) ownMark() uint32 {
 	for _, w := range c.Workloads {
 		if w.Netns == "" && !c.Capture.Off {
-			return agentapi.SocketMark
+			return agentapi.InsideMark
 		}
 	}
 	return 0
@@ -299,7 +299,7 @@ func (c Config) ownMark() uint32 {
 func (c Config) targets() []readiness.Target {
 	var out []readiness.Target
 	for _, w := range c.Workloads {
-		t := readiness.Target{Workload: w.Key(), Netns: w.Netns, Addresses: w.Addresses, Mark: agentapi.SocketMark}
+		t := readiness.Target{Workload: w.Key(), Netns: w.Netns, Addresses: w.Addresses, Mark: agentapi.InsideMark}
 		if p := w.Readiness; p != nil {
 			t.Period, t.Timeout, t.Failures = p.Period, p.Timeout, p.Failures
 			if p.TCP != nil {

@@ -121,6 +121,15 @@ func TestNetnsCaptureIPv6RedirectsWhateverCarriesTCP(t *testing.T) {
 		a.Flags = unix.IFA_F_NODAD
 		return netlink.AddrAdd(link, a)
 	}))
+	eventually(t, 5*time.Second, "the address can be found by its neighbours", func() error { // the kernel joins the group a moment later
+		return netns.Do(far, func() error {
+			groups, err := os.ReadFile("/proc/thread-self/net/igmp6")
+			if err == nil && !strings.Contains(string(groups), "ff0200000000000000000001ff000009") {
+				err = errors.New("not yet")
+			}
+			return err
+		})
+	})
 	for _, p := range []string{"80", "81"} {
 		greetSix(t, far, "[::]:"+p, "far "+p)
 		greetSix(t, app, "[::]:"+p, "app "+p)

@@ -45,6 +45,16 @@ func (s *shop) serverFirst(t *testing.T) {
 	t.Run("a change cuts whom it forbids", s.liveTCP)
 }
 
+// itself: a workload that calls its own service passes its own policies, as any other caller does.
+func (s *shop) itself(t *testing.T) {
+	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default", "web")+`"]}}], to: [{operation: {paths: [/a]}}, {operation: {ports: ["7000"]}}]}]`))
+	within(t, 3*time.Second, "web may call itself", func() error { return s.expect(200, s.get("web", "web", "/a")) })
+	need(t, s.expect(403, s.get("web", "web", "/b")))
+	s.hears(t, "web")
+	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default", "alice")+`"]}}]}]`))
+	within(t, 3*time.Second, "web may not call itself", func() error { return s.expect(403, s.get("web", "web", "/a")) })
+}
+
 // hears: the banner comes at once, and then the echo.
 func (s *shop) hears(t *testing.T, who string) {
 	t.Helper()

@@ -37,6 +37,7 @@ func TestWorkloads(t *testing.T) {
 	t.Run("policies", s.policies)
 	t.Run("server speaks first", s.serverFirst)
 	t.Run("http2 and grpc", s.talk)
+	t.Run("a workload calls itself", s.itself)
 	t.Run("strict", s.strict)
 	t.Run("modes", s.modes)
 	t.Run("outbound", s.outbound)

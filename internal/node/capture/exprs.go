@@ -8,8 +8,6 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
-
-	"isthmus.dev/isthmus/internal/agentapi"
 )
 
 // rule is the expressions of one nftables rule: conditions, then a verdict.
@@ -71,10 +69,9 @@ func daddr(p netip.Prefix) rule {
 		})
 }
 
-// answersOwn: the packet belongs to a connection that Envoy or the agent made.
-func answersOwn() rule {
-	return when(proto(unix.IPPROTO_TCP),
-		equal(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}, binaryutil.NativeEndian.PutUint32(agentapi.SocketMark)))
+// toMarked: the packet belongs to a connection whose socket, here, has the mark m.
+func toMarked(m uint32) rule {
+	return when(proto(unix.IPPROTO_TCP), equal(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}, binaryutil.NativeEndian.PutUint32(m)))
 }
 
 // redirected: our NAT rules changed the connection's destination (IPS_DST_NAT).

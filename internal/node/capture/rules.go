@@ -27,12 +27,16 @@ func chains(r Rules) []chain {
 		{
 			name: "own-out", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
 			hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw,
-			rules: []rule{when(proto(unix.IPPROTO_TCP), mark(agentapi.SocketMark), untracked())},
+			rules: []rule{
+				when(proto(unix.IPPROTO_TCP), mark(agentapi.InsideMark), untracked()),
+				when(out("lo"), accept()), // a call to itself must be redirected, and so be tracked
+				when(proto(unix.IPPROTO_TCP), mark(agentapi.SocketMark), untracked()),
+			},
 		},
 		{
 			name: "own-in", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw,
-			rules: []rule{when(answersOwn(), untracked())},
+			rules: []rule{when(toMarked(agentapi.InsideMark), untracked()), when(toMarked(agentapi.SocketMark), untracked())},
 		},
 		{
 			name: "redirect-out", kind: nftables.ChainTypeNAT, policy: nftables.ChainPolicyAccept,
@@ -61,8 +65,17 @@ func chains(r Rules) []chain {
 // is not redirected, and guardOut refuses it: by a reset, since an ICMPv6 error would not find the caller either.
 var linkLocal = netip.MustParsePrefix("fe80::/10")
 
+var (
+	loopback4 = netip.MustParsePrefix("127.0.0.0/8")
+	loopback6 = netip.MustParsePrefix("::1/128")
+)
+
 func redirectOut(r Rules) []rule {
 	rules := []rule{
+		when(mark(agentapi.InsideMark), accept()),
+		when(mark(agentapi.SocketMark), daddr(loopback4), accept()),
+		when(mark(agentapi.SocketMark), daddr(loopback6), accept()),
+		when(mark(agentapi.SocketMark), out("lo"), proto(unix.IPPROTO_TCP), redirect(agentapi.InboundPort)),
 		when(mark(agentapi.SocketMark), accept()),
 		when(daddr(linkLocal), accept()),
 		when(proto(unix.IPPROTO_UDP), dport(53), redirect(agentapi.DNSPort)),
@@ -84,6 +97,7 @@ func redirectIn(r Rules) []rule {
 // guardOut refuses what redirectOut could not take: other protocols, and packets that connection tracking does not know.
 func guardOut(r Rules) []rule {
 	rules := []rule{
+		when(mark(agentapi.InsideMark), accept()),
 		when(mark(agentapi.SocketMark), accept()),
 		when(out("lo"), accept()),
 		when(redirected(), accept()),
@@ -99,7 +113,8 @@ func guardOut(r Rules) []rule {
 func guardIn(r Rules) []rule {
 	rules := []rule{
 		when(in("lo"), accept()),
-		when(answersOwn(), accept()),
+		when(toMarked(agentapi.InsideMark), accept()),
+		when(toMarked(agentapi.SocketMark), accept()),
 		when(redirected(), accept()),
 		when(replying(), accept()),
 		when(proto(unix.IPPROTO_ICMP), accept()),
