@@ -1,12 +1,10 @@
 package meshd
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/envoy"
 )
 
@@ -103,19 +101,4 @@ func TestNoMeshNoStart(t *testing.T) {
 	contains(t, "no Mesh", empty.refusal(), "there is no Mesh object in "+empty.cfg.ConfigDir, "docs/kinds/mesh.md")
 	broken := newPlane(t, map[string]string{"mesh.yaml": strings.Replace(meshYAML, "trustDomain", "trustDomian", 1)})
 	contains(t, "a broken Mesh", broken.refusal(), "no Mesh object could be read", "mesh.yaml:4 Mesh cards spec.trustDomain")
-}
-
-// Many changes at once cost a few rebuilds, and the last one is in force in the end.
-func TestFloodOfChanges(t *testing.T) {
-	t.Parallel()
-	p, px := shop(t)
-	for i := range 300 {
-		p.write("shop.yaml", strings.Replace(shopYAML, "sa/shop", fmt.Sprintf("sa/shop-%d", i), 1))
-	}
-	p.write("shop.yaml", shopYAML+"---\n"+strings.ReplaceAll(shopYAML, "payments", "last"))
-	b := p.agent("node-c", []string{"default/last"}, workload("last", "last", "10.0.0.3"))
-	b.instructed("anything", func(*agentapi.Instructions) bool { return true })
-	px.until("the last change", func() bool {
-		return px.has[envoy.ClusterType][strings.ReplaceAll(cluster, "payments", "last")] != "" && px.has[envoy.ClusterType][cluster] != ""
-	})
 }
