@@ -2,7 +2,9 @@ package state
 
 import (
 	"context"
+	"database/sql"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"net/netip"
@@ -23,27 +25,23 @@ func (d *DB) AllocateVIPs(ctx context.Context, prefix netip.Prefix, hosts []stri
 	}
 	got := map[string]netip.Addr{}
 	err = d.inTx(ctx, "allocate addresses", func(ctx context.Context, t tx) error {
-		all, err := t.vips(ctx, family)
-		if err != nil {
-			return err
-		}
-		taken := map[netip.Addr]bool{}
-		for _, a := range all {
-			taken[a] = true
-		}
 		for _, host := range slices.Sorted(slices.Values(hosts)) {
-			if a, ok := all[host]; ok && prefix.Contains(a) {
-				got[host] = a
+			has, err := t.vip(ctx, "vip-of", host, family)
+			if err == nil && prefix.Contains(has.addr) {
+				got[host] = has.addr
 				continue
 			}
-			a, err := freeVIP(prefix, size, host, taken)
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			a, err := t.freeVIP(ctx, prefix, size, host)
 			if err != nil {
 				return err
 			}
 			if _, err := t.exec(ctx, "put-vip", host, family, a.String(), stamp(now)); err != nil {
 				return err
 			}
-			got[host], all[host], taken[a] = a, a, true
+			got[host] = a
 		}
 		return nil
 	})
@@ -100,21 +98,13 @@ func scanVIP(s scanner) (vip, error) {
 	return v, err
 }
 
-func (t tx) vips(ctx context.Context, family int) (map[string]netip.Addr, error) {
-	rows, err := t.tx.StmtContext(ctx, t.d.stmts["vips-in-tx"]).QueryContext(ctx, family)
-	if err != nil {
-		return nil, t.d.fail("vips-in-tx", err)
+// vip reads one inside the transaction; ErrNotFound when there is none.
+func (t tx) vip(ctx context.Context, name string, args ...any) (vip, error) {
+	v, err := scanVIP(t.tx.StmtContext(ctx, t.d.stmts[name]).QueryRowContext(ctx, args...))
+	if errors.Is(err, sql.ErrNoRows) {
+		return v, ErrNotFound
 	}
-	defer rows.Close()
-	all := map[string]netip.Addr{}
-	for rows.Next() {
-		v, err := scanVIP(rows)
-		if err != nil {
-			return nil, t.d.fail("vips-in-tx", err)
-		}
-		all[v.host] = v.addr
-	}
-	return all, t.d.fail("vips-in-tx", rows.Err())
+	return v, t.d.fail(name, err)
 }
 
 // vipRange is the family of a prefix and how many addresses of it may be given out, at most 2^32.
@@ -131,14 +121,18 @@ func vipRange(prefix netip.Prefix) (family int, size uint64, err error) {
 }
 
 // freeVIP walks from the place of the host's name to the next free address.
-func freeVIP(prefix netip.Prefix, size uint64, host string, taken map[netip.Addr]bool) (netip.Addr, error) {
+func (t tx) freeVIP(ctx context.Context, prefix netip.Prefix, size uint64, host string) (netip.Addr, error) {
 	h := fnv.New64a()
 	h.Write([]byte(host))
 	start := h.Sum64() % size
 	for i := range size {
 		a := nth(prefix, reservedVIPs+(start+i)%size)
-		if !taken[a] {
+		_, err := t.vip(ctx, "vip-at", a.String())
+		if errors.Is(err, ErrNotFound) {
 			return a, nil
+		}
+		if err != nil {
+			return netip.Addr{}, err
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("no virtual address of %s is left for %s: widen the range or remove services", prefix, host)

@@ -1,9 +1,12 @@
 -- read: vips
 SELECT host, address FROM vips WHERE family = ?;
 
--- Inside the transaction that gives addresses out.
--- write: vips-in-tx
-SELECT host, address FROM vips WHERE family = ?;
+-- Inside the transaction that gives addresses out: what a host has, and who has an address.
+-- write: vip-of
+SELECT host, address FROM vips WHERE host = ? AND family = ?;
+
+-- write: vip-at
+SELECT host, address FROM vips WHERE address = ?;
 
 -- write: put-vip
 INSERT INTO vips (host, family, address, created) VALUES (?, ?, ?, ?)
