@@ -19,6 +19,15 @@ func checkServiceEntry(r *report, o *networking.ServiceEntry, _ map[string]any) 
 	r.servicePorts(s)
 	r.resolution(s)
 	r.exportTo(s.ExportTo)
+	switch {
+	case len(s.SubjectAltNames) == 0:
+	case s.Location == api.ServiceEntry_MESH_INTERNAL:
+		r.refuse(CodeUnsupported, "spec.subjectAltNames", "servers in the mesh are known by their service accounts, not by names listed here",
+			"remove it, and name the serviceAccount of each endpoint")
+	default:
+		r.warn(CodeUnsupported, "spec.subjectAltNames", "has no effect: the mesh opens no TLS of its own to what is outside, so the application checks the server's name",
+			"remove it")
+	}
 	if s.WorkloadSelector != nil {
 		r.matchLabels("spec.workloadSelector.labels", s.WorkloadSelector.Labels)
 		if len(s.WorkloadSelector.Labels) == 0 {
