@@ -171,6 +171,10 @@ func TestProbeNamesTheBrokenLeg(t *testing.T) {
 			"ok ok ok ok failed untried untried", "does not accept this mesh's gateway",
 		},
 		{
+			"they refuse our gateway", "failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268436498:SSL_routines:OPENSSL_internal:SSLV3_ALERT_BAD_CERTIFICATE:TLS_error_end}", "", 503,
+			"ok ok ok ok failed untried untried", "does not accept this mesh's gateway",
+		},
+		{
 			"no gateway at all", "failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268435703:SSL_routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end}", "", 503,
 			"ok ok ok ok failed untried untried", "does not speak TLS 1.3",
 		},
@@ -295,6 +299,7 @@ func TestReadLeg(t *testing.T) {
 		"answer=0":                           {answer: time.Microsecond},
 		"answer=-1 connect=1e9 handshake=0x": {},
 		"answer=99999999999999999999 at=-":   {},
+		"answer=4294967296 connect=0x10":     {},
 		"failed=UF reason=a b=c \x1b[2J":     {failed: "UF", reason: "a b=c [2J"},
 		"sni=" + strings.Repeat("x", 9000):   {sni: strings.Repeat("x", 253) + "…"},
 		"":                                   {},
