@@ -42,7 +42,7 @@ func closingText(o Options) string {
 		at(`storefront -- curl -s -X DELETE http://payments.default/v1/charges/ch_1`))
 	section("Look:",
 		ask("retail", "status"), ask("retail", "access"), ask("cards", "peer status retail"),
-		ask("cards", "exports"), ask("retail", "imports"))
+		ask("cards", "exports"), ask("retail", "imports"), ask("retail", "peer probe cards --import payments"))
 	section("Close the strip, and open it again:",
 		ask("cards", "peer suspend retail"), ask("cards", "peer resume retail"))
 	section("Change the configuration; it is watched:",

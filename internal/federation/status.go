@@ -147,21 +147,13 @@ func dataPathReady(p *v1alpha1.MeshPeer, v peerrules.Verdict, h Health) adminapi
 		c.Status, c.Reason, c.Message = no, cmp.Or(string(v.Reason), "Unknown"), cmp.Or(v.Message, "nothing passes")
 	case h.RefreshError != "":
 		c.Status, c.Reason, c.Since = no, "Unreachable", h.FailingSince
-		c.Message = fmt.Sprintf("the peer's control plane does not answer through both gateways: %s: check that %s can be reached from this mesh's "+
-			"gateway, and that the peer has not suspended or revoked this mesh ('isthmus peer status' there)", h.RefreshError, firstAddress(p))
+		c.Message = fmt.Sprintf("the peer's control plane does not answer through both gateways: %s: 'isthmus peer probe %s' says which leg is broken", h.RefreshError, p.Name)
 	case h.RefreshOK.IsZero():
 		c.Status, c.Reason, c.Message = unknown, "NotTriedYet", "nothing was sent to the peer since this control plane began"
 	default:
 		c.Status, c.Reason, c.Message = yes, "Answered", "the peer's control plane answers through both gateways"
 	}
 	return c
-}
-
-func firstAddress(p *v1alpha1.MeshPeer) string {
-	if len(p.Spec.GatewayAddresses) == 0 {
-		return "its gateway"
-	}
-	return p.Spec.GatewayAddresses[0]
 }
 
 func expiring(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState) adminapi.Condition {

@@ -45,7 +45,7 @@ func TestConditions(t *testing.T) {
 			Expiring: "True Peering: set a later spec.expiresAt", DataPathReady: "True Answered: ",
 		}},
 		"refresh fails": {func(f *facts) { f.h.RefreshError = "no route" }, map[string]string{
-			BundleFresh: "True RefreshFailing: in 23h59m0s unless the refresh succeeds, which now fails: no route", DataPathReady: "False Unreachable: 192.0.2.1:15443",
+			BundleFresh: "True RefreshFailing: in 23h59m0s unless the refresh succeeds, which now fails: no route", DataPathReady: "False Unreachable: 'isthmus peer probe ",
 		}},
 		"stale": {func(f *facts) { f.s.BundleTime, f.h.RefreshError = now.Add(-25*time.Hour), "no route" }, map[string]string{
 			BundleFresh: "False Stale: for why the refresh fails: no route", DataPathReady: "False Stale: ", TrustEstablished: "True RootsKnown: ",
