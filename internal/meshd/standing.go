@@ -15,10 +15,15 @@ type standing struct {
 	revoked map[[sha256.Size]byte]bool // certificates that it had when it was revoked
 }
 
+type nodeStore interface {
+	Node(ctx context.Context, name string) (state.Node, error)
+	Blob(ctx context.Context, name string) (state.Blob, error)
+}
+
 // standings spare the state file from being asked about the same node at each of its calls. Only joining and revoking change
 // what is kept here, and both call forget when they have; until then a call under way is one that came a moment earlier.
 type standings struct {
-	db *state.DB
+	db nodeStore
 
 	mu      sync.Mutex // guards all below
 	changes uint64     // how often something was forgotten
