@@ -173,6 +173,35 @@ func TestVirtualAddressesAreKept(t *testing.T) {
 	same(t, "after a restart", again.Snapshot().VIPs, third)
 }
 
+// A host that is new has an address at once, whatever it comes with, or from, is otherwise as it was.
+func TestNewHostsGetAddresses(t *testing.T) {
+	l := newLab(t, file(t))
+	has := func(host string) {
+		t.Helper()
+		if _, ok := l.Snapshot().VIPs[host]; !ok {
+			t.Errorf("%s has no address", host)
+		}
+	}
+	cfg := services("a")
+	must(t, l.SetConfig(t.Context(), cfg))
+	more := *cfg
+	more.Services = services("a", "b").Services
+	must(t, l.SetConfig(t.Context(), &more))
+	has("b.default.svc.cluster.local")
+	renamed := more
+	renamed.Mesh = &v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Domain: "else.where"}}
+	must(t, l.SetConfig(t.Context(), &renamed))
+	has("b.default.svc.else.where")
+	imported := renamed
+	imported.FederatedImports = []*v1alpha1.FederatedImport{{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "default"}}}
+	must(t, l.SetConfig(t.Context(), &imported))
+	has("c.default.svc.else.where")
+	entered := imported
+	entered.ServiceEntries = []*networking.ServiceEntry{{Spec: networkingapi.ServiceEntry{Hosts: []string{"api.example"}}}}
+	must(t, l.SetConfig(t.Context(), &entered))
+	has("api.example")
+}
+
 func TestWhoGetsAVirtualAddress(t *testing.T) {
 	l := newLab(t, file(t))
 	cfg := services("a")
