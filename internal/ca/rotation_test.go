@@ -274,6 +274,9 @@ func TestRotationDestroysTheOldKey(t *testing.T) {
 	r := must(a.BeginRotation(t.Context()))
 	for r.Step != ca.Done {
 		r = must(a.AdvanceRotation(t.Context(), r.Step, nil))
+		if r.Step == ca.Activated && len(must(b.db.Blob(t.Context(), "root-old")).Key) > 0 {
+			t.Error("the new root signs, and the old one's key is kept")
+		}
 	}
 	again := must(b.db.Blob(t.Context(), "root")).Key
 	check(t, b.db.Close())

@@ -17,7 +17,7 @@ const redirectFilter = "redirects"
 
 func innerRedirects(host, domain string) *hcmv3.HttpFilter {
 	rewrite := &matcherv3.RegexMatchAndSubstitute{Pattern: &matcherv3.RegexMatcher{
-		Regex: "^(?i:https?:)?//(?:" + quote(host) + `|[^/?#:]*\.svc\.` + quote(domain) + `)\.?(?::[0-9]*)?/*`,
+		Regex: "(?i)^(?:https?:)?//(?:" + quote(host) + `|[^/?#:]*\.svc\.` + quote(domain) + `)\.?(?::[0-9]*)?/*`,
 	}, Substitution: "/"}
 	return httpFilter(redirectFilter, anyOf(&metadatav3.Config{ResponseRules: []*metadatav3.Config_Rule{{
 		Header: "location", OnHeaderPresent: &metadatav3.Config_KeyValuePair{MetadataNamespace: hostTags, Key: "location", RegexValueRewrite: rewrite},

@@ -170,12 +170,17 @@ func call(ns string) error {
 
 // ask asks a name server that does not exist: capture must take the question to the agent.
 func ask(ns, network, name string, qtype uint16) (*dns.Msg, error) {
+	return askOnce(ns, network, name, qtype, 2*time.Second)
+}
+
+// askOnce asks and waits; nothing is asked again.
+func askOnce(ns, network, name string, qtype uint16, most time.Duration) (*dns.Msg, error) {
 	raw, err := dialIn(ns, network, "192.0.2.53:53")
 	if err != nil {
 		return nil, err
 	}
 	defer raw.Close()
-	raw.SetDeadline(time.Now().Add(2 * time.Second))
+	raw.SetDeadline(time.Now().Add(most))
 	c := &dns.Conn{Conn: raw}
 	if err := c.WriteMsg(new(dns.Msg).SetQuestion(name, qtype)); err != nil {
 		return nil, err

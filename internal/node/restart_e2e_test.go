@@ -163,10 +163,18 @@ func TestEnvoyOutlivesTheAgent(t *testing.T) {
 		streams := p.control.streamCount()
 		t.Logf("killed at %s", time.Now().Format("05.000"))
 		end(agent, syscall.SIGKILL)
+		waits := make(chan error, 1)
+		go func() {
+			_, err := askOnce(p.web, "udp", "pay.default.svc.cluster.local.", dns.TypeA, 15*time.Second)
+			waits <- err
+		}()
 		time.Sleep(300 * time.Millisecond)
 		must(t, kept.ask())
 		t.Logf("started at %s", time.Now().Format("05.000"))
 		agent = startAgent(t, settings)
+		if err := <-waits; err != nil {
+			t.Errorf("a question that was asked while no agent ran, and once: %v", err)
+		}
 		eventually(t, 10*time.Second, "Envoy is back at the control plane", func() error {
 			if p.control.streamCount() == streams {
 				return fmt.Errorf("%d streams", streams)
