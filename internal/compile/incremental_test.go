@@ -73,6 +73,29 @@ func TestAddressesThatComeLater(t *testing.T) {
 	}
 }
 
+// A service that comes with a virtual address which another namespace's ServiceEntry has is no matter of its own namespace.
+func TestNextSeesAddressesMeet(t *testing.T) {
+	for _, taken := range []string{"240.240.1.200", "100::240.240.1.200"} {
+		w := newWorld(1)
+		clear(w.sv)
+		a, b := worldNamespaces[0], worldNamespaces[1]
+		w.vips["late."+a+".svc.cluster.local"] = netip.MustParseAddr("240.240.1.200")
+		w.se["first"] = &networking.ServiceEntry{ObjectMeta: w.meta(b, "first"), Spec: istionet.ServiceEntry{
+			Hosts: []string{"first.example.com"}, Addresses: []string{taken}, Resolution: istionet.ServiceEntry_STATIC,
+			Ports: []*istionet.ServicePort{{Number: 80, Name: "tcp"}}, Endpoints: []*istionet.WorkloadEntry{{Address: "192.0.2.1"}},
+		}}
+		before := Next(nil, w.snapshot())
+		w.sv["late"] = &corev1.Service{ObjectMeta: w.meta(a, "late"), Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": "x"}, Ports: []corev1.ServicePort{{Name: "tcp", Port: 80}},
+		}}
+		snap := w.snapshot()
+		_, findings := Mesh(snap)
+		if next := Next(before, snap); !reflect.DeepEqual(findings, next.Findings) || !slices.ContainsFunc(findings, isConflict) {
+			t.Errorf("%s: findings\n%v\nwant\n%v", taken, next.Findings, findings)
+		}
+	}
+}
+
 func normal[T any](list []T) []T {
 	if len(list) == 0 {
 		return nil
