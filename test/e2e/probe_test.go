@@ -67,8 +67,9 @@ func TestProbe(t *testing.T) {
 		}
 	})
 	t.Run("not ready", func(t *testing.T) {
-		program := process(t, "\x00payments@cards\x00")
+		program := process(t, filepath.Join(binaries, "isthmus-samples")+"\x00payments\x00--listen\x00:8080\x00--served-by\x00payments@cards\x00") // of this demo alone
 		need(t, program.Signal(syscall.SIGSTOP))
+		defer program.Signal(syscall.SIGCONT)
 		s.broken(t, 7, "no endpoint that is ready", "--import", "payments")
 		need(t, program.Signal(syscall.SIGCONT))
 		s.whole(t, "connect handshake connect handshake answer answer ready", "--import", "payments")
