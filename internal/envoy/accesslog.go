@@ -38,7 +38,10 @@ func accessLog(filter *accesslogv3.AccessLogFilter, config proto.Message) *acces
 }
 
 func logToAgent(name string, tags []tag) *grpclogv3.CommonGrpcAccessLogConfig {
-	c := &grpclogv3.CommonGrpcAccessLogConfig{LogName: name, GrpcService: grpcToAgent(), TransportApiVersion: corev3.ApiVersion_V3}
+	c := &grpclogv3.CommonGrpcAccessLogConfig{
+		LogName: name, GrpcService: grpcToAgent(), TransportApiVersion: corev3.ApiVersion_V3,
+		BufferSizeBytes: u32(128 << 10), // within a second; each message costs the agent as much as several entries
+	}
 	for _, t := range tags {
 		ct := &tracingv3.CustomTag{Tag: t.name, Type: &tracingv3.CustomTag_Value{Value: t.value}}
 		if t.ofHost {
