@@ -60,7 +60,7 @@ func (s *shop) theWay(t *testing.T, way string) {
 // records: a refusal is written down with who called, whence and what decided.
 func (s *shop) records(t *testing.T) {
 	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default", "alice")+`"]}}]}]`)+deny(`[{to: [{operation: {paths: [/recorded]}}]}]`))
-	need(t, s.expect(403, s.get("alice", "web", "/recorded")))
+	within(t, 3*time.Second, "the refusal", func() error { return s.expect(403, s.get("alice", "web", "/recorded")) })
 	within(t, 5*time.Second, "the record", func() error {
 		text, err := os.ReadFile(s.path("front", "run", "access.log"))
 		if err != nil {
