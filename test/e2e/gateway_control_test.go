@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
 )
@@ -26,11 +27,13 @@ func (g *gateway) testControl(t *testing.T) {
 	if a := push("isthmus-peer: south", "Isthmus-Peer: east", "isthmus-invite: 00112233445566778899aabbccddeeff"); a.Code != http.StatusNoContent {
 		t.Errorf("a catalogue in another's name: %d %s", a.Code, a.Body)
 	}
-	r, err := adminapi.Call[adminapi.PeerRequest, adminapi.CatalogResponse](t.Context(), g.admin, "Catalog", &adminapi.PeerRequest{})
-	must(t, err)
-	if len(r.Entries) != 1 || r.Entries[0].Peer != "north" || r.Entries[0].Name != "bait" {
-		t.Errorf("offered is %+v, want what north offers", r.Entries)
-	}
+	eventually(t, 5*time.Second, func() error { // as soon as it is published
+		r, err := adminapi.Call[adminapi.PeerRequest, adminapi.CatalogResponse](t.Context(), g.admin, "Catalog", &adminapi.PeerRequest{})
+		if err == nil && (len(r.Entries) != 1 || r.Entries[0].Peer != "north" || r.Entries[0].Name != "bait") {
+			err = fmt.Errorf("offered is %+v, want what north offers", r.Entries)
+		}
+		return err
+	})
 	if a := push(); a.Code != http.StatusConflict {
 		t.Errorf("the same catalogue again: %d %s", a.Code, a.Body)
 	}
