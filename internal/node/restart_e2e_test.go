@@ -255,9 +255,21 @@ func TestEnvoyOfAnotherProcessIsLeftAlone(t *testing.T) {
 	text, err := os.ReadFile(path)
 	must(t, err)
 	must(t, os.WriteFile(path, []byte(strings.Replace(string(text), fmt.Sprint(pid), fmt.Sprint(stranger.Process.Pid), 1)), 0o600))
-	runAgent(t, p.cfg)
+	_, stop = runAgent(t, p.cfg)
 	eventually(t, 10*time.Second, "a call through an Envoy of its own", p.call)
 	if err := stranger.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Errorf("the stranger was ended: %v", err)
 	}
+	t.Run("one that is written down nowhere is replaced", func(t *testing.T) {
+		stop()
+		pid := envoyPID(t, a)
+		must(t, os.WriteFile(path, []byte("torn"), 0o600))
+		runAgent(t, p.cfg)
+		eventually(t, 10*time.Second, "another Envoy", func() error {
+			if now, err := os.ReadFile(path); err != nil || strings.HasPrefix(string(now), "torn") || strings.HasPrefix(string(now), fmt.Sprintln(pid)) {
+				return fmt.Errorf("process %q is written down, it was %d: %v", now, pid, err)
+			}
+			return p.call()
+		})
+	})
 }

@@ -28,6 +28,7 @@ const (
 	maxForwards    = 64              // at once, per workload
 	maxConnections = 64              // TCP, per workload
 	forwardTimeout = 2 * time.Second // per upstream
+	dyingTime      = 2 * time.Second // what an Envoy that was killed may take to let its sockets go
 )
 
 // Config of a Server.
@@ -113,9 +114,14 @@ type client struct {
 }
 
 func (s *Server) listen(socks *Sockets, c client, kept map[string]io.Closer) error {
+	late := time.Now().Add(dyingTime)
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		addr := net.JoinHostPort(host, fmt.Sprint(agentapi.DNSPort))
 		err := s.listenAt(socks, c, kept, addr)
+		for errors.Is(err, unix.EADDRINUSE) && time.Now().Before(late) {
+			time.Sleep(10 * time.Millisecond)
+			err = s.listenAt(socks, c, kept, addr)
+		}
 		if host == "::1" && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
 			continue // no IPv6 in this namespace
 		}
@@ -135,13 +141,12 @@ func (s *Server) listenAt(socks *Sockets, c client, kept map[string]io.Closer, a
 	if err != nil {
 		return err
 	}
-	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(c, w, q) })
-	socks.servers = append(socks.servers, &dns.Server{PacketConn: udp, Handler: h, MsgAcceptFunc: acceptAll})
 	tcp, err := either(kept, "tcp", addr, net.Listen)
 	if err != nil {
-		return err
+		return errors.Join(err, udp.Close())
 	}
-	socks.servers = append(socks.servers, &dns.Server{
+	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(c, w, q) })
+	socks.servers = append(socks.servers, &dns.Server{PacketConn: udp, Handler: h, MsgAcceptFunc: acceptAll}, &dns.Server{
 		Listener: netutil.LimitListener(tcp, maxConnections), Handler: h, MsgAcceptFunc: acceptAll, ReadTimeout: 5 * time.Second, MaxTCPQueries: 128,
 	})
 	for _, socket := range []interface{ File() (*os.File, error) }{udp.(*net.UDPConn), tcp.(*net.TCPListener)} {

@@ -156,11 +156,11 @@ func Release(files []*os.File) {
 }
 
 // Kept are the sockets that an earlier agent left in the Envoy of a run directory, if one runs; they stay with that Envoy
-// too. An Envoy that does not give them is ended, since it would keep their ports.
+// too. An Envoy that does not give them, or that is not the one written down, is ended, since it would keep their ports.
 func Kept(runDir string) (held []Held, err error) {
 	p, _, err := find(runDir)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return nil, End(runDir)
 	}
 	if err != nil {
 		return nil, err
