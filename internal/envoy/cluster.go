@@ -148,12 +148,12 @@ func resolved(c *clusterv3.Cluster, own []netip.Addr) {
 	}
 }
 
-// quickToEject takes a failing endpoint out at once, for clusters that have somewhere else to go, and tries it again soon. What
-// fails is reaching it, or its gateway's word that it cannot be reached (502, 503, 504): an application's 500 is an answer.
+// quickToEject takes a failing endpoint out at once, so that calls go elsewhere or are refused without a wait, and tries it again
+// soon. What fails is reaching it, or its gateway's word that it cannot be reached (502, 503, 504): an application's 500 is an answer.
 func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
 	c.OutlierDetection = &clusterv3.OutlierDetection{
 		EnforcingConsecutive_5Xx: u32(0), ConsecutiveGatewayFailure: u32(3), EnforcingConsecutiveGatewayFailure: u32(100),
-		Interval: millis(1000), BaseEjectionTime: millis(1000), MaxEjectionTime: millis(3000), MaxEjectionPercent: u32(100),
+		Interval: millis(1000), BaseEjectionTime: millis(1000), MaxEjectionTime: millis(2000), MaxEjectionPercent: u32(100),
 		SplitExternalLocalOriginErrors: true, ConsecutiveLocalOriginFailure: u32(2), EnforcingConsecutiveLocalOriginFailure: u32(100),
 	}
 	return c

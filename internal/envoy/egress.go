@@ -116,7 +116,6 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 // their own TLS: that peer's roots, its gateways' exact IDs, the name under which it exports.
 func (b *builder) toPeers(g *view.GatewayView, name string, i *model.Import) *clusterv3.Cluster {
 	c := quickToEject(cluster(name, nil))
-	c.CommonLbConfig.HealthyPanicThreshold.Value = 1 // once all are out there is nowhere else to go
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name}
 	named := slices.ContainsFunc(i.Remotes, func(r model.Remote) bool { return slices.ContainsFunc(addresses(r.Peer.Addresses), byName) })

@@ -111,13 +111,16 @@ func (s *Service) keepUp(ctx context.Context, name string, wake <-chan struct{})
 	defer refresh.Stop()
 	var push pushing
 	var tell noticing
-	failures, reached := 0, false
+	failures, reached, limit := 0, false, s.ageLimit(name)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-wake:
-			if wait, hurry := s.hurried(name); hurry {
+			if now := s.ageLimit(name); now != limit {
+				limit = now // by which what was kept of the last confirmation may be too old
+				refresh.Reset(0)
+			} else if wait, hurry := s.hurried(name); hurry {
 				refresh.Reset(wait)
 			}
 		case <-refresh.C:
@@ -139,6 +142,16 @@ func (s *Service) keepUp(ctx context.Context, name string, wake <-chan struct{})
 			s.noticeIfDue(ctx, name, &tell)
 		}
 	}
+}
+
+// ageLimit is how old a peer's roots may grow; 0 for what the file does not bound.
+func (s *Service) ageLimit(name string) time.Duration {
+	p := s.meshPeer(name)
+	if p == nil {
+		return 0
+	}
+	limit, _ := peerrules.MaxBundleAge(p)
+	return limit
 }
 
 // refreshOne fetches a peer's bundle once and says when to do so again.

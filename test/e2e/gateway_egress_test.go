@@ -23,7 +23,6 @@ func (g *gateway) testEgress(t *testing.T) {
 	t.Run("raw tcp", g.rawTCP)
 	t.Run("weights", g.weights)
 	t.Run("standby", g.standby)
-	t.Run("the only one returns", g.onlyOneReturns)
 	t.Run("session resumption", func(t *testing.T) { g.noResumption(t, g.caller("web", "p9080.billing"), "/") })
 }
 
@@ -241,25 +240,6 @@ func (g *gateway) standby(t *testing.T) {
 	began = time.Now()
 	eventually(t, 10*time.Second, by("north\n"))
 	t.Logf("the first served again after %v", time.Since(began).Round(time.Millisecond))
-}
-
-// onlyOneReturns: the only peer of an import is asked again the moment that it is back, however often it failed, and errors of
-// its application count for nothing.
-func (g *gateway) onlyOneReturns(t *testing.T) {
-	web, north := g.caller("web", "p9080.billing"), g.peers["north"]
-	north.server.set(north.serverTLS(north.ca.leaf(t, north.gatewayID(), expired)), false)
-	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if a, err := g.ask(web, "GET", "/"); err == nil || a.Code != 503 {
-			t.Fatalf("while it is away: %+v, %v", a, err)
-		}
-	}
-	north.server.set(north.serverTLS(north.own), false)
-	began := time.Now()
-	for range 20 {
-		if a, err := g.ask(web, "GET", "/"); err != nil || a.Body != "north\n" {
-			t.Fatalf("%v after it came back: %+v, %v", time.Since(began).Round(time.Millisecond), a, err)
-		}
-	}
 }
 
 // counted is a session cache that says whether it was ever given a session.
