@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -486,10 +487,15 @@ func contains(t *testing.T, what, text string, parts ...string) {
 	}
 }
 
-// freePort is an address on loopback that nobody listens on at the moment.
+var loopbacks atomic.Uint32
+
+// freePort is an address on loopback that nobody listens on, of a host that nobody else is given: a port that is free for a
+// moment on 127.0.0.1 may be anybody's the next.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	n := loopbacks.Add(1)
+	host := netip.AddrFrom4([4]byte{127, byte(1 + os.Getpid()%250), byte(n / 250), byte(1 + n%250)})
+	l, err := net.Listen("tcp", netip.AddrPortFrom(host, 0).String())
 	must(t, err)
 	defer l.Close()
 	return l.Addr().String()
