@@ -74,20 +74,10 @@ func (d *folder) refreshAll(dirty map[string]bool, now time.Time) (listing, map[
 		}
 	}
 	again := d.refresh(paths, gone, now)
-	d.forget(l)
+	if len(l.errs) == 0 {
+		d.copies.sweep(l.files)
+	}
 	return l, again
-}
-
-// forget the copies of files that are gone for certain.
-func (d *folder) forget(l listing) {
-	if len(l.errs) > 0 {
-		return
-	}
-	there := map[string]bool{}
-	for path := range l.files {
-		there[d.copies.of(path)] = true
-	}
-	d.copies.forget(func(of string) bool { return !there[of] })
 }
 
 // vanished says that no file is left of what was there, as when the folder was unmounted.
@@ -216,6 +206,7 @@ func (d *folder) remove(path string) update {
 		u.before = f.good.Objects
 	}
 	delete(d.files, path)
+	d.copies.forget(path)
 	return u
 }
 

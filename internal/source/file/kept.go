@@ -18,6 +18,7 @@ type copies struct {
 	root, dir string
 	log       *slog.Logger
 	names     map[string]string // by hash of the path
+	swept     bool              // of files that went before this process
 	failing   bool
 }
 
@@ -97,17 +98,35 @@ func (c *copies) recall(path string) (text []byte, since time.Time) {
 	return text, info.ModTime()
 }
 
-// forget the copies of files that are gone.
-func (c *copies) forget(gone func(of string) bool) {
-	for of, name := range c.names {
-		if !gone(of) {
-			continue
-		}
-		if err := os.Remove(filepath.Join(c.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			c.warn(err)
-		}
-		delete(c.names, of)
+// forget the copy of a file that is gone.
+func (c *copies) forget(path string) { c.drop(c.of(path)) }
+
+// sweep away, once, the copies of files that went while nobody ran.
+func (c *copies) sweep(there map[string]stamp) {
+	if c.swept {
+		return
 	}
+	c.swept = true
+	known := map[string]bool{}
+	for path := range there {
+		known[c.of(path)] = true
+	}
+	for of := range c.names {
+		if !known[of] {
+			c.drop(of)
+		}
+	}
+}
+
+func (c *copies) drop(of string) {
+	name, ok := c.names[of]
+	if !ok {
+		return
+	}
+	if err := os.Remove(filepath.Join(c.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		c.warn(err)
+	}
+	delete(c.names, of)
 }
 
 func (c *copies) warn(err error) {
