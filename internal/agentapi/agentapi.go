@@ -159,8 +159,9 @@ const (
 	// SocketMark is the SO_MARK of every connection that Envoy makes for a workload, so that capture lets it pass.
 	SocketMark = 0x1573
 	// InsideMark is that of the connections that reach a workload's own program: Envoy's, once it has let a caller in, and the
-	// agent's. One with SocketMark to the workload's own address is a call to itself and is led to Envoy again.
-	InsideMark = 0x1574
+	// agent's. One with SocketMark to the workload's own address is a call to itself and is led to Envoy again. The two marks
+	// differ in one bit, so that one comparison finds both.
+	InsideMark = SocketMark ^ 1
 	// ProbePath is what a probe asks of a peer's control plane. HeaderProbe, set by our own control plane alone, is the name
 	// (SNI) under which our gateway shall ask the peer's for it; without it, the control plane's.
 	ProbePath   = "/v1/probe"

@@ -9,8 +9,9 @@
 //	in   tcp                              → Envoy's inbound listener
 //	     any other protocol               refused at once, ICMP and answers allowed
 //
-// Connections that Envoy makes itself carry agentapi.SocketMark, pass, and are not tracked. The table stays when the agent stops, so that
-// nothing a workload says ever leaves in plaintext while the agent is away: until it returns, connections are refused.
+// Connections that Envoy and the agent make carry agentapi.SocketMark or agentapi.InsideMark, pass, and are not tracked, but
+// for a workload's call to itself, which goes to Envoy again. The table stays when the agent stops, so that nothing a workload
+// says ever leaves in plaintext while the agent is away: until it returns, connections are refused.
 package capture
 
 import (

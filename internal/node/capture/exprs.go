@@ -8,6 +8,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/agentapi"
 )
 
 // rule is the expressions of one nftables rule: conditions, then a verdict.
@@ -17,6 +19,15 @@ func when(parts ...rule) rule { return slices.Concat(parts...) }
 
 func equal(load expr.Any, data []byte) rule {
 	return rule{load, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data}}
+}
+
+// masked: what is loaded is data under the mask.
+func masked(load expr.Any, mask, data []byte) rule {
+	return rule{
+		load,
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask))},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data},
+	}
 }
 
 // mark: the packet's mark is m.
@@ -57,21 +68,23 @@ func daddr(p netip.Prefix) rule {
 	if p.Addr().Is6() {
 		family, offset, length = unix.NFPROTO_IPV6, 24, 16
 	}
-	return slices.Concat(
+	return when(
 		equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, []byte{family}),
-		rule{
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
-			&expr.Bitwise{
-				SourceRegister: 1, DestRegister: 1, Len: length,
-				Mask: net.CIDRMask(p.Bits(), int(length)*8), Xor: make([]byte, length),
-			},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Addr().AsSlice()},
-		})
+		masked(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+			net.CIDRMask(p.Bits(), int(length)*8), p.Addr().AsSlice()))
 }
 
-// toMarked: the packet belongs to a connection whose socket, here, has the mark m.
-func toMarked(m uint32) rule {
-	return when(proto(unix.IPPROTO_TCP), equal(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}, binaryutil.NativeEndian.PutUint32(m)))
+// ours: the packet has one of the two marks of Envoy's and the agent's connections.
+func ours() rule { return eitherMark(&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}) }
+
+// toOurs: the packet belongs to a TCP connection whose socket, here, has one of the two marks.
+func toOurs() rule {
+	return when(proto(unix.IPPROTO_TCP), eitherMark(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}))
+}
+
+func eitherMark(load expr.Any) rule {
+	const differ = uint32(agentapi.SocketMark ^ agentapi.InsideMark)
+	return masked(load, binaryutil.NativeEndian.PutUint32(^differ), binaryutil.NativeEndian.PutUint32(agentapi.SocketMark&^differ))
 }
 
 // redirected: our NAT rules changed the connection's destination (IPS_DST_NAT).

@@ -36,7 +36,7 @@ func chains(r Rules) []chain {
 		{
 			name: "own-in", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw,
-			rules: []rule{when(toMarked(agentapi.InsideMark), untracked()), when(toMarked(agentapi.SocketMark), untracked())},
+			rules: []rule{when(toOurs(), untracked())},
 		},
 		{
 			name: "redirect-out", kind: nftables.ChainTypeNAT, policy: nftables.ChainPolicyAccept,
@@ -72,11 +72,10 @@ var (
 
 func redirectOut(r Rules) []rule {
 	rules := []rule{
-		when(mark(agentapi.InsideMark), accept()),
 		when(mark(agentapi.SocketMark), daddr(loopback4), accept()),
 		when(mark(agentapi.SocketMark), daddr(loopback6), accept()),
 		when(mark(agentapi.SocketMark), out("lo"), proto(unix.IPPROTO_TCP), redirect(agentapi.InboundPort)),
-		when(mark(agentapi.SocketMark), accept()),
+		when(ours(), accept()),
 		when(daddr(linkLocal), accept()),
 		when(proto(unix.IPPROTO_UDP), dport(53), redirect(agentapi.DNSPort)),
 		when(proto(unix.IPPROTO_TCP), dport(53), redirect(agentapi.DNSPort)),
@@ -97,8 +96,7 @@ func redirectIn(r Rules) []rule {
 // guardOut refuses what redirectOut could not take: other protocols, and packets that connection tracking does not know.
 func guardOut(r Rules) []rule {
 	rules := []rule{
-		when(mark(agentapi.InsideMark), accept()),
-		when(mark(agentapi.SocketMark), accept()),
+		when(ours(), accept()),
 		when(out("lo"), accept()),
 		when(redirected(), accept()),
 		when(replying(), accept()),
@@ -113,8 +111,7 @@ func guardOut(r Rules) []rule {
 func guardIn(r Rules) []rule {
 	rules := []rule{
 		when(in("lo"), accept()),
-		when(toMarked(agentapi.InsideMark), accept()),
-		when(toMarked(agentapi.SocketMark), accept()),
+		when(toOurs(), accept()),
 		when(redirected(), accept()),
 		when(replying(), accept()),
 		when(proto(unix.IPPROTO_ICMP), accept()),
