@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,8 +16,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"sigs.k8s.io/yaml"
 
 	"isthmus.dev/isthmus/internal/adminapi"
@@ -246,14 +243,7 @@ func (s *strait) run(t *testing.T, i isle, verb, where string, settings map[stri
 }
 
 func straitAdmin[Req, Resp any](ctx context.Context, s *strait, i isle, method string, req *Req) (*Resp, error) {
-	conn, err := grpc.NewClient("unix://"+s.path(i, "control.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	return adminapi.Call[Req, Resp](ctx, conn, method, req)
+	return overSocket[Req, Resp](ctx, s.path(i, "control.sock"), 15*time.Second, method, req)
 }
 
 func (s *strait) ready(ctx context.Context, i isle) error {
@@ -261,29 +251,13 @@ func (s *strait) ready(ctx context.Context, i isle) error {
 	if err != nil {
 		return err
 	}
-	if len(st.Proxies) != 2 {
-		return fmt.Errorf("%d proxies, want 2", len(st.Proxies))
-	}
-	for _, p := range st.Proxies {
-		if !p.Connected || !p.Envoy.Running || len(p.Types) == 0 {
-			return fmt.Errorf("%s is not up", p.Name)
-		}
-		if err := inStep(p); err != nil {
-			return err
-		}
-	}
-	return nil
+	return allUp(st, 2)
 }
 
 func (s *strait) tellLogs(t *testing.T) {
 	for _, i := range []isle{east, west} {
 		for _, path := range []string{s.lab.LogFile(i.name + "-control"), s.lab.LogFile(i.name + "-node"), s.lab.LogFile(i.name + "-gateway"), s.path(i, "node/run/envoy.log"), s.path(i, "gateway/run/envoy.log")} {
-			b, err := os.ReadFile(path)
-			if err != nil {
-				continue
-			}
-			lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
-			t.Logf("%s\n%s", path, bytes.Join(lines[max(0, len(lines)-15):], []byte("\n")))
+			tellEnd(t, path)
 		}
 	}
 }

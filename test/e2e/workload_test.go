@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -16,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"sigs.k8s.io/yaml"
 
 	"isthmus.dev/isthmus/internal/adminapi"
@@ -245,14 +242,7 @@ func (m member) account() string {
 }
 
 func admin[Req, Resp any](ctx context.Context, s *shop, method string, req *Req) (*Resp, error) {
-	conn, err := grpc.NewClient("unix://"+s.path("control.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	return adminapi.Call[Req, Resp](ctx, conn, method, req)
+	return overSocket[Req, Resp](ctx, s.path("control.sock"), 5*time.Second, method, req)
 }
 
 func (s *shop) status(ctx context.Context) (*adminapi.StatusResponse, error) {
@@ -265,40 +255,12 @@ func (s *shop) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(st.Proxies) != len(s.nodes) {
-		return fmt.Errorf("%d proxies, want %d", len(st.Proxies), len(s.nodes))
-	}
-	for _, p := range st.Proxies {
-		if !p.Connected || !p.Envoy.Running || len(p.Types) == 0 {
-			return fmt.Errorf("%s is not up", p.Name)
-		}
-		if err := inStep(p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func inStep(p adminapi.ProxyStatus) error {
-	for _, ty := range p.Types {
-		if ty.Nack != "" {
-			return fmt.Errorf("%s refuses %s: %s", p.Name, ty.Type, ty.Nack)
-		}
-		if ty.Sent != ty.Acked {
-			return fmt.Errorf("%s has not acknowledged %s", p.Name, ty.Type)
-		}
-	}
-	return nil
+	return allUp(st, len(s.nodes))
 }
 
 func (s *shop) tellLogs(t *testing.T) {
 	for _, path := range []string{"logs/control.log", "logs/front.log", "logs/back.log", "front/run/envoy.log", "back/run/envoy.log"} {
-		b, err := os.ReadFile(s.path(path))
-		if err != nil {
-			continue
-		}
-		lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
-		t.Logf("%s\n%s", path, bytes.Join(lines[max(0, len(lines)-15):], []byte("\n")))
+		tellEnd(t, s.path(path))
 	}
 	if dir := os.Getenv("ISTHMUS_TEST_LOGS"); dir != "" { // a debugging aid of this test, not of the product
 		t.Logf("kept in %s: %v", dir, os.CopyFS(filepath.Join(dir, fmt.Sprint(time.Now().Unix())), os.DirFS(s.path("logs"))))
