@@ -47,6 +47,7 @@ var table = map[string]layer{
 
 	"internal/kind":     nouns,
 	"internal/model":    nouns,
+	"internal/reserved": nouns,
 	"internal/snapshot": nouns,
 
 	"internal/compile":   pure,

@@ -19,7 +19,6 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/source/file"
 	"isthmus.dev/isthmus/internal/state"
-	"isthmus.dev/isthmus/internal/store"
 	"isthmus.dev/isthmus/internal/view"
 	"isthmus.dev/isthmus/internal/xds"
 )
@@ -80,7 +79,7 @@ func freshVIPs(ctx context.Context, mesh *model.Mesh, now time.Time) (map[string
 	for _, s := range mesh.Services {
 		hosts = append(hosts, s.Host)
 	}
-	return db.AllocateVIPs(ctx, store.VIPRange, hosts, now)
+	return db.AllocateVIPs(ctx, snapshot.VIPRange, hosts, now)
 }
 
 // describe tells what a proxy is sent, endpoint sets included, in the order in which Envoy learns it.

@@ -38,6 +38,9 @@ type Snapshot struct {
 	VIPs map[string]netip.Addr
 }
 
+// VIPRange is where virtual IPv4 addresses lie (RFC 1112 class E: nobody routes it).
+var VIPRange = netip.MustParsePrefix("240.240.0.0/16")
+
 // VIPRange6 is where virtual IPv6 addresses lie: in the discard prefix (RFC 6666), which is routed nowhere and is nobody's own.
 var VIPRange6 = netip.MustParsePrefix("100::/96")
 

@@ -20,10 +20,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// VIPRange is where virtual addresses come from (RFC 1112 class E: nobody routes it).
-var VIPRange = netip.MustParsePrefix("240.240.0.0/16")
-
-// RefusalVIP answers names that a workload may not call. It lies in the part of VIPRange that no service gets.
+// RefusalVIP answers names that a workload may not call. It lies in the part of snapshot.VIPRange that no service gets.
 var RefusalVIP = netip.MustParseAddr("240.240.0.1")
 
 // RefusalVIP6 does so for IPv6.
@@ -89,7 +86,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			r.workloads = append(r.workloads, w)
 		}
 	}
-	if s.vips, err = cfg.Kept.VIPs(ctx, VIPRange); err != nil {
+	if s.vips, err = cfg.Kept.VIPs(ctx, snapshot.VIPRange); err != nil {
 		return nil, err
 	}
 	return s, s.Reload(ctx)
@@ -285,7 +282,7 @@ func (s *Store) allocate(ctx context.Context, cfg *snapshot.Config) error {
 	if len(fresh) == 0 {
 		return nil
 	}
-	got, err := s.cfg.Kept.AllocateVIPs(ctx, VIPRange, fresh, s.cfg.Now())
+	got, err := s.cfg.Kept.AllocateVIPs(ctx, snapshot.VIPRange, fresh, s.cfg.Now())
 	if err != nil {
 		return fmt.Errorf("give virtual addresses: %w", err)
 	}

@@ -157,7 +157,7 @@ func TestVirtualAddressesAreKept(t *testing.T) {
 	l := newLab(t, path)
 	must(t, l.SetConfig(t.Context(), services("a", "b")))
 	first := l.Snapshot().VIPs
-	if len(first) != 2 || !VIPRange.Contains(first["a.default.svc.cluster.local"]) || first["a.default.svc.cluster.local"] == first["b.default.svc.cluster.local"] {
+	if len(first) != 2 || !snapshot.VIPRange.Contains(first["a.default.svc.cluster.local"]) || first["a.default.svc.cluster.local"] == first["b.default.svc.cluster.local"] {
 		t.Fatalf("virtual addresses: %v", first)
 	}
 	must(t, l.SetConfig(t.Context(), services("b", "c")))
