@@ -108,11 +108,11 @@ func TestTokenRefusalsAreRecordedAndLookAlike(t *testing.T) {
 		}
 	}
 	got := map[string]int{}
-	for _, r := range must(b.db.Refusals(t.Context())) {
-		if r.By != "10.0.0.66" || !r.Last.Equal(noon.Add(15*time.Minute)) {
+	for _, r := range must(b.db.Events(t.Context(), state.EventFilter{})) {
+		if r.From != "10.0.0.66" || r.Action != "node join" || r.Outcome != "refused" || !r.Time.Equal(noon.Add(15*time.Minute)) {
 			t.Errorf("refusal %+v", r)
 		}
-		got[r.Reason] += r.Count
+		got[r.Detail] += r.Count
 	}
 	if fmt.Sprint(got) != "map[expired:1 unknown:1 used already:1 wrong secret:1]" {
 		t.Errorf("recorded %v", got)
@@ -162,7 +162,7 @@ func TestOfAHundredRacingJoinsOneWins(t *testing.T) {
 	if n := len(must(b.db.Certs(t.Context(), state.CertFilter{Node: "n1"}))); n != 1 {
 		t.Errorf("%d certificates issued, want 1", n)
 	}
-	if r := must(b.db.Refusals(t.Context())); len(r) != 1 || r[0].Count != 99 {
+	if r := must(b.db.Events(t.Context(), state.EventFilter{})); len(r) != 1 || r[0].Count != 99 {
 		t.Errorf("recorded %+v", r)
 	}
 }

@@ -101,7 +101,10 @@ func examine(ctx context.Context, p *sql.DB, path string) error {
 	if have != want && want != 0 { // 0: see migrate
 		return damaged(path, "its schema is not as it was written")
 	}
-	return examineRows(ctx, p, path)
+	if err := examineRows(ctx, p, path); err != nil {
+		return err
+	}
+	return examineEvents(ctx, p, path)
 }
 
 func examineRows(ctx context.Context, p *sql.DB, path string) error {

@@ -15,13 +15,17 @@ import (
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-// migrate brings the schema up to date and writes down its checksum.
-func migrate(ctx context.Context, p *sql.DB) error {
+func migrations(p *sql.DB) (*goose.Provider, error) {
 	dir, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	g, err := goose.NewProvider(database.DialectSQLite3, p, dir, goose.WithDisableGlobalRegistry(true))
+	return goose.NewProvider(database.DialectSQLite3, p, dir, goose.WithDisableGlobalRegistry(true))
+}
+
+// migrate brings the schema up to date and writes down its checksum.
+func migrate(ctx context.Context, p *sql.DB) error {
+	g, err := migrations(p)
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}

@@ -8,26 +8,6 @@ import (
 	"time"
 )
 
-// Refusal is a use of a token or an invitation that was refused. Equal ones are folded into one with a count.
-type Refusal struct {
-	What   string // token or invite
-	ID     string // empty when it named nothing known
-	Reason string // unknown, wrong secret, used already, expired
-	By     string // who tried last
-	First  time.Time
-	Last   time.Time
-	Count  int
-}
-
-// Refusals reads all, newest first.
-func (d *DB) Refusals(ctx context.Context) ([]Refusal, error) {
-	return list(ctx, d, "refusals", func(s scanner) (Refusal, error) {
-		var r Refusal
-		err := s.Scan(&r.What, &r.ID, &r.Reason, &r.By, timeOf{&r.First}, timeOf{&r.Last}, &r.Count)
-		return r, err
-	})
-}
-
 // use is one attempt at something that can be used once.
 type use struct {
 	what, id, by string
@@ -73,12 +53,16 @@ func (d *DB) EndExpired(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// refuse writes a refusal down and returns its error.
+// refuse records a refusal and returns its error.
 func (d *DB) refuse(ctx context.Context, u use, reason string, cause error) error {
-	by := u.by
-	if len(by) > 256 {
-		by = by[:256]
+	e := Event{Time: u.now, Actor: Stranger, From: u.by, Action: u.action(), Object: u.id, Outcome: Refused, Detail: reason}
+	return errors.Join(fmt.Errorf("use %s %q: %w", u.what, u.id, cause), d.Record(ctx, e))
+}
+
+// action is what the attempt is called among the events.
+func (u use) action() string {
+	if u.what == "token" {
+		return "node join"
 	}
-	_, err := d.exec(ctx, "refuse", u.what, u.id, reason, by, stamp(u.now), stamp(u.now))
-	return errors.Join(fmt.Errorf("use %s %q: %w", u.what, u.id, cause), err)
+	return "peer redeem"
 }

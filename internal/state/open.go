@@ -35,7 +35,7 @@ func (d *DB) open(ctx context.Context) error {
 	if d.lock, err = lockFile(d.path); err != nil {
 		return err
 	}
-	if err := registerSum(); err != nil {
+	if err := registerFunctions(); err != nil {
 		return err
 	}
 	exists, err := inspect(d.path)

@@ -35,7 +35,7 @@ func (d *DB) AddToken(ctx context.Context, t Token) error {
 }
 
 // UseToken marks a token as used and returns it. Of all who try, at any time, one succeeds. The others get ErrNotFound,
-// ErrSecret, ErrUsed or ErrExpired, and a Refusal is written.
+// ErrSecret, ErrUsed or ErrExpired, and the refusal is recorded.
 func (d *DB) UseToken(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (Token, error) {
 	t, err := one(ctx, d, "token", scanToken, id)
 	u := use{what: "token", id: id, by: by, now: now, statement: "use-token"}

@@ -21,13 +21,3 @@ DELETE FROM tokens WHERE node = ? AND used_at IS NULL;
 
 -- write: prune-tokens
 DELETE FROM tokens WHERE expires < ?;
-
--- write: refuse
-INSERT INTO refusals (what, id, reason, who, first_at, last_at, times) VALUES (?, ?, ?, ?, ?, ?, 1)
-ON CONFLICT (what, id, reason) DO UPDATE SET who = excluded.who, last_at = excluded.last_at, times = times + 1;
-
--- read: refusals
-SELECT what, id, reason, who, first_at, last_at, times FROM refusals ORDER BY last_at DESC, what, id, reason;
-
--- write: prune-refusals
-DELETE FROM refusals WHERE last_at < ?;

@@ -51,13 +51,18 @@ func tokenRefusals(t *testing.T, s Store) {
 		_, err = s.UseToken(ctx, id, hash("secret of a"), "10.0.0.9", after(20*time.Minute))
 		wantErr(t, err, state.ErrNotFound)
 	}
-	got, err := s.Refusals(ctx)
+	got, err := s.Events(ctx, state.EventFilter{})
 	ok(t, err)
-	same(t, got, []state.Refusal{
-		{What: "token", ID: "", Reason: "unknown", By: "10.0.0.9", First: after(20 * time.Minute), Last: after(20 * time.Minute), Count: 2},
-		{What: "token", ID: "b", Reason: "expired", By: "10.0.0.8", First: after(15 * time.Minute), Last: after(15 * time.Minute), Count: 1},
-		{What: "token", ID: "a", Reason: "used already", By: "10.0.0.66", First: after(3 * time.Minute), Last: after(5 * time.Minute), Count: 3},
-		{What: "token", ID: "a", Reason: "wrong secret", By: "10.0.0.66", First: after(time.Minute), Last: after(time.Minute), Count: 1},
+	refused := func(from, object, detail string, first, last time.Time, count int) state.Event {
+		return state.Event{
+			Time: last, Actor: "stranger", From: from, Action: "node join", Object: object, Outcome: "refused", Detail: detail, First: first, Count: count,
+		}
+	}
+	same(t, got, []state.Event{
+		refused("10.0.0.66", "a", "wrong secret", after(time.Minute), after(time.Minute), 1),
+		refused("10.0.0.66", "a", "used already", after(3*time.Minute), after(5*time.Minute), 3),
+		refused("10.0.0.8", "b", "expired", after(15*time.Minute), after(15*time.Minute), 1),
+		refused("10.0.0.9", "", "unknown", after(20*time.Minute), after(20*time.Minute), 2),
 	})
 }
 

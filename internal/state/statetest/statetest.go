@@ -23,6 +23,7 @@ type Store interface {
 	Peers
 	Certs
 	Rotations
+	Events
 }
 
 // Blobs hold CA material.
@@ -40,7 +41,6 @@ type Tokens interface {
 	UseToken(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Token, error)
 	Tokens(context.Context) ([]state.Token, error)
 	EndExpired(ctx context.Context, now time.Time) error
-	Refusals(context.Context) ([]state.Refusal, error)
 }
 
 // Invites let peers in, once each.
@@ -94,6 +94,14 @@ type Rotations interface {
 	CertsNotUnder(ctx context.Context, root string, now time.Time) ([]state.CertUse, error)
 }
 
+// Events are what was done, by whom.
+type Events interface {
+	Record(context.Context, state.Event) error
+	BeginEvent(context.Context, state.Event) (uint64, error)
+	EndEvent(ctx context.Context, seq uint64, e state.Event) error
+	Events(context.Context, state.EventFilter) ([]state.Event, error)
+}
+
 // Certs are the issued certificates.
 type Certs interface {
 	AddCert(context.Context, state.Cert) error
@@ -130,6 +138,11 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"certs written together", certsTogether},
 		{"certs not under a root", certsNotUnder},
 		{"rotation", rotation},
+		{"events", events},
+		{"event with an end", eventWithEnd},
+		{"events are kept", eventsAreKept},
+		{"events are bounded", eventsAreBounded},
+		{"refusals are folded", refusalsAreFolded},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}

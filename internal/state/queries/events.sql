@@ -1,0 +1,36 @@
+-- write: add-event
+INSERT INTO events (time, actor, origin, action, object, outcome, detail, of, link)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+  isthmus_link((SELECT link FROM events ORDER BY seq DESC LIMIT 1), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+RETURNING seq;
+
+-- The last ones that the filter selects; what began is left out where it ended. Empty arguments select all.
+-- read: events
+SELECT seq, time, actor, origin, action, object, outcome, detail, time, 1 FROM events e
+WHERE time >= ?1 AND (?2 = '' OR instr(actor, ?2) > 0) AND (?3 = '' OR instr(action, ?3) > 0)
+  AND NOT EXISTS (SELECT 1 FROM events f WHERE f.of = e.seq)
+ORDER BY seq DESC LIMIT ?4;
+
+-- read: refusals
+SELECT 0, last_at, actor, origin, action, object, 'refused', detail, first_at, times FROM refusals
+WHERE last_at >= ?1 AND (?2 = '' OR instr(actor, ?2) > 0) AND (?3 = '' OR instr(action, ?3) > 0)
+ORDER BY last_at DESC, actor, origin, action, object, detail LIMIT ?4;
+
+-- write: fold-refusal
+UPDATE refusals SET last_at = ?, times = times + ? WHERE actor = ? AND origin = ? AND action = ? AND object = ? AND detail = ?;
+
+-- write: add-refusal
+INSERT INTO refusals (last_at, times, actor, origin, action, object, detail, first_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+ON CONFLICT DO UPDATE SET last_at = excluded.last_at, times = times + excluded.times;
+
+-- write: refusals-of
+SELECT count(*) FROM refusals WHERE actor = ? AND origin = ?;
+
+-- write: refusals-in-all
+SELECT count(*) FROM refusals;
+
+-- write: prune-events
+DELETE FROM events WHERE time < (SELECT max(time) FROM events) - 400 * 86400 * 1000000;
+
+-- write: prune-refusals
+DELETE FROM refusals WHERE last_at < ?;

@@ -1,0 +1,127 @@
+package statetest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// deed is an event of alice's, as it is written and as it is read.
+func deed(seq uint64, at time.Time, action, object, outcome string) state.Event {
+	return state.Event{
+		Seq: seq, Time: at, Actor: "administrator alice", From: "192.0.2.7", Action: action, Object: object, Outcome: outcome, First: at, Count: 1,
+	}
+}
+
+func events(t *testing.T, s Store) {
+	ctx := t.Context()
+	all := []state.Event{
+		deed(1, epoch, "token create", "node n1", state.OK),
+		deed(2, after(time.Minute), "peer suspend", "cards", state.Failed),
+		deed(3, after(2*time.Minute), "token create", "node n2", state.OK),
+	}
+	all[1].Actor, all[1].Detail = "user root (uid 0)", "the disk is full"
+	for _, e := range all {
+		e.Seq = 0
+		ok(t, s.Record(ctx, e))
+	}
+	for _, test := range []struct {
+		filter state.EventFilter
+		want   []state.Event
+	}{
+		{state.EventFilter{}, all},
+		{state.EventFilter{Limit: 2}, all[1:]},
+		{state.EventFilter{Since: after(time.Minute)}, all[1:]},
+		{state.EventFilter{Actor: "alice"}, []state.Event{all[0], all[2]}},
+		{state.EventFilter{Action: "suspend"}, all[1:2]},
+		{state.EventFilter{Action: "suspend", Actor: "alice"}, nil},
+		{state.EventFilter{Actor: "%"}, nil},
+	} {
+		got, err := s.Events(ctx, test.filter)
+		ok(t, err)
+		same(t, got, test.want)
+	}
+}
+
+// eventWithEnd: what was begun is seen as begun until its end is written, and ends once.
+func eventWithEnd(t *testing.T, s Store) {
+	ctx := t.Context()
+	e := deed(0, epoch, "ca rotate", "root", "")
+	seq, err := s.BeginEvent(ctx, e)
+	ok(t, err)
+	got, err := s.Events(ctx, state.EventFilter{})
+	ok(t, err)
+	same(t, got, []state.Event{deed(1, epoch, "ca rotate", "root", state.Begun)})
+	e.Outcome = state.Refused // of what was begun: it stays among the events
+	ok(t, s.EndEvent(ctx, seq, e))
+	got, err = s.Events(ctx, state.EventFilter{})
+	ok(t, err)
+	same(t, got, []state.Event{deed(2, epoch, "ca rotate", "root", state.Refused)})
+	if err := s.EndEvent(ctx, seq, e); err == nil {
+		t.Error("it ended twice")
+	}
+}
+
+// eventsAreKept: pruning takes events that are past their own retention, whatever moment it is asked for.
+func eventsAreKept(t *testing.T, s Store) {
+	ctx := t.Context()
+	for i, days := range []int{0, 10, 399, 405} {
+		ok(t, s.Record(ctx, deed(0, after(time.Duration(days)*24*time.Hour), "token create", fmt.Sprint("node n", i), state.OK)))
+	}
+	ok(t, s.Record(ctx, state.Event{Time: epoch, Actor: "stranger", Action: "node join", Outcome: state.Refused}))
+	ok(t, s.Prune(ctx, after(10_000*24*time.Hour)))
+	got, err := s.Events(ctx, state.EventFilter{})
+	ok(t, err)
+	var objects []string
+	for _, e := range got {
+		objects = append(objects, e.Object)
+	}
+	same(t, objects, []string{"node n1", "node n2", "node n3"})
+}
+
+// eventsAreBounded: no row is longer than it may be, and what is not text becomes text.
+func eventsAreBounded(t *testing.T, s Store) {
+	ctx := t.Context()
+	long := strings.Repeat("ä", 5000)
+	ok(t, s.Record(ctx, state.Event{Time: epoch, Actor: long, From: long, Action: long, Object: "a\x00b\xff", Outcome: state.OK, Detail: long}))
+	got, err := s.Events(ctx, state.EventFilter{})
+	ok(t, err)
+	same(t, got, []state.Event{{
+		Seq: 1, Time: epoch, First: epoch, Count: 1, Outcome: "ok", Object: "a?b?", Actor: strings.Repeat("ä", 126) + "…",
+		From: strings.Repeat("ä", 62) + "…", Action: strings.Repeat("ä", 30) + "…", Detail: strings.Repeat("ä", 510) + "…",
+	}})
+}
+
+// refusalsAreFolded: whoever is refused without end, or from everywhere, fills nothing and hides nothing.
+func refusalsAreFolded(t *testing.T, s Store) {
+	ctx := t.Context()
+	ok(t, s.Record(ctx, deed(0, epoch, "token create", "node n1", state.OK)))
+	for i := range 50 {
+		e := state.Event{
+			Time: after(time.Duration(i) * time.Second), Actor: "node n1", From: "192.0.2.1", Action: "sign", Object: fmt.Sprint("ns/", i),
+			Outcome: state.Refused, Detail: "not granted",
+		}
+		ok(t, s.Record(ctx, e))
+		e.Actor, e.From, e.Object = state.Stranger, "192.0.2.2", ""
+		e.Count = 3
+		ok(t, s.Record(ctx, e))
+	}
+	got, err := s.Events(ctx, state.EventFilter{Limit: 1000})
+	ok(t, err)
+	count := map[string]int{}
+	for _, e := range got {
+		count[e.Actor+" "+e.Object] += e.Count
+	}
+	if len(got) != 1+33+1 || count["administrator alice node n1"] != 1 || count["stranger "] != 150 || count["node n1 (others)"] != 18 || count["node n1 ns/31"] != 1 {
+		t.Errorf("%d rows: %v", len(got), count)
+	}
+	// However many refusals there are, the events are beside them.
+	got, err = s.Events(ctx, state.EventFilter{Limit: 1})
+	ok(t, err)
+	if len(got) != 2 || got[0].Actor != "administrator alice" {
+		t.Errorf("got %+v", got)
+	}
+}
