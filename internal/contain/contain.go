@@ -1,0 +1,107 @@
+// Package contain finds the objects that an Envoy cannot live with, and makes of a configuration one in which they are closed.
+package contain
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// Object is one object of a configuration that can be closed. The Mesh cannot: nothing is left without it.
+type Object struct {
+	Key   snapshot.Key
+	value metav1.Object
+}
+
+// Objects of a configuration, sorted by key.
+func Objects(cfg *snapshot.Config) []Object {
+	if cfg == nil {
+		return nil
+	}
+	out := slices.Concat(
+		objects("MeshPeer", cfg.MeshPeers), objects("FederatedExport", cfg.FederatedExports), objects("FederatedImport", cfg.FederatedImports),
+		objects("Namespace", cfg.Namespaces), objects("Service", cfg.Services), objects("PeerAuthentication", cfg.PeerAuthentications),
+		objects("AuthorizationPolicy", cfg.AuthorizationPolicies), objects("ServiceEntry", cfg.ServiceEntries), objects("WorkloadEntry", cfg.WorkloadEntries),
+	)
+	slices.SortFunc(out, func(a, b Object) int { return compareKeys(a.Key, b.Key) })
+	return out
+}
+
+func objects[T metav1.Object](kind string, list []T) []Object {
+	out := make([]Object, len(list))
+	for i, o := range list {
+		out[i] = Object{Key: snapshot.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}, value: o}
+	}
+	return out
+}
+
+func compareKeys(a, b snapshot.Key) int {
+	return slices.Compare([]string{a.Kind, a.Namespace, a.Name}, []string{b.Kind, b.Namespace, b.Name})
+}
+
+// Content is a hash of what an object says. Where it is written does not count.
+func (o Object) Content() string {
+	text, err := json.Marshal(o.value)
+	if err != nil {
+		return "" // what cannot be written cannot have been read
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// Changed are the objects of now that did not stand like this in before.
+func Changed(before, now *snapshot.Config) []Object {
+	was := map[snapshot.Key]Object{}
+	for _, o := range Objects(before) {
+		was[o.Key] = o
+	}
+	return slices.DeleteFunc(Objects(now), func(o Object) bool {
+		old, ok := was[o.Key]
+		return ok && (old.value == o.value || old.Content() == o.Content())
+	})
+}
+
+// Keys of objects.
+func Keys(objects []Object) []snapshot.Key {
+	keys := make([]snapshot.Key, len(objects))
+	for i, o := range objects {
+		keys[i] = o.Key
+	}
+	return keys
+}
+
+// Close is the configuration with some objects closed: what they select is refused, and else it is as if they were absent.
+func Close(cfg *snapshot.Config, closed []snapshot.Key, reason string) *snapshot.Config {
+	if len(closed) == 0 {
+		return cfg
+	}
+	set := make(map[snapshot.Key]bool, len(closed))
+	for _, k := range closed {
+		set[k] = true
+	}
+	out := *cfg
+	out.MeshPeers = without("MeshPeer", cfg.MeshPeers, set)
+	out.FederatedExports = without("FederatedExport", cfg.FederatedExports, set)
+	out.FederatedImports = without("FederatedImport", cfg.FederatedImports, set)
+	out.Namespaces = without("Namespace", cfg.Namespaces, set)
+	out.Services = without("Service", cfg.Services, set)
+	out.PeerAuthentications = without("PeerAuthentication", cfg.PeerAuthentications, set)
+	out.AuthorizationPolicies = without("AuthorizationPolicy", cfg.AuthorizationPolicies, set)
+	out.ServiceEntries = without("ServiceEntry", cfg.ServiceEntries, set)
+	out.WorkloadEntries = without("WorkloadEntry", cfg.WorkloadEntries, set)
+	return &out
+}
+
+// without is a list without what is closed; the list itself when there is nothing of that in it.
+func without[T metav1.Object](kind string, list []T, closed map[snapshot.Key]bool) []T {
+	is := func(o T) bool { return closed[snapshot.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}] }
+	if !slices.ContainsFunc(list, is) {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), is)
+}
