@@ -5,15 +5,9 @@ package stories
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"maps"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,124 +114,29 @@ func validate(t *testing.T, binary string, config map[string]any) error {
 	return nil
 }
 
-// wholeConfig is a bootstrap in which all resources are static, certificates and roots among them: validation never asks
-// for anything, and an Envoy that only validates dies where a static cluster would ask for a secret.
+// wholeConfig is a bootstrap in which all resources are static.
 func wholeConfig(t *testing.T, rs map[string][]*envoy.Resource) map[string]any {
 	t.Helper()
 	text, err := envoyproc.Bootstrap{Node: "n", AgentSocket: "/nowhere/agent.sock", AdminSocket: "/nowhere/admin.sock", MaxConnections: 1000, MaxHeapBytes: 1 << 30}.JSON()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var config map[string]any
-	if err := json.Unmarshal(text, &config); err != nil {
+	var bootstrap map[string]any
+	if err := json.Unmarshal(text, &bootstrap); err != nil {
 		t.Fatal(err)
 	}
-	delete(config, "admin")
-	dynamic := config["dynamic_resources"].(map[string]any)
-	delete(dynamic, "lds_config")
-	delete(dynamic, "cds_config")
-	static := config["static_resources"].(map[string]any)
-	clusters := static["clusters"].([]any)
-	for _, r := range rs[envoy.ClusterType] {
-		clusters = append(clusters, spelled(t, r))
-	}
-	for _, r := range rs[envoy.EndpointType] {
-		clusters = append(clusters, map[string]any{"name": "endpoints/" + r.Name, "type": "STATIC", "load_assignment": spelled(t, r)})
-	}
-	static["clusters"] = clusters
-	routes, asked := map[string]any{}, map[string]bool{}
-	for _, r := range rs[envoy.RouteType] {
-		routes[r.Name] = spelled(t, r)
-	}
-	var listeners []any
-	for _, r := range rs[envoy.ListenerType] {
-		listeners = append(listeners, withRoutes(t, spelled(t, r), routes, asked))
-	}
-	static["listeners"] = listeners
-	secrets := map[string]any{}
-	withoutSDS(static["clusters"], secrets)
-	withoutSDS(static["listeners"], secrets)
-	for _, r := range rs[envoy.SecretType] {
-		secrets[r.Name] = spelled(t, r) // in place of a certificate: one that is asked for and not told stays one, and is refused
-	}
-	static["secrets"] = slices.Collect(maps.Values(secrets))
-	for name := range routes {
-		if !asked[name] {
-			t.Errorf("no listener asks for the routes %s", name)
-		}
+	config, err := envoy.Static(bootstrap, slices.Concat(slices.Collect(maps.Values(rs))...), placeholder())
+	if err != nil {
+		t.Fatal(err)
 	}
 	return config
 }
 
-// withoutSDS makes every secret a static one, and gives each that is asked for a certificate.
-func withoutSDS(v any, secrets map[string]any) {
-	switch v := v.(type) {
-	case []any:
-		for _, item := range v {
-			withoutSDS(item, secrets)
-		}
-	case map[string]any:
-		if _, ok := v["sds_config"]; ok {
-			name := v["name"].(string)
-			delete(v, "sds_config")
-			secrets[name] = map[string]any{"name": name, "tls_certificate": certificate()}
-		}
-		for _, item := range v {
-			withoutSDS(item, secrets)
-		}
-	}
-}
-
-// certificate stands for all that the agent would give.
-var certificate = sync.OnceValue(func() map[string]any {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// placeholder stands for all certificates that the agent would give.
+var placeholder = sync.OnceValue(func() envoy.Placeholder {
+	p, err := envoyproc.NewPlaceholder()
 	if err != nil {
 		panic(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"any.example"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		panic(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		panic(err)
-	}
-	return map[string]any{
-		"certificate_chain": map[string]any{"inline_string": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))},
-		"private_key":       map[string]any{"inline_string": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))},
-	}
+	return p
 })
-
-// withRoutes puts route configurations where a listener would ask for them. Two may ask for one.
-func withRoutes(t *testing.T, v any, routes map[string]any, asked map[string]bool) any {
-	switch v := v.(type) {
-	case []any:
-		for i := range v {
-			v[i] = withRoutes(t, v[i], routes, asked)
-		}
-	case map[string]any:
-		if rds, ok := v["rds"].(map[string]any); ok {
-			name := rds["route_config_name"].(string)
-			if routes[name] == nil {
-				t.Errorf("a listener asks for routes %s that nobody has", name)
-			}
-			delete(v, "rds")
-			v["route_config"] = routes[name]
-			asked[name] = true
-		}
-		for k := range v {
-			v[k] = withRoutes(t, v[k], routes, asked)
-		}
-	}
-	return v
-}
-
-func spelled(t *testing.T, r *envoy.Resource) map[string]any {
-	t.Helper()
-	m, err := r.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}

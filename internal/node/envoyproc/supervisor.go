@@ -132,10 +132,7 @@ func (s *Supervisor) Prepare(ctx context.Context) error {
 		s.cfg.Log.Warn("this Envoy is of another version than Isthmus is made for", "version", version, "want", Version)
 	}
 	s.set(func(st *agentapi.EnvoyState) { st.Version = version })
-	b := s.cfg.Bootstrap
-	b.AgentSocket = AgentSocket(s.cfg.RunDir)
-	b.AdminSocket = filepath.Join(s.cfg.RunDir, adminSocket)
-	text, err := b.JSON()
+	text, err := s.bootstrap().JSON()
 	if err != nil {
 		return err
 	}
@@ -150,6 +147,13 @@ func (s *Supervisor) Prepare(ctx context.Context) error {
 		return fmt.Errorf("write Envoy bootstrap: %w", err)
 	}
 	return nil
+}
+
+func (s *Supervisor) bootstrap() Bootstrap {
+	b := s.cfg.Bootstrap
+	b.AgentSocket = AgentSocket(s.cfg.RunDir)
+	b.AdminSocket = filepath.Join(s.cfg.RunDir, adminSocket)
+	return b
 }
 
 // leftover takes over or ends the Envoy that an earlier agent left.

@@ -1,0 +1,101 @@
+package envoy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Placeholder stands for every certificate that the agent would give: PEM.
+type Placeholder struct{ Chain, Key []byte }
+
+// Static puts resources into a bootstrap, in Envoy's own spelling, in such a way that `envoy --mode validate` looks at all of
+// them: routes, endpoints and roots stand inside the listeners and clusters that would ask for them, since validation asks
+// for nothing. It takes the bootstrap over.
+func Static(bootstrap map[string]any, resources []*Resource, cert Placeholder) (map[string]any, error) {
+	delete(bootstrap, "admin")
+	if dynamic, ok := bootstrap["dynamic_resources"].(map[string]any); ok {
+		delete(dynamic, "lds_config")
+		delete(dynamic, "cds_config")
+	}
+	static, ok := bootstrap["static_resources"].(map[string]any)
+	if !ok {
+		static = map[string]any{}
+		bootstrap["static_resources"] = static
+	}
+	clusters, _ := static["clusters"].([]any)
+	s := &inliner{cert: cert, routes: map[string]any{}, asked: map[string]bool{}, secrets: map[string]any{}}
+	var listeners []any
+	for _, r := range resources {
+		config, err := r.Config()
+		if err != nil {
+			return nil, err
+		}
+		switch r.Type {
+		case ClusterType:
+			clusters = append(clusters, config)
+		case EndpointType:
+			clusters = append(clusters, map[string]any{"name": "endpoints/" + r.Name, "type": "STATIC", "load_assignment": config})
+		case ListenerType:
+			listeners = append(listeners, config)
+		case RouteType:
+			s.routes[r.Name] = config
+		case SecretType:
+			s.secrets[r.Name] = config
+		}
+	}
+	roots := maps.Clone(s.secrets)
+	static["clusters"], static["listeners"] = s.inline(clusters), s.inline(listeners)
+	maps.Copy(s.secrets, roots) // what is asked for and not among the resources is a certificate
+	static["secrets"] = slices.Collect(maps.Values(s.secrets))
+	for name := range s.routes {
+		if !s.asked[name] {
+			return nil, fmt.Errorf("no listener asks for the routes %s", name)
+		}
+	}
+	return bootstrap, s.err
+}
+
+// inliner replaces what asks for something by that.
+type inliner struct {
+	cert            Placeholder
+	routes, secrets map[string]any
+	asked           map[string]bool // routes
+	err             error
+}
+
+func (s *inliner) inline(v any) any {
+	switch v := v.(type) {
+	case []any:
+		for i := range v {
+			v[i] = s.inline(v[i])
+		}
+	case map[string]any:
+		if rds, ok := v["rds"].(map[string]any); ok {
+			s.inlineRoutes(v, rds)
+		}
+		if _, ok := v["sds_config"]; ok {
+			name, _ := v["name"].(string)
+			delete(v, "sds_config")
+			s.secrets[name] = map[string]any{"name": name, "tls_certificate": map[string]any{
+				"certificate_chain": map[string]any{"inline_string": string(s.cert.Chain)},
+				"private_key":       map[string]any{"inline_string": string(s.cert.Key)},
+			}}
+		}
+		for k := range v {
+			v[k] = s.inline(v[k])
+		}
+	}
+	return v
+}
+
+func (s *inliner) inlineRoutes(v, rds map[string]any) {
+	name, _ := rds["route_config_name"].(string)
+	if s.routes[name] == nil {
+		s.err = fmt.Errorf("a listener asks for the routes %s, which nobody has", name)
+		return
+	}
+	delete(v, "rds")
+	v["route_config"] = s.routes[name]
+	s.asked[name] = true
+}
