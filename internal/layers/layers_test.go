@@ -51,6 +51,7 @@ var table = map[string]layer{
 	"internal/snapshot": nouns,
 
 	"internal/compile":   pure,
+	"internal/contain":   pure,
 	"internal/envoy":     pure,
 	"internal/istioyaml": pure,
 	"internal/peerrules": pure,
