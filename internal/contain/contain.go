@@ -99,7 +99,9 @@ func Close(cfg *snapshot.Config, closed []snapshot.Key, reason string) *snapshot
 
 // without is a list without what is closed; the list itself when there is nothing of that in it.
 func without[T metav1.Object](kind string, list []T, closed map[snapshot.Key]bool) []T {
-	is := func(o T) bool { return closed[snapshot.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}] }
+	is := func(o T) bool {
+		return closed[snapshot.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}]
+	}
 	if !slices.ContainsFunc(list, is) {
 		return list
 	}
