@@ -51,5 +51,5 @@ func render(ctx context.Context, dir string, nodeSettings []string, proxy string
 	if err != nil {
 		return nil, nil, err
 	}
-	return meshd.Render(ctx, dir, registry, proxy)
+	return meshd.Render(dir, registry, proxy)
 }

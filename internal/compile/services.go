@@ -15,6 +15,7 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/vip"
 )
 
 func services(c *compiler) {
@@ -67,7 +68,7 @@ func (c *compiler) place(svc *model.Service, clusterIPs []string) {
 // ownVIPs are the virtual addresses that the mesh gave the service.
 func (c *compiler) ownVIPs(svc *model.Service) (four, six netip.Addr) {
 	four = c.snap.VIPs[svc.Host]
-	return four, snapshot.VIP6(four)
+	return four, vip.Six(four)
 }
 
 // back adds a port with the instances that serve it.

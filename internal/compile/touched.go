@@ -52,7 +52,7 @@ func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched, serv
 
 // touchAddressed notes the namespaces of services that have a virtual address since; false when imports may have one.
 func touchAddressed(old map[string]netip.Addr, snap *snapshot.Snapshot, touched map[string]bool) bool {
-	if len(old) == len(snap.VIPs) { // they are never taken away
+	if maps.Equal(old, snap.VIPs) {
 		return true
 	}
 	fresh := func(host string) bool { return old[host] != snap.VIPs[host] }

@@ -14,6 +14,7 @@ import (
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/vip"
 )
 
 // peerStore is what is kept of peers.
@@ -218,7 +219,7 @@ func (s *Service) checkNotOurs(addrs []netip.AddrPort) error {
 		}
 	}
 	for _, v := range snap.VIPs {
-		inside[v], inside[snapshot.VIP6(v)] = true, true
+		inside[v], inside[vip.Six(v)] = true, true
 	}
 	for _, a := range addrs {
 		if inside[a.Addr().Unmap()] {

@@ -49,6 +49,7 @@ var table = map[string]layer{
 	"internal/model":    nouns,
 	"internal/reserved": nouns,
 	"internal/snapshot": nouns,
+	"internal/vip":      nouns,
 
 	"internal/compile":   pure,
 	"internal/contain":   pure,

@@ -8,7 +8,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/peerrules"
-	"isthmus.dev/isthmus/internal/store"
+	"isthmus.dev/isthmus/internal/vip"
 )
 
 // briefing is what the agents of one mesh need beside Envoy's configuration. What is the same for all is made once.
@@ -39,11 +39,11 @@ func (b *briefing) of(node string) *agentapi.Instructions {
 	}
 	for _, w := range slices.Concat(p.Workloads, p.Sidecars) {
 		t := agentapi.DNSTable{Hosts: map[string][]netip.Addr{}, RefusalSuffixes: b.refused, MeshSuffix: b.suffix}
-		if w.Speaks(store.RefusalVIP) {
-			t.Refusal = store.RefusalVIP
+		if w.Speaks(vip.Refusal) {
+			t.Refusal = vip.Refusal
 		}
-		if w.Speaks(store.RefusalVIP6) {
-			t.Refusal6 = store.RefusalVIP6
+		if w.Speaks(vip.Refusal6) {
+			t.Refusal6 = vip.Refusal6
 		}
 		for _, o := range w.Outbound {
 			addHost(t.Hosts, w, o.Service)

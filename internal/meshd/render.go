@@ -1,11 +1,7 @@
 package meshd
 
 import (
-	"context"
 	"fmt"
-	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -18,14 +14,14 @@ import (
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/source/file"
-	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/view"
+	"isthmus.dev/isthmus/internal/vip"
 	"isthmus.dev/isthmus/internal/xds"
 )
 
 // Render says offline what the control plane would send a proxy: the same spine on a folder of configuration and the
 // workloads in registry. Peers are trusted by what their MeshPeer holds inline; this mesh's own roots are not known.
-func Render(ctx context.Context, dir string, registry *snapshot.Registry, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
+func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
 	cfg, err := file.LoadDir(dir, schema.New().Validate)
 	if err != nil {
 		return nil, nil, err
@@ -34,14 +30,13 @@ func Render(ctx context.Context, dir string, registry *snapshot.Registry, proxy 
 	for _, p := range cfg.MeshPeers {
 		snap.Peers[p.Name] = snapshot.PeerState{Roots: []byte(p.Spec.Bundle.Inline), BundleTime: snap.Time}
 	}
+	addresses := vip.TableOf(nil) // as a control plane with an empty state file would give them
+	chosen, _ := addresses.Choose(cfg.Hosts(), snap.Time)
+	snap.VIPs = addresses.With(chosen).InUse()
 	mesh, findings := compile.Mesh(snap)
 	if mesh == nil {
 		return nil, slices.Concat(cfg.Findings, findings), nil
 	}
-	if snap.VIPs, err = freshVIPs(ctx, mesh, snap.Time); err != nil {
-		return nil, nil, err
-	}
-	mesh, findings = compile.Mesh(snap)
 	findings = slices.Concat(cfg.Findings, findings)
 	finding.Sort(findings)
 	v := view.For(mesh, proxy)
@@ -61,25 +56,6 @@ func nodeNames(r *snapshot.Registry) string {
 		return "none"
 	}
 	return strings.Join(names, ", ")
-}
-
-// freshVIPs are the addresses that a control plane with an empty state file would give.
-func freshVIPs(ctx context.Context, mesh *model.Mesh, now time.Time) (map[string]netip.Addr, error) {
-	dir, err := os.MkdirTemp("", "isthmus-render-")
-	if err != nil {
-		return nil, fmt.Errorf("make a temporary folder: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	db, err := state.Open(ctx, filepath.Join(dir, "state.db"))
-	if err != nil {
-		return nil, err
-	}
-	defer db.Close()
-	var hosts []string
-	for _, s := range mesh.Services {
-		hosts = append(hosts, s.Host)
-	}
-	return db.AllocateVIPs(ctx, snapshot.VIPRange, hosts, now)
 }
 
 // describe tells what a proxy is sent, endpoint sets included, in the order in which Envoy learns it.

@@ -9,7 +9,7 @@ import (
 	"net/netip"
 
 	"isthmus.dev/isthmus/internal/agentapi"
-	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/vip"
 )
 
 type block struct {
@@ -24,7 +24,7 @@ var four = []block{
 	{netip.MustParsePrefix("169.254.0.0/16"), "a link-local address"},
 	{netip.MustParsePrefix("224.0.0.0/4"), "a multicast address"},
 	{netip.MustParsePrefix("255.255.255.255/32"), "the broadcast address"},
-	{snapshot.VIPRange, "one of the mesh's virtual addresses"},
+	{vip.Range, "one of the mesh's virtual addresses"},
 }
 
 // six are the reserved IPv6 addresses.
@@ -34,7 +34,7 @@ var six = []block{
 	{netip.MustParsePrefix("::/96"), "an IPv4 address in a form that nobody uses any more"},
 	{netip.MustParsePrefix("fe80::/10"), "a link-local address"},
 	{netip.MustParsePrefix("ff00::/8"), "a multicast address"},
-	{snapshot.VIPRange6, "one of the mesh's virtual addresses"},
+	{vip.Range6, "one of the mesh's virtual addresses"},
 }
 
 // carriers are the IPv6 prefixes that hold an IPv4 address right behind them: IPv4-mapped (RFC 4291), IPv4-translated

@@ -34,24 +34,8 @@ type Snapshot struct {
 	PeeringAddresses []netip.AddrPort
 	// Roots of this mesh's own trust domain, PEM.
 	Roots []byte
-	// VIPs are the stable virtual addresses, IPv4, by service host name. VIP6 is the other one.
+	// VIPs are the stable virtual addresses, IPv4, by service host name. vip.Six is the other one.
 	VIPs map[string]netip.Addr
-}
-
-// VIPRange is where virtual IPv4 addresses lie (RFC 1112 class E: nobody routes it).
-var VIPRange = netip.MustParsePrefix("240.240.0.0/16")
-
-// VIPRange6 is where virtual IPv6 addresses lie: in the discard prefix (RFC 6666), which is routed nowhere and is nobody's own.
-var VIPRange6 = netip.MustParsePrefix("100::/96")
-
-// VIP6 is the virtual IPv6 address beside a virtual IPv4 one, which stands in its last 32 bits: who has the one has the other.
-func VIP6(vip netip.Addr) netip.Addr {
-	if !vip.Is4() {
-		return netip.Addr{}
-	}
-	b, low := VIPRange6.Addr().As16(), vip.As4()
-	copy(b[12:], low[:])
-	return netip.AddrFrom16(b)
 }
 
 // Config is the whole configuration as it was read, sorted by namespace and name in each slice.

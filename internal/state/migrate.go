@@ -20,6 +20,10 @@ func migrations(p *sql.DB) (*goose.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
+	return migrationsOf(p, dir)
+}
+
+func migrationsOf(p *sql.DB, dir fs.FS) (*goose.Provider, error) {
 	return goose.NewProvider(database.DialectSQLite3, p, dir, goose.WithDisableGlobalRegistry(true))
 }
 
@@ -29,6 +33,10 @@ func migrate(ctx context.Context, p *sql.DB) error {
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
+	return migrateBy(ctx, p, g)
+}
+
+func migrateBy(ctx context.Context, p *sql.DB, g *goose.Provider) error {
 	have, want, err := g.GetVersions(ctx)
 	if err != nil {
 		return fmt.Errorf("read schema version: %w", err)

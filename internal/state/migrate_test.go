@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -45,10 +46,12 @@ func edit(t *testing.T, path string, statements ...string) error {
 	return nil
 }
 
+var newerSchema = regexp.MustCompile(`it has schema version 999, this program knows \d+: run the newer isthmus that wrote it, or restore the backup`)
+
 func TestNewerSchemaIsRefused(t *testing.T) {
 	path := edited(t, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)")
 	_, err := state.Open(t.Context(), path)
-	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "schema version 999, this program knows ") {
+	if err == nil || !strings.Contains(err.Error(), path) || !newerSchema.MatchString(err.Error()) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -18,13 +18,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/vip"
 )
-
-// RefusalVIP answers names that a workload may not call. It lies in the part of snapshot.VIPRange that no service gets.
-var RefusalVIP = netip.MustParseAddr("240.240.0.1")
-
-// RefusalVIP6 does so for IPv6.
-var RefusalVIP6 = snapshot.VIP6(RefusalVIP)
 
 // Kept is what the store reads from and writes to the state file.
 type Kept interface {
@@ -33,8 +28,8 @@ type Kept interface {
 	Bootstraps(ctx context.Context, now time.Time) ([]snapshot.Bootstrap, error)
 	Registry(ctx context.Context) (*snapshot.Registry, error)
 	RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, workloads []snapshot.Workload, now time.Time) error
-	VIPs(ctx context.Context, prefix netip.Prefix) (map[string]netip.Addr, error)
-	AllocateVIPs(ctx context.Context, prefix netip.Prefix, hosts []string, now time.Time) (map[string]netip.Addr, error)
+	VIPs(ctx context.Context) ([]vip.Row, error)
+	SaveVIPs(ctx context.Context, c vip.Change) error
 }
 
 // Config of a Store.
@@ -50,20 +45,22 @@ type Store struct {
 	cfg     Config
 	changed chan struct{}
 
+	configuring sync.Mutex     // one configuration after the other reaches the state file; taken before mu
 	registering [64]sync.Mutex // by node: one registration of it at a time reaches the state file; taken before mu
 
 	mu      sync.Mutex // guards all below
 	current *snapshot.Snapshot
 	dirty   bool // current is out of date
 	config  *snapshot.Config
-	// addressed says that every name of config has a virtual address.
-	addressed bool
-	registry  map[string]*registered // by node
-	merged    *snapshot.Registry     // of registry; nil when that has changed
-	peers     []state.Peer
-	invites   []snapshot.Invite
-	boots     []snapshot.Bootstrap
-	vips      map[string]netip.Addr
+	// addressed says that every name of config has a virtual address, or is among unaddressed because there is none for it.
+	addressed   bool
+	unaddressed []vip.Host
+	registry    map[string]*registered // by node
+	merged      *snapshot.Registry     // of registry; nil when that has changed
+	peers       []state.Peer
+	invites     []snapshot.Invite
+	boots       []snapshot.Bootstrap
+	vips        *vip.Table
 }
 
 type registered struct {
@@ -86,9 +83,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			r.workloads = append(r.workloads, w)
 		}
 	}
-	if s.vips, err = cfg.Kept.VIPs(ctx, snapshot.VIPRange); err != nil {
+	rows, err := cfg.Kept.VIPs(ctx)
+	if err != nil {
 		return nil, err
 	}
+	s.vips = vip.TableOf(rows)
 	return s, s.Reload(ctx)
 }
 
@@ -108,10 +107,18 @@ func (s *Store) Changed() <-chan struct{} { return s.changed }
 // SetConfig takes in newly read configuration. Where the state cannot be written it is in force all the same, so that a policy
 // does not wait for a disk; only names that are new have no virtual address until it is set again.
 func (s *Store) SetConfig(ctx context.Context, cfg *snapshot.Config) error {
+	s.configuring.Lock()
+	defer s.configuring.Unlock()
+	s.mu.Lock()
+	vips, left, settled := s.vips, s.unaddressed, s.addressed && len(s.unaddressed) == 0 && sameHosts(s.config, cfg)
+	s.mu.Unlock()
+	var err error
+	if !settled { // not with mu held: look-ups and snapshots need not wait for the choice, nor for the disk
+		vips, left, err = s.address(ctx, vips, cfg)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.allocate(ctx, cfg)
-	s.config, s.addressed = cfg, err == nil
+	s.config, s.addressed, s.vips, s.unaddressed = cfg, err == nil, vips, left
 	s.mark()
 	return err
 }
@@ -226,7 +233,7 @@ func (s *Store) assemble() *snapshot.Snapshot {
 	}
 	snap := &snapshot.Snapshot{
 		Time: s.cfg.Now(), Config: s.withPeerings(s.config), Registry: s.merged, Peers: map[string]snapshot.PeerState{},
-		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, Roots: s.cfg.Roots(), VIPs: s.vips,
+		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, Roots: s.cfg.Roots(), VIPs: s.vips.InUse(),
 	}
 	for _, p := range s.peers {
 		p.State.Revoked = !p.Revoked.IsZero()
@@ -239,7 +246,7 @@ func (s *Store) assemble() *snapshot.Snapshot {
 func (s *Store) withPeerings(cfg *snapshot.Config) *snapshot.Config {
 	out := *cfg
 	out.MeshPeers = slices.Clone(cfg.MeshPeers)
-	out.Findings = slices.Clone(cfg.Findings)
+	out.Findings = slices.Concat(cfg.Findings, withoutAddress(s.unaddressed))
 	for _, p := range s.peers {
 		if p.Object == nil || !p.Revoked.IsZero() {
 			continue
@@ -268,31 +275,34 @@ func (s *Store) merge() *snapshot.Registry {
 	return r
 }
 
-// allocate gives virtual addresses to hosts that have none yet.
-func (s *Store) allocate(ctx context.Context, cfg *snapshot.Config) error {
-	if s.addressed && sameHosts(s.config, cfg) {
-		return nil
+// address gives virtual addresses to hosts that have none yet, and takes note of those that are gone.
+func (s *Store) address(ctx context.Context, vips *vip.Table, cfg *snapshot.Config) (*vip.Table, []vip.Host, error) {
+	chosen, left := vips.Choose(cfg.Hosts(), s.cfg.Now())
+	if chosen.Empty() {
+		return vips, left, nil
 	}
-	var fresh []string
-	for _, h := range cfg.Hosts() {
-		if _, ok := s.vips[h]; !ok {
-			fresh = append(fresh, h)
-		}
+	if err := s.cfg.Kept.SaveVIPs(ctx, chosen); err != nil {
+		return vips, nil, fmt.Errorf("give virtual addresses: %w", err)
 	}
-	if len(fresh) == 0 {
-		return nil
+	return vips.With(chosen), left, nil
+}
+
+// withoutAddress says which namespaces have names that got no address.
+func withoutAddress(left []vip.Host) []finding.Finding {
+	names := map[string][]string{}
+	for _, h := range left {
+		names[h.Namespace] = append(names[h.Namespace], h.Name)
 	}
-	got, err := s.cfg.Kept.AllocateVIPs(ctx, snapshot.VIPRange, fresh, s.cfg.Now())
-	if err != nil {
-		return fmt.Errorf("give virtual addresses: %w", err)
+	var out []finding.Finding
+	for _, ns := range slices.Sorted(maps.Keys(names)) {
+		out = append(out, finding.Finding{
+			Code: "ISM0290", Severity: finding.Error, Object: "Namespace " + ns,
+			Message: fmt.Sprintf("%d of its names, %s first, have no virtual address, so nobody can call them: a namespace has at most %d",
+				len(names[ns]), names[ns][0], vip.PerNamespace),
+			Remedy: "remove Services, ServiceEntry hosts and FederatedImports that nobody needs, or spread them over namespaces",
+		})
 	}
-	vips := maps.Clone(s.vips) // snapshots hold the old map
-	if vips == nil {
-		vips = map[string]netip.Addr{}
-	}
-	maps.Copy(vips, got)
-	s.vips = vips
-	return nil
+	return out
 }
 
 // sameHosts says whether all that Hosts looks at is what it was.

@@ -23,6 +23,7 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/vip"
 )
 
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -42,11 +43,11 @@ type breakable struct {
 	gate   chan struct{} // registrations wait for it, if there is one
 }
 
-func (b *breakable) AllocateVIPs(ctx context.Context, prefix netip.Prefix, hosts []string, now time.Time) (map[string]netip.Addr, error) {
+func (b *breakable) SaveVIPs(ctx context.Context, c vip.Change) error {
 	if err := b.fail(); err != nil {
-		return nil, err
+		return err
 	}
-	return b.DB.AllocateVIPs(ctx, prefix, hosts, now)
+	return b.DB.SaveVIPs(ctx, c)
 }
 
 func (b *breakable) RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, ws []snapshot.Workload, now time.Time) error {
@@ -157,7 +158,7 @@ func TestVirtualAddressesAreKept(t *testing.T) {
 	l := newLab(t, path)
 	must(t, l.SetConfig(t.Context(), services("a", "b")))
 	first := l.Snapshot().VIPs
-	if len(first) != 2 || !snapshot.VIPRange.Contains(first["a.default.svc.cluster.local"]) || first["a.default.svc.cluster.local"] == first["b.default.svc.cluster.local"] {
+	if len(first) != 2 || !vip.Range.Contains(first["a.default.svc.cluster.local"]) || first["a.default.svc.cluster.local"] == first["b.default.svc.cluster.local"] {
 		t.Fatalf("virtual addresses: %v", first)
 	}
 	must(t, l.SetConfig(t.Context(), services("b", "c")))
@@ -165,6 +166,7 @@ func TestVirtualAddressesAreKept(t *testing.T) {
 	same(t, "b's address beside others", l.Snapshot().VIPs["b.default.svc.cluster.local"], first["b.default.svc.cluster.local"])
 	must(t, l.SetConfig(t.Context(), services("a")))
 	same(t, "a's address when it comes back", l.Snapshot().VIPs["a.default.svc.cluster.local"], first["a.default.svc.cluster.local"])
+	must(t, l.SetConfig(t.Context(), services("a", "b", "c")))
 	third := maps.Clone(l.Snapshot().VIPs)
 	must(t, l.kept.Close())
 
@@ -214,6 +216,50 @@ func TestWhoGetsAVirtualAddress(t *testing.T) {
 		got[host] = true
 	}
 	same(t, "hosts", got, map[string]bool{"a.default.svc.corp": true, "i.shop.svc.corp": true, "api.example.com": true})
+}
+
+// A namespace with more names than it may have is told so, others are served, and look-ups do not wait meanwhile.
+func TestNamesBeyondANamespacesBound(t *testing.T) {
+	l := newLab(t, file(t))
+	l.attest(t, "a")
+	must(t, l.Register(t.Context(), node("a"), workloads("a", "10.0.0.1")))
+	many := make([]string, 66_000)
+	for i := range many {
+		many[i] = fmt.Sprintf("s%05d", i)
+	}
+	cfg := services(many...)
+	cfg.Services = append(cfg.Services, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "b", Namespace: "other"}})
+	done := make(chan error, 1)
+	go func() { done <- l.SetConfig(t.Context(), cfg) }()
+	looked := 0
+	for waiting := true; waiting; {
+		select {
+		case err := <-done:
+			must(t, err)
+			waiting = false
+		default:
+			if !l.Hosts("a", "default", "w") {
+				t.Fatal("the node's workload is gone")
+			}
+			looked++
+		}
+	}
+	if looked < 1000 {
+		t.Errorf("%d look-ups while addresses were chosen: they waited", looked)
+	}
+	snap := l.Snapshot()
+	if !snap.VIPs["b.other.svc.cluster.local"].IsValid() || !snap.VIPs["s00000.default.svc.cluster.local"].IsValid() {
+		t.Error("no address where there is room")
+	}
+	same(t, "findings", snap.Config.Findings, []finding.Finding{{
+		Code: "ISM0290", Severity: finding.Error, Object: "Namespace default",
+		Message: "57808 of its names, s08192.default.svc.cluster.local first, have no virtual address, so nobody can call them: a namespace has at most 8192",
+		Remedy:  "remove Services, ServiceEntry hosts and FederatedImports that nobody needs, or spread them over namespaces",
+	}})
+	must(t, l.SetConfig(t.Context(), services("new")))
+	if snap = l.Snapshot(); len(snap.Config.Findings) > 0 || !snap.VIPs["new.default.svc.cluster.local"].IsValid() {
+		t.Errorf("once they are removed: %d addresses, findings %v", len(snap.VIPs), snap.Config.Findings)
+	}
 }
 
 func TestFileWinsOverToken(t *testing.T) {

@@ -81,8 +81,11 @@ func Read(dir string, a *txtar.Archive) (*Story, error) {
 		Invites: w.Invites, Bootstraps: w.Boots, Roots: roots, VIPs: map[string]netip.Addr{},
 		PeeringAddresses: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:15013")},
 	}
-	hosts := slices.Compact(slices.Sorted(slices.Values(cfg.Hosts())))
-	for n, h := range hosts {
+	hosts := map[string]bool{}
+	for _, h := range cfg.Hosts() {
+		hosts[h.Name] = true
+	}
+	for n, h := range slices.Sorted(maps.Keys(hosts)) {
 		s.Snapshot.VIPs[h] = netip.AddrFrom4([4]byte{240, 240, 1, byte(n + 1)})
 	}
 	return s, nil

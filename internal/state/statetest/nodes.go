@@ -1,12 +1,14 @@
 package statetest
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
 
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/vip"
 )
 
 func equalAddr(a, b netip.Addr) bool { return a == b }
@@ -98,57 +100,36 @@ func revokedNode(t *testing.T, s Store) {
 
 func vips(t *testing.T, s Store) {
 	ctx := t.Context()
-	v4, v6 := netip.MustParsePrefix("240.240.0.0/16"), netip.MustParsePrefix("fd00:1::/64")
-	first, err := s.AllocateVIPs(ctx, v4, []string{"b.default.svc", "a.default.svc"}, epoch)
+	row := func(host, address string, gone time.Time) vip.Row {
+		return vip.Row{Host: vip.Host{Name: host, Namespace: "default"}, Addr: netip.MustParseAddr(address), Gone: gone}
+	}
+	a, b := row("a.default.svc", "240.240.1.1", time.Time{}), row("b.default.svc", "240.240.1.2", time.Time{})
+	ok(t, s.SaveVIPs(ctx, vip.Change{Put: []vip.Row{a, b}}))
+	got, err := s.VIPs(ctx)
 	ok(t, err)
-	if len(first) != 2 || first["a.default.svc"] == first["b.default.svc"] {
-		t.Fatalf("addresses given out: %v", first)
-	}
-	for host, a := range first {
-		if !v4.Contains(a) || a.Less(netip.MustParseAddr("240.240.1.0")) {
-			t.Errorf("%s got %s, outside the range", host, a)
-		}
-	}
-	second, err := s.AllocateVIPs(ctx, v4, []string{"a.default.svc", "c.default.svc"}, after(time.Hour))
+	same(t, got, []vip.Row{a, b})
+	b.Gone = after(time.Minute)
+	a.Namespace = "other"
+	ok(t, s.SaveVIPs(ctx, vip.Change{Put: []vip.Row{b, a}}))
+	got, err = s.VIPs(ctx)
 	ok(t, err)
-	if second["a.default.svc"] != first["a.default.svc"] || len(second) != 2 {
-		t.Errorf("a was %s, then the answer was %v", first["a.default.svc"], second)
+	same(t, got, []vip.Row{a, b})
+	c := row("c.default.svc", "240.240.1.2", time.Time{}) // b's
+	if s.SaveVIPs(ctx, vip.Change{Put: []vip.Row{c}}) == nil {
+		t.Error("two hosts share an address")
 	}
-	six, err := s.AllocateVIPs(ctx, v6, []string{"a.default.svc"}, epoch)
+	for range 2 { // what failed half way is saved again
+		ok(t, s.SaveVIPs(ctx, vip.Change{Drop: []string{"b.default.svc"}, Put: []vip.Row{c}}))
+	}
+	got, err = s.VIPs(ctx)
 	ok(t, err)
-	if !v6.Contains(six["a.default.svc"]) {
-		t.Errorf("IPv6 address %s", six["a.default.svc"])
+	same(t, got, []vip.Row{a, c})
+	var many []vip.Row
+	for i := range 2500 {
+		many = append(many, row(fmt.Sprintf("h%04d.default.svc", i), netip.AddrFrom4([4]byte{240, 240, byte(8 + i/256), byte(i)}).String(), time.Time{}))
 	}
-	ok(t, s.ReleaseVIPs(ctx, []string{"b.default.svc"}))
-	all, err := s.VIPs(ctx, v4)
+	ok(t, s.SaveVIPs(ctx, vip.Change{Put: many}))
+	got, err = s.VIPs(ctx)
 	ok(t, err)
-	same(t, all, second)
-	_, err = s.AllocateVIPs(ctx, netip.MustParsePrefix("10.0.0.0/24"), []string{"a"}, epoch)
-	if err == nil {
-		t.Error("a prefix without room was taken")
-	}
-}
-
-func vipsRunOut(t *testing.T, s Store) {
-	ctx := t.Context()
-	small := netip.MustParsePrefix("240.240.0.0/22") // 1024 - 256 - 1
-	hosts := make([]string, 767)
-	for i := range hosts {
-		hosts[i] = "host-" + string(rune('a'+i%26)) + "-" + string(rune('a'+i/26))
-	}
-	got, err := s.AllocateVIPs(ctx, small, hosts, epoch)
-	ok(t, err)
-	seen := map[netip.Addr]string{}
-	for h, a := range got {
-		if other, taken := seen[a]; taken {
-			t.Fatalf("%s and %s share %s", h, other, a)
-		}
-		seen[a] = h
-	}
-	if len(seen) != 767 {
-		t.Fatalf("%d addresses, want 767", len(seen))
-	}
-	if _, err := s.AllocateVIPs(ctx, small, []string{"one-more"}, epoch); err == nil {
-		t.Error("an address was found where none is left")
-	}
+	same(t, got, append([]vip.Row{a, c}, many...))
 }

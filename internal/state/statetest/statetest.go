@@ -4,13 +4,13 @@ package statetest
 import (
 	"context"
 	"crypto/sha256"
-	"net/netip"
 	"testing"
 	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/vip"
 )
 
 // Store is all that a database must do. Consumers declare the part that they use.
@@ -68,9 +68,8 @@ type Nodes interface {
 
 // VIPs are the stable virtual addresses.
 type VIPs interface {
-	AllocateVIPs(ctx context.Context, prefix netip.Prefix, hosts []string, now time.Time) (map[string]netip.Addr, error)
-	VIPs(ctx context.Context, prefix netip.Prefix) (map[string]netip.Addr, error)
-	ReleaseVIPs(ctx context.Context, hosts []string) error
+	SaveVIPs(ctx context.Context, c vip.Change) error
+	VIPs(ctx context.Context) ([]vip.Row, error)
 }
 
 // Peers are the peer meshes.
@@ -129,7 +128,6 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"registry", registry},
 		{"revoked node", revokedNode},
 		{"vips", vips},
-		{"vips run out", vipsRunOut},
 		{"peers", peers},
 		{"peer sequences never go back", peerSequences},
 		{"revoked peer", revokedPeer},
