@@ -3,6 +3,7 @@ package compile
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,14 +22,11 @@ type claim struct {
 }
 
 // addresses settles who is reached where. The mesh's own virtual addresses come first, then a Service's clusterIP, then the
-// addresses of ServiceEntries; among equals the order of hosts decides. Who comes later keeps its other addresses.
+// addresses of ServiceEntries; among equals the oldest object. Who comes later keeps its other addresses.
 func addresses(c *compiler) {
-	services := make([]*model.Service, 0, len(c.mesh.Services))
-	for _, svc := range c.mesh.Services {
-		services = append(services, svc)
-	}
+	services := slices.Collect(maps.Values(c.mesh.Services))
 	slices.SortFunc(services, func(a, b *model.Service) int {
-		return cmp.Or(c.addressRank(a)-c.addressRank(b), cmp.Compare(a.Host, b.Host), cmp.Compare(a.ID.Namespace, b.ID.Namespace))
+		return cmp.Or(c.addressRank(a)-c.addressRank(b), c.cfg.Older(c.keys[a], c.keys[b]), cmp.Compare(a.Host, b.Host))
 	})
 	taken := map[claim][]*model.Service{}
 	for _, svc := range services {

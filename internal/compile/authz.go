@@ -29,11 +29,14 @@ type selectedPolicy struct {
 }
 
 func policies(c *compiler) {
+	c.reportClosed()
 	c.authz = policyIndex{byNamespace: map[string][]selectedPolicy{}, cache: map[string]model.Policies{}}
 	for _, ap := range c.cfg.AuthorizationPolicies {
-		if p := c.policy(ap); p != nil {
-			c.authz.byNamespace[ap.Namespace] = append(c.authz.byNamespace[ap.Namespace], selectedPolicy{ap.Spec.GetSelector().GetMatchLabels(), p})
-		}
+		c.guarded(snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}, func() {
+			if p := c.policy(ap); p != nil {
+				c.authz.byNamespace[ap.Namespace] = append(c.authz.byNamespace[ap.Namespace], selectedPolicy{ap.Spec.GetSelector().GetMatchLabels(), p})
+			}
+		})
 	}
 }
 
@@ -52,7 +55,7 @@ func (c *compiler) policiesOf(i *instance) model.Policies {
 	if ps, ok := c.authz.cache[key]; ok {
 		return ps
 	}
-	ps := model.Policies{DefaultAllow: c.defaultAllow}
+	ps := model.Policies{DefaultAllow: c.defaultAllow, Deny: c.closedBy(i)}
 	scopes := []string{c.mesh.RootNamespace, i.namespace}
 	for _, ns := range slices.Compact(scopes) {
 		for _, sp := range c.authz.byNamespace[ns] {

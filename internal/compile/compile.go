@@ -9,6 +9,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -21,7 +22,7 @@ const (
 
 // steps in their order: each reads what the earlier ones wrote.
 var steps = []func(*compiler){
-	posture, instances, peerAuths, services, peers, policies, workloads, imports, addresses, exports, callers, outbound, proxies, gatewayEndpoints, endpoints,
+	posture, closings, instances, peerAuths, services, peers, policies, workloads, imports, addresses, exports, callers, outbound, proxies, gatewayEndpoints, endpoints,
 }
 
 // Mesh compiles a snapshot. Without a Mesh object it returns nil and a finding that says so.
@@ -54,7 +55,9 @@ type compiler struct {
 	defaultAllow bool
 	aliases      []string
 
+	closed   []closing
 	backends map[string]*backends // by namespace
+	keys     map[*model.Service]snapshot.Key
 	mtls     peerAuthIndex
 	authz    policyIndex
 	byHost   map[string]*model.Service
@@ -63,7 +66,10 @@ type compiler struct {
 }
 
 func (c *compiler) find(key snapshot.Key, code string, sev finding.Severity, field, message, remedy string) {
-	o := c.cfg.Origins.Lookup(key)
+	c.findAt(key, c.cfg.Origins.Lookup(key), code, sev, field, message, remedy)
+}
+
+func (c *compiler) findAt(key snapshot.Key, o snapshot.Origin, code string, sev finding.Severity, field, message, remedy string) {
 	c.findings = append(c.findings, finding.Finding{
 		Code: code, Severity: sev, Object: key.String(), Field: field, File: o.File, Line: o.LineOf(field),
 		Message: message, Remedy: remedy,
@@ -72,10 +78,30 @@ func (c *compiler) find(key snapshot.Key, code string, sev finding.Severity, fie
 
 // ref names an object together with where it was written.
 func (c *compiler) ref(key snapshot.Key) model.Ref {
-	if o := c.cfg.Origins.Lookup(key); o.File != "" {
-		return model.Ref(fmt.Sprintf("%s (%s:%d)", key, o.File, o.Line))
+	return refAt(key, c.cfg.Origins.Lookup(key))
+}
+
+func refAt(key snapshot.Key, o snapshot.Origin) model.Ref {
+	if o.File == "" {
+		return model.Ref(key.String())
 	}
-	return model.Ref(key.String())
+	return model.Ref(fmt.Sprintf("%s (%s:%d)", key, o.File, o.Line))
+}
+
+// guarded works on one object. A fault of ours there is a finding on that object and never the end of the compilation.
+func (c *compiler) guarded(key snapshot.Key, work func()) {
+	defer func() {
+		fault := recover()
+		if fault == nil {
+			return
+		}
+		reason := fmt.Sprintf("Isthmus fails on it: %v", fault)
+		c.find(key, "ISM0202", finding.Error, "", reason, "this is a fault of Isthmus: report it with the object, and write the object otherwise meanwhile")
+		if k, ok := kind.Named(key.Kind); ok && k.Security {
+			c.shut(snapshot.Closed{Key: key, Origin: c.cfg.Origins.Lookup(key), Reason: reason})
+		}
+	}()
+	work()
 }
 
 func posture(c *compiler) {

@@ -19,32 +19,35 @@ func peers(c *compiler) {
 	verdicts := peerrules.All(c.snap, c.mesh.TrustDomain.Name())
 	for _, p := range c.cfg.MeshPeers {
 		key := snapshot.Key{Kind: "MeshPeer", Name: p.Name}
-		v := verdicts[p.Name]
-		if !v.Live {
-			sev := finding.Warning
-			if v.Reason == peerrules.OwnTrustDomain || v.Reason == peerrules.SameTrustDomain || v.Reason == peerrules.SharedRoot || v.Reason == peerrules.BadRoots {
-				sev = finding.Error
-			}
-			c.find(key, "ISM0050", sev, "spec", "nothing passes between this mesh and the peer: "+v.Message, "isthmus peer status "+p.Name)
-		}
-		if !v.Control {
-			continue
-		}
-		td, err := spiffe.ParseTrustDomain(p.Spec.TrustDomain)
-		if err != nil || !c.gatewaysInDomain(key, p, td) || !c.canBeNamed(key, "spec.trustDomain", sni.Control(p.Spec.KnownAs, td.Name()), sni.Control(p.Name, c.mesh.TrustDomain.Name())) {
-			continue
-		}
-		c.mesh.Roots[td.Name()] = v.Roots
-		c.mesh.Peers[p.Name] = &model.Peer{
-			Name: p.Name, Live: v.Live, TrustDomain: td, KnownAs: p.Spec.KnownAs,
-			Addresses: p.Spec.GatewayAddresses, GatewayIDs: p.Spec.GatewayIDs, Ref: c.ref(key),
-		}
+		c.guarded(key, func() { c.addPeer(key, p, verdicts[p.Name]) })
 	}
 	for _, i := range c.snap.Invites {
 		c.mesh.Invites = append(c.mesh.Invites, model.Invite{ID: i.ID, Peer: i.Peer})
 	}
 	for _, b := range c.snap.Bootstraps {
 		c.mesh.Bootstraps = append(c.mesh.Bootstraps, model.Bootstrap{ID: b.ID, Address: b.Address})
+	}
+}
+
+func (c *compiler) addPeer(key snapshot.Key, p *v1alpha1.MeshPeer, v peerrules.Verdict) {
+	if !v.Live {
+		sev := finding.Warning
+		if v.Reason == peerrules.OwnTrustDomain || v.Reason == peerrules.SameTrustDomain || v.Reason == peerrules.SharedRoot || v.Reason == peerrules.BadRoots {
+			sev = finding.Error
+		}
+		c.find(key, "ISM0050", sev, "spec", "nothing passes between this mesh and the peer: "+v.Message, "isthmus peer status "+p.Name)
+	}
+	if !v.Control {
+		return
+	}
+	td, err := spiffe.ParseTrustDomain(p.Spec.TrustDomain)
+	if err != nil || !c.gatewaysInDomain(key, p, td) || !c.canBeNamed(key, "spec.trustDomain", sni.Control(p.Spec.KnownAs, td.Name()), sni.Control(p.Name, c.mesh.TrustDomain.Name())) {
+		return
+	}
+	c.mesh.Roots[td.Name()] = v.Roots
+	c.mesh.Peers[p.Name] = &model.Peer{
+		Name: p.Name, Live: v.Live, TrustDomain: td, KnownAs: p.Spec.KnownAs,
+		Addresses: p.Spec.GatewayAddresses, GatewayIDs: p.Spec.GatewayIDs, Ref: c.ref(key),
 	}
 }
 
@@ -74,23 +77,27 @@ func (c *compiler) canBeNamed(key snapshot.Key, field string, names ...string) b
 
 func exports(c *compiler) {
 	snis := map[string]string{}
-	for _, e := range c.cfg.FederatedExports {
+	for _, e := range snapshot.OldestFirst(c.cfg, "FederatedExport", c.cfg.FederatedExports) {
 		key := snapshot.Key{Kind: "FederatedExport", Namespace: e.Namespace, Name: e.Name}
-		svc := c.mesh.Services[model.ServiceID{Namespace: e.Namespace, Name: e.Spec.Service}]
-		if svc == nil {
-			c.find(key, "ISM0060", finding.Error, "spec.service", fmt.Sprintf("there is no Service %s/%s; nothing is exported", e.Namespace, e.Spec.Service), "write the Service, or correct the name")
-			continue
-		}
-		port := portOf(svc, uint16(e.Spec.Port))
-		if port == nil {
-			c.find(key, "ISM0061", finding.Error, "spec.port", fmt.Sprintf("Service %s/%s has no port %d; nothing is exported", e.Namespace, e.Spec.Service, e.Spec.Port), "write one of the Service's port numbers")
-			continue
-		}
-		for n, to := range e.Spec.To {
-			c.exportTo(e, key, svc, port, n, to, snis)
-		}
+		c.guarded(key, func() { c.addExport(key, e, snis) })
 	}
 	slices.SortFunc(c.mesh.Exports, func(a, b *model.Export) int { return cmp.Compare(a.SNI, b.SNI) })
+}
+
+func (c *compiler) addExport(key snapshot.Key, e *v1alpha1.FederatedExport, snis map[string]string) {
+	svc := c.mesh.Services[model.ServiceID{Namespace: e.Namespace, Name: e.Spec.Service}]
+	if svc == nil {
+		c.find(key, "ISM0060", finding.Error, "spec.service", fmt.Sprintf("there is no Service %s/%s; nothing is exported", e.Namespace, e.Spec.Service), "write the Service, or correct the name")
+		return
+	}
+	port := portOf(svc, uint16(e.Spec.Port))
+	if port == nil {
+		c.find(key, "ISM0061", finding.Error, "spec.port", fmt.Sprintf("Service %s/%s has no port %d; nothing is exported", e.Namespace, e.Spec.Service, e.Spec.Port), "write one of the Service's port numbers")
+		return
+	}
+	for n, to := range e.Spec.To {
+		c.exportTo(e, key, svc, port, n, to, snis)
+	}
 }
 
 func portOf(svc *model.Service, number uint16) *model.Port {
@@ -160,17 +167,21 @@ func (c *compiler) exportRules(key snapshot.Key, field string, peer *model.Peer,
 
 func imports(c *compiler) {
 	c.imported = map[model.EndpointSet]*model.Import{}
-	for _, i := range c.cfg.FederatedImports {
-		c.addImport(i)
+	for _, i := range snapshot.OldestFirst(c.cfg, "FederatedImport", c.cfg.FederatedImports) {
+		key := snapshot.Key{Kind: "FederatedImport", Namespace: i.Namespace, Name: i.Name}
+		c.guarded(key, func() { c.addImport(key, i) })
 	}
 	slices.SortFunc(c.mesh.Imports, func(a, b *model.Import) int { return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port)) })
 }
 
-func (c *compiler) addImport(i *v1alpha1.FederatedImport) {
-	key := snapshot.Key{Kind: "FederatedImport", Namespace: i.Namespace, Name: i.Name}
+func importHost(i *v1alpha1.FederatedImport, domain string) string {
+	return fmt.Sprintf("%s.%s.svc.%s", i.Name, i.Namespace, domain)
+}
+
+func (c *compiler) addImport(key snapshot.Key, i *v1alpha1.FederatedImport) {
 	id := model.ServiceID{Namespace: i.Namespace, Name: i.Name}
 	imp := &model.Import{
-		ID: id, Name: i.Namespace + "/" + i.Name, Host: fmt.Sprintf("%s.%s.svc.%s", i.Name, i.Namespace, c.mesh.Domain),
+		ID: id, Name: i.Namespace + "/" + i.Name, Host: importHost(i, c.mesh.Domain),
 		Port: uint16(i.Spec.Port), Protocol: model.ParseProtocol(cmp.Or(string(i.Spec.Protocol), "HTTP")),
 		Callers: c.importCallers(key, i), Ref: c.ref(key),
 	}
@@ -190,7 +201,7 @@ func (c *compiler) addImport(i *v1alpha1.FederatedImport) {
 	}
 	if svc == nil {
 		svc = &model.Service{ID: id, Host: imp.Host, Refs: []model.Ref{imp.Ref}}
-		c.place(svc, nil)
+		c.place(key, svc, nil)
 	}
 	if portOf(svc, imp.Port) == nil {
 		svc.Ports = append(svc.Ports, &model.Port{Number: imp.Port, Protocol: imp.Protocol})

@@ -59,10 +59,12 @@ func onlyEndpoints(before *Compiled, snap *snapshot.Snapshot, touched, served ma
 	c.cfg = c.snap.Config
 	posture(c)
 	c.mesh.Namespaces = before.Mesh.Namespaces
-	for _, step := range []func(*compiler){instances, peerAuths, services, endpoints} {
+	for _, step := range []func(*compiler){closings, instances, peerAuths, services, endpoints} {
 		step(c)
 	}
-	if len(c.findings) > 0 || !sameServers(before.Mesh, c.mesh) {
+	if len(c.findings) > 0 || !sameServers(before.Mesh, c.mesh) || slices.ContainsFunc(before.Findings, func(f finding.Finding) bool {
+		return touched[namespaceOf(f.Object)] && strings.HasPrefix(f.Object, "WorkloadEntry ") // it may be mended now
+	}) {
 		return nil
 	}
 	out := *before.Mesh
@@ -98,7 +100,7 @@ func sameServers(before, now *model.Mesh) bool {
 }
 
 // partialSteps compile some namespaces alone, after posture.
-var partialSteps = []func(*compiler){instances, peerAuths, services, policies, workloads}
+var partialSteps = []func(*compiler){closings, instances, peerAuths, services, policies, workloads}
 
 // partial compiles the touched namespaces and puts them into the mesh as it was; nil when that cannot be enough.
 func partial(before *Compiled, snap *snapshot.Snapshot, touched map[string]bool) *Compiled {

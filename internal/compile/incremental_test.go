@@ -153,6 +153,11 @@ type world struct {
 	we   map[string]*networking.WorkloadEntry
 	wl   map[string]snapshot.Workload
 	vips map[string]netip.Addr
+
+	closed  []snapshot.Closed
+	origins map[snapshot.Key]snapshot.Origin
+	last    snapshot.Origins
+	line    int
 }
 
 var (
@@ -165,7 +170,7 @@ func newWorld(seed uint64) *world {
 		rand: rand.New(rand.NewPCG(seed, 7)),
 		mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
 		sv:   map[string]*corev1.Service{}, ap: map[string]*security.AuthorizationPolicy{}, pa: map[string]*security.PeerAuthentication{},
-		se: map[string]*networking.ServiceEntry{}, we: map[string]*networking.WorkloadEntry{}, wl: map[string]snapshot.Workload{}, vips: map[string]netip.Addr{},
+		se: map[string]*networking.ServiceEntry{}, we: map[string]*networking.WorkloadEntry{}, wl: map[string]snapshot.Workload{}, vips: map[string]netip.Addr{}, origins: map[snapshot.Key]snapshot.Origin{},
 	}
 	for _, ns := range worldNamespaces[:3] {
 		for _, sa := range worldAccounts {
@@ -240,7 +245,28 @@ func (w *world) policy(ns, name string) {
 func (w *world) change() string {
 	ns, name := w.pick(worldNamespaces), w.pick(worldAccounts)
 	key := ns + name
-	switch what := w.rand.IntN(12); what {
+	switch what := w.rand.IntN(16); what {
+	case 12:
+		w.line += 1 + w.rand.IntN(3)
+		return "all objects of a file moved down"
+	case 13:
+		w.closed = nil
+		if w.rand.IntN(2) == 0 {
+			w.closed = []snapshot.Closed{{
+				Key:    snapshot.Key{Kind: w.pick([]string{"AuthorizationPolicy", "PeerAuthentication", "Service", ""}), Namespace: ns, Name: "closed"},
+				Origin: snapshot.Origin{File: "closed.yaml", Line: 1 + w.rand.IntN(2)}, Reason: "it cannot be read",
+			}}
+			if w.rand.IntN(2) == 0 {
+				w.closed[0].Selector = map[string]string{"app": name}
+			}
+		}
+		return "closed in " + ns
+	case 14: // a second object for the scope of another, older or newer
+		p := &security.PeerAuthentication{ObjectMeta: w.meta(ns, "second")}
+		p.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: map[string]string{"app": w.pick(worldAccounts)}}
+		p.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{Mode: istiosec.PeerAuthentication_MutualTLS_Mode(w.rand.IntN(4))}
+		w.pa[key] = p
+		return "second peer authentication " + key
 	case 0, 1:
 		w.policy(ns, name)
 		return "policy " + key
@@ -288,6 +314,53 @@ func (w *world) change() string {
 	return "readiness of " + key
 }
 
+// placed says where the objects of a configuration are written: a file a namespace. Half of them came one after the other,
+// the other half together.
+func (w *world) placed(cfg *snapshot.Config) {
+	now := map[snapshot.Key]snapshot.Origin{}
+	place := func(k snapshot.Key) {
+		o, ok := w.origins[k]
+		if !ok {
+			o = snapshot.Origin{File: k.Namespace + ".yaml", Line: 10 * (1 + len(w.origins)), FirstSeen: time.Unix(1, 0)}
+			if w.rand.IntN(2) == 0 {
+				o.FirstSeen = time.Unix(int64(100+w.rand.IntN(100)), 0)
+			}
+			w.origins[k] = o
+		}
+		if k.Namespace == "a" {
+			o.Line += w.line
+		}
+		now[k] = o
+	}
+	place(snapshot.Key{Kind: "Mesh", Name: "m"})
+	each(cfg.Services, "Service", place)
+	each(cfg.AuthorizationPolicies, "AuthorizationPolicy", place)
+	each(cfg.PeerAuthentications, "PeerAuthentication", place)
+	each(cfg.ServiceEntries, "ServiceEntry", place)
+	each(cfg.WorkloadEntries, "WorkloadEntry", place)
+	var changed []snapshot.Key
+	for k, o := range now {
+		if was := w.last.Lookup(k); was.Line != o.Line {
+			changed = append(changed, k)
+		}
+	}
+	for k := range w.last.All() {
+		if _, ok := now[k]; !ok {
+			changed = append(changed, k)
+		}
+	}
+	if len(changed) > 0 {
+		w.last = w.last.With(changed, func(k snapshot.Key) (snapshot.Origin, bool) { o, ok := now[k]; return o, ok })
+	}
+	cfg.Origins = w.last
+}
+
+func each[T metav1.Object](list []T, kind string, do func(snapshot.Key)) {
+	for _, o := range list {
+		do(snapshot.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()})
+	}
+}
+
 func (w *world) snapshot() *snapshot.Snapshot {
 	reg := &snapshot.Registry{}
 	for _, ns := range worldNamespaces {
@@ -296,13 +369,12 @@ func (w *world) snapshot() *snapshot.Snapshot {
 	for _, k := range slices.Sorted(maps.Keys(w.wl)) {
 		reg.Workloads = append(reg.Workloads, w.wl[k])
 	}
-	return &snapshot.Snapshot{
-		Time: time.Unix(0, 0), Roots: []byte("roots"), VIPs: maps.Clone(w.vips), Registry: reg,
-		Config: &snapshot.Config{
-			Mesh: w.mesh, Services: values(w.sv), AuthorizationPolicies: values(w.ap), PeerAuthentications: values(w.pa),
-			ServiceEntries: values(w.se), WorkloadEntries: values(w.we),
-		},
+	cfg := &snapshot.Config{
+		Mesh: w.mesh, Services: values(w.sv), AuthorizationPolicies: values(w.ap), PeerAuthentications: values(w.pa),
+		ServiceEntries: values(w.se), WorkloadEntries: values(w.we), Closed: w.closed,
 	}
+	w.placed(cfg)
+	return &snapshot.Snapshot{Time: time.Unix(0, 0), Roots: []byte("roots"), VIPs: maps.Clone(w.vips), Registry: reg, Config: cfg}
 }
 
 func values[T any](m map[string]T) []T {

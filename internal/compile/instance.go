@@ -78,7 +78,8 @@ func instances(c *compiler) {
 	c.backends = map[string]*backends{}
 	if c.snap.Registry != nil {
 		for i := range c.snap.Registry.Workloads {
-			c.addWorkload(&c.snap.Registry.Workloads[i])
+			w := &c.snap.Registry.Workloads[i]
+			c.guarded(snapshot.Key{Kind: "Workload", Namespace: w.Namespace, Name: w.Name}, func() { c.addWorkload(w) })
 		}
 	}
 	for _, we := range c.cfg.WorkloadEntries {

@@ -4,60 +4,62 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	istiosec "istio.io/api/security/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// peerAuthIndex finds the PeerAuthentication that applies: workload over namespace over mesh (Istio: PeerAuthentication).
+// peerAuthIndex finds the PeerAuthentications that apply: workload over namespace over mesh (Istio: PeerAuthentication). Of
+// several for one scope the oldest counts; where nobody knows which that is, the stricter.
 type peerAuthIndex struct {
-	mesh        *security.PeerAuthentication
-	byNamespace map[string]*security.PeerAuthentication
-	bySelector  map[string][]*security.PeerAuthentication // by namespace, oldest first
+	mesh        []*security.PeerAuthentication            // in force: one, or more of one age
+	byNamespace map[string][]*security.PeerAuthentication // likewise
+	bySelector  map[string][]*security.PeerAuthentication // by namespace, all of them, oldest first
 }
 
 func peerAuths(c *compiler) {
-	idx := peerAuthIndex{byNamespace: map[string]*security.PeerAuthentication{}, bySelector: map[string][]*security.PeerAuthentication{}}
-	sorted := slices.SortedFunc(slices.Values(c.cfg.PeerAuthentications), func(a, b *security.PeerAuthentication) int {
-		return older(&a.ObjectMeta, &b.ObjectMeta)
-	})
-	for _, pa := range sorted {
-		key := snapshot.Key{Kind: "PeerAuthentication", Namespace: pa.Namespace, Name: pa.Name}
-		selected := len(pa.Spec.GetSelector().GetMatchLabels()) > 0
-		switch {
-		case selected && pa.Namespace == c.mesh.RootNamespace:
-			c.find(key, "ISM0030", finding.Warning, "spec.selector", "a selector in the root namespace has no effect; the object is ignored", "move it to the workload's namespace")
-		case selected:
-			idx.bySelector[pa.Namespace] = append(idx.bySelector[pa.Namespace], pa)
-		case pa.Namespace == c.mesh.RootNamespace && idx.mesh == nil:
-			idx.mesh = pa
-		case pa.Namespace != c.mesh.RootNamespace && idx.byNamespace[pa.Namespace] == nil:
-			idx.byNamespace[pa.Namespace] = pa
-		default:
-			c.find(key, "ISM0031", finding.Error, "metadata.name", "an older PeerAuthentication already speaks for this scope; this one is ignored", "remove one of them")
-		}
+	c.mtls = peerAuthIndex{byNamespace: map[string][]*security.PeerAuthentication{}, bySelector: map[string][]*security.PeerAuthentication{}}
+	for _, pa := range snapshot.OldestFirst(c.cfg, "PeerAuthentication", c.cfg.PeerAuthentications) {
+		c.guarded(peerAuthKey(pa), func() { c.addPeerAuth(pa) })
 	}
-	c.mtls = idx
 }
 
-// older orders objects as Istio does where only one may win: creation time, then name, then namespace.
-func older(a, b *metav1.ObjectMeta) int {
-	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
-		if a.CreationTimestamp.Before(&b.CreationTimestamp) {
-			return -1
-		}
-		return 1
+func (c *compiler) addPeerAuth(pa *security.PeerAuthentication) {
+	root := pa.Namespace == c.mesh.RootNamespace
+	switch {
+	case len(pa.Spec.GetSelector().GetMatchLabels()) == 0 && root:
+		c.mtls.mesh = c.nextPeerAuth(c.mtls.mesh, pa, "the mesh")
+	case len(pa.Spec.GetSelector().GetMatchLabels()) == 0:
+		c.mtls.byNamespace[pa.Namespace] = c.nextPeerAuth(c.mtls.byNamespace[pa.Namespace], pa, "namespace "+pa.Namespace)
+	case root:
+		c.find(peerAuthKey(pa), "ISM0030", finding.Warning, "spec.selector", "a selector in the root namespace has no effect; the object is ignored", "move it to the workload's namespace")
+	default:
+		c.mtls.bySelector[pa.Namespace] = append(c.mtls.bySelector[pa.Namespace], pa)
 	}
-	if n := strings.Compare(a.Name, b.Name); n != 0 {
-		return n
+}
+
+func peerAuthKey(pa *security.PeerAuthentication) snapshot.Key {
+	return snapshot.Key{Kind: "PeerAuthentication", Namespace: pa.Namespace, Name: pa.Name}
+}
+
+// nextPeerAuth is what counts for a scope when one more object speaks for it; objects come oldest first.
+func (c *compiler) nextPeerAuth(counts []*security.PeerAuthentication, pa *security.PeerAuthentication, scope string) []*security.PeerAuthentication {
+	if len(counts) == 0 {
+		return append(counts, pa)
 	}
-	return strings.Compare(a.Namespace, b.Namespace)
+	first := peerAuthKey(counts[0])
+	message := fmt.Sprintf("%s speaks for %s already, and is older; this one is ignored", c.ref(first), scope)
+	tied := c.cfg.SameAge(first, peerAuthKey(pa))
+	if tied {
+		message = fmt.Sprintf("%s speaks for %s too, and nobody knows which is older; the stricter of them counts", c.ref(first), scope)
+		counts = append(counts, pa)
+	}
+	c.find(peerAuthKey(pa), "ISM0031", finding.Error, "metadata.name", message, "remove one of them")
+	return counts
 }
 
 // modes of one instance: for any port, and for single ports, with the objects that say so.
@@ -75,30 +77,88 @@ func (m modes) of(port uint16) model.MTLSMode {
 }
 
 func (c *compiler) modesOf(i *instance) modes {
-	out := modes{any: c.defaultMode}
-	for _, pa := range []*security.PeerAuthentication{c.mtls.mesh, c.mtls.byNamespace[i.namespace], c.selectedPeerAuth(i)} {
-		if pa == nil {
-			continue
+	if closed := c.closedBy(i); len(closed) > 0 {
+		out := modes{any: model.Strict}
+		for _, p := range closed {
+			out.refs = append(out.refs, p.Ref)
 		}
-		out.any = istioMode(pa.Spec.GetMtls(), out.any)
-		out.refs = append(out.refs, c.ref(snapshot.Key{Kind: "PeerAuthentication", Namespace: pa.Namespace, Name: pa.Name}))
+		return out
+	}
+	out := modes{any: c.defaultMode}
+	for _, scope := range [][]*security.PeerAuthentication{c.mtls.mesh, c.mtls.byNamespace[i.namespace], c.selectedPeerAuths(i)} {
+		out = c.narrowed(out, scope)
+	}
+	return out
+}
+
+// narrowed is what the objects of a narrower scope make of the modes of the wider one.
+func (c *compiler) narrowed(wider modes, scope []*security.PeerAuthentication) modes {
+	out := wider
+	for n, pa := range scope {
+		one := modes{any: istioMode(pa.Spec.GetMtls(), wider.any)}
 		if len(pa.Spec.GetSelector().GetMatchLabels()) > 0 {
-			out.ports = map[uint32]model.MTLSMode{}
+			one.ports = map[uint32]model.MTLSMode{}
 			for port, m := range pa.Spec.PortLevelMtls {
-				out.ports[port] = istioMode(m, out.any)
+				one.ports[port] = istioMode(m, one.any)
 			}
+		}
+		one.refs = append(slices.Clone(out.refs), c.ref(peerAuthKey(pa)))
+		if n > 0 {
+			one = stricter(out, one)
+		}
+		out = one
+	}
+	return out
+}
+
+// stricter takes for each port the stricter of two modes; refs are the second's.
+func stricter(a, b modes) modes {
+	out := modes{any: min(a.any, b.any), ports: map[uint32]model.MTLSMode{}, refs: b.refs}
+	for _, ports := range []map[uint32]model.MTLSMode{a.ports, b.ports} {
+		for p := range ports {
+			out.ports[p] = min(a.of(uint16(p)), b.of(uint16(p)))
 		}
 	}
 	return out
 }
 
-func (c *compiler) selectedPeerAuth(i *instance) *security.PeerAuthentication {
+// selectedPeerAuths are the objects with a selector that count for an instance: the oldest that selects it, and those of the
+// same age.
+func (c *compiler) selectedPeerAuths(i *instance) []*security.PeerAuthentication {
+	var out []*security.PeerAuthentication
 	for _, pa := range c.mtls.bySelector[i.namespace] {
 		if i.selectedBy(pa.Spec.Selector.MatchLabels) {
-			return pa
+			if len(out) > 0 && !c.cfg.SameAge(peerAuthKey(out[0]), peerAuthKey(pa)) {
+				break
+			}
+			out = append(out, pa)
 		}
 	}
-	return nil
+	return out
+}
+
+// reportOverlaps names, once, each object that selects something which an older one selects too.
+func (c *compiler) reportOverlaps() {
+	for _, ns := range slices.Sorted(maps.Keys(c.mtls.bySelector)) {
+		all := c.mtls.bySelector[ns]
+		if len(all) < 2 || c.backends[ns] == nil {
+			continue
+		}
+		said := make([]bool, len(all))
+		for _, i := range c.backends[ns].all {
+			first := -1
+			for n, pa := range all {
+				switch {
+				case !i.selectedBy(pa.Spec.Selector.MatchLabels):
+				case first < 0:
+					first = n
+				case !said[n]:
+					said[n] = true
+					c.nextPeerAuth(all[first:first+1], pa, "workload "+i.namespace+"/"+i.name)
+				}
+			}
+		}
+	}
 }
 
 func istioMode(m *istiosec.PeerAuthentication_MutualTLS, inherited model.MTLSMode) model.MTLSMode {
@@ -153,6 +213,7 @@ func (c *compiler) listen(w *model.Workload, number uint16, p model.Protocol, sv
 
 // workloads settles, for each registered workload, the mode and the policies of each port.
 func workloads(c *compiler) {
+	c.reportOverlaps()
 	for _, is := range slices.Sorted(maps.Keys(c.backends)) {
 		for _, i := range c.backends[is].all {
 			if i.workload == nil {

@@ -21,24 +21,37 @@ import (
 func services(c *compiler) {
 	c.byHost = make(map[string]*model.Service, len(c.cfg.Services))
 	c.backing = map[*model.Port][]backing{}
-	for _, s := range c.cfg.Services {
-		c.addService(s)
+	c.keys = map[*model.Service]snapshot.Key{}
+	for _, s := range snapshot.OldestFirst(c.cfg, "Service", c.cfg.Services) {
+		key := snapshot.Key{Kind: "Service", Namespace: s.Namespace, Name: s.Name}
+		c.guarded(key, func() { c.addService(key, s) })
 	}
-	for _, se := range c.cfg.ServiceEntries {
-		c.addServiceEntry(se)
+	imports := c.importedHosts()
+	for _, se := range snapshot.OldestFirst(c.cfg, "ServiceEntry", c.cfg.ServiceEntries) {
+		key := snapshot.Key{Kind: "ServiceEntry", Namespace: se.Namespace, Name: se.Name}
+		c.guarded(key, func() { c.addServiceEntry(key, se, imports) })
 	}
 }
 
-func (c *compiler) addService(s *corev1.Service) {
+// importedHosts are the hosts that FederatedImports ask for.
+func (c *compiler) importedHosts() map[string]snapshot.Key {
+	hosts := make(map[string]snapshot.Key, len(c.cfg.FederatedImports))
+	for _, i := range c.cfg.FederatedImports {
+		hosts[importHost(i, c.mesh.Domain)] = snapshot.Key{Kind: "FederatedImport", Namespace: i.Namespace, Name: i.Name}
+	}
+	return hosts
+}
+
+func (c *compiler) addService(key snapshot.Key, s *corev1.Service) {
 	svc := &model.Service{
 		ID:   model.ServiceID{Namespace: s.Namespace, Name: s.Name},
 		Host: fmt.Sprintf("%s.%s.svc.%s", s.Name, s.Namespace, c.mesh.Domain),
-		Refs: []model.Ref{c.ref(snapshot.Key{Kind: "Service", Namespace: s.Namespace, Name: s.Name})},
+		Refs: []model.Ref{c.ref(key)},
 	}
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
 		return // a DNS alias, nothing to serve
 	}
-	c.place(svc, append([]string{s.Spec.ClusterIP}, s.Spec.ClusterIPs...))
+	c.place(key, svc, append([]string{s.Spec.ClusterIP}, s.Spec.ClusterIPs...))
 	backends := c.selected(s.Namespace, s.Spec.Selector)
 	for _, p := range s.Spec.Ports {
 		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
@@ -50,7 +63,8 @@ func (c *compiler) addService(s *corev1.Service) {
 }
 
 // place gives a service its virtual addresses and its names.
-func (c *compiler) place(svc *model.Service, clusterIPs []string) {
+func (c *compiler) place(key snapshot.Key, svc *model.Service, clusterIPs []string) {
+	c.keys[svc] = key
 	svc.VIP, svc.VIP6 = c.ownVIPs(svc)
 	for _, text := range clusterIPs {
 		switch ip, err := netip.ParseAddr(text); {
@@ -117,8 +131,7 @@ func targetPort(i *instance, target intstr.IntOrString, service uint16) uint16 {
 	return service
 }
 
-func (c *compiler) addServiceEntry(se *networking.ServiceEntry) {
-	key := snapshot.Key{Kind: "ServiceEntry", Namespace: se.Namespace, Name: se.Name}
+func (c *compiler) addServiceEntry(key snapshot.Key, se *networking.ServiceEntry, imports map[string]snapshot.Key) {
 	if r := se.Spec.Resolution; r != istio.ServiceEntry_STATIC && r != istio.ServiceEntry_DNS && r != istio.ServiceEntry_DNS_ROUND_ROBIN {
 		c.find(key, "ISM0020", finding.Error, "spec.resolution", fmt.Sprintf("resolution %s is not supported yet; the entry is not served", r), "use STATIC or DNS")
 		return
@@ -132,6 +145,10 @@ func (c *compiler) addServiceEntry(se *networking.ServiceEntry) {
 		}
 		if other := c.byHost[host]; other != nil {
 			c.find(key, "ISM0022", finding.Error, field, fmt.Sprintf("host %s is already served by %s; this one is ignored", host, other.Refs[0]), "remove one of them")
+			continue
+		}
+		if other, ok := imports[host]; ok && c.cfg.Older(other, key) < 0 && !c.cfg.SameAge(other, key) {
+			c.find(key, "ISM0022", finding.Error, field, fmt.Sprintf("host %s is already imported by %s; this one is ignored", host, c.ref(other)), "remove one of them")
 			continue
 		}
 		if c.mayClaimHost(se, field, host) {
@@ -148,7 +165,7 @@ func (c *compiler) addServiceEntryHost(se *networking.ServiceEntry, key snapshot
 		ExportTo: exportTo(se.Spec.ExportTo, se.Namespace),
 		Refs:     []model.Ref{c.ref(key)},
 	}
-	c.place(svc, nil)
+	c.place(key, svc, nil)
 	for n, a := range se.Spec.Addresses {
 		p, ok := parsePrefix(a)
 		if !ok {

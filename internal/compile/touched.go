@@ -22,11 +22,11 @@ func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched, serv
 	a, b := old.Config, snap.Config
 	if a.Mesh != b.Mesh || !sameList(a.MeshPeers, b.MeshPeers) || !sameList(a.FederatedExports, b.FederatedExports) ||
 		!sameList(a.FederatedImports, b.FederatedImports) || !bytes.Equal(old.Roots, snap.Roots) ||
-		!slices.Equal(old.Invites, snap.Invites) || !slices.Equal(old.Bootstraps, snap.Bootstraps) ||
+		!slices.EqualFunc(a.Closed, b.Closed, snapshot.Closed.Equal) || !slices.Equal(old.Invites, snap.Invites) || !slices.Equal(old.Bootstraps, snap.Bootstraps) ||
 		!slices.Equal(old.PeeringAddresses, snap.PeeringAddresses) || len(a.MeshPeers) > 0 && !maps.EqualFunc(old.Peers, snap.Peers, samePeer) {
 		return nil, nil, false
 	}
-	touched = map[string]bool{}
+	touched = b.Origins.Moved(a.Origins)
 	differ(a.Namespaces, b.Namespaces, touched)
 	differ(a.Services, b.Services, touched)
 	differ(a.PeerAuthentications, b.PeerAuthentications, touched)
@@ -197,7 +197,7 @@ func onlyNamespaces(snap *snapshot.Snapshot, touched map[string]bool, root strin
 	policies[root] = true
 	out := *snap
 	out.Config = &snapshot.Config{
-		Mesh: cfg.Mesh, MeshPeers: cfg.MeshPeers, Origins: cfg.Origins,
+		Mesh: cfg.Mesh, MeshPeers: cfg.MeshPeers, Closed: cfg.Closed, Origins: cfg.Origins,
 		Services: within(cfg.Services, touched), ServiceEntries: within(cfg.ServiceEntries, touched), WorkloadEntries: within(cfg.WorkloadEntries, touched),
 		PeerAuthentications: within(cfg.PeerAuthentications, policies), AuthorizationPolicies: within(cfg.AuthorizationPolicies, policies),
 	}

@@ -3,6 +3,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
@@ -51,6 +53,9 @@ type Config struct {
 	ServiceEntries        []*networking.ServiceEntry
 	WorkloadEntries       []*networking.WorkloadEntry
 
+	// Closed are objects that are written but not carried out, sorted by key. They stand in none of the lists above.
+	Closed []Closed
+
 	// Origins says where each object was written.
 	Origins Origins
 	// Findings of reading: what could not be read and what was kept instead.
@@ -69,7 +74,10 @@ func (k Key) String() string {
 }
 
 // Origins finds where an object was written. It is kept by namespace, so that a change copies what it touches and no more.
-type Origins struct{ byNamespace map[string]map[Key]Origin }
+type Origins struct{ byNamespace map[string]*originsIn }
+
+// originsIn are those of one namespace, never written once they are in an Origins.
+type originsIn struct{ of map[Key]Origin }
 
 // OriginsOf makes Origins of a map.
 func OriginsOf(all map[Key]Origin) Origins {
@@ -77,13 +85,37 @@ func OriginsOf(all map[Key]Origin) Origins {
 }
 
 // Lookup is the zero Origin for an object that was not read from a file.
-func (o Origins) Lookup(k Key) Origin { return o.byNamespace[k.Namespace][k] }
+func (o Origins) Lookup(k Key) Origin {
+	if in := o.byNamespace[k.Namespace]; in != nil {
+		return in.of[k]
+	}
+	return Origin{}
+}
+
+// Moved are the namespaces in which an object was written elsewhere, or first seen at another time, than in before. The one of
+// objects without namespace is "".
+func (o Origins) Moved(before Origins) map[string]bool {
+	out := map[string]bool{}
+	for ns, in := range o.byNamespace {
+		was := before.byNamespace[ns]
+		if was == in || was == nil {
+			continue
+		}
+		for k, v := range in.of {
+			if w, ok := was.of[k]; ok && (v.File != w.File || v.Line != w.Line || !v.FirstSeen.Equal(w.FirstSeen)) {
+				out[ns] = true
+				break
+			}
+		}
+	}
+	return out
+}
 
 // Len is how many objects have an origin.
 func (o Origins) Len() int {
 	n := 0
-	for _, m := range o.byNamespace {
-		n += len(m)
+	for _, in := range o.byNamespace {
+		n += len(in.of)
 	}
 	return n
 }
@@ -91,8 +123,8 @@ func (o Origins) Len() int {
 // All are the objects and where they were written, in no order.
 func (o Origins) All() iter.Seq2[Key, Origin] {
 	return func(yield func(Key, Origin) bool) {
-		for _, m := range o.byNamespace {
-			for k, v := range m {
+		for _, in := range o.byNamespace {
+			for k, v := range in.of {
 				if !yield(k, v) {
 					return
 				}
@@ -105,19 +137,21 @@ func (o Origins) All() iter.Seq2[Key, Origin] {
 func (o Origins) With(changed []Key, now func(Key) (Origin, bool)) Origins {
 	next, own := maps.Clone(o.byNamespace), map[string]bool{}
 	if next == nil {
-		next = map[string]map[Key]Origin{}
+		next = map[string]*originsIn{}
 	}
 	for _, k := range changed {
 		if !own[k.Namespace] {
 			own[k.Namespace] = true
-			if next[k.Namespace] = maps.Clone(next[k.Namespace]); next[k.Namespace] == nil {
-				next[k.Namespace] = map[Key]Origin{}
+			fresh := &originsIn{map[Key]Origin{}}
+			if was := next[k.Namespace]; was != nil {
+				fresh.of = maps.Clone(was.of)
 			}
+			next[k.Namespace] = fresh
 		}
 		if v, ok := now(k); ok {
-			next[k.Namespace][k] = v
+			next[k.Namespace].of[k] = v
 		} else {
-			delete(next[k.Namespace], k)
+			delete(next[k.Namespace].of, k)
 		}
 	}
 	return Origins{next}
@@ -129,6 +163,68 @@ type Origin struct {
 	File   string
 	Line   int
 	Fields map[string]int
+	// FirstSeen is the object's age: when it was first seen, kept across restarts. Objects that came together have the same.
+	// Zero is not known. Ask Config.Older.
+	FirstSeen time.Time
+}
+
+// Closed is an object that is written but not carried out: it could not be understood, or Envoy cannot live with it. What an
+// object of a security kind selects is closed: nobody may call it. An object of another kind is as if it were not written.
+type Closed struct {
+	Key      Key // without a kind where not even that can be told
+	Origin   Origin
+	Reason   string            // a clause: "spec.rules[0] has no field \"form\""
+	Selector map[string]string // what it selects where that can be told; nil means its whole namespace (the whole mesh in the root namespace)
+}
+
+// Equal says whether two are the same in all that they mean.
+func (c Closed) Equal(d Closed) bool {
+	return c.Key == d.Key && c.Reason == d.Reason && c.Origin.File == d.Origin.File && c.Origin.Line == d.Origin.Line &&
+		c.Origin.FirstSeen.Equal(d.Origin.FirstSeen) && maps.Equal(c.Selector, d.Selector) && (c.Selector == nil) == (d.Selector == nil)
+}
+
+// Older orders objects where only one may win: who was first seen earlier, then by key. An object of unknown age comes last.
+// Nothing else may decide, least of all where an object is written or what it says of itself.
+func (c *Config) Older(a, b Key) int {
+	return cmp.Or(compareAge(c.Origins.Lookup(a).FirstSeen, c.Origins.Lookup(b).FirstSeen), a.Compare(b))
+}
+
+// OldestFirst is a list of one kind, sorted by key as those of a Config are, in the order of Older.
+func OldestFirst[T metav1.Object](c *Config, kind string, list []T) []T {
+	type aged struct {
+		object T
+		seen   time.Time
+	}
+	all := make([]aged, len(list))
+	for i, o := range list {
+		all[i] = aged{o, c.Origins.Lookup(Key{kind, o.GetNamespace(), o.GetName()}).FirstSeen}
+	}
+	slices.SortStableFunc(all, func(a, b aged) int { return compareAge(a.seen, b.seen) })
+	out := make([]T, len(list))
+	for i, a := range all {
+		out[i] = a.object
+	}
+	return out
+}
+
+// SameAge says that nobody knows which of two objects is the older one.
+func (c *Config) SameAge(a, b Key) bool {
+	return compareAge(c.Origins.Lookup(a).FirstSeen, c.Origins.Lookup(b).FirstSeen) == 0
+}
+
+func compareAge(a, b time.Time) int {
+	if a.IsZero() != b.IsZero() {
+		if a.IsZero() {
+			return 1
+		}
+		return -1
+	}
+	return a.Compare(b)
+}
+
+// Compare orders keys by kind, namespace and name.
+func (k Key) Compare(o Key) int {
+	return cmp.Or(cmp.Compare(k.Kind, o.Kind), cmp.Compare(k.Namespace, o.Namespace), cmp.Compare(k.Name, o.Name))
 }
 
 // LineOf is the line of a field, or of its nearest enclosing field, or of the object.

@@ -1,0 +1,83 @@
+package compile
+
+import (
+	"strings"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// closing keeps everybody from the workloads that an object selects which is not carried out.
+type closing struct {
+	namespace string // empty means every one
+	labels    map[string]string
+	policy    *model.Policy // denies all
+}
+
+// closings reads which workloads are closed: policies adds the refusal, modesOf demands mutual TLS.
+func closings(c *compiler) {
+	for _, o := range c.cfg.Closed {
+		c.shut(o)
+	}
+}
+
+func (c *compiler) shut(o snapshot.Closed) {
+	if !kind.Closes(o.Key.Kind) {
+		return
+	}
+	cl := closing{namespace: o.Key.Namespace, labels: o.Selector, policy: &model.Policy{
+		Name: "closed by " + describe(o.Key), Ref: refAt(o.Key, o.Origin), Action: model.Deny, Rules: []model.Rule{{}},
+	}}
+	if cl.namespace == c.mesh.RootNamespace {
+		cl.namespace = ""
+	}
+	c.closed = append(c.closed, cl)
+}
+
+// reportClosed says loudly what is written and not in force.
+func (c *compiler) reportClosed() {
+	for _, o := range c.cfg.Closed {
+		message := "is not in force, as if it were not written: " + o.Reason
+		if kind.Closes(o.Key.Kind) {
+			message = "is not in force, so nobody may call " + scope(o, c.mesh.RootNamespace) + ": " + o.Reason
+		}
+		c.findAt(o.Key, o.Origin, "ISM0201", finding.Error, "", message, "mend the object, or remove it to do without it")
+	}
+}
+
+// scope says what a closed object closes.
+func scope(o snapshot.Closed, root string) string {
+	where := "in namespace " + o.Key.Namespace
+	if o.Key.Namespace == "" || o.Key.Namespace == root {
+		where = "in the mesh"
+	}
+	if len(o.Selector) == 0 {
+		return "any workload " + where
+	}
+	var labels []string
+	for _, k := range sortedKeys(o.Selector) {
+		labels = append(labels, k+"="+o.Selector[k])
+	}
+	return "the workloads with " + strings.Join(labels, ",") + " " + where
+}
+
+// describe names an object whose kind may not be known.
+func describe(k snapshot.Key) string {
+	if k.Kind == "" {
+		return "a document that cannot be read"
+	}
+	return k.String()
+}
+
+// closedBy are the refusals that close an instance.
+func (c *compiler) closedBy(i *instance) []*model.Policy {
+	var out []*model.Policy
+	for _, cl := range c.closed {
+		if (cl.namespace == "" || cl.namespace == i.namespace) && i.selectedBy(cl.labels) {
+			out = append(out, cl.policy)
+		}
+	}
+	return out
+}
