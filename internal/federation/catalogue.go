@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -85,6 +86,8 @@ func parseOffers(raw []json.RawMessage) ([]snapshot.OfferedService, error) {
 			return nil, fmt.Errorf("service %d of the catalogue: its namespace is no DNS label", i+1)
 		case o.Port == 0:
 			return nil, fmt.Errorf("service %d of the catalogue: its port is 0", i+1)
+		case reserved.Port(o.Port) != "":
+			return nil, fmt.Errorf("service %d of the catalogue: its port is %s", i+1, reserved.Port(o.Port))
 		case o.Protocol != "HTTP" && o.Protocol != "HTTP2" && o.Protocol != "GRPC" && o.Protocol != "TCP":
 			return nil, fmt.Errorf("service %d of the catalogue: its protocol is none of HTTP, HTTP2, GRPC, TCP", i+1)
 		case seen[key]:

@@ -44,6 +44,7 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		"dotted namespace": {one("payments", "kube-system.svc", "443", "TCP"), "its namespace is no DNS label"},
 		"long name":        {one(strings.Repeat("a", 64), "default", "443", "TCP"), "its name is no DNS label"},
 		"port 0":           {one("payments", "default", "0", "TCP"), "its port is 0"},
+		"our own port":     {one("payments", "default", "15001", "TCP"), "its port is a port of the mesh itself"},
 		"port 65536":       {one("payments", "default", "65536", "TCP"), "service 1 of the catalogue"},
 		"protocol":         {one("payments", "default", "80", "http"), "its protocol is none of"},
 		"an address":       {`{"sequence":1,"services":[{"name":"a","namespace":"b","port":1,"protocol":"TCP","address":"10.0.0.1"}]}`, "unknown field"},

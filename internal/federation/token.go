@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -136,11 +137,10 @@ func checkAddresses(addrs []netip.AddrPort) error {
 		return fmt.Errorf("more than %d", maxGateways)
 	}
 	for i, a := range addrs {
-		ip := a.Addr().Unmap()
 		switch {
 		case !a.IsValid() || a.Port() == 0 || a.Addr().Zone() != "":
 			return fmt.Errorf("number %d is not ip:port", i+1)
-		case ip.IsUnspecified(), ip.IsLoopback(), ip.IsMulticast(), ip.IsLinkLocalUnicast(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		case reserved.Address(a.Addr()) != "", reserved.GatewayPort(a.Port()) != "":
 			return fmt.Errorf("%s cannot be reached from another mesh", a)
 		case slices.Index(addrs, a) != i:
 			return fmt.Errorf("%s stands there twice", a)

@@ -82,6 +82,8 @@ func TestParseTokenRefuses(t *testing.T) {
 		"no address":        {with("addrs", []string{}), "there is none"},
 		"many addresses":    {with("addrs", many), "more than 16"},
 		"loopback":          {with("addrs", []string{"127.0.0.1:15443"}), "127.0.0.1:15443 cannot be reached"},
+		"virtual":           {with("addrs", []string{"240.240.1.1:15443"}), "cannot be reached"},
+		"our own port":      {with("addrs", []string{"192.0.2.1:15444"}), "cannot be reached"},
 		"mapped loopback":   {with("addrs", []string{"[::ffff:127.0.0.1]:15443"}), "cannot be reached"},
 		"metadata service":  {with("addrs", []string{"169.254.169.254:80"}), "cannot be reached"},
 		"port 0":            {with("addrs", []string{"192.0.2.1:0"}), "number 1 is not ip:port"},

@@ -18,6 +18,7 @@ const (
 	CodeRequired    = "ISM-SCH19"
 	CodeUnsupported = "ISM-SCH20"
 	CodeTwice       = "ISM-SCH21"
+	CodeReserved    = "ISM0210"
 )
 
 // Code describes one code.
@@ -43,4 +44,5 @@ var Codes = []Code{
 	{CodeRequired, finding.Error, "a field that must be written"},
 	{CodeUnsupported, finding.Error, "a field or value that Isthmus cannot enforce yet, so it refuses it"},
 	{CodeTwice, finding.Error, "one object written twice in a file"},
+	{CodeReserved, finding.Error, "an address or port that nobody may name: loopback, multicast, the mesh's own, …"},
 }

@@ -11,6 +11,7 @@ func checkFederatedImport(r *report, o *v1alpha1.FederatedImport, _ map[string]a
 	type source struct{ peer, namespace, name string }
 	seen := map[source]bool{}
 	weight := int32(0)
+	r.ownPort("spec.port", int64(o.Spec.Port))
 	for i, f := range o.Spec.From {
 		path := fmt.Sprintf("spec.from[%d]", i)
 		if !isLabel(f.Peer) {

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -62,6 +63,11 @@ func (r *report) hostPorts(path string, list []string) {
 		isV6 := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") && v6err == nil && v6.Is6() && v6.Zone() == ""
 		if err != nil || n == 0 || !isV6 && !isIPv4(host) && !isHost(host) {
 			r.refuse(CodeInvalid, fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q is not host:port", clip(v)), "write for example 192.0.2.10:15443, [2001:db8::1]:15443 or gw.cards.example:15443")
+			continue
+		}
+		r.nameable(fmt.Sprintf("%s[%d]", path, i), bracketed)
+		if what := reserved.GatewayPort(uint16(n)); what != "" {
+			r.refuse(CodeReserved, fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%d is %s", n, what), "write the port that peers reach, usually 15443")
 		}
 	}
 }

@@ -18,6 +18,7 @@ func checkService(r *report, o *corev1.Service, _ map[string]any) {
 		r.refuse(CodeEnum, "spec.type", fmt.Sprintf("%q is not a type of service", clip(string(o.Spec.Type))), "remove it, or write ClusterIP")
 	}
 	r.matchLabels("spec.selector", o.Spec.Selector)
+	r.serviceAddresses(o)
 	if len(o.Spec.Ports) == 0 && o.Spec.ClusterIP != corev1.ClusterIPNone {
 		r.refuse(CodeRequired, "spec.ports", "a Service needs a port", "write at least one port")
 	}
@@ -40,8 +41,29 @@ func checkService(r *report, o *corev1.Service, _ map[string]any) {
 	}
 }
 
+// serviceAddresses checks the addresses that a Service says it has.
+func (r *report) serviceAddresses(o *corev1.Service) {
+	check := func(path, v string) {
+		switch {
+		case v == "" || v == corev1.ClusterIPNone:
+		case !isIP(v):
+			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not an IP address", clip(v)), "write an IP address, or leave it out")
+		default:
+			r.nameable(path, v)
+		}
+	}
+	check("spec.clusterIP", o.Spec.ClusterIP)
+	check("spec.loadBalancerIP", o.Spec.LoadBalancerIP)
+	for i, v := range o.Spec.ClusterIPs {
+		check(fmt.Sprintf("spec.clusterIPs[%d]", i), v)
+	}
+	for i, v := range o.Spec.ExternalIPs {
+		check(fmt.Sprintf("spec.externalIPs[%d]", i), v)
+	}
+}
+
 func (r *report) servicePort(path string, p corev1.ServicePort, several bool) {
-	r.portNumber(path+".port", int64(p.Port))
+	r.ownPort(path+".port", int64(p.Port))
 	switch {
 	case p.Name == "" && several:
 		r.refuse(CodeRequired, path+".name", "each of several ports needs a name", "write name, for example name: http")
@@ -57,7 +79,7 @@ func (r *report) servicePort(path string, p corev1.ServicePort, several bool) {
 	}
 	switch t := p.TargetPort; {
 	case t.Type == intstr.Int && t.IntVal != 0:
-		r.portNumber(path+".targetPort", int64(t.IntVal))
+		r.ownPort(path+".targetPort", int64(t.IntVal))
 	case t.Type == intstr.String && len(validation.IsValidPortName(t.StrVal)) > 0:
 		r.refuse(CodeInvalid, path+".targetPort", fmt.Sprintf("%q cannot be a port's name", clip(t.StrVal)), "write a port's number or name")
 	}

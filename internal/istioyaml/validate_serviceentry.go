@@ -15,6 +15,7 @@ func checkServiceEntry(r *report, o *networking.ServiceEntry, _ map[string]any) 
 	for i, a := range s.Addresses {
 		path := fmt.Sprintf("spec.addresses[%d]", i)
 		r.ipOrRange(path, a)
+		r.nameable(path, a)
 	}
 	r.servicePorts(s)
 	r.resolution(s)
@@ -53,6 +54,8 @@ func (r *report) hosts(s *api.ServiceEntry) {
 			r.refuse(CodeInvalid, path, "the bare host * would be every host there is", "name the hosts")
 		case !isHost(rest):
 			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a host name", clip(h)), "write a name such as api.example.com")
+		case rest == "localhost" || strings.HasSuffix(rest, ".localhost"):
+			r.nameable(path, rest)
 		case wild:
 			r.refuse(CodeUnsupported, path, fmt.Sprintf("the wildcard host %q is not supported yet", clip(h)), "name the hosts one by one")
 		case slices.Contains(s.Hosts[:i], h):
@@ -68,9 +71,9 @@ func (r *report) servicePorts(s *api.ServiceEntry) {
 	names, numbers := map[string]bool{}, map[uint32]bool{}
 	for i, p := range s.Ports {
 		path := fmt.Sprintf("spec.ports[%d]", i)
-		r.portNumber(path+".number", int64(p.GetNumber()))
+		r.ownPort(path+".number", int64(p.GetNumber()))
 		if p.GetTargetPort() != 0 {
-			r.portNumber(path+".targetPort", int64(p.GetTargetPort()))
+			r.ownPort(path+".targetPort", int64(p.GetTargetPort()))
 		}
 		switch {
 		case p.GetName() == "":

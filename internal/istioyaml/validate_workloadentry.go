@@ -25,6 +25,8 @@ func (r *report) workload(path string, e *api.WorkloadEntry, onlyIP bool) {
 		r.refuse(CodeInvalid, path+".address", fmt.Sprintf("%q is not an IP address", clip(a)), "write an IP address; for host names use a ServiceEntry with resolution DNS")
 	case !isIP(a) && !isHost(a):
 		r.refuse(CodeInvalid, path+".address", fmt.Sprintf("%q is neither an IP address nor a host name", clip(a)), "write an IP address or a host name")
+	default:
+		r.nameable(path+".address", a)
 	}
 	ports := e.GetPorts()
 	for _, name := range slices.Sorted(maps.Keys(ports)) {
@@ -32,7 +34,7 @@ func (r *report) workload(path string, e *api.WorkloadEntry, onlyIP bool) {
 		if !isLabel(name) {
 			r.refuse(CodeInvalid, at, fmt.Sprintf("%q cannot be a port's name", clip(name)), "use lower-case letters, digits and hyphens")
 		}
-		r.portNumber(at, int64(ports[name]))
+		r.ownPort(at, int64(ports[name]))
 	}
 	r.matchLabels(path+".labels", e.GetLabels())
 	if sa := e.GetServiceAccount(); sa != "" && !isSubdomain(sa) {

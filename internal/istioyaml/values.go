@@ -3,11 +3,14 @@ package istioyaml
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
 	selectorapi "istio.io/api/type/v1beta1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"isthmus.dev/isthmus/internal/reserved"
 )
 
 // isLabel: one DNS label.
@@ -16,8 +19,19 @@ func isLabel(s string) bool { return len(validation.IsDNS1123Label(s)) == 0 }
 // isSubdomain: DNS labels joined by dots.
 func isSubdomain(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 }
 
-// isHost: a host name, in any case, perhaps with a final dot.
-func isHost(s string) bool { return isSubdomain(strings.ToLower(strings.TrimSuffix(s, "."))) }
+// isHost: a host name, in any case, perhaps with a final dot. What ends in a number is none: resolvers read it as an address,
+// "127.1" and "0x7f000001" as well.
+func isHost(s string) bool {
+	labels := strings.Split(strings.ToLower(strings.TrimSuffix(s, ".")), ".")
+	return isSubdomain(strings.Join(labels, ".")) && slices.IndexFunc(labels, func(l string) bool { return len(l) > 63 }) < 0 &&
+		!isNumber(labels[len(labels)-1])
+}
+
+func isNumber(label string) bool {
+	rest, hex := strings.CutPrefix(label, "0x")
+	_, err := strconv.ParseUint("0"+rest, 16, 64)
+	return strings.Trim(label, "0123456789") == "" || hex && err == nil
+}
 
 func isIP(s string) bool {
 	a, err := netip.ParseAddr(s)
@@ -44,6 +58,31 @@ func (r *report) portText(path, v string) {
 func (r *report) portNumber(path string, n int64) {
 	if n < 1 || n > 65535 {
 		r.refuse(CodeInvalid, path, fmt.Sprintf("%d is not a port", n), "write a number from 1 to 65535")
+	}
+}
+
+// nameable refuses an address, a range or a host name that means something else wherever it is used, or is the mesh's own.
+func (r *report) nameable(path, v string) {
+	what := ""
+	if a, err := netip.ParseAddr(v); err == nil {
+		what = reserved.Address(a)
+	} else if p, err := netip.ParsePrefix(v); err == nil {
+		if what = reserved.Range(p); what != "" {
+			what = "a range that holds " + what
+		}
+	} else if h := strings.ToLower(strings.TrimSuffix(v, ".")); h == "localhost" || strings.HasSuffix(h, ".localhost") || h == "localhost.localdomain" {
+		what = "a name of the loopback address"
+	}
+	if what != "" {
+		r.refuse(CodeReserved, path, fmt.Sprintf("%s is %s, which nobody may name", clip(v), what), "write the address at which other hosts reach it")
+	}
+}
+
+// ownPort checks a port at which something of the mesh is called: no port of the mesh itself.
+func (r *report) ownPort(path string, n int64) {
+	r.portNumber(path, n)
+	if what := reserved.Port(uint16(n)); n > 0 && n <= 65535 && what != "" {
+		r.refuse(CodeReserved, path, fmt.Sprintf("%d is %s", n, what), "use another port")
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -111,6 +112,9 @@ func checkWorkload(w snapshot.Workload) error {
 		if p.Number == 0 || len(p.Name) > maxText {
 			return fmt.Errorf("the port %q number %d", cut(p.Name), p.Number)
 		}
+		if what := reserved.Port(p.Number); what != "" {
+			return fmt.Errorf("the port %d, %s", p.Number, what)
+		}
 	}
 	for k, v := range w.Labels {
 		if len(validation.IsQualifiedName(k)) > 0 || len(validation.IsValidLabelValue(v)) > 0 {
@@ -138,7 +142,10 @@ func checkGateway(g snapshot.GatewayInfo) error {
 }
 
 func checkAddress(a netip.Addr) error {
-	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" || a.Is4In6() {
+	if what := reserved.Address(a); what != "" {
+		return fmt.Errorf("the address %s, %s: give the one that others reach it by", a, what)
+	}
+	if a.Zone() != "" || a.Is4In6() {
 		return fmt.Errorf("the address %q: give the one that others reach it by", a)
 	}
 	return nil

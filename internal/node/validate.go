@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/vip"
 )
 
 var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
@@ -133,8 +135,12 @@ func (c *Config) validateEnvoy(r *reader) {
 
 func (c *Config) validateCapture(r *reader) {
 	for i, text := range c.Capture.ExcludeOutboundCIDRs {
-		if _, err := netip.ParsePrefix(text); err != nil {
-			r.add(fmt.Sprintf("capture.excludeOutboundCIDRs[%d]", i), fmt.Sprintf("%q is not a CIDR", text), "write for example 192.0.2.0/24")
+		field := fmt.Sprintf("capture.excludeOutboundCIDRs[%d]", i)
+		switch p, err := netip.ParsePrefix(text); {
+		case err != nil:
+			r.add(field, fmt.Sprintf("%q is not a CIDR", text), "write for example 192.0.2.0/24")
+		case p.Overlaps(vip.Range), p.Overlaps(vip.Range6):
+			r.add(field, text+" holds virtual addresses of the mesh: calls there would leave in plaintext", "write a range without them, for example 192.0.2.0/24")
 		}
 	}
 	for field, ports := range map[string][]uint16{
@@ -180,6 +186,14 @@ func (c *Config) validateGateway(r *reader) {
 	if !c.Gateway.OuterAddress.IsValid() {
 		r.add("gateway.outerAddress", "it is missing", "write the ip at which peers reach this gateway")
 	}
+	for field, a := range map[string]netip.Addr{
+		"gateway.innerAddress": c.Gateway.InnerAddress, "gateway.innerAddress6": c.Gateway.InnerAddress6,
+		"gateway.outerAddress": c.Gateway.OuterAddress, "gateway.outerAddress6": c.Gateway.OuterAddress6,
+	} {
+		if a.IsValid() {
+			nameable(r, field, a)
+		}
+	}
 	for _, p := range []struct {
 		name       string
 		first, six netip.Addr
@@ -188,6 +202,13 @@ func (c *Config) validateGateway(r *reader) {
 			field := "gateway." + p.name + "Address6"
 			r.add(field, "it stands for the IPv6 address beside an IPv4 one", "write the IPv4 address under "+p.name+"Address and the IPv6 address here; a single one belongs there")
 		}
+	}
+}
+
+// nameable refuses an address at which nobody else could reach its owner.
+func nameable(r *reader, field string, a netip.Addr) {
+	if what := reserved.Address(a); what != "" {
+		r.add(field, fmt.Sprintf("%s is %s", a, what), "write the one at which others reach it")
 	}
 }
 
@@ -208,6 +229,9 @@ func (w Workload) validate(r *reader, at string, captureOff bool) {
 	if len(w.Addresses) == 0 {
 		r.add(at+".addresses", "it is missing", "write the workload's ip addresses")
 	}
+	for i, a := range w.Addresses {
+		nameable(r, fmt.Sprintf("%s.addresses[%d]", at, i), a)
+	}
 	w.validatePorts(r, at)
 	w.validateReadiness(r, at+".readiness")
 }
@@ -219,8 +243,8 @@ func (w Workload) validatePorts(r *reader, at string) {
 		switch {
 		case p.Number == 0:
 			r.add(field+".number", "it is missing", "write 1 to 65535")
-		case reserved(p.Number):
-			r.add(field+".number", fmt.Sprintf("%d is a port of the mesh itself", p.Number), "let the workload listen on another")
+		case reserved.Port(p.Number) != "":
+			r.add(field+".number", fmt.Sprintf("%d is %s", p.Number, reserved.Port(p.Number)), "let the workload listen on another")
 		case numbers[p.Number]:
 			r.add(field+".number", fmt.Sprintf("%d is there twice", p.Number), "remove one of them")
 		}
@@ -229,11 +253,6 @@ func (w Workload) validatePorts(r *reader, at string) {
 		}
 		numbers[p.Number], names[p.Name] = true, true
 	}
-}
-
-// reserved ports would collide with Envoy or the agent inside the workload's namespace.
-func reserved(port uint16) bool {
-	return port == agentapi.OutboundPort || port == agentapi.InboundPort || port == agentapi.DNSPort
 }
 
 func (w Workload) validateReadiness(r *reader, at string) {
