@@ -106,6 +106,9 @@ type DNSTable struct {
 	RefusalSuffixes []string   `json:"refusalSuffixes,omitempty"`
 	// MeshSuffix is the suffix under which every other name does not exist ("svc.cluster.local").
 	MeshSuffix string `json:"meshSuffix"`
+	// Forward lets names outside the mesh be asked of the node's upstreams. Without it no question leaves the node: where
+	// workloads may call listed addresses only, every name that they need is in Hosts.
+	Forward bool `json:"forward,omitempty"`
 }
 
 // Server is the control plane's side. The caller's identity is in the context's TLS peer.

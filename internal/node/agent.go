@@ -29,7 +29,7 @@ import (
 // aliases is the directory, in the run directory, of the workloads' namespaces.
 const aliases = "netns"
 
-// maxAccessLog bounds the access log's file, and the older one beside it.
+// maxAccessLog bounds each file of the access log, and the older one beside it.
 const maxAccessLog = 32 << 20
 
 // Agent is one node or gateway.
@@ -73,8 +73,12 @@ func New(cfg Config) (*Agent, error) {
 	a.sds = sds.New(sds.Config{
 		Log: a.log, Accounts: cfg.accounts(), Sign: a.control.Sign, Joined: a.control.Joined(), Changed: a.touch,
 	})
-	a.logs = accesslog.New(accesslog.Config{Log: a.log, Path: filepath.Join(cfg.RunDir, "access.log"), MaxBytes: maxAccessLog})
-	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Mark: cfg.ownMark()})
+	a.logs = accesslog.New(accesslog.Config{
+		Log: a.log, Path: filepath.Join(cfg.RunDir, "access.log"), Questions: filepath.Join(cfg.RunDir, "dns.log"), MaxBytes: maxAccessLog,
+	})
+	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Mark: cfg.ownMark(), Record: func(o dns.Outside) {
+		a.logs.Question(o.Workload, o.Name, o.Type, o.Result)
+	}})
 	if err := a.makeHomes(binary); err != nil {
 		return nil, err
 	}

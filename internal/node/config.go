@@ -78,7 +78,7 @@ type EnvoyConfig struct {
 
 // DNSConfig says who answers for names outside the mesh.
 type DNSConfig struct {
-	// Upstreams, ip or ip:port. None: such names are refused.
+	// Upstreams, ip or ip:port, asked where the Mesh has outbound: AllowAny. None: such names do not exist.
 	Upstreams []string `yaml:"upstreams"`
 }
 

@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"errors"
 	"log/slog"
 	"sync/atomic"
 
@@ -17,30 +18,36 @@ type Config struct {
 	Log *slog.Logger
 	// Path of the file of entries.
 	Path string
-	// MaxBytes of the file and of the one older file that is kept beside it.
+	// Questions is the path of the file of questions about names outside the mesh.
+	Questions string
+	// MaxBytes of each file and of the one older file that is kept beside it.
 	MaxBytes int64
 }
 
 // Service is Envoy's access log service.
 type Service struct {
-	cfg      Config
-	tally    *tally
-	file     *file
-	limit    *rate.Limiter // of refusals said in the agent's own log
-	failing  atomic.Bool   // the file cannot be written
-	silenced atomic.Uint64 // refusals that the limit left out since the last that was said
+	cfg       Config
+	tally     *tally
+	file      *file
+	questions *file
+	limit     *rate.Limiter // of refusals said in the agent's own log
+	failing   atomic.Bool   // the file cannot be written
+	silenced  atomic.Uint64 // refusals that the limit left out since the last that was said
 }
 
 // New makes a service; its file is opened with the first entry.
 func New(cfg Config) *Service {
-	return &Service{cfg: cfg, tally: newTally(), file: &file{path: cfg.Path, max: cfg.MaxBytes}, limit: rate.NewLimiter(10, 50)}
+	return &Service{
+		cfg: cfg, tally: newTally(), file: &file{path: cfg.Path, max: cfg.MaxBytes},
+		questions: &file{path: cfg.Questions, max: cfg.MaxBytes}, limit: rate.NewLimiter(10, 50),
+	}
 }
 
 // Peers is what each peer did so far, by MeshPeer name.
 func (s *Service) Peers() map[string]agentapi.PeerCounts { return s.tally.byPeer() }
 
-// Close the file.
-func (s *Service) Close() error { return s.file.close() }
+// Close the files.
+func (s *Service) Close() error { return errors.Join(s.file.close(), s.questions.close()) }
 
 // Register adds the service to a server whose codec leaves messages that decode themselves to do so (adsproxy.NewCodec).
 func (s *Service) Register(to *grpc.Server) {
@@ -175,7 +182,7 @@ func (s *Service) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	counter(descLost, s.file.lostSoFar())
+	counter(descLost, s.file.lostSoFar()+s.questions.lostSoFar())
 	for r, n := range s.tally.refusals() {
 		counter(descRefused, n, r.Log, r.Verdict)
 	}

@@ -3,6 +3,7 @@ package dns
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -13,31 +14,44 @@ import (
 // ttl of every answer from a table, in seconds.
 const ttl = 5
 
-// answer replies to q from the table. A nil reply means that the name is not the mesh's: ask upstream.
+// verdict is what becomes of a question.
+type verdict int
+
+const (
+	refused  verdict = iota // the name is not the mesh's, and the question goes nowhere
+	answered                // from the table, or because it is no question that anybody answers
+	forward                 // to be asked upstream
+)
+
+// answer replies to q from the table; the reply is nil if the question may be forwarded.
 // A nil table means that the control plane has not told yet: then nothing can be known of any name.
-func answer(table *agentapi.DNSTable, q *dns.Msg) *dns.Msg {
-	if bad := refuse(q); bad != nil {
-		return bad
+func answer(table *agentapi.DNSTable, q *dns.Msg) (*dns.Msg, verdict) {
+	if bad := malformed(q); bad != nil {
+		return bad, answered
 	}
 	question := q.Question[0]
 	name := strings.ToLower(strings.TrimSuffix(question.Name, "."))
 	switch {
 	case table == nil:
-		return reply(q, dns.RcodeServerFailure)
+		return reply(q, dns.RcodeServerFailure), answered
 	case table.Hosts[name] != nil:
-		return addresses(q, table.Hosts[name])
-	case refused(table, name):
-		return addresses(q, []netip.Addr{table.Refusal, table.Refusal6})
-	case table.MeshSuffix == "" || !within(name, table.MeshSuffix):
-		return nil
+		return addresses(q, table.Hosts[name]), answered
+	case refusal(table, name):
+		return addresses(q, []netip.Addr{table.Refusal, table.Refusal6}), answered
+	case exists(table, name):
+		return addresses(q, nil), answered
 	case inner(table, name):
-		return addresses(q, nil)
+		return negative(q, dns.RcodeNameError), answered
+	case !table.Forward:
+		return negative(q, dns.RcodeNameError), refused
+	case !slices.Contains(forwardedTypes, question.Qtype):
+		return reply(q, dns.RcodeRefused), refused
 	}
-	return negative(q, dns.RcodeNameError)
+	return nil, forward
 }
 
-// refuse answers what is not a plain question, before any name is looked at.
-func refuse(q *dns.Msg) *dns.Msg {
+// malformed answers what is not a plain question, before any name is looked at.
+func malformed(q *dns.Msg) *dns.Msg {
 	switch {
 	case q.Response || q.Opcode != dns.OpcodeQuery:
 		return reply(q, dns.RcodeNotImplemented)
@@ -50,8 +64,8 @@ func refuse(q *dns.Msg) *dns.Msg {
 	return nil
 }
 
-// refused: the name has the form of a service that this workload may not call, or that does not exist.
-func refused(t *agentapi.DNSTable, name string) bool {
+// refusal: the name has the form of a service that this workload may not call, or that does not exist.
+func refusal(t *agentapi.DNSTable, name string) bool {
 	if !t.Refusal.IsValid() && !t.Refusal6.IsValid() {
 		return false
 	}
@@ -67,8 +81,8 @@ func refused(t *agentapi.DNSTable, name string) bool {
 	return false
 }
 
-// inner: the name stands above names that exist, so it exists too, with no addresses.
-func inner(t *agentapi.DNSTable, name string) bool {
+// exists: the name stands above names that exist, so it exists too, with no addresses.
+func exists(t *agentapi.DNSTable, name string) bool {
 	if name == t.MeshSuffix {
 		return true
 	}
@@ -78,10 +92,6 @@ func inner(t *agentapi.DNSTable, name string) bool {
 		}
 	}
 	return false
-}
-
-func within(name, suffix string) bool {
-	return name == suffix || strings.HasSuffix(name, "."+suffix)
 }
 
 // addresses answers an A or AAAA question with the addresses of that family; any other type with nothing.

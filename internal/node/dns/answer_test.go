@@ -1,8 +1,6 @@
 package dns
 
 import (
-	"log/slog"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -24,11 +22,18 @@ func table() *agentapi.DNSTable {
 	}
 }
 
+// open is the table of a mesh whose workloads may call unlisted addresses.
+func open() *agentapi.DNSTable {
+	t := table()
+	t.Forward = true
+	return t
+}
+
 func TestAnswer(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		qtype uint16
-		rcode string // "upstream": not the mesh's
+		rcode string // "upstream": may be forwarded, and does not exist where nothing may be
 		addrs string
 	}{
 		{"pay.default.svc.cluster.local.", dns.TypeA, "NOERROR", "240.240.0.1"},
@@ -45,18 +50,57 @@ func TestAnswer(t *testing.T) {
 		{"default.svc.cluster.local.", dns.TypeA, "NOERROR", ""},
 		{"svc.cluster.local.", dns.TypeA, "NOERROR", ""},
 		{"www.example.", dns.TypeA, "upstream", ""},
-		{"notsvc.cluster.local.", dns.TypeA, "upstream", ""},
-		{"xsvc.cluster.local.", dns.TypeA, "upstream", ""},
-		{".", dns.TypeNS, "upstream", ""},
+		{"www.example.", dns.TypeTXT, "upstream", ""},
+		{"www.example.", dns.TypeHTTPS, "upstream", ""},
+		{"dual.example.", dns.TypeTXT, "NOERROR", ""},
+		{"dual.example.", dns.TypeHTTPS, "NOERROR", ""},
+		{"notsvc.example.", dns.TypeA, "upstream", ""},
+		{"svc.cluster.local.example.", dns.TypeA, "NXDOMAIN", ""},
+		{"9.9.9.9.in-addr.arpa.", dns.TypePTR, "upstream", ""},
+		{"8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.8.2.ip6.arpa.", dns.TypePTR, "upstream", ""},
+
+		// the mesh's own business
+		{"cluster.local.", dns.TypeA, "NXDOMAIN", ""},
+		{"notsvc.cluster.local.", dns.TypeA, "NXDOMAIN", ""},
+		{"www.example.cluster.local.", dns.TypeA, "NXDOMAIN", ""},
+		{"pay.default.svc.cluster.local.cluster.local.", dns.TypeA, "NXDOMAIN", ""},
+		{"pay.default.svc.cluster.local.corp.example.", dns.TypeA, "NXDOMAIN", ""},
+		{"pay.default.svc.", dns.TypeA, "NXDOMAIN", ""},
+		{"secret.default.svc.", dns.TypeTXT, "NXDOMAIN", ""},
+		{"PAY.default.", dns.TypeA, "NXDOMAIN", ""},
+		{"pay.", dns.TypeA, "NXDOMAIN", ""},
+		{"c2VjcmV0.", dns.TypeTXT, "NXDOMAIN", ""},
+		{"com.", dns.TypeNS, "NXDOMAIN", ""},
+		{"web.localhost.", dns.TypeA, "NXDOMAIN", ""},
+		{".", dns.TypeNS, "NXDOMAIN", ""},
+		{"1.0.240.240.in-addr.arpa.", dns.TypePTR, "NXDOMAIN", ""},
+		{"1.0.0.10.in-addr.arpa.", dns.TypePTR, "NXDOMAIN", ""},
+		{"1.0.0.127.in-addr.arpa.", dns.TypePTR, "NXDOMAIN", ""},
+		{"240.240.in-addr.arpa.", dns.TypeNS, "NXDOMAIN", ""},
+		{"secret.1.0.240.240.in-addr.arpa.", dns.TypePTR, "NXDOMAIN", ""},
+		{"1.0.0.0.0.f.0.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.ip6.arpa.", dns.TypePTR, "NXDOMAIN", ""},
+		{"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.", dns.TypePTR, "NXDOMAIN", ""},
+
+		// nobody needs
+		{"www.example.", dns.TypeNULL, "REFUSED", ""},
+		{"www.example.", dns.TypeANY, "REFUSED", ""},
+		{"www.example.", 65280, "REFUSED", ""},
 		{"pay.default.svc.cluster.local.", dns.TypeAXFR, "REFUSED", ""},
 	} {
-		r := answer(table(), new(dns.Msg).SetQuestion(c.name, c.qtype))
+		question := new(dns.Msg).SetQuestion(c.name, c.qtype)
+		r, _ := answer(open(), question)
 		if got := rcodeOf(r); got != c.rcode {
 			t.Errorf("%s %s: got %s, want %s", c.name, dns.TypeToString[c.qtype], got, c.rcode)
 			continue
 		}
 		if got := addrsOf(r); got != c.addrs {
 			t.Errorf("%s %s: got addresses %q, want %q", c.name, dns.TypeToString[c.qtype], got, c.addrs)
+		}
+		if c.rcode == "upstream" {
+			c.rcode = "NXDOMAIN"
+		}
+		if r, v := answer(table(), question); v == forward || rcodeOf(r) != c.rcode && c.rcode != "REFUSED" {
+			t.Errorf("%s %s: got %s where workloads may call listed addresses only", c.name, dns.TypeToString[c.qtype], rcodeOf(r))
 		}
 	}
 }
@@ -76,7 +120,7 @@ func TestAnswerRefusesInEachVersion(t *testing.T) {
 		own := table()
 		own.Refusal, own.Refusal6 = c.refusal, c.refusal6
 		for qtype, want := range map[uint16]string{dns.TypeA: c.a, dns.TypeAAAA: c.aaaa} {
-			r := answer(own, new(dns.Msg).SetQuestion("secret.default.svc.cluster.local.", qtype))
+			r, _ := answer(own, new(dns.Msg).SetQuestion("secret.default.svc.cluster.local.", qtype))
 			if rcodeOf(r) != "NOERROR" || addrsOf(r) != want {
 				t.Errorf("%s: got %s %q, want %q", dns.TypeToString[qtype], rcodeOf(r), addrsOf(r), want)
 			}
@@ -85,7 +129,7 @@ func TestAnswerRefusesInEachVersion(t *testing.T) {
 }
 
 func TestAnswerBeforeTheControlPlaneSpoke(t *testing.T) {
-	r := answer(nil, new(dns.Msg).SetQuestion("www.example.", dns.TypeA))
+	r, _ := answer(nil, new(dns.Msg).SetQuestion("www.example.", dns.TypeA))
 	if got := rcodeOf(r); got != "SERVFAIL" {
 		t.Errorf("got %s: no name may leave before it is known which ones are the mesh's", got)
 	}
@@ -102,7 +146,8 @@ func TestAnswerOddQuestions(t *testing.T) {
 		q    *dns.Msg
 		want string
 	}{{two, "FORMERR"}, {chaos, "REFUSED"}, {update, "NOTIMP"}, {none, "FORMERR"}} {
-		if got := rcodeOf(answer(table(), c.q)); got != c.want {
+		r, _ := answer(table(), c.q)
+		if got := rcodeOf(r); got != c.want {
 			t.Errorf("got %s, want %s for %v", got, c.want, c.q)
 		}
 	}
@@ -134,53 +179,6 @@ func addrsOf(r *dns.Msg) string {
 	return strings.Join(out, " ")
 }
 
-func TestResolveUpstream(t *testing.T) {
-	asked := make(chan string, 10)
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		asked <- q.Question[0].Name
-		r := new(dns.Msg).SetReply(q)
-		rr, _ := dns.NewRR(q.Question[0].Name + " 60 IN A 192.0.2.7")
-		r.Answer = append(r.Answer, rr)
-		w.WriteMsg(r)
-	})}
-	go srv.ActivateAndServe()
-	defer srv.Shutdown()
-
-	dead := netip.MustParseAddrPort("127.0.0.1:9") // nothing there: refused at once
-	live := pc.LocalAddr().(*net.UDPAddr).AddrPort()
-	s := New(Config{Log: slog.New(slog.DiscardHandler), Upstreams: []netip.AddrPort{dead, live}})
-	s.SetTables(map[string]agentapi.DNSTable{"default/web": *table()})
-	c := client{workload: "default/web", slots: make(chan struct{}, 1)}
-
-	q := new(dns.Msg).SetQuestion("www.example.", dns.TypeA)
-	r := s.resolve(c, q, false)
-	if len(r.Answer) != 1 || r.Id != q.Id || <-asked != "www.example." {
-		t.Fatalf("got %v", r)
-	}
-	if r := s.resolve(c, new(dns.Msg).SetQuestion("x.nowhere.svc.cluster.local.", dns.TypeA), false); rcodeOf(r) != "NXDOMAIN" || len(asked) != 0 {
-		t.Errorf("a mesh name left the mesh: %v", r)
-	}
-	c.slots <- struct{}{} // all in use
-	if r := s.resolve(c, q, false); rcodeOf(r) != "SERVFAIL" {
-		t.Errorf("got %s beyond the bound", rcodeOf(r))
-	}
-	unknown := client{workload: "default/unknown", slots: make(chan struct{}, 1)}
-	if r := s.resolve(unknown, q, false); rcodeOf(r) != "SERVFAIL" {
-		t.Errorf("got %s for a workload that the control plane does not know", rcodeOf(r))
-	}
-	if n := s.Counts(); n.Forwarded != 1 || n.Failed != 1 || n.Mesh != 2 {
-		t.Errorf("counts %+v", n)
-	}
-	s.cfg.Upstreams = nil
-	if r := s.resolve(client{workload: "default/web", slots: make(chan struct{}, 1)}, q, false); rcodeOf(r) != "REFUSED" {
-		t.Errorf("got %s without upstreams", rcodeOf(r))
-	}
-}
-
 func FuzzAnswer(f *testing.F) {
 	for _, name := range []string{"pay.default.svc.cluster.local.", "x.default.svc.cluster.local.", "www.example."} {
 		b, err := new(dns.Msg).SetQuestion(name, dns.TypeA).Pack()
@@ -194,8 +192,8 @@ func FuzzAnswer(f *testing.F) {
 		if q.Unpack(b) != nil {
 			return
 		}
-		r := answer(table(), q)
-		if r == nil {
+		r, v := answer(open(), q)
+		if v == forward {
 			if strings.HasSuffix(strings.ToLower(q.Question[0].Name), ".svc.cluster.local.") {
 				t.Errorf("a mesh name would be asked upstream: %v", q)
 			}

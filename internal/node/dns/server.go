@@ -9,9 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -23,19 +21,19 @@ import (
 	"isthmus.dev/isthmus/internal/node/netns"
 )
 
-// Bounds of what one agent asks upstream.
 const (
-	maxForwards    = 64              // at once, per workload
 	maxConnections = 64              // TCP, per workload
-	forwardTimeout = 2 * time.Second // per upstream
 	dyingTime      = 2 * time.Second // what an Envoy that was killed may take to let its sockets go
 )
 
 // Config of a Server.
 type Config struct {
 	Log *slog.Logger
-	// Upstreams that answer for names outside the mesh, in order of preference. None: such names are refused.
+	// Upstreams that answer for names outside the mesh where the mesh lets workloads call unlisted addresses, in order of
+	// preference. None: such names do not exist.
 	Upstreams []netip.AddrPort
+	// Record is told of questions about names outside the mesh: of every one that was forwarded, and of some of the others.
+	Record func(Outside)
 	// Mark is set on questions to upstreams, when not 0.
 	Mark uint32
 }
@@ -94,7 +92,7 @@ func (s *Server) Listen(l Listener) (*Sockets, error) {
 	socks := &Sockets{workload: l.Workload}
 	kept, err := takeOver(l.Kept)
 	if err == nil {
-		c := client{workload: l.Workload, slots: make(chan struct{}, maxForwards)}
+		c := newClient(l.Workload)
 		err = netns.Do(l.Netns, func() error { return s.listen(socks, c, kept) })
 	}
 	for _, unwanted := range kept {
@@ -105,12 +103,6 @@ func (s *Server) Listen(l Listener) (*Sockets, error) {
 		return nil, fmt.Errorf("serve DNS for workload %s in network namespace %q: %w", l.Workload, l.Netns, err)
 	}
 	return socks, nil
-}
-
-// client is one workload that asks.
-type client struct {
-	workload string
-	slots    chan struct{} // one per question under way to an upstream
 }
 
 func (s *Server) listen(socks *Sockets, c client, kept map[string]io.Closer) error {
@@ -244,29 +236,20 @@ func udpSize(q *dns.Msg) int {
 }
 
 func (s *Server) resolve(c client, q *dns.Msg, tcp bool) *dns.Msg {
-	if r := answer(s.table(c.workload), q); r != nil {
+	r, verdict := answer(s.table(c.workload), q)
+	if verdict == forward && len(s.cfg.Upstreams) == 0 {
+		r, verdict = negative(q, dns.RcodeNameError), refused
+	}
+	switch verdict {
+	case answered:
 		s.counts.mesh.Add(1)
 		return r
-	}
-	if len(s.cfg.Upstreams) == 0 {
+	case refused:
 		s.counts.refused.Add(1)
-		return reply(q, dns.RcodeRefused)
+		s.record(c.refusals, c, q, "refused")
+		return r
 	}
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	default:
-		s.counts.failed.Add(1)
-		return reply(q, dns.RcodeServerFailure)
-	}
-	for _, server := range s.cfg.Upstreams {
-		if r, err := s.upstream.ask(q, server, tcp); err == nil {
-			s.counts.forwarded.Add(1)
-			return r
-		}
-	}
-	s.counts.failed.Add(1)
-	return reply(q, dns.RcodeServerFailure)
+	return s.forward(c, q, tcp)
 }
 
 // table of a workload; nil before the control plane said anything. A workload it does not know yet resolves nothing.
@@ -280,36 +263,4 @@ func (s *Server) table(workload string) *agentapi.DNSTable {
 		return nil
 	}
 	return &t
-}
-
-// upstream asks the servers for names outside the mesh.
-type upstream struct{ mark uint32 }
-
-func (u upstream) ask(q *dns.Msg, server netip.AddrPort, tcp bool) (*dns.Msg, error) {
-	c := &dns.Client{Net: "udp", Timeout: forwardTimeout, UDPSize: dns.MaxMsgSize, Dialer: &net.Dialer{Timeout: forwardTimeout, Control: u.control}}
-	if tcp {
-		c.Net = "tcp"
-	}
-	question := q.Copy()
-	question.Id = dns.Id()
-	r, _, err := c.Exchange(question, server.String())
-	if err != nil {
-		return nil, err
-	}
-	if len(r.Question) != 1 || !strings.EqualFold(r.Question[0].Name, q.Question[0].Name) || r.Question[0].Qtype != q.Question[0].Qtype {
-		return nil, errors.New("the upstream answered another question")
-	}
-	r.Id = q.Id
-	return r, nil
-}
-
-func (u upstream) control(_, _ string, c syscall.RawConn) error {
-	if u.mark == 0 {
-		return nil
-	}
-	var err error
-	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(u.mark)) }); e != nil {
-		return e
-	}
-	return err
 }

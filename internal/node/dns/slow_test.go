@@ -16,7 +16,7 @@ func TestSlowQuestionsAreHungUpOn(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Log: slog.New(slog.DiscardHandler)})
 	socks := &Sockets{}
-	if err := s.listenAt(socks, client{workload: "default/web"}, nil, "127.0.0.1:0"); err != nil {
+	if err := s.listenAt(socks, newClient("default/web"), nil, "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
 	defer socks.Close()

@@ -1,0 +1,150 @@
+package dns
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
+)
+
+// Bounds of what one workload may have asked upstream.
+const (
+	maxForwards       = 64              // at once
+	forwardsPerSecond = 50              // in the long run
+	forwardBurst      = 200             // at first
+	forwardTimeout    = 2 * time.Second // per upstream
+	maxAnswer         = 4096            // bytes
+	askedSize         = 1232            // bytes that an upstream may send over UDP: what passes every network unfragmented
+)
+
+// Bounds of the record of questions that were refused, per workload.
+const (
+	refusalsPerSecond = 2
+	refusalBurst      = 20
+)
+
+// forwardedTypes are those that programs need to find and judge a server.
+var forwardedTypes = []uint16{
+	dns.TypeA, dns.TypeAAAA, dns.TypeCNAME, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSRV, dns.TypeMX, dns.TypeTXT, dns.TypeNS, dns.TypeSOA, dns.TypePTR, dns.TypeCAA,
+}
+
+// Outside is one question about a name outside the mesh.
+type Outside struct {
+	Workload string // "<namespace>/<name>"
+	Name     string
+	Type     string
+	Result   string // "forwarded", "refused", "failed", or "limited": more than the workload may have asked
+}
+
+// client is one workload that asks.
+type client struct {
+	workload string
+	slots    chan struct{} // one per question under way to an upstream
+	forwards *rate.Limiter // of those questions
+	refusals *rate.Limiter // of the records of what was not forwarded
+}
+
+func newClient(workload string) client {
+	return client{
+		workload: workload, slots: make(chan struct{}, maxForwards),
+		forwards: rate.NewLimiter(forwardsPerSecond, forwardBurst), refusals: rate.NewLimiter(refusalsPerSecond, refusalBurst),
+	}
+}
+
+// forward asks upstream, within the bounds of the workload.
+func (s *Server) forward(c client, q *dns.Msg, tcp bool) *dns.Msg {
+	if !c.forwards.Allow() {
+		return s.notForwarded(c, q)
+	}
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	default:
+		return s.notForwarded(c, q)
+	}
+	for _, server := range s.cfg.Upstreams {
+		if r, err := s.upstream.ask(q, server, tcp); err == nil {
+			s.counts.forwarded.Add(1)
+			s.record(nil, c, q, "forwarded")
+			return r
+		}
+	}
+	s.counts.failed.Add(1)
+	s.record(nil, c, q, "failed")
+	return reply(q, dns.RcodeServerFailure)
+}
+
+func (s *Server) notForwarded(c client, q *dns.Msg) *dns.Msg {
+	s.counts.failed.Add(1)
+	s.record(c.refusals, c, q, "limited")
+	return reply(q, dns.RcodeServerFailure)
+}
+
+// record tells of a question, as far as the limit allows; nil is no limit.
+func (s *Server) record(limit *rate.Limiter, c client, q *dns.Msg, result string) {
+	if s.cfg.Record == nil || limit != nil && !limit.Allow() {
+		return
+	}
+	name := strings.ToLower(q.Question[0].Name)
+	s.cfg.Record(Outside{Workload: c.workload, Name: name, Type: dns.Type(q.Question[0].Qtype).String(), Result: result})
+}
+
+// upstream asks the servers for names outside the mesh.
+type upstream struct{ mark uint32 }
+
+// ask puts the question anew: of the workload's message only the name and the type reach the upstream, and of the upstream's
+// only what answers them reaches the workload.
+func (u upstream) ask(q *dns.Msg, server netip.AddrPort, tcp bool) (*dns.Msg, error) {
+	c := &dns.Client{Net: "udp", Timeout: forwardTimeout, UDPSize: askedSize, Dialer: &net.Dialer{Timeout: forwardTimeout, Control: u.control}}
+	if tcp {
+		c.Net = "tcp"
+	}
+	asked := q.Question[0]
+	question := new(dns.Msg).SetQuestion(strings.ToLower(asked.Name), asked.Qtype).SetEdns0(askedSize, false)
+	r, _, err := c.Exchange(question, server.String())
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Question) != 1 || !strings.EqualFold(r.Question[0].Name, asked.Name) || r.Question[0].Qtype != asked.Qtype {
+		return nil, errors.New("the upstream answered another question")
+	}
+	if r.Rcode != dns.RcodeSuccess && r.Rcode != dns.RcodeNameError {
+		return nil, errors.New("the upstream answered " + dns.RcodeToString[r.Rcode])
+	}
+	return passOn(q, r)
+}
+
+// passOn is what a workload is told of an upstream's answer.
+func passOn(q, r *dns.Msg) (*dns.Msg, error) {
+	out := reply(q, r.Rcode)
+	out.Authoritative, out.Truncated = false, r.Truncated
+	wanted := func(rr dns.RR) bool {
+		return rr.Header().Rrtype == q.Question[0].Qtype || rr.Header().Rrtype == dns.TypeCNAME
+	}
+	out.Answer = slices.DeleteFunc(r.Answer, func(rr dns.RR) bool { return !wanted(rr) })
+	if len(out.Answer) == 0 {
+		out.Ns = slices.DeleteFunc(r.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype != dns.TypeSOA })
+	}
+	if out.Len() > maxAnswer {
+		return nil, errors.New("the upstream's answer is too long")
+	}
+	return out, nil
+}
+
+func (u upstream) control(_, _ string, c syscall.RawConn) error {
+	if u.mark == 0 {
+		return nil
+	}
+	var err error
+	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(u.mark)) }); e != nil {
+		return e
+	}
+	return err
+}
