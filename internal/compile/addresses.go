@@ -6,13 +6,9 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
-
-	networking "istio.io/client-go/pkg/apis/networking/v1"
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
-	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // claim is an address that something is reached by. Two services cannot share one: a proxy could not tell them apart.
@@ -92,23 +88,4 @@ func address(p netip.Prefix) string {
 		return p.Addr().String()
 	}
 	return p.String()
-}
-
-// mayClaimHost refuses a ServiceEntry's host that callers would take for a Service of another namespace, or for the short
-// name of one.
-func (c *compiler) mayClaimHost(se *networking.ServiceEntry, field, host string) bool {
-	key := snapshot.Key{Kind: "ServiceEntry", Namespace: se.Namespace, Name: se.Name}
-	short := strings.TrimSuffix(strings.TrimSuffix(host, "."+c.mesh.Domain), ".svc")
-	dot := strings.LastIndexByte(short, '.')
-	if dot < 0 {
-		c.find(key, "ISM0024", finding.Error, field, host+" could be taken for the short name of a Service; the host is not served", "write a whole host name, such as "+host+".example.com")
-		return false
-	}
-	ns := short[dot+1:]
-	inMesh := strings.HasSuffix(host, ".svc."+c.mesh.Domain) || slices.Contains(c.mesh.Namespaces, ns)
-	if inMesh && ns != se.Namespace {
-		c.find(key, "ISM0024", finding.Error, field, fmt.Sprintf("%s is a name of namespace %s; the host is not served", host, ns), "move the ServiceEntry to namespace "+ns+", or choose another host")
-		return false
-	}
-	return true
 }
