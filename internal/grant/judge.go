@@ -1,0 +1,212 @@
+package grant
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// Bounds on what one node may report. An agent that is not ours any more must not cost more than itself.
+const (
+	MaxWorkloads = 500
+	maxOfOne     = 32 // workloads of one service account, or of one "<name>-*"
+	maxText      = 256
+	maxPorts     = 256
+	maxAddresses = 16
+	maxLabels    = 64
+	maxFindings  = 100
+)
+
+// Judge holds a node's report against its grant. Accepted, sorted, are the workloads that may be registered, with what was
+// granted to them; wrong is what the report says beyond that.
+func (g Grant) Judge(node string, reported []snapshot.Workload) (accepted []snapshot.Workload, wrong []finding.Finding) {
+	say := func(f *finding.Finding, w snapshot.Workload) {
+		if f != nil && len(wrong) < maxFindings {
+			f.Object = "workload " + cut(w.Namespace) + "/" + cut(w.Name)
+			wrong = append(wrong, *f)
+		}
+	}
+	seen, count := map[[2]string]bool{}, map[string]int{}
+	for _, w := range reported {
+		t, refused := g.judge(node, w)
+		switch name := [2]string{w.Namespace, w.Name}; {
+		case refused != nil:
+		case seen[name]:
+			refused = &finding.Finding{
+				Code: "ISM0014", Message: fmt.Sprintf("node %s registers it twice; the first is used", node),
+				Remedy: "give each workload of a namespace a name of its own",
+			}
+		case count[t.part] == t.most:
+			refused = &finding.Finding{
+				Code: "ISM0243", Message: fmt.Sprintf("node %s hosts %d workloads of %s already, and may host no more; the workload is not registered", node, t.most, t.part),
+				Remedy: "host it on another node, or give it a service account of its own",
+			}
+		default:
+			seen[name] = true
+			count[t.part]++
+			w.Node = node
+			var beyond *finding.Finding
+			w.Labels, beyond = t.label(node, w)
+			say(beyond, w)
+			accepted = append(accepted, w)
+			continue
+		}
+		say(refused, w)
+	}
+	slices.SortFunc(accepted, func(x, y snapshot.Workload) int {
+		return slices.Compare([]string{x.Namespace, x.Name}, []string{y.Namespace, y.Name})
+	})
+	return accepted, wrong
+}
+
+// judge says by which terms a workload may be registered, or why it may not.
+func (g Grant) judge(node string, w snapshot.Workload) (terms, *finding.Finding) {
+	if err := checkWorkload(w); err != nil {
+		return terms{}, &finding.Finding{
+			Code: "ISM0014", Message: fmt.Sprintf("node %s registers it with %v; the workload is not registered", node, err),
+			Remedy: "mend the node's settings",
+		}
+	}
+	t, ok := g.termsFor(w)
+	switch {
+	case !ok && !g.Covers(w.Namespace, w.ServiceAccount):
+		return terms{}, &finding.Finding{
+			Code: "ISM0013", Field: "serviceAccount",
+			Message: fmt.Sprintf("node %s may not host service account %s/%s; the workload is not registered", node, w.Namespace, w.ServiceAccount),
+			Remedy:  fmt.Sprintf("join the node with a token that grants it: isthmus token create --node %s --identity %s/%s", node, w.Namespace, w.ServiceAccount),
+		}
+	case !ok:
+		return terms{}, &finding.Finding{
+			Code: "ISM0240", Field: "name",
+			Message: fmt.Sprintf("node %s may host service account %s/%s, but not under this name; the workload is not registered", node, w.Namespace, w.ServiceAccount),
+			Remedy: fmt.Sprintf("name it %s or %s-…, or join the node with a token that grants the name: isthmus token create --node %s --workload %s/%s,sa=%s",
+				w.ServiceAccount, w.ServiceAccount, node, w.Namespace, w.Name, w.ServiceAccount),
+		}
+	}
+	for _, a := range w.Addresses {
+		if !g.Holds(a) {
+			return terms{}, &finding.Finding{
+				Code: "ISM0241", Field: "addresses",
+				Message: fmt.Sprintf("workloads of node %s may not have the address %s; the workload is not registered", node, a),
+				Remedy:  fmt.Sprintf("join the node with a token that grants it: isthmus token create --node %s --address %s", node, a),
+			}
+		}
+	}
+	return t, nil
+}
+
+// label gives a workload the labels that were granted. Those that its node says beside them are ignored.
+func (t terms) label(node string, w snapshot.Workload) (map[string]string, *finding.Finding) {
+	if t.labels == nil {
+		return w.Labels, nil
+	}
+	var beyond []string
+	for k, v := range w.Labels {
+		if t.labels[k] != v {
+			beyond = append(beyond, k+"="+v)
+		}
+	}
+	if len(beyond) == 0 {
+		return t.labels, nil
+	}
+	slices.Sort(beyond)
+	said := strings.Join(beyond, ",")
+	return t.labels, &finding.Finding{
+		Code: "ISM0242", Field: "labels",
+		Message: fmt.Sprintf("node %s gives it the labels %s, which were not granted; they are ignored", node, cut(said)),
+		Remedy: fmt.Sprintf("take them out of the node's settings, or join the node with a token that grants them: isthmus token create --node %s --workload %s/%s,sa=%s,%s",
+			node, w.Namespace, w.Name, w.ServiceAccount, cut(said)),
+	}
+}
+
+// checkWorkload refuses what could not have come from an agent's settings. Names go into identities, host names and Envoy's
+// configuration; addresses into other nodes' connections.
+func checkWorkload(w snapshot.Workload) error {
+	for _, c := range []struct {
+		what, value string
+		problems    []string
+	}{
+		{"namespace", w.Namespace, validation.IsDNS1123Label(w.Namespace)},
+		{"name", w.Name, validation.IsDNS1123Subdomain(w.Name)},
+		{"service account", w.ServiceAccount, validation.IsDNS1123Subdomain(w.ServiceAccount)},
+	} {
+		if len(c.problems) > 0 {
+			return fmt.Errorf("the %s %q: use lower-case letters, digits and hyphens", c.what, cut(c.value))
+		}
+	}
+	if len(w.Addresses) > maxAddresses || len(w.Ports) > maxPorts || len(w.Labels) > maxLabels {
+		return fmt.Errorf("%d addresses, %d ports and %d labels: at most %d, %d and %d are possible", len(w.Addresses), len(w.Ports), len(w.Labels), maxAddresses, maxPorts, maxLabels)
+	}
+	for _, a := range w.Addresses {
+		if err := checkAddress(a); err != nil {
+			return err
+		}
+	}
+	for _, p := range w.Ports {
+		if p.Number == 0 || len(p.Name) > maxText || reserved(p.Number) {
+			return fmt.Errorf("the port %q number %d", cut(p.Name), p.Number)
+		}
+	}
+	for k, v := range w.Labels {
+		if err := checkLabel(k, v); err != nil {
+			return err
+		}
+	}
+	if w.Netns != "" && (!filepath.IsAbs(w.Netns) || filepath.Clean(w.Netns) != w.Netns || len(w.Netns) > maxText || strings.ContainsRune(w.Netns, 0)) {
+		return fmt.Errorf("the network namespace %q: give its whole path", cut(w.Netns))
+	}
+	return nil
+}
+
+// reserved ports are the proxy's own: a call to one of them would go round in a circle.
+func reserved(port uint16) bool {
+	return port == agentapi.OutboundPort || port == agentapi.InboundPort || port == agentapi.DNSPort
+}
+
+// Gateway holds what a gateway says of itself against its grant, and against what it said at first after it had joined:
+// where no addresses were granted, those are. It is nil before that.
+func (g Grant) Gateway(info snapshot.GatewayInfo, first *snapshot.GatewayInfo) error {
+	for _, addrs := range [][]netip.Addr{info.Inner(), info.Outer()} {
+		for _, a := range addrs {
+			if err := checkAddress(a); err != nil {
+				return err
+			}
+			if len(g.Addresses) > 0 && !g.Holds(a) {
+				return fmt.Errorf("the address %s was not granted: make a token with --address %s", a, a)
+			}
+		}
+		if len(addrs) == 2 && (!addrs[0].Is4() || !addrs[1].Is6()) {
+			return fmt.Errorf("the addresses %s and %s: give an IPv4 and an IPv6 one", addrs[0], addrs[1])
+		}
+	}
+	if len(g.Addresses) == 0 && first != nil && *first != info {
+		return fmt.Errorf("it joined with the inner address %s and the outer address %s, and may have others only with a new token: isthmus token create --role gateway",
+			join(first.Inner()), join(first.Outer()))
+	}
+	return nil
+}
+
+func join(addrs []netip.Addr) string {
+	var texts []string
+	for _, a := range addrs {
+		texts = append(texts, a.String())
+	}
+	return strings.Join(texts, " and ")
+}
+
+func checkAddress(a netip.Addr) error {
+	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.Zone() != "" || a.Is4In6() {
+		return fmt.Errorf("the address %q: give the one that others reach it by", a)
+	}
+	return nil
+}
+
+func cut(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxText)], "") }
