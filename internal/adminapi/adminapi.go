@@ -4,12 +4,14 @@ package adminapi
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/rpc"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -22,10 +24,17 @@ type Empty struct{}
 
 // TokenRequest asks for a join token.
 type TokenRequest struct {
-	Node       string        `json:"node"`
-	Role       snapshot.Role `json:"role"`       // node or gateway
-	Identities []string      `json:"identities"` // "<namespace>/<service account>", "<namespace>/*" or "*": what the node may host
-	TTL        time.Duration `json:"ttl"`
+	Node       string           `json:"node"`
+	Role       snapshot.Role    `json:"role"`                // node or gateway
+	Identities []string         `json:"identities"`          // what the node may host: see grant.Grant
+	Workloads  []grant.Workload `json:"workloads,omitempty"` // likewise
+	Addresses  []netip.Prefix   `json:"addresses,omitempty"` // likewise; none: the private ones, or those that a gateway first names
+	TTL        time.Duration    `json:"ttl"`
+}
+
+// Grant is what the token shall grant.
+func (r *TokenRequest) Grant() grant.Grant {
+	return grant.Grant{Identities: r.Identities, Workloads: r.Workloads, Addresses: r.Addresses}
 }
 
 // TokenResponse carries a secret: print it once, log it never.

@@ -3,7 +3,6 @@ package ca
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -25,31 +24,20 @@ func (a *Authority) Attest(ctx context.Context, token string, csr []byte, from s
 	if err != nil {
 		return Attestation{}, err
 	}
-	grant, err := a.Redeem(ctx, token, from)
+	granted, err := a.Redeem(ctx, token, from)
 	if err != nil {
 		return Attestation{}, err
 	}
-	at := Attestation{TokenGrant: grant}
-	at.SVID, err = spiffe.Node(a.cfg.TrustDomain, grant.Node)
+	at := Attestation{TokenGrant: granted}
+	at.SVID, err = spiffe.Node(a.cfg.TrustDomain, granted.Node)
 	if err != nil {
-		return at, fmt.Errorf("name node %q: %w", grant.Node, err)
+		return at, fmt.Errorf("name node %q: %w", granted.Node, err)
 	}
-	n := state.Node{Node: snapshot.Node{Name: grant.Node, Role: grant.Role}, Identities: grant.Identities, Attested: a.now()}
+	n := state.Node{Node: snapshot.Node{Name: granted.Node, Role: granted.Role}, Grant: granted.Grant, Attested: a.now()}
 	if err := a.cfg.Store.AttestNode(ctx, n); err != nil {
 		return at, err
 	}
-	at.Chain, _, err = a.issue(ctx, leaf{pub: pub, id: at.SVID, ttl: a.cfg.LeafTTL, node: grant.Node})
+	at.Chain, _, err = a.issue(ctx, leaf{pub: pub, id: at.SVID, ttl: a.cfg.LeafTTL, node: granted.Node})
 	at.Roots = a.Roots()
 	return at, err
-}
-
-// Granted answers whether a node's identities let it host a service account: by its exact name "<namespace>/<service
-// account>", by "<namespace>/*", or by "*", which means every namespace but the gateways'.
-func Granted(identities []string, namespace, serviceAccount string) bool {
-	if namespace == "" || serviceAccount == "" || serviceAccount == "*" {
-		return false
-	}
-	return slices.Contains(identities, namespace+"/"+serviceAccount) ||
-		slices.Contains(identities, namespace+"/*") ||
-		namespace != spiffe.SystemNamespace && slices.Contains(identities, "*")
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -321,7 +322,7 @@ func TestRunRenewsAndPrunes(t *testing.T) {
 
 func newToken(t testing.TB, a *ca.Authority, node string) string {
 	t.Helper()
-	issued, err := a.CreateToken(t.Context(), ca.TokenSpec{Node: node, Role: "node", Identities: []string{"default/*"}, Addresses: []string{"10.0.0.1:15012"}})
+	issued, err := a.CreateToken(t.Context(), ca.TokenSpec{Node: node, Role: "node", Grant: grant.Grant{Identities: []string{"default/*"}}, Addresses: []string{"10.0.0.1:15012"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/snapshot"
-	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
 
@@ -40,20 +40,18 @@ const (
 )
 
 var (
-	tokenID    = regexp.MustCompile(`^[0-9a-f]{16}$`)
-	sha256Hex  = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	dnsLabel   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	serviceAcc = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+	tokenID   = regexp.MustCompile(`^[0-9a-f]{16}$`)
+	sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 )
 
 // TokenSpec says what a join token is good for.
 type TokenSpec struct {
-	Node string
-	Role snapshot.Role
-	// Identities that the node may host: "<namespace>/<service account>", "<namespace>/*", or "*" for all but gateways'.
-	Identities []string
-	TTL        time.Duration // default 15 min
-	Addresses  []string      // host:port of the control plane
+	Node      string
+	Role      snapshot.Role
+	Grant     grant.Grant   // for a node without addresses: the private ones
+	TTL       time.Duration // default 15 min
+	Addresses []string      // host:port of the control plane
 }
 
 // IssuedToken is a new join token. Print it once.
@@ -73,10 +71,10 @@ type Token struct {
 
 // TokenGrant is what a redeemed token grants.
 type TokenGrant struct {
-	ID         string
-	Node       string
-	Role       snapshot.Role
-	Identities []string
+	ID    string
+	Node  string
+	Role  snapshot.Role
+	Grant grant.Grant
 }
 
 // tokenText is a token's JSON.
@@ -90,6 +88,9 @@ type tokenText struct {
 // CreateToken makes a join token for one node and one use. The state keeps only a hash of its secret.
 func (a *Authority) CreateToken(ctx context.Context, spec TokenSpec) (IssuedToken, error) {
 	spec.TTL = orDuration(spec.TTL, tokenDefaultTTL)
+	if spec.Role == snapshot.RoleNode && len(spec.Grant.Addresses) == 0 {
+		spec.Grant.Addresses = grant.Private()
+	}
 	if err := spec.check(); err != nil {
 		return IssuedToken{}, fmt.Errorf("create join token: %w", err)
 	}
@@ -106,7 +107,7 @@ func (a *Authority) CreateToken(ctx context.Context, spec TokenSpec) (IssuedToke
 	}
 	now := a.now()
 	t := state.Token{
-		ID: text.ID, Hash: sha256.Sum256([]byte(text.Secret)), Node: spec.Node, Role: spec.Role, Identities: spec.Identities,
+		ID: text.ID, Hash: sha256.Sum256([]byte(text.Secret)), Node: spec.Node, Role: spec.Role, Grant: spec.Grant,
 		Created: now, Expires: now.Add(spec.TTL),
 	}
 	if err := a.cfg.Store.AddToken(ctx, t); err != nil {
@@ -125,30 +126,10 @@ func (s TokenSpec) check() error {
 	if s.TTL > tokenMaxTTL {
 		return fmt.Errorf("life %s: say at most %s", s.TTL, tokenMaxTTL)
 	}
-	if len(s.Identities) > 256 {
-		return fmt.Errorf("%d identities: name at most 256, or a whole namespace as <namespace>/*", len(s.Identities))
-	}
-	for _, i := range s.Identities {
-		if err := checkIdentity(s.Role, i); err != nil {
-			return err
-		}
+	if err := s.Grant.Check(s.Role); err != nil {
+		return err
 	}
 	return checkAddresses(s.Addresses)
-}
-
-// checkIdentity reads one grant. The gateways' namespace is for gateways alone, and gateways have no other.
-func checkIdentity(role snapshot.Role, identity string) error {
-	namespace, account, ok := strings.Cut(identity, "/")
-	if identity != "*" && !(ok && dnsLabel.MatchString(namespace) && (account == "*" || serviceAcc.MatchString(account))) {
-		return fmt.Errorf("identity %q: say <namespace>/<service account>, <namespace>/* or *", identity)
-	}
-	if gateway := namespace == spiffe.SystemNamespace; gateway != (role == snapshot.RoleGateway) {
-		if gateway {
-			return fmt.Errorf("identity %q: the namespace %s is for gateways; make the token with role gateway", identity, spiffe.SystemNamespace)
-		}
-		return fmt.Errorf("identity %q: a gateway's identity is %s/<service account>", identity, spiffe.SystemNamespace)
-	}
-	return nil
 }
 
 func checkAddresses(addrs []string) error {
@@ -203,7 +184,7 @@ func (a *Authority) Redeem(ctx context.Context, token, from string) (TokenGrant,
 	if err != nil {
 		return TokenGrant{}, tokenError(err)
 	}
-	return TokenGrant{ID: used.ID, Node: used.Node, Role: used.Role, Identities: used.Identities}, nil
+	return TokenGrant{ID: used.ID, Node: used.Node, Role: used.Role, Grant: used.Grant}, nil
 }
 
 // tokenError turns the store's refusals into the package's; a wrong secret is as good as an unknown token.

@@ -48,13 +48,13 @@ func TestTokenSpecRefusals(t *testing.T) {
 		{func(s *ca.TokenSpec) { s.Node = strings.Repeat("a", 64) }, `node name`},
 		{func(s *ca.TokenSpec) { s.Role = "admin" }, `role "admin": say node or gateway`},
 		{func(s *ca.TokenSpec) { s.TTL = 31 * 24 * time.Hour }, `life 744h0m0s: say at most 720h0m0s`},
-		{func(s *ca.TokenSpec) { s.Identities = []string{"default"} }, `identity "default"`},
-		{func(s *ca.TokenSpec) { s.Identities = []string{"*/payments"} }, `identity "*/payments"`},
-		{func(s *ca.TokenSpec) { s.Identities = []string{"a/b/c"} }, `identity "a/b/c"`},
-		{func(s *ca.TokenSpec) { s.Identities = []string{"isthmus-system/gateway"} }, `is for gateways; make the token with role gateway`},
-		{func(s *ca.TokenSpec) { s.Identities = []string{"isthmus-system/*"} }, `is for gateways`},
-		{func(s *ca.TokenSpec) { s.Role, s.Identities = "gateway", []string{"default/payments"} }, `a gateway's identity is isthmus-system/<service account>`},
-		{func(s *ca.TokenSpec) { s.Role, s.Identities = "gateway", []string{"*"} }, `a gateway's identity is`},
+		{func(s *ca.TokenSpec) { s.Grant.Identities = []string{"default"} }, `identity "default"`},
+		{func(s *ca.TokenSpec) { s.Grant.Identities = []string{"*/payments"} }, `identity "*/payments"`},
+		{func(s *ca.TokenSpec) { s.Grant.Identities = []string{"a/b/c"} }, `identity "a/b/c"`},
+		{func(s *ca.TokenSpec) { s.Grant.Identities = []string{"isthmus-system/gateway"} }, `is for gateways; make the token with role gateway`},
+		{func(s *ca.TokenSpec) { s.Grant.Identities = []string{"isthmus-system/*"} }, `is for gateways`},
+		{func(s *ca.TokenSpec) { s.Role, s.Grant.Identities = "gateway", []string{"default/payments"} }, `a gateway's identity is isthmus-system/<service account>`},
+		{func(s *ca.TokenSpec) { s.Role, s.Grant.Identities = "gateway", []string{"*"} }, `a gateway's identity is`},
 		{func(s *ca.TokenSpec) { s.Addresses = nil }, `0 addresses of the control plane`},
 		{func(s *ca.TokenSpec) { s.Addresses = []string{"10.0.0.1"} }, `address "10.0.0.1" of the control plane: say host:port`},
 	} {
@@ -80,7 +80,7 @@ func TestAttest(t *testing.T) {
 		t.Errorf("got %+v, %v", got.TokenGrant, leaf.URIs)
 	}
 	n := must(b.db.Node(t.Context(), "n1"))
-	if fmt.Sprint(n.Identities) != "[default/*]" || !n.Attested.Equal(noon) {
+	if fmt.Sprint(n.Grant.Identities) != "[default/*]" || !n.Attested.Equal(noon) {
 		t.Errorf("node %+v", n)
 	}
 }
@@ -164,33 +164,6 @@ func TestOfAHundredRacingJoinsOneWins(t *testing.T) {
 	}
 	if r := must(b.db.Events(t.Context(), state.EventFilter{})); len(r) != 1 || r[0].Count != 99 {
 		t.Errorf("recorded %+v", r)
-	}
-}
-
-func TestGranted(t *testing.T) {
-	for _, test := range []struct {
-		identities  string
-		ns, account string
-		want        bool
-	}{
-		{"default/payments", "default", "payments", true},
-		{"default/payments", "default", "payments2", false},
-		{"default/pay", "default", "payments", false},
-		{"default/*", "default", "payments", true},
-		{"default/*", "default2", "payments", false},
-		{"*", "default", "payments", true},
-		{"*", "isthmus-system", "gateway", false},
-		{"isthmus-system/gateway", "isthmus-system", "gateway", true},
-		{"a/b c/d", "c", "d", true},
-		{"", "default", "payments", false},
-		{"default/*", "default", "*", false},
-		{"default/*", "default", "", false},
-		{"/*", "", "payments", false},
-		{"*/payments", "default", "payments", false},
-	} {
-		if got := ca.Granted(strings.Fields(test.identities), test.ns, test.account); got != test.want {
-			t.Errorf("%q grants %s/%s: %v", test.identities, test.ns, test.account, got)
-		}
 	}
 }
 

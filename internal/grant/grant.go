@@ -202,7 +202,7 @@ func (g Grant) termsFor(w snapshot.Workload) (terms, bool) {
 	var found *Workload
 	for i, granted := range g.Workloads {
 		if granted.Namespace == w.Namespace && granted.ServiceAccount == w.ServiceAccount && granted.named(w.Name) &&
-			(found == nil || found.several() && len(granted.Name) > len(found.Name)) {
+			(found == nil || granted.narrower(*found)) {
 			found = &g.Workloads[i]
 		}
 	}
@@ -218,6 +218,11 @@ func (g Grant) termsFor(w snapshot.Workload) (terms, bool) {
 		return terms{part, maxOfOne, nil}, true
 	}
 	return terms{}, false
+}
+
+// narrower says whether w covers less than another that covers the same name.
+func (w Workload) narrower(than Workload) bool {
+	return !w.several() || than.several() && len(w.Name) > len(than.Name)
 }
 
 // labels are never nil: none is what was granted.

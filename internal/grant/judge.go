@@ -9,8 +9,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -151,8 +151,11 @@ func checkWorkload(w snapshot.Workload) error {
 		}
 	}
 	for _, p := range w.Ports {
-		if p.Number == 0 || len(p.Name) > maxText || reserved(p.Number) {
+		if p.Number == 0 || len(p.Name) > maxText {
 			return fmt.Errorf("the port %q number %d", cut(p.Name), p.Number)
+		}
+		if what := reserved.Port(p.Number); what != "" {
+			return fmt.Errorf("the port %d, %s", p.Number, what)
 		}
 	}
 	for k, v := range w.Labels {
@@ -164,11 +167,6 @@ func checkWorkload(w snapshot.Workload) error {
 		return fmt.Errorf("the network namespace %q: give its whole path", cut(w.Netns))
 	}
 	return nil
-}
-
-// reserved ports are the proxy's own: a call to one of them would go round in a circle.
-func reserved(port uint16) bool {
-	return port == agentapi.OutboundPort || port == agentapi.InboundPort || port == agentapi.DNSPort
 }
 
 // Gateway holds what a gateway says of itself against its grant, and against what it said at first after it had joined:
@@ -203,7 +201,10 @@ func join(addrs []netip.Addr) string {
 }
 
 func checkAddress(a netip.Addr) error {
-	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.Zone() != "" || a.Is4In6() {
+	if what := reserved.Address(a); what != "" {
+		return fmt.Errorf("the address %s, %s: give the one that others reach it by", a, what)
+	}
+	if a.Zone() != "" || a.Is4In6() {
 		return fmt.Errorf("the address %q: give the one that others reach it by", a)
 	}
 	return nil

@@ -45,6 +45,7 @@ var table = map[string]layer{
 	"internal/agentapi":  nouns, // the wire contracts speak of snapshot's nouns
 	"internal/adminapi":  nouns,
 
+	"internal/grant":    nouns,
 	"internal/kind":     nouns,
 	"internal/model":    nouns,
 	"internal/reserved": nouns,

@@ -42,7 +42,7 @@ func (a *admin) now() (*published, error) {
 
 // CreateToken makes a join token.
 func (a *admin) CreateToken(ctx context.Context, r *adminapi.TokenRequest) (*adminapi.TokenResponse, error) {
-	t, err := a.d.authority.CreateToken(ctx, ca.TokenSpec{Node: r.Node, Role: r.Role, Identities: r.Identities, TTL: r.TTL, Addresses: a.d.agentAddresses()})
+	t, err := a.d.authority.CreateToken(ctx, ca.TokenSpec{Node: r.Node, Role: r.Role, Grant: r.Grant(), TTL: r.TTL, Addresses: a.d.agentAddresses()})
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}

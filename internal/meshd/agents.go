@@ -19,17 +19,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/agentapi"
-	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/rpc"
-	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
-
-// maxWorkloads is how many workloads one node may host.
-const maxWorkloads = 2000
 
 // agents serves the node and gateway agents.
 type agents struct {
@@ -39,13 +34,15 @@ type agents struct {
 	standings standings
 
 	mu      sync.Mutex // guards all below
+	streams uint64     // how many have begun
 	known   map[string]*agent
-	refused map[string][]finding.Finding // by node: workloads that its token does not cover
+	refused map[string][]finding.Finding // by node: what its reports say beyond its grant
 }
 
 // agent is one agent's standing conversation.
 type agent struct {
 	name   string
+	stream uint64 // its number: the newest stays
 	report agentapi.Report
 	awake  chan struct{}
 	next   *agentapi.Instructions // what it should have
@@ -81,6 +78,9 @@ func (a *agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 		a.log.Warn("join refused", "from", from, "error", err)
 		return nil, status.Error(codes.PermissionDenied, "the join token is not good (any more), or the certificate request is none: make a new token with 'isthmus token create'")
 	}
+	if err := a.regrant(ctx, at.TokenGrant); err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
 	a.log.Info("node joined", "node", at.Node, "role", at.Role, "from", from)
 	return &agentapi.AttestResponse{Node: at.Node, Role: at.Role, Chain: at.Chain, Roots: at.Roots}, nil
 }
@@ -110,7 +110,7 @@ func (a *agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	td, ttl := a.d.authority.TrustDomain(), nodeTTL
 	id, err := spiffe.Node(td, n.Name)
 	if r.Namespace != "" || r.ServiceAccount != "" {
-		if !ca.Granted(n.Identities, r.Namespace, r.ServiceAccount) || !a.d.store.Hosts(n.Name, r.Namespace, r.ServiceAccount) {
+		if !n.Grant.Covers(r.Namespace, r.ServiceAccount) || !a.d.store.Hosts(n.Name, r.Namespace, r.ServiceAccount) {
 			a.log.Warn("certificate refused", "node", n.Name, "namespace", r.Namespace, "serviceAccount", r.ServiceAccount)
 			return nil, status.Errorf(codes.PermissionDenied, "no workload %s/%s is registered on node %s", r.Namespace, r.ServiceAccount, n.Name)
 		}
@@ -151,10 +151,14 @@ func (a *agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if err != nil {
 		return err
 	}
-	if err := a.take(ctx, n, first); err != nil {
+	number := a.nextStream()
+	if err := a.take(ctx, n, number, first); err != nil {
 		return err
 	}
-	ag := a.join(n, *first, cut)
+	ag, err := a.join(n, number, *first, cut)
+	if err != nil {
+		return err
+	}
 	defer a.leave(ag)
 	if _, err := a.node(ctx); err != nil {
 		return err // revoked before it could be cut
@@ -184,7 +188,7 @@ func (a *agents) listen(ctx context.Context, n state.Node, ag *agent, stream rpc
 		if err != nil || ctx.Err() != nil {
 			return nil // the agent went, or came again
 		}
-		if err := a.take(ctx, n, r); err != nil {
+		if err := a.take(ctx, n, ag.stream, r); err != nil {
 			return err
 		}
 		a.mu.Lock()
@@ -212,50 +216,6 @@ func (a *agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi
 		case <-ag.awake:
 		}
 	}
-}
-
-// take registers what a report says, without the workloads that the node may not host or that make no sense.
-func (a *agents) take(ctx context.Context, n state.Node, r *agentapi.Report) error {
-	if len(r.Workloads) > maxWorkloads {
-		return status.Errorf(codes.ResourceExhausted, "node %s reports %d workloads, %d are possible", n.Name, len(r.Workloads), maxWorkloads)
-	}
-	bound(r, n.Role)
-	node := snapshot.Node{Name: n.Name, Role: n.Role}
-	if n.Role == snapshot.RoleGateway {
-		if r.Gateway == nil || !ca.Granted(n.Identities, spiffe.SystemNamespace, r.Gateway.ServiceAccount) {
-			return status.Errorf(codes.PermissionDenied, "the token of gateway %s does not grant this service account: make one with 'isthmus token create --role gateway --identity %s/<service account>'", n.Name, spiffe.SystemNamespace)
-		}
-		if err := checkGateway(*r.Gateway); err != nil {
-			return status.Errorf(codes.InvalidArgument, "gateway %s: %v", n.Name, err)
-		}
-		node.Gateway = r.Gateway
-	}
-	accepted, refused := acceptWorkloads(n, r.Workloads)
-	r.Workloads = accepted
-	err := a.d.store.Register(ctx, node, accepted)
-	switch {
-	case errors.Is(err, state.ErrRevoked):
-		return status.Errorf(codes.PermissionDenied, "node %s was revoked: join it with a new token", n.Name)
-	case err != nil:
-		return status.Error(codes.Internal, err.Error())
-	}
-	a.remember(n.Name, refused)
-	return nil
-}
-
-// remember keeps what was refused of a node's workloads, for the findings.
-func (a *agents) remember(node string, refused []finding.Finding) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if slices.Equal(a.refused[node], refused) {
-		return
-	}
-	if len(refused) > 0 {
-		a.refused[node] = refused
-	} else {
-		delete(a.refused, node)
-	}
-	a.d.loop.reload() // findings are published with a snapshot
 }
 
 // identify names the proxy behind a discovery stream: the node's, or that of a workload which this node registered with a
@@ -291,19 +251,30 @@ func (a *agents) findings() []finding.Finding {
 	return out
 }
 
-// join makes a stream the agent's only one.
-func (a *agents) join(n state.Node, r agentapi.Report, cut context.CancelCauseFunc) *agent {
-	ag := &agent{name: n.Name, report: r, awake: make(chan struct{}, 1), cut: cut}
+// nextStream numbers a conversation in the order in which it began.
+func (a *agents) nextStream() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.streams++
+	return a.streams
+}
+
+// join makes a stream the agent's only one, unless a newer one is.
+func (a *agents) join(n state.Node, stream uint64, r agentapi.Report, cut context.CancelCauseFunc) (*agent, error) {
+	ag := &agent{name: n.Name, stream: stream, report: r, awake: make(chan struct{}, 1), cut: cut}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if old := a.known[n.Name]; old != nil {
+		if old.stream > stream {
+			return nil, status.Error(codes.Aborted, errTakenOver.Error())
+		}
 		old.cut(errTakenOver)
 	}
 	a.known[n.Name] = ag
 	if p := a.d.loop.published.Load(); p != nil { // with mu held: what is published later finds the agent in known
 		ag.next = p.briefing.of(n.Name)
 	}
-	return ag
+	return ag, nil
 }
 
 func (a *agents) leave(ag *agent) {

@@ -86,6 +86,9 @@ func (l *loop) run(ctx context.Context) error {
 			continue
 		case <-l.store.Changed():
 		}
+		if err := l.store.Settle(ctx); err != nil {
+			l.log.Error("workloads that waited for a name or an address are not registered", "error", err)
+		}
 		begun := time.Now()
 		l.apply(l.store.Snapshot())
 		took := time.Since(begun)
@@ -101,7 +104,7 @@ func (l *loop) run(ctx context.Context) error {
 func (l *loop) apply(snap *snapshot.Snapshot) {
 	l.compiled = compile.Next(l.compiled, snap)
 	mesh := l.compiled.Mesh
-	findings := slices.Concat(snap.Config.Findings, l.compiled.Findings, l.d.agents.findings())
+	findings := slices.Concat(snap.Config.Findings, l.compiled.Findings, snap.Registry.Clashes, l.d.agents.findings())
 	finding.Sort(findings)
 	before := l.published.Load()
 	if mesh == nil {

@@ -169,10 +169,10 @@ func TestDamagedState(t *testing.T) {
 	}
 }
 
-// flip changes a page in the middle.
+// flip changes the whole page around a byte.
 func flip(b []byte, at int) []byte {
 	out := append([]byte(nil), b...)
-	for i := at; i < min(at+64, len(out)); i++ {
+	for i := at &^ 4095; i < min(at|4095, len(out)); i++ {
 		out[i] ^= 0x55
 	}
 	return out

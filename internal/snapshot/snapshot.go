@@ -250,6 +250,8 @@ func parentField(f string) string {
 type Registry struct {
 	Nodes     []Node     // sorted by name
 	Workloads []Workload // sorted by node, namespace, name
+	// Clashes are findings about workloads whose name or address another has. They are not among Workloads.
+	Clashes []finding.Finding
 }
 
 // Role of an agent.
@@ -309,6 +311,8 @@ type Workload struct {
 	Sidecar bool `json:"sidecar,omitempty"`
 	// Ports that the workload listens on, by name; Services refer to them by number or name.
 	Ports []WorkloadPort `json:"ports,omitempty"`
+	// Away says that its network namespace is not there: the workload serves nobody, and keeps its name and addresses.
+	Away bool `json:"away,omitempty"`
 	// Ready is the agent's view of the readiness probe.
 	Ready bool `json:"ready"`
 }

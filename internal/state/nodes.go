@@ -5,22 +5,23 @@ import (
 	"fmt"
 	"time"
 
+	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // Node is one attested agent.
 type Node struct {
 	snapshot.Node
-	Identities []string // what it may host
-	Attested   time.Time
-	LastSeen   time.Time
-	Revoked    time.Time // zero: not
+	Grant    grant.Grant
+	Attested time.Time
+	LastSeen time.Time
+	Revoked  time.Time // zero: not
 }
 
 // AttestNode writes a node that proved itself by a token: a new one, or a known one that joins again.
 // Joining again ends a revocation; RevokeNode sees to it that this takes a token made after it.
 func (d *DB) AttestNode(ctx context.Context, n Node) error {
-	ids, err := encode(n.Identities)
+	grants, err := encode(n.Grant)
 	if err != nil {
 		return err
 	}
@@ -30,7 +31,7 @@ func (d *DB) AttestNode(ctx context.Context, n Node) error {
 				return err
 			}
 		}
-		_, err := t.exec(ctx, "attest-node", n.Name, string(n.Role), ids, stamp(n.Attested), stamp(n.Attested))
+		_, err := t.exec(ctx, "attest-node", n.Name, string(n.Role), grants, stamp(n.Attested), stamp(n.Attested))
 		return err
 	})
 }
@@ -135,6 +136,6 @@ func (d *DB) Registry(ctx context.Context) (*snapshot.Registry, error) {
 
 func scanNode(s scanner) (Node, error) {
 	var n Node
-	err := s.Scan(&n.Name, &n.Role, jsonOf{&n.Identities}, jsonOf{&n.Gateway}, timeOf{&n.Attested}, timeOf{&n.LastSeen}, timeOf{&n.Revoked})
+	err := s.Scan(&n.Name, &n.Role, jsonOf{&n.Grant}, jsonOf{&n.Gateway}, timeOf{&n.Attested}, timeOf{&n.LastSeen}, timeOf{&n.Revoked})
 	return n, err
 }

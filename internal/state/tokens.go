@@ -5,29 +5,30 @@ import (
 	"fmt"
 	"time"
 
+	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // Token is a join token as it is kept: its secret only as a hash.
 type Token struct {
-	ID         string
-	Hash       [32]byte // SHA-256 of the secret
-	Node       string
-	Role       snapshot.Role
-	Identities []string // what the node may host
-	Created    time.Time
-	Expires    time.Time
-	UsedAt     time.Time // zero: not yet
-	UsedBy     string
+	ID      string
+	Hash    [32]byte // SHA-256 of the secret
+	Node    string
+	Role    snapshot.Role
+	Grant   grant.Grant // the node's, once it has joined
+	Created time.Time
+	Expires time.Time
+	UsedAt  time.Time // zero: not yet
+	UsedBy  string
 }
 
 // AddToken writes a new token; ErrExists when its ID is taken.
 func (d *DB) AddToken(ctx context.Context, t Token) error {
-	ids, err := encode(t.Identities)
+	grants, err := encode(t.Grant)
 	if err != nil {
 		return err
 	}
-	n, err := d.exec(ctx, "add-token", t.ID, t.Hash[:], t.Node, string(t.Role), ids, stamp(t.Created), stamp(t.Expires))
+	n, err := d.exec(ctx, "add-token", t.ID, t.Hash[:], t.Node, string(t.Role), grants, stamp(t.Created), stamp(t.Expires))
 	if err == nil && n == 0 {
 		err = fmt.Errorf("add token %q: %w", t.ID, ErrExists)
 	}
@@ -55,7 +56,7 @@ func (d *DB) Tokens(ctx context.Context) ([]Token, error) { return list(ctx, d, 
 
 func scanToken(s scanner) (t Token, err error) {
 	var hash []byte
-	err = s.Scan(&t.ID, &hash, &t.Node, &t.Role, jsonOf{&t.Identities}, timeOf{&t.Created}, timeOf{&t.Expires}, timeOf{&t.UsedAt}, &t.UsedBy)
+	err = s.Scan(&t.ID, &hash, &t.Node, &t.Role, jsonOf{&t.Grant}, timeOf{&t.Created}, timeOf{&t.Expires}, timeOf{&t.UsedAt}, &t.UsedBy)
 	copy(t.Hash[:], hash)
 	return t, err
 }

@@ -5,7 +5,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -16,7 +15,6 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
-	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/vip"
 )
@@ -56,6 +54,9 @@ type Store struct {
 	addressed   bool
 	unaddressed []vip.Host
 	registry    map[string]*registered // by node
+	claims      claims                 // of registry, and of registrations under way
+	freed       bool                   // a name or an address that somebody may wait for
+	waits       uint64                 // how many nodes have begun to wait
 	merged      *snapshot.Registry     // of registry; nil when that has changed
 	peers       []state.Peer
 	invites     []snapshot.Invite
@@ -63,26 +64,14 @@ type Store struct {
 	vips        *vip.Table
 }
 
-type registered struct {
-	node      snapshot.Node
-	workloads []snapshot.Workload
-}
-
 // Open reads what is kept. The first snapshot has no configuration.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, config: &snapshot.Config{}}
+	s := &Store{cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(), config: &snapshot.Config{}}
 	reg, err := cfg.Kept.Registry(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range reg.Nodes {
-		s.registry[n.Name] = &registered{node: n}
-	}
-	for _, w := range reg.Workloads {
-		if r := s.registry[w.Node]; r != nil {
-			r.workloads = append(r.workloads, w)
-		}
-	}
+	s.restore(reg)
 	rows, err := cfg.Kept.VIPs(ctx)
 	if err != nil {
 		return nil, err
@@ -145,78 +134,6 @@ func (s *Store) Reload(ctx context.Context) error {
 	return nil
 }
 
-// Register takes in what a node says of itself. What changes nothing costs nothing.
-func (s *Store) Register(ctx context.Context, node snapshot.Node, workloads []snapshot.Workload) error {
-	one := s.registrationOf(node.Name)
-	one.Lock()
-	defer one.Unlock()
-	if s.registeredAs(node, workloads) {
-		return nil
-	}
-	// Not with mu held: snapshots need not wait for the disk.
-	if err := s.cfg.Kept.RegisterNode(ctx, node.Name, node.Gateway, workloads, s.cfg.Now()); err != nil {
-		return fmt.Errorf("register node %s: %w", node.Name, err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.registry[node.Name], s.merged = &registered{node: node, workloads: workloads}, nil
-	s.mark()
-	return nil
-}
-
-// registrationOf keeps a node's registrations in their order. Nodes may share one.
-func (s *Store) registrationOf(node string) *sync.Mutex {
-	h := fnv.New32a()
-	h.Write([]byte(node))
-	return &s.registering[h.Sum32()%uint32(len(s.registering))]
-}
-
-func (s *Store) registeredAs(node snapshot.Node, workloads []snapshot.Workload) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old := s.registry[node.Name]
-	return old != nil && equalNodes(old.node, node) && slices.EqualFunc(old.workloads, workloads, equalWorkloads)
-}
-
-// Forget takes a node out that was revoked.
-func (s *Store) Forget(node string) {
-	one := s.registrationOf(node) // one that is under way must not bring it back
-	one.Lock()
-	defer one.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.registry[node] != nil {
-		delete(s.registry, node)
-		s.merged = nil
-		s.mark()
-	}
-}
-
-// Hosts says whether a node registered a workload, or is the gateway, of a service account.
-func (s *Store) Hosts(node, namespace, serviceAccount string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.registry[node]
-	if r == nil {
-		return false
-	}
-	if r.node.Role == snapshot.RoleGateway {
-		return namespace == spiffe.SystemNamespace && r.node.Gateway != nil && r.node.Gateway.ServiceAccount == serviceAccount
-	}
-	return slices.ContainsFunc(r.workloads, func(w snapshot.Workload) bool {
-		return w.Namespace == namespace && w.ServiceAccount == serviceAccount
-	})
-}
-
-func equalNodes(a, b snapshot.Node) bool {
-	return a.Name == b.Name && a.Role == b.Role && (a.Gateway == nil) == (b.Gateway == nil) && (a.Gateway == nil || *a.Gateway == *b.Gateway)
-}
-
-func equalWorkloads(a, b snapshot.Workload) bool {
-	return a.Name == b.Name && a.Namespace == b.Namespace && a.ServiceAccount == b.ServiceAccount && a.Node == b.Node &&
-		a.Netns == b.Netns && a.Sidecar == b.Sidecar && a.Ready == b.Ready && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Ports, b.Ports)
-}
-
 // mark says that the last snapshot is out of date. It must be called with mu held.
 func (s *Store) mark() {
 	s.dirty = true
@@ -264,15 +181,6 @@ func (s *Store) withPeerings(cfg *snapshot.Config) *snapshot.Config {
 	}
 	slices.SortFunc(out.MeshPeers, func(a, b *v1alpha1.MeshPeer) int { return strings.Compare(a.Name, b.Name) })
 	return &out
-}
-
-func (s *Store) merge() *snapshot.Registry {
-	r := &snapshot.Registry{}
-	for _, name := range slices.Sorted(maps.Keys(s.registry)) {
-		r.Nodes = append(r.Nodes, s.registry[name].node)
-		r.Workloads = append(r.Workloads, s.registry[name].workloads...)
-	}
-	return r
 }
 
 // address gives virtual addresses to hosts that have none yet, and takes note of those that are gone.

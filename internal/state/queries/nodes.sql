@@ -1,13 +1,13 @@
 -- write: attest-node
-INSERT INTO nodes (name, role, identities, attested, last_seen) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (name) DO UPDATE SET role = excluded.role, identities = excluded.identities, attested = excluded.attested,
+INSERT INTO nodes (name, role, grants, attested, last_seen) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET role = excluded.role, grants = excluded.grants, attested = excluded.attested,
   last_seen = excluded.last_seen, revoked = NULL, gateway = CASE WHEN role = excluded.role THEN gateway END;
 
 -- read: node
-SELECT name, role, identities, gateway, attested, last_seen, revoked FROM nodes WHERE name = ?;
+SELECT name, role, grants, gateway, attested, last_seen, revoked FROM nodes WHERE name = ?;
 
 -- read: nodes
-SELECT name, role, identities, gateway, attested, last_seen, revoked FROM nodes ORDER BY name;
+SELECT name, role, grants, gateway, attested, last_seen, revoked FROM nodes ORDER BY name;
 
 -- write: seen-node
 UPDATE nodes SET last_seen = ? WHERE name = ?;

@@ -1,12 +1,12 @@
 -- write: add-token
-INSERT INTO tokens (id, hash, node, role, identities, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO tokens (id, hash, node, role, grants, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING;
 
 -- read: token
-SELECT id, hash, node, role, identities, created, expires, used_at, used_by FROM tokens WHERE id = ?;
+SELECT id, hash, node, role, grants, created, expires, used_at, used_by FROM tokens WHERE id = ?;
 
 -- read: tokens
-SELECT id, hash, node, role, identities, created, expires, used_at, used_by FROM tokens ORDER BY created, id;
+SELECT id, hash, node, role, grants, created, expires, used_at, used_by FROM tokens ORDER BY created, id;
 
 -- One statement decides who wins a race.
 -- write: use-token

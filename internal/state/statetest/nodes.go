@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/vip"
@@ -15,7 +16,7 @@ func equalAddr(a, b netip.Addr) bool { return a == b }
 
 func node(name string, role snapshot.Role) state.Node {
 	return state.Node{
-		Node: snapshot.Node{Name: name, Role: role}, Identities: []string{"default/*"},
+		Node: snapshot.Node{Name: name, Role: role}, Grant: grant.Grant{Identities: []string{"default/*"}},
 		Attested: epoch, LastSeen: epoch,
 	}
 }
@@ -42,7 +43,7 @@ func nodes(t *testing.T, s Store) {
 	same(t, got, []state.Node{node("n1", snapshot.RoleNode), n2})
 
 	again := node("n2", snapshot.RoleNode)
-	again.Identities, again.Attested, again.LastSeen = []string{"shop/web"}, after(2*time.Hour), after(2*time.Hour)
+	again.Grant.Identities, again.Attested, again.LastSeen = []string{"shop/web"}, after(2*time.Hour), after(2*time.Hour)
 	ok(t, s.AttestNode(ctx, again))
 	one, err := s.Node(ctx, "n2")
 	ok(t, err)

@@ -8,13 +8,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 )
 
 func token(id string) state.Token {
 	return state.Token{
-		ID: id, Hash: hash("secret of " + id), Node: "n1", Role: snapshot.RoleNode, Identities: []string{"default/*", "pay/api"},
+		ID: id, Hash: hash("secret of " + id), Node: "n1", Role: snapshot.RoleNode, Grant: grant.Grant{Identities: []string{"default/*", "pay/api"}},
 		Created: epoch, Expires: after(15 * time.Minute),
 	}
 }

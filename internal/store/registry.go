@@ -1,0 +1,210 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"slices"
+	"sync"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// ErrSuperseded refuses what an agent says on a stream after it has said something on a newer one.
+var ErrSuperseded = errors.New("a newer stream of this agent took over")
+
+// registered is what a node says of itself, and what of it is in force.
+type registered struct {
+	node      snapshot.Node
+	stream    uint64              // on which it was said
+	said      []snapshot.Workload // all of them
+	workloads []snapshot.Workload // without those that clash
+	clashes   []finding.Finding
+	waits     uint64 // since when it has clashes
+}
+
+// Register takes in what a node says of itself on one of its streams; later ones have higher numbers. What changes nothing
+// costs nothing. Workloads whose name or address is another's are not registered until that is free.
+func (s *Store) Register(ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload) error {
+	one := s.registrationOf(node.Name)
+	one.Lock()
+	defer one.Unlock()
+	return s.register(ctx, registered{stream: stream, node: node, said: workloads})
+}
+
+// register must be called with the node's registration lock held.
+func (s *Store) register(ctx context.Context, next registered) error {
+	name := next.node.Name
+	s.mu.Lock()
+	old := s.registry[name]
+	if old == nil {
+		old = &registered{}
+	}
+	if next.stream < old.stream {
+		s.mu.Unlock()
+		return fmt.Errorf("register node %s: %w", name, ErrSuperseded)
+	}
+	next.workloads, next.clashes = s.claims.take(name, next.said, old.workloads)
+	next.waits = s.waiting(old, next)
+	same := equalNodes(old.node, next.node) && slices.EqualFunc(old.workloads, next.workloads, equalWorkloads)
+	s.mu.Unlock()
+
+	if !same { // not with mu held: snapshots need not wait for the disk
+		if err := s.cfg.Kept.RegisterNode(ctx, name, next.node.Gateway, next.workloads, s.cfg.Now()); err != nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.freed = s.claims.release(name, next.workloads, old.workloads) || s.freed
+			return fmt.Errorf("register node %s: %w", name, err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.registry[name] = &next
+	freed := s.claims.release(name, old.workloads, next.workloads)
+	s.freed = s.freed || freed
+	if !same || freed || !slices.Equal(old.clashes, next.clashes) {
+		s.merged = nil
+		s.mark()
+	}
+	return nil
+}
+
+// waiting is since when a node has clashes, 0 for never. It must be called with mu held.
+func (s *Store) waiting(old *registered, next registered) uint64 {
+	switch {
+	case len(next.clashes) == 0:
+		return 0
+	case old.waits > 0:
+		return old.waits
+	}
+	s.waits++
+	return s.waits
+}
+
+// Settle gives names and addresses that have become free to those who wait for them, in the order in which they came.
+func (s *Store) Settle(ctx context.Context) error {
+	s.mu.Lock()
+	freed := s.freed
+	s.freed = false
+	var waiting []*registered
+	for _, r := range s.registry {
+		if freed && r.waits > 0 {
+			waiting = append(waiting, r)
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(waiting, func(a, b *registered) int { return cmp.Compare(a.waits, b.waits) })
+	var failed []error
+	for _, r := range waiting {
+		failed = append(failed, s.again(ctx, r.node.Name))
+	}
+	return errors.Join(failed...)
+}
+
+// again registers what a node said last.
+func (s *Store) again(ctx context.Context, node string) error {
+	one := s.registrationOf(node)
+	one.Lock()
+	defer one.Unlock()
+	s.mu.Lock()
+	r := s.registry[node]
+	s.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	return s.register(ctx, registered{stream: r.stream, node: r.node, said: r.said})
+}
+
+// restore takes in what the state file kept.
+func (s *Store) restore(reg *snapshot.Registry) {
+	on := map[string][]snapshot.Workload{}
+	for _, w := range reg.Workloads {
+		on[w.Node] = append(on[w.Node], w)
+	}
+	for _, n := range reg.Nodes {
+		r := &registered{node: n, said: on[n.Name]}
+		r.workloads, r.clashes = s.claims.take(n.Name, r.said, r.said)
+		r.waits = s.waiting(r, *r)
+		s.registry[n.Name] = r
+	}
+}
+
+// registrationOf keeps a node's registrations in their order. Nodes may share one.
+func (s *Store) registrationOf(node string) *sync.Mutex {
+	h := fnv.New32a()
+	h.Write([]byte(node))
+	return &s.registering[h.Sum32()%uint32(len(s.registering))]
+}
+
+// Said is what a node said last; false for one that has said nothing.
+func (s *Store) Said(node string) (snapshot.Node, []snapshot.Workload, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.registry[node]
+	if r == nil {
+		return snapshot.Node{}, nil, false
+	}
+	return r.node, r.said, true
+}
+
+// Forget takes a node out that was revoked.
+func (s *Store) Forget(node string) {
+	one := s.registrationOf(node) // one that is under way must not bring it back
+	one.Lock()
+	defer one.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.registry[node]; r != nil {
+		s.freed = s.claims.release(node, r.workloads, nil) || s.freed
+		delete(s.registry, node)
+		s.merged = nil
+		s.mark()
+	}
+}
+
+// Hosts says whether a node registered a workload, or is the gateway, of a service account.
+func (s *Store) Hosts(node, namespace, serviceAccount string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.registry[node]
+	if r == nil {
+		return false
+	}
+	if r.node.Role == snapshot.RoleGateway {
+		return namespace == spiffe.SystemNamespace && r.node.Gateway != nil && r.node.Gateway.ServiceAccount == serviceAccount
+	}
+	return slices.ContainsFunc(r.workloads, func(w snapshot.Workload) bool {
+		return w.Namespace == namespace && w.ServiceAccount == serviceAccount && !w.Away
+	})
+}
+
+func equalNodes(a, b snapshot.Node) bool {
+	return a.Name == b.Name && a.Role == b.Role && (a.Gateway == nil) == (b.Gateway == nil) && (a.Gateway == nil || *a.Gateway == *b.Gateway)
+}
+
+func equalWorkloads(a, b snapshot.Workload) bool {
+	return a.Name == b.Name && a.Namespace == b.Namespace && a.ServiceAccount == b.ServiceAccount && a.Node == b.Node &&
+		a.Netns == b.Netns && a.Sidecar == b.Sidecar && a.Away == b.Away && a.Ready == b.Ready &&
+		maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Ports, b.Ports)
+}
+
+// merge is the registry as a snapshot holds it. It must be called with mu held.
+func (s *Store) merge() *snapshot.Registry {
+	out := &snapshot.Registry{}
+	for _, name := range slices.Sorted(maps.Keys(s.registry)) {
+		r := s.registry[name]
+		out.Nodes = append(out.Nodes, r.node)
+		out.Clashes = append(out.Clashes, r.clashes...)
+		for _, w := range r.workloads {
+			if !w.Away {
+				out.Workloads = append(out.Workloads, w)
+			}
+		}
+	}
+	return out
+}
