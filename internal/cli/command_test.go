@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/config"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -127,19 +129,30 @@ func TestUsage(t *testing.T) {
 	for _, id := range []string{"payments", "/a", "a/", "*/a", "a/b/c", "a/b*", ""} {
 		expect(t, run(t, "", "token", "create", "--node", "n", "--identity", id), 64, "--identity: ")
 	}
+	for _, w := range []string{"payments", "a/*", "*/a", "a/b,app", "a/b,sa=*", ""} {
+		expect(t, run(t, "", "token", "create", "--node", "n", "--workload", w), 64, "--workload: ")
+	}
+	for _, a := range []string{"10.0.0.1/24", "host", "10.0.0", ""} {
+		expect(t, run(t, "", "token", "create", "--node", "n", "--identity", "a/b", "--address", a), 64, "--address: ")
+	}
 }
 
 func TestTokenCreate(t *testing.T) {
 	f := &fake{token: adminapi.TokenResponse{Token: "isthmus-join-v1.SECRET", Expires: now.Add(10 * 60e9)}}
 	socket := serve(t, f)
-	got := run(t, "", "token", "create", "--socket", socket, "--node", "rack1", "--identity", "default/payments", "--identity", "pay/*", "--ttl", "10m")
+	got := run(t, "", "token", "create", "--socket", socket, "--node", "rack1", "--identity", "default/payments", "--identity", "pay/*",
+		"--workload", "shop/web-*,sa=front,app=web", "--address", "10.1.0.0/24", "--address", "fd00::1", "--ttl", "10m")
 	expect(t, got, 0, "lets rack1 join, once, until 2026-11-22T12:10:00Z", "isthmus node --config FILE --token-file FILE")
 	same(t, got.out, "isthmus-join-v1.SECRET\n")
 	if strings.Contains(got.err, "SECRET") {
 		t.Error("the token is on standard error, too")
 	}
-	want := adminapi.TokenRequest{Node: "rack1", Role: snapshot.RoleNode, Identities: []string{"default/payments", "pay/*"}, TTL: 600e9}
-	if diff := cmp.Diff(want, f.asked); diff != "" {
+	want := adminapi.TokenRequest{
+		Node: "rack1", Role: snapshot.RoleNode, Identities: []string{"default/payments", "pay/*"}, TTL: 600e9,
+		Workloads: []grant.Workload{{Namespace: "shop", Name: "web-*", ServiceAccount: "front", Labels: map[string]string{"app": "web"}}},
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd00::1/128")},
+	}
+	if diff := cmp.Diff(want, f.asked, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Error(diff)
 	}
 }

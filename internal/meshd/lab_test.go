@@ -71,7 +71,8 @@ type plane struct {
 	t    *testing.T
 	cfg  config.Control
 	logs *logs
-	stop func() error // waits; what Run returned
+	d    *Daemon      // that runs
+	stop func() error // waits; what it returned
 }
 
 // newPlane sets one up without starting it.
@@ -111,7 +112,8 @@ func (p *plane) start() {
 	p.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, p.cfg, slog.New(slog.NewTextHandler(p.logs, nil))) }()
+	p.d = newDaemon(p.cfg, slog.New(slog.NewTextHandler(p.logs, nil)))
+	go func() { ended <- p.d.run(ctx) }()
 	p.stop = sync.OnceValue(func() error {
 		cancel()
 		select {

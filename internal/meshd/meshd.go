@@ -53,7 +53,14 @@ type Daemon struct {
 
 // Run serves until ctx ends.
 func Run(ctx context.Context, cfg config.Control, log *slog.Logger) error {
-	d := &Daemon{cfg: cfg, log: log, now: time.Now, started: time.Now()}
+	return newDaemon(cfg, log).run(ctx)
+}
+
+func newDaemon(cfg config.Control, log *slog.Logger) *Daemon {
+	return &Daemon{cfg: cfg, log: log, now: time.Now, started: time.Now()}
+}
+
+func (d *Daemon) run(ctx context.Context) error {
 	if err := d.open(ctx); err != nil {
 		return err
 	}
@@ -63,7 +70,7 @@ func Run(ctx context.Context, cfg config.Control, log *slog.Logger) error {
 		return err
 	}
 	defer ls.close()
-	log.Info("control plane is up", "mesh", d.store.Snapshot().Config.Mesh.Name, "trustDomain", d.authority.TrustDomain().Name(), "agents", cfg.AgentAddress, "socket", cfg.Socket)
+	d.log.Info("control plane is up", "mesh", d.store.Snapshot().Config.Mesh.Name, "trustDomain", d.authority.TrustDomain().Name(), "agents", d.cfg.AgentAddress, "socket", d.cfg.Socket)
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{

@@ -1,0 +1,173 @@
+package meshd
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// serving are the workloads behind a Service of namespace default, as the mesh in force has it.
+func (p *plane) serving(host string) []string {
+	p.t.Helper()
+	var out []string
+	if now := p.d.loop.published.Load(); now != nil {
+		for _, e := range now.mesh.Endpoints[model.EndpointSet{Host: host + ".default.svc.cluster.local", Port: 80}] {
+			out = append(out, e.By.Name+"@"+e.Addr.String())
+		}
+	}
+	return out
+}
+
+func (p *plane) served(what, host string, want ...string) {
+	p.t.Helper()
+	eventually(p.t, what, func() bool { return slices.Equal(p.serving(host), want) })
+}
+
+// A node that may host one service account takes no other service's requests: by its labels, its name, its addresses or its
+// number.
+func TestANodeSaysNotWhatItsWorkloadsAre(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.2"))
+	p.served("payments serves", "payments", "payments@10.0.0.2")
+
+	label := workload("evil", "evil", "10.0.0.9")
+	label.Labels = map[string]string{"app": "payments"}
+	evil := p.agent("node-a", []string{"default/evil"}, label)
+	eventually(t, "its label is a finding", func() bool { return p.found("ISM0242") != "" })
+	contains(t, "the finding", p.found("ISM0242"), "workload default/evil", "node-a", "app=payments", "not granted")
+	p.served("it serves under its own label alone", "payments", "payments@10.0.0.2")
+
+	named := workload("payments", "evil", "10.0.0.9")
+	evil.report(agentapi.Report{Workloads: []snapshot.Workload{named}})
+	eventually(t, "its name is a finding", func() bool { return p.found("ISM0240") != "" })
+	p.served("the name's owner stays", "payments", "payments@10.0.0.2")
+
+	evil.report(agentapi.Report{Workloads: []snapshot.Workload{workload("evil", "evil", "10.0.0.2")}})
+	eventually(t, "its address is a finding", func() bool { return p.found("ISM0244") != "" })
+	contains(t, "the finding", p.found("ISM0244"), "node-a", "10.0.0.2", "workload default/payments on node node-b")
+	if _, err := evil.sign("default", "evil"); err == nil {
+		t.Error("a workload that is not registered has a certificate")
+	}
+
+	far := workload("evil", "evil", "192.0.2.1")
+	evil.report(agentapi.Report{Workloads: []snapshot.Workload{far}})
+	eventually(t, "an address that was not granted is a finding", func() bool { return p.found("ISM0241") != "" })
+
+	var many []snapshot.Workload
+	for i := range 400 {
+		w := workload("evil-"+string(rune('a'+i/26))+string(rune('a'+i%26)), "evil", netip.AddrFrom4([4]byte{10, 0, 1 + byte(i/250), byte(i % 250)}).String())
+		w.Labels = map[string]string{"app": "payments"}
+		many = append(many, w)
+	}
+	evil.report(agentapi.Report{Workloads: many})
+	eventually(t, "their number is a finding", func() bool { return p.found("ISM0243") != "" })
+	p.served("they take nothing", "payments", "payments@10.0.0.2")
+}
+
+// Of two nodes that may both host a workload the first keeps it, whatever sorts first, also after a restart; the other has it
+// as soon as the first gives it up.
+func TestTheOlderRegistrationStands(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	old := p.agent("node-b", []string{"default/*"}, workload("payments", "payments", "10.0.0.2"))
+	p.served("the first serves", "payments", "payments@10.0.0.2")
+	young := p.agent("node-a", []string{"default/*"}, workload("payments", "payments", "10.0.0.1"))
+	eventually(t, "the second is a finding", func() bool { return p.found("ISM0012") != "" })
+	contains(t, "the finding", p.found("ISM0012"), "workload default/payments", "registered by node node-b and later by node node-a", "isthmus node revoke node-b")
+	p.served("the first still serves", "payments", "payments@10.0.0.2")
+
+	must(t, p.stop())
+	p.start()
+	again := p.resume(young.credential)
+	again.report(agentapi.Report{Workloads: []snapshot.Workload{workload("payments", "payments", "10.0.0.1")}})
+	eventually(t, "the second is a finding again", func() bool { return p.found("ISM0012") != "" })
+	p.served("the first serves after a restart", "payments", "payments@10.0.0.2")
+
+	back := p.resume(old.credential)
+	away := workload("payments", "payments", "10.0.0.2")
+	away.Away, away.Netns = true, ""
+	back.report(agentapi.Report{Workloads: []snapshot.Workload{away}})
+	p.served("it keeps the name while it is away", "payments")
+	if p.found("ISM0012") == "" {
+		t.Error("the second has it then")
+	}
+	back.report(agentapi.Report{})
+	p.served("the second has what the first gave up", "payments", "payments@10.0.0.1")
+	eventually(t, "and nothing is wrong", func() bool { return p.found("ISM0012") == "" })
+
+	back.report(agentapi.Report{Workloads: []snapshot.Workload{workload("payments", "payments", "10.0.0.2")}})
+	eventually(t, "now the first is the younger", func() bool { return p.found("ISM0012") != "" })
+	ask[adminapi.RevokedNode](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "node-a"})
+	p.served("until the node that has it is revoked", "payments", "payments@10.0.0.2")
+}
+
+// What a node says on a stream is nothing once it has said something on a newer one.
+func TestOlderStreamsAreOver(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	old := p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.1"))
+	p.served("the old stream", "payments", "payments@10.0.0.1")
+	n, err := p.d.db.Node(t.Context(), "node-b")
+	must(t, err)
+	oldNumber := p.d.agents.streams // the stream that a report was late on
+	young := p.resume(old.credential)
+	young.report(agentapi.Report{Workloads: []snapshot.Workload{workload("payments", "payments", "10.0.0.2")}})
+	p.served("the new stream", "payments", "payments@10.0.0.2")
+
+	late := &agentapi.Report{Workloads: []snapshot.Workload{workload("payments", "payments", "10.0.0.1")}}
+	wantCode(t, "a report that was late", p.d.agents.take(t.Context(), n, oldNumber, late), codes.Aborted)
+	if _, err := p.d.agents.join(n, oldNumber, *late, func(error) {}); err == nil {
+		t.Error("an old stream takes over the new one")
+	}
+	p.served("nothing changes", "payments", "payments@10.0.0.2")
+	select {
+	case err := <-young.end:
+		t.Errorf("the new stream ended: %v", err)
+	default:
+	}
+}
+
+// A gateway stands where it said that it stands when it had joined.
+func TestAGatewayDoesNotMove(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	report := func(inner string) agentapi.Report {
+		return agentapi.Report{Gateway: &snapshot.GatewayInfo{
+			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr(inner), OuterAddress: netip.MustParseAddr("198.51.100.1"),
+		}}
+	}
+	stands := func(what, inner string) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			n, _, ok := p.d.store.Said("gw")
+			return ok && n.Gateway != nil && n.Gateway.InnerAddress == netip.MustParseAddr(inner)
+		})
+	}
+	c, err := p.join(p.token("gw", snapshot.RoleGateway, "isthmus-system/gateway"))
+	must(t, err)
+	gw := p.resume(c)
+	gw.report(report("10.0.0.3"))
+	stands("it stands where it says", "10.0.0.3")
+	gw.report(report("10.0.0.4"))
+	wantCode(t, "it moves", received(t, "it moves", gw.end), codes.InvalidArgument)
+	stands("it has not moved", "10.0.0.3")
+
+	must(t, p.stop())
+	p.start()
+	gw = p.resume(c)
+	gw.report(report("10.0.0.4"))
+	wantCode(t, "it moves after a restart", received(t, "it moves after a restart", gw.end), codes.InvalidArgument)
+
+	c, err = p.join(p.token("gw", snapshot.RoleGateway, "isthmus-system/gateway"))
+	must(t, err)
+	p.resume(c).report(report("10.0.0.4"))
+	stands("with a new token it stands elsewhere", "10.0.0.4")
+}
