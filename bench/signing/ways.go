@@ -126,7 +126,7 @@ func ownAuthority(ctx context.Context, csr []byte) (certify func() error, done f
 		return nil, nil, errors.Join(err, db.Close())
 	}
 	certify = func() error {
-		_, err := authority.Sign(ctx, csr, id, 0, "node")
+		_, err := authority.Sign(ctx, csr, id, 0, ca.Holder{Node: "node", Generation: "00112233445566aa"})
 		return err
 	}
 	return certify, func() error { return errors.Join(db.Close(), os.RemoveAll(dir)) }, nil

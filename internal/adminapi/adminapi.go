@@ -304,8 +304,60 @@ type AccessEdge struct {
 
 // AdminCertRequest asks for an administrator's certificate.
 type AdminCertRequest struct {
-	Name string `json:"name"`
-	CSR  []byte `json:"csr"`
+	Name string        `json:"name"`
+	CSR  []byte        `json:"csr"`
+	TTL  time.Duration `json:"ttl,omitempty"` // at most a day; 0: the usual
+}
+
+// AdminListResponse lists administrators' certificates.
+type AdminListResponse struct {
+	Admins []AdminCert `json:"admins"`
+}
+
+// AdminCert is one certificate of an administrator.
+type AdminCert struct {
+	ID       string    `json:"id"`
+	Name     string    `json:"name"`
+	Serial   string    `json:"serial"` // hex
+	Created  time.Time `json:"created"`
+	MadeBy   string    `json:"madeBy"`
+	NotAfter time.Time `json:"notAfter"`
+	Revoked  time.Time `json:"revoked,omitzero"`
+}
+
+// AdminRevokeRequest names an administrator, or one certificate by its ID. One of the two is empty.
+type AdminRevokeRequest struct {
+	Name string `json:"name,omitempty"`
+	ID   string `json:"id,omitempty"`
+}
+
+// AdminRevokeResponse is what was revoked.
+type AdminRevokeResponse struct {
+	Admins []AdminCert `json:"admins"`
+	Ended
+}
+
+// TokenListResponse lists join tokens, never their secrets.
+type TokenListResponse struct {
+	Tokens []TokenInfo `json:"tokens"`
+}
+
+// TokenInfo is one join token.
+type TokenInfo struct {
+	ID      string        `json:"id"`
+	Node    string        `json:"node"`
+	Role    snapshot.Role `json:"role"`
+	Grant   grant.Grant   `json:"grant"`
+	Created time.Time     `json:"created"`
+	MadeBy  string        `json:"madeBy"`
+	Expires time.Time     `json:"expires"`
+	State   string        `json:"state"` // open, used, expired, cancelled
+	UsedBy  string        `json:"usedBy,omitempty"`
+}
+
+// TokenIDRequest names a join token.
+type TokenIDRequest struct {
+	ID string `json:"id"`
 }
 
 // NodeRequest names a node or gateway.
@@ -318,6 +370,13 @@ type NodeRequest struct {
 type RevokedNode struct {
 	Node         string        `json:"node"`
 	Certificates []RevokedCert `json:"certificates"`
+	Ended
+}
+
+// Ended is how a revocation or cancellation went, which is in force in any case.
+type Ended struct {
+	// Unwritten is why it is not in the state file yet, so that a restart would forget it. It is tried until it is.
+	Unwritten string `json:"unwritten,omitempty"`
 }
 
 // RevokedCert is an identity, and when the last certificate of it ends that the node got.
@@ -389,6 +448,10 @@ type Server interface {
 	Check(context.Context, *Empty) (*CheckResponse, error)
 	Access(context.Context, *Empty) (*AccessResponse, error)
 	AdminCert(context.Context, *AdminCertRequest) (*agentapi.SignResponse, error)
+	AdminList(context.Context, *Empty) (*AdminListResponse, error)
+	AdminRevoke(context.Context, *AdminRevokeRequest) (*AdminRevokeResponse, error)
+	TokenList(context.Context, *Empty) (*TokenListResponse, error)
+	TokenCancel(context.Context, *TokenIDRequest) (*Ended, error)
 	RevokeNode(context.Context, *NodeRequest) (*RevokedNode, error)
 	CAStatus(context.Context, *Empty) (*CAStatusResponse, error)
 	CARotate(context.Context, *CARotateRequest) (*CAStatusResponse, error)
@@ -417,6 +480,10 @@ var Desc = grpc.ServiceDesc{
 		rpc.Unary(Service, "Check", Server.Check),
 		rpc.Unary(Service, "Access", Server.Access),
 		rpc.Unary(Service, "AdminCert", Server.AdminCert),
+		rpc.Unary(Service, "AdminList", Server.AdminList),
+		rpc.Unary(Service, "AdminRevoke", Server.AdminRevoke),
+		rpc.Unary(Service, "TokenList", Server.TokenList),
+		rpc.Unary(Service, "TokenCancel", Server.TokenCancel),
 		rpc.Unary(Service, "RevokeNode", Server.RevokeNode),
 		rpc.Unary(Service, "CAStatus", Server.CAStatus),
 		rpc.Unary(Service, "CARotate", Server.CARotate),

@@ -39,6 +39,7 @@ type materialStore interface {
 	PutBlob(context.Context, state.Blob) error
 	Blob(ctx context.Context, name string) (state.Blob, error)
 	AddCert(context.Context, state.Cert) error
+	PruneCerts(ctx context.Context, before time.Time) error
 	Prune(ctx context.Context, before time.Time) error
 }
 
@@ -63,12 +64,15 @@ type Config struct {
 	IntermediateTTL time.Duration
 	// Skew is how far the clocks of the mesh may differ, beyond the minute that is always allowed.
 	Skew time.Duration
-	// Retention is how long issued certificates and spent tokens are remembered after they ended. Default 24h.
+	// Retention is how long spent tokens and administrators' certificates are remembered after they ended. Default 24h.
 	Retention time.Duration
 	// Now tells the time. Default time.Now.
 	Now func() time.Time
 	Log *slog.Logger
 }
+
+// certRetention is how long the record of a certificate outlasts it, for clocks that differ.
+const certRetention = 10 * time.Minute
 
 // Authority signs for one trust domain.
 type Authority struct {
@@ -150,6 +154,9 @@ func (a *Authority) Run(ctx context.Context) error {
 		if err := a.cfg.Store.EndExpired(ctx, now); err != nil && ctx.Err() == nil {
 			a.cfg.Log.Error("expired tokens not closed", "error", err)
 		}
+		if err := a.cfg.Store.PruneCerts(ctx, now.Add(-certRetention)); err != nil && ctx.Err() == nil {
+			a.cfg.Log.Error("ended certificates not pruned", "error", err)
+		}
 		if now.Sub(tidied).Abs() >= time.Hour {
 			tidied = now
 			a.tidy(ctx, now)
@@ -164,7 +171,7 @@ func (a *Authority) Run(ctx context.Context) error {
 
 func (a *Authority) tidy(ctx context.Context, now time.Time) {
 	if err := a.cfg.Store.Prune(ctx, now.Add(-a.cfg.Retention)); err != nil && ctx.Err() == nil {
-		a.cfg.Log.Error("old certificates not pruned", "error", err)
+		a.cfg.Log.Error("what ended long ago not pruned", "error", err)
 	}
 	m := a.mat.Load()
 	for _, c := range []*x509.Certificate{m.roots[0], m.signer} {

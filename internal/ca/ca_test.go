@@ -39,6 +39,8 @@ type bench struct {
 	at  time.Time
 }
 
+var n1 = ca.Holder{Node: "n1", Generation: "00112233445566aa"}
+
 func newBench(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{dir: t.TempDir(), at: noon}
@@ -149,7 +151,7 @@ func TestIntermediateIsRenewedAtHalfItsLife(t *testing.T) {
 		}
 	}
 	b.set(noon.Add(3651 * 24 * time.Hour))
-	if _, err := a.Sign(t.Context(), csr(t, nil), pay, time.Hour, "n1"); err == nil || !strings.Contains(err.Error(), "set the clock right, or renew the root") {
+	if _, err := a.Sign(t.Context(), csr(t, nil), pay, time.Hour, n1); err == nil || !strings.Contains(err.Error(), "set the clock right, or renew the root") {
 		t.Errorf("past the root's end: %v", err)
 	}
 }
@@ -342,7 +344,7 @@ func newKey() *ecdsa.PrivateKey { return must(ecdsa.GenerateKey(elliptic.P256(),
 
 func sign(t testing.TB, a *ca.Authority, id spiffe.ID, ttl time.Duration) []*x509.Certificate {
 	t.Helper()
-	chain, err := a.Sign(t.Context(), csr(t, nil), id, ttl, "n1")
+	chain, err := a.Sign(t.Context(), csr(t, nil), id, ttl, n1)
 	if err != nil {
 		t.Fatal(err)
 	}

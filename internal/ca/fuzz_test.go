@@ -40,7 +40,7 @@ func FuzzCSR(f *testing.F) {
 	f.Add(csr(f, must(rsa.GenerateKey(rand.Reader, 2048))))
 	f.Add([]byte{0x30, 0x80})
 	f.Fuzz(func(t *testing.T, der []byte) {
-		chain, err := a.Sign(t.Context(), der, pay, time.Hour, "n1")
+		chain, err := a.Sign(t.Context(), der, pay, time.Hour, n1)
 		if err != nil {
 			if !errors.Is(err, ca.ErrCSR) {
 				t.Fatal(err)

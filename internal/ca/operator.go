@@ -173,13 +173,13 @@ func (a *Authority) tryOut(m *material, file string) error {
 		}
 		m = m.signing(cert, key)
 	}
-	t := leafTemplate(a.cfg, m.signer, spiffe.Control(a.cfg.TrustDomain), nil, time.Minute, now)
-	leaf, err := signCA(t, m.signer, key.Public(), m.key)
+	t := leafTemplate(a.cfg, m.signer, leaf{id: spiffe.Control(a.cfg.TrustDomain), ttl: time.Minute}, newSerial(), now)
+	tried, err := signCA(t, m.signer, key.Public(), m.key)
 	if err != nil {
 		return fmt.Errorf("sign a certificate under %s: %w", file, err)
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if _, err := verify([]*x509.Certificate{leaf, m.signer}, m.pool, now, usage); err != nil {
+		if _, err := verify([]*x509.Certificate{tried, m.signer}, m.pool, now, usage); err != nil {
 			return fmt.Errorf("a certificate signed under %s does not verify, so nobody in the mesh could use it: mend what is named here in that CA: %w", file, err)
 		}
 	}

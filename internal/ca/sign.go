@@ -24,24 +24,30 @@ var ErrCSR = errors.New("certificate request refused")
 const maxCSR = 16 << 10
 
 // Sign issues an X.509-SVID for id to the key that a certificate request (DER) holds and proves to hold. Whatever else the
-// request claims is ignored. ttl 0 means the usual life; no certificate outlives its issuer. node is who asked, for the record,
-// which is durable when Sign returns. The chain is DER, leaf first, without the root.
-func (a *Authority) Sign(ctx context.Context, csr []byte, id spiffe.ID, ttl time.Duration, node string) (chain [][]byte, err error) {
+// request claims is ignored. ttl 0 means the usual life; no certificate outlives its issuer. The record of who asked is durable
+// when Sign returns. The chain is DER, leaf first, without the root.
+func (a *Authority) Sign(ctx context.Context, csr []byte, id spiffe.ID, ttl time.Duration, by Holder) (chain [][]byte, err error) {
 	pub, err := requestKey(csr)
 	if err != nil {
 		return nil, err
 	}
-	chain, _, err = a.issue(ctx, leaf{pub: pub, id: id, ttl: ttl, node: node})
+	chain, _, err = a.issue(ctx, leaf{pub: pub, id: id, ttl: ttl, Holder: by})
 	return chain, err
+}
+
+// Holder is who gets a certificate into their hands.
+type Holder struct {
+	Node       string // empty for administrators and the control plane
+	Generation string // of that node, or of the administrator's certificate
 }
 
 // leaf is a certificate to be issued.
 type leaf struct {
-	pub  crypto.PublicKey
-	id   spiffe.ID
-	dns  []string
-	ttl  time.Duration
-	node string
+	Holder
+	pub crypto.PublicKey
+	id  spiffe.ID
+	dns []string
+	ttl time.Duration
 }
 
 // issue returns the chain, and the trust that it stands on.
@@ -53,13 +59,17 @@ func (a *Authority) issue(ctx context.Context, l leaf) ([][]byte, *trust, error)
 	if err != nil {
 		return nil, nil, fmt.Errorf("sign %s: %w", l.id, err)
 	}
-	t := leafTemplate(a.cfg, m.signer, l.id, l.dns, orDuration(l.ttl, a.cfg.LeafTTL), a.now())
+	serial, err := newLeafSerial(l.Generation)
+	if err != nil {
+		return nil, nil, fmt.Errorf("sign %s: %w", l.id, err)
+	}
+	t := leafTemplate(a.cfg, m.signer, l, serial, a.now())
 	der, err := x509.CreateCertificate(rand.Reader, t, m.signer, l.pub, m.key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("sign %s: %w", l.id, err)
 	}
 	record := state.Cert{
-		Serial: fmt.Sprintf("%032x", t.SerialNumber), SPIFFEID: l.id.String(), Node: l.node, Fingerprint: fingerprintOf(der),
+		Serial: fmt.Sprintf("%x", t.SerialNumber), SPIFFEID: l.id.String(), Node: l.Node, Fingerprint: fingerprintOf(der),
 		NotBefore: t.NotBefore, NotAfter: t.NotAfter, Root: Fingerprint(m.roots[0]),
 	}
 	if err := a.cfg.Store.AddCert(ctx, record); err != nil {

@@ -34,7 +34,7 @@ func TestSignedLeaf(t *testing.T) {
 	b := newBench(t)
 	a := b.start(t)
 	key := newKey()
-	chain := must(a.Sign(t.Context(), csr(t, key), pay, 30*time.Minute, "n1"))
+	chain := must(a.Sign(t.Context(), csr(t, key), pay, 30*time.Minute, n1))
 	if len(chain) != 2 {
 		t.Fatalf("chain of %d certificates, want leaf and intermediate", len(chain))
 	}
@@ -51,7 +51,7 @@ func TestSignedLeaf(t *testing.T) {
 	if fmt.Sprint(leaf.ExtKeyUsage) != fmt.Sprint([]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}) {
 		t.Errorf("extended key usage %v", leaf.ExtKeyUsage)
 	}
-	if leaf.SerialNumber.BitLen() != 127 {
+	if leaf.SerialNumber.BitLen() != 135 {
 		t.Errorf("serial number of %d bits", leaf.SerialNumber.BitLen())
 	}
 	if !leaf.NotBefore.Equal(noon.Add(-time.Minute)) || !leaf.NotAfter.Equal(noon.Add(30*time.Minute)) {
@@ -68,7 +68,7 @@ func TestSignedLeaf(t *testing.T) {
 	}
 	got := must(b.db.Cert(t.Context(), ca.Fingerprint(leaf)))
 	want := state.Cert{
-		Serial: fmt.Sprintf("%032x", leaf.SerialNumber), SPIFFEID: "spiffe://cards.example/ns/default/sa/payments", Node: "n1",
+		Serial: fmt.Sprintf("%x", leaf.SerialNumber), SPIFFEID: "spiffe://cards.example/ns/default/sa/payments", Node: "n1",
 		Fingerprint: ca.Fingerprint(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Root: a.RootFingerprint(),
 	}
 	if got != want {
@@ -96,7 +96,7 @@ func TestClaimsOfTheRequestAreIgnored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		leaf := parse(t, must(a.Sign(t.Context(), der, pay, time.Hour, "n1")))[0]
+		leaf := parse(t, must(a.Sign(t.Context(), der, pay, time.Hour, n1)))[0]
 		if len(leaf.URIs) != 1 || leaf.URIs[0].String() != "spiffe://cards.example/ns/default/sa/payments" ||
 			len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.EmailAddresses) != 0 || leaf.IsCA ||
 			leaf.KeyUsage != x509.KeyUsageDigitalSignature || leaf.Subject.String() != "" || len(leaf.Extensions) != 5 {
@@ -151,7 +151,7 @@ func TestRequestKeys(t *testing.T) {
 		{"P-521", must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader)), false},
 		{"RSA 1024", must(rsa.GenerateKey(rand.Reader, 1024)), false},
 	} {
-		_, err := a.Sign(t.Context(), csr(t, test.key), pay, time.Hour, "n1")
+		_, err := a.Sign(t.Context(), csr(t, test.key), pay, time.Hour, n1)
 		if test.want && err != nil || !test.want && !errors.Is(err, ca.ErrCSR) {
 			t.Errorf("%s: %v", test.name, err)
 		}
@@ -167,7 +167,7 @@ func TestRefusedRequests(t *testing.T) {
 		"empty": nil, "text": []byte("hello"), "cut": good[:len(good)-1], "longer": append(bytes.Clone(good), 0),
 		"huge": make([]byte, 16<<10+1), "signature forged": forged, "other's key": swapKey(t, good),
 	} {
-		if _, err := a.Sign(t.Context(), der, pay, time.Hour, "n1"); !errors.Is(err, ca.ErrCSR) {
+		if _, err := a.Sign(t.Context(), der, pay, time.Hour, n1); !errors.Is(err, ca.ErrCSR) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -184,11 +184,11 @@ func swapKey(t *testing.T, der []byte) []byte {
 func TestRefusedNames(t *testing.T) {
 	a := newBench(t).start(t)
 	for _, id := range []string{"spiffe://retail.example/ns/default/sa/payments", "spiffe://cards.example"} {
-		if _, err := a.Sign(t.Context(), csr(t, nil), must(spiffe.Parse(id)), time.Hour, "n1"); err == nil || !strings.Contains(err.Error(), "names nobody in trust domain cards.example") {
+		if _, err := a.Sign(t.Context(), csr(t, nil), must(spiffe.Parse(id)), time.Hour, n1); err == nil || !strings.Contains(err.Error(), "names nobody in trust domain cards.example") {
 			t.Errorf("%s: %v", id, err)
 		}
 	}
-	if _, err := a.Sign(t.Context(), csr(t, nil), spiffe.ID{}, time.Hour, "n1"); err == nil {
+	if _, err := a.Sign(t.Context(), csr(t, nil), spiffe.ID{}, time.Hour, n1); err == nil {
 		t.Error("the empty ID was signed")
 	}
 }
@@ -204,12 +204,32 @@ func TestLeafNeverOutlivesItsIssuer(t *testing.T) {
 	}
 }
 
+// Every certificate says under which admission it was issued, and nothing but that says so.
+func TestSerialCarriesTheGeneration(t *testing.T) {
+	a := newBench(t).start(t)
+	leaf := parse(t, must(a.Sign(t.Context(), csr(t, nil), pay, time.Hour, n1)))[0]
+	if serial := fmt.Sprintf("%x", leaf.SerialNumber); len(serial) != 34 || !strings.HasPrefix(serial, "4000112233445566aa") || ca.Generation(leaf) != "00112233445566aa" {
+		t.Errorf("serial number %s, generation %q", serial, ca.Generation(leaf))
+	}
+	for _, n := range []string{"", "00", "7f00112233445566aa0000000000000000", "400011223344556677", "4000112233445566aa000000000000000000"} {
+		serial, _ := new(big.Int).SetString("0"+n, 16)
+		if g := ca.Generation(&x509.Certificate{SerialNumber: serial}); g != "" {
+			t.Errorf("serial number %s: generation %q", n, g)
+		}
+	}
+	for _, g := range []string{"", "00112233445566", "00112233445566aabb", "zz112233445566aa"} {
+		if _, err := a.Sign(t.Context(), csr(t, nil), pay, time.Hour, ca.Holder{Node: "n1", Generation: g}); err == nil {
+			t.Errorf("generation %q was signed", g)
+		}
+	}
+}
+
 func TestSerialsDiffer(t *testing.T) {
 	a := newBench(t).start(t)
 	request := csr(t, nil)
 	seen := map[string]*big.Int{}
 	for range 100 {
-		leaf := parse(t, must(a.Sign(t.Context(), request, pay, time.Hour, "n1")))[0]
+		leaf := parse(t, must(a.Sign(t.Context(), request, pay, time.Hour, n1)))[0]
 		seen[leaf.SerialNumber.String()] = leaf.SerialNumber
 	}
 	if len(seen) != 100 {
@@ -225,7 +245,7 @@ func BenchmarkSign(b *testing.B) {
 	before := cpuTime(b)
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
-			if _, err := a.Sign(b.Context(), request, pay, time.Hour, "n1"); err != nil {
+			if _, err := a.Sign(b.Context(), request, pay, time.Hour, n1); err != nil {
 				b.Error(err)
 			}
 		}

@@ -56,14 +56,14 @@ func caTemplate(td spiffe.TrustDomain, name string) *x509.Certificate {
 }
 
 // leafTemplate is an X.509-SVID (SPIFFE X.509-SVID §4): one URI name, no CA, good for both ends of a connection.
-func leafTemplate(cfg Config, issuer *x509.Certificate, id spiffe.ID, dns []string, ttl time.Duration, now time.Time) *x509.Certificate {
+func leafTemplate(cfg Config, issuer *x509.Certificate, l leaf, serial *big.Int, now time.Time) *x509.Certificate {
 	now = now.UTC().Truncate(time.Second) // as fine as certificates are
 	return &x509.Certificate{
-		SerialNumber:          newSerial(),
-		URIs:                  []*url.URL{id.URL()},
-		DNSNames:              dns,
+		SerialNumber:          serial,
+		URIs:                  []*url.URL{l.id.URL()},
+		DNSNames:              l.dns,
 		NotBefore:             later(now.Add(-leafBackdate-cfg.Skew), issuer.NotBefore),
-		NotAfter:              earlier(now.Add(ttl), issuer.NotAfter),
+		NotAfter:              earlier(now.Add(orDuration(l.ttl, cfg.LeafTTL)), issuer.NotAfter),
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},

@@ -42,6 +42,14 @@ func (a *Authority) ServerTLS(s *Source, nextProtos ...string) *tls.Config {
 	return outer
 }
 
+// Trusts says whether a verified chain of a connection leads to a root that the mesh trusts now.
+func (a *Authority) Trusts(chains [][]*x509.Certificate) bool {
+	roots := a.mat.Load().roots
+	return slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool {
+		return slices.ContainsFunc(roots, chain[len(chain)-1].Equal)
+	})
+}
+
 // PeerID is who the other end of a server's connection proved to be.
 func PeerID(c tls.ConnectionState) (spiffe.ID, error) {
 	if len(c.VerifiedChains) == 0 {

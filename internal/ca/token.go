@@ -52,6 +52,7 @@ type TokenSpec struct {
 	Grant     grant.Grant   // for a node without addresses: the private ones
 	TTL       time.Duration // default 15 min
 	Addresses []string      // host:port of the control plane
+	MadeBy    string        // for the record
 }
 
 // IssuedToken is a new join token. Print it once.
@@ -108,7 +109,7 @@ func (a *Authority) CreateToken(ctx context.Context, spec TokenSpec) (IssuedToke
 	now := a.now()
 	t := state.Token{
 		ID: text.ID, Hash: sha256.Sum256([]byte(text.Secret)), Node: spec.Node, Role: spec.Role, Grant: spec.Grant,
-		Created: now, Expires: now.Add(spec.TTL),
+		Created: now, MadeBy: spec.MadeBy, Expires: now.Add(spec.TTL),
 	}
 	if err := a.cfg.Store.AddToken(ctx, t); err != nil {
 		return IssuedToken{}, fmt.Errorf("create join token: %w", err)

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -19,14 +18,9 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/model"
-	"isthmus.dev/isthmus/internal/spiffe"
-	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/version"
 	"isthmus.dev/isthmus/internal/xds"
 )
-
-// adminTTL is the life of an administrator's certificate.
-const adminTTL = 24 * time.Hour
 
 // admin serves the command line.
 type admin struct{ d *Daemon }
@@ -42,7 +36,7 @@ func (a *admin) now() (*published, error) {
 
 // CreateToken makes a join token.
 func (a *admin) CreateToken(ctx context.Context, r *adminapi.TokenRequest) (*adminapi.TokenResponse, error) {
-	t, err := a.d.authority.CreateToken(ctx, ca.TokenSpec{Node: r.Node, Role: r.Role, Grant: r.Grant(), TTL: r.TTL, Addresses: a.d.agentAddresses()})
+	t, err := a.d.authority.CreateToken(ctx, ca.TokenSpec{Node: r.Node, Role: r.Role, Grant: r.Grant(), TTL: r.TTL, Addresses: a.d.agentAddresses(), MadeBy: maker(ctx)})
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -205,35 +199,6 @@ func (a *admin) Access(context.Context, *adminapi.Empty) (*adminapi.AccessRespon
 		return cmp.Or(cmp.Compare(x.From, y.From), cmp.Compare(x.To, y.To))
 	})
 	return resp, nil
-}
-
-// AdminCert issues an administrator's certificate; only over the local socket, so that none can make another.
-func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*agentapi.SignResponse, error) {
-	if _, err := callerID(ctx); err == nil {
-		return nil, status.Error(codes.PermissionDenied, "an administrator's certificate is made on the control plane's own host, over its socket")
-	}
-	id, err := spiffe.Admin(a.d.authority.TrustDomain(), r.Name)
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	}
-	chain, err := a.d.authority.Sign(ctx, r.CSR, id, adminTTL, "")
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	}
-	return &agentapi.SignResponse{Chain: chain, Roots: a.d.authority.Roots()}, nil
-}
-
-// RevokeNode shuts a node or gateway out.
-func (a *admin) RevokeNode(ctx context.Context, r *adminapi.NodeRequest) (*adminapi.RevokedNode, error) {
-	err := a.d.agents.revoke(ctx, r.Node)
-	if errors.Is(err, state.ErrNotFound) {
-		return nil, status.Errorf(codes.NotFound, "there is no node %q: isthmus status lists them", r.Node)
-	}
-	if err != nil {
-		return nil, err
-	}
-	certs, err := a.d.agents.outlasting(ctx, r.Node)
-	return &adminapi.RevokedNode{Node: r.Node, Certificates: certs}, err
 }
 
 // invalid is a refusal of what an administrator asked for.

@@ -112,7 +112,7 @@ func (a *admin) mayInvite() error {
 	}
 	reports := a.d.agents.reports()
 	for _, n := range a.d.store.Snapshot().Registry.Nodes {
-		if old, _ := notUnder(rot.New, reports[n.Name].Certs); n.Role == snapshot.RoleGateway && len(old) > 0 {
+		if old, _ := under(rot, reports[n.Name].Certs, a.d.now()); n.Role == snapshot.RoleGateway && len(old) > 0 {
 			return fmt.Errorf("the mesh's root has just been replaced, and gateway %s has no certificate under the new one yet: try again in a few seconds (isthmus ca status)", n.Name)
 		}
 	}

@@ -1,6 +1,7 @@
 package meshd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/rpc"
@@ -31,7 +33,9 @@ type agents struct {
 	d         *Daemon
 	log       *slog.Logger
 	refusals  refusals
-	standings standings
+	standings *standings
+	endings   endings
+	rations   rations
 
 	mu      sync.Mutex // guards all below
 	streams uint64     // how many have begun
@@ -49,14 +53,12 @@ type agent struct {
 	cut    context.CancelCauseFunc
 }
 
-var (
-	errTakenOver = errors.New("another stream of this agent took over")
-	errRevoked   = errors.New("the node was revoked")
-)
+var errTakenOver = errors.New("another stream of this agent took over")
 
 func newAgents(d *Daemon) *agents {
 	return &agents{
-		d: d, log: d.log, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, standings: standings{db: d.db, known: map[string]standing{}},
+		d: d, log: d.log, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, standings: newStandings(d.db),
+		endings: endings{log: d.log}, rations: rations{of: map[string]*ration{}},
 		known: map[string]*agent{}, refused: map[string][]finding.Finding{},
 	}
 }
@@ -71,8 +73,14 @@ func (a *agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 	if a.refusals.enough(source) {
 		return nil, status.Error(codes.ResourceExhausted, "too many join tokens from this address were refused: wait a minute")
 	}
+	if err := a.endings.flush(ctx); err != nil {
+		return nil, status.Errorf(codes.Unavailable, "nobody can join before what was revoked is written down: %v", err)
+	}
 	at, err := a.d.authority.Attest(ctx, r.Token, r.CSR, from)
-	a.standings.forget(at.Node)
+	if at.Node != "" { // an earlier generation of the node has ended: what it has open ends
+		a.standings.forget()
+		a.d.openings.look(ctx)
+	}
 	if err != nil {
 		a.refusals.count(source)
 		a.log.Warn("join refused", "from", from, "error", err)
@@ -91,14 +99,11 @@ func (a *agents) node(ctx context.Context) (state.Node, error) {
 	if err != nil {
 		return state.Node{}, err
 	}
-	st, err := a.standings.of(ctx, name)
-	switch {
-	case errors.Is(err, state.ErrNotFound), err == nil && !st.Revoked.IsZero():
-		return state.Node{}, status.Errorf(codes.PermissionDenied, "node %s is not known here (any more): join it with a new token", name)
-	case err != nil:
-		return state.Node{}, status.Error(codes.Internal, err.Error())
+	c, _ := tlsOf(ctx)
+	if err := a.d.judge(ctx, c); err != nil {
+		return state.Node{}, err
 	}
-	return st.Node, refuseRevoked(ctx, st)
+	return a.standings.node(ctx, name, ca.Generation(c.VerifiedChains[0][0]))
 }
 
 // Sign issues a certificate for the node itself or for a workload that is registered on it, and for no other.
@@ -120,7 +125,16 @@ func (a *agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	chain, err := a.d.authority.Sign(ctx, r.CSR, id, ttl, n.Name)
+	ration := a.rations.node(n.Name)
+	if err := ration.certificate(id.String(), cmp.Or(ttl, nodeTTL), a.hosted(n), a.d.now()); err != nil {
+		return nil, err
+	}
+	leave, err := ration.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	chain, err := a.d.authority.Sign(ctx, r.CSR, id, ttl, ca.Holder{Node: n.Name, Generation: n.Generation})
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "certificate for %s: %v", id, err)
 	}
@@ -131,6 +145,16 @@ func (a *agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	return &agentapi.SignResponse{Chain: chain, Roots: a.d.authority.Roots()}, nil
 }
 
+// hosted is how many workloads a node has registered.
+func (a *agents) hosted(n state.Node) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if ag := a.known[n.Name]; ag != nil {
+		return len(ag.report.Workloads)
+	}
+	return 0
+}
+
 func (a *agents) certificateTTL() (ttl time.Duration) {
 	if p := a.d.loop.published.Load(); p != nil {
 		return p.mesh.CertificateTTL
@@ -139,7 +163,7 @@ func (a *agents) certificateTTL() (ttl time.Duration) {
 }
 
 // Sync takes in what an agent reports and tells it what it needs beside Envoy's configuration. It ends when the agent goes,
-// when it comes again, or when the node is revoked, even if the agent does not read.
+// when it comes again, or when its certificate is good no more, even if the agent does not read.
 func (a *agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
 	ctx, cut := context.WithCancelCause(stream.Context())
 	defer cut(nil)
@@ -151,6 +175,9 @@ func (a *agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if err != nil {
 		return err
 	}
+	if a.rations.node(n.Name).reports.Wait(ctx) != nil {
+		return nil
+	}
 	number := a.nextStream()
 	if err := a.take(ctx, n, number, first); err != nil {
 		return err
@@ -160,33 +187,50 @@ func (a *agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 		return err
 	}
 	defer a.leave(ag)
-	if _, err := a.node(ctx); err != nil {
-		return err // revoked before it could be cut
-	}
 	a.log.Info("agent connected", "node", n.Name, "role", n.Role, "workloads", len(first.Workloads))
 	ended := make(chan error, 2)
-	go func() { ended <- a.listen(ctx, n, ag, stream) }()
+	go func() { ended <- a.listen(ctx, ag, stream) }()
 	go func() { ended <- a.tell(ctx, ag, stream) }()
 	select {
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
 	}
-	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, errTakenOver):
+	if cause := context.Cause(ctx); errors.Is(cause, errTakenOver) {
 		return status.Error(codes.Aborted, cause.Error())
-	case errors.Is(cause, errRevoked):
-		return status.Errorf(codes.PermissionDenied, "node %s was revoked: join it with a new token", n.Name)
 	}
 	return nil
 }
 
-// listen takes in reports until the stream ends.
-func (a *agents) listen(ctx context.Context, n state.Node, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
+// listen takes in reports until the stream ends: of those that come faster than they may, the newest.
+func (a *agents) listen(ctx context.Context, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
+	ration := a.rations.node(ag.name)
+	newest := make(chan *agentapi.Report, 1)
+	go func() {
+		defer close(newest)
+		for ration.reads.Wait(ctx) == nil {
+			r, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			select {
+			case <-newest:
+			default:
+			}
+			newest <- r
+		}
+	}()
 	for {
-		r, err := stream.Recv()
-		if err != nil || ctx.Err() != nil {
+		if ration.reports.Wait(ctx) != nil {
+			return nil
+		}
+		r, more := <-newest
+		if !more || ctx.Err() != nil {
 			return nil // the agent went, or came again
+		}
+		n, err := a.node(ctx)
+		if err != nil {
+			return err
 		}
 		if err := a.take(ctx, n, ag.stream, r); err != nil {
 			return err

@@ -97,7 +97,7 @@ func (ls *listeners) close() {
 
 func (d *Daemon) grpcServer(creds credentials.TransportCredentials) *grpc.Server {
 	return grpc.NewServer(
-		grpc.Creds(creds), grpc.InTapHandle(newDoor().enter), grpc.UnaryInterceptor(authorizeUnary), grpc.StreamInterceptor(authorizeStream),
+		grpc.Creds(creds), grpc.InTapHandle(newDoor().enter), grpc.ChainUnaryInterceptor(authorizeUnary, d.judgeUnary), grpc.ChainStreamInterceptor(authorizeStream, d.judgeStream),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(headerTimeout),
 		grpc.WaitForHandlers(true), grpc.ReadBufferSize(readBuffer),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: maxIdle}),
@@ -107,11 +107,11 @@ func (d *Daemon) grpcServer(creds credentials.TransportCredentials) *grpc.Server
 
 func (d *Daemon) serveAgents(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error {
-		s := d.grpcServer(credentials.NewTLS(d.authority.ServerTLS(d.identity, "h2")))
+		s := d.grpcServer(credentials.NewTLS(d.openings.watch(d.authority.ServerTLS(d.identity, "h2"))))
 		s.RegisterService(&agentapi.Desc, d.agents)
 		s.RegisterService(&adminapi.Desc, &admin{d})
 		discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, d.xds)
-		return serveGRPC(ctx, s, ls.agents)
+		return serveGRPC(ctx, s, d.openings.listen(ls.agents))
 	}
 }
 
@@ -135,10 +135,11 @@ func serveGRPC(ctx context.Context, s *grpc.Server, l net.Listener) error {
 // servePeering serves what peers' control planes say, to this mesh's gateways only.
 func (d *Daemon) servePeering(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error {
-		cfg := d.authority.ServerTLS(d.identity, "http/1.1")
+		cfg := d.openings.watch(d.authority.ServerTLS(d.identity, "http/1.1"))
 		s := d.federation.HTTPServer(cfg)
+		s.Handler = d.judgeHTTP(s.Handler)
 		s.ReadHeaderTimeout = headerTimeout // until it has said who it is; what a gateway passes on may take longer
-		return serveHTTP(ctx, s, tls.NewListener(ls.peering, cfg))
+		return serveHTTP(ctx, s, tls.NewListener(d.openings.listen(ls.peering), cfg))
 	}
 }
 

@@ -23,6 +23,8 @@ import (
 const (
 	minPause = 5 * time.Millisecond
 	maxPause = 500 * time.Millisecond
+	// reloadRetry is how long a state file that could not be read rests.
+	reloadRetry = time.Second
 )
 
 var (
@@ -80,9 +82,7 @@ func (l *loop) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.reloads:
-			if err := l.store.Reload(ctx); err != nil {
-				l.log.Error("state not read", "error", err)
-			}
+			l.reread(ctx)
 			continue
 		case <-l.store.Changed():
 		}
@@ -97,6 +97,15 @@ func (l *loop) run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(min(max(took, minPause), maxPause)):
 		}
+	}
+}
+
+// reread takes in what the state file says now. What cannot be read is read again until it can be: a suspension that is written
+// is not left without effect.
+func (l *loop) reread(ctx context.Context) {
+	if err := l.store.Reload(ctx); err != nil && ctx.Err() == nil {
+		l.log.Error("state not read, trying again", "error", err, "again", reloadRetry)
+		time.AfterFunc(reloadRetry, l.reload)
 	}
 }
 

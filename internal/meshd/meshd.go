@@ -47,6 +47,7 @@ type Daemon struct {
 	federation *federation.Service
 	metrics    *metrics
 	agents     *agents
+	openings   *openings
 	loop       *loop
 	rotator    *rotator
 }
@@ -74,7 +75,7 @@ func (d *Daemon) run(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.rotator.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls), d.serveMetrics(ls),
+		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.rotator.run, d.openings.run, d.agents.endings.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls), d.serveMetrics(ls),
 	} {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -129,6 +130,7 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	}
 	d.metrics = newMetrics()
 	d.agents = newAgents(d)
+	d.openings = newOpenings(d.judge)
 	d.xds = xds.New(xds.Config{Identify: d.agents.identify, Log: d.log, Now: d.now})
 	d.loop = newLoop(d)
 	d.rotator = &rotator{d: d}

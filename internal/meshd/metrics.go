@@ -118,8 +118,8 @@ func (d *Daemon) serveMetrics(ls *listeners) func(context.Context) error {
 		h.ServeHTTP(w, r)
 	})
 	return func(ctx context.Context) error {
-		cfg := d.authority.ServerTLS(d.identity, "http/1.1")
-		return serveHTTP(ctx, plainServer(guarded, d.log), tls.NewListener(ls.metrics, cfg))
+		cfg := d.openings.watch(d.authority.ServerTLS(d.identity, "http/1.1"))
+		return serveHTTP(ctx, plainServer(d.judgeHTTP(guarded), d.log), tls.NewListener(d.openings.listen(ls.metrics), cfg))
 	}
 }
 

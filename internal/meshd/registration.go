@@ -33,7 +33,8 @@ func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 	}
 	accepted, wrong := n.Grant.Judge(n.Name, r.Workloads)
 	r.Workloads = accepted
-	if err := a.register(ctx, stream, node, accepted); err != nil {
+	stands := func() error { _, err := a.node(ctx); return err }
+	if err := a.register(ctx, stream, node, accepted, stands); err != nil {
 		return err
 	}
 	a.remember(n.Name, wrong)
@@ -51,12 +52,12 @@ func (a *agents) takeGateway(n state.Node, g *snapshot.GatewayInfo) error {
 	return nil
 }
 
-func (a *agents) register(ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload) error {
-	err := a.d.store.Register(ctx, stream, node, workloads)
+func (a *agents) register(ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload, stands func() error) error {
+	err := a.d.store.Register(ctx, stream, node, workloads, stands)
 	switch {
 	case errors.Is(err, store.ErrSuperseded):
 		return status.Error(codes.Aborted, errTakenOver.Error())
-	case errors.Is(err, state.ErrRevoked):
+	case errors.Is(err, state.ErrRevoked), status.Code(err) == codes.PermissionDenied:
 		return status.Errorf(codes.PermissionDenied, "node %s was revoked: join it with a new token", node.Name)
 	case err != nil:
 		return status.Error(codes.Internal, err.Error())
@@ -74,7 +75,8 @@ func (a *agents) regrant(ctx context.Context, g ca.TokenGrant) error {
 		said = nil
 	}
 	kept, _ := g.Grant.Judge(g.Node, said)
-	return a.register(ctx, a.nextStream(), snapshot.Node{Name: g.Node, Role: g.Role}, kept)
+	stands := func() error { _, err := a.standings.node(ctx, g.Node, g.ID); return err }
+	return a.register(ctx, a.nextStream(), snapshot.Node{Name: g.Node, Role: g.Role}, kept, stands)
 }
 
 // remember keeps what a node's reports say beyond its grant, for the findings.

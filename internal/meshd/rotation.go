@@ -90,7 +90,8 @@ func (r *rotator) settled(step ca.Step, clear bool, now time.Time) bool {
 // advance takes a step, and has everybody told of what it changed.
 func (r *rotator) advance(ctx context.Context, from ca.Step, passed []string) error {
 	_, err := r.d.authority.AdvanceRotation(ctx, from, passed)
-	r.d.loop.reload() // the snapshot holds the roots
+	r.d.openings.look(ctx) // the old root may be withdrawn
+	r.d.loop.reload()      // the snapshot holds the roots
 	return err
 }
 
@@ -118,7 +119,7 @@ func (r *rotator) waits(ctx context.Context, rot ca.Rotation) ([]adminapi.CAWait
 	case ca.Prepared:
 		return r.undistributed(ctx, rot)
 	case ca.Activated:
-		uses, err := r.d.db.CertsNotUnder(ctx, rot.New, r.d.now())
+		uses, err := r.d.db.CertsUnder(ctx, rot.Old, r.d.now())
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +127,7 @@ func (r *rotator) waits(ctx context.Context, rot ca.Rotation) ([]adminapi.CAWait
 		if err != nil {
 			return nil, err
 		}
-		return undrained(rot, nodes, uses, r.d.agents.reports()), nil
+		return undrained(rot, nodes, uses, r.d.agents.reports(), r.d.now()), nil
 	}
 	return nil, nil
 }
@@ -227,14 +228,14 @@ func holderLacks(h xds.Holder) string {
 }
 
 // undrained are those who still have certificates under the old root.
-func undrained(rot ca.Rotation, nodes []state.Node, uses []state.CertUse, reports map[string]agentapi.Report) []adminapi.CAWait {
+func undrained(rot ca.Rotation, nodes []state.Node, uses []state.CertUse, reports map[string]agentapi.Report, now time.Time) []adminapi.CAWait {
 	var waits []adminapi.CAWait
 	for _, n := range nodes {
 		if !n.Revoked.IsZero() {
 			continue
 		}
 		if report, connected := reports[n.Name]; connected {
-			if old, until := notUnder(rot.New, report.Certs); len(old) > 0 {
+			if old, until := under(rot, report.Certs, now); len(old) > 0 {
 				waits = append(waits, adminapi.CAWait{What: string(n.Role), Name: n.Name, Why: "replaces its certificates: " + strings.Join(old, " "), Until: earlier(until, rot.Since.Add(replacedWithin))})
 			}
 			continue
@@ -257,10 +258,11 @@ func undrained(rot ca.Rotation, nodes []state.Node, uses []state.CertUse, report
 	return waits
 }
 
-// notUnder are the names of certificates that lead to another root, and when the last of them ends.
-func notUnder(root string, certs []agentapi.CertState) (ids []string, until time.Time) {
+// under are the names of certificates that stand and lead to the old root, and when the last of them ends. One that leads to a
+// root of an earlier time is good nowhere, and need not be waited for.
+func under(rot ca.Rotation, certs []agentapi.CertState, now time.Time) (ids []string, until time.Time) {
 	for _, c := range certs {
-		if c.Root != root {
+		if c.Root == rot.Old && now.Before(c.NotAfter) {
 			ids = append(ids, c.SPIFFEID)
 			until = later(until, c.NotAfter)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -88,7 +89,7 @@ func TestUndrained(t *testing.T) {
 	}
 	waits := undrained(rot, []state.Node{
 		node("away", snapshot.RoleNode), node("busy", snapshot.RoleGateway), node("done", snapshot.RoleNode), node("ended", snapshot.RoleNode), gone,
-		node("many", snapshot.RoleNode), node("mute", snapshot.RoleNode),
+		node("many", snapshot.RoleNode), node("over", snapshot.RoleNode),
 	}, []state.CertUse{
 		{SPIFFEID: "spiffe://cards.example/isthmus/admin/alice", NotAfter: at(90)},
 		{SPIFFEID: "spiffe://cards.example/isthmus/control", NotAfter: at(90)}, // its own: replaced already
@@ -100,13 +101,13 @@ func TestUndrained(t *testing.T) {
 		"busy": {Certs: []agentapi.CertState{cert("spiffe://cards.example/x", "old"), cert("spiffe://cards.example/y", "new")}},
 		"done": {Certs: []agentapi.CertState{cert("spiffe://cards.example/x", "new")}},
 		"many": {Certs: []agentapi.CertState{cert("a", "old"), cert("b", "old"), cert("c", "old"), cert("d", "old"), cert("e", "old")}},
-		"mute": {Certs: []agentapi.CertState{cert("spiffe://cards.example/z", "")}}, // an older agent does not say
-	})
+		// One that has ended, and one under a root that an earlier rotation withdrew.
+		"over": {Certs: []agentapi.CertState{{SPIFFEID: "spiffe://cards.example/z", Root: "old", NotAfter: at(1)}, cert("spiffe://cards.example/z", "older")}},
+	}, at(2))
 	same(t, "waits", said(waits), []string{
 		"node away: its agent is not connected, and has certificates under the old root until 12:40:00",
 		"gateway busy: replaces its certificates: spiffe://cards.example/x until 12:00:12",
 		"node many: replaces its certificates: a b c and 2 more until 12:00:12",
-		"node mute: replaces its certificates: spiffe://cards.example/z until 12:00:12",
 		"administrator alice: has credentials under the old root: make new ones (isthmus admin cert) before they end until 13:30:00",
 	})
 }
@@ -276,9 +277,8 @@ func TestRotationFollowsItsNodes(t *testing.T) {
 	a.report(agentapi.Report{Workloads: []snapshot.Workload{hosts}, Roots: []string{before, next}, Certs: []agentapi.CertState{old}})
 	const holds = "node node-b: its agent is not connected, and has certificates under the old root"
 	p.waitsFor("activated", "node node-a: replaces its certificates: spiffe://cards.example/ns/default/sa/shop", holds)
-	if _, err := a.sign("default", "shop"); err != nil {
-		t.Fatal(err)
-	}
+	own, err := a.sign("", "")
+	must(t, err)
 	renewed := old
 	renewed.Root = next
 	a.report(agentapi.Report{Workloads: []snapshot.Workload{hosts}, Roots: []string{before, next}, Certs: []agentapi.CertState{renewed}})
@@ -291,6 +291,10 @@ func TestRotationFollowsItsNodes(t *testing.T) {
 	if len(after.Roots) != 1 || after.Roots[0].SHA256 != next || !slices.Equal(after.Rotation.Passed, []string{"prepared: node node-b"}) {
 		t.Errorf("after: %+v, %+v", after.Roots, after.Rotation)
 	}
+	// Its connection was opened by a certificate under the old root, and ends with it. A real agent has moved by then.
+	wantCode(t, "its conversation", received(t, "its conversation", a.end), codes.Unauthenticated)
+	a = p.resume(own)
+	a.report(agentapi.Report{Workloads: []snapshot.Workload{hosts}, Roots: []string{next}, Certs: []agentapi.CertState{renewed}})
 	a.instructed("the old root is gone", func(in *agentapi.Instructions) bool {
 		certs, err := peerrules.ParseRoots(in.Roots)
 		return err == nil && len(certs) == 1

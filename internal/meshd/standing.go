@@ -2,75 +2,123 @@ package meshd
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"sync"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// standing is what the state knows of a node, as long as nothing changes it.
-type standing struct {
-	state.Node
-	revoked map[[sha256.Size]byte]bool // certificates that it had when it was revoked
+type standingStore interface {
+	NodeOf(ctx context.Context, generation string) (state.Node, error)
+	Admin(ctx context.Context, generation string) (state.Admin, error)
 }
 
-type nodeStore interface {
-	Node(ctx context.Context, name string) (state.Node, error)
-	Blob(ctx context.Context, name string) (state.Blob, error)
-}
-
-// standings spare the state file from being asked about the same node at each of its calls. Only joining and revoking change
-// what is kept here, and both call forget when they have; until then a call under way is one that came a moment earlier.
+// standings are whom the control plane believes, by the generation that their certificates carry. They spare the state file
+// from being asked at each call. Only joining and revoking change what is kept here, and both call forget when they have; until
+// then a call under way is one that came a moment earlier.
 type standings struct {
-	db nodeStore
+	db standingStore
 
 	mu      sync.Mutex // guards all below
 	changes uint64     // how often something was forgotten
-	known   map[string]standing
+	nodes   map[string]state.Node
+	admins  map[string]state.Admin
+	ended   map[string]bool // generations that were revoked since the start, whether or not the state file knows by now
 }
 
-// of reads a node; state.ErrNotFound when there is none.
-func (s *standings) of(ctx context.Context, node string) (standing, error) {
+func newStandings(db standingStore) *standings {
+	return &standings{db: db, nodes: map[string]state.Node{}, admins: map[string]state.Admin{}, ended: map[string]bool{}}
+}
+
+// judge says why a certificate of an identity, of a generation, does not count. Those that a node got for its workloads stand
+// and fall with the node's generation.
+func (s *standings) judge(ctx context.Context, id spiffe.ID, generation string) error {
+	if name, ok := spiffe.AdminName(id); ok {
+		return s.judgeAdmin(ctx, name, generation)
+	}
+	if name, ok := spiffe.NodeName(id); ok {
+		_, err := s.node(ctx, name, generation)
+		return err
+	}
+	_, err := s.node(ctx, "", generation)
+	return err
+}
+
+// node is the one whose certificates carry a generation. A name that is not empty must be its name.
+func (s *standings) node(ctx context.Context, name, generation string) (state.Node, error) {
+	n, err := known(ctx, s, s.nodes, s.db.NodeOf, generation)
+	switch {
+	case errors.Is(err, state.ErrNotFound) && name == "", err == nil && name != "" && n.Name != name:
+		return n, status.Error(codes.PermissionDenied, "this certificate was issued to no node that has a part in the mesh (any more): get a new one")
+	case errors.Is(err, state.ErrNotFound):
+		return n, status.Errorf(codes.PermissionDenied, "node %s is not known here, or has joined again since it got this certificate: join it with a new token", name)
+	case err != nil:
+		return n, status.Error(codes.Internal, err.Error())
+	case !n.Revoked.IsZero() || s.hasEnded(generation):
+		return n, status.Errorf(codes.PermissionDenied, "node %s was revoked: join it with a new token", n.Name)
+	}
+	return n, nil
+}
+
+func (s *standings) judgeAdmin(ctx context.Context, name, generation string) error {
+	a, err := known(ctx, s, s.admins, s.db.Admin, generation)
+	switch {
+	case errors.Is(err, state.ErrNotFound), err == nil && a.Name != name:
+		return status.Errorf(codes.PermissionDenied, "this certificate of administrator %s is not on record: make one with 'isthmus admin cert' on the control plane's host", name)
+	case err != nil:
+		return status.Error(codes.Internal, err.Error())
+	case !a.Revoked.IsZero() || s.hasEnded(generation):
+		return status.Errorf(codes.PermissionDenied, "this certificate of administrator %s was revoked", name)
+	}
+	return nil
+}
+
+// known reads what belongs to a generation, from the file where it has not been read yet; state.ErrNotFound when nothing does.
+func known[T any](ctx context.Context, s *standings, kept map[string]T, read func(context.Context, string) (T, error), generation string) (T, error) {
 	s.mu.Lock()
-	st, ok := s.known[node]
+	v, ok := kept[generation]
 	changes := s.changes
 	s.mu.Unlock()
-	if ok {
-		return st, nil
+	switch {
+	case generation == "":
+		return v, state.ErrNotFound
+	case ok:
+		return v, nil
 	}
-	st, err := s.read(ctx, node)
+	v, err := read(ctx, generation)
 	if err != nil {
-		return st, err
+		return v, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.changes == changes { // else it may be out of date already
-		s.known[node] = st
+		kept[generation] = v
 	}
-	return st, nil
+	return v, nil
 }
 
-func (s *standings) read(ctx context.Context, node string) (standing, error) {
-	n, err := s.db.Node(ctx, node)
-	if err != nil {
-		return standing{}, err
-	}
-	b, err := s.db.Blob(ctx, revokedBlob(node))
-	if err != nil && !errors.Is(err, state.ErrNotFound) {
-		return standing{}, err
-	}
-	st := standing{Node: n, revoked: map[[sha256.Size]byte]bool{}}
-	for sums := b.Cert; len(sums) >= sha256.Size; sums = sums[sha256.Size:] {
-		st.revoked[[sha256.Size]byte(sums)] = true
-	}
-	return st, nil
+func (s *standings) hasEnded(generation string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended[generation]
 }
 
-// forget must be called when what the state knows of a node has changed.
-func (s *standings) forget(node string) {
+// end takes effect at once, and lasts as long as this process.
+func (s *standings) end(generation string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended[generation] = true
+}
+
+// forget must be called when what the state file knows of nodes or administrators has changed.
+func (s *standings) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.changes++
-	delete(s.known, node)
+	clear(s.nodes)
+	clear(s.admins)
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -16,7 +18,7 @@ type changing struct {
 	midst func()
 }
 
-func (c *changing) Node(context.Context, string) (state.Node, error) {
+func (c *changing) NodeOf(context.Context, string) (state.Node, error) {
 	n := c.node
 	c.reads++
 	if c.midst != nil {
@@ -25,28 +27,27 @@ func (c *changing) Node(context.Context, string) (state.Node, error) {
 	return n, nil
 }
 
-func (c *changing) Blob(context.Context, string) (state.Blob, error) {
-	return state.Blob{}, state.ErrNotFound
+func (c *changing) Admin(context.Context, string) (state.Admin, error) {
+	return state.Admin{}, state.ErrNotFound
 }
 
 // What was read while the node was being revoked is not kept.
 func TestStandingIsNotOutOfDate(t *testing.T) {
 	t.Parallel()
 	db := &changing{node: state.Node{Node: snapshot.Node{Name: "n"}}}
-	s := standings{db: db, known: map[string]standing{}}
+	s := newStandings(db)
 	db.midst = func() {
 		db.node.Revoked = time.Now()
-		s.forget("n")
+		s.forget()
 	}
-	_, err := s.of(t.Context(), "n")
+	_, err := s.node(t.Context(), "n", "g1")
 	must(t, err)
 	db.midst = nil
-	st, err := s.of(t.Context(), "n")
-	must(t, err)
-	if st.Revoked.IsZero() {
-		t.Error("a revoked node stands as it did")
+	for range 2 {
+		_, err = s.node(t.Context(), "n", "g1")
+		wantCode(t, "a revoked node", err, codes.PermissionDenied)
 	}
-	if _, err := s.of(t.Context(), "n"); err != nil || db.reads != 2 {
-		t.Errorf("read %d times, %v; want 2", db.reads, err)
+	if db.reads != 2 {
+		t.Errorf("read %d times; want 2", db.reads)
 	}
 }

@@ -337,7 +337,7 @@ func TestRevokedNode(t *testing.T) {
 
 	ask[adminapi.Empty](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "node-a"})
 	wantCode(t, "its conversation", received(t, "its conversation", a.end), codes.PermissionDenied)
-	wantCode(t, "its configuration", received(t, "its configuration", envoyA.end), codes.Aborted)
+	wantCode(t, "its configuration", received(t, "its configuration", envoyA.end), codes.PermissionDenied)
 	_, err := a.sign("default", "shop")
 	wantCode(t, "a certificate for its workload", err, codes.PermissionDenied)
 	_, err = a.sign("", "")

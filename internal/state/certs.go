@@ -85,10 +85,16 @@ func (d *DB) Certs(ctx context.Context, f CertFilter) ([]Cert, error) {
 	return list(ctx, d, "certs", scanCert, after, f.Node, f.SPIFFEID, limit)
 }
 
-// Prune removes what ended before a moment: certificates, tokens, invitations, acceptances and refusals. Of events it removes
-// those that are past their own retention.
+// PruneCerts removes the records of certificates that ended before a moment.
+func (d *DB) PruneCerts(ctx context.Context, before time.Time) error {
+	_, err := d.exec(ctx, "prune-certs", stamp(before))
+	return err
+}
+
+// Prune removes what ended before a moment: administrators' certificates, tokens, invitations, acceptances and refusals. Of
+// events it removes those that are past their own retention.
 func (d *DB) Prune(ctx context.Context, before time.Time) error {
-	for _, name := range []string{"prune-certs", "prune-tokens", "prune-invites", "prune-bootstraps", "prune-refusals"} {
+	for _, name := range []string{"prune-admins", "prune-tokens", "prune-invites", "prune-bootstraps", "prune-refusals"} {
 		if _, err := d.exec(ctx, name, stamp(before)); err != nil {
 			return err
 		}

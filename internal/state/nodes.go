@@ -12,14 +12,16 @@ import (
 // Node is one attested agent.
 type Node struct {
 	snapshot.Node
-	Grant    grant.Grant
-	Attested time.Time
-	LastSeen time.Time
-	Revoked  time.Time // zero: not
+	Generation string // the ID of the token that it joined with; only certificates that carry it are this node's
+	Grant      grant.Grant
+	Attested   time.Time
+	LastSeen   time.Time
+	Revoked    time.Time // zero: not
 }
 
 // AttestNode writes a node that proved itself by a token: a new one, or a known one that joins again.
-// Joining again ends a revocation; RevokeNode sees to it that this takes a token made after it.
+// Joining again begins a new generation and ends a revocation; RevokeNode sees to it that this takes a token made after it:
+// ErrRevoked otherwise.
 func (d *DB) AttestNode(ctx context.Context, n Node) error {
 	grants, err := encode(n.Grant)
 	if err != nil {
@@ -31,7 +33,10 @@ func (d *DB) AttestNode(ctx context.Context, n Node) error {
 				return err
 			}
 		}
-		_, err := t.exec(ctx, "attest-node", n.Name, string(n.Role), grants, stamp(n.Attested), stamp(n.Attested))
+		changed, err := t.exec(ctx, "attest-node", n.Name, string(n.Role), n.Generation, grants, stamp(n.Attested))
+		if err == nil && changed == 0 {
+			err = fmt.Errorf("attest node %q: %w", n.Name, ErrRevoked)
+		}
 		return err
 	})
 }
@@ -39,6 +44,11 @@ func (d *DB) AttestNode(ctx context.Context, n Node) error {
 // Node reads one node; ErrNotFound when there is none.
 func (d *DB) Node(ctx context.Context, name string) (Node, error) {
 	return one(ctx, d, "node", scanNode, name)
+}
+
+// NodeOf reads the node of a generation; ErrNotFound when there is none (any more).
+func (d *DB) NodeOf(ctx context.Context, generation string) (Node, error) {
+	return one(ctx, d, "node-of", scanNode, generation)
 }
 
 // Nodes reads all, the revoked ones too, sorted by name.
@@ -90,10 +100,11 @@ func (t tx) addWorkloads(ctx context.Context, node string, workloads []snapshot.
 	return nil
 }
 
-// RevokeNode shuts a node out: its workloads go, and with them every token made for it and not used yet.
-func (d *DB) RevokeNode(ctx context.Context, name string, now time.Time) error {
+// RevokeNode shuts a generation of a node out: its workloads go, and with them every token made for the node, also one whose
+// joining is under way. ErrNotFound when the node is of another generation by now, or there is none.
+func (d *DB) RevokeNode(ctx context.Context, name, generation string, now time.Time) error {
 	return d.inTx(ctx, "revoke node", func(ctx context.Context, t tx) error {
-		n, err := t.exec(ctx, "revoke-node", stamp(now), name)
+		n, err := t.exec(ctx, "revoke-node", stamp(now), name, generation)
 		if err != nil {
 			return err
 		}
@@ -103,7 +114,7 @@ func (d *DB) RevokeNode(ctx context.Context, name string, now time.Time) error {
 		if _, err := t.exec(ctx, "delete-workloads", name); err != nil {
 			return err
 		}
-		_, err = t.exec(ctx, "cancel-tokens", name)
+		_, err = t.exec(ctx, "cancel-tokens", stamp(now), name)
 		return err
 	})
 }
@@ -136,6 +147,6 @@ func (d *DB) Registry(ctx context.Context) (*snapshot.Registry, error) {
 
 func scanNode(s scanner) (Node, error) {
 	var n Node
-	err := s.Scan(&n.Name, &n.Role, jsonOf{&n.Grant}, jsonOf{&n.Gateway}, timeOf{&n.Attested}, timeOf{&n.LastSeen}, timeOf{&n.Revoked})
+	err := s.Scan(&n.Name, &n.Role, &n.Generation, jsonOf{&n.Grant}, jsonOf{&n.Gateway}, timeOf{&n.Attested}, timeOf{&n.LastSeen}, timeOf{&n.Revoked})
 	return n, err
 }

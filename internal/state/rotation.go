@@ -64,13 +64,13 @@ type CertUse struct {
 	NotAfter time.Time
 }
 
-// CertsNotUnder are the certificates still valid at a moment that lead to another root than this one.
-func (d *DB) CertsNotUnder(ctx context.Context, root string, now time.Time) ([]CertUse, error) {
+// CertsUnder are the certificates still valid at a moment that lead to a root, without administrators' that were revoked.
+func (d *DB) CertsUnder(ctx context.Context, root string, now time.Time) ([]CertUse, error) {
 	finger, err := hex.DecodeString(root)
 	if err != nil {
 		return nil, fmt.Errorf("root %q is not hex: %w", root, err)
 	}
-	return list(ctx, d, "certs-not-under", func(s scanner) (CertUse, error) {
+	return list(ctx, d, "certs-under", func(s scanner) (CertUse, error) {
 		var u CertUse
 		err := s.Scan(&u.Node, &u.SPIFFEID, timeOf{&u.NotAfter})
 		return u, err

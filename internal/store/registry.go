@@ -29,11 +29,15 @@ type registered struct {
 }
 
 // Register takes in what a node says of itself on one of its streams; later ones have higher numbers. What changes nothing
-// costs nothing. Workloads whose name or address is another's are not registered until that is free.
-func (s *Store) Register(ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload) error {
+// costs nothing. Workloads whose name or address is another's are not registered until that is free. stands refuses a node that
+// was revoked: whoever ends that and then calls Forget finds what came before, and nothing comes after.
+func (s *Store) Register(ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload, stands func() error) error {
 	one := s.registrationOf(node.Name)
 	one.Lock()
 	defer one.Unlock()
+	if err := stands(); err != nil {
+		return err
+	}
 	return s.register(ctx, registered{stream: stream, node: node, said: workloads})
 }
 

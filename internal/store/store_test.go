@@ -133,6 +133,9 @@ func (l *lab) attest(t *testing.T, name string) {
 	must(t, l.kept.AttestNode(t.Context(), state.Node{Node: snapshot.Node{Name: name, Role: snapshot.RoleNode}, Attested: noon}))
 }
 
+// always is the standing of nodes that nobody revokes.
+func always() error { return nil }
+
 func node(name string) snapshot.Node { return snapshot.Node{Name: name, Role: snapshot.RoleNode} }
 
 func workloads(on, address string) []snapshot.Workload {
@@ -222,7 +225,7 @@ func TestWhoGetsAVirtualAddress(t *testing.T) {
 func TestNamesBeyondANamespacesBound(t *testing.T) {
 	l := newLab(t, file(t))
 	l.attest(t, "a")
-	must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1")))
+	must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1"), always))
 	many := make([]string, 66_000)
 	for i := range many {
 		many[i] = fmt.Sprintf("s%05d", i)
@@ -288,11 +291,11 @@ func TestFileWinsOverToken(t *testing.T) {
 func TestRegisterWithoutChangeCostsNothing(t *testing.T) {
 	l := newLab(t, file(t))
 	l.attest(t, "a")
-	must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1")))
+	must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1"), always))
 	same(t, "the first is news", l.changed(), true)
 	snap, writes := l.Snapshot(), l.kept.writes
 	for range 10 {
-		must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1")))
+		must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1"), always))
 	}
 	same(t, "the same is none", l.changed(), false)
 	same(t, "nor is it written", l.kept.writes, writes)
@@ -309,9 +312,9 @@ func TestRegisterWithoutChangeCostsNothing(t *testing.T) {
 	} {
 		ws := workloads("a", "10.0.0.1")
 		change(&ws[0])
-		must(t, l.Register(t.Context(), 1, node("a"), ws))
+		must(t, l.Register(t.Context(), 1, node("a"), ws, always))
 		same(t, what+" is news", l.changed(), true)
-		must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1")))
+		must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1"), always))
 		l.changed()
 	}
 }
@@ -326,7 +329,7 @@ func TestManyRegistrationsAreOneSnapshot(t *testing.T) {
 	for i := range n {
 		g.Go(func() {
 			name := fmt.Sprintf("n%03d", i)
-			if err := l.Register(context.Background(), 1, node(name), workloads(name, fmt.Sprintf("10.0.%d.%d", i/250, i%250))); err != nil {
+			if err := l.Register(context.Background(), 1, node(name), workloads(name, fmt.Sprintf("10.0.%d.%d", i/250, i%250)), always); err != nil {
 				t.Error(err)
 			}
 		})
@@ -349,7 +352,9 @@ func TestSlowRegistration(t *testing.T) {
 	l.attest(t, "a")
 	l.kept.gate = make(chan struct{})
 	registered := make(chan error)
-	go func() { registered <- l.Register(context.Background(), 1, node("a"), workloads("a", "10.0.0.1")) }()
+	go func() {
+		registered <- l.Register(context.Background(), 1, node("a"), workloads("a", "10.0.0.1"), always)
+	}()
 	for begun := time.Now(); l.kept.count() == 0 && time.Since(begun) < 5*time.Second; {
 		time.Sleep(time.Millisecond)
 	}
@@ -405,19 +410,19 @@ func TestForgottenNode(t *testing.T) {
 	l := newLab(t, path)
 	for _, n := range []string{"a", "b"} {
 		l.attest(t, n)
-		must(t, l.Register(t.Context(), 1, node(n), workloads(n, map[string]string{"a": "10.0.0.1", "b": "10.0.0.2"}[n])))
+		must(t, l.Register(t.Context(), 1, node(n), workloads(n, map[string]string{"a": "10.0.0.1", "b": "10.0.0.2"}[n]), always))
 	}
 	l.changed()
 	same(t, "it hosts", l.Hosts("a", "default", "w"), true)
 	same(t, "no other account", l.Hosts("a", "default", "x"), false)
 	same(t, "no other namespace", l.Hosts("a", "other", "w"), false)
-	must(t, l.kept.RevokeNode(t.Context(), "a", noon))
+	must(t, l.kept.RevokeNode(t.Context(), "a", "", noon))
 	l.Forget("a")
 	same(t, "that is news", l.changed(), true)
 	same(t, "it hosts nothing", l.Hosts("a", "default", "w"), false)
 	same(t, "who is left", l.Snapshot().Registry.Nodes, []snapshot.Node{node("b")})
 	same(t, "and their workloads", len(l.Snapshot().Registry.Workloads), 1)
-	if err := l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1")); !errors.Is(err, state.ErrRevoked) {
+	if err := l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1"), always); !errors.Is(err, state.ErrRevoked) {
 		t.Errorf("it registers again: %v", err)
 	}
 	same(t, "without news", l.changed(), false)
@@ -431,13 +436,13 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 	l := newLab(t, file(t))
 	l.attest(t, "a")
 	must(t, l.SetConfig(t.Context(), services("a")))
-	must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1")))
+	must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1"), always))
 	full := errors.New("no space left on device")
 	l.kept.breakBy(full)
 	must(t, l.SetConfig(t.Context(), services("a"))) // needs nothing new
 	l.changed()
 	snap := l.Snapshot()
-	if err := l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.2")); !errors.Is(err, full) {
+	if err := l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.2"), always); !errors.Is(err, full) {
 		t.Errorf("registration: %v", err)
 	}
 	same(t, "no news", l.changed(), false)
@@ -451,7 +456,7 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 	same(t, "both services", len(l.Snapshot().Config.Services), 2)
 	same(t, "one address", len(l.Snapshot().VIPs), 1)
 	l.kept.breakBy(nil)
-	must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.2")))
+	must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.2"), always))
 	must(t, l.SetConfig(t.Context(), services("a", "b")))
 	same(t, "when it can again", len(l.Snapshot().VIPs), 2)
 	same(t, "the registration too", l.Snapshot().Registry.Workloads[0].Addresses[0].String(), "10.0.0.2")

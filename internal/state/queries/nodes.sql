@@ -1,13 +1,16 @@
+-- The generation is the token's ID. A token that was cancelled after its use, because its node was revoked, lets nobody in.
 -- write: attest-node
-INSERT INTO nodes (name, role, grants, attested, last_seen) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (name) DO UPDATE SET role = excluded.role, grants = excluded.grants, attested = excluded.attested,
-  last_seen = excluded.last_seen, revoked = NULL, gateway = CASE WHEN role = excluded.role THEN gateway END;
+INSERT INTO nodes (name, role, generation, grants, attested, last_seen)
+SELECT ?1, ?2, ?3, ?4, ?5, ?5 WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE id = ?3 AND cancelled IS NOT NULL)
+ON CONFLICT (name) DO UPDATE SET role = excluded.role, generation = excluded.generation, grants = excluded.grants,
+  attested = excluded.attested, last_seen = excluded.last_seen, revoked = NULL,
+  gateway = CASE WHEN role = excluded.role THEN gateway END;
 
 -- read: node
-SELECT name, role, grants, gateway, attested, last_seen, revoked FROM nodes WHERE name = ?;
+SELECT name, role, generation, grants, gateway, attested, last_seen, revoked FROM nodes WHERE name = ?;
 
 -- read: nodes
-SELECT name, role, grants, gateway, attested, last_seen, revoked FROM nodes ORDER BY name;
+SELECT name, role, generation, grants, gateway, attested, last_seen, revoked FROM nodes ORDER BY name;
 
 -- write: seen-node
 UPDATE nodes SET last_seen = ? WHERE name = ?;
@@ -16,7 +19,7 @@ UPDATE nodes SET last_seen = ? WHERE name = ?;
 UPDATE nodes SET gateway = ?, last_seen = ? WHERE name = ? AND revoked IS NULL;
 
 -- write: revoke-node
-UPDATE nodes SET revoked = ?, gateway = NULL WHERE name = ?;
+UPDATE nodes SET revoked = coalesce(revoked, ?), gateway = NULL WHERE name = ? AND generation = ?;
 
 -- write: delete-node
 DELETE FROM nodes WHERE name = ?;
@@ -29,3 +32,6 @@ INSERT INTO workloads (node, namespace, name, workload) VALUES (?, ?, ?, ?);
 
 -- read: workloads
 SELECT workload FROM workloads ORDER BY node, namespace, name;
+
+-- read: node-of
+SELECT name, role, generation, grants, gateway, attested, last_seen, revoked FROM nodes WHERE generation = ?;

@@ -1,23 +1,27 @@
 -- write: add-token
-INSERT INTO tokens (id, hash, node, role, grants, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO tokens (id, hash, node, role, grants, created, made_by, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING;
 
 -- read: token
-SELECT id, hash, node, role, grants, created, expires, used_at, used_by FROM tokens WHERE id = ?;
+SELECT id, hash, node, role, grants, created, made_by, expires, cancelled, used_at, used_by FROM tokens WHERE id = ?;
 
 -- read: tokens
-SELECT id, hash, node, role, grants, created, expires, used_at, used_by FROM tokens ORDER BY created, id;
+SELECT id, hash, node, role, grants, created, made_by, expires, cancelled, used_at, used_by FROM tokens ORDER BY created, id;
 
 -- One statement decides who wins a race.
 -- write: use-token
-UPDATE tokens SET used_at = ?, used_by = ? WHERE id = ? AND used_at IS NULL AND expires > ?;
+UPDATE tokens SET used_at = ?, used_by = ? WHERE id = ? AND used_at IS NULL AND cancelled IS NULL AND expires > ?;
 
 -- What ended without a use says so for good: a clock set back must not open it again.
 -- write: end-tokens
 UPDATE tokens SET used_at = expires WHERE used_at IS NULL AND expires <= ?;
 
+-- write: cancel-token
+UPDATE tokens SET cancelled = ? WHERE id = ? AND used_at IS NULL AND cancelled IS NULL;
+
+-- Used ones too: a joining that is under way has used its token already.
 -- write: cancel-tokens
-DELETE FROM tokens WHERE node = ? AND used_at IS NULL;
+UPDATE tokens SET cancelled = ? WHERE node = ? AND cancelled IS NULL;
 
 -- write: prune-tokens
 DELETE FROM tokens WHERE expires < ?;

@@ -64,7 +64,7 @@ func certs(t *testing.T, s Store) {
 	if err := s.AddCerts(ctx, []state.Cert{cert(9, "n1", epoch), a}); err == nil {
 		t.Fatal("a serial number was taken twice")
 	}
-	ok(t, s.Prune(ctx, after(90*time.Minute)))
+	ok(t, s.PruneCerts(ctx, after(90*time.Minute)))
 	got, err := s.Certs(ctx, state.CertFilter{})
 	ok(t, err)
 	same(t, got, []state.Cert{c, b})

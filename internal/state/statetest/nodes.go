@@ -16,7 +16,7 @@ func equalAddr(a, b netip.Addr) bool { return a == b }
 
 func node(name string, role snapshot.Role) state.Node {
 	return state.Node{
-		Node: snapshot.Node{Name: name, Role: role}, Grant: grant.Grant{Identities: []string{"default/*"}},
+		Node: snapshot.Node{Name: name, Role: role}, Generation: "generation of " + name, Grant: grant.Grant{Identities: []string{"default/*"}},
 		Attested: epoch, LastSeen: epoch,
 	}
 }
@@ -43,11 +43,16 @@ func nodes(t *testing.T, s Store) {
 	same(t, got, []state.Node{node("n1", snapshot.RoleNode), n2})
 
 	again := node("n2", snapshot.RoleNode)
-	again.Grant.Identities, again.Attested, again.LastSeen = []string{"shop/web"}, after(2*time.Hour), after(2*time.Hour)
+	again.Generation, again.Grant.Identities, again.Attested, again.LastSeen = "a later one", []string{"shop/web"}, after(2*time.Hour), after(2*time.Hour)
 	ok(t, s.AttestNode(ctx, again))
 	one, err := s.Node(ctx, "n2")
 	ok(t, err)
 	same(t, one, again)
+	one, err = s.NodeOf(ctx, again.Generation)
+	ok(t, err)
+	same(t, one, again)
+	_, err = s.NodeOf(ctx, "generation of n2")
+	wantErr(t, err, state.ErrNotFound)
 	ok(t, s.DeleteNode(ctx, "n2"))
 	_, err = s.Node(ctx, "n2")
 	wantErr(t, err, state.ErrNotFound)
@@ -83,11 +88,13 @@ func registry(t *testing.T, s Store) {
 
 func revokedNode(t *testing.T, s Store) {
 	ctx := t.Context()
-	wantErr(t, s.RevokeNode(ctx, "n1", epoch), state.ErrNotFound)
+	wantErr(t, s.RevokeNode(ctx, "n1", "generation of n1", epoch), state.ErrNotFound)
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
 	ok(t, s.RegisterNode(ctx, "n1", nil, []snapshot.Workload{workload("shop", "web")}, epoch))
 	ok(t, s.AddToken(ctx, token("spare"))) // for n1
-	ok(t, s.RevokeNode(ctx, "n1", after(time.Minute)))
+	wantErr(t, s.RevokeNode(ctx, "n1", "an older generation", after(time.Minute)), state.ErrNotFound)
+	ok(t, s.RevokeNode(ctx, "n1", "generation of n1", after(time.Minute)))
+	ok(t, s.RevokeNode(ctx, "n1", "generation of n1", after(time.Hour))) // once more
 	wantErr(t, s.RegisterNode(ctx, "n1", nil, []snapshot.Workload{workload("shop", "web")}, after(time.Hour)), state.ErrRevoked)
 	_, err := s.UseToken(ctx, "spare", hash("secret of spare"), "10.0.0.7", after(2*time.Minute))
 	wantErr(t, err, state.ErrNotFound)
@@ -97,6 +104,54 @@ func revokedNode(t *testing.T, s Store) {
 	one, err := s.Node(ctx, "n1")
 	ok(t, err)
 	same(t, one.Revoked, after(time.Minute))
+}
+
+// revokedWhileJoining: whose token was used before the revocation is not let in after it.
+func revokedWhileJoining(t *testing.T, s Store) {
+	ctx := t.Context()
+	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
+	ok(t, s.AddToken(ctx, token("used before"))) // for n1
+	_, err := s.UseToken(ctx, "used before", hash("secret of used before"), "10.0.0.7", after(time.Minute))
+	ok(t, err)
+	ok(t, s.RevokeNode(ctx, "n1", "generation of n1", after(2*time.Minute)))
+	late := node("n1", snapshot.RoleNode)
+	late.Generation = "used before"
+	wantErr(t, s.AttestNode(ctx, late), state.ErrRevoked)
+	one, err := s.Node(ctx, "n1")
+	ok(t, err)
+	same(t, one.Revoked, after(2*time.Minute))
+	late.Generation = "made after"
+	ok(t, s.AttestNode(ctx, late))
+	one, err = s.Node(ctx, "n1")
+	ok(t, err)
+	same(t, one.Revoked, time.Time{})
+}
+
+func admins(t *testing.T, s Store) {
+	ctx := t.Context()
+	_, err := s.Admin(ctx, "a1")
+	wantErr(t, err, state.ErrNotFound)
+	admin := func(generation, name string, ends time.Duration) state.Admin {
+		return state.Admin{Generation: generation, Name: name, Serial: "40" + generation, Created: epoch, MadeBy: "user root (uid 0)", NotAfter: after(ends)}
+	}
+	for _, a := range []state.Admin{admin("c", "carol", time.Hour), admin("a2", "alice", time.Hour), admin("a1", "alice", time.Minute), admin("a3", "alice", time.Hour)} {
+		ok(t, s.AddAdmin(ctx, a))
+	}
+	ok(t, s.RevokeAdmins(ctx, "", "a3", after(time.Second)))
+	ok(t, s.RevokeAdmins(ctx, "alice", "", after(2*time.Minute)))
+	revoked := func(a state.Admin, at time.Duration) state.Admin { a.Revoked = after(at); return a }
+	all, err := s.Admins(ctx)
+	ok(t, err)
+	same(t, all, []state.Admin{
+		admin("a1", "alice", time.Minute), // had ended
+		revoked(admin("a2", "alice", time.Hour), 2*time.Minute), revoked(admin("a3", "alice", time.Hour), time.Second), admin("c", "carol", time.Hour),
+	})
+	ok(t, s.Prune(ctx, after(30*time.Minute)))
+	all, err = s.Admins(ctx)
+	ok(t, err)
+	if len(all) != 3 {
+		t.Errorf("%d are kept, want 3", len(all))
+	}
 }
 
 func vips(t *testing.T, s Store) {

@@ -92,6 +92,28 @@ func tokenEnded(t *testing.T, s Store) {
 	ok(t, err)
 }
 
+func cancelledToken(t *testing.T, s Store) {
+	ctx := t.Context()
+	made := token("a")
+	made.MadeBy = "administrator alice"
+	ok(t, s.AddToken(ctx, made))
+	ok(t, s.AddToken(ctx, token("b")))
+	ok(t, s.CancelToken(ctx, "a", after(time.Minute)))
+	_, err := s.UseToken(ctx, "a", hash("secret of a"), "10.0.0.7", after(2*time.Minute))
+	wantErr(t, err, state.ErrNotFound)
+	_, err = s.UseToken(ctx, "b", hash("secret of b"), "10.0.0.7", after(2*time.Minute))
+	ok(t, err)
+	ok(t, s.CancelToken(ctx, "a", after(3*time.Minute))) // once more
+	wantErr(t, s.CancelToken(ctx, "b", after(3*time.Minute)), state.ErrUsed)
+	wantErr(t, s.CancelToken(ctx, "z", after(3*time.Minute)), state.ErrNotFound)
+	all, err := s.Tokens(ctx)
+	ok(t, err)
+	made.Cancelled = after(time.Minute)
+	used := token("b")
+	used.UsedAt, used.UsedBy = after(2*time.Minute), "10.0.0.7"
+	same(t, all, []state.Token{made, used})
+}
+
 func tokenRace(t *testing.T, s Store) {
 	ctx := t.Context()
 	ok(t, s.AddToken(ctx, token("a")))

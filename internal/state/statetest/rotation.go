@@ -43,18 +43,25 @@ func rotation(t *testing.T, s Store) {
 	same(t, all, []state.Blob{root})
 }
 
-func certsNotUnder(t *testing.T, s Store) {
+func certsUnder(t *testing.T, s Store) {
 	ctx := t.Context()
 	before, young, moved, over := cert(1, "n1", after(time.Hour)), cert(2, "n1", after(2*time.Hour)), cert(3, "n2", after(time.Hour)), cert(4, "n3", after(time.Minute))
 	before.Root, young.Root, moved.Root = oneRoot, oneRoot, anotherRoot // over: issued before roots were kept
 	ok(t, s.AddCerts(ctx, []state.Cert{before, young, moved, over}))
+	shut, good := cert(0xabcd, "", after(time.Hour)), cert(6, "", after(time.Hour))
+	shut.SPIFFEID, shut.Root = "spiffe://cards.example/isthmus/admin/alice", oneRoot
+	good.SPIFFEID, good.Root = "spiffe://cards.example/isthmus/admin/bob", oneRoot
 	one, err := s.Cert(ctx, moved.Fingerprint)
 	ok(t, err)
 	same(t, one, moved)
-	got, err := s.CertsNotUnder(ctx, anotherRoot, epoch)
+	ok(t, s.AddCerts(ctx, []state.Cert{shut, good}))
+	ok(t, s.AddAdmin(ctx, state.Admin{Generation: "a", Name: "alice", Serial: shut.Serial, Created: epoch, NotAfter: shut.NotAfter}))
+	ok(t, s.AddAdmin(ctx, state.Admin{Generation: "b", Name: "bob", Serial: good.Serial, Created: epoch, NotAfter: good.NotAfter}))
+	ok(t, s.RevokeAdmins(ctx, "alice", "", epoch))
+	got, err := s.CertsUnder(ctx, oneRoot, epoch)
 	ok(t, err)
-	same(t, got, []state.CertUse{{Node: "n1", SPIFFEID: young.SPIFFEID, NotAfter: young.NotAfter}, {Node: "n3", SPIFFEID: over.SPIFFEID, NotAfter: over.NotAfter}})
-	got, err = s.CertsNotUnder(ctx, anotherRoot, after(2*time.Hour))
+	same(t, got, []state.CertUse{{SPIFFEID: good.SPIFFEID, NotAfter: good.NotAfter}, {Node: "n1", SPIFFEID: young.SPIFFEID, NotAfter: young.NotAfter}})
+	got, err = s.CertsUnder(ctx, oneRoot, after(2*time.Hour))
 	ok(t, err)
 	same(t, got, []state.CertUse(nil))
 }

@@ -24,6 +24,7 @@ type Store interface {
 	Certs
 	Rotations
 	Events
+	Admins
 }
 
 // Blobs hold CA material.
@@ -39,6 +40,7 @@ type Blobs interface {
 type Tokens interface {
 	AddToken(context.Context, state.Token) error
 	UseToken(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Token, error)
+	CancelToken(ctx context.Context, id string, now time.Time) error
 	Tokens(context.Context) ([]state.Token, error)
 	EndExpired(ctx context.Context, now time.Time) error
 }
@@ -58,10 +60,11 @@ type Invites interface {
 type Nodes interface {
 	AttestNode(context.Context, state.Node) error
 	Node(ctx context.Context, name string) (state.Node, error)
+	NodeOf(ctx context.Context, generation string) (state.Node, error)
 	Nodes(context.Context) ([]state.Node, error)
 	SeenNode(ctx context.Context, name string, now time.Time) error
 	RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, workloads []snapshot.Workload, now time.Time) error
-	RevokeNode(ctx context.Context, name string, now time.Time) error
+	RevokeNode(ctx context.Context, name, generation string, now time.Time) error
 	DeleteNode(ctx context.Context, name string) error
 	Registry(context.Context) (*snapshot.Registry, error)
 }
@@ -86,11 +89,19 @@ type Peers interface {
 	NextSequence(ctx context.Context, name string) (uint64, error)
 }
 
+// Admins are administrators' certificates.
+type Admins interface {
+	AddAdmin(context.Context, state.Admin) error
+	Admin(ctx context.Context, generation string) (state.Admin, error)
+	Admins(context.Context) ([]state.Admin, error)
+	RevokeAdmins(ctx context.Context, name, generation string, now time.Time) error
+}
+
 // Rotations are how the root is replaced.
 type Rotations interface {
 	Rotation(context.Context) (state.Rotation, error)
 	PutRotation(ctx context.Context, r state.Rotation, put []state.Blob, remove []string) error
-	CertsNotUnder(ctx context.Context, root string, now time.Time) ([]state.CertUse, error)
+	CertsUnder(ctx context.Context, root string, now time.Time) ([]state.CertUse, error)
 }
 
 // Events are what was done, by whom.
@@ -107,6 +118,7 @@ type Certs interface {
 	AddCerts(context.Context, []state.Cert) error
 	Cert(ctx context.Context, fingerprint string) (state.Cert, error)
 	Certs(context.Context, state.CertFilter) ([]state.Cert, error)
+	PruneCerts(ctx context.Context, before time.Time) error
 	Prune(ctx context.Context, before time.Time) error
 }
 
@@ -134,7 +146,10 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"sequences", sequences},
 		{"certs", certs},
 		{"certs written together", certsTogether},
-		{"certs not under a root", certsNotUnder},
+		{"cancelled token", cancelledToken},
+		{"revoked while it joins", revokedWhileJoining},
+		{"admins", admins},
+		{"certs under a root", certsUnder},
 		{"rotation", rotation},
 		{"events", events},
 		{"event with an end", eventWithEnd},

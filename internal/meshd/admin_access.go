@@ -1,0 +1,179 @@
+package meshd
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// The life of an administrator's certificate.
+const (
+	adminTTL    = 8 * time.Hour
+	maxAdminTTL = 24 * time.Hour
+)
+
+// AdminCert issues an administrator's certificate; only over the local socket, so that none can make another.
+func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*agentapi.SignResponse, error) {
+	if _, err := callerID(ctx); err == nil {
+		return nil, status.Error(codes.PermissionDenied, "an administrator's certificate is made on the control plane's own host, over its socket")
+	}
+	id, err := spiffe.Admin(a.d.authority.TrustDomain(), r.Name)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	ttl := r.TTL
+	if ttl == 0 {
+		ttl = adminTTL
+	}
+	if ttl < time.Second || ttl > maxAdminTTL {
+		return nil, status.Errorf(codes.InvalidArgument, "a life of %s: an administrator's certificate lives a second to %s", ttl, maxAdminTTL)
+	}
+	generation := ca.NewGeneration()
+	chain, err := a.d.authority.Sign(ctx, r.CSR, id, ttl, ca.Holder{Generation: generation})
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	// Until it is on record nobody believes it.
+	if err := a.d.recordAdmin(ctx, r.Name, generation, chain[0]); err != nil {
+		return nil, err
+	}
+	return &agentapi.SignResponse{Chain: chain, Roots: a.d.authority.Roots()}, nil
+}
+
+// AdminList lists administrators' certificates, those that ended lately too.
+func (a *admin) AdminList(ctx context.Context, _ *adminapi.Empty) (*adminapi.AdminListResponse, error) {
+	all, err := a.d.db.Admins(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &adminapi.AdminListResponse{Admins: []adminapi.AdminCert{}}
+	for _, one := range all {
+		resp.Admins = append(resp.Admins, adminCert(one))
+	}
+	return resp, nil
+}
+
+func adminCert(a state.Admin) adminapi.AdminCert {
+	return adminapi.AdminCert{ID: a.Generation, Name: a.Name, Serial: a.Serial, Created: a.Created, MadeBy: a.MadeBy, NotAfter: a.NotAfter, Revoked: a.Revoked}
+}
+
+// AdminRevoke ends an administrator's certificates, at once and on open connections too.
+func (a *admin) AdminRevoke(ctx context.Context, r *adminapi.AdminRevokeRequest) (*adminapi.AdminRevokeResponse, error) {
+	if (r.Name == "") == (r.ID == "") {
+		return nil, status.Error(codes.InvalidArgument, "name an administrator or the ID of one certificate: isthmus admin list shows both")
+	}
+	all, err := a.d.db.Admins(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := a.d.now()
+	resp := &adminapi.AdminRevokeResponse{Admins: []adminapi.AdminCert{}}
+	for _, one := range all {
+		if (one.Name == r.Name || one.Generation == r.ID) && one.Revoked.IsZero() && now.Before(one.NotAfter) {
+			a.d.agents.standings.end(one.Generation)
+			one.Revoked = now
+			resp.Admins = append(resp.Admins, adminCert(one))
+		}
+	}
+	if len(resp.Admins) == 0 {
+		return nil, status.Errorf(codes.NotFound, "administrator %q has no certificate that is still good: isthmus admin list shows them", r.Name+r.ID)
+	}
+	a.d.openings.look(ctx)
+	resp.Unwritten, err = a.d.agents.endings.carryOut(ctx, ending{"revocation of administrator " + r.Name + r.ID, func(ctx context.Context) error {
+		return a.d.db.RevokeAdmins(ctx, r.Name, r.ID, now)
+	}})
+	a.d.agents.standings.forget()
+	return resp, err
+}
+
+// TokenList lists join tokens, those that ended lately too.
+func (a *admin) TokenList(ctx context.Context, _ *adminapi.Empty) (*adminapi.TokenListResponse, error) {
+	all, err := a.d.db.Tokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &adminapi.TokenListResponse{Tokens: []adminapi.TokenInfo{}}
+	for _, t := range all {
+		resp.Tokens = append(resp.Tokens, adminapi.TokenInfo{
+			ID: t.ID, Node: t.Node, Role: t.Role, Grant: t.Grant, Created: t.Created, MadeBy: t.MadeBy, Expires: t.Expires,
+			State: tokenState(t, a.d.now()), UsedBy: t.UsedBy,
+		})
+	}
+	return resp, nil
+}
+
+func tokenState(t state.Token, now time.Time) string {
+	switch {
+	case !t.UsedAt.IsZero() && !t.UsedAt.Equal(t.Expires):
+		return "used"
+	case !t.Cancelled.IsZero():
+		return "cancelled"
+	case !t.UsedAt.IsZero() || !now.Before(t.Expires): // closed for good at its end
+		return "expired"
+	}
+	return "open"
+}
+
+// TokenCancel ends a join token before its use.
+func (a *admin) TokenCancel(ctx context.Context, r *adminapi.TokenIDRequest) (*adminapi.Ended, error) {
+	now := a.d.now()
+	unwritten, err := a.d.agents.endings.carryOut(ctx, ending{"cancellation of join token " + r.ID, func(ctx context.Context) error {
+		return a.d.db.CancelToken(ctx, r.ID, now)
+	}})
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return nil, status.Errorf(codes.NotFound, "there is no join token %q: isthmus token list shows them", r.ID)
+	case errors.Is(err, state.ErrUsed):
+		return nil, status.Errorf(codes.FailedPrecondition, "join token %s was used already, or has expired: isthmus node revoke shuts out the node that joined with it", r.ID)
+	}
+	return &adminapi.Ended{Unwritten: unwritten}, err
+}
+
+// RevokeNode shuts a node or gateway out.
+func (a *admin) RevokeNode(ctx context.Context, r *adminapi.NodeRequest) (*adminapi.RevokedNode, error) {
+	unwritten, err := a.d.agents.revoke(ctx, r.Node)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, status.Errorf(codes.NotFound, "there is no node %q: isthmus status lists them", r.Node)
+	}
+	if err != nil {
+		return nil, err
+	}
+	certs, err := a.d.agents.outlasting(ctx, r.Node)
+	return &adminapi.RevokedNode{Node: r.Node, Certificates: certs, Ended: adminapi.Ended{Unwritten: unwritten}}, err
+}
+
+func (d *Daemon) recordAdmin(ctx context.Context, name, generation string, der []byte) error {
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return err
+	}
+	return d.db.AddAdmin(ctx, state.Admin{
+		Generation: generation, Name: name, Serial: fmt.Sprintf("%x", leaf.SerialNumber), Created: d.now(), MadeBy: maker(ctx), NotAfter: leaf.NotAfter,
+	})
+}
+
+// maker is who makes something, for the record.
+func maker(ctx context.Context) string {
+	if id, err := callerID(ctx); err == nil {
+		name, _ := spiffe.AdminName(id)
+		return "administrator " + name
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		if local, ok := p.AuthInfo.(localPeer); ok {
+			return fmt.Sprintf("user %d", local.UID)
+		}
+	}
+	return "unknown"
+}

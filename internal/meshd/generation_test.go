@@ -1,0 +1,276 @@
+package meshd
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// However many certificates a node was issued before it was revoked, none is good again when its name joins again.
+func TestOldCertificatesNeverComeBack(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	stolen, err := p.join(p.token("node-a", snapshot.RoleNode, "default/*"))
+	must(t, err)
+	must(t, p.stop())
+	db, err := state.Open(t.Context(), p.cfg.StateFile)
+	must(t, err)
+	more := make([]state.Cert, 10_200)
+	for i := range more {
+		more[i] = state.Cert{
+			Serial: fmt.Sprintf("%034x", i), SPIFFEID: "spiffe://cards.example/isthmus/node/node-a", Node: "node-a", Fingerprint: fmt.Sprintf("%064x", i),
+			NotBefore: time.Now(), NotAfter: time.Now().Add(48 * time.Hour),
+		}
+	}
+	must(t, db.AddCerts(t.Context(), more))
+	must(t, db.Close())
+	p.start()
+	ask[adminapi.Empty](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "node-a"})
+	_, err = p.join(p.token("node-a", snapshot.RoleNode, "default/*"))
+	must(t, err)
+	thief := p.as(stolen)
+	_, err = agentapi.Client{Conn: thief}.Sign(soon(t), &agentapi.SignRequest{CSR: csr(t, newKey(t))})
+	wantCode(t, "the old certificate asks to sign", err, codes.PermissionDenied)
+	wantCode(t, "the old certificate asks for configuration", discover(t, thief), codes.PermissionDenied)
+	wantCode(t, "the old certificate opens a conversation", firstOf(agentapi.Client{Conn: thief}.Sync(soon(t))), codes.PermissionDenied)
+}
+
+// A node that joins again, without having been revoked, leaves nothing to who has its former certificate; its renewals stand.
+func TestJoiningAgainEndsTheFormerGeneration(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	old := p.agent("node-a", []string{"default/*"}, workload("shop", "shop", "10.0.0.1"))
+	old.instructed("anything", func(*agentapi.Instructions) bool { return true })
+	renewed, err := old.sign("", "")
+	must(t, err)
+	e := ads(t, p.as(renewed), nil)
+	e.until("configured, with the renewed certificate", e.hasListener("outbound/default/shop"))
+
+	again, err := p.join(p.token("node-a", snapshot.RoleNode, "default/*"))
+	must(t, err)
+	wantCode(t, "its conversation", received(t, "its conversation", old.end), codes.PermissionDenied)
+	wantCode(t, "its configuration", received(t, "its configuration", e.end), codes.PermissionDenied)
+	for what, c := range map[string]credential{"the first certificate": old.credential, "the renewed one": renewed} {
+		_, err := agentapi.Client{Conn: p.as(c)}.Sign(soon(t), &agentapi.SignRequest{CSR: csr(t, newKey(t))})
+		wantCode(t, what, err, codes.PermissionDenied)
+	}
+	_, err = p.resume(again).sign("", "")
+	must(t, err)
+}
+
+// idle is a connection by TLS on which nothing is asked, and ended tells when it was closed.
+func (p *plane) idle(address string, c credential, protocol string) (conn *tls.Conn, ended chan error) {
+	p.t.Helper()
+	cfg := p.tlsAs(&c)
+	cfg.NextProtos = []string{protocol}
+	conn, err := tls.Dial("tcp", address, cfg)
+	must(p.t, err)
+	p.t.Cleanup(func() { conn.Close() })
+	ended = make(chan error, 1)
+	go func() {
+		if protocol == "h2" {
+			io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+		}
+		_, err := io.Copy(io.Discard, conn)
+		ended <- err
+	}()
+	return conn, ended
+}
+
+// edge joins a gateway and returns its node's and its own certificate.
+func (p *plane) edge(name string) (node *fakeAgent, gateway credential) {
+	p.t.Helper()
+	c, err := p.join(p.token(name, snapshot.RoleGateway, "isthmus-system/gateway"))
+	must(p.t, err)
+	node = p.resume(c)
+	node.report(agentapi.Report{Gateway: &snapshot.GatewayInfo{ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.8"), OuterAddress: netip.MustParseAddr("192.0.2.8")}})
+	node.instructed("anything", func(*agentapi.Instructions) bool { return true })
+	gateway, err = node.sign("isthmus-system", "gateway")
+	must(p.t, err)
+	return node, gateway
+}
+
+// ask over one kept connection.
+func getOn(t *testing.T, conn net.Conn, path string) int {
+	t.Helper()
+	conn.SetDeadline(time.Now().Add(patience))
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path); err != nil {
+		return 0
+	}
+	b := make([]byte, 4096)
+	n, _ := conn.Read(b)
+	var code int
+	fmt.Sscanf(string(b[:n]), "HTTP/1.1 %d", &code)
+	return code
+}
+
+// Revoking reaches what is open: idle connections to every port, and the port that only gateways may use; others' go on.
+func TestRevocationReachesEveryOpenConnection(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	node, gateway := p.edge("edge")
+	_, other := p.edge("edge-2")
+	alice, bob := p.adminCert("alice"), p.adminCert("bob")
+	_, h2 := p.idle(p.cfg.AgentAddress, node.credential, "h2")
+	_, peering := p.idle(p.cfg.PeeringAddress, gateway, "http/1.1")
+	_, metrics := p.idle(p.cfg.MetricsAddress, alice, "http/1.1")
+	_, control := p.idle(p.cfg.AgentAddress, alice, "h2")
+	_, bobs := p.idle(p.cfg.MetricsAddress, bob, "http/1.1")
+	_, others := p.idle(p.cfg.PeeringAddress, other, "http/1.1")
+	asking, err := tls.Dial("tcp", p.cfg.PeeringAddress, p.tlsAs(&gateway))
+	must(t, err)
+	if code := getOn(t, asking, "/v1/bundle"); code != 400 { // a gateway, which does not say for whom
+		t.Fatalf("before: %d", code)
+	}
+
+	ask[adminapi.Empty](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "edge"})
+	if code := getOn(t, asking, "/v1/bundle"); code != 403 && code != 0 {
+		t.Errorf("a revoked gateway asks on its open connection: %d", code)
+	}
+	ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"})
+	for what, ended := range map[string]chan error{"the node's": h2, "the gateway's at the peering port": peering, "the administrator's at the metrics port": metrics, "the administrator's": control} {
+		received(t, what, ended)
+	}
+	anew, err := tls.Dial("tcp", p.cfg.PeeringAddress, p.tlsAs(&gateway))
+	must(t, err)
+	if code := getOn(t, anew, "/v1/bundle"); code != 403 {
+		t.Errorf("a revoked gateway asks on a new connection: %d", code)
+	}
+	if len(bobs)+len(others) > 0 {
+		t.Error("others' connections ended too")
+	}
+}
+
+// An administrator who was revoked makes nothing more, on a connection opened before.
+func TestRevokedAdministrator(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	first, second, bob := p.as(p.adminCert("alice")), p.as(p.adminCert("alice")), p.as(p.adminCert("bob"))
+	create := func(conn *grpc.ClientConn) error {
+		_, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](soon(t), conn, "CreateToken", &adminapi.TokenRequest{Node: "n", Role: snapshot.RoleNode, Identities: []string{"*"}, TTL: 30 * 24 * time.Hour})
+		return err
+	}
+	for _, conn := range []*grpc.ClientConn{first, second, bob} {
+		must(t, create(conn))
+	}
+	list := ask[adminapi.AdminListResponse](t, p.local(), "AdminList", &adminapi.Empty{}).Admins
+	if len(list) != 3 || list[0].Name != "alice" || list[2].Name != "bob" || len(list[0].ID) != 16 || !strings.HasPrefix(list[0].Serial, "40"+list[0].ID) || time.Until(list[0].NotAfter) > 8*time.Hour {
+		t.Fatalf("listed: %+v", list)
+	}
+	ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{ID: list[0].ID})
+	wantCode(t, "one certificate is revoked", create(first), codes.PermissionDenied)
+	must(t, create(second))
+	got := ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"})
+	if len(got.Admins) != 1 || got.Admins[0].ID != list[1].ID {
+		t.Errorf("revoked: %+v", got)
+	}
+	wantCode(t, "all are revoked", create(second), codes.PermissionDenied)
+	must(t, create(bob))
+	_, err := adminapi.Call[adminapi.AdminRevokeRequest, adminapi.AdminRevokeResponse](soon(t), p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"})
+	wantCode(t, "there is nothing left to revoke", err, codes.NotFound)
+	must(t, p.stop())
+	p.start()
+	wantCode(t, "after a restart", create(second), codes.PermissionDenied)
+	// Who made which token is on record.
+	var by []string
+	for _, tok := range ask[adminapi.TokenListResponse](t, p.local(), "TokenList", &adminapi.Empty{}).Tokens {
+		by = append(by, tok.MadeBy)
+	}
+	same(t, "who made the tokens", by, []string{"administrator alice", "administrator alice", "administrator bob", "administrator alice", "administrator bob"})
+}
+
+// A certificate is good until its end, not until its connection's.
+func TestCertificateIsJudgedByItsEnd(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	c := credential{key: newKey(t)}
+	resp := ask[agentapi.SignResponse](t, p.local(), "AdminCert", &adminapi.AdminCertRequest{Name: "alice", CSR: csr(t, c.key), TTL: 3 * time.Second})
+	c.chain, c.roots = resp.Chain, resp.Roots
+	conn := p.as(c)
+	_, ended := p.idle(p.cfg.AgentAddress, c, "h2")
+	ask[adminapi.StatusResponse](t, conn, "Status", &adminapi.Empty{})
+	received(t, "an idle connection", ended)
+	_, err := adminapi.Call[adminapi.Empty, adminapi.StatusResponse](soon(t), conn, "Status", &adminapi.Empty{})
+	if err == nil {
+		t.Error("a call by a certificate that has ended")
+	}
+	_, err = adminapi.Call[adminapi.AdminCertRequest, agentapi.SignResponse](soon(t), p.local(), "AdminCert", &adminapi.AdminCertRequest{Name: "alice", CSR: csr(t, c.key), TTL: 25 * time.Hour})
+	wantCode(t, "a longer life than may be", err, codes.InvalidArgument)
+}
+
+// Nobody acts by a root that was withdrawn, on a connection opened before either.
+func TestWithdrawnRootEndsConnections(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	c := p.adminCert("alice")
+	conn := p.as(c)
+	_, ended := p.idle(p.cfg.AgentAddress, c, "h2")
+	ask[adminapi.StatusResponse](t, conn, "Status", &adminapi.Empty{})
+	must(t, p.caRotate(adminapi.CARotateRequest{}))
+	p.waitsFor("activated", "administrator alice: has credentials under the old root: make new ones (isthmus admin cert) before they end")
+	ask[adminapi.StatusResponse](t, conn, "Status", &adminapi.Empty{})
+	must(t, p.caRotate(adminapi.CARotateRequest{Force: true}))
+	p.waitsFor("done")
+	received(t, "an idle connection", ended)
+	if _, err := adminapi.Call[adminapi.Empty, adminapi.StatusResponse](soon(t), conn, "Status", &adminapi.Empty{}); err == nil {
+		t.Error("a call under a root that was withdrawn")
+	}
+	// What is left under it holds up no later rotation.
+	must(t, p.caRotate(adminapi.CARotateRequest{}))
+	p.waitsFor("done")
+	if passed := p.caStatus().Rotation.Passed; len(passed) > 0 {
+		t.Errorf("left behind: %v", passed)
+	}
+}
+
+// Tokens are listed without their secrets, and cancelled; a revoked node's are.
+func TestTokensAreListedAndCancelled(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	open, shut, node := p.token("a", snapshot.RoleNode, "default/x"), p.token("b", snapshot.RoleNode, "default/*"), p.token("c", snapshot.RoleNode, "default/*")
+	_, err := p.join(node)
+	must(t, err)
+	spare := p.token("c", snapshot.RoleNode, "default/*")
+	list := func() map[string]adminapi.TokenInfo {
+		out := map[string]adminapi.TokenInfo{}
+		for i, tok := range ask[adminapi.TokenListResponse](t, p.local(), "TokenList", &adminapi.Empty{}).Tokens {
+			out[fmt.Sprint(i)] = tok
+		}
+		return out
+	}
+	before := list()
+	cancel := func(id string) error {
+		_, err := adminapi.Call[adminapi.TokenIDRequest, adminapi.Ended](soon(t), p.local(), "TokenCancel", &adminapi.TokenIDRequest{ID: id})
+		return err
+	}
+	must(t, cancel(before["1"].ID))
+	wantCode(t, "one that was used", cancel(before["2"].ID), codes.FailedPrecondition)
+	wantCode(t, "one that is not there", cancel("0000000000000000"), codes.NotFound)
+	ask[adminapi.Empty](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "c"})
+	var states []string
+	for i := range 4 {
+		tok := list()[fmt.Sprint(i)]
+		states = append(states, tok.Node+" "+tok.State+" "+strings.Join(tok.Grant.Identities, ","))
+	}
+	same(t, "tokens", states, []string{"a open default/x", "b cancelled default/*", "c used default/*", "c cancelled default/*"})
+	for what, token := range map[string]string{"a cancelled one": shut, "a revoked node's": spare} {
+		if _, err := p.join(token); err == nil {
+			t.Errorf("%s was good", what)
+		}
+	}
+	_, err = p.join(open)
+	must(t, err)
+}

@@ -1,0 +1,89 @@
+package meshd
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/ca"
+)
+
+// judge says why the certificate that a connection showed is not good now: it has ended, its root is withdrawn, or whom it was
+// issued to was revoked. A handshake says only what was so then: each call is judged, and what stays open again and again.
+func (d *Daemon) judge(ctx context.Context, c tls.ConnectionState) error {
+	id, err := ca.PeerID(c)
+	if err != nil {
+		return status.Errorf(codes.Unauthenticated, "a client certificate of this mesh is needed: %v", err)
+	}
+	leaf := c.VerifiedChains[0][0]
+	if end := leaf.NotAfter; d.now().After(end) {
+		return status.Errorf(codes.Unauthenticated, "the certificate of %s ended at %s: connect with a new one", id, end.UTC())
+	}
+	if !d.authority.Trusts(c.VerifiedChains) {
+		return status.Errorf(codes.Unauthenticated, "the certificate of %s leads to a root that this mesh has withdrawn: connect with a new one", id)
+	}
+	return d.agents.standings.judge(ctx, id, ca.Generation(leaf))
+}
+
+// tlsOf is the TLS connection behind a call; false for one that came without a certificate.
+func tlsOf(ctx context.Context) (tls.ConnectionState, bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return tls.ConnectionState{}, false
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	return info.State, ok && len(info.State.PeerCertificates) > 0
+}
+
+func (d *Daemon) judgeUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if c, ok := tlsOf(ctx); ok {
+		if err := d.judge(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	return next(ctx, req)
+}
+
+// judgeStream ends a stream when its certificate stops being good, whatever its handler waits for.
+func (d *Daemon) judgeStream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	c, ok := tlsOf(ss.Context())
+	if !ok {
+		return next(srv, ss)
+	}
+	ctx, cancel := context.WithCancelCause(ss.Context())
+	defer cancel(nil)
+	defer d.openings.add(c, cancel)()
+	if err := d.judge(ctx, c); err != nil {
+		return err
+	}
+	err := next(srv, judgedStream{ss, ctx})
+	if why := context.Cause(ctx); ss.Context().Err() == nil && why != nil {
+		return why
+	}
+	return err
+}
+
+type judgedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s judgedStream) Context() context.Context { return s.ctx }
+
+func (d *Daemon) judgeHTTP(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			if err := d.judge(r.Context(), *r.TLS); err != nil {
+				http.Error(w, status.Convert(err).Message(), http.StatusForbidden)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,150 @@
+package meshd
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// lookEvery is how often what is open is judged, beside each time that somebody is revoked.
+	lookEvery = time.Second
+	// lastWords is how long a connection stays open for the answers that say why it ends. Nothing new is answered meanwhile.
+	lastWords = time.Second
+)
+
+// openings are the connections and streams of callers who showed a certificate. Those whose certificate stops being good end.
+type openings struct {
+	judge func(context.Context, tls.ConnectionState) error
+
+	mu  sync.Mutex // guards all
+	all map[*opening]struct{}
+}
+
+type opening struct {
+	tls tls.ConnectionState
+	end func(error)
+}
+
+func newOpenings(judge func(context.Context, tls.ConnectionState) error) *openings {
+	return &openings{judge: judge, all: map[*opening]struct{}{}}
+}
+
+// add has something watched until remove is called. end is called once, with why.
+func (o *openings) add(c tls.ConnectionState, end func(error)) (remove func()) {
+	one := &opening{c, end}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all[one] = struct{}{}
+	return func() { o.take(one) }
+}
+
+// take says whether it was still watched.
+func (o *openings) take(one *opening) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, was := o.all[one]
+	delete(o.all, one)
+	return was
+}
+
+// run looks again and again, until ctx ends.
+func (o *openings) run(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			o.look(ctx)
+		}
+	}
+}
+
+// look judges all that is open and ends what does not stand. What cannot be told is left for the next time.
+func (o *openings) look(ctx context.Context) {
+	o.mu.Lock()
+	all := make([]*opening, 0, len(o.all))
+	for one := range o.all {
+		all = append(all, one)
+	}
+	o.mu.Unlock()
+	for _, one := range all {
+		err := o.judge(ctx, one.tls)
+		switch status.Code(err) {
+		case codes.PermissionDenied, codes.Unauthenticated:
+			if o.take(one) {
+				one.end(err)
+			}
+		}
+	}
+}
+
+// listen watches the connections of a listener whose TLS configuration went through watch.
+func (o *openings) listen(l net.Listener) net.Listener { return watchedListener{l} }
+
+type watchedListener struct{ net.Listener }
+
+func (l watchedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &watchedConn{Conn: c}, nil
+}
+
+type watchedConn struct {
+	net.Conn
+	mu     sync.Mutex // guards all below
+	remove func()
+	closed bool
+}
+
+// Close ends the watching too.
+func (c *watchedConn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.remove != nil {
+		c.remove()
+	}
+	c.closed = true
+	return c.Conn.Close()
+}
+
+// watch has every connection whose client shows a certificate watched from its handshake on.
+func (o *openings) watch(cfg *tls.Config) *tls.Config {
+	out, each := cfg.Clone(), cfg.GetConfigForClient
+	out.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		c, err := each(hello)
+		conn, ok := hello.Conn.(*watchedConn)
+		if err != nil || !ok {
+			return c, err
+		}
+		verify := c.VerifyConnection
+		c.VerifyConnection = func(s tls.ConnectionState) error {
+			if err := verify(s); err != nil {
+				return err
+			}
+			if len(s.PeerCertificates) > 0 {
+				o.addConn(conn, s)
+			}
+			return nil
+		}
+		return c, nil
+	}
+	return out
+}
+
+func (o *openings) addConn(c *watchedConn, s tls.ConnectionState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.remove = o.add(s, func(error) { time.AfterFunc(lastWords, func() { c.Close() }) })
+	}
+}
