@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,16 +18,17 @@ import (
 )
 
 func (a *app) adminCmd() *cobra.Command {
-	return family("admin", "Administrators who connect from elsewhere", a.adminCertCmd())
+	return family("admin", "Administrators who connect from elsewhere", a.adminCertCmd(), a.adminListCmd(), a.adminRevokeCmd())
 }
 
 func (a *app) adminCertCmd() *cobra.Command {
 	var out string
+	var ttl time.Duration
 	cmd := &cobra.Command{
 		Use:   "cert NAME",
 		Short: "Credentials with which an administrator reaches this control plane over mutual TLS",
 		Long: `Credentials with which an administrator reaches this control plane over mutual TLS. The private key is made here and
-never leaves this file; the control plane sees a signing request.`,
+never leaves this file; the control plane sees a signing request. isthmus admin revoke ends them before their time.`,
 		Example: `  isthmus admin cert ada --out ada.pem
   isthmus status --control 10.1.0.2:15012 --credentials ada.pem`,
 		Args: oneArg("the administrator's name"),
@@ -41,7 +43,7 @@ never leaves this file; the control plane sees a signing request.`,
 			if err != nil {
 				return err
 			}
-			resp, err := ask[adminapi.AdminCertRequest, agentapi.SignResponse](cmd.Context(), a, "AdminCert", &adminapi.AdminCertRequest{Name: args[0], CSR: csr})
+			resp, err := ask[adminapi.AdminCertRequest, agentapi.SignResponse](cmd.Context(), a, "AdminCert", &adminapi.AdminCertRequest{Name: args[0], CSR: csr, TTL: ttl})
 			if err != nil {
 				return err
 			}
@@ -56,6 +58,7 @@ never leaves this file; the control plane sees a signing request.`,
 			return nil
 		},
 	}
+	cmd.Flags().DurationVar(&ttl, "ttl", 8*time.Hour, "how long they are good, at most 24h")
 	cmd.Flags().StringVar(&out, "out", "", "new file for key and certificates, mode 0600 (required)")
 	return a.client(cmd)
 }

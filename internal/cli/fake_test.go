@@ -43,6 +43,11 @@ type fake struct {
 	ca       adminapi.CAStatusResponse
 	sign     func(*adminapi.AdminCertRequest) (*agentapi.SignResponse, error)
 	acted    []string
+
+	admins        adminapi.AdminListResponse
+	adminsRevoked adminapi.AdminRevokeResponse
+	tokens        adminapi.TokenListResponse
+	cancelled     adminapi.Ended
 }
 
 func answer[T any](f *fake, asked any, resp *T) (*T, error) {
@@ -84,6 +89,22 @@ func (f *fake) PeerProbe(_ context.Context, r *adminapi.PeerProbeRequest) (*admi
 func (f *fake) RevokeNode(_ context.Context, r *adminapi.NodeRequest) (*adminapi.RevokedNode, error) {
 	f.acted = append(f.acted, "revoke node "+r.Node)
 	return answer(f, *r, &f.revoked)
+}
+
+func (f *fake) AdminList(_ context.Context, r *adminapi.Empty) (*adminapi.AdminListResponse, error) {
+	return answer(f, *r, &f.admins)
+}
+
+func (f *fake) AdminRevoke(_ context.Context, r *adminapi.AdminRevokeRequest) (*adminapi.AdminRevokeResponse, error) {
+	return answer(f, *r, &f.adminsRevoked)
+}
+
+func (f *fake) TokenList(_ context.Context, r *adminapi.Empty) (*adminapi.TokenListResponse, error) {
+	return answer(f, *r, &f.tokens)
+}
+
+func (f *fake) TokenCancel(_ context.Context, r *adminapi.TokenIDRequest) (*adminapi.Ended, error) {
+	return answer(f, *r, &f.cancelled)
 }
 
 func (f *fake) PeerManifest(_ context.Context, r *adminapi.PeerManifestRequest) (*adminapi.PeerManifestResponse, error) {

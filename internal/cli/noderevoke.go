@@ -29,6 +29,7 @@ A new join token lets a node of that name in again. isthmus status lists the nod
 			if err != nil {
 				return err
 			}
+			a.warnUnwritten(resp.Ended)
 			return a.print(resp, func(w when) string { return revokedText(*resp, w) })
 		},
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) tokenCmd() *cobra.Command {
-	return family("token", "Join tokens for nodes and gateways", a.tokenCreateCmd())
+	return family("token", "Join tokens for nodes and gateways", a.tokenCreateCmd(), a.tokenListCmd(), a.tokenCancelCmd())
 }
 
 func (a *app) tokenCreateCmd() *cobra.Command {
