@@ -33,7 +33,7 @@ func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 	}
 	accepted, wrong := n.Grant.Judge(n.Name, r.Workloads)
 	r.Workloads = accepted
-	stands := func() error { _, err := a.node(ctx); return err }
+	stands := func() error { _, err := a.standings.node(ctx, n.Name, n.Generation); return err }
 	if err := a.register(ctx, stream, node, accepted, stands); err != nil {
 		return err
 	}

@@ -194,6 +194,7 @@ func TestSignForOneselfAlone(t *testing.T) {
 		_, err := try.agent.sign(try.namespace, try.account)
 		wantCode(t, what, err, try.want)
 	}
+	eventually(t, "it is found", func() bool { return p.found("ISM0013") != "" })
 	contains(t, "the finding", p.found("ISM0013"), "workload default/thief", "node-a may not host service account default/payments", "isthmus token create --node node-a --identity default/payments")
 	for _, px := range p.status().Proxies {
 		if strings.Contains(strings.Join(px.Workloads, " "), "thief") {
