@@ -165,6 +165,17 @@ const (
 	// agent's. One with SocketMark to the workload's own address is a call to itself and is led to Envoy again. The two marks
 	// differ in one bit, so that one comparison finds both.
 	InsideMark = SocketMark ^ 1
+	// HeaderUnavailable is on answers that an Envoy of a mesh made itself because it could not reach what is behind it. An
+	// application cannot set it: what an application answers says nothing of who carries it.
+	HeaderUnavailable = "isthmus-unavailable"
+	// OutboundListener and InboundListener begin the names of a workload's listeners, "<prefix><namespace>/<name>".
+	OutboundListener = "outbound/"
+	InboundListener  = "inbound/"
+	// IngressListener is a gateway's for peers, EgressListener the one for the mesh's own callers.
+	IngressListener = "ingress"
+	EgressListener  = "egress"
+	// LimitsLayer is the runtime layer that Envoy asks its agent for.
+	LimitsLayer = "limits"
 	// ProbePath is what a probe asks of a peer's control plane. HeaderProbe, set by our own control plane alone, is the name
 	// (SNI) under which our gateway shall ask the peer's for it; without it, the control plane's.
 	ProbePath   = "/v1/probe"
