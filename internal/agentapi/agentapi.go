@@ -60,6 +60,10 @@ type EnvoyState struct {
 	Running  bool   `json:"running"`
 	Version  string `json:"version,omitempty"`
 	Restarts int    `json:"restarts"`
+	// Refused connections, because Envoy or the listener or the chain that they were for held as many as it may, and when
+	// that was seen last. Both are since the agent began.
+	Refused     uint64    `json:"refused,omitempty"`
+	RefusedLast time.Time `json:"refusedLast,omitzero"`
 }
 
 // CertState is one certificate in use at an agent.

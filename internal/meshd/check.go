@@ -15,6 +15,9 @@ import (
 // rootWarning is how long before its end the root is worth a word.
 const rootWarning = 60 * 24 * time.Hour
 
+// fullWarning is how long it is worth a word that a proxy refused connections for want of room.
+const fullWarning = 5 * time.Minute
+
 // Check looks at everything that can be wrong and says how to mend it.
 func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckResponse, error) {
 	p, err := a.now()
@@ -96,6 +99,10 @@ func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
 		case t.Sent != t.Acked && now.Sub(t.SentAt) > 10*time.Second:
 			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf("has not answered its %s for %s", t.Type, now.Sub(t.SentAt).Round(time.Second)), "look at Envoy's log on that host"
 		}
+	}
+	if last := p.Envoy.RefusedLast; now.Sub(last) < fullWarning {
+		c.State, c.Remedy = "warning", "look who holds them (ss -tn on that host); raise envoy.maxConnections in its settings if they are all wanted"
+		c.Detail = fmt.Sprintf("has refused %d connections for want of room, last at %s", p.Envoy.Refused, last.UTC().Format(time.RFC3339))
 	}
 	for _, cert := range p.Certs {
 		if life := cert.NotAfter.Sub(cert.NotBefore); cert.NotAfter.Sub(now) < life/4 {

@@ -125,6 +125,10 @@ func (a *Agent) envoyState() agentapi.EnvoyState {
 		out.Running = out.Running && s.Running
 		out.Version = s.Version
 		out.Restarts += s.Restarts
+		out.Refused += s.Refused
+		if s.RefusedLast.After(out.RefusedLast) {
+			out.RefusedLast = s.RefusedLast
+		}
 	}
 	return out
 }

@@ -3,11 +3,14 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/adminapi"
 )
 
 // testApplicationsAnswers: what an application answers is no word on whether it can be reached; what its mesh's gateway says is.
@@ -75,6 +78,17 @@ func (g *gateway) testShares(t *testing.T) {
 			t.Errorf("a caller inside the mesh, while strangers hold %d connections: %v", strangers, err)
 		}
 	}
+	// And the administrator is told.
+	eventually(t, 20*time.Second, func() error {
+		r, err := adminapi.Call[adminapi.Empty, adminapi.CheckResponse](t.Context(), g.admin, "Check", &adminapi.Empty{})
+		must(t, err)
+		for _, c := range r.Checks {
+			if c.Name == "proxy edge-1" && c.State == "warning" && strings.Contains(c.Detail, "connections for want of room") {
+				return nil
+			}
+		}
+		return fmt.Errorf("check says %+v", r.Checks)
+	})
 }
 
 // hold opens connections until the test ends, and says how many of them the gateway keeps.

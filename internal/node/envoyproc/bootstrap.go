@@ -142,7 +142,7 @@ func statsConfig() object {
 	for _, s := range []string{
 		// listeners and the listener sides of clusters
 		".downstream_cx_total", ".downstream_cx_active", ".downstream_cx_overflow", ".downstream_global_cx_overflow",
-		".downstream_cx_overload_reject", ".no_filter_chain_match", ".downstream_rq_total",
+		".downstream_cx_overload_reject", ".limited_connections", ".no_filter_chain_match", ".downstream_rq_total",
 		".ssl.handshake", ".ssl.connection_error", ".ssl.fail_verify_san", ".ssl.fail_verify_error", ".ssl.fail_verify_no_cert",
 		// clusters
 		".upstream_cx_total", ".upstream_cx_active", ".upstream_cx_connect_fail", ".upstream_cx_connect_timeout",
