@@ -126,11 +126,11 @@ type Server interface {
 var Desc = grpc.ServiceDesc{
 	ServiceName: Service,
 	HandlerType: (*Server)(nil),
-	Methods: []grpc.MethodDesc{
-		rpc.Unary(Service, "Attest", Server.Attest),
-		rpc.Unary(Service, "Sign", Server.Sign),
+	Streams: []grpc.StreamDesc{
+		rpc.Unary("Attest", Server.Attest),
+		rpc.Unary("Sign", Server.Sign),
+		rpc.Bidi("Sync", Server.Sync),
 	},
-	Streams: []grpc.StreamDesc{rpc.Bidi("Sync", Server.Sync)},
 }
 
 // Client is the agent's side.
