@@ -23,6 +23,7 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/rpc"
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -159,8 +160,11 @@ func (a *agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	return &agentapi.SignResponse{Chain: chain, Roots: a.d.authority.Roots()}, nil
 }
 
-// hosted is how many workloads a node has registered.
+// hosted is how many workloads a node has registered; a gateway is one.
 func (a *agents) hosted(n state.Node) int {
+	if n.Role == snapshot.RoleGateway {
+		return 1
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if ag := a.known[n.Name]; ag != nil {

@@ -3,6 +3,7 @@ package meshd
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -26,6 +27,7 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 	}
 	now := a.d.now()
 	checks := []adminapi.Check{checkConfig(p.findings), a.checkState(ctx), a.checkRoot(now)}
+	checks = append(checks, checkEndings(a.d.agents.endings.waiting())...)
 	if rot := a.d.authority.Rotation(); rot.UnderWay() {
 		waits, err := a.d.rotator.waits(ctx, rot)
 		if err != nil {
@@ -38,6 +40,17 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 		checks = append(checks, checkPeer(mp.Name, a.d.federation.ConditionsOf(mp)))
 	}
 	return &adminapi.CheckResponse{Checks: checks}, nil
+}
+
+// checkEndings warns of what a restart would forget.
+func checkEndings(unwritten []string) []adminapi.Check {
+	if len(unwritten) == 0 {
+		return nil
+	}
+	return []adminapi.Check{{
+		Name: "revocations", State: "failed", Detail: "in force, but not in the state file yet: " + strings.Join(unwritten, ", "),
+		Remedy: "make the state file writable again (is its disk full?), and do not restart the control plane before; it is tried every two seconds",
+	}}
 }
 
 func checkConfig(fs []finding.Finding) adminapi.Check {
