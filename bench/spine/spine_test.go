@@ -58,8 +58,11 @@ func BenchmarkFileChange(b *testing.B) {
 	if err := mesh.Write(dir); err != nil {
 		b.Fatal(err)
 	}
-	src := file.New(file.Config{Dir: dir, Validate: schema.New().Validate})
-	src.Load()
+	src, err := file.New(b.Context(), file.Config{Dir: dir, Validate: schema.New().Validate})
+	if err != nil {
+		b.Fatal(err)
+	}
+	src.Load(b.Context())
 	go src.Run(b.Context())
 	time.Sleep(time.Second) // until it watches
 	n := 0

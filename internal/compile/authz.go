@@ -84,11 +84,13 @@ func (c *compiler) policy(ap *security.AuthorizationPolicy) *model.Policy {
 	case istiosec.AuthorizationPolicy_DENY:
 		p.Action = model.Deny
 	default:
-		c.find(key, "ISM0040", finding.Error, "spec.action", fmt.Sprintf("action %s is not supported yet; the policy is ignored", ap.Spec.Action), "use ALLOW or DENY")
+		c.find(key, "ISM0040", finding.Error, "spec.action", fmt.Sprintf("action %s is not supported yet, so what the policy selects is closed", ap.Spec.Action), "use ALLOW or DENY")
+		c.shut(c.unsupported(key, ap))
 		return nil
 	}
 	if len(ap.Spec.TargetRefs) > 0 || ap.Spec.TargetRef != nil {
-		c.find(key, "ISM0041", finding.Warning, "spec.targetRefs", "targetRefs have no effect on a workload; the policy is ignored", "use selector")
+		c.find(key, "ISM0041", finding.Error, "spec.targetRefs", "targetRefs are not supported yet, so the policy's namespace is closed", "use selector")
+		c.shut(c.unsupported(key, ap))
 		return nil
 	}
 	for n, r := range ap.Spec.Rules {
@@ -104,6 +106,11 @@ func (c *compiler) policy(ap *security.AuthorizationPolicy) *model.Policy {
 		p.Rules = []model.Rule{{}} // denies all: a DENY that is not understood must not narrow
 	}
 	return p
+}
+
+// unsupported is a policy that cannot be carried out; with targetRefs nobody knows what it selects.
+func (c *compiler) unsupported(key snapshot.Key, ap *security.AuthorizationPolicy) snapshot.Closed {
+	return snapshot.Closed{Key: key, Origin: c.cfg.Origins.Lookup(key), Selector: ap.Spec.GetSelector().GetMatchLabels()}
 }
 
 // policyTranslator turns one policy's rules into the model's.

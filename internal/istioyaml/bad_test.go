@@ -45,7 +45,7 @@ func TestBad(t *testing.T) {
 		})
 	}
 	for _, c := range istioyaml.Codes {
-		if !seen[c.Code] {
+		if !seen[c.Code] && c.Code != istioyaml.CodeFault { // TestFaultAtOneObject shows that one
 			t.Errorf("no file in testdata/bad shows %s: %s", c.Code, c.Catches)
 		}
 	}

@@ -11,12 +11,6 @@ import (
 
 // unreadable refuses bytes that cannot be configuration text, or that would not mean what they look like.
 func unreadable(text []byte) *finding.Finding {
-	if len(text) > MaxFileBytes {
-		return &finding.Finding{
-			Code: CodeTooLarge, Message: fmt.Sprintf("the file has %d bytes, more than %d", len(text), MaxFileBytes),
-			Remedy: "split it into several files",
-		}
-	}
 	for i := 0; i < len(text); {
 		if c := text[i]; c >= ' ' && c < 0x7f || c == '\n' || c == '\t' {
 			i++
@@ -24,7 +18,7 @@ func unreadable(text []byte) *finding.Finding {
 		}
 		r, n := utf8.DecodeRune(text[i:])
 		if message, remedy := oddRune(r, n, text[i:]); message != "" {
-			return &finding.Finding{Code: CodeBytes, Line: 1 + bytes.Count(text[:i], []byte("\n")), Message: message, Remedy: remedy}
+			return &finding.Finding{Code: CodeBytes, Line: bytes.Count(text[:i], []byte("\n")), Message: message, Remedy: remedy}
 		}
 		i += n
 	}
@@ -39,7 +33,7 @@ func oddRune(r rune, size int, rest []byte) (message, remedy string) {
 	case r == utf8.RuneError && size == 1:
 		return fmt.Sprintf("byte 0x%02x is not UTF-8", rest[0]), "save the file as UTF-8"
 	case r == 0:
-		return "the file holds a NUL byte, so it is not text", "save it as UTF-8 without NUL bytes"
+		return "the document holds a NUL byte, so it is not text", "save it as UTF-8 without NUL bytes"
 	case r == '\r' && (len(rest) < 2 || rest[1] != '\n'):
 		return "a carriage return stands alone", "end lines with a line feed"
 	case r != '\r' && (r < ' ' || r == 0x7f):

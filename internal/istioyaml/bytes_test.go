@@ -5,7 +5,7 @@ import "testing"
 func TestUnreadable(t *testing.T) {
 	for text, want := range map[string]string{
 		"a: 1\r\n\tb: ü 漢 🙂\n": "",
-		"a\n\x00":              "the file holds a NUL byte, so it is not text",
+		"a\n\x00":              "the document holds a NUL byte, so it is not text",
 		"a\n\xff":              "byte 0xff is not UTF-8",
 		"a\n\rb":               "a carriage return stands alone",
 		"a\nb\r":               "a carriage return stands alone",
@@ -16,8 +16,8 @@ func TestUnreadable(t *testing.T) {
 		switch f := unreadable([]byte(text)); {
 		case f == nil && want != "":
 			t.Errorf("%q passes, want: %s", text, want)
-		case f != nil && (f.Message != want || f.Line != 2):
-			t.Errorf("%q: line %d: %s, want line 2: %s", text, f.Line, f.Message, want)
+		case f != nil && (f.Message != want || f.Line != 1):
+			t.Errorf("%q: line %d: %s, want line 1: %s", text, f.Line, f.Message, want)
 		}
 	}
 }

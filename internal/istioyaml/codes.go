@@ -18,6 +18,9 @@ const (
 	CodeRequired    = "ISM-SCH19"
 	CodeUnsupported = "ISM-SCH20"
 	CodeTwice       = "ISM-SCH21"
+	CodeFault       = "ISM0202"
+	CodeSkipped     = "ISM0203"
+	CodeLater       = "ISM0204"
 	CodeReserved    = "ISM0210"
 )
 
@@ -42,7 +45,9 @@ var Codes = []Code{
 	{CodeType, finding.Error, "a value of the wrong type"},
 	{CodeEnum, finding.Error, "a value that is not in the field's list"},
 	{CodeRequired, finding.Error, "a field that must be written"},
-	{CodeUnsupported, finding.Error, "a field or value that Isthmus cannot enforce yet, so it refuses it"},
-	{CodeTwice, finding.Error, "one object written twice in a file"},
-	{CodeReserved, finding.Error, "an address or port that nobody may name: loopback, multicast, the mesh's own, …"},
+	{CodeUnsupported, finding.Error, "a field, value or security kind that Isthmus cannot enforce yet, so it refuses it"},
+	{CodeTwice, finding.Error, "one object written twice in a file, so that neither counts"},
+	{CodeFault, finding.Error, "an object at which Isthmus itself fails; what it selects is closed if it is of a security kind"},
+	{CodeSkipped, finding.Info, "documents that are no matter of Isthmus's, such as Deployments; they are skipped"},
+	{CodeLater, finding.Warning, "an Istio kind that is not carried out yet; the object is skipped"},
 }

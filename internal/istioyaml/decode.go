@@ -1,12 +1,17 @@
 // Package istioyaml turns YAML text into typed configuration objects and remembers the line of every field. It is strict:
-// what it does not understand exactly it refuses, with the file, line, field and remedy. It reads no files itself.
+// what it does not understand exactly it refuses, with the file, line, field and remedy. What decides is the object: one that is
+// refused leaves its neighbours alone. It reads no files itself.
 package istioyaml
 
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -36,86 +41,157 @@ func (o *Object) same(p *Object) bool {
 	return o.Value == p.Value && o.Origin.File == p.Origin.File && o.Origin.Line == p.Origin.Line
 }
 
-// File is what one file holds.
+// File is what one file holds. What could not be read costs itself alone.
 type File struct {
 	Name string
-	// Objects in the order of the file.
+	// Objects in the order of the file, each key once.
 	Objects []*Object
-	// Findings about the file. If one of them is an error the file as a whole is not to be used.
+	// Broken is what is written and could not be read.
+	Broken []*Broken
+	// Findings about the file.
 	Findings []finding.Finding
 
 	documents map[[sha256.Size]byte]*document
-}
-
-// Broken says that the file must not take effect.
-func (f *File) Broken() bool { return hasErrors(f.Findings) }
-
-// document is one decoded YAML document, its lines counted from 0, so that it stays true wherever it stands in a file.
-type document struct {
-	objects  []Object
-	findings []finding.Finding
+	skipped   map[string]int
 }
 
 // Decode reads the documents of one file. Documents that previous (may be nil) already held, word for word, keep their
 // objects, the very same pointers.
 func Decode(name string, text []byte, validate Validator, previous *File) *File {
-	f := &File{Name: name, documents: map[[sha256.Size]byte]*document{}}
-	if bad := unreadable(text); bad != nil {
-		bad.File = name
-		f.Findings = []finding.Finding{*bad}
-		return f
+	f := &File{Name: name, documents: map[[sha256.Size]byte]*document{}, skipped: map[string]int{}}
+	chunks := []chunk{{text: text, line: 1}}
+	if len(text) <= MaxFileBytes {
+		chunks = split(text)
 	}
-	for _, c := range split(text) {
+	place := placing{f: f, previous: previous}
+	for _, c := range chunks {
 		sum := sha256.Sum256(c.text)
 		d, ok := f.documents[sum]
 		if !ok && previous != nil {
 			d, ok = previous.documents[sum]
 		}
-		if !ok {
+		switch {
+		case ok:
+		case len(c.text) > MaxFileBytes:
+			d = lost(c.text, finding.Finding{
+				Code: CodeTooLarge, Message: fmt.Sprintf("the file has more than %d bytes", MaxFileBytes), Remedy: "split it into several files",
+			})
+		default:
 			d = decodeDocument(c.text, validate)
 		}
 		f.documents[sum] = d
-		f.add(d, c.line, previous)
+		place.add(d, c.line)
 	}
 	f.refuseTwice()
+	f.tellSkipped()
 	finding.Sort(f.Findings)
 	return f
 }
 
-// add places a document at its line of the file. What did not even move is the previous file's.
-func (f *File) add(d *document, line int, previous *File) {
+// placing puts documents at their lines of a file. Objects that did not even move are the previous file's.
+type placing struct {
+	f, previous *File
+	at          int // among the previous objects
+}
+
+func (p *placing) add(d *document, line int) {
 	for _, o := range d.objects {
-		o.Origin.File = f.Name
+		o.Origin.File = p.f.Name
 		o.Origin.Line += line
-		at := len(f.Objects)
-		if previous != nil && at < len(previous.Objects) && o.same(previous.Objects[at]) {
-			f.Objects = append(f.Objects, previous.Objects[at])
-		} else {
-			f.Objects = append(f.Objects, &o)
-		}
+		p.f.Objects = append(p.f.Objects, p.as(&o))
+	}
+	for _, b := range d.broken {
+		b.Origin.File = p.f.Name
+		b.Origin.Line += line
+		p.f.Broken = append(p.f.Broken, &b)
 	}
 	for _, fd := range d.findings {
-		fd.File = f.Name
+		fd.File = p.f.Name
 		fd.Line += line
-		f.Findings = append(f.Findings, fd)
+		p.f.Findings = append(p.f.Findings, fd)
+	}
+	for _, s := range d.skipped {
+		p.f.skipped[s.what]++
 	}
 }
 
-// refuseTwice reports objects written twice in this file.
+// as is the previous file's object where that is the same one, a few places further on perhaps.
+func (p *placing) as(o *Object) *Object {
+	if p.previous == nil {
+		return o
+	}
+	for i := p.at; i < min(p.at+8, len(p.previous.Objects)); i++ {
+		if was := p.previous.Objects[i]; o.same(was) {
+			p.at = i + 1
+			return was
+		}
+	}
+	return o
+}
+
+// refuseTwice reports objects written twice in this file. Nobody knows which is meant, so that neither counts.
 func (f *File) refuseTwice() {
-	first := make(map[snapshot.Key]int, len(f.Objects))
+	places := make(map[snapshot.Key][]snapshot.Origin, len(f.Objects))
 	for _, o := range f.Objects {
-		line, twice := first[o.Key]
-		if !twice {
-			first[o.Key] = o.Origin.Line
+		places[o.Key] = append(places[o.Key], o.Origin)
+	}
+	for _, b := range f.Broken {
+		if b.WholeKey() {
+			places[b.Key] = append(places[b.Key], b.Origin)
+		}
+	}
+	var kept []*Object
+	reported := map[snapshot.Key]bool{}
+	for n, o := range f.Objects {
+		if len(places[o.Key]) == 1 {
+			if kept != nil {
+				kept = append(kept, o)
+			}
 			continue
 		}
-		f.Findings = append(f.Findings, finding.Finding{
+		if kept == nil {
+			kept = append(make([]*Object, 0, len(f.Objects)), f.Objects[:n]...)
+		}
+		other := places[o.Key][0].Line
+		if other == o.Origin.Line {
+			other = places[o.Key][1].Line
+		}
+		fd := finding.Finding{
 			Code: CodeTwice, Object: o.Key.String(), Field: "metadata.name", File: f.Name, Line: o.Origin.LineOf("metadata.name"),
-			Message: fmt.Sprintf("the object is written twice in this file, first at line %d", line),
-			Remedy:  "keep one of the two, or give one another name",
-		})
+			Message: fmt.Sprintf("the object is written at line %d of this file too, so neither of the two counts", other),
+			Remedy:  "keep one of them, or give one another name",
+		}
+		f.Findings = append(f.Findings, fd)
+		if !reported[o.Key] {
+			reported[o.Key] = true
+			k, _ := kind.Named(o.Key.Kind)
+			f.Broken = append(f.Broken, &Broken{Security: k.Security, Closed: snapshot.Closed{Key: o.Key, Origin: o.Origin, Reason: fd.Message}})
+		}
 	}
+	if kept != nil {
+		f.Objects = kept
+	}
+}
+
+// tellSkipped notes, once a file, what is no matter of Isthmus's.
+func (f *File) tellSkipped() {
+	total, words := 0, []string{}
+	for _, what := range slices.Sorted(maps.Keys(f.skipped)) {
+		total += f.skipped[what]
+		if len(words) < 10 {
+			words = append(words, fmt.Sprintf("%d %s", f.skipped[what], what))
+		}
+	}
+	if total == 0 {
+		return
+	}
+	if len(words) < len(f.skipped) {
+		words = append(words, "and others")
+	}
+	f.Findings = append(f.Findings, finding.Finding{
+		Code: CodeSkipped, Severity: finding.Info, File: f.Name,
+		Message: "skipped, since no matter of Isthmus's: " + strings.Join(words, ", "), Remedy: "nothing needs to be done",
+	})
 }
 
 func hasErrors(fs []finding.Finding) bool {

@@ -2,6 +2,7 @@ package istioyaml
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,64 +13,159 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// decodeDocument reads one YAML document: one object, or a List of them.
-func decodeDocument(text []byte, validate Validator) *document {
+// document is what one YAML document holds, its lines counted from 0, so that it stays true wherever it stands in a file.
+type document struct {
+	objects  []Object
+	broken   []Broken
+	skipped  []skipped
+	findings []finding.Finding
+}
+
+// skipped is a document that is no matter of Isthmus's.
+type skipped struct {
+	what string
+	line int
+}
+
+// decodeDocument reads the text between two markers: as a rule one object, or a List of them. Whatever happens here is a
+// matter of this document and of nothing else.
+func decodeDocument(text []byte, validate Validator) (d *document) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			d = lost(text, faulty(fault))
+		}
+	}()
+	if bad := unreadable(text); bad != nil {
+		return lost(text, *bad)
+	}
 	if len(text) > MaxDocumentBytes {
-		return &document{findings: []finding.Finding{{
+		return lost(text, finding.Finding{
 			Code: CodeTooLarge, Message: fmt.Sprintf("the document has %d bytes, more than %d", len(text), MaxDocumentBytes),
 			Remedy: "split it into several documents with a line ---",
-		}}}
+		})
 	}
-	root, bad := parse(text)
+	roots, bad := parse(text)
 	if bad != nil {
-		return &document{findings: []finding.Finding{*bad}}
+		return lost(text, *bad)
 	}
-	d, left := &document{}, &budget{nodes: MaxNodes, aliased: MaxAliased}
-	items, ok := listItems(root)
-	if !ok {
-		items = []*yaml.Node{root}
-	}
-	for _, item := range items {
-		o, findings := decodeObject(item, left, validate)
-		d.findings = append(d.findings, findings...)
-		if o != nil {
-			d.objects = append(d.objects, *o)
+	d = &document{}
+	left := &budget{nodes: MaxNodes, aliased: MaxAliased}
+	for _, root := range roots {
+		if root.Kind != yaml.MappingNode {
+			d.nothing(root, text)
+			continue
 		}
-		if len(d.findings) > MaxFindings {
-			finding.Sort(d.findings) // errors first: they are what the document stands and falls with
-			d.findings = d.findings[:MaxFindings]
-			if hasErrors(d.findings) {
-				break // enough to begin with
-			}
+		for _, item := range items(root) {
+			d.add(item, left, validate)
 		}
 	}
 	return d
 }
 
-// parse is the one root node of a document, nil if there is only white space and comments.
-func parse(text []byte) (*yaml.Node, *finding.Finding) {
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	var doc, more yaml.Node
-	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		return nil, nil
-	} else if err != nil {
-		return nil, syntax(text, err)
+func faulty(fault any) finding.Finding {
+	return finding.Finding{
+		Code: CodeFault, Message: fmt.Sprintf("Isthmus fails on it: %v", fault),
+		Remedy: "this is a fault of Isthmus: report it with the document, and write the document otherwise meanwhile",
 	}
-	if err := dec.Decode(&more); err == nil {
-		return nil, &finding.Finding{Code: CodeSyntax, Line: more.Line - 1, Message: "text follows the end of the document", Remedy: "begin every document with a line ---"}
-	} else if !errors.Is(err, io.EOF) {
-		return nil, syntax(text, err)
-	}
-	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 {
-		return nil, nil
-	}
-	root := doc.Content[0]
+}
+
+// nothing takes in a document that is no object. Where it speaks of security kinds, some were meant.
+func (d *document) nothing(root *yaml.Node, text []byte) {
 	if root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
-		return nil, nil
+		return
 	}
-	return root, nil
+	if !securityWord.Match(comment.ReplaceAll(text, nil)) {
+		d.skip(head{}, root.Line-1)
+		return
+	}
+	d.merge(lost(text, finding.Finding{
+		Code: CodeSyntax, Line: root.Line - 1, Message: "the document is " + nodeName(root) + ", not an object", Remedy: "begin it with apiVersion, kind and metadata",
+	}))
+}
+
+func (d *document) merge(l *document) {
+	d.broken, d.skipped = append(d.broken, l.broken...), append(d.skipped, l.skipped...)
+	d.take(l.findings)
+}
+
+func nodeName(n *yaml.Node) string {
+	if n.Kind == yaml.SequenceNode {
+		return "a list"
+	}
+	return "text"
+}
+
+// add takes in one object.
+func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
+	line := n.Line - 1
+	n = resolved(n)
+	if n == nil || n.Kind != yaml.MappingNode {
+		d.skip(head{}, line)
+		return
+	}
+	h := headOf(n)
+	if h.twice == "" && h.apiVersion == "" && h.kind == "" && !h.object {
+		d.skip(h, line)
+		return
+	}
+	if h.twice != "" {
+		text, _ := yaml.Marshal(n) // what its lines tell is all that is known
+		d.merge(lost(text, finding.Finding{
+			Code: CodeDuplicate, Field: h.twice, Line: h.twiceLine - 1, Message: fmt.Sprintf("the key %q stands twice in this mapping", h.twice),
+			Remedy: "keep one of the two; a second object begins with a line ---",
+		}))
+		return
+	}
+	k, s, why := h.stands()
+	switch s {
+	case standsForeign:
+		d.skip(h, line)
+		return
+	case standsLater:
+		d.later(h, line)
+		return
+	}
+	o, doc, findings := h.decode(k, s, n, left, validate, why)
+	d.take(findings)
+	if o != nil {
+		d.objects = append(d.objects, *o)
+		return
+	}
+	b := Broken{Security: s == standsClosing || k.Security, Closed: snapshot.Closed{
+		Key: h.key(), Origin: snapshot.Origin{Line: line}, Reason: reasonOf(findings), Selector: selectorOf(doc),
+	}}
+	d.broken = append(d.broken, b)
+}
+
+// take keeps as many findings as anybody reads, errors before others.
+func (d *document) take(findings []finding.Finding) {
+	d.findings = append(d.findings, findings...)
+	if len(d.findings) > MaxFindings {
+		finding.Sort(d.findings)
+		d.findings = d.findings[:MaxFindings]
+	}
+}
+
+// parse is the root nodes of a text, none if there is only white space and comments.
+func parse(text []byte) ([]*yaml.Node, *finding.Finding) {
+	if values, ok := parseJSON(text); ok {
+		return values, nil
+	}
+	var roots []*yaml.Node
+	for dec := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var doc yaml.Node
+		if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+			return roots, nil
+		} else if err != nil {
+			return nil, syntax(text, err)
+		}
+		if doc.Kind == yaml.DocumentNode && len(doc.Content) == 1 {
+			roots = append(roots, doc.Content[0])
+		}
+	}
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
@@ -92,24 +188,100 @@ func syntax(text []byte, err error) *finding.Finding {
 	return f
 }
 
-// listItems are the items of a "kind: List" document as kubectl writes it.
-func listItems(root *yaml.Node) ([]*yaml.Node, bool) {
-	if root.Kind != yaml.MappingNode {
-		return nil, false
+// items are the objects of a List, as kubectl and the API write it, or the one object itself. The items of a list of one kind
+// (ServiceList) need not say theirs.
+func items(root *yaml.Node) []*yaml.Node {
+	h := headOf(root)
+	one, isList := strings.CutSuffix(h.kind, "List")
+	if !isList || h.twice != "" {
+		return []*yaml.Node{root}
 	}
-	var list, core bool
-	var items []*yaml.Node
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		switch k, v := root.Content[i].Value, root.Content[i+1]; k {
-		case "kind":
-			list = v.Value == "List"
-		case "apiVersion":
-			core = v.Value == "v1"
-		case "items":
-			if v.Kind == yaml.SequenceNode {
-				items = v.Content
+	var list *yaml.Node
+	n := 0
+	each(root, func(key string, _ int, v *yaml.Node) {
+		if key == "items" {
+			list = v
+			n++
+		}
+	})
+	if n != 1 || list.Kind != yaml.SequenceNode {
+		return []*yaml.Node{root}
+	}
+	out := make([]*yaml.Node, len(list.Content))
+	for i, item := range list.Content {
+		out[i] = item
+		if in := resolved(item); in != nil && in.Kind == yaml.MappingNode && one != "" {
+			out[i] = withHead(in, h.apiVersion, one)
+		}
+	}
+	return out
+}
+
+// withHead is an item that says its apiVersion and kind.
+func withHead(n *yaml.Node, apiVersion, kind string) *yaml.Node {
+	h := headOf(n)
+	out := *n
+	out.Content = n.Content[:len(n.Content):len(n.Content)]
+	for _, f := range []struct{ key, has, want string }{{"apiVersion", h.apiVersion, apiVersion}, {"kind", h.kind, kind}} {
+		if f.has == "" && h.twice == "" && h.misspelt == "" {
+			out.Content = append(out.Content, scalar(f.key, n.Line), scalar(f.want, n.Line))
+		}
+	}
+	return &out
+}
+
+func scalar(value string, line int) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value, Style: yaml.DoubleQuotedStyle, Line: line}
+}
+
+// Pick writes those objects of a text that are wanted, as documents which Decode reads as it read them.
+func Pick(text []byte, wanted func(snapshot.Key) bool) []byte {
+	var out bytes.Buffer
+	for _, c := range split(text) {
+		pickFrom(&out, c.text, wanted)
+	}
+	return out.Bytes()
+}
+
+func pickFrom(out *bytes.Buffer, text []byte, wanted func(snapshot.Key) bool) {
+	defer func() { _ = recover() }() // decodeDocument has told of it
+	roots, bad := parse(text)
+	if bad != nil || unreadable(text) != nil || len(text) > MaxDocumentBytes {
+		return
+	}
+	left := &budget{nodes: MaxNodes, aliased: MaxAliased}
+	for _, root := range roots {
+		for _, item := range items(root) {
+			n := resolved(item)
+			if n == nil || n.Kind != yaml.MappingNode {
+				continue
+			}
+			if key := headOf(n).key(); !wanted(key) {
+				continue
+			}
+			t := newTree(n, left)
+			if data, err := json.Marshal(t.value(n, "", 0)); err == nil && len(t.findings) == 0 {
+				out.WriteString("---\n")
+				out.Write(ascii(data))
+				out.WriteString("\n")
 			}
 		}
 	}
-	return items, list && core
+}
+
+// ascii escapes what is not ASCII in JSON, so that no character in it can be taken for a hidden one.
+func ascii(data []byte) []byte {
+	var out bytes.Buffer
+	for _, r := range string(data) {
+		switch {
+		case r < 0x7f:
+			out.WriteByte(byte(r))
+		case r > 0xffff:
+			r -= 0x10000
+			fmt.Fprintf(&out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+		default:
+			fmt.Fprintf(&out, `\u%04x`, r)
+		}
+	}
+	return out.Bytes()
 }

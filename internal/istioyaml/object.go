@@ -3,7 +3,6 @@ package istioyaml
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -13,58 +12,36 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// decodeObject reads one object. It is nil when there are errors.
-func decodeObject(n *yaml.Node, left *budget, validate Validator) (*Object, []finding.Finding) {
+// decode reads the object of a head; why says what is wrong with a kind that is not read. The object is nil when there are errors; the raw
+// document comes along as far as it could be read.
+func (h head) decode(k kind.Kind, s standing, n *yaml.Node, left *budget, validate Validator, why finding.Finding) (o *Object, doc map[string]any, findings []finding.Finding) {
 	t := newTree(n, left)
-	v := t.value(n, "", 0)
-	doc, ok := v.(map[string]any)
-	if !ok {
-		if len(t.findings) == 0 {
-			t.refuse(CodeSyntax, "", "the document is "+typeName(v)+", not an object", "begin it with apiVersion, kind and metadata")
-		}
-		return nil, t.findings
-	}
 	r := &t.report
-	k, ok := r.header(doc)
-	if !ok || hasErrors(r.findings) {
-		return nil, r.findings
+	r.object = h.label()
+	defer func() {
+		if fault := recover(); fault != nil {
+			f := faulty(fault)
+			f.Object, f.Line = r.object, r.origin.Line
+			o, findings = nil, append(r.findings, f)
+		}
+	}()
+	doc, _ = t.value(n, "", 0).(map[string]any)
+	switch {
+	case hasErrors(r.findings):
+		return nil, nil, r.findings // keys may stand in it twice
+	case s != standsRead:
+		r.refuse(why.Code, why.Field, why.Message, why.Remedy)
+		return nil, doc, r.findings
 	}
 	key, ok := r.metadata(doc, k)
 	if !ok {
-		return nil, r.findings
+		return nil, doc, r.findings
 	}
 	value := r.typed(k, doc, validate)
 	if hasErrors(r.findings) {
-		return nil, r.findings
+		return nil, doc, r.findings
 	}
-	return &Object{Key: key, Value: value, Origin: r.origin}, r.findings
-}
-
-// header finds the object's kind.
-func (r *report) header(doc map[string]any) (kind.Kind, bool) {
-	apiVersion, _ := doc["apiVersion"].(string)
-	name, _ := doc["kind"].(string)
-	if md, ok := doc["metadata"].(map[string]any); ok {
-		r.object = strings.TrimSpace(name + " " + text(md["name"]))
-	}
-	if apiVersion == "" || name == "" {
-		missing := "apiVersion"
-		if apiVersion != "" {
-			missing = "kind"
-		}
-		r.refuse(CodeUnknownKind, missing, missing+" is missing or not text", "every document begins with apiVersion and kind, for example: apiVersion: isthmus.dev/v1alpha1, kind: FederatedExport")
-		return kind.Kind{}, false
-	}
-	k, ok := kind.Named(name)
-	if !ok {
-		r.refuse(CodeUnknownKind, "kind", fmt.Sprintf("the kind %q is not one that Isthmus reads", clip(name)), DidYouMean(name, kind.Names()))
-		return kind.Kind{}, false
-	}
-	if !k.Reads(apiVersion) {
-		r.refuse(CodeUnknownKind, "apiVersion", fmt.Sprintf("%s is not read in apiVersion %q", k.Name, clip(apiVersion)), "write apiVersion: "+k.APIVersions[0])
-		return kind.Kind{}, false
-	}
-	return k, true
+	return &Object{Key: key, Value: value, Origin: r.origin}, doc, r.findings
 }
 
 // metadata checks name and namespace and writes the namespace that a namespaced object means.

@@ -30,7 +30,7 @@ func split(text []byte) []chunk {
 			flush(at)
 			l = l[3:]
 		}
-		if t := bytes.TrimSpace(l); len(t) > 0 && t[0] != '#' {
+		if t := bytes.TrimSpace(l); len(t) > 0 && t[0] != '#' && (content || l[0] != '%') { // %YAML stands before a marker
 			content = true
 		}
 		at = end

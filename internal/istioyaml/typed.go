@@ -29,10 +29,10 @@ var rows = []row{
 	{"FederatedImport", ours(checkFederatedImport)},
 	{"Namespace", core[corev1.Namespace](nil)},
 	{"Service", core(checkService)},
-	{"PeerAuthentication", istio(func(o *security.PeerAuthentication) head { return head{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkPeerAuthentication)},
-	{"AuthorizationPolicy", istio(func(o *security.AuthorizationPolicy) head { return head{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkAuthorizationPolicy)},
-	{"ServiceEntry", istio(func(o *networking.ServiceEntry) head { return head{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkServiceEntry)},
-	{"WorkloadEntry", istio(func(o *networking.WorkloadEntry) head { return head{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkWorkloadEntry)},
+	{"PeerAuthentication", istio(func(o *security.PeerAuthentication) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkPeerAuthentication)},
+	{"AuthorizationPolicy", istio(func(o *security.AuthorizationPolicy) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkAuthorizationPolicy)},
+	{"ServiceEntry", istio(func(o *networking.ServiceEntry) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkServiceEntry)},
+	{"WorkloadEntry", istio(func(o *networking.WorkloadEntry) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkWorkloadEntry)},
 }
 
 // typed decodes a document into the Go type of its kind. The value counts only if no error was recorded.
@@ -101,15 +101,15 @@ func finish[T any](r *report, doc map[string]any, c check[T]) any {
 	return o
 }
 
-// head is the parts of an Istio object.
-type head struct {
+// parts are those of an Istio object.
+type parts struct {
 	typ  *metav1.TypeMeta
 	meta *metav1.ObjectMeta
 	spec proto.Message
 }
 
 // istio decodes a kind whose spec is a protobuf message.
-func istio[T any](parts func(*T) head, c check[T]) func(*report, map[string]any, Validator) any {
+func istio[T any](of func(*T) parts, c check[T]) func(*report, map[string]any, Validator) any {
 	whole := sync.OnceValue(func() *shape {
 		meta := shapeOf(reflect.TypeFor[metav1.ObjectMeta]())
 		return &shape{
@@ -120,7 +120,7 @@ func istio[T any](parts func(*T) head, c check[T]) func(*report, map[string]any,
 	return func(r *report, doc map[string]any, _ Validator) any {
 		delete(doc, "status")
 		o := new(T)
-		p := parts(o)
+		p := of(o)
 		r.fits(whole(), "", doc)
 		spec, written := doc["spec"]
 		if written && spec == nil {

@@ -3,7 +3,7 @@ package meshd
 import (
 	"context"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -16,9 +16,6 @@ import (
 // rootWarning is how long before its end the root is worth a word.
 const rootWarning = 60 * 24 * time.Hour
 
-// fullWarning is how long it is worth a word that a proxy refused connections for want of room.
-const fullWarning = 5 * time.Minute
-
 // Check looks at everything that can be wrong and says how to mend it.
 func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckResponse, error) {
 	p, err := a.now()
@@ -26,8 +23,7 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 		return nil, err
 	}
 	now := a.d.now()
-	checks := []adminapi.Check{checkConfig(p.findings), a.checkState(ctx), a.checkRoot(now)}
-	checks = append(checks, checkEndings(a.d.agents.endings.waiting())...)
+	checks := []adminapi.Check{checkConfig(p.findings), checkInForce(p.findings), a.checkState(ctx), a.checkRoot(now)}
 	if rot := a.d.authority.Rotation(); rot.UnderWay() {
 		waits, err := a.d.rotator.waits(ctx, rot)
 		if err != nil {
@@ -40,17 +36,6 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 		checks = append(checks, checkPeer(mp.Name, a.d.federation.ConditionsOf(mp)))
 	}
 	return &adminapi.CheckResponse{Checks: checks}, nil
-}
-
-// checkEndings warns of what a restart would forget.
-func checkEndings(unwritten []string) []adminapi.Check {
-	if len(unwritten) == 0 {
-		return nil
-	}
-	return []adminapi.Check{{
-		Name: "revocations", State: "failed", Detail: "in force, but not in the state file yet: " + strings.Join(unwritten, ", "),
-		Remedy: "make the state file writable again (is its disk full?), and do not restart the control plane before; it is tried every two seconds",
-	}}
 }
 
 func checkConfig(fs []finding.Finding) adminapi.Check {
@@ -71,11 +56,30 @@ func checkConfig(fs []finding.Finding) adminapi.Check {
 	return c
 }
 
+// notInForce are the codes of objects that are written and not in force, and of a configuration that is not.
+var notInForce = []string{"ISM0201", "ISM0202", "ISM0205", "ISM0040", "ISM0041"}
+
+func checkInForce(fs []finding.Finding) adminapi.Check {
+	c := adminapi.Check{Name: "policy in force", State: "ok", Detail: "nothing is closed for want of an object that can be read"}
+	n := 0
+	for _, f := range fs {
+		if slices.Contains(notInForce, f.Code) {
+			if n++; n == 1 {
+				c.State, c.Detail, c.Remedy = "failed", f.String(), f.Remedy
+			}
+		}
+	}
+	if n > 1 {
+		c.Detail += fmt.Sprintf(" (and %d more)", n-1)
+	}
+	return c
+}
+
 func (a *admin) checkState(ctx context.Context) adminapi.Check {
 	if err := a.d.db.Check(ctx); err != nil {
-		return adminapi.Check{Name: "state file", State: "failed", Detail: err.Error(), Remedy: "restore " + a.d.db.Path() + " from a backup"}
+		return adminapi.Check{Name: "state file", State: "failed", Detail: err.Error(), Remedy: "restore " + a.d.db.Path() + " from a backup before the next restart, which it would not survive"}
 	}
-	return adminapi.Check{Name: "state file", State: "ok", Detail: a.d.db.Path() + " is sound"}
+	return adminapi.Check{Name: "state file", State: "ok", Detail: a.d.db.Path() + ": its structure and every row are sound"}
 }
 
 func (a *admin) checkRoot(now time.Time) adminapi.Check {
@@ -112,10 +116,6 @@ func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
 		case t.Sent != t.Acked && now.Sub(t.SentAt) > 10*time.Second:
 			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf("has not answered its %s for %s", t.Type, now.Sub(t.SentAt).Round(time.Second)), "look at Envoy's log on that host"
 		}
-	}
-	if last := p.Envoy.RefusedLast; now.Sub(last) < fullWarning {
-		c.State, c.Remedy = "warning", "look who holds them (ss -tn on that host); raise envoy.maxConnections in its settings if they are all wanted"
-		c.Detail = fmt.Sprintf("has refused %d connections for want of room, last at %s", p.Envoy.Refused, last.UTC().Format(time.RFC3339))
 	}
 	for _, cert := range p.Certs {
 		if life := cert.NotAfter.Sub(cert.NotBefore); cert.NotAfter.Sub(now) < life/4 {

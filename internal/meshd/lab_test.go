@@ -68,13 +68,12 @@ spec:
 
 // plane is a control plane in this process, on loopback.
 type plane struct {
-	t    *testing.T
-	cfg  config.Control
-	logs *logs
-	d    *Daemon      // that runs
-	stop func() error // waits; what it returned
-
-	socket *grpc.ClientConn // what local returns, until the next start
+	t     *testing.T
+	cfg   config.Control
+	logs  *logs
+	plant func(*Daemon) // changes it before it runs
+	d     *Daemon       // that runs
+	stop  func() error  // waits; what it returned
 }
 
 // newPlane sets one up without starting it.
@@ -112,10 +111,12 @@ func startPlane(t *testing.T, files map[string]string) *plane {
 
 func (p *plane) start() {
 	p.t.Helper()
-	p.socket = nil // a new one does not wait for its turn to connect again
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	p.d = newDaemon(p.cfg, slog.New(slog.NewTextHandler(p.logs, nil)))
+	if p.plant != nil {
+		p.plant(p.d)
+	}
 	go func() { ended <- p.d.run(ctx) }()
 	p.stop = sync.OnceValue(func() error {
 		cancel()
@@ -168,10 +169,7 @@ func (p *plane) write(name, text string) {
 // local is the administration over the Unix socket.
 func (p *plane) local() *grpc.ClientConn {
 	p.t.Helper()
-	if p.socket == nil {
-		p.socket = p.conn("unix:"+p.cfg.Socket, insecure.NewCredentials())
-	}
-	return p.socket
+	return p.conn("unix:"+p.cfg.Socket, insecure.NewCredentials())
 }
 
 func (p *plane) conn(target string, creds credentials.TransportCredentials) *grpc.ClientConn {

@@ -3,8 +3,10 @@ package meshd
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -109,9 +111,23 @@ func (l *loop) reread(ctx context.Context) {
 	}
 }
 
-// apply is the spine: snapshot → mesh → views → resources → the difference.
+// apply is the spine: snapshot → mesh → views → resources → the difference. A fault of ours on the way leaves in force what was,
+// and is said loudly; the next change is tried from the beginning.
 func (l *loop) apply(snap *snapshot.Snapshot) {
-	l.compiled = compile.Next(l.compiled, snap)
+	defer func() {
+		fault := recover()
+		if fault == nil {
+			return
+		}
+		l.log.Error("configuration not applied, what was in force stays", "fault", fault, "stack", string(debug.Stack()))
+		l.compiled = nil
+		if before := l.published.Load(); before != nil {
+			findings := append(slices.Clone(snap.Config.Findings), faulty(fault))
+			finding.Sort(findings)
+			l.published.Store(&published{before.snapshot, before.mesh, before.briefing, findings, before.generation})
+		}
+	}()
+	l.compiled = l.d.compile(l.compiled, snap)
 	mesh := l.compiled.Mesh
 	findings := slices.Concat(snap.Config.Findings, l.compiled.Findings, snap.Registry.Clashes, l.d.agents.findings())
 	finding.Sort(findings)
@@ -136,6 +152,13 @@ func (l *loop) apply(snap *snapshot.Snapshot) {
 	l.publishOwn(changed, mesh)
 	l.d.agents.instruct(before, brief)
 	l.d.federation.Wake()
+}
+
+func faulty(fault any) finding.Finding {
+	return finding.Finding{
+		Code: "ISM0205", Severity: finding.Error, Message: fmt.Sprintf("Isthmus fails on this configuration, so what was in force stays: %v", fault),
+		Remedy: "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
+	}
 }
 
 // report logs findings that were not there before.

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/config"
-	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -38,6 +38,7 @@ type Daemon struct {
 	log     *slog.Logger
 	now     func() time.Time
 	started time.Time
+	compile func(*compile.Compiled, *snapshot.Snapshot) *compile.Compiled
 
 	db         *state.DB
 	authority  *ca.Authority
@@ -51,10 +52,6 @@ type Daemon struct {
 	openings   *openings
 	loop       *loop
 	rotator    *rotator
-
-	door        *door.Door
-	refusals    *door.Refusals
-	connections *door.Budget
 }
 
 // Run serves until ctx ends.
@@ -63,7 +60,7 @@ func Run(ctx context.Context, cfg config.Control, log *slog.Logger) error {
 }
 
 func newDaemon(cfg config.Control, log *slog.Logger) *Daemon {
-	return &Daemon{cfg: cfg, log: log, now: time.Now, started: time.Now()}
+	return &Daemon{cfg: cfg, log: log, now: time.Now, started: time.Now(), compile: compile.Next}
 }
 
 func (d *Daemon) run(ctx context.Context) error {
@@ -80,8 +77,7 @@ func (d *Daemon) run(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.rotator.run, d.openings.run, d.agents.endings.run,
-		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls), d.serveMetrics(ls),
+		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.rotator.run, d.openings.run, d.agents.endings.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls), d.serveMetrics(ls),
 	} {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -93,19 +89,30 @@ func (d *Daemon) run(ctx context.Context) error {
 
 // open reads the state and the configuration, and makes every part.
 func (d *Daemon) open(ctx context.Context) error {
-	d.source = file.New(file.Config{Dir: d.cfg.ConfigDir, Validate: schema.New().Validate, Copies: d.cfg.StateFile + ".config", Log: d.log})
-	first := d.source.Load()
+	var err error
+	if d.db, err = state.Open(ctx, d.cfg.StateFile); err != nil {
+		return err
+	}
+	if err := d.openConfig(ctx); err != nil {
+		return errors.Join(err, d.db.Close())
+	}
+	return nil
+}
+
+func (d *Daemon) openConfig(ctx context.Context) error {
+	var err error
+	d.source, err = file.New(ctx, file.Config{
+		Dir: d.cfg.ConfigDir, Validate: schema.New().Validate, Copies: d.cfg.StateFile + ".config", Ages: d.db, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	first := d.source.Load(ctx)
 	td, err := trustDomain(first, d.cfg.ConfigDir)
 	if err != nil {
 		return err
 	}
-	if d.db, err = state.Open(ctx, d.cfg.StateFile); err != nil {
-		return err
-	}
-	if err := d.openParts(ctx, td, first); err != nil {
-		return errors.Join(err, d.db.Close())
-	}
-	return nil
+	return d.openParts(ctx, td, first)
 }
 
 func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *snapshot.Config) error {
@@ -134,8 +141,6 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	if err := d.store.SetConfig(ctx, first); err != nil {
 		return err
 	}
-	d.refusals = &door.Refusals{Events: d.db, Log: d.log}
-	d.door = door.New(methods, d.db, d.refusals, d.log)
 	d.metrics = newMetrics()
 	d.agents = newAgents(d)
 	d.openings = newOpenings(d.judge)

@@ -2,6 +2,7 @@ package meshd
 
 import (
 	"context"
+	"crypto/tls"
 	"net/http"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -110,13 +111,26 @@ func (d *Daemon) serveMetrics(ls *listeners) func(context.Context) error {
 	d.metrics.registry.MustRegister(stateCollector{d})
 	h := promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{})
 	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, ok := door.From(r.Context()); !ok || !mayRead(c) {
+		if r.TLS == nil || !mayRead(*r.TLS) {
 			http.Error(w, "metrics need the certificate of an administrator, or of service account metrics in namespace "+spiffe.SystemNamespace, http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
 	return func(ctx context.Context) error {
-		return serveHTTP(ctx, plainServer(d.door.Handler("metrics", d.judgeHTTP(guarded)), d.log), ls.metrics)
+		cfg := d.openings.watch(d.authority.ServerTLS(d.identity, "http/1.1"))
+		return serveHTTP(ctx, plainServer(d.judgeHTTP(guarded), d.log), tls.NewListener(d.openings.listen(ls.metrics), cfg))
 	}
+}
+
+func mayRead(c tls.ConnectionState) bool {
+	id, err := ca.PeerID(c)
+	if err != nil {
+		return false
+	}
+	if _, admin := spiffe.AdminName(id); admin {
+		return true
+	}
+	ns, sa, ok := spiffe.WorkloadParts(id)
+	return ok && ns == spiffe.SystemNamespace && sa == "metrics"
 }

@@ -244,7 +244,8 @@ func (a *Agent) touch() {
 // report is everything that the control plane is told.
 func (a *Agent) report() agentapi.Report {
 	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoyState(), Certs: a.certs()}
-	if r.Gateway = a.cfg.GatewayInfo(); r.Gateway != nil {
+	if g := a.cfg.Gateway; g != nil {
+		r.Gateway = g.Info()
 		r.Peers = a.logs.Peers()
 	}
 	for _, h := range a.homes {

@@ -108,6 +108,9 @@ func config(files map[string][]byte) (*snapshot.Config, error) {
 		return nil, err
 	}
 	cfg.Origins = renamed(cfg.Origins)
+	for i := range cfg.Closed {
+		cfg.Closed[i].Origin.File = filepath.Base(cfg.Closed[i].Origin.File)
+	}
 	for i := range cfg.Findings {
 		cfg.Findings[i].File = filepath.Base(cfg.Findings[i].File)
 	}

@@ -65,8 +65,8 @@ func BenchmarkLoad(b *testing.B) {
 // BenchmarkOneFile changes one file of 1000 and makes the new configuration.
 func BenchmarkOneFile(b *testing.B) {
 	dir := fill(b, 1000)
-	d := newFolder(dir, nil, openCopies(dir, "", nil))
-	d.refreshAll(nil, time.Now())
+	d := offline(dir, nil)
+	d.refreshAll(b.Context(), nil, time.Now())
 	path := filepath.Join(dir, "s500.yaml")
 	version := 0
 	for b.Loop() {
@@ -75,7 +75,7 @@ func BenchmarkOneFile(b *testing.B) {
 			b.Fatal(err)
 		}
 		old := d.config
-		d.refresh([]string{path}, nil, time.Now().Add(time.Hour))
+		d.refresh(b.Context(), []string{path}, nil, time.Now().Add(time.Hour))
 		if d.config == old || d.config.Origins.Len() != 6000 {
 			b.Fatal("nothing changed")
 		}
@@ -85,11 +85,11 @@ func BenchmarkOneFile(b *testing.B) {
 // BenchmarkScan looks at 1000 unchanged files, as the poll does.
 func BenchmarkScan(b *testing.B) {
 	dir := fill(b, 1000)
-	d := newFolder(dir, nil, openCopies(dir, "", nil))
-	d.refreshAll(nil, time.Now())
+	d := offline(dir, nil)
+	d.refreshAll(b.Context(), nil, time.Now())
 	old := d.config
 	for b.Loop() {
-		d.refreshAll(nil, time.Now())
+		d.refreshAll(b.Context(), nil, time.Now())
 	}
 	if d.config != old {
 		b.Fatal("something changed")
@@ -114,8 +114,8 @@ func BenchmarkOneDocument(b *testing.B) {
 	if err := os.WriteFile(path, text(0), 0o644); err != nil {
 		b.Fatal(err)
 	}
-	d := newFolder(dir, nil, openCopies(dir, "", nil))
-	d.refreshAll(nil, time.Now())
+	d := offline(dir, nil)
+	d.refreshAll(b.Context(), nil, time.Now())
 	versions := [][]byte{text(1), text(2)}
 	n := 0
 	for b.Loop() {
@@ -124,7 +124,7 @@ func BenchmarkOneDocument(b *testing.B) {
 			b.Fatal(err)
 		}
 		old := d.config
-		d.refresh([]string{path}, nil, time.Now().Add(time.Hour))
+		d.refresh(b.Context(), []string{path}, nil, time.Now().Add(time.Hour))
 		if d.config == old || d.config.Origins.Len() != 6000 {
 			b.Fatal("nothing changed")
 		}
@@ -134,8 +134,8 @@ func BenchmarkOneDocument(b *testing.B) {
 // BenchmarkWatch is the time from writing one file of 1000 to the new configuration, the quiet time of 10 ms included.
 func BenchmarkWatch(b *testing.B) {
 	dir := fill(b, 1000)
-	s := New(Config{Dir: dir, Validate: schema.New().Validate})
-	s.Load()
+	s := open(b, Config{Dir: dir, Validate: schema.New().Validate})
+	s.Load(b.Context())
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

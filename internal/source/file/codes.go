@@ -16,7 +16,7 @@ const (
 
 // Codes is the table of the codes of this package.
 var Codes = []istioyaml.Code{
-	{Code: CodeKept, Severity: finding.Warning, Catches: "a broken file whose objects stay as they last were good"},
+	{Code: CodeKept, Severity: finding.Warning, Catches: "an object that cannot be read and stays as it last was"},
 	{Code: CodeUnread, Severity: finding.Error, Catches: "a file or folder that cannot be read"},
 	{Code: CodeVanished, Severity: finding.Error, Catches: "every file gone at once; the last good state stays"},
 	{Code: CodeTwice, Severity: finding.Error, Catches: "one object written in two files; the one in effect stays"},

@@ -1,16 +1,21 @@
 package file
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/istioyaml"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -21,12 +26,16 @@ const (
 	pause   = 5 * time.Millisecond
 )
 
+// maxKept bounds the findings about objects of one file that stay as they were.
+const maxKept = 20
+
 // folder is the state of one configuration folder: what each file last said and what all of them mean together.
 type folder struct {
 	root     string
 	validate istioyaml.Validator
 	copies   *copies
 	files    map[string]*file
+	ages     *ages
 	objects  *objects
 	trouble  map[string]finding.Finding // paths that cannot be read
 	config   *snapshot.Config
@@ -34,23 +43,58 @@ type folder struct {
 
 // file is one configuration file.
 type file struct {
-	stamp    stamp
-	sum      [sha256.Size]byte
-	current  *istioyaml.File // as last read
-	good     *istioyaml.File // as last read without errors, nil before that
-	goodSum  [sha256.Size]byte
-	waiting  time.Time // since when it is seen in the middle of a change
-	goodTime time.Time
+	stamp   stamp
+	sum     [sha256.Size]byte
+	current *istioyaml.File     // as last read, nil while it cannot be read
+	entries []entry             // what it means: the objects in it, and those that stay as they were
+	loose   []*istioyaml.Broken // what closes and is no known object
+	waiting time.Time           // since when it is seen in the middle of a change
 }
 
-func newFolder(root string, validate istioyaml.Validator, c *copies) *folder {
-	f := &folder{root: root, validate: validate, copies: c, files: map[string]*file{}, objects: newObjects(), trouble: map[string]finding.Finding{}}
+// newFolder makes the state of a folder of which nothing has been read. dated: its objects have ages.
+func newFolder(root string, validate istioyaml.Validator, c *copies, a *ages, dated bool) *folder {
+	f := &folder{
+		root: root, validate: validate, copies: c, files: map[string]*file{}, ages: a, objects: newObjects(a, dated),
+		trouble: map[string]finding.Finding{},
+	}
 	f.config = f.objects.config
 	return f
 }
 
+// inside is a path as it is called in the folder, wherever that lies.
+func (d *folder) inside(path string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(path, d.root), "/")
+}
+
+// there says whether a file of that name inside the folder is there, as far as is known.
+func (d *folder) there(file string) bool { return d.files[filepath.Join(d.root, file)] != nil }
+
+// unsettled says that nobody knows all that a file holds: it cannot be looked at, or something in it cannot be read.
+func (d *folder) unsettled(file string) bool {
+	path := filepath.Join(d.root, file)
+	if f := d.files[path]; f != nil && (f.current == nil || len(f.loose) > 0 || !f.waiting.IsZero()) {
+		return true
+	}
+	return d.unreachable(path)
+}
+
+// unreachable says that a path, or a folder above it, cannot be looked at.
+func (d *folder) unreachable(path string) bool {
+	if len(d.trouble) == 0 {
+		return false
+	}
+	for p := path; ; p = filepath.Dir(p) {
+		if _, ok := d.trouble[p]; ok {
+			return true
+		}
+		if p == filepath.Dir(p) {
+			return false
+		}
+	}
+}
+
 // refreshAll looks at every file and reads those that changed, or may have. It returns the files to look at again soon.
-func (d *folder) refreshAll(dirty map[string]bool, now time.Time) (listing, map[string]bool) {
+func (d *folder) refreshAll(ctx context.Context, dirty map[string]bool, now time.Time) (listing, map[string]bool) {
 	l := scan(d.root)
 	clear(d.trouble)
 	for path, err := range l.errs {
@@ -58,7 +102,7 @@ func (d *folder) refreshAll(dirty map[string]bool, now time.Time) (listing, map[
 	}
 	if d.vanished(l) {
 		d.trouble[d.root] = d.vanishedFinding(l)
-		d.conclude(nil)
+		d.conclude(ctx, nil, now)
 		return l, map[string]bool{}
 	}
 	var paths []string
@@ -73,7 +117,8 @@ func (d *folder) refreshAll(dirty map[string]bool, now time.Time) (listing, map[
 			gone = append(gone, d.remove(path))
 		}
 	}
-	again := d.refresh(paths, gone, now)
+	again := d.refresh(ctx, paths, gone, now)
+	d.ages.forget(now, d.unsettled)
 	if len(l.errs) == 0 {
 		d.copies.sweep(l.files)
 	}
@@ -99,7 +144,7 @@ func (d *folder) vanishedFinding(l listing) finding.Finding {
 
 // refresh reads the given files and merges what they say. It returns those to look at again soon, with the whole folder:
 // only a listing decides that a file is gone.
-func (d *folder) refresh(paths []string, updates []update, now time.Time) map[string]bool {
+func (d *folder) refresh(ctx context.Context, paths []string, updates []update, now time.Time) map[string]bool {
 	slices.Sort(paths)
 	again := map[string]bool{}
 	for _, path := range paths {
@@ -111,7 +156,7 @@ func (d *folder) refresh(paths []string, updates []update, now time.Time) map[st
 			updates = append(updates, *u)
 		}
 	}
-	d.conclude(updates)
+	d.conclude(ctx, updates, now)
 	return again
 }
 
@@ -145,7 +190,7 @@ func (d *folder) reread(path string, now time.Time) (u *update, settled bool) {
 // inMotion says that a file seems to be in the middle of a change and what it last said should stand a little longer.
 func (f *file) inMotion(text []byte, st stamp, now time.Time) bool {
 	var wait time.Duration
-	if f.good != nil && len(f.good.Objects) > 0 {
+	if len(f.entries) > 0 {
 		if age := now.Sub(st.mtime); age >= 0 && age < pause {
 			wait = moving
 		}
@@ -163,87 +208,176 @@ func (f *file) inMotion(text []byte, st stamp, now time.Time) bool {
 	return false
 }
 
-// decode takes over what a file now says, unless it is broken.
+// decode takes over what a file now says.
 func (d *folder) decode(path string, f *file, text []byte, sum [sha256.Size]byte, now time.Time) *update {
-	f.sum = sum
-	if f.good != nil && f.goodSum == sum {
-		f.current = f.good
-		return nil
+	u := &update{file: d.inside(path), before: f.entries}
+	next := istioyaml.Decode(path, text, d.validate, f.current)
+	last := f.entries
+	if f.current == nil && len(last) == 0 && len(next.Broken) > 0 {
+		last = d.remembered(path, nil)
 	}
-	f.current = istioyaml.Decode(path, text, d.validate, f.good)
-	if f.current.Broken() {
-		return d.recall(path, f)
-	}
-	d.copies.keep(path, text, sum)
-	u := &update{file: path, then: f.current.Objects}
-	if f.good != nil {
-		u.before = f.good.Objects
-	}
-	f.good, f.goodSum, f.goodTime = f.current, sum, now
+	f.current, f.sum = next, sum
+	f.entries, f.loose = settle(last, next, now)
+	u.then = f.entries
+	d.keep(path, f, text)
 	return u
 }
 
-// recall takes a file that was never good here as it was when it last was, before this process.
-func (d *folder) recall(path string, f *file) *update {
-	if f.good != nil {
-		return nil
+// keep writes down what the file means, for a start at which part of it is still broken.
+func (d *folder) keep(path string, f *file, text []byte) {
+	if d.copies.dir == "" {
+		return
 	}
+	if len(f.current.Broken) == 0 {
+		d.copies.keep(path, text)
+		return
+	}
+	read, stayed := map[snapshot.Key]bool{}, map[snapshot.Key]bool{}
+	for _, e := range f.entries {
+		switch {
+		case e.object == nil:
+		case e.broken == nil:
+			read[e.key] = true
+		default:
+			stayed[e.key] = true
+		}
+	}
+	if len(read)+len(stayed) == 0 {
+		return
+	}
+	before, _ := d.copies.recall(path)
+	d.copies.keep(path, slices.Concat(
+		istioyaml.Pick(text, func(k snapshot.Key) bool { return read[k] }),
+		istioyaml.Pick(before, func(k snapshot.Key) bool { return stayed[k] }),
+	))
+}
+
+// remembered is what a file meant before this process, as far as it can still be read; by says why it counts.
+func (d *folder) remembered(path string, by *istioyaml.Broken) []entry {
 	text, since := d.copies.recall(path)
 	if text == nil {
 		return nil
 	}
-	good := istioyaml.Decode(path, text, d.validate, nil)
-	if good.Broken() { // what was right once may be refused by now
+	entries, _ := settle(nil, istioyaml.Decode(path, text, d.validate, nil), since)
+	for i := range entries {
+		if by != nil && entries[i].broken == nil {
+			entries[i].broken = by
+		}
+	}
+	return entries
+}
+
+// recall takes a file that cannot be read as it was before this process.
+func (d *folder) recall(path string, f *file) *update {
+	if f.current != nil || len(f.entries) > 0 {
 		return nil
 	}
-	f.good, f.goodSum, f.goodTime = good, sha256.Sum256(text), since
-	return &update{file: path, then: good.Objects}
+	f.entries = d.remembered(path, &istioyaml.Broken{Closed: snapshot.Closed{Origin: snapshot.Origin{File: path}, Reason: "its file cannot be read"}})
+	return &update{file: d.inside(path), then: f.entries}
 }
 
 func (d *folder) remove(path string) update {
-	u := update{file: path}
-	if f := d.files[path]; f.good != nil {
-		u.before = f.good.Objects
-	}
+	u := update{file: d.inside(path), before: d.files[path].entries}
 	delete(d.files, path)
 	d.copies.forget(path)
 	return u
 }
 
-// conclude merges updates and makes a new configuration if anything is different.
-func (d *folder) conclude(updates []update) {
-	changed := d.objects.apply(updates)
-	findings := d.findings()
-	if !changed && slices.Equal(findings, d.config.Findings) {
+// conclude merges updates and makes a new configuration if anything is different. Ages are written down before it is in force.
+func (d *folder) conclude(ctx context.Context, updates []update, now time.Time) {
+	changed := d.objects.apply(updates, now, d.there)
+	d.ages.save(ctx)
+	closed, findings := d.closed(), d.findings()
+	if !changed && slices.Equal(findings, d.config.Findings) && slices.EqualFunc(closed, d.config.Closed, snapshot.Closed.Equal) {
 		return
 	}
 	next := *d.objects.config
-	next.Findings = findings
+	next.Closed, next.Findings = closed, findings
 	d.config = &next
+}
+
+// closed is all that is written and not carried out, sorted.
+func (d *folder) closed() []snapshot.Closed {
+	out := slices.Collect(maps.Values(d.objects.closed))
+	for _, f := range d.files {
+		for _, b := range f.loose {
+			if b.Security {
+				out = append(out, b.Closed)
+			}
+		}
+	}
+	out = append(out, d.outOfSight()...)
+	slices.SortFunc(out, func(a, b snapshot.Closed) int {
+		if n := a.Key.Compare(b.Key); n != 0 {
+			return n
+		}
+		return strings.Compare(fmt.Sprint(a.Origin.File, " ", a.Origin.Line), fmt.Sprint(b.Origin.File, " ", b.Origin.Line))
+	})
+	return out
+}
+
+// outOfSight are the objects of security kinds that are known to have stood in a file which cannot be read now, where not even
+// a copy tells what they said.
+func (d *folder) outOfSight() []snapshot.Closed {
+	var out []snapshot.Closed
+	for s, ghosts := range d.ages.ghosts {
+		if k, _ := kind.Named(s.Kind); !k.Security || len(d.objects.claims[s]) > 0 {
+			continue
+		}
+		for _, g := range ghosts {
+			path := filepath.Join(d.root, g.file)
+			f := d.files[path]
+			hidden := f == nil && d.unreachable(path) || f != nil && f.current == nil ||
+				f != nil && slices.ContainsFunc(f.loose, func(b *istioyaml.Broken) bool { return b.MayBe(g.key) })
+			if g.until.IsZero() && hidden {
+				out = append(out, snapshot.Closed{Key: g.key, Origin: snapshot.Origin{File: path}, Reason: "its file cannot be read, or not all of it"})
+				break
+			}
+		}
+	}
+	return out
 }
 
 func (d *folder) findings() []finding.Finding {
 	out := slices.Collect(maps.Values(d.trouble))
 	for path, f := range d.files {
-		if f.current == nil {
-			continue
+		if f.current != nil {
+			out = append(out, f.current.Findings...)
 		}
-		out = append(out, f.current.Findings...)
-		if f.good != nil && f.good != f.current {
-			out = append(out, kept(path, f))
-		}
+		out = append(out, stayed(path, f)...)
 	}
 	out = append(out, d.objects.findings()...)
 	finding.Sort(out)
 	return out
 }
 
-func kept(path string, f *file) finding.Finding {
-	return finding.Finding{
-		Code: CodeKept, Severity: finding.Warning, File: path,
-		Message: fmt.Sprintf("the file has errors, so nothing in it takes effect; its %d objects stay as they were at %s", len(f.good.Objects), f.goodTime.UTC().Format(time.RFC3339)),
-		Remedy:  "mend the errors of this file",
+// stayed names the objects of a file that stay as they were.
+func stayed(path string, f *file) []finding.Finding {
+	var out []finding.Finding
+	n := 0
+	for _, e := range f.entries {
+		if e.object == nil || e.broken == nil {
+			continue
+		}
+		if n++; n > maxKept {
+			continue
+		}
+		message := "it cannot be read as it is now"
+		if e.broken.Key != e.key {
+			message = "something that may be it cannot be read"
+		}
+		out = append(out, finding.Finding{
+			Code: CodeKept, Severity: finding.Warning, Object: e.key.String(), File: path, Line: e.broken.Origin.Line,
+			Message: fmt.Sprintf("%s, so it stays as it was at %s", message, e.since.UTC().Format(time.RFC3339)),
+			Remedy:  "mend the errors of this file",
+		})
 	}
+	if n > maxKept {
+		out = append(out, finding.Finding{
+			Code: CodeKept, Severity: finding.Warning, File: path, Message: fmt.Sprintf("%d more objects stay as they were", n-maxKept), Remedy: "mend the errors of this file",
+		})
+	}
+	return out
 }
 
 func (d *folder) unread(path string, err error) finding.Finding {
@@ -264,4 +398,11 @@ func cause(err error) error {
 		return pe.Err
 	}
 	return err
+}
+
+// offline is the state of a folder that is read once: nothing is kept of it and its objects have no ages.
+func offline(dir string, validate istioyaml.Validator) *folder {
+	log := slog.New(slog.DiscardHandler)
+	a, _ := openAges(context.Background(), nil, log) // nothing is read
+	return newFolder(dir, validate, openCopies(dir, "", log), a, false)
 }

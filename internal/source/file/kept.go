@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// copies are the files as they last were good, in a folder of their own, so that a file that is broken while nobody runs
-// does not lose its objects either: what it denied stays denied. A copy is named by what it is of and what it says.
+// copies are what the files last meant, in a folder of their own, so that an object that is broken while nobody runs is not
+// lost either: what it denied stays denied. A copy is the file itself while all of it can be read, else its objects that
+// could be read and those that stayed as they were. It is named by what it is of and what it says.
 type copies struct {
 	root, dir string
 	log       *slog.Logger
@@ -51,8 +52,8 @@ func (c *copies) of(path string) string {
 }
 
 // keep a good text in place of the one before. A disk that is full is told once and does not hold up the change.
-func (c *copies) keep(path string, text []byte, sum [sha256.Size]byte) {
-	of := c.of(path)
+func (c *copies) keep(path string, text []byte) {
+	of, sum := c.of(path), sha256.Sum256(text)
 	name := of + "-" + hex.EncodeToString(sum[:])
 	before := c.names[of]
 	if c.dir == "" || before == name {

@@ -14,8 +14,8 @@ func TestCopies(t *testing.T) {
 	path := filepath.Join(dir, "sub", "a.yaml")
 	load := func(want string) {
 		t.Helper()
-		s := New(Config{Dir: dir, Copies: copies, Validate: schema.New().Validate})
-		if got := describe(s.Load()); got != want {
+		s := open(t, Config{Dir: dir, Copies: copies, Validate: schema.New().Validate})
+		if got := describe(s.Load(t.Context())); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}

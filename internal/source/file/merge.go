@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -14,21 +15,37 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// objects is what all files together say. One object written twice belongs to who wrote it first; the others wait behind.
+// objects is what all files together say. One object written twice belongs to the oldest; the others wait behind.
 type objects struct {
+	ages      *ages
+	dated     bool // configuration tells when objects were first seen
 	claims    map[snapshot.Key][]claim
 	conflicts map[snapshot.Key]bool
-	config    *snapshot.Config // of those in effect; its findings are the caller's
+	closed    map[snapshot.Key]snapshot.Closed // by slot: what holds it and is not carried out
+	config    *snapshot.Config                 // of those in effect; findings and what is closed are the caller's
 }
 
 // claim is one file's wish to define an object.
 type claim struct {
-	file   string
-	object *istioyaml.Object
+	place
+	object *istioyaml.Object // nil when it cannot be read and never was
+	broken *istioyaml.Broken
+	seen   time.Time
 }
 
-func newObjects() *objects {
-	return &objects{claims: map[snapshot.Key][]claim{}, conflicts: map[snapshot.Key]bool{}, config: &snapshot.Config{}}
+// pos is where the claim is written.
+func (c claim) pos() snapshot.Origin {
+	if c.object != nil {
+		return c.object.Origin
+	}
+	return c.broken.Origin
+}
+
+func newObjects(a *ages, dated bool) *objects {
+	return &objects{
+		ages: a, dated: dated, claims: map[snapshot.Key][]claim{}, conflicts: map[snapshot.Key]bool{}, closed: map[snapshot.Key]snapshot.Closed{},
+		config: &snapshot.Config{},
+	}
 }
 
 // slot is the key under which an object competes: there is one slot for all Mesh objects.
@@ -41,43 +58,47 @@ func slot(k snapshot.Key) snapshot.Key {
 
 // update is what one file said before and says now.
 type update struct {
-	file         string
-	before, then []*istioyaml.Object
+	file         string // inside the folder
+	before, then []entry
 }
 
 // trim leaves out the objects at the beginning and the end that are the same before and then. A key is not in
 // both parts, except that all Mesh objects share a slot, so those stay.
 func (u update) trim() update {
-	for len(u.before) > 0 && len(u.then) > 0 && u.before[0] == u.then[0] && u.before[0].Key.Kind != "Mesh" {
+	same := func(a, b entry) bool { return a.object == b.object && a.broken == b.broken && a.key.Kind != "Mesh" }
+	for len(u.before) > 0 && len(u.then) > 0 && same(u.before[0], u.then[0]) {
 		u.before, u.then = u.before[1:], u.then[1:]
 	}
-	for b, t := len(u.before)-1, len(u.then)-1; b >= 0 && t >= 0 && u.before[b] == u.then[t] && u.before[b].Key.Kind != "Mesh"; b, t = b-1, t-1 {
+	for b, t := len(u.before)-1, len(u.then)-1; b >= 0 && t >= 0 && same(u.before[b], u.then[t]); b, t = b-1, t-1 {
 		u.before, u.then = u.before[:b], u.then[:t]
 	}
 	return u
 }
 
 // apply replaces what some files said and reports whether anything changed.
-func (o *objects) apply(updates []update) bool {
-	touched := map[snapshot.Key]*istioyaml.Object{} // slot → who held it before
+func (o *objects) apply(updates []update, now time.Time, there func(file string) bool) bool {
+	touched := map[snapshot.Key]claim{} // slot → who held it before
 	for _, u := range updates {
-		o.replace(u, touched)
+		o.replace(u, touched, now)
 	}
+	change := o.ages.change(now)
 	changed := map[string]map[snapshot.Key]bool{} // kind → keys
 	for s, was := range touched {
-		var is *istioyaml.Object
+		o.order(s, change, there)
+		var is claim
 		if c := o.claims[s]; len(c) > 0 {
-			is = c[0].object
+			is = c[0]
 		}
 		if was == is {
 			continue
 		}
+		o.closing(s, is)
 		if changed[s.Kind] == nil {
 			changed[s.Kind] = map[snapshot.Key]bool{}
 		}
-		for _, x := range []*istioyaml.Object{was, is} {
-			if x != nil {
-				changed[s.Kind][x.Key] = true
+		for _, x := range []claim{was, is} {
+			if x.key.Kind != "" {
+				changed[s.Kind][x.key] = true
 			}
 		}
 	}
@@ -87,43 +108,81 @@ func (o *objects) apply(updates []update) bool {
 	return len(changed) > 0
 }
 
-func (o *objects) replace(u update, touched map[snapshot.Key]*istioyaml.Object) {
+// replace puts what a file says now in the place of what it said. New claims have no age yet.
+func (o *objects) replace(u update, touched map[snapshot.Key]claim, now time.Time) {
 	u = u.trim()
-	now := map[snapshot.Key][]claim{}
-	for i := range u.then {
-		s := slot(u.then[i].Key)
-		now[s] = append(now[s], claim{file: u.file, object: u.then[i]})
+	fresh := map[snapshot.Key][]claim{}
+	for _, e := range u.then {
+		s := slot(e.key)
+		fresh[s] = append(fresh[s], claim{place: place{e.key, u.file}, object: e.object, broken: e.broken})
 	}
-	for i := range u.before {
-		if s := slot(u.before[i].Key); now[s] == nil {
-			now[s] = []claim{}
+	for _, e := range u.before {
+		if s := slot(e.key); fresh[s] == nil {
+			fresh[s] = []claim{}
 		}
 	}
-	for s, mine := range now {
-		old := o.claims[s]
+	for s, mine := range fresh {
 		if _, ok := touched[s]; !ok {
-			touched[s] = nil
-			if len(old) > 0 {
-				touched[s] = old[0].object
+			touched[s] = claim{}
+			if old := o.claims[s]; len(old) > 0 {
+				touched[s] = old[0]
 			}
 		}
-		at := slices.IndexFunc(old, func(c claim) bool { return c.file == u.file })
-		others := slices.DeleteFunc(slices.Clone(old), func(c claim) bool { return c.file == u.file })
-		if at < 0 {
-			at = len(others)
+		var all []claim
+		for _, c := range o.claims[s] {
+			if c.file != u.file {
+				all = append(all, c)
+				continue
+			}
+			if i := slices.IndexFunc(mine, func(m claim) bool { return m.place == c.place }); i >= 0 {
+				mine[i].seen = c.seen
+			} else {
+				o.ages.gone(s, c, now)
+			}
 		}
-		all := slices.Insert(others, min(at, len(others)), mine...)
-		if len(all) == 0 {
-			delete(o.claims, s)
-		} else {
-			o.claims[s] = all
-		}
-		if len(all) > 1 {
-			o.conflicts[s] = true
-		} else {
-			delete(o.conflicts, s)
+		o.claims[s] = append(all, mine...)
+	}
+}
+
+// order brings a slot's claims into the order of their ages.
+func (o *objects) order(s snapshot.Key, change time.Time, there func(file string) bool) {
+	claims := o.claims[s]
+	var fresh []*claim
+	for i := range claims {
+		if claims[i].seen.IsZero() {
+			fresh = append(fresh, &claims[i])
 		}
 	}
+	if len(fresh) > 0 {
+		o.ages.admit(s, fresh, change, there)
+	}
+	slices.SortStableFunc(claims, func(a, b claim) int { return a.seen.Compare(b.seen) })
+	delete(o.conflicts, s)
+	switch len(claims) {
+	case 0:
+		delete(o.claims, s)
+	case 1:
+	default:
+		o.conflicts[s] = true
+	}
+}
+
+// closing notes whether a slot is held by what is not carried out.
+func (o *objects) closing(s snapshot.Key, c claim) {
+	delete(o.closed, s)
+	if c.object != nil || c.broken == nil || !c.broken.Security {
+		return
+	}
+	closed := c.broken.Closed
+	closed.Origin.FirstSeen = o.age(c)
+	o.closed[s] = closed
+}
+
+func (o *objects) age(c claim) time.Time {
+	if o.dated {
+		return c.seen
+	}
+	return time.Time{}
 }
 
 // rebuild makes a new configuration that shares with the old one every slice of a kind in which nothing changed.
@@ -133,21 +192,24 @@ func (o *objects) rebuild(changed map[string]map[snapshot.Key]bool) {
 		keys := slices.SortedFunc(maps.Keys(set), func(a, b snapshot.Key) int { return compare(a.Namespace, a.Name, b.Namespace, b.Name) })
 		o.set(&next, kindName, keys)
 		next.Origins = next.Origins.With(keys, func(k snapshot.Key) (snapshot.Origin, bool) {
-			if is := o.inEffect(k); is != nil {
-				return is.Origin, true
+			c, ok := o.inEffect(k)
+			if !ok {
+				return snapshot.Origin{}, false
 			}
-			return snapshot.Origin{}, false
+			origin := c.object.Origin
+			origin.FirstSeen = o.age(c)
+			return origin, true
 		})
 	}
 	o.config = &next
 }
 
-// inEffect is the object of a key as it now is, nil when there is none or another one holds its slot.
-func (o *objects) inEffect(k snapshot.Key) *istioyaml.Object {
-	if c := o.claims[slot(k)]; len(c) > 0 && c[0].object.Key == k {
-		return c[0].object
+// inEffect is what defines the object of a key; false when there is none or another one holds its slot.
+func (o *objects) inEffect(k snapshot.Key) (claim, bool) {
+	if c := o.claims[slot(k)]; len(c) > 0 && c[0].key == k && c[0].object != nil {
+		return c[0], true
 	}
-	return nil
+	return claim{}, false
 }
 
 func compare(ns1, name1, ns2, name2 string) int {
@@ -159,7 +221,7 @@ func (o *objects) set(c *snapshot.Config, kindName string, keys []snapshot.Key) 
 	switch kindName {
 	case "Mesh":
 		c.Mesh = nil
-		if claims := o.claims[slot(keys[0])]; len(claims) > 0 {
+		if claims := o.claims[slot(keys[0])]; len(claims) > 0 && claims[0].object != nil {
 			c.Mesh = claims[0].object.Value.(*v1alpha1.Mesh)
 		}
 	case "MeshPeer":
@@ -193,8 +255,8 @@ func merge[T metav1.Object](o *objects, old []T, keys []snapshot.Key) []T {
 			return compare(x.GetNamespace(), x.GetName(), k.Namespace, k.Name)
 		})
 		list, old = append(list, old[:at]...), old[at:]
-		if is := o.inEffect(k); is != nil {
-			list = append(list, is.Value.(T))
+		if is, ok := o.inEffect(k); ok {
+			list = append(list, is.object.Value.(T))
 		}
 		if found {
 			old = old[1:]
@@ -208,16 +270,17 @@ func (o *objects) findings() []finding.Finding {
 	var out []finding.Finding
 	for s := range o.conflicts {
 		claims := o.claims[s]
-		first := claims[0].object
+		first := claims[0]
 		for _, c := range claims[1:] {
+			at := c.pos()
 			f := finding.Finding{
-				Code: CodeTwice, Object: c.object.Key.String(), Field: "metadata.name", File: c.file, Line: c.object.Origin.LineOf("metadata.name"),
-				Message: fmt.Sprintf("the object is also written at %s:%d, which stays in effect; this one is not used", first.Origin.File, first.Origin.Line),
+				Code: CodeTwice, Object: c.key.String(), Field: "metadata.name", File: at.File, Line: at.LineOf("metadata.name"),
+				Message: fmt.Sprintf("the object is also written at %s:%d, which is older and stays in effect; this one is not used", first.pos().File, first.pos().Line),
 				Remedy:  "remove one of the two",
 			}
 			if s.Kind == "Mesh" {
 				f.Code = CodeTwoMeshes
-				f.Message = fmt.Sprintf("there is already %s at %s:%d, which stays in effect; this one is not used", first.Key, first.Origin.File, first.Origin.Line)
+				f.Message = fmt.Sprintf("there is already %s at %s:%d, which is older and stays in effect; this one is not used", first.key, first.pos().File, first.pos().Line)
 				f.Remedy = "keep exactly one Mesh"
 			}
 			out = append(out, f)

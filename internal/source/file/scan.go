@@ -87,8 +87,8 @@ func (l *listing) walk(dir string, st stamp, seen map[[2]uint64]bool) {
 		case errors.Is(err, fs.ErrNotExist) && !linked:
 			// gone since the folder was listed
 		case err != nil:
-			if isConfig(path) {
-				l.errs[path] = err
+			if isConfig(path) || e.IsDir() || linked && !errors.Is(err, fs.ErrNotExist) {
+				l.errs[path] = err // a name or path that is too long, too
 			}
 		case info.IsDir():
 			l.walk(path, stampOf(info), seen)

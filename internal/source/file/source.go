@@ -1,5 +1,5 @@
 // Package file keeps the configuration that a folder of YAML files holds: it watches the folder, lets changes of several
-// files take effect together, and keeps the last good state of a file that is broken.
+// files take effect together, and keeps the last good state of an object that is broken.
 package file
 
 import (
@@ -21,9 +21,11 @@ type Config struct {
 	// Validate judges Isthmus's own kinds; usually (*schema.Schemas).Validate.
 	Validate istioyaml.Validator
 	Log      *slog.Logger
-	// Copies is a folder, of mode 0700, for the files as they last were good: with it a file that is broken when the next
-	// Source starts keeps its objects too. Empty: it has none.
+	// Copies is a folder, of mode 0700, for what the files last meant: with it an object that is broken when the next
+	// Source starts stays as it was too. Empty: it has none.
 	Copies string
+	// Ages keeps which object was first. Nil: it is forgotten with the Source.
+	Ages Ages
 	// Quiet is how long the folder must be still before changes take effect; default 10 ms.
 	Quiet time.Duration
 	// Longest is how long a change waits at most for others to join it; default 100 ms.
@@ -42,8 +44,8 @@ type Source struct {
 	folder *folder
 }
 
-// New makes a source; nothing is read yet.
-func New(cfg Config) *Source {
+// New makes a source; no configuration is read yet.
+func New(ctx context.Context, cfg Config) (*Source, error) {
 	if cfg.Quiet <= 0 {
 		cfg.Quiet = 10 * time.Millisecond
 	}
@@ -56,16 +58,22 @@ func New(cfg Config) *Source {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{cfg: cfg, updates: make(chan *snapshot.Config, 1), folder: newFolder(cfg.Dir, cfg.Validate, openCopies(cfg.Dir, cfg.Copies, cfg.Log))}
+	a, err := openAges(ctx, cfg.Ages, cfg.Log)
+	if err != nil {
+		return nil, fmt.Errorf("read which objects were first: %w", err)
+	}
+	f := newFolder(cfg.Dir, cfg.Validate, openCopies(cfg.Dir, cfg.Copies, cfg.Log), a, true)
+	s := &Source{cfg: cfg, updates: make(chan *snapshot.Config, 1), folder: f}
 	s.current.Store(s.folder.config)
-	return s
+	return s, nil
 }
 
 // LoadDir reads a folder once. The error says that the folder itself could not be read; what is wrong inside it is in
-// the configuration's findings.
+// the configuration's findings. Nobody knows the age of objects so read: where only one may win, keys decide, and of one key
+// written twice the first by file name and line.
 func LoadDir(dir string, validate istioyaml.Validator) (*snapshot.Config, error) {
-	d := newFolder(dir, validate, openCopies(dir, "", slog.New(slog.DiscardHandler)))
-	l, _ := d.refreshAll(nil, time.Now())
+	d := offline(dir, validate)
+	l, _ := d.refreshAll(context.Background(), nil, time.Now())
 	if err := l.errs[dir]; err != nil {
 		return nil, fmt.Errorf("read configuration folder %s: %w", dir, cause(err))
 	}
@@ -73,10 +81,10 @@ func LoadDir(dir string, validate istioyaml.Validator) (*snapshot.Config, error)
 }
 
 // Load reads the folder now and returns what it says. Its result is not sent to Updates.
-func (s *Source) Load() *snapshot.Config {
+func (s *Source) Load(ctx context.Context) *snapshot.Config {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.folder.refreshAll(nil, time.Now())
+	s.folder.refreshAll(ctx, nil, time.Now())
 	s.current.Store(s.folder.config)
 	return s.folder.config
 }

@@ -31,10 +31,19 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+func open(t testing.TB, cfg Config) *Source {
+	t.Helper()
+	s, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func start(t *testing.T, dir string) *Source {
 	t.Helper()
-	s := New(Config{Dir: dir, Validate: schema.New().Validate, Poll: 5 * time.Second})
-	s.Load()
+	s := open(t, Config{Dir: dir, Validate: schema.New().Validate, Poll: 5 * time.Second})
+	s.Load(t.Context())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -98,7 +107,7 @@ func TestChangesOfFiles(t *testing.T) {
 	write(t, a, namespaceYAML("zero")+"---\nkind: [\n")
 	broken := await(t, s, "one three zero ISM-SCH10 ISM-SRC01")
 	if broken.Namespaces[0] != first.Namespaces[0] {
-		t.Error("a broken file changed its objects")
+		t.Error("a broken document changed the object that it may be")
 	}
 
 	if err := os.Remove(b); err != nil {
@@ -136,12 +145,12 @@ func TestFileInMotion(t *testing.T) {
 	path := filepath.Join(dir, "a.yaml")
 	write(t, path, namespaceYAML("one"))
 	now := time.Now().Add(time.Hour)
-	d := newFolder(dir, nil, openCopies(dir, "", nil))
-	d.refreshAll(nil, now)
+	d := offline(dir, nil)
+	d.refreshAll(t.Context(), nil, now)
 	step := func(after time.Duration, wantAgain bool, want string) {
 		t.Helper()
 		now = now.Add(after)
-		again := d.refresh([]string{path}, nil, now)
+		again := d.refresh(t.Context(), []string{path}, nil, now)
 		if again[path] != wantAgain || describe(d.config) != want {
 			t.Fatalf("configuration %q, look again %v; want %q, %v", describe(d.config), again, want, wantAgain)
 		}
@@ -287,7 +296,7 @@ func TestTwoMeshes(t *testing.T) {
 	}
 }
 
-// TestBrokenAtFirst: a file that was never good contributes its findings alone, and a file that cannot be read is named.
+// TestBrokenAtFirst: an object that was never good costs itself alone, and a file that cannot be read is named.
 func TestBrokenAtFirst(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "a.yaml"), namespaceYAML("one", "UPPER"))
@@ -296,7 +305,7 @@ func TestBrokenAtFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := LoadDir(dir, nil)
-	if err != nil || describe(c) != "two ISM-SCH15 ISM-SRC02" {
+	if err != nil || describe(c) != "one two ISM-SCH15 ISM-SRC02" {
 		t.Errorf("%q, %v", describe(c), err)
 	}
 	if f := c.Findings[0]; f.Line != 10 || f.Field != "metadata.name" || f.File != filepath.Join(dir, "a.yaml") {
@@ -310,8 +319,8 @@ func TestChangesLandTogether(t *testing.T) {
 	for n := range 50 {
 		write(t, filepath.Join(dir, fmt.Sprintf("f%d.yaml", n)), namespaceYAML(fmt.Sprintf("a%02d", n)))
 	}
-	s := New(Config{Dir: dir, Quiet: 300 * time.Millisecond, Longest: 5 * time.Second})
-	s.Load()
+	s := open(t, Config{Dir: dir, Quiet: 300 * time.Millisecond, Longest: 5 * time.Second})
+	s.Load(t.Context())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

@@ -53,7 +53,7 @@ func (w *watch) run(ctx context.Context) error {
 		events, errs = w.inotify.Events, w.inotify.Errors
 	}
 	w.all = true
-	w.apply()
+	w.apply(ctx)
 	poll := time.NewTimer(w.pollEvery())
 	defer poll.Stop()
 	for {
@@ -66,10 +66,10 @@ func (w *watch) run(ctx context.Context) error {
 			w.all = true
 			w.arm()
 		case <-w.timer.C:
-			w.apply()
+			w.apply(ctx)
 		case <-poll.C:
 			w.all = true
-			w.apply()
+			w.apply(ctx)
 			poll.Reset(w.pollEvery())
 		}
 	}
@@ -138,7 +138,7 @@ func (w *watch) arm() {
 }
 
 // apply reads what changed and publishes it.
-func (w *watch) apply() {
+func (w *watch) apply(ctx context.Context) {
 	began := time.Now()
 	w.since = time.Time{}
 	w.s.mu.Lock()
@@ -148,10 +148,10 @@ func (w *watch) apply() {
 	w.all, w.dirty = false, map[string]bool{}
 	if all {
 		var l listing
-		l, w.dirty = d.refreshAll(dirty, began)
+		l, w.dirty = d.refreshAll(ctx, dirty, began)
 		w.rewatch(l)
 	} else {
-		w.dirty = d.refresh(slices.Collect(maps.Keys(dirty)), nil, began)
+		w.dirty = d.refresh(ctx, slices.Collect(maps.Keys(dirty)), nil, began)
 	}
 	w.s.publish(time.Since(began))
 	switch {

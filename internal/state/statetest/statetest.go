@@ -25,6 +25,7 @@ type Store interface {
 	Rotations
 	Events
 	Admins
+	ConfigAges
 }
 
 // Blobs hold CA material.
@@ -156,6 +157,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"events are kept", eventsAreKept},
 		{"events are bounded", eventsAreBounded},
 		{"refusals are folded", refusalsAreFolded},
+		{"ages of configuration", configAges},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}

@@ -1,0 +1,278 @@
+package istioyaml
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// head is what a document says it is. It is read before anything else and leniently, so that an object can be named, and
+// what it may have forbidden be closed, although the rest of it makes no sense.
+type head struct {
+	apiVersion, kind string // empty where not told
+	name             string
+	namespace        string // as written, empty where not written
+	twice            string // a key of the head that stands there twice, so that the head tells nothing
+	twiceLine        int
+	misspelt         string // apiVersion or kind in other letters
+	object           bool   // it has metadata, as every object has
+}
+
+// headOf reads the head of a mapping.
+func headOf(n *yaml.Node) head {
+	var h head
+	seen := map[string]bool{}
+	each(n, func(key string, line int, v *yaml.Node) {
+		is := key
+		for _, want := range []string{"apiVersion", "kind"} {
+			if key != want && strings.EqualFold(key, want) {
+				is, h.misspelt = want, key
+			}
+		}
+		switch is {
+		case "apiVersion":
+			h.apiVersion = plain(v)
+		case "kind":
+			h.kind = plain(v)
+		case "metadata":
+			h.object = true
+			each(v, func(key string, line int, v *yaml.Node) {
+				switch key {
+				case "name":
+					h.name = plain(v)
+				case "namespace":
+					if h.namespace = plain(v); h.namespace == "" && v.ShortTag() != "!!null" {
+						h.namespace = unreadableNamespace
+					}
+				default:
+					return
+				}
+				if seen["metadata."+key] {
+					h.twice, h.twiceLine = "metadata."+key, line
+				}
+				seen["metadata."+key] = true
+			})
+		default:
+			return
+		}
+		if seen[is] {
+			h.twice, h.twiceLine = is, line
+		}
+		seen[is] = true
+	})
+	return h
+}
+
+// unreadableNamespace stands for a namespace that is written and cannot be told; no namespace can be called so.
+const unreadableNamespace = "?"
+
+// each visits the keys of a mapping that are text.
+func each(n *yaml.Node, visit func(key string, line int, v *yaml.Node)) {
+	if n = resolved(n); n == nil || n.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if k := resolved(n.Content[i]); k != nil && k.Kind == yaml.ScalarNode {
+			if v := resolved(n.Content[i+1]); v != nil {
+				visit(k.Value, n.Content[i].Line, v)
+			}
+		}
+	}
+}
+
+// resolved is the node that an alias stands for.
+func resolved(n *yaml.Node) *yaml.Node {
+	for hops := 0; n != nil && n.Kind == yaml.AliasNode; hops++ {
+		if hops > MaxDepth {
+			return nil
+		}
+		n = n.Alias
+	}
+	return n
+}
+
+// plain is a node's text, empty where it has none.
+func plain(n *yaml.Node) string {
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" {
+		return n.Value
+	}
+	return ""
+}
+
+// standing is what a document is to Isthmus.
+type standing int
+
+const (
+	standsClosing standing = iota // of a security kind that is not read, or perhaps of one
+	standsRefused                 // meant for Isthmus, and not read
+	standsRead                    // of a kind of the table, in an apiVersion that is read
+	standsLater                   // of Istio, not carried out yet
+	standsForeign                 // no matter of Isthmus's
+)
+
+// The groups of the kinds that Isthmus reads, the core group aside.
+const (
+	groupOurs       = "isthmus.dev"
+	groupSecurity   = "security.istio.io"
+	groupNetworking = "networking.istio.io"
+)
+
+var groups = []string{groupOurs, groupSecurity, groupNetworking}
+
+// securityKinds are Istio's; those that are not in the table are not carried out yet.
+var securityKinds = []string{"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"}
+
+// stands says what a document is to Isthmus by its head alone, and why where it is not read.
+func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
+	k, known := kind.Named(h.kind)
+	group, version, slash := strings.Cut(h.apiVersion, "/")
+	if !slash {
+		group, version = "", h.apiVersion
+	}
+	near := nearGroup(group)
+	elsewhere := near == "" && strings.Contains(group, ".") && !strings.HasSuffix(group, ".istio.io") // somebody else's
+	secure := !elsewhere && (near == groupSecurity || slices.Contains(securityKinds, h.kind) || slices.Contains(securityKinds, Nearest(h.kind, securityKinds)) ||
+		h.kind == "" && version != "" && strings.HasPrefix(groupSecurity+"/v1beta1", h.apiVersion))
+	s, why.Code = standsRefused, CodeUnknownKind
+	if secure {
+		s = standsClosing
+	}
+	switch {
+	case h.misspelt != "" && (secure || known || near != ""):
+		want := "kind"
+		if strings.EqualFold(h.misspelt, "apiVersion") {
+			want = "apiVersion"
+		}
+		why.Field, why.Message, why.Remedy = h.misspelt, fmt.Sprintf("there is no field %q here", clip(h.misspelt)), "write "+want
+	case known && k.Reads(h.apiVersion):
+		s = standsRead
+	case elsewhere:
+		s = standsForeign
+	case h.apiVersion == "" || h.kind == "":
+		why.Field = "apiVersion"
+		if h.apiVersion != "" {
+			why.Field = "kind"
+		}
+		why.Message, why.Remedy = why.Field+" is missing or not text", "every document begins with apiVersion and kind, for example: apiVersion: isthmus.dev/v1alpha1, kind: FederatedExport"
+		if !secure && h.kind != "" && Nearest(h.kind, kind.Names()) == "" {
+			s = standsForeign
+		}
+	case known:
+		why.Field, why.Message, why.Remedy = "apiVersion", fmt.Sprintf("%s is not read in apiVersion %q", k.Name, clip(h.apiVersion)), "write apiVersion: "+k.APIVersions[0]
+	case secure && slices.Contains(securityKinds, h.kind):
+		why.Code, why.Field = CodeUnsupported, "kind"
+		why.Message, why.Remedy = h.kind+" is not carried out yet, so what it selects is closed", "remove it to do without it"
+	case !secure && strings.HasSuffix(group, ".istio.io"):
+		s = standsLater
+	case !secure && near != groupOurs && Nearest(h.kind, kind.Names()) == "":
+		s = standsForeign
+	default:
+		why.Field, why.Message, why.Remedy = "kind", fmt.Sprintf("the kind %q is not one that Isthmus reads", clip(h.kind)), DidYouMean(h.kind, kind.Names())
+	}
+	return k, s, why
+}
+
+// nearGroup is the group that was meant, but for a slip of the pen; empty when it is none that Isthmus reads.
+func nearGroup(group string) string {
+	for _, g := range groups {
+		if len(group) < 64 && distance(strings.ToLower(group), g) <= 2 {
+			return g
+		}
+	}
+	return ""
+}
+
+// key names the object as far as can be told. Without a namespace it may be anywhere in the mesh.
+func (h head) key() snapshot.Key {
+	key := snapshot.Key{Name: h.name}
+	k, known := kind.Named(h.kind)
+	if known || isWord(h.kind) && len(h.kind) <= 63 {
+		key.Kind = h.kind
+	}
+	if len(validation.IsDNS1123Subdomain(h.name)) > 0 {
+		key.Name = ""
+	}
+	switch {
+	case known && !k.Namespaced:
+	case h.namespace == "" || isPlaceholder(h.namespace):
+		key.Namespace = "default"
+	case isLabel(h.namespace):
+		key.Namespace = h.namespace
+	}
+	return key
+}
+
+// isPlaceholder says that a template's text stands here, which has no meaning before the template is filled in.
+func isPlaceholder(s string) bool { return strings.HasPrefix(s, "{{") || strings.HasPrefix(s, "${") }
+
+// label names the object in findings.
+func (h head) label() string {
+	key := h.key()
+	if key.Kind == "" {
+		return ""
+	}
+	if key.Name == "" {
+		return key.Kind
+	}
+	return key.String()
+}
+
+// Broken is an object, or a document that may hold some, that is written and could not be read.
+type Broken struct {
+	snapshot.Closed // Key is whole only where WholeKey says so
+	// Security: it is of a kind that may forbid something, or may be.
+	Security bool
+}
+
+// WholeKey says that it is known which object this is, so that nothing else can be meant.
+func (b *Broken) WholeKey() bool {
+	_, known := kind.Named(b.Key.Kind)
+	return known && b.Key.Name != ""
+}
+
+// MayBe says that it may be this object: nothing that could be told of it says otherwise.
+func (b *Broken) MayBe(k snapshot.Key) bool {
+	is := b.Key
+	_, known := kind.Named(is.Kind)
+	return (is.Kind == k.Kind || !known && !slices.Contains(securityKinds, is.Kind)) && (is.Name == "" || is.Name == k.Name) &&
+		(is.Namespace == "" || k.Namespace == "" || is.Namespace == k.Namespace)
+}
+
+// selectorOf is what the raw document selects, nil where that cannot be told for sure.
+func selectorOf(doc map[string]any) map[string]string {
+	spec, _ := doc["spec"].(map[string]any)
+	selector, _ := spec["selector"].(map[string]any)
+	labels, _ := selector["matchLabels"].(map[string]any)
+	if len(selector) != 1 || len(labels) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(labels))
+	for k, v := range labels {
+		s, ok := v.(string)
+		if !ok || len(validation.IsQualifiedName(k)) > 0 || len(validation.IsValidLabelValue(s)) > 0 {
+			return nil
+		}
+		out[k] = s
+	}
+	return out
+}
+
+// reasonOf words the first error of an object as the reason why it is closed.
+func reasonOf(findings []finding.Finding) string {
+	for _, f := range findings {
+		if f.Severity == finding.Error {
+			if f.Field != "" {
+				return f.Field + ": " + f.Message
+			}
+			return f.Message
+		}
+	}
+	return "it cannot be read"
+}

@@ -1,0 +1,126 @@
+package istioyaml
+
+import (
+	"bytes"
+	"regexp"
+	"slices"
+	"strings"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// What can be told line by line of a document that no parser takes.
+var (
+	comment       = regexp.MustCompile(`(?m)^[ \t]*#.*$`)
+	headLine      = regexp.MustCompile(`(?m)^["']?(apiVersion|kind)["']?[ \t]*:[ \t]*["']?([^\s"',#]*)`)
+	headAnywhere  = regexp.MustCompile(`["']?\b(apiVersion|kind)["']?\s*:\s*["']?([^\s"',#{}\]]*)`)
+	metadataBlock = regexp.MustCompile(`(?ms)^["']?metadata["']?[ \t]*:(.*?)(?:^[^\s]|\z)`)
+	nameLine      = regexp.MustCompile(`(?:^|[\s{,"'])name["']?[ \t]*:[ \t]*["']?([^\s"',#{}\]]*)`)
+	namespaceLine = regexp.MustCompile(`(?:^|[\s{,"'])namespace["']?[ \t]*:[ \t]*["']?([^\s"',#}\]]*)`)
+	securityWord  = regexp.MustCompile(`(?i)security\.istio\.io|authorizationpolicy|peerauthentication|requestauthentication`)
+)
+
+// lost is a document that cannot be parsed. Its lines tell what it may be: one of a foreign kind is skipped like any other; one
+// that may be of a security kind closes the namespaces that it names, or default, where an object is that names none.
+func lost(text []byte, why finding.Finding) *document {
+	text = comment.ReplaceAll(bytes.ReplaceAll(text, []byte{0}, nil), nil) // without NUL, UTF-16 can be looked through too
+	h := scanHead(text)
+	_, s, _ := h.stands()
+	if h.kind == "" && s != standsForeign && securityWord.Match(text) {
+		s = standsClosing
+	}
+	d := &document{}
+	if _, known := kind.Named(h.kind); s == standsRefused && !known && bytes.Contains(text, []byte("{{")) {
+		d.skipped = []skipped{{"unfilled template", 0}}
+		return d
+	}
+	switch s {
+	case standsForeign:
+		d.skip(h, 0)
+		return d
+	case standsLater:
+		d.later(h, 0)
+		return d
+	case standsRead:
+		s = standsRefused
+		if slices.Contains(securityKinds, h.kind) {
+			s = standsClosing
+		}
+	}
+	namespaces := scanNamespaces(text)
+	h.namespace = namespaces[0]
+	why.Object = h.label()
+	d.findings = []finding.Finding{why}
+	for _, ns := range namespaces {
+		h.namespace = ns
+		d.broken = append(d.broken, Broken{Security: s == standsClosing, Closed: snapshot.Closed{
+			Key: h.key(), Origin: snapshot.Origin{Line: why.Line}, Reason: why.Message,
+		}})
+	}
+	return d
+}
+
+// scanHead reads the lines that tell kind and name; what stands there more than once tells nothing.
+func scanHead(text []byte) head {
+	found := headLine.FindAllSubmatch(text, -1)
+	if len(found) == 0 {
+		found = headAnywhere.FindAllSubmatch(text, -1)
+	}
+	values := map[string][]string{}
+	for _, m := range found {
+		values[string(m[1])] = append(values[string(m[1])], string(m[2]))
+	}
+	only := func(list []string) string {
+		if len(list) == 1 {
+			return list[0]
+		}
+		return ""
+	}
+	h := head{apiVersion: only(values["apiVersion"]), kind: only(values["kind"])}
+	if !isWord(h.kind) {
+		h.kind = ""
+	}
+	if m := metadataBlock.FindAllSubmatch(text, -1); len(m) == 1 {
+		if names := nameLine.FindAllSubmatch(m[0][1], -1); len(names) == 1 {
+			h.name = string(names[0][1])
+		}
+	}
+	return h
+}
+
+// scanNamespaces are all namespaces that a text names; "" stands for none, which means default.
+func scanNamespaces(text []byte) []string {
+	out := []string{}
+	for _, m := range namespaceLine.FindAllSubmatch(text, -1) {
+		ns := string(m[1])
+		if ns == "" {
+			ns = unreadableNamespace
+		}
+		out = append(out, ns)
+	}
+	if len(out) == 0 {
+		out = append(out, "")
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// skip notes a document that is no matter of Isthmus's.
+func (d *document) skip(h head, line int) {
+	what := h.kind
+	if what == "" || !isWord(what) {
+		what = "not an object"
+	}
+	d.skipped = append(d.skipped, skipped{what, line})
+}
+
+// later notes a document of Istio's that is not carried out yet.
+func (d *document) later(h head, line int) {
+	d.findings = append(d.findings, finding.Finding{
+		Code: CodeLater, Severity: finding.Warning, Object: h.label(), Line: line,
+		Message: strings.TrimSpace(clip(h.kind) + " (" + clip(h.apiVersion) + ") is not carried out yet; it is skipped"),
+		Remedy:  "do not rely on it: only the kinds in docs/kinds take effect",
+	})
+}

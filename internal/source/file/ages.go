@@ -1,0 +1,169 @@
+package file
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// grace is how long an object may be gone and still be the one that it was: a file is moved, or written anew by a tool.
+const grace = time.Minute
+
+// Ages keeps when objects were first seen.
+type Ages interface {
+	ConfigAges(ctx context.Context) ([]state.ConfigAge, error)
+	SetConfigAges(ctx context.Context, put, remove []state.ConfigAge) error
+}
+
+// ages gives every object its age. An object is the same while it stands in the same file, and when it moves to another one.
+type ages struct {
+	kept Ages // nil: not kept beyond this process
+	log  *slog.Logger
+
+	latest  time.Time                // no two changes have the same time
+	ghosts  map[snapshot.Key][]ghost // by slot: what was seen and is not there, oldest first
+	unsaved map[place]time.Time      // zero: to be removed
+	failing bool
+}
+
+// place is one object in one file.
+type place struct {
+	key  snapshot.Key
+	file string
+}
+
+// ghost is an object that is not there, or not yet: until a file has been read, nobody knows.
+type ghost struct {
+	place
+	seen  time.Time
+	until time.Time // when it is forgotten; zero while its file may still have it
+}
+
+// openAges reads what is kept.
+func openAges(ctx context.Context, kept Ages, log *slog.Logger) (*ages, error) {
+	a := &ages{kept: kept, log: log, ghosts: map[snapshot.Key][]ghost{}, unsaved: map[place]time.Time{}}
+	if kept == nil {
+		return a, nil
+	}
+	all, err := kept.ConfigAges(ctx)
+	if err != nil {
+		return a, err
+	}
+	for _, k := range all {
+		s := slot(k.Key)
+		a.ghosts[s] = append(a.ghosts[s], ghost{place: place{k.Key, k.File}, seen: k.FirstSeen})
+		a.latest = later(a.latest, k.FirstSeen)
+	}
+	return a, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// change is the time of one change: all objects that come with it have it, unless they compete.
+func (a *ages) change(now time.Time) time.Time {
+	now = now.UTC().Truncate(time.Microsecond)
+	return later(now, a.latest.Add(time.Microsecond))
+}
+
+// gone notes that a claim is not there any more.
+func (a *ages) gone(s snapshot.Key, c claim, now time.Time) {
+	a.ghosts[s] = append(a.ghosts[s], ghost{place: c.place, seen: c.seen, until: now.Add(grace)})
+	slices.SortStableFunc(a.ghosts[s], func(x, y ghost) int { return x.seen.Compare(y.seen) })
+}
+
+// admit gives the new claims of a slot their ages: that of the same object in the same file, of another in the same file (a Mesh
+// that was renamed), of one whose file is gone, or else the time of the change. there says whether a file is there.
+func (a *ages) admit(s snapshot.Key, fresh []*claim, change time.Time, there func(file string) bool) {
+	for _, fits := range []func(c *claim, g ghost) bool{
+		func(c *claim, g ghost) bool { return c.place == g.place },
+		func(c *claim, g ghost) bool { return c.file == g.file },
+		func(_ *claim, g ghost) bool { return !g.until.IsZero() || !there(g.file) },
+	} {
+		for _, c := range fresh {
+			if !c.seen.IsZero() {
+				continue
+			}
+			i := slices.IndexFunc(a.ghosts[s], func(g ghost) bool { return fits(c, g) })
+			if i < 0 {
+				continue
+			}
+			g := a.ghosts[s][i]
+			c.seen = g.seen
+			a.drop(s, i)
+			if g.place != c.place {
+				a.unsaved[g.place], a.unsaved[c.place] = time.Time{}, c.seen
+			}
+		}
+	}
+	n := 0
+	for _, c := range fresh {
+		if c.seen.IsZero() {
+			c.seen = change.Add(time.Duration(n) * time.Microsecond)
+			n++
+			a.latest = later(a.latest, c.seen)
+			a.unsaved[c.place] = c.seen
+		}
+	}
+}
+
+func (a *ages) drop(s snapshot.Key, i int) {
+	if a.ghosts[s] = slices.Delete(a.ghosts[s], i, i+1); len(a.ghosts[s]) == 0 {
+		delete(a.ghosts, s)
+	}
+}
+
+// forget what has been gone for long. unsettled says that nobody knows yet what a file holds.
+func (a *ages) forget(now time.Time, unsettled func(file string) bool) {
+	for s, ghosts := range a.ghosts {
+		for i := len(ghosts) - 1; i >= 0; i-- {
+			switch g := &ghosts[i]; {
+			case g.until.IsZero() && !unsettled(g.file):
+				g.until = now.Add(grace)
+			case !g.until.IsZero() && now.After(g.until):
+				a.unsaved[g.place] = time.Time{}
+				a.drop(s, i)
+			}
+		}
+	}
+}
+
+// save writes what is new. What cannot be written is in force all the same, and written with the next change.
+func (a *ages) save(ctx context.Context) {
+	if a.kept == nil {
+		clear(a.unsaved)
+	}
+	if len(a.unsaved) == 0 {
+		return
+	}
+	var put, remove []state.ConfigAge
+	for _, p := range slices.SortedFunc(maps.Keys(a.unsaved), place.compare) {
+		age := state.ConfigAge{Key: p.key, File: p.file, FirstSeen: a.unsaved[p]}
+		if age.FirstSeen.IsZero() {
+			remove = append(remove, age)
+		} else {
+			put = append(put, age)
+		}
+	}
+	if err := a.kept.SetConfigAges(ctx, put, remove); err != nil {
+		if !a.failing {
+			a.log.Warn("which object was first is not kept for the next start", "error", err)
+		}
+		a.failing = true
+		return
+	}
+	a.failing = false
+	clear(a.unsaved)
+}
+
+func (p place) compare(q place) int { return cmp.Or(p.key.Compare(q.key), cmp.Compare(p.file, q.file)) }

@@ -1,0 +1,81 @@
+package file
+
+import (
+	"time"
+
+	"isthmus.dev/isthmus/internal/istioyaml"
+	"isthmus.dev/isthmus/internal/kind"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// entry is what one file says of one object. An object that cannot be read now stays as it last was.
+type entry struct {
+	key    snapshot.Key
+	object *istioyaml.Object // nil when it was never good
+	broken *istioyaml.Broken // what cannot be read; nil when all is well
+	since  time.Time         // when the object was last good, if that is not now
+}
+
+// settle says what a file means now, by what it meant before. Every object that can be read counts. One that cannot stays as it
+// was. loose is what closes although nobody knows which objects it is.
+func settle(before []entry, f *istioyaml.File, now time.Time) (entries []entry, loose []*istioyaml.Broken) {
+	good := make(map[snapshot.Key]entry, len(before))
+	for _, e := range before {
+		if e.object != nil {
+			good[e.key] = e
+		}
+	}
+	entries = make([]entry, 0, len(f.Objects)+len(f.Broken))
+	said := make(map[snapshot.Key]bool, len(f.Objects))
+	for _, o := range f.Objects {
+		said[o.Key] = true
+		entries = append(entries, entry{key: o.Key, object: o, since: now})
+	}
+	var unknown []*istioyaml.Broken
+	for _, b := range f.Broken {
+		if !b.WholeKey() {
+			unknown = append(unknown, b)
+			continue
+		}
+		if !said[b.Key] {
+			said[b.Key] = true
+			was := good[b.Key]
+			entries = append(entries, entry{key: b.Key, object: was.object, broken: b, since: was.since})
+		}
+	}
+	if len(unknown) == 0 {
+		return entries, nil
+	}
+	return keepMissing(entries, unknown, before, said)
+}
+
+// keepMissing keeps the objects of which nothing is to be seen any more while a document that cannot be read may be them. A
+// document for which no such object is left closes.
+func keepMissing(entries []entry, unknown []*istioyaml.Broken, before []entry, said map[snapshot.Key]bool) (all []entry, loose []*istioyaml.Broken) {
+	accounted := map[*istioyaml.Broken]bool{}
+	for _, e := range before {
+		if e.object == nil || said[e.key] {
+			continue
+		}
+		k, _ := kind.Named(e.key.Kind)
+		var by *istioyaml.Broken
+		for _, b := range unknown {
+			if !b.MayBe(e.key) {
+				continue
+			}
+			if by = b; k.Security && !accounted[b] { // each stands for one
+				accounted[b] = true
+				break
+			}
+		}
+		if by != nil {
+			entries = append(entries, entry{key: e.key, object: e.object, broken: by, since: e.since})
+		}
+	}
+	for _, b := range unknown {
+		if !accounted[b] {
+			loose = append(loose, b)
+		}
+	}
+	return entries, loose
+}
