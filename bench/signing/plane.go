@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -23,6 +24,8 @@ type plane struct {
 	control *rig.Control
 	csr     []byte
 	conns   []*grpc.ClientConn
+	hosted  int          // by each node
+	next    atomic.Int64 // whose turn it is: a node may not ask again and again for one identity
 	end     context.CancelFunc
 }
 
@@ -31,7 +34,7 @@ func startPlane(ctx context.Context, o options, csr []byte) (p *plane, err error
 	if err != nil {
 		return nil, err
 	}
-	p = &plane{csr: csr}
+	p = &plane{csr: csr, hosted: max(1, o.workloads/o.nodes)}
 	if p.dir, err = os.MkdirTemp("", "isthmus-bench-"); err != nil {
 		return nil, fmt.Errorf("make a temporary folder: %w", err)
 	}
@@ -72,7 +75,7 @@ func (p *plane) populate(ctx context.Context, o options, mesh *genmesh.Mesh) err
 			return fmt.Errorf("dial %s: %w", p.control.AgentAddress, err)
 		}
 		p.conns = append(p.conns, conn)
-		go rig.Converse(conversing, conn, hosted(node, o)...) // without it Sign is refused, which says why
+		go rig.Converse(conversing, conn, p.workloads(node)...) // without it Sign is refused, which says why
 	}
 	for node := range o.nodes { // until its workloads are registered
 		for err := p.ask(ready, node); err != nil; err = p.ask(ready, node) {
@@ -86,22 +89,23 @@ func (p *plane) populate(ctx context.Context, o options, mesh *genmesh.Mesh) err
 	return nil
 }
 
-// hosted are the workloads of one node, all of one service account.
-func hosted(node int, o options) []snapshot.Workload {
-	var all []snapshot.Workload
-	for i := range max(1, o.workloads/o.nodes) {
-		w := genmesh.Workload(node)
-		w.Name = fmt.Sprintf("%s-%d", w.Name, i)
-		all = append(all, w)
+// workloads are those of one node, each with a service account of its own.
+func (p *plane) workloads(node int) []snapshot.Workload {
+	all := make([]snapshot.Workload, p.hosted)
+	for i := range all {
+		all[i] = genmesh.Workload(node)
+		all[i].Name, all[i].ServiceAccount = account(node, i), account(node, i)
 	}
 	return all
 }
 
+func account(node, i int) string { return fmt.Sprintf("%s-%d", genmesh.CallerAccount(node), i) }
+
 // ask asks for one certificate, on the connection of one of the nodes.
 func (p *plane) ask(ctx context.Context, caller int) error {
 	node := caller % len(p.conns)
-	w := genmesh.Workload(node)
-	_, err := agentapi.Client{Conn: p.conns[node]}.Sign(ctx, &agentapi.SignRequest{Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, CSR: p.csr})
+	i := int(p.next.Add(1)) / len(p.conns) % p.hosted
+	_, err := agentapi.Client{Conn: p.conns[node]}.Sign(ctx, &agentapi.SignRequest{Namespace: genmesh.CallersNamespace, ServiceAccount: account(node, i), CSR: p.csr})
 	return err
 }
 

@@ -16,11 +16,7 @@ func registryOf(files []string) (*snapshot.Registry, error) {
 		if err != nil {
 			return nil, err
 		}
-		n := snapshot.Node{Name: cfg.Name, Role: cfg.Role()}
-		if g := cfg.Gateway; g != nil {
-			n.Gateway = g.Info()
-		}
-		r.Nodes = append(r.Nodes, n)
+		r.Nodes = append(r.Nodes, snapshot.Node{Name: cfg.Name, Role: cfg.Role(), Gateway: cfg.GatewayInfo()})
 		for _, w := range cfg.Workloads {
 			r.Workloads = append(r.Workloads, w.Registered(cfg.Name, w.Netns, cfg.Mode == node.Sidecar, true))
 		}

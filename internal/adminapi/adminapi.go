@@ -428,6 +428,33 @@ type CAWait struct {
 	Until time.Time `json:"until"` // when the wait ends by itself; zero: never
 }
 
+// EventsRequest asks for what was done; empty fields select all.
+type EventsRequest struct {
+	Since  time.Time `json:"since,omitzero"`
+	Actor  string    `json:"actor,omitempty"`  // part of it
+	Action string    `json:"action,omitempty"` // part of it
+	Limit  int       `json:"limit,omitempty"`  // the last so many, and as many kinds of refusals; 0: 100
+}
+
+// EventsResponse is what was done and tried, oldest first.
+type EventsResponse struct {
+	Events []Event `json:"events"`
+}
+
+// Event is something that was done, or a number of equal refusals.
+type Event struct {
+	Seq     uint64    `json:"seq,omitempty"` // none of refusals, which are counted
+	Time    time.Time `json:"time"`
+	Actor   string    `json:"actor"`
+	From    string    `json:"from"`
+	Action  string    `json:"action"`
+	Object  string    `json:"object"`
+	Outcome string    `json:"outcome"` // ok, failed, refused; begun: its end is not known
+	Detail  string    `json:"detail,omitempty"`
+	First   time.Time `json:"first"` // when the first of equal refusals came; Time is the last one's
+	Count   int       `json:"count"`
+}
+
 // Server is the control plane's side.
 type Server interface {
 	CreateToken(context.Context, *TokenRequest) (*TokenResponse, error)
@@ -455,38 +482,40 @@ type Server interface {
 	RevokeNode(context.Context, *NodeRequest) (*RevokedNode, error)
 	CAStatus(context.Context, *Empty) (*CAStatusResponse, error)
 	CARotate(context.Context, *CARotateRequest) (*CAStatusResponse, error)
+	Events(context.Context, *EventsRequest) (*EventsResponse, error)
 }
 
 // Desc registers a Server.
 var Desc = grpc.ServiceDesc{
 	ServiceName: Service,
 	HandlerType: (*Server)(nil),
-	Methods: []grpc.MethodDesc{
-		rpc.Unary(Service, "CreateToken", Server.CreateToken),
-		rpc.Unary(Service, "Status", Server.Status),
-		rpc.Unary(Service, "ProxyConfig", Server.ProxyConfig),
-		rpc.Unary(Service, "PeerInvite", Server.PeerInvite),
-		rpc.Unary(Service, "PeerAccept", Server.PeerAccept),
-		rpc.Unary(Service, "PeerList", Server.PeerList),
-		rpc.Unary(Service, "PeerSuspend", Server.PeerSuspend),
-		rpc.Unary(Service, "PeerResume", Server.PeerResume),
-		rpc.Unary(Service, "PeerRevoke", Server.PeerRevoke),
-		rpc.Unary(Service, "PeerProbe", Server.PeerProbe),
-		rpc.Unary(Service, "PeerManifest", Server.PeerManifest),
-		rpc.Unary(Service, "Catalog", Server.Catalog),
-		rpc.Unary(Service, "Exports", Server.Exports),
-		rpc.Unary(Service, "Imports", Server.Imports),
-		rpc.Unary(Service, "CertList", Server.CertList),
-		rpc.Unary(Service, "Check", Server.Check),
-		rpc.Unary(Service, "Access", Server.Access),
-		rpc.Unary(Service, "AdminCert", Server.AdminCert),
-		rpc.Unary(Service, "AdminList", Server.AdminList),
-		rpc.Unary(Service, "AdminRevoke", Server.AdminRevoke),
-		rpc.Unary(Service, "TokenList", Server.TokenList),
-		rpc.Unary(Service, "TokenCancel", Server.TokenCancel),
-		rpc.Unary(Service, "RevokeNode", Server.RevokeNode),
-		rpc.Unary(Service, "CAStatus", Server.CAStatus),
-		rpc.Unary(Service, "CARotate", Server.CARotate),
+	Streams: []grpc.StreamDesc{
+		rpc.Unary("CreateToken", Server.CreateToken),
+		rpc.Unary("Status", Server.Status),
+		rpc.Unary("ProxyConfig", Server.ProxyConfig),
+		rpc.Unary("PeerInvite", Server.PeerInvite),
+		rpc.Unary("PeerAccept", Server.PeerAccept),
+		rpc.Unary("PeerList", Server.PeerList),
+		rpc.Unary("PeerSuspend", Server.PeerSuspend),
+		rpc.Unary("PeerResume", Server.PeerResume),
+		rpc.Unary("PeerRevoke", Server.PeerRevoke),
+		rpc.Unary("PeerProbe", Server.PeerProbe),
+		rpc.Unary("PeerManifest", Server.PeerManifest),
+		rpc.Unary("Catalog", Server.Catalog),
+		rpc.Unary("Exports", Server.Exports),
+		rpc.Unary("Imports", Server.Imports),
+		rpc.Unary("CertList", Server.CertList),
+		rpc.Unary("Check", Server.Check),
+		rpc.Unary("Access", Server.Access),
+		rpc.Unary("AdminCert", Server.AdminCert),
+		rpc.Unary("AdminList", Server.AdminList),
+		rpc.Unary("AdminRevoke", Server.AdminRevoke),
+		rpc.Unary("TokenList", Server.TokenList),
+		rpc.Unary("TokenCancel", Server.TokenCancel),
+		rpc.Unary("RevokeNode", Server.RevokeNode),
+		rpc.Unary("CAStatus", Server.CAStatus),
+		rpc.Unary("CARotate", Server.CARotate),
+		rpc.Unary("Events", Server.Events),
 	},
 }
 

@@ -60,6 +60,10 @@ type EnvoyState struct {
 	Running  bool   `json:"running"`
 	Version  string `json:"version,omitempty"`
 	Restarts int    `json:"restarts"`
+	// Refused connections, because Envoy or the listener or the chain that they were for held as many as it may, and when
+	// that was seen last. Both are since the agent began.
+	Refused     uint64    `json:"refused,omitempty"`
+	RefusedLast time.Time `json:"refusedLast,omitzero"`
 }
 
 // CertState is one certificate in use at an agent.
@@ -122,11 +126,11 @@ type Server interface {
 var Desc = grpc.ServiceDesc{
 	ServiceName: Service,
 	HandlerType: (*Server)(nil),
-	Methods: []grpc.MethodDesc{
-		rpc.Unary(Service, "Attest", Server.Attest),
-		rpc.Unary(Service, "Sign", Server.Sign),
+	Streams: []grpc.StreamDesc{
+		rpc.Unary("Attest", Server.Attest),
+		rpc.Unary("Sign", Server.Sign),
+		rpc.Bidi("Sync", Server.Sync),
 	},
-	Streams: []grpc.StreamDesc{rpc.Bidi("Sync", Server.Sync)},
 }
 
 // Client is the agent's side.
@@ -165,6 +169,17 @@ const (
 	// agent's. One with SocketMark to the workload's own address is a call to itself and is led to Envoy again. The two marks
 	// differ in one bit, so that one comparison finds both.
 	InsideMark = SocketMark ^ 1
+	// HeaderUnavailable is on answers that an Envoy of a mesh made itself because it could not reach what is behind it. An
+	// application cannot set it: what an application answers says nothing of who carries it.
+	HeaderUnavailable = "isthmus-unavailable"
+	// OutboundListener and InboundListener begin the names of a workload's listeners, "<prefix><namespace>/<name>".
+	OutboundListener = "outbound/"
+	InboundListener  = "inbound/"
+	// IngressListener is a gateway's for peers, EgressListener the one for the mesh's own callers.
+	IngressListener = "ingress"
+	EgressListener  = "egress"
+	// LimitsLayer is the runtime layer that Envoy asks its agent for.
+	LimitsLayer = "limits"
 	// ProbePath is what a probe asks of a peer's control plane. HeaderProbe, set by our own control plane alone, is the name
 	// (SNI) under which our gateway shall ask the peer's for it; without it, the control plane's.
 	ProbePath   = "/v1/probe"

@@ -74,9 +74,14 @@ func handshakeRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
 
 // refusals logs the requests that Envoy refused itself.
 func refusals(name string, tags ...tag) []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{httpLog(name, &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{
-		OrFilter: &accesslogv3.OrFilter{Filters: []*accesslogv3.AccessLogFilter{answered(403), answered(400)}},
-	}}, tags...)}
+	return []*accesslogv3.AccessLog{httpLog(name, anyAnswered(403, 400), tags...)}
+}
+
+// anyAnswered keeps an entry only if the answer had one of these statuses, of which there are two or more.
+func anyAnswered(statuses ...uint32) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{
+		OrFilter: &accesslogv3.OrFilter{Filters: each(statuses, answered)},
+	}}
 }
 
 // answered keeps an entry only if the answer had this status. Every request asks this, so that it is no expression.

@@ -6,8 +6,10 @@ import (
 	"strconv"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	commonmatcherv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -149,10 +151,11 @@ func resolved(c *clusterv3.Cluster, own []netip.Addr) {
 }
 
 // quickToEject takes a failing endpoint out at once, so that calls go elsewhere or are refused without a wait, and tries it again
-// soon. What fails is reaching it, or its gateway's word that it cannot be reached (502, 503, 504): an application's 500 is an answer.
+// soon. What fails is reaching it, or its gateway's or proxy's word that it cannot be reached (unavailable): whatever an
+// application answers is an answer.
 func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
 	c.OutlierDetection = &clusterv3.OutlierDetection{
-		EnforcingConsecutive_5Xx: u32(0), ConsecutiveGatewayFailure: u32(3), EnforcingConsecutiveGatewayFailure: u32(100),
+		Consecutive_5Xx: u32(3), EnforcingConsecutive_5Xx: u32(100), EnforcingConsecutiveGatewayFailure: u32(0),
 		Interval: millis(1000), BaseEjectionTime: millis(1000), MaxEjectionTime: millis(2000), MaxEjectionPercent: u32(100),
 		SplitExternalLocalOriginErrors: true, ConsecutiveLocalOriginFailure: u32(2), EnforcingConsecutiveLocalOriginFailure: u32(100),
 	}
@@ -169,9 +172,16 @@ func aggregate(name string, clusters []string) *clusterv3.Cluster {
 	}
 }
 
+// unavailable is what counts as a failure of an endpoint: the word of the Envoy in front of it, not a status that anybody may send.
+var unavailable = &commonmatcherv3.MatchPredicate{Rule: &commonmatcherv3.MatchPredicate_HttpResponseHeadersMatch{
+	HttpResponseHeadersMatch: &commonmatcherv3.HttpHeadersMatch{Headers: []*routev3.HeaderMatcher{{
+		Name: agentapi.HeaderUnavailable, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+	}}},
+}}
+
 // speaking sets the HTTP version to the upstream: HTTP/2 where the service says so, else the caller's.
 func speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
-	o := &upstreamhttpv3.HttpProtocolOptions{}
+	o := &upstreamhttpv3.HttpProtocolOptions{OutlierDetection: &upstreamhttpv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: unavailable}}
 	if p == model.HTTP2 || p == model.GRPC {
 		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
 			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}},

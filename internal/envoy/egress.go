@@ -23,13 +23,13 @@ import (
 
 // egress is what the mesh's own callers may reach at peers: one chain an import, for its list of callers only.
 func (b *builder) egress(g *view.GatewayView) {
-	l := boundary("egress", g.Inner, agentapi.FederationEgress, egressLog)
+	l := boundary(agentapi.EgressListener, g.Inner, agentapi.FederationEgress, egressLog)
 	var refs []model.Ref
 	for _, i := range g.Imports {
 		if len(i.Callers) == 0 {
 			continue
 		}
-		l.FilterChains = append(l.FilterChains, b.importChain(g, i))
+		l.FilterChains = append(l.FilterChains, ofShare(g, b.importChain(g, i)))
 		refs = append(refs, i.Ref)
 	}
 	for _, p := range g.Peers {

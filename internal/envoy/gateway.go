@@ -12,8 +12,10 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	connectionlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
@@ -43,6 +45,17 @@ func boundary(name string, addrs []netip.Addr, port uint16, log string) *listene
 		l.AdditionalAddresses = append(l.AdditionalAddresses, &listenerv3.AdditionalAddress{Address: socket(a.String(), port)})
 	}
 	return l
+}
+
+// ofShare bounds how many connections one chain holds, so that a peer that holds very many on one export, or a caller on one
+// import, leaves the other chains their places. The share does not depend on how many chains there are: a chain that
+// changes drops its connections.
+func ofShare(g *view.GatewayView, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
+	limit := networkFilter("connections", anyOf(&connectionlimitv3.ConnectionLimit{
+		StatPrefix: fc.Name, MaxConnections: &wrapperspb.UInt64Value{Value: uint64(max(g.MaxConnections/16, 1))},
+	}))
+	fc.Filters = append([]*listenerv3.Filter{limit}, fc.Filters...)
+	return fc
 }
 
 func onSNI(sni string) *listenerv3.FilterChainMatch {
@@ -90,7 +103,9 @@ func without(list []string, names ...string) []string {
 }
 
 // leaks are headers that would tell one mesh about the inside of the other.
-var leaks = []string{"server", "via", "x-powered-by", "x-envoy-upstream-service-time", "x-envoy-decorator-operation", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id"}
+var leaks = []string{
+	"server", "via", "x-powered-by", "x-envoy-upstream-service-time", "x-envoy-decorator-operation", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id",
+}
 
 // requestLeaks are what a request must not carry out of its mesh.
 var requestLeaks = append([]string{

@@ -15,6 +15,8 @@ import (
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"isthmus.dev/isthmus/internal/agentapi"
 )
 
 // The two policy filters, in the order in which Istio evaluates: DENY, then ALLOW. What they enforce stands in the route
@@ -115,7 +117,8 @@ func pathContains(s string) *rbacv3.Permission {
 	}}}}
 }
 
-// explained makes Envoy's own answers say who answers, and a refusal by policy say where to look.
+// explained makes Envoy's own answers say who answers, a refusal by policy say where to look, and an answer in place of one
+// that could not be had say that it is none (unavailable reads it).
 func explained(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpConnectionManager {
 	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{
 		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%\n"),
@@ -124,6 +127,10 @@ func explained(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpC
 			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this path: with ';', a control character, or a doubly escaped or overlong one it means different things to different servers\n"),
 		}},
 	}
+	m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, &hcmv3.ResponseMapper{
+		Filter:       anyAnswered(502, 503, 504),
+		HeadersToAdd: []*corev3.HeaderValueOption{overwrite(agentapi.HeaderUnavailable, "true")},
+	})
 	if refusal != "" {
 		m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, &hcmv3.ResponseMapper{
 			Filter:             answered(403),

@@ -121,7 +121,7 @@ func policyRefs(ps model.Policies) []model.Ref {
 
 func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *routev3.RouteConfiguration {
 	rc := &routev3.RouteConfiguration{
-		Name: name, RequestHeadersToRemove: overrideHeaders,
+		Name: name, RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
 		TypedPerFilterConfig: policyConfig(t.deny(in.Policies), t.allow(in.Policies)),
 	}
 	if fold := foldConfig(in.Policies); fold != nil {

@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"slices"
+
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -17,18 +19,18 @@ import (
 
 // ingress is what peers may reach: one chain per (peer, name), with that peer's roots and its gateways' exact IDs only.
 func (b *builder) ingress(g *view.GatewayView) {
-	l := boundary("ingress", g.Outer, agentapi.FederationPort, ingressLog)
+	l := boundary(agentapi.IngressListener, g.Outer, agentapi.FederationPort, ingressLog)
 	var refs []model.Ref
 	for _, e := range g.Exports {
-		l.FilterChains = append(l.FilterChains, b.exportChain(g, e))
+		l.FilterChains = append(l.FilterChains, ofShare(g, b.exportChain(g, e)))
 		refs = append(refs, e.Ref, e.Peer.Ref)
 	}
 	for _, p := range g.Peers {
-		l.FilterChains = append(l.FilterChains, b.peerControl(g, p))
+		l.FilterChains = append(l.FilterChains, ofShare(g, b.peerControl(g, p)))
 		refs = append(refs, p.Ref)
 	}
 	for _, i := range g.Invites {
-		l.FilterChains = append(l.FilterChains, b.invitation(g, i))
+		l.FilterChains = append(l.FilterChains, ofShare(g, b.invitation(g, i)))
 	}
 	if len(l.FilterChains) > 0 {
 		b.add(ListenerType, l.Name, l, refs)
@@ -61,12 +63,16 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfiguration {
 	r := toCluster(name)
 	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: e.Service.Host}
+	drop := leaks
+	if !e.Port.MTLS { // it comes from the application itself, and not from an Envoy of this mesh
+		drop = append(slices.Clone(leaks), agentapi.HeaderUnavailable)
+	}
 	return &routev3.RouteConfiguration{
 		Name: name, VirtualHosts: []*routev3.VirtualHost{
 			{Name: e.SNI, Domains: []string{e.SNI}, Routes: []*routev3.Route{r}},
 			probeHost(sni.Control(e.Peer.Name, b.view.TrustDomain.Name()), e.Peer),
 		},
-		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: leaks,
+		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: drop,
 		MostSpecificHeaderMutationsWins: true, // what the probe's route says of its sender stays
 		TypedPerFilterConfig:            policyConfig(nil, exportPolicy(e)),
 	}

@@ -21,9 +21,9 @@ func SetName(s model.EndpointSet) string {
 	return name
 }
 
-func outboundListener(w *model.Workload) string { return "outbound/" + w.ID.String() }
+func outboundListener(w *model.Workload) string { return agentapi.OutboundListener + w.ID.String() }
 
-func inboundListener(w *model.Workload) string { return "inbound/" + w.ID.String() }
+func inboundListener(w *model.Workload) string { return agentapi.InboundListener + w.ID.String() }
 
 // handOverListener takes, inside the proxy, what inboundListener takes from the network.
 func handOverListener(id model.WorkloadID) string { return "handover/" + id.String() }

@@ -94,7 +94,7 @@ func outboundRoutes(name string, o model.Outbound, w *model.Workload, domain str
 		}
 		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: wc}
 	}
-	return &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{{
+	return &routev3.RouteConfiguration{Name: name, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable}, VirtualHosts: []*routev3.VirtualHost{{
 		Name: o.Service.Host, Domains: domains(model.HostNames(o.Service, domain)), Routes: []*routev3.Route{r},
 	}}}
 }

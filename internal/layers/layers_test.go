@@ -60,6 +60,7 @@ var table = map[string]layer{
 	"internal/view":      pure,
 
 	"internal/ca":         mechanisms,
+	"internal/door":       mechanisms,
 	"internal/federation": mechanisms,
 	"internal/node/...":   mechanisms,
 	"internal/schema/...": mechanisms,

@@ -17,6 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/version"
 	"isthmus.dev/isthmus/internal/xds"
@@ -36,10 +37,17 @@ func (a *admin) now() (*published, error) {
 
 // CreateToken makes a join token.
 func (a *admin) CreateToken(ctx context.Context, r *adminapi.TokenRequest) (*adminapi.TokenResponse, error) {
-	t, err := a.d.authority.CreateToken(ctx, ca.TokenSpec{Node: r.Node, Role: r.Role, Grant: r.Grant(), TTL: r.TTL, Addresses: a.d.agentAddresses(), MadeBy: maker(ctx)})
+	maker, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t, err := a.d.authority.CreateToken(ctx, ca.TokenSpec{
+		Node: r.Node, Role: r.Role, Grant: r.Grant(), TTL: r.TTL, Addresses: a.d.agentAddresses(), MadeBy: maker.Actor(),
+	})
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	door.Note(ctx, "made join token "+t.ID)
 	return &adminapi.TokenResponse{Token: t.Token.Reveal(), Expires: t.Expires}, nil
 }
 

@@ -8,12 +8,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -24,10 +24,11 @@ const (
 	maxAdminTTL = 24 * time.Hour
 )
 
-// AdminCert issues an administrator's certificate; only over the local socket, so that none can make another.
+// AdminCert issues an administrator's certificate. The door lets only users of this host ask, so that none can make another.
 func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*agentapi.SignResponse, error) {
-	if _, err := callerID(ctx); err == nil {
-		return nil, status.Error(codes.PermissionDenied, "an administrator's certificate is made on the control plane's own host, over its socket")
+	maker, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
 	}
 	id, err := spiffe.Admin(a.d.authority.TrustDomain(), r.Name)
 	if err != nil {
@@ -46,9 +47,17 @@ func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	// Until it is on record nobody believes it.
-	if err := a.d.recordAdmin(ctx, r.Name, generation, chain[0]); err != nil {
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
 		return nil, err
 	}
+	one := state.Admin{
+		Generation: generation, Name: r.Name, Serial: fmt.Sprintf("%x", leaf.SerialNumber), Created: a.d.now(), MadeBy: maker.Actor(), NotAfter: leaf.NotAfter,
+	}
+	if err := a.d.db.AddAdmin(ctx, one); err != nil {
+		return nil, err
+	}
+	door.Note(ctx, fmt.Sprintf("made certificate %s, ID %s, until %s", one.Serial, generation, leaf.NotAfter.UTC().Format(time.RFC3339)))
 	return &agentapi.SignResponse{Chain: chain, Roots: a.d.authority.Roots()}, nil
 }
 
@@ -152,28 +161,4 @@ func (a *admin) RevokeNode(ctx context.Context, r *adminapi.NodeRequest) (*admin
 	}
 	certs, err := a.d.agents.outlasting(ctx, r.Node)
 	return &adminapi.RevokedNode{Node: r.Node, Certificates: certs, Ended: adminapi.Ended{Unwritten: unwritten}}, err
-}
-
-func (d *Daemon) recordAdmin(ctx context.Context, name, generation string, der []byte) error {
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return err
-	}
-	return d.db.AddAdmin(ctx, state.Admin{
-		Generation: generation, Name: name, Serial: fmt.Sprintf("%x", leaf.SerialNumber), Created: d.now(), MadeBy: maker(ctx), NotAfter: leaf.NotAfter,
-	})
-}
-
-// maker is who makes something, for the record.
-func maker(ctx context.Context) string {
-	if id, err := callerID(ctx); err == nil {
-		name, _ := spiffe.AdminName(id)
-		return "administrator " + name
-	}
-	if p, ok := peer.FromContext(ctx); ok {
-		if local, ok := p.AuthInfo.(localPeer); ok {
-			return fmt.Sprintf("user %d", local.UID)
-		}
-	}
-	return "unknown"
 }

@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -16,7 +16,6 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -24,6 +23,7 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/rpc"
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -65,11 +65,11 @@ func newAgents(d *Daemon) *agents {
 
 // Attest trades a join token for a node identity.
 func (a *agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agentapi.AttestResponse, error) {
-	from := "unknown"
-	if p, ok := peer.FromContext(ctx); ok {
-		from, _, _ = net.SplitHostPort(p.Addr.String())
+	c, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
 	}
-	source := addressOf(ctx)
+	from, source := c.From(), c.Net()
 	if a.refusals.enough(source) {
 		return nil, status.Error(codes.ResourceExhausted, "too many join tokens from this address were refused: wait a minute")
 	}
@@ -83,14 +83,29 @@ func (a *agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 	}
 	if err != nil {
 		a.refusals.count(source)
+		if at.Node != "" {
+			err = errors.Join(err, a.d.record(ctx, joined(at, from, state.Failed)))
+		} else if !errors.Is(err, ca.ErrToken) || errors.Is(err, ca.ErrTokenMalformed) { // other refusals the state has recorded
+			a.d.refusals.Add(state.Event{Actor: state.Stranger, From: source.String(), Action: "node join", Detail: err.Error()})
+		}
 		a.log.Warn("join refused", "from", from, "error", err)
 		return nil, status.Error(codes.PermissionDenied, "the join token is not good (any more), or the certificate request is none: make a new token with 'isthmus token create'")
 	}
 	if err := a.regrant(ctx, at.TokenGrant); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
+	if err := a.d.record(ctx, joined(at, from, state.OK)); err != nil {
+		return nil, status.Errorf(codes.Unavailable, "node %s gets no certificate, because that cannot be recorded: %v", at.Node, err)
+	}
 	a.log.Info("node joined", "node", at.Node, "role", at.Role, "from", from)
 	return &agentapi.AttestResponse{Node: at.Node, Role: at.Role, Chain: at.Chain, Roots: at.Roots}, nil
+}
+
+func joined(at ca.Attestation, from, outcome string) state.Event {
+	return state.Event{
+		Actor: "node " + at.Node, From: from, Action: "node join", Object: "node " + at.Node, Outcome: outcome,
+		Detail: fmt.Sprintf("role %s, join token %s", at.Role, at.ID),
+	}
 }
 
 // node is the caller as the state knows it now: a revoked node is none.
@@ -145,8 +160,11 @@ func (a *agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	return &agentapi.SignResponse{Chain: chain, Roots: a.d.authority.Roots()}, nil
 }
 
-// hosted is how many workloads a node has registered.
+// hosted is how many workloads a node has registered; a gateway is one.
 func (a *agents) hosted(n state.Node) int {
+	if n.Role == snapshot.RoleGateway {
+		return 1
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if ag := a.known[n.Name]; ag != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -16,6 +17,9 @@ import (
 // rootWarning is how long before its end the root is worth a word.
 const rootWarning = 60 * 24 * time.Hour
 
+// fullWarning is how long it is worth a word that a proxy refused connections for want of room.
+const fullWarning = 5 * time.Minute
+
 // Check looks at everything that can be wrong and says how to mend it.
 func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckResponse, error) {
 	p, err := a.now()
@@ -24,6 +28,7 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 	}
 	now := a.d.now()
 	checks := []adminapi.Check{checkConfig(p.findings), checkInForce(p.findings), a.checkState(ctx), a.checkRoot(now)}
+	checks = append(checks, checkEndings(a.d.agents.endings.waiting())...)
 	if rot := a.d.authority.Rotation(); rot.UnderWay() {
 		waits, err := a.d.rotator.waits(ctx, rot)
 		if err != nil {
@@ -36,6 +41,17 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 		checks = append(checks, checkPeer(mp.Name, a.d.federation.ConditionsOf(mp)))
 	}
 	return &adminapi.CheckResponse{Checks: checks}, nil
+}
+
+// checkEndings warns of what a restart would forget.
+func checkEndings(unwritten []string) []adminapi.Check {
+	if len(unwritten) == 0 {
+		return nil
+	}
+	return []adminapi.Check{{
+		Name: "revocations", State: "failed", Detail: "in force, but not in the state file yet: " + strings.Join(unwritten, ", "),
+		Remedy: "make the state file writable again (is its disk full?), and do not restart the control plane before; it is tried every two seconds",
+	}}
 }
 
 func checkConfig(fs []finding.Finding) adminapi.Check {
@@ -116,6 +132,10 @@ func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
 		case t.Sent != t.Acked && now.Sub(t.SentAt) > 10*time.Second:
 			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf("has not answered its %s for %s", t.Type, now.Sub(t.SentAt).Round(time.Second)), "look at Envoy's log on that host"
 		}
+	}
+	if last := p.Envoy.RefusedLast; now.Sub(last) < fullWarning {
+		c.State, c.Remedy = "warning", "look who holds them (ss -tn on that host); raise envoy.maxConnections in its settings if they are all wanted"
+		c.Detail = fmt.Sprintf("has refused %d connections for want of room, last at %s", p.Envoy.Refused, last.UTC().Format(time.RFC3339))
 	}
 	for _, cert := range p.Certs {
 		if life := cert.NotAfter.Sub(cert.NotBefore); cert.NotAfter.Sub(now) < life/4 {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -85,6 +86,59 @@ func TestDiskFull(t *testing.T) {
 	if _, err := again.sign("default", "payments"); err != nil {
 		t.Errorf("the node as it was registered: %v", err)
 	}
+}
+
+// TestRevokingOnAFullDisk: what is revoked or cancelled is so at once, the answer says that it is not written, and it is written
+// as soon as there is room, before anybody joins.
+func TestRevokingOnAFullDisk(t *testing.T) {
+	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	disk := smallDisk(t)
+	p.cfg.StateFile, p.cfg.KeyFile = filepath.Join(disk, "state.db"), filepath.Join(disk, "state.key")
+	p.start()
+	a := p.agent("n1", []string{"default/*"}, workload("shop", "shop", "10.0.0.1"))
+	a.instructed("anything", func(*agentapi.Instructions) bool { return true })
+	shut, spare := p.token("n2", snapshot.RoleNode, "default/*"), p.token("n1", snapshot.RoleNode, "default/*")
+	alice := p.as(p.adminCert("alice"))
+	ask[adminapi.StatusResponse](t, alice, "Status", &adminapi.Empty{})
+	id := ask[adminapi.TokenListResponse](t, p.local(), "TokenList", &adminapi.Empty{}).Tokens[1].ID
+
+	free := fill(t, disk)
+	for what, unwritten := range map[string]string{
+		"a node":           ask[adminapi.RevokedNode](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "n1"}).Unwritten,
+		"an administrator": ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"}).Unwritten,
+		"a token":          ask[adminapi.Ended](t, p.local(), "TokenCancel", &adminapi.TokenIDRequest{ID: id}).Unwritten,
+	} {
+		contains(t, what, unwritten, p.cfg.StateFile, "is full: make room there")
+	}
+	wantCode(t, "its conversation", received(t, "its conversation", a.end), codes.PermissionDenied)
+	_, err := a.sign("default", "shop")
+	wantCode(t, "a certificate", err, codes.PermissionDenied)
+	_, err = adminapi.Call[adminapi.Empty, adminapi.StatusResponse](soon(t), alice, "Status", &adminapi.Empty{})
+	wantCode(t, "the administrator", err, codes.PermissionDenied)
+	eventually(t, "the node is gone from the mesh", func() bool { return len(p.status().Proxies) == 0 })
+	unwritten := func() (detail string) {
+		for _, c := range ask[adminapi.CheckResponse](t, p.local(), "Check", &adminapi.Empty{}).Checks {
+			if c.Name == "revocations" {
+				detail = c.State + ": " + c.Detail
+			}
+		}
+		return detail
+	}
+	contains(t, "isthmus check", unwritten(), "failed: in force", "revocation of node n1", "revocation of administrator alice", "cancellation of join token "+id)
+
+	free()
+	for what, token := range map[string]string{"cancelled": shut, "of a revoked node": spare} {
+		if _, err := p.join(token); err == nil {
+			t.Errorf("a token that was %s, as soon as there is room", what)
+		}
+	}
+	eventually(t, "all is written", func() bool { return unwritten() == "" })
+	must(t, p.stop())
+	p.start()
+	_, err = p.resume(a.credential).sign("default", "shop")
+	wantCode(t, "the node after a restart", err, codes.PermissionDenied)
+	_, err = adminapi.Call[adminapi.Empty, adminapi.StatusResponse](soon(t), alice, "Status", &adminapi.Empty{})
+	wantCode(t, "the administrator after a restart", err, codes.PermissionDenied)
 }
 
 func refusedForTheDisk(t *testing.T, what string, err error, file string) {

@@ -7,11 +7,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/door"
 )
 
 // judge says why the certificate that a connection showed is not good now: it has ended, its root is withdrawn, or whom it was
@@ -33,21 +32,11 @@ func (d *Daemon) judge(ctx context.Context, c tls.ConnectionState) error {
 
 // tlsOf is the TLS connection behind a call; false for one that came without a certificate.
 func tlsOf(ctx context.Context) (tls.ConnectionState, bool) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
+	c, ok := door.From(ctx)
+	if !ok || c.TLS == nil || len(c.TLS.PeerCertificates) == 0 {
 		return tls.ConnectionState{}, false
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	return info.State, ok && len(info.State.PeerCertificates) > 0
-}
-
-func (d *Daemon) judgeUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if c, ok := tlsOf(ctx); ok {
-		if err := d.judge(ctx, c); err != nil {
-			return nil, err
-		}
-	}
-	return next(ctx, req)
+	return *c.TLS, true
 }
 
 // judgeStream ends a stream when its certificate stops being good, whatever its handler waits for.

@@ -74,6 +74,8 @@ type plane struct {
 	plant func(*Daemon) // changes it before it runs
 	d     *Daemon       // that runs
 	stop  func() error  // waits; what it returned
+
+	socket *grpc.ClientConn // what local returns, until the next start
 }
 
 // newPlane sets one up without starting it.
@@ -111,6 +113,7 @@ func startPlane(t *testing.T, files map[string]string) *plane {
 
 func (p *plane) start() {
 	p.t.Helper()
+	p.socket = nil // a new one does not wait for its turn to connect again
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	p.d = newDaemon(p.cfg, slog.New(slog.NewTextHandler(p.logs, nil)))
@@ -169,7 +172,10 @@ func (p *plane) write(name, text string) {
 // local is the administration over the Unix socket.
 func (p *plane) local() *grpc.ClientConn {
 	p.t.Helper()
-	return p.conn("unix:"+p.cfg.Socket, insecure.NewCredentials())
+	if p.socket == nil {
+		p.socket = p.conn("unix:"+p.cfg.Socket, insecure.NewCredentials())
+	}
+	return p.socket
 }
 
 func (p *plane) conn(target string, creds credentials.TransportCredentials) *grpc.ClientConn {

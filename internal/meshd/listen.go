@@ -2,7 +2,6 @@ package meshd
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,59 +10,102 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // Bounds on what one connection may ask of us.
 const (
-	maxMessage    = 4 << 20
 	maxHeaders    = 16 << 10
-	maxStreams    = 256     // one for each Envoy of a host, and a few
-	readBuffer    = 4 << 10 // of each connection; what agents and Envoys send is small
+	maxStreams    = 256      // one for each Envoy of a host, and a few
+	streamWindow  = 64 << 10 // what a call may send before it is read; a long message that is awaited gets more
+	readBuffer    = 4 << 10  // of each connection; what agents and Envoys send is small
 	maxIdle       = 5 * time.Minute
 	stopPatience  = 2 * time.Second
 	headerTimeout = 5 * time.Second
+	healthLife    = 30 * time.Second
+)
+
+// Shares of those who do not come by TLS. What connects by TLS cannot use them up.
+var (
+	socketLimits = door.Limits{Unproven: 16, PerAddress: 16, Proven: 128, PerCaller: 128}
+	healthLimits = door.Limits{Unproven: 64, PerAddress: 64}
 )
 
 // listeners are bound before anything runs, so that a port in use is said at once and nothing is left behind.
 type listeners struct {
-	agents, socket, peering, health, metrics net.Listener
+	agents, socket, peering, health, metrics *door.Listener
 }
 
 func (d *Daemon) listen() (*listeners, error) {
 	ls := &listeners{}
+	d.connections = door.NewBudget(door.LimitsFor(door.OpenFiles()))
+	byTLS := func(proto string) door.Proof { return door.ByTLS(d.authority.ServerTLS(d.identity, proto)) }
 	for _, l := range []struct {
-		to            *net.Listener
-		network, name string
-		address       string
+		to            **door.Listener
+		name, address string
+		config        door.Config
 	}{
-		{&ls.agents, "tcp", "agentAddress", d.cfg.AgentAddress},
-		{&ls.peering, "tcp", "peeringAddress", d.cfg.PeeringAddress},
-		{&ls.health, "tcp", "healthAddress", d.cfg.HealthAddress},
-		{&ls.metrics, "tcp", "metricsAddress", d.cfg.MetricsAddress},
+		{&ls.agents, "agentAddress", d.cfg.AgentAddress, door.Config{Prove: byTLS("h2"), Budget: d.connections, Proven: isAgentOrAdmin}},
+		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.Config{Prove: byTLS("http/1.1"), Budget: d.connections, Proven: isGateway}},
+		{&ls.metrics, "metricsAddress", d.cfg.MetricsAddress, door.Config{Prove: byTLS("http/1.1"), Budget: d.connections, Proven: mayRead}},
+		{&ls.health, "healthAddress", d.cfg.HealthAddress, door.Config{Prove: door.Plainly, Budget: door.NewBudget(healthLimits), Life: healthLife}},
 	} {
-		ln, err := net.Listen(l.network, l.address)
+		ln, err := net.Listen("tcp", l.address)
 		if err != nil {
 			ls.close()
 			return nil, fmt.Errorf("%s: %w: choose another address, or stop what uses it", l.name, err)
 		}
-		*l.to = ln
+		l.config.Listener, l.config.Log, l.config.Opened = ln, d.log, d.openings.opened
+		*l.to = door.Listen(l.config)
 	}
-	var err error
-	if ls.socket, err = listenUnix(d.cfg.Socket); err != nil {
+	ln, err := listenUnix(d.cfg.Socket)
+	if err != nil {
 		ls.close()
 		return nil, err
 	}
+	ls.socket = door.Listen(door.Config{
+		Listener: ln, Prove: door.ByKernel, Budget: door.NewBudget(socketLimits), Proven: isLocal, Log: d.log,
+	})
 	return ls, nil
+}
+
+func isLocal(c door.Caller) bool        { return c.Kind == door.Local }
+func isAgentOrAdmin(c door.Caller) bool { return c.Kind&(door.Node|door.Administrator) != 0 }
+
+// isGateway says who may hold connections to the peering port. Whether it is one of the gateways that are registered is asked of
+// each request.
+func isGateway(c door.Caller) bool {
+	return c.Kind == door.Workload && strings.HasPrefix(c.Name, spiffe.SystemNamespace+"/")
+}
+
+// mayRead says who may read metrics.
+func mayRead(c door.Caller) bool {
+	return c.Kind == door.Administrator || c.Kind == door.Workload && c.Name == spiffe.SystemNamespace+"/metrics"
+}
+
+func (ls *listeners) all() []*door.Listener {
+	return []*door.Listener{ls.agents, ls.socket, ls.peering, ls.health, ls.metrics}
+}
+
+// run accepts connections.
+func (ls *listeners) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range ls.all() {
+		g.Go(func() error { return l.Run(ctx) })
+	}
+	return g.Wait()
 }
 
 // listenUnix makes a socket that only its owner can open. What a crashed control plane left is taken over; a live one is not.
@@ -90,36 +132,35 @@ func listenUnix(path string) (net.Listener, error) {
 }
 
 func (ls *listeners) close() {
-	for _, l := range []net.Listener{ls.agents, ls.socket, ls.peering, ls.health, ls.metrics} {
+	for _, l := range ls.all() {
 		if l != nil {
 			l.Close()
 		}
 	}
 }
 
-func (d *Daemon) grpcServer(creds credentials.TransportCredentials) *grpc.Server {
-	return grpc.NewServer(
-		grpc.Creds(creds), grpc.InTapHandle(newDoor().enter), grpc.ChainUnaryInterceptor(authorizeUnary, d.judgeUnary), grpc.ChainStreamInterceptor(authorizeStream, d.judgeStream),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(headerTimeout),
-		grpc.WaitForHandlers(true), grpc.ReadBufferSize(readBuffer),
+func (d *Daemon) grpcServer() *grpc.Server {
+	return grpc.NewServer(append(d.door.Options(), grpc.ChainStreamInterceptor(d.judgeStream),
+		grpc.MaxRecvMsgSize(max(maxReport, maxAsked)), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.StaticStreamWindowSize(streamWindow), grpc.ConnectionTimeout(headerTimeout), grpc.WaitForHandlers(true), grpc.ReadBufferSize(readBuffer),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: maxIdle}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 }
 
 func (d *Daemon) serveAgents(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error {
-		s := d.grpcServer(credentials.NewTLS(d.openings.watch(d.authority.ServerTLS(d.identity, "h2"))))
+		s := d.grpcServer()
 		s.RegisterService(&agentapi.Desc, d.agents)
 		s.RegisterService(&adminapi.Desc, &admin{d})
 		discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, d.xds)
-		return serveGRPC(ctx, s, d.openings.listen(ls.agents))
+		return serveGRPC(ctx, s, ls.agents)
 	}
 }
 
 func (d *Daemon) serveSocket(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error {
-		s := d.grpcServer(peerCredentials{})
+		s := d.grpcServer()
 		s.RegisterService(&adminapi.Desc, &admin{d})
 		return serveGRPC(ctx, s, ls.socket)
 	}
@@ -137,11 +178,10 @@ func serveGRPC(ctx context.Context, s *grpc.Server, l net.Listener) error {
 // servePeering serves what peers' control planes say, to this mesh's gateways only.
 func (d *Daemon) servePeering(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error {
-		cfg := d.openings.watch(d.authority.ServerTLS(d.identity, "http/1.1"))
-		s := d.federation.HTTPServer(cfg)
-		s.Handler = d.judgeHTTP(s.Handler)
+		s := d.federation.HTTPServer(nil) // the listener does the handshakes
+		s.Handler = d.door.Handler("peering", d.judgeHTTP(s.Handler))
 		s.ReadHeaderTimeout = headerTimeout // until it has said who it is; what a gateway passes on may take longer
-		return serveHTTP(ctx, s, tls.NewListener(d.openings.listen(ls.peering), cfg))
+		return serveHTTP(ctx, s, ls.peering)
 	}
 }
 
@@ -188,6 +228,7 @@ func plainServer(h http.Handler, log *slog.Logger) *http.Server {
 }
 
 func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
+	s.ConnContext = door.ConnContext
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)

@@ -15,6 +15,7 @@ import (
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/config"
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -52,6 +53,10 @@ type Daemon struct {
 	openings   *openings
 	loop       *loop
 	rotator    *rotator
+
+	door        *door.Door
+	refusals    *door.Refusals
+	connections *door.Budget
 }
 
 // Run serves until ctx ends.
@@ -77,7 +82,8 @@ func (d *Daemon) run(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.rotator.run, d.openings.run, d.agents.endings.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls), d.serveMetrics(ls),
+		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.rotator.run, d.openings.run, d.agents.endings.run,
+		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls), d.serveMetrics(ls),
 	} {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -141,6 +147,8 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	if err := d.store.SetConfig(ctx, first); err != nil {
 		return err
 	}
+	d.refusals = &door.Refusals{Events: d.db, Log: d.log}
+	d.door = door.New(methods, d.db, d.refusals, d.log)
 	d.metrics = newMetrics()
 	d.agents = newAgents(d)
 	d.openings = newOpenings(d.judge)

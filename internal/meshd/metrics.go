@@ -2,7 +2,6 @@ package meshd
 
 import (
 	"context"
-	"crypto/tls"
 	"net/http"
 	"time"
 
@@ -10,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -111,26 +110,13 @@ func (d *Daemon) serveMetrics(ls *listeners) func(context.Context) error {
 	d.metrics.registry.MustRegister(stateCollector{d})
 	h := promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{})
 	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS == nil || !mayRead(*r.TLS) {
+		if c, ok := door.From(r.Context()); !ok || !mayRead(c) {
 			http.Error(w, "metrics need the certificate of an administrator, or of service account metrics in namespace "+spiffe.SystemNamespace, http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
 	return func(ctx context.Context) error {
-		cfg := d.openings.watch(d.authority.ServerTLS(d.identity, "http/1.1"))
-		return serveHTTP(ctx, plainServer(d.judgeHTTP(guarded), d.log), tls.NewListener(d.openings.listen(ls.metrics), cfg))
+		return serveHTTP(ctx, plainServer(d.door.Handler("metrics", d.judgeHTTP(guarded)), d.log), ls.metrics)
 	}
-}
-
-func mayRead(c tls.ConnectionState) bool {
-	id, err := ca.PeerID(c)
-	if err != nil {
-		return false
-	}
-	if _, admin := spiffe.AdminName(id); admin {
-		return true
-	}
-	ns, sa, ok := spiffe.WorkloadParts(id)
-	return ok && ns == spiffe.SystemNamespace && sa == "metrics"
 }

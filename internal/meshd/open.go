@@ -3,12 +3,13 @@ package meshd
 import (
 	"context"
 	"crypto/tls"
-	"net"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/door"
 )
 
 const (
@@ -86,65 +87,10 @@ func (o *openings) look(ctx context.Context) {
 	}
 }
 
-// listen watches the connections of a listener whose TLS configuration went through watch.
-func (o *openings) listen(l net.Listener) net.Listener { return watchedListener{l} }
-
-type watchedListener struct{ net.Listener }
-
-func (l watchedListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+// opened has a connection watched until it is closed.
+func (o *openings) opened(c door.Caller, end func()) (closed func()) {
+	if c.TLS == nil || len(c.TLS.PeerCertificates) == 0 {
+		return nil
 	}
-	return &watchedConn{Conn: c}, nil
-}
-
-type watchedConn struct {
-	net.Conn
-	mu     sync.Mutex // guards all below
-	remove func()
-	closed bool
-}
-
-// Close ends the watching too.
-func (c *watchedConn) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.remove != nil {
-		c.remove()
-	}
-	c.closed = true
-	return c.Conn.Close()
-}
-
-// watch has every connection whose client shows a certificate watched from its handshake on.
-func (o *openings) watch(cfg *tls.Config) *tls.Config {
-	out, each := cfg.Clone(), cfg.GetConfigForClient
-	out.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		c, err := each(hello)
-		conn, ok := hello.Conn.(*watchedConn)
-		if err != nil || !ok {
-			return c, err
-		}
-		verify := c.VerifyConnection
-		c.VerifyConnection = func(s tls.ConnectionState) error {
-			if err := verify(s); err != nil {
-				return err
-			}
-			if len(s.PeerCertificates) > 0 {
-				o.addConn(conn, s)
-			}
-			return nil
-		}
-		return c, nil
-	}
-	return out
-}
-
-func (o *openings) addConn(c *watchedConn, s tls.ConnectionState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		c.remove = o.add(s, func(error) { time.AfterFunc(lastWords, func() { c.Close() }) })
-	}
+	return o.add(*c.TLS, func(error) { time.AfterFunc(lastWords, end) })
 }

@@ -13,8 +13,8 @@ import (
 // What one node may ask of the control plane, whose time and disk are everybody's. An agent asks for each certificate once when
 // it starts and again at half its life; an agent that is started again and again has a reserve.
 const (
-	certsBurst   = 20 // of one identity
-	certsAtOnce  = 4  // of one node
+	certsBurst   = 10 // of one identity
+	certsAtOnce  = 8  // of one node
 	certsPerLife = 8
 	// certsEvery is how often another certificate of one identity may be asked for, however long they live.
 	certsEvery = 30 * time.Second
@@ -58,7 +58,7 @@ func (r *ration) certificate(identity string, life time.Duration, hosted int, no
 	defer r.mu.Unlock()
 	many := rate.Limit(hosted + 1) // and its own
 	refill := rate.Limit(certsPerLife/life.Seconds() + 1/certsEvery.Seconds())
-	r.certs = limited(r.certs, refill*many, certsBurst+certsBurst*(hosted+1)/2, now)
+	r.certs = limited(r.certs, refill*many, certsBurst*(hosted+1), now)
 	one := r.each[identity]
 	if one == nil {
 		r.tidy(hosted, now)

@@ -90,19 +90,19 @@ func TestWhoMayCallWhat(t *testing.T) {
 			wantCode(t, who+" opens a conversation", firstOf(agentapi.Client{Conn: conn}.Sync(soon(t))), try.agents)
 			wantCode(t, who+" asks for configuration", discover(t, conn), try.agents)
 		}
-		for _, m := range adminapi.Desc.Methods {
+		for _, m := range adminapi.Desc.Streams {
 			want := try.admins
-			if want == codes.OK && m.MethodName == "AdminCert" {
-				want = codes.PermissionDenied // none makes another
+			if m.StreamName == "AdminCert" && want != codes.Unavailable {
+				want = codes.PermissionDenied // none makes another: it takes the socket
 			}
-			err := conn.Invoke(soon(t), admin+m.MethodName, &adminapi.Empty{}, &map[string]any{}, grpc.CallContentSubtype("json"))
+			err := conn.Invoke(soon(t), admin+m.StreamName, &adminapi.Empty{}, &map[string]any{}, grpc.CallContentSubtype("json"))
 			if want == codes.OK {
 				if c := status.Code(err); c == codes.Unauthenticated || c == codes.PermissionDenied || c == codes.Unimplemented {
-					t.Errorf("%s calls %s: %v", who, m.MethodName, err)
+					t.Errorf("%s calls %s: %v", who, m.StreamName, err)
 				}
 				continue
 			}
-			wantCode(t, who+" calls "+m.MethodName, err, want)
+			wantCode(t, who+" calls "+m.StreamName, err, want)
 		}
 		_, err = agentapi.Client{Conn: conn}.Attest(soon(t), &agentapi.AttestRequest{Token: "isthmus-join-v1.AAAA", CSR: csr(t, key)})
 		if want := map[bool]codes.Code{true: codes.Unavailable, false: codes.PermissionDenied}[who == "foreign node"]; status.Code(err) != want {

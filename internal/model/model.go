@@ -154,6 +154,8 @@ type Gateway struct {
 	Identity spiffe.ID
 	Inner    []netip.Addr
 	Outer    []netip.Addr
+	// MaxConnections from clients that its Envoy holds.
+	MaxConnections uint32
 }
 
 // Workload is one registered workload.

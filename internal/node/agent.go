@@ -244,8 +244,7 @@ func (a *Agent) touch() {
 // report is everything that the control plane is told.
 func (a *Agent) report() agentapi.Report {
 	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoyState(), Certs: a.certs()}
-	if g := a.cfg.Gateway; g != nil {
-		r.Gateway = g.Info()
+	if r.Gateway = a.cfg.GatewayInfo(); r.Gateway != nil {
 		r.Peers = a.logs.Peers()
 	}
 	for _, h := range a.homes {

@@ -66,7 +66,7 @@ type EnvoyConfig struct {
 	CacheDir    string `yaml:"cacheDir"`    // where `make envoy` put it; default .cache
 	Concurrency int    `yaml:"concurrency"` // worker threads; default 2
 	// MaxConnections from clients over all listeners; default 50000.
-	MaxConnections uint64 `yaml:"maxConnections"`
+	MaxConnections uint32 `yaml:"maxConnections"`
 	// MaxHeapMiB is where Envoy begins to shed load; default 1024.
 	MaxHeapMiB uint64 `yaml:"maxHeapMiB"`
 	// LogLevel of Envoy; default warning.
@@ -156,11 +156,15 @@ type GatewayConfig struct {
 	OuterAddress6 netip.Addr `yaml:"outerAddress6"`
 }
 
-// Info is what the control plane is told of the gateway.
-func (g GatewayConfig) Info() *snapshot.GatewayInfo {
+// GatewayInfo is what the control plane is told of a gateway; nil of a node.
+func (c Config) GatewayInfo() *snapshot.GatewayInfo {
+	g := c.Gateway
+	if g == nil {
+		return nil
+	}
 	return &snapshot.GatewayInfo{
 		ServiceAccount: g.ServiceAccount, InnerAddress: g.InnerAddress, OuterAddress: g.OuterAddress,
-		InnerAddress6: g.InnerAddress6, OuterAddress6: g.OuterAddress6,
+		InnerAddress6: g.InnerAddress6, OuterAddress6: g.OuterAddress6, MaxConnections: c.Envoy.MaxConnections,
 	}
 }
 

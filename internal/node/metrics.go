@@ -23,6 +23,7 @@ var (
 	descConnected = prometheus.NewDesc("isthmus_agent_control_connected", "Whether the control plane answers.", nil, nil)
 	descEnvoyUp   = prometheus.NewDesc("isthmus_agent_envoy_running", "Whether Envoy runs.", nil, nil)
 	descRestarts  = prometheus.NewDesc("isthmus_agent_envoy_restarts_total", "How often Envoy was started again.", nil, nil)
+	descFull      = prometheus.NewDesc("isthmus_agent_envoy_refused_connections_total", "Connections that Envoy refused for want of room.", nil, nil)
 	descStreams   = prometheus.NewDesc("isthmus_agent_ads_streams", "Configuration streams open to the control plane.", nil, nil)
 	descExpiry    = prometheus.NewDesc("isthmus_agent_certificate_expiry_seconds", "When a certificate in use ends, Unix time.", []string{"spiffe_id"}, nil)
 	descReady     = prometheus.NewDesc("isthmus_agent_workload_ready", "Whether a workload is ready.", []string{"workload"}, nil)
@@ -31,7 +32,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (a *Agent) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descInfo, descConnected, descEnvoyUp, descRestarts, descStreams, descExpiry, descReady, descDNS} {
+	for _, d := range []*prometheus.Desc{descInfo, descConnected, descEnvoyUp, descRestarts, descFull, descStreams, descExpiry, descReady, descDNS} {
 		ch <- d
 	}
 }
@@ -49,6 +50,7 @@ func (a *Agent) Collect(ch chan<- prometheus.Metric) {
 	gauge(descConnected, asNumber(a.control.Connected()))
 	gauge(descEnvoyUp, asNumber(envoy.Running))
 	counter(descRestarts, uint64(envoy.Restarts))
+	counter(descFull, envoy.Refused)
 	streams := int64(0)
 	for _, p := range a.proxies {
 		streams += p.ads.Streams()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -14,6 +15,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/adsproxy"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
+	"isthmus.dev/isthmus/internal/node/limits"
 	"isthmus.dev/isthmus/internal/node/sds"
 )
 
@@ -40,7 +42,7 @@ func (a *Agent) newProxy(w *Workload, binary string) *proxy {
 	p.ads = adsproxy.New(a.control.Conn, p.workload)
 	p.envoy = envoyproc.New(envoyproc.Config{
 		Log: a.log, Binary: binary, RunDir: p.runDir, Concurrency: a.cfg.Envoy.Concurrency, LogLevel: a.cfg.Envoy.LogLevel,
-		Bootstrap: envoyproc.Bootstrap{Node: id, MaxConnections: a.cfg.Envoy.MaxConnections, MaxHeapBytes: a.cfg.Envoy.MaxHeapMiB << 20},
+		Bootstrap: envoyproc.Bootstrap{Node: id, MaxConnections: uint64(a.cfg.Envoy.MaxConnections), MaxHeapBytes: a.cfg.Envoy.MaxHeapMiB << 20},
 		Keep:      a.keepEnvoy, Changed: a.touch,
 	})
 	p.keeper = &keeper{log: a.log, hold: p.envoy.Hold}
@@ -87,6 +89,7 @@ func (a *Agent) answer(ctx context.Context, p *proxy, socket net.Listener) error
 	s := grpc.NewServer(grpc.ForceServerCodecV2(adsproxy.NewCodec()), grpc.MaxRecvMsgSize(64<<20), grpc.MaxSendMsgSize(64<<20))
 	p.ads.Register(s)
 	secretv3.RegisterSecretDiscoveryServiceServer(s, p.secrets)
+	runtimev3.RegisterRuntimeDiscoveryServiceServer(s, &limits.Service{Connections: a.connections(p)})
 	a.logs.Register(s)
 	stop := context.AfterFunc(ctx, s.Stop)
 	defer stop()
@@ -94,6 +97,21 @@ func (a *Agent) answer(ctx context.Context, p *proxy, socket net.Listener) error
 		return err
 	}
 	return context.Cause(ctx)
+}
+
+// connections are the shares of an Envoy's listeners in the connections that it holds.
+func (a *Agent) connections(p *proxy) map[string]uint32 {
+	if a.cfg.Gateway != nil {
+		return limits.OfGateway(a.cfg.Envoy.MaxConnections)
+	}
+	workloads := []string{p.workload}
+	if p.workload == "" {
+		workloads = nil
+		for _, w := range a.cfg.Workloads {
+			workloads = append(workloads, w.Key())
+		}
+	}
+	return limits.OfWorkloads(a.cfg.Envoy.MaxConnections, workloads)
 }
 
 // envoyState is all Envoys' taken together.
@@ -107,6 +125,10 @@ func (a *Agent) envoyState() agentapi.EnvoyState {
 		out.Running = out.Running && s.Running
 		out.Version = s.Version
 		out.Restarts += s.Restarts
+		out.Refused += s.Refused
+		if s.RefusedLast.After(out.RefusedLast) {
+			out.RefusedLast = s.RefusedLast
+		}
 	}
 	return out
 }

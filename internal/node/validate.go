@@ -13,6 +13,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/reserved"
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/vip"
 )
@@ -31,7 +32,7 @@ func (c *Config) defaults() {
 	c.StateDir = cmp.Or(c.StateDir, filepath.Join("/var/lib/isthmus", c.Name))
 	c.Envoy.CacheDir = cmp.Or(c.Envoy.CacheDir, ".cache")
 	c.Envoy.Concurrency = cmp.Or(c.Envoy.Concurrency, 2)
-	c.Envoy.MaxConnections = cmp.Or(c.Envoy.MaxConnections, 50_000)
+	c.Envoy.MaxConnections = cmp.Or(c.Envoy.MaxConnections, snapshot.DefaultConnections)
 	c.Envoy.MaxHeapMiB = cmp.Or(c.Envoy.MaxHeapMiB, 1024)
 	c.Envoy.LogLevel = cmp.Or(c.Envoy.LogLevel, "warning")
 	c.Health.Address = cmp.Or(c.Health.Address, net.JoinHostPort("127.0.0.1", strconv.Itoa(agentapi.HealthPort)))

@@ -32,25 +32,20 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return json.Unmarshal(data.Materialize(), v)
 }
 
-// Unary describes one method of a service implemented by S.
-func Unary[S, Req, Resp any](service, method string, call func(S, context.Context, *Req) (*Resp, error)) grpc.MethodDesc {
-	full := "/" + service + "/" + method
-	return grpc.MethodDesc{
-		MethodName: method,
-		Handler: func(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-			req := new(Req)
-			if err := dec(req); err != nil {
-				return nil, err
-			}
-			if interceptor == nil {
-				return call(srv.(S), ctx, req)
-			}
-			info := &grpc.UnaryServerInfo{Server: srv, FullMethod: full}
-			return interceptor(ctx, req, info, func(ctx context.Context, r any) (any, error) {
-				return call(srv.(S), ctx, r.(*Req))
-			})
-		},
-	}
+// Unary describes one method of a service implemented by S. To the server it is a stream of one message from the client, which
+// is the same on the wire: only a stream's interceptors come before its messages are read, and can bound them (Receive).
+func Unary[S, Req, Resp any](method string, call func(S, context.Context, *Req) (*Resp, error)) grpc.StreamDesc {
+	return grpc.StreamDesc{StreamName: method, ClientStreams: true, Handler: func(srv any, stream grpc.ServerStream) error {
+		req := new(Req)
+		if err := stream.RecvMsg(req); err != nil {
+			return err
+		}
+		resp, err := call(srv.(S), stream.Context(), req)
+		if err != nil {
+			return err
+		}
+		return stream.SendMsg(resp)
+	}}
 }
 
 // Stream is a bidirectional stream of Recv and Send messages.

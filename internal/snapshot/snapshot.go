@@ -282,7 +282,15 @@ type GatewayInfo struct {
 	// InnerAddress6 and OuterAddress6 are IPv6 addresses beside those, of a gateway that has both versions.
 	InnerAddress6 netip.Addr `json:"innerAddress6,omitzero"`
 	OuterAddress6 netip.Addr `json:"outerAddress6,omitzero"`
+	// MaxConnections is how many connections from clients its Envoy holds; 0 means DefaultConnections.
+	MaxConnections uint32 `json:"maxConnections,omitempty"`
 }
+
+// DefaultConnections is how many connections from clients an Envoy holds whose settings say nothing else.
+const DefaultConnections = 50_000
+
+// Connections is how many connections from clients the gateway holds.
+func (g GatewayInfo) Connections() uint32 { return cmp.Or(g.MaxConnections, DefaultConnections) }
 
 // Inner are all addresses at which the mesh reaches the gateway.
 func (g GatewayInfo) Inner() []netip.Addr { return given(g.InnerAddress, g.InnerAddress6) }

@@ -198,6 +198,12 @@ func (s *gwServer) answer(w http.ResponseWriter, r *http.Request) {
 	case "/v1/moved":
 		header.Set("Location", r.URL.Query().Get("to"))
 		w.WriteHeader(http.StatusFound)
+	case "/unwell": // 503, with the header that is asked for
+		if name := r.URL.Query().Get("header"); name != "" {
+			header.Set(name, "true")
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, s.name, "is unwell")
 	case "/grpc":
 		header.Set("Content-Type", "application/grpc")
 		header.Set("Trailer", "Grpc-Status")

@@ -29,16 +29,17 @@ import (
 
 // The world of the gateway tests is one network namespace: inside addresses begin with 10.98., outside ones with 192.0.2.
 const (
-	gwPrefix    = "isthmus-t-gw"
-	gwWorld     = gwPrefix + "-world"
-	gwDir       = "/run/isthmus/" + gwPrefix
-	gwControl   = "10.98.1.1"
-	gwInner     = "10.98.1.2"
-	gwOuter     = "192.0.2.1"
-	gwEgress    = gwInner + ":15444"
-	gwIngress   = gwOuter + ":15443"
-	gwGatewayID = "spiffe://home.example/ns/isthmus-system/sa/edge"
-	gwWebID     = "spiffe://home.example/ns/default/sa/web"
+	gwPrefix      = "isthmus-t-gw"
+	gwWorld       = gwPrefix + "-world"
+	gwDir         = "/run/isthmus/" + gwPrefix
+	gwControl     = "10.98.1.1"
+	gwInner       = "10.98.1.2"
+	gwOuter       = "192.0.2.1"
+	gwEgress      = gwInner + ":15444"
+	gwIngress     = gwOuter + ":15443"
+	gwConnections = 1600
+	gwGatewayID   = "spiffe://home.example/ns/isthmus-system/sa/edge"
+	gwWebID       = "spiffe://home.example/ns/default/sa/web"
 )
 
 // TestGateway attacks one real gateway: control plane, agent and Envoy are those that are shipped; the peers' gateways, the
@@ -55,6 +56,8 @@ func TestGateway(t *testing.T) {
 	t.Run("probes", g.testProbes)
 	t.Run("slow drip", slow.hungUpOn)
 	t.Run("log and counts", g.testLogAndCounts)
+	t.Run("answers of applications", g.testApplicationsAnswers)
+	t.Run("shares of connections", g.testShares)
 	t.Run("cut", g.testCut)
 }
 
@@ -159,7 +162,7 @@ func (g *gateway) startGateway(t *testing.T) {
 	g.write(t, "gateway.yaml", map[string]any{
 		"name": "edge-1", "runDir": gwDir + "/run", "stateDir": gwDir + "/state",
 		"control": map[string]any{"addresses": []string{gwControl + ":15012"}, "tokenFile": gwDir + "/gateway.token"},
-		"envoy":   map[string]any{"path": envoy, "concurrency": 1}, "health": map[string]any{"address": "off"},
+		"envoy":   map[string]any{"path": envoy, "concurrency": 1, "maxConnections": gwConnections}, "health": map[string]any{"address": "off"},
 		"gateway": map[string]any{"serviceAccount": "edge", "innerAddress": gwInner, "outerAddress": gwOuter},
 	})
 	_, err = g.lab.Start(lab.Command{

@@ -74,12 +74,21 @@ func agentCluster(socket string) object {
 	}
 }
 
-// layeredRuntime has one fixed layer: nothing changes Envoy's flags while it runs, neither RTDS nor the admin socket. Regular
-// expressions come from the control plane alone; Envoy's usual bound of 100 instructions refuses those of longer names.
+// layeredRuntime has a layer that the agent serves, with the shares of Envoy's connections (package limits), and a fixed one
+// above it: nothing else changes Envoy's flags while it runs, nor does the admin socket. Regular expressions come from the
+// control plane alone; Envoy's usual bound of 100 instructions refuses those of longer names.
 func layeredRuntime() object {
-	return object{"layers": []any{object{"name": "fixed", "static_layer": object{
-		"re2.max_program_size.error_level": 1 << 16, "re2.max_program_size.warn_level": 1 << 16,
-	}}}}
+	return object{"layers": []any{
+		object{"name": agentapi.LimitsLayer, "rtds_layer": object{"name": agentapi.LimitsLayer, "rtds_config": object{
+			"resource_api_version": "V3", "api_config_source": object{
+				"api_type": "GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
+				"grpc_services": []any{object{"envoy_grpc": object{"cluster_name": agentapi.ADSCluster}}},
+			},
+		}}},
+		object{"name": "fixed", "static_layer": object{
+			"re2.max_program_size.error_level": 1 << 16, "re2.max_program_size.warn_level": 1 << 16,
+		}},
+	}}
 }
 
 // internalListeners lets Envoy hand calls over inside itself; without this it refuses such listeners.
@@ -133,7 +142,7 @@ func statsConfig() object {
 	for _, s := range []string{
 		// listeners and the listener sides of clusters
 		".downstream_cx_total", ".downstream_cx_active", ".downstream_cx_overflow", ".downstream_global_cx_overflow",
-		".downstream_cx_overload_reject", ".no_filter_chain_match", ".downstream_rq_total",
+		".downstream_cx_overload_reject", ".limited_connections", ".no_filter_chain_match", ".downstream_rq_total",
 		".ssl.handshake", ".ssl.connection_error", ".ssl.fail_verify_san", ".ssl.fail_verify_error", ".ssl.fail_verify_no_cert",
 		// clusters
 		".upstream_cx_total", ".upstream_cx_active", ".upstream_cx_connect_fail", ".upstream_cx_connect_timeout",

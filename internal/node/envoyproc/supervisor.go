@@ -1,6 +1,7 @@
 package envoyproc
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,9 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -215,9 +218,14 @@ func (s *Supervisor) take() (*process, error) {
 
 // once runs one Envoy to its end.
 func (s *Supervisor) once(ctx context.Context) error {
+	found := s.found != nil
 	p, err := s.take()
 	if err != nil {
 		return err
+	}
+	var seen uint64
+	if found {
+		seen = s.countRefused(ctx, 0, false)
 	}
 	if err := s.gain(p); err != nil {
 		s.cfg.Log.Error("sockets not kept for the next agent: DNS is silent when this one ends", "error", err)
@@ -227,8 +235,12 @@ func (s *Supervisor) once(ctx context.Context) error {
 	go func() { ended <- p.wait(0) }()
 	size := time.NewTicker(time.Minute)
 	defer size.Stop()
+	room := time.NewTicker(10 * time.Second)
+	defer room.Stop()
 	for {
 		select {
+		case <-room.C:
+			seen = s.countRefused(ctx, seen, true)
 		case err := <-ended:
 			if err == nil {
 				err = p.how()
@@ -242,6 +254,21 @@ func (s *Supervisor) once(ctx context.Context) error {
 			return errors.Join(ctx.Err(), s.part(p, context.Cause(ctx)))
 		}
 	}
+}
+
+// countRefused looks whether Envoy has refused connections since it had refused seen of them, and returns how many it has now.
+func (s *Supervisor) countRefused(ctx context.Context, seen uint64, note bool) uint64 {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	n, err := s.Refused(ctx)
+	if err != nil {
+		s.cfg.Log.Debug("refused connections not counted", "error", err)
+		return seen
+	}
+	if note && n > seen {
+		s.set(func(st *agentapi.EnvoyState) { st.Refused, st.RefusedLast = st.Refused+n-seen, time.Now() })
+	}
+	return n
 }
 
 // part leaves Envoy to the next agent, or ends it.
@@ -274,6 +301,27 @@ func (s *Supervisor) Stats(ctx context.Context) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return resp.Body, nil
+}
+
+// full are the statistics that count connections refused for want of room.
+const full = `downstream_cx_overflow|downstream_global_cx_overflow|downstream_cx_overload_reject|limited_connections`
+
+// Refused is how many connections Envoy has refused because it, or a listener or chain of its own, held as many as it may.
+func (s *Supervisor) Refused(ctx context.Context) (total uint64, err error) {
+	resp, err := s.get(ctx, "/stats?filter="+url.QueryEscape("("+full+")$"))
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		_, value, _ := strings.Cut(lines.Text(), ": ")
+		n, err := strconv.ParseUint(value, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read Envoy's statistics: %w", err)
+		}
+		total += n
+	}
+	return total, nil
 }
 
 func (s *Supervisor) get(ctx context.Context, path string) (*http.Response, error) {

@@ -1,0 +1,129 @@
+package door
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// Kind is what a caller has proved to be. A set of kinds is their sum.
+type Kind uint8
+
+// Kinds of callers. The zero Kind is nobody: who showed a certificate that stands for nothing here.
+const (
+	Stranger      Kind = 1 << iota // who showed no certificate
+	Workload                       // a workload or gateway Envoy of this mesh
+	Node                           // the agent of a node or gateway
+	Administrator                  // by certificate
+	Local                          // a user of this host, by the socket
+
+	Anybody = Stranger | Workload | Node | Administrator | Local
+)
+
+// Caller is who is at the other end of a connection, as its handshake or the kernel proved it.
+type Caller struct {
+	Kind Kind
+	Name string     // of the node, administrator or user; "<namespace>/<service account>" of a workload
+	ID   spiffe.ID  // of who showed a certificate
+	Addr netip.Addr // where the connection comes from; only a Local has none
+	// TLS is the connection's handshake; nil for a Local.
+	TLS *tls.ConnectionState
+	// UID and PID are a Local's, from the kernel.
+	UID, PID int
+}
+
+// Actor names the caller among the events.
+func (c Caller) Actor() string {
+	switch c.Kind {
+	case Local:
+		return fmt.Sprintf("user %s (uid %d)", c.Name, c.UID)
+	case Administrator:
+		return "administrator " + c.Name
+	case Node:
+		return "node " + c.Name
+	case Workload:
+		return "workload " + c.Name
+	case Stranger:
+		return state.Stranger
+	default:
+		return "unknown " + c.ID.String()
+	}
+}
+
+// From says where the caller is.
+func (c Caller) From() string {
+	if c.Kind == Local {
+		return "local socket"
+	}
+	return c.Addr.String()
+}
+
+// Proof is what can be looked up about how the caller proved who it is.
+func (c Caller) Proof() string {
+	switch {
+	case c.Kind == Local:
+		return fmt.Sprintf("pid %d", c.PID)
+	case c.Kind == Stranger || c.TLS == nil || len(c.TLS.VerifiedChains) == 0:
+		return ""
+	}
+	return fmt.Sprintf("certificate %x", c.TLS.VerifiedChains[0][0].SerialNumber)
+}
+
+// Net is the caller's address as it counts: for IPv6 the network, of which one host has all addresses.
+func (c Caller) Net() netip.Addr { return network(c.Addr) }
+
+func network(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	if a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a
+}
+
+// key tells callers apart whose shares are counted.
+func (c Caller) key() string {
+	if c.Kind == Stranger {
+		return c.Net().String()
+	}
+	return c.Actor()
+}
+
+// identify is whom a finished TLS handshake proved.
+func identify(from netip.Addr, s tls.ConnectionState) (Caller, error) {
+	c := Caller{Kind: Stranger, Addr: from, TLS: &s}
+	if len(s.PeerCertificates) == 0 {
+		return c, nil
+	}
+	var err error
+	if c.ID, err = peerID(s); err != nil {
+		return Caller{}, err
+	}
+	c.Kind = 0
+	if name, ok := spiffe.NodeName(c.ID); ok {
+		c.Kind, c.Name = Node, name
+	} else if name, ok := spiffe.AdminName(c.ID); ok {
+		c.Kind, c.Name = Administrator, name
+	} else if ns, sa, ok := spiffe.WorkloadParts(c.ID); ok {
+		c.Kind, c.Name = Workload, ns+"/"+sa
+	}
+	return c, nil
+}
+
+type callerKey struct{}
+
+// With puts a caller into a context.
+func With(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// From is the caller of a call that came through the door. false: it did not, and nobody may be assumed.
+func From(ctx context.Context) (Caller, bool) {
+	c, ok := ctx.Value(callerKey{}).(Caller)
+	return c, ok
+}

@@ -1,0 +1,81 @@
+package door
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// limits count the calls of each caller, by method.
+type limits struct {
+	mu    sync.Mutex // guards all below
+	rates map[limitKey]*paced
+	now   map[limitKey]int // under way
+}
+
+type limitKey struct{ method, caller string }
+
+type paced struct {
+	*rate.Limiter
+	used time.Time
+}
+
+// Rates that were not used for a while are full again, and need not be kept.
+const (
+	maxRates  = 10_000
+	rateSleep = 10 * time.Minute
+)
+
+func newLimits() *limits { return &limits{rates: map[limitKey]*paced{}, now: map[limitKey]int{}} }
+
+// take counts a call in, or says why not.
+func (l *limits) take(c *call) (why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := limitKey{c.name, c.caller.key()}
+	if c.AtOnce > 0 && l.now[key] >= c.AtOnce {
+		return fmt.Sprintf("more than %d calls at once: try again", c.AtOnce)
+	}
+	if c.Rate > 0 && !l.allow(key, c.Rate, c.Burst, time.Now()) {
+		return fmt.Sprintf("more than %v calls a second: try again later", float64(c.Rate))
+	}
+	if c.AtOnce > 0 {
+		l.now[key]++
+	}
+	return ""
+}
+
+func (l *limits) allow(key limitKey, per rate.Limit, burst int, now time.Time) bool {
+	one := l.rates[key]
+	if one == nil {
+		if len(l.rates) >= maxRates {
+			l.prune(now)
+		}
+		if len(l.rates) >= maxRates {
+			return false
+		}
+		one = &paced{Limiter: rate.NewLimiter(per, burst)}
+		l.rates[key] = one
+	}
+	one.used = now
+	return one.AllowN(now, 1)
+}
+
+func (l *limits) prune(now time.Time) {
+	for k, r := range l.rates {
+		if now.Sub(r.used) > rateSleep {
+			delete(l.rates, k)
+		}
+	}
+}
+
+func (l *limits) leave(c *call) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := limitKey{c.name, c.caller.key()}
+	if l.now[key]--; l.now[key] <= 0 {
+		delete(l.now, key)
+	}
+}

@@ -1,0 +1,66 @@
+package door
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// Those without a certificate are bounded by where they come from: one address cannot keep the others out.
+func TestStrangersOfOneAddressAreBounded(t *testing.T) {
+	l := newLimits()
+	from := func(a string) *call {
+		return &call{name: "join", Method: Method{AtOnce: 128}, caller: Caller{Kind: Stranger, Addr: netip.MustParseAddr(a)}}
+	}
+	for range 128 {
+		if why := l.take(from("2001:db8:1:2::1")); why != "" {
+			t.Fatalf("refused early: %s", why)
+		}
+	}
+	if l.take(from("2001:db8:1:2::9")) == "" {
+		t.Error("one network fills the door")
+	}
+	if why := l.take(from("2001:db8:1:3::1")); why != "" {
+		t.Errorf("another network is refused: %s", why)
+	}
+	l.leave(from("2001:db8:1:2::1"))
+	if why := l.take(from("2001:db8:1:2::9")); why != "" {
+		t.Errorf("a place that was left is not given again: %s", why)
+	}
+	for range 128 {
+		l.leave(from("2001:db8:1:2::1"))
+	}
+	l.leave(from("2001:db8:1:3::1"))
+	if len(l.now) != 0 {
+		t.Errorf("remembered after they left: %v", l.now)
+	}
+}
+
+// A host has a whole network of IPv6 addresses, and counts as one.
+func TestAddressOf(t *testing.T) {
+	for from, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1",
+		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::", "2001:db8:1:2::9": "2001:db8:1:2::", "2001:db8:1:3::9": "2001:db8:1:3::", "fe80::1%eth0": "fe80::",
+	} {
+		if got := (Caller{Addr: netip.MustParseAddr(from)}).Net(); got != netip.MustParseAddr(want) {
+			t.Errorf("%s counts as %s, want %s", from, got, want)
+		}
+	}
+}
+
+// However many callers there were, what is remembered of them has a bound, and those who come later are served again.
+func TestRatesAreForgotten(t *testing.T) {
+	l := newLimits()
+	now := time.Unix(1_700_000_000, 0)
+	for i := range maxRates {
+		if !l.allow(limitKey{"join", netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()}, 1, 1, now) {
+			t.Fatal("refused early")
+		}
+	}
+	if l.allow(limitKey{"join", "one more"}, 1, 1, now) || len(l.rates) > maxRates {
+		t.Errorf("%d are remembered", len(l.rates))
+	}
+	if !l.allow(limitKey{"join", "one more"}, 1, 1, now.Add(rateSleep+time.Second)) {
+		t.Error("refused for ever")
+	}
+}

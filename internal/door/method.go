@@ -1,0 +1,46 @@
+package door
+
+import (
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Method is what may happen by one method. The zero Method is for nobody.
+type Method struct {
+	// Who may call it.
+	Who Kind
+	// Deny is what others are told.
+	Deny string
+	// Bytes bound one message of the caller's. They are compared before the message is read.
+	Bytes int
+	// Rate and Burst bound the calls of one caller, or of one stranger's address, in a second. Zero: no bound. This and the
+	// next two do not bind a Local.
+	Rate  rate.Limit
+	Burst int
+	// AtOnce bounds the calls of one caller, or of one stranger's address, that are under way. Zero: no bound.
+	AtOnce int
+	// Life bounds one call. Zero: no bound.
+	Life time.Duration
+	// Action is what a call is recorded as. Every method has one, since refusals are recorded of all.
+	Action string
+	// Deed says that each call is recorded, before it is carried out and with its outcome, and that it is not carried out when it
+	// cannot be recorded. Describe says what it is done to.
+	Deed     bool
+	Describe func(request any) (object, detail string)
+	// Vital deeds are carried out all the same.
+	Vital bool
+	// Itself says that the method records its refusals itself, since it knows more of them than their answer tells.
+	Itself bool
+}
+
+// Describe makes a Method's Describe of a function of one type of request.
+func Describe[Req any](f func(*Req) (object, detail string)) func(any) (string, string) {
+	return func(request any) (string, string) {
+		r, ok := request.(*Req)
+		if !ok {
+			return "", ""
+		}
+		return f(r)
+	}
+}

@@ -1,0 +1,105 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+const (
+	maxFolds   = 4096
+	flushEvery = time.Second
+)
+
+// Refusals are counted in memory and written once a second, so that however many there are cost few writes.
+type Refusals struct {
+	Events Events
+	Log    *slog.Logger
+
+	mu    sync.Mutex // guards folds
+	folds map[state.Event]*fold
+}
+
+type fold struct {
+	first, last time.Time
+	count       int
+}
+
+// Add counts a refusal. It never waits.
+func (r *Refusals) Add(e state.Event) {
+	now := time.Now()
+	e.Outcome = state.Refused
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.folds == nil {
+		r.folds = map[state.Event]*fold{}
+	}
+	if _, known := r.folds[e]; !known && len(r.folds) >= maxFolds {
+		e = state.Event{Actor: e.Actor, From: "(others)", Action: "call", Outcome: state.Refused}
+	}
+	if _, known := r.folds[e]; !known && len(r.folds) >= 2*maxFolds {
+		e.Actor = state.Stranger
+	}
+	f := r.folds[e]
+	if f == nil {
+		f = &fold{first: now}
+		r.folds[e] = f
+	}
+	f.last = now
+	f.count++
+}
+
+// Flush writes what was counted. What cannot be written now is kept.
+func (r *Refusals) Flush(ctx context.Context) error {
+	r.mu.Lock()
+	folds := r.folds
+	r.folds = nil
+	r.mu.Unlock()
+	var errs []error
+	for e, f := range folds {
+		e.Time, e.First, e.Count = f.last, f.first, f.count
+		if err := r.Events.Record(ctx, e); err != nil {
+			errs = append(errs, err)
+			r.keep(e, f)
+		}
+	}
+	return errors.Join(errs[:min(len(errs), 1)]...)
+}
+
+func (r *Refusals) keep(e state.Event, f *fold) {
+	e.Time, e.First, e.Count = time.Time{}, time.Time{}, 0
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.folds == nil {
+		r.folds = map[state.Event]*fold{}
+	}
+	if now := r.folds[e]; now != nil {
+		f.last, f.count = now.last, f.count+now.count
+	}
+	r.folds[e] = f
+}
+
+// Run writes once a second, and once more when ctx ends.
+func (r *Refusals) Run(ctx context.Context) error {
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	for failed := false; ; {
+		select {
+		case <-ctx.Done():
+			if err := r.Flush(context.WithoutCancel(ctx)); err != nil {
+				r.Log.Error("refusals not recorded", "error", err)
+			}
+			return nil
+		case <-tick.C:
+		}
+		err := r.Flush(ctx)
+		if err != nil && !failed && ctx.Err() == nil {
+			r.Log.Error("refusals not recorded yet: tried again every second", "error", err)
+		}
+		failed = err != nil
+	}
+}

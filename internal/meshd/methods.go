@@ -1,0 +1,142 @@
+package meshd
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/door"
+)
+
+// Bounds on one message, by what may be in it.
+const (
+	maxSmall  = 32 << 10 // names, a token, a certificate request
+	maxReport = 4 << 20  // what a node of 2,000 workloads reports
+	maxAsked  = 4 << 20  // the names that an Envoy subscribes to, and the versions that it has
+)
+
+// Bounds on one administrator with a certificate, by method: on what is asked, and on what is done and recorded.
+const (
+	questionRate, questionBurst = 200, 400
+	deedRate, deedBurst         = 20, 200
+)
+
+// methods says of every method who may call it, how much, and as what it is recorded. What has no row is refused.
+var methods = withNames(map[string]map[string]door.Method{
+	agentapi.Service: {
+		"Attest": {Who: door.Anybody &^ door.Local, Bytes: maxSmall, AtOnce: 128, Life: 5 * time.Second, Action: "node join", Itself: true},
+		"Sign":   forNodes("sign", maxSmall),
+		"Sync":   forNodes("sync", maxReport),
+	},
+	discoveryv3.AggregatedDiscoveryService_ServiceDesc.ServiceName: {
+		"DeltaAggregatedResources":  forNodes("discovery", maxAsked),
+		"StreamAggregatedResources": {Action: "discovery", Deny: "only incremental discovery is served"},
+	},
+	adminapi.Service: {
+		"Status":       read("status"),
+		"ProxyConfig":  read("proxy config"),
+		"PeerList":     read("peer list"),
+		"PeerProbe":    read("peer probe"),
+		"PeerManifest": read("peer manifest"),
+		"Catalog":      read("catalog"),
+		"Exports":      read("exports"),
+		"Imports":      read("imports"),
+		"CertList":     read("cert list"),
+		"Check":        read("check"),
+		"Access":       read("access"),
+		"CAStatus":     read("ca status"),
+		"Events":       read("events"),
+		"AdminList":    read("admin list"),
+		"TokenList":    read("token list"),
+
+		"CreateToken": deed("token create", func(r *adminapi.TokenRequest) (string, string) {
+			return "node " + r.Node, grants(r)
+		}),
+		"AdminCert": onSocket(deed("admin cert", func(r *adminapi.AdminCertRequest) (string, string) { return "administrator " + r.Name, "" })),
+		"AdminRevoke": vital(deed("admin revoke", func(r *adminapi.AdminRevokeRequest) (string, string) {
+			return strings.TrimSpace("administrator " + r.Name + " " + r.ID), ""
+		})),
+		"TokenCancel": vital(deed("token cancel", func(r *adminapi.TokenIDRequest) (string, string) { return "join token " + r.ID, "" })),
+		"RevokeNode":  vital(deed("node revoke", func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
+		"PeerInvite":  deed("peer invite", func(r *adminapi.PeerInviteRequest) (string, string) { return "peer " + r.Peer, "" }),
+		"PeerAccept":  deed("peer accept", func(r *adminapi.PeerAcceptRequest) (string, string) { return "peer " + r.Name, "" }),
+		"PeerSuspend": vital(deed("peer suspend", peerOf)),
+		"PeerResume":  deed("peer resume", peerOf),
+		"PeerRevoke":  vital(deed("peer revoke", peerOf)),
+		"CARotate": deed("ca rotate", func(r *adminapi.CARotateRequest) (string, string) {
+			switch {
+			case r.Force:
+				return "root", "force"
+			case r.Cancel:
+				return "root", "cancel"
+			}
+			return "root", "begin"
+		}),
+	},
+})
+
+// grants is what a join token is to grant.
+func grants(r *adminapi.TokenRequest) string {
+	all := fmt.Sprintf("role %s, identities %s", r.Role, strings.Join(r.Identities, " "))
+	for i, w := range r.Workloads {
+		if i == 0 {
+			all += ", workloads"
+		}
+		all += " " + w.Namespace + "/" + w.Name
+	}
+	for i, a := range r.Addresses {
+		if i == 0 {
+			all += ", addresses"
+		}
+		all += " " + a.String()
+	}
+	return all
+}
+
+func peerOf(r *adminapi.PeerRequest) (object, detail string) { return "peer " + r.Peer, "" }
+
+func forNodes(action string, bytes int) door.Method {
+	return door.Method{Who: door.Node, Bytes: bytes, Action: action, Deny: "it takes the certificate of a node"}
+}
+
+// read is a method of administrators that changes nothing.
+func read(action string) door.Method {
+	return door.Method{
+		Who: door.Administrator | door.Local, Bytes: maxSmall, Rate: questionRate, Burst: questionBurst, Action: action,
+		Deny: "it takes an administrator's certificate; make one with 'isthmus admin cert' on the control plane's host",
+	}
+}
+
+// deed is one that changes something.
+func deed[Req any](action string, describe func(*Req) (object, detail string)) door.Method {
+	m := read(action)
+	m.Rate, m.Burst = deedRate, deedBurst
+	m.Deed, m.Describe = true, door.Describe(describe)
+	return m
+}
+
+// vital is a deed that must not wait for a record.
+func vital(m door.Method) door.Method {
+	m.Vital = true
+	return m
+}
+
+// onSocket is a method for users of the control plane's own host alone.
+func onSocket(m door.Method) door.Method {
+	m.Who, m.Deny = door.Local, "it is done on the control plane's own host, over its socket"
+	return m
+}
+
+func withNames(services map[string]map[string]door.Method) map[string]door.Method {
+	all := map[string]door.Method{}
+	for service, own := range services {
+		for name, m := range own {
+			all["/"+service+"/"+name] = m
+		}
+	}
+	return all
+}

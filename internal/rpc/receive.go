@@ -1,0 +1,74 @@
+package rpc
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+)
+
+// wire is what gRPC's streams can do beyond their interface: the head of a message is read apart from the message.
+// TestLongMessagesAreNotRead fails should a later gRPC do otherwise.
+type wire interface {
+	ReadMessageHeader(head []byte) error
+	Read(n int) (mem.BufferSlice, error)
+	ContentSubtype() string
+}
+
+// Receive reads the next message of a call into m, if it has at most limit bytes. Of a longer one no byte is read: the sender is
+// kept from sending more than gRPC's window, 64 KB, by flow control. io.EOF is the end of what the caller sends.
+func Receive(ss grpc.ServerStream, m any, limit int) error {
+	s, ok := grpc.ServerTransportStreamFromContext(ss.Context()).(wire)
+	if !ok {
+		return status.Error(codes.Internal, "the length of messages cannot be bounded here")
+	}
+	var head [5]byte // gRPC over HTTP/2: compressed or not, length
+	if err := s.ReadMessageHeader(head[:]); err != nil {
+		return readError(ss, err)
+	}
+	if head[0] != 0 {
+		return status.Error(codes.Unimplemented, "compressed messages are not taken here")
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if int64(n) > int64(limit) {
+		return status.Errorf(codes.ResourceExhausted, "a message of %d bytes: at most %d are taken here", n, limit)
+	}
+	data, err := s.Read(int(n))
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return readError(ss, err)
+	}
+	defer data.Free()
+	name := s.ContentSubtype()
+	if name == "" {
+		name = proto.Name
+	}
+	codec := encoding.GetCodecV2(name)
+	if codec == nil {
+		return status.Errorf(codes.Unimplemented, "messages of type %.40q are not understood", name)
+	}
+	if err := codec.Unmarshal(data, m); err != nil {
+		return status.Errorf(codes.InvalidArgument, "the message is not what it should be: %v", err)
+	}
+	return nil
+}
+
+func readError(ss grpc.ServerStream, err error) error {
+	switch ended := ss.Context().Err(); {
+	case errors.Is(err, io.EOF):
+		return io.EOF
+	case ended != nil:
+		return status.FromContextError(ended).Err()
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return status.Error(codes.InvalidArgument, "the message ended early")
+	}
+	return status.Error(codes.Unavailable, err.Error())
+}
