@@ -95,6 +95,7 @@ func (p *plane) workloads(node int) []snapshot.Workload {
 	for i := range all {
 		all[i] = genmesh.Workload(node)
 		all[i].Name, all[i].ServiceAccount = account(node, i), account(node, i)
+		all[i].Netns = "" // they share an address, as only workloads of the host itself do
 	}
 	return all
 }

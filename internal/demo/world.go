@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -72,13 +74,27 @@ func (w *world) startMesh(ctx context.Context, m mesh) error {
 	}
 	return errors.Join(
 		w.startAgent(ctx, m, nodeName(m), "node", w.plan.hostNetns(m), adminapi.TokenRequest{
-			Node: nodeName(m), Role: snapshot.RoleNode, Identities: []string{"default/*"}, TTL: 5 * time.Minute,
+			Node: nodeName(m), Role: snapshot.RoleNode, Workloads: grants(m), Addresses: m.inside(), TTL: 5 * time.Minute,
 		}),
 		w.startAgent(ctx, m, gatewayName(m), "gateway", w.plan.gatewayNetns(m), adminapi.TokenRequest{
 			Node: gatewayName(m), Role: snapshot.RoleGateway,
-			Identities: []string{"isthmus-system/" + gatewayServiceAccount}, TTL: 5 * time.Minute,
+			Identities: []string{"isthmus-system/" + gatewayServiceAccount},
+			Addresses:  append(m.inside(), netip.PrefixFrom(m.outer, m.outer.BitLen())), TTL: 5 * time.Minute,
 		}),
 	)
+}
+
+// grants are what a mesh's node may host: its workloads, and nothing else.
+func grants(m mesh) (out []grant.Workload) {
+	for _, w := range m.workloads {
+		out = append(out, grant.Workload{Namespace: "default", Name: w.name, ServiceAccount: w.app, Labels: map[string]string{"app": w.app}})
+	}
+	return out
+}
+
+// inside is the mesh's inner subnet.
+func (m mesh) inside() []netip.Prefix {
+	return []netip.Prefix{netip.PrefixFrom(m.host, innerBits).Masked()}
 }
 
 // startControl starts a control plane and waits until it answers.

@@ -1,15 +1,22 @@
 package meshd
 
 import (
+	"context"
+	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/node/control"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -170,4 +177,42 @@ func TestAGatewayDoesNotMove(t *testing.T) {
 	must(t, err)
 	p.resume(c).report(report("10.0.0.4"))
 	stands("with a new token it stands elsewhere", "10.0.0.4")
+}
+
+// However many streams the Envoys of a node hold open, its agent reports and has certificates signed.
+func TestEnvoysDoNotStarveTheirAgent(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "token"), []byte(p.token("node-a", snapshot.RoleNode, "default/payments")), 0o600))
+	agent := control.New(control.Config{
+		Log: slog.New(slog.DiscardHandler), Node: "node-a", Role: snapshot.RoleNode,
+		TokenFile: filepath.Join(dir, "token"), IdentityFile: filepath.Join(dir, "identity.pem"),
+		Report: func() agentapi.Report {
+			return agentapi.Report{Workloads: []snapshot.Workload{workload("payments", "payments", "10.0.0.2")}}
+		},
+		Changed:      make(chan struct{}),
+		Instructions: func(*agentapi.Instructions) {},
+	})
+	ctx, stop := context.WithTimeout(t.Context(), patience)
+	var running sync.WaitGroup
+	running.Go(func() { _ = agent.Run(ctx) })
+	defer running.Wait()
+	defer stop()
+	eventually(t, "it joins", func() bool { return agent.EnvoyConn() != nil })
+	envoys := agent.EnvoyConn()
+	for range maxStreams {
+		_, err := agentapi.Client{Conn: envoys}.Sync(ctx) // as mute as an Envoy that has all it needs
+		must(t, err)
+	}
+	full, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, err := (agentapi.Client{Conn: envoys}).Sync(full); err == nil {
+		t.Fatal("the Envoys' connection carries one more stream")
+	}
+	p.served("it reports", "payments", "payments@10.0.0.2")
+	eventually(t, "it is signed for", func() bool {
+		_, err := agent.Sign(soon(t), "default", "payments")
+		return err == nil
+	})
 }

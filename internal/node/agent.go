@@ -252,7 +252,11 @@ func (a *Agent) report() agentapi.Report {
 			w := h.workload.Registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key()))
 			w.Addresses = s.usable(w.Addresses)
 			r.Workloads = append(r.Workloads, w)
+			continue
 		}
+		w := h.workload.Registered(a.cfg.Name, "", a.cfg.Mode == Sidecar, false)
+		w.Away = true // its name and addresses stay its own
+		r.Workloads = append(r.Workloads, w)
 	}
 	return r
 }

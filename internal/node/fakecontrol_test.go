@@ -202,6 +202,7 @@ func (f *fakeControl) Sync(s rpc.Stream[agentapi.Instructions, agentapi.Report])
 		if err != nil {
 			return err
 		}
+		r.Workloads = slices.DeleteFunc(r.Workloads, func(w snapshot.Workload) bool { return w.Away }) // they serve nobody
 		f.mu.Lock()
 		f.reports = append(f.reports, *r)
 		if f.make != nil {

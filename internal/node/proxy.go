@@ -39,7 +39,7 @@ func (a *Agent) newProxy(w *Workload, binary string) *proxy {
 		p.secrets.Only = []sds.ServiceAccount{{Namespace: w.Namespace, Name: w.ServiceAccount}}
 		id += "/" + w.Key()
 	}
-	p.ads = adsproxy.New(a.control.Conn, p.workload)
+	p.ads = adsproxy.New(a.control.EnvoyConn, p.workload)
 	p.envoy = envoyproc.New(envoyproc.Config{
 		Log: a.log, Binary: binary, RunDir: p.runDir, Concurrency: a.cfg.Envoy.Concurrency, LogLevel: a.cfg.Envoy.LogLevel,
 		Bootstrap: envoyproc.Bootstrap{Node: id, MaxConnections: uint64(a.cfg.Envoy.MaxConnections), MaxHeapBytes: a.cfg.Envoy.MaxHeapMiB << 20},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -69,6 +70,9 @@ type Proxy struct {
 	conn     func() *grpc.ClientConn
 	workload string
 	streams  atomic.Int64
+
+	mu  sync.Mutex         // guards end
+	end context.CancelFunc // of the newest stream
 }
 
 // New makes a proxy that opens its streams on what conn returns; nil means that there is no control plane yet. An Envoy of
@@ -97,6 +101,7 @@ func (p *Proxy) handle(_ any, envoy grpc.ServerStream) error {
 	g, ctx := errgroup.WithContext(envoy.Context())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	p.takeOver(cancel)
 	if p.workload != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, agentapi.WorkloadKey, p.workload)
 	}
@@ -121,6 +126,16 @@ func (p *Proxy) handle(_ any, envoy grpc.ServerStream) error {
 		}
 	})
 	return away(g.Wait())
+}
+
+// takeOver makes a stream the only one: an Envoy needs no more, and one that was broken into shall not use up what others need.
+func (p *Proxy) takeOver(end context.CancelFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.end != nil {
+		p.end()
+	}
+	p.end = end
 }
 
 // pump copies messages until one side ends; io.EOF is a clean end.

@@ -56,8 +56,9 @@ type Config struct {
 type Client struct {
 	cfg       Config
 	svid      atomic.Pointer[identity.SVID]
-	conn      atomic.Pointer[grpc.ClientConn]
-	joined    chan struct{} // closed once there is an identity and a connection
+	conn      atomic.Pointer[grpc.ClientConn] // for the agent itself
+	envoys    atomic.Pointer[grpc.ClientConn] // for the streams of its Envoys
+	joined    chan struct{}                   // closed once there is an identity and a connection
 	connected atomic.Bool
 	unsaved   atomic.Bool // svid is not in its file; unsavable says that this was said
 	unsavable atomic.Bool
@@ -83,8 +84,10 @@ func (c *Client) Identity() *identity.SVID { return c.svid.Load() }
 // Connected says whether the control plane answers on the standing stream.
 func (c *Client) Connected() bool { return c.connected.Load() }
 
-// Conn is the present connection, nil before the agent joined. It is replaced when the node's certificate is.
-func (c *Client) Conn() *grpc.ClientConn { return c.conn.Load() }
+// EnvoyConn is the present connection for what Envoys ask, nil before the agent joined. It is replaced when the node's
+// certificate is. A connection carries so many streams and no more: on one of their own, Envoys cannot keep the agent from
+// speaking for itself.
+func (c *Client) EnvoyConn() *grpc.ClientConn { return c.envoys.Load() }
 
 // Run joins, then keeps the conversation and the certificate alive until ctx ends. It returns early only when the
 // control plane refuses the agent for good.
@@ -94,13 +97,15 @@ func (c *Client) Run(ctx context.Context) error {
 		return err
 	}
 	c.svid.Store(svid)
-	conn, err := c.dial(c.cfg.Addresses, identity.ControlTLS(c.svid.Load))
-	if err != nil {
-		return err
+	for _, of := range c.conns() {
+		conn, err := c.dial(c.cfg.Addresses, identity.ControlTLS(c.svid.Load))
+		if err != nil {
+			return err
+		}
+		of.Store(conn)
+		defer func() { of.Load().Close() }()
 	}
-	c.conn.Store(conn)
 	close(c.joined)
-	defer func() { c.conn.Load().Close() }()
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.converse(ctx) })
@@ -292,12 +297,21 @@ func (c *Client) renewed(ctx context.Context) (*identity.SVID, error) {
 // adopt keeps the new identity and moves to a connection that is opened with it.
 func (c *Client) adopt(ctx context.Context, svid *identity.SVID) error {
 	c.keep(svid)
-	conn, err := c.dial(c.cfg.Addresses, identity.ControlTLS(c.svid.Load))
-	if err != nil {
-		return err
+	for _, of := range c.conns() {
+		conn, err := c.dial(c.cfg.Addresses, identity.ControlTLS(c.svid.Load))
+		if err != nil {
+			return err
+		}
+		waitReady(ctx, conn, 5*time.Second)
+		if err := of.Swap(conn).Close(); err != nil {
+			return err
+		}
 	}
-	waitReady(ctx, conn, 5*time.Second)
-	old := c.conn.Swap(conn)
 	c.cfg.Log.Info("node certificate renewed", "expires", svid.Leaf().NotAfter)
-	return old.Close()
+	return nil
+}
+
+// conns are the agent's connections to the control plane.
+func (c *Client) conns() []*atomic.Pointer[grpc.ClientConn] {
+	return []*atomic.Pointer[grpc.ClientConn]{&c.conn, &c.envoys}
 }
