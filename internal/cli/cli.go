@@ -103,7 +103,7 @@ func (a *app) root() *cobra.Command {
 	if a.verbs.Demo != nil {
 		add("run", usageOf(a.verbs.Demo()))
 	}
-	add("ask", a.statusCmd(), a.checkCmd(), a.accessCmd(), a.certCmd(), a.proxyCmd(), a.renderCmd())
+	add("ask", a.statusCmd(), a.checkCmd(), a.accessCmd(), a.eventsCmd(), a.certCmd(), a.proxyCmd(), a.renderCmd())
 	add("peer", a.peerCmd(), a.catalogCmd(), a.exportsCmd(), a.importsCmd())
 	add("admin", a.tokenCmd(), a.adminCmd(), a.caCmd(), a.versionCmd())
 	return root

@@ -48,6 +48,7 @@ type fake struct {
 	adminsRevoked adminapi.AdminRevokeResponse
 	tokens        adminapi.TokenListResponse
 	cancelled     adminapi.Ended
+	events        adminapi.EventsResponse
 }
 
 func answer[T any](f *fake, asked any, resp *T) (*T, error) {
@@ -89,6 +90,10 @@ func (f *fake) PeerProbe(_ context.Context, r *adminapi.PeerProbeRequest) (*admi
 func (f *fake) RevokeNode(_ context.Context, r *adminapi.NodeRequest) (*adminapi.RevokedNode, error) {
 	f.acted = append(f.acted, "revoke node "+r.Node)
 	return answer(f, *r, &f.revoked)
+}
+
+func (f *fake) Events(_ context.Context, r *adminapi.EventsRequest) (*adminapi.EventsResponse, error) {
+	return answer(f, *r, &f.events)
 }
 
 func (f *fake) AdminList(_ context.Context, r *adminapi.Empty) (*adminapi.AdminListResponse, error) {

@@ -2,6 +2,7 @@ package door
 
 import (
 	"container/list"
+	"maps"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -51,6 +52,7 @@ type Budget struct {
 	waiting   *list.List // of *conn that have not proved anything, the oldest first
 	addresses map[netip.Addr]int
 	proven    int
+	admins    int // of these
 	callers   map[string]int
 	turned    map[string]uint64 // away, by why
 	freed     chan struct{}
@@ -59,7 +61,7 @@ type Budget struct {
 // NewBudget is one within limits.
 func NewBudget(l Limits) *Budget {
 	return &Budget{
-		limits: l, waiting: list.New(), addresses: map[netip.Addr]int{}, callers: map[string]int{}, turned: map[string]uint64{},
+		limits: l, waiting: list.New(), addresses: map[netip.Addr]int{}, callers: map[string]int{}, turned: map[string]uint64{"address": 0, "slow": 0, "caller": 0},
 		freed: make(chan struct{}, 1),
 	}
 }
@@ -112,22 +114,20 @@ func (b *Budget) prove(c *conn) bool {
 	if c.place == nil {
 		return false // it gave way just now
 	}
-	most, mine := b.limits.Proven, b.limits.PerCaller
-	if c.caller.Kind != Administrator {
-		most -= b.limits.Admins
-	}
+	mine := b.limits.PerCaller
 	if c.caller.Kind == Workload {
 		mine = b.limits.PerGateway
 	}
+	admin := c.caller.Kind == Administrator
+	full := b.proven >= b.limits.Proven || !admin && b.proven-b.admins >= b.limits.Proven-b.limits.Admins
 	key := c.caller.key()
-	if b.proven >= most || b.callers[key] >= mine {
+	if full || b.callers[key] >= mine {
 		b.turned["caller"]++
 		return false
 	}
 	b.forget(c)
 	c.key = key
-	b.proven++
-	b.callers[key]++
+	b.count(c, 1)
 	return true
 }
 
@@ -137,11 +137,19 @@ func (b *Budget) leave(c *conn) {
 	defer b.mu.Unlock()
 	b.forget(c)
 	if c.key != "" {
-		b.proven--
-		if b.callers[c.key]--; b.callers[c.key] <= 0 {
-			delete(b.callers, c.key)
-		}
+		b.count(c, -1)
 		c.key = ""
+	}
+}
+
+// count counts a proven connection in or out. The caller holds mu.
+func (b *Budget) count(c *conn, n int) {
+	b.proven += n
+	if c.caller.Kind == Administrator {
+		b.admins += n
+	}
+	if b.callers[c.key] += n; b.callers[c.key] == 0 {
+		delete(b.callers, c.key)
 	}
 }
 
@@ -166,4 +174,12 @@ func (b *Budget) Open() (unproven, proven int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.waiting.Len(), b.proven
+}
+
+// Turned is how many connections were turned away, by why: "address", too many of one that proved nothing; "slow", for the sake
+// of others; "caller", too many of one that did, or of all.
+func (b *Budget) Turned() map[string]uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.turned)
 }

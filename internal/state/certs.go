@@ -91,13 +91,16 @@ func (d *DB) PruneCerts(ctx context.Context, before time.Time) error {
 	return err
 }
 
-// Prune removes what ended before a moment: administrators' certificates, tokens, invitations, acceptances and refusals. Of
-// events it removes those that are past their own retention.
+// Prune removes what ended before a moment: administrators' certificates, tokens, invitations and acceptances. Of events and
+// refusals it removes those that are past a retention of their own.
 func (d *DB) Prune(ctx context.Context, before time.Time) error {
-	for _, name := range []string{"prune-admins", "prune-tokens", "prune-invites", "prune-bootstraps", "prune-refusals"} {
+	for _, name := range []string{"prune-admins", "prune-tokens", "prune-invites", "prune-bootstraps"} {
 		if _, err := d.exec(ctx, name, stamp(before)); err != nil {
 			return err
 		}
+	}
+	if _, err := d.exec(ctx, "prune-refusals", stamp(before.Add(-refusalRetention))); err != nil {
+		return err
 	}
 	_, err := d.exec(ctx, "prune-events")
 	return err

@@ -22,8 +22,9 @@ const (
 // Stranger is the actor of whom nothing is known but the address.
 const Stranger = "stranger"
 
-// EventRetention is how long an event is kept at least. The table itself refuses to lose a younger one.
-const EventRetention = 400 * 24 * time.Hour
+// refusalRetention is how long a refusal is kept after its last repetition. An event is kept for at least 400 days: the table
+// itself refuses to lose a younger one.
+const refusalRetention = 30 * 24 * time.Hour
 
 // Bounds on refusals that are kept apart from one another. What exceeds them is counted, without the details.
 const (
