@@ -90,7 +90,7 @@ func TestSlowJoin(t *testing.T) {
 	begun := time.Now()
 	f := speakHTTP2(t, conn)
 	f.open(1, "/"+agentapi.Service+"/Attest")
-	must(t, f.WriteData(1, false, []byte{0, 0, 0x3f, 0, 0, '{'})) // a message of 4 MB, of which one byte comes
+	must(t, f.WriteData(1, false, []byte{0, 0, 0, 0x7f, 0, '{'})) // a message of 32 KB, of which one byte comes
 	needCertificate := []string{"/" + adminapi.Service + "/Status", "/" + agentapi.Service + "/Sign", discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName}
 	for i, method := range needCertificate {
 		f.open(uint32(3+2*i), method)

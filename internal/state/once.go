@@ -17,6 +17,9 @@ type use struct {
 
 // useOnce decides one attempt. found is how looking it up went; again reads it anew to say why it was refused.
 func (d *DB) useOnce(ctx context.Context, u use, found error, want, have [32]byte, again func() (usedAt, expires time.Time, err error)) error {
+	if errors.Is(found, errCancelled) {
+		return d.refuse(ctx, u, "cancelled", ErrNotFound)
+	}
 	if errors.Is(found, ErrNotFound) {
 		u.id = "" // what strangers invent is counted, not kept
 		return d.refuse(ctx, u, "unknown", ErrNotFound)

@@ -69,11 +69,14 @@ func (d *DB) CancelToken(ctx context.Context, id string, now time.Time) error {
 // Tokens reads all tokens, oldest first.
 func (d *DB) Tokens(ctx context.Context) ([]Token, error) { return list(ctx, d, "tokens", scanToken) }
 
+// errCancelled is an ErrNotFound to whoever asks, and something else on record.
+var errCancelled = fmt.Errorf("cancelled: %w", ErrNotFound)
+
 // notCancelled scans a token; one that was cancelled is none.
 func notCancelled(s scanner) (Token, error) {
 	t, err := scanToken(s)
 	if err == nil && !t.Cancelled.IsZero() {
-		err = ErrNotFound
+		err = errCancelled
 	}
 	return t, err
 }
