@@ -112,7 +112,7 @@ type PeerInviteResponse struct {
 	Token       string    `json:"token"`
 	Expires     time.Time `json:"expires"`
 	TrustDomain string    `json:"trustDomain"`
-	Fingerprint string    `json:"fingerprint"` // this mesh's root, SHA-256 hex
+	Fingerprint string    `json:"fingerprint"` // of this mesh: what both administrators compare
 	Addresses   []string  `json:"addresses"`
 }
 
@@ -148,8 +148,10 @@ type PeerStatus struct {
 	KnownAs           string              `json:"knownAs"`
 	Source            string              `json:"source"` // file:line of its MeshPeer, or "peering" when made by a token
 	Addresses         []string            `json:"addresses"`
-	Fingerprints      []string            `json:"fingerprints"`    // of the peer's roots
-	OwnFingerprints   []string            `json:"ownFingerprints"` // of our roots, to compare
+	PeersFingerprint  string              `json:"peersFingerprint"` // over its roots, its gateways' identities and addresses
+	OwnFingerprint    string              `json:"ownFingerprint"`   // likewise of this mesh, as the peer should see it
+	Roots             []string            `json:"roots"`            // SHA-256 of the peer's roots
+	OwnRoots          []string            `json:"ownRoots"`
 	BundleSequence    uint64              `json:"bundleSequence"`
 	BundleTime        time.Time           `json:"bundleTime"`
 	MaxBundleAge      time.Duration       `json:"maxBundleAge"`

@@ -180,6 +180,9 @@ const (
 	EgressListener  = "egress"
 	// LimitsLayer is the runtime layer that Envoy asks its agent for.
 	LimitsLayer = "limits"
+	// PeeringProtocol is what a gateway and its control plane agree on (ALPN) for a connection inside which the control planes
+	// of two meshes speak TLS with each other. Without it the connection brings probes.
+	PeeringProtocol = "isthmus-peering"
 	// ProbePath is what a probe asks of a peer's control plane. HeaderProbe, set by our own control plane alone, is the name
 	// (SNI) under which our gateway shall ask the peer's for it; without it, the control plane's.
 	ProbePath   = "/v1/probe"

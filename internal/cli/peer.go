@@ -183,7 +183,7 @@ administrators exchange the files, compare fingerprints aloud and put the other'
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Err, "This mesh's root, to compare aloud: %s\n", spoken(resp.Fingerprint))
+			fmt.Fprintf(a.Err, "This mesh's fingerprint, to compare aloud: %s\n", spoken(resp.Fingerprint))
 			return a.print(resp, func(when) string { return resp.YAML })
 		},
 	}

@@ -105,10 +105,11 @@ func onePeer(p adminapi.PeerStatus, w when) string {
 		{"knows this mesh as", p.KnownAs},
 		{"from", p.Source},
 	}
-	for _, f := range p.OwnFingerprints {
+	lines = append(lines, [2]string{"this mesh", spoken(p.OwnFingerprint)}, [2]string{"the peer", spoken(p.PeersFingerprint)})
+	for _, f := range p.OwnRoots {
 		lines = append(lines, [2]string{"this mesh's root", spoken(f)})
 	}
-	for _, f := range p.Fingerprints {
+	for _, f := range p.Roots {
 		lines = append(lines, [2]string{"the peer's root", spoken(f)})
 	}
 	lines = append(lines,

@@ -184,7 +184,7 @@ func retailPeer() adminapi.PeerStatus {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	return adminapi.PeerStatus{
 		Name: "retail", TrustDomain: "retail.example", KnownAs: "cards", Source: "peering", Addresses: []string{"192.0.2.2:15443"},
-		Fingerprints: []string{otherRoot}, OwnFingerprints: []string{oneRoot},
+		PeersFingerprint: otherRoot, OwnFingerprint: oneRoot, Roots: []string{otherRoot}, OwnRoots: []string{oneRoot},
 		BundleSequence: 3, BundleTime: ago(4 * time.Minute), MaxBundleAge: 24 * time.Hour, RootNotAfter: now.Add(100 * 24 * time.Hour),
 		CatalogueSequence: 1, CatalogueTime: ago(30 * time.Second), Offered: 1, Exports: 1, Imports: 0,
 		Counts: agentapi.PeerCounts{HandshakesOK: 12, HandshakesFailed: 2, Requests: 40, Denials: 3, BytesIn: 1000, BytesOut: 2000},
@@ -210,6 +210,8 @@ func TestPeerStatusText(t *testing.T) {
   gateways            192.0.2.2:15443
   knows this mesh as  cards
   from                peering
+  this mesh           3fa9 2c0b 3fa9 2c0b 3fa9 2c0b 3fa9 2c0b 3fa9 2c0b 3fa9 2c0b 3fa9 2c0b 3fa9 2c0b
+  the peer            77aa 00ff 77aa 00ff 77aa 00ff 77aa 00ff 77aa 00ff 77aa 00ff 77aa 00ff 77aa 00ff
   this mesh's root    3fa9 2c0b 3fa9 2c0b 3fa9 2c0b 3fa9 2c0b 3fa9 2c0b 3fa9 2c0b 3fa9 2c0b 3fa9 2c0b
   the peer's root     77aa 00ff 77aa 00ff 77aa 00ff 77aa 00ff 77aa 00ff 77aa 00ff 77aa 00ff 77aa 00ff
   root ends           in 100d

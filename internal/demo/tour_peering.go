@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -58,12 +57,14 @@ func peer(ctx context.Context, w *world) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := established(ctx, retail, "cards"); err != nil {
+	acceptor, err := established(ctx, retail, "cards")
+	if err != nil {
 		return "", err
 	}
-	if accept.PeersFingerprint != invite.Fingerprint || !slices.Contains(inviter.Fingerprints, accept.OwnFingerprint) {
-		return "", fmt.Errorf("the sides disagree: cards says %s and saw %v, retail says %s and saw %s",
-			short(invite.Fingerprint), inviter.Fingerprints, short(accept.OwnFingerprint), short(accept.PeersFingerprint))
+	if accept.PeersFingerprint != invite.Fingerprint || inviter.PeersFingerprint != accept.OwnFingerprint ||
+		acceptor.PeersFingerprint != inviter.OwnFingerprint || acceptor.OwnFingerprint != inviter.PeersFingerprint {
+		return "", fmt.Errorf("the sides disagree: cards says %s and saw %s, retail says %s and saw %s",
+			short(invite.Fingerprint), short(inviter.PeersFingerprint), short(accept.OwnFingerprint), short(accept.PeersFingerprint))
 	}
 	return fmt.Sprintf("cards %s, retail %s", short(invite.Fingerprint), short(accept.OwnFingerprint)), nil
 }

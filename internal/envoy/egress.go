@@ -33,7 +33,7 @@ func (b *builder) egress(g *view.GatewayView) {
 		refs = append(refs, i.Ref)
 	}
 	for _, p := range g.Peers {
-		l.FilterChains = append(l.FilterChains, b.controlToPeer(g, p))
+		l.FilterChains = append(l.FilterChains, b.controlToPeer(g, p), b.probeToPeer(g, p))
 		refs = append(refs, p.Ref)
 	}
 	for _, s := range g.Bootstraps {
@@ -168,9 +168,19 @@ func (b *builder) peerTLS(g *view.GatewayView, p *model.Peer, name string) *core
 	return clientTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...), name, meshALPN)
 }
 
-// controlToPeer lets our control plane, and nobody else, speak to the peer's.
+// controlToPeer lets our control plane, and nobody else, speak to the peer's, in TLS of their own.
 func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
-	own, theirs := "control."+p.Name, sni.Control(p.KnownAs, p.TrustDomain.Name())
+	own := "control." + p.Name
+	name := ingressName(p.Name, own)
+	c := static(cluster(name, nil), paired(addresses(p.Addresses)), g.Outer)
+	c.TransportSocket = b.peerTLS(g, p, sni.Control(p.KnownAs, p.TrustDomain.Name()))
+	b.add(ClusterType, name, c, []model.Ref{p.Ref})
+	return chain(name, onSNI(own), b.controlOnly(g), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
+}
+
+// probeToPeer lets our control plane, and nobody else, send probes by this gateway.
+func (b *builder) probeToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
+	own, theirs := "probe."+p.Name, sni.Probe(p.KnownAs, p.TrustDomain.Name())
 	name := ingressName(p.Name, own)
 	c := static(cluster(name, nil), paired(addresses(p.Addresses)), g.Outer)
 	c.TransportSocket = b.peerTLS(g, p, theirs)

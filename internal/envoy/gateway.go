@@ -28,11 +28,17 @@ func (b *builder) gateway(g *view.GatewayView) {
 	b.ingress(g)
 	b.egress(g)
 	if len(g.Control.Addresses) > 0 {
-		b.add(ClusterType, controlCluster, b.controlCluster(g), nil)
+		b.add(ClusterType, controlCluster, b.controlCluster(g, controlCluster, "http/1.1"), nil)
+		b.add(ClusterType, peeringCluster, b.controlCluster(g, peeringCluster, agentapi.PeeringProtocol), nil)
 	}
 }
 
-const controlCluster = "control"
+// The two clusters that lead to our control plane: for probes, which the gateway itself speaks, and for what the control planes
+// of other meshes speak inside.
+const (
+	controlCluster = "control"
+	peeringCluster = "peering"
+)
 
 // boundary begins a gateway listener: every connection, admitted or refused, is logged with its chain ("<peer>/…").
 func boundary(name string, addrs []netip.Addr, port uint16, log string) *listenerv3.Listener {
@@ -62,15 +68,15 @@ func onSNI(sni string) *listenerv3.FilterChainMatch {
 	return &listenerv3.FilterChainMatch{ServerNames: []string{sni}, TransportProtocol: "tls"}
 }
 
-// controlCluster reaches the control plane for what peers' control planes say.
-func (b *builder) controlCluster(g *view.GatewayView) *clusterv3.Cluster {
-	c := cluster(controlCluster, nil)
+// controlCluster reaches the control plane to speak a protocol with it.
+func (b *builder) controlCluster(g *view.GatewayView, name, protocol string) *clusterv3.Cluster {
+	c := cluster(name, nil)
 	var eps []model.Endpoint
 	for _, a := range g.Control.Addresses {
 		eps = append(eps, model.Endpoint{Addr: a.Addr(), Port: a.Port(), Healthy: true})
 	}
 	static(c, eps, g.Inner)
-	c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.Identity.String()), "", "http/1.1")
+	c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.Identity.String()), "", protocol)
 	return c
 }
 

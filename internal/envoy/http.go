@@ -29,7 +29,7 @@ const (
 // overrideHeaders let a client claim another method, path or sender than the request line says. They are always removed.
 var overrideHeaders = []string{
 	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-forwarded-host",
-	callerHeader, "isthmus-peer", "isthmus-invite", "x-envoy-external-address", "x-envoy-internal",
+	callerHeader, "isthmus-peer", "x-envoy-external-address", "x-envoy-internal",
 }
 
 // httpManager is the hardened HTTP connection manager (facts: bad-input corpus): paths are normalised, escaped slashes,

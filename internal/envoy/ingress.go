@@ -26,7 +26,7 @@ func (b *builder) ingress(g *view.GatewayView) {
 		refs = append(refs, e.Ref, e.Peer.Ref)
 	}
 	for _, p := range g.Peers {
-		l.FilterChains = append(l.FilterChains, ofShare(g, b.peerControl(g, p)))
+		l.FilterChains = append(l.FilterChains, ofShare(g, b.peerControl(g, p)), ofShare(g, b.probes(g, p)))
 		refs = append(refs, p.Ref)
 	}
 	for _, i := range g.Invites {
@@ -70,7 +70,7 @@ func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfi
 	return &routev3.RouteConfiguration{
 		Name: name, VirtualHosts: []*routev3.VirtualHost{
 			{Name: e.SNI, Domains: []string{e.SNI}, Routes: []*routev3.Route{r}},
-			probeHost(sni.Control(e.Peer.Name, b.view.TrustDomain.Name()), e.Peer),
+			probeHost(sni.Probe(e.Peer.Name, b.view.TrustDomain.Name()), e.Peer),
 		},
 		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: drop,
 		MostSpecificHeaderMutationsWins: true, // what the probe's route says of its sender stays
@@ -110,24 +110,25 @@ func exportPolicy(e *model.Export) *rbacv3.RBAC {
 	return out
 }
 
-// peerControl carries what the peer's control plane says to ours: our roots are asked for, its own announced, its catalogue
-// pushed. Nothing else.
+// peerControl carries what the peer's control plane says to ours, in TLS of their own: the gateway neither reads nor writes it.
 func (b *builder) peerControl(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
 	host := sni.Control(p.Name, b.view.TrustDomain.Name())
-	name := ingressName(p.Name, host)
-	m := inlineRoutes(httpManager(name, "", nil, nil), host,
-		only("GET", "/v1/bundle", overwrite("isthmus-peer", p.Name)), only("POST", "/v1/bundle", overwrite("isthmus-peer", p.Name)),
-		only("POST", "/v1/catalogue", overwrite("isthmus-peer", p.Name)), probeRoute(p))
 	// The root goes along: a peer that knows only its fingerprint finds it here.
 	tls := serverTLS(g.Identity.String()+agentapi.WithRootSuffix, p.TrustDomain.Name(), exactly(p.GatewayIDs...))
-	return chain(name, onSNI(host), tls, managerFilter(m))
+	return carried(ingressName(p.Name, host), host, tls)
 }
 
-// invitation lets a mesh that knows only our root's fingerprint finish a handshake, at a name that only the invited know.
+// probes answers those of the peer's gateway.
+func (b *builder) probes(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
+	host := sni.Probe(p.Name, b.view.TrustDomain.Name())
+	name := ingressName(p.Name, host)
+	m := inlineRoutes(httpManager(name, "", nil, nil), host, probeRoute(p))
+	return chain(name, onSNI(host), serverTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...)), managerFilter(m))
+}
+
+// invitation lets a mesh that knows only our root's fingerprint finish a handshake, at a name that only the invited know, and
+// carries the TLS of its control plane to ours.
 func (b *builder) invitation(g *view.GatewayView, i model.Invite) *listenerv3.FilterChain {
-	host := sni.Invite(i.ID, b.view.TrustDomain.Name())
-	name := ingressName("invite", i.ID)
-	m := inlineRoutes(httpManager(name, "", nil, nil), host, only("POST", "/v1/peering", overwrite("isthmus-invite", i.ID)))
 	tls := tlsSocket(&tlsv3.DownstreamTlsContext{
 		DisableStatefulSessionResumption: true,
 		SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
@@ -136,7 +137,12 @@ func (b *builder) invitation(g *view.GatewayView, i model.Invite) *listenerv3.Fi
 			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{fromAgent(g.Identity.String() + agentapi.WithRootSuffix)},
 		},
 	})
-	return chain(name, onSNI(host), tls, managerFilter(m))
+	return carried(ingressName("invite", i.ID), sni.Invite(i.ID, b.view.TrustDomain.Name()), tls)
+}
+
+// carried is a chain whose bytes go to our control plane as they come.
+func carried(name, host string, tls *corev3.TransportSocket) *listenerv3.FilterChain {
+	return chain(name, onSNI(host), tls, tcpProxy(name, peeringCluster, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
 }
 
 // only passes one method and path to the control plane, with a header that says who asks.

@@ -2,21 +2,14 @@ package federation
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
-	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/sni"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -46,13 +39,13 @@ func (s *Service) Accept(ctx context.Context, token, name string) (Peering, erro
 	if err != nil {
 		return Peering{}, err
 	}
-	fingerprint, err := s.ownFingerprint()
+	self, err := own.read(s.Now())
 	if err != nil {
-		return Peering{}, err
+		return Peering{}, fmt.Errorf("introduce this mesh: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.AcceptTimeout)
 	defer cancel()
-	in, err := s.request(ctx, t, peeringRequest{Secret: t.Secret.Reveal(), Nonce: newID(), self: own})
+	in, err := s.request(ctx, t, peeringRequest{Secret: t.Secret.Reveal(), Nonce: newID(), Expects: t.Fingerprint, self: own})
 	if err != nil {
 		return Peering{}, err
 	}
@@ -62,9 +55,10 @@ func (s *Service) Accept(ctx context.Context, token, name string) (Peering, erro
 		return Peering{}, fmt.Errorf("the other mesh has accepted this one as peer %s, but here it failed: %w; "+
 			"when that is mended, ask for 'isthmus peer revoke %s' there and a new invitation", t.KnownAs, err, t.KnownAs)
 	}
-	s.Log.Info("peer joined", "peer", name, "trust_domain", in.TrustDomain.Name(), "fingerprints", in.fingerprints())
+	s.Log.Info("peer joined", "peer", name, "trust_domain", in.TrustDomain.Name(), "fingerprint", in.fingerprint())
 	return Peering{
-		Peer: name, TrustDomain: in.TrustDomain.Name(), KnownAs: in.KnownAs, OwnFingerprint: fingerprint, PeersFingerprint: t.Fingerprint,
+		Peer: name, TrustDomain: in.TrustDomain.Name(), KnownAs: in.KnownAs,
+		OwnFingerprint: self.fingerprint(), PeersFingerprint: in.fingerprint(),
 	}, nil
 }
 
@@ -143,53 +137,35 @@ func (s *Service) requestAt(ctx context.Context, t Token, addr netip.AddrPort, b
 	return in, err
 }
 
-// askOnce makes one attempt. The secret leaves only after the other side has proved to be under the pinned root.
+// askOnce makes one attempt. One of the gateways that the token names must answer, and behind it the inviter's control plane;
+// the secret is shown to the latter alone.
 func (s *Service) askOnce(ctx context.Context, t Token, id string, body []byte) (introduction, error) {
 	raw, err := s.DialGateway(ctx, BootstrapSNI(id))
 	if err != nil {
 		return introduction{}, fmt.Errorf("reach own gateway: %w", err)
 	}
-	var gateway spiffe.ID
-	conn := tls.Client(raw, &tls.Config{
-		MinVersion: tls.VersionTLS13, ServerName: sni.Invite(t.InviteID, t.TrustDomain.Name()),
-		InsecureSkipVerify: true, // the names are SPIFFE IDs, the root is known by fingerprint: VerifyConnection checks both
-		VerifyConnection: func(cs tls.ConnectionState) (err error) {
-			gateway, err = verifyPinned(cs.PeerCertificates, t.Fingerprint, t.TrustDomain, s.Now())
-			return err
-		},
-	})
-	if err := handshake(ctx, conn, raw); err != nil {
+	name := sni.Invite(t.InviteID, t.TrustDomain.Name())
+	gateway, err := s.connectPinned(ctx, raw, name, t.Root, t.TrustDomain, t.GatewayIDs...)
+	if err != nil {
 		return introduction{}, fmt.Errorf("greet the inviting mesh's gateway: %w", err)
 	}
-	got, err := ask(ctx, conn, exchange{
-		method: http.MethodPost, host: sni.Invite(t.InviteID, t.TrustDomain.Name()), path: PathPeering, body: body, limit: MaxPeeringBytes,
-	})
+	conn, err := s.connectPinned(ctx, gateway, name, t.Root, t.TrustDomain, spiffe.Control(t.TrustDomain).String())
+	if err != nil {
+		return introduction{}, fmt.Errorf("greet the inviting mesh's control plane: %w", err)
+	}
+	got, err := ask(ctx, conn, exchange{method: http.MethodPost, host: name, path: PathPeering, body: body, limit: MaxPeeringBytes})
 	if err != nil {
 		return introduction{}, err
 	}
-	in, err := s.checkAnswer(t, got, gateway)
+	in, err := s.checkAnswer(t, got.body)
 	if err != nil {
 		return introduction{}, finalError{fmt.Errorf("the other mesh's answer cannot be used: %w: ask for 'isthmus peer revoke %s' there", err, t.KnownAs)}
 	}
 	return in, nil
 }
 
-func handshake(ctx context.Context, conn *tls.Conn, raw net.Conn) error {
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return errors.Join(err, ignoreClosed(raw.Close()))
-	}
-	return nil
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-// checkAnswer reads what the inviter says of itself and holds it against the token and the handshake.
-func (s *Service) checkAnswer(t Token, raw []byte, gateway spiffe.ID) (introduction, error) {
+// checkAnswer reads what the inviter says of itself and holds it against the token.
+func (s *Service) checkAnswer(t Token, raw []byte) (introduction, error) {
 	var answer self
 	if err := strictJSON(raw, &answer); err != nil {
 		return introduction{}, errors.New("it is not what it should be: run the same version of isthmus on both sides")
@@ -202,28 +178,9 @@ func (s *Service) checkAnswer(t Token, raw []byte, gateway spiffe.ID) (introduct
 		return introduction{}, fmt.Errorf("it is of trust domain %s, not %s", in.TrustDomain.Name(), t.TrustDomain.Name())
 	case in.KnownAs != t.KnownAs:
 		return introduction{}, fmt.Errorf("it knows this mesh as %s, not %s", in.KnownAs, t.KnownAs)
-	case !in.Bundle.has(t.Fingerprint):
-		return introduction{}, errors.New("its bundle lacks the root of the token's fingerprint")
-	case !slices.Contains(in.GatewayIDs, gateway.String()):
-		return introduction{}, fmt.Errorf("%s answered, which it does not name as a gateway", gateway)
+	case in.fingerprint() != t.Fingerprint:
+		return introduction{}, fmt.Errorf("its roots, gateway identities %s or addresses %s are not those of the token (fingerprint %s instead of %s)",
+			in.GatewayIDs, texts(in.Addresses), in.fingerprint(), t.Fingerprint)
 	}
 	return in, nil
-}
-
-// verifyPinned checks a chain that must hold the root of a fingerprint and begin with a leaf of that trust domain under it.
-func verifyPinned(chain []*x509.Certificate, fingerprint string, td spiffe.TrustDomain, now time.Time) (spiffe.ID, error) {
-	i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return peerrules.Fingerprint(c) == fingerprint })
-	if i <= 0 {
-		return spiffe.ID{}, finalError{fmt.Errorf("the gateway that answered does not hold the root of fingerprint %s, which the token pins: "+
-			"something between the meshes answers in the inviter's place, or its root has changed since; compare fingerprints with its administrators", fingerprint)}
-	}
-	root := chain[i]
-	if err := peerrules.CheckRoot(root); err != nil {
-		return spiffe.ID{}, finalError{fmt.Errorf("the pinned root cannot be used: %w", err)}
-	}
-	id, _, err := x509svid.Verify(chain, x509bundle.FromX509Authorities(td, []*x509.Certificate{root}), x509svid.WithTime(now))
-	if err != nil {
-		return spiffe.ID{}, finalError{fmt.Errorf("the gateway that answered has no valid certificate of trust domain %s under the pinned root: %w", td.Name(), err)}
-	}
-	return id, nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -45,7 +47,7 @@ func TestTokenServesOnce(t *testing.T) {
 	}
 	_, err := thief.Accept(t.Context(), tok.Encode(), "")
 	refusedWith(t, err, "no answer from the inviting mesh within 5s") // its chain has gone with the invitation
-	status, body := cards.post(cards.asGateway(), PathPeering, http.Header{HeaderInvite: {tok.InviteID}}, bytes.NewReader(peeringBody(t, thief, tok)))
+	status, body := cards.post(cards.asInvited(thief, tok.InviteID), PathPeering, bytes.NewReader(peeringBody(t, thief, tok)))
 	if status != http.StatusConflict || !strings.Contains(body, "used already") {
 		t.Errorf("replay past the gateway: %d %s", status, body)
 	}
@@ -64,7 +66,7 @@ func peeringBody(t *testing.T, m *mesh, tok Token) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := json.Marshal(peeringRequest{Secret: tok.Secret.Reveal(), Nonce: newID(), self: own})
+	body, err := json.Marshal(peeringRequest{Secret: tok.Secret.Reveal(), Nonce: newID(), Expects: tok.Fingerprint, self: own})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +80,7 @@ func TestExpiredTokenIsRefusedOnBothSides(t *testing.T) {
 	_, err := retail.Accept(t.Context(), tok.Encode(), "")
 	refusedWith(t, err, "check the clocks of both sides")
 	cards.skip(2 * time.Minute)
-	status, body := cards.post(cards.asGateway(), PathPeering, http.Header{HeaderInvite: {tok.InviteID}}, bytes.NewReader(peeringBody(t, retail, tok)))
+	status, body := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering, bytes.NewReader(peeringBody(t, retail, tok)))
 	if status != http.StatusGone || !strings.Contains(body, "has expired") {
 		t.Errorf("%d %s", status, body)
 	}
@@ -137,14 +139,16 @@ func TestVerifyPinnedRefuses(t *testing.T) {
 		"foreign trust domain":      {chain(root, "spiffe://bank.example/ns/a/sa/b", root.cert), pin, time.Now(), "no valid certificate"},
 		"no authority":              {chain(leafOnly, gateway, leafOnly.cert), peerrules.Fingerprint(leafOnly.cert), time.Now(), "cannot be used"},
 		"expired":                   {chain(root, gateway, root.cert), pin, time.Now().Add(2 * time.Hour), "no valid certificate"},
+		"a workload":                {chain(root, "spiffe://cards.example/ns/default/sa/payments", root.cert), pin, time.Now(), "with a certificate of the inviter's mesh"},
+		"a node":                    {chain(root, "spiffe://cards.example/isthmus/node/n1", root.cert), pin, time.Now(), "only [spiffe://cards.example/ns/isthmus-system/sa/other "},
 		"empty":                     {nil, pin, time.Now(), "does not hold the root"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			id, err := verifyPinned(tt.chain, tt.pin, domain(t, "cards.example"), tt.at)
+			got, err := verifyPinned(tt.chain, tt.pin, domain(t, "cards.example"), tt.at, "spiffe://cards.example/ns/isthmus-system/sa/other", gateway)
 			if tt.says == "" {
-				if err != nil || id.String() != gateway {
-					t.Fatalf("%v %v", id, err)
+				if err != nil || got != root.cert {
+					t.Fatalf("%v %v", got, err)
 				}
 				return
 			}
@@ -203,7 +207,7 @@ func TestLostAnswerCanBeAskedForAgain(t *testing.T) {
 	tok := invite(t, cards, "retail")
 	body := peeringBody(t, retail, tok)
 	ask := func(body []byte) (int, string) {
-		return cards.post(cards.asGateway(), PathPeering, http.Header{HeaderInvite: {tok.InviteID}}, bytes.NewReader(body))
+		return cards.post(cards.asInvited(retail, tok.InviteID), PathPeering, bytes.NewReader(body))
 	}
 	first, one := ask(body)
 	again, two := ask(body)
@@ -226,7 +230,7 @@ func TestFiveWrongSecretsCloseAnInvitation(t *testing.T) {
 	right := peeringBody(t, retail, tok)
 	for range 5 {
 		wrong := bytes.Replace(right, []byte(tok.Secret.Reveal()), []byte(newSecret().Reveal()), 1)
-		code, text := cards.post(cards.asGateway(), PathPeering, http.Header{HeaderInvite: {tok.InviteID}}, bytes.NewReader(wrong))
+		code, text := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering, bytes.NewReader(wrong))
 		if code != http.StatusForbidden || !strings.Contains(text, "no such invitation") {
 			t.Fatalf("%d %s", code, text)
 		}
@@ -234,25 +238,24 @@ func TestFiveWrongSecretsCloseAnInvitation(t *testing.T) {
 	if len(cards.snapshot().Invites) != 0 {
 		t.Error("still open")
 	}
-	code, text := cards.post(cards.asGateway(), PathPeering, http.Header{HeaderInvite: {tok.InviteID}}, bytes.NewReader(right))
+	code, text := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering, bytes.NewReader(right))
 	if code != http.StatusForbidden {
 		t.Errorf("the right secret afterwards: %d %s", code, text)
 	}
 }
 
 func TestPeeringServerRefuses(t *testing.T) {
-	cards, retail, _ := pair(t)
+	cards, retail, n := pair(t)
+	bank := newMesh(t, n, "bank", "192.0.2.3")
 	join(t, cards, retail)
 	tok := invite(t, cards, "bank")
-	gateway := cards.asGateway()
-	peer, open := http.Header{HeaderPeer: {"retail"}}, http.Header{HeaderInvite: {tok.InviteID}}
-	own, err := retail.introduce(t.Context(), "cards")
+	own, err := bank.introduce(t.Context(), "cards")
 	if err != nil {
 		t.Fatal(err)
 	}
 	body := func(change func(*peeringRequest)) io.Reader {
-		r := peeringRequest{Secret: tok.Secret.Reveal(), Nonce: newID(), self: own}
-		r.TrustDomain, r.GatewayIDs = "bank.example", []string{"spiffe://bank.example/ns/a/sa/b"}
+		r := peeringRequest{Secret: tok.Secret.Reveal(), Nonce: newID(), Expects: tok.Fingerprint, self: own}
+		r.GatewayIDs = []string{"spiffe://bank.example/ns/a/sa/b"}
 		change(&r)
 		raw, err := json.Marshal(r)
 		if err != nil {
@@ -260,46 +263,62 @@ func TestPeeringServerRefuses(t *testing.T) {
 		}
 		return bytes.NewReader(raw)
 	}
+	peer, open := cards.asPeer(retail, "retail"), cards.asInvited(bank, tok.InviteID)
+	with := func(who speaker, change func(*speaker)) speaker {
+		change(&who)
+		return who
+	}
+	as := func(cert tls.Certificate) func(*speaker) { return func(s *speaker) { s.control = cert } }
+	named := func(sni string) func(*speaker) { return func(s *speaker) { s.sni = sni } }
+	unchanged := body(func(*peeringRequest) {})
 	tests := map[string]struct {
-		id, path string
-		header   http.Header
-		body     io.Reader
-		code     int
-		says     string
+		who  speaker
+		path string
+		body io.Reader
+		code int
+		says string
 	}{
-		"a workload asks":         {"spiffe://cards.example/ns/default/sa/payments", PathBundle, peer, nil, 403, "only this mesh's gateways"},
-		"the control plane asks":  {"spiffe://cards.example/isthmus/control", PathBundle, peer, nil, 403, "only this mesh's gateways"},
-		"a gateway unregistered":  {"spiffe://cards.example/ns/isthmus-system/sa/other", PathBundle, peer, nil, 403, "only this mesh's gateways"},
-		"no header":               {gateway, PathBundle, http.Header{}, nil, 400, "for whom it asks"},
-		"empty header":            {gateway, PathBundle, http.Header{HeaderPeer: {""}}, nil, 400, "for whom it asks"},
-		"two peers":               {gateway, PathBundle, http.Header{HeaderPeer: {"retail", "bank"}}, nil, 400, "for whom it asks"},
-		"peer and invitation":     {gateway, PathBundle, http.Header{HeaderPeer: {"retail"}, HeaderInvite: {tok.InviteID}}, nil, 400, "for whom it asks"},
-		"unknown peer":            {gateway, PathBundle, http.Header{HeaderPeer: {"stranger"}}, nil, 403, "nothing may pass"},
-		"invitation asks bundle":  {gateway, PathBundle, open, nil, 400, "for whom it asks"},
-		"peer asks peering":       {gateway, PathPeering, peer, body(func(*peeringRequest) {}), 400, "which invitation"},
-		"other path":              {gateway, "/v1/peers", peer, nil, 404, ""},
-		"other method":            {gateway, PathCatalogue, peer, nil, 405, ""},
-		"notice of nothing":       {gateway, PathBundle, peer, strings.NewReader(`{"sequence":1,"roots":[]}`), 400, "not what it should be"},
-		"notice of many roots":    {gateway, PathBundle, peer, strings.NewReader(`{"sequence":1,"roots":["a"` + strings.Repeat(`,"a"`, 16) + `]}`), 400, "not what it should be"},
-		"large notice":            {gateway, PathBundle, peer, strings.NewReader(strings.Repeat("x", 1<<16)), 413, "4096 bytes"},
-		"notice of a stranger":    {gateway, PathBundle, http.Header{HeaderPeer: {"stranger"}}, strings.NewReader(`{"sequence":1,"roots":["a"]}`), 403, "nothing may pass"},
-		"large catalogue":         {gateway, PathCatalogue, peer, strings.NewReader(strings.Repeat("x", 1<<20)), 413, "262144 bytes"},
-		"bad catalogue":           {gateway, PathCatalogue, peer, strings.NewReader(`{"sequence":1,"services":[{"name":"kubernetes.default"}]}`), 400, "no DNS label"},
-		"large peering":           {gateway, PathPeering, open, strings.NewReader(strings.Repeat("x", 1<<20)), 413, "bytes"},
-		"peering not json":        {gateway, PathPeering, open, strings.NewReader("hello"), 400, "not what it should be"},
-		"unknown invitation":      {gateway, PathPeering, http.Header{HeaderInvite: {testInvite}}, body(func(*peeringRequest) {}), 403, "no such invitation"},
-		"no invitation id":        {gateway, PathPeering, http.Header{HeaderInvite: {"' OR 1=1"}}, body(func(*peeringRequest) {}), 400, "which invitation"},
-		"foreign gateway id":      {gateway, PathPeering, open, body(func(r *peeringRequest) { r.GatewayIDs[0] = "spiffe://cards.example/ns/a/sa/b" }), 400, "outside of trust domain"},
-		"no gateway id":           {gateway, PathPeering, open, body(func(r *peeringRequest) { r.GatewayIDs = nil }), 400, "gateway identities"},
-		"upper-case trust domain": {gateway, PathPeering, open, body(func(r *peeringRequest) { r.TrustDomain = "BANK.example" }), 400, "trust domain"},
-		"known as a host":         {gateway, PathPeering, open, body(func(r *peeringRequest) { r.KnownAs = "kubernetes.default" }), 400, "DNS label"},
-		"no nonce":                {gateway, PathPeering, open, body(func(r *peeringRequest) { r.Nonce = "" }), 400, "nonce"},
-		"no bundle":               {gateway, PathPeering, open, body(func(r *peeringRequest) { r.Bundle = []byte(`{}`) }), 400, "no key"},
+		"unknown peer":            {with(peer, named("control.stranger.fed.cards.example")), PathBundle, nil, 403, "nothing may pass"},
+		"another's name":          {with(peer, as(bank.control)), PathBundle, nil, 403, "nothing may pass"},
+		"the peer's gateway":      {with(peer, as(retail.gateway)), PathBundle, nil, 403, "nothing may pass"},
+		"a workload of the peer":  {with(peer, as(retail.certificate("spiffe://retail.example/ns/default/sa/web"))), PathBundle, nil, 403, "nothing may pass"},
+		"a node of the peer":      {with(peer, as(retail.certificate("spiffe://retail.example/isthmus/node/n1"))), PathBundle, nil, 403, "nothing may pass"},
+		"the name, another root":  {with(peer, as(bank.certificate("spiffe://retail.example/isthmus/control"))), PathBundle, nil, 403, "nothing may pass"},
+		"our own control plane":   {with(peer, as(cards.control)), PathBundle, nil, 403, "nothing may pass"},
+		"our own gateway":         {with(peer, as(cards.gateway)), PathCatalogue, strings.NewReader(`{"sequence":1,"services":[]}`), 403, "nothing may pass"},
+		"no name":                 {with(peer, named("")), PathBundle, nil, 403, "nothing may pass"},
+		"a name of ours":          {with(peer, named("control.retail.fed.retail.example")), PathBundle, nil, 403, "nothing may pass"},
+		"a probe's name":          {with(peer, named("probe.retail.fed.cards.example")), PathBundle, nil, 403, "nothing may pass"},
+		"invitation asks bundle":  {open, PathBundle, nil, 403, "nothing may pass"},
+		"peer asks peering":       {peer, PathPeering, body(func(*peeringRequest) {}), 400, "no invitation's"},
+		"other path":              {peer, "/v1/peers", nil, 404, ""},
+		"a probe":                 {peer, agentapi.ProbePath, nil, 404, ""},
+		"other method":            {peer, PathCatalogue, nil, 405, ""},
+		"notice of nothing":       {peer, PathBundle, strings.NewReader(`{"sequence":1,"roots":[]}`), 400, "not what it should be"},
+		"notice of many roots":    {peer, PathBundle, strings.NewReader(`{"sequence":1,"roots":["a"` + strings.Repeat(`,"a"`, 16) + `]}`), 400, "not what it should be"},
+		"large notice":            {peer, PathBundle, strings.NewReader(strings.Repeat("x", 1<<16)), 413, "4096 bytes"},
+		"large catalogue":         {peer, PathCatalogue, strings.NewReader(strings.Repeat("x", 1<<20)), 413, "262144 bytes"},
+		"bad catalogue":           {peer, PathCatalogue, strings.NewReader(`{"sequence":1,"services":[{"name":"kubernetes.default"}]}`), 400, "no DNS label"},
+		"large peering":           {open, PathPeering, strings.NewReader(strings.Repeat("x", 1<<20)), 413, "bytes"},
+		"peering not json":        {open, PathPeering, strings.NewReader("hello"), 400, "not what it should be"},
+		"unknown invitation":      {with(open, named(testInvite+".invite.fed.cards.example")), PathPeering, body(func(*peeringRequest) {}), 403, "no such invitation"},
+		"no invitation id":        {with(open, named("x.invite.fed.cards.example")), PathPeering, body(func(*peeringRequest) {}), 400, "no invitation's"},
+		"a workload introduces":   {with(open, as(bank.certificate("spiffe://bank.example/ns/default/sa/web"))), PathPeering, body(func(*peeringRequest) {}), 403, "not the control plane"},
+		"a gateway introduces":    {with(open, as(bank.gateway)), PathPeering, body(func(*peeringRequest) {}), 403, "not the control plane"},
+		"another mesh introduces": {with(open, as(retail.control)), PathPeering, body(func(*peeringRequest) {}), 403, "not the control plane"},
+		"roots of another":        {open, PathPeering, body(func(r *peeringRequest) { r.Bundle = []byte(jwks(newAuthority(t, "x").cert)) }), 403, "not the control plane"},
+		"we have changed":         {open, PathPeering, body(func(r *peeringRequest) { r.Expects = testPrint }), 409, "are not those of the invitation any more"},
+		"foreign gateway id":      {open, PathPeering, body(func(r *peeringRequest) { r.GatewayIDs[0] = "spiffe://cards.example/ns/a/sa/b" }), 400, "outside of trust domain"},
+		"no gateway id":           {open, PathPeering, body(func(r *peeringRequest) { r.GatewayIDs = nil }), 400, "gateway identities"},
+		"upper-case trust domain": {open, PathPeering, body(func(r *peeringRequest) { r.TrustDomain = "BANK.example" }), 400, "trust domain"},
+		"known as a host":         {open, PathPeering, body(func(r *peeringRequest) { r.KnownAs = "kubernetes.default" }), 400, "DNS label"},
+		"no nonce":                {open, PathPeering, body(func(r *peeringRequest) { r.Nonce = "" }), 400, "nonce"},
+		"no bundle":               {open, PathPeering, body(func(r *peeringRequest) { r.Bundle = []byte(`{}`) }), 400, "no key"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			cards.limits.keys.byKey = map[string]*limiter{}
-			code, text := cards.post(tt.id, tt.path, tt.header, tt.body)
+			code, text := cards.post(tt.who, tt.path, tt.body)
 			if code != tt.code || !strings.Contains(text, tt.says) {
 				t.Errorf("got %d %s, want %d %q", code, text, tt.code, tt.says)
 			}
@@ -314,28 +333,200 @@ func TestPeeringServerRefuses(t *testing.T) {
 	if cards.snapshot().Peers["retail"].Catalogue != nil {
 		t.Error("a refused catalogue was kept")
 	}
+	if code, text := cards.post(open, PathPeering, unchanged); code != http.StatusOK { // all of these have left it usable
+		t.Errorf("the genuine acceptance afterwards: %d %s", code, text)
+	}
+}
+
+// Port 15013 is for this mesh's gateways; what one of them says itself is believed for probes alone.
+func TestOnlyOwnGatewaysReachThePeeringPort(t *testing.T) {
+	cards, retail, _ := pair(t)
+	join(t, cards, retail)
+	for name, cert := range map[string]tls.Certificate{
+		"a workload":            cards.certificate("spiffe://cards.example/ns/default/sa/payments"),
+		"a node":                cards.certificate("spiffe://cards.example/isthmus/node/n1"),
+		"the control plane":     cards.control,
+		"a gateway unknown":     cards.certificate("spiffe://cards.example/ns/isthmus-system/sa/other"),
+		"the peer":              retail.control,
+		"the peer's gateway":    retail.gateway,
+		"nobody":                {},
+		"the name, other roots": retail.certificate(cards.asGateway()),
+	} {
+		who := cards.asPeer(retail, "retail")
+		who.gateway = cert
+		if code, text := cards.post(who, PathBundle, nil); code != 0 {
+			t.Errorf("%s: %d %s", name, code, text)
+		}
+	}
+	own := func() (net.Conn, error) { return cards.toPeering(cards.gateway, "http/1.1") }
+	says := http.Header{HeaderPeer: {"retail"}}
+	for _, path := range []string{PathBundle, PathCatalogue, PathPeering} {
+		if code, text := cards.postOn(own, path, says, strings.NewReader(`{"sequence":1,"services":[]}`)); code != http.StatusNotFound {
+			t.Errorf("our gateway in the peer's name: %s: %d %s", path, code, text)
+		}
+	}
+	if code, text := cards.postOn(own, agentapi.ProbePath, says, nil); code != http.StatusOK {
+		t.Errorf("a probe: %d %s", code, text)
+	}
+	for name, probe := range map[string]struct {
+		header http.Header
+		want   int
+	}{
+		"nobody": {http.Header{}, 400}, "two": {http.Header{HeaderPeer: {"retail", "retail"}}, 400}, "a stranger": {http.Header{HeaderPeer: {"stranger"}}, 403},
+	} {
+		if code, text := cards.postOn(own, agentapi.ProbePath, probe.header, nil); code != probe.want {
+			t.Errorf("a probe of %s: %d %s", name, code, text)
+		}
+	}
+}
+
+// Who holds a certificate of the inviter's mesh and stands on the wire is not taken for its gateway, and learns nothing.
+func TestWorkloadOnTheWireWhilePeering(t *testing.T) {
+	for name, stolen := range map[string]struct {
+		id   string
+		says string
+	}{
+		"a workload's":          {"spiffe://cards.example/ns/default/sa/payments", "with a certificate of the inviter's mesh"},
+		"a node's":              {"spiffe://cards.example/isthmus/node/n1", "with a certificate of the inviter's mesh"},
+		"another gateway's":     {"spiffe://cards.example/ns/isthmus-system/sa/edge", "with a certificate of the inviter's mesh"},
+		"an administrator's":    {"spiffe://cards.example/isthmus/admin/eve", "with a certificate of the inviter's mesh"},
+		"a gateway's elsewhere": {"spiffe://other.example/ns/isthmus-system/sa/gateway", "no valid certificate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cards, retail, n := pair(t)
+			tok := invite(t, cards, "retail")
+			thief := onTheWire(t, n, cards, cards.certificate(stolen.id))
+			_, err := retail.Accept(t.Context(), tok.Encode(), "")
+			refusedWith(t, err, stolen.says)
+			if got := thief.heard(); len(got) > 0 {
+				t.Errorf("it was told %q", got)
+			}
+			if len(retail.snapshot().Config.MeshPeers)+len(cards.snapshot().Config.MeshPeers) != 0 || len(cards.snapshot().Invites) != 1 {
+				t.Error("something was peered, or the invitation has gone")
+			}
+			n.route("192.0.2.1:15443", cards.listening)
+			if _, err := retail.Accept(t.Context(), tok.Encode(), ""); err != nil {
+				t.Errorf("the genuine gateway afterwards: %v", err)
+			}
+		})
+	}
+}
+
+// Even the inviter's own gateway, stolen, does not see the secret, and cannot answer in its control plane's place.
+func TestStolenGatewayWhilePeering(t *testing.T) {
+	cards, retail, n := pair(t)
+	tok := invite(t, cards, "retail")
+	thief := onTheWire(t, n, cards, cards.gateway)
+	_, err := retail.Accept(t.Context(), tok.Encode(), "")
+	refusedWith(t, err, "sa/gateway answered, where only [spiffe://cards.example/isthmus/control] may")
+	if got := thief.heard(); strings.Contains(got, tok.Secret.Reveal()) || strings.Contains(got, "POST") {
+		t.Errorf("it was told %q", got)
+	}
+	n.route("192.0.2.1:15443", cards.listening)
+	var heard lockedBuffer
+	cards.carries = func(c net.Conn) net.Conn { return overheard{c, &heard} } // it passes all on, and listens
+	if _, err := retail.Accept(t.Context(), tok.Encode(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := heard.String(); len(got) < 1000 || strings.Contains(got, tok.Secret.Reveal()) || strings.Contains(got, "retail.example") {
+		t.Errorf("it heard %d bytes: %q", len(got), got)
+	}
+}
+
+// overheard is a connection whose bytes are kept.
+type overheard struct {
+	net.Conn
+	into io.Writer
+}
+
+func (o overheard) Read(b []byte) (int, error) {
+	n, err := o.Conn.Read(b)
+	_, _ = o.into.Write(b[:n])
+	return n, err
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// wire is somebody who answers at a mesh's gateway address with a certificate of that mesh, twice over.
+type wire struct{ told lockedBuffer }
+
+func (w *wire) heard() string { return w.told.String() }
+
+func onTheWire(t *testing.T, n *network, of *mesh, stolen tls.Certificate) *wire {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	w := &wire{}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*withRoot(stolen, of.root)}, ClientAuth: tls.RequestClientCert}
+	go func() {
+		for {
+			raw, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer raw.Close()
+				outer := tls.Server(raw, config)
+				if outer.Handshake() != nil {
+					return
+				}
+				inner := tls.Server(outer, config)
+				if inner.Handshake() != nil {
+					return
+				}
+				_, _ = io.Copy(&w.told, inner)
+			}()
+		}
+	}()
+	n.route(of.address.String(), l.Addr().String())
+	return w
 }
 
 // What clashes with the inviter is refused without telling the newcomer with what.
 func TestInviterRefusesWhatClashes(t *testing.T) {
 	cards, retail, _ := pair(t)
 	join(t, cards, retail)
+	const control = "spiffe://bank.example/isthmus/control"
+	withToo := func(doc json.RawMessage, more *x509.Certificate) json.RawMessage {
+		b, err := ParseBundle(domain(t, "bank.example"), doc, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return json.RawMessage(jwks(append(b.Roots, more)...))
+	}
 	tests := map[string]struct {
 		change func(*self)
+		id     string
 		log    string
 	}{
 		"a peer's trust domain": {func(s *self) {
 			s.TrustDomain, s.GatewayIDs = "retail.example", []string{"spiffe://retail.example/ns/a/sa/b"}
-		}, "trust domain retail.example is that of peer retail already"},
+		}, "spiffe://retail.example/isthmus/control", "trust domain retail.example is that of peer retail already"},
 		"our trust domain": {func(s *self) {
 			s.TrustDomain, s.GatewayIDs = "cards.example", []string{"spiffe://cards.example/ns/a/sa/b"}
-		}, "this mesh's own"},
-		"our root": {func(s *self) {
-			s.Bundle = json.RawMessage(jwks(cards.root.cert))
-		}, "is one of this mesh's own"},
-		"a peer's root":            {func(s *self) { s.Bundle = json.RawMessage(jwks(retail.root.cert)) }, "is one of peer retail"},
-		"address of our gateway":   {func(s *self) { s.Addresses[0] = cards.address }, "lies inside this mesh"},
-		"inner address of gateway": {func(s *self) { s.Addresses[0] = netip.MustParseAddrPort("10.0.0.1:443") }, "lies inside this mesh"},
+		}, "spiffe://cards.example/isthmus/control", "this mesh's own"},
+		"our root too":             {func(s *self) { s.Bundle = withToo(s.Bundle, cards.root.cert) }, control, "is one of this mesh's own"},
+		"a peer's root too":        {func(s *self) { s.Bundle = withToo(s.Bundle, retail.root.cert) }, control, "is one of peer retail"},
+		"address of our gateway":   {func(s *self) { s.Addresses[0] = cards.address }, control, "lies inside this mesh"},
+		"inner address of gateway": {func(s *self) { s.Addresses[0] = netip.MustParseAddrPort("10.0.0.1:443") }, control, "lies inside this mesh"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -346,11 +537,13 @@ func TestInviterRefusesWhatClashes(t *testing.T) {
 				t.Fatal(err)
 			}
 			tt.change(&own)
-			raw, err := json.Marshal(peeringRequest{Secret: tok.Secret.Reveal(), Nonce: newID(), self: own})
+			who := cards.asInvited(bank, tok.InviteID)
+			who.control = bank.certificate(tt.id)
+			raw, err := json.Marshal(peeringRequest{Secret: tok.Secret.Reveal(), Nonce: newID(), Expects: tok.Fingerprint, self: own})
 			if err != nil {
 				t.Fatal(err)
 			}
-			code, text := cards.post(cards.asGateway(), PathPeering, http.Header{HeaderInvite: {tok.InviteID}}, bytes.NewReader(raw))
+			code, text := cards.post(who, PathPeering, bytes.NewReader(raw))
 			if code != http.StatusConflict || strings.Contains(text, "retail") {
 				t.Errorf("%d %s", code, text)
 			}
@@ -388,10 +581,10 @@ func TestSlowSenderIsCutOff(t *testing.T) {
 	join(t, cards, retail)
 	for name, start := range map[string]string{
 		"header": "GET /v1/bundle HTTP/1.1\r\nHost: x\r\n",
-		"body":   "POST /v1/catalogue HTTP/1.1\r\nHost: x\r\nisthmus-peer: retail\r\nContent-Length: 100000\r\n\r\n{",
+		"body":   "POST /v1/catalogue HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{",
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := tls.Dial("tcp", cards.peering, &tls.Config{Certificates: []tls.Certificate{cards.gateway}, InsecureSkipVerify: true})
+			conn, err := cards.dialAs(cards.asPeer(retail, "retail"))
 			if err != nil {
 				t.Fatal(err)
 			}

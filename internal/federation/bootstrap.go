@@ -2,11 +2,9 @@ package federation
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
@@ -85,25 +83,11 @@ func (s *Service) rootShown(ctx context.Context, p *v1alpha1.MeshPeer, td spiffe
 		return nil, fmt.Errorf("reach own gateway: %w", err)
 	}
 	defer raw.Close()
-	conn := tls.Client(raw, &tls.Config{
-		MinVersion: tls.VersionTLS13, ServerName: sni.Control(p.Spec.KnownAs, td.Name()),
-		InsecureSkipVerify: true, // as in askOnce
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			gateway, err := verifyPinned(cs.PeerCertificates, p.Spec.Bundle.Fingerprint, td, s.Now())
-			if err == nil && !slices.Contains(p.Spec.GatewayIDs, gateway.String()) {
-				err = finalError{fmt.Errorf("%s answered, which is none of spec.gatewayIDs", gateway)}
-			}
-			if err != nil {
-				return err
-			}
-			i := slices.IndexFunc(cs.PeerCertificates, func(c *x509.Certificate) bool {
-				return peerrules.Fingerprint(c) == p.Spec.Bundle.Fingerprint
-			})
-			root = cs.PeerCertificates[i]
-			return nil
-		},
+	_, err = s.connect(ctx, raw, sni.Control(p.Spec.KnownAs, td.Name()), func(chain []*x509.Certificate) (err error) {
+		root, err = verifyPinned(chain, p.Spec.Bundle.Fingerprint, td, s.Now(), p.Spec.GatewayIDs...)
+		return err
 	})
-	if err := handshake(ctx, conn, raw); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("greet the peer's gateway: %w", err)
 	}
 	return root, nil

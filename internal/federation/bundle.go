@@ -20,7 +20,7 @@ const MaxBundleBytes = 128 << 10
 
 const maxRefreshHint = 24 * time.Hour
 
-// Bundle is the roots of one trust domain, all of them, under a sequence number that only grows.
+// Bundle is the roots of one trust domain, all of them, under a sequence number that only grows (see ahead).
 type Bundle struct {
 	TrustDomain spiffe.TrustDomain
 	Roots       []*x509.Certificate
@@ -54,6 +54,9 @@ func ParseBundle(td spiffe.TrustDomain, raw []byte, now time.Time) (Bundle, erro
 	if !ok {
 		return Bundle{}, errors.New("the bundle has no spiffe_sequence")
 	}
+	if ahead(sequence, now) {
+		return Bundle{}, errAhead(sequence, now)
+	}
 	hint, _ := doc.RefreshHint()
 	b := Bundle{TrustDomain: td, Roots: doc.X509Authorities(), Sequence: sequence, RefreshHint: min(max(hint, 0), maxRefreshHint)}
 	return b, b.check(now)
@@ -85,6 +88,19 @@ func checkBundleShape(raw []byte) error {
 		}
 	}
 	return nil
+}
+
+// maxAhead is how far the clocks of two meshes may be apart.
+const maxAhead = 10 * time.Minute
+
+// ahead says that a sequence is a time to come. Sequences are times, in microseconds: so nobody can take one that blocks all
+// that follow.
+func ahead(sequence uint64, now time.Time) bool {
+	return sequence > uint64(max(now.Add(maxAhead).UnixMicro(), 0))
+}
+
+func errAhead(sequence uint64, now time.Time) error {
+	return fmt.Errorf("the sequence %d is a time to come (it is %d here): check the clocks of both sides", sequence, now.UnixMicro())
 }
 
 func (b Bundle) check(now time.Time) error {

@@ -15,9 +15,6 @@ import (
 // MaxCatalogueBytes bounds a catalogue document.
 const MaxCatalogueBytes = 256 << 10
 
-// maxSequence leaves room, so that one more is always possible.
-const maxSequence = 1 << 62
-
 // catalogueJSON is what travels: names and ports, no addresses, no hosts.
 type catalogueJSON struct {
 	Sequence uint64            `json:"sequence"`
@@ -56,8 +53,10 @@ func ParseCatalogue(raw []byte, now time.Time) (*snapshot.Catalogue, error) {
 		return nil, fmt.Errorf("the catalogue is not what it should be: %w", err)
 	}
 	switch {
-	case doc.Sequence == 0 || doc.Sequence > maxSequence:
-		return nil, errors.New("the catalogue's sequence is no sequence number")
+	case doc.Sequence == 0:
+		return nil, errors.New("the catalogue has no sequence number")
+	case ahead(doc.Sequence, now):
+		return nil, errAhead(doc.Sequence, now)
 	case doc.Services == nil:
 		return nil, errors.New("the catalogue has no list of services")
 	case len(doc.Services) > peerrules.MaxOffered:

@@ -35,7 +35,7 @@ func TestParseCatalogueRefuses(t *testing.T) {
 		"not json":         {"hello", "is not what it should be"},
 		"no services":      {`{"sequence":1}`, "no list of services"},
 		"sequence 0":       {`{"sequence":0,"services":[]}`, "no sequence number"},
-		"sequence at end":  {`{"sequence":18446744073709551615,"services":[]}`, "no sequence number"},
+		"sequence at end":  {`{"sequence":18446744073709551615,"services":[]}`, "a time to come"},
 		"more after":       {`{"sequence":1,"services":[]}{}`, "more follows"},
 		"host for a name":  {one("kubernetes.default", "default", "443", "TCP"), "service 1 of the catalogue: its name is no DNS label"},
 		"wildcard":         {one("*", "default", "443", "TCP"), "its name is no DNS label"},

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"strings"
@@ -33,14 +34,14 @@ type reply struct {
 	body   []byte
 }
 
-// ask sends one question over conn, closes conn, and returns the answer's body. Any status but 200 and 204 is a refusal.
-func ask(ctx context.Context, conn net.Conn, e exchange) ([]byte, error) {
+// ask sends one question over conn, closes conn, and returns the answer. Any status but 200 and 204 is a refusal.
+func ask(ctx context.Context, conn net.Conn, e exchange) (*reply, error) {
 	r, err := send(ctx, conn, e)
 	switch {
 	case err != nil:
 		return nil, err
 	case r.status == http.StatusOK || r.status == http.StatusNoContent:
-		return r.body, nil
+		return r, nil
 	}
 	return nil, refused{status: r.status, refusal: readRefusal(r.body)}
 }
@@ -93,7 +94,7 @@ type refused struct {
 
 func (r refused) Error() string {
 	if r.Code == "" {
-		return fmt.Sprintf("a gateway on the way answered with HTTP status %d: %s", r.status, cmp.Or(r.Message, "nothing more"))
+		return fmt.Sprintf("the other side answered with HTTP status %d: %s", r.status, cmp.Or(r.Message, "nothing more"))
 	}
 	return fmt.Sprintf("the other mesh answered: %s (HTTP status %d)", r.Message, r.status)
 }
@@ -109,7 +110,7 @@ func readRefusal(body []byte) refusal {
 	if json.Unmarshal(body, &r) != nil {
 		return refusal{Message: printable(string(body), 200)} // a gateway's own words
 	}
-	return refusal{Code: printable(r.Code, 40), Message: printable(r.Message, 400), Sequence: min(r.Sequence, maxSequence-1)}
+	return refusal{Code: printable(r.Code, 40), Message: printable(r.Message, 400), Sequence: min(r.Sequence, math.MaxInt64)}
 }
 
 func printable(s string, limit int) string {

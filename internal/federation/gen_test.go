@@ -48,6 +48,11 @@ func newAuthority(t testing.TB, name string, change ...func(*x509.Certificate)) 
 // issue signs a leaf for a SPIFFE ID; the chain ends with the root.
 func (a authority) issue(t testing.TB, id string) ([][]byte, *ecdsa.PrivateKey) {
 	t.Helper()
+	return a.issueFor(t, id, time.Hour)
+}
+
+func (a authority) issueFor(t testing.TB, id string, life time.Duration) ([][]byte, *ecdsa.PrivateKey) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +63,7 @@ func (a authority) issue(t testing.TB, id string) ([][]byte, *ecdsa.PrivateKey) 
 	}
 	now := time.Now()
 	tmpl := &x509.Certificate{
-		SerialNumber: serial(t), NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour), URIs: []*url.URL{u},
+		SerialNumber: serial(t), NotBefore: now.Add(-time.Minute), NotAfter: now.Add(life), URIs: []*url.URL{u},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, key.Public(), a.key)
@@ -92,4 +97,12 @@ func certs(all ...authority) []*x509.Certificate {
 		out = append(out, a.cert)
 	}
 	return out
+}
+
+func mustDomain(name string) spiffe.TrustDomain {
+	td, err := spiffe.ParseTrustDomain(name)
+	if err != nil {
+		panic(err)
+	}
+	return td
 }

@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"time"
 
+	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/state"
 )
 
 // Invitation is an open invitation.
 type Invitation struct {
-	Token       Token // its Encode is the secret to hand over
-	Fingerprint string
+	Token       Token  // its Encode is the secret to hand over
+	Fingerprint string // of this mesh
 	Expires     time.Time
 }
 
@@ -34,18 +35,14 @@ func (s *Service) Invite(ctx context.Context, peer string, ttl time.Duration) (I
 	if err := checkName(all, peer); err != nil {
 		return Invitation{}, err
 	}
-	addrs, _, err := s.gateways()
-	if err != nil {
-		return Invitation{}, err
-	}
-	fingerprint, err := s.ownFingerprint()
+	own, err := s.about()
 	if err != nil {
 		return Invitation{}, err
 	}
 	now := s.Now()
 	t := Token{
-		TrustDomain: s.TrustDomain, Name: s.Name, KnownAs: peer, Addresses: addrs, InviteID: newID(), Secret: newSecret(),
-		Fingerprint: fingerprint, Expires: now.Add(ttl).UTC(),
+		TrustDomain: s.TrustDomain, Name: s.Name, KnownAs: peer, Addresses: own.Addresses, GatewayIDs: own.GatewayIDs,
+		InviteID: newID(), Secret: newSecret(), Root: peerrules.Fingerprint(own.Bundle.Roots[0]), Fingerprint: own.fingerprint(), Expires: now.Add(ttl).UTC(),
 	}
 	if err := s.Store.CancelInvites(ctx, peer); err != nil {
 		return Invitation{}, fmt.Errorf("close older invitations of %s: %w", peer, err)
@@ -55,7 +52,7 @@ func (s *Service) Invite(ctx context.Context, peer string, ttl time.Duration) (I
 		return Invitation{}, fmt.Errorf("keep invitation of %s: %w", peer, err)
 	}
 	s.Changed()
-	return Invitation{Token: t, Fingerprint: fingerprint, Expires: t.Expires}, nil
+	return Invitation{Token: t, Fingerprint: t.Fingerprint, Expires: t.Expires}, nil
 }
 
 func newID() string {

@@ -9,6 +9,7 @@ import (
 
 const (
 	slotsAtOnce  = 64
+	peersAtOnce  = 8 // of these for one peer
 	maxLimiters  = 1024
 	limiterSleep = 10 * time.Minute
 )
@@ -28,6 +29,30 @@ var (
 type limits struct {
 	slots chan struct{}
 	keys  *limiters
+	peers *shares
+}
+
+// shares are how many requests of each peer are being answered.
+type shares struct {
+	mu     sync.Mutex // guards byPeer
+	byPeer map[string]int
+}
+
+// enter takes one of a peer's places; leave gives it back.
+func (l limits) enter(peer string) (leave func(), ok bool) {
+	l.peers.mu.Lock()
+	defer l.peers.mu.Unlock()
+	if l.peers.byPeer[peer] >= peersAtOnce {
+		return nil, false
+	}
+	l.peers.byPeer[peer]++
+	return func() {
+		l.peers.mu.Lock()
+		defer l.peers.mu.Unlock()
+		if l.peers.byPeer[peer]--; l.peers.byPeer[peer] <= 0 {
+			delete(l.peers.byPeer, peer)
+		}
+	}, true
 }
 
 // limiters are one rate limiter per peer or invitation.
@@ -42,7 +67,7 @@ type limiter struct {
 }
 
 func newLimits() limits {
-	return limits{slots: make(chan struct{}, slotsAtOnce), keys: &limiters{byKey: map[string]*limiter{}}}
+	return limits{slots: make(chan struct{}, slotsAtOnce), keys: &limiters{byKey: map[string]*limiter{}}, peers: &shares{byPeer: map[string]int{}}}
 }
 
 // allow counts one request of a peer or invitation, both of which must be known to exist.

@@ -1,9 +1,7 @@
 package federation
 
 import (
-	"context"
 	"fmt"
-	"strings"
 
 	"sigs.k8s.io/yaml"
 
@@ -13,7 +11,7 @@ import (
 
 // Manifest is the MeshPeer file that describes this mesh to a peer, for peering by exchanging two files: the peer will know
 // this mesh as as, this mesh knows the peer as knownAs.
-func (s *Service) Manifest(ctx context.Context, as, knownAs string) (text, fingerprint string, err error) {
+func (s *Service) Manifest(as, knownAs string) (text, fingerprint string, err error) {
 	if as == "" {
 		as = s.Name
 	}
@@ -22,24 +20,16 @@ func (s *Service) Manifest(ctx context.Context, as, knownAs string) (text, finge
 			return "", "", fmt.Errorf("%q cannot name a peer: use up to 63 lower-case letters, digits and '-'", name)
 		}
 	}
-	addrs, ids, err := s.gateways()
+	own, err := s.about()
 	if err != nil {
 		return "", "", err
 	}
-	b, err := s.bundle(ctx)
-	if err != nil {
-		return "", "", err
-	}
-	object := introduction{TrustDomain: s.TrustDomain, KnownAs: knownAs, Bundle: b, Addresses: addrs, GatewayIDs: ids}.meshPeer(as)
-	fingerprint, err = s.ownFingerprint()
-	if err != nil {
-		return "", "", err
-	}
-	text, err = manifestText(object, knownAs, strings.Join(fingerprints(b.Roots), ", "))
-	return text, fingerprint, err
+	own.KnownAs = knownAs
+	text, err = manifestText(own.meshPeer(as), knownAs, own.fingerprint())
+	return text, own.fingerprint(), err
 }
 
-func manifestText(object *v1alpha1.MeshPeer, knownAs, prints string) (string, error) {
+func manifestText(object *v1alpha1.MeshPeer, knownAs, fingerprint string) (string, error) {
 	body, err := yaml.Marshal(map[string]any{
 		"apiVersion": v1alpha1.APIVersion, "kind": "MeshPeer",
 		"metadata": map[string]any{"name": object.Name},
@@ -50,8 +40,8 @@ func manifestText(object *v1alpha1.MeshPeer, knownAs, prints string) (string, er
 	}
 	return fmt.Sprintf(`# Mesh %s as a peer. For the configuration folder of the mesh that is known here as %s;
 # that mesh's own file ('isthmus peer manifest' there) belongs into the folder here.
-# Compare with its administrators before trusting it: SHA-256 of the root %s
-%s`, object.Spec.TrustDomain, knownAs, prints, body), nil
+# Compare with its administrators before trusting it: fingerprint %s
+%s`, object.Spec.TrustDomain, knownAs, fingerprint, body), nil
 }
 
 // Offered is what this mesh offers one peer now.

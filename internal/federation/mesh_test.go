@@ -11,9 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +21,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -59,7 +58,7 @@ func (n *network) route(addr, real string) {
 }
 
 // mesh is one control plane with the gateway that stands before it. The gateway is a Go program that does what the
-// Envoy configuration does: one chain per name, exact client identity under pinned roots, headers overwritten.
+// Envoy configuration does: one chain per name, exact client identity under pinned roots, bytes passed on as they come.
 type mesh struct {
 	*Service
 	t       testing.TB
@@ -68,6 +67,8 @@ type mesh struct {
 	net     *network
 	td      spiffe.TrustDomain
 	gateway tls.Certificate
+	control tls.Certificate
+	carries func(gateway net.Conn) net.Conn // what a stolen gateway does with what it carries
 	address netip.AddrPort
 	peering string // address of the peering server
 	// listening is where the gateway really listens.
@@ -100,8 +101,11 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 	})
 	m.roots = peerrules.EncodeRoots([]*x509.Certificate{m.root.cert})
 	m.gateway = m.certificate("spiffe://" + name + ".example/ns/isthmus-system/sa/gateway")
+	chain, key := m.root.issueFor(t, "spiffe://"+name+".example/isthmus/control", 100*time.Hour) // for tests that skip a day
+	m.control = tls.Certificate{Certificate: chain[:1], PrivateKey: key}
 	c := Config{
 		TrustDomain: m.td, Name: name, Snapshot: m.snapshot, Store: db, DialGateway: m.dialGateway, Now: m.now,
+		Identity:   func() (*tls.Certificate, error) { return withRoot(m.control, m.root), nil },
 		Log:        slog.New(slog.NewTextHandler(&lockedWriter{w: m.logs}, nil)),
 		MinRefresh: 50 * time.Millisecond, MaxRefresh: 200 * time.Millisecond, RefreshHint: time.Second, AcceptTimeout: 5 * time.Second,
 	}
@@ -152,6 +156,25 @@ func (m *mesh) edit(change func(*snapshot.Config)) {
 	m.config = &c
 	m.mu.Unlock()
 	m.Wake()
+}
+
+// keys are the root and the certificates of now.
+func (m *mesh) keys() (root authority, gateway, control tls.Certificate) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.root, m.gateway, m.control
+}
+
+// rotate puts everything under another root, alone.
+func (m *mesh) rotate(next authority) {
+	chain, key := next.issue(m.t, m.asGateway())
+	control, controlKey := next.issue(m.t, "spiffe://"+m.td.Name()+"/isthmus/control")
+	m.mu.Lock()
+	m.root = next
+	m.gateway = tls.Certificate{Certificate: chain[:1], PrivateKey: key}
+	m.control = tls.Certificate{Certificate: control[:1], PrivateKey: controlKey}
+	m.mu.Unlock()
+	m.setRoots(next.cert)
 }
 
 func (m *mesh) setRoots(certs ...*x509.Certificate) {
@@ -216,8 +239,9 @@ func (m *mesh) dialGateway(ctx context.Context, sni string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, gateway, _ := m.keys()
 	conn := tls.Client(raw, &tls.Config{
-		ServerName: "control." + p.Spec.KnownAs + ".fed." + p.Spec.TrustDomain, Certificates: []tls.Certificate{m.gateway}, MinVersion: tls.VersionTLS13,
+		ServerName: "control." + p.Spec.KnownAs + ".fed." + p.Spec.TrustDomain, Certificates: []tls.Certificate{gateway}, MinVersion: tls.VersionTLS13,
 		InsecureSkipVerify: true, VerifyConnection: func(cs tls.ConnectionState) error { return verifyPeer(cs, v.Roots, p.Spec.GatewayIDs) },
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -243,38 +267,63 @@ func verifyPeer(cs tls.ConnectionState, roots []byte, ids []string) error {
 	return nil
 }
 
+// withRoot is a certificate with the root at the end of its chain.
+func withRoot(c tls.Certificate, root authority) *tls.Certificate {
+	c.Certificate = append(slices.Clone(c.Certificate), root.cert.Raw)
+	return &c
+}
+
 // serveGateway does what the gateway's port 15443 does.
 func (m *mesh) serveGateway() {
-	var listener net.Listener
-	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "https", Host: m.peering})
-			peer, invite := m.chain(r.In.TLS.ServerName)
-			for h, v := range map[string]string{HeaderPeer: peer, HeaderInvite: invite} {
-				r.Out.Header.Del(h)
-				if v != "" {
-					r.Out.Header.Set(h, v)
-				}
-			}
-		},
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{
-			Certificates: []tls.Certificate{m.gateway}, RootCAs: m.pool(), InsecureSkipVerify: true, MinVersion: tls.VersionTLS13,
-		}},
-		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		return m.chainConfig(h.ServerName)
-	}}
 	raw, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	listener = tls.NewListener(raw, config)
-	server := &http.Server{Handler: proxy, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
-	go func() { _ = server.Serve(listener) }()
-	m.t.Cleanup(func() { _ = server.Close() })
+	listener := tls.NewListener(raw, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		return m.chainConfig(h.ServerName)
+	}})
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go m.carry(conn.(*tls.Conn))
+		}
+	}()
+	m.t.Cleanup(func() { _ = listener.Close() })
 	m.listening = raw.Addr().String()
 	m.net.route(m.address.String(), m.listening)
+}
+
+// carry takes a connection from another mesh to the control plane.
+func (m *mesh) carry(from *tls.Conn) {
+	defer from.Close()
+	if from.Handshake() != nil {
+		return
+	}
+	_, gateway, _ := m.keys()
+	to, err := m.toPeering(gateway, agentapi.PeeringProtocol)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	var outside net.Conn = from
+	if m.carries != nil {
+		outside = m.carries(from)
+	}
+	go func() {
+		_, _ = io.Copy(to, outside)
+		_ = to.CloseWrite()
+	}()
+	_, _ = io.Copy(outside, to)
+}
+
+// toPeering connects to port 15013.
+func (m *mesh) toPeering(as tls.Certificate, protocol string) (*tls.Conn, error) {
+	return tls.Dial("tcp", m.peering, &tls.Config{
+		Certificates: []tls.Certificate{as}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{protocol},
+	})
 }
 
 // chain says for which peer or invitation a name stands.
@@ -295,11 +344,11 @@ func (m *mesh) chain(name string) (peer, invite string) {
 
 func (m *mesh) chainConfig(name string) (*tls.Config, error) {
 	peer, invite := m.chain(name)
-	withRoot := m.gateway
-	withRoot.Certificate = append(slices.Clone(withRoot.Certificate), m.root.cert.Raw)
+	root, gateway, _ := m.keys()
+	shown := []tls.Certificate{*withRoot(gateway, root)}
 	switch {
 	case invite != "":
-		return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{withRoot}}, nil
+		return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: shown}, nil
 	case peer != "":
 		snap := m.snapshot()
 		v := peerrules.All(snap, m.td.Name())[peer]
@@ -308,7 +357,7 @@ func (m *mesh) chainConfig(name string) (*tls.Config, error) {
 		}
 		i := slices.IndexFunc(snap.Config.MeshPeers, func(p *v1alpha1.MeshPeer) bool { return p.Name == peer })
 		return &tls.Config{
-			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{withRoot}, ClientAuth: tls.RequireAnyClientCert,
+			MinVersion: tls.VersionTLS13, Certificates: shown, ClientAuth: tls.RequireAnyClientCert,
 			VerifyConnection: func(cs tls.ConnectionState) error {
 				return verifyPeer(cs, v.Roots, snap.Config.MeshPeers[i].Spec.GatewayIDs)
 			},
@@ -319,7 +368,8 @@ func (m *mesh) chainConfig(name string) (*tls.Config, error) {
 
 func (m *mesh) pool() *x509.CertPool {
 	p := x509.NewCertPool()
-	p.AddCert(m.root.cert)
+	root, _, _ := m.keys()
+	p.AddCert(root.cert)
 	return p
 }
 
@@ -329,31 +379,77 @@ func (m *mesh) servePeering() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	server := m.HTTPServer(&tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{m.certificate("spiffe://" + m.td.Name() + "/isthmus/control")},
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: m.pool(),
-	})
-	go func() { _ = server.ServeTLS(raw, "", "") }()
-	m.t.Cleanup(func() { _ = server.Close() })
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = m.Serve(ctx, tls.NewListener(raw, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			_, _, control := m.keys()
+			return &tls.Config{
+				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{control}, NextProtos: []string{agentapi.PeeringProtocol, "http/1.1"},
+				ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: m.pool(),
+			}, nil
+		}}))
+	}()
+	m.t.Cleanup(func() { cancel(); <-done })
 	m.peering = raw.Addr().String()
 }
 
-// post speaks to the peering server as one of the mesh's own programs.
-func (m *mesh) post(id, path string, header http.Header, body io.Reader) (int, string) {
+// speaker is who speaks to a peering server: through which gateway, with whose certificate, asking for which name.
+type speaker struct {
+	gateway tls.Certificate
+	control tls.Certificate
+	sni     string
+}
+
+// asPeer is a peer's control plane, through this mesh's gateway.
+func (m *mesh) asPeer(p *mesh, name string) speaker {
+	return speaker{m.gateway, p.control, "control." + name + ".fed." + m.td.Name()}
+}
+
+// asInvited is the control plane of a mesh with an invitation.
+func (m *mesh) asInvited(p *mesh, id string) speaker {
+	return speaker{m.gateway, p.control, id + ".invite.fed." + m.td.Name()}
+}
+
+// dialAs connects as a speaker.
+func (m *mesh) dialAs(who speaker) (net.Conn, error) {
+	outer, err := m.toPeering(who.gateway, agentapi.PeeringProtocol)
+	if err != nil {
+		return nil, err
+	}
+	inner := tls.Client(outer, &tls.Config{
+		Certificates: []tls.Certificate{who.control}, ServerName: who.sni, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13,
+	})
+	if err := inner.Handshake(); err != nil {
+		_ = outer.Close()
+		return nil, err
+	}
+	return inner, nil
+}
+
+// post speaks to the peering server; without a body it asks.
+func (m *mesh) post(who speaker, path string, body io.Reader) (int, string) {
 	m.t.Helper()
-	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{
-		Certificates: []tls.Certificate{m.certificate(id)}, InsecureSkipVerify: true,
-	}}}
-	defer client.CloseIdleConnections()
+	return m.postOn(func() (net.Conn, error) { return m.dialAs(who) }, path, nil, body)
+}
+
+func (m *mesh) postOn(dial func() (net.Conn, error), path string, header http.Header, body io.Reader) (int, string) {
+	m.t.Helper()
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return dial() }, DisableKeepAlives: true,
+	}}
 	method := http.MethodPost
 	if body == nil {
 		method = http.MethodGet
 	}
-	req, err := http.NewRequest(method, "https://"+m.peering+path, body)
+	req, err := http.NewRequest(method, "http://peering"+path, body)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	req.Header = header
+	if header != nil {
+		req.Header = header
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return 0, err.Error()

@@ -1,13 +1,19 @@
 package federation
 
-// Headers that a gateway sets, per filter chain, on what it forwards to the peering server.
+// HeaderPeer is the name of the MeshPeer whose gateway sent a probe, as our gateway says. Nothing but probes goes by it.
+const HeaderPeer = "isthmus-peer"
+
+// headerCalls tells a peer, with every bundle, whether its calls are let through.
 const (
-	HeaderPeer   = "isthmus-peer"   // name of the MeshPeer whose gateway spoke
-	HeaderInvite = "isthmus-invite" // id of the open invitation whose name was asked for
+	headerCalls  = "isthmus-calls"
+	callsRefused = "refused"
 )
 
-// ControlSNI is the name at the own gateway under which a peer's control plane is reached: in the handshake and as HTTP host.
+// ControlSNI is the name at the own gateway that leads to a peer's control plane.
 func ControlSNI(peer string) string { return "control." + peer }
+
+// ProbeSNI is the name at the own gateway under which it probes a peer: in the handshake and as HTTP host.
+func ProbeSNI(peer string) string { return "probe." + peer }
 
 // BootstrapSNI is the name at the own gateway that leads to an inviter's gateway.
 func BootstrapSNI(id string) string { return "bootstrap." + id }

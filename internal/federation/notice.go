@@ -110,11 +110,11 @@ func (s *Service) notify(ctx context.Context, p *v1alpha1.MeshPeer, n notice) (a
 	if err != nil {
 		return a, err
 	}
-	raw, err := s.askPeer(ctx, p, exchange{method: http.MethodPost, path: PathBundle, body: body, limit: maxNotice})
+	r, err := s.askPeer(ctx, p, exchange{method: http.MethodPost, path: PathBundle, body: body, limit: maxNotice})
 	if err != nil {
 		return a, fmt.Errorf("tell of own bundle: %w", err)
 	}
-	if err := json.Unmarshal(raw, &a); err != nil {
+	if err := json.Unmarshal(r.body, &a); err != nil {
 		return noticeAnswer{}, errors.New("tell of own bundle: the answer cannot be read")
 	}
 	return a, nil
@@ -132,7 +132,7 @@ func (s *Service) takeNotice(w http.ResponseWriter, r *http.Request, name string
 	}
 	p := s.meshPeer(name)
 	if p == nil {
-		return status{http.StatusForbidden, refusal{Code: "NotAPeer", Message: "nothing may pass between these meshes now"}}
+		return status{http.StatusForbidden, notAPeer}
 	}
 	inForce := s.trusts(p, n.Roots)
 	if news := n.Sequence > s.Snapshot().Peers[name].BundleSequence; (news || !inForce) && peerrules.Refreshes(p) {

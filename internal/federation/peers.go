@@ -22,60 +22,10 @@ type peerStore interface {
 	Peers(ctx context.Context) ([]state.Peer, error)
 	EstablishPeer(ctx context.Context, object *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time) error
 	SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error
+	AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error
 	SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue) error
-	SetPeerPushed(ctx context.Context, name string, sequence uint64, digest string) error
 	SetPeerSuspended(ctx context.Context, name string, suspended bool) error
 	RevokePeer(ctx context.Context, name string, now time.Time) error
-	ForgetPeer(ctx context.Context, name string) error
-}
-
-// Suspend refuses everything with a peer until Resume; what is known of it stays.
-func (s *Service) Suspend(ctx context.Context, name string) error {
-	return s.setSuspended(ctx, name, true)
-}
-
-// Resume ends a suspension by command.
-func (s *Service) Resume(ctx context.Context, name string) error {
-	return s.setSuspended(ctx, name, false)
-}
-
-func (s *Service) setSuspended(ctx context.Context, name string, suspended bool) error {
-	s.making.Lock()
-	defer s.making.Unlock()
-	p, err := s.peer(ctx, name)
-	if err != nil {
-		return err
-	}
-	switch {
-	case p.state.Revoked:
-		return fmt.Errorf("peer %s is revoked, which no command undoes: take its MeshPeer out of the files, if it stands in one, "+
-			"then peer anew with 'isthmus peer invite %s' or 'isthmus peer accept'", name, name)
-	case !suspended && p.object.Spec.Suspend:
-		return fmt.Errorf("peer %s is suspended by its MeshPeer: remove spec.suspend there", name)
-	}
-	if err := s.Store.SetPeerSuspended(ctx, name, suspended); err != nil {
-		return fmt.Errorf("keep suspension of peer %s: %w", name, err)
-	}
-	s.Changed()
-	return nil
-}
-
-// Revoke ends the trust in a peer for good. The peer is not told.
-func (s *Service) Revoke(ctx context.Context, name string) error {
-	s.making.Lock()
-	defer s.making.Unlock()
-	if _, err := s.peer(ctx, name); err != nil {
-		return err
-	}
-	// Suspended as well: whatever reads only one of the two marks still refuses.
-	if err := s.Store.SetPeerSuspended(ctx, name, true); err != nil {
-		return fmt.Errorf("keep suspension of peer %s: %w", name, err)
-	}
-	if err := s.Store.RevokePeer(ctx, name, s.Now()); err != nil {
-		return fmt.Errorf("keep revocation of peer %s: %w", name, err)
-	}
-	s.Changed()
-	return nil
 }
 
 // peer is all that is known of one peer at this moment: the snapshot may lag behind the store.
@@ -85,7 +35,8 @@ type peer struct {
 	fromFile bool
 }
 
-// peers joins the MeshPeers of the configuration with those of the store, by name. A file wins over a peering by token.
+// peers joins the MeshPeers of the configuration with those of the store, by name. Where there is a file and a peering by token
+// the configuration says which one counts.
 func (s *Service) peers(ctx context.Context) (map[string]peer, error) {
 	kept, err := s.Store.Peers(ctx)
 	if err != nil {
@@ -165,7 +116,7 @@ func (s *Service) checkNewcomer(all map[string]peer, name string, in introductio
 	return s.checkNotOurs(in.Addresses)
 }
 
-// checkRoots refuses roots for a peer that are, by key, ours or another peer's.
+// checkRoots refuses roots for a peer that are, by key, ours or those of a peer that is not younger.
 func (s *Service) checkRoots(all map[string]peer, name string, roots []*x509.Certificate) error {
 	own, err := peerrules.ParseRoots(s.Snapshot().Roots)
 	if err != nil {
@@ -175,7 +126,7 @@ func (s *Service) checkRoots(all map[string]peer, name string, roots []*x509.Cer
 		return clash("its root (SHA-256 %s) is one of this mesh's own: each trust domain needs a root of its own", shared)
 	}
 	for other, p := range all {
-		if other == name || p.state.Revoked {
+		if other == name || p.state.Revoked || s.older(name, other) {
 			continue
 		}
 		theirs, err := peerrules.ParseRoots(peerrules.Roots(p.object, p.state))
@@ -187,6 +138,13 @@ func (s *Service) checkRoots(all map[string]peer, name string, roots []*x509.Cer
 		}
 	}
 	return nil
+}
+
+// older says that a peer is known to be older than another, which then takes nothing from it.
+func (s *Service) older(name, other string) bool {
+	cfg := s.snapshotConfig()
+	a, b := snapshot.Key{Kind: "MeshPeer", Name: name}, snapshot.Key{Kind: "MeshPeer", Name: other}
+	return cfg.Older(a, b) < 0 && !cfg.SameAge(a, b)
 }
 
 // sharedKey is the fingerprint of a root in b whose key is in a too.
@@ -231,15 +189,11 @@ func (s *Service) checkNotOurs(addrs []netip.AddrPort) error {
 
 // meshPeer is the object that a peering by token makes.
 func (i introduction) meshPeer(name string) *v1alpha1.MeshPeer {
-	addrs := make([]string, 0, len(i.Addresses))
-	for _, a := range i.Addresses {
-		addrs = append(addrs, a.String())
-	}
 	return &v1alpha1.MeshPeer{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: "MeshPeer"},
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1alpha1.MeshPeerSpec{
-			TrustDomain: i.TrustDomain.Name(), KnownAs: i.KnownAs, GatewayAddresses: addrs, GatewayIDs: i.GatewayIDs,
+			TrustDomain: i.TrustDomain.Name(), KnownAs: i.KnownAs, GatewayAddresses: texts(i.Addresses), GatewayIDs: i.GatewayIDs,
 			Bundle: v1alpha1.PeerBundle{Inline: string(peerrules.EncodeRoots(distinct(i.Bundle.Roots)))},
 		},
 	}
@@ -262,6 +216,8 @@ func (s *Service) establish(ctx context.Context, name string, in introduction) e
 	if err := s.Store.EstablishPeer(ctx, object, roots, in.Bundle.Sequence, s.Now()); err != nil {
 		return fmt.Errorf("keep peer %s: %w", name, err)
 	}
+	delete(s.unwritten, name)
+	s.Reopen(name)
 	s.Changed()
 	return nil
 }

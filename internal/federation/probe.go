@@ -71,9 +71,9 @@ func (s *Service) Probe(ctx context.Context, name string, t Target) (*adminapi.P
 	if !s.limits.allowAt(probePace, "probing/"+name) {
 		return nil, fmt.Errorf("peer %s has been probed a moment ago, and answers one probe a second: wait", name)
 	}
-	asked := cmp.Or(t.SNI, sni.Control(p.Spec.KnownAs, p.Spec.TrustDomain))
+	asked := cmp.Or(t.SNI, sni.Probe(p.Spec.KnownAs, p.Spec.TrustDomain))
 	if !t.HTTP {
-		asked = sni.Control(p.Spec.KnownAs, p.Spec.TrustDomain)
+		asked = sni.Probe(p.Spec.KnownAs, p.Spec.TrustDomain)
 	}
 	pr := newProbing(name, t, asked)
 	switch v := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[name]; {
@@ -105,7 +105,7 @@ func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 		},
 	}), dialTimeout)
 	defer stop()
-	conn, err := s.DialGateway(dialing, ControlSNI(pr.Peer))
+	conn, err := s.DialGateway(dialing, ProbeSNI(pr.Peer))
 	shaken := time.Now()
 	switch {
 	case err != nil && connected.IsZero():
@@ -117,7 +117,7 @@ func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 		return
 	}
 	pr.ok(dialOwn, connected.Sub(connecting), own)
-	e := exchange{method: http.MethodGet, host: ControlSNI(pr.Peer), path: agentapi.ProbePath, header: http.Header{}, limit: maxProbe}
+	e := exchange{method: http.MethodGet, host: ProbeSNI(pr.Peer), path: agentapi.ProbePath, header: http.Header{}, limit: maxProbe}
 	if t.SNI != "" {
 		e.path += "?export=" + url.QueryEscape(t.SNI)
 	}
@@ -233,7 +233,7 @@ func (pr *probing) read(r *reply) {
 // heard is what the peer's control plane says.
 func (pr *probing) heard(a probeAnswer) {
 	if !a.Live {
-		pr.fail(control, "the peer answers, but lets nothing through except what control planes say: there this mesh's roots are stale",
+		pr.fail(control, "the peer answers, but lets nothing through except what control planes say: there this mesh is suspended, or its roots are stale",
 			"tell the administrators of "+pr.Peer+": isthmus peer status there says why the refresh fails")
 	}
 	switch {

@@ -44,7 +44,7 @@ func probed(t *testing.T) (retail *mesh, r *road) {
 	t.Cleanup(server.Close)
 	retail.DialGateway = func(ctx context.Context, sni string) (net.Conn, error) {
 		r.dials.Add(1)
-		if sni != "control.cards" {
+		if sni != "probe.cards" {
 			return nil, errors.New("no chain for " + sni)
 		}
 		return (&net.Dialer{}).DialContext(ctx, "tcp", server.Listener.Addr().String())
@@ -62,12 +62,12 @@ func (r *road) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	ingress := r.ingress
 	if ingress == goodIngress {
 		if ingress += q.Header.Get(agentapi.HeaderProbe); ingress == goodIngress {
-			ingress += "control.retail.fed.cards.example"
+			ingress += "probe.retail.fed.cards.example"
 		}
 	}
 	w.Header().Set(agentapi.HeaderIngressLeg, ingress)
 	q.Header.Set(HeaderPeer, "retail")
-	r.cards.forPeer(probePace, "probe", r.cards.answerProbe)(w, q)
+	r.cards.forProbe(w, q)
 }
 
 func (m *mesh) probeNow(target Target) *adminapi.PeerProbeResponse {
@@ -94,7 +94,7 @@ func states(r *adminapi.PeerProbeResponse) string {
 func TestProbeMeasuresEachLeg(t *testing.T) {
 	retail, r := probed(t)
 	got := retail.probeNow(Target{})
-	if s := states(got); s != "ok ok ok ok ok ok ok" || got.Asked != "control.retail.fed.cards.example" {
+	if s := states(got); s != "ok ok ok ok ok ok ok" || got.Asked != "probe.retail.fed.cards.example" {
 		t.Fatalf("%s: %+v", s, got)
 	}
 	want := map[int]time.Duration{3: 310 * time.Microsecond, 4: 1200 * time.Microsecond, 5: 900 * time.Microsecond, 6: 600 * time.Microsecond}
@@ -108,7 +108,7 @@ func TestProbeMeasuresEachLeg(t *testing.T) {
 			t.Errorf("%+v of %s", leg, got.Took)
 		}
 	}
-	if q := r.asked.Load(); q.URL.String() != "/v1/probe" || q.Host != "control.cards" || q.Header.Get(agentapi.HeaderProbe) != "" {
+	if q := r.asked.Load(); q.URL.String() != "/v1/probe" || q.Host != "probe.cards" || q.Header.Get(agentapi.HeaderProbe) != "" {
 		t.Errorf("asked %s of %s, %v", q.URL, q.Host, q.Header)
 	}
 }
@@ -128,7 +128,7 @@ func TestProbeOfAnImport(t *testing.T) {
 	}
 	exported = false
 	got = retail.probeNow(Target{Import: "default/payments", SNI: payments})
-	if s := states(got); s != "ok ok ok ok ok ok ok failed" || got.Asked != "control.retail.fed.cards.example" || r.asked.Load().Header.Get(agentapi.HeaderProbe) != "" {
+	if s := states(got); s != "ok ok ok ok ok ok ok failed" || got.Asked != "probe.retail.fed.cards.example" || r.asked.Load().Header.Get(agentapi.HeaderProbe) != "" {
 		t.Errorf("not exported, raw: %s: %+v", s, got)
 	}
 }
@@ -137,7 +137,7 @@ func TestProbeOfAnImport(t *testing.T) {
 func TestProbeUnderAnotherName(t *testing.T) {
 	retail, r := probed(t)
 	r.cards.Export = func(string, string) (bool, bool) { return true, true }
-	r.ingress = "answer=600 sni=control.retail.fed.cards.example"
+	r.ingress = "answer=600 sni=probe.retail.fed.cards.example"
 	if s := states(retail.probeNow(Target{Import: "default/payments", SNI: payments, HTTP: true})); s != "ok ok ok ok failed ok ok ok" {
 		t.Error(s)
 	}
@@ -237,7 +237,7 @@ func TestProbeOfTheOwnSide(t *testing.T) {
 	if err := retail.Suspend(t.Context(), "cards"); err != nil {
 		t.Fatal(err)
 	}
-	if s := states(retail.probeNow(Target{})); s != "failed untried untried untried untried untried untried" || r.dials.Load() != 0 {
+	if s := states(retail.probeNow(Target{})); s != "failed ok failed untried untried untried untried" || r.dials.Load() != 0 {
 		t.Error("suspended here:", s)
 	}
 }
@@ -247,18 +247,18 @@ func TestProbesAreBounded(t *testing.T) {
 	ask := func(path string, h http.HandlerFunc) int {
 		w, q := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, nil)
 		q.Header.Set(HeaderPeer, "retail")
+		q.TLS = shown(t, r.cards.asPeer(retail, "retail"))
 		h(w, q)
 		return w.Code
 	}
-	probe := r.cards.forPeer(probePace, "probe", r.cards.answerProbe)
 	codes := map[int]int{}
 	for range 20 {
-		codes[ask(agentapi.ProbePath, probe)]++
+		codes[ask(agentapi.ProbePath, r.cards.forProbe)]++
 	}
 	if codes[200] < 5 || codes[200] > 9 || codes[429] != 20-codes[200] {
 		t.Errorf("answers by status: %v", codes)
 	}
-	if code := ask(PathBundle, r.cards.forPeer(usualPace, "peer", r.cards.serveBundle)); code != 200 {
+	if code := ask(PathBundle, r.cards.forPeer(r.cards.serveBundle)); code != 200 {
 		t.Errorf("after a flood of probes the bundle is answered with %d", code)
 	}
 	got := retail.probeNow(Target{})

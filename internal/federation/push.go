@@ -36,7 +36,7 @@ func (s *Service) pushIfDue(ctx context.Context, name string, services []snapsho
 	if p.done && p.digest == digest || s.Now().Before(p.due) {
 		return
 	}
-	sequence, err := s.push(ctx, name, services, digest)
+	sequence, err := s.push(ctx, name, services)
 	if err != nil {
 		p.failures++
 		p.due = s.Now().Add(jitter(backoff(p.failures, s.MinRefresh, s.MaxRefresh)))
@@ -48,34 +48,19 @@ func (s *Service) pushIfDue(ctx context.Context, name string, services []snapsho
 	s.notePush(ctx, name, digest, sequence, nil)
 }
 
-// push sends one catalogue. Its number is above all before; where the peer remembers a higher one, it says so.
-func (s *Service) push(ctx context.Context, name string, services []snapshot.OfferedService, digest string) (uint64, error) {
+// push sends one catalogue. Its number is the time; where the peer remembers a later one, it says so, and one more is tried.
+func (s *Service) push(ctx context.Context, name string, services []snapshot.OfferedService) (uint64, error) {
 	object := s.meshPeer(name)
 	if object == nil {
 		return 0, fmt.Errorf("peer %s has gone", name)
 	}
-	kept, err := s.Store.Peers(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("read peers: %w", err)
-	}
-	var last uint64
-	for _, k := range kept {
-		if k.Name == name {
-			last = k.PushedSequence
-		}
-	}
-	taken, err := s.pushAs(ctx, object, last+1, services)
+	sequence := uint64(s.Now().UnixMicro())
+	taken, err := s.pushAs(ctx, object, sequence, services)
 	var r refused
-	if errors.As(err, &r) && r.status == http.StatusConflict && r.Sequence > last {
+	if errors.As(err, &r) && r.status == http.StatusConflict && r.Sequence >= sequence {
 		taken, err = s.pushAs(ctx, object, r.Sequence+1, services)
 	}
-	if err != nil {
-		return 0, err
-	}
-	if err := s.Store.SetPeerPushed(ctx, name, taken, digest); err != nil {
-		return 0, fmt.Errorf("keep what peer %s took: %w", name, err)
-	}
-	return taken, nil
+	return taken, err
 }
 
 func (s *Service) pushAs(ctx context.Context, p *v1alpha1.MeshPeer, sequence uint64, services []snapshot.OfferedService) (uint64, error) {

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	"isthmus.dev/isthmus/internal/sni"
+	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
 
@@ -24,9 +26,9 @@ type redeeming struct {
 
 // forInvite takes the acceptance of an invitation.
 func (s *Service) forInvite(w http.ResponseWriter, r *http.Request) {
-	id, ok := one(r.Header, HeaderInvite, HeaderPeer)
+	id, ok := sni.InviteOf(r.TLS.ServerName, s.TrustDomain.Name())
 	if !ok || !isInviteID(id) {
-		answer(w, http.StatusBadRequest, refusal{Code: "NoInvitation", Message: "the gateway did not say which invitation is meant"})
+		answer(w, http.StatusBadRequest, refusal{Code: "NoInvitation", Message: "the name asked for is no invitation's"})
 		return
 	}
 	if !s.limits.allow("invite") { // of all invitations together: ids are free to invent
@@ -35,6 +37,10 @@ func (s *Service) forInvite(w http.ResponseWriter, r *http.Request) {
 	}
 	got, err := s.takePeering(w, r, id)
 	if err != nil {
+		var st status
+		if errors.As(err, &st) {
+			s.record(r.Context(), state.Event{Actor: state.Stranger, From: host(r.RemoteAddr), Action: "peer redeem", Object: id, Outcome: state.Refused, Detail: st.Message})
+		}
 		s.refuse(w, err, "invite", id)
 		return
 	}
@@ -61,8 +67,14 @@ func (s *Service) takePeering(w http.ResponseWriter, r *http.Request, id string)
 	if err != nil {
 		return self{}, badRequest(err.Error())
 	}
+	if err := verifyID(r.TLS.PeerCertificates, in.TrustDomain, in.Bundle.Roots, s.Now(), spiffe.Control(in.TrustDomain).String()); err != nil {
+		return self{}, status{http.StatusForbidden, refusal{Code: "Unproved", Message: "who asks is not the control plane of the mesh that it introduces: " + err.Error()}}
+	}
 	s.making.Lock()
 	defer s.making.Unlock()
+	if own, err := s.Fingerprint(); err != nil || own != req.Expects {
+		return self{}, status{http.StatusConflict, refusal{Code: "Changed", Message: "the inviting mesh's roots or gateways are not those of the invitation any more: ask for a new one"}}
+	}
 	return s.redeem(r.Context(), id, secret, req.digest(), in)
 }
 
@@ -94,7 +106,11 @@ func (s *Service) redeem(ctx context.Context, id string, secret Secret, digest s
 	if err != nil {
 		return self{}, err
 	}
-	s.Log.Info("peer joined", "peer", used.Peer, "trust_domain", in.TrustDomain.Name(), "fingerprints", in.fingerprints())
+	s.record(ctx, state.Event{
+		Actor: actorOf(used.Peer), Action: "peer redeem", Object: used.Peer, Outcome: state.OK,
+		Detail: fmt.Sprintf("trust domain %s, fingerprint %s", in.TrustDomain.Name(), in.fingerprint()),
+	})
+	s.Log.Info("peer joined", "peer", used.Peer, "trust_domain", in.TrustDomain.Name(), "fingerprint", in.fingerprint())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.invites[id] = &redeeming{digest: digest, secret: secret.Hash(), answer: answer, expires: used.Expires}

@@ -10,6 +10,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/sni"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -22,21 +23,21 @@ func (s *Service) meshPeer(name string) *v1alpha1.MeshPeer {
 	return nil
 }
 
-// askPeer puts one question to a peer's control plane, through both gateways, which authenticate each other.
-func (s *Service) askPeer(ctx context.Context, p *v1alpha1.MeshPeer, e exchange) ([]byte, error) {
+// askPeer puts one question to a peer's control plane, on a connection of its own.
+func (s *Service) askPeer(ctx context.Context, p *v1alpha1.MeshPeer, e exchange) (*reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
-	conn, err := s.DialGateway(ctx, ControlSNI(p.Name))
+	conn, err := s.dialPeer(ctx, p)
 	if err != nil {
-		return nil, fmt.Errorf("reach own gateway: %w", err)
+		return nil, err
 	}
-	e.host = ControlSNI(p.Name)
+	e.host = sni.Control(p.Spec.KnownAs, p.Spec.TrustDomain)
 	return ask(ctx, conn, e)
 }
 
 // fetchBundle asks the peer's bundle endpoint (https_spiffe: who answers was authenticated by the roots of before).
 func (s *Service) fetchBundle(ctx context.Context, p *v1alpha1.MeshPeer) (Bundle, error) {
-	raw, err := s.askPeer(ctx, p, exchange{method: http.MethodGet, path: PathBundle, limit: MaxBundleBytes})
+	r, err := s.askBundle(ctx, p)
 	if err != nil {
 		return Bundle{}, fmt.Errorf("fetch bundle: %w", err)
 	}
@@ -44,13 +45,22 @@ func (s *Service) fetchBundle(ctx context.Context, p *v1alpha1.MeshPeer) (Bundle
 	if err != nil {
 		return Bundle{}, err
 	}
-	return ParseBundle(td, raw, s.Now())
+	return ParseBundle(td, r.body, s.Now())
 }
 
 // reach shows that a peer answers where its roots are not to be refreshed.
 func (s *Service) reach(ctx context.Context, p *v1alpha1.MeshPeer) error {
-	_, err := s.askPeer(ctx, p, exchange{method: http.MethodGet, path: PathBundle, limit: MaxBundleBytes})
+	_, err := s.askBundle(ctx, p)
 	return err
+}
+
+// askBundle asks for a peer's bundle, and hears whether the peer lets this mesh's calls through.
+func (s *Service) askBundle(ctx context.Context, p *v1alpha1.MeshPeer) (*reply, error) {
+	r, err := s.askPeer(ctx, p, exchange{method: http.MethodGet, path: PathBundle, limit: MaxBundleBytes})
+	if err == nil {
+		s.note(p.Name, func(h *Health) { h.ClosedThere = r.header.Get(headerCalls) == callsRefused })
+	}
+	return r, err
 }
 
 // takeBundle keeps a fetched bundle if it may follow the one before.
@@ -68,7 +78,7 @@ func (s *Service) takeBundle(ctx context.Context, name string, b Bundle) error {
 	if err := s.checkRoots(all, name, b.Roots); err != nil {
 		return fmt.Errorf("bundle refused: %w", err)
 	}
-	if err := follows(p, b); err != nil {
+	if err := follows(p, b, s.Now()); err != nil {
 		return fmt.Errorf("bundle refused: %w", err)
 	}
 	roots := peerrules.Learned(p.object, distinct(b.Roots))
@@ -81,9 +91,10 @@ func (s *Service) takeBundle(ctx context.Context, name string, b Bundle) error {
 
 var errEquivocates = errors.New("its sequence is the same as before, its roots are not")
 
-// follows checks the order: a sequence never goes back and stands for one set of roots.
-func follows(p peer, b Bundle) error {
-	if !peerrules.Adopted(p.object, p.state) || p.state.BundleSequence == 0 {
+// follows checks the order: a sequence never goes back and stands for one set of roots. One that was taken while our clock was
+// ahead does not count.
+func follows(p peer, b Bundle, now time.Time) error {
+	if !peerrules.Adopted(p.object, p.state) || p.state.BundleSequence == 0 || ahead(p.state.BundleSequence, now) {
 		return nil
 	}
 	switch {
@@ -137,22 +148,12 @@ func (s *Service) adopt(ctx context.Context, all map[string]peer, name string, p
 	return s.adoptRoots(ctx, all, name, p, roots)
 }
 
-// adoptRoots keeps first roots. The caller holds making.
+// adoptRoots keeps first roots; what grew from other ones goes with its sequence. The caller holds making.
 func (s *Service) adoptRoots(ctx context.Context, all map[string]peer, name string, p peer, roots []*x509.Certificate) error {
 	if err := s.checkRoots(all, name, roots); err != nil {
 		return err
 	}
-	if p.state.Roots != nil { // what grew from another first trust is forgotten, its sequence too; a suspension is not
-		if err := s.Store.ForgetPeer(ctx, name); err != nil {
-			return fmt.Errorf("forget earlier roots: %w", err)
-		}
-		if p.state.Suspended {
-			if err := s.Store.SetPeerSuspended(ctx, name, true); err != nil {
-				return fmt.Errorf("keep suspension: %w", err)
-			}
-		}
-	}
-	if err := s.Store.SetPeerBundle(ctx, name, peerrules.Learned(p.object, distinct(roots)), 0, s.Now()); err != nil {
+	if err := s.Store.AdoptPeerRoots(ctx, name, peerrules.Learned(p.object, distinct(roots)), s.Now()); err != nil {
 		return fmt.Errorf("keep roots: %w", err)
 	}
 	return nil

@@ -32,6 +32,7 @@ func (s *Service) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	for {
+		s.writeUnwritten(ctx)
 		s.adoptAll(ctx)
 		s.redateAll(ctx)
 		s.follow(ctx, g, followers)
@@ -138,7 +139,9 @@ func (s *Service) keepUp(ctx context.Context, name string, wake <-chan struct{})
 		}
 		services := s.offer(name)
 		if reached {
-			s.pushIfDue(ctx, name, services, &push)
+			if !s.suspended(name) {
+				s.pushIfDue(ctx, name, services, &push)
+			}
 			s.noticeIfDue(ctx, name, &tell)
 		}
 	}

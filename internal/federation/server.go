@@ -1,13 +1,12 @@
 package federation
 
 import (
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -23,38 +22,32 @@ const (
 	PathPeering   = "/v1/peering"
 )
 
-// idleTimeout is how long a gateway's connection may stay open between requests.
-const idleTimeout = 2 * time.Minute
-
-// Handler is the peering server: what peers' control planes say, as this mesh's gateways pass it on.
-func (s *Service) Handler() http.Handler {
+// peerHandler answers control planes: those of peers, and of who was invited.
+func (s *Service) peerHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+PathBundle, s.forPeer(usualPace, "peer", s.serveBundle))
-	mux.HandleFunc("POST "+PathBundle, s.forPeer(usualPace, "peer", s.takeNotice))
-	mux.HandleFunc("POST "+PathCatalogue, s.forPeer(usualPace, "peer", s.takeCatalogue))
-	mux.HandleFunc("GET "+agentapi.ProbePath, s.forPeer(probePace, "probe", s.answerProbe))
+	mux.HandleFunc("GET "+PathBundle, s.forPeer(s.serveBundle))
+	mux.HandleFunc("POST "+PathBundle, s.forPeer(s.takeNotice))
+	mux.HandleFunc("POST "+PathCatalogue, s.forPeer(s.takeCatalogue))
 	mux.HandleFunc("POST "+PathPeering, s.forInvite)
 	return s.guarded(mux)
 }
 
-// HTTPServer serves Handler with time limits that a slow sender cannot outlast. The TLS configuration must demand client
-// certificates of this mesh.
-func (s *Service) HTTPServer(tlsConfig *tls.Config) *http.Server {
-	return &http.Server{
-		Handler: s.Handler(), TLSConfig: tlsConfig, ReadHeaderTimeout: s.ReadTimeout, ReadTimeout: s.ReadTimeout,
-		WriteTimeout: 2 * s.ReadTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
-	}
-}
-
-// guarded lets only gateways in, and only so many at a time.
-func (s *Service) guarded(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := s.FromGateway(r); err != nil {
-			s.Log.Warn("peering request refused", "from", r.RemoteAddr, "cause", err.Error())
-			answer(w, http.StatusForbidden, refusal{Code: "NotAGateway", Message: "only this mesh's gateways may ask here"})
+// probeHandler answers peers' gateways, whose names our own gateway says: what it says there is believed for nothing else.
+func (s *Service) probeHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+agentapi.ProbePath, s.forProbe)
+	return s.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.fromGateway(r.Context(), *r.TLS); err != nil { // it may not be one any more
+			answer(w, http.StatusForbidden, refusal{Code: "NotAGateway", Message: err.Error()})
 			return
 		}
+		mux.ServeHTTP(w, r)
+	}))
+}
+
+// guarded answers only so many requests at a time.
+func (s *Service) guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case s.limits.slots <- struct{}{}:
 			defer func() { <-s.limits.slots }()
@@ -68,36 +61,60 @@ func (s *Service) guarded(next http.Handler) http.Handler {
 	})
 }
 
-// one is the single value of a header that a gateway sets; other must be absent.
-func one(h http.Header, name, other string) (string, bool) {
-	v := h.Values(name)
-	return h.Get(name), len(v) == 1 && v[0] != "" && len(h.Values(other)) == 0
-}
-
 type peerHandler func(w http.ResponseWriter, r *http.Request, name string) error
 
-// forPeer is for what established peers ask. A peer with which nothing may pass learns nothing more than that.
-func (s *Service) forPeer(p pace, kind string, h peerHandler) http.HandlerFunc {
+// forPeer is for what the control planes of peers ask. Who is none, or one with which nothing may pass, learns no more than that.
+func (s *Service) forPeer(h peerHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		name, ok := one(r.Header, HeaderPeer, HeaderInvite)
-		if !ok {
-			answer(w, http.StatusBadRequest, refusal{Code: "NoPeer", Message: "the gateway did not say for whom it asks"})
+		name, err := s.peerOf(r.TLS)
+		if err != nil {
+			s.Log.Warn("peering request refused", "asked", r.TLS.ServerName, "cause", err.Error())
+			s.record(r.Context(), state.Event{Actor: state.Stranger, From: host(r.RemoteAddr), Action: "peer ask", Object: r.TLS.ServerName, Outcome: state.Refused, Detail: err.Error()})
+			answer(w, http.StatusForbidden, notAPeer)
 			return
 		}
-		v, known := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[name]
-		if !known || !v.Control {
-			answer(w, http.StatusForbidden, refusal{Code: "NotAPeer", Message: "nothing may pass between these meshes now"})
-			return
-		}
-		if !s.limits.allowAt(p, kind+"/"+name) {
-			answer(w, http.StatusTooManyRequests, refusal{Code: "TooMany", Message: "too many requests: try again later"})
-			return
-		}
-		if err := h(w, r, name); err != nil {
-			s.refuse(w, err, "peer", name)
-		}
+		s.within(w, r, usualPace, "peer", name, h)
 	}
 }
+
+// forProbe is for what peers' gateways ask.
+func (s *Service) forProbe(w http.ResponseWriter, r *http.Request) {
+	names := r.Header.Values(HeaderPeer)
+	if len(names) != 1 {
+		answer(w, http.StatusBadRequest, refusal{Code: "NoPeer", Message: "the gateway did not say for whom it asks"})
+		return
+	}
+	if !peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[names[0]].Control {
+		answer(w, http.StatusForbidden, notAPeer)
+		return
+	}
+	s.within(w, r, probePace, "probe", names[0], s.answerProbe)
+}
+
+// within holds a peer to its pace and to its share of what is answered at a time.
+func (s *Service) within(w http.ResponseWriter, r *http.Request, p pace, kind, name string, h peerHandler) {
+	if !s.limits.allowAt(p, kind+"/"+name) {
+		answer(w, http.StatusTooManyRequests, refusal{Code: "TooMany", Message: "too many requests: try again later"})
+		return
+	}
+	leave, ok := s.limits.enter(name)
+	if !ok {
+		answer(w, http.StatusServiceUnavailable, refusal{Code: "Busy", Message: "too many requests of this peer at once: try again"})
+		return
+	}
+	defer leave()
+	if err := h(w, r, name); err != nil {
+		var st status
+		if errors.As(err, &st) && st.Code != notNewer && r.URL.Path != agentapi.ProbePath {
+			s.record(r.Context(), state.Event{
+				Actor: actorOf(name), From: host(r.RemoteAddr), Action: "peer " + strings.TrimPrefix(r.URL.Path, "/v1/"), Object: name, Outcome: state.Refused, Detail: st.Message,
+			})
+		}
+		s.refuse(w, err, "peer", name)
+	}
+}
+
+var notAPeer = refusal{Code: "NotAPeer", Message: "nothing may pass between these meshes now"}
 
 func (s *Service) serveBundle(w http.ResponseWriter, r *http.Request, name string) error {
 	b, err := s.bundle(r.Context())
@@ -107,6 +124,9 @@ func (s *Service) serveBundle(w http.ResponseWriter, r *http.Request, name strin
 	doc, err := b.Encode()
 	if err != nil {
 		return fmt.Errorf("write own bundle: %w", err)
+	}
+	if !peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[name].Live {
+		w.Header().Set(headerCalls, callsRefused)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
@@ -129,19 +149,20 @@ func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name str
 	}
 	s.making.Lock()
 	defer s.making.Unlock()
+	if s.suspended(name) {
+		return status{http.StatusForbidden, notAPeer}
+	}
 	p, err := s.peer(r.Context(), name)
 	if err != nil {
 		return err
 	}
-	if held := p.state.Catalogue; held != nil && c.Sequence <= held.Sequence {
+	if held := p.state.Catalogue; held != nil && c.Sequence <= held.Sequence && !ahead(held.Sequence, c.Time) {
 		return staleCatalogue(held.Sequence)
 	}
 	err = s.Store.SetPeerCatalogue(r.Context(), name, *c)
 	switch {
-	case errors.Is(err, state.ErrSequence):
-		return staleCatalogue(0)
 	case errors.Is(err, state.ErrRevoked):
-		return status{http.StatusForbidden, refusal{Code: "NotAPeer", Message: "nothing may pass between these meshes now"}}
+		return status{http.StatusForbidden, notAPeer}
 	case err != nil:
 		return fmt.Errorf("keep catalogue: %w", err)
 	}
@@ -150,8 +171,16 @@ func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name str
 	return nil
 }
 
+// notNewer is what a peer hears whose clock is behind: it goes on from there.
+const notNewer = "NotNewer"
+
 func staleCatalogue(held uint64) error {
-	return status{http.StatusConflict, refusal{Code: "NotNewer", Message: "a catalogue with this or a later sequence was taken before", Sequence: held}}
+	return status{http.StatusConflict, refusal{Code: notNewer, Message: "a catalogue with this or a later sequence was taken before", Sequence: held}}
+}
+
+// suspended says that of all that a peer's control plane may say only roots are heard.
+func (s *Service) suspended(name string) bool {
+	return peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[name].Reason == peerrules.Suspended
 }
 
 // snapshotNow is the newest snapshot with the time of this moment.

@@ -3,12 +3,12 @@ package federation
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -29,7 +29,8 @@ type Store interface {
 	CancelInvites(ctx context.Context, peer string) error
 	PutBootstrap(ctx context.Context, b snapshot.Bootstrap, expires time.Time) error
 	DeleteBootstrap(ctx context.Context, id string) error
-	NextSequence(ctx context.Context, name string) (uint64, error)
+	NextSequence(ctx context.Context, name string, now time.Time) (uint64, error)
+	Record(ctx context.Context, e state.Event) error
 }
 
 // Config of a Service. Every field without a default is needed.
@@ -42,9 +43,15 @@ type Config struct {
 	Store    Store
 	// DialGateway connects to one of this mesh's own gateways, port 15444, by mutual TLS as the control plane, asking for a name.
 	DialGateway func(ctx context.Context, sni string) (net.Conn, error)
-	// FromGateway refuses requests to the peering server that do not come from a gateway of this mesh.
-	// Default: the verified client certificate must be one of a registered gateway.
-	FromGateway func(*http.Request) error
+	// FromGateway says why a connection to the peering port is not one of a gateway that this mesh trusts now, beside its name
+	// and its certificate. Default: nothing.
+	FromGateway func(context.Context, tls.ConnectionState) error
+	// Identity is the certificate of this control plane, its root at the end: peers' control planes know it by that.
+	Identity func() (*tls.Certificate, error)
+	// Shut refuses everything with a peer from this moment, whatever the store says; Reopen ends that. Both are at once.
+	// Default: nothing.
+	Shut   func(peer string, revoked bool)
+	Reopen func(peer string)
 	// Changed is called after every change of the store that a snapshot shows, and when time alone changes what one means
 	// (an invitation ends, a peer grows stale). It must not wait. Default: nothing.
 	Changed func()
@@ -69,8 +76,8 @@ type Config struct {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.TrustDomain.IsZero() || c.Snapshot == nil || c.Store == nil || c.DialGateway == nil || c.Log == nil {
-		return c, errors.New("federation: TrustDomain, Snapshot, Store, DialGateway and Log are needed")
+	if c.TrustDomain.IsZero() || c.Snapshot == nil || c.Store == nil || c.DialGateway == nil || c.Identity == nil || c.Log == nil {
+		return c, errors.New("federation: TrustDomain, Snapshot, Store, DialGateway, Identity and Log are needed")
 	}
 	if !isLabel(c.Name) {
 		return c, fmt.Errorf("federation: the mesh's name %q is no DNS label", c.Name)
@@ -80,6 +87,15 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Changed == nil {
 		c.Changed = func() {}
+	}
+	if c.FromGateway == nil {
+		c.FromGateway = func(context.Context, tls.ConnectionState) error { return nil }
+	}
+	if c.Shut == nil {
+		c.Shut = func(string, bool) {}
+	}
+	if c.Reopen == nil {
+		c.Reopen = func(string) {}
 	}
 	if c.InForce == nil {
 		c.InForce = func(string) bool { return true }
@@ -104,7 +120,8 @@ type Service struct {
 	Config
 	wake chan struct{} // holds at most one: look at the snapshot again
 
-	making sync.Mutex // held while a peer is made or unmade: what is looked at must still hold when it is written
+	making    sync.Mutex          // held while a peer is made or unmade: what is looked at must still hold when it is written
+	unwritten map[string]shutting // guarded by making: peers that are shut and whose mark the store has not got yet
 
 	mu      sync.Mutex            // guards the rest
 	invites map[string]*redeeming // by id: what happened to invitations since this process began
@@ -122,10 +139,7 @@ func New(c Config) (*Service, error) {
 	}
 	s := &Service{
 		Config: c, wake: make(chan struct{}, 1), invites: map[string]*redeeming{}, health: map[string]*Health{},
-		since: map[conditionKey]conditionSince{}, limits: newLimits(),
-	}
-	if s.FromGateway == nil {
-		s.FromGateway = s.registeredGateway
+		unwritten: map[string]shutting{}, since: map[conditionKey]conditionSince{}, limits: newLimits(),
 	}
 	return s, nil
 }
@@ -155,7 +169,7 @@ func (s *Service) bundle(ctx context.Context) (Bundle, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.own.pem != text {
-		sequence, err := s.Store.NextSequence(ctx, "bundle")
+		sequence, err := s.Store.NextSequence(ctx, "bundle", s.Now())
 		if err != nil {
 			return Bundle{}, fmt.Errorf("number own bundle: %w", err)
 		}
@@ -164,13 +178,26 @@ func (s *Service) bundle(ctx context.Context) (Bundle, error) {
 	return Bundle{TrustDomain: s.TrustDomain, Roots: set, Sequence: s.own.sequence, RefreshHint: s.RefreshHint}, nil
 }
 
-// ownFingerprint is that of the root which signs today.
-func (s *Service) ownFingerprint() (string, error) {
+// about is this mesh as it introduces itself; the first root is the one that signs today. Its bundle has no number yet.
+func (s *Service) about() (introduction, error) {
 	roots, err := peerrules.ParseRoots(s.Snapshot().Roots)
 	if err != nil {
-		return "", fmt.Errorf("read own roots: %w", err)
+		return introduction{}, fmt.Errorf("read own roots: %w", err)
 	}
-	return peerrules.Fingerprint(roots[0]), nil
+	addrs, ids, err := s.gateways()
+	if err != nil {
+		return introduction{}, err
+	}
+	return introduction{TrustDomain: s.TrustDomain, Bundle: Bundle{TrustDomain: s.TrustDomain, Roots: roots}, Addresses: addrs, GatewayIDs: ids}, nil
+}
+
+// Fingerprint of this mesh as peers know it (peerrules.MeshFingerprint).
+func (s *Service) Fingerprint() (string, error) {
+	own, err := s.about()
+	if err != nil {
+		return "", err
+	}
+	return own.fingerprint(), nil
 }
 
 // introduce says who we are to a peer that we call knownAs.
@@ -237,19 +264,20 @@ func registeredGateways(snap *snapshot.Snapshot) []snapshot.GatewayInfo {
 	return all
 }
 
-// registeredGateway is the default of Config.FromGateway.
-func (s *Service) registeredGateway(r *http.Request) error {
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+// fromGateway refuses connections that do not come from a gateway of this mesh: the client's certificate, which the TLS
+// configuration verified, must be that of a registered one.
+func (s *Service) fromGateway(ctx context.Context, c tls.ConnectionState) error {
+	if len(c.VerifiedChains) == 0 {
 		return errors.New("no verified client certificate")
 	}
-	id, err := leafID(r.TLS.VerifiedChains[0][0])
+	id, err := leafID(c.VerifiedChains[0][0])
 	if err != nil {
 		return err
 	}
 	if !slices.Contains(s.gatewayIDs(), id.String()) {
 		return fmt.Errorf("%s is no gateway of this mesh", id)
 	}
-	return nil
+	return s.FromGateway(ctx, c)
 }
 
 // leafID is the one SPIFFE ID in a certificate.

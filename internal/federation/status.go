@@ -124,7 +124,7 @@ func catalogSynced(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState
 		offered = fmt.Sprintf("it offers %d", len(state.Catalogue.Services))
 	}
 	switch {
-	case !v.Control:
+	case !v.Control || v.Reason == peerrules.Suspended:
 		c.Status, c.Reason, c.Message = no, string(v.Reason), "no catalogue passes: "+v.Message
 	case h.PushOK.IsZero() && h.PushError == "":
 		c.Status, c.Reason, c.Message = unknown, "NotPushedYet", "our catalogue was not pushed yet; "+offered
@@ -148,6 +148,9 @@ func dataPathReady(p *v1alpha1.MeshPeer, v peerrules.Verdict, h Health) adminapi
 	case h.RefreshError != "":
 		c.Status, c.Reason, c.Since = no, "Unreachable", h.FailingSince
 		c.Message = fmt.Sprintf("the peer's control plane does not answer through both gateways: %s: 'isthmus peer probe %s' says which leg is broken", h.RefreshError, p.Name)
+	case h.ClosedThere:
+		c.Status, c.Reason = no, "ClosedByPeer"
+		c.Message = "the peer lets nothing of this mesh through: there this mesh is suspended, or its roots are stale: ask the peer's administrators"
 	case h.RefreshOK.IsZero():
 		c.Status, c.Reason, c.Message = unknown, "NotTriedYet", "nothing was sent to the peer since this control plane began"
 	default:

@@ -23,7 +23,7 @@ const TokenPrefix = "isthmus-peer-v1."
 const MaxInviteTTL = 15 * time.Minute
 
 const (
-	maxTokenBytes = 8 << 10
+	maxTokenBytes = 16 << 10
 	maxGateways   = 16
 )
 
@@ -33,9 +33,11 @@ type Token struct {
 	Name        string           // that the inviter proposes for itself
 	KnownAs     string           // that the inviter will give the acceptor
 	Addresses   []netip.AddrPort // of the inviter's gateways
+	GatewayIDs  []string         // one of these must answer there
 	InviteID    string
 	Secret      Secret
-	Fingerprint string // SHA-256 of the inviter's root, hex
+	Root        string // SHA-256 of the inviter's root, hex
+	Fingerprint string // of the inviter's mesh (peerrules.MeshFingerprint): what it says of itself must be this
 	Expires     time.Time
 }
 
@@ -44,9 +46,11 @@ type tokenJSON struct {
 	Name        string           `json:"name"`
 	KnownAs     string           `json:"as"`
 	Addresses   []netip.AddrPort `json:"addrs"`
+	GatewayIDs  []string         `json:"gateways"`
 	InviteID    string           `json:"id"`
 	Secret      string           `json:"secret"`
-	Fingerprint string           `json:"root"`
+	Root        string           `json:"root"`
+	Fingerprint string           `json:"mesh"`
 	Expires     int64            `json:"exp"`
 }
 
@@ -56,8 +60,8 @@ func (t Token) String() string { return TokenPrefix + redacted }
 // Encode is the token itself. Print it once, log it never.
 func (t Token) Encode() string {
 	raw, err := json.Marshal(tokenJSON{
-		TrustDomain: t.TrustDomain.Name(), Name: t.Name, KnownAs: t.KnownAs, Addresses: t.Addresses, InviteID: t.InviteID,
-		Secret: t.Secret.Reveal(), Fingerprint: t.Fingerprint, Expires: t.Expires.Unix(),
+		TrustDomain: t.TrustDomain.Name(), Name: t.Name, KnownAs: t.KnownAs, Addresses: t.Addresses, GatewayIDs: t.GatewayIDs,
+		InviteID: t.InviteID, Secret: t.Secret.Reveal(), Root: t.Root, Fingerprint: t.Fingerprint, Expires: t.Expires.Unix(),
 	})
 	if err != nil {
 		return "" // cannot happen: strings and addresses only
@@ -110,6 +114,9 @@ func (j tokenJSON) token() (Token, error) {
 	if err := checkAddresses(j.Addresses); err != nil {
 		return wrong("gateway addresses cannot be used: " + err.Error())
 	}
+	if err := checkGatewayIDs(j.GatewayIDs, td); err != nil {
+		return wrong("gateway identities cannot be used: " + err.Error())
+	}
 	switch {
 	case !isLabel(j.Name):
 		return wrong("proposed name is no DNS label")
@@ -117,14 +124,16 @@ func (j tokenJSON) token() (Token, error) {
 		return wrong("name for this mesh is no DNS label")
 	case !isInviteID(j.InviteID):
 		return wrong("invitation id is not one")
-	case !isFingerprint(j.Fingerprint):
+	case !isFingerprint(j.Root):
 		return wrong("root fingerprint is not 64 lower-case hex digits")
+	case !isFingerprint(j.Fingerprint):
+		return wrong("mesh fingerprint is not 64 lower-case hex digits")
 	case j.Expires <= 0 || j.Expires > 1<<40:
 		return wrong("expiry is not a time")
 	}
 	return Token{
-		TrustDomain: td, Name: j.Name, KnownAs: j.KnownAs, Addresses: j.Addresses, InviteID: j.InviteID,
-		Secret: secret, Fingerprint: j.Fingerprint, Expires: time.Unix(j.Expires, 0).UTC(),
+		TrustDomain: td, Name: j.Name, KnownAs: j.KnownAs, Addresses: j.Addresses, GatewayIDs: j.GatewayIDs,
+		InviteID: j.InviteID, Secret: secret, Root: j.Root, Fingerprint: j.Fingerprint, Expires: time.Unix(j.Expires, 0).UTC(),
 	}, nil
 }
 

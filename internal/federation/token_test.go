@@ -15,12 +15,13 @@ import (
 const (
 	testInvite = "00112233445566778899aabbccddeeff"
 	testPrint  = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+	otherPrint = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100"
 )
 
 func goodToken() map[string]any {
 	return map[string]any{
 		"td": "cards.example", "name": "cards", "as": "retail", "addrs": []string{"192.0.2.1:15443", "[2001:db8::1]:15443"},
-		"id": testInvite, "secret": strings.Repeat("A", 43), "root": testPrint, "exp": 1785585600,
+		"gateways": []string{"spiffe://cards.example/ns/isthmus-system/sa/gateway"}, "id": testInvite, "secret": strings.Repeat("A", 43), "root": testPrint, "mesh": otherPrint, "exp": 1785585600,
 	}
 }
 
@@ -39,7 +40,7 @@ func TestParseToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Token{
-		TrustDomain: domain(t, "cards.example"), Name: "cards", KnownAs: "retail", InviteID: testInvite, Fingerprint: testPrint,
+		TrustDomain: domain(t, "cards.example"), Name: "cards", KnownAs: "retail", InviteID: testInvite, Root: testPrint, Fingerprint: otherPrint,
 		Addresses: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:15443"), netip.MustParseAddrPort("[2001:db8::1]:15443")},
 		Expires:   time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC),
 	}
@@ -47,7 +48,7 @@ func TestParseToken(t *testing.T) {
 		t.Error("another secret")
 	}
 	if got.TrustDomain != want.TrustDomain || got.Name != want.Name || got.KnownAs != want.KnownAs || got.InviteID != want.InviteID ||
-		got.Fingerprint != want.Fingerprint || !got.Expires.Equal(want.Expires) || len(got.Addresses) != 2 ||
+		got.Root != want.Root || got.Fingerprint != want.Fingerprint || len(got.GatewayIDs) != 1 || got.GatewayIDs[0] != "spiffe://cards.example/ns/isthmus-system/sa/gateway" || !got.Expires.Equal(want.Expires) || len(got.Addresses) != 2 ||
 		got.Addresses[0] != want.Addresses[0] || got.Addresses[1] != want.Addresses[1] {
 		t.Errorf("got %+v", got)
 	}
@@ -72,7 +73,7 @@ func TestParseTokenRefuses(t *testing.T) {
 		"join token":        {"isthmus-join-v1.e30", "use it with 'isthmus node'"},
 		"newer":             {"isthmus-peer-v2.e30", "same version of isthmus"},
 		"foreign":           {"hello", `begins with "isthmus-peer-v1."`},
-		"huge":              {"isthmus-peer-v1." + strings.Repeat("A", 1<<20), "longer than 8192 bytes"},
+		"huge":              {"isthmus-peer-v1." + strings.Repeat("A", 1<<20), "longer than 16384 bytes"},
 		"cut":               {encodeToken(t, goodToken())[:100], "copy it again"},
 		"not base64":        {"isthmus-peer-v1.***", "copy it again"},
 		"unknown field":     {with("extra", 1), "copy it again"},
@@ -92,6 +93,9 @@ func TestParseTokenRefuses(t *testing.T) {
 		"short secret":      {with("secret", "AAAA"), "secret cannot be read"},
 		"secret not base64": {with("secret", strings.Repeat("*", 43)), "secret cannot be read"},
 		"fingerprint":       {with("root", strings.ToUpper(testPrint)), "root fingerprint"},
+		"mesh fingerprint":  {with("mesh", "x"), "mesh fingerprint"},
+		"no gateway":        {with("gateways", []string{}), "between 1 and 16 gateway identities"},
+		"foreign gateway":   {with("gateways", []string{"spiffe://bank.example/ns/a/sa/b"}), "outside of trust domain"},
 		"expiry":            {with("exp", -1), "expiry is not a time"},
 	}
 	for name, tt := range tests {

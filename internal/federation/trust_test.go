@@ -2,6 +2,7 @@ package federation
 
 import (
 	"crypto/x509"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,17 +80,86 @@ func TestSuspendAndResume(t *testing.T) {
 	if err := retail.Suspend(t.Context(), "cards"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "cards is refused", func() bool { return cards.Health("retail").RefreshError != "" })
-	if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Live || v.Control || v.Reason != peerrules.Suspended {
+	eventually(t, "cards hears of it", func() bool { return cards.Health("retail").ClosedThere })
+	if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Live || !v.Control || v.Reason != peerrules.Suspended {
 		t.Errorf("%+v", v)
+	}
+	if c := cards.ConditionsOf(cards.meshPeer("retail"))[3]; c.Status != "False" || c.Reason != "ClosedByPeer" {
+		t.Errorf("%+v", c)
 	}
 	if err := retail.Resume(t.Context(), "cards"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "they talk again", func() bool {
-		return cards.Health("retail").RefreshError == "" && peerrules.All(retail.snapshot(), "retail.example")["cards"].Live
+		return cards.Health("retail").RefreshError == "" && !cards.Health("retail").ClosedThere && peerrules.All(retail.snapshot(), "retail.example")["cards"].Live
 	})
 	refusedWith(t, retail.Suspend(t.Context(), "stranger"), "'isthmus peer list' shows all")
+}
+
+// A peer that is suspended while a root is replaced, here or there, is still known when it is resumed.
+func TestSuspendedWhileTheRootIsReplaced(t *testing.T) {
+	for name, rotates := range map[string]string{"by the suspended": "cards", "by the suspending": "retail"} {
+		t.Run(name, func(t *testing.T) {
+			cards, retail, _ := pair(t, slow)
+			join(t, cards, retail)
+			cards.live()
+			retail.live()
+			eventually(t, "they talk", func() bool { return cards.told("retail").InForce && retail.told("cards").InForce })
+			if err := retail.Suspend(t.Context(), "cards"); err != nil {
+				t.Fatal(err)
+			}
+			m, other := cards, retail
+			peer, self := "retail", "cards"
+			if rotates == "retail" {
+				m, other, peer, self = retail, cards, "cards", "retail"
+			}
+			next := newAuthority(t, "next")
+			m.setRoots(m.root.cert, next.cert)
+			m.Wake()
+			eventually(t, "both roots known", func() bool { return m.told(peer).InForce && len(other.held(self)) == 2 })
+			m.rotate(next)
+			m.Wake()
+			eventually(t, "the new root alone", func() bool {
+				return slices.Equal(other.held(self), []string{peerrules.Fingerprint(next.cert)})
+			})
+			if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Live {
+				t.Error("live while suspended")
+			}
+			if err := retail.Resume(t.Context(), "cards"); err != nil {
+				t.Fatal(err)
+			}
+			for m, name := range map[*mesh]string{cards: "retail", retail: "cards"} {
+				if !peerrules.All(m.snapshot(), m.td.Name())[name].Live {
+					t.Errorf("%s is not live", name)
+				}
+				if _, err := m.fetchBundle(t.Context(), m.meshPeer(name)); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		})
+	}
+}
+
+// Of what a suspended peer's control plane says only roots are heard.
+func TestSuspendedPeerOffersNothing(t *testing.T) {
+	cards, retail, _ := pair(t)
+	join(t, cards, retail)
+	if err := cards.Suspend(t.Context(), "retail"); err != nil {
+		t.Fatal(err)
+	}
+	peer := cards.asPeer(retail, "retail")
+	if code, text := cards.post(peer, PathCatalogue, strings.NewReader(`{"sequence":1,"services":[]}`)); code != 403 {
+		t.Errorf("catalogue: %d %s", code, text)
+	}
+	if code, text := cards.post(peer, PathBundle, nil); code != 200 {
+		t.Errorf("bundle: %d %s", code, text)
+	}
+	if err := cards.Revoke(t.Context(), "retail"); err != nil {
+		t.Fatal(err)
+	}
+	if code, text := cards.post(peer, PathBundle, nil); code != 403 {
+		t.Errorf("bundle, revoked: %d %s", code, text)
+	}
 }
 
 func TestRevokedStaysRevokedUntilPeeredAnew(t *testing.T) {
@@ -124,7 +194,7 @@ func TestRevokedStaysRevokedUntilPeeredAnew(t *testing.T) {
 // fromFile reads what Manifest wrote as the configuration folder would.
 func fromFile(t *testing.T, m *mesh, as, knownAs string) *v1alpha1.MeshPeer {
 	t.Helper()
-	text, print, err := m.Manifest(t.Context(), as, knownAs)
+	text, print, err := m.Manifest(as, knownAs)
 	if err != nil {
 		t.Fatal(err)
 	}

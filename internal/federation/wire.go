@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -27,8 +28,9 @@ type self struct {
 
 // peeringRequest accepts an invitation.
 type peeringRequest struct {
-	Secret string `json:"secret"`
-	Nonce  string `json:"nonce"` // of this acceptance, so that it can be repeated when its answer was lost
+	Secret  string `json:"secret"`
+	Nonce   string `json:"nonce"`   // of this acceptance, so that it can be repeated when its answer was lost
+	Expects string `json:"expects"` // fingerprint that the token gives the inviter's mesh
 	self
 }
 
@@ -92,8 +94,18 @@ func (r peeringRequest) digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// fingerprint shown for a set of roots: of each, sorted.
-func (i introduction) fingerprints() []string { return fingerprints(i.Bundle.Roots) }
+// fingerprint of the mesh that is introduced.
+func (i introduction) fingerprint() string {
+	return peerrules.MeshFingerprint(i.TrustDomain.Name(), i.Bundle.Roots, i.GatewayIDs, texts(i.Addresses))
+}
+
+func texts(addrs []netip.AddrPort) []string {
+	out := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		out = append(out, a.String())
+	}
+	return out
+}
 
 // refusal is an answer of the peering server that is no success.
 type refusal struct {

@@ -61,8 +61,8 @@ func (a *admin) PeerRevoke(ctx context.Context, r *adminapi.PeerRequest) (*admin
 }
 
 // PeerManifest is the MeshPeer file that describes this mesh.
-func (a *admin) PeerManifest(ctx context.Context, r *adminapi.PeerManifestRequest) (*adminapi.PeerManifestResponse, error) {
-	text, fingerprint, err := a.d.federation.Manifest(ctx, r.As, r.KnownAs)
+func (a *admin) PeerManifest(_ context.Context, r *adminapi.PeerManifestRequest) (*adminapi.PeerManifestResponse, error) {
+	text, fingerprint, err := a.d.federation.Manifest(r.As, r.KnownAs)
 	if err != nil {
 		return nil, invalid(err)
 	}
@@ -92,9 +92,10 @@ func (a *admin) peerStatus(p *published, mp *v1alpha1.MeshPeer, counts agentapi.
 	st := p.snapshot.Peers[mp.Name]
 	out := adminapi.PeerStatus{
 		Name: mp.Name, TrustDomain: mp.Spec.TrustDomain, KnownAs: mp.Spec.KnownAs, Source: "peering", Addresses: mp.Spec.GatewayAddresses,
-		Fingerprints: fingerprints(peerrules.Roots(mp, st)), OwnFingerprints: fingerprints(p.snapshot.Roots),
+		PeersFingerprint: peerrules.FingerprintOf(mp, st), Roots: fingerprints(peerrules.Roots(mp, st)), OwnRoots: fingerprints(p.snapshot.Roots),
 		BundleSequence: st.BundleSequence, BundleTime: st.BundleTime, Counts: counts, Conditions: a.d.federation.ConditionsOf(mp),
 	}
+	out.OwnFingerprint, _ = a.d.federation.Fingerprint() // empty without a gateway
 	out.MaxBundleAge, _ = peerrules.MaxBundleAge(mp)
 	if o := p.snapshot.Config.Origins.Lookup(snapshot.Key{Kind: "MeshPeer", Name: mp.Name}); o.File != "" {
 		out.Source = fmt.Sprintf("%s:%d", o.File, o.Line)

@@ -132,12 +132,12 @@ func TestRevocationReachesEveryOpenConnection(t *testing.T) {
 	_, others := p.idle(p.cfg.PeeringAddress, other, "http/1.1")
 	asking, err := tls.Dial("tcp", p.cfg.PeeringAddress, p.tlsAs(&gateway))
 	must(t, err)
-	if code := getOn(t, asking, "/v1/bundle"); code != 400 { // a gateway, which does not say for whom
+	if code := getOn(t, asking, agentapi.ProbePath); code != 400 { // a gateway, which does not say for whom
 		t.Fatalf("before: %d", code)
 	}
 
 	ask[adminapi.Empty](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "edge"})
-	if code := getOn(t, asking, "/v1/bundle"); code != 403 && code != 0 {
+	if code := getOn(t, asking, agentapi.ProbePath); code != 403 && code != 0 {
 		t.Errorf("a revoked gateway asks on its open connection: %d", code)
 	}
 	ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"})
@@ -146,7 +146,7 @@ func TestRevocationReachesEveryOpenConnection(t *testing.T) {
 	}
 	anew, err := tls.Dial("tcp", p.cfg.PeeringAddress, p.tlsAs(&gateway))
 	must(t, err)
-	if code := getOn(t, anew, "/v1/bundle"); code != 403 {
+	if code := getOn(t, anew, agentapi.ProbePath); code != 0 {
 		t.Errorf("a revoked gateway asks on a new connection: %d", code)
 	}
 	if len(bobs)+len(others) > 0 {

@@ -51,14 +51,14 @@ type listeners struct {
 func (d *Daemon) listen() (*listeners, error) {
 	ls := &listeners{}
 	d.connections = door.NewBudget(door.LimitsFor(door.OpenFiles()))
-	byTLS := func(proto string) door.Proof { return door.ByTLS(d.authority.ServerTLS(d.identity, proto)) }
+	byTLS := func(protos ...string) door.Proof { return door.ByTLS(d.authority.ServerTLS(d.identity, protos...)) }
 	for _, l := range []struct {
 		to            **door.Listener
 		name, address string
 		config        door.Config
 	}{
 		{&ls.agents, "agentAddress", d.cfg.AgentAddress, door.Config{Prove: byTLS("h2"), Budget: d.connections, Proven: isAgentOrAdmin}},
-		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.Config{Prove: byTLS("http/1.1"), Budget: d.connections, Proven: isGateway}},
+		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.Config{Prove: byTLS(agentapi.PeeringProtocol, "http/1.1"), Budget: d.connections, Proven: isGateway}},
 		{&ls.metrics, "metricsAddress", d.cfg.MetricsAddress, door.Config{Prove: byTLS("http/1.1"), Budget: d.connections, Proven: mayRead}},
 		{&ls.health, "healthAddress", d.cfg.HealthAddress, door.Config{Prove: door.Plainly, Budget: door.NewBudget(healthLimits), Life: healthLife}},
 	} {
@@ -84,8 +84,8 @@ func (d *Daemon) listen() (*listeners, error) {
 func isLocal(c door.Caller) bool        { return c.Kind == door.Local }
 func isAgentOrAdmin(c door.Caller) bool { return c.Kind&(door.Node|door.Administrator) != 0 }
 
-// isGateway says who may hold connections to the peering port. Whether it is one of the gateways that are registered is asked of
-// each request.
+// isGateway says who may hold connections to the peering port. Whether it is one of the gateways that are registered is asked
+// where they are served.
 func isGateway(c door.Caller) bool {
 	return c.Kind == door.Workload && strings.HasPrefix(c.Name, spiffe.SystemNamespace+"/")
 }
@@ -178,10 +178,7 @@ func serveGRPC(ctx context.Context, s *grpc.Server, l net.Listener) error {
 // servePeering serves what peers' control planes say, to this mesh's gateways only.
 func (d *Daemon) servePeering(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error {
-		s := d.federation.HTTPServer(nil) // the listener does the handshakes
-		s.Handler = d.door.Handler("peering", d.judgeHTTP(s.Handler))
-		s.ReadHeaderTimeout = headerTimeout // until it has said who it is; what a gateway passes on may take longer
-		return serveHTTP(ctx, s, ls.peering)
+		return d.federation.Serve(ctx, ls.peering)
 	}
 }
 

@@ -4,6 +4,7 @@ package meshd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -156,8 +157,9 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	d.loop = newLoop(d)
 	d.rotator = &rotator{d: d}
 	d.federation, err = federation.New(federation.Config{
-		TrustDomain: td, Name: federationName(first), Snapshot: d.store.Snapshot, Store: d.db, DialGateway: d.dialGateway,
-		Changed: func() { d.loop.reload() }, InForce: d.inForce, Export: d.export, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
+		TrustDomain: td, Name: federationName(first), Snapshot: d.store.Snapshot, Store: d.db, DialGateway: d.dialGateway, FromGateway: d.judge,
+		Identity: func() (*tls.Certificate, error) { return d.identity.GetCertificate(nil) },
+		Shut:     d.store.Shut, Reopen: d.store.Reopen, Changed: func() { d.loop.reload() }, InForce: d.inForce, Export: d.export, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
 	})
 	if err != nil {
 		return err

@@ -264,20 +264,20 @@ func TestMetricsAndPeeringNeedTheirCertificates(t *testing.T) {
 		return resp.StatusCode, string(body)
 	}
 	for who, try := range map[string]struct {
-		shows            *credential
-		metrics, peering int
+		shows   *credential
+		metrics int
 	}{
-		"nobody":   {nil, 403, 403},
-		"foreign":  {&c.abroad, 0, 0},
-		"node":     {&c.node, 403, 403},
-		"workload": {&c.workload, 403, 403},
-		"admin":    {&c.admin, 200, 403},
+		"nobody":   {nil, 403},
+		"foreign":  {&c.abroad, 0},
+		"node":     {&c.node, 403},
+		"workload": {&c.workload, 403},
+		"admin":    {&c.admin, 200},
 	} {
 		if code, body := get(c.plane.cfg.MetricsAddress, "/metrics", try.shows); code != try.metrics || (code == 200) != strings.Contains(body, "isthmus_proxy_connected") {
 			t.Errorf("metrics for %s: %d %.100q", who, code, body)
 		}
 		for _, path := range []string{"/v1/bundle", "/v1/catalogue", "/v1/peering", "/"} {
-			if code, body := get(c.plane.cfg.PeeringAddress, path, try.shows); code != try.peering {
+			if code, body := get(c.plane.cfg.PeeringAddress, path, try.shows); code != 0 { // hung up on, whatever it asks
 				t.Errorf("peering %s for %s: %d %.100q", path, who, code, body)
 			}
 		}

@@ -6,7 +6,10 @@
 // them is valid now, none of them is a root of ours or of another peer (a key must not vouch for two trust domains);
 // and they were confirmed within maxBundleAge.
 //
-// A peer that is merely stale keeps its control traffic, or it could never come back without an administrator.
+// A peer that is merely stale or suspended keeps its control traffic: a stale one could else never come back without an
+// administrator, and one whose roots change while it is suspended could not be resumed. What it may say then is bounded where
+// it is heard (federation). Of two MeshPeers that share a trust domain or a root the older one stands (snapshot.Config.Older);
+// where nobody knows which that is, neither does.
 //
 // Age is counted from PeerState.BundleTime. A MeshPeer with refresh: false takes its roots from the file alone, so that age
 // limits it only where maxBundleAge is written out.
@@ -33,7 +36,7 @@ const (
 	Unknown         Reason = "Unknown"         // no such MeshPeer
 	Revoked         Reason = "Revoked"         // by command
 	OwnTrustDomain  Reason = "OwnTrustDomain"  // it claims our trust domain
-	SameTrustDomain Reason = "SameTrustDomain" // two MeshPeers claim one trust domain
+	SameTrustDomain Reason = "SameTrustDomain" // an older MeshPeer has that trust domain
 	Suspended       Reason = "Suspended"       // by command or in the MeshPeer
 	Expired         Reason = "Expired"         // spec.expiresAt has passed
 	NoRoots         Reason = "NoRoots"         // nothing to trust yet
@@ -47,8 +50,8 @@ const (
 type Verdict struct {
 	// Live: exports and imports may work.
 	Live bool
-	// Control: the two control planes may talk ("control.…" names). True for a live peer, and for one that is only stale:
-	// the refresh that is missing can come no other way.
+	// Control: the two control planes may talk ("control.…" names). True for a live peer, and for one that is only stale or
+	// suspended: newer roots can come no other way.
 	Control bool
 	// Reason and Message say why not live; both are empty when live. The message says what to do.
 	Reason  Reason
@@ -76,9 +79,9 @@ func Judge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) Ver
 		return refuse(Revoked, "peer %s was revoked: take its MeshPeer out of the files, if it stands in one, then peer anew "+
 			"with 'isthmus peer invite %s' or 'isthmus peer accept'", name, name)
 	case peer.Spec.Suspend:
-		return refuse(Suspended, "peer %s is suspended by its MeshPeer: remove spec.suspend to resume", name)
+		return suspended(now, peer, state, "peer %s is suspended by its MeshPeer: remove spec.suspend to resume", name)
 	case state.Suspended:
-		return refuse(Suspended, "peer %s is suspended by command: 'isthmus peer resume %s' ends it", name, name)
+		return suspended(now, peer, state, "peer %s is suspended by command: 'isthmus peer resume %s' ends it", name, name)
 	case peer.Spec.ExpiresAt != nil && !now.Before(peer.Spec.ExpiresAt.Time):
 		return refuse(Expired, "the peering with %s ended at %s: set a later spec.expiresAt to go on", name, stamp(peer.Spec.ExpiresAt.Time))
 	}
@@ -87,6 +90,25 @@ func Judge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) Ver
 		return v
 	}
 	return judgeAge(now, peer, state, roots)
+}
+
+// suspended refuses all but what control planes say, while that can be trusted: roots that change meanwhile are followed, so
+// that the peer is still known when it is resumed.
+func suspended(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState, format string, args ...any) Verdict {
+	v := refuse(Suspended, format, args...)
+	if e := peer.Spec.ExpiresAt; e != nil {
+		if !now.Before(e.Time) {
+			return v
+		}
+		v.Until = e.Time
+	}
+	if roots, _ := usableRoots(now, peer, state); roots.pem != nil {
+		v.Control, v.Roots = true, roots.pem
+		if v.Until.IsZero() || roots.notAfter.Before(v.Until) {
+			v.Until = roots.notAfter
+		}
+	}
+	return v
 }
 
 func usableRoots(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) (rootSet, Verdict) {
@@ -153,18 +175,17 @@ func MaxBundleAge(peer *v1alpha1.MeshPeer) (limit time.Duration, bounded bool) {
 	return DefaultMaxBundleAge, Refreshes(peer)
 }
 
-// All judges every MeshPeer of a snapshot, by name, and sees what two of them must not share.
+// All judges every MeshPeer of a snapshot, by name, and sees what two of them must not share: the older one has it.
 func All(snap *snapshot.Snapshot, trustDomain string) map[string]Verdict {
 	verdicts := map[string]Verdict{}
 	if snap.Config == nil {
 		return verdicts
 	}
-	domains := byTrustDomain(snap.Config.MeshPeers)
-	keys := byKey(snap, trustDomain)
+	c := claimsOf(snap, trustDomain)
 	for _, peer := range snap.Config.MeshPeers {
 		v := Judge(snap.Time, peer, snap.Peers[peer.Name])
 		if v.Reason != Revoked {
-			if clash := clashes(peer, v, trustDomain, domains, keys); clash.Reason != "" {
+			if clash := c.clash(peer, v); clash.Reason != "" {
 				v = clash
 			}
 		}
@@ -173,59 +194,85 @@ func All(snap *snapshot.Snapshot, trustDomain string) map[string]Verdict {
 	return verdicts
 }
 
-func clashes(peer *v1alpha1.MeshPeer, v Verdict, own string, domains, keys map[string][]string) Verdict {
-	td := peer.Spec.TrustDomain
-	if td == own {
-		return refuse(OwnTrustDomain, "peer %s claims this mesh's own trust domain %s: a peer has one of its own", peer.Name, own)
+// claims are which peers want each trust domain and each root key, the oldest first. Revoked peers want nothing; who does not
+// hold its trust domain wants no roots.
+type claims struct {
+	cfg           *snapshot.Config
+	own           string              // this mesh's trust domain
+	ownKeys       map[string]bool     // of this mesh's roots
+	domains, keys map[string][]string // names of peers
+}
+
+func claimsOf(snap *snapshot.Snapshot, trustDomain string) claims {
+	c := claims{cfg: snap.Config, own: trustDomain, ownKeys: map[string]bool{}, domains: map[string][]string{}, keys: map[string][]string{}}
+	for _, id := range keyIDs(snap.Roots) {
+		c.ownKeys[id] = true
 	}
-	if names := domains[td]; len(names) > 1 {
-		return refuse(SameTrustDomain, "trust domain %s is claimed by MeshPeers %s: keep one of them", td, strings.Join(names, " and "))
+	peers := slices.DeleteFunc(slices.Clone(snap.Config.MeshPeers), func(p *v1alpha1.MeshPeer) bool { return snap.Peers[p.Name].Revoked })
+	slices.SortStableFunc(peers, func(a, b *v1alpha1.MeshPeer) int { return c.cfg.Older(keyOf(a.Name), keyOf(b.Name)) })
+	for _, p := range peers {
+		c.domains[p.Spec.TrustDomain] = append(c.domains[p.Spec.TrustDomain], p.Name)
+	}
+	for _, p := range peers {
+		if !c.holds(c.domains[p.Spec.TrustDomain], p.Name) {
+			continue
+		}
+		for _, id := range keyIDs(Roots(p, snap.Peers[p.Name])) {
+			c.keys[id] = append(c.keys[id], p.Name)
+		}
+	}
+	return c
+}
+
+func keyOf(peer string) snapshot.Key { return snapshot.Key{Kind: "MeshPeer", Name: peer} }
+
+// keyIDs of roots, each once; none of roots that cannot be read, which are judged elsewhere.
+func keyIDs(pem []byte) []string {
+	certs, err := ParseRoots(pem)
+	if err != nil {
+		return nil
+	}
+	ids := make([]string, 0, len(certs))
+	for _, c := range certs {
+		ids = append(ids, KeyID(c))
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// holds says that of those who want something a peer has it: it is the oldest, and known to be older than the next.
+func (c claims) holds(wanting []string, peer string) bool {
+	return len(wanting) > 0 && wanting[0] == peer && (len(wanting) == 1 || !c.cfg.SameAge(keyOf(wanting[0]), keyOf(wanting[1])))
+}
+
+// others names who else wants something, the oldest first.
+func others(wanting []string, peer string) string {
+	return "peer " + strings.Join(slices.DeleteFunc(slices.Clone(wanting), func(n string) bool { return n == peer }), " and peer ")
+}
+
+func (c claims) clash(peer *v1alpha1.MeshPeer, v Verdict) Verdict {
+	td := peer.Spec.TrustDomain
+	if td == c.own {
+		return refuse(OwnTrustDomain, "peer %s claims this mesh's own trust domain %s: a peer has one of its own", peer.Name, c.own)
+	}
+	if wanting := c.domains[td]; !c.holds(wanting, peer.Name) {
+		return refuse(SameTrustDomain, "trust domain %s is claimed by %s too, and the oldest MeshPeer stands: keep one of them", td, others(wanting, peer.Name))
 	}
 	if !v.Control {
 		return Verdict{}
 	}
 	certs, _ := ParseRoots(v.Roots) // judged before: they can be read
-	for _, c := range certs {
-		if users := keys[KeyID(c)]; len(users) > 1 {
-			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) vouches for %s: each trust domain needs a root of its own",
-				peer.Name, Fingerprint(c), strings.Join(users, " and "))
+	for _, r := range certs {
+		id := KeyID(r)
+		if c.ownKeys[id] {
+			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) is one of this mesh: each trust domain needs a root of its own", peer.Name, Fingerprint(r))
+		}
+		if wanting := c.keys[id]; !c.holds(wanting, peer.Name) {
+			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) vouches for %s too, and the oldest MeshPeer stands: each trust domain needs a root of its own",
+				peer.Name, Fingerprint(r), others(wanting, peer.Name))
 		}
 	}
 	return Verdict{}
-}
-
-func byTrustDomain(peers []*v1alpha1.MeshPeer) map[string][]string {
-	domains := map[string][]string{}
-	for _, p := range peers {
-		domains[p.Spec.TrustDomain] = append(domains[p.Spec.TrustDomain], p.Name)
-	}
-	for _, names := range domains {
-		slices.Sort(names)
-	}
-	return domains
-}
-
-// byKey says which trust domains each root key vouches for. Revoked peers have no say.
-func byKey(snap *snapshot.Snapshot, own string) map[string][]string {
-	keys := map[string][]string{}
-	add := func(td string, pem []byte) {
-		certs, err := ParseRoots(pem)
-		if err != nil {
-			return // judged elsewhere: such roots are not used
-		}
-		for _, c := range certs {
-			if id := KeyID(c); !slices.Contains(keys[id], td) {
-				keys[id] = append(keys[id], td)
-			}
-		}
-	}
-	add(own, snap.Roots)
-	for _, p := range snap.Config.MeshPeers {
-		if state := snap.Peers[p.Name]; !state.Revoked {
-			add(p.Spec.TrustDomain, Roots(p, state))
-		}
-	}
-	return keys
 }
 
 func refuse(r Reason, format string, args ...any) Verdict {

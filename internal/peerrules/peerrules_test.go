@@ -69,15 +69,19 @@ func TestJudge(t *testing.T) {
 		}, "", true, "", noon.Add(48 * time.Hour)},
 		"revoked": {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Revoked = true }, Revoked, false, "isthmus peer invite cards", time.Time{}},
 		"suspended in the file": {
-			func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) { p.Spec.Suspend = true }, Suspended, false,
+			func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) { p.Spec.Suspend = true }, Suspended, true,
 			"remove spec.suspend",
-			time.Time{},
+			noon.Add(48 * time.Hour),
 		},
 		"suspended by command": {
-			func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Suspended = true }, Suspended, false,
+			func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Suspended = true }, Suspended, true,
 			"isthmus peer resume cards",
-			time.Time{},
+			noon.Add(48 * time.Hour),
 		},
+		"suspended without usable roots": {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Suspended, s.Roots = true, grown(p, old) }, Suspended, false, "", time.Time{}},
+		"suspended and expired": {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) {
+			s.Suspended, p.Spec.ExpiresAt = true, &metav1.Time{Time: noon}
+		}, Suspended, false, "", time.Time{}},
 		"expired at this very moment": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) {
 			p.Spec.ExpiresAt = &metav1.Time{Time: noon}
 		}, Expired, false, "2026-08-01T12:00:00Z", time.Time{}},
@@ -154,6 +158,56 @@ func TestAllSeesWhatPeersMustNotShare(t *testing.T) {
 	}
 	if len(got) != len(want) {
 		t.Errorf("%d verdicts, want %d", len(got), len(want))
+	}
+}
+
+// A newer MeshPeer never puts an older one out, whatever it is called and whatever it claims. Where nobody knows which is the
+// older one, neither stands.
+func TestTheOlderPeerStands(t *testing.T) {
+	a, b := newRoot(t, noon.Add(time.Hour), true), newRoot(t, noon.Add(time.Hour), true)
+	tests := map[string]struct {
+		newcomer        string
+		domain          string
+		roots           []byte
+		age             time.Duration // the older one is an hour old
+		older, newer    Reason
+		says, saysOlder string
+	}{
+		"same trust domain":                {"a-newcomer", "cards.example", b, time.Minute, "", SameTrustDomain, "claimed by peer cards too", ""},
+		"same trust domain, later by name": {"z-newcomer", "cards.example", b, time.Minute, "", SameTrustDomain, "the oldest MeshPeer stands", ""},
+		"same root":                        {"a-newcomer", "other.example", a, time.Minute, "", SharedRoot, "vouches for peer cards too", ""},
+		"same root among others":           {"a-newcomer", "other.example", append(append([]byte{}, b...), a...), time.Minute, "", SharedRoot, "vouches for peer cards too", ""},
+		"both":                             {"a-newcomer", "cards.example", a, time.Minute, "", SameTrustDomain, "", ""},
+		"the newcomer is older":            {"z-newcomer", "cards.example", b, 2 * time.Hour, SameTrustDomain, "", "", "claimed by peer z-newcomer too"},
+		"nobody knows, trust domain":       {"a-newcomer", "cards.example", b, time.Hour, SameTrustDomain, SameTrustDomain, "claimed by peer cards", "claimed by peer a-newcomer"},
+		"nobody knows, root":               {"a-newcomer", "other.example", a, time.Hour, SharedRoot, SharedRoot, "vouches for peer cards", "vouches for peer a-newcomer"},
+		"nothing shared":                   {"a-newcomer", "other.example", b, time.Minute, "", "", "", ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			cards, other := meshPeer("cards", "cards.example"), meshPeer(tt.newcomer, tt.domain)
+			snap := &snapshot.Snapshot{
+				Time: noon,
+				Config: &snapshot.Config{MeshPeers: []*v1alpha1.MeshPeer{other, cards}, Origins: snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{
+					{Kind: "MeshPeer", Name: "cards"}:     {FirstSeen: noon.Add(-time.Hour)},
+					{Kind: "MeshPeer", Name: tt.newcomer}: {FirstSeen: noon.Add(-tt.age)},
+				})},
+				Peers: map[string]snapshot.PeerState{
+					"cards":     {Roots: grown(cards, a), BundleTime: noon},
+					tt.newcomer: {Roots: grown(other, tt.roots), BundleTime: noon},
+				},
+			}
+			for range 2 { // in both orders of the list
+				got := All(snap, "own.example")
+				if v := got["cards"]; v.Reason != tt.older || !strings.Contains(v.Message, tt.saysOlder) {
+					t.Errorf("cards: %q %s", v.Reason, v.Message)
+				}
+				if v := got[tt.newcomer]; v.Reason != tt.newer || !strings.Contains(v.Message, tt.says) {
+					t.Errorf("%s: %q %s", tt.newcomer, v.Reason, v.Message)
+				}
+				snap.Config.MeshPeers = []*v1alpha1.MeshPeer{cards, other}
+			}
+		})
 	}
 }
 

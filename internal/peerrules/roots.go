@@ -106,6 +106,15 @@ func Adopted(peer *v1alpha1.MeshPeer, state snapshot.PeerState) bool {
 	return ok && anchor == Anchor(peer)
 }
 
+// SameMesh says whether a MeshPeer in a file means the mesh with which a peering of its name was made by token: one trust domain,
+// and no root but those that are trusted already.
+func SameMesh(file, made *v1alpha1.MeshPeer, state snapshot.PeerState) bool {
+	known := append(keyIDs([]byte(made.Spec.Bundle.Inline)), keyIDs(Roots(made, state))...)
+	stated := keyIDs([]byte(file.Spec.Bundle.Inline))
+	return file.Spec.TrustDomain == made.Spec.TrustDomain && len(stated) > 0 &&
+		!slices.ContainsFunc(stated, func(id string) bool { return !slices.Contains(known, id) })
+}
+
 func learned(text []byte) (anchor string, roots []byte, ok bool) {
 	line, roots, ok := bytes.Cut(text, []byte("\n"))
 	a, marked := bytes.CutPrefix(line, []byte(learnedPrefix))

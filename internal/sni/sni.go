@@ -21,3 +21,21 @@ func Control(consumer, exporterDomain string) string {
 func Invite(id, inviterDomain string) string {
 	return strings.Join([]string{id, "invite", "fed", inviterDomain}, ".")
 }
+
+// Probe is what a consumer's gateway asks of the exporter's to know whether the way to its control plane is open.
+func Probe(consumer, exporterDomain string) string {
+	return strings.Join([]string{"probe", consumer, "fed", exporterDomain}, ".")
+}
+
+// ControlOf is the consumer in a name that Control made for the exporter.
+func ControlOf(name, exporterDomain string) (consumer string, ok bool) {
+	name, ok = strings.CutSuffix(name, ".fed."+exporterDomain)
+	consumer, is := strings.CutPrefix(name, "control.")
+	return consumer, ok && is && consumer != "" && !strings.Contains(consumer, ".")
+}
+
+// InviteOf is the id in a name that Invite made for the inviter.
+func InviteOf(name, inviterDomain string) (id string, ok bool) {
+	id, ok = strings.CutSuffix(name, ".invite.fed."+inviterDomain)
+	return id, ok && id != "" && !strings.Contains(id, ".")
+}

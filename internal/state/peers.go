@@ -14,12 +14,10 @@ import (
 type Peer struct {
 	Name   string
 	Object *v1alpha1.MeshPeer // made by token; nil for a peer whose object is a file
+	Made   time.Time          // when it was made by token; zero for a file
 	State  snapshot.PeerState
 	// Revoked is when the peering was ended by command, zero if it was not. It holds against a file too.
 	Revoked time.Time
-	// PushedSequence and PushedDigest are of the catalogue that the peer last took from us.
-	PushedSequence uint64
-	PushedDigest   string
 }
 
 // EstablishPeer writes a peering made by token: object and first roots, in place of all that was known under its name.
@@ -33,7 +31,7 @@ func (d *DB) EstablishPeer(ctx context.Context, object *v1alpha1.MeshPeer, roots
 	if err != nil {
 		return err
 	}
-	_, err = d.exec(ctx, "establish-peer", object.Name, text, roots, seq, stamp(now))
+	_, err = d.exec(ctx, "establish-peer", object.Name, text, stamp(now), roots, seq, stamp(now))
 	return err
 }
 
@@ -45,61 +43,36 @@ func (d *DB) Peer(ctx context.Context, name string) (Peer, error) {
 // Peers reads all, the revoked ones too, sorted by name.
 func (d *DB) Peers(ctx context.Context) ([]Peer, error) { return list(ctx, d, "peers", scanPeer) }
 
-// SetPeerBundle writes roots (PEM) confirmed at a time. ErrSequence when the sequence goes back, or stands still with other
-// roots; ErrRevoked when the peer is.
+// SetPeerBundle writes roots (PEM) confirmed at a time. ErrRevoked when the peer is.
 func (d *DB) SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error {
 	seq, err := sequenceOf(sequence)
 	if err != nil {
 		return fmt.Errorf("bundle of peer %q: %w", name, err)
 	}
-	n, err := d.exec(ctx, "set-bundle", name, roots, seq, stamp(now))
-	if err != nil || n == 1 {
-		return err
-	}
-	return d.whyNot(ctx, "bundle", name, sequence)
+	return d.unlessRevoked(ctx, name, "set-bundle", name, roots, seq, stamp(now))
 }
 
-// SetPeerCatalogue writes what a peer offers. ErrSequence when the sequence goes back, or stands still with other content;
-// ErrRevoked when the peer is.
+// AdoptPeerRoots writes the first roots (PEM) of a peer whose object is a file, in place of all that grew from other ones. A
+// suspension stays. ErrRevoked when the peer is revoked.
+func (d *DB) AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error {
+	return d.unlessRevoked(ctx, name, "adopt-roots", name, roots, stamp(now))
+}
+
+// SetPeerCatalogue writes what a peer offers. ErrRevoked when the peer is.
 func (d *DB) SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue) error {
-	seq, err := sequenceOf(c.Sequence)
-	if err != nil {
-		return fmt.Errorf("catalogue of peer %q: %w", name, err)
-	}
 	text, err := encode(c)
 	if err != nil {
 		return err
 	}
-	n, err := d.exec(ctx, "set-catalogue", name, text, seq)
-	if err != nil || n == 1 {
-		return err
-	}
-	return d.whyNot(ctx, "catalogue", name, c.Sequence)
+	return d.unlessRevoked(ctx, name, "set-catalogue", name, text)
 }
 
-// whyNot explains why a peer's newer word was not taken.
-func (d *DB) whyNot(ctx context.Context, what, name string, sequence uint64) error {
-	p, err := d.Peer(ctx, name)
-	if err != nil {
-		return err
+func (d *DB) unlessRevoked(ctx context.Context, name, statement string, args ...any) error {
+	n, err := d.exec(ctx, statement, args...)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("peer %q: %w", name, ErrRevoked)
 	}
-	if !p.Revoked.IsZero() {
-		return fmt.Errorf("%s of peer %q: %w", what, name, ErrRevoked)
-	}
-	return fmt.Errorf("%s of peer %q: %w: %d is not newer than what is held", what, name, ErrSequence, sequence)
-}
-
-// SetPeerPushed writes which catalogue of ours the peer took.
-func (d *DB) SetPeerPushed(ctx context.Context, name string, sequence uint64, digest string) error {
-	seq, err := sequenceOf(sequence)
-	if err != nil {
-		return err
-	}
-	n, err := d.exec(ctx, "set-pushed", name, seq, digest)
-	if err != nil || n == 1 {
-		return err
-	}
-	return d.whyNot(ctx, "own catalogue", name, sequence)
+	return err
 }
 
 // SetPeerSuspended suspends or resumes a peer.
@@ -119,16 +92,10 @@ func (d *DB) RevokePeer(ctx context.Context, name string, now time.Time) error {
 	})
 }
 
-// ForgetPeer removes all that is known of a peer, the mark of a revocation too.
-func (d *DB) ForgetPeer(ctx context.Context, name string) error {
-	_, err := d.exec(ctx, "forget-peer", name)
-	return err
-}
-
-// NextSequence is a number that grows by one with every call for a name and never repeats; the first is 1.
-func (d *DB) NextSequence(ctx context.Context, name string) (uint64, error) {
+// NextSequence is a number that grows with every call for a name, and with time: microseconds since 1970.
+func (d *DB) NextSequence(ctx context.Context, name string, now time.Time) (uint64, error) {
 	var n int64
-	err := d.stmts["next-sequence"].QueryRowContext(ctx, name).Scan(&n)
+	err := d.stmts["next-sequence"].QueryRowContext(ctx, name, now.UnixMicro()).Scan(&n)
 	return uint64(n), d.fail("next-sequence", err)
 }
 
@@ -141,7 +108,7 @@ func sequenceOf(n uint64) (int64, error) {
 
 func scanPeer(s scanner) (Peer, error) {
 	var p Peer
-	err := s.Scan(&p.Name, jsonOf{&p.Object}, &p.State.Roots, &p.State.BundleSequence, timeOf{&p.State.BundleTime},
-		&p.State.Suspended, timeOf{&p.Revoked}, jsonOf{&p.State.Catalogue}, &p.PushedSequence, &p.PushedDigest)
+	err := s.Scan(&p.Name, jsonOf{&p.Object}, timeOf{&p.Made}, &p.State.Roots, &p.State.BundleSequence, timeOf{&p.State.BundleTime},
+		&p.State.Suspended, timeOf{&p.Revoked}, jsonOf{&p.State.Catalogue})
 	return p, err
 }

@@ -14,6 +14,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/vip"
@@ -59,6 +60,7 @@ type Store struct {
 	waits       uint64                 // how many nodes have begun to wait
 	merged      *snapshot.Registry     // of registry; nil when that has changed
 	peers       []state.Peer
+	shut        map[string]bool // peers shut out, true where revoked: in force whatever peers says
 	invites     []snapshot.Invite
 	boots       []snapshot.Bootstrap
 	vips        *vip.Table
@@ -66,7 +68,7 @@ type Store struct {
 
 // Open reads what is kept. The first snapshot has no configuration.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(), config: &snapshot.Config{}}
+	s := &Store{cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(), shut: map[string]bool{}, config: &snapshot.Config{}}
 	reg, err := cfg.Kept.Registry(ctx)
 	if err != nil {
 		return nil, err
@@ -134,6 +136,38 @@ func (s *Store) Reload(ctx context.Context) error {
 	return nil
 }
 
+// Shut has a peer suspended, or revoked, from the next snapshot on, whatever is kept of it.
+func (s *Store) Shut(peer string, revoked bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shut[peer] = s.shut[peer] || revoked
+	s.mark()
+}
+
+// Reopen ends Shut: what is kept counts again.
+func (s *Store) Reopen(peer string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.shut, peer)
+	s.mark()
+}
+
+// peersNow are the peers as they are kept, but for those that are shut out. It must be called with mu held.
+func (s *Store) peersNow() []state.Peer {
+	out := slices.Clone(s.peers)
+	for _, name := range slices.Sorted(maps.Keys(s.shut)) {
+		i := slices.IndexFunc(out, func(p state.Peer) bool { return p.Name == name })
+		if i < 0 {
+			i, out = len(out), append(out, state.Peer{Name: name})
+		}
+		out[i].State.Suspended = true
+		if s.shut[name] && out[i].Revoked.IsZero() {
+			out[i].Revoked = s.cfg.Now()
+		}
+	}
+	return out
+}
+
 // mark says that the last snapshot is out of date. It must be called with mu held.
 func (s *Store) mark() {
 	s.dirty = true
@@ -148,29 +182,44 @@ func (s *Store) assemble() *snapshot.Snapshot {
 	if s.merged == nil {
 		s.merged = s.merge()
 	}
+	peers := s.peersNow()
 	snap := &snapshot.Snapshot{
-		Time: s.cfg.Now(), Config: s.withPeerings(s.config), Registry: s.merged, Peers: map[string]snapshot.PeerState{},
+		Time: s.cfg.Now(), Config: s.withPeerings(s.config, peers), Registry: s.merged, Peers: map[string]snapshot.PeerState{},
 		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, Roots: s.cfg.Roots(), VIPs: s.vips.InUse(),
 	}
-	for _, p := range s.peers {
+	for _, p := range peers {
 		p.State.Revoked = !p.Revoked.IsZero()
 		snap.Peers[p.Name] = p.State
 	}
 	return snap
 }
 
-// withPeerings adds the peers that were made by token. A file of the same name wins, and is told so.
-func (s *Store) withPeerings(cfg *snapshot.Config) *snapshot.Config {
+// withPeerings adds the peers that were made by token. A file of the same name wins, and is told so; but one that means another
+// mesh does not put an older peering out.
+func (s *Store) withPeerings(cfg *snapshot.Config, peers []state.Peer) *snapshot.Config {
 	out := *cfg
 	out.MeshPeers = slices.Clone(cfg.MeshPeers)
 	out.Findings = slices.Concat(cfg.Findings, withoutAddress(s.unaddressed))
-	for _, p := range s.peers {
+	made := map[snapshot.Key]snapshot.Origin{}
+	for _, p := range peers {
 		if p.Object == nil || !p.Revoked.IsZero() {
 			continue
 		}
 		key := snapshot.Key{Kind: "MeshPeer", Name: p.Name}
-		if slices.ContainsFunc(cfg.MeshPeers, func(f *v1alpha1.MeshPeer) bool { return f.Name == p.Name }) {
+		if i := slices.IndexFunc(cfg.MeshPeers, func(f *v1alpha1.MeshPeer) bool { return f.Name == p.Name }); i >= 0 {
 			o := cfg.Origins.Lookup(key)
+			older := !o.FirstSeen.IsZero() && o.FirstSeen.Before(p.Made)
+			if !older && !peerrules.SameMesh(cfg.MeshPeers[i], p.Object, p.State) {
+				out.Findings = append(out.Findings, finding.Finding{
+					Code: "ISM0270", Severity: finding.Error, Object: key.String(), File: o.File, Line: o.Line, Field: "metadata.name",
+					Message: "a peering of this name was made by token before, with another trust domain or other roots; it stands, and the file is ignored",
+					Remedy:  "choose another name, or isthmus peer revoke " + p.Name + " first",
+				})
+				out.MeshPeers = slices.DeleteFunc(out.MeshPeers, func(f *v1alpha1.MeshPeer) bool { return f.Name == p.Name })
+				out.MeshPeers = append(out.MeshPeers, p.Object)
+				made[key] = snapshot.Origin{FirstSeen: p.Made}
+				continue
+			}
 			out.Findings = append(out.Findings, finding.Finding{
 				Code: "ISM0003", Severity: finding.Warning, Object: key.String(), File: o.File, Line: o.Line, Field: "metadata.name",
 				Message: "a peering of this name was also made by token; the file is used", Remedy: "remove the file, or isthmus peer revoke " + p.Name,
@@ -178,6 +227,10 @@ func (s *Store) withPeerings(cfg *snapshot.Config) *snapshot.Config {
 			continue
 		}
 		out.MeshPeers = append(out.MeshPeers, p.Object)
+		made[key] = snapshot.Origin{FirstSeen: p.Made}
+	}
+	if len(made) > 0 {
+		out.Origins = cfg.Origins.With(slices.Collect(maps.Keys(made)), func(k snapshot.Key) (snapshot.Origin, bool) { return made[k], true })
 	}
 	slices.SortFunc(out.MeshPeers, func(a, b *v1alpha1.MeshPeer) int { return strings.Compare(a.Name, b.Name) })
 	return &out

@@ -2,9 +2,15 @@ package store
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
+	"math/big"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,6 +27,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/vip"
@@ -265,27 +272,99 @@ func TestNamesBeyondANamespacesBound(t *testing.T) {
 	}
 }
 
-func TestFileWinsOverToken(t *testing.T) {
+// A file of a peering's name wins where it is older or means the same mesh; else the peering stands. Either is told.
+func TestFileAndPeeringOfOneName(t *testing.T) {
 	l := newLab(t, file(t))
-	for _, name := range []string{"both", "token"} {
-		must(t, l.kept.EstablishPeer(t.Context(), meshPeer(name, "by-token.example"), []byte("roots"), 1, noon))
+	root, other := pemRoot(t), pemRoot(t)
+	peer := func(td, inline string) *v1alpha1.MeshPeer {
+		p := meshPeer("both", td)
+		p.Spec.Bundle.Inline = inline
+		return p
 	}
-	cfg := &snapshot.Config{
-		MeshPeers: []*v1alpha1.MeshPeer{meshPeer("both", "by-file.example"), meshPeer("file", "by-file.example")},
-		Origins:   snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{{Kind: "MeshPeer", Name: "both"}: {File: "peers.yaml", Line: 7}}),
-		Findings:  make([]finding.Finding, 0, 4),
+	made := peer("cards.example", root)
+	made.Spec.KnownAs = "by-token"
+	must(t, l.kept.EstablishPeer(t.Context(), made, peerrules.Learned(made, nil), 1, noon))
+	must(t, l.kept.EstablishPeer(t.Context(), meshPeer("token", "token.example"), []byte("roots"), 1, noon))
+	const wins = "ISM0003 warning peers.yaml:7 MeshPeer both metadata.name: a peering of this name was also made by token; the file is used Fix: remove the file, or isthmus peer revoke both"
+	const loses = "ISM0270 error peers.yaml:7 MeshPeer both metadata.name: a peering of this name was made by token before, with another trust domain or other roots; " +
+		"it stands, and the file is ignored Fix: choose another name, or isthmus peer revoke both first"
+	for name, tt := range map[string]struct {
+		td, roots string
+		seen      time.Time
+		want      string
+	}{
+		"older, another mesh":          {"other.example", other, noon.Add(-time.Hour), wins},
+		"newer, the same mesh":         {"cards.example", root, noon.Add(time.Hour), wins},
+		"newer, another mesh":          {"other.example", other, noon.Add(time.Hour), loses},
+		"newer, other roots":           {"cards.example", other, noon.Add(time.Hour), loses},
+		"newer, one more root":         {"cards.example", root + other, noon.Add(time.Hour), loses},
+		"newer, no roots":              {"cards.example", "", noon.Add(time.Hour), loses},
+		"of unknown age, another mesh": {"other.example", other, time.Time{}, loses},
+		"as old, another mesh":         {"other.example", other, noon, loses},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := &snapshot.Config{
+				MeshPeers: []*v1alpha1.MeshPeer{peer(tt.td, tt.roots), meshPeer("file", "file.example")},
+				Origins:   snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{{Kind: "MeshPeer", Name: "both"}: {File: "peers.yaml", Line: 7, FirstSeen: tt.seen}}),
+				Findings:  make([]finding.Finding, 0, 4),
+			}
+			must(t, l.SetConfig(t.Context(), cfg))
+			must(t, l.Reload(t.Context()))
+			snap := l.Snapshot().Config
+			same(t, "findings", len(snap.Findings), 1)
+			same(t, "the finding", snap.Findings[0].String(), tt.want)
+			got := map[string]string{}
+			for _, p := range snap.MeshPeers {
+				got[p.Name] = p.Spec.KnownAs
+			}
+			want, file := "", "peers.yaml"
+			if tt.want == loses {
+				want, file = "by-token", ""
+			}
+			same(t, "peers", got, map[string]string{"both": want, "file": "", "token": ""})
+			same(t, "file of the one that counts", snap.Origins.Lookup(snapshot.Key{Kind: "MeshPeer", Name: "both"}).File, file)
+			same(t, "age of a peering", snap.Origins.Lookup(snapshot.Key{Kind: "MeshPeer", Name: "token"}).FirstSeen, noon)
+			same(t, "what was given is not written to", []any{len(cfg.MeshPeers), cfg.Findings[:1][0].Code}, []any{2, ""})
+		})
 	}
-	must(t, l.SetConfig(t.Context(), cfg))
+}
+
+func pemRoot(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: noon, NotAfter: noon.Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	must(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// What is shut is shut from the next snapshot on, whatever the state says, and until it is reopened.
+func TestShut(t *testing.T) {
+	l := newLab(t, file(t))
+	must(t, l.kept.EstablishPeer(t.Context(), meshPeer("cards", "cards.example"), []byte("roots"), 1, noon))
 	must(t, l.Reload(t.Context()))
-	got := map[string]string{}
-	for _, p := range l.Snapshot().Config.MeshPeers {
-		got[p.Name] = p.Spec.TrustDomain
+	l.changed()
+	is := func(peer string) [3]bool {
+		s := l.Snapshot()
+		return [3]bool{s.Peers[peer].Suspended, s.Peers[peer].Revoked, len(s.Config.MeshPeers) == 1}
 	}
-	same(t, "peers", got, map[string]string{"both": "by-file.example", "file": "by-file.example", "token": "by-token.example"})
-	same(t, "findings", len(l.Snapshot().Config.Findings), 1)
-	same(t, "the finding", l.Snapshot().Config.Findings[0].String(),
-		"ISM0003 warning peers.yaml:7 MeshPeer both metadata.name: a peering of this name was also made by token; the file is used Fix: remove the file, or isthmus peer revoke both")
-	same(t, "what was given is not written to", []any{len(cfg.MeshPeers), cfg.Findings[:1][0].Code}, []any{2, ""})
+	same(t, "before", is("cards"), [3]bool{false, false, true})
+	l.Shut("cards", false)
+	same(t, "it is news", l.changed(), true)
+	same(t, "suspended", is("cards"), [3]bool{true, false, true})
+	must(t, l.Reload(t.Context()))
+	same(t, "suspended, and the state says nothing of it", is("cards"), [3]bool{true, false, true})
+	l.Shut("cards", true)
+	l.Shut("cards", false)
+	same(t, "revoked", is("cards"), [3]bool{true, true, false})
+	l.Shut("by a file", true)
+	same(t, "one that the state does not know", is("by a file"), [3]bool{true, true, false})
+	l.Reopen("cards")
+	same(t, "reopened", is("cards"), [3]bool{false, false, true})
+	must(t, l.kept.SetPeerSuspended(t.Context(), "cards", true))
+	must(t, l.Reload(t.Context()))
+	same(t, "and suspended by the state", is("cards"), [3]bool{true, false, true})
 }
 
 func TestRegisterWithoutChangeCostsNothing(t *testing.T) {

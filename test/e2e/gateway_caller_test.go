@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -26,6 +27,9 @@ type gwCaller struct {
 	asserts       []string // isthmus-caller headers
 	host          string   // what HTTP asks for; default: the name in the handshake
 	change        func(*tls.Config)
+	// control makes it the control plane of the peer with this certificate, behind the peer's gateway.
+	control    *tls.Certificate
+	controlSNI string // what it asks the control plane for; default: sni
 }
 
 // caller calls an import as one of the local service accounts; name is "p<port>.<import>".
@@ -62,7 +66,23 @@ func (c gwCaller) dial() (*tls.Conn, error) {
 		raw.Close()
 		return nil, fmt.Errorf("handshake: %w", err)
 	}
-	return conn, nil
+	if c.control == nil {
+		return conn, nil
+	}
+	inner := tls.Client(conn, &tls.Config{
+		ServerName: cmp.Or(c.controlSNI, c.sni), MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{*c.control},
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			if id := cs.PeerCertificates[0].URIs[0].String(); id != "spiffe://home.example/isthmus/control" {
+				return fmt.Errorf("behind the gateway is %s", id)
+			}
+			return nil
+		},
+	})
+	if err := inner.Handshake(); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("handshake behind the gateway: %w", err)
+	}
+	return inner, nil
 }
 
 // verify knows the gateway by its identity, and from inside also by its root.

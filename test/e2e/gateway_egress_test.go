@@ -56,7 +56,7 @@ func (g *gateway) peerSees(t *testing.T) {
 // hostile are headers that a client uses to speak in the mesh's own words, or to tell of the inside.
 var hostile = []string{
 	"isthmus-caller: spiffe://home.example/ns/default/sa/root", "Isthmus-CALLER: spiffe://home.example/ns/default/sa/root2",
-	"isthmus-peer: south", "isthmus-invite: x", "isthmus-probe: tokens.default.home.fed.north.example",
+	"isthmus-peer: south", "isthmus-probe: tokens.default.home.fed.north.example",
 	"X-Forwarded-Client-Cert: By=spiffe://home.example/x;URI=spiffe://home.example/ns/default/sa/root", "X-Forwarded-For: 10.98.1.99",
 	"X-Forwarded-Proto: http", "X-Forwarded-Host: api.default.svc.cluster.local", "X-Forwarded-Port: 1", "Forwarded: for=10.98.1.99", "Via: 1.1 node-1",
 	"X-Real-IP: 10.98.1.99", "X-Request-Id: edge-1", "X-HTTP-Method-Override: DELETE", "X-HTTP-Method: DELETE", "X-Method-Override: DELETE",
@@ -80,7 +80,7 @@ func (g *gateway) nothingCrosses(t *testing.T) {
 		if err := holds(got.Read, inside...); err != nil {
 			t.Errorf("%s: the peer's gateway read:\n%v", name, err)
 		}
-		if err := holds(got.Read, "isthmus-peer", "isthmus-invite", "isthmus-probe", "sa/root", "override", "x-http-method", "x-original-url", "x-rewrite-url"); err != nil {
+		if err := holds(got.Read, "isthmus-peer", "isthmus-probe", "sa/root", "override", "x-http-method", "x-original-url", "x-rewrite-url"); err != nil {
 			t.Errorf("%s: the peer's gateway read:\n%v", name, err)
 		}
 		if n := strings.Count(strings.ToLower(got.Read), "isthmus-caller: spiffe://home.example/ns/default/sa/web\r\n"); n != 1 || strings.Count(strings.ToLower(got.Read), "isthmus-caller") != 1 {

@@ -21,7 +21,7 @@ func (g *gateway) testProbes(t *testing.T) {
 // may, and reaches nothing else by that way.
 func (g *gateway) probesAnswered(t *testing.T) {
 	north := g.peers["north"]
-	const host = "control.north.fed.home.example"
+	const host = "probe.north.fed.home.example"
 	before := g.api.seen()
 	ask := func(sni, method, path string) gwAnswer {
 		c := north.client("api")
@@ -91,7 +91,7 @@ func (g *gateway) probesSent(t *testing.T) {
 		t.Fatalf("%d handshakes, %d requests", got.Shaken, len(got.Requests))
 	}
 	q := got.Requests[0]
-	if q.SNI != "north.default.home.fed.north.example" || q.Host != "control.home.fed.north.example" || q.Client != gwGatewayID || q.URI != "/v1/probe?export=north.default.home.fed.north.example" {
+	if q.SNI != "north.default.home.fed.north.example" || q.Host != "probe.home.fed.north.example" || q.Client != gwGatewayID || q.URI != "/v1/probe?export=north.default.home.fed.north.example" {
 		t.Errorf("arrived as %+v", q)
 	}
 	if err := holds(got.Read, inside...); err != nil {

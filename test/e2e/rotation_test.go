@@ -90,7 +90,7 @@ func (s *strip) rotate(t *testing.T, mesh, peer string, kill []string) {
 	var known []string
 	for late := time.Now().Add(10 * time.Second); !slices.Equal(known, []string{newRoot}) && time.Now().Before(late); time.Sleep(100 * time.Millisecond) {
 		list := query[adminapi.PeerListResponse](t, s, "peer", "list", "-o", "json", "--socket", s.socket(peer))
-		known = list.Peers[0].Fingerprints
+		known = list.Peers[0].Roots
 	}
 	if !slices.Equal(known, []string{newRoot}) {
 		t.Errorf("%s trusts %v for %s, want %s", peer, known, mesh, newRoot)

@@ -109,7 +109,7 @@ func (s *shop) forgedHeaders(t *testing.T) {
 	web.arrived()
 	forged := []string{
 		"x-forwarded-client-cert: By=spiffe://shop.example/ns/default/sa/web;URI=spiffe://shop.example/ns/default/sa/root",
-		"isthmus-caller: spiffe://other.example/ns/default/sa/root", "isthmus-peer: other", "isthmus-invite: 1",
+		"isthmus-caller: spiffe://other.example/ns/default/sa/root", "isthmus-peer: other",
 		"x-envoy-original-path: /admin", "x-envoy-external-address: 1.2.3.4", "x-envoy-internal: true", "x-envoy-expected-rq-timeout-ms: 1",
 		"x-envoy-upstream-rq-timeout-ms: 1", "x-envoy-retry-on: 5xx", "x-envoy-max-retries: 9", "x-envoy-decorator-operation: x",
 		"x-envoy-peer-metadata: x", "x-envoy-original-dst-host: 10.93.0.1:15012", "x-envoy-attempt-count: 7", "x-envoy-hedge-on-per-try-timeout: true",

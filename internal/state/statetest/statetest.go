@@ -82,12 +82,11 @@ type Peers interface {
 	Peer(ctx context.Context, name string) (state.Peer, error)
 	Peers(context.Context) ([]state.Peer, error)
 	SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error
+	AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error
 	SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue) error
-	SetPeerPushed(ctx context.Context, name string, sequence uint64, digest string) error
 	SetPeerSuspended(ctx context.Context, name string, suspended bool) error
 	RevokePeer(ctx context.Context, name string, now time.Time) error
-	ForgetPeer(ctx context.Context, name string) error
-	NextSequence(ctx context.Context, name string) (uint64, error)
+	NextSequence(ctx context.Context, name string, now time.Time) (uint64, error)
 }
 
 // Admins are administrators' certificates.
@@ -142,7 +141,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"revoked node", revokedNode},
 		{"vips", vips},
 		{"peers", peers},
-		{"peer sequences never go back", peerSequences},
+		{"peer roots", peerRoots},
 		{"revoked peer", revokedPeer},
 		{"sequences", sequences},
 		{"certs", certs},

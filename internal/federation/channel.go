@@ -1,0 +1,164 @@
+package federation
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/sni"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// Control planes speak TLS with each other from end to end. Gateways carry it, inside the TLS that they speak among
+// themselves, and can neither read nor write it.
+
+// protocol is what control planes speak inside their TLS (ALPN).
+const protocol = "http/1.1"
+
+// verifier checks the chain that the other side shows, leaf first.
+type verifier func(chain []*x509.Certificate) error
+
+// connect speaks TLS as this control plane on a connection that gateways made, and closes it where that fails.
+func (s *Service) connect(ctx context.Context, raw net.Conn, name string, verify verifier) (*tls.Conn, error) {
+	conn := tls.Client(raw, &tls.Config{
+		MinVersion: tls.VersionTLS13, ServerName: name, NextProtos: []string{protocol}, Time: s.Now,
+		InsecureSkipVerify:   true, // names are SPIFFE IDs, roots those of one peer: verify checks both
+		VerifyConnection:     func(c tls.ConnectionState) error { return verify(c.PeerCertificates) },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return s.Identity() },
+	})
+	return conn, handshake(ctx, conn, raw)
+}
+
+// connectPinned is connect to who is known by the fingerprint of a root and by identity.
+func (s *Service) connectPinned(ctx context.Context, raw net.Conn, name, root string, td spiffe.TrustDomain, ids ...string) (*tls.Conn, error) {
+	return s.connect(ctx, raw, name, func(chain []*x509.Certificate) error {
+		_, err := verifyPinned(chain, root, td, s.Now(), ids...)
+		return err
+	})
+}
+
+// dialPeer connects this control plane with a peer's.
+func (s *Service) dialPeer(ctx context.Context, p *v1alpha1.MeshPeer) (*tls.Conn, error) {
+	v := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[p.Name]
+	if !v.Control {
+		return nil, fmt.Errorf("nothing passes now: %s", v.Message)
+	}
+	raw, err := s.DialGateway(ctx, ControlSNI(p.Name))
+	if err != nil {
+		return nil, fmt.Errorf("reach own gateway: %w", err)
+	}
+	conn, err := s.connect(ctx, raw, sni.Control(p.Spec.KnownAs, p.Spec.TrustDomain), func(chain []*x509.Certificate) error {
+		return verifyControl(chain, p.Spec.TrustDomain, v.Roots, s.Now())
+	})
+	if err != nil {
+		return nil, fmt.Errorf("greet the peer's control plane: %w", err)
+	}
+	return conn, nil
+}
+
+// serverTLS is for the control planes of peers and of those who were invited. Who they are is asked by the handlers, at every
+// request, since it can change.
+func (s *Service) serverTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, NextProtos: []string{protocol}, Time: s.Now,
+		ClientAuth:     tls.RequireAnyClientCert,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.Identity() },
+	}
+}
+
+// peerOf is the peer whose control plane is at the other end of a connection.
+func (s *Service) peerOf(c *tls.ConnectionState) (string, error) {
+	if c == nil {
+		return "", errors.New("the connection is not encrypted")
+	}
+	name, ok := sni.ControlOf(c.ServerName, s.TrustDomain.Name())
+	if !ok {
+		return "", errors.New("it asks for no name of a peer's")
+	}
+	v, p := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[name], s.meshPeer(name)
+	switch {
+	case p == nil:
+		return "", errors.New("there is no such peer")
+	case !v.Control:
+		return "", fmt.Errorf("nothing passes now: %s", v.Message)
+	}
+	return name, verifyControl(c.PeerCertificates, p.Spec.TrustDomain, v.Roots, s.Now())
+}
+
+// verifyControl checks that a chain is that of a mesh's control plane, under its roots (PEM).
+func verifyControl(chain []*x509.Certificate, trustDomain string, roots []byte, now time.Time) error {
+	td, err := spiffe.ParseTrustDomain(trustDomain)
+	if err != nil {
+		return err
+	}
+	certs, err := peerrules.ParseRoots(roots)
+	if err != nil {
+		return err
+	}
+	return verifyID(chain, td, certs, now, spiffe.Control(td).String())
+}
+
+// verifyID checks that a chain leads to one of these roots, for one of these identities in their trust domain.
+func verifyID(chain []*x509.Certificate, td spiffe.TrustDomain, roots []*x509.Certificate, now time.Time, ids ...string) error {
+	id, _, err := x509svid.Verify(chain, x509bundle.FromX509Authorities(td, roots), x509svid.WithTime(now))
+	switch {
+	case err != nil:
+		return fmt.Errorf("no valid certificate of trust domain %s: %w", td.Name(), err)
+	case !slices.Contains(ids, id.String()):
+		return errOther{id}
+	}
+	return nil
+}
+
+// errOther: a certificate of the right mesh, and of somebody else in it.
+type errOther struct{ id spiffe.ID }
+
+func (e errOther) Error() string { return fmt.Sprintf("it is %s, who has no say here", e.id) }
+
+// verifyPinned checks a chain that must hold the root of a fingerprint and begin with the leaf of one of these identities
+// under it. It returns the root.
+func verifyPinned(chain []*x509.Certificate, fingerprint string, td spiffe.TrustDomain, now time.Time, ids ...string) (*x509.Certificate, error) {
+	i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return peerrules.Fingerprint(c) == fingerprint })
+	if i <= 0 {
+		return nil, finalError{fmt.Errorf("who answered does not hold the root of fingerprint %s, which the token pins: "+
+			"something between the meshes answers in the inviter's place, or its root has changed since; compare fingerprints with its administrators", fingerprint)}
+	}
+	root := chain[i]
+	if err := peerrules.CheckRoot(root); err != nil {
+		return nil, finalError{fmt.Errorf("the pinned root cannot be used: %w", err)}
+	}
+	err := verifyID(chain, td, []*x509.Certificate{root}, now, ids...)
+	var other errOther
+	switch {
+	case errors.As(err, &other):
+		return nil, finalError{fmt.Errorf("%s answered, where only %s may: something between the meshes answers in the inviter's place "+
+			"with a certificate of the inviter's mesh; tell its administrators whose it is", other.id, ids)}
+	case err != nil:
+		return nil, finalError{fmt.Errorf("who answered has no valid certificate under the pinned root: %w", err)}
+	}
+	return root, nil
+}
+
+func handshake(ctx context.Context, conn *tls.Conn, raw net.Conn) error {
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return errors.Join(err, ignoreClosed(raw.Close()))
+	}
+	return nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

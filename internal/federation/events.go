@@ -1,0 +1,28 @@
+package federation
+
+import (
+	"context"
+	"net"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// controlPlane is the actor of what this process does by itself.
+const controlPlane = "control plane"
+
+// record writes down what did not come by an administrator's command. That must not fail what it tells of.
+func (s *Service) record(ctx context.Context, e state.Event) {
+	if err := s.Store.Record(context.WithoutCancel(ctx), e); err != nil {
+		s.Log.Error("event not recorded", "action", e.Action, "object", e.Object, "outcome", e.Outcome, "cause", err.Error())
+	}
+}
+
+// host of an address: refusals are counted together that differ in the port alone.
+func host(address string) string {
+	if h, _, err := net.SplitHostPort(address); err == nil {
+		return h
+	}
+	return address
+}
+
+func actorOf(peer string) string { return "peer " + peer }

@@ -1,0 +1,166 @@
+package federation
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+const (
+	// idleTimeout is how long a gateway's connection may stay open between requests.
+	idleTimeout = 2 * time.Minute
+	// greetTimeout is how long who connects may take to show a certificate; greetings is how many may do so at a time.
+	greetTimeout = 5 * time.Second
+	greetings    = 256
+	stopPatience = 2 * time.Second
+	acceptPause  = 50 * time.Millisecond // after a failed accept
+)
+
+// Serve answers this mesh's gateways, and nobody else, at a listener of TLS connections that verifies the client certificates that
+// are shown. What they carry as PeeringProtocol is TLS of a peer's control plane; all else is probes.
+func (s *Service) Serve(ctx context.Context, l net.Listener) error {
+	peers, probes := newQueue(l.Addr()), newQueue(l.Addr())
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.serveHTTP(ctx, s.peerHandler(), peers) })
+	g.Go(func() error { return s.serveHTTP(ctx, s.probeHandler(), probes) })
+	g.Go(func() error { return s.acceptGateways(ctx, l, peers, probes) })
+	return g.Wait()
+}
+
+func (s *Service) acceptGateways(ctx context.Context, l net.Listener, peers, probes *queue) error {
+	var greeted sync.WaitGroup
+	defer greeted.Wait()
+	places := make(chan struct{}, greetings)
+	for {
+		conn, err := l.Accept()
+		switch {
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			if conn != nil {
+				conn.Close()
+			}
+			return ctx.Err()
+		case err != nil: // no files, for example
+			s.Log.Error("peering connection not accepted", "cause", err.Error())
+			time.Sleep(acceptPause)
+			continue
+		}
+		select {
+		case places <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		greeted.Go(func() {
+			defer func() { <-places }()
+			s.greet(ctx, conn, peers, probes)
+		})
+	}
+}
+
+// greet shakes hands with a gateway and hands its connection on.
+func (s *Service) greet(ctx context.Context, raw net.Conn, peers, probes *queue) {
+	greeting, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	conn, ok := raw.(*tls.Conn)
+	if !ok {
+		s.Log.Error("peering connection without TLS", "type", fmt.Sprintf("%T", raw))
+		raw.Close()
+		return
+	}
+	err := conn.HandshakeContext(greeting)
+	if err == nil {
+		err = s.fromGateway(greeting, conn.ConnectionState())
+	}
+	switch {
+	case err != nil:
+		if s.limits.allow("stranger") {
+			s.record(ctx, state.Event{Actor: state.Stranger, From: host(conn.RemoteAddr().String()), Action: "peering", Outcome: state.Refused, Detail: err.Error()})
+		}
+		s.Log.Warn("peering connection refused", "from", conn.RemoteAddr().String(), "cause", err.Error())
+		conn.Close()
+	case conn.ConnectionState().NegotiatedProtocol == agentapi.PeeringProtocol:
+		peers.put(ctx, tls.Server(conn, s.serverTLS()))
+	default:
+		probes.put(ctx, conn)
+	}
+}
+
+// serveHTTP serves with time limits that a slow sender cannot outlast.
+func (s *Service) serveHTTP(ctx context.Context, h http.Handler, l net.Listener) error {
+	server := &http.Server{
+		Handler: h, ReadHeaderTimeout: min(s.ReadTimeout, greetTimeout), ReadTimeout: s.ReadTimeout,
+		WriteTimeout: 2 * s.ReadTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		patience, cancel := context.WithTimeout(context.Background(), stopPatience)
+		defer cancel()
+		if server.Shutdown(patience) != nil {
+			server.Close()
+		}
+	})
+	defer func() {
+		if !stop() {
+			<-stopped // what is under way may still use the state
+		}
+	}()
+	if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
+		return fmt.Errorf("serve peers at %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// queue is a net.Listener of connections that were accepted elsewhere.
+type queue struct {
+	addr  net.Addr
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{}
+}
+
+func newQueue(addr net.Addr) *queue {
+	return &queue{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (q *queue) put(ctx context.Context, c net.Conn) {
+	select {
+	case q.conns <- c:
+	case <-q.done:
+		c.Close()
+	case <-ctx.Done():
+		c.Close()
+	}
+}
+
+// Accept makes a queue a net.Listener.
+func (q *queue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.conns:
+		return c, nil
+	case <-q.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close makes a queue a net.Listener.
+func (q *queue) Close() error {
+	q.once.Do(func() { close(q.done) })
+	return nil
+}
+
+// Addr makes a queue a net.Listener.
+func (q *queue) Addr() net.Addr { return q.addr }

@@ -1,0 +1,117 @@
+package federation
+
+import (
+	"context"
+	"fmt"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// A suspension or revocation is in force before anything is written, and stays in force where it cannot be written: it is tried
+// again until it is. It is the last thing to fail.
+
+// shutting is how a peer is shut.
+type shutting struct{ revoked bool }
+
+// Suspend refuses everything with a peer until Resume, except that the control planes go on exchanging roots.
+func (s *Service) Suspend(ctx context.Context, name string) error {
+	s.making.Lock()
+	defer s.making.Unlock()
+	if err := s.notRevoked(ctx, name); err != nil {
+		return err
+	}
+	return s.shut(ctx, name, shutting{})
+}
+
+// Resume ends a suspension by command.
+func (s *Service) Resume(ctx context.Context, name string) error {
+	s.making.Lock()
+	defer s.making.Unlock()
+	if err := s.notRevoked(ctx, name); err != nil {
+		return err
+	}
+	if p := s.meshPeer(name); p != nil && p.Spec.Suspend {
+		return fmt.Errorf("peer %s is suspended by its MeshPeer: remove spec.suspend there", name)
+	}
+	if err := s.Store.SetPeerSuspended(ctx, name, false); err != nil {
+		return fmt.Errorf("end suspension of peer %s: %w", name, err)
+	}
+	delete(s.unwritten, name)
+	s.Reopen(name)
+	s.Changed()
+	return nil
+}
+
+// Revoke ends the trust in a peer for good. The peer is not told.
+func (s *Service) Revoke(ctx context.Context, name string) error {
+	s.making.Lock()
+	defer s.making.Unlock()
+	if _, err := s.known(ctx, name); err != nil {
+		return err
+	}
+	return s.shut(ctx, name, shutting{revoked: true})
+}
+
+// known looks for a peer where it can: a state that cannot be read must not keep anybody from shutting one.
+func (s *Service) known(ctx context.Context, name string) (revoked bool, err error) {
+	p, err := s.peer(ctx, name)
+	if object := s.meshPeer(name); err != nil && object != nil {
+		return s.Snapshot().Peers[name].Revoked || s.unwritten[name].revoked, nil
+	}
+	return p.state.Revoked || s.unwritten[name].revoked, err
+}
+
+func (s *Service) notRevoked(ctx context.Context, name string) error {
+	revoked, err := s.known(ctx, name)
+	if err == nil && revoked {
+		err = fmt.Errorf("peer %s is revoked, which no command undoes: take its MeshPeer out of the files, if it stands in one, "+
+			"then peer anew with 'isthmus peer invite %s' or 'isthmus peer accept'", name, name)
+	}
+	return err
+}
+
+// shut takes effect at once, and is then written. The caller holds making.
+func (s *Service) shut(ctx context.Context, name string, how shutting) error {
+	s.Shut(name, how.revoked)
+	s.unwritten[name] = how
+	err := s.write(context.WithoutCancel(ctx), name, how)
+	s.Changed()
+	if err != nil {
+		s.Wake()
+		return fmt.Errorf("peer %s is shut out now, but that could not be written and would be lost if the control plane ended; "+
+			"it is tried again every %s: %w", name, lookAgain, err)
+	}
+	return nil
+}
+
+// write keeps how a peer is shut, in one transaction. The caller holds making.
+func (s *Service) write(ctx context.Context, name string, how shutting) (err error) {
+	if how.revoked {
+		err = s.Store.RevokePeer(ctx, name, s.Now())
+	} else {
+		err = s.Store.SetPeerSuspended(ctx, name, true)
+	}
+	if err == nil {
+		delete(s.unwritten, name)
+	}
+	return err
+}
+
+// writeUnwritten tries again what could not be written.
+func (s *Service) writeUnwritten(ctx context.Context) {
+	s.making.Lock()
+	defer s.making.Unlock()
+	for name, how := range s.unwritten {
+		if err := s.write(ctx, name, how); err != nil {
+			s.Log.Error("peer is shut out, and that cannot be written", "peer", name, "revoked", how.revoked, "cause", err.Error())
+			continue
+		}
+		s.Log.Info("peer is shut out, and that is written now", "peer", name, "revoked", how.revoked)
+		action := "peer suspend"
+		if how.revoked {
+			action = "peer revoke"
+		}
+		s.record(ctx, state.Event{Actor: controlPlane, Action: action, Object: name, Outcome: state.OK, Detail: "written after it had failed"})
+		s.Changed()
+	}
+}

@@ -1,0 +1,237 @@
+package federation
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/store"
+)
+
+var errDisk = errors.New("no space left on device")
+
+// faulty is a state that can no longer be read, or takes so many writes more.
+type faulty struct {
+	*state.DB
+	unreadable bool
+	writes     int
+}
+
+func (f *faulty) write(do func() error) error {
+	if f.writes == 0 {
+		return errDisk
+	}
+	f.writes--
+	return do()
+}
+
+func (f *faulty) Peers(ctx context.Context) ([]state.Peer, error) {
+	if f.unreadable {
+		return nil, errDisk
+	}
+	return f.DB.Peers(ctx)
+}
+
+func (f *faulty) SetPeerSuspended(ctx context.Context, name string, suspended bool) error {
+	return f.write(func() error { return f.DB.SetPeerSuspended(ctx, name, suspended) })
+}
+
+func (f *faulty) RevokePeer(ctx context.Context, name string, now time.Time) error {
+	return f.write(func() error { return f.DB.RevokePeer(ctx, name, now) })
+}
+
+func (f *faulty) AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error {
+	return f.write(func() error { return f.DB.AdoptPeerRoots(ctx, name, roots, now) })
+}
+
+func (f *faulty) SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error {
+	return f.write(func() error { return f.DB.SetPeerBundle(ctx, name, roots, sequence, now) })
+}
+
+func (f *faulty) EstablishPeer(ctx context.Context, p *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time) error {
+	return f.write(func() error { return f.DB.EstablishPeer(ctx, p, roots, sequence, now) })
+}
+
+// plane is a control plane's part in peering over a real store, whose state may fail.
+type plane struct {
+	*Service
+	store *store.Store
+	state *faulty
+}
+
+// begin starts one over what is kept, as a process does.
+func begin(t *testing.T, db *state.DB, cfg *snapshot.Config) *plane {
+	t.Helper()
+	p := &plane{state: &faulty{DB: db, writes: -1}}
+	var err error
+	if p.store, err = store.Open(t.Context(), store.Config{Kept: p.state, Roots: func() []byte { return nil }, Now: time.Now}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.store.SetConfig(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	p.Service, err = New(Config{
+		TrustDomain: domain(t, "retail.example"), Name: "retail", Snapshot: p.store.Snapshot, Store: p.state, Shut: p.store.Shut, Reopen: p.store.Reopen,
+		DialGateway: func(context.Context, string) (net.Conn, error) { return nil, errors.New("no gateway") },
+		Identity:    func() (*tls.Certificate, error) { return nil, errors.New("no identity") }, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (p *plane) reason() peerrules.Reason {
+	v := peerrules.All(p.snapshotNow(), "retail.example")["cards"]
+	if v.Live {
+		return "live"
+	}
+	return v.Reason
+}
+
+func openState(t *testing.T) *state.DB {
+	t.Helper()
+	db, err := state.Open(t.Context(), filepath.Join(t.TempDir(), "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func cardsPeer(roots ...*x509.Certificate) *v1alpha1.MeshPeer {
+	p := introduction{TrustDomain: mustDomain("cards.example"), KnownAs: "retail", GatewayIDs: []string{"spiffe://cards.example/ns/isthmus-system/sa/gateway"}}.meshPeer("cards")
+	p.Spec.GatewayAddresses = []string{"192.0.2.1:15443"}
+	p.Spec.Bundle.Inline = string(peerrules.EncodeRoots(roots))
+	return p
+}
+
+// A suspension or revocation is in force at once, whatever of the state fails, and is written as soon as it can be.
+func TestShuttingOutIsTheLastToFail(t *testing.T) {
+	for name, act := range map[string]struct {
+		do   func(*plane) error
+		want peerrules.Reason
+	}{
+		"suspend": {func(p *plane) error { return p.Suspend(context.Background(), "cards") }, peerrules.Suspended},
+		"revoke":  {func(p *plane) error { return p.Revoke(context.Background(), "cards") }, ""}, // a revoked peer by token is gone
+	} {
+		for fault, set := range map[string]func(*faulty){
+			"nothing": func(*faulty) {}, "writing": func(f *faulty) { f.writes = 0 }, "reading": func(f *faulty) { f.unreadable = true },
+			"both": func(f *faulty) { f.writes, f.unreadable = 0, true },
+		} {
+			t.Run(name+", "+fault+" fails", func(t *testing.T) {
+				db, root := openState(t), newAuthority(t, "cards").cert
+				made := cardsPeer(root)
+				if err := db.EstablishPeer(t.Context(), made, peerrules.Learned(made, []*x509.Certificate{root}), 1, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+				p := begin(t, db, &snapshot.Config{})
+				if got := p.reason(); got != "live" {
+					t.Fatalf("before: %q", got)
+				}
+				set(p.state)
+				err := act.do(p)
+				if failed := fault == "writing" || fault == "both"; failed != (err != nil) || failed && !strings.Contains(err.Error(), "is shut out now") {
+					t.Errorf("answered %v", err)
+				}
+				if got := p.reason(); got != act.want {
+					t.Errorf("at once: %q, want %q", got, act.want)
+				}
+				if err := p.store.Reload(t.Context()); (err != nil) != p.state.unreadable {
+					t.Errorf("reload: %v", err)
+				}
+				if got := p.reason(); got != act.want {
+					t.Errorf("after a look at the state: %q, want %q", got, act.want)
+				}
+				p.writeUnwritten(t.Context()) // in vain, where it fails
+				p.state.unreadable, p.state.writes = false, -1
+				p.writeUnwritten(t.Context())
+				if got := begin(t, db, &snapshot.Config{}).reason(); got != act.want {
+					t.Errorf("after a restart: %q, want %q", got, act.want)
+				}
+			})
+		}
+	}
+}
+
+// Wherever the process dies, a suspended peer is suspended afterwards: also while another first trust takes the place of the
+// one before.
+func TestACrashLeavesASuspendedPeerSuspended(t *testing.T) {
+	old, next := newAuthority(t, "cards").cert, newAuthority(t, "next").cert
+	for writes := range 4 {
+		for name, do := range map[string]func(*plane){
+			"another first trust": func(p *plane) { p.adoptAll(context.Background()) },
+			"a newer bundle": func(p *plane) {
+				_ = p.takeBundle(context.Background(), "cards", Bundle{TrustDomain: mustDomain("cards.example"), Sequence: 9, Roots: []*x509.Certificate{old, next}})
+			},
+			"a clock set back": func(p *plane) {
+				p.Now = func() time.Time { return time.Now().Add(-time.Hour) }
+				p.redateAll(context.Background())
+			},
+		} {
+			t.Run(fmt.Sprintf("%s, dies after %d writes", name, writes), func(t *testing.T) {
+				db, file := openState(t), cardsPeer(old)
+				if err := db.SetPeerBundle(t.Context(), "cards", peerrules.Learned(file, []*x509.Certificate{old}), 1, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+				if err := db.SetPeerSuspended(t.Context(), "cards", true); err != nil {
+					t.Fatal(err)
+				}
+				if name == "another first trust" {
+					file = cardsPeer(next)
+				}
+				cfg := &snapshot.Config{MeshPeers: []*v1alpha1.MeshPeer{file}, Origins: snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{
+					{Kind: "MeshPeer", Name: "cards"}: {File: "peers.yaml", Line: 1},
+				})}
+				p := begin(t, db, cfg)
+				p.state.writes = writes
+				do(p)
+				if got := begin(t, db, cfg).reason(); got != peerrules.Suspended {
+					t.Errorf("after it died: %q", got)
+				}
+			})
+		}
+	}
+}
+
+// A resumption or a new peering that cannot be written opens nothing.
+func TestResumingThatFailsOpensNothing(t *testing.T) {
+	db, root := openState(t), newAuthority(t, "cards").cert
+	made := cardsPeer(root)
+	if err := db.EstablishPeer(t.Context(), made, peerrules.Learned(made, []*x509.Certificate{root}), 1, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	p := begin(t, db, &snapshot.Config{})
+	if err := p.Suspend(t.Context(), "cards"); err != nil {
+		t.Fatal(err)
+	}
+	p.state.writes = 0
+	if err := p.Resume(t.Context(), "cards"); !errors.Is(err, errDisk) {
+		t.Errorf("answered %v", err)
+	}
+	if got := p.reason(); got != peerrules.Suspended {
+		t.Errorf("%q", got)
+	}
+	p.state.writes = -1
+	if err := p.Resume(t.Context(), "cards"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.store.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.reason(); got != "live" {
+		t.Errorf("resumed: %q", got)
+	}
+}

@@ -1,0 +1,39 @@
+package peerrules
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// MeshFingerprint is what two administrators compare before their meshes trust each other. It covers all by which one mesh
+// knows another: trust domain, roots, identities and addresses of gateways, in any order. Hex.
+func MeshFingerprint(trustDomain string, roots []*x509.Certificate, gatewayIDs, addresses []string) string {
+	prints := make([]string, 0, len(roots))
+	for _, c := range roots {
+		prints = append(prints, Fingerprint(c))
+	}
+	h := sha256.New()
+	for _, list := range [][]string{{"isthmus mesh 1", trustDomain}, prints, gatewayIDs, addresses} {
+		sorted := slices.Compact(slices.Sorted(slices.Values(list)))
+		fmt.Fprintf(h, "%d\n", len(sorted))
+		for _, v := range sorted {
+			fmt.Fprintf(h, "%d %s\n", len(v), v)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// FingerprintOf is the MeshFingerprint of a peer as it is trusted now; empty while no usable roots of it are known.
+func FingerprintOf(peer *v1alpha1.MeshPeer, state snapshot.PeerState) string {
+	roots, err := ParseRoots(Roots(peer, state))
+	if err != nil {
+		return ""
+	}
+	return MeshFingerprint(peer.Spec.TrustDomain, roots, peer.Spec.GatewayIDs, peer.Spec.GatewayAddresses)
+}
