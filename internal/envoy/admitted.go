@@ -36,7 +36,11 @@ func (t rbacTranslator) admitted(ps model.Policies) admission {
 			a.named = append(a.named, m.Value)
 		case m.Kind == model.Exact:
 		case m.Kind == model.Prefix && len(denied) > 0:
-			if expression := except(m.Value, denied); expression != "" {
+			switch expression, done := except(m.Value, denied); {
+			case !done: // the filters behind the handshake refuse them
+				a.whole = false
+				a.patterns = append(a.patterns, t.sanMatcher(m))
+			case expression != "":
 				a.patterns = append(a.patterns, regex(expression))
 			}
 		default:

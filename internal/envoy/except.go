@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -8,24 +9,35 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
+// The bounds of such an expression. Envoy makes a program of it, of some eight instructions for each character in the tree of what
+// is denied, and takes programs of 65536 (envoyproc's bootstrap says so), with brackets that nest up to 1000 deep.
+const (
+	maxBranches = 6000
+	maxNested   = 330
+)
+
 // except is a regular expression for what begins with a prefix and is covered by none of the denied, which are exact values
-// and prefixes; empty when nothing is left. Envoy's certificate check knows no "but not".
-func except(prefix string, denied []model.Match) string {
-	root := &branch{}
+// and prefixes; empty when nothing is left. Envoy's certificate check knows no "but not". It is not done where the expression
+// would be too large for Envoy.
+func except(prefix string, denied []model.Match) (expression string, done bool) {
+	root, size := &branch{}, 0
 	for _, m := range denied {
 		rest, below := strings.CutPrefix(m.Value, prefix)
 		switch {
 		case below:
-			root.add(rest, m.Kind)
+			size += root.add(rest, m.Kind)
+			if size > maxBranches || len(rest) > maxNested {
+				return "", false
+			}
 		case m.Kind == model.Prefix && strings.HasPrefix(prefix, m.Value):
-			return ""
+			return "", true
 		}
 	}
 	rest := root.others()
 	if rest == "" {
-		return ""
+		return "", true
 	}
-	return quote(prefix) + rest
+	return quote(prefix) + rest, true
 }
 
 // covers says whether an exact value or prefix matches a value.
@@ -43,18 +55,21 @@ type branch struct {
 	all  bool // whatever goes on from here is denied
 }
 
-func (b *branch) add(value string, kind model.MatchKind) {
+// add says how many branches it made.
+func (b *branch) add(value string, kind model.MatchKind) (made int) {
 	for i := range len(value) {
 		if b.next == nil {
 			b.next = map[byte]*branch{}
 		}
 		if b.next[value[i]] == nil {
 			b.next[value[i]] = &branch{}
+			made++
 		}
 		b = b.next[value[i]]
 	}
 	b.end = b.end || kind == model.Exact
 	b.all = b.all || kind == model.Prefix
+	return made
 }
 
 // others matches what is not in the tree: it ends elsewhere, goes another way, or goes on along a branch and is not in that.
@@ -63,15 +78,13 @@ func (b *branch) others() string {
 		return ""
 	}
 	var ways []string
-	if len(b.next) == 0 {
-		ways = append(ways, ".+")
-	} else {
-		letters := slices.Sorted(maps.Keys(b.next))
-		ways = append(ways, "[^"+quoteClass(letters)+"].*")
-		for _, c := range letters {
-			if rest := b.next[c].others(); rest != "" {
-				ways = append(ways, quote(string(c))+rest)
-			}
+	letters := slices.Sorted(maps.Keys(b.next))
+	if others := visibleBut(letters); others != "" {
+		ways = append(ways, others+visible+"*")
+	}
+	for _, c := range letters {
+		if rest := b.next[c].others(); rest != "" {
+			ways = append(ways, quote(string(c))+rest)
 		}
 	}
 	if !b.end {
@@ -80,14 +93,28 @@ func (b *branch) others() string {
 	return "(?:" + strings.Join(ways, "|") + ")"
 }
 
-// quoteClass escapes letters for a bracket expression.
-func quoteClass(letters []byte) string {
+// visible are all characters that an identity can have. They are bytes of ASCII: a class that holds others as well costs
+// Envoy ten times as much.
+const visible = "[!-~]"
+
+// visibleBut is a class of the visible characters without some, which are sorted; empty when none is left.
+func visibleBut(letters []byte) string {
 	var out strings.Builder
-	for _, c := range letters {
-		if strings.IndexByte("\\]^-", c) >= 0 {
-			out.WriteByte('\\')
+	from := byte('!')
+	add := func(to byte) { // up to, and without
+		if from < to {
+			fmt.Fprintf(&out, `\x%02x-\x%02x`, from, to-1)
 		}
-		out.WriteByte(c)
 	}
-	return out.String()
+	for _, c := range letters {
+		if c >= '!' && c <= '~' {
+			add(c)
+			from = c + 1
+		}
+	}
+	add('~' + 1)
+	if out.Len() == 0 {
+		return ""
+	}
+	return "[" + out.String() + "]"
 }

@@ -3,6 +3,8 @@ package istioyaml
 import (
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	securityapi "istio.io/api/security/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
@@ -126,12 +128,12 @@ func (p policyRule) fields(path string, fields []values) {
 
 func (p policyRule) source(path string, s *securityapi.Source) {
 	p.fields(path, []values{
-		{"principals", s.Principals, policyRule.pattern},
-		{"notPrincipals", s.NotPrincipals, policyRule.pattern},
+		{"principals", s.Principals, policyRule.principal},
+		{"notPrincipals", s.NotPrincipals, policyRule.principal},
 		{"requestPrincipals", s.RequestPrincipals, policyRule.tokens},
 		{"notRequestPrincipals", s.NotRequestPrincipals, policyRule.tokens},
-		{"namespaces", s.Namespaces, policyRule.anything},
-		{"notNamespaces", s.NotNamespaces, policyRule.anything},
+		{"namespaces", s.Namespaces, policyRule.namespace},
+		{"notNamespaces", s.NotNamespaces, policyRule.namespace},
 		{"serviceAccounts", s.ServiceAccounts, policyRule.serviceAccount},
 		{"notServiceAccounts", s.NotServiceAccounts, policyRule.serviceAccount},
 		{"ipBlocks", s.IpBlocks, policyRule.ipBlock},
@@ -152,18 +154,87 @@ func (p policyRule) source(path string, s *securityapi.Source) {
 
 func (p policyRule) operation(path string, o *securityapi.Operation) {
 	p.fields(path, []values{
-		{"hosts", o.Hosts, policyRule.pattern},
-		{"notHosts", o.NotHosts, policyRule.pattern},
+		{"hosts", o.Hosts, policyRule.host},
+		{"notHosts", o.NotHosts, policyRule.host},
 		{"ports", o.Ports, policyRule.port},
 		{"notPorts", o.NotPorts, policyRule.port},
-		{"methods", o.Methods, policyRule.pattern},
-		{"notMethods", o.NotMethods, policyRule.pattern},
+		{"methods", o.Methods, policyRule.method},
+		{"notMethods", o.NotMethods, policyRule.method},
 		{"paths", o.Paths, policyRule.path},
 		{"notPaths", o.NotPaths, policyRule.path},
 	})
 }
 
-func (p policyRule) anything(string, string) {}
+// The lengths that a value may have: those of what it is compared with. A longer one could match nothing, and a proxy that must
+// make a regular expression of it may refuse its whole configuration.
+const (
+	maxPrincipal = 2048 // SPIFFE ID §2.3
+	maxHost      = 253 + len(":65535")
+	maxMethod    = 64
+	maxText      = 8192 // a path, or the value of a header: Envoy takes headers of 60 KiB in all
+	maxHeader    = 256
+)
+
+// fits refuses a value that nothing it is compared with could equal: by its length, or by a character.
+func (p policyRule) fits(path, v string, longest int, allowed func(rune) bool, remedy string) bool {
+	if len(v) > longest {
+		p.refuse(CodeInvalid, path, fmt.Sprintf("%q has %d bytes, more than %d, which nothing has that it is compared with", clip(v), len(v), longest), "write a shorter value, or a prefix of it with one * at the end")
+		return false
+	}
+	if i := strings.IndexFunc(v, func(r rune) bool { return !allowed(r) }); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(v[i:])
+		p.refuse(CodeInvalid, path, fmt.Sprintf("%q holds the character %q, which nothing holds that it is compared with", clip(v), r), remedy)
+		return false
+	}
+	return true
+}
+
+// visible are the characters of ASCII but for blanks and control characters.
+func visible(r rune) bool { return r > ' ' && r < 0x7f }
+
+func printable(r rune) bool { return r >= ' ' && r != 0x7f && !unicode.Is(unicode.Cc, r) }
+
+// inName are the characters of DNS labels, trust domains and patterns of them.
+func inName(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("-._*", r)
+}
+
+// inToken are the characters of a method or a header's name (RFC 9110 §5.6.2), the star of a pattern among them.
+func inToken(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+}
+
+func (p policyRule) principal(path, v string) {
+	if p.fits(path, v, maxPrincipal, visible, "write <trust domain>/ns/<namespace>/sa/<service account>, with one * at the beginning or the end") {
+		p.pattern(path, v)
+	}
+}
+
+func (p policyRule) namespace(path, v string) {
+	p.fits(path, v, 2*63, inName, "write a namespace; * stands for any characters")
+}
+
+func (p policyRule) host(path, v string) {
+	if p.fits(path, v, maxHost, visible, "write a host name as requests carry it, for example xn--caf-dma.example for café.example") {
+		p.pattern(path, v)
+	}
+}
+
+func (p policyRule) method(path, v string) {
+	if p.fits(path, v, maxMethod, inToken, "write a method such as GET") {
+		p.pattern(path, v)
+	}
+}
+
+func (p policyRule) headerValue(path, v string) {
+	p.fits(path, v, maxText, func(r rune) bool { return printable(r) || r == '\t' }, "write the value as requests carry it, without control characters")
+}
+
+func (p policyRule) sni(path, v string) {
+	if p.fits(path, v, maxHost, visible, "write a host name as clients say it in the handshake, in ASCII") {
+		p.pattern(path, v)
+	}
+}
 
 // pattern is "*", "x*", "*x" or exact. A "*" elsewhere is a literal star, which nobody means.
 func (p policyRule) pattern(path, v string) {
@@ -197,7 +268,7 @@ func (p policyRule) serviceAccount(path, v string) {
 }
 
 func (p policyRule) trustDomain(path, v string) {
-	if strings.Contains(v, "/") || strings.Count(v, "*") > 1 {
+	if len(v) > 255 || strings.ContainsFunc(v, func(r rune) bool { return !inName(r) }) || strings.Count(v, "*") > 1 {
 		p.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a trust domain", clip(v)), "write a trust domain without spiffe:// and slashes, with one * at most")
 	}
 }
@@ -208,6 +279,9 @@ func (p policyRule) port(path, v string) { p.portText(path, v) }
 
 // path is a pattern, or a template with {*} for one segment and {**} at the end for any.
 func (p policyRule) path(path, v string) {
+	if !p.fits(path, v, maxText, printable, "write the path as requests carry it, without control characters") {
+		return
+	}
 	if !strings.ContainsAny(v, "{}") {
 		p.pattern(path, v)
 		return
@@ -217,13 +291,26 @@ func (p policyRule) path(path, v string) {
 	}
 }
 
+// templateFault follows Envoy's grammar of path templates to the letter: one that it cannot read ends the whole Envoy.
 func templateFault(v string) string {
+	const maxTemplate = 256
+	written := strings.NewReplacer("{**}", "**", "{*}", "*").Replace(v)
 	plain := strings.NewReplacer("{**}", "", "{*}", "").Replace(v)
 	switch {
 	case strings.ContainsAny(plain, "{}"):
 		return "braces hold only * or **"
 	case strings.Contains(plain, "*"):
 		return "a bare * cannot stand beside a template"
+	case !strings.HasPrefix(v, "/"):
+		return "it does not begin with /"
+	case strings.Contains(written, "//"):
+		return "a segment is empty"
+	case len(written) > maxTemplate:
+		return fmt.Sprintf("it has %d characters, more than %d", len(written), maxTemplate)
+	}
+	if i := strings.IndexFunc(plain, func(r rune) bool { return !inTemplate(r) }); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(plain[i:])
+		return fmt.Sprintf("the character %q cannot stand in one; in requests it is written %%%X", r, string(r))
 	}
 	segments := strings.Split(v, "/")
 	for i, s := range segments {
@@ -235,4 +322,9 @@ func templateFault(v string) string {
 		}
 	}
 	return ""
+}
+
+// inTemplate are the characters that Envoy takes for themselves in a template.
+func inTemplate(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/-._~%!$&'()+,;:@=", r)
 }

@@ -14,16 +14,16 @@ type attribute struct {
 }
 
 var attributes = []attribute{
-	{"request.headers[", policyRule.anything},
+	{"request.headers[", policyRule.headerValue},
 	{"source.ip", policyRule.ipBlock},
 	{"remote.ip", policyRule.ipBlock},
-	{"source.namespace", policyRule.anything},
-	{"source.principal", policyRule.pattern},
+	{"source.namespace", policyRule.namespace},
+	{"source.principal", policyRule.principal},
 	{"source.serviceAccount", policyRule.serviceAccount},
 	{"source.trustDomain", policyRule.trustDomain},
 	{"destination.ip", policyRule.ipBlock},
 	{"destination.port", policyRule.port},
-	{"connection.sni", policyRule.pattern},
+	{"connection.sni", policyRule.sni},
 }
 
 // refused are keys that have a reason of their own not to be used.
@@ -73,7 +73,8 @@ func (p policyRule) attribute(path, key string) (attribute, bool) {
 			return a, true
 		}
 		if bracket && strings.HasPrefix(key, a.key) && strings.HasSuffix(key, "]") && len(key) > len(a.key)+1 {
-			return a, true
+			header := strings.TrimPrefix(key[len(a.key):len(key)-1], ":") // :path and the like are names of Envoy's
+			return a, p.fits(path, header, maxHeader, func(r rune) bool { return inToken(r) && r != '*' }, "write a header's name, such as request.headers[x-role]")
 		}
 		if bracket && strings.HasPrefix(key, name) {
 			p.refuse(CodeInvalid, path, fmt.Sprintf("%q lacks a name in brackets", clip(key)), "write it as "+a.key+"name]")

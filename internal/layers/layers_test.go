@@ -76,6 +76,7 @@ var table = map[string]layer{
 	"internal/cli":      assembly,
 	"internal/config":   assembly,
 	"internal/demo/...": assembly,
+	"internal/hostile":  assembly,
 	"internal/layers":   assembly,
 	"internal/meshd":    assembly,
 	"internal/stories":  assembly,
