@@ -69,7 +69,7 @@ var validate = schema.New().Validate
 // accepted says whether reading takes the document.
 func (o object) accepted() bool {
 	f := istioyaml.Decode("in.yaml", []byte(place(o.text, 0)), validate, nil)
-	return !f.Broken() && len(f.Objects) > 0
+	return len(f.Broken) == 0 && len(f.Objects) > 0
 }
 
 // place makes a document that of one scene among many.
