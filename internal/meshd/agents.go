@@ -41,6 +41,7 @@ type agents struct {
 	streams uint64     // how many have begun
 	known   map[string]*agent
 	refused map[string][]finding.Finding // by node: what its reports say beyond its grant
+	clashed map[string][]finding.Finding // by node: those of its workloads that clash, as far as recorded
 }
 
 // agent is one agent's standing conversation.
@@ -59,7 +60,7 @@ func newAgents(d *Daemon) *agents {
 	return &agents{
 		d: d, log: d.log, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, standings: newStandings(d.db),
 		endings: endings{log: d.log}, rations: rations{of: map[string]*ration{}},
-		known: map[string]*agent{}, refused: map[string][]finding.Finding{},
+		known: map[string]*agent{}, refused: map[string][]finding.Finding{}, clashed: map[string][]finding.Finding{},
 	}
 }
 
@@ -189,6 +190,7 @@ func (a *agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if err != nil {
 		return err
 	}
+	number := a.nextStream()
 	first, err := stream.Recv()
 	if err != nil {
 		return err
@@ -196,7 +198,6 @@ func (a *agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if a.rations.node(n.Name).reports.Wait(ctx) != nil {
 		return nil
 	}
-	number := a.nextStream()
 	if err := a.take(ctx, n, number, first); err != nil {
 		return err
 	}

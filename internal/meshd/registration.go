@@ -18,6 +18,9 @@ import (
 	"isthmus.dev/isthmus/internal/store"
 )
 
+// maxRecorded is how many refusals of one report are recorded. The findings have them all.
+const maxRecorded = 10
+
 // take registers what a report on one of a node's streams says, as far as the node's grant goes.
 func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agentapi.Report) error {
 	if len(r.Workloads) > grant.MaxWorkloads {
@@ -26,7 +29,7 @@ func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 	bound(r, n.Role)
 	node := snapshot.Node{Name: n.Name, Role: n.Role}
 	if n.Role == snapshot.RoleGateway {
-		if err := a.takeGateway(n, r.Gateway); err != nil {
+		if err := a.takeGateway(ctx, n, r.Gateway); err != nil {
 			return err
 		}
 		node.Gateway = r.Gateway
@@ -37,16 +40,17 @@ func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 	if err := a.register(ctx, stream, node, accepted, stands); err != nil {
 		return err
 	}
-	a.remember(n.Name, wrong)
+	a.remember(ctx, n.Name, wrong)
 	return nil
 }
 
-func (a *agents) takeGateway(n state.Node, g *snapshot.GatewayInfo) error {
+func (a *agents) takeGateway(ctx context.Context, n state.Node, g *snapshot.GatewayInfo) error {
 	if g == nil || !n.Grant.Covers(spiffe.SystemNamespace, g.ServiceAccount) {
 		return status.Errorf(codes.PermissionDenied, "the token of gateway %s does not grant this service account: make one with 'isthmus token create --role gateway --identity %s/<service account>'", n.Name, spiffe.SystemNamespace)
 	}
 	first, _, _ := a.d.store.Said(n.Name)
 	if err := n.Grant.Gateway(*g, first.Gateway); err != nil {
+		a.refuse(ctx, n.Name, "gateway "+n.Name, err.Error())
 		return status.Errorf(codes.InvalidArgument, "gateway %s: %v", n.Name, err)
 	}
 	return nil
@@ -79,17 +83,42 @@ func (a *agents) regrant(ctx context.Context, g ca.TokenGrant) error {
 	return a.register(ctx, a.nextStream(), snapshot.Node{Name: g.Node, Role: g.Role}, kept, stands)
 }
 
-// remember keeps what a node's reports say beyond its grant, for the findings.
-func (a *agents) remember(node string, wrong []finding.Finding) {
+// remember keeps what a node's reports say beyond its grant, for the findings, and records what it had not said before.
+func (a *agents) remember(ctx context.Context, node string, wrong []finding.Finding) {
+	clashes := a.d.store.Clashes(node)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	recorded := 0
+	for _, f := range slices.Concat(wrong, clashes) {
+		if recorded < maxRecorded && !slices.Contains(a.refused[node], f) && !slices.Contains(a.clashed[node], f) {
+			recorded++
+			a.refuse(ctx, node, f.Object, f.Code+": "+f.Message)
+		}
+	}
+	a.clashed[node] = clashes // which the store's snapshots show
 	if slices.Equal(a.refused[node], wrong) {
 		return
 	}
-	if len(wrong) > 0 {
-		a.refused[node] = wrong
-	} else {
-		delete(a.refused, node)
-	}
+	a.refused[node] = wrong
 	a.d.loop.reload() // findings are published with a snapshot
+}
+
+// forgive takes back what is remembered of a node.
+func (a *agents) forgive(node string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.clashed, node)
+	if len(a.refused[node]) > 0 {
+		a.d.loop.reload()
+	}
+	delete(a.refused, node)
+}
+
+// refuse records what a node said and may not say.
+func (a *agents) refuse(ctx context.Context, node, object, why string) {
+	e := state.Event{Actor: "node " + node, Action: "node register", Object: object, Detail: why}
+	if c, err := callerOf(ctx); err == nil {
+		e.From = c.From()
+	}
+	a.d.refusals.Add(e)
 }

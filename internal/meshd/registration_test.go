@@ -18,6 +18,7 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/node/control"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
 )
 
 // serving are the workloads behind a Service of namespace default, as the mesh in force has it.
@@ -77,6 +78,21 @@ func TestANodeSaysNotWhatItsWorkloadsAre(t *testing.T) {
 	evil.report(agentapi.Report{Workloads: many})
 	eventually(t, "their number is a finding", func() bool { return p.found("ISM0243") != "" })
 	p.served("they take nothing", "payments", "payments@10.0.0.2")
+
+	recorded := map[string]bool{}
+	for _, e := range ask[adminapi.EventsResponse](t, p.local(), "Events", &adminapi.EventsRequest{Actor: "node node-a", Action: "node register", Limit: 1000}).Events {
+		if e.Outcome != state.Refused || e.From != "127.0.0.1" {
+			t.Errorf("recorded: %+v", e)
+		}
+		recorded[e.Object+" "+e.Detail[:min(7, len(e.Detail))]] = true
+	}
+	for _, want := range []string{
+		"workload default/evil ISM0242", "workload default/payments ISM0240", "workload default/evil ISM0244", "workload default/evil ISM0241",
+	} {
+		if !recorded[want] {
+			t.Errorf("%s is not recorded, but %v", want, recorded)
+		}
+	}
 }
 
 // Of two nodes that may both host a workload the first keeps it, whatever sorts first, also after a restart; the other has it
@@ -165,6 +181,10 @@ func TestAGatewayDoesNotMove(t *testing.T) {
 	stands("it stands where it says", "10.0.0.3")
 	gw.report(report("10.0.0.4"))
 	wantCode(t, "it moves", received(t, "it moves", gw.end), codes.InvalidArgument)
+	events := ask[adminapi.EventsResponse](t, p.local(), "Events", &adminapi.EventsRequest{Action: "node register"}).Events
+	if len(events) != 1 || events[0].Actor != "node gw" || events[0].Object != "gateway gw" {
+		t.Errorf("recorded: %+v", events)
+	}
 	stands("it has not moved", "10.0.0.3")
 
 	must(t, p.stop())

@@ -25,7 +25,7 @@ func (a *agents) revoke(ctx context.Context, node string) (unwritten string, err
 	a.standings.end(n.Generation)
 	a.d.store.Forget(node)
 	a.d.openings.look(ctx)
-	a.remember(node, nil)
+	a.forgive(node)
 	unwritten, err = a.endings.carryOut(ctx, ending{"revocation of node " + node, func(ctx context.Context) error {
 		return a.d.db.RevokeNode(ctx, node, n.Generation, now)
 	}})

@@ -156,6 +156,16 @@ func (s *Store) Said(node string) (snapshot.Node, []snapshot.Workload, bool) {
 	return r.node, r.said, true
 }
 
+// Clashes are findings about those of a node's workloads whose name or address another has.
+func (s *Store) Clashes(node string) []finding.Finding {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.registry[node]; r != nil {
+		return r.clashes
+	}
+	return nil
+}
+
 // Forget takes a node out that was revoked.
 func (s *Store) Forget(node string) {
 	one := s.registrationOf(node) // one that is under way must not bring it back
