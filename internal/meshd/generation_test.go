@@ -2,6 +2,7 @@ package meshd
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -151,6 +152,35 @@ func TestRevocationReachesEveryOpenConnection(t *testing.T) {
 	}
 	if len(bobs)+len(others) > 0 {
 		t.Error("others' connections ended too")
+	}
+}
+
+// Where the control plane calls a gateway, that very gateway must answer, with a certificate of its present generation.
+func TestARevokedGatewayIsNotCalled(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	_, stolen := p.edge("edge")
+	_, other := p.edge("edge-2")
+	answers := func(c credential) error {
+		leaf, err := x509.ParseCertificate(c.chain[0])
+		must(t, err)
+		verify := p.d.onlyNode(t.Context(), "edge", func(tls.ConnectionState) error { return nil })
+		return verify(tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}})
+	}
+	must(t, answers(stolen))
+	if answers(other) == nil {
+		t.Error("another gateway of the same service account answers for it")
+	}
+	_, err := p.join(p.token("edge", snapshot.RoleGateway, "isthmus-system/gateway"))
+	must(t, err)
+	if answers(stolen) == nil {
+		t.Error("a certificate of an earlier generation is believed")
+	}
+	_, renewed := p.edge("edge")
+	must(t, answers(renewed))
+	ask[adminapi.Empty](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "edge"})
+	if answers(renewed) == nil {
+		t.Error("a revoked one is believed")
 	}
 }
 

@@ -95,15 +95,6 @@ func (s *Server) Forget(name string) {
 	}
 }
 
-// Disconnect ends a proxy's stream. What it should have stays as it is.
-func (s *Server) Disconnect(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p := s.proxies[name]; p != nil {
-		p.stream.stop()
-	}
-}
-
 // Known are the proxies that Publish was called for, sorted.
 func (s *Server) Known() []string {
 	s.mu.Lock()

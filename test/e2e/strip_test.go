@@ -118,7 +118,13 @@ func (s *strip) kill(mesh string) {
 		need(s.t, old.Process.Kill())
 		_ = old.Wait() // it was killed
 	} else {
-		need(s.t, controlOf(s.t, settings).Kill())
+		old := controlOf(s.t, settings)
+		need(s.t, old.Kill())
+		for begun := time.Now(); time.Since(begun) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
+			if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", old.Pid)); err != nil || len(open) == 0 {
+				break // the next one can lock the state file
+			}
+		}
 	}
 	cmd := exec.Command("nsenter", "--net=/run/netns/"+s.prefix+"-"+mesh+"-host", filepath.Join(binaries, "isthmus"), "control", "--config", settings)
 	log, err := os.Create(filepath.Join(s.dir, "logs", mesh+"-control-again.log"))
