@@ -357,9 +357,16 @@ type TokenInfo struct {
 	UsedBy  string        `json:"usedBy,omitempty"`
 }
 
-// TokenIDRequest names a join token.
-type TokenIDRequest struct {
-	ID string `json:"id"`
+// TokenCancelRequest names a join token, or all that are open of one maker. One of the two is empty.
+type TokenCancelRequest struct {
+	ID     string `json:"id,omitempty"`
+	MadeBy string `json:"madeBy,omitempty"` // as TokenInfo has it
+}
+
+// TokenCancelResponse says how many tokens are void now.
+type TokenCancelResponse struct {
+	Cancelled int `json:"cancelled"`
+	Ended
 }
 
 // NodeRequest names a node or gateway.
@@ -480,7 +487,7 @@ type Server interface {
 	AdminList(context.Context, *Empty) (*AdminListResponse, error)
 	AdminRevoke(context.Context, *AdminRevokeRequest) (*AdminRevokeResponse, error)
 	TokenList(context.Context, *Empty) (*TokenListResponse, error)
-	TokenCancel(context.Context, *TokenIDRequest) (*Ended, error)
+	TokenCancel(context.Context, *TokenCancelRequest) (*TokenCancelResponse, error)
 	RevokeNode(context.Context, *NodeRequest) (*RevokedNode, error)
 	CAStatus(context.Context, *Empty) (*CAStatusResponse, error)
 	CARotate(context.Context, *CARotateRequest) (*CAStatusResponse, error)

@@ -66,13 +66,18 @@ func TestTokenList(t *testing.T) {
 }
 
 func TestTokenCancel(t *testing.T) {
-	f := &fake{}
+	f := &fake{cancelled: adminapi.TokenCancelResponse{Cancelled: 3}}
 	socket := serve(t, f)
 	got := run(t, "", "token", "cancel", "00000000000000a1", "--socket", socket)
 	expect(t, got, 0)
-	same(t, got.out, "Join token 00000000000000a1 is void.\n")
-	if f.asked != (adminapi.TokenIDRequest{ID: "00000000000000a1"}) {
+	same(t, got.out, "Join tokens that are void now: 3.\n")
+	if f.asked != (adminapi.TokenCancelRequest{ID: "00000000000000a1"}) {
 		t.Errorf("asked %+v", f.asked)
 	}
+	expect(t, run(t, "", "token", "cancel", "--made-by", "administrator alice", "--socket", socket), 0)
+	if f.asked != (adminapi.TokenCancelRequest{MadeBy: "administrator alice"}) {
+		t.Errorf("asked %+v", f.asked)
+	}
+	expect(t, run(t, "", "token", "cancel", "--socket", socket), 64, "give a token's ID, or --made-by")
 	expect(t, run(t, "", "token", "cancel", "x", "--socket", serve(t, refuse(codes.FailedPrecondition, "was used already"))), 1, "was used already")
 }

@@ -47,7 +47,7 @@ type fake struct {
 	admins        adminapi.AdminListResponse
 	adminsRevoked adminapi.AdminRevokeResponse
 	tokens        adminapi.TokenListResponse
-	cancelled     adminapi.Ended
+	cancelled     adminapi.TokenCancelResponse
 	events        adminapi.EventsResponse
 }
 
@@ -108,7 +108,7 @@ func (f *fake) TokenList(_ context.Context, r *adminapi.Empty) (*adminapi.TokenL
 	return answer(f, *r, &f.tokens)
 }
 
-func (f *fake) TokenCancel(_ context.Context, r *adminapi.TokenIDRequest) (*adminapi.Ended, error) {
+func (f *fake) TokenCancel(_ context.Context, r *adminapi.TokenCancelRequest) (*adminapi.TokenCancelResponse, error) {
 	return answer(f, *r, &f.cancelled)
 }
 

@@ -64,19 +64,27 @@ func tokensText(tokens []adminapi.TokenInfo, w when) string {
 }
 
 func (a *app) tokenCancelCmd() *cobra.Command {
+	var req adminapi.TokenCancelRequest
 	cmd := &cobra.Command{
-		Use:     "cancel ID",
-		Short:   "Make a join token void before its use; isthmus token list shows the IDs",
-		Example: "  isthmus token cancel 3f9c2a17be540d86",
-		Args:    oneArg("the token's ID"),
+		Use:     "cancel [ID]",
+		Short:   "Make join tokens void before their use: one by its ID, or all that one maker made; isthmus token list shows both",
+		Example: "  isthmus token cancel 3f9c2a17be540d86\n  isthmus token cancel --made-by 'administrator ada'",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			resp, err := ask[adminapi.TokenIDRequest, adminapi.Ended](cmd.Context(), a, "TokenCancel", &adminapi.TokenIDRequest{ID: args[0]})
+			if (len(args) == 1) == (req.MadeBy != "") {
+				return usage(cmd, "give a token's ID, or --made-by with who made those that are to be cancelled; isthmus token list shows both")
+			}
+			if len(args) == 1 {
+				req.ID = args[0]
+			}
+			resp, err := ask[adminapi.TokenCancelRequest, adminapi.TokenCancelResponse](cmd.Context(), a, "TokenCancel", &req)
 			if err != nil {
 				return err
 			}
-			a.warnUnwritten(*resp)
-			return a.print(resp, func(when) string { return fmt.Sprintf("Join token %s is void.\n", clean(args[0], oneLine)) })
+			a.warnUnwritten(resp.Ended)
+			return a.print(resp, func(when) string { return fmt.Sprintf("Join tokens that are void now: %d.\n", resp.Cancelled) })
 		},
 	}
+	cmd.Flags().StringVar(&req.MadeBy, "made-by", "", "cancel all open tokens of this maker")
 	return a.client(cmd)
 }

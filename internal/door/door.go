@@ -29,11 +29,12 @@ type Door struct {
 	refusals *Refusals
 	log      *slog.Logger
 	limits   *limits
+	judge    func(context.Context, Caller) error
 }
 
-// New makes a door for these methods, and no others.
-func New(methods map[string]Method, events Events, refusals *Refusals, log *slog.Logger) *Door {
-	return &Door{methods: methods, events: events, refusals: refusals, log: log, limits: newLimits()}
+// New makes a door for these methods, and no others. judge refuses callers whose certificate is good no more.
+func New(methods map[string]Method, judge func(context.Context, Caller) error, events Events, refusals *Refusals, log *slog.Logger) *Door {
+	return &Door{methods: methods, judge: judge, events: events, refusals: refusals, log: log, limits: newLimits()}
 }
 
 // call is one call on its way through the door.
@@ -46,8 +47,9 @@ type call struct {
 }
 
 // steps are what a call passes before a byte of its message is read, in this order. None may block. What is left, to bound
-// the message and to record what it asks for, follows in serve.
-var steps = []func(*Door, *call) error{(*Door).identify, (*Door).authorize, (*Door).limit}
+// the message and to record what it asks for, follows in serve. Who is judged comes before what is counted: a certificate that was
+// revoked takes nothing of the share of whom it was issued to.
+var steps = []func(*Door, *call) error{(*Door).identify, (*Door).judged, (*Door).authorize, (*Door).limit}
 
 // Options make a gRPC server let everything through the door.
 func (d *Door) Options() []grpc.ServerOption {
@@ -79,6 +81,14 @@ func (d *Door) identify(c *call) error {
 	}
 	c.caller = info.caller
 	return nil
+}
+
+// judged refuses who proved something when the connection was made that does not stand any more.
+func (d *Door) judged(c *call) error {
+	if c.caller.Kind == Local || c.caller.Kind == Stranger {
+		return nil
+	}
+	return d.judge(c.ctx, c.caller)
 }
 
 func (d *Door) authorize(c *call) error {

@@ -41,6 +41,9 @@ func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 	if ttl < time.Second || ttl > maxAdminTTL {
 		return nil, status.Errorf(codes.InvalidArgument, "a life of %s: an administrator's certificate lives a second to %s", ttl, maxAdminTTL)
 	}
+	if err := a.d.agents.endings.flush(ctx); err != nil { // a revocation that waits is of what there was before
+		return nil, status.Errorf(codes.Unavailable, "nobody gets a certificate before what was revoked is written down: %v", err)
+	}
 	generation := ca.NewGeneration()
 	chain, err := a.d.authority.Sign(ctx, r.CSR, id, ttl, ca.Holder{Generation: generation})
 	if err != nil {
@@ -135,8 +138,14 @@ func tokenState(t state.Token, now time.Time) string {
 	return "open"
 }
 
-// TokenCancel ends a join token before its use.
-func (a *admin) TokenCancel(ctx context.Context, r *adminapi.TokenIDRequest) (*adminapi.Ended, error) {
+// TokenCancel ends join tokens before their use.
+func (a *admin) TokenCancel(ctx context.Context, r *adminapi.TokenCancelRequest) (*adminapi.TokenCancelResponse, error) {
+	if (r.ID == "") == (r.MadeBy == "") {
+		return nil, status.Error(codes.InvalidArgument, "name the ID of a join token, or who made those that are to be cancelled: isthmus token list shows both")
+	}
+	if r.MadeBy != "" {
+		return a.cancelTokensMadeBy(ctx, r.MadeBy)
+	}
 	now := a.d.now()
 	unwritten, err := a.d.agents.endings.carryOut(ctx, ending{"cancellation of join token " + r.ID, func(ctx context.Context) error {
 		return a.d.db.CancelToken(ctx, r.ID, now)
@@ -147,7 +156,26 @@ func (a *admin) TokenCancel(ctx context.Context, r *adminapi.TokenIDRequest) (*a
 	case errors.Is(err, state.ErrUsed):
 		return nil, status.Errorf(codes.FailedPrecondition, "join token %s was used already, or has expired: isthmus node revoke shuts out the node that joined with it", r.ID)
 	}
-	return &adminapi.Ended{Unwritten: unwritten}, err
+	return &adminapi.TokenCancelResponse{Cancelled: 1, Ended: adminapi.Ended{Unwritten: unwritten}}, err
+}
+
+func (a *admin) cancelTokensMadeBy(ctx context.Context, maker string) (*adminapi.TokenCancelResponse, error) {
+	resp := &adminapi.TokenCancelResponse{}
+	all, err := a.d.db.Tokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := a.d.now()
+	for _, t := range all {
+		if t.MadeBy == maker && tokenState(t, now) == "open" {
+			resp.Cancelled++
+		}
+	}
+	resp.Unwritten, err = a.d.agents.endings.carryOut(ctx, ending{"cancellation of the join tokens made by " + maker, func(ctx context.Context) error {
+		_, err := a.d.db.CancelTokensMadeBy(ctx, maker, now)
+		return err
+	}})
+	return resp, err
 }
 
 // RevokeNode shuts a node or gateway out.

@@ -106,7 +106,7 @@ func TestRevokingOnAFullDisk(t *testing.T) {
 	for what, unwritten := range map[string]string{
 		"a node":           ask[adminapi.RevokedNode](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "n1"}).Unwritten,
 		"an administrator": ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"}).Unwritten,
-		"a token":          ask[adminapi.Ended](t, p.local(), "TokenCancel", &adminapi.TokenIDRequest{ID: id}).Unwritten,
+		"a token":          ask[adminapi.TokenCancelResponse](t, p.local(), "TokenCancel", &adminapi.TokenCancelRequest{ID: id}).Unwritten,
 	} {
 		contains(t, what, unwritten, p.cfg.StateFile, "is full: make room there")
 	}

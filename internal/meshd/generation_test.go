@@ -214,12 +214,16 @@ func TestRevokedAdministrator(t *testing.T) {
 	must(t, p.stop())
 	p.start()
 	wantCode(t, "after a restart", create(second), codes.PermissionDenied)
-	// Who made which token is on record.
+	// Who made which token is on record, and all of one maker's can be cancelled.
+	cancelled := ask[adminapi.TokenCancelResponse](t, p.local(), "TokenCancel", &adminapi.TokenCancelRequest{MadeBy: "administrator alice"})
+	if cancelled.Cancelled != 3 {
+		t.Errorf("cancelled %d of alice's tokens, want 3", cancelled.Cancelled)
+	}
 	var by []string
 	for _, tok := range ask[adminapi.TokenListResponse](t, p.local(), "TokenList", &adminapi.Empty{}).Tokens {
-		by = append(by, tok.MadeBy)
+		by = append(by, tok.MadeBy+" "+tok.State)
 	}
-	same(t, "who made the tokens", by, []string{"administrator alice", "administrator alice", "administrator bob", "administrator alice", "administrator bob"})
+	same(t, "who made the tokens", by, []string{"administrator alice cancelled", "administrator alice cancelled", "administrator bob open", "administrator alice cancelled", "administrator bob open"})
 }
 
 // A certificate is good until its end, not until its connection's.
@@ -283,7 +287,7 @@ func TestTokensAreListedAndCancelled(t *testing.T) {
 	}
 	before := list()
 	cancel := func(id string) error {
-		_, err := adminapi.Call[adminapi.TokenIDRequest, adminapi.Ended](soon(t), p.local(), "TokenCancel", &adminapi.TokenIDRequest{ID: id})
+		_, err := adminapi.Call[adminapi.TokenCancelRequest, adminapi.TokenCancelResponse](soon(t), p.local(), "TokenCancel", &adminapi.TokenCancelRequest{ID: id})
 		return err
 	}
 	must(t, cancel(before["1"].ID))

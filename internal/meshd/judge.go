@@ -30,6 +30,14 @@ func (d *Daemon) judge(ctx context.Context, c tls.ConnectionState) error {
 	return d.agents.standings.judge(ctx, id, ca.Generation(leaf))
 }
 
+// judgeCaller judges the certificate of somebody who showed one.
+func (d *Daemon) judgeCaller(ctx context.Context, c door.Caller) error {
+	if c.TLS == nil {
+		return status.Error(codes.Unauthenticated, "a client certificate of this mesh is needed")
+	}
+	return d.judge(ctx, *c.TLS)
+}
+
 // tlsOf is the TLS connection behind a call; false for one that came without a certificate.
 func tlsOf(ctx context.Context) (tls.ConnectionState, bool) {
 	c, ok := door.From(ctx)

@@ -57,9 +57,9 @@ func (d *Daemon) listen() (*listeners, error) {
 		name, address string
 		config        door.Config
 	}{
-		{&ls.agents, "agentAddress", d.cfg.AgentAddress, door.Config{Prove: byTLS("h2"), Budget: d.connections, Proven: isAgentOrAdmin}},
-		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.Config{Prove: byTLS(agentapi.PeeringProtocol, "http/1.1"), Budget: d.connections, Proven: isGateway}},
-		{&ls.metrics, "metricsAddress", d.cfg.MetricsAddress, door.Config{Prove: byTLS("http/1.1"), Budget: d.connections, Proven: mayRead}},
+		{&ls.agents, "agentAddress", d.cfg.AgentAddress, door.Config{Prove: byTLS("h2"), Budget: d.connections, Proven: d.good(isAgentOrAdmin)}},
+		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.Config{Prove: byTLS(agentapi.PeeringProtocol, "http/1.1"), Budget: d.connections, Proven: d.good(isGateway)}},
+		{&ls.metrics, "metricsAddress", d.cfg.MetricsAddress, door.Config{Prove: byTLS("http/1.1"), Budget: d.connections, Proven: d.good(mayRead)}},
 		{&ls.health, "healthAddress", d.cfg.HealthAddress, door.Config{Prove: door.Plainly, Budget: door.NewBudget(healthLimits), Life: healthLife}},
 	} {
 		ln, err := net.Listen("tcp", l.address)
@@ -79,6 +79,12 @@ func (d *Daemon) listen() (*listeners, error) {
 		Listener: ln, Prove: door.ByKernel, Budget: door.NewBudget(socketLimits), Proven: isLocal, Log: d.log,
 	})
 	return ls, nil
+}
+
+// good leaves of these callers those whose certificate is good now. Who shows another one is answered, and takes no place of whom it
+// was issued to.
+func (d *Daemon) good(of func(door.Caller) bool) func(door.Caller) bool {
+	return func(c door.Caller) bool { return of(c) && d.judgeCaller(context.Background(), c) == nil }
 }
 
 func isLocal(c door.Caller) bool        { return c.Kind == door.Local }

@@ -149,7 +149,7 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 		return err
 	}
 	d.refusals = &door.Refusals{Events: d.db, Log: d.log}
-	d.door = door.New(methods, d.db, d.refusals, d.log)
+	d.door = door.New(methods, d.judgeCaller, d.db, d.refusals, d.log)
 	d.metrics = newMetrics()
 	d.agents = newAgents(d)
 	d.openings = newOpenings(d.judge)

@@ -60,7 +60,12 @@ var methods = withNames(map[string]map[string]door.Method{
 		"AdminRevoke": vital(deed("admin revoke", func(r *adminapi.AdminRevokeRequest) (string, string) {
 			return strings.TrimSpace("administrator " + r.Name + " " + r.ID), ""
 		})),
-		"TokenCancel": vital(deed("token cancel", func(r *adminapi.TokenIDRequest) (string, string) { return "join token " + r.ID, "" })),
+		"TokenCancel": vital(deed("token cancel", func(r *adminapi.TokenCancelRequest) (string, string) {
+			if r.MadeBy != "" {
+				return "join tokens made by " + r.MadeBy, ""
+			}
+			return "join token " + r.ID, ""
+		})),
 		"RevokeNode":  vital(deed("node revoke", func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
 		"PeerInvite":  deed("peer invite", func(r *adminapi.PeerInviteRequest) (string, string) { return "peer " + r.Peer, "" }),
 		"PeerAccept":  deed("peer accept", func(r *adminapi.PeerAcceptRequest) (string, string) { return "peer " + r.Name, "" }),

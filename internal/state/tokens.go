@@ -66,6 +66,11 @@ func (d *DB) CancelToken(ctx context.Context, id string, now time.Time) error {
 	return err
 }
 
+// CancelTokensMadeBy ends the tokens of one maker that were not used yet, and says how many. None is no error.
+func (d *DB) CancelTokensMadeBy(ctx context.Context, maker string, now time.Time) (int64, error) {
+	return d.exec(ctx, "cancel-tokens-made-by", stamp(now), maker)
+}
+
 // Tokens reads all tokens, oldest first.
 func (d *DB) Tokens(ctx context.Context) ([]Token, error) { return list(ctx, d, "tokens", scanToken) }
 

@@ -19,6 +19,9 @@ UPDATE tokens SET used_at = expires WHERE used_at IS NULL AND expires <= ?;
 -- write: cancel-token
 UPDATE tokens SET cancelled = ? WHERE id = ? AND used_at IS NULL AND cancelled IS NULL;
 
+-- write: cancel-tokens-made-by
+UPDATE tokens SET cancelled = ? WHERE made_by = ? AND used_at IS NULL AND cancelled IS NULL;
+
 -- Used ones too: a joining that is under way has used its token already.
 -- write: cancel-tokens
 UPDATE tokens SET cancelled = ? WHERE node = ? AND cancelled IS NULL;

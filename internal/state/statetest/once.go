@@ -112,6 +112,17 @@ func cancelledToken(t *testing.T, s Store) {
 	used := token("b")
 	used.UsedAt, used.UsedBy = after(2*time.Minute), "10.0.0.7"
 	same(t, all, []state.Token{made, used})
+
+	for _, id := range []string{"c", "d"} {
+		more := token(id)
+		more.MadeBy = "administrator alice"
+		ok(t, s.AddToken(ctx, more))
+	}
+	n, err := s.CancelTokensMadeBy(ctx, "administrator alice", after(4*time.Minute))
+	ok(t, err)
+	same(t, n, int64(2)) // the first was cancelled before
+	_, err = s.UseToken(ctx, "d", hash("secret of d"), "10.0.0.7", after(5*time.Minute))
+	wantErr(t, err, state.ErrNotFound)
 }
 
 func tokenRace(t *testing.T, s Store) {

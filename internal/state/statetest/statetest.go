@@ -42,6 +42,7 @@ type Tokens interface {
 	AddToken(context.Context, state.Token) error
 	UseToken(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Token, error)
 	CancelToken(ctx context.Context, id string, now time.Time) error
+	CancelTokensMadeBy(ctx context.Context, maker string, now time.Time) (int64, error)
 	Tokens(context.Context) ([]state.Token, error)
 	EndExpired(ctx context.Context, now time.Time) error
 }
