@@ -49,7 +49,7 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 	ids := ask[adminapi.TokenListResponse](t, remote, "TokenList", &adminapi.Empty{}).Tokens
 	tokenID := ids[0].ID
 	spareID := ids[slices.IndexFunc(ids, func(i adminapi.TokenInfo) bool { return i.Node == "node-b" })].ID
-	must(t, trying(t, remote, "TokenCancel", &adminapi.TokenIDRequest{ID: spareID}))
+	must(t, trying(t, remote, "TokenCancel", &adminapi.TokenCancelRequest{ID: spareID}))
 	wantCode(t, "no such node", trying(t, remote, "RevokeNode", &adminapi.NodeRequest{Node: "node-z"}), codes.NotFound)
 	must(t, trying(t, remote, "RevokeNode", &adminapi.NodeRequest{Node: "node-a"}))
 	for method, r := range map[string]any{

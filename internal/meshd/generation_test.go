@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -182,6 +183,28 @@ func TestARevokedGatewayIsNotCalled(t *testing.T) {
 	if answers(renewed) == nil {
 		t.Error("a revoked one is believed")
 	}
+}
+
+// Who holds a certificate that was revoked, or is of an earlier generation, takes none of the connections and calls that its
+// namesake may have.
+func TestOldCertificatesTakeNobodysShare(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	stolen := p.adminCert("alice")
+	ask[adminapi.StatusResponse](t, p.as(stolen), "Status", &adminapi.Empty{})
+	ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"})
+	alice := p.as(p.adminCert("alice"))
+	ask[adminapi.StatusResponse](t, alice, "Status", &adminapi.Empty{})
+	thief, codesSeen := p.as(stolen), map[codes.Code]int{}
+	for range deedBurst + 50 { // more calls than an administrator may make at once
+		_, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](soon(t), thief, "CreateToken", &adminapi.TokenRequest{})
+		codesSeen[status.Code(err)]++
+	}
+	if codesSeen[codes.PermissionDenied] == 0 || codesSeen[codes.OK]+codesSeen[codes.InvalidArgument]+codesSeen[codes.ResourceExhausted] > 0 {
+		t.Errorf("the revoked one: %v", codesSeen)
+	}
+	_, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](soon(t), alice, "CreateToken", &adminapi.TokenRequest{Node: "n", Role: snapshot.RoleNode, Identities: []string{"default/*"}})
+	must(t, err)
 }
 
 // An administrator who was revoked makes nothing more, on a connection opened before.
