@@ -92,5 +92,11 @@ func (o *openings) opened(c door.Caller, end func()) (closed func()) {
 	if c.TLS == nil || len(c.TLS.PeerCertificates) == 0 {
 		return nil
 	}
-	return o.add(*c.TLS, func(error) { time.AfterFunc(lastWords, end) })
+	return o.add(*c.TLS, func(error) {
+		if c.Kind == door.Workload { // what a gateway carries is a peer's, and not judged at each request
+			end()
+			return
+		}
+		time.AfterFunc(lastWords, end)
+	})
 }
