@@ -30,7 +30,7 @@ import (
 const aliases = "netns"
 
 // maxAccessLog bounds each file of the access log, and the older one beside it.
-const maxAccessLog = 32 << 20
+const maxAccessLog = 8 << 20
 
 // Agent is one node or gateway.
 type Agent struct {

@@ -106,7 +106,7 @@ func TestEnvoyCountsReachReportMetricsAndFile(t *testing.T) {
 		}
 		return nil
 	})
-	text, err := os.ReadFile(filepath.Join(p.cfg.RunDir, "access.log"))
+	text, err := os.ReadFile(filepath.Join(p.cfg.RunDir, "access.shop.log"))
 	must(t, err)
 	if !strings.Contains(string(text), `"caller":"spiffe://t.example/ns/default/sa/web"`) {
 		t.Errorf("the caller is missing in %s", text)

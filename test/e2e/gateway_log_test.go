@@ -16,7 +16,7 @@ import (
 func (g *gateway) testLogAndCounts(t *testing.T) {
 	north, south, borrower := g.peers["north"], g.peers["south"], g.peers["borrower"]
 	was := g.settled(t)
-	lines := len(accessLog(t))
+	before := refusedLines(t)
 
 	denied := north.client("api")
 	denied.asserts = []string{"spiffe://north.example/ns/default/sa/nosy"}
@@ -44,8 +44,7 @@ func (g *gateway) testLogAndCounts(t *testing.T) {
 		}
 	}
 
-	type line struct{ log, verdict, peer, caller, assertedBy, reason, destination string }
-	want := map[line]int{
+	want := map[logLine]int{
 		{"ingress", "handshake", "north", "spiffe://north.example/ns/default/sa/web", "", "certificate", north.asks("api")}:                        1,
 		{"ingress", "denied", "north", "spiffe://north.example/ns/default/sa/nosy", north.gatewayID(), "no policy allows it", north.asks("api")}:   1,
 		{"ingress", "handshake", "south", north.gatewayID(), "", "certificate", south.asks("api")}:                                                 2,
@@ -54,16 +53,10 @@ func (g *gateway) testLogAndCounts(t *testing.T) {
 		{"egress", "handshake", "borrower", gwWebID, "", "certificate", "borrower.default.svc.cluster.local"}:                                      1,
 	}
 	eventually(t, 5*time.Second, func() error {
-		got := map[line]int{}
-		for _, e := range accessLog(t)[lines:] {
-			s := func(k string) string { v, _ := e[k].(string); return v }
-			reason := s("reason")
-			if strings.Contains(strings.ToLower(reason), "certificate") {
-				reason = "certificate"
-			}
-			l := line{s("log"), s("verdict"), s("peer"), s("caller"), s("assertedBy"), reason, s("destination")}
-			if l.verdict != "allowed" && !strings.HasPrefix(l.destination, "control.") { // what control planes say to each other is not for this test
-				got[l]++
+		got := refusedLines(t)
+		for l, n := range before {
+			if got[l] -= n; got[l] == 0 {
+				delete(got, l)
 			}
 		}
 		if !maps.Equal(got, want) {
@@ -87,6 +80,27 @@ func (g *gateway) testLogAndCounts(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// logLine is what an entry of the access log says, but for when.
+type logLine struct{ log, verdict, peer, caller, assertedBy, reason, destination string }
+
+// refusedLines is what was refused so far, or failed.
+func refusedLines(t *testing.T) map[logLine]int {
+	t.Helper()
+	out := map[logLine]int{}
+	for _, e := range accessLog(t) {
+		s := func(k string) string { v, _ := e[k].(string); return v }
+		reason := s("reason")
+		if strings.Contains(strings.ToLower(reason), "certificate") {
+			reason = "certificate"
+		}
+		l := logLine{s("log"), s("verdict"), s("peer"), s("caller"), s("assertedBy"), reason, s("destination")}
+		if l.verdict != "allowed" && !strings.HasPrefix(l.destination, "control.") { // what control planes say to each other is not for this test
+			out[l]++
+		}
+	}
+	return out
 }
 
 // settled is the counts once nothing is under way any more.

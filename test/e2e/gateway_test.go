@@ -203,17 +203,21 @@ func (g *gateway) counts(t *testing.T, peer string) agentapi.PeerCounts {
 	return r.Peers[0].Counts
 }
 
-// accessLog is what the gateway wrote about every crossing.
+// accessLog is what the gateway wrote about every crossing, of all peers and of strangers.
 func accessLog(t *testing.T) []map[string]any {
 	t.Helper()
-	f, err := os.Open(gwDir + "/run/access.log")
+	files, err := filepath.Glob(gwDir + "/run/access*.log")
 	must(t, err)
-	defer f.Close()
 	var out []map[string]any
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var e map[string]any
-		must(t, json.Unmarshal(lines.Bytes(), &e))
-		out = append(out, e)
+	for _, name := range files {
+		f, err := os.Open(name)
+		must(t, err)
+		defer f.Close()
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			var e map[string]any
+			must(t, json.Unmarshal(lines.Bytes(), &e))
+			out = append(out, e)
+		}
 	}
 	return out
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -62,11 +63,11 @@ func (s *shop) records(t *testing.T) {
 	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default", "alice")+`"]}}]}]`)+deny(`[{to: [{operation: {paths: [/recorded]}}]}]`))
 	within(t, 3*time.Second, "the refusal", func() error { return s.expect(403, s.get("alice", "web", "/recorded")) })
 	within(t, 5*time.Second, "the record", func() error {
-		text, err := os.ReadFile(s.path("front", "run", "access.log"))
+		text, err := s.accessLogs("front")
 		if err != nil {
 			return err
 		}
-		for _, l := range strings.Split(string(text), "\n") {
+		for _, l := range strings.Split(text, "\n") {
 			var e map[string]any
 			if json.Unmarshal([]byte(l), &e) != nil || e["path"] != "/recorded" {
 				continue
@@ -103,11 +104,28 @@ func (s *shop) abandoned(t *testing.T) {
 	}
 }
 
+// accessLogs is what a node wrote about refusals at all of its workloads.
+func (s *shop) accessLogs(node string) (string, error) {
+	files, err := filepath.Glob(s.path(node, "run", "access*.log"))
+	if err != nil {
+		return "", err
+	}
+	var all strings.Builder
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return "", err
+		}
+		all.Write(text)
+	}
+	return all.String(), nil
+}
+
 func (s *shop) refusedHandshakes(t *testing.T) int {
 	t.Helper()
-	text, err := os.ReadFile(s.path("front", "run", "access.log"))
+	text, err := s.accessLogs("front")
 	need(t, err)
-	return strings.Count(string(text), `"verdict":"handshake"`)
+	return strings.Count(text, `"verdict":"handshake"`)
 }
 
 // switched: the way of calls changes, to and fro. Calls go on; what was connected is drained.

@@ -46,6 +46,8 @@ type Entry struct {
 	BytesOut    uint64            `json:"bytesOut"`
 	DurationMS  float64           `json:"durationMs"`
 	Tags        map[string]string `json:"tags,omitempty"`
+	// Repeated is how many refusals like this one the line stands for, when there were too many to write each down.
+	Repeated uint64 `json:"repeated,omitempty"`
 
 	http             bool
 	stream           string

@@ -16,7 +16,8 @@ import (
 // Config of a Service.
 type Config struct {
 	Log *slog.Logger
-	// Path of the file of entries.
+	// Path of the file of entries that belong to no known source. Those of a peer or a workload have files of their own beside it,
+	// with its name before the ending: access.log, access.<peer>.log, access.<namespace>.<workload>.log.
 	Path string
 	// Questions is the path of the file of questions about names outside the mesh.
 	Questions string
@@ -28,8 +29,8 @@ type Config struct {
 type Service struct {
 	cfg       Config
 	tally     *tally
-	file      *file
-	questions *file
+	file      *shares
+	questions *shares
 	limit     *rate.Limiter // of refusals said in the agent's own log
 	failing   atomic.Bool   // the file cannot be written
 	silenced  atomic.Uint64 // refusals that the limit left out since the last that was said
@@ -38,8 +39,8 @@ type Service struct {
 // New makes a service; its file is opened with the first entry.
 func New(cfg Config) *Service {
 	return &Service{
-		cfg: cfg, tally: newTally(), file: &file{path: cfg.Path, max: cfg.MaxBytes},
-		questions: &file{path: cfg.Questions, max: cfg.MaxBytes}, limit: rate.NewLimiter(10, 50),
+		cfg: cfg, tally: newTally(), file: newShares(cfg.Path, cfg.MaxBytes),
+		questions: newShares(cfg.Questions, cfg.MaxBytes), limit: rate.NewLimiter(10, 50),
 	}
 }
 
