@@ -67,6 +67,23 @@ type ProxyStatus struct {
 	Envoy     agentapi.EnvoyState  `json:"envoy"`
 	Types     []TypeStatus         `json:"types"`
 	Certs     []agentapi.CertState `json:"certs"`
+	// Contained says how the proxy is kept from what its Envoy cannot live with; nil when there is no need.
+	Contained *Containment `json:"contained,omitempty"`
+}
+
+// Containment is what one proxy is told otherwise than the configuration says.
+type Containment struct {
+	Held        bool          `json:"held"`      // it lives on the last configuration that it lived with, without any change since
+	Searching   bool          `json:"searching"` // the cause is being looked for
+	Reason      string        `json:"reason,omitempty"`
+	Quarantined []Quarantined `json:"quarantined"`
+}
+
+// Quarantined is an object that is closed at one proxy until it says something else.
+type Quarantined struct {
+	Object string    `json:"object"` // "AuthorizationPolicy default/payments"
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"`
 }
 
 // TypeStatus is one xDS resource type at one proxy.

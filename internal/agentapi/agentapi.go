@@ -50,12 +50,13 @@ type Report struct {
 	Gateway   *snapshot.GatewayInfo `json:"gateway,omitempty"`   // gateways only
 	Workloads []snapshot.Workload   `json:"workloads,omitempty"` // nodes only; Node is filled in by the server
 	Envoy     EnvoyState            `json:"envoy"`
-	Peers     map[string]PeerCounts `json:"peers,omitempty"` // gateways: totals by MeshPeer name since the agent began
+	Sidecars  map[string]EnvoyState `json:"sidecars,omitempty"` // by workload that has an Envoy of its own, "<namespace>/<name>"
+	Peers     map[string]PeerCounts `json:"peers,omitempty"`    // gateways: totals by MeshPeer name since the agent began
 	Certs     []CertState           `json:"certs,omitempty"`
 	Roots     []string              `json:"roots,omitempty"` // of the mesh, as the agent itself trusts them: SHA-256, hex
 }
 
-// EnvoyState is how the agent's Envoy is.
+// EnvoyState is how the agent's Envoy is, or all of them together.
 type EnvoyState struct {
 	Running  bool   `json:"running"`
 	Version  string `json:"version,omitempty"`
@@ -64,6 +65,9 @@ type EnvoyState struct {
 	// that was seen last. Both are since the agent began.
 	Refused     uint64    `json:"refused,omitempty"`
 	RefusedLast time.Time `json:"refusedLast,omitzero"`
+	// Crashes are how often it ended by a fault of its own since the agent began, LastCrash is how it did so last.
+	Crashes   int    `json:"crashes,omitempty"`
+	LastCrash string `json:"lastCrash,omitempty"`
 }
 
 // CertState is one certificate in use at an agent.
@@ -98,6 +102,31 @@ type Instructions struct {
 	DNS map[string]DNSTable `json:"dns,omitempty"`
 }
 
+// Trial asks whether the agent's Envoy could live with some resources, which may come in several messages.
+type Trial struct {
+	ID        uint64          `json:"id"`
+	Workload  string          `json:"workload,omitempty"` // whose Envoy, "<namespace>/<name>"; empty for one that serves all
+	Resources []TrialResource `json:"resources,omitempty"`
+	More      bool            `json:"more,omitempty"` // another message of this trial follows
+}
+
+// TrialResource is one Envoy resource.
+type TrialResource struct {
+	Type string `json:"type"`
+	Name string `json:"name"`
+	Body []byte `json:"body"`
+}
+
+// Verdict is the answer to one trial: Envoy lives with it, or refuses it, or it could not be tried.
+type Verdict struct {
+	ID      uint64 `json:"id"`
+	Refusal string `json:"refusal,omitempty"` // in Envoy's words
+	Failure string `json:"failure,omitempty"`
+}
+
+// MaxTrial bounds the resources of one trial, in bytes.
+const MaxTrial = 32 << 20
+
 // DNSTable is what one workload may resolve inside the mesh.
 type DNSTable struct {
 	// Hosts maps a lower-case host name without trailing dot to its virtual addresses, of the IP versions that the workload has.
@@ -120,6 +149,7 @@ type Server interface {
 	Attest(context.Context, *AttestRequest) (*AttestResponse, error)
 	Sign(context.Context, *SignRequest) (*SignResponse, error)
 	Sync(rpc.Stream[Instructions, Report]) error
+	Try(rpc.Stream[Trial, Verdict]) error
 }
 
 // Desc registers a Server: grpcServer.RegisterService(&agentapi.Desc, srv).
@@ -130,6 +160,7 @@ var Desc = grpc.ServiceDesc{
 		rpc.Unary("Attest", Server.Attest),
 		rpc.Unary("Sign", Server.Sign),
 		rpc.Bidi("Sync", Server.Sync),
+		rpc.Bidi("Try", Server.Try),
 	},
 }
 
@@ -149,6 +180,11 @@ func (c Client) Sign(ctx context.Context, r *SignRequest) (*SignResponse, error)
 // Sync opens the standing conversation.
 func (c Client) Sync(ctx context.Context) (rpc.Stream[Report, Instructions], error) {
 	return rpc.Open[Report, Instructions](ctx, c.Conn, Service, "Sync")
+}
+
+// Try opens the stream of trials. The agent says that it is ready by an empty verdict.
+func (c Client) Try(ctx context.Context) (rpc.Stream[Verdict, Trial], error) {
+	return rpc.Open[Verdict, Trial](ctx, c.Conn, Service, "Try")
 }
 
 // Names that the control plane's Envoy configuration and the agent agree on.

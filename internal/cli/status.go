@@ -58,12 +58,33 @@ func statusText(s adminapi.StatusResponse, w when) string {
 		b.WriteString("\n" + typesTable(s.Proxies, w).String())
 	}
 	for _, p := range s.Proxies {
+		b.WriteString(containmentText(p, w))
 		for _, ty := range p.Types {
 			if ty.Nack != "" {
 				fmt.Fprintf(&b, "\n‼ %s refused %s: %s\n  Next: isthmus proxy config %s --type %s\n",
 					clean(p.Name, oneLine), ty.Type, clean(ty.Nack, oneLine), clean(p.Name, oneLine), strings.ToLower(ty.Type))
 			}
 		}
+	}
+	return b.String()
+}
+
+// containmentText says what a proxy is not told, and why.
+func containmentText(p adminapi.ProxyStatus, w when) string {
+	if p.Contained == nil {
+		return ""
+	}
+	var b strings.Builder
+	switch c := p.Contained; {
+	case c.Held && c.Searching:
+		fmt.Fprintf(&b, "\n‼ %s lives on its last good configuration while the cause is looked for: %s\n", clean(p.Name, oneLine), clean(c.Reason, oneLine))
+	case c.Held:
+		fmt.Fprintf(&b, "\n‼ %s lives on its last good configuration, without any change since: %s\n  Next: isthmus status --findings\n", clean(p.Name, oneLine), clean(c.Reason, oneLine))
+	case c.Searching:
+		fmt.Fprintf(&b, "\n‼ %s cannot live with its configuration, the cause is being looked for: %s\n", clean(p.Name, oneLine), clean(c.Reason, oneLine))
+	}
+	for _, q := range p.Contained.Quarantined {
+		fmt.Fprintf(&b, "\n‼ %s lives without %s, in quarantine since %s: %s\n  Next: change or remove it\n", clean(p.Name, oneLine), clean(q.Object, oneLine), w.past(q.Since), clean(q.Reason, oneLine))
 	}
 	return b.String()
 }

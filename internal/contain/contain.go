@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	security "istio.io/client-go/pkg/apis/security/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -28,7 +29,7 @@ func Objects(cfg *snapshot.Config) []Object {
 		objects("Namespace", cfg.Namespaces), objects("Service", cfg.Services), objects("PeerAuthentication", cfg.PeerAuthentications),
 		objects("AuthorizationPolicy", cfg.AuthorizationPolicies), objects("ServiceEntry", cfg.ServiceEntries), objects("WorkloadEntry", cfg.WorkloadEntries),
 	)
-	slices.SortFunc(out, func(a, b Object) int { return compareKeys(a.Key, b.Key) })
+	slices.SortFunc(out, func(a, b Object) int { return a.Key.Compare(b.Key) })
 	return out
 }
 
@@ -40,10 +41,6 @@ func objects[T metav1.Object](kind string, list []T) []Object {
 	return out
 }
 
-func compareKeys(a, b snapshot.Key) int {
-	return slices.Compare([]string{a.Kind, a.Namespace, a.Name}, []string{b.Kind, b.Namespace, b.Name})
-}
-
 // Content is a hash of what an object says. Where it is written does not count.
 func (o Object) Content() string {
 	text, err := json.Marshal(o.value)
@@ -52,6 +49,17 @@ func (o Object) Content() string {
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
+}
+
+// selector is what an object of a security kind selects; nil for its whole namespace.
+func (o Object) selector() map[string]string {
+	switch v := o.value.(type) {
+	case *security.AuthorizationPolicy:
+		return v.Spec.GetSelector().GetMatchLabels()
+	case *security.PeerAuthentication:
+		return v.Spec.GetSelector().GetMatchLabels()
+	}
+	return nil
 }
 
 // Changed are the objects of now that did not stand like this in before.
@@ -75,7 +83,8 @@ func Keys(objects []Object) []snapshot.Key {
 	return keys
 }
 
-// Close is the configuration with some objects closed: what they select is refused, and else it is as if they were absent.
+// Close is the configuration with some objects closed: what those of a security kind select is closed, and the others are as
+// if they were absent. The reason is a clause.
 func Close(cfg *snapshot.Config, closed []snapshot.Key, reason string) *snapshot.Config {
 	if len(closed) == 0 {
 		return cfg
@@ -85,6 +94,12 @@ func Close(cfg *snapshot.Config, closed []snapshot.Key, reason string) *snapshot
 		set[k] = true
 	}
 	out := *cfg
+	out.Closed = slices.Clone(cfg.Closed)
+	for _, o := range Objects(cfg) {
+		if set[o.Key] {
+			out.Closed = append(out.Closed, snapshot.Closed{Key: o.Key, Origin: cfg.Origins.Lookup(o.Key), Reason: reason, Selector: o.selector()})
+		}
+	}
 	out.MeshPeers = without("MeshPeer", cfg.MeshPeers, set)
 	out.FederatedExports = without("FederatedExport", cfg.FederatedExports, set)
 	out.FederatedImports = without("FederatedImport", cfg.FederatedImports, set)

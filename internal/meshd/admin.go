@@ -111,7 +111,7 @@ func (a *admin) proxies(p *published) []adminapi.ProxyStatus {
 		ps := adminapi.ProxyStatus{Name: n.Name, Role: n.Role, Envoy: r.Envoy, Certs: r.Certs, Workloads: []string{}}
 		proxy := p.mesh.Proxies[n.Name]
 		if proxy == nil || len(proxy.Sidecars) == 0 || len(proxy.Workloads) > 0 {
-			out = append(out, withXDS(ps, proxy, xdsStatus))
+			out = append(out, a.contained(withXDS(ps, proxy, xdsStatus)))
 		}
 		if proxy == nil {
 			continue
@@ -120,7 +120,7 @@ func (a *admin) proxies(p *published) []adminapi.ProxyStatus {
 			ps := ps
 			ps.Name = w.Proxy()
 			ps.Certs = slices.DeleteFunc(slices.Clone(r.Certs), func(c agentapi.CertState) bool { return c.SPIFFEID != w.Identity.String() })
-			out = append(out, withXDS(ps, p.mesh.Proxies[ps.Name], xdsStatus))
+			out = append(out, a.contained(withXDS(ps, p.mesh.Proxies[ps.Name], xdsStatus)))
 		}
 	}
 	return out
@@ -140,6 +140,11 @@ func withXDS(ps adminapi.ProxyStatus, proxy *model.Proxy, told map[string]xds.Pr
 			Type: t.Type, Resources: t.Resources, Sent: generation(t.Sent), Acked: generation(t.Acked), SentAt: t.SentAt, AckedAt: t.AckedAt, Nack: t.Nack,
 		})
 	}
+	return ps
+}
+
+func (a *admin) contained(ps adminapi.ProxyStatus) adminapi.ProxyStatus {
+	ps.Contained = a.d.containment.status(ps.Name)
 	return ps
 }
 

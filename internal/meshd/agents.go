@@ -36,6 +36,7 @@ type agents struct {
 	standings *standings
 	endings   endings
 	rations   rations
+	trials    trials
 
 	mu      sync.Mutex // guards all below
 	streams uint64     // how many have begun
@@ -60,7 +61,7 @@ func newAgents(d *Daemon) *agents {
 	return &agents{
 		d: d, log: d.log, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, standings: newStandings(d.db),
 		endings: endings{log: d.log}, rations: rations{of: map[string]*ration{}},
-		known: map[string]*agent{}, refused: map[string][]finding.Finding{}, clashed: map[string][]finding.Finding{},
+		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{}, refused: map[string][]finding.Finding{}, clashed: map[string][]finding.Finding{},
 	}
 }
 

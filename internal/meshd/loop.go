@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/compile"
+	"isthmus.dev/isthmus/internal/contain"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
@@ -48,6 +49,7 @@ type loop struct {
 	xds       *xds.Server
 	log       *slog.Logger
 	reloads   chan struct{}
+	repeats   chan struct{}
 	published atomic.Pointer[published]
 
 	// of the goroutine in run:
@@ -55,6 +57,8 @@ type loop struct {
 	compiled   *compile.Compiled
 	views      map[string]*view.View
 	own        ownSets
+	plans      map[string]plan              // of proxies that are told something else than the mesh as it stands
+	contained  map[string]*compile.Compiled // by the objects that are closed in it
 }
 
 // published is what is in force.
@@ -67,13 +71,21 @@ type published struct {
 }
 
 func newLoop(d *Daemon) *loop {
-	return &loop{d: d, store: d.store, xds: d.xds, log: d.log, reloads: make(chan struct{}, 1), views: map[string]*view.View{}, own: ownSets{}}
+	return &loop{d: d, store: d.store, xds: d.xds, log: d.log, reloads: make(chan struct{}, 1), repeats: make(chan struct{}, 1), views: map[string]*view.View{}, own: ownSets{}}
 }
 
 // reload asks for peers and invitations to be read again. It never blocks.
 func (l *loop) reload() {
 	select {
 	case l.reloads <- struct{}{}:
+	default:
+	}
+}
+
+// again asks for the spine to be run again, though nothing is known anew: what some proxy is to be told has changed. It never blocks.
+func (l *loop) again() {
+	select {
+	case l.repeats <- struct{}{}:
 	default:
 	}
 }
@@ -87,12 +99,13 @@ func (l *loop) run(ctx context.Context) error {
 			l.reread(ctx)
 			continue
 		case <-l.store.Changed():
+		case <-l.repeats:
 		}
 		if err := l.store.Settle(ctx); err != nil {
 			l.log.Error("workloads that waited for a name or an address are not registered", "error", err)
 		}
 		begun := time.Now()
-		l.apply(l.store.Snapshot())
+		l.apply(ctx, l.store.Snapshot())
 		took := time.Since(begun)
 		l.d.metrics.applied(took)
 		select {
@@ -113,7 +126,7 @@ func (l *loop) reread(ctx context.Context) {
 
 // apply is the spine: snapshot → mesh → views → resources → the difference. A fault of ours on the way leaves in force what was,
 // and is said loudly; the next change is tried from the beginning.
-func (l *loop) apply(snap *snapshot.Snapshot) {
+func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 	defer func() {
 		fault := recover()
 		if fault == nil {
@@ -127,9 +140,10 @@ func (l *loop) apply(snap *snapshot.Snapshot) {
 			l.published.Store(&published{before.snapshot, before.mesh, before.briefing, findings, before.generation})
 		}
 	}()
+	plans, replanned := l.d.containment.plans(ctx, snap.Config)
 	l.compiled = l.d.compile(l.compiled, snap)
 	mesh := l.compiled.Mesh
-	findings := slices.Concat(snap.Config.Findings, l.compiled.Findings, snap.Registry.Clashes, l.d.agents.findings())
+	findings := slices.Concat(snap.Config.Findings, l.compiled.Findings, snap.Registry.Clashes, l.d.agents.findings(), l.d.containment.findings(snap.Config))
 	finding.Sort(findings)
 	before := l.published.Load()
 	if mesh == nil {
@@ -144,12 +158,14 @@ func (l *loop) apply(snap *snapshot.Snapshot) {
 	l.published.Store(&published{snap, mesh, brief, findings, l.generation})
 	l.report(before, findings)
 	changed := l.publishEndpoints(before, mesh)
-	if before != nil && l.compiled.OnlyEndpoints {
+	if before != nil && l.compiled.OnlyEndpoints && !replanned {
 		l.publishOwn(changed, mesh)
+		l.d.containment.stands(snap.Config)
 		return // nobody is told anything else
 	}
-	l.publishProxies(before, mesh)
+	l.publishProxies(ctx, before, snap, plans)
 	l.publishOwn(changed, mesh)
+	l.d.containment.stands(snap.Config)
 	l.d.agents.instruct(before, brief)
 	l.d.federation.Wake()
 }
@@ -203,7 +219,8 @@ func (l *loop) publishEndpoints(before *published, mesh *model.Mesh) (sets []mod
 }
 
 // publishProxies rebuilds what those proxies are told whose view changed.
-func (l *loop) publishProxies(before *published, mesh *model.Mesh) {
+func (l *loop) publishProxies(ctx context.Context, before *published, snap *snapshot.Snapshot, plans map[string]plan) {
+	mesh := l.compiled.Mesh
 	for _, name := range l.xds.Known() {
 		if mesh.Proxies[name] == nil {
 			l.xds.Forget(name)
@@ -211,21 +228,53 @@ func (l *loop) publishProxies(before *published, mesh *model.Mesh) {
 			delete(l.views, name)
 		}
 	}
+	l.d.containment.retain(ctx, mesh.Proxies)
+	contained := map[string]*compile.Compiled{}
 	built, same := 0, before != nil && sameSurroundings(before.mesh, mesh)
 	for name, p := range mesh.Proxies {
-		if same && sameWorkloads(before.mesh.Proxies[name], p) {
+		plan, planned := plans[name]
+		_, wasPlanned := l.plans[name]
+		if same && !planned && !wasPlanned && sameWorkloads(before.mesh.Proxies[name], p) {
 			continue
 		}
-		v := view.For(mesh, name)
+		v, cfg := plan.hold, snap.Config
+		if v == nil {
+			c := l.compiled
+			if len(plan.closed) > 0 {
+				c = l.without(snap, plan.closed, contained)
+			}
+			if c.Mesh == nil {
+				continue
+			}
+			if v, cfg = view.For(c.Mesh, name), c.Snapshot.Config; v == nil {
+				continue
+			}
+		}
 		if view.Equal(l.views[name], v) {
 			continue
 		}
 		l.xds.PublishEndpoints(l.own.replace(l.views[name], v, mesh))
 		l.views[name] = v
-		l.xds.Publish(name, l.generation, envoy.Build(v))
+		res := l.d.build(v, cfg)
+		l.xds.Publish(name, l.generation, res)
+		if plan.hold == nil {
+			l.d.containment.told(name, snap.Config, v, res)
+		}
 		built++
 	}
+	l.plans, l.contained = plans, contained
 	l.d.metrics.built(built)
+}
+
+// without is the mesh with some objects closed, for those proxies that cannot live with them.
+func (l *loop) without(snap *snapshot.Snapshot, closed []snapshot.Key, contained map[string]*compile.Compiled) *compile.Compiled {
+	id := fmt.Sprint(closed)
+	if contained[id] == nil {
+		part := *snap
+		part.Config = contain.Close(snap.Config, closed, quarantineReason)
+		contained[id] = compile.Next(l.contained[id], &part)
+	}
+	return contained[id]
 }
 
 // sameSurroundings says whether what every view holds beside its workloads is as it was.

@@ -17,6 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/config"
 	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -24,6 +25,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/store"
+	"isthmus.dev/isthmus/internal/view"
 	"isthmus.dev/isthmus/internal/xds"
 )
 
@@ -58,6 +60,11 @@ type Daemon struct {
 	door        *door.Door
 	refusals    *door.Refusals
 	connections *door.Budget
+	containment *containment
+	// build makes what a proxy is told, of what its view was compiled from.
+	build func(*view.View, *snapshot.Config) *envoy.Resources
+	// livedAfter is how long a proxy must have gone on with a configuration, after it acknowledged all of it, to have lived with it.
+	livedAfter time.Duration
 }
 
 // Run serves until ctx ends.
@@ -66,7 +73,10 @@ func Run(ctx context.Context, cfg config.Control, log *slog.Logger) error {
 }
 
 func newDaemon(cfg config.Control, log *slog.Logger) *Daemon {
-	return &Daemon{cfg: cfg, log: log, now: time.Now, started: time.Now(), compile: compile.Next}
+	return &Daemon{
+		cfg: cfg, log: log, now: time.Now, started: time.Now(), compile: compile.Next, livedAfter: 5 * time.Second,
+		build: func(v *view.View, _ *snapshot.Config) *envoy.Resources { return envoy.Build(v) },
+	}
 }
 
 func (d *Daemon) run(ctx context.Context) error {
@@ -83,7 +93,7 @@ func (d *Daemon) run(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.rotator.run, d.openings.run, d.agents.endings.run,
+		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.containment.run, d.rotator.run, d.openings.run, d.agents.endings.run,
 		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls), d.serveMetrics(ls),
 	} {
 		g.Go(func() error { return run(ctx) })
@@ -153,7 +163,10 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	d.metrics = newMetrics()
 	d.agents = newAgents(d)
 	d.openings = newOpenings(d.judge)
-	d.xds = xds.New(xds.Config{Identify: d.agents.identify, Log: d.log, Now: d.now})
+	if d.containment, err = newContainment(ctx, d); err != nil {
+		return err
+	}
+	d.xds = xds.New(xds.Config{Identify: d.agents.identify, Refused: d.containment.refused, Log: d.log, Now: d.now})
 	d.loop = newLoop(d)
 	d.rotator = &rotator{d: d}
 	d.federation, err = federation.New(federation.Config{

@@ -31,6 +31,7 @@ var methods = withNames(map[string]map[string]door.Method{
 		"Attest": {Who: door.Anybody &^ door.Local, Bytes: maxSmall, AtOnce: 128, Life: 5 * time.Second, Action: "node join", Itself: true},
 		"Sign":   forNodes("sign", maxSmall),
 		"Sync":   forNodes("sync", maxReport),
+		"Try":    forNodes("try", maxSmall),
 	},
 	discoveryv3.AggregatedDiscoveryService_ServiceDesc.ServiceName: {
 		"DeltaAggregatedResources":  forNodes("discovery", maxAsked),

@@ -45,6 +45,8 @@ var (
 	descConnected   = prometheus.NewDesc("isthmus_proxy_connected", "1 while the proxy is connected.", []string{"proxy"}, nil)
 	descNack        = prometheus.NewDesc("isthmus_proxy_refused", "1 while the proxy refuses its last configuration of a type.", []string{"proxy", "type"}, nil)
 	descFindings    = prometheus.NewDesc("isthmus_findings", "Findings about the configuration.", []string{"severity"}, nil)
+	descClosed      = prometheus.NewDesc("isthmus_quarantined_objects", "Objects that are closed at some proxy, because its Envoy cannot live with them.", nil, nil)
+	descContained   = prometheus.NewDesc("isthmus_contained_proxies", "Proxies that are kept from what they cannot live with: held on an earlier configuration, searched for the cause, or told all but what is in quarantine.", []string{"state"}, nil)
 	descRootEnd     = prometheus.NewDesc("isthmus_root_expiry_timestamp_seconds", "When the mesh's own root ends.", nil, nil)
 	descConnections = prometheus.NewDesc("isthmus_connections", "Open TLS connections to the control plane, by what their callers have shown: none or certificate.", []string{"shown"}, nil)
 	descTurnedAway  = prometheus.NewDesc("isthmus_connections_turned_away_total", "TLS connections closed because of too many: of one address without a certificate (address), slow ones for others' sake (slow), of one caller or of all (caller).", []string{"why"}, nil)
@@ -55,7 +57,7 @@ var (
 
 // Describe announces the metrics.
 func (stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descConnected, descNack, descFindings, descRootEnd, descConnections, descTurnedAway, descHandshake, descDenials, descRequests} {
+	for _, d := range []*prometheus.Desc{descConnected, descNack, descFindings, descClosed, descContained, descRootEnd, descConnections, descTurnedAway, descHandshake, descDenials, descRequests} {
 		ch <- d
 	}
 }
@@ -89,6 +91,11 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descConnections, float64(proven), "certificate")
 	for why, n := range c.d.connections.Turned() {
 		ch <- prometheus.MustNewConstMetric(descTurnedAway, prometheus.CounterValue, float64(n), why)
+	}
+	objects, contained := c.d.containment.totals()
+	gauge(descClosed, float64(objects))
+	for state, n := range contained {
+		gauge(descContained, float64(n), state)
 	}
 	gauge(descRootEnd, float64(c.d.authority.RootNotAfter().Unix()))
 	for peer, n := range peerCounts(c.d.agents.reports()) {

@@ -41,6 +41,7 @@ func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 		return err
 	}
 	a.remember(ctx, n.Name, wrong)
+	a.d.containment.reported(n.Name, r)
 	return nil
 }
 

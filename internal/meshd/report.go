@@ -17,7 +17,7 @@ const (
 
 // bound cuts off what only shows, so that it cannot fill memory, metrics or screens.
 func bound(r *agentapi.Report, role snapshot.Role) {
-	r.Version, r.Envoy.Version = cut(r.Version), cut(r.Envoy.Version)
+	r.Version, r.Envoy.Version, r.Envoy.LastCrash = cut(r.Version), cut(r.Envoy.Version), cut(r.Envoy.LastCrash)
 	r.Certs = r.Certs[:min(len(r.Certs), grant.MaxWorkloads+1)]
 	for i := range r.Certs {
 		c := &r.Certs[i]
@@ -29,6 +29,13 @@ func bound(r *agentapi.Report, role snapshot.Role) {
 	}
 	if role != snapshot.RoleGateway || len(r.Peers) > maxPeers {
 		r.Peers = nil
+	}
+	if role == snapshot.RoleGateway || len(r.Sidecars) > grant.MaxWorkloads {
+		r.Sidecars = nil
+	}
+	for workload, s := range r.Sidecars {
+		s.Version, s.LastCrash = cut(s.Version), cut(s.LastCrash)
+		r.Sidecars[workload] = s
 	}
 	if role == snapshot.RoleGateway {
 		r.Workloads = nil

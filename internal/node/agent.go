@@ -140,7 +140,7 @@ func (a *Agent) rest(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
-		a.control.Run, a.sds.Run, a.probes.Run, a.workloads.Run, a.serve,
+		a.control.Run, a.sds.Run, a.probes.Run, a.workloads.Run, a.serve, a.answerTrials,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}
@@ -243,7 +243,7 @@ func (a *Agent) touch() {
 
 // report is everything that the control plane is told.
 func (a *Agent) report() agentapi.Report {
-	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoyState(), Certs: a.certs()}
+	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoyState(), Sidecars: a.sidecarStates(), Certs: a.certs()}
 	if r.Gateway = a.cfg.GatewayInfo(); r.Gateway != nil {
 		r.Peers = a.logs.Peers()
 	}

@@ -190,6 +190,12 @@ func (f *fakeControl) Sign(ctx context.Context, r *agentapi.SignRequest) (*agent
 	return &agentapi.SignResponse{Chain: [][]byte{f.sign(path, csr.PublicKey, f.ttl)}, Roots: f.rootPEM()}, nil
 }
 
+// Try asks for no trial.
+func (f *fakeControl) Try(s rpc.Stream[agentapi.Trial, agentapi.Verdict]) error {
+	<-s.Context().Done()
+	return nil
+}
+
 func (f *fakeControl) Sync(s rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
 	if caller(s.Context()) != "/isthmus/node/"+f.node {
 		return status.Error(codes.Unauthenticated, "who are you")

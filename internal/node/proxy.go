@@ -129,6 +129,24 @@ func (a *Agent) envoyState() agentapi.EnvoyState {
 		if s.RefusedLast.After(out.RefusedLast) {
 			out.RefusedLast = s.RefusedLast
 		}
+		if out.Crashes += s.Crashes; s.Crashes > 0 {
+			out.LastCrash = s.LastCrash
+		}
+	}
+	return out
+}
+
+// sidecarStates are those of Envoys that serve one workload each.
+func (a *Agent) sidecarStates() map[string]agentapi.EnvoyState {
+	var out map[string]agentapi.EnvoyState
+	for _, p := range a.proxies {
+		if p.workload == "" {
+			continue
+		}
+		if out == nil {
+			out = map[string]agentapi.EnvoyState{}
+		}
+		out[p.workload] = p.envoy.State()
 	}
 	return out
 }

@@ -42,6 +42,31 @@ func (s *Server) Holders(typ, name string) []Holder {
 	return out
 }
 
+// Settled says whether a proxy is connected and has acknowledged all that it should have.
+func (s *Server) Settled(proxy string) bool {
+	s.mu.Lock()
+	p := s.proxies[proxy]
+	if p == nil || p.want == nil || p.stream == nil {
+		s.mu.Unlock()
+		return false
+	}
+	st, generation := p.stream, p.want.generation
+	s.mu.Unlock()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, typ := range []string{envoy.ClusterType, envoy.ListenerType} {
+		if _, asked := st.status[typ]; !asked {
+			return false
+		}
+	}
+	for _, status := range st.status {
+		if status.acked != generation || status.nack != "" {
+			return false
+		}
+	}
+	return true
+}
+
 // acked says whether the client acknowledged all of one type up to a generation. One that has all its listeners and never
 // asked for the type has no use for it.
 func (st *stream) acked(typ string, generation uint64) (bool, string) {

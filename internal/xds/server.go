@@ -22,8 +22,10 @@ import (
 type Config struct {
 	// Identify names the proxy behind a stream, from its client certificate; what the proxy says of itself does not count.
 	Identify func(context.Context) (proxy string, err error)
-	Log      *slog.Logger
-	Now      func() time.Time
+	// Refused is told whenever a proxy refuses something, with Envoy's own words. It must not block.
+	Refused func(proxy, reason string)
+	Log     *slog.Logger
+	Now     func() time.Time
 }
 
 // Server holds what each proxy should have and brings it to those that are connected.
@@ -55,6 +57,9 @@ type wanted struct {
 
 // New makes a server that knows no proxies yet.
 func New(cfg Config) *Server {
+	if cfg.Refused == nil {
+		cfg.Refused = func(string, string) {}
+	}
 	return &Server{
 		cfg: cfg, proxies: map[string]*proxy{}, endpoints: map[string]*envoy.Resource{},
 		subscribers: map[string]map[*stream]struct{}{},

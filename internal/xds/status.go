@@ -61,8 +61,9 @@ func (st *stream) settled(typ string, ts *typeState, generation uint64) {
 }
 
 // answered records an acknowledgement or a refusal. A refused version is not sent again: the next one is. A refusal stands
-// until what was refused is replaced: that Envoy takes other resources of the type does not mend it.
-func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) {
+// until what was refused is replaced: that Envoy takes other resources of the type does not mend it. It returns the reason
+// of a refusal.
+func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) (reason string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	s := st.status[r.TypeUrl]
@@ -70,7 +71,7 @@ func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) 
 		delete(ts.refused, name)
 	}
 	if r.ErrorDetail != nil {
-		reason := shorten(r.ErrorDetail.Message)
+		reason = shorten(r.ErrorDetail.Message)
 		ts.refuse(reason)
 		if !strings.Contains(s.nack, reason) { // it may go on and on
 			st.server.cfg.Log.Error("proxy refused configuration", "proxy", st.proxy, "type", ShortType(r.TypeUrl), "generation", ts.inFlight, "reason", reason)
@@ -81,6 +82,7 @@ func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) 
 		s.acked, s.ackedAt = ts.inFlight, st.server.cfg.Now()
 	}
 	st.status[r.TypeUrl] = s
+	return reason
 }
 
 // refuse notes what of a response was refused: Envoy takes the others. Where the reason names none, all count.

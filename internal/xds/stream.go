@@ -193,7 +193,9 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 	}
 	if r.ResponseNonce != "" && r.ResponseNonce == ts.answer {
 		ts.answer = ""
-		st.answered(r, ts)
+		if reason := st.answered(r, ts); reason != "" {
+			st.server.cfg.Refused(st.proxy, ShortType(r.TypeUrl)+": "+reason)
+		}
 	}
 	first := !ts.known
 	if err := ts.bounded(r, first); err != nil {

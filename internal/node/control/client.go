@@ -22,6 +22,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/rpc"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -232,6 +233,11 @@ func (c *Client) Sign(ctx context.Context, namespace, serviceAccount string) (*i
 		return nil, err
 	}
 	return identity.NewSVID(key, resp.Chain, resp.Roots, c.cfg.Now())
+}
+
+// Trials opens the stream of trials, once the agent has joined. A renewed certificate ends it, as all that is open.
+func (c *Client) Trials(ctx context.Context) (rpc.Stream[agentapi.Verdict, agentapi.Trial], error) {
+	return agentapi.Client{Conn: c.conn.Load()}.Try(ctx)
 }
 
 // renew keeps the node's own certificate young, and the connection with it: no connection outlives the certificate that

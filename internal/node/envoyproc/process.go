@@ -119,20 +119,38 @@ func hasEnded(fd uintptr) bool {
 	return err == nil && n > 0
 }
 
+// errCrash is an end that is a fault of Envoy's own, or may be one.
+var errCrash = errors.New("it crashed")
+
 // how the process ended, once it has; only its parent knows more than that.
 func (p *process) how() error {
 	if p.child == nil {
-		return errors.New("it ended")
+		return fmt.Errorf("%w, or was ended", errCrash)
 	}
 	err := p.child.Wait()
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
 		return errors.New("it exited by itself")
+	case errors.As(err, &exit) && isFault(exit):
+		return fmt.Errorf("%w: %s", errCrash, exit)
 	case errors.As(err, &exit):
 		return fmt.Errorf("it ended: %s", exit)
 	}
 	return fmt.Errorf("wait for Envoy: %w", err)
+}
+
+// isFault says whether a process ended by a signal that it raised itself, and not by one that somebody sent it.
+func isFault(exit *exec.ExitError) bool {
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() {
+		return false
+	}
+	switch status.Signal() {
+	case unix.SIGABRT, unix.SIGSEGV, unix.SIGBUS, unix.SIGILL, unix.SIGFPE, unix.SIGTRAP, unix.SIGSYS:
+		return true
+	}
+	return false
 }
 
 // stop ends Envoy and waits until it is gone.

@@ -186,10 +186,16 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	for {
 		began := time.Now()
 		err := s.once(ctx)
-		s.set(func(st *agentapi.EnvoyState) { st.Running = false })
 		if ctx.Err() != nil {
+			s.set(func(st *agentapi.EnvoyState) { st.Running = false })
 			return ctx.Err()
 		}
+		s.set(func(st *agentapi.EnvoyState) {
+			st.Running = false
+			if errors.Is(err, errCrash) {
+				st.Crashes, st.LastCrash = st.Crashes+1, err.Error()
+			}
+		})
 		if time.Since(began) > steady {
 			wait.Reset()
 		}

@@ -55,7 +55,7 @@ func (s *Supervisor) Try(ctx context.Context, resources []*envoy.Resource) error
 	}
 	ctx, cancel := context.WithTimeout(ctx, trialPatience)
 	defer cancel()
-	words := &tail{}
+	words := &head{}
 	cmd := exec.CommandContext(ctx, s.cfg.Binary, "--mode", "validate", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "--config-path", file)
 	cmd.Stdout, cmd.Stderr, cmd.Env, cmd.Dir = words, words, []string{}, dir
 	err = cmd.Run()
@@ -115,17 +115,14 @@ func NewPlaceholder() (envoy.Placeholder, error) {
 	}, nil
 }
 
-// tail keeps the end of what is written to it, where Envoy says why.
-type tail struct{ buf bytes.Buffer }
+// head keeps the beginning of what is written to it, where Envoy says why; a stack follows.
+type head struct{ buf bytes.Buffer }
 
-var _ io.Writer = (*tail)(nil)
+var _ io.Writer = (*head)(nil)
 
-func (t *tail) Write(p []byte) (int, error) {
-	t.buf.Write(p[max(0, len(p)-maxTrialWords):])
-	if over := t.buf.Len() - maxTrialWords; over > 0 {
-		t.buf.Next(over)
-	}
+func (h *head) Write(p []byte) (int, error) {
+	h.buf.Write(p[:min(len(p), maxTrialWords-h.buf.Len())])
 	return len(p), nil
 }
 
-func (t *tail) String() string { return strings.ToValidUTF8(t.buf.String(), "") }
+func (h *head) String() string { return strings.ToValidUTF8(h.buf.String(), "") }

@@ -23,6 +23,7 @@ type Store interface {
 	Peers
 	Certs
 	Rotations
+	Quarantines
 	Events
 	Admins
 	ConfigAges
@@ -98,6 +99,12 @@ type Admins interface {
 	RevokeAdmins(ctx context.Context, name, generation string, now time.Time) error
 }
 
+// Quarantines are the objects that proxies could not live with.
+type Quarantines interface {
+	Quarantines(context.Context) ([]state.Quarantine, error)
+	ChangeQuarantines(ctx context.Context, add, end []state.Quarantine) error
+}
+
 // Rotations are how the root is replaced.
 type Rotations interface {
 	Rotation(context.Context) (state.Rotation, error)
@@ -152,6 +159,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"admins", admins},
 		{"certs under a root", certsUnder},
 		{"rotation", rotation},
+		{"quarantines", quarantines},
 		{"events", events},
 		{"event with an end", eventWithEnd},
 		{"events are kept", eventsAreKept},
