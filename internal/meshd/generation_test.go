@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -17,7 +18,9 @@ import (
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
 
@@ -266,6 +269,44 @@ func TestCertificateIsJudgedByItsEnd(t *testing.T) {
 	}
 	_, err = adminapi.Call[adminapi.AdminCertRequest, agentapi.SignResponse](soon(t), p.local(), "AdminCert", &adminapi.AdminCertRequest{Name: "alice", CSR: csr(t, c.key), TTL: 25 * time.Hour})
 	wantCode(t, "a longer life than may be", err, codes.InvalidArgument)
+}
+
+// A node's conversation and its discovery end with the certificate that opened them; its renewed one goes on.
+func TestStreamsEndWithTheirCertificate(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	long, err := p.join(p.token("node-a", snapshot.RoleNode, "default/*"))
+	must(t, err)
+	must(t, p.stop())
+	short := p.signNode("node-a", 5*time.Second)
+	p.start()
+	a := p.resume(short)
+	a.report(agentapi.Report{Workloads: []snapshot.Workload{workload("shop", "shop", "10.0.0.1")}})
+	a.instructed("anything", func(*agentapi.Instructions) bool { return true })
+	e := ads(t, a.conn, nil)
+	e.until("configured", e.hasListener("outbound/default/shop"))
+	wantCode(t, "its conversation", received(t, "its conversation", a.end), codes.Unauthenticated)
+	wantCode(t, "its configuration", received(t, "its configuration", e.end), codes.Unauthenticated)
+	_, err = p.resume(long).sign("default", "shop")
+	must(t, err)
+}
+
+// signNode makes a certificate of a node that lives shorter than its usual ones. The control plane must not run meanwhile.
+func (p *plane) signNode(name string, ttl time.Duration) credential {
+	p.t.Helper()
+	db, err := state.Open(p.t.Context(), p.cfg.StateFile)
+	must(p.t, err)
+	defer db.Close()
+	authority, err := ca.New(p.t.Context(), ca.Config{TrustDomain: cards(p.t), Store: db, KeyFile: p.cfg.KeyFile, Log: slog.New(slog.DiscardHandler)})
+	must(p.t, err)
+	n, err := db.Node(p.t.Context(), name)
+	must(p.t, err)
+	id, err := spiffe.Node(cards(p.t), name)
+	must(p.t, err)
+	c := credential{key: newKey(p.t), roots: authority.Roots()}
+	c.chain, err = authority.Sign(p.t.Context(), csr(p.t, c.key), id, ttl, ca.Holder{Node: name, Generation: n.Generation})
+	must(p.t, err)
+	return c
 }
 
 // Nobody acts by a root that was withdrawn, on a connection opened before either.

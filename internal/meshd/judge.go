@@ -3,7 +3,9 @@ package meshd
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net/http"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -11,23 +13,43 @@ import (
 
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // judge says why the certificate that a connection showed is not good now: it has ended, its root is withdrawn, or whom it was
 // issued to was revoked. A handshake says only what was so then: each call is judged, and what stays open again and again.
 func (d *Daemon) judge(ctx context.Context, c tls.ConnectionState) error {
-	id, err := ca.PeerID(c)
-	if err != nil {
-		return status.Errorf(codes.Unauthenticated, "a client certificate of this mesh is needed: %v", err)
+	return d.judgeShown(ctx, shownBy(c))
+}
+
+// shownCert is what there is to judge of a certificate.
+type shownCert struct {
+	none       error // why it is none
+	id         spiffe.ID
+	generation string
+	notAfter   time.Time
+	chains     [][]*x509.Certificate
+}
+
+func shownBy(c tls.ConnectionState) (s shownCert) {
+	if s.id, s.none = ca.PeerID(c); s.none != nil {
+		return s
 	}
 	leaf := c.VerifiedChains[0][0]
-	if end := leaf.NotAfter; d.now().After(end) {
-		return status.Errorf(codes.Unauthenticated, "the certificate of %s ended at %s: connect with a new one", id, end.UTC())
+	s.generation, s.notAfter, s.chains = ca.Generation(leaf), leaf.NotAfter, c.VerifiedChains
+	return s
+}
+
+func (d *Daemon) judgeShown(ctx context.Context, s shownCert) error {
+	switch {
+	case s.none != nil:
+		return status.Errorf(codes.Unauthenticated, "a client certificate of this mesh is needed: %v", s.none)
+	case d.now().After(s.notAfter):
+		return status.Errorf(codes.Unauthenticated, "the certificate of %s ended at %s: connect with a new one", s.id, s.notAfter.UTC())
+	case !d.authority.Trusts(s.chains):
+		return status.Errorf(codes.Unauthenticated, "the certificate of %s leads to a root that this mesh has withdrawn: connect with a new one", s.id)
 	}
-	if !d.authority.Trusts(c.VerifiedChains) {
-		return status.Errorf(codes.Unauthenticated, "the certificate of %s leads to a root that this mesh has withdrawn: connect with a new one", id)
-	}
-	return d.agents.standings.judge(ctx, id, ca.Generation(leaf))
+	return d.agents.standings.judge(ctx, s.id, s.generation)
 }
 
 // judgeCaller judges the certificate of somebody who showed one.

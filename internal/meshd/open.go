@@ -21,24 +21,24 @@ const (
 
 // openings are the connections and streams of callers who showed a certificate. Those whose certificate stops being good end.
 type openings struct {
-	judge func(context.Context, tls.ConnectionState) error
+	judge func(context.Context, shownCert) error
 
 	mu  sync.Mutex // guards all
 	all map[*opening]struct{}
 }
 
 type opening struct {
-	tls tls.ConnectionState
-	end func(error)
+	shown shownCert
+	end   func(error)
 }
 
-func newOpenings(judge func(context.Context, tls.ConnectionState) error) *openings {
+func newOpenings(judge func(context.Context, shownCert) error) *openings {
 	return &openings{judge: judge, all: map[*opening]struct{}{}}
 }
 
 // add has something watched until remove is called. end is called once, with why.
 func (o *openings) add(c tls.ConnectionState, end func(error)) (remove func()) {
-	one := &opening{c, end}
+	one := &opening{shownBy(c), end}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.all[one] = struct{}{}
@@ -77,7 +77,7 @@ func (o *openings) look(ctx context.Context) {
 	}
 	o.mu.Unlock()
 	for _, one := range all {
-		err := o.judge(ctx, one.tls)
+		err := o.judge(ctx, one.shown)
 		switch status.Code(err) {
 		case codes.PermissionDenied, codes.Unauthenticated:
 			if o.take(one) {
