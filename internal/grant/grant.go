@@ -19,8 +19,8 @@ import (
 // Grant is what a join token grants, and then the node that joined with it. The zero Grant grants nothing.
 type Grant struct {
 	// Identities that the node may host. "<namespace>/<service account>" stands for workloads that bear the account's name,
-	// or begin with it and a hyphen, and have it as their labels app and app.kubernetes.io/name. "<namespace>/*" hands over a
-	// whole namespace, "*" all but the gateways': there the node may be anyone, with any labels.
+	// or it and a number (web-1, web-v2, web-7d4f9), and have it as their labels app and app.kubernetes.io/name.
+	// "<namespace>/*" hands over a whole namespace, "*" all but the gateways': there the node may be anyone, with any labels.
 	Identities []string `json:"identities,omitempty"`
 	// Workloads whose name or labels are not what their service account says.
 	Workloads []Workload `json:"workloads,omitempty"`
@@ -56,6 +56,8 @@ const (
 var (
 	dnsLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	account  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+	// numbered is what tells the workloads of one account apart. It has a digit, so that web does not stand for web-admin.
+	numbered = regexp.MustCompile(`^-[a-z0-9-]*[0-9][a-z0-9-]*$`)
 )
 
 // Check says what is wrong with a grant for an agent of a role.
@@ -206,13 +208,13 @@ func (g Grant) termsFor(w snapshot.Workload) (terms, bool) {
 			found = &g.Workloads[i]
 		}
 	}
-	identity := Workload{Namespace: w.Namespace, Name: w.ServiceAccount + "-*", ServiceAccount: w.ServiceAccount}
+	rest, own := strings.CutPrefix(w.Name, w.ServiceAccount)
 	switch part := w.Namespace + "/" + w.ServiceAccount; {
 	case found != nil && found.several():
 		return terms{found.Namespace + "/" + found.Name, maxOfOne, found.labels()}, true
 	case found != nil:
 		return terms{found.Namespace + "/" + found.Name, 1, found.labels()}, true
-	case slices.Contains(g.Identities, part) && (w.Name == w.ServiceAccount || identity.named(w.Name)):
+	case slices.Contains(g.Identities, part) && own && (rest == "" || numbered.MatchString(rest)):
 		return terms{part, maxOfOne, map[string]string{"app": w.ServiceAccount, "app.kubernetes.io/name": w.ServiceAccount}}, true
 	case g.handsOver(w.Namespace):
 		return terms{part, maxOfOne, nil}, true

@@ -130,6 +130,8 @@ func TestJudge(t *testing.T) {
 		"another's label":            {evil, workload("evil", "evil", "app=b"), own, "ISM0242 app=b"},
 		"another's second label":     {evil, workload("evil", "evil", "app=evil", "tier=b"), own, "ISM0242 tier=b"},
 		"another's name":             {evil, workload("b", "evil", "app=evil"), "refused", "ISM0240"},
+		"one of several, hashed":     {evil, workload("evil-7d4f9-x", "evil"), own, ""},
+		"another's longer name":      {evil, workload("evil-twin", "evil"), "refused", "ISM0240"},
 		"a longer name":              {evil, workload("evilb", "evil"), "refused", "ISM0240"},
 		"another's identity":         {evil, workload("b", "b", "app=b"), "refused", "ISM0013"},
 		"another's name and account": {evil, workload("evil", "b"), "refused", "ISM0013"},

@@ -87,7 +87,7 @@ func (g Grant) judge(node string, w snapshot.Workload) (terms, *finding.Finding)
 		return terms{}, &finding.Finding{
 			Code: "ISM0240", Field: "name",
 			Message: fmt.Sprintf("node %s may host service account %s/%s, but not under this name; the workload is not registered", node, w.Namespace, w.ServiceAccount),
-			Remedy: fmt.Sprintf("name it %s or %s-…, or join the node with a token that grants the name: isthmus token create --node %s --workload %s/%s,sa=%s",
+			Remedy: fmt.Sprintf("name it %s or %s-1, or join the node with a token that grants the name: isthmus token create --node %s --workload %s/%s,sa=%s",
 				w.ServiceAccount, w.ServiceAccount, node, w.Namespace, w.Name, w.ServiceAccount),
 		}
 	}

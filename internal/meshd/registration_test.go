@@ -2,6 +2,7 @@ package meshd
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -71,7 +72,7 @@ func TestANodeSaysNotWhatItsWorkloadsAre(t *testing.T) {
 
 	var many []snapshot.Workload
 	for i := range 400 {
-		w := workload("evil-"+string(rune('a'+i/26))+string(rune('a'+i%26)), "evil", netip.AddrFrom4([4]byte{10, 0, 1 + byte(i/250), byte(i % 250)}).String())
+		w := workload(fmt.Sprintf("evil-%d", i), "evil", netip.AddrFrom4([4]byte{10, 0, 1 + byte(i/250), byte(i % 250)}).String())
 		w.Labels = map[string]string{"app": "payments"}
 		many = append(many, w)
 	}

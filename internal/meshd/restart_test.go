@@ -100,6 +100,9 @@ func TestJoinAgainWithLess(t *testing.T) {
 	must(t, err)
 	_, err = a.sign("default", "payments")
 	wantCode(t, "the old conversation asks", err, codes.PermissionDenied)
+	if _, said, _ := p.d.store.Said("node-a"); len(said) > 0 {
+		t.Errorf("beyond its new grant it still hosts %v", said)
+	}
 	_, err = p.resume(c).sign("default", "payments")
 	wantCode(t, "the new one asks", err, codes.PermissionDenied)
 }
