@@ -27,9 +27,9 @@ func (a *app) tokenCreateCmd() *cobra.Command {
 		Long: `Make a join token: good once, for one named node, for a short time.
 
 The token says what the node may host; what it reports beyond that is refused. --identity default/payments stands for
-workloads named payments, payments-1, payments-v2 and so on, of this service account, with the label app=payments. --workload
-says name, account and labels one by one. --address says where their addresses lie: without it, in the private ranges;
-a gateway without it keeps those that it first reports.
+workloads named payments, payments-1, payments-v2 and so on, of this service account, with the label app=payments.
+--workload says name, account and labels one by one. --address says where their addresses lie: without it, in the
+private ranges; a gateway without it keeps those that it first reports.
 
 It carries the fingerprint of this mesh's root, so that the node knows the control plane before it trusts anything.
 It is a secret: hand it over as you would a password.`,
