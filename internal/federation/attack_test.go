@@ -224,22 +224,20 @@ func TestLostAnswerCanBeAskedForAgain(t *testing.T) {
 	}
 }
 
-func TestFiveWrongSecretsCloseAnInvitation(t *testing.T) {
+// Who has read an invitation's name on the wire cannot close it by guessing at its secret.
+func TestWrongSecretsCloseNothing(t *testing.T) {
 	cards, retail, _ := pair(t)
 	tok := invite(t, cards, "retail")
 	right := peeringBody(t, retail, tok)
-	for range 5 {
+	for range 15 {
 		wrong := bytes.Replace(right, []byte(tok.Secret.Reveal()), []byte(newSecret().Reveal()), 1)
 		code, text := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering, bytes.NewReader(wrong))
 		if code != http.StatusForbidden || !strings.Contains(text, "no such invitation") {
 			t.Fatalf("%d %s", code, text)
 		}
 	}
-	if len(cards.snapshot().Invites) != 0 {
-		t.Error("still open")
-	}
 	code, text := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering, bytes.NewReader(right))
-	if code != http.StatusForbidden {
+	if code != http.StatusOK {
 		t.Errorf("the right secret afterwards: %d %s", code, text)
 	}
 }

@@ -12,12 +12,8 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// maxWrongSecrets closes an invitation.
-const maxWrongSecrets = 5
-
-// redeeming is what happened to one invitation since this process began.
+// redeeming is who won one invitation since this process began.
 type redeeming struct {
-	wrong   int
 	digest  string // of the request that won
 	secret  [32]byte
 	answer  self
@@ -89,7 +85,7 @@ func (s *Service) redeem(ctx context.Context, id string, secret Secret, digest s
 	}
 	used, err := s.Store.UseInvite(ctx, id, secret.Hash(), in.TrustDomain.Name(), s.Now())
 	if err != nil {
-		return self{}, s.refuseInvite(ctx, id, err)
+		return self{}, refuseInvite(err)
 	}
 	s.Changed() // the invitation is closed, however this ends
 	answer, err := s.introduce(ctx, used.Peer)
@@ -127,14 +123,14 @@ func (s *Service) repeated(id string, secret Secret, digest string) (self, bool)
 		}
 	}
 	r := s.invites[id]
-	if r == nil || r.digest == "" || r.digest != digest || !secret.matches(r.secret[:]) {
+	if r == nil || r.digest != digest || !secret.matches(r.secret[:]) {
 		return self{}, false
 	}
 	return r.answer, true
 }
 
 // refuseInvite says why not, to who has the secret; who has not learns nothing.
-func (s *Service) refuseInvite(ctx context.Context, id string, cause error) error {
+func refuseInvite(cause error) error {
 	no := func(code int, reason, message string) error {
 		return status{code, refusal{Code: reason, Message: message}}
 	}
@@ -143,42 +139,9 @@ func (s *Service) refuseInvite(ctx context.Context, id string, cause error) erro
 		return no(http.StatusConflict, "Used", "the invitation was used already: ask for a new one, and ask who used this one")
 	case errors.Is(cause, state.ErrExpired):
 		return no(http.StatusGone, "Expired", "the invitation has expired: ask for a new one")
-	case errors.Is(cause, state.ErrSecret):
-		if err := s.countWrong(ctx, id); err != nil {
-			return err
-		}
-		return no(http.StatusForbidden, "Unknown", "there is no such invitation, or its secret is another: ask for a new one")
-	case errors.Is(cause, state.ErrNotFound):
+	case errors.Is(cause, state.ErrSecret), errors.Is(cause, state.ErrNotFound):
 		return no(http.StatusForbidden, "Unknown", "there is no such invitation, or its secret is another: ask for a new one")
 	default:
 		return fmt.Errorf("use invitation: %w", cause)
 	}
-}
-
-// countWrong closes an invitation that saw too many wrong secrets.
-func (s *Service) countWrong(ctx context.Context, id string) error {
-	peer, expires := "", s.Now().Add(MaxInviteTTL)
-	for _, i := range s.Snapshot().Invites {
-		if i.ID == id {
-			peer = i.Peer
-		}
-	}
-	s.mu.Lock()
-	r := s.invites[id]
-	if r == nil {
-		r = &redeeming{expires: expires}
-		s.invites[id] = r
-	}
-	r.wrong++
-	wrong := r.wrong
-	s.mu.Unlock()
-	if wrong < maxWrongSecrets || peer == "" {
-		return nil
-	}
-	s.Log.Warn("invitation closed after wrong secrets", "invite", id, "peer", peer, "times", wrong)
-	if err := s.Store.CancelInvites(ctx, peer); err != nil {
-		return fmt.Errorf("close invitation: %w", err)
-	}
-	s.Changed()
-	return nil
 }

@@ -53,6 +53,7 @@ func TestGateway(t *testing.T) {
 	t.Run("raw requests", g.testRawRequests)
 	t.Run("what is said to peers", g.testAnswers)
 	t.Run("control", g.testControl)
+	t.Run("peering", g.testPeering)
 	t.Run("probes", g.testProbes)
 	t.Run("slow drip", slow.hungUpOn)
 	t.Run("log and counts", g.testLogAndCounts)
