@@ -81,7 +81,7 @@ func (s *Service) Probe(ctx context.Context, name string, t Target) (*adminapi.P
 		pr.ok(consent, 0, "trusted, fresh and not suspended here")
 	default:
 		pr.fail(consent, v.Message, "isthmus peer status "+name)
-		if !v.Control {
+		if !v.Control || v.Reason == peerrules.Suspended {
 			return pr.result(), nil
 		}
 	}

@@ -75,8 +75,9 @@ type plane struct {
 func begin(t *testing.T, db *state.DB, cfg *snapshot.Config) *plane {
 	t.Helper()
 	p := &plane{state: &faulty{DB: db, writes: -1}}
+	own := peerrules.EncodeRoots([]*x509.Certificate{newAuthority(t, "retail").cert})
 	var err error
-	if p.store, err = store.Open(t.Context(), store.Config{Kept: p.state, Roots: func() []byte { return nil }, Now: time.Now}); err != nil {
+	if p.store, err = store.Open(t.Context(), store.Config{Kept: p.state, Roots: func() []byte { return own }, Now: time.Now}); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.store.SetConfig(t.Context(), cfg); err != nil {

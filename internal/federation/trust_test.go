@@ -356,3 +356,30 @@ func TestFirstRootByFingerprint(t *testing.T) {
 		return retail.snapshot().Peers["cards"].BundleSequence > 0 && peerrules.All(retail.snapshot(), "retail.example")["cards"].Live
 	})
 }
+
+// A newer MeshPeer with an older one's root gets nothing, and does not keep the older one's roots from being refreshed.
+func TestNewerPeerWithTheSameRootBlocksNothing(t *testing.T) {
+	cards, retail, _ := pair(t)
+	old, twin := fromFile(t, cards, "", "retail"), fromFile(t, cards, "a-twin", "retail")
+	twin.Spec.TrustDomain, twin.Spec.GatewayIDs = "twin.example", []string{"spiffe://twin.example/ns/a/sa/b"}
+	retail.edit(func(c *snapshot.Config) {
+		c.MeshPeers = []*v1alpha1.MeshPeer{twin, old}
+		c.Origins = snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{
+			{Kind: "MeshPeer", Name: "cards"}:  {File: "old.yaml", FirstSeen: noon},
+			{Kind: "MeshPeer", Name: "a-twin"}: {File: "a.yaml", FirstSeen: noon.Add(time.Second)},
+		})
+	})
+	retail.adoptAll(t.Context())
+	if retail.snapshot().Peers["cards"].Roots == nil || retail.snapshot().Peers["a-twin"].Roots != nil {
+		t.Error("the older one's roots were not taken, or the newer one's were")
+	}
+	next := newAuthority(t, "next")
+	sequence := uint64(time.Now().UnixMicro())
+	if err := retail.takeBundle(t.Context(), "cards", Bundle{TrustDomain: cards.td, Sequence: sequence, Roots: certs(cards.root, next)}); err != nil {
+		t.Error(err)
+	}
+	verdicts := peerrules.All(retail.snapshot(), "retail.example")
+	if !verdicts["cards"].Live || verdicts["a-twin"].Reason != peerrules.SharedRoot {
+		t.Errorf("%+v", verdicts)
+	}
+}
