@@ -237,7 +237,7 @@ func TestProbeOfTheOwnSide(t *testing.T) {
 	if err := retail.Suspend(t.Context(), "cards"); err != nil {
 		t.Fatal(err)
 	}
-	if s := states(retail.probeNow(Target{})); s != "failed ok failed untried untried untried untried" || r.dials.Load() != 0 {
+	if s := states(retail.probeNow(Target{})); s != "failed untried untried untried untried untried untried" || r.dials.Load() != 0 {
 		t.Error("suspended here:", s)
 	}
 }
