@@ -160,7 +160,7 @@ func TestProbeNamesTheBrokenLeg(t *testing.T) {
 		},
 		{
 			"no such name there", "failed=UF at=192.0.2.1:15443 reason=" + reset, "", 503,
-			"ok ok ok ok failed untried untried", "suspended, revoked or never accepted",
+			"ok ok ok ok failed untried untried", "revoked or never accepted",
 		},
 		{
 			"another root there", "failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:TLS_error_end}", "", 503,
