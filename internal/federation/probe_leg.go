@@ -84,7 +84,7 @@ func (pr *probing) broken(l leg) {
 	case has("connection_timeout"):
 		pr.fail(dialPeer, "no connection to "+l.at+", or no handshake there, within 2 s", address)
 	case has("Connection_refused"):
-		pr.fail(dialPeer, "nobody listens at "+l.at+": the gateway is down, or opens to nobody since the peer has suspended or revoked this mesh, its only peer", address)
+		pr.fail(dialPeer, "nobody listens at "+l.at+": the gateway is down, or opens to nobody since the peer has revoked this mesh, its only peer", address)
 	default:
 		pr.fail(dialPeer, fmt.Sprintf("this mesh's gateway cannot reach %s (%s: %s)", l.at, l.failed, l.reason), address)
 	}
