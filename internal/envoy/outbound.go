@@ -1,8 +1,10 @@
 package envoy
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -12,6 +14,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/vip"
 )
 
 // outbound is what a workload may call: one chain and one cluster a destination, and a refusal that says why for the rest.
@@ -24,10 +27,13 @@ func (b *builder) outbound(w *model.Workload) {
 		b.destination(l, w, o)
 		refs = append(refs, o.By...)
 	}
+	if b.view.AllowAny {
+		l.FilterChains = append(l.FilterChains, b.neverOutside(w, name, l.FilterChains)...)
+	}
 	b.add(ListenerType, name, l, refs)
 }
 
-// unlisted refuses, and tells nobody whether the destination exists.
+// unlisted passes a call on, or refuses it.
 func (b *builder) unlisted(w *model.Workload, name string) *listenerv3.FilterChain {
 	if b.view.AllowAny {
 		passthrough := w.ID.String() + ">any"
@@ -37,10 +43,48 @@ func (b *builder) unlisted(w *model.Workload, name string) *listenerv3.FilterCha
 		b.add(ClusterType, passthrough, c, nil)
 		return chain(passthrough, nil, nil, tcpProxy(passthrough, passthrough, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))
 	}
-	return refusal(name+"/refused", "isthmus: "+w.ID.String()+" ("+w.Identity.String()+") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: "+
+	return b.unlistedRefusal(w, name+"/refused")
+}
+
+// unlistedRefusal tells nobody whether the destination exists.
+func (b *builder) unlistedRefusal(w *model.Workload, name string) *listenerv3.FilterChain {
+	return refusal(name, "isthmus: "+w.ID.String()+" ("+w.Identity.String()+") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: "+
 		"no service that lists this workload as a caller answers there. If it should, its owner must allow the caller "+
 		"(AuthorizationPolicy, FederatedImport callers) or list the address (ServiceEntry); see isthmus access.\n",
 		refusals(outboundLog, workloadTag(w.ID.String())))
+}
+
+// neverOutside are what a call to an unlisted address is refused at even where such calls pass: the mesh's virtual addresses, at
+// which refused names are answered, and what means Envoy itself. A program that connects to this listener's own port is "going
+// to" that port, and passed on would come back for ever.
+//
+// Envoy looks for the port first, and then among that port's chains only; so each port that has a chain needs one of these.
+func (b *builder) neverOutside(w *model.Workload, name string, listed []*listenerv3.FilterChain) []*listenerv3.FilterChain {
+	var ranges []*corev3.CidrRange
+	for _, p := range []netip.Prefix{
+		vip.Range, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("0.0.0.0/8"), vip.Range6, netip.MustParsePrefix("::/127"),
+	} {
+		if w.Speaks(p.Addr()) {
+			ranges = append(ranges, cidr(p))
+		}
+	}
+	refused := func(suffix string, match *listenerv3.FilterChainMatch) *listenerv3.FilterChain {
+		fc := b.unlistedRefusal(w, name+"/refused"+suffix)
+		fc.FilterChainMatch = match
+		return fc
+	}
+	out := []*listenerv3.FilterChain{
+		refused("", &listenerv3.FilterChainMatch{PrefixRanges: ranges}),
+		refused(":itself", &listenerv3.FilterChainMatch{DestinationPort: u32(agentapi.OutboundPort)}),
+	}
+	ports := map[uint32]bool{}
+	for _, fc := range listed {
+		ports[fc.GetFilterChainMatch().GetDestinationPort().GetValue()] = true
+	}
+	for _, p := range slices.Sorted(maps.Keys(ports)) {
+		out = append(out, refused(":"+strconv.Itoa(int(p)), &listenerv3.FilterChainMatch{DestinationPort: u32(p), PrefixRanges: ranges}))
+	}
+	return out
 }
 
 // targets of a destination: clusters with weights; several with failover hang under one aggregate.

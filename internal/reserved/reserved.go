@@ -85,19 +85,6 @@ func Range(p netip.Prefix) string {
 	return ""
 }
 
-// Ranges are the reserved ranges of one IP version, for who has to tell them to a proxy.
-func Ranges(ipv6 bool) []netip.Prefix {
-	blocks := four
-	if ipv6 {
-		blocks = six
-	}
-	var out []netip.Prefix
-	for _, b := range blocks {
-		out = append(out, b.prefix)
-	}
-	return out
-}
-
 // ports are the mesh's own: of Envoy and the agent beside a workload, of gateways and of control planes.
 var ports = map[uint16]string{
 	agentapi.OutboundPort:     "where Envoy takes what a workload calls",
