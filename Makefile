@@ -53,7 +53,7 @@ generate: preflight-go ## deep copies and CRD schemas from the Go types
 	go generate ./api/... ./internal/...
 
 fuzz: preflight-go ## every fuzz target for SECONDS (default 20)
-	@set -e; grep -rl --include='*_test.go' '^func Fuzz' internal | xargs -r -n1 dirname | sort -u | while read -r dir; do \
+	@set -e; export ISTHMUS_ENVOY=$$(tools/envoy.sh); grep -rl --include='*_test.go' '^func Fuzz' internal | xargs -r -n1 dirname | sort -u | while read -r dir; do \
 		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
 			go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(SECONDS),20)s -fuzzminimizetime 10x "./$$dir"; done; done
 

@@ -17,7 +17,7 @@ func TestEnvoyTakesWhatIsAccepted(t *testing.T) {
 	}
 	for _, k := range kind.All {
 		t.Run(k.Name, func(t *testing.T) {
-			newJudge(t, binary).judge(distinct(t, k.Name, 100))
+			newJudge(t, binary).judge(distinct(t, k.Name, density(k.Name)))
 		})
 	}
 }

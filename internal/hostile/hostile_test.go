@@ -1,18 +1,22 @@
 package hostile
 
 import (
+	"fmt"
 	"iter"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"isthmus.dev/isthmus/internal/kind"
+	"isthmus.dev/isthmus/internal/node/envoyproc"
 )
 
 // TestSeeds: the scene is sound, so that what is wrong with a hostile object is its own.
 func TestSeeds(t *testing.T) {
 	for _, k := range kind.All {
 		for i, doc := range parsed[k.Name] {
-			o := objectOf(k.Name, doc, leaf{path: []string{"apiVersion"}}, doc["apiVersion"])
+			o := objectOf(k.Name, doc, "nothing")
 			if !o.accepted() {
 				t.Errorf("seed %d of %s is refused", i, k.Name)
 			}
@@ -37,7 +41,9 @@ type change struct {
 	value any
 }
 
-func (c change) object() object { return objectOf(c.kind, c.seed, c.leaf, c.value) }
+func (c change) object() object {
+	return objectOf(c.kind, with(c.seed, c.leaf.path, c.value), fmt.Sprintf("%s = %.200q", c.leaf, fmt.Sprint(c.value)))
+}
 
 // changes are all that the schema of a kind gives rise to.
 func changes(kind string) iter.Seq[change] {
@@ -84,37 +90,46 @@ func sample(kind string, n int) iter.Seq[change] {
 	}
 }
 
-// distinct are the objects of a sample that are accepted and of which an Envoy is told something that no other one makes.
-// On the way all of them are held to the constraints that Envoy's API writes down.
+// sieve keeps the objects that are accepted and of which an Envoy is told something that no other one makes. On the way all
+// of them, those that are refused too, are held to the constraints that Envoy's API writes down, and to not panicking.
+type sieve struct {
+	seen                  map[[32]byte]bool
+	read, taken, distinct int
+}
+
+func (s *sieve) keeps(t *testing.T, o object) bool {
+	s.read++
+	ok := o.accepted()
+	if ok {
+		s.taken++
+	} else if s.read%20 > 0 {
+		return false // what is refused closes what it selects, or is as if it were not there: that is soon seen
+	}
+	rs := resources(t, []object{o}, 0)
+	sum := fingerprint(rs)
+	if s.seen[sum] {
+		return false
+	}
+	s.seen[sum] = true
+	for _, r := range rs {
+		if err := constraints(r); err != nil {
+			t.Errorf("Envoy's API forbids what comes of %s\n%s: %s", o, r.Name, clip(err.Error()))
+			return false
+		}
+	}
+	s.distinct++
+	return true
+}
+
+// distinct are the objects of a sample that a sieve keeps.
 func distinct(t *testing.T, kind string, n int) (out []object) {
-	seen := map[[32]byte]bool{}
-	read, taken := 0, 0
+	s := sieve{seen: map[[32]byte]bool{}}
 	for c := range sample(kind, n) {
-		read++
-		o := c.object()
-		if !o.accepted() {
-			continue
-		}
-		taken++
-		rs := resources(t, []object{o}, 0)
-		if sum := fingerprint(rs); seen[sum] {
-			continue
-		} else {
-			seen[sum] = true
-		}
-		sound := true
-		for _, r := range rs {
-			if err := constraints(r); err != nil {
-				t.Errorf("Envoy's API forbids what comes of %s\n%s: %s", o, r.Name, clip(err.Error()))
-				sound = false
-				break
-			}
-		}
-		if sound {
+		if o := c.object(); s.keeps(t, o) {
 			out = append(out, o)
 		}
 	}
-	t.Logf("%d objects, %d accepted, %d distinct", read, taken, len(out))
+	t.Logf("%d objects, %d accepted, %d distinct", s.read, s.taken, s.distinct)
 	return out
 }
 
@@ -125,12 +140,61 @@ func clip(s string) string {
 	return s
 }
 
+// density is the share of a kind's changes that the tests try: 1/n. The values of policies reach Envoy as they are, so that
+// each makes something new to ask about.
+func density(kind string) int {
+	if kind == "AuthorizationPolicy" {
+		return 100
+	}
+	return 15
+}
+
 // TestConstraints is what can be told of hostile objects without an Envoy.
 func TestConstraints(t *testing.T) {
 	for _, k := range kind.All {
 		t.Run(k.Name, func(t *testing.T) {
 			t.Parallel()
-			distinct(t, k.Name, 200)
+			distinct(t, k.Name, 5*density(k.Name))
 		})
 	}
+}
+
+// FuzzObjects tries objects in which several values are replaced, by a seed's chance, and asks an Envoy where there is one.
+func FuzzObjects(f *testing.F) {
+	for n := range uint64(8) {
+		f.Add(n)
+	}
+	binary, err := envoyproc.Locate("../../.cache")
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		kind := kind.All[r.IntN(len(kind.All))].Name
+		s, objects := sieve{seen: map[[32]byte]bool{}}, []object{}
+		for range 60 {
+			if o := chance(r, kind); s.keeps(t, o) {
+				objects = append(objects, o)
+			}
+		}
+		if err == nil {
+			newJudge(t, binary).judge(objects)
+		}
+	})
+}
+
+// chance is an object with up to three values replaced.
+func chance(r *rand.Rand, kind string) object {
+	seeds, leaves := parsed[kind], leavesOf(kind)
+	var doc any = seeds[r.IntN(len(seeds))]
+	var what []string
+	for range 1 + r.IntN(3) {
+		l := leaves[r.IntN(len(leaves))]
+		if l.path[0] == "metadata" && r.IntN(10) > 0 {
+			continue
+		}
+		old, _ := at(doc, l.path)
+		values := slices.Collect(valuesFor(l, old))
+		v := values[r.IntN(len(values))]
+		doc = with(doc, l.path, v)
+		what = append(what, fmt.Sprintf("%s = %.80q", l, fmt.Sprint(v)))
+	}
+	return objectOf(kind, doc, strings.Join(what, ", "))
 }

@@ -51,15 +51,11 @@ func (o object) String() string {
 	return fmt.Sprintf("%s with %s\n%s", o.kind, o.what, text)
 }
 
-// objectOf is a document with one value replaced.
-func objectOf(kind string, seed map[string]any, l leaf, value any) object {
-	body, err := json.Marshal(with(seed, l.path, value))
+// objectOf is a document as an object to read.
+func objectOf(kind string, doc any, what string) object {
+	body, err := json.Marshal(doc)
 	if err != nil {
 		panic(err) // of strings, numbers, maps and lists
-	}
-	what := fmt.Sprintf("%s = %q", l, fmt.Sprint(value))
-	if len(what) > 200 {
-		what = fmt.Sprintf("%s … (%d bytes)", what[:200], len(what))
 	}
 	return object{kind: kind, what: what, text: strings.ReplaceAll(string(body), notUTF8, "\xff")}
 }

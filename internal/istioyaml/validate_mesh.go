@@ -20,13 +20,17 @@ const (
 	maxCertificateTTL = 90 * 24 * time.Hour
 )
 
+// maxDomain leaves room for p<port>.<name>.<namespace>.svc before it: 255 characters in all are what a TLS handshake can ask for,
+// and Envoy refuses a cluster that would ask for more.
+const maxDomain = 100
+
 func checkMesh(r *report, o *v1alpha1.Mesh, _ map[string]any) {
 	r.ownTrustDomain("spec.trustDomain", o.Spec.TrustDomain)
 	for i, a := range o.Spec.TrustDomainAliases {
 		r.ownTrustDomain(fmt.Sprintf("spec.trustDomainAliases[%d]", i), a)
 	}
-	if o.Spec.Domain != "" && !isSubdomain(o.Spec.Domain) {
-		r.refuse(CodeInvalid, "spec.domain", fmt.Sprintf("%q is not a DNS name", clip(o.Spec.Domain)), "write a name such as cluster.local")
+	if d := o.Spec.Domain; d != "" && (!isHost(d) || len(d) > maxDomain) {
+		r.refuse(CodeInvalid, "spec.domain", fmt.Sprintf("%q is not a DNS name of at most %d characters", clip(d), maxDomain), "write a name such as cluster.local")
 	}
 	if o.Spec.RootNamespace != "" && !isLabel(o.Spec.RootNamespace) {
 		r.refuse(CodeInvalid, "spec.rootNamespace", fmt.Sprintf("%q cannot be a namespace", clip(o.Spec.RootNamespace)), "write a namespace such as isthmus-system")

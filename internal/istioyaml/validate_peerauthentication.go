@@ -19,6 +19,7 @@ func checkPeerAuthentication(r *report, o *security.PeerAuthentication, doc map[
 	if len(ports) > 0 && len(o.Spec.GetSelector().GetMatchLabels()) == 0 {
 		r.refuse(CodeInvalid, "spec.portLevelMtls", "modes of single ports need a selector, since ports belong to workloads", "write spec.selector.matchLabels, or use spec.mtls")
 	}
+	r.atMost("spec.portLevelMtls", len(ports), maxServicePorts)
 	for _, n := range slices.Sorted(maps.Keys(ports)) {
 		path := childPath("spec.portLevelMtls", strconv.FormatUint(uint64(n), 10))
 		r.portNumber(path, int64(n))

@@ -22,6 +22,7 @@ func checkService(r *report, o *corev1.Service, _ map[string]any) {
 	if len(o.Spec.Ports) == 0 && o.Spec.ClusterIP != corev1.ClusterIPNone {
 		r.refuse(CodeRequired, "spec.ports", "a Service needs a port", "write at least one port")
 	}
+	r.atMost("spec.ports", len(o.Spec.Ports), maxServicePorts)
 	names := map[string]bool{}
 	numbers := map[corev1.ServicePort]bool{}
 	for i, p := range o.Spec.Ports {

@@ -11,6 +11,14 @@ import (
 
 func checkServiceEntry(r *report, o *networking.ServiceEntry, _ map[string]any) {
 	s := &o.Spec
+	r.atMost("spec.hosts", len(s.Hosts), maxHosts)
+	r.atMost("spec.ports", len(s.Ports), maxServicePorts)
+	r.atMost("spec.addresses", len(s.Addresses), maxAddresses)
+	r.atMost("spec.endpoints", len(s.Endpoints), maxEndpoints)
+	r.atMost("spec.exportTo", len(s.ExportTo), maxNamespaces)
+	if n := len(s.Hosts) * len(s.Ports); n > maxDestinations {
+		r.refuse(CodeInvalid, "spec.hosts", fmt.Sprintf("%d hosts with %d ports each are %d destinations, more than %d", len(s.Hosts), len(s.Ports), n, maxDestinations), "split the entry into several, and limit who sees each with exportTo")
+	}
 	r.hosts(s)
 	for i, a := range s.Addresses {
 		path := fmt.Sprintf("spec.addresses[%d]", i)

@@ -61,6 +61,23 @@ func (r *report) portNumber(path string, n int64) {
 	}
 }
 
+// How many of a kind one object may hold. Each port of a Service is a filter chain with its own TLS at every server, and each
+// host and port of a ServiceEntry a cluster at every caller: some 100 kB of Envoy's memory apiece.
+const (
+	maxServicePorts = 128
+	maxHosts        = 128
+	maxDestinations = 512 // hosts times ports
+	maxAddresses    = 256
+	maxEndpoints    = 2048
+	maxNamespaces   = 256
+)
+
+func (r *report) atMost(path string, n, most int) {
+	if n > most {
+		r.refuse(CodeInvalid, path, fmt.Sprintf("%d items, more than %d", n, most), "split the object into several")
+	}
+}
+
 // nameable refuses an address, a range or a host name that means something else wherever it is used, or is the mesh's own.
 func (r *report) nameable(path, v string) {
 	what := ""
