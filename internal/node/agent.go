@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/accesslog"
 	"isthmus.dev/isthmus/internal/node/capture"
+	"isthmus.dev/isthmus/internal/node/cgroup"
 	"isthmus.dev/isthmus/internal/node/control"
 	"isthmus.dev/isthmus/internal/node/dns"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
@@ -46,8 +48,9 @@ type Agent struct {
 	probes    *readiness.Prober
 	workloads *workloadapi.Server
 	bell      *bell
-	homes     []*home  // one a workload
-	proxies   []*proxy // one for all, or one a workload
+	group     *cgroup.Group // of the Envoys; nil where nothing is captured
+	homes     []*home       // one a workload
+	proxies   []*proxy      // one for all, or one a workload
 	listeners listeners
 }
 
@@ -67,8 +70,8 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{cfg: cfg, log: cfg.Log, changed: make(chan struct{}, 1)}
 	a.control = control.New(control.Config{
 		Log: a.log, Node: cfg.Name, Role: cfg.Role(), Addresses: cfg.Control.Addresses, TokenFile: cfg.Control.TokenFile,
-		IdentityFile: filepath.Join(cfg.StateDir, "identity.pem"), Mark: cfg.ownMark(),
-		Report: a.report, Changed: a.changed, Instructions: a.instruct,
+		IdentityFile: filepath.Join(cfg.StateDir, "identity.pem"),
+		Report:       a.report, Changed: a.changed, Instructions: a.instruct,
 	})
 	a.sds = sds.New(sds.Config{
 		Log: a.log, Accounts: cfg.accounts(), Sign: a.control.Sign, Joined: a.control.Joined(), Changed: a.touch,
@@ -76,7 +79,7 @@ func New(cfg Config) (*Agent, error) {
 	a.logs = accesslog.New(accesslog.Config{
 		Log: a.log, Path: filepath.Join(cfg.RunDir, "access.log"), Questions: filepath.Join(cfg.RunDir, "dns.log"), MaxBytes: maxAccessLog,
 	})
-	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Mark: cfg.ownMark(), Record: func(o dns.Outside) {
+	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Record: func(o dns.Outside) {
 		a.logs.Question(o.Workload, o.Name, o.Type, o.Result)
 	}})
 	if err := a.makeHomes(binary); err != nil {
@@ -95,6 +98,12 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	if a.group != nil {
+		if err := a.group.Make(); err != nil {
+			return err
+		}
+		defer a.forgetGroup()
+	}
 	a.recall()
 	defer a.unlisten()
 	if err := a.settle(); err != nil {
@@ -121,6 +130,19 @@ func (a *Agent) Run(ctx context.Context) error {
 		return nil // asked to stop
 	}
 	return err
+}
+
+// ControlGroup is the name of the control group of a node's Envoys.
+func ControlGroup(node, runDir string) string {
+	return fmt.Sprintf("isthmus-%s-%.4x", node, sha256.Sum256([]byte(runDir)))
+}
+
+// forgetGroup removes the Envoys' control group if none of them goes on.
+func (a *Agent) forgetGroup() {
+	if err := a.group.Remove(); err != nil {
+		a.log.Warn("control group left behind", "error", err)
+	}
+	a.group.Close()
 }
 
 // rest is everything but capture, which need not wait for it.
@@ -169,13 +191,16 @@ func (a *Agent) makeHomes(binary string) error {
 		return err
 	}
 	a.bell = newBell()
+	if rules != nil && a.cfg.Gateway == nil {
+		a.group = cgroup.New(ControlGroup(a.cfg.Name, a.cfg.RunDir))
+	}
 	if a.cfg.Mode != Sidecar {
 		a.proxies = []*proxy{a.newProxy(nil, binary)}
 	}
 	for i := range a.cfg.Workloads {
 		h := &home{
 			workload: a.cfg.Workloads[i], log: a.log, aliases: filepath.Join(a.cfg.RunDir, aliases),
-			rules: rules, dns: a.dns, bell: a.bell, changed: a.touch,
+			rules: rules, group: a.group, dns: a.dns, bell: a.bell, changed: a.touch,
 		}
 		if a.cfg.Mode == Sidecar {
 			p := a.newProxy(&a.cfg.Workloads[i], binary)
@@ -293,20 +318,10 @@ func (c Config) accounts() []sds.ServiceAccount {
 	return out
 }
 
-// ownMark is the mark of the agent's own connections: they need one where capture is in the agent's own namespace.
-func (c Config) ownMark() uint32 {
-	for _, w := range c.Workloads {
-		if w.Netns == "" && !c.Capture.Off {
-			return agentapi.InsideMark
-		}
-	}
-	return 0
-}
-
 func (c Config) targets() []readiness.Target {
 	var out []readiness.Target
 	for _, w := range c.Workloads {
-		t := readiness.Target{Workload: w.Key(), Netns: w.Netns, Addresses: w.Addresses, Mark: agentapi.InsideMark}
+		t := readiness.Target{Workload: w.Key(), Netns: w.Netns, Addresses: w.Addresses}
 		if p := w.Readiness; p != nil {
 			t.Period, t.Timeout, t.Failures = p.Period, p.Timeout, p.Failures
 			if p.TCP != nil {

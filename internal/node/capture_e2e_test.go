@@ -17,6 +17,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/capture"
+	"isthmus.dev/isthmus/internal/node/cgroup/cgrouptest"
 	"isthmus.dev/isthmus/internal/node/netns"
 )
 
@@ -65,6 +66,7 @@ func newCaptured(t *testing.T, name string, rules capture.Rules) (app, far strin
 	t.Helper()
 	app, far = newNetns(t, name+"-app"), newNetns(t, name+"-far")
 	wire(t, app, "10.78.0.2/24", far, "10.78.0.3/24")
+	rules.Envoy = envoyGroup(t)
 	must(t, capture.Install(app, rules))
 	for _, p := range []string{"80", "81"} {
 		greet(t, far, "10.78.0.3:"+p, "far "+p)
@@ -91,7 +93,7 @@ func TestNetnsCaptureRedirects(t *testing.T) {
 		ExcludeOutboundPorts: []uint16{81}, ExcludeInboundPorts: []uint16{81}, ExcludeOutboundCIDRs: []netip.Prefix{netip.MustParsePrefix("10.78.0.128/25")},
 	})
 	greet(t, app, "127.0.0.1:15001", "outbound")
-	greet(t, app, "0.0.0.0:15006", "inbound")
+	must(t, cgrouptest.Inside(testGroup, func() error { greet(t, app, "0.0.0.0:15006", "inbound"); return nil }))
 	greet(t, app, "127.0.0.1:15053", "dns")
 	for _, c := range []struct{ ns, addr, want string }{
 		{app, "10.78.0.3:80", "outbound"},
@@ -110,7 +112,7 @@ func TestNetnsCaptureRedirects(t *testing.T) {
 	}
 	t.Run("marked connections pass", func(t *testing.T) {
 		var c net.Conn
-		must(t, netns.Do(app, func() (err error) {
+		must(t, asEnvoy(app, func() (err error) {
 			d := net.Dialer{Control: mark(agentapi.SocketMark), Timeout: time.Second}
 			c, err = d.Dial("tcp", "10.78.0.3:80")
 			return err
@@ -149,9 +151,9 @@ func TestNetnsCaptureKeepsEnvoysConnectionsApart(t *testing.T) {
 			c.Close()
 		}
 	}()
-	from := func(port, m int) (heard string, err error) {
+	from := func(inside func(string, func() error) error, port, m int) (heard string, err error) {
 		d := net.Dialer{Control: mark(m), Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 78, 0, 2), Port: port}}
-		err = netns.Do(app, func() error {
+		err = inside(app, func() error {
 			c, err := d.Dial("tcp", "10.78.0.3:80")
 			if err != nil {
 				return err
@@ -163,13 +165,13 @@ func TestNetnsCaptureKeepsEnvoysConnectionsApart(t *testing.T) {
 		})
 		return heard, err
 	}
-	if heard, err := from(40001, 0); err == nil {
+	if heard, err := from(netns.Do, 40001, 0); err == nil {
 		t.Fatalf("the workload heard %q", heard)
 	}
-	if heard, err := from(40001, agentapi.SocketMark); err != nil || heard != "far 80" {
+	if heard, err := from(asEnvoy, 40001, agentapi.SocketMark); err != nil || heard != "far 80" {
 		t.Errorf("Envoy heard %q: %v", heard, err)
 	}
-	if heard, err := from(40001, 0); err == nil {
+	if heard, err := from(netns.Do, 40001, 0); err == nil {
 		t.Errorf("the workload took Envoy's way and heard %q", heard)
 	}
 }
@@ -225,6 +227,7 @@ func TestNetnsInodeTellsARemadeNamespace(t *testing.T) {
 // Rules are replaced where the chains are as they should be, and the whole table where they are not.
 func TestNetnsCaptureMendsItsTable(t *testing.T) {
 	app, _ := newCaptured(t, "mends", capture.Rules{})
+	envoy := envoyGroup(t)
 	nft := func(args ...string) string {
 		var out []byte
 		must(t, netns.Do(app, func() (err error) {
@@ -233,7 +236,7 @@ func TestNetnsCaptureMendsItsTable(t *testing.T) {
 		}))
 		return string(out)
 	}
-	table := func() string { return nft("list", "table", "inet", "isthmus") }
+	table := func() string { return nft("list", "ruleset") }
 	if _, err := exec.LookPath("nft"); err != nil {
 		t.Fatal("this test looks at the table with nft: install nftables")
 	}
@@ -244,9 +247,11 @@ func TestNetnsCaptureMendsItsTable(t *testing.T) {
 		{"add", "chain", "inet", "isthmus", "stray"},
 		{"chain", "inet", "isthmus", "guard-in", "{ policy accept; }"},
 		{"delete", "table", "inet", "isthmus"},
+		{"flush", "table", "netdev", "isthmus"},
+		{"delete", "table", "netdev", "isthmus"},
 	} {
 		nft(damage...)
-		must(t, capture.Install(app, capture.Rules{}))
+		must(t, capture.Install(app, capture.Rules{Envoy: envoy}))
 		if got := table(); got != want {
 			t.Errorf("after %v: %s", damage, got)
 		}
@@ -260,7 +265,7 @@ func TestNetnsCaptureMendsItsTable(t *testing.T) {
 			ExcludeOutboundCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
 		}
 		must(t, capture.Install(app, rules))
-		handles := func() string { return nft("-a", "list", "table", "inet", "isthmus") } // a new rule has a new handle
+		handles := func() string { return nft("-a", "list", "ruleset") } // a new rule has a new handle
 		want := handles()
 		must(t, capture.Install(app, rules))
 		if got := handles(); got != want {

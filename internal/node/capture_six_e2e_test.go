@@ -22,6 +22,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/capture"
+	"isthmus.dev/isthmus/internal/node/cgroup/cgrouptest"
 	"isthmus.dev/isthmus/internal/node/netns"
 )
 
@@ -38,6 +39,7 @@ func newSixCaptured(t *testing.T, name string, rules capture.Rules) (app, far, a
 		must(t, netns.Do(ns, func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0) }))
 	}
 	wire(t, app, sixApp+"/64", far, sixFar+"/64")
+	rules.Envoy = envoyGroup(t)
 	must(t, capture.Install(app, rules))
 	local := func(ns string) (text string) {
 		eventually(t, 5*time.Second, "a link-local address", func() error {
@@ -135,7 +137,7 @@ func TestNetnsCaptureIPv6RedirectsWhateverCarriesTCP(t *testing.T) {
 		greetSix(t, app, "[::]:"+p, "app "+p)
 	}
 	greet(t, app, "[::1]:15001", "outbound")
-	greetSix(t, app, "[::]:15006", "inbound")
+	must(t, cgrouptest.Inside(testGroup, func() error { greetSix(t, app, "[::]:15006", "inbound"); return nil }))
 	greet(t, app, "[::1]:15053", "dns")
 	none := func(int) error { return nil }
 	for _, c := range []struct {
@@ -336,13 +338,17 @@ func TestNetnsCaptureIPv6LetsNothingPast(t *testing.T) {
 		return err
 	}))
 	marked := func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, agentapi.SocketMark) }
-	if got := hearWith(t, app, net.JoinHostPort(sixFar, "80"), marked); got != "far" {
-		t.Errorf("Envoy's own connection, to a neighbour that must first be found: %s", got)
-	}
+	must(t, cgrouptest.Inside(testGroup, func() error {
+		if got := hearWith(t, app, net.JoinHostPort(sixFar, "80"), marked); got != "far" {
+			t.Errorf("Envoy's own connection, to a neighbour that must first be found: %s", got)
+		}
+		return nil
+	}))
 	eyes.take()
-	must(t, send(app, sixFar, packet(sixFar, unix.IPPROTO_DSTOPTS, behind(unix.IPPROTO_UDP, pad, datagram(999))), agentapi.SocketMark))
+	must(t, capture.Remove(app))
+	must(t, send(app, sixFar, packet(sixFar, unix.IPPROTO_DSTOPTS, behind(unix.IPPROTO_UDP, pad, datagram(999))), 0))
 	if got := eyes.take(); len(got) != 1 {
-		t.Errorf("of a packet that may pass was seen: %v", got)
+		t.Errorf("without capture was seen: %v", got)
 	}
 }
 

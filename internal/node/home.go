@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"isthmus.dev/isthmus/internal/node/capture"
+	"isthmus.dev/isthmus/internal/node/cgroup"
 	"isthmus.dev/isthmus/internal/node/dns"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/node/netns"
@@ -42,6 +43,7 @@ type home struct {
 	log      *slog.Logger
 	aliases  string // directory of the aliases
 	rules    *capture.Rules
+	group    *cgroup.Group
 	dns      *dns.Server
 	bell     *bell
 	keeper   *keeper
@@ -59,6 +61,8 @@ type stay struct {
 	inode uint64
 	alias string // its path for Envoy
 	dns   *dns.Sockets
+	// queues of the namespace's devices; nil where nothing is captured.
+	queues *capture.Queues
 }
 
 // name tells one namespace of a workload from every other.
@@ -83,14 +87,12 @@ func (h *home) enter() (err error) {
 			return fmt.Errorf("workload %s: %w", h.workload.Key(), err)
 		}
 	}
-	if h.rules != nil {
-		if err := capture.Install(path, *h.rules); err != nil {
-			return fmt.Errorf("capture the traffic of workload %s: %w", h.workload.Key(), err)
-		}
+	left := h.keeper.inherited(h.name(s) + " ")
+	defer envoyproc.Release(left[keptDNS])
+	if err := h.capture(s, left); err != nil {
+		return fmt.Errorf("capture the traffic of workload %s: %w", h.workload.Key(), err)
 	}
-	left := h.keeper.inherited(h.name(s))
-	defer envoyproc.Release(left)
-	if s.dns, err = h.dns.Listen(dns.Listener{Workload: h.workload.Key(), Netns: path, Kept: left}); err != nil {
+	if s.dns, err = h.dns.Listen(dns.Listener{Workload: h.workload.Key(), Netns: path, Kept: left[keptDNS]}); err != nil {
 		return err
 	}
 	if path != "" {
@@ -105,9 +107,48 @@ func (h *home) enter() (err error) {
 		h.log.Warn("the workload's network namespace has no IPv6: its IPv6 addresses are not served", "workload", h.workload.Key())
 	}
 	h.stay.Store(s)
-	h.keeper.put(h.name(s), s.dns.Files())
+	h.keeper.put(h.name(s), h.kept(s))
 	h.changed()
 	return nil
+}
+
+// keptDNS names the DNS sockets beside the name of their namespace; those that hold a queue have the queue's name there.
+const keptDNS = "dns"
+
+// kept are the sockets that Envoy keeps.
+func (h *home) kept(s *stay) []envoyproc.Held {
+	held := []envoyproc.Held{{Name: h.name(s) + " " + keptDNS, Files: s.dns.Files()}}
+	if s.queues != nil {
+		for q, f := range s.queues.Held() {
+			held = append(held, envoyproc.Held{Name: h.name(s) + " " + q.String(), Files: []*os.File{f}})
+		}
+	}
+	return held
+}
+
+// capture the namespace's traffic, and hold its queues, also those that were left.
+func (h *home) capture(s *stay, left map[string][]*os.File) error {
+	held := map[capture.Queue]*os.File{}
+	for name, files := range left {
+		q, err := capture.ParseQueue(name)
+		if err == nil && len(files) == 1 && h.rules != nil {
+			held[q] = files[0]
+		} else if name != keptDNS {
+			envoyproc.Release(files)
+		}
+	}
+	if h.rules == nil {
+		return nil
+	}
+	s.queues = capture.NewQueues(held)
+	rules := *h.rules
+	rules.Envoy = h.group.ID
+	if err := capture.Install(h.workload.Netns, rules); errors.Is(err, capture.ErrFrames) {
+		h.log.Warn("capture is not complete", "workload", h.workload.Key(), "error", err)
+	} else if err != nil {
+		return err
+	}
+	return s.queues.Hold(h.workload.Netns)
 }
 
 // usable leaves out IPv6 addresses where the namespace has no IPv6: Envoy could not bind a listener there.
@@ -149,6 +190,9 @@ func (s *stay) there(path string) bool {
 func (s *stay) close() {
 	if s.dns != nil {
 		s.dns.Close()
+	}
+	if s.queues != nil {
+		s.queues.Close()
 	}
 	if s.pin != nil {
 		s.pin.Close()

@@ -177,12 +177,19 @@ type program struct {
 // startProgram starts a program in a network namespace (empty: this one) as a user, with a workload's socket.
 func startProgram(t *testing.T, binary, ns, socket, what, peer string, user uint32) *program {
 	t.Helper()
-	cmd := exec.Command(binary, "-test.run=^TestHelperProgram$")
-	cmd.Env = []string{"ISTHMUS_TEST_PROGRAM=" + what, "SPIFFE_ENDPOINT_SOCKET=unix://" + socket, "PEER=" + peer}
-	cmd.Dir = "/"
+	var attr *syscall.SysProcAttr
 	if user != 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+		attr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	}
+	env := []string{"ISTHMUS_TEST_PROGRAM=" + what, "SPIFFE_ENDPOINT_SOCKET=unix://" + socket, "PEER=" + peer}
+	return startProgramWith(t, binary, ns, "TestHelperProgram", env, attr)
+}
+
+// startProgramWith starts what a test of a binary does.
+func startProgramWith(t *testing.T, binary, ns, test string, env []string, attr *syscall.SysProcAttr) *program {
+	t.Helper()
+	cmd := exec.Command(binary, "-test.run=^"+test+"$")
+	cmd.Env, cmd.Dir, cmd.SysProcAttr = env, "/", attr
 	in, err := cmd.StdinPipe()
 	must(t, err)
 	out, err := cmd.StdoutPipe()

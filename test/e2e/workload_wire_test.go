@@ -24,6 +24,8 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/node"
+	"isthmus.dev/isthmus/internal/node/cgroup/cgrouptest"
 )
 
 // app is a server that keeps exactly what arrives.
@@ -157,8 +159,28 @@ func (s *shop) app(name string) *app {
 // dial connects from inside a namespace, as a program there would.
 func (s *shop) dial(from, address string) (net.Conn, error) { return s.dialWith(from, address, nil) }
 
-// bypass connects from inside a workload's namespace past its capture.
-func (s *shop) bypass(from, address string) (net.Conn, error) {
+// bypass connects from inside a workload's namespace past its capture, as its node's Envoy does.
+func (s *shop) bypass(from, address string) (c net.Conn, err error) {
+	err = cgrouptest.Inside(s.group(from), func() error {
+		c, err = s.marked(from, address)
+		return err
+	})
+	return c, err
+}
+
+// group is the control group of the Envoys that serve a workload.
+func (s *shop) group(workload string) string {
+	for name, members := range s.nodes {
+		for _, m := range members {
+			if m.name == workload {
+				return node.ControlGroup(name, s.path(name, "run"))
+			}
+		}
+	}
+	panic("no node has " + workload)
+}
+
+func (s *shop) marked(from, address string) (net.Conn, error) {
 	return s.dialWith(from, address, func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		if e := raw.Control(func(fd uintptr) {

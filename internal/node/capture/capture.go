@@ -1,20 +1,23 @@
-// Package capture redirects a workload's traffic into the node's Envoy: one nftables table in the workload's network
+// Package capture redirects a workload's traffic into the node's Envoy: nftables tables in the workload's network
 // namespace, replaced atomically.
 //
-// What it does, in both IP versions:
+// What they do, in both IP versions:
 //
 //	out  DNS (udp and tcp 53)            → the agent's DNS
 //	     tcp not to the loopback          → Envoy's outbound listener
-//	     any other protocol               refused at once, ICMP allowed
+//	     any other protocol               refused at once; of ICMP, errors and neighbour discovery by the kernel pass
+//	     frames that a program writes     dropped
 //	in   tcp                              → Envoy's inbound listener
-//	     any other protocol               refused at once, ICMP and answers allowed
+//	     any other protocol               refused at once; of ICMP, errors and neighbour discovery pass
 //
-// Connections that Envoy and the agent make carry agentapi.SocketMark or agentapi.InsideMark, pass, and are not tracked, but
-// for a workload's call to itself, which goes to Envoy again. The table stays when the agent stops, so that nothing a workload
-// says ever leaves in plaintext while the agent is away: until it returns, connections are refused.
+// Envoy's sockets are known by the control group that Envoy runs in. Its connections carry agentapi.SocketMark or
+// agentapi.InsideMark, which say where they lead, pass, and are not tracked, but for a workload's call to itself, which goes to
+// Envoy again. The tables stay when the agent stops, so that nothing a workload says ever leaves in plaintext while the agent
+// is away: until it returns, connections are refused.
 package capture
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -28,48 +31,91 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/cgroup"
 	"isthmus.dev/isthmus/internal/node/netns"
 )
 
-// Table is the name of the table (family inet).
+// Table is the name of the tables: that of the rules (family inet), and that of the devices (netdev).
 const Table = "isthmus"
 
 // Rules is what may pass uncaptured.
 type Rules struct {
+	// Envoy is the control group of Envoy. The zero value is nobody's.
+	Envoy cgroup.ID
+	// DNSPort on the loopback is where questions are answered; default agentapi.DNSPort.
+	DNSPort              uint16
 	ExcludeOutboundPorts []uint16
 	ExcludeOutboundCIDRs []netip.Prefix
 	ExcludeInboundPorts  []uint16
 }
 
-// Install puts the table into the namespace at path in one transaction, in place of one that is there already. One that is
-// as it should be is left alone, so that an agent that starts again disturbs nothing.
+// Install puts the tables into the namespace at path, each in one transaction, in place of one that is there already. One that
+// is as it should be is left alone, so that an agent that starts again disturbs nothing.
 //
-// Where the chains are there as they should be only the rules are replaced: so no packet meets a moment without them. A
-// chain that is deleted has already lost its rules, and not yet its policy, which drops; under load that moment lasts.
+// Where the kernel cannot look at frames as they leave the rest is installed, and the error is ErrFrames.
 func Install(path string, r Rules) error {
 	if err := netns.Do(path, loopbackUp); err != nil {
 		return fmt.Errorf("bring up the loopback interface of %s: %w", path, err)
 	}
+	r.DNSPort = cmp.Or(r.DNSPort, agentapi.DNSPort)
+	if err := install(path, nftables.TableFamilyINet, chains(r)); err != nil {
+		return err
+	}
+	return Devices(path)
+}
+
+// ErrFrames means that a program with CAP_NET_RAW can write frames onto a device past the rules.
+var ErrFrames = errors.New("the kernel does not look at frames as they leave (it needs 5.16 or later with CONFIG_NETFILTER_EGRESS): " +
+	"a program with CAP_NET_RAW can write frames past capture, so give workloads none")
+
+// Devices has every device that is there now refuse frames that a program writes.
+func Devices(path string) error {
+	var err error
+	for range 3 { // a device may go between being seen and being named
+		var want []chain
+		if err = netns.Do(path, func() error {
+			links, err := netlink.LinkList()
+			for _, l := range links {
+				want = append(want, frames(fmt.Sprintf("out-%d", l.Attrs().Index), l.Attrs().Name))
+			}
+			return err
+		}); err != nil {
+			return fmt.Errorf("list the devices of %s: %w", path, err)
+		}
+		if err = install(path, nftables.TableFamilyNetdev, want); !errors.Is(err, unix.ENOENT) {
+			break
+		}
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return ErrFrames
+	}
+	return err
+}
+
+// install makes one table what is wanted. Where the chains are there as they should be only the rules are replaced: so no
+// packet meets a moment without them. A chain that is deleted has already lost its rules, and not yet its policy, which drops;
+// under load that moment lasts.
+func install(path string, family nftables.TableFamily, want []chain) error {
 	return transact(path, func(c *nftables.Conn) error {
-		want := chains(r)
-		there, err := inPlace(c, want)
+		there, err := inPlace(c, family, want)
 		if err != nil {
 			return err
 		}
-		t := &nftables.Table{Family: nftables.TableFamilyINet, Name: Table}
+		t := &nftables.Table{Family: family, Name: Table}
 		if there {
 			if same, err := sameRules(c, t, want); same || err != nil {
 				return err
 			}
 			c.FlushTable(t)
 		} else {
-			t = replaceTable(c)
+			t = replaceTable(c, family)
 		}
 		for _, ch := range want {
 			chain := &nftables.Chain{Name: ch.name, Table: t}
 			if !there {
 				chain = c.AddChain(&nftables.Chain{
-					Name: ch.name, Table: t, Type: ch.kind, Hooknum: ch.hook, Priority: ch.priority, Policy: &ch.policy,
+					Name: ch.name, Table: t, Type: ch.kind, Hooknum: ch.hook, Priority: ch.priority, Policy: &ch.policy, Device: ch.device,
 				})
 			}
 			for _, exprs := range ch.rules {
@@ -81,8 +127,8 @@ func Install(path string, r Rules) error {
 }
 
 // inPlace says whether the table has the very chains that are wanted, whatever their rules.
-func inPlace(c *nftables.Conn, want []chain) (bool, error) {
-	all, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+func inPlace(c *nftables.Conn, family nftables.TableFamily, want []chain) (bool, error) {
+	all, err := c.ListChainsOfTableFamily(family)
 	if err != nil {
 		return false, err
 	}
@@ -123,22 +169,24 @@ func readable(r rule) rule {
 	})
 }
 
-// Remove takes the table out of the namespace at path; that it was not there is no error.
+// Remove takes the tables out of the namespace at path; that they were not there is no error.
 func Remove(path string) error {
 	return transact(path, func(c *nftables.Conn) error {
-		c.DelTable(addTable(c))
+		for _, family := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyNetdev} {
+			c.DelTable(addTable(c, family))
+		}
 		return nil
 	})
 }
 
 // replaceTable adds, deletes and adds the table: the middle step clears one that was there, the first makes it succeed.
-func replaceTable(c *nftables.Conn) *nftables.Table {
-	c.DelTable(addTable(c))
-	return addTable(c)
+func replaceTable(c *nftables.Conn, family nftables.TableFamily) *nftables.Table {
+	c.DelTable(addTable(c, family))
+	return addTable(c, family)
 }
 
-func addTable(c *nftables.Conn) *nftables.Table {
-	return c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: Table})
+func addTable(c *nftables.Conn, family nftables.TableFamily) *nftables.Table {
+	return c.AddTable(&nftables.Table{Family: family, Name: Table})
 }
 
 func transact(path string, build func(*nftables.Conn) error) error {
@@ -174,7 +222,7 @@ func explain(path string, err error) error {
 		return fmt.Errorf("write nftables rules in %s: not permitted; run as root or with CAP_NET_ADMIN: %w", at, err)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("write nftables rules in %s: the kernel lacks a part of nftables; "+
-			"load nf_tables, nft_chain_nat, nft_redir, nft_ct, nft_socket and nft_reject_inet (modprobe), or use a kernel that has them: %w", at, err)
+			"load nf_tables, nft_chain_nat, nft_redir, nft_ct, nft_socket, nft_fib_inet and nft_reject_inet (modprobe), or use a kernel that has them: %w", at, err)
 	}
 	return fmt.Errorf("write nftables rules in %s: %w", at, err)
 }

@@ -55,6 +55,16 @@ func proto(p byte) rule {
 	return equal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, []byte{p})
 }
 
+func tcp() rule { return proto(unix.IPPROTO_TCP) }
+
+func udp() rule { return proto(unix.IPPROTO_UDP) }
+
+// sport: the source port (of TCP or UDP, tested before) is p.
+func sport(p uint16) rule {
+	return equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		binaryutil.BigEndian.PutUint16(p))
+}
+
 // dport: the destination port (of TCP or UDP, tested before) is p.
 func dport(p uint16) rule {
 	return equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
@@ -74,17 +84,54 @@ func daddr(p netip.Prefix) rule {
 			net.CIDRMask(p.Bits(), int(length)*8), p.Addr().AsSlice()))
 }
 
-// ours: the packet has one of the two marks of Envoy's and the agent's connections.
-func ours() rule { return eitherMark(&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}) }
+// envoys: the socket that sends the packet, or is to receive it, was opened by Envoy. A mark says nothing of that, since a
+// program with CAP_NET_RAW can set one.
+func (r Rules) envoys() rule {
+	return equal(&expr.Socket{Key: expr.SocketKeyCgroupv2, Level: r.Envoy.Level, Register: 1}, binaryutil.NativeEndian.PutUint64(r.Envoy.Number))
+}
 
-// toOurs: the packet belongs to a TCP connection whose socket, here, has one of the two marks.
-func toOurs() rule {
-	return when(proto(unix.IPPROTO_TCP), eitherMark(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}))
+// toEnvoys: the packet belongs to a TCP connection that Envoy made.
+func (r Rules) toEnvoys() rule {
+	return when(tcp(), eitherMark(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}), r.envoys())
+}
+
+// wholeSocket: there is a socket, and not only the rest of a connection that was closed, or the beginning of one.
+func wholeSocket() rule { return known(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}) }
+
+// hasFile: the packet was sent by a socket that a program holds. The kernel's own have no file, and so no user.
+func hasFile() rule { return known(&expr.Meta{Key: expr.MetaKeySKUID, Register: 1}) }
+
+// program: the packet was sent by a program, and not by the kernel: as an answer, or of a connection that is being opened.
+func program() rule { return when(hasFile(), wholeSocket()) }
+
+// routed: the packet has a route, and so came through IP; frames that a program writes have none.
+func routed() rule { return known(&expr.Meta{Key: expr.MetaKeyRTCLASSID, Register: 1}) }
+
+// known: what is loaded is there at all, whatever it is.
+func known(load expr.Any) rule {
+	return rule{load, &expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: make([]byte, 4)}}
+}
+
+// foreignSource: the packet's source is not an address of this namespace.
+func foreignSource() rule {
+	return rule{
+		&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
 }
 
 func eitherMark(load expr.Any) rule {
 	const differ = uint32(agentapi.SocketMark ^ agentapi.InsideMark)
 	return masked(load, binaryutil.NativeEndian.PutUint32(^differ), binaryutil.NativeEndian.PutUint32(agentapi.SocketMark&^differ))
+}
+
+// isReset: the TCP segment ends its connection.
+func isReset() rule {
+	return masked(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1}, []byte{6}, []byte{4})
+}
+
+func icmpType(t byte) rule {
+	return equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1}, []byte{t})
 }
 
 // redirected: our NAT rules changed the connection's destination (IPS_DST_NAT).

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -15,6 +16,7 @@ type chain struct {
 	hook     *nftables.ChainHook
 	priority *nftables.ChainPriority
 	policy   nftables.ChainPolicy
+	device   string
 	rules    []rule
 }
 
@@ -28,15 +30,15 @@ func chains(r Rules) []chain {
 			name: "own-out", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
 			hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw,
 			rules: []rule{
-				when(proto(unix.IPPROTO_TCP), mark(agentapi.InsideMark), untracked()),
+				when(tcp(), mark(agentapi.InsideMark), r.envoys(), untracked()),
 				when(out("lo"), accept()), // a call to itself must be redirected, and so be tracked
-				when(proto(unix.IPPROTO_TCP), mark(agentapi.SocketMark), untracked()),
+				when(tcp(), mark(agentapi.SocketMark), r.envoys(), untracked()),
 			},
 		},
 		{
 			name: "own-in", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw,
-			rules: []rule{when(toOurs(), untracked())},
+			rules: []rule{when(r.toEnvoys(), untracked())},
 		},
 		{
 			name: "redirect-out", kind: nftables.ChainTypeNAT, policy: nftables.ChainPolicyAccept,
@@ -65,60 +67,78 @@ func chains(r Rules) []chain {
 // is not redirected, and guardOut refuses it: by a reset, since an ICMPv6 error would not find the caller either.
 var linkLocal = netip.MustParsePrefix("fe80::/10")
 
-var (
-	loopback4 = netip.MustParsePrefix("127.0.0.0/8")
-	loopback6 = netip.MustParsePrefix("::1/128")
-)
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 
 func redirectOut(r Rules) []rule {
-	rules := []rule{
-		when(mark(agentapi.SocketMark), daddr(loopback4), accept()),
-		when(mark(agentapi.SocketMark), daddr(loopback6), accept()),
-		when(mark(agentapi.SocketMark), out("lo"), proto(unix.IPPROTO_TCP), redirect(agentapi.InboundPort)),
-		when(ours(), accept()),
-		when(daddr(linkLocal), accept()),
-		when(proto(unix.IPPROTO_UDP), dport(53), redirect(agentapi.DNSPort)),
-		when(proto(unix.IPPROTO_TCP), dport(53), redirect(agentapi.DNSPort)),
-		when(out("lo"), accept()),
+	var rules []rule
+	for _, lo := range loopback {
+		rules = append(rules,
+			when(r.envoys(), daddr(lo), accept()),
+			when(udp(), dport(53), daddr(lo), redirect(r.DNSPort)),
+			when(tcp(), dport(53), daddr(lo), redirect(r.DNSPort)))
 	}
+	rules = append(rules,
+		when(mark(agentapi.SocketMark), r.envoys(), out("lo"), tcp(), redirect(agentapi.InboundPort)),
+		when(r.envoys(), accept()),
+		when(out("lo"), accept()),
+		when(daddr(linkLocal), accept()),
+		when(udp(), dport(53), redirect(r.DNSPort)),
+		when(tcp(), dport(53), redirect(r.DNSPort)))
 	rules = append(rules, excludedOut(r)...)
-	return append(rules, when(proto(unix.IPPROTO_TCP), redirect(agentapi.OutboundPort)))
+	return append(rules, when(tcp(), redirect(agentapi.OutboundPort)))
 }
 
 func redirectIn(r Rules) []rule {
 	rules := []rule{when(in("lo"), accept())}
 	for _, p := range r.ExcludeInboundPorts {
-		rules = append(rules, when(proto(unix.IPPROTO_TCP), dport(p), accept()))
+		rules = append(rules, when(tcp(), dport(p), accept()))
 	}
-	return append(rules, when(proto(unix.IPPROTO_TCP), redirect(agentapi.InboundPort)))
+	return append(rules, when(tcp(), redirect(agentapi.InboundPort)))
 }
 
-// guardOut refuses what redirectOut could not take: other protocols, and packets that connection tracking does not know.
+// guardOut refuses what redirectOut could not take, and knows three senders: Envoy, whose TCP passes; programs, which reach
+// this namespace and what is excluded; and the kernel itself, which passes with what TCP and IP cannot do without. What is said
+// by the kernel cannot be chosen by a program: a source address that is not of this namespace could make it answer there,
+// with what a program wrote, and so is refused.
 func guardOut(r Rules) []rule {
 	rules := []rule{
-		when(ours(), accept()),
-		when(out("lo"), accept()),
-		when(redirected(), accept()),
-		when(replying(), accept()),
-		when(proto(unix.IPPROTO_ICMP), accept()),
-		when(proto(unix.IPPROTO_ICMPV6), accept()),
+		when(tcp(), r.envoys(), accept()),
+		when(program(), foreignSource(), drop()),
 	}
+	for _, lo := range loopback {
+		rules = append(rules, when(redirected(), daddr(lo), accept()))
+	}
+	for _, p := range []uint16{agentapi.OutboundPort, agentapi.InboundPort, r.DNSPort} { // nobody calls these but by redirection
+		rules = append(rules, when(out("lo"), tcp(), dport(p), reset()))
+	}
+	rules = append(rules, when(out("lo"), udp(), dport(r.DNSPort), reject()), when(out("lo"), accept()))
 	rules = append(rules, excludedOut(r)...)
-	return append(rules, when(invalid(), drop()), when(proto(unix.IPPROTO_TCP), daddr(linkLocal), reset()), reject())
+	for _, p := range r.ExcludeInboundPorts {
+		rules = append(rules, when(tcp(), sport(p), replying(), accept()), when(udp(), sport(p), replying(), accept()))
+	}
+	rules = append(rules,
+		when(tcp(), program(), daddr(linkLocal), reset()),
+		when(program(), reject()),
+		when(tcp(), redirected(), accept()),
+		when(tcp(), replying(), accept()),
+		when(tcp(), eitherMark(&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}), isReset(), accept())) // of Envoy's connections
+	rules = append(rules, icmp(icmpOut, icmpv6Out)...)
+	return append(rules, when(invalid(), drop()), reject())
 }
 
-// guardIn refuses what reached the namespace without passing Envoy.
+// guardIn refuses what reached the namespace without passing Envoy, also what a program took in Envoy's place.
 func guardIn(r Rules) []rule {
 	rules := []rule{
 		when(in("lo"), accept()),
-		when(toOurs(), accept()),
-		when(redirected(), accept()),
+		when(r.toEnvoys(), accept()),
+		when(tcp(), redirected(), r.envoys(), accept()),
+		when(tcp(), redirected(), wholeSocket(), reset()),
+		when(tcp(), redirected(), accept()), // connections that are being opened or closed, which have no whole socket
 		when(replying(), accept()),
-		when(proto(unix.IPPROTO_ICMP), accept()),
-		when(proto(unix.IPPROTO_ICMPV6), accept()),
 	}
+	rules = append(rules, icmp(icmpIn, icmpv6In)...)
 	for _, p := range r.ExcludeInboundPorts {
-		rules = append(rules, when(proto(unix.IPPROTO_TCP), dport(p), accept()), when(proto(unix.IPPROTO_UDP), dport(p), accept()))
+		rules = append(rules, when(tcp(), dport(p), accept()), when(udp(), dport(p), accept()))
 	}
 	return append(rules, when(invalid(), drop()), reject())
 }
@@ -126,10 +146,41 @@ func guardIn(r Rules) []rule {
 func excludedOut(r Rules) []rule {
 	var rules []rule
 	for _, p := range r.ExcludeOutboundPorts {
-		rules = append(rules, when(proto(unix.IPPROTO_TCP), dport(p), accept()), when(proto(unix.IPPROTO_UDP), dport(p), accept()))
+		rules = append(rules, when(tcp(), dport(p), accept()), when(udp(), dport(p), accept()))
 	}
 	for _, c := range r.ExcludeOutboundCIDRs {
 		rules = append(rules, when(daddr(c), accept()))
 	}
 	return rules
+}
+
+// The types of ICMP that IP cannot do without: errors, and of IPv6 what finds neighbours and routers, and keeps the groups in
+// which they are found. No echo, which carries what a program likes; nothing that leads others astray, as redirects and the
+// advertisements of a router that is none.
+var (
+	icmpOut   = []byte{3, 11, 12}
+	icmpIn    = []byte{3, 11, 12}
+	icmpv6Out = []byte{1, 2, 3, 4, 131, 132, 133, 135, 136, 143}
+	icmpv6In  = []byte{1, 2, 3, 4, 130, 134, 135, 136}
+)
+
+func icmp(four, six []byte) []rule {
+	var rules []rule
+	for _, t := range four {
+		rules = append(rules, when(proto(unix.IPPROTO_ICMP), icmpType(t), accept()))
+	}
+	for _, t := range six {
+		rules = append(rules, when(proto(unix.IPPROTO_ICMPV6), icmpType(t), accept()))
+	}
+	return rules
+}
+
+// frames is the chain of one device: what leaves by it has passed the chains above, and so has a route, or is a program's
+// frame that was written onto the device past them. What the kernel sends without a route, as ARP, passes.
+func frames(name, device string) chain {
+	return chain{
+		name: name, kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept, device: device,
+		hook: nftables.ChainHookEgress, priority: nftables.ChainPriorityFilter,
+		rules: []rule{when(routed(), accept()), when(hasFile(), drop())},
+	}
 }

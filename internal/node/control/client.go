@@ -42,8 +42,6 @@ type Config struct {
 	TokenFile string
 	// IdentityFile keeps the node's key, certificate and roots.
 	IdentityFile string
-	// Mark is set on the connections, when not 0.
-	Mark uint32
 	// Report is what to tell the control plane now; Changed says that it may have changed.
 	Report  func() agentapi.Report
 	Changed <-chan struct{}

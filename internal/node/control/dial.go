@@ -69,12 +69,6 @@ func (c *Client) setOptions(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 15_000); err != nil {
 		return fmt.Errorf("set TCP_USER_TIMEOUT: %w", err)
 	}
-	if c.cfg.Mark == 0 {
-		return nil
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(c.cfg.Mark)); err != nil {
-		return fmt.Errorf("set SO_MARK: %w", err)
-	}
 	return nil
 }
 

@@ -2,15 +2,12 @@ package dns
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 )
 
@@ -70,7 +67,7 @@ func (s *Server) forward(c client, q *dns.Msg, tcp bool) *dns.Msg {
 		return s.notForwarded(c, q)
 	}
 	for _, server := range s.cfg.Upstreams {
-		if r, err := s.upstream.ask(q, server, tcp); err == nil {
+		if r, err := ask(q, server, tcp); err == nil {
 			s.counts.forwarded.Add(1)
 			s.record(nil, c, q, "forwarded")
 			return r
@@ -96,13 +93,10 @@ func (s *Server) record(limit *rate.Limiter, c client, q *dns.Msg, result string
 	s.cfg.Record(Outside{Workload: c.workload, Name: name, Type: dns.Type(q.Question[0].Qtype).String(), Result: result})
 }
 
-// upstream asks the servers for names outside the mesh.
-type upstream struct{ mark uint32 }
-
 // ask puts the question anew: of the workload's message only the name and the type reach the upstream, and of the upstream's
 // only what answers them reaches the workload.
-func (u upstream) ask(q *dns.Msg, server netip.AddrPort, tcp bool) (*dns.Msg, error) {
-	c := &dns.Client{Net: "udp", Timeout: forwardTimeout, UDPSize: askedSize, Dialer: &net.Dialer{Timeout: forwardTimeout, Control: u.control}}
+func ask(q *dns.Msg, server netip.AddrPort, tcp bool) (*dns.Msg, error) {
+	c := &dns.Client{Net: "udp", Timeout: forwardTimeout, UDPSize: askedSize}
 	if tcp {
 		c.Net = "tcp"
 	}
@@ -136,15 +130,4 @@ func passOn(q, r *dns.Msg) (*dns.Msg, error) {
 		return nil, errors.New("the upstream's answer is too long")
 	}
 	return out, nil
-}
-
-func (u upstream) control(_, _ string, c syscall.RawConn) error {
-	if u.mark == 0 {
-		return nil
-	}
-	var err error
-	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(u.mark)) }); e != nil {
-		return e
-	}
-	return err
 }

@@ -34,8 +34,6 @@ type Config struct {
 	Upstreams []netip.AddrPort
 	// Record is told of questions about names outside the mesh: of every one that was forwarded, and of some of the others.
 	Record func(Outside)
-	// Mark is set on questions to upstreams, when not 0.
-	Mark uint32
 }
 
 // Listener is one workload whose questions are answered.
@@ -49,10 +47,9 @@ type Listener struct {
 
 // Server answers for many workloads, each in its own network namespace.
 type Server struct {
-	cfg      Config
-	tables   atomic.Pointer[map[string]agentapi.DNSTable]
-	counts   counts
-	upstream upstream
+	cfg    Config
+	tables atomic.Pointer[map[string]agentapi.DNSTable]
+	counts counts
 }
 
 // Counts of answers since the server began.
@@ -62,7 +59,7 @@ type counts struct{ mesh, forwarded, failed, refused atomic.Uint64 }
 
 // New makes a server; Listen opens its sockets.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, upstream: upstream{mark: cfg.Mark}}
+	return &Server{cfg: cfg}
 }
 
 // SetTables replaces what workloads may resolve; the map must not be written afterwards.

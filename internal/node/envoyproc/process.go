@@ -42,6 +42,9 @@ func start(cfg Config, made string) (*process, error) {
 	cmd.ExtraFiles = kept.inherited()
 	cmd.Env = []string{} // Envoy needs none, and what is in ours is not its business
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if g := cfg.Group; g != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, g.FD()
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start Envoy: %w", err), kept.close())
 	}

@@ -58,6 +58,9 @@ func fingerprint(cfg Config, bootstrap []byte) (string, error) {
 	sys := st.Sys().(*syscall.Stat_t)
 	h := sha256.New()
 	fmt.Fprintf(h, "%d %d %d %d\n%q\n", sys.Dev, sys.Ino, st.Size(), st.ModTime().UnixNano(), arguments(cfg))
+	if g := cfg.Group; g != nil {
+		fmt.Fprintf(h, "%d\n", g.ID)
+	}
 	h.Write(bootstrap)
 	return fmt.Sprintf("%x", h.Sum(nil)), nil
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/cgroup"
 	"isthmus.dev/isthmus/internal/node/retry"
 )
 
@@ -30,6 +31,8 @@ type Config struct {
 	Bootstrap   Bootstrap
 	Concurrency int
 	LogLevel    string
+	// Group is the control group that Envoy runs in, by which capture knows its sockets; nil where nothing is captured.
+	Group *cgroup.Group
 	// Keep is asked when Run ends, with the cause: whether Envoy is to go on without its agent, for the next one to take over.
 	Keep func(why error) bool
 	// Changed is called when the State did.

@@ -11,11 +11,9 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"isthmus.dev/isthmus/internal/node/netns"
 	"isthmus.dev/isthmus/internal/node/retry"
@@ -30,8 +28,7 @@ type Target struct {
 	Path      string       // empty: TCP
 	Period    time.Duration
 	Timeout   time.Duration
-	Failures  int    // in a row until a ready workload is not
-	Mark      uint32 // of the probe's connections, so that capture lets them pass
+	Failures  int // in a row until a ready workload is not
 }
 
 // Prober probes all targets.
@@ -167,7 +164,7 @@ func (t Target) at(a netip.Addr) string {
 
 func (t Target) dial(ctx context.Context) (conn net.Conn, err error) {
 	err = netns.Do(t.Netns, func() error {
-		d := net.Dialer{Control: t.mark}
+		var d net.Dialer
 		var errs []error
 		for _, a := range t.Addresses {
 			var err error
@@ -179,15 +176,4 @@ func (t Target) dial(ctx context.Context) (conn net.Conn, err error) {
 		return errors.Join(errs...)
 	})
 	return conn, err
-}
-
-func (t Target) mark(_, _ string, raw syscall.RawConn) error {
-	if t.Mark == 0 {
-		return nil
-	}
-	var err error
-	if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(t.Mark)) }); e != nil {
-		return e
-	}
-	return err
 }
