@@ -236,7 +236,10 @@ func TestNetnsCaptureMendsItsTable(t *testing.T) {
 		}))
 		return string(out)
 	}
-	table := func() string { return nft("list", "ruleset") }
+	tables := func(args ...string) string {
+		return nft(append(args, "list", "table", "inet", "isthmus")...) + nft(append(args, "list", "table", "netdev", "isthmus")...)
+	}
+	table := func() string { return tables() }
 	if _, err := exec.LookPath("nft"); err != nil {
 		t.Fatal("this test looks at the table with nft: install nftables")
 	}
@@ -265,7 +268,7 @@ func TestNetnsCaptureMendsItsTable(t *testing.T) {
 			ExcludeOutboundCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
 		}
 		must(t, capture.Install(app, rules))
-		handles := func() string { return nft("-a", "list", "ruleset") } // a new rule has a new handle
+		handles := func() string { return tables("-a") } // a new rule has a new handle
 		want := handles()
 		must(t, capture.Install(app, rules))
 		if got := handles(); got != want {

@@ -96,7 +96,7 @@ func newBoth(t *testing.T, name string, rules capture.Rules) (app, far string) {
 				os.WriteFile("/proc/sys/net/ipv4/conf/lo/rp_filter", []byte("0"), 0))
 		}))
 	}
-	for ns, group := range map[string]string{app: "ff0200000000000000000001ff000002", far: "ff02000000000000000000000001ff000003"} {
+	for ns, group := range map[string]string{app: "ff0200000000000000000001ff000002", far: "ff0200000000000000000001ff000003"} {
 		eventually(t, 5*time.Second, "the address can be found by its neighbours", func() error { // the kernel joins the group a moment later
 			return netns.Do(ns, func() error {
 				groups, err := os.ReadFile("/proc/thread-self/net/igmp6")
