@@ -140,7 +140,7 @@ func guardIn(r Rules) []rule {
 	for _, p := range r.ExcludeInboundPorts {
 		rules = append(rules, when(tcp(), dport(p), accept()), when(udp(), dport(p), accept()))
 	}
-	return append(rules, when(invalid(), drop()), reject())
+	return append(rules, when(invalid(), drop()), when(tcp(), reset()), reject())
 }
 
 func excludedOut(r Rules) []rule {
