@@ -1,14 +1,19 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
+	yamlv3 "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/yaml"
 )
 
@@ -50,12 +55,83 @@ func (a *app) render(v any, view func(when) string) (string, error) {
 	switch a.output {
 	case formatJSON:
 		b, err := json.MarshalIndent(v, "", "  ")
-		return string(b) + "\n", err
+		return escaped(string(b)) + "\n", err
 	case formatYAML:
-		b, err := yaml.Marshal(v)
-		return string(b), err
+		return marshalYAML(v)
 	}
 	return view(when{now: a.Now(), wide: a.output == formatWide}), nil
+}
+
+// marshalYAML escapes what moves a cursor or hides text.
+func marshalYAML(v any) (string, error) {
+	b, err := yaml.Marshal(v)
+	if err == nil && !bytes.ContainsFunc(b, isHidden) { // it fails where such text stands in it
+		return string(b), nil
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return "", err
+	}
+	var data any
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	if err := dec.Decode(&data); err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	enc := yamlv3.NewEncoder(&out)
+	enc.SetIndent(2)
+	enc.CompactSeqIndent()
+	err = errors.Join(enc.Encode(yamlNode(data)), enc.Close())
+	return escaped(out.String()), err
+}
+
+// yamlNode is data that was JSON as YAML, with quotes around what must be escaped.
+func yamlNode(v any) *yamlv3.Node {
+	n := &yamlv3.Node{Kind: yamlv3.ScalarNode, Tag: "!!str"}
+	switch v := v.(type) {
+	case map[string]any:
+		n.Kind, n.Tag = yamlv3.MappingNode, "!!map"
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			n.Content = append(n.Content, yamlNode(k), yamlNode(v[k]))
+		}
+	case []any:
+		n.Kind, n.Tag = yamlv3.SequenceNode, "!!seq"
+		for _, item := range v {
+			n.Content = append(n.Content, yamlNode(item))
+		}
+	case string:
+		if n.Value = v; strings.ContainsFunc(v, isHidden) {
+			n.Style = yamlv3.DoubleQuotedStyle
+		}
+	case nil:
+		n.Tag, n.Value = "!!null", "null"
+	default: // a number, true or false
+		n.Tag, n.Value = "", fmt.Sprint(v)
+	}
+	return n
+}
+
+// escaped is JSON, or YAML in quotes, with escapes for what moves a cursor or hides text. The lines themselves stay.
+func escaped(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case r == '\n' || !isHidden(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
+
+// isHidden: what could move a terminal's cursor, or hide text.
+func isHidden(r rune) bool {
+	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp))
 }
 
 // table is a heading and rows; columns align, the last one runs free.
@@ -112,7 +188,7 @@ func clean(s string, lines bool) string {
 			return r
 		case r == '\n' || r == '\t':
 			return ' '
-		case unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar:
+		case isHidden(r) || r == unicode.ReplacementChar:
 			return '?'
 		}
 		return r

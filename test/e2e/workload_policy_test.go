@@ -170,7 +170,7 @@ func (s *shop) mistake(t *testing.T) {
 	s.apply(t, "web", allow(`[{to: [{operation: {paths: [/mine]}}]}]`))
 	for _, text := range []string{
 		allow(`[{}, {when: [{key: "request.auth.claims[x]", values: [y]}]}]`),
-		allow(`[{}]`) + "---\nkind: [",
+		allow(`[{}`),
 		allow(`[{from: [{source: {}}]}]`),
 		policy("default", "allow", `{selector: {matchLabels: {app: web}}, actoin: DENY, rules: [{}]}`),
 	} {
