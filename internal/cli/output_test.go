@@ -27,7 +27,7 @@ func TestHiddenTextIsEscaped(t *testing.T) {
 				t.Errorf("%s: U+%04X stands in the output\n%q", format, r, text)
 			}
 		}
-		if !strings.Contains(text, "ü 漢 🙂") {
+		if !strings.Contains(text, "ü 漢 ") {
 			t.Errorf("%s: plain text is escaped too: %s", format, text)
 		}
 		back := map[string]string{}

@@ -158,8 +158,27 @@ func examples(page string) []string {
 	return out
 }
 
+// degenerate are forms that a document can have and no object has.
+var degenerate = []string{
+	"", "null", "~", "---", "...", "--- null\n...\n", "\ufeff", "\x00", "%YAML 1.2", "{}", "[]", "{", "[", "\"", "-", "- - - -", "?", "? :", ": :", "&a", "*a", "&a *a",
+	"&a [*a]", "&a {x: *a}", "{[a]: b}", "{{a: b}: c}", "{null: b}", "{1: 2, 1.5: x, true: y}", "<<: {a: b}", "!!binary x", "!<tag:x> y", "|", ">", "a: |\n b\n---\n|",
+	"kind: List", "kind: List\napiVersion: v1\nitems:", "kind: List\napiVersion: v1\nitems: [null, ~, 1, [], {}, *a]", "kind: &k List\nitems: &i [*i]", "kind: ServiceList\napiVersion: v1\nitems: [{}]",
+	"apiVersion: null\nkind: null\nmetadata: null\nspec: null", "apiVersion: v1\nkind: Service\nmetadata: null", "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: null",
+	"apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [null]}", "apiVersion: isthmus.dev/v1alpha1\nkind: Mesh\nmetadata: {name: x}\nspec: null",
+	"apiVersion: isthmus.dev/v1alpha1\nkind: FederatedExport\nmetadata: {name: x}\nspec: {to: [null], service: null}",
+	"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\nspec: {rules: [null], selector: null}",
+	"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\nspec: {rules: [{from: [null], to: [{operation: null}], when: [null]}]}",
+	"apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: x}\nspec: {mtls: null, portLevelMtls: {80: null}}",
+	"apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: x}\nspec: {hosts: [null], ports: [null], endpoints: [null], workloadSelector: null}",
+	"{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"\\ud83d\\ude42\"}}", "{\"a\": \"\\ud83d\"}", "{\"a\": 1e999, \"b\": -0, \"c\": 99999999999999999999}", "{}{}", "[1,2",
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(several))
+	for _, text := range degenerate {
+		f.Add([]byte(text))
+		f.Add([]byte(several + "---\n" + text))
+	}
 	files, err := filepath.Glob("testdata/bad/*.yaml")
 	if err != nil {
 		f.Fatal(err)
@@ -184,6 +203,15 @@ func FuzzDecode(f *testing.F) {
 			if o.Value == nil || o.Key.Name == "" || o.Origin.Line < 1 || o.Origin.Line > lines {
 				t.Errorf("object is not whole: %+v", o)
 			}
+		}
+		for _, b := range file.Broken {
+			if b.Reason == "" || b.Origin.Line < 0 || b.Origin.Line > lines {
+				t.Errorf("what is broken is not whole: %+v", b)
+			}
+		}
+		picked := istioyaml.Decode("x.yaml", istioyaml.Pick(text, func(snapshot.Key) bool { return true }), validate, nil)
+		if len(picked.Objects) < len(file.Objects) {
+			t.Errorf("%d of %d objects are read again", len(picked.Objects), len(file.Objects))
 		}
 		again := istioyaml.Decode("x.yaml", text, validate, file)
 		if len(again.Objects) != len(file.Objects) || len(again.Findings) != len(file.Findings) {

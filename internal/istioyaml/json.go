@@ -13,6 +13,9 @@ import (
 // parseJSON reads a text that is JSON, one value after the other. YAML's parser takes most of JSON, but neither tabs nor the
 // two halves of an escaped character. ok is false when the text is something else.
 func parseJSON(text []byte) (values []*yaml.Node, ok bool) {
+	if isMarker(text) {
+		text = text[3:]
+	}
 	at := bytes.TrimLeft(text, " \t\r\n")
 	if len(at) == 0 || at[0] != '{' && at[0] != '[' || halfCharacter(at) {
 		return nil, false

@@ -16,7 +16,8 @@ var (
 	comment       = regexp.MustCompile(`(?m)^[ \t]*#.*$`)
 	headLine      = regexp.MustCompile(`(?m)^["']?(apiVersion|kind)["']?[ \t]*:[ \t]*["']?([^\s"',#]*)`)
 	headAnywhere  = regexp.MustCompile(`["']?\b(apiVersion|kind)["']?\s*:\s*["']?([^\s"',#{}\]]*)`)
-	metadataBlock = regexp.MustCompile(`(?ms)^["']?metadata["']?[ \t]*:(.*?)(?:^[^\s]|\z)`)
+	metadataLine  = regexp.MustCompile(`(?m)^["']?metadata["']?[ \t]*:`)
+	outdentedLine = regexp.MustCompile(`\n[^\s]`)
 	nameLine      = regexp.MustCompile(`(?:^|[\s{,"'])name["']?[ \t]*:[ \t]*["']?([^\s"',#{}\]]*)`)
 	namespaceLine = regexp.MustCompile(`(?:^|[\s{,"'])namespace["']?[ \t]*:[ \t]*["']?([^\s"',#}\]]*)`)
 	securityWord  = regexp.MustCompile(`(?i)security\.istio\.io|authorizationpolicy|peerauthentication|requestauthentication`)
@@ -82,8 +83,12 @@ func scanHead(text []byte) head {
 	if !isWord(h.kind) {
 		h.kind = ""
 	}
-	if m := metadataBlock.FindAllSubmatch(text, -1); len(m) == 1 {
-		if names := nameLine.FindAllSubmatch(m[0][1], -1); len(names) == 1 {
+	if m := metadataLine.FindAllIndex(text, -1); len(m) == 1 {
+		block := text[m[0][1]:]
+		if end := outdentedLine.FindIndex(block); end != nil {
+			block = block[:end[0]]
+		}
+		if names := nameLine.FindAllSubmatch(block, -1); len(names) == 1 {
 			h.name = string(names[0][1])
 		}
 	}

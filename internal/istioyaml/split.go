@@ -8,8 +8,9 @@ type chunk struct {
 	line int
 }
 
-// split cuts a file at its document markers: "---" at the beginning of a line, alone or followed by white space. YAML
-// forbids such a line inside any scalar, so no parser is needed. A chunk keeps its marker; chunks with no content are left out.
+// split cuts a file at its document markers: "---" before a document or "..." behind it, at the beginning of a line, alone or
+// followed by white space. YAML forbids such a line inside any scalar, so no parser is needed. A chunk keeps its markers;
+// chunks with no content are left out.
 func split(text []byte) []chunk {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	var chunks []chunk
@@ -30,6 +31,13 @@ func split(text []byte) []chunk {
 			flush(at)
 			l = l[3:]
 		}
+		if isMark(l, "...") { // the end of a document; the next one may begin without a marker
+			at = end
+			line++
+			flush(at)
+			line--
+			continue
+		}
 		if t := bytes.TrimSpace(l); len(t) > 0 && t[0] != '#' && (content || l[0] != '%') { // %YAML stands before a marker
 			content = true
 		}
@@ -39,6 +47,8 @@ func split(text []byte) []chunk {
 	return chunks
 }
 
-func isMarker(line []byte) bool {
-	return bytes.HasPrefix(line, []byte("---")) && (len(line) == 3 || line[3] == ' ' || line[3] == '\t' || line[3] == '\n' || line[3] == '\r')
+func isMarker(line []byte) bool { return isMark(line, "---") }
+
+func isMark(line []byte, mark string) bool {
+	return bytes.HasPrefix(line, []byte(mark)) && (len(line) == 3 || line[3] == ' ' || line[3] == '\t' || line[3] == '\n' || line[3] == '\r')
 }
