@@ -83,12 +83,13 @@ func (a *ages) gone(s snapshot.Key, c claim, now time.Time) {
 }
 
 // admit gives the new claims of a slot their ages: that of the same object in the same file, of another in the same file (a Mesh
-// that was renamed), of one whose file is gone, or else the time of the change. there says whether a file is there.
-func (a *ages) admit(s snapshot.Key, fresh []*claim, change time.Time, there func(file string) bool) {
+// that was renamed), of one that is not in its file any more, or else the time of the change. unsettled says that
+// nobody knows yet what a file holds.
+func (a *ages) admit(s snapshot.Key, fresh []*claim, change time.Time, unsettled func(file string) bool) {
 	for _, fits := range []func(c *claim, g ghost) bool{
 		func(c *claim, g ghost) bool { return c.place == g.place },
 		func(c *claim, g ghost) bool { return c.file == g.file },
-		func(_ *claim, g ghost) bool { return !g.until.IsZero() || !there(g.file) },
+		func(_ *claim, g ghost) bool { return !g.until.IsZero() || !unsettled(g.file) },
 	} {
 		for _, c := range fresh {
 			if !c.seen.IsZero() {

@@ -66,9 +66,6 @@ func (d *folder) inside(path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, d.root), "/")
 }
 
-// there says whether a file of that name inside the folder is there, as far as is known.
-func (d *folder) there(file string) bool { return d.files[filepath.Join(d.root, file)] != nil }
-
 // unsettled says that nobody knows all that a file holds: it cannot be looked at, or something in it cannot be read.
 func (d *folder) unsettled(file string) bool {
 	path := filepath.Join(d.root, file)
@@ -117,7 +114,7 @@ func (d *folder) refreshAll(ctx context.Context, dirty map[string]bool, now time
 			gone = append(gone, d.remove(path))
 		}
 	}
-	again := d.refresh(ctx, paths, gone, now)
+	again := d.refresh(ctx, paths, append(gone, d.recallHidden(l)...), now)
 	d.ages.forget(now, d.unsettled)
 	if len(l.errs) == 0 {
 		d.copies.sweep(l.files)
@@ -276,6 +273,30 @@ func (d *folder) recall(path string, f *file) *update {
 	return &update{file: d.inside(path), then: f.entries}
 }
 
+// recallHidden takes files that cannot even be looked at, and of which nothing is known but what is kept, as they were.
+func (d *folder) recallHidden(l listing) []update {
+	hidden := map[string]bool{}
+	for path := range l.errs {
+		hidden[path] = isConfig(path)
+	}
+	if len(l.errs) > 0 {
+		for _, ghosts := range d.ages.ghosts {
+			for _, g := range ghosts {
+				path := filepath.Join(d.root, g.file)
+				hidden[path] = g.until.IsZero() && l.unknown(path)
+			}
+		}
+	}
+	var out []update
+	for _, path := range slices.Sorted(maps.Keys(hidden)) {
+		if hidden[path] && d.files[path] == nil {
+			d.files[path] = &file{}
+			out = append(out, *d.recall(path, d.files[path]))
+		}
+	}
+	return out
+}
+
 func (d *folder) remove(path string) update {
 	u := update{file: d.inside(path), before: d.files[path].entries}
 	delete(d.files, path)
@@ -285,7 +306,7 @@ func (d *folder) remove(path string) update {
 
 // conclude merges updates and makes a new configuration if anything is different. Ages are written down before it is in force.
 func (d *folder) conclude(ctx context.Context, updates []update, now time.Time) {
-	changed := d.objects.apply(updates, now, d.there)
+	changed := d.objects.apply(updates, now, d.unsettled)
 	d.ages.save(ctx)
 	closed, findings := d.closed(), d.findings()
 	if !changed && slices.Equal(findings, d.config.Findings) && slices.EqualFunc(closed, d.config.Closed, snapshot.Closed.Equal) {

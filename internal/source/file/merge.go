@@ -76,7 +76,7 @@ func (u update) trim() update {
 }
 
 // apply replaces what some files said and reports whether anything changed.
-func (o *objects) apply(updates []update, now time.Time, there func(file string) bool) bool {
+func (o *objects) apply(updates []update, now time.Time, unsettled func(file string) bool) bool {
 	touched := map[snapshot.Key]claim{} // slot → who held it before
 	for _, u := range updates {
 		o.replace(u, touched, now)
@@ -84,7 +84,7 @@ func (o *objects) apply(updates []update, now time.Time, there func(file string)
 	change := o.ages.change(now)
 	changed := map[string]map[snapshot.Key]bool{} // kind → keys
 	for s, was := range touched {
-		o.order(s, change, there)
+		o.order(s, change, unsettled)
 		var is claim
 		if c := o.claims[s]; len(c) > 0 {
 			is = c[0]
@@ -145,7 +145,7 @@ func (o *objects) replace(u update, touched map[snapshot.Key]claim, now time.Tim
 }
 
 // order brings a slot's claims into the order of their ages.
-func (o *objects) order(s snapshot.Key, change time.Time, there func(file string) bool) {
+func (o *objects) order(s snapshot.Key, change time.Time, unsettled func(file string) bool) {
 	claims := o.claims[s]
 	var fresh []*claim
 	for i := range claims {
@@ -154,7 +154,7 @@ func (o *objects) order(s snapshot.Key, change time.Time, there func(file string
 		}
 	}
 	if len(fresh) > 0 {
-		o.ages.admit(s, fresh, change, there)
+		o.ages.admit(s, fresh, change, unsettled)
 	}
 	slices.SortStableFunc(claims, func(a, b claim) int { return a.seen.Compare(b.seen) })
 	delete(o.conflicts, s)

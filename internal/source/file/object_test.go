@@ -1,0 +1,290 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"isthmus.dev/isthmus/internal/schema"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+func policyYAML(namespace, name, action string) string {
+	return "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: " + name + ", namespace: " + namespace +
+		"}\nspec: {selector: {matchLabels: {app: web}}, action: " + action + ", rules: [{}]}\n"
+}
+
+// policies is a configuration in words: its policies with their actions, what is closed, then the codes of its findings.
+func policies(c *snapshot.Config) string {
+	var words []string
+	for _, p := range c.AuthorizationPolicies {
+		words = append(words, p.Namespace+"/"+p.Name+"="+p.Spec.Action.String())
+	}
+	for _, cl := range c.Closed {
+		words = append(words, strings.TrimSpace("!"+cl.Key.String()+" "+cl.Selector["app"]))
+	}
+	for _, f := range c.Findings {
+		words = append(words, f.Code)
+	}
+	return strings.Join(words, " ")
+}
+
+// steps writes files one after the other and compares what they mean then, in one process and, where that is the same, with a
+// restart before each.
+func steps(t *testing.T, restart bool, list []step) {
+	t.Helper()
+	dir, copies, ages := t.TempDir(), filepath.Join(t.TempDir(), "kept"), &fakeAges{}
+	var s *Source
+	for _, st := range list {
+		if s == nil || restart {
+			s = open(t, Config{Dir: dir, Copies: copies, Ages: ages, Validate: schema.New().Validate})
+		}
+		for name, text := range st.files {
+			path := filepath.Join(dir, name)
+			if text == "" {
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			write(t, path, text)
+			old := time.Now().Add(-time.Minute) // it is not in the middle of a change
+			if err := os.Chtimes(path, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := s.Load(t.Context())
+		if got := policies(c); got != st.want {
+			t.Fatalf("%s: got\n  %s\nwant\n  %s\n%v", st.name, got, st.want, c.Findings)
+		}
+	}
+}
+
+type step struct {
+	name  string
+	files map[string]string // without text: removed
+	want  string
+}
+
+// TestObjectsStay: an object that cannot be read stays as it was, its neighbours take effect, and what never was good closes: in
+// a running process and across restarts alike.
+func TestObjectsStay(t *testing.T) {
+	deny, allow := policyYAML("shop", "deny", "DENY"), policyYAML("shop", "allow", "ALLOW")
+	broken := strings.Replace(deny, "action", "actoin", 1)
+	unread := strings.Replace(deny, "rules: [", "rules: [[", 1)
+	untold := "---\nkind AuthorizationPolicy\nmetadata: {namespace: shop}\n"
+	foreign := "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n"
+	for _, restart := range []bool{false, true} {
+		t.Run(map[bool]string{false: "running", true: "restarted"}[restart], func(t *testing.T) {
+			steps(t, restart, []step{
+				{"never good", map[string]string{"a.yaml": broken + allow}, "shop/allow=ALLOW !AuthorizationPolicy shop/deny web ISM-SCH16"},
+				{"mended", map[string]string{"a.yaml": deny + allow}, "shop/allow=ALLOW shop/deny=DENY"},
+				{"broken, and a neighbour changes", map[string]string{"a.yaml": broken + policyYAML("shop", "allow", "DENY")}, "shop/allow=DENY shop/deny=DENY ISM-SCH16 ISM-SRC01"},
+				{"and again", map[string]string{"a.yaml": foreign + broken + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH16 ISM-SRC01 ISM0203"},
+				{"not YAML", map[string]string{"a.yaml": unread + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01"},
+				{"nobody knows what it is", map[string]string{"a.yaml": untold + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01"},
+				{"two of which nobody knows", map[string]string{"a.yaml": untold + untold + allow}, "shop/allow=ALLOW shop/deny=DENY ! shop/ ISM-SCH10 ISM-SCH10 ISM-SRC01"},
+				{"one, for both", map[string]string{"a.yaml": untold}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01 ISM-SRC01"},
+				{"taken out", map[string]string{"a.yaml": allow}, "shop/allow=ALLOW"},
+				{"untold, and never good", map[string]string{"a.yaml": strings.Replace(untold, "shop", "pub", 1) + allow}, "shop/allow=ALLOW ! pub/ ISM-SCH10"},
+				{"written twice", map[string]string{"a.yaml": deny + allow + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH21 ISM-SCH21 ISM-SRC01"},
+				{
+					"twice, and never good",
+					map[string]string{"a.yaml": deny + deny + policyYAML("shop", "new", "DENY") + policyYAML("shop", "new", "DENY")},
+					"shop/deny=DENY !AuthorizationPolicy shop/new ISM-SCH21 ISM-SCH21 ISM-SCH21 ISM-SCH21 ISM-SRC01",
+				},
+				{"moved to another file", map[string]string{"a.yaml": "# nothing\n", "b.yaml": deny}, "shop/deny=DENY"},
+				{"broken there", map[string]string{"b.yaml": broken}, "shop/deny=DENY ISM-SCH16 ISM-SRC01"},
+				{"gone", map[string]string{"b.yaml": ""}, ""},
+				{"a new one is broken too", map[string]string{"a.yaml": deny + allow + strings.Replace(broken, "deny", "more", 1)}, "shop/allow=ALLOW shop/deny=DENY !AuthorizationPolicy shop/more web ISM-SCH16"},
+				{"back, and broken", map[string]string{"a.yaml": "# nothing\n", "b.yaml": broken}, "!AuthorizationPolicy shop/deny web ISM-SCH16"},
+			})
+		})
+	}
+}
+
+// fakeAges keep ages in memory, as the state file does.
+type fakeAges struct {
+	rows map[place]time.Time
+	fail bool
+}
+
+func (f *fakeAges) ConfigAges(context.Context) ([]state.ConfigAge, error) {
+	var out []state.ConfigAge
+	for p, seen := range f.rows {
+		out = append(out, state.ConfigAge{Key: p.key, File: p.file, FirstSeen: seen})
+	}
+	slices.SortFunc(out, func(a, b state.ConfigAge) int { return a.FirstSeen.Compare(b.FirstSeen) })
+	return out, nil
+}
+
+func (f *fakeAges) SetConfigAges(_ context.Context, put, remove []state.ConfigAge) error {
+	if f.fail {
+		return errors.New("the disk is full")
+	}
+	if f.rows == nil {
+		f.rows = map[place]time.Time{}
+	}
+	for _, a := range remove {
+		delete(f.rows, place{a.Key, a.File})
+	}
+	for _, a := range put {
+		f.rows[place{a.Key, a.File}] = a.FirstSeen
+	}
+	return nil
+}
+
+// TestOldestStays: of two that write one object the older stays, whatever files are called and however often we start.
+func TestOldestStays(t *testing.T) {
+	one, two := policyYAML("shop", "p", "DENY"), policyYAML("shop", "p", "ALLOW")
+	for _, restart := range []bool{false, true} {
+		t.Run(map[bool]string{false: "running", true: "restarted"}[restart], func(t *testing.T) {
+			steps(t, restart, []step{
+				{"the first", map[string]string{"m.yaml": one}, "shop/p=DENY"},
+				{"a second, in a file that sorts first", map[string]string{"a.yaml": two}, "shop/p=DENY ISM-SRC04"},
+				{"the first one's file renamed", map[string]string{"m.yaml": "", "z.yaml": one}, "shop/p=DENY ISM-SRC04"},
+				{"the second one's file renamed", map[string]string{"a.yaml": "", "0.yaml": two}, "shop/p=DENY ISM-SRC04"},
+				{"the first moves into another file", map[string]string{"z.yaml": "# nothing\n", "y.yaml": policyYAML("shop", "q", "DENY") + one}, "shop/p=DENY shop/q=DENY ISM-SRC04"},
+				{"the first is changed", map[string]string{"y.yaml": strings.Replace(one, "app: web", "app: api", 1)}, "shop/p=DENY ISM-SRC04"},
+				{"the first is broken", map[string]string{"y.yaml": strings.Replace(one, "action", "actoin", 1)}, "shop/p=DENY ISM-SRC04 ISM-SCH16 ISM-SRC01"},
+				{"the first is gone", map[string]string{"y.yaml": ""}, "shop/p=ALLOW"},
+				{"another one comes", map[string]string{"00.yaml": policyYAML("shop", "p", "DENY")}, "shop/p=DENY ISM-SRC04"}, // within the grace: it is back
+			})
+		})
+	}
+}
+
+// TestAges: objects that come together have one age, whoever comes later is younger, also by a clock that was set back.
+func TestAges(t *testing.T) {
+	dir, kept := t.TempDir(), &fakeAges{}
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	var d *folder
+	load := func(after time.Duration, restart bool) *snapshot.Config {
+		t.Helper()
+		now = now.Add(after)
+		if d == nil || restart {
+			a, err := openAges(t.Context(), kept, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d = newFolder(dir, schema.New().Validate, openCopies(dir, "", nil), a, true)
+		}
+		d.refreshAll(t.Context(), nil, now)
+		return d.config
+	}
+	key := func(name string) snapshot.Key { return snapshot.Key{Kind: "Namespace", Name: name} }
+	write(t, filepath.Join(dir, "b.yaml"), namespaceYAML("b", "c"))
+	c := load(0, false)
+	if !c.SameAge(key("b"), key("c")) || c.Older(key("b"), key("c")) >= 0 || !c.Origins.Lookup(key("b")).FirstSeen.Equal(now) {
+		t.Errorf("%v and %v came together", c.Origins.Lookup(key("b")).FirstSeen, c.Origins.Lookup(key("c")).FirstSeen)
+	}
+	write(t, filepath.Join(dir, "a.yaml"), namespaceYAML("a"))
+	if c = load(-time.Hour, false); c.Older(key("a"), key("c")) <= 0 || c.SameAge(key("a"), key("c")) {
+		t.Error("one that came later is older, since the clock was set back")
+	}
+	c = load(0, true)
+	if c.Older(key("a"), key("c")) <= 0 || !c.SameAge(key("b"), key("c")) {
+		t.Error("a restart changed who is older")
+	}
+	t.Run("what is gone for long is forgotten", func(t *testing.T) {
+		if err := os.Remove(filepath.Join(dir, "a.yaml")); err != nil {
+			t.Fatal(err)
+		}
+		load(0, false)
+		load(2*grace, false)
+		load(0, false)
+		if len(kept.rows) != 2 || len(d.ages.ghosts) != 0 {
+			t.Errorf("%d rows and %d ghosts, want 2 and none", len(kept.rows), len(d.ages.ghosts))
+		}
+	})
+	t.Run("what could not be written is written later", func(t *testing.T) {
+		kept.fail = true
+		d.ages.log = slog.New(slog.DiscardHandler)
+		write(t, filepath.Join(dir, "late.yaml"), namespaceYAML("late"))
+		if c := load(0, false); c.Origins.Lookup(key("late")).FirstSeen.IsZero() {
+			t.Error("it does not count")
+		}
+		kept.fail = false
+		load(0, false)
+		if len(kept.rows) != 3 {
+			t.Errorf("%d rows, want 3", len(kept.rows))
+		}
+	})
+}
+
+// TestTwoOfOneChange: of two that come in one change one is first by file name, and stays first when files are renamed.
+func TestTwoOfOneChange(t *testing.T) {
+	one, two := policyYAML("shop", "p", "DENY"), policyYAML("shop", "p", "ALLOW")
+	steps(t, true, []step{
+		{"both", map[string]string{"a.yaml": one, "b.yaml": two}, "shop/p=DENY ISM-SRC04"},
+		{"renamed", map[string]string{"a.yaml": "", "c.yaml": one}, "shop/p=DENY ISM-SRC04"},
+	})
+}
+
+// TestUnreadableFile: a file that cannot be read stays as it was, and where no copy tells how that was, what its policies
+// selected is closed.
+func TestUnreadableFile(t *testing.T) {
+	dir, copies, ages := t.TempDir(), filepath.Join(t.TempDir(), "kept"), &fakeAges{}
+	path := filepath.Join(dir, "a.yaml")
+	load := func(want string) {
+		t.Helper()
+		s := open(t, Config{Dir: dir, Copies: copies, Ages: ages, Validate: schema.New().Validate})
+		if got := policies(s.Load(t.Context())); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	write(t, path, policyYAML("shop", "deny", "DENY")+namespaceYAML("one"))
+	load("shop/deny=DENY")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(path, path); err != nil { // a loop cannot be read, not even by root
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "other.yaml"), "# nothing\n")
+	load("shop/deny=DENY ISM-SRC02 ISM-SRC01 ISM-SRC01")
+	if err := os.RemoveAll(copies); err != nil {
+		t.Fatal(err)
+	}
+	load("!AuthorizationPolicy shop/deny ISM-SRC02")
+	write(t, filepath.Join(dir, "b.yaml"), "# nothing\n")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	load("")
+}
+
+// TestPathTooLong: what lies at a path that no call takes is a finding.
+func TestPathTooLong(t *testing.T) {
+	dir := t.TempDir()
+	was, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chdir(was)
+	if err := os.Chdir(dir); err != nil {
+		t.Fatal(err)
+	}
+	name := strings.Repeat("d", 250)
+	for range 18 {
+		if err := os.Mkdir(name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chdir(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, "a.yaml", namespaceYAML("one"))
+	write(t, filepath.Join(dir, "b.yaml"), namespaceYAML("two"))
+	c, err := LoadDir(dir, nil)
+	if err != nil || describe(c) != "two ISM-SRC02" || !strings.Contains(c.Findings[0].Message, "file name too long") {
+		t.Errorf("%q, %v: %v", describe(c), err, c.Findings)
+	}
+}
