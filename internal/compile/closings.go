@@ -9,6 +9,9 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
+// closedPrefix begins the name of a refusal that closes, as records show it.
+const closedPrefix = "closed-by-"
+
 // closing keeps everybody from the workloads that an object selects which is not carried out.
 type closing struct {
 	namespace string // empty means every one
@@ -28,7 +31,7 @@ func (c *compiler) shut(o snapshot.Closed) {
 		return
 	}
 	cl := closing{namespace: o.Key.Namespace, labels: o.Selector, policy: &model.Policy{
-		Name: "closed by " + describe(o.Key), Ref: refAt(o.Key, o.Origin), Action: model.Deny, Rules: []model.Rule{{}},
+		Name: closedPrefix + strings.ReplaceAll(describe(o.Key), " ", "-"), Ref: at(describe(o.Key), o.Origin), Action: model.Deny, Rules: []model.Rule{{}},
 	}}
 	if cl.namespace == c.mesh.RootNamespace {
 		cl.namespace = ""
@@ -43,7 +46,13 @@ func (c *compiler) reportClosed() {
 		if kind.Closes(o.Key.Kind) {
 			message = "is not in force, so nobody may call " + scope(o, c.mesh.RootNamespace) + ": " + o.Reason
 		}
-		c.findAt(o.Key, o.Origin, "ISM0201", finding.Error, "", message, "mend the object, or remove it to do without it")
+		f := finding.Finding{
+			Code: "ISM0201", Severity: finding.Error, File: o.Origin.File, Line: o.Origin.Line, Message: message, Remedy: "mend it, or remove it to do without it",
+		}
+		if o.Key.Kind != "" {
+			f.Object = describe(o.Key)
+		}
+		c.findings = append(c.findings, f)
 	}
 }
 
@@ -63,10 +72,13 @@ func scope(o snapshot.Closed, root string) string {
 	return "the workloads with " + strings.Join(labels, ",") + " " + where
 }
 
-// describe names an object whose kind may not be known.
+// describe names an object whose kind or name may not be known.
 func describe(k snapshot.Key) string {
-	if k.Kind == "" {
+	switch {
+	case k.Kind == "":
 		return "a document that cannot be read"
+	case k.Name == "":
+		return k.Kind
 	}
 	return k.String()
 }

@@ -66,10 +66,7 @@ type compiler struct {
 }
 
 func (c *compiler) find(key snapshot.Key, code string, sev finding.Severity, field, message, remedy string) {
-	c.findAt(key, c.cfg.Origins.Lookup(key), code, sev, field, message, remedy)
-}
-
-func (c *compiler) findAt(key snapshot.Key, o snapshot.Origin, code string, sev finding.Severity, field, message, remedy string) {
+	o := c.cfg.Origins.Lookup(key)
 	c.findings = append(c.findings, finding.Finding{
 		Code: code, Severity: sev, Object: key.String(), Field: field, File: o.File, Line: o.LineOf(field),
 		Message: message, Remedy: remedy,
@@ -78,14 +75,14 @@ func (c *compiler) findAt(key snapshot.Key, o snapshot.Origin, code string, sev 
 
 // ref names an object together with where it was written.
 func (c *compiler) ref(key snapshot.Key) model.Ref {
-	return refAt(key, c.cfg.Origins.Lookup(key))
+	return at(key.String(), c.cfg.Origins.Lookup(key))
 }
 
-func refAt(key snapshot.Key, o snapshot.Origin) model.Ref {
+func at(what string, o snapshot.Origin) model.Ref {
 	if o.File == "" {
-		return model.Ref(key.String())
+		return model.Ref(what)
 	}
-	return model.Ref(fmt.Sprintf("%s (%s:%d)", key, o.File, o.Line))
+	return model.Ref(fmt.Sprintf("%s (%s:%d)", what, o.File, o.Line))
 }
 
 // guarded works on one object. A fault of ours there is a finding on that object and never the end of the compilation.

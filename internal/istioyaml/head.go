@@ -168,7 +168,7 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 		why.Field, why.Message, why.Remedy = "apiVersion", fmt.Sprintf("%s is not read in apiVersion %q", k.Name, clip(h.apiVersion)), "write apiVersion: "+k.APIVersions[0]
 	case secure && slices.Contains(securityKinds, h.kind):
 		why.Code, why.Field = CodeUnsupported, "kind"
-		why.Message, why.Remedy = h.kind+" is not carried out yet, so what it selects is closed", "remove it to do without it"
+		why.Message, why.Remedy = h.kind+" is not carried out yet", "remove it to do without it"
 	case !secure && strings.HasSuffix(group, ".istio.io"):
 		s = standsLater
 	case !secure && near != groupOurs && Nearest(h.kind, kind.Names()) == "":

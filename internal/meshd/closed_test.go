@@ -70,11 +70,11 @@ func TestColdStartWithoutTheDeny(t *testing.T) {
 		"beside a VirtualService":        {denyYAML + routeYAML, "default/no-admin"},
 		"beside null":                    {"null\n---\n" + denyYAML + "---\n~\n---\n", "default/no-admin"},
 		"beside a broken Service":        {denyYAML + "---\n" + strings.Replace(shopYAML[:strings.Index(shopYAML, "---")], "payments", "UPPER", 1), "default/no-admin"},
-		"misspelt":                       {typo, "closed by AuthorizationPolicy default/no-admin"},
-		"not YAML":                       {syntax, "closed by AuthorizationPolicy default/no-admin"},
-		"not YAML, for the whole mesh":   {strings.Replace(syntax, "namespace: default", "namespace: isthmus-system", 1), "closed by AuthorizationPolicy isthmus-system/no-admin"},
-		"kind misspelt":                  {strings.Replace(denyYAML, "AuthorizationPolicy", "AuthorisationPolicy", 1), "closed by AuthorisationPolicy default/no-admin"},
-		"a kind that is not carried out": {strings.Replace(denyYAML, "AuthorizationPolicy", "RequestAuthentication", 1), "closed by RequestAuthentication default/no-admin"},
+		"misspelt":                       {typo, "closed-by-AuthorizationPolicy-default/no-admin"},
+		"not YAML":                       {syntax, "closed-by-AuthorizationPolicy-default/no-admin"},
+		"not YAML, for the whole mesh":   {strings.Replace(syntax, "namespace: default", "namespace: isthmus-system", 1), "closed-by-AuthorizationPolicy-isthmus-system/no-admin"},
+		"kind misspelt":                  {strings.Replace(denyYAML, "AuthorizationPolicy", "AuthorisationPolicy", 1), "closed-by-AuthorisationPolicy-default/no-admin"},
+		"a kind that is not carried out": {strings.Replace(denyYAML, "AuthorizationPolicy", "RequestAuthentication", 1), "closed-by-RequestAuthentication-default/no-admin"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

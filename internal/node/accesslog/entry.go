@@ -170,6 +170,10 @@ func plain(details string) string {
 		if policy == "none" {
 			return "no policy allows it"
 		}
+		if what, closed := strings.CutPrefix(policy, "closed-by-"); closed {
+			what, _, _ = strings.Cut(what, "#")
+			return "closed: " + what + " is written and not in force"
+		}
 		return "policy " + policy + " denies it"
 	}
 	switch details {
