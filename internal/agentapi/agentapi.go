@@ -98,6 +98,9 @@ type Instructions struct {
 	Roots []byte `json:"roots,omitempty"`
 	// SigningRoot is the root under which certificates are issued now, SHA-256, hex. One that leads to another is replaced soon.
 	SigningRoot string `json:"signingRoot,omitempty"`
+	// RevokedAdmins are the serial numbers, hex, of administrators' certificates that were revoked and have not ended yet: agents,
+	// too, answer administrators.
+	RevokedAdmins []string `json:"revokedAdmins,omitempty"`
 	// DNS by workload, "<namespace>/<name>".
 	DNS map[string]DNSTable `json:"dns,omitempty"`
 }

@@ -92,17 +92,20 @@ func (a *admin) AdminRevoke(ctx context.Context, r *adminapi.AdminRevokeRequest)
 	}
 	now := a.d.now()
 	resp := &adminapi.AdminRevokeResponse{Admins: []adminapi.AdminCert{}}
+	var revoked []state.Admin
 	for _, one := range all {
 		if (one.Name == r.Name || one.Generation == r.ID) && one.Revoked.IsZero() && now.Before(one.NotAfter) {
 			a.d.agents.standings.end(one.Generation)
 			one.Revoked = now
 			resp.Admins = append(resp.Admins, adminCert(one))
+			revoked = append(revoked, one)
 		}
 	}
 	if len(resp.Admins) == 0 {
 		return nil, status.Errorf(codes.NotFound, "administrator %q has no certificate that is still good: isthmus admin list shows them", r.Name+r.ID)
 	}
 	a.d.openings.look(ctx)
+	a.d.agents.tellRevoked(revoked)
 	resp.Unwritten, err = a.d.agents.endings.carryOut(ctx, ending{"revocation of administrator " + r.Name + r.ID, func(ctx context.Context) error {
 		return a.d.db.RevokeAdmins(ctx, r.Name, r.ID, now)
 	}})

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -36,6 +37,7 @@ type agents struct {
 	standings *standings
 	endings   endings
 	rations   rations
+	revoked   atomic.Pointer[[]state.Admin] // administrators' certificates of which agents are told; those that ended may be among them
 	trials    trials
 
 	mu      sync.Mutex // guards all below
@@ -268,6 +270,11 @@ func (a *agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi
 		a.mu.Lock()
 		next := ag.next
 		a.mu.Unlock()
+		if next != nil {
+			full := *next
+			full.RevokedAdmins = a.revokedAdmins()
+			next = &full
+		}
 		if next != nil && !reflect.DeepEqual(last, next) {
 			if err := stream.Send(next); err != nil {
 				return err

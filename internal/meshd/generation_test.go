@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -250,6 +251,25 @@ func TestRevokedAdministrator(t *testing.T) {
 		by = append(by, tok.MadeBy+" "+tok.State)
 	}
 	same(t, "who made the tokens", by, []string{"administrator alice cancelled", "administrator alice cancelled", "administrator bob open", "administrator alice cancelled", "administrator bob open"})
+}
+
+// Agents answer administrators too, and hear at once of one who was revoked; also after a restart, also those who come later.
+func TestAgentsHearOfRevokedAdministrators(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	a := p.agent("node-a", []string{"default/*"}, workload("shop", "shop", "10.0.0.1"))
+	a.instructed("nobody is revoked", func(in *agentapi.Instructions) bool { return len(in.RevokedAdmins) == 0 })
+	p.adminCert("alice")
+	p.adminCert("bob")
+	serial := ask[adminapi.AdminListResponse](t, p.local(), "AdminList", &adminapi.Empty{}).Admins[0].Serial
+	ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"})
+	told := func(in *agentapi.Instructions) bool { return slices.Equal(in.RevokedAdmins, []string{serial}) }
+	a.instructed("alice is", told)
+	must(t, p.stop())
+	p.start()
+	b := p.resume(a.credential)
+	b.report(agentapi.Report{})
+	b.instructed("alice is still", told)
 }
 
 // A certificate is good until its end, not until its connection's.

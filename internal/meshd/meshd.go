@@ -162,6 +162,9 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	d.door = door.New(methods, d.judgeCaller, d.db, d.refusals, d.log)
 	d.metrics = newMetrics()
 	d.agents = newAgents(d)
+	if err := d.agents.revokedBefore(ctx); err != nil {
+		return err
+	}
 	d.openings = newOpenings(d.judgeShown)
 	if d.containment, err = newContainment(ctx, d); err != nil {
 		return err

@@ -58,3 +58,40 @@ func (a *agents) outlasting(ctx context.Context, node string) ([]adminapi.Revoke
 	}
 	return out, nil
 }
+
+// revokedBefore takes up which administrators' certificates were revoked before this start.
+func (a *agents) revokedBefore(ctx context.Context) error {
+	all, err := a.d.db.Admins(ctx)
+	if err != nil {
+		return err
+	}
+	a.tellRevoked(slices.DeleteFunc(all, func(one state.Admin) bool { return one.Revoked.IsZero() }))
+	return nil
+}
+
+// tellRevoked has every agent told of administrators' certificates that were revoked.
+func (a *agents) tellRevoked(more []state.Admin) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []state.Admin
+	if old := a.revoked.Load(); old != nil {
+		all = slices.Clone(*old)
+	}
+	now := a.d.now()
+	all = slices.DeleteFunc(append(all, more...), func(one state.Admin) bool { return now.After(one.NotAfter) })
+	a.revoked.Store(&all)
+	for _, ag := range a.known {
+		select {
+		case ag.awake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// revokedAdmins are the serial numbers of administrators' certificates that were revoked.
+func (a *agents) revokedAdmins() (serials []string) {
+	for _, one := range *a.revoked.Load() {
+		serials = append(serials, one.Serial)
+	}
+	return serials
+}

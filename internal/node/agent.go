@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -38,8 +39,9 @@ const maxAccessLog = 8 << 20
 type Agent struct {
 	cfg     Config
 	log     *slog.Logger
-	changed chan struct{} // holds one token when the report may have changed
-	told    func() bool   // whether the agent was told to stop; set by Run
+	changed chan struct{}            // holds one token when the report may have changed
+	told    func() bool              // whether the agent was told to stop; set by Run
+	revoked atomic.Pointer[[]string] // serial numbers of administrators' certificates, hex
 
 	control   *control.Client
 	sds       *sds.Store

@@ -12,6 +12,7 @@ import (
 
 // instruct follows the control plane, and keeps what it said for an agent that starts while the control plane is away.
 func (a *Agent) instruct(in *agentapi.Instructions) {
+	a.revoked.Store(&in.RevokedAdmins)
 	a.dns.SetTables(in.DNS)
 	a.sds.Limit(in.CertificateTTL)
 	a.learnRoots(in)
@@ -40,6 +41,7 @@ func (a *Agent) recall() {
 		a.log.Warn("kept instructions not read, waiting for the control plane's", "file", a.instructionsFile(), "error", err)
 		return
 	}
+	a.revoked.Store(&in.RevokedAdmins)
 	a.dns.SetTables(in.DNS)
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -133,10 +134,11 @@ func (a *Agent) verifyReader(chain []*x509.Certificate) error {
 	return err
 }
 
-// guarded lets administrators and the identities that metrics.allow names read.
+// guarded lets administrators and the identities that metrics.allow names read. Each request is judged: its connection may be older
+// than the end of its certificate, of the root, or of the administrator.
 func (a *Agent) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || !a.mayRead(r.TLS.PeerCertificates[0]) {
+		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || a.verifyReader(r.TLS.PeerCertificates) != nil || !a.mayRead(r.TLS.PeerCertificates[0]) {
 			http.Error(w, "metrics are for the mesh's administrators and the identities in metrics.allow", http.StatusForbidden)
 			return
 		}
@@ -146,13 +148,27 @@ func (a *Agent) guarded(next http.Handler) http.Handler {
 
 func (a *Agent) mayRead(leaf *x509.Certificate) bool {
 	own := a.control.Identity()
-	if own == nil || len(leaf.URIs) != 1 {
+	if own == nil {
+		return false
+	}
+	var revoked []string
+	if told := a.revoked.Load(); told != nil {
+		revoked = *told
+	}
+	return mayRead(leaf, own.ID.TrustDomain(), a.cfg.Metrics.Allow, revoked)
+}
+
+// mayRead says whether a certificate of this mesh is an administrator's that was not revoked, or of an identity that is allowed.
+func mayRead(leaf *x509.Certificate, td spiffe.TrustDomain, allow, revoked []string) bool {
+	if len(leaf.URIs) != 1 {
 		return false
 	}
 	id, err := spiffeid.FromURI(leaf.URIs[0])
-	if err != nil || !id.MemberOf(own.ID.TrustDomain()) {
+	if err != nil || !id.MemberOf(td) {
 		return false
 	}
-	_, admin := spiffe.AdminName(id)
-	return admin || slices.Contains(a.cfg.Metrics.Allow, id.String())
+	if _, admin := spiffe.AdminName(id); admin {
+		return !slices.Contains(revoked, fmt.Sprintf("%x", leaf.SerialNumber))
+	}
+	return slices.Contains(allow, id.String())
 }
