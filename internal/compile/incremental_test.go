@@ -241,6 +241,14 @@ func (w *world) policy(ns, name string) {
 	w.ap[ns+name] = p
 }
 
+// addressOf is often the address of the workload of that name, where one is registered.
+func (w *world) addressOf(key string) string {
+	if wl, ok := w.wl[key]; ok && w.rand.IntN(4) > 0 {
+		return wl.Addresses[0].String()
+	}
+	return w.address()
+}
+
 // change changes one thing and says what.
 func (w *world) change() string {
 	ns, name := w.pick(worldNamespaces), w.pick(worldAccounts)
@@ -282,11 +290,14 @@ func (w *world) change() string {
 	case 5, 6, 7:
 		e := &networking.WorkloadEntry{ObjectMeta: w.meta(ns, name)}
 		if old := w.we[key]; old != nil && what > 5 { // it only moves
-			e.Spec.Address, e.Spec.Labels, e.Spec.ServiceAccount = w.address(), old.Spec.Labels, old.Spec.ServiceAccount
+			e.Spec.Address, e.Spec.Labels, e.Spec.ServiceAccount = w.addressOf(key), old.Spec.Labels, old.Spec.ServiceAccount
 			w.we[key] = e
 			return "moved entry " + key
 		}
-		e.Spec.Address, e.Spec.Labels, e.Spec.ServiceAccount = w.address(), map[string]string{"app": name}, w.pick(worldAccounts)
+		e.Spec.Address, e.Spec.Labels, e.Spec.ServiceAccount = w.addressOf(key), map[string]string{"app": w.pick(worldAccounts)}, w.pick(worldAccounts)
+		if wl, ok := w.wl[key]; ok && w.rand.IntN(4) > 0 { // what its node says
+			e.Spec.ServiceAccount = wl.ServiceAccount
+		}
 		w.we[key] = e
 		return "entry " + key
 	case 8:

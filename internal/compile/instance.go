@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -76,13 +78,17 @@ func (c *compiler) selected(namespace string, selector map[string]string) []*ins
 
 func instances(c *compiler) {
 	c.backends = map[string]*backends{}
+	entries := declared(c.cfg.WorkloadEntries)
 	if c.snap.Registry != nil {
 		for i := range c.snap.Registry.Workloads {
 			w := &c.snap.Registry.Workloads[i]
-			c.guarded(snapshot.Key{Kind: "Workload", Namespace: w.Namespace, Name: w.Name}, func() { c.addWorkload(w) })
+			c.guarded(snapshot.Key{Kind: "Workload", Namespace: w.Namespace, Name: w.Name}, func() { c.addWorkload(w, entries) })
 		}
 	}
 	for _, we := range c.cfg.WorkloadEntries {
+		if c.mesh.Workloads[model.WorkloadID{Namespace: we.Namespace, Name: we.Name}] != nil {
+			continue // a node has registered it
+		}
 		if inst := entryInstance(c.mesh.TrustDomain, we.Namespace, we.Name, &we.Spec); inst.host == "" {
 			c.addBackend(inst)
 			continue
@@ -92,7 +98,7 @@ func instances(c *compiler) {
 	}
 }
 
-func (c *compiler) addWorkload(w *snapshot.Workload) {
+func (c *compiler) addWorkload(w *snapshot.Workload, entries map[model.WorkloadID]*networking.WorkloadEntry) {
 	id, err := spiffe.Workload(c.mesh.TrustDomain, w.Namespace, w.ServiceAccount)
 	if err != nil {
 		c.findings = append(c.findings, finding.Finding{
@@ -113,15 +119,19 @@ func (c *compiler) addWorkload(w *snapshot.Workload) {
 		})
 		return
 	}
-	c.mesh.Workloads[wl.ID] = wl
 	ports := make(map[string]uint16, len(w.Ports))
 	for _, p := range w.Ports {
 		ports[portKey(p.Name, p.Number)] = p.Number
 	}
-	c.addBackend(&instance{
+	i := &instance{
 		namespace: w.Namespace, name: w.Name, labels: w.Labels, identity: id.String(), addrs: w.Addresses,
 		ports: ports, weight: 1, ready: w.Ready, workload: wl,
-	})
+	}
+	if e := entries[wl.ID]; e != nil && !c.declare(i, w, e) {
+		return
+	}
+	c.mesh.Workloads[wl.ID] = wl
+	c.addBackend(i)
 }
 
 // portKey is a port's name, or its number where it has none.

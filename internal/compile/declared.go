@@ -1,0 +1,45 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// declared are the WorkloadEntries by name. A registered workload of the same name is the one that the entry declares.
+func declared(entries []*networking.WorkloadEntry) map[model.WorkloadID]*networking.WorkloadEntry {
+	out := make(map[model.WorkloadID]*networking.WorkloadEntry, len(entries))
+	for _, e := range entries {
+		out[model.WorkloadID{Namespace: e.Namespace, Name: e.Name}] = e
+	}
+	return out
+}
+
+// declare makes a registered workload what its WorkloadEntry says: labels, ports and weight are the entry's. It is false for a
+// workload that contradicts the entry, which is not taken for the declared one, nor served under its name.
+func (c *compiler) declare(i *instance, w *snapshot.Workload, e *networking.WorkloadEntry) bool {
+	said := entryInstance(c.mesh.TrustDomain, e.Namespace, e.Name, &e.Spec)
+	contradicts := func(field, declared, registered string) bool {
+		c.find(snapshot.Key{Kind: "WorkloadEntry", Namespace: e.Namespace, Name: e.Name}, "ISM0245", finding.Error, field,
+			fmt.Sprintf("node %s registers this workload with %s instead of %s; it is not registered", w.Node, registered, declared),
+			"correct the entry, or the workload in the settings of node "+w.Node)
+		return false
+	}
+	if said.identity != "" && said.identity != i.identity {
+		return contradicts("spec.serviceAccount", e.Spec.ServiceAccount, "service account "+w.ServiceAccount)
+	}
+	for _, a := range said.addrs {
+		if !slices.Contains(w.Addresses, a) {
+			return contradicts("spec.address", a.String(), fmt.Sprintf("addresses %v", w.Addresses))
+		}
+	}
+	i.labels, i.weight = said.labels, said.weight
+	maps.Copy(i.ports, said.ports)
+	return true
+}
