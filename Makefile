@@ -4,14 +4,12 @@ SHELL := /bin/bash
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X isthmus.dev/isthmus/internal/version.stamp=$(VERSION)
-# The race detector needs a C compiler; without one the tests run without it and say so.
-RACE := $(if $(shell command -v gcc || command -v clang),-race)
 # The packages with tests that move packets; one at a time, they share this machine's network.
 E2E = $(shell grep -rl --include='*_test.go' '^//go:build e2e' . | xargs -r -n1 dirname | sort -u)
 # go vet runs on its own in `check`.
 GOTEST := go test -vet=off
 
-.PHONY: help envoy build demo tour soak check test bench bench-matrix generate fuzz clean preflight-go preflight-root race-note
+.PHONY: help envoy build demo tour soak check test bench bench-matrix generate fuzz clean preflight-go preflight-root preflight-tests
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,15 +27,15 @@ build: preflight-go ## bin/isthmus and bin/isthmus-samples
 	@mkdir -p bin
 	go build -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/isthmus ./samples/cmd/isthmus-samples
 
-check: preflight-go race-note ## format, vet, staticcheck, unit tests with -race, generated files, layers
+check: preflight-go preflight-tests ## format, vet, staticcheck, unit tests with -race, generated files, layers
 	@stale=$$(go tool gofumpt -l .); [[ -z $$stale ]] || \
 		{ echo "isthmus: not formatted (run 'go tool gofumpt -w .'):" >&2; echo "$$stale" >&2; exit 1; }
 	go vet -tags e2e ./...
 	go tool staticcheck -tags e2e ./...
 	tools/generated.sh
-	$(GOTEST) $(RACE) ./...
+	$(GOTEST) -race ./...
 
-test: preflight-go preflight-root check build ## check, then real Envoys in real network namespaces, the tour included
+test: preflight-go preflight-root preflight-tests check build ## check, then real Envoys in real network namespaces, the tour included
 	ISTHMUS_ENVOY=$$(tools/envoy.sh) $(GOTEST) -tags e2e -count=1 -timeout 15m -v -p 1 $(E2E)
 
 soak: preflight-go preflight-root build ## the demo under load and disturbed, for MINUTES (default 10)
@@ -66,5 +64,5 @@ preflight-go:
 preflight-root:
 	@MAKECMDGOALS="$(MAKECMDGOALS)" tools/preflight.sh root
 
-race-note:
-	@$(if $(RACE),true,echo "isthmus: no C compiler, so the tests run without the race detector (apt install gcc)." >&2)
+preflight-tests:
+	@tools/preflight.sh tests

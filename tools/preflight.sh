@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Says in one sentence what this machine lacks. Arguments: go, root.
+# Says in one sentence what this machine lacks, or installs it. Arguments: go, root, tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,6 +20,20 @@ check_go() {
 check_root() {
 	[[ $(id -u) == 0 ]] || fail "network namespaces and nftables need root: run 'sudo env PATH=\$PATH make ${MAKECMDGOALS:-demo}'."
 	unshare --net true 2>/dev/null || fail "this root may not make network namespaces (a container without CAP_SYS_ADMIN?): run on a machine or in a container started with --privileged."
+}
+
+# The tests compare capture rules with what nft prints, call with curl, and look for races, which takes a C compiler.
+check_tests() {
+	local lacks=()
+	command -v nft >/dev/null || lacks+=(nftables)
+	command -v curl >/dev/null || lacks+=(curl)
+	command -v gcc >/dev/null || command -v clang >/dev/null || lacks+=(gcc libc6-dev)
+	((${#lacks[@]})) || return 0
+	if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+		echo "isthmus: the tests need ${lacks[*]}, installing them with apt-get" >&2
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${lacks[@]}"; } >/dev/null && return 0
+	fi
+	fail "the tests need ${lacks[*]}: run 'apt-get install ${lacks[*]}'."
 }
 
 for need in "$@"; do "check_$need"; done
