@@ -209,8 +209,11 @@ func (g *gateway) testRedeem(t *testing.T) {
 	if a := redeem(ca.leaf(t, "spiffe://guest.example/isthmus/control")); a.Code != http.StatusOK {
 		t.Fatalf("the genuine one afterwards: %d %s", a.Code, a.Body)
 	}
-	r, err := adminapi.Call[adminapi.PeerRequest, adminapi.PeerListResponse](t.Context(), g.admin, "PeerList", &adminapi.PeerRequest{Peer: "guest"})
-	must(t, err)
+	var r *adminapi.PeerListResponse
+	eventually(t, 5*time.Second, func() (err error) {
+		r, err = adminapi.Call[adminapi.PeerRequest, adminapi.PeerListResponse](t.Context(), g.admin, "PeerList", &adminapi.PeerRequest{Peer: "guest"})
+		return err
+	})
 	want := peerrules.MeshFingerprint("guest.example", []*x509.Certificate{ca.cert}, []string{"spiffe://guest.example/ns/isthmus-system/sa/edge"}, []string{"192.0.2.78:15443"})
 	if got := r.Peers[0]; got.PeersFingerprint != want || got.OwnFingerprint != invited.Fingerprint {
 		t.Errorf("shown: %s and %s, want %s and %s", got.PeersFingerprint, got.OwnFingerprint, want, invited.Fingerprint)
