@@ -17,6 +17,16 @@ func (s *Service) record(ctx context.Context, e state.Event) {
 	}
 }
 
+// recordStranger writes down and logs that somebody was refused of whom nothing is known, as far as that costs little.
+func (s *Service) recordStranger(ctx context.Context, e state.Event) {
+	if !s.limits.allow("stranger") {
+		return
+	}
+	e.Actor, e.Outcome = state.Stranger, state.Refused
+	s.Log.Warn("refused", "action", e.Action, "from", e.From, "object", e.Object, "cause", e.Detail)
+	s.record(ctx, e)
+}
+
 // host of an address: refusals are counted together that differ in the port alone.
 func host(address string) string {
 	if h, _, err := net.SplitHostPort(address); err == nil {

@@ -17,6 +17,8 @@ type Health struct {
 	RefreshFailures uint64 // in total
 	// AdoptError is why the roots in the MeshPeer were not taken.
 	AdoptError string
+	// Unwritten is why the state could not take that the peer is shut out, empty when it has it.
+	Unwritten string
 	// ClosedThere: the peer said last that it lets none of this mesh's calls through.
 	ClosedThere bool
 	// PushOK is when the peer last took our catalogue, PushedSequence its number.

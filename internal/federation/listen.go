@@ -85,10 +85,7 @@ func (s *Service) greet(ctx context.Context, raw net.Conn, peers, probes *queue)
 	}
 	switch {
 	case err != nil:
-		if s.limits.allow("stranger") {
-			s.record(ctx, state.Event{Actor: state.Stranger, From: host(conn.RemoteAddr().String()), Action: "peering", Outcome: state.Refused, Detail: err.Error()})
-		}
-		s.Log.Warn("peering connection refused", "from", conn.RemoteAddr().String(), "cause", err.Error())
+		s.recordStranger(ctx, state.Event{From: host(conn.RemoteAddr().String()), Action: "peering", Detail: err.Error()})
 		conn.Close()
 	case conn.ConnectionState().NegotiatedProtocol == agentapi.PeeringProtocol:
 		peers.put(ctx, tls.Server(conn, s.serverTLS()))

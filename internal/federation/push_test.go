@@ -106,7 +106,7 @@ func TestRefusedCatalogueIsRecorded(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"peer retail|peer catalogue|retail|refused", "peer retail|peer redeem|retail|ok", "stranger|peer ask|control.retail.fed.cards.example|refused",
+		"peer retail|peer catalogue|peer retail|refused", "peer retail|peer redeem|peer retail|ok", "stranger|peer ask|control.retail.fed.cards.example|refused",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("recorded\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -35,7 +35,7 @@ func (s *Service) forInvite(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		var st status
 		if errors.As(err, &st) {
-			s.record(r.Context(), state.Event{Actor: state.Stranger, From: host(r.RemoteAddr), Action: "peer redeem", Object: id, Outcome: state.Refused, Detail: st.Message})
+			s.recordStranger(r.Context(), state.Event{From: host(r.RemoteAddr), Action: "peer redeem", Object: id, Detail: st.Message})
 		}
 		s.refuse(w, err, "invite", id)
 		return
@@ -103,7 +103,7 @@ func (s *Service) redeem(ctx context.Context, id string, secret Secret, digest s
 		return self{}, err
 	}
 	s.record(ctx, state.Event{
-		Actor: actorOf(used.Peer), Action: "peer redeem", Object: used.Peer, Outcome: state.OK,
+		Actor: actorOf(used.Peer), Action: "peer redeem", Object: actorOf(used.Peer), Outcome: state.OK,
 		Detail: fmt.Sprintf("trust domain %s, fingerprint %s", in.TrustDomain.Name(), in.fingerprint()),
 	})
 	s.Log.Info("peer joined", "peer", used.Peer, "trust_domain", in.TrustDomain.Name(), "fingerprint", in.fingerprint())

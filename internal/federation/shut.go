@@ -91,10 +91,13 @@ func (s *Service) write(ctx context.Context, name string, how shutting) (err err
 	} else {
 		err = s.Store.SetPeerSuspended(ctx, name, true)
 	}
-	if err == nil {
-		delete(s.unwritten, name)
+	s.note(name, func(h *Health) { h.Unwritten = "" })
+	if err != nil {
+		s.note(name, func(h *Health) { h.Unwritten = err.Error() })
+		return err
 	}
-	return err
+	delete(s.unwritten, name)
+	return nil
 }
 
 // writeUnwritten tries again what could not be written.
@@ -111,7 +114,7 @@ func (s *Service) writeUnwritten(ctx context.Context) {
 		if how.revoked {
 			action = "peer revoke"
 		}
-		s.record(ctx, state.Event{Actor: controlPlane, Action: action, Object: name, Outcome: state.OK, Detail: "written after it had failed"})
+		s.record(ctx, state.Event{Actor: controlPlane, Action: action, Object: actorOf(name), Outcome: state.OK, Detail: "written after it had failed"})
 		s.Changed()
 	}
 }

@@ -157,6 +157,9 @@ func TestShuttingOutIsTheLastToFail(t *testing.T) {
 					t.Errorf("after a look at the state: %q, want %q", got, act.want)
 				}
 				p.writeUnwritten(t.Context()) // in vain, where it fails
+				if told := p.Health("cards").Unwritten; (fault == "writing" || fault == "both") != (told == errDisk.Error()) {
+					t.Errorf("status says %q", told)
+				}
 				p.state.unreadable, p.state.writes = false, -1
 				p.writeUnwritten(t.Context())
 				if got := begin(t, db, &snapshot.Config{}).reason(); got != act.want {

@@ -40,7 +40,7 @@ func Conditions(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v
 		catalogSynced(now, p, state, v, h),
 		dataPathReady(p, v, h),
 		expiring(now, p, state),
-		suspended(p, state, v),
+		suspended(p, state, h),
 		revoked(p, v),
 	}
 }
@@ -188,10 +188,13 @@ func RootEnd(now time.Time, roots []byte) (end time.Time, soon bool) {
 	return end, end.Sub(now) < min(expiringWithin, life/3)
 }
 
-func suspended(p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict) adminapi.Condition {
+func suspended(p *v1alpha1.MeshPeer, state snapshot.PeerState, h Health) adminapi.Condition {
 	c := adminapi.Condition{Type: Suspended, Status: no, Reason: "NotSuspended", Message: "the peer is not suspended"}
 	if p.Spec.Suspend || state.Suspended {
 		c.Status, c.Reason, c.Message = yes, "ByCommand", fmt.Sprintf("suspended by command: 'isthmus peer resume %s' ends it", p.Name)
+	}
+	if h.Unwritten != "" {
+		c.Message += "; it could not be written yet, and would be lost if the control plane ended now: " + h.Unwritten
 	}
 	if p.Spec.Suspend {
 		c.Reason, c.Message = "ByMeshPeer", "suspended by its MeshPeer: remove spec.suspend to resume"
