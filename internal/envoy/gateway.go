@@ -57,8 +57,15 @@ func boundary(name string, addrs []netip.Addr, port uint16, log string) *listene
 // import, leaves the other chains their places. The share does not depend on how many chains there are: a chain that
 // changes drops its connections.
 func ofShare(g *view.GatewayView, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
+	return atMost(max(g.MaxConnections/16, 1), fc)
+}
+
+// toControl is how many connections one chain may hold with our control plane, which gets one for each of them.
+const toControl = 16
+
+func atMost(connections uint32, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
 	limit := networkFilter("connections", anyOf(&connectionlimitv3.ConnectionLimit{
-		StatPrefix: fc.Name, MaxConnections: &wrapperspb.UInt64Value{Value: uint64(max(g.MaxConnections/16, 1))},
+		StatPrefix: fc.Name, MaxConnections: &wrapperspb.UInt64Value{Value: uint64(connections)},
 	}))
 	fc.Filters = append([]*listenerv3.Filter{limit}, fc.Filters...)
 	return fc

@@ -26,11 +26,11 @@ func (b *builder) ingress(g *view.GatewayView) {
 		refs = append(refs, e.Ref, e.Peer.Ref)
 	}
 	for _, p := range g.Peers {
-		l.FilterChains = append(l.FilterChains, ofShare(g, b.peerControl(g, p)), ofShare(g, b.probes(g, p)))
+		l.FilterChains = append(l.FilterChains, atMost(toControl, b.peerControl(g, p)), atMost(toControl, b.probes(g, p)))
 		refs = append(refs, p.Ref)
 	}
 	for _, i := range g.Invites {
-		l.FilterChains = append(l.FilterChains, ofShare(g, b.invitation(g, i)))
+		l.FilterChains = append(l.FilterChains, atMost(toControl, b.invitation(g, i)))
 	}
 	if len(l.FilterChains) > 0 {
 		b.add(ListenerType, l.Name, l, refs)
