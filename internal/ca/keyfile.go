@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"isthmus.dev/isthmus/internal/durable"
 )
 
 const (
@@ -90,7 +92,7 @@ func makeKeyFile(path string) (keyFile, error) {
 	if err := os.Link(tmp.Name(), path); err != nil {
 		return f, fmt.Errorf("make key file %s: %w", path, err)
 	}
-	return f, syncDir(path)
+	return f, durable.SyncFolder(filepath.Dir(path))
 }
 
 // markKeyFile notes in a key file of ours that a root was made under it. A later start without that root then knows that
@@ -105,12 +107,4 @@ func markKeyFile(path, fingerprint string) error {
 		return fmt.Errorf("note the root in key file %s: %w", path, err)
 	}
 	return nil
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -77,6 +78,8 @@ func (d *dialer) connect(ctx context.Context) (*grpc.ClientConn, error) {
 			return nil, err
 		}
 		network, address = "tcp", d.address
+	} else if strings.HasPrefix(d.socket, "@") {
+		return nil, &Error{Code: exitUsage, Text: fmt.Sprintf("--socket %s is an abstract name, at which any user of this host could listen in place of the control plane", d.socket), Next: "name a file: " + config.Default().Socket}
 	}
 	raw, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {

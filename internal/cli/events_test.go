@@ -37,3 +37,8 @@ func TestEvents(t *testing.T) {
 	f.events.Events = nil
 	same(t, run(t, "", "events", "--socket", socket).out, "Nothing is on record.\n")
 }
+
+// At an abstract name anybody could listen.
+func TestAbstractSocketIsNotAsked(t *testing.T) {
+	expect(t, run(t, "", "status", "--socket", "@isthmus"), 64, "is an abstract name", "/run/isthmus/control.sock")
+}

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+
+	"isthmus.dev/isthmus/internal/unixsocket"
 )
 
 // Control is the settings of `isthmus control`.
@@ -112,13 +114,13 @@ func (c Control) Complete() (Control, error) {
 			refuse("%s: %q is not host:port; for example %q", a.key, a.value, ":15012")
 		}
 	}
-	if !strings.HasPrefix(c.Socket, "/") && !strings.HasPrefix(c.Socket, "@") {
+	if c.Socket != "" && !strings.HasPrefix(c.Socket, "@") {
 		if abs, err := filepath.Abs(c.Socket); err == nil {
 			c.Socket = abs
 		}
 	}
-	if len(c.Socket) > 107 {
-		refuse("socket: the path has %d characters and Linux allows 107: choose a shorter one", len(c.Socket))
+	if err := unixsocket.Check(c.Socket); err != nil {
+		refuse("socket: %s", err)
 	}
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		refuse("log.format: %q is neither text nor json", c.Log.Format)

@@ -128,3 +128,12 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// An abstract name has no owner and no mode; it is refused before anything is made.
+func TestAbstractSocketIsRefused(t *testing.T) {
+	c := Default()
+	c.ConfigDir, c.StateFile, c.Socket = "/etc/isthmus", "/var/lib/isthmus/state.db", "@isthmus"
+	if _, err := c.Complete(); err == nil || !strings.Contains(err.Error(), `socket: "@isthmus" is an abstract name`) || !strings.Contains(err.Error(), "name a file") {
+		t.Errorf("got %v", err)
+	}
+}

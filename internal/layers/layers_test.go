@@ -61,6 +61,8 @@ var table = map[string]layer{
 
 	"internal/ca":         mechanisms,
 	"internal/door":       mechanisms,
+	"internal/durable":    mechanisms,
+	"internal/unixsocket": mechanisms,
 	"internal/federation": mechanisms,
 	"internal/node/...":   mechanisms,
 	"internal/schema/...": mechanisms,

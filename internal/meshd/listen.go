@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +21,7 @@ import (
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/unixsocket"
 )
 
 // Bounds on what one connection may ask of us.
@@ -70,10 +69,10 @@ func (d *Daemon) listen() (*listeners, error) {
 		l.config.Listener, l.config.Log, l.config.Opened = ln, d.log, d.openings.opened
 		*l.to = door.Listen(l.config)
 	}
-	ln, err := listenUnix(d.cfg.Socket)
+	ln, err := unixsocket.Listen(d.cfg.Socket, 0o600)
 	if err != nil {
 		ls.close()
-		return nil, err
+		return nil, fmt.Errorf("socket: %w", err)
 	}
 	ls.socket = door.Listen(door.Config{
 		Listener: ln, Prove: door.ByKernel, Budget: door.NewBudget(socketLimits), Proven: isLocal, Log: d.log,
@@ -112,29 +111,6 @@ func (ls *listeners) run(ctx context.Context) error {
 		g.Go(func() error { return l.Run(ctx) })
 	}
 	return g.Wait()
-}
-
-// listenUnix makes a socket that only its owner can open. What a crashed control plane left is taken over; a live one is not.
-func listenUnix(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf("socket %s is in use: another control plane runs here; stop it, or choose another socket", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("socket: remove what was left: %w", err)
-	}
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		ln.Close()
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	return ln, nil
 }
 
 func (ls *listeners) close() {

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 
 	"isthmus.dev/isthmus/internal/agentapi"
-	"isthmus.dev/isthmus/internal/node/identity"
+	"isthmus.dev/isthmus/internal/durable"
 )
 
 // instruct follows the control plane, and keeps what it said for an agent that starts while the control plane is away.
@@ -20,7 +20,7 @@ func (a *Agent) instruct(in *agentapi.Instructions) {
 	a.sds.SignedBy(in.SigningRoot)
 	text, err := json.Marshal(in)
 	if err == nil {
-		err = identity.WriteFile(a.instructionsFile(), text)
+		err = durable.WriteFile(a.instructionsFile(), text)
 	}
 	if err != nil {
 		a.log.Error("instructions not kept", "file", a.instructionsFile(), "error", err)

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/unixsocket"
 )
 
 // maxHTTPConnections bounds who may ask for health or metrics at once.
@@ -68,18 +70,11 @@ func (a *Agent) listen() (err error) {
 	return a.listenWorkloads()
 }
 
-// listenUnix takes the place of a socket that an agent left behind; the lock makes sure that none lives there.
+// listenUnix opens a socket of this user's alone.
 func listenUnix(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove an old socket: %w", err)
-	}
-	l, err := net.Listen("unix", path)
+	l, err := unixsocket.Listen(path, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("listen on a Unix socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("close the socket to others: %w", err)
+		return nil, err
 	}
 	return ownUser{l}, nil
 }

@@ -13,6 +13,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/sds"
 	"isthmus.dev/isthmus/internal/node/workloadapi"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/unixsocket"
 )
 
 // WorkloadSocket is where a workload finds the SPIFFE Workload API, and who may ask there. A workload without one has no way
@@ -46,8 +47,8 @@ func (c *Config) validateSockets(r *reader) {
 		switch {
 		case !filepath.IsAbs(s.Path):
 			r.add(at+".path", fmt.Sprintf("%q is not an absolute path", s.Path), "begin it with /")
-		case len(s.Path) > workloadapi.MaxPath:
-			r.add(at+".path", fmt.Sprintf("the path %s has %d characters, and Linux allows %d", s.Path, len(s.Path), workloadapi.MaxPath),
+		case len(s.Path) > unixsocket.MaxPath:
+			r.add(at+".path", fmt.Sprintf("the path %s has %d characters, and Linux allows %d", s.Path, len(s.Path), unixsocket.MaxPath),
 				"write a shorter path or a shorter runDir")
 		case paths[filepath.Clean(s.Path)] != "":
 			r.add(at+".path", fmt.Sprintf("workload %s has its socket there already", paths[filepath.Clean(s.Path)]), "give every workload a path of its own")

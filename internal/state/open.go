@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	_ "modernc.org/sqlite" // the driver named "sqlite"
+
+	"isthmus.dev/isthmus/internal/durable"
 )
 
 // applicationID marks the file as ours in its header: "ISTH".
@@ -112,7 +114,7 @@ func create(ctx context.Context, path string) error {
 	if err := os.Rename(fresh, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncFolder(filepath.Dir(path))
 }
 
 func fill(ctx context.Context, path string) (err error) {
@@ -122,14 +124,6 @@ func fill(ctx context.Context, path string) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
 	return migrate(ctx, p)
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // lockFile keeps a second control plane from the same file. The kernel drops the lock when the process ends.

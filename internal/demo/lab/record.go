@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/durable"
 )
 
 // recordName is the file in a lab's folder that says what belongs to it.
@@ -49,11 +51,7 @@ func (r record) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, recordName)
-	if err := os.WriteFile(path+".new", append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write the record: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, recordName), append(b, '\n')); err != nil {
 		return fmt.Errorf("write the record: %w", err)
 	}
 	return nil

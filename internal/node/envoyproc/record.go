@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"isthmus.dev/isthmus/internal/durable"
 )
 
 const pidFile = "envoy.pid"
@@ -27,12 +29,8 @@ const recordForm = "%d\nstart %d\nboot %s\nmade %s\n"
 
 // write keeps the record in the run directory; the first line is the pid.
 func (r record) write(runDir string) error {
-	path := filepath.Join(runDir, pidFile)
 	text := fmt.Sprintf(recordForm, r.pid, r.start, r.boot, r.made)
-	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
-		return fmt.Errorf("write Envoy's pid: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := durable.WriteFile(filepath.Join(runDir, pidFile), []byte(text)); err != nil {
 		return fmt.Errorf("write Envoy's pid: %w", err)
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/durable"
 	"isthmus.dev/isthmus/internal/node/cgroup"
 	"isthmus.dev/isthmus/internal/node/retry"
 )
@@ -149,7 +150,7 @@ func (s *Supervisor) Prepare(ctx context.Context) error {
 		return err
 	}
 	path := filepath.Join(s.cfg.RunDir, bootstrapFile)
-	if err := os.WriteFile(path, text, 0o600); err != nil {
+	if err := durable.WriteFile(path, text); err != nil {
 		return fmt.Errorf("write Envoy bootstrap: %w", err)
 	}
 	return nil

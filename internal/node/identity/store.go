@@ -7,8 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
+
+	"isthmus.dev/isthmus/internal/durable"
 )
 
 // The blocks of an identity file, in this order.
@@ -28,7 +29,7 @@ func Save(path string, s *SVID) error {
 	for _, r := range s.Roots {
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: blockRoot, Bytes: r.Raw})...)
 	}
-	if err := WriteFile(path, text); err != nil {
+	if err := durable.WriteFile(path, text); err != nil {
 		return fmt.Errorf("save node identity: %w", err)
 	}
 	return nil
@@ -83,19 +84,4 @@ func decode(text []byte, received time.Time) (*SVID, error) {
 		received = c[0].NotBefore // the file's time is no guide
 	}
 	return NewSVID(key, chain, roots, received)
-}
-
-// WriteFile replaces a file whole, mode 0600, and makes it last.
-func WriteFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"isthmus.dev/isthmus/internal/durable"
 )
 
 // copies are what the files last meant, in a folder of their own, so that an object that is broken while nobody runs is not
@@ -59,11 +61,7 @@ func (c *copies) keep(path string, text []byte) {
 	if c.dir == "" || before == name {
 		return
 	}
-	next := filepath.Join(c.dir, ".new")
-	err := os.WriteFile(next, text, 0o600)
-	if err == nil {
-		err = os.Rename(next, filepath.Join(c.dir, name))
-	}
+	err := durable.WriteFile(filepath.Join(c.dir, name), text)
 	if err == nil && before != "" {
 		err = os.Remove(filepath.Join(c.dir, before))
 	}

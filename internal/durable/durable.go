@@ -1,0 +1,40 @@
+// Package durable writes files that outlast a loss of power: whole, or not at all.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// WriteFile replaces a file whole, mode 0600. When it returns without an error, the content and the name are on the disk: a
+// loss of power leaves the new file. Before that it leaves the old one, or none where there was none.
+func WriteFile(path string, content []byte) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // nothing is there once it has its name
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return SyncFolder(dir)
+}
+
+// SyncFolder makes the names in a folder last: those that were given, changed or taken.
+func SyncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open folder: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("write folder %s to the disk: %w", dir, err)
+	}
+	return nil
+}
