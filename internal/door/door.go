@@ -163,7 +163,7 @@ type stream struct {
 
 // RecvMsg reads one message, if it is not too long. The first is what the call asks for.
 func (s *stream) RecvMsg(m any) error {
-	if err := rpc.Receive(s.ServerStream, m, s.call.Bytes); err != nil {
+	if err := rpc.Receive(s.ServerStream, m, s.call.Bytes, s.admit); err != nil {
 		return err
 	}
 	if s.asked {
@@ -171,6 +171,20 @@ func (s *stream) RecvMsg(m any) error {
 	}
 	s.asked = true
 	return s.begin(m)
+}
+
+// admit waits for a place for a long message: a caller may send only so many at a time.
+func (s *stream) admit(bytes int) (release func(), err error) {
+	if bytes <= longMessage {
+		return func() {}, nil
+	}
+	places := s.door.limits.places(s.call.caller)
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-s.Context().Done():
+		return nil, status.FromContextError(s.Context().Err()).Err()
+	}
 }
 
 // begin records a deed before it is carried out.

@@ -12,7 +12,8 @@ import (
 type limits struct {
 	mu    sync.Mutex // guards all below
 	rates map[limitKey]*paced
-	now   map[limitKey]int // under way
+	now   map[limitKey]int         // under way
+	long  map[string]chan struct{} // by caller: a place for each long message that is being read
 }
 
 type limitKey struct{ method, caller string }
@@ -22,13 +23,21 @@ type paced struct {
 	used time.Time
 }
 
+// A caller may have maxLong messages that are longer than longMessage read at a time.
+const (
+	longMessage = 64 << 10
+	maxLong     = 4
+)
+
 // Rates that were not used for a while are full again, and need not be kept.
 const (
 	maxRates  = 10_000
 	rateSleep = 10 * time.Minute
 )
 
-func newLimits() *limits { return &limits{rates: map[limitKey]*paced{}, now: map[limitKey]int{}} }
+func newLimits() *limits {
+	return &limits{rates: map[limitKey]*paced{}, now: map[limitKey]int{}, long: map[string]chan struct{}{}}
+}
 
 // take counts a call in, or says why not.
 func (l *limits) take(c *call) (why string) {
@@ -69,6 +78,17 @@ func (l *limits) prune(now time.Time) {
 			delete(l.rates, k)
 		}
 	}
+}
+
+// places are those for a caller's long messages. Only callers with certificates can send any, so that there is one for each of these.
+func (l *limits) places(c Caller) chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := c.key()
+	if l.long[key] == nil {
+		l.long[key] = make(chan struct{}, maxLong)
+	}
+	return l.long[key]
 }
 
 func (l *limits) leave(c *call) {

@@ -11,12 +11,13 @@ import (
 // once says where alone something may be called, so that it is done right in one place.
 var once = map[string]map[string]string{
 	"os.WriteFile(": {
-		"internal/stories/stories.go":      "test data, made into a folder that is thrown away",
-		"internal/demo/world.go":           "tokens and logs of a demo, which a loss of power ends anyhow",
-		"internal/demo/settings.go":        "configuration of a demo, written as an editor does",
-		"internal/demo/lab/netns.go":       "settings of the kernel",
-		"internal/demo/lab/network.go":     "settings of the kernel",
-		"internal/node/envoyproc/trial.go": "a bootstrap that is tried once and thrown away",
+		"internal/stories/stories.go":                   "test data, made into a folder that is thrown away",
+		"internal/demo/world.go":                        "tokens and logs of a demo, which a loss of power ends anyhow",
+		"internal/demo/settings.go":                     "configuration of a demo, written as an editor does",
+		"internal/demo/lab/netns.go":                    "settings of the kernel",
+		"internal/node/cgroup/cgrouptest/cgrouptest.go": "settings of the kernel",
+		"internal/demo/lab/network.go":                  "settings of the kernel",
+		"internal/node/envoyproc/trial.go":              "a bootstrap that is tried once and thrown away",
 	},
 	"os.Rename(": {
 		"internal/durable/durable.go":     "syncs the file and its folder",

@@ -29,12 +29,12 @@ const (
 var methods = withNames(map[string]map[string]door.Method{
 	agentapi.Service: {
 		"Attest": {Who: door.Anybody &^ door.Local, Bytes: maxSmall, AtOnce: 128, Life: 5 * time.Second, Action: "node join", Itself: true},
-		"Sign":   forNodes("sign", maxSmall),
-		"Sync":   forNodes("sync", maxReport),
-		"Try":    forNodes("try", maxSmall),
+		"Sign":   forNodes("sign", maxSmall, 64),
+		"Sync":   forNodes("sync", maxReport, 512),
+		"Try":    forNodes("try", maxSmall, 8),
 	},
 	discoveryv3.AggregatedDiscoveryService_ServiceDesc.ServiceName: {
-		"DeltaAggregatedResources":  forNodes("discovery", maxAsked),
+		"DeltaAggregatedResources":  forNodes("discovery", maxAsked, 512),
 		"StreamAggregatedResources": {Action: "discovery", Deny: "only incremental discovery is served"},
 	},
 	adminapi.Service: {
@@ -105,8 +105,8 @@ func grants(r *adminapi.TokenRequest) string {
 
 func peerOf(r *adminapi.PeerRequest) (object, detail string) { return "peer " + r.Peer, "" }
 
-func forNodes(action string, bytes int) door.Method {
-	return door.Method{Who: door.Node, Bytes: bytes, Action: action, Deny: "it takes the certificate of a node"}
+func forNodes(action string, bytes, atOnce int) door.Method {
+	return door.Method{Who: door.Node, Bytes: bytes, AtOnce: atOnce, Action: action, Deny: "it takes the certificate of a node"}
 }
 
 // read is a method of administrators that changes nothing.

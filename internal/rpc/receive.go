@@ -21,9 +21,10 @@ type wire interface {
 	ContentSubtype() string
 }
 
-// Receive reads the next message of a call into m, if it has at most limit bytes. Of a longer one no byte is read: the sender is
-// kept from sending more than gRPC's window, 64 KB, by flow control. io.EOF is the end of what the caller sends.
-func Receive(ss grpc.ServerStream, m any, limit int) error {
+// Receive reads the next message of a call into m, if it has at most limit bytes and admit, which may wait, has room for it. Of any
+// other no byte is read: the sender is kept from sending more than gRPC's window, 64 KB, by flow control. io.EOF is the end of
+// what the caller sends.
+func Receive(ss grpc.ServerStream, m any, limit int, admit func(bytes int) (release func(), err error)) error {
 	s, ok := grpc.ServerTransportStreamFromContext(ss.Context()).(wire)
 	if !ok {
 		return status.Error(codes.Internal, "the length of messages cannot be bounded here")
@@ -39,6 +40,11 @@ func Receive(ss grpc.ServerStream, m any, limit int) error {
 	if int64(n) > int64(limit) {
 		return status.Errorf(codes.ResourceExhausted, "a message of %d bytes: at most %d are taken here", n, limit)
 	}
+	release, err := admit(int(n))
+	if err != nil {
+		return err
+	}
+	defer release()
 	data, err := s.Read(int(n))
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF

@@ -16,7 +16,9 @@ import (
 // short takes messages of at most 1,000 bytes.
 type short struct{ grpc.ServerStream }
 
-func (s short) RecvMsg(m any) error { return Receive(s.ServerStream, m, 1000) }
+func (s short) RecvMsg(m any) error {
+	return Receive(s.ServerStream, m, 1000, func(int) (func(), error) { return func() {}, nil })
+}
 
 // countingListener counts what its connections read.
 type countingListener struct {
