@@ -5,16 +5,15 @@ import (
 	"iter"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 
-	"isthmus.dev/isthmus/internal/kind"
+	kinds "isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 )
 
 // TestSeeds: the scene is sound, so that what is wrong with a hostile object is its own.
 func TestSeeds(t *testing.T) {
-	for _, k := range kind.All {
+	for _, k := range kinds.All {
 		for i, doc := range parsed[k.Name] {
 			o := objectOf(k.Name, doc, "nothing")
 			if !o.accepted() {
@@ -151,7 +150,7 @@ func density(kind string) int {
 
 // TestConstraints is what can be told of hostile objects without an Envoy.
 func TestConstraints(t *testing.T) {
-	for _, k := range kind.All {
+	for _, k := range kinds.All {
 		t.Run(k.Name, func(t *testing.T) {
 			t.Parallel()
 			distinct(t, k.Name, 5*density(k.Name))
@@ -167,7 +166,7 @@ func FuzzObjects(f *testing.F) {
 	binary, err := envoyproc.Locate("../../.cache")
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 3))
-		kind := kind.All[r.IntN(len(kind.All))].Name
+		kind := kinds.All[r.IntN(len(kinds.All))].Name
 		s, objects := sieve{seen: map[[32]byte]bool{}}, []object{}
 		for range 60 {
 			if o := chance(r, kind); s.keeps(t, o) {
@@ -180,11 +179,20 @@ func FuzzObjects(f *testing.F) {
 	})
 }
 
-// chance is an object with up to three values replaced.
+// chance is an object with up to three values replaced, perhaps beside another such one.
 func chance(r *rand.Rand, kind string) object {
+	doc, what := replaced(r, kind)
+	o := objectOf(kind, doc, what)
+	if k := kinds.All[r.IntN(len(kinds.All))]; k.Namespaced && r.IntN(2) == 0 {
+		doc, _ := replaced(r, k.Name)
+		o.beside = objectOf(k.Name, with(doc, []string{"metadata", "name"}, "second"), "").text
+	}
+	return o
+}
+
+func replaced(r *rand.Rand, kind string) (doc any, what string) {
 	seeds, leaves := parsed[kind], leavesOf(kind)
-	var doc any = seeds[r.IntN(len(seeds))]
-	var what []string
+	doc = seeds[r.IntN(len(seeds))]
 	for range 1 + r.IntN(3) {
 		l := leaves[r.IntN(len(leaves))]
 		if l.path[0] == "metadata" && r.IntN(10) > 0 {
@@ -194,7 +202,7 @@ func chance(r *rand.Rand, kind string) object {
 		values := slices.Collect(valuesFor(l, old))
 		v := values[r.IntN(len(values))]
 		doc = with(doc, l.path, v)
-		what = append(what, fmt.Sprintf("%s = %.80q", l, fmt.Sprint(v)))
+		what += fmt.Sprintf("%s = %.80q; ", l, fmt.Sprint(v))
 	}
-	return objectOf(kind, doc, strings.Join(what, ", "))
+	return doc, what
 }

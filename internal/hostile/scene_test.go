@@ -41,12 +41,16 @@ var now = time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 type object struct {
 	kind, what string
 	text       string
+	beside     string // another document in the same scene, if any
 }
 
 func (o object) String() string {
 	text := o.text
 	if len(text) > 1000 {
 		text = text[:500] + " … " + text[len(text)-500:]
+	}
+	if o.beside != "" {
+		text += "\nbeside " + clip(o.beside)
 	}
 	return fmt.Sprintf("%s with %s\n%s", o.kind, o.what, text)
 }
@@ -130,6 +134,9 @@ func world(t *testing.T, objects []object, first int) *snapshot.Snapshot {
 	mesh := seeds["Mesh"][0]
 	for i, o := range objects {
 		scene := first + i
+		if o.beside != "" {
+			docs = append(docs, place(o.beside, scene))
+		}
 		for _, k := range kind.All {
 			switch {
 			case k.Name == "Mesh" && o.kind == "Mesh":

@@ -209,6 +209,19 @@ func (s *Server) unindex(st *stream, set string) {
 	}
 }
 
+// told is of how many resources a proxy has been told.
+func (s *Server) told(proxy string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.proxies[proxy]; p != nil && p.want != nil {
+		n = len(p.want.sets)
+		for _, rs := range p.want.byType {
+			n += len(rs)
+		}
+	}
+	return n
+}
+
 // current is what a proxy should have now: its own resources, and the endpoint sets it may see among those asked for. From
 // then on a change of these wakes the stream. anew says that what is asked for has changed.
 func (s *Server) current(st *stream, asked map[string]struct{}, anew bool) (*wanted, map[string]*envoy.Resource) {

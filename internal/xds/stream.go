@@ -19,7 +19,8 @@ import (
 
 // Bounds on what one client may cost. Envoy comes nowhere near them.
 const (
-	// maxNames bounds the names that one stream may subscribe to in one type, maxHeld those that it may say it has.
+	// maxNames bounds the names that one stream may subscribe to in one type, beside those that it has been told of: a mesh may be
+	// larger than any bound, and who asks for what it was told of must not be cut off. maxHeld are those that it may say it has.
 	maxNames = 10_000
 	maxHeld  = 100_000
 	// maxName bounds one name, in bytes.
@@ -198,7 +199,7 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 		}
 	}
 	first := !ts.known
-	if err := ts.bounded(r, first); err != nil {
+	if err := st.bounded(ts, r, first); err != nil {
 		return err
 	}
 	ts.known = true
@@ -238,8 +239,8 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 }
 
 // bounded refuses what no Envoy asks for.
-func (ts *typeState) bounded(r *discoveryv3.DeltaDiscoveryRequest, first bool) error {
-	if len(ts.subscribed)+len(r.ResourceNamesSubscribe) > maxNames {
+func (st *stream) bounded(ts *typeState, r *discoveryv3.DeltaDiscoveryRequest, first bool) error {
+	if n := len(ts.subscribed) + len(r.ResourceNamesSubscribe); n > maxNames && n > maxNames+st.server.told(st.proxy) {
 		return status.Errorf(codes.ResourceExhausted, "more than %d names of type %s", maxNames, ShortType(r.TypeUrl))
 	}
 	if first && len(r.InitialResourceVersions) > maxHeld {

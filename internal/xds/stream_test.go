@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 
@@ -398,5 +399,27 @@ func TestUnsubscribe(t *testing.T) {
 		c.hangUp()
 		synctest.Wait()
 		same(t, "subscribers when all went", len(s.subscribers), 0)
+	})
+}
+
+// TestManyNames: an Envoy may ask for all that it was told of, however many; beside that, invented names have a bound.
+func TestManyNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		names := make([]string, maxNames+500)
+		for i := range names {
+			names[i] = fmt.Sprintf("set-%d:80", i)
+		}
+		s.Publish("large", 1, told(names))
+		s.Publish("small", 1, told(nil))
+		large, small := dial(t, s, "large"), dial(t, s, "small")
+		large.want(envoy.EndpointType, names...)
+		small.want(envoy.EndpointType, names...)
+		if !large.open() {
+			t.Errorf("who asks for what it was told of is cut off: %v", large.end())
+		}
+		if small.open() {
+			t.Error("who asks for invented names is not")
+		}
 	})
 }
