@@ -109,7 +109,9 @@ func (a *admin) AdminRevoke(ctx context.Context, r *adminapi.AdminRevokeRequest)
 	resp.Unwritten, err = a.d.agents.endings.carryOut(ctx, ending{"revocation of administrator " + r.Name + r.ID, func(ctx context.Context) error {
 		return a.d.db.RevokeAdmins(ctx, r.Name, r.ID, now)
 	}})
-	a.d.agents.standings.forget()
+	for _, one := range revoked {
+		a.d.agents.standings.forget(one.Name)
+	}
 	return resp, err
 }
 

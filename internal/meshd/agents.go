@@ -82,8 +82,8 @@ func (a *agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 	}
 	at, err := a.d.authority.Attest(ctx, r.Token, r.CSR, from)
 	if at.Node != "" { // an earlier generation of the node has ended: what it has open ends
-		a.standings.forget()
-		a.d.openings.look(ctx)
+		a.standings.forget(at.Node)
+		a.d.openings.lookAt(ctx, at.Node)
 	}
 	if err != nil {
 		a.refusals.count(source)
@@ -169,12 +169,8 @@ func (a *agents) hosted(n state.Node) int {
 	if n.Role == snapshot.RoleGateway {
 		return 1
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if ag := a.known[n.Name]; ag != nil {
-		return len(ag.report.Workloads)
-	}
-	return 0
+	_, said, _ := a.d.store.Said(n.Name)
+	return len(said)
 }
 
 func (a *agents) certificateTTL() (ttl time.Duration) {

@@ -26,6 +26,8 @@ func (d *Daemon) judge(ctx context.Context, c tls.ConnectionState) error {
 type shownCert struct {
 	none       error // why it is none
 	id         spiffe.ID
+	node       string // whose own it is
+	workload   bool
 	generation string
 	notAfter   time.Time
 	chains     [][]*x509.Certificate
@@ -36,6 +38,8 @@ func shownBy(c tls.ConnectionState) (s shownCert) {
 		return s
 	}
 	leaf := c.VerifiedChains[0][0]
+	s.node, _ = spiffe.NodeName(s.id)
+	_, _, s.workload = spiffe.WorkloadParts(s.id)
 	s.generation, s.notAfter, s.chains = ca.Generation(leaf), leaf.NotAfter, c.VerifiedChains
 	return s
 }

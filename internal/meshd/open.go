@@ -69,14 +69,23 @@ func (o *openings) run(ctx context.Context) error {
 }
 
 // look judges all that is open and ends what does not stand. What cannot be told is left for the next time.
-func (o *openings) look(ctx context.Context) {
+func (o *openings) look(ctx context.Context) { o.lookOver(ctx, func(shownCert) bool { return true }) }
+
+// lookAt judges what a node and its workloads have open: many nodes may join at a time.
+func (o *openings) lookAt(ctx context.Context, node string) {
+	o.lookOver(ctx, func(s shownCert) bool { return s.node == node || s.workload })
+}
+
+func (o *openings) lookOver(ctx context.Context, of func(shownCert) bool) {
 	o.mu.Lock()
-	all := make([]*opening, 0, len(o.all))
+	var some []*opening
 	for one := range o.all {
-		all = append(all, one)
+		if of(one.shown) {
+			some = append(some, one)
+		}
 	}
 	o.mu.Unlock()
-	for _, one := range all {
+	for _, one := range some {
 		err := o.judge(ctx, one.shown)
 		switch status.Code(err) {
 		case codes.PermissionDenied, codes.Unauthenticated:

@@ -29,7 +29,7 @@ func (a *agents) revoke(ctx context.Context, node string) (unwritten string, err
 	unwritten, err = a.endings.carryOut(ctx, ending{"revocation of node " + node, func(ctx context.Context) error {
 		return a.d.db.RevokeNode(ctx, node, n.Generation, now)
 	}})
-	a.standings.forget()
+	a.standings.forget(node)
 	a.log.Warn("node revoked", "node", node)
 	if errors.Is(err, state.ErrNotFound) {
 		err = nil // it has just joined again, so that the generation has ended by itself; the new one is another matter

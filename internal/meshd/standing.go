@@ -3,6 +3,7 @@ package meshd
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 
 	"google.golang.org/grpc/codes"
@@ -114,11 +115,11 @@ func (s *standings) end(generation string) {
 	s.ended[generation] = true
 }
 
-// forget must be called when what the state file knows of nodes or administrators has changed.
-func (s *standings) forget() {
+// forget must be called when what the state file knows of the node or the administrators of a name has changed.
+func (s *standings) forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.changes++
-	clear(s.nodes)
-	clear(s.admins)
+	maps.DeleteFunc(s.nodes, func(_ string, n state.Node) bool { return n.Name == name })
+	maps.DeleteFunc(s.admins, func(_ string, a state.Admin) bool { return a.Name == name })
 }
