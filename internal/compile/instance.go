@@ -89,13 +89,18 @@ func instances(c *compiler) {
 		if c.mesh.Workloads[model.WorkloadID{Namespace: we.Namespace, Name: we.Name}] != nil {
 			continue // a node has registered it
 		}
-		if inst := entryInstance(c.mesh.TrustDomain, we.Namespace, we.Name, &we.Spec); inst.host == "" {
-			c.addBackend(inst)
-			continue
-		}
-		c.find(snapshot.Key{Kind: "WorkloadEntry", Namespace: we.Namespace, Name: we.Name}, "ISM0010", finding.Error, "spec.address",
-			fmt.Sprintf("%q is no IP address", we.Spec.Address), "give the address of the workload; host names are for ServiceEntry endpoints with resolution DNS")
+		key := snapshot.Key{Kind: "WorkloadEntry", Namespace: we.Namespace, Name: we.Name}
+		c.guarded(key, func() { c.addEntry(key, we) })
 	}
+}
+
+func (c *compiler) addEntry(key snapshot.Key, we *networking.WorkloadEntry) {
+	if inst := entryInstance(c.mesh.TrustDomain, we.Namespace, we.Name, &we.Spec); inst.host == "" {
+		c.addBackend(inst)
+		return
+	}
+	c.find(key, "ISM0010", finding.Error, "spec.address", fmt.Sprintf("%q is no IP address", we.Spec.Address),
+		"give the address of the workload; host names are for ServiceEntry endpoints with resolution DNS")
 }
 
 func (c *compiler) addWorkload(w *snapshot.Workload, entries map[model.WorkloadID]*networking.WorkloadEntry) {

@@ -73,7 +73,7 @@ func checkConfig(fs []finding.Finding) adminapi.Check {
 }
 
 // notInForce are the codes of objects that are written and not in force, and of a configuration that is not.
-var notInForce = []string{"ISM0201", "ISM0202", "ISM0205", "ISM0040", "ISM0041"}
+var notInForce = []string{"ISM0201", "ISM0202", "ISM0205", "ISM0206", "ISM0040", "ISM0041"}
 
 func checkInForce(fs []finding.Finding) adminapi.Check {
 	c := adminapi.Check{Name: "policy in force", State: "ok", Detail: "nothing is closed for want of an object that can be read"}

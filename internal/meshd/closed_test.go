@@ -6,12 +6,15 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/compile"
+	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/view"
 )
 
 const denyYAML = `apiVersion: security.istio.io/v1
@@ -167,6 +170,68 @@ func TestFaultWhileCompiling(t *testing.T) {
 	contains(t, "the log", p.logs.String(), "configuration not applied", "closed_test.go")
 	p.write("more.yaml", strings.ReplaceAll(shopYAML, "payments", "delivery"))
 	eventually(t, "it goes on", func() bool { return p.found("ISM0205") == "" && p.status().Objects == 6 })
+}
+
+// A fault of ours at one proxy's configuration is that proxy's alone, is named, and is over with its cause.
+func TestFaultAtOneProxy(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	var planted atomic.Bool
+	p.plant = func(d *Daemon) {
+		build := d.build
+		d.build = func(v *view.View, cfg *snapshot.Config) *envoy.Resources {
+			if planted.Load() && v.Proxy.Name == "node-a" {
+				panic("planted")
+			}
+			return build(v, cfg)
+		}
+	}
+	p.start()
+	a := p.agent("node-a", []string{"default/shop"}, workload("shop", "shop", "10.0.0.1"))
+	b := p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.2"))
+	at, bt := ads(t, a.conn, nil), ads(t, b.conn, nil)
+	at.until("configured", func() bool { return at.has[envoy.ClusterType][cluster] != "" })
+	bt.until("configured", bt.hasListener("inbound/default/payments"))
+	planted.Store(true)
+	before := bt.has[envoy.ListenerType]["inbound/default/payments"]
+	p.write("shop.yaml", strings.NewReplacer("sa/shop", "sa/somebody-else", "targetPort: 8080", "targetPort: 9090").Replace(shopYAML))
+	bt.until("the other one is told", func() bool { return bt.has[envoy.ListenerType]["inbound/default/payments"] != before })
+	eventually(t, "it is found", func() bool { return p.found("ISM0206") != "" })
+	contains(t, "the finding", p.found("ISM0206"), "proxy node-a", "planted", "keeps what it has")
+	if at.rest(); at.has[envoy.ClusterType][cluster] == "" {
+		t.Error("the proxy lost what it had")
+	}
+	planted.Store(false)
+	p.write("mesh.yaml", meshYAML+"---\napiVersion: v1\nkind: Namespace\nmetadata: {name: later}\n")
+	at.until("told at last", func() bool { return at.has[envoy.ClusterType][cluster] == "" })
+	eventually(t, "it is over", func() bool { return p.found("ISM0206") == "" })
+}
+
+// Of two PeerAuthentications on one workload the older holds, whatever files and objects are called, after a restart too.
+func TestOlderPeerAuthenticationHolds(t *testing.T) {
+	t.Parallel()
+	auth := func(name, mode string) string {
+		return "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: " + name + ", namespace: default}\nspec: {selector: {matchLabels: {app: payments}}, mtls: {mode: " + mode + "}}\n"
+	}
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML, "z.yaml": auth("z", "PERMISSIVE")})
+	a := p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.2"))
+	mode := func() string {
+		w := p.d.loop.published.Load().mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "payments"}]
+		if w == nil || len(w.Inbound) == 0 {
+			return ""
+		}
+		return w.Inbound[0].Mode.String()
+	}
+	eventually(t, "permissive", func() bool { return mode() == "PERMISSIVE" })
+	p.write("a.yaml", auth("a", "STRICT"))
+	eventually(t, "it is found", func() bool { return strings.Contains(p.found("ISM0031"), "PeerAuthentication default/a") })
+	if got := mode(); got != "PERMISSIVE" {
+		t.Errorf("the younger one took over: %s", got)
+	}
+	must(t, p.stop())
+	p.start()
+	p.resume(a.credential)
+	eventually(t, "the same after a restart", func() bool { return mode() == "PERMISSIVE" && strings.Contains(p.found("ISM0031"), "default/a") })
 }
 
 // The check of the state file looks at what is in it.

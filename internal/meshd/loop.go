@@ -59,6 +59,7 @@ type loop struct {
 	own        ownSets
 	plans      map[string]plan              // of proxies that are told something else than the mesh as it stands
 	contained  map[string]*compile.Compiled // by the objects that are closed in it
+	failed     map[string]bool              // proxies whose configuration could not be built
 }
 
 // published is what is in force.
@@ -163,7 +164,11 @@ func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 		l.d.containment.stands(snap.Config)
 		return // nobody is told anything else
 	}
-	l.publishProxies(ctx, before, snap, plans)
+	if faults := l.publishProxies(ctx, before, snap, plans); len(faults) > 0 {
+		findings = append(faults, findings...)
+		finding.Sort(findings)
+		l.published.Store(&published{snap, mesh, brief, findings, l.generation})
+	}
 	l.publishOwn(changed, mesh)
 	l.d.containment.stands(snap.Config)
 	l.d.agents.instruct(before, brief)
@@ -219,7 +224,7 @@ func (l *loop) publishEndpoints(before *published, mesh *model.Mesh) (sets []mod
 }
 
 // publishProxies rebuilds what those proxies are told whose view changed.
-func (l *loop) publishProxies(ctx context.Context, before *published, snap *snapshot.Snapshot, plans map[string]plan) {
+func (l *loop) publishProxies(ctx context.Context, before *published, snap *snapshot.Snapshot, plans map[string]plan) (faults []finding.Finding) {
 	mesh := l.compiled.Mesh
 	for _, name := range l.xds.Known() {
 		if mesh.Proxies[name] == nil {
@@ -231,39 +236,66 @@ func (l *loop) publishProxies(ctx context.Context, before *published, snap *snap
 	l.d.containment.retain(ctx, mesh.Proxies)
 	contained := map[string]*compile.Compiled{}
 	built, same := 0, before != nil && sameSurroundings(before.mesh, mesh)
+	failed := map[string]bool{}
 	for name, p := range mesh.Proxies {
 		plan, planned := plans[name]
 		_, wasPlanned := l.plans[name]
-		if same && !planned && !wasPlanned && sameWorkloads(before.mesh.Proxies[name], p) {
+		if same && !planned && !wasPlanned && !l.failed[name] && sameWorkloads(before.mesh.Proxies[name], p) {
 			continue
 		}
-		v, cfg := plan.hold, snap.Config
-		if v == nil {
-			c := l.compiled
-			if len(plan.closed) > 0 {
-				c = l.without(snap, plan.closed, contained)
-			}
-			if c.Mesh == nil {
-				continue
-			}
-			if v, cfg = view.For(c.Mesh, name), c.Snapshot.Config; v == nil {
-				continue
-			}
+		news, fault := l.publishProxy(name, snap, plan, contained)
+		switch {
+		case fault != nil:
+			failed[name] = true
+			faults = append(faults, faultyProxy(name, fault))
+		case news:
+			built++
 		}
-		if view.Equal(l.views[name], v) {
-			continue
-		}
-		l.xds.PublishEndpoints(l.own.replace(l.views[name], v, mesh))
-		l.views[name] = v
-		res := l.d.build(v, cfg)
-		l.xds.Publish(name, l.generation, res)
-		if plan.hold == nil {
-			l.d.containment.told(name, snap.Config, v, res)
-		}
-		built++
 	}
-	l.plans, l.contained = plans, contained
+	l.plans, l.contained, l.failed = plans, contained, failed
 	l.d.metrics.built(built)
+	return faults
+}
+
+// publishProxy rebuilds what one proxy is told and says whether that is new. A fault of ours there is that proxy's alone: it goes
+// on with what it has.
+func (l *loop) publishProxy(name string, snap *snapshot.Snapshot, plan plan, contained map[string]*compile.Compiled) (news bool, fault any) {
+	defer func() {
+		if fault = recover(); fault != nil {
+			l.log.Error("a proxy's configuration not built, it keeps what it has", "proxy", name, "fault", fault, "stack", string(debug.Stack()))
+		}
+	}()
+	v, cfg := plan.hold, snap.Config
+	if v == nil {
+		c := l.compiled
+		if len(plan.closed) > 0 {
+			c = l.without(snap, plan.closed, contained)
+		}
+		if c.Mesh == nil {
+			return false, nil
+		}
+		if v, cfg = view.For(c.Mesh, name), c.Snapshot.Config; v == nil {
+			return false, nil
+		}
+	}
+	if view.Equal(l.views[name], v) {
+		return false, nil
+	}
+	res := l.d.build(v, cfg)
+	l.xds.PublishEndpoints(l.own.replace(l.views[name], v, l.compiled.Mesh))
+	l.views[name] = v
+	l.xds.Publish(name, l.generation, res)
+	if plan.hold == nil {
+		l.d.containment.told(name, snap.Config, v, res)
+	}
+	return true, nil
+}
+
+func faultyProxy(name string, fault any) finding.Finding {
+	return finding.Finding{
+		Code: "ISM0206", Severity: finding.Error, Object: "proxy " + name, Message: fmt.Sprintf("Isthmus fails to build its configuration, so it keeps what it has: %v", fault),
+		Remedy: "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
+	}
 }
 
 // without is the mesh with some objects closed, for those proxies that cannot live with them.

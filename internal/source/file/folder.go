@@ -37,6 +37,7 @@ type folder struct {
 	files    map[string]*file
 	ages     *ages
 	objects  *objects
+	looked   bool                       // all of it was looked at once
 	trouble  map[string]finding.Finding // paths that cannot be read
 	config   *snapshot.Config
 }
@@ -115,6 +116,7 @@ func (d *folder) refreshAll(ctx context.Context, dirty map[string]bool, now time
 		}
 	}
 	again := d.refresh(ctx, paths, append(gone, d.recallHidden(l)...), now)
+	d.looked = true
 	d.ages.forget(now, d.unsettled)
 	if len(l.errs) == 0 {
 		d.copies.sweep(l.files)
@@ -173,7 +175,7 @@ func (d *folder) reread(path string, now time.Time) (u *update, settled bool) {
 		return d.recall(path, f), true
 	}
 	delete(d.trouble, path)
-	if f.inMotion(text, st, now) {
+	if f.inMotion(text, st, now, d.looked) {
 		return nil, false
 	}
 	sum := sha256.Sum256(text)
@@ -185,15 +187,14 @@ func (d *folder) reread(path string, now time.Time) (u *update, settled bool) {
 }
 
 // inMotion says that a file seems to be in the middle of a change and what it last said should stand a little longer.
-func (f *file) inMotion(text []byte, st stamp, now time.Time) bool {
+// One that comes while we run is given time too, so that half a policy is not taken for one that cannot be read.
+func (f *file) inMotion(text []byte, st stamp, now time.Time, running bool) bool {
 	var wait time.Duration
-	if len(f.entries) > 0 {
-		if age := now.Sub(st.mtime); age >= 0 && age < pause {
-			wait = moving
-		}
-		if len(text) == 0 {
-			wait = emptied
-		}
+	if age := now.Sub(st.mtime); (len(f.entries) > 0 || running && f.current == nil) && age >= 0 && age < pause {
+		wait = moving
+	}
+	if len(f.entries) > 0 && len(text) == 0 {
+		wait = emptied
 	}
 	if wait > 0 && f.waiting.IsZero() {
 		f.waiting = now
