@@ -124,9 +124,9 @@ Nothing crosses yet: it takes a FederatedExport there and a FederatedImport here
 }
 
 func (a *app) peerSuspendCmd() *cobra.Command {
-	return a.peerDeed("suspend NAME", "Refuse everything with a peer, live connections included, until resumed", "PeerSuspend",
+	return a.peerDeed("suspend NAME", "Refuse every call to and from a peer, live connections included, until resumed", "PeerSuspend",
 		"Suspending %q cuts every connection with it, live ones within seconds.",
-		"Suspended %q: everything with it is refused, and its live connections are being cut.\n  Next: isthmus peer resume %[1]s\n")
+		"Suspended %q: every call to and from it is refused, and its live connections are being cut. Roots are still exchanged.\n  Next: isthmus peer resume %[1]s\n")
 }
 
 func (a *app) peerResumeCmd() *cobra.Command {
