@@ -121,8 +121,9 @@ func (s *strip) kill(mesh string) {
 		old := controlOf(s.t, settings)
 		need(s.t, old.Kill())
 		for begun := time.Now(); time.Since(begun) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
-			if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", old.Pid)); err != nil || len(open) == 0 {
-				break // the next one can lock the state file
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", old.Pid))
+			if _, state, _ := bytes.Cut(stat, []byte(") ")); err != nil || bytes.HasPrefix(state, []byte("Z")) {
+				break // its files are closed, and the next one can lock the state file
 			}
 		}
 	}
