@@ -187,7 +187,7 @@ func (a *admin) cancelTokensMadeBy(ctx context.Context, maker string) (*adminapi
 func (a *admin) RevokeNode(ctx context.Context, r *adminapi.NodeRequest) (*adminapi.RevokedNode, error) {
 	unwritten, err := a.d.agents.revoke(ctx, r.Node)
 	if errors.Is(err, state.ErrNotFound) {
-		return nil, status.Errorf(codes.NotFound, "there is no node %q: isthmus status lists them", r.Node)
+		return nil, status.Errorf(codes.NotFound, "there is no node %q: isthmus status lists them; isthmus token cancel makes a join token void that nobody has used", r.Node)
 	}
 	if err != nil {
 		return nil, err

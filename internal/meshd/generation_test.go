@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,6 +53,33 @@ func TestOldCertificatesNeverComeBack(t *testing.T) {
 	wantCode(t, "the old certificate asks to sign", err, codes.PermissionDenied)
 	wantCode(t, "the old certificate asks for configuration", discover(t, thief), codes.PermissionDenied)
 	wantCode(t, "the old certificate opens a conversation", firstOf(agentapi.Client{Conn: thief}.Sync(soon(t))), codes.PermissionDenied)
+}
+
+// Of a joining that races with the revocation of its node nothing is left, whichever is first.
+func TestJoiningWhileRevoked(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	local, joined := p.local(), 0
+	for i := range 25 {
+		name := fmt.Sprintf("node-%d", i)
+		_, err := p.join(p.token(name, snapshot.RoleNode, "default/*"))
+		must(t, err)
+		spare := p.token(name, snapshot.RoleNode, "default/*")
+		var c credential
+		var refused error
+		var all sync.WaitGroup
+		all.Go(func() { c, refused = p.join(spare) })
+		time.Sleep(time.Duration(i) * 150 * time.Microsecond)
+		ask[adminapi.RevokedNode](t, local, "RevokeNode", &adminapi.NodeRequest{Node: name})
+		all.Wait()
+		if refused != nil {
+			continue
+		}
+		joined++
+		_, err = agentapi.Client{Conn: p.as(c)}.Sign(soon(t), &agentapi.SignRequest{CSR: csr(t, newKey(t))})
+		wantCode(t, name+", which joined meanwhile", err, codes.PermissionDenied)
+	}
+	t.Logf("%d of 25 had joined before", joined)
 }
 
 // A node that joins again, without having been revoked, leaves nothing to who has its former certificate; its renewals stand.

@@ -17,24 +17,29 @@ import (
 // revoke shuts a node out: from now on nothing of it is believed, and what it has open ends. That is so before it is written,
 // and whether or not it can be. unwritten is why a restart would forget it.
 func (a *agents) revoke(ctx context.Context, node string) (unwritten string, err error) {
-	n, err := a.d.db.Node(ctx, node)
-	if err != nil {
+	if err := a.shut(ctx, node); err != nil {
 		return "", err
 	}
 	now := a.d.now()
-	a.standings.end(n.Generation)
-	a.d.store.Forget(node)
-	a.d.openings.look(ctx)
-	a.forgive(node)
 	unwritten, err = a.endings.carryOut(ctx, ending{"revocation of node " + node, func(ctx context.Context) error {
-		return a.d.db.RevokeNode(ctx, node, n.Generation, now)
+		return a.d.db.RevokeNode(ctx, node, now)
 	}})
 	a.standings.forget(node)
 	a.log.Warn("node revoked", "node", node)
-	if errors.Is(err, state.ErrNotFound) {
-		err = nil // it has just joined again, so that the generation has ended by itself; the new one is another matter
+	return unwritten, errors.Join(err, a.shut(ctx, node)) // a generation that had joined just before it was written
+}
+
+// shut ends a node's present generation in memory.
+func (a *agents) shut(ctx context.Context, node string) error {
+	n, err := a.d.db.Node(ctx, node)
+	if err != nil {
+		return err
 	}
-	return unwritten, err
+	a.standings.end(n.Generation)
+	a.d.store.Forget(node)
+	a.d.openings.look(ctx)
+	a.remember(ctx, node, nil)
+	return nil
 }
 
 // outlasting are the identities whose certificates a revoked node still has, beside its own, which is refused by itself.

@@ -100,11 +100,10 @@ func (t tx) addWorkloads(ctx context.Context, node string, workloads []snapshot.
 	return nil
 }
 
-// RevokeNode shuts a generation of a node out: its workloads go, and with them every token made for the node, also one whose
-// joining is under way. ErrNotFound when the node is of another generation by now, or there is none.
-func (d *DB) RevokeNode(ctx context.Context, name, generation string, now time.Time) error {
+// RevokeNode shuts a node out: its workloads go, and with them every token made for it, also one whose joining is under way.
+func (d *DB) RevokeNode(ctx context.Context, name string, now time.Time) error {
 	return d.inTx(ctx, "revoke node", func(ctx context.Context, t tx) error {
-		n, err := t.exec(ctx, "revoke-node", stamp(now), name, generation)
+		n, err := t.exec(ctx, "revoke-node", stamp(now), name)
 		if err != nil {
 			return err
 		}

@@ -46,7 +46,7 @@ func TestRevocationFailsWholeOrNotAtAll(t *testing.T) {
 				}
 				return !n.Revoked.IsZero(), len(r.Workloads), open
 			}
-			if err := d.RevokeNode(ctx, "n1", "g1", noon); err == nil {
+			if err := d.RevokeNode(ctx, "n1", noon); err == nil {
 				t.Error("it was said to be done")
 			}
 			if revoked, workloads, open := state(); revoked || workloads != 1 || open != 1 {
@@ -55,7 +55,7 @@ func TestRevocationFailsWholeOrNotAtAll(t *testing.T) {
 			if _, err := d.write.ExecContext(ctx, "DROP TRIGGER fault"); err != nil {
 				t.Fatal(err)
 			}
-			if err := d.RevokeNode(ctx, "n1", "g1", noon); err != nil {
+			if err := d.RevokeNode(ctx, "n1", noon); err != nil {
 				t.Fatal(err)
 			}
 			if revoked, workloads, open := state(); !revoked || workloads != 0 || open != 0 {

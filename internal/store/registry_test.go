@@ -76,7 +76,7 @@ func TestClashesEvictNobody(t *testing.T) {
 	same(t, "nor has it a certificate", l.Hosts("c", "default", "w"), false)
 	l.says(t, 7, "c", hosted("other", "10.0.0.1"))
 	same(t, "what was given up is the first's who waits", l.inForce(), []string{"web@a", "other@c"})
-	must(t, l.kept.RevokeNode(t.Context(), "a", "", noon))
+	must(t, l.kept.RevokeNode(t.Context(), "a", noon))
 	l.Forget("a")
 	must(t, l.Settle(t.Context()))
 	same(t, "what a revoked node had is the next one's", l.inForce(), []string{"web@b", "other@c"})

@@ -495,7 +495,7 @@ func TestForgottenNode(t *testing.T) {
 	same(t, "it hosts", l.Hosts("a", "default", "w"), true)
 	same(t, "no other account", l.Hosts("a", "default", "x"), false)
 	same(t, "no other namespace", l.Hosts("a", "other", "w"), false)
-	must(t, l.kept.RevokeNode(t.Context(), "a", "", noon))
+	must(t, l.kept.RevokeNode(t.Context(), "a", noon))
 	l.Forget("a")
 	same(t, "that is news", l.changed(), true)
 	same(t, "it hosts nothing", l.Hosts("a", "default", "w"), false)

@@ -19,7 +19,7 @@ UPDATE nodes SET last_seen = ? WHERE name = ?;
 UPDATE nodes SET gateway = ?, last_seen = ? WHERE name = ? AND revoked IS NULL;
 
 -- write: revoke-node
-UPDATE nodes SET revoked = coalesce(revoked, ?), gateway = NULL WHERE name = ? AND generation = ?;
+UPDATE nodes SET revoked = coalesce(revoked, ?), gateway = NULL WHERE name = ?;
 
 -- write: delete-node
 DELETE FROM nodes WHERE name = ?;

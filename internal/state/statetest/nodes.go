@@ -88,13 +88,12 @@ func registry(t *testing.T, s Store) {
 
 func revokedNode(t *testing.T, s Store) {
 	ctx := t.Context()
-	wantErr(t, s.RevokeNode(ctx, "n1", "generation of n1", epoch), state.ErrNotFound)
+	wantErr(t, s.RevokeNode(ctx, "n1", epoch), state.ErrNotFound)
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
 	ok(t, s.RegisterNode(ctx, "n1", nil, []snapshot.Workload{workload("shop", "web")}, epoch))
 	ok(t, s.AddToken(ctx, token("spare"))) // for n1
-	wantErr(t, s.RevokeNode(ctx, "n1", "an older generation", after(time.Minute)), state.ErrNotFound)
-	ok(t, s.RevokeNode(ctx, "n1", "generation of n1", after(time.Minute)))
-	ok(t, s.RevokeNode(ctx, "n1", "generation of n1", after(time.Hour))) // once more
+	ok(t, s.RevokeNode(ctx, "n1", after(time.Minute)))
+	ok(t, s.RevokeNode(ctx, "n1", after(time.Hour))) // once more
 	wantErr(t, s.RegisterNode(ctx, "n1", nil, []snapshot.Workload{workload("shop", "web")}, after(time.Hour)), state.ErrRevoked)
 	_, err := s.UseToken(ctx, "spare", hash("secret of spare"), "10.0.0.7", after(2*time.Minute))
 	wantErr(t, err, state.ErrNotFound)
@@ -113,7 +112,7 @@ func revokedWhileJoining(t *testing.T, s Store) {
 	ok(t, s.AddToken(ctx, token("used before"))) // for n1
 	_, err := s.UseToken(ctx, "used before", hash("secret of used before"), "10.0.0.7", after(time.Minute))
 	ok(t, err)
-	ok(t, s.RevokeNode(ctx, "n1", "generation of n1", after(2*time.Minute)))
+	ok(t, s.RevokeNode(ctx, "n1", after(2*time.Minute)))
 	late := node("n1", snapshot.RoleNode)
 	late.Generation = "used before"
 	wantErr(t, s.AttestNode(ctx, late), state.ErrRevoked)

@@ -67,7 +67,7 @@ type Nodes interface {
 	Nodes(context.Context) ([]state.Node, error)
 	SeenNode(ctx context.Context, name string, now time.Time) error
 	RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, workloads []snapshot.Workload, now time.Time) error
-	RevokeNode(ctx context.Context, name, generation string, now time.Time) error
+	RevokeNode(ctx context.Context, name string, now time.Time) error
 	DeleteNode(ctx context.Context, name string) error
 	Registry(context.Context) (*snapshot.Registry, error)
 }
