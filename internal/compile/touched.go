@@ -39,7 +39,7 @@ func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched, serv
 		return nil, nil, false
 	}
 	moved := map[string]bool{}
-	touchEntries(a.WorkloadEntries, b.WorkloadEntries, snap.Registry.Workloads, touched, moved)
+	touchEntries(a.WorkloadEntries, b.WorkloadEntries, touched, moved)
 	touchWorkloads(old.Registry.Workloads, snap.Registry.Workloads, touched, moved)
 	served = map[string]bool{}
 	for ns := range moved {
@@ -115,8 +115,8 @@ func differ[T interface {
 }
 
 // touchEntries notes where WorkloadEntries changed. One that keeps its labels, ports and account only moved: the policies on
-// it are those that were on it. That of a registered workload says whether there is one.
-func touchEntries(a, b []*networking.WorkloadEntry, registered []snapshot.Workload, touched, moved map[string]bool) {
+// it are those that were on it.
+func touchEntries(a, b []*networking.WorkloadEntry, touched, moved map[string]bool) {
 	if sameList(a, b) {
 		return
 	}
@@ -131,14 +131,10 @@ func touchEntries(a, b []*networking.WorkloadEntry, registered []snapshot.Worklo
 		}
 		delete(known, e)
 	}
-	byName := make(map[string]bool, len(registered))
-	for _, w := range registered {
-		byName[w.Namespace+"/"+w.Name] = true
-	}
 	for e := range known { // replaced or gone
 		next := fresh[e.Namespace+"/"+e.Name]
 		delete(fresh, e.Namespace+"/"+e.Name)
-		if next != nil && !byName[e.Namespace+"/"+e.Name] && maps.Equal(e.Spec.Labels, next.Spec.Labels) && maps.Equal(e.Spec.Ports, next.Spec.Ports) && e.Spec.ServiceAccount == next.Spec.ServiceAccount {
+		if next != nil && maps.Equal(e.Spec.Labels, next.Spec.Labels) && maps.Equal(e.Spec.Ports, next.Spec.Ports) && e.Spec.ServiceAccount == next.Spec.ServiceAccount {
 			moved[e.Namespace] = true
 		} else {
 			touched[e.Namespace] = true
