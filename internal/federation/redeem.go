@@ -96,6 +96,10 @@ func (s *Service) redeem(ctx context.Context, id string, secret Secret, digest s
 	var c errClash
 	if errors.As(err, &c) {
 		s.Log.Warn("invited mesh refused", "peer", used.Peer, "trust_domain", in.TrustDomain.Name(), "cause", c.message)
+		s.record(ctx, state.Event{
+			Actor: actorOf(used.Peer), Action: "peer redeem", Object: actorOf(used.Peer), Outcome: state.Refused,
+			Detail: fmt.Sprintf("trust domain %s: %s", in.TrustDomain.Name(), c.message),
+		})
 		return self{}, status{http.StatusConflict, refusal{Code: "Clash", Message: "the inviting mesh cannot take this mesh as a peer, because its " +
 			"name, trust domain, root or gateway address is taken there; the log of its control plane says which: ask for a new invitation when that is mended"}}
 	}

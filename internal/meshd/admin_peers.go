@@ -13,6 +13,7 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -40,6 +41,7 @@ func (a *admin) PeerAccept(ctx context.Context, r *adminapi.PeerAcceptRequest) (
 	if err != nil {
 		return nil, invalid(err)
 	}
+	door.Note(ctx, fmt.Sprintf("peer %s, trust domain %s, fingerprint %s, own %s", p.Peer, p.TrustDomain, p.PeersFingerprint, p.OwnFingerprint))
 	return &adminapi.PeerAcceptResponse{
 		Peer: p.Peer, TrustDomain: p.TrustDomain, KnownAs: p.KnownAs, OwnFingerprint: p.OwnFingerprint, PeersFingerprint: p.PeersFingerprint,
 	}, nil

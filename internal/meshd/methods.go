@@ -1,6 +1,7 @@
 package meshd
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -67,9 +68,11 @@ var methods = withNames(map[string]map[string]door.Method{
 			}
 			return "join token " + r.ID, ""
 		})),
-		"RevokeNode":  vital(deed("node revoke", func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
-		"PeerInvite":  deed("peer invite", func(r *adminapi.PeerInviteRequest) (string, string) { return "peer " + r.Peer, "" }),
-		"PeerAccept":  deed("peer accept", func(r *adminapi.PeerAcceptRequest) (string, string) { return "peer " + r.Name, "" }),
+		"RevokeNode": vital(deed("node revoke", func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
+		"PeerInvite": deed("peer invite", func(r *adminapi.PeerInviteRequest) (string, string) { return "peer " + r.Peer, "" }),
+		"PeerAccept": deed("peer accept", func(r *adminapi.PeerAcceptRequest) (string, string) {
+			return "peer " + cmp.Or(r.Name, "as it calls itself"), ""
+		}),
 		"PeerSuspend": vital(deed("peer suspend", peerOf)),
 		"PeerResume":  deed("peer resume", peerOf),
 		"PeerRevoke":  vital(deed("peer revoke", peerOf)),
