@@ -46,9 +46,9 @@ type call struct {
 	notes  *notes
 }
 
-// steps are what a call passes before a byte of its message is read, in this order. None may block. What is left, to bound
-// the message and to record what it asks for, follows in serve. A certificate that was revoked
-// is judged before anything is counted: it takes nothing of the share of whom it was issued to.
+// steps are what a call passes before a byte of its message is read, in this order. None may block for long. What is left, to
+// bound the message and to record what it asks for, follows in serve. A certificate that was revoked is judged before anything
+// is counted: it takes nothing of the share of whom it was issued to.
 var steps = []func(*Door, *call) error{(*Door).identify, (*Door).authorize, (*Door).judged, (*Door).limit}
 
 // Options make a gRPC server let everything through the door.

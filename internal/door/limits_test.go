@@ -64,3 +64,22 @@ func TestRatesAreForgotten(t *testing.T) {
 		t.Error("refused for ever")
 	}
 }
+
+// An administrator by certificate has so many deeds a second, and a user of the socket is never kept waiting.
+func TestRatesBindAdministrators(t *testing.T) {
+	d := New(map[string]Method{}, nil, nil, nil, nil)
+	deed := func(k Kind, name string) *call {
+		return &call{name: "token", Method: Method{Rate: 1, Burst: 3}, ctx: t.Context(), caller: Caller{Kind: k, Name: name, Addr: netip.MustParseAddr("192.0.2.1")}}
+	}
+	took := map[string]int{}
+	for range 50 {
+		for _, c := range []*call{deed(Administrator, "ada"), deed(Administrator, "eva"), deed(Local, "root")} {
+			if d.limit(c) == nil {
+				took[c.caller.Name]++
+			}
+		}
+	}
+	if took["ada"] != 3 || took["eva"] != 3 || took["root"] != 50 {
+		t.Errorf("carried out: %v", took)
+	}
+}
