@@ -250,7 +250,7 @@ func TestCheckLooksAtTheState(t *testing.T) {
 	if c := state(); c.State != "ok" {
 		t.Fatalf("sound: %+v", c)
 	}
-	db, err := sql.Open("sqlite", p.cfg.StateFile)
+	db, err := sql.Open("sqlite", "file:"+p.cfg.StateFile+"?_pragma=busy_timeout(10000)") // the control plane writes too
 	must(t, err)
 	defer db.Close()
 	_, err = db.Exec("PRAGMA writable_schema = 1")

@@ -169,7 +169,7 @@ func TestDeedsWithoutARecord(t *testing.T) {
 // noRecords makes the state refuse events, as a full disk would, and nothing else.
 func (p *plane) noRecords(t *testing.T) {
 	t.Helper()
-	raw, err := sql.Open("sqlite", p.cfg.StateFile)
+	raw, err := sql.Open("sqlite", "file:"+p.cfg.StateFile+"?_pragma=busy_timeout(10000)") // the control plane writes too
 	must(t, err)
 	defer raw.Close()
 	_, err = raw.ExecContext(t.Context(), "CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT raise(ABORT, 'no more room for events'); END")
