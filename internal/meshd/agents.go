@@ -146,6 +146,9 @@ func (a *agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	}
 	ration := a.rations.node(n.Name)
 	if err := ration.certificate(id.String(), cmp.Or(ttl, nodeTTL), a.hosted(n), a.d.now()); err != nil {
+		ration.warn.Do(func() {
+			a.log.Warn("a node asks for more certificates than it needs: is it restarted again and again, or somebody else's?", "node", n.Name, "identity", id.String())
+		})
 		return nil, err
 	}
 	leave, err := ration.enter(ctx)

@@ -28,6 +28,7 @@ type ration struct {
 	atOnce  chan struct{}
 	reads   *rate.Limiter // of reports, from the wire
 	reports *rate.Limiter // taken in
+	warn    rate.Sometimes
 
 	mu    sync.Mutex               // guards all below
 	certs *rate.Limiter            // all of them
@@ -46,7 +47,7 @@ func (r *rations) node(name string) *ration {
 	if r.of[name] == nil {
 		r.of[name] = &ration{
 			atOnce: make(chan struct{}, certsAtOnce), reads: rate.NewLimiter(readRate, readBurst), reports: rate.NewLimiter(reportRate, reportBurst),
-			each: map[string]*rate.Limiter{},
+			warn: rate.Sometimes{Interval: time.Minute}, each: map[string]*rate.Limiter{},
 		}
 	}
 	return r.of[name]
