@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -120,12 +121,7 @@ func (s *strip) kill(mesh string) {
 	} else {
 		old := controlOf(s.t, settings)
 		need(s.t, old.Kill())
-		for begun := time.Now(); time.Since(begun) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
-			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", old.Pid))
-			if _, state, _ := bytes.Cut(stat, []byte(") ")); err != nil || bytes.HasPrefix(state, []byte("Z")) {
-				break // its files are closed, and the next one can lock the state file
-			}
-		}
+		s.unlocked(filepath.Join(s.dir, mesh, "state.db.lock"))
 	}
 	cmd := exec.Command("nsenter", "--net=/run/netns/"+s.prefix+"-"+mesh+"-host", filepath.Join(binaries, "isthmus"), "control", "--config", settings)
 	log, err := os.Create(filepath.Join(s.dir, "logs", mesh+"-control-again.log"))
@@ -134,6 +130,22 @@ func (s *strip) kill(mesh string) {
 	cmd.Stdout, cmd.Stderr = log, log
 	need(s.t, cmd.Start())
 	s.control[mesh] = cmd
+}
+
+// unlocked waits until nobody holds a lock: a process that was killed ends thread by thread.
+func (s *strip) unlocked(path string) {
+	s.t.Helper()
+	f, err := os.Open(path)
+	need(s.t, err)
+	defer f.Close()
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			return // and closing gives it back
+		}
+		if time.Since(begun) > 20*time.Second {
+			s.t.Fatalf("%s is still locked: %v", path, err)
+		}
+	}
 }
 
 // flow is load that goes on.
