@@ -49,11 +49,19 @@ type Report struct {
 	Version   string                `json:"version"`
 	Gateway   *snapshot.GatewayInfo `json:"gateway,omitempty"`   // gateways only
 	Workloads []snapshot.Workload   `json:"workloads,omitempty"` // nodes only; Node is filled in by the server
+	Troubles  []Trouble             `json:"troubles,omitempty"`
 	Envoy     EnvoyState            `json:"envoy"`
 	Sidecars  map[string]EnvoyState `json:"sidecars,omitempty"` // by workload that has an Envoy of its own, "<namespace>/<name>"
 	Peers     map[string]PeerCounts `json:"peers,omitempty"`    // gateways: totals by MeshPeer name since the agent began
 	Certs     []CertState           `json:"certs,omitempty"`
 	Roots     []string              `json:"roots,omitempty"` // of the mesh, as the agent itself trusts them: SHA-256, hex
+}
+
+// Trouble is why a workload of a node is not served. The others of the node are.
+type Trouble struct {
+	Workload string `json:"workload"` // "<namespace>/<name>"
+	Reason   string `json:"reason"`
+	Absent   bool   `json:"absent,omitempty"` // its network namespace is not there
 }
 
 // EnvoyState is how the agent's Envoy is, or all of them together.

@@ -44,6 +44,7 @@ type agents struct {
 	streams uint64     // how many have begun
 	known   map[string]*agent
 	refused map[string][]finding.Finding // by node: what its reports say beyond its grant
+	trouble map[string][]finding.Finding // by node: its workloads that are not served
 	clashed map[string][]finding.Finding // by node: those of its workloads that clash, as far as recorded
 }
 
@@ -63,7 +64,7 @@ func newAgents(d *Daemon) *agents {
 	return &agents{
 		d: d, log: d.log, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, standings: newStandings(d.db),
 		endings: endings{log: d.log}, rations: rations{of: map[string]*ration{}},
-		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{}, refused: map[string][]finding.Finding{}, clashed: map[string][]finding.Finding{},
+		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{}, refused: map[string][]finding.Finding{}, clashed: map[string][]finding.Finding{}, trouble: map[string][]finding.Finding{},
 	}
 }
 
@@ -317,6 +318,9 @@ func (a *agents) findings() []finding.Finding {
 	var out []finding.Finding
 	for _, n := range slices.Sorted(maps.Keys(a.refused)) {
 		out = append(out, a.refused[n]...)
+	}
+	for _, n := range slices.Sorted(maps.Keys(a.trouble)) {
+		out = append(out, a.trouble[n]...)
 	}
 	return out
 }

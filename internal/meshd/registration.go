@@ -41,6 +41,7 @@ func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 		return err
 	}
 	a.remember(ctx, n.Name, wrong)
+	a.note(n.Name, troubles(n.Name, r))
 	a.d.containment.reported(n.Name, r)
 	return nil
 }
@@ -104,15 +105,27 @@ func (a *agents) remember(ctx context.Context, node string, wrong []finding.Find
 	a.d.loop.reload() // findings are published with a snapshot
 }
 
+// note keeps which of a node's workloads are not served, for the findings.
+func (a *agents) note(node string, now []finding.Finding) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if slices.Equal(a.trouble[node], now) {
+		return
+	}
+	a.trouble[node] = now
+	a.d.loop.reload()
+}
+
 // forgive takes back what is remembered of a node.
 func (a *agents) forgive(node string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.clashed, node)
-	if len(a.refused[node]) > 0 {
+	if len(a.refused[node])+len(a.trouble[node]) > 0 {
 		a.d.loop.reload()
 	}
 	delete(a.refused, node)
+	delete(a.trouble, node)
 }
 
 // refuse records what a node said and may not say.

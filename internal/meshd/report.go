@@ -11,8 +11,9 @@ import (
 
 // Bounds on what one report may say. An agent that is not ours any more must not cost more than itself.
 const (
-	maxText  = 256
-	maxPeers = 1000
+	maxText   = 256
+	maxReason = 1024
+	maxPeers  = 1000
 )
 
 // bound cuts off what only shows, so that it cannot fill memory, metrics or screens.
@@ -37,8 +38,13 @@ func bound(r *agentapi.Report, role snapshot.Role) {
 		s.Version, s.LastCrash = cut(s.Version), cut(s.LastCrash)
 		r.Sidecars[workload] = s
 	}
+	r.Troubles = r.Troubles[:min(len(r.Troubles), grant.MaxWorkloads)]
+	for i := range r.Troubles {
+		t := &r.Troubles[i]
+		t.Workload, t.Reason = cut(t.Workload), strings.ToValidUTF8(t.Reason[:min(len(t.Reason), maxReason)], "")
+	}
 	if role == snapshot.RoleGateway {
-		r.Workloads = nil
+		r.Workloads, r.Troubles = nil, nil
 	} else {
 		r.Gateway = nil
 	}

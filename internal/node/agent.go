@@ -21,7 +21,6 @@ import (
 	"isthmus.dev/isthmus/internal/node/control"
 	"isthmus.dev/isthmus/internal/node/dns"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
-	"isthmus.dev/isthmus/internal/node/netns"
 	"isthmus.dev/isthmus/internal/node/readiness"
 	"isthmus.dev/isthmus/internal/node/sds"
 	"isthmus.dev/isthmus/internal/node/workloadapi"
@@ -108,9 +107,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.recall()
 	defer a.unlisten()
-	if err := a.settle(); err != nil {
-		return err
-	}
+	a.settle()
 	if a.cfg.Capture.RemoveOnStop {
 		defer a.release()
 	}
@@ -215,8 +212,9 @@ func (a *Agent) makeHomes(binary string) error {
 	return nil
 }
 
-// settle enters every namespace that is there already. One that is not may come later.
-func (a *Agent) settle() error {
+// settle enters every namespace that is there already. One that is not may come later, and one in which something fails is
+// tried again.
+func (a *Agent) settle() {
 	if a.cfg.Capture.Off {
 		a.log.Warn("capture is off: the workloads' traffic is not protected")
 	}
@@ -225,15 +223,10 @@ func (a *Agent) settle() error {
 		defer p.keeper.disown()
 	}
 	for _, h := range a.homes {
-		err := h.enter()
-		switch {
-		case netns.Away(err):
-			a.log.Warn("the workload's network namespace is not there yet, waiting for it", "workload", h.workload.Key(), "netns", h.workload.Netns)
-		case err != nil:
-			return err
+		if err := h.enter(); err != nil {
+			h.note(err)
 		}
 	}
-	return nil
 }
 
 // rules of capture; nil when it is off.
@@ -274,10 +267,16 @@ func (a *Agent) report() agentapi.Report {
 	if r.Gateway = a.cfg.GatewayInfo(); r.Gateway != nil {
 		r.Peers = a.logs.Peers()
 	}
+	sockets := a.workloads.Troubles()
 	for _, h := range a.homes {
-		if s := h.stay.Load(); s != nil {
+		if t := h.trouble.Load(); t != nil {
+			r.Troubles = append(r.Troubles, *t)
+		} else if err := sockets[h.workload.Key()]; err != nil {
+			r.Troubles = append(r.Troubles, agentapi.Trouble{Workload: h.workload.Key(), Reason: err.Error()})
+		}
+		if s := h.served(); s != nil {
 			w := h.workload.Registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key()))
-			w.Addresses = s.usable(w.Addresses)
+			w.Addresses = *s.addresses.Load()
 			r.Workloads = append(r.Workloads, w)
 			continue
 		}

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/capture"
 	"isthmus.dev/isthmus/internal/node/cgroup"
 	"isthmus.dev/isthmus/internal/node/dns"
@@ -31,9 +31,10 @@ const (
 	glance      = 250 * time.Millisecond
 	stare       = time.Millisecond
 	stareGlance = 300 * time.Millisecond
+	patience    = 5 * time.Second // at most, with one in which something fails
 )
 
-var errMoved = errors.New("the network namespace was replaced meanwhile")
+var errMoved = errors.New("its network namespace is gone, or was replaced meanwhile")
 
 // home is where one workload lives: its network namespace, which may come after the agent, go, and come again under the
 // same path. While it is there its traffic is captured and its questions are answered; while it is not, the control plane
@@ -51,7 +52,8 @@ type home struct {
 	// during runs for as long as the namespace is there; nil for nothing.
 	during func(context.Context) error
 
-	stay atomic.Pointer[stay] // nil while the namespace is not there
+	stay    atomic.Pointer[stay]             // nil while the namespace is not there
+	trouble atomic.Pointer[agentapi.Trouble] // nil while nothing is wrong
 }
 
 // stay is one namespace, from its coming to its going.
@@ -62,7 +64,8 @@ type stay struct {
 	alias string // its path for Envoy
 	dns   *dns.Sockets
 	// queues of the namespace's devices; nil where nothing is captured.
-	queues *capture.Queues
+	queues    *capture.Queues
+	addresses atomic.Pointer[[]netip.Addr] // of the workload, those that a device has
 }
 
 // name tells one namespace of a workload from every other.
@@ -89,11 +92,13 @@ func (h *home) enter() (err error) {
 	}
 	left := h.keeper.inherited(h.name(s) + " ")
 	defer envoyproc.Release(left[keptDNS])
+	sockets, unanswered := h.dns.Listen(dns.Listener{Workload: h.workload.Key(), Netns: path, Kept: left[keptDNS]})
+	s.dns = sockets
 	if err := h.capture(s, left); err != nil {
 		return fmt.Errorf("capture the traffic of workload %s: %w", h.workload.Key(), err)
 	}
-	if s.dns, err = h.dns.Listen(dns.Listener{Workload: h.workload.Key(), Netns: path, Kept: left[keptDNS]}); err != nil {
-		return err
+	if unanswered != nil {
+		return unanswered
 	}
 	if path != "" {
 		if !s.there(path) {
@@ -103,11 +108,9 @@ func (h *home) enter() (err error) {
 			return fmt.Errorf("workload %s: %w", h.workload.Key(), err)
 		}
 	}
-	if len(s.usable(h.workload.Addresses)) < len(h.workload.Addresses) {
-		h.log.Warn("the workload's network namespace has no IPv6: its IPv6 addresses are not served", "workload", h.workload.Key())
-	}
 	h.stay.Store(s)
 	h.keeper.put(h.name(s), h.kept(s))
+	h.note(h.inspect(s))
 	h.changed()
 	return nil
 }
@@ -143,20 +146,15 @@ func (h *home) capture(s *stay, left map[string][]*os.File) error {
 	s.queues = capture.NewQueues(held)
 	rules := *h.rules
 	rules.Envoy = h.group.ID
+	if s.dns != nil {
+		rules.DNSPort = s.dns.Port
+	}
 	if err := capture.Install(h.workload.Netns, rules); errors.Is(err, capture.ErrFrames) {
 		h.log.Warn("capture is not complete", "workload", h.workload.Key(), "error", err)
 	} else if err != nil {
 		return err
 	}
 	return s.queues.Hold(h.workload.Netns)
-}
-
-// usable leaves out IPv6 addresses where the namespace has no IPv6: Envoy could not bind a listener there.
-func (s *stay) usable(addrs []netip.Addr) []netip.Addr {
-	if s.dns.IPv6 {
-		return addrs
-	}
-	return slices.DeleteFunc(slices.Clone(addrs), netip.Addr.Is6)
 }
 
 // leave forgets a namespace that is gone. It ends with its last holder, so nothing of the agent holds it any longer.
@@ -240,26 +238,32 @@ func (h *home) run(ctx context.Context) error {
 	}
 }
 
-// live serves the namespace until it is gone and the next one is there. What served it may take its time to end: the next
-// is captured meanwhile.
+// live serves the namespace until it is gone, or something fails, and is entered again. What served it may take its time to
+// end: the next is captured meanwhile.
 func (h *home) live(ctx context.Context) error {
 	s := h.stay.Load()
 	present, gone := context.WithCancelCause(ctx)
 	defer gone(nil)
 	g, serving := errgroup.WithContext(present)
 	g.Go(func() error { return s.dns.Run(serving) })
+	g.Go(func() error { return h.follow(serving, s) })
 	if h.during != nil {
 		g.Go(func() error { return h.during(serving) })
 	}
+	why := errMoved
 	for s.there(h.workload.Netns) {
 		if h.pause(serving) != nil {
-			return errors.Join(g.Wait(), ctx.Err())
+			if ctx.Err() != nil {
+				return errors.Join(g.Wait(), ctx.Err())
+			}
+			why = context.Cause(serving)
+			break
 		}
 	}
+	gone(why)
 	h.keeper.drop(h.name(s))
-	gone(errMoved)
 	h.leave()
-	h.log.Warn("the workload's network namespace is gone, waiting for it", "workload", h.workload.Key(), "netns", h.workload.Netns)
+	h.note(why)
 	next, ctx := errgroup.WithContext(ctx)
 	next.Go(func() error { return h.await(ctx) })
 	next.Go(func() error {
@@ -269,32 +273,32 @@ func (h *home) live(ctx context.Context) error {
 	return next.Wait()
 }
 
-// await the namespace and enter it.
+// await the namespace and enter it. What fails there is tried again less and less often, and at once when something comes.
 func (h *home) await(ctx context.Context) error {
-	var last string
+	again := retry.Backoff{Min: glance, Max: patience}
 	for {
 		rung := h.bell.heard()
 		err := h.enter()
 		if err == nil {
-			h.log.Info("the workload's network namespace is there", "workload", h.workload.Key(), "netns", h.workload.Netns)
 			return nil
 		}
-		if !netns.Away(err) && !errors.Is(err, errMoved) && err.Error() != last {
-			last = err.Error()
-			h.log.Error("workload not served, trying again", "workload", h.workload.Key(), "error", err)
+		h.note(err)
+		wait := glance
+		if !netns.Away(err) && !errors.Is(err, errMoved) {
+			wait = again.Next()
 		}
-		if err := h.lookOut(ctx, rung); err != nil {
+		if err := h.lookOut(ctx, rung, wait); err != nil {
 			return err
 		}
 	}
 }
 
 // lookOut waits for a reason to look for the namespace.
-func (h *home) lookOut(ctx context.Context, rung <-chan struct{}) error {
+func (h *home) lookOut(ctx context.Context, rung <-chan struct{}, wait time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(glance):
+	case <-time.After(wait):
 		return nil
 	case <-rung:
 	}

@@ -28,12 +28,13 @@ var (
 	descStreams   = prometheus.NewDesc("isthmus_agent_ads_streams", "Configuration streams open to the control plane.", nil, nil)
 	descExpiry    = prometheus.NewDesc("isthmus_agent_certificate_expiry_seconds", "When a certificate in use ends, Unix time.", []string{"spiffe_id"}, nil)
 	descReady     = prometheus.NewDesc("isthmus_agent_workload_ready", "Whether a workload is ready.", []string{"workload"}, nil)
+	descServed    = prometheus.NewDesc("isthmus_agent_workload_served", "Whether a workload can be called, and call; if not, the log and isthmus status say why.", []string{"workload"}, nil)
 	descDNS       = prometheus.NewDesc("isthmus_agent_dns_answers_total", "DNS answers to workloads.", []string{"result"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (a *Agent) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descInfo, descConnected, descEnvoyUp, descRestarts, descFull, descStreams, descExpiry, descReady, descDNS} {
+	for _, d := range []*prometheus.Desc{descInfo, descConnected, descEnvoyUp, descRestarts, descFull, descStreams, descExpiry, descServed, descReady, descDNS} {
 		ch <- d
 	}
 }
@@ -62,7 +63,8 @@ func (a *Agent) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, h := range a.homes {
 		key := h.workload.Key()
-		gauge(descReady, asNumber(h.stay.Load() != nil && a.probes.Ready(key)), key)
+		gauge(descServed, asNumber(h.served() != nil), key)
+		gauge(descReady, asNumber(h.served() != nil && a.probes.Ready(key)), key)
 	}
 	n := a.dns.Counts()
 	counter(descDNS, n.Mesh, "mesh")

@@ -52,7 +52,6 @@ func TestEnvoyStartRefusals(t *testing.T) {
 	}{
 		{"no envoy", func(c *Config) { c.Envoy.Path = "/nowhere/envoy" }, "no Envoy at /nowhere/envoy: run `make envoy`"},
 		{"not envoy", func(c *Config) { c.Envoy.Path = "/bin/true" }, "/bin/true is not Envoy"},
-		{"not a netns", func(c *Config) { c.Workloads[0].Netns = "/etc/hosts" }, "/etc/hosts is a file but not a network namespace"},
 		{"health in use", func(c *Config) { c.Health.Address = busy.Addr().String() }, "health.address " + busy.Addr().String() + " is in use: stop what listens there, or choose another address"},
 		{"open token", func(c *Config) { c.Control.TokenFile = token(p.control.token(), 0o644) }, "run `chmod 600 "},
 		{"bad token", func(c *Config) { c.Control.TokenFile = token("secret-stuff", 0o600) }, "as `isthmus token create` printed it"},

@@ -73,7 +73,7 @@ func (c *Config) validateSockets(r *reader) {
 // newWorkloadAPI serves the certificates that Envoy has to the workloads too.
 func (a *Agent) newWorkloadAPI() *workloadapi.Server {
 	cfg := workloadapi.Config{
-		Log: a.log, Folder: a.cfg.socketFolder(), Store: a.sds, Joined: a.control.Joined(),
+		Log: a.log, Folder: a.cfg.socketFolder(), Store: a.sds, Joined: a.control.Joined(), Changed: a.touch,
 		TrustDomain: func() spiffe.TrustDomain { return a.control.Identity().ID.TrustDomain() },
 	}
 	for _, w := range a.cfg.Workloads {
@@ -98,7 +98,10 @@ func (a *Agent) listenWorkloads() error {
 			return fmt.Errorf("let the workloads reach their sockets: %w", err)
 		}
 	}
-	return a.workloads.Listen()
+	if err := a.workloads.Listen(); err != nil {
+		a.log.Error("Workload API not served to every workload, trying again", "error", err)
+	}
+	return nil
 }
 
 // learnRoots takes up which roots the mesh has now.

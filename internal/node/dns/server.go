@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,8 +25,11 @@ import (
 )
 
 const (
-	maxConnections = 64              // TCP, per workload
-	dyingTime      = 2 * time.Second // what an Envoy that was killed may take to let its sockets go
+	maxConnections = 64 // TCP, per workload
+
+	// Ports tried in place of the usual one: below those that connections get.
+	portsTried          = 32
+	firstPort, lastPort = 20000, 29999
 )
 
 // Config of a Server.
@@ -75,7 +81,7 @@ func (s *Server) Counts() Counts {
 
 // Sockets are where one workload's questions arrive.
 type Sockets struct {
-	IPv6     bool // the namespace has it
+	Port     uint16 // on the loopback
 	workload string
 	servers  []*dns.Server
 	files    []*os.File // the same sockets, see Files
@@ -102,25 +108,42 @@ func (s *Server) Listen(l Listener) (*Sockets, error) {
 	return socks, nil
 }
 
+// listen opens the sockets at the usual port, or at that of the sockets kept. A program of the workload may have taken it while
+// no agent was there: then any other serves, since capture leads questions there.
 func (s *Server) listen(socks *Sockets, c client, kept map[string]io.Closer) error {
-	late := time.Now().Add(dyingTime)
+	port := keptPort(kept)
+	for range portsTried {
+		err := s.listenOn(socks, c, kept, port)
+		if !errors.Is(err, unix.EADDRINUSE) {
+			socks.Port = port
+			return err
+		}
+		socks.Close()
+		*socks = Sockets{workload: socks.workload}
+		port = firstPort + uint16(rand.N(lastPort-firstPort+1))
+	}
+	return fmt.Errorf("port %d and %d others on the loopback are in use: end the program that holds them", agentapi.DNSPort, portsTried-1)
+}
+
+// keptPort is that of the sockets kept, or the usual one.
+func keptPort(kept map[string]io.Closer) uint16 {
+	for name := range kept {
+		if ap, err := netip.ParseAddrPort(name[strings.Index(name, " ")+1:]); err == nil {
+			return ap.Port()
+		}
+	}
+	return agentapi.DNSPort
+}
+
+func (s *Server) listenOn(socks *Sockets, c client, kept map[string]io.Closer, port uint16) error {
 	for _, host := range []string{"127.0.0.1", "::1"} {
-		addr := net.JoinHostPort(host, fmt.Sprint(agentapi.DNSPort))
-		err := s.listenAt(socks, c, kept, addr)
-		for errors.Is(err, unix.EADDRINUSE) && time.Now().Before(late) {
-			time.Sleep(10 * time.Millisecond)
-			err = s.listenAt(socks, c, kept, addr)
-		}
+		err := s.listenAt(socks, c, kept, net.JoinHostPort(host, strconv.Itoa(int(port))))
 		if host == "::1" && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
-			continue // no IPv6 in this namespace
-		}
-		if errors.Is(err, unix.EADDRINUSE) {
-			return fmt.Errorf("%s is in use: stop what listens there (another agent?): %w", addr, err)
+			return nil // no IPv6 in this namespace
 		}
 		if err != nil {
 			return err
 		}
-		socks.IPv6 = host == "::1"
 	}
 	return nil
 }

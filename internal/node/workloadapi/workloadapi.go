@@ -11,6 +11,7 @@ package workloadapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"isthmus.dev/isthmus/internal/node/retry"
 	"isthmus.dev/isthmus/internal/node/sds"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -60,6 +62,8 @@ type Config struct {
 	// Joined is closed when TrustDomain knows its answer.
 	Joined      <-chan struct{}
 	TrustDomain func() spiffe.TrustDomain
+	// Changed is called when Troubles did.
+	Changed func()
 }
 
 // Server serves all workloads of a node.
@@ -80,6 +84,7 @@ type served struct {
 	strangers atomic.Int64 // connections of others, about to be closed
 	streams   atomic.Int64
 	refused   atomic.Uint64 // since the agent began
+	trouble   atomic.Pointer[error]
 }
 
 // New makes a server that listens nowhere yet.
@@ -91,19 +96,37 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Listen opens every socket.
+// Listen opens every socket that it can. Run tries the others again: what keeps one workload's socket from being opened keeps no
+// other's.
 func (s *Server) Listen() error {
-	if err := s.removeLeftovers(); err != nil {
+	errs := []error{s.removeLeftovers()}
+	for _, w := range s.served {
+		errs = append(errs, w.listen())
+	}
+	return errors.Join(errs...)
+}
+
+func (w *served) listen() error {
+	l, err := listenAt(w.Path)
+	if err != nil {
+		err = fmt.Errorf("serve the Workload API to workload %s: %w", w.Name, err)
+		w.trouble.Store(&err)
 		return err
 	}
-	for _, w := range s.served {
-		l, err := listenAt(w.Path)
-		if err != nil {
-			return fmt.Errorf("serve the Workload API to workload %s: %w", w.Name, err)
-		}
-		w.listener = &listener{UnixListener: l, served: w}
-	}
+	w.listener = &listener{UnixListener: l, served: w}
+	w.trouble.Store(nil)
 	return nil
+}
+
+// Troubles say why workloads have no socket, by workload.
+func (s *Server) Troubles() map[string]error {
+	out := map[string]error{}
+	for _, w := range s.served {
+		if err := w.trouble.Load(); err != nil {
+			out[w.Name] = *err
+		}
+	}
+	return out
 }
 
 // Close closes every socket and removes it.
@@ -119,12 +142,46 @@ func (s *Server) Close() {
 func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, w := range s.served {
-		server := w.grpc()
-		g.Go(func() error { return server.Serve(w.listener) })
-		g.Go(func() error { <-ctx.Done(); server.Stop(); return ctx.Err() })
+		g.Go(func() error { return w.run(ctx) })
 	}
 	g.Go(func() error { <-ctx.Done(); return ctx.Err() })
 	return g.Wait()
+}
+
+// run serves one workload until ctx ends, and opens its socket again for as long as that fails.
+func (w *served) run(ctx context.Context) error {
+	again := retry.Backoff{Min: 250 * time.Millisecond, Max: 5 * time.Second}
+	for ctx.Err() == nil {
+		if w.listener != nil {
+			server := w.grpc()
+			stop := context.AfterFunc(ctx, server.Stop)
+			err := server.Serve(w.listener)
+			stop()
+			if ctx.Err() != nil {
+				break
+			}
+			w.listener.Close()
+			w.listener = nil
+			w.trouble.Store(&err)
+			w.server.changed()
+			w.server.cfg.Log.Error("Workload API not served, trying again", "workload", w.Name, "error", err)
+		}
+		if err := retry.Sleep(ctx, again.Next()); err != nil {
+			return err
+		}
+		if w.listen() == nil {
+			again.Reset()
+			w.server.changed()
+			w.server.cfg.Log.Info("Workload API served", "workload", w.Name)
+		}
+	}
+	return ctx.Err()
+}
+
+func (s *Server) changed() {
+	if s.cfg.Changed != nil {
+		s.cfg.Changed()
+	}
 }
 
 // grpc is the server of one workload. Requests say nothing, so that little room is enough.

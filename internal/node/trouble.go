@@ -1,0 +1,181 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/capture"
+	"isthmus.dev/isthmus/internal/node/netns"
+)
+
+// inspection is how often a namespace is looked at for what nobody tells.
+const inspection = time.Second
+
+// note keeps what is wrong with the workload, nil for nothing, and tells of a change. It is this workload's alone: others are
+// served as before.
+func (h *home) note(err error) {
+	var now *agentapi.Trouble
+	if err != nil {
+		now = &agentapi.Trouble{Workload: h.workload.Key(), Reason: err.Error(), Absent: netns.Away(err) || errors.Is(err, errMoved)}
+	}
+	was := h.trouble.Swap(now)
+	switch {
+	case was == nil && now == nil, was != nil && now != nil && *was == *now:
+		return
+	case now == nil:
+		h.log.Info("workload served", "workload", h.workload.Key())
+	case now.Absent:
+		h.log.Warn("the workload's network namespace is not there, waiting for it", "workload", h.workload.Key(), "netns", h.workload.Netns)
+	default:
+		h.log.Error("workload not served, trying again", "workload", h.workload.Key(), "error", err)
+	}
+	h.changed()
+}
+
+// served is the namespace if the workload can be called and call there.
+func (h *home) served() *stay {
+	if h.trouble.Load() != nil {
+		return nil
+	}
+	return h.stay.Load()
+}
+
+// inspect looks for what keeps Envoy from serving a namespace that was entered: another in its place, no address.
+func (h *home) inspect(s *stay) error {
+	if h.workload.Netns == "" {
+		s.addresses.Store(&h.workload.Addresses)
+		return nil
+	}
+	there, err := addressesIn(h.workload.Netns)
+	if err != nil {
+		return err
+	}
+	usable := slices.DeleteFunc(slices.Clone(h.workload.Addresses), func(a netip.Addr) bool { return !slices.Contains(there, a) })
+	if was := s.addresses.Swap(&usable); was == nil || !slices.Equal(*was, usable) {
+		defer h.changed()
+	}
+	if len(usable) == 0 {
+		return fmt.Errorf("no device of its network namespace has an address of the workload's: give one of them %s", join(h.workload.Addresses))
+	}
+	if h.group == nil {
+		return nil
+	}
+	return capture.Taken(h.workload.Netns, h.group.ID)
+}
+
+func join(addrs []netip.Addr) string {
+	var out []string
+	for _, a := range addrs {
+		out = append(out, a.String())
+	}
+	return strings.Join(out, " or ")
+}
+
+// addressesIn are the addresses of a namespace's devices.
+func addressesIn(path string) (out []netip.Addr, err error) {
+	err = netns.Do(path, func() error {
+		addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+		for _, a := range addrs {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok {
+				out = append(out, ip.Unmap())
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses in %s: %w", path, err)
+	}
+	return out, nil
+}
+
+// follow keeps a namespace that was entered in order, until ctx ends: devices come, addresses come and go, and programs take and
+// leave Envoy's ports.
+func (h *home) follow(ctx context.Context, s *stay) error {
+	if h.workload.Netns == "" {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	changes, err := changesIn(ctx, h.workload.Netns)
+	if err != nil {
+		return err
+	}
+	again := time.NewTicker(inspection)
+	defer again.Stop()
+	for {
+		if err := h.secure(s); err != nil && s.there(h.workload.Netns) {
+			return err
+		}
+		if err := h.inspect(s); s.there(h.workload.Netns) {
+			h.note(err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changes:
+		case <-again.C:
+		}
+	}
+}
+
+// secure has devices that have come refuse what programs write onto them.
+func (h *home) secure(s *stay) error {
+	if s.queues == nil {
+		return nil
+	}
+	if err := capture.Devices(h.workload.Netns); err != nil && !errors.Is(err, capture.ErrFrames) {
+		return fmt.Errorf("capture the traffic of workload %s: %w", h.workload.Key(), err)
+	}
+	before := len(s.queues.Held())
+	if err := s.queues.Hold(h.workload.Netns); err != nil {
+		return fmt.Errorf("capture the traffic of workload %s: %w", h.workload.Key(), err)
+	}
+	if len(s.queues.Held()) > before {
+		h.keeper.put(h.name(s), h.kept(s))
+	}
+	return nil
+}
+
+// changesIn tells of changes of a namespace's devices and addresses, until ctx ends.
+func changesIn(ctx context.Context, path string) (<-chan struct{}, error) {
+	ns, err := vnetns.GetFromPath(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	defer ns.Close()
+	links, addrs := make(chan netlink.LinkUpdate), make(chan netlink.AddrUpdate)
+	if err := netlink.LinkSubscribeWithOptions(links, ctx.Done(), netlink.LinkSubscribeOptions{Namespace: &ns}); err != nil {
+		return nil, fmt.Errorf("follow the devices of %s: %w", path, err)
+	}
+	if err := netlink.AddrSubscribeWithOptions(addrs, ctx.Done(), netlink.AddrSubscribeOptions{Namespace: &ns}); err != nil {
+		return nil, fmt.Errorf("follow the addresses of %s: %w", path, err)
+	}
+	changes := make(chan struct{}, 1)
+	go func() {
+		for links != nil || addrs != nil {
+			select {
+			case _, ok := <-links:
+				if !ok {
+					links = nil
+				}
+			case _, ok := <-addrs:
+				if !ok {
+					addrs = nil
+				}
+			}
+			select {
+			case changes <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return changes, nil
+}

@@ -1,0 +1,138 @@
+//go:build e2e
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/vishvananda/netlink"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/node/netns"
+)
+
+// troubled waits until the agent reports what is wrong with a workload; an empty word: that nothing is.
+func (p *pair) troubled(t *testing.T, workload, word string) {
+	t.Helper()
+	eventually(t, 10*time.Second, fmt.Sprintf("trouble of %s: %q", workload, word), func() error {
+		r := p.control.lastReport()
+		at := slices.IndexFunc(r.Troubles, func(t agentapi.Trouble) bool { return t.Workload == workload })
+		switch {
+		case at < 0 && word != "", at >= 0 && (word == "" || !strings.Contains(r.Troubles[at].Reason, word)):
+			return fmt.Errorf("reported %+v", r.Troubles)
+		}
+		return nil
+	})
+}
+
+// A program that took the ports of the agent and of Envoy while both were away keeps nobody's agent from starting. Its own
+// workload is not served, and hears no plaintext, until it lets them go.
+func TestEnvoyServesTheOthersWhereAProgramHoldsPorts(t *testing.T) {
+	p := newTrio(t, "held")
+	inbound := listenIn(t, p.shop, "0.0.0.0:15006")
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		listenIn(t, p.shop, net.JoinHostPort(host, "15053"))
+		must(t, netns.Do(p.shop, func() error {
+			c, err := net.ListenPacket("udp", net.JoinHostPort(host, "15053"))
+			if err == nil {
+				t.Cleanup(func() { c.Close() })
+			}
+			return err
+		}))
+	}
+	runAgent(t, p.cfg)
+	eventually(t, 10*time.Second, "the others' call", p.call)
+	p.troubled(t, "default/shop-1", "a program of user 0 listens at 0.0.0.0:15006, in Envoy's place")
+	p.reported(t, 2)
+	if got := hear(t, p.shop, "240.240.0.1:80"); got != "refused" {
+		t.Errorf("the workload that is not served hears %q", got)
+	}
+	if got := hear(t, p.pay, "10.79.1.2:80"); got != "refused" {
+		t.Errorf("the program in Envoy's place says %q", got)
+	}
+	if _, err := ask(p.shop, "udp", "pay.default.svc.cluster.local.", dns.TypeA); err != nil {
+		t.Errorf("questions, whose port is taken, are not answered: %v", err)
+	}
+	if _, err := ask(p.shop, "tcp", "pay.default.svc.cluster.local.", dns.TypeA); err != nil {
+		t.Errorf("questions over TCP: %v", err)
+	}
+	inbound.Close()
+	p.troubled(t, "default/shop-1", "")
+	eventually(t, 10*time.Second, "its call", func() error { return call(p.shop) })
+	must(t, p.call())
+}
+
+func TestEnvoyServesTheOthersWhateverIsWrongWithOne(t *testing.T) {
+	p := newTrio(t, "wrong")
+	odd := filepath.Join(newDir(t, "wrong-odd"), "odd")
+	must(t, os.WriteFile(odd, []byte("no namespace"), 0o600))
+	socket := p.cfg.Workloads[0].WorkloadSocket.Path
+	must(t, os.MkdirAll(filepath.Dir(socket), 0o755))
+	must(t, os.WriteFile(socket, []byte("no socket"), 0o600))
+	more := p.cfg.Workloads[2]
+	more.Name, more.Netns = "odd-1", odd
+	p.cfg.Workloads = append(p.cfg.Workloads, more)
+	a, _ := runAgent(t, p.cfg)
+	eventually(t, 10*time.Second, "a call", p.call)
+	eventually(t, 10*time.Second, "the shop's call", func() error { return call(p.shop) })
+	p.troubled(t, "default/odd-1", "is a file but not a network namespace")
+	p.troubled(t, "default/web-1", "is there and is no socket: remove it")
+	eventually(t, 5*time.Second, "ready", func() error { return a.Ready(context.Background()) })
+
+	must(t, os.Remove(socket))
+	p.troubled(t, "default/web-1", "")
+
+	address := func(change func(netlink.Link, *netlink.Addr) error) {
+		must(t, netns.Do(p.shop, func() error {
+			link, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			addr, err := netlink.ParseAddr("10.79.1.2/24")
+			return errors.Join(err, change(link, addr))
+		}))
+	}
+	address(netlink.AddrDel)
+	p.troubled(t, "default/shop-1", "no device of its network namespace has an address of the workload's: give one of them 10.79.1.2")
+	p.reported(t, 2)
+	must(t, p.call())
+	address(netlink.AddrAdd)
+	must(t, netns.Do(p.shop, func() error {
+		link, err := netlink.LinkByName("eth0")
+		return errors.Join(err, netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Scope: netlink.SCOPE_LINK}))
+	}))
+	p.troubled(t, "default/shop-1", "")
+	eventually(t, 10*time.Second, "the shop's call", func() error { return call(p.shop) })
+}
+
+// A device that comes later is captured as well, and its queues are held.
+func TestEnvoyCapturesADeviceThatComesLater(t *testing.T) {
+	p := newTrio(t, "later")
+	runAgent(t, p.cfg)
+	eventually(t, 10*time.Second, "a call", p.call)
+	far := newNetns(t, "later-far")
+	wireAs(t, p.web, "eth9", "10.79.9.2/24", far, "eth0", "10.79.9.3/24")
+	ears, raw := newWiretap(t, far), startRaw(t, p.web)
+	mac, farMAC := addressOf(t, p.web, "eth9"), addressOf(t, far, "eth0")
+	body := four("10.79.9.2", "10.79.9.3", 17, udpHead(999))
+	frame := ethernet(farMAC, mac, 0x0800, body)
+	eventually(t, 5*time.Second, "the device is captured", func() error {
+		for _, order := range []string{"frame,eth9," + frame + ",0,plain", "xdp,eth9,0," + frame} {
+			said := raw.do("%s", order)
+			if got := ears.take(); len(got) > 0 {
+				return fmt.Errorf("%s: %s", said, got[0])
+			}
+		}
+		return nil
+	})
+}
