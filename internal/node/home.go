@@ -92,13 +92,14 @@ func (h *home) enter() (err error) {
 	}
 	left := h.keeper.inherited(h.name(s) + " ")
 	defer envoyproc.Release(left[keptDNS])
-	sockets, unanswered := h.dns.Listen(dns.Listener{Workload: h.workload.Key(), Netns: path, Kept: left[keptDNS]})
-	s.dns = sockets
 	if err := h.capture(s, left); err != nil {
 		return fmt.Errorf("capture the traffic of workload %s: %w", h.workload.Key(), err)
 	}
-	if unanswered != nil {
-		return unanswered
+	if s.dns, err = h.dns.Listen(dns.Listener{Workload: h.workload.Key(), Netns: path, Kept: left[keptDNS]}); err != nil {
+		return err
+	}
+	if err := h.install(s.dns.Port); err != nil {
+		return fmt.Errorf("lead the questions of workload %s to the agent: %w", h.workload.Key(), err)
 	}
 	if path != "" {
 		if !s.there(path) {
@@ -144,17 +145,25 @@ func (h *home) capture(s *stay, left map[string][]*os.File) error {
 		return nil
 	}
 	s.queues = capture.NewQueues(held)
-	rules := *h.rules
-	rules.Envoy = h.group.ID
-	if s.dns != nil {
-		rules.DNSPort = s.dns.Port
-	}
-	if err := capture.Install(h.workload.Netns, rules); errors.Is(err, capture.ErrFrames) {
-		h.log.Warn("capture is not complete", "workload", h.workload.Key(), "error", err)
-	} else if err != nil {
+	if err := h.install(agentapi.DNSPort); err != nil {
 		return err
 	}
 	return s.queues.Hold(h.workload.Netns)
+}
+
+// install the rules of capture, with questions led to a port.
+func (h *home) install(dnsPort uint16) error {
+	if h.rules == nil {
+		return nil
+	}
+	rules := *h.rules
+	rules.Envoy, rules.DNSPort = h.group.ID, dnsPort
+	err := capture.Install(h.workload.Netns, rules)
+	if errors.Is(err, capture.ErrFrames) {
+		h.log.Warn("capture is not complete", "workload", h.workload.Key(), "error", err)
+		return nil
+	}
+	return err
 }
 
 // leave forgets a namespace that is gone. It ends with its last holder, so nothing of the agent holds it any longer.

@@ -121,8 +121,8 @@ func TestEnvoyStartOrderDoesNotMatter(t *testing.T) {
 	t.Run("agent before control plane", func(t *testing.T) {
 		p := newPair(t, "order-control")
 		p.control.stop()
-		plain := p.noPlaintext()
 		runAgent(t, p.cfg)
+		plain := p.noPlaintext()
 		time.Sleep(500 * time.Millisecond)
 		if err := p.call(); err == nil {
 			t.Error("a call without any configuration")

@@ -39,6 +39,10 @@ func (p *pair) troubled(t *testing.T, workload, word string) {
 // workload is not served, and hears no plaintext, until it lets them go.
 func TestEnvoyServesTheOthersWhereAProgramHoldsPorts(t *testing.T) {
 	p := newTrio(t, "held")
+	must(t, netns.Do(p.shop, func() error {
+		lo, err := netlink.LinkByName("lo")
+		return errors.Join(err, netlink.LinkSetUp(lo))
+	}))
 	inbound := listenIn(t, p.shop, "0.0.0.0:15006")
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		listenIn(t, p.shop, net.JoinHostPort(host, "15053"))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
@@ -28,8 +29,10 @@ func ParseQueue(text string) (q Queue, err error) {
 	return q, err
 }
 
-// maxQueues of one device.
-const maxQueues = 1024
+const (
+	maxQueues = 1024                   // of one device
+	lettingGo = 300 * time.Millisecond // that the kernel may take to free a queue whose socket was closed, as by an agent before
+)
 
 // NewQueues begins with those that an earlier agent held.
 func NewQueues(held map[Queue]*os.File) *Queues { return &Queues{held: held} }
@@ -57,6 +60,9 @@ func (q *Queues) device(index int) error {
 			continue
 		}
 		f, err := silent(p)
+		for late := time.Now().Add(lettingGo); errors.Is(err, unix.EBUSY) && time.Now().Before(late); f, err = silent(p) {
+			time.Sleep(10 * time.Millisecond)
+		}
 		switch {
 		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EOPNOTSUPP):
 			return nil // no such queue or device any more; or the kernel has no such sockets
