@@ -93,6 +93,12 @@ var rawOrders = map[string]func([]string) (string, error){
 	},
 	// udp,<address>,<mark>
 	"udp": func(w []string) (string, error) { return sendUDP(net.Dialer{Control: mark(number(w[1]))}, w[0]) },
+	// bound,<address>,<mark>: from a socket that is bound to a device
+	"bound": func(w []string) (string, error) {
+		return sendUDP(net.Dialer{Control: func(n, a string, c syscall.RawConn) (err error) {
+			return errors.Join(mark(number(w[1]))(n, a, c), c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") }), err)
+		}}, w[0])
+	},
 	// listen,<port>,<mark>: greet who connects
 	"listen": func(w []string) (string, error) {
 		lc := net.ListenConfig{Control: mark(number(w[1]))}
