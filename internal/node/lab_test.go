@@ -21,6 +21,7 @@ import (
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"isthmus.dev/isthmus/internal/node/cgroup"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/node/netns"
 )
@@ -69,6 +70,10 @@ func newDir(t *testing.T, name string) string {
 			must(t, envoyproc.End(d))
 		}
 		must(t, os.RemoveAll(dir))
+		g := cgroup.New(ControlGroup("node-1", filepath.Join(dir, "run"))) // which an agent that was killed leaves
+		must(t, g.Make())
+		must(t, g.Remove())
+		g.Close()
 	}
 	clean()
 	must(t, os.Mkdir(dir, 0o700))
