@@ -37,8 +37,8 @@ const (
 var errMoved = errors.New("its network namespace is gone, or was replaced meanwhile")
 
 // home is where one workload lives: its network namespace, which may come after the agent, go, and come again under the
-// same path. While it is there its traffic is captured and its questions are answered; while it is not, the control plane
-// is told of no such workload.
+// same path. While it is there its traffic is captured and its questions are answered; while it is not, or something is wrong
+// there, the control plane is told that the workload is away, and why.
 type home struct {
 	workload Workload
 	log      *slog.Logger
@@ -255,7 +255,11 @@ func (h *home) live(ctx context.Context) error {
 	defer gone(nil)
 	g, serving := errgroup.WithContext(present)
 	g.Go(func() error { return s.dns.Run(serving) })
-	g.Go(func() error { return h.follow(serving, s) })
+	followed := make(chan struct{})
+	g.Go(func() error {
+		defer close(followed)
+		return h.follow(serving, s)
+	})
 	if h.during != nil {
 		g.Go(func() error { return h.during(serving) })
 	}
@@ -270,6 +274,7 @@ func (h *home) live(ctx context.Context) error {
 		}
 	}
 	gone(why)
+	<-followed
 	h.keeper.drop(h.name(s))
 	h.leave()
 	h.note(why)

@@ -3,7 +3,9 @@ package capture
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -15,7 +17,10 @@ import (
 
 // Queues are the AF_XDP sockets that hold the queues of a namespace's devices. Such a socket writes frames into a queue where
 // no rule sees them, and CAP_NET_RAW suffices to open one; but a queue has room for one only, and that one is ours and silent.
-type Queues struct{ held map[Queue]*os.File }
+type Queues struct {
+	mu   sync.Mutex // guards held
+	held map[Queue]*os.File
+}
 
 // Queue is one queue of one device.
 type Queue struct{ Device, Number int }
@@ -39,6 +44,8 @@ func NewQueues(held map[Queue]*os.File) *Queues { return &Queues{held: held} }
 
 // Hold takes every queue in the namespace at path that is not held yet.
 func (q *Queues) Hold(path string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	return netns.Do(path, func() error {
 		links, err := netlink.LinkList()
 		if err != nil {
@@ -77,13 +84,20 @@ func (q *Queues) device(index int) error {
 }
 
 // Held are the sockets, for Envoy to keep them open while no agent runs.
-func (q *Queues) Held() map[Queue]*os.File { return q.held }
+func (q *Queues) Held() map[Queue]*os.File {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return maps.Clone(q.held)
+}
 
 // Close lets the queues go.
 func (q *Queues) Close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for _, f := range q.held {
 		f.Close()
 	}
+	clear(q.held)
 }
 
 // silent opens an AF_XDP socket at a queue, with the memory and the rings that the kernel insists on, and uses none of them.
