@@ -56,7 +56,7 @@ func TestEnvoyServesTheOthersWhereAProgramHoldsPorts(t *testing.T) {
 	}
 	runAgent(t, p.cfg)
 	eventually(t, 10*time.Second, "the others' call", p.call)
-	p.troubled(t, "default/shop-1", "a program of user 0 listens at 0.0.0.0:15006, in Envoy's place")
+	p.troubled(t, "default/shop-1", ":15006, in Envoy's place")
 	p.reported(t, 2)
 	if got := hear(t, p.shop, "240.240.0.1:80"); got != "refused" {
 		t.Errorf("the workload that is not served hears %q", got)

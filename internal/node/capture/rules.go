@@ -60,11 +60,6 @@ func chains(r Rules) []chain {
 			hook: nftables.ChainHookInput, priority: nftables.ChainPriorityFilter,
 			rules: guardIn(r),
 		},
-		{
-			name: "guard-last", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
-			hook: nftables.ChainHookPostrouting, priority: nftables.ChainPriorityFilter,
-			rules: guardLast(),
-		},
 	}
 }
 
@@ -146,15 +141,6 @@ func guardIn(r Rules) []rule {
 		rules = append(rules, when(tcp(), dport(p), accept()), when(udp(), dport(p), accept()))
 	}
 	return append(rules, when(invalid(), drop()), when(tcp(), reset()), reject())
-}
-
-// guardLast keeps what was redirected to the loopback there, also where a program has bound its socket to a device.
-func guardLast() []rule {
-	rules := []rule{when(out("lo"), accept())}
-	for _, lo := range loopback {
-		rules = append(rules, when(daddr(lo), drop()))
-	}
-	return rules
 }
 
 func excludedOut(r Rules) []rule {
