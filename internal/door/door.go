@@ -119,9 +119,7 @@ func (d *Door) limit(c *call) error {
 		c.ctx = ctx
 		context.AfterFunc(ctx, cancel)
 	}
-	if c.AtOnce > 0 {
-		context.AfterFunc(c.ctx, func() { d.limits.leave(c) })
-	}
+	context.AfterFunc(c.ctx, func() { d.limits.leave(c) })
 	return nil
 }
 

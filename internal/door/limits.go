@@ -47,12 +47,15 @@ func (l *limits) take(c *call) (why string) {
 	if c.AtOnce > 0 && l.now[key] >= c.AtOnce {
 		return fmt.Sprintf("more than %d calls at once: try again", c.AtOnce)
 	}
+	all := limitKey{method: c.name}
+	if c.InAll > 0 && l.now[all] >= c.InAll {
+		return "too many calls of this kind at once: try again"
+	}
 	if c.Rate > 0 && !l.allow(key, c.Rate, c.Burst, time.Now()) {
 		return fmt.Sprintf("more than %v calls a second: try again later", float64(c.Rate))
 	}
-	if c.AtOnce > 0 {
-		l.now[key]++
-	}
+	l.now[key]++
+	l.now[all]++
 	return ""
 }
 
@@ -94,8 +97,9 @@ func (l *limits) places(c Caller) chan struct{} {
 func (l *limits) leave(c *call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key := limitKey{c.name, c.caller.key()}
-	if l.now[key]--; l.now[key] <= 0 {
-		delete(l.now, key)
+	for _, key := range []limitKey{{c.name, c.caller.key()}, {method: c.name}} {
+		if l.now[key]--; l.now[key] <= 0 {
+			delete(l.now, key)
+		}
 	}
 }

@@ -36,6 +36,27 @@ func TestStrangersOfOneAddressAreBounded(t *testing.T) {
 	}
 }
 
+// Nor can many addresses together fill us.
+func TestStrangersAreBoundedInAll(t *testing.T) {
+	l := newLimits()
+	from := func(i int) *call {
+		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		return &call{name: "join", Method: Method{AtOnce: 128, InAll: 1024}, caller: Caller{Kind: Stranger, Addr: a}}
+	}
+	for i := range 1024 {
+		if why := l.take(from(i)); why != "" {
+			t.Fatalf("refused early: %s", why)
+		}
+	}
+	if l.take(from(5000)) == "" {
+		t.Error("the calls of many addresses have no end")
+	}
+	l.leave(from(0))
+	if why := l.take(from(5000)); why != "" {
+		t.Errorf("a place that was left is not given again: %s", why)
+	}
+}
+
 // A host has a whole network of IPv6 addresses, and counts as one.
 func TestAddressOf(t *testing.T) {
 	for from, want := range map[string]string{

@@ -15,11 +15,13 @@ type Method struct {
 	// Bytes bound one message of the caller's. They are compared before the message is read.
 	Bytes int
 	// Rate and Burst bound the calls of one caller, or of one stranger's address, in a second. Zero: no bound. This and the
-	// next two do not bind a Local.
+	// next four do not bind a Local.
 	Rate  rate.Limit
 	Burst int
 	// AtOnce bounds the calls of one caller, or of one stranger's address, that are under way. Zero: no bound.
 	AtOnce int
+	// InAll bounds the calls of all callers that are under way. Zero: no bound.
+	InAll int
 	// Life bounds one call. Zero: no bound.
 	Life time.Duration
 	// Action is what a call is recorded as. Every method has one, since refusals are recorded of all.

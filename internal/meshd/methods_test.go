@@ -34,7 +34,7 @@ func TestEveryMethodHasARow(t *testing.T) {
 				t.Errorf("%s is recorded as nothing", name)
 			case m.Who != 0 && m.Bytes == 0:
 				t.Errorf("%s takes no message", name)
-			case m.Who&door.Stranger != 0 && (m.Bytes > 32<<10 || m.AtOnce == 0 || m.Life == 0):
+			case m.Who&door.Stranger != 0 && (m.Bytes > 32<<10 || m.AtOnce == 0 || m.InAll == 0 || m.Life == 0):
 				t.Errorf("%s is open to strangers without bounds", name)
 			}
 		}
