@@ -14,9 +14,8 @@ const closedPrefix = "closed-by-"
 
 // closing keeps everybody from the workloads that an object selects which is not carried out.
 type closing struct {
-	namespace string // empty means every one
-	labels    map[string]string
-	policy    *model.Policy // denies all
+	labels map[string]string
+	policy *model.Policy // denies all
 }
 
 // closings reads which workloads are closed: policies adds the refusal, modesOf demands mutual TLS.
@@ -30,13 +29,16 @@ func (c *compiler) shut(o snapshot.Closed) {
 	if !kind.Closes(o.Key.Kind) {
 		return
 	}
-	cl := closing{namespace: o.Key.Namespace, labels: o.Selector, policy: &model.Policy{
-		Name: closedPrefix + strings.ReplaceAll(describe(o.Key), " ", "-"), Ref: at(describe(o.Key), o.Origin), Action: model.Deny, Rules: []model.Rule{{}},
-	}}
-	if cl.namespace == c.mesh.RootNamespace {
-		cl.namespace = ""
+	namespace := o.Key.Namespace
+	if namespace == c.mesh.RootNamespace {
+		namespace = ""
 	}
-	c.closed = append(c.closed, cl)
+	if c.closed == nil {
+		c.closed = map[string][]closing{}
+	}
+	c.closed[namespace] = append(c.closed[namespace], closing{labels: o.Selector, policy: &model.Policy{
+		Name: closedPrefix + strings.ReplaceAll(describe(o.Key), " ", "-"), Ref: at(describe(o.Key), o.Origin), Action: model.Deny, Rules: []model.Rule{{}},
+	}})
 }
 
 // reportClosed says loudly what is written and not in force.
@@ -86,9 +88,11 @@ func describe(k snapshot.Key) string {
 // closedBy are the refusals that close an instance.
 func (c *compiler) closedBy(i *instance) []*model.Policy {
 	var out []*model.Policy
-	for _, cl := range c.closed {
-		if (cl.namespace == "" || cl.namespace == i.namespace) && i.selectedBy(cl.labels) {
-			out = append(out, cl.policy)
+	for _, namespace := range []string{"", i.namespace} {
+		for _, cl := range c.closed[namespace] {
+			if i.selectedBy(cl.labels) {
+				out = append(out, cl.policy)
+			}
 		}
 	}
 	return out

@@ -55,7 +55,7 @@ type compiler struct {
 	defaultAllow bool
 	aliases      []string
 
-	closed   []closing
+	closed   map[string][]closing // by namespace; "" is the whole mesh
 	backends map[string]*backends // by namespace
 	keys     map[*model.Service]snapshot.Key
 	mtls     peerAuthIndex

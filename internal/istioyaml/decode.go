@@ -23,6 +23,7 @@ const (
 	MaxNodes         = 50_000 // values in one document
 	MaxAliased       = 1_000  // values in one document that aliases repeat
 	MaxFindings      = 100    // of one document
+	MaxFileFindings  = 1_000  // of one file
 )
 
 // Validator checks an object of Isthmus's own kinds against its schema. The document is JSON as map[string]any, int64,
@@ -63,7 +64,7 @@ func Decode(name string, text []byte, validate Validator, previous *File) *File 
 	if len(text) <= MaxFileBytes {
 		chunks = split(text)
 	}
-	place := placing{f: f, previous: previous}
+	place := placing{f: f, previous: previous, unknown: map[snapshot.Key]int{}}
 	for _, c := range chunks {
 		sum := sha256.Sum256(c.text)
 		d, ok := f.documents[sum]
@@ -82,6 +83,7 @@ func Decode(name string, text []byte, validate Validator, previous *File) *File 
 		f.documents[sum] = d
 		place.add(d, c.line)
 	}
+	place.tellMore()
 	f.refuseTwice()
 	f.tellSkipped()
 	finding.Sort(f.Findings)
@@ -91,7 +93,9 @@ func Decode(name string, text []byte, validate Validator, previous *File) *File 
 // placing puts documents at their lines of a file. Objects that did not even move are the previous file's.
 type placing struct {
 	f, previous *File
-	at          int // among the previous objects
+	at          int                  // among the previous objects
+	unknown     map[snapshot.Key]int // broken documents of which no more is known, each counted
+	more        int                  // findings beyond the bound
 }
 
 func (p *placing) add(d *document, line int) {
@@ -103,15 +107,32 @@ func (p *placing) add(d *document, line int) {
 	for _, b := range d.broken {
 		b.Origin.File = p.f.Name
 		b.Origin.Line += line
+		if !b.WholeKey() { // a heap of them says no more than some
+			if p.unknown[b.Key]++; p.unknown[b.Key] > MaxFindings || p.unknown[b.Key] > 1 && !b.Security {
+				continue
+			}
+		}
 		p.f.Broken = append(p.f.Broken, &b)
 	}
 	for _, fd := range d.findings {
+		if len(p.f.Findings) >= MaxFileFindings {
+			p.more++
+			continue
+		}
 		fd.File = p.f.Name
 		fd.Line += line
 		p.f.Findings = append(p.f.Findings, fd)
 	}
 	for _, s := range d.skipped {
 		p.f.skipped[s.what]++
+	}
+}
+
+func (p *placing) tellMore() {
+	if p.more > 0 {
+		p.f.Findings = append(p.f.Findings, finding.Finding{
+			Code: CodeTooLarge, File: p.f.Name, Message: fmt.Sprintf("there are %d more findings about this file", p.more), Remedy: "mend those that are named first",
+		})
 	}
 }
 

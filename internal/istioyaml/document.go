@@ -78,12 +78,18 @@ func (d *document) nothing(root *yaml.Node, text []byte) {
 		return
 	}
 	if !securityWord.Match(comment.ReplaceAll(text, nil)) {
-		d.skip(head{}, root.Line-1)
+		d.noObject(root.Line - 1)
 		return
 	}
 	d.merge(lost(text, finding.Finding{
 		Code: CodeSyntax, Line: root.Line - 1, Message: "the document is " + nodeName(root) + ", not an object", Remedy: "begin it with apiVersion, kind and metadata",
 	}))
+}
+
+// noObject skips what is no object. It may be what is left of one that was good, so that nothing goes for want of it.
+func (d *document) noObject(line int) {
+	d.skip(head{}, line)
+	d.broken = append(d.broken, Broken{Closed: snapshot.Closed{Origin: snapshot.Origin{Line: line}, Reason: "it is no object"}})
 }
 
 func (d *document) merge(l *document) {
@@ -108,7 +114,7 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 	}
 	h := headOf(n)
 	if h.twice == "" && h.apiVersion == "" && h.kind == "" && !h.object {
-		d.skip(h, line)
+		d.noObject(line)
 		return
 	}
 	if h.twice != "" {

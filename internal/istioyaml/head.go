@@ -137,7 +137,7 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 		group, version = "", h.apiVersion
 	}
 	near := nearGroup(group)
-	elsewhere := near == "" && strings.Contains(group, ".") && !strings.HasSuffix(group, ".istio.io") // somebody else's
+	elsewhere := near == "" && strings.Contains(group, ".") && !strings.Contains(strings.ToLower(group), "istio") // somebody else's
 	secure := !elsewhere && (near == groupSecurity || slices.Contains(securityKinds, h.kind) || slices.Contains(securityKinds, Nearest(h.kind, securityKinds)) ||
 		h.kind == "" && version != "" && strings.HasPrefix(groupSecurity+"/v1beta1", h.apiVersion))
 	s, why.Code = standsRefused, CodeUnknownKind

@@ -77,6 +77,8 @@ func TestOneObject(t *testing.T) {
 		"kind in other letters":             {replace("kind:", "Kind:"), "!AuthorizationPolicy shop/no app=web; ISM-SCH14"},
 		"kind misspelt":                     {replace("AuthorizationPolicy", "AuthorisationPolicy"), "!AuthorisationPolicy shop/no app=web; ISM-SCH14"},
 		"group misspelt":                    {replace("security.istio.io", "security.istio.oi"), "!AuthorizationPolicy shop/no app=web; ISM-SCH14"},
+		"group cut short":                   {replace("security.istio.io", "security.istio"), "!AuthorizationPolicy shop/no app=web; ISM-SCH14"},
+		"group of Istio itself":             {replace("security.istio.io", "istio.io"), "!AuthorizationPolicy shop/no app=web; ISM-SCH14"},
 		"group and kind misspelt":           {replace("security.istio.io", "securty.istio.io", "AuthorizationPolicy", "AuthorizationPolcy"), "!AuthorizationPolcy shop/no app=web; ISM-SCH14"},
 		"another version":                   {replace("io/v1", "io/v1alpha1"), "!AuthorizationPolicy shop/no app=web; ISM-SCH14"},
 		"group forgotten":                   {replace("security.istio.io/v1", "v1"), "!AuthorizationPolicy shop/no app=web; ISM-SCH14"},
@@ -92,7 +94,7 @@ func TestOneObject(t *testing.T) {
 		"ours misspelt":                     {"apiVersion: isthmus.dev/v1alpha1\nkind: MeshPer\nmetadata: {name: x}\n", "?MeshPer default/x; ISM-SCH14"},
 		"Deployment":                        {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec: {a: b, a: c}\n", "ISM0203"},
 		"custom resource definition":        {"apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: authorizationpolicies.security.istio.io}\n", "ISM0203"},
-		"values of a chart":                 {"replicas: 3\nimage: {tag: x} # AuthorizationPolicy\n", "ISM0203"},
+		"values of a chart":                 {"replicas: 3\nimage: {tag: x} # AuthorizationPolicy\n", "? /; ISM0203"},
 		"values of a chart, not YAML":       {"replicas: [3\n", "? default/; ISM-SCH10"},
 		"template":                          {"{{- if .Values.x }}\napiVersion: apps/v1\nkind: Deployment\n{{- end }}\n", "ISM0203"},
 		"template without a kind":           {"{{- range .Values.x }}\n{{ toYaml . }}\n{{- end }}\n", "ISM0203"},
@@ -100,10 +102,10 @@ func TestOneObject(t *testing.T) {
 		"null":                              {"null\n", ""},
 		"tilde":                             {"~", ""},
 		"nothing":                           {"---\n---\n# AuthorizationPolicy\n", ""},
-		"empty mapping":                     {"{}", "ISM0203"},
-		"number":                            {"7", "ISM0203"},
-		"text":                              {"text", "ISM0203"},
-		"list":                              {"[1, {}, []]", "ISM0203"},
+		"empty mapping":                     {"{}", "? /; ISM0203"},
+		"number":                            {"7", "? /; ISM0203"},
+		"text":                              {"text", "? /; ISM0203"},
+		"list":                              {"[1, {}, []]", "? /; ISM0203"},
 		"list of objects":                   {"- " + strings.ReplaceAll(deny, "\n", "\n  "), "!AuthorizationPolicy shop/; ISM-SCH10"},
 		"not YAML, line by line":            {replace("rules: [", "rules: [["), "!AuthorizationPolicy shop/no; ISM-SCH10"},
 		"not YAML, several namespaces":      {replace("rules: [", "namespace: other\nrules: [["), "!AuthorizationPolicy other/no; !AuthorizationPolicy shop/no; ISM-SCH10"},
@@ -142,6 +144,21 @@ func utf16(s string) string {
 		b.WriteString(string(r) + "\x00")
 	}
 	return b.String()
+}
+
+// TestManyBroken: what is broken a million times costs no more than what is broken often.
+func TestManyBroken(t *testing.T) {
+	f := decode(strings.Repeat("---\nkind: [\n", 50_000) + "---\n" + deny)
+	if len(f.Findings) != istioyaml.MaxFileFindings+1 || len(f.Broken) != 1 || len(f.Objects) != 1 {
+		t.Errorf("%d findings, %d broken, %d objects", len(f.Findings), len(f.Broken), len(f.Objects))
+	}
+	if last := f.Findings[0]; last.Line != 0 || !strings.Contains(last.Message, "49000 more") {
+		t.Errorf("the first finding: %s", last)
+	}
+	f = decode(strings.Repeat("---\nkind AuthorizationPolicy\na: [\n", 50_000))
+	if len(f.Findings) != istioyaml.MaxFileFindings+1 || len(f.Broken) != istioyaml.MaxFindings {
+		t.Errorf("%d findings, %d broken", len(f.Findings), len(f.Broken))
+	}
 }
 
 // Lists come from kubectl and from the API; each of their objects stands for itself.

@@ -288,3 +288,31 @@ func TestPathTooLong(t *testing.T) {
 		t.Errorf("%q, %v: %v", describe(c), err, c.Findings)
 	}
 }
+
+// TestCutOff: a file that is cut off anywhere loses nothing that was good in it, but what was taken out by whole documents.
+func TestCutOff(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.yaml")
+	whole := policyYAML("shop", "deny", "DENY") + policyYAML("shop", "other", "DENY")
+	d := newFolder(dir, schema.New().Validate, openCopies(dir, "", nil), offline(dir, nil).ages, true)
+	now := time.Now()
+	put := func(text string) string {
+		now = now.Add(time.Hour)
+		write(t, path, text)
+		if err := os.Chtimes(path, now.Add(-time.Minute), now.Add(-time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		d.refreshAll(t.Context(), nil, now)
+		return policies(d.config)
+	}
+	for n := 1; n < len(whole); n++ {
+		if got := put(whole); got != "shop/deny=DENY shop/other=DENY" {
+			t.Fatalf("whole: %s", got)
+		}
+		got := put(whole[:n])
+		denied := strings.Contains(got, "shop/deny=DENY") || strings.Contains(got, "!") || got == "shop/deny=ALLOW" // without rules: of nothing
+		if !denied && strings.TrimSpace(whole[:n]) != "---" {
+			t.Errorf("cut off after %d bytes (%q): %s", n, whole[max(0, n-20):n], got)
+		}
+	}
+}
