@@ -152,6 +152,9 @@ func (p *placing) as(o *Object) *Object {
 
 // refuseTwice reports objects written twice in this file. Nobody knows which is meant, so that neither counts.
 func (f *File) refuseTwice() {
+	if !f.anyTwice() {
+		return
+	}
 	places := make(map[snapshot.Key][]snapshot.Origin, len(f.Objects))
 	for _, o := range f.Objects {
 		places[o.Key] = append(places[o.Key], o.Origin)
@@ -192,6 +195,20 @@ func (f *File) refuseTwice() {
 	if kept != nil {
 		f.Objects = kept
 	}
+}
+
+func (f *File) anyTwice() bool {
+	seen := make(map[snapshot.Key]struct{}, len(f.Objects))
+	for _, o := range f.Objects {
+		seen[o.Key] = struct{}{}
+	}
+	if len(seen) < len(f.Objects) {
+		return true
+	}
+	return slices.ContainsFunc(f.Broken, func(b *Broken) bool {
+		_, twice := seen[b.Key]
+		return twice
+	})
 }
 
 // tellSkipped notes, once a file, what is no matter of Isthmus's.

@@ -132,6 +132,9 @@ var securityKinds = []string{"AuthorizationPolicy", "PeerAuthentication", "Reque
 // stands says what a document is to Isthmus by its head alone, and why where it is not read.
 func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 	k, known := kind.Named(h.kind)
+	if known && h.misspelt == "" && k.Reads(h.apiVersion) {
+		return k, standsRead, why
+	}
 	group, version, slash := strings.Cut(h.apiVersion, "/")
 	if !slash {
 		group, version = "", h.apiVersion
@@ -151,8 +154,6 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 			want = "apiVersion"
 		}
 		why.Field, why.Message, why.Remedy = h.misspelt, fmt.Sprintf("there is no field %q here", clip(h.misspelt)), "write "+want
-	case known && k.Reads(h.apiVersion):
-		s = standsRead
 	case elsewhere:
 		s = standsForeign
 	case h.apiVersion == "" || h.kind == "":

@@ -19,17 +19,22 @@ type entry struct {
 // settle says what a file means now, by what it meant before. Every object that can be read counts. One that cannot stays as it
 // was. loose is what closes although nobody knows which objects it is.
 func settle(before []entry, f *istioyaml.File, now time.Time) (entries []entry, loose []*istioyaml.Broken) {
+	entries = make([]entry, 0, len(f.Objects)+len(f.Broken))
+	for _, o := range f.Objects {
+		entries = append(entries, entry{key: o.Key, object: o, since: now})
+	}
+	if len(f.Broken) == 0 {
+		return entries, nil
+	}
 	good := make(map[snapshot.Key]entry, len(before))
 	for _, e := range before {
 		if e.object != nil {
 			good[e.key] = e
 		}
 	}
-	entries = make([]entry, 0, len(f.Objects)+len(f.Broken))
 	said := make(map[snapshot.Key]bool, len(f.Objects))
 	for _, o := range f.Objects {
 		said[o.Key] = true
-		entries = append(entries, entry{key: o.Key, object: o, since: now})
 	}
 	var unknown []*istioyaml.Broken
 	for _, b := range f.Broken {

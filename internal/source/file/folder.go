@@ -49,6 +49,7 @@ type file struct {
 	current *istioyaml.File     // as last read, nil while it cannot be read
 	entries []entry             // what it means: the objects in it, and those that stay as they were
 	loose   []*istioyaml.Broken // what closes and is no known object
+	stayed  []finding.Finding   // about entries that stay as they were
 	waiting time.Time           // since when it is seen in the middle of a change
 }
 
@@ -216,6 +217,7 @@ func (d *folder) decode(path string, f *file, text []byte, sum [sha256.Size]byte
 	}
 	f.current, f.sum = next, sum
 	f.entries, f.loose = settle(last, next, now)
+	f.stayed = stayed(path, f.entries)
 	u.then = f.entries
 	d.keep(path, f, text)
 	return u
@@ -271,6 +273,7 @@ func (d *folder) recall(path string, f *file) *update {
 		return nil
 	}
 	f.entries = d.remembered(path, &istioyaml.Broken{Closed: snapshot.Closed{Origin: snapshot.Origin{File: path}, Reason: "its file cannot be read"}})
+	f.stayed = stayed(path, f.entries)
 	return &update{file: d.inside(path), then: f.entries}
 }
 
@@ -362,11 +365,11 @@ func (d *folder) outOfSight() []snapshot.Closed {
 
 func (d *folder) findings() []finding.Finding {
 	out := slices.Collect(maps.Values(d.trouble))
-	for path, f := range d.files {
+	for _, f := range d.files {
 		if f.current != nil {
 			out = append(out, f.current.Findings...)
 		}
-		out = append(out, stayed(path, f)...)
+		out = append(out, f.stayed...)
 	}
 	out = append(out, d.objects.findings()...)
 	finding.Sort(out)
@@ -374,10 +377,10 @@ func (d *folder) findings() []finding.Finding {
 }
 
 // stayed names the objects of a file that stay as they were.
-func stayed(path string, f *file) []finding.Finding {
+func stayed(path string, entries []entry) []finding.Finding {
 	var out []finding.Finding
 	n := 0
-	for _, e := range f.entries {
+	for _, e := range entries {
 		if e.object == nil || e.broken == nil {
 			continue
 		}
