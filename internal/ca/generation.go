@@ -8,10 +8,11 @@ import (
 	"math/big"
 )
 
-// A certificate's serial number says under which admission it was issued: a first byte that marks the form, eight bytes of
-// generation, eight random bytes (RFC 5280 §4.1.2.2 allows 20). Like all of the certificate it is signed. A node has a new
-// generation each time that it joins, an administrator with each certificate; who believes a certificate compares its generation
-// with the one that is active now. The certificates that a node gets for its workloads carry the node's.
+// A certificate's serial number says under which admission it was issued: a first byte that marks the form, eight
+// bytes of generation, eight random bytes (RFC 5280 §4.1.2.2 allows 20). Like all of the certificate it is signed. A
+// node has a new generation each time that it joins, an administrator with each certificate; who believes a
+// certificate compares its generation with the one that is active now. The certificates that a node gets for its
+// workloads carry the node's.
 const (
 	serialForm     = 0x40 // positive, and without a leading zero
 	generationSize = 8

@@ -24,7 +24,8 @@ const (
 	maxAdminTTL = 24 * time.Hour
 )
 
-// AdminCert issues an administrator's certificate. The door lets only users of this host ask, so that none can make another.
+// AdminCert issues an administrator's certificate. The door lets only users of this host ask, so that none can make
+// another.
 func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*agentapi.SignResponse, error) {
 	maker, err := callerOf(ctx)
 	if err != nil {
@@ -78,7 +79,9 @@ func (a *admin) AdminList(ctx context.Context, _ *adminapi.Empty) (*adminapi.Adm
 }
 
 func adminCert(a state.Admin) adminapi.AdminCert {
-	return adminapi.AdminCert{ID: a.Generation, Name: a.Name, Serial: a.Serial, Created: a.Created, MadeBy: a.MadeBy, NotAfter: a.NotAfter, Revoked: a.Revoked}
+	return adminapi.AdminCert{
+		ID: a.Generation, Name: a.Name, Serial: a.Serial, Created: a.Created, MadeBy: a.MadeBy, NotAfter: a.NotAfter, Revoked: a.Revoked,
+	}
 }
 
 // AdminRevoke ends an administrator's certificates, at once and on open connections too.
@@ -146,7 +149,8 @@ func tokenState(t state.Token, now time.Time) string {
 // TokenCancel ends join tokens before their use.
 func (a *admin) TokenCancel(ctx context.Context, r *adminapi.TokenCancelRequest) (*adminapi.TokenCancelResponse, error) {
 	if (r.ID == "") == (r.MadeBy == "") {
-		return nil, status.Error(codes.InvalidArgument, "name the ID of a join token, or who made those that are to be cancelled: isthmus token list shows both")
+		return nil, status.Error(codes.InvalidArgument,
+			"name the ID of a join token, or who made those that are to be cancelled: isthmus token list shows both")
 	}
 	if r.MadeBy != "" {
 		return a.cancelTokensMadeBy(ctx, r.MadeBy)
@@ -159,7 +163,8 @@ func (a *admin) TokenCancel(ctx context.Context, r *adminapi.TokenCancelRequest)
 	case errors.Is(err, state.ErrNotFound):
 		return nil, status.Errorf(codes.NotFound, "there is no join token %q: isthmus token list shows them", r.ID)
 	case errors.Is(err, state.ErrUsed):
-		return nil, status.Errorf(codes.FailedPrecondition, "join token %s was used already, or has expired: isthmus node revoke shuts out the node that joined with it", r.ID)
+		return nil, status.Errorf(codes.FailedPrecondition,
+			"join token %s was used already, or has expired: isthmus node revoke shuts out the node that joined with it", r.ID)
 	}
 	return &adminapi.TokenCancelResponse{Cancelled: 1, Ended: adminapi.Ended{Unwritten: unwritten}}, err
 }
@@ -187,7 +192,8 @@ func (a *admin) cancelTokensMadeBy(ctx context.Context, maker string) (*adminapi
 func (a *admin) RevokeNode(ctx context.Context, r *adminapi.NodeRequest) (*adminapi.RevokedNode, error) {
 	unwritten, err := a.d.agents.revoke(ctx, r.Node)
 	if errors.Is(err, state.ErrNotFound) {
-		return nil, status.Errorf(codes.NotFound, "there is no node %q: isthmus status lists them; isthmus token cancel makes a join token void that nobody has used", r.Node)
+		return nil, status.Errorf(codes.NotFound,
+			"there is no node %q: isthmus status lists them; isthmus token cancel makes a join token void that nobody has used", r.Node)
 	}
 	if err != nil {
 		return nil, err

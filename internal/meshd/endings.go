@@ -13,8 +13,8 @@ import (
 // endingRetry is how long what could not be written waits for the next attempt.
 const endingRetry = 2 * time.Second
 
-// endings are revocations and cancellations. Each has taken effect in memory before it comes here; one that the state file
-// cannot take now is tried until it can. A restart in between forgets it: whoever asked for it is told so.
+// endings are revocations and cancellations. Each has taken effect in memory before it comes here; one that the state
+// file cannot take now is tried until it can. A restart in between forgets it: whoever asked for it is told so.
 type endings struct {
 	log *slog.Logger
 

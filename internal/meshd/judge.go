@@ -16,8 +16,9 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// judge says why the certificate that a connection showed is not good now: it has ended, its root is withdrawn, or whom it was
-// issued to was revoked. A handshake says only what was so then: each call is judged, and what stays open again and again.
+// judge says why the certificate that a connection showed is not good now: it has ended, its root is withdrawn, or
+// whom it was issued to was revoked. A handshake says only what was so then: each call is judged, and what stays open
+// again and again.
 func (d *Daemon) judge(ctx context.Context, c tls.ConnectionState) error {
 	return d.judgeShown(ctx, shownBy(c))
 }

@@ -15,11 +15,13 @@ import (
 const (
 	// lookEvery is how often what is open is judged, beside each time that somebody is revoked.
 	lookEvery = time.Second
-	// lastWords is how long a connection stays open for the answers that say why it ends. Nothing new is answered meanwhile.
+	// lastWords is how long a connection stays open for the answers that say why it ends. Nothing new is answered
+	// meanwhile.
 	lastWords = time.Second
 )
 
-// openings are the connections and streams of callers who showed a certificate. Those whose certificate stops being good end.
+// openings are the connections and streams of callers who showed a certificate. Those whose certificate stops being
+// good end.
 type openings struct {
 	judge func(context.Context, shownCert) error
 

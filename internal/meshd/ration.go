@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// What one node may ask of the control plane, whose time and disk are everybody's. An agent asks for each certificate once when
-// it starts and again at half its life; an agent that is started again and again has a reserve.
+// What one node may ask of the control plane, whose time and disk are everybody's. An agent asks for each certificate
+// once when it starts and again at half its life; an agent that is started again and again has a reserve.
 const (
 	certsBurst   = 10 // of one identity
 	certsAtOnce  = 8  // of one node

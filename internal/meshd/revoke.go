@@ -14,8 +14,8 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// revoke shuts a node out: from now on nothing of it is believed, and what it has open ends. That is so before it is written,
-// and whether or not it can be. unwritten is why a restart would forget it.
+// revoke shuts a node out: from now on nothing of it is believed, and what it has open ends. That is so before it is
+// written, and whether or not it can be. unwritten is why a restart would forget it.
 func (a *agents) revoke(ctx context.Context, node string) (unwritten string, err error) {
 	if err := a.shut(ctx, node); err != nil {
 		return "", err
@@ -38,11 +38,12 @@ func (a *agents) shut(ctx context.Context, node string) error {
 	a.standings.end(n.Generation)
 	a.d.store.Forget(node)
 	a.d.openings.look(ctx)
-	a.remember(ctx, node, nil)
+	a.forgive(node)
 	return nil
 }
 
-// outlasting are the identities whose certificates a revoked node still has, beside its own, which is refused by itself.
+// outlasting are the identities whose certificates a revoked node still has, beside its own, which is refused by
+// itself.
 func (a *agents) outlasting(ctx context.Context, node string) ([]adminapi.RevokedCert, error) {
 	last := map[string]time.Time{}
 	for _, root := range a.d.authority.RootCertificates() { // what leads to another is good nowhere

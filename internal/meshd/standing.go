@@ -18,9 +18,9 @@ type standingStore interface {
 	Admin(ctx context.Context, generation string) (state.Admin, error)
 }
 
-// standings are whom the control plane believes, by the generation that their certificates carry. They spare the state file
-// from being asked at each call. Only joining and revoking change what is kept here, and both call forget when they have; until
-// then a call under way is one that came a moment earlier.
+// standings are whom the control plane believes, by the generation that their certificates carry. They spare the state
+// file from being asked at each call. Only joining and revoking change what is kept here, and both call forget when
+// they have; until then a call under way is one that came a moment earlier.
 type standings struct {
 	db standingStore
 
@@ -35,8 +35,8 @@ func newStandings(db standingStore) *standings {
 	return &standings{db: db, nodes: map[string]state.Node{}, admins: map[string]state.Admin{}, ended: map[string]bool{}}
 }
 
-// judge says why a certificate of an identity, of a generation, does not count. Those that a node got for its workloads stand
-// and fall with the node's generation.
+// judge says why a certificate of an identity, of a generation, does not count. Those that a node got for its
+// workloads stand and fall with the node's generation.
 func (s *standings) judge(ctx context.Context, id spiffe.ID, generation string) error {
 	if name, ok := spiffe.AdminName(id); ok {
 		return s.judgeAdmin(ctx, name, generation)
@@ -54,9 +54,11 @@ func (s *standings) node(ctx context.Context, name, generation string) (state.No
 	n, err := known(ctx, s, s.nodes, s.db.NodeOf, generation)
 	switch {
 	case errors.Is(err, state.ErrNotFound) && name == "", err == nil && name != "" && n.Name != name:
-		return n, status.Error(codes.PermissionDenied, "this certificate was issued to no node that has a part in the mesh (any more): get a new one")
+		return n, status.Error(codes.PermissionDenied,
+			"this certificate was issued to no node that has a part in the mesh (any more): get a new one")
 	case errors.Is(err, state.ErrNotFound):
-		return n, status.Errorf(codes.PermissionDenied, "node %s is not known here, or has joined again since it got this certificate: join it with a new token", name)
+		return n, status.Errorf(codes.PermissionDenied,
+			"node %s is not known here, or has joined again since it got this certificate: join it with a new token", name)
 	case err != nil:
 		return n, status.Error(codes.Internal, err.Error())
 	case !n.Revoked.IsZero() || s.hasEnded(generation):
@@ -69,7 +71,8 @@ func (s *standings) judgeAdmin(ctx context.Context, name, generation string) err
 	a, err := known(ctx, s, s.admins, s.db.Admin, generation)
 	switch {
 	case errors.Is(err, state.ErrNotFound), err == nil && a.Name != name:
-		return status.Errorf(codes.PermissionDenied, "this certificate of administrator %s is not on record: make one with 'isthmus admin cert' on the control plane's host", name)
+		return status.Errorf(codes.PermissionDenied,
+			"this certificate of administrator %s is not on record: make one with 'isthmus admin cert' on the control plane's host", name)
 	case err != nil:
 		return status.Error(codes.Internal, err.Error())
 	case !a.Revoked.IsZero() || s.hasEnded(generation):
@@ -78,8 +81,11 @@ func (s *standings) judgeAdmin(ctx context.Context, name, generation string) err
 	return nil
 }
 
-// known reads what belongs to a generation, from the file where it has not been read yet; state.ErrNotFound when nothing does.
-func known[T any](ctx context.Context, s *standings, kept map[string]T, read func(context.Context, string) (T, error), generation string) (T, error) {
+// known reads what belongs to a generation, from the file where it has not been read yet; state.ErrNotFound when
+// nothing does.
+func known[T any](
+	ctx context.Context, s *standings, kept map[string]T, read func(context.Context, string) (T, error), generation string,
+) (T, error) {
 	s.mu.Lock()
 	v, ok := kept[generation]
 	changes := s.changes
