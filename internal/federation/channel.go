@@ -40,7 +40,9 @@ func (s *Service) connect(ctx context.Context, raw net.Conn, name string, verify
 }
 
 // connectPinned is connect to who is known by the fingerprint of a root and by identity.
-func (s *Service) connectPinned(ctx context.Context, raw net.Conn, name, root string, td spiffe.TrustDomain, ids ...string) (*tls.Conn, error) {
+func (s *Service) connectPinned(
+	ctx context.Context, raw net.Conn, name, root string, td spiffe.TrustDomain, ids ...string,
+) (*tls.Conn, error) {
 	return s.connect(ctx, raw, name, func(chain []*x509.Certificate) error {
 		_, err := verifyPinned(chain, root, td, s.Now(), ids...)
 		return err
@@ -127,11 +129,14 @@ func (e errOther) Error() string { return fmt.Sprintf("it is %s, who has no say 
 
 // verifyPinned checks a chain that must hold the root of a fingerprint and begin with the leaf of one of these identities
 // under it. It returns the root.
-func verifyPinned(chain []*x509.Certificate, fingerprint string, td spiffe.TrustDomain, now time.Time, ids ...string) (*x509.Certificate, error) {
+func verifyPinned(
+	chain []*x509.Certificate, fingerprint string, td spiffe.TrustDomain, now time.Time, ids ...string,
+) (*x509.Certificate, error) {
 	i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return peerrules.Fingerprint(c) == fingerprint })
 	if i <= 0 {
 		return nil, finalError{fmt.Errorf("who answered does not hold the root of fingerprint %s, which the token pins: "+
-			"something between the meshes answers in the inviter's place, or its root has changed since; compare fingerprints with its administrators", fingerprint)}
+			"something between the meshes answers in the inviter's place, or its root has changed since; "+
+			"compare fingerprints with its administrators", fingerprint)}
 	}
 	root := chain[i]
 	if err := peerrules.CheckRoot(root); err != nil {

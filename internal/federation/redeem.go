@@ -63,13 +63,18 @@ func (s *Service) takePeering(w http.ResponseWriter, r *http.Request, id string)
 	if err != nil {
 		return self{}, badRequest(err.Error())
 	}
-	if err := verifyID(r.TLS.PeerCertificates, in.TrustDomain, in.Bundle.Roots, s.Now(), spiffe.Control(in.TrustDomain).String()); err != nil {
-		return self{}, status{http.StatusForbidden, refusal{Code: "Unproved", Message: "who asks is not the control plane of the mesh that it introduces: " + err.Error()}}
+	control := spiffe.Control(in.TrustDomain).String()
+	if err := verifyID(r.TLS.PeerCertificates, in.TrustDomain, in.Bundle.Roots, s.Now(), control); err != nil {
+		return self{}, status{http.StatusForbidden, refusal{
+			Code: "Unproved", Message: "who asks is not the control plane of the mesh that it introduces: " + err.Error(),
+		}}
 	}
 	s.making.Lock()
 	defer s.making.Unlock()
 	if own, err := s.Fingerprint(); err != nil || own != req.Expects {
-		return self{}, status{http.StatusConflict, refusal{Code: "Changed", Message: "the inviting mesh's roots or gateways are not those of the invitation any more: ask for a new one"}}
+		return self{}, status{http.StatusConflict, refusal{
+			Code: "Changed", Message: "the inviting mesh's roots or gateways are not those of the invitation any more: ask for a new one",
+		}}
 	}
 	return s.redeem(r.Context(), id, secret, req.digest(), in)
 }

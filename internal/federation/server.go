@@ -68,7 +68,9 @@ func (s *Service) forPeer(h peerHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name, err := s.peerOf(r.TLS)
 		if err != nil {
-			s.recordStranger(r.Context(), state.Event{From: host(r.RemoteAddr), Action: "peer ask", Object: r.TLS.ServerName, Detail: err.Error()})
+			s.recordStranger(r.Context(), state.Event{
+				From: host(r.RemoteAddr), Action: "peer ask", Object: r.TLS.ServerName, Detail: err.Error(),
+			})
 			answer(w, http.StatusForbidden, notAPeer)
 			return
 		}
@@ -106,7 +108,8 @@ func (s *Service) within(w http.ResponseWriter, r *http.Request, p pace, kind, n
 		var st status
 		if errors.As(err, &st) && st.Code != notNewer && r.URL.Path != agentapi.ProbePath {
 			s.record(r.Context(), state.Event{
-				Actor: actorOf(name), From: host(r.RemoteAddr), Action: "peer " + strings.TrimPrefix(r.URL.Path, "/v1/"), Object: actorOf(name), Outcome: state.Refused, Detail: st.Message,
+				Actor: actorOf(name), From: host(r.RemoteAddr), Action: "peer " + strings.TrimPrefix(r.URL.Path, "/v1/"),
+				Object: actorOf(name), Outcome: state.Refused, Detail: st.Message,
 			})
 		}
 		s.refuse(w, err, "peer", name)

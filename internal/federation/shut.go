@@ -106,15 +106,17 @@ func (s *Service) writeUnwritten(ctx context.Context) {
 	defer s.making.Unlock()
 	for name, how := range s.unwritten {
 		if err := s.write(ctx, name, how); err != nil {
-			s.Log.Error("peer is shut out, and that cannot be written", "peer", name, "revoked", how.revoked, "cause", err.Error())
+			s.Log.Error("peer is shut out, and that cannot be written", "peer", name, "cause", err.Error())
 			continue
 		}
-		s.Log.Info("peer is shut out, and that is written now", "peer", name, "revoked", how.revoked)
+		s.Log.Info("peer is shut out, and that is written now", "peer", name)
 		action := "peer suspend"
 		if how.revoked {
 			action = "peer revoke"
 		}
-		s.record(ctx, state.Event{Actor: controlPlane, Action: action, Object: actorOf(name), Outcome: state.OK, Detail: "written after it had failed"})
+		s.record(ctx, state.Event{
+			Actor: controlPlane, Action: action, Object: actorOf(name), Outcome: state.OK, Detail: "written after it had failed",
+		})
 		s.Changed()
 	}
 }

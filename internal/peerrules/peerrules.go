@@ -256,7 +256,8 @@ func (c claims) clash(peer *v1alpha1.MeshPeer, v Verdict) Verdict {
 		return refuse(OwnTrustDomain, "peer %s claims this mesh's own trust domain %s: a peer has one of its own", peer.Name, c.own)
 	}
 	if wanting := c.domains[td]; !c.holds(wanting, peer.Name) {
-		return refuse(SameTrustDomain, "trust domain %s is claimed by %s too, and the oldest MeshPeer stands: keep one of them", td, others(wanting, peer.Name))
+		return refuse(SameTrustDomain, "trust domain %s is claimed by %s too, and the oldest MeshPeer stands: keep one of them",
+			td, others(wanting, peer.Name))
 	}
 	if !v.Control {
 		return Verdict{}
@@ -265,11 +266,12 @@ func (c claims) clash(peer *v1alpha1.MeshPeer, v Verdict) Verdict {
 	for _, r := range certs {
 		id := KeyID(r)
 		if c.ownKeys[id] {
-			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) is one of this mesh: each trust domain needs a root of its own", peer.Name, Fingerprint(r))
+			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) is one of this mesh: each trust domain needs a root of its own",
+				peer.Name, Fingerprint(r))
 		}
 		if wanting := c.keys[id]; !c.holds(wanting, peer.Name) {
-			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) vouches for %s too, and the oldest MeshPeer stands: each trust domain needs a root of its own",
-				peer.Name, Fingerprint(r), others(wanting, peer.Name))
+			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) vouches for %s too, and the oldest MeshPeer stands: "+
+				"each trust domain needs a root of its own", peer.Name, Fingerprint(r), others(wanting, peer.Name))
 		}
 	}
 	return Verdict{}
