@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -135,6 +136,44 @@ func TestNetnsCaptureRedirects(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// What Envoy may never call ends at the kernel, whatever name led there: it would call itself, or pass on in plaintext what is
+// refused.
+func TestNetnsCaptureEndsLoops(t *testing.T) {
+	app, far := newCaptured(t, "loops", capture.Rules{})
+	for _, a := range []string{"240.240.0.9/32", "100::9/128"} {
+		must(t, netns.Do(far, func() error {
+			lo, err := netlink.LinkByName("lo")
+			if err != nil {
+				return err
+			}
+			ip, err := netlink.ParseAddr(a)
+			if err != nil {
+				return err
+			}
+			return errors.Join(netlink.LinkSetUp(lo), netlink.AddrAdd(lo, ip))
+		}))
+	}
+	greet(t, far, "240.240.0.9:80", "far")
+	must(t, cgrouptest.Inside(testGroup, func() error { greet(t, app, "127.0.0.1:15001", "Envoy"); return nil }))
+	for addr, want := range map[string]string{"10.78.0.3:80": "far 80", "240.240.0.9:80": "refused", "127.0.0.1:15001": "refused"} {
+		got := "refused"
+		began := time.Now()
+		err := asEnvoy(app, func() error {
+			c, err := (&net.Dialer{Control: mark(agentapi.SocketMark), Timeout: 2 * time.Second}).Dial("tcp", addr)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			b, err := io.ReadAll(c)
+			got = string(b)
+			return err
+		})
+		if got != want || (want == "refused") != (err != nil) || time.Since(began) > time.Second {
+			t.Errorf("%s: %s after %s, %v; want %s", addr, got, time.Since(began), err, want)
+		}
+	}
 }
 
 // The workload called an address, was cut off, and its port went to Envoy, which calls the same address.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/vip"
 )
 
 type chain struct {
@@ -96,15 +97,24 @@ func redirectIn(r Rules) []rule {
 	return append(rules, when(tcp(), redirect(agentapi.InboundPort)))
 }
 
+// neverCalled are what Envoy calls for nobody, whatever a name resolves to: virtual addresses of the mesh, where a refused call would
+// leave in plaintext, and its own port for calls of the workload, where it would call itself without end.
+func (r Rules) neverCalled() []rule {
+	return []rule{
+		when(tcp(), r.envoys(), daddr(vip.Range), reset()),
+		when(tcp(), r.envoys(), daddr(vip.Range6), reset()),
+		when(tcp(), r.envoys(), out("lo"), dport(agentapi.OutboundPort), reset()),
+	}
+}
+
 // guardOut refuses what redirectOut could not take, and knows three senders: Envoy, whose TCP passes; programs, which reach
 // this namespace and what is excluded; and the kernel itself, which passes with what TCP and IP cannot do without. What is said
 // by the kernel cannot be chosen by a program: a source address that is not of this namespace could make it answer there,
 // with what a program wrote, and so is refused.
 func guardOut(r Rules) []rule {
-	rules := []rule{
+	rules := append(r.neverCalled(),
 		when(tcp(), r.envoys(), accept()),
-		when(program(), foreignSource(), drop()),
-	}
+		when(program(), foreignSource(), drop()))
 	for _, lo := range loopback {
 		rules = append(rules, when(redirected(), daddr(lo), accept()))
 	}
