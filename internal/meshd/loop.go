@@ -26,6 +26,8 @@ import (
 const (
 	minPause = 5 * time.Millisecond
 	maxPause = 500 * time.Millisecond
+	// settleAgain is when a registration that waited, and could not be written, is tried again.
+	settleAgain = time.Second
 	// reloadRetry is how long a state file that could not be read rests.
 	reloadRetry = time.Second
 )
@@ -103,7 +105,8 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.repeats:
 		}
 		if err := l.store.Settle(ctx); err != nil {
-			l.log.Error("workloads that waited for a name or an address are not registered", "error", err)
+			l.log.Error("workloads that waited for a name or an address are not registered yet", "error", err)
+			time.AfterFunc(settleAgain, l.again)
 		}
 		begun := time.Now()
 		l.apply(ctx, l.store.Snapshot())

@@ -93,7 +93,11 @@ func (t tx) addWorkloads(ctx context.Context, node string, workloads []snapshot.
 		if err != nil {
 			return err
 		}
-		if _, err := t.exec(ctx, "add-workload", node, w.Namespace, w.Name, text); err != nil {
+		n, err := t.exec(ctx, "add-workload", node, w.Namespace, w.Name, text)
+		if err == nil && n == 0 {
+			err = ErrExists
+		}
+		if err != nil {
 			return fmt.Errorf("workload %s/%s: %w", w.Namespace, w.Name, err)
 		}
 	}

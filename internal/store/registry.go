@@ -90,7 +90,8 @@ func (s *Store) waiting(old *registered, next registered) uint64 {
 	return s.waits
 }
 
-// Settle gives names and addresses that have become free to those who wait for them, in the order in which they came.
+// Settle gives names and addresses that have become free to those who wait for them, in the order in which they came. Where
+// that cannot be written it is to be called again.
 func (s *Store) Settle(ctx context.Context) error {
 	s.mu.Lock()
 	freed := s.freed
@@ -107,7 +108,11 @@ func (s *Store) Settle(ctx context.Context) error {
 	for _, r := range waiting {
 		failed = append(failed, s.again(ctx, r.node.Name))
 	}
-	return errors.Join(failed...)
+	err := errors.Join(failed...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.freed = s.freed || err != nil
+	return err
 }
 
 // again registers what a node said last.

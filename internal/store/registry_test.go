@@ -104,6 +104,30 @@ func TestAddressesOfOneNode(t *testing.T) {
 	same(t, "no clash is left", l.clashes(), []string{})
 }
 
+// A revocation holds before it is written, and what it frees is given on at once, or as soon as that can be written.
+func TestWhatARevocationFrees(t *testing.T) {
+	l := newLab(t, file(t))
+	for _, n := range []string{"a", "b"} {
+		l.attest(t, n)
+	}
+	l.says(t, 1, "a", hosted("web", "10.0.0.1"))
+	l.says(t, 2, "b", hosted("web", "10.0.0.2"))
+	full := errors.New("no space left on device")
+	l.kept.breakBy(full)
+	l.Forget("a")
+	if err := l.Settle(t.Context()); !errors.Is(err, full) {
+		t.Fatalf("settled: %v", err)
+	}
+	same(t, "while nothing can be written", l.inForce(), []string{})
+	l.kept.breakBy(nil)
+	must(t, l.Settle(t.Context()))
+	same(t, "then", l.inForce(), []string{"web@b"})
+	must(t, l.kept.RevokeNode(t.Context(), "a", noon))
+	reg, err := l.kept.Registry(t.Context())
+	must(t, err)
+	same(t, "written", []string{reg.Workloads[0].Name, reg.Workloads[0].Node}, []string{"web", "b"})
+}
+
 // What cannot be written claims nothing.
 func TestClaimsThatCannotBeWritten(t *testing.T) {
 	l := newLab(t, file(t))

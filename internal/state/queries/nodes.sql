@@ -27,8 +27,10 @@ DELETE FROM nodes WHERE name = ?;
 -- write: delete-workloads
 DELETE FROM workloads WHERE node = ?;
 
+-- A name that a revoked node still has here, because the revocation is not written yet, is another's already.
 -- write: add-workload
-INSERT INTO workloads (node, namespace, name, workload) VALUES (?, ?, ?, ?);
+INSERT INTO workloads (node, namespace, name, workload) VALUES (?, ?, ?, ?)
+ON CONFLICT (namespace, name) DO UPDATE SET node = excluded.node, workload = excluded.workload WHERE node <> excluded.node;
 
 -- read: workloads
 SELECT workload FROM workloads ORDER BY node, namespace, name;
