@@ -2,6 +2,7 @@
 package contain
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -71,6 +72,19 @@ func Changed(before, now *snapshot.Config) []Object {
 	return slices.DeleteFunc(Objects(now), func(o Object) bool {
 		old, ok := was[o.Key]
 		return ok && (old.value == o.value || old.Content() == o.Content())
+	})
+}
+
+// kinds in the order in which one makes the next one mean something: a policy without a Service selects nothing, so it is the
+// policy that is to blame.
+var kinds = []string{
+	"Namespace", "MeshPeer", "Service", "ServiceEntry", "WorkloadEntry", "FederatedExport", "FederatedImport", "PeerAuthentication", "AuthorizationPolicy",
+}
+
+// Blame sorts objects so that of two that are fatal together the one to be named comes last: by kind, then the oldest first.
+func Blame(cfg *snapshot.Config, objects []Object) {
+	slices.SortFunc(objects, func(a, b Object) int {
+		return cmp.Or(cmp.Compare(slices.Index(kinds, a.Key.Kind), slices.Index(kinds, b.Key.Kind)), cfg.Older(a.Key, b.Key))
 	})
 }
 

@@ -1,12 +1,14 @@
 package meshd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,22 +21,27 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
-	"isthmus.dev/isthmus/internal/view"
 )
 
 const (
 	wardsEvery = 500 * time.Millisecond
-	// maxSearches is how many proxies are searched for at once.
-	maxSearches = 2
-	// searchRate bounds the searches for one proxy, after a burst.
-	searchRate  = rate.Limit(1.0 / 15)
-	searchBurst = 10
+	// maxSearches is how many nodes are searched for at once, one proxy of each.
+	maxSearches = 4
+	// searchRate bounds the searches for one node, after a burst.
+	searchRate  = rate.Limit(1.0 / 10)
+	searchBurst = 20
+	// maxSearch bounds one search. After one that took longer than shortSearch, its node waits restFactor times as long.
+	maxSearch   = time.Minute
+	shortSearch = 2 * time.Second
+	restFactor  = 4
 	// maxFailures is how often a search may fail before what has changed is closed unseen, retrySearch the pause between.
 	maxFailures = 3
 	retrySearch = 3 * time.Second
 	// maxHeldCrashes is how often a proxy may crash on what it had lived with before that is believed to be fatal, too. One or
 	// two may still be of the configuration before.
 	maxHeldCrashes = 3
+	// crashPeriod is within which a second crash on what a proxy lives with counts.
+	crashPeriod = time.Minute
 	// maxQuarantineEvents is how many objects are recorded that begin or end a quarantine together.
 	maxQuarantineEvents = 100
 )
@@ -49,8 +56,16 @@ type containment struct {
 
 	mu      sync.Mutex // guards all below
 	wards   map[string]*ward
-	crashes map[string]int // by proxy, as its agent counts them
-	changed bool           // what proxies should be told, since the last plans
+	nodes   map[string]*searchedNode
+	crashes map[string]map[string]int // by node and proxy, as its agent counts them
+	changed bool                      // what proxies should be told, since the last plans
+}
+
+// searchedNode is what one node has had of searches. A node that lies costs little more than itself.
+type searchedNode struct {
+	under bool // one is under way
+	rate  *rate.Limiter
+	due   time.Time
 }
 
 // ward is one proxy.
@@ -62,33 +77,35 @@ type ward struct {
 
 	ill         string // why a search is due, in the proxy's words; empty while it is well
 	crashed     bool   // it is ill because it crashed, and not because it refuses something
-	held        bool   // it is told lived again, and nothing newer
+	held        bool   // it is told what it lived with again, and nothing newer
 	heldCrashes int
+	livedCrash  time.Time // when it last crashed on what it lives with
 	searching   bool
-	illAgain    string // of what it fell ill while a search was under way
-	cleared     string // the fingerprint of what its Envoy found nothing wrong with
-	stuck       string // why no culprit can be named
+	illAgain    string           // of what it fell ill while a search was under way
+	cleared     string           // the fingerprint of what its Envoy found nothing wrong with
+	stuck       string           // why no culprit can be named
+	stuckAt     *snapshot.Config // with what
+	pending     bool             // what it is to be told was decided anew, and is not published yet
 	failures    int
 	due         time.Time
-	searches    *rate.Limiter
 }
 
 // life is a configuration as it was told to one proxy.
 type life struct {
 	config      *snapshot.Config
-	view        *view.View
-	fingerprint string
-	settled     time.Time // since when all of it is acknowledged
+	closed      []snapshot.Key // in it
+	fingerprint string         // of the resources
+	settled     time.Time      // since when all of them are acknowledged
 }
 
-// plan is what the proxy is told otherwise than others.
+// plan is what a proxy is told otherwise than others.
 type plan struct {
-	hold   *view.View     // this and nothing else
-	closed []snapshot.Key // all but these
+	config *snapshot.Config // an earlier one that it is held on; nil for the newest
+	closed []snapshot.Key   // all but these
 }
 
 func newContainment(ctx context.Context, d *Daemon) (*containment, error) {
-	c := &containment{d: d, log: d.log, wake: make(chan struct{}, 1), wards: map[string]*ward{}, crashes: map[string]int{}}
+	c := &containment{d: d, log: d.log, wake: make(chan struct{}, 1), wards: map[string]*ward{}, nodes: map[string]*searchedNode{}, crashes: map[string]map[string]int{}}
 	kept, err := d.db.Quarantines(ctx)
 	if err != nil {
 		return nil, err
@@ -103,7 +120,7 @@ func newContainment(ctx context.Context, d *Daemon) (*containment, error) {
 func (c *containment) ward(proxy string) *ward {
 	w := c.wards[proxy]
 	if w == nil {
-		w = &ward{quarantined: map[snapshot.Key]state.Quarantine{}, searches: rate.NewLimiter(searchRate, searchBurst)}
+		w = &ward{quarantined: map[snapshot.Key]state.Quarantine{}}
 		c.wards[proxy] = w
 	}
 	return w
@@ -116,12 +133,11 @@ func (c *containment) plans(ctx context.Context, cfg *snapshot.Config) (map[stri
 	released := c.release(cfg)
 	out := map[string]plan{}
 	for name, w := range c.wards {
-		if w.held || len(w.quarantined) > 0 {
-			p := plan{closed: sortedKeys(w.quarantined)}
-			if w.held {
-				p.hold = w.lived.view
-			}
-			out[name] = p
+		switch {
+		case w.held:
+			out[name] = plan{w.lived.config, w.lived.closed}
+		case len(w.quarantined) > 0 || w.pending:
+			out[name] = plan{nil, sortedKeys(w.quarantined)}
 		}
 	}
 	changed := c.changed || len(released) > 0
@@ -160,28 +176,39 @@ func sortedKeys(m map[snapshot.Key]state.Quarantine) []snapshot.Key {
 	return slices.SortedFunc(maps.Keys(m), snapshot.Key.Compare)
 }
 
-// told notes what a proxy is told.
-func (c *containment) told(proxy string, cfg *snapshot.Config, v *view.View, res *envoy.Resources) {
+// told notes what a proxy is told, unless it is held.
+func (c *containment) told(proxy string, cfg *snapshot.Config, p plan, res *envoy.Resources) {
+	id := fingerprint(res)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ward(proxy).told = &life{config: cfg, view: v, fingerprint: fingerprint(res)}
+	w := c.ward(proxy)
+	if w.held || p.config != nil {
+		return // or it fell ill since, and is told otherwise in a moment
+	}
+	w.pending = false
+	switch {
+	case w.lived != nil && w.lived.fingerprint == id:
+		w.told = nil
+	case w.told == nil || w.told.fingerprint != id:
+		w.told = &life{config: cfg, closed: p.closed, fingerprint: id}
+	}
 }
 
 // stands notes that a configuration means for every proxy what it is told already.
-func (c *containment) stands(cfg *snapshot.Config) {
+func (c *containment) stands(cfg *snapshot.Config, plans map[string]plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, w := range c.wards {
+	for name, w := range c.wards {
+		p := plans[name]
 		switch {
-		case w.held:
-			if w.stuck != "" && w.ill == "" && !w.searching { // something has changed: it may be well with that
-				w.ill = w.stuck
-				c.poke()
-			}
+		case w.held && w.stuck != "" && w.stuckAt != cfg && w.ill == "" && !w.searching: // it may be well with what has changed
+			w.ill = "it was held on an earlier configuration"
+			c.poke()
+		case w.held, w.pending, p.config != nil:
 		case w.told != nil:
-			w.told.config = cfg
+			w.told.config, w.told.closed = cfg, p.closed
 		case w.lived != nil:
-			w.lived.config = cfg
+			w.lived.config, w.lived.closed = cfg, p.closed
 		}
 	}
 }
@@ -194,9 +221,10 @@ func (c *containment) retain(ctx context.Context, known map[string]*model.Proxy)
 		if known[name] == nil {
 			end = slices.AppendSeq(end, maps.Values(w.quarantined))
 			delete(c.wards, name)
-			delete(c.crashes, name)
 		}
 	}
+	maps.DeleteFunc(c.crashes, func(name string, _ map[string]int) bool { return known[name] == nil })
+	maps.DeleteFunc(c.nodes, func(name string, n *searchedNode) bool { return known[name] == nil && !n.under })
 	c.mu.Unlock()
 	c.keep(ctx, nil, end)
 }
@@ -209,28 +237,25 @@ func (c *containment) poke() {
 	}
 }
 
-// reported takes in how a node's Envoys are.
+// reported takes in how a node's Envoys are, and how often each has crashed since the last report.
 func (c *containment) reported(node string, r *agentapi.Report) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(r.Sidecars) == 0 {
-		c.count(node, r.Envoy)
+	now := map[string]int{node: r.Envoy.Crashes}
+	how := map[string]string{node: r.Envoy.LastCrash}
+	if len(r.Sidecars) > 0 {
+		clear(now)
 	}
 	for workload, s := range r.Sidecars {
-		c.count(node+"/"+workload, s)
+		now[node+"/"+workload], how[node+"/"+workload] = s.Crashes, s.LastCrash
 	}
-}
-
-// count takes in how often an agent has seen its Envoy crash. It must be called with mu held.
-func (c *containment) count(proxy string, s agentapi.EnvoyState) {
-	w := c.wards[proxy]
-	if w == nil {
-		return
-	}
-	before, known := c.crashes[proxy]
-	c.crashes[proxy] = s.Crashes
-	if known && s.Crashes > before {
-		c.crash(w, "Envoy ended: "+s.LastCrash)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.crashes[node]
+	c.crashes[node] = now
+	for proxy, n := range now {
+		was, known := before[proxy]
+		if w := c.wards[proxy]; w != nil && known && n > was {
+			c.crash(w, "Envoy ended: "+how[proxy])
+		}
 	}
 }
 
@@ -244,14 +269,17 @@ func (c *containment) crash(w *ward, how string) {
 		w.lived, w.held, w.heldCrashes = nil, false, 0
 	case w.told == nil && w.lived == nil:
 		return // it was told nothing
-	case w.told == nil:
-		w.told, w.lived = w.lived, nil // it may have been something else: if it goes on with that, it was
-		w.told.settled = time.Time{}
-		return
+	case w.told == nil: // of what it had lived with: something else may have been the cause
+		now := c.d.now()
+		before := w.livedCrash
+		if w.livedCrash = now; now.Sub(before) > crashPeriod {
+			return
+		}
+		w.lived = nil
 	case w.lived != nil:
-		w.held, w.told = true, nil
+		w.held, w.told.settled = true, time.Time{}
 	}
-	c.changed = true
+	c.changed, w.pending = true, true
 	w.fallIll(how, true)
 	c.poke()
 	c.d.loop.again()
@@ -265,13 +293,11 @@ func (c *containment) refused(proxy, reason string) {
 	if w == nil || w.held {
 		return
 	}
-	if w.told == nil {
-		w.told, w.lived = w.lived, nil
-	}
-	if w.told == nil || w.told.fingerprint == w.cleared {
+	told := cmp.Or(w.told, w.lived)
+	if told == nil || told.fingerprint == w.cleared {
 		return // its Envoy finds nothing wrong with it: the cause is at the host
 	}
-	w.told.settled = time.Time{}
+	told.settled = time.Time{}
 	w.fallIll("Envoy refuses "+cut(reason), false)
 	c.poke()
 }
@@ -288,7 +314,6 @@ func (w *ward) fallIll(why string, crashed bool) {
 // run looks who lives with what, and searches for those who are ill.
 func (c *containment) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(maxSearches + 1)
 	g.Go(func() error {
 		tick := time.NewTicker(wardsEvery)
 		defer tick.Stop()
@@ -301,9 +326,7 @@ func (c *containment) run(ctx context.Context) error {
 			}
 			c.promote(c.d.now())
 			for _, name := range c.due(c.d.now()) {
-				if !g.TryGo(func() error { c.search(ctx, name); return nil }) {
-					c.postpone(name)
-				}
+				g.Go(func() error { c.search(ctx, name); return nil })
 			}
 		}
 	})
@@ -316,31 +339,42 @@ func (c *containment) promote(now time.Time) {
 	defer c.mu.Unlock()
 	for name, w := range c.wards {
 		switch {
-		case w.told == nil || w.held || w.ill != "" || w.searching:
+		case w.told == nil || w.held || w.pending || w.ill != "" || w.searching:
 		case !c.d.xds.Settled(name):
 			w.told.settled = time.Time{}
 		case w.told.settled.IsZero():
 			w.told.settled = now
 		case now.Sub(w.told.settled) >= c.d.livedAfter:
 			w.lived, w.told = w.told, nil
+			if w.stuck != "" {
+				c.d.loop.again() // for the findings
+			}
 			w.crashed, w.cleared, w.stuck, w.failures, w.heldCrashes = false, "", "", 0, 0
 		}
 	}
 }
 
-// due marks those whose search begins now.
+// due marks those whose search begins now: one a node, and first who has had the fewest.
 func (c *containment) due(now time.Time) (names []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	under := 0
-	for _, w := range c.wards {
-		if w.searching {
+	for _, n := range c.nodes {
+		if n.under {
 			under++
 		}
 	}
-	for name, w := range c.wards {
-		if w.ill != "" && !w.searching && !now.Before(w.due) && under < maxSearches && w.searches.AllowN(now, 1) {
-			w.searching = true
+	ill := slices.Collect(maps.Keys(c.wards))
+	ill = slices.DeleteFunc(ill, func(name string) bool {
+		w := c.wards[name]
+		return w.ill == "" || w.searching || now.Before(w.due)
+	})
+	slices.SortFunc(ill, func(a, b string) int {
+		return cmp.Or(-cmp.Compare(c.node(a).rate.TokensAt(now), c.node(b).rate.TokensAt(now)), cmp.Compare(a, b))
+	})
+	for _, name := range ill {
+		if n := c.node(name); under < maxSearches && !n.under && !now.Before(n.due) && n.rate.AllowN(now, 1) {
+			c.wards[name].searching, n.under = true, true
 			under++
 			names = append(names, name)
 		}
@@ -348,25 +382,24 @@ func (c *containment) due(now time.Time) (names []string) {
 	return names
 }
 
-// postpone a search for which there is no room yet.
-func (c *containment) postpone(proxy string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if w := c.wards[proxy]; w != nil {
-		w.searching, w.due = false, c.d.now().Add(wardsEvery)
+// node of a proxy. It must be called with mu held.
+func (c *containment) node(proxy string) *searchedNode {
+	name, _, _ := strings.Cut(proxy, "/")
+	n := c.nodes[name]
+	if n == nil {
+		n = &searchedNode{rate: rate.NewLimiter(searchRate, searchBurst)}
+		c.nodes[name] = n
 	}
+	return n
 }
 
 // search for the culprits of one proxy, and close them.
 func (c *containment) search(ctx context.Context, proxy string) {
-	p := c.d.loop.published.Load()
-	if p == nil {
-		c.postpone(proxy)
-		return
-	}
+	began := c.d.now()
+	defer func() { c.rest(proxy, began) }()
 	c.mu.Lock()
-	w := c.wards[proxy]
-	if w == nil {
+	w, p := c.wards[proxy], c.d.loop.published.Load()
+	if w == nil || p == nil {
 		c.mu.Unlock()
 		return
 	}
@@ -377,13 +410,29 @@ func (c *containment) search(ctx context.Context, proxy string) {
 	why := w.ill
 	c.mu.Unlock()
 	c.log.Warn("proxy is contained, looking for the cause", "proxy", proxy, "reason", why)
-	began := time.Now()
-	out, err := s.run(ctx)
+	limited, cancel := context.WithTimeoutCause(ctx, maxSearch, errNoVerdict)
+	defer cancel()
+	out, err := s.run(limited)
 	if ctx.Err() != nil {
 		return
 	}
 	c.conclude(ctx, w, s, out, err)
-	c.log.Info("search ended", "proxy", proxy, "took", time.Since(began).Round(time.Millisecond).String(), "culprits", len(out.culprits), "error", err)
+	c.log.Info("search ended", "proxy", proxy, "took", c.d.now().Sub(began).Round(time.Millisecond).String(), "culprits", len(out.culprits), "error", err)
+}
+
+// rest ends a search, and makes the node wait after a long one.
+func (c *containment) rest(proxy string, began time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, now := c.node(proxy), c.d.now()
+	n.under = false
+	if took := now.Sub(began); took > shortSearch {
+		n.due = now.Add(restFactor * took)
+	}
+	if w := c.wards[proxy]; w != nil {
+		w.searching = false
+	}
+	c.poke()
 }
 
 // elsewhere are the objects that other proxies could not live with. It must be called with mu held.
@@ -414,7 +463,7 @@ func (c *containment) conclude(ctx context.Context, w *ward, s *search, out outc
 	w.searching = false
 	switch {
 	case errors.Is(err, contain.ErrNotAmong):
-		w.stuck, w.ill = why+": closing every object does not help, "+s.words, ""
+		w.stuck, w.ill, w.stuckAt = why+": closing every object does not help, "+s.words, "", s.snap.Config
 	case err != nil:
 		if w.failures++; w.failures < maxFailures {
 			w.due = now.Add(retrySearch)
@@ -427,10 +476,10 @@ func (c *containment) conclude(ctx context.Context, w *ward, s *search, out outc
 		unseen = true
 		w.stuck = why + ", though it finds nothing wrong with its configuration"
 	case out.lives != "":
-		w.cleared, w.ill, w.held = out.lives, "", false
+		w.cleared, w.ill, w.held, w.stuck = out.lives, "", false, ""
 	}
 	if unseen {
-		w.ill = ""
+		w.ill, w.stuckAt = "", s.snap.Config
 		if s.lived != nil && len(changes) > 0 { // one of these it is
 			out = outcome{culprits: changes, words: w.stuck, whole: true}
 			w.stuck = ""
@@ -451,7 +500,7 @@ func (c *containment) conclude(ctx context.Context, w *ward, s *search, out outc
 	if w.illAgain != "" {
 		w.ill, w.illAgain = w.illAgain, ""
 	}
-	c.changed = true
+	c.changed, w.pending = true, true
 	c.mu.Unlock()
 	c.keep(ctx, add, nil)
 	c.d.loop.again()

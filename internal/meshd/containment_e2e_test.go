@@ -117,6 +117,14 @@ func TestContainment(t *testing.T) {
 		}
 		w.all("still closed", 403, 403, 403)
 	})
+	t.Run("a control plane that knows of nothing better", func(t *testing.T) {
+		w := w.in(t)
+		must(t, w.stop())
+		w.write("poison.yaml", poison("abort", "selector: {matchLabels: {app: pay1}}"))
+		w.start()
+		w.quarantined("node-1", "AuthorizationPolicy default/poison")
+		w.all("its server is closed, and nothing else", 200, 403, 200)
+	})
 }
 
 // poison is a policy that lets everybody call, and that some Envoy resource of a kind is spoiled by.

@@ -2,6 +2,7 @@ package meshd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -164,7 +165,7 @@ func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 	changed := l.publishEndpoints(before, mesh)
 	if before != nil && l.compiled.OnlyEndpoints && !replanned {
 		l.publishOwn(changed, mesh)
-		l.d.containment.stands(snap.Config)
+		l.d.containment.stands(snap.Config, plans)
 		return // nobody is told anything else
 	}
 	if faults := l.publishProxies(ctx, before, snap, plans); len(faults) > 0 {
@@ -173,7 +174,7 @@ func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 		l.published.Store(&published{snap, mesh, brief, findings, l.generation})
 	}
 	l.publishOwn(changed, mesh)
-	l.d.containment.stands(snap.Config)
+	l.d.containment.stands(snap.Config, plans)
 	l.d.agents.instruct(before, brief)
 	l.d.federation.Wake()
 }
@@ -246,7 +247,7 @@ func (l *loop) publishProxies(ctx context.Context, before *published, snap *snap
 		if same && !planned && !wasPlanned && !l.failed[name] && sameWorkloads(before.mesh.Proxies[name], p) {
 			continue
 		}
-		news, fault := l.publishProxy(name, snap, plan, contained)
+		news, fault := l.publishProxy(name, snap, plan, planned || wasPlanned, contained)
 		switch {
 		case fault != nil:
 			failed[name] = true
@@ -261,36 +262,36 @@ func (l *loop) publishProxies(ctx context.Context, before *published, snap *snap
 }
 
 // publishProxy rebuilds what one proxy is told and says whether that is new. A fault of ours there is that proxy's alone: it goes
-// on with what it has.
-func (l *loop) publishProxy(name string, snap *snapshot.Snapshot, plan plan, contained map[string]*compile.Compiled) (news bool, fault any) {
+// on with what it has. replanned says that containment may wait to hear what the proxy is told, new or not.
+func (l *loop) publishProxy(name string, snap *snapshot.Snapshot, plan plan, replanned bool, contained map[string]*compile.Compiled) (news bool, fault any) {
 	defer func() {
 		if fault = recover(); fault != nil {
 			l.log.Error("a proxy's configuration not built, it keeps what it has", "proxy", name, "fault", fault, "stack", string(debug.Stack()))
 		}
 	}()
-	v, cfg := plan.hold, snap.Config
-	if v == nil {
-		c := l.compiled
-		if len(plan.closed) > 0 {
-			c = l.without(snap, plan.closed, contained)
-		}
-		if c.Mesh == nil {
-			return false, nil
-		}
-		if v, cfg = view.For(c.Mesh, name), c.Snapshot.Config; v == nil {
-			return false, nil
-		}
+	c := l.compiled
+	if plan.config != nil || len(plan.closed) > 0 {
+		c = l.compileFor(snap, plan, contained)
 	}
-	if view.Equal(l.views[name], v) {
+	if c.Mesh == nil {
 		return false, nil
 	}
-	res := l.d.build(v, cfg)
+	v := view.For(c.Mesh, name)
+	if v == nil {
+		return false, nil
+	}
+	equal := view.Equal(l.views[name], v)
+	if equal && !replanned {
+		return false, nil
+	}
+	res := l.d.build(v, c.Snapshot.Config)
+	l.d.containment.told(name, snap.Config, plan, res)
+	if equal {
+		return false, nil
+	}
 	l.xds.PublishEndpoints(l.own.replace(l.views[name], v, l.compiled.Mesh))
 	l.views[name] = v
 	l.xds.Publish(name, l.generation, res)
-	if plan.hold == nil {
-		l.d.containment.told(name, snap.Config, v, res)
-	}
 	return true, nil
 }
 
@@ -301,12 +302,13 @@ func faultyProxy(name string, fault any) finding.Finding {
 	}
 }
 
-// without is the mesh with some objects closed, for those proxies that cannot live with them.
-func (l *loop) without(snap *snapshot.Snapshot, closed []snapshot.Key, contained map[string]*compile.Compiled) *compile.Compiled {
-	id := fmt.Sprint(closed)
+// compileFor is the mesh for those proxies that cannot live with it as it stands: of an earlier configuration, or with some
+// objects closed. All else, who is a peer and which nodes there are, is as it is now.
+func (l *loop) compileFor(snap *snapshot.Snapshot, p plan, contained map[string]*compile.Compiled) *compile.Compiled {
+	id := fmt.Sprintf("%p %q", p.config, p.closed)
 	if contained[id] == nil {
 		part := *snap
-		part.Config = contain.Close(snap.Config, closed, quarantineReason)
+		part.Config = contain.Close(cmp.Or(p.config, snap.Config), p.closed, quarantineReason)
 		contained[id] = compile.Next(l.contained[id], &part)
 	}
 	return contained[id]

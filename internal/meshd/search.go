@@ -3,6 +3,7 @@ package meshd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"io"
 	"slices"
@@ -39,8 +40,14 @@ type outcome struct {
 	lives    string // the fingerprint of the configuration as it is, when Envoy lives with it
 }
 
-// run looks for the culprits among what has changed, and, when that is not enough, among all objects.
-func (s *search) run(ctx context.Context) (outcome, error) {
+// run looks for the culprits among what has changed, and, when that is not enough, among all objects. A fault of ours on the
+// way is an error like any other.
+func (s *search) run(ctx context.Context) (out outcome, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("search for what %s cannot live with: %v", s.proxy, fault)
+		}
+	}()
 	s.tried = map[string]error{}
 	lives := func(closed []snapshot.Key) (bool, error) { return s.lives(ctx, closed) }
 	if ok, err := lives(nil); err != nil || ok {
@@ -66,10 +73,10 @@ func (s *search) run(ctx context.Context) (outcome, error) {
 	return outcome{culprits: culprits, words: s.words, whole: whole}, nil
 }
 
-// candidates are those objects that are not closed already, the oldest first: of two that are fatal together the newer is named.
+// candidates are those objects that are not closed already, whom to blame last.
 func (s *search) candidates(objects []contain.Object) []contain.Object {
 	out := slices.DeleteFunc(objects, func(o contain.Object) bool { return slices.Contains(s.closed, o.Key) })
-	slices.SortStableFunc(out, func(a, b contain.Object) int { return s.snap.Config.Older(a.Key, b.Key) })
+	contain.Blame(s.snap.Config, out)
 	return out
 }
 
@@ -82,6 +89,9 @@ func (s *search) lives(ctx context.Context, closed []snapshot.Key) (bool, error)
 	id := fingerprint(res) + fingerprint(&envoy.Resources{ByType: map[string][]*envoy.Resource{envoy.EndpointType: endpoints}})
 	err, known := s.tried[id]
 	if !known {
+		if err = ctx.Err(); err != nil {
+			return false, context.Cause(ctx)
+		}
 		err = s.try(ctx, s.proxy, flat(res, endpoints))
 		s.tried[id] = err
 	}

@@ -1,0 +1,104 @@
+package contain_test
+
+import (
+	"reflect"
+	"testing"
+
+	typev1beta1 "istio.io/api/type/v1beta1"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	security "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/contain"
+	"isthmus.dev/isthmus/internal/kind"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+var meta = metav1.ObjectMeta{Namespace: "default", Name: "one"}
+
+// everything has one object of each kind.
+func everything() *snapshot.Config {
+	cfg := &snapshot.Config{
+		Mesh:                  &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "one"}},
+		MeshPeers:             []*v1alpha1.MeshPeer{{ObjectMeta: metav1.ObjectMeta{Name: "one"}}},
+		FederatedExports:      []*v1alpha1.FederatedExport{{ObjectMeta: meta}},
+		FederatedImports:      []*v1alpha1.FederatedImport{{ObjectMeta: meta}},
+		Namespaces:            []*corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "one"}}},
+		Services:              []*corev1.Service{{ObjectMeta: meta}},
+		PeerAuthentications:   []*security.PeerAuthentication{{ObjectMeta: meta}},
+		AuthorizationPolicies: []*security.AuthorizationPolicy{{ObjectMeta: meta}},
+		ServiceEntries:        []*networking.ServiceEntry{{ObjectMeta: meta}},
+		WorkloadEntries:       []*networking.WorkloadEntry{{ObjectMeta: meta}},
+	}
+	cfg.PeerAuthentications[0].Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: map[string]string{"app": "web"}}
+	cfg.AuthorizationPolicies[0].Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: map[string]string{"app": "pay"}}
+	return cfg
+}
+
+// Every kind can be closed, but the Mesh.
+func TestEveryKind(t *testing.T) {
+	cfg := everything()
+	var got []string
+	for _, o := range contain.Objects(cfg) {
+		got = append(got, o.Key.Kind)
+	}
+	want := map[string]bool{}
+	for _, k := range kind.Names() {
+		want[k] = k != "Mesh"
+	}
+	for _, k := range got {
+		if !want[k] {
+			t.Errorf("%s is among the objects", k)
+		}
+		delete(want, k)
+	}
+	delete(want, "Mesh")
+	if len(want) > 0 {
+		t.Errorf("not among the objects: %v", want)
+	}
+	closed := contain.Close(cfg, contain.Keys(contain.Objects(cfg)), "of a test")
+	if left := contain.Objects(closed); len(left) > 0 || closed.Mesh == nil {
+		t.Errorf("left of it: %v, Mesh %v", contain.Keys(left), closed.Mesh)
+	}
+	if len(closed.Closed) != len(got) || len(contain.Objects(cfg)) != len(got) || len(cfg.Closed) > 0 {
+		t.Errorf("%d closed, the former configuration has %d objects", len(closed.Closed), len(contain.Objects(cfg)))
+	}
+	blamed := contain.Objects(cfg)
+	contain.Blame(cfg, blamed)
+	if len(blamed) != 9 || blamed[0].Key.Kind != "Namespace" || blamed[8].Key.Kind != "AuthorizationPolicy" {
+		t.Errorf("to be blamed in the order %v", contain.Keys(blamed))
+	}
+}
+
+func TestClose(t *testing.T) {
+	cfg := everything()
+	key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "one"}
+	cfg.Origins = snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{key: {File: "a.yaml", Line: 7}})
+	out := contain.Close(cfg, []snapshot.Key{key, {Kind: "AuthorizationPolicy", Namespace: "default", Name: "another"}}, "of a test")
+	want := []snapshot.Closed{{Key: key, Origin: snapshot.Origin{File: "a.yaml", Line: 7}, Reason: "of a test", Selector: map[string]string{"app": "pay"}}}
+	if !reflect.DeepEqual(out.Closed, want) || len(out.AuthorizationPolicies) != 0 || len(out.Services) != 1 {
+		t.Errorf("closed %+v", out.Closed)
+	}
+	if contain.Close(cfg, nil, "") != cfg {
+		t.Error("nothing was closed, and there is another configuration")
+	}
+}
+
+func TestChanged(t *testing.T) {
+	before, now := everything(), everything()
+	if got := contain.Changed(before, now); len(got) > 0 {
+		t.Errorf("read again, %v has changed", contain.Keys(got))
+	}
+	now.AuthorizationPolicies[0].Spec.Selector.MatchLabels["app"] = "other"
+	now.Services = append(now.Services, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "two"}})
+	now.WorkloadEntries = nil
+	want := []snapshot.Key{{Kind: "AuthorizationPolicy", Namespace: "default", Name: "one"}, {Kind: "Service", Namespace: "default", Name: "two"}}
+	if got := contain.Keys(contain.Changed(before, now)); !reflect.DeepEqual(got, want) {
+		t.Errorf("changed: %v, want %v", got, want)
+	}
+	if got := contain.Changed(nil, now); len(got) != 9 {
+		t.Errorf("since nothing, %d have changed", len(got))
+	}
+}

@@ -1,0 +1,300 @@
+package meshd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/envoy"
+)
+
+// callable is a policy for payments that lets everybody call.
+func callable(name, note string) string {
+	return fmt.Sprintf(`---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: %s, namespace: default, annotations: {note: %q}}
+spec: {selector: {matchLabels: {app: payments}}, rules: [{to: [{operation: {methods: [GET]}}]}]}
+`, name, note)
+}
+
+const payments = "AuthorizationPolicy default/payments"
+
+func startIll(t *testing.T, verdict func([]agentapi.TrialResource) string) (*plane, *ill) {
+	t.Helper()
+	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	startWards(p)
+	i := p.illAs("node-a", verdict, nil, workload("payments", "payments", "10.0.0.2"))
+	p.lived()
+	return p, i
+}
+
+// A proxy that crashes is told what it lived with, at once; then all but the culprit, what came later included; and the
+// culprit when it says something else, but not when it only moves.
+func TestCrashIsContained(t *testing.T) {
+	t.Parallel()
+	wait := make(chan struct{})
+	p, i := startIll(t, func(rs []agentapi.TrialResource) string {
+		<-wait
+		return dislikes("poison")(rs)
+	})
+	p.write("poison.yaml", callable("poison", "1")+callable("beside", "1"))
+	eventually(t, "told", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison") })
+	i.crash()
+	eventually(t, "held", func() bool { c := p.proxy("node-a").Contained; return c != nil && c.Held && c.Searching })
+	eventually(t, "told what it lived with", func() bool {
+		return !p.isTold("node-a", "AuthorizationPolicy default/poison") && p.isTold("node-a", payments)
+	})
+	p.write("later.yaml", callable("later", "1"))
+	close(wait)
+	eventually(t, "in quarantine", func() bool {
+		return reflect.DeepEqual(p.quarantinedAt("node-a"), []string{"AuthorizationPolicy default/poison"})
+	})
+	eventually(t, "the rest is in force", func() bool {
+		return p.isTold("node-a", "AuthorizationPolicy default/beside") && p.isTold("node-a", "AuthorizationPolicy default/later")
+	})
+	eventually(t, "a finding", func() bool { return p.found("ISM0230") != "" })
+	contains(t, "finding", p.found("ISM0230"), "AuthorizationPolicy default/poison", "poison.yaml:2", "node-a", "assert failure: poison", "Envoy ended: it crashed: signal: aborted")
+	tried := i.trials.Load()
+
+	p.write("poison.yaml", "# moved\n\n"+callable("poison", "1")+callable("beside", "2"))
+	eventually(t, "it moved", func() bool { return strings.Contains(p.found("ISM0230"), "poison.yaml:4") })
+	if q := p.quarantinedAt("node-a"); len(q) != 1 {
+		t.Errorf("an object that moved: %v in quarantine", q)
+	}
+	p.write("poison.yaml", callable("poison", "2"))
+	eventually(t, "released", func() bool { return p.proxy("node-a").Contained == nil && p.found("ISM0230") == "" })
+	eventually(t, "in force", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison") })
+	if n := i.trials.Load(); n != tried {
+		t.Errorf("%d trials without a need", n-tried)
+	}
+}
+
+// What a proxy refuses is found alike; it need not be told what it had before, since Envoy has that still.
+func TestRefusalIsContained(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	startWards(p)
+	p.illAs("node-a", dislikes("poison"), func(r *discoveryv3.DeltaDiscoveryResponse) string {
+		for _, res := range r.Resources {
+			if why := dislikes("poison")([]agentapi.TrialResource{{Body: res.Resource.Value}}); why != "" {
+				return why
+			}
+		}
+		return ""
+	}, workload("payments", "payments", "10.0.0.2"))
+	p.lived()
+	p.write("poison.yaml", callable("poison", "1")+callable("beside", "1"))
+	eventually(t, "in quarantine", func() bool {
+		return reflect.DeepEqual(p.quarantinedAt("node-a"), []string{"AuthorizationPolicy default/poison"})
+	})
+	eventually(t, "it lives with the rest", func() bool {
+		for _, ty := range p.proxy("node-a").Types {
+			if ty.Nack != "" || ty.Acked != ty.Sent {
+				return false
+			}
+		}
+		return p.isTold("node-a", "AuthorizationPolicy default/beside")
+	})
+	contains(t, "finding", p.found("ISM0230"), "Envoy refuses RDS: ")
+}
+
+// Several culprits are found, and nothing else is closed.
+func TestSeveralCulprits(t *testing.T) {
+	t.Parallel()
+	p, i := startIll(t, dislikes("poison-3", "poison-17", "poison-18"))
+	var all string
+	for n := range 20 {
+		all += callable(fmt.Sprintf("poison-%d", n), "1")
+	}
+	p.write("poison.yaml", all)
+	eventually(t, "told", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison-19") })
+	i.crash()
+	want := []string{"AuthorizationPolicy default/poison-17", "AuthorizationPolicy default/poison-18", "AuthorizationPolicy default/poison-3"}
+	eventually(t, "in quarantine", func() bool { return reflect.DeepEqual(p.quarantinedAt("node-a"), want) })
+	if n := i.trials.Load(); n > 20 {
+		t.Errorf("it took %d trials", n)
+	}
+}
+
+// A proxy that crashes before it lived with anything is searched for among all objects.
+func TestCrashFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML, "poison.yaml": callable("poison", "1")})
+	p.plant = func(d *Daemon) { d.livedAfter = time.Hour }
+	p.start()
+	i := p.illAs("node-a", dislikes("poison"), nil, workload("payments", "payments", "10.0.0.2"))
+	eventually(t, "told", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison") })
+	i.report(agentapi.Report{Version: "test", Workloads: i.workloads})
+	i.crash()
+	eventually(t, "in quarantine", func() bool {
+		return reflect.DeepEqual(p.quarantinedAt("node-a"), []string{"AuthorizationPolicy default/poison"})
+	})
+	eventually(t, "the rest is in force", func() bool { return p.isTold("node-a", payments) })
+}
+
+// An Envoy that crashes once for another reason goes on with the newest configuration. One that does so again, though it finds
+// nothing wrong, lives without what was changed.
+func TestCrashThoughNothingIsFoundWrong(t *testing.T) {
+	t.Parallel()
+	p, i := startIll(t, dislikes())
+	p.write("poison.yaml", callable("poison", "1"))
+	eventually(t, "told", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison") })
+	i.crash()
+	eventually(t, "tried", func() bool { return i.trials.Load() > 0 && p.proxy("node-a").Contained == nil })
+	eventually(t, "told again", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison") })
+	i.crash() // before it counts as lived with
+	eventually(t, "in quarantine", func() bool {
+		return reflect.DeepEqual(p.quarantinedAt("node-a"), []string{"AuthorizationPolicy default/poison"})
+	})
+	eventually(t, "a finding", func() bool { return p.found("ISM0230") != "" })
+	contains(t, "finding", p.found("ISM0230"), "though it finds nothing wrong with its configuration", "one of several that may be the cause")
+}
+
+// Where no object is the cause it is said, and the proxy is held on what it lived with until something changes.
+func TestNoCulprit(t *testing.T) {
+	t.Parallel()
+	p, i := startIll(t, func([]agentapi.TrialResource) string { return "out of order" })
+	p.write("poison.yaml", callable("poison", "1"))
+	eventually(t, "told", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison") })
+	i.crash()
+	eventually(t, "a finding", func() bool { return p.found("ISM0231") != "" })
+	contains(t, "finding", p.found("ISM0231"), "proxy node-a", "it lives on an earlier configuration", "out of order", "Fix: ")
+	if c := p.proxy("node-a").Contained; c == nil || !c.Held || len(c.Quarantined) > 0 {
+		t.Errorf("it is contained as %+v", c)
+	}
+	fine := dislikes()
+	i.verdict.Store(&fine)
+	p.write("later.yaml", callable("later", "1"))
+	eventually(t, "it goes on", func() bool {
+		return p.isTold("node-a", "AuthorizationPolicy default/poison") && p.isTold("node-a", "AuthorizationPolicy default/later") && p.found("ISM0231") == ""
+	})
+}
+
+// An agent that gives no verdict keeps nothing that may be the culprit in force.
+func TestNoVerdict(t *testing.T) {
+	t.Parallel()
+	p, i := startIll(t, nil)
+	p.write("poison.yaml", callable("poison", "1"))
+	eventually(t, "told", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison") })
+	i.crash()
+	eventually(t, "in quarantine", func() bool {
+		return reflect.DeepEqual(p.quarantinedAt("node-a"), []string{"AuthorizationPolicy default/poison"})
+	})
+	eventually(t, "a finding", func() bool { return p.found("ISM0230") != "" })
+	contains(t, "finding", p.found("ISM0230"), "its agent is not connected")
+}
+
+// A node that lies about its Envoy changes what that is told, and nothing that any other proxy is told.
+func TestLyingNode(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	startWards(p)
+	honest := p.ill("node-b", workload("payments", "payments", "10.0.0.2"))
+	p.lived()
+	before := p.objectsAt("node-b")
+	thief := p.illAs("node-a", func(rs []agentapi.TrialResource) string {
+		for _, r := range rs {
+			if strings.Contains(r.Name, "default/shop>payments") {
+				return "\x1b[2Ja lie of " + strings.Repeat("very ", 5_000) + "many words"
+			}
+		}
+		return ""
+	}, nil, workload("shop", "shop", "10.0.0.1"))
+	p.lived()
+	for range 100 {
+		thief.crash()
+	}
+	eventually(t, "in quarantine at the liar's", func() bool { return len(p.quarantinedAt("node-a")) > 0 })
+	for range 200 {
+		thief.crash()
+		time.Sleep(5 * time.Millisecond)
+	}
+	if n := strings.Count(p.logs.String(), "proxy is contained"); n > searchBurst+2 {
+		t.Errorf("%d searches for one node", n)
+	}
+	if got := p.objectsAt("node-b"); !reflect.DeepEqual(got, before) || p.proxy("node-b").Contained != nil {
+		t.Errorf("the honest node is told %v, was told %v", got, before)
+	}
+	if f := p.found("ISM0230"); len(f) > 2000 || strings.Contains(f, "node-b") {
+		t.Errorf("finding: %.3000s", f)
+	}
+	if honest.trials.Load() > 0 {
+		t.Error("the honest node was bothered")
+	}
+}
+
+// A verdict that never comes holds up its own node's search alone.
+func TestSilentJudge(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	startWards(p)
+	silent := p.illAs("node-s", func([]agentapi.TrialResource) string { select {} }, nil, workload("shop", "shop", "10.0.0.1"))
+	i := p.illAs("node-a", dislikes("poison"), nil, workload("payments", "payments", "10.0.0.2"))
+	p.lived()
+	p.write("poison.yaml", callable("poison", "1"))
+	eventually(t, "told", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison") })
+	silent.crash()
+	silent.crash()
+	eventually(t, "the silent one is asked", func() bool { return silent.trials.Load() > 0 })
+	i.crash()
+	eventually(t, "in quarantine", func() bool { return len(p.quarantinedAt("node-a")) == 1 })
+}
+
+func TestTrialParts(t *testing.T) {
+	t.Parallel()
+	large := func(n int) *envoy.Resource { return &envoy.Resource{Type: "t", Name: "n", Body: make([]byte, n)} }
+	for name, c := range map[string]struct {
+		resources []*envoy.Resource
+		want      []int // resources in each part; nil for a refusal
+	}{
+		"nothing":     {nil, []int{0}},
+		"small ones":  {[]*envoy.Resource{large(1), large(2)}, []int{2}},
+		"several":     {[]*envoy.Resource{large(700 << 10), large(300 << 10), large(600 << 10), large(10)}, []int{2, 2}},
+		"a large one": {[]*envoy.Resource{large(1), large(2 << 20), large(1)}, []int{1, 1, 1}},
+		"too large":   {[]*envoy.Resource{large(2<<20 + 1)}, nil},
+		"too much":    {[]*envoy.Resource{large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(1)}, nil},
+	} {
+		parts, err := trialParts(7, "default/web", c.resources)
+		var got []int
+		for i, p := range parts {
+			got = append(got, len(p.Resources))
+			if p.ID != 7 || p.Workload != "default/web" || p.More != (i < len(parts)-1) {
+				t.Errorf("%s: part %d is %d for %s, more %v", name, i, p.ID, p.Workload, p.More)
+			}
+		}
+		if !reflect.DeepEqual(got, c.want) || (err != nil) != (c.want == nil) {
+			t.Errorf("%s: parts of %v (%v), want %v", name, got, err, c.want)
+		}
+	}
+}
+
+func TestGist(t *testing.T) {
+	t.Parallel()
+	for words, want := range map[string]string{
+		"exit status 1: [2026-11-28][1][critical][main] [source/server/config_validation/server.cc:74] error initializing configuration '/x/envoy.json': duplicate":               "error initializing configuration '/x/envoy.json': duplicate",
+		"signal: aborted: [2026][critical] std::terminate called!\n[2026][critical][assert] [a.cc:1] assert failure: x. Details: bad\n[2026][critical][backtrace] Caught Aborted": "assert failure: x. Details: bad",
+		"signal: killed:": "signal: killed:",
+	} {
+		if got := gist(words); got != want {
+			t.Errorf("of %q: %q, want %q", words, got, want)
+		}
+	}
+}
+
+func TestTrialOfWhoIsAway(t *testing.T) {
+	t.Parallel()
+	ts := trials{open: map[string]*judge{}}
+	err := ts.try(context.Background(), "node-a/default/web", nil)
+	var no refusal
+	if err == nil || errors.As(err, &no) {
+		t.Errorf("got %v", err)
+	}
+}
