@@ -150,8 +150,7 @@ func dislikes(policies ...string) func([]agentapi.TrialResource) string {
 	return func(rs []agentapi.TrialResource) string {
 		for _, r := range rs {
 			for _, name := range policies {
-				rule := []byte("default/" + name + "#")
-				if bytes.Count(r.Body, rule) > bytes.Count(r.Body, append([]byte("closed by AuthorizationPolicy "), rule...)) {
+				if bytes.Contains(r.Body, []byte("/in-force/"+name+"/")) {
 					return "[critical] assert failure: " + name
 				}
 			}

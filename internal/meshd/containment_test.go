@@ -20,8 +20,8 @@ func callable(name, note string) string {
 	return fmt.Sprintf(`---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
-metadata: {name: %s, namespace: default, annotations: {note: %q}}
-spec: {selector: {matchLabels: {app: payments}}, rules: [{to: [{operation: {methods: [GET]}}]}]}
+metadata: {name: %[1]s, namespace: default, annotations: {note: %[2]q}}
+spec: {selector: {matchLabels: {app: payments}}, rules: [{to: [{operation: {paths: [/in-force/%[1]s/]}}]}]}
 `, name, note)
 }
 
