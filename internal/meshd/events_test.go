@@ -94,7 +94,9 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 			refused = append(refused, fmt.Sprintf("%s | %s | %d", told(e), e.Detail, e.Count))
 		}
 	}
-	slices.Sort(deeds[7:12]) // were done in any order
+	if len(deeds) == 16 {
+		slices.Sort(deeds[7:12]) // were done in any order
+	}
 	same(t, "deeds", deeds, []string{
 		root + "token create | node node-a | ok",
 		"node node-a | 127.0.0.1 | node join | node node-a | ok",
