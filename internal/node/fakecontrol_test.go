@@ -55,8 +55,9 @@ type fakeControl struct {
 	tokenUsed bool
 	signed    map[string]int // certificates by SPIFFE ID
 	reports   []agentapi.Report
-	streams   int // delta-ADS streams opened so far
-	known     int // how many of them told the versions they have
+	refusable bool // Envoy may refuse what it is sent
+	streams   int  // delta-ADS streams opened so far
+	known     int  // how many of them told the versions they have
 	resources []fakeResource
 	changed   chan struct{} // closed and replaced when resources are
 	tell      agentapi.Instructions
@@ -291,9 +292,11 @@ func (a *fakeADS) DeltaAggregatedResources(s discovery.AggregatedDiscoveryServic
 			if !ok {
 				return nil
 			}
-			if msg := r.GetErrorDetail().GetMessage(); msg != "" {
+			a.f.mu.Lock()
+			if msg := r.GetErrorDetail().GetMessage(); msg != "" && !a.f.refusable {
 				a.f.t.Errorf("Envoy refuses %s: %s", r.TypeUrl, msg)
 			}
+			a.f.mu.Unlock()
 			if sent[r.TypeUrl] == nil {
 				sent[r.TypeUrl] = map[string]string{}
 				a.f.mu.Lock()

@@ -18,7 +18,7 @@ import (
 )
 
 // inspection is how often a namespace is looked at for what nobody tells.
-const inspection = time.Second
+const inspection = 2 * time.Second
 
 // note keeps what is wrong with the workload, nil for nothing, and tells of a change. It is this workload's alone: others are
 // served as before.
@@ -110,9 +110,11 @@ func (h *home) follow(ctx context.Context, s *stay) error {
 	}
 	again := time.NewTicker(inspection)
 	defer again.Stop()
-	for {
-		if err := h.secure(s); err != nil && s.there(h.workload.Netns) {
-			return err
+	for changed := true; ; {
+		if changed {
+			if err := h.secure(s); err != nil && s.there(h.workload.Netns) {
+				return err
+			}
 		}
 		if err := h.inspect(s); s.there(h.workload.Netns) {
 			h.note(err)
@@ -121,7 +123,9 @@ func (h *home) follow(ctx context.Context, s *stay) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changes:
+			changed = true
 		case <-again.C:
+			changed = false
 		}
 	}
 }

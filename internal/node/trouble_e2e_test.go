@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,6 +74,36 @@ func TestEnvoyServesTheOthersWhereAProgramHoldsPorts(t *testing.T) {
 	inbound.Close()
 	p.troubled(t, "default/shop-1", "")
 	eventually(t, 10*time.Second, "its call", func() error { return call(p.shop) })
+	must(t, p.call())
+}
+
+// A program that takes Envoy's port in the moment in which Envoy is away has that one listener refused, and no other; when it lets
+// the port go, Envoy takes it.
+func TestEnvoyServesTheOthersWhereAProgramTakesAPort(t *testing.T) {
+	p := newTrio(t, "taken")
+	runAgent(t, p.cfg)
+	eventually(t, 10*time.Second, "a call", p.call)
+	eventually(t, 10*time.Second, "the shop's call", func() error { return call(p.shop) })
+	p.control.mu.Lock()
+	p.control.refusable = true
+	p.control.mu.Unlock()
+	must(t, syscall.Kill(pidIn(t, p.cfg.RunDir), syscall.SIGKILL))
+	var taken net.Listener
+	for began := time.Now(); taken == nil && time.Since(began) < 5*time.Second; time.Sleep(time.Millisecond) {
+		_ = netns.Do(p.shop, func() (err error) { taken, err = net.Listen("tcp", "0.0.0.0:15001"); return err })
+	}
+	if taken == nil {
+		t.Fatal("the port was never free")
+	}
+	defer taken.Close()
+	p.troubled(t, "default/shop-1", ":15001, in Envoy's place")
+	eventually(t, 10*time.Second, "the others' call", p.call)
+	if err := call(p.shop); err == nil {
+		t.Error("the workload that is not served calls")
+	}
+	taken.Close()
+	p.troubled(t, "default/shop-1", "")
+	eventually(t, 10*time.Second, "the shop's call", func() error { return call(p.shop) })
 	must(t, p.call())
 }
 
