@@ -122,7 +122,10 @@ func (h *home) follow(ctx context.Context, s *stay) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-changes:
+		case _, ok := <-changes:
+			if !ok && ctx.Err() == nil {
+				return fmt.Errorf("follow the devices of %s: too many changes at once", h.workload.Netns)
+			}
 			changed = true
 		case <-again.C:
 			changed = false
@@ -148,7 +151,8 @@ func (h *home) secure(s *stay) error {
 	return nil
 }
 
-// changesIn tells of changes of a namespace's devices and addresses, until ctx ends.
+// changesIn tells of changes of a namespace's devices and addresses, until ctx ends or the kernel had to leave some out; then
+// it is closed.
 func changesIn(ctx context.Context, path string) (<-chan struct{}, error) {
 	ns, err := vnetns.GetFromPath(path)
 	if err != nil {
@@ -164,16 +168,25 @@ func changesIn(ctx context.Context, path string) (<-chan struct{}, error) {
 	}
 	changes := make(chan struct{}, 1)
 	go func() {
+		complete := true
 		for links != nil || addrs != nil {
+			var ok bool
 			select {
-			case _, ok := <-links:
+			case _, ok = <-links:
 				if !ok {
 					links = nil
 				}
-			case _, ok := <-addrs:
+			case _, ok = <-addrs:
 				if !ok {
 					addrs = nil
 				}
+			}
+			if complete && !ok {
+				close(changes)
+				complete = false
+			}
+			if !complete {
+				continue
 			}
 			select {
 			case changes <- struct{}{}:
