@@ -140,10 +140,7 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 		d.objects = append(d.objects, *o)
 		return
 	}
-	b := Broken{Security: s == standsClosing || k.Security, Closed: snapshot.Closed{
-		Key: h.key(), Origin: snapshot.Origin{Line: line}, Reason: reasonOf(findings), Selector: selectorOf(doc),
-	}}
-	d.broken = append(d.broken, b)
+	d.broken = append(d.broken, newBroken(h, s == standsClosing || k.Security, line, reasonOf(findings), selectorOf(doc)))
 }
 
 // take keeps as many findings as anybody reads, errors before others.

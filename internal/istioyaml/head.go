@@ -135,14 +135,14 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 	if known && h.misspelt == "" && k.Reads(h.apiVersion) {
 		return k, standsRead, why
 	}
-	group, version, slash := strings.Cut(h.apiVersion, "/")
-	if !slash {
-		group, version = "", h.apiVersion
+	group, _, slash := strings.Cut(h.apiVersion, "/")
+	if !slash && !strings.Contains(group, ".") {
+		group = ""
 	}
 	near := nearGroup(group)
-	elsewhere := near == "" && strings.Contains(group, ".") && !strings.Contains(strings.ToLower(group), "istio") // somebody else's
+	elsewhere := slash && near == "" && strings.Contains(group, ".") && !strings.Contains(strings.ToLower(group), "istio") // somebody else's
 	secure := !elsewhere && (near == groupSecurity || slices.Contains(securityKinds, h.kind) || slices.Contains(securityKinds, Nearest(h.kind, securityKinds)) ||
-		h.kind == "" && version != "" && strings.HasPrefix(groupSecurity+"/v1beta1", h.apiVersion))
+		h.kind == "" && h.apiVersion != "" && strings.HasPrefix(groupSecurity+"/v1beta1", h.apiVersion))
 	s, why.Code = standsRefused, CodeUnknownKind
 	if secure {
 		s = standsClosing
@@ -230,6 +230,17 @@ type Broken struct {
 	snapshot.Closed // Key is whole only where WholeKey says so
 	// Security: it is of a kind that may forbid something, or may be.
 	Security bool
+
+	placeless bool // no namespace is told, where one may have stood
+}
+
+// newBroken names what is broken. A kind that is not of security is not to be believed where a security kind may be meant.
+func newBroken(h head, security bool, line int, reason string, selector map[string]string) Broken {
+	key := h.key()
+	if security && !kind.Closes(key.Kind) {
+		key.Kind = ""
+	}
+	return Broken{placeless: !h.object && h.namespace == "", Security: security, Closed: snapshot.Closed{Key: key, Origin: snapshot.Origin{Line: line}, Reason: reason, Selector: selector}}
 }
 
 // WholeKey says that it is known which object this is, so that nothing else can be meant.
@@ -243,7 +254,7 @@ func (b *Broken) MayBe(k snapshot.Key) bool {
 	is := b.Key
 	_, known := kind.Named(is.Kind)
 	return (is.Kind == k.Kind || !known && !slices.Contains(securityKinds, is.Kind)) && (is.Name == "" || is.Name == k.Name) &&
-		(is.Namespace == "" || k.Namespace == "" || is.Namespace == k.Namespace)
+		(b.placeless || is.Namespace == "" || k.Namespace == "" || is.Namespace == k.Namespace)
 }
 
 // selectorOf is what the raw document selects, nil where that cannot be told for sure.

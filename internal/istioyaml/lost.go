@@ -8,7 +8,6 @@ import (
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
-	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // What can be told line by line of a document that no parser takes.
@@ -56,9 +55,7 @@ func lost(text []byte, why finding.Finding) *document {
 	d.findings = []finding.Finding{why}
 	for _, ns := range namespaces {
 		h.namespace = ns
-		d.broken = append(d.broken, Broken{Security: s == standsClosing, Closed: snapshot.Closed{
-			Key: h.key(), Origin: snapshot.Origin{Line: why.Line}, Reason: why.Message,
-		}})
+		d.broken = append(d.broken, newBroken(h, s == standsClosing, why.Line, why.Message, nil))
 	}
 	return d
 }

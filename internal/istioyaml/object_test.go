@@ -77,6 +77,8 @@ func TestOneObject(t *testing.T) {
 		"kind in other letters":             {replace("kind:", "Kind:"), "!AuthorizationPolicy shop/no app=web; ISM-SCH14"},
 		"kind misspelt":                     {replace("AuthorizationPolicy", "AuthorisationPolicy"), "!AuthorisationPolicy shop/no app=web; ISM-SCH14"},
 		"group misspelt":                    {replace("security.istio.io", "security.istio.oi"), "!AuthorizationPolicy shop/no app=web; ISM-SCH14"},
+		"another kind of the group":         {replace("AuthorizationPolicy", "Service"), "! shop/no app=web; ISM-SCH14"},
+		"no version":                        {replace("security.istio.io/v1", "security.istio.io", "AuthorizationPolicy", "Something"), "!Something shop/no app=web; ISM-SCH14"},
 		"group cut short":                   {replace("security.istio.io", "security.istio"), "!AuthorizationPolicy shop/no app=web; ISM-SCH14"},
 		"group of Istio itself":             {replace("security.istio.io", "istio.io"), "!AuthorizationPolicy shop/no app=web; ISM-SCH14"},
 		"group and kind misspelt":           {replace("security.istio.io", "securty.istio.io", "AuthorizationPolicy", "AuthorizationPolcy"), "!AuthorizationPolcy shop/no app=web; ISM-SCH14"},
