@@ -28,7 +28,7 @@ const reservedFiles = 512
 // LimitsFor divides the files that the process may open.
 func LimitsFor(files int) Limits {
 	free := files - min(reservedFiles, files/2)
-	l := Limits{Unproven: max(8, min(1024, free/4)), PerCaller: 16, PerGateway: 128}
+	l := Limits{Unproven: max(8, min(1024, free/3)), PerCaller: 16, PerGateway: 128}
 	l.PerAddress = max(4, l.Unproven/2)
 	l.Proven = max(8, free-l.Unproven)
 	l.Admins = min(32, l.Proven/4)
@@ -71,7 +71,7 @@ func NewBudget(l Limits) *Budget {
 func (b *Budget) enter(c *conn, now time.Time) (ok bool, wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.addresses[c.net] >= b.limits.PerAddress {
+	if b.addresses[c.net] >= b.limits.PerAddress && !c.net.IsLoopback() { // this host's address says nothing about who it is
 		old := b.oldest(func(o *conn) bool { return o.net == c.net })
 		if now.Sub(old.began) < grace {
 			b.turned["address"]++

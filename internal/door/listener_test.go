@@ -257,9 +257,10 @@ func TestProvenConnectionsAreBounded(t *testing.T) {
 // What the process may open is divided so that something is left for the rest of it.
 func TestLimitsFor(t *testing.T) {
 	for files, want := range map[int]Limits{
-		1024:   {Unproven: 128, PerAddress: 64, Proven: 384, Admins: 32, PerCaller: 16, PerGateway: 128},
+		1024:   {Unproven: 170, PerAddress: 85, Proven: 342, Admins: 32, PerCaller: 16, PerGateway: 128},
+		4096:   {Unproven: 1024, PerAddress: 512, Proven: 2560, Admins: 32, PerCaller: 16, PerGateway: 128},
 		65536:  {Unproven: 1024, PerAddress: 512, Proven: 64000, Admins: 32, PerCaller: 16, PerGateway: 128},
-		256:    {Unproven: 32, PerAddress: 16, Proven: 96, Admins: 24, PerCaller: 16, PerGateway: 128},
+		256:    {Unproven: 42, PerAddress: 21, Proven: 86, Admins: 21, PerCaller: 16, PerGateway: 128},
 		524288: {Unproven: 1024, PerAddress: 512, Proven: 522752, Admins: 32, PerCaller: 16, PerGateway: 128},
 	} {
 		if got := LimitsFor(files); got != want {
