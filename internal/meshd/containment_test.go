@@ -13,6 +13,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/state"
 )
 
 // callable is a policy for payments that lets everybody call.
@@ -62,6 +63,13 @@ func TestCrashIsContained(t *testing.T) {
 	})
 	eventually(t, "a finding", func() bool { return p.found("ISM0230") != "" })
 	contains(t, "finding", p.found("ISM0230"), "AuthorizationPolicy default/poison", "poison.yaml:2", "node-a", "assert failure: poison", "Envoy ended: it crashed: signal: aborted")
+	if n, by := p.d.containment.totals(); n != 1 || by["quarantine"] != 1 || by["held"] != 0 || by["searched"] != 0 {
+		t.Errorf("metrics: %d objects, proxies %v", n, by)
+	}
+	eventually(t, "an event", func() bool {
+		events, err := p.d.db.Events(t.Context(), state.EventFilter{Action: "quarantine begin"})
+		return err == nil && len(events) == 1 && events[0].Object == "AuthorizationPolicy default/poison" && strings.HasPrefix(events[0].Detail, "at node-a: ")
+	})
 	tried := i.trials.Load()
 
 	p.write("poison.yaml", "# moved\n\n"+callable("poison", "1")+callable("beside", "2"))
