@@ -15,12 +15,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/node/cgroup/cgrouptest"
 )
 
 // binaries are built once for all tests.
 var binaries string
 
 func TestMain(m *testing.M) {
+	cgrouptest.Serve()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "isthmus-e2e-")
 		if err != nil {

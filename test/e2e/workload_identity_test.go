@@ -103,7 +103,7 @@ func (s *shop) secretRequest(t *testing.T, from, address, host, method, path str
 // unheard says how a greeting was refused; an error of its own means that something was heard or that nothing refused.
 // In TLS 1.3 the client is done before the server has looked at its certificate, so the refusal comes with the first read.
 func (s *shop) unheard(from, address string, conf *tls.Config) (string, error) {
-	c, err := s.dialWith(from, address, nil)
+	c, err := s.dial(from, address)
 	if from != outsider {
 		c, err = s.bypass(from, address)
 	}

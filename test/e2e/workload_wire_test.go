@@ -11,11 +11,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -157,15 +157,17 @@ func (s *shop) app(name string) *app {
 }
 
 // dial connects from inside a namespace, as a program there would.
-func (s *shop) dial(from, address string) (net.Conn, error) { return s.dialWith(from, address, nil) }
-
-// bypass connects from inside a workload's namespace past its capture, as its node's Envoy does.
-func (s *shop) bypass(from, address string) (c net.Conn, err error) {
-	err = cgrouptest.Inside(s.group(from), func() error {
-		c, err = s.marked(from, address)
+func (s *shop) dial(from, address string) (c net.Conn, err error) {
+	err = lab.Inside(netnsOf(from), func() error {
+		c, err = net.DialTimeout("tcp", address, 2*time.Second)
 		return err
 	})
 	return c, err
+}
+
+// bypass connects from inside a workload's namespace past its capture, as its node's Envoy does.
+func (s *shop) bypass(from, address string) (net.Conn, error) {
+	return cgrouptest.Dial(s.group(from), filepath.Join("/run/netns", netnsOf(from)), address, agentapi.SocketMark)
 }
 
 // group is the control group of the Envoys that serve a workload.
@@ -178,27 +180,6 @@ func (s *shop) group(workload string) string {
 		}
 	}
 	panic("no node has " + workload)
-}
-
-func (s *shop) marked(from, address string) (net.Conn, error) {
-	return s.dialWith(from, address, func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		if e := raw.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, agentapi.SocketMark)
-		}); e != nil {
-			return e
-		}
-		return err
-	})
-}
-
-func (s *shop) dialWith(from, address string, control func(_, _ string, raw syscall.RawConn) error) (c net.Conn, err error) {
-	err = lab.Inside(netnsOf(from), func() error {
-		d := net.Dialer{Timeout: 2 * time.Second, Control: control}
-		c, err = d.Dial("tcp", address)
-		return err
-	})
-	return c, err
 }
 
 // resolve asks the DNS of a workload. Answers are not kept: who may not call is told another address.
