@@ -22,7 +22,8 @@ type peerAuthIndex struct {
 }
 
 func peerAuths(c *compiler) {
-	c.mtls = peerAuthIndex{byNamespace: map[string][]*security.PeerAuthentication{}, bySelector: map[string][]*security.PeerAuthentication{}}
+	c.mtls.byNamespace = map[string][]*security.PeerAuthentication{}
+	c.mtls.bySelector = map[string][]*security.PeerAuthentication{}
 	for _, pa := range snapshot.OldestFirst(c.cfg, "PeerAuthentication", c.cfg.PeerAuthentications) {
 		c.guarded(peerAuthKey(pa), func() { c.addPeerAuth(pa) })
 	}
@@ -47,7 +48,9 @@ func peerAuthKey(pa *security.PeerAuthentication) snapshot.Key {
 }
 
 // nextPeerAuth is what counts for a scope when one more object speaks for it; objects come oldest first.
-func (c *compiler) nextPeerAuth(counts []*security.PeerAuthentication, pa *security.PeerAuthentication, scope string) []*security.PeerAuthentication {
+func (c *compiler) nextPeerAuth(
+	counts []*security.PeerAuthentication, pa *security.PeerAuthentication, scope string,
+) []*security.PeerAuthentication {
 	if len(counts) == 0 {
 		return append(counts, pa)
 	}

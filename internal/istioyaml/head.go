@@ -140,9 +140,9 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 		group = ""
 	}
 	near := nearGroup(group)
-	elsewhere := slash && near == "" && strings.Contains(group, ".") && !strings.Contains(strings.ToLower(group), "istio") // somebody else's
-	secure := !elsewhere && (near == groupSecurity || slices.Contains(securityKinds, h.kind) || slices.Contains(securityKinds, Nearest(h.kind, securityKinds)) ||
-		h.kind == "" && h.apiVersion != "" && strings.HasPrefix(groupSecurity+"/v1beta1", h.apiVersion))
+	elsewhere := slash && near == "" && strings.Contains(group, ".") && !strings.Contains(strings.ToLower(group), "istio")
+	cutOff := h.kind == "" && h.apiVersion != "" && strings.HasPrefix(groupSecurity+"/v1beta1", h.apiVersion)
+	secure := !elsewhere && (near == groupSecurity || Nearest(h.kind, securityKinds) != "" || cutOff)
 	s, why.Code = standsRefused, CodeUnknownKind
 	if secure {
 		s = standsClosing

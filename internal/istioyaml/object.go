@@ -12,9 +12,11 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// decode reads the object of a head; why says what is wrong with a kind that is not read. The object is nil when there are errors; the raw
-// document comes along as far as it could be read.
-func (h head) decode(k kind.Kind, s standing, n *yaml.Node, left *budget, validate Validator, why finding.Finding) (o *Object, doc map[string]any, findings []finding.Finding) {
+// decode reads the object of a head; why says what is wrong with a kind that is not read. The object is nil when there are
+// errors; the raw document comes along as far as it could be read.
+func (h head) decode(
+	k kind.Kind, s standing, n *yaml.Node, left *budget, validate Validator, why finding.Finding,
+) (o *Object, doc map[string]any, findings []finding.Finding) {
 	t := newTree(n, left)
 	r := &t.report
 	r.object = h.label()

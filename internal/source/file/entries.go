@@ -56,7 +56,9 @@ func settle(before []entry, f *istioyaml.File, now time.Time) (entries []entry, 
 
 // keepMissing keeps the objects of which nothing is to be seen any more while a document that cannot be read may be them. A
 // document for which no such object is left closes.
-func keepMissing(entries []entry, unknown []*istioyaml.Broken, before []entry, said map[snapshot.Key]bool) (all []entry, loose []*istioyaml.Broken) {
+func keepMissing(
+	entries []entry, unknown []*istioyaml.Broken, before []entry, said map[snapshot.Key]bool,
+) (all []entry, loose []*istioyaml.Broken) {
 	accounted := map[*istioyaml.Broken]bool{}
 	for _, e := range before {
 		if e.object == nil || said[e.key] {

@@ -43,8 +43,8 @@ func (c claim) pos() snapshot.Origin {
 
 func newObjects(a *ages, dated bool) *objects {
 	return &objects{
-		ages: a, dated: dated, claims: map[snapshot.Key][]claim{}, conflicts: map[snapshot.Key]bool{}, closed: map[snapshot.Key]snapshot.Closed{},
-		config: &snapshot.Config{},
+		ages: a, dated: dated, claims: map[snapshot.Key][]claim{}, conflicts: map[snapshot.Key]bool{},
+		closed: map[snapshot.Key]snapshot.Closed{}, config: &snapshot.Config{},
 	}
 }
 
