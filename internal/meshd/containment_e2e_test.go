@@ -97,23 +97,12 @@ func TestContainment(t *testing.T) {
 		for _, n := range []string{"node-0", "node-1", "node-2"} {
 			w.quarantined(n, "AuthorizationPolicy default/poison")
 		}
+		before := w.running()
 		must(t, w.stop())
-		before := [3]int{}
 		w.start()
-		eventually(t, "the nodes are back", func() bool {
-			for i := range 3 {
-				p := w.proxy(fmt.Sprintf("node-%d", i))
-				if before[i] = p.Envoy.Restarts; !p.Connected {
-					return false
-				}
-			}
-			return true
-		})
 		time.Sleep(2 * time.Second)
-		for i := range 3 {
-			if n := w.restarts(fmt.Sprintf("node-%d", i)); n != before[i] {
-				t.Errorf("node-%d: the loop began anew (%d restarts, then %d)", i, before[i], n)
-			}
+		if after := w.running(); after != before {
+			t.Errorf("the loop began anew: Envoys were started again %v times before, %v after", before, after)
 		}
 		w.all("still closed", 403, 403, 403)
 	})
@@ -372,6 +361,22 @@ func (w *wards) all(what string, want ...int) {
 
 // lived waits until what is in force counts as lived with.
 func (w *wards) lived() { time.Sleep(livedSoon + 3*wardsEvery) }
+
+// running waits until every Envoy runs and its agent has said so; how often each was started again.
+func (w *wards) running() (restarts [3]int) {
+	w.t.Helper()
+	eventually(w.t, "the nodes are there", func() bool {
+		for i := range restarts {
+			p := w.proxy(fmt.Sprintf("node-%d", i))
+			restarts[i] = p.Envoy.Restarts
+			if !p.Connected || !p.Envoy.Running {
+				return false
+			}
+		}
+		return true
+	})
+	return restarts
+}
 
 func (w *wards) restarts(name string) int { return w.proxy(name).Envoy.Restarts }
 

@@ -289,6 +289,7 @@ func TestGist(t *testing.T) {
 	for words, want := range map[string]string{
 		"exit status 1: [2026-11-28][1][critical][main] [source/server/config_validation/server.cc:74] error initializing configuration '/x/envoy.json': duplicate":               "error initializing configuration '/x/envoy.json': duplicate",
 		"signal: aborted: [2026][critical] std::terminate called!\n[2026][critical][assert] [a.cc:1] assert failure: x. Details: bad\n[2026][critical][backtrace] Caught Aborted": "assert failure: x. Details: bad",
+		"signal: aborted: [2026][1][critical][main] [source/exe/terminate_handler.cc:36] std::terminate called! Uncaught EnvoyException: bad":                                     "std::terminate called! Uncaught EnvoyException: bad",
 		"signal: killed:": "signal: killed:",
 	} {
 		if got := gist(words); got != want {

@@ -192,8 +192,8 @@ func ruling(node string, v *agentapi.Verdict) error {
 // gist is the line of Envoy's words that says why.
 func gist(words string) string {
 	lines := strings.Split(strings.TrimSpace(words[:min(len(words), 8<<10)]), "\n")
-	for _, l := range lines {
-		for _, mark := range []string{"assert failure: ", "error initializing configuration", "panic: "} {
+	for _, mark := range []string{"assert failure: ", "error initializing configuration", "std::terminate called", "panic: "} {
+		for _, l := range lines {
 			if i := strings.Index(l, mark); i >= 0 {
 				return cut(l[i:])
 			}

@@ -20,7 +20,7 @@ func (a *Agent) answerTrials(ctx context.Context) error {
 		return ctx.Err()
 	case <-a.control.Joined():
 	}
-	wait := retry.Backoff{Min: 200 * time.Millisecond, Max: 10 * time.Second}
+	wait := retry.Backoff{Min: 200 * time.Millisecond, Max: 2 * time.Second}
 	for {
 		err := a.tryFor(ctx, wait.Reset)
 		if ctx.Err() != nil {
