@@ -8,9 +8,7 @@ package ca
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -128,18 +126,10 @@ func (a *Authority) TrustDomain() spiffe.TrustDomain { return a.cfg.TrustDomain 
 func (a *Authority) Roots() []byte { return bytes.Clone(a.mat.Load().rootsPEM) }
 
 // RootFingerprint is the SHA-256 of the signing root's DER, hex.
-func (a *Authority) RootFingerprint() string { return Fingerprint(a.mat.Load().roots[0]) }
+func (a *Authority) RootFingerprint() string { return spiffe.Fingerprint(a.mat.Load().roots[0]) }
 
 // RootNotAfter is when the signing root ends.
 func (a *Authority) RootNotAfter() time.Time { return a.mat.Load().roots[0].NotAfter }
-
-// Fingerprint is the SHA-256 of a certificate's DER, hex.
-func Fingerprint(c *x509.Certificate) string { return fingerprintOf(c.Raw) }
-
-func fingerprintOf(der []byte) string {
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:])
-}
 
 // Run renews the signing certificate and forgets what is long past, until ctx ends.
 func (a *Authority) Run(ctx context.Context) error {

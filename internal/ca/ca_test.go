@@ -96,7 +96,7 @@ func TestFirstStart(t *testing.T) {
 	if k, ok := root.PublicKey.(*ecdsa.PublicKey); !ok || k.Curve != elliptic.P256() {
 		t.Errorf("root key is %T", root.PublicKey)
 	}
-	if a.RootFingerprint() != ca.Fingerprint(root) || len(a.RootFingerprint()) != 64 {
+	if a.RootFingerprint() != spiffe.Fingerprint(root) || len(a.RootFingerprint()) != 64 {
 		t.Errorf("fingerprint %s", a.RootFingerprint())
 	}
 	info := must(os.Stat(b.keyFile()))

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"time"
 
+	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
 
@@ -140,7 +141,7 @@ func (a *Authority) newIntermediate(ctx context.Context, m *material) (*material
 	if err := a.putBlob(ctx, a.cfg.Store.PutBlob, intermediateBlob, cert, key); err != nil {
 		return nil, err
 	}
-	a.cfg.Log.Info("signing certificate made", "notAfter", cert.NotAfter, "fingerprint", Fingerprint(cert))
+	a.cfg.Log.Info("signing certificate made", "notAfter", cert.NotAfter, "fingerprint", spiffe.Fingerprint(cert))
 	return m.signing(cert, key), nil
 }
 

@@ -38,7 +38,7 @@ func (a *Authority) loadRoot(ctx context.Context) (*material, error) {
 		return nil, err
 	}
 	if file.ours && !file.guards {
-		return m, markKeyFile(a.cfg.KeyFile, Fingerprint(m.roots[0]))
+		return m, markKeyFile(a.cfg.KeyFile, spiffe.Fingerprint(m.roots[0]))
 	}
 	return m, nil
 }
@@ -82,7 +82,7 @@ func (a *Authority) firstRoot(ctx context.Context) (*material, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.cfg.Log.Info("root made", "trustDomain", a.cfg.TrustDomain.Name(), "fingerprint", Fingerprint(cert), "notAfter", cert.NotAfter)
+	a.cfg.Log.Info("root made", "trustDomain", a.cfg.TrustDomain.Name(), "fingerprint", spiffe.Fingerprint(cert), "notAfter", cert.NotAfter)
 	return newMaterial(key, cert), nil
 }
 
@@ -119,7 +119,7 @@ func (a *Authority) pinRoot(ctx context.Context, stored state.Blob, first bool, 
 	}
 	return fmt.Errorf("root certificate %s has SHA-256 %s, but this mesh was begun with %s: name that one again; "+
 		"to begin anew with this root, use a new state file: then every node and peer must join again",
-		a.cfg.Operator.RootCert, Fingerprint(root), fingerprintOf(stored.Cert))
+		a.cfg.Operator.RootCert, spiffe.Fingerprint(root), spiffe.FingerprintOf(stored.Cert))
 }
 
 // checkDomain refuses a CA certificate whose own name is of another trust domain.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
 
@@ -90,7 +91,7 @@ func (a *Authority) BeginRotation(ctx context.Context) (Rotation, error) {
 		return Rotation{}, err
 	}
 	now := a.now()
-	r := Rotation{Step: Prepared, Old: Fingerprint(m.roots[0]), New: Fingerprint(cert), Began: now, Since: now}
+	r := Rotation{Step: Prepared, Old: spiffe.Fingerprint(m.roots[0]), New: spiffe.Fingerprint(cert), Began: now, Since: now}
 	return r, a.step(ctx, r, []state.Blob{next}, []string{oldRootBlob, crossBlob})
 }
 

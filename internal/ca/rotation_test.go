@@ -23,7 +23,7 @@ func roots(t *testing.T, a *ca.Authority) []string {
 	t.Helper()
 	var out []string
 	for block, rest := pem.Decode(a.Roots()); block != nil; block, rest = pem.Decode(rest) {
-		out = append(out, ca.Fingerprint(must(x509.ParseCertificate(block.Bytes))))
+		out = append(out, spiffe.Fingerprint(must(x509.ParseCertificate(block.Bytes))))
 	}
 	return out
 }
@@ -100,7 +100,7 @@ func TestRotationStepByStep(t *testing.T) {
 			if !trusted(now, b.now(), leaf) || trusted(now, b.now(), before) != step.oldOK {
 				t.Errorf("%s, %s: new leaf trusted %v, the leaf from before %v", step.step, name, trusted(now, b.now(), leaf), trusted(now, b.now(), before))
 			}
-			if c := must(b.db.Cert(t.Context(), ca.Fingerprint(leaf[0]))); c.Root != step.roots[0] {
+			if c := must(b.db.Cert(t.Context(), spiffe.Fingerprint(leaf[0]))); c.Root != step.roots[0] {
 				t.Errorf("%s, %s: the leaf is recorded under %s", step.step, name, c.Root)
 			}
 		}

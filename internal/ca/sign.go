@@ -69,8 +69,8 @@ func (a *Authority) issue(ctx context.Context, l leaf) ([][]byte, *trust, error)
 		return nil, nil, fmt.Errorf("sign %s: %w", l.id, err)
 	}
 	record := state.Cert{
-		Serial: fmt.Sprintf("%x", t.SerialNumber), SPIFFEID: l.id.String(), Node: l.Node, Fingerprint: fingerprintOf(der),
-		NotBefore: t.NotBefore, NotAfter: t.NotAfter, Root: Fingerprint(m.roots[0]),
+		Serial: fmt.Sprintf("%x", t.SerialNumber), SPIFFEID: l.id.String(), Node: l.Node, Fingerprint: spiffe.FingerprintOf(der),
+		NotBefore: t.NotBefore, NotAfter: t.NotAfter, Root: spiffe.Fingerprint(m.roots[0]),
 	}
 	if err := a.cfg.Store.AddCert(ctx, record); err != nil {
 		return nil, nil, fmt.Errorf("record certificate of %s: %w", l.id, err)

@@ -66,10 +66,10 @@ func TestSignedLeaf(t *testing.T) {
 	if err != nil || id != pay {
 		t.Errorf("go-spiffe says %s, %v", id, err)
 	}
-	got := must(b.db.Cert(t.Context(), ca.Fingerprint(leaf)))
+	got := must(b.db.Cert(t.Context(), spiffe.Fingerprint(leaf)))
 	want := state.Cert{
 		Serial: fmt.Sprintf("%x", leaf.SerialNumber), SPIFFEID: "spiffe://cards.example/ns/default/sa/payments", Node: "n1",
-		Fingerprint: ca.Fingerprint(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Root: a.RootFingerprint(),
+		Fingerprint: spiffe.Fingerprint(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Root: a.RootFingerprint(),
 	}
 	if got != want {
 		t.Errorf("recorded %+v\nwant     %+v", got, want)

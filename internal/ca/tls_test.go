@@ -63,7 +63,7 @@ func TestMutualTLS(t *testing.T) {
 	if state.Version != tls.VersionTLS13 || state.NegotiatedProtocol != "h2" || state.DidResume {
 		t.Errorf("TLS %x, protocol %q, resumed %v", state.Version, state.NegotiatedProtocol, state.DidResume)
 	}
-	if n := len(state.PeerCertificates); n != 3 || ca.Fingerprint(state.PeerCertificates[2]) != a.RootFingerprint() {
+	if n := len(state.PeerCertificates); n != 3 || spiffe.Fingerprint(state.PeerCertificates[2]) != a.RootFingerprint() {
 		t.Errorf("the server showed %d certificates, want leaf, intermediate and root", n)
 	}
 	if got := state.PeerCertificates[0].DNSNames; len(got) != 1 || got[0] != "control.cards.example" {
@@ -188,7 +188,7 @@ func leafFingerprint(t *testing.T, s *ca.Source) string {
 	t.Helper()
 	c, err := s.GetCertificate(&tls.ClientHelloInfo{})
 	check(t, err)
-	return ca.Fingerprint(must(x509.ParseCertificate(c.Certificate[0])))
+	return spiffe.Fingerprint(must(x509.ParseCertificate(c.Certificate[0])))
 }
 
 // staticCert goes on showing the certificate of now.

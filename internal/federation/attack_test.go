@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/agentapi"
-	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
 
@@ -124,7 +124,7 @@ func TestVerifyPinnedRefuses(t *testing.T) {
 		return append([]*x509.Certificate{leaf}, more...)
 	}
 	const gateway = "spiffe://cards.example/ns/isthmus-system/sa/gateway"
-	pin := peerrules.Fingerprint(root.cert)
+	pin := spiffe.Fingerprint(root.cert)
 	tests := map[string]struct {
 		chain []*x509.Certificate
 		pin   string
@@ -137,7 +137,7 @@ func TestVerifyPinnedRefuses(t *testing.T) {
 		"pinned root as decoration": {chain(other, gateway, other.cert, root.cert), pin, time.Now(), "no valid certificate"},
 		"root as leaf":              {[]*x509.Certificate{root.cert}, pin, time.Now(), "does not hold the root"},
 		"foreign trust domain":      {chain(root, "spiffe://bank.example/ns/a/sa/b", root.cert), pin, time.Now(), "no valid certificate"},
-		"no authority":              {chain(leafOnly, gateway, leafOnly.cert), peerrules.Fingerprint(leafOnly.cert), time.Now(), "cannot be used"},
+		"no authority":              {chain(leafOnly, gateway, leafOnly.cert), spiffe.Fingerprint(leafOnly.cert), time.Now(), "cannot be used"},
 		"expired":                   {chain(root, gateway, root.cert), pin, time.Now().Add(2 * time.Hour), "no valid certificate"},
 		"a workload":                {chain(root, "spiffe://cards.example/ns/default/sa/payments", root.cert), pin, time.Now(), "with a certificate of the inviter's mesh"},
 		"a node":                    {chain(root, "spiffe://cards.example/isthmus/node/n1", root.cert), pin, time.Now(), "only [spiffe://cards.example/ns/isthmus-system/sa/other "},

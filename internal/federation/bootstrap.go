@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
-	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/sni"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -101,7 +100,7 @@ func (s *Service) adoptFetched(ctx context.Context, name string, root *x509.Cert
 		return err
 	}
 	p, ok := all[name]
-	if !ok || !fetchable(p.object) || p.object.Spec.Bundle.Fingerprint != peerrules.Fingerprint(root) || p.state.Revoked {
+	if !ok || !fetchable(p.object) || p.object.Spec.Bundle.Fingerprint != spiffe.Fingerprint(root) || p.state.Revoked {
 		return fmt.Errorf("peer %s has changed meanwhile", name)
 	}
 	if err := s.adoptRoots(ctx, all, name, p, []*x509.Certificate{root}); err != nil {

@@ -136,7 +136,7 @@ func checkRootDomain(c *x509.Certificate, td spiffe.TrustDomain) error {
 
 // has says whether a root of that fingerprint is in the bundle.
 func (b Bundle) has(fingerprint string) bool {
-	return slices.ContainsFunc(b.Roots, func(c *x509.Certificate) bool { return peerrules.Fingerprint(c) == fingerprint })
+	return slices.ContainsFunc(b.Roots, func(c *x509.Certificate) bool { return spiffe.Fingerprint(c) == fingerprint })
 }
 
 // sameRoots compares as sets.
@@ -148,7 +148,7 @@ func sameRoots(a, b []*x509.Certificate) bool {
 func fingerprints(certs []*x509.Certificate) []string {
 	all := make([]string, 0, len(certs))
 	for _, c := range certs {
-		all = append(all, peerrules.Fingerprint(c))
+		all = append(all, spiffe.Fingerprint(c))
 	}
 	slices.Sort(all)
 	return slices.Compact(all)

@@ -41,7 +41,7 @@ func TestParseBundle(t *testing.T) {
 	if b.Sequence != 7 || b.RefreshHint != time.Minute || len(b.Roots) != 1 || !b.Roots[0].Equal(named.cert) {
 		t.Errorf("got %+v", b)
 	}
-	if !b.has(peerrules.Fingerprint(named.cert)) {
+	if !b.has(spiffe.Fingerprint(named.cert)) {
 		t.Error("does not have its own root")
 	}
 }

@@ -132,7 +132,7 @@ func (e errOther) Error() string { return fmt.Sprintf("it is %s, who has no say 
 func verifyPinned(
 	chain []*x509.Certificate, fingerprint string, td spiffe.TrustDomain, now time.Time, ids ...string,
 ) (*x509.Certificate, error) {
-	i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return peerrules.Fingerprint(c) == fingerprint })
+	i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return spiffe.Fingerprint(c) == fingerprint })
 	if i <= 0 {
 		return nil, finalError{fmt.Errorf("who answered does not hold the root of fingerprint %s, which the token pins: "+
 			"something between the meshes answers in the inviter's place, or its root has changed since; "+

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // slow meshes refresh of themselves only once an hour: what comes sooner comes by notice.
@@ -42,7 +43,7 @@ func TestPeerFollowsANewRootAtOnce(t *testing.T) {
 	retail.live()
 	before := cards.root.cert
 	next := newAuthority(t, "cards-next").cert
-	both := []string{peerrules.Fingerprint(before), peerrules.Fingerprint(next)}
+	both := []string{spiffe.Fingerprint(before), spiffe.Fingerprint(next)}
 	slices.Sort(both)
 
 	eventually(t, "the first bundle fetched", func() bool { return !cards.told("retail").Fetched.IsZero() })

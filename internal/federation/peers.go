@@ -13,6 +13,7 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/vip"
 )
@@ -151,7 +152,7 @@ func (s *Service) older(name, other string) bool {
 func sharedKey(a, b []*x509.Certificate) string {
 	for _, c := range b {
 		if slices.ContainsFunc(a, func(o *x509.Certificate) bool { return peerrules.KeyID(o) == peerrules.KeyID(c) }) {
-			return peerrules.Fingerprint(c)
+			return spiffe.Fingerprint(c)
 		}
 	}
 	return ""

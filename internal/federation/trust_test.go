@@ -12,6 +12,7 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 func TestNewRootsFollowByRefresh(t *testing.T) {
@@ -120,7 +121,7 @@ func TestSuspendedWhileTheRootIsReplaced(t *testing.T) {
 			m.rotate(next)
 			m.Wake()
 			eventually(t, "the new root alone", func() bool {
-				return slices.Equal(other.held(self), []string{peerrules.Fingerprint(next.cert)})
+				return slices.Equal(other.held(self), []string{spiffe.Fingerprint(next.cert)})
 			})
 			if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Live {
 				t.Error("live while suspended")
@@ -338,7 +339,7 @@ func TestRunTellsWhenTimeAloneChangesThings(t *testing.T) {
 func TestFirstRootByFingerprint(t *testing.T) {
 	cards, retail, n := pair(t)
 	file := fromFile(t, cards, "", "retail")
-	file.Spec.Bundle = v1alpha1.PeerBundle{Fingerprint: peerrules.Fingerprint(cards.root.cert)}
+	file.Spec.Bundle = v1alpha1.PeerBundle{Fingerprint: spiffe.Fingerprint(cards.root.cert)}
 	evil := newMesh(t, n, "cards", "192.0.2.1") // in the place of cards at first
 	evil.write(fromFile(t, retail, "", "cards"))
 	retail.write(file)

@@ -12,6 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // CAStatus is the certificate authority, and how far a rotation of its root has come.
@@ -20,7 +21,7 @@ func (a *admin) CAStatus(ctx context.Context, _ *adminapi.Empty) (*adminapi.CASt
 		TrustDomain: a.d.authority.TrustDomain().Name(), Operator: a.d.authority.OperatorsRoot(), Roots: []adminapi.CARoot{},
 	}
 	for i, c := range a.d.authority.RootCertificates() {
-		resp.Roots = append(resp.Roots, adminapi.CARoot{SHA256: ca.Fingerprint(c), NotAfter: c.NotAfter, Signs: i == 0})
+		resp.Roots = append(resp.Roots, adminapi.CARoot{SHA256: spiffe.Fingerprint(c), NotAfter: c.NotAfter, Signs: i == 0})
 	}
 	rot := a.d.authority.Rotation()
 	if rot.Step == "" {

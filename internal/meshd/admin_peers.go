@@ -17,6 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // PeerInvite opens an invitation: this side's consent.
@@ -128,7 +129,7 @@ func fingerprints(pem []byte) []string {
 	}
 	var out []string
 	for _, r := range roots {
-		out = append(out, peerrules.Fingerprint(r))
+		out = append(out, spiffe.Fingerprint(r))
 	}
 	return out
 }

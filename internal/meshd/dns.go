@@ -8,6 +8,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/vip"
 )
 
@@ -69,7 +70,7 @@ func signing(roots []byte) string {
 	if err != nil {
 		return ""
 	}
-	return peerrules.Fingerprint(certs[0])
+	return spiffe.Fingerprint(certs[0])
 }
 
 // addHost resolves a service to addresses that the workload can call.

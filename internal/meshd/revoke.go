@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -47,7 +46,7 @@ func (a *agents) shut(ctx context.Context, node string) error {
 func (a *agents) outlasting(ctx context.Context, node string) ([]adminapi.RevokedCert, error) {
 	last := map[string]time.Time{}
 	for _, root := range a.d.authority.RootCertificates() { // what leads to another is good nowhere
-		uses, err := a.d.db.CertsUnder(ctx, ca.Fingerprint(root), a.d.now())
+		uses, err := a.d.db.CertsUnder(ctx, spiffe.Fingerprint(root), a.d.now())
 		if err != nil {
 			return nil, fmt.Errorf("node %s was revoked; which certificates of its workloads outlast that is not known: %w", node, err)
 		}

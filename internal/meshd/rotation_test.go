@@ -16,6 +16,7 @@ import (
 	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/xds"
 )
@@ -247,7 +248,7 @@ func TestRotationFollowsItsNodes(t *testing.T) {
 		if err != nil || len(certs) != 2 || in.SigningRoot != before {
 			return false
 		}
-		next = peerrules.Fingerprint(certs[1])
+		next = spiffe.Fingerprint(certs[1])
 		return true
 	})
 	const away = "node node-b: its agent is not connected"

@@ -9,6 +9,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // MeshFingerprint is what two administrators compare before their meshes trust each other. It covers all by which one mesh
@@ -16,7 +17,7 @@ import (
 func MeshFingerprint(trustDomain string, roots []*x509.Certificate, gatewayIDs, addresses []string) string {
 	prints := make([]string, 0, len(roots))
 	for _, c := range roots {
-		prints = append(prints, Fingerprint(c))
+		prints = append(prints, spiffe.Fingerprint(c))
 	}
 	h := sha256.New()
 	for _, list := range [][]string{{"isthmus mesh 1", trustDomain}, prints, gatewayIDs, addresses} {

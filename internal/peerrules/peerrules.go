@@ -23,6 +23,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // DefaultMaxBundleAge is how old a peer's roots may grow unless its MeshPeer says otherwise.
@@ -267,11 +268,11 @@ func (c claims) clash(peer *v1alpha1.MeshPeer, v Verdict) Verdict {
 		id := KeyID(r)
 		if c.ownKeys[id] {
 			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) is one of this mesh: each trust domain needs a root of its own",
-				peer.Name, Fingerprint(r))
+				peer.Name, spiffe.Fingerprint(r))
 		}
 		if wanting := c.keys[id]; !c.holds(wanting, peer.Name) {
 			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) vouches for %s too, and the oldest MeshPeer stands: "+
-				"each trust domain needs a root of its own", peer.Name, Fingerprint(r), others(wanting, peer.Name))
+				"each trust domain needs a root of its own", peer.Name, spiffe.Fingerprint(r), others(wanting, peer.Name))
 		}
 	}
 	return Verdict{}

@@ -14,6 +14,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // MaxRoots is how many roots one trust domain may have.
@@ -58,12 +59,6 @@ func CheckRoot(c *x509.Certificate) error {
 		return errors.New("its key usage does not let it sign certificates")
 	}
 	return nil
-}
-
-// Fingerprint is the SHA-256 of a certificate's DER, lower-case hex.
-func Fingerprint(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
-	return hex.EncodeToString(sum[:])
 }
 
 // KeyID is the SHA-256 of a certificate's public key: two certificates of one key are one authority.
@@ -131,7 +126,7 @@ func Anchor(peer *v1alpha1.MeshPeer) string {
 	}
 	prints := make([]string, 0, len(certs))
 	for _, c := range certs {
-		prints = append(prints, Fingerprint(c))
+		prints = append(prints, spiffe.Fingerprint(c))
 	}
 	slices.Sort(prints)
 	sum := sha256.Sum256([]byte(strings.Join(append(parts, prints...), "\x00")))

@@ -128,7 +128,7 @@ func (g *gateway) testAccept(t *testing.T) {
 	must(t, err)
 	i.token = federation.Token{
 		TrustDomain: td, Name: "inviter", KnownAs: "home", Addresses: []netip.AddrPort{netip.MustParseAddrPort(inviterAddress)},
-		GatewayIDs: []string{gatewayID}, InviteID: "00112233445566778899aabbccddeeff", Secret: parsed, Root: peerrules.Fingerprint(i.ca.cert),
+		GatewayIDs: []string{gatewayID}, InviteID: "00112233445566778899aabbccddeeff", Secret: parsed, Root: spiffe.Fingerprint(i.ca.cert),
 		Fingerprint: peerrules.MeshFingerprint("inviter.example", []*x509.Certificate{i.ca.cert}, []string{gatewayID}, []string{inviterAddress}),
 		Expires:     time.Now().Add(10 * time.Minute),
 	}

@@ -6,6 +6,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/identity"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // SetRoots says which roots the mesh has now: by them the control plane is known from the next connection on. From then on
@@ -72,7 +73,7 @@ func (c *Client) report() agentapi.Report {
 	r := c.cfg.Report()
 	if svid := c.svid.Load(); svid != nil {
 		for _, root := range svid.Roots {
-			r.Roots = append(r.Roots, identity.Fingerprint(root))
+			r.Roots = append(r.Roots, spiffe.Fingerprint(root))
 		}
 		slices.Sort(r.Roots)
 	}

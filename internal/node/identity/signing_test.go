@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 func TestSigningDue(t *testing.T) {
@@ -65,7 +67,7 @@ func TestWithRoots(t *testing.T) {
 		t.Fatal(err)
 	}
 	both, err := svid.WithRoots([]*x509.Certificate{other.root, ours.root})
-	if err != nil || len(both.Roots) != 2 || len(svid.Roots) != 1 || both.State().Root != Fingerprint(ours.root) {
+	if err != nil || len(both.Roots) != 2 || len(svid.Roots) != 1 || both.State().Root != spiffe.Fingerprint(ours.root) {
 		t.Errorf("got %v, %v", both, err)
 	}
 	if _, err := svid.WithRoots([]*x509.Certificate{other.root}); err == nil {

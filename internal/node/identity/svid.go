@@ -6,10 +6,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -71,7 +69,7 @@ func NewSVID(key *ecdsa.PrivateKey, chainDER [][]byte, rootsPEM []byte, now time
 	if err != nil {
 		return nil, err
 	}
-	s.under = Fingerprint(root)
+	s.under = spiffe.Fingerprint(root)
 	return s, nil
 }
 
@@ -83,14 +81,8 @@ func (s *SVID) WithRoots(roots []*x509.Certificate) (*SVID, error) {
 	if err != nil {
 		return nil, err
 	}
-	next.under = Fingerprint(root)
+	next.under = spiffe.Fingerprint(root)
 	return &next, nil
-}
-
-// Fingerprint is the SHA-256 of a certificate's DER, hex.
-func Fingerprint(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
-	return hex.EncodeToString(sum[:])
 }
 
 func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
@@ -210,7 +202,7 @@ func (s *SVID) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 func (s *SVID) State() agentapi.CertState {
 	leaf := s.Leaf()
 	return agentapi.CertState{
-		SPIFFEID: s.ID.String(), Serial: serial(leaf.SerialNumber), Fingerprint: Fingerprint(leaf),
+		SPIFFEID: s.ID.String(), Serial: serial(leaf.SerialNumber), Fingerprint: spiffe.Fingerprint(leaf),
 		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(), Root: s.under,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/node/identity"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // A root that signs no more is left soon, and a control plane that goes on under it is not asked without end.
@@ -30,7 +31,7 @@ func TestCertificatesFollowTheSigningRoot(t *testing.T) {
 	go func() { done <- s.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 
-	s.SignedBy(identity.Fingerprint(before.root))
+	s.SignedBy(spiffe.Fingerprint(before.root))
 	if _, ok := s.want("spiffe://cards.example/ns/default/sa/payments"); !ok {
 		t.Fatal("the identity is not served")
 	}
@@ -45,10 +46,10 @@ func TestCertificatesFollowTheSigningRoot(t *testing.T) {
 			t.Errorf("%s: under %s, want %s", what, got, root)
 		}
 	}
-	wait("the first", identity.Fingerprint(before.root))
+	wait("the first", spiffe.Fingerprint(before.root))
 	signing.Store(after)
-	s.SignedBy(identity.Fingerprint(after.root))
-	wait("after the root changed", identity.Fingerprint(after.root))
+	s.SignedBy(spiffe.Fingerprint(after.root))
+	wait("after the root changed", spiffe.Fingerprint(after.root))
 
 	s.SignedBy(strings.Repeat("0", 64)) // one that never signs
 	time.Sleep(2 * time.Second)
