@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -15,7 +14,6 @@ import (
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/istioyaml"
-	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -25,9 +23,6 @@ const (
 	moving  = time.Second            // written to without a pause
 	pause   = 5 * time.Millisecond
 )
-
-// maxKept bounds the findings about objects of one file that stay as they were.
-const maxKept = 20
 
 // folder is the state of one configuration folder: what each file last said and what all of them mean together.
 type folder struct {
@@ -128,18 +123,6 @@ func (d *folder) refreshAll(ctx context.Context, dirty map[string]bool, now time
 // vanished says that no file is left of what was there, as when the folder was unmounted.
 func (d *folder) vanished(l listing) bool {
 	return len(d.files) > 0 && len(l.files) == 0
-}
-
-func (d *folder) vanishedFinding(l listing) finding.Finding {
-	f := finding.Finding{
-		Code: CodeVanished, File: d.root, Message: "all configuration files are gone; the last good state stays in effect",
-		Remedy: "bring the files back; to really have no configuration, leave one file that holds only a comment",
-	}
-	if err := l.errs[d.root]; err != nil {
-		f.Message = fmt.Sprintf("the configuration folder cannot be read (%v); the last good state stays in effect", cause(err))
-		f.Remedy = "bring the folder back, or make it readable"
-	}
-	return f
 }
 
 // refresh reads the given files and merges what they say. It returns those to look at again soon, with the whole folder:
@@ -319,110 +302,6 @@ func (d *folder) conclude(ctx context.Context, updates []update, now time.Time) 
 	next := *d.objects.config
 	next.Closed, next.Findings = closed, findings
 	d.config = &next
-}
-
-// closed is all that is written and not carried out, sorted.
-func (d *folder) closed() []snapshot.Closed {
-	out := slices.Collect(maps.Values(d.objects.closed))
-	for _, f := range d.files {
-		for _, b := range f.loose {
-			if b.Security {
-				out = append(out, b.Closed)
-			}
-		}
-	}
-	out = append(out, d.outOfSight()...)
-	slices.SortFunc(out, func(a, b snapshot.Closed) int {
-		if n := a.Key.Compare(b.Key); n != 0 {
-			return n
-		}
-		return strings.Compare(fmt.Sprint(a.Origin.File, " ", a.Origin.Line), fmt.Sprint(b.Origin.File, " ", b.Origin.Line))
-	})
-	return out
-}
-
-// outOfSight are the objects of security kinds that are known to have stood in a file which cannot be read now, where not even
-// a copy tells what they said.
-func (d *folder) outOfSight() []snapshot.Closed {
-	var out []snapshot.Closed
-	for s, ghosts := range d.ages.ghosts {
-		if k, _ := kind.Named(s.Kind); !k.Security || len(d.objects.claims[s]) > 0 {
-			continue
-		}
-		for _, g := range ghosts {
-			path := filepath.Join(d.root, g.file)
-			f := d.files[path]
-			hidden := f == nil && d.unreachable(path) || f != nil && f.current == nil ||
-				f != nil && slices.ContainsFunc(f.loose, func(b *istioyaml.Broken) bool { return b.MayBe(g.key) })
-			if g.until.IsZero() && hidden {
-				out = append(out, snapshot.Closed{Key: g.key, Origin: snapshot.Origin{File: path}, Reason: "its file cannot be read, or not all of it"})
-				break
-			}
-		}
-	}
-	return out
-}
-
-func (d *folder) findings() []finding.Finding {
-	out := slices.Collect(maps.Values(d.trouble))
-	for _, f := range d.files {
-		if f.current != nil {
-			out = append(out, f.current.Findings...)
-		}
-		out = append(out, f.stayed...)
-	}
-	out = append(out, d.objects.findings()...)
-	finding.Sort(out)
-	return out
-}
-
-// stayed names the objects of a file that stay as they were.
-func stayed(path string, entries []entry) []finding.Finding {
-	var out []finding.Finding
-	n := 0
-	for _, e := range entries {
-		if e.object == nil || e.broken == nil {
-			continue
-		}
-		if n++; n > maxKept {
-			continue
-		}
-		message := "it cannot be read as it is now"
-		if e.broken.Key != e.key {
-			message = "something that may be it cannot be read"
-		}
-		out = append(out, finding.Finding{
-			Code: CodeKept, Severity: finding.Warning, Object: e.key.String(), File: path, Line: e.broken.Origin.Line,
-			Message: fmt.Sprintf("%s, so it stays as it was at %s", message, e.since.UTC().Format(time.RFC3339)),
-			Remedy:  "mend the errors of this file",
-		})
-	}
-	if n > maxKept {
-		out = append(out, finding.Finding{
-			Code: CodeKept, Severity: finding.Warning, File: path, Message: fmt.Sprintf("%d more objects stay as they were", n-maxKept), Remedy: "mend the errors of this file",
-		})
-	}
-	return out
-}
-
-func (d *folder) unread(path string, err error) finding.Finding {
-	f := finding.Finding{
-		Code: CodeUnread, File: path, Message: fmt.Sprintf("cannot be read: %v", cause(err)),
-		Remedy: "make it readable for the user that runs Isthmus, or remove it",
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		f.Remedy = "create it, or name another folder"
-	}
-	return f
-}
-
-// cause is an error without the path that the finding names already.
-func cause(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
 }
 
 // offline is the state of a folder that is read once: nothing is kept of it and its objects have no ages.

@@ -1,0 +1,55 @@
+package file
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"isthmus.dev/isthmus/internal/istioyaml"
+	"isthmus.dev/isthmus/internal/kind"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// closed is all that is written and not carried out, sorted.
+func (d *folder) closed() []snapshot.Closed {
+	out := slices.Collect(maps.Values(d.objects.closed))
+	for _, f := range d.files {
+		for _, b := range f.loose {
+			if b.Security {
+				out = append(out, b.Closed)
+			}
+		}
+	}
+	out = append(out, d.outOfSight()...)
+	slices.SortFunc(out, func(a, b snapshot.Closed) int {
+		if n := a.Key.Compare(b.Key); n != 0 {
+			return n
+		}
+		return strings.Compare(fmt.Sprint(a.Origin.File, " ", a.Origin.Line), fmt.Sprint(b.Origin.File, " ", b.Origin.Line))
+	})
+	return out
+}
+
+// outOfSight are the objects of security kinds that are known to have stood in a file which cannot be read now, where not even
+// a copy tells what they said.
+func (d *folder) outOfSight() []snapshot.Closed {
+	var out []snapshot.Closed
+	for s, ghosts := range d.ages.ghosts {
+		if k, _ := kind.Named(s.Kind); !k.Security || len(d.objects.claims[s]) > 0 {
+			continue
+		}
+		for _, g := range ghosts {
+			path := filepath.Join(d.root, g.file)
+			f := d.files[path]
+			hidden := f == nil && d.unreachable(path) || f != nil && f.current == nil ||
+				f != nil && slices.ContainsFunc(f.loose, func(b *istioyaml.Broken) bool { return b.MayBe(g.key) })
+			if g.until.IsZero() && hidden {
+				out = append(out, snapshot.Closed{Key: g.key, Origin: snapshot.Origin{File: path}, Reason: "its file cannot be read, or not all of it"})
+				break
+			}
+		}
+	}
+	return out
+}

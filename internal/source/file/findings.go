@@ -1,0 +1,89 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"time"
+
+	"isthmus.dev/isthmus/internal/finding"
+)
+
+// maxKept bounds the findings about objects of one file that stay as they were.
+const maxKept = 20
+
+func (d *folder) findings() []finding.Finding {
+	out := slices.Collect(maps.Values(d.trouble))
+	for _, f := range d.files {
+		if f.current != nil {
+			out = append(out, f.current.Findings...)
+		}
+		out = append(out, f.stayed...)
+	}
+	out = append(out, d.objects.findings()...)
+	finding.Sort(out)
+	return out
+}
+
+func (d *folder) vanishedFinding(l listing) finding.Finding {
+	f := finding.Finding{
+		Code: CodeVanished, File: d.root, Message: "all configuration files are gone; the last good state stays in effect",
+		Remedy: "bring the files back; to really have no configuration, leave one file that holds only a comment",
+	}
+	if err := l.errs[d.root]; err != nil {
+		f.Message = fmt.Sprintf("the configuration folder cannot be read (%v); the last good state stays in effect", cause(err))
+		f.Remedy = "bring the folder back, or make it readable"
+	}
+	return f
+}
+
+// stayed names the objects of a file that stay as they were.
+func stayed(path string, entries []entry) []finding.Finding {
+	var out []finding.Finding
+	n := 0
+	for _, e := range entries {
+		if e.object == nil || e.broken == nil {
+			continue
+		}
+		if n++; n > maxKept {
+			continue
+		}
+		message := "it cannot be read as it is now"
+		if e.broken.Key != e.key {
+			message = "something that may be it cannot be read"
+		}
+		out = append(out, finding.Finding{
+			Code: CodeKept, Severity: finding.Warning, Object: e.key.String(), File: path, Line: e.broken.Origin.Line,
+			Message: fmt.Sprintf("%s, so it stays as it was at %s", message, e.since.UTC().Format(time.RFC3339)),
+			Remedy:  "mend the errors of this file",
+		})
+	}
+	if n > maxKept {
+		out = append(out, finding.Finding{
+			Code: CodeKept, Severity: finding.Warning, File: path, Message: fmt.Sprintf("%d more objects stay as they were", n-maxKept), Remedy: "mend the errors of this file",
+		})
+	}
+	return out
+}
+
+func (d *folder) unread(path string, err error) finding.Finding {
+	f := finding.Finding{
+		Code: CodeUnread, File: path, Message: fmt.Sprintf("cannot be read: %v", cause(err)),
+		Remedy: "make it readable for the user that runs Isthmus, or remove it",
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		f.Remedy = "create it, or name another folder"
+	}
+	return f
+}
+
+// cause is an error without the path that the finding names already.
+func cause(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
