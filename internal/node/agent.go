@@ -190,6 +190,7 @@ func (a *Agent) makeHomes(binary string) error {
 		return err
 	}
 	a.bell = newBell()
+	inside := newTenants()
 	if rules != nil && a.cfg.Gateway == nil {
 		a.group = cgroup.New(ControlGroup(a.cfg.Name, a.cfg.RunDir))
 	}
@@ -199,7 +200,7 @@ func (a *Agent) makeHomes(binary string) error {
 	for i := range a.cfg.Workloads {
 		h := &home{
 			workload: a.cfg.Workloads[i], log: a.log, aliases: filepath.Join(a.cfg.RunDir, aliases),
-			rules: rules, group: a.group, dns: a.dns, bell: a.bell, changed: a.touch,
+			rules: rules, group: a.group, dns: a.dns, bell: a.bell, tenants: inside, changed: a.touch,
 		}
 		if a.cfg.Mode == Sidecar {
 			p := a.newProxy(&a.cfg.Workloads[i], binary)

@@ -48,6 +48,7 @@ type home struct {
 	dns      *dns.Server
 	bell     *bell
 	keeper   *keeper
+	tenants  *tenants
 	changed  func()
 	// during runs for as long as the namespace is there; nil for nothing.
 	during func(context.Context) error
@@ -59,8 +60,7 @@ type home struct {
 // stay is one namespace, from its coming to its going.
 type stay struct {
 	pin   *os.File // holds the namespace, so that another one cannot get its number
-	dev   uint64
-	inode uint64
+	at    place
 	alias string // its path for Envoy
 	dns   *dns.Sockets
 	// queues of the namespace's devices; nil where nothing is captured.
@@ -70,7 +70,7 @@ type stay struct {
 
 // name tells one namespace of a workload from every other.
 func (h *home) name(s *stay) string {
-	return h.prefix() + strconv.FormatUint(s.inode, 10)
+	return h.prefix() + strconv.FormatUint(s.at.inode, 10)
 }
 
 func (h *home) prefix() string { return h.workload.Namespace + "." + h.workload.Name + "." }
@@ -81,12 +81,12 @@ func (h *home) enter() (err error) {
 	s := &stay{}
 	defer func() {
 		if err != nil {
-			s.close()
+			h.close(s)
 		}
 	}()
 	path := h.workload.Netns
 	if path != "" {
-		if err := s.hold(path); err != nil {
+		if err := h.hold(s); err != nil {
 			return fmt.Errorf("workload %s: %w", h.workload.Key(), err)
 		}
 	}
@@ -172,29 +172,32 @@ func (h *home) leave() {
 	if s == nil {
 		return
 	}
-	s.close()
+	h.close(s)
 	h.changed()
 }
 
-func (s *stay) hold(path string) (err error) {
-	if s.pin, err = netns.Open(path); err != nil {
+// hold the namespace at the workload's path, if it may live there.
+func (h *home) hold(s *stay) (err error) {
+	if s.pin, err = netns.Open(h.workload.Netns); err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(s.pin.Fd()), &st); err != nil {
-		return fmt.Errorf("stat %s: %w", path, err)
+	if err := netns.Lasting(h.workload.Netns); err != nil {
+		return err
 	}
-	s.dev, s.inode = uint64(st.Dev), st.Ino
-	return nil
+	if s.at, err = placeOfFile(s.pin); err != nil {
+		return err
+	}
+	return h.tenants.enter(s.at, h.workload.Key())
 }
 
 // there says whether the path still leads to this namespace.
 func (s *stay) there(path string) bool {
 	var st unix.Stat_t
-	return path == "" || unix.Stat(path, &st) == nil && st.Ino == s.inode && uint64(st.Dev) == s.dev
+	return path == "" || unix.Stat(path, &st) == nil && place{uint64(st.Dev), st.Ino} == s.at
 }
 
-func (s *stay) close() {
+func (h *home) close(s *stay) {
+	h.tenants.leave(s.at, h.workload.Key())
 	if s.dns != nil {
 		s.dns.Close()
 	}

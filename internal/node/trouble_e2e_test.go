@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/netns"
@@ -170,4 +172,34 @@ func TestEnvoyCapturesADeviceThatComesLater(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A workload's identity goes to one namespace, which is its own: not to that of whichever process has a number, not to one that
+// another workload lives in, not to the host's, whose traffic would be captured.
+func TestEnvoyServesNobodyInAnothersNamespace(t *testing.T) {
+	p := newTrio(t, "whose")
+	dir := newDir(t, "whose-odd")
+	path := func(name string) string { return filepath.Join(dir, name) }
+	must(t, os.Symlink(fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), path("process")))
+	must(t, os.Symlink(p.shop, path("shop")))
+	must(t, os.WriteFile(path("host"), nil, 0o600))
+	must(t, unix.Mount(netns.Own, path("host"), "", unix.MS_BIND, ""))
+	defer func() { must(t, unix.Unmount(path("host"), 0)) }()
+	for _, name := range []string{"process", "shop", "host"} {
+		more := p.cfg.Workloads[2]
+		more.Name, more.Netns = "odd-"+name, path(name)
+		p.cfg.Workloads = append(p.cfg.Workloads, more)
+	}
+	runAgent(t, p.cfg)
+	p.troubled(t, "default/odd-process", "leads to the network namespace of a process, by a number that another process has next")
+	p.troubled(t, "default/odd-shop", "workload default/shop-1 lives in its network namespace already, under another path")
+	p.troubled(t, "default/odd-host", "its network namespace is the agent's own, which is the host's")
+	eventually(t, 10*time.Second, "the shop's call", func() error { return call(p.shop) })
+	p.reported(t, 3)
+	if out, err := exec.Command("nft", "list", "table", "inet", "isthmus").CombinedOutput(); err == nil {
+		t.Errorf("the host is captured: %s", out)
+	}
+	must(t, os.Remove(path("shop")))
+	must(t, os.Symlink(newNetns(t, "whose-other"), path("shop")))
+	p.troubled(t, "default/odd-shop", "no device of its network namespace has an address of the workload's")
 }

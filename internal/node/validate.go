@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -170,10 +171,10 @@ func (c *Config) validateRole(r *reader) {
 			r.add(at+".name", fmt.Sprintf("workload %s is there twice", w.Key()), "give one of them another name")
 		}
 		names[w.Key()] = true
-		if other, taken := namespaces[w.Netns]; taken && w.Netns != "" {
+		if other, taken := namespaces[filepath.Clean(w.Netns)]; taken && w.Netns != "" {
 			r.add(at+".netns", fmt.Sprintf("workload %s lives there already", other), "give every workload a network namespace of its own")
 		}
-		namespaces[w.Netns] = w.Key()
+		namespaces[filepath.Clean(w.Netns)] = w.Key()
 	}
 }
 
@@ -226,6 +227,9 @@ func (w Workload) validate(r *reader, at string, captureOff bool) {
 		r.add(at+".netns", "it is missing", "write the path of the workload's network namespace, for example /run/netns/"+w.Name)
 	case w.Netns != "" && !filepath.IsAbs(w.Netns):
 		r.add(at+".netns", fmt.Sprintf("%q is not an absolute path", w.Netns), "write for example /run/netns/"+filepath.Base(w.Netns))
+	case strings.HasPrefix(filepath.Clean(w.Netns), "/proc/"):
+		r.add(at+".netns", fmt.Sprintf("%s is a process's, by a number that another process has next: its identity would go with the number", w.Netns),
+			"give the namespace a name (ip netns attach "+w.Name+" PID) and write /run/netns/"+w.Name)
 	}
 	if len(w.Addresses) == 0 {
 		r.add(at+".addresses", "it is missing", "write the workload's ip addresses")

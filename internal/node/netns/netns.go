@@ -10,6 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Own leads to the namespace of this process, from any thread that is not inside Do. The process's first thread may be: so
+// /proc/self will not do.
+const Own = "/proc/thread-self/ns/net"
+
 // Do runs fn on a thread that is inside the network namespace at path, and brings the thread home again.
 // fn must not start goroutines that open sockets. An empty path means the process's own namespace.
 func Do(path string, fn func() error) error {
@@ -23,7 +27,7 @@ func Do(path string, fn func() error) error {
 	defer target.Close()
 
 	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
+	home, err := os.Open(Own)
 	if err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("open the thread's own network namespace: %w", err)
@@ -67,6 +71,20 @@ func Open(path string) (*os.File, error) {
 	return f, nil
 }
 
+// Lasting makes sure that a path goes on leading to the same namespace: one through a process's entry in /proc leads to that of
+// whichever process has the number next.
+func Lasting(path string) error {
+	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS})
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("%s leads to the network namespace of a process, by a number that another process has next: "+
+			"give the namespace a name of its own (ip netns attach NAME PID makes /run/netns/NAME) and write that", path)
+	case err != nil:
+		return fmt.Errorf("look at network namespace %s: %w", path, err)
+	}
+	return unix.Close(fd)
+}
+
 // ErrUnmounted is the error of Open for an empty file, on which a namespace is about to be mounted, or was once.
 var ErrUnmounted = errors.New("no network namespace is mounted here (yet); if nobody is making one, delete the file and make the namespace again (ip netns)")
 
@@ -77,7 +95,7 @@ func Away(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(e
 // former is still held by somebody: an open file, a socket. The kernel gives numbers out again.
 func Inode(path string) (uint64, error) {
 	if path == "" {
-		path = "/proc/self/ns/net"
+		path = Own
 	}
 	f, err := Open(path)
 	if err != nil {

@@ -162,7 +162,7 @@ func (c *caller) isOf(w *Workload) error {
 	}
 	path := w.Netns
 	if path == "" {
-		path = "/proc/self/ns/net"
+		path = netns.Own
 	}
 	ns, err := netns.Open(path) // open while both are compared: an inode in use is nobody else's
 	if err != nil {

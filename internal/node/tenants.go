@@ -1,0 +1,68 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/node/netns"
+)
+
+// place is a network namespace, for as long as it is held.
+type place struct{ dev, inode uint64 }
+
+// tenants are the workloads that live in namespaces now. Two in one could not be told apart, and neither could the host and a
+// workload in the host's own.
+type tenants struct {
+	mu sync.Mutex // guards by
+	by map[place]string
+}
+
+func newTenants() *tenants { return &tenants{by: map[place]string{}} }
+
+// enter lets a workload live in a namespace that nobody lives in.
+func (t *tenants) enter(p place, workload string) error {
+	own, err := placeOf(netns.Own)
+	if err != nil {
+		return err
+	}
+	if p == own {
+		return errors.New("its network namespace is the agent's own, which is the host's: give it one of its own")
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if other := t.by[p]; other != "" {
+		return fmt.Errorf("workload %s lives in its network namespace already, under another path: give every workload one of its own", other)
+	}
+	t.by[p] = workload
+	return nil
+}
+
+// leave ends that.
+func (t *tenants) leave(p place, workload string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.by[p] == workload {
+		delete(t.by, p)
+	}
+}
+
+func placeOf(path string) (place, error) {
+	f, err := netns.Open(path)
+	if err != nil {
+		return place{}, err
+	}
+	defer f.Close()
+	return placeOfFile(f)
+}
+
+func placeOfFile(f *os.File) (place, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return place{}, fmt.Errorf("stat %s: %w", f.Name(), err)
+	}
+	return place{uint64(st.Dev), st.Ino}, nil
+}
