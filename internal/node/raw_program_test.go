@@ -3,6 +3,7 @@
 package node
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -102,7 +103,7 @@ var rawOrders = map[string]func([]string) (string, error){
 	// listen,<port>,<mark>: greet who connects
 	"listen": func(w []string) (string, error) {
 		lc := net.ListenConfig{Control: mark(number(w[1]))}
-		l, err := lc.Listen(nil, "tcp", ":"+w[0])
+		l, err := lc.Listen(context.Background(), "tcp", ":"+w[0])
 		if err != nil {
 			return "", err
 		}
