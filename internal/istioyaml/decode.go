@@ -24,6 +24,7 @@ const (
 	MaxAliased       = 1_000  // values in one document that aliases repeat
 	MaxFindings      = 100    // of one document
 	MaxFileFindings  = 1_000  // of one file
+	maxLists         = 8      // Lists in each other
 )
 
 // Validator checks an object of Isthmus's own kinds against its schema. The document is JSON as map[string]any, int64,

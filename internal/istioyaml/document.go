@@ -113,7 +113,7 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 		return
 	}
 	h := headOf(n)
-	if h.twice == "" && h.apiVersion == "" && h.kind == "" && !h.object {
+	if h.twice == "" && h.apiVersion == "" && h.kind == "" && !h.object && !holdsSecurity(n) {
 		d.noObject(line)
 		return
 	}
@@ -126,6 +126,10 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 		return
 	}
 	k, s, why := h.stands()
+	if h.hides(s) && holdsSecurity(n) {
+		d.hidden(n)
+		return
+	}
 	switch s {
 	case standsForeign:
 		d.skip(h, line)
@@ -141,6 +145,22 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 		return
 	}
 	d.broken = append(d.broken, newBroken(h, s == standsClosing || k.Security, line, reasonOf(findings), selectorOf(doc)))
+}
+
+// hidden takes in a mapping that holds an object of a security kind where none is looked for. Which one that is cannot be told.
+func (d *document) hidden(n *yaml.Node) {
+	text, _ := yaml.Marshal(n) // what its lines tell is all that is known
+	l := lost(text, finding.Finding{
+		Code: CodeSyntax, Line: n.Line - 1, Message: "something of a security kind stands in here, where no object is looked for",
+		Remedy: "write each object as a document of its own, or as one of the items of a List",
+	})
+	for i := range l.broken {
+		l.broken[i].Key.Kind, l.broken[i].Key.Name, l.broken[i].Security = "", "", true
+	}
+	for i := range l.findings {
+		l.findings[i].Object = ""
+	}
+	d.merge(l)
 }
 
 // take keeps as many findings as anybody reads, errors before others.
@@ -191,12 +211,14 @@ func syntax(text []byte, err error) *finding.Finding {
 	return f
 }
 
-// items are the objects of a List, as kubectl and the API write it, or the one object itself. The items of a list of one kind
-// (ServiceList) need not say theirs.
-func items(root *yaml.Node) []*yaml.Node {
+// items are the objects of a List, as kubectl and the API write it, also of a List in a List, or the one object itself. The items
+// of a list of one kind (ServiceList) need not say theirs.
+func items(root *yaml.Node) []*yaml.Node { return itemsAt(root, 0) }
+
+func itemsAt(root *yaml.Node, depth int) []*yaml.Node {
 	h := headOf(root)
 	one, isList := strings.CutSuffix(h.kind, "List")
-	if !isList || h.twice != "" {
+	if !isList || h.twice != "" || depth > maxLists {
 		return []*yaml.Node{root}
 	}
 	var list *yaml.Node
@@ -210,11 +232,18 @@ func items(root *yaml.Node) []*yaml.Node {
 	if n != 1 || list.Kind != yaml.SequenceNode {
 		return []*yaml.Node{root}
 	}
-	out := make([]*yaml.Node, len(list.Content))
-	for i, item := range list.Content {
-		out[i] = item
-		if in := resolved(item); in != nil && in.Kind == yaml.MappingNode && one != "" {
-			out[i] = withHead(in, h.apiVersion, one)
+	out := make([]*yaml.Node, 0, len(list.Content))
+	for _, item := range list.Content {
+		in := resolved(item)
+		switch {
+		case in == nil || in.Kind != yaml.MappingNode:
+			out = append(out, item)
+		case one != "":
+			out = append(out, withHead(in, h.apiVersion, one))
+		case item.Kind == yaml.AliasNode: // a List that repeats others has no end
+			out = append(out, item)
+		default:
+			out = append(out, itemsAt(item, depth+1)...)
 		}
 	}
 	return out

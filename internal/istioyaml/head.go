@@ -2,6 +2,7 @@ package istioyaml
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -126,6 +127,9 @@ const (
 
 var groups = []string{groupOurs, groupSecurity, groupNetworking}
 
+// formerSecurity are the groups of the kinds that Istio had before security.istio.io.
+var formerSecurity = []string{"authentication.istio.io", "rbac.istio.io"}
+
 // securityKinds are Istio's; those that are not in the table are not carried out yet.
 var securityKinds = []string{"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"}
 
@@ -142,7 +146,7 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 	near := nearGroup(group)
 	elsewhere := slash && near == "" && strings.Contains(group, ".") && !strings.Contains(strings.ToLower(group), "istio")
 	cutOff := h.kind == "" && h.apiVersion != "" && strings.HasPrefix(groupSecurity+"/v1beta1", h.apiVersion)
-	secure := !elsewhere && (near == groupSecurity || Nearest(h.kind, securityKinds) != "" || cutOff)
+	secure := !elsewhere && (near == groupSecurity || slices.Contains(formerSecurity, group) || Nearest(h.kind, securityKinds) != "" || cutOff)
 	s, why.Code = standsRefused, CodeUnknownKind
 	if secure {
 		s = standsClosing
@@ -178,6 +182,35 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 		why.Field, why.Message, why.Remedy = "kind", fmt.Sprintf("the kind %q is not one that Isthmus reads", clip(h.kind)), DidYouMean(h.kind, kind.Names())
 	}
 	return k, s, why
+}
+
+// hides says whether an object may stand in a document that is not taken for one: its head does not tell what it is, or it is a
+// list that cannot be read.
+func (h head) hides(s standing) bool {
+	return (s == standsForeign || s == standsRefused) &&
+		(h.apiVersion == "" || h.kind == "" || strings.HasSuffix(strings.ToLower(h.kind), "list"))
+}
+
+// securityValue is what a value says that names a security kind or group.
+var securityValue = regexp.MustCompile(
+	`(?i)^\s*(security\.istio\.io(/.*)?|(authorizationpolic(y|ies)|(peer|request)authentications?)(list)?)\s*$`)
+
+// holdsSecurity says whether a value anywhere in a mapping names a security kind or group. Keys do not count: a chart's values
+// have them.
+func holdsSecurity(n *yaml.Node) bool {
+	switch n.Kind {
+	case yaml.ScalarNode:
+		return len(n.Value) < 256 && securityValue.MatchString(n.Value)
+	case yaml.MappingNode:
+		for i := 1; i < len(n.Content); i += 2 {
+			if holdsSecurity(n.Content[i]) {
+				return true
+			}
+		}
+	case yaml.SequenceNode:
+		return slices.ContainsFunc(n.Content, holdsSecurity)
+	}
+	return false // what an alias stands for is found where it is written
 }
 
 // nearGroup is the group that was meant, but for a slip of the pen; empty when it is none that Isthmus reads.

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // What can be told line by line of a document that no parser takes.
@@ -19,21 +21,33 @@ var (
 	outdentedLine = regexp.MustCompile(`\n[^\s]`)
 	nameLine      = regexp.MustCompile(`(?:^|[\s{,"'])name["']?[ \t]*:[ \t]*["']?([^\s"',#{}\]]*)`)
 	namespaceLine = regexp.MustCompile(`(?:^|[\s{,"'])namespace["']?[ \t]*:[ \t]*["']?([^\s"',#}\]]*)`)
-	securityWord  = regexp.MustCompile(`(?i)security\.istio\.io|authorizationpolicy|peerauthentication|requestauthentication`)
+	escapedLetter = regexp.MustCompile(`\\(?:u00|x)([2-7][0-9a-fA-F])`)
+	securityHead  = regexp.MustCompile(`(?i)\b(?:kind["']?\s*:\s*["']?(?:authorizationpolicy|peerauthentication|requestauthentication)|` +
+		`apiVersion["']?\s*:\s*["']?security\.istio\.io)`)
+	securityWord = regexp.MustCompile(`(?i)security\.istio\.io|authorizationpolicy|peerauthentication|requestauthentication`)
 )
 
 // lost is a document that cannot be parsed. Its lines tell what it may be: one of a foreign kind is skipped like any other; one
 // that may be of a security kind closes the namespaces that it names, or default, where an object is that names none.
 func lost(text []byte, why finding.Finding) *document {
 	text = comment.ReplaceAll(bytes.ReplaceAll(text, []byte{0}, nil), nil) // without NUL, UTF-16 can be looked through too
+	text = escapedLetter.ReplaceAllFunc(text, func(e []byte) []byte {
+		n, _ := strconv.ParseUint(string(e[len(e)-2:]), 16, 8)
+		return []byte{byte(n)}
+	})
 	h := scanHead(text)
 	_, s, _ := h.stands()
+	if (s == standsForeign || s == standsLater) && securityHead.Match(text) { // another object runs into it
+		h, s = head{}, standsClosing
+	}
 	if h.kind == "" && s != standsForeign && securityWord.Match(text) {
 		s = standsClosing
 	}
 	d := &document{}
 	if _, known := kind.Named(h.kind); s == standsRefused && !known && bytes.Contains(text, []byte("{{")) {
 		d.skipped = []skipped{{"unfilled template", 0}}
+		// It may be what is left of an object that was good, so that nothing goes for want of it.
+		d.broken = []Broken{{placeless: true, Closed: snapshot.Closed{Reason: "it is an unfilled template"}}}
 		return d
 	}
 	switch s {
@@ -92,7 +106,8 @@ func scanHead(text []byte) head {
 	return h
 }
 
-// scanNamespaces are all namespaces that a text names; "" stands for none, which means default.
+// scanNamespaces are all namespaces that a text names; "" stands for none, which means default. A text that names very many
+// is no object of a namespace.
 func scanNamespaces(text []byte) []string {
 	out := []string{}
 	for _, m := range namespaceLine.FindAllSubmatch(text, -1) {
@@ -106,7 +121,10 @@ func scanNamespaces(text []byte) []string {
 		out = append(out, "")
 	}
 	slices.Sort(out)
-	return slices.Compact(out)
+	if out = slices.Compact(out); len(out) > MaxFindings {
+		return []string{unreadableNamespace}
+	}
+	return out
 }
 
 // skip notes a document that is no matter of Isthmus's.

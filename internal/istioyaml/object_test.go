@@ -99,8 +99,22 @@ func TestOneObject(t *testing.T) {
 		"values of a chart":                 {"replicas: 3\nimage: {tag: x} # AuthorizationPolicy\n", "? /; ISM0203"},
 		"values of a chart, not YAML":       {"replicas: [3\n", "? default/; ISM-SCH10"},
 		"template":                          {"{{- if .Values.x }}\napiVersion: apps/v1\nkind: Deployment\n{{- end }}\n", "ISM0203"},
-		"template without a kind":           {"{{- range .Values.x }}\n{{ toYaml . }}\n{{- end }}\n", "ISM0203"},
+		"template without a kind":           {"{{- range .Values.x }}\n{{ toYaml . }}\n{{- end }}\n", "? /; ISM0203"},
 		"template of a policy":              {"{{- if .Values.x }}\n" + replace("namespace: shop", "namespace: {{ .Release.Namespace }}") + "{{- end }}\n", "!AuthorizationPolicy default/no; ISM-SCH10"},
+		"template in place of an object":    {"{{- include \"policy\" . }}\n", "? /; ISM0203"},
+		"unknown and nowhere":               {"policy:\n  " + strings.ReplaceAll(deny, "\n", "\n  "), "! shop/; ISM-SCH10"},
+		"beside metadata":                   {"metadata: {name: x}\npolicy:\n  " + strings.ReplaceAll(deny, "\n", "\n  "), "! shop/; ISM-SCH10"},
+		"merged":                            {"x: &x {apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: no, namespace: shop}}\n<<: *x\n", "! shop/; ISM-SCH10"},
+		"head merged":                       {"x: &x {apiVersion: security.istio.io/v1, kind: AuthorizationPolicy}\n<<: *x\nmetadata: {name: no, namespace: shop}\n", "! shop/; ISM-SCH10"},
+		"head with tags":                    {replace("security.istio.io", "!x security.istio.io", "kind: ", "kind: !x "), "! shop/; ISM-SCH10"},
+		"head of lists":                     {"apiVersion: [security.istio.io/v1]\nkind: [AuthorizationPolicy]\nmetadata: {name: no, namespace: shop}\n", "! shop/; ISM-SCH10"},
+		"keys of the head misspelt":         {replace("apiVersion:", "apiVersions:", "kind:", "kinds:"), "! shop/; ISM-SCH10"},
+		"not YAML, letters escaped":         {replace("security.istio.io/v1", `"security.istio.\u0069o/v1"`, "AuthorizationPolicy", `"Authorization\x50olicy"`, "[{", "[[{"), "!AuthorizationPolicy shop/no; ISM-SCH10"},
+		"runs into a foreign one":           {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n  " + strings.ReplaceAll(deny, "\n", "\n  "), "! shop/; ISM-SCH10"},
+		"an older kind of Istio's":          {"apiVersion: authentication.istio.io/v1alpha1\nkind: Policy\nmetadata: {name: no, namespace: shop}\n", "!Policy shop/no; ISM-SCH14"},
+		"a chart's values that name one":    {"authorizationPolicy: {enabled: true}\nmeta: {namespace: shop}\n", "? /; ISM0203"},
+		"a ConfigMap that holds one":        {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata:\n  a: |\n    " + strings.ReplaceAll(deny, "\n", "\n    "), "ISM0203"},
+		"not YAML, very many namespaces":    {replace("rules: [", "rules: [["+manyNamespaces()), "!AuthorizationPolicy /no; ISM-SCH10"},
 		"null":                              {"null\n", ""},
 		"tilde":                             {"~", ""},
 		"nothing":                           {"---\n---\n# AuthorizationPolicy\n", ""},
@@ -140,6 +154,14 @@ func TestOneObject(t *testing.T) {
 	}
 }
 
+func manyNamespaces() string {
+	var b strings.Builder
+	for n := range istioyaml.MaxFindings {
+		fmt.Fprintf(&b, "\n  namespace: n%d", n)
+	}
+	return b.String()
+}
+
 func utf16(s string) string {
 	var b strings.Builder
 	for _, r := range s {
@@ -173,6 +195,12 @@ func TestLists(t *testing.T) {
 		"of policies":    {"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicyList\nitems:\n- metadata: {name: a}\n  spec: {action: NO}\n", "!AuthorizationPolicy default/a; ISM-SCH18"},
 		"of foreigners":  {"apiVersion: apps/v1\nkind: DeploymentList\nitems: [{metadata: {name: a}}, {metadata: {name: b}}]\n", "ISM0203"},
 		"empty":          {"apiVersion: v1\nkind: List\nitems: []\n", ""},
+		"in a list":      {"apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: List\n  items:\n  - " + strings.ReplaceAll(deny, "\n", "\n    "), "AuthorizationPolicy shop/no"},
+		"in itself":      {"&l\napiVersion: v1\nkind: List\nitems: [*l]\n", "ISM0203"},
+		"items twice":    {"apiVersion: v1\nkind: List\nitems: []\nitems:\n- " + item, "! shop/; ISM-SCH10"},
+		"items no list":  {"apiVersion: v1\nkind: List\nitems:\n  a:\n    " + strings.ReplaceAll(deny, "\n", "\n    "), "! shop/; ISM-SCH10"},
+		"misspelt":       {"apiVersion: v1\nkind: list\nitems:\n- " + item, "! shop/; ISM-SCH10"},
+		"without a kind": {"items:\n- " + item, "! shop/; ISM-SCH10"},
 		"behind aliases": {"apiVersion: v1\nx: &l [{apiVersion: v1, kind: Namespace, metadata: {name: a}}]\nkind: List\nitems: *l\n", "Namespace a"},
 		"without items":  {"apiVersion: v1\nkind: List\n", "ISM0203"},
 		"of nothing":     {"apiVersion: v1\nkind: List\nitems: [null, 1, [], ~]\n", "ISM0203"},

@@ -88,6 +88,8 @@ func TestObjectsStay(t *testing.T) {
 				{"mended", map[string]string{"a.yaml": deny + allow}, "shop/allow=ALLOW shop/deny=DENY"},
 				{"broken, and a neighbour changes", map[string]string{"a.yaml": broken + policyYAML("shop", "allow", "DENY")}, "shop/allow=DENY shop/deny=DENY ISM-SCH16 ISM-SRC01"},
 				{"and again", map[string]string{"a.yaml": foreign + broken + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH16 ISM-SRC01 ISM0203"},
+				{"a template in its place", map[string]string{"a.yaml": "---\n{{- include \"deny\" . }}\n" + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SRC01 ISM0203"},
+				{"in a list that cannot be read", map[string]string{"a.yaml": "---\nkind: list\nitems:\n- " + strings.ReplaceAll(deny[4:], "\n", "\n  ") + "\n" + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01"},
 				{"not YAML", map[string]string{"a.yaml": unread + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01"},
 				{"nobody knows what it is", map[string]string{"a.yaml": untold + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01"},
 				{"two of which nobody knows", map[string]string{"a.yaml": untold + untold + allow}, "shop/allow=ALLOW shop/deny=DENY ! shop/ ISM-SCH10 ISM-SCH10 ISM-SRC01"},
