@@ -5,23 +5,19 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
+	"isthmus.dev/isthmus/internal/rates"
 )
 
 // limits count the calls of each caller, by method.
 type limits struct {
-	mu    sync.Mutex // guards all below
-	rates map[limitKey]*paced
-	now   map[limitKey]int         // under way
-	long  map[string]chan struct{} // by caller: a place for each long message that is being read
+	rates *rates.Rates[limitKey]
+
+	mu   sync.Mutex               // guards all below
+	now  map[limitKey]int         // under way
+	long map[string]chan struct{} // by caller: a place for each long message that is being read
 }
 
 type limitKey struct{ method, caller string }
-
-type paced struct {
-	*rate.Limiter
-	used time.Time
-}
 
 // A caller may have maxLong messages that are longer than longMessage read at a time.
 const (
@@ -29,14 +25,11 @@ const (
 	maxLong     = 4
 )
 
-// Rates that were not used for a while are full again, and need not be kept.
-const (
-	maxRates  = 10_000
-	rateSleep = 10 * time.Minute
-)
+// maxRates is how many callers, by method, are counted at a time.
+const maxRates = 10_000
 
 func newLimits() *limits {
-	return &limits{rates: map[limitKey]*paced{}, now: map[limitKey]int{}, long: map[string]chan struct{}{}}
+	return &limits{rates: rates.New[limitKey](maxRates), now: map[limitKey]int{}, long: map[string]chan struct{}{}}
 }
 
 // take counts a call in, or says why not.
@@ -51,36 +44,12 @@ func (l *limits) take(c *call) (why string) {
 	if c.InAll > 0 && l.now[all] >= c.InAll {
 		return "too many calls of this kind at once: try again"
 	}
-	if c.Rate > 0 && !l.allow(key, c.Rate, c.Burst, time.Now()) {
+	if c.Rate > 0 && !l.rates.Allow(key, c.Rate, c.Burst, time.Now()) {
 		return fmt.Sprintf("more than %v calls a second: try again later", float64(c.Rate))
 	}
 	l.now[key]++
 	l.now[all]++
 	return ""
-}
-
-func (l *limits) allow(key limitKey, per rate.Limit, burst int, now time.Time) bool {
-	one := l.rates[key]
-	if one == nil {
-		if len(l.rates) >= maxRates {
-			l.prune(now)
-		}
-		if len(l.rates) >= maxRates {
-			return false
-		}
-		one = &paced{Limiter: rate.NewLimiter(per, burst)}
-		l.rates[key] = one
-	}
-	one.used = now
-	return one.AllowN(now, 1)
-}
-
-func (l *limits) prune(now time.Time) {
-	for k, r := range l.rates {
-		if now.Sub(r.used) > rateSleep {
-			delete(l.rates, k)
-		}
-	}
 }
 
 // places are those for a caller's long messages. Only callers with certificates can send any, so that there is one for each of these.

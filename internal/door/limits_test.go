@@ -3,7 +3,6 @@ package door
 import (
 	"net/netip"
 	"testing"
-	"time"
 )
 
 // Those without a certificate are bounded by where they come from: one address cannot keep the others out.
@@ -66,23 +65,6 @@ func TestAddressOf(t *testing.T) {
 		if got := (Caller{Addr: netip.MustParseAddr(from)}).Net(); got != netip.MustParseAddr(want) {
 			t.Errorf("%s counts as %s, want %s", from, got, want)
 		}
-	}
-}
-
-// However many callers there were, what is remembered of them has a bound, and those who come later are served again.
-func TestRatesAreForgotten(t *testing.T) {
-	l := newLimits()
-	now := time.Unix(1_700_000_000, 0)
-	for i := range maxRates {
-		if !l.allow(limitKey{"join", netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()}, 1, 1, now) {
-			t.Fatal("refused early")
-		}
-	}
-	if l.allow(limitKey{"join", "one more"}, 1, 1, now) || len(l.rates) > maxRates {
-		t.Errorf("%d are remembered", len(l.rates))
-	}
-	if !l.allow(limitKey{"join", "one more"}, 1, 1, now.Add(rateSleep+time.Second)) {
-		t.Error("refused for ever")
 	}
 }
 

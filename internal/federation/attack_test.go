@@ -315,7 +315,7 @@ func TestPeeringServerRefuses(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			cards.limits.keys.byKey = map[string]*limiter{}
+			cards.limits.keys.Clear()
 			code, text := cards.post(tt.who, tt.path, tt.body)
 			if code != tt.code || !strings.Contains(text, tt.says) {
 				t.Errorf("got %d %s, want %d %q", code, text, tt.code, tt.says)

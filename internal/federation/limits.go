@@ -5,13 +5,14 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"isthmus.dev/isthmus/internal/rates"
 )
 
 const (
-	slotsAtOnce  = 64
-	peersAtOnce  = 8 // of these for one peer
-	maxLimiters  = 1024
-	limiterSleep = 10 * time.Minute
+	slotsAtOnce = 64
+	peersAtOnce = 8 // of these for one peer
+	maxRates    = 1024
 )
 
 // pace is how many requests of one kind a peer may send, and how many at once after a pause.
@@ -28,7 +29,7 @@ var (
 // limits bound how much of this process others can use.
 type limits struct {
 	slots chan struct{}
-	keys  *limiters
+	keys  *rates.Rates[string] // by peer or invitation, and by what is asked
 	peers *shares
 }
 
@@ -55,46 +56,13 @@ func (l limits) enter(peer string) (leave func(), ok bool) {
 	}, true
 }
 
-// limiters are one rate limiter per peer or invitation.
-type limiters struct {
-	mu    sync.Mutex // guards byKey
-	byKey map[string]*limiter
-}
-
-type limiter struct {
-	*rate.Limiter
-	used time.Time
-}
-
 func newLimits() limits {
-	return limits{slots: make(chan struct{}, slotsAtOnce), keys: &limiters{byKey: map[string]*limiter{}}, peers: &shares{byPeer: map[string]int{}}}
+	return limits{slots: make(chan struct{}, slotsAtOnce), keys: rates.New[string](maxRates), peers: &shares{byPeer: map[string]int{}}}
 }
 
 // allow counts one request of a peer or invitation, both of which must be known to exist.
 func (l limits) allow(key string) bool { return l.allowAt(usualPace, key) }
 
 func (l limits) allowAt(p pace, key string) bool {
-	k := l.keys
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	now := time.Now()
-	one, ok := k.byKey[key]
-	if !ok {
-		k.prune(now)
-		if len(k.byKey) >= maxLimiters {
-			return false
-		}
-		one = &limiter{Limiter: rate.NewLimiter(p.perSecond, p.burst)}
-		k.byKey[key] = one
-	}
-	one.used = now
-	return one.AllowN(now, 1)
-}
-
-func (k *limiters) prune(now time.Time) {
-	for key, l := range k.byKey {
-		if now.Sub(l.used) > limiterSleep {
-			delete(k.byKey, key)
-		}
-	}
+	return l.keys.Allow(key, p.perSecond, p.burst, time.Now())
 }

@@ -94,9 +94,7 @@ func TestNoticesDoNotMakeAFlood(t *testing.T) {
 	eventually(t, "a first refresh", func() bool { return !retail.Health("cards").RefreshOK.IsZero() })
 	tries := map[time.Time]bool{}
 	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		retail.limits.keys.mu.Lock()
-		retail.limits.keys.byKey = map[string]*limiter{}
-		retail.limits.keys.mu.Unlock()
+		retail.limits.keys.Clear()
 		code, text := retail.post(retail.asPeer(cards, "cards"), PathBundle, strings.NewReader(`{"sequence":9,"roots":["none"]}`))
 		if code != 200 || strings.TrimSpace(text) != `{"inForce":false}` {
 			t.Fatalf("got %d %s", code, text)

@@ -6,7 +6,9 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -62,6 +64,7 @@ var table = map[string]layer{
 	"internal/ca":         mechanisms,
 	"internal/door":       mechanisms,
 	"internal/durable":    mechanisms,
+	"internal/rates":      mechanisms,
 	"internal/unixsocket": mechanisms,
 	"internal/federation": mechanisms,
 	"internal/node/...":   mechanisms,
@@ -71,7 +74,6 @@ var table = map[string]layer{
 	"internal/xds":        mechanisms,
 
 	"internal/source/...": edges,
-	"internal/web/...":    edges,
 
 	"bench/...":         assembly,
 	"cmd/isthmus":       assembly,
@@ -110,6 +112,43 @@ func TestLayers(t *testing.T) {
 	for _, p := range pkgs {
 		for _, complaint := range check(p) {
 			t.Error(complaint)
+		}
+	}
+}
+
+// TestLayersAreDocumented: docs/architecture.md lists the packages of each layer as table does, and table has none that is gone.
+func TestLayersAreDocumented(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]layer{}
+	for _, line := range regexp.MustCompile(`(?m)^[1-6] [a-z]+ +.*$`).FindAllString(string(page), -1) {
+		number, names, _ := strings.Cut(line, " ")
+		_, names, _ = strings.Cut(names, " ")
+		for name := range strings.SplitSeq(names, " · ") {
+			name = strings.ReplaceAll(strings.TrimSpace(name), "…", "...")
+			if _, whole := table[name]; !whole {
+				name = "internal/" + name
+			}
+			documented[name] = layer(number[0] - '0')
+		}
+	}
+	if !maps.Equal(documented, table) {
+		for name := range maps.Keys(documented) {
+			if documented[name] != table[name] {
+				t.Errorf("docs/architecture.md has %s in layer %q, table in %q", name, documented[name], table[name])
+			}
+		}
+		for name := range maps.Keys(table) {
+			if documented[name] == 0 {
+				t.Errorf("docs/architecture.md does not list %s", name)
+			}
+		}
+	}
+	for name := range table {
+		if _, err := os.Stat(filepath.Join(root, strings.TrimSuffix(name, "/..."))); err != nil {
+			t.Errorf("table has %s, which is gone", name)
 		}
 	}
 }
