@@ -3,6 +3,7 @@ package cli
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -29,6 +30,25 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		}
 		if !cmd.HasSubCommands() && !strings.Contains(docs, "`"+cmd.CommandPath()+"`") {
 			t.Errorf("docs/cli.md does not name `%s`", cmd.CommandPath())
+		}
+		for _, c := range cmd.Commands() {
+			walk(c)
+		}
+	}
+	walk((&app{}).root())
+}
+
+// TestEveryFlagIsDocumented: the page names each flag, if not for each command that has it.
+func TestEveryFlagIsDocumented(t *testing.T) {
+	docs, flag := readDocs(t), regexp.MustCompile(`(?m)^ +(-[a-z])?(?:, )?(--[a-z-]+)`)
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		for _, m := range flag.FindAllStringSubmatch(cmd.Flags().FlagUsages(), -1) {
+			short, long := m[1], m[2]
+			named := regexp.MustCompile(long+`([^a-z-]|$)`).MatchString(docs) || short != "" && strings.Contains(docs, "`"+short+" ")
+			if long != "--help" && !named {
+				t.Errorf("docs/cli.md does not name %s of %s", long, cmd.CommandPath())
+			}
 		}
 		for _, c := range cmd.Commands() {
 			walk(c)

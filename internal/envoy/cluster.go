@@ -86,12 +86,13 @@ func socketAddress(host string, port uint32) *corev3.SocketAddress {
 	return &corev3.SocketAddress{Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}
 }
 
-// marked is what every connection that Envoy makes carries, so that capture lets it pass (SOL_SOCKET 1, SO_MARK 36; socket(7)).
+// marked tells capture where a connection of Envoy's leads (SOL_SOCKET 1, SO_MARK 36; socket(7)). That it is Envoy's, capture knows by
+// its control group.
 func marked(mark int64) *corev3.SocketOption { return socketOption(1, 36, mark) }
 
-// noticing has the kernel end a connection whose other end is gone without a word, within about 15 seconds, whether anything
+// keepaliveOptions have the kernel end a connection whose other end is gone without a word, within about 15 seconds, whether anything
 // is being sent or not: SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT (socket(7), tcp(7)).
-func noticing() []*corev3.SocketOption {
+func keepaliveOptions() []*corev3.SocketOption {
 	return []*corev3.SocketOption{socketOption(1, 9, 1), socketOption(6, 4, 5), socketOption(6, 5, 5), socketOption(6, 18, 15_000)}
 }
 
@@ -101,7 +102,7 @@ func socketOption(level, name, value int64) *corev3.SocketOption {
 
 // dialFrom makes connections from a workload's network namespace, or from the proxy's own.
 func dialFrom(w *model.Workload, mark int64) *corev3.BindConfig {
-	c := &corev3.BindConfig{SocketOptions: append(noticing(), marked(mark))}
+	c := &corev3.BindConfig{SocketOptions: append(keepaliveOptions(), marked(mark))}
 	if w == nil || w.Netns == "" {
 		return c
 	}

@@ -64,7 +64,7 @@ func (b *builder) importChain(g *view.GatewayView, i *model.Import) *listenerv3.
 	}
 	b.add(ClusterType, name, speaking(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
-	m := explained(httpManager(name, name, boundaryFilters(nil, nil), nil), "the boundary of "+td, "the FederatedImport does not list this caller")
+	m := withLocalReplies(httpManager(name, name, boundaryFilters(nil, nil), nil), "the boundary of "+td, "the FederatedImport does not list this caller")
 	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(server(i), i.Name, host)...))
 	return servedBy(i, chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m)))
 }

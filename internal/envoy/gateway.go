@@ -44,7 +44,7 @@ const (
 func boundary(name string, addrs []netip.Addr, port uint16, log string) *listenerv3.Listener {
 	l := &listenerv3.Listener{
 		Name: name, Address: socket(addrs[0].String(), port),
-		ListenerFilters: []*listenerv3.ListenerFilter{tlsInspector()}, SocketOptions: noticing(),
+		ListenerFilters: []*listenerv3.ListenerFilter{tlsInspector()}, SocketOptions: keepaliveOptions(),
 		AccessLog: []*accesslogv3.AccessLog{tcpLog(log, nil, append([]tag{{name: "chain", value: "%FILTER_CHAIN_NAME%"}}, certificateTags...)...)},
 	}
 	for _, a := range addrs[1:] {

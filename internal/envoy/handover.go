@@ -20,14 +20,14 @@ import (
 // travels is unchanged: the same mutual TLS, ended by copies of the very filter chains that the network reaches, so that every
 // check and record is the same too. Only the addresses have to be told, since inside Envoy there are none.
 
-// What Envoy's original_dst filter reads on an internal listener: where the call goes, and whence it comes.
+// What Envoy's original_dst filter reads on an internal listener: where the call goes, and where it comes from.
 const (
 	originalDst    = "envoy.filters.listener.original_dst"
 	originalRemote = originalDst + ".remote_ip"
 )
 
-// handedOver is an inbound listener for what comes from inside the proxy.
-func handedOver(inbound *listenerv3.Listener, w *model.Workload) *listenerv3.Listener {
+// internalListener is an inbound listener for what comes from inside the proxy.
+func internalListener(inbound *listenerv3.Listener, w *model.Workload) *listenerv3.Listener {
 	l := proto.Clone(inbound).(*listenerv3.Listener)
 	l.Name = handOverListener(w.ID)
 	l.Address, l.AdditionalAddresses, l.SocketOptions = nil, nil, nil
@@ -47,8 +47,8 @@ func handedEndpoint(e model.Endpoint) *endpointv3.LbEndpoint {
 	return ep
 }
 
-// handingOver carries, beside the bytes, where a call goes. To an endpoint elsewhere it is what it wraps.
-func handingOver(tls *corev3.TransportSocket) *corev3.TransportSocket {
+// internalSocket carries, beside the bytes, where a call goes. To an endpoint elsewhere it is what it wraps.
+func internalSocket(tls *corev3.TransportSocket) *corev3.TransportSocket {
 	return &corev3.TransportSocket{Name: "internal", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(&internalupstreamv3.InternalUpstreamTransport{
 		TransportSocket: tls,
 		PassthroughMetadata: []*internalupstreamv3.InternalUpstreamTransport_MetadataValueSource{{

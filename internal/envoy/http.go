@@ -117,9 +117,9 @@ func pathContains(s string) *rbacv3.Permission {
 	}}}}
 }
 
-// explained makes Envoy's own answers say who answers, a refusal by policy say where to look, and an answer in place of one
+// withLocalReplies makes Envoy's own answers say who answers, a refusal by policy say where to look, and an answer in place of one
 // that could not be had say that it is none (unavailable reads it).
-func explained(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpConnectionManager {
+func withLocalReplies(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpConnectionManager {
 	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{
 		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%\n"),
 		Mappers: []*hcmv3.ResponseMapper{{

@@ -18,7 +18,7 @@ func (b *builder) inbound(w *model.Workload) {
 	name := inboundListener(w)
 	l := b.listener(name, w, [2]string{"0.0.0.0", "::"}, agentapi.InboundPort, tlsInspectorBut(plaintextPorts(w)))
 	l.ListenerFiltersTimeout = millis(5000)
-	l.SocketOptions = noticing()
+	l.SocketOptions = keepaliveOptions()
 	l.AccessLog = handshakeRefusals(inboundLog, workloadTag(w.ID.String()))
 	l.DefaultFilterChain = refusal(name+"/refused", "isthmus: "+w.ID.String()+" accepts only mutual TLS from inside its mesh, on the ports of its services; "+
 		"this connection to %DOWNSTREAM_LOCAL_ADDRESS% was refused. Call through the mesh, by the service's name.\n",
@@ -30,7 +30,7 @@ func (b *builder) inbound(w *model.Workload) {
 	}
 	b.add(ListenerType, name, l, refs)
 	if b.view.Called(w) {
-		handed := handedOver(l, w)
+		handed := internalListener(l, w)
 		b.add(ListenerType, handed.Name, handed, refs)
 	}
 }
@@ -77,7 +77,7 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 	t := rbacTranslator{http: in.Protocol.IsHTTP(), trust: td, gateways: b.view.Gateways.IDs}
 	target := inboundName(w, in.Port)
 	if t.http {
-		m := explained(httpManager(name, name, inboundFilters(), refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), inboundRefusal)
+		m := withLocalReplies(httpManager(name, name, inboundFilters(), refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), inboundRefusal)
 		fc := chain(name, match, nil, managerFilter(m))
 		if mtls {
 			behindTLS(fc, serverTLS(w.Identity.String(), td, inDomain(td)))

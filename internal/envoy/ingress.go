@@ -54,7 +54,7 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 	b.add(ClusterType, name, speaking(c, e.Port.Protocol), refs)
 	b.add(RouteType, name, b.exportRoutes(name, e), refs)
 	filters := append(boundaryFilters([]*mutationv3.HeaderMutation{oneCaller}, []*mutationv3.HeaderMutation{outerRedirects}), innerRedirects(e.Service.Host, b.view.Domain))
-	m := explained(httpManager(name, name, filters, nil), "the boundary of "+b.view.TrustDomain.Name(), "its FederatedExport to this peer lists no such caller, method and path")
+	m := withLocalReplies(httpManager(name, name, filters, nil), "the boundary of "+b.view.TrustDomain.Name(), "its FederatedExport to this peer lists no such caller, method and path")
 	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...))
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
 }

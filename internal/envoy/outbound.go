@@ -106,7 +106,7 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 	}
 	needsHTTP := o.Port.Protocol.IsHTTP() && o.Import != nil && o.Import.Local != nil && len(o.Import.Remotes) > 0
 	if needsHTTP {
-		m := explained(httpManager(name, name, nil, refusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host, "")
+		m := withLocalReplies(httpManager(name, name, nil, refusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host, "")
 		l.FilterChains = append(l.FilterChains, chain(name, match, nil, managerFilter(m)))
 		b.add(RouteType, name, outboundRoutes(name, o, w, b.view.Domain, ts), refs)
 		return
@@ -231,7 +231,7 @@ func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) 
 		c.TransportSocket = b.meshTLS(w, o.Port.Identities, sni)
 	}
 	if b.nearby(o) {
-		c.TransportSocket = handingOver(c.TransportSocket)
+		c.TransportSocket = internalSocket(c.TransportSocket)
 	}
 	if o.Port.Protocol.IsHTTP() && o.Import != nil {
 		speaking(c, o.Port.Protocol)

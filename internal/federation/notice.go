@@ -63,14 +63,14 @@ func (s *Service) Told(ctx context.Context, peer string) (Told, error) {
 	return t, nil
 }
 
-// noticing is how far one peer is with our bundle, for its follower.
-type noticing struct {
+// noticeProgress is how far one peer is with our bundle, for its follower.
+type noticeProgress struct {
 	failures int
 	due      time.Time // not before
 }
 
 // noticeIfDue tells a peer of our bundle when it is not known to have it in force.
-func (s *Service) noticeIfDue(ctx context.Context, name string, n *noticing) {
+func (s *Service) noticeIfDue(ctx context.Context, name string, n *noticeProgress) {
 	b, err := s.bundle(ctx)
 	if err != nil || s.Health(name).NoticedSequence == b.Sequence || s.Now().Before(n.due) {
 		return
@@ -93,7 +93,7 @@ func (s *Service) noticeIfDue(ctx context.Context, name string, n *noticing) {
 		}
 	})
 	if a.InForce {
-		*n = noticing{}
+		*n = noticeProgress{}
 		return
 	}
 	wait := noticeEvery

@@ -111,7 +111,7 @@ func (s *Service) keepUp(ctx context.Context, name string, wake <-chan struct{})
 	refresh := time.NewTimer(0)
 	defer refresh.Stop()
 	var push pushing
-	var tell noticing
+	var tell noticeProgress
 	failures, reached, limit := 0, false, s.ageLimit(name)
 	for {
 		select {

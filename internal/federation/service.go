@@ -120,8 +120,8 @@ type Service struct {
 	Config
 	wake chan struct{} // holds at most one: look at the snapshot again
 
-	making    sync.Mutex          // held while a peer is made or unmade: what is looked at must still hold when it is written
-	unwritten map[string]shutting // guarded by making: peers that are shut and whose mark the store has not got yet
+	making    sync.Mutex         // held while a peer is made or unmade: what is looked at must still hold when it is written
+	unwritten map[string]closure // guarded by making: peers that are shut and whose mark the store has not got yet
 
 	mu      sync.Mutex            // guards the rest
 	invites map[string]*redeeming // by id: what happened to invitations since this process began
@@ -139,7 +139,7 @@ func New(c Config) (*Service, error) {
 	}
 	s := &Service{
 		Config: c, wake: make(chan struct{}, 1), invites: map[string]*redeeming{}, health: map[string]*Health{},
-		unwritten: map[string]shutting{}, since: map[conditionKey]conditionSince{}, limits: newLimits(),
+		unwritten: map[string]closure{}, since: map[conditionKey]conditionSince{}, limits: newLimits(),
 	}
 	return s, nil
 }

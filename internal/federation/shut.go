@@ -10,8 +10,8 @@ import (
 // A suspension or revocation is in force before anything is written, and stays in force where it cannot be written: it is tried
 // again until it is. It is the last thing to fail.
 
-// shutting is how a peer is shut.
-type shutting struct{ revoked bool }
+// closure is how a peer is shut.
+type closure struct{ revoked bool }
 
 // Suspend refuses everything with a peer until Resume, except that the control planes go on exchanging roots.
 func (s *Service) Suspend(ctx context.Context, name string) error {
@@ -20,7 +20,7 @@ func (s *Service) Suspend(ctx context.Context, name string) error {
 	if err := s.notRevoked(ctx, name); err != nil {
 		return err
 	}
-	return s.shut(ctx, name, shutting{})
+	return s.shut(ctx, name, closure{})
 }
 
 // Resume ends a suspension by command.
@@ -49,10 +49,10 @@ func (s *Service) Revoke(ctx context.Context, name string) error {
 	if _, err := s.known(ctx, name); err != nil {
 		return err
 	}
-	return s.shut(ctx, name, shutting{revoked: true})
+	return s.shut(ctx, name, closure{revoked: true})
 }
 
-// known looks for a peer where it can: a state that cannot be read must not keep anybody from shutting one.
+// known looks for a peer where it can: a state that cannot be read must not keep anybody from closure one.
 func (s *Service) known(ctx context.Context, name string) (revoked bool, err error) {
 	p, err := s.peer(ctx, name)
 	if object := s.meshPeer(name); err != nil && object != nil {
@@ -71,7 +71,7 @@ func (s *Service) notRevoked(ctx context.Context, name string) error {
 }
 
 // shut takes effect at once, and is then written. The caller holds making.
-func (s *Service) shut(ctx context.Context, name string, how shutting) error {
+func (s *Service) shut(ctx context.Context, name string, how closure) error {
 	s.Shut(name, how.revoked)
 	s.unwritten[name] = how
 	err := s.write(context.WithoutCancel(ctx), name, how)
@@ -85,7 +85,7 @@ func (s *Service) shut(ctx context.Context, name string, how shutting) error {
 }
 
 // write keeps how a peer is shut, in one transaction. The caller holds making.
-func (s *Service) write(ctx context.Context, name string, how shutting) (err error) {
+func (s *Service) write(ctx context.Context, name string, how closure) (err error) {
 	if how.revoked {
 		err = s.Store.RevokePeer(ctx, name, s.Now())
 	} else {

@@ -25,13 +25,14 @@ import (
 	"isthmus.dev/isthmus/internal/node/retry"
 )
 
-// How often a namespace is looked for. Who makes one under a name (ip netns) makes a file first, which is heard of at
-// once, and mounts the namespace on it a moment later.
 const (
-	glance      = 250 * time.Millisecond
-	stare       = time.Millisecond
-	stareGlance = 300 * time.Millisecond
-	patience    = 5 * time.Second // at most, with one in which something fails
+	// lookEvery is how often a namespace is looked for, lookAtMost the longest pause for one in which something fails.
+	lookEvery  = 250 * time.Millisecond
+	lookAtMost = 5 * time.Second
+	// Whoever makes a namespace under a name (ip netns) makes a file first, which is heard of at once, and mounts the namespace
+	// on it a moment later: for mountWait it is looked for every mountPoll.
+	mountPoll = time.Millisecond
+	mountWait = 300 * time.Millisecond
 )
 
 var errMoved = errors.New("its network namespace is gone, or was replaced meanwhile")
@@ -292,7 +293,7 @@ func (h *home) live(ctx context.Context) error {
 
 // await the namespace and enter it. What fails there is tried again less and less often, and at once when something comes.
 func (h *home) await(ctx context.Context) error {
-	again := retry.Backoff{Min: glance, Max: patience}
+	again := retry.Backoff{Min: lookEvery, Max: lookAtMost}
 	for {
 		rung := h.bell.heard()
 		err := h.enter()
@@ -300,7 +301,7 @@ func (h *home) await(ctx context.Context) error {
 			return nil
 		}
 		h.note(err)
-		wait := glance
+		wait := lookEvery
 		if !netns.Away(err) && !errors.Is(err, errMoved) {
 			wait = again.Next()
 		}
@@ -319,11 +320,11 @@ func (h *home) lookOut(ctx context.Context, rung <-chan struct{}, wait time.Dura
 		return nil
 	case <-rung:
 	}
-	for end := time.Now().Add(stareGlance); time.Now().Before(end); {
+	for end := time.Now().Add(mountWait); time.Now().Before(end); {
 		if ns, err := netns.Open(h.workload.Netns); err == nil {
 			return ns.Close()
 		}
-		if err := retry.Sleep(ctx, stare); err != nil {
+		if err := retry.Sleep(ctx, mountPoll); err != nil {
 			return err
 		}
 	}
@@ -335,7 +336,7 @@ func (h *home) pause(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-h.bell.heard():
-	case <-time.After(glance):
+	case <-time.After(lookEvery):
 	}
 	return nil
 }
