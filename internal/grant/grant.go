@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -128,7 +129,7 @@ func (w Workload) check() error {
 
 func checkLabel(k, v string) error {
 	if len(validation.IsQualifiedName(k)) > 0 || len(validation.IsValidLabelValue(v)) > 0 {
-		return fmt.Errorf("the label %q: %q", cut(k), cut(v))
+		return fmt.Errorf("the label %q: %q", finding.Cut(k), finding.Cut(v))
 	}
 	return nil
 }

@@ -18,7 +18,6 @@ import (
 const (
 	MaxWorkloads = 500
 	maxOfOne     = 32 // workloads of one service account, or of one "<name>-*"
-	maxText      = 256
 	maxPorts     = 256
 	maxAddresses = 16
 	maxLabels    = 64
@@ -30,7 +29,7 @@ const (
 func (g Grant) Judge(node string, reported []snapshot.Workload) (accepted []snapshot.Workload, wrong []finding.Finding) {
 	say := func(f *finding.Finding, w snapshot.Workload) {
 		if f != nil && len(wrong) < maxFindings {
-			f.Object = "workload " + cut(w.Namespace) + "/" + cut(w.Name)
+			f.Object = "workload " + finding.Cut(w.Namespace) + "/" + finding.Cut(w.Name)
 			wrong = append(wrong, *f)
 		}
 	}
@@ -121,9 +120,9 @@ func (t terms) label(node string, w snapshot.Workload) (map[string]string, *find
 	said := strings.Join(beyond, ",")
 	return t.labels, &finding.Finding{
 		Code: "ISM0242", Field: "labels",
-		Message: fmt.Sprintf("node %s gives it the labels %s, which were not granted; they are ignored", node, cut(said)),
+		Message: fmt.Sprintf("node %s gives it the labels %s, which were not granted; they are ignored", node, finding.Cut(said)),
 		Remedy: fmt.Sprintf("take them out of the node's settings, or join the node with a token that grants them: isthmus token create --node %s --workload %s/%s,sa=%s,%s",
-			node, w.Namespace, w.Name, w.ServiceAccount, cut(said)),
+			node, w.Namespace, w.Name, w.ServiceAccount, finding.Cut(said)),
 	}
 }
 
@@ -139,7 +138,7 @@ func checkWorkload(w snapshot.Workload) error {
 		{"service account", w.ServiceAccount, validation.IsDNS1123Subdomain(w.ServiceAccount)},
 	} {
 		if len(c.problems) > 0 {
-			return fmt.Errorf("the %s %q: use lower-case letters, digits and hyphens", c.what, cut(c.value))
+			return fmt.Errorf("the %s %q: use lower-case letters, digits and hyphens", c.what, finding.Cut(c.value))
 		}
 	}
 	if len(w.Addresses) > maxAddresses || len(w.Ports) > maxPorts || len(w.Labels) > maxLabels {
@@ -151,8 +150,8 @@ func checkWorkload(w snapshot.Workload) error {
 		}
 	}
 	for _, p := range w.Ports {
-		if p.Number == 0 || len(p.Name) > maxText {
-			return fmt.Errorf("the port %q number %d", cut(p.Name), p.Number)
+		if p.Number == 0 || len(p.Name) > finding.MaxText {
+			return fmt.Errorf("the port %q number %d", finding.Cut(p.Name), p.Number)
 		}
 		if what := reserved.Port(p.Number); what != "" {
 			return fmt.Errorf("the port %d, %s", p.Number, what)
@@ -163,8 +162,8 @@ func checkWorkload(w snapshot.Workload) error {
 			return err
 		}
 	}
-	if w.Netns != "" && (!filepath.IsAbs(w.Netns) || filepath.Clean(w.Netns) != w.Netns || len(w.Netns) > maxText || strings.ContainsRune(w.Netns, 0)) {
-		return fmt.Errorf("the network namespace %q: give its whole path", cut(w.Netns))
+	if w.Netns != "" && (!filepath.IsAbs(w.Netns) || filepath.Clean(w.Netns) != w.Netns || len(w.Netns) > finding.MaxText || strings.ContainsRune(w.Netns, 0)) {
+		return fmt.Errorf("the network namespace %q: give its whole path", finding.Cut(w.Netns))
 	}
 	return nil
 }
@@ -209,5 +208,3 @@ func checkAddress(a netip.Addr) error {
 	}
 	return nil
 }
-
-func cut(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxText)], "") }

@@ -16,7 +16,7 @@ import (
 // Bounds on one message, by what may be in it.
 const (
 	maxSmall  = 32 << 10 // names, a token, a certificate request
-	maxReport = 4 << 20  // what a node of 2,000 workloads reports
+	maxReport = 4 << 20  // more than a node with as many workloads as it may have reports
 	maxAsked  = 4 << 20  // the names that an Envoy subscribes to, and the versions that it has
 )
 

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -11,22 +12,21 @@ import (
 
 // Bounds on what one report may say. An agent that is not ours any more must not cost more than itself.
 const (
-	maxText   = 256
 	maxReason = 1024
 	maxPeers  = 1000
 )
 
 // bound cuts off what only shows, so that it cannot fill memory, metrics or screens.
 func bound(r *agentapi.Report, role snapshot.Role) {
-	r.Version, r.Envoy.Version, r.Envoy.LastCrash = cut(r.Version), cut(r.Envoy.Version), cut(r.Envoy.LastCrash)
+	r.Version, r.Envoy.Version, r.Envoy.LastCrash = finding.Cut(r.Version), finding.Cut(r.Envoy.Version), finding.Cut(r.Envoy.LastCrash)
 	r.Certs = r.Certs[:min(len(r.Certs), grant.MaxWorkloads+1)]
 	for i := range r.Certs {
 		c := &r.Certs[i]
-		c.SPIFFEID, c.Serial, c.Fingerprint, c.Root = cut(c.SPIFFEID), cut(c.Serial), cut(c.Fingerprint), cut(c.Root)
+		c.SPIFFEID, c.Serial, c.Fingerprint, c.Root = finding.Cut(c.SPIFFEID), finding.Cut(c.Serial), finding.Cut(c.Fingerprint), finding.Cut(c.Root)
 	}
 	r.Roots = r.Roots[:min(len(r.Roots), peerrules.MaxRoots)]
 	for i := range r.Roots {
-		r.Roots[i] = cut(r.Roots[i])
+		r.Roots[i] = finding.Cut(r.Roots[i])
 	}
 	if role != snapshot.RoleGateway || len(r.Peers) > maxPeers {
 		r.Peers = nil
@@ -35,13 +35,13 @@ func bound(r *agentapi.Report, role snapshot.Role) {
 		r.Sidecars = nil
 	}
 	for workload, s := range r.Sidecars {
-		s.Version, s.LastCrash = cut(s.Version), cut(s.LastCrash)
+		s.Version, s.LastCrash = finding.Cut(s.Version), finding.Cut(s.LastCrash)
 		r.Sidecars[workload] = s
 	}
 	r.Troubles = r.Troubles[:min(len(r.Troubles), grant.MaxWorkloads)]
 	for i := range r.Troubles {
 		t := &r.Troubles[i]
-		t.Workload, t.Reason = cut(t.Workload), strings.ToValidUTF8(t.Reason[:min(len(t.Reason), maxReason)], "")
+		t.Workload, t.Reason = finding.Cut(t.Workload), strings.ToValidUTF8(t.Reason[:min(len(t.Reason), maxReason)], "")
 	}
 	if role == snapshot.RoleGateway {
 		r.Workloads, r.Troubles = nil, nil
@@ -49,5 +49,3 @@ func bound(r *agentapi.Report, role snapshot.Role) {
 		r.Gateway = nil
 	}
 }
-
-func cut(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxText)], "") }

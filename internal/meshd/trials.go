@@ -13,6 +13,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/rpc"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -182,7 +183,7 @@ func exchange(stream rpc.Stream[agentapi.Trial, agentapi.Verdict], parts []*agen
 func ruling(node string, v *agentapi.Verdict) error {
 	switch {
 	case v.Failure != "":
-		return fmt.Errorf("try a configuration at %s: %s", node, cut(v.Failure))
+		return fmt.Errorf("try a configuration at %s: %s", node, finding.Cut(v.Failure))
 	case v.Refusal != "":
 		return refusal(gist(v.Refusal))
 	}
@@ -195,9 +196,9 @@ func gist(words string) string {
 	for _, mark := range []string{"assert failure: ", "error initializing configuration", "std::terminate called", "panic: "} {
 		for _, l := range lines {
 			if i := strings.Index(l, mark); i >= 0 {
-				return cut(l[i:])
+				return finding.Cut(l[i:])
 			}
 		}
 	}
-	return cut(lines[0])
+	return finding.Cut(lines[0])
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -108,7 +109,7 @@ func (c *containment) refused(proxy, reason string) {
 		return // its Envoy finds nothing wrong with it: the cause is at the host
 	}
 	told.settled = time.Time{}
-	w.fallIll("Envoy refuses "+cut(reason), false)
+	w.fallIll("Envoy refuses "+finding.Cut(reason), false)
 	c.poke()
 }
 

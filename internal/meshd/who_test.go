@@ -26,6 +26,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -485,7 +486,7 @@ func TestForeignReports(t *testing.T) {
 	a.report(big)
 	eventually(t, "the report is taken in", func() bool {
 		s := p.status().Proxies[0]
-		return len(s.Envoy.Version) == maxText && len(s.Certs) <= grant.MaxWorkloads+1 && len(s.Workloads) == 0
+		return len(s.Envoy.Version) == finding.MaxText && len(s.Certs) <= grant.MaxWorkloads+1 && len(s.Workloads) == 0
 	})
 	a.report(agentapi.Report{Workloads: make([]snapshot.Workload, grant.MaxWorkloads+1)})
 	wantCode(t, "too many workloads", received(t, "too many workloads", a.end), codes.ResourceExhausted)

@@ -1,0 +1,9 @@
+package finding
+
+import "strings"
+
+// MaxText bounds a short text that somebody else chose and that only shows, in bytes.
+const MaxText = 256
+
+// Cut is such a text, no longer than MaxText.
+func Cut(s string) string { return strings.ToValidUTF8(s[:min(len(s), MaxText)], "") }
