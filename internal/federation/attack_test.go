@@ -309,6 +309,7 @@ func TestPeeringServerRefuses(t *testing.T) {
 		"foreign gateway id":      {open, PathPeering, body(func(r *peeringRequest) { r.GatewayIDs[0] = "spiffe://cards.example/ns/a/sa/b" }), 400, "outside of trust domain"},
 		"no gateway id":           {open, PathPeering, body(func(r *peeringRequest) { r.GatewayIDs = nil }), 400, "gateway identities"},
 		"upper-case trust domain": {open, PathPeering, body(func(r *peeringRequest) { r.TrustDomain = "BANK.example" }), 400, "trust domain"},
+		"trailing dot":            {open, PathPeering, body(func(r *peeringRequest) { r.TrustDomain = "bank.example." }), 400, "trust domain"},
 		"known as a host":         {open, PathPeering, body(func(r *peeringRequest) { r.KnownAs = "kubernetes.default" }), 400, "DNS label"},
 		"no nonce":                {open, PathPeering, body(func(r *peeringRequest) { r.Nonce = "" }), 400, "nonce"},
 		"no bundle":               {open, PathPeering, body(func(r *peeringRequest) { r.Bundle = []byte(`{}`) }), 400, "no key"},

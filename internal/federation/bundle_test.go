@@ -1,10 +1,13 @@
 package federation
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"net/url"
 	"strings"
 	"testing"
@@ -68,6 +71,8 @@ func TestParseBundleRefuses(t *testing.T) {
 		"a leaf":              {jwks(leaf.cert), "not a certificate authority"},
 		"a leaf beside":       {jwks(root.cert, leaf.cert), "certificate 2 of the bundle: not a certificate authority"},
 		"expired":             {jwks(old.cert), "is valid at"},
+		"a short key":         {jwks(withRSAKey(t, 1024)), "its RSA key has 1024 bits"},
+		"a long key":          {jwks(withRSAKey(t, 8193)), "not a SPIFFE bundle"},
 		"wrong trust domain":  {jwks(root.cert, foreign.cert), "names spiffe://bank.example, not spiffe://cards.example"},
 		"seventeen keys":      {jwks(many...), "holds 17 keys; at most 16"},
 		"ten thousand keys":   {`{"keys":[` + strings.Repeat("{},", 9999) + `{}],"spiffe_sequence":1}`, "holds 10000 keys"},
@@ -85,6 +90,22 @@ func TestParseBundleRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// withRSAKey is a root with a key of so many bits; nobody has the private one.
+func withRSAKey(t *testing.T, bits int) *x509.Certificate {
+	t.Helper()
+	signer := newAuthority(t, "long")
+	n := new(big.Int).SetBit(big.NewInt(1), bits-1, 1)
+	der, err := x509.CreateCertificate(rand.Reader, signer.cert, signer.cert, &rsa.PublicKey{N: n, E: 65537}, signer.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
 }
 
 func FuzzParseBundle(f *testing.F) {

@@ -78,6 +78,8 @@ func TestParseTokenRefuses(t *testing.T) {
 		"not base64":        {"isthmus-peer-v1.***", "copy it again"},
 		"unknown field":     {with("extra", 1), "copy it again"},
 		"trust domain":      {with("td", "Cards.Example"), "trust domain is not one"},
+		"trailing dot":      {with("td", "cards.example."), "trust domain is not one"},
+		"leading hyphen":    {with("td", "-cards.example"), "trust domain is not one"},
 		"name":              {with("name", "kubernetes.default"), "proposed name is no DNS label"},
 		"known as":          {with("as", "-retail"), "name for this mesh is no DNS label"},
 		"no address":        {with("addrs", []string{}), "there is none"},

@@ -2,6 +2,10 @@ package peerrules
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -57,6 +61,24 @@ func CheckRoot(c *x509.Certificate) error {
 	}
 	if c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0 {
 		return errors.New("its key usage does not let it sign certificates")
+	}
+	return checkKey(c.PublicKey)
+}
+
+// checkKey refuses keys that anybody could forge a signature of, or whose signatures take long to check.
+func checkKey(key crypto.PublicKey) error {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		if k.Curve.Params().BitSize < 256 {
+			return fmt.Errorf("its key is of curve %s: P-256 is the least", k.Curve.Params().Name)
+		}
+	case *rsa.PublicKey:
+		if n := k.N.BitLen(); n < 2048 || n > 8192 {
+			return fmt.Errorf("its RSA key has %d bits: between 2048 and 8192 are taken", n)
+		}
+	case ed25519.PublicKey:
+	default:
+		return errors.New("its key is neither ECDSA, RSA nor Ed25519")
 	}
 	return nil
 }
