@@ -1,9 +1,11 @@
 package door
 
 import (
+	"container/list"
 	"context"
 	"log/slog"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -44,6 +46,11 @@ type call struct {
 	caller Caller
 	ctx    context.Context
 	notes  *notes
+	end    context.CancelFunc // of a call whose life is bounded
+
+	began time.Time     // guarded by limits.mu, as are the next two
+	place *list.Element // in limits.mute
+	left  bool          // it does not count any more
 }
 
 // steps are what a call passes before a byte of its message is read, in this order. None may block for long. What is left, to
@@ -111,13 +118,15 @@ func (d *Door) limit(c *call) error {
 	if c.caller.Kind == Local {
 		return nil
 	}
-	if why := d.limits.take(c); why != "" {
-		return status.Error(codes.ResourceExhausted, why)
-	}
 	if c.Life > 0 {
-		ctx, cancel := context.WithTimeout(c.ctx, c.Life)
-		c.ctx = ctx
-		context.AfterFunc(ctx, cancel)
+		c.ctx, c.end = context.WithTimeout(c.ctx, c.Life)
+		context.AfterFunc(c.ctx, c.end)
+	}
+	if why := d.limits.take(c); why != "" {
+		if c.end != nil {
+			c.end()
+		}
+		return status.Error(codes.ResourceExhausted, why)
 	}
 	context.AfterFunc(c.ctx, func() { d.limits.leave(c) })
 	return nil
@@ -168,6 +177,7 @@ func (s *stream) RecvMsg(m any) error {
 		return nil
 	}
 	s.asked = true
+	s.door.limits.heard(s.call)
 	return s.begin(m)
 }
 

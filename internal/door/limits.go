@@ -1,6 +1,7 @@
 package door
 
 import (
+	"container/list"
 	"fmt"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ type limits struct {
 
 	mu   sync.Mutex               // guards all below
 	now  map[limitKey]int         // under way
+	mute *list.List               // of *call with a bounded life whose message has not come yet, the oldest first
 	long map[string]chan struct{} // by caller: a place for each long message that is being read
 }
 
@@ -29,27 +31,57 @@ const (
 const maxRates = 10_000
 
 func newLimits() *limits {
-	return &limits{rates: rates.New[limitKey](maxRates), now: map[limitKey]int{}, long: map[string]chan struct{}{}}
+	return &limits{rates: rates.New[limitKey](maxRates), now: map[limitKey]int{}, mute: list.New(), long: map[string]chan struct{}{}}
 }
 
-// take counts a call in, or says why not.
+// take counts a call in, or says why not. Where there is no room, the oldest call gives way that had time enough to say what it
+// wants and did not.
 func (l *limits) take(c *call) (why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key := limitKey{c.name, c.caller.key()}
-	if c.AtOnce > 0 && l.now[key] >= c.AtOnce {
+	now, key, all := time.Now(), limitKey{c.name, c.caller.key()}, limitKey{method: c.name}
+	own := func(o *call) bool { return o.name == c.name && o.caller.key() == key.caller }
+	if c.AtOnce > 0 && l.now[key] >= c.AtOnce && !l.giveWay(own, now) {
 		return fmt.Sprintf("more than %d calls at once: try again", c.AtOnce)
 	}
-	all := limitKey{method: c.name}
-	if c.InAll > 0 && l.now[all] >= c.InAll {
+	if c.InAll > 0 && l.now[all] >= c.InAll && !l.giveWay(func(o *call) bool { return o.name == c.name }, now) {
 		return "too many calls of this kind at once: try again"
 	}
-	if c.Rate > 0 && !l.rates.Allow(key, c.Rate, c.Burst, time.Now()) {
+	if c.Rate > 0 && !l.rates.Allow(key, c.Rate, c.Burst, now) {
 		return fmt.Sprintf("more than %v calls a second: try again later", float64(c.Rate))
 	}
 	l.now[key]++
 	l.now[all]++
+	if c.end != nil {
+		c.began, c.place = now, l.mute.PushBack(c)
+	}
 	return ""
+}
+
+// giveWay ends the oldest of these calls that has said nothing for a while. The caller holds mu.
+func (l *limits) giveWay(is func(*call) bool, now time.Time) bool {
+	for e := l.mute.Front(); e != nil; e = e.Next() {
+		c := e.Value.(*call)
+		if now.Sub(c.began) < grace {
+			return false
+		}
+		if is(c) {
+			l.forget(c)
+			c.end()
+			return true
+		}
+	}
+	return false
+}
+
+// heard is to be called when a call's message has come.
+func (l *limits) heard(c *call) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.place != nil {
+		l.mute.Remove(c.place)
+		c.place = nil
+	}
 }
 
 // places are those for a caller's long messages. Only callers with certificates can send any, so that there is one for each of these.
@@ -66,6 +98,18 @@ func (l *limits) places(c Caller) chan struct{} {
 func (l *limits) leave(c *call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !c.left {
+		l.forget(c)
+	}
+}
+
+// forget counts a call out. The caller holds mu.
+func (l *limits) forget(c *call) {
+	c.left = true
+	if c.place != nil {
+		l.mute.Remove(c.place)
+		c.place = nil
+	}
 	for _, key := range []limitKey{{c.name, c.caller.key()}, {method: c.name}} {
 		if l.now[key]--; l.now[key] <= 0 {
 			delete(l.now, key)

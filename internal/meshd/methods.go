@@ -29,7 +29,10 @@ const (
 // methods says of every method who may call it, how much, and as what it is recorded. What has no row is refused.
 var methods = withNames(map[string]map[string]door.Method{
 	agentapi.Service: {
-		"Attest": {Who: door.Anybody &^ door.Local, Bytes: maxSmall, AtOnce: 128, InAll: 1024, Life: 5 * time.Second, Action: "node join", Itself: true},
+		"Attest": {
+			Who: door.Stranger, Deny: "who joins shows a token and no certificate",
+			Bytes: maxSmall, AtOnce: 128, InAll: 1024, Life: 5 * time.Second, Action: "node join", Itself: true,
+		},
 		"Sign":   forNodes("sign", maxSmall, 64),
 		"Sync":   forNodes("sync", maxReport, 512),
 		"Try":    forNodes("try", maxSmall, 8),

@@ -1,0 +1,57 @@
+package door
+
+import (
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Whoever opens calls and says nothing keeps nobody out for longer than a moment, from however many addresses.
+func TestCallsThatSayNothingGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimits()
+		ended := map[int]bool{}
+		from := func(i int) *call {
+			a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+			m := Method{AtOnce: 2, InAll: 4}
+			return &call{name: "join", Method: m, caller: Caller{Kind: Stranger, Addr: a}, end: func() { ended[i] = true }}
+		}
+		take := func(c *call, want bool) {
+			t.Helper()
+			if why := l.take(c); (why == "") != want {
+				t.Fatalf("taken %v, want %v: %s", why == "", want, why)
+			}
+		}
+		calls := []*call{from(0), from(1), from(2), from(3)}
+		for _, c := range calls {
+			take(c, true)
+		}
+		l.heard(calls[0])
+		take(from(4), false) // nobody has had time enough
+		time.Sleep(grace)
+		take(from(4), true)
+		if ended[0] || !ended[1] || ended[2] {
+			t.Errorf("ended: %v, want the oldest that had said nothing", ended)
+		}
+		l.leave(calls[1]) // its context has ended: it counts no more
+		ended = map[int]bool{}
+		take(from(4), true) // in place of calls[2]
+		if !ended[2] {
+			t.Errorf("ended: %v, want the oldest that had said nothing", ended)
+		}
+		take(from(4), false) // of one address there are two, and neither has had time enough
+		time.Sleep(grace)
+		take(from(4), true)
+		for range 10 {
+			time.Sleep(grace)
+			take(from(9), true)
+		}
+		if all := l.now[limitKey{method: "join"}]; all != 4 {
+			t.Errorf("%d calls count, want 4", all)
+		}
+		if ended[0] {
+			t.Error("a call that was heard gave way")
+		}
+	})
+}
