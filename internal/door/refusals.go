@@ -10,9 +10,11 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
+// Bounds on what is told apart between two writes. What exceeds them is counted, without the details.
 const (
-	maxFolds   = 4096
-	flushEvery = time.Second
+	maxFolds      = 4096
+	maxFoldsOfOne = 64 // of one actor; of strangers, of one address
+	flushEvery    = time.Second
 )
 
 // Refusals are counted in memory and written once a second, so that however many there are cost few writes.
@@ -20,8 +22,9 @@ type Refusals struct {
 	Events Events
 	Log    *slog.Logger
 
-	mu    sync.Mutex // guards folds
+	mu    sync.Mutex // guards all below
 	folds map[state.Event]*fold
+	of    map[string]int // how many folds each has
 }
 
 type fold struct {
@@ -36,9 +39,13 @@ func (r *Refusals) Add(e state.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.folds == nil {
-		r.folds = map[state.Event]*fold{}
+		r.folds, r.of = map[state.Event]*fold{}, map[string]int{}
 	}
-	if _, known := r.folds[e]; !known && len(r.folds) >= maxFolds {
+	one := e.Actor
+	if one == state.Stranger {
+		one = e.From
+	}
+	if _, known := r.folds[e]; !known && (len(r.folds) >= maxFolds || r.of[one] >= maxFoldsOfOne) {
 		e = state.Event{Actor: e.Actor, From: "(others)", Action: "call", Outcome: state.Refused}
 	}
 	if _, known := r.folds[e]; !known && len(r.folds) >= 2*maxFolds {
@@ -48,6 +55,7 @@ func (r *Refusals) Add(e state.Event) {
 	if f == nil {
 		f = &fold{first: now}
 		r.folds[e] = f
+		r.of[one]++
 	}
 	f.last = now
 	f.count++
@@ -57,7 +65,7 @@ func (r *Refusals) Add(e state.Event) {
 func (r *Refusals) Flush(ctx context.Context) error {
 	r.mu.Lock()
 	folds := r.folds
-	r.folds = nil
+	r.folds, r.of = nil, nil
 	r.mu.Unlock()
 	var errs []error
 	for e, f := range folds {
@@ -75,7 +83,7 @@ func (r *Refusals) keep(e state.Event, f *fold) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.folds == nil {
-		r.folds = map[state.Event]*fold{}
+		r.folds, r.of = map[state.Event]*fold{}, map[string]int{}
 	}
 	if now := r.folds[e]; now != nil {
 		f.last, f.count = now.last, f.count+now.count

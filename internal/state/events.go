@@ -26,11 +26,13 @@ const Stranger = "stranger"
 // itself refuses to lose a younger one.
 const refusalRetention = 30 * 24 * time.Hour
 
-// Bounds on refusals that are kept apart from one another. What exceeds them is counted, without the details.
+// Bounds on refusals that are kept apart from one another. What exceeds them is counted, without the details. Strangers, nodes,
+// workloads, peers and administrators each have room of their own.
 const (
-	maxRefusalsOfOne = 32     // of one actor at one address
-	maxRefusals      = 10_000 // in all
-	others           = "(others)"
+	maxRefusalsHere   = 32    // of one actor at one address
+	maxRefusalsOfOne  = 128   // of one actor, unless it is a stranger
+	maxRefusalsOfKind = 2_000 // of all actors of one kind
+	others            = "(others)"
 )
 
 // maxEvents is how many events one question returns at most.
@@ -96,18 +98,21 @@ func (t tx) fold(ctx context.Context, e Event) error {
 	if err != nil || n > 0 {
 		return err
 	}
-	var own, all int
-	if err := t.scan(ctx, "refusals-of", []any{&own}, e.Actor, e.From); err != nil {
+	kind, _, named := strings.Cut(e.Actor, " ")
+	var here, own, all int
+	if err := t.scan(ctx, "refusals-of", []any{&here, &own, &all}, e.Actor, e.From, kind); err != nil {
 		return err
 	}
-	if err := t.scan(ctx, "refusals-in-all", []any{&all}); err != nil {
-		return err
-	}
-	if own >= maxRefusalsOfOne || all >= maxRefusals {
+	switch {
+	case all >= maxRefusalsOfKind:
+		e.From, e.Object, e.Detail = others, others, ""
+		if named {
+			e.Actor = kind + " " + others
+		}
+	case named && own >= maxRefusalsOfOne:
+		e.From, e.Object, e.Detail = others, others, ""
+	case here >= maxRefusalsHere:
 		e.Object, e.Detail = others, ""
-	}
-	if all >= maxRefusals {
-		e.From = others
 	}
 	_, err = t.exec(ctx, "add-refusal", stamp(e.Time), e.Count, e.Actor, e.From, e.Action, e.Object, e.Detail, stamp(e.First))
 	return err

@@ -23,11 +23,11 @@ UPDATE refusals SET last_at = ?, times = times + ? WHERE actor = ? AND origin = 
 INSERT INTO refusals (last_at, times, actor, origin, action, object, detail, first_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
 ON CONFLICT DO UPDATE SET last_at = excluded.last_at, times = times + excluded.times;
 
+-- How many there are of one actor at one address, of that actor, and of all actors whose name begins with the same word: what
+-- follows a blank comes before '!'.
 -- write: refusals-of
-SELECT count(*) FROM refusals WHERE actor = ? AND origin = ?;
-
--- write: refusals-in-all
-SELECT count(*) FROM refusals;
+SELECT (SELECT count(*) FROM refusals WHERE actor = ?1 AND origin = ?2), (SELECT count(*) FROM refusals WHERE actor = ?1),
+  (SELECT count(*) FROM refusals WHERE actor = ?3) + (SELECT count(*) FROM refusals WHERE actor >= ?3 || ' ' AND actor < ?3 || '!');
 
 -- write: prune-events
 DELETE FROM events WHERE time < (SELECT max(time) FROM events) - 400 * 86400 * 1000000;

@@ -95,6 +95,46 @@ func eventsAreBounded(t *testing.T, s Store) {
 	}})
 }
 
+// refusalsLeaveRoom: whoever is refused from ever new addresses or under ever new names leaves room for the others, whose refusals
+// are kept with all that is known of them.
+func refusalsLeaveRoom(t *testing.T, s Store) {
+	ctx := t.Context()
+	floods := map[string]func(i int) (actor, from string){
+		"one node, many addresses":  func(i int) (string, string) { return "node stolen", fmt.Sprintf("2001:db8::%x", i) },
+		"many workloads of one":     func(i int) (string, string) { return fmt.Sprint("workload default/w", i), "192.0.2.1" },
+		"strangers from everywhere": func(i int) (string, string) { return state.Stranger, fmt.Sprintf("2001:db8:%x::", i) },
+	}
+	for _, flood := range floods {
+		for i := range 2_600 {
+			actor, from := flood(i)
+			e := state.Event{Time: epoch, Actor: actor, From: from, Action: "sign", Object: "o", Outcome: state.Refused, Detail: "d"}
+			ok(t, s.Record(ctx, e))
+		}
+	}
+	late := state.Event{
+		Time: after(time.Second), Actor: "peer retail", From: "192.0.2.9", Action: "peer catalogue", Object: "peer retail",
+		Outcome: state.Refused, Detail: "why",
+	}
+	node := late
+	node.Actor, node.Action = "node n1", "node register"
+	ok(t, s.Record(ctx, late))
+	ok(t, s.Record(ctx, node))
+	got, err := s.Events(ctx, state.EventFilter{Limit: 10_000})
+	ok(t, err)
+	times, rows := map[string]int{}, map[string]int{}
+	for _, e := range got {
+		class, _, _ := strings.Cut(e.Actor, " ")
+		times[class] += e.Count
+		rows[class]++
+	}
+	same(t, times, map[string]int{"node": 2601, "workload": 2600, "stranger": 2600, "peer": 1})
+	if rows["node"] > 200 || rows["workload"] > 2_001 || rows["stranger"] > 2_001 {
+		t.Errorf("rows: %v", rows)
+	}
+	late.First, late.Count, node.First, node.Count = late.Time, 1, node.Time, 1
+	same(t, got[len(got)-2:], []state.Event{node, late})
+}
+
 // refusalsAreFolded: whoever is refused without end, or from everywhere, fills nothing and hides nothing.
 func refusalsAreFolded(t *testing.T, s Store) {
 	ctx := t.Context()

@@ -165,6 +165,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"events are kept", eventsAreKept},
 		{"events are bounded", eventsAreBounded},
 		{"refusals are folded", refusalsAreFolded},
+		{"refusals leave room", refusalsLeaveRoom},
 		{"ages of configuration", configAges},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })

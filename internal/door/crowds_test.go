@@ -1,10 +1,14 @@
 package door
 
 import (
+	"context"
+	"fmt"
 	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"isthmus.dev/isthmus/internal/state"
 )
 
 // Whoever opens calls and says nothing keeps nobody out for longer than a moment, from however many addresses.
@@ -54,4 +58,36 @@ func TestCallsThatSayNothingGiveWay(t *testing.T) {
 			t.Error("a call that was heard gave way")
 		}
 	})
+}
+
+type written struct {
+	Events
+	all []state.Event
+}
+
+func (w *written) Record(_ context.Context, e state.Event) error {
+	w.all = append(w.all, e)
+	return nil
+}
+
+// However many kinds of refusal one caller invents between two writes, those of others keep their details.
+func TestOneCallersRefusalsHideNobodysElse(t *testing.T) {
+	w := &written{}
+	r := &Refusals{Events: w}
+	for i := range 10_000 {
+		r.Add(state.Event{Actor: "node stolen", From: fmt.Sprintf("2001:db8::%x", i), Action: "call", Object: fmt.Sprint("/x/", i)})
+		r.Add(state.Event{Actor: state.Stranger, From: "192.0.2.1", Action: "call", Object: fmt.Sprint("/x/", i)})
+	}
+	r.Add(state.Event{Actor: state.Stranger, From: "192.0.2.2", Action: "node join", Object: "token", Detail: "used"})
+	if err := r.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	times, seen := 0, false
+	for _, e := range w.all {
+		times += e.Count
+		seen = seen || e.From == "192.0.2.2" && e.Action == "node join" && e.Object == "token" && e.Detail == "used"
+	}
+	if times != 20_001 || len(w.all) > 200 || !seen {
+		t.Errorf("%d refusals in %d rows; another's details: %v", times, len(w.all), seen)
+	}
 }
