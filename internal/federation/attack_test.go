@@ -181,7 +181,7 @@ func TestOfHundredRacingAcceptsOneWins(t *testing.T) {
 		wg.Go(func() {
 			cards.making.Lock()
 			defer cards.making.Unlock()
-			_, err := cards.redeem(context.Background(), tok.InviteID, tok.Secret, fmt.Sprint(i), in[i])
+			_, err := cards.redeem(context.Background(), tok.InviteID, tok.Secret, "127.0.0.1", fmt.Sprint(i), in[i])
 			var st status
 			switch {
 			case err == nil:

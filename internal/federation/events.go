@@ -19,7 +19,7 @@ func (s *Service) record(ctx context.Context, e state.Event) {
 
 // recordStranger writes down and logs that somebody was refused of whom nothing is known, as far as that costs little.
 func (s *Service) recordStranger(ctx context.Context, e state.Event) {
-	if !s.limits.allow("stranger") {
+	if !s.limits.allow("stranger: " + e.Action) {
 		return
 	}
 	e.Actor, e.Outcome = state.Stranger, state.Refused

@@ -1,12 +1,19 @@
 package federation
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
 )
 
 func TestFloodOfRequestsIsBounded(t *testing.T) {
@@ -77,5 +84,64 @@ func TestRequestsAtOnceAreBounded(t *testing.T) {
 	}
 	if code, text := cards.post(peer, PathBundle, nil); code != http.StatusOK {
 		t.Errorf("the place was not given back: %d %s", code, text)
+	}
+}
+
+// Whoever has seen the name of an open invitation, and begins to accept it without end, leaves room for peers.
+func TestInvitationsLeaveRoomForPeers(t *testing.T) {
+	cards, retail, _ := pair(t)
+	tok := invite(t, cards, "bank")
+	for range 20 {
+		conn, err := cards.dialAs(cards.asInvited(retail, tok.InviteID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "POST /v1/peering HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(500 * time.Millisecond)
+	if taken := len(cards.limits.slots); taken != 8 {
+		t.Errorf("an invitation takes %d of %d places, want 8", taken, cap(cards.limits.slots))
+	}
+}
+
+// A flood of one kind of refusals does not keep another kind off the record.
+func TestRefusalsOfOneKindHideNoOthers(t *testing.T) {
+	cards, retail, _ := pair(t)
+	for range 30 {
+		cards.post(cards.asPeer(retail, "stranger"), PathBundle, nil)
+	}
+	// Nor do invented identities, reasons and invitations.
+	tok := invite(t, cards, "bank")
+	own := func(name string) tls.Certificate { return newMesh(t, cards.net, name, "192.0.2.9").control }
+	for i := range 3 {
+		cards.post(speaker{cards.gateway, own(fmt.Sprint("eve", i)), tok.InviteID + ".invite.fed.cards.example"}, PathPeering,
+			bytes.NewReader(peeringBody(t, retail, tok)))
+	}
+	for range 3 {
+		cards.post(cards.asInvited(retail, newID()), PathPeering, strings.NewReader("{}"))
+	}
+	wrong := peeringBody(t, retail, Token{Name: tok.Name, Secret: newSecret(), Fingerprint: tok.Fingerprint})
+	if code, text := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering, bytes.NewReader(wrong)); code != http.StatusForbidden {
+		t.Fatalf("%d %s", code, text)
+	}
+	events, err := cards.db.Events(t.Context(), state.EventFilter{Action: "peer redeem"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range events {
+		got = append(got, fmt.Sprintf("%s | %s | %s | %d", e.From, e.Object, e.Detail, e.Count))
+	}
+	slices.Sort(got)
+	want := []string{
+		"127.0.0.1 |  | the request is not what it should be | 3",
+		"127.0.0.1 | " + tok.InviteID + " | who asks is not the control plane of the mesh that it introduces | 3",
+		"127.0.0.1 | " + tok.InviteID + " | wrong secret | 1",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("on record:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/sni"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
@@ -31,16 +34,36 @@ func (s *Service) forInvite(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusTooManyRequests, refusal{Code: "TooMany", Message: "too many requests: try again later"})
 		return
 	}
+	leave, ok := s.limits.enter("whoever is invited") // no peer's name
+	if !ok {
+		answer(w, http.StatusServiceUnavailable, refusal{Code: "Busy", Message: "too many acceptances at once: try again"})
+		return
+	}
+	defer leave()
 	got, err := s.takePeering(w, r, id)
 	if err != nil {
-		var st status
-		if errors.As(err, &st) {
-			s.recordStranger(r.Context(), state.Event{From: host(r.RemoteAddr), Action: "peer redeem", Object: id, Detail: st.Message})
-		}
+		s.recordAcceptance(r, id, err)
 		s.refuse(w, err, "invite", id)
 		return
 	}
 	answer(w, http.StatusOK, got)
+}
+
+// recordAcceptance records that an acceptance was refused, unless the state has. Nothing is kept that a stranger may invent, so that
+// nobody can fill the record with it.
+func (s *Service) recordAcceptance(r *http.Request, id string, err error) {
+	var st status
+	if !errors.As(err, &st) || slices.Contains([]string{"Unknown", "Used", "Expired"}, st.Code) {
+		return
+	}
+	if !slices.ContainsFunc(s.Snapshot().Invites, func(i snapshot.Invite) bool { return i.ID == id }) {
+		id = ""
+	}
+	detail, _, _ := strings.Cut(st.Message, ": ")
+	if st.code == http.StatusBadRequest {
+		detail = "the request is not what it should be"
+	}
+	s.recordStranger(r.Context(), state.Event{From: host(r.RemoteAddr), Action: "peer redeem", Object: id, Detail: detail})
 }
 
 func (s *Service) takePeering(w http.ResponseWriter, r *http.Request, id string) (self, error) {
@@ -76,7 +99,7 @@ func (s *Service) takePeering(w http.ResponseWriter, r *http.Request, id string)
 			Code: "Changed", Message: "the inviting mesh's roots or gateways are not those of the invitation any more: ask for a new one",
 		}}
 	}
-	return s.redeem(r.Context(), id, secret, req.digest(), in)
+	return s.redeem(r.Context(), id, secret, host(r.RemoteAddr), req.digest(), in)
 }
 
 func badRequest(message string) error {
@@ -84,11 +107,11 @@ func badRequest(message string) error {
 }
 
 // redeem makes the peer if the secret is right and was not used. The caller holds making.
-func (s *Service) redeem(ctx context.Context, id string, secret Secret, digest string, in introduction) (self, error) {
+func (s *Service) redeem(ctx context.Context, id string, secret Secret, from, digest string, in introduction) (self, error) {
 	if answer, ok := s.repeated(id, secret, digest); ok {
 		return answer, nil
 	}
-	used, err := s.Store.UseInvite(ctx, id, secret.Hash(), in.TrustDomain.Name(), s.Now())
+	used, err := s.Store.UseInvite(ctx, id, secret.Hash(), from, s.Now())
 	if err != nil {
 		return self{}, refuseInvite(err)
 	}
