@@ -33,9 +33,9 @@ var methods = withNames(map[string]map[string]door.Method{
 			Who: door.Stranger, Deny: "who joins shows a token and no certificate",
 			Bytes: maxSmall, AtOnce: 128, InAll: 1024, Life: 5 * time.Second, Action: "node join", Itself: true,
 		},
-		"Sign":   forNodes("sign", maxSmall, 64),
-		"Sync":   forNodes("sync", maxReport, 512),
-		"Try":    forNodes("try", maxSmall, 8),
+		"Sign": forNodes("sign", maxSmall, 64),
+		"Sync": forNodes("sync", maxReport, 512),
+		"Try":  forNodes("try", maxSmall, 8),
 	},
 	discoveryv3.AggregatedDiscoveryService_ServiceDesc.ServiceName: {
 		"DeltaAggregatedResources":  forNodes("discovery", maxAsked, 512),
