@@ -43,6 +43,9 @@ func policies(c *compiler) {
 // policyKey is equal for instances that the same policies select.
 func (c *compiler) policyKey(i *instance) string {
 	key := i.namespace
+	if c.isClosed(model.WorkloadID{Namespace: i.namespace, Name: i.name}) {
+		key += "/" + i.name // it is closed alone
+	}
 	for _, l := range slices.Sorted(maps.Keys(i.labels)) {
 		key += "\x00" + l + "=" + i.labels[l]
 	}

@@ -55,14 +55,15 @@ type compiler struct {
 	defaultAllow bool
 	aliases      []string
 
-	closed   map[string][]closing // by namespace; "" is the whole mesh
-	backends map[string]*backends // by namespace
-	keys     map[*model.Service]snapshot.Key
-	mtls     peerAuthIndex
-	authz    policyIndex
-	byHost   map[string]*model.Service
-	backing  map[*model.Port][]backing
-	imported map[model.EndpointSet]*model.Import
+	closed       map[string][]closing // by namespace; "" is the whole mesh
+	closedScopes map[string]bool
+	backends     map[string]*backends // by namespace
+	keys         map[*model.Service]snapshot.Key
+	mtls         peerAuthIndex
+	authz        policyIndex
+	byHost       map[string]*model.Service
+	backing      map[*model.Port][]backing
+	imported     map[model.EndpointSet]*model.Import
 }
 
 func (c *compiler) find(key snapshot.Key, code string, sev finding.Severity, field, message, remedy string) {

@@ -261,7 +261,10 @@ func (w *world) change() string {
 		w.closed = nil
 		if w.rand.IntN(2) == 0 {
 			w.closed = []snapshot.Closed{{
-				Key:    snapshot.Key{Kind: w.pick([]string{"AuthorizationPolicy", "PeerAuthentication", "Service", ""}), Namespace: ns, Name: "closed"},
+				Key: snapshot.Key{
+					Kind:      w.pick([]string{"AuthorizationPolicy", "PeerAuthentication", "Service", "WorkloadEntry", ""}),
+					Namespace: ns, Name: w.pick(worldAccounts),
+				},
 				Origin: snapshot.Origin{File: "closed.yaml", Line: 1 + w.rand.IntN(2)}, Reason: "it cannot be read",
 			}}
 			if w.rand.IntN(2) == 0 {

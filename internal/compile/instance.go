@@ -135,6 +135,9 @@ func (c *compiler) addWorkload(w *snapshot.Workload, entries map[model.WorkloadI
 	if e := entries[wl.ID]; e != nil && !c.declare(i, w, e) {
 		return
 	}
+	if c.isClosed(wl.ID) {
+		i.ready = false // what it would serve, its entry says
+	}
 	c.mesh.Workloads[wl.ID] = wl
 	c.addBackend(i)
 }

@@ -15,6 +15,9 @@ import (
 // grace is how long an object may be gone and still be the one that it was: a file is moved, or written anew by a tool.
 const grace = time.Minute
 
+// handover is how long it may be gone where another one of its name stands, or any newcomer would put that one out.
+const handover = 2 * time.Second
+
 // Ages keeps when objects were first seen.
 type Ages interface {
 	ConfigAges(ctx context.Context) ([]state.ConfigAge, error)
@@ -84,18 +87,27 @@ func (a *ages) gone(s snapshot.Key, c claim, now time.Time) {
 
 // admit gives the new claims of a slot their ages: that of the same object in the same file, of another in the same file (a Mesh
 // that was renamed), of one that is not in its file any more, or else the time of the change. unsettled says that
-// nobody knows yet what a file holds.
-func (a *ages) admit(s snapshot.Key, fresh []*claim, change time.Time, unsettled func(file string) bool) {
+// nobody knows yet what a file holds, contested that another claim stands.
+func (a *ages) admit(
+	s snapshot.Key, fresh []*claim, contested bool, now, change time.Time, unsettled func(file string) bool,
+) {
+	moved := func(g ghost) bool {
+		if g.until.IsZero() {
+			return !unsettled(g.file)
+		}
+		left := g.until.Sub(now)
+		return left >= 0 && (!contested || left >= grace-handover)
+	}
 	for _, fits := range []func(c *claim, g ghost) bool{
 		func(c *claim, g ghost) bool { return c.place == g.place },
 		func(c *claim, g ghost) bool { return c.file == g.file },
-		func(_ *claim, g ghost) bool { return !g.until.IsZero() || !unsettled(g.file) },
+		func(_ *claim, g ghost) bool { return moved(g) },
 	} {
 		for _, c := range fresh {
 			if !c.seen.IsZero() {
 				continue
 			}
-			i := slices.IndexFunc(a.ghosts[s], func(g ghost) bool { return fits(c, g) })
+			i := latest(a.ghosts[s], func(g ghost) bool { return fits(c, g) })
 			if i < 0 {
 				continue
 			}
@@ -116,6 +128,18 @@ func (a *ages) admit(s snapshot.Key, fresh []*claim, change time.Time, unsettled
 			a.unsaved[c.place] = c.seen
 		}
 	}
+}
+
+// latest is where among the ghosts, oldest first, the one is that went last; -1 where none fits. One of which nobody knows
+// when it went comes before all others.
+func latest(ghosts []ghost, fits func(ghost) bool) int {
+	at := -1
+	for i, g := range ghosts {
+		if fits(g) && (at < 0 || !ghosts[at].until.IsZero() && (g.until.IsZero() || g.until.After(ghosts[at].until))) {
+			at = i
+		}
+	}
+	return at
 }
 
 func (a *ages) drop(s snapshot.Key, i int) {

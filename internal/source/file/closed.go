@@ -32,6 +32,9 @@ func (d *folder) closed() []snapshot.Closed {
 	return out
 }
 
+// outOfSightReason is why an object is closed that nobody sees, as a clause.
+const outOfSightReason = "its file cannot be read, or not all of it"
+
 // outOfSight are the objects of security kinds that are known to have stood in a file which cannot be read now, where not even
 // a copy tells what they said.
 func (d *folder) outOfSight() []snapshot.Closed {
@@ -46,7 +49,7 @@ func (d *folder) outOfSight() []snapshot.Closed {
 			hidden := f == nil && d.unreachable(path) || f != nil && f.current == nil ||
 				f != nil && slices.ContainsFunc(f.loose, func(b *istioyaml.Broken) bool { return b.MayBe(g.key) })
 			if g.until.IsZero() && hidden {
-				out = append(out, snapshot.Closed{Key: g.key, Origin: snapshot.Origin{File: path}, Reason: "its file cannot be read, or not all of it"})
+				out = append(out, snapshot.Closed{Key: g.key, Origin: snapshot.Origin{File: path}, Reason: outOfSightReason})
 				break
 			}
 		}

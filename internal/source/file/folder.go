@@ -114,6 +114,7 @@ func (d *folder) refreshAll(ctx context.Context, dirty map[string]bool, now time
 	again := d.refresh(ctx, paths, append(gone, d.recallHidden(l)...), now)
 	d.looked = true
 	d.ages.forget(now, d.unsettled)
+	d.ages.save(ctx)
 	if len(l.errs) == 0 {
 		d.copies.sweep(l.files)
 	}
@@ -226,6 +227,7 @@ func (d *folder) keep(path string, f *file, text []byte) {
 		}
 	}
 	if len(read)+len(stayed) == 0 {
+		d.copies.forget(path) // what it says is of objects that were taken out
 		return
 	}
 	before, _ := d.copies.recall(path)

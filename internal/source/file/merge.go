@@ -84,7 +84,7 @@ func (o *objects) apply(updates []update, now time.Time, unsettled func(file str
 	change := o.ages.change(now)
 	changed := map[string]map[snapshot.Key]bool{} // kind → keys
 	for s, was := range touched {
-		o.order(s, change, unsettled)
+		o.order(s, now, change, unsettled)
 		var is claim
 		if c := o.claims[s]; len(c) > 0 {
 			is = c[0]
@@ -145,7 +145,7 @@ func (o *objects) replace(u update, touched map[snapshot.Key]claim, now time.Tim
 }
 
 // order brings a slot's claims into the order of their ages.
-func (o *objects) order(s snapshot.Key, change time.Time, unsettled func(file string) bool) {
+func (o *objects) order(s snapshot.Key, now, change time.Time, unsettled func(file string) bool) {
 	claims := o.claims[s]
 	var fresh []*claim
 	for i := range claims {
@@ -154,7 +154,7 @@ func (o *objects) order(s snapshot.Key, change time.Time, unsettled func(file st
 		}
 	}
 	if len(fresh) > 0 {
-		o.ages.admit(s, fresh, change, unsettled)
+		o.ages.admit(s, fresh, len(fresh) < len(claims), now, change, unsettled)
 	}
 	slices.SortStableFunc(claims, func(a, b claim) int { return a.seen.Compare(b.seen) })
 	delete(o.conflicts, s)
@@ -170,8 +170,8 @@ func (o *objects) order(s snapshot.Key, change time.Time, unsettled func(file st
 // closing notes whether a slot is held by what is not carried out.
 func (o *objects) closing(s snapshot.Key, c claim) {
 	delete(o.closed, s)
-	if c.object != nil || c.broken == nil || !c.broken.Security {
-		return
+	if c.object != nil || c.broken == nil || !c.broken.Security && s.Kind != "WorkloadEntry" {
+		return // without a WorkloadEntry nobody knows which labels its workload has, so that one is closed
 	}
 	closed := c.broken.Closed
 	closed.Origin.FirstSeen = o.age(c)

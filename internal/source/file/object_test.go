@@ -112,6 +112,23 @@ func TestObjectsStay(t *testing.T) {
 	}
 }
 
+// TestTakenOutStaysOut: what was taken out of a file does not come back with a copy of it.
+func TestTakenOutStaysOut(t *testing.T) {
+	allow, untold := policyYAML("shop", "allow", "ALLOW"), "---\nkind AuthorizationPolicy\nmetadata: {namespace: shop}\n"
+	broken := strings.Replace(policyYAML("shop", "more", "DENY"), "action", "actoin", 1)
+	for _, restart := range []bool{false, true} {
+		t.Run(map[bool]string{false: "running", true: "restarted"}[restart], func(t *testing.T) {
+			steps(t, restart, []step{
+				{"good", map[string]string{"a.yaml": allow}, "shop/allow=ALLOW"},
+				{"taken out", map[string]string{"a.yaml": broken}, "!AuthorizationPolicy shop/more web ISM-SCH16"},
+				{"nobody knows what it is", map[string]string{"a.yaml": untold}, "! shop/ " + map[bool]string{
+					true: "!AuthorizationPolicy shop/allow !AuthorizationPolicy shop/more ", // for all that is known, it may be they
+				}[restart] + "ISM-SCH10"},
+			})
+		})
+	}
+}
+
 // fakeAges keep ages in memory, as the state file does.
 type fakeAges struct {
 	rows map[place]time.Time
@@ -219,6 +236,43 @@ func TestAges(t *testing.T) {
 			t.Errorf("%d rows, want 3", len(kept.rows))
 		}
 	})
+}
+
+// TestNobodyTakesTheAgeOfAnother: what is written anew, or renamed, while another object of its name stands does not become
+// as old as one that was taken out before.
+func TestNobodyTakesTheAgeOfAnother(t *testing.T) {
+	dir, kept := t.TempDir(), &fakeAges{}
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	d := newFolder(dir, schema.New().Validate, openCopies(dir, "", nil), offline(dir, nil).ages, true)
+	d.ages.kept = kept
+	step := func(what string, after time.Duration, files map[string]string, want string) {
+		t.Helper()
+		now = now.Add(after)
+		for name, text := range files {
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+			if text != "" {
+				write(t, filepath.Join(dir, name), text)
+			}
+		}
+		d.refreshAll(t.Context(), nil, now)
+		if got := policies(d.config); got != want {
+			t.Errorf("%s: got %s, want %s", what, got, want)
+		}
+	}
+	deny, allow := policyYAML("shop", "p", "DENY"), policyYAML("shop", "p", "ALLOW")
+	step("the owner's", 0, map[string]string{"a.yaml": deny}, "shop/p=DENY")
+	step("copied to another file", time.Hour, map[string]string{"b.yaml": deny}, "shop/p=DENY ISM-SRC04")
+	step("another's", time.Hour, map[string]string{"c.yaml": allow}, "shop/p=DENY ISM-SRC04 ISM-SRC04")
+	step("the owner's first file goes", time.Hour, map[string]string{"a.yaml": ""}, "shop/p=DENY ISM-SRC04")
+	step("the other's is renamed", 10*time.Second, map[string]string{"c.yaml": "", "z.yaml": allow},
+		"shop/p=DENY ISM-SRC04")
+	step("and a third comes", 10*time.Second, map[string]string{"y.yaml": allow}, "shop/p=DENY ISM-SRC04 ISM-SRC04")
+	step("the owner's is renamed", time.Second, map[string]string{"b.yaml": "", "zz.yaml": deny},
+		"shop/p=DENY ISM-SRC04 ISM-SRC04")
+	step("and by a clock that was set back", -2*time.Hour, map[string]string{"zz.yaml": "", "0.yaml": deny},
+		"shop/p=DENY ISM-SRC04 ISM-SRC04")
 }
 
 // TestTwoOfOneChange: of two that come in one change one is first by file name, and stays first when files are renamed.
