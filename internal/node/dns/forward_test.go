@@ -48,6 +48,12 @@ func newUpstream(t *testing.T, answer func(q *dns.Msg) *dns.Msg) *upstreamServer
 	return u
 }
 
+func (u *upstreamServer) last() *dns.Msg {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.asked[len(u.asked)-1]
+}
+
 func (u *upstreamServer) names() []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -120,7 +126,7 @@ func TestForwardedQuestionsAndAnswersAreBare(t *testing.T) {
 		if r.Id != q.Id || r.Question[0].Name != "wWw.eXample." || len(r.Answer) != 2 || addrsIn(r) != "192.0.2.7" || len(r.Extra) != 1 {
 			t.Errorf("answered %v", r)
 		}
-		got := u.asked[len(u.asked)-1]
+		got := u.last()
 		if got.Question[0].Name != "www.example." || len(got.Answer)+len(got.Ns) > 0 || len(got.Extra) != 1 || len(got.IsEdns0().Option) > 0 ||
 			got.IsEdns0().Do() || got.CheckingDisabled || got.AuthenticatedData || got.Zero || got.Id == q.Id {
 			t.Errorf("asked %v", got)
