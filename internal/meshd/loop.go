@@ -305,7 +305,7 @@ func faultyProxy(name string, fault any) finding.Finding {
 // compileFor is the mesh for those proxies that cannot live with it as it stands: of an earlier configuration, or with some
 // objects closed. All else, who is a peer and which nodes there are, is as it is now.
 func (l *loop) compileFor(snap *snapshot.Snapshot, p plan, contained map[string]*compile.Compiled) *compile.Compiled {
-	id := fmt.Sprintf("%p %q", p.config, p.closed)
+	id := p.id()
 	if contained[id] == nil {
 		part := *snap
 		part.Config = contain.Close(cmp.Or(p.config, snap.Config), p.closed, quarantineReason)
