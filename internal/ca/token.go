@@ -66,6 +66,8 @@ type IssuedToken struct {
 type Token struct {
 	ID          string
 	Secret      Secret
+	Node        string // the node that it is for
+	Role        snapshot.Role
 	Fingerprint string   // of the mesh's root, SHA-256 hex: the server that shows another one is an impostor
 	Addresses   []string // host:port of the control plane
 }
@@ -80,10 +82,12 @@ type TokenGrant struct {
 
 // tokenText is a token's JSON.
 type tokenText struct {
-	ID          string   `json:"id"`
-	Secret      string   `json:"secret"`
-	Fingerprint string   `json:"fingerprint"`
-	Addresses   []string `json:"addresses"`
+	ID          string        `json:"id"`
+	Secret      string        `json:"secret"`
+	Node        string        `json:"node"`
+	Role        snapshot.Role `json:"role"`
+	Fingerprint string        `json:"fingerprint"`
+	Addresses   []string      `json:"addresses"`
 }
 
 // CreateToken makes a join token for one node and one use. The state keeps only a hash of its secret.
@@ -100,7 +104,7 @@ func (a *Authority) CreateToken(ctx context.Context, spec TokenSpec) (IssuedToke
 	rand.Read(secret)
 	text := tokenText{
 		ID: hex.EncodeToString(id), Secret: base64.RawURLEncoding.EncodeToString(secret),
-		Fingerprint: a.RootFingerprint(), Addresses: spec.Addresses,
+		Node: spec.Node, Role: spec.Role, Fingerprint: a.RootFingerprint(), Addresses: spec.Addresses,
 	}
 	body, err := json.Marshal(text)
 	if err != nil {
@@ -172,7 +176,9 @@ func ParseToken(token string) (Token, error) {
 	if err != nil || len(secret) != 32 || !tokenID.MatchString(text.ID) || !sha256Hex.MatchString(text.Fingerprint) || checkAddresses(text.Addresses) != nil {
 		return Token{}, damaged
 	}
-	return Token{ID: text.ID, Secret: NewSecret(text.Secret), Fingerprint: text.Fingerprint, Addresses: text.Addresses}, nil
+	return Token{
+		ID: text.ID, Secret: NewSecret(text.Secret), Node: text.Node, Role: text.Role, Fingerprint: text.Fingerprint, Addresses: text.Addresses,
+	}, nil
 }
 
 // Redeem uses a join token up. from says who tries, for the record.

@@ -80,14 +80,14 @@ func (g Grant) judge(node string, w snapshot.Workload) (terms, *finding.Finding)
 		return terms{}, &finding.Finding{
 			Code: "ISM0013", Field: "serviceAccount",
 			Message: fmt.Sprintf("node %s may not host service account %s/%s; the workload is not registered", node, w.Namespace, w.ServiceAccount),
-			Remedy:  fmt.Sprintf("join the node with a token that grants it: isthmus token create --node %s --identity %s/%s", node, w.Namespace, w.ServiceAccount),
+			Remedy:  accountRemedy(node, w),
 		}
 	case !ok:
 		return terms{}, &finding.Finding{
 			Code: "ISM0240", Field: "name",
 			Message: fmt.Sprintf("node %s may host service account %s/%s, but not under this name; the workload is not registered", node, w.Namespace, w.ServiceAccount),
-			Remedy: fmt.Sprintf("name it %s or %s-1, or join the node with a token that grants the name: isthmus token create --node %s --workload %s/%s,sa=%s",
-				w.ServiceAccount, w.ServiceAccount, node, w.Namespace, w.Name, w.ServiceAccount),
+			Remedy: fmt.Sprintf("name it %s or %s-1, or %s --workload %s/%s,sa=%s",
+				w.ServiceAccount, w.ServiceAccount, anotherToken(node), w.Namespace, w.Name, w.ServiceAccount),
 		}
 	}
 	for _, a := range w.Addresses {
@@ -95,11 +95,26 @@ func (g Grant) judge(node string, w snapshot.Workload) (terms, *finding.Finding)
 			return terms{}, &finding.Finding{
 				Code: "ISM0241", Field: "addresses",
 				Message: fmt.Sprintf("workloads of node %s may not have the address %s; the workload is not registered", node, a),
-				Remedy:  fmt.Sprintf("join the node with a token that grants it: isthmus token create --node %s --address %s", node, a),
+				Remedy:  fmt.Sprintf("correct the address, or %s --address %s", anotherToken(node), a),
 			}
 		}
 	}
 	return t, nil
+}
+
+// anotherToken is how a node gets other grants, to be followed by the flag for what is missing.
+func anotherToken(node string) string {
+	return fmt.Sprintf("empty the node's stateDir and start it with another token, which grants this beside all else that it hosts: "+
+		"isthmus token create --node %s", node)
+}
+
+// accountRemedy says how a workload comes by a service account that its node may host. Who left it out did not mean "default".
+func accountRemedy(node string, w snapshot.Workload) string {
+	first := "correct serviceAccount"
+	if w.ServiceAccount == "default" {
+		first = "write the workload's serviceAccount into the node's settings (left out, it is default)"
+	}
+	return fmt.Sprintf("%s, or %s --identity %s/%s", first, anotherToken(node), w.Namespace, w.ServiceAccount)
 }
 
 // label gives a workload the labels that were granted. Those that its node says beside them are ignored.
@@ -121,8 +136,8 @@ func (t terms) label(node string, w snapshot.Workload) (map[string]string, *find
 	return t.labels, &finding.Finding{
 		Code: "ISM0242", Field: "labels",
 		Message: fmt.Sprintf("node %s gives it the labels %s, which were not granted; they are ignored", node, finding.Cut(said)),
-		Remedy: fmt.Sprintf("take them out of the node's settings, or join the node with a token that grants them: isthmus token create --node %s --workload %s/%s,sa=%s,%s",
-			node, w.Namespace, w.Name, w.ServiceAccount, finding.Cut(said)),
+		Remedy: fmt.Sprintf("take them out of the node's settings, or %s --workload %s/%s,sa=%s,%s",
+			anotherToken(node), w.Namespace, w.Name, w.ServiceAccount, finding.Cut(said)),
 	}
 }
 

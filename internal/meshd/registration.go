@@ -3,7 +3,9 @@ package meshd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -47,15 +49,31 @@ func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 }
 
 func (a *agents) takeGateway(ctx context.Context, n state.Node, g *snapshot.GatewayInfo) error {
-	if g == nil || !n.Grant.Covers(spiffe.SystemNamespace, g.ServiceAccount) {
-		return status.Errorf(codes.PermissionDenied, "the token of gateway %s does not grant this service account: make one with 'isthmus token create --role gateway --identity %s/<service account>'", n.Name, spiffe.SystemNamespace)
+	if g == nil {
+		return status.Errorf(codes.InvalidArgument, "gateway %s does not say where it stands", n.Name)
+	}
+	if account := spiffe.SystemNamespace + "/" + g.ServiceAccount; !n.Grant.Covers(spiffe.SystemNamespace, g.ServiceAccount) {
+		why := fmt.Sprintf("its token does not grant the service account %s", account)
+		a.remember(ctx, n.Name, []finding.Finding{gatewayOut(n.Name, "ISM0013", "serviceAccount", why)})
+		return status.Errorf(codes.PermissionDenied, "gateway %s: %s, but %s: correct gateway.serviceAccount in its settings, "+
+			"or empty its stateDir and start it with another token (isthmus token create --role gateway --node %s --identity %s)",
+			n.Name, why, strings.Join(n.Grant.Identities, " "), n.Name, account)
 	}
 	first, _, _ := a.d.store.Said(n.Name)
 	if err := n.Grant.Gateway(*g, first.Gateway); err != nil {
-		a.refuse(ctx, n.Name, "gateway "+n.Name, err.Error())
+		a.remember(ctx, n.Name, []finding.Finding{gatewayOut(n.Name, "ISM0241", "addresses", err.Error())})
 		return status.Errorf(codes.InvalidArgument, "gateway %s: %v", n.Name, err)
 	}
 	return nil
+}
+
+// gatewayOut is the finding of a gateway that has no part in the mesh for what it says of itself.
+func gatewayOut(node, code, field, why string) finding.Finding {
+	return finding.Finding{
+		Severity: finding.Error, Code: code, Object: "gateway " + node, Field: field, Message: why + "; what it reports is refused",
+		Remedy: "correct its settings, or empty its stateDir and start it with a token that grants what they say: " +
+			"isthmus token create --role gateway --node " + node,
+	}
 }
 
 func (a *agents) register(ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload, stands func() error) error {
@@ -64,7 +82,7 @@ func (a *agents) register(ctx context.Context, stream uint64, node snapshot.Node
 	case errors.Is(err, store.ErrSuperseded):
 		return status.Error(codes.Aborted, errTakenOver.Error())
 	case errors.Is(err, state.ErrRevoked), status.Code(err) == codes.PermissionDenied:
-		return status.Errorf(codes.PermissionDenied, "node %s was revoked: join it with a new token", node.Name)
+		return status.Errorf(codes.PermissionDenied, "node %s was revoked: to let it in again, empty its stateDir and start it with a new token (isthmus token create --node %s)", node.Name, node.Name)
 	case err != nil:
 		return status.Error(codes.Internal, err.Error())
 	}

@@ -200,6 +200,29 @@ func TestAGatewayDoesNotMove(t *testing.T) {
 	stands("with a new token it stands elsewhere", "10.0.0.4")
 }
 
+// A gateway whose settings say more than its token grants has no part in the mesh: the findings say so until it is put right.
+func TestAGatewayThatIsRefusedIsFound(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	report := func(account string) agentapi.Report {
+		return agentapi.Report{Gateway: &snapshot.GatewayInfo{
+			ServiceAccount: account, InnerAddress: netip.MustParseAddr("10.0.0.3"), OuterAddress: netip.MustParseAddr("198.51.100.1"),
+		}}
+	}
+	c, err := p.join(p.token("gw", snapshot.RoleGateway, "isthmus-system/edge"))
+	must(t, err)
+	gw := p.resume(c)
+	gw.report(report("gateway"))
+	end := received(t, "it is refused", gw.end)
+	wantCode(t, "it is refused", end, codes.PermissionDenied)
+	contains(t, "the refusal", end.Error(), "isthmus-system/gateway, but isthmus-system/edge: correct gateway.serviceAccount in its settings")
+	eventually(t, "it is found", func() bool { return p.found("ISM0013") != "" })
+	contains(t, "the finding", p.found("ISM0013"),
+		"gateway gw serviceAccount: its token does not grant the service account isthmus-system/gateway; what it reports is refused")
+	p.resume(c).report(report("edge"))
+	eventually(t, "nothing is found any more", func() bool { return p.found("ISM0013") == "" })
+}
+
 // However many streams the Envoys of a node hold open, its agent reports and has certificates signed.
 func TestEnvoysDoNotStarveTheirAgent(t *testing.T) {
 	t.Parallel()

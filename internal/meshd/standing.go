@@ -62,7 +62,7 @@ func (s *standings) node(ctx context.Context, name, generation string) (state.No
 	case err != nil:
 		return n, status.Error(codes.Internal, err.Error())
 	case !n.Revoked.IsZero() || s.hasEnded(generation):
-		return n, status.Errorf(codes.PermissionDenied, "node %s was revoked: join it with a new token", n.Name)
+		return n, status.Errorf(codes.PermissionDenied, "node %s was revoked: to let it in again, empty its stateDir and start it with a new token (isthmus token create --node %s)", n.Name, n.Name)
 	}
 	return n, nil
 }

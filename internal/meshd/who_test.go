@@ -196,7 +196,7 @@ func TestSignForOneselfAlone(t *testing.T) {
 		wantCode(t, what, err, try.want)
 	}
 	eventually(t, "it is found", func() bool { return p.found("ISM0013") != "" })
-	contains(t, "the finding", p.found("ISM0013"), "workload default/thief", "node-a may not host service account default/payments", "isthmus token create --node node-a --identity default/payments")
+	contains(t, "the finding", p.found("ISM0013"), "workload default/thief", "node-a may not host service account default/payments", "correct serviceAccount, or empty the node's stateDir and start it with another token", "isthmus token create --node node-a --identity default/payments")
 	for _, px := range p.status().Proxies {
 		if strings.Contains(strings.Join(px.Workloads, " "), "thief") {
 			t.Errorf("the workload that was not granted is registered: %v", px.Workloads)

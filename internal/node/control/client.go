@@ -29,6 +29,8 @@ import (
 
 const (
 	callTimeout = 10 * time.Second
+	// firstTimeout bounds the first attempt to join: somebody waits for a word.
+	firstTimeout = 3 * time.Second
 	// lookAgain is how often the clock is looked at while the certificate rests: somebody may set it.
 	lookAgain = time.Second
 )
@@ -150,9 +152,14 @@ func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
 	if err != nil {
 		return nil, err
 	}
+	if token.Node != "" && (token.Node != c.cfg.Node || token.Role != c.cfg.Role) { // before it is used up
+		return nil, fmt.Errorf("the join token in %s is for %s %q, the settings are those of %s %q: correct name, or make a token with `isthmus token create --node %s`",
+			c.cfg.TokenFile, token.Role, token.Node, c.cfg.Role, c.cfg.Node, c.cfg.Node)
+	}
 	if len(c.cfg.Addresses) == 0 {
 		c.cfg.Addresses = token.Addresses
 	}
+	c.cfg.Log.Info("joining the mesh", "control", c.cfg.Addresses)
 	conn, err := c.dial(c.cfg.Addresses, identity.AttestTLS(token))
 	if err != nil {
 		return nil, err
@@ -160,8 +167,10 @@ func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
 	defer conn.Close()
 
 	wait := retry.Backoff{Min: 200 * time.Millisecond, Max: 5 * time.Second}
+	timeout := firstTimeout
 	for {
-		svid, err := c.attestOnce(ctx, conn, token)
+		svid, err := c.attestOnce(ctx, conn, token, timeout)
+		timeout = callTimeout
 		if err == nil {
 			return svid, nil
 		}
@@ -173,15 +182,15 @@ func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		c.cfg.Log.Warn("joining did not work yet, trying again", "control", c.cfg.Addresses, "error", err)
+		c.cfg.Log.Warn("joining did not work yet, trying again", "control", c.cfg.Addresses, "error", plainly(err))
 		if err := retry.Sleep(ctx, wait.Next()); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func (c *Client) attestOnce(ctx context.Context, conn *grpc.ClientConn, token identity.Token) (*identity.SVID, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func (c *Client) attestOnce(ctx context.Context, conn *grpc.ClientConn, token identity.Token, timeout time.Duration) (*identity.SVID, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	key, err := identity.NewKey()
 	if err != nil {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/retry"
@@ -17,6 +20,7 @@ import (
 const (
 	openTimeout = 10 * time.Second      // to say so in the log when the control plane is away
 	coalesce    = 20 * time.Millisecond // between a change and its report
+	sayAgain    = time.Minute           // while the control plane stays away for one reason
 	countsEvery = time.Second           // for what changes all the time and that nobody announces
 )
 
@@ -25,9 +29,10 @@ var errNoAnswer = errors.New("the control plane does not answer")
 // converse holds the standing stream, opening it again whenever it ends.
 func (c *Client) converse(ctx context.Context) error {
 	wait := retry.Backoff{Min: 100 * time.Millisecond, Max: 3 * time.Second}
+	var said complaint
 	for {
 		conn := c.conn.Load()
-		err := c.sync(ctx, conn, wait.Reset)
+		err := c.sync(ctx, conn, func() { wait.Reset(); said = complaint{} })
 		c.connected.Store(false)
 		switch {
 		case ctx.Err() != nil:
@@ -35,11 +40,42 @@ func (c *Client) converse(ctx context.Context) error {
 		case conn != c.conn.Load():
 			continue // a renewed certificate, a new connection
 		}
-		c.cfg.Log.Warn("control plane away, trying again", "control", c.cfg.Addresses, "error", err)
+		c.complain(&said, err)
 		if err := retry.Sleep(ctx, wait.Next()); err != nil {
 			return err
 		}
 	}
+}
+
+// complaint is what the log last said of the conversation's end.
+type complaint struct {
+	text string
+	at   time.Time
+}
+
+// complain says why there is no conversation, once a minute while the reason stays the same. A control plane that refuses the
+// agent is there.
+func (c *Client) complain(said *complaint, err error) {
+	now, text := c.cfg.Now(), plainly(err)
+	if text == said.text && now.Sub(said.at) < sayAgain && !now.Before(said.at) {
+		return
+	}
+	*said = complaint{text, now}
+	switch status.Code(err) {
+	case codes.PermissionDenied, codes.InvalidArgument, codes.Unauthenticated:
+		c.cfg.Log.Error("the control plane refuses this "+string(c.cfg.Role)+", trying again", "control", c.cfg.Addresses, "reason", text)
+	default:
+		c.cfg.Log.Warn("control plane away, trying again", "control", c.cfg.Addresses, "error", text)
+	}
+}
+
+// plainly is an error of a call without what gRPC puts around it.
+func plainly(err error) string {
+	text := status.Convert(err).Message()
+	if _, dialing, ok := strings.Cut(text, "Error while dialing: "); ok {
+		return strings.TrimSuffix(dialing, `"`)
+	}
+	return text
 }
 
 func (c *Client) sync(ctx context.Context, conn *grpc.ClientConn, answered func()) error {

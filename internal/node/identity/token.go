@@ -12,11 +12,15 @@ import (
 	"strings"
 
 	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // Token is a join token. It redacts itself; Secret is the text to send.
 type Token struct {
 	text string
+	// Node and Role are whom it is for.
+	Node string
+	Role snapshot.Role
 	// Fingerprint is the SHA-256 of the control plane's root certificate (DER).
 	Fingerprint [sha256.Size]byte
 	// Addresses of the control plane.
@@ -39,7 +43,7 @@ func ParseToken(text string) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
-	t := Token{text: text, Addresses: parsed.Addresses}
+	t := Token{text: text, Node: parsed.Node, Role: parsed.Role, Addresses: parsed.Addresses}
 	n, err := hex.Decode(t.Fingerprint[:], []byte(parsed.Fingerprint))
 	if err != nil || n != sha256.Size {
 		return Token{}, errors.New("the join token names no root fingerprint: make a new one with `isthmus token create --node NAME`")
