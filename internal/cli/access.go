@@ -37,7 +37,7 @@ a pair that is not listed cannot talk at all.`,
 
 func accessText(edges []adminapi.AccessEdge) string {
 	if len(edges) == 0 {
-		return "Nobody may call: no policy allows it.\n"
+		return "No workload may call another: no policy in force allows it between workloads that are registered.\n  Next: isthmus status --findings\n"
 	}
 	t := newTable("FROM", "TO", "BY")
 	for _, e := range edges {

@@ -131,7 +131,7 @@ func caText(s adminapi.CAStatusResponse, w when) string {
 	}
 	b.WriteString(roots.String() + "\n")
 	if s.Rotation == nil {
-		b.WriteString("The root was never replaced. Next: isthmus ca rotate\n")
+		b.WriteString("The root was never replaced; isthmus ca rotate does it, when there is a reason to.\n")
 		return b.String()
 	}
 	b.WriteString(rotationText(*s.Rotation, w))

@@ -38,7 +38,7 @@ type dialer struct {
 func (d *dialer) flags(f *pflag.FlagSet) {
 	f.StringVar(&d.socket, "socket", config.Default().Socket, "the control plane's Unix socket, on its own machine")
 	f.StringVar(&d.address, "control", "", "host:port of a control plane elsewhere (mutual TLS, needs --credentials)")
-	f.StringVar(&d.credentials, "credentials", "", "PEM file of `isthmus admin cert`")
+	f.StringVar(&d.credentials, "credentials", "", "PEM `FILE` that isthmus admin cert wrote")
 	f.DurationVar(&d.timeout, "timeout", 30*time.Second, "give up after this long")
 }
 

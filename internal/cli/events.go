@@ -18,8 +18,8 @@ func (a *app) eventsCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events",
 		Short: "What was done to the mesh, and what was refused: by whom, from where, how it ended",
-		Long: `What was done to the mesh, and what was refused: by whom, from where, how it ended. Deeds of administrators, nodes that joined
-and peerings are kept one by one for at least 400 days. Refusals of others are counted by caller, address and reason, and
+		Long: `What was done to the mesh, and what was refused: by whom, from where, how it ended. What administrators did, nodes that
+joined and peerings are kept one by one for at least 400 days. Refusals of others are counted by caller, address and reason, and
 kept for 30 days after the last; however many there are, they take no place from what was done.`,
 		Example: "  isthmus events\n  isthmus events --since 24h --actor ada\n  isthmus events --action token -n 20 -o wide",
 		Args:    noArgs,
@@ -39,8 +39,8 @@ kept for 30 days after the last; however many there are, they take no place from
 		},
 	}
 	cmd.Flags().StringVar(&since, "since", "", "only what came after: a duration such as 24h or 7d, or a time such as 2026-03-01T12:00:00Z")
-	cmd.Flags().StringVar(&req.Actor, "actor", "", "only of whom this is part of the name")
-	cmd.Flags().StringVar(&req.Action, "action", "", "only actions that this is part of, such as token")
+	cmd.Flags().StringVar(&req.Actor, "actor", "", "only those by whom this is part of the name")
+	cmd.Flags().StringVar(&req.Action, "action", "", "only actions whose name this is a part of, such as token")
 	cmd.Flags().IntVarP(&req.Limit, "number", "n", 100, "the last so many, and as many kinds of refusals")
 	return a.client(cmd)
 }

@@ -13,7 +13,7 @@ func (a *app) nodeRevokeCmd() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "revoke NAME",
-		Short: "Shut a node or gateway out: it is told and given nothing more, and nobody is sent to its workloads",
+		Short: "Shut a node or gateway out: the control plane refuses it, and no call is sent to its workloads",
 		Long: `Shut a node or gateway out. Its conversations with the control plane end and are refused from then on, join tokens made for
 it are void, and its workloads are out of every other proxy's endpoints at once. The certificates that it holds for them are
 good at other workloads until they end; isthmus ca rotate ends them when it is done, and does not wait for revoked nodes.
@@ -39,7 +39,7 @@ A new join token lets a node of that name in again. isthmus status lists the nod
 
 func revokedText(r adminapi.RevokedNode, w when) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Revoked %q: it is told and given nothing more, and its workloads are nobody's endpoints.\n", clean(r.Node, oneLine))
+	fmt.Fprintf(&b, "Revoked %q: the control plane refuses it from now on, and no call is sent to its workloads.\n", clean(r.Node, oneLine))
 	if len(r.Certificates) == 0 {
 		return b.String() + "It holds no certificate of a workload.\n  Next: isthmus status\n"
 	}

@@ -24,7 +24,7 @@ func TestNodeRevoke(t *testing.T) {
 	}
 	got := run(t, "", "node", "revoke", "rack1", "--socket", socket, "--yes")
 	expect(t, got, 0)
-	same(t, got.out, `Revoked "rack1": it is told and given nothing more, and its workloads are nobody's endpoints.
+	same(t, got.out, `Revoked "rack1": the control plane refuses it from now on, and no call is sent to its workloads.
 Other workloads accept these certificates until they end:
 
 IDENTITY                                       ENDS

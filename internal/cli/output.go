@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -52,6 +53,9 @@ func (a *app) print(v any, view func(when) string) error {
 }
 
 func (a *app) render(v any, view func(when) string) (string, error) {
+	if a.output == formatJSON || a.output == formatYAML {
+		v = withLists(v)
+	}
 	switch a.output {
 	case formatJSON:
 		b, err := json.MarshalIndent(v, "", "  ")
@@ -60,6 +64,42 @@ func (a *app) render(v any, view func(when) string) (string, error) {
 		return marshalYAML(v)
 	}
 	return view(when{now: a.Now(), wide: a.output == formatWide}), nil
+}
+
+// withLists is a copy of an answer in which no list is null: whoever reads it need not tell nothing from an empty list.
+func withLists(v any) any {
+	in := reflect.ValueOf(v)
+	out := reflect.New(in.Type()).Elem()
+	out.Set(in)
+	fillLists(out)
+	return out.Interface()
+}
+
+func fillLists(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			to := reflect.New(v.Type().Elem())
+			to.Elem().Set(v.Elem())
+			fillLists(to.Elem())
+			v.Set(to)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if f := v.Field(i); f.CanSet() {
+				fillLists(f)
+			}
+		}
+	case reflect.Slice:
+		all := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		reflect.Copy(all, v)
+		for i := range all.Len() {
+			fillLists(all.Index(i))
+		}
+		if v.Type().Elem().Kind() != reflect.Uint8 { // bytes are text
+			v.Set(all)
+		}
+	}
 }
 
 // marshalYAML escapes what moves a cursor or hides text.

@@ -8,6 +8,8 @@ import (
 	"unicode"
 
 	"sigs.k8s.io/yaml"
+
+	"isthmus.dev/isthmus/internal/adminapi"
 )
 
 // What other machines said reaches neither terminals nor logs as anything but text, in whatever format; data stays what it was.
@@ -44,4 +46,38 @@ func TestHiddenTextIsEscaped(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestNoListIsNull(t *testing.T) {
+	a := &app{output: formatJSON}
+	status := adminapi.StatusResponse{Proxies: []adminapi.ProxyStatus{{Name: "rack1"}}}
+	got, err := a.render(&status, nil)
+	if err != nil || strings.Contains(got, "null") || !strings.Contains(got, `"findings": []`) || !strings.Contains(got, `"types": []`) {
+		t.Errorf("%v\n%s", err, got)
+	}
+	if status.Findings != nil || status.Proxies[0].Types != nil {
+		t.Error("the answer itself was changed")
+	}
+	a.output = formatYAML
+	if got, err = a.render(&status, nil); err != nil || strings.Contains(got, "null") {
+		t.Errorf("%v\n%s", err, got)
+	}
+}
+
+// Cobra takes a flag's value to be called what stands between backquotes in its help.
+func TestHelpNamesValues(t *testing.T) {
+	got := run(t, "", "status", "--help")
+	if !strings.Contains(got.out, "--credentials FILE ") || !strings.Contains(got.out, "PEM FILE that isthmus admin cert wrote") {
+		t.Error(got.out)
+	}
+}
+
+func TestCancelledText(t *testing.T) {
+	same(t, cancelledText("", 1), "Made 1 join token void.\n")
+	same(t, cancelledText("administrator ada", 2), "Made 2 join tokens void.\n")
+	same(t, cancelledText("ada", 0), "\"ada\" made no join token that is open; isthmus token list has the makers under BY.\n")
+}
+
+func TestAProxyNotSeenSinceTheStart(t *testing.T) {
+	same(t, connected(adminapi.ProxyStatus{}, relative), "no")
 }

@@ -100,6 +100,9 @@ func typesTable(proxies []adminapi.ProxyStatus, w when) *table {
 }
 
 func connected(p adminapi.ProxyStatus, w when) string {
+	if !p.Connected && p.Since.IsZero() { // not since the control plane began
+		return "no"
+	}
 	if !p.Connected {
 		return "no, left " + w.past(p.Since)
 	}

@@ -27,7 +27,7 @@ func (a *app) tokenListCmd() *cobra.Command {
 			return a.print(resp, func(w when) string { return tokensText(resp.Tokens, w) })
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "those too that were used, cancelled or have expired in the last day")
+	cmd.Flags().BoolVar(&all, "all", false, "list also those that were used, cancelled or expired in the last day")
 	return a.client(cmd)
 }
 
@@ -43,7 +43,7 @@ func openTokens(all []adminapi.TokenInfo) []adminapi.TokenInfo {
 
 func tokensText(tokens []adminapi.TokenInfo, w when) string {
 	if len(tokens) == 0 {
-		return "No join token.\n"
+		return "No join token; isthmus token list --all has those that ended in the last day.\n"
 	}
 	t := newTable("ID", "NODE", "ROLE", "STATE", "ENDS", "MADE", "BY", "GRANTS")
 	for _, tok := range tokens {
@@ -63,11 +63,18 @@ func tokensText(tokens []adminapi.TokenInfo, w when) string {
 	return t.String()
 }
 
+func cancelledText(maker string, n int) string {
+	if n == 0 && maker != "" {
+		return fmt.Sprintf("%q made no join token that is open; isthmus token list has the makers under BY.\n", clean(maker, oneLine))
+	}
+	return fmt.Sprintf("Made %s void.\n", plural(n, "join token"))
+}
+
 func (a *app) tokenCancelCmd() *cobra.Command {
 	var req adminapi.TokenCancelRequest
 	cmd := &cobra.Command{
 		Use:     "cancel [ID]",
-		Short:   "Make join tokens void before their use: one by its ID, or all that one maker made; isthmus token list shows both",
+		Short:   "Make join tokens void before their use: one by its ID, or all that one maker made",
 		Example: "  isthmus token cancel 3f9c2a17be540d86\n  isthmus token cancel --made-by 'administrator ada'",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -82,9 +89,9 @@ func (a *app) tokenCancelCmd() *cobra.Command {
 				return err
 			}
 			a.warnUnwritten(resp.Ended)
-			return a.print(resp, func(when) string { return fmt.Sprintf("Join tokens that are void now: %d.\n", resp.Cancelled) })
+			return a.print(resp, func(when) string { return cancelledText(req.MadeBy, resp.Cancelled) })
 		},
 	}
-	cmd.Flags().StringVar(&req.MadeBy, "made-by", "", "cancel all open tokens of this maker")
+	cmd.Flags().StringVar(&req.MadeBy, "made-by", "", "cancel all open tokens of this maker, named as isthmus token list names them")
 	return a.client(cmd)
 }

@@ -32,7 +32,9 @@ func policies(c *compiler) {
 	c.reportClosed()
 	c.authz = policyIndex{byNamespace: map[string][]selectedPolicy{}, cache: map[string]model.Policies{}}
 	for _, ap := range c.cfg.AuthorizationPolicies {
-		c.guarded(snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}, func() {
+		key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
+		c.guarded(key, func() {
+			c.istioRoot(key)
 			if p := c.policy(ap); p != nil {
 				c.authz.byNamespace[ap.Namespace] = append(c.authz.byNamespace[ap.Namespace], selectedPolicy{ap.Spec.GetSelector().GetMatchLabels(), p})
 			}

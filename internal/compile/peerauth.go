@@ -31,6 +31,7 @@ func peerAuths(c *compiler) {
 
 func (c *compiler) addPeerAuth(pa *security.PeerAuthentication) {
 	root := pa.Namespace == c.mesh.RootNamespace
+	c.istioRoot(peerAuthKey(pa))
 	switch {
 	case len(pa.Spec.GetSelector().GetMatchLabels()) == 0 && root:
 		c.mtls.mesh = c.nextPeerAuth(c.mtls.mesh, pa, "the mesh")
@@ -41,6 +42,16 @@ func (c *compiler) addPeerAuth(pa *security.PeerAuthentication) {
 	default:
 		c.mtls.bySelector[pa.Namespace] = append(c.mtls.bySelector[pa.Namespace], pa)
 	}
+}
+
+// istioRoot warns of what would mean the whole mesh in Istio and does not here.
+func (c *compiler) istioRoot(key snapshot.Key) {
+	if key.Namespace != "istio-system" || c.mesh.RootNamespace == key.Namespace {
+		return
+	}
+	c.find(key, "ISM0033", finding.Warning, "metadata.namespace",
+		"istio-system is not this mesh's root namespace, so this applies to the workloads in istio-system alone, not to the whole mesh",
+		"move it to "+c.mesh.RootNamespace+", or write rootNamespace: istio-system into the Mesh")
 }
 
 func peerAuthKey(pa *security.PeerAuthentication) snapshot.Key {

@@ -81,8 +81,7 @@ func (s *Service) mayAccept(ctx context.Context, t Token, name string) error {
 	if err := s.checkNewcomer(all, name, introduction{TrustDomain: t.TrustDomain, Addresses: t.Addresses}); err != nil {
 		return err
 	}
-	_, _, err = s.gateways()
-	return err
+	return s.reachable()
 }
 
 // request asks at each of the inviter's addresses in turn until one answers for good or the time is over.

@@ -35,6 +35,9 @@ func (s *Service) Invite(ctx context.Context, peer string, ttl time.Duration) (I
 	if err := checkName(all, peer); err != nil {
 		return Invitation{}, err
 	}
+	if err := s.reachable(); err != nil {
+		return Invitation{}, err
+	}
 	own, err := s.about()
 	if err != nil {
 		return Invitation{}, err

@@ -20,6 +20,9 @@ func (s *Service) Manifest(as, knownAs string) (text, fingerprint string, err er
 			return "", "", fmt.Errorf("%q cannot name a peer: use up to 63 lower-case letters, digits and '-'", name)
 		}
 	}
+	if err := s.reachable(); err != nil {
+		return "", "", err
+	}
 	own, err := s.about()
 	if err != nil {
 		return "", "", err

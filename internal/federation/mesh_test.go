@@ -71,6 +71,8 @@ type mesh struct {
 	carries func(gateway net.Conn) net.Conn // what a stolen gateway does with what it carries
 	address netip.AddrPort
 	peering string // address of the peering server
+	// reachedAt is where gateways are told that they reach the control plane.
+	reachedAt []netip.AddrPort
 	// listening is where the gateway really listens.
 	listening string
 	logs      *bytes.Buffer
@@ -94,6 +96,7 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 	m := &mesh{
 		t: t, db: db, root: newAuthority(t, name), net: n, td: domain(t, name+".example"), logs: &bytes.Buffer{},
 		address: netip.AddrPortFrom(netip.MustParseAddr(ip), 15443), config: &snapshot.Config{},
+		reachedAt: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.9:15013")},
 	}
 	t.Cleanup(func() {
 		m.ended.Store(true) // a request under way may still ask for a snapshot
@@ -205,7 +208,7 @@ func (m *mesh) snapshot() *snapshot.Snapshot {
 		}
 	}
 	return &snapshot.Snapshot{
-		Time: now, Config: &config, Peers: peers, Invites: invites, Bootstraps: bootstraps, Roots: m.roots,
+		Time: now, Config: &config, Peers: peers, Invites: invites, Bootstraps: bootstraps, Roots: m.roots, PeeringAddresses: m.reachedAt,
 		Registry: &snapshot.Registry{Nodes: []snapshot.Node{{Name: "gw", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
 			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.1"), OuterAddress: m.address.Addr(),
 		}}}},

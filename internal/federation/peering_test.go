@@ -127,3 +127,21 @@ func TestConditionsOfTwoPeers(t *testing.T) {
 		t.Error("a stale peer is live")
 	}
 }
+
+// A mesh whose gateways could pass nothing on to its control plane makes no peering, and says what its settings lack.
+func TestNoPeeringWithoutAnAddress(t *testing.T) {
+	cards, retail, _ := pair(t)
+	i, err := cards.Invite(t.Context(), "retail", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cards.reachedAt, retail.reachedAt = nil, nil
+	_, invite := cards.Invite(t.Context(), "other", time.Minute)
+	_, accept := retail.Accept(t.Context(), i.Token.Encode(), "")
+	_, _, manifest := cards.Manifest("cards", "retail")
+	for what, err := range map[string]error{"invite": invite, "accept": accept, "manifest": manifest} {
+		if err == nil || !strings.Contains(err.Error(), "into its settings (names: {ips: [ADDRESS]})") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

@@ -218,7 +218,21 @@ func (s *Service) introduce(ctx context.Context, knownAs string) (self, error) {
 }
 
 var errNoGateway = errors.New("this mesh has no gateway yet: start one with 'isthmus gateway' (a token for it: " +
-	"'isthmus token create --role gateway --node NAME'), then try again")
+	"'isthmus token create --role gateway --node NAME --identity isthmus-system/gateway'), then try again")
+
+var errNoAddress = errors.New("this mesh's gateways do not know where to send what peers say: write the control plane's address, as gateways reach it, " +
+	"into its settings (names: {ips: [ADDRESS]}), start it again, then try again")
+
+// reachable refuses a peering while this mesh's gateways could pass nothing on to the control plane.
+func (s *Service) reachable() error {
+	if _, _, err := s.gateways(); err != nil {
+		return err
+	}
+	if len(s.Snapshot().PeeringAddresses) == 0 {
+		return errNoAddress
+	}
+	return nil
+}
 
 // gateways are the addresses and identities of this mesh's own gateways, as peers see them.
 func (s *Service) gateways() ([]netip.AddrPort, []string, error) {

@@ -113,7 +113,7 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 		return
 	}
 	h := headOf(n)
-	if h.twice == "" && h.apiVersion == "" && h.kind == "" && !h.object && !holdsSecurity(n) {
+	if h.twice == "" && h.kind == "" && !h.object && (h.apiVersion == "" || isChart(n)) && !holdsSecurity(n) {
 		d.noObject(line)
 		return
 	}
@@ -161,6 +161,17 @@ func (d *document) hidden(n *yaml.Node) {
 		l.findings[i].Object = ""
 	}
 	d.merge(l)
+}
+
+// isChart says whether a mapping is a Chart.yaml of Helm, which has an apiVersion and is no object.
+func isChart(n *yaml.Node) bool {
+	has := map[string]string{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if v := n.Content[i+1]; v.Kind == yaml.ScalarNode {
+			has[n.Content[i].Value] = v.Value
+		}
+	}
+	return (has["apiVersion"] == "v1" || has["apiVersion"] == "v2") && has["name"] != "" && has["version"] != ""
 }
 
 // take keeps as many findings as anybody reads, errors before others.

@@ -131,7 +131,7 @@ func scanNamespaces(text []byte) []string {
 func (d *document) skip(h head, line int) {
 	what := h.kind
 	if what == "" || !isWord(what) {
-		what = "not an object"
+		what = "document that is no object"
 	}
 	d.skipped = append(d.skipped, skipped{what, line})
 }

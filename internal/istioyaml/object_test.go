@@ -97,6 +97,7 @@ func TestOneObject(t *testing.T) {
 		"Deployment":                        {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec: {a: b, a: c}\n", "ISM0203"},
 		"custom resource definition":        {"apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: authorizationpolicies.security.istio.io}\n", "ISM0203"},
 		"values of a chart":                 {"replicas: 3\nimage: {tag: x} # AuthorizationPolicy\n", "? /; ISM0203"},
+		"a chart's own file":                {"apiVersion: v2\nname: shop\nversion: 0.1.0\ndependencies: [{name: x}]\n", "? /; ISM0203"},
 		"values of a chart, not YAML":       {"replicas: [3\n", "? default/; ISM-SCH10"},
 		"template":                          {"{{- if .Values.x }}\napiVersion: apps/v1\nkind: Deployment\n{{- end }}\n", "ISM0203"},
 		"template without a kind":           {"{{- range .Values.x }}\n{{ toYaml . }}\n{{- end }}\n", "? /; ISM0203"},

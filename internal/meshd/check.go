@@ -12,6 +12,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // rootWarning is how long before its end the root is worth a word.
@@ -37,10 +38,23 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 		checks = append(checks, checkRotation(rot, waits, a.d.rotator.why(), now))
 	}
 	checks = append(checks, checkProxies(a.proxies(p), now)...)
+	checks = append(checks, checkPeering(p.snapshot)...)
 	for _, mp := range p.snapshot.Config.MeshPeers {
 		checks = append(checks, checkPeer(mp.Name, a.d.federation.ConditionsOf(mp)))
 	}
 	return &adminapi.CheckResponse{Checks: checks}, nil
+}
+
+// checkPeering warns of gateways that can pass nothing on to the control plane.
+func checkPeering(snap *snapshot.Snapshot) []adminapi.Check {
+	gateway := slices.ContainsFunc(snap.Registry.Nodes, func(n snapshot.Node) bool { return n.Role == snapshot.RoleGateway })
+	if len(snap.PeeringAddresses) > 0 || !gateway && len(snap.Config.MeshPeers) == 0 {
+		return nil
+	}
+	return []adminapi.Check{{
+		Name: "peering", State: "failed", Detail: "gateways do not know where to send what peers say: the control plane's settings name no address of it",
+		Remedy: "write the address by which gateways reach it into its settings (names: {ips: [ADDRESS]}), and start it again",
+	}}
 }
 
 // checkEndings warns of what a restart would forget.
@@ -61,7 +75,7 @@ func checkConfig(fs []finding.Finding) adminapi.Check {
 			continue
 		}
 		if c.State == "ok" {
-			c.Detail, c.Remedy = f.String(), "isthmus status lists every finding"
+			c.Detail, c.Remedy = f.String(), "isthmus status --findings lists every finding"
 		}
 		if f.Severity == finding.Error {
 			c.State = "failed"
@@ -121,7 +135,8 @@ func checkProxies(ps []adminapi.ProxyStatus, now time.Time) []adminapi.Check {
 func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
 	c := adminapi.Check{Name: "proxy " + p.Name, State: "ok", Detail: "connected, all configuration acknowledged"}
 	if !p.Connected {
-		c.State, c.Detail, c.Remedy = "failed", "its Envoy is not connected; it goes on with what it has", "look at the agent's log on that host"
+		c.State, c.Detail, c.Remedy = "failed", "is not connected; if its Envoy still runs, it goes on with what it has",
+			"see on that host whether the agent runs and what its log says; one that is gone for good: isthmus node revoke NAME"
 		return c
 	}
 	for _, t := range p.Types {

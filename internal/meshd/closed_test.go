@@ -62,7 +62,7 @@ func (p *plane) readyz(query string) string {
 	return resp.Status + ": " + strings.TrimSpace(string(text))
 }
 
-const degraded = "degraded: 1 objects of the configuration are not in force, and what they select is closed: isthmus status names them"
+const degraded = "degraded: 1 object of the configuration is not in force, and what it selects is closed: see isthmus status --findings"
 
 // At a cold start an ALLOW never comes into force without the DENY, whatever stands beside that or in it.
 func TestColdStartWithoutTheDeny(t *testing.T) {

@@ -196,7 +196,11 @@ func readiness(findings []finding.Finding) string {
 	if n == 0 {
 		return "ok"
 	}
-	return fmt.Sprintf("degraded: %d objects of the configuration are not in force, and what they select is closed: isthmus status names them", n)
+	what := "1 object of the configuration is not in force, and what it selects is closed"
+	if n > 1 {
+		what = fmt.Sprintf("%d objects of the configuration are not in force, and what they select is closed", n)
+	}
+	return "degraded: " + what + ": see isthmus status --findings"
 }
 
 func plainServer(h http.Handler, log *slog.Logger) *http.Server {

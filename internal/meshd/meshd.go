@@ -217,7 +217,7 @@ func peeringAddresses(cfg config.Control) ([]netip.AddrPort, error) {
 	if err == nil && !agents.Addr().IsUnspecified() {
 		return []netip.AddrPort{netip.AddrPortFrom(agents.Addr(), ap.Port())}, nil
 	}
-	return nil, nil // no gateway can be told where to send what peers say; status says so
+	return nil, nil // no gateway can be told where to send what peers say; check says so, and no peering is made
 }
 
 func addrPort(s string) (netip.AddrPort, error) {

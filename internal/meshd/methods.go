@@ -1,7 +1,6 @@
 package meshd
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -74,7 +73,10 @@ var methods = withNames(map[string]map[string]door.Method{
 		"RevokeNode": vital(deed("node revoke", func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
 		"PeerInvite": deed("peer invite", func(r *adminapi.PeerInviteRequest) (string, string) { return "peer " + r.Peer, "" }),
 		"PeerAccept": deed("peer accept", func(r *adminapi.PeerAcceptRequest) (string, string) {
-			return "peer " + cmp.Or(r.Name, "as it calls itself"), ""
+			if r.Name == "" {
+				return "invitation", "" // the detail of its end has the name that the peer proposes
+			}
+			return "peer " + r.Name, ""
 		}),
 		"PeerSuspend": vital(deed("peer suspend", peerOf)),
 		"PeerResume":  deed("peer resume", peerOf),

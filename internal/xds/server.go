@@ -43,6 +43,7 @@ type Server struct {
 type proxy struct {
 	want   *wanted
 	stream *stream // nil while it is away
+	left   time.Time
 	opens  *rate.Limiter
 }
 
@@ -172,7 +173,7 @@ func (s *Server) leave(name string, st *stream) {
 		s.unindex(st, set)
 	}
 	if p := s.proxies[name]; p != nil && p.stream == st {
-		p.stream = nil
+		p.stream, p.left = nil, s.cfg.Now()
 		if p.want == nil {
 			delete(s.proxies, name)
 		}

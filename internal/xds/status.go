@@ -32,7 +32,7 @@ type TypeStatus struct {
 type ProxyStatus struct {
 	Name      string
 	Connected bool
-	Since     time.Time
+	Since     time.Time // of its stream, or of the end of its last one
 	Types     []TypeStatus
 }
 
@@ -154,11 +154,16 @@ func (s *Server) Status() []ProxyStatus {
 		s.mu.Lock()
 		p := s.proxies[name]
 		var st *stream
+		var left time.Time
 		if p != nil {
-			st = p.stream
+			st, left = p.stream, p.left
 		}
 		s.mu.Unlock()
-		out = append(out, st.report(name))
+		status := st.report(name)
+		if st == nil {
+			status.Since = left
+		}
+		out = append(out, status)
 	}
 	return out
 }
