@@ -116,7 +116,7 @@ func dialFrom(w *model.Workload, mark int64) *corev3.BindConfig {
 // cluster begins a cluster that dials from a workload's namespace, or with nil from the proxy's own.
 func cluster(name string, w *model.Workload) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(w, agentapi.SocketMark),
+		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(w, agentapi.SocketMark), PerConnectionBufferLimitBytes: u32(bufferLimit),
 		// What is not ready gets nothing, even when nothing is ready: Envoy's default would then try them all.
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
@@ -185,11 +185,11 @@ func speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
 	o := &upstreamhttpv3.HttpProtocolOptions{OutlierDetection: &upstreamhttpv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: unavailable}}
 	if p == model.HTTP2 || p == model.GRPC {
 		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
-			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}},
+			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: http2Options()},
 		}}
 	} else {
 		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+			Http2ProtocolOptions: http2Options(),
 		}}
 	}
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(o)}

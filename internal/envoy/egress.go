@@ -96,7 +96,7 @@ func servedBy(i *model.Import, fc *listenerv3.FilterChain) *listenerv3.FilterCha
 func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfiguration {
 	r := toCluster(name)
 	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: boolean(true)}
-	r.GetRoute().RetryPolicy = retrySafely()
+	retrySafely(r)
 	callers := &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{i.Name: {
 		Principals:  each(exactly(i.Callers...), authenticated),
 		Permissions: []*rbacv3.Permission{andPermissions(nil)},

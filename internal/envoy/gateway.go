@@ -45,7 +45,8 @@ func boundary(name string, addrs []netip.Addr, port uint16, log string) *listene
 	l := &listenerv3.Listener{
 		Name: name, Address: socket(addrs[0].String(), port),
 		ListenerFilters: []*listenerv3.ListenerFilter{tlsInspector()}, SocketOptions: keepaliveOptions(),
-		AccessLog: []*accesslogv3.AccessLog{tcpLog(log, nil, append([]tag{{name: "chain", value: "%FILTER_CHAIN_NAME%"}}, certificateTags...)...)},
+		PerConnectionBufferLimitBytes: u32(bufferLimit),
+		AccessLog:                     []*accesslogv3.AccessLog{tcpLog(log, nil, append([]tag{{name: "chain", value: "%FILTER_CHAIN_NAME%"}}, certificateTags...)...)},
 	}
 	for _, a := range addrs[1:] {
 		l.AdditionalAddresses = append(l.AdditionalAddresses, &listenerv3.AdditionalAddress{Address: socket(a.String(), port)})

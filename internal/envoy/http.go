@@ -15,6 +15,7 @@ import (
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 )
@@ -52,6 +53,7 @@ func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []
 		GenerateRequestId:             boolean(false),
 		ServerHeaderTransformation:    hcmv3.HttpConnectionManager_PASS_THROUGH,
 		RequestHeadersTimeout:         millis(10_000),
+		Http2ProtocolOptions:          http2Options(),
 		AccessLog:                     log,
 	}
 }
@@ -162,9 +164,10 @@ func toCluster(cluster string) *routev3.Route {
 	}
 }
 
-// retrySafely retries only what the server has not begun.
-func retrySafely() *routev3.RetryPolicy {
-	return &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: u32(2)}
+// retrySafely has a route retry only what the server has not begun.
+func retrySafely(r *routev3.Route) {
+	r.GetRoute().RetryPolicy = &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: u32(2)}
+	r.RequestBodyBufferLimit = &wrapperspb.UInt64Value{Value: retriedBody}
 }
 
 // domains lower-cases and keeps explicit names; "*" is never among them.

@@ -130,7 +130,7 @@ func weightedTCP(name string, ts []target) *listenerv3.Filter {
 func outboundRoutes(name string, o model.Outbound, w *model.Workload, domain string, ts []target) *routev3.RouteConfiguration {
 	r := toCluster(ts[0].cluster)
 	action := r.GetRoute()
-	action.RetryPolicy = retrySafely()
+	retrySafely(r)
 	if len(ts) > 1 {
 		wc := &routev3.WeightedCluster{}
 		for _, t := range ts {

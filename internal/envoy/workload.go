@@ -30,6 +30,8 @@ func (b *builder) listener(name string, w *model.Workload, at [2]string, port ui
 		Name:            name,
 		Address:         inside(w.Netns, at[0], port),
 		ListenerFilters: append([]*listenerv3.ListenerFilter{listenerFilter("original_dst", &origdstv3.OriginalDst{})}, more...),
+
+		PerConnectionBufferLimitBytes: u32(bufferLimit),
 	}
 	if w.Speaks(netip.IPv6Unspecified()) {
 		l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{Address: inside(w.Netns, at[1], port)}}

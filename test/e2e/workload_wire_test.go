@@ -86,7 +86,9 @@ func (a *app) tcp(c net.Conn) {
 	for {
 		n, err := c.Read(buf)
 		a.mu.Lock()
-		a.raw = append(a.raw, buf[:n]...)
+		if len(a.raw) < 1<<20 {
+			a.raw = append(a.raw, buf[:n]...)
+		}
 		a.mu.Unlock()
 		if err != nil {
 			return

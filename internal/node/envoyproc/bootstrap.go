@@ -91,10 +91,11 @@ func layeredRuntime() object {
 	}}
 }
 
-// internalListeners lets Envoy hand calls over inside itself; without this it refuses such listeners.
+// internalListeners lets Envoy hand calls over inside itself; without this it refuses such listeners. What lies between the two
+// ends of a connection is bounded like what a socket holds, in KiB.
 func internalListeners() object {
 	const name = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
-	return object{"name": "internal_listeners", "typed_config": object{"@type": "type.googleapis.com/" + name}}
+	return object{"name": "internal_listeners", "typed_config": object{"@type": "type.googleapis.com/" + name, "buffer_size_kb": 32}}
 }
 
 func overloadManager(b Bootstrap) object {
@@ -108,6 +109,8 @@ func overloadManager(b Bootstrap) object {
 	}
 	return object{
 		"refresh_interval": "0.25s",
+		// Of the streams that hold much, those that hold most are reset first, before anybody else has to do without.
+		"buffer_factory_config": object{"minimum_account_to_track_power_of_two": 18},
 		"resource_monitors": []any{
 			object{"name": heap, "typed_config": object{
 				"@type": types + "fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": b.MaxHeapBytes,
@@ -119,6 +122,9 @@ func overloadManager(b Bootstrap) object {
 		},
 		"actions": []any{
 			object{"name": "envoy.overload_actions.shrink_heap", "triggers": above(0.9)},
+			object{"name": "envoy.overload_actions.reset_high_memory_stream", "triggers": []any{
+				object{"name": heap, "scaled": object{"scaling_threshold": 0.85, "saturation_threshold": 0.95}},
+			}},
 			object{"name": "envoy.overload_actions.disable_http_keepalive", "triggers": above(0.95)},
 			object{"name": "envoy.overload_actions.stop_accepting_requests", "triggers": above(0.97)},
 			object{"name": "envoy.overload_actions.stop_accepting_connections", "triggers": above(0.98)},
