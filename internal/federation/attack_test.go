@@ -297,6 +297,7 @@ func TestPeeringServerRefuses(t *testing.T) {
 		"large notice":            {peer, PathBundle, strings.NewReader(strings.Repeat("x", 1<<16)), 413, "4096 bytes"},
 		"large catalogue":         {peer, PathCatalogue, strings.NewReader(strings.Repeat("x", 1<<20)), 413, "262144 bytes"},
 		"bad catalogue":           {peer, PathCatalogue, strings.NewReader(`{"sequence":1,"services":[{"name":"kubernetes.default"}]}`), 400, "no DNS label"},
+		"a long word":             {peer, PathCatalogue, strings.NewReader(`{"` + strings.Repeat("x", 1<<17) + `":1}`), 400, "unknown field"},
 		"large peering":           {open, PathPeering, strings.NewReader(strings.Repeat("x", 1<<20)), 413, "bytes"},
 		"peering not json":        {open, PathPeering, strings.NewReader("hello"), 400, "not what it should be"},
 		"unknown invitation":      {with(open, named(testInvite+".invite.fed.cards.example")), PathPeering, body(func(*peeringRequest) {}), 403, "no such invitation"},

@@ -89,7 +89,7 @@ func (s *Service) takePeering(w http.ResponseWriter, r *http.Request, id string)
 	control := spiffe.Control(in.TrustDomain).String()
 	if err := verifyID(r.TLS.PeerCertificates, in.TrustDomain, in.Bundle.Roots, s.Now(), control); err != nil {
 		return self{}, status{http.StatusForbidden, refusal{
-			Code: "Unproved", Message: "who asks is not the control plane of the mesh that it introduces: " + err.Error(),
+			Code: "Unproved", Message: "who asks is not the control plane of the mesh that it introduces: " + printable(err.Error(), 400),
 		}}
 	}
 	s.making.Lock()
@@ -103,7 +103,7 @@ func (s *Service) takePeering(w http.ResponseWriter, r *http.Request, id string)
 }
 
 func badRequest(message string) error {
-	return status{http.StatusBadRequest, refusal{Code: "BadRequest", Message: message}}
+	return status{http.StatusBadRequest, refusal{Code: "BadRequest", Message: printable(message, 400)}}
 }
 
 // redeem makes the peer if the secret is right and was not used. The caller holds making.

@@ -147,7 +147,7 @@ func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name str
 	}
 	c, err := ParseCatalogue(raw, s.Now().UTC())
 	if err != nil {
-		return status{http.StatusBadRequest, refusal{Code: "BadCatalogue", Message: err.Error()}}
+		return status{http.StatusBadRequest, refusal{Code: "BadCatalogue", Message: printable(err.Error(), 400)}}
 	}
 	s.making.Lock()
 	defer s.making.Unlock()

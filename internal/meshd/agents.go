@@ -136,8 +136,8 @@ func (a *agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	id, err := spiffe.Node(td, n.Name)
 	if r.Namespace != "" || r.ServiceAccount != "" {
 		if !n.Grant.Covers(r.Namespace, r.ServiceAccount) || !a.d.store.Hosts(n.Name, r.Namespace, r.ServiceAccount) {
-			a.log.Warn("certificate refused", "node", n.Name, "namespace", r.Namespace, "serviceAccount", r.ServiceAccount)
-			return nil, status.Errorf(codes.PermissionDenied, "no workload %s/%s is registered on node %s", r.Namespace, r.ServiceAccount, n.Name)
+			a.log.Warn("certificate refused", "node", n.Name, "namespace", finding.Cut(r.Namespace), "serviceAccount", finding.Cut(r.ServiceAccount))
+			return nil, status.Errorf(codes.PermissionDenied, "no workload %s/%s is registered on node %s", finding.Cut(r.Namespace), finding.Cut(r.ServiceAccount), n.Name)
 		}
 		ttl = a.certificateTTL()
 		id, err = spiffe.Workload(td, r.Namespace, r.ServiceAccount)
