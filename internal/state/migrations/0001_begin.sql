@@ -178,8 +178,8 @@ END;
 
 -- +goose StatementBegin
 CREATE TRIGGER events_stay BEFORE DELETE ON events
-WHEN old.time > (SELECT max(time) FROM events) - 400 * 86400 * 1000000 BEGIN
-  SELECT raise(ABORT, 'an event is kept for 400 days');
+WHEN old.time > (SELECT max(time) FROM events) - 400 * 86400 * 1000000 OR old.seq > (SELECT max(seq) FROM events) - 1000 BEGIN
+  SELECT raise(ABORT, 'an event is kept for 400 days, and so are the last thousand');
 END;
 -- +goose StatementEnd
 

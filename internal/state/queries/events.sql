@@ -29,8 +29,11 @@ ON CONFLICT DO UPDATE SET last_at = excluded.last_at, times = times + excluded.t
 SELECT (SELECT count(*) FROM refusals WHERE actor = ?1 AND origin = ?2), (SELECT count(*) FROM refusals WHERE actor = ?1),
   (SELECT count(*) FROM refusals WHERE actor = ?3) + (SELECT count(*) FROM refusals WHERE actor >= ?3 || ' ' AND actor < ?3 || '!');
 
+-- The last thousand stay however old they are: a clock that was set years ahead makes nobody forget them. What goes are the
+-- first ones, without a gap, which would look as if somebody had taken events out.
 -- write: prune-events
-DELETE FROM events WHERE time < (SELECT max(time) FROM events) - 400 * 86400 * 1000000;
+DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - 1000
+  AND seq < (SELECT min(seq) FROM events WHERE time >= (SELECT max(time) FROM events) - 400 * 86400 * 1000000);
 
 -- write: prune-refusals
 DELETE FROM refusals WHERE last_at < ?;

@@ -1,7 +1,9 @@
 package statetest
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +81,38 @@ func eventsAreKept(t *testing.T, s Store) {
 	for _, e := range got {
 		objects = append(objects, e.Object)
 	}
-	same(t, objects, []string{"node n1", "node n2", "node n3"})
+	same(t, objects, []string{"node n0", "node n1", "node n2", "node n3"}) // there are few: their age does not matter
+	for range 1_000 {
+		ok(t, s.Record(ctx, deed(0, after(405*24*time.Hour), "token create", "node n4", state.OK)))
+	}
+	ok(t, s.Prune(ctx, after(10_000*24*time.Hour)))
+	got, err = s.Events(ctx, state.EventFilter{Limit: 10_000})
+	ok(t, err)
+	same(t, []string{got[0].Object, got[1].Object}, []string{"node n1", "node n2"})
+	same(t, len(got), 1_003)
+}
+
+// eventsOutliveAClock: a clock that was set years ahead, and back again, makes nobody forget what was done.
+func eventsOutliveAClock(t *testing.T, s Store) {
+	ctx := t.Context()
+	for i := range 10 {
+		ok(t, s.Record(ctx, deed(0, after(time.Duration(i)*time.Hour), "token create", fmt.Sprint("node n", i), state.OK)))
+	}
+	ok(t, s.Record(ctx, deed(0, after(3*365*24*time.Hour), "token create", "node late", state.OK)))
+	ok(t, s.Prune(ctx, after(3*365*24*time.Hour)))
+	got, err := s.Events(ctx, state.EventFilter{})
+	ok(t, err)
+	same(t, len(got), 11)
+	// What came before the last young one stays with it: a gap would look like a record that somebody has altered.
+	for i := range 1_001 {
+		ok(t, s.Record(ctx, deed(0, after(time.Duration(i)*time.Second), "token create", "node m", state.OK)))
+	}
+	ok(t, s.Prune(ctx, after(3*365*24*time.Hour)))
+	got, err = s.Events(ctx, state.EventFilter{Limit: 10_000})
+	ok(t, err)
+	slices.SortFunc(got, func(a, b state.Event) int { return cmp.Compare(a.Seq, b.Seq) })
+	same(t, got[0].Object, "node late")
+	same(t, len(got), 1_002)
 }
 
 // eventsAreBounded: no row is longer than it may be, and what is not text becomes text.

@@ -164,6 +164,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"event with an end", eventWithEnd},
 		{"events are kept", eventsAreKept},
 		{"events are bounded", eventsAreBounded},
+		{"events outlive a clock", eventsOutliveAClock},
 		{"refusals are folded", refusalsAreFolded},
 		{"refusals leave room", refusalsLeaveRoom},
 		{"ages of configuration", configAges},
