@@ -16,15 +16,17 @@ func callers(c *compiler) { c.callersAmong(c.knownIdentities()) }
 
 func (c *compiler) callersAmong(ids []caller) {
 	for _, svc := range c.mesh.Services {
-		for _, port := range svc.Ports {
-			visible := visibleTo(ids, svc)
-			if svc.External {
-				for _, id := range visible {
-					port.Callers = append(port.Callers, model.Caller{ID: id.id, By: svc.Refs})
-				}
-				continue
+		visible := visibleTo(ids, svc)
+		var all []model.Caller
+		if svc.External {
+			for _, id := range visible {
+				all = append(all, model.Caller{ID: id.id, By: svc.Refs})
 			}
-			port.Callers = c.callersOf(port, visible)
+		}
+		for _, port := range svc.Ports {
+			if port.Callers = slices.Clip(all); !svc.External {
+				port.Callers = c.callersOf(port, visible)
+			}
 		}
 	}
 }

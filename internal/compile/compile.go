@@ -57,6 +57,7 @@ type compiler struct {
 
 	closed       map[string][]closing // by namespace; "" is the whole mesh
 	closedScopes map[string]bool
+	room         room
 	backends     map[string]*backends // by namespace
 	keys         map[*model.Service]snapshot.Key
 	mtls         peerAuthIndex

@@ -143,6 +143,9 @@ func partial(before *Compiled, snap *snapshot.Snapshot, touched map[string]bool)
 	maps.Copy(out.Services, c.mesh.Services)
 	maps.Copy(out.Endpoints, c.mesh.Endpoints)
 	rewire(before.Mesh, &out, c.mesh.Services, touched)
+	if isCrowded(&out) {
+		return nil
+	}
 	out.Proxies = map[string]*model.Proxy{}
 	proxies(&compiler{snap: snap, mesh: &out})
 	return &Compiled{Snapshot: snap, Mesh: &out, Findings: mergeFindings(before.Findings, c.findings, touched)}
@@ -176,9 +179,9 @@ func (c *compiler) clashes(before *model.Mesh, touched map[string]bool) bool {
 	return slices.ContainsFunc(c.findings, isConflict)
 }
 
-// isConflict: two objects want one name or address, and one of them may be anywhere.
+// isConflict: two objects want one name, address or place, and one of them may be anywhere.
 func isConflict(f finding.Finding) bool {
-	return f.Code == "ISM0012" || f.Code == "ISM0022" || f.Code == "ISM0025"
+	return slices.Contains([]string{"ISM0012", "ISM0022", "ISM0025", "ISM0208", "ISM0215"}, f.Code)
 }
 
 // ownAddresses says whether a service has any address but the one that the mesh gave it.

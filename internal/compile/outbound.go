@@ -2,6 +2,7 @@ package compile
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"isthmus.dev/isthmus/internal/model"
@@ -9,22 +10,28 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// outbound gives every workload the destinations that it may call, and no others: need to know.
+// outbound gives every workload the destinations that it may call, and no others: need to know. Where they are too many the
+// oldest stand.
 func outbound(c *compiler) {
 	byID := map[string][]*model.Workload{}
 	for _, w := range c.mesh.Workloads {
 		byID[w.Identity.String()] = append(byID[w.Identity.String()], w)
 	}
-	for _, svc := range c.mesh.Services {
+	for _, svc := range c.oldest(maps.Values(c.mesh.Services)) {
 		for _, port := range svc.Ports {
 			imp := c.imported[model.EndpointSet{Host: svc.Host, Port: port.Number}]
 			for _, caller := range allowed(port, imp) {
 				for _, w := range byID[caller.ID] {
+					if len(w.Outbound) >= maxWorkloadDestinations {
+						c.leaveOut(svc, 1)
+						continue
+					}
 					w.Outbound = append(w.Outbound, model.Outbound{Service: svc, Port: port, Import: imp, By: caller.By})
 				}
 			}
 		}
 	}
+	c.limitProxies()
 	for _, w := range c.mesh.Workloads {
 		sortOutbound(w.Outbound)
 	}

@@ -31,6 +31,7 @@ func services(c *compiler) {
 		key := snapshot.Key{Kind: "ServiceEntry", Namespace: se.Namespace, Name: se.Name}
 		c.guarded(key, func() { c.addServiceEntry(key, se, imports) })
 	}
+	c.reportNoRoom()
 }
 
 // importedHosts are the hosts that FederatedImports ask for.
@@ -51,12 +52,15 @@ func (c *compiler) addService(key snapshot.Key, s *corev1.Service) {
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
 		return // a DNS alias, nothing to serve
 	}
+	ports := slices.DeleteFunc(slices.Clone(s.Spec.Ports), func(p corev1.ServicePort) bool {
+		return p.Protocol != "" && p.Protocol != corev1.ProtocolTCP // only TCP crosses the mesh; reading it warned
+	})
+	if !c.hasRoom(key, len(ports)) {
+		return
+	}
 	c.place(key, svc, append([]string{s.Spec.ClusterIP}, s.Spec.ClusterIPs...))
 	backends := c.selected(s.Namespace, s.Spec.Selector)
-	for _, p := range s.Spec.Ports {
-		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
-			continue // only TCP crosses the mesh; reading it warned
-		}
+	for _, p := range ports {
 		port := &model.Port{Number: uint16(p.Port), Protocol: model.PortProtocol(p.AppProtocol, p.Name)}
 		c.back(svc, port, backends, func(i *instance) uint16 { return targetPort(i, p.TargetPort, port.Number) })
 	}
@@ -151,7 +155,7 @@ func (c *compiler) addServiceEntry(key snapshot.Key, se *networking.ServiceEntry
 			c.find(key, "ISM0022", finding.Error, field, fmt.Sprintf("host %s is already imported by %s; this one is ignored", host, c.ref(other)), "remove one of them")
 			continue
 		}
-		if c.mayClaimHost(se, field, host) {
+		if c.mayClaimHost(se, field, host) && c.hasRoom(key, len(se.Spec.Ports)) {
 			c.addServiceEntryHost(se, key, host)
 		}
 	}
