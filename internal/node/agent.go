@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -104,6 +105,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			return err
 		}
 		defer a.forgetGroup()
+		if err := a.group.Sweep(controlGroups); err != nil {
+			a.log.Warn("control groups of agents that were killed are left behind", "error", err)
+		}
 	}
 	a.recall()
 	defer a.unlisten()
@@ -135,6 +139,9 @@ func (a *Agent) Run(ctx context.Context) error {
 func ControlGroup(node, runDir string) string {
 	return fmt.Sprintf("isthmus-%s-%.4x", node, sha256.Sum256([]byte(runDir)))
 }
+
+// controlGroups are the names that ControlGroup gives.
+var controlGroups = regexp.MustCompile(`^isthmus-[a-z0-9-]+-[0-9a-f]{8}$`)
 
 // forgetGroup removes the Envoys' control group if none of them goes on.
 func (a *Agent) forgetGroup() {
