@@ -51,7 +51,8 @@ type MeshPeerSpec struct {
 	// +optional
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 
-	// Suspend refuses every call to and from the peer, live connections included, and keeps the configuration. Roots are followed meanwhile.
+	// Suspend refuses every call to and from the peer, live connections included, and keeps the configuration. Roots
+	// are followed meanwhile.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
 

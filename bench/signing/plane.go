@@ -106,7 +106,8 @@ func account(node, i int) string { return fmt.Sprintf("%s-%d", genmesh.CallerAcc
 func (p *plane) ask(ctx context.Context, caller int) error {
 	node := caller % len(p.conns)
 	i := int(p.next.Add(1)) / len(p.conns) % p.hosted
-	_, err := agentapi.Client{Conn: p.conns[node]}.Sign(ctx, &agentapi.SignRequest{Namespace: genmesh.CallersNamespace, ServiceAccount: account(node, i), CSR: p.csr})
+	_, err := agentapi.Client{Conn: p.conns[node]}.Sign(ctx,
+		&agentapi.SignRequest{Namespace: genmesh.CallersNamespace, ServiceAccount: account(node, i), CSR: p.csr})
 	return err
 }
 

@@ -50,7 +50,8 @@ type ProxyStatus struct {
 
 // Containment is what one proxy is told otherwise than the configuration says.
 type Containment struct {
-	Held        bool          `json:"held"`      // it lives on the last configuration that it lived with, without any change since
+	// it lives on the last configuration that it lived with, without any change since
+	Held        bool          `json:"held"`
 	Searching   bool          `json:"searching"` // the cause is being looked for
 	Reason      string        `json:"reason,omitempty"`
 	Quarantined []Quarantined `json:"quarantined"`

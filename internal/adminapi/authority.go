@@ -14,8 +14,9 @@ type TokenRequest struct {
 	Role       snapshot.Role    `json:"role"`                // node or gateway
 	Identities []string         `json:"identities"`          // what the node may host: see grant.Grant
 	Workloads  []grant.Workload `json:"workloads,omitempty"` // likewise
-	Addresses  []netip.Prefix   `json:"addresses,omitempty"` // likewise; none: the private ones, or those that a gateway first names
-	TTL        time.Duration    `json:"ttl"`
+	// likewise; none: the private ones, or those that a gateway first names
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	TTL       time.Duration  `json:"ttl"`
 }
 
 // Grant is what the token shall grant.
@@ -64,8 +65,8 @@ type NodeRequest struct {
 	Node string `json:"node"`
 }
 
-// RevokedNode is what a node that was revoked can still do harm with: the certificates that it got for its workloads, which
-// other workloads accept until they end or the root that they lead to is replaced.
+// RevokedNode is what a node that was revoked can still do harm with: the certificates that it got for its workloads,
+// which other workloads accept until they end or the root that they lead to is replaced.
 type RevokedNode struct {
 	Node         string        `json:"node"`
 	Certificates []RevokedCert `json:"certificates"`

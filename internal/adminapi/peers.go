@@ -49,14 +49,15 @@ type PeerListResponse struct {
 
 // PeerStatus is everything known about one peer.
 type PeerStatus struct {
-	Name              string              `json:"name"`
-	TrustDomain       string              `json:"trustDomain"`
-	KnownAs           string              `json:"knownAs"`
-	Source            string              `json:"source"` // file:line of its MeshPeer, or "peering" when made by a token
-	Addresses         []string            `json:"addresses"`
-	PeersFingerprint  string              `json:"peersFingerprint"` // over its roots, its gateways' identities and addresses
-	OwnFingerprint    string              `json:"ownFingerprint"`   // likewise of this mesh, as the peer should see it
-	Roots             []string            `json:"roots"`            // SHA-256 of the peer's roots
+	Name        string   `json:"name"`
+	TrustDomain string   `json:"trustDomain"`
+	KnownAs     string   `json:"knownAs"`
+	Source      string   `json:"source"` // file:line of its MeshPeer, or "peering" when made by a token
+	Addresses   []string `json:"addresses"`
+	// over its roots, its gateways' identities and addresses
+	PeersFingerprint  string              `json:"peersFingerprint"`
+	OwnFingerprint    string              `json:"ownFingerprint"` // likewise of this mesh, as the peer should see it
+	Roots             []string            `json:"roots"`          // SHA-256 of the peer's roots
 	OwnRoots          []string            `json:"ownRoots"`
 	BundleSequence    uint64              `json:"bundleSequence"`
 	BundleTime        time.Time           `json:"bundleTime"`
@@ -82,8 +83,9 @@ type Condition struct {
 
 // PeerProbeRequest asks for a synthetic request through both gateways.
 type PeerProbeRequest struct {
-	Peer   string `json:"peer"`
-	Import string `json:"import,omitempty"` // namespace/name of a FederatedImport that the peer serves; empty: its control plane alone
+	Peer string `json:"peer"`
+	// namespace/name of a FederatedImport that the peer serves; empty: its control plane alone
+	Import string `json:"import,omitempty"`
 }
 
 // PeerProbeResponse is how far a probe came, and what each leg took.

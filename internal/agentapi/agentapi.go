@@ -51,10 +51,11 @@ type Report struct {
 	Workloads []snapshot.Workload   `json:"workloads,omitempty"` // nodes only; Node is filled in by the server
 	Troubles  []Trouble             `json:"troubles,omitempty"`
 	Envoy     EnvoyState            `json:"envoy"`
-	Sidecars  map[string]EnvoyState `json:"sidecars,omitempty"` // by workload that has an Envoy of its own, "<namespace>/<name>"
-	Peers     map[string]PeerCounts `json:"peers,omitempty"`    // gateways: totals by MeshPeer name since the agent began
-	Certs     []CertState           `json:"certs,omitempty"`
-	Roots     []string              `json:"roots,omitempty"` // of the mesh, as the agent itself trusts them: SHA-256, hex
+	// by workload that has an Envoy of its own, "<namespace>/<name>"
+	Sidecars map[string]EnvoyState `json:"sidecars,omitempty"`
+	Peers    map[string]PeerCounts `json:"peers,omitempty"` // gateways: totals by MeshPeer name since the agent began
+	Certs    []CertState           `json:"certs,omitempty"`
+	Roots    []string              `json:"roots,omitempty"` // of the mesh, as the agent itself trusts them: SHA-256, hex
 }
 
 // Trouble is why a workload of a node is not served. The others of the node are.
@@ -106,8 +107,8 @@ type Instructions struct {
 	Roots []byte `json:"roots,omitempty"`
 	// SigningRoot is the root under which certificates are issued now, SHA-256, hex. One that leads to another is replaced soon.
 	SigningRoot string `json:"signingRoot,omitempty"`
-	// RevokedAdmins are the serial numbers, hex, of administrators' certificates that were revoked and have not ended yet: agents,
-	// too, answer administrators.
+	// RevokedAdmins are the serial numbers, hex, of administrators' certificates that were revoked and have not ended
+	// yet: agents, too, answer administrators.
 	RevokedAdmins []string `json:"revokedAdmins,omitempty"`
 	// DNS by workload, "<namespace>/<name>".
 	DNS map[string]DNSTable `json:"dns,omitempty"`
@@ -115,8 +116,9 @@ type Instructions struct {
 
 // Trial asks whether the agent's Envoy could live with some resources, which may come in several messages.
 type Trial struct {
-	ID        uint64          `json:"id"`
-	Workload  string          `json:"workload,omitempty"` // whose Envoy, "<namespace>/<name>"; empty for one that serves all
+	ID uint64 `json:"id"`
+	// whose Envoy, "<namespace>/<name>"; empty for one that serves all
+	Workload  string          `json:"workload,omitempty"`
 	Resources []TrialResource `json:"resources,omitempty"`
 	More      bool            `json:"more,omitempty"` // another message of this trial follows
 }
@@ -227,8 +229,8 @@ const (
 	EgressListener  = "egress"
 	// LimitsLayer is the runtime layer that Envoy asks its agent for.
 	LimitsLayer = "limits"
-	// PeeringProtocol is what a gateway and its control plane agree on (ALPN) for a connection inside which the control planes
-	// of two meshes speak TLS with each other. Without it the connection brings probes.
+	// PeeringProtocol is what a gateway and its control plane agree on (ALPN) for a connection inside which the control
+	// planes of two meshes speak TLS with each other. Without it the connection brings probes.
 	PeeringProtocol = "isthmus-peering"
 	// ProbePath is what a probe asks of a peer's control plane. HeaderProbe, set by our own control plane alone, is the name
 	// (SNI) under which our gateway shall ask the peer's for it; without it, the control plane's.

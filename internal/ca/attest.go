@@ -17,8 +17,9 @@ type Attestation struct {
 	Roots []byte   // PEM
 }
 
-// Attest trades a join token for a node's identity. The token's ID is the node's generation from then on. A certificate request that is no good does not use the token up. What the
-// token granted is returned even when something failed after it was used up: the node's record may have changed.
+// Attest trades a join token for a node's identity. The token's ID is the node's generation from then on. A certificate
+// request that is no good does not use the token up. What the token granted is returned even when something failed
+// after it was used up: the node's record may have changed.
 func (a *Authority) Attest(ctx context.Context, token string, csr []byte, from string) (Attestation, error) {
 	pub, err := requestKey(csr)
 	if err != nil {
@@ -33,11 +34,15 @@ func (a *Authority) Attest(ctx context.Context, token string, csr []byte, from s
 	if err != nil {
 		return at, fmt.Errorf("name node %q: %w", granted.Node, err)
 	}
-	n := state.Node{Node: snapshot.Node{Name: granted.Node, Role: granted.Role}, Generation: granted.ID, Grant: granted.Grant, Attested: a.now()}
+	n := state.Node{
+		Node: snapshot.Node{Name: granted.Node, Role: granted.Role}, Generation: granted.ID, Grant: granted.Grant,
+		Attested: a.now(),
+	}
 	if err := a.cfg.Store.AttestNode(ctx, n); err != nil {
 		return at, err
 	}
-	at.Chain, _, err = a.issue(ctx, leaf{pub: pub, id: at.SVID, ttl: a.cfg.LeafTTL, Holder: Holder{Node: granted.Node, Generation: granted.ID}})
+	at.Chain, _, err = a.issue(ctx,
+		leaf{pub: pub, id: at.SVID, ttl: a.cfg.LeafTTL, Holder: Holder{Node: granted.Node, Generation: granted.ID}})
 	at.Roots = a.Roots()
 	return at, err
 }

@@ -151,7 +151,8 @@ func TestIntermediateIsRenewedAtHalfItsLife(t *testing.T) {
 		}
 	}
 	b.set(noon.Add(3651 * 24 * time.Hour))
-	if _, err := a.Sign(t.Context(), csr(t, nil), pay, time.Hour, n1); err == nil || !strings.Contains(err.Error(), "set the clock right, or renew the root") {
+	if _, err := a.Sign(t.Context(), csr(t, nil), pay, time.Hour, n1); err == nil ||
+		!strings.Contains(err.Error(), "set the clock right, or renew the root") {
 		t.Errorf("past the root's end: %v", err)
 	}
 }
@@ -324,7 +325,10 @@ func TestRunRenewsAndPrunes(t *testing.T) {
 
 func newToken(t testing.TB, a *ca.Authority, node string) string {
 	t.Helper()
-	issued, err := a.CreateToken(t.Context(), ca.TokenSpec{Node: node, Role: "node", Grant: grant.Grant{Identities: []string{"default/*"}}, Addresses: []string{"10.0.0.1:15012"}})
+	issued, err := a.CreateToken(t.Context(), ca.TokenSpec{
+		Node: node, Role: "node", Grant: grant.Grant{Identities: []string{"default/*"}},
+		Addresses: []string{"10.0.0.1:15012"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

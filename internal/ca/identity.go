@@ -103,7 +103,8 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, under, err := s.authority.issue(ctx, leaf{pub: key.Public(), id: s.id, dns: s.dns, Holder: Holder{Generation: NewGeneration()}})
+	chain, under, err := s.authority.issue(ctx,
+		leaf{pub: key.Public(), id: s.id, dns: s.dns, Holder: Holder{Generation: NewGeneration()}})
 	if err != nil {
 		return nil, err
 	}

@@ -216,7 +216,8 @@ func TestOperatorIntermediateThatRunsOut(t *testing.T) {
 	cfg.Operator = o.files
 	a := must(ca.New(t.Context(), cfg))
 	b.set(noon.Add(1001 * time.Hour))
-	if _, err := a.Sign(t.Context(), csr(t, nil), pay, time.Hour, n1); err == nil || !strings.Contains(err.Error(), "put a new one in its place and start again") {
+	if _, err := a.Sign(t.Context(), csr(t, nil), pay, time.Hour, n1); err == nil ||
+		!strings.Contains(err.Error(), "put a new one in its place and start again") {
 		t.Errorf("got %v", err)
 	}
 }

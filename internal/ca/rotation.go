@@ -91,7 +91,9 @@ func (a *Authority) BeginRotation(ctx context.Context) (Rotation, error) {
 		return Rotation{}, err
 	}
 	now := a.now()
-	r := Rotation{Step: Prepared, Old: spiffe.Fingerprint(m.roots[0]), New: spiffe.Fingerprint(cert), Began: now, Since: now}
+	r := Rotation{
+		Step: Prepared, Old: spiffe.Fingerprint(m.roots[0]), New: spiffe.Fingerprint(cert), Began: now, Since: now,
+	}
 	return r, a.step(ctx, r, []state.Blob{next}, []string{oldRootBlob, crossBlob})
 }
 

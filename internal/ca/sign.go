@@ -24,9 +24,11 @@ var ErrCSR = errors.New("certificate request refused")
 const maxCSR = 16 << 10
 
 // Sign issues an X.509-SVID for id to the key that a certificate request (DER) holds and proves to hold. Whatever else the
-// request claims is ignored. ttl 0 means the usual life; no certificate outlives its issuer. The record of who asked is durable
-// when Sign returns. The chain is DER, leaf first, without the root.
-func (a *Authority) Sign(ctx context.Context, csr []byte, id spiffe.ID, ttl time.Duration, by Holder) (chain [][]byte, err error) {
+// request claims is ignored. ttl 0 means the usual life; no certificate outlives its issuer. The record of who asked is
+// durable when Sign returns. The chain is DER, leaf first, without the root.
+func (a *Authority) Sign(
+	ctx context.Context, csr []byte, id spiffe.ID, ttl time.Duration, by Holder,
+) (chain [][]byte, err error) {
 	pub, err := requestKey(csr)
 	if err != nil {
 		return nil, err
@@ -69,8 +71,9 @@ func (a *Authority) issue(ctx context.Context, l leaf) ([][]byte, *trust, error)
 		return nil, nil, fmt.Errorf("sign %s: %w", l.id, err)
 	}
 	record := state.Cert{
-		Serial: fmt.Sprintf("%x", t.SerialNumber), SPIFFEID: l.id.String(), Node: l.Node, Fingerprint: spiffe.FingerprintOf(der),
-		NotBefore: t.NotBefore, NotAfter: t.NotAfter, Root: spiffe.Fingerprint(m.roots[0]),
+		Serial: fmt.Sprintf("%x", t.SerialNumber), SPIFFEID: l.id.String(), Node: l.Node,
+		Fingerprint: spiffe.FingerprintOf(der),
+		NotBefore:   t.NotBefore, NotAfter: t.NotAfter, Root: spiffe.Fingerprint(m.roots[0]),
 	}
 	if err := a.cfg.Store.AddCert(ctx, record); err != nil {
 		return nil, nil, fmt.Errorf("record certificate of %s: %w", l.id, err)

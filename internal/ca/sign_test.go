@@ -184,7 +184,8 @@ func swapKey(t *testing.T, der []byte) []byte {
 func TestRefusedNames(t *testing.T) {
 	a := newBench(t).start(t)
 	for _, id := range []string{"spiffe://retail.example/ns/default/sa/payments", "spiffe://cards.example"} {
-		if _, err := a.Sign(t.Context(), csr(t, nil), must(spiffe.Parse(id)), time.Hour, n1); err == nil || !strings.Contains(err.Error(), "names nobody in trust domain cards.example") {
+		if _, err := a.Sign(t.Context(), csr(t, nil), must(spiffe.Parse(id)), time.Hour, n1); err == nil ||
+			!strings.Contains(err.Error(), "names nobody in trust domain cards.example") {
 			t.Errorf("%s: %v", id, err)
 		}
 	}
@@ -208,10 +209,13 @@ func TestLeafNeverOutlivesItsIssuer(t *testing.T) {
 func TestSerialCarriesTheGeneration(t *testing.T) {
 	a := newBench(t).start(t)
 	leaf := parse(t, must(a.Sign(t.Context(), csr(t, nil), pay, time.Hour, n1)))[0]
-	if serial := fmt.Sprintf("%x", leaf.SerialNumber); len(serial) != 34 || !strings.HasPrefix(serial, "4000112233445566aa") || ca.Generation(leaf) != "00112233445566aa" {
+	if serial := fmt.Sprintf("%x", leaf.SerialNumber); len(serial) != 34 ||
+		!strings.HasPrefix(serial, "4000112233445566aa") || ca.Generation(leaf) != "00112233445566aa" {
 		t.Errorf("serial number %s, generation %q", serial, ca.Generation(leaf))
 	}
-	for _, n := range []string{"", "00", "7f00112233445566aa0000000000000000", "400011223344556677", "4000112233445566aa000000000000000000"} {
+	for _, n := range []string{
+		"", "00", "7f00112233445566aa0000000000000000", "400011223344556677", "4000112233445566aa000000000000000000",
+	} {
 		serial, _ := new(big.Int).SetString("0"+n, 16)
 		if g := ca.Generation(&x509.Certificate{SerialNumber: serial}); g != "" {
 			t.Errorf("serial number %s: generation %q", n, g)

@@ -94,7 +94,8 @@ func (a *Authority) ClientTLS(s *Source, expect ...spiffe.ID) *tls.Config {
 func PinnedTLS(fingerprint string, now func() time.Time) *tls.Config {
 	cfg := clientTLS(now)
 	cfg.VerifyConnection = func(s tls.ConnectionState) error {
-		at := slices.IndexFunc(s.PeerCertificates, func(c *x509.Certificate) bool { return spiffe.Fingerprint(c) == fingerprint })
+		at := slices.IndexFunc(s.PeerCertificates,
+			func(c *x509.Certificate) bool { return spiffe.Fingerprint(c) == fingerprint })
 		if at < 1 { // the leaf is no root
 			return fmt.Errorf("the server does not show the root with SHA-256 %s: it belongs to another mesh, or the mesh has a new root; make a new token", fingerprint)
 		}

@@ -177,7 +177,8 @@ func ParseToken(token string) (Token, error) {
 		return Token{}, damaged
 	}
 	return Token{
-		ID: text.ID, Secret: NewSecret(text.Secret), Node: text.Node, Role: text.Role, Fingerprint: text.Fingerprint, Addresses: text.Addresses,
+		ID: text.ID, Secret: NewSecret(text.Secret), Node: text.Node, Role: text.Role, Fingerprint: text.Fingerprint,
+		Addresses: text.Addresses,
 	}, nil
 }
 

@@ -51,9 +51,15 @@ func TestTokenSpecRefusals(t *testing.T) {
 		{func(s *ca.TokenSpec) { s.Grant.Identities = []string{"default"} }, `identity "default"`},
 		{func(s *ca.TokenSpec) { s.Grant.Identities = []string{"*/payments"} }, `identity "*/payments"`},
 		{func(s *ca.TokenSpec) { s.Grant.Identities = []string{"a/b/c"} }, `identity "a/b/c"`},
-		{func(s *ca.TokenSpec) { s.Grant.Identities = []string{"isthmus-system/gateway"} }, `is for gateways; make the token with role gateway`},
+		{
+			func(s *ca.TokenSpec) { s.Grant.Identities = []string{"isthmus-system/gateway"} },
+			`is for gateways; make the token with role gateway`,
+		},
 		{func(s *ca.TokenSpec) { s.Grant.Identities = []string{"isthmus-system/*"} }, `is for gateways`},
-		{func(s *ca.TokenSpec) { s.Role, s.Grant.Identities = "gateway", []string{"default/payments"} }, `a gateway's identity is isthmus-system/<service account>`},
+		{
+			func(s *ca.TokenSpec) { s.Role, s.Grant.Identities = "gateway", []string{"default/payments"} },
+			`a gateway's identity is isthmus-system/<service account>`,
+		},
 		{func(s *ca.TokenSpec) { s.Role, s.Grant.Identities = "gateway", []string{"*"} }, `a gateway's identity is`},
 		{func(s *ca.TokenSpec) { s.Addresses = nil }, `0 addresses of the control plane`},
 		{func(s *ca.TokenSpec) { s.Addresses = []string{"10.0.0.1"} }, `address "10.0.0.1" of the control plane: say host:port`},
@@ -109,7 +115,8 @@ func TestTokenRefusalsAreRecordedAndLookAlike(t *testing.T) {
 	}
 	got := map[string]int{}
 	for _, r := range must(b.db.Events(t.Context(), state.EventFilter{})) {
-		if r.From != "10.0.0.66" || r.Action != "node join" || r.Outcome != "refused" || !r.Time.Equal(noon.Add(15*time.Minute)) {
+		if r.From != "10.0.0.66" || r.Action != "node join" || r.Outcome != "refused" ||
+			!r.Time.Equal(noon.Add(15*time.Minute)) {
 			t.Errorf("refusal %+v", r)
 		}
 		got[r.Detail] += r.Count

@@ -18,7 +18,8 @@ import (
 )
 
 func (a *app) adminCmd() *cobra.Command {
-	return family("admin", "Administrators who connect from elsewhere", a.adminCertCmd(), a.adminListCmd(), a.adminRevokeCmd())
+	return family("admin", "Administrators who connect from elsewhere", a.adminCertCmd(), a.adminListCmd(),
+		a.adminRevokeCmd())
 }
 
 func (a *app) adminCertCmd() *cobra.Command {
@@ -43,7 +44,8 @@ never leaves this file; the control plane sees a signing request. isthmus admin 
 			if err != nil {
 				return err
 			}
-			resp, err := ask[adminapi.AdminCertRequest, agentapi.SignResponse](cmd.Context(), a, "AdminCert", &adminapi.AdminCertRequest{Name: args[0], CSR: csr, TTL: ttl})
+			resp, err := ask[adminapi.AdminCertRequest, agentapi.SignResponse](cmd.Context(), a, "AdminCert",
+				&adminapi.AdminCertRequest{Name: args[0], CSR: csr, TTL: ttl})
 			if err != nil {
 				return err
 			}

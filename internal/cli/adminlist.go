@@ -68,7 +68,8 @@ them stays: isthmus token list says which join tokens, isthmus events what else.
 			if len(args) == 1 {
 				req.Name = args[0]
 			}
-			if err := a.confirm(cmd, yes, req.Name+req.ID, fmt.Sprintf("Revoking %q ends its certificates for good.", req.Name+req.ID)); err != nil {
+			if err := a.confirm(cmd, yes, req.Name+req.ID,
+				fmt.Sprintf("Revoking %q ends its certificates for good.", req.Name+req.ID)); err != nil {
 				return err
 			}
 			resp, err := ask[adminapi.AdminRevokeRequest, adminapi.AdminRevokeResponse](cmd.Context(), a, "AdminRevoke", &req)
@@ -95,6 +96,8 @@ func adminRevokedText(admins []adminapi.AdminCert) string {
 // warnUnwritten says that a restart would forget what was just done.
 func (a *app) warnUnwritten(e adminapi.Ended) {
 	if e.Unwritten != "" {
-		fmt.Fprintf(a.Err, "In force, but not written down yet: a restart of the control plane now would forget it. It is tried again until it is written; isthmus check says when.\n  Why: %s\n", clean(e.Unwritten, oneLine))
+		fmt.Fprintf(a.Err,
+			"In force, but not written down yet: a restart of the control plane now would forget it. It is tried again until it is written; isthmus check says when.\n  Why: %s\n",
+			clean(e.Unwritten, oneLine))
 	}
 }

@@ -12,9 +12,18 @@ import (
 
 func TestAdminList(t *testing.T) {
 	f := &fake{admins: adminapi.AdminListResponse{Admins: []adminapi.AdminCert{
-		{ID: "00000000000000a1", Name: "alice", Serial: "4000000000000000a1ff", Created: now.Add(-time.Hour), MadeBy: "user root (uid 0)", NotAfter: now.Add(7 * time.Hour)},
-		{ID: "00000000000000a2", Name: "alice", Created: now.Add(-9 * time.Hour), MadeBy: "user root (uid 0)", NotAfter: now.Add(-time.Hour)},
-		{ID: "00000000000000b1", Name: "bob\x1b[2J", Created: now.Add(-time.Hour), MadeBy: "user root (uid 0)", NotAfter: now.Add(7 * time.Hour), Revoked: now.Add(-time.Minute)},
+		{
+			ID: "00000000000000a1", Name: "alice", Serial: "4000000000000000a1ff", Created: now.Add(-time.Hour),
+			MadeBy: "user root (uid 0)", NotAfter: now.Add(7 * time.Hour),
+		},
+		{
+			ID: "00000000000000a2", Name: "alice", Created: now.Add(-9 * time.Hour), MadeBy: "user root (uid 0)",
+			NotAfter: now.Add(-time.Hour),
+		},
+		{
+			ID: "00000000000000b1", Name: "bob\x1b[2J", Created: now.Add(-time.Hour), MadeBy: "user root (uid 0)",
+			NotAfter: now.Add(7 * time.Hour), Revoked: now.Add(-time.Minute),
+		},
 	}}}
 	got := run(t, "", "admin", "list", "--socket", serve(t, f))
 	expect(t, got, 0)
@@ -26,10 +35,13 @@ bob?[2J  00000000000000b1  60m ago  user root (uid 0)  in 7h          revoked 60
 }
 
 func TestAdminRevoke(t *testing.T) {
-	f := &fake{adminsRevoked: adminapi.AdminRevokeResponse{Admins: []adminapi.AdminCert{{ID: "00000000000000a1", Name: "alice"}}}}
+	f := &fake{
+		adminsRevoked: adminapi.AdminRevokeResponse{Admins: []adminapi.AdminCert{{ID: "00000000000000a1", Name: "alice"}}},
+	}
 	socket := serve(t, f)
 	expect(t, run(t, "", "admin", "revoke", "--socket", socket), 64, "give an administrator's name, or --id")
-	expect(t, run(t, "", "admin", "revoke", "alice", "--id", "a1", "--socket", socket), 64, "give an administrator's name, or --id")
+	expect(t, run(t, "", "admin", "revoke", "alice", "--id", "a1", "--socket", socket), 64,
+		"give an administrator's name, or --id")
 	expect(t, run(t, "", "admin", "revoke", "alice", "--socket", socket), 64, "Nobody is there to confirm it")
 	got := run(t, "", "admin", "revoke", "alice", "--yes", "--socket", socket)
 	expect(t, got, 0)
@@ -40,7 +52,8 @@ func TestAdminRevoke(t *testing.T) {
 		t.Errorf("asked %+v", f.asked)
 	}
 	f.adminsRevoked.Unwritten = "the disk is full"
-	expect(t, run(t, "", "admin", "revoke", "--id", "00000000000000a1", "--yes", "--socket", socket), 0, "In force, but not written down yet", "the disk is full")
+	expect(t, run(t, "", "admin", "revoke", "--id", "00000000000000a1", "--yes", "--socket", socket), 0,
+		"In force, but not written down yet", "the disk is full")
 	if f.asked != (adminapi.AdminRevokeRequest{ID: "00000000000000a1"}) {
 		t.Errorf("asked %+v", f.asked)
 	}
@@ -48,8 +61,15 @@ func TestAdminRevoke(t *testing.T) {
 
 func TestTokenList(t *testing.T) {
 	f := &fake{tokens: adminapi.TokenListResponse{Tokens: []adminapi.TokenInfo{
-		{ID: "00000000000000a1", Node: "rack1", Role: "node", Grant: grant.Grant{Identities: []string{"default/a", "default/b", "default/c", "default/d"}, Workloads: []grant.Workload{{Namespace: "default", Name: "e"}}}, Created: now.Add(-time.Minute), MadeBy: "administrator alice", Expires: now.Add(14 * time.Minute), State: "open"},
-		{ID: "00000000000000a2", Node: "rack2", Role: "node", Grant: grant.Grant{Identities: []string{"*"}}, Created: now.Add(-time.Minute), MadeBy: "administrator alice", Expires: now.Add(14 * time.Minute), State: "used", UsedBy: "10.0.0.7"},
+		{ID: "00000000000000a1", Node: "rack1", Role: "node", Grant: grant.Grant{
+			Identities: []string{"default/a", "default/b", "default/c", "default/d"},
+			Workloads:  []grant.Workload{{Namespace: "default", Name: "e"}},
+		}, Created: now.Add(-time.Minute), MadeBy: "administrator alice", Expires: now.Add(14 * time.Minute), State: "open"},
+		{
+			ID: "00000000000000a2", Node: "rack2", Role: "node", Grant: grant.Grant{Identities: []string{"*"}},
+			Created: now.Add(-time.Minute), MadeBy: "administrator alice", Expires: now.Add(14 * time.Minute),
+			State: "used", UsedBy: "10.0.0.7",
+		},
 	}}}
 	socket := serve(t, f)
 	got := run(t, "", "token", "list", "--socket", socket)
@@ -62,7 +82,8 @@ func TestTokenList(t *testing.T) {
 00000000000000a2  rack2  node  used from 10.0.0.7  in 14m  60s ago  administrator alice  *
 `)
 	f.tokens.Tokens = nil
-	same(t, run(t, "", "token", "list", "--socket", socket).out, "No join token; isthmus token list --all has those that ended in the last day.\n")
+	same(t, run(t, "", "token", "list", "--socket", socket).out,
+		"No join token; isthmus token list --all has those that ended in the last day.\n")
 }
 
 func TestTokenCancel(t *testing.T) {
@@ -79,5 +100,7 @@ func TestTokenCancel(t *testing.T) {
 		t.Errorf("asked %+v", f.asked)
 	}
 	expect(t, run(t, "", "token", "cancel", "--socket", socket), 64, "give a token's ID, or --made-by")
-	expect(t, run(t, "", "token", "cancel", "x", "--socket", serve(t, refuse(codes.FailedPrecondition, "was used already"))), 1, "was used already")
+	expect(t,
+		run(t, "", "token", "cancel", "x", "--socket", serve(t, refuse(codes.FailedPrecondition, "was used already"))),
+		1, "was used already")
 }

@@ -79,7 +79,12 @@ func (d *dialer) connect(ctx context.Context) (*grpc.ClientConn, error) {
 		}
 		network, address = "tcp", d.address
 	} else if strings.HasPrefix(d.socket, "@") {
-		return nil, &Error{Code: exitUsage, Text: fmt.Sprintf("--socket %s is an abstract name, at which any user of this host could listen in place of the control plane", d.socket), Next: "name a file: " + config.Default().Socket}
+		return nil, &Error{
+			Code: exitUsage,
+			Text: fmt.Sprintf("--socket %s is an abstract name, at which any user of this host could listen in "+
+				"place of the control plane", d.socket),
+			Next: "name a file: " + config.Default().Socket,
+		}
 	}
 	raw, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {

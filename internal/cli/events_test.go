@@ -9,9 +9,19 @@ import (
 
 func TestEvents(t *testing.T) {
 	f := &fake{events: adminapi.EventsResponse{Events: []adminapi.Event{
-		{Seq: 7, Time: now.Add(-3 * time.Hour), Actor: "user root (uid 0)", From: "local socket", Action: "token create", Object: "node rack1", Outcome: "ok", Detail: "role node, identities default/*", First: now.Add(-3 * time.Hour), Count: 1},
-		{Time: now.Add(-time.Hour), Actor: "stranger", From: "192.0.2.66", Action: "node join", Outcome: "refused", Detail: "wrong\x1b[2Jsecret", First: now.Add(-2 * time.Hour), Count: 12},
-		{Seq: 8, Time: now.Add(-time.Minute), Actor: "administrator ada", From: "192.0.2.7", Action: "ca rotate", Object: "root", Outcome: "begun", First: now.Add(-time.Minute), Count: 1},
+		{
+			Seq: 7, Time: now.Add(-3 * time.Hour), Actor: "user root (uid 0)", From: "local socket",
+			Action: "token create", Object: "node rack1", Outcome: "ok", Detail: "role node, identities default/*",
+			First: now.Add(-3 * time.Hour), Count: 1,
+		},
+		{
+			Time: now.Add(-time.Hour), Actor: "stranger", From: "192.0.2.66", Action: "node join", Outcome: "refused",
+			Detail: "wrong\x1b[2Jsecret", First: now.Add(-2 * time.Hour), Count: 12,
+		},
+		{
+			Seq: 8, Time: now.Add(-time.Minute), Actor: "administrator ada", From: "192.0.2.7", Action: "ca rotate",
+			Object: "root", Outcome: "begun", First: now.Add(-time.Minute), Count: 1,
+		},
 	}}}
 	socket := serve(t, f)
 	got := run(t, "", "events", "--since", "1d", "--actor", "a", "--action", "t", "-n", "3", "--socket", socket)

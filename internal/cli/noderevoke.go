@@ -39,7 +39,8 @@ A new join token lets a node of that name in again. isthmus status lists the nod
 
 func revokedText(r adminapi.RevokedNode, w when) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Revoked %q: the control plane refuses it from now on, and no call is sent to its workloads.\n", clean(r.Node, oneLine))
+	fmt.Fprintf(&b, "Revoked %q: the control plane refuses it from now on, and no call is sent to its workloads.\n",
+		clean(r.Node, oneLine))
 	if len(r.Certificates) == 0 {
 		return b.String() + "It holds no certificate of a workload.\n  Next: isthmus status\n"
 	}

@@ -12,10 +12,12 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 )
 
-// What other machines said reaches neither terminals nor logs as anything but text, in whatever format; data stays what it was.
+// What other machines said reaches neither terminals nor logs as anything but text, in whatever format; data stays what
+// it was.
 func TestHiddenTextIsEscaped(t *testing.T) {
 	said := map[string]string{
-		"text": "a\u202eb\u2066c\u200bd\u009b31me\x7ff\u2028g\U000e0001h\x1b[2Ji", "plain": "ü 漢 🙂 \"quoted\" #not a comment", "lines": "one\ntwo\n",
+		"text":  "a\u202eb\u2066c\u200bd\u009b31me\x7ff\u2028g\U000e0001h\x1b[2Ji",
+		"plain": "ü 漢 🙂 \"quoted\" #not a comment", "lines": "one\ntwo\n",
 		"\u202ekey": "x",
 	}
 	for _, format := range []output{formatJSON, formatYAML} {
@@ -52,7 +54,8 @@ func TestNoListIsNull(t *testing.T) {
 	a := &app{output: formatJSON}
 	status := adminapi.StatusResponse{Proxies: []adminapi.ProxyStatus{{Name: "rack1"}}}
 	got, err := a.render(&status, nil)
-	if err != nil || strings.Contains(got, "null") || !strings.Contains(got, `"findings": []`) || !strings.Contains(got, `"types": []`) {
+	if err != nil || strings.Contains(got, "null") || !strings.Contains(got, `"findings": []`) ||
+		!strings.Contains(got, `"types": []`) {
 		t.Errorf("%v\n%s", err, got)
 	}
 	if status.Findings != nil || status.Proxies[0].Types != nil {
@@ -67,7 +70,8 @@ func TestNoListIsNull(t *testing.T) {
 // Cobra takes a flag's value to be called what stands between backquotes in its help.
 func TestHelpNamesValues(t *testing.T) {
 	got := run(t, "", "status", "--help")
-	if !strings.Contains(got.out, "--credentials FILE ") || !strings.Contains(got.out, "PEM FILE that isthmus admin cert wrote") {
+	if !strings.Contains(got.out, "--credentials FILE ") ||
+		!strings.Contains(got.out, "PEM FILE that isthmus admin cert wrote") {
 		t.Error(got.out)
 	}
 }
@@ -75,7 +79,8 @@ func TestHelpNamesValues(t *testing.T) {
 func TestCancelledText(t *testing.T) {
 	same(t, cancelledText("", 1), "Made 1 join token void.\n")
 	same(t, cancelledText("administrator ada", 2), "Made 2 join tokens void.\n")
-	same(t, cancelledText("ada", 0), "\"ada\" made no join token that is open; isthmus token list has the makers under BY.\n")
+	same(t, cancelledText("ada", 0),
+		"\"ada\" made no join token that is open; isthmus token list has the makers under BY.\n")
 }
 
 func TestAProxyNotSeenSinceTheStart(t *testing.T) {

@@ -124,7 +124,8 @@ Nothing crosses yet: it takes a FederatedExport there and a FederatedImport here
 }
 
 func (a *app) peerSuspendCmd() *cobra.Command {
-	return a.peerDeed("suspend NAME", "Refuse every call to and from a peer, live connections included, until resumed", "PeerSuspend",
+	return a.peerDeed("suspend NAME", "Refuse every call to and from a peer, live connections "+
+		"included, until resumed", "PeerSuspend",
 		"Suspending %q cuts every connection with it, live ones within seconds.",
 		"Suspended %q: every call to and from it is refused, and its live connections are being cut. Roots are still exchanged.\n  Next: isthmus peer resume %[1]s\n")
 }

@@ -105,7 +105,8 @@ func onePeer(p adminapi.PeerStatus, w when) string {
 		{"knows this mesh as", p.KnownAs},
 		{"from", p.Source},
 	}
-	lines = append(lines, [2]string{"this mesh", spoken(p.OwnFingerprint)}, [2]string{"the peer", spoken(p.PeersFingerprint)})
+	lines = append(lines, [2]string{"this mesh", spoken(p.OwnFingerprint)},
+		[2]string{"the peer", spoken(p.PeersFingerprint)})
 	for _, f := range p.OwnRoots {
 		lines = append(lines, [2]string{"this mesh's root", spoken(f)})
 	}

@@ -77,14 +77,19 @@ func containmentText(p adminapi.ProxyStatus, w when) string {
 	var b strings.Builder
 	switch c := p.Contained; {
 	case c.Held && c.Searching:
-		fmt.Fprintf(&b, "\n‼ %s lives on its last good configuration while the cause is looked for: %s\n", clean(p.Name, oneLine), clean(c.Reason, oneLine))
+		fmt.Fprintf(&b, "\n‼ %s lives on its last good configuration while the cause is looked for: %s\n",
+			clean(p.Name, oneLine), clean(c.Reason, oneLine))
 	case c.Held:
-		fmt.Fprintf(&b, "\n‼ %s lives on its last good configuration, without any change since: %s\n  Next: isthmus status --findings\n", clean(p.Name, oneLine), clean(c.Reason, oneLine))
+		fmt.Fprintf(&b,
+			"\n‼ %s lives on its last good configuration, without any change since: %s\n  Next: isthmus status --findings\n",
+			clean(p.Name, oneLine), clean(c.Reason, oneLine))
 	case c.Searching:
-		fmt.Fprintf(&b, "\n‼ %s cannot live with its configuration, the cause is being looked for: %s\n", clean(p.Name, oneLine), clean(c.Reason, oneLine))
+		fmt.Fprintf(&b, "\n‼ %s cannot live with its configuration, the cause is being looked for: %s\n",
+			clean(p.Name, oneLine), clean(c.Reason, oneLine))
 	}
 	for _, q := range p.Contained.Quarantined {
-		fmt.Fprintf(&b, "\n‼ %s lives without %s, in quarantine since %s: %s\n  Next: change or remove it\n", clean(p.Name, oneLine), clean(q.Object, oneLine), w.past(q.Since), clean(q.Reason, oneLine))
+		fmt.Fprintf(&b, "\n‼ %s lives without %s, in quarantine since %s: %s\n  Next: change or remove it\n",
+			clean(p.Name, oneLine), clean(q.Object, oneLine), w.past(q.Since), clean(q.Reason, oneLine))
 	}
 	return b.String()
 }

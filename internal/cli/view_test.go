@@ -177,7 +177,8 @@ func TestAccessText(t *testing.T) {
 default/storefront  catalog.default.svc.cluster.local:80   AuthorizationPolicy default/catalog
 default/orders      payments.default.svc.cluster.local:80  FederatedImport default/payments, x
 `)
-	same(t, accessText(nil), "No workload may call another: no policy in force allows it between workloads that are registered.\n  Next: isthmus status --findings\n")
+	same(t, accessText(nil),
+		"No workload may call another: no policy in force allows it between workloads that are registered.\n  Next: isthmus status --findings\n")
 }
 
 func retailPeer() adminapi.PeerStatus {

@@ -26,7 +26,9 @@ func one() (*snapshot.Snapshot, map[snapshot.Key]snapshot.Origin) {
 	return &snapshot.Snapshot{
 		Config: &snapshot.Config{
 			Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
-			Services: []*corev1.Service{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "shop"}, Spec: corev1.ServiceSpec{
+			Services: []*corev1.Service{{ObjectMeta: metav1.ObjectMeta{
+				Namespace: "default", Name: "shop",
+			}, Spec: corev1.ServiceSpec{
 				Selector: map[string]string{"app": "shop"}, Ports: []corev1.ServicePort{{Name: "http", Port: 80}},
 			}}},
 		},
@@ -42,7 +44,9 @@ func one() (*snapshot.Snapshot, map[snapshot.Key]snapshot.Origin) {
 	}
 }
 
-func peerAuthentication(namespace, name string, mode istiosec.PeerAuthentication_MutualTLS_Mode, labels map[string]string) *security.PeerAuthentication {
+func peerAuthentication(
+	namespace, name string, mode istiosec.PeerAuthentication_MutualTLS_Mode, labels map[string]string,
+) *security.PeerAuthentication {
 	pa := &security.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	pa.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{Mode: mode}
 	if labels != nil {
@@ -51,7 +55,8 @@ func peerAuthentication(namespace, name string, mode istiosec.PeerAuthentication
 	return pa
 }
 
-// Of two PeerAuthentications the older counts, whatever they are called; where nobody knows which it is, the stricter does.
+// Of two PeerAuthentications the older counts, whatever they are called; where nobody knows which it is, the stricter
+// does.
 func TestOldestPeerAuthentication(t *testing.T) {
 	shop := map[string]string{"app": "shop"}
 	for name, test := range map[string]struct {
@@ -61,15 +66,19 @@ func TestOldestPeerAuthentication(t *testing.T) {
 		want      model.MTLSMode
 		loser     string
 	}{
-		"workload, the first by name is newer":   {"default", shop, 20, 10, model.Strict, "PeerAuthentication default/a"},
-		"workload, the first by name is older":   {"default", shop, 10, 20, model.Permissive, "PeerAuthentication default/b"},
-		"workload, same age":                     {"default", shop, 10, 10, model.Strict, "PeerAuthentication default/b"},
-		"workload, unknown age":                  {"default", shop, 0, 0, model.Strict, "PeerAuthentication default/b"},
-		"namespace, the first by name is newer":  {"default", nil, 20, 10, model.Strict, "PeerAuthentication default/a"},
-		"namespace, the first by name is older":  {"default", nil, 10, 20, model.Permissive, "PeerAuthentication default/b"},
-		"namespace, same age":                    {"default", nil, 10, 10, model.Strict, "PeerAuthentication default/b"},
-		"mesh, the first by name is newer":       {"isthmus-system", nil, 20, 10, model.Strict, "PeerAuthentication isthmus-system/a"},
-		"mesh, the age of the second is unknown": {"isthmus-system", nil, 10, 0, model.Permissive, "PeerAuthentication isthmus-system/b"},
+		"workload, the first by name is newer":  {"default", shop, 20, 10, model.Strict, "PeerAuthentication default/a"},
+		"workload, the first by name is older":  {"default", shop, 10, 20, model.Permissive, "PeerAuthentication default/b"},
+		"workload, same age":                    {"default", shop, 10, 10, model.Strict, "PeerAuthentication default/b"},
+		"workload, unknown age":                 {"default", shop, 0, 0, model.Strict, "PeerAuthentication default/b"},
+		"namespace, the first by name is newer": {"default", nil, 20, 10, model.Strict, "PeerAuthentication default/a"},
+		"namespace, the first by name is older": {"default", nil, 10, 20, model.Permissive, "PeerAuthentication default/b"},
+		"namespace, same age":                   {"default", nil, 10, 10, model.Strict, "PeerAuthentication default/b"},
+		"mesh, the first by name is newer": {
+			"isthmus-system", nil, 20, 10, model.Strict, "PeerAuthentication isthmus-system/a",
+		},
+		"mesh, the age of the second is unknown": {
+			"isthmus-system", nil, 10, 0, model.Permissive, "PeerAuthentication isthmus-system/b",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			snap, origins := one()
@@ -99,12 +108,18 @@ func TestOldestPeerAuthentication(t *testing.T) {
 // Port-level modes of objects of one age: the stricter, port by port.
 func TestPeerAuthenticationsOfOneAgeByPort(t *testing.T) {
 	snap, _ := one()
-	a := peerAuthentication("default", "a", istiosec.PeerAuthentication_MutualTLS_PERMISSIVE, map[string]string{"app": "shop"})
-	a.Spec.PortLevelMtls = map[uint32]*istiosec.PeerAuthentication_MutualTLS{80: {Mode: istiosec.PeerAuthentication_MutualTLS_DISABLE}}
-	b := peerAuthentication("default", "b", istiosec.PeerAuthentication_MutualTLS_PERMISSIVE, map[string]string{"app": "shop"})
+	a := peerAuthentication("default", "a", istiosec.PeerAuthentication_MutualTLS_PERMISSIVE,
+		map[string]string{"app": "shop"})
+	a.Spec.PortLevelMtls = map[uint32]*istiosec.PeerAuthentication_MutualTLS{
+		80: {Mode: istiosec.PeerAuthentication_MutualTLS_DISABLE},
+	}
+	b := peerAuthentication("default", "b", istiosec.PeerAuthentication_MutualTLS_PERMISSIVE,
+		map[string]string{"app": "shop"})
 	snap.Config.PeerAuthentications = []*security.PeerAuthentication{a, b}
 	mesh, _ := Mesh(snap)
-	if got := mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "shop"}].Inbound[0].Mode; got != model.Permissive {
+	if got := mesh.Workloads[model.WorkloadID{
+		Namespace: "default", Name: "shop",
+	}].Inbound[0].Mode; got != model.Permissive {
 		t.Errorf("port 80 is %s, want PERMISSIVE", got)
 	}
 }
@@ -112,23 +127,37 @@ func TestPeerAuthenticationsOfOneAgeByPort(t *testing.T) {
 // Who came first keeps a host and an address, not who sorts first.
 func TestOldestServiceEntry(t *testing.T) {
 	entry := func(name, host, address string) *networking.ServiceEntry {
-		return &networking.ServiceEntry{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: istionet.ServiceEntry{
-			Hosts: []string{host}, Addresses: []string{address}, Resolution: istionet.ServiceEntry_STATIC, Location: istionet.ServiceEntry_MESH_EXTERNAL,
-			Ports: []*istionet.ServicePort{{Number: 443, Name: "tls", Protocol: "TLS"}}, Endpoints: []*istionet.WorkloadEntry{{Address: "192.0.2.1"}},
+		return &networking.ServiceEntry{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: name,
+		}, Spec: istionet.ServiceEntry{
+			Hosts: []string{host}, Addresses: []string{address}, Resolution: istionet.ServiceEntry_STATIC,
+			Location:  istionet.ServiceEntry_MESH_EXTERNAL,
+			Ports:     []*istionet.ServicePort{{Number: 443, Name: "tls", Protocol: "TLS"}},
+			Endpoints: []*istionet.WorkloadEntry{{Address: "192.0.2.1"}},
 		}}
 	}
 	for name, test := range map[string]struct {
 		list []*networking.ServiceEntry
 		code string
 	}{
-		"host":    {[]*networking.ServiceEntry{entry("a", "bank.example", "192.0.2.10"), entry("b", "bank.example", "192.0.2.11")}, "ISM0022"},
-		"address": {[]*networking.ServiceEntry{entry("a", "a.example", "192.0.2.10"), entry("b", "b.example", "192.0.2.10")}, "ISM0025"},
+		"host": {
+			[]*networking.ServiceEntry{entry("a", "bank.example", "192.0.2.10"), entry("b", "bank.example", "192.0.2.11")},
+			"ISM0022",
+		},
+		"address": {
+			[]*networking.ServiceEntry{entry("a", "a.example", "192.0.2.10"), entry("b", "b.example", "192.0.2.10")},
+			"ISM0025",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			snap, origins := one()
 			snap.Config.ServiceEntries = test.list
-			origins[snapshot.Key{Kind: "ServiceEntry", Namespace: "default", Name: "a"}] = snapshot.Origin{FirstSeen: time.Unix(20, 0)}
-			origins[snapshot.Key{Kind: "ServiceEntry", Namespace: "default", Name: "b"}] = snapshot.Origin{FirstSeen: time.Unix(10, 0)}
+			origins[snapshot.Key{Kind: "ServiceEntry", Namespace: "default", Name: "a"}] = snapshot.Origin{
+				FirstSeen: time.Unix(20, 0),
+			}
+			origins[snapshot.Key{Kind: "ServiceEntry", Namespace: "default", Name: "b"}] = snapshot.Origin{
+				FirstSeen: time.Unix(10, 0),
+			}
 			snap.Config.Origins = snapshot.OriginsOf(origins)
 			_, findings := Mesh(snap)
 			if len(findings) != 1 || findings[0].Code != test.code || findings[0].Object != "ServiceEntry default/a" {
@@ -142,13 +171,21 @@ func TestOldestServiceEntry(t *testing.T) {
 func TestOldestOfImportAndServiceEntry(t *testing.T) {
 	snap, origins := one()
 	snap.Config.FederatedImports = []*v1alpha1.FederatedImport{{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bank"}, Spec: v1alpha1.FederatedImportSpec{Port: 80, Callers: []string{"shop"}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bank"},
+		Spec:       v1alpha1.FederatedImportSpec{Port: 80, Callers: []string{"shop"}},
 	}}
-	snap.Config.ServiceEntries = []*networking.ServiceEntry{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}, Spec: istionet.ServiceEntry{
-		Hosts: []string{"bank.default.svc.cluster.local"}, Resolution: istionet.ServiceEntry_STATIC, Ports: []*istionet.ServicePort{{Number: 80, Name: "http"}},
+	snap.Config.ServiceEntries = []*networking.ServiceEntry{{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "default", Name: "a",
+	}, Spec: istionet.ServiceEntry{
+		Hosts: []string{"bank.default.svc.cluster.local"}, Resolution: istionet.ServiceEntry_STATIC,
+		Ports: []*istionet.ServicePort{{Number: 80, Name: "http"}},
 	}}}
-	origins[snapshot.Key{Kind: "ServiceEntry", Namespace: "default", Name: "a"}] = snapshot.Origin{FirstSeen: time.Unix(20, 0)}
-	origins[snapshot.Key{Kind: "FederatedImport", Namespace: "default", Name: "bank"}] = snapshot.Origin{FirstSeen: time.Unix(10, 0)}
+	origins[snapshot.Key{Kind: "ServiceEntry", Namespace: "default", Name: "a"}] = snapshot.Origin{
+		FirstSeen: time.Unix(20, 0),
+	}
+	origins[snapshot.Key{Kind: "FederatedImport", Namespace: "default", Name: "bank"}] = snapshot.Origin{
+		FirstSeen: time.Unix(10, 0),
+	}
 	snap.Config.Origins = snapshot.OriginsOf(origins)
 	mesh, findings := Mesh(snap)
 	if len(mesh.Imports) != 1 || len(findings) != 1 || findings[0].Object != "ServiceEntry default/a" {
@@ -162,17 +199,39 @@ func TestClosed(t *testing.T) {
 		closed snapshot.Closed
 		shut   bool
 	}{
-		"policy, whole namespace":               {snapshot.Closed{Key: snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "p"}}, true},
-		"policy, selected":                      {snapshot.Closed{Key: snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "p"}, Selector: map[string]string{"app": "shop"}}, true},
-		"policy, empty selector":                {snapshot.Closed{Key: snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "p"}, Selector: map[string]string{}}, true},
-		"policy, selects another":               {snapshot.Closed{Key: snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "p"}, Selector: map[string]string{"app": "other"}}, false},
-		"policy, another namespace":             {snapshot.Closed{Key: snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "other", Name: "p"}}, false},
-		"policy, root namespace":                {snapshot.Closed{Key: snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "isthmus-system", Name: "p"}}, true},
-		"peer authentication":                   {snapshot.Closed{Key: snapshot.Key{Kind: "PeerAuthentication", Namespace: "default", Name: "p"}}, true},
-		"security kind that is not carried out": {snapshot.Closed{Key: snapshot.Key{Kind: "RequestAuthentication", Namespace: "default", Name: "p"}}, true},
-		"nobody knows what":                     {snapshot.Closed{Key: snapshot.Key{Namespace: "default"}}, true},
-		"nobody knows what or where":            {snapshot.Closed{}, true},
-		"another kind":                          {snapshot.Closed{Key: snapshot.Key{Kind: "Service", Namespace: "default", Name: "x"}}, false},
+		"policy, whole namespace": {
+			snapshot.Closed{Key: snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "p"}}, true,
+		},
+		"policy, selected": {snapshot.Closed{
+			Key:      snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "p"},
+			Selector: map[string]string{"app": "shop"},
+		}, true},
+		"policy, empty selector": {snapshot.Closed{
+			Key:      snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "p"},
+			Selector: map[string]string{},
+		}, true},
+		"policy, selects another": {snapshot.Closed{
+			Key:      snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "p"},
+			Selector: map[string]string{"app": "other"},
+		}, false},
+		"policy, another namespace": {
+			snapshot.Closed{Key: snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "other", Name: "p"}}, false,
+		},
+		"policy, root namespace": {
+			snapshot.Closed{Key: snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "isthmus-system", Name: "p"}},
+			true,
+		},
+		"peer authentication": {
+			snapshot.Closed{Key: snapshot.Key{Kind: "PeerAuthentication", Namespace: "default", Name: "p"}}, true,
+		},
+		"security kind that is not carried out": {
+			snapshot.Closed{Key: snapshot.Key{Kind: "RequestAuthentication", Namespace: "default", Name: "p"}}, true,
+		},
+		"nobody knows what":          {snapshot.Closed{Key: snapshot.Key{Namespace: "default"}}, true},
+		"nobody knows what or where": {snapshot.Closed{}, true},
+		"another kind": {
+			snapshot.Closed{Key: snapshot.Key{Kind: "Service", Namespace: "default", Name: "x"}}, false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			snap, origins := one()
@@ -183,7 +242,8 @@ func TestClosed(t *testing.T) {
 			snap.Config.Closed = []snapshot.Closed{test.closed}
 			mesh, findings := Mesh(snap)
 			in := mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "shop"}].Inbound[0]
-			denied := slices.ContainsFunc(in.Policies.Deny, func(p *model.Policy) bool { return len(p.Rules) == 1 && len(p.Rules[0].From)+len(p.Rules[0].To) == 0 })
+			denied := slices.ContainsFunc(in.Policies.Deny,
+				func(p *model.Policy) bool { return len(p.Rules) == 1 && len(p.Rules[0].From)+len(p.Rules[0].To) == 0 })
 			callers := mesh.Services[model.ServiceID{Namespace: "default", Name: "shop"}].Ports[0].Callers
 			if denied != test.shut || (in.Mode == model.Strict) != test.shut || (len(callers) == 0) != test.shut {
 				t.Errorf("denied %v, mode %s, callers %v; want closed %v", denied, in.Mode, callers, test.shut)
@@ -200,7 +260,8 @@ func TestFaultAtOneObject(t *testing.T) {
 	snap, _ := one()
 	snap.Config.Mesh.Spec.DefaultAction = v1alpha1.DefaultAllow
 	snap.Registry.Workloads = append(snap.Registry.Workloads, snapshot.Workload{
-		Name: "till", Namespace: "other", ServiceAccount: "till", Node: "n", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, Ports: []snapshot.WorkloadPort{{Number: 80}},
+		Name: "till", Namespace: "other", ServiceAccount: "till", Node: "n",
+		Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, Ports: []snapshot.WorkloadPort{{Number: 80}},
 	})
 	bad := &security.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bad"}}
 	bad.Spec.Rules = []*istiosec.Rule{nil}
@@ -209,7 +270,9 @@ func TestFaultAtOneObject(t *testing.T) {
 	if len(findings) != 1 || findings[0].Code != "ISM0202" || findings[0].Object != "AuthorizationPolicy default/bad" {
 		t.Errorf("findings %v", findings)
 	}
-	if got := len(mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "shop"}].Inbound[0].Policies.Deny); got != 1 {
+	if got := len(mesh.Workloads[model.WorkloadID{
+		Namespace: "default", Name: "shop",
+	}].Inbound[0].Policies.Deny); got != 1 {
 		t.Errorf("%d policies deny in the namespace of the policy, want 1", got)
 	}
 	if got := len(mesh.Workloads[model.WorkloadID{Namespace: "other", Name: "till"}].Inbound[0].Policies.Deny); got != 0 {
@@ -221,7 +284,8 @@ func TestFaultAtOneObject(t *testing.T) {
 func TestCloses(t *testing.T) {
 	for name, want := range map[string]bool{
 		"AuthorizationPolicy": true, "PeerAuthentication": true, "RequestAuthentication": true, "": true,
-		"Mesh": false, "MeshPeer": false, "FederatedExport": false, "FederatedImport": false, "Namespace": false, "Service": false, "ServiceEntry": false, "WorkloadEntry": false,
+		"Mesh": false, "MeshPeer": false, "FederatedExport": false, "FederatedImport": false, "Namespace": false,
+		"Service": false, "ServiceEntry": false, "WorkloadEntry": false,
 	} {
 		if got := kind.Closes(name); got != want {
 			t.Errorf("%q closes: %v", name, got)

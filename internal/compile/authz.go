@@ -36,7 +36,8 @@ func policies(c *compiler) {
 		c.guarded(key, func() {
 			c.istioRoot(key)
 			if p := c.policy(ap); p != nil {
-				c.authz.byNamespace[ap.Namespace] = append(c.authz.byNamespace[ap.Namespace], selectedPolicy{ap.Spec.GetSelector().GetMatchLabels(), p})
+				c.authz.byNamespace[ap.Namespace] = append(c.authz.byNamespace[ap.Namespace],
+					selectedPolicy{ap.Spec.GetSelector().GetMatchLabels(), p})
 			}
 		})
 	}
@@ -89,12 +90,15 @@ func (c *compiler) policy(ap *security.AuthorizationPolicy) *model.Policy {
 	case istiosec.AuthorizationPolicy_DENY:
 		p.Action = model.Deny
 	default:
-		c.find(key, "ISM0040", finding.Error, "spec.action", fmt.Sprintf("action %s is not supported yet, so what the policy selects is closed", ap.Spec.Action), "use ALLOW or DENY")
+		c.find(key, "ISM0040", finding.Error, "spec.action",
+			fmt.Sprintf("action %s is not supported yet, so what the policy selects is closed", ap.Spec.Action),
+			"use ALLOW or DENY")
 		c.shut(c.unsupported(key, ap))
 		return nil
 	}
 	if len(ap.Spec.TargetRefs) > 0 || ap.Spec.TargetRef != nil {
-		c.find(key, "ISM0041", finding.Error, "spec.targetRefs", "targetRefs are not supported yet, so the policy's namespace is closed", "use selector")
+		c.find(key, "ISM0041", finding.Error, "spec.targetRefs",
+			"targetRefs are not supported yet, so the policy's namespace is closed", "use selector")
 		c.shut(c.unsupported(key, ap))
 		return nil
 	}

@@ -25,7 +25,8 @@ type closing struct {
 }
 
 // closes says whether an object that is not carried out closes anything: a policy what it selects, a WorkloadEntry the
-// workload that it declares. Which labels that has is the entry's word, and without them no policy is known to select it.
+// workload that it declares. Which labels that has is the entry's word, and without them no policy is known to select
+// it.
 func closes(kindName string) bool { return kind.Closes(kindName) || kindName == "WorkloadEntry" }
 
 // closings reads which workloads are closed: policies adds the refusal, modesOf demands mutual TLS.
@@ -84,7 +85,8 @@ func (c *compiler) reportClosed() {
 			message = "is not in force, so nobody may call " + scope(o, c.mesh.RootNamespace) + ": " + o.Reason
 		}
 		f := finding.Finding{
-			Code: "ISM0201", Severity: finding.Error, File: o.Origin.File, Line: o.Origin.Line, Message: message, Remedy: "mend it, or remove it to do without it",
+			Code: "ISM0201", Severity: finding.Error, File: o.Origin.File, Line: o.Origin.Line, Message: message,
+			Remedy: "mend it, or remove it to do without it",
 		}
 		if o.Key.Kind != "" {
 			f.Object = describe(o.Key)

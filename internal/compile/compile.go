@@ -22,7 +22,8 @@ const (
 
 // steps in their order: each reads what the earlier ones wrote.
 var steps = []func(*compiler){
-	posture, closings, instances, peerAuths, services, peers, policies, workloads, imports, addresses, exports, callers, outbound, proxies, gatewayEndpoints, endpoints,
+	posture, closings, instances, peerAuths, services, peers, policies, workloads, imports, addresses, exports,
+	callers, outbound, proxies, gatewayEndpoints, endpoints,
 }
 
 // Mesh compiles a snapshot. Without a Mesh object it returns nil and a finding that says so.
@@ -95,7 +96,8 @@ func (c *compiler) guarded(key snapshot.Key, work func()) {
 			return
 		}
 		reason := fmt.Sprintf("Isthmus fails on it: %v", fault)
-		c.find(key, "ISM0202", finding.Error, "", reason, "this is a fault of Isthmus: report it with the object, and write the object otherwise meanwhile")
+		c.find(key, "ISM0202", finding.Error, "", reason,
+			"this is a fault of Isthmus: report it with the object, and write the object otherwise meanwhile")
 		if k, ok := kind.Named(key.Kind); ok && k.Security {
 			c.shut(snapshot.Closed{Key: key, Origin: c.cfg.Origins.Lookup(key), Reason: reason})
 		}

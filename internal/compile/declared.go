@@ -21,13 +21,14 @@ func declared(entries []*networking.WorkloadEntry) map[model.WorkloadID]*network
 	return out
 }
 
-// declare makes a registered workload what its WorkloadEntry says: labels, ports and weight are the entry's. It is false for a
-// workload that contradicts the entry, which is not taken for the declared one, nor served under its name.
+// declare makes a registered workload what its WorkloadEntry says: labels, ports and weight are the entry's. It is
+// false for a workload that contradicts the entry, which is not taken for the declared one, nor served under its name.
 func (c *compiler) declare(i *instance, w *snapshot.Workload, e *networking.WorkloadEntry) bool {
 	said := entryInstance(c.mesh.TrustDomain, e.Namespace, e.Name, &e.Spec)
 	contradicts := func(field, declared, registered string) bool {
 		c.find(snapshot.Key{Kind: "WorkloadEntry", Namespace: e.Namespace, Name: e.Name}, "ISM0245", finding.Error, field,
-			fmt.Sprintf("node %s registers this workload with %s instead of %s; it is not registered", w.Node, registered, declared),
+			fmt.Sprintf("node %s registers this workload with %s instead of %s; it is not registered", w.Node,
+				registered, declared),
 			"correct the entry, or the workload in the settings of node "+w.Node)
 		return false
 	}

@@ -32,16 +32,20 @@ func peers(c *compiler) {
 func (c *compiler) addPeer(key snapshot.Key, p *v1alpha1.MeshPeer, v peerrules.Verdict) {
 	if !v.Live {
 		sev := finding.Warning
-		if v.Reason == peerrules.OwnTrustDomain || v.Reason == peerrules.SameTrustDomain || v.Reason == peerrules.SharedRoot || v.Reason == peerrules.BadRoots {
+		if v.Reason == peerrules.OwnTrustDomain || v.Reason == peerrules.SameTrustDomain ||
+			v.Reason == peerrules.SharedRoot || v.Reason == peerrules.BadRoots {
 			sev = finding.Error
 		}
-		c.find(key, "ISM0050", sev, "spec", "nothing passes between this mesh and the peer: "+v.Message, "isthmus peer status "+p.Name)
+		c.find(key, "ISM0050", sev, "spec", "nothing passes between this mesh and the peer: "+v.Message,
+			"isthmus peer status "+p.Name)
 	}
 	if !v.Control {
 		return
 	}
 	td, err := spiffe.ParseTrustDomain(p.Spec.TrustDomain)
-	if err != nil || !c.gatewaysInDomain(key, p, td) || !c.canBeNamed(key, "spec.trustDomain", sni.Control(p.Spec.KnownAs, td.Name()), sni.Control(p.Name, c.mesh.TrustDomain.Name())) {
+	if err != nil || !c.gatewaysInDomain(key, p, td) ||
+		!c.canBeNamed(key, "spec.trustDomain", sni.Control(p.Spec.KnownAs, td.Name()),
+			sni.Control(p.Name, c.mesh.TrustDomain.Name())) {
 		return
 	}
 	c.mesh.Roots[td.Name()] = v.Roots
@@ -87,12 +91,16 @@ func exports(c *compiler) {
 func (c *compiler) addExport(key snapshot.Key, e *v1alpha1.FederatedExport, snis map[string]string) {
 	svc := c.mesh.Services[model.ServiceID{Namespace: e.Namespace, Name: e.Spec.Service}]
 	if svc == nil {
-		c.find(key, "ISM0060", finding.Error, "spec.service", fmt.Sprintf("there is no Service %s/%s; nothing is exported", e.Namespace, e.Spec.Service), "write the Service, or correct the name")
+		c.find(key, "ISM0060", finding.Error, "spec.service",
+			fmt.Sprintf("there is no Service %s/%s; nothing is exported", e.Namespace, e.Spec.Service),
+			"write the Service, or correct the name")
 		return
 	}
 	port := portOf(svc, uint16(e.Spec.Port))
 	if port == nil {
-		c.find(key, "ISM0061", finding.Error, "spec.port", fmt.Sprintf("Service %s/%s has no port %d; nothing is exported", e.Namespace, e.Spec.Service, e.Spec.Port), "write one of the Service's port numbers")
+		c.find(key, "ISM0061", finding.Error, "spec.port",
+			fmt.Sprintf("Service %s/%s has no port %d; nothing is exported", e.Namespace, e.Spec.Service, e.Spec.Port),
+			"write one of the Service's port numbers")
 		return
 	}
 	for n, to := range e.Spec.To {

@@ -62,9 +62,10 @@ func onlyEndpoints(before *Compiled, snap *snapshot.Snapshot, touched, served ma
 	for _, step := range []func(*compiler){closings, instances, peerAuths, services, endpoints} {
 		step(c)
 	}
-	if len(c.findings) > 0 || !sameServers(before.Mesh, c.mesh) || slices.ContainsFunc(before.Findings, func(f finding.Finding) bool {
-		return touched[namespaceOf(f.Object)] && strings.HasPrefix(f.Object, "WorkloadEntry ") // it may be mended now
-	}) {
+	if len(c.findings) > 0 || !sameServers(before.Mesh, c.mesh) ||
+		slices.ContainsFunc(before.Findings, func(f finding.Finding) bool {
+			return touched[namespaceOf(f.Object)] && strings.HasPrefix(f.Object, "WorkloadEntry ") // it may be mended now
+		}) {
 		return nil
 	}
 	out := *before.Mesh

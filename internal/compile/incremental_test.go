@@ -170,7 +170,8 @@ func newWorld(seed uint64) *world {
 		rand: rand.New(rand.NewPCG(seed, 7)),
 		mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
 		sv:   map[string]*corev1.Service{}, ap: map[string]*security.AuthorizationPolicy{}, pa: map[string]*security.PeerAuthentication{},
-		se: map[string]*networking.ServiceEntry{}, we: map[string]*networking.WorkloadEntry{}, wl: map[string]snapshot.Workload{}, vips: map[string]netip.Addr{}, origins: map[snapshot.Key]snapshot.Origin{},
+		se: map[string]*networking.ServiceEntry{}, we: map[string]*networking.WorkloadEntry{},
+		wl: map[string]snapshot.Workload{}, vips: map[string]netip.Addr{}, origins: map[snapshot.Key]snapshot.Origin{},
 	}
 	for _, ns := range worldNamespaces[:3] {
 		for _, sa := range worldAccounts {
@@ -297,7 +298,9 @@ func (w *world) change() string {
 			w.we[key] = e
 			return "moved entry " + key
 		}
-		e.Spec.Address, e.Spec.Labels, e.Spec.ServiceAccount = w.addressOf(key), map[string]string{"app": w.pick(worldAccounts)}, w.pick(worldAccounts)
+		e.Spec.Address, e.Spec.Labels, e.Spec.ServiceAccount = w.addressOf(key), map[string]string{
+			"app": w.pick(worldAccounts),
+		}, w.pick(worldAccounts)
 		if wl, ok := w.wl[key]; ok && w.rand.IntN(4) > 0 { // what its node says
 			e.Spec.ServiceAccount = wl.ServiceAccount
 		}
@@ -328,8 +331,8 @@ func (w *world) change() string {
 	return "readiness of " + key
 }
 
-// placed says where the objects of a configuration are written: a file a namespace. Half of them came one after the other,
-// the other half together.
+// placed says where the objects of a configuration are written: a file a namespace. Half of them came one after the
+// other, the other half together.
 func (w *world) placed(cfg *snapshot.Config) {
 	now := map[snapshot.Key]snapshot.Origin{}
 	place := func(k snapshot.Key) {
@@ -388,7 +391,9 @@ func (w *world) snapshot() *snapshot.Snapshot {
 		ServiceEntries: values(w.se), WorkloadEntries: values(w.we), Closed: w.closed,
 	}
 	w.placed(cfg)
-	return &snapshot.Snapshot{Time: time.Unix(0, 0), Roots: []byte("roots"), VIPs: maps.Clone(w.vips), Registry: reg, Config: cfg}
+	return &snapshot.Snapshot{
+		Time: time.Unix(0, 0), Roots: []byte("roots"), VIPs: maps.Clone(w.vips), Registry: reg, Config: cfg,
+	}
 }
 
 func values[T any](m map[string]T) []T {

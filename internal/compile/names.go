@@ -12,22 +12,25 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// A resolver appends each suffix of its search list (in Kubernetes <namespace>.svc.<domain>, svc.<domain>, <domain>, and what
-// the host has) to a name with fewer than ndots dots (5 in Kubernetes), before it asks for the name itself. So what a program
-// writes as b.default.svc.cluster.local is first asked for as b.default.svc.cluster.local.cluster.local, and who has that
-// name has b's calls. All that a Service's name may become belongs to the Service's namespace.
+// A resolver appends each suffix of its search list (in Kubernetes <namespace>.svc.<domain>, svc.<domain>, <domain>,
+// and what the host has) to a name with fewer than ndots dots (5 in Kubernetes), before it asks for the name itself. So
+// what a program writes as b.default.svc.cluster.local is first asked for as b.default.svc.cluster.local.cluster.local,
+// and who has that name has b's calls. All that a Service's name may become belongs to the Service's namespace.
 
 // mayClaimHost refuses a ServiceEntry's host that a resolver may make of a Service's name in another namespace.
 func (c *compiler) mayClaimHost(se *networking.ServiceEntry, field, host string) bool {
 	owners, fault := c.hostOwners(se.Namespace, host)
 	key := snapshot.Key{Kind: "ServiceEntry", Namespace: se.Namespace, Name: se.Name}
 	if fault != "" {
-		c.find(key, "ISM0024", finding.Error, field, host+" "+fault+"; the host is not served", "write a whole host name outside "+c.mesh.Domain+", such as "+firstLabel(host)+".example.com")
+		c.find(key, "ISM0024", finding.Error, field, host+" "+fault+"; the host is not served",
+			"write a whole host name outside "+c.mesh.Domain+", such as "+firstLabel(host)+".example.com")
 		return false
 	}
 	for _, owner := range owners {
 		if owner != se.Namespace {
-			c.find(key, "ISM0024", finding.Error, field, fmt.Sprintf("%s is a name of namespace %s; the host is not served", host, owner), "move the ServiceEntry to namespace "+owner+", or choose another host")
+			c.find(key, "ISM0024", finding.Error, field,
+				fmt.Sprintf("%s is a name of namespace %s; the host is not served", host, owner),
+				"move the ServiceEntry to namespace "+owner+", or choose another host")
 			return false
 		}
 	}
@@ -39,8 +42,8 @@ func firstLabel(host string) string {
 	return label
 }
 
-// hostOwners are the namespaces in which a Service's name may become a host; none for a host that has nothing to do with
-// Services. A fault says why it can be nobody's.
+// hostOwners are the namespaces in which a Service's name may become a host; none for a host that has nothing to do
+// with Services. A fault says why it can be nobody's.
 func (c *compiler) hostOwners(own, host string) (owners []string, fault string) {
 	services := "svc." + c.mesh.Domain
 	switch {
@@ -88,7 +91,8 @@ func (c *compiler) underServices(own, name string, whole bool) ([]string, string
 		owners = append(owners, labels[1])
 	}
 	if owner == own && (n > 3 || c.mesh.Services[model.ServiceID{Namespace: own, Name: labels[1]}] == nil) {
-		return nil, "could be another name made long by a resolver: below a namespace only names below its Services may be served"
+		return nil, "could be another name made long by a resolver: below a namespace only names below " +
+			"its Services may be served"
 	}
 	return owners, ""
 }

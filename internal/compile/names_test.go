@@ -16,7 +16,8 @@ func searchList(namespace string) []string {
 	return []string{namespace + ".svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example"}
 }
 
-// asked are the names that a resolver asks for, in their order: those with fewer dots than 5 are tried last as they are.
+// asked are the names that a resolver asks for, in their order: those with fewer dots than 5 are tried last as they
+// are.
 func asked(name, namespace string) []string {
 	if strings.HasSuffix(name, ".") {
 		return []string{strings.TrimSuffix(name, ".")}
@@ -31,8 +32,8 @@ func asked(name, namespace string) []string {
 	return append([]string{name}, out...)
 }
 
-// TestNamesOfServices: whatever a resolver asks for on behalf of a program in any namespace that means Service b of namespace
-// default, before it comes to b's own name, no other namespace may serve.
+// TestNamesOfServices: whatever a resolver asks for on behalf of a program in any namespace that means Service b of
+// namespace default, before it comes to b's own name, no other namespace may serve.
 func TestNamesOfServices(t *testing.T) {
 	const b = "b.default.svc.cluster.local"
 	c := namesCompiler()

@@ -74,7 +74,10 @@ func proxies(c *compiler) {
 			if err != nil {
 				continue // refused when it registered
 			}
-			p.Gateway = &model.Gateway{Identity: id, Inner: n.Gateway.Inner(), Outer: n.Gateway.Outer(), MaxConnections: n.Gateway.Connections()}
+			p.Gateway = &model.Gateway{
+				Identity: id, Inner: n.Gateway.Inner(), Outer: n.Gateway.Outer(),
+				MaxConnections: n.Gateway.Connections(),
+			}
 		}
 		c.mesh.Proxies[n.Name] = p
 	}

@@ -13,8 +13,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// peerAuthIndex finds the PeerAuthentications that apply: workload over namespace over mesh (Istio: PeerAuthentication). Of
-// several for one scope the oldest counts; where nobody knows which that is, the stricter.
+// peerAuthIndex finds the PeerAuthentications that apply: workload over namespace over mesh (Istio:
+// PeerAuthentication). Of several for one scope the oldest counts; where nobody knows which that is, the stricter.
 type peerAuthIndex struct {
 	mesh        []*security.PeerAuthentication            // in force: one, or more of one age
 	byNamespace map[string][]*security.PeerAuthentication // likewise
@@ -38,7 +38,9 @@ func (c *compiler) addPeerAuth(pa *security.PeerAuthentication) {
 	case len(pa.Spec.GetSelector().GetMatchLabels()) == 0:
 		c.mtls.byNamespace[pa.Namespace] = c.nextPeerAuth(c.mtls.byNamespace[pa.Namespace], pa, "namespace "+pa.Namespace)
 	case root:
-		c.find(peerAuthKey(pa), "ISM0030", finding.Warning, "spec.selector", "a selector in the root namespace has no effect; the object is ignored", "move it to the workload's namespace")
+		c.find(peerAuthKey(pa), "ISM0030", finding.Warning, "spec.selector",
+			"a selector in the root namespace has no effect; the object is ignored",
+			"move it to the workload's namespace")
 	default:
 		c.mtls.bySelector[pa.Namespace] = append(c.mtls.bySelector[pa.Namespace], pa)
 	}
@@ -50,7 +52,8 @@ func (c *compiler) istioRoot(key snapshot.Key) {
 		return
 	}
 	c.find(key, "ISM0033", finding.Warning, "metadata.namespace",
-		"istio-system is not this mesh's root namespace, so this applies to the workloads in istio-system alone, not to the whole mesh",
+		"istio-system is not this mesh's root namespace, so this applies to the workloads in istio-system "+
+			"alone, not to the whole mesh",
 		"move it to "+c.mesh.RootNamespace+", or write rootNamespace: istio-system into the Mesh")
 }
 
@@ -69,7 +72,8 @@ func (c *compiler) nextPeerAuth(
 	message := fmt.Sprintf("%s speaks for %s already, and is older; this one is ignored", c.ref(first), scope)
 	tied := c.cfg.SameAge(first, peerAuthKey(pa))
 	if tied {
-		message = fmt.Sprintf("%s speaks for %s too, and nobody knows which is older; the stricter of them counts", c.ref(first), scope)
+		message = fmt.Sprintf("%s speaks for %s too, and nobody knows which is older; the stricter of them counts",
+			c.ref(first), scope)
 		counts = append(counts, pa)
 	}
 	c.find(peerAuthKey(pa), "ISM0031", finding.Error, "metadata.name", message, "remove one of them")
@@ -99,7 +103,9 @@ func (c *compiler) modesOf(i *instance) modes {
 		return out
 	}
 	out := modes{any: c.defaultMode}
-	for _, scope := range [][]*security.PeerAuthentication{c.mtls.mesh, c.mtls.byNamespace[i.namespace], c.selectedPeerAuths(i)} {
+	for _, scope := range [][]*security.PeerAuthentication{
+		c.mtls.mesh, c.mtls.byNamespace[i.namespace], c.selectedPeerAuths(i),
+	} {
 		out = c.narrowed(out, scope)
 	}
 	return out
@@ -136,8 +142,8 @@ func stricter(a, b modes) modes {
 	return out
 }
 
-// selectedPeerAuths are the objects with a selector that count for an instance: the oldest that selects it, and those of the
-// same age.
+// selectedPeerAuths are the objects with a selector that count for an instance: the oldest that selects it, and those
+// of the same age.
 func (c *compiler) selectedPeerAuths(i *instance) []*security.PeerAuthentication {
 	var out []*security.PeerAuthentication
 	for _, pa := range c.mtls.bySelector[i.namespace] {

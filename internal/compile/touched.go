@@ -22,7 +22,8 @@ func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched, serv
 	a, b := old.Config, snap.Config
 	if a.Mesh != b.Mesh || !sameList(a.MeshPeers, b.MeshPeers) || !sameList(a.FederatedExports, b.FederatedExports) ||
 		!sameList(a.FederatedImports, b.FederatedImports) || !bytes.Equal(old.Roots, snap.Roots) ||
-		!slices.EqualFunc(a.Closed, b.Closed, snapshot.Closed.Equal) || !slices.Equal(old.Invites, snap.Invites) || !slices.Equal(old.Bootstraps, snap.Bootstraps) ||
+		!slices.EqualFunc(a.Closed, b.Closed, snapshot.Closed.Equal) || !slices.Equal(old.Invites, snap.Invites) ||
+		!slices.Equal(old.Bootstraps, snap.Bootstraps) ||
 		!slices.Equal(old.PeeringAddresses, snap.PeeringAddresses) || len(a.MeshPeers) > 0 && !maps.EqualFunc(old.Peers, snap.Peers, samePeer) {
 		return nil, nil, false
 	}

@@ -133,7 +133,8 @@ func FuzzDecode(f *testing.F) {
 func TestAbstractSocketIsRefused(t *testing.T) {
 	c := Default()
 	c.ConfigDir, c.StateFile, c.Socket = "/etc/isthmus", "/var/lib/isthmus/state.db", "@isthmus"
-	if _, err := c.Complete(); err == nil || !strings.Contains(err.Error(), `socket: "@isthmus" is an abstract name`) || !strings.Contains(err.Error(), "name a file") {
+	if _, err := c.Complete(); err == nil || !strings.Contains(err.Error(), `socket: "@isthmus" is an abstract name`) ||
+		!strings.Contains(err.Error(), "name a file") {
 		t.Errorf("got %v", err)
 	}
 }

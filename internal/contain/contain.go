@@ -1,4 +1,5 @@
-// Package contain finds the objects that an Envoy cannot live with, and makes of a configuration one in which they are closed.
+// Package contain finds the objects that an Envoy cannot live with, and makes of a configuration one in which they are
+// closed.
 package contain
 
 import (
@@ -26,9 +27,12 @@ func Objects(cfg *snapshot.Config) []Object {
 		return nil
 	}
 	out := slices.Concat(
-		objects("MeshPeer", cfg.MeshPeers), objects("FederatedExport", cfg.FederatedExports), objects("FederatedImport", cfg.FederatedImports),
-		objects("Namespace", cfg.Namespaces), objects("Service", cfg.Services), objects("PeerAuthentication", cfg.PeerAuthentications),
-		objects("AuthorizationPolicy", cfg.AuthorizationPolicies), objects("ServiceEntry", cfg.ServiceEntries), objects("WorkloadEntry", cfg.WorkloadEntries),
+		objects("MeshPeer", cfg.MeshPeers), objects("FederatedExport", cfg.FederatedExports),
+		objects("FederatedImport", cfg.FederatedImports),
+		objects("Namespace", cfg.Namespaces), objects("Service", cfg.Services),
+		objects("PeerAuthentication", cfg.PeerAuthentications),
+		objects("AuthorizationPolicy", cfg.AuthorizationPolicies), objects("ServiceEntry", cfg.ServiceEntries),
+		objects("WorkloadEntry", cfg.WorkloadEntries),
 	)
 	slices.SortFunc(out, func(a, b Object) int { return a.Key.Compare(b.Key) })
 	return out
@@ -75,13 +79,15 @@ func Changed(before, now *snapshot.Config) []Object {
 	})
 }
 
-// kinds in the order in which one makes the next one mean something: a policy without a Service selects nothing, so it is the
-// policy that is to blame.
+// kinds in the order in which one makes the next one mean something: a policy without a Service selects nothing, so it
+// is the policy that is to blame.
 var kinds = []string{
-	"Namespace", "MeshPeer", "Service", "ServiceEntry", "WorkloadEntry", "FederatedExport", "FederatedImport", "PeerAuthentication", "AuthorizationPolicy",
+	"Namespace", "MeshPeer", "Service", "ServiceEntry", "WorkloadEntry", "FederatedExport", "FederatedImport",
+	"PeerAuthentication", "AuthorizationPolicy",
 }
 
-// Blame sorts objects so that of two that are fatal together the one to be named comes last: by kind, then the oldest first.
+// Blame sorts objects so that of two that are fatal together the one to be named comes last: by kind, then the oldest
+// first.
 func Blame(cfg *snapshot.Config, objects []Object) {
 	slices.SortFunc(objects, func(a, b Object) int {
 		return cmp.Or(cmp.Compare(slices.Index(kinds, a.Key.Kind), slices.Index(kinds, b.Key.Kind)), cfg.Older(a.Key, b.Key))
@@ -97,8 +103,8 @@ func Keys(objects []Object) []snapshot.Key {
 	return keys
 }
 
-// Close is the configuration with some objects closed: what those of a security kind select is closed, and the others are as
-// if they were absent. The reason is a clause.
+// Close is the configuration with some objects closed: what those of a security kind select is closed, and the others
+// are as if they were absent. The reason is a clause.
 func Close(cfg *snapshot.Config, closed []snapshot.Key, reason string) *snapshot.Config {
 	if len(closed) == 0 {
 		return cfg
@@ -111,7 +117,8 @@ func Close(cfg *snapshot.Config, closed []snapshot.Key, reason string) *snapshot
 	out.Closed = slices.Clone(cfg.Closed)
 	for _, o := range Objects(cfg) {
 		if set[o.Key] {
-			out.Closed = append(out.Closed, snapshot.Closed{Key: o.Key, Origin: cfg.Origins.Lookup(o.Key), Reason: reason, Selector: o.selector()})
+			out.Closed = append(out.Closed,
+				snapshot.Closed{Key: o.Key, Origin: cfg.Origins.Lookup(o.Key), Reason: reason, Selector: o.selector()})
 		}
 	}
 	out.MeshPeers = without("MeshPeer", cfg.MeshPeers, set)

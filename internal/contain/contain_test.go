@@ -33,7 +33,9 @@ func everything() *snapshot.Config {
 		WorkloadEntries:       []*networking.WorkloadEntry{{ObjectMeta: meta}},
 	}
 	cfg.PeerAuthentications[0].Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: map[string]string{"app": "web"}}
-	cfg.AuthorizationPolicies[0].Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: map[string]string{"app": "pay"}}
+	cfg.AuthorizationPolicies[0].Spec.Selector = &typev1beta1.WorkloadSelector{
+		MatchLabels: map[string]string{"app": "pay"},
+	}
 	return cfg
 }
 
@@ -76,8 +78,12 @@ func TestClose(t *testing.T) {
 	cfg := everything()
 	key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "one"}
 	cfg.Origins = snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{key: {File: "a.yaml", Line: 7}})
-	out := contain.Close(cfg, []snapshot.Key{key, {Kind: "AuthorizationPolicy", Namespace: "default", Name: "another"}}, "of a test")
-	want := []snapshot.Closed{{Key: key, Origin: snapshot.Origin{File: "a.yaml", Line: 7}, Reason: "of a test", Selector: map[string]string{"app": "pay"}}}
+	out := contain.Close(cfg, []snapshot.Key{key, {Kind: "AuthorizationPolicy", Namespace: "default", Name: "another"}},
+		"of a test")
+	want := []snapshot.Closed{{
+		Key: key, Origin: snapshot.Origin{File: "a.yaml", Line: 7}, Reason: "of a test",
+		Selector: map[string]string{"app": "pay"},
+	}}
 	if !reflect.DeepEqual(out.Closed, want) || len(out.AuthorizationPolicies) != 0 || len(out.Services) != 1 {
 		t.Errorf("closed %+v", out.Closed)
 	}
@@ -94,7 +100,9 @@ func TestChanged(t *testing.T) {
 	now.AuthorizationPolicies[0].Spec.Selector.MatchLabels["app"] = "other"
 	now.Services = append(now.Services, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "two"}})
 	now.WorkloadEntries = nil
-	want := []snapshot.Key{{Kind: "AuthorizationPolicy", Namespace: "default", Name: "one"}, {Kind: "Service", Namespace: "default", Name: "two"}}
+	want := []snapshot.Key{{Kind: "AuthorizationPolicy", Namespace: "default", Name: "one"}, {
+		Kind: "Service", Namespace: "default", Name: "two",
+	}}
 	if got := contain.Keys(contain.Changed(before, now)); !reflect.DeepEqual(got, want) {
 		t.Errorf("changed: %v, want %v", got, want)
 	}

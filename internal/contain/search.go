@@ -12,13 +12,15 @@ var ErrNotAmong = errors.New("none of the objects looked at is the cause")
 // maxTrials bounds a search. What is not found until then is closed altogether.
 const maxTrials = 64
 
-// Culprits finds among candidates those without which Envoy lives: closing them is enough, and each of them is needed for
-// that, given the candidates before it. One culprit among n candidates takes some log2 n trials, each further one as many
-// again. Of two objects that are fatal together the later one in the list is named. lives tries a configuration in which some
-// objects are closed; an error of it ends the search.
+// Culprits finds among candidates those without which Envoy lives: closing them is enough, and each of them is needed
+// for that, given the candidates before it. One culprit among n candidates takes some log2 n trials, each further one
+// as many again. Of two objects that are fatal together the later one in the list is named. lives tries a configuration
+// in which some objects are closed; an error of it ends the search.
 //
 // whole says that the search was cut short, and that every candidate not known to be harmless is among the culprits.
-func Culprits(candidates []snapshot.Key, lives func(closed []snapshot.Key) (bool, error)) (culprits []snapshot.Key, whole bool, err error) {
+func Culprits(
+	candidates []snapshot.Key, lives func(closed []snapshot.Key) (bool, error),
+) (culprits []snapshot.Key, whole bool, err error) {
 	trials := 0
 	// with tries the first n candidates in force, the known culprits apart.
 	with := func(n int) (bool, error) {

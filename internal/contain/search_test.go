@@ -48,12 +48,14 @@ func TestCulprits(t *testing.T) {
 		want   []string
 		trials int // at most
 	}{
-		"nobody":                      {4, nil, nil, 1},
-		"the only one":                {1, [][]string{{"s0000"}}, []string{"s0000"}, 2},
-		"the first":                   {1000, [][]string{{"s0000"}}, []string{"s0000"}, 14},
-		"the last":                    {1000, [][]string{{"s0999"}}, []string{"s0999"}, 14},
-		"one among a thousand":        {1000, [][]string{{"s0500"}}, []string{"s0500"}, 14},
-		"three":                       {100, [][]string{{"s0003"}, {"s0004"}, {"s0099"}}, []string{"s0003", "s0004", "s0099"}, 28},
+		"nobody":               {4, nil, nil, 1},
+		"the only one":         {1, [][]string{{"s0000"}}, []string{"s0000"}, 2},
+		"the first":            {1000, [][]string{{"s0000"}}, []string{"s0000"}, 14},
+		"the last":             {1000, [][]string{{"s0999"}}, []string{"s0999"}, 14},
+		"one among a thousand": {1000, [][]string{{"s0500"}}, []string{"s0500"}, 14},
+		"three": {
+			100, [][]string{{"s0003"}, {"s0004"}, {"s0099"}}, []string{"s0003", "s0004", "s0099"}, 28,
+		},
 		"two that are fatal together": {100, [][]string{{"s0010", "s0090"}}, []string{"s0090"}, 10},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -61,17 +61,19 @@ type Budget struct {
 // NewBudget is one within limits.
 func NewBudget(l Limits) *Budget {
 	return &Budget{
-		limits: l, waiting: list.New(), addresses: map[netip.Addr]int{}, callers: map[string]int{}, turned: map[string]uint64{"address": 0, "slow": 0, "caller": 0},
-		freed: make(chan struct{}, 1),
+		limits: l, waiting: list.New(), addresses: map[netip.Addr]int{}, callers: map[string]int{},
+		turned: map[string]uint64{"address": 0, "slow": 0, "caller": 0},
+		freed:  make(chan struct{}, 1),
 	}
 }
 
-// enter counts a connection in that has proved nothing yet. Where there is no room, the oldest that had time enough gives way;
-// if there is none, wait says when there will be, or ok that there is no room for this address.
+// enter counts a connection in that has proved nothing yet. Where there is no room, the oldest that had time enough
+// gives way; if there is none, wait says when there will be, or ok that there is no room for this address.
 func (b *Budget) enter(c *conn, now time.Time) (ok bool, wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.addresses[c.net] >= b.limits.PerAddress && !c.net.IsLoopback() { // this host's address says nothing about who it is
+	// this host's address says nothing about who it is
+	if b.addresses[c.net] >= b.limits.PerAddress && !c.net.IsLoopback() {
 		old := b.oldest(func(o *conn) bool { return o.net == c.net })
 		if now.Sub(old.began) < grace {
 			b.turned["address"]++
@@ -176,8 +178,8 @@ func (b *Budget) Open() (unproven, proven int) {
 	return b.waiting.Len(), b.proven
 }
 
-// Turned is how many connections were turned away, by why: "address", too many of one that proved nothing; "slow", for the sake
-// of others; "caller", too many of one that did, or of all.
+// Turned is how many connections were turned away, by why: "address", too many of one that proved nothing; "slow", for
+// the sake of others; "caller", too many of one that did, or of all.
 func (b *Budget) Turned() map[string]uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

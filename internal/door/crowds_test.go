@@ -75,7 +75,9 @@ func TestOneCallersRefusalsHideNobodysElse(t *testing.T) {
 	w := &written{}
 	r := &Refusals{Events: w}
 	for i := range 10_000 {
-		r.Add(state.Event{Actor: "node stolen", From: fmt.Sprintf("2001:db8::%x", i), Action: "call", Object: fmt.Sprint("/x/", i)})
+		r.Add(state.Event{
+			Actor: "node stolen", From: fmt.Sprintf("2001:db8::%x", i), Action: "call", Object: fmt.Sprint("/x/", i),
+		})
 		r.Add(state.Event{Actor: state.Stranger, From: "192.0.2.1", Action: "call", Object: fmt.Sprint("/x/", i)})
 	}
 	r.Add(state.Event{Actor: state.Stranger, From: "192.0.2.2", Action: "node join", Object: "token", Detail: "used"})

@@ -35,7 +35,10 @@ type Door struct {
 }
 
 // New makes a door for these methods, and no others. judge refuses callers whose certificate is good no more.
-func New(methods map[string]Method, judge func(context.Context, Caller) error, events Events, refusals *Refusals, log *slog.Logger) *Door {
+func New(
+	methods map[string]Method, judge func(context.Context, Caller) error, events Events, refusals *Refusals,
+	log *slog.Logger,
+) *Door {
 	return &Door{methods: methods, judge: judge, events: events, refusals: refusals, log: log, limits: newLimits()}
 }
 
@@ -53,14 +56,17 @@ type call struct {
 	left  bool          // it does not count any more
 }
 
-// steps are what a call passes before a byte of its message is read, in this order. None may block for long. What is left, to
-// bound the message and to record what it asks for, follows in serve. A certificate that was revoked is judged before anything
-// is counted: it takes nothing of the share of whom it was issued to.
+// steps are what a call passes before a byte of its message is read, in this order. None may block for long. What is
+// left, to bound the message and to record what it asks for, follows in serve. A certificate that was revoked is judged
+// before anything is counted: it takes nothing of the share of whom it was issued to.
 var steps = []func(*Door, *call) error{(*Door).identify, (*Door).authorize, (*Door).judged, (*Door).limit}
 
 // Options make a gRPC server let everything through the door.
 func (d *Door) Options() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.Creds(Credentials{}), grpc.InTapHandle(d.enter), grpc.UnaryInterceptor(noUnary), grpc.StreamInterceptor(d.serve)}
+	return []grpc.ServerOption{
+		grpc.Creds(Credentials{}), grpc.InTapHandle(d.enter), grpc.UnaryInterceptor(noUnary),
+		grpc.StreamInterceptor(d.serve),
+	}
 }
 
 type callKey struct{}
@@ -113,7 +119,8 @@ func (d *Door) authorize(c *call) error {
 	return status.Errorf(codes.PermissionDenied, "%s may not do this: %s", c.caller.Actor(), m.Deny)
 }
 
-// limit bounds those who come from elsewhere. A user of this host has other ways to keep it busy, and is never kept waiting.
+// limit bounds those who come from elsewhere. A user of this host has other ways to keep it busy, and is never kept
+// waiting.
 func (d *Door) limit(c *call) error {
 	if c.caller.Kind == Local {
 		return nil
@@ -134,7 +141,10 @@ func (d *Door) limit(c *call) error {
 
 // refused folds a refusal into the record.
 func (d *Door) refused(c *call, err error) {
-	e := state.Event{Actor: c.caller.Actor(), From: c.caller.From(), Action: c.Action, Outcome: state.Refused, Detail: status.Convert(err).Message()}
+	e := state.Event{
+		Actor: c.caller.Actor(), From: c.caller.From(), Action: c.Action, Outcome: state.Refused,
+		Detail: status.Convert(err).Message(),
+	}
 	if c.Action == "" {
 		e.Action, e.Object = "call", c.name
 	}
@@ -155,7 +165,8 @@ func (d *Door) serve(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
 }
 
 func noUnary(_ context.Context, _ any, info *grpc.UnaryServerInfo, _ grpc.UnaryHandler) (any, error) {
-	return nil, status.Errorf(codes.Internal, "%s is served without bounds on its messages: describe it by rpc.Unary", info.FullMethod)
+	return nil, status.Errorf(codes.Internal, "%s is served without bounds on its messages: describe it by rpc.Unary",
+		info.FullMethod)
 }
 
 // stream is the server's side of a call.
@@ -212,7 +223,8 @@ func (s *stream) begin(request any) error {
 	case err == nil:
 		s.begun, s.seq = &e, seq
 	case c.Vital:
-		s.door.log.Error("carried out without a record", "actor", e.Actor, "from", e.From, "action", e.Action, "object", e.Object, "error", err)
+		s.door.log.Error("carried out without a record", "actor", e.Actor, "from", e.From, "action", e.Action,
+			"object", e.Object, "error", err)
 	default:
 		return status.Errorf(codes.Unavailable, "not done, because it cannot be recorded: %v", err)
 	}
@@ -238,7 +250,8 @@ func (s *stream) end(err error) error {
 			e.Detail = join(e.Detail, status.Convert(err).Message())
 		}
 		if werr := s.door.events.EndEvent(context.WithoutCancel(s.Context()), s.seq, e); werr != nil {
-			s.door.log.Error("outcome not recorded", "actor", e.Actor, "action", e.Action, "object", e.Object, "outcome", e.Outcome, "error", werr)
+			s.door.log.Error("outcome not recorded", "actor", e.Actor, "action", e.Action, "object", e.Object,
+				"outcome", e.Outcome, "error", werr)
 		}
 	case denied && !s.call.Itself:
 		s.door.refused(s.call, err)

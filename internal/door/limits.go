@@ -31,11 +31,14 @@ const (
 const maxRates = 10_000
 
 func newLimits() *limits {
-	return &limits{rates: rates.New[limitKey](maxRates), now: map[limitKey]int{}, mute: list.New(), long: map[string]chan struct{}{}}
+	return &limits{
+		rates: rates.New[limitKey](maxRates), now: map[limitKey]int{}, mute: list.New(),
+		long: map[string]chan struct{}{},
+	}
 }
 
-// take counts a call in, or says why not. Where there is no room, the oldest call gives way that had time enough to say what it
-// wants and did not.
+// take counts a call in, or says why not. Where there is no room, the oldest call gives way that had time enough to say
+// what it wants and did not.
 func (l *limits) take(c *call) (why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -84,7 +87,8 @@ func (l *limits) heard(c *call) {
 	}
 }
 
-// places are those for a caller's long messages. Only callers with certificates can send any, so that there is one for each of these.
+// places are those for a caller's long messages. Only callers with certificates can send any, so that there is one for
+// each of these.
 func (l *limits) places(c Caller) chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()

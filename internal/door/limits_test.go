@@ -60,7 +60,8 @@ func TestStrangersAreBoundedInAll(t *testing.T) {
 func TestAddressOf(t *testing.T) {
 	for from, want := range map[string]string{
 		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1",
-		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::", "2001:db8:1:2::9": "2001:db8:1:2::", "2001:db8:1:3::9": "2001:db8:1:3::", "fe80::1%eth0": "fe80::",
+		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::", "2001:db8:1:2::9": "2001:db8:1:2::",
+		"2001:db8:1:3::9": "2001:db8:1:3::", "fe80::1%eth0": "fe80::",
 	} {
 		if got := (Caller{Addr: netip.MustParseAddr(from)}).Net(); got != netip.MustParseAddr(want) {
 			t.Errorf("%s counts as %s, want %s", from, got, want)
@@ -72,7 +73,9 @@ func TestAddressOf(t *testing.T) {
 func TestRatesBindAdministrators(t *testing.T) {
 	d := New(map[string]Method{}, nil, nil, nil, nil)
 	deed := func(k Kind, name string) *call {
-		return &call{name: "token", Method: Method{Rate: 1, Burst: 3}, ctx: t.Context(), caller: Caller{Kind: k, Name: name, Addr: netip.MustParseAddr("192.0.2.1")}}
+		return &call{name: "token", Method: Method{Rate: 1, Burst: 3}, ctx: t.Context(), caller: Caller{
+			Kind: k, Name: name, Addr: netip.MustParseAddr("192.0.2.1"),
+		}}
 	}
 	took := map[string]int{}
 	for range 50 {

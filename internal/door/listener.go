@@ -128,7 +128,8 @@ func (l *Listener) prove(ctx context.Context, c *conn) {
 		stop := time.AfterFunc(l.Life, func() { c.Close() })
 		c.onClose(func() { stop.Stop() })
 	} else if !l.Budget.prove(c) {
-		l.Log.Warn("connection refused", "caller", caller.Actor(), "from", caller.From(), "error", "it has too many open, or there are too many in all")
+		l.Log.Warn("connection refused", "caller", caller.Actor(), "from", caller.From(),
+			"error", "it has too many open, or there are too many in all")
 		c.Close()
 		return
 	} else if l.Opened != nil {

@@ -14,8 +14,8 @@ type Method struct {
 	Deny string
 	// Bytes bound one message of the caller's. They are compared before the message is read.
 	Bytes int
-	// Rate and Burst bound the calls of one caller, or of one stranger's address, in a second. Zero: no bound. This and the
-	// next four do not bind a Local.
+	// Rate and Burst bound the calls of one caller, or of one stranger's address, in a second. Zero: no bound. This and
+	// the next four do not bind a Local.
 	Rate  rate.Limit
 	Burst int
 	// AtOnce bounds the calls of one caller, or of one stranger's address, that are under way. Zero: no bound.
@@ -26,8 +26,8 @@ type Method struct {
 	Life time.Duration
 	// Action is what a call is recorded as. Every method has one, since refusals are recorded of all.
 	Action string
-	// Deed says that each call is recorded, before it is carried out and with its outcome, and that it is not carried out when it
-	// cannot be recorded. Describe says what it is done to.
+	// Deed says that each call is recorded, before it is carried out and with its outcome, and that it is not carried
+	// out when it cannot be recorded. Describe says what it is done to.
 	Deed     bool
 	Describe func(request any) (object, detail string)
 	// Vital deeds are carried out all the same.

@@ -17,7 +17,8 @@ func (n *notes) text() string {
 	return join(n.all...)
 }
 
-// Note adds to the record of a call what its method found out: the number of what it made, what it ended. Never a secret.
+// Note adds to the record of a call what its method found out: the number of what it made, what it ended. Never a
+// secret.
 func Note(ctx context.Context, text string) {
 	c, ok := ctx.Value(callKey{}).(*call)
 	if !ok {

@@ -44,8 +44,8 @@ func Plainly(_ context.Context, raw net.Conn) (net.Conn, Caller, error) {
 	return raw, Caller{Kind: Stranger, Addr: from.Addr().Unmap()}, err
 }
 
-// ByKernel asks the kernel which user is at the other end of a Unix socket (SO_PEERCRED, unix(7)), and lets in root and the user that
-// this process runs as.
+// ByKernel asks the kernel which user is at the other end of a Unix socket (SO_PEERCRED, unix(7)), and lets in root and
+// the user that this process runs as.
 func ByKernel(_ context.Context, raw net.Conn) (net.Conn, Caller, error) {
 	c, ok := raw.(syscallConn)
 	if !ok {
@@ -57,7 +57,10 @@ func ByKernel(_ context.Context, raw net.Conn) (net.Conn, Caller, error) {
 	}
 	var cred *unix.Ucred
 	var credErr error
-	err = sys.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	err = sys.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET,
+			unix.SO_PEERCRED)
+	})
 	if err := errors.Join(err, credErr); err != nil {
 		return nil, Caller{}, fmt.Errorf("ask the kernel who connected: %w", err)
 	}

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// WriteFile replaces a file whole, mode 0600. When it returns without an error, the content and the name are on the disk: a
-// loss of power leaves the new file. Before that it leaves the old one, or none where there was none.
+// WriteFile replaces a file whole, mode 0600. When it returns without an error, the content and the name are on the
+// disk: a loss of power leaves the new file. Before that it leaves the old one, or none where there was none.
 func WriteFile(path string, content []byte) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // mode 0600

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What happens to a folder while a file in it is replaced: the new file is written and closed under another name, it is given its
-// name, and only then the folder is opened, which is for its sync.
+// What happens to a folder while a file in it is replaced: the new file is written and closed under another name, it is
+// given its name, and only then the folder is opened, which is for its sync.
 func TestWriteFileSyncsTheFolderLast(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "state")
@@ -25,7 +25,8 @@ func TestWriteFileSyncsTheFolderLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_OPEN|unix.IN_CREATE); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, dir,
+		unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_OPEN|unix.IN_CREATE); err != nil {
 		t.Fatal(err)
 	}
 	if err := WriteFile(path, []byte("new")); err != nil {

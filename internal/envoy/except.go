@@ -9,16 +9,17 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// The bounds of such an expression. Envoy makes a program of it, of some eight instructions for each character in the tree of what
-// is denied, and takes programs of 65536 (envoyproc's bootstrap says so), with brackets that nest up to 1000 deep.
+// The bounds of such an expression. Envoy makes a program of it, of some eight instructions for each character in the
+// tree of what is denied, and takes programs of 65536 (envoyproc's bootstrap says so), with brackets that nest up to
+// 1000 deep.
 const (
 	maxBranches = 6000
 	maxNested   = 330
 )
 
 // except is a regular expression for what begins with a prefix and is covered by none of the denied, which are exact values
-// and prefixes; empty when nothing is left. Envoy's certificate check knows no "but not". It is not done where the expression
-// would be too large for Envoy.
+// and prefixes; empty when nothing is left. Envoy's certificate check knows no "but not". It is not done where the
+// expression would be too large for Envoy.
 func except(prefix string, denied []model.Match) (expression string, done bool) {
 	root, size := &branch{}, 0
 	for _, m := range denied {
@@ -93,8 +94,8 @@ func (b *branch) others() string {
 	return "(?:" + strings.Join(ways, "|") + ")"
 }
 
-// visible are all characters that an identity can have. They are bytes of ASCII: a class that holds others as well costs
-// Envoy ten times as much.
+// visible are all characters that an identity can have. They are bytes of ASCII: a class that holds others as well
+// costs Envoy ten times as much.
 const visible = "[!-~]"
 
 // visibleBut is a class of the visible characters without some, which are sorted; empty when none is left.

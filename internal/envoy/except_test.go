@@ -40,7 +40,8 @@ func TestExcept(t *testing.T) {
 	}
 }
 
-// TestExceptIsBounded: what is done Envoy can make a program of. 800 callers are some; where they are too many it says so.
+// TestExceptIsBounded: what is done Envoy can make a program of. 800 callers are some; where they are too many it says
+// so.
 func TestExceptIsBounded(t *testing.T) {
 	const ns = "spiffe://a.example/ns/"
 	for _, c := range []struct {

@@ -77,7 +77,8 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 	t := rbacTranslator{http: in.Protocol.IsHTTP(), trust: td, gateways: b.view.Gateways.IDs}
 	target := inboundName(w, in.Port)
 	if t.http {
-		m := withLocalReplies(httpManager(name, name, inboundFilters(), refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), inboundRefusal)
+		m := withLocalReplies(httpManager(name, name, inboundFilters(),
+			refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), inboundRefusal)
 		fc := chain(name, match, nil, managerFilter(m))
 		if mtls {
 			behindTLS(fc, serverTLS(w.Identity.String(), td, inDomain(td)))

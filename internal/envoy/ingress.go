@@ -54,7 +54,8 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 	b.add(ClusterType, name, speaking(c, e.Port.Protocol), refs)
 	b.add(RouteType, name, b.exportRoutes(name, e), refs)
 	filters := append(boundaryFilters([]*mutationv3.HeaderMutation{oneCaller}, []*mutationv3.HeaderMutation{outerRedirects}), innerRedirects(e.Service.Host, b.view.Domain))
-	m := withLocalReplies(httpManager(name, name, filters, nil), "the boundary of "+b.view.TrustDomain.Name(), "its FederatedExport to this peer lists no such caller, method and path")
+	m := withLocalReplies(httpManager(name, name, filters, nil), "the boundary of "+b.view.TrustDomain.Name(),
+		"its FederatedExport to this peer lists no such caller, method and path")
 	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...))
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
 }
@@ -110,7 +111,8 @@ func exportPolicy(e *model.Export) *rbacv3.RBAC {
 	return out
 }
 
-// peerControl carries what the peer's control plane says to ours, in TLS of their own: the gateway neither reads nor writes it.
+// peerControl carries what the peer's control plane says to ours, in TLS of their own: the gateway neither reads nor
+// writes it.
 func (b *builder) peerControl(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
 	host := sni.Control(p.Name, b.view.TrustDomain.Name())
 	// The root goes along: a peer that knows only its fingerprint finds it here.
@@ -123,11 +125,12 @@ func (b *builder) probes(g *view.GatewayView, p *model.Peer) *listenerv3.FilterC
 	host := sni.Probe(p.Name, b.view.TrustDomain.Name())
 	name := ingressName(p.Name, host)
 	m := inlineRoutes(httpManager(name, "", nil, nil), host, probeRoute(p))
-	return chain(name, onSNI(host), serverTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...)), managerFilter(m))
+	return chain(name, onSNI(host), serverTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...)),
+		managerFilter(m))
 }
 
-// invitation lets a mesh that knows only our root's fingerprint finish a handshake, at a name that only the invited know, and
-// carries the TLS of its control plane to ours.
+// invitation lets a mesh that knows only our root's fingerprint finish a handshake, at a name that only the invited
+// know, and carries the TLS of its control plane to ours.
 func (b *builder) invitation(g *view.GatewayView, i model.Invite) *listenerv3.FilterChain {
 	tls := tlsSocket(&tlsv3.DownstreamTlsContext{
 		DisableStatefulSessionResumption: true,
@@ -142,7 +145,8 @@ func (b *builder) invitation(g *view.GatewayView, i model.Invite) *listenerv3.Fi
 
 // carried is a chain whose bytes go to our control plane as they come.
 func carried(name, host string, tls *corev3.TransportSocket) *listenerv3.FilterChain {
-	return chain(name, onSNI(host), tls, tcpProxy(name, peeringCluster, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
+	return chain(name, onSNI(host), tls,
+		tcpProxy(name, peeringCluster, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
 }
 
 // only passes one method and path to the control plane, with a header that says who asks.

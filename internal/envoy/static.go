@@ -9,9 +9,9 @@ import (
 // Placeholder stands for every certificate that the agent would give: PEM.
 type Placeholder struct{ Chain, Key []byte }
 
-// Static puts resources into a bootstrap, in Envoy's own spelling, in such a way that `envoy --mode validate` looks at all of
-// them: routes, endpoints and roots stand inside the listeners and clusters that would ask for them, since validation asks
-// for nothing. It takes the bootstrap over.
+// Static puts resources into a bootstrap, in Envoy's own spelling, in such a way that `envoy --mode validate` looks at
+// all of them: routes, endpoints and roots stand inside the listeners and clusters that would ask for them, since
+// validation asks for nothing. It takes the bootstrap over.
 func Static(bootstrap map[string]any, resources []*Resource, cert Placeholder) (map[string]any, error) {
 	delete(bootstrap, "admin")
 	if dynamic, ok := bootstrap["dynamic_resources"].(map[string]any); ok {
@@ -35,7 +35,8 @@ func Static(bootstrap map[string]any, resources []*Resource, cert Placeholder) (
 		case ClusterType:
 			clusters = append(clusters, config)
 		case EndpointType:
-			clusters = append(clusters, map[string]any{"name": "endpoints/" + r.Name, "type": "STATIC", "load_assignment": config})
+			clusters = append(clusters,
+				map[string]any{"name": "endpoints/" + r.Name, "type": "STATIC", "load_assignment": config})
 		case ListenerType:
 			listeners = append(listeners, config)
 		case RouteType:

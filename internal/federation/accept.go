@@ -45,7 +45,8 @@ func (s *Service) Accept(ctx context.Context, token, name string) (Peering, erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.AcceptTimeout)
 	defer cancel()
-	in, err := s.request(ctx, t, peeringRequest{Secret: t.Secret.Reveal(), Nonce: newID(), Expects: t.Fingerprint, self: own})
+	in, err := s.request(ctx, t,
+		peeringRequest{Secret: t.Secret.Reveal(), Nonce: newID(), Expects: t.Fingerprint, self: own})
 	if err != nil {
 		return Peering{}, err
 	}
@@ -136,8 +137,8 @@ func (s *Service) requestAt(ctx context.Context, t Token, addr netip.AddrPort, b
 	return in, err
 }
 
-// askOnce makes one attempt. One of the gateways that the token names must answer, and behind it the inviter's control plane;
-// the secret is shown to the latter alone.
+// askOnce makes one attempt. One of the gateways that the token names must answer, and behind it the inviter's control
+// plane; the secret is shown to the latter alone.
 func (s *Service) askOnce(ctx context.Context, t Token, id string, body []byte) (introduction, error) {
 	raw, err := s.DialGateway(ctx, BootstrapSNI(id))
 	if err != nil {
@@ -152,7 +153,8 @@ func (s *Service) askOnce(ctx context.Context, t Token, id string, body []byte) 
 	if err != nil {
 		return introduction{}, fmt.Errorf("greet the inviting mesh's control plane: %w", err)
 	}
-	got, err := ask(ctx, conn, exchange{method: http.MethodPost, host: name, path: PathPeering, body: body, limit: MaxPeeringBytes})
+	got, err := ask(ctx, conn,
+		exchange{method: http.MethodPost, host: name, path: PathPeering, body: body, limit: MaxPeeringBytes})
 	if err != nil {
 		return introduction{}, err
 	}
@@ -178,7 +180,8 @@ func (s *Service) checkAnswer(t Token, raw []byte) (introduction, error) {
 	case in.KnownAs != t.KnownAs:
 		return introduction{}, fmt.Errorf("it knows this mesh as %s, not %s", in.KnownAs, t.KnownAs)
 	case in.fingerprint() != t.Fingerprint:
-		return introduction{}, fmt.Errorf("its roots, gateway identities %s or addresses %s are not those of the token (fingerprint %s instead of %s)",
+		return introduction{}, fmt.Errorf("its roots, gateway identities %s or addresses %s are not those of the "+
+			"token (fingerprint %s instead of %s)",
 			in.GatewayIDs, texts(in.Addresses), in.fingerprint(), t.Fingerprint)
 	}
 	return in, nil

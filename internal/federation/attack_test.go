@@ -47,7 +47,8 @@ func TestTokenServesOnce(t *testing.T) {
 	}
 	_, err := thief.Accept(t.Context(), tok.Encode(), "")
 	refusedWith(t, err, "no answer from the inviting mesh within 5s") // its chain has gone with the invitation
-	status, body := cards.post(cards.asInvited(thief, tok.InviteID), PathPeering, bytes.NewReader(peeringBody(t, thief, tok)))
+	status, body := cards.post(cards.asInvited(thief, tok.InviteID), PathPeering,
+		bytes.NewReader(peeringBody(t, thief, tok)))
 	if status != http.StatusConflict || !strings.Contains(body, "used already") {
 		t.Errorf("replay past the gateway: %d %s", status, body)
 	}
@@ -66,7 +67,9 @@ func peeringBody(t *testing.T, m *mesh, tok Token) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := json.Marshal(peeringRequest{Secret: tok.Secret.Reveal(), Nonce: newID(), Expects: tok.Fingerprint, self: own})
+	body, err := json.Marshal(peeringRequest{
+		Secret: tok.Secret.Reveal(), Nonce: newID(), Expects: tok.Fingerprint, self: own,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +83,8 @@ func TestExpiredTokenIsRefusedOnBothSides(t *testing.T) {
 	_, err := retail.Accept(t.Context(), tok.Encode(), "")
 	refusedWith(t, err, "check the clocks of both sides")
 	cards.skip(2 * time.Minute)
-	status, body := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering, bytes.NewReader(peeringBody(t, retail, tok)))
+	status, body := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering,
+		bytes.NewReader(peeringBody(t, retail, tok)))
 	if status != http.StatusGone || !strings.Contains(body, "has expired") {
 		t.Errorf("%d %s", status, body)
 	}
@@ -137,15 +141,24 @@ func TestVerifyPinnedRefuses(t *testing.T) {
 		"pinned root as decoration": {chain(other, gateway, other.cert, root.cert), pin, time.Now(), "no valid certificate"},
 		"root as leaf":              {[]*x509.Certificate{root.cert}, pin, time.Now(), "does not hold the root"},
 		"foreign trust domain":      {chain(root, "spiffe://bank.example/ns/a/sa/b", root.cert), pin, time.Now(), "no valid certificate"},
-		"no authority":              {chain(leafOnly, gateway, leafOnly.cert), spiffe.Fingerprint(leafOnly.cert), time.Now(), "cannot be used"},
-		"expired":                   {chain(root, gateway, root.cert), pin, time.Now().Add(2 * time.Hour), "no valid certificate"},
-		"a workload":                {chain(root, "spiffe://cards.example/ns/default/sa/payments", root.cert), pin, time.Now(), "with a certificate of the inviter's mesh"},
-		"a node":                    {chain(root, "spiffe://cards.example/isthmus/node/n1", root.cert), pin, time.Now(), "only [spiffe://cards.example/ns/isthmus-system/sa/other "},
-		"empty":                     {nil, pin, time.Now(), "does not hold the root"},
+		"no authority": {
+			chain(leafOnly, gateway, leafOnly.cert), spiffe.Fingerprint(leafOnly.cert), time.Now(), "cannot be used",
+		},
+		"expired": {chain(root, gateway, root.cert), pin, time.Now().Add(2 * time.Hour), "no valid certificate"},
+		"a workload": {
+			chain(root, "spiffe://cards.example/ns/default/sa/payments", root.cert), pin, time.Now(),
+			"with a certificate of the inviter's mesh",
+		},
+		"a node": {
+			chain(root, "spiffe://cards.example/isthmus/node/n1", root.cert), pin, time.Now(),
+			"only [spiffe://cards.example/ns/isthmus-system/sa/other ",
+		},
+		"empty": {nil, pin, time.Now(), "does not hold the root"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := verifyPinned(tt.chain, tt.pin, domain(t, "cards.example"), tt.at, "spiffe://cards.example/ns/isthmus-system/sa/other", gateway)
+			got, err := verifyPinned(tt.chain, tt.pin, domain(t, "cards.example"), tt.at,
+				"spiffe://cards.example/ns/isthmus-system/sa/other", gateway)
 			if tt.says == "" {
 				if err != nil || got != root.cert {
 					t.Fatalf("%v %v", got, err)
@@ -361,7 +374,8 @@ func TestOnlyOwnGatewaysReachThePeeringPort(t *testing.T) {
 	own := func() (net.Conn, error) { return cards.toPeering(cards.gateway, "http/1.1") }
 	says := http.Header{HeaderPeer: {"retail"}}
 	for _, path := range []string{PathBundle, PathCatalogue, PathPeering} {
-		if code, text := cards.postOn(own, path, says, strings.NewReader(`{"sequence":1,"services":[]}`)); code != http.StatusNotFound {
+		if code, text := cards.postOn(own, path, says,
+			strings.NewReader(`{"sequence":1,"services":[]}`)); code != http.StatusNotFound {
 			t.Errorf("our gateway in the peer's name: %s: %d %s", path, code, text)
 		}
 	}
@@ -372,7 +386,8 @@ func TestOnlyOwnGatewaysReachThePeeringPort(t *testing.T) {
 		header http.Header
 		want   int
 	}{
-		"nobody": {http.Header{}, 400}, "two": {http.Header{HeaderPeer: {"retail", "retail"}}, 400}, "a stranger": {http.Header{HeaderPeer: {"stranger"}}, 403},
+		"nobody": {http.Header{}, 400}, "two": {http.Header{HeaderPeer: {"retail", "retail"}}, 400},
+		"a stranger": {http.Header{HeaderPeer: {"stranger"}}, 403},
 	} {
 		if code, text := cards.postOn(own, agentapi.ProbePath, probe.header, nil); code != probe.want {
 			t.Errorf("a probe of %s: %d %s", name, code, text)
@@ -380,15 +395,20 @@ func TestOnlyOwnGatewaysReachThePeeringPort(t *testing.T) {
 	}
 }
 
-// Who holds a certificate of the inviter's mesh and stands on the wire is not taken for its gateway, and learns nothing.
+// Who holds a certificate of the inviter's mesh and stands on the wire is not taken for its gateway, and learns
+// nothing.
 func TestWorkloadOnTheWireWhilePeering(t *testing.T) {
 	for name, stolen := range map[string]struct {
 		id   string
 		says string
 	}{
-		"a workload's":          {"spiffe://cards.example/ns/default/sa/payments", "with a certificate of the inviter's mesh"},
-		"a node's":              {"spiffe://cards.example/isthmus/node/n1", "with a certificate of the inviter's mesh"},
-		"another gateway's":     {"spiffe://cards.example/ns/isthmus-system/sa/edge", "with a certificate of the inviter's mesh"},
+		"a workload's": {
+			"spiffe://cards.example/ns/default/sa/payments", "with a certificate of the inviter's mesh",
+		},
+		"a node's": {"spiffe://cards.example/isthmus/node/n1", "with a certificate of the inviter's mesh"},
+		"another gateway's": {
+			"spiffe://cards.example/ns/isthmus-system/sa/edge", "with a certificate of the inviter's mesh",
+		},
 		"an administrator's":    {"spiffe://cards.example/isthmus/admin/eve", "with a certificate of the inviter's mesh"},
 		"a gateway's elsewhere": {"spiffe://other.example/ns/isthmus-system/sa/gateway", "no valid certificate"},
 	} {
@@ -401,7 +421,8 @@ func TestWorkloadOnTheWireWhilePeering(t *testing.T) {
 			if got := thief.heard(); len(got) > 0 {
 				t.Errorf("it was told %q", got)
 			}
-			if len(retail.snapshot().Config.MeshPeers)+len(cards.snapshot().Config.MeshPeers) != 0 || len(cards.snapshot().Invites) != 1 {
+			if len(retail.snapshot().Config.MeshPeers)+len(cards.snapshot().Config.MeshPeers) != 0 ||
+				len(cards.snapshot().Invites) != 1 {
 				t.Error("something was peered, or the invitation has gone")
 			}
 			n.route("192.0.2.1:15443", cards.listening)
@@ -428,7 +449,8 @@ func TestStolenGatewayWhilePeering(t *testing.T) {
 	if _, err := retail.Accept(t.Context(), tok.Encode(), ""); err != nil {
 		t.Fatal(err)
 	}
-	if got := heard.String(); len(got) < 1000 || strings.Contains(got, tok.Secret.Reveal()) || strings.Contains(got, "retail.example") {
+	if got := heard.String(); len(got) < 1000 || strings.Contains(got, tok.Secret.Reveal()) ||
+		strings.Contains(got, "retail.example") {
 		t.Errorf("it heard %d bytes: %q", len(got), got)
 	}
 }
@@ -475,7 +497,10 @@ func onTheWire(t *testing.T, n *network, of *mesh, stolen tls.Certificate) *wire
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	w := &wire{}
-	config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*withRoot(stolen, of.root)}, ClientAuth: tls.RequestClientCert}
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*withRoot(stolen, of.root)},
+		ClientAuth: tls.RequestClientCert,
+	}
 	go func() {
 		for {
 			raw, err := l.Accept()
@@ -523,10 +548,17 @@ func TestInviterRefusesWhatClashes(t *testing.T) {
 		"our trust domain": {func(s *self) {
 			s.TrustDomain, s.GatewayIDs = "cards.example", []string{"spiffe://cards.example/ns/a/sa/b"}
 		}, "spiffe://cards.example/isthmus/control", "this mesh's own"},
-		"our root too":             {func(s *self) { s.Bundle = withToo(s.Bundle, cards.root.cert) }, control, "is one of this mesh's own"},
-		"a peer's root too":        {func(s *self) { s.Bundle = withToo(s.Bundle, retail.root.cert) }, control, "is one of peer retail"},
-		"address of our gateway":   {func(s *self) { s.Addresses[0] = cards.address }, control, "lies inside this mesh"},
-		"inner address of gateway": {func(s *self) { s.Addresses[0] = netip.MustParseAddrPort("10.0.0.1:443") }, control, "lies inside this mesh"},
+		"our root too": {
+			func(s *self) { s.Bundle = withToo(s.Bundle, cards.root.cert) }, control, "is one of this mesh's own",
+		},
+		"a peer's root too": {
+			func(s *self) { s.Bundle = withToo(s.Bundle, retail.root.cert) }, control, "is one of peer retail",
+		},
+		"address of our gateway": {func(s *self) { s.Addresses[0] = cards.address }, control, "lies inside this mesh"},
+		"inner address of gateway": {
+			func(s *self) { s.Addresses[0] = netip.MustParseAddrPort("10.0.0.1:443") }, control,
+			"lies inside this mesh",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -539,7 +571,9 @@ func TestInviterRefusesWhatClashes(t *testing.T) {
 			tt.change(&own)
 			who := cards.asInvited(bank, tok.InviteID)
 			who.control = bank.certificate(tt.id)
-			raw, err := json.Marshal(peeringRequest{Secret: tok.Secret.Reveal(), Nonce: newID(), Expects: tok.Fingerprint, self: own})
+			raw, err := json.Marshal(peeringRequest{
+				Secret: tok.Secret.Reveal(), Nonce: newID(), Expects: tok.Fingerprint, self: own,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -93,14 +93,15 @@ func checkBundleShape(raw []byte) error {
 // maxAhead is how far the clocks of two meshes may be apart.
 const maxAhead = 10 * time.Minute
 
-// ahead says that a sequence is a time to come. Sequences are times, in microseconds: so nobody can take one that blocks all
-// that follow.
+// ahead says that a sequence is a time to come. Sequences are times, in microseconds: so nobody can take one that
+// blocks all that follow.
 func ahead(sequence uint64, now time.Time) bool {
 	return sequence > uint64(max(now.Add(maxAhead).UnixMicro(), 0))
 }
 
 func errAhead(sequence uint64, now time.Time) error {
-	return fmt.Errorf("the sequence %d is a time to come (it is %d here): check the clocks of both sides", sequence, now.UnixMicro())
+	return fmt.Errorf("the sequence %d is a time to come (it is %d here): check the clocks of both sides", sequence,
+		now.UnixMicro())
 }
 
 func (b Bundle) check(now time.Time) error {

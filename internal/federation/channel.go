@@ -59,7 +59,8 @@ func (s *Service) dialPeer(ctx context.Context, p *v1alpha1.MeshPeer) (*tls.Conn
 	if err != nil {
 		return nil, fmt.Errorf("reach own gateway: %w", err)
 	}
-	conn, err := s.connect(ctx, raw, sni.Control(p.Spec.KnownAs, p.Spec.TrustDomain), func(chain []*x509.Certificate) error {
+	conn, err := s.connect(ctx, raw, sni.Control(p.Spec.KnownAs,
+		p.Spec.TrustDomain), func(chain []*x509.Certificate) error {
 		return verifyControl(chain, p.Spec.TrustDomain, v.Roots, s.Now())
 	})
 	if err != nil {
@@ -68,8 +69,8 @@ func (s *Service) dialPeer(ctx context.Context, p *v1alpha1.MeshPeer) (*tls.Conn
 	return conn, nil
 }
 
-// serverTLS is for the control planes of peers and of those who were invited. Who they are is asked by the handlers, at every
-// request, since it can change.
+// serverTLS is for the control planes of peers and of those who were invited. Who they are is asked by the handlers, at
+// every request, since it can change.
 func (s *Service) serverTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, NextProtos: []string{protocol}, Time: s.Now,
@@ -111,7 +112,9 @@ func verifyControl(chain []*x509.Certificate, trustDomain string, roots []byte, 
 }
 
 // verifyID checks that a chain leads to one of these roots, for one of these identities in their trust domain.
-func verifyID(chain []*x509.Certificate, td spiffe.TrustDomain, roots []*x509.Certificate, now time.Time, ids ...string) error {
+func verifyID(
+	chain []*x509.Certificate, td spiffe.TrustDomain, roots []*x509.Certificate, now time.Time, ids ...string,
+) error {
 	id, _, err := x509svid.Verify(chain, x509bundle.FromX509Authorities(td, roots), x509svid.WithTime(now))
 	switch {
 	case err != nil:
@@ -127,8 +130,8 @@ type errOther struct{ id spiffe.ID }
 
 func (e errOther) Error() string { return fmt.Sprintf("it is %s, who has no say here", e.id) }
 
-// verifyPinned checks a chain that must hold the root of a fingerprint and begin with the leaf of one of these identities
-// under it. It returns the root.
+// verifyPinned checks a chain that must hold the root of a fingerprint and begin with the leaf of one of these
+// identities under it. It returns the root.
 func verifyPinned(
 	chain []*x509.Certificate, fingerprint string, td spiffe.TrustDomain, now time.Time, ids ...string,
 ) (*x509.Certificate, error) {
@@ -146,7 +149,8 @@ func verifyPinned(
 	var other errOther
 	switch {
 	case errors.As(err, &other):
-		return nil, finalError{fmt.Errorf("%s answered, where only %s may: something between the meshes answers in the inviter's place "+
+		return nil, finalError{fmt.Errorf("%s answered, where only %s may: something between the meshes answers "+
+			"in the inviter's place "+
 			"with a certificate of the inviter's mesh; tell its administrators whose it is", other.id, ids)}
 	case err != nil:
 		return nil, finalError{fmt.Errorf("who answered has no valid certificate under the pinned root: %w", err)}

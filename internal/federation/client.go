@@ -110,7 +110,9 @@ func readRefusal(body []byte) refusal {
 	if json.Unmarshal(body, &r) != nil {
 		return refusal{Message: printable(string(body), 200)} // a gateway's own words
 	}
-	return refusal{Code: printable(r.Code, 40), Message: printable(r.Message, 400), Sequence: min(r.Sequence, math.MaxInt64)}
+	return refusal{
+		Code: printable(r.Code, 40), Message: printable(r.Message, 400), Sequence: min(r.Sequence, math.MaxInt64),
+	}
 }
 
 func printable(s string, limit int) string {

@@ -45,7 +45,8 @@ func (s *Service) Invite(ctx context.Context, peer string, ttl time.Duration) (I
 	now := s.Now()
 	t := Token{
 		TrustDomain: s.TrustDomain, Name: s.Name, KnownAs: peer, Addresses: own.Addresses, GatewayIDs: own.GatewayIDs,
-		InviteID: newID(), Secret: newSecret(), Root: spiffe.Fingerprint(own.Bundle.Roots[0]), Fingerprint: own.fingerprint(), Expires: now.Add(ttl).UTC(),
+		InviteID: newID(), Secret: newSecret(), Root: spiffe.Fingerprint(own.Bundle.Roots[0]),
+		Fingerprint: own.fingerprint(), Expires: now.Add(ttl).UTC(),
 	}
 	if err := s.Store.CancelInvites(ctx, peer); err != nil {
 		return Invitation{}, fmt.Errorf("close older invitations of %s: %w", peer, err)

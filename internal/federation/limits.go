@@ -57,7 +57,10 @@ func (l limits) enter(peer string) (leave func(), ok bool) {
 }
 
 func newLimits() limits {
-	return limits{slots: make(chan struct{}, slotsAtOnce), keys: rates.New[string](maxRates), peers: &shares{byPeer: map[string]int{}}}
+	return limits{
+		slots: make(chan struct{}, slotsAtOnce), keys: rates.New[string](maxRates),
+		peers: &shares{byPeer: map[string]int{}},
+	}
 }
 
 // allow counts one request of a peer or invitation, both of which must be known to exist.

@@ -59,7 +59,8 @@ func TestOnePeerLeavesRoomForOthers(t *testing.T) {
 			t.Fatal("less than its share")
 		}
 	}
-	if code, text := cards.post(cards.asPeer(retail, "retail"), PathBundle, nil); code != http.StatusServiceUnavailable || !strings.Contains(text, "of this peer at once") {
+	if code, text := cards.post(cards.asPeer(retail, "retail"), PathBundle,
+		nil); code != http.StatusServiceUnavailable || !strings.Contains(text, "of this peer at once") {
 		t.Errorf("one more: %d %s", code, text)
 	}
 	if code, text := cards.post(cards.asPeer(bank, "bank"), PathBundle, nil); code != http.StatusOK {
@@ -75,7 +76,8 @@ func TestRequestsAtOnceAreBounded(t *testing.T) {
 	for range 64 {
 		cards.limits.slots <- struct{}{}
 	}
-	if code, text := cards.post(peer, PathBundle, nil); code != http.StatusServiceUnavailable || !strings.Contains(text, "try again") {
+	if code, text := cards.post(peer, PathBundle, nil); code != http.StatusServiceUnavailable ||
+		!strings.Contains(text, "try again") {
 		t.Errorf("one more: %d %s", code, text)
 	}
 	<-cards.limits.slots
@@ -97,7 +99,8 @@ func TestInvitationsLeaveRoomForPeers(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if _, err := io.WriteString(conn, "POST /v1/peering HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
+		if _, err := io.WriteString(conn,
+			"POST /v1/peering HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -124,7 +127,8 @@ func TestRefusalsOfOneKindHideNoOthers(t *testing.T) {
 		cards.post(cards.asInvited(retail, newID()), PathPeering, strings.NewReader("{}"))
 	}
 	wrong := peeringBody(t, retail, Token{Name: tok.Name, Secret: newSecret(), Fingerprint: tok.Fingerprint})
-	if code, text := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering, bytes.NewReader(wrong)); code != http.StatusForbidden {
+	if code, text := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering,
+		bytes.NewReader(wrong)); code != http.StatusForbidden {
 		t.Fatalf("%d %s", code, text)
 	}
 	events, err := cards.db.Events(t.Context(), state.EventFilter{Action: "peer redeem"})

@@ -27,8 +27,8 @@ const (
 	acceptPause  = 50 * time.Millisecond // after a failed accept
 )
 
-// Serve answers this mesh's gateways, and nobody else, at a listener of TLS connections that verifies the client certificates that
-// are shown. What they carry as PeeringProtocol is TLS of a peer's control plane; all else is probes.
+// Serve answers this mesh's gateways, and nobody else, at a listener of TLS connections that verifies the client
+// certificates that are shown. What they carry as PeeringProtocol is TLS of a peer's control plane; all else is probes.
 func (s *Service) Serve(ctx context.Context, l net.Listener) error {
 	peers, probes := newQueue(l.Addr()), newQueue(l.Addr())
 	defer context.AfterFunc(ctx, func() { l.Close() })()

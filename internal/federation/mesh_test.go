@@ -104,7 +104,8 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 	})
 	m.roots = peerrules.EncodeRoots([]*x509.Certificate{m.root.cert})
 	m.gateway = m.certificate("spiffe://" + name + ".example/ns/isthmus-system/sa/gateway")
-	chain, key := m.root.issueFor(t, "spiffe://"+name+".example/isthmus/control", 100*time.Hour) // for tests that skip a day
+	// for tests that skip a day
+	chain, key := m.root.issueFor(t, "spiffe://"+name+".example/isthmus/control", 100*time.Hour)
 	m.control = tls.Certificate{Certificate: chain[:1], PrivateKey: key}
 	c := Config{
 		TrustDomain: m.td, Name: name, Snapshot: m.snapshot, Store: db, DialGateway: m.dialGateway, Now: m.now,
@@ -208,7 +209,8 @@ func (m *mesh) snapshot() *snapshot.Snapshot {
 		}
 	}
 	return &snapshot.Snapshot{
-		Time: now, Config: &config, Peers: peers, Invites: invites, Bootstraps: bootstraps, Roots: m.roots, PeeringAddresses: m.reachedAt,
+		Time: now, Config: &config, Peers: peers, Invites: invites, Bootstraps: bootstraps, Roots: m.roots,
+		PeeringAddresses: m.reachedAt,
 		Registry: &snapshot.Registry{Nodes: []snapshot.Node{{Name: "gw", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
 			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.1"), OuterAddress: m.address.Addr(),
 		}}}},
@@ -244,7 +246,8 @@ func (m *mesh) dialGateway(ctx context.Context, sni string) (net.Conn, error) {
 	}
 	_, gateway, _ := m.keys()
 	conn := tls.Client(raw, &tls.Config{
-		ServerName: "control." + p.Spec.KnownAs + ".fed." + p.Spec.TrustDomain, Certificates: []tls.Certificate{gateway}, MinVersion: tls.VersionTLS13,
+		ServerName:   "control." + p.Spec.KnownAs + ".fed." + p.Spec.TrustDomain,
+		Certificates: []tls.Certificate{gateway}, MinVersion: tls.VersionTLS13,
 		InsecureSkipVerify: true, VerifyConnection: func(cs tls.ConnectionState) error { return verifyPeer(cs, v.Roots, p.Spec.GatewayIDs) },
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -325,7 +328,8 @@ func (m *mesh) carry(from *tls.Conn) {
 // toPeering connects to port 15013.
 func (m *mesh) toPeering(as tls.Certificate, protocol string) (*tls.Conn, error) {
 	return tls.Dial("tcp", m.peering, &tls.Config{
-		Certificates: []tls.Certificate{as}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{protocol},
+		Certificates: []tls.Certificate{as}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13,
+		NextProtos: []string{protocol},
 	})
 }
 
@@ -389,7 +393,8 @@ func (m *mesh) servePeering() {
 		_ = m.Serve(ctx, tls.NewListener(raw, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			_, _, control := m.keys()
 			return &tls.Config{
-				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{control}, NextProtos: []string{agentapi.PeeringProtocol, "http/1.1"},
+				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{control},
+				NextProtos: []string{agentapi.PeeringProtocol, "http/1.1"},
 				ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: m.pool(),
 			}, nil
 		}}))
@@ -422,7 +427,8 @@ func (m *mesh) dialAs(who speaker) (net.Conn, error) {
 		return nil, err
 	}
 	inner := tls.Client(outer, &tls.Config{
-		Certificates: []tls.Certificate{who.control}, ServerName: who.sni, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13,
+		Certificates: []tls.Certificate{who.control}, ServerName: who.sni, InsecureSkipVerify: true,
+		MinVersion: tls.VersionTLS13,
 	})
 	if err := inner.Handshake(); err != nil {
 		_ = outer.Close()

@@ -1,6 +1,7 @@
 package federation
 
-// HeaderPeer is the name of the MeshPeer whose gateway sent a probe, as our gateway says. Nothing but probes goes by it.
+// HeaderPeer is the name of the MeshPeer whose gateway sent a probe, as our gateway says. Nothing but probes goes by
+// it.
 const HeaderPeer = "isthmus-peer"
 
 // headerCalls tells a peer, with every bundle, whether its calls are let through.

@@ -95,7 +95,8 @@ func TestNoticesDoNotMakeAFlood(t *testing.T) {
 	tries := map[time.Time]bool{}
 	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		retail.limits.keys.Clear()
-		code, text := retail.post(retail.asPeer(cards, "cards"), PathBundle, strings.NewReader(`{"sequence":9,"roots":["none"]}`))
+		code, text := retail.post(retail.asPeer(cards, "cards"), PathBundle,
+			strings.NewReader(`{"sequence":9,"roots":["none"]}`))
 		if code != 200 || strings.TrimSpace(text) != `{"inForce":false}` {
 			t.Fatalf("got %d %s", code, text)
 		}

@@ -26,13 +26,16 @@ func TestTwoMeshesBecomePeers(t *testing.T) {
 		t.Error(diff)
 	}
 	// Both sides show the same two fingerprints.
-	for m, want := range map[*mesh][2]string{cards: {p.PeersFingerprint, p.OwnFingerprint}, retail: {p.OwnFingerprint, p.PeersFingerprint}} {
+	for m, want := range map[*mesh][2]string{
+		cards: {p.PeersFingerprint, p.OwnFingerprint}, retail: {p.OwnFingerprint, p.PeersFingerprint},
+	} {
 		own, err := m.Fingerprint()
 		if err != nil {
 			t.Fatal(err)
 		}
 		other := m.snapshot().Config.MeshPeers[0]
-		if got := [2]string{own, peerrules.FingerprintOf(other, m.snapshot().Peers[other.Name])}; got != want || own == got[1] || len(own) != 64 {
+		if got := [2]string{own, peerrules.FingerprintOf(other, m.snapshot().Peers[other.Name])}; got != want ||
+			own == got[1] || len(own) != 64 {
 			t.Errorf("%s shows %v, want %v", m.td, got, want)
 		}
 	}

@@ -36,8 +36,8 @@ type peer struct {
 	fromFile bool
 }
 
-// peers joins the MeshPeers of the configuration with those of the store, by name. Where there is a file and a peering by token
-// the configuration says which one counts.
+// peers joins the MeshPeers of the configuration with those of the store, by name. Where there is a file and a peering
+// by token the configuration says which one counts.
 func (s *Service) peers(ctx context.Context) (map[string]peer, error) {
 	kept, err := s.Store.Peers(ctx)
 	if err != nil {
@@ -194,8 +194,9 @@ func (i introduction) meshPeer(name string) *v1alpha1.MeshPeer {
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: "MeshPeer"},
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1alpha1.MeshPeerSpec{
-			TrustDomain: i.TrustDomain.Name(), KnownAs: i.KnownAs, GatewayAddresses: texts(i.Addresses), GatewayIDs: i.GatewayIDs,
-			Bundle: v1alpha1.PeerBundle{Inline: string(peerrules.EncodeRoots(distinct(i.Bundle.Roots)))},
+			TrustDomain: i.TrustDomain.Name(), KnownAs: i.KnownAs, GatewayAddresses: texts(i.Addresses),
+			GatewayIDs: i.GatewayIDs,
+			Bundle:     v1alpha1.PeerBundle{Inline: string(peerrules.EncodeRoots(distinct(i.Bundle.Roots)))},
 		},
 	}
 }

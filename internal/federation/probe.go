@@ -117,7 +117,10 @@ func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 		return
 	}
 	pr.ok(dialOwn, connected.Sub(connecting), own)
-	e := exchange{method: http.MethodGet, host: ProbeSNI(pr.Peer), path: agentapi.ProbePath, header: http.Header{}, limit: maxProbe}
+	e := exchange{
+		method: http.MethodGet, host: ProbeSNI(pr.Peer), path: agentapi.ProbePath, header: http.Header{},
+		limit: maxProbe,
+	}
 	if t.SNI != "" {
 		e.path += "?export=" + url.QueryEscape(t.SNI)
 	}
@@ -233,7 +236,8 @@ func (pr *probing) read(r *reply) {
 // heard is what the peer's control plane says.
 func (pr *probing) heard(a probeAnswer) {
 	if !a.Live {
-		pr.fail(control, "the peer answers, but lets nothing through except what control planes say: there this mesh is suspended, or its roots are stale",
+		pr.fail(control, "the peer answers, but lets nothing through except what control planes say: there this mesh "+
+			"is suspended, or its roots are stale",
 			"tell the administrators of "+pr.Peer+": isthmus peer status there says why the refresh fails")
 	}
 	switch {

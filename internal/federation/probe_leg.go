@@ -80,11 +80,17 @@ func (pr *probing) broken(l leg) {
 		pr.fail(shakePeer, "the peer's gateway does not offer "+pr.Asked+": it is not exported to this mesh, or the peer has suspended or revoked this mesh",
 			"isthmus peer probe "+pr.Peer+" tells which; isthmus catalog "+pr.Peer+" shows what it offers")
 	case has("TLS_error"):
-		pr.fail(shakePeer, "the peer's gateway does not offer "+pr.Asked+": the peer has revoked or never accepted this mesh, or its peering has ended", there)
+		pr.fail(shakePeer,
+			"the peer's gateway does not offer "+pr.Asked+": the peer has revoked or never accepted this mesh, "+
+				"or its peering has ended",
+			there)
 	case has("connection_timeout"):
 		pr.fail(dialPeer, "no connection to "+l.at+", or no handshake there, within 2 s", address)
 	case has("Connection_refused"):
-		pr.fail(dialPeer, "nobody listens at "+l.at+": the gateway is down, or opens to nobody since the peer has revoked this mesh, its only peer", address)
+		pr.fail(dialPeer,
+			"nobody listens at "+l.at+": the gateway is down, or opens to nobody since the peer has revoked "+
+				"this mesh, its only peer",
+			address)
 	default:
 		pr.fail(dialPeer, fmt.Sprintf("this mesh's gateway cannot reach %s (%s: %s)", l.at, l.failed, l.reason), address)
 	}

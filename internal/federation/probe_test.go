@@ -108,7 +108,8 @@ func TestProbeMeasuresEachLeg(t *testing.T) {
 			t.Errorf("%+v of %s", leg, got.Took)
 		}
 	}
-	if q := r.asked.Load(); q.URL.String() != "/v1/probe" || q.Host != "probe.cards" || q.Header.Get(agentapi.HeaderProbe) != "" {
+	if q := r.asked.Load(); q.URL.String() != "/v1/probe" || q.Host != "probe.cards" ||
+		q.Header.Get(agentapi.HeaderProbe) != "" {
 		t.Errorf("asked %s of %s, %v", q.URL, q.Host, q.Header)
 	}
 }
@@ -128,7 +129,8 @@ func TestProbeOfAnImport(t *testing.T) {
 	}
 	exported = false
 	got = retail.probeNow(Target{Import: "default/payments", SNI: payments})
-	if s := states(got); s != "ok ok ok ok ok ok ok failed" || got.Asked != "probe.retail.fed.cards.example" || r.asked.Load().Header.Get(agentapi.HeaderProbe) != "" {
+	if s := states(got); s != "ok ok ok ok ok ok ok failed" || got.Asked != "probe.retail.fed.cards.example" ||
+		r.asked.Load().Header.Get(agentapi.HeaderProbe) != "" {
 		t.Errorf("not exported, raw: %s: %+v", s, got)
 	}
 }

@@ -48,7 +48,8 @@ func (s *Service) pushIfDue(ctx context.Context, name string, services []snapsho
 	s.notePush(ctx, name, digest, sequence, nil)
 }
 
-// push sends one catalogue. Its number is the time; where the peer remembers a later one, it says so, and one more is tried.
+// push sends one catalogue. Its number is the time; where the peer remembers a later one, it says so, and one more is
+// tried.
 func (s *Service) push(ctx context.Context, name string, services []snapshot.OfferedService) (uint64, error) {
 	object := s.meshPeer(name)
 	if object == nil {

@@ -50,7 +50,8 @@ func TestNoSequenceBlocksWhatFollows(t *testing.T) {
 	cards, retail, _ := pair(t)
 	join(t, cards, retail)
 	push := func(sequence uint64) (int, string) {
-		return cards.post(cards.asPeer(retail, "retail"), PathCatalogue, strings.NewReader(fmt.Sprintf(`{"sequence":%d,"services":[]}`, sequence)))
+		return cards.post(cards.asPeer(retail, "retail"), PathCatalogue,
+			strings.NewReader(fmt.Sprintf(`{"sequence":%d,"services":[]}`, sequence)))
 	}
 	hour := uint64(time.Now().Add(time.Hour).UnixMicro())
 	for _, sequence := range []uint64{1 << 62, 1<<63 - 1, 1 << 63, 1<<64 - 1, hour} {
@@ -72,15 +73,18 @@ func TestNoSequenceBlocksWhatFollows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ParseBundle(td, doc, time.Now()); err == nil || !strings.Contains(err.Error(), "check the clocks of both sides") {
+		if _, err := ParseBundle(td, doc, time.Now()); err == nil ||
+			!strings.Contains(err.Error(), "check the clocks of both sides") {
 			t.Errorf("a bundle numbered %d: %v", sequence, err)
 		}
 	}
 	// Taken while our own clock was ahead.
-	if err := retail.db.SetPeerBundle(t.Context(), "cards", retail.snapshot().Peers["cards"].Roots, hour, time.Now()); err != nil {
+	if err := retail.db.SetPeerBundle(t.Context(), "cards", retail.snapshot().Peers["cards"].Roots, hour,
+		time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if err := retail.takeBundle(t.Context(), "cards", Bundle{TrustDomain: td, Roots: certs(cards.root), Sequence: uint64(time.Now().UnixMicro())}); err != nil {
+	if err := retail.takeBundle(t.Context(), "cards",
+		Bundle{TrustDomain: td, Roots: certs(cards.root), Sequence: uint64(time.Now().UnixMicro())}); err != nil {
 		t.Error(err)
 	}
 	if got := retail.snapshot().Peers["cards"].BundleSequence; got >= hour {
@@ -92,7 +96,8 @@ func TestNoSequenceBlocksWhatFollows(t *testing.T) {
 func TestRefusedCatalogueIsRecorded(t *testing.T) {
 	cards, retail, _ := pair(t)
 	join(t, cards, retail)
-	cards.post(cards.asPeer(retail, "retail"), PathCatalogue, strings.NewReader(`{"sequence":4611686018427387904,"services":[]}`))
+	cards.post(cards.asPeer(retail, "retail"), PathCatalogue,
+		strings.NewReader(`{"sequence":4611686018427387904,"services":[]}`))
 	stolen := cards.asPeer(retail, "retail")
 	stolen.control = retail.gateway
 	cards.post(stolen, PathCatalogue, strings.NewReader(`{"sequence":1,"services":[]}`))
@@ -106,7 +111,8 @@ func TestRefusedCatalogueIsRecorded(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"peer retail|peer catalogue|peer retail|refused", "peer retail|peer redeem|peer retail|ok", "stranger|peer ask|control.retail.fed.cards.example|refused",
+		"peer retail|peer catalogue|peer retail|refused", "peer retail|peer redeem|peer retail|ok",
+		"stranger|peer ask|control.retail.fed.cards.example|refused",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("recorded\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -135,7 +141,10 @@ func TestLargestCatalogueIsTaken(t *testing.T) {
 func TestPushGoesOnAboveWhatThePeerHolds(t *testing.T) {
 	cards, retail, _ := pair(t)
 	join(t, cards, retail)
-	old := snapshot.Catalogue{Sequence: uint64(time.Now().Add(time.Minute).UnixMicro()), Services: []snapshot.OfferedService{{Name: "old", Namespace: "default", Port: 1, Protocol: "TCP"}}}
+	old := snapshot.Catalogue{
+		Sequence: uint64(time.Now().Add(time.Minute).UnixMicro()),
+		Services: []snapshot.OfferedService{{Name: "old", Namespace: "default", Port: 1, Protocol: "TCP"}},
+	}
 	if err := retail.db.SetPeerCatalogue(t.Context(), "cards", old); err != nil {
 		t.Fatal(err)
 	}
@@ -172,15 +181,32 @@ func TestAcceptorChecksTheAnswer(t *testing.T) {
 		change func(*self)
 		says   string
 	}{
-		"good":                   {func(*self) {}, ""},
-		"another trust domain":   {func(s *self) { s.TrustDomain, s.GatewayIDs = "bank.example", []string{"spiffe://bank.example/a"} }, "it is of trust domain bank.example"},
-		"another name for us":    {func(s *self) { s.KnownAs = "shop" }, "it knows this mesh as shop"},
-		"without the root":       {func(s *self) { s.Bundle = json.RawMessage(jwks(other.cert)) }, "its roots, gateway identities"},
-		"another gateway":        {func(s *self) { s.GatewayIDs = []string{"spiffe://cards.example/ns/a/sa/b"} }, "are not those of the token"},
-		"one more gateway":       {func(s *self) { s.GatewayIDs = append(s.GatewayIDs, "spiffe://cards.example/ns/a/sa/b") }, "are not those of the token"},
-		"another address":        {func(s *self) { s.Addresses[0] = netip.MustParseAddrPort("192.0.2.66:15443") }, "are not those of the token"},
-		"one more address":       {func(s *self) { s.Addresses = append(s.Addresses, netip.MustParseAddrPort("192.0.2.66:15443")) }, "are not those of the token"},
-		"one more root":          {func(s *self) { s.Bundle = json.RawMessage(jwks(cards.root.cert, other.cert)) }, "are not those of the token"},
+		"good":                 {func(*self) {}, ""},
+		"another trust domain": {func(s *self) { s.TrustDomain, s.GatewayIDs = "bank.example", []string{"spiffe://bank.example/a"} }, "it is of trust domain bank.example"},
+		"another name for us":  {func(s *self) { s.KnownAs = "shop" }, "it knows this mesh as shop"},
+		"without the root": {
+			func(s *self) { s.Bundle = json.RawMessage(jwks(other.cert)) }, "its roots, gateway identities",
+		},
+		"another gateway": {
+			func(s *self) { s.GatewayIDs = []string{"spiffe://cards.example/ns/a/sa/b"} },
+			"are not those of the token",
+		},
+		"one more gateway": {
+			func(s *self) { s.GatewayIDs = append(s.GatewayIDs, "spiffe://cards.example/ns/a/sa/b") },
+			"are not those of the token",
+		},
+		"another address": {
+			func(s *self) { s.Addresses[0] = netip.MustParseAddrPort("192.0.2.66:15443") },
+			"are not those of the token",
+		},
+		"one more address": {
+			func(s *self) { s.Addresses = append(s.Addresses, netip.MustParseAddrPort("192.0.2.66:15443")) },
+			"are not those of the token",
+		},
+		"one more root": {
+			func(s *self) { s.Bundle = json.RawMessage(jwks(cards.root.cert, other.cert)) },
+			"are not those of the token",
+		},
 		"a gateway outside":      {func(s *self) { s.GatewayIDs = append(s.GatewayIDs, "spiffe://bank.example/a") }, "outside of trust domain"},
 		"a loopback for gateway": {func(s *self) { s.Addresses[0] = loopback }, "cannot be reached from another mesh"},
 	}

@@ -49,8 +49,8 @@ func (s *Service) forInvite(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, got)
 }
 
-// recordAcceptance records that an acceptance was refused, unless the state has. Nothing is kept that a stranger may invent, so that
-// nobody can fill the record with it.
+// recordAcceptance records that an acceptance was refused, unless the state has. Nothing is kept that a stranger may
+// invent, so that nobody can fill the record with it.
 func (s *Service) recordAcceptance(r *http.Request, id string, err error) {
 	var st status
 	if !errors.As(err, &st) || slices.Contains([]string{"Unknown", "Used", "Expired"}, st.Code) {
@@ -96,7 +96,8 @@ func (s *Service) takePeering(w http.ResponseWriter, r *http.Request, id string)
 	defer s.making.Unlock()
 	if own, err := s.Fingerprint(); err != nil || own != req.Expects {
 		return self{}, status{http.StatusConflict, refusal{
-			Code: "Changed", Message: "the inviting mesh's roots or gateways are not those of the invitation any more: ask for a new one",
+			Code:    "Changed",
+			Message: "the inviting mesh's roots or gateways are not those of the invitation any more: ask for a new one",
 		}}
 	}
 	return s.redeem(r.Context(), id, secret, host(r.RemoteAddr), req.digest(), in)
@@ -107,7 +108,9 @@ func badRequest(message string) error {
 }
 
 // redeem makes the peer if the secret is right and was not used. The caller holds making.
-func (s *Service) redeem(ctx context.Context, id string, secret Secret, from, digest string, in introduction) (self, error) {
+func (s *Service) redeem(
+	ctx context.Context, id string, secret Secret, from, digest string, in introduction,
+) (self, error) {
 	if answer, ok := s.repeated(id, secret, digest); ok {
 		return answer, nil
 	}

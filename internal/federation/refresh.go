@@ -91,8 +91,8 @@ func (s *Service) takeBundle(ctx context.Context, name string, b Bundle) error {
 
 var errEquivocates = errors.New("its sequence is the same as before, its roots are not")
 
-// follows checks the order: a sequence never goes back and stands for one set of roots. One that was taken while our clock was
-// ahead does not count.
+// follows checks the order: a sequence never goes back and stands for one set of roots. One that was taken while our
+// clock was ahead does not count.
 func follows(p peer, b Bundle, now time.Time) error {
 	if !peerrules.Adopted(p.object, p.state) || p.state.BundleSequence == 0 || ahead(p.state.BundleSequence, now) {
 		return nil

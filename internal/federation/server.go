@@ -32,7 +32,8 @@ func (s *Service) peerHandler() http.Handler {
 	return s.guarded(mux)
 }
 
-// probeHandler answers peers' gateways, whose names our own gateway says: what it says there is believed for nothing else.
+// probeHandler answers peers' gateways, whose names our own gateway says: what it says there is believed for nothing
+// else.
 func (s *Service) probeHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+agentapi.ProbePath, s.forProbe)
@@ -63,7 +64,8 @@ func (s *Service) guarded(next http.Handler) http.Handler {
 
 type peerHandler func(w http.ResponseWriter, r *http.Request, name string) error
 
-// forPeer is for what the control planes of peers ask. Who is none, or one with which nothing may pass, learns no more than that.
+// forPeer is for what the control planes of peers ask. Who is none, or one with which nothing may pass, learns no more
+// than that.
 func (s *Service) forPeer(h peerHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name, err := s.peerOf(r.TLS)
@@ -100,7 +102,8 @@ func (s *Service) within(w http.ResponseWriter, r *http.Request, p pace, kind, n
 	}
 	leave, ok := s.limits.enter(name)
 	if !ok {
-		answer(w, http.StatusServiceUnavailable, refusal{Code: "Busy", Message: "too many requests of this peer at once: try again"})
+		answer(w, http.StatusServiceUnavailable,
+			refusal{Code: "Busy", Message: "too many requests of this peer at once: try again"})
 		return
 	}
 	defer leave()
@@ -177,7 +180,9 @@ func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name str
 const notNewer = "NotNewer"
 
 func staleCatalogue(held uint64) error {
-	return status{http.StatusConflict, refusal{Code: notNewer, Message: "a catalogue with this or a later sequence was taken before", Sequence: held}}
+	return status{http.StatusConflict, refusal{
+		Code: notNewer, Message: "a catalogue with this or a later sequence was taken before", Sequence: held,
+	}}
 }
 
 // suspended says that of all that a peer's control plane may say only roots are heard.

@@ -43,8 +43,8 @@ type Config struct {
 	Store    Store
 	// DialGateway connects to one of this mesh's own gateways, port 15444, by mutual TLS as the control plane, asking for a name.
 	DialGateway func(ctx context.Context, sni string) (net.Conn, error)
-	// FromGateway says why a connection to the peering port is not one of a gateway that this mesh trusts now, beside its name
-	// and its certificate. Default: nothing.
+	// FromGateway says why a connection to the peering port is not one of a gateway that this mesh trusts now, beside
+	// its name and its certificate. Default: nothing.
 	FromGateway func(context.Context, tls.ConnectionState) error
 	// Identity is the certificate of this control plane, its root at the end: peers' control planes know it by that.
 	Identity func() (*tls.Certificate, error)
@@ -76,7 +76,8 @@ type Config struct {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.TrustDomain.IsZero() || c.Snapshot == nil || c.Store == nil || c.DialGateway == nil || c.Identity == nil || c.Log == nil {
+	if c.TrustDomain.IsZero() || c.Snapshot == nil || c.Store == nil || c.DialGateway == nil || c.Identity == nil ||
+		c.Log == nil {
 		return c, errors.New("federation: TrustDomain, Snapshot, Store, DialGateway, Identity and Log are needed")
 	}
 	if !isLabel(c.Name) {
@@ -120,7 +121,8 @@ type Service struct {
 	Config
 	wake chan struct{} // holds at most one: look at the snapshot again
 
-	making    sync.Mutex         // held while a peer is made or unmade: what is looked at must still hold when it is written
+	// held while a peer is made or unmade: what is looked at must still hold when it is written
+	making    sync.Mutex
 	unwritten map[string]closure // guarded by making: peers that are shut and whose mark the store has not got yet
 
 	mu      sync.Mutex            // guards the rest
@@ -188,7 +190,10 @@ func (s *Service) about() (introduction, error) {
 	if err != nil {
 		return introduction{}, err
 	}
-	return introduction{TrustDomain: s.TrustDomain, Bundle: Bundle{TrustDomain: s.TrustDomain, Roots: roots}, Addresses: addrs, GatewayIDs: ids}, nil
+	return introduction{
+		TrustDomain: s.TrustDomain, Bundle: Bundle{TrustDomain: s.TrustDomain, Roots: roots}, Addresses: addrs,
+		GatewayIDs: ids,
+	}, nil
 }
 
 // Fingerprint of this mesh as peers know it (peerrules.MeshFingerprint).
@@ -220,7 +225,8 @@ func (s *Service) introduce(ctx context.Context, knownAs string) (self, error) {
 var errNoGateway = errors.New("this mesh has no gateway yet: start one with 'isthmus gateway' (a token for it: " +
 	"'isthmus token create --role gateway --node NAME --identity isthmus-system/gateway'), then try again")
 
-var errNoAddress = errors.New("this mesh's gateways do not know where to send what peers say: write the control plane's address, as gateways reach it, " +
+var errNoAddress = errors.New("this mesh's gateways do not know where to send what peers say: write the control " +
+	"plane's address, as gateways reach it, " +
 	"into its settings (names: {ips: [ADDRESS]}), start it again, then try again")
 
 // reachable refuses a peering while this mesh's gateways could pass nothing on to the control plane.

@@ -7,8 +7,8 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// A suspension or revocation is in force before anything is written, and stays in force where it cannot be written: it is tried
-// again until it is. It is the last thing to fail.
+// A suspension or revocation is in force before anything is written, and stays in force where it cannot be written: it
+// is tried again until it is. It is the last thing to fail.
 
 // closure is how a peer is shut.
 type closure struct{ revoked bool }
@@ -64,7 +64,8 @@ func (s *Service) known(ctx context.Context, name string) (revoked bool, err err
 func (s *Service) notRevoked(ctx context.Context, name string) error {
 	revoked, err := s.known(ctx, name)
 	if err == nil && revoked {
-		err = fmt.Errorf("peer %s is revoked, which no command undoes: take its MeshPeer out of the files, if it stands in one, "+
+		err = fmt.Errorf("peer %s is revoked, which no command undoes: take its MeshPeer out of the "+
+			"files, if it stands in one, "+
 			"then peer anew with 'isthmus peer invite %s' or 'isthmus peer accept'", name, name)
 	}
 	return err
@@ -78,7 +79,8 @@ func (s *Service) shut(ctx context.Context, name string, how closure) error {
 	s.Changed()
 	if err != nil {
 		s.Wake()
-		return fmt.Errorf("peer %s is shut out now, but that could not be written and would be lost if the control plane ended; "+
+		return fmt.Errorf("peer %s is shut out now, but that could not be written and would be lost if "+
+			"the control plane ended; "+
 			"it is tried again every %s: %w", name, lookAgain, err)
 	}
 	return nil

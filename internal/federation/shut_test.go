@@ -60,7 +60,9 @@ func (f *faulty) SetPeerBundle(ctx context.Context, name string, roots []byte, s
 	return f.write(func() error { return f.DB.SetPeerBundle(ctx, name, roots, sequence, now) })
 }
 
-func (f *faulty) EstablishPeer(ctx context.Context, p *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time) error {
+func (f *faulty) EstablishPeer(
+	ctx context.Context, p *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time,
+) error {
 	return f.write(func() error { return f.DB.EstablishPeer(ctx, p, roots, sequence, now) })
 }
 
@@ -77,16 +79,19 @@ func begin(t *testing.T, db *state.DB, cfg *snapshot.Config) *plane {
 	p := &plane{state: &faulty{DB: db, writes: -1}}
 	own := peerrules.EncodeRoots([]*x509.Certificate{newAuthority(t, "retail").cert})
 	var err error
-	if p.store, err = store.Open(t.Context(), store.Config{Kept: p.state, Roots: func() []byte { return own }, Now: time.Now}); err != nil {
+	if p.store, err = store.Open(t.Context(),
+		store.Config{Kept: p.state, Roots: func() []byte { return own }, Now: time.Now}); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.store.SetConfig(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	p.Service, err = New(Config{
-		TrustDomain: domain(t, "retail.example"), Name: "retail", Snapshot: p.store.Snapshot, Store: p.state, Shut: p.store.Shut, Reopen: p.store.Reopen,
+		TrustDomain: domain(t, "retail.example"), Name: "retail", Snapshot: p.store.Snapshot, Store: p.state,
+		Shut: p.store.Shut, Reopen: p.store.Reopen,
 		DialGateway: func(context.Context, string) (net.Conn, error) { return nil, errors.New("no gateway") },
-		Identity:    func() (*tls.Certificate, error) { return nil, errors.New("no identity") }, Log: slog.New(slog.DiscardHandler),
+		Identity:    func() (*tls.Certificate, error) { return nil, errors.New("no identity") },
+		Log:         slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +118,10 @@ func openState(t *testing.T) *state.DB {
 }
 
 func cardsPeer(roots ...*x509.Certificate) *v1alpha1.MeshPeer {
-	p := introduction{TrustDomain: mustDomain("cards.example"), KnownAs: "retail", GatewayIDs: []string{"spiffe://cards.example/ns/isthmus-system/sa/gateway"}}.meshPeer("cards")
+	p := introduction{
+		TrustDomain: mustDomain("cards.example"), KnownAs: "retail",
+		GatewayIDs: []string{"spiffe://cards.example/ns/isthmus-system/sa/gateway"},
+	}.meshPeer("cards")
 	p.Spec.GatewayAddresses = []string{"192.0.2.1:15443"}
 	p.Spec.Bundle.Inline = string(peerrules.EncodeRoots(roots))
 	return p
@@ -126,16 +134,19 @@ func TestShuttingOutIsTheLastToFail(t *testing.T) {
 		want peerrules.Reason
 	}{
 		"suspend": {func(p *plane) error { return p.Suspend(context.Background(), "cards") }, peerrules.Suspended},
-		"revoke":  {func(p *plane) error { return p.Revoke(context.Background(), "cards") }, ""}, // a revoked peer by token is gone
+		// a revoked peer by token is gone
+		"revoke": {func(p *plane) error { return p.Revoke(context.Background(), "cards") }, ""},
 	} {
 		for fault, set := range map[string]func(*faulty){
-			"nothing": func(*faulty) {}, "writing": func(f *faulty) { f.writes = 0 }, "reading": func(f *faulty) { f.unreadable = true },
-			"both": func(f *faulty) { f.writes, f.unreadable = 0, true },
+			"nothing": func(*faulty) {}, "writing": func(f *faulty) { f.writes = 0 },
+			"reading": func(f *faulty) { f.unreadable = true },
+			"both":    func(f *faulty) { f.writes, f.unreadable = 0, true },
 		} {
 			t.Run(name+", "+fault+" fails", func(t *testing.T) {
 				db, root := openState(t), newAuthority(t, "cards").cert
 				made := cardsPeer(root)
-				if err := db.EstablishPeer(t.Context(), made, peerrules.Learned(made, []*x509.Certificate{root}), 1, time.Now()); err != nil {
+				if err := db.EstablishPeer(t.Context(), made, peerrules.Learned(made, []*x509.Certificate{root}), 1,
+					time.Now()); err != nil {
 					t.Fatal(err)
 				}
 				p := begin(t, db, &snapshot.Config{})
@@ -144,7 +155,8 @@ func TestShuttingOutIsTheLastToFail(t *testing.T) {
 				}
 				set(p.state)
 				err := act.do(p)
-				if failed := fault == "writing" || fault == "both"; failed != (err != nil) || failed && !strings.Contains(err.Error(), "is shut out now") {
+				if failed := fault == "writing" || fault == "both"; failed != (err != nil) || failed &&
+					!strings.Contains(err.Error(), "is shut out now") {
 					t.Errorf("answered %v", err)
 				}
 				if got := p.reason(); got != act.want {
@@ -170,15 +182,16 @@ func TestShuttingOutIsTheLastToFail(t *testing.T) {
 	}
 }
 
-// Wherever the process dies, a suspended peer is suspended afterwards: also while another first trust takes the place of the
-// one before.
+// Wherever the process dies, a suspended peer is suspended afterwards: also while another first trust takes the place
+// of the one before.
 func TestACrashLeavesASuspendedPeerSuspended(t *testing.T) {
 	old, next := newAuthority(t, "cards").cert, newAuthority(t, "next").cert
 	for writes := range 4 {
 		for name, do := range map[string]func(*plane){
 			"another first trust": func(p *plane) { p.adoptAll(context.Background()) },
 			"a newer bundle": func(p *plane) {
-				_ = p.takeBundle(context.Background(), "cards", Bundle{TrustDomain: mustDomain("cards.example"), Sequence: 9, Roots: []*x509.Certificate{old, next}})
+				_ = p.takeBundle(context.Background(), "cards",
+					Bundle{TrustDomain: mustDomain("cards.example"), Sequence: 9, Roots: []*x509.Certificate{old, next}})
 			},
 			"a clock set back": func(p *plane) {
 				p.Now = func() time.Time { return time.Now().Add(-time.Hour) }
@@ -187,7 +200,8 @@ func TestACrashLeavesASuspendedPeerSuspended(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s, dies after %d writes", name, writes), func(t *testing.T) {
 				db, file := openState(t), cardsPeer(old)
-				if err := db.SetPeerBundle(t.Context(), "cards", peerrules.Learned(file, []*x509.Certificate{old}), 1, time.Now()); err != nil {
+				if err := db.SetPeerBundle(t.Context(), "cards", peerrules.Learned(file, []*x509.Certificate{old}), 1,
+					time.Now()); err != nil {
 					t.Fatal(err)
 				}
 				if err := db.SetPeerSuspended(t.Context(), "cards", true); err != nil {
@@ -214,7 +228,8 @@ func TestACrashLeavesASuspendedPeerSuspended(t *testing.T) {
 func TestResumingThatFailsOpensNothing(t *testing.T) {
 	db, root := openState(t), newAuthority(t, "cards").cert
 	made := cardsPeer(root)
-	if err := db.EstablishPeer(t.Context(), made, peerrules.Learned(made, []*x509.Certificate{root}), 1, time.Now()); err != nil {
+	if err := db.EstablishPeer(t.Context(), made, peerrules.Learned(made, []*x509.Certificate{root}), 1,
+		time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	p := begin(t, db, &snapshot.Config{})

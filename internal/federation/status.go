@@ -150,7 +150,8 @@ func dataPathReady(p *v1alpha1.MeshPeer, v peerrules.Verdict, h Health) adminapi
 		c.Message = fmt.Sprintf("the peer's control plane does not answer through both gateways: %s: 'isthmus peer probe %s' says which leg is broken", h.RefreshError, p.Name)
 	case h.ClosedThere:
 		c.Status, c.Reason = no, "ClosedByPeer"
-		c.Message = "the peer lets nothing of this mesh through: there this mesh is suspended, or its roots are stale: ask the peer's administrators"
+		c.Message = "the peer lets nothing of this mesh through: there this mesh is suspended, or its roots are " +
+			"stale: ask the peer's administrators"
 	case h.RefreshOK.IsZero():
 		c.Status, c.Reason, c.Message = unknown, "NotTriedYet", "nothing was sent to the peer since this control plane began"
 	default:

@@ -133,7 +133,8 @@ func (j tokenJSON) token() (Token, error) {
 	}
 	return Token{
 		TrustDomain: td, Name: j.Name, KnownAs: j.KnownAs, Addresses: j.Addresses, GatewayIDs: j.GatewayIDs,
-		InviteID: j.InviteID, Secret: secret, Root: j.Root, Fingerprint: j.Fingerprint, Expires: time.Unix(j.Expires, 0).UTC(),
+		InviteID: j.InviteID, Secret: secret, Root: j.Root, Fingerprint: j.Fingerprint,
+		Expires: time.Unix(j.Expires, 0).UTC(),
 	}, nil
 }
 

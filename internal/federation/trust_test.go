@@ -82,7 +82,8 @@ func TestSuspendAndResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "cards hears of it", func() bool { return cards.Health("retail").ClosedThere })
-	if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Live || !v.Control || v.Reason != peerrules.Suspended {
+	if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Live || !v.Control ||
+		v.Reason != peerrules.Suspended {
 		t.Errorf("%+v", v)
 	}
 	if c := cards.ConditionsOf(cards.meshPeer("retail"))[3]; c.Status != "False" || c.Reason != "ClosedByPeer" {
@@ -92,7 +93,8 @@ func TestSuspendAndResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "they talk again", func() bool {
-		return cards.Health("retail").RefreshError == "" && !cards.Health("retail").ClosedThere && peerrules.All(retail.snapshot(), "retail.example")["cards"].Live
+		return cards.Health("retail").RefreshError == "" && !cards.Health("retail").ClosedThere &&
+			peerrules.All(retail.snapshot(), "retail.example")["cards"].Live
 	})
 	refusedWith(t, retail.Suspend(t.Context(), "stranger"), "'isthmus peer list' shows all")
 }
@@ -376,7 +378,8 @@ func TestNewerPeerWithTheSameRootBlocksNothing(t *testing.T) {
 	}
 	next := newAuthority(t, "next")
 	sequence := uint64(time.Now().UnixMicro())
-	if err := retail.takeBundle(t.Context(), "cards", Bundle{TrustDomain: cards.td, Sequence: sequence, Roots: certs(cards.root, next)}); err != nil {
+	if err := retail.takeBundle(t.Context(), "cards",
+		Bundle{TrustDomain: cards.td, Sequence: sequence, Roots: certs(cards.root, next)}); err != nil {
 		t.Error(err)
 	}
 	verdicts := peerrules.All(retail.snapshot(), "retail.example")

@@ -17,7 +17,8 @@ func FuzzIntroduction(f *testing.F) {
 		`,"gatewayAddresses":["192.0.2.1:15443"],"gatewayIDs":["spiffe://cards.example/ns/isthmus-system/sa/gateway"]}`
 	for _, seed := range []string{
 		good, "null", "{}", "[]", `""`, "0", `{"bundle":null}`, `{"gatewayAddresses":[null]}`, `{"gatewayIDs":[null,""]}`,
-		strings.Replace(good, `"192.0.2.1:15443"`, `""`, 1), strings.Replace(good, jwks(root), "null", 1), strings.Replace(good, jwks(root), `{"keys":[null]}`, 1),
+		strings.Replace(good, `"192.0.2.1:15443"`, `""`, 1), strings.Replace(good, jwks(root), "null", 1),
+		strings.Replace(good, jwks(root), `{"keys":[null]}`, 1),
 	} {
 		f.Add([]byte(seed))
 	}
@@ -30,7 +31,8 @@ func FuzzIntroduction(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(in.fingerprint()) != 64 || len(in.Addresses) == 0 || len(in.GatewayIDs) == 0 || len(in.Bundle.Roots) == 0 || len(in.Bundle.Roots) > peerrules.MaxRoots {
+		if len(in.fingerprint()) != 64 || len(in.Addresses) == 0 || len(in.GatewayIDs) == 0 ||
+			len(in.Bundle.Roots) == 0 || len(in.Bundle.Roots) > peerrules.MaxRoots {
 			t.Fatalf("accepted %+v", in)
 		}
 		for _, id := range in.GatewayIDs {
@@ -45,7 +47,10 @@ func FuzzIntroduction(f *testing.F) {
 func TestFingerprintOfAMesh(t *testing.T) {
 	a, b := newAuthority(t, "a").cert, newAuthority(t, "b").cert
 	const id, other = "spiffe://cards.example/ns/isthmus-system/sa/gateway", "spiffe://cards.example/ns/isthmus-system/sa/gatewax"
-	base := introduction{TrustDomain: mustDomain("cards.example"), Bundle: Bundle{Roots: certs(authority{cert: a}, authority{cert: b})}, GatewayIDs: []string{id, other}}
+	base := introduction{
+		TrustDomain: mustDomain("cards.example"), Bundle: Bundle{Roots: certs(authority{cert: a}, authority{cert: b})},
+		GatewayIDs: []string{id, other},
+	}
 	read := func(change func(*self)) introduction {
 		raw, err := base.Bundle.Encode()
 		if err != nil {
@@ -79,7 +84,9 @@ func TestFingerprintOfAMesh(t *testing.T) {
 		"an address less": func(s *self) { s.Addresses = s.Addresses[:1] },
 		"another port":    func(s *self) { s.Addresses[0] = netip.MustParseAddrPort("192.0.2.1:443") },
 		"a root less":     func(s *self) { s.Bundle = json.RawMessage(jwks(a)) },
-		"another domain":  func(s *self) { s.TrustDomain, s.GatewayIDs = "bank.example", []string{"spiffe://bank.example/x"} },
+		"another domain": func(s *self) {
+			s.TrustDomain, s.GatewayIDs = "bank.example", []string{"spiffe://bank.example/x"}
+		},
 	} {
 		if got := read(other).fingerprint(); got == want {
 			t.Errorf("%s does not count", name)

@@ -7,8 +7,8 @@ type Code struct {
 	Catches  string
 }
 
-// Codes are all codes, in order. They are stable: a code keeps its meaning for ever, and one that is no longer used is not
-// given away again. Codes that begin with ISM-SCH are of one document, those with ISM-SRC of the folder.
+// Codes are all codes, in order. They are stable: a code keeps its meaning for ever, and one that is no longer used is
+// not given away again. Codes that begin with ISM-SCH are of one document, those with ISM-SRC of the folder.
 var Codes = []Code{
 	{"ISM-SCH01", Error, "a value that the kind does not allow"},
 	{"ISM-SCH02", Warning, "legal, but surely not what was meant"},
@@ -54,6 +54,8 @@ var Codes = []Code{
 	{"ISM0031", Error, "a second PeerAuthentication for one scope; the older one counts"},
 	{"ISM0032", Error, "one port of a workload with two protocols"},
 
+	{"ISM0033", Warning, "a policy in istio-system where that is not the root namespace; it means istio-system alone"},
+
 	{"ISM0040", Error, "an AuthorizationPolicy with an action that is not carried out yet; what it selects is closed"},
 	{"ISM0041", Error, "an AuthorizationPolicy with targetRefs, which are not carried out yet; its namespace is closed"},
 	{"ISM0042", Error, "a condition of a policy that cannot be enforced: an ALLOW allows nothing, a DENY denies all"},
@@ -84,7 +86,11 @@ var Codes = []Code{
 	{"ISM0204", Warning, "an Istio kind that is not carried out yet; the object is skipped"},
 	{"ISM0205", Error, "a configuration on which Isthmus itself fails; what was in force stays"},
 	{"ISM0206", Error, "a proxy whose configuration Isthmus itself fails to build; it keeps what it has"},
+	{"ISM0207", Error, "more objects that are not in force than are named"},
+	{"ISM0208", Error, "more hosts and ports than workloads and proxies can be told of"},
+	{"ISM0209", Error, "more hosts and ports than one namespace may serve; the oldest stand"},
 	{"ISM0210", Error, "an address, host or port that nobody may name"},
+	{"ISM0215", Error, "more hosts and ports than the mesh may serve; the oldest stand"},
 
 	{"ISM0230", Error, "an object that an Envoy cannot live with; what it selects is closed there"},
 	{"ISM0231", Error, "an Envoy that cannot live with its configuration, where no object can be named"},
@@ -96,7 +102,10 @@ var Codes = []Code{
 	{"ISM0244", Error, "an address that another workload has; the first keeps it"},
 	{"ISM0245", Error, "a workload that contradicts its WorkloadEntry"},
 
-	{"ISM0270", Error, "a MeshPeer in a file that means another mesh than the peering by token of its name; the file is ignored"},
+	{
+		"ISM0270", Error,
+		"a MeshPeer in a file that means another mesh than the peering by token of its name; the file is ignored",
+	},
 
 	{"ISM0280", Error, "a workload that its node cannot serve"},
 	{"ISM0281", Info, "a workload whose network namespace is not there"},

@@ -51,7 +51,8 @@ func usedCodes(t *testing.T) map[string]string {
 	used := map[string]string{}
 	err := filepath.WalkDir(filepath.Join(root, "internal"), func(path string, _ fs.DirEntry, err error) error {
 		rel, _ := filepath.Rel(root, path)
-		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || filepath.ToSlash(rel) == table {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") ||
+			filepath.ToSlash(rel) == table {
 			return err
 		}
 		text, err := os.ReadFile(path)

@@ -24,9 +24,11 @@ const (
 	maxFindings  = 100
 )
 
-// Judge holds a node's report against its grant. Accepted, sorted, are the workloads that may be registered, with what was
-// granted to them; wrong is what the report says beyond that.
-func (g Grant) Judge(node string, reported []snapshot.Workload) (accepted []snapshot.Workload, wrong []finding.Finding) {
+// Judge holds a node's report against its grant. Accepted, sorted, are the workloads that may be registered, with what
+// was granted to them; wrong is what the report says beyond that.
+func (g Grant) Judge(
+	node string, reported []snapshot.Workload,
+) (accepted []snapshot.Workload, wrong []finding.Finding) {
 	say := func(f *finding.Finding, w snapshot.Workload) {
 		if f != nil && len(wrong) < maxFindings {
 			f.Object = "workload " + finding.Cut(w.Namespace) + "/" + finding.Cut(w.Name)
@@ -45,7 +47,9 @@ func (g Grant) Judge(node string, reported []snapshot.Workload) (accepted []snap
 			}
 		case count[t.part] == t.most:
 			refused = &finding.Finding{
-				Code: "ISM0243", Message: fmt.Sprintf("node %s hosts %d workloads of %s already, and may host no more; the workload is not registered", node, t.most, t.part),
+				Code: "ISM0243",
+				Message: fmt.Sprintf("node %s hosts %d workloads of %s already, and may host no more; the "+
+					"workload is not registered", node, t.most, t.part),
 				Remedy: "host it on another node, or give it a service account of its own",
 			}
 		default:
@@ -79,13 +83,15 @@ func (g Grant) judge(node string, w snapshot.Workload) (terms, *finding.Finding)
 	case !ok && !g.Covers(w.Namespace, w.ServiceAccount):
 		return terms{}, &finding.Finding{
 			Code: "ISM0013", Field: "serviceAccount",
-			Message: fmt.Sprintf("node %s may not host service account %s/%s; the workload is not registered", node, w.Namespace, w.ServiceAccount),
-			Remedy:  accountRemedy(node, w),
+			Message: fmt.Sprintf("node %s may not host service account %s/%s; the workload is not registered", node,
+				w.Namespace, w.ServiceAccount),
+			Remedy: accountRemedy(node, w),
 		}
 	case !ok:
 		return terms{}, &finding.Finding{
 			Code: "ISM0240", Field: "name",
-			Message: fmt.Sprintf("node %s may host service account %s/%s, but not under this name; the workload is not registered", node, w.Namespace, w.ServiceAccount),
+			Message: fmt.Sprintf("node %s may host service account %s/%s, but not under this name; the "+
+				"workload is not registered", node, w.Namespace, w.ServiceAccount),
 			Remedy: fmt.Sprintf("name it %s or %s-1, or %s --workload %s/%s,sa=%s",
 				w.ServiceAccount, w.ServiceAccount, anotherToken(node), w.Namespace, w.Name, w.ServiceAccount),
 		}
@@ -104,11 +110,13 @@ func (g Grant) judge(node string, w snapshot.Workload) (terms, *finding.Finding)
 
 // anotherToken is how a node gets other grants, to be followed by the flag for what is missing.
 func anotherToken(node string) string {
-	return fmt.Sprintf("empty the node's stateDir and start it with another token, which grants this beside all else that it hosts: "+
+	return fmt.Sprintf("empty the node's stateDir and start it with another token, which grants this beside "+
+		"all else that it hosts: "+
 		"isthmus token create --node %s", node)
 }
 
-// accountRemedy says how a workload comes by a service account that its node may host. Who left it out did not mean "default".
+// accountRemedy says how a workload comes by a service account that its node may host. Who left it out did not mean
+// "default".
 func accountRemedy(node string, w snapshot.Workload) string {
 	first := "correct serviceAccount"
 	if w.ServiceAccount == "default" {
@@ -135,14 +143,15 @@ func (t terms) label(node string, w snapshot.Workload) (map[string]string, *find
 	said := strings.Join(beyond, ",")
 	return t.labels, &finding.Finding{
 		Code: "ISM0242", Field: "labels",
-		Message: fmt.Sprintf("node %s gives it the labels %s, which were not granted; they are ignored", node, finding.Cut(said)),
+		Message: fmt.Sprintf("node %s gives it the labels %s, which were not granted; they are ignored", node,
+			finding.Cut(said)),
 		Remedy: fmt.Sprintf("take them out of the node's settings, or %s --workload %s/%s,sa=%s,%s",
 			anotherToken(node), w.Namespace, w.Name, w.ServiceAccount, finding.Cut(said)),
 	}
 }
 
-// checkWorkload refuses what could not have come from an agent's settings. Names go into identities, host names and Envoy's
-// configuration; addresses into other nodes' connections.
+// checkWorkload refuses what could not have come from an agent's settings. Names go into identities, host names and
+// Envoy's configuration; addresses into other nodes' connections.
 func checkWorkload(w snapshot.Workload) error {
 	for _, c := range []struct {
 		what, value string
@@ -157,7 +166,8 @@ func checkWorkload(w snapshot.Workload) error {
 		}
 	}
 	if len(w.Addresses) > maxAddresses || len(w.Ports) > maxPorts || len(w.Labels) > maxLabels {
-		return fmt.Errorf("%d addresses, %d ports and %d labels: at most %d, %d and %d are possible", len(w.Addresses), len(w.Ports), len(w.Labels), maxAddresses, maxPorts, maxLabels)
+		return fmt.Errorf("%d addresses, %d ports and %d labels: at most %d, %d and %d are possible", len(w.Addresses),
+			len(w.Ports), len(w.Labels), maxAddresses, maxPorts, maxLabels)
 	}
 	for _, a := range w.Addresses {
 		if err := checkAddress(a); err != nil {
@@ -177,7 +187,9 @@ func checkWorkload(w snapshot.Workload) error {
 			return err
 		}
 	}
-	if w.Netns != "" && (!filepath.IsAbs(w.Netns) || filepath.Clean(w.Netns) != w.Netns || len(w.Netns) > finding.MaxText || strings.ContainsRune(w.Netns, 0)) {
+	if w.Netns != "" &&
+		(!filepath.IsAbs(w.Netns) || filepath.Clean(w.Netns) != w.Netns || len(w.Netns) > finding.MaxText ||
+			strings.ContainsRune(w.Netns, 0)) {
 		return fmt.Errorf("the network namespace %q: give its whole path", finding.Cut(w.Netns))
 	}
 	return nil
@@ -200,7 +212,8 @@ func (g Grant) Gateway(info snapshot.GatewayInfo, first *snapshot.GatewayInfo) e
 		}
 	}
 	if len(g.Addresses) == 0 && first != nil && *first != info {
-		return fmt.Errorf("it joined with the inner address %s and the outer address %s, and may have others only with a new token: isthmus token create --role gateway",
+		return fmt.Errorf("it joined with the inner address %s and the outer address %s, and may have others only "+
+			"with a new token: isthmus token create --role gateway",
 			join(first.Inner()), join(first.Outer()))
 	}
 	return nil

@@ -25,7 +25,8 @@ func TestEnvoyTakesWhatIsAccepted(t *testing.T) {
 	}
 }
 
-// TestTheJudgeIsAwake plants in sound resources what reading refuses: Envoy must say no to each, or the tests above say nothing.
+// TestTheJudgeIsAwake plants in sound resources what reading refuses: Envoy must say no to each, or the tests above say
+// nothing.
 func TestTheJudgeIsAwake(t *testing.T) {
 	binary, err := envoyproc.Locate("../../.cache")
 	if err != nil {

@@ -89,8 +89,9 @@ func sample(kind string, n int) iter.Seq[change] {
 	}
 }
 
-// sieve keeps the objects that are accepted and of which an Envoy is told something that no other one makes. On the way all
-// of them, those that are refused too, are held to the constraints that Envoy's API writes down, and to not panicking.
+// sieve keeps the objects that are accepted and of which an Envoy is told something that no other one makes. On the way
+// all of them, those that are refused too, are held to the constraints that Envoy's API writes down, and to not
+// panicking.
 type sieve struct {
 	seen                  map[[32]byte]bool
 	read, taken, distinct int
@@ -139,8 +140,8 @@ func clip(s string) string {
 	return s
 }
 
-// density is the share of a kind's changes that the tests try: 1/n. The values of policies reach Envoy as they are, so that
-// each makes something new to ask about.
+// density is the share of a kind's changes that the tests try: 1/n. The values of policies reach Envoy as they are, so
+// that each makes something new to ask about.
 func density(kind string) int {
 	if kind == "AuthorizationPolicy" {
 		return 100
@@ -158,7 +159,8 @@ func TestConstraints(t *testing.T) {
 	}
 }
 
-// FuzzObjects tries objects in which several values are replaced, by a seed's chance, and asks an Envoy where there is one.
+// FuzzObjects tries objects in which several values are replaced, by a seed's chance, and asks an Envoy where there is
+// one.
 func FuzzObjects(f *testing.F) {
 	for n := range uint64(8) {
 		f.Add(n)

@@ -78,8 +78,8 @@ func place(text string, scene int) string {
 	return strings.ReplaceAll(text, "ROOTS", strings.ReplaceAll(string(rootOf(scene)), "\n", `\n`))
 }
 
-// resources are what two Envoys, a node's and a gateway's, are told of scenes in which each object stands among sound ones.
-// Scene numbers begin with first.
+// resources are what two Envoys, a node's and a gateway's, are told of scenes in which each object stands among sound
+// ones. Scene numbers begin with first.
 func resources(t *testing.T, objects []object, first int) []*envoy.Resource {
 	t.Helper()
 	mesh, findings := compile.Mesh(world(t, objects, first))
@@ -126,7 +126,8 @@ func world(t *testing.T, objects []object, first int) *snapshot.Snapshot {
 		PeeringAddresses: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:15013")},
 		Registry: &snapshot.Registry{Nodes: []snapshot.Node{
 			{Name: "gw", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
-				ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.2"), OuterAddress: netip.MustParseAddr("192.0.2.1"),
+				ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.2"),
+				OuterAddress: netip.MustParseAddr("192.0.2.1"),
 			}},
 			{Name: "n1", Role: snapshot.RoleNode},
 		}},
@@ -154,9 +155,12 @@ func world(t *testing.T, objects []object, first int) *snapshot.Snapshot {
 		ns := fmt.Sprintf("g%04d", scene)
 		high, low := byte(scene>>8), byte(scene)
 		snap.Registry.Workloads = append(snap.Registry.Workloads, snapshot.Workload{
-			Name: "web", Namespace: ns, ServiceAccount: "web", Node: "n1", Labels: map[string]string{"app": "web"}, Netns: "/run/netns/" + ns, Ready: true,
+			Name: "web", Namespace: ns, ServiceAccount: "web", Node: "n1", Labels: map[string]string{"app": "web"},
+			Netns: "/run/netns/" + ns, Ready: true,
 			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 1, high, low})},
-			Ports:     []snapshot.WorkloadPort{{Name: "http", Number: 8080}, {Name: "tcp-a", Number: 9000}, {Name: "tcp-b", Number: 9001}},
+			Ports: []snapshot.WorkloadPort{
+				{Name: "http", Number: 8080}, {Name: "tcp-a", Number: 9000}, {Name: "tcp-b", Number: 9001},
+			},
 		})
 		snap.Peers[ns] = snapshot.PeerState{Roots: rootOf(scene), BundleTime: now}
 	}
@@ -226,7 +230,8 @@ func rootOf(scene int) []byte {
 	}
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: td}, URIs: []*url.URL{{Scheme: "spiffe", Host: td}},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(50, 0, 0), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(50, 0, 0), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {

@@ -48,7 +48,8 @@ func TestEveryKind(t *testing.T) {
 	}
 }
 
-// leaf is one place in the documents of a kind where a value may stand. In path "[]" is an item of a list, "{}" one of a map.
+// leaf is one place in the documents of a kind where a value may stand. In path "[]" is an item of a list, "{}" one of
+// a map.
 type leaf struct {
 	path  []string
 	kind  leafKind
@@ -172,8 +173,8 @@ func (w *walker) single(fd protoreflect.FieldDescriptor, path []string) {
 	}
 }
 
-// at is the value at a path of a document, the first item of each list and the first key of each map, and how many steps of
-// the path are there.
+// at is the value at a path of a document, the first item of each list and the first key of each map, and how many
+// steps of the path are there.
 func at(doc any, path []string) (v any, depth int) {
 	v = doc
 	for i, step := range path {

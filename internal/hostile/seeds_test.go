@@ -9,8 +9,8 @@ import (
 // token is in every name of a scene, so that many scenes fit into one mesh.
 const token = "g0000"
 
-// seeds are documents of each kind to begin with. Together the first ones make a scene in which every object reaches an Envoy:
-// a workload that serves HTTP on 8080 and raw TCP on 9000 and 9001, callers, a peer, an export, an import.
+// seeds are documents of each kind to begin with. Together the first ones make a scene in which every object reaches an
+// Envoy: a workload that serves HTTP on 8080 and raw TCP on 9000 and 9001, callers, a peer, an export, an import.
 var seeds = map[string][]string{
 	"Mesh": {`
 apiVersion: isthmus.dev/v1alpha1

@@ -15,14 +15,22 @@ const notUTF8 = "\ue000"
 
 // common are values that mean something somewhere.
 var common = []string{
-	"", " ", "*", "**", "{*}", "{**}", "/", "//", "/*", "/{*}", "/{**}", "/{*}/{**}", "/{**}/{*}", "/{*}/b/{**}/c", "/{**}.html", "/{*}.html", "/a{*}",
-	"/{*}/{*}/{*}/{*}/{*}/{*}/{*}/{*}", "/{x}", "/{x=*}", "/a//{*}", "/{*}//", "/./{*}", "/../{*}", "a*b", "*a*", "x*", "*x", "A", "é", "漢字", "🙂", "%2f", "/a%20b",
-	"10.0.0.1", "10.0.0.1/8", "10.0.0.0/33", "::1/128", "0.0.0.0/0", "::/0", "127.0.0.1", "240.240.0.1", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "fe80::1%eth0", "1.2.3", "0x7f000001",
-	"80", "0", "08", "+80", "65536", "-1", "1e3", "true", "null", "~", "spiffe://a/ns/b/sa/c", "cluster.local/ns/a/sa/b", "*/ns/a/sa/b", "cluster.local/*", "peer.example/ns/a/sa/b",
-	"request.headers[x-a]", "request.headers[x a]", "request.headers[x\ny]", "request.headers[]", "request.headers[:path]", "request.headers[é]", "request.headers[a]b]",
-	"request.headers[cookie]", "source.ip", "source.principal", "source.namespace", "source.trustDomain", "source.serviceAccount", "connection.sni", "destination.port", "destination.ip", "remote.ip",
-	"localhost", "a.localhost", "a.example.", "A.Example", "xn--80ak6aa92e.com", "HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "TLS", "TCP", "UDP", "http", "kubernetes.io/h2c",
-	"unix:///x", "gw.example:15443", "[2001:db8::1]:15443", "192.0.2.1:1", "STRICT", "PERMISSIVE", "DISABLE", ".", "~.", "kube-system", "isthmus-system", "default",
+	"", " ", "*", "**", "{*}", "{**}", "/", "//", "/*", "/{*}", "/{**}", "/{*}/{**}", "/{**}/{*}", "/{*}/b/{**}/c",
+	"/{**}.html", "/{*}.html", "/a{*}",
+	"/{*}/{*}/{*}/{*}/{*}/{*}/{*}/{*}", "/{x}", "/{x=*}", "/a//{*}", "/{*}//", "/./{*}", "/../{*}", "a*b", "*a*", "x*",
+	"*x", "A", "é", "漢字", "🙂", "%2f", "/a%20b",
+	"10.0.0.1", "10.0.0.1/8", "10.0.0.0/33", "::1/128", "0.0.0.0/0", "::/0", "127.0.0.1", "240.240.0.1",
+	"::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "fe80::1%eth0", "1.2.3", "0x7f000001",
+	"80", "0", "08", "+80", "65536", "-1", "1e3", "true", "null", "~", "spiffe://a/ns/b/sa/c",
+	"cluster.local/ns/a/sa/b", "*/ns/a/sa/b", "cluster.local/*", "peer.example/ns/a/sa/b",
+	"request.headers[x-a]", "request.headers[x a]", "request.headers[x\ny]", "request.headers[]",
+	"request.headers[:path]", "request.headers[é]", "request.headers[a]b]",
+	"request.headers[cookie]", "source.ip", "source.principal", "source.namespace", "source.trustDomain",
+	"source.serviceAccount", "connection.sni", "destination.port", "destination.ip", "remote.ip",
+	"localhost", "a.localhost", "a.example.", "A.Example", "xn--80ak6aa92e.com", "HTTP", "HTTPS", "HTTP2", "GRPC",
+	"GRPC-WEB", "TLS", "TCP", "UDP", "http", "kubernetes.io/h2c",
+	"unix:///x", "gw.example:15443", "[2001:db8::1]:15443", "192.0.2.1:1", "STRICT", "PERMISSIVE", "DISABLE", ".",
+	"~.", "kube-system", "isthmus-system", "default",
 }
 
 // odd are characters and runs of them that mean something to somebody on the way.

@@ -1,6 +1,6 @@
 // Package istioyaml turns YAML text into typed configuration objects and remembers the line of every field. It is strict:
-// what it does not understand exactly it refuses, with the file, line, field and remedy. What decides is the object: one that is
-// refused leaves its neighbours alone. It reads no files itself.
+// what it does not understand exactly it refuses, with the file, line, field and remedy. What decides is the object:
+// one that is refused leaves its neighbours alone. It reads no files itself.
 package istioyaml
 
 import (
@@ -76,7 +76,8 @@ func Decode(name string, text []byte, validate Validator, previous *File) *File 
 		case ok:
 		case len(c.text) > MaxFileBytes:
 			d = lost(c.text, finding.Finding{
-				Code: CodeTooLarge, Message: fmt.Sprintf("the file has more than %d bytes", MaxFileBytes), Remedy: "split it into several files",
+				Code: CodeTooLarge, Message: fmt.Sprintf("the file has more than %d bytes", MaxFileBytes),
+				Remedy: "split it into several files",
 			})
 		default:
 			d = decodeDocument(c.text, validate)
@@ -132,7 +133,9 @@ func (p *placing) add(d *document, line int) {
 func (p *placing) tellMore() {
 	if p.more > 0 {
 		p.f.Findings = append(p.f.Findings, finding.Finding{
-			Code: CodeTooLarge, File: p.f.Name, Message: fmt.Sprintf("there are %d more findings about this file", p.more), Remedy: "mend those that are named first",
+			Code: CodeTooLarge, File: p.f.Name,
+			Message: fmt.Sprintf("there are %d more findings about this file", p.more),
+			Remedy:  "mend those that are named first",
 		})
 	}
 }
@@ -190,7 +193,8 @@ func (f *File) refuseTwice() {
 		if !reported[o.Key] {
 			reported[o.Key] = true
 			k, _ := kind.Named(o.Key.Kind)
-			f.Broken = append(f.Broken, &Broken{Security: k.Security, Closed: snapshot.Closed{Key: o.Key, Origin: o.Origin, Reason: fd.Message}})
+			f.Broken = append(f.Broken,
+				&Broken{Security: k.Security, Closed: snapshot.Closed{Key: o.Key, Origin: o.Origin, Reason: fd.Message}})
 		}
 	}
 	if kept != nil {

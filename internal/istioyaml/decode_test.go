@@ -160,17 +160,23 @@ func examples(page string) []string {
 
 // degenerate are forms that a document can have and no object has.
 var degenerate = []string{
-	"", "null", "~", "---", "...", "--- null\n...\n", "\ufeff", "\x00", "%YAML 1.2", "{}", "[]", "{", "[", "\"", "-", "- - - -", "?", "? :", ": :", "&a", "*a", "&a *a",
-	"&a [*a]", "&a {x: *a}", "{[a]: b}", "{{a: b}: c}", "{null: b}", "{1: 2, 1.5: x, true: y}", "<<: {a: b}", "!!binary x", "!<tag:x> y", "|", ">", "a: |\n b\n---\n|",
-	"kind: List", "kind: List\napiVersion: v1\nitems:", "kind: List\napiVersion: v1\nitems: [null, ~, 1, [], {}, *a]", "kind: &k List\nitems: &i [*i]", "kind: ServiceList\napiVersion: v1\nitems: [{}]",
-	"apiVersion: null\nkind: null\nmetadata: null\nspec: null", "apiVersion: v1\nkind: Service\nmetadata: null", "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: null",
-	"apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [null]}", "apiVersion: isthmus.dev/v1alpha1\nkind: Mesh\nmetadata: {name: x}\nspec: null",
+	"", "null", "~", "---", "...", "--- null\n...\n", "\ufeff", "\x00", "%YAML 1.2", "{}", "[]", "{", "[", "\"", "-",
+	"- - - -", "?", "? :", ": :", "&a", "*a", "&a *a",
+	"&a [*a]", "&a {x: *a}", "{[a]: b}", "{{a: b}: c}", "{null: b}", "{1: 2, 1.5: x, true: y}", "<<: {a: b}",
+	"!!binary x", "!<tag:x> y", "|", ">", "a: |\n b\n---\n|",
+	"kind: List", "kind: List\napiVersion: v1\nitems:", "kind: List\napiVersion: v1\nitems: [null, ~, 1, [], {}, *a]",
+	"kind: &k List\nitems: &i [*i]", "kind: ServiceList\napiVersion: v1\nitems: [{}]",
+	"apiVersion: null\nkind: null\nmetadata: null\nspec: null", "apiVersion: v1\nkind: Service\nmetadata: null",
+	"apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: null",
+	"apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [null]}",
+	"apiVersion: isthmus.dev/v1alpha1\nkind: Mesh\nmetadata: {name: x}\nspec: null",
 	"apiVersion: isthmus.dev/v1alpha1\nkind: FederatedExport\nmetadata: {name: x}\nspec: {to: [null], service: null}",
 	"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\nspec: {rules: [null], selector: null}",
 	"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\nspec: {rules: [{from: [null], to: [{operation: null}], when: [null]}]}",
 	"apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: x}\nspec: {mtls: null, portLevelMtls: {80: null}}",
 	"apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: x}\nspec: {hosts: [null], ports: [null], endpoints: [null], workloadSelector: null}",
-	"{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"\\ud83d\\ude42\"}}", "{\"a\": \"\\ud83d\"}", "{\"a\": 1e999, \"b\": -0, \"c\": 99999999999999999999}", "{}{}", "[1,2",
+	"{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"\\ud83d\\ude42\"}}",
+	"{\"a\": \"\\ud83d\"}", "{\"a\": 1e999, \"b\": -0, \"c\": 99999999999999999999}", "{}{}", "[1,2",
 }
 
 func FuzzDecode(f *testing.F) {

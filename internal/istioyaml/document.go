@@ -16,7 +16,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// document is what one YAML document holds, its lines counted from 0, so that it stays true wherever it stands in a file.
+// document is what one YAML document holds, its lines counted from 0, so that it stays true wherever it stands in a
+// file.
 type document struct {
 	objects  []Object
 	broken   []Broken
@@ -30,8 +31,8 @@ type skipped struct {
 	line int
 }
 
-// decodeDocument reads the text between two markers: as a rule one object, or a List of them. Whatever happens here is a
-// matter of this document and of nothing else.
+// decodeDocument reads the text between two markers: as a rule one object, or a List of them. Whatever happens here is
+// a matter of this document and of nothing else.
 func decodeDocument(text []byte, validate Validator) (d *document) {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -82,14 +83,16 @@ func (d *document) nothing(root *yaml.Node, text []byte) {
 		return
 	}
 	d.merge(lost(text, finding.Finding{
-		Code: CodeSyntax, Line: root.Line - 1, Message: "the document is " + nodeName(root) + ", not an object", Remedy: "begin it with apiVersion, kind and metadata",
+		Code: CodeSyntax, Line: root.Line - 1, Message: "the document is " + nodeName(root) + ", not an object",
+		Remedy: "begin it with apiVersion, kind and metadata",
 	}))
 }
 
 // noObject skips what is no object. It may be what is left of one that was good, so that nothing goes for want of it.
 func (d *document) noObject(line int) {
 	d.skip(head{}, line)
-	d.broken = append(d.broken, Broken{Closed: snapshot.Closed{Origin: snapshot.Origin{Line: line}, Reason: "it is no object"}})
+	d.broken = append(d.broken,
+		Broken{Closed: snapshot.Closed{Origin: snapshot.Origin{Line: line}, Reason: "it is no object"}})
 }
 
 func (d *document) merge(l *document) {
@@ -120,8 +123,9 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 	if h.twice != "" {
 		text, _ := yaml.Marshal(n) // what its lines tell is all that is known
 		d.merge(lost(text, finding.Finding{
-			Code: CodeDuplicate, Field: h.twice, Line: h.twiceLine - 1, Message: fmt.Sprintf("the key %q stands twice in this mapping", h.twice),
-			Remedy: "keep one of the two; a second object begins with a line ---",
+			Code: CodeDuplicate, Field: h.twice, Line: h.twiceLine - 1,
+			Message: fmt.Sprintf("the key %q stands twice in this mapping", h.twice),
+			Remedy:  "keep one of the two; a second object begins with a line ---",
 		}))
 		return
 	}
@@ -147,12 +151,14 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 	d.broken = append(d.broken, newBroken(h, s == standsClosing || k.Security, line, reasonOf(findings), selectorOf(doc)))
 }
 
-// hidden takes in a mapping that holds an object of a security kind where none is looked for. Which one that is cannot be told.
+// hidden takes in a mapping that holds an object of a security kind where none is looked for. Which one that is cannot
+// be told.
 func (d *document) hidden(n *yaml.Node) {
 	text, _ := yaml.Marshal(n) // what its lines tell is all that is known
 	l := lost(text, finding.Finding{
-		Code: CodeSyntax, Line: n.Line - 1, Message: "something of a security kind stands in here, where no object is looked for",
-		Remedy: "write each object as a document of its own, or as one of the items of a List",
+		Code: CodeSyntax, Line: n.Line - 1,
+		Message: "something of a security kind stands in here, where no object is looked for",
+		Remedy:  "write each object as a document of its own, or as one of the items of a List",
 	})
 	for i := range l.broken {
 		l.broken[i].Key.Kind, l.broken[i].Key.Name, l.broken[i].Security = "", "", true
@@ -222,8 +228,8 @@ func syntax(text []byte, err error) *finding.Finding {
 	return f
 }
 
-// items are the objects of a List, as kubectl and the API write it, also of a List in a List, or the one object itself. The items
-// of a list of one kind (ServiceList) need not say theirs.
+// items are the objects of a List, as kubectl and the API write it, also of a List in a List, or the one object itself.
+// The items of a list of one kind (ServiceList) need not say theirs.
 func items(root *yaml.Node) []*yaml.Node { return itemsAt(root, 0) }
 
 func itemsAt(root *yaml.Node, depth int) []*yaml.Node {

@@ -14,8 +14,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// head is what a document says it is. It is read before anything else and leniently, so that an object can be named, and
-// what it may have forbidden be closed, although the rest of it makes no sense.
+// head is what a document says it is. It is read before anything else and leniently, so that an object can be named,
+// and what it may have forbidden be closed, although the rest of it makes no sense.
 type head struct {
 	apiVersion, kind string // empty where not told
 	name             string
@@ -146,7 +146,8 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 	near := nearGroup(group)
 	elsewhere := slash && near == "" && strings.Contains(group, ".") && !strings.Contains(strings.ToLower(group), "istio")
 	cutOff := h.kind == "" && h.apiVersion != "" && strings.HasPrefix(groupSecurity+"/v1beta1", h.apiVersion)
-	secure := !elsewhere && (near == groupSecurity || slices.Contains(formerSecurity, group) || Nearest(h.kind, securityKinds) != "" || cutOff)
+	secure := !elsewhere &&
+		(near == groupSecurity || slices.Contains(formerSecurity, group) || Nearest(h.kind, securityKinds) != "" || cutOff)
 	s, why.Code = standsRefused, CodeUnknownKind
 	if secure {
 		s = standsClosing
@@ -157,7 +158,8 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 		if strings.EqualFold(h.misspelt, "apiVersion") {
 			want = "apiVersion"
 		}
-		why.Field, why.Message, why.Remedy = h.misspelt, fmt.Sprintf("there is no field %q here", clip(h.misspelt)), "write "+want
+		why.Field, why.Message, why.Remedy = h.misspelt, fmt.Sprintf("there is no field %q here",
+			clip(h.misspelt)), "write "+want
 	case elsewhere:
 		s = standsForeign
 	case h.apiVersion == "" || h.kind == "":
@@ -165,12 +167,14 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 		if h.apiVersion != "" {
 			why.Field = "kind"
 		}
-		why.Message, why.Remedy = why.Field+" is missing or not text", "every document begins with apiVersion and kind, for example: apiVersion: isthmus.dev/v1alpha1, kind: FederatedExport"
+		why.Message, why.Remedy = why.Field+" is missing or not text", "every document begins with apiVersion and "+
+			"kind, for example: apiVersion: isthmus.dev/v1alpha1, kind: FederatedExport"
 		if !secure && h.kind != "" && Nearest(h.kind, kind.Names()) == "" {
 			s = standsForeign
 		}
 	case known:
-		why.Field, why.Message, why.Remedy = "apiVersion", fmt.Sprintf("%s is not read in apiVersion %q", k.Name, clip(h.apiVersion)), "write apiVersion: "+k.APIVersions[0]
+		why.Field, why.Message, why.Remedy = "apiVersion", fmt.Sprintf("%s is not read in apiVersion %q", k.Name,
+			clip(h.apiVersion)), "write apiVersion: "+k.APIVersions[0]
 	case secure && slices.Contains(securityKinds, h.kind):
 		why.Code, why.Field = CodeUnsupported, "kind"
 		why.Message, why.Remedy = h.kind+" is not carried out yet", "remove it to do without it"
@@ -179,13 +183,14 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 	case !secure && near != groupOurs && Nearest(h.kind, kind.Names()) == "":
 		s = standsForeign
 	default:
-		why.Field, why.Message, why.Remedy = "kind", fmt.Sprintf("the kind %q is not one that Isthmus reads", clip(h.kind)), DidYouMean(h.kind, kind.Names())
+		why.Field, why.Message, why.Remedy = "kind", fmt.Sprintf("the kind %q is not one that Isthmus reads",
+			clip(h.kind)), DidYouMean(h.kind, kind.Names())
 	}
 	return k, s, why
 }
 
-// hides says whether an object may stand in a document that is not taken for one: its head does not tell what it is, or it is a
-// list that cannot be read.
+// hides says whether an object may stand in a document that is not taken for one: its head does not tell what it is, or
+// it is a list that cannot be read.
 func (h head) hides(s standing) bool {
 	return (s == standsForeign || s == standsRefused) &&
 		(h.apiVersion == "" || h.kind == "" || strings.HasSuffix(strings.ToLower(h.kind), "list"))
@@ -195,8 +200,8 @@ func (h head) hides(s standing) bool {
 var securityValue = regexp.MustCompile(
 	`(?i)^\s*(security\.istio\.io(/.*)?|(authorizationpolic(y|ies)|(peer|request)authentications?)(list)?)\s*$`)
 
-// holdsSecurity says whether a value anywhere in a mapping names a security kind or group. Keys do not count: a chart's values
-// have them.
+// holdsSecurity says whether a value anywhere in a mapping names a security kind or group. Keys do not count: a chart's
+// values have them.
 func holdsSecurity(n *yaml.Node) bool {
 	switch n.Kind {
 	case yaml.ScalarNode:
@@ -267,13 +272,16 @@ type Broken struct {
 	placeless bool // no namespace is told, where one may have stood
 }
 
-// newBroken names what is broken. A kind that is not of security is not to be believed where a security kind may be meant.
+// newBroken names what is broken. A kind that is not of security is not to be believed where a security kind may be
+// meant.
 func newBroken(h head, security bool, line int, reason string, selector map[string]string) Broken {
 	key := h.key()
 	if security && !kind.Closes(key.Kind) {
 		key.Kind = ""
 	}
-	return Broken{placeless: !h.object && h.namespace == "", Security: security, Closed: snapshot.Closed{Key: key, Origin: snapshot.Origin{Line: line}, Reason: reason, Selector: selector}}
+	return Broken{placeless: !h.object && h.namespace == "", Security: security, Closed: snapshot.Closed{
+		Key: key, Origin: snapshot.Origin{Line: line}, Reason: reason, Selector: selector,
+	}}
 }
 
 // WholeKey says that it is known which object this is, so that nothing else can be meant.
@@ -286,7 +294,8 @@ func (b *Broken) WholeKey() bool {
 func (b *Broken) MayBe(k snapshot.Key) bool {
 	is := b.Key
 	_, known := kind.Named(is.Kind)
-	return (is.Kind == k.Kind || !known && !slices.Contains(securityKinds, is.Kind)) && (is.Name == "" || is.Name == k.Name) &&
+	return (is.Kind == k.Kind || !known && !slices.Contains(securityKinds, is.Kind)) &&
+		(is.Name == "" || is.Name == k.Name) &&
 		(b.placeless || is.Namespace == "" || k.Namespace == "" || is.Namespace == k.Namespace)
 }
 

@@ -10,8 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// parseJSON reads a text that is JSON, one value after the other. YAML's parser takes most of JSON, but neither tabs nor the
-// two halves of an escaped character. ok is false when the text is something else.
+// parseJSON reads a text that is JSON, one value after the other. YAML's parser takes most of JSON, but neither tabs
+// nor the two halves of an escaped character. ok is false when the text is something else.
 func parseJSON(text []byte) (values []*yaml.Node, ok bool) {
 	if isMarker(text) {
 		text = text[3:]

@@ -17,13 +17,19 @@ func TestLengths(t *testing.T) {
 		longest int    // of the value
 		value   func(n int) string
 	}{
-		"principal":     {`{"from": [{"source": {"principals": ["%s"]}}]}`, 2048, func(n int) string { return "a.example/ns/b/sa/" + strings.Repeat("c", n-18) }},
-		"namespace":     {`{"from": [{"source": {"namespaces": ["%s"]}}]}`, 126, letters},
-		"trust domain":  {`{"from": [{"source": {"trustDomains": ["%s"]}}]}`, 255, letters},
-		"host":          {`{"to": [{"operation": {"hosts": ["%s"]}}]}`, 259, letters},
-		"method":        {`{"to": [{"operation": {"methods": ["%s"]}}]}`, 64, letters},
-		"path":          {`{"to": [{"operation": {"paths": ["%s"]}}]}`, 8192, letters},
-		"template":      {`{"to": [{"operation": {"paths": ["%s"]}}]}`, 258, func(n int) string { return "/{*}/" + strings.Repeat("c", n-5) }},
+		"principal": {
+			`{"from": [{"source": {"principals": ["%s"]}}]}`, 2048,
+			func(n int) string { return "a.example/ns/b/sa/" + strings.Repeat("c", n-18) },
+		},
+		"namespace":    {`{"from": [{"source": {"namespaces": ["%s"]}}]}`, 126, letters},
+		"trust domain": {`{"from": [{"source": {"trustDomains": ["%s"]}}]}`, 255, letters},
+		"host":         {`{"to": [{"operation": {"hosts": ["%s"]}}]}`, 259, letters},
+		"method":       {`{"to": [{"operation": {"methods": ["%s"]}}]}`, 64, letters},
+		"path":         {`{"to": [{"operation": {"paths": ["%s"]}}]}`, 8192, letters},
+		"template": {
+			`{"to": [{"operation": {"paths": ["%s"]}}]}`, 258,
+			func(n int) string { return "/{*}/" + strings.Repeat("c", n-5) },
+		},
 		"header":        {`{"when": [{"key": "request.headers[%s]", "values": ["a"]}]}`, 256, letters},
 		"header value":  {`{"when": [{"key": "request.headers[a]", "values": ["%s"]}]}`, 8192, letters},
 		"not the value": {`{"when": [{"key": "request.headers[a]", "notValues": ["%s"]}]}`, 8192, letters},
@@ -74,7 +80,8 @@ func TestCounts(t *testing.T) {
 		for i := range c.addresses {
 			addresses = append(addresses, fmt.Sprintf(`"192.0.%d.%d"`, 2+i/256, i%256))
 		}
-		text := fmt.Sprintf(entry, several(c.hosts, host), several(c.ports, port), strings.Join(addresses, ","), several(c.endpoints, `{"address": "192.0.2.1"}`), several(c.namespaces, `"n#"`))
+		text := fmt.Sprintf(entry, several(c.hosts, host), several(c.ports, port), strings.Join(addresses, ","),
+			several(c.endpoints, `{"address": "192.0.2.1"}`), several(c.namespaces, `"n#"`))
 		f := istioyaml.Decode("in.yaml", []byte(text), schema.New().Validate, nil)
 		if (len(f.Objects) == 1) != c.ok {
 			t.Errorf("%s: accepted %v: %.300s", name, len(f.Objects) == 1, fmt.Sprint(f.Findings))
@@ -86,7 +93,9 @@ func TestCounts(t *testing.T) {
 	}
 	long := `{"apiVersion": "isthmus.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "a"}, "spec": {"trustDomain": "a.example", "domain": "%s"}}`
 	for n, ok := range map[int]bool{100: true, 101: false} {
-		if f := istioyaml.Decode("in.yaml", fmt.Appendf(nil, long, strings.Repeat("a.", n/2-1)+strings.Repeat("b", 2+n%2)), schema.New().Validate, nil); (len(f.Objects) == 1) != ok {
+		if f := istioyaml.Decode("in.yaml",
+			fmt.Appendf(nil, long,
+				strings.Repeat("a.", n/2-1)+strings.Repeat("b", 2+n%2)), schema.New().Validate, nil); (len(f.Objects) == 1) != ok {
 			t.Errorf("a domain of %d characters: accepted %v", n, !ok)
 		}
 	}

@@ -27,8 +27,9 @@ var (
 	securityWord = regexp.MustCompile(`(?i)security\.istio\.io|authorizationpolicy|peerauthentication|requestauthentication`)
 )
 
-// lost is a document that cannot be parsed. Its lines tell what it may be: one of a foreign kind is skipped like any other; one
-// that may be of a security kind closes the namespaces that it names, or default, where an object is that names none.
+// lost is a document that cannot be parsed. Its lines tell what it may be: one of a foreign kind is skipped like any
+// other; one that may be of a security kind closes the namespaces that it names, or default, where an object is that
+// names none.
 func lost(text []byte, why finding.Finding) *document {
 	text = comment.ReplaceAll(bytes.ReplaceAll(text, []byte{0}, nil), nil) // without NUL, UTF-16 can be looked through too
 	text = escapedLetter.ReplaceAllFunc(text, func(e []byte) []byte {
@@ -106,8 +107,8 @@ func scanHead(text []byte) head {
 	return h
 }
 
-// scanNamespaces are all namespaces that a text names; "" stands for none, which means default. A text that names very many
-// is no object of a namespace.
+// scanNamespaces are all namespaces that a text names; "" stands for none, which means default. A text that names very
+// many is no object of a namespace.
 func scanNamespaces(text []byte) []string {
 	out := []string{}
 	for _, m := range namespaceLine.FindAllSubmatch(text, -1) {

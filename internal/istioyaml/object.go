@@ -12,8 +12,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// decode reads the object of a head; why says what is wrong with a kind that is not read. The object is nil when there are
-// errors; the raw document comes along as far as it could be read.
+// decode reads the object of a head; why says what is wrong with a kind that is not read. The object is nil when there
+// are errors; the raw document comes along as far as it could be read.
 func (h head) decode(
 	k kind.Kind, s standing, n *yaml.Node, left *budget, validate Validator, why finding.Finding,
 ) (o *Object, doc map[string]any, findings []finding.Finding) {

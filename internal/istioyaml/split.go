@@ -8,9 +8,9 @@ type chunk struct {
 	line int
 }
 
-// split cuts a file at its document markers: "---" before a document or "..." behind it, at the beginning of a line, alone or
-// followed by white space. YAML forbids such a line inside any scalar, so no parser is needed. A chunk keeps its markers;
-// chunks with no content are left out.
+// split cuts a file at its document markers: "---" before a document or "..." behind it, at the beginning of a line,
+// alone or followed by white space. YAML forbids such a line inside any scalar, so no parser is needed. A chunk keeps
+// its markers; chunks with no content are left out.
 func split(text []byte) []chunk {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	var chunks []chunk
@@ -50,5 +50,6 @@ func split(text []byte) []chunk {
 func isMarker(line []byte) bool { return isMark(line, "---") }
 
 func isMark(line []byte, mark string) bool {
-	return bytes.HasPrefix(line, []byte(mark)) && (len(line) == 3 || line[3] == ' ' || line[3] == '\t' || line[3] == '\n' || line[3] == '\r')
+	return bytes.HasPrefix(line, []byte(mark)) &&
+		(len(line) == 3 || line[3] == ' ' || line[3] == '\t' || line[3] == '\n' || line[3] == '\r')
 }

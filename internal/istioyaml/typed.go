@@ -29,10 +29,26 @@ var rows = []row{
 	{"FederatedImport", ours(checkFederatedImport)},
 	{"Namespace", core[corev1.Namespace](nil)},
 	{"Service", core(checkService)},
-	{"PeerAuthentication", istio(func(o *security.PeerAuthentication) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkPeerAuthentication)},
-	{"AuthorizationPolicy", istio(func(o *security.AuthorizationPolicy) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkAuthorizationPolicy)},
-	{"ServiceEntry", istio(func(o *networking.ServiceEntry) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkServiceEntry)},
-	{"WorkloadEntry", istio(func(o *networking.WorkloadEntry) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} }, checkWorkloadEntry)},
+	{
+		"PeerAuthentication",
+		istio(func(o *security.PeerAuthentication) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} },
+			checkPeerAuthentication),
+	},
+	{
+		"AuthorizationPolicy",
+		istio(func(o *security.AuthorizationPolicy) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} },
+			checkAuthorizationPolicy),
+	},
+	{
+		"ServiceEntry",
+		istio(func(o *networking.ServiceEntry) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} },
+			checkServiceEntry),
+	},
+	{
+		"WorkloadEntry",
+		istio(func(o *networking.WorkloadEntry) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} },
+			checkWorkloadEntry),
+	},
 }
 
 // typed decodes a document into the Go type of its kind. The value counts only if no error was recorded.

@@ -165,8 +165,8 @@ func (p policyRule) operation(path string, o *securityapi.Operation) {
 	})
 }
 
-// The lengths that a value may have: those of what it is compared with. A longer one could match nothing, and a proxy that must
-// make a regular expression of it may refuse its whole configuration.
+// The lengths that a value may have: those of what it is compared with. A longer one could match nothing, and a proxy
+// that must make a regular expression of it may refuse its whole configuration.
 const (
 	maxPrincipal = 2048 // SPIFFE ID §2.3
 	maxHost      = 253 + len(":65535")
@@ -178,12 +178,15 @@ const (
 // fits refuses a value that nothing it is compared with could equal: by its length, or by a character.
 func (p policyRule) fits(path, v string, longest int, allowed func(rune) bool, remedy string) bool {
 	if len(v) > longest {
-		p.refuse(CodeInvalid, path, fmt.Sprintf("%q has %d bytes, more than %d, which nothing has that it is compared with", clip(v), len(v), longest), "write a shorter value, or a prefix of it with one * at the end")
+		p.refuse(CodeInvalid, path,
+			fmt.Sprintf("%q has %d bytes, more than %d, which nothing has that it is compared with", clip(v), len(v), longest),
+			"write a shorter value, or a prefix of it with one * at the end")
 		return false
 	}
 	if i := strings.IndexFunc(v, func(r rune) bool { return !allowed(r) }); i >= 0 {
 		r, _ := utf8.DecodeRuneInString(v[i:])
-		p.refuse(CodeInvalid, path, fmt.Sprintf("%q holds the character %q, which nothing holds that it is compared with", clip(v), r), remedy)
+		p.refuse(CodeInvalid, path,
+			fmt.Sprintf("%q holds the character %q, which nothing holds that it is compared with", clip(v), r), remedy)
 		return false
 	}
 	return true

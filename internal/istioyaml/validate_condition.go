@@ -74,7 +74,8 @@ func (p policyRule) attribute(path, key string) (attribute, bool) {
 		}
 		if bracket && strings.HasPrefix(key, a.key) && strings.HasSuffix(key, "]") && len(key) > len(a.key)+1 {
 			header := strings.TrimPrefix(key[len(a.key):len(key)-1], ":") // :path and the like are names of Envoy's
-			return a, p.fits(path, header, maxHeader, func(r rune) bool { return inToken(r) && r != '*' }, "write a header's name, such as request.headers[x-role]")
+			return a, p.fits(path, header, maxHeader, func(r rune) bool { return inToken(r) && r != '*' },
+				"write a header's name, such as request.headers[x-role]")
 		}
 		if bracket && strings.HasPrefix(key, name) {
 			p.refuse(CodeInvalid, path, fmt.Sprintf("%q lacks a name in brackets", clip(key)), "write it as "+a.key+"name]")

@@ -20,8 +20,8 @@ const (
 	maxCertificateTTL = 90 * 24 * time.Hour
 )
 
-// maxDomain leaves room for p<port>.<name>.<namespace>.svc before it: 255 characters in all are what a TLS handshake can ask for,
-// and Envoy refuses a cluster that would ask for more.
+// maxDomain leaves room for p<port>.<name>.<namespace>.svc before it: 255 characters in all are what a TLS handshake
+// can ask for, and Envoy refuses a cluster that would ask for more.
 const maxDomain = 100
 
 func checkMesh(r *report, o *v1alpha1.Mesh, _ map[string]any) {
@@ -30,7 +30,9 @@ func checkMesh(r *report, o *v1alpha1.Mesh, _ map[string]any) {
 		r.ownTrustDomain(fmt.Sprintf("spec.trustDomainAliases[%d]", i), a)
 	}
 	if d := o.Spec.Domain; d != "" && (!isHost(d) || len(d) > maxDomain) {
-		r.refuse(CodeInvalid, "spec.domain", fmt.Sprintf("%q is not a DNS name of at most %d characters", clip(d), maxDomain), "write a name such as cluster.local")
+		r.refuse(CodeInvalid, "spec.domain",
+			fmt.Sprintf("%q is not a DNS name of at most %d characters", clip(d), maxDomain),
+			"write a name such as cluster.local")
 	}
 	if o.Spec.RootNamespace != "" && !isLabel(o.Spec.RootNamespace) {
 		r.refuse(CodeInvalid, "spec.rootNamespace", fmt.Sprintf("%q cannot be a namespace", clip(o.Spec.RootNamespace)), "write a namespace such as isthmus-system")
@@ -71,7 +73,8 @@ func (r *report) hostPorts(path string, list []string) {
 		}
 		r.nameable(fmt.Sprintf("%s[%d]", path, i), bracketed)
 		if what := reserved.GatewayPort(uint16(n)); what != "" {
-			r.refuse(CodeReserved, fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%d is %s", n, what), "write the port that peers reach, usually 15443")
+			r.refuse(CodeReserved, fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%d is %s", n, what),
+				"write the port that peers reach, usually 15443")
 		}
 	}
 }

@@ -17,7 +17,10 @@ func checkServiceEntry(r *report, o *networking.ServiceEntry, _ map[string]any) 
 	r.atMost("spec.endpoints", len(s.Endpoints), maxEndpoints)
 	r.atMost("spec.exportTo", len(s.ExportTo), maxNamespaces)
 	if n := len(s.Hosts) * len(s.Ports); n > maxDestinations {
-		r.refuse(CodeInvalid, "spec.hosts", fmt.Sprintf("%d hosts with %d ports each are %d destinations, more than %d", len(s.Hosts), len(s.Ports), n, maxDestinations), "split the entry into several, and limit who sees each with exportTo")
+		r.refuse(CodeInvalid, "spec.hosts",
+			fmt.Sprintf("%d hosts with %d ports each are %d destinations, more than %d", len(s.Hosts), len(s.Ports), n,
+				maxDestinations),
+			"split the entry into several, and limit who sees each with exportTo")
 	}
 	r.hosts(s)
 	for i, a := range s.Addresses {

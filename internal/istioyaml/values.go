@@ -19,11 +19,12 @@ func isLabel(s string) bool { return len(validation.IsDNS1123Label(s)) == 0 }
 // isSubdomain: DNS labels joined by dots.
 func isSubdomain(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 }
 
-// isHost: a host name, in any case, perhaps with a final dot. What ends in a number is none: resolvers read it as an address,
-// "127.1" and "0x7f000001" as well.
+// isHost: a host name, in any case, perhaps with a final dot. What ends in a number is none: resolvers read it as an
+// address, "127.1" and "0x7f000001" as well.
 func isHost(s string) bool {
 	labels := strings.Split(strings.ToLower(strings.TrimSuffix(s, ".")), ".")
-	return isSubdomain(strings.Join(labels, ".")) && slices.IndexFunc(labels, func(l string) bool { return len(l) > 63 }) < 0 &&
+	return isSubdomain(strings.Join(labels, ".")) &&
+		slices.IndexFunc(labels, func(l string) bool { return len(l) > 63 }) < 0 &&
 		!isNumber(labels[len(labels)-1])
 }
 
@@ -61,8 +62,8 @@ func (r *report) portNumber(path string, n int64) {
 	}
 }
 
-// How many of a kind one object may hold. Each port of a Service is a filter chain with its own TLS at every server, and each
-// host and port of a ServiceEntry a cluster at every caller: some 100 kB of Envoy's memory apiece.
+// How many of a kind one object may hold. Each port of a Service is a filter chain with its own TLS at every server,
+// and each host and port of a ServiceEntry a cluster at every caller: some 100 kB of Envoy's memory apiece.
 const (
 	maxServicePorts = 128
 	maxHosts        = 128
@@ -78,7 +79,8 @@ func (r *report) atMost(path string, n, most int) {
 	}
 }
 
-// nameable refuses an address, a range or a host name that means something else wherever it is used, or is the mesh's own.
+// nameable refuses an address, a range or a host name that means something else wherever it is used, or is the mesh's
+// own.
 func (r *report) nameable(path, v string) {
 	what := ""
 	if a, err := netip.ParseAddr(v); err == nil {
@@ -87,11 +89,13 @@ func (r *report) nameable(path, v string) {
 		if what = reserved.Range(p); what != "" {
 			what = "a range that holds " + what
 		}
-	} else if h := strings.ToLower(strings.TrimSuffix(v, ".")); h == "localhost" || strings.HasSuffix(h, ".localhost") || h == "localhost.localdomain" {
+	} else if h := strings.ToLower(strings.TrimSuffix(v, ".")); h == "localhost" ||
+		strings.HasSuffix(h, ".localhost") || h == "localhost.localdomain" {
 		what = "a name of the loopback address"
 	}
 	if what != "" {
-		r.refuse(CodeReserved, path, fmt.Sprintf("%s is %s, which nobody may name", clip(v), what), "write the address at which other hosts reach it")
+		r.refuse(CodeReserved, path, fmt.Sprintf("%s is %s, which nobody may name", clip(v), what),
+			"write the address at which other hosts reach it")
 	}
 }
 

@@ -40,8 +40,16 @@ var All = []Kind{
 	{Name: "FederatedImport", Plural: "federatedimports", APIVersions: []string{v1alpha1.APIVersion}, Namespaced: true, Family: Ours, NameIsLabel: true},
 	{Name: "Namespace", Plural: "namespaces", APIVersions: []string{"v1"}, Family: Core, NameIsLabel: true},
 	{Name: "Service", Plural: "services", APIVersions: []string{"v1"}, Namespaced: true, Family: Core, NameIsLabel: true},
-	{Name: "PeerAuthentication", Plural: "peerauthentications", APIVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, Namespaced: true, Family: Istio, Security: true},
-	{Name: "AuthorizationPolicy", Plural: "authorizationpolicies", APIVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, Namespaced: true, Family: Istio, Security: true},
+	{
+		Name: "PeerAuthentication", Plural: "peerauthentications",
+		APIVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, Namespaced: true, Family: Istio,
+		Security: true,
+	},
+	{
+		Name: "AuthorizationPolicy", Plural: "authorizationpolicies",
+		APIVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, Namespaced: true, Family: Istio,
+		Security: true,
+	},
 	{Name: "ServiceEntry", Plural: "serviceentries", APIVersions: []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}, Namespaced: true, Family: Istio},
 	{Name: "WorkloadEntry", Plural: "workloadentries", APIVersions: []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}, Namespaced: true, Family: Istio},
 }
@@ -54,8 +62,8 @@ func Named(name string) (Kind, bool) {
 	return Kind{}, false
 }
 
-// Closes says whether an object of a kind that is not carried out closes what it selects. What is not in the table does, since
-// nobody knows what it would have forbidden.
+// Closes says whether an object of a kind that is not carried out closes what it selects. What is not in the table
+// does, since nobody knows what it would have forbidden.
 func Closes(name string) bool {
 	k, ok := Named(name)
 	return !ok || k.Security

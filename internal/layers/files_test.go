@@ -30,8 +30,8 @@ var once = map[string]map[string]string{
 	},
 }
 
-// Files are replaced by durable.WriteFile, which outlasts a loss of power, and sockets opened by unixsocket.Listen, which
-// refuses names and folders of others.
+// Files are replaced by durable.WriteFile, which outlasts a loss of power, and sockets opened by unixsocket.Listen,
+// which refuses names and folders of others.
 func TestFilesAndSocketsAreMadeInOnePlace(t *testing.T) {
 	used := map[string]bool{}
 	err := filepath.WalkDir(filepath.Join(root, "internal"), func(path string, d fs.DirEntry, err error) error {

@@ -116,7 +116,8 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// TestLayersAreDocumented: docs/architecture.md lists the packages of each layer as table does, and table has none that is gone.
+// TestLayersAreDocumented: docs/architecture.md lists the packages of each layer as table does, and table has none that
+// is gone.
 func TestLayersAreDocumented(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
 	if err != nil {

@@ -40,10 +40,12 @@ func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 		ttl = adminTTL
 	}
 	if ttl < time.Second || ttl > maxAdminTTL {
-		return nil, status.Errorf(codes.InvalidArgument, "a life of %s: an administrator's certificate lives a second to %s", ttl, maxAdminTTL)
+		return nil, status.Errorf(codes.InvalidArgument,
+			"a life of %s: an administrator's certificate lives a second to %s", ttl, maxAdminTTL)
 	}
 	if err := a.d.agents.endings.flush(ctx); err != nil { // a revocation that waits is of what there was before
-		return nil, status.Errorf(codes.Unavailable, "nobody gets a certificate before what was revoked is written down: %v", err)
+		return nil, status.Errorf(codes.Unavailable,
+			"nobody gets a certificate before what was revoked is written down: %v", err)
 	}
 	generation := ca.NewGeneration()
 	chain, err := a.d.authority.Sign(ctx, r.CSR, id, ttl, ca.Holder{Generation: generation})
@@ -56,12 +58,14 @@ func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 		return nil, err
 	}
 	one := state.Admin{
-		Generation: generation, Name: r.Name, Serial: fmt.Sprintf("%x", leaf.SerialNumber), Created: a.d.now(), MadeBy: maker.Actor(), NotAfter: leaf.NotAfter,
+		Generation: generation, Name: r.Name, Serial: fmt.Sprintf("%x", leaf.SerialNumber), Created: a.d.now(),
+		MadeBy: maker.Actor(), NotAfter: leaf.NotAfter,
 	}
 	if err := a.d.db.AddAdmin(ctx, one); err != nil {
 		return nil, err
 	}
-	door.Note(ctx, fmt.Sprintf("made certificate %s, ID %s, until %s", one.Serial, generation, leaf.NotAfter.UTC().Format(time.RFC3339)))
+	door.Note(ctx,
+		fmt.Sprintf("made certificate %s, ID %s, until %s", one.Serial, generation, leaf.NotAfter.UTC().Format(time.RFC3339)))
 	return &agentapi.SignResponse{Chain: chain, Roots: a.d.authority.Roots()}, nil
 }
 
@@ -80,14 +84,18 @@ func (a *admin) AdminList(ctx context.Context, _ *adminapi.Empty) (*adminapi.Adm
 
 func adminCert(a state.Admin) adminapi.AdminCert {
 	return adminapi.AdminCert{
-		ID: a.Generation, Name: a.Name, Serial: a.Serial, Created: a.Created, MadeBy: a.MadeBy, NotAfter: a.NotAfter, Revoked: a.Revoked,
+		ID: a.Generation, Name: a.Name, Serial: a.Serial, Created: a.Created, MadeBy: a.MadeBy, NotAfter: a.NotAfter,
+		Revoked: a.Revoked,
 	}
 }
 
 // AdminRevoke ends an administrator's certificates, at once and on open connections too.
-func (a *admin) AdminRevoke(ctx context.Context, r *adminapi.AdminRevokeRequest) (*adminapi.AdminRevokeResponse, error) {
+func (a *admin) AdminRevoke(
+	ctx context.Context, r *adminapi.AdminRevokeRequest,
+) (*adminapi.AdminRevokeResponse, error) {
 	if (r.Name == "") == (r.ID == "") {
-		return nil, status.Error(codes.InvalidArgument, "name an administrator or the ID of one certificate: isthmus admin list shows both")
+		return nil, status.Error(codes.InvalidArgument,
+			"name an administrator or the ID of one certificate: isthmus admin list shows both")
 	}
 	all, err := a.d.db.Admins(ctx)
 	if err != nil {
@@ -105,7 +113,8 @@ func (a *admin) AdminRevoke(ctx context.Context, r *adminapi.AdminRevokeRequest)
 		}
 	}
 	if len(resp.Admins) == 0 {
-		return nil, status.Errorf(codes.NotFound, "administrator %q has no certificate that is still good: isthmus admin list shows them", r.Name+r.ID)
+		return nil, status.Errorf(codes.NotFound,
+			"administrator %q has no certificate that is still good: isthmus admin list shows them", r.Name+r.ID)
 	}
 	a.d.openings.look(ctx)
 	a.d.agents.tellRevoked(revoked)
@@ -147,7 +156,9 @@ func tokenState(t state.Token, now time.Time) string {
 }
 
 // TokenCancel ends join tokens before their use.
-func (a *admin) TokenCancel(ctx context.Context, r *adminapi.TokenCancelRequest) (*adminapi.TokenCancelResponse, error) {
+func (a *admin) TokenCancel(
+	ctx context.Context, r *adminapi.TokenCancelRequest,
+) (*adminapi.TokenCancelResponse, error) {
 	if (r.ID == "") == (r.MadeBy == "") {
 		return nil, status.Error(codes.InvalidArgument,
 			"name the ID of a join token, or who made those that are to be cancelled: isthmus token list shows both")
@@ -193,7 +204,8 @@ func (a *admin) RevokeNode(ctx context.Context, r *adminapi.NodeRequest) (*admin
 	unwritten, err := a.d.agents.revoke(ctx, r.Node)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil, status.Errorf(codes.NotFound,
-			"there is no node %q: isthmus status lists them; isthmus token cancel makes a join token void that nobody has used", r.Node)
+			"there is no node %q: isthmus status lists them; isthmus token cancel makes a join token "+
+				"void that nobody has used", r.Node)
 	}
 	if err != nil {
 		return nil, err

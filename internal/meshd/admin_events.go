@@ -31,7 +31,8 @@ func (a *admin) Events(ctx context.Context, r *adminapi.EventsRequest) (*adminap
 	resp := &adminapi.EventsResponse{Events: []adminapi.Event{}}
 	for _, e := range all {
 		resp.Events = append(resp.Events, adminapi.Event{
-			Seq: e.Seq, Time: e.Time, Actor: e.Actor, From: e.From, Action: e.Action, Object: e.Object, Outcome: e.Outcome, Detail: e.Detail,
+			Seq: e.Seq, Time: e.Time, Actor: e.Actor, From: e.From, Action: e.Action, Object: e.Object,
+			Outcome: e.Outcome, Detail: e.Detail,
 			First: e.First, Count: e.Count,
 		})
 	}

@@ -42,7 +42,9 @@ func (a *admin) PeerAccept(ctx context.Context, r *adminapi.PeerAcceptRequest) (
 	if err != nil {
 		return nil, invalid(err)
 	}
-	door.Note(ctx, fmt.Sprintf("peer %s, trust domain %s, fingerprint %s, own %s", p.Peer, p.TrustDomain, p.PeersFingerprint, p.OwnFingerprint))
+	door.Note(ctx,
+		fmt.Sprintf("peer %s, trust domain %s, fingerprint %s, own %s", p.Peer, p.TrustDomain, p.PeersFingerprint,
+			p.OwnFingerprint))
 	return &adminapi.PeerAcceptResponse{
 		Peer: p.Peer, TrustDomain: p.TrustDomain, KnownAs: p.KnownAs, OwnFingerprint: p.OwnFingerprint, PeersFingerprint: p.PeersFingerprint,
 	}, nil
@@ -64,7 +66,9 @@ func (a *admin) PeerRevoke(ctx context.Context, r *adminapi.PeerRequest) (*admin
 }
 
 // PeerManifest is the MeshPeer file that describes this mesh.
-func (a *admin) PeerManifest(_ context.Context, r *adminapi.PeerManifestRequest) (*adminapi.PeerManifestResponse, error) {
+func (a *admin) PeerManifest(
+	_ context.Context, r *adminapi.PeerManifestRequest,
+) (*adminapi.PeerManifestResponse, error) {
 	text, fingerprint, err := a.d.federation.Manifest(r.As, r.KnownAs)
 	if err != nil {
 		return nil, invalid(err)
@@ -95,7 +99,8 @@ func (a *admin) peerStatus(p *published, mp *v1alpha1.MeshPeer, counts agentapi.
 	st := p.snapshot.Peers[mp.Name]
 	out := adminapi.PeerStatus{
 		Name: mp.Name, TrustDomain: mp.Spec.TrustDomain, KnownAs: mp.Spec.KnownAs, Source: "peering", Addresses: mp.Spec.GatewayAddresses,
-		PeersFingerprint: peerrules.FingerprintOf(mp, st), Roots: fingerprints(peerrules.Roots(mp, st)), OwnRoots: fingerprints(p.snapshot.Roots),
+		PeersFingerprint: peerrules.FingerprintOf(mp, st), Roots: fingerprints(peerrules.Roots(mp, st)),
+		OwnRoots:       fingerprints(p.snapshot.Roots),
 		BundleSequence: st.BundleSequence, BundleTime: st.BundleTime, Counts: counts, Conditions: a.d.federation.ConditionsOf(mp),
 	}
 	out.OwnFingerprint, _ = a.d.federation.Fingerprint() // empty without a gateway

@@ -47,13 +47,16 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 
 // checkPeering warns of gateways that can pass nothing on to the control plane.
 func checkPeering(snap *snapshot.Snapshot) []adminapi.Check {
-	gateway := slices.ContainsFunc(snap.Registry.Nodes, func(n snapshot.Node) bool { return n.Role == snapshot.RoleGateway })
+	gateway := slices.ContainsFunc(snap.Registry.Nodes,
+		func(n snapshot.Node) bool { return n.Role == snapshot.RoleGateway })
 	if len(snap.PeeringAddresses) > 0 || !gateway && len(snap.Config.MeshPeers) == 0 {
 		return nil
 	}
 	return []adminapi.Check{{
-		Name: "peering", State: "failed", Detail: "gateways do not know where to send what peers say: the control plane's settings name no address of it",
-		Remedy: "write the address by which gateways reach it into its settings (names: {ips: [ADDRESS]}), and start it again",
+		Name: "peering", State: "failed",
+		Detail: "gateways do not know where to send what peers say: the control plane's settings name no address of it",
+		Remedy: "write the address by which gateways reach it into its settings (names: {ips: " +
+			"[ADDRESS]}), and start it again",
 	}}
 }
 
@@ -63,8 +66,10 @@ func checkEndings(unwritten []string) []adminapi.Check {
 		return nil
 	}
 	return []adminapi.Check{{
-		Name: "revocations", State: "failed", Detail: "in force, but not in the state file yet: " + strings.Join(unwritten, ", "),
-		Remedy: "make the state file writable again (is its disk full?), and do not restart the control plane before; it is tried every two seconds",
+		Name: "revocations", State: "failed",
+		Detail: "in force, but not in the state file yet: " + strings.Join(unwritten, ", "),
+		Remedy: "make the state file writable again (is its disk full?), and do not restart the control plane " +
+			"before; it is tried every two seconds",
 	}}
 }
 
@@ -90,7 +95,9 @@ func checkConfig(fs []finding.Finding) adminapi.Check {
 var notInForce = []string{"ISM0201", "ISM0202", "ISM0205", "ISM0206", "ISM0040", "ISM0041"}
 
 func checkInForce(fs []finding.Finding) adminapi.Check {
-	c := adminapi.Check{Name: "policy in force", State: "ok", Detail: "nothing is closed for want of an object that can be read"}
+	c := adminapi.Check{
+		Name: "policy in force", State: "ok", Detail: "nothing is closed for want of an object that can be read",
+	}
 	n := 0
 	for _, f := range fs {
 		if slices.Contains(notInForce, f.Code) {
@@ -107,9 +114,14 @@ func checkInForce(fs []finding.Finding) adminapi.Check {
 
 func (a *admin) checkState(ctx context.Context) adminapi.Check {
 	if err := a.d.db.Check(ctx); err != nil {
-		return adminapi.Check{Name: "state file", State: "failed", Detail: err.Error(), Remedy: "restore " + a.d.db.Path() + " from a backup before the next restart, which it would not survive"}
+		return adminapi.Check{
+			Name: "state file", State: "failed", Detail: err.Error(),
+			Remedy: "restore " + a.d.db.Path() + " from a backup before the next restart, which it would not survive",
+		}
 	}
-	return adminapi.Check{Name: "state file", State: "ok", Detail: a.d.db.Path() + ": its structure and every row are sound"}
+	return adminapi.Check{
+		Name: "state file", State: "ok", Detail: a.d.db.Path() + ": its structure and every row are sound",
+	}
 }
 
 func (a *admin) checkRoot(now time.Time) adminapi.Check {
@@ -149,8 +161,10 @@ func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
 		}
 	}
 	if last := p.Envoy.RefusedLast; now.Sub(last) < fullWarning {
-		c.State, c.Remedy = "warning", "look who holds them (ss -tn on that host); raise envoy.maxConnections in its settings if they are all wanted"
-		c.Detail = fmt.Sprintf("has refused %d connections for want of room, last at %s", p.Envoy.Refused, last.UTC().Format(time.RFC3339))
+		c.State, c.Remedy = "warning", "look who holds them (ss -tn on that host); raise envoy.maxConnections in its "+
+			"settings if they are all wanted"
+		c.Detail = fmt.Sprintf("has refused %d connections for want of room, last at %s", p.Envoy.Refused,
+			last.UTC().Format(time.RFC3339))
 	}
 	for _, cert := range p.Certs {
 		if life := cert.NotAfter.Sub(cert.NotBefore); cert.NotAfter.Sub(now) < life/4 {

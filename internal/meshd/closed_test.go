@@ -70,14 +70,26 @@ func TestColdStartWithoutTheDeny(t *testing.T) {
 	typo := strings.Replace(denyYAML, "paths", "path", 1)
 	syntax := strings.Replace(denyYAML, "rules: [{", "rules: [{{", 1)
 	for name, test := range map[string]struct{ deny, want string }{
-		"beside a VirtualService":        {denyYAML + routeYAML, "default/no-admin"},
-		"beside null":                    {"null\n---\n" + denyYAML + "---\n~\n---\n", "default/no-admin"},
-		"beside a broken Service":        {denyYAML + "---\n" + strings.Replace(shopYAML[:strings.Index(shopYAML, "---")], "payments", "UPPER", 1), "default/no-admin"},
-		"misspelt":                       {typo, "closed-by-AuthorizationPolicy-default/no-admin"},
-		"not YAML":                       {syntax, "closed-by-AuthorizationPolicy-default/no-admin"},
-		"not YAML, for the whole mesh":   {strings.Replace(syntax, "namespace: default", "namespace: isthmus-system", 1), "closed-by-AuthorizationPolicy-isthmus-system/no-admin"},
-		"kind misspelt":                  {strings.Replace(denyYAML, "AuthorizationPolicy", "AuthorisationPolicy", 1), "closed-by-AuthorisationPolicy-default/no-admin"},
-		"a kind that is not carried out": {strings.Replace(denyYAML, "AuthorizationPolicy", "RequestAuthentication", 1), "closed-by-RequestAuthentication-default/no-admin"},
+		"beside a VirtualService": {denyYAML + routeYAML, "default/no-admin"},
+		"beside null":             {"null\n---\n" + denyYAML + "---\n~\n---\n", "default/no-admin"},
+		"beside a broken Service": {
+			denyYAML + "---\n" + strings.Replace(shopYAML[:strings.Index(shopYAML, "---")], "payments", "UPPER", 1),
+			"default/no-admin",
+		},
+		"misspelt": {typo, "closed-by-AuthorizationPolicy-default/no-admin"},
+		"not YAML": {syntax, "closed-by-AuthorizationPolicy-default/no-admin"},
+		"not YAML, for the whole mesh": {
+			strings.Replace(syntax, "namespace: default", "namespace: isthmus-system", 1),
+			"closed-by-AuthorizationPolicy-isthmus-system/no-admin",
+		},
+		"kind misspelt": {
+			strings.Replace(denyYAML, "AuthorizationPolicy", "AuthorisationPolicy", 1),
+			"closed-by-AuthorisationPolicy-default/no-admin",
+		},
+		"a kind that is not carried out": {
+			strings.Replace(denyYAML, "AuthorizationPolicy", "RequestAuthentication", 1),
+			"closed-by-RequestAuthentication-default/no-admin",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -110,7 +122,10 @@ func TestColdStartWithoutTheDeny(t *testing.T) {
 // A document that says nothing, in any file, is nothing, at every start.
 func TestNullDocuments(t *testing.T) {
 	t.Parallel()
-	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "null.yaml": "null\n", "tilde.yaml": "~", "empty.yaml": "", "text.yml": "text\n", "list.json": "[]"})
+	p := startPlane(t, map[string]string{
+		"mesh.yaml": meshYAML, "null.yaml": "null\n", "tilde.yaml": "~", "empty.yaml": "", "text.yml": "text\n",
+		"list.json": "[]",
+	})
 	must(t, p.stop())
 	p.start()
 	p.write("later.yaml", "---\nnull\n---\n~\n")
@@ -118,13 +133,15 @@ func TestNullDocuments(t *testing.T) {
 	eventually(t, "it goes on", func() bool { return p.status().Objects == 4 })
 }
 
-// Who was first stays first: a second Mesh and a second Service in files that sort first, before and after restarts and renames.
+// Who was first stays first: a second Mesh and a second Service in files that sort first, before and after restarts and
+// renames.
 func TestFirstStaysFirst(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"m.yaml": meshYAML, "shop.yaml": shopYAML})
 	first := func(when string) {
 		t.Helper()
-		eventually(t, when+": both are reported", func() bool { return p.found("ISM-SRC04") != "" && p.found("ISM-SRC05") != "" })
+		eventually(t, when+": both are reported",
+			func() bool { return p.found("ISM-SRC04") != "" && p.found("ISM-SRC05") != "" })
 		if s := p.status(); s.Mesh != "cards" {
 			t.Errorf("%s: the mesh is %s", when, s.Mesh)
 		}
@@ -134,7 +151,9 @@ func TestFirstStaysFirst(t *testing.T) {
 			}
 		}
 	}
-	p.write("a.yaml", strings.Replace(meshYAML[:strings.Index(meshYAML, "---")], "name: cards", "name: thief", 1)+"---\n"+strings.Replace(shopYAML[:strings.Index(shopYAML, "---")], "port: 80", "port: 81", 1))
+	p.write("a.yaml",
+		strings.Replace(meshYAML[:strings.Index(meshYAML, "---")], "name: cards", "name: thief",
+			1)+"---\n"+strings.Replace(shopYAML[:strings.Index(shopYAML, "---")], "port: 80", "port: 81", 1))
 	first("written")
 	must(t, p.stop())
 	p.start()
@@ -194,8 +213,10 @@ func TestFaultAtOneProxy(t *testing.T) {
 	bt.until("configured", bt.hasListener("inbound/default/payments"))
 	planted.Store(true)
 	before := bt.has[envoy.ListenerType]["inbound/default/payments"]
-	p.write("shop.yaml", strings.NewReplacer("sa/shop", "sa/somebody-else", "targetPort: 8080", "targetPort: 9090").Replace(shopYAML))
-	bt.until("the other one is told", func() bool { return bt.has[envoy.ListenerType]["inbound/default/payments"] != before })
+	p.write("shop.yaml",
+		strings.NewReplacer("sa/shop", "sa/somebody-else", "targetPort: 8080", "targetPort: 9090").Replace(shopYAML))
+	bt.until("the other one is told",
+		func() bool { return bt.has[envoy.ListenerType]["inbound/default/payments"] != before })
 	eventually(t, "it is found", func() bool { return p.found("ISM0206") != "" })
 	contains(t, "the finding", p.found("ISM0206"), "proxy node-a", "planted", "keeps what it has")
 	if at.rest(); at.has[envoy.ClusterType][cluster] == "" {
@@ -207,11 +228,13 @@ func TestFaultAtOneProxy(t *testing.T) {
 	eventually(t, "it is over", func() bool { return p.found("ISM0206") == "" })
 }
 
-// Of two PeerAuthentications on one workload the older holds, whatever files and objects are called, after a restart too.
+// Of two PeerAuthentications on one workload the older holds, whatever files and objects are called, after a restart
+// too.
 func TestOlderPeerAuthenticationHolds(t *testing.T) {
 	t.Parallel()
 	auth := func(name, mode string) string {
-		return "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: " + name + ", namespace: default}\nspec: {selector: {matchLabels: {app: payments}}, mtls: {mode: " + mode + "}}\n"
+		return "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: " +
+			name + ", namespace: default}\nspec: {selector: {matchLabels: {app: payments}}, mtls: {mode: " + mode + "}}\n"
 	}
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML, "z.yaml": auth("z", "PERMISSIVE")})
 	a := p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.2"))
@@ -224,14 +247,16 @@ func TestOlderPeerAuthenticationHolds(t *testing.T) {
 	}
 	eventually(t, "permissive", func() bool { return mode() == "PERMISSIVE" })
 	p.write("a.yaml", auth("a", "STRICT"))
-	eventually(t, "it is found", func() bool { return strings.Contains(p.found("ISM0031"), "PeerAuthentication default/a") })
+	eventually(t, "it is found",
+		func() bool { return strings.Contains(p.found("ISM0031"), "PeerAuthentication default/a") })
 	if got := mode(); got != "PERMISSIVE" {
 		t.Errorf("the younger one took over: %s", got)
 	}
 	must(t, p.stop())
 	p.start()
 	p.resume(a.credential)
-	eventually(t, "the same after a restart", func() bool { return mode() == "PERMISSIVE" && strings.Contains(p.found("ISM0031"), "default/a") })
+	eventually(t, "the same after a restart",
+		func() bool { return mode() == "PERMISSIVE" && strings.Contains(p.found("ISM0031"), "default/a") })
 }
 
 // The check of the state file looks at what is in it.
@@ -257,7 +282,8 @@ func TestCheckLooksAtTheState(t *testing.T) {
 	must(t, err)
 	_, err = db.Exec("UPDATE sqlite_schema SET sql = replace(sql, 'Domain', 'domain') || ' ' WHERE name = 'blobs'")
 	must(t, err)
-	if c := state(); c.State != "failed" || !strings.Contains(c.Detail, p.cfg.StateFile) || !strings.Contains(c.Remedy, "backup") {
+	if c := state(); c.State != "failed" || !strings.Contains(c.Detail, p.cfg.StateFile) ||
+		!strings.Contains(c.Remedy, "backup") {
 		t.Errorf("with another schema: %+v", c)
 	}
 }

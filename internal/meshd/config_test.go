@@ -49,7 +49,9 @@ func TestBrokenFileKeepsTheLastGoodState(t *testing.T) {
 	for _, f := range p.status().Findings {
 		all = append(all, f.String())
 	}
-	contains(t, "the findings", strings.Join(all, "\n"), "shop.yaml:6 Service default/payments spec.ports[0].port: must be a whole number", "Service default/payments: it cannot be read as it is now, so it stays as it was at")
+	contains(t, "the findings", strings.Join(all, "\n"),
+		"shop.yaml:6 Service default/payments spec.ports[0].port: must be a whole number",
+		"Service default/payments: it cannot be read as it is now, so it stays as it was at")
 	if n := px.rest(); n > 0 {
 		t.Errorf("%d responses were sent because of a broken file", n)
 	}
@@ -71,7 +73,10 @@ func TestBrokenFileKeepsTheLastGoodStateAcrossARestart(t *testing.T) {
 	for _, f := range p.status().Findings {
 		all = append(all, f.String())
 	}
-	contains(t, "the findings", strings.Join(all, "\n"), "shop.yaml:6 Service default/payments spec.ports[0].port: must be a whole number", "Service default/payments: it cannot be read as it is now, so it stays as it was at", "Mesh cards: it cannot be read as it is now")
+	contains(t, "the findings", strings.Join(all, "\n"),
+		"shop.yaml:6 Service default/payments spec.ports[0].port: must be a whole number",
+		"Service default/payments: it cannot be read as it is now, so it stays as it was at",
+		"Mesh cards: it cannot be read as it is now")
 	if after := p.status().Objects; after != before || before == 0 {
 		t.Errorf("%d objects in effect, %d before", after, before)
 	}

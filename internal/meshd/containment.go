@@ -28,9 +28,9 @@ const (
 // recordRates bound what is recorded of one node's quarantines: each of them, and that there are more.
 type recordRates struct{ events, more *rate.Limiter }
 
-// containment brings a proxy that crashes on its configuration back on the last one that it lived with, finds the objects
-// that it cannot live with, crashing or refusing, and keeps them closed there until they change. What an agent says of its
-// Envoy decides about that Envoy's own configuration and no other.
+// containment brings a proxy that crashes on its configuration back on the last one that it lived with, finds the
+// objects that it cannot live with, crashing or refusing, and keeps them closed there until they change. What an agent
+// says of its Envoy decides about that Envoy's own configuration and no other.
 type containment struct {
 	d    *Daemon
 	log  *slog.Logger
@@ -52,7 +52,10 @@ type plan struct {
 }
 
 func newContainment(ctx context.Context, d *Daemon) (*containment, error) {
-	c := &containment{d: d, log: d.log, wake: make(chan struct{}, 1), wards: map[string]*ward{}, nodes: map[string]*searchedNode{}, crashes: map[string]map[string]int{}, recorded: map[string]*recordRates{}}
+	c := &containment{
+		d: d, log: d.log, wake: make(chan struct{}, 1), wards: map[string]*ward{}, nodes: map[string]*searchedNode{},
+		crashes: map[string]map[string]int{}, recorded: map[string]*recordRates{},
+	}
 	kept, err := d.db.Quarantines(ctx)
 	if err != nil {
 		return nil, err
@@ -73,8 +76,8 @@ func (c *containment) ward(proxy string) *ward {
 	return w
 }
 
-// plans says which proxies are told something else than the configuration as it stands, and whether that has changed since
-// the last call. An object whose content changed is released.
+// plans says which proxies are told something else than the configuration as it stands, and whether that has changed
+// since the last call. An object whose content changed is released.
 func (c *containment) plans(ctx context.Context, cfg *snapshot.Config) (map[string]plan, bool) {
 	c.mu.Lock()
 	released := c.release(cfg)
@@ -105,8 +108,8 @@ func (p plan) id() string { return fmt.Sprintf("%p %q", p.config, p.closed) }
 // maxPlans is how many plans one node has. Its word decides about its own proxies, and must not cost more than that.
 const maxPlans = 4
 
-// few leaves nodes that have too many plans with fewer: what is closed at one of their proxies is closed at all of them, and of
-// earlier configurations only some are told.
+// few leaves nodes that have too many plans with fewer: what is closed at one of their proxies is closed at all of
+// them, and of earlier configurations only some are told.
 func few(plans map[string]plan) {
 	byNode := map[string][]string{}
 	for _, name := range slices.Sorted(maps.Keys(plans)) {
@@ -235,13 +238,15 @@ func (c *containment) keep(ctx context.Context, add, end []state.Quarantine) {
 		return
 	}
 	for _, q := range add[:min(len(add), maxQuarantineLines)] {
-		c.log.Error("object quarantined: the proxy cannot live with it", "proxy", q.Proxy, "object", q.Object.String(), "reason", q.Reason)
+		c.log.Error("object quarantined: the proxy cannot live with it", "proxy", q.Proxy, "object", q.Object.String(),
+			"reason", q.Reason)
 	}
 	for _, q := range end[:min(len(end), maxQuarantineLines)] {
 		c.log.Info("object released from quarantine", "proxy", q.Proxy, "object", q.Object.String())
 	}
 	if len(add) > maxQuarantineLines || len(end) > maxQuarantineLines {
-		c.log.Error("more objects quarantined, or released, than are named here", "quarantined", len(add), "released", len(end))
+		c.log.Error("more objects quarantined, or released, than are named here", "quarantined", len(add),
+			"released", len(end))
 	}
 	if err := c.d.db.ChangeQuarantines(ctx, add, end); err != nil {
 		c.log.Error("quarantine not kept for the next start", "error", err)

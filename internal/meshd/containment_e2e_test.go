@@ -44,8 +44,9 @@ const (
 	livedSoon  = 500 * time.Millisecond
 )
 
-// TestContainment lets three Envoys, each with a server of its own, meet policies that they cannot live with: one at one
-// server, and then at all of them. What such a policy selects is closed; the rest, and policies that come later, goes on.
+// TestContainment lets three Envoys, each with a server of its own, meet policies that they cannot live with: one at
+// one server, and then at all of them. What such a policy selects is closed; the rest, and policies that come later,
+// goes on.
 func TestContainment(t *testing.T) {
 	w := openWards(t)
 	w.all("at first", 200, 200, 200)
@@ -59,7 +60,8 @@ func TestContainment(t *testing.T) {
 		w.write("later.yaml", deny("later", "pay2", "/"))
 		w.all("a later policy is in force", 200, 403, 403)
 		w.write("later.yaml", "")
-		w.write("poison.yaml", "# moved\n\n\n"+poison("abort", "selector: {matchLabels: {app: pay1}}")+deny("beside", "pay1", "/beside"))
+		w.write("poison.yaml",
+			"# moved\n\n\n"+poison("abort", "selector: {matchLabels: {app: pay1}}")+deny("beside", "pay1", "/beside"))
 		w.all("the policy only moved", 200, 403, 200)
 		if n := w.restarts("node-1"); n > 2 {
 			t.Errorf("Envoy was started %d times again", n)
@@ -157,7 +159,8 @@ func poisoned(t *testing.T) func(v *view.View, cfg *snapshot.Config) *envoy.Reso
 
 // inForce says whether a policy stands at a server of the proxy.
 func inForce(res *envoy.Resources, policy string) bool {
-	return slices.ContainsFunc(slices.Concat(res.ByType[envoy.ListenerType], res.ByType[envoy.RouteType]), func(r *envoy.Resource) bool {
+	return slices.ContainsFunc(slices.Concat(res.ByType[envoy.ListenerType],
+		res.ByType[envoy.RouteType]), func(r *envoy.Resource) bool {
 		return ofServer(r) && slices.ContainsFunc(r.Refs, func(ref model.Ref) bool {
 			return strings.HasPrefix(string(ref), "AuthorizationPolicy default/"+policy)
 		})
@@ -245,8 +248,9 @@ func openWards(t *testing.T) *wards {
 	members := []string{"shop", "pay0", "pay1", "pay2"}
 	for i, m := range members {
 		network.Attachments = append(network.Attachments, lab.Attachment{
-			Namespace: wardPrefix + "-" + m, Device: "eth0", Address: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 94, 0, byte(10 + i)}), 24),
-			Bridge: wardPrefix + "-host", Port: "v-" + m, Via: host,
+			Namespace: wardPrefix + "-" + m, Device: "eth0",
+			Address: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 94, 0, byte(10 + i)}), 24),
+			Bridge:  wardPrefix + "-host", Port: "v-" + m, Via: host,
 		})
 	}
 	l, _, err := lab.Open(lab.Config{Prefix: wardPrefix, Dir: "/run/isthmus/" + wardPrefix, Network: network})
@@ -286,8 +290,12 @@ spec: {selector: {matchLabels: {app: pay%[1]d}}, rules: [{from: [{source: {princ
 
 func (w *wards) serve(name string) {
 	var l net.Listener
-	must(w.t, netns.Do("/run/netns/"+wardPrefix+"-"+name, func() (err error) { l, err = net.Listen("tcp", "0.0.0.0:8080"); return err }))
-	s := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, name) })}
+	must(w.t,
+		netns.Do("/run/netns/"+wardPrefix+"-"+name,
+			func() (err error) { l, err = net.Listen("tcp", "0.0.0.0:8080"); return err }))
+	s := &http.Server{
+		Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, name) }),
+	}
 	go s.Serve(l)
 	w.t.Cleanup(func() { s.Close() })
 }
@@ -297,8 +305,11 @@ func (w *wards) node(binary, name string, members []string) {
 	w.t.Helper()
 	var workloads []string
 	for _, m := range members {
-		address := map[string]string{"shop": "10.94.0.10", "pay0": "10.94.0.11", "pay1": "10.94.0.12", "pay2": "10.94.0.13"}[m]
-		workloads = append(workloads, fmt.Sprintf(`{name: %[1]s, namespace: default, serviceAccount: %[1]s, labels: {app: %[1]s}, netns: /run/netns/%[2]s-%[1]s, addresses: [%[3]s], ports: [{name: http, number: 8080}]}`, m, wardPrefix, address))
+		address := map[string]string{
+			"shop": "10.94.0.10", "pay0": "10.94.0.11", "pay1": "10.94.0.12", "pay2": "10.94.0.13",
+		}[m]
+		workloads = append(workloads,
+			fmt.Sprintf(`{name: %[1]s, namespace: default, serviceAccount: %[1]s, labels: {app: %[1]s}, netns: /run/netns/%[2]s-%[1]s, addresses: [%[3]s], ports: [{name: http, number: 8080}]}`, m, wardPrefix, address))
 	}
 	dir := filepath.Join(w.dir, name)
 	must(w.t, os.MkdirAll(dir, 0o700))
@@ -327,7 +338,8 @@ func (w *wards) get(server, path string) int {
 	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
-			err = netns.Do("/run/netns/"+wardPrefix+"-shop", func() error { c, err = (&net.Dialer{}).DialContext(ctx, network, addr); return err })
+			err = netns.Do("/run/netns/"+wardPrefix+"-shop",
+				func() error { c, err = (&net.Dialer{}).DialContext(ctx, network, addr); return err })
 			return c, err
 		},
 	}}

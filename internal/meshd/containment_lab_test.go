@@ -30,7 +30,8 @@ func (p *plane) proxy(name string) adminapi.ProxyStatus {
 // objectsAt are those that a proxy is told something of.
 func (p *plane) objectsAt(proxy string) (all []string) {
 	p.t.Helper()
-	resp, err := adminapi.Call[adminapi.ProxyConfigRequest, adminapi.ProxyConfigResponse](soon(p.t), p.local(), "ProxyConfig", &adminapi.ProxyConfigRequest{Name: proxy})
+	resp, err := adminapi.Call[adminapi.ProxyConfigRequest, adminapi.ProxyConfigResponse](soon(p.t), p.local(),
+		"ProxyConfig", &adminapi.ProxyConfigRequest{Name: proxy})
 	if err != nil {
 		return nil // it is not known yet
 	}
@@ -74,7 +75,10 @@ func (p *plane) ill(node string, ws ...snapshot.Workload) *ill {
 	return p.illAs(node, func([]agentapi.TrialResource) string { return "" }, nil, ws...)
 }
 
-func (p *plane) illAs(node string, verdict func([]agentapi.TrialResource) string, refuses func(*discoveryv3.DeltaDiscoveryResponse) string, ws ...snapshot.Workload) *ill {
+func (p *plane) illAs(
+	node string, verdict func([]agentapi.TrialResource) string,
+	refuses func(*discoveryv3.DeltaDiscoveryResponse) string, ws ...snapshot.Workload,
+) *ill {
 	p.t.Helper()
 	i := &ill{fakeAgent: p.agent(node, []string{"default/*"}, ws...), workloads: ws, refuses: refuses}
 	i.instructed("anything", func(*agentapi.Instructions) bool { return true })
@@ -142,7 +146,9 @@ func (i *ill) judge(recv func() (*agentapi.Trial, error), send func(*agentapi.Ve
 func (i *ill) crash() {
 	i.t.Helper()
 	i.crashes++
-	i.report(agentapi.Report{Version: "test", Workloads: i.workloads, Envoy: agentapi.EnvoyState{Running: true, Restarts: i.crashes, Crashes: i.crashes, LastCrash: "it crashed: signal: aborted"}})
+	i.report(agentapi.Report{Version: "test", Workloads: i.workloads, Envoy: agentapi.EnvoyState{
+		Running: true, Restarts: i.crashes, Crashes: i.crashes, LastCrash: "it crashed: signal: aborted",
+	}})
 }
 
 // dislikes is a verdict about the rules of some policies.

@@ -59,16 +59,19 @@ func TestCrashIsContained(t *testing.T) {
 		return reflect.DeepEqual(p.quarantinedAt("node-a"), []string{"AuthorizationPolicy default/poison"})
 	})
 	eventually(t, "the rest is in force", func() bool {
-		return p.isTold("node-a", "AuthorizationPolicy default/beside") && p.isTold("node-a", "AuthorizationPolicy default/later")
+		return p.isTold("node-a", "AuthorizationPolicy default/beside") &&
+			p.isTold("node-a", "AuthorizationPolicy default/later")
 	})
 	eventually(t, "a finding", func() bool { return p.found("ISM0230") != "" })
-	contains(t, "finding", p.found("ISM0230"), "AuthorizationPolicy default/poison", "poison.yaml:2", "node-a", "assert failure: poison", "Envoy ended: it crashed: signal: aborted")
+	contains(t, "finding", p.found("ISM0230"), "AuthorizationPolicy default/poison", "poison.yaml:2", "node-a",
+		"assert failure: poison", "Envoy ended: it crashed: signal: aborted")
 	if n, by := p.d.containment.totals(); n != 1 || by["quarantine"] != 1 || by["held"] != 0 || by["searched"] != 0 {
 		t.Errorf("metrics: %d objects, proxies %v", n, by)
 	}
 	eventually(t, "an event", func() bool {
 		events, err := p.d.db.Events(t.Context(), state.EventFilter{Action: "quarantine begin"})
-		return err == nil && len(events) == 1 && events[0].Object == "AuthorizationPolicy default/poison" && strings.HasPrefix(events[0].Detail, "at node-a: ")
+		return err == nil && len(events) == 1 && events[0].Object == "AuthorizationPolicy default/poison" &&
+			strings.HasPrefix(events[0].Detail, "at node-a: ")
 	})
 	tried := i.trials.Load()
 
@@ -125,7 +128,10 @@ func TestSeveralCulprits(t *testing.T) {
 	p.write("poison.yaml", all)
 	eventually(t, "told", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison-19") })
 	i.crash()
-	want := []string{"AuthorizationPolicy default/poison-17", "AuthorizationPolicy default/poison-18", "AuthorizationPolicy default/poison-3"}
+	want := []string{
+		"AuthorizationPolicy default/poison-17", "AuthorizationPolicy default/poison-18",
+		"AuthorizationPolicy default/poison-3",
+	}
 	eventually(t, "in quarantine", func() bool { return reflect.DeepEqual(p.quarantinedAt("node-a"), want) })
 	if n := i.trials.Load(); n > 20 {
 		t.Errorf("it took %d trials", n)
@@ -135,7 +141,8 @@ func TestSeveralCulprits(t *testing.T) {
 // A proxy that crashes before it lived with anything is searched for among all objects.
 func TestCrashFromTheBeginning(t *testing.T) {
 	t.Parallel()
-	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML, "poison.yaml": callable("poison", "1")})
+	p := newPlane(t,
+		map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML, "poison.yaml": callable("poison", "1")})
 	p.plant = func(d *Daemon) { d.livedAfter = time.Hour }
 	p.start()
 	i := p.illAs("node-a", dislikes("poison"), nil, workload("payments", "payments", "10.0.0.2"))
@@ -148,8 +155,8 @@ func TestCrashFromTheBeginning(t *testing.T) {
 	eventually(t, "the rest is in force", func() bool { return p.isTold("node-a", payments) })
 }
 
-// An Envoy that crashes once for another reason goes on with the newest configuration. One that does so again, though it finds
-// nothing wrong, lives without what was changed.
+// An Envoy that crashes once for another reason goes on with the newest configuration. One that does so again, though
+// it finds nothing wrong, lives without what was changed.
 func TestCrashThoughNothingIsFoundWrong(t *testing.T) {
 	t.Parallel()
 	p, i := startIll(t, dislikes())
@@ -163,7 +170,8 @@ func TestCrashThoughNothingIsFoundWrong(t *testing.T) {
 		return reflect.DeepEqual(p.quarantinedAt("node-a"), []string{"AuthorizationPolicy default/poison"})
 	})
 	eventually(t, "a finding", func() bool { return p.found("ISM0230") != "" })
-	contains(t, "finding", p.found("ISM0230"), "though it finds nothing wrong with its configuration", "one of several that may be the cause")
+	contains(t, "finding", p.found("ISM0230"), "though it finds nothing wrong with its configuration",
+		"one of several that may be the cause")
 }
 
 // Where no object is the cause it is said, and the proxy is held on what it lived with until something changes.
@@ -174,7 +182,8 @@ func TestNoCulprit(t *testing.T) {
 	eventually(t, "told", func() bool { return p.isTold("node-a", "AuthorizationPolicy default/poison") })
 	i.crash()
 	eventually(t, "a finding", func() bool { return p.found("ISM0231") != "" })
-	contains(t, "finding", p.found("ISM0231"), "proxy node-a", "it lives on an earlier configuration", "out of order", "Fix: ")
+	contains(t, "finding", p.found("ISM0231"), "proxy node-a", "it lives on an earlier configuration", "out of order",
+		"Fix: ")
 	if c := p.proxy("node-a").Contained; c == nil || !c.Held || len(c.Quarantined) > 0 {
 		t.Errorf("it is contained as %+v", c)
 	}
@@ -182,7 +191,8 @@ func TestNoCulprit(t *testing.T) {
 	i.verdict.Store(&fine)
 	p.write("later.yaml", callable("later", "1"))
 	eventually(t, "it goes on", func() bool {
-		return p.isTold("node-a", "AuthorizationPolicy default/poison") && p.isTold("node-a", "AuthorizationPolicy default/later") && p.found("ISM0231") == ""
+		return p.isTold("node-a", "AuthorizationPolicy default/poison") &&
+			p.isTold("node-a", "AuthorizationPolicy default/later") && p.found("ISM0231") == ""
 	})
 }
 
@@ -244,7 +254,8 @@ func TestSilentJudge(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
 	startWards(p)
-	silent := p.illAs("node-s", func([]agentapi.TrialResource) string { select {} }, nil, workload("shop", "shop", "10.0.0.1"))
+	silent := p.illAs("node-s", func([]agentapi.TrialResource) string { select {} }, nil,
+		workload("shop", "shop", "10.0.0.1"))
 	i := p.illAs("node-a", dislikes("poison"), nil, workload("payments", "payments", "10.0.0.2"))
 	p.lived()
 	p.write("poison.yaml", callable("poison", "1"))
@@ -268,7 +279,11 @@ func TestTrialParts(t *testing.T) {
 		"several":     {[]*envoy.Resource{large(700 << 10), large(300 << 10), large(600 << 10), large(10)}, []int{2, 2}},
 		"a large one": {[]*envoy.Resource{large(1), large(2 << 20), large(1)}, []int{1, 1, 1}},
 		"too large":   {[]*envoy.Resource{large(2<<20 + 1)}, nil},
-		"too much":    {[]*envoy.Resource{large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(1)}, nil},
+		"too much": {[]*envoy.Resource{
+			large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20),
+			large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20),
+			large(2 << 20), large(2 << 20), large(2 << 20), large(2 << 20), large(1),
+		}, nil},
 	} {
 		parts, err := trialParts(7, "default/web", c.resources)
 		var got []int

@@ -120,7 +120,10 @@ func (c *containment) search(ctx context.Context, proxy string) {
 		c.mu.Unlock()
 		return
 	}
-	s := &search{proxy: proxy, snap: p.snapshot, build: c.d.build, try: c.d.agents.trials.try, suspects: c.elsewhere(proxy), closed: sortedKeys(w.quarantined)}
+	s := &search{
+		proxy: proxy, snap: p.snapshot, build: c.d.build, try: c.d.agents.trials.try, suspects: c.elsewhere(proxy),
+		closed: sortedKeys(w.quarantined),
+	}
 	if w.lived != nil {
 		s.lived = w.lived.config
 	}
@@ -134,7 +137,8 @@ func (c *containment) search(ctx context.Context, proxy string) {
 		return
 	}
 	c.conclude(ctx, w, s, out, err)
-	c.log.Info("search ended", "proxy", proxy, "took", c.d.now().Sub(began).Round(time.Millisecond).String(), "culprits", len(out.culprits), "error", err)
+	c.log.Info("search ended", "proxy", proxy, "took", c.d.now().Sub(began).Round(time.Millisecond).String(),
+		"culprits", len(out.culprits), "error", err)
 }
 
 // rest ends a search, and makes the node wait after a long one.

@@ -16,7 +16,9 @@ import (
 
 // onlyNode adds to what a server has to prove: that its certificate is one that a node got since it last joined, and
 // was not revoked. Gateways may share a service account, so that of another one is not enough.
-func (d *Daemon) onlyNode(ctx context.Context, node string, verify func(tls.ConnectionState) error) func(tls.ConnectionState) error {
+func (d *Daemon) onlyNode(
+	ctx context.Context, node string, verify func(tls.ConnectionState) error,
+) func(tls.ConnectionState) error {
 	return func(s tls.ConnectionState) error {
 		if err := verify(s); err != nil {
 			return err

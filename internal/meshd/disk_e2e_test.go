@@ -88,8 +88,8 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// TestRevokingOnAFullDisk: what is revoked or cancelled is so at once, the answer says that it is not written, and it is written
-// as soon as there is room, before anybody joins.
+// TestRevokingOnAFullDisk: what is revoked or cancelled is so at once, the answer says that it is not written, and it
+// is written as soon as there is room, before anybody joins.
 func TestRevokingOnAFullDisk(t *testing.T) {
 	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML})
 	disk := smallDisk(t)
@@ -104,9 +104,12 @@ func TestRevokingOnAFullDisk(t *testing.T) {
 
 	free := fill(t, disk)
 	for what, unwritten := range map[string]string{
-		"a node":           ask[adminapi.RevokedNode](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "n1"}).Unwritten,
-		"an administrator": ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"}).Unwritten,
-		"a token":          ask[adminapi.TokenCancelResponse](t, p.local(), "TokenCancel", &adminapi.TokenCancelRequest{ID: id}).Unwritten,
+		"a node": ask[adminapi.RevokedNode](t, p.local(), "RevokeNode",
+			&adminapi.NodeRequest{Node: "n1"}).Unwritten,
+		"an administrator": ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke",
+			&adminapi.AdminRevokeRequest{Name: "alice"}).Unwritten,
+		"a token": ask[adminapi.TokenCancelResponse](t, p.local(), "TokenCancel",
+			&adminapi.TokenCancelRequest{ID: id}).Unwritten,
 	} {
 		contains(t, what, unwritten, p.cfg.StateFile, "is full: make room there")
 	}
@@ -124,7 +127,8 @@ func TestRevokingOnAFullDisk(t *testing.T) {
 		}
 		return detail
 	}
-	contains(t, "isthmus check", unwritten(), "failed: in force", "revocation of node n1", "revocation of administrator alice", "cancellation of join token "+id)
+	contains(t, "isthmus check", unwritten(), "failed: in force", "revocation of node n1",
+		"revocation of administrator alice", "cancellation of join token "+id)
 
 	free()
 	for what, token := range map[string]string{"cancelled": shut, "of a revoked node": spare} {

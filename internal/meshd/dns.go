@@ -39,7 +39,10 @@ func (b *briefing) of(node string) *agentapi.Instructions {
 		return in
 	}
 	for _, w := range slices.Concat(p.Workloads, p.Sidecars) {
-		t := agentapi.DNSTable{Hosts: map[string][]netip.Addr{}, RefusalSuffixes: b.refused, MeshSuffix: b.suffix, Forward: b.mesh.AllowAny}
+		t := agentapi.DNSTable{
+			Hosts: map[string][]netip.Addr{}, RefusalSuffixes: b.refused, MeshSuffix: b.suffix,
+			Forward: b.mesh.AllowAny,
+		}
 		if w.Speaks(vip.Refusal) {
 			t.Refusal = vip.Refusal
 		}

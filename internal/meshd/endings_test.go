@@ -47,7 +47,8 @@ func TestEndingsAreWrittenInTheEnd(t *testing.T) {
 	same(t, "written", written, []string{"a", "b", "c"})
 	same(t, "waiting", e.waiting(), nil)
 	// What cannot be ended is said, and not tried again.
-	if unwritten, err := e.carryOut(t.Context(), one("d", state.ErrUsed)); unwritten != "" || !errors.Is(err, state.ErrUsed) || len(e.waiting()) > 0 {
+	if unwritten, err := e.carryOut(t.Context(), one("d", state.ErrUsed)); unwritten != "" ||
+		!errors.Is(err, state.ErrUsed) || len(e.waiting()) > 0 {
 		t.Errorf("%q, %v, %v", unwritten, err, e.waiting())
 	}
 }

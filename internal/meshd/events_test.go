@@ -45,7 +45,8 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 	remote, asNode := p.as(ada), p.as(node)
 	stranger := (&callers{plane: p}).conn(nil)
 
-	spare := ask[adminapi.TokenResponse](t, remote, "CreateToken", &adminapi.TokenRequest{Node: "node-b", Role: snapshot.RoleNode, Identities: []string{"default/*"}}).Token
+	spare := ask[adminapi.TokenResponse](t, remote, "CreateToken",
+		&adminapi.TokenRequest{Node: "node-b", Role: snapshot.RoleNode, Identities: []string{"default/*"}}).Token
 	ids := ask[adminapi.TokenListResponse](t, remote, "TokenList", &adminapi.Empty{}).Tokens
 	tokenID := ids[0].ID
 	spareID := ids[slices.IndexFunc(ids, func(i adminapi.TokenInfo) bool { return i.Node == "node-b" })].ID
@@ -53,10 +54,13 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 	wantCode(t, "no such node", trying(t, remote, "RevokeNode", &adminapi.NodeRequest{Node: "node-z"}), codes.NotFound)
 	must(t, trying(t, remote, "RevokeNode", &adminapi.NodeRequest{Node: "node-a"}))
 	for method, r := range map[string]any{
-		"PeerInvite": &adminapi.PeerInviteRequest{Peer: "retail"}, "PeerAccept": &adminapi.PeerAcceptRequest{Token: spare, Name: "retail"},
-		"PeerSuspend": &adminapi.PeerRequest{Peer: "retail"}, "PeerResume": &adminapi.PeerRequest{Peer: "retail"}, "PeerRevoke": &adminapi.PeerRequest{Peer: "retail"},
+		"PeerInvite":  &adminapi.PeerInviteRequest{Peer: "retail"},
+		"PeerAccept":  &adminapi.PeerAcceptRequest{Token: spare, Name: "retail"},
+		"PeerSuspend": &adminapi.PeerRequest{Peer: "retail"}, "PeerResume": &adminapi.PeerRequest{Peer: "retail"},
+		"PeerRevoke": &adminapi.PeerRequest{Peer: "retail"},
 	} {
-		if err := remote.Invoke(soon(t), "/"+adminapi.Service+"/"+method, r, &map[string]any{}, grpc.CallContentSubtype("json")); err == nil {
+		if err := remote.Invoke(soon(t), "/"+adminapi.Service+"/"+method, r, &map[string]any{},
+			grpc.CallContentSubtype("json")); err == nil {
 			t.Errorf("%s was carried out without a peer", method)
 		}
 	}
@@ -69,7 +73,8 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 		t.Error("a revoked administrator is answered")
 	}
 	eva := p.as(p.adminCert("eva"))
-	wantCode(t, "an administrator makes another", trying(t, eva, "AdminCert", &adminapi.AdminCertRequest{Name: "mallory"}), codes.PermissionDenied)
+	wantCode(t, "an administrator makes another",
+		trying(t, eva, "AdminCert", &adminapi.AdminCertRequest{Name: "mallory"}), codes.PermissionDenied)
 	for range 3 {
 		wantCode(t, "a stranger", trying(t, stranger, "RevokeNode", &adminapi.NodeRequest{Node: "x"}), codes.Unauthenticated)
 	}
@@ -143,7 +148,8 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 			t.Errorf("a secret is on record: %.20s…", secret)
 		}
 	}
-	if e := p.events(adminapi.EventsRequest{Action: "admin cert", Actor: "user"}); len(e) != 2 || !strings.HasPrefix(e[0].Detail, fmt.Sprintf("pid %d; made certificate ", os.Getpid())) {
+	if e := p.events(adminapi.EventsRequest{Action: "admin cert", Actor: "user"}); len(e) != 2 ||
+		!strings.HasPrefix(e[0].Detail, fmt.Sprintf("pid %d; made certificate ", os.Getpid())) {
 		t.Errorf("what was made is not said: %+v", e)
 	}
 }
@@ -155,9 +161,11 @@ func TestDeedsWithoutARecord(t *testing.T) {
 	_, err := p.join(p.token("node-a", snapshot.RoleNode, "default/shop"))
 	must(t, err)
 	p.noRecords(t)
-	err = trying(t, p.local(), "CreateToken", &adminapi.TokenRequest{Node: "node-b", Role: snapshot.RoleNode, Identities: []string{"default/*"}})
+	err = trying(t, p.local(), "CreateToken",
+		&adminapi.TokenRequest{Node: "node-b", Role: snapshot.RoleNode, Identities: []string{"default/*"}})
 	wantCode(t, "a token", err, codes.Unavailable)
-	contains(t, "the refusal", status.Convert(err).Message(), "not done, because it cannot be recorded", "no more room for events")
+	contains(t, "the refusal", status.Convert(err).Message(), "not done, because it cannot be recorded",
+		"no more room for events")
 	if tokens := ask[adminapi.TokenListResponse](t, p.local(), "TokenList", &adminapi.Empty{}).Tokens; len(tokens) != 1 {
 		t.Errorf("the token was made: %+v", tokens)
 	}
@@ -174,6 +182,7 @@ func (p *plane) noRecords(t *testing.T) {
 	raw, err := sql.Open("sqlite", "file:"+p.cfg.StateFile+"?_pragma=busy_timeout(10000)") // the control plane writes too
 	must(t, err)
 	defer raw.Close()
-	_, err = raw.ExecContext(t.Context(), "CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT raise(ABORT, 'no more room for events'); END")
+	_, err = raw.ExecContext(t.Context(),
+		"CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT raise(ABORT, 'no more room for events'); END")
 	must(t, err)
 }

@@ -37,8 +37,8 @@ func TestControlWithFewFiles(t *testing.T) {
 	}
 }
 
-// Strangers with more connections than the control plane has files, on all its ports and doing nothing, neither keep the
-// administration of its own host out, nor nodes, nor changes of the configuration.
+// Strangers with more connections than the control plane has files, on all its ports and doing nothing, neither keep
+// the administration of its own host out, nor nodes, nor changes of the configuration.
 func TestFloodOfConnections(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML})

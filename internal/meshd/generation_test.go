@@ -38,8 +38,9 @@ func TestOldCertificatesNeverComeBack(t *testing.T) {
 	more := make([]state.Cert, 10_200)
 	for i := range more {
 		more[i] = state.Cert{
-			Serial: fmt.Sprintf("%034x", i), SPIFFEID: "spiffe://cards.example/isthmus/node/node-a", Node: "node-a", Fingerprint: fmt.Sprintf("%064x", i),
-			NotBefore: time.Now(), NotAfter: time.Now().Add(48 * time.Hour),
+			Serial: fmt.Sprintf("%034x", i), SPIFFEID: "spiffe://cards.example/isthmus/node/node-a", Node: "node-a",
+			Fingerprint: fmt.Sprintf("%064x", i),
+			NotBefore:   time.Now(), NotAfter: time.Now().Add(48 * time.Hour),
 		}
 	}
 	must(t, db.AddCerts(t.Context(), more))
@@ -52,7 +53,8 @@ func TestOldCertificatesNeverComeBack(t *testing.T) {
 	_, err = agentapi.Client{Conn: thief}.Sign(soon(t), &agentapi.SignRequest{CSR: csr(t, newKey(t))})
 	wantCode(t, "the old certificate asks to sign", err, codes.PermissionDenied)
 	wantCode(t, "the old certificate asks for configuration", discover(t, thief), codes.PermissionDenied)
-	wantCode(t, "the old certificate opens a conversation", firstOf(agentapi.Client{Conn: thief}.Sync(soon(t))), codes.PermissionDenied)
+	wantCode(t, "the old certificate opens a conversation", firstOf(agentapi.Client{Conn: thief}.Sync(soon(t))),
+		codes.PermissionDenied)
 }
 
 // Of a joining that races with the revocation of its node nothing is left, whichever is first.
@@ -82,7 +84,8 @@ func TestJoiningWhileRevoked(t *testing.T) {
 	t.Logf("%d of 25 had joined before", joined)
 }
 
-// A node that joins again, without having been revoked, leaves nothing to who has its former certificate; its renewals stand.
+// A node that joins again, without having been revoked, leaves nothing to who has its former certificate; its renewals
+// stand.
 func TestJoiningAgainEndsTheFormerGeneration(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
@@ -130,7 +133,10 @@ func (p *plane) edge(name string) (node *fakeAgent, gateway credential) {
 	c, err := p.join(p.token(name, snapshot.RoleGateway, "isthmus-system/gateway"))
 	must(p.t, err)
 	node = p.resume(c)
-	node.report(agentapi.Report{Gateway: &snapshot.GatewayInfo{ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.8"), OuterAddress: netip.MustParseAddr("192.0.2.8")}})
+	node.report(agentapi.Report{Gateway: &snapshot.GatewayInfo{
+		ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.8"),
+		OuterAddress: netip.MustParseAddr("192.0.2.8"),
+	}})
 	node.instructed("anything", func(*agentapi.Instructions) bool { return true })
 	gateway, err = node.sign("isthmus-system", "gateway")
 	must(p.t, err)
@@ -151,7 +157,8 @@ func getOn(t *testing.T, conn net.Conn, path string) int {
 	return code
 }
 
-// Revoking reaches what is open: idle connections to every port, and the port that only gateways may use; others' go on.
+// Revoking reaches what is open: idle connections to every port, and the port that only gateways may use; others' go
+// on.
 func TestRevocationReachesEveryOpenConnection(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
@@ -175,7 +182,10 @@ func TestRevocationReachesEveryOpenConnection(t *testing.T) {
 		t.Errorf("a revoked gateway asks on its open connection: %d", code)
 	}
 	ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"})
-	for what, ended := range map[string]chan error{"the node's": h2, "the gateway's at the peering port": peering, "the administrator's at the metrics port": metrics, "the administrator's": control} {
+	for what, ended := range map[string]chan error{
+		"the node's": h2, "the gateway's at the peering port": peering,
+		"the administrator's at the metrics port": metrics, "the administrator's": control,
+	} {
 		received(t, what, ended)
 	}
 	anew, err := tls.Dial("tcp", p.cfg.PeeringAddress, p.tlsAs(&gateway))
@@ -217,8 +227,8 @@ func TestARevokedGatewayIsNotCalled(t *testing.T) {
 	}
 }
 
-// Who holds a certificate that was revoked, or is of an earlier generation, takes none of the connections and calls that its
-// namesake may have.
+// Who holds a certificate that was revoked, or is of an earlier generation, takes none of the connections and calls
+// that its namesake may have.
 func TestOldCertificatesTakeNobodysShare(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
@@ -229,13 +239,16 @@ func TestOldCertificatesTakeNobodysShare(t *testing.T) {
 	ask[adminapi.StatusResponse](t, alice, "Status", &adminapi.Empty{})
 	thief, codesSeen := p.as(stolen), map[codes.Code]int{}
 	for range deedBurst + 50 { // more calls than an administrator may make at once
-		_, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](soon(t), thief, "CreateToken", &adminapi.TokenRequest{})
+		_, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](soon(t), thief, "CreateToken",
+			&adminapi.TokenRequest{})
 		codesSeen[status.Code(err)]++
 	}
-	if codesSeen[codes.PermissionDenied] == 0 || codesSeen[codes.OK]+codesSeen[codes.InvalidArgument]+codesSeen[codes.ResourceExhausted] > 0 {
+	if codesSeen[codes.PermissionDenied] == 0 ||
+		codesSeen[codes.OK]+codesSeen[codes.InvalidArgument]+codesSeen[codes.ResourceExhausted] > 0 {
 		t.Errorf("the revoked one: %v", codesSeen)
 	}
-	_, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](soon(t), alice, "CreateToken", &adminapi.TokenRequest{Node: "n", Role: snapshot.RoleNode, Identities: []string{"default/*"}})
+	_, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](soon(t), alice, "CreateToken",
+		&adminapi.TokenRequest{Node: "n", Role: snapshot.RoleNode, Identities: []string{"default/*"}})
 	must(t, err)
 }
 
@@ -245,14 +258,16 @@ func TestRevokedAdministrator(t *testing.T) {
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
 	first, second, bob := p.as(p.adminCert("alice")), p.as(p.adminCert("alice")), p.as(p.adminCert("bob"))
 	create := func(conn *grpc.ClientConn) error {
-		_, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](soon(t), conn, "CreateToken", &adminapi.TokenRequest{Node: "n", Role: snapshot.RoleNode, Identities: []string{"*"}, TTL: 30 * 24 * time.Hour})
+		_, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](soon(t), conn, "CreateToken",
+			&adminapi.TokenRequest{Node: "n", Role: snapshot.RoleNode, Identities: []string{"*"}, TTL: 30 * 24 * time.Hour})
 		return err
 	}
 	for _, conn := range []*grpc.ClientConn{first, second, bob} {
 		must(t, create(conn))
 	}
 	list := ask[adminapi.AdminListResponse](t, p.local(), "AdminList", &adminapi.Empty{}).Admins
-	if len(list) != 3 || list[0].Name != "alice" || list[2].Name != "bob" || len(list[0].ID) != 16 || !strings.HasPrefix(list[0].Serial, "40"+list[0].ID) || time.Until(list[0].NotAfter) > 8*time.Hour {
+	if len(list) != 3 || list[0].Name != "alice" || list[2].Name != "bob" || len(list[0].ID) != 16 ||
+		!strings.HasPrefix(list[0].Serial, "40"+list[0].ID) || time.Until(list[0].NotAfter) > 8*time.Hour {
 		t.Fatalf("listed: %+v", list)
 	}
 	ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{ID: list[0].ID})
@@ -264,13 +279,15 @@ func TestRevokedAdministrator(t *testing.T) {
 	}
 	wantCode(t, "all are revoked", create(second), codes.PermissionDenied)
 	must(t, create(bob))
-	_, err := adminapi.Call[adminapi.AdminRevokeRequest, adminapi.AdminRevokeResponse](soon(t), p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"})
+	_, err := adminapi.Call[adminapi.AdminRevokeRequest, adminapi.AdminRevokeResponse](soon(t), p.local(),
+		"AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"})
 	wantCode(t, "there is nothing left to revoke", err, codes.NotFound)
 	must(t, p.stop())
 	p.start()
 	wantCode(t, "after a restart", create(second), codes.PermissionDenied)
 	// Who made which token is on record, and all of one maker's can be cancelled.
-	cancelled := ask[adminapi.TokenCancelResponse](t, p.local(), "TokenCancel", &adminapi.TokenCancelRequest{MadeBy: "administrator alice"})
+	cancelled := ask[adminapi.TokenCancelResponse](t, p.local(), "TokenCancel",
+		&adminapi.TokenCancelRequest{MadeBy: "administrator alice"})
 	if cancelled.Cancelled != 3 {
 		t.Errorf("cancelled %d of alice's tokens, want 3", cancelled.Cancelled)
 	}
@@ -278,10 +295,14 @@ func TestRevokedAdministrator(t *testing.T) {
 	for _, tok := range ask[adminapi.TokenListResponse](t, p.local(), "TokenList", &adminapi.Empty{}).Tokens {
 		by = append(by, tok.MadeBy+" "+tok.State)
 	}
-	same(t, "who made the tokens", by, []string{"administrator alice cancelled", "administrator alice cancelled", "administrator bob open", "administrator alice cancelled", "administrator bob open"})
+	same(t, "who made the tokens", by, []string{
+		"administrator alice cancelled", "administrator alice cancelled", "administrator bob open",
+		"administrator alice cancelled", "administrator bob open",
+	})
 }
 
-// Agents answer administrators too, and hear at once of one who was revoked; also after a restart, also those who come later.
+// Agents answer administrators too, and hear at once of one who was revoked; also after a restart, also those who come
+// later.
 func TestAgentsHearOfRevokedAdministrators(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
@@ -305,7 +326,8 @@ func TestCertificateIsJudgedByItsEnd(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
 	c := credential{key: newKey(t)}
-	resp := ask[agentapi.SignResponse](t, p.local(), "AdminCert", &adminapi.AdminCertRequest{Name: "alice", CSR: csr(t, c.key), TTL: 3 * time.Second})
+	resp := ask[agentapi.SignResponse](t, p.local(), "AdminCert",
+		&adminapi.AdminCertRequest{Name: "alice", CSR: csr(t, c.key), TTL: 3 * time.Second})
 	c.chain, c.roots = resp.Chain, resp.Roots
 	conn := p.as(c)
 	_, ended := p.idle(p.cfg.AgentAddress, c, "h2")
@@ -315,7 +337,8 @@ func TestCertificateIsJudgedByItsEnd(t *testing.T) {
 	if err == nil {
 		t.Error("a call by a certificate that has ended")
 	}
-	_, err = adminapi.Call[adminapi.AdminCertRequest, agentapi.SignResponse](soon(t), p.local(), "AdminCert", &adminapi.AdminCertRequest{Name: "alice", CSR: csr(t, c.key), TTL: 25 * time.Hour})
+	_, err = adminapi.Call[adminapi.AdminCertRequest, agentapi.SignResponse](soon(t), p.local(), "AdminCert",
+		&adminapi.AdminCertRequest{Name: "alice", CSR: csr(t, c.key), TTL: 25 * time.Hour})
 	wantCode(t, "a longer life than may be", err, codes.InvalidArgument)
 }
 
@@ -339,13 +362,15 @@ func TestStreamsEndWithTheirCertificate(t *testing.T) {
 	must(t, err)
 }
 
-// signNode makes a certificate of a node that lives shorter than its usual ones. The control plane must not run meanwhile.
+// signNode makes a certificate of a node that lives shorter than its usual ones. The control plane must not run
+// meanwhile.
 func (p *plane) signNode(name string, ttl time.Duration) credential {
 	p.t.Helper()
 	db, err := state.Open(p.t.Context(), p.cfg.StateFile)
 	must(p.t, err)
 	defer db.Close()
-	authority, err := ca.New(p.t.Context(), ca.Config{TrustDomain: cards(p.t), Store: db, KeyFile: p.cfg.KeyFile, Log: slog.New(slog.DiscardHandler)})
+	authority, err := ca.New(p.t.Context(),
+		ca.Config{TrustDomain: cards(p.t), Store: db, KeyFile: p.cfg.KeyFile, Log: slog.New(slog.DiscardHandler)})
 	must(p.t, err)
 	n, err := db.Node(p.t.Context(), name)
 	must(p.t, err)
@@ -366,12 +391,14 @@ func TestWithdrawnRootEndsConnections(t *testing.T) {
 	_, ended := p.idle(p.cfg.AgentAddress, c, "h2")
 	ask[adminapi.StatusResponse](t, conn, "Status", &adminapi.Empty{})
 	must(t, p.caRotate(adminapi.CARotateRequest{}))
-	p.waitsFor("activated", "administrator alice: has credentials under the old root: make new ones (isthmus admin cert) before they end")
+	p.waitsFor("activated",
+		"administrator alice: has credentials under the old root: make new ones (isthmus admin cert) before they end")
 	ask[adminapi.StatusResponse](t, conn, "Status", &adminapi.Empty{})
 	must(t, p.caRotate(adminapi.CARotateRequest{Force: true}))
 	p.waitsFor("done")
 	received(t, "an idle connection", ended)
-	if _, err := adminapi.Call[adminapi.Empty, adminapi.StatusResponse](soon(t), conn, "Status", &adminapi.Empty{}); err == nil {
+	if _, err := adminapi.Call[adminapi.Empty, adminapi.StatusResponse](soon(t), conn, "Status",
+		&adminapi.Empty{}); err == nil {
 		t.Error("a call under a root that was withdrawn")
 	}
 	// What is left under it holds up no later rotation.
@@ -386,7 +413,8 @@ func TestWithdrawnRootEndsConnections(t *testing.T) {
 func TestTokensAreListedAndCancelled(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
-	open, shut, node := p.token("a", snapshot.RoleNode, "default/x"), p.token("b", snapshot.RoleNode, "default/*"), p.token("c", snapshot.RoleNode, "default/*")
+	open, shut, node := p.token("a", snapshot.RoleNode,
+		"default/x"), p.token("b", snapshot.RoleNode, "default/*"), p.token("c", snapshot.RoleNode, "default/*")
 	_, err := p.join(node)
 	must(t, err)
 	spare := p.token("c", snapshot.RoleNode, "default/*")
@@ -399,7 +427,8 @@ func TestTokensAreListedAndCancelled(t *testing.T) {
 	}
 	before := list()
 	cancel := func(id string) error {
-		_, err := adminapi.Call[adminapi.TokenCancelRequest, adminapi.TokenCancelResponse](soon(t), p.local(), "TokenCancel", &adminapi.TokenCancelRequest{ID: id})
+		_, err := adminapi.Call[adminapi.TokenCancelRequest, adminapi.TokenCancelResponse](soon(t), p.local(),
+			"TokenCancel", &adminapi.TokenCancelRequest{ID: id})
 		return err
 	}
 	must(t, cancel(before["1"].ID))
@@ -411,7 +440,8 @@ func TestTokensAreListedAndCancelled(t *testing.T) {
 		tok := list()[fmt.Sprint(i)]
 		states = append(states, tok.Node+" "+tok.State+" "+strings.Join(tok.Grant.Identities, ","))
 	}
-	same(t, "tokens", states, []string{"a open default/x", "b cancelled default/*", "c used default/*", "c cancelled default/*"})
+	same(t, "tokens", states,
+		[]string{"a open default/x", "b cancelled default/*", "c used default/*", "c cancelled default/*"})
 	for what, token := range map[string]string{"a cancelled one": shut, "a revoked node's": spare} {
 		if _, err := p.join(token); err == nil {
 			t.Errorf("%s was good", what)

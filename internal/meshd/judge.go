@@ -50,9 +50,11 @@ func (d *Daemon) judgeShown(ctx context.Context, s shownCert) error {
 	case s.none != nil:
 		return status.Errorf(codes.Unauthenticated, "a client certificate of this mesh is needed: %v", s.none)
 	case d.now().After(s.notAfter):
-		return status.Errorf(codes.Unauthenticated, "the certificate of %s ended at %s: connect with a new one", s.id, s.notAfter.UTC())
+		return status.Errorf(codes.Unauthenticated, "the certificate of %s ended at %s: connect with a new one", s.id,
+			s.notAfter.UTC())
 	case !d.authority.Trusts(s.chains):
-		return status.Errorf(codes.Unauthenticated, "the certificate of %s leads to a root that this mesh has withdrawn: connect with a new one", s.id)
+		return status.Errorf(codes.Unauthenticated,
+			"the certificate of %s leads to a root that this mesh has withdrawn: connect with a new one", s.id)
 	}
 	return d.agents.standings.judge(ctx, s.id, s.generation)
 }

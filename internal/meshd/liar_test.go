@@ -14,14 +14,16 @@ import (
 func lies(node string, n int) (all []state.Quarantine) {
 	for i := range n {
 		all = append(all, state.Quarantine{
-			Proxy:  fmt.Sprintf("%s/default/w%d", node, i),
-			Object: snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: fmt.Sprint("p", i)}, Content: "c", Reason: "it said so",
+			Proxy:   fmt.Sprintf("%s/default/w%d", node, i),
+			Object:  snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: fmt.Sprint("p", i)},
+			Content: "c", Reason: "it said so",
 		})
 	}
 	return all
 }
 
-// Each plan is a mesh that is compiled beside the others at every change: one node has few of them, however many proxies it has.
+// Each plan is a mesh that is compiled beside the others at every change: one node has few of them, however many
+// proxies it has.
 func TestANodeHasFewPlans(t *testing.T) {
 	t.Parallel()
 	c := &containment{wards: map[string]*ward{}}
@@ -43,7 +45,8 @@ func TestANodeHasFewPlans(t *testing.T) {
 		distinct[nodeOf(name)][p.id()] = true
 	}
 	if len(plans) != 203 || len(distinct["liar"]) != 1 || len(distinct["honest"]) != 3 || len(distinct["held"]) != 4 {
-		t.Errorf("%d plans; of the liar %d, of the honest %d, of those held %d", len(plans), len(distinct["liar"]), len(distinct["honest"]), len(distinct["held"]))
+		t.Errorf("%d plans; of the liar %d, of the honest %d, of those held %d", len(plans), len(distinct["liar"]),
+			len(distinct["honest"]), len(distinct["held"]))
 	}
 	if got := plans["liar/default/w7"].closed; len(got) != 100 {
 		t.Errorf("%d objects are closed at one of the liar's, want those of all", len(got))
@@ -65,7 +68,8 @@ func TestALiarDoesNotFillTheRecord(t *testing.T) {
 	p.d.containment.keep(t.Context(), lies("honest", 2), nil)
 	all := p.events(adminapi.EventsRequest{Limit: 10_000})
 	more := slices.ContainsFunc(all, func(e adminapi.Event) bool {
-		return e.Object == "more objects" && e.Detail == "at proxies of node liar: more than are recorded, see the log of the control plane"
+		return e.Object == "more objects" &&
+			e.Detail == "at proxies of node liar: more than are recorded, see the log of the control plane"
 	})
 	if len(all) > 1+maxQuarantineEvents+1+2 || !more {
 		t.Errorf("%d events; that there are more is said: %v", len(all), more)

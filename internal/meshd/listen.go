@@ -56,10 +56,18 @@ func (d *Daemon) listen() (*listeners, error) {
 		name, address string
 		config        door.Config
 	}{
-		{&ls.agents, "agentAddress", d.cfg.AgentAddress, door.Config{Prove: byTLS("h2"), Budget: d.connections, Proven: d.good(isAgentOrAdmin)}},
-		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.Config{Prove: byTLS(agentapi.PeeringProtocol, "http/1.1"), Budget: d.connections, Proven: d.good(isGateway)}},
-		{&ls.metrics, "metricsAddress", d.cfg.MetricsAddress, door.Config{Prove: byTLS("http/1.1"), Budget: d.connections, Proven: d.good(mayRead)}},
-		{&ls.health, "healthAddress", d.cfg.HealthAddress, door.Config{Prove: door.Plainly, Budget: door.NewBudget(healthLimits), Life: healthLife}},
+		{&ls.agents, "agentAddress", d.cfg.AgentAddress, door.Config{
+			Prove: byTLS("h2"), Budget: d.connections, Proven: d.good(isAgentOrAdmin),
+		}},
+		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.Config{
+			Prove: byTLS(agentapi.PeeringProtocol, "http/1.1"), Budget: d.connections, Proven: d.good(isGateway),
+		}},
+		{&ls.metrics, "metricsAddress", d.cfg.MetricsAddress, door.Config{
+			Prove: byTLS("http/1.1"), Budget: d.connections, Proven: d.good(mayRead),
+		}},
+		{&ls.health, "healthAddress", d.cfg.HealthAddress, door.Config{
+			Prove: door.Plainly, Budget: door.NewBudget(healthLimits), Life: healthLife,
+		}},
 	} {
 		ln, err := net.Listen("tcp", l.address)
 		if err != nil {
@@ -80,8 +88,8 @@ func (d *Daemon) listen() (*listeners, error) {
 	return ls, nil
 }
 
-// good leaves of these callers those whose certificate is good now. Who shows another one is answered, and takes no place of whom it
-// was issued to.
+// good leaves of these callers those whose certificate is good now. Who shows another one is answered, and takes no
+// place of whom it was issued to.
 func (d *Daemon) good(of func(door.Caller) bool) func(door.Caller) bool {
 	return func(c door.Caller) bool { return of(c) && d.judgeCaller(context.Background(), c) == nil }
 }
@@ -89,8 +97,8 @@ func (d *Daemon) good(of func(door.Caller) bool) func(door.Caller) bool {
 func isLocal(c door.Caller) bool        { return c.Kind == door.Local }
 func isAgentOrAdmin(c door.Caller) bool { return c.Kind&(door.Node|door.Administrator) != 0 }
 
-// isGateway says who may hold connections to the peering port. Whether it is one of the gateways that are registered is asked
-// where they are served.
+// isGateway says who may hold connections to the peering port. Whether it is one of the gateways that are registered is
+// asked where they are served.
 func isGateway(c door.Caller) bool {
 	return c.Kind == door.Workload && strings.HasPrefix(c.Name, spiffe.SystemNamespace+"/")
 }
@@ -123,8 +131,10 @@ func (ls *listeners) close() {
 
 func (d *Daemon) grpcServer() *grpc.Server {
 	return grpc.NewServer(append(d.door.Options(), grpc.ChainStreamInterceptor(d.judgeStream),
-		grpc.MaxRecvMsgSize(max(maxReport, maxAsked)), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxConcurrentStreams(maxStreams),
-		grpc.StaticStreamWindowSize(streamWindow), grpc.ConnectionTimeout(headerTimeout), grpc.WaitForHandlers(true), grpc.ReadBufferSize(readBuffer),
+		grpc.MaxRecvMsgSize(max(maxReport, maxAsked)), grpc.MaxHeaderListSize(maxHeaders),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.StaticStreamWindowSize(streamWindow), grpc.ConnectionTimeout(headerTimeout), grpc.WaitForHandlers(true),
+		grpc.ReadBufferSize(readBuffer),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: maxIdle}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)...)
@@ -164,9 +174,10 @@ func (d *Daemon) servePeering(ls *listeners) func(context.Context) error {
 	}
 }
 
-// serveHealth is the one endpoint without authentication: it says only whether the process lives and has configuration, and
-// whether some of that is not in force. A control plane that serves the rest stays ready, since whoever sends its agents away for
-// a mistake in a file keeps them from what mends it; who would rather hold back a rollout asks for "/readyz?strict".
+// serveHealth is the one endpoint without authentication: it says only whether the process lives and has configuration,
+// and whether some of that is not in force. A control plane that serves the rest stays ready, since whoever sends its
+// agents away for a mistake in a file keeps them from what mends it; who would rather hold back a rollout asks for
+// "/readyz?strict".
 func (d *Daemon) serveHealth(ls *listeners) func(context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })

@@ -75,7 +75,10 @@ type published struct {
 }
 
 func newLoop(d *Daemon) *loop {
-	return &loop{d: d, store: d.store, xds: d.xds, log: d.log, reloads: make(chan struct{}, 1), repeats: make(chan struct{}, 1), views: map[string]*view.View{}, own: ownSets{}}
+	return &loop{
+		d: d, store: d.store, xds: d.xds, log: d.log, reloads: make(chan struct{}, 1), repeats: make(chan struct{}, 1),
+		views: map[string]*view.View{}, own: ownSets{},
+	}
 }
 
 // reload asks for peers and invitations to be read again. It never blocks.
@@ -86,7 +89,8 @@ func (l *loop) reload() {
 	}
 }
 
-// again asks for the spine to be run again, though nothing is known anew: what some proxy is to be told has changed. It never blocks.
+// again asks for the spine to be run again, though nothing is known anew: what some proxy is to be told has changed. It
+// never blocks.
 func (l *loop) again() {
 	select {
 	case l.repeats <- struct{}{}:
@@ -120,8 +124,8 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-// reread takes in what the state file says now. What cannot be read is read again until it can be: a suspension that is written
-// is not left without effect.
+// reread takes in what the state file says now. What cannot be read is read again until it can be: a suspension that is
+// written is not left without effect.
 func (l *loop) reread(ctx context.Context) {
 	if err := l.store.Reload(ctx); err != nil && ctx.Err() == nil {
 		l.log.Error("state not read, trying again", "error", err, "again", reloadRetry)
@@ -129,8 +133,8 @@ func (l *loop) reread(ctx context.Context) {
 	}
 }
 
-// apply is the spine: snapshot → mesh → views → resources → the difference. A fault of ours on the way leaves in force what was,
-// and is said loudly; the next change is tried from the beginning.
+// apply is the spine: snapshot → mesh → views → resources → the difference. A fault of ours on the way leaves in force
+// what was, and is said loudly; the next change is tried from the beginning.
 func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 	defer func() {
 		fault := recover()
@@ -148,7 +152,8 @@ func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 	plans, replanned := l.d.containment.plans(ctx, snap.Config)
 	l.compiled = l.d.compile(l.compiled, snap)
 	mesh := l.compiled.Mesh
-	findings := slices.Concat(snap.Config.Findings, l.compiled.Findings, snap.Registry.Clashes, l.d.agents.findings(), l.d.containment.findings(snap.Config))
+	findings := slices.Concat(snap.Config.Findings, l.compiled.Findings, snap.Registry.Clashes, l.d.agents.findings(),
+		l.d.containment.findings(snap.Config))
 	finding.Sort(findings)
 	before := l.published.Load()
 	if mesh == nil {
@@ -181,8 +186,9 @@ func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 
 func faulty(fault any) finding.Finding {
 	return finding.Finding{
-		Code: "ISM0205", Severity: finding.Error, Message: fmt.Sprintf("Isthmus fails on this configuration, so what was in force stays: %v", fault),
-		Remedy: "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
+		Code: "ISM0205", Severity: finding.Error,
+		Message: fmt.Sprintf("Isthmus fails on this configuration, so what was in force stays: %v", fault),
+		Remedy:  "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
 	}
 }
 
@@ -228,7 +234,9 @@ func (l *loop) publishEndpoints(before *published, mesh *model.Mesh) (sets []mod
 }
 
 // publishProxies rebuilds what those proxies are told whose view changed.
-func (l *loop) publishProxies(ctx context.Context, before *published, snap *snapshot.Snapshot, plans map[string]plan) (faults []finding.Finding) {
+func (l *loop) publishProxies(
+	ctx context.Context, before *published, snap *snapshot.Snapshot, plans map[string]plan,
+) (faults []finding.Finding) {
 	mesh := l.compiled.Mesh
 	for _, name := range l.xds.Known() {
 		if mesh.Proxies[name] == nil {
@@ -261,12 +269,16 @@ func (l *loop) publishProxies(ctx context.Context, before *published, snap *snap
 	return faults
 }
 
-// publishProxy rebuilds what one proxy is told and says whether that is new. A fault of ours there is that proxy's alone: it goes
-// on with what it has. replanned says that containment may wait to hear what the proxy is told, new or not.
-func (l *loop) publishProxy(name string, snap *snapshot.Snapshot, plan plan, replanned bool, contained map[string]*compile.Compiled) (news bool, fault any) {
+// publishProxy rebuilds what one proxy is told and says whether that is new. A fault of ours there is that proxy's
+// alone: it goes on with what it has. replanned says that containment may wait to hear what the proxy is told, new or
+// not.
+func (l *loop) publishProxy(
+	name string, snap *snapshot.Snapshot, plan plan, replanned bool, contained map[string]*compile.Compiled,
+) (news bool, fault any) {
 	defer func() {
 		if fault = recover(); fault != nil {
-			l.log.Error("a proxy's configuration not built, it keeps what it has", "proxy", name, "fault", fault, "stack", string(debug.Stack()))
+			l.log.Error("a proxy's configuration not built, it keeps what it has", "proxy", name, "fault", fault,
+				"stack", string(debug.Stack()))
 		}
 	}()
 	c := l.compiled
@@ -297,13 +309,14 @@ func (l *loop) publishProxy(name string, snap *snapshot.Snapshot, plan plan, rep
 
 func faultyProxy(name string, fault any) finding.Finding {
 	return finding.Finding{
-		Code: "ISM0206", Severity: finding.Error, Object: "proxy " + name, Message: fmt.Sprintf("Isthmus fails to build its configuration, so it keeps what it has: %v", fault),
-		Remedy: "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
+		Code: "ISM0206", Severity: finding.Error, Object: "proxy " + name,
+		Message: fmt.Sprintf("Isthmus fails to build its configuration, so it keeps what it has: %v", fault),
+		Remedy:  "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
 	}
 }
 
-// compileFor is the mesh for those proxies that cannot live with it as it stands: of an earlier configuration, or with some
-// objects closed. All else, who is a peer and which nodes there are, is as it is now.
+// compileFor is the mesh for those proxies that cannot live with it as it stands: of an earlier configuration, or with
+// some objects closed. All else, who is a peer and which nodes there are, is as it is now.
 func (l *loop) compileFor(snap *snapshot.Snapshot, p plan, contained map[string]*compile.Compiled) *compile.Compiled {
 	id := p.id()
 	if contained[id] == nil {

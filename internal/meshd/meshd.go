@@ -63,7 +63,8 @@ type Daemon struct {
 	containment *containment
 	// build makes what a proxy is told, of what its view was compiled from.
 	build func(*view.View, *snapshot.Config) *envoy.Resources
-	// livedAfter is how long a proxy must have gone on with a configuration, after it acknowledged all of it, to have lived with it.
+	// livedAfter is how long a proxy must have gone on with a configuration, after it acknowledged all of it, to have
+	// lived with it.
 	livedAfter time.Duration
 }
 
@@ -89,12 +90,15 @@ func (d *Daemon) run(ctx context.Context) error {
 		return err
 	}
 	defer ls.close()
-	d.log.Info("control plane is up", "mesh", d.store.Snapshot().Config.Mesh.Name, "trustDomain", d.authority.TrustDomain().Name(), "agents", d.cfg.AgentAddress, "socket", d.cfg.Socket)
+	d.log.Info("control plane is up", "mesh", d.store.Snapshot().Config.Mesh.Name,
+		"trustDomain", d.authority.TrustDomain().Name(), "agents", d.cfg.AgentAddress, "socket", d.cfg.Socket)
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.containment.run, d.rotator.run, d.openings.run, d.agents.endings.run,
-		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls), d.serveMetrics(ls),
+		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.containment.run, d.rotator.run,
+		d.openings.run, d.agents.endings.run,
+		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls),
+		d.serveMetrics(ls),
 	} {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -173,9 +177,11 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	d.loop = newLoop(d)
 	d.rotator = &rotator{d: d}
 	d.federation, err = federation.New(federation.Config{
-		TrustDomain: td, Name: federationName(first), Snapshot: d.store.Snapshot, Store: d.db, DialGateway: d.dialGateway, FromGateway: d.judge,
+		TrustDomain: td, Name: federationName(first), Snapshot: d.store.Snapshot, Store: d.db,
+		DialGateway: d.dialGateway, FromGateway: d.judge,
 		Identity: func() (*tls.Certificate, error) { return d.identity.GetCertificate(nil) },
-		Shut:     d.store.Shut, Reopen: d.store.Reopen, Changed: func() { d.loop.reload() }, InForce: d.inForce, Export: d.export, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
+		Shut:     d.store.Shut, Reopen: d.store.Reopen, Changed: func() { d.loop.reload() }, InForce: d.inForce,
+		Export: d.export, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
 	})
 	if err != nil {
 		return err

@@ -60,7 +60,8 @@ var methods = withNames(map[string]map[string]door.Method{
 		"CreateToken": deed("token create", func(r *adminapi.TokenRequest) (string, string) {
 			return "node " + r.Node, grants(r)
 		}),
-		"AdminCert": onSocket(deed("admin cert", func(r *adminapi.AdminCertRequest) (string, string) { return "administrator " + r.Name, "" })),
+		"AdminCert": onSocket(deed("admin cert",
+			func(r *adminapi.AdminCertRequest) (string, string) { return "administrator " + r.Name, "" })),
 		"AdminRevoke": vital(deed("admin revoke", func(r *adminapi.AdminRevokeRequest) (string, string) {
 			return strings.TrimSpace("administrator " + r.Name + " " + r.ID), ""
 		})),
@@ -70,8 +71,10 @@ var methods = withNames(map[string]map[string]door.Method{
 			}
 			return "join token " + r.ID, ""
 		})),
-		"RevokeNode": vital(deed("node revoke", func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
-		"PeerInvite": deed("peer invite", func(r *adminapi.PeerInviteRequest) (string, string) { return "peer " + r.Peer, "" }),
+		"RevokeNode": vital(deed("node revoke",
+			func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
+		"PeerInvite": deed("peer invite",
+			func(r *adminapi.PeerInviteRequest) (string, string) { return "peer " + r.Peer, "" }),
 		"PeerAccept": deed("peer accept", func(r *adminapi.PeerAcceptRequest) (string, string) {
 			if r.Name == "" {
 				return "invitation", "" // the detail of its end has the name that the peer proposes
@@ -114,7 +117,9 @@ func grants(r *adminapi.TokenRequest) string {
 func peerOf(r *adminapi.PeerRequest) (object, detail string) { return "peer " + r.Peer, "" }
 
 func forNodes(action string, bytes, atOnce int) door.Method {
-	return door.Method{Who: door.Node, Bytes: bytes, AtOnce: atOnce, Action: action, Deny: "it takes the certificate of a node"}
+	return door.Method{
+		Who: door.Node, Bytes: bytes, AtOnce: atOnce, Action: action, Deny: "it takes the certificate of a node",
+	}
 }
 
 // read is a method of administrators that changes nothing.

@@ -17,9 +17,12 @@ import (
 // Every method that is served has a row, every row is of one, and none is served past the door's bounds.
 func TestEveryMethodHasARow(t *testing.T) {
 	left := maps.Clone(methods)
-	for _, desc := range []grpc.ServiceDesc{agentapi.Desc, adminapi.Desc, discoveryv3.AggregatedDiscoveryService_ServiceDesc} {
+	for _, desc := range []grpc.ServiceDesc{
+		agentapi.Desc, adminapi.Desc, discoveryv3.AggregatedDiscoveryService_ServiceDesc,
+	} {
 		for _, m := range desc.Methods {
-			t.Errorf("%s of %s is unary: describe it by rpc.Unary, so that its messages are bounded", m.MethodName, desc.ServiceName)
+			t.Errorf("%s of %s is unary: describe it by rpc.Unary, so that its messages are bounded", m.MethodName,
+				desc.ServiceName)
 		}
 		for _, s := range desc.Streams {
 			name := "/" + desc.ServiceName + "/" + s.StreamName

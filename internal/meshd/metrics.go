@@ -42,22 +42,41 @@ func (m *metrics) built(n int) { m.builds.Add(float64(n)) }
 type stateCollector struct{ d *Daemon }
 
 var (
-	descConnected   = prometheus.NewDesc("isthmus_proxy_connected", "1 while the proxy is connected.", []string{"proxy"}, nil)
-	descNack        = prometheus.NewDesc("isthmus_proxy_refused", "1 while the proxy refuses its last configuration of a type.", []string{"proxy", "type"}, nil)
-	descFindings    = prometheus.NewDesc("isthmus_findings", "Findings about the configuration.", []string{"severity"}, nil)
-	descClosed      = prometheus.NewDesc("isthmus_quarantined_objects", "Objects that are closed at some proxy, because its Envoy cannot live with them.", nil, nil)
-	descContained   = prometheus.NewDesc("isthmus_contained_proxies", "Proxies that are kept from what they cannot live with: held on an earlier configuration, searched for the cause, or told all but what is in quarantine.", []string{"state"}, nil)
-	descRootEnd     = prometheus.NewDesc("isthmus_root_expiry_timestamp_seconds", "When the mesh's own root ends.", nil, nil)
-	descConnections = prometheus.NewDesc("isthmus_connections", "Open TLS connections to the control plane, by what their callers have shown: none or certificate.", []string{"shown"}, nil)
-	descTurnedAway  = prometheus.NewDesc("isthmus_connections_turned_away_total", "TLS connections closed because of too many: of one address without a certificate (address), slow ones for others' sake (slow), of one caller or of all (caller).", []string{"why"}, nil)
-	descHandshake   = prometheus.NewDesc("isthmus_peer_handshakes_total", "TLS handshakes with a peer at this mesh's gateways.", []string{"peer", "result"}, nil)
-	descDenials     = prometheus.NewDesc("isthmus_peer_denials_total", "Requests of or to a peer that a gateway refused.", []string{"peer"}, nil)
-	descRequests    = prometheus.NewDesc("isthmus_peer_requests_total", "Requests and connections that crossed.", []string{"peer"}, nil)
+	descConnected = prometheus.NewDesc("isthmus_proxy_connected", "1 while the proxy is connected.",
+		[]string{"proxy"}, nil)
+	descNack = prometheus.NewDesc("isthmus_proxy_refused",
+		"1 while the proxy refuses its last configuration of a type.", []string{"proxy", "type"}, nil)
+	descFindings = prometheus.NewDesc("isthmus_findings", "Findings about the configuration.", []string{"severity"},
+		nil)
+	descClosed = prometheus.NewDesc("isthmus_quarantined_objects",
+		"Objects that are closed at some proxy, because its Envoy cannot live with them.", nil, nil)
+	descContained = prometheus.NewDesc("isthmus_contained_proxies",
+		"Proxies that are kept from what they cannot live with: held on an earlier configuration, searched for the "+
+			"cause, or told all but what is in quarantine.",
+		[]string{"state"}, nil)
+	descRootEnd = prometheus.NewDesc("isthmus_root_expiry_timestamp_seconds", "When the mesh's own root ends.", nil,
+		nil)
+	descConnections = prometheus.NewDesc("isthmus_connections",
+		"Open TLS connections to the control plane, by what their callers have shown: none or certificate.",
+		[]string{"shown"}, nil)
+	descTurnedAway = prometheus.NewDesc("isthmus_connections_turned_away_total",
+		"TLS connections closed because of too many: of one address without a certificate (address), slow ones for "+
+			"others' sake (slow), of one caller or of all (caller).",
+		[]string{"why"}, nil)
+	descHandshake = prometheus.NewDesc("isthmus_peer_handshakes_total",
+		"TLS handshakes with a peer at this mesh's gateways.", []string{"peer", "result"}, nil)
+	descDenials = prometheus.NewDesc("isthmus_peer_denials_total",
+		"Requests of or to a peer that a gateway refused.", []string{"peer"}, nil)
+	descRequests = prometheus.NewDesc("isthmus_peer_requests_total", "Requests and connections that crossed.",
+		[]string{"peer"}, nil)
 )
 
 // Describe announces the metrics.
 func (stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descConnected, descNack, descFindings, descClosed, descContained, descRootEnd, descConnections, descTurnedAway, descHandshake, descDenials, descRequests} {
+	for _, d := range []*prometheus.Desc{
+		descConnected, descNack, descFindings, descClosed, descContained, descRootEnd, descConnections, descTurnedAway,
+		descHandshake, descDenials, descRequests,
+	} {
 		ch <- d
 	}
 }

@@ -34,8 +34,9 @@ func (c *containment) findings(cfg *snapshot.Config) []finding.Finding {
 		o := cfg.Origins.Lookup(key)
 		out = append(out, finding.Finding{
 			Code: "ISM0230", Severity: finding.Error, Object: key.String(), File: o.File, Line: o.Line,
-			Message: fmt.Sprintf("quarantined at %s, whose Envoy cannot live with it: what it selects is closed there. %s", proxiesOf(qs), qs[0].Reason),
-			Remedy:  "change the object, or remove it: it is tried again when it says something else",
+			Message: fmt.Sprintf("quarantined at %s, whose Envoy cannot live with it: what it "+
+				"selects is closed there. %s", proxiesOf(qs), qs[0].Reason),
+			Remedy: "change the object, or remove it: it is tried again when it says something else",
 		})
 	}
 	return out
@@ -74,10 +75,14 @@ func (c *containment) status(proxy string) *adminapi.Containment {
 	if w == nil || !w.held && w.ill == "" && !w.searching && w.stuck == "" && len(w.quarantined) == 0 {
 		return nil
 	}
-	out := &adminapi.Containment{Held: w.held, Searching: w.searching || w.ill != "", Reason: cmp.Or(w.ill, w.stuck), Quarantined: []adminapi.Quarantined{}}
+	out := &adminapi.Containment{
+		Held: w.held, Searching: w.searching || w.ill != "", Reason: cmp.Or(w.ill, w.stuck),
+		Quarantined: []adminapi.Quarantined{},
+	}
 	for _, key := range sortedKeys(w.quarantined) {
 		q := w.quarantined[key]
-		out.Quarantined = append(out.Quarantined, adminapi.Quarantined{Object: key.String(), Since: q.Since, Reason: q.Reason})
+		out.Quarantined = append(out.Quarantined,
+			adminapi.Quarantined{Object: key.String(), Since: q.Since, Reason: q.Reason})
 	}
 	return out
 }

@@ -46,8 +46,9 @@ func (r *rations) node(name string) *ration {
 	defer r.mu.Unlock()
 	if r.of[name] == nil {
 		r.of[name] = &ration{
-			atOnce: make(chan struct{}, certsAtOnce), reads: rate.NewLimiter(readRate, readBurst), reports: rate.NewLimiter(reportRate, reportBurst),
-			warn: rate.Sometimes{Interval: time.Minute}, each: map[string]*rate.Limiter{},
+			atOnce: make(chan struct{}, certsAtOnce), reads: rate.NewLimiter(readRate, readBurst),
+			reports: rate.NewLimiter(reportRate, reportBurst),
+			warn:    rate.Sometimes{Interval: time.Minute}, each: map[string]*rate.Limiter{},
 		}
 	}
 	return r.of[name]
@@ -67,7 +68,8 @@ func (r *ration) certificate(identity string, life time.Duration, hosted int, no
 	one = limited(one, refill, certsBurst, now)
 	r.each[identity] = one
 	if r.certs.TokensAt(now) < 1 || one.TokensAt(now) < 1 {
-		return status.Errorf(codes.ResourceExhausted, "too many certificates were asked for, of %s or by this node: try again in %s", identity, certsEvery)
+		return status.Errorf(codes.ResourceExhausted,
+			"too many certificates were asked for, of %s or by this node: try again in %s", identity, certsEvery)
 	}
 	r.certs.AllowN(now, 1)
 	one.AllowN(now, 1)

@@ -23,7 +23,8 @@ func TestRationOfCertificates(t *testing.T) {
 		}
 		return n
 	}
-	// An agent that is started ten times in a row has every certificate each time; then it waits, and other identities do not.
+	// An agent that is started ten times in a row has every certificate each time; then it waits, and other identities
+	// do not.
 	for range 10 {
 		for i := range 10 {
 			must(t, r.certificate(fmt.Sprint("w", i), time.Hour, 10, now))
@@ -84,7 +85,8 @@ func TestANodeThatAsksWithoutEndSlowsNobody(t *testing.T) {
 					return
 				default:
 				}
-				_, err := agentapi.Client{Conn: greedy.conn}.Sign(soon(t), &agentapi.SignRequest{Namespace: "default", ServiceAccount: "shop", CSR: request})
+				_, err := agentapi.Client{Conn: greedy.conn}.Sign(soon(t),
+					&agentapi.SignRequest{Namespace: "default", ServiceAccount: "shop", CSR: request})
 				mu.Lock()
 				got[status.Code(err)]++
 				mu.Unlock()

@@ -26,7 +26,8 @@ const maxRecorded = 10
 // take registers what a report on one of a node's streams says, as far as the node's grant goes.
 func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agentapi.Report) error {
 	if len(r.Workloads) > grant.MaxWorkloads {
-		return status.Errorf(codes.ResourceExhausted, "node %s reports %d workloads, %d are possible", n.Name, len(r.Workloads), grant.MaxWorkloads)
+		return status.Errorf(codes.ResourceExhausted, "node %s reports %d workloads, %d are possible", n.Name,
+			len(r.Workloads), grant.MaxWorkloads)
 	}
 	bound(r, n.Role)
 	node := snapshot.Node{Name: n.Name, Role: n.Role}
@@ -52,11 +53,14 @@ func (a *agents) takeGateway(ctx context.Context, n state.Node, g *snapshot.Gate
 	if g == nil {
 		return status.Errorf(codes.InvalidArgument, "gateway %s does not say where it stands", n.Name)
 	}
-	if account := spiffe.SystemNamespace + "/" + g.ServiceAccount; !n.Grant.Covers(spiffe.SystemNamespace, g.ServiceAccount) {
+	if account := spiffe.SystemNamespace + "/" + g.ServiceAccount; !n.Grant.Covers(spiffe.SystemNamespace,
+		g.ServiceAccount) {
 		why := fmt.Sprintf("its token does not grant the service account %s", account)
 		a.remember(ctx, n.Name, []finding.Finding{gatewayOut(n.Name, "ISM0013", "serviceAccount", why)})
-		return status.Errorf(codes.PermissionDenied, "gateway %s: %s, but %s: correct gateway.serviceAccount in its settings, "+
-			"or empty its stateDir and start it with another token (isthmus token create --role gateway --node %s --identity %s)",
+		return status.Errorf(codes.PermissionDenied, "gateway %s: %s, but %s: correct "+
+			"gateway.serviceAccount in its settings, "+
+			"or empty its stateDir and start it with another token (isthmus token create --role gateway "+
+			"--node %s --identity %s)",
 			n.Name, why, strings.Join(n.Grant.Identities, " "), n.Name, account)
 	}
 	first, _, _ := a.d.store.Said(n.Name)
@@ -70,19 +74,25 @@ func (a *agents) takeGateway(ctx context.Context, n state.Node, g *snapshot.Gate
 // gatewayOut is the finding of a gateway that has no part in the mesh for what it says of itself.
 func gatewayOut(node, code, field, why string) finding.Finding {
 	return finding.Finding{
-		Severity: finding.Error, Code: code, Object: "gateway " + node, Field: field, Message: why + "; what it reports is refused",
+		Severity: finding.Error, Code: code, Object: "gateway " + node, Field: field,
+		Message: why + "; what it reports is refused",
 		Remedy: "correct its settings, or empty its stateDir and start it with a token that grants what they say: " +
 			"isthmus token create --role gateway --node " + node,
 	}
 }
 
-func (a *agents) register(ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload, stands func() error) error {
+func (a *agents) register(
+	ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload, stands func() error,
+) error {
 	err := a.d.store.Register(ctx, stream, node, workloads, stands)
 	switch {
 	case errors.Is(err, store.ErrSuperseded):
 		return status.Error(codes.Aborted, errTakenOver.Error())
 	case errors.Is(err, state.ErrRevoked), status.Code(err) == codes.PermissionDenied:
-		return status.Errorf(codes.PermissionDenied, "node %s was revoked: to let it in again, empty its stateDir and start it with a new token (isthmus token create --node %s)", node.Name, node.Name)
+		return status.Errorf(codes.PermissionDenied,
+			"node %s was revoked: to let it in again, empty its stateDir and start it with a new token (isthmus "+
+				"token create --node %s)",
+			node.Name, node.Name)
 	case err != nil:
 		return status.Error(codes.Internal, err.Error())
 	}

@@ -39,8 +39,8 @@ func (p *plane) served(what, host string, want ...string) {
 	eventually(p.t, what, func() bool { return slices.Equal(p.serving(host), want) })
 }
 
-// A node that may host one service account takes no other service's requests: by its labels, its name, its addresses or its
-// number.
+// A node that may host one service account takes no other service's requests: by its labels, its name, its addresses or
+// its number.
 func TestANodeSaysNotWhatItsWorkloadsAre(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
@@ -72,7 +72,8 @@ func TestANodeSaysNotWhatItsWorkloadsAre(t *testing.T) {
 
 	var many []snapshot.Workload
 	for i := range 400 {
-		w := workload(fmt.Sprintf("evil-%d", i), "evil", netip.AddrFrom4([4]byte{10, 0, 1 + byte(i/250), byte(i % 250)}).String())
+		w := workload(fmt.Sprintf("evil-%d", i), "evil",
+			netip.AddrFrom4([4]byte{10, 0, 1 + byte(i/250), byte(i % 250)}).String())
 		w.Labels = map[string]string{"app": "payments"}
 		many = append(many, w)
 	}
@@ -81,14 +82,16 @@ func TestANodeSaysNotWhatItsWorkloadsAre(t *testing.T) {
 	p.served("they take nothing", "payments", "payments@10.0.0.2")
 
 	recorded := map[string]bool{}
-	for _, e := range ask[adminapi.EventsResponse](t, p.local(), "Events", &adminapi.EventsRequest{Actor: "node node-a", Action: "node register", Limit: 1000}).Events {
+	for _, e := range ask[adminapi.EventsResponse](t, p.local(), "Events",
+		&adminapi.EventsRequest{Actor: "node node-a", Action: "node register", Limit: 1000}).Events {
 		if e.Outcome != state.Refused || e.From != "127.0.0.1" {
 			t.Errorf("recorded: %+v", e)
 		}
 		recorded[e.Object+" "+e.Detail[:min(7, len(e.Detail))]] = true
 	}
 	for _, want := range []string{
-		"workload default/evil ISM0242", "workload default/payments ISM0240", "workload default/evil ISM0244", "workload default/evil ISM0241",
+		"workload default/evil ISM0242", "workload default/payments ISM0240", "workload default/evil ISM0244",
+		"workload default/evil ISM0241",
 	} {
 		if !recorded[want] {
 			t.Errorf("%s is not recorded, but %v", want, recorded)
@@ -96,8 +99,8 @@ func TestANodeSaysNotWhatItsWorkloadsAre(t *testing.T) {
 	}
 }
 
-// Of two nodes that may both host a workload the first keeps it, whatever sorts first, also after a restart; the other has it
-// as soon as the first gives it up.
+// Of two nodes that may both host a workload the first keeps it, whatever sorts first, also after a restart; the other
+// has it as soon as the first gives it up.
 func TestTheOlderRegistrationStands(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
@@ -105,7 +108,8 @@ func TestTheOlderRegistrationStands(t *testing.T) {
 	p.served("the first serves", "payments", "payments@10.0.0.2")
 	young := p.agent("node-a", []string{"default/*"}, workload("payments", "payments", "10.0.0.1"))
 	eventually(t, "the second is a finding", func() bool { return p.found("ISM0012") != "" })
-	contains(t, "the finding", p.found("ISM0012"), "workload default/payments", "registered by node node-b and later by node node-a", "isthmus node revoke node-b")
+	contains(t, "the finding", p.found("ISM0012"), "workload default/payments",
+		"registered by node node-b and later by node node-a", "isthmus node revoke node-b")
 	p.served("the first still serves", "payments", "payments@10.0.0.2")
 
 	must(t, p.stop())
@@ -165,7 +169,8 @@ func TestAGatewayDoesNotMove(t *testing.T) {
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
 	report := func(inner string) agentapi.Report {
 		return agentapi.Report{Gateway: &snapshot.GatewayInfo{
-			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr(inner), OuterAddress: netip.MustParseAddr("198.51.100.1"),
+			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr(inner),
+			OuterAddress: netip.MustParseAddr("198.51.100.1"),
 		}}
 	}
 	stands := func(what, inner string) {
@@ -200,13 +205,15 @@ func TestAGatewayDoesNotMove(t *testing.T) {
 	stands("with a new token it stands elsewhere", "10.0.0.4")
 }
 
-// A gateway whose settings say more than its token grants has no part in the mesh: the findings say so until it is put right.
+// A gateway whose settings say more than its token grants has no part in the mesh: the findings say so until it is put
+// right.
 func TestAGatewayThatIsRefusedIsFound(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
 	report := func(account string) agentapi.Report {
 		return agentapi.Report{Gateway: &snapshot.GatewayInfo{
-			ServiceAccount: account, InnerAddress: netip.MustParseAddr("10.0.0.3"), OuterAddress: netip.MustParseAddr("198.51.100.1"),
+			ServiceAccount: account, InnerAddress: netip.MustParseAddr("10.0.0.3"),
+			OuterAddress: netip.MustParseAddr("198.51.100.1"),
 		}}
 	}
 	c, err := p.join(p.token("gw", snapshot.RoleGateway, "isthmus-system/edge"))
@@ -215,7 +222,8 @@ func TestAGatewayThatIsRefusedIsFound(t *testing.T) {
 	gw.report(report("gateway"))
 	end := received(t, "it is refused", gw.end)
 	wantCode(t, "it is refused", end, codes.PermissionDenied)
-	contains(t, "the refusal", end.Error(), "isthmus-system/gateway, but isthmus-system/edge: correct gateway.serviceAccount in its settings")
+	contains(t, "the refusal", end.Error(),
+		"isthmus-system/gateway, but isthmus-system/edge: correct gateway.serviceAccount in its settings")
 	eventually(t, "it is found", func() bool { return p.found("ISM0013") != "" })
 	contains(t, "the finding", p.found("ISM0013"),
 		"gateway gw serviceAccount: its token does not grant the service account isthmus-system/gateway; what it reports is refused")
@@ -228,7 +236,8 @@ func TestEnvoysDoNotStarveTheirAgent(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
 	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "token"), []byte(p.token("node-a", snapshot.RoleNode, "default/payments")), 0o600))
+	must(t,
+		os.WriteFile(filepath.Join(dir, "token"), []byte(p.token("node-a", snapshot.RoleNode, "default/payments")), 0o600))
 	agent := control.New(control.Config{
 		Log: slog.New(slog.DiscardHandler), Node: "node-a", Role: snapshot.RoleNode,
 		TokenFile: filepath.Join(dir, "token"), IdentityFile: filepath.Join(dir, "identity.pem"),

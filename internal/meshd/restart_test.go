@@ -121,7 +121,8 @@ func TestTwoOfOneKind(t *testing.T) {
 	}
 	other = newPlane(t, map[string]string{"mesh.yaml": meshYAML})
 	other.cfg.Socket = p.cfg.Socket
-	contains(t, "the same socket", other.refusal(), "something serves at "+p.cfg.Socket+" already: stop it, or choose another path")
+	contains(t, "the same socket", other.refusal(),
+		"something serves at "+p.cfg.Socket+" already: stop it, or choose another path")
 	if _, err := os.Stat(p.cfg.Socket); err != nil {
 		t.Errorf("the first one's socket: %v", err)
 	}

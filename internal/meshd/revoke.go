@@ -48,7 +48,8 @@ func (a *agents) outlasting(ctx context.Context, node string) ([]adminapi.Revoke
 	for _, root := range a.d.authority.RootCertificates() { // what leads to another is good nowhere
 		uses, err := a.d.db.CertsUnder(ctx, spiffe.Fingerprint(root), a.d.now())
 		if err != nil {
-			return nil, fmt.Errorf("node %s was revoked; which certificates of its workloads outlast that is not known: %w", node, err)
+			return nil, fmt.Errorf("node %s was revoked; which certificates of its workloads "+
+				"outlast that is not known: %w", node, err)
 		}
 		for _, u := range uses {
 			id, err := spiffe.Parse(u.SPIFFEID)

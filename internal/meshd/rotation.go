@@ -228,7 +228,9 @@ func holderLacks(h xds.Holder) string {
 }
 
 // undrained are those who still have certificates under the old root.
-func undrained(rot ca.Rotation, nodes []state.Node, uses []state.CertUse, reports map[string]agentapi.Report, now time.Time) []adminapi.CAWait {
+func undrained(
+	rot ca.Rotation, nodes []state.Node, uses []state.CertUse, reports map[string]agentapi.Report, now time.Time,
+) []adminapi.CAWait {
 	var waits []adminapi.CAWait
 	for _, n := range nodes {
 		if !n.Revoked.IsZero() {
@@ -258,8 +260,8 @@ func undrained(rot ca.Rotation, nodes []state.Node, uses []state.CertUse, report
 	return waits
 }
 
-// under are the names of certificates that stand and lead to the old root, and when the last of them ends. One that leads to a
-// root of an earlier time is good nowhere, and need not be waited for.
+// under are the names of certificates that stand and lead to the old root, and when the last of them ends. One that
+// leads to a root of an earlier time is good nowhere, and need not be waited for.
 func under(rot ca.Rotation, certs []agentapi.CertState, now time.Time) (ids []string, until time.Time) {
 	for _, c := range certs {
 		if c.Root == rot.Old && now.Before(c.NotAfter) {

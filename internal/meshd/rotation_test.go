@@ -103,7 +103,10 @@ func TestUndrained(t *testing.T) {
 		"done": {Certs: []agentapi.CertState{cert("spiffe://cards.example/x", "new")}},
 		"many": {Certs: []agentapi.CertState{cert("a", "old"), cert("b", "old"), cert("c", "old"), cert("d", "old"), cert("e", "old")}},
 		// One that has ended, and one under a root that an earlier rotation withdrew.
-		"over": {Certs: []agentapi.CertState{{SPIFFEID: "spiffe://cards.example/z", Root: "old", NotAfter: at(1)}, cert("spiffe://cards.example/z", "older")}},
+		"over": {Certs: []agentapi.CertState{
+			{SPIFFEID: "spiffe://cards.example/z", Root: "old", NotAfter: at(1)},
+			cert("spiffe://cards.example/z", "older"),
+		}},
 	}, at(2))
 	same(t, "waits", said(waits), []string{
 		"node away: its agent is not connected, and has certificates under the old root until 12:40:00",
@@ -295,7 +298,9 @@ func TestRotationFollowsItsNodes(t *testing.T) {
 	// Its connection was opened by a certificate under the old root, and ends with it. A real agent has moved by then.
 	wantCode(t, "its conversation", received(t, "its conversation", a.end), codes.Unauthenticated)
 	a = p.resume(own)
-	a.report(agentapi.Report{Workloads: []snapshot.Workload{hosts}, Roots: []string{next}, Certs: []agentapi.CertState{renewed}})
+	a.report(agentapi.Report{
+		Workloads: []snapshot.Workload{hosts}, Roots: []string{next}, Certs: []agentapi.CertState{renewed},
+	})
 	a.instructed("the old root is gone", func(in *agentapi.Instructions) bool {
 		certs, err := peerrules.ParseRoots(in.Roots)
 		return err == nil && len(certs) == 1

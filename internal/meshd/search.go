@@ -40,8 +40,8 @@ type outcome struct {
 	lives    string // the fingerprint of the configuration as it is, when Envoy lives with it
 }
 
-// run looks for the culprits among what has changed, and, when that is not enough, among all objects. A fault of ours on the
-// way is an error like any other.
+// run looks for the culprits among what has changed, and, when that is not enough, among all objects. A fault of ours
+// on the way is an error like any other.
 func (s *search) run(ctx context.Context) (out outcome, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -54,7 +54,8 @@ func (s *search) run(ctx context.Context) (out outcome, err error) {
 		return outcome{lives: s.fingerprint()}, err
 	}
 	candidates := s.candidates(contain.Changed(s.lived, s.snap.Config))
-	if known := slices.DeleteFunc(slices.Clone(candidates), func(o contain.Object) bool { return !s.suspects(o) }); len(known) > 0 {
+	if known := slices.DeleteFunc(slices.Clone(candidates),
+		func(o contain.Object) bool { return !s.suspects(o) }); len(known) > 0 {
 		if ok, err := lives(contain.Keys(known)); err != nil {
 			return outcome{}, err
 		} else if ok {
@@ -86,7 +87,9 @@ func (s *search) lives(ctx context.Context, closed []snapshot.Key) (bool, error)
 	if res == nil {
 		return true, nil // nothing is said to the proxy
 	}
-	id := fingerprint(res) + fingerprint(&envoy.Resources{ByType: map[string][]*envoy.Resource{envoy.EndpointType: endpoints}})
+	id := fingerprint(res) + fingerprint(&envoy.Resources{
+		ByType: map[string][]*envoy.Resource{envoy.EndpointType: endpoints},
+	})
 	err, known := s.tried[id]
 	if !known {
 		if err = ctx.Err(); err != nil {

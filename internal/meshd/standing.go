@@ -62,7 +62,10 @@ func (s *standings) node(ctx context.Context, name, generation string) (state.No
 	case err != nil:
 		return n, status.Error(codes.Internal, err.Error())
 	case !n.Revoked.IsZero() || s.hasEnded(generation):
-		return n, status.Errorf(codes.PermissionDenied, "node %s was revoked: to let it in again, empty its stateDir and start it with a new token (isthmus token create --node %s)", n.Name, n.Name)
+		return n, status.Errorf(codes.PermissionDenied,
+			"node %s was revoked: to let it in again, empty its stateDir and start it with a new token (isthmus "+
+				"token create --node %s)",
+			n.Name, n.Name)
 	}
 	return n, nil
 }
@@ -72,7 +75,8 @@ func (s *standings) judgeAdmin(ctx context.Context, name, generation string) err
 	switch {
 	case errors.Is(err, state.ErrNotFound), err == nil && a.Name != name:
 		return status.Errorf(codes.PermissionDenied,
-			"this certificate of administrator %s is not on record: make one with 'isthmus admin cert' on the control plane's host", name)
+			"this certificate of administrator %s is not on record: make one with 'isthmus admin cert' on "+
+				"the control plane's host", name)
 	case err != nil:
 		return status.Error(codes.Internal, err.Error())
 	case !a.Revoked.IsZero() || s.hasEnded(generation):

@@ -139,7 +139,10 @@ func (a *agents) Try(stream rpc.Stream[agentapi.Trial, agentapi.Verdict]) error 
 }
 
 // judge passes questions to an agent and its verdicts back.
-func (a *agents) judge(ctx context.Context, n state.Node, cut context.CancelCauseFunc, stream rpc.Stream[agentapi.Trial, agentapi.Verdict]) error {
+func (a *agents) judge(
+	ctx context.Context, n state.Node, cut context.CancelCauseFunc,
+	stream rpc.Stream[agentapi.Trial, agentapi.Verdict],
+) error {
 	if _, err := stream.Recv(); err != nil { // it is ready
 		return nil
 	}
@@ -193,7 +196,9 @@ func ruling(node string, v *agentapi.Verdict) error {
 // gist is the line of Envoy's words that says why.
 func gist(words string) string {
 	lines := strings.Split(strings.TrimSpace(words[:min(len(words), 8<<10)]), "\n")
-	for _, mark := range []string{"assert failure: ", "error initializing configuration", "std::terminate called", "panic: "} {
+	for _, mark := range []string{
+		"assert failure: ", "error initializing configuration", "std::terminate called", "panic: ",
+	} {
 		for _, l := range lines {
 			if i := strings.Index(l, mark); i >= 0 {
 				return finding.Cut(l[i:])

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxHeldCrashes is how often a proxy may crash on what it had lived with before that is believed to be fatal, too. One or
-	// two may still be of the configuration before.
+	// maxHeldCrashes is how often a proxy may crash on what it had lived with before that is believed to be fatal, too.
+	// One or two may still be of the configuration before.
 	maxHeldCrashes = 3
 	// crashPeriod is within which a second crash on what a proxy lives with counts.
 	crashPeriod = time.Minute

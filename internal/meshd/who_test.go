@@ -96,7 +96,8 @@ func TestWhoMayCallWhat(t *testing.T) {
 			if m.StreamName == "AdminCert" && want != codes.Unavailable {
 				want = codes.PermissionDenied // none makes another: it takes the socket
 			}
-			err := conn.Invoke(soon(t), admin+m.StreamName, &adminapi.Empty{}, &map[string]any{}, grpc.CallContentSubtype("json"))
+			err := conn.Invoke(soon(t), admin+m.StreamName, &adminapi.Empty{}, &map[string]any{},
+				grpc.CallContentSubtype("json"))
 			if want == codes.OK {
 				if c := status.Code(err); c == codes.Unauthenticated || c == codes.PermissionDenied || c == codes.Unimplemented {
 					t.Errorf("%s calls %s: %v", who, m.StreamName, err)
@@ -196,7 +197,10 @@ func TestSignForOneselfAlone(t *testing.T) {
 		wantCode(t, what, err, try.want)
 	}
 	eventually(t, "it is found", func() bool { return p.found("ISM0013") != "" })
-	contains(t, "the finding", p.found("ISM0013"), "workload default/thief", "node-a may not host service account default/payments", "correct serviceAccount, or empty the node's stateDir and start it with another token", "isthmus token create --node node-a --identity default/payments")
+	contains(t, "the finding", p.found("ISM0013"), "workload default/thief",
+		"node-a may not host service account default/payments",
+		"correct serviceAccount, or empty the node's stateDir and start it with another token",
+		"isthmus token create --node node-a --identity default/payments")
 	for _, px := range p.status().Proxies {
 		if strings.Contains(strings.Join(px.Workloads, " "), "thief") {
 			t.Errorf("the workload that was not granted is registered: %v", px.Workloads)

@@ -79,7 +79,8 @@ func New(cfg Config) (*Agent, error) {
 		Log: a.log, Accounts: cfg.accounts(), Sign: a.control.Sign, Joined: a.control.Joined(), Changed: a.touch,
 	})
 	a.logs = accesslog.New(accesslog.Config{
-		Log: a.log, Path: filepath.Join(cfg.RunDir, "access.log"), Questions: filepath.Join(cfg.RunDir, "dns.log"), MaxBytes: maxAccessLog,
+		Log: a.log, Path: filepath.Join(cfg.RunDir, "access.log"), Questions: filepath.Join(cfg.RunDir, "dns.log"),
+		MaxBytes: maxAccessLog,
 	})
 	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Record: func(o dns.Outside) {
 		a.logs.Question(o.Workload, o.Name, o.Type, o.Result)
@@ -220,8 +221,8 @@ func (a *Agent) makeHomes(binary string) error {
 	return nil
 }
 
-// settle enters every namespace that is there already. One that is not may come later, and one in which something fails is
-// tried again.
+// settle enters every namespace that is there already. One that is not may come later, and one in which something fails
+// is tried again.
 func (a *Agent) settle() {
 	if a.cfg.Capture.Off {
 		a.log.Warn("capture is off: the workloads' traffic is not protected")

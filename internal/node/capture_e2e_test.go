@@ -138,8 +138,8 @@ func TestNetnsCaptureRedirects(t *testing.T) {
 	})
 }
 
-// What Envoy may never call ends at the kernel, whatever name led there: it would call itself, or pass on in plaintext what is
-// refused.
+// What Envoy may never call ends at the kernel, whatever name led there: it would call itself, or pass on in plaintext
+// what is refused.
 func TestNetnsCaptureEndsLoops(t *testing.T) {
 	app, far := newCaptured(t, "loops", capture.Rules{})
 	for _, a := range []string{"240.240.0.9/32", "100::9/128"} {
@@ -157,7 +157,9 @@ func TestNetnsCaptureEndsLoops(t *testing.T) {
 	}
 	greet(t, far, "240.240.0.9:80", "far")
 	must(t, cgrouptest.Inside(testGroup, func() error { greet(t, app, "127.0.0.1:15001", "Envoy"); return nil }))
-	for addr, want := range map[string]string{"10.78.0.3:80": "far 80", "240.240.0.9:80": "refused", "127.0.0.1:15001": "refused"} {
+	for addr, want := range map[string]string{
+		"10.78.0.3:80": "far 80", "240.240.0.9:80": "refused", "127.0.0.1:15001": "refused",
+	} {
 		got := "refused"
 		began := time.Now()
 		err := asEnvoy(app, func() error {
@@ -276,7 +278,8 @@ func TestNetnsCaptureMendsItsTable(t *testing.T) {
 		return string(out)
 	}
 	tables := func(args ...string) string {
-		return nft(append(args, "list", "table", "inet", "isthmus")...) + nft(append(args, "list", "table", "netdev", "isthmus")...)
+		return nft(append(args, "list", "table", "inet", "isthmus")...) + nft(append(args, "list", "table", "netdev",
+			"isthmus")...)
 	}
 	table := func() string { return tables() }
 	if _, err := exec.LookPath("nft"); err != nil {

@@ -91,12 +91,16 @@ func newBoth(t *testing.T, name string, rules capture.Rules) (app, far string) {
 				return err
 			}
 			a.Flags = unix.IFA_F_NODAD
-			return errors.Join(netlink.AddrAdd(link, a), os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0),
-				os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0), os.WriteFile("/proc/sys/net/ipv4/conf/eth0/rp_filter", []byte("0"), 0),
+			return errors.Join(netlink.AddrAdd(link, a), os.WriteFile("/proc/sys/net/ipv4/ping_group_range",
+				[]byte("0 2147483647"), 0),
+				os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0),
+				os.WriteFile("/proc/sys/net/ipv4/conf/eth0/rp_filter", []byte("0"), 0),
 				os.WriteFile("/proc/sys/net/ipv4/conf/lo/rp_filter", []byte("0"), 0))
 		}))
 	}
-	for ns, group := range map[string]string{app: "ff0200000000000000000001ff000002", far: "ff0200000000000000000001ff000003"} {
+	for ns, group := range map[string]string{
+		app: "ff0200000000000000000001ff000002", far: "ff0200000000000000000001ff000003",
+	} {
 		eventually(t, 5*time.Second, "the address can be found by its neighbours", func() error { // the kernel joins the group a moment later
 			return netns.Do(ns, func() error {
 				groups, err := os.ReadFile("/proc/thread-self/net/igmp6")
@@ -135,7 +139,8 @@ func sixPacket(src, dst string, next byte, head []byte) []byte {
 	copy(b[24:], net.ParseIP(dst).To16())
 	if next == unix.IPPROTO_ICMPV6 || next == unix.IPPROTO_UDP {
 		at := map[byte]int{unix.IPPROTO_ICMPV6: 2, unix.IPPROTO_UDP: 6}[next]
-		binary.BigEndian.PutUint16(body[at:], ^checksum(append(bytes.Clone(b[8:40]), body...), uint32(next)+uint32(len(body))))
+		binary.BigEndian.PutUint16(body[at:],
+			^checksum(append(bytes.Clone(b[8:40]), body...), uint32(next)+uint32(len(body))))
 	}
 	return append(b, body...)
 }
@@ -177,7 +182,8 @@ func ethernet(to, from net.HardwareAddr, kind uint16, body []byte) string {
 	return hex.EncodeToString(append(b, body...))
 }
 
-// A program of user 1000 with CAP_NET_RAW, as many a container has it, gets no word past Envoy, whatever it marks, writes or forges.
+// A program of user 1000 with CAP_NET_RAW, as many a container has it, gets no word past Envoy, whatever it marks,
+// writes or forges.
 func TestNetnsCaptureAgainstRawSockets(t *testing.T) {
 	app, far := newBoth(t, "raw", capture.Rules{})
 	queues := capture.NewQueues(map[capture.Queue]*os.File{})
@@ -200,52 +206,66 @@ func TestNetnsCaptureAgainstRawSockets(t *testing.T) {
 	hexOf := hex.EncodeToString
 	const app4, far4, beyond = "10.78.0.2", "10.78.0.3", "10.78.0.99"
 	orders := map[string]string{
-		"a ping":                            "ping,10.78.0.3,%#x",
-		"a ping of IPv6":                    "ping," + sixFar + ",%#x",
-		"UDP":                               "udp,10.78.0.3:999,%#x",
-		"UDP of IPv6":                       "udp,[" + sixFar + "]:999,%#x",
-		"a question, bound to the device":   "bound,10.78.0.3:53,%#x",
-		"one of IPv6":                       "bound,[" + sixFar + "]:53,%#x",
-		"one to a loopback":                 "bound,127.0.0.1:53,%#x",
-		"UDP from an address of another's":  "udpfrom,10.78.0.3:999,10.78.0.77:9999,%#x",
-		"TCP":                               "tcp,10.78.0.3:80,%#x",
-		"TCP of IPv6":                       "tcp,[" + sixFar + "]:80,%#x",
-		"an echo request":                   "ip,10.78.0.3,1,0800000000010001,%#x",
-		"an echo reply":                     "ip,10.78.0.3,1,0000000000010001,%#x",
-		"an ICMP error":                     "ip,10.78.0.3,1,0303000000000000,%#x",
-		"an ICMP redirect":                  "ip,10.78.0.3,1,050000000a4e0063,%#x",
-		"IGMP":                              "ip,10.78.0.3,2,1600000000000000,%#x",
-		"GRE":                               "ip,10.78.0.3,47,00000800,%#x",
-		"SCTP":                              "ip,10.78.0.3,132,000000000000000000000000,%#x",
-		"DCCP":                              "ip,10.78.0.3,33,000000000000000000000000,%#x",
-		"an unknown protocol":               "ip,10.78.0.3,253,00,%#x",
-		"a TCP segment":                     "ip,10.78.0.3,6," + hexOf(segment(0x18)) + ",%#x",
-		"a TCP reset":                       "ip,10.78.0.3,6," + hexOf(segment(0x04)) + ",%#x",
-		"an echo request of IPv6":           "ip," + sixFar + ",58,8000000000010001,%#x",
-		"an ICMPv6 error":                   "ip," + sixFar + ",58,0100000000000000,%#x",
-		"a router's advertisement":          "ip,ff02::1,58,86000000400007080000000000000000,%#x",
-		"a redirect of IPv6":                "ip," + sixFar + ",58,8900000000000000,%#x",
-		"a neighbour's advertisement":       "ip,ff02::1,58,8800000020000000fd0078000000000000000000000000030e08,%#x",
-		"a neighbour's solicitation":        "ip," + sixFar + ",58,8700000000000000fd0078000000000000000000000000030e08,%#x",
-		"a listener's report":               "ip,ff02::16,58,8f00000000000001,%#x",
-		"a datagram, forged":                "packet," + hexOf(four(app4, far4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
-		"from far to nowhere":               "packet," + hexOf(four(far4, beyond, unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
-		"from far to nowhere, ICMP":         "packet," + hexOf(four(far4, beyond, unix.IPPROTO_ICMP, []byte{8, 0, 0, 0, 0, 1, 0, 1})) + ",%#x",
-		"from far to itself":                "packet," + hexOf(four(far4, app4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
-		"from far to itself, echo":          "packet," + hexOf(four(far4, app4, unix.IPPROTO_ICMP, []byte{8, 0, 0, 0, 0, 1, 0, 1})) + ",%#x",
-		"from far to a loopback":            "packet," + hexOf(four(far4, "127.0.0.1", unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
-		"from far to nowhere, IPv6":         "packet," + hexOf(sixPacket(sixFar, "fd00:78::99", unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
-		"from far to itself, IPv6":          "packet," + hexOf(sixPacket(sixFar, sixApp, unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
-		"from far to itself, echo, IPv6":    "packet," + hexOf(sixPacket(sixFar, sixApp, unix.IPPROTO_ICMPV6, []byte{128, 0, 0, 0, 0, 1, 0, 1})) + ",%#x",
-		"a frame":                           "frame,eth0," + ethernet(farMAC, mac, 0x0800, four(app4, far4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x,plain",
-		"a frame past the queue":            "frame,eth0," + ethernet(farMAC, mac, 0x0800, four(app4, far4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x,bypass",
-		"ARP with more than it needs":       "frame,eth0," + ethernet(farMAC, mac, 0x0806, make([]byte, 28)) + hexOf([]byte(theSecret)) + ",%#x,plain",
-		"a frame of an unknown kind":        "frame,eth0," + ethernet(farMAC, mac, 0x88b5, []byte(theSecret)) + ",%#x,plain",
-		"a frame on the loopback":           "frame,lo," + ethernet(lo, lo, 0x0800, four(far4, app4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x,plain",
-		"a frame on the loopback, past it":  "frame,lo," + ethernet(lo, lo, 0x0800, four(far4, app4, unix.IPPROTO_ICMP, []byte{8, 0, 0, 0, 0, 1, 0, 1})) + ",%#x,bypass",
-		"a frame of IPv6 on the loopback":   "frame,lo," + ethernet(lo, lo, 0x86dd, sixPacket(sixFar, sixApp, unix.IPPROTO_UDP, udpHead(999))) + ",%#x,plain",
-		"an XDP frame":                      "xdp,eth0,0," + ethernet(farMAC, mac, 0x0800, four(app4, far4, unix.IPPROTO_UDP, udpHead(999))),
-		"an XDP frame on the loopback":      "xdp,lo,0," + ethernet(lo, lo, 0x0800, four(far4, app4, unix.IPPROTO_UDP, udpHead(999))),
+		"a ping":                           "ping,10.78.0.3,%#x",
+		"a ping of IPv6":                   "ping," + sixFar + ",%#x",
+		"UDP":                              "udp,10.78.0.3:999,%#x",
+		"UDP of IPv6":                      "udp,[" + sixFar + "]:999,%#x",
+		"a question, bound to the device":  "bound,10.78.0.3:53,%#x",
+		"one of IPv6":                      "bound,[" + sixFar + "]:53,%#x",
+		"one to a loopback":                "bound,127.0.0.1:53,%#x",
+		"UDP from an address of another's": "udpfrom,10.78.0.3:999,10.78.0.77:9999,%#x",
+		"TCP":                              "tcp,10.78.0.3:80,%#x",
+		"TCP of IPv6":                      "tcp,[" + sixFar + "]:80,%#x",
+		"an echo request":                  "ip,10.78.0.3,1,0800000000010001,%#x",
+		"an echo reply":                    "ip,10.78.0.3,1,0000000000010001,%#x",
+		"an ICMP error":                    "ip,10.78.0.3,1,0303000000000000,%#x",
+		"an ICMP redirect":                 "ip,10.78.0.3,1,050000000a4e0063,%#x",
+		"IGMP":                             "ip,10.78.0.3,2,1600000000000000,%#x",
+		"GRE":                              "ip,10.78.0.3,47,00000800,%#x",
+		"SCTP":                             "ip,10.78.0.3,132,000000000000000000000000,%#x",
+		"DCCP":                             "ip,10.78.0.3,33,000000000000000000000000,%#x",
+		"an unknown protocol":              "ip,10.78.0.3,253,00,%#x",
+		"a TCP segment":                    "ip,10.78.0.3,6," + hexOf(segment(0x18)) + ",%#x",
+		"a TCP reset":                      "ip,10.78.0.3,6," + hexOf(segment(0x04)) + ",%#x",
+		"an echo request of IPv6":          "ip," + sixFar + ",58,8000000000010001,%#x",
+		"an ICMPv6 error":                  "ip," + sixFar + ",58,0100000000000000,%#x",
+		"a router's advertisement":         "ip,ff02::1,58,86000000400007080000000000000000,%#x",
+		"a redirect of IPv6":               "ip," + sixFar + ",58,8900000000000000,%#x",
+		"a neighbour's advertisement":      "ip,ff02::1,58,8800000020000000fd0078000000000000000000000000030e08,%#x",
+		"a neighbour's solicitation":       "ip," + sixFar + ",58,8700000000000000fd0078000000000000000000000000030e08,%#x",
+		"a listener's report":              "ip,ff02::16,58,8f00000000000001,%#x",
+		"a datagram, forged":               "packet," + hexOf(four(app4, far4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
+		"from far to nowhere":              "packet," + hexOf(four(far4, beyond, unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
+		"from far to nowhere, ICMP": "packet," + hexOf(four(far4, beyond, unix.IPPROTO_ICMP,
+			[]byte{8, 0, 0, 0, 0, 1, 0, 1})) + ",%#x",
+		"from far to itself": "packet," + hexOf(four(far4, app4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
+		"from far to itself, echo": "packet," + hexOf(four(far4, app4, unix.IPPROTO_ICMP,
+			[]byte{8, 0, 0, 0, 0, 1, 0, 1})) + ",%#x",
+		"from far to a loopback": "packet," + hexOf(four(far4, "127.0.0.1", unix.IPPROTO_UDP,
+			udpHead(999))) + ",%#x",
+		"from far to nowhere, IPv6": "packet," + hexOf(sixPacket(sixFar, "fd00:78::99", unix.IPPROTO_UDP,
+			udpHead(999))) + ",%#x",
+		"from far to itself, IPv6": "packet," + hexOf(sixPacket(sixFar, sixApp, unix.IPPROTO_UDP,
+			udpHead(999))) + ",%#x",
+		"from far to itself, echo, IPv6": "packet," + hexOf(sixPacket(sixFar, sixApp, unix.IPPROTO_ICMPV6,
+			[]byte{128, 0, 0, 0, 0, 1, 0, 1})) + ",%#x",
+		"a frame": "frame,eth0," + ethernet(farMAC, mac, 0x0800,
+			four(app4, far4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x,plain",
+		"a frame past the queue": "frame,eth0," + ethernet(farMAC, mac, 0x0800,
+			four(app4, far4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x,bypass",
+		"ARP with more than it needs": "frame,eth0," + ethernet(farMAC, mac, 0x0806,
+			make([]byte, 28)) + hexOf([]byte(theSecret)) + ",%#x,plain",
+		"a frame of an unknown kind": "frame,eth0," + ethernet(farMAC, mac, 0x88b5, []byte(theSecret)) + ",%#x,plain",
+		"a frame on the loopback": "frame,lo," + ethernet(lo, lo, 0x0800,
+			four(far4, app4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x,plain",
+		"a frame on the loopback, past it": "frame,lo," + ethernet(lo, lo, 0x0800,
+			four(far4, app4, unix.IPPROTO_ICMP, []byte{8, 0, 0, 0, 0, 1, 0, 1})) + ",%#x,bypass",
+		"a frame of IPv6 on the loopback": "frame,lo," + ethernet(lo, lo, 0x86dd,
+			sixPacket(sixFar, sixApp, unix.IPPROTO_UDP, udpHead(999))) + ",%#x,plain",
+		"an XDP frame": "xdp,eth0,0," + ethernet(farMAC, mac, 0x0800,
+			four(app4, far4, unix.IPPROTO_UDP, udpHead(999))),
+		"an XDP frame on the loopback": "xdp,lo,0," + ethernet(lo, lo, 0x0800,
+			four(far4, app4, unix.IPPROTO_UDP, udpHead(999))),
 		"TCP from an address of another's":  "tcpfrom,10.78.0.3:80,10.78.0.77:9999",
 		"TCP from another's, to a loopback": "tcpfrom,127.0.0.1:15001,10.78.0.3:9999",
 	}
@@ -278,7 +298,9 @@ func TestNetnsCaptureAgainstRawSockets(t *testing.T) {
 		must(t, capture.Remove(app))
 		queues.Close()
 		left := strings.Join(try(t, true), ", ")
-		for _, name := range []string{"a ping", "UDP", "TCP", "a router's advertisement", "from far to itself", "a frame", "an XDP frame"} {
+		for _, name := range []string{
+			"a ping", "UDP", "TCP", "a router's advertisement", "from far to itself", "a frame", "an XDP frame",
+		} {
 			if !strings.Contains(left, name) {
 				t.Errorf("%q was not heard: the test hears nothing", name)
 			}
@@ -311,7 +333,8 @@ func TestNetnsCaptureAgainstProgramsInEnvoysPlace(t *testing.T) {
 	}
 }
 
-// A program that calls the ports of Envoy and of the agent itself, past the redirection, is refused: Envoy would call itself.
+// A program that calls the ports of Envoy and of the agent itself, past the redirection, is refused: Envoy would call
+// itself.
 func TestNetnsCaptureRefusesCallsToItself(t *testing.T) {
 	app, far := newBoth(t, "itself", capture.Rules{})
 	must(t, cgrouptest.Inside(testGroup, func() error {
@@ -333,7 +356,8 @@ func TestNetnsCaptureRefusesCallsToItself(t *testing.T) {
 	refusedAtOnce(t, app, "127.0.0.1:15053")
 	refusedAtOnce(t, app, "[::1]:15053")
 	for addr, want := range map[string]string{
-		"10.78.0.3:80": "outbound", "10.78.0.3:15001": "outbound", "[" + sixFar + "]:15006": "outbound", "127.0.0.1:53": "dns", "[::1]:53": "dns", "192.0.2.1:53": "dns",
+		"10.78.0.3:80": "outbound", "10.78.0.3:15001": "outbound", "[" + sixFar + "]:15006": "outbound",
+		"127.0.0.1:53": "dns", "[::1]:53": "dns", "192.0.2.1:53": "dns",
 		"10.78.0.2:80": "app 80",
 	} {
 		if got := hear(t, app, addr); got != want {
@@ -345,8 +369,8 @@ func TestNetnsCaptureRefusesCallsToItself(t *testing.T) {
 	}
 }
 
-// Errors of ICMP reach Envoy's connections, which are not tracked: that there is no way on, or none for packets of this size, is
-// known at once.
+// Errors of ICMP reach Envoy's connections, which are not tracked: that there is no way on, or none for packets of this
+// size, is known at once.
 func TestNetnsCaptureLetsErrorsIn(t *testing.T) {
 	app, far := newBoth(t, "errors", capture.Rules{})
 	for beyond, via := range map[string]string{"10.79.0.1": "10.78.0.3", "fd00:79::1": sixFar} {
@@ -358,14 +382,17 @@ func TestNetnsCaptureLetsErrorsIn(t *testing.T) {
 		}
 		must(t, netns.Do(app, func() error {
 			link, err := netlink.LinkByName("eth0")
-			return errors.Join(err, netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: to, Gw: net.ParseIP(via)}))
+			return errors.Join(err,
+				netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: to, Gw: net.ParseIP(via)}))
 		}))
 		must(t, netns.Do(far, func() error {
-			return errors.Join(os.WriteFile(forwarding, []byte("1"), 0), netlink.RouteReplace(&netlink.Route{Dst: to, Type: unix.RTN_UNREACHABLE}))
+			return errors.Join(os.WriteFile(forwarding, []byte("1"), 0),
+				netlink.RouteReplace(&netlink.Route{Dst: to, Type: unix.RTN_UNREACHABLE}))
 		}))
 		eventually(t, 5*time.Second, "an error comes in", func() error { // IPv6 begins anew to find its neighbours where it forwards
 			err := asEnvoy(app, func() error {
-				_, err := (&net.Dialer{Timeout: time.Second, Control: mark(agentapi.SocketMark)}).Dial("tcp", net.JoinHostPort(beyond, "80"))
+				_, err := (&net.Dialer{Timeout: time.Second, Control: mark(agentapi.SocketMark)}).Dial("tcp",
+					net.JoinHostPort(beyond, "80"))
 				return err
 			})
 			if !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ENETUNREACH) {

@@ -29,8 +29,8 @@ const (
 	// lookEvery is how often a namespace is looked for, lookAtMost the longest pause for one in which something fails.
 	lookEvery  = 250 * time.Millisecond
 	lookAtMost = 5 * time.Second
-	// Whoever makes a namespace under a name (ip netns) makes a file first, which is heard of at once, and mounts the namespace
-	// on it a moment later: for mountWait it is looked for every mountPoll.
+	// Whoever makes a namespace under a name (ip netns) makes a file first, which is heard of at once, and mounts the
+	// namespace on it a moment later: for mountWait it is looked for every mountPoll.
 	mountPoll = time.Millisecond
 	mountWait = 300 * time.Millisecond
 )
@@ -38,8 +38,8 @@ const (
 var errMoved = errors.New("its network namespace is gone, or was replaced meanwhile")
 
 // home is where one workload lives: its network namespace, which may come after the agent, go, and come again under the
-// same path. While it is there its traffic is captured and its questions are answered; while it is not, or something is wrong
-// there, the control plane is told that the workload is away, and why.
+// same path. While it is there its traffic is captured and its questions are answered; while it is not, or something is
+// wrong there, the control plane is told that the workload is away, and why.
 type home struct {
 	workload Workload
 	log      *slog.Logger
@@ -117,7 +117,8 @@ func (h *home) enter() (err error) {
 	return nil
 }
 
-// keptDNS names the DNS sockets beside the name of their namespace; those that hold a queue have the queue's name there.
+// keptDNS names the DNS sockets beside the name of their namespace; those that hold a queue have the queue's name
+// there.
 const keptDNS = "dns"
 
 // kept are the sockets that Envoy keeps.
@@ -251,8 +252,8 @@ func (h *home) run(ctx context.Context) error {
 	}
 }
 
-// live serves the namespace until it is gone, or something fails, and is entered again. What served it may take its time to
-// end: the next is captured meanwhile.
+// live serves the namespace until it is gone, or something fails, and is entered again. What served it may take its
+// time to end: the next is captured meanwhile.
 func (h *home) live(ctx context.Context) error {
 	s := h.stay.Load()
 	present, gone := context.WithCancelCause(ctx)
@@ -291,7 +292,8 @@ func (h *home) live(ctx context.Context) error {
 	return next.Wait()
 }
 
-// await the namespace and enter it. What fails there is tried again less and less often, and at once when something comes.
+// await the namespace and enter it. What fails there is tried again less and less often, and at once when something
+// comes.
 func (h *home) await(ctx context.Context) error {
 	again := retry.Backoff{Min: lookEvery, Max: lookAtMost}
 	for {

@@ -9,8 +9,8 @@ import (
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 )
 
-// keeper has one Envoy keep the agent's sockets in the namespaces of the workloads that it serves, while no agent runs: what is
-// asked meanwhile waits in them for the next one instead of being refused, and what they hold stays held.
+// keeper has one Envoy keep the agent's sockets in the namespaces of the workloads that it serves, while no agent runs:
+// what is asked meanwhile waits in them for the next one instead of being refused, and what they hold stays held.
 type keeper struct {
 	log  *slog.Logger
 	hold func([]envoyproc.Held) error

@@ -24,17 +24,23 @@ var (
 	descConnected = prometheus.NewDesc("isthmus_agent_control_connected", "Whether the control plane answers.", nil, nil)
 	descEnvoyUp   = prometheus.NewDesc("isthmus_agent_envoy_running", "Whether Envoy runs.", nil, nil)
 	descRestarts  = prometheus.NewDesc("isthmus_agent_envoy_restarts_total", "How often Envoy was started again.", nil, nil)
-	descFull      = prometheus.NewDesc("isthmus_agent_envoy_refused_connections_total", "Connections that Envoy refused for want of room.", nil, nil)
-	descStreams   = prometheus.NewDesc("isthmus_agent_ads_streams", "Configuration streams open to the control plane.", nil, nil)
-	descExpiry    = prometheus.NewDesc("isthmus_agent_certificate_expiry_seconds", "When a certificate in use ends, Unix time.", []string{"spiffe_id"}, nil)
-	descReady     = prometheus.NewDesc("isthmus_agent_workload_ready", "Whether a workload is ready.", []string{"workload"}, nil)
-	descServed    = prometheus.NewDesc("isthmus_agent_workload_served", "Whether a workload can be called, and call; if not, the log and isthmus status say why.", []string{"workload"}, nil)
-	descDNS       = prometheus.NewDesc("isthmus_agent_dns_answers_total", "DNS answers to workloads.", []string{"result"}, nil)
+	descFull      = prometheus.NewDesc("isthmus_agent_envoy_refused_connections_total",
+		"Connections that Envoy refused for want of room.", nil, nil)
+	descStreams = prometheus.NewDesc("isthmus_agent_ads_streams", "Configuration streams open to the control plane.", nil, nil)
+	descExpiry  = prometheus.NewDesc("isthmus_agent_certificate_expiry_seconds", "When a certificate in use ends, Unix time.", []string{"spiffe_id"}, nil)
+	descReady   = prometheus.NewDesc("isthmus_agent_workload_ready", "Whether a workload is ready.", []string{"workload"}, nil)
+	descServed  = prometheus.NewDesc("isthmus_agent_workload_served",
+		"Whether a workload can be called, and call; if not, the log and isthmus status say why.",
+		[]string{"workload"}, nil)
+	descDNS = prometheus.NewDesc("isthmus_agent_dns_answers_total", "DNS answers to workloads.", []string{"result"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (a *Agent) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descInfo, descConnected, descEnvoyUp, descRestarts, descFull, descStreams, descExpiry, descServed, descReady, descDNS} {
+	for _, d := range []*prometheus.Desc{
+		descInfo, descConnected, descEnvoyUp, descRestarts, descFull, descStreams, descExpiry, descServed, descReady,
+		descDNS,
+	} {
 		ch <- d
 	}
 }
@@ -136,11 +142,12 @@ func (a *Agent) verifyReader(chain []*x509.Certificate) error {
 	return err
 }
 
-// guarded lets administrators and the identities that metrics.allow names read. Each request is judged: its connection may be older
-// than the end of its certificate, of the root, or of the administrator.
+// guarded lets administrators and the identities that metrics.allow names read. Each request is judged: its connection
+// may be older than the end of its certificate, of the root, or of the administrator.
 func (a *Agent) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || a.verifyReader(r.TLS.PeerCertificates) != nil || !a.mayRead(r.TLS.PeerCertificates[0]) {
+		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || a.verifyReader(r.TLS.PeerCertificates) != nil ||
+			!a.mayRead(r.TLS.PeerCertificates[0]) {
 			http.Error(w, "metrics are for the mesh's administrators and the identities in metrics.allow", http.StatusForbidden)
 			return
 		}
@@ -160,7 +167,8 @@ func (a *Agent) mayRead(leaf *x509.Certificate) bool {
 	return mayRead(leaf, own.ID.TrustDomain(), a.cfg.Metrics.Allow, revoked)
 }
 
-// mayRead says whether a certificate of this mesh is an administrator's that was not revoked, or of an identity that is allowed.
+// mayRead says whether a certificate of this mesh is an administrator's that was not revoked, or of an identity that is
+// allowed.
 func mayRead(leaf *x509.Certificate, td spiffe.TrustDomain, allow, revoked []string) bool {
 	if len(leaf.URIs) != 1 {
 		return false

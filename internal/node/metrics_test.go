@@ -14,7 +14,9 @@ func TestWhoMayReadMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	allow, revoked := []string{"spiffe://cards.example/ns/monitoring/sa/prometheus"}, []string{"4000112233445566aa0000000000000002"}
+	allow, revoked := []string{
+		"spiffe://cards.example/ns/monitoring/sa/prometheus",
+	}, []string{"4000112233445566aa0000000000000002"}
 	for id, want := range map[string][2]bool{ // with serial number …1, and …2, which was revoked
 		"spiffe://cards.example/isthmus/admin/ann":           {true, false},
 		"spiffe://cards.example/ns/monitoring/sa/prometheus": {true, true},

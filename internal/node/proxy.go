@@ -42,8 +42,10 @@ func (a *Agent) newProxy(w *Workload, binary string) *proxy {
 	p.ads = adsproxy.New(a.control.EnvoyConn, p.workload)
 	p.envoy = envoyproc.New(envoyproc.Config{
 		Log: a.log, Binary: binary, RunDir: p.runDir, Concurrency: a.cfg.Envoy.Concurrency, LogLevel: a.cfg.Envoy.LogLevel,
-		Bootstrap: envoyproc.Bootstrap{Node: id, MaxConnections: uint64(a.cfg.Envoy.MaxConnections), MaxHeapBytes: a.cfg.Envoy.MaxHeapMiB << 20},
-		Group:     a.group, Keep: a.keepEnvoy, Changed: a.touch,
+		Bootstrap: envoyproc.Bootstrap{
+			Node: id, MaxConnections: uint64(a.cfg.Envoy.MaxConnections), MaxHeapBytes: a.cfg.Envoy.MaxHeapMiB << 20,
+		},
+		Group: a.group, Keep: a.keepEnvoy, Changed: a.touch,
 	})
 	p.keeper = &keeper{log: a.log, hold: p.envoy.Hold}
 	return p

@@ -28,8 +28,8 @@ import (
 	"isthmus.dev/isthmus/internal/node/netns"
 )
 
-// TestHelperRaw is a program of a workload, of user 1000 with CAP_NET_RAW, which does what its standard input says, an order a
-// line, when startRaw starts it.
+// TestHelperRaw is a program of a workload, of user 1000 with CAP_NET_RAW, which does what its standard input says, an
+// order a line, when startRaw starts it.
 func TestHelperRaw(t *testing.T) {
 	if os.Getenv("ISTHMUS_TEST_RAW") == "" {
 		return
@@ -54,7 +54,8 @@ func startRaw(t *testing.T, ns string) *program {
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	must(t, os.Chmod(dir, 0o755))
-	return startProgramWith(t, copyOf(t, filepath.Join(dir, "program")), ns, "TestHelperRaw", []string{"ISTHMUS_TEST_RAW=1"}, &syscall.SysProcAttr{
+	return startProgramWith(t, copyOf(t,
+		filepath.Join(dir, "program")), ns, "TestHelperRaw", []string{"ISTHMUS_TEST_RAW=1"}, &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: 1000, Gid: 1000}, AmbientCaps: []uintptr{unix.CAP_NET_RAW},
 	})
 }
@@ -78,7 +79,10 @@ var rawOrders = map[string]func([]string) (string, error){
 	},
 	// tcpfrom,<address>,<source>: the same from an address that is another's
 	"tcpfrom": func(w []string) (string, error) {
-		d := net.Dialer{Timeout: time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(w[1])), Control: transparent}
+		d := net.Dialer{
+			Timeout: time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(w[1])),
+			Control: transparent,
+		}
 		c, err := d.Dial("tcp", w[0])
 		if err != nil {
 			return "", err
@@ -97,7 +101,8 @@ var rawOrders = map[string]func([]string) (string, error){
 	// bound,<address>,<mark>: from a socket that is bound to a device
 	"bound": func(w []string) (string, error) {
 		return sendUDP(net.Dialer{Control: func(n, a string, c syscall.RawConn) (err error) {
-			return errors.Join(mark(number(w[1]))(n, a, c), c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") }), err)
+			return errors.Join(mark(number(w[1]))(n, a, c),
+				c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") }), err)
 		}}, w[0])
 	},
 	// listen,<port>,<mark>: greet who connects
@@ -126,7 +131,8 @@ var rawOrders = map[string]func([]string) (string, error){
 		if to.Is6() {
 			family, protocol, kind = unix.AF_INET6, unix.IPPROTO_ICMPV6, 128
 		}
-		return sendTo(family, unix.SOCK_DGRAM, protocol, to, number(w[1]), append([]byte{kind, 0, 0, 0, 0, 1, 0, 1}, theSecret...))
+		return sendTo(family, unix.SOCK_DGRAM, protocol, to, number(w[1]),
+			append([]byte{kind, 0, 0, 0, 0, 1, 0, 1}, theSecret...))
 	},
 	// ip,<address>,<protocol>,<hex of what stands before the secret>,<mark>: a packet whose IP header the kernel writes
 	"ip": func(w []string) (string, error) {
@@ -175,7 +181,9 @@ var rawOrders = map[string]func([]string) (string, error){
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, number(w[2])); err != nil {
 			return "", err
 		}
-		to := &unix.SockaddrLinklayer{Ifindex: link.Index, Protocol: bits.ReverseBytes16(binary.BigEndian.Uint16(b[12:])), Halen: 6}
+		to := &unix.SockaddrLinklayer{
+			Ifindex: link.Index, Protocol: bits.ReverseBytes16(binary.BigEndian.Uint16(b[12:])), Halen: 6,
+		}
 		copy(to.Addr[:], b)
 		return "sent", unix.Sendto(fd, b, 0, to)
 	},
@@ -247,7 +255,8 @@ func sendTo(family, kind, protocol int, to netip.Addr, m int, b []byte) (string,
 // sendXDP sends one frame from a memory of one page of frames, copied by the kernel.
 func sendXDP(link, queue int, frame []byte) (string, error) {
 	const page = 4096
-	mem, err := unix.Mmap(-1, 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	mem, err := unix.Mmap(-1, 0, page, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err != nil {
 		return "", err
 	}
@@ -259,7 +268,8 @@ func sendXDP(link, queue int, frame []byte) (string, error) {
 	defer unix.Close(fd)
 	defer unix.Munmap(mem)
 	reg := unix.XDPUmemReg{Addr: uint64(uintptr(unsafe.Pointer(&mem[0]))), Len: page, Size: page}
-	if _, _, e := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_UMEM_REG, uintptr(unsafe.Pointer(&reg)), unsafe.Sizeof(reg), 0); e != 0 {
+	if _, _, e := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_UMEM_REG,
+		uintptr(unsafe.Pointer(&reg)), unsafe.Sizeof(reg), 0); e != 0 {
 		return "", fmt.Errorf("register memory: %w", e)
 	}
 	for _, ring := range []int{unix.XDP_UMEM_FILL_RING, unix.XDP_UMEM_COMPLETION_RING, unix.XDP_TX_RING} {
@@ -269,15 +279,18 @@ func sendXDP(link, queue int, frame []byte) (string, error) {
 	}
 	var offsets unix.XDPMmapOffsets
 	size := uint32(unsafe.Sizeof(offsets))
-	if _, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_MMAP_OFFSETS, uintptr(unsafe.Pointer(&offsets)), uintptr(unsafe.Pointer(&size)), 0); e != 0 {
+	if _, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_MMAP_OFFSETS,
+		uintptr(unsafe.Pointer(&offsets)), uintptr(unsafe.Pointer(&size)), 0); e != 0 {
 		return "", fmt.Errorf("ask for offsets: %w", e)
 	}
-	ring, err := unix.Mmap(fd, unix.XDP_PGOFF_TX_RING, int(offsets.Tx.Desc)+2*16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	ring, err := unix.Mmap(fd, unix.XDP_PGOFF_TX_RING, int(offsets.Tx.Desc)+2*16, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return "", fmt.Errorf("map the ring: %w", err)
 	}
 	defer unix.Munmap(ring)
-	if err := unix.Bind(fd, &unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(link), QueueID: uint32(queue)}); err != nil {
+	if err := unix.Bind(fd,
+		&unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(link), QueueID: uint32(queue)}); err != nil {
 		return "", fmt.Errorf("bind: %w", err)
 	}
 	binary.NativeEndian.PutUint64(ring[offsets.Tx.Desc:], 0)

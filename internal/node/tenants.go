@@ -14,8 +14,8 @@ import (
 // place is a network namespace, for as long as it is held.
 type place struct{ dev, inode uint64 }
 
-// tenants are the workloads that live in namespaces now. Two in one could not be told apart, and neither could the host and a
-// workload in the host's own.
+// tenants are the workloads that live in namespaces now. Two in one could not be told apart, and neither could the host
+// and a workload in the host's own.
 type tenants struct {
 	mu sync.Mutex // guards by
 	by map[place]string
@@ -35,7 +35,8 @@ func (t *tenants) enter(p place, workload string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if other := t.by[p]; other != "" {
-		return fmt.Errorf("workload %s lives in its network namespace already, under another path: give every workload one of its own", other)
+		return fmt.Errorf("workload %s lives in its network namespace already, under another path: give every "+
+			"workload one of its own", other)
 	}
 	t.by[p] = workload
 	return nil

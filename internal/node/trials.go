@@ -13,7 +13,8 @@ import (
 	"isthmus.dev/isthmus/internal/rpc"
 )
 
-// answerTrials tells the control plane, when it asks, whether an Envoy could live with a configuration: one trial at a time.
+// answerTrials tells the control plane, when it asks, whether an Envoy could live with a configuration: one trial at a
+// time.
 func (a *Agent) answerTrials(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

@@ -20,12 +20,14 @@ import (
 // inspection is how often a namespace is looked at for what nobody tells.
 const inspection = 2 * time.Second
 
-// note keeps what is wrong with the workload, nil for nothing, and tells of a change. It is this workload's alone: others are
-// served as before.
+// note keeps what is wrong with the workload, nil for nothing, and tells of a change. It is this workload's alone:
+// others are served as before.
 func (h *home) note(err error) {
 	var now *agentapi.Trouble
 	if err != nil {
-		now = &agentapi.Trouble{Workload: h.workload.Key(), Reason: err.Error(), Absent: netns.Away(err) || errors.Is(err, errMoved)}
+		now = &agentapi.Trouble{
+			Workload: h.workload.Key(), Reason: err.Error(), Absent: netns.Away(err) || errors.Is(err, errMoved),
+		}
 	}
 	was := h.trouble.Swap(now)
 	switch {
@@ -34,7 +36,8 @@ func (h *home) note(err error) {
 	case now == nil:
 		h.log.Info("workload served", "workload", h.workload.Key())
 	case now.Absent:
-		h.log.Warn("the workload's network namespace is not there, waiting for it", "workload", h.workload.Key(), "netns", h.workload.Netns)
+		h.log.Warn("the workload's network namespace is not there, waiting for it", "workload", h.workload.Key(),
+			"netns", h.workload.Netns)
 	default:
 		h.log.Error("workload not served, trying again", "workload", h.workload.Key(), "error", err)
 	}
@@ -59,12 +62,14 @@ func (h *home) inspect(s *stay) error {
 	if err != nil {
 		return err
 	}
-	usable := slices.DeleteFunc(slices.Clone(h.workload.Addresses), func(a netip.Addr) bool { return !slices.Contains(there, a) })
+	usable := slices.DeleteFunc(slices.Clone(h.workload.Addresses),
+		func(a netip.Addr) bool { return !slices.Contains(there, a) })
 	if was := s.addresses.Swap(&usable); was == nil || !slices.Equal(*was, usable) {
 		defer h.changed()
 	}
 	if len(usable) == 0 {
-		return fmt.Errorf("no device of its network namespace has an address of the workload's: give one of them %s", join(h.workload.Addresses))
+		return fmt.Errorf("no device of its network namespace has an address of the workload's: give one of them %s",
+			join(h.workload.Addresses))
 	}
 	if h.group == nil {
 		return nil
@@ -97,8 +102,8 @@ func addressesIn(path string) (out []netip.Addr, err error) {
 	return out, nil
 }
 
-// follow keeps a namespace that was entered in order, until ctx ends: devices come, addresses come and go, and programs take and
-// leave Envoy's ports.
+// follow keeps a namespace that was entered in order, until ctx ends: devices come, addresses come and go, and programs
+// take and leave Envoy's ports.
 func (h *home) follow(ctx context.Context, s *stay) error {
 	if h.workload.Netns == "" {
 		<-ctx.Done()
@@ -151,8 +156,8 @@ func (h *home) secure(s *stay) error {
 	return nil
 }
 
-// changesIn tells of changes of a namespace's devices and addresses, until ctx ends or the kernel had to leave some out; then
-// it is closed.
+// changesIn tells of changes of a namespace's devices and addresses, until ctx ends or the kernel had to leave some
+// out; then it is closed.
 func changesIn(ctx context.Context, path string) (<-chan struct{}, error) {
 	ns, err := vnetns.GetFromPath(path)
 	if err != nil {
@@ -160,10 +165,12 @@ func changesIn(ctx context.Context, path string) (<-chan struct{}, error) {
 	}
 	defer ns.Close()
 	links, addrs := make(chan netlink.LinkUpdate), make(chan netlink.AddrUpdate)
-	if err := netlink.LinkSubscribeWithOptions(links, ctx.Done(), netlink.LinkSubscribeOptions{Namespace: &ns}); err != nil {
+	if err := netlink.LinkSubscribeWithOptions(links, ctx.Done(),
+		netlink.LinkSubscribeOptions{Namespace: &ns}); err != nil {
 		return nil, fmt.Errorf("follow the devices of %s: %w", path, err)
 	}
-	if err := netlink.AddrSubscribeWithOptions(addrs, ctx.Done(), netlink.AddrSubscribeOptions{Namespace: &ns}); err != nil {
+	if err := netlink.AddrSubscribeWithOptions(addrs, ctx.Done(),
+		netlink.AddrSubscribeOptions{Namespace: &ns}); err != nil {
 		return nil, fmt.Errorf("follow the addresses of %s: %w", path, err)
 	}
 	changes := make(chan struct{}, 1)

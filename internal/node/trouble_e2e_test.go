@@ -38,8 +38,8 @@ func (p *pair) troubled(t *testing.T, workload, word string) {
 	})
 }
 
-// A program that took the ports of the agent and of Envoy while both were away keeps nobody's agent from starting. Its own
-// workload is not served, and hears no plaintext, until it lets them go.
+// A program that took the ports of the agent and of Envoy while both were away keeps nobody's agent from starting. Its
+// own workload is not served, and hears no plaintext, until it lets them go.
 func TestEnvoyServesTheOthersWhereAProgramHoldsPorts(t *testing.T) {
 	p := newTrio(t, "held")
 	must(t, netns.Do(p.shop, func() error {
@@ -79,8 +79,8 @@ func TestEnvoyServesTheOthersWhereAProgramHoldsPorts(t *testing.T) {
 	must(t, p.call())
 }
 
-// A program that takes Envoy's port in the moment in which Envoy is away has that one listener refused, and no other; when it lets
-// the port go, Envoy takes it.
+// A program that takes Envoy's port in the moment in which Envoy is away has that one listener refused, and no other;
+// when it lets the port go, Envoy takes it.
 func TestEnvoyServesTheOthersWhereAProgramTakesAPort(t *testing.T) {
 	p := newTrio(t, "taken")
 	runAgent(t, p.cfg)
@@ -140,13 +140,18 @@ func TestEnvoyServesTheOthersWhateverIsWrongWithOne(t *testing.T) {
 		}))
 	}
 	address(netlink.AddrDel)
-	p.troubled(t, "default/shop-1", "no device of its network namespace has an address of the workload's: give one of them 10.79.1.2")
+	p.troubled(t, "default/shop-1",
+		"no device of its network namespace has an address of the workload's: give one of them 10.79.1.2")
 	p.reported(t, 2)
 	must(t, p.call())
 	address(netlink.AddrAdd)
 	must(t, netns.Do(p.shop, func() error {
 		link, err := netlink.LinkByName("eth0")
-		return errors.Join(err, netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Scope: netlink.SCOPE_LINK}))
+		return errors.Join(err,
+			netlink.RouteReplace(&netlink.Route{
+				LinkIndex: link.Attrs().Index, Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)},
+				Scope: netlink.SCOPE_LINK,
+			}))
 	}))
 	p.troubled(t, "default/shop-1", "")
 	eventually(t, 10*time.Second, "the shop's call", func() error { return call(p.shop) })
@@ -174,8 +179,8 @@ func TestEnvoyCapturesADeviceThatComesLater(t *testing.T) {
 	})
 }
 
-// A workload's identity goes to one namespace, which is its own: not to that of whichever process has a number, not to one that
-// another workload lives in, not to the host's, whose traffic would be captured.
+// A workload's identity goes to one namespace, which is its own: not to that of whichever process has a number, not to
+// one that another workload lives in, not to the host's, whose traffic would be captured.
 func TestEnvoyServesNobodyInAnothersNamespace(t *testing.T) {
 	p := newTrio(t, "whose")
 	dir := newDir(t, "whose-odd")
@@ -191,7 +196,8 @@ func TestEnvoyServesNobodyInAnothersNamespace(t *testing.T) {
 		p.cfg.Workloads = append(p.cfg.Workloads, more)
 	}
 	runAgent(t, p.cfg)
-	p.troubled(t, "default/odd-process", "leads to the network namespace of a process, by a number that another process has next")
+	p.troubled(t, "default/odd-process",
+		"leads to the network namespace of a process, by a number that another process has next")
 	p.troubled(t, "default/odd-shop", "workload default/shop-1 lives in its network namespace already, under another path")
 	p.troubled(t, "default/odd-host", "its network namespace is the agent's own, which is the host's")
 	eventually(t, 10*time.Second, "the shop's call", func() error { return call(p.shop) })

@@ -48,7 +48,8 @@ func (c *Config) validateSockets(r *reader) {
 		case !filepath.IsAbs(s.Path):
 			r.add(at+".path", fmt.Sprintf("%q is not an absolute path", s.Path), "begin it with /")
 		case len(s.Path) > unixsocket.MaxPath:
-			r.add(at+".path", fmt.Sprintf("the path %s has %d characters, and Linux allows %d", s.Path, len(s.Path), unixsocket.MaxPath),
+			r.add(at+".path", fmt.Sprintf("the path %s has %d characters, and Linux allows %d", s.Path, len(s.Path),
+				unixsocket.MaxPath),
 				"write a shorter path or a shorter runDir")
 		case paths[filepath.Clean(s.Path)] != "":
 			r.add(at+".path", fmt.Sprintf("workload %s has its socket there already", paths[filepath.Clean(s.Path)]), "give every workload a path of its own")

@@ -12,8 +12,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// MeshFingerprint is what two administrators compare before their meshes trust each other. It covers all by which one mesh
-// knows another: trust domain, roots, identities and addresses of gateways, in any order. Hex.
+// MeshFingerprint is what two administrators compare before their meshes trust each other. It covers all by which one
+// mesh knows another: trust domain, roots, identities and addresses of gateways, in any order. Hex.
 func MeshFingerprint(trustDomain string, roots []*x509.Certificate, gatewayIDs, addresses []string) string {
 	prints := make([]string, 0, len(roots))
 	for _, c := range roots {

@@ -7,9 +7,9 @@
 // and they were confirmed within maxBundleAge.
 //
 // A peer that is merely stale or suspended keeps its control traffic: a stale one could else never come back without an
-// administrator, and one whose roots change while it is suspended could not be resumed. What it may say then is bounded where
-// it is heard (federation). Of two MeshPeers that share a trust domain or a root the older one stands (snapshot.Config.Older);
-// where nobody knows which that is, neither does.
+// administrator, and one whose roots change while it is suspended could not be resumed. What it may say then is bounded
+// where it is heard (federation). Of two MeshPeers that share a trust domain or a root the older one stands
+// (snapshot.Config.Older); where nobody knows which that is, neither does.
 //
 // Age is counted from PeerState.BundleTime. A MeshPeer with refresh: false takes its roots from the file alone, so that age
 // limits it only where maxBundleAge is written out.
@@ -51,8 +51,8 @@ const (
 type Verdict struct {
 	// Live: exports and imports may work.
 	Live bool
-	// Control: the two control planes may talk ("control.…" names). True for a live peer, and for one that is only stale or
-	// suspended: newer roots can come no other way.
+	// Control: the two control planes may talk ("control.…" names). True for a live peer, and for one that is only
+	// stale or suspended: newer roots can come no other way.
 	Control bool
 	// Reason and Message say why not live; both are empty when live. The message says what to do.
 	Reason  Reason
@@ -93,8 +93,8 @@ func Judge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) Ver
 	return judgeAge(now, peer, state, roots)
 }
 
-// suspended refuses all but what control planes say, while that can be trusted: roots that change meanwhile are followed, so
-// that the peer is still known when it is resumed.
+// suspended refuses all but what control planes say, while that can be trusted: roots that change meanwhile are
+// followed, so that the peer is still known when it is resumed.
 func suspended(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState, format string, args ...any) Verdict {
 	v := refuse(Suspended, format, args...)
 	if e := peer.Spec.ExpiresAt; e != nil {
@@ -195,8 +195,8 @@ func All(snap *snapshot.Snapshot, trustDomain string) map[string]Verdict {
 	return verdicts
 }
 
-// claims are which peers want each trust domain and each root key, the oldest first. Revoked peers want nothing; who does not
-// hold its trust domain wants no roots.
+// claims are which peers want each trust domain and each root key, the oldest first. Revoked peers want nothing; who
+// does not hold its trust domain wants no roots.
 type claims struct {
 	cfg           *snapshot.Config
 	own           string              // this mesh's trust domain
@@ -205,11 +205,15 @@ type claims struct {
 }
 
 func claimsOf(snap *snapshot.Snapshot, trustDomain string) claims {
-	c := claims{cfg: snap.Config, own: trustDomain, ownKeys: map[string]bool{}, domains: map[string][]string{}, keys: map[string][]string{}}
+	c := claims{
+		cfg: snap.Config, own: trustDomain, ownKeys: map[string]bool{}, domains: map[string][]string{},
+		keys: map[string][]string{},
+	}
 	for _, id := range keyIDs(snap.Roots) {
 		c.ownKeys[id] = true
 	}
-	peers := slices.DeleteFunc(slices.Clone(snap.Config.MeshPeers), func(p *v1alpha1.MeshPeer) bool { return snap.Peers[p.Name].Revoked })
+	peers := slices.DeleteFunc(slices.Clone(snap.Config.MeshPeers),
+		func(p *v1alpha1.MeshPeer) bool { return snap.Peers[p.Name].Revoked })
 	slices.SortStableFunc(peers, func(a, b *v1alpha1.MeshPeer) int { return c.cfg.Older(keyOf(a.Name), keyOf(b.Name)) })
 	for _, p := range peers {
 		c.domains[p.Spec.TrustDomain] = append(c.domains[p.Spec.TrustDomain], p.Name)
@@ -243,21 +247,25 @@ func keyIDs(pem []byte) []string {
 
 // holds says that of those who want something a peer has it: it is the oldest, and known to be older than the next.
 func (c claims) holds(wanting []string, peer string) bool {
-	return len(wanting) > 0 && wanting[0] == peer && (len(wanting) == 1 || !c.cfg.SameAge(keyOf(wanting[0]), keyOf(wanting[1])))
+	return len(wanting) > 0 && wanting[0] == peer &&
+		(len(wanting) == 1 || !c.cfg.SameAge(keyOf(wanting[0]), keyOf(wanting[1])))
 }
 
 // others names who else wants something, the oldest first.
 func others(wanting []string, peer string) string {
-	return "peer " + strings.Join(slices.DeleteFunc(slices.Clone(wanting), func(n string) bool { return n == peer }), " and peer ")
+	return "peer " + strings.Join(slices.DeleteFunc(slices.Clone(wanting), func(n string) bool { return n == peer }),
+		" and peer ")
 }
 
 func (c claims) clash(peer *v1alpha1.MeshPeer, v Verdict) Verdict {
 	td := peer.Spec.TrustDomain
 	if td == c.own {
-		return refuse(OwnTrustDomain, "peer %s claims this mesh's own trust domain %s: a peer has one of its own", peer.Name, c.own)
+		return refuse(OwnTrustDomain, "peer %s claims this mesh's own trust domain %s: a peer has one of its own",
+			peer.Name, c.own)
 	}
 	if wanting := c.domains[td]; !c.holds(wanting, peer.Name) {
-		return refuse(SameTrustDomain, "trust domain %s is claimed by %s too, and the oldest MeshPeer stands: keep one of them",
+		return refuse(SameTrustDomain, "trust domain %s is claimed by %s too, and the oldest MeshPeer "+
+			"stands: keep one of them",
 			td, others(wanting, peer.Name))
 	}
 	if !v.Control {
@@ -267,7 +275,8 @@ func (c claims) clash(peer *v1alpha1.MeshPeer, v Verdict) Verdict {
 	for _, r := range certs {
 		id := KeyID(r)
 		if c.ownKeys[id] {
-			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) is one of this mesh: each trust domain needs a root of its own",
+			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) is one of this mesh: each trust domain "+
+				"needs a root of its own",
 				peer.Name, spiffe.Fingerprint(r))
 		}
 		if wanting := c.keys[id]; !c.holds(wanting, peer.Name) {

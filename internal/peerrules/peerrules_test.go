@@ -78,7 +78,11 @@ func TestJudge(t *testing.T) {
 			"isthmus peer resume cards",
 			noon.Add(48 * time.Hour),
 		},
-		"suspended without usable roots": {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Suspended, s.Roots = true, grown(p, old) }, Suspended, false, "", time.Time{}},
+		"suspended without usable roots": {
+			func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Suspended, s.Roots = true, grown(p, old) },
+			Suspended, false, "",
+			time.Time{},
+		},
 		"suspended and expired": {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) {
 			s.Suspended, p.Spec.ExpiresAt = true, &metav1.Time{Time: noon}
 		}, Suspended, false, "", time.Time{}},
@@ -161,8 +165,8 @@ func TestAllSeesWhatPeersMustNotShare(t *testing.T) {
 	}
 }
 
-// A newer MeshPeer never puts an older one out, whatever it is called and whatever it claims. Where nobody knows which is the
-// older one, neither stands.
+// A newer MeshPeer never puts an older one out, whatever it is called and whatever it claims. Where nobody knows which
+// is the older one, neither stands.
 func TestTheOlderPeerStands(t *testing.T) {
 	a, b := newRoot(t, noon.Add(time.Hour), true), newRoot(t, noon.Add(time.Hour), true)
 	tests := map[string]struct {
@@ -173,15 +177,32 @@ func TestTheOlderPeerStands(t *testing.T) {
 		older, newer    Reason
 		says, saysOlder string
 	}{
-		"same trust domain":                {"a-newcomer", "cards.example", b, time.Minute, "", SameTrustDomain, "claimed by peer cards too", ""},
-		"same trust domain, later by name": {"z-newcomer", "cards.example", b, time.Minute, "", SameTrustDomain, "the oldest MeshPeer stands", ""},
-		"same root":                        {"a-newcomer", "other.example", a, time.Minute, "", SharedRoot, "vouches for peer cards too", ""},
-		"same root among others":           {"a-newcomer", "other.example", append(append([]byte{}, b...), a...), time.Minute, "", SharedRoot, "vouches for peer cards too", ""},
-		"both":                             {"a-newcomer", "cards.example", a, time.Minute, "", SameTrustDomain, "", ""},
-		"the newcomer is older":            {"z-newcomer", "cards.example", b, 2 * time.Hour, SameTrustDomain, "", "", "claimed by peer z-newcomer too"},
-		"nobody knows, trust domain":       {"a-newcomer", "cards.example", b, time.Hour, SameTrustDomain, SameTrustDomain, "claimed by peer cards", "claimed by peer a-newcomer"},
-		"nobody knows, root":               {"a-newcomer", "other.example", a, time.Hour, SharedRoot, SharedRoot, "vouches for peer cards", "vouches for peer a-newcomer"},
-		"nothing shared":                   {"a-newcomer", "other.example", b, time.Minute, "", "", "", ""},
+		"same trust domain": {
+			"a-newcomer", "cards.example", b, time.Minute, "", SameTrustDomain, "claimed by peer cards too", "",
+		},
+		"same trust domain, later by name": {
+			"z-newcomer", "cards.example", b, time.Minute, "", SameTrustDomain, "the oldest MeshPeer stands", "",
+		},
+		"same root": {
+			"a-newcomer", "other.example", a, time.Minute, "", SharedRoot, "vouches for peer cards too", "",
+		},
+		"same root among others": {
+			"a-newcomer", "other.example", append(append([]byte{}, b...), a...), time.Minute, "", SharedRoot,
+			"vouches for peer cards too", "",
+		},
+		"both": {"a-newcomer", "cards.example", a, time.Minute, "", SameTrustDomain, "", ""},
+		"the newcomer is older": {
+			"z-newcomer", "cards.example", b, 2 * time.Hour, SameTrustDomain, "", "", "claimed by peer z-newcomer too",
+		},
+		"nobody knows, trust domain": {
+			"a-newcomer", "cards.example", b, time.Hour, SameTrustDomain, SameTrustDomain, "claimed by peer cards",
+			"claimed by peer a-newcomer",
+		},
+		"nobody knows, root": {
+			"a-newcomer", "other.example", a, time.Hour, SharedRoot, SharedRoot, "vouches for peer cards",
+			"vouches for peer a-newcomer",
+		},
+		"nothing shared": {"a-newcomer", "other.example", b, time.Minute, "", "", "", ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -123,8 +123,8 @@ func Adopted(peer *v1alpha1.MeshPeer, state snapshot.PeerState) bool {
 	return ok && anchor == Anchor(peer)
 }
 
-// SameMesh says whether a MeshPeer in a file means the mesh with which a peering of its name was made by token: one trust domain,
-// and no root but those that are trusted already.
+// SameMesh says whether a MeshPeer in a file means the mesh with which a peering of its name was made by token: one
+// trust domain, and no root but those that are trusted already.
 func SameMesh(file, made *v1alpha1.MeshPeer, state snapshot.PeerState) bool {
 	known := append(keyIDs([]byte(made.Spec.Bundle.Inline)), keyIDs(Roots(made, state))...)
 	stated := keyIDs([]byte(file.Spec.Bundle.Inline))

@@ -1,5 +1,5 @@
-// Package rates bounds how often each of many may do something. It forgets whoever has rested, so that however many there
-// were, what is remembered of them has a bound.
+// Package rates bounds how often each of many may do something. It forgets whoever has rested, so that however many
+// there were, what is remembered of them has a bound.
 package rates
 
 import (
@@ -28,8 +28,8 @@ type limiter struct {
 // New remembers at most so many keys.
 func New[K comparable](most int) *Rates[K] { return &Rates[K]{most: most, byKey: map[K]*limiter{}} }
 
-// Allow counts one event of a key and says whether it is within the key's rate. It is not where there is no room for the key.
-// Whoever uses a key says the same rate each time.
+// Allow counts one event of a key and says whether it is within the key's rate. It is not where there is no room for
+// the key. Whoever uses a key says the same rate each time.
 func (r *Rates[K]) Allow(key K, perSecond rate.Limit, burst int, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

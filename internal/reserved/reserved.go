@@ -1,7 +1,7 @@
-// Package reserved is the table of addresses and ports that nobody may name: not as a service, not as an endpoint, not as a
-// gateway, whoever writes or reports it. They mean something else in each network namespace (loopback), reach nobody or
-// everybody (unspecified, multicast), or are the mesh's own (virtual addresses, the ports of Envoy and of the agents).
-// A proxy that is told to connect there may call itself without end, or send a refused call out in plaintext.
+// Package reserved is the table of addresses and ports that nobody may name: not as a service, not as an endpoint, not
+// as a gateway, whoever writes or reports it. They mean something else in each network namespace (loopback), reach
+// nobody or everybody (unspecified, multicast), or are the mesh's own (virtual addresses, the ports of Envoy and of the
+// agents). A proxy that is told to connect there may call itself without end, or send a refused call out in plaintext.
 package reserved
 
 import (

@@ -21,9 +21,9 @@ type wire interface {
 	ContentSubtype() string
 }
 
-// Receive reads the next message of a call into m, if it has at most limit bytes and admit, which may wait, has room for it. Of any
-// other no byte is read: the sender is kept from sending more than gRPC's window, 64 KB, by flow control. io.EOF is the end of
-// what the caller sends.
+// Receive reads the next message of a call into m, if it has at most limit bytes and admit, which may wait, has room
+// for it. Of any other no byte is read: the sender is kept from sending more than gRPC's window, 64 KB, by flow
+// control. io.EOF is the end of what the caller sends.
 func Receive(ss grpc.ServerStream, m any, limit int, admit func(bytes int) (release func(), err error)) error {
 	s, ok := grpc.ServerTransportStreamFromContext(ss.Context()).(wire)
 	if !ok {

@@ -66,7 +66,8 @@ func TestLongMessagesAreNotRead(t *testing.T) {
 		t.Errorf("900 bytes: %v", err)
 	}
 	_, err = Call[ping, pong](within(t), conn, "test.Echo", "Echo", &ping{Text: strings.Repeat("x", 1000)})
-	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "a message of 1011 bytes: at most 1000 are taken here") {
+	if status.Code(err) != codes.ResourceExhausted ||
+		!strings.Contains(err.Error(), "a message of 1011 bytes: at most 1000 are taken here") {
 		t.Errorf("1011 bytes: %v", err)
 	}
 	before := counted.read.Load()
@@ -77,7 +78,8 @@ func TestLongMessagesAreNotRead(t *testing.T) {
 	if read := counted.read.Load() - before; read > 200<<10 {
 		t.Errorf("of a message of 32 MB %d bytes were read", read)
 	}
-	err = conn.Invoke(within(t), "/test.Echo/Echo", &ping{Text: "x"}, &pong{}, grpc.CallContentSubtype(Subtype), grpc.UseCompressor(gzip.Name))
+	err = conn.Invoke(within(t), "/test.Echo/Echo", &ping{Text: "x"}, &pong{}, grpc.CallContentSubtype(Subtype),
+		grpc.UseCompressor(gzip.Name))
 	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("a compressed message: %v", err)
 	}

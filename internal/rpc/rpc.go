@@ -32,8 +32,9 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return json.Unmarshal(data.Materialize(), v)
 }
 
-// Unary describes one method of a service implemented by S. To the server it is a stream of one message from the client, which
-// is the same on the wire: only a stream's interceptors come before its messages are read, and can bound them (Receive).
+// Unary describes one method of a service implemented by S. To the server it is a stream of one message from the
+// client, which is the same on the wire: only a stream's interceptors come before its messages are read, and can bound
+// them (Receive).
 func Unary[S, Req, Resp any](method string, call func(S, context.Context, *Req) (*Resp, error)) grpc.StreamDesc {
 	return grpc.StreamDesc{StreamName: method, ClientStreams: true, Handler: func(srv any, stream grpc.ServerStream) error {
 		req := new(Req)

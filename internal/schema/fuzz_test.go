@@ -13,8 +13,10 @@ import (
 func FuzzValidate(f *testing.F) {
 	for i := range kind.All {
 		for _, text := range []string{
-			`{}`, `{"spec":null}`, `{"metadata":null,"spec":[]}`, `{"spec":{"to":[null],"from":null,"bundle":7}}`, `{"spec":{"trustDomain":[],"certificateTTL":{}}}`,
-			`{"apiVersion":1,"kind":[],"spec":{"gatewayIDs":{"a":1},"expiresAt":false}}`, `{"spec":{"port":1e300,"weight":-1.5}}`,
+			`{}`, `{"spec":null}`, `{"metadata":null,"spec":[]}`, `{"spec":{"to":[null],"from":null,"bundle":7}}`,
+			`{"spec":{"trustDomain":[],"certificateTTL":{}}}`,
+			`{"apiVersion":1,"kind":[],"spec":{"gatewayIDs":{"a":1},"expiresAt":false}}`,
+			`{"spec":{"port":1e300,"weight":-1.5}}`,
 		} {
 			f.Add(i, []byte(text))
 		}

@@ -92,8 +92,8 @@ func (o Origins) Lookup(k Key) Origin {
 	return Origin{}
 }
 
-// Moved are the namespaces in which an object was written elsewhere, or first seen at another time, than in before. The one of
-// objects without namespace is "".
+// Moved are the namespaces in which an object was written elsewhere, or first seen at another time, than in before. The
+// one of objects without namespace is "".
 func (o Origins) Moved(before Origins) map[string]bool {
 	out := map[string]bool{}
 	for ns, in := range o.byNamespace {
@@ -163,28 +163,31 @@ type Origin struct {
 	File   string
 	Line   int
 	Fields map[string]int
-	// FirstSeen is the object's age: when it was first seen, kept across restarts. Objects that came together have the same.
-	// Zero is not known. Ask Config.Older.
+	// FirstSeen is the object's age: when it was first seen, kept across restarts. Objects that came together have the
+	// same. Zero is not known. Ask Config.Older.
 	FirstSeen time.Time
 }
 
-// Closed is an object that is written but not carried out: it could not be understood, or Envoy cannot live with it. What an
-// object of a security kind selects is closed: nobody may call it. An object of another kind is as if it were not written.
+// Closed is an object that is written but not carried out: it could not be understood, or Envoy cannot live with it.
+// What an object of a security kind selects is closed: nobody may call it. An object of another kind is as if it were
+// not written.
 type Closed struct {
-	Key      Key // without a kind where not even that can be told
-	Origin   Origin
-	Reason   string            // a clause: "spec.rules[0] has no field \"form\""
-	Selector map[string]string // what it selects where that can be told; nil means its whole namespace (the whole mesh in the root namespace)
+	Key    Key // without a kind where not even that can be told
+	Origin Origin
+	Reason string // a clause: "spec.rules[0] has no field \"form\""
+	// what it selects where that can be told; nil means its whole namespace (the whole mesh in the root namespace)
+	Selector map[string]string
 }
 
 // Equal says whether two are the same in all that they mean.
 func (c Closed) Equal(d Closed) bool {
 	return c.Key == d.Key && c.Reason == d.Reason && c.Origin.File == d.Origin.File && c.Origin.Line == d.Origin.Line &&
-		c.Origin.FirstSeen.Equal(d.Origin.FirstSeen) && maps.Equal(c.Selector, d.Selector) && (c.Selector == nil) == (d.Selector == nil)
+		c.Origin.FirstSeen.Equal(d.Origin.FirstSeen) && maps.Equal(c.Selector, d.Selector) &&
+		(c.Selector == nil) == (d.Selector == nil)
 }
 
-// Older orders objects where only one may win: who was first seen earlier, then by key. An object of unknown age comes last.
-// Nothing else may decide, least of all where an object is written or what it says of itself.
+// Older orders objects where only one may win: who was first seen earlier, then by key. An object of unknown age comes
+// last. Nothing else may decide, least of all where an object is written or what it says of itself.
 func (c *Config) Older(a, b Key) int {
 	return cmp.Or(compareAge(c.Origins.Lookup(a).FirstSeen, c.Origins.Lookup(b).FirstSeen), a.Compare(b))
 }

@@ -23,12 +23,14 @@ type TrustDomain = spiffeid.TrustDomain
 // SystemNamespace is where gateways live.
 const SystemNamespace = "isthmus-system"
 
-// ParseTrustDomain reads a trust domain name such as "cards.example". Trust domains are parts of host names in handshakes, from
-// which a dot at the end is lost: one that begins or ends with a dot, a hyphen or an underscore is refused.
+// ParseTrustDomain reads a trust domain name such as "cards.example". Trust domains are parts of host names in
+// handshakes, from which a dot at the end is lost: one that begins or ends with a dot, a hyphen or an underscore is
+// refused.
 func ParseTrustDomain(s string) (TrustDomain, error) {
 	td, err := spiffeid.TrustDomainFromString(s)
 	if name := td.Name(); err == nil && strings.Trim(name, ".-_") != name {
-		return TrustDomain{}, fmt.Errorf("trust domain %q begins or ends with a character that is neither a letter nor a digit", name)
+		return TrustDomain{}, fmt.Errorf("trust domain %q begins or ends with a character that is "+
+			"neither a letter nor a digit", name)
 	}
 	return td, err
 }

@@ -91,8 +91,8 @@ func (d *DB) PruneCerts(ctx context.Context, before time.Time) error {
 	return err
 }
 
-// Prune removes what ended before a moment: administrators' certificates, tokens, invitations and acceptances. Of events and
-// refusals it removes those that are past a retention of their own.
+// Prune removes what ended before a moment: administrators' certificates, tokens, invitations and acceptances. Of
+// events and refusals it removes those that are past a retention of their own.
 func (d *DB) Prune(ctx context.Context, before time.Time) error {
 	for _, name := range []string{"prune-admins", "prune-tokens", "prune-invites", "prune-bootstraps"} {
 		if _, err := d.exec(ctx, name, stamp(before)); err != nil {

@@ -56,8 +56,12 @@ func fill(t *testing.T, d *state.DB, from, to int) {
 		err := errors.Join(
 			d.PutBlob(ctx, state.Blob{Name: fmt.Sprint("blob-", i), Cert: bytes.Repeat([]byte{byte(i)}, 600), Key: []byte("sealed"), Created: noon}),
 			d.AddToken(ctx, state.Token{ID: fmt.Sprint("t-", i), Node: node, Role: snapshot.RoleNode, Created: noon, Expires: noon.Add(time.Hour)}),
-			d.AttestNode(ctx, state.Node{Node: snapshot.Node{Name: node, Role: snapshot.RoleNode}, Grant: grant.Grant{Identities: []string{"default/*"}}, Attested: noon}),
-			d.RegisterNode(ctx, node, nil, []snapshot.Workload{{Name: "w-" + node, Namespace: "default", ServiceAccount: "payments"}}, noon),
+			d.AttestNode(ctx, state.Node{
+				Node:  snapshot.Node{Name: node, Role: snapshot.RoleNode},
+				Grant: grant.Grant{Identities: []string{"default/*"}}, Attested: noon,
+			}),
+			d.RegisterNode(ctx, node, nil,
+				[]snapshot.Workload{{Name: "w-" + node, Namespace: "default", ServiceAccount: "payments"}}, noon),
 			d.SetPeerBundle(ctx, fmt.Sprint("peer-", i), []byte("roots"), 3, noon),
 			d.AddCert(ctx, state.Cert{Serial: fmt.Sprintf("%032x", i), SPIFFEID: "spiffe://cards.example/ns/a/sa/b", Node: node, Fingerprint: fmt.Sprintf("%064x", i), NotBefore: noon, NotAfter: noon.Add(time.Hour)}),
 		)

@@ -22,12 +22,12 @@ const (
 // Stranger is the actor of whom nothing is known but the address.
 const Stranger = "stranger"
 
-// refusalRetention is how long a refusal is kept after its last repetition. An event is kept for at least 400 days: the table
-// itself refuses to lose a younger one.
+// refusalRetention is how long a refusal is kept after its last repetition. An event is kept for at least 400 days: the
+// table itself refuses to lose a younger one.
 const refusalRetention = 30 * 24 * time.Hour
 
-// Bounds on refusals that are kept apart from one another. What exceeds them is counted, without the details. Strangers, nodes,
-// workloads, peers and administrators each have room of their own.
+// Bounds on refusals that are kept apart from one another. What exceeds them is counted, without the details.
+// Strangers, nodes, workloads, peers and administrators each have room of their own.
 const (
 	maxRefusalsHere   = 32    // of one actor at one address
 	maxRefusalsOfOne  = 128   // of one actor, unless it is a stranger
@@ -48,7 +48,8 @@ type Event struct {
 	Object  string // what it was done to
 	Outcome string // OK, Failed, Refused, Begun
 	Detail  string // never a secret
-	// First and Count are of a folded refusal: when the first of them came, and how many there were. Time is the last one's.
+	// First and Count are of a folded refusal: when the first of them came, and how many there were. Time is the last
+	// one's.
 	First time.Time
 	Count int
 }
@@ -61,8 +62,8 @@ type EventFilter struct {
 	Limit  int    // the last so many events, and as many refusals; 0: 100
 }
 
-// Record writes an event and returns when it is durable. Refusals are folded: one that equals an earlier one in everything
-// but its time is counted with it.
+// Record writes an event and returns when it is durable. Refusals are folded: one that equals an earlier one in
+// everything but its time is counted with it.
 func (d *DB) Record(ctx context.Context, e Event) error {
 	_, err := d.append(ctx, e, nil)
 	return err
@@ -114,7 +115,8 @@ func (t tx) fold(ctx context.Context, e Event) error {
 	case here >= maxRefusalsHere:
 		e.Object, e.Detail = others, ""
 	}
-	_, err = t.exec(ctx, "add-refusal", stamp(e.Time), e.Count, e.Actor, e.From, e.Action, e.Object, e.Detail, stamp(e.First))
+	_, err = t.exec(ctx, "add-refusal", stamp(e.Time), e.Count, e.Actor, e.From, e.Action, e.Object, e.Detail,
+		stamp(e.First))
 	return err
 }
 
@@ -147,7 +149,8 @@ func (d *DB) Events(ctx context.Context, f EventFilter) ([]Event, error) {
 
 func scanEvent(s scanner) (Event, error) {
 	var e Event
-	err := s.Scan(&e.Seq, timeOf{&e.Time}, &e.Actor, &e.From, &e.Action, &e.Object, &e.Outcome, &e.Detail, timeOf{&e.First}, &e.Count)
+	err := s.Scan(&e.Seq, timeOf{&e.Time}, &e.Actor, &e.From, &e.Action, &e.Object, &e.Outcome, &e.Detail,
+		timeOf{&e.First}, &e.Count)
 	return e, err
 }
 

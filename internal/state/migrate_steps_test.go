@@ -9,8 +9,13 @@ import (
 // A file that an earlier version wrote keeps its rows, and later opens as if it had been written by this one.
 func TestEarlierVersionIsBroughtUpToDate(t *testing.T) {
 	step := func(sql string) *fstest.MapFile { return &fstest.MapFile{Data: []byte("-- +goose Up\n" + sql)} }
-	first := fstest.MapFS{"0001_begin.sql": step("CREATE TABLE schema_sum (one INTEGER PRIMARY KEY, sum INTEGER NOT NULL);\nCREATE TABLE things (name TEXT);")}
-	second := fstest.MapFS{"0001_begin.sql": first["0001_begin.sql"], "0002_more.sql": step("ALTER TABLE things ADD COLUMN size INTEGER NOT NULL DEFAULT 7;")}
+	first := fstest.MapFS{
+		"0001_begin.sql": step("CREATE TABLE schema_sum (one INTEGER PRIMARY KEY, sum INTEGER NOT NULL);\nCREATE TABLE things (name TEXT);"),
+	}
+	second := fstest.MapFS{
+		"0001_begin.sql": first["0001_begin.sql"],
+		"0002_more.sql":  step("ALTER TABLE things ADD COLUMN size INTEGER NOT NULL DEFAULT 7;"),
+	}
 	p, err := pool(filepath.Join(t.TempDir(), "state.db"), 1, "")
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +50,8 @@ func TestEarlierVersionIsBroughtUpToDate(t *testing.T) {
 	}
 	var name string
 	var size int
-	if err := p.QueryRowContext(ctx, "SELECT name, size FROM things").Scan(&name, &size); err != nil || name != "a" || size != 7 {
+	if err := p.QueryRowContext(ctx, "SELECT name, size FROM things").Scan(&name, &size); err != nil || name != "a" ||
+		size != 7 {
 		t.Errorf("read %q, %d, %v", name, size, err)
 	}
 	if sum() == before {

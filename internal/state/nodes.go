@@ -20,8 +20,8 @@ type Node struct {
 }
 
 // AttestNode writes a node that proved itself by a token: a new one, or a known one that joins again.
-// Joining again begins a new generation and ends a revocation; RevokeNode sees to it that this takes a token made after it:
-// ErrRevoked otherwise.
+// Joining again begins a new generation and ends a revocation; RevokeNode sees to it that this takes a token made after
+// it: ErrRevoked otherwise.
 func (d *DB) AttestNode(ctx context.Context, n Node) error {
 	grants, err := encode(n.Grant)
 	if err != nil {
@@ -104,7 +104,8 @@ func (t tx) addWorkloads(ctx context.Context, node string, workloads []snapshot.
 	return nil
 }
 
-// RevokeNode shuts a node out: its workloads go, and with them every token made for it, also one whose joining is under way.
+// RevokeNode shuts a node out: its workloads go, and with them every token made for it, also one whose joining is under
+// way.
 func (d *DB) RevokeNode(ctx context.Context, name string, now time.Time) error {
 	return d.inTx(ctx, "revoke node", func(ctx context.Context, t tx) error {
 		n, err := t.exec(ctx, "revoke-node", stamp(now), name)
@@ -150,6 +151,7 @@ func (d *DB) Registry(ctx context.Context) (*snapshot.Registry, error) {
 
 func scanNode(s scanner) (Node, error) {
 	var n Node
-	err := s.Scan(&n.Name, &n.Role, &n.Generation, jsonOf{&n.Grant}, jsonOf{&n.Gateway}, timeOf{&n.Attested}, timeOf{&n.LastSeen}, timeOf{&n.Revoked})
+	err := s.Scan(&n.Name, &n.Role, &n.Generation, jsonOf{&n.Grant}, jsonOf{&n.Gateway}, timeOf{&n.Attested},
+		timeOf{&n.LastSeen}, timeOf{&n.Revoked})
 	return n, err
 }

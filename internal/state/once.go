@@ -58,7 +58,9 @@ func (d *DB) EndExpired(ctx context.Context, now time.Time) error {
 
 // refuse records a refusal and returns its error.
 func (d *DB) refuse(ctx context.Context, u use, reason string, cause error) error {
-	e := Event{Time: u.now, Actor: Stranger, From: u.by, Action: u.action(), Object: u.id, Outcome: Refused, Detail: reason}
+	e := Event{
+		Time: u.now, Actor: Stranger, From: u.by, Action: u.action(), Object: u.id, Outcome: Refused, Detail: reason,
+	}
 	return errors.Join(fmt.Errorf("use %s %q: %w", u.what, u.id, cause), d.Record(ctx, e))
 }
 

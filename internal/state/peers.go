@@ -52,8 +52,8 @@ func (d *DB) SetPeerBundle(ctx context.Context, name string, roots []byte, seque
 	return d.unlessRevoked(ctx, name, "set-bundle", name, roots, seq, stamp(now))
 }
 
-// AdoptPeerRoots writes the first roots (PEM) of a peer whose object is a file, in place of all that grew from other ones. A
-// suspension stays. ErrRevoked when the peer is revoked.
+// AdoptPeerRoots writes the first roots (PEM) of a peer whose object is a file, in place of all that grew from other
+// ones. A suspension stays. ErrRevoked when the peer is revoked.
 func (d *DB) AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error {
 	return d.unlessRevoked(ctx, name, "adopt-roots", name, roots, stamp(now))
 }

@@ -29,12 +29,14 @@ func (d *DB) Quarantines(ctx context.Context) ([]Quarantine, error) {
 func (d *DB) ChangeQuarantines(ctx context.Context, add, end []Quarantine) error {
 	return d.inTx(ctx, "keep quarantines", func(ctx context.Context, t tx) error {
 		for _, q := range end {
-			if _, err := t.exec(ctx, "delete-quarantine", q.Proxy, q.Object.Kind, q.Object.Namespace, q.Object.Name); err != nil {
+			if _, err := t.exec(ctx, "delete-quarantine", q.Proxy, q.Object.Kind, q.Object.Namespace,
+				q.Object.Name); err != nil {
 				return err
 			}
 		}
 		for _, q := range add {
-			if _, err := t.exec(ctx, "put-quarantine", q.Proxy, q.Object.Kind, q.Object.Namespace, q.Object.Name, q.Content, q.Reason, stamp(q.Since)); err != nil {
+			if _, err := t.exec(ctx, "put-quarantine", q.Proxy, q.Object.Kind, q.Object.Namespace, q.Object.Name,
+				q.Content, q.Reason, stamp(q.Since)); err != nil {
 				return err
 			}
 		}

@@ -10,7 +10,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// A revocation is one change: whichever of its statements fails, nothing of it has happened, and it happens when it is tried again.
+// A revocation is one change: whichever of its statements fails, nothing of it has happened, and it happens when it is
+// tried again.
 func TestRevocationFailsWholeOrNotAtAll(t *testing.T) {
 	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, fault := range []string{"UPDATE ON nodes", "DELETE ON workloads", "UPDATE ON tokens"} {
@@ -24,13 +25,15 @@ func TestRevocationFailsWholeOrNotAtAll(t *testing.T) {
 			err = errors.Join(
 				d.AttestNode(ctx, Node{Node: snapshot.Node{Name: "n1", Role: snapshot.RoleNode}, Generation: "g1", Attested: noon}),
 				d.RegisterNode(ctx, "n1", nil, []snapshot.Workload{{Name: "web", Namespace: "shop"}}, noon),
-				d.AddToken(ctx, Token{ID: "spare", Node: "n1", Role: snapshot.RoleNode, Created: noon, Expires: noon.Add(time.Hour)}),
+				d.AddToken(ctx,
+					Token{ID: "spare", Node: "n1", Role: snapshot.RoleNode, Created: noon, Expires: noon.Add(time.Hour)}),
 			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			// A trigger of this connection alone, which is no part of the file.
-			if _, err := d.write.ExecContext(ctx, fmt.Sprintf("CREATE TEMP TRIGGER fault BEFORE %s BEGIN SELECT raise(ABORT, 'injected'); END", fault)); err != nil {
+			if _, err := d.write.ExecContext(ctx,
+				fmt.Sprintf("CREATE TEMP TRIGGER fault BEFORE %s BEGIN SELECT raise(ABORT, 'injected'); END", fault)); err != nil {
 				t.Fatal(err)
 			}
 			state := func() (revoked bool, workloads, open int) {

@@ -64,7 +64,8 @@ type CertUse struct {
 	NotAfter time.Time
 }
 
-// CertsUnder are the certificates still valid at a moment that lead to a root, without administrators' that were revoked.
+// CertsUnder are the certificates still valid at a moment that lead to a root, without administrators' that were
+// revoked.
 func (d *DB) CertsUnder(ctx context.Context, root string, now time.Time) ([]CertUse, error) {
 	finger, err := hex.DecodeString(root)
 	if err != nil {

@@ -57,8 +57,8 @@ func (d *DB) Close() error {
 	return nil
 }
 
-// Check looks at all of the file, as opening it does: its structure, its schema and the checksum of every row. ErrDamaged says
-// what is wrong.
+// Check looks at all of the file, as opening it does: its structure, its schema and the checksum of every row.
+// ErrDamaged says what is wrong.
 func (d *DB) Check(ctx context.Context) error {
 	return d.fail("check", examine(ctx, d.read, d.path))
 }

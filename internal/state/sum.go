@@ -12,8 +12,8 @@ import (
 	"modernc.org/sqlite"
 )
 
-// registerFunctions teaches SQLite isthmus_sum and isthmus_link, once in a process: the driver knows functions only by a
-// global table.
+// registerFunctions teaches SQLite isthmus_sum and isthmus_link, once in a process: the driver knows functions only by
+// a global table.
 var registerFunctions = sync.OnceValue(func() error { return errors.Join(registerSum(), registerLink()) })
 
 func registerSum() error {
@@ -28,7 +28,8 @@ func registerSum() error {
 	})
 }
 
-// registerLink makes isthmus_link the SHA-256 of its arguments: the link of the event before, and an event's own content.
+// registerLink makes isthmus_link the SHA-256 of its arguments: the link of the event before, and an event's own
+// content.
 func registerLink() error {
 	return sqlite.RegisterDeterministicScalarFunction("isthmus_link", -1, func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
 		h := sha256.New()

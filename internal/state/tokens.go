@@ -30,7 +30,8 @@ func (d *DB) AddToken(ctx context.Context, t Token) error {
 	if err != nil {
 		return err
 	}
-	n, err := d.exec(ctx, "add-token", t.ID, t.Hash[:], t.Node, string(t.Role), grants, stamp(t.Created), t.MadeBy, stamp(t.Expires))
+	n, err := d.exec(ctx, "add-token", t.ID, t.Hash[:], t.Node, string(t.Role), grants, stamp(t.Created), t.MadeBy,
+		stamp(t.Expires))
 	if err == nil && n == 0 {
 		err = fmt.Errorf("add token %q: %w", t.ID, ErrExists)
 	}
@@ -88,7 +89,8 @@ func notCancelled(s scanner) (Token, error) {
 
 func scanToken(s scanner) (t Token, err error) {
 	var hash []byte
-	err = s.Scan(&t.ID, &hash, &t.Node, &t.Role, jsonOf{&t.Grant}, timeOf{&t.Created}, &t.MadeBy, timeOf{&t.Expires}, timeOf{&t.Cancelled}, timeOf{&t.UsedAt}, &t.UsedBy)
+	err = s.Scan(&t.ID, &hash, &t.Node, &t.Role, jsonOf{&t.Grant}, timeOf{&t.Created}, &t.MadeBy, timeOf{&t.Expires},
+		timeOf{&t.Cancelled}, timeOf{&t.UsedAt}, &t.UsedBy)
 	copy(t.Hash[:], hash)
 	return t, err
 }

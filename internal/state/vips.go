@@ -11,8 +11,8 @@ import (
 // maxVIPsTogether bounds the rows of one transaction, so that others are not kept waiting while thousands are written.
 const maxVIPsTogether = 1000
 
-// SaveVIPs keeps a choice of virtual addresses. When it fails a part of it may have been kept; the same choice may be saved
-// again.
+// SaveVIPs keeps a choice of virtual addresses. When it fails a part of it may have been kept; the same choice may be
+// saved again.
 func (d *DB) SaveVIPs(ctx context.Context, c vip.Change) error {
 	for drop := range slices.Chunk(c.Drop, maxVIPsTogether) {
 		err := d.inTx(ctx, "release addresses", func(ctx context.Context, t tx) error {

@@ -9,8 +9,9 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// claims say whose the names and addresses of workloads are. What one node has, no other takes: who had it first keeps it
-// until it gives it up or is revoked, also across a restart, for only workloads without a clash reach the state file.
+// claims say whose the names and addresses of workloads are. What one node has, no other takes: who had it first keeps
+// it until it gives it up or is revoked, also across a restart, for only workloads without a clash reach the state
+// file.
 type claims struct {
 	names map[model.WorkloadID]string // node
 	addrs map[netip.Addr]owner
@@ -29,8 +30,8 @@ func idOf(w snapshot.Workload) model.WorkloadID {
 	return model.WorkloadID{Namespace: w.Namespace, Name: w.Name}
 }
 
-// take claims what a node's workloads need, those first that it has already. It returns, in their order, the workloads that
-// have all, and findings about the others, which have nothing.
+// take claims what a node's workloads need, those first that it has already. It returns, in their order, the workloads
+// that have all, and findings about the others, which have nothing.
 func (c claims) take(node string, said, had []snapshot.Workload) (free []snapshot.Workload, clashes []finding.Finding) {
 	old := make(map[model.WorkloadID]bool, len(had))
 	for _, w := range had {
@@ -64,14 +65,15 @@ func (c claims) claim(node string, w snapshot.Workload, own map[netip.Addr]snaps
 	}
 }
 
-// clash says who has a workload's name or one of its addresses. Workloads of one node share an address in the host's own
-// network namespace, and nowhere else; own are the addresses that were claimed in this registration.
+// clash says who has a workload's name or one of its addresses. Workloads of one node share an address in the host's
+// own network namespace, and nowhere else; own are the addresses that were claimed in this registration.
 func (c claims) clash(node string, w snapshot.Workload, own map[netip.Addr]snapshot.Workload) *finding.Finding {
 	if by, taken := c.names[idOf(w)]; taken && by != node {
 		return &finding.Finding{
 			Code: "ISM0012", Severity: finding.Error, Object: "workload " + idOf(w).String(),
 			Message: fmt.Sprintf("registered by node %s and later by node %s; the latter is ignored", by, node),
-			Remedy:  fmt.Sprintf("rename one of them in its node's settings; if node %s is gone for good: isthmus node revoke %s", by, by),
+			Remedy: fmt.Sprintf("rename one of them in its node's settings; if node %s is gone for "+
+				"good: isthmus node revoke %s", by, by),
 		}
 	}
 	for _, a := range w.Addresses {
@@ -85,8 +87,10 @@ func (c claims) clash(node string, w snapshot.Workload, own map[netip.Addr]snaps
 		if taken {
 			return &finding.Finding{
 				Code: "ISM0244", Severity: finding.Error, Object: "workload " + idOf(w).String(), Field: "addresses",
-				Message: fmt.Sprintf("node %s gives it the address %s, which workload %s on node %s has; it is not registered", node, a, by.workload, by.node),
-				Remedy:  fmt.Sprintf("correct the address in the node's settings; if node %s is gone for good: isthmus node revoke %s", by.node, by.node),
+				Message: fmt.Sprintf("node %s gives it the address %s, which workload %s on node %s "+
+					"has; it is not registered", node, a, by.workload, by.node),
+				Remedy: fmt.Sprintf("correct the address in the node's settings; if node %s is gone for "+
+					"good: isthmus node revoke %s", by.node, by.node),
 			}
 		}
 	}

@@ -28,10 +28,13 @@ type registered struct {
 	waits     uint64 // since when it has clashes
 }
 
-// Register takes in what a node says of itself on one of its streams; later ones have higher numbers. What changes nothing
-// costs nothing. Workloads whose name or address is another's are not registered until that is free. stands refuses a node that
-// was revoked: whoever ends that and then calls Forget finds what came before, and nothing comes after.
-func (s *Store) Register(ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload, stands func() error) error {
+// Register takes in what a node says of itself on one of its streams; later ones have higher numbers. What changes
+// nothing costs nothing. Workloads whose name or address is another's are not registered until that is free. stands
+// refuses a node that was revoked: whoever ends that and then calls Forget finds what came before, and nothing comes
+// after.
+func (s *Store) Register(
+	ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload, stands func() error,
+) error {
 	one := s.registrationOf(node.Name)
 	one.Lock()
 	defer one.Unlock()
@@ -90,8 +93,8 @@ func (s *Store) waiting(old *registered, next registered) uint64 {
 	return s.waits
 }
 
-// Settle gives names and addresses that have become free to those who wait for them, in the order in which they came. Where
-// that cannot be written it is to be called again.
+// Settle gives names and addresses that have become free to those who wait for them, in the order in which they came.
+// Where that cannot be written it is to be called again.
 func (s *Store) Settle(ctx context.Context) error {
 	s.mu.Lock()
 	freed := s.freed
@@ -203,7 +206,8 @@ func (s *Store) Hosts(node, namespace, serviceAccount string) bool {
 }
 
 func equalNodes(a, b snapshot.Node) bool {
-	return a.Name == b.Name && a.Role == b.Role && (a.Gateway == nil) == (b.Gateway == nil) && (a.Gateway == nil || *a.Gateway == *b.Gateway)
+	return a.Name == b.Name && a.Role == b.Role && (a.Gateway == nil) == (b.Gateway == nil) &&
+		(a.Gateway == nil || *a.Gateway == *b.Gateway)
 }
 
 func equalWorkloads(a, b snapshot.Workload) bool {

@@ -47,8 +47,8 @@ func (l *lab) says(t *testing.T, stream uint64, on string, ws ...snapshot.Worklo
 	must(t, l.Settle(t.Context()))
 }
 
-// Who has a name or an address keeps it: whatever sorts first, across a restart, and until it gives it up or is revoked. Then
-// it is theirs who have waited longest.
+// Who has a name or an address keeps it: whatever sorts first, across a restart, and until it gives it up or is
+// revoked. Then it is theirs who have waited longest.
 func TestClashesEvictNobody(t *testing.T) {
 	path := file(t)
 	l := newLab(t, path)
@@ -59,7 +59,8 @@ func TestClashesEvictNobody(t *testing.T) {
 	l.says(t, 2, "b", hosted("web", "10.0.0.2"), hosted("shop", "10.0.0.3"))
 	l.says(t, 3, "a", hosted("web", "10.0.0.4"), hosted("evil", "10.0.0.9", "10.0.0.1"))
 	same(t, "in force", l.inForce(), []string{"shop@b", "web@c"})
-	same(t, "clashes", l.clashes(), []string{"ISM0012 workload default/web", "ISM0244 workload default/evil", "ISM0012 workload default/web"})
+	same(t, "clashes", l.clashes(),
+		[]string{"ISM0012 workload default/web", "ISM0244 workload default/evil", "ISM0012 workload default/web"})
 	same(t, "a hosts nothing", l.Hosts("a", "default", "w"), false)
 	must(t, l.kept.Close())
 
@@ -136,7 +137,8 @@ func TestClaimsThatCannotBeWritten(t *testing.T) {
 	l.says(t, 1, "a", hosted("web", "10.0.0.1"))
 	full := errors.New("no space left on device")
 	l.kept.breakBy(full)
-	if err := l.Register(t.Context(), 2, node("a"), []snapshot.Workload{hosted("shop", "10.0.0.2")}, always); !errors.Is(err, full) {
+	if err := l.Register(t.Context(), 2, node("a"), []snapshot.Workload{hosted("shop", "10.0.0.2")},
+		always); !errors.Is(err, full) {
 		t.Fatalf("registered: %v", err)
 	}
 	l.kept.breakBy(nil)
@@ -154,11 +156,15 @@ func TestRegistrationsAtOnce(t *testing.T) {
 		for s := range streams {
 			g.Go(func() {
 				on := fmt.Sprintf("n%d", n)
-				ws := []snapshot.Workload{hosted("own-"+on, fmt.Sprintf("10.0.%d.%d", n+1, s)), hosted("all", "10.0.0.1"), hosted("any-"+on, "10.0.0.2")}
+				ws := []snapshot.Workload{
+					hosted("own-"+on, fmt.Sprintf("10.0.%d.%d", n+1, s)), hosted("all", "10.0.0.1"),
+					hosted("any-"+on, "10.0.0.2"),
+				}
 				for i := range ws {
 					ws[i].Node = on
 				}
-				if err := l.Register(context.Background(), uint64(s+1), node(on), ws, always); err != nil && !errors.Is(err, ErrSuperseded) {
+				if err := l.Register(context.Background(), uint64(s+1), node(on), ws, always); err != nil &&
+					!errors.Is(err, ErrSuperseded) {
 					t.Error(err)
 				}
 				if err := l.Settle(context.Background()); err != nil {

@@ -51,7 +51,8 @@ type Store struct {
 	current *snapshot.Snapshot
 	dirty   bool // current is out of date
 	config  *snapshot.Config
-	// addressed says that every name of config has a virtual address, or is among unaddressed because there is none for it.
+	// addressed says that every name of config has a virtual address, or is among unaddressed because there is none for
+	// it.
 	addressed   bool
 	unaddressed []vip.Host
 	registry    map[string]*registered // by node
@@ -68,7 +69,10 @@ type Store struct {
 
 // Open reads what is kept. The first snapshot has no configuration.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(), shut: map[string]bool{}, config: &snapshot.Config{}}
+	s := &Store{
+		cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(),
+		shut: map[string]bool{}, config: &snapshot.Config{},
+	}
 	reg, err := cfg.Kept.Registry(ctx)
 	if err != nil {
 		return nil, err
@@ -184,8 +188,10 @@ func (s *Store) assemble() *snapshot.Snapshot {
 	}
 	peers := s.peersNow()
 	snap := &snapshot.Snapshot{
-		Time: s.cfg.Now(), Config: s.withPeerings(s.config, peers), Registry: s.merged, Peers: map[string]snapshot.PeerState{},
-		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, Roots: s.cfg.Roots(), VIPs: s.vips.InUse(),
+		Time: s.cfg.Now(), Config: s.withPeerings(s.config, peers), Registry: s.merged,
+		Peers:   map[string]snapshot.PeerState{},
+		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, Roots: s.cfg.Roots(),
+		VIPs: s.vips.InUse(),
 	}
 	for _, p := range peers {
 		p.State.Revoked = !p.Revoked.IsZero()
@@ -194,8 +200,8 @@ func (s *Store) assemble() *snapshot.Snapshot {
 	return snap
 }
 
-// withPeerings adds the peers that were made by token. A file of the same name wins, and is told so; but one that means another
-// mesh does not put an older peering out.
+// withPeerings adds the peers that were made by token. A file of the same name wins, and is told so; but one that means
+// another mesh does not put an older peering out.
 func (s *Store) withPeerings(cfg *snapshot.Config, peers []state.Peer) *snapshot.Config {
 	out := *cfg
 	out.MeshPeers = slices.Clone(cfg.MeshPeers)
@@ -212,8 +218,9 @@ func (s *Store) withPeerings(cfg *snapshot.Config, peers []state.Peer) *snapshot
 			if !older && !peerrules.SameMesh(cfg.MeshPeers[i], p.Object, p.State) {
 				out.Findings = append(out.Findings, finding.Finding{
 					Code: "ISM0270", Severity: finding.Error, Object: key.String(), File: o.File, Line: o.Line, Field: "metadata.name",
-					Message: "a peering of this name was made by token before, with another trust domain or other roots; it stands, and the file is ignored",
-					Remedy:  "choose another name, or isthmus peer revoke " + p.Name + " first",
+					Message: "a peering of this name was made by token before, with another trust domain or other " +
+						"roots; it stands, and the file is ignored",
+					Remedy: "choose another name, or isthmus peer revoke " + p.Name + " first",
 				})
 				out.MeshPeers = slices.DeleteFunc(out.MeshPeers, func(f *v1alpha1.MeshPeer) bool { return f.Name == p.Name })
 				out.MeshPeers = append(out.MeshPeers, p.Object)
@@ -230,7 +237,8 @@ func (s *Store) withPeerings(cfg *snapshot.Config, peers []state.Peer) *snapshot
 		made[key] = snapshot.Origin{FirstSeen: p.Made}
 	}
 	if len(made) > 0 {
-		out.Origins = cfg.Origins.With(slices.Collect(maps.Keys(made)), func(k snapshot.Key) (snapshot.Origin, bool) { return made[k], true })
+		out.Origins = cfg.Origins.With(slices.Collect(maps.Keys(made)),
+			func(k snapshot.Key) (snapshot.Origin, bool) { return made[k], true })
 	}
 	slices.SortFunc(out.MeshPeers, func(a, b *v1alpha1.MeshPeer) int { return strings.Compare(a.Name, b.Name) })
 	return &out
@@ -258,7 +266,8 @@ func withoutAddress(left []vip.Host) []finding.Finding {
 	for _, ns := range slices.Sorted(maps.Keys(names)) {
 		out = append(out, finding.Finding{
 			Code: "ISM0290", Severity: finding.Error, Object: "Namespace " + ns,
-			Message: fmt.Sprintf("%d of its names, %s first, have no virtual address, so nobody can call them: a namespace has at most %d",
+			Message: fmt.Sprintf("%d of its names, %s first, have no virtual address, so nobody can call them: a "+
+				"namespace has at most %d",
 				len(names[ns]), names[ns][0], vip.PerNamespace),
 			Remedy: "remove Services, ServiceEntry hosts and FederatedImports that nobody needs, or spread them over namespaces",
 		})

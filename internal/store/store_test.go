@@ -147,7 +147,8 @@ func node(name string) snapshot.Node { return snapshot.Node{Name: name, Role: sn
 
 func workloads(on, address string) []snapshot.Workload {
 	return []snapshot.Workload{{
-		Name: "w-" + on, Namespace: "default", ServiceAccount: "w", Node: on, Addresses: []netip.Addr{netip.MustParseAddr(address)}, Labels: map[string]string{"app": "w"},
+		Name: "w-" + on, Namespace: "default", ServiceAccount: "w", Node: on,
+		Addresses: []netip.Addr{netip.MustParseAddr(address)}, Labels: map[string]string{"app": "w"},
 	}}
 }
 
@@ -168,7 +169,8 @@ func TestVirtualAddressesAreKept(t *testing.T) {
 	l := newLab(t, path)
 	must(t, l.SetConfig(t.Context(), services("a", "b")))
 	first := l.Snapshot().VIPs
-	if len(first) != 2 || !vip.Range.Contains(first["a.default.svc.cluster.local"]) || first["a.default.svc.cluster.local"] == first["b.default.svc.cluster.local"] {
+	if len(first) != 2 || !vip.Range.Contains(first["a.default.svc.cluster.local"]) ||
+		first["a.default.svc.cluster.local"] == first["b.default.svc.cluster.local"] {
 		t.Fatalf("virtual addresses: %v", first)
 	}
 	must(t, l.SetConfig(t.Context(), services("b", "c")))
@@ -305,8 +307,10 @@ func TestFileAndPeeringOfOneName(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := &snapshot.Config{
 				MeshPeers: []*v1alpha1.MeshPeer{peer(tt.td, tt.roots), meshPeer("file", "file.example")},
-				Origins:   snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{{Kind: "MeshPeer", Name: "both"}: {File: "peers.yaml", Line: 7, FirstSeen: tt.seen}}),
-				Findings:  make([]finding.Finding, 0, 4),
+				Origins: snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{
+					{Kind: "MeshPeer", Name: "both"}: {File: "peers.yaml", Line: 7, FirstSeen: tt.seen},
+				}),
+				Findings: make([]finding.Finding, 0, 4),
 			}
 			must(t, l.SetConfig(t.Context(), cfg))
 			must(t, l.Reload(t.Context()))
@@ -333,7 +337,10 @@ func pemRoot(t *testing.T) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: noon, NotAfter: noon.Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: noon, NotAfter: noon.Add(time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	must(t, err)
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
@@ -408,7 +415,8 @@ func TestManyRegistrationsAreOneSnapshot(t *testing.T) {
 	for i := range n {
 		g.Go(func() {
 			name := fmt.Sprintf("n%03d", i)
-			if err := l.Register(context.Background(), 1, node(name), workloads(name, fmt.Sprintf("10.0.%d.%d", i/250, i%250)), always); err != nil {
+			if err := l.Register(context.Background(), 1, node(name),
+				workloads(name, fmt.Sprintf("10.0.%d.%d", i/250, i%250)), always); err != nil {
 				t.Error(err)
 			}
 		})
@@ -489,7 +497,8 @@ func TestForgottenNode(t *testing.T) {
 	l := newLab(t, path)
 	for _, n := range []string{"a", "b"} {
 		l.attest(t, n)
-		must(t, l.Register(t.Context(), 1, node(n), workloads(n, map[string]string{"a": "10.0.0.1", "b": "10.0.0.2"}[n]), always))
+		must(t,
+			l.Register(t.Context(), 1, node(n), workloads(n, map[string]string{"a": "10.0.0.1", "b": "10.0.0.2"}[n]), always))
 	}
 	l.changed()
 	same(t, "it hosts", l.Hosts("a", "default", "w"), true)
@@ -501,7 +510,8 @@ func TestForgottenNode(t *testing.T) {
 	same(t, "it hosts nothing", l.Hosts("a", "default", "w"), false)
 	same(t, "who is left", l.Snapshot().Registry.Nodes, []snapshot.Node{node("b")})
 	same(t, "and their workloads", len(l.Snapshot().Registry.Workloads), 1)
-	if err := l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1"), always); !errors.Is(err, state.ErrRevoked) {
+	if err := l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.1"),
+		always); !errors.Is(err, state.ErrRevoked) {
 		t.Errorf("it registers again: %v", err)
 	}
 	same(t, "without news", l.changed(), false)

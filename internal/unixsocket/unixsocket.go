@@ -1,5 +1,5 @@
-// Package unixsocket opens Unix sockets that nobody else can stand in for: at a path, in folders that only root and this user
-// write to.
+// Package unixsocket opens Unix sockets that nobody else can stand in for: at a path, in folders that only root and
+// this user write to.
 package unixsocket
 
 import (
@@ -26,7 +26,8 @@ func Check(path string) error {
 	case path == "":
 		return errors.New("the path is empty: name a file")
 	case path[0] == '@' || strings.ContainsRune(path, 0):
-		return fmt.Errorf("%q is an abstract name, which has no owner and no mode, so that every user of this host could take it or connect to it: name a file, such as /run/isthmus/control.sock", path)
+		return fmt.Errorf("%q is an abstract name, which has no owner and no mode, so that every user of this host "+
+			"could take it or connect to it: name a file, such as /run/isthmus/control.sock", path)
 	case !filepath.IsAbs(path):
 		return fmt.Errorf("%q is not an absolute path: where it is would depend on the working folder", path)
 	case len(path) > MaxPath:
@@ -35,8 +36,8 @@ func Check(path string) error {
 	return nil
 }
 
-// Listen opens a socket with a mode, which it has from its first moment on. The folder is made where it is missing. What a process
-// that is gone left behind is replaced; anything else at the path is left alone, and an error.
+// Listen opens a socket with a mode, which it has from its first moment on. The folder is made where it is missing.
+// What a process that is gone left behind is replaced; anything else at the path is left alone, and an error.
 func Listen(path string, mode os.FileMode) (*net.UnixListener, error) {
 	if err := Check(path); err != nil {
 		return nil, err
@@ -111,7 +112,8 @@ func onlyOurs(dir string) error {
 		}
 		others := st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0
 		if others || st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-			return fmt.Errorf("%s can be written by others (user %d, mode %#o): they could put a socket of their own in place of this one; choose a path below folders of root alone",
+			return fmt.Errorf("%s can be written by others (user %d, mode %#o): they could put a socket of their own "+
+				"in place of this one; choose a path below folders of root alone",
 				real, st.Uid, st.Mode&0o7777)
 		}
 		if real == filepath.Dir(real) {

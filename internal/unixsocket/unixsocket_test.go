@@ -80,7 +80,9 @@ func TestFoldersOfOthersAreRefused(t *testing.T) {
 	if err := os.Chmod(open, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{filepath.Join(open, "s"), filepath.Join(open, "inner", "s"), filepath.Join(dir, "link", "s")} {
+	for _, path := range []string{
+		filepath.Join(open, "s"), filepath.Join(open, "inner", "s"), filepath.Join(dir, "link", "s"),
+	} {
 		refused(t, path, open+" can be written by others")
 	}
 	if err := os.Chmod(open, 0o777|os.ModeSticky); err != nil {

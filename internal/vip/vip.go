@@ -1,5 +1,5 @@
-// Package vip chooses virtual addresses: at which address the callers of a service host reach it. It only chooses; the state
-// keeps what was chosen.
+// Package vip chooses virtual addresses: at which address the callers of a service host reach it. It only chooses; the
+// state keeps what was chosen.
 package vip
 
 import (
@@ -16,10 +16,12 @@ import (
 // Range is where virtual addresses come from (RFC 1112 class E: nobody routes it).
 var Range = netip.MustParsePrefix("240.240.0.0/16")
 
-// Range6 is where virtual IPv6 addresses lie: in the discard prefix (RFC 6666), which is routed nowhere and is nobody's own.
+// Range6 is where virtual IPv6 addresses lie: in the discard prefix (RFC 6666), which is routed nowhere and is nobody's
+// own.
 var Range6 = netip.MustParsePrefix("100::/96")
 
-// Six is the virtual IPv6 address beside a virtual IPv4 one, which stands in its last 32 bits: who has the one has the other.
+// Six is the virtual IPv6 address beside a virtual IPv4 one, which stands in its last 32 bits: who has the one has the
+// other.
 func Six(four netip.Addr) netip.Addr {
 	if !four.Is4() {
 		return netip.Addr{}
@@ -41,10 +43,11 @@ const (
 	// size is how many addresses may be given out; not the last one, where IPv4 may broadcast.
 	size = 1<<16 - reserved - 1
 
-	// PerNamespace bounds the addresses of one namespace, those of hosts that are gone included, so that no namespace can use
-	// the range up.
+	// PerNamespace bounds the addresses of one namespace, those of hosts that are gone included, so that no namespace
+	// can use the range up.
 	PerNamespace = 8192
-	// Rest is how long the address of a host that is gone is kept from other namespaces: callers may remember it for a while.
+	// Rest is how long the address of a host that is gone is kept from other namespaces: callers may remember it for a
+	// while.
 	Rest = 2 * time.Minute
 )
 
@@ -73,7 +76,8 @@ type Table struct {
 	inUse map[string]netip.Addr
 }
 
-// TableOf makes a table of rows. A row outside Range, or at an address that another one has, is left out: its host gets a new one.
+// TableOf makes a table of rows. A row outside Range, or at an address that another one has, is left out: its host gets
+// a new one.
 func TableOf(rows []Row) *Table {
 	t := &Table{rows: make(map[string]Row, len(rows))}
 	var taken set
@@ -111,10 +115,10 @@ func (t *Table) With(c Change) *Table {
 	return next.counted()
 }
 
-// Choose finds an address for each of the hosts, the first of them first, and says which get none. A host keeps the address
-// that it has or had. A new one gets a free address, at a place that depends on its name, so that a mesh begun anew gives out
-// mostly the same. A namespace at its bound gives its own gone hosts' addresses away, the one gone for longest first; when the
-// range is used up, those of other namespaces' hosts follow once they have rested.
+// Choose finds an address for each of the hosts, the first of them first, and says which get none. A host keeps the
+// address that it has or had. A new one gets a free address, at a place that depends on its name, so that a mesh begun
+// anew gives out mostly the same. A namespace at its bound gives its own gone hosts' addresses away, the one gone for
+// longest first; when the range is used up, those of other namespaces' hosts follow once they have rested.
 func (t *Table) Choose(hosts []Host, now time.Time) (Change, []Host) {
 	c := newChooser(t, now)
 	var fresh []Host

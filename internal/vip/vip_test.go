@@ -32,7 +32,8 @@ func step(t *testing.T, old *Table, wanted []Host, now time.Time) (*Table, []Hos
 			t.Fatalf("%s and %s share %s", host, other, r.Addr)
 		}
 		at[r.Addr] = host
-		if !Range.Contains(r.Addr) || r.Addr.Less(netip.MustParseAddr("240.240.1.0")) || r.Addr == netip.MustParseAddr("240.240.255.255") {
+		if !Range.Contains(r.Addr) || r.Addr.Less(netip.MustParseAddr("240.240.1.0")) ||
+			r.Addr == netip.MustParseAddr("240.240.255.255") {
 			t.Fatalf("%s is at %s, which no host may have", host, r.Addr)
 		}
 	}
@@ -108,7 +109,8 @@ func TestANamespaceIsBounded(t *testing.T) {
 	}
 	// Names that change take the namespace's own addresses, not others'.
 	before := table
-	if table, left = step(t, table, append(hosts("aaa", 0, 10), hosts("greedy", 70_000, 80_000)...), noon); len(left) != 10_000-8192 {
+	if table, left = step(t, table, append(hosts("aaa", 0, 10), hosts("greedy", 70_000, 80_000)...),
+		noon); len(left) != 10_000-8192 {
 		t.Fatalf("%d left without", len(left))
 	}
 	old := map[netip.Addr]bool{}

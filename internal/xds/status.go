@@ -61,8 +61,8 @@ func (st *stream) settled(typ string, ts *typeState, generation uint64) {
 }
 
 // answered records an acknowledgement or a refusal. A refused version is not sent again: the next one is. A refusal stands
-// until what was refused is replaced: that Envoy takes other resources of the type does not mend it. It returns the reason
-// of a refusal.
+// until what was refused is replaced: that Envoy takes other resources of the type does not mend it. It returns the
+// reason of a refusal.
 func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) (reason string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()

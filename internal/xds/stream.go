@@ -19,8 +19,9 @@ import (
 
 // Bounds on what one client may cost. Envoy comes nowhere near them.
 const (
-	// maxNames bounds the names that one stream may subscribe to in one type, beside those that it has been told of: a mesh may be
-	// larger than any bound, and who asks for what it was told of must not be cut off. maxHeld are those that it may say it has.
+	// maxNames bounds the names that one stream may subscribe to in one type, beside those that it has been told of: a
+	// mesh may be larger than any bound, and who asks for what it was told of must not be cut off. maxHeld are those
+	// that it may say it has.
 	maxNames = 10_000
 	maxHeld  = 100_000
 	// maxName bounds one name, in bytes.

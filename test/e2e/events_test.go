@@ -10,8 +10,8 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 )
 
-// TestEventsOfADemo: everything that was done to two meshes until they work together, and then to part and join them, is on
-// record at each, and nothing else.
+// TestEventsOfADemo: everything that was done to two meshes until they work together, and then to part and join them,
+// is on record at each, and nothing else.
 func TestEventsOfADemo(t *testing.T) {
 	s := raise(t, "isthmus-t-events")
 	s.deed(t, "retail", "suspend", "cards")

@@ -70,7 +70,8 @@ func (c gwCaller) dial() (*tls.Conn, error) {
 		return conn, nil
 	}
 	inner := tls.Client(conn, &tls.Config{
-		ServerName: cmp.Or(c.controlSNI, c.sni), MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{*c.control},
+		ServerName: cmp.Or(c.controlSNI, c.sni), MinVersion: tls.VersionTLS13, InsecureSkipVerify: true,
+		Certificates: []tls.Certificate{*c.control},
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			if id := cs.PeerCertificates[0].URIs[0].String(); id != "spiffe://home.example/isthmus/control" {
 				return fmt.Errorf("behind the gateway is %s", id)

@@ -13,8 +13,8 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 )
 
-// testControl speaks to the control plane from behind a peer's gateway: as that peer's control plane, and as everybody else whom
-// the gateway would carry.
+// testControl speaks to the control plane from behind a peer's gateway: as that peer's control plane, and as everybody
+// else whom the gateway would carry.
 func (g *gateway) testControl(t *testing.T) {
 	north, south := g.peers["north"], g.peers["south"]
 	const controlOf = "spiffe://%s.example/isthmus/control"
@@ -30,7 +30,8 @@ func (g *gateway) testControl(t *testing.T) {
 	offers := func(peer, name string) {
 		t.Helper()
 		eventually(t, 5*time.Second, func() error { // as soon as it is published
-			r, err := adminapi.Call[adminapi.PeerRequest, adminapi.CatalogResponse](t.Context(), g.admin, "Catalog", &adminapi.PeerRequest{})
+			r, err := adminapi.Call[adminapi.PeerRequest, adminapi.CatalogResponse](t.Context(), g.admin, "Catalog",
+				&adminapi.PeerRequest{})
 			if err == nil && (len(r.Entries) != 1 || r.Entries[0].Peer != peer || r.Entries[0].Name != name) {
 				err = fmt.Errorf("offered is %+v, want %s of %s", r.Entries, name, peer)
 			}
@@ -78,10 +79,12 @@ func (g *gateway) testControl(t *testing.T) {
 		}
 	}
 	for _, deed := range []string{
-		"GET /", "GET /v1/catalogue", "PUT /v1/bundle", "GET /v1/peering", "GET /v1/bundle/", "GET /v1/bundle;x", "GET /v1/probe", "GET /metrics", "GET /healthz",
+		"GET /", "GET /v1/catalogue", "PUT /v1/bundle", "GET /v1/peering", "GET /v1/bundle/", "GET /v1/bundle;x",
+		"GET /v1/probe", "GET /metrics", "GET /healthz",
 	} {
 		method, path, _ := strings.Cut(deed, " ")
-		if a, err := g.ask(c, method, path); err == nil || (a.Code != http.StatusNotFound && a.Code != http.StatusMethodNotAllowed) {
+		if a, err := g.ask(c, method, path); err == nil ||
+			(a.Code != http.StatusNotFound && a.Code != http.StatusMethodNotAllowed) {
 			t.Errorf("%s: %d %s", deed, a.Code, a.Body)
 		}
 	}

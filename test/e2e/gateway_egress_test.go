@@ -80,7 +80,8 @@ func (g *gateway) nothingCrosses(t *testing.T) {
 		if err := holds(got.Read, inside...); err != nil {
 			t.Errorf("%s: the peer's gateway read:\n%v", name, err)
 		}
-		if err := holds(got.Read, "isthmus-peer", "isthmus-probe", "sa/root", "override", "x-http-method", "x-original-url", "x-rewrite-url"); err != nil {
+		if err := holds(got.Read, "isthmus-peer", "isthmus-probe", "sa/root", "override", "x-http-method",
+			"x-original-url", "x-rewrite-url"); err != nil {
 			t.Errorf("%s: the peer's gateway read:\n%v", name, err)
 		}
 		if n := strings.Count(strings.ToLower(got.Read), "isthmus-caller: spiffe://home.example/ns/default/sa/web\r\n"); n != 1 || strings.Count(strings.ToLower(got.Read), "isthmus-caller") != 1 {

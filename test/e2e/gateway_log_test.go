@@ -96,7 +96,8 @@ func refusedLines(t *testing.T) map[logLine]int {
 			reason = "certificate"
 		}
 		l := logLine{s("log"), s("verdict"), s("peer"), s("caller"), s("assertedBy"), reason, s("destination")}
-		if l.verdict != "allowed" && !strings.HasPrefix(l.destination, "control.") { // what control planes say to each other is not for this test
+		// what control planes say to each other is not for this test
+		if l.verdict != "allowed" && !strings.HasPrefix(l.destination, "control.") {
 			out[l]++
 		}
 	}

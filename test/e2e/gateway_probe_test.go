@@ -91,7 +91,8 @@ func (g *gateway) probesSent(t *testing.T) {
 		t.Fatalf("%d handshakes, %d requests", got.Shaken, len(got.Requests))
 	}
 	q := got.Requests[0]
-	if q.SNI != "north.default.home.fed.north.example" || q.Host != "probe.home.fed.north.example" || q.Client != gwGatewayID || q.URI != "/v1/probe?export=north.default.home.fed.north.example" {
+	if q.SNI != "north.default.home.fed.north.example" || q.Host != "probe.home.fed.north.example" ||
+		q.Client != gwGatewayID || q.URI != "/v1/probe?export=north.default.home.fed.north.example" {
 		t.Errorf("arrived as %+v", q)
 	}
 	if err := holds(got.Read, inside...); err != nil {

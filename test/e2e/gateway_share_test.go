@@ -13,7 +13,8 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 )
 
-// testApplicationsAnswers: what an application answers is no word on whether it can be reached; what its mesh's gateway says is.
+// testApplicationsAnswers: what an application answers is no word on whether it can be reached; what its mesh's gateway
+// says is.
 func (g *gateway) testApplicationsAnswers(t *testing.T) {
 	north := g.peers["north"].server
 	before := north.seen()
@@ -60,9 +61,13 @@ func (g *gateway) testShares(t *testing.T) {
 		t.Errorf("one peer holds %d connections on one export, want %d", held, most)
 	}
 	for what, ask := range map[string]func() error{
-		"another peer":             func() error { _, err := g.ask(south.client("api"), "GET", "/south"); return err },
-		"the peer's other export":  func() error { _, err := g.ask(north.client("open"), "GET", "/"); return err },
-		"a caller inside the mesh": func() error { _, err := g.ask(g.caller("web", "p9080.billing"), "GET", "/"); return err },
+		"another peer":            func() error { _, err := g.ask(south.client("api"), "GET", "/south"); return err },
+		"the peer's other export": func() error { _, err := g.ask(north.client("open"), "GET", "/"); return err },
+		"a caller inside the mesh": func() error {
+			_, err := g.ask(g.caller("web", "p9080.billing"), "GET",
+				"/")
+			return err
+		},
 	} {
 		if err := ask(); err != nil {
 			t.Errorf("%s: %v", what, err)

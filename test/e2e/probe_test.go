@@ -62,7 +62,8 @@ func TestProbe(t *testing.T) {
 		if r := s.whole(t, "connect handshake connect handshake answer answer ready", "--import", "payments"); r.Asked != "payments.default.retail.fed.cards.example" {
 			t.Errorf("asked for %s", r.Asked)
 		}
-		if r := s.whole(t, "connect handshake connect handshake answer answer ready", "--import", "tokens"); r.Asked != "probe.retail.fed.cards.example" {
+		if r := s.whole(t, "connect handshake connect handshake answer answer ready", "--import",
+			"tokens"); r.Asked != "probe.retail.fed.cards.example" {
 			t.Errorf("of a raw service it asked for %s", r.Asked)
 		}
 	})

@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// TestAllowAny: where unlisted addresses may be called, Envoy still never calls itself, and the mesh's virtual addresses lead
-// nowhere: a name that is refused at one is not passed on in plaintext.
+// TestAllowAny: where unlisted addresses may be called, Envoy still never calls itself, and the mesh's virtual
+// addresses lead nowhere: a name that is refused at one is not passed on in plaintext.
 func TestAllowAny(t *testing.T) {
-	s := openShop(t, strings.Replace(shopMesh, "certificateTTL: 10s", "certificateTTL: 5m, outbound: AllowAny", 1), map[string][]member{"front": callers, "back": servers})
+	s := openShop(t, strings.Replace(shopMesh, "certificateTTL: 10s", "certificateTTL: 5m, outbound: AllowAny", 1),
+		map[string][]member{"front": callers, "back": servers})
 	files := fmt.Sprintf("/proc/%d/fd", s.envoyPID(t, "front"))
 	open := func() int {
 		list, err := os.ReadDir(files)

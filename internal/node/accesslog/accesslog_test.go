@@ -61,7 +61,12 @@ func TestVerdicts(t *testing.T) {
 		{"the application's own 403", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"via_upstream"}}`)), "allowed "},
 		{"policy", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied no policy allows it"},
 		{"deny policy", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[default/deny#0]"}}`)), "denied policy default/deny#0 denies it"},
-		{"closed", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[closed-by-AuthorizationPolicy-default/deny#0]"}}`)), "denied closed: AuthorizationPolicy-default/deny is written and not in force"},
+		{
+			"closed",
+			fromHTTP("inbound", httpLine(t,
+				`{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[closed-by-AuthorizationPolicy-default/deny#0]"}}`)),
+			"denied closed: AuthorizationPolicy-default/deny is written and not in force",
+		},
 		{"our own answer", fromHTTP("outbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied no service there lists the caller"},
 		{"plaintext", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied not mutual TLS, or not a port of this workload"},
 		{"no such path", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":404,"responseCodeDetails":"route_not_found"}}`)), "denied no such host, path or method is offered"},

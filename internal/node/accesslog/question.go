@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// logQuestions is the log of questions about names outside the mesh. It has a file of its own, so that who asks much pushes
-// nothing out of the other.
+// logQuestions is the log of questions about names outside the mesh. It has a file of its own, so that who asks much
+// pushes nothing out of the other.
 const logQuestions = "dns"
 
 // Question writes down which workload asked for which name outside the mesh, and what became of it.

@@ -16,8 +16,8 @@ import (
 // Config of a Service.
 type Config struct {
 	Log *slog.Logger
-	// Path of the file of entries that belong to no known source. Those of a peer or a workload have files of their own beside it,
-	// with its name before the ending: access.log, access.<peer>.log, access.<namespace>.<workload>.log.
+	// Path of the file of entries that belong to no known source. Those of a peer or a workload have files of their own
+	// beside it, with its name before the ending: access.log, access.<peer>.log, access.<namespace>.<workload>.log.
 	Path string
 	// Questions is the path of the file of questions about names outside the mesh.
 	Questions string

@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// Each source may have refusalBurst refusals written down whole at once, and refusalRate a second; further ones are folded.
+	// Each source may have refusalBurst refusals written down whole at once, and refusalRate a second; further ones are
+	// folded.
 	refusalBurst = 1000
 	refusalRate  = 10
 	// foldFor is how long refusals are folded before the line that stands for them is written.
@@ -28,8 +29,8 @@ const (
 	maxField = 1024
 )
 
-// shares keeps the entries of each source, a peer mesh or a workload, in files of its own, so that whoever causes very many
-// pushes out no record but its own. What belongs to no known source is in the file at path.
+// shares keeps the entries of each source, a peer mesh or a workload, in files of its own, so that whoever causes very
+// many pushes out no record but its own. What belongs to no known source is in the file at path.
 type shares struct {
 	path string
 	max  int64
@@ -45,7 +46,10 @@ type shares struct {
 type fold struct{ source, log, verdict, caller, destination, reason string }
 
 func newShares(path string, max int64) *shares {
-	return &shares{path: path, max: max, files: map[string]*file{}, budgets: map[string]*rate.Limiter{}, folded: map[fold]*Entry{}}
+	return &shares{
+		path: path, max: max, files: map[string]*file{}, budgets: map[string]*rate.Limiter{},
+		folded: map[fold]*Entry{},
+	}
 }
 
 // write writes an entry down, or folds it with others like it.
@@ -93,7 +97,8 @@ func (s *shares) pathOf(source string) string {
 	return strings.TrimSuffix(s.path, ext) + "." + source + ext
 }
 
-// budget is of a source, or, where none is known, of the address that an entry came from. It must be called with mu held.
+// budget is of a source, or, where none is known, of the address that an entry came from. It must be called with mu
+// held.
 func (s *shares) budget(source, remote string) *rate.Limiter {
 	if source == "" {
 		source = "from " + remote
@@ -159,7 +164,8 @@ func (s *shares) flushAll() error {
 	return errors.Join(errs...)
 }
 
-// lostSoFar is how many entries could not be written; most of the last ones, when a disk is full, may be there after all.
+// lostSoFar is how many entries could not be written; most of the last ones, when a disk is full, may be there after
+// all.
 func (s *shares) lostSoFar() (n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,7 +193,9 @@ func (s *shares) close() error {
 
 // bound shortens the texts that a caller chose, so that long ones cannot push other entries out.
 func (e *Entry) bound() {
-	for _, text := range []*string{&e.Caller, &e.AssertedBy, &e.Destination, &e.Reason, &e.SNI, &e.Method, &e.Authority, &e.Path} {
+	for _, text := range []*string{
+		&e.Caller, &e.AssertedBy, &e.Destination, &e.Reason, &e.SNI, &e.Method, &e.Authority, &e.Path,
+	} {
 		*text = shortened(*text)
 	}
 	for k, v := range e.Tags {

@@ -42,8 +42,9 @@ func TestAFloodOfRefusalsPushesNothingOut(t *testing.T) {
 		s.take(Entry{Log: "ingress", Peer: "retail", Verdict: "allowed", Path: "/secret", http: true})
 		for n := range 30_000 {
 			s.take(Entry{
-				Log: "ingress", Peer: "retail", Verdict: "denied", Caller: "spiffe://retail.example/ns/default/sa/x", Reason: "no policy allows it",
-				Path: fmt.Sprintf("/%d/%s", n, strings.Repeat("a", 55_000)), http: true,
+				Log: "ingress", Peer: "retail", Verdict: "denied", Caller: "spiffe://retail.example/ns/default/sa/x",
+				Reason: "no policy allows it",
+				Path:   fmt.Sprintf("/%d/%s", n, strings.Repeat("a", 55_000)), http: true,
 			})
 			if n%1000 == 0 {
 				time.Sleep(time.Second)
@@ -87,7 +88,9 @@ func TestEachSourceHasFilesOfItsOwn(t *testing.T) {
 		s.take(Entry{Log: "ingress", Peer: "retail", Verdict: "allowed", Path: "/", http: true})
 	}
 	for n := range 3000 {
-		s.take(Entry{Log: "outbound", Verdict: "denied", Tags: workload("default/loud"), Destination: fmt.Sprint(n), http: true})
+		s.take(Entry{
+			Log: "outbound", Verdict: "denied", Tags: workload("default/loud"), Destination: fmt.Sprint(n), http: true,
+		})
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

@@ -128,7 +128,8 @@ func (p *Proxy) handle(_ any, envoy grpc.ServerStream) error {
 	return away(g.Wait())
 }
 
-// takeOver makes a stream the only one: an Envoy needs no more, and one that was broken into shall not use up what others need.
+// takeOver makes a stream the only one: an Envoy needs no more, and one that was broken into shall not use up what
+// others need.
 func (p *Proxy) takeOver(end context.CancelFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

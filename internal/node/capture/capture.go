@@ -11,9 +11,9 @@
 //	     any other protocol               refused at once; of ICMP, errors and neighbour discovery pass
 //
 // Envoy's sockets are known by the control group that Envoy runs in. Its connections carry agentapi.SocketMark or
-// agentapi.InsideMark, which say where they lead, pass, and are not tracked, but for a workload's call to itself, which goes to
-// Envoy again. The tables stay when the agent stops, so that nothing a workload says ever leaves in plaintext while the agent
-// is away: until it returns, connections are refused.
+// agentapi.InsideMark, which say where they lead, pass, and are not tracked, but for a workload's call to itself, which
+// goes to Envoy again. The tables stay when the agent stops, so that nothing a workload says ever leaves in plaintext
+// while the agent is away: until it returns, connections are refused.
 package capture
 
 import (
@@ -50,8 +50,8 @@ type Rules struct {
 	ExcludeInboundPorts  []uint16
 }
 
-// Install puts the tables into the namespace at path, each in one transaction, in place of one that is there already. One that
-// is as it should be is left alone, so that an agent that starts again disturbs nothing.
+// Install puts the tables into the namespace at path, each in one transaction, in place of one that is there already.
+// One that is as it should be is left alone, so that an agent that starts again disturbs nothing.
 //
 // Where the kernel cannot look at frames as they leave the rest is installed, and the error is ErrFrames.
 func Install(path string, r Rules) error {
@@ -66,7 +66,8 @@ func Install(path string, r Rules) error {
 }
 
 // ErrFrames means that a program with CAP_NET_RAW can write frames onto a device past the rules.
-var ErrFrames = errors.New("the kernel does not look at frames as they leave (it needs 5.16 or later with CONFIG_NETFILTER_EGRESS): " +
+var ErrFrames = errors.New("the kernel does not look at frames as they leave (it needs 5.16 or later with " +
+	"CONFIG_NETFILTER_EGRESS): " +
 	"a program with CAP_NET_RAW can write frames past capture, so give workloads none")
 
 // Devices has every device that is there now refuse frames that a program writes.
@@ -93,9 +94,9 @@ func Devices(path string) error {
 	return err
 }
 
-// install makes one table what is wanted. Where the chains are there as they should be only the rules are replaced: so no
-// packet meets a moment without them. A chain that is deleted has already lost its rules, and not yet its policy, which drops;
-// under load that moment lasts.
+// install makes one table what is wanted. Where the chains are there as they should be only the rules are replaced: so
+// no packet meets a moment without them. A chain that is deleted has already lost its rules, and not yet its policy,
+// which drops; under load that moment lasts.
 func install(path string, family nftables.TableFamily, want []chain) error {
 	return transact(path, func(c *nftables.Conn) error {
 		there, err := inPlace(c, family, want)
@@ -115,7 +116,8 @@ func install(path string, family nftables.TableFamily, want []chain) error {
 			chain := &nftables.Chain{Name: ch.name, Table: t}
 			if !there {
 				chain = c.AddChain(&nftables.Chain{
-					Name: ch.name, Table: t, Type: ch.kind, Hooknum: ch.hook, Priority: ch.priority, Policy: &ch.policy, Device: ch.device,
+					Name: ch.name, Table: t, Type: ch.kind, Hooknum: ch.hook, Priority: ch.priority,
+					Policy: &ch.policy, Device: ch.device,
 				})
 			}
 			for _, exprs := range ch.rules {
@@ -222,7 +224,8 @@ func explain(path string, err error) error {
 		return fmt.Errorf("write nftables rules in %s: not permitted; run as root or with CAP_NET_ADMIN: %w", at, err)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("write nftables rules in %s: the kernel lacks a part of nftables; "+
-			"load nf_tables, nft_chain_nat, nft_redir, nft_ct, nft_socket, nft_fib_inet and nft_reject_inet (modprobe), or use a kernel that has them: %w", at, err)
+			"load nf_tables, nft_chain_nat, nft_redir, nft_ct, nft_socket, nft_fib_inet and nft_reject_inet "+
+			"(modprobe), or use a kernel that has them: %w", at, err)
 	}
 	return fmt.Errorf("write nftables rules in %s: %w", at, err)
 }

@@ -84,10 +84,11 @@ func daddr(p netip.Prefix) rule {
 			net.CIDRMask(p.Bits(), int(length)*8), p.Addr().AsSlice()))
 }
 
-// envoys: the socket that sends the packet, or is to receive it, was opened by Envoy. A mark says nothing of that, since a
-// program with CAP_NET_RAW can set one.
+// envoys: the socket that sends the packet, or is to receive it, was opened by Envoy. A mark says nothing of that,
+// since a program with CAP_NET_RAW can set one.
 func (r Rules) envoys() rule {
-	return equal(&expr.Socket{Key: expr.SocketKeyCgroupv2, Level: r.Envoy.Level, Register: 1}, binaryutil.NativeEndian.PutUint64(r.Envoy.Number))
+	return equal(&expr.Socket{Key: expr.SocketKeyCgroupv2, Level: r.Envoy.Level, Register: 1},
+		binaryutil.NativeEndian.PutUint64(r.Envoy.Number))
 }
 
 // toEnvoys: the packet belongs to a TCP connection that Envoy made.
@@ -101,7 +102,8 @@ func wholeSocket() rule { return known(&expr.Socket{Key: expr.SocketKeyMark, Reg
 // hasFile: the packet was sent by a socket that a program holds. The kernel's own have no file, and so no user.
 func hasFile() rule { return known(&expr.Meta{Key: expr.MetaKeySKUID, Register: 1}) }
 
-// program: the packet was sent by a program, and not by the kernel: as an answer, or of a connection that is being opened.
+// program: the packet was sent by a program, and not by the kernel: as an answer, or of a connection that is being
+// opened.
 func program() rule { return when(hasFile(), wholeSocket()) }
 
 // routed: the packet has a route, and so came through IP; frames that a program writes have none.
@@ -127,7 +129,8 @@ func eitherMark(load expr.Any) rule {
 
 // isReset: the TCP segment ends its connection.
 func isReset() rule {
-	return masked(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1}, []byte{6}, []byte{4})
+	return masked(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1}, []byte{6},
+		[]byte{4})
 }
 
 func icmpType(t byte) rule {

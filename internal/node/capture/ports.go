@@ -40,7 +40,9 @@ func Taken(path string, envoy cgroup.ID) error {
 		request := make([]byte, requestSize)
 		request[0], request[1] = family, unix.IPPROTO_TCP
 		binary.NativeEndian.PutUint32(request[4:], listening)
-		answers, err := c.Execute(netlink.Message{Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump}, Data: request})
+		answers, err := c.Execute(netlink.Message{
+			Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump}, Data: request,
+		})
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
 			return nil // a kernel that does not tell
 		}
@@ -56,7 +58,8 @@ func Taken(path string, envoy cgroup.ID) error {
 	return nil
 }
 
-// inTheWay reads one listening socket (struct inet_diag_msg), and says whether it is another's at an address of Envoy's.
+// inTheWay reads one listening socket (struct inet_diag_msg), and says whether it is another's at an address of
+// Envoy's.
 func inTheWay(b []byte, envoy cgroup.ID) error {
 	if len(b) < answerSize {
 		return nil
@@ -78,5 +81,6 @@ func inTheWay(b []byte, envoy cgroup.ID) error {
 	if at < 0 || binary.NativeEndian.Uint64(attrs[at].Data) == envoy.Number {
 		return nil // Envoy's, or a kernel that does not tell
 	}
-	return fmt.Errorf("a program of user %d listens at %s, in Envoy's place: end it, or have it listen elsewhere", user, netip.AddrPortFrom(addr, port))
+	return fmt.Errorf("a program of user %d listens at %s, in Envoy's place: end it, or have it listen elsewhere", user,
+		netip.AddrPortFrom(addr, port))
 }

@@ -15,8 +15,9 @@ import (
 	"isthmus.dev/isthmus/internal/node/netns"
 )
 
-// Queues are the AF_XDP sockets that hold the queues of a namespace's devices. Such a socket writes frames into a queue where
-// no rule sees them, and CAP_NET_RAW suffices to open one; but a queue has room for one only, and that one is ours and silent.
+// Queues are the AF_XDP sockets that hold the queues of a namespace's devices. Such a socket writes frames into a queue
+// where no rule sees them, and CAP_NET_RAW suffices to open one; but a queue has room for one only, and that one is
+// ours and silent.
 type Queues struct {
 	mu   sync.Mutex // guards held
 	held map[Queue]*os.File
@@ -35,8 +36,9 @@ func ParseQueue(text string) (q Queue, err error) {
 }
 
 const (
-	maxQueues = 1024                   // of one device
-	lettingGo = 300 * time.Millisecond // that the kernel may take to free a queue whose socket was closed, as by an agent before
+	maxQueues = 1024 // of one device
+	// that the kernel may take to free a queue whose socket was closed, as by an agent before
+	lettingGo = 300 * time.Millisecond
 )
 
 // NewQueues begins with those that an earlier agent held.
@@ -74,7 +76,8 @@ func (q *Queues) device(index int) error {
 		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EOPNOTSUPP):
 			return nil // no such queue or device any more; or the kernel has no such sockets
 		case errors.Is(err, unix.EBUSY):
-			return fmt.Errorf("a program there holds queue %d by an AF_XDP socket, and could write frames past capture: end it: %w", n, err)
+			return fmt.Errorf("a program there holds queue %d by an AF_XDP socket, and could write frames "+
+				"past capture: end it: %w", n, err)
 		case err != nil:
 			return err
 		}
@@ -100,7 +103,8 @@ func (q *Queues) Close() {
 	clear(q.held)
 }
 
-// silent opens an AF_XDP socket at a queue, with the memory and the rings that the kernel insists on, and uses none of them.
+// silent opens an AF_XDP socket at a queue, with the memory and the rings that the kernel insists on, and uses none of
+// them.
 func silent(p Queue) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -122,7 +126,8 @@ func attach(fd int, p Queue) error {
 	}
 	defer func() { _ = unix.Munmap(mem) }() // the socket keeps the page
 	reg := unix.XDPUmemReg{Addr: uint64(uintptr(unsafe.Pointer(&mem[0]))), Len: uint64(size), Size: uint32(size)}
-	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_UMEM_REG, uintptr(unsafe.Pointer(&reg)), unsafe.Sizeof(reg), 0)
+	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_UMEM_REG,
+		uintptr(unsafe.Pointer(&reg)), unsafe.Sizeof(reg), 0)
 	if errno != 0 {
 		return fmt.Errorf("register a page: %w", errno)
 	}

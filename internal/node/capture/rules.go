@@ -97,8 +97,9 @@ func redirectIn(r Rules) []rule {
 	return append(rules, when(tcp(), redirect(agentapi.InboundPort)))
 }
 
-// neverCalled are what Envoy calls for nobody, whatever a name resolves to: virtual addresses of the mesh, where a refused call would
-// leave in plaintext, and its own port for calls of the workload, where it would call itself without end.
+// neverCalled are what Envoy calls for nobody, whatever a name resolves to: virtual addresses of the mesh, where a
+// refused call would leave in plaintext, and its own port for calls of the workload, where it would call itself without
+// end.
 func (r Rules) neverCalled() []rule {
 	return []rule{
 		when(tcp(), r.envoys(), daddr(vip.Range), reset()),
@@ -107,10 +108,10 @@ func (r Rules) neverCalled() []rule {
 	}
 }
 
-// guardOut refuses what redirectOut could not take, and knows three senders: Envoy, whose TCP passes; programs, which reach
-// this namespace and what is excluded; and the kernel itself, which passes with what TCP and IP cannot do without. What is said
-// by the kernel cannot be chosen by a program: a source address that is not of this namespace could make it answer there,
-// with what a program wrote, and so is refused.
+// guardOut refuses what redirectOut could not take, and knows three senders: Envoy, whose TCP passes; programs, which
+// reach this namespace and what is excluded; and the kernel itself, which passes with what TCP and IP cannot do
+// without. What is said by the kernel cannot be chosen by a program: a source address that is not of this namespace
+// could make it answer there, with what a program wrote, and so is refused.
 func guardOut(r Rules) []rule {
 	rules := append(r.neverCalled(),
 		when(tcp(), r.envoys(), accept()),
@@ -164,9 +165,9 @@ func excludedOut(r Rules) []rule {
 	return rules
 }
 
-// The types of ICMP that IP cannot do without: errors, and of IPv6 what finds neighbours and routers, and keeps the groups in
-// which they are found. No echo, which carries what a program likes; nothing that leads others astray, as redirects and the
-// advertisements of a router that is none.
+// The types of ICMP that IP cannot do without: errors, and of IPv6 what finds neighbours and routers, and keeps the
+// groups in which they are found. No echo, which carries what a program likes; nothing that leads others astray, as
+// redirects and the advertisements of a router that is none.
 var (
 	icmpOut   = []byte{3, 11, 12}
 	icmpIn    = []byte{3, 11, 12}
@@ -185,8 +186,8 @@ func icmp(four, six []byte) []rule {
 	return rules
 }
 
-// frames is the chain of one device: what leaves by it has passed the chains above, and so has a route, or is a program's
-// frame that was written onto the device past them. What the kernel sends without a route, as ARP, passes.
+// frames is the chain of one device: what leaves by it has passed the chains above, and so has a route, or is a
+// program's frame that was written onto the device past them. What the kernel sends without a route, as ARP, passes.
 func frames(name, device string) chain {
 	return chain{
 		name: name, kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept, device: device,

@@ -1,6 +1,6 @@
-// Package cgroup makes control groups (version 2), by which the kernel tells the sockets of one program from those of every
-// other: a socket keeps the group of the process that opened it, and only who may write to the group's directory, root on the
-// host, can put a process into it. Nothing is limited by the group.
+// Package cgroup makes control groups (version 2), by which the kernel tells the sockets of one program from those of
+// every other: a socket keeps the group of the process that opened it, and only who may write to the group's directory,
+// root on the host, can put a process into it. Nothing is limited by the group.
 package cgroup
 
 import (
@@ -29,8 +29,8 @@ type ID struct {
 // New names a group; Make makes it.
 func New(name string) *Group { return &Group{name: name} }
 
-// Make makes the group, or opens the one that is there. The hierarchy is reached by a mount of its own, which nobody else
-// sees, so that it does not matter where, or whether, the host has it mounted.
+// Make makes the group, or opens the one that is there. The hierarchy is reached by a mount of its own, which nobody
+// else sees, so that it does not matter where, or whether, the host has it mounted.
 func (g *Group) Make() (err error) {
 	if err := visible(); err != nil {
 		return err

@@ -86,8 +86,8 @@ func (c *Client) Identity() *identity.SVID { return c.svid.Load() }
 func (c *Client) Connected() bool { return c.connected.Load() }
 
 // EnvoyConn is the present connection for what Envoys ask, nil before the agent joined. It is replaced when the node's
-// certificate is. A connection carries so many streams and no more: on one of their own, Envoys cannot keep the agent from
-// speaking for itself.
+// certificate is. A connection carries so many streams and no more: on one of their own, Envoys cannot keep the agent
+// from speaking for itself.
 func (c *Client) EnvoyConn() *grpc.ClientConn { return c.envoys.Load() }
 
 // Run joins, then keeps the conversation and the certificate alive until ctx ends. It returns early only when the
@@ -153,7 +153,8 @@ func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
 		return nil, err
 	}
 	if token.Node != "" && (token.Node != c.cfg.Node || token.Role != c.cfg.Role) { // before it is used up
-		return nil, fmt.Errorf("the join token in %s is for %s %q, the settings are those of %s %q: correct name, or make a token with `isthmus token create --node %s`",
+		return nil, fmt.Errorf("the join token in %s is for %s %q, the settings are those of %s %q: correct name, or "+
+			"make a token with `isthmus token create --node %s`",
 			c.cfg.TokenFile, token.Role, token.Node, c.cfg.Role, c.cfg.Node, c.cfg.Node)
 	}
 	if len(c.cfg.Addresses) == 0 {
@@ -189,7 +190,9 @@ func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
 	}
 }
 
-func (c *Client) attestOnce(ctx context.Context, conn *grpc.ClientConn, token identity.Token, timeout time.Duration) (*identity.SVID, error) {
+func (c *Client) attestOnce(
+	ctx context.Context, conn *grpc.ClientConn, token identity.Token, timeout time.Duration,
+) (*identity.SVID, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	key, err := identity.NewKey()

@@ -16,26 +16,41 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// TestComplaints: the log tells a control plane that is away from one that refuses the agent, and does not repeat itself.
+// TestComplaints: the log tells a control plane that is away from one that refuses the agent, and does not repeat
+// itself.
 func TestComplaints(t *testing.T) {
 	var out strings.Builder
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	c := New(Config{Log: slog.New(slog.NewTextHandler(&out, nil)), Role: snapshot.RoleGateway, Addresses: []string{"10.0.0.1:15012"}, Now: func() time.Time { return now }})
+	c := New(Config{
+		Log: slog.New(slog.NewTextHandler(&out, nil)), Role: snapshot.RoleGateway,
+		Addresses: []string{"10.0.0.1:15012"}, Now: func() time.Time { return now },
+	})
 	var said complaint
 	for _, step := range []struct {
 		after time.Duration
 		err   error
 		want  string // nothing: no line
 	}{
-		{0, status.Error(codes.PermissionDenied, "node gw was revoked"), `level=ERROR msg="the control plane refuses this gateway, trying again" control=[10.0.0.1:15012] reason="node gw was revoked"`},
+		{
+			0, status.Error(codes.PermissionDenied, "node gw was revoked"),
+			`level=ERROR msg="the control plane refuses this gateway, trying again" control=[10.0.0.1:15012] reason="node gw was revoked"`,
+		},
 		{3 * time.Second, status.Error(codes.PermissionDenied, "node gw was revoked"), ""},
 		{
-			time.Second, status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 10.0.0.1:15012: connect: connection refused"`),
+			time.Second,
+			status.Error(codes.Unavailable,
+				`connection error: desc = "transport: Error while dialing: dial tcp 10.0.0.1:15012: connect: connection refused"`),
 			`level=WARN msg="control plane away, trying again" control=[10.0.0.1:15012] error="dial tcp 10.0.0.1:15012: connect: connection refused"`,
 		},
-		{time.Second, errNoAnswer, `level=WARN msg="control plane away, trying again" control=[10.0.0.1:15012] error="the control plane does not answer"`},
+		{
+			time.Second, errNoAnswer,
+			`level=WARN msg="control plane away, trying again" control=[10.0.0.1:15012] error="the control plane does not answer"`,
+		},
 		{59 * time.Second, errNoAnswer, ""},
-		{time.Second, errNoAnswer, `level=WARN msg="control plane away, trying again" control=[10.0.0.1:15012] error="the control plane does not answer"`},
+		{
+			time.Second, errNoAnswer,
+			`level=WARN msg="control plane away, trying again" control=[10.0.0.1:15012] error="the control plane does not answer"`,
+		},
 	} {
 		out.Reset()
 		now = now.Add(step.after)
@@ -52,7 +67,8 @@ func TestAnotherNodesToken(t *testing.T) {
 	body := `{"id":"00000000000000aa","secret":"` + strings.Repeat("A", 43) + `","node":"rack1","role":"node","fingerprint":"` +
 		strings.Repeat("0", 64) + `","addresses":["192.0.2.1:15012"]}`
 	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte("isthmus-join-v1."+base64.RawURLEncoding.EncodeToString([]byte(body))), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("isthmus-join-v1."+base64.RawURLEncoding.EncodeToString([]byte(body))),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -60,10 +76,17 @@ func TestAnotherNodesToken(t *testing.T) {
 		role snapshot.Role
 		want string
 	}{
-		{"rack9", snapshot.RoleNode, `is for node "rack1", the settings are those of node "rack9": correct name, or make a token with ` + "`isthmus token create --node rack9`"},
+		{
+			"rack9", snapshot.RoleNode,
+			`is for node "rack1", the settings are those of node "rack9": correct name, or make a token with ` +
+				"`isthmus token create --node rack9`",
+		},
 		{"rack1", snapshot.RoleGateway, `is for node "rack1", the settings are those of gateway "rack1"`},
 	} {
-		client := New(Config{Log: slog.New(slog.DiscardHandler), Node: c.node, Role: c.role, TokenFile: file, IdentityFile: file + ".pem"})
+		client := New(Config{
+			Log: slog.New(slog.DiscardHandler), Node: c.node, Role: c.role, TokenFile: file,
+			IdentityFile: file + ".pem",
+		})
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		if err := client.Run(ctx); err == nil || !strings.Contains(err.Error(), c.want) {

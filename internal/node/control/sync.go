@@ -53,8 +53,8 @@ type complaint struct {
 	at   time.Time
 }
 
-// complain says why there is no conversation, once a minute while the reason stays the same. A control plane that refuses the
-// agent is there.
+// complain says why there is no conversation, once a minute while the reason stays the same. A control plane that
+// refuses the agent is there.
 func (c *Client) complain(said *complaint, err error) {
 	now, text := c.cfg.Now(), plainly(err)
 	if text == said.text && now.Sub(said.at) < sayAgain && !now.Before(said.at) {
@@ -63,7 +63,8 @@ func (c *Client) complain(said *complaint, err error) {
 	*said = complaint{text, now}
 	switch status.Code(err) {
 	case codes.PermissionDenied, codes.InvalidArgument, codes.Unauthenticated:
-		c.cfg.Log.Error("the control plane refuses this "+string(c.cfg.Role)+", trying again", "control", c.cfg.Addresses, "reason", text)
+		c.cfg.Log.Error("the control plane refuses this "+string(c.cfg.Role)+", trying again",
+			"control", c.cfg.Addresses, "reason", text)
 	default:
 		c.cfg.Log.Warn("control plane away, trying again", "control", c.cfg.Addresses, "error", text)
 	}

@@ -100,7 +100,8 @@ func TestAnswer(t *testing.T) {
 			c.rcode = "NXDOMAIN"
 		}
 		if r, v := answer(table(), question); v == forward || rcodeOf(r) != c.rcode && c.rcode != "REFUSED" {
-			t.Errorf("%s %s: got %s where workloads may call listed addresses only", c.name, dns.TypeToString[c.qtype], rcodeOf(r))
+			t.Errorf("%s %s: got %s where workloads may call listed addresses only", c.name, dns.TypeToString[c.qtype],
+				rcodeOf(r))
 		}
 	}
 }

@@ -29,7 +29,8 @@ const (
 
 // forwardedTypes are those that programs need to find and judge a server.
 var forwardedTypes = []uint16{
-	dns.TypeA, dns.TypeAAAA, dns.TypeCNAME, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSRV, dns.TypeMX, dns.TypeTXT, dns.TypeNS, dns.TypeSOA, dns.TypePTR, dns.TypeCAA,
+	dns.TypeA, dns.TypeAAAA, dns.TypeCNAME, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSRV, dns.TypeMX, dns.TypeTXT,
+	dns.TypeNS, dns.TypeSOA, dns.TypePTR, dns.TypeCAA,
 }
 
 // Outside is one question about a name outside the mesh.
@@ -51,7 +52,8 @@ type client struct {
 func newClient(workload string) client {
 	return client{
 		workload: workload, slots: make(chan struct{}, maxForwards),
-		forwards: rate.NewLimiter(forwardsPerSecond, forwardBurst), refusals: rate.NewLimiter(refusalsPerSecond, refusalBurst),
+		forwards: rate.NewLimiter(forwardsPerSecond, forwardBurst),
+		refusals: rate.NewLimiter(refusalsPerSecond, refusalBurst),
 	}
 }
 
@@ -93,8 +95,8 @@ func (s *Server) record(limit *rate.Limiter, c client, q *dns.Msg, result string
 	s.cfg.Record(Outside{Workload: c.workload, Name: name, Type: dns.Type(q.Question[0].Qtype).String(), Result: result})
 }
 
-// ask puts the question anew: of the workload's message only the name and the type reach the upstream, and of the upstream's
-// only what answers them reaches the workload.
+// ask puts the question anew: of the workload's message only the name and the type reach the upstream, and of the
+// upstream's only what answers them reaches the workload.
 func ask(q *dns.Msg, server netip.AddrPort, tcp bool) (*dns.Msg, error) {
 	c := &dns.Client{Net: "udp", Timeout: forwardTimeout, UDPSize: askedSize}
 	if tcp {

@@ -78,7 +78,9 @@ func withRecords(q *dns.Msg, records ...string) *dns.Msg {
 
 func newTestServer(table *agentapi.DNSTable, upstreams ...netip.AddrPort) (s *Server, told *[]Outside) {
 	told = new([]Outside)
-	s = New(Config{Log: slog.New(slog.DiscardHandler), Upstreams: upstreams, Record: func(o Outside) { *told = append(*told, o) }})
+	s = New(Config{
+		Log: slog.New(slog.DiscardHandler), Upstreams: upstreams, Record: func(o Outside) { *told = append(*told, o) },
+	})
 	s.SetTables(map[string]agentapi.DNSTable{"default/web": *table})
 	return s, told
 }
@@ -100,7 +102,8 @@ func TestNothingIsForwardedWhereOnlyListedAddressesMayBeCalled(t *testing.T) {
 	if got := u.names(); len(got) > 0 {
 		t.Errorf("the upstream was asked %v", got)
 	}
-	if !slices.Contains(*told, Outside{"default/web", "c2vjcmv0.tunnel.example.", "TXT", "refused"}) && len(*told) < refusalBurst {
+	if !slices.Contains(*told, Outside{"default/web", "c2vjcmv0.tunnel.example.", "TXT", "refused"}) &&
+		len(*told) < refusalBurst {
 		t.Errorf("recorded: %v", *told)
 	}
 	if len(*told) > refusalBurst+2 {
@@ -111,8 +114,12 @@ func TestNothingIsForwardedWhereOnlyListedAddressesMayBeCalled(t *testing.T) {
 // Of a workload's message only the name and the type go upstream, and of the answer only what answers it comes back.
 func TestForwardedQuestionsAndAnswersAreBare(t *testing.T) {
 	u := newUpstream(t, func(q *dns.Msg) *dns.Msg {
-		r := withRecords(q, "www.example. 60 IN CNAME x.example.", "x.example. 60 IN A 192.0.2.7", `www.example. 60 IN TXT "else"`)
-		r.Extra = append(r.Extra, &dns.A{Hdr: dns.RR_Header{Name: "pay.default.svc.cluster.local.", Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(192, 0, 2, 66)})
+		r := withRecords(q, "www.example. 60 IN CNAME x.example.", "x.example. 60 IN A 192.0.2.7",
+			`www.example. 60 IN TXT "else"`)
+		r.Extra = append(r.Extra, &dns.A{
+			Hdr: dns.RR_Header{Name: "pay.default.svc.cluster.local.", Rrtype: dns.TypeA, Class: dns.ClassINET},
+			A:   net.IPv4(192, 0, 2, 66),
+		})
 		return r
 	})
 	dead := netip.MustParseAddrPort("127.0.0.1:9") // nothing there: refused at once
@@ -121,13 +128,16 @@ func TestForwardedQuestionsAndAnswersAreBare(t *testing.T) {
 		q := new(dns.Msg).SetQuestion("wWw.eXample.", dns.TypeA).SetEdns0(4096, true)
 		q.IsEdns0().Option = append(q.IsEdns0().Option, &dns.EDNS0_LOCAL{Code: dns.EDNS0LOCALSTART, Data: []byte("secret")})
 		q.CheckingDisabled, q.AuthenticatedData, q.Zero = true, true, true
-		q.Answer = append(q.Answer, &dns.TXT{Hdr: dns.RR_Header{Name: "secret.", Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{"secret"}})
+		q.Answer = append(q.Answer,
+			&dns.TXT{Hdr: dns.RR_Header{Name: "secret.", Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{"secret"}})
 		r := s.resolve(newClient("default/web"), q, tcp)
-		if r.Id != q.Id || r.Question[0].Name != "wWw.eXample." || len(r.Answer) != 2 || addrsIn(r) != "192.0.2.7" || len(r.Extra) != 1 {
+		if r.Id != q.Id || r.Question[0].Name != "wWw.eXample." || len(r.Answer) != 2 || addrsIn(r) != "192.0.2.7" ||
+			len(r.Extra) != 1 {
 			t.Errorf("answered %v", r)
 		}
 		got := u.last()
-		if got.Question[0].Name != "www.example." || len(got.Answer)+len(got.Ns) > 0 || len(got.Extra) != 1 || len(got.IsEdns0().Option) > 0 ||
+		if got.Question[0].Name != "www.example." || len(got.Answer)+len(got.Ns) > 0 || len(got.Extra) != 1 ||
+			len(got.IsEdns0().Option) > 0 ||
 			got.IsEdns0().Do() || got.CheckingDisabled || got.AuthenticatedData || got.Zero || got.Id == q.Id {
 			t.Errorf("asked %v", got)
 		}
@@ -159,7 +169,8 @@ func TestForwardingIsBounded(t *testing.T) {
 		return withRecords(q, records...)
 	})
 	s, told := newTestServer(open(), u.at)
-	if got := rcodeOf(s.resolve(newClient("default/web"), new(dns.Msg).SetQuestion("long.example.", dns.TypeTXT), true)); got != "SERVFAIL" {
+	if got := rcodeOf(s.resolve(newClient("default/web"), new(dns.Msg).SetQuestion("long.example.", dns.TypeTXT),
+		true)); got != "SERVFAIL" {
 		t.Errorf("an answer of 5 kB: %s", got)
 	}
 	c := newClient("default/web")
@@ -183,11 +194,13 @@ func TestForwardingIsBounded(t *testing.T) {
 	if got := rcodeOf(s.resolve(c, new(dns.Msg).SetQuestion("www.example.", dns.TypeA), false)); got != "SERVFAIL" {
 		t.Errorf("got %s beyond the bound", got)
 	}
-	if got := rcodeOf(s.resolve(newClient("default/unknown"), new(dns.Msg).SetQuestion("www.example.", dns.TypeA), false)); got != "SERVFAIL" {
+	if got := rcodeOf(s.resolve(newClient("default/unknown"), new(dns.Msg).SetQuestion("www.example.", dns.TypeA),
+		false)); got != "SERVFAIL" {
 		t.Errorf("got %s for a workload that the control plane does not know", got)
 	}
 	s.cfg.Upstreams = nil
-	if got := rcodeOf(s.resolve(newClient("default/web"), new(dns.Msg).SetQuestion("www.example.", dns.TypeA), false)); got != "NXDOMAIN" {
+	if got := rcodeOf(s.resolve(newClient("default/web"), new(dns.Msg).SetQuestion("www.example.", dns.TypeA),
+		false)); got != "NXDOMAIN" {
 		t.Errorf("got %s without upstreams", got)
 	}
 }

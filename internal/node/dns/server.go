@@ -38,7 +38,8 @@ type Config struct {
 	// Upstreams that answer for names outside the mesh where the mesh lets workloads call unlisted addresses, in order of
 	// preference. None: such names do not exist.
 	Upstreams []netip.AddrPort
-	// Record is told of questions about names outside the mesh: of every one that was forwarded, and of some of the others.
+	// Record is told of questions about names outside the mesh: of every one that was forwarded, and of some of the
+	// others.
 	Record func(Outside)
 }
 
@@ -108,8 +109,8 @@ func (s *Server) Listen(l Listener) (*Sockets, error) {
 	return socks, nil
 }
 
-// listen opens the sockets at the usual port, or at that of the sockets kept. A program of the workload may have taken it while
-// no agent was there: then any other serves, since capture leads questions there.
+// listen opens the sockets at the usual port, or at that of the sockets kept. A program of the workload may have taken
+// it while no agent was there: then any other serves, since capture leads questions there.
 func (s *Server) listen(socks *Sockets, c client, kept map[string]io.Closer) error {
 	port := keptPort(kept)
 	for range portsTried {
@@ -122,7 +123,8 @@ func (s *Server) listen(socks *Sockets, c client, kept map[string]io.Closer) err
 		*socks = Sockets{workload: socks.workload}
 		port = firstPort + uint16(rand.N(lastPort-firstPort+1))
 	}
-	return fmt.Errorf("port %d and %d others on the loopback are in use: end the program that holds them", agentapi.DNSPort, portsTried-1)
+	return fmt.Errorf("port %d and %d others on the loopback are in use: end the program that holds them",
+		agentapi.DNSPort, portsTried-1)
 }
 
 // keptPort is that of the sockets kept, or the usual one.

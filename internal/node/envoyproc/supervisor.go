@@ -266,7 +266,8 @@ func (s *Supervisor) once(ctx context.Context) error {
 	}
 }
 
-// countRefused looks whether Envoy has refused connections since it had refused seen of them, and returns how many it has now.
+// countRefused looks whether Envoy has refused connections since it had refused seen of them, and returns how many it
+// has now.
 func (s *Supervisor) countRefused(ctx context.Context, seen uint64, note bool) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -316,7 +317,8 @@ func (s *Supervisor) Stats(ctx context.Context) (io.ReadCloser, error) {
 // full are the statistics that count connections refused for want of room.
 const full = `downstream_cx_overflow|downstream_global_cx_overflow|downstream_cx_overload_reject|limited_connections`
 
-// Refused is how many connections Envoy has refused because it, or a listener or chain of its own, held as many as it may.
+// Refused is how many connections Envoy has refused because it, or a listener or chain of its own, held as many as it
+// may.
 func (s *Supervisor) Refused(ctx context.Context) (total uint64, err error) {
 	resp, err := s.get(ctx, "/stats?filter="+url.QueryEscape("("+full+")$"))
 	if err != nil {

@@ -37,8 +37,8 @@ type Refusal string
 
 func (r Refusal) Error() string { return string(r) }
 
-// Try asks Envoy, in a process of its own that serves nobody, whether it could live with some resources: nil, or a Refusal.
-// Any other error says that it could not be tried.
+// Try asks Envoy, in a process of its own that serves nobody, whether it could live with some resources: nil, or a
+// Refusal. Any other error says that it could not be tried.
 func (s *Supervisor) Try(ctx context.Context, resources []*envoy.Resource) error {
 	config, err := s.trialConfig(resources)
 	if err != nil {
@@ -56,7 +56,8 @@ func (s *Supervisor) Try(ctx context.Context, resources []*envoy.Resource) error
 	ctx, cancel := context.WithTimeout(ctx, trialPatience)
 	defer cancel()
 	words := &head{}
-	cmd := exec.CommandContext(ctx, s.cfg.Binary, "--mode", "validate", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "--config-path", file)
+	cmd := exec.CommandContext(ctx, s.cfg.Binary, "--mode", "validate", "--concurrency", "1", "--disable-hot-restart",
+		"--log-level", "error", "--config-path", file)
 	cmd.Stdout, cmd.Stderr, cmd.Env, cmd.Dir = words, words, []string{}, dir
 	err = cmd.Run()
 	var exit *exec.ExitError
@@ -100,7 +101,10 @@ func NewPlaceholder() (envoy.Placeholder, error) {
 		return envoy.Placeholder{}, fmt.Errorf("make a placeholder: %w", err)
 	}
 	now := time.Now()
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"placeholder.invalid"}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(10, 0, 0)}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"placeholder.invalid"}, NotBefore: now.Add(-time.Hour),
+		NotAfter: now.AddDate(10, 0, 0),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		return envoy.Placeholder{}, fmt.Errorf("make a placeholder: %w", err)

@@ -1,6 +1,6 @@
-// Package limits gives each of Envoy's listeners its share of the connections that Envoy holds in all, so that one workload, or
-// the peers of a gateway, cannot take the others' away. Envoy asks for the shares as a runtime layer (RTDS), so that they
-// change without a restart.
+// Package limits gives each of Envoy's listeners its share of the connections that Envoy holds in all, so that one
+// workload, or the peers of a gateway, cannot take the others' away. Envoy asks for the shares as a runtime layer
+// (RTDS), so that they change without a restart.
 package limits
 
 import (
@@ -16,8 +16,9 @@ import (
 
 const runtimeType = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 
-// OfWorkloads shares connections out among workloads, by "<namespace>/<name>": each has as much for what it calls as for who
-// calls it. Few workloads share evenly; of many each may have an eighth for each, since hardly all need that much at once.
+// OfWorkloads shares connections out among workloads, by "<namespace>/<name>": each has as much for what it calls as
+// for who calls it. Few workloads share evenly; of many each may have an eighth for each, since hardly all need that
+// much at once.
 func OfWorkloads(connections uint32, workloads []string) map[string]uint32 {
 	if len(workloads) == 0 {
 		return nil
@@ -42,7 +43,8 @@ type Service struct {
 	Connections map[string]uint32 // by listener
 }
 
-// StreamRuntime is the state-of-the-world variant, which the bootstrap asks for. Each new subscription is answered once.
+// StreamRuntime is the state-of-the-world variant, which the bootstrap asks for. Each new subscription is answered
+// once.
 func (s *Service) StreamRuntime(stream runtime.RuntimeDiscoveryService_StreamRuntimeServer) error {
 	for {
 		r, err := stream.Recv()
@@ -71,5 +73,7 @@ func (s *Service) layer() (*discovery.DiscoveryResponse, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode runtime layer: %w", err)
 	}
-	return &discovery.DiscoveryResponse{VersionInfo: "1", Nonce: "1", TypeUrl: runtimeType, Resources: []*anypb.Any{body}}, nil
+	return &discovery.DiscoveryResponse{
+		VersionInfo: "1", Nonce: "1", TypeUrl: runtimeType, Resources: []*anypb.Any{body},
+	}, nil
 }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Own leads to the namespace of this process, from any thread that is not inside Do. The process's first thread may be: so
-// /proc/self will not do.
+// Own leads to the namespace of this process, from any thread that is not inside Do. The process's first thread may be:
+// so /proc/self will not do.
 const Own = "/proc/thread-self/ns/net"
 
 // Do runs fn on a thread that is inside the network namespace at path, and brings the thread home again.
@@ -71,10 +71,11 @@ func Open(path string) (*os.File, error) {
 	return f, nil
 }
 
-// Lasting makes sure that a path goes on leading to the same namespace: one through a process's entry in /proc leads to that of
-// whichever process has the number next.
+// Lasting makes sure that a path goes on leading to the same namespace: one through a process's entry in /proc leads to
+// that of whichever process has the number next.
 func Lasting(path string) error {
-	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := unix.Openat2(unix.AT_FDCWD, path,
+		&unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS})
 	switch {
 	case errors.Is(err, unix.ELOOP):
 		return fmt.Errorf("%s leads to the network namespace of a process, by a number that another process has next: "+

@@ -96,8 +96,8 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Listen opens every socket that it can. Run tries the others again: what keeps one workload's socket from being opened keeps no
-// other's.
+// Listen opens every socket that it can. Run tries the others again: what keeps one workload's socket from being opened
+// keeps no other's.
 func (s *Server) Listen() error {
 	errs := []error{s.removeLeftovers()}
 	for _, w := range s.served {

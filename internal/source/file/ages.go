@@ -24,7 +24,8 @@ type Ages interface {
 	SetConfigAges(ctx context.Context, put, remove []state.ConfigAge) error
 }
 
-// ages gives every object its age. An object is the same while it stands in the same file, and when it moves to another one.
+// ages gives every object its age. An object is the same while it stands in the same file, and when it moves to another
+// one.
 type ages struct {
 	kept Ages // nil: not kept beyond this process
 	log  *slog.Logger
@@ -85,9 +86,9 @@ func (a *ages) gone(s snapshot.Key, c claim, now time.Time) {
 	slices.SortStableFunc(a.ghosts[s], func(x, y ghost) int { return x.seen.Compare(y.seen) })
 }
 
-// admit gives the new claims of a slot their ages: that of the same object in the same file, of another in the same file (a Mesh
-// that was renamed), of one that is not in its file any more, or else the time of the change. unsettled says that
-// nobody knows yet what a file holds, contested that another claim stands.
+// admit gives the new claims of a slot their ages: that of the same object in the same file, of another in the same
+// file (a Mesh that was renamed), of one that is not in its file any more, or else the time of the change. unsettled
+// says that nobody knows yet what a file holds, contested that another claim stands.
 func (a *ages) admit(
 	s snapshot.Key, fresh []*claim, contested bool, now, change time.Time, unsettled func(file string) bool,
 ) {
@@ -130,8 +131,8 @@ func (a *ages) admit(
 	}
 }
 
-// latest is where among the ghosts, oldest first, the one is that went last; -1 where none fits. One of which nobody knows
-// when it went comes before all others.
+// latest is where among the ghosts, oldest first, the one is that went last; -1 where none fits. One of which nobody
+// knows when it went comes before all others.
 func latest(ghosts []ghost, fits func(ghost) bool) int {
 	at := -1
 	for i, g := range ghosts {

@@ -35,8 +35,8 @@ func (d *folder) closed() []snapshot.Closed {
 // outOfSightReason is why an object is closed that nobody sees, as a clause.
 const outOfSightReason = "its file cannot be read, or not all of it"
 
-// outOfSight are the objects of security kinds that are known to have stood in a file which cannot be read now, where not even
-// a copy tells what they said.
+// outOfSight are the objects of security kinds that are known to have stood in a file which cannot be read now, where
+// not even a copy tells what they said.
 func (d *folder) outOfSight() []snapshot.Closed {
 	var out []snapshot.Closed
 	for s, ghosts := range d.ages.ghosts {

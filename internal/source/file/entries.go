@@ -16,8 +16,8 @@ type entry struct {
 	since  time.Time         // when the object was last good, if that is not now
 }
 
-// settle says what a file means now, by what it meant before. Every object that can be read counts. One that cannot stays as it
-// was. loose is what closes although nobody knows which objects it is.
+// settle says what a file means now, by what it meant before. Every object that can be read counts. One that cannot
+// stays as it was. loose is what closes although nobody knows which objects it is.
 func settle(before []entry, f *istioyaml.File, now time.Time) (entries []entry, loose []*istioyaml.Broken) {
 	entries = make([]entry, 0, len(f.Objects)+len(f.Broken))
 	for _, o := range f.Objects {
@@ -54,8 +54,8 @@ func settle(before []entry, f *istioyaml.File, now time.Time) (entries []entry, 
 	return keepMissing(entries, unknown, before, said)
 }
 
-// keepMissing keeps the objects of which nothing is to be seen any more while a document that cannot be read may be them. A
-// document for which no such object is left closes.
+// keepMissing keeps the objects of which nothing is to be seen any more while a document that cannot be read may be
+// them. A document for which no such object is left closes.
 func keepMissing(
 	entries []entry, unknown []*istioyaml.Broken, before []entry, said map[snapshot.Key]bool,
 ) (all []entry, loose []*istioyaml.Broken) {

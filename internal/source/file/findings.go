@@ -33,7 +33,8 @@ func (d *folder) vanishedFinding(l listing) finding.Finding {
 		Remedy: "bring the files back; to really have no configuration, leave one file that holds only a comment",
 	}
 	if err := l.errs[d.root]; err != nil {
-		f.Message = fmt.Sprintf("the configuration folder cannot be read (%v); the last good state stays in effect", cause(err))
+		f.Message = fmt.Sprintf("the configuration folder cannot be read (%v); the last good state stays in effect",
+			cause(err))
 		f.Remedy = "bring the folder back, or make it readable"
 	}
 	return f
@@ -62,7 +63,9 @@ func stayed(path string, entries []entry) []finding.Finding {
 	}
 	if n > maxKept {
 		out = append(out, finding.Finding{
-			Code: CodeKept, Severity: finding.Warning, File: path, Message: fmt.Sprintf("%d more objects stay as they were", n-maxKept), Remedy: "mend the errors of this file",
+			Code: CodeKept, Severity: finding.Warning, File: path,
+			Message: fmt.Sprintf("%d more objects stay as they were", n-maxKept),
+			Remedy:  "mend the errors of this file",
 		})
 	}
 	return out

@@ -257,7 +257,8 @@ func (d *folder) recall(path string, f *file) *update {
 	if f.current != nil || len(f.entries) > 0 {
 		return nil
 	}
-	f.entries = d.remembered(path, &istioyaml.Broken{Closed: snapshot.Closed{Origin: snapshot.Origin{File: path}, Reason: "its file cannot be read"}})
+	f.entries = d.remembered(path,
+		&istioyaml.Broken{Closed: snapshot.Closed{Origin: snapshot.Origin{File: path}, Reason: "its file cannot be read"}})
 	f.stayed = stayed(path, f.entries)
 	return &update{file: d.inside(path), then: f.entries}
 }
@@ -293,12 +294,14 @@ func (d *folder) remove(path string) update {
 	return u
 }
 
-// conclude merges updates and makes a new configuration if anything is different. Ages are written down before it is in force.
+// conclude merges updates and makes a new configuration if anything is different. Ages are written down before it is in
+// force.
 func (d *folder) conclude(ctx context.Context, updates []update, now time.Time) {
 	changed := d.objects.apply(updates, now, d.unsettled)
 	d.ages.save(ctx)
 	closed, findings := d.closed(), d.findings()
-	if !changed && slices.Equal(findings, d.config.Findings) && slices.EqualFunc(closed, d.config.Closed, snapshot.Closed.Equal) {
+	if !changed && slices.Equal(findings, d.config.Findings) &&
+		slices.EqualFunc(closed, d.config.Closed, snapshot.Closed.Equal) {
 		return
 	}
 	next := *d.objects.config

@@ -14,9 +14,9 @@ import (
 	"isthmus.dev/isthmus/internal/durable"
 )
 
-// copies are what the files last meant, in a folder of their own, so that an object that is broken while nobody runs is not
-// lost either: what it denied stays denied. A copy is the file itself while all of it can be read, else its objects that
-// could be read and those that stayed as they were. It is named by what it is of and what it says.
+// copies are what the files last meant, in a folder of their own, so that an object that is broken while nobody runs is
+// not lost either: what it denied stays denied. A copy is the file itself while all of it can be read, else its objects
+// that could be read and those that stayed as they were. It is named by what it is of and what it says.
 type copies struct {
 	root, dir string
 	log       *slog.Logger

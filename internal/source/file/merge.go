@@ -275,12 +275,14 @@ func (o *objects) findings() []finding.Finding {
 			at := c.pos()
 			f := finding.Finding{
 				Code: CodeTwice, Object: c.key.String(), Field: "metadata.name", File: at.File, Line: at.LineOf("metadata.name"),
-				Message: fmt.Sprintf("the object is also written at %s:%d, which is older and stays in effect; this one is not used", first.pos().File, first.pos().Line),
-				Remedy:  "remove one of the two",
+				Message: fmt.Sprintf("the object is also written at %s:%d, which is older and stays in "+
+					"effect; this one is not used", first.pos().File, first.pos().Line),
+				Remedy: "remove one of the two",
 			}
 			if s.Kind == "Mesh" {
 				f.Code = CodeTwoMeshes
-				f.Message = fmt.Sprintf("there is already %s at %s:%d, which is older and stays in effect; this one is not used", first.key, first.pos().File, first.pos().Line)
+				f.Message = fmt.Sprintf("there is already %s at %s:%d, which is older and stays in "+
+					"effect; this one is not used", first.key, first.pos().File, first.pos().Line)
 				f.Remedy = "keep exactly one Mesh"
 			}
 			out = append(out, f)

@@ -17,11 +17,13 @@ import (
 )
 
 func policyYAML(namespace, name, action string) string {
-	return "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: " + name + ", namespace: " + namespace +
+	return "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: " +
+		name + ", namespace: " + namespace +
 		"}\nspec: {selector: {matchLabels: {app: web}}, action: " + action + ", rules: [{}]}\n"
 }
 
-// policies is a configuration in words: its policies with their actions, what is closed, then the codes of its findings.
+// policies is a configuration in words: its policies with their actions, what is closed, then the codes of its
+// findings.
 func policies(c *snapshot.Config) string {
 	var words []string
 	for _, p := range c.AuthorizationPolicies {
@@ -36,8 +38,8 @@ func policies(c *snapshot.Config) string {
 	return strings.Join(words, " ")
 }
 
-// steps writes files one after the other and compares what they mean then, in one process and, where that is the same, with a
-// restart before each.
+// steps writes files one after the other and compares what they mean then, in one process and, where that is the same,
+// with a restart before each.
 func steps(t *testing.T, restart bool, list []step) {
 	t.Helper()
 	dir, copies, ages := t.TempDir(), filepath.Join(t.TempDir(), "kept"), &fakeAges{}
@@ -73,8 +75,8 @@ type step struct {
 	want  string
 }
 
-// TestObjectsStay: an object that cannot be read stays as it was, its neighbours take effect, and what never was good closes: in
-// a running process and across restarts alike.
+// TestObjectsStay: an object that cannot be read stays as it was, its neighbours take effect, and what never was good
+// closes: in a running process and across restarts alike.
 func TestObjectsStay(t *testing.T) {
 	deny, allow := policyYAML("shop", "deny", "DENY"), policyYAML("shop", "allow", "ALLOW")
 	broken := strings.Replace(deny, "action", "actoin", 1)
@@ -84,19 +86,57 @@ func TestObjectsStay(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(map[bool]string{false: "running", true: "restarted"}[restart], func(t *testing.T) {
 			steps(t, restart, []step{
-				{"never good", map[string]string{"a.yaml": broken + allow}, "shop/allow=ALLOW !AuthorizationPolicy shop/deny web ISM-SCH16"},
+				{
+					"never good",
+					map[string]string{"a.yaml": broken + allow},
+					"shop/allow=ALLOW !AuthorizationPolicy shop/deny web ISM-SCH16",
+				},
 				{"mended", map[string]string{"a.yaml": deny + allow}, "shop/allow=ALLOW shop/deny=DENY"},
-				{"broken, and a neighbour changes", map[string]string{"a.yaml": broken + policyYAML("shop", "allow", "DENY")}, "shop/allow=DENY shop/deny=DENY ISM-SCH16 ISM-SRC01"},
-				{"and again", map[string]string{"a.yaml": foreign + broken + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH16 ISM-SRC01 ISM0203"},
-				{"a template in its place", map[string]string{"a.yaml": "---\n{{- include \"deny\" . }}\n" + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SRC01 ISM0203"},
-				{"in a list that cannot be read", map[string]string{"a.yaml": "---\nkind: list\nitems:\n- " + strings.ReplaceAll(deny[4:], "\n", "\n  ") + "\n" + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01"},
+				{
+					"broken, and a neighbour changes",
+					map[string]string{"a.yaml": broken + policyYAML("shop", "allow", "DENY")},
+					"shop/allow=DENY shop/deny=DENY ISM-SCH16 ISM-SRC01",
+				},
+				{
+					"and again",
+					map[string]string{"a.yaml": foreign + broken + allow},
+					"shop/allow=ALLOW shop/deny=DENY ISM-SCH16 ISM-SRC01 ISM0203",
+				},
+				{
+					"a template in its place",
+					map[string]string{"a.yaml": "---\n{{- include \"deny\" . }}\n" + allow},
+					"shop/allow=ALLOW shop/deny=DENY ISM-SRC01 ISM0203",
+				},
+				{"in a list that cannot be read", map[string]string{
+					"a.yaml": "---\nkind: list\nitems:\n- " + strings.ReplaceAll(deny[4:], "\n", "\n  ") + "\n" + allow,
+				}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01"},
 				{"not YAML", map[string]string{"a.yaml": unread + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01"},
-				{"nobody knows what it is", map[string]string{"a.yaml": untold + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01"},
-				{"two of which nobody knows", map[string]string{"a.yaml": untold + untold + allow}, "shop/allow=ALLOW shop/deny=DENY ! shop/ ISM-SCH10 ISM-SCH10 ISM-SRC01"},
-				{"one, for both", map[string]string{"a.yaml": untold}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01 ISM-SRC01"},
+				{
+					"nobody knows what it is",
+					map[string]string{"a.yaml": untold + allow},
+					"shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01",
+				},
+				{
+					"two of which nobody knows",
+					map[string]string{"a.yaml": untold + untold + allow},
+					"shop/allow=ALLOW shop/deny=DENY ! shop/ ISM-SCH10 ISM-SCH10 ISM-SRC01",
+				},
+				{
+					"one, for both",
+					map[string]string{"a.yaml": untold},
+					"shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01 ISM-SRC01",
+				},
 				{"taken out", map[string]string{"a.yaml": allow}, "shop/allow=ALLOW"},
-				{"untold, and never good", map[string]string{"a.yaml": strings.Replace(untold, "shop", "pub", 1) + allow}, "shop/allow=ALLOW ! pub/ ISM-SCH10"},
-				{"written twice", map[string]string{"a.yaml": deny + allow + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH21 ISM-SCH21 ISM-SRC01"},
+				{
+					"untold, and never good",
+					map[string]string{"a.yaml": strings.Replace(untold, "shop", "pub", 1) + allow},
+					"shop/allow=ALLOW ! pub/ ISM-SCH10",
+				},
+				{
+					"written twice",
+					map[string]string{"a.yaml": deny + allow + allow},
+					"shop/allow=ALLOW shop/deny=DENY ISM-SCH21 ISM-SCH21 ISM-SRC01",
+				},
 				{
 					"twice, and never good",
 					map[string]string{"a.yaml": deny + deny + policyYAML("shop", "new", "DENY") + policyYAML("shop", "new", "DENY")},
@@ -105,8 +145,16 @@ func TestObjectsStay(t *testing.T) {
 				{"moved to another file", map[string]string{"a.yaml": "# nothing\n", "b.yaml": deny}, "shop/deny=DENY"},
 				{"broken there", map[string]string{"b.yaml": broken}, "shop/deny=DENY ISM-SCH16 ISM-SRC01"},
 				{"gone", map[string]string{"b.yaml": ""}, ""},
-				{"a new one is broken too", map[string]string{"a.yaml": deny + allow + strings.Replace(broken, "deny", "more", 1)}, "shop/allow=ALLOW shop/deny=DENY !AuthorizationPolicy shop/more web ISM-SCH16"},
-				{"back, and broken", map[string]string{"a.yaml": "# nothing\n", "b.yaml": broken}, "!AuthorizationPolicy shop/deny web ISM-SCH16"},
+				{
+					"a new one is broken too",
+					map[string]string{"a.yaml": deny + allow + strings.Replace(broken, "deny", "more", 1)},
+					"shop/allow=ALLOW shop/deny=DENY !AuthorizationPolicy shop/more web ISM-SCH16",
+				},
+				{
+					"back, and broken",
+					map[string]string{"a.yaml": "# nothing\n", "b.yaml": broken},
+					"!AuthorizationPolicy shop/deny web ISM-SCH16",
+				},
 			})
 		})
 	}
@@ -170,11 +218,24 @@ func TestOldestStays(t *testing.T) {
 				{"a second, in a file that sorts first", map[string]string{"a.yaml": two}, "shop/p=DENY ISM-SRC04"},
 				{"the first one's file renamed", map[string]string{"m.yaml": "", "z.yaml": one}, "shop/p=DENY ISM-SRC04"},
 				{"the second one's file renamed", map[string]string{"a.yaml": "", "0.yaml": two}, "shop/p=DENY ISM-SRC04"},
-				{"the first moves into another file", map[string]string{"z.yaml": "# nothing\n", "y.yaml": policyYAML("shop", "q", "DENY") + one}, "shop/p=DENY shop/q=DENY ISM-SRC04"},
-				{"the first is changed", map[string]string{"y.yaml": strings.Replace(one, "app: web", "app: api", 1)}, "shop/p=DENY ISM-SRC04"},
-				{"the first is broken", map[string]string{"y.yaml": strings.Replace(one, "action", "actoin", 1)}, "shop/p=DENY ISM-SRC04 ISM-SCH16 ISM-SRC01"},
+				{
+					"the first moves into another file",
+					map[string]string{"z.yaml": "# nothing\n", "y.yaml": policyYAML("shop", "q", "DENY") + one},
+					"shop/p=DENY shop/q=DENY ISM-SRC04",
+				},
+				{
+					"the first is changed",
+					map[string]string{"y.yaml": strings.Replace(one, "app: web", "app: api", 1)},
+					"shop/p=DENY ISM-SRC04",
+				},
+				{
+					"the first is broken",
+					map[string]string{"y.yaml": strings.Replace(one, "action", "actoin", 1)},
+					"shop/p=DENY ISM-SRC04 ISM-SCH16 ISM-SRC01",
+				},
 				{"the first is gone", map[string]string{"y.yaml": ""}, "shop/p=ALLOW"},
-				{"another one comes", map[string]string{"00.yaml": policyYAML("shop", "p", "DENY")}, "shop/p=DENY ISM-SRC04"}, // within the grace: it is back
+				// within the grace: it is back
+				{"another one comes", map[string]string{"00.yaml": policyYAML("shop", "p", "DENY")}, "shop/p=DENY ISM-SRC04"},
 			})
 		})
 	}
@@ -201,7 +262,8 @@ func TestAges(t *testing.T) {
 	key := func(name string) snapshot.Key { return snapshot.Key{Kind: "Namespace", Name: name} }
 	write(t, filepath.Join(dir, "b.yaml"), namespaceYAML("b", "c"))
 	c := load(0, false)
-	if !c.SameAge(key("b"), key("c")) || c.Older(key("b"), key("c")) >= 0 || !c.Origins.Lookup(key("b")).FirstSeen.Equal(now) {
+	if !c.SameAge(key("b"), key("c")) || c.Older(key("b"), key("c")) >= 0 ||
+		!c.Origins.Lookup(key("b")).FirstSeen.Equal(now) {
 		t.Errorf("%v and %v came together", c.Origins.Lookup(key("b")).FirstSeen, c.Origins.Lookup(key("c")).FirstSeen)
 	}
 	write(t, filepath.Join(dir, "a.yaml"), namespaceYAML("a"))
@@ -238,8 +300,8 @@ func TestAges(t *testing.T) {
 	})
 }
 
-// TestNobodyTakesTheAgeOfAnother: what is written anew, or renamed, while another object of its name stands does not become
-// as old as one that was taken out before.
+// TestNobodyTakesTheAgeOfAnother: what is written anew, or renamed, while another object of its name stands does not
+// become as old as one that was taken out before.
 func TestNobodyTakesTheAgeOfAnother(t *testing.T) {
 	dir, kept := t.TempDir(), &fakeAges{}
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
@@ -284,8 +346,8 @@ func TestTwoOfOneChange(t *testing.T) {
 	})
 }
 
-// TestUnreadableFile: a file that cannot be read stays as it was, and where no copy tells how that was, what its policies
-// selected is closed.
+// TestUnreadableFile: a file that cannot be read stays as it was, and where no copy tells how that was, what its
+// policies selected is closed.
 func TestUnreadableFile(t *testing.T) {
 	dir, copies, ages := t.TempDir(), filepath.Join(t.TempDir(), "kept"), &fakeAges{}
 	path := filepath.Join(dir, "a.yaml")
@@ -345,7 +407,8 @@ func TestPathTooLong(t *testing.T) {
 	}
 }
 
-// TestCutOff: a file that is cut off anywhere loses nothing that was good in it, but what was taken out by whole documents.
+// TestCutOff: a file that is cut off anywhere loses nothing that was good in it, but what was taken out by whole
+// documents.
 func TestCutOff(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a.yaml")
@@ -366,7 +429,8 @@ func TestCutOff(t *testing.T) {
 			t.Fatalf("whole: %s", got)
 		}
 		got := put(whole[:n])
-		denied := strings.Contains(got, "shop/deny=DENY") || strings.Contains(got, "!") || got == "shop/deny=ALLOW" // without rules: of nothing
+		// without rules: of nothing
+		denied := strings.Contains(got, "shop/deny=DENY") || strings.Contains(got, "!") || got == "shop/deny=ALLOW"
 		if !denied && strings.TrimSpace(whole[:n]) != "---" {
 			t.Errorf("cut off after %d bytes (%q): %s", n, whole[max(0, n-20):n], got)
 		}

@@ -41,8 +41,10 @@ func (s *scribbler) document() string {
 		"---\nkind: List\nitems:\n- "+strings.ReplaceAll(good[4:], "\n", "\n  ")+"\n",
 		"---\n{{ include \"x\" . }}\n",
 		"---\nnull\n", "---\n7\n", "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n",
-		"---\napiVersion: isthmus.dev/v1alpha1\nkind: Mesh\nmetadata: {name: "+name+"}\nspec: {trustDomain: "+name+".example}\n",
-		"---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: "+name+", namespace: shop}\nspec: {address: "+s.pick("10.0.0.1", "nowhere")+"}\n",
+		"---\napiVersion: isthmus.dev/v1alpha1\nkind: Mesh\nmetadata: {name: "+
+			name+"}\nspec: {trustDomain: "+name+".example}\n",
+		"---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: "+
+			name+", namespace: shop}\nspec: {address: "+s.pick("10.0.0.1", "nowhere")+"}\n",
 	)
 }
 
@@ -105,11 +107,12 @@ func (s *scribbler) write(t *testing.T) {
 	write(t, filepath.Join(s.dir, "always.yaml"), "# nothing\n")
 }
 
-// meaning is what a configuration says, and which file says it. A process that starts may close more: it does not know whether
-// what is out of sight ever was good.
+// meaning is what a configuration says, and which file says it. A process that starts may close more: it does not know
+// whether what is out of sight ever was good.
 func meaning(c *snapshot.Config) string {
 	certain := *c
-	certain.Closed = slices.DeleteFunc(slices.Clone(c.Closed), func(o snapshot.Closed) bool { return o.Reason == outOfSightReason })
+	certain.Closed = slices.DeleteFunc(slices.Clone(c.Closed),
+		func(o snapshot.Closed) bool { return o.Reason == outOfSightReason })
 	certain.Findings = nil // their lines may be those of a copy
 	words := []string{policies(&certain)}
 	if c.Mesh != nil {
@@ -129,7 +132,8 @@ func meaning(c *snapshot.Config) string {
 	return strings.Join(words, "\n")
 }
 
-// TestRestartChangesNothing: whatever is done to a folder, a process that starts means what one means that was there all along.
+// TestRestartChangesNothing: whatever is done to a folder, a process that starts means what one means that was there
+// all along.
 func TestRestartChangesNothing(t *testing.T) {
 	for seed := range uint64(15) {
 		s := &scribbler{rand: rand.New(rand.NewPCG(seed, 3)), dir: t.TempDir(), files: map[string]string{}}

@@ -69,8 +69,8 @@ func New(ctx context.Context, cfg Config) (*Source, error) {
 }
 
 // LoadDir reads a folder once. The error says that the folder itself could not be read; what is wrong inside it is in
-// the configuration's findings. Nobody knows the age of objects so read: where only one may win, keys decide, and of one key
-// written twice the first by file name and line.
+// the configuration's findings. Nobody knows the age of objects so read: where only one may win, keys decide, and of
+// one key written twice the first by file name and line.
 func LoadDir(dir string, validate istioyaml.Validator) (*snapshot.Config, error) {
 	d := offline(dir, validate)
 	l, _ := d.refreshAll(context.Background(), nil, time.Now())

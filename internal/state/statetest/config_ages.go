@@ -19,7 +19,10 @@ type ConfigAges interface {
 func configAges(t *testing.T, s Store) {
 	ctx := t.Context()
 	age := func(name, file string, micro int64) state.ConfigAge {
-		return state.ConfigAge{Key: snapshot.Key{Kind: "Service", Namespace: "default", Name: name}, File: file, FirstSeen: time.UnixMicro(micro).UTC()}
+		return state.ConfigAge{
+			Key: snapshot.Key{Kind: "Service", Namespace: "default", Name: name}, File: file,
+			FirstSeen: time.UnixMicro(micro).UTC(),
+		}
 	}
 	first, second, odd := age("a", "a.yaml", 7), age("a", "sub/b.yaml", 9), age("a", "\xff%2f\n'.yaml", 11)
 	must := func(err error) {

@@ -14,7 +14,8 @@ import (
 // deed is an event of alice's, as it is written and as it is read.
 func deed(seq uint64, at time.Time, action, object, outcome string) state.Event {
 	return state.Event{
-		Seq: seq, Time: at, Actor: "administrator alice", From: "192.0.2.7", Action: action, Object: object, Outcome: outcome, First: at, Count: 1,
+		Seq: seq, Time: at, Actor: "administrator alice", From: "192.0.2.7", Action: action, Object: object,
+		Outcome: outcome, First: at, Count: 1,
 	}
 }
 
@@ -71,7 +72,8 @@ func eventWithEnd(t *testing.T, s Store) {
 func eventsAreKept(t *testing.T, s Store) {
 	ctx := t.Context()
 	for i, days := range []int{0, 10, 399, 405} {
-		ok(t, s.Record(ctx, deed(0, after(time.Duration(days)*24*time.Hour), "token create", fmt.Sprint("node n", i), state.OK)))
+		ok(t,
+			s.Record(ctx, deed(0, after(time.Duration(days)*24*time.Hour), "token create", fmt.Sprint("node n", i), state.OK)))
 	}
 	ok(t, s.Record(ctx, state.Event{Time: epoch, Actor: "stranger", Action: "node join", Outcome: state.Refused}))
 	ok(t, s.Prune(ctx, after(10_000*24*time.Hour)))
@@ -119,7 +121,10 @@ func eventsOutliveAClock(t *testing.T, s Store) {
 func eventsAreBounded(t *testing.T, s Store) {
 	ctx := t.Context()
 	long := strings.Repeat("ä", 5000)
-	ok(t, s.Record(ctx, state.Event{Time: epoch, Actor: long, From: long, Action: long, Object: "a\x00b\xff", Outcome: state.OK, Detail: long}))
+	ok(t,
+		s.Record(ctx, state.Event{
+			Time: epoch, Actor: long, From: long, Action: long, Object: "a\x00b\xff", Outcome: state.OK, Detail: long,
+		}))
 	got, err := s.Events(ctx, state.EventFilter{})
 	ok(t, err)
 	same(t, got, []state.Event{{
@@ -128,8 +133,8 @@ func eventsAreBounded(t *testing.T, s Store) {
 	}})
 }
 
-// refusalsLeaveRoom: whoever is refused from ever new addresses or under ever new names leaves room for the others, whose refusals
-// are kept with all that is known of them.
+// refusalsLeaveRoom: whoever is refused from ever new addresses or under ever new names leaves room for the others,
+// whose refusals are kept with all that is known of them.
 func refusalsLeaveRoom(t *testing.T, s Store) {
 	ctx := t.Context()
 	floods := map[string]func(i int) (actor, from string){
@@ -140,7 +145,10 @@ func refusalsLeaveRoom(t *testing.T, s Store) {
 	for _, flood := range floods {
 		for i := range 2_600 {
 			actor, from := flood(i)
-			e := state.Event{Time: epoch, Actor: actor, From: from, Action: "sign", Object: "o", Outcome: state.Refused, Detail: "d"}
+			e := state.Event{
+				Time: epoch, Actor: actor, From: from, Action: "sign", Object: "o", Outcome: state.Refused,
+				Detail: "d",
+			}
 			ok(t, s.Record(ctx, e))
 		}
 	}
@@ -174,7 +182,8 @@ func refusalsAreFolded(t *testing.T, s Store) {
 	ok(t, s.Record(ctx, deed(0, epoch, "token create", "node n1", state.OK)))
 	for i := range 50 {
 		e := state.Event{
-			Time: after(time.Duration(i) * time.Second), Actor: "node n1", From: "192.0.2.1", Action: "sign", Object: fmt.Sprint("ns/", i),
+			Time: after(time.Duration(i) * time.Second), Actor: "node n1", From: "192.0.2.1", Action: "sign",
+			Object:  fmt.Sprint("ns/", i),
 			Outcome: state.Refused, Detail: "not granted",
 		}
 		ok(t, s.Record(ctx, e))
@@ -188,7 +197,8 @@ func refusalsAreFolded(t *testing.T, s Store) {
 	for _, e := range got {
 		count[e.Actor+" "+e.Object] += e.Count
 	}
-	if len(got) != 1+33+1 || count["administrator alice node n1"] != 1 || count["stranger "] != 150 || count["node n1 (others)"] != 18 || count["node n1 ns/31"] != 1 {
+	if len(got) != 1+33+1 || count["administrator alice node n1"] != 1 || count["stranger "] != 150 ||
+		count["node n1 (others)"] != 18 || count["node n1 ns/31"] != 1 {
 		t.Errorf("%d rows: %v", len(got), count)
 	}
 	// However many refusals there are, the events are beside them.

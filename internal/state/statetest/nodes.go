@@ -16,7 +16,8 @@ func equalAddr(a, b netip.Addr) bool { return a == b }
 
 func node(name string, role snapshot.Role) state.Node {
 	return state.Node{
-		Node: snapshot.Node{Name: name, Role: role}, Generation: "generation of " + name, Grant: grant.Grant{Identities: []string{"default/*"}},
+		Node: snapshot.Node{Name: name, Role: role}, Generation: "generation of " + name,
+		Grant:    grant.Grant{Identities: []string{"default/*"}},
 		Attested: epoch, LastSeen: epoch,
 	}
 }
@@ -131,9 +132,15 @@ func admins(t *testing.T, s Store) {
 	_, err := s.Admin(ctx, "a1")
 	wantErr(t, err, state.ErrNotFound)
 	admin := func(generation, name string, ends time.Duration) state.Admin {
-		return state.Admin{Generation: generation, Name: name, Serial: "40" + generation, Created: epoch, MadeBy: "user root (uid 0)", NotAfter: after(ends)}
+		return state.Admin{
+			Generation: generation, Name: name, Serial: "40" + generation, Created: epoch, MadeBy: "user root (uid 0)",
+			NotAfter: after(ends),
+		}
 	}
-	for _, a := range []state.Admin{admin("c", "carol", time.Hour), admin("a2", "alice", time.Hour), admin("a1", "alice", time.Minute), admin("a3", "alice", time.Hour)} {
+	for _, a := range []state.Admin{
+		admin("c", "carol", time.Hour), admin("a2", "alice", time.Hour), admin("a1", "alice", time.Minute),
+		admin("a3", "alice", time.Hour),
+	} {
 		ok(t, s.AddAdmin(ctx, a))
 	}
 	ok(t, s.RevokeAdmins(ctx, "", "a3", after(time.Second)))
@@ -143,7 +150,8 @@ func admins(t *testing.T, s Store) {
 	ok(t, err)
 	same(t, all, []state.Admin{
 		admin("a1", "alice", time.Minute), // had ended
-		revoked(admin("a2", "alice", time.Hour), 2*time.Minute), revoked(admin("a3", "alice", time.Hour), time.Second), admin("c", "carol", time.Hour),
+		revoked(admin("a2", "alice", time.Hour), 2*time.Minute), revoked(admin("a3", "alice", time.Hour), time.Second),
+		admin("c", "carol", time.Hour),
 	})
 	ok(t, s.Prune(ctx, after(30*time.Minute)))
 	all, err = s.Admins(ctx)
@@ -181,7 +189,9 @@ func vips(t *testing.T, s Store) {
 	same(t, got, []vip.Row{a, c})
 	var many []vip.Row
 	for i := range 2500 {
-		many = append(many, row(fmt.Sprintf("h%04d.default.svc", i), netip.AddrFrom4([4]byte{240, 240, byte(8 + i/256), byte(i)}).String(), time.Time{}))
+		many = append(many,
+			row(fmt.Sprintf("h%04d.default.svc", i),
+				netip.AddrFrom4([4]byte{240, 240, byte(8 + i/256), byte(i)}).String(), time.Time{}))
 	}
 	ok(t, s.SaveVIPs(ctx, vip.Change{Put: many}))
 	got, err = s.VIPs(ctx)

@@ -15,7 +15,8 @@ import (
 
 func token(id string) state.Token {
 	return state.Token{
-		ID: id, Hash: hash("secret of " + id), Node: "n1", Role: snapshot.RoleNode, Grant: grant.Grant{Identities: []string{"default/*", "pay/api"}},
+		ID: id, Hash: hash("secret of " + id), Node: "n1", Role: snapshot.RoleNode,
+		Grant:   grant.Grant{Identities: []string{"default/*", "pay/api"}},
 		Created: epoch, Expires: after(15 * time.Minute),
 	}
 }
@@ -56,7 +57,8 @@ func tokenRefusals(t *testing.T, s Store) {
 	ok(t, err)
 	refused := func(from, object, detail string, first, last time.Time, count int) state.Event {
 		return state.Event{
-			Time: last, Actor: "stranger", From: from, Action: "node join", Object: object, Outcome: "refused", Detail: detail, First: first, Count: count,
+			Time: last, Actor: "stranger", From: from, Action: "node join", Object: object, Outcome: "refused",
+			Detail: detail, First: first, Count: count,
 		}
 	}
 	same(t, got, []state.Event{

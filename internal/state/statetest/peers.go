@@ -65,7 +65,10 @@ func peerRoots(t *testing.T, s Store) {
 		ok(t, s.AdoptPeerRoots(ctx, name, []byte("others"), after(time.Hour)))
 		one, err = s.Peer(ctx, name)
 		ok(t, err)
-		same(t, one, state.Peer{Name: name, State: snapshot.PeerState{Roots: []byte("others"), BundleTime: after(time.Hour), Suspended: name == "bank"}})
+		same(t, one,
+			state.Peer{Name: name, State: snapshot.PeerState{
+				Roots: []byte("others"), BundleTime: after(time.Hour), Suspended: name == "bank",
+			}})
 	}
 }
 

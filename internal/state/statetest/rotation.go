@@ -55,12 +55,19 @@ func certsUnder(t *testing.T, s Store) {
 	ok(t, err)
 	same(t, one, moved)
 	ok(t, s.AddCerts(ctx, []state.Cert{shut, good}))
-	ok(t, s.AddAdmin(ctx, state.Admin{Generation: "a", Name: "alice", Serial: shut.Serial, Created: epoch, NotAfter: shut.NotAfter}))
-	ok(t, s.AddAdmin(ctx, state.Admin{Generation: "b", Name: "bob", Serial: good.Serial, Created: epoch, NotAfter: good.NotAfter}))
+	ok(t,
+		s.AddAdmin(ctx,
+			state.Admin{Generation: "a", Name: "alice", Serial: shut.Serial, Created: epoch, NotAfter: shut.NotAfter}))
+	ok(t,
+		s.AddAdmin(ctx,
+			state.Admin{Generation: "b", Name: "bob", Serial: good.Serial, Created: epoch, NotAfter: good.NotAfter}))
 	ok(t, s.RevokeAdmins(ctx, "alice", "", epoch))
 	got, err := s.CertsUnder(ctx, oneRoot, epoch)
 	ok(t, err)
-	same(t, got, []state.CertUse{{SPIFFEID: good.SPIFFEID, NotAfter: good.NotAfter}, {Node: "n1", SPIFFEID: young.SPIFFEID, NotAfter: young.NotAfter}})
+	same(t, got,
+		[]state.CertUse{{SPIFFEID: good.SPIFFEID, NotAfter: good.NotAfter}, {
+			Node: "n1", SPIFFEID: young.SPIFFEID, NotAfter: young.NotAfter,
+		}})
 	got, err = s.CertsUnder(ctx, oneRoot, after(2*time.Hour))
 	ok(t, err)
 	same(t, got, []state.CertUse(nil))

@@ -14,7 +14,8 @@ import (
 
 var mu sync.Mutex // guards the group of this process
 
-// Inside runs fn while this process is in the group with this name. What sockets the process opens meanwhile stay the group's.
+// Inside runs fn while this process is in the group with this name. What sockets the process opens meanwhile stay the
+// group's.
 func Inside(name string, fn func() error) (err error) {
 	mu.Lock()
 	defer mu.Unlock()

@@ -19,8 +19,9 @@ import (
 // helper is the environment variable by which this program knows that it is to dial for another.
 const helper = "ISTHMUS_TEST_DIAL"
 
-// Dial connects to an address from inside a network namespace, by a socket of the group with this name. A process of its own
-// opens the socket, so that no other of this process becomes the group's meanwhile; the program calls Serve before all else.
+// Dial connects to an address from inside a network namespace, by a socket of the group with this name. A process of
+// its own opens the socket, so that no other of this process becomes the group's meanwhile; the program calls Serve
+// before all else.
 func Dial(group, namespace, address string, mark int) (net.Conn, error) {
 	g := cgroup.New(group)
 	if err := g.Make(); err != nil {
@@ -90,7 +91,10 @@ func serve(namespace, address, mark string) error {
 	}
 	return netns.Do(namespace, func() error {
 		d := net.Dialer{Timeout: 2 * time.Second, Control: func(_, _ string, c syscall.RawConn) (err error) {
-			return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, m) }), err)
+			return errors.Join(c.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET,
+					unix.SO_MARK, m)
+			}), err)
 		}}
 		c, err := d.Dial("tcp", address)
 		if err != nil {
