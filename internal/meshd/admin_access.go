@@ -14,6 +14,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -166,16 +167,16 @@ func (a *admin) TokenCancel(
 	if r.MadeBy != "" {
 		return a.cancelTokensMadeBy(ctx, r.MadeBy)
 	}
-	now := a.d.now()
-	unwritten, err := a.d.agents.endings.carryOut(ctx, ending{"cancellation of join token " + r.ID, func(ctx context.Context) error {
-		return a.d.db.CancelToken(ctx, r.ID, now)
+	id, now := tokenID(r.ID), a.d.now()
+	unwritten, err := a.d.agents.endings.carryOut(ctx, ending{"cancellation of join token " + id, func(ctx context.Context) error {
+		return a.d.db.CancelToken(ctx, id, now)
 	}})
 	switch {
 	case errors.Is(err, state.ErrNotFound):
-		return nil, status.Errorf(codes.NotFound, "there is no join token %q: isthmus token list shows them", r.ID)
+		return nil, status.Errorf(codes.NotFound, "there is no join token %q: isthmus token list shows them", finding.WithoutTokens(id))
 	case errors.Is(err, state.ErrUsed):
 		return nil, status.Errorf(codes.FailedPrecondition,
-			"join token %s was used already, or has expired: isthmus node revoke shuts out the node that joined with it", r.ID)
+			"join token %s was used already, or has expired: isthmus node revoke shuts out the node that joined with it", id)
 	}
 	return &adminapi.TokenCancelResponse{Cancelled: 1, Ended: adminapi.Ended{Unwritten: unwritten}}, err
 }

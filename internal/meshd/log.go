@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/rates"
 )
 
@@ -78,14 +79,15 @@ func (c *logCounts) count(key logKey, written bool) (left int) {
 	return left
 }
 
-// bounded is an attribute whose text is not too long, unless we wrote it ourselves.
+// bounded is an attribute whose text holds no token, and is not too long unless we wrote it ourselves.
 func bounded(a slog.Attr) slog.Attr {
-	if k := a.Value.Kind(); a.Key == "stack" || k != slog.KindString && k != slog.KindAny {
+	v := a.Value.Resolve()
+	if k := v.Kind(); a.Key == "stack" || k != slog.KindString && k != slog.KindAny {
 		return a
 	}
-	v := a.Value.Resolve()
-	if text := v.String(); len(text) > maxLogText {
-		return slog.String(a.Key, strings.ToValidUTF8(text[:maxLogText], "")+"…")
+	text := v.String()
+	if safe := finding.WithoutTokens(text[:min(len(text), maxLogText)]); safe != text {
+		return slog.String(a.Key, strings.ToValidUTF8(safe, "")+strings.Repeat("…", min(1, max(0, len(text)-maxLogText))))
 	}
 	return a
 }

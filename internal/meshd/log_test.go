@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -55,5 +58,39 @@ func TestANodeDoesNotFillTheLog(t *testing.T) {
 	}
 	if grown := len(p.logs.String()) - before; grown > 700<<10 {
 		t.Errorf("the log grew by %d KB", grown>>10)
+	}
+}
+
+// People paste tokens where a name belongs. The one for a join token's ID is taken for it; none is written down.
+func TestTokensInTheWrongPlaceAreNotWrittenDown(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
+	token, peering := p.token("node-a", snapshot.RoleNode, "default/a"), "isthmus-peer-v1."+strings.Repeat("c2VjcmV0", 20)
+	must(t, trying(t, p.local(), "TokenCancel", &adminapi.TokenCancelRequest{ID: token}))
+	_, err := p.join(token)
+	wantCode(t, "a cancelled token", err, codes.PermissionDenied)
+	for _, pasted := range []string{token, peering, "my-" + token} {
+		for method, r := range map[string]any{
+			"TokenCancel": &adminapi.TokenCancelRequest{ID: pasted}, "RevokeNode": &adminapi.NodeRequest{Node: pasted},
+			"PeerSuspend": &adminapi.PeerRequest{Peer: pasted}, "PeerInvite": &adminapi.PeerInviteRequest{Peer: pasted},
+			"PeerAccept":  &adminapi.PeerAcceptRequest{Token: "x", Name: pasted},
+			"AdminRevoke": &adminapi.AdminRevokeRequest{Name: pasted}, "AdminCert": &adminapi.AdminCertRequest{Name: pasted},
+		} {
+			_ = p.local().Invoke(soon(t), "/"+adminapi.Service+"/"+method, r, &map[string]any{}, grpc.CallContentSubtype("json"))
+		}
+	}
+	written := fmt.Sprint(p.events(adminapi.EventsRequest{Limit: 1000}), p.logs.String())
+	for _, file := range []string{p.cfg.StateFile, p.cfg.StateFile + "-wal"} {
+		raw, err := os.ReadFile(file)
+		must(t, err)
+		written += string(raw)
+	}
+	for _, secret := range []string{token[40:80], peering[40:80]} {
+		if at := strings.Index(written, secret); at >= 0 {
+			t.Errorf("a token is written down: …%q", written[max(0, at-200):at])
+		}
+	}
+	if !strings.Contains(written, "node isthmus-join-v1.[redacted]") {
+		t.Error("the mistake itself is not on record")
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/door"
 )
 
@@ -69,7 +70,7 @@ var methods = withNames(map[string]map[string]door.Method{
 			if r.MadeBy != "" {
 				return "join tokens made by " + r.MadeBy, ""
 			}
-			return "join token " + r.ID, ""
+			return "join token " + tokenID(r.ID), ""
 		})),
 		"RevokeNode": vital(deed("node revoke",
 			func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
@@ -95,6 +96,14 @@ var methods = withNames(map[string]map[string]door.Method{
 		}),
 	},
 })
+
+// tokenID is the ID of a join token, also where somebody gives the whole token in its place.
+func tokenID(text string) string {
+	if t, err := ca.ParseToken(text); err == nil {
+		return t.ID
+	}
+	return text
+}
 
 // grants is what a join token is to grant.
 func grants(r *adminapi.TokenRequest) string {

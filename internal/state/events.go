@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"isthmus.dev/isthmus/internal/finding"
 )
 
 // Outcomes of an Event.
@@ -165,6 +167,9 @@ func (e Event) bounded() Event {
 	e.Count = max(e.Count, 1)
 	e.Actor, e.Action = bound(cmp.Or(e.Actor, Stranger), 256), bound(cmp.Or(e.Action, "unknown"), 64)
 	e.From, e.Object, e.Detail = bound(e.From, 128), bound(e.Object, 512), bound(e.Detail, 1024)
+	for _, text := range []*string{&e.Actor, &e.From, &e.Object, &e.Detail} {
+		*text = finding.WithoutTokens(*text)
+	}
 	return e
 }
 
