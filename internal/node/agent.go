@@ -32,8 +32,19 @@ import (
 // aliases is the directory, in the run directory, of the workloads' namespaces.
 const aliases = "netns"
 
-// maxAccessLog bounds each file of the access log, and the older one beside it.
-const maxAccessLog = 8 << 20
+// Bounds of what the access log and the log of questions take up, each a file a workload with an older one beside it: of one file, and
+// of all together, as far as a file may still have its least size.
+const (
+	maxLog   = 8 << 20
+	leastLog = 1 << 20
+	allLogs  = 512 << 20
+)
+
+// logBytes is how large one of those files may grow.
+func logBytes(workloads int) int64 {
+	const kinds, ages = 2, 2
+	return max(leastLog, min(maxLog, allLogs/int64(kinds*ages*(workloads+1))))
+}
 
 // Agent is one node or gateway.
 type Agent struct {
@@ -80,7 +91,7 @@ func New(cfg Config) (*Agent, error) {
 	})
 	a.logs = accesslog.New(accesslog.Config{
 		Log: a.log, Path: filepath.Join(cfg.RunDir, "access.log"), Questions: filepath.Join(cfg.RunDir, "dns.log"),
-		MaxBytes: maxAccessLog,
+		MaxBytes: logBytes(len(cfg.Workloads)),
 	})
 	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Record: func(o dns.Outside) {
 		a.logs.Question(o.Workload, o.Name, o.Type, o.Result)
