@@ -21,23 +21,26 @@ import (
 type policyIndex struct {
 	byNamespace map[string][]selectedPolicy // the root namespace's apply everywhere
 	cache       map[string]model.Policies   // by namespace and labels: many instances share them
+	crowded     map[string]bool             // namespaces of which it is said that a workload has too many
 }
 
 type selectedPolicy struct {
+	key    snapshot.Key
 	labels map[string]string
 	policy *model.Policy
+	values int // that it compares with
 }
 
 func policies(c *compiler) {
 	c.reportClosed()
-	c.authz = policyIndex{byNamespace: map[string][]selectedPolicy{}, cache: map[string]model.Policies{}}
+	c.authz = policyIndex{byNamespace: map[string][]selectedPolicy{}, cache: map[string]model.Policies{}, crowded: map[string]bool{}}
 	for _, ap := range c.cfg.AuthorizationPolicies {
 		key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
 		c.guarded(key, func() {
 			c.istioRoot(key)
 			if p := c.policy(ap); p != nil {
-				c.authz.byNamespace[ap.Namespace] = append(c.authz.byNamespace[ap.Namespace],
-					selectedPolicy{ap.Spec.GetSelector().GetMatchLabels(), p})
+				sp := selectedPolicy{key: key, labels: ap.Spec.GetSelector().GetMatchLabels(), policy: p, values: valuesOf(p)}
+				c.authz.byNamespace[ap.Namespace] = append(c.authz.byNamespace[ap.Namespace], sp)
 			}
 		})
 	}
@@ -63,17 +66,24 @@ func (c *compiler) policiesOf(i *instance) model.Policies {
 	}
 	ps := model.Policies{DefaultAllow: c.defaultAllow, Deny: c.closedBy(i)}
 	scopes := []string{c.mesh.RootNamespace, i.namespace}
+	var selecting []selectedPolicy
 	for _, ns := range slices.Compact(scopes) {
 		for _, sp := range c.authz.byNamespace[ns] {
-			if !i.selectedBy(sp.labels) {
-				continue
-			}
-			if sp.policy.Action == model.Allow {
-				ps.Allow = append(ps.Allow, sp.policy)
-			} else {
-				ps.Deny = append(ps.Deny, sp.policy)
+			if i.selectedBy(sp.labels) {
+				selecting = append(selecting, sp)
 			}
 		}
+	}
+	standing, refusal := c.bearable(i, selecting)
+	for _, sp := range standing {
+		if sp.policy.Action == model.Allow {
+			ps.Allow = append(ps.Allow, sp.policy)
+		} else {
+			ps.Deny = append(ps.Deny, sp.policy)
+		}
+	}
+	if refusal != nil {
+		ps.Deny = append(ps.Deny, refusal)
 	}
 	c.authz.cache[key] = ps
 	return ps

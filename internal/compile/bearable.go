@@ -1,0 +1,100 @@
+package compile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// maxPolicyValues is how many values all policies of one workload may compare with; its Envoy has them for each port.
+const maxPolicyValues = 8_192
+
+// bearable are those of an instance's policies that its proxy is told of: all, or the oldest where they are too many. An ALLOW
+// that is left out allows nothing; for a DENY that is left out everybody is refused.
+func (c *compiler) bearable(i *instance, all []selectedPolicy) (standing []selectedPolicy, refusal *model.Policy) {
+	total := 0
+	for _, sp := range all {
+		total += sp.values
+	}
+	if total <= maxPolicyValues {
+		return all, nil
+	}
+	byAge := slices.Clone(all)
+	slices.SortFunc(byAge, func(a, b selectedPolicy) int { return c.cfg.Older(a.key, b.key) })
+	without := map[*model.Policy]bool{}
+	total = 0
+	for _, sp := range byAge {
+		if total += sp.values; total <= maxPolicyValues {
+			continue
+		}
+		total -= sp.values
+		without[sp.policy] = true
+		if sp.policy.Action == model.Deny && refusal == nil {
+			refusal = &model.Policy{Name: closedPrefix + sp.policy.Name, Ref: sp.policy.Ref, Action: model.Deny, Rules: []model.Rule{{}}}
+		}
+	}
+	c.reportUnbearable(i, len(without), refusal)
+	return slices.DeleteFunc(slices.Clone(all), func(sp selectedPolicy) bool { return without[sp.policy] }), refusal
+}
+
+// reportUnbearable says it of one workload of each namespace.
+func (c *compiler) reportUnbearable(i *instance, n int, refusal *model.Policy) {
+	if i.workload == nil || c.authz.crowded[i.namespace] {
+		return
+	}
+	c.authz.crowded[i.namespace] = true
+	f := finding.Finding{
+		Code: "ISM0216", Severity: finding.Error, Object: "workload " + i.namespace + "/" + i.name,
+		Message: fmt.Sprintf("its policies compare with more than %d values; the %d youngest that do not fit are not in force", maxPolicyValues, n),
+		Remedy:  "write fewer values, for example namespaces in place of principals, or narrow the policies' selectors",
+	}
+	if refusal != nil {
+		f.Message += ", and since a DENY is among them nobody may call it: " + string(refusal.Ref)
+	}
+	c.findings = append(c.findings, f)
+}
+
+// valuesOf counts what a policy compares with, as Envoy is told of it: conditions stand beside each source and each operation.
+func valuesOf(p *model.Policy) int {
+	n := 1
+	for _, r := range p.Rules {
+		n++
+		for _, s := range r.From {
+			n += valuesOfSource(s)
+		}
+		for _, o := range r.To {
+			n += 1 + len(o.Hosts) + len(o.NotHosts) + len(o.Ports) + len(o.NotPorts) + len(o.Methods) + len(o.NotMethods) +
+				len(o.Paths) + len(o.NotPaths)
+		}
+		for _, w := range r.When {
+			if fromCaller(w) {
+				n += valuesOfCondition(w) * max(1, len(r.From))
+			} else {
+				n += valuesOfCondition(w) * max(1, len(r.To))
+			}
+		}
+	}
+	return n
+}
+
+// fromCaller: the condition is about who calls, and stands beside sources; others stand beside operations.
+func fromCaller(w model.Condition) bool {
+	return strings.HasPrefix(w.Key, "source.") || w.Key == "remote.ip"
+}
+
+func valuesOfCondition(w model.Condition) int {
+	n := 1 + len(w.Matches) + len(w.NotMatches) + len(w.Prefixes) + len(w.NotPrefixes) + len(w.Ports) + len(w.NotPorts)
+	for _, s := range slices.Concat(w.Sources, w.NotSources) {
+		n += valuesOfSource(s)
+	}
+	return n
+}
+
+func valuesOfSource(s model.Source) int {
+	return 1 + len(s.Principals) + len(s.NotPrincipals) + len(s.Namespaces) + len(s.NotNamespaces) +
+		len(s.TrustDomains) + len(s.NotTrustDomains) + len(s.IPBlocks) + len(s.NotIPBlocks) +
+		len(s.RemoteIPBlocks) + len(s.NotRemoteIPBlocks) + len(s.ServiceAccounts) + len(s.NotServiceAccounts)
+}
