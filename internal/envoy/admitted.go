@@ -30,9 +30,10 @@ func (t rbacTranslator) admitted(ps model.Policies) admission {
 	if !sure {
 		denied = nil
 	}
+	refused := coverageOf(denied)
 	for _, m := range allowed {
 		switch {
-		case m.Kind == model.Exact && !slices.ContainsFunc(denied, func(d model.Match) bool { return covers(d, m.Value) }):
+		case m.Kind == model.Exact && !refused.covers(m.Value):
 			a.named = append(a.named, m.Value)
 		case m.Kind == model.Exact:
 		case m.Kind == model.Prefix && len(denied) > 0:

@@ -41,12 +41,31 @@ func except(prefix string, denied []model.Match) (expression string, done bool) 
 	return quote(prefix) + rest, true
 }
 
-// covers says whether an exact value or prefix matches a value.
-func covers(m model.Match, value string) bool {
-	if m.Kind == model.Prefix {
-		return strings.HasPrefix(value, m.Value)
+// coverage is a set of exact values and prefixes. Policies name thousands of each, so that looking at all of them for each caller
+// would take minutes.
+type coverage struct {
+	exact, prefixes map[string]bool
+	lengths         []int // of the prefixes, each once
+}
+
+func coverageOf(ms []model.Match) coverage {
+	c := coverage{exact: map[string]bool{}, prefixes: map[string]bool{}}
+	for _, m := range ms {
+		if m.Kind == model.Prefix {
+			c.prefixes[m.Value] = true
+			c.lengths = append(c.lengths, len(m.Value))
+		} else {
+			c.exact[m.Value] = true
+		}
 	}
-	return m.Value == value
+	slices.Sort(c.lengths)
+	c.lengths = slices.Compact(c.lengths)
+	return c
+}
+
+// covers says whether an exact value or prefix matches a value.
+func (c coverage) covers(value string) bool {
+	return c.exact[value] || slices.ContainsFunc(c.lengths, func(n int) bool { return n <= len(value) && c.prefixes[value[:n]] })
 }
 
 // branch is a tree of denied values, a byte a level.
