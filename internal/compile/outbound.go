@@ -10,8 +10,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// outbound gives every workload the destinations that it may call, and no others: need to know. Where they are too many the
-// oldest stand.
+// outbound gives every workload the destinations that it may call, and no others: need to know. Where they are too many
+// the oldest stand.
 func outbound(c *compiler) {
 	byID := map[string][]*model.Workload{}
 	for _, w := range c.mesh.Workloads {

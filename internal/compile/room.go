@@ -12,8 +12,9 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// A destination is a host and a port. Each is a cluster in the Envoy of every workload that may call it, and an Envoy that is
-// told of very many is no longer there for anybody. So they have bounds, and where those are reached the oldest stand.
+// A destination is a host and a port. Each is a cluster in the Envoy of every workload that may call it, and an Envoy
+// that is told of very many is no longer there for anybody. So they have bounds, and where those are reached the oldest
+// stand.
 const (
 	maxMeshDestinations      = 131_072 // that the mesh serves
 	maxNamespaceDestinations = 8_192   // that one namespace serves
@@ -52,7 +53,8 @@ func (c *compiler) hasRoom(key snapshot.Key, ports int) bool {
 func (c *compiler) reportNoRoom() {
 	report := func(code, who string, most int, keys []snapshot.Key) {
 		c.find(keys[0], code, finding.Error, "metadata.namespace", fmt.Sprintf(
-			"%s serves more than %d hosts and ports; this object and younger ones are not served, %d hosts in all", who, most, len(keys)),
+			"%s serves more than %d hosts and ports; this object and younger ones are not "+
+				"served, %d hosts in all", who, most, len(keys)),
 			"serve fewer, or remove what nobody calls")
 	}
 	for _, ns := range sortedKeys(c.room.without) {
@@ -78,8 +80,8 @@ func (c *compiler) leaveOut(svc *model.Service, n int) {
 	c.room.left[svc.ID.Namespace] += n
 }
 
-// limitProxies leaves out the youngest destinations of proxies whose workloads may call too many, and reports all that is left
-// out.
+// limitProxies leaves out the youngest destinations of proxies whose workloads may call too many, and reports all that
+// is left out.
 func (c *compiler) limitProxies() {
 	proxies := map[string][]*model.Workload{}
 	for _, w := range c.mesh.Workloads {
@@ -91,7 +93,8 @@ func (c *compiler) limitProxies() {
 	for _, ns := range sortedKeys(c.room.left) {
 		c.findings = append(c.findings, finding.Finding{
 			Code: "ISM0208", Severity: finding.Error, Object: "Namespace " + ns,
-			Message: fmt.Sprintf("its services are the youngest of more hosts and ports than a workload may call (%d) or a proxy's "+
+			Message: fmt.Sprintf("its services are the youngest of more hosts and ports than a workload may "+
+				"call (%d) or a proxy's "+
 				"workloads (%d); they are left out %d times", maxWorkloadDestinations, maxProxyDestinations, c.room.left[ns]),
 			Remedy: "limit who sees a ServiceEntry with exportTo, and whom policies allow, or serve fewer",
 		})

@@ -19,19 +19,25 @@ import (
 // crowd is a mesh with one old ServiceEntry, and n young ones of so many ports in each of some namespaces.
 func crowd(n, ports, namespaces, workloads int) *snapshot.Snapshot {
 	origins := map[snapshot.Key]snapshot.Origin{}
-	cfg := &snapshot.Config{Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}}}
+	cfg := &snapshot.Config{
+		Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+	}
 	vips := map[string]netip.Addr{}
 	add := func(ns, name string, ports int, seen time.Time) {
 		e := &networking.ServiceEntry{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}
 		e.Spec = istionet.ServiceEntry{
-			Hosts: []string{name + "." + ns + ".example.com"}, Location: istionet.ServiceEntry_MESH_EXTERNAL, Resolution: istionet.ServiceEntry_STATIC,
-			Endpoints: []*istionet.WorkloadEntry{{Address: "192.0.2.1"}},
+			Hosts: []string{name + "." + ns + ".example.com"}, Location: istionet.ServiceEntry_MESH_EXTERNAL,
+			Resolution: istionet.ServiceEntry_STATIC,
+			Endpoints:  []*istionet.WorkloadEntry{{Address: "192.0.2.1"}},
 		}
 		for p := range ports {
-			e.Spec.Ports = append(e.Spec.Ports, &istionet.ServicePort{Number: uint32(1000 + p), Name: fmt.Sprint("p", p), Protocol: "TCP"})
+			e.Spec.Ports = append(e.Spec.Ports,
+				&istionet.ServicePort{Number: uint32(1000 + p), Name: fmt.Sprint("p", p), Protocol: "TCP"})
 		}
 		cfg.ServiceEntries = append(cfg.ServiceEntries, e)
-		origins[snapshot.Key{Kind: "ServiceEntry", Namespace: ns, Name: name}] = snapshot.Origin{File: "a.yaml", FirstSeen: seen}
+		origins[snapshot.Key{Kind: "ServiceEntry", Namespace: ns, Name: name}] = snapshot.Origin{
+			File: "a.yaml", FirstSeen: seen,
+		}
 		vips[e.Spec.Hosts[0]] = netip.AddrFrom4([4]byte{240, 240, byte(len(vips) >> 8), byte(len(vips))})
 	}
 	for ns := range namespaces {
@@ -43,7 +49,8 @@ func crowd(n, ports, namespaces, workloads int) *snapshot.Snapshot {
 	cfg.Origins = snapshot.OriginsOf(origins)
 	reg := &snapshot.Registry{Nodes: []snapshot.Node{{Name: "n", Role: snapshot.RoleNode}}}
 	for i := range workloads {
-		reg.Workloads = append(reg.Workloads, snapshot.Workload{Name: fmt.Sprint("w", i), Namespace: "shop", ServiceAccount: "web", Node: "n"})
+		reg.Workloads = append(reg.Workloads,
+			snapshot.Workload{Name: fmt.Sprint("w", i), Namespace: "shop", ServiceAccount: "web", Node: "n"})
 	}
 	return &snapshot.Snapshot{Config: cfg, Registry: reg, VIPs: vips}
 }
@@ -63,10 +70,12 @@ func TestRoom(t *testing.T) {
 		each   int // destinations of each workload
 		want   []string
 	}{
-		"few":         {crowd(10, 10, 1, 2), 11, 101, nil},
-		"a namespace": {crowd(70, 128, 1, 1), 65, 2048, []string{"ISM0208 Namespace crowd-0", "ISM0209 ServiceEntry crowd-0/e0064"}},
-		"a workload":  {crowd(100, 20, 2, 1), 201, 2048, []string{"ISM0208 Namespace crowd-0", "ISM0208 Namespace crowd-1"}},
-		"a proxy":     {crowd(100, 20, 1, 20), 101, 1621, []string{"ISM0208 Namespace crowd-0"}},
+		"few": {crowd(10, 10, 1, 2), 11, 101, nil},
+		"a namespace": {crowd(70, 128, 1, 1), 65, 2048, []string{
+			"ISM0208 Namespace crowd-0", "ISM0209 ServiceEntry crowd-0/e0064",
+		}},
+		"a workload": {crowd(100, 20, 2, 1), 201, 2048, []string{"ISM0208 Namespace crowd-0", "ISM0208 Namespace crowd-1"}},
+		"a proxy":    {crowd(100, 20, 1, 20), 101, 1621, []string{"ISM0208 Namespace crowd-0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			first := Next(nil, test.snap)
@@ -78,7 +87,8 @@ func TestRoom(t *testing.T) {
 				if len(w.Outbound) != test.each {
 					t.Errorf("%s may call %d destinations, want %d", id, len(w.Outbound), test.each)
 				}
-				if !slices.ContainsFunc(w.Outbound, func(o model.Outbound) bool { return o.Service.Host == "old.shop.example.com" }) {
+				if !slices.ContainsFunc(w.Outbound,
+					func(o model.Outbound) bool { return o.Service.Host == "old.shop.example.com" }) {
 					t.Errorf("%s may not call the oldest", id)
 				}
 			}
@@ -107,7 +117,8 @@ func TestNextSeesTheCrowd(t *testing.T) {
 	snap := crowd(100, 20, 2, 1)
 	fewer := *snap
 	cfg := *snap.Config
-	cfg.ServiceEntries = slices.DeleteFunc(slices.Clone(cfg.ServiceEntries), func(e *networking.ServiceEntry) bool { return e.Namespace == "crowd-1" })
+	cfg.ServiceEntries = slices.DeleteFunc(slices.Clone(cfg.ServiceEntries),
+		func(e *networking.ServiceEntry) bool { return e.Namespace == "crowd-1" })
 	fewer.Config = &cfg
 	before := Next(nil, &fewer)
 	after := Next(before, snap)

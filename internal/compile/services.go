@@ -152,7 +152,9 @@ func (c *compiler) addServiceEntry(key snapshot.Key, se *networking.ServiceEntry
 			continue
 		}
 		if other, ok := imports[host]; ok && c.cfg.Older(other, key) < 0 && !c.cfg.SameAge(other, key) {
-			c.find(key, "ISM0022", finding.Error, field, fmt.Sprintf("host %s is already imported by %s; this one is ignored", host, c.ref(other)), "remove one of them")
+			c.find(key, "ISM0022", finding.Error, field,
+				fmt.Sprintf("host %s is already imported by %s; this one is ignored", host, c.ref(other)),
+				"remove one of them")
 			continue
 		}
 		if c.mayClaimHost(se, field, host) && c.hasRoom(key, len(se.Spec.Ports)) {

@@ -2,9 +2,9 @@ package envoy
 
 import corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
-// What one connection may have Envoy keep for it, in bytes: who sends much to somebody who reads nothing, or reads nothing of what
-// it asked for, must not fill the memory that its neighbours need. Envoy's own bounds are 1 MiB for a connection and 16 MiB for a
-// stream of HTTP/2.
+// What one connection may have Envoy keep for it, in bytes: who sends much to somebody who reads nothing, or reads
+// nothing of what it asked for, must not fill the memory that its neighbours need. Envoy's own bounds are 1 MiB for a
+// connection and 16 MiB for a stream of HTTP/2.
 const (
 	bufferLimit      = 32 << 10
 	streamWindow     = 256 << 10
@@ -14,5 +14,7 @@ const (
 
 // http2Options bound the streams of one HTTP/2 connection.
 func http2Options() *corev3.Http2ProtocolOptions {
-	return &corev3.Http2ProtocolOptions{InitialStreamWindowSize: u32(streamWindow), InitialConnectionWindowSize: u32(connectionWindow)}
+	return &corev3.Http2ProtocolOptions{
+		InitialStreamWindowSize: u32(streamWindow), InitialConnectionWindowSize: u32(connectionWindow),
+	}
 }

@@ -46,7 +46,8 @@ func boundedStreams(t *testing.T, name string, config any) (n int) {
 		if c["http_filters"] != nil {
 			n++
 			http2, _ := c["http2_protocol_options"].(map[string]any)
-			if http2["initial_stream_window_size"] != float64(262144) || http2["initial_connection_window_size"] != float64(1048576) {
+			if http2["initial_stream_window_size"] != float64(262144) ||
+				http2["initial_connection_window_size"] != float64(1048576) {
 				t.Errorf("%s: streams may have kept %v", name, http2)
 			}
 		}

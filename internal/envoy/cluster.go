@@ -86,12 +86,13 @@ func socketAddress(host string, port uint32) *corev3.SocketAddress {
 	return &corev3.SocketAddress{Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}
 }
 
-// marked tells capture where a connection of Envoy's leads (SOL_SOCKET 1, SO_MARK 36; socket(7)). That it is Envoy's, capture knows by
-// its control group.
+// marked tells capture where a connection of Envoy's leads (SOL_SOCKET 1, SO_MARK 36; socket(7)). That it is Envoy's,
+// capture knows by its control group.
 func marked(mark int64) *corev3.SocketOption { return socketOption(1, 36, mark) }
 
-// keepaliveOptions have the kernel end a connection whose other end is gone without a word, within about 15 seconds, whether anything
-// is being sent or not: SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT (socket(7), tcp(7)).
+// keepaliveOptions have the kernel end a connection whose other end is gone without a word, within about 15 seconds,
+// whether anything is being sent or not: SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT (socket(7),
+// tcp(7)).
 func keepaliveOptions() []*corev3.SocketOption {
 	return []*corev3.SocketOption{socketOption(1, 9, 1), socketOption(6, 4, 5), socketOption(6, 5, 5), socketOption(6, 18, 15_000)}
 }
@@ -116,7 +117,8 @@ func dialFrom(w *model.Workload, mark int64) *corev3.BindConfig {
 // cluster begins a cluster that dials from a workload's namespace, or with nil from the proxy's own.
 func cluster(name string, w *model.Workload) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(w, agentapi.SocketMark), PerConnectionBufferLimitBytes: u32(bufferLimit),
+		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(w, agentapi.SocketMark),
+		PerConnectionBufferLimitBytes: u32(bufferLimit),
 		// What is not ready gets nothing, even when nothing is ready: Envoy's default would then try them all.
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
@@ -152,8 +154,8 @@ func resolved(c *clusterv3.Cluster, own []netip.Addr) {
 }
 
 // quickToEject takes a failing endpoint out at once, so that calls go elsewhere or are refused without a wait, and tries it again
-// soon. What fails is reaching it, or its gateway's or proxy's word that it cannot be reached (unavailable): whatever an
-// application answers is an answer.
+// soon. What fails is reaching it, or its gateway's or proxy's word that it cannot be reached (unavailable): whatever
+// an application answers is an answer.
 func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
 	c.OutlierDetection = &clusterv3.OutlierDetection{
 		Consecutive_5Xx: u32(3), EnforcingConsecutive_5Xx: u32(100), EnforcingConsecutiveGatewayFailure: u32(0),
@@ -173,7 +175,8 @@ func aggregate(name string, clusters []string) *clusterv3.Cluster {
 	}
 }
 
-// unavailable is what counts as a failure of an endpoint: the word of the Envoy in front of it, not a status that anybody may send.
+// unavailable is what counts as a failure of an endpoint: the word of the Envoy in front of it, not a status that
+// anybody may send.
 var unavailable = &commonmatcherv3.MatchPredicate{Rule: &commonmatcherv3.MatchPredicate_HttpResponseHeadersMatch{
 	HttpResponseHeadersMatch: &commonmatcherv3.HttpHeadersMatch{Headers: []*routev3.HeaderMatcher{{
 		Name: agentapi.HeaderUnavailable, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
@@ -182,10 +185,14 @@ var unavailable = &commonmatcherv3.MatchPredicate{Rule: &commonmatcherv3.MatchPr
 
 // speaking sets the HTTP version to the upstream: HTTP/2 where the service says so, else the caller's.
 func speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
-	o := &upstreamhttpv3.HttpProtocolOptions{OutlierDetection: &upstreamhttpv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: unavailable}}
+	o := &upstreamhttpv3.HttpProtocolOptions{
+		OutlierDetection: &upstreamhttpv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: unavailable},
+	}
 	if p == model.HTTP2 || p == model.GRPC {
 		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
-			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: http2Options()},
+			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+				Http2ProtocolOptions: http2Options(),
+			},
 		}}
 	} else {
 		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{

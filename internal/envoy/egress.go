@@ -64,7 +64,8 @@ func (b *builder) importChain(g *view.GatewayView, i *model.Import) *listenerv3.
 	}
 	b.add(ClusterType, name, speaking(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
-	m := withLocalReplies(httpManager(name, name, boundaryFilters(nil, nil), nil), "the boundary of "+td, "the FederatedImport does not list this caller")
+	m := withLocalReplies(httpManager(name, name, boundaryFilters(nil, nil), nil), "the boundary of "+td,
+		"the FederatedImport does not list this caller")
 	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(server(i), i.Name, host)...))
 	return servedBy(i, chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m)))
 }
@@ -175,7 +176,8 @@ func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.
 	c := static(cluster(name, nil), paired(addresses(p.Addresses)), g.Outer)
 	c.TransportSocket = b.peerTLS(g, p, sni.Control(p.KnownAs, p.TrustDomain.Name()))
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
-	return chain(name, onSNI(own), b.controlOnly(g), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
+	return chain(name, onSNI(own), b.controlOnly(g),
+		tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
 }
 
 // probeToPeer lets our control plane, and nobody else, send probes by this gateway.

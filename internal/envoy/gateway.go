@@ -33,8 +33,8 @@ func (b *builder) gateway(g *view.GatewayView) {
 	}
 }
 
-// The two clusters that lead to our control plane: for probes, which the gateway itself speaks, and for what the control planes
-// of other meshes speak inside.
+// The two clusters that lead to our control plane: for probes, which the gateway itself speaks, and for what the
+// control planes of other meshes speak inside.
 const (
 	controlCluster = "control"
 	peeringCluster = "peering"
@@ -46,7 +46,9 @@ func boundary(name string, addrs []netip.Addr, port uint16, log string) *listene
 		Name: name, Address: socket(addrs[0].String(), port),
 		ListenerFilters: []*listenerv3.ListenerFilter{tlsInspector()}, SocketOptions: keepaliveOptions(),
 		PerConnectionBufferLimitBytes: u32(bufferLimit),
-		AccessLog:                     []*accesslogv3.AccessLog{tcpLog(log, nil, append([]tag{{name: "chain", value: "%FILTER_CHAIN_NAME%"}}, certificateTags...)...)},
+		AccessLog: []*accesslogv3.AccessLog{
+			tcpLog(log, nil, append([]tag{{name: "chain", value: "%FILTER_CHAIN_NAME%"}}, certificateTags...)...),
+		},
 	}
 	for _, a := range addrs[1:] {
 		l.AdditionalAddresses = append(l.AdditionalAddresses, &listenerv3.AdditionalAddress{Address: socket(a.String(), port)})
@@ -54,9 +56,9 @@ func boundary(name string, addrs []netip.Addr, port uint16, log string) *listene
 	return l
 }
 
-// ofShare bounds how many connections one chain holds, so that a peer that holds very many on one export, or a caller on one
-// import, leaves the other chains their places. The share does not depend on how many chains there are: a chain that
-// changes drops its connections.
+// ofShare bounds how many connections one chain holds, so that a peer that holds very many on one export, or a caller
+// on one import, leaves the other chains their places. The share does not depend on how many chains there are: a chain
+// that changes drops its connections.
 func ofShare(g *view.GatewayView, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
 	return atMost(max(g.MaxConnections/16, 1), fc)
 }
@@ -84,7 +86,8 @@ func (b *builder) controlCluster(g *view.GatewayView, name, protocol string) *cl
 		eps = append(eps, model.Endpoint{Addr: a.Addr(), Port: a.Port(), Healthy: true})
 	}
 	static(c, eps, g.Inner)
-	c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.Identity.String()), "", protocol)
+	c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.Identity.String()),
+		"", protocol)
 	return c
 }
 
@@ -118,7 +121,8 @@ func without(list []string, names ...string) []string {
 
 // leaks are headers that would tell one mesh about the inside of the other.
 var leaks = []string{
-	"server", "via", "x-powered-by", "x-envoy-upstream-service-time", "x-envoy-decorator-operation", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id",
+	"server", "via", "x-powered-by", "x-envoy-upstream-service-time", "x-envoy-decorator-operation",
+	"x-envoy-peer-metadata", "x-envoy-peer-metadata-id",
 }
 
 // requestLeaks are what a request must not carry out of its mesh.

@@ -119,8 +119,8 @@ func pathContains(s string) *rbacv3.Permission {
 	}}}}
 }
 
-// withLocalReplies makes Envoy's own answers say who answers, a refusal by policy say where to look, and an answer in place of one
-// that could not be had say that it is none (unavailable reads it).
+// withLocalReplies makes Envoy's own answers say who answers, a refusal by policy say where to look, and an answer in
+// place of one that could not be had say that it is none (unavailable reads it).
 func withLocalReplies(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpConnectionManager {
 	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{
 		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%\n"),
@@ -166,7 +166,9 @@ func toCluster(cluster string) *routev3.Route {
 
 // retrySafely has a route retry only what the server has not begun.
 func retrySafely(r *routev3.Route) {
-	r.GetRoute().RetryPolicy = &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: u32(2)}
+	r.GetRoute().RetryPolicy = &routev3.RetryPolicy{
+		RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: u32(2),
+	}
 	r.RequestBodyBufferLimit = &wrapperspb.UInt64Value{Value: retriedBody}
 }
 

@@ -289,44 +289,104 @@ func TestPeeringServerRefuses(t *testing.T) {
 		code int
 		says string
 	}{
-		"unknown peer":            {with(peer, named("control.stranger.fed.cards.example")), PathBundle, nil, 403, "nothing may pass"},
-		"another's name":          {with(peer, as(bank.control)), PathBundle, nil, 403, "nothing may pass"},
-		"the peer's gateway":      {with(peer, as(retail.gateway)), PathBundle, nil, 403, "nothing may pass"},
-		"a workload of the peer":  {with(peer, as(retail.certificate("spiffe://retail.example/ns/default/sa/web"))), PathBundle, nil, 403, "nothing may pass"},
-		"a node of the peer":      {with(peer, as(retail.certificate("spiffe://retail.example/isthmus/node/n1"))), PathBundle, nil, 403, "nothing may pass"},
-		"the name, another root":  {with(peer, as(bank.certificate("spiffe://retail.example/isthmus/control"))), PathBundle, nil, 403, "nothing may pass"},
-		"our own control plane":   {with(peer, as(cards.control)), PathBundle, nil, 403, "nothing may pass"},
-		"our own gateway":         {with(peer, as(cards.gateway)), PathCatalogue, strings.NewReader(`{"sequence":1,"services":[]}`), 403, "nothing may pass"},
-		"no name":                 {with(peer, named("")), PathBundle, nil, 403, "nothing may pass"},
-		"a name of ours":          {with(peer, named("control.retail.fed.retail.example")), PathBundle, nil, 403, "nothing may pass"},
-		"a probe's name":          {with(peer, named("probe.retail.fed.cards.example")), PathBundle, nil, 403, "nothing may pass"},
-		"invitation asks bundle":  {open, PathBundle, nil, 403, "nothing may pass"},
-		"peer asks peering":       {peer, PathPeering, body(func(*peeringRequest) {}), 400, "no invitation's"},
-		"other path":              {peer, "/v1/peers", nil, 404, ""},
-		"a probe":                 {peer, agentapi.ProbePath, nil, 404, ""},
-		"other method":            {peer, PathCatalogue, nil, 405, ""},
-		"notice of nothing":       {peer, PathBundle, strings.NewReader(`{"sequence":1,"roots":[]}`), 400, "not what it should be"},
-		"notice of many roots":    {peer, PathBundle, strings.NewReader(`{"sequence":1,"roots":["a"` + strings.Repeat(`,"a"`, 16) + `]}`), 400, "not what it should be"},
-		"large notice":            {peer, PathBundle, strings.NewReader(strings.Repeat("x", 1<<16)), 413, "4096 bytes"},
-		"large catalogue":         {peer, PathCatalogue, strings.NewReader(strings.Repeat("x", 1<<20)), 413, "262144 bytes"},
-		"bad catalogue":           {peer, PathCatalogue, strings.NewReader(`{"sequence":1,"services":[{"name":"kubernetes.default"}]}`), 400, "no DNS label"},
-		"a long word":             {peer, PathCatalogue, strings.NewReader(`{"` + strings.Repeat("x", 1<<17) + `":1}`), 400, "unknown field"},
-		"large peering":           {open, PathPeering, strings.NewReader(strings.Repeat("x", 1<<20)), 413, "bytes"},
-		"peering not json":        {open, PathPeering, strings.NewReader("hello"), 400, "not what it should be"},
-		"unknown invitation":      {with(open, named(testInvite+".invite.fed.cards.example")), PathPeering, body(func(*peeringRequest) {}), 403, "no such invitation"},
-		"no invitation id":        {with(open, named("x.invite.fed.cards.example")), PathPeering, body(func(*peeringRequest) {}), 400, "no invitation's"},
-		"a workload introduces":   {with(open, as(bank.certificate("spiffe://bank.example/ns/default/sa/web"))), PathPeering, body(func(*peeringRequest) {}), 403, "not the control plane"},
-		"a gateway introduces":    {with(open, as(bank.gateway)), PathPeering, body(func(*peeringRequest) {}), 403, "not the control plane"},
-		"another mesh introduces": {with(open, as(retail.control)), PathPeering, body(func(*peeringRequest) {}), 403, "not the control plane"},
-		"roots of another":        {open, PathPeering, body(func(r *peeringRequest) { r.Bundle = []byte(jwks(newAuthority(t, "x").cert)) }), 403, "not the control plane"},
-		"we have changed":         {open, PathPeering, body(func(r *peeringRequest) { r.Expects = testPrint }), 409, "are not those of the invitation any more"},
-		"foreign gateway id":      {open, PathPeering, body(func(r *peeringRequest) { r.GatewayIDs[0] = "spiffe://cards.example/ns/a/sa/b" }), 400, "outside of trust domain"},
-		"no gateway id":           {open, PathPeering, body(func(r *peeringRequest) { r.GatewayIDs = nil }), 400, "gateway identities"},
-		"upper-case trust domain": {open, PathPeering, body(func(r *peeringRequest) { r.TrustDomain = "BANK.example" }), 400, "trust domain"},
-		"trailing dot":            {open, PathPeering, body(func(r *peeringRequest) { r.TrustDomain = "bank.example." }), 400, "trust domain"},
-		"known as a host":         {open, PathPeering, body(func(r *peeringRequest) { r.KnownAs = "kubernetes.default" }), 400, "DNS label"},
-		"no nonce":                {open, PathPeering, body(func(r *peeringRequest) { r.Nonce = "" }), 400, "nonce"},
-		"no bundle":               {open, PathPeering, body(func(r *peeringRequest) { r.Bundle = []byte(`{}`) }), 400, "no key"},
+		"unknown peer": {
+			with(peer, named("control.stranger.fed.cards.example")), PathBundle, nil, 403, "nothing may pass",
+		},
+		"another's name":     {with(peer, as(bank.control)), PathBundle, nil, 403, "nothing may pass"},
+		"the peer's gateway": {with(peer, as(retail.gateway)), PathBundle, nil, 403, "nothing may pass"},
+		"a workload of the peer": {
+			with(peer, as(retail.certificate("spiffe://retail.example/ns/default/sa/web"))), PathBundle, nil, 403,
+			"nothing may pass",
+		},
+		"a node of the peer": {
+			with(peer, as(retail.certificate("spiffe://retail.example/isthmus/node/n1"))), PathBundle, nil, 403,
+			"nothing may pass",
+		},
+		"the name, another root": {
+			with(peer, as(bank.certificate("spiffe://retail.example/isthmus/control"))), PathBundle, nil, 403,
+			"nothing may pass",
+		},
+		"our own control plane": {with(peer, as(cards.control)), PathBundle, nil, 403, "nothing may pass"},
+		"our own gateway": {
+			with(peer, as(cards.gateway)), PathCatalogue, strings.NewReader(`{"sequence":1,"services":[]}`), 403,
+			"nothing may pass",
+		},
+		"no name": {with(peer, named("")), PathBundle, nil, 403, "nothing may pass"},
+		"a name of ours": {
+			with(peer, named("control.retail.fed.retail.example")), PathBundle, nil, 403, "nothing may pass",
+		},
+		"a probe's name": {
+			with(peer, named("probe.retail.fed.cards.example")), PathBundle, nil, 403, "nothing may pass",
+		},
+		"invitation asks bundle": {open, PathBundle, nil, 403, "nothing may pass"},
+		"peer asks peering":      {peer, PathPeering, body(func(*peeringRequest) {}), 400, "no invitation's"},
+		"other path":             {peer, "/v1/peers", nil, 404, ""},
+		"a probe":                {peer, agentapi.ProbePath, nil, 404, ""},
+		"other method":           {peer, PathCatalogue, nil, 405, ""},
+		"notice of nothing": {
+			peer, PathBundle, strings.NewReader(`{"sequence":1,"roots":[]}`), 400, "not what it should be",
+		},
+		"notice of many roots": {
+			peer, PathBundle, strings.NewReader(`{"sequence":1,"roots":["a"` + strings.Repeat(`,"a"`, 16) + `]}`), 400,
+			"not what it should be",
+		},
+		"large notice":    {peer, PathBundle, strings.NewReader(strings.Repeat("x", 1<<16)), 413, "4096 bytes"},
+		"large catalogue": {peer, PathCatalogue, strings.NewReader(strings.Repeat("x", 1<<20)), 413, "262144 bytes"},
+		"bad catalogue": {
+			peer, PathCatalogue, strings.NewReader(`{"sequence":1,"services":[{"name":"kubernetes.default"}]}`), 400,
+			"no DNS label",
+		},
+		"a long word": {
+			peer, PathCatalogue, strings.NewReader(`{"` + strings.Repeat("x", 1<<17) + `":1}`), 400, "unknown field",
+		},
+		"large peering":    {open, PathPeering, strings.NewReader(strings.Repeat("x", 1<<20)), 413, "bytes"},
+		"peering not json": {open, PathPeering, strings.NewReader("hello"), 400, "not what it should be"},
+		"unknown invitation": {
+			with(open, named(testInvite+".invite.fed.cards.example")), PathPeering, body(func(*peeringRequest) {}),
+			403, "no such invitation",
+		},
+		"no invitation id": {
+			with(open, named("x.invite.fed.cards.example")), PathPeering, body(func(*peeringRequest) {}), 400,
+			"no invitation's",
+		},
+		"a workload introduces": {
+			with(open, as(bank.certificate("spiffe://bank.example/ns/default/sa/web"))), PathPeering,
+			body(func(*peeringRequest) {}), 403, "not the control plane",
+		},
+		"a gateway introduces": {
+			with(open, as(bank.gateway)), PathPeering, body(func(*peeringRequest) {}), 403, "not the control plane",
+		},
+		"another mesh introduces": {
+			with(open, as(retail.control)), PathPeering, body(func(*peeringRequest) {}), 403, "not the control plane",
+		},
+		"roots of another": {
+			open, PathPeering, body(func(r *peeringRequest) { r.Bundle = []byte(jwks(newAuthority(t, "x").cert)) }),
+			403, "not the control plane",
+		},
+		"we have changed": {
+			open, PathPeering, body(func(r *peeringRequest) { r.Expects = testPrint }), 409,
+			"are not those of the invitation any more",
+		},
+		"foreign gateway id": {
+			open, PathPeering, body(func(r *peeringRequest) { r.GatewayIDs[0] = "spiffe://cards.example/ns/a/sa/b" }),
+			400, "outside of trust domain",
+		},
+		"no gateway id": {
+			open, PathPeering, body(func(r *peeringRequest) { r.GatewayIDs = nil }), 400, "gateway identities",
+		},
+		"upper-case trust domain": {
+			open, PathPeering, body(func(r *peeringRequest) { r.TrustDomain = "BANK.example" }), 400, "trust domain",
+		},
+		"trailing dot": {
+			open, PathPeering, body(func(r *peeringRequest) { r.TrustDomain = "bank.example." }), 400, "trust domain",
+		},
+		"known as a host": {
+			open, PathPeering, body(func(r *peeringRequest) { r.KnownAs = "kubernetes.default" }), 400, "DNS label",
+		},
+		"no nonce": {open, PathPeering, body(func(r *peeringRequest) { r.Nonce = "" }), 400, "nonce"},
+		"no bundle": {
+			open, PathPeering, body(func(r *peeringRequest) { r.Bundle = []byte(`{}`) }), 400, "no key",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -181,9 +181,12 @@ func TestAcceptorChecksTheAnswer(t *testing.T) {
 		change func(*self)
 		says   string
 	}{
-		"good":                 {func(*self) {}, ""},
-		"another trust domain": {func(s *self) { s.TrustDomain, s.GatewayIDs = "bank.example", []string{"spiffe://bank.example/a"} }, "it is of trust domain bank.example"},
-		"another name for us":  {func(s *self) { s.KnownAs = "shop" }, "it knows this mesh as shop"},
+		"good": {func(*self) {}, ""},
+		"another trust domain": {
+			func(s *self) { s.TrustDomain, s.GatewayIDs = "bank.example", []string{"spiffe://bank.example/a"} },
+			"it is of trust domain bank.example",
+		},
+		"another name for us": {func(s *self) { s.KnownAs = "shop" }, "it knows this mesh as shop"},
 		"without the root": {
 			func(s *self) { s.Bundle = json.RawMessage(jwks(other.cert)) }, "its roots, gateway identities",
 		},

@@ -89,7 +89,8 @@ func (s *Service) takePeering(w http.ResponseWriter, r *http.Request, id string)
 	control := spiffe.Control(in.TrustDomain).String()
 	if err := verifyID(r.TLS.PeerCertificates, in.TrustDomain, in.Bundle.Roots, s.Now(), control); err != nil {
 		return self{}, status{http.StatusForbidden, refusal{
-			Code: "Unproved", Message: "who asks is not the control plane of the mesh that it introduces: " + printable(err.Error(), 400),
+			Code:    "Unproved",
+			Message: "who asks is not the control plane of the mesh that it introduces: " + printable(err.Error(), 400),
 		}}
 	}
 	s.making.Lock()

@@ -37,8 +37,9 @@ type agents struct {
 	standings *standings
 	endings   endings
 	rations   rations
-	revoked   atomic.Pointer[[]state.Admin] // administrators' certificates of which agents are told; those that ended may be among them
-	trials    trials
+	// administrators' certificates of which agents are told; those that ended may be among them
+	revoked atomic.Pointer[[]state.Admin]
+	trials  trials
 
 	mu      sync.Mutex // guards all below
 	streams uint64     // how many have begun
@@ -64,7 +65,8 @@ func newAgents(d *Daemon) *agents {
 	return &agents{
 		d: d, log: d.log, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, standings: newStandings(d.db),
 		endings: endings{log: d.log}, rations: rations{of: map[string]*ration{}},
-		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{}, refused: map[string][]finding.Finding{}, clashed: map[string][]finding.Finding{}, trouble: map[string][]finding.Finding{},
+		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{}, refused: map[string][]finding.Finding{},
+		clashed: map[string][]finding.Finding{}, trouble: map[string][]finding.Finding{},
 	}
 }
 
@@ -100,7 +102,8 @@ func (a *agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 		return nil, status.Error(codes.Internal, err.Error())
 	}
 	if err := a.d.record(ctx, joined(at, from, state.OK)); err != nil {
-		return nil, status.Errorf(codes.Unavailable, "node %s gets no certificate, because that cannot be recorded: %v", at.Node, err)
+		return nil, status.Errorf(codes.Unavailable, "node %s gets no certificate, because that cannot be recorded: %v",
+			at.Node, err)
 	}
 	a.log.Info("node joined", "node", at.Node, "role", at.Role, "from", from)
 	return &agentapi.AttestResponse{Node: at.Node, Role: at.Role, Chain: at.Chain, Roots: at.Roots}, nil
@@ -136,8 +139,10 @@ func (a *agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	id, err := spiffe.Node(td, n.Name)
 	if r.Namespace != "" || r.ServiceAccount != "" {
 		if !n.Grant.Covers(r.Namespace, r.ServiceAccount) || !a.d.store.Hosts(n.Name, r.Namespace, r.ServiceAccount) {
-			a.log.Warn("certificate refused", "node", n.Name, "namespace", finding.Cut(r.Namespace), "serviceAccount", finding.Cut(r.ServiceAccount))
-			return nil, status.Errorf(codes.PermissionDenied, "no workload %s/%s is registered on node %s", finding.Cut(r.Namespace), finding.Cut(r.ServiceAccount), n.Name)
+			a.log.Warn("certificate refused", "node", n.Name, "namespace", finding.Cut(r.Namespace),
+				"serviceAccount", finding.Cut(r.ServiceAccount))
+			return nil, status.Errorf(codes.PermissionDenied, "no workload %s/%s is registered on node %s",
+				finding.Cut(r.Namespace), finding.Cut(r.ServiceAccount), n.Name)
 		}
 		ttl = a.certificateTTL()
 		id, err = spiffe.Workload(td, r.Namespace, r.ServiceAccount)
@@ -148,7 +153,8 @@ func (a *agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	ration := a.rations.node(n.Name)
 	if err := ration.certificate(id.String(), cmp.Or(ttl, nodeTTL), a.hosted(n), a.d.now()); err != nil {
 		ration.warn.Do(func() {
-			a.log.Warn("a node asks for more certificates than it needs: is it restarted again and again, or somebody else's?", "node", n.Name, "identity", id.String())
+			a.log.Warn("a node asks for more certificates than it needs: is it restarted again and "+
+				"again, or somebody else's?", "node", n.Name, "identity", id.String())
 		})
 		return nil, err
 	}
@@ -225,7 +231,9 @@ func (a *agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 }
 
 // listen takes in reports until the stream ends: of those that come faster than they may, the newest.
-func (a *agents) listen(ctx context.Context, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
+func (a *agents) listen(
+	ctx context.Context, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report],
+) error {
 	ration := a.rations.node(ag.name)
 	newest := make(chan *agentapi.Report, 1)
 	go func() {

@@ -75,7 +75,8 @@ func Run(ctx context.Context, cfg config.Control, log *slog.Logger) error {
 
 func newDaemon(cfg config.Control, log *slog.Logger) *Daemon {
 	return &Daemon{
-		cfg: cfg, log: slog.New(newBoundedLog(log.Handler())), now: time.Now, started: time.Now(), compile: compile.Next, livedAfter: 5 * time.Second,
+		cfg: cfg, log: slog.New(newBoundedLog(log.Handler())), now: time.Now, started: time.Now(),
+		compile: compile.Next, livedAfter: 5 * time.Second,
 		build: func(v *view.View, _ *snapshot.Config) *envoy.Resources { return envoy.Build(v) },
 	}
 }

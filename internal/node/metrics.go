@@ -26,10 +26,13 @@ var (
 	descRestarts  = prometheus.NewDesc("isthmus_agent_envoy_restarts_total", "How often Envoy was started again.", nil, nil)
 	descFull      = prometheus.NewDesc("isthmus_agent_envoy_refused_connections_total",
 		"Connections that Envoy refused for want of room.", nil, nil)
-	descStreams = prometheus.NewDesc("isthmus_agent_ads_streams", "Configuration streams open to the control plane.", nil, nil)
-	descExpiry  = prometheus.NewDesc("isthmus_agent_certificate_expiry_seconds", "When a certificate in use ends, Unix time.", []string{"spiffe_id"}, nil)
-	descReady   = prometheus.NewDesc("isthmus_agent_workload_ready", "Whether a workload is ready.", []string{"workload"}, nil)
-	descServed  = prometheus.NewDesc("isthmus_agent_workload_served",
+	descStreams = prometheus.NewDesc("isthmus_agent_ads_streams", "Configuration streams open to the control plane.",
+		nil, nil)
+	descExpiry = prometheus.NewDesc("isthmus_agent_certificate_expiry_seconds",
+		"When a certificate in use ends, Unix time.", []string{"spiffe_id"}, nil)
+	descReady = prometheus.NewDesc("isthmus_agent_workload_ready", "Whether a workload is ready.",
+		[]string{"workload"}, nil)
+	descServed = prometheus.NewDesc("isthmus_agent_workload_served",
 		"Whether a workload can be called, and call; if not, the log and isthmus status say why.",
 		[]string{"workload"}, nil)
 	descDNS = prometheus.NewDesc("isthmus_agent_dns_answers_total", "DNS answers to workloads.", []string{"result"}, nil)

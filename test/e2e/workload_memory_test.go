@@ -16,8 +16,8 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 )
 
-// TestNeighboursOfASlowReader: a workload that says very much on very many connections, and hears nothing of the answers, fills
-// no more of its Envoy's memory than its share: calls of its neighbours go on.
+// TestNeighboursOfASlowReader: a workload that says very much on very many connections, and hears nothing of the
+// answers, fills no more of its Envoy's memory than its share: calls of its neighbours go on.
 func TestNeighboursOfASlowReader(t *testing.T) {
 	for _, way := range []string{"InProcess", "Network"} {
 		t.Run(way, func(t *testing.T) {

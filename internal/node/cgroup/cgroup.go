@@ -57,7 +57,8 @@ var errSwept = errors.New("another agent is removing it")
 
 const tries = 10
 
-// open makes the group or opens the one that is there, and holds a lock on it until Close: so that it is known to have an owner.
+// open makes the group or opens the one that is there, and holds a lock on it until Close: so that it is known to have
+// an owner.
 func (g *Group) open() error {
 	if err := unix.Mkdirat(int(g.mount.Fd()), g.name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("make control group %s: %w", g.name, err)
@@ -91,8 +92,8 @@ func openDir(mount *os.File, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// Sweep removes the groups beside this one that are named alike and that nobody has any more: no process is in them, and who made
-// them was killed.
+// Sweep removes the groups beside this one that are named alike and that nobody has any more: no process is in them,
+// and who made them was killed.
 func (g *Group) Sweep(alike *regexp.Regexp) error {
 	root, err := openDir(g.mount, ".")
 	if err != nil {
@@ -139,10 +140,12 @@ func visible() error {
 
 func countable(host bool, release string) error {
 	var major, minor int
-	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); host || err != nil || major > 6 || major == 6 && minor >= 11 {
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); host || err != nil || major > 6 || major == 6 &&
+		minor >= 11 {
 		return nil
 	}
-	return fmt.Errorf("this process has a control group namespace of its own, in which Linux before 6.11 (this is %s) does not know Envoy's sockets: "+
+	return fmt.Errorf("this process has a control group namespace of its own, in which Linux before 6.11 (this is "+
+		"%s) does not know Envoy's sockets: "+
 		"start the agent's container in the host's (docker run --cgroupns=host, podman run --cgroupns=host)", release)
 }
 

@@ -16,7 +16,10 @@ func TestCountable(t *testing.T) {
 		{false, "6.18.44-fc", ""},
 		{false, "7.0", ""},
 		{false, "what", ""},
-		{false, "6.10.3-amd64", "Linux before 6.11 (this is 6.10.3-amd64) does not know Envoy's sockets: start the agent's container in the host's"},
+		{
+			false, "6.10.3-amd64",
+			"Linux before 6.11 (this is 6.10.3-amd64) does not know Envoy's sockets: start the agent's container in the host's",
+		},
 		{false, "5.15.0", "--cgroupns=host"},
 	} {
 		err := countable(c.host, c.release)

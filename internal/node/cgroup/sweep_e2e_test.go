@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What agents that were killed left is removed by the next one, whatever its name: not what a living agent has, or a process is in.
+// What agents that were killed left is removed by the next one, whatever its name: not what a living agent has, or a
+// process is in.
 func TestNetnsSweep(t *testing.T) {
 	made := func(name string) *Group {
 		g := New(name)
@@ -59,8 +60,9 @@ func TestNetnsSweep(t *testing.T) {
 		}
 	}
 	sweep(map[string]bool{
-		"isthmus-sweep-00000001": false, "isthmus-sweep-00000002": true, "isthmus-sweep-00000003": true, "isthmus-sweep-00000004": true,
-		"isthmus-sweep-other": true,
+		"isthmus-sweep-00000001": false, "isthmus-sweep-00000002": true, "isthmus-sweep-00000003": true,
+		"isthmus-sweep-00000004": true,
+		"isthmus-sweep-other":    true,
 	})
 	in.Close()
 	if err := p.Wait(); err != nil {

@@ -74,9 +74,9 @@ func agentCluster(socket string) object {
 	}
 }
 
-// layeredRuntime has a layer that the agent serves, with the shares of Envoy's connections (package limits), and a fixed one
-// above it: nothing else changes Envoy's flags while it runs, nor does the admin socket. Regular expressions come from the
-// control plane alone; Envoy's usual bound of 100 instructions refuses those of longer names.
+// layeredRuntime has a layer that the agent serves, with the shares of Envoy's connections (package limits), and a
+// fixed one above it: nothing else changes Envoy's flags while it runs, nor does the admin socket. Regular expressions
+// come from the control plane alone; Envoy's usual bound of 100 instructions refuses those of longer names.
 func layeredRuntime() object {
 	return object{"layers": []any{
 		object{"name": agentapi.LimitsLayer, "rtds_layer": object{"name": agentapi.LimitsLayer, "rtds_config": object{
@@ -91,11 +91,13 @@ func layeredRuntime() object {
 	}}
 }
 
-// internalListeners lets Envoy hand calls over inside itself; without this it refuses such listeners. What lies between the two
-// ends of a connection is bounded like what a socket holds, in KiB.
+// internalListeners lets Envoy hand calls over inside itself; without this it refuses such listeners. What lies between
+// the two ends of a connection is bounded like what a socket holds, in KiB.
 func internalListeners() object {
 	const name = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
-	return object{"name": "internal_listeners", "typed_config": object{"@type": "type.googleapis.com/" + name, "buffer_size_kb": 32}}
+	return object{"name": "internal_listeners", "typed_config": object{
+		"@type": "type.googleapis.com/" + name, "buffer_size_kb": 32,
+	}}
 }
 
 func overloadManager(b Bootstrap) object {
