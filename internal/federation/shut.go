@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -49,10 +50,18 @@ func (s *Service) Revoke(ctx context.Context, name string) error {
 	if _, err := s.known(ctx, name); err != nil {
 		return err
 	}
+	s.forgetAnswers(name)
 	return s.shut(ctx, name, closure{revoked: true})
 }
 
-// known looks for a peer where it can: a state that cannot be read must not keep anybody from closure one.
+// forgetAnswers has nobody told again that this mesh has accepted a peer.
+func (s *Service) forgetAnswers(peer string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.invites, func(_ string, r *redeeming) bool { return r.answer.KnownAs == peer })
+}
+
+// known looks for a peer where it can: a state that cannot be read must not keep anybody from shutting one out.
 func (s *Service) known(ctx context.Context, name string) (revoked bool, err error) {
 	p, err := s.peer(ctx, name)
 	if object := s.meshPeer(name); err != nil && object != nil {

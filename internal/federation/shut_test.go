@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -252,5 +254,20 @@ func TestResumingThatFailsOpensNothing(t *testing.T) {
 	}
 	if got := p.reason(); got != "live" {
 		t.Errorf("resumed: %q", got)
+	}
+}
+
+// Whoever asks again for the answer to an acceptance is not told that all is well once the peer is revoked.
+func TestARevokedPeerIsNotWelcomedAgain(t *testing.T) {
+	cards, retail, _ := pair(t)
+	tok := invite(t, cards, "retail")
+	body := peeringBody(t, retail, tok)
+	for i, want := range []int{http.StatusOK, http.StatusOK, http.StatusConflict} {
+		if i == 2 {
+			cards.must(cards.Revoke(t.Context(), "retail"))
+		}
+		if code, text := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering, bytes.NewReader(body)); code != want {
+			t.Errorf("time %d: %d %s, want %d", i+1, code, text, want)
+		}
 	}
 }
