@@ -105,6 +105,29 @@ var rawOrders = map[string]func([]string) (string, error){
 				c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") }), err)
 		}}, w[0])
 	},
+	// socket,<kind>,<protocol>,<address>,<flags>,<mark>: send by a socket of any kind and protocol, connecting it where it must be
+	"socket": func(w []string) (string, error) {
+		to, family, sa := netip.MustParseAddrPort(w[2]), unix.AF_INET, unix.Sockaddr(nil)
+		if sa = (&unix.SockaddrInet4{Port: int(to.Port()), Addr: [4]byte(to.Addr().AsSlice())}); to.Addr().Is6() {
+			family, sa = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+		}
+		fd, err := unix.Socket(family, number(w[0])|unix.SOCK_CLOEXEC, number(w[1]))
+		if err != nil {
+			return "", err
+		}
+		defer unix.Close(fd)
+		if err := errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, number(w[4])),
+			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 200_000})); err != nil {
+			return "", err
+		}
+		if number(w[0]) != unix.SOCK_DGRAM && number(w[3]) == 0 {
+			if err := unix.Connect(fd, sa); err != nil {
+				return "", err
+			}
+			return "sent", unix.Send(fd, []byte(theSecret), 0)
+		}
+		return "sent", unix.Sendto(fd, []byte(theSecret), number(w[3]), sa)
+	},
 	// listen,<port>,<mark>: greet who connects
 	"listen": func(w []string) (string, error) {
 		lc := net.ListenConfig{Control: mark(number(w[1]))}
