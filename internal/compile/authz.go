@@ -33,7 +33,9 @@ type selectedPolicy struct {
 
 func policies(c *compiler) {
 	c.reportClosed()
-	c.authz = policyIndex{byNamespace: map[string][]selectedPolicy{}, cache: map[string]model.Policies{}, crowded: map[string]bool{}}
+	c.authz = policyIndex{
+		byNamespace: map[string][]selectedPolicy{}, cache: map[string]model.Policies{}, crowded: map[string]bool{},
+	}
 	for _, ap := range c.cfg.AuthorizationPolicies {
 		key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
 		c.guarded(key, func() {

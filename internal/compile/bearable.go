@@ -12,8 +12,8 @@ import (
 // maxPolicyValues is how many values all policies of one workload may compare with; its Envoy has them for each port.
 const maxPolicyValues = 8_192
 
-// bearable are those of an instance's policies that its proxy is told of: all, or the oldest where they are too many. An ALLOW
-// that is left out allows nothing; for a DENY that is left out everybody is refused.
+// bearable are those of an instance's policies that its proxy is told of: all, or the oldest where they are too many.
+// An ALLOW that is left out allows nothing; for a DENY that is left out everybody is refused.
 func (c *compiler) bearable(i *instance, all []selectedPolicy) (standing []selectedPolicy, refusal *model.Policy) {
 	total := 0
 	for _, sp := range all {
@@ -33,7 +33,9 @@ func (c *compiler) bearable(i *instance, all []selectedPolicy) (standing []selec
 		total -= sp.values
 		without[sp.policy] = true
 		if sp.policy.Action == model.Deny && refusal == nil {
-			refusal = &model.Policy{Name: closedPrefix + sp.policy.Name, Ref: sp.policy.Ref, Action: model.Deny, Rules: []model.Rule{{}}}
+			refusal = &model.Policy{
+				Name: closedPrefix + sp.policy.Name, Ref: sp.policy.Ref, Action: model.Deny, Rules: []model.Rule{{}},
+			}
 		}
 	}
 	c.reportUnbearable(i, len(without), refusal)
@@ -48,8 +50,9 @@ func (c *compiler) reportUnbearable(i *instance, n int, refusal *model.Policy) {
 	c.authz.crowded[i.namespace] = true
 	f := finding.Finding{
 		Code: "ISM0216", Severity: finding.Error, Object: "workload " + i.namespace + "/" + i.name,
-		Message: fmt.Sprintf("its policies compare with more than %d values; the %d youngest that do not fit are not in force", maxPolicyValues, n),
-		Remedy:  "write fewer values, for example namespaces in place of principals, or narrow the policies' selectors",
+		Message: fmt.Sprintf("its policies compare with more than %d values; the %d youngest that do "+
+			"not fit are not in force", maxPolicyValues, n),
+		Remedy: "write fewer values, for example namespaces in place of principals, or narrow the policies' selectors",
 	}
 	if refusal != nil {
 		f.Message += ", and since a DENY is among them nobody may call it: " + string(refusal.Ref)
@@ -57,7 +60,8 @@ func (c *compiler) reportUnbearable(i *instance, n int, refusal *model.Policy) {
 	c.findings = append(c.findings, f)
 }
 
-// valuesOf counts what a policy compares with, as Envoy is told of it: conditions stand beside each source and each operation.
+// valuesOf counts what a policy compares with, as Envoy is told of it: conditions stand beside each source and each
+// operation.
 func valuesOf(p *model.Policy) int {
 	n := 1
 	for _, r := range p.Rules {

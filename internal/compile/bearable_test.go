@@ -23,7 +23,8 @@ func namesOf(n int) (out []string) {
 	return out
 }
 
-// TestBearable: what policies compare with has a bound. The oldest stand, an ALLOW beyond allows nothing, and a DENY beyond closes.
+// TestBearable: what policies compare with has a bound. The oldest stand, an ALLOW beyond allows nothing, and a DENY
+// beyond closes.
 func TestBearable(t *testing.T) {
 	from := func(n int) *istiosec.Rule {
 		return &istiosec.Rule{From: []*istiosec.Rule_From{{Source: &istiosec.Source{Namespaces: namesOf(n)}}}}
@@ -42,22 +43,39 @@ func TestBearable(t *testing.T) {
 		oldestFirst []written
 		want        string
 	}{
-		"all":                             {[]written{{"z", deny, from(4000)}, {"a", allow, from(4000)}}, "deny shop/z; allow shop/a"},
-		"an ALLOW too many":               {[]written{{"z", deny, from(5000)}, {"a", allow, from(4000)}, {"b", allow, from(1)}}, "deny shop/z; allow shop/b; ISM0216"},
-		"a DENY too many":                 {[]written{{"z", allow, from(5000)}, {"a", deny, from(4000)}, {"b", deny, from(1)}}, "deny shop/b closed-by-shop/a; allow shop/z; ISM0216"},
-		"conditions beside every source":  {[]written{{"z", allow, from(1)}, {"a", deny, product}}, "deny closed-by-shop/a; allow shop/z; ISM0216"},
-		"one that is too much for itself": {[]written{{"a", allow, from(9000)}, {"z", allow, from(1)}}, "deny; allow shop/z; ISM0216"},
+		"all": {
+			[]written{{"z", deny, from(4000)}, {"a", allow, from(4000)}}, "deny shop/z; allow shop/a",
+		},
+		"an ALLOW too many": {
+			[]written{{"z", deny, from(5000)}, {"a", allow, from(4000)}, {"b", allow, from(1)}},
+			"deny shop/z; allow shop/b; ISM0216",
+		},
+		"a DENY too many": {
+			[]written{{"z", allow, from(5000)}, {"a", deny, from(4000)}, {"b", deny, from(1)}},
+			"deny shop/b closed-by-shop/a; allow shop/z; ISM0216",
+		},
+		"conditions beside every source": {
+			[]written{{"z", allow, from(1)}, {"a", deny, product}}, "deny closed-by-shop/a; allow shop/z; ISM0216",
+		},
+		"one that is too much for itself": {
+			[]written{{"a", allow, from(9000)}, {"z", allow, from(1)}}, "deny; allow shop/z; ISM0216",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := &snapshot.Config{Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}}}
+			cfg := &snapshot.Config{
+				Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+			}
 			origins := map[snapshot.Key]snapshot.Origin{}
 			for n, w := range test.oldestFirst {
 				p := &security.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: w.name}}
 				p.Spec.Action, p.Spec.Rules = w.action, []*istiosec.Rule{w.rule}
 				cfg.AuthorizationPolicies = append(cfg.AuthorizationPolicies, p)
-				origins[snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "shop", Name: w.name}] = snapshot.Origin{FirstSeen: time.Unix(int64(n), 0)}
+				origins[snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "shop", Name: w.name}] = snapshot.Origin{
+					FirstSeen: time.Unix(int64(n), 0),
+				}
 			}
-			slices.SortFunc(cfg.AuthorizationPolicies, func(a, b *security.AuthorizationPolicy) int { return strings.Compare(a.Name, b.Name) })
+			slices.SortFunc(cfg.AuthorizationPolicies,
+				func(a, b *security.AuthorizationPolicy) int { return strings.Compare(a.Name, b.Name) })
 			cfg.Origins = snapshot.OriginsOf(origins)
 			reg := &snapshot.Registry{Workloads: []snapshot.Workload{{
 				Name: "web", Namespace: "shop", ServiceAccount: "web", Node: "n", Ports: []snapshot.WorkloadPort{{Number: 80}},

@@ -13,13 +13,16 @@ func TestManyCallers(t *testing.T) {
 	allow, deny := &model.Policy{Action: model.Allow}, &model.Policy{Action: model.Deny}
 	for n := range 4_000 {
 		id := func(ns string, kind model.MatchKind) []model.Source {
-			return []model.Source{{Principals: []model.Principal{{Match: model.Match{Kind: kind, Value: fmt.Sprintf("spiffe://m.example/ns/%s%d/sa/x", ns, n)}}}}}
+			return []model.Source{{Principals: []model.Principal{
+				{Match: model.Match{Kind: kind, Value: fmt.Sprintf("spiffe://m.example/ns/%s%d/sa/x", ns, n)}},
+			}}}
 		}
 		allow.Rules = append(allow.Rules, model.Rule{From: id("a", model.Exact)})
 		deny.Rules = append(deny.Rules, model.Rule{From: id("b", model.Exact)}, model.Rule{From: id("c", model.Prefix)})
 	}
 	deny.Rules = append(deny.Rules, model.Rule{From: []model.Source{
-		{Principals: []model.Principal{{Match: model.Match{Kind: model.Prefix, Value: "spiffe://m.example/ns/a1"}}}}, // 1111 of them
+		// 1111 of them
+		{Principals: []model.Principal{{Match: model.Match{Kind: model.Prefix, Value: "spiffe://m.example/ns/a1"}}}},
 		{Principals: []model.Principal{{Match: model.Match{Kind: model.Exact, Value: "spiffe://m.example/ns/a2/sa/x"}}}},
 	}})
 	policies := model.Policies{Allow: []*model.Policy{allow}, Deny: []*model.Policy{deny}}

@@ -41,8 +41,8 @@ func except(prefix string, denied []model.Match) (expression string, done bool) 
 	return quote(prefix) + rest, true
 }
 
-// coverage is a set of exact values and prefixes. Policies name thousands of each, so that looking at all of them for each caller
-// would take minutes.
+// coverage is a set of exact values and prefixes. Policies name thousands of each, so that looking at all of them for
+// each caller would take minutes.
 type coverage struct {
 	exact, prefixes map[string]bool
 	lengths         []int // of the prefixes, each once
@@ -65,7 +65,8 @@ func coverageOf(ms []model.Match) coverage {
 
 // covers says whether an exact value or prefix matches a value.
 func (c coverage) covers(value string) bool {
-	return c.exact[value] || slices.ContainsFunc(c.lengths, func(n int) bool { return n <= len(value) && c.prefixes[value[:n]] })
+	return c.exact[value] ||
+		slices.ContainsFunc(c.lengths, func(n int) bool { return n <= len(value) && c.prefixes[value[:n]] })
 }
 
 // branch is a tree of denied values, a byte a level.

@@ -91,7 +91,10 @@ var Codes = []Code{
 	{"ISM0209", Error, "more hosts and ports than one namespace may serve; the oldest stand"},
 	{"ISM0210", Error, "an address, host or port that nobody may name"},
 	{"ISM0215", Error, "more hosts and ports than the mesh may serve; the oldest stand"},
-	{"ISM0216", Error, "policies of one workload that compare with more values than its proxy is told of; the oldest stand"},
+	{
+		"ISM0216", Error,
+		"policies of one workload that compare with more values than its proxy is told of; the oldest stand",
+	},
 
 	{"ISM0230", Error, "an object that an Envoy cannot live with; what it selects is closed there"},
 	{"ISM0231", Error, "an Envoy that cannot live with its configuration, where no object can be named"},

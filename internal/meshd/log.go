@@ -13,8 +13,8 @@ import (
 	"isthmus.dev/isthmus/internal/rates"
 )
 
-// Bounds on the log. Nodes, peers and strangers can have lines written, in part in their own words: neither a flood of lines
-// nor a long one may fill the disk. What is no line of the log is still among the events, findings and metrics.
+// Bounds on the log. Nodes, peers and strangers can have lines written, in part in their own words: neither a flood of
+// lines nor a long one may fill the disk. What is no line of the log is still among the events, findings and metrics.
 const (
 	logBurst   = 1_000 // lines of one message about one subject
 	logRate    = rate.Limit(2)
@@ -22,7 +22,8 @@ const (
 	maxLogged  = 10_000 // messages and subjects that are told apart
 )
 
-// subjects are attributes whose values administrators have chosen: lines about one do not crowd out those about another.
+// subjects are attributes whose values administrators have chosen: lines about one do not crowd out those about
+// another.
 var subjects = []string{"node", "proxy", "peer", "code", "caller"}
 
 // boundedLog is a log within bounds. Messages are constant, so each has a rate of its own.

@@ -53,7 +53,8 @@ func TestANodeDoesNotFillTheLog(t *testing.T) {
 	conn, before := p.as(c), len(p.logs.String())
 	for i := range 1_500 {
 		account := fmt.Sprintf("%s%d", strings.Repeat("a", 10_000), i)
-		_, err := agentapi.Client{Conn: conn}.Sign(soon(t), &agentapi.SignRequest{Namespace: "default", ServiceAccount: account})
+		_, err := agentapi.Client{Conn: conn}.Sign(soon(t),
+			&agentapi.SignRequest{Namespace: "default", ServiceAccount: account})
 		wantCode(t, "a foreign account", err, codes.PermissionDenied)
 	}
 	if grown := len(p.logs.String()) - before; grown > 700<<10 {

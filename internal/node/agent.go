@@ -32,8 +32,8 @@ import (
 // aliases is the directory, in the run directory, of the workloads' namespaces.
 const aliases = "netns"
 
-// Bounds of what the access log and the log of questions take up, each a file a workload with an older one beside it: of one file, and
-// of all together, as far as a file may still have its least size.
+// Bounds of what the access log and the log of questions take up, each a file a workload with an older one beside it:
+// of one file, and of all together, as far as a file may still have its least size.
 const (
 	maxLog   = 8 << 20
 	leastLog = 1 << 20
