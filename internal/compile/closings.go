@@ -40,6 +40,7 @@ func (c *compiler) shut(o snapshot.Closed) {
 	if !closes(o.Key.Kind) {
 		return
 	}
+	clear(c.modes) // they may be other ones now
 	namespace, workload := o.Key.Namespace, ""
 	switch {
 	case o.Key.Kind == "WorkloadEntry":

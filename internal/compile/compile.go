@@ -62,6 +62,7 @@ type compiler struct {
 	backends     map[string]*backends // by namespace
 	keys         map[*model.Service]snapshot.Key
 	mtls         peerAuthIndex
+	modes        map[*instance]modes
 	authz        policyIndex
 	byHost       map[string]*model.Service
 	backing      map[*model.Port][]backing

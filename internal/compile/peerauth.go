@@ -94,7 +94,20 @@ func (m modes) of(port uint16) model.MTLSMode {
 	return m.any
 }
 
+// modesOf an instance are worked out once: every port of every service that it serves asks.
 func (c *compiler) modesOf(i *instance) modes {
+	out, ok := c.modes[i]
+	if !ok {
+		if c.modes == nil {
+			c.modes = map[*instance]modes{}
+		}
+		out = c.modesNow(i)
+		c.modes[i] = out
+	}
+	return out
+}
+
+func (c *compiler) modesNow(i *instance) modes {
 	if closed := c.closedBy(i); len(closed) > 0 {
 		out := modes{any: model.Strict}
 		for _, p := range closed {
@@ -111,10 +124,14 @@ func (c *compiler) modesOf(i *instance) modes {
 	return out
 }
 
-// narrowed is what the objects of a narrower scope make of the modes of the wider one.
+// narrowed is what the objects of a narrower scope make of the modes of the wider one. Of several only those that make it
+// stricter are named, since there may be thousands.
 func (c *compiler) narrowed(wider modes, scope []*security.PeerAuthentication) modes {
 	out := wider
 	for n, pa := range scope {
+		if n > 0 && out.any == model.Strict && len(out.ports) == 0 {
+			break // nothing is stricter
+		}
 		one := modes{any: istioMode(pa.Spec.GetMtls(), wider.any)}
 		if len(pa.Spec.GetSelector().GetMatchLabels()) > 0 {
 			one.ports = map[uint32]model.MTLSMode{}
@@ -122,10 +139,13 @@ func (c *compiler) narrowed(wider modes, scope []*security.PeerAuthentication) m
 				one.ports[port] = istioMode(m, one.any)
 			}
 		}
-		one.refs = append(slices.Clone(out.refs), c.ref(peerAuthKey(pa)))
+		refs := slices.Clip(out.refs)
 		if n > 0 {
-			one = stricter(out, one)
+			if one = stricter(out, one); one.any == out.any && maps.Equal(one.ports, out.ports) {
+				continue
+			}
 		}
+		one.refs = append(refs, c.ref(peerAuthKey(pa)))
 		out = one
 	}
 	return out
