@@ -112,7 +112,7 @@ func TestUsage(t *testing.T) {
 		"peer accept isthmus-peer-v1.abc":  "can be read by every user of this machine",
 		"peer manifest --as a":             "--as and --known-as are both needed",
 		"admin cert ada":                   "--out is missing",
-		"render -f .":                      "-f DIR and --proxy NAME are both needed",
+		"render --proxy n1":                "-f DIR is missing: name the folder of YAML that describes the mesh",
 		"node":                             "--config is missing",
 		"control --log-level loud":         `--log-level: "loud" is none of`,
 		"status --control h:1":             "--control needs --credentials FILE",

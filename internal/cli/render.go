@@ -18,13 +18,15 @@ func (a *app) renderCmd() *cobra.Command {
 		Short: "What the control plane would send a proxy, from files alone",
 		Long: `What the control plane would send a proxy, from files alone: nothing is asked, nothing is changed.
 The workloads come from the agents' settings files; without one there are none but WorkloadEntry objects.
+Without --proxy the files are checked, and that is all.
 Exits with 79 when the configuration holds an error.`,
-		Example: `  isthmus render -f samples/cards --node-config samples/agents/cards-node.yaml --proxy cards-node
+		Example: `  isthmus render -f mesh/
+  isthmus render -f samples/cards --node-config samples/agents/cards-node.yaml --proxy cards-node
   isthmus render -f mesh/ --node-config node.yaml --proxy rack1 --type rds -o yaml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if dir == "" || proxy == "" {
-				return usage(cmd, "-f DIR and --proxy NAME are both needed")
+			if dir == "" {
+				return usage(cmd, "-f DIR is missing: name the folder of YAML that describes the mesh")
 			}
 			if err := xdsType(cmd, &kind); err != nil {
 				return err
@@ -39,7 +41,11 @@ Exits with 79 when the configuration holds an error.`,
 			if len(fs) > 0 {
 				fmt.Fprint(a.Err, findingsText(fs))
 			}
-			if err := a.print(adminapi.ProxyConfigResponse{Resources: rs}, func(w when) string { return resourcesText(rs, w) }); err != nil {
+			if proxy == "" && (a.output == formatTable || a.output == formatWide) {
+				if len(fs) == 0 {
+					fmt.Fprintln(a.Err, "Nothing to mend.")
+				}
+			} else if err := a.print(adminapi.ProxyConfigResponse{Resources: rs}, func(w when) string { return resourcesText(rs, w) }); err != nil {
 				return err
 			}
 			if slices.ContainsFunc(fs, func(f finding.Finding) bool { return f.Severity == finding.Error }) {
@@ -50,7 +56,7 @@ Exits with 79 when the configuration holds an error.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&dir, "filename", "f", "", "folder of YAML that describes the mesh (required)")
-	f.StringVar(&proxy, "proxy", "", "name of the node or gateway (required)")
+	f.StringVar(&proxy, "proxy", "", "name of the node or gateway; without it the files are only checked")
 	f.StringArrayVar(&nodes, "node-config", nil, "an agent's settings file, for its workloads; repeat it")
 	typeFlag(cmd, &kind)
 	return a.printer(cmd)

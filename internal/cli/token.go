@@ -112,7 +112,7 @@ func checkTokenRequest(cmd *cobra.Command, r adminapi.TokenRequest) error {
 	for _, id := range r.Identities {
 		ns, sa, ok := strings.Cut(id, "/")
 		if id != "*" && (!ok || ns == "" || sa == "" || strings.Contains(sa, "/") || strings.Contains(ns, "*") || (strings.Contains(sa, "*") && sa != "*")) {
-			return usage(cmd, "--identity: %q is none of NAMESPACE/SERVICEACCOUNT, NAMESPACE/* and *", id)
+			return usage(cmd, "--identity: %q is none of NAMESPACE/SERVICEACCOUNT (such as default/payments), NAMESPACE/* and *", id)
 		}
 	}
 	return nil

@@ -55,6 +55,11 @@ func tokensText(tokens []adminapi.TokenInfo, w when) string {
 		for _, g := range tok.Grant.Workloads {
 			ids = append(ids, g.Namespace+"/"+g.Name)
 		}
+		if w.wide {
+			for _, p := range tok.Grant.Addresses {
+				ids = append(ids, p.String())
+			}
+		}
 		if len(ids) > 3 && !w.wide {
 			ids = append(ids[:3:3], fmt.Sprintf("and %d more", len(ids)-3))
 		}

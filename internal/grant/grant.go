@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -88,6 +89,9 @@ func (g Grant) Check(role snapshot.Role) error {
 	for _, p := range g.Addresses {
 		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
 			return fmt.Errorf("addresses %q: say a range such as 10.0.0.0/24 or fd00::/64, or one address", p)
+		}
+		if what := reserved.Address(p.Addr()); p.IsSingleIP() && what != "" {
+			return fmt.Errorf("address %s is %s, which nobody may have: say the one at which others reach it", p.Addr(), what)
 		}
 	}
 	return nil

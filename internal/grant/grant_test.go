@@ -56,6 +56,7 @@ func TestCheck(t *testing.T) {
 		"several":             {grant.Grant{Workloads: []grant.Workload{good}}, snapshot.RoleNode, ""},
 		"a range":             {grant.Grant{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}, snapshot.RoleNode, ""},
 		"a range with a host": {grant.Grant{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}}, snapshot.RoleNode, `addresses "10.0.0.1/24"`},
+		"loopback":            {grant.Grant{Addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}, snapshot.RoleNode, "address 127.0.0.1 is "},
 		"no range":            {grant.Grant{Addresses: []netip.Prefix{{}}}, snapshot.RoleNode, "addresses"},
 		"a gateway's":         {grant.Grant{Workloads: []grant.Workload{good}}, snapshot.RoleGateway, "a gateway has none"},
 		"all names":           {with(func(w *grant.Workload) { w.Name = "*" }), snapshot.RoleNode, "workload default/*"},

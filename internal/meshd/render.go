@@ -20,7 +20,7 @@ import (
 )
 
 // Render says offline what the control plane would send a proxy: the same spine on a folder of configuration and the
-// workloads in registry. Peers are trusted by what their MeshPeer holds inline; this mesh's own roots are not known.
+// workloads in registry, or without a proxy what is wrong with the folder. Peers are trusted by what their MeshPeer holds inline; this mesh's own roots are not known.
 func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
 	cfg, err := file.LoadDir(dir, schema.New().Validate)
 	if err != nil {
@@ -39,6 +39,9 @@ func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.P
 	}
 	findings = slices.Concat(cfg.Findings, findings)
 	finding.Sort(findings)
+	if proxy == "" {
+		return nil, findings, nil
+	}
 	v := view.For(mesh, proxy)
 	if v == nil {
 		return nil, findings, fmt.Errorf("no proxy %q: the agents' settings given name %s", proxy, nodeNames(registry))

@@ -218,7 +218,9 @@ func (w Workload) validate(r *reader, at string, captureOff bool) {
 	for _, f := range []struct{ name, value string }{
 		{"name", w.Name}, {"namespace", w.Namespace}, {"serviceAccount", w.ServiceAccount},
 	} {
-		if !dnsLabel.MatchString(f.value) {
+		if f.value == "" {
+			r.add(at+"."+f.name, "it is missing", "write it: "+labelRule)
+		} else if !dnsLabel.MatchString(f.value) {
 			r.add(at+"."+f.name, fmt.Sprintf("%q is not a name", f.value), labelRule)
 		}
 	}
