@@ -27,7 +27,12 @@ a pair that is not listed cannot talk at all.`,
 			resp.Edges = slices.DeleteFunc(resp.Edges, func(e adminapi.AccessEdge) bool {
 				return (from != "" && e.From != from) || (to != "" && e.To != to && !strings.HasPrefix(e.To, to+":"))
 			})
-			return a.print(resp, func(when) string { return accessText(resp.Edges) })
+			return a.print(resp, func(when) string {
+				if len(resp.Edges) == 0 && from+to != "" {
+					return "No pair like this may talk; isthmus access lists those that may.\n"
+				}
+				return accessText(resp.Edges)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "only this caller, NAMESPACE/WORKLOAD")

@@ -20,7 +20,12 @@ func (a *app) catalogCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(resp, func(when) string { return catalogText(resp.Entries) })
+			return a.print(resp, func(when) string {
+				if len(args) == 1 && len(resp.Entries) == 0 {
+					return fmt.Sprintf("Nothing is offered by a peer named %s; isthmus peer list shows the peers.\n", clean(args[0], oneLine))
+				}
+				return catalogText(resp.Entries)
+			})
 		},
 	}
 	return a.client(cmd)

@@ -35,7 +35,12 @@ kept for 30 days after the last; however many there are, they take no place from
 			if err != nil {
 				return err
 			}
-			return a.print(resp, func(w when) string { return eventsText(resp.Events, w) })
+			return a.print(resp, func(w when) string {
+				if len(resp.Events) == 0 && since+req.Actor+req.Action != "" {
+					return "Nothing like this is on record; isthmus events shows the latest.\n"
+				}
+				return eventsText(resp.Events, w)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&since, "since", "",

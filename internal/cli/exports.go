@@ -18,7 +18,12 @@ func (a *app) exportsCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(resp, func(w when) string { return exportsText(resp.Exports, w) })
+			return a.print(resp, func(w when) string {
+				if len(args) == 1 && len(resp.Exports) == 0 {
+					return fmt.Sprintf("Nothing is offered to a peer named %s; isthmus exports shows what is offered to whom.\n", clean(args[0], oneLine))
+				}
+				return exportsText(resp.Exports, w)
+			})
 		},
 	}
 	return a.client(cmd)

@@ -34,7 +34,7 @@ func (a *admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 	}
 	id, err := spiffe.Admin(a.d.authority.TrustDomain(), r.Name)
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, status.Errorf(codes.InvalidArgument, "administrator name %q: use letters, digits, '-', '.' and '_'", r.Name)
 	}
 	ttl := r.TTL
 	if ttl == 0 {
