@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/durable"
 	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/node/retry"
 	"isthmus.dev/isthmus/internal/rpc"
@@ -120,7 +123,7 @@ func (c *Client) join(ctx context.Context) (*identity.SVID, error) {
 	switch {
 	case err == nil && !svid.Expired(c.cfg.Now()):
 		if len(c.cfg.Addresses) == 0 {
-			return svid, c.addressesFromToken()
+			return svid, c.findAddresses()
 		}
 		return svid, nil
 	case err != nil && !errors.Is(err, os.ErrNotExist):
@@ -134,16 +137,24 @@ func (c *Client) join(ctx context.Context) (*identity.SVID, error) {
 	return c.attest(ctx)
 }
 
-func (c *Client) addressesFromToken() error {
-	if c.cfg.TokenFile == "" {
+// findAddresses takes the control plane's addresses from the token, or from what was kept of the one with which the agent joined:
+// its file may be gone since.
+func (c *Client) findAddresses() error {
+	if c.cfg.TokenFile != "" {
+		if token, err := identity.LoadToken(c.cfg.TokenFile); err == nil {
+			c.cfg.Addresses = token.Addresses
+			return nil
+		}
+	}
+	kept, err := os.ReadFile(c.addressesFile())
+	if c.cfg.Addresses = strings.Fields(string(kept)); err != nil || len(c.cfg.Addresses) == 0 {
 		return errors.New("control.addresses is empty: write where the control plane listens, for example 10.0.0.1:15012")
 	}
-	token, err := identity.LoadToken(c.cfg.TokenFile)
-	if err != nil {
-		return fmt.Errorf("control.addresses is empty and the token does not tell them: %w", err)
-	}
-	c.cfg.Addresses = token.Addresses
 	return nil
+}
+
+func (c *Client) addressesFile() string {
+	return filepath.Join(filepath.Dir(c.cfg.IdentityFile), "control-addresses")
 }
 
 // attest trades the token for an identity, trying until the control plane answers.
@@ -159,6 +170,9 @@ func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
 	}
 	if len(c.cfg.Addresses) == 0 {
 		c.cfg.Addresses = token.Addresses
+		if err := durable.WriteFile(c.addressesFile(), []byte(strings.Join(token.Addresses, "\n")+"\n")); err != nil {
+			return nil, fmt.Errorf("keep the control plane's addresses: %w", err) // before the token is used up
+		}
 	}
 	c.cfg.Log.Info("joining the mesh", "control", c.cfg.Addresses)
 	conn, err := c.dial(c.cfg.Addresses, identity.AttestTLS(token))

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -92,5 +93,39 @@ func TestAnotherNodesToken(t *testing.T) {
 		if err := client.Run(ctx); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s %s: %v, want %q", c.role, c.node, err, c.want)
 		}
+	}
+}
+
+// TestAddressesOutliveTheToken: an agent that joined finds its control plane again without the token, whose file may be gone.
+func TestAddressesOutliveTheToken(t *testing.T) {
+	dir := t.TempDir()
+	file, keep := filepath.Join(dir, "token"), filepath.Join(dir, "identity.pem")
+	body := `{"id":"00000000000000aa","secret":"` + strings.Repeat("A", 43) + `","node":"n","role":"node","fingerprint":"` +
+		strings.Repeat("0", 64) + `","addresses":["192.0.2.1:15012","[2001:db8::1]:15012"]}`
+	if err := os.WriteFile(file, []byte("isthmus-join-v1."+base64.RawURLEncoding.EncodeToString([]byte(body))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_ = New(Config{Log: log, Node: "n", Role: snapshot.RoleNode, TokenFile: file, IdentityFile: keep}).Run(ctx)
+	if err := identity.Save(keep, selfSigned(t)); err != nil { // as if it had joined
+		t.Fatal(err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range []string{"", file} {
+		c := New(Config{Log: log, Node: "n", Role: snapshot.RoleNode, TokenFile: token, IdentityFile: keep})
+		if _, err := c.join(t.Context()); err != nil || strings.Join(c.cfg.Addresses, " ") != "192.0.2.1:15012 [2001:db8::1]:15012" {
+			t.Errorf("token file %q: %v, %v", token, c.cfg.Addresses, err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "control-addresses")); err != nil {
+		t.Fatal(err)
+	}
+	c := New(Config{Log: log, Node: "n", Role: snapshot.RoleNode, IdentityFile: keep})
+	if _, err := c.join(t.Context()); err == nil || !strings.Contains(err.Error(), "control.addresses is empty") {
+		t.Errorf("nothing kept: %v", err)
 	}
 }
