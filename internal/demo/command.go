@@ -63,7 +63,7 @@ func execCommand(o *Options) *cobra.Command {
 			}
 			path, err := exec.LookPath(args[1])
 			if err != nil {
-				return fmt.Errorf("find the command: %w", err)
+				return fmt.Errorf("%w: name a command that is installed on this machine", err)
 			}
 			return lab.Exec(netns, files{o.RunDir}.resolv(netns), path, args[1:], os.Environ())
 		},
