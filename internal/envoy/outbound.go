@@ -50,7 +50,7 @@ func (b *builder) unlisted(w *model.Workload, name string) *listenerv3.FilterCha
 func (b *builder) unlistedRefusal(w *model.Workload, name string) *listenerv3.FilterChain {
 	return refusal(name, "isthmus: "+w.ID.String()+" ("+w.Identity.String()+") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: "+
 		"no service that lists this workload as a caller answers there. If it should, its owner must allow the caller "+
-		"(AuthorizationPolicy, FederatedImport callers) or list the address (ServiceEntry); see isthmus access, and isthmus imports for what peers serve.\n",
+		"(AuthorizationPolicy, FederatedImport callers) or list the address (ServiceEntry); see isthmus access.\n",
 		refusals(outboundLog, workloadTag(w.ID.String())))
 }
 
