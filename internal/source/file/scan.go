@@ -50,7 +50,13 @@ func isConfig(path string) bool {
 	return false
 }
 
-// scan walks a folder, following symbolic links, each folder once.
+// maxFolders bounds the folders that are walked, so that a link to the root of the file system costs little.
+const maxFolders = 2000
+
+var errManyFolders = fmt.Errorf("there are more than %d folders beneath it: take out links that lead elsewhere", maxFolders)
+
+// scan walks a folder, following symbolic links, each folder once. Links to folders come last, so that whatever lies behind
+// them keeps no folder that is really there from being read.
 func scan(root string) listing {
 	l := listing{files: map[string]stamp{}, dirs: map[string]stamp{}, errs: map[string]error{}}
 	info, err := os.Stat(root)
@@ -60,15 +66,32 @@ func scan(root string) listing {
 	case !info.IsDir():
 		l.errs[root] = &fs.PathError{Op: "read", Path: root, Err: syscall.ENOTDIR}
 	default:
-		l.walk(root, stampOf(info), map[[2]uint64]bool{})
+		seen := map[[2]uint64]bool{}
+		links := l.walk(root, root, stampOf(info), seen)
+		for len(links) > 0 {
+			next := links[0]
+			links = append(links[1:], l.walk(next.path, next.path, next.stamp, seen)...)
+		}
 	}
 	return l
 }
 
-func (l *listing) walk(dir string, st stamp, seen map[[2]uint64]bool) {
+// link is a symbolic link to a folder.
+type link struct {
+	path  string
+	stamp stamp
+}
+
+// walk takes in a folder and those beneath it, and returns the links to others. Where that is too much, nothing more is known
+// of what lies beneath top.
+func (l *listing) walk(top, dir string, st stamp, seen map[[2]uint64]bool) (links []link) {
 	id := [2]uint64{st.dev, st.inode}
 	if seen[id] {
-		return
+		return nil
+	}
+	if len(seen) >= maxFolders {
+		l.errs[top] = errManyFolders
+		return nil
 	}
 	seen[id] = true
 	l.dirs[dir] = st
@@ -90,12 +113,15 @@ func (l *listing) walk(dir string, st stamp, seen map[[2]uint64]bool) {
 			if isConfig(path) || e.IsDir() || linked && !errors.Is(err, fs.ErrNotExist) {
 				l.errs[path] = err // a name or path that is too long, too
 			}
+		case info.IsDir() && linked:
+			links = append(links, link{path, stampOf(info)})
 		case info.IsDir():
-			l.walk(path, stampOf(info), seen)
+			links = append(links, l.walk(top, path, stampOf(info), seen)...)
 		case info.Mode().IsRegular() && isConfig(path):
 			l.files[path] = stampOf(info)
 		}
 	}
+	return links
 }
 
 // unknown says whether a path lies at or beneath something that could not be looked at.
