@@ -397,9 +397,11 @@ func TestNetnsCaptureLetsErrorsIn(t *testing.T) {
 			return errors.Join(os.WriteFile(forwarding, []byte("1"), 0),
 				netlink.RouteReplace(&netlink.Route{Dst: to, Type: unix.RTN_UNREACHABLE}))
 		}))
-		eventually(t, 5*time.Second, "an error comes in", func() error { // IPv6 begins anew to find its neighbours where it forwards
+		// IPv6 begins anew to find its neighbours where it forwards. An answer that comes while connect still holds the socket
+		// counts for nothing; the one to the second SYN, after a second, does.
+		eventually(t, 10*time.Second, "an error comes in", func() error {
 			err := asEnvoy(app, func() error {
-				_, err := (&net.Dialer{Timeout: time.Second, Control: mark(agentapi.SocketMark)}).Dial("tcp",
+				_, err := (&net.Dialer{Timeout: 3 * time.Second, Control: mark(agentapi.SocketMark)}).Dial("tcp",
 					net.JoinHostPort(beyond, "80"))
 				return err
 			})

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -146,7 +147,11 @@ func wireAs(t *testing.T, a, aName, aAddr, b, bName, bAddr string) {
 func listenIn(t *testing.T, ns, addr string) net.Listener {
 	t.Helper()
 	var l net.Listener
-	must(t, netns.Do(ns, func() (err error) { l, err = net.Listen("tcp", addr); return err }))
+	network := "tcp" // of 0.0.0.0 alone that would be both versions, or not, by what the process saw first
+	if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().Is4() {
+		network = "tcp4"
+	}
+	must(t, netns.Do(ns, func() (err error) { l, err = net.Listen(network, addr); return err }))
 	t.Cleanup(func() { l.Close() })
 	return l
 }

@@ -36,8 +36,8 @@ func Inside(name string, fn func() error) (err error) {
 	if err := enter(g); err != nil {
 		return err
 	}
-	err = fn()
-	return errors.Join(err, enter(root))
+	defer func() { err = errors.Join(err, enter(root)) }() // also when fn ends the test
+	return fn()
 }
 
 // own is the path of this process's group below the root.
