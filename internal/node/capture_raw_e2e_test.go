@@ -8,11 +8,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"math/bits"
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,55 +23,15 @@ import (
 	"isthmus.dev/isthmus/internal/node/netns"
 )
 
-// wiretap collects the frames that arrive at a namespace with the secret in them, whatever else they are.
-type wiretap struct {
-	mu    sync.Mutex // guards heard
-	heard []string
-}
-
-func (w *wiretap) take() []string {
-	time.Sleep(20 * time.Millisecond)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	out := w.heard
-	w.heard = nil
-	return out
-}
-
-func newWiretap(t *testing.T, ns string) *wiretap {
+// newWiretap collects the frames that arrive at a namespace with the secret in them, whatever else they are.
+func newWiretap(t *testing.T, ns string) *sniffer {
 	t.Helper()
-	w, fd := &wiretap{}, -1
-	must(t, netns.Do(ns, func() (err error) {
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(bits.ReverseBytes16(unix.ETH_P_ALL)))
-		return errors.Join(err, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000}))
-	}))
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 65536)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			n, from, err := unix.Recvfrom(fd, buf, 0)
-			if err != nil || !bytes.Contains(buf[:n], []byte(theSecret)) {
-				continue
-			}
-			if ll := from.(*unix.SockaddrLinklayer); ll.Pkttype != unix.PACKET_OUTGOING {
-				w.mu.Lock()
-				w.heard = append(w.heard, fmt.Sprintf("%x", buf[:n]))
-				w.mu.Unlock()
-			}
+	return newSniffer(t, ns, unix.SOCK_RAW, unix.ETH_P_ALL, 20*time.Millisecond, func(frame []byte) string {
+		if !bytes.Contains(frame, []byte(theSecret)) {
+			return ""
 		}
-	}()
-	t.Cleanup(func() {
-		close(stop)
-		<-done
-		unix.Close(fd)
+		return fmt.Sprintf("%x", frame)
 	})
-	return w
 }
 
 // newBoth is newCaptured with both IP versions, and the app's addresses as a program there may forge packets of.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
 	"net"
 	"net/netip"
 	"os"
@@ -168,58 +167,22 @@ func TestNetnsCaptureIPv6RedirectsWhateverCarriesTCP(t *testing.T) {
 	}
 }
 
-// spy collects what arrives at a namespace in IPv6 and is no ICMPv6.
-type spy struct {
-	mu     sync.Mutex // guards strays
-	strays []string
-}
-
-func (s *spy) take() []string {
-	time.Sleep(100 * time.Millisecond)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := s.strays
-	s.strays = nil
-	return out
-}
-
-func newSpy(t *testing.T, ns string) *spy {
+// newSpy collects what arrives at a namespace in IPv6 and is no ICMPv6.
+func newSpy(t *testing.T, ns string) *sniffer {
 	t.Helper()
-	s, fd := &spy{}, -1
-	must(t, netns.Do(ns, func() (err error) {
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(bits.ReverseBytes16(unix.ETH_P_IPV6)))
-		return errors.Join(err, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000}))
-	}))
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 65536)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			n, from, err := unix.Recvfrom(fd, buf, 0)
-			if err != nil || n < 40 {
-				continue // nothing for a while
-			}
-			if ll := from.(*unix.SockaddrLinklayer); ll.Pkttype == unix.PACKET_OUTGOING {
-				continue
-			}
-			next, rest := buf[6], buf[40:n]
-			if next == unix.IPPROTO_HOPOPTS && len(rest) >= 8 {
-				next = rest[0] // multicast listener reports
-			}
-			if next != unix.IPPROTO_ICMPV6 {
-				s.mu.Lock()
-				s.strays = append(s.strays, fmt.Sprintf("next header %d: %x", buf[6], buf[40:min(n, 80)]))
-				s.mu.Unlock()
-			}
+	return newSniffer(t, ns, unix.SOCK_DGRAM, unix.ETH_P_IPV6, 100*time.Millisecond, func(packet []byte) string {
+		if len(packet) < 40 {
+			return ""
 		}
-	}()
-	t.Cleanup(func() { close(stop); <-done; unix.Close(fd) })
-	return s
+		next, rest := packet[6], packet[40:]
+		if next == unix.IPPROTO_HOPOPTS && len(rest) >= 8 {
+			next = rest[0] // multicast listener reports
+		}
+		if next == unix.IPPROTO_ICMPV6 {
+			return ""
+		}
+		return fmt.Sprintf("next header %d: %x", packet[6], packet[40:min(len(packet), 80)])
+	})
 }
 
 // packet is a whole IPv6 packet from app to a destination.
