@@ -32,7 +32,7 @@ func TestSlowQuestionsAreHungUpOn(t *testing.T) {
 		defer conn.Close()
 		all.Go(func() {
 			began := time.Now()
-			conn.SetReadDeadline(began.Add(12 * time.Second))
+			conn.SetReadDeadline(began.Add(30 * time.Second))
 			go func() {
 				for _, b := range says {
 					if _, err := conn.Write([]byte{b}); err != nil {
