@@ -77,6 +77,15 @@ func refusals(name string, tags ...tag) []*accesslogv3.AccessLog {
 	return []*accesslogv3.AccessLog{httpLog(name, anyAnswered(403, 400), tags...)}
 }
 
+// localRefusals logs those of them that were not another Envoy's, or the application's, to give.
+func localRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
+	return []*accesslogv3.AccessLog{httpLog(name, &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
+		AndFilter: &accesslogv3.AndFilter{Filters: []*accesslogv3.AccessLogFilter{
+			anyAnswered(403, 400), when(`response.code_details != "via_upstream"`),
+		}},
+	}}, tags...)}
+}
+
 // anyAnswered keeps an entry only if the answer had one of these statuses, of which there are two or more.
 func anyAnswered(statuses ...uint32) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{

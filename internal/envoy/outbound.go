@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -104,14 +105,41 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 	if len(ts) == 0 {
 		return
 	}
-	needsHTTP := o.Port.Protocol.IsHTTP() && o.Import != nil && o.Import.Local != nil && len(o.Import.Remotes) > 0
-	if needsHTTP {
-		m := withLocalReplies(httpManager(name, name, nil, refusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host, "")
-		l.FilterChains = append(l.FilterChains, chain(name, match, nil, managerFilter(m)))
-		b.add(RouteType, name, outboundRoutes(name, o, w, b.view.Domain, ts), refs)
+	if o.Port.Protocol.IsHTTP() {
+		l.FilterChains = append(l.FilterChains, b.httpDestination(w, o, name, match, ts, refs))
 		return
 	}
 	l.FilterChains = append(l.FilterChains, chain(name, match, nil, append(b.introduced(w, o), weightedTCP(name, ts))...))
+}
+
+// httpDestination sends each request by itself to an endpoint, and one that no server has begun to another one. What a request may
+// look like the server decides, who has the policy: here it passes as it is, whatever Host it names, since the address has said
+// where it goes. Routes that change, as those of imports do, come by themselves, so that no connection is drained.
+func (b *builder) httpDestination(w *model.Workload, o model.Outbound, name string, match *listenerv3.FilterChainMatch, ts []target,
+	refs []model.Ref,
+) *listenerv3.FilterChain {
+	m := withLocalReplies(httpManager(name, name, nil, localRefusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host, "")
+	asItIs(m)
+	rc := outboundRoutes(name, o, ts)
+	if o.Import == nil {
+		m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
+	} else {
+		b.add(RouteType, name, rc, refs)
+	}
+	return chain(name, match, nil, append(b.introduced(w, o), managerFilter(m))...)
+}
+
+// asItIs passes on what a program of the workload wrote: nothing is cut, merged, decided or answered on the server's behalf.
+func asItIs(m *hcmv3.HttpConnectionManager) {
+	m.NormalizePath = boolean(false)
+	m.MergeSlashes = false
+	m.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_KEEP_UNCHANGED
+	m.StripPortMode = nil
+	m.StripTrailingHostDot = false
+	m.CommonHttpProtocolOptions.HeadersWithUnderscoresAction = corev3.HttpProtocolOptions_ALLOW
+	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY
+	m.UseRemoteAddress = boolean(false)
+	m.Proxy_100Continue = true
 }
 
 func weightedTCP(name string, ts []target) *listenerv3.Filter {
@@ -127,20 +155,21 @@ func weightedTCP(name string, ts []target) *listenerv3.Filter {
 	return networkFilter("tcp", anyOf(p))
 }
 
-func outboundRoutes(name string, o model.Outbound, w *model.Workload, domain string, ts []target) *routev3.RouteConfiguration {
+func outboundRoutes(name string, o model.Outbound, ts []target) *routev3.RouteConfiguration {
 	r := toCluster(ts[0].cluster)
-	action := r.GetRoute()
-	retrySafely(r)
 	if len(ts) > 1 {
 		wc := &routev3.WeightedCluster{}
 		for _, t := range ts {
 			wc.Clusters = append(wc.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: t.cluster, Weight: u32(t.weight)})
 		}
-		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: wc}
+		r.GetRoute().ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: wc}
 	}
-	return &routev3.RouteConfiguration{Name: name, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable}, VirtualHosts: []*routev3.VirtualHost{{
-		Name: o.Service.Host, Domains: domains(model.HostNames(o.Service, domain)), Routes: []*routev3.Route{r},
-	}}}
+	retrySafely(r)
+	return &routev3.RouteConfiguration{
+		Name: name, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
+		RequestHeadersToRemove: []string{"x-envoy-internal"}, // which Envoy adds
+		VirtualHosts:           []*routev3.VirtualHost{{Name: o.Service.Host, Domains: []string{"*"}, Routes: []*routev3.Route{r}}},
+	}
 }
 
 // toService matches the addresses of a service that the workload can call; nil when there are none.
@@ -233,7 +262,7 @@ func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) 
 	if b.nearby(o) {
 		c.TransportSocket = internalSocket(c.TransportSocket)
 	}
-	if o.Port.Protocol.IsHTTP() && o.Import != nil {
+	if o.Port.Protocol.IsHTTP() {
 		speaking(c, o.Port.Protocol)
 	}
 	return c
