@@ -100,6 +100,13 @@ func answered(status uint32) *accesslogv3.AccessLogFilter {
 	}}}
 }
 
+// flagged keeps an entry only if Envoy has set one of these response flags on it.
+func flagged(flags ...string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
+		ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: flags},
+	}}
+}
+
 // workloadTag says at which workload of the node something was seen.
 func workloadTag(id string) tag { return tag{name: "workload", value: id} }
 

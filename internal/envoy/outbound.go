@@ -49,10 +49,20 @@ func (b *builder) unlisted(w *model.Workload, name string) *listenerv3.FilterCha
 
 // unlistedRefusal tells nobody whether the destination exists.
 func (b *builder) unlistedRefusal(w *model.Workload, name string) *listenerv3.FilterChain {
-	return refusal(name, "isthmus: "+w.ID.String()+" ("+w.Identity.String()+") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: "+
-		"no service that lists this workload as a caller answers there. If it should, its owner must allow the caller "+
-		"(AuthorizationPolicy, FederatedImport callers) or list the address (ServiceEntry); see isthmus access.\n",
-		refusals(outboundLog, workloadTag(w.ID.String())))
+	return refusal(name, mayNotCall(w), refusals(outboundLog, workloadTag(w.ID.String())))
+}
+
+func mayNotCall(w *model.Workload) string {
+	return "isthmus: " + w.ID.String() + " (" + w.Identity.String() + ") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: " +
+		"no service that lists this workload as a caller answers there. If it should, its owner must allow the caller " +
+		"(AuthorizationPolicy, FederatedImport callers) or list the address (ServiceEntry); see isthmus access.\n"
+}
+
+// noLongerListed is what a connection that is still open hears once its destination's cluster has been taken away.
+func noLongerListed(w *model.Workload) *hcmv3.ResponseMapper {
+	return &hcmv3.ResponseMapper{
+		Filter: flagged("NC"), StatusCode: u32(403), BodyFormatOverride: bodyFormat(mayNotCall(w)),
+	}
 }
 
 // neverOutside are what a call to an unlisted address is refused at even where such calls pass: the mesh's virtual addresses, at
@@ -119,6 +129,7 @@ func (b *builder) httpDestination(w *model.Workload, o model.Outbound, name stri
 	refs []model.Ref,
 ) *listenerv3.FilterChain {
 	m := withLocalReplies(httpManager(name, name, nil, localRefusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host, "")
+	m.LocalReplyConfig.Mappers = append([]*hcmv3.ResponseMapper{noLongerListed(w)}, m.LocalReplyConfig.Mappers...)
 	asItIs(m)
 	rc := outboundRoutes(name, o, ts)
 	if o.Import == nil {
