@@ -53,7 +53,7 @@ func (s *shop) theWay(t *testing.T, way string) {
 	}
 	time.Sleep(200 * time.Millisecond)
 	n := s.wire.between.Load() - before
-	if way == "InProcess" && n > 0 || way == "Network" && n < 100 {
+	if way == "InProcess" && n > 0 || way == "Network" && n < 40 { // there and back at least, on a connection that is kept
 		t.Errorf("%s: 20 calls were %d frames between workloads", way, n)
 	}
 }
