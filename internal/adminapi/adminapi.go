@@ -178,6 +178,7 @@ type Server interface {
 	CertList(context.Context, *Empty) (*CertListResponse, error)
 	Check(context.Context, *Empty) (*CheckResponse, error)
 	Access(context.Context, *Empty) (*AccessResponse, error)
+	Inventory(context.Context, *Empty) (*InventoryResponse, error)
 	AdminCert(context.Context, *AdminCertRequest) (*agentapi.SignResponse, error)
 	AdminList(context.Context, *Empty) (*AdminListResponse, error)
 	AdminRevoke(context.Context, *AdminRevokeRequest) (*AdminRevokeResponse, error)
@@ -211,6 +212,7 @@ var Desc = grpc.ServiceDesc{
 		rpc.Unary("CertList", Server.CertList),
 		rpc.Unary("Check", Server.Check),
 		rpc.Unary("Access", Server.Access),
+		rpc.Unary("Inventory", Server.Inventory),
 		rpc.Unary("AdminCert", Server.AdminCert),
 		rpc.Unary("AdminList", Server.AdminList),
 		rpc.Unary("AdminRevoke", Server.AdminRevoke),

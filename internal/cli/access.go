@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -24,12 +26,18 @@ a pair that is not listed cannot talk at all.`,
 			if err != nil {
 				return err
 			}
-			resp.Edges = slices.DeleteFunc(resp.Edges, func(e adminapi.AccessEdge) bool {
-				return (from != "" && e.From != from) || (to != "" && e.To != to && !strings.HasPrefix(e.To, to+":"))
-			})
+			if from+to != "" {
+				inv, err := a.inventory(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if resp.Edges, err = among(resp.Edges, *inv, from, to); err != nil {
+					return err
+				}
+			}
 			return a.print(resp, func(when) string {
 				if len(resp.Edges) == 0 && from+to != "" {
-					return "No pair like this may talk; isthmus access lists those that may.\n"
+					return nobody(from, to)
 				}
 				return accessText(resp.Edges)
 			})
@@ -37,7 +45,64 @@ a pair that is not listed cannot talk at all.`,
 	}
 	cmd.Flags().StringVar(&from, "from", "", "only this caller, NAMESPACE/WORKLOAD")
 	cmd.Flags().StringVar(&to, "to", "", "only this destination, HOST or HOST:PORT")
+	_ = cmd.RegisterFlagCompletionFunc("from", a.completion(a.workloadNames)) // fails only for a flag that does not exist
+	_ = cmd.RegisterFlagCompletionFunc("to", a.completion(a.hosts))
 	return a.client(cmd)
+}
+
+// among are the edges of one caller, to one destination, or both. A name that nothing has is an error.
+func among(
+	edges []adminapi.AccessEdge, inv adminapi.InventoryResponse, from, to string,
+) ([]adminapi.AccessEdge, error) {
+	if from != "" {
+		w, err := findWorkload(inv.Workloads, from)
+		if err != nil {
+			return nil, err
+		}
+		edges = slices.DeleteFunc(edges, func(e adminapi.AccessEdge) bool { return e.From != w.Key() })
+	}
+	if to == "" {
+		return edges, nil
+	}
+	name, port, onePort := strings.Cut(to, ":")
+	host, err := findHost(inv.Services, name)
+	if err != nil {
+		return nil, err
+	}
+	if onePort {
+		if err := servesPort(inv.Services, host, port); err != nil {
+			return nil, err
+		}
+	}
+	return slices.DeleteFunc(edges, func(e adminapi.AccessEdge) bool {
+		return e.To != host+":"+port && (onePort || !strings.HasPrefix(e.To, host+":"))
+	}), nil
+}
+
+func servesPort(services []adminapi.ServiceInfo, host, port string) error {
+	var ports []string
+	for _, s := range services {
+		if s.Host != host {
+			continue
+		}
+		for _, p := range s.Ports {
+			ports = append(ports, fmt.Sprint(p.Number))
+		}
+	}
+	if slices.Contains(ports, port) {
+		return nil
+	}
+	return badInput("isthmus services", "%s has no port %s; it has %s", host, port, cmp.Or(strings.Join(ports, ", "), "none"))
+}
+
+func nobody(from, to string) string {
+	switch {
+	case to == "":
+		return from + " may call nothing.\n  Next: isthmus describe " + from + "\n"
+	case from == "":
+		return "Nobody may call " + to + ".\n  Next: isthmus describe " + to + "\n"
+	}
+	return from + " may not call " + to + ".\n  Next: isthmus describe " + to + "\n"
 }
 
 func accessText(edges []adminapi.AccessEdge) string {

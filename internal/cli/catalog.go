@@ -28,6 +28,7 @@ func (a *app) catalogCmd() *cobra.Command {
 			})
 		},
 	}
+	cmd.ValidArgsFunction = a.completion(a.peerNames)
 	return a.client(cmd)
 }
 

@@ -16,6 +16,7 @@ import (
 	"isthmus.dev/isthmus/internal/config"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/version"
 )
 
 // World is what the commands touch outside themselves.
@@ -24,6 +25,7 @@ type World struct {
 	Out, Err io.Writer
 	Now      func() time.Time
 	Terminal bool // In is a person's terminal, who can be asked
+	Getenv   func(string) string
 }
 
 // Verbs are the parts of Isthmus that commands start; cmd/isthmus fills them in.
@@ -79,11 +81,13 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "isthmus",
 		Short:         "A zero-trust service mesh whose meshes meet only at guarded gateways",
+		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate("isthmus {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(cmd, "%s", err)
 	})
@@ -103,7 +107,8 @@ func (a *app) root() *cobra.Command {
 	if a.verbs.Demo != nil {
 		add("run", usageOf(a.verbs.Demo()))
 	}
-	add("ask", a.statusCmd(), a.checkCmd(), a.accessCmd(), a.eventsCmd(), a.certCmd(), a.proxyCmd(), a.renderCmd())
+	add("ask", a.statusCmd(), a.checkCmd(), a.servicesCmd(), a.endpointsCmd(), a.describeCmd(), a.accessCmd(), a.logsCmd(),
+		a.eventsCmd(), a.certCmd(), a.proxyCmd(), a.validateCmd(), a.renderCmd())
 	add("peer", a.peerCmd(), a.catalogCmd(), a.exportsCmd(), a.importsCmd())
 	add("admin", a.tokenCmd(), a.adminCmd(), a.caCmd(), a.versionCmd())
 	return root
@@ -111,7 +116,11 @@ func (a *app) root() *cobra.Command {
 
 // client makes a command one that asks the control plane: connection flags and output format.
 func (a *app) client(cmd *cobra.Command) *cobra.Command {
-	a.dial.flags(cmd.Flags())
+	environment := ""
+	if a.Getenv != nil {
+		environment = a.Getenv(socketVariable)
+	}
+	a.dial.flags(cmd.Flags(), environment)
 	return a.printer(cmd)
 }
 

@@ -113,6 +113,8 @@ func TestUsage(t *testing.T) {
 		"peer manifest --as a":             "--as and --known-as are both needed",
 		"admin cert ada":                   "--out is missing",
 		"render --proxy n1":                "-f DIR is missing: name the folder of YAML that describes the mesh",
+		"render -f d":                      "--proxy NAME is missing",
+		"validate":                         "-f DIR is missing: name the folder of YAML that describes the mesh",
 		"node":                             "--config is missing",
 		"control --log-level loud":         `--log-level: "loud" is none of`,
 		"status --control h:1":             "--control needs --credentials FILE",
@@ -252,14 +254,6 @@ func TestPeerStatusOfNobody(t *testing.T) {
 	expect(t, run(t, "", "peer", "status", "x", "--socket", serve(t, &fake{})), 65, `there is no peer "x"`, "isthmus peer list")
 }
 
-func TestAccessFilters(t *testing.T) {
-	f := &fake{access: adminapi.AccessResponse{Edges: []adminapi.AccessEdge{
-		{From: "default/a", To: "x:80"}, {From: "default/b", To: "x:80"}, {From: "default/a", To: "xy:80"},
-	}}}
-	got := run(t, "", "access", "--socket", serve(t, f), "--from", "default/a", "--to", "x")
-	same(t, got.out, "FROM       TO    BY\ndefault/a  x:80  -\n")
-}
-
 func TestControlSettings(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "control.yaml")
 	if err := os.WriteFile(file, []byte("configDir: /mesh\nstateFile: /state.db\nagentAddress: 10.0.0.1:15012\nlog: {format: json}\n"), 0o600); err != nil {
@@ -303,6 +297,24 @@ func TestRender(t *testing.T) {
 	same(t, got.out, "TYPE  NAME  VERSION  BYTES  FROM\nRDS   r     -        7      -\n\nWhole: -o yaml\n")
 	fs[0].Severity = finding.Error
 	expect(t, runAs(t, World{}, v, args...), 79, "ISM0001 error: mind.")
+}
+
+func TestValidate(t *testing.T) {
+	var fs []finding.Finding
+	v := Verbs{Render: func(_ context.Context, dir string, _ []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
+		if dir != "mesh" || proxy != "" {
+			return nil, nil, errors.New("wrong arguments")
+		}
+		return nil, fs, nil
+	}}
+	got := runAs(t, World{}, v, "validate", "-f", "mesh")
+	expect(t, got, 0)
+	same(t, got.out, "Nothing to mend.\n")
+	same(t, runAs(t, World{}, v, "validate", "-f", "mesh", "-o", "json").out, "{\n  \"findings\": []\n}\n")
+	fs = []finding.Finding{{Code: "ISM0001", Severity: finding.Error, Message: "mind."}}
+	got = runAs(t, World{}, v, "validate", "-f", "mesh")
+	expect(t, got, 79)
+	same(t, got.out, "ISM0001 error: mind.\n")
 }
 
 func TestDemoIsAdded(t *testing.T) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -35,8 +36,15 @@ type dialer struct {
 	timeout     time.Duration
 }
 
-func (d *dialer) flags(f *pflag.FlagSet) {
-	f.StringVar(&d.socket, "socket", config.Default().Socket, "the control plane's Unix socket, on its own machine")
+// socketVariable names the socket where the command line does not: it addresses, and grants nothing.
+const socketVariable = "ISTHMUS_SOCKET"
+
+// completionTimeout bounds how long a person who presses tab waits for names.
+const completionTimeout = 2 * time.Second
+
+func (d *dialer) flags(f *pflag.FlagSet, environment string) {
+	f.StringVar(&d.socket, "socket", cmp.Or(environment, config.Default().Socket),
+		"the control plane's Unix socket, on its own machine; "+socketVariable+" sets it too")
 	f.StringVar(&d.address, "control", "", "host:port of a control plane elsewhere (mutual TLS, needs --credentials)")
 	f.StringVar(&d.credentials, "credentials", "", "PEM `FILE` that isthmus admin cert wrote")
 	f.DurationVar(&d.timeout, "timeout", 30*time.Second, "give up after this long")

@@ -26,6 +26,7 @@ func (a *app) exportsCmd() *cobra.Command {
 			})
 		},
 	}
+	cmd.ValidArgsFunction = a.completion(a.peerNames)
 	return a.client(cmd)
 }
 

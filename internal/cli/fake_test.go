@@ -40,6 +40,7 @@ type fake struct {
 	certs    adminapi.CertListResponse
 	checks   adminapi.CheckResponse
 	access   adminapi.AccessResponse
+	has      adminapi.InventoryResponse
 	ca       adminapi.CAStatusResponse
 	sign     func(*adminapi.AdminCertRequest) (*agentapi.SignResponse, error)
 	acted    []string
@@ -122,6 +123,10 @@ func (f *fake) CertList(_ context.Context, r *adminapi.Empty) (*adminapi.CertLis
 
 func (f *fake) Check(_ context.Context, r *adminapi.Empty) (*adminapi.CheckResponse, error) {
 	return answer(f, *r, &f.checks)
+}
+
+func (f *fake) Inventory(context.Context, *adminapi.Empty) (*adminapi.InventoryResponse, error) {
+	return &f.has, f.err
 }
 
 func (f *fake) Access(_ context.Context, r *adminapi.Empty) (*adminapi.AccessResponse, error) {

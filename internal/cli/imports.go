@@ -22,6 +22,7 @@ func (a *app) importsCmd() *cobra.Command {
 			return a.print(resp, func(w when) string { return importsText(resp.Imports, w) })
 		},
 	}
+	cmd.ValidArgsFunction = a.completion(a.peerNames)
 	return a.client(cmd)
 }
 

@@ -34,6 +34,7 @@ A new join token lets a node of that name in again. isthmus status lists the nod
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.ValidArgsFunction = a.completion(a.proxyNames)
 	return a.client(cmd)
 }
 

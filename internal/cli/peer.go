@@ -164,6 +164,7 @@ func (a *app) peerDeed(use, short, method, warning, done string) *cobra.Command 
 	if warning != "" {
 		cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	}
+	cmd.ValidArgsFunction = a.completion(a.peerNames)
 	return a.client(cmd)
 }
 

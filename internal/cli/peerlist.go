@@ -41,6 +41,7 @@ func (a *app) peerStatusCmd() *cobra.Command {
 			return a.print(resp, func(w when) string { return peerStatusText(resp.Peers, w) })
 		},
 	}
+	cmd.ValidArgsFunction = a.completion(a.peerNames)
 	return a.client(cmd)
 }
 

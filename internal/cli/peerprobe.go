@@ -42,6 +42,7 @@ one probe a second, and may refuse them all. Exits with 79 when a leg is broken.
 		},
 	}
 	cmd.Flags().StringVar(&req.Import, "import", "", "a FederatedImport that the peer serves, NAMESPACE/NAME (or NAME in namespace default)")
+	cmd.ValidArgsFunction = a.completion(a.peerNames)
 	return a.client(cmd)
 }
 

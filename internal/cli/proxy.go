@@ -37,6 +37,7 @@ func (a *app) proxyConfigCmd() *cobra.Command {
 		},
 	}
 	typeFlag(cmd, &req.Type)
+	cmd.ValidArgsFunction = a.completion(a.proxyNames)
 	return a.client(cmd)
 }
 

@@ -7,26 +7,26 @@ import (
 	"github.com/spf13/cobra"
 
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/finding"
 )
 
 func (a *app) renderCmd() *cobra.Command {
 	var dir, proxy, kind string
 	var nodes []string
 	cmd := &cobra.Command{
-		Use:   "render",
+		Use:   "render -f DIR --proxy NAME",
 		Short: "What the control plane would send a proxy, from files alone",
 		Long: `What the control plane would send a proxy, from files alone: nothing is asked, nothing is changed.
 The workloads come from the agents' settings files; without one there are none but WorkloadEntry objects.
-Without --proxy the files are checked, and that is all.
-Exits with 79 when the configuration holds an error.`,
-		Example: `  isthmus render -f mesh/
-  isthmus render -f samples/cards --node-config samples/agents/cards-node.yaml --proxy cards-node
+Exits with 79 when the configuration holds an error. isthmus validate only checks it.`,
+		Example: `  isthmus render -f samples/cards --node-config samples/agents/cards-node.yaml --proxy cards-node
   isthmus render -f mesh/ --node-config node.yaml --proxy rack1 --type rds -o yaml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				return usage(cmd, "-f DIR is missing: name the folder of YAML that describes the mesh")
+			}
+			if proxy == "" {
+				return usage(cmd, "--proxy NAME is missing: name the node or gateway; isthmus validate -f %s checks the files", dir)
 			}
 			if err := xdsType(cmd, &kind); err != nil {
 				return err
@@ -41,22 +41,16 @@ Exits with 79 when the configuration holds an error.`,
 			if len(fs) > 0 {
 				fmt.Fprint(a.Err, findingsText(fs))
 			}
-			if proxy == "" && (a.output == formatTable || a.output == formatWide) {
-				if len(fs) == 0 {
-					fmt.Fprintln(a.Err, "Nothing to mend.")
-				}
-			} else if err := a.print(adminapi.ProxyConfigResponse{Resources: rs}, func(w when) string { return resourcesText(rs, w) }); err != nil {
+			err = a.print(adminapi.ProxyConfigResponse{Resources: rs}, func(w when) string { return resourcesText(rs, w) })
+			if err != nil {
 				return err
 			}
-			if slices.ContainsFunc(fs, func(f finding.Finding) bool { return f.Severity == finding.Error }) {
-				return &Error{Code: exitFindings} // the findings have said it all
-			}
-			return nil
+			return mended(fs)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&dir, "filename", "f", "", "folder of YAML that describes the mesh (required)")
-	f.StringVar(&proxy, "proxy", "", "name of the node or gateway; without it the files are only checked")
+	f.StringVar(&proxy, "proxy", "", "name of the node or gateway (required)")
 	f.StringArrayVar(&nodes, "node-config", nil, "an agent's settings file, for its workloads; repeat it")
 	typeFlag(cmd, &kind)
 	return a.printer(cmd)

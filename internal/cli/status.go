@@ -49,11 +49,7 @@ func statusText(s adminapi.StatusResponse, w when) string {
 		b.WriteString("No proxy has joined yet. Next: isthmus token create --node NAME --identity NAMESPACE/SERVICEACCOUNT\n")
 		return b.String()
 	}
-	t := newTable("PROXY", "ROLE", "CONNECTED", "CONFIG", "LAG", "CERTIFICATES", "ENVOY", "WORKLOADS")
-	for _, p := range s.Proxies {
-		t.row(p.Name, string(p.Role), connected(p, w), configState(p.Types), lag(p.Types, w.now), certLife(p.Certs, w), envoyState(p.Envoy), workloads(p.Workloads, w))
-	}
-	b.WriteString(t.String())
+	b.WriteString(proxiesTable(s.Proxies, w).String())
 	if w.wide {
 		b.WriteString("\n" + typesTable(s.Proxies, w).String())
 	}
@@ -67,6 +63,23 @@ func statusText(s adminapi.StatusResponse, w when) string {
 		}
 	}
 	return b.String()
+}
+
+func proxiesTable(proxies []adminapi.ProxyStatus, w when) *table {
+	if !w.wide {
+		t := newTable("PROXY", "ROLE", "CONNECTED", "CONFIG", "ENVOY", "WORKLOADS")
+		for _, p := range proxies {
+			t.row(p.Name, string(p.Role), connected(p, w), configState(p.Types), envoyState(p.Envoy, w),
+				fmt.Sprint(len(p.Workloads)))
+		}
+		return t
+	}
+	t := newTable("PROXY", "ROLE", "CONNECTED", "CONFIG", "LAG", "CERTIFICATES", "ENVOY", "WORKLOADS")
+	for _, p := range proxies {
+		t.row(p.Name, string(p.Role), connected(p, w), configState(p.Types), lag(p.Types, w.now), certLife(p.Certs, w),
+			envoyState(p.Envoy, w), strings.Join(p.Workloads, " "))
+	}
+	return t
 }
 
 // containmentText says what a proxy is not told, and why.
@@ -169,8 +182,11 @@ func certLife(certs []agentapi.CertState, w when) string {
 	return fmt.Sprintf("%d, first ends %s", len(certs), w.future(first.NotAfter))
 }
 
-func envoyState(e agentapi.EnvoyState) string {
-	s := strings.TrimSpace("up " + e.Version)
+func envoyState(e agentapi.EnvoyState, w when) string {
+	s := "up"
+	if w.wide {
+		s = strings.TrimSpace("up " + e.Version)
+	}
 	if !e.Running {
 		s = "down"
 	}
@@ -178,13 +194,6 @@ func envoyState(e agentapi.EnvoyState) string {
 		s += ", " + plural(e.Restarts, "restart")
 	}
 	return s
-}
-
-func workloads(names []string, w when) string {
-	if w.wide || len(names) <= 4 {
-		return strings.Join(names, " ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:3], " "), len(names)-3)
 }
 
 func findingCount(fs []finding.Finding) string {

@@ -63,10 +63,10 @@ func TestStatusText(t *testing.T) {
   configuration  14 objects in 2 files; 1 error, 1 warning (isthmus status --findings)
   root           3fa92c0b3fa92c0b…, ends in 3650d
 
-PROXY          ROLE     CONNECTED        CONFIG       LAG         CERTIFICATES         ENVOY                 WORKLOADS
-cards-gateway  gateway  since 10m ago    refused LDS  waiting 5s  none                 up 1.40.0, 1 restart  -
-cards-node     node     since 20s ago    current      12ms        2, first ends in 3m  up 1.40.0             default/payments default/tokens
-old-node       node     no, left 3d ago  none         -           none                 down                  -
+PROXY          ROLE     CONNECTED        CONFIG       ENVOY          WORKLOADS
+cards-gateway  gateway  since 10m ago    refused LDS  up, 1 restart  0
+cards-node     node     since 20s ago    current      up             2
+old-node       node     no, left 3d ago  none         down           0
 
 ‼ cards-gateway refused LDS: bad?[31mfilter
   Next: isthmus proxy config cards-gateway --type lds
@@ -82,6 +82,13 @@ func TestStatusTextOfAnEmptyMesh(t *testing.T) {
 
 No proxy has joined yet. Next: isthmus token create --node NAME --identity NAMESPACE/SERVICEACCOUNT
 `)
+}
+
+func TestWideProxiesTable(t *testing.T) {
+	same(t, proxiesTable(cards().Proxies[1:2], absolute).String(),
+		"PROXY       ROLE  CONNECTED                   CONFIG   LAG   CERTIFICATES                        ENVOY      WORKLOADS\n"+
+			"cards-node  node  since 2026-11-22T11:59:40Z  current  12ms  2, first ends 2026-11-22T12:03:00Z  up 1.40.0  "+
+			"default/payments default/tokens\n")
 }
 
 func TestFindingsText(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -188,28 +187,6 @@ func (a *admin) CertList(context.Context, *adminapi.Empty) (*adminapi.CertListRe
 	}
 	slices.SortFunc(resp.Certs, func(x, y adminapi.NodeCert) int {
 		return cmp.Or(cmp.Compare(x.Node, y.Node), cmp.Compare(x.SPIFFEID, y.SPIFFEID))
-	})
-	return resp, nil
-}
-
-// Access says who may call whom, as the callers' proxies are told.
-func (a *admin) Access(context.Context, *adminapi.Empty) (*adminapi.AccessResponse, error) {
-	p, err := a.now()
-	if err != nil {
-		return nil, err
-	}
-	resp := &adminapi.AccessResponse{Edges: []adminapi.AccessEdge{}}
-	for _, w := range p.mesh.Workloads {
-		for _, o := range w.Outbound {
-			e := adminapi.AccessEdge{From: w.ID.String(), To: fmt.Sprintf("%s:%d", o.Service.Host, o.Port.Number), By: []string{}}
-			for _, ref := range o.By {
-				e.By = append(e.By, string(ref))
-			}
-			resp.Edges = append(resp.Edges, e)
-		}
-	}
-	slices.SortFunc(resp.Edges, func(x, y adminapi.AccessEdge) int {
-		return cmp.Or(cmp.Compare(x.From, y.From), cmp.Compare(x.To, y.To))
 	})
 	return resp, nil
 }

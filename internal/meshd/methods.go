@@ -53,6 +53,7 @@ var methods = withNames(map[string]map[string]door.Method{
 		"CertList":     read("cert list"),
 		"Check":        read("check"),
 		"Access":       read("access"),
+		"Inventory":    read("inventory"),
 		"CAStatus":     read("ca status"),
 		"Events":       read("events"),
 		"AdminList":    read("admin list"),

@@ -1,0 +1,213 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/finding"
+)
+
+func (a *app) describeCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "describe WORKLOAD|HOST",
+		Short: "All about one workload or service: identity, ports, policies, callers, findings",
+		Example: `  isthmus describe default/payments
+  isthmus describe payments.default.svc.cluster.local`,
+		Args: oneArg("a workload, NAMESPACE/NAME, or a service's host"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			inv, err := a.inventory(cmd.Context())
+			if err != nil {
+				return err
+			}
+			st, err := ask[adminapi.Empty, adminapi.StatusResponse](cmd.Context(), a, "Status", &adminapi.Empty{})
+			if err != nil {
+				return err
+			}
+			d, err := describe(*inv, st.Findings, args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(d, func(when) string { return descriptionText(d) })
+		},
+	}
+	cmd.ValidArgsFunction = a.completion(a.workloadsAndHosts)
+	return a.client(cmd)
+}
+
+// description is what is known of one workload, or of one service, or of both where the name means both.
+type description struct {
+	Workload *adminapi.WorkloadInfo `json:"workload,omitempty"`
+	// Callers are the workloads that may call it, and by which policies.
+	Callers  []adminapi.AccessEdge `json:"callers"`
+	Service  *adminapi.ServiceInfo `json:"service,omitempty"`
+	Findings []finding.Finding     `json:"findings"`
+}
+
+// describe takes NAMESPACE/NAME for a workload if there is one, and any other name for a service first.
+func describe(inv adminapi.InventoryResponse, findings []finding.Finding, name string) (description, error) {
+	var d description
+	if w, err := findWorkload(inv.Workloads, name); err == nil {
+		d.Workload = &w
+	}
+	if d.Workload == nil || !strings.Contains(name, "/") {
+		host, err := findHost(inv.Services, name)
+		if err != nil && d.Workload == nil {
+			return d, cmp.Or(nearer(inv, name), err)
+		}
+		if err == nil {
+			i := slices.IndexFunc(inv.Services, func(s adminapi.ServiceInfo) bool { return s.Host == host })
+			d.Service, d.Workload = &inv.Services[i], nil
+		}
+	}
+	objects := []string{}
+	hosts := []string{}
+	if d.Workload != nil {
+		objects = append(objects, d.Workload.Key())
+		for _, p := range d.Workload.Ports {
+			objects = append(objects, policyKeys(p.Policies)...)
+			for _, h := range p.Hosts {
+				hosts = append(hosts, fmt.Sprintf("%s:", h))
+			}
+		}
+	}
+	if d.Service != nil {
+		objects = append(objects, d.Service.Namespace+"/"+d.Service.Name)
+		hosts = append(hosts, d.Service.Host+":")
+	}
+	for _, w := range inv.Workloads {
+		for _, e := range w.Calls {
+			if slices.ContainsFunc(hosts, func(h string) bool { return strings.HasPrefix(e.To, h) }) {
+				d.Callers = append(d.Callers, e)
+			}
+		}
+	}
+	for _, f := range findings {
+		if slices.ContainsFunc(objects, func(o string) bool { return strings.HasSuffix(f.Object, " "+o) || f.Object == o }) {
+			d.Findings = append(d.Findings, f)
+		}
+	}
+	return d, nil
+}
+
+// nearer is the error for a name that looks like a workload's and is none; nil for one that does not.
+func nearer(inv adminapi.InventoryResponse, name string) error {
+	if !strings.Contains(name, "/") {
+		return nil
+	}
+	_, err := findWorkload(inv.Workloads, name)
+	return err
+}
+
+// policyKeys are the namespace/name of the objects in "DENY AuthorizationPolicy default/x (file:line)".
+func policyKeys(policies []string) []string {
+	var out []string
+	for _, p := range policies {
+		if parts := strings.Fields(p); len(parts) > 2 {
+			out = append(out, parts[2])
+		}
+	}
+	return out
+}
+
+func descriptionText(d description) string {
+	var b strings.Builder
+	if d.Workload != nil {
+		b.WriteString(workloadText(*d.Workload))
+	}
+	if d.Service != nil {
+		b.WriteString(serviceText(*d.Service))
+	}
+	b.WriteString("\nMay call it:\n")
+	if len(d.Callers) == 0 {
+		b.WriteString("  nobody\n")
+	}
+	for _, e := range d.Callers {
+		fmt.Fprintf(&b, "  %s → %s\n", clean(e.From, oneLine), clean(e.To, oneLine))
+		for _, by := range e.By {
+			fmt.Fprintf(&b, "    by %s\n", clean(by, oneLine))
+		}
+	}
+	if d.Workload != nil {
+		b.WriteString("\nIt may call:\n")
+		if len(d.Workload.Calls) == 0 {
+			b.WriteString("  nothing\n")
+		}
+		for _, e := range d.Workload.Calls {
+			fmt.Fprintf(&b, "  %s\n", clean(e.To, oneLine))
+		}
+	}
+	b.WriteString("\nFindings:\n")
+	if len(d.Findings) == 0 {
+		b.WriteString("  none\n")
+	}
+	for _, f := range d.Findings {
+		fmt.Fprintf(&b, "  %s\n", clean(f.String(), oneLine))
+	}
+	return b.String()
+}
+
+func workloadText(w adminapi.WorkloadInfo) string {
+	ready := "ready"
+	if !w.Ready {
+		ready = "not ready"
+	}
+	var b strings.Builder
+	b.WriteString(facts(
+		[2]string{"workload", w.Key() + ", " + ready},
+		[2]string{"identity", w.Identity},
+		[2]string{"node", cmp.Or(w.Node, "none")},
+		[2]string{"addresses", cmp.Or(strings.Join(w.Addresses, " "), "none")},
+		[2]string{"labels", cmp.Or(strings.Join(w.Labels, " "), "none")},
+	))
+	b.WriteString("\nPorts:\n")
+	if len(w.Ports) == 0 {
+		fmt.Fprintf(&b, "  none: no Service selects it (mutual TLS elsewhere: %s)\n", w.Mode)
+	}
+	for _, p := range w.Ports {
+		fmt.Fprintf(&b, "  %d/%s, mutual TLS %s\n", p.Number, p.Protocol, p.Mode)
+		if len(p.Hosts) > 0 {
+			fmt.Fprintf(&b, "    called as %s\n", clean(strings.Join(p.Hosts, " "), oneLine))
+		}
+		for _, policy := range p.Policies {
+			fmt.Fprintf(&b, "    %s\n", clean(policy, oneLine))
+		}
+		if !slices.ContainsFunc(p.Policies, func(s string) bool { return strings.HasPrefix(s, "ALLOW ") }) {
+			fmt.Fprintf(&b, "    no ALLOW policy selects it: the mesh's default is %s\n", p.Default)
+		}
+	}
+	return b.String()
+}
+
+func serviceText(s adminapi.ServiceInfo) string {
+	visible := "every namespace"
+	if len(s.ExportTo) > 0 {
+		visible = strings.Join(s.ExportTo, " ")
+	}
+	var b strings.Builder
+	b.WriteString(facts(
+		[2]string{"service", s.Host},
+		[2]string{"addresses", cmp.Or(strings.Join(s.Addresses, " "), "none")},
+		[2]string{"seen by", visible},
+		[2]string{"from", strings.Join(s.From, ", ")},
+	))
+	for _, p := range s.Ports {
+		fmt.Fprintf(&b, "\nPort %d/%s, ready %s:\n", p.Number, p.Protocol, served(s, p))
+		for _, e := range p.Endpoints {
+			state := "ready"
+			if !e.Ready {
+				state = "not ready"
+			}
+			fmt.Fprintf(&b, "  %s  %s  %s\n", clean(e.Address, oneLine), state, clean(cmp.Or(e.Workload, "-"), oneLine))
+		}
+		for _, peer := range p.Peers {
+			fmt.Fprintf(&b, "  peer %s, weight %d, priority %d, as %s\n", clean(peer.Peer, oneLine), peer.Weight, peer.Priority,
+				clean(peer.Name, oneLine))
+		}
+	}
+	return b.String()
+}

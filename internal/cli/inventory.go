@@ -1,0 +1,178 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/istioyaml"
+)
+
+// inventory asks what the mesh serves, and who is in it.
+func (a *app) inventory(ctx context.Context) (*adminapi.InventoryResponse, error) {
+	return ask[adminapi.Empty, adminapi.InventoryResponse](ctx, a, "Inventory", &adminapi.Empty{})
+}
+
+// shortened are the names by which a service of the mesh may be called beside its host: payments.default, and payments
+// where no other namespace has one.
+func shortened(services []adminapi.ServiceInfo) map[string]string {
+	out, times := map[string]string{}, map[string]int{}
+	for _, s := range services {
+		if s.External || !strings.HasPrefix(s.Host, s.Name+"."+s.Namespace+".svc.") {
+			continue
+		}
+		for _, name := range []string{s.Name, s.Name + "." + s.Namespace, s.Name + "." + s.Namespace + ".svc"} {
+			out[name] = s.Host
+			times[name]++
+		}
+		out[s.Namespace+"/"+s.Name] = s.Host
+	}
+	for name, n := range times {
+		if n > 1 {
+			delete(out, name)
+		}
+	}
+	return out
+}
+
+// findHost is the host that name stands for. A name that nothing in the mesh has is an error that says which was meant.
+func findHost(services []adminapi.ServiceInfo, name string) (string, error) {
+	host := strings.TrimSuffix(strings.ToLower(name), ".")
+	short := shortened(services)
+	if h, ok := short[host]; ok {
+		return h, nil
+	}
+	var hosts, candidates []string
+	for _, s := range services {
+		if s.Host == host {
+			return host, nil
+		}
+		hosts = append(hosts, s.Host)
+	}
+	for s := range short {
+		candidates = append(candidates, s)
+	}
+	slices.Sort(candidates)
+	near := istioyaml.Nearest(host, slices.Concat(hosts, candidates))
+	if h, ok := short[near]; ok {
+		near = h
+	}
+	return "", unknown("service", name, near, "isthmus services")
+}
+
+// findWorkload is the workload that name, NAMESPACE/NAME, stands for, or NAME where one namespace alone has it.
+func findWorkload(workloads []adminapi.WorkloadInfo, name string) (adminapi.WorkloadInfo, error) {
+	var named []adminapi.WorkloadInfo
+	var candidates []string
+	for _, w := range workloads {
+		if w.Key() == name {
+			return w, nil
+		}
+		if w.Name == name {
+			named = append(named, w)
+		}
+		candidates = append(candidates, w.Key(), w.Name)
+	}
+	if len(named) == 1 {
+		return named[0], nil
+	}
+	near := istioyaml.Nearest(name, candidates)
+	if i := slices.IndexFunc(workloads, func(w adminapi.WorkloadInfo) bool { return w.Name == near }); i >= 0 {
+		near = workloads[i].Key()
+	}
+	if len(named) > 1 {
+		near = named[0].Key()
+	}
+	return adminapi.WorkloadInfo{}, unknown("workload", name, near, "isthmus services -o wide, isthmus status")
+}
+
+func unknown(what, name, near, next string) *Error {
+	text := fmt.Sprintf("there is no %s %q", what, name)
+	if near != "" {
+		text += fmt.Sprintf(" (did you mean %s?)", near)
+	}
+	return badInput(next, "%s", text)
+}
+
+// completion offers the names of what runs, where a control plane answers. It is never waited for long.
+func (a *app) completion(names func(context.Context) ([]string, error)) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+		defer cancel()
+		out, err := names(ctx)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (a *app) hosts(ctx context.Context) ([]string, error) {
+	inv, err := a.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, s := range inv.Services {
+		out = append(out, s.Host)
+	}
+	return out, nil
+}
+
+func (a *app) workloadNames(ctx context.Context) ([]string, error) {
+	inv, err := a.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, w := range inv.Workloads {
+		out = append(out, w.Key())
+	}
+	return out, nil
+}
+
+func (a *app) workloadsAndHosts(ctx context.Context) ([]string, error) {
+	inv, err := a.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, w := range inv.Workloads {
+		out = append(out, w.Key())
+	}
+	for _, s := range inv.Services {
+		out = append(out, s.Host)
+	}
+	return out, nil
+}
+
+func (a *app) proxyNames(ctx context.Context) ([]string, error) {
+	s, err := ask[adminapi.Empty, adminapi.StatusResponse](ctx, a, "Status", &adminapi.Empty{})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, p := range s.Proxies {
+		out = append(out, p.Name)
+	}
+	return out, nil
+}
+
+func (a *app) peerNames(ctx context.Context) ([]string, error) {
+	peers, err := ask[adminapi.PeerRequest, adminapi.PeerListResponse](ctx, a, "PeerList", &adminapi.PeerRequest{})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, p := range peers.Peers {
+		out = append(out, p.Name)
+	}
+	return out, nil
+}

@@ -1,0 +1,285 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/finding"
+)
+
+const (
+	paymentsHost = "payments.default.svc.cluster.local"
+	loansHost    = "loans.default.svc.cluster.local"
+)
+
+// shop is a mesh with a service of two endpoints, one at rest, an import and a host outside.
+func shop() adminapi.InventoryResponse {
+	edge := adminapi.AccessEdge{
+		From: "default/web", To: paymentsHost + ":80", By: []string{"AuthorizationPolicy default/pay (p.yaml:3)"},
+	}
+	return adminapi.InventoryResponse{
+		Services: []adminapi.ServiceInfo{
+			{
+				Host: "api.bank.example", Namespace: "default", Name: "api.bank.example", External: true, Addresses: []string{"240.240.0.3"},
+				From:  []string{"ServiceEntry default/bank (e.yaml:1)"},
+				Ports: []adminapi.ServicePort{{Number: 443, Protocol: "TLS", Endpoints: []adminapi.ServiceEndpoint{{Address: "192.0.2.9:443", Ready: true}}}},
+			},
+			{
+				Host: loansHost, Namespace: "default", Name: "loans", Addresses: []string{"240.240.0.2"}, From: []string{"FederatedImport default/loans (i.yaml:1)"},
+				Ports: []adminapi.ServicePort{{
+					Number: 80, Protocol: "HTTP", Callers: []string{"spiffe://cards.example/ns/default/sa/web"},
+					Peers: []adminapi.ServingPeer{{Peer: "bank", Name: "loans.default.cards.fed.bank.example", Weight: 1}},
+				}},
+			},
+			{
+				Host: paymentsHost, Namespace: "default", Name: "payments", Addresses: []string{"240.240.0.1", "100::f0f0:1"}, From: []string{"Service default/payments (s.yaml:1)"},
+				Ports: []adminapi.ServicePort{{Number: 80, Protocol: "HTTP", MTLS: true, Callers: []string{"spiffe://cards.example/ns/default/sa/web"}, Endpoints: []adminapi.ServiceEndpoint{
+					{Address: "10.0.0.1:8080", Workload: "default/payments-1", Node: "rack1", Ready: true},
+					{Address: "10.0.0.2:8080", Other: "[fd00::2]:8080", Workload: "default/payments-2", Node: "rack2"},
+				}}},
+			},
+		},
+		Workloads: []adminapi.WorkloadInfo{
+			{
+				Namespace: "default", Name: "payments-2", Identity: "spiffe://cards.example/ns/default/sa/payments", Node: "rack2",
+				Labels: []string{"app=payments"}, Addresses: []string{"10.0.0.2", "fd00::2"}, Mode: "STRICT",
+				Ports: []adminapi.WorkloadPort{{
+					Number: 8080, Protocol: "HTTP", Mode: "STRICT", Hosts: []string{paymentsHost}, Default: "deny",
+					Policies: []string{"DENY AuthorizationPolicy istio-system/all (d.yaml:1)", "ALLOW AuthorizationPolicy default/pay (p.yaml:3)"},
+				}},
+			},
+			{
+				Namespace: "default", Name: "web", Identity: "spiffe://cards.example/ns/default/sa/web", Node: "rack1",
+				Addresses: []string{"10.0.0.5"}, Ready: true, Mode: "PERMISSIVE", Calls: []adminapi.AccessEdge{edge},
+			},
+		},
+	}
+}
+
+// fits fails for a line that a terminal of 80 columns breaks.
+func fits(t *testing.T, text string) {
+	t.Helper()
+	for _, line := range strings.Split(text, "\n") {
+		if n := len([]rune(line)); n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+}
+
+func TestServicesAndEndpoints(t *testing.T) {
+	socket := serve(t, &fake{has: shop()})
+	got := run(t, "", "services", "--socket", socket)
+	expect(t, got, 0)
+	same(t, got.out, `HOST                                PORT     READY      CALLERS
+api.bank.example                    443/TLS  1 of 1     nobody
+loans.default.svc.cluster.local     80/HTTP  peer bank  1
+payments.default.svc.cluster.local  80/HTTP  1 of 2     1
+`)
+	fits(t, got.out)
+	got = run(t, "", "endpoints", "payments", "--socket", socket)
+	expect(t, got, 0)
+	same(t, got.out, `HOST                                   ADDRESS        STATE      SERVED BY
+payments.default.svc.cluster.local:80  10.0.0.1:8080  ready      default/payments-1
+payments.default.svc.cluster.local:80  10.0.0.2:8080  not ready  default/payments-2
+`)
+	for _, name := range []string{"loans.default", "loans.default.svc", loansHost + ".", "default/loans", "LOANS"} {
+		got := run(t, "", "endpoints", name, "--socket", socket)
+		expect(t, got, 0)
+		if !strings.Contains(got.out, "peer bank") {
+			t.Errorf("endpoints of %s:\n%s", name, got.out)
+		}
+	}
+	expect(t, run(t, "", "endpoints", "paymets.default", "--socket", socket), 65,
+		`there is no service "paymets.default" (did you mean `+paymentsHost+"?)", "Next: isthmus services")
+	expect(t, run(t, "", "services", "-n", "other", "--socket", socket), 0)
+	got = run(t, "", "endpoints", "loans", "--socket", socket, "-o", "json")
+	same(t, got.out, `{
+  "endpoints": [
+    {
+      "host": "loans.default.svc.cluster.local",
+      "port": 80,
+      "address": "loans.default.cards.fed.bank.example",
+      "ready": true,
+      "peer": "bank"
+    }
+  ]
+}
+`)
+}
+
+// A short name that two namespaces have stands for neither.
+func TestShortNameOfTwo(t *testing.T) {
+	services := append(shop().Services, adminapi.ServiceInfo{Host: "payments.other.svc.cluster.local", Namespace: "other", Name: "payments"})
+	if host, err := findHost(services, "payments"); err == nil {
+		t.Errorf("payments stands for %s", host)
+	}
+	if host, err := findHost(services, "payments.other"); err != nil || host != "payments.other.svc.cluster.local" {
+		t.Errorf("payments.other stands for %s, %v", host, err)
+	}
+}
+
+func TestAccessOfNames(t *testing.T) {
+	inv := shop()
+	f := &fake{has: inv, access: adminapi.AccessResponse{Edges: inv.Workloads[1].Calls}}
+	socket := serve(t, f)
+	for _, line := range []string{"--to payments", "--to payments.default:80", "--from web", "--from default/web --to " + paymentsHost + ":80"} {
+		got := run(t, "", append([]string{"access", "--socket", socket}, strings.Fields(line)...)...)
+		expect(t, got, 0)
+		if !strings.Contains(got.out, "default/web  "+paymentsHost+":80") {
+			t.Errorf("access %s:\n%s", line, got.out)
+		}
+	}
+	for line, want := range map[string]string{
+		"--to payment":      `there is no service "payment" (did you mean ` + paymentsHost + "?)",
+		"--to zzz":          `there is no service "zzz"`,
+		"--to payments:81":  paymentsHost + " has no port 81; it has 80",
+		"--from default/wb": `there is no workload "default/wb" (did you mean default/web?)`,
+	} {
+		expect(t, run(t, "", append([]string{"access", "--socket", socket}, strings.Fields(line)...)...), 65, want)
+	}
+	got := run(t, "", "access", "--socket", socket, "--to", "loans")
+	expect(t, got, 0)
+	same(t, got.out, "Nobody may call loans.\n  Next: isthmus describe loans\n")
+}
+
+func TestDescribe(t *testing.T) {
+	f := &fake{has: shop(), status: adminapi.StatusResponse{Findings: []finding.Finding{
+		{Code: "ISM0042", Severity: finding.Error, Object: "AuthorizationPolicy default/pay", Message: "no.", Remedy: "mend it."},
+		{Code: "ISM0060", Severity: finding.Error, Object: "FederatedExport default/x", Message: "other."},
+	}}}
+	socket := serve(t, f)
+	got := run(t, "", "describe", "payments-2", "--socket", socket)
+	expect(t, got, 0)
+	same(t, got.out, `  workload   default/payments-2, not ready
+  identity   spiffe://cards.example/ns/default/sa/payments
+  node       rack2
+  addresses  10.0.0.2 fd00::2
+  labels     app=payments
+
+Ports:
+  8080/HTTP, mutual TLS STRICT
+    called as payments.default.svc.cluster.local
+    DENY AuthorizationPolicy istio-system/all (d.yaml:1)
+    ALLOW AuthorizationPolicy default/pay (p.yaml:3)
+
+May call it:
+  default/web → payments.default.svc.cluster.local:80
+    by AuthorizationPolicy default/pay (p.yaml:3)
+
+It may call:
+  nothing
+
+Findings:
+  ISM0042 error AuthorizationPolicy default/pay: no. Fix: mend it.
+`)
+	fits(t, got.out)
+	got = run(t, "", "describe", "loans.default", "--socket", socket)
+	expect(t, got, 0)
+	same(t, got.out, `  service    loans.default.svc.cluster.local
+  addresses  240.240.0.2
+  seen by    every namespace
+  from       FederatedImport default/loans (i.yaml:1)
+
+Port 80/HTTP, ready peer bank:
+  peer bank, weight 1, priority 0, as loans.default.cards.fed.bank.example
+
+May call it:
+  nobody
+
+Findings:
+  none
+`)
+	expect(t, run(t, "", "describe", "default/payment-2", "--socket", socket), 65, "did you mean default/payments-2?")
+	expect(t, run(t, "", "describe", "lons", "--socket", socket), 65, "did you mean "+loansHost+"?")
+}
+
+// What a person types is completed by names of what runs.
+func TestCompletion(t *testing.T) {
+	f := &fake{has: shop(), status: cards(), peers: adminapi.PeerListResponse{Peers: []adminapi.PeerStatus{{Name: "bank"}}}}
+	socket := serve(t, f)
+	for line, want := range map[string]string{
+		"endpoints ":     paymentsHost,
+		"describe ":      "default/payments-2",
+		"access --to ":   loansHost,
+		"access --from ": "default/web",
+		"proxy config ":  "cards-node",
+		"catalog ":       "bank",
+		"peer status ":   "bank",
+		"peer suspend ":  "bank",
+		"peer revoke ":   "bank",
+		"peer probe ":    "bank",
+		"node revoke ":   "old-node",
+		"access -o ":     "json",
+	} {
+		words := strings.Fields(line)
+		last := len(words)
+		if strings.HasPrefix(words[last-1], "-") { // what is asked for is the flag's value
+			last--
+		}
+		args := slices.Concat([]string{"__complete"}, words[:last], []string{"--socket", socket}, words[last:], []string{""})
+		got := run(t, "", args...)
+		if got.code != 0 || !strings.Contains(got.out, want+"\n") {
+			t.Errorf("%q is completed by:\n%s%s", line, got.out, got.err)
+		}
+	}
+	got := run(t, "", "__complete", "endpoints", "--socket", filepath.Join(t.TempDir(), "none"), "")
+	if got.code != 0 || !strings.HasPrefix(got.out, ":4\n") {
+		t.Errorf("without a control plane: %d\n%s", got.code, got.out)
+	}
+}
+
+func TestSocketOfTheEnvironment(t *testing.T) {
+	socket := serve(t, &fake{has: shop()})
+	w := World{Getenv: func(name string) string {
+		return map[string]string{"ISTHMUS_SOCKET": socket}[name]
+	}}
+	expect(t, runAs(t, w, Verbs{}, "services"), 0)
+	expect(t, runAs(t, w, Verbs{}, "services", "--socket", socket+"x"), 69)
+}
+
+func TestVersionFlag(t *testing.T) {
+	got := run(t, "", "--version")
+	expect(t, got, 0)
+	if !strings.HasPrefix(got.out, "isthmus ") {
+		t.Errorf("it says %q", got.out)
+	}
+}
+
+func TestLogs(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("access.default.payments.log", `{"time":"2026-11-22T11:59:00Z","log":"inbound","verdict":"denied","caller":"spiffe://cards.example/ns/default/sa/web","destination":"default/payments","reason":"no policy allows it","method":"GET","path":"/x","code":403,"tags":{"workload":"default/payments"}}
+{"time":"2026-11-22T11:10:00Z","log":"inbound","verdict":"handshake","remote":"10.0.0.9","destination":"default/payments","reason":"a\u001b[2J","tags":{"workload":"default/payments"}}
+not JSON
+{"time":"2026-11-22T11:58:00Z"`)
+	write("access.bank.log.1", `{"time":"2026-11-22T11:30:00Z","log":"egress","verdict":"allowed","caller":"spiffe://cards.example/ns/default/sa/web","destination":"loans","peer":"bank","method":"POST","path":"/l","code":200}
+`)
+	write("dns.log", `{"time":"2026-11-22T11:59:30Z","log":"dns"}`+"\n")
+	got := run(t, "", "logs", "--run-dir", dir, "-o", "wide")
+	expect(t, got, 0)
+	same(t, got.out, "2026-11-22T11:10:00Z  handshake  10.0.0.9 → default/payments  (a?[2J)  from 10.0.0.9  inbound  0.0ms\n"+
+		"2026-11-22T11:30:00Z  allowed  spiffe://cards.example/ns/default/sa/web → loans  peer bank  POST /l  200  from -  egress  0.0ms\n"+
+		"2026-11-22T11:59:00Z  denied  spiffe://cards.example/ns/default/sa/web → default/payments  GET /x  403  (no policy allows it)  from -  inbound  0.0ms\n")
+	for line, n := range map[string]int{
+		"": 3, "--refused": 2, "--peer bank": 1, "--workload default/payments": 2, "--since 30m": 2, "--tail 1": 1, "--peer x": 0,
+	} {
+		got := run(t, "", append([]string{"logs", "--run-dir", dir, "-o", "json"}, strings.Fields(line)...)...)
+		if got.code != 0 || strings.Count(got.out, "\n") != n {
+			t.Errorf("logs %s: %d\n%s%s", line, got.code, got.out, got.err)
+		}
+	}
+	expect(t, run(t, "", "logs", "--run-dir", dir+"/none"), 65, "no such file", "Next: run it as root")
+}
