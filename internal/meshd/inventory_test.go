@@ -28,7 +28,7 @@ func TestInventory(t *testing.T) {
 	}}
 	want := &adminapi.InventoryResponse{
 		Services: []adminapi.ServiceInfo{{
-			Host: host, Namespace: "default", Name: "payments", Addresses: []string{"240.240.0.1", "100::f0f0:1"},
+			Host: host, Namespace: "default", Name: "payments", Addresses: []string{"240.240.40.195", "100::f0f0:28c3"},
 			From: []string{"Service default/payments (" + file + ":1)"},
 			Ports: []adminapi.ServicePort{{
 				Number: 80, Protocol: "HTTP", MTLS: true, Callers: []string{"spiffe://cards.example/ns/default/sa/shop"},
