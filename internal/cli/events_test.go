@@ -51,5 +51,5 @@ func TestEvents(t *testing.T) {
 
 // At an abstract name anybody could listen.
 func TestAbstractSocketIsNotAsked(t *testing.T) {
-	expect(t, run(t, "", "status", "--socket", "@isthmus"), 64, "is an abstract name", "/run/isthmus/control.sock")
+	expect(t, run(t, "", "status", "--socket", "@isthmus"), 64, "is an abstract name", "/run/isthmus/control/control.sock")
 }

@@ -64,7 +64,7 @@ type Log struct {
 // Default is the control plane's settings where the file says nothing.
 func Default() Control {
 	return Control{
-		Socket:         "/run/isthmus/control.sock",
+		Socket:         "/run/isthmus/control/control.sock",
 		AgentAddress:   ":15012",
 		PeeringAddress: ":15013",
 		MetricsAddress: ":15020",

@@ -43,7 +43,7 @@ log: {level: debug, format: json}
 		ConfigDir:      filepath.Join(filepath.Dir(path), "mesh"),
 		StateFile:      "/var/lib/isthmus/state.db",
 		KeyFile:        "/var/lib/isthmus/state.db.key",
-		Socket:         "/run/isthmus/control.sock",
+		Socket:         "/run/isthmus/control/control.sock",
 		AgentAddress:   "10.1.0.2:15012",
 		PeeringAddress: ":15013",
 		MetricsAddress: ":15020",

@@ -66,6 +66,7 @@ var table = map[string]layer{
 	"internal/durable":    mechanisms,
 	"internal/rates":      mechanisms,
 	"internal/unixsocket": mechanisms,
+	"internal/sdnotify":   mechanisms,
 	"internal/federation": mechanisms,
 	"internal/node/...":   mechanisms,
 	"internal/schema/...": mechanisms,

@@ -20,6 +20,7 @@ import (
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/schema"
+	"isthmus.dev/isthmus/internal/sdnotify"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/source/file"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -93,6 +94,9 @@ func (d *Daemon) run(ctx context.Context) error {
 	defer ls.close()
 	d.log.Info("control plane is up", "mesh", d.store.Snapshot().Config.Mesh.Name,
 		"trustDomain", d.authority.TrustDomain().Name(), "agents", d.cfg.AgentAddress, "socket", d.cfg.Socket)
+	if err := sdnotify.Ready(); err != nil {
+		return err
+	}
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{

@@ -25,6 +25,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/readiness"
 	"isthmus.dev/isthmus/internal/node/sds"
 	"isthmus.dev/isthmus/internal/node/workloadapi"
+	"isthmus.dev/isthmus/internal/sdnotify"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -124,6 +125,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.recall()
 	defer a.unlisten()
 	a.settle()
+	if err := sdnotify.Ready(); err != nil { // what is started after it finds its namespace captured
+		return err
+	}
 	if a.cfg.Capture.RemoveOnStop {
 		defer a.release()
 	}
@@ -237,6 +241,9 @@ func (a *Agent) makeHomes(binary string) error {
 func (a *Agent) settle() {
 	if a.cfg.Capture.Off {
 		a.log.Warn("capture is off: the workloads' traffic is not protected")
+	}
+	if a.cfg.Gateway != nil {
+		return // it has no workloads, and its Envoy keeps nothing for it
 	}
 	for _, p := range a.proxies {
 		p.keeper.inherit(p.runDir)
@@ -363,5 +370,5 @@ func (c Config) envoyBinary() (string, error) {
 	return envoyproc.Locate(c.Envoy.CacheDir)
 }
 
-// LocateEnvoy finds the Envoy binary: $ISTHMUS_ENVOY, then PATH, then the cache that `make envoy` fills.
+// LocateEnvoy finds the Envoy binary: $ISTHMUS_ENVOY, the package isthmus-envoy, PATH, then the cache that `make envoy` fills.
 func LocateEnvoy(cacheDir string) (string, error) { return envoyproc.Locate(cacheDir) }

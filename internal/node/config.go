@@ -17,9 +17,9 @@ type Config struct {
 	Name string `yaml:"name"`
 	// Mode is node, one Envoy for all workloads, or sidecar, one Envoy a workload. Default node.
 	Mode Mode `yaml:"mode"`
-	// RunDir holds sockets, Envoy's bootstrap and logs. Default /run/isthmus/<name>.
+	// RunDir holds sockets, Envoy's bootstrap and logs. Default /run/isthmus/node, or /run/isthmus/gateway.
 	RunDir string `yaml:"runDir"`
-	// StateDir holds the node's key and certificate, which must outlive a reboot. Default /var/lib/isthmus/<name>.
+	// StateDir holds the node's key and certificate, which must outlive a reboot. Default /var/lib/isthmus/node, or /var/lib/isthmus/gateway.
 	StateDir string `yaml:"stateDir"`
 	// Control plane.
 	Control ControlConfig `yaml:"control"`
@@ -62,7 +62,7 @@ type ControlConfig struct {
 
 // EnvoyConfig is Envoy's binary and limits.
 type EnvoyConfig struct {
-	Path        string `yaml:"path"`        // default: ISTHMUS_ENVOY, PATH, then cacheDir
+	Path        string `yaml:"path"`        // default: ISTHMUS_ENVOY, package isthmus-envoy, PATH, then cacheDir
 	CacheDir    string `yaml:"cacheDir"`    // where `make envoy` put it; default .cache
 	Concurrency int    `yaml:"concurrency"` // worker threads; default 2
 	// MaxConnections from clients over all listeners; default 50000.

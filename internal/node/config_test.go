@@ -60,7 +60,7 @@ func TestLoadConfigGateway(t *testing.T) {
 	if got.Role() != snapshot.RoleGateway || *got.Gateway != want {
 		t.Errorf("got %q %+v", got.Role(), got.Gateway)
 	}
-	if got.RunDir != "/run/isthmus/cards-gateway" {
+	if got.RunDir != "/run/isthmus/gateway" {
 		t.Errorf("run dir %q", got.RunDir)
 	}
 }

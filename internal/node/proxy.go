@@ -45,7 +45,7 @@ func (a *Agent) newProxy(w *Workload, binary string) *proxy {
 		Bootstrap: envoyproc.Bootstrap{
 			Node: id, MaxConnections: uint64(a.cfg.Envoy.MaxConnections), MaxHeapBytes: a.cfg.Envoy.MaxHeapMiB << 20,
 		},
-		Group: a.group, Keep: a.keepEnvoy, Changed: a.touch,
+		Group: a.group, Shelf: a.cfg.Gateway == nil, Keep: a.keepEnvoy, Changed: a.touch,
 	})
 	p.keeper = &keeper{log: a.log, hold: p.envoy.Hold}
 	return p

@@ -29,8 +29,8 @@ const (
 // defaults fills in what the file left out.
 func (c *Config) defaults() {
 	c.Mode = cmp.Or(c.Mode, Shared)
-	c.RunDir = cmp.Or(c.RunDir, filepath.Join("/run/isthmus", c.Name))
-	c.StateDir = cmp.Or(c.StateDir, filepath.Join("/var/lib/isthmus", c.Name))
+	c.RunDir = cmp.Or(c.RunDir, filepath.Join("/run/isthmus", string(c.Role())))
+	c.StateDir = cmp.Or(c.StateDir, filepath.Join("/var/lib/isthmus", string(c.Role())))
 	c.Envoy.CacheDir = cmp.Or(c.Envoy.CacheDir, ".cache")
 	c.Envoy.Concurrency = cmp.Or(c.Envoy.Concurrency, 2)
 	c.Envoy.MaxConnections = cmp.Or(c.Envoy.MaxConnections, snapshot.DefaultConnections)

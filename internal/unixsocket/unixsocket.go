@@ -27,7 +27,7 @@ func Check(path string) error {
 		return errors.New("the path is empty: name a file")
 	case path[0] == '@' || strings.ContainsRune(path, 0):
 		return fmt.Errorf("%q is an abstract name, which has no owner and no mode, so that every user of this host "+
-			"could take it or connect to it: name a file, such as /run/isthmus/control.sock", path)
+			"could take it or connect to it: name a file, such as /run/isthmus/control/control.sock", path)
 	case !filepath.IsAbs(path):
 		return fmt.Errorf("%q is not an absolute path: where it is would depend on the working folder", path)
 	case len(path) > MaxPath:

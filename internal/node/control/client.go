@@ -120,6 +120,12 @@ func (c *Client) Run(ctx context.Context) error {
 // join is the identity kept from before, or a new one for the token.
 func (c *Client) join(ctx context.Context) (*identity.SVID, error) {
 	svid, err := identity.Load(c.cfg.IdentityFile)
+	if err == nil {
+		if name, _ := spiffe.NodeName(svid.ID); name != c.cfg.Node {
+			return nil, fmt.Errorf("%s is the identity of node %q, and the settings are those of %q: correct name, or give each agent a stateDir of its own",
+				c.cfg.IdentityFile, name, c.cfg.Node)
+		}
+	}
 	switch {
 	case err == nil && !svid.Expired(c.cfg.Now()):
 		if len(c.cfg.Addresses) == 0 {

@@ -17,7 +17,10 @@ import (
 // Version of Envoy that Isthmus is made for.
 const Version = "1.40.0"
 
-// Locate finds the Envoy binary: $ISTHMUS_ENVOY, then PATH, then the cache that `make envoy` fills.
+// Packaged is where the package isthmus-envoy puts Envoy.
+const Packaged = "/usr/lib/isthmus/envoy"
+
+// Locate finds the Envoy binary: $ISTHMUS_ENVOY, then the packaged one, PATH, and the cache that `make envoy` fills.
 func Locate(cacheDir string) (string, error) {
 	if path := os.Getenv("ISTHMUS_ENVOY"); path != "" {
 		if err := Executable(path); err != nil {
@@ -25,12 +28,15 @@ func Locate(cacheDir string) (string, error) {
 		}
 		return path, nil
 	}
+	if Executable(Packaged) == nil {
+		return Packaged, nil
+	}
 	if path, err := exec.LookPath("envoy"); err == nil {
 		return filepath.Abs(path)
 	}
 	path := filepath.Join(cacheDir, "envoy-"+Version, "envoy")
 	if err := Executable(path); err != nil {
-		return "", fmt.Errorf("no Envoy in ISTHMUS_ENVOY, PATH or %s: run `make envoy`, which fetches it, or set ISTHMUS_ENVOY to an Envoy %s", path, Version)
+		return "", fmt.Errorf("no Envoy in ISTHMUS_ENVOY, PATH or %s: install the package isthmus-envoy, run `make envoy`, which fetches it, or set ISTHMUS_ENVOY to an Envoy %s", path, Version)
 	}
 	return path, nil
 }

@@ -34,6 +34,8 @@ type Config struct {
 	LogLevel    string
 	// Group is the control group that Envoy runs in, by which capture knows its sockets; nil where nothing is captured.
 	Group *cgroup.Group
+	// Shelf says whether sockets are left in Envoy for the next agent (Hold). It takes the right to trace an Envoy.
+	Shelf bool
 	// Keep is asked when Run ends, with the cause: whether Envoy is to go on without its agent, for the next one to take over.
 	Keep func(why error) bool
 	// Changed is called when the State did.
@@ -107,7 +109,7 @@ func (s *Supervisor) Hold(held []Held) error {
 	s.holding.Lock()
 	defer s.holding.Unlock()
 	s.held = held
-	if s.runs == nil {
+	if s.runs == nil || s.runs.shelf == nil {
 		return nil
 	}
 	return s.runs.shelf.replace(held)
@@ -118,6 +120,9 @@ func (s *Supervisor) gain(p *process) error {
 	s.holding.Lock()
 	defer s.holding.Unlock()
 	s.runs = p
+	if p.shelf == nil {
+		return nil
+	}
 	return p.shelf.replace(s.held)
 }
 
@@ -168,8 +173,10 @@ func (s *Supervisor) leftover() error {
 	p, r, err := find(s.cfg.RunDir)
 	switch {
 	case err == nil && r.made == s.made:
-		if p.shelf, err = shelfOf(p); err != nil {
-			return errors.Join(err, p.close())
+		if s.cfg.Shelf {
+			if p.shelf, err = shelfOf(p); err != nil {
+				return errors.Join(err, p.close())
+			}
 		}
 		s.found = p
 		return nil
