@@ -12,7 +12,7 @@ fail() {
 }
 
 # is_wanted FILE: an executable whose version is of our minor version.
-is_wanted() { [[ -x $1 ]] && "$1" --version 2>/dev/null | grep -q "/${version%.*}\.[0-9]*/"; }
+is_wanted() { [[ -x $1 && $("$1" --version 2>/dev/null) == *"/${version%.*}."* ]]; }
 
 if [[ -n ${ISTHMUS_ENVOY:-} ]]; then
 	is_wanted "$ISTHMUS_ENVOY" ||
