@@ -6,10 +6,12 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -X isthmus.dev/isthmus/internal/version.stamp=$(VERSION)
 # The packages with tests that move packets; one at a time, they share this machine's network.
 E2E = $(shell grep -rl --include='*_test.go' '^//go:build e2e' . | xargs -r -n1 dirname | sort -u)
+# The program is the packages': static, and the same wherever it is built.
+GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 # go vet runs on its own in `check`.
 GOTEST := go test -vet=off
 
-.PHONY: help envoy build demo tour soak check test bench bench-matrix generate fuzz clean preflight-go preflight-root preflight-tests
+.PHONY: help envoy build packages demo tour soak check test bench bench-matrix generate fuzz clean preflight-go preflight-root preflight-tests
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +27,10 @@ envoy: ## fetch stock Envoy 1.40 into .cache unless ISTHMUS_ENVOY or PATH has on
 
 build: preflight-go ## bin/isthmus and bin/isthmus-samples
 	@mkdir -p bin
-	go build -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/isthmus ./samples/cmd/isthmus-samples
+	$(GOBUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/isthmus ./samples/cmd/isthmus-samples
+
+packages: preflight-go ## Debian packages in dist: isthmus, and isthmus-envoy with the stock Envoy
+	@tools/packages.sh dist
 
 check: preflight-go preflight-tests ## format, vet, staticcheck, unit tests with -race, generated files, layers
 	@stale=$$(go tool gofumpt -l .); [[ -z $$stale ]] || \
@@ -56,7 +61,7 @@ fuzz: preflight-go ## every fuzz target for SECONDS (default 20)
 			go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(SECONDS),20)s -fuzzminimizetime 10x "./$$dir"; done; done
 
 clean: ## remove what was built and fetched
-	rm -rf bin .cache .run
+	rm -rf bin dist .cache .run
 
 preflight-go:
 	@tools/preflight.sh go

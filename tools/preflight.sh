@@ -22,11 +22,13 @@ check_root() {
 	unshare --net true 2>/dev/null || fail "this root may not make network namespaces (a container without CAP_SYS_ADMIN?): run on a machine or in a container started with --privileged."
 }
 
-# The tests compare capture rules with what nft prints, call with curl, and look for races, which takes a C compiler.
+# What the tests need, by the program that is looked for: they compare capture rules with what nft prints, call with
+# curl, boot hosts of their own with systemd, and look for races, which takes a C compiler.
+programs=(nft:nftables curl:curl ip:iproute2 systemctl:systemd python3:python3)
+
 check_tests() {
-	local lacks=()
-	command -v nft >/dev/null || lacks+=(nftables)
-	command -v curl >/dev/null || lacks+=(curl)
+	local lacks=() p
+	for p in "${programs[@]}"; do command -v "${p%%:*}" >/dev/null || lacks+=("${p#*:}"); done
 	command -v gcc >/dev/null || command -v clang >/dev/null || lacks+=(gcc libc6-dev)
 	((${#lacks[@]})) || return 0
 	if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then

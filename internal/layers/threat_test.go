@@ -55,8 +55,8 @@ func unproven(t *testing.T, page string) (complaints []string, proofs int) {
 func present(t *testing.T, pkg, test, parts string) bool {
 	t.Helper()
 	dir := "internal/" + pkg
-	if pkg == "e2e" {
-		dir = "test/e2e"
+	if pkg == "e2e" || pkg == "install" {
+		dir = "test/" + pkg
 	}
 	files, err := filepath.Glob(root + "/" + dir + "/*_test.go")
 	if err != nil {
