@@ -112,6 +112,8 @@ type Instructions struct {
 	RevokedAdmins []string `json:"revokedAdmins,omitempty"`
 	// DNS by workload, "<namespace>/<name>".
 	DNS map[string]DNSTable `json:"dns,omitempty"`
+	// Refused says what of the agent's report does not stand, and why, one finding a line: for its log.
+	Refused []string `json:"refused,omitempty"`
 }
 
 // Trial asks whether the agent's Envoy could live with some resources, which may come in several messages.

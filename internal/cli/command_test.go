@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
@@ -66,6 +68,24 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, run(t, "", "status", "--socket", dead), 69, "nobody listens on "+dead)
+}
+
+// A person is told for whom the command waits.
+func TestWaitingIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		a := &app{World: World{Err: &out}, dial: dialer{address: "192.0.2.1:15012", timeout: 30 * time.Second}}
+		for waited, want := range map[time.Duration]string{
+			time.Second:     "",
+			3 * time.Second: "Waiting for the control plane at 192.0.2.1:15012, until --timeout 30s …\n",
+		} {
+			out.Reset()
+			done := a.sayWaiting(silence)
+			time.Sleep(waited)
+			done()
+			same(t, out.String(), want)
+		}
+	})
 }
 
 func TestRefusals(t *testing.T) {

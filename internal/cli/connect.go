@@ -65,6 +65,7 @@ func given(f *pflag.FlagSet) string {
 func ask[Req, Resp any](ctx context.Context, a *app, method string, req *Req) (*Resp, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.dial.timeout)
 	defer cancel()
+	defer a.sayWaiting(silence)()
 	conn, err := a.dial.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -75,6 +76,24 @@ func ask[Req, Resp any](ctx context.Context, a *app, method string, req *Req) (*
 		return nil, refusal(method, err)
 	}
 	return resp, nil
+}
+
+// silence is how long a person looks at an empty screen before it is said for whom the command waits.
+const silence = 2 * time.Second
+
+// sayWaiting says for whom a command waits, if it still does after a while. What it returns ends that.
+func (a *app) sayWaiting(after time.Duration) func() {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-done:
+		case <-time.After(after):
+			fmt.Fprintf(a.Err, "Waiting for the control plane at %s, until --timeout %s …\n",
+				clean(cmp.Or(a.dial.address, a.dial.socket), oneLine), a.dial.timeout)
+		}
+	}()
+	return func() { close(done); <-ended }
 }
 
 // connect dials once, itself, so that a refused connection is told apart from a refused call.

@@ -268,6 +268,26 @@ func (a *agents) listen(
 		a.mu.Lock()
 		ag.report = *r
 		a.mu.Unlock()
+		ag.wake() // what of the report does not stand
+	}
+}
+
+// refusedOf is what of a node's report does not stand, as text.
+func (a *agents) refusedOf(node string) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []string
+	for _, f := range slices.Concat(a.refused[node], a.clashed[node]) {
+		out = append(out, f.String())
+	}
+	return out
+}
+
+// wake has the agent told what it should have. It never blocks.
+func (ag *agent) wake() {
+	select {
+	case ag.awake <- struct{}{}:
+	default:
 	}
 }
 
@@ -280,7 +300,7 @@ func (a *agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi
 		a.mu.Unlock()
 		if next != nil {
 			full := *next
-			full.RevokedAdmins = a.revokedAdmins()
+			full.RevokedAdmins, full.Refused = a.revokedAdmins(), a.refusedOf(ag.name)
 			next = &full
 		}
 		if next != nil && !reflect.DeepEqual(last, next) {
@@ -384,10 +404,7 @@ func (a *agents) instruct(before *published, now *briefing) {
 			continue
 		}
 		ag.next = next
-		select {
-		case ag.awake <- struct{}{}:
-		default:
-		}
+		ag.wake()
 	}
 }
 

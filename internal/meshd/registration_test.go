@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -229,6 +230,25 @@ func TestAGatewayThatIsRefusedIsFound(t *testing.T) {
 		"gateway gw serviceAccount: its token does not grant the service account isthmus-system/gateway; what it reports is refused")
 	p.resume(c).report(report("edge"))
 	eventually(t, "nothing is found any more", func() bool { return p.found("ISM0013") == "" })
+}
+
+// An agent hears what of its report does not stand, and why: its administrator reads its log, and not the mesh's findings.
+func TestAgentHearsWhatDoesNotStand(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	thief := workload("thief", "thief", "10.0.0.2")
+	a := p.agent("node-a", []string{"default/shop"}, workload("shop", "shop", "10.0.0.1"))
+	a.instructed("nothing to complain of", func(in *agentapi.Instructions) bool { return len(in.Refused) == 0 })
+	a.report(agentapi.Report{Version: "test", Workloads: []snapshot.Workload{workload("shop", "shop", "10.0.0.1"), thief}})
+	a.instructed("the refusal", func(in *agentapi.Instructions) bool {
+		return len(in.Refused) == 1 && strings.Contains(in.Refused[0], "ISM0013 error workload default/thief")
+	})
+	b := p.agent("node-b", []string{"default/shop"}, workload("shop", "shop", "10.0.0.7"))
+	b.instructed("the clash", func(in *agentapi.Instructions) bool {
+		return len(in.Refused) == 1 && strings.Contains(in.Refused[0], "ISM0012 error")
+	})
+	a.report(agentapi.Report{Version: "test", Workloads: []snapshot.Workload{workload("shop", "shop", "10.0.0.1")}})
+	a.instructed("that all stands", func(in *agentapi.Instructions) bool { return len(in.Refused) == 0 })
 }
 
 // However many streams the Envoys of a node hold open, its agent reports and has certificates signed.

@@ -87,10 +87,7 @@ func (a *agents) tellRevoked(more []state.Admin) {
 	all = slices.DeleteFunc(append(all, more...), func(one state.Admin) bool { return now.After(one.NotAfter) })
 	a.revoked.Store(&all)
 	for _, ag := range a.known {
-		select {
-		case ag.awake <- struct{}{}:
-		default:
-		}
+		ag.wake()
 	}
 }
 

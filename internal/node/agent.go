@@ -54,6 +54,7 @@ type Agent struct {
 	changed chan struct{}            // holds one token when the report may have changed
 	told    func() bool              // whether the agent was told to stop; set by Run
 	revoked atomic.Pointer[[]string] // serial numbers of administrators' certificates, hex
+	refused []string                 // what the control plane said last that does not stand; of the goroutine that instructs
 
 	control   *control.Client
 	sds       *sds.Store

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/durable"
@@ -18,6 +19,7 @@ func (a *Agent) instruct(in *agentapi.Instructions) {
 	a.learnRoots(in)
 	a.control.SignedBy(in.SigningRoot)
 	a.sds.SignedBy(in.SigningRoot)
+	a.sayRefused(in.Refused)
 	text, err := json.Marshal(in)
 	if err == nil {
 		err = durable.WriteFile(a.instructionsFile(), text)
@@ -25,6 +27,19 @@ func (a *Agent) instruct(in *agentapi.Instructions) {
 	if err != nil {
 		a.log.Error("instructions not kept", "file", a.instructionsFile(), "error", err)
 	}
+}
+
+// sayRefused logs what the control plane does not let stand of what this agent reports, once each.
+func (a *Agent) sayRefused(findings []string) {
+	for _, f := range findings {
+		if !slices.Contains(a.refused, f) {
+			a.log.Warn("the control plane does not let stand what this node reports", "finding", f)
+		}
+	}
+	if len(a.refused) > 0 && len(findings) == 0 {
+		a.log.Info("the control plane lets stand all that this node reports")
+	}
+	a.refused = findings
 }
 
 // recall takes up what the control plane said last. A file that cannot be read is no loss: it will say it again.

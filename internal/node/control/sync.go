@@ -19,6 +19,7 @@ import (
 
 const (
 	openTimeout = 10 * time.Second      // to say so in the log when the control plane is away
+	silence     = 2 * time.Second       // before the log says who is waited for
 	coalesce    = 20 * time.Millisecond // between a change and its report
 	sayAgain    = time.Minute           // while the control plane stays away for one reason
 	countsEvery = time.Second           // for what changes all the time and that nobody announces
@@ -32,7 +33,12 @@ func (c *Client) converse(ctx context.Context) error {
 	var said complaint
 	for {
 		conn := c.conn.Load()
-		err := c.sync(ctx, conn, func() { wait.Reset(); said = complaint{} })
+		waiting := func() {}
+		if said == (complaint{}) {
+			waiting = c.sayWaiting(silence)
+		}
+		err := c.sync(ctx, conn, func() { waiting(); wait.Reset(); said = complaint{} })
+		waiting()
 		c.connected.Store(false)
 		switch {
 		case ctx.Err() != nil:
@@ -45,6 +51,15 @@ func (c *Client) converse(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// sayWaiting logs for whom the agent waits, if it still does after a while. What it returns, once or more often called,
+// ends that.
+func (c *Client) sayWaiting(after time.Duration) func() {
+	t := time.AfterFunc(after, func() {
+		c.cfg.Log.Warn("the control plane has not answered yet, still waiting", "control", c.cfg.Addresses)
+	})
+	return func() { t.Stop() }
 }
 
 // complaint is what the log last said of the conversation's end.
