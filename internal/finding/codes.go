@@ -115,4 +115,9 @@ var Codes = []Code{
 	{"ISM0281", Info, "a workload whose network namespace is not there"},
 
 	{"ISM0290", Error, "more names in a namespace than have virtual addresses"},
+
+	{"ISM0345", Warning, "a policy that selects no workload"},
+	{"ISM0346", Warning, "a caller in a policy that no workload of the mesh is"},
+	{"ISM0347", Warning, "a principal that is written so that it matches nobody"},
+	{"ISM0348", Warning, "a port in a policy at which no workload that it selects listens"},
 }

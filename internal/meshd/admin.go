@@ -93,7 +93,7 @@ func (a *admin) Status(context.Context, *adminapi.Empty) (*adminapi.StatusRespon
 	}
 	return &adminapi.StatusResponse{
 		Mesh: p.mesh.Name, TrustDomain: p.mesh.TrustDomain.Name(), Version: version.String(), Started: a.d.started,
-		ConfigFiles: len(files), Objects: p.snapshot.Config.Origins.Len(), Findings: p.findings, Proxies: a.proxies(p),
+		ConfigFiles: len(files), Objects: p.snapshot.Config.Origins.Len(), Findings: p.allFindings(), Proxies: a.proxies(p),
 		RootNotAfter: a.d.authority.RootNotAfter(), RootSHA256: a.d.authority.RootFingerprint(),
 	}, nil
 }

@@ -28,7 +28,7 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 		return nil, err
 	}
 	now := a.d.now()
-	checks := []adminapi.Check{checkConfig(p.findings), checkInForce(p.findings), a.checkState(ctx), a.checkRoot(now)}
+	checks := []adminapi.Check{checkConfig(p.allFindings()), checkInForce(p.findings), a.checkState(ctx), a.checkRoot(now)}
 	checks = append(checks, checkEndings(a.d.agents.endings.waiting())...)
 	if rot := a.d.authority.Rotation(); rot.UnderWay() {
 		waits, err := a.d.rotator.waits(ctx, rot)

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -72,6 +73,24 @@ type published struct {
 	briefing   *briefing
 	findings   []finding.Finding
 	generation uint64
+
+	once  sync.Once // guards what follows
+	shown []finding.Finding
+}
+
+// allFindings are the findings, and what policies name and nobody is: worked out for the first who asks.
+func (p *published) allFindings() []finding.Finding {
+	p.once.Do(func() {
+		p.shown = slices.Concat(p.findings, compile.Unmatched(p.snapshot, p.mesh))
+		finding.Sort(p.shown)
+	})
+	return p.shown
+}
+
+// with is the same with other findings.
+func (p *published) with(findings []finding.Finding) *published {
+	finding.Sort(findings)
+	return &published{snapshot: p.snapshot, mesh: p.mesh, briefing: p.briefing, findings: findings, generation: p.generation}
 }
 
 func newLoop(d *Daemon) *loop {
@@ -144,9 +163,7 @@ func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 		l.log.Error("configuration not applied, what was in force stays", "fault", fault, "stack", string(debug.Stack()))
 		l.compiled = nil
 		if before := l.published.Load(); before != nil {
-			findings := append(slices.Clone(snap.Config.Findings), faulty(fault))
-			finding.Sort(findings)
-			l.published.Store(&published{before.snapshot, before.mesh, before.briefing, findings, before.generation})
+			l.published.Store(before.with(append(slices.Clone(snap.Config.Findings), faulty(fault))))
 		}
 	}()
 	plans, replanned := l.d.containment.plans(ctx, snap.Config)
@@ -159,13 +176,15 @@ func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 	if mesh == nil {
 		l.log.Error("configuration means no mesh, the last one stays in force", "findings", len(findings))
 		if before != nil {
-			l.published.Store(&published{before.snapshot, before.mesh, before.briefing, findings, before.generation})
+			l.published.Store(before.with(findings))
 		}
 		return
 	}
 	l.generation++
-	brief := newBriefing(mesh)
-	l.published.Store(&published{snap, mesh, brief, findings, l.generation})
+	now := &published{
+		snapshot: snap, mesh: mesh, briefing: newBriefing(mesh), findings: findings, generation: l.generation,
+	}
+	l.published.Store(now)
 	l.report(before, findings)
 	changed := l.publishEndpoints(before, mesh)
 	if before != nil && l.compiled.OnlyEndpoints && !replanned {
@@ -174,13 +193,11 @@ func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 		return // nobody is told anything else
 	}
 	if faults := l.publishProxies(ctx, before, snap, plans); len(faults) > 0 {
-		findings = append(faults, findings...)
-		finding.Sort(findings)
-		l.published.Store(&published{snap, mesh, brief, findings, l.generation})
+		l.published.Store(now.with(append(faults, findings...)))
 	}
 	l.publishOwn(changed, mesh)
 	l.d.containment.stands(snap.Config, plans)
-	l.d.agents.instruct(before, brief)
+	l.d.agents.instruct(before, now.briefing)
 	l.d.federation.Wake()
 }
 

@@ -98,7 +98,7 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 			peers[mp.Name] = true
 		}
 		count := map[string]float64{"error": 0, "warning": 0, "info": 0}
-		for _, f := range p.findings {
+		for _, f := range p.allFindings() {
 			count[f.Severity.String()]++
 		}
 		for s, n := range count {

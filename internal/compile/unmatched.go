@@ -1,0 +1,253 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	istiosec "istio.io/api/security/v1beta1"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// Unmatched is what policies name and the mesh does not have: workloads, callers, ports. Nothing of it is an error, for
+// what is not there may come; most often, it is a slip of the pen. It looks at everything, so it is for those who ask,
+// and no part of a compilation. The mesh is what was compiled from the snapshot. Without any workload there is nothing to
+// say.
+func Unmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
+	c := &compiler{snap: snap, cfg: snap.Config}
+	if c.cfg == nil || c.cfg.Mesh == nil || mesh == nil {
+		return nil
+	}
+	if posture(c); c.mesh == nil {
+		return nil
+	}
+	instances(c)
+	u := unmatched{compiler: c, ids: c.everyIdentity(), compiled: mesh, known: map[string]bool{}}
+	for _, id := range u.ids {
+		u.known[id.id] = true
+	}
+	if c.findings = nil; len(c.backends) == 0 {
+		return nil
+	}
+	for _, ap := range c.cfg.AuthorizationPolicies {
+		key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
+		c.guarded(key, func() {
+			labels := ap.Spec.GetSelector().GetMatchLabels()
+			u.selector(key, "spec.selector", labels)
+			for n, r := range ap.Spec.Rules {
+				u.rule(key, fmt.Sprintf("spec.rules[%d]", n), r, labels)
+			}
+		})
+	}
+	for _, pa := range c.cfg.PeerAuthentications {
+		key := snapshot.Key{Kind: "PeerAuthentication", Namespace: pa.Namespace, Name: pa.Name}
+		c.guarded(key, func() { u.selector(key, "spec.selector", pa.Spec.GetSelector().GetMatchLabels()) })
+	}
+	finding.Sort(c.findings)
+	return c.findings
+}
+
+// unmatched compares policies with the identities of the mesh.
+type unmatched struct {
+	*compiler
+	ids      []caller
+	known    map[string]bool // the same by SPIFFE ID
+	compiled *model.Mesh
+}
+
+// everyIdentity is who can call inside the mesh: workloads, and the gateways that bring in what peers ask for.
+func (c *compiler) everyIdentity() []caller {
+	out := c.knownIdentities()
+	if c.snap.Registry == nil {
+		return out
+	}
+	for _, n := range c.snap.Registry.Nodes {
+		if n.Gateway == nil {
+			continue
+		}
+		if id, err := spiffe.Workload(c.mesh.TrustDomain, spiffe.SystemNamespace, n.Gateway.ServiceAccount); err == nil {
+			out = append(out, caller{id.String(), spiffe.SystemNamespace, n.Gateway.ServiceAccount})
+		}
+	}
+	return out
+}
+
+// selecting are the instances that an object of a namespace selects. In the root namespace it selects everywhere.
+func (u *unmatched) selecting(namespace string, labels map[string]string) []*instance {
+	var out []*instance
+	for ns, b := range u.backends {
+		if ns != namespace && namespace != u.mesh.RootNamespace {
+			continue
+		}
+		for _, i := range b.all {
+			if i.selectedBy(labels) {
+				out = append(out, i)
+			}
+		}
+	}
+	return out
+}
+
+func (u *unmatched) selector(key snapshot.Key, field string, labels map[string]string) {
+	if len(u.selecting(key.Namespace, labels)) > 0 {
+		return
+	}
+	if len(labels) == 0 {
+		u.find(key, "ISM0345", finding.Warning, "metadata.namespace",
+			"no workload is in namespace "+key.Namespace+", so the policy applies to nobody",
+			"isthmus status lists the workloads; write the policy in their namespace")
+		return
+	}
+	remedy := "isthmus status lists the workloads; their labels come from their join tokens or WorkloadEntries"
+	if near := u.nearLabels(key.Namespace, labels); near != "" {
+		remedy = "did you mean " + near + "? " + remedy
+	}
+	u.find(key, "ISM0345", finding.Warning, field,
+		fmt.Sprintf("no workload of namespace %s has the labels %s, so the policy applies to nobody", key.Namespace, written(labels)), remedy)
+}
+
+func written(labels map[string]string) string {
+	var out []string
+	for _, k := range sortedKeys(labels) {
+		out = append(out, k+"="+labels[k])
+	}
+	return strings.Join(out, ", ")
+}
+
+// nearLabels is what some workload has under the same key, where the selector has one label alone.
+func (u *unmatched) nearLabels(namespace string, labels map[string]string) string {
+	if len(labels) != 1 || u.backends[namespace] == nil {
+		return ""
+	}
+	for k := range labels {
+		var values []string
+		for l := range u.backends[namespace].byLabel {
+			if l.key == k {
+				values = append(values, k+"="+l.value)
+			}
+		}
+		if slices.Sort(values); len(values) > 0 && len(values) <= 3 {
+			return strings.Join(values, " or ")
+		}
+	}
+	return ""
+}
+
+func (u *unmatched) rule(key snapshot.Key, field string, r *istiosec.Rule, labels map[string]string) {
+	for n, f := range r.GetFrom() {
+		at := fmt.Sprintf("%s.from[%d].source", field, n)
+		s := f.GetSource()
+		u.principals(key, at+".principals", s.GetPrincipals())
+		u.principals(key, at+".notPrincipals", s.GetNotPrincipals())
+		u.namespaces(key, at+".namespaces", s.GetNamespaces())
+		u.namespaces(key, at+".notNamespaces", s.GetNotNamespaces())
+		u.accounts(key, at+".serviceAccounts", s.GetServiceAccounts())
+		u.accounts(key, at+".notServiceAccounts", s.GetNotServiceAccounts())
+	}
+	for n, to := range r.GetTo() {
+		u.ports(key, fmt.Sprintf("%s.to[%d].operation.ports", field, n), to.GetOperation().GetPorts(), labels)
+	}
+	for n, w := range r.GetWhen() {
+		at := fmt.Sprintf("%s.when[%d].values", field, n)
+		switch w.GetKey() {
+		case "source.principal":
+			u.principals(key, at, w.GetValues())
+		case "source.namespace":
+			u.namespaces(key, at, w.GetValues())
+		case "source.serviceAccount":
+			u.accounts(key, at, w.GetValues())
+		case "destination.port":
+			u.ports(key, at, w.GetValues(), labels)
+		}
+	}
+}
+
+func (u *unmatched) principals(key snapshot.Key, field string, list []string) {
+	t := &policyTranslator{c: u.compiler, key: key, namespace: key.Namespace}
+	for n, v := range list {
+		at := fmt.Sprintf("%s[%d]", field, n)
+		if whole, ok := strings.CutPrefix(v, "spiffe://"); ok {
+			u.find(key, "ISM0347", finding.Warning, at, fmt.Sprintf("%q matches nobody: a principal is written without spiffe://", v),
+				"write "+whole)
+			continue
+		}
+		p := t.principals([]string{v})[0]
+		if p.Match.Kind == model.Exact {
+			if td, _, whole := strings.Cut(v, "/"); !whole || !u.isOwnDomain(td) && u.peerOf(td) == "" {
+				u.find(key, "ISM0347", finding.Warning, at,
+					fmt.Sprintf("%q matches nobody: its trust domain is neither this mesh's nor a peer's", v),
+					"write <trust domain>/ns/<namespace>/sa/<service account>, with trust domain "+u.mesh.TrustDomain.Name()+" for this mesh")
+				continue
+			}
+		}
+		exact := p.Match.Kind == model.Exact
+		switch {
+		case p.Peer != "", exact && u.known[p.Match.Value]:
+		case !exact && len(u.cfg.MeshPeers) > 0: // it may mean a peer's callers
+		case !exact && slices.ContainsFunc(u.ids, func(id caller) bool { return stringMatches(p.Match, id.id) }):
+		default:
+			u.nobody(key, at, "principal", v)
+		}
+	}
+}
+
+func (u *unmatched) namespaces(key snapshot.Key, field string, list []string) {
+	for n, v := range list {
+		if !slices.ContainsFunc(u.ids, func(id caller) bool { return globMatches(v, id.namespace) }) {
+			u.nobody(key, fmt.Sprintf("%s[%d]", field, n), "namespace", v)
+		}
+	}
+}
+
+func (u *unmatched) accounts(key snapshot.Key, field string, list []string) {
+	for n, v := range list {
+		ns, sa, qualified := strings.Cut(v, "/")
+		if !qualified {
+			ns, sa = key.Namespace, v
+		}
+		if !slices.ContainsFunc(u.ids, func(id caller) bool { return id.namespace == ns && id.serviceAccount == sa }) {
+			u.nobody(key, fmt.Sprintf("%s[%d]", field, n), "service account", v)
+		}
+	}
+}
+
+func (u *unmatched) nobody(key snapshot.Key, field, what, value string) {
+	u.find(key, "ISM0346", finding.Warning, field, fmt.Sprintf("no workload of the mesh has the %s %q", what, value),
+		"isthmus services -o json lists the identities; correct it, or let the workload join")
+}
+
+// ports are the workload's; the Service's is a common slip.
+func (u *unmatched) ports(key snapshot.Key, field string, list []string, labels map[string]string) {
+	served := map[uint16]bool{}
+	for _, i := range u.selecting(key.Namespace, labels) {
+		w := u.compiled.Workloads[model.WorkloadID{Namespace: i.namespace, Name: i.name}]
+		if w == nil {
+			return // of what nobody registered not all ports are known
+		}
+		for _, in := range w.Inbound {
+			served[in.Port] = true
+		}
+	}
+	if len(served) == 0 {
+		return
+	}
+	for n, v := range list {
+		port, err := strconv.ParseUint(v, 10, 16)
+		if err != nil || served[uint16(port)] {
+			continue
+		}
+		var have []string
+		for _, p := range slices.Sorted(maps.Keys(served)) {
+			have = append(have, strconv.Itoa(int(p)))
+		}
+		u.find(key, "ISM0348", finding.Warning, fmt.Sprintf("%s[%d]", field, n),
+			fmt.Sprintf("no workload that the policy selects listens at %s; they listen at %s", v, strings.Join(have, ", ")),
+			"write the workload's port, not the Service's")
+	}
+}
