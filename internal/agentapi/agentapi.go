@@ -223,6 +223,8 @@ const (
 	// HeaderUnavailable is on answers that an Envoy of a mesh made itself because it could not reach what is behind it. An
 	// application cannot set it: what an application answers says nothing of who carries it.
 	HeaderUnavailable = "isthmus-unavailable"
+	// TagRefused is on entries of the access log about connections that were closed without a word. Its value is the reason.
+	TagRefused = "refused"
 	// OutboundListener and InboundListener begin the names of a workload's listeners, "<prefix><namespace>/<name>".
 	OutboundListener = "outbound/"
 	InboundListener  = "inbound/"

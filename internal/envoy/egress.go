@@ -29,7 +29,9 @@ func (b *builder) egress(g *view.GatewayView) {
 		if len(i.Callers) == 0 {
 			continue
 		}
-		l.FilterChains = append(l.FilterChains, ofShare(g, b.importChain(g, i)))
+		for _, fc := range b.importChains(g, i) {
+			l.FilterChains = append(l.FilterChains, ofShare(g, servedBy(i, fc)))
+		}
 		refs = append(refs, i.Ref)
 	}
 	for _, p := range g.Peers {
@@ -46,9 +48,10 @@ func (b *builder) egress(g *view.GatewayView) {
 	}
 }
 
-// importChain checks the local caller and calls the peer in the gateway's own name, asserting the caller's.
-func (b *builder) importChain(g *view.GatewayView, i *model.Import) *listenerv3.FilterChain {
-	host := egressSNI(i)
+// importChains check the local caller and call the peer in the gateway's own name, asserting the caller's. For HTTP one chain
+// serves all, since the list of callers travels with the routes. Raw TCP has only the handshake to decide in, so that each caller
+// has a chain of its own: one that comes or goes changes nobody else's, which Envoy would cut.
+func (b *builder) importChains(g *view.GatewayView, i *model.Import) []*listenerv3.FilterChain {
 	name := "import/" + SetName(model.EndpointSet{Host: i.Host, Port: i.Port})
 	td := b.view.TrustDomain.Name()
 	refs := []model.Ref{i.Ref}
@@ -58,16 +61,20 @@ func (b *builder) importChain(g *view.GatewayView, i *model.Import) *listenerv3.
 	c := b.toPeers(g, name, i)
 	if !i.Protocol.IsHTTP() {
 		b.add(ClusterType, name, c, refs)
-		log := tcpLog(egressLog, nil, tagged(server(i), i.Name, host)...)
-		return servedBy(i, chain(name, onSNI(host), serverTLS(g.Identity.String(), td, exactly(i.Callers...)),
-			tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log)))
+		return each(i.Callers, func(caller string) *listenerv3.FilterChain {
+			host := egressSNI(i, caller)
+			log := tcpLog(egressLog, nil, tagged(server(i), i.Name, host)...)
+			return chain(name+"<"+caller, onSNI(host), serverTLS(g.Identity.String(), td, exactly(caller)),
+				tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log))
+		})
 	}
+	host := egressSNI(i, "")
 	b.add(ClusterType, name, speaking(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
 	m := withLocalReplies(httpManager(name, name, boundaryFilters(nil, nil), nil), "the boundary of "+td,
 		"the FederatedImport does not list this caller")
 	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(server(i), i.Name, host)...))
-	return servedBy(i, chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m)))
+	return []*listenerv3.FilterChain{chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m))}
 }
 
 // server is the peer that served a call; of one that reached none, the first that might have.

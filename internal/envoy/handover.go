@@ -23,6 +23,7 @@ import (
 // What Envoy's original_dst filter reads on an internal listener: where the call goes, and where it comes from.
 const (
 	originalDst    = "envoy.filters.listener.original_dst"
+	originalLocal  = originalDst + ".local_ip"
 	originalRemote = originalDst + ".remote_ip"
 )
 
@@ -66,9 +67,7 @@ func (b *builder) introduced(w *model.Workload, o model.Outbound) []*listenerv3.
 	if !b.view.MayBeNear(o) || len(w.Addrs) == 0 {
 		return nil
 	}
-	return []*listenerv3.Filter{networkFilter("introduce", anyOf(&setstatev3.Config{OnNewConnection: []*statevaluev3.FilterStateValue{{
-		Key:                &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: originalRemote},
-		Value:              &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(netip.AddrPortFrom(w.Addrs[0], 0).String())},
-		SharedWithUpstream: statevaluev3.FilterStateValue_ONCE,
-	}}}))}
+	return []*listenerv3.Filter{networkFilter("introduce", anyOf(&setstatev3.Config{OnNewConnection: []*statevaluev3.FilterStateValue{
+		passedOn(originalRemote, "", netip.AddrPortFrom(w.Addrs[0], 0).String()),
+	}}))}
 }

@@ -20,9 +20,7 @@ func (b *builder) inbound(w *model.Workload) {
 	l.ListenerFiltersTimeout = millis(5000)
 	l.SocketOptions = keepaliveOptions()
 	l.AccessLog = handshakeRefusals(inboundLog, workloadTag(w.ID.String()))
-	l.DefaultFilterChain = refusal(name+"/refused", "isthmus: "+w.ID.String()+" accepts only mutual TLS from inside its mesh, on the ports of its services; "+
-		"this connection to %DOWNSTREAM_LOCAL_ADDRESS% was refused. Call through the mesh, by the service's name.\n",
-		refusals(inboundLog, workloadTag(w.ID.String())))
+	l.DefaultFilterChain = plaintextRefusal.refused(name+"/refused", w)
 	refs := slices.Clone(w.Refs)
 	for _, in := range w.Inbound {
 		b.inboundPort(l, w, in)

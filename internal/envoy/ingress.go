@@ -117,7 +117,9 @@ func (b *builder) peerControl(g *view.GatewayView, p *model.Peer) *listenerv3.Fi
 	host := sni.Control(p.Name, b.view.TrustDomain.Name())
 	// The root goes along: a peer that knows only its fingerprint finds it here.
 	tls := serverTLS(g.Identity.String()+agentapi.WithRootSuffix, p.TrustDomain.Name(), exactly(p.GatewayIDs...))
-	return carried(ingressName(p.Name, host), host, tls)
+	fc := carried(ingressName(p.Name, host), host)
+	behindTLS(fc, tls)
+	return fc
 }
 
 // probes answers those of the peer's gateway.
@@ -140,12 +142,14 @@ func (b *builder) invitation(g *view.GatewayView, i model.Invite) *listenerv3.Fi
 			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{fromAgent(g.Identity.String() + agentapi.WithRootSuffix)},
 		},
 	})
-	return carried(ingressName("invite", i.ID), sni.Invite(i.ID, b.view.TrustDomain.Name()), tls)
+	fc := carried(ingressName("invite", i.ID), sni.Invite(i.ID, b.view.TrustDomain.Name()))
+	withTLS(fc, tls)
+	return fc
 }
 
 // carried is a chain whose bytes go to our control plane as they come.
-func carried(name, host string, tls *corev3.TransportSocket) *listenerv3.FilterChain {
-	return chain(name, onSNI(host), tls,
+func carried(name, host string) *listenerv3.FilterChain {
+	return chain(name, onSNI(host), nil,
 		tcpProxy(name, peeringCluster, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
 }
 

@@ -35,8 +35,15 @@ func outboundName(w *model.Workload, o model.Outbound) string {
 
 func inboundName(w *model.Workload, port uint16) string { return fmt.Sprintf("%s:%d", w.ID, port) }
 
-// egressSNI is what a local caller of an import says to its own gateway.
-func egressSNI(i *model.Import) string { return fmt.Sprintf("p%d.%s", i.Port, i.Host) }
+// egressSNI is what a local caller of an import says to its own gateway. For raw TCP it begins with the caller's own name, since
+// each caller has a chain of its own there.
+func egressSNI(i *model.Import, caller string) string {
+	name := fmt.Sprintf("p%d.%s", i.Port, i.Host)
+	if i.Protocol.IsHTTP() {
+		return name
+	}
+	return callerSNI(caller) + "." + name
+}
 
 // callerSNI is the name that a caller asks a raw TCP server for: its own, hashed. The server has a chain for each caller that
 // its policies name, and that chain's certificate check admits that caller alone; so a false name gains nothing.

@@ -44,16 +44,12 @@ func (b *builder) unlisted(w *model.Workload, name string) *listenerv3.FilterCha
 		b.add(ClusterType, passthrough, c, nil)
 		return chain(passthrough, nil, nil, tcpProxy(passthrough, passthrough, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))
 	}
-	return b.unlistedRefusal(w, name+"/refused")
+	return outboundRefusal.refused(name+"/refused", w)
 }
 
-// unlistedRefusal tells nobody whether the destination exists.
-func (b *builder) unlistedRefusal(w *model.Workload, name string) *listenerv3.FilterChain {
-	return refusal(name, mayNotCall(w), refusals(outboundLog, workloadTag(w.ID.String())))
-}
-
-func mayNotCall(w *model.Workload) string {
-	return "isthmus: " + w.ID.String() + " (" + w.Identity.String() + ") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: " +
+// mayNotCall tells nobody whether the destination exists.
+func mayNotCall(workload, identity string) string {
+	return "isthmus: " + workload + " (" + identity + ") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: " +
 		"no service that lists this workload as a caller answers there. If it should, its owner must allow the caller " +
 		"(AuthorizationPolicy, FederatedImport callers) or list the address (ServiceEntry); see isthmus access.\n"
 }
@@ -61,7 +57,8 @@ func mayNotCall(w *model.Workload) string {
 // noLongerListed is what a connection that is still open hears once its destination's cluster has been taken away.
 func noLongerListed(w *model.Workload) *hcmv3.ResponseMapper {
 	return &hcmv3.ResponseMapper{
-		Filter: flagged("NC"), StatusCode: u32(403), BodyFormatOverride: bodyFormat(mayNotCall(w)),
+		Filter: flagged("NC"), StatusCode: u32(403),
+		BodyFormatOverride: bodyFormat(mayNotCall(w.ID.String(), w.Identity.String())),
 	}
 }
 
@@ -80,7 +77,7 @@ func (b *builder) neverOutside(w *model.Workload, name string, listed []*listene
 		}
 	}
 	refused := func(suffix string, match *listenerv3.FilterChainMatch) *listenerv3.FilterChain {
-		fc := b.unlistedRefusal(w, name+"/refused"+suffix)
+		fc := outboundRefusal.refused(name+"/refused"+suffix, w)
 		fc.FilterChainMatch = match
 		return fc
 	}
@@ -282,7 +279,7 @@ func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) 
 // toGateways reaches the mesh's own gateways, which carry the call to the peers.
 func (b *builder) toGateways(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
 	c := bySet(cluster(name, w), b.view.Gateways.Set)
-	c.TransportSocket = b.meshTLS(w, b.view.Gateways.IDs, egressSNI(o.Import))
+	c.TransportSocket = b.meshTLS(w, b.view.Gateways.IDs, egressSNI(o.Import, w.Identity.String()))
 	if o.Port.Protocol.IsHTTP() {
 		speaking(c, o.Port.Protocol)
 	}

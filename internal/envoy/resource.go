@@ -58,6 +58,9 @@ func Build(v *view.View) *Resources {
 	for _, w := range v.Workloads {
 		b.workload(w)
 	}
+	if len(v.Workloads) > 0 {
+		b.refusals()
+	}
 	if v.Gateway != nil {
 		b.gateway(v.Gateway)
 	}

@@ -45,11 +45,14 @@ func overADS() *corev3.ConfigSource {
 	}
 }
 
+// nobodysName is in no certificate.
+const nobodysName = "isthmus:nobody"
+
 // trusting accepts what the roots of one trust domain vouch for and whose URI SAN matches one of sans.
 // A CA vouches only for its own trust domain: every matcher lies inside it.
 func trusting(td string, sans []*matcherv3.StringMatcher) *tlsv3.CommonTlsContext_CombinedValidationContext {
 	if len(sans) == 0 {
-		sans = exactly("isthmus:nobody") // to Envoy an empty list would mean anybody
+		sans = exactly(nobodysName) // to Envoy an empty list would mean anybody
 	}
 	var typed []*tlsv3.SubjectAltNameMatcher
 	for _, m := range sans {

@@ -6,10 +6,8 @@ import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	origdstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
@@ -68,26 +66,6 @@ func tlsInspectorBut(ports []uint16) *listenerv3.ListenerFilter {
 	return f
 }
 
-// refusal answers every request with 403 and the reason; anything that is not HTTP is closed at once.
-func refusal(name, text string, log []*accesslogv3.AccessLog) *listenerv3.FilterChain {
-	m := httpManager(name, "", nil, log)
-	m.EarlyHeaderMutationExtensions = nil // nothing is passed on
-	m.RequestHeadersTimeout = millis(500) // who waits for the server to speak first is told soon
-	m.CommonHttpProtocolOptions.IdleTimeout = millis(500)
-	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
-		VirtualHosts: []*routev3.VirtualHost{{
-			Name: name, Domains: []string{"*"}, // every name is refused alike
-			Routes: []*routev3.Route{{
-				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-				Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
-					Status: 403, BodyFormat: bodyFormat(text),
-				}},
-			}},
-		}},
-	}}
-	return &listenerv3.FilterChain{Name: name, Filters: []*listenerv3.Filter{managerFilter(m)}}
-}
-
 // tcpProxy passes bytes on. Behind TLS the upstream is called only once the handshake has admitted the caller: a refused one
 // sees not a byte, not even of a server that speaks first (facts: observability §0.1).
 func tcpProxy(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log ...*accesslogv3.AccessLog) *listenerv3.Filter {
@@ -101,15 +79,22 @@ func tcpProxy(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log 
 	return networkFilter("tcp", anyOf(p))
 }
 
+// chain is a filter chain, behind TLS if any, which asks for a certificate.
 func chain(name string, match *listenerv3.FilterChainMatch, tls *corev3.TransportSocket, filters ...*listenerv3.Filter) *listenerv3.FilterChain {
 	fc := &listenerv3.FilterChain{Name: name, FilterChainMatch: match, Filters: filters}
-	behindTLS(fc, tls)
+	if tls != nil {
+		behindTLS(fc, tls)
+	}
 	return fc
 }
 
-// behindTLS puts a chain behind TLS, if any. Who begins a handshake and falls silent holds nothing for long.
 func behindTLS(fc *listenerv3.FilterChain, tls *corev3.TransportSocket) {
-	if fc.TransportSocket = tls; tls != nil {
-		fc.TransportSocketConnectTimeout = millis(10_000)
-	}
+	fc.Filters = append(oneName(fc), fc.Filters...)
+	withTLS(fc, tls)
+}
+
+// withTLS puts a chain behind TLS. Who begins a handshake and falls silent holds nothing for long.
+func withTLS(fc *listenerv3.FilterChain, tls *corev3.TransportSocket) {
+	fc.TransportSocket = tls
+	fc.TransportSocketConnectTimeout = millis(10_000)
 }

@@ -6,8 +6,10 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -32,11 +34,17 @@ type gwCaller struct {
 	controlSNI string // what it asks the control plane for; default: sni
 }
 
-// caller calls an import as one of the local service accounts; name is "p<port>.<import>".
+// caller calls an import as one of the local service accounts; name is "p<port>.<import>". Port 7100 is raw TCP, where each
+// caller has a name of its own to ask for.
 func (g *gateway) caller(serviceAccount, name string) gwCaller {
-	_, host, _ := strings.Cut(name, ".")
+	port, host, _ := strings.Cut(name, ".")
+	own := ""
+	if port == "p7100" {
+		sum := sha256.Sum256([]byte("spiffe://home.example/ns/default/sa/" + serviceAccount))
+		own = hex.EncodeToString(sum[:16]) + ".caller."
+	}
 	return gwCaller{
-		from: "10.98.1.21", to: gwEgress, sni: name + ".default.svc.cluster.local", host: host + ".default.svc.cluster.local",
+		from: "10.98.1.21", to: gwEgress, sni: own + name + ".default.svc.cluster.local", host: host + ".default.svc.cluster.local",
 		cert: g.node.svids[serviceAccount], node: g.node,
 	}
 }

@@ -123,6 +123,7 @@ func (g *gateway) callerNotListed(t *testing.T) {
 		"a peer's certificate":       g.caller("web", "p9080.billing").with(g.peers["north"].own),
 		"our name by a peer's root":  g.caller("web", "p9080.billing").with(g.peers["north"].ca.leaf(t, gwWebID)),
 		"our name by a peer, on TCP": g.caller("web", "p7100.feed").with(g.peers["north"].ca.leaf(t, gwWebID)),
+		"another caller's, on TCP":   g.caller("web", "p7100.feed").with(g.node.svids["other"]),
 		"a name that is no import":   g.caller("web", "p80.api"),
 		"the control plane's name":   {from: "10.98.1.21", to: gwEgress, sni: "control.north", cert: g.node.svids["web"], node: g.node},
 		"another port of the import": g.caller("web", "p9081.billing"),

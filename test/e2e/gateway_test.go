@@ -59,6 +59,8 @@ func TestGateway(t *testing.T) {
 	t.Run("log and counts", g.testLogAndCounts)
 	t.Run("answers of applications", g.testApplicationsAnswers)
 	t.Run("shares of connections", g.testShares)
+	t.Run("certificates with two names", g.testTwoNames)
+	t.Run("callers of a raw import", g.testRawCallers)
 	t.Run("cut", g.testCut)
 }
 

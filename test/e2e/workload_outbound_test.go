@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -42,6 +43,18 @@ func (s *shop) outbound(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// notHTTP is what those say first who do not speak HTTP.
+func notHTTP(t *testing.T) map[string]string {
+	t.Helper()
+	here, there := net.Pipe()
+	go tls.Client(here, &tls.Config{ServerName: "web"}).Handshake()
+	hello := make([]byte, 4096)
+	n, err := there.Read(hello)
+	need(t, err)
+	here.Close()
+	return map[string]string{"bytes": "\x00\x01not HTTP\n", "a line": "HELO alice\r\n", "TLS": string(hello[:n]), "nothing": ""}
 }
 
 // listenOutside counts what reaches the outsider, on TCP and UDP, port 53 among them.
@@ -88,21 +101,23 @@ func (s *shop) unlisted(t *testing.T) {
 		if r.status != 403 || !strings.Contains(r.body, "default/alice (spiffe://shop.example/ns/default/sa/alice) may not call") || !strings.Contains(r.body, to) {
 			t.Errorf("HTTP to %s: %s", to, r)
 		}
-		c, err := s.dial("alice", to)
-		need(t, err)
-		began := time.Now()
-		io.WriteString(c, "\x00\x01not HTTP\n")
-		if text, _ := hear(c, 2*time.Second); strings.Contains(text, "banner") || time.Since(began) > time.Second {
-			t.Errorf("TCP to %s: %q after %s", to, text, time.Since(began))
+		for what, say := range notHTTP(t) { // the last waits for the server to speak
+			c, err := s.dial("alice", to)
+			need(t, err)
+			io.WriteString(c, say)
+			if err := closed(c, 5*time.Second); err != nil {
+				t.Errorf("%s to %s: %v", what, to, err)
+			}
+			c.Close()
 		}
-		c.Close()
-		c, err = s.dial("alice", to) // and one that waits for the server to speak
-		need(t, err)
-		if text, err := hear(c, 2*time.Second); text != "" && !strings.HasPrefix(text, "HTTP/1.1 4") || isTimeout(err) {
-			t.Errorf("silent TCP to %s: %q, %v", to, text, err)
-		}
-		c.Close()
 	}
+	within(t, 10*time.Second, "raw refusals are on record", func() error {
+		text, err := s.accessLogs("front")
+		if err == nil && !strings.Contains(text, `"verdict":"denied","caller":"default/alice","destination":"203.0.113.7:80","reason":"no service there lists the caller","remote":"10.93.0.11"`) {
+			err = fmt.Errorf("they are not in %s", text)
+		}
+		return err
+	})
 	// A service that exists, for a caller that it does not list, and one that does not exist, look alike.
 	real, err := s.resolve("lonely", "web.default.svc.cluster.local")
 	need(t, err)

@@ -46,6 +46,18 @@ func (s *shop) plaintextRefused(t *testing.T) {
 				t.Errorf("%s to %s: %s", from, to, r)
 			}
 			c.Close()
+			for what, say := range notHTTP(t) {
+				if what == "nothing" {
+					continue // may be TLS that is slow: see "slow drip"
+				}
+				c, err := dial(from, to)
+				need(t, err)
+				io.WriteString(c, say)
+				if text, _ := hear(c, 2*time.Second); strings.Contains(text, "HTTP") {
+					t.Errorf("%s, %s to %s: heard %q", from, what, to, text)
+				}
+				c.Close()
+			}
 			if n := s.conns() - conns; n != 0 {
 				t.Errorf("%s to %s: a server was connected to", from, to)
 			}

@@ -124,7 +124,7 @@ func fromCommon(log string, r *record) Entry {
 		Time: time.Unix(int64(r.start.seconds), int64(r.start.nanos)).UTC(), Log: log, Verdict: verdictAllowed, stream: r.stream,
 		Peer: peerOf(log, r.tags), Caller: r.uri, SNI: r.sni,
 		Remote:      firstOf(r.direct.ip, r.remote.ip), // what Envoy handed over inside itself has no direct one
-		Destination: firstOf(r.tags[tagObject], r.sni, r.local.String(), r.cluster),
+		Destination: firstOf(r.tags[tagObject], withoutCaller(r.sni), r.local.String(), r.cluster),
 		BytesIn:     r.received, BytesOut: r.sent,
 		DurationMS: float64(r.duration.seconds)*1000 + float64(r.duration.nanos/1000)/1000,
 		carried:    r.cluster != "" && r.toUpstream,
@@ -150,15 +150,31 @@ func (e *Entry) judge(r *record) {
 		handshake = firstOf(handshake, tlsFailure(r.upstreamFailure))
 	}
 	unoffered := r.noRoute && (e.Log == agentapi.LogIngress || e.Log == agentapi.LogEgress)
+	twoNames := r.names > 1
 	switch {
 	case handshake != "":
 		e.Verdict, e.handshakeFailure = verdictHandshake, true
+	case twoNames, r.tags[agentapi.TagRefused] != "":
+		e.Verdict = verdictDenied
 	case strings.Contains(r.ended, rbacDetails), r.unauthorized, unoffered:
 		e.Verdict = verdictDenied
 	}
-	if e.Reason = firstOf(handshake, plain(r.ended), r.upstreamFailure); e.Reason == "" && unoffered {
-		e.Reason = "nothing is offered under this name"
+	if e.Reason = firstOf(handshake, r.tags[agentapi.TagRefused], plain(r.ended), r.upstreamFailure); e.Reason == "" && unoffered {
+		if e.Reason = "nothing is offered under this name"; strings.Contains(r.sni, ".caller.") {
+			e.Reason = "no FederatedImport lists this caller under this name"
+		}
 	}
+	if twoNames {
+		e.Caller, e.Reason = "", "the certificate has more than one URI name, so that nobody knows whose it is"
+	}
+}
+
+// withoutCaller takes the caller's own name off the one that it asks for on raw TCP.
+func withoutCaller(sni string) string {
+	if _, rest, ok := strings.Cut(sni, ".caller."); ok {
+		return rest
+	}
+	return sni
 }
 
 const rbacDetails = "rbac_access_denied"

@@ -11,6 +11,7 @@ import (
 type record struct {
 	remote, direct, local, upstreamLocal     place
 	sni, uri                                 string // of the peer's certificate
+	names                                    int    // URIs in it
 	start, duration                          span
 	toUpstream                               bool
 	cluster, ended, stream                   string
@@ -77,10 +78,8 @@ var (
 	}
 	tlsProperties = message{
 		3: text(func(r *record) *string { return &r.sni }),
-		5: nested(message{1: nested(message{1: func(r *record, f field) error { // certificate, alternative name, URI: the first
-			if r.uri == "" {
-				r.uri = string(f.bytes)
-			}
+		5: nested(message{1: nested(message{1: func(r *record, f field) error { // certificate, alternative name, URI
+			r.uri, r.names = string(f.bytes), r.names+1
 			return nil
 		}})}),
 	}
