@@ -2,6 +2,7 @@ package envoy
 
 import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -13,9 +14,8 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	internalupstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
-
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
@@ -97,9 +97,11 @@ func (r refusal) cluster() *clusterv3.Cluster {
 			},
 		}})},
 	}}}
-	c.TransportSocket = internalSocket(&corev3.TransportSocket{Name: "raw", ConfigType: &corev3.TransportSocket_TypedConfig{
-		TypedConfig: anyOf(&rawbufferv3.RawBuffer{}),
-	}})
+	c.TransportSocket = &corev3.TransportSocket{Name: "internal", ConfigType: &corev3.TransportSocket_TypedConfig{
+		TypedConfig: anyOf(&internalupstreamv3.InternalUpstreamTransport{TransportSocket: &corev3.TransportSocket{
+			Name: "raw", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(&rawbufferv3.RawBuffer{})},
+		}}),
+	}}
 	return c
 }
 
