@@ -68,7 +68,7 @@ type ExportRule struct {
 	// Paths are exact, or prefixes with one trailing "*".
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:validation:items:Pattern=`^/[^*%;?#]*\*?$`
+	// +kubebuilder:validation:items:Pattern=`^/[^*;?#]*\*?$`
 	// +kubebuilder:validation:items:MaxLength=1024
 	Paths []string `json:"paths,omitempty"`
 }

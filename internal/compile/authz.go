@@ -13,6 +13,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/pathmatch"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -114,6 +115,7 @@ func (c *compiler) policy(ap *security.AuthorizationPolicy) *model.Policy {
 		c.shut(c.unsupported(key, ap))
 		return nil
 	}
+	t.refusing = p.Action == model.Deny
 	for n, r := range ap.Spec.Rules {
 		t.field = fmt.Sprintf("spec.rules[%d]", n)
 		rule := t.rule(r)
@@ -140,6 +142,7 @@ type policyTranslator struct {
 	key       snapshot.Key
 	namespace string
 	field     string
+	refusing  bool // a DENY policy
 	broken    bool
 }
 
@@ -154,8 +157,8 @@ func (t *policyTranslator) rule(r *istiosec.Rule) model.Rule {
 		t.refuseRequestPrincipals(n, f.Source)
 		out.From = append(out.From, t.source(f.Source))
 	}
-	for _, o := range r.To {
-		out.To = append(out.To, t.operation(o.Operation))
+	for n, o := range r.To {
+		out.To = append(out.To, t.operation(fmt.Sprintf("%s.to[%d].operation", t.field, n), o.Operation))
 	}
 	for n, w := range r.When {
 		out.When = append(out.When, t.condition(fmt.Sprintf(".when[%d]", n), w))
@@ -257,12 +260,14 @@ func (t *policyTranslator) prefixes(field string, list []string) []netip.Prefix 
 	return out
 }
 
-func (t *policyTranslator) operation(o *istiosec.Operation) model.Operation {
+func (t *policyTranslator) operation(field string, o *istiosec.Operation) model.Operation {
+	t.upperCase(field+".methods", o.Methods, t.refusing)
+	t.upperCase(field+".notMethods", o.NotMethods, !t.refusing)
 	return model.Operation{
 		Hosts: hosts(o.Hosts), NotHosts: hosts(o.NotHosts),
 		Ports: t.ports(".to.ports", o.Ports), NotPorts: t.ports(".to.notPorts", o.NotPorts),
 		Methods: matches(o.Methods), NotMethods: matches(o.NotMethods),
-		Paths: paths(o.Paths), NotPaths: paths(o.NotPaths),
+		Paths: t.paths(field+".paths", o.Paths), NotPaths: t.paths(field+".notPaths", o.NotPaths),
 	}
 }
 
@@ -362,7 +367,13 @@ func isPort(s string) bool {
 }
 
 // paths are matches, or templates where they hold {*} or {**}.
-func paths(list []string) []model.Match {
+func (t *policyTranslator) paths(field string, list []string) []model.Match {
+	out := pathMatches(list)
+	t.c.reportPaths(t.key, field, out)
+	return out
+}
+
+func pathMatches(list []string) []model.Match {
 	var out []model.Match
 	for _, v := range list {
 		m := match(v)
@@ -372,4 +383,25 @@ func paths(list []string) []model.Match {
 		out = append(out, m)
 	}
 	return out
+}
+
+// reportPaths names the paths that no request can have.
+func (c *compiler) reportPaths(key snapshot.Key, field string, list []model.Match) {
+	for n, m := range list {
+		if message, remedy := pathmatch.Fault(m); message != "" {
+			c.find(key, "ISM0305", finding.Warning, fmt.Sprintf("%s[%d]", field, n),
+				"no request has a path like this, so that the value matches nothing: "+message, remedy)
+		}
+	}
+}
+
+// upperCase names the methods that no program sends. What refuses compares without regard to case.
+func (t *policyTranslator) upperCase(field string, list []string, refusing bool) {
+	for n, v := range list {
+		if v != strings.ToUpper(v) && !refusing {
+			t.c.find(t.key, "ISM0306", finding.Warning, fmt.Sprintf("%s[%d]", field, n),
+				fmt.Sprintf("methods are compared with regard to case here, and %q is not what programs send", v),
+				"write "+strings.ToUpper(v))
+		}
+	}
 }

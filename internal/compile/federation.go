@@ -165,9 +165,8 @@ func (c *compiler) exportRules(key snapshot.Key, field string, peer *model.Peer,
 			}
 			rule.Callers = append(rule.Callers, match(caller))
 		}
-		for _, p := range r.Paths {
-			rule.Paths = append(rule.Paths, match(p))
-		}
+		rule.Paths = pathMatches(r.Paths)
+		c.reportPaths(key, fmt.Sprintf("%s.rules[%d].paths", field, n), rule.Paths)
 		out = append(out, rule)
 	}
 	return out, true

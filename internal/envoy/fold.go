@@ -20,19 +20,25 @@ const foldFilter = "fold"
 
 // inboundFilters are the policy filters behind the folding one; what it folds stands in the route configuration.
 func inboundFilters() []*hcmv3.HttpFilter {
-	return append([]*hcmv3.HttpFilter{httpFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{}))}, policyFilters()...)
+	return append([]*hcmv3.HttpFilter{httpFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{
+		Mutations: &headermutationv3.Mutations{RequestTrailersMutations: trailersRemoved},
+	}))}, policyFilters()...)
 }
 
-// foldConfig folds the headers that some ALLOW rule asks for; nil when there is none.
+// foldConfig folds the headers that some ALLOW rule asks for, and removes trailers of the names that any rule asks for: no
+// policy sees trailers, and some servers take them for headers. It is nil when there is none.
 func foldConfig(ps model.Policies) *anypb.Any {
-	var out []*mutationv3.HeaderMutation
-	for _, name := range allowedByHeader(ps) {
-		out = append(out, folded(name, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS))
+	m := &headermutationv3.Mutations{}
+	for _, name := range headersOf(ps.Allow) {
+		m.RequestMutations = append(m.RequestMutations, folded(name, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS))
 	}
-	if len(out) == 0 {
+	for _, name := range headersOf(ps.Allow, ps.Deny) {
+		m.RequestTrailersMutations = append(m.RequestTrailersMutations, removed(name))
+	}
+	if len(m.RequestMutations)+len(m.RequestTrailersMutations) == 0 {
 		return nil
 	}
-	return anyOf(&headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{RequestMutations: out}})
+	return anyOf(&headermutationv3.HeaderMutationPerRoute{Mutations: m})
 }
 
 func folded(name string, action corev3.HeaderValueOption_HeaderAppendAction) *mutationv3.HeaderMutation {
@@ -44,10 +50,10 @@ func folded(name string, action corev3.HeaderValueOption_HeaderAppendAction) *mu
 // plainName is a header name that can stand in an expression as it is.
 var plainName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
 
-// allowedByHeader are the names of such headers, lower case, sorted.
-func allowedByHeader(ps model.Policies) []string {
+// headersOf are the names of headers that policies ask for, lower case, sorted.
+func headersOf(lists ...[]*model.Policy) []string {
 	var names []string
-	for _, p := range ps.Allow {
+	for _, p := range slices.Concat(lists...) {
 		for _, r := range p.Rules {
 			for _, w := range r.When {
 				name, ok := strings.CutPrefix(w.Key, "request.headers[")

@@ -14,7 +14,6 @@ import (
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	connectionlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -136,13 +135,12 @@ var familiesOfLeaks = []string{"x-forwarded-", "x-envoy-"}
 
 // boundaryFilters are the policy filters behind one that makes these changes and drops those families.
 func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.HttpFilter {
-	drop := each(familiesOfLeaks, func(prefix string) *mutationv3.HeaderMutation {
-		return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
-			KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}},
-		}}}
-	})
+	drop := each(familiesOfLeaks, removedPrefix)
 	return append([]*hcmv3.HttpFilter{httpFilter("boundary", anyOf(&headermutationv3.HeaderMutation{
-		Mutations: &headermutationv3.Mutations{RequestMutations: slices.Concat(requests, drop), ResponseMutations: slices.Concat(answers, drop)},
+		Mutations: &headermutationv3.Mutations{
+			RequestMutations: slices.Concat(requests, drop), RequestTrailersMutations: trailersRemoved,
+			ResponseMutations: slices.Concat(answers, drop),
+		},
 	}))}, policyFilters()...)
 }
 

@@ -33,15 +33,15 @@ var overrideHeaders = []string{
 	callerHeader, "isthmus-peer", "x-envoy-external-address", "x-envoy-internal",
 }
 
-// httpManager is the hardened HTTP connection manager (facts: bad-input corpus): paths are normalised, escaped slashes,
-// underscores in header names and ambiguous framing are refused, ports and trailing dots are cut from the host.
+// httpManager is the hardened HTTP connection manager (docs/requests.md): paths are normalised but for "//", which
+// policies see through; escaped slashes, underscores in header names and ambiguous framing are refused, ports and trailing
+// dots are cut from the host.
 func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []*accesslogv3.AccessLog) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix:                    name,
 		RouteSpecifier:                &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: overADS()}},
 		HttpFilters:                   append(filters, routerFilter()),
 		NormalizePath:                 boolean(true),
-		MergeSlashes:                  true,
 		PathWithEscapedSlashesAction:  hcmv3.HttpConnectionManager_REJECT_REQUEST,
 		StripPortMode:                 &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
 		StripTrailingHostDot:          true,
@@ -97,28 +97,6 @@ func policyConfig(deny, allow *rbacv3.RBAC) map[string]*anypb.Any {
 	}
 }
 
-const hygienePolicy = "isthmus/path-hygiene"
-
-// pathHygiene refuses what normalisation leaves ambiguous and servers read differently: path parameters, control characters,
-// doubly escaped and overlong ones (RFC 3629 §3).
-var pathHygiene = &rbacv3.Policy{
-	Principals: []*rbacv3.Principal{anyone()},
-	Permissions: []*rbacv3.Permission{
-		pathContains(";"),
-		// To compare without regard to case costs a copy of the path each time; so first whether there is anything to compare.
-		andPermissions([]*rbacv3.Permission{
-			pathContains("%"),
-			orPermissions(each([]string{"%25", "%0", "%1", "%7f", "%c0", "%c1", "%e0%8", "%e0%9", "%f0%8"}, pathContains)),
-		}),
-	},
-}
-
-func pathContains(s string) *rbacv3.Permission {
-	return &rbacv3.Permission{Rule: &rbacv3.Permission_UrlPath{UrlPath: &matcherv3.PathMatcher{Rule: &matcherv3.PathMatcher_Path{
-		Path: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Contains{Contains: s}, IgnoreCase: len(s) > 1},
-	}}}}
-}
-
 // withLocalReplies makes Envoy's own answers say who answers, a refusal by policy say where to look, and an answer in
 // place of one that could not be had say that it is none (unavailable reads it).
 func withLocalReplies(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpConnectionManager {
@@ -126,7 +104,7 @@ func withLocalReplies(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv
 		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%\n"),
 		Mappers: []*hcmv3.ResponseMapper{{
 			Filter: when(`response.code_details.contains("[` + hygienePolicy + `]")`), StatusCode: u32(400),
-			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this path: with ';', a control character, or a doubly escaped or overlong one it means different things to different servers\n"),
+			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this path: with ';', an escape that is none, or one of '%', a control character or an overlong form it means different things to different servers\n"),
 		}},
 	}
 	m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, &hcmv3.ResponseMapper{

@@ -105,7 +105,7 @@ func exportPolicy(e *model.Export) *rbacv3.RBAC {
 		methods := each(r.Methods, func(m string) model.Match { return model.Match{Value: m} })
 		out.Policies[policyName(e.Name, n)] = &rbacv3.Policy{
 			Principals:  []*rbacv3.Principal{andPrincipals(principals)},
-			Permissions: []*rbacv3.Permission{andPermissions(t.operation(model.Operation{Methods: methods, Paths: r.Paths}))},
+			Permissions: []*rbacv3.Permission{andPermissions(t.operation(model.Operation{Methods: methods, Paths: r.Paths}, false))},
 		}
 	}
 	return out

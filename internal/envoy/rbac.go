@@ -9,7 +9,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	uritemplatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"isthmus.dev/isthmus/internal/model"
@@ -75,7 +74,7 @@ func (t rbacTranslator) rule(r model.Rule, action model.Action) *rbacv3.Policy {
 		p.Principals = []*rbacv3.Principal{andPrincipals(whenPrincipals)}
 	}
 	for _, o := range r.To {
-		p.Permissions = append(p.Permissions, andPermissions(append(t.operation(o), whenPermissions...)))
+		p.Permissions = append(p.Permissions, andPermissions(append(t.operation(o, action == model.Deny), whenPermissions...)))
 	}
 	if len(r.To) == 0 {
 		p.Permissions = []*rbacv3.Permission{andPermissions(whenPermissions)}
@@ -197,16 +196,18 @@ func glob(pattern, star string) string {
 	return strings.Join(parts, star)
 }
 
-func (t rbacTranslator) operation(o model.Operation) []*rbacv3.Permission {
+// operation makes permissions of the fields of an operation. What can be spelled in several ways matches in all of them
+// where that refuses (refusing), and as it is written where it allows.
+func (t rbacTranslator) operation(o model.Operation, refusing bool) []*rbacv3.Permission {
 	var out []*rbacv3.Permission
 	if t.http {
 		out = bothPermissions(out, o.Hosts, o.NotHosts, func(m model.Match) *rbacv3.Permission {
 			return headerPermission(header(":authority", m, true))
 		})
-		out = bothPermissions(out, o.Methods, o.NotMethods, func(m model.Match) *rbacv3.Permission {
-			return headerPermission(header(":method", m, false))
-		})
-		out = bothPermissions(out, o.Paths, o.NotPaths, pathPermission)
+		out = bothPermissions(out, o.Methods, nil, method(refusing))
+		out = bothPermissions(out, nil, o.NotMethods, method(!refusing))
+		out = bothPermissions(out, pathLists(o.Paths), nil, paths(refusing))
+		out = bothPermissions(out, nil, pathLists(o.NotPaths), paths(!refusing))
 	}
 	return bothPermissions(out, o.Ports, o.NotPorts, portPermission)
 }
@@ -228,6 +229,9 @@ func (t rbacTranslator) condition(w model.Condition, action model.Action) (ids [
 		name = strings.TrimSuffix(name, "]")
 		whole := func(m model.Match) *rbacv3.Permission { return headerPermission(header(name, m, false)) }
 		listed := func(m model.Match) *rbacv3.Permission { return headerPermission(listedHeader(name, m)) }
+		if strings.EqualFold(name, cookieHeader) {
+			whole, listed = theCookie, anyCookie
+		}
 		if action == model.Deny {
 			perms = bothPermissions(bothPermissions(perms, w.Matches, nil, listed), nil, w.NotMatches, whole)
 		} else {
@@ -256,16 +260,9 @@ func (t rbacTranslator) condition(w model.Condition, action model.Action) (ids [
 	return ids, perms
 }
 
-func pathPermission(m model.Match) *rbacv3.Permission {
-	if m.Kind == model.Template {
-		path := strings.ReplaceAll(strings.ReplaceAll(m.Value, "{**}", "**"), "{*}", "*")
-		return &rbacv3.Permission{Rule: &rbacv3.Permission_UriTemplate{UriTemplate: &corev3.TypedExtensionConfig{
-			Name: "uri_template", TypedConfig: anyOf(&uritemplatev3.UriTemplateMatchConfig{PathTemplate: path}),
-		}}}
-	}
-	return &rbacv3.Permission{Rule: &rbacv3.Permission_UrlPath{UrlPath: &matcherv3.PathMatcher{
-		Rule: &matcherv3.PathMatcher_Path{Path: stringMatcher(m)},
-	}}}
+// method compares the method. HTTP/2 carries it in any case, and some servers read "delete" as "DELETE".
+func method(refusing bool) func(model.Match) *rbacv3.Permission {
+	return func(m model.Match) *rbacv3.Permission { return headerPermission(header(":method", m, refusing)) }
 }
 
 func portPermission(p uint16) *rbacv3.Permission {
@@ -289,16 +286,21 @@ func header(name string, m model.Match, ignoreCase bool) *routev3.HeaderMatcher 
 // through such lists, as servers do; what allows compares the whole. \C is any byte, be it no UTF-8.
 func listedHeader(name string, m model.Match) *routev3.HeaderMatcher {
 	const before, after = `(?:\C*,)?[ \t]*`, `[ \t]*(?:,\C*)?`
-	h := header(name, m, false)
 	switch m.Kind {
 	case model.Exact:
-		h.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: regex(before + quote(m.Value) + after)}
+		return headerRegex(name, before+quote(m.Value)+after)
 	case model.Prefix:
-		h.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: regex(before + quote(m.Value) + `\C*`)}
+		return headerRegex(name, before+quote(m.Value)+`\C*`)
 	case model.Suffix:
-		h.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: regex(`\C*` + quote(m.Value) + after)}
+		return headerRegex(name, `\C*`+quote(m.Value)+after)
 	}
-	return h
+	return header(name, m, false)
+}
+
+func headerRegex(name, expression string) *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{
+		Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: regex(expression)},
+	}
 }
 
 func stringMatcher(m model.Match) *matcherv3.StringMatcher {

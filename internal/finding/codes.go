@@ -116,6 +116,9 @@ var Codes = []Code{
 
 	{"ISM0290", Error, "more names in a namespace than have virtual addresses"},
 
+	{"ISM0305", Warning, "a path of a policy or an export that no request can have"},
+	{"ISM0306", Warning, "a method in lower case where it matches nothing that programs send"},
+
 	{"ISM0345", Warning, "a policy that selects no workload"},
 	{"ISM0346", Warning, "a caller in a policy that no workload of the mesh is"},
 	{"ISM0347", Warning, "a principal that is written so that it matches nobody"},

@@ -58,6 +58,7 @@ var table = map[string]layer{
 	"internal/contain":   pure,
 	"internal/envoy":     pure,
 	"internal/istioyaml": pure,
+	"internal/pathmatch": pure,
 	"internal/peerrules": pure,
 	"internal/view":      pure,
 
