@@ -104,7 +104,7 @@ func withLocalReplies(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv
 		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%\n"),
 		Mappers: []*hcmv3.ResponseMapper{{
 			Filter: when(`response.code_details.contains("[` + hygienePolicy + `]")`), StatusCode: u32(400),
-			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this path: with ';', an escape that is none, or one of '%', a control character or an overlong form it means different things to different servers\n"),
+			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this path: with ';', a malformed escape, or one of a percent sign, a control character or an overlong form it means different things to different servers\n"),
 		}},
 	}
 	m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, &hcmv3.ResponseMapper{

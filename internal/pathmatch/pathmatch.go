@@ -153,4 +153,6 @@ func unreserved(b byte) bool {
 }
 
 // onlyEscaped are the characters that a path holds in no other way.
-func onlyEscaped(b byte) bool { return b <= ' ' || b >= 0x7f || strings.IndexByte("\"<>^`{|}?#;", b) >= 0 }
+func onlyEscaped(b byte) bool {
+	return b <= ' ' || b >= 0x7f || strings.IndexByte("\"<>^`{|}?#;", b) >= 0
+}
