@@ -125,7 +125,7 @@ func posture(c *compiler) {
 		Endpoints:      map[model.EndpointSet][]model.Endpoint{},
 		Peers:          map[string]*model.Peer{},
 		Roots:          map[string][]byte{td.Name(): c.snap.Roots},
-		Control:        model.Control{Identity: spiffe.Control(td), Addresses: c.snap.PeeringAddresses},
+		Control:        spiffe.Control(td),
 	}
 	if c.mesh.Domain == "" {
 		c.mesh.Domain = defaultDomain

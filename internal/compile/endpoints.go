@@ -33,15 +33,24 @@ func endpoints(c *compiler) {
 	}
 }
 
-// gatewayEndpoints are where callers of imports reach the mesh's gateways.
+// gatewayEndpoints are where callers of imports reach the mesh's gateways: at those that answer, or, where none does, at
+// all of them, since it may be the control plane that is cut off.
 func gatewayEndpoints(c *compiler) {
-	set := model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: agentapi.FederationEgress}
+	silent := func(p *model.Proxy) bool { return slices.Contains(c.snap.SilentGateways, p.Name) }
+	var all []*model.Proxy
 	for _, p := range c.mesh.Proxies {
 		if p.Gateway != nil {
-			for _, e := range model.Places(p.Gateway.Inner, agentapi.FederationEgress) {
-				e.Healthy, e.Weight = true, 1
-				c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], e)
-			}
+			all = append(all, p)
+		}
+	}
+	if slices.ContainsFunc(all, func(p *model.Proxy) bool { return !silent(p) }) {
+		all = slices.DeleteFunc(all, silent)
+	}
+	set := model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: agentapi.FederationEgress}
+	for _, p := range all {
+		for _, e := range model.Places(p.Gateway.Inner, agentapi.FederationEgress) {
+			e.Healthy, e.Weight = true, 1
+			c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], e)
 		}
 	}
 }

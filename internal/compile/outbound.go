@@ -76,7 +76,7 @@ func proxies(c *compiler) {
 			}
 			p.Gateway = &model.Gateway{
 				Identity: id, Inner: n.Gateway.Inner(), Outer: n.Gateway.Outer(),
-				MaxConnections: n.Gateway.Connections(),
+				MaxConnections: n.Gateway.Connections(), Control: c.snap.ControlOf(n),
 			}
 		}
 		c.mesh.Proxies[n.Name] = p

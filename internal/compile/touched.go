@@ -24,7 +24,7 @@ func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched, serv
 		!sameList(a.FederatedImports, b.FederatedImports) || !bytes.Equal(old.Roots, snap.Roots) ||
 		!slices.EqualFunc(a.Closed, b.Closed, snapshot.Closed.Equal) || !slices.Equal(old.Invites, snap.Invites) ||
 		!slices.Equal(old.Bootstraps, snap.Bootstraps) ||
-		!slices.Equal(old.PeeringAddresses, snap.PeeringAddresses) || len(a.MeshPeers) > 0 && !maps.EqualFunc(old.Peers, snap.Peers, samePeer) {
+		!slices.Equal(old.SilentGateways, snap.SilentGateways) || !slices.Equal(old.PeeringAddresses, snap.PeeringAddresses) || old.PeeringPort != snap.PeeringPort || len(a.MeshPeers) > 0 && !maps.EqualFunc(old.Peers, snap.Peers, samePeer) {
 		return nil, nil, false
 	}
 	touched = b.Origins.Moved(a.Origins)
@@ -153,7 +153,7 @@ func samePeer(x, y snapshot.PeerState) bool {
 
 func sameNodes(a, b *snapshot.Registry) bool {
 	return a != nil && b != nil && slices.EqualFunc(a.Nodes, b.Nodes, func(x, y snapshot.Node) bool {
-		return x.Name == y.Name && x.Role == y.Role && (x.Gateway == y.Gateway || x.Gateway != nil && y.Gateway != nil && *x.Gateway == *y.Gateway)
+		return x.Name == y.Name && x.Role == y.Role && x.Reached == y.Reached && (x.Gateway == y.Gateway || x.Gateway != nil && y.Gateway != nil && *x.Gateway == *y.Gateway)
 	})
 }
 

@@ -30,6 +30,7 @@ type Caller struct {
 	Name string     // of the node, administrator or user; "<namespace>/<service account>" of a workload
 	ID   spiffe.ID  // of who showed a certificate
 	Addr netip.Addr // where the connection comes from; only a Local has none
+	At   netip.Addr // the address of ours that it was made to, as the kernel says; only a Local has none
 	// TLS is the connection's handshake; nil for a Local.
 	TLS *tls.ConnectionState
 	// UID and PID are a Local's, from the kernel.

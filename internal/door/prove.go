@@ -32,6 +32,9 @@ func ByTLS(cfg *tls.Config) Proof {
 			return nil, Caller{}, err
 		}
 		c, err := identify(from.Addr().Unmap(), conn.ConnectionState())
+		if at, failed := netip.ParseAddrPort(raw.LocalAddr().String()); failed == nil {
+			c.At = at.Addr().Unmap()
+		}
 		return conn, c, err
 	}
 }

@@ -165,6 +165,19 @@ func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
 	return c
 }
 
+// avoidSilent leaves an endpoint that cannot be reached alone for a while, longer each time, so that it costs no more than the
+// connection that found it out. Where none can be reached all are tried. What is answered does not matter.
+func avoidSilent(c *clusterv3.Cluster) *clusterv3.Cluster {
+	c.OutlierDetection = &clusterv3.OutlierDetection{
+		SplitExternalLocalOriginErrors: true, ConsecutiveLocalOriginFailure: u32(1), EnforcingConsecutiveLocalOriginFailure: u32(100),
+		EnforcingConsecutive_5Xx: u32(0), EnforcingConsecutiveGatewayFailure: u32(0),
+		EnforcingSuccessRate: u32(0), EnforcingLocalOriginSuccessRate: u32(0),
+		Interval: millis(1000), BaseEjectionTime: millis(5000), MaxEjectionTime: millis(300_000), MaxEjectionPercent: u32(100),
+	}
+	c.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{Value: 1}
+	return c
+}
+
 // aggregate tries clusters in their order of health.
 func aggregate(name string, clusters []string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{

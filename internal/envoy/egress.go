@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -24,6 +25,9 @@ import (
 // egress is what the mesh's own callers may reach at peers: one chain an import, for its list of callers only.
 func (b *builder) egress(g *view.GatewayView) {
 	l := boundary(agentapi.EgressListener, g.Inner, agentapi.FederationEgress, egressLog)
+	l.AccessLog[0].Filter = when(fmt.Sprintf(
+		`connection.requested_server_name != %q || connection.transport_failure_reason != ""`, homeSNI))
+	l.FilterChains = append(l.FilterChains, b.home(g))
 	var refs []model.Ref
 	for _, i := range g.Imports {
 		if len(i.Callers) == 0 {
@@ -43,9 +47,7 @@ func (b *builder) egress(g *view.GatewayView) {
 			l.FilterChains = append(l.FilterChains, fc)
 		}
 	}
-	if len(l.FilterChains) > 0 {
-		b.add(ListenerType, l.Name, l, refs)
-	}
+	b.add(ListenerType, l.Name, l, refs)
 }
 
 // importChains check the local caller and call the peer in the gateway's own name, asserting the caller's. For HTTP one chain
@@ -176,12 +178,22 @@ func (b *builder) peerTLS(g *view.GatewayView, p *model.Peer, name string) *core
 	return clientTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...), name, meshALPN)
 }
 
+// homeSNI is the name by which our control plane asks whether the way to this gateway, and back from it, is open. It does
+// so every other second, which is not logged.
+const homeSNI = "home"
+
+// home leads our control plane, and nobody else, back to itself.
+func (b *builder) home(g *view.GatewayView) *listenerv3.FilterChain {
+	return chain(homeSNI, onSNI(homeSNI), b.controlOnly(g),
+		tcpProxy(homeSNI, peeringCluster, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
+}
+
 // controlToPeer lets our control plane, and nobody else, speak to the peer's, in TLS of their own.
 func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
 	own := "control." + p.Name
 	name := ingressName(p.Name, own)
 	c := static(cluster(name, nil), paired(addresses(p.Addresses)), g.Outer)
-	c.TransportSocket = b.peerTLS(g, p, sni.Control(p.KnownAs, p.TrustDomain.Name()))
+	avoidSilent(c).TransportSocket = b.peerTLS(g, p, sni.Control(p.KnownAs, p.TrustDomain.Name()))
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
 	return chain(name, onSNI(own), b.controlOnly(g),
 		tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
@@ -192,7 +204,7 @@ func (b *builder) probeToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.Fi
 	own, theirs := "probe."+p.Name, sni.Probe(p.KnownAs, p.TrustDomain.Name())
 	name := ingressName(p.Name, own)
 	c := static(cluster(name, nil), paired(addresses(p.Addresses)), g.Outer)
-	c.TransportSocket = b.peerTLS(g, p, theirs)
+	avoidSilent(c).TransportSocket = b.peerTLS(g, p, theirs)
 	asked(c)
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
 	r := toCluster(name)
@@ -215,7 +227,7 @@ func (b *builder) bootstrap(g *view.GatewayView, s model.Bootstrap) *listenerv3.
 }
 
 func (b *builder) controlOnly(g *view.GatewayView) *corev3.TransportSocket {
-	return serverTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.Identity.String()))
+	return serverTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.ControlID.String()))
 }
 
 func byName(e model.Endpoint) bool { return e.Host != "" }

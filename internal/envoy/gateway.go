@@ -26,10 +26,9 @@ import (
 func (b *builder) gateway(g *view.GatewayView) {
 	b.ingress(g)
 	b.egress(g)
-	if len(g.Control.Addresses) > 0 {
-		b.add(ClusterType, controlCluster, b.controlCluster(g, controlCluster, "http/1.1"), nil)
-		b.add(ClusterType, peeringCluster, b.controlCluster(g, peeringCluster, agentapi.PeeringProtocol), nil)
-	}
+	// Chains lead to these, so that they are there also while nobody knows where the control plane is.
+	b.add(ClusterType, controlCluster, b.controlCluster(g, controlCluster, "http/1.1"), nil)
+	b.add(ClusterType, peeringCluster, b.controlCluster(g, peeringCluster, agentapi.PeeringProtocol), nil)
 }
 
 // The two clusters that lead to our control plane: for probes, which the gateway itself speaks, and for what the
@@ -81,11 +80,11 @@ func onSNI(sni string) *listenerv3.FilterChainMatch {
 func (b *builder) controlCluster(g *view.GatewayView, name, protocol string) *clusterv3.Cluster {
 	c := cluster(name, nil)
 	var eps []model.Endpoint
-	for _, a := range g.Control.Addresses {
+	for _, a := range g.Control {
 		eps = append(eps, model.Endpoint{Addr: a.Addr(), Port: a.Port(), Healthy: true})
 	}
 	static(c, eps, g.Inner)
-	c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.Identity.String()),
+	c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.ControlID.String()),
 		"", protocol)
 	return c
 }

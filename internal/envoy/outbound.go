@@ -211,6 +211,8 @@ func (b *builder) targets(w *model.Workload, o model.Outbound, name string, refs
 		c := b.toGateways(remote, w, o)
 		if hasLocal {
 			quickToEject(c)
+		} else {
+			avoidSilent(c)
 		}
 		b.add(ClusterType, remote, c, refs)
 	}

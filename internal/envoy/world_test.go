@@ -55,8 +55,11 @@ func host(name, ns string) string { return name + "." + ns + ".svc.cluster.local
 func (w world) snapshot() *snapshot.Snapshot {
 	s := &snapshot.Snapshot{
 		Time: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), Roots: []byte(w.roots["own"]), VIPs: map[string]netip.Addr{},
-		PeeringAddresses: []netip.AddrPort{netip.MustParseAddrPort("10.9.0.1:15013")}, Registry: &snapshot.Registry{},
-		Config: &snapshot.Config{Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}}},
+		Registry: &snapshot.Registry{},
+		Config:   &snapshot.Config{Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}}},
+	}
+	if !w.chance(4) { // else nobody knows where the control plane is
+		s.PeeringAddresses = []netip.AddrPort{netip.MustParseAddrPort("10.9.0.1:15013")}
 	}
 	if w.chance(8) {
 		s.Config.Mesh.Spec.MTLS = pick(w, v1alpha1.MTLSPermissive, v1alpha1.MTLSDisable)

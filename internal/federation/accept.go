@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -128,9 +129,9 @@ func (s *Service) likelyFirst(addrs []netip.AddrPort) []netip.AddrPort {
 	return out
 }
 
-// requestAt asks at one address, for as long as half of the time allows: another may be better.
+// requestAt asks at one address, and not for long: another may be better.
 func (s *Service) requestAt(ctx context.Context, t Token, addr netip.AddrPort, body []byte) (in introduction, err error) {
-	err = s.bootstrap(ctx, addr.String(), func(ctx context.Context, id string) (err error) {
+	err = s.bootstrap(ctx, addr.String(), s.atOne(len(t.Addresses)), func(ctx context.Context, id string) (err error) {
 		in, err = s.askOnce(ctx, t, id, body)
 		return err
 	})
@@ -140,20 +141,22 @@ func (s *Service) requestAt(ctx context.Context, t Token, addr netip.AddrPort, b
 // askOnce makes one attempt. One of the gateways that the token names must answer, and behind it the inviter's control
 // plane; the secret is shown to the latter alone.
 func (s *Service) askOnce(ctx context.Context, t Token, id string, body []byte) (introduction, error) {
-	raw, err := s.DialGateway(ctx, BootstrapSNI(id))
-	if err != nil {
-		return introduction{}, fmt.Errorf("reach own gateway: %w", err)
-	}
 	name := sni.Invite(t.InviteID, t.TrustDomain.Name())
-	gateway, err := s.connectPinned(ctx, raw, name, t.Root, t.TrustDomain, t.GatewayIDs...)
+	a, err := s.through(ctx, BootstrapSNI(id), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
+		gateway, err := s.connectPinned(ctx, raw, name, t.Root, t.TrustDomain, t.GatewayIDs...)
+		if err != nil {
+			return nil, fmt.Errorf("greet the inviting mesh's gateway: %w", err)
+		}
+		conn, err := s.connectPinned(ctx, gateway, name, t.Root, t.TrustDomain, spiffe.Control(t.TrustDomain).String())
+		if err != nil {
+			return nil, fmt.Errorf("greet the inviting mesh's control plane: %w", err)
+		}
+		return conn, nil
+	})
 	if err != nil {
-		return introduction{}, fmt.Errorf("greet the inviting mesh's gateway: %w", err)
+		return introduction{}, err
 	}
-	conn, err := s.connectPinned(ctx, gateway, name, t.Root, t.TrustDomain, spiffe.Control(t.TrustDomain).String())
-	if err != nil {
-		return introduction{}, fmt.Errorf("greet the inviting mesh's control plane: %w", err)
-	}
-	got, err := ask(ctx, conn,
+	got, err := ask(ctx, a.conn,
 		exchange{method: http.MethodPost, host: name, path: PathPeering, body: body, limit: MaxPeeringBytes})
 	if err != nil {
 		return introduction{}, err

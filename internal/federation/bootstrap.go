@@ -2,9 +2,11 @@ package federation
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
@@ -17,10 +19,10 @@ import (
 const retryEvery = 150 * time.Millisecond
 
 // bootstrap opens a way through the own gateway to an address that is not trusted yet, and attempts something there (the
-// name to ask the own gateway for is BootstrapSNI(id)) until it succeeds, fails for good, or took too long.
-func (s *Service) bootstrap(ctx context.Context, addr string, attempt func(ctx context.Context, id string) error) error {
+// name to ask the own gateway for is BootstrapSNI(id)) until it succeeds, fails for good, or took longer than a limit.
+func (s *Service) bootstrap(ctx context.Context, addr string, limit time.Duration, attempt func(ctx context.Context, id string) error) error {
 	id := newID()
-	ctx, cancel := context.WithTimeout(ctx, min(exchangeTimeout, s.AcceptTimeout/2))
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if err := s.Store.PutBootstrap(ctx, snapshot.Bootstrap{ID: id, Address: addr}, s.Now().Add(s.AcceptTimeout)); err != nil {
 		return finalError{fmt.Errorf("keep acceptance: %w", err)}
@@ -49,6 +51,11 @@ func (s *Service) bootstrap(ctx context.Context, addr string, attempt func(ctx c
 	}
 }
 
+// atOne is how long one of several addresses may take to answer before the next is tried.
+func (s *Service) atOne(addresses int) time.Duration {
+	return min(exchangeTimeout, s.AcceptTimeout/2, max(s.AcceptTimeout/time.Duration(addresses+2), 4*time.Second))
+}
+
 // fetchable: a MeshPeer that gives only the fingerprint of its first root.
 func fetchable(p *v1alpha1.MeshPeer) bool {
 	return p != nil && p.Spec.Bundle.Inline == "" && p.Spec.Bundle.Fingerprint != ""
@@ -64,7 +71,7 @@ func (s *Service) fetchRoot(ctx context.Context, p *v1alpha1.MeshPeer) error {
 	err = errors.New("no gateway address")
 	for _, addr := range p.Spec.GatewayAddresses {
 		var root *x509.Certificate
-		err = s.bootstrap(ctx, addr, func(ctx context.Context, id string) (err error) {
+		err = s.bootstrap(ctx, addr, s.atOne(len(p.Spec.GatewayAddresses)), func(ctx context.Context, id string) (err error) {
 			root, err = s.rootShown(ctx, p, td, id)
 			return err
 		})
@@ -76,20 +83,25 @@ func (s *Service) fetchRoot(ctx context.Context, p *v1alpha1.MeshPeer) error {
 }
 
 // rootShown is the pinned root in the chain that the peer's gateway shows. Nothing is said to it.
-func (s *Service) rootShown(ctx context.Context, p *v1alpha1.MeshPeer, td spiffe.TrustDomain, id string) (root *x509.Certificate, err error) {
-	raw, err := s.DialGateway(ctx, BootstrapSNI(id))
-	if err != nil {
-		return nil, fmt.Errorf("reach own gateway: %w", err)
+func (s *Service) rootShown(ctx context.Context, p *v1alpha1.MeshPeer, td spiffe.TrustDomain, id string) (*x509.Certificate, error) {
+	pinned := func(chain []*x509.Certificate) (*x509.Certificate, error) {
+		return verifyPinned(chain, p.Spec.Bundle.Fingerprint, td, s.Now(), p.Spec.GatewayIDs...)
 	}
-	defer raw.Close()
-	_, err = s.connect(ctx, raw, sni.Control(p.Spec.KnownAs, td.Name()), func(chain []*x509.Certificate) (err error) {
-		root, err = verifyPinned(chain, p.Spec.Bundle.Fingerprint, td, s.Now(), p.Spec.GatewayIDs...)
-		return err
+	a, err := s.through(ctx, BootstrapSNI(id), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
+		conn, err := s.connect(ctx, raw, sni.Control(p.Spec.KnownAs, td.Name()), func(chain []*x509.Certificate) error {
+			_, err := pinned(chain)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("greet the peer's gateway: %w", err)
+		}
+		return conn, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("greet the peer's gateway: %w", err)
+		return nil, err
 	}
-	return root, nil
+	defer a.conn.Close()
+	return pinned(a.conn.(*tls.Conn).ConnectionState().PeerCertificates)
 }
 
 func (s *Service) adoptFetched(ctx context.Context, name string, root *x509.Certificate) error {

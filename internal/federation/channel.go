@@ -50,23 +50,22 @@ func (s *Service) connectPinned(
 }
 
 // dialPeer connects this control plane with a peer's.
-func (s *Service) dialPeer(ctx context.Context, p *v1alpha1.MeshPeer) (*tls.Conn, error) {
+func (s *Service) dialPeer(ctx context.Context, p *v1alpha1.MeshPeer) (net.Conn, error) {
 	v := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[p.Name]
 	if !v.Control {
 		return nil, fmt.Errorf("nothing passes now: %s", v.Message)
 	}
-	raw, err := s.DialGateway(ctx, ControlSNI(p.Name))
-	if err != nil {
-		return nil, fmt.Errorf("reach own gateway: %w", err)
-	}
-	conn, err := s.connect(ctx, raw, sni.Control(p.Spec.KnownAs,
-		p.Spec.TrustDomain), func(chain []*x509.Certificate) error {
-		return verifyControl(chain, p.Spec.TrustDomain, v.Roots, s.Now())
+	name := sni.Control(p.Spec.KnownAs, p.Spec.TrustDomain)
+	a, err := s.through(ctx, ControlSNI(p.Name), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
+		conn, err := s.connect(ctx, raw, name, func(chain []*x509.Certificate) error {
+			return verifyControl(chain, p.Spec.TrustDomain, v.Roots, s.Now())
+		})
+		if err != nil {
+			return nil, fmt.Errorf("greet the peer's control plane: %w", err)
+		}
+		return conn, nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("greet the peer's control plane: %w", err)
-	}
-	return conn, nil
+	return a.conn, err
 }
 
 // serverTLS is for the control planes of peers and of those who were invited. Who they are is asked by the handlers, at

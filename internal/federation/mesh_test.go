@@ -108,7 +108,7 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 	chain, key := m.root.issueFor(t, "spiffe://"+name+".example/isthmus/control", 100*time.Hour)
 	m.control = tls.Certificate{Certificate: chain[:1], PrivateKey: key}
 	c := Config{
-		TrustDomain: m.td, Name: name, Snapshot: m.snapshot, Store: db, DialGateway: m.dialGateway, Now: m.now,
+		TrustDomain: m.td, Name: name, Snapshot: m.snapshot, Store: db, Gateways: only(m.dialGateway), Now: m.now,
 		Identity:   func() (*tls.Certificate, error) { return withRoot(m.control, m.root), nil },
 		Log:        slog.New(slog.NewTextHandler(&lockedWriter{w: m.logs}, nil)),
 		MinRefresh: 50 * time.Millisecond, MaxRefresh: 200 * time.Millisecond, RefreshHint: time.Second, AcceptTimeout: 5 * time.Second,
@@ -221,6 +221,11 @@ func (m *mesh) must(err error) {
 	if err != nil && !m.ended.Load() {
 		m.t.Error(err)
 	}
+}
+
+// only is a mesh's only gateway.
+func only(dial func(context.Context, string) (net.Conn, error)) func() []Gateway {
+	return func() []Gateway { return []Gateway{{Name: "gw", Dial: dial}} }
 }
 
 // dialGateway does what the own gateway's port 15444 does.

@@ -16,6 +16,9 @@ func ControlSNI(peer string) string { return "control." + peer }
 // ProbeSNI is the name at the own gateway under which it probes a peer: in the handshake and as HTTP host.
 func ProbeSNI(peer string) string { return "probe." + peer }
 
+// HomeSNI is the name at the own gateway that leads back to this control plane.
+const HomeSNI = "home"
+
 // BootstrapSNI is the name at the own gateway that leads to an inviter's gateway.
 func BootstrapSNI(id string) string { return "bootstrap." + id }
 

@@ -162,11 +162,11 @@ func sharedKey(a, b []*x509.Certificate) string {
 func (s *Service) checkNotOurs(addrs []netip.AddrPort) error {
 	inside := map[netip.Addr]bool{}
 	snap := s.Snapshot()
-	for _, a := range snap.PeeringAddresses {
-		inside[a.Addr().Unmap()] = true
-	}
-	for _, g := range registeredGateways(snap) {
-		for _, a := range append(g.Inner(), g.Outer()...) {
+	for _, n := range registeredGateways(snap) {
+		for _, a := range snap.ControlOf(n) {
+			inside[a.Addr().Unmap()] = true
+		}
+		for _, a := range append(n.Gateway.Inner(), n.Gateway.Outer()...) {
 			inside[a.Unmap()] = true
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"time"
 
@@ -94,29 +93,19 @@ func (s *Service) Probe(ctx context.Context, name string, t Target) (*adminapi.P
 // probe does the asking.
 func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 	began := time.Now()
-	var connecting, connected time.Time
-	var own string
-	dialing, stop := context.WithTimeout(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		ConnectStart: func(string, string) { connecting = time.Now() },
-		ConnectDone: func(_, addr string, err error) {
-			if err == nil {
-				connected, own = time.Now(), addr
-			}
-		},
-	}), dialTimeout)
+	dialing, stop := context.WithTimeout(ctx, dialTimeout)
 	defer stop()
-	conn, err := s.DialGateway(dialing, ProbeSNI(pr.Peer))
-	shaken := time.Now()
+	a, err := s.through(dialing, ProbeSNI(pr.Peer), asItIs)
 	switch {
-	case err != nil && connected.IsZero():
+	case err != nil && a.at == "":
 		pr.fail(dialOwn, err.Error(), "isthmus status: is the gateway up, and does this host reach its inner address?")
 		return
 	case err != nil:
-		pr.ok(dialOwn, connected.Sub(connecting), own)
+		pr.ok(dialOwn, a.connect, a.at)
 		pr.fail(shakeOwn, err.Error(), "isthmus status: is the gateway connected, its configuration current and its certificate valid?")
 		return
 	}
-	pr.ok(dialOwn, connected.Sub(connecting), own)
+	pr.ok(dialOwn, a.connect, a.at)
 	e := exchange{
 		method: http.MethodGet, host: ProbeSNI(pr.Peer), path: agentapi.ProbePath, header: http.Header{},
 		limit: maxProbe,
@@ -127,12 +116,12 @@ func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 	if t.HTTP {
 		e.header.Set(agentapi.HeaderProbe, t.SNI)
 	}
-	r, err := send(ctx, conn, e)
+	r, err := send(ctx, a.conn, e)
 	if err != nil { // with TLS 1.3 a server refuses a client after the client thinks it is in
 		pr.fail(shakeOwn, "the gateway ended the connection without an answer: "+err.Error(), "isthmus status, and the gateway's log")
 		return
 	}
-	pr.ok(shakeOwn, shaken.Sub(connected), "")
+	pr.ok(shakeOwn, a.handshake, "")
 	pr.Took = time.Since(began)
 	pr.read(r)
 }

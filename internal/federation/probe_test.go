@@ -42,13 +42,13 @@ func probed(t *testing.T) (retail *mesh, r *road) {
 	r = &road{t: t, cards: cards, egress: goodEgress, ingress: goodIngress}
 	server := httptest.NewServer(r)
 	t.Cleanup(server.Close)
-	retail.DialGateway = func(ctx context.Context, sni string) (net.Conn, error) {
+	retail.Gateways = only(func(ctx context.Context, sni string) (net.Conn, error) {
 		r.dials.Add(1)
 		if sni != "probe.cards" {
 			return nil, errors.New("no chain for " + sni)
 		}
 		return (&net.Dialer{}).DialContext(ctx, "tcp", server.Listener.Addr().String())
-	}
+	})
 	return retail, r
 }
 
@@ -214,9 +214,9 @@ func TestProbeOfTheOwnSide(t *testing.T) {
 	if _, err := retail.Probe(t.Context(), "nobody", Target{}); err == nil || !strings.Contains(err.Error(), `no peer "nobody"`) {
 		t.Error(err)
 	}
-	retail.DialGateway = func(context.Context, string) (net.Conn, error) {
+	retail.Gateways = only(func(context.Context, string) (net.Conn, error) {
 		return nil, errors.New("gateway gw at 10.0.0.1: refused")
-	}
+	})
 	if s := states(retail.probeNow(Target{})); s != "ok failed untried untried untried untried untried" {
 		t.Error("own gateway away:", s)
 	}
@@ -230,9 +230,9 @@ func TestProbeOfTheOwnSide(t *testing.T) {
 			c.Close()
 		}
 	}()
-	retail.DialGateway = func(ctx context.Context, _ string) (net.Conn, error) {
+	retail.Gateways = only(func(ctx context.Context, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", mute.Addr().String())
-	}
+	})
 	if s := states(retail.probeNow(Target{})); s != "ok ok failed untried untried untried untried" {
 		t.Error("own gateway hangs up:", s)
 	}

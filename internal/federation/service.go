@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -41,8 +40,8 @@ type Config struct {
 	// Snapshot is the newest one. The first certificate of its Roots is the one that signs today.
 	Snapshot func() *snapshot.Snapshot
 	Store    Store
-	// DialGateway connects to one of this mesh's own gateways, port 15444, by mutual TLS as the control plane, asking for a name.
-	DialGateway func(ctx context.Context, sni string) (net.Conn, error)
+	// Gateways are this mesh's own, in an order that does not change by itself.
+	Gateways func() []Gateway
 	// FromGateway says why a connection to the peering port is not one of a gateway that this mesh trusts now, beside
 	// its name and its certificate. Default: nothing.
 	FromGateway func(context.Context, tls.ConnectionState) error
@@ -76,9 +75,9 @@ type Config struct {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.TrustDomain.IsZero() || c.Snapshot == nil || c.Store == nil || c.DialGateway == nil || c.Identity == nil ||
+	if c.TrustDomain.IsZero() || c.Snapshot == nil || c.Store == nil || c.Gateways == nil || c.Identity == nil ||
 		c.Log == nil {
-		return c, errors.New("federation: TrustDomain, Snapshot, Store, DialGateway, Identity and Log are needed")
+		return c, errors.New("federation: TrustDomain, Snapshot, Store, Gateways, Identity and Log are needed")
 	}
 	if !isLabel(c.Name) {
 		return c, fmt.Errorf("federation: the mesh's name %q is no DNS label", c.Name)
@@ -119,7 +118,8 @@ func (c Config) withDefaults() (Config, error) {
 // Service is one control plane's part in peering.
 type Service struct {
 	Config
-	wake chan struct{} // holds at most one: look at the snapshot again
+	wake  chan struct{} // holds at most one: look at the snapshot again
+	roads *roads
 
 	// held while a peer is made or unmade: what is looked at must still hold when it is written
 	making    sync.Mutex
@@ -140,7 +140,7 @@ func New(c Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		Config: c, wake: make(chan struct{}, 1), invites: map[string]*redeeming{}, health: map[string]*Health{},
+		Config: c, wake: make(chan struct{}, 1), roads: newRoads(), invites: map[string]*redeeming{}, health: map[string]*Health{},
 		unwritten: map[string]closure{}, since: map[conditionKey]conditionSince{}, limits: newLimits(),
 	}
 	return s, nil
@@ -225,26 +225,30 @@ func (s *Service) introduce(ctx context.Context, knownAs string) (self, error) {
 var errNoGateway = errors.New("this mesh has no gateway yet: start one with 'isthmus gateway' (a token for it: " +
 	"'isthmus token create --role gateway --node NAME --identity isthmus-system/gateway'), then try again")
 
-var errNoAddress = errors.New("this mesh's gateways do not know where to send what peers say: write the control " +
-	"plane's address, as gateways reach it, " +
-	"into its settings (names: {ips: [ADDRESS]}), start it again, then try again")
+var errNoAddress = errors.New("this mesh's gateways do not know where to send what peers say: none of their agents has " +
+	"reached this control plane yet, or only by an address that is good on one link alone; look at their logs, or write the " +
+	"control plane's address, as gateways reach it, into its settings (names: {ips: [ADDRESS]}), start it again, then " +
+	"try again")
 
 // reachable refuses a peering while this mesh's gateways could pass nothing on to the control plane.
 func (s *Service) reachable() error {
 	if _, _, err := s.gateways(); err != nil {
 		return err
 	}
-	if len(s.Snapshot().PeeringAddresses) == 0 {
-		return errNoAddress
+	snap := s.Snapshot()
+	for _, g := range registeredGateways(snap) {
+		if len(snap.ControlOf(g)) > 0 {
+			return nil
+		}
 	}
-	return nil
+	return errNoAddress
 }
 
 // gateways are the addresses and identities of this mesh's own gateways, as peers see them.
 func (s *Service) gateways() ([]netip.AddrPort, []string, error) {
 	var addrs []netip.AddrPort
 	for _, g := range registeredGateways(s.Snapshot()) {
-		for _, a := range g.Outer() {
+		for _, a := range g.Gateway.Outer() {
 			if a.IsValid() && !a.IsUnspecified() {
 				addrs = append(addrs, netip.AddrPortFrom(a, agentapi.FederationPort))
 			}
@@ -263,7 +267,7 @@ func (s *Service) gateways() ([]netip.AddrPort, []string, error) {
 func (s *Service) gatewayIDs() []string {
 	var ids []string
 	for _, g := range registeredGateways(s.Snapshot()) {
-		if id, err := spiffe.Workload(s.TrustDomain, spiffe.SystemNamespace, g.ServiceAccount); err == nil {
+		if id, err := spiffe.Workload(s.TrustDomain, spiffe.SystemNamespace, g.Gateway.ServiceAccount); err == nil {
 			ids = append(ids, id.String())
 		}
 	}
@@ -271,14 +275,14 @@ func (s *Service) gatewayIDs() []string {
 	return slices.Compact(ids)
 }
 
-func registeredGateways(snap *snapshot.Snapshot) []snapshot.GatewayInfo {
-	var all []snapshot.GatewayInfo
+func registeredGateways(snap *snapshot.Snapshot) []snapshot.Node {
+	var all []snapshot.Node
 	if snap.Registry == nil {
 		return nil
 	}
 	for _, n := range snap.Registry.Nodes {
 		if n.Role == snapshot.RoleGateway && n.Gateway != nil {
-			all = append(all, *n.Gateway)
+			all = append(all, n)
 		}
 	}
 	return all

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -91,9 +90,9 @@ func begin(t *testing.T, db *state.DB, cfg *snapshot.Config) *plane {
 	p.Service, err = New(Config{
 		TrustDomain: domain(t, "retail.example"), Name: "retail", Snapshot: p.store.Snapshot, Store: p.state,
 		Shut: p.store.Shut, Reopen: p.store.Reopen,
-		DialGateway: func(context.Context, string) (net.Conn, error) { return nil, errors.New("no gateway") },
-		Identity:    func() (*tls.Certificate, error) { return nil, errors.New("no identity") },
-		Log:         slog.New(slog.DiscardHandler),
+		Gateways: func() []Gateway { return nil },
+		Identity: func() (*tls.Certificate, error) { return nil, errors.New("no identity") },
+		Log:      slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

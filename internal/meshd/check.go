@@ -38,26 +38,28 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 		checks = append(checks, checkRotation(rot, waits, a.d.rotator.why(), now))
 	}
 	checks = append(checks, checkProxies(a.proxies(p), now)...)
-	checks = append(checks, checkPeering(p.snapshot)...)
+	checks = append(checks, a.checkRoads(ctx, p.snapshot)...)
 	for _, mp := range p.snapshot.Config.MeshPeers {
 		checks = append(checks, checkPeer(mp.Name, a.d.federation.ConditionsOf(mp)))
 	}
 	return &adminapi.CheckResponse{Checks: checks}, nil
 }
 
-// checkPeering warns of gateways that can pass nothing on to the control plane.
-func checkPeering(snap *snapshot.Snapshot) []adminapi.Check {
-	gateway := slices.ContainsFunc(snap.Registry.Nodes,
-		func(n snapshot.Node) bool { return n.Role == snapshot.RoleGateway })
-	if len(snap.PeeringAddresses) > 0 || !gateway && len(snap.Config.MeshPeers) == 0 {
-		return nil
+// checkRoads looks whether peers' control planes can reach this one through its gateways, before there are any.
+func (a *admin) checkRoads(ctx context.Context, snap *snapshot.Snapshot) (out []adminapi.Check) {
+	errs := a.d.watch.home(ctx)
+	for _, n := range snap.Registry.Nodes {
+		if err, asked := errs[n.Name]; asked {
+			out = append(out, checkRoad(snap, n, err))
+		}
 	}
-	return []adminapi.Check{{
-		Name: "peering", State: "failed",
-		Detail: "gateways do not know where to send what peers say: the control plane's settings name no address of it",
-		Remedy: "write the address by which gateways reach it into its settings (names: {ips: " +
-			"[ADDRESS]}), and start it again",
-	}}
+	if len(out) == 0 && len(snap.Config.MeshPeers) > 0 {
+		out = append(out, adminapi.Check{
+			Name: "gateways", State: "failed", Detail: "there are peers, but no gateway, so nothing crosses",
+			Remedy: "isthmus token create --role gateway --node NAME --identity isthmus-system/gateway, then isthmus gateway",
+		})
+	}
+	return out
 }
 
 // checkEndings warns of what a restart would forget.

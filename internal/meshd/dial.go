@@ -10,6 +10,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -28,32 +29,36 @@ func (d *Daemon) onlyNode(
 	}
 }
 
-// dialGateway connects to one of this mesh's own gateways, as the control plane, asking for a name.
-func (d *Daemon) dialGateway(ctx context.Context, sni string) (net.Conn, error) {
-	var errs []error
+// gateways are this mesh's own, as the control plane reaches them.
+func (d *Daemon) gateways() []federation.Gateway {
+	var out []federation.Gateway
 	for _, n := range d.store.Snapshot().Registry.Nodes {
-		if n.Role != snapshot.RoleGateway || n.Gateway == nil {
-			continue
-		}
-		id, err := spiffe.Workload(d.authority.TrustDomain(), spiffe.SystemNamespace, n.Gateway.ServiceAccount)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		cfg := d.authority.ClientTLS(d.identity, id)
-		cfg.ServerName = sni
-		cfg.VerifyConnection = d.onlyNode(ctx, n.Name, cfg.VerifyConnection)
-		for _, a := range n.Gateway.Inner() {
-			addr := netip.AddrPortFrom(a, agentapi.FederationEgress).String()
-			conn, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", addr)
-			if err == nil {
-				return conn, nil
-			}
-			errs = append(errs, fmt.Errorf("gateway %s at %s: %w", n.Name, addr, err))
+		if n.Role == snapshot.RoleGateway && n.Gateway != nil {
+			out = append(out, federation.Gateway{Name: n.Name, Dial: func(ctx context.Context, sni string) (net.Conn, error) {
+				return d.dialGateway(ctx, n, sni)
+			}})
 		}
 	}
-	if len(errs) == 0 {
-		return nil, errors.New("this mesh has no gateway yet: start one with 'isthmus gateway'")
+	return out
+}
+
+// dialGateway connects to a gateway, as the control plane, asking for a name.
+func (d *Daemon) dialGateway(ctx context.Context, n snapshot.Node, sni string) (net.Conn, error) {
+	id, err := spiffe.Workload(d.authority.TrustDomain(), spiffe.SystemNamespace, n.Gateway.ServiceAccount)
+	if err != nil {
+		return nil, err
+	}
+	cfg := d.authority.ClientTLS(d.identity, id)
+	cfg.ServerName = sni
+	cfg.VerifyConnection = d.onlyNode(ctx, n.Name, cfg.VerifyConnection)
+	var errs []error
+	for _, a := range n.Gateway.Inner() {
+		addr := netip.AddrPortFrom(a, agentapi.FederationEgress).String()
+		conn, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", addr)
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, fmt.Errorf("at %s: %w", addr, err))
 	}
 	return nil, errors.Join(errs...)
 }

@@ -57,6 +57,7 @@ type Daemon struct {
 	openings   *openings
 	loop       *loop
 	rotator    *rotator
+	watch      *watch
 
 	door        *door.Door
 	refusals    *door.Refusals
@@ -101,7 +102,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
 		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.containment.run, d.rotator.run,
-		d.openings.run, d.agents.endings.run,
+		d.openings.run, d.agents.endings.run, d.watch.run,
 		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls),
 		d.serveMetrics(ls),
 	} {
@@ -156,11 +157,11 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	if d.identity, err = d.authority.Identity(ctx, spiffe.Control(td), d.cfg.Names.DNS...); err != nil {
 		return err
 	}
-	peering, err := peeringAddresses(d.cfg)
+	peering, port, err := peeringAddresses(d.cfg)
 	if err != nil {
 		return err
 	}
-	d.store, err = store.Open(ctx, store.Config{Kept: d.db, Roots: d.authority.Roots, PeeringAddresses: peering, Now: d.now})
+	d.store, err = store.Open(ctx, store.Config{Kept: d.db, Roots: d.authority.Roots, PeeringAddresses: peering, PeeringPort: port, Now: d.now})
 	if err != nil {
 		return err
 	}
@@ -181,9 +182,10 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	d.xds = xds.New(xds.Config{Identify: d.agents.identify, Refused: d.containment.refused, Log: d.log, Now: d.now})
 	d.loop = newLoop(d)
 	d.rotator = &rotator{d: d}
+	d.watch = newWatch(d)
 	d.federation, err = federation.New(federation.Config{
 		TrustDomain: td, Name: federationName(first), Snapshot: d.store.Snapshot, Store: d.db,
-		DialGateway: d.dialGateway, FromGateway: d.judge,
+		Gateways: d.gateways, FromGateway: d.judge,
 		Identity: func() (*tls.Certificate, error) { return d.identity.GetCertificate(nil) },
 		Shut:     d.store.Shut, Reopen: d.store.Reopen, Changed: func() { d.loop.reload() }, InForce: d.inForce,
 		Export: d.export, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
@@ -212,23 +214,19 @@ func federationName(cfg *snapshot.Config) string {
 	return cfg.Mesh.Name
 }
 
-// peeringAddresses are where gateways reach this control plane; a wildcard address stands for the agents' address.
-func peeringAddresses(cfg config.Control) ([]netip.AddrPort, error) {
+// peeringAddresses are where gateways reach this control plane as its settings say: for gateways that reach it through
+// address translation. Without them each gateway goes where its agent goes, at this port.
+func peeringAddresses(cfg config.Control) (said []netip.AddrPort, port uint16, err error) {
 	ap, err := addrPort(cfg.PeeringAddress)
-	if err != nil {
-		return nil, fmt.Errorf("peeringAddress: %w", err)
+	switch {
+	case err != nil:
+		return nil, 0, fmt.Errorf("peeringAddress: %w", err)
+	case !ap.Addr().IsUnspecified():
+		said = []netip.AddrPort{ap}
+	case len(cfg.Names.IPs) > 0:
+		said = []netip.AddrPort{netip.AddrPortFrom(cfg.Names.IPs[0], ap.Port())}
 	}
-	if !ap.Addr().IsUnspecified() {
-		return []netip.AddrPort{ap}, nil
-	}
-	if len(cfg.Names.IPs) > 0 {
-		return []netip.AddrPort{netip.AddrPortFrom(cfg.Names.IPs[0], ap.Port())}, nil
-	}
-	agents, err := addrPort(cfg.AgentAddress)
-	if err == nil && !agents.Addr().IsUnspecified() {
-		return []netip.AddrPort{netip.AddrPortFrom(agents.Addr(), ap.Port())}, nil
-	}
-	return nil, nil // no gateway can be told where to send what peers say; check says so, and no peering is made
+	return said, ap.Port(), nil
 }
 
 func addrPort(s string) (netip.AddrPort, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -35,7 +36,7 @@ func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 		if err := a.takeGateway(ctx, n, r.Gateway); err != nil {
 			return err
 		}
-		node.Gateway = r.Gateway
+		node.Gateway, node.Reached = r.Gateway, a.reached(ctx, n.Name)
 	}
 	accepted, wrong := n.Grant.Judge(n.Name, r.Workloads)
 	r.Workloads = accepted
@@ -47,6 +48,17 @@ func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 	a.note(n.Name, troubles(n.Name, r))
 	a.d.containment.reported(n.Name, r)
 	return nil
+}
+
+// reached is the address by which the agent of a gateway reaches this control plane, for what peers say too. An address that
+// is good on one link alone is none: an Envoy could not use it.
+func (a *agents) reached(ctx context.Context, node string) netip.Addr {
+	c, err := callerOf(ctx)
+	if at := c.At.WithZone(""); err == nil && at.IsValid() && !at.IsUnspecified() && !at.IsLinkLocalUnicast() {
+		return at
+	}
+	before, _, _ := a.d.store.Said(node)
+	return before.Reached
 }
 
 func (a *agents) takeGateway(ctx context.Context, n state.Node, g *snapshot.GatewayInfo) error {

@@ -31,7 +31,7 @@ type Mesh struct {
 	Peers   map[string]*Peer // by MeshPeer name, only those that may be used now
 	Exports []*Export
 	Imports []*Import
-	Control Control
+	Control spiffe.ID // of the control plane
 	// Invites and Bootstraps are peerings being made.
 	Invites    []Invite
 	Bootstraps []Bootstrap
@@ -156,6 +156,8 @@ type Gateway struct {
 	Outer    []netip.Addr
 	// MaxConnections from clients that its Envoy holds.
 	MaxConnections uint32
+	// Control is where it reaches the control plane for what peers say; empty while that is not known.
+	Control []netip.AddrPort
 }
 
 // Workload is one registered workload.
@@ -215,12 +217,6 @@ type Outbound struct {
 
 // Set is the shared form of the destination's endpoint set.
 func (o Outbound) Set() EndpointSet { return EndpointSet{Host: o.Service.Host, Port: o.Port.Number} }
-
-// Control is where gateways find the control plane for what peers' control planes say.
-type Control struct {
-	Identity  spiffe.ID
-	Addresses []netip.AddrPort
-}
 
 // HostNames are the names by which a request may address a service: its host, and for a service of the mesh the shorter forms.
 func HostNames(svc *Service, domain string) []string {

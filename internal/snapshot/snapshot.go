@@ -32,8 +32,13 @@ type Snapshot struct {
 	// Invites are the open invitations, Bootstraps the acceptances under way.
 	Invites    []Invite
 	Bootstraps []Bootstrap
-	// PeeringAddresses are where this mesh's gateways reach its control planes for what peers say.
+	// PeeringAddresses are where this mesh's gateways reach its control plane for what peers say, where the settings say so.
 	PeeringAddresses []netip.AddrPort
+	// PeeringPort is where they reach it at the address that each reached it by before, where the settings do not. Ask
+	// ControlOf.
+	PeeringPort uint16
+	// SilentGateways are this mesh's own that do not answer, or whose agent is away. Sorted by name.
+	SilentGateways []string
 	// Roots of this mesh's own trust domain, PEM.
 	Roots []byte
 	// VIPs are the stable virtual addresses, IPv4, by service host name. vip.Six is the other one.
@@ -249,6 +254,17 @@ func parentField(f string) string {
 	return ""
 }
 
+// ControlOf is where a gateway reaches the control plane for what peers say; empty when that is not known.
+func (s *Snapshot) ControlOf(gateway Node) []netip.AddrPort {
+	switch {
+	case len(s.PeeringAddresses) > 0:
+		return s.PeeringAddresses
+	case gateway.Reached.IsValid() && s.PeeringPort > 0:
+		return []netip.AddrPort{netip.AddrPortFrom(gateway.Reached, s.PeeringPort)}
+	}
+	return nil
+}
+
 // Registry is what node agents registered: themselves and the workloads they host.
 type Registry struct {
 	Nodes     []Node     // sorted by name
@@ -272,6 +288,9 @@ type Node struct {
 	Role Role   `json:"role"`
 	// Gateway is set for gateways.
 	Gateway *GatewayInfo `json:"gateway,omitempty"`
+	// Reached is the control plane's address by which a gateway's agent reached it last: the kernel's word, not the
+	// agent's.
+	Reached netip.Addr `json:"reached,omitzero"`
 }
 
 // GatewayInfo is what a gateway agent tells of itself.

@@ -60,7 +60,7 @@ func fill(t *testing.T, d *state.DB, from, to int) {
 				Node:  snapshot.Node{Name: node, Role: snapshot.RoleNode},
 				Grant: grant.Grant{Identities: []string{"default/*"}}, Attested: noon,
 			}),
-			d.RegisterNode(ctx, node, nil,
+			d.RegisterNode(ctx, snapshot.Node{Name: node},
 				[]snapshot.Workload{{Name: "w-" + node, Namespace: "default", ServiceAccount: "payments"}}, noon),
 			d.SetPeerBundle(ctx, fmt.Sprint("peer-", i), []byte("roots"), 3, noon),
 			d.AddCert(ctx, state.Cert{Serial: fmt.Sprintf("%032x", i), SPIFFEID: "spiffe://cards.example/ns/a/sa/b", Node: node, Fingerprint: fmt.Sprintf("%064x", i), NotBefore: noon, NotAfter: noon.Add(time.Hour)}),

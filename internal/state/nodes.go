@@ -60,29 +60,32 @@ func (d *DB) SeenNode(ctx context.Context, name string, now time.Time) error {
 	return err
 }
 
-// RegisterNode replaces what a node says of itself: its gateway part and all its workloads.
+// RegisterNode replaces what is known of a node by its reports: its gateway part and all its workloads.
 // ErrRevoked for a node that is revoked or was never attested.
-func (d *DB) RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, workloads []snapshot.Workload, now time.Time) error {
-	var gateway any
-	if gw != nil {
-		text, err := encode(gw)
+func (d *DB) RegisterNode(ctx context.Context, n snapshot.Node, workloads []snapshot.Workload, now time.Time) error {
+	var gateway, reached any
+	if n.Gateway != nil {
+		text, err := encode(n.Gateway)
 		if err != nil {
 			return err
 		}
 		gateway = text
 	}
+	if n.Reached.IsValid() {
+		reached = n.Reached.String()
+	}
 	return d.inTx(ctx, "register node", func(ctx context.Context, t tx) error {
-		n, err := t.exec(ctx, "register-node", gateway, stamp(now), name)
+		changed, err := t.exec(ctx, "register-node", gateway, reached, stamp(now), n.Name)
 		if err != nil {
 			return err
 		}
-		if n == 0 {
-			return fmt.Errorf("register node %q: %w", name, ErrRevoked)
+		if changed == 0 {
+			return fmt.Errorf("register node %q: %w", n.Name, ErrRevoked)
 		}
-		if _, err := t.exec(ctx, "delete-workloads", name); err != nil {
+		if _, err := t.exec(ctx, "delete-workloads", n.Name); err != nil {
 			return err
 		}
-		return t.addWorkloads(ctx, name, workloads)
+		return t.addWorkloads(ctx, n.Name, workloads)
 	})
 }
 
@@ -151,7 +154,7 @@ func (d *DB) Registry(ctx context.Context) (*snapshot.Registry, error) {
 
 func scanNode(s scanner) (Node, error) {
 	var n Node
-	err := s.Scan(&n.Name, &n.Role, &n.Generation, jsonOf{&n.Grant}, jsonOf{&n.Gateway}, timeOf{&n.Attested},
+	err := s.Scan(&n.Name, &n.Role, &n.Generation, jsonOf{&n.Grant}, jsonOf{&n.Gateway}, addrOf{&n.Reached}, timeOf{&n.Attested},
 		timeOf{&n.LastSeen}, timeOf{&n.Revoked})
 	return n, err
 }

@@ -24,7 +24,7 @@ func TestRevocationFailsWholeOrNotAtAll(t *testing.T) {
 			defer d.Close()
 			err = errors.Join(
 				d.AttestNode(ctx, Node{Node: snapshot.Node{Name: "n1", Role: snapshot.RoleNode}, Generation: "g1", Attested: noon}),
-				d.RegisterNode(ctx, "n1", nil, []snapshot.Workload{{Name: "web", Namespace: "shop"}}, noon),
+				d.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{{Name: "web", Namespace: "shop"}}, noon),
 				d.AddToken(ctx,
 					Token{ID: "spare", Node: "n1", Role: snapshot.RoleNode, Created: noon, Expires: noon.Add(time.Hour)}),
 			)

@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -41,6 +42,21 @@ func (s jsonOf) Scan(v any) error {
 	default:
 		return fmt.Errorf("JSON is kept as %T", v)
 	}
+}
+
+// addrOf scans an address as its own text; NULL is none.
+type addrOf struct{ a *netip.Addr }
+
+func (s addrOf) Scan(v any) (err error) {
+	switch v := v.(type) {
+	case nil:
+		*s.a = netip.Addr{}
+	case string:
+		*s.a, err = netip.ParseAddr(v)
+	default:
+		err = fmt.Errorf("an address is kept as %T", v)
+	}
+	return err
 }
 
 func encode(v any) (string, error) {

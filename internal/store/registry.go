@@ -62,7 +62,7 @@ func (s *Store) register(ctx context.Context, next registered) error {
 	s.mu.Unlock()
 
 	if !same { // not with mu held: snapshots need not wait for the disk
-		if err := s.cfg.Kept.RegisterNode(ctx, name, next.node.Gateway, next.workloads, s.cfg.Now()); err != nil {
+		if err := s.cfg.Kept.RegisterNode(ctx, next.node, next.workloads, s.cfg.Now()); err != nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.freed = s.claims.release(name, next.workloads, old.workloads) || s.freed
@@ -206,7 +206,7 @@ func (s *Store) Hosts(node, namespace, serviceAccount string) bool {
 }
 
 func equalNodes(a, b snapshot.Node) bool {
-	return a.Name == b.Name && a.Role == b.Role && (a.Gateway == nil) == (b.Gateway == nil) &&
+	return a.Name == b.Name && a.Role == b.Role && a.Reached == b.Reached && (a.Gateway == nil) == (b.Gateway == nil) &&
 		(a.Gateway == nil || *a.Gateway == *b.Gateway)
 }
 

@@ -26,7 +26,7 @@ type Kept interface {
 	OpenInvites(ctx context.Context, now time.Time) ([]snapshot.Invite, error)
 	Bootstraps(ctx context.Context, now time.Time) ([]snapshot.Bootstrap, error)
 	Registry(ctx context.Context) (*snapshot.Registry, error)
-	RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, workloads []snapshot.Workload, now time.Time) error
+	RegisterNode(ctx context.Context, n snapshot.Node, workloads []snapshot.Workload, now time.Time) error
 	VIPs(ctx context.Context) ([]vip.Row, error)
 	SaveVIPs(ctx context.Context, c vip.Change) error
 }
@@ -36,6 +36,7 @@ type Config struct {
 	Kept             Kept
 	Roots            func() []byte // of this mesh, PEM
 	PeeringAddresses []netip.AddrPort
+	PeeringPort      uint16
 	Now              func() time.Time
 }
 
@@ -64,6 +65,7 @@ type Store struct {
 	shut        map[string]bool // peers shut out, true where revoked: in force whatever peers says
 	invites     []snapshot.Invite
 	boots       []snapshot.Bootstrap
+	silent      []string // gateways
 	vips        *vip.Table
 }
 
@@ -172,6 +174,16 @@ func (s *Store) peersNow() []state.Peer {
 	return out
 }
 
+// SetSilentGateways takes in which of the mesh's gateways are silent, sorted by name.
+func (s *Store) SetSilentGateways(names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Equal(s.silent, names) {
+		s.silent = names
+		s.mark()
+	}
+}
+
 // mark says that the last snapshot is out of date. It must be called with mu held.
 func (s *Store) mark() {
 	s.dirty = true
@@ -190,8 +202,8 @@ func (s *Store) assemble() *snapshot.Snapshot {
 	snap := &snapshot.Snapshot{
 		Time: s.cfg.Now(), Config: s.withPeerings(s.config, peers), Registry: s.merged,
 		Peers:   map[string]snapshot.PeerState{},
-		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, Roots: s.cfg.Roots(),
-		VIPs: s.vips.InUse(),
+		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, PeeringPort: s.cfg.PeeringPort,
+		SilentGateways: s.silent, Roots: s.cfg.Roots(), VIPs: s.vips.InUse(),
 	}
 	for _, p := range peers {
 		p.State.Revoked = !p.Revoked.IsZero()

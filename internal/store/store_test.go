@@ -57,7 +57,7 @@ func (b *breakable) SaveVIPs(ctx context.Context, c vip.Change) error {
 	return b.DB.SaveVIPs(ctx, c)
 }
 
-func (b *breakable) RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, ws []snapshot.Workload, now time.Time) error {
+func (b *breakable) RegisterNode(ctx context.Context, n snapshot.Node, ws []snapshot.Workload, now time.Time) error {
 	if err := b.fail(); err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (b *breakable) RegisterNode(ctx context.Context, name string, gw *snapshot.
 	if b.skip {
 		return nil
 	}
-	return b.DB.RegisterNode(ctx, name, gw, ws, now)
+	return b.DB.RegisterNode(ctx, n, ws, now)
 }
 
 func (b *breakable) fail() error {

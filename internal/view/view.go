@@ -49,7 +49,7 @@ type GatewayView struct {
 	Imports    []*model.Import // with at least one remote
 	Invites    []model.Invite
 	Bootstraps []model.Bootstrap
-	Control    model.Control
+	ControlID  spiffe.ID // of the control plane
 }
 
 // GatewaySet is the endpoint set of the mesh's own gateways, for callers of imports.
@@ -94,7 +94,7 @@ func gatewayIDs(mesh *model.Mesh) []string {
 
 func gatewayView(mesh *model.Mesh, g *model.Gateway) *GatewayView {
 	gv := &GatewayView{
-		Gateway: g, Exports: mesh.Exports, Invites: mesh.Invites, Bootstraps: mesh.Bootstraps, Control: mesh.Control,
+		Gateway: g, Exports: mesh.Exports, Invites: mesh.Invites, Bootstraps: mesh.Bootstraps, ControlID: mesh.Control,
 	}
 	for _, p := range mesh.Peers {
 		gv.Peers = append(gv.Peers, p)

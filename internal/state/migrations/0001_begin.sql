@@ -61,10 +61,11 @@ CREATE TABLE nodes (
   generation TEXT NOT NULL,
   grants     TEXT NOT NULL, -- grant.Grant, JSON
   gateway    TEXT, -- snapshot.GatewayInfo, JSON
+  reached    TEXT, -- the control plane's address by which a gateway's agent reached it
   attested   INTEGER NOT NULL,
   last_seen  INTEGER,
   revoked    INTEGER,
-  sum        INTEGER NOT NULL AS (isthmus_sum(name, role, generation, grants, gateway, attested, last_seen, revoked)) STORED
+  sum        INTEGER NOT NULL AS (isthmus_sum(name, role, generation, grants, gateway, reached, attested, last_seen, revoked)) STORED
 ) STRICT;
 CREATE INDEX nodes_generation ON nodes (generation);
 

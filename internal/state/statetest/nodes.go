@@ -61,25 +61,27 @@ func nodes(t *testing.T, s Store) {
 
 func registry(t *testing.T, s Store) {
 	ctx := t.Context()
-	wantErr(t, s.RegisterNode(ctx, "stranger", nil, nil, epoch), state.ErrRevoked)
+	wantErr(t, s.RegisterNode(ctx, snapshot.Node{Name: "stranger"}, nil, epoch), state.ErrRevoked)
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
 	ok(t, s.AttestNode(ctx, node("gw", snapshot.RoleGateway)))
 	gw := &snapshot.GatewayInfo{ServiceAccount: "gw", InnerAddress: netip.MustParseAddr("10.1.0.2"), OuterAddress: netip.MustParseAddr("192.0.2.1"), InnerAddress6: netip.MustParseAddr("fd00::2")}
-	ok(t, s.RegisterNode(ctx, "gw", gw, nil, after(time.Minute)))
-	ok(t, s.RegisterNode(ctx, "n1", nil, []snapshot.Workload{workload("default", "gone"), workload("default", "kept")}, after(time.Minute)))
-	ok(t, s.RegisterNode(ctx, "n1", nil, []snapshot.Workload{workload("shop", "web"), workload("default", "kept")}, after(time.Minute)))
+	ok(t, s.RegisterNode(ctx, snapshot.Node{Name: "gw", Gateway: gw, Reached: netip.MustParseAddr("10.0.0.9")}, nil, after(time.Minute)))
+	ok(t, s.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("default", "gone"), workload("default", "kept")}, after(time.Minute)))
+	ok(t, s.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web"), workload("default", "kept")}, after(time.Minute)))
 	got, err := s.Registry(ctx)
 	ok(t, err)
 	kept, web := workload("default", "kept"), workload("shop", "web")
 	kept.Node, web.Node = "n1", "n1"
 	want := &snapshot.Registry{
-		Nodes:     []snapshot.Node{{Name: "gw", Role: snapshot.RoleGateway, Gateway: gw}, {Name: "n1", Role: snapshot.RoleNode}},
+		Nodes: []snapshot.Node{
+			{Name: "gw", Role: snapshot.RoleGateway, Gateway: gw, Reached: netip.MustParseAddr("10.0.0.9")}, {Name: "n1", Role: snapshot.RoleNode},
+		},
 		Workloads: []snapshot.Workload{kept, web},
 	}
 	same(t, got, want)
 
 	// Two workloads of one name: nothing of the report is taken.
-	if err := s.RegisterNode(ctx, "n1", nil, []snapshot.Workload{workload("a", "a"), workload("a", "a")}, epoch); err == nil {
+	if err := s.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("a", "a"), workload("a", "a")}, epoch); err == nil {
 		t.Fatal("two workloads of one name were taken")
 	}
 	got, err = s.Registry(ctx)
@@ -91,11 +93,11 @@ func revokedNode(t *testing.T, s Store) {
 	ctx := t.Context()
 	wantErr(t, s.RevokeNode(ctx, "n1", epoch), state.ErrNotFound)
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
-	ok(t, s.RegisterNode(ctx, "n1", nil, []snapshot.Workload{workload("shop", "web")}, epoch))
+	ok(t, s.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web")}, epoch))
 	ok(t, s.AddToken(ctx, token("spare"))) // for n1
 	ok(t, s.RevokeNode(ctx, "n1", after(time.Minute)))
 	ok(t, s.RevokeNode(ctx, "n1", after(time.Hour))) // once more
-	wantErr(t, s.RegisterNode(ctx, "n1", nil, []snapshot.Workload{workload("shop", "web")}, after(time.Hour)), state.ErrRevoked)
+	wantErr(t, s.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web")}, after(time.Hour)), state.ErrRevoked)
 	_, err := s.UseToken(ctx, "spare", hash("secret of spare"), "10.0.0.7", after(2*time.Minute))
 	wantErr(t, err, state.ErrNotFound)
 	got, err := s.Registry(ctx)

@@ -66,7 +66,7 @@ type Nodes interface {
 	NodeOf(ctx context.Context, generation string) (state.Node, error)
 	Nodes(context.Context) ([]state.Node, error)
 	SeenNode(ctx context.Context, name string, now time.Time) error
-	RegisterNode(ctx context.Context, name string, gw *snapshot.GatewayInfo, workloads []snapshot.Workload, now time.Time) error
+	RegisterNode(ctx context.Context, n snapshot.Node, workloads []snapshot.Workload, now time.Time) error
 	RevokeNode(ctx context.Context, name string, now time.Time) error
 	DeleteNode(ctx context.Context, name string) error
 	Registry(context.Context) (*snapshot.Registry, error)
