@@ -160,7 +160,7 @@ func notReady(snap *snapshot.Snapshot, errs map[string]error) error {
 // checkRoad says whether what peers' control planes say can pass a gateway.
 func checkRoad(snap *snapshot.Snapshot, n snapshot.Node, err error) adminapi.Check {
 	c := adminapi.Check{Name: "gateway " + n.Name, State: "ok"}
-	control, inner := texts(snap.ControlOf(n)), texts(n.Gateway.Inner())
+	control, inner := listed(snap.ControlOf(n)), listed(n.Gateway.Inner())
 	switch {
 	case err == nil:
 		c.Detail = fmt.Sprintf("answers at %s, and reaches the control plane at %s", inner, control)
@@ -184,7 +184,7 @@ func checkRoad(snap *snapshot.Snapshot, n snapshot.Node, err error) adminapi.Che
 	return c
 }
 
-func texts[T fmt.Stringer](list []T) string {
+func listed[T fmt.Stringer](list []T) string {
 	var out []string
 	for _, v := range list {
 		out = append(out, v.String())
