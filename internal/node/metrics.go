@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -108,10 +107,21 @@ func (a *Agent) stats(w http.ResponseWriter, r *http.Request, p *proxy) {
 		http.Error(w, "Envoy does not answer", http.StatusServiceUnavailable)
 		return
 	}
-	defer stats.Close()
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	if _, err := io.Copy(w, stats); err != nil {
-		a.log.Debug("Envoy's statistics not sent", "error", err)
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(fixed(stats))
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+}
+
+// fixed are metrics that are known already.
+type fixed []prometheus.Metric
+
+// Describe says nothing beforehand (prometheus.Collector: an unchecked one).
+func (fixed) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (f fixed) Collect(ch chan<- prometheus.Metric) {
+	for _, m := range f {
+		ch <- m
 	}
 }
 

@@ -3,7 +3,6 @@
 package node
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -175,9 +174,6 @@ func (p *pair) envoyAnswers() error {
 	if err := a.Ready(p.control.t.Context()); err != nil && !strings.Contains(err.Error(), "not joined") {
 		return err
 	}
-	stats, err := a.proxies[0].envoy.Stats(p.control.t.Context())
-	if err != nil {
-		return err
-	}
-	return errors.Join(stats.Close())
+	_, err = a.proxies[0].envoy.Stats(p.control.t.Context())
+	return err
 }

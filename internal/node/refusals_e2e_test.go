@@ -118,7 +118,11 @@ func TestEnvoyCountsReachReportMetricsAndFile(t *testing.T) {
 			`isthmus_peer_handshakes_total{peer="shop",result="ok"} `, `isthmus_agent_envoy_running 1`, `isthmus_agent_control_connected 1`,
 			`isthmus_agent_workload_ready{workload="default/pay-1"} 1`, `isthmus_agent_certificate_expiry_seconds{spiffe_id="spiffe://t.example/ns/default/sa/web"} `,
 		},
-		"/metrics/envoy": {`envoy_cluster_web_to_pay_upstream_cx_total`, `_ssl_handshake`, `envoy_server_live`},
+		"/metrics/envoy": {
+			"# HELP envoy_cluster_upstream_cx_total Connections made.\n# TYPE envoy_cluster_upstream_cx_total counter\n" +
+				`envoy_cluster_upstream_cx_total{envoy_cluster_name="web-to-pay"} `,
+			`envoy_listener_ssl_handshake{envoy_listener_address="`, "# TYPE envoy_server_live gauge\nenvoy_server_live 1\n",
+		},
 	} {
 		body := fetch(t, socket, "http://agent"+path)
 		for _, want := range wants {

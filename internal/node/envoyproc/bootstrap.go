@@ -133,37 +133,3 @@ func overloadManager(b Bootstrap) object {
 		},
 	}
 }
-
-// statsConfig keeps what somebody reads. Envoy makes some 200 statistics per cluster and 60 per listener otherwise, which
-// cost more memory than the cluster itself.
-func statsConfig() object {
-	var patterns []any
-	for _, s := range []string{
-		"server.live", "server.state", "server.uptime", "server.version", "server.memory_allocated", "server.memory_heap_size",
-		"server.total_connections", "server.concurrency", "server.envoy_bug_failures", "server.dynamic_unknown_fields",
-		"listener_manager.total_listeners_active", "listener_manager.total_listeners_draining", "listener_manager.total_filter_chains_draining",
-		"listener_manager.listener_create_failure", "listener_manager.listener_in_place_updated", "cluster_manager.active_clusters",
-		"control_plane.connected_state",
-	} {
-		patterns = append(patterns, object{"exact": s})
-	}
-	for _, s := range []string{
-		// listeners and the listener sides of clusters
-		".downstream_cx_total", ".downstream_cx_active", ".downstream_cx_overflow", ".downstream_global_cx_overflow",
-		".downstream_cx_overload_reject", ".limited_connections", ".no_filter_chain_match", ".downstream_rq_total",
-		".ssl.handshake", ".ssl.connection_error", ".ssl.fail_verify_san", ".ssl.fail_verify_error", ".ssl.fail_verify_no_cert",
-		// clusters
-		".upstream_cx_total", ".upstream_cx_active", ".upstream_cx_connect_fail", ".upstream_cx_connect_timeout",
-		".upstream_rq_total", ".upstream_rq_pending_overflow", ".membership_total", ".membership_healthy",
-		// policy and configuration
-		".rbac.allowed", ".rbac.denied", ".update_rejected", ".update_success", ".key_rotation_failed",
-		// limits and logs
-		".pressure", ".active", ".logs_dropped",
-	} {
-		patterns = append(patterns, object{"suffix": s})
-	}
-	return object{
-		"use_all_default_tags": false,
-		"stats_matcher":        object{"inclusion_list": object{"patterns": patterns}},
-	}
-}

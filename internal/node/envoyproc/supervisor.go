@@ -1,7 +1,6 @@
 package envoyproc
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,11 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -310,37 +307,6 @@ func (s *Supervisor) Ready(ctx context.Context) error {
 		return errors.Join(errors.New("Envoy is "+string(text)), err)
 	}
 	return nil
-}
-
-// Stats is Envoy's own statistics in Prometheus' form; the caller closes it.
-func (s *Supervisor) Stats(ctx context.Context) (io.ReadCloser, error) {
-	resp, err := s.get(ctx, "/stats/prometheus")
-	if err != nil {
-		return nil, err
-	}
-	return resp.Body, nil
-}
-
-// full are the statistics that count connections refused for want of room.
-const full = `downstream_cx_overflow|downstream_global_cx_overflow|downstream_cx_overload_reject|limited_connections`
-
-// Refused is how many connections Envoy has refused because it, or a listener or chain of its own, held as many as it
-// may.
-func (s *Supervisor) Refused(ctx context.Context) (total uint64, err error) {
-	resp, err := s.get(ctx, "/stats?filter="+url.QueryEscape("("+full+")$"))
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		_, value, _ := strings.Cut(lines.Text(), ": ")
-		n, err := strconv.ParseUint(value, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("read Envoy's statistics: %w", err)
-		}
-		total += n
-	}
-	return total, nil
 }
 
 func (s *Supervisor) get(ctx context.Context, path string) (*http.Response, error) {
