@@ -12,9 +12,10 @@ const (
 	retriedBody      = 1 << 20 // of a request that another server may have to be asked
 )
 
-// http2Options bound the streams of one HTTP/2 connection.
+// http2Options bound the streams of one HTTP/2 connection, and let it carry upgrades (RFC 8441).
 func http2Options() *corev3.Http2ProtocolOptions {
 	return &corev3.Http2ProtocolOptions{
 		InitialStreamWindowSize: u32(streamWindow), InitialConnectionWindowSize: u32(connectionWindow),
+		AllowConnect: true,
 	}
 }

@@ -13,6 +13,7 @@ import (
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -196,22 +197,64 @@ var unavailable = &commonmatcherv3.MatchPredicate{Rule: &commonmatcherv3.MatchPr
 	}}},
 }}
 
-// speaking sets the HTTP version to the upstream: HTTP/2 where the service says so, else the caller's.
+// speaking sets the HTTP version to other Envoys: HTTP/2 where the service says so, else the caller's.
 func speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
-	o := &upstreamhttpv3.HttpProtocolOptions{
-		OutlierDetection: &upstreamhttpv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: unavailable},
-	}
 	if p == model.HTTP2 || p == model.GRPC {
-		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
-			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-				Http2ProtocolOptions: http2Options(),
-			},
-		}}
-	} else {
-		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-			Http2ProtocolOptions: http2Options(),
-		}}
+		return inHTTP2(c)
 	}
+	return withHTTPOptions(c, &upstreamhttpv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
+			UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
+				HttpProtocolOptions: toHTTP1, Http2ProtocolOptions: http2Options(),
+			},
+		},
+	})
+}
+
+// addPrograms adds a cluster that leads to programs, and for an "http" port a second one for gRPC: see toPrograms.
+func (b *builder) addPrograms(c *clusterv3.Cluster, p model.Protocol, refs []model.Ref) {
+	switch p {
+	case model.HTTP2, model.GRPC:
+		inHTTP2(c)
+	case model.HTTP:
+		grpc := proto.CloneOf(c)
+		grpc.Name = grpcCluster(c.Name)
+		if grpc.LoadAssignment != nil {
+			grpc.LoadAssignment.ClusterName = grpc.Name
+		}
+		b.add(ClusterType, grpc.Name, inHTTP2(grpc), refs)
+		inHTTP1(c)
+	}
+	b.add(ClusterType, c.Name, c, refs)
+}
+
+func inHTTP1(c *clusterv3.Cluster) *clusterv3.Cluster {
+	return explicitly(c, &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
+		ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: toHTTP1,
+		},
+	})
+}
+
+func inHTTP2(c *clusterv3.Cluster) *clusterv3.Cluster {
+	return explicitly(c, &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
+		ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			Http2ProtocolOptions: http2Options(),
+		},
+	})
+}
+
+func explicitly(c *clusterv3.Cluster, e *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig) *clusterv3.Cluster {
+	return withHTTPOptions(c, &upstreamhttpv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: e},
+	})
+}
+
+func withHTTPOptions(c *clusterv3.Cluster, o *upstreamhttpv3.HttpProtocolOptions) *clusterv3.Cluster {
+	o.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{
+		IdleTimeout: millis(pooledIdle), MaxHeadersCount: u32(maxHeaders + addedHeaders),
+	}
+	o.OutlierDetection = &upstreamhttpv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: unavailable}
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(o)}
 	return c
 }

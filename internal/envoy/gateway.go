@@ -91,6 +91,7 @@ func (b *builder) controlCluster(g *view.GatewayView, name, protocol string) *cl
 
 // inlineRoutes are routes that never change while the chain lives.
 func inlineRoutes(m *hcmv3.HttpConnectionManager, host string, routes ...*routev3.Route) *hcmv3.HttpConnectionManager {
+	m.UpgradeConfigs = nil
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
 		VirtualHosts: []*routev3.VirtualHost{{Name: host, Domains: []string{host}, Routes: routes}},
 	}}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
 )
 
 // The two policy filters, in the order in which Istio evaluates: DENY, then ALLOW. What they enforce stands in the route
@@ -28,41 +29,51 @@ const (
 )
 
 // overrideHeaders let a client claim another method, path or sender than the request line says. They are always removed.
-var overrideHeaders = []string{
+var overrideHeaders = append([]string{
 	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-forwarded-host",
-	callerHeader, "isthmus-peer", "x-envoy-external-address", "x-envoy-internal",
-}
+	callerHeader, "isthmus-peer", "x-envoy-external-address", "x-envoy-internal", upgradeHeader,
+}, ownLookalikes...)
 
 // httpManager is the hardened HTTP connection manager (docs/requests.md): paths are normalised but for "//", which
-// policies see through; escaped slashes, underscores in header names and ambiguous framing are refused, ports and trailing
-// dots are cut from the host.
+// policies see through; escaped slashes and ambiguous framing are refused, ports and trailing dots are cut from the host.
 func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []*accesslogv3.AccessLog) *hcmv3.HttpConnectionManager {
+	filters = append(filters, routerFilter())
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix:                    name,
 		RouteSpecifier:                &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: overADS()}},
-		HttpFilters:                   append(filters, routerFilter()),
+		HttpFilters:                   filters,
+		UpgradeConfigs:                upgrades(filters),
 		NormalizePath:                 boolean(true),
 		PathWithEscapedSlashesAction:  hcmv3.HttpConnectionManager_REJECT_REQUEST,
 		StripPortMode:                 &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
 		StripTrailingHostDot:          true,
-		CommonHttpProtocolOptions:     &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST},
+		CommonHttpProtocolOptions:     &corev3.HttpProtocolOptions{IdleTimeout: noLimit(), MaxHeadersCount: u32(maxHeaders)},
+		HttpProtocolOptions:           http1Options(""),
+		MaxRequestHeadersKb:           u32(maxHeadersKiB),
 		ForwardClientCertDetails:      hcmv3.HttpConnectionManager_SANITIZE,
 		UseRemoteAddress:              boolean(true),
 		SkipXffAppend:                 true,
-		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{forgetEnvoyHeaders},
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{earlyMutations},
 		GenerateRequestId:             boolean(false),
 		ServerHeaderTransformation:    hcmv3.HttpConnectionManager_PASS_THROUGH,
-		RequestHeadersTimeout:         millis(10_000),
+		RequestHeadersTimeout:         millis(headersTimeout),
+		RequestTimeout:                noLimit(),
+		StreamIdleTimeout:             noLimit(),
+		StreamFlushTimeout:            noLimit(),
+		Proxy_100Continue:             true,
 		Http2ProtocolOptions:          http2Options(),
 		AccessLog:                     log,
 	}
 }
 
-// forgetEnvoyHeaders removes what Envoys say to each other, whoever sends it, before anything reads it.
-var forgetEnvoyHeaders = &corev3.TypedExtensionConfig{Name: "forget_envoy_headers", TypedConfig: anyOf(&earlyv3.HeaderMutation{
-	Mutations: []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
-		KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}},
-	}}}},
+// earlyMutations come before anything reads the headers: what Envoys say to each other is removed, whoever sends it, and
+// upgrades get their common name.
+var earlyMutations = &corev3.TypedExtensionConfig{Name: "early", TypedConfig: anyOf(&earlyv3.HeaderMutation{
+	Mutations: append([]*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
+		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
+			KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}},
+		},
+	}}}, renameUpgrade...),
 })}
 
 // routerFilter counts no answers by status: nobody reads these (see statsConfig of the bootstrap), yet each costs a little.
@@ -105,8 +116,12 @@ func withLocalReplies(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv
 		Mappers: []*hcmv3.ResponseMapper{{
 			Filter: when(`response.code_details.contains("[` + hygienePolicy + `]")`), StatusCode: u32(400),
 			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this path: with ';', a malformed escape, or one of a percent sign, a control character or an overlong form it means different things to different servers\n"),
+		}, {
+			Filter: when(`response.code_details.contains("[` + lookalikePolicy + `]")`), StatusCode: u32(400),
+			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses a header of this request: with '_' for '-', programs may read it as one that a policy compares\n"),
 		}},
 	}
+	m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, upgradeReplies(who)...)
 	m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, &hcmv3.ResponseMapper{
 		Filter:       anyAnswered(502, 503, 504),
 		HeadersToAdd: []*corev3.HeaderValueOption{overwrite(agentapi.HeaderUnavailable, "true")},
@@ -134,13 +149,27 @@ func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}
 }
 
-// toCluster routes everything to one cluster; a request may take as long as it takes.
+// toCluster routes everything to one cluster; a request may take as long as it takes, whatever grpc-timeout says: that is
+// for the server and its client to keep.
 func toCluster(cluster string) *routev3.Route {
 	return &routev3.Route{
 		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}, Timeout: millis(0)}},
 	}
 }
+
+// toPrograms routes to a cluster of programs and not of Envoys. A program at an "http" port speaks HTTP/1.1, as Istio has it, but
+// gRPC can only be HTTP/2.
+func toPrograms(cluster string, p model.Protocol) []*routev3.Route {
+	if p != model.HTTP {
+		return []*routev3.Route{toCluster(cluster)}
+	}
+	grpc := toCluster(grpcCluster(cluster))
+	grpc.Match.Grpc = &routev3.RouteMatch_GrpcRouteMatchOptions{}
+	return []*routev3.Route{grpc, toCluster(cluster)}
+}
+
+func grpcCluster(name string) string { return name + "/grpc" }
 
 // retrySafely has a route retry only what the server has not begun.
 func retrySafely(r *routev3.Route) {

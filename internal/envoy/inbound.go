@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
@@ -54,10 +55,8 @@ func (b *builder) inboundPort(l *listenerv3.Listener, w *model.Workload, in mode
 	}
 	c := cluster(name, w)
 	c.UpstreamBindConfig = dialFrom(w, agentapi.InsideMark)
-	if in.Protocol.IsHTTP() {
-		speaking(c, in.Protocol)
-	}
-	b.add(ClusterType, name, static(c, localEndpoint(w, in.Port), w.Addrs), in.Refs)
+	static(c, localEndpoint(w, in.Port), w.Addrs)
+	b.addPrograms(c, in.Protocol, in.Refs)
 }
 
 func onPort(port uint16, transport string) *listenerv3.FilterChainMatch {
@@ -77,6 +76,15 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 	if t.http {
 		m := withLocalReplies(httpManager(name, name, inboundFilters(),
 			refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), inboundRefusal)
+		if hosts := domains(in.Hosts); len(hosts) > 0 {
+			m.HttpProtocolOptions.DefaultHostForHttp_10 = hosts[0]
+		}
+		if manyLookalikes(comparedHeaders(in.Policies)) {
+			m.CommonHttpProtocolOptions.HeadersWithUnderscoresAction = corev3.HttpProtocolOptions_REJECT_REQUEST
+		}
+		if mtls {
+			behindOthers(m)
+		}
 		fc := chain(name, match, nil, managerFilter(m))
 		if mtls {
 			behindTLS(fc, serverTLS(w.Identity.String(), td, inDomain(td)))
@@ -121,13 +129,13 @@ func policyRefs(ps model.Policies) []model.Ref {
 func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *routev3.RouteConfiguration {
 	rc := &routev3.RouteConfiguration{
 		Name: name, RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
-		TypedPerFilterConfig: policyConfig(t.deny(in.Policies), t.allow(in.Policies)),
+		TypedPerFilterConfig: policyConfig(refuseLookalikes(t.deny(in.Policies), comparedHeaders(in.Policies)), t.allow(in.Policies)),
 	}
 	if fold := foldConfig(in.Policies); fold != nil {
 		rc.TypedPerFilterConfig[foldFilter] = fold
 	}
 	if hosts := domains(in.Hosts); len(hosts) > 0 {
-		rc.VirtualHosts = []*routev3.VirtualHost{{Name: cmp.Or(hosts[0], name), Domains: hosts, Routes: []*routev3.Route{toCluster(target)}}}
+		rc.VirtualHosts = []*routev3.VirtualHost{{Name: cmp.Or(hosts[0], name), Domains: hosts, Routes: toPrograms(target, in.Protocol)}}
 	}
 	return rc
 }

@@ -51,10 +51,14 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 		log := tcpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...)
 		return chain(name, onSNI(e.SNI), tls, tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log))
 	}
-	b.add(ClusterType, name, speaking(c, e.Port.Protocol), refs)
+	if e.Port.MTLS {
+		b.add(ClusterType, name, speaking(c, e.Port.Protocol), refs)
+	} else {
+		b.addPrograms(c, e.Port.Protocol, refs)
+	}
 	b.add(RouteType, name, b.exportRoutes(name, e), refs)
 	filters := append(boundaryFilters([]*mutationv3.HeaderMutation{oneCaller}, []*mutationv3.HeaderMutation{outerRedirects}), innerRedirects(e.Service.Host, b.view.Domain))
-	m := withLocalReplies(httpManager(name, name, filters, nil), "the boundary of "+b.view.TrustDomain.Name(),
+	m := withLocalReplies(behindOthers(httpManager(name, name, filters, nil)), "the boundary of "+b.view.TrustDomain.Name(),
 		"its FederatedExport to this peer lists no such caller, method and path")
 	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...))
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
@@ -62,15 +66,17 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 
 // exportRoutes rename: outside the alias, inside the service; what names the inside of either mesh is taken off.
 func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfiguration {
-	r := toCluster(name)
-	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: e.Service.Host}
-	drop := leaks
+	routes, drop := []*routev3.Route{toCluster(name)}, leaks
 	if !e.Port.MTLS { // it comes from the application itself, and not from an Envoy of this mesh
+		routes = toPrograms(name, e.Port.Protocol)
 		drop = append(slices.Clone(leaks), agentapi.HeaderUnavailable)
+	}
+	for _, r := range routes {
+		r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: e.Service.Host}
 	}
 	return &routev3.RouteConfiguration{
 		Name: name, VirtualHosts: []*routev3.VirtualHost{
-			{Name: e.SNI, Domains: []string{e.SNI}, Routes: []*routev3.Route{r}},
+			{Name: e.SNI, Domains: []string{e.SNI}, Routes: routes},
 			probeHost(sni.Probe(e.Peer.Name, b.view.TrustDomain.Name()), e.Peer),
 		},
 		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: drop,

@@ -128,6 +128,7 @@ func (b *builder) httpDestination(w *model.Workload, o model.Outbound, name stri
 	m := withLocalReplies(httpManager(name, name, nil, localRefusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host, "")
 	m.LocalReplyConfig.Mappers = append([]*hcmv3.ResponseMapper{noLongerListed(w)}, m.LocalReplyConfig.Mappers...)
 	asItIs(m)
+	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
 	rc := outboundRoutes(name, o, ts)
 	if o.Import == nil {
 		m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
@@ -144,10 +145,8 @@ func asItIs(m *hcmv3.HttpConnectionManager) {
 	m.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_KEEP_UNCHANGED
 	m.StripPortMode = nil
 	m.StripTrailingHostDot = false
-	m.CommonHttpProtocolOptions.HeadersWithUnderscoresAction = corev3.HttpProtocolOptions_ALLOW
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY
 	m.UseRemoteAddress = boolean(false)
-	m.Proxy_100Continue = true
 }
 
 func weightedTCP(name string, ts []target) *listenerv3.Filter {
@@ -164,6 +163,9 @@ func weightedTCP(name string, ts []target) *listenerv3.Filter {
 }
 
 func outboundRoutes(name string, o model.Outbound, ts []target) *routev3.RouteConfiguration {
+	if o.Import == nil && !o.Port.MTLS {
+		return outboundTo(name, o, toPrograms(ts[0].cluster, o.Port.Protocol)...)
+	}
 	r := toCluster(ts[0].cluster)
 	if len(ts) > 1 {
 		wc := &routev3.WeightedCluster{}
@@ -172,11 +174,17 @@ func outboundRoutes(name string, o model.Outbound, ts []target) *routev3.RouteCo
 		}
 		r.GetRoute().ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: wc}
 	}
-	retrySafely(r)
+	return outboundTo(name, o, r)
+}
+
+func outboundTo(name string, o model.Outbound, routes ...*routev3.Route) *routev3.RouteConfiguration {
+	for _, r := range routes {
+		retrySafely(r)
+	}
 	return &routev3.RouteConfiguration{
 		Name: name, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
-		RequestHeadersToRemove: []string{"x-envoy-internal"}, // which Envoy adds
-		VirtualHosts:           []*routev3.VirtualHost{{Name: o.Service.Host, Domains: []string{"*"}, Routes: []*routev3.Route{r}}},
+		RequestHeadersToRemove: []string{"x-envoy-internal", upgradeHeader}, // which Envoy adds
+		VirtualHosts:           []*routev3.VirtualHost{{Name: o.Service.Host, Domains: []string{"*"}, Routes: routes}},
 	}
 }
 
@@ -202,7 +210,11 @@ func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch
 // targets makes the clusters of a destination: the service's own endpoints, the mesh's gateways for what peers serve, or both.
 func (b *builder) targets(w *model.Workload, o model.Outbound, name string, refs []model.Ref) []target {
 	if o.Import == nil {
-		b.add(ClusterType, name, b.toEndpoints(name, w, o), refs)
+		if c := b.toEndpoints(name, w, o); o.Port.MTLS {
+			b.add(ClusterType, name, c, refs)
+		} else {
+			b.addPrograms(c, o.Port.Protocol, refs)
+		}
 		return []target{{name, 1}}
 	}
 	remote, local := name+"/peers", name+"/local"

@@ -24,7 +24,7 @@ import (
 // so each exchange proves the handshake, too.
 func asked(c *clusterv3.Cluster) {
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(&upstreamhttpv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions:   &corev3.HttpProtocolOptions{MaxRequestsPerConnection: u32(1)},
+		CommonHttpProtocolOptions:   &corev3.HttpProtocolOptions{MaxRequestsPerConnection: u32(1), IdleTimeout: millis(pooledIdle)},
 		UpstreamHttpProtocolOptions: &corev3.UpstreamHttpProtocolOptions{AutoSni: true, OverrideAutoSniHeader: agentapi.HeaderProbe},
 		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
 			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}},

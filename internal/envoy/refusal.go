@@ -133,7 +133,7 @@ func (r refusal) listener() *listenerv3.Listener {
 // manager answers every request with 403 and the reason.
 func (r refusal) manager(whose tag) *hcmv3.HttpConnectionManager {
 	m := httpManager(r.name, "", nil, refusals(r.log, whose))
-	m.EarlyHeaderMutationExtensions = nil // nothing is passed on
+	m.UpgradeConfigs[0].Filters = m.HttpFilters // nothing is passed on
 	m.RequestHeadersTimeout = millis(500)
 	m.CommonHttpProtocolOptions.IdleTimeout = millis(500)
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{

@@ -25,6 +25,8 @@ import (
 const (
 	http2Port = 8090
 	grpcPort  = 9090
+
+	httpGRPCPort = 9091 // gRPC as well, at a port that is declared to be HTTP
 )
 
 func serveHTTP2(l net.Listener) error {
@@ -68,10 +70,12 @@ func (s *shop) talk(t *testing.T) {
 			{"alice", []codes.Code{codes.OK, codes.OK, codes.PermissionDenied}},
 			{"bob", []codes.Code{codes.PermissionDenied, codes.PermissionDenied, codes.PermissionDenied}},
 		} {
-			got, err := s.askGRPC(t, c.from)
-			need(t, err)
-			if !slices.Equal(got, c.want) {
-				t.Errorf("%s: %v, want %v", c.from, got, c.want)
+			for _, port := range []int{grpcPort, httpGRPCPort} {
+				got, err := s.askGRPC(t, c.from, port)
+				need(t, err)
+				if !slices.Equal(got, c.want) {
+					t.Errorf("%s at port %d: %v, want %v", c.from, port, got, c.want)
+				}
 			}
 		}
 	})
@@ -99,9 +103,9 @@ func (s *shop) askHTTP2(t *testing.T, from, path string) (*http.Response, string
 }
 
 // askGRPC calls once, opens a stream, and calls what no policy lists.
-func (s *shop) askGRPC(t *testing.T, from string) ([]codes.Code, error) {
+func (s *shop) askGRPC(t *testing.T, from string, port int) ([]codes.Code, error) {
 	t.Helper()
-	address, err := s.to(from, fmt.Sprintf("talk:%d", grpcPort))
+	address, err := s.to(from, fmt.Sprintf("talk:%d", port))
 	need(t, err)
 	conn, err := grpc.NewClient("passthrough:///talk.default", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return s.dial(from, address) }))

@@ -34,6 +34,8 @@ func TestWorkloads(t *testing.T) {
 	t.Run("policies", s.policies)
 	t.Run("server speaks first", s.serverFirst)
 	t.Run("http2 and grpc", s.talk)
+	t.Run("upgrades", s.upgrades)
+	t.Run("versions of HTTP", s.versions)
 	t.Run("a workload calls itself", s.itself)
 	t.Run("strict", s.strict)
 	t.Run("modes", s.modes)
@@ -76,7 +78,7 @@ var (
 		{name: "mixed", namespace: "default", address: "10.93.0.24", ports: []int{8080, 7000, 7001, 8082, 8083}},
 		{name: "pool-1", app: "pool", namespace: "default", address: "10.93.0.25", ports: []int{8080}, readiness: "/ready"},
 		{name: "pool-2", app: "pool", namespace: "default", address: "10.93.0.26", ports: []int{8080}, readiness: "/ready"},
-		{name: "talk", namespace: "default", address: "10.93.0.27", ports: []int{http2Port, grpcPort}},
+		{name: "talk", namespace: "default", address: "10.93.0.27", ports: []int{http2Port, grpcPort, httpGRPCPort}},
 	}
 )
 
@@ -375,7 +377,7 @@ kind: Service
 metadata: {name: talk, namespace: default}
 spec:
   selector: {app: talk}
-  ports: [{name: http2, port: 8090}, {name: grpc, port: 9090}]
+  ports: [{name: http2, port: 8090}, {name: grpc, port: 9090}, {name: http-rpc, port: 9091}]
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication

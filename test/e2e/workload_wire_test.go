@@ -60,7 +60,7 @@ func (s *shop) serve(t *testing.T, m member, port int) {
 	case port == http2Port:
 		go serveHTTP2(l)
 		return
-	case port == grpcPort:
+	case port == grpcPort, port == httpGRPCPort:
 		go serveGRPC(l)
 		return
 	case port/10 != 808:
@@ -120,12 +120,21 @@ func (a *app) http(c net.Conn) {
 			fmt.Fprintf(c, "HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", status)
 			return
 		}
+		if req.Header.Get("Expect") != "" {
+			io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
+		}
 		if _, err := io.Copy(io.Discard, req.Body); err != nil {
 			a.keep(seen.String())
 			return
 		}
 		a.keep(seen.String()) // before the answer, so that who has the answer finds it
 		seen.Reset()
+		if strings.HasPrefix(req.URL.Path, "/protocols/") {
+			if !answerSpecially(c, in, req) {
+				return
+			}
+			continue
+		}
 		if _, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s", len(a.name), a.name); err != nil {
 			return
 		}

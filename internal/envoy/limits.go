@@ -1,0 +1,45 @@
+package envoy
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// How long things may take. A stream lives as long as both ends want it, silent or not: what Envoy would end by itself (a silent
+// stream after 5 minutes, an answer after 15 seconds, a silent connection after an hour) has no limit here. That the other end
+// is gone is found by keepaliveOptions.
+
+// noLimit is said wherever Envoy has a limit by default.
+func noLimit() *durationpb.Duration { return millis(0) }
+
+const (
+	headersTimeout = 10_000    // ms for the whole head of a request, so that nobody holds a place by sending slowly
+	pooledIdle     = 3_600_000 // ms; a connection that carries nothing and that only Envoy keeps, to a server
+)
+
+// What a head may hold: as much as Envoy and so Istio allow for who calls, and a little more at the proxies behind the first,
+// which see what that one added.
+const (
+	maxHeaders     = 100
+	maxHeadersKiB  = 60
+	addedHeaders   = 20
+	addedHeaderKiB = 4
+)
+
+// behindOthers is for a connection manager whose callers are Envoys.
+func behindOthers(m *hcmv3.HttpConnectionManager) *hcmv3.HttpConnectionManager {
+	m.CommonHttpProtocolOptions.MaxHeadersCount = u32(maxHeaders + addedHeaders)
+	m.MaxRequestHeadersKb = u32(maxHeadersKiB + addedHeaderKiB)
+	return m
+}
+
+// http1Options: trailers pass, HTTP/1.0 is served (nginx's proxy_pass and ab speak it), and offers of other protocols that
+// are no upgrades are ignored. A request of HTTP/1.0 that names no host is for the one given.
+func http1Options(host string) *corev3.Http1ProtocolOptions {
+	return &corev3.Http1ProtocolOptions{
+		AcceptHttp_10: true, DefaultHostForHttp_10: host, EnableTrailers: true, IgnoreHttp_11Upgrade: mereOffers,
+	}
+}
+
+var toHTTP1 = &corev3.Http1ProtocolOptions{EnableTrailers: true}

@@ -1,0 +1,314 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// answerSpecially answers what is asked for below /protocols/; false ends the connection.
+func answerSpecially(c net.Conn, in *bufio.Reader, req *http.Request) bool {
+	switch strings.TrimPrefix(req.URL.Path, "/protocols/") {
+	case "stream": // takes any upgrade, and then gives every byte back
+		if req.Header.Get("Upgrade") == "" {
+			fmt.Fprint(c, "HTTP/1.1 426 Upgrade Required\r\ncontent-length: 0\r\n\r\n")
+			return true
+		}
+		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\nwelcome\n", req.Header.Get("Upgrade"))
+		io.Copy(c, in)
+		return false
+	case "hints":
+		fmt.Fprint(c, "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
+	case "trailers":
+		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: %s\r\n\r\n", req.Trailer.Get("X-Sum"))
+		return true
+	case "close":
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\n\r\nuntil the end")
+		return false
+	}
+	_, err := fmt.Fprint(c, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+	return err == nil
+}
+
+const (
+	upgradeTo   = "GET %s HTTP/1.1\r\nhost: web\r\nConnection: %s\r\nUpgrade: %s\r\n%s\r\n"
+	onlyStreams = `[{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], ` +
+		`to: [{operation: {methods: [GET], paths: [/protocols/stream, /protocols/plain, /again]}}]}]`
+)
+
+// upgrades: a WebSocket and its like pass under the policy of the request that opens them; what is merely offered is ignored; and
+// no upgrade hides a request from the policies.
+func (s *shop) upgrades(t *testing.T) {
+	s.apply(t, "web", allow(onlyStreams))
+	server := s.app("web:8080")
+	within(t, 5*time.Second, "alice may upgrade", func() error {
+		_, err := s.upgraded("alice", "/protocols/stream", "websocket")
+		return err
+	})
+	server.arrived()
+	for _, protocol := range []string{"websocket", "WebSocket", "SPDY/3.1", "tcp", "isthmus", "foo, bar"} {
+		c, err := s.upgraded("alice", "/protocols/stream", protocol)
+		if err != nil {
+			t.Errorf("%s: %v", protocol, err)
+			continue
+		}
+		if err := s.echo(c); err != nil {
+			t.Errorf("%s: %v", protocol, err)
+		}
+		c.Close()
+		if got := strings.Join(server.arrived(), ""); !strings.Contains(strings.ToLower(strings.ReplaceAll(got, ", ", ",")), "upgrade: "+strings.ToLower(strings.ReplaceAll(protocol, ", ", ","))+"\r\n") ||
+			strings.Contains(got, "isthmus-upgrade") {
+			t.Errorf("%s: the application saw %q", protocol, got)
+		}
+	}
+	for _, c := range []struct {
+		what, from, raw string
+		status          int
+		text            string // in the answer
+	}{
+		{"another caller", "bob", fmt.Sprintf(upgradeTo, "/protocols/stream", "upgrade", "websocket", ""), 403, "may not call"},
+		{"another path", "alice", fmt.Sprintf(upgradeTo, "/other", "upgrade", "websocket", ""), 403, "no AuthorizationPolicy there allows"},
+		{"another method", "alice", strings.Replace(fmt.Sprintf(upgradeTo, "/protocols/stream", "upgrade", "foo", ""), "GET", "POST", 1), 403, "no AuthorizationPolicy there allows"},
+		{"a body", "alice", fmt.Sprintf(upgradeTo, "/protocols/stream", "upgrade", "foo", "content-length: 3\r\n") + "abc", 400, "takes no body with an upgrade"},
+		{"CONNECT", "alice", "CONNECT web:80 HTTP/1.1\r\nhost: web:80\r\n\r\n", 405, "opens no tunnels"},
+	} {
+		r := s.raw(c.from, "web", c.raw)
+		if r.status != c.status || !strings.Contains(r.body, c.text) {
+			t.Errorf("%s: %s, want %d %s", c.what, r, c.status, c.text)
+		}
+		if got := server.arrived(); len(got) > 0 {
+			t.Errorf("%s: the application got %q", c.what, got)
+		}
+	}
+	t.Run("offers are ignored", s.offers)
+	t.Run("no request behind an upgrade", s.behindUpgrades)
+	t.Run("extended CONNECT", s.extendedConnect)
+	t.Run("cut with its caller", s.upgradeCut)
+}
+
+// upgraded opens a stream, up to the first words of the server.
+func (s *shop) upgraded(from, path, protocol string) (*line, error) {
+	c, err := s.open(from, "web")
+	if err != nil {
+		return nil, err
+	}
+	c.SetDeadline(time.Now().Add(3 * time.Second))
+	fmt.Fprintf(c, upgradeTo, path, "keep-alive, Upgrade", protocol, "")
+	resp, err := http.ReadResponse(c.in, nil)
+	if err == nil && (resp.StatusCode != 101 || resp.Header.Get("Upgrade") != strings.ReplaceAll(protocol, ", ", ",")) {
+		err = fmt.Errorf("%s, upgrade %q", resp.Status, resp.Header.Get("Upgrade"))
+	}
+	if err == nil {
+		var said string
+		if said, err = c.in.ReadString('\n'); said != "welcome\n" {
+			err = fmt.Errorf("the server said %q, %v", said, err)
+		}
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// offers of other forms of HTTP, as Java's clients and curl make them, change nothing; the connection goes on.
+func (s *shop) offers(t *testing.T) {
+	for _, offer := range []string{"TLS/1.2", "tls/1.3", "h2c", "H2C", "HTTP/2.0", "h2c, TLS/1.2", "h2"} {
+		c, err := s.open("alice", "web")
+		need(t, err)
+		r := c.send(fmt.Sprintf(upgradeTo, "/protocols/plain", "Upgrade, HTTP2-Settings", offer, "HTTP2-Settings: AAMAAABkAAQAAP__\r\n"))
+		if r.status != 200 || r.body != "ok" {
+			t.Errorf("%s: %s", offer, r)
+		}
+		if got := s.app("web:8080").arrived(); len(got) != 1 || holds(got[0], "upgrade:", "http2-settings") != nil {
+			t.Errorf("%s: the application got %q", offer, got)
+		}
+		if r := c.request("GET", "/again"); r.status != 200 {
+			t.Errorf("%s: the connection is gone: %s", offer, r)
+		}
+		s.app("web:8080").arrived()
+		c.Close()
+	}
+	// What remains of a list is offered on.
+	if r := s.raw("alice", "web", fmt.Sprintf(upgradeTo, "/protocols/plain", "Upgrade", "foo, h2c, bar", "")); r.status != 200 {
+		t.Errorf("a list: %s", r)
+	}
+	if got := s.app("web:8080").arrived(); len(got) != 1 || holds(got[0], "h2c") != nil || !strings.Contains(strings.ToLower(got[0]), "foo") {
+		t.Errorf("a list: the application got %q", got)
+	}
+}
+
+// behindUpgrades: a server that takes no upgrade reads what follows as its next request, which no policy has seen.
+func (s *shop) behindUpgrades(t *testing.T) {
+	const hidden = "GET /other HTTP/1.1\r\nhost: web\r\n\r\n"
+	for _, protocol := range []string{"websocket", "foo"} {
+		c, err := s.open("alice", "web")
+		need(t, err)
+		if r := c.send(fmt.Sprintf(upgradeTo, "/protocols/plain", "Upgrade", protocol, "") + hidden); r.status != 200 {
+			t.Errorf("%s: %s", protocol, r)
+		}
+		io.WriteString(c, hidden)
+		hear(c, 200*time.Millisecond)
+		c.Close()
+		for _, got := range s.app("web:8080").arrived() {
+			if strings.Contains(got, "/other") {
+				t.Errorf("%s: the application got %q", protocol, got)
+			}
+		}
+	}
+}
+
+// extendedConnect: the same in HTTP/2 (RFC 8441); policies see a GET.
+func (s *shop) extendedConnect(t *testing.T) {
+	h, err := s.openHTTP2("alice", "web")
+	need(t, err)
+	defer h.Close()
+	for _, c := range []struct{ path, protocol, status string }{
+		{"/protocols/stream", "websocket", "200"},
+		{"/protocols/stream", "foo", "200"},
+		{"/other", "websocket", "403"},
+		{"/protocols/stream", "h2c", "400"},
+		{"/protocols/stream", "TLS/1.3", "400"},
+		{"", "", "405"},
+	} {
+		status, err := h.connect(c.path, c.protocol)
+		if err != nil || status != c.status {
+			t.Errorf("%s to %q: %s, %v, want %s", c.protocol, c.path, status, err, c.status)
+			continue
+		}
+		if status == "200" {
+			if err := h.echo("hello " + s.canary); err != nil {
+				t.Errorf("%s: %v", c.protocol, err)
+			}
+		}
+	}
+	for _, got := range s.app("web:8080").arrived() {
+		if !strings.HasPrefix(got, "GET /protocols/stream HTTP/1.1\r\n") {
+			t.Errorf("the application got %q", got)
+		}
+	}
+}
+
+// upgradeCut: a stream ends with the right of its caller to call at all.
+func (s *shop) upgradeCut(t *testing.T) {
+	s.apply(t, "web", allow(`[{from: [{source: {namespaces: [default]}}]}]`))
+	var c *line
+	within(t, 5*time.Second, "bob may upgrade", func() (err error) {
+		c, err = s.upgraded("bob", "/protocols/stream", "websocket")
+		return err
+	})
+	defer c.Close()
+	need(t, s.echo(c))
+	s.apply(t, "web", "")
+	if err := closed(c.Conn, 5*time.Second); err != nil {
+		t.Errorf("after 5 s: %v", err)
+	}
+}
+
+// http2Line is an HTTP/2 connection, frame by frame.
+type http2Line struct {
+	net.Conn
+	*http2.Framer
+	stream uint32
+}
+
+func (s *shop) openHTTP2(from, service string) (*http2Line, error) {
+	c, err := s.open(from, service)
+	if err != nil {
+		return nil, err
+	}
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
+		return nil, err
+	}
+	h := &http2Line{Conn: c, Framer: http2.NewFramer(c, c.in), stream: 1}
+	h.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	return h, h.WriteSettings()
+}
+
+// connect asks for a stream by CONNECT, extended where a protocol is named, and is the status of the answer.
+func (h *http2Line) connect(path, protocol string) (string, error) {
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	fields := []string{":method", "CONNECT", ":authority", "web"}
+	if protocol != "" {
+		fields = append(fields, ":scheme", "http", ":path", path, ":protocol", protocol)
+	}
+	for i := 0; i < len(fields); i += 2 {
+		if err := enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}); err != nil {
+			return "", err
+		}
+	}
+	h.stream += 2
+	if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: h.stream, BlockFragment: block.Bytes(), EndHeaders: true}); err != nil {
+		return "", err
+	}
+	for {
+		f, err := h.next()
+		if err != nil {
+			return "", err
+		}
+		switch f := f.(type) {
+		case *http2.MetaHeadersFrame:
+			return f.PseudoValue("status"), nil
+		case *http2.RSTStreamFrame:
+			return "", fmt.Errorf("reset: %s", f.ErrCode)
+		}
+	}
+}
+
+// next is the next frame of the current stream.
+func (h *http2Line) next() (http2.Frame, error) {
+	for {
+		f, err := h.ReadFrame()
+		if err != nil {
+			return nil, err
+		}
+		switch f := f.(type) {
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				if err := h.WriteSettingsAck(); err != nil {
+					return nil, err
+				}
+			}
+		case *http2.GoAwayFrame:
+			return nil, fmt.Errorf("go away: %s %q", f.ErrCode, f.DebugData())
+		default:
+			if f.Header().StreamID == h.stream {
+				return f, nil
+			}
+		}
+	}
+}
+
+// echo sends text and waits until all of it has come back.
+func (h *http2Line) echo(text string) error {
+	if err := h.WriteData(h.stream, false, []byte(text)); err != nil {
+		return err
+	}
+	var got []byte
+	for {
+		f, err := h.next()
+		if err != nil {
+			return fmt.Errorf("got %q: %w", got, err)
+		}
+		data, ok := f.(*http2.DataFrame)
+		if !ok {
+			continue
+		}
+		if got = append(got, data.Data()...); bytes.HasSuffix(got, []byte(text)) {
+			return nil
+		}
+	}
+}
