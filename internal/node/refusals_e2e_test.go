@@ -119,8 +119,8 @@ func TestEnvoyCountsReachReportMetricsAndFile(t *testing.T) {
 			`isthmus_agent_workload_ready{workload="default/pay-1"} 1`, `isthmus_agent_certificate_expiry_seconds{spiffe_id="spiffe://t.example/ns/default/sa/web"} `,
 		},
 		"/metrics/envoy": {
-			"# HELP envoy_cluster_upstream_cx_total Connections made.\n# TYPE envoy_cluster_upstream_cx_total counter\n" +
-				`envoy_cluster_upstream_cx_total{envoy_cluster_name="web-to-pay"} `,
+			"# HELP envoy_cluster_upstream_cx_total Connections made.\n# TYPE envoy_cluster_upstream_cx_total counter\n",
+			`envoy_cluster_upstream_cx_total{envoy_cluster_name="web-to-pay"} `,
 			`envoy_listener_ssl_handshake{envoy_listener_address="`, "# TYPE envoy_server_live gauge\nenvoy_server_live 1\n",
 		},
 	} {
