@@ -29,6 +29,12 @@ type Health struct {
 	// Behind is since when the peer lacks our newest catalogue; zero when it has it.
 	Behind time.Time
 	wanted string // digest of the newest catalogue seen
+	// ReadinessTold is when the peer last took a report of readiness; ReadinessError why the last one was not taken.
+	ReadinessTold  time.Time
+	ReadinessError string
+	// ReadinessHeld is the number of the report that the peer last said that it holds, ReadinessHeard when it did.
+	ReadinessHeld  uint64
+	ReadinessHeard time.Time
 	// Served is when the peer last fetched our bundle, ServedSequence its number. NoticedSequence is the number of the newest
 	// one that the peer said its proxies have; NoticeError why it could not be asked last.
 	Served          time.Time

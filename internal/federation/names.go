@@ -10,6 +10,9 @@ const (
 	callsRefused = "refused"
 )
 
+// headerReadiness tells a peer, with every bundle, the number of its newest report of readiness that is held here.
+const headerReadiness = "isthmus-readiness"
+
 // ControlSNI is the name at the own gateway that leads to a peer's control plane.
 func ControlSNI(peer string) string { return "control." + peer }
 

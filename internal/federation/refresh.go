@@ -59,6 +59,7 @@ func (s *Service) askBundle(ctx context.Context, p *v1alpha1.MeshPeer) (*reply, 
 	r, err := s.askPeer(ctx, p, exchange{method: http.MethodGet, path: PathBundle, limit: MaxBundleBytes})
 	if err == nil {
 		s.note(p.Name, func(h *Health) { h.ClosedThere = r.header.Get(headerCalls) == callsRefused })
+		s.noteHeld(p.Name, r.header)
 	}
 	return r, err
 }

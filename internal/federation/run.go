@@ -23,9 +23,11 @@ const confirmEvery = 5 * time.Minute
 type follower struct {
 	stop context.CancelFunc
 	wake chan struct{} // holds at most one: something may have changed for this peer
+	tell chan struct{} // likewise, for what it is told of readiness
 }
 
-// Run keeps up with every peer until ctx ends: takes over roots from files, refreshes bundles, pushes catalogues.
+// Run keeps up with every peer until ctx ends: takes over roots from files, refreshes bundles, pushes catalogues and
+// readiness.
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	followers := map[string]follower{}
@@ -68,14 +70,21 @@ func (s *Service) follow(ctx context.Context, g *errgroup.Group, followers map[s
 		f, ok := followers[name]
 		if !ok {
 			one, stop := context.WithCancel(ctx)
-			f = follower{stop, make(chan struct{}, 1)}
+			f = follower{stop, make(chan struct{}, 1), make(chan struct{}, 1)}
 			followers[name] = f
-			g.Go(func() error { s.keepUp(one, name, f.wake); return nil })
+			g.Go(func() error { s.keepUp(one, name, f); return nil })
+			g.Go(func() error { s.keepTold(one, name, f.tell); return nil })
 		}
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
+		ring(f.wake)
+		ring(f.tell)
+	}
+}
+
+// ring never waits.
+func ring(bell chan<- struct{}) {
+	select {
+	case bell <- struct{}{}:
+	default:
 	}
 }
 
@@ -107,7 +116,7 @@ func (s *Service) nextChange() <-chan time.Time {
 }
 
 // keepUp exchanges with one peer until ctx ends.
-func (s *Service) keepUp(ctx context.Context, name string, wake <-chan struct{}) {
+func (s *Service) keepUp(ctx context.Context, name string, f follower) {
 	refresh := time.NewTimer(0)
 	defer refresh.Stop()
 	var push pushing
@@ -117,7 +126,7 @@ func (s *Service) keepUp(ctx context.Context, name string, wake <-chan struct{})
 		select {
 		case <-ctx.Done():
 			return
-		case <-wake:
+		case <-f.wake:
 			if now := s.ageLimit(name); now != limit {
 				limit = now // by which what was kept of the last confirmation may be too old
 				refresh.Reset(0)
@@ -135,6 +144,7 @@ func (s *Service) keepUp(ctx context.Context, name string, wake <-chan struct{})
 			}
 			reached = err == nil
 			s.noteRefresh(ctx, name, err, failures)
+			ring(f.tell)
 			refresh.Reset(jitter(wait))
 		}
 		services := s.offer(name)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 const (
 	PathBundle    = "/v1/bundle"
 	PathCatalogue = "/v1/catalogue"
+	PathReadiness = "/v1/readiness"
 	PathPeering   = "/v1/peering"
 )
 
@@ -28,6 +30,7 @@ func (s *Service) peerHandler() http.Handler {
 	mux.HandleFunc("GET "+PathBundle, s.forPeer(s.serveBundle))
 	mux.HandleFunc("POST "+PathBundle, s.forPeer(s.takeNotice))
 	mux.HandleFunc("POST "+PathCatalogue, s.forPeer(s.takeCatalogue))
+	mux.HandleFunc("POST "+PathReadiness, s.forPeer(s.takeReadiness))
 	mux.HandleFunc("POST "+PathPeering, s.forInvite)
 	return s.guarded(mux)
 }
@@ -133,6 +136,7 @@ func (s *Service) serveBundle(w http.ResponseWriter, r *http.Request, name strin
 	if !peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[name].Live {
 		w.Header().Set(headerCalls, callsRefused)
 	}
+	w.Header().Set(headerReadiness, strconv.FormatUint(s.readinessOf(name), 10))
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	if _, err := w.Write(doc); err != nil {

@@ -60,7 +60,11 @@ type Config struct {
 	// Export says whether a name is exported to a peer, and whether the service behind it has an endpoint that is ready.
 	// Default: nothing is exported.
 	Export func(peer, sni string) (exported, ready bool)
-	Log    *slog.Logger
+	// Unready are the services offered to a peer of which no endpoint is ready, sorted. Default: none.
+	Unready func(peer string) []snapshot.OfferedName
+	// SetReadiness keeps what a peer said of the services that it offers, for the next snapshot. Default: nothing.
+	SetReadiness func(peer string, r *snapshot.Readiness)
+	Log          *slog.Logger
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// RefreshHint is how often peers are asked to fetch our bundle. Default 5 min.
@@ -97,6 +101,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Reopen == nil {
 		c.Reopen = func(string) {}
 	}
+	if c.Unready == nil {
+		c.Unready = func(string) []snapshot.OfferedName { return nil }
+	}
+	if c.SetReadiness == nil {
+		c.SetReadiness = func(string, *snapshot.Readiness) {}
+	}
 	if c.InForce == nil {
 		c.InForce = func(string) bool { return true }
 	}
@@ -124,6 +134,9 @@ type Service struct {
 	// held while a peer is made or unmade: what is looked at must still hold when it is written
 	making    sync.Mutex
 	unwritten map[string]closure // guarded by making: peers that are shut and whose mark the store has not got yet
+
+	// held while a report of readiness is taken: the one held must still be the newest when the next is kept
+	hearing sync.Mutex
 
 	mu      sync.Mutex            // guards the rest
 	invites map[string]*redeeming // by id: what happened to invitations since this process began

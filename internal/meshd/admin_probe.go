@@ -11,6 +11,8 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // PeerProbe sends a synthetic request through both gateways.
@@ -55,13 +57,36 @@ func (d *Daemon) export(peer, sni string) (exported, ready bool) {
 		return false, false
 	}
 	for _, e := range p.mesh.Exports {
-		if e.SNI != sni || e.Peer.Name != peer {
-			continue
+		if e.SNI == sni && e.Peer.Name == peer {
+			return true, isReady(p.mesh, e)
 		}
-		for _, ep := range p.mesh.Endpoints[model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number}] {
-			ready = ready || ep.Healthy
-		}
-		return true, ready
 	}
 	return false, false
+}
+
+// isReady says that the service behind an export has an endpoint that is ready.
+func isReady(mesh *model.Mesh, e *model.Export) bool {
+	eps := mesh.Endpoints[model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number}]
+	return slices.ContainsFunc(eps, func(ep model.Endpoint) bool { return ep.Healthy })
+}
+
+// unready are the services offered to a peer of which no endpoint is ready, sorted.
+func (d *Daemon) unready(peer string) (out []snapshot.OfferedName) {
+	p := d.loop.published.Load()
+	if p == nil {
+		return nil
+	}
+	for _, e := range p.mesh.Exports {
+		if e.Peer.Name == peer && !isReady(p.mesh, e) {
+			out = append(out, snapshot.OfferedName{Namespace: e.Service.ID.Namespace, Name: e.Alias})
+		}
+	}
+	slices.SortFunc(out, snapshot.OfferedName.Compare)
+	return out[:min(len(out), peerrules.MaxOffered)]
+}
+
+// sameReadiness says that of each export it is true in both meshes, or in neither, that an endpoint is ready. The exports are
+// the same in both.
+func sameReadiness(before, now *model.Mesh) bool {
+	return !slices.ContainsFunc(now.Exports, func(e *model.Export) bool { return isReady(before, e) != isReady(now, e) })
 }

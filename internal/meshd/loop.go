@@ -190,6 +190,9 @@ func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 	if before != nil && l.compiled.OnlyEndpoints && !replanned {
 		l.publishOwn(changed, mesh)
 		l.d.containment.stands(snap.Config, plans)
+		if !sameReadiness(before.mesh, mesh) {
+			l.d.federation.Wake()
+		}
 		return // nobody is told anything else
 	}
 	if faults := l.publishProxies(ctx, before, snap, plans); len(faults) > 0 {

@@ -368,6 +368,35 @@ type PeerState struct {
 	Revoked bool
 	// Catalogue is what the peer offers us, nil until it pushed one.
 	Catalogue *Catalogue
+	// Readiness is which of that can be served now, as the peer said last; nil until it did. It is not kept.
+	Readiness *Readiness
+}
+
+// Readiness is what one mesh tells another of the services that it offers: which have no endpoint that is ready. Of all
+// others nothing is known to be wrong.
+type Readiness struct {
+	Sequence uint64        `json:"sequence"`
+	Unready  []OfferedName `json:"unready"` // sorted, without doubles
+}
+
+// OfferedName is the name of a service in a catalogue.
+type OfferedName struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"` // alias
+}
+
+// Compare orders names by namespace and name.
+func (n OfferedName) Compare(o OfferedName) int {
+	return cmp.Or(cmp.Compare(n.Namespace, o.Namespace), cmp.Compare(n.Name, o.Name))
+}
+
+// IsUnready says that a peer has said of a service that it cannot be served now.
+func (r *Readiness) IsUnready(n OfferedName) bool {
+	if r == nil {
+		return false
+	}
+	_, found := slices.BinarySearchFunc(r.Unready, n, OfferedName.Compare)
+	return found
 }
 
 // Catalogue is what one mesh offers another: names and ports, no addresses.

@@ -62,7 +62,8 @@ type Store struct {
 	waits       uint64                 // how many nodes have begun to wait
 	merged      *snapshot.Registry     // of registry; nil when that has changed
 	peers       []state.Peer
-	shut        map[string]bool // peers shut out, true where revoked: in force whatever peers says
+	readiness   map[string]*snapshot.Readiness // by peer; what it said since this process began
+	shut        map[string]bool                // peers shut out, true where revoked: in force whatever peers says
 	invites     []snapshot.Invite
 	boots       []snapshot.Bootstrap
 	silent      []string // gateways
@@ -73,7 +74,7 @@ type Store struct {
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(),
-		shut: map[string]bool{}, config: &snapshot.Config{},
+		shut: map[string]bool{}, readiness: map[string]*snapshot.Readiness{}, config: &snapshot.Config{},
 	}
 	reg, err := cfg.Kept.Registry(ctx)
 	if err != nil {
@@ -158,6 +159,20 @@ func (s *Store) Reopen(peer string) {
 	s.mark()
 }
 
+// SetReadiness keeps what a peer said of the services that it offers. It is forgotten when the peer says something newer,
+// and when this process ends: who comes again is told again.
+func (s *Store) SetReadiness(peer string, r *snapshot.Readiness) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.readiness[peer]
+	s.readiness[peer] = r
+	if before != nil && slices.Equal(before.Unready, r.Unready) {
+		s.dirty = true // its number is newer, and nothing follows from that
+		return
+	}
+	s.mark()
+}
+
 // peersNow are the peers as they are kept, but for those that are shut out. It must be called with mu held.
 func (s *Store) peersNow() []state.Peer {
 	out := slices.Clone(s.peers)
@@ -207,6 +222,7 @@ func (s *Store) assemble() *snapshot.Snapshot {
 	}
 	for _, p := range peers {
 		p.State.Revoked = !p.Revoked.IsZero()
+		p.State.Readiness = s.readiness[p.Name]
 		snap.Peers[p.Name] = p.State
 	}
 	return snap

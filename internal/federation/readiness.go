@@ -1,0 +1,216 @@
+package federation
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// Each mesh tells its peers which of the services that it offers them have no endpoint that is ready, whenever that
+// changes. A peer so stops calling them before any user does. The word is soft: it is kept in memory only, says no more
+// than ready or not, and a peer that lost it (the header headerReadiness of its answers tells) is told again.
+
+const (
+	// MaxReadinessBytes bounds a document that names every service of the largest catalogue.
+	MaxReadinessBytes = 192 << 10
+	// tellEvery is the pause between two reports to one peer; what changes meanwhile goes into the second.
+	tellEvery = 500 * time.Millisecond
+	// tellRetry is how soon a report that failed is tried again at first.
+	tellRetry = 250 * time.Millisecond
+)
+
+// readinessPace is what of a peer's reports is listened to: a peer that says something else all the time is too fast.
+var readinessPace = pace{2, 10}
+
+type readinessJSON struct {
+	Sequence uint64                 `json:"sequence"`
+	Unready  []snapshot.OfferedName `json:"unready"`
+}
+
+// ParseReadiness reads what a peer says of the services that it offers.
+func ParseReadiness(raw []byte, now time.Time) (*snapshot.Readiness, error) {
+	if len(raw) > MaxReadinessBytes {
+		return nil, fmt.Errorf("the report is larger than %d bytes", MaxReadinessBytes)
+	}
+	if n := bytes.Count(raw, []byte("{")); n > peerrules.MaxOffered+1 { // before anything is decoded
+		return nil, fmt.Errorf("the report names more than %d services", peerrules.MaxOffered)
+	}
+	var doc readinessJSON
+	if err := strictJSON(raw, &doc); err != nil {
+		return nil, fmt.Errorf("the report is not what it should be: %w", err)
+	}
+	switch {
+	case doc.Sequence == 0:
+		return nil, errors.New("the report has no sequence number")
+	case ahead(doc.Sequence, now):
+		return nil, errAhead(doc.Sequence, now)
+	case doc.Unready == nil:
+		return nil, errors.New("the report has no list of services")
+	}
+	r := &snapshot.Readiness{Sequence: doc.Sequence, Unready: make([]snapshot.OfferedName, 0, len(doc.Unready))}
+	for i, u := range doc.Unready {
+		if !isLabel(u.Namespace) || !isLabel(u.Name) {
+			return nil, fmt.Errorf("service %d of the report: its name or namespace is no DNS label", i+1)
+		}
+		r.Unready = append(r.Unready, u)
+	}
+	slices.SortFunc(r.Unready, snapshot.OfferedName.Compare)
+	r.Unready = slices.Compact(r.Unready)
+	return r, nil
+}
+
+// takeReadiness hears which of a peer's services are not ready.
+func (s *Service) takeReadiness(w http.ResponseWriter, r *http.Request, name string) error {
+	if !s.limits.allowAt(readinessPace, "readiness/"+name) {
+		return status{http.StatusTooManyRequests, refusal{Code: "TooMany", Message: "too many reports of readiness: try again later"}}
+	}
+	raw, err := readBody(w, r, MaxReadinessBytes)
+	if err != nil {
+		return err
+	}
+	report, err := ParseReadiness(raw, s.Now().UTC())
+	if err != nil {
+		return status{http.StatusBadRequest, refusal{Code: "BadReadiness", Message: printable(err.Error(), 400)}}
+	}
+	s.hearing.Lock()
+	defer s.hearing.Unlock()
+	if s.suspended(name) {
+		return status{http.StatusForbidden, notAPeer}
+	}
+	if held := s.readinessOf(name); report.Sequence <= held && !ahead(held, s.Now().UTC()) {
+		return staleReport(held)
+	}
+	s.SetReadiness(name, report)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func staleReport(held uint64) error {
+	return status{http.StatusConflict, refusal{
+		Code: notNewer, Message: "a report with this or a later sequence was taken before", Sequence: held,
+	}}
+}
+
+// readinessOf is the number of the newest report of a peer; 0 for none.
+func (s *Service) readinessOf(name string) uint64 {
+	if r := s.Snapshot().Peers[name].Readiness; r != nil {
+		return r.Sequence
+	}
+	return 0
+}
+
+// telling is how far one peer is with our reports.
+type telling struct {
+	sequence uint64 // of the newest that the peer took; 0 for none
+	unready  []snapshot.OfferedName
+	failures int
+	due      time.Time // not before
+}
+
+// keepTold tells one peer of readiness until ctx ends.
+func (s *Service) keepTold(ctx context.Context, name string, wake <-chan struct{}) {
+	again := time.NewTimer(0)
+	defer again.Stop()
+	var told telling
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-again.C:
+		}
+		if wait := s.tellIfDue(ctx, name, &told); wait > 0 {
+			again.Reset(wait)
+		}
+	}
+}
+
+// tellIfDue tells a peer what it does not know yet, and says how soon to look again; 0 when nothing is left to tell.
+func (s *Service) tellIfDue(ctx context.Context, name string, t *telling) (wait time.Duration) {
+	p, unready := s.meshPeer(name), s.Unready(name)
+	h := s.Health(name)
+	lost := h.ReadinessHeard.After(h.ReadinessTold) && h.ReadinessHeld != t.sequence
+	switch {
+	case p == nil, h.RefreshOK.IsZero(), h.RefreshError != "", s.suspended(name):
+		return 0 // a refresh that succeeds wakes this
+	case t.sequence != 0 && !lost && slices.Equal(t.unready, unready):
+		return 0
+	case s.Now().Before(t.due):
+		return max(t.due.Sub(s.Now()), time.Millisecond)
+	}
+	sequence, err := s.tell(ctx, p, unready)
+	if ctx.Err() != nil {
+		return 0
+	}
+	now := s.Now()
+	s.noteTold(name, err)
+	if err != nil {
+		t.failures++
+		t.due = now.Add(jitter(backoff(t.failures, tellRetry, s.MaxRefresh)))
+		return max(t.due.Sub(now), time.Millisecond)
+	}
+	*t = telling{sequence: sequence, unready: unready, due: now.Add(tellEvery)}
+	return tellEvery // what has changed meanwhile
+}
+
+// tell sends one report. Its number is the time, or follows the one that the peer remembers.
+func (s *Service) tell(ctx context.Context, p *v1alpha1.MeshPeer, unready []snapshot.OfferedName) (uint64, error) {
+	sequence := uint64(s.Now().UnixMicro())
+	err := s.tellAs(ctx, p, sequence, unready)
+	var r refused
+	if errors.As(err, &r) && r.status == http.StatusConflict && r.Sequence >= sequence {
+		sequence = r.Sequence + 1
+		err = s.tellAs(ctx, p, sequence, unready)
+	}
+	return sequence, err
+}
+
+func (s *Service) tellAs(ctx context.Context, p *v1alpha1.MeshPeer, sequence uint64, unready []snapshot.OfferedName) error {
+	if unready == nil {
+		unready = []snapshot.OfferedName{}
+	}
+	doc, err := json.Marshal(snapshot.Readiness{Sequence: sequence, Unready: unready})
+	if err != nil {
+		return fmt.Errorf("write readiness: %w", err)
+	}
+	if _, err := s.askPeer(ctx, p, exchange{method: http.MethodPost, path: PathReadiness, body: doc, limit: 4 << 10}); err != nil {
+		return fmt.Errorf("tell readiness: %w", err)
+	}
+	return nil
+}
+
+// noteTold keeps the outcome of one report.
+func (s *Service) noteTold(name string, err error) {
+	first, now := false, s.Now()
+	s.note(name, func(h *Health) {
+		if err != nil {
+			first = h.ReadinessError == ""
+			h.ReadinessError = err.Error()
+			return
+		}
+		h.ReadinessError, h.ReadinessTold = "", now
+	})
+	if first {
+		s.Log.Warn("readiness of exports not told", "peer", name, "cause", err.Error())
+	}
+}
+
+// noteHeld keeps which report a peer says that it holds.
+func (s *Service) noteHeld(name string, header http.Header) {
+	held, err := strconv.ParseUint(header.Get(headerReadiness), 10, 64)
+	if err != nil {
+		held = 0
+	}
+	now := s.Now()
+	s.note(name, func(h *Health) { h.ReadinessHeld, h.ReadinessHeard = held, now })
+}
