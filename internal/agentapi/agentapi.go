@@ -221,8 +221,11 @@ const (
 	// differ in one bit, so that one comparison finds both.
 	InsideMark = SocketMark ^ 1
 	// HeaderUnavailable is on answers that an Envoy of a mesh made itself because it could not reach what is behind it. An
-	// application cannot set it: what an application answers says nothing of who carries it.
+	// application cannot set it: what an application answers says nothing of who carries it. Its value says whether a server
+	// may have begun the request; one that was not begun may be sent to another.
 	HeaderUnavailable = "isthmus-unavailable"
+	Begun             = "begun"
+	NotBegun          = "not-begun"
 	// TagRefused is on entries of the access log about connections that were closed without a word. Its value is the reason.
 	TagRefused = "refused"
 	// OutboundListener and InboundListener begin the names of a workload's listeners, "<prefix><namespace>/<name>".

@@ -11,6 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -23,7 +24,7 @@ const (
 // steps in their order: each reads what the earlier ones wrote.
 var steps = []func(*compiler){
 	posture, closings, instances, peerAuths, services, peers, policies, workloads, imports, addresses, exports,
-	callers, outbound, proxies, gatewayEndpoints, endpoints,
+	callers, outbound, proxies, gatewayEndpoints, endpoints, sources,
 }
 
 // Mesh compiles a snapshot. Without a Mesh object it returns nil and a finding that says so.
@@ -67,6 +68,7 @@ type compiler struct {
 	byHost       map[string]*model.Service
 	backing      map[*model.Port][]backing
 	imported     map[model.EndpointSet]*model.Import
+	verdicts     map[string]peerrules.Verdict // by MeshPeer
 }
 
 func (c *compiler) find(key snapshot.Key, code string, sev finding.Severity, field, message, remedy string) {

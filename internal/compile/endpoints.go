@@ -6,6 +6,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -33,6 +34,8 @@ func endpoints(c *compiler) {
 	}
 }
 
+var gatewaySet = model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: agentapi.FederationEgress}
+
 // gatewayEndpoints are where callers of imports reach the mesh's gateways: at those that answer, or, where none does, at
 // all of them, since it may be the control plane that is cut off.
 func gatewayEndpoints(c *compiler) {
@@ -46,11 +49,31 @@ func gatewayEndpoints(c *compiler) {
 	if slices.ContainsFunc(all, func(p *model.Proxy) bool { return !silent(p) }) {
 		all = slices.DeleteFunc(all, silent)
 	}
-	set := model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: agentapi.FederationEgress}
 	for _, p := range all {
 		for _, e := range model.Places(p.Gateway.Inner, agentapi.FederationEgress) {
 			e.Healthy, e.Weight = true, 1
-			c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], e)
+			c.mesh.Endpoints[gatewaySet] = append(c.mesh.Endpoints[gatewaySet], e)
 		}
+	}
+}
+
+// sources are the endpoint sets of imports.
+func sources(c *compiler) {
+	for _, i := range c.mesh.Imports {
+		addSources(c.mesh.Endpoints, i, c.snap.Peers)
+	}
+}
+
+// addSources puts the sets of one import beside those that they are made of.
+func addSources(all map[model.EndpointSet][]model.Endpoint, i *model.Import, peers map[string]snapshot.PeerState) {
+	if len(i.Remotes) == 0 {
+		return
+	}
+	all[i.Set()] = i.Endpoints(func(r model.Remote) bool {
+		return !peers[r.Peer.Name].Readiness.IsUnready(snapshot.OfferedName{Namespace: r.Namespace, Name: r.Alias})
+	})
+	if i.Mixed() {
+		own := model.EndpointSet{Host: i.Local.Service.Host, Port: i.Local.Port.Number}
+		all[i.MixedSet()] = i.MixedEndpoints(all[own], all[gatewaySet])
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 func peers(c *compiler) {
 	verdicts := peerrules.All(c.snap, c.mesh.TrustDomain.Name())
+	c.verdicts = verdicts
 	for _, p := range c.cfg.MeshPeers {
 		key := snapshot.Key{Kind: "MeshPeer", Name: p.Name}
 		c.guarded(key, func() { c.addPeer(key, p, verdicts[p.Name]) })
@@ -193,8 +194,13 @@ func (c *compiler) addImport(key snapshot.Key, i *v1alpha1.FederatedImport) {
 		Callers: c.importCallers(key, i), Ref: c.ref(key),
 	}
 	for n, from := range i.Spec.From {
-		if r, ok := c.remote(key, i, n, from); ok && r.Weight > 0 {
+		r, absent, ok := c.remote(key, i, n, from)
+		switch {
+		case weight(from.Weight) == 0:
+		case ok:
 			imp.Remotes = append(imp.Remotes, r)
+		default:
+			imp.Absent = append(imp.Absent, model.Absent{Peer: from.Peer, Reason: absent})
 		}
 	}
 	slices.SortStableFunc(imp.Remotes, func(a, b model.Remote) int { return cmp.Compare(a.Priority, b.Priority) })
@@ -238,25 +244,45 @@ func (c *compiler) importCallers(key snapshot.Key, i *v1alpha1.FederatedImport) 
 	return slices.Compact(out)
 }
 
-func (c *compiler) remote(key snapshot.Key, i *v1alpha1.FederatedImport, n int, from v1alpha1.ImportFrom) (model.Remote, bool) {
+// remote is a source of an import; where it cannot be one now, absent says why.
+func (c *compiler) remote(
+	key snapshot.Key, i *v1alpha1.FederatedImport, n int, from v1alpha1.ImportFrom,
+) (r model.Remote, absent string, ok bool) {
 	field := fmt.Sprintf("spec.from[%d]", n)
 	if !slices.ContainsFunc(c.cfg.MeshPeers, func(p *v1alpha1.MeshPeer) bool { return p.Name == from.Peer }) {
 		c.find(key, "ISM0072", finding.Warning, field+".peer", fmt.Sprintf("there is no peer %q yet; it serves nothing", from.Peer), "isthmus peer accept, with the invitation of that mesh")
-		return model.Remote{}, false
+		return r, "there is no peer " + from.Peer + " yet", false
 	}
 	peer := c.mesh.Peers[from.Peer]
 	if peer == nil || !peer.Live {
-		return model.Remote{}, false
+		return r, "peer " + from.Peer + " " + standing(c.verdicts[from.Peer].Reason), false
 	}
-	name := sni.Export(cmp.Or(from.Name, i.Name), cmp.Or(from.Namespace, i.Namespace), peer.KnownAs, peer.TrustDomain.Name())
-	if !c.canBeNamed(key, field+".name", name) {
-		return model.Remote{}, false
-	}
-	return model.Remote{
-		Peer:   peer,
-		SNI:    name,
+	r = model.Remote{
+		Peer: peer, Alias: cmp.Or(from.Name, i.Name), Namespace: cmp.Or(from.Namespace, i.Namespace),
 		Weight: weight(from.Weight), Priority: uint32(from.Priority),
-	}, true
+	}
+	r.SNI = sni.Export(r.Alias, r.Namespace, peer.KnownAs, peer.TrustDomain.Name())
+	if !c.canBeNamed(key, field+".name", r.SNI) {
+		return r, "its name at peer " + from.Peer + " is too long", false
+	}
+	return r, "", true
+}
+
+// standing says to a caller why nothing passes between the meshes.
+func standing(r peerrules.Reason) string {
+	switch r {
+	case peerrules.Suspended:
+		return "is suspended"
+	case peerrules.Expired:
+		return "has expired"
+	case peerrules.Revoked:
+		return "is revoked"
+	case peerrules.Stale:
+		return "has not been reached for too long"
+	case peerrules.NoRoots:
+		return "has not been met yet"
+	}
+	return "is not trusted"
 }
 
 func weight(w *int32) uint32 {

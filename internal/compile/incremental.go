@@ -80,7 +80,20 @@ func onlyEndpoints(before *Compiled, snap *snapshot.Snapshot, touched, served ma
 			}
 		}
 	}
+	withSources(before, &out, snap, touched)
 	return &Compiled{Snapshot: snap, Mesh: &out, Findings: before.Findings, OnlyEndpoints: true}
+}
+
+// withSources makes the endpoint sets of those imports anew whose sources may have changed: by a peer's word of what is
+// ready, or by local endpoints beside the peers.
+func withSources(before *Compiled, out *model.Mesh, snap *snapshot.Snapshot, touched map[string]bool) {
+	for _, i := range out.Imports {
+		if i.Local != nil && touched[i.ID.Namespace] || slices.ContainsFunc(i.Remotes, func(r model.Remote) bool {
+			return before.Snapshot.Peers[r.Peer.Name].Readiness != snap.Peers[r.Peer.Name].Readiness
+		}) {
+			addSources(out.Endpoints, i, snap.Peers)
+		}
+	}
 }
 
 // sameServers says whether the identities behind every port, and the callers they admit, are as they were.
@@ -147,6 +160,7 @@ func partial(before *Compiled, snap *snapshot.Snapshot, touched map[string]bool)
 	if isCrowded(&out) {
 		return nil
 	}
+	withSources(before, &out, snap, touched)
 	out.Proxies = map[string]*model.Proxy{}
 	proxies(&compiler{snap: snap, mesh: &out})
 	return &Compiled{Snapshot: snap, Mesh: &out, Findings: mergeFindings(before.Findings, c.findings, touched)}

@@ -43,13 +43,11 @@ func sortOutbound(list []model.Outbound) {
 	})
 }
 
-// allowed: an import's own list decides for an imported port, the servers' policies for any other.
+// allowed: an import's own list decides for an imported port, the servers' policies for any other. Whether anybody serves
+// an import now is not asked: its callers find it under the same name and address, and are told why they have to wait.
 func allowed(port *model.Port, imp *model.Import) []model.Caller {
 	if imp == nil {
 		return port.Callers
-	}
-	if len(imp.Remotes) == 0 && imp.Local == nil {
-		return nil // no peer can serve it now
 	}
 	var out []model.Caller
 	for _, id := range imp.Callers {

@@ -3,18 +3,17 @@ package envoy
 import (
 	"net/netip"
 	"slices"
-	"strconv"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	commonmatcherv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
@@ -40,8 +39,12 @@ func assignment(name string, eps []model.Endpoint, near ...model.WorkloadID) *en
 	if len(eps) == 0 {
 		return a
 	}
-	l := &endpointv3.LocalityLbEndpoints{}
-	for _, e := range eps {
+	var l *endpointv3.LocalityLbEndpoints
+	for n, e := range eps {
+		if n == 0 || e.Source != eps[n-1].Source {
+			l = ofSource(e.Source)
+			a.Endpoints = append(a.Endpoints, l)
+		}
 		ep := endpoint(e)
 		if slices.Contains(near, e.By) {
 			ep = handedEndpoint(e)
@@ -54,7 +57,6 @@ func assignment(name string, eps []model.Endpoint, near ...model.WorkloadID) *en
 		}
 		l.LbEndpoints = append(l.LbEndpoints, ep)
 	}
-	a.Endpoints = []*endpointv3.LocalityLbEndpoints{l}
 	return a
 }
 
@@ -64,6 +66,9 @@ func endpoint(e model.Endpoint) *endpointv3.LbEndpoint {
 		host = e.Addr.String()
 	}
 	ep := at(socket(host, e.Port))
+	if e.Source != (model.ImportSource{}) {
+		labelSource(ep, e.Source)
+	}
 	if e.Other.IsValid() {
 		ep.GetEndpoint().AdditionalAddresses = []*endpointv3.Endpoint_AdditionalAddress{{Address: socket(e.Other.String(), e.Port)}}
 	}
@@ -154,14 +159,21 @@ func resolved(c *clusterv3.Cluster, own []netip.Addr) {
 	}
 }
 
-// quickToEject takes a failing endpoint out at once, so that calls go elsewhere or are refused without a wait, and tries it again
-// soon. What fails is reaching it, or its gateway's or proxy's word that it cannot be reached (unavailable): whatever
-// an application answers is an answer.
+// The shortest and the longest time for which an endpoint that fails is out. It grows with each time in a row.
+const (
+	leastEjection = 1000
+	mostEjection  = 30_000
+)
+
+// quickToEject takes a failing endpoint out at once, so that calls go elsewhere or are refused without a wait. What fails is
+// reaching it, or its gateway's or proxy's word that it cannot be reached (unavailable): whatever an application answers is
+// an answer. It is out for longer each time in a row, but no longer than until its gateway says that it is well (health.go).
 func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
+	heardAtOnce(c)
 	c.OutlierDetection = &clusterv3.OutlierDetection{
 		Consecutive_5Xx: u32(3), EnforcingConsecutive_5Xx: u32(100), EnforcingConsecutiveGatewayFailure: u32(0),
-		Interval: millis(1000), BaseEjectionTime: millis(1000), MaxEjectionTime: millis(2000), MaxEjectionPercent: u32(100),
 		SplitExternalLocalOriginErrors: true, ConsecutiveLocalOriginFailure: u32(2), EnforcingConsecutiveLocalOriginFailure: u32(100),
+		Interval: millis(1000), BaseEjectionTime: millis(leastEjection), MaxEjectionTime: millis(mostEjection), MaxEjectionPercent: u32(100),
 	}
 	return c
 }
@@ -179,14 +191,11 @@ func avoidSilent(c *clusterv3.Cluster) *clusterv3.Cluster {
 	return c
 }
 
-// aggregate tries clusters in their order of health.
-func aggregate(name string, clusters []string) *clusterv3.Cluster {
-	return &clusterv3.Cluster{
-		Name: name, ConnectTimeout: millis(2000), LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED,
-		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
-			Name: "envoy.clusters.aggregate", TypedConfig: anyOf(&aggregatev3.ClusterConfig{Clusters: clusters}),
-		}},
-	}
+// heardAtOnce has a cluster act on what becomes of its endpoints when it hears of it. By default Envoy gathers that for a
+// second.
+func heardAtOnce(c *clusterv3.Cluster) *clusterv3.Cluster {
+	c.CommonLbConfig.UpdateMergeWindow = &durationpb.Duration{}
+	return c
 }
 
 // unavailable is what counts as a failure of an endpoint: the word of the Envoy in front of it, not a status that
@@ -257,25 +266,4 @@ func withHTTPOptions(c *clusterv3.Cluster, o *upstreamhttpv3.HttpProtocolOptions
 	o.OutlierDetection = &upstreamhttpv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: unavailable}
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(o)}
 	return c
-}
-
-func healthy(eps []model.Endpoint) []model.Endpoint {
-	for i := range eps {
-		eps[i].Healthy = true
-	}
-	return eps
-}
-
-// hostPort takes "host:port" apart; ok is false for anything else.
-func hostPort(s string) (model.Endpoint, bool) {
-	if ap, err := netip.ParseAddrPort(s); err == nil {
-		return model.Endpoint{Addr: ap.Addr(), Port: ap.Port(), Healthy: true}, true
-	}
-	for i := len(s) - 1; i > 0; i-- {
-		if s[i] == ':' {
-			n, err := strconv.ParseUint(s[i+1:], 10, 16)
-			return model.Endpoint{Host: s[:i], Port: uint16(n), Healthy: true}, err == nil && n > 0
-		}
-	}
-	return model.Endpoint{}, false
 }

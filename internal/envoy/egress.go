@@ -2,14 +2,11 @@ package envoy
 
 import (
 	"fmt"
-	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -34,7 +31,8 @@ func (b *builder) egress(g *view.GatewayView) {
 			continue
 		}
 		for _, fc := range b.importChains(g, i) {
-			l.FilterChains = append(l.FilterChains, ofShare(g, servedBy(i, fc)))
+			l.FilterChains = append(l.FilterChains, withHealth(fc, SetName(i.Set()))...)
+			ofShare(g, servedBy(i, fc))
 		}
 		refs = append(refs, i.Ref)
 	}
@@ -54,7 +52,7 @@ func (b *builder) egress(g *view.GatewayView) {
 // serves all, since the list of callers travels with the routes. Raw TCP has only the handshake to decide in, so that each caller
 // has a chain of its own: one that comes or goes changes nobody else's, which Envoy would cut.
 func (b *builder) importChains(g *view.GatewayView, i *model.Import) []*listenerv3.FilterChain {
-	name := "import/" + SetName(model.EndpointSet{Host: i.Host, Port: i.Port})
+	name := SetName(i.Set())
 	td := b.view.TrustDomain.Name()
 	refs := []model.Ref{i.Ref}
 	for _, r := range i.Remotes {
@@ -107,6 +105,7 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 	r := toCluster(name)
 	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: boolean(true)}
 	retrySafely(r)
+	retryElsewhere(r, uint32(min(2*len(i.Remotes), 6)))
 	callers := &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{i.Name: {
 		Principals:  each(exactly(i.Callers...), authenticated),
 		Permissions: []*rbacv3.Permission{andPermissions(nil)},
@@ -125,54 +124,23 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 // toPeers is one cluster over all peers that serve an import: priority and weight as written, and for each peer's gateways
 // their own TLS: that peer's roots, its gateways' exact IDs, the name under which it exports.
 func (b *builder) toPeers(g *view.GatewayView, name string, i *model.Import) *clusterv3.Cluster {
-	c := quickToEject(cluster(name, nil))
-	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name}
-	named := slices.ContainsFunc(i.Remotes, func(r model.Remote) bool { return slices.ContainsFunc(addresses(r.Peer.Addresses), byName) })
-	if named {
+	c := askedForHealth(quickToEject(ofSources(cluster(name, nil))))
+	c.ConnectTimeout = millis(boundaryConnectTimeout)
+	if i.Named() {
 		resolved(c, g.Outer)
+		fixed(c, b.view.DNSEndpoints[i.Set()])
+	} else {
+		bySet(c, i.Set())
 	}
-	for n, r := range i.Remotes {
-		key := r.SNI
-		c.TransportSocketMatches = append(c.TransportSocketMatches, &clusterv3.Cluster_TransportSocketMatch{
-			Name: key, Match: peerMetadata(key), TransportSocket: b.peerTLS(g, r.Peer, r.SNI),
-		})
-		l := &endpointv3.LocalityLbEndpoints{Priority: priority(i.Remotes, n)}
-		eps := addresses(r.Peer.Addresses)
-		if !named {
-			eps = paired(eps)
-		}
-		for _, ep := range eps {
-			if r.Weight == 0 {
-				continue
-			}
-			lb := assignment(name, []model.Endpoint{ep}).Endpoints[0].LbEndpoints[0]
-			lb.GetEndpoint().Hostname = r.SNI
-			lb.LoadBalancingWeight = u32(r.Weight)
-			lb.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
-				"envoy.transport_socket_match": peerMetadata(key), hostTags: peerMetadata(r.Peer.Name),
-			}}
-			l.LbEndpoints = append(l.LbEndpoints, lb)
-		}
-		c.LoadAssignment.Endpoints = append(c.LoadAssignment.Endpoints, l)
+	for _, r := range i.Remotes {
+		c.TransportSocketMatches = append(c.TransportSocketMatches, socketFor(r.SNI, b.peerTLS(g, r.Peer, r.SNI)))
 	}
 	return c
 }
 
-// priority numbers the distinct priorities from 0 without gaps, as Envoy wants them. Remotes are sorted by priority.
-func priority(rs []model.Remote, n int) uint32 {
-	var p uint32
-	for k := 1; k <= n; k++ {
-		if rs[k].Priority != rs[k-1].Priority {
-			p++
-		}
-	}
-	return p
-}
-
-func peerMetadata(key string) *structpb.Struct {
-	return &structpb.Struct{Fields: map[string]*structpb.Value{"peer": structpb.NewStringValue(key)}}
-}
+// boundaryConnectTimeout is how long, in milliseconds, a call waits for another gateway to take it, handshake included,
+// before the next one is tried.
+const boundaryConnectTimeout = 1000
 
 func (b *builder) peerTLS(g *view.GatewayView, p *model.Peer, name string) *corev3.TransportSocket {
 	return clientTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...), name, meshALPN)
@@ -192,7 +160,7 @@ func (b *builder) home(g *view.GatewayView) *listenerv3.FilterChain {
 func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
 	own := "control." + p.Name
 	name := ingressName(p.Name, own)
-	c := static(cluster(name, nil), paired(addresses(p.Addresses)), g.Outer)
+	c := static(cluster(name, nil), model.Paired(model.Gateways(p.Addresses)), g.Outer)
 	avoidSilent(c).TransportSocket = b.peerTLS(g, p, sni.Control(p.KnownAs, p.TrustDomain.Name()))
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
 	return chain(name, onSNI(own), b.controlOnly(g),
@@ -203,7 +171,7 @@ func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.
 func (b *builder) probeToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
 	own, theirs := "probe."+p.Name, sni.Probe(p.KnownAs, p.TrustDomain.Name())
 	name := ingressName(p.Name, own)
-	c := static(cluster(name, nil), paired(addresses(p.Addresses)), g.Outer)
+	c := static(cluster(name, nil), model.Paired(model.Gateways(p.Addresses)), g.Outer)
 	avoidSilent(c).TransportSocket = b.peerTLS(g, p, theirs)
 	asked(c)
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
@@ -217,7 +185,7 @@ func (b *builder) probeToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.Fi
 
 // bootstrap carries our control plane's own TLS to a mesh that is not trusted yet, and to that one address only.
 func (b *builder) bootstrap(g *view.GatewayView, s model.Bootstrap) *listenerv3.FilterChain {
-	eps := addresses([]string{s.Address})
+	eps := model.Gateways([]string{s.Address})
 	if len(eps) == 0 {
 		return nil
 	}
@@ -228,33 +196,4 @@ func (b *builder) bootstrap(g *view.GatewayView, s model.Bootstrap) *listenerv3.
 
 func (b *builder) controlOnly(g *view.GatewayView) *corev3.TransportSocket {
 	return serverTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.ControlID.String()))
-}
-
-func byName(e model.Endpoint) bool { return e.Host != "" }
-
-// paired are a peer's gateways with what looks like one gateway's IPv4 and IPv6 address as one endpoint, so that a version which
-// does not lead there costs no call. Where host names are among them they stay apart: Envoy then knows one address an endpoint.
-func paired(eps []model.Endpoint) []model.Endpoint {
-	if slices.ContainsFunc(eps, byName) {
-		return eps
-	}
-	at := map[uint16][]netip.Addr{}
-	for _, e := range eps {
-		at[e.Port] = append(at[e.Port], e.Addr)
-	}
-	var out []model.Endpoint
-	for _, port := range slices.Sorted(maps.Keys(at)) {
-		out = append(out, healthy(model.Places(at[port], port))...)
-	}
-	return out
-}
-
-func addresses(list []string) []model.Endpoint {
-	var out []model.Endpoint
-	for _, a := range list {
-		if ep, ok := hostPort(a); ok {
-			out = append(out, ep)
-		}
-	}
-	return out
 }

@@ -13,6 +13,8 @@ import (
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	previousprioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -108,6 +110,10 @@ func policyConfig(deny, allow *rbacv3.RBAC) map[string]*anypb.Any {
 	}
 }
 
+// begunFlags are Envoy's response flags of a request that was on its way to a server when it failed: the connection ended or
+// was reset, time ran out, or what came was no HTTP.
+var begunFlags = []string{"UC", "UR", "LR", "UT", "UMSDR", "SI", "UPE"}
+
 // withLocalReplies makes Envoy's own answers say who answers, a refusal by policy say where to look, and an answer in
 // place of one that could not be had say that it is none (unavailable reads it).
 func withLocalReplies(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpConnectionManager {
@@ -123,8 +129,13 @@ func withLocalReplies(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv
 	}
 	m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, upgradeReplies(who)...)
 	m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, &hcmv3.ResponseMapper{
+		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
+			Filters: []*accesslogv3.AccessLogFilter{anyAnswered(502, 503, 504), flagged(begunFlags...)},
+		}}},
+		HeadersToAdd: []*corev3.HeaderValueOption{overwrite(agentapi.HeaderUnavailable, agentapi.Begun)},
+	}, &hcmv3.ResponseMapper{
 		Filter:       anyAnswered(502, 503, 504),
-		HeadersToAdd: []*corev3.HeaderValueOption{overwrite(agentapi.HeaderUnavailable, "true")},
+		HeadersToAdd: []*corev3.HeaderValueOption{overwrite(agentapi.HeaderUnavailable, agentapi.NotBegun)},
 	})
 	if refusal != "" {
 		m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, &hcmv3.ResponseMapper{
@@ -177,6 +188,28 @@ func retrySafely(r *routev3.Route) {
 		RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: u32(2),
 	}
 	r.RequestBodyBufferLimit = &wrapperspb.UInt64Value{Value: retriedBody}
+}
+
+// retryElsewhere has a route try again at another source of an import what none has begun: first at another endpoint of the
+// same priority, if there is one, then at the next priority.
+func retryElsewhere(r *routev3.Route, tries uint32) *routev3.Route {
+	p := r.GetRoute().RetryPolicy
+	p.RetryOn += ",retriable-headers"
+	p.NumRetries = u32(tries)
+	p.RetriableHeaders = []*routev3.HeaderMatcher{header(agentapi.HeaderUnavailable, model.Match{Value: agentapi.NotBegun}, false)}
+	p.RetryHostPredicate = []*routev3.RetryPolicy_RetryHostPredicate{{
+		Name:       "previous_hosts",
+		ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: anyOf(&previoushostsv3.PreviousHostsPredicate{})},
+	}}
+	p.HostSelectionRetryMaxAttempts = 5
+	p.RetryPriority = &routev3.RetryPolicy_RetryPriority{
+		Name: "previous_priorities",
+		ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{
+			TypedConfig: anyOf(&previousprioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 2}),
+		},
+	}
+	p.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{BaseInterval: millis(5), MaxInterval: millis(50)}
+	return r
 }
 
 // domains lower-cases and keeps explicit names; "*" is never among them.

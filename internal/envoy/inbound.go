@@ -65,8 +65,12 @@ func onPort(port uint16, transport string) *listenerv3.FilterChainMatch {
 
 // localEndpoint is the workload itself, at its own address: what listens on loopback only is not exposed.
 func localEndpoint(w *model.Workload, port uint16) []model.Endpoint {
-	out := healthy(model.Places(w.Addrs, port))
-	return out[:min(len(out), 1)]
+	out := model.Places(w.Addrs, port)
+	out = out[:min(len(out), 1)]
+	for i := range out {
+		out[i].Healthy = true
+	}
+	return out
 }
 
 func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *listenerv3.FilterChainMatch, w *model.Workload, in model.Inbound, mtls bool) {

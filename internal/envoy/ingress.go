@@ -22,7 +22,9 @@ func (b *builder) ingress(g *view.GatewayView) {
 	l := boundary(agentapi.IngressListener, g.Outer, agentapi.FederationPort, ingressLog)
 	var refs []model.Ref
 	for _, e := range g.Exports {
-		l.FilterChains = append(l.FilterChains, ofShare(g, b.exportChain(g, e)))
+		fc := b.exportChain(g, e)
+		l.FilterChains = append(l.FilterChains, withHealth(fc, fc.Name)...)
+		ofShare(g, fc)
 		refs = append(refs, e.Ref, e.Peer.Ref)
 	}
 	for _, p := range g.Peers {
@@ -41,7 +43,7 @@ func (b *builder) ingress(g *view.GatewayView) {
 func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.FilterChain {
 	name := ingressName(e.Peer.Name, e.SNI)
 	tls := serverTLS(g.Identity.String(), e.Peer.TrustDomain.Name(), exactly(e.Peer.GatewayIDs...))
-	c := bySet(cluster(name, nil), model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number})
+	c := heardAtOnce(bySet(cluster(name, nil), model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number}))
 	if e.Port.MTLS {
 		c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(e.Port.Identities...), "", meshALPN)
 	}

@@ -5,11 +5,13 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	directresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
@@ -95,12 +97,6 @@ func (b *builder) neverOutside(w *model.Workload, name string, listed []*listene
 	return out
 }
 
-// targets of a destination: clusters with weights; several with failover hang under one aggregate.
-type target struct {
-	cluster string
-	weight  uint32
-}
-
 func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model.Outbound) {
 	match := toService(w, o)
 	if match == nil {
@@ -108,28 +104,36 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 	}
 	name := outboundName(w, o)
 	refs := append(slices.Clone(o.By), o.Service.Refs...)
-	ts := b.targets(w, o, name, refs)
-	if len(ts) == 0 {
-		return
+	c := b.target(name, w, o)
+	switch {
+	case c == nil:
+	case o.Import == nil && !o.Port.MTLS:
+		b.addPrograms(c, o.Port.Protocol, refs)
+	default:
+		b.add(ClusterType, name, c, refs)
 	}
-	if o.Port.Protocol.IsHTTP() {
-		l.FilterChains = append(l.FilterChains, b.httpDestination(w, o, name, match, ts, refs))
-		return
+	switch {
+	case o.Port.Protocol.IsHTTP():
+		l.FilterChains = append(l.FilterChains, b.httpDestination(w, o, name, match, c != nil, refs))
+	case c == nil:
+		l.FilterChains = append(l.FilterChains, chain(name, match, nil, closeAtOnce()))
+	default:
+		l.FilterChains = append(l.FilterChains,
+			chain(name, match, nil, append(b.introduced(w, o), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))...))
 	}
-	l.FilterChains = append(l.FilterChains, chain(name, match, nil, append(b.introduced(w, o), weightedTCP(name, ts))...))
 }
 
 // httpDestination sends each request by itself to an endpoint, and one that no server has begun to another one. What a request may
 // look like the server decides, who has the policy: here it passes as it is, whatever Host it names, since the address has said
 // where it goes. Routes that change, as those of imports do, come by themselves, so that no connection is drained.
-func (b *builder) httpDestination(w *model.Workload, o model.Outbound, name string, match *listenerv3.FilterChainMatch, ts []target,
+func (b *builder) httpDestination(w *model.Workload, o model.Outbound, name string, match *listenerv3.FilterChainMatch, served bool,
 	refs []model.Ref,
 ) *listenerv3.FilterChain {
 	m := withLocalReplies(httpManager(name, name, nil, localRefusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host, "")
 	m.LocalReplyConfig.Mappers = append([]*hcmv3.ResponseMapper{noLongerListed(w)}, m.LocalReplyConfig.Mappers...)
 	asItIs(m)
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
-	rc := outboundRoutes(name, o, ts)
+	rc := outboundRoutes(name, o, served)
 	if o.Import == nil {
 		m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
 	} else {
@@ -149,37 +153,30 @@ func asItIs(m *hcmv3.HttpConnectionManager) {
 	m.UseRemoteAddress = boolean(false)
 }
 
-func weightedTCP(name string, ts []target) *listenerv3.Filter {
-	if len(ts) == 1 {
-		return tcpProxy(name, ts[0].cluster, tcpproxyv3.UpstreamConnectMode_IMMEDIATE)
-	}
-	p := &tcpproxyv3.TcpProxy{StatPrefix: name, MaxConnectAttempts: u32(3), IdleTimeout: millis(0)}
-	wc := &tcpproxyv3.TcpProxy_WeightedCluster{}
-	for _, t := range ts {
-		wc.Clusters = append(wc.Clusters, &tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{Name: t.cluster, Weight: t.weight})
-	}
-	p.ClusterSpecifier = &tcpproxyv3.TcpProxy_WeightedClusters{WeightedClusters: wc}
-	return networkFilter("tcp", anyOf(p))
+// closeAtOnce ends a connection without a byte.
+func closeAtOnce() *listenerv3.Filter {
+	return networkFilter("close", anyOf(&directresponsev3.Config{}))
 }
 
-func outboundRoutes(name string, o model.Outbound, ts []target) *routev3.RouteConfiguration {
-	if o.Import == nil && !o.Port.MTLS {
-		return outboundTo(name, o, toPrograms(ts[0].cluster, o.Port.Protocol)...)
+func outboundRoutes(name string, o model.Outbound, served bool) *routev3.RouteConfiguration {
+	switch {
+	case !served:
+		return outboundTo(name, o, absentRoute(o.Import))
+	case o.Import == nil && !o.Port.MTLS:
+		return outboundTo(name, o, toPrograms(name, o.Port.Protocol)...)
 	}
-	r := toCluster(ts[0].cluster)
-	if len(ts) > 1 {
-		wc := &routev3.WeightedCluster{}
-		for _, t := range ts {
-			wc.Clusters = append(wc.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: t.cluster, Weight: u32(t.weight)})
-		}
-		r.GetRoute().ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: wc}
-	}
-	return outboundTo(name, o, r)
+	return outboundTo(name, o, toCluster(name))
 }
 
 func outboundTo(name string, o model.Outbound, routes ...*routev3.Route) *routev3.RouteConfiguration {
 	for _, r := range routes {
+		if r.GetRoute() == nil {
+			continue
+		}
 		retrySafely(r)
+		if o.Import.Mixed() {
+			retryElsewhere(r, 3)
+		}
 	}
 	return &routev3.RouteConfiguration{
 		Name: name, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
@@ -207,63 +204,48 @@ func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch
 	return m
 }
 
-// targets makes the clusters of a destination: the service's own endpoints, the mesh's gateways for what peers serve, or both.
-func (b *builder) targets(w *model.Workload, o model.Outbound, name string, refs []model.Ref) []target {
-	if o.Import == nil {
-		if c := b.toEndpoints(name, w, o); o.Port.MTLS {
-			b.add(ClusterType, name, c, refs)
-		} else {
-			b.addPrograms(c, o.Port.Protocol, refs)
-		}
-		return []target{{name, 1}}
-	}
-	remote, local := name+"/peers", name+"/local"
-	hasRemote, hasLocal := len(o.Import.Remotes) > 0, o.Import.Local != nil
-	if hasRemote {
-		c := b.toGateways(remote, w, o)
-		if hasLocal {
-			quickToEject(c)
-		} else {
-			avoidSilent(c)
-		}
-		b.add(ClusterType, remote, c, refs)
-	}
-	if hasLocal {
-		c := b.toEndpoints(local, w, o)
-		if hasRemote {
-			quickToEject(c)
-		}
-		b.add(ClusterType, local, c, refs)
-	}
-	switch {
-	case !hasLocal && !hasRemote:
+// target is the cluster of a destination: the service's own endpoints, the mesh's gateways for what peers serve, or both;
+// nil where nobody can serve it now.
+func (b *builder) target(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
+	switch i := o.Import; {
+	case i.Mixed():
+		return b.toMixed(name, w, o)
+	case i != nil && len(i.Remotes) > 0:
+		return avoidSilent(b.toGateways(name, w, o))
+	case i != nil && i.Local == nil:
 		return nil
-	case !hasLocal:
-		return []target{{remote, 1}}
-	case !hasRemote:
-		return []target{{local, 1}}
 	}
-	return b.mixed(o.Import, name, local, remote, refs)
+	return b.toEndpoints(name, w, o)
 }
 
-// mixed shares between local endpoints and peers by weight at equal priority, else lets the one stand in for the other.
-func (b *builder) mixed(i *model.Import, name, local, remote string, refs []model.Ref) []target {
-	first := i.Remotes[0].Priority
-	if i.Local.Priority == first {
-		var weight uint32
-		for _, r := range i.Remotes {
-			if r.Priority == first {
-				weight += r.Weight
-			}
-		}
-		return []target{{local, i.Local.Weight}, {remote, weight}}
+// absentRoute answers the calls to an import whose sources are gone, and says why. The name keeps its address and its
+// connections: a client goes on where it is once there is somebody to serve it.
+func absentRoute(i *model.Import) *routev3.Route {
+	var reasons []string
+	for _, a := range i.Absent {
+		reasons = append(reasons, a.Reason)
 	}
-	order := []string{local, remote}
-	if i.Local.Priority > first {
-		order = []string{remote, local}
+	return &routev3.Route{
+		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
+			Status: 503, Body: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{
+				InlineString: "nobody serves this import now: " + strings.Join(reasons, "; "),
+			}},
+		}},
 	}
-	b.add(ClusterType, name, aggregate(name, order), refs)
-	return []target{{name, 1}}
+}
+
+// toMixed reaches the local endpoints of an import and the peers that serve it too. The gateway is asked whether any of
+// those can: nobody's call has to find out.
+func (b *builder) toMixed(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
+	local, gateways := b.toEndpoints(name, w, o), b.toGateways(name, w, o)
+	c := askedForHealth(quickToEject(ofSources(bySet(cluster(name, w), o.Import.MixedSet()))))
+	c.ConnectTimeout = millis(boundaryConnectTimeout)
+	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{
+		socketFor(model.LocalSource, local.TransportSocket), socketFor(model.GatewaySource, gateways.TransportSocket),
+	}
+	c.TypedExtensionProtocolOptions = gateways.TypedExtensionProtocolOptions
+	return c
 }
 
 // toEndpoints reaches the service's own endpoints.

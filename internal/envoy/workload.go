@@ -66,12 +66,16 @@ func tlsInspectorBut(ports []uint16) *listenerv3.ListenerFilter {
 	return f
 }
 
+const connectAttempts = 4
+
 // tcpProxy passes bytes on. Behind TLS the upstream is called only once the handshake has admitted the caller: a refused one
 // sees not a byte, not even of a server that speaks first (facts: observability §0.1).
 func tcpProxy(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log ...*accesslogv3.AccessLog) *listenerv3.Filter {
 	p := &tcpproxyv3.TcpProxy{
 		StatPrefix: name, ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
-		UpstreamConnectMode: connect, MaxConnectAttempts: u32(3), IdleTimeout: millis(0), AccessLog: log,
+		UpstreamConnectMode: connect, MaxConnectAttempts: u32(connectAttempts), IdleTimeout: millis(0), AccessLog: log,
+		// Two failures eject an endpoint, and the third attempt is to find that done.
+		BackoffOptions: &corev3.BackoffStrategy{BaseInterval: millis(20), MaxInterval: millis(100)},
 	}
 	if connect != tcpproxyv3.UpstreamConnectMode_IMMEDIATE {
 		p.MaxEarlyDataBytes = u32(64 << 10)

@@ -42,15 +42,24 @@ type Import struct {
 	Callers  []string // SPIFFE IDs of this mesh, sorted
 	Remotes  []Remote // those of live peers only; sorted by priority, then as written
 	Local    *LocalPart
+	Absent   []Absent // sources that cannot serve now, and why
 	Ref      Ref
+}
+
+// Absent is a source of an import that nothing may be asked of now.
+type Absent struct {
+	Peer   string
+	Reason string // a clause: "peer cards is suspended"
 }
 
 // Remote is one peer's export as an import uses it.
 type Remote struct {
-	Peer     *Peer
-	SNI      string
-	Weight   uint32
-	Priority uint32
+	Peer      *Peer
+	SNI       string
+	Weight    uint32
+	Priority  uint32
+	Alias     string // name and namespace of the export there
+	Namespace string
 }
 
 // LocalPart is how the local endpoints of an import take part.

@@ -111,7 +111,8 @@ type Endpoint struct {
 	Port    uint16
 	Healthy bool
 	Weight  uint32
-	By      WorkloadID // the registered workload that serves there, if one does
+	By      WorkloadID   // the registered workload that serves there, if one does
+	Source  ImportSource // of an import
 }
 
 // Places are the endpoints of one who serves a port at these addresses. An IPv4 and an IPv6 address are one place, and the version that is

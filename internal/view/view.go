@@ -113,10 +113,12 @@ func sets(v *View) []model.EndpointSet {
 	seen := map[model.EndpointSet]bool{}
 	for _, w := range v.Workloads {
 		for _, o := range w.Outbound {
-			if o.Import == nil || o.Import.Local != nil {
+			switch {
+			case o.Import == nil || len(o.Import.Remotes) == 0 && o.Import.Local != nil:
 				seen[v.SetOf(o)] = !o.Service.DNS
-			}
-			if o.Import != nil && len(o.Import.Remotes) > 0 {
+			case o.Import.Mixed():
+				seen[o.Import.MixedSet()] = true
+			case len(o.Import.Remotes) > 0:
 				seen[v.Gateways.Set] = true
 			}
 		}
@@ -124,6 +126,9 @@ func sets(v *View) []model.EndpointSet {
 	if v.Gateway != nil {
 		for _, e := range v.Gateway.Exports {
 			seen[model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number}] = true
+		}
+		for _, i := range v.Gateway.Imports {
+			seen[i.Set()] = len(i.Callers) > 0 && !i.Named()
 		}
 	}
 	var out []model.EndpointSet
@@ -145,6 +150,13 @@ func dnsEndpoints(mesh *model.Mesh, v *View) map[model.EndpointSet][]model.Endpo
 			if o.Service.DNS {
 				set := model.EndpointSet{Host: o.Service.Host, Port: o.Port.Number}
 				out[set] = mesh.Endpoints[set]
+			}
+		}
+	}
+	if v.Gateway != nil {
+		for _, i := range v.Gateway.Imports {
+			if i.Named() {
+				out[i.Set()] = mesh.Endpoints[i.Set()]
 			}
 		}
 	}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -114,6 +115,7 @@ func (s *gwServer) serve(c net.Conn, web *handed) {
 		delete(s.open, c)
 	}()
 	r := &recorded{Conn: c, s: s}
+	asked := false
 	if !plain {
 		config = config.Clone()
 		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -123,6 +125,15 @@ func (s *gwServer) serve(c net.Conn, web *handed) {
 				s.dials--
 				return nil, errors.New("no control plane here")
 			}
+			if slices.Contains(hello.SupportedProtos, "isthmus-health") { // what gateways ask each other is not for this test
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.dials--
+				asked = true
+				own := config.Clone()
+				own.GetConfigForClient, own.NextProtos = nil, []string{"isthmus-health"}
+				return own, nil
+			}
 			return nil, nil
 		}
 		conn := tls.Server(c, config)
@@ -130,6 +141,10 @@ func (s *gwServer) serve(c net.Conn, web *handed) {
 		defer cancel()
 		if conn.HandshakeContext(ctx) != nil {
 			c.Close()
+			return
+		}
+		if asked {
+			isWell(conn)
 			return
 		}
 		st := conn.ConnectionState()
@@ -157,6 +172,19 @@ func (s *gwServer) serve(c net.Conn, web *handed) {
 	defer r.Close()
 	if _, err := io.WriteString(r, "220 "+s.name+" ready\n"); err == nil {
 		io.Copy(r, r)
+	}
+}
+
+// isWell answers the questions for health that come on a connection.
+func isWell(conn net.Conn) {
+	defer conn.Close()
+	for lines := bufio.NewReader(conn); ; {
+		if _, err := http.ReadRequest(lines); err != nil {
+			return
+		}
+		if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"); err != nil {
+			return
+		}
 	}
 }
 
