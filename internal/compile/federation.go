@@ -104,6 +104,13 @@ func (c *compiler) addExport(key snapshot.Key, e *v1alpha1.FederatedExport, snis
 			"write one of the Service's port numbers")
 		return
 	}
+	imp := c.imported[model.EndpointSet{Host: svc.Host, Port: port.Number}]
+	if imp != nil && imp.Local == nil {
+		c.find(key, "ISM0329", finding.Error, "spec.service",
+			fmt.Sprintf("port %d of %s/%s is imported from a peer: a mesh does not pass on what is another's, so nothing is exported", port.Number, e.Namespace, e.Spec.Service),
+			"ask the administrators of that mesh to export it to the peer themselves")
+		return
+	}
 	for n, to := range e.Spec.To {
 		c.exportTo(e, key, svc, port, n, to, snis)
 	}

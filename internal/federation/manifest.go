@@ -6,7 +6,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
-	"isthmus.dev/isthmus/internal/peerrules"
 )
 
 // Manifest is the MeshPeer file that describes this mesh to a peer, for peering by exchanging two files: the peer will know
@@ -48,4 +47,4 @@ func manifestText(object *v1alpha1.MeshPeer, knownAs, fingerprint string) (strin
 }
 
 // Offered is what this mesh offers one peer now.
-func (s *Service) Offered(peer string) int { return len(peerrules.Offer(s.snapshotConfig(), peer)) }
+func (s *Service) Offered(peer string) int { return len(s.offered(peer)) }

@@ -25,9 +25,13 @@ type pushing struct {
 
 // offer is what a peer should know now; how far it is behind counts from here, whether it can be reached or not.
 func (s *Service) offer(name string) []snapshot.OfferedService {
-	services := peerrules.Offer(s.snapshotConfig(), name)
+	services := s.offered(name)
 	s.note(name, func(h *Health) { h.wants(digestOf(services), s.Now()) })
 	return services
+}
+
+func (s *Service) offered(name string) []snapshot.OfferedService {
+	return s.InEffect(name, peerrules.Offer(s.snapshotConfig(), name))
 }
 
 // pushIfDue pushes our catalogue when the peer has not got this one.

@@ -60,6 +60,8 @@ type Config struct {
 	// Export says whether a name is exported to a peer, and whether the service behind it has an endpoint that is ready.
 	// Default: nothing is exported.
 	Export func(peer, sni string) (exported, ready bool)
+	// InEffect leaves of the services that are written as offered to a peer those that it could call. Default: all.
+	InEffect func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService
 	// Unready are the services offered to a peer of which no endpoint is ready, sorted. Default: none.
 	Unready func(peer string) []snapshot.OfferedName
 	// SetReadiness keeps what a peer said of the services that it offers, for the next snapshot. Default: nothing.
@@ -100,6 +102,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Reopen == nil {
 		c.Reopen = func(string) {}
+	}
+	if c.InEffect == nil {
+		c.InEffect = func(_ string, written []snapshot.OfferedService) []snapshot.OfferedService { return written }
 	}
 	if c.Unready == nil {
 		c.Unready = func(string) []snapshot.OfferedName { return nil }

@@ -118,6 +118,16 @@ var Codes = []Code{
 
 	{"ISM0305", Warning, "a path of a policy or an export that no request can have"},
 	{"ISM0306", Warning, "a method in lower case where it matches nothing that programs send"},
+	{"ISM0325", Warning, "an import of a service that its peer does not offer"},
+	{"ISM0326", Error, "an import of a service that its peer offers in another protocol"},
+	{"ISM0327", Warning, "a caller of an import that no workload of the mesh is"},
+	{"ISM0328", Warning, "an export of a workload whose policies refuse every call of the peer"},
+	{"ISM0329", Error, "an export of what is imported"},
+	{"ISM0330", Warning, "an export of a service without a ready endpoint"},
+	{"ISM0331", Warning, "a rule of an export that no request can meet"},
+	{"ISM0332", Warning, "a peer's caller in a policy on raw TCP, where it is not known"},
+	{"ISM0333", Warning, "an import that nobody can serve now"},
+	{"ISM0334", Warning, "a peer that does not exist, beside one that was most likely meant"},
 
 	{"ISM0345", Warning, "a policy that selects no workload"},
 	{"ISM0346", Warning, "a caller in a policy that no workload of the mesh is"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -13,7 +14,9 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -202,20 +205,20 @@ func (a *admin) Exports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.E
 	}
 	resp := &adminapi.ExportsResponse{Exports: []adminapi.ExportStatus{}}
 	for _, fe := range p.snapshot.Config.FederatedExports {
-		for _, to := range fe.Spec.To {
+		for n, to := range fe.Spec.To {
 			if r.Peer == "" || r.Peer == to.Peer {
-				resp.Exports = append(resp.Exports, exportStatus(p, fe, to))
+				resp.Exports = append(resp.Exports, exportStatus(p, fe, n))
 			}
 		}
 	}
 	return resp, nil
 }
 
-func exportStatus(p *published, fe *v1alpha1.FederatedExport, to v1alpha1.ExportTo) adminapi.ExportStatus {
-	name := fe.Namespace + "/" + fe.Name
+func exportStatus(p *published, fe *v1alpha1.FederatedExport, n int) adminapi.ExportStatus {
+	name, to := fe.Namespace+"/"+fe.Name, fe.Spec.To[n]
 	out := adminapi.ExportStatus{
 		Name: name, Service: fe.Spec.Service, Port: uint16(fe.Spec.Port), Alias: cmp.Or(fe.Spec.Alias, fe.Spec.Service), Peer: to.Peer, Rules: len(to.Rules),
-		State: "not exported: see isthmus status and isthmus peer status " + to.Peer,
+		State: "not exported: see isthmus peer status " + to.Peer,
 	}
 	for _, e := range p.mesh.Exports {
 		if e.Name != name || e.Peer.Name != to.Peer {
@@ -227,11 +230,41 @@ func exportStatus(p *published, fe *v1alpha1.FederatedExport, to v1alpha1.Export
 				out.Endpoints++
 			}
 		}
-		if out.Endpoints == 0 {
+		if out.Endpoints == 0 && !e.Service.DNS {
 			out.State = "no healthy endpoint"
 		}
 	}
+	if found := wrongWith(p, snapshot.Key{Kind: "FederatedExport", Namespace: fe.Namespace, Name: fe.Name}, "spec.to[", n); found != "" {
+		out.State = found
+	}
 	return out
+}
+
+// wrongWith is the worst finding about an object, or about the n-th of a list in it. An object about which there is one works
+// in part or not at all.
+func wrongWith(p *published, key snapshot.Key, list string, n int) string {
+	var worst finding.Finding
+	for _, f := range p.allFindings() {
+		other := strings.HasPrefix(f.Field, list) && !strings.HasPrefix(f.Field, fmt.Sprintf("%s%d]", list, n))
+		if f.Object == key.String() && !other && f.Severity != finding.Info && (worst.Code == "" || f.Severity < worst.Severity) {
+			worst = f
+		}
+	}
+	return worst.Message
+}
+
+// inEffect leaves what a peer could call. What was written a moment ago and is not in force yet comes with it.
+func (d *Daemon) inEffect(peer string, written []snapshot.OfferedService) []snapshot.OfferedService {
+	p := d.loop.published.Load()
+	if p == nil {
+		return written
+	}
+	passes := compile.Passes(p.mesh)
+	return slices.DeleteFunc(slices.Clone(written), func(s snapshot.OfferedService) bool {
+		return !slices.ContainsFunc(passes, func(e *model.Export) bool {
+			return e.Peer.Name == peer && e.Alias == s.Name && e.Service.ID.Namespace == s.Namespace
+		})
+	})
 }
 
 // Imports is what this mesh uses of its peers.
@@ -241,14 +274,27 @@ func (a *admin) Imports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.I
 		return nil, err
 	}
 	resp := &adminapi.ImportsResponse{Imports: []adminapi.ImportStatus{}}
-	for _, i := range p.mesh.Imports {
-		out := adminapi.ImportStatus{Name: i.Name, Host: i.Host, Port: i.Port, Protocol: i.Protocol.String(), Callers: i.Callers, From: []string{}, State: "Ready"}
+	for _, fi := range p.snapshot.Config.FederatedImports {
+		if r.Peer == "" || slices.ContainsFunc(fi.Spec.From, func(f v1alpha1.ImportFrom) bool { return f.Peer == r.Peer }) {
+			resp.Imports = append(resp.Imports, importStatus(p, fi))
+		}
+	}
+	return resp, nil
+}
+
+func importStatus(p *published, fi *v1alpha1.FederatedImport) adminapi.ImportStatus {
+	out := adminapi.ImportStatus{
+		Name: fi.Namespace + "/" + fi.Name, Host: fi.Name + "." + fi.Namespace + ".svc." + p.mesh.Domain, Port: uint16(fi.Spec.Port),
+		Protocol: cmp.Or(string(fi.Spec.Protocol), "HTTP"), Callers: []string{}, From: []string{}, State: "ignored: see isthmus status",
+	}
+	at := slices.IndexFunc(p.mesh.Imports, func(i *model.Import) bool { return i.Name == out.Name })
+	if at >= 0 {
+		i := p.mesh.Imports[at]
+		out.Callers, out.State = i.Callers, "Ready"
 		if svc := p.mesh.Services[i.ID]; svc != nil && svc.VIP.IsValid() {
 			out.VIP = svc.VIP.String()
 		}
-		mine := r.Peer == ""
 		for _, rem := range i.Remotes {
-			mine = mine || rem.Peer.Name == r.Peer
 			out.From = append(out.From, fmt.Sprintf("%s weight %d priority %d", rem.SNI, rem.Weight, rem.Priority))
 		}
 		if i.Local != nil {
@@ -256,10 +302,22 @@ func (a *admin) Imports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.I
 		}
 		if len(out.From) == 0 {
 			out.State = "no live peer serves it"
-		}
-		if mine {
-			resp.Imports = append(resp.Imports, out)
+		} else if s := unknownOffer(p, fi); s != "" {
+			out.State = s
 		}
 	}
-	return resp, nil
+	if found := wrongWith(p, snapshot.Key{Kind: "FederatedImport", Namespace: fi.Namespace, Name: fi.Name}, "\x00", 0); found != "" {
+		out.State = found
+	}
+	return out
+}
+
+// unknownOffer says that a peer has not told yet what it offers.
+func unknownOffer(p *published, fi *v1alpha1.FederatedImport) string {
+	for _, f := range fi.Spec.From {
+		if peer := p.mesh.Peers[f.Peer]; peer != nil && peer.Live && p.snapshot.Peers[f.Peer].Catalogue == nil {
+			return "peer " + f.Peer + " has not said yet what it offers"
+		}
+	}
+	return ""
 }

@@ -81,7 +81,7 @@ type published struct {
 // allFindings are the findings, and what policies name and nobody is: worked out for the first who asks.
 func (p *published) allFindings() []finding.Finding {
 	p.once.Do(func() {
-		p.shown = slices.Concat(p.findings, compile.Unmatched(p.snapshot, p.mesh))
+		p.shown = slices.Concat(p.findings, compile.Unmatched(p.snapshot, p.mesh), compile.Crossing(p.snapshot, p.mesh))
 		finding.Sort(p.shown)
 	})
 	return p.shown

@@ -188,7 +188,8 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 		Gateways: d.gateways, FromGateway: d.judge,
 		Identity: func() (*tls.Certificate, error) { return d.identity.GetCertificate(nil) },
 		Shut:     d.store.Shut, Reopen: d.store.Reopen, Changed: func() { d.loop.reload() }, InForce: d.inForce,
-		Export: d.export, Unready: d.unready, SetReadiness: d.store.SetReadiness, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
+		InEffect: d.inEffect, Export: d.export, Unready: d.unready, SetReadiness: d.store.SetReadiness, Log: d.log, Now: d.now,
+		MinRefresh: 2 * time.Second,
 	})
 	if err != nil {
 		return err

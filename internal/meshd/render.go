@@ -37,7 +37,7 @@ func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.P
 	if mesh == nil {
 		return nil, slices.Concat(cfg.Findings, findings), nil
 	}
-	findings = slices.Concat(cfg.Findings, findings, compile.Unmatched(snap, mesh))
+	findings = slices.Concat(cfg.Findings, findings, compile.Unmatched(snap, mesh), compile.Crossing(snap, mesh))
 	finding.Sort(findings)
 	if proxy == "" {
 		return nil, findings, nil
