@@ -34,7 +34,7 @@ func (c *compiler) bearable(i *instance, all []selectedPolicy) (standing []selec
 		without[sp.policy] = true
 		if sp.policy.Action == model.Deny && refusal == nil {
 			refusal = &model.Policy{
-				Name: closedPrefix + sp.policy.Name, Ref: sp.policy.Ref, Action: model.Deny, Rules: []model.Rule{{}},
+				Name: model.ClosedPrefix + sp.policy.Name, Ref: sp.policy.Ref, Action: model.Deny, Rules: []model.Rule{{}},
 			}
 		}
 	}

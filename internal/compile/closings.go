@@ -11,9 +11,6 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// closedPrefix begins the name of a refusal that closes, as records show it.
-const closedPrefix = "closed-by-"
-
 // maxReportedClosed bounds the findings about what is closed.
 const maxReportedClosed = 1_000
 
@@ -57,7 +54,7 @@ func (c *compiler) shut(o snapshot.Closed) {
 	}
 	c.closedScopes[scope] = true
 	c.closed[namespace] = append(c.closed[namespace], closing{workload: workload, labels: o.Selector, policy: &model.Policy{
-		Name: closedPrefix + strings.ReplaceAll(describe(o.Key), " ", "-"), Ref: at(describe(o.Key), o.Origin),
+		Name: model.ClosedPrefix + strings.ReplaceAll(describe(o.Key), " ", "-"), Ref: at(describe(o.Key), o.Origin),
 		Action: model.Deny, Rules: []model.Rule{{}},
 	}})
 }

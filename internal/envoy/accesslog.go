@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
 )
 
 // tag is one named value of a log entry; Value may hold Envoy's command operators.
@@ -66,45 +67,90 @@ func when(expression string) *accesslogv3.AccessLogFilter {
 	}}}
 }
 
-// handshakeRefusals logs failed TLS handshakes, which reach only the listener's log and carry no flag (facts: observability §0.5).
-// What the system says of a connection that the other side has left is no refusal.
-func handshakeRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{tcpLog(name, when(`connection.transport_failure_reason != "" && !connection.transport_failure_reason.contains("system library")`), tags...)}
+// connectionRefusals logs connections that were refused, or for which nobody could be reached. Failed TLS handshakes reach only
+// the listener's log and carry no flag (facts: observability §0.5). What the system says of a connection that the other side has
+// left is no refusal, nor is what the inspector notes of one that does not speak TLS ("TLS_error|", where a handshake's
+// failure begins "TLS_error:"): whether it may is for its chain.
+func connectionRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
+	return []*accesslogv3.AccessLog{tcpLog(name, anyOfFilters(unreached, when(`connection.transport_failure_reason != ""`+
+		` && !connection.transport_failure_reason.startsWith("TLS_error|")`+
+		` && !connection.transport_failure_reason.contains("system library")`+
+		` || connection.termination_details.contains("rbac_access_denied")`)), tags...)}
 }
 
-// refusals logs the requests that Envoy refused itself.
+// refusals logs the requests that Envoy itself answered, or ended before they were over.
 func refusals(name string, tags ...tag) []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{httpLog(name, anyAnswered(403, 400), tags...)}
+	return []*accesslogv3.AccessLog{httpLog(name, ownDoing, tags...)}
 }
 
-// localRefusals logs those of them that were not another Envoy's, or the application's, to give.
-func localRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{httpLog(name, &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
-		AndFilter: &accesslogv3.AndFilter{Filters: []*accesslogv3.AccessLogFilter{
-			anyAnswered(403, 400), when(`response.code_details != "via_upstream"`),
-		}},
-	}}, tags...)}
-}
+// unreached holds for connections for which there was nobody, or nobody who could be reached.
+var unreached = flagged("UH", "UF", "UO", "URX", "NR", "NC", "DF", "OM")
 
-// anyAnswered keeps an entry only if the answer had one of these statuses, of which there are two or more.
-func anyAnswered(statuses ...uint32) *accesslogv3.AccessLogFilter {
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{
-		OrFilter: &accesslogv3.OrFilter{Filters: each(statuses, answered)},
+// ownDoing holds for requests that were not answered by whom they went to, or not to the end. Envoy's flags say so of what went
+// wrong, and of other answers of its own their details, which only an expression can ask for. So those alone are asked that whose
+// status, of HTTP or gRPC, might be a refusal: an application's answers are none, whatever they say.
+var ownDoing = anyOfFilters(
+	flagged("LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "RL", "UAEX", "RLSE", "URX", "SI", "IH", "DPE", "UMSDR", "NFCF", "DT",
+		"UPE", "NC", "OM", "DF", "DO", "UDO"), // all but those of clients that left
+	allOfFilters(
+		anyOfFilters(answeredFrom(400), grpcRefused, allOfFilters(speaksGRPC, grpcUnknown)),
+		when(`response.code_details != "via_upstream"`),
+	),
+)
+
+// grpcRefused holds for gRPC statuses that are not OK. What is not gRPC has UNKNOWN, unless its HTTP status maps to another.
+var (
+	grpcRefused = grpcStatus(true, accesslogv3.GrpcStatusFilter_OK, accesslogv3.GrpcStatusFilter_UNKNOWN)
+	grpcUnknown = grpcStatus(false, accesslogv3.GrpcStatusFilter_UNKNOWN)
+	speaksGRPC  = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
+		Header: header("content-type", model.Match{Kind: model.Prefix, Value: "application/grpc"}, true),
+	}}}
+)
+
+func grpcStatus(exclude bool, statuses ...accesslogv3.GrpcStatusFilter_Status) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_GrpcStatusFilter{
+		GrpcStatusFilter: &accesslogv3.GrpcStatusFilter{Statuses: statuses, Exclude: exclude},
 	}}
 }
 
-// answered keeps an entry only if the answer had this status. Every request asks this, so that it is no expression.
-func answered(status uint32) *accesslogv3.AccessLogFilter {
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
-		Comparison: &accesslogv3.ComparisonFilter{Value: &corev3.RuntimeUInt32{DefaultValue: status, RuntimeKey: "isthmus.unset"}},
-	}}}
-}
-
-// flagged keeps an entry only if Envoy has set one of these response flags on it.
+// flagged holds for requests and connections that have any of these response flags.
 func flagged(flags ...string) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
 		ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: flags},
 	}}
+}
+
+func anyOfFilters(filters ...*accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{
+		OrFilter: &accesslogv3.OrFilter{Filters: filters},
+	}}
+}
+
+func allOfFilters(filters ...*accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
+		AndFilter: &accesslogv3.AndFilter{Filters: filters},
+	}}
+}
+
+// anyAnswered keeps an entry only if the answer had one of these statuses, of which there are two or more.
+func anyAnswered(statuses ...uint32) *accesslogv3.AccessLogFilter {
+	return anyOfFilters(each(statuses, answered)...)
+}
+
+// answered keeps an entry only if the answer had this status. Every request asks this, so that it is no expression.
+func answered(status uint32) *accesslogv3.AccessLogFilter {
+	return compared(accesslogv3.ComparisonFilter_EQ, status)
+}
+
+// answeredFrom keeps an entry only if the answer had this status or a higher one.
+func answeredFrom(status uint32) *accesslogv3.AccessLogFilter {
+	return compared(accesslogv3.ComparisonFilter_GE, status)
+}
+
+func compared(op accesslogv3.ComparisonFilter_Op, status uint32) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
+		Comparison: &accesslogv3.ComparisonFilter{Op: op, Value: &corev3.RuntimeUInt32{DefaultValue: status, RuntimeKey: "isthmus.unset"}},
+	}}}
 }
 
 // workloadTag says at which workload of the node something was seen.

@@ -72,7 +72,7 @@ func (b *builder) importChains(g *view.GatewayView, i *model.Import) []*listener
 	b.add(ClusterType, name, speaking(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
 	m := withLocalReplies(behindOthers(httpManager(name, name, boundaryFilters(nil, nil), nil)), "the boundary of "+td,
-		"the FederatedImport does not list this caller")
+		refused("the FederatedImport does not list this caller"))
 	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(server(i), i.Name, host)...))
 	return []*listenerv3.FilterChain{chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m))}
 }
@@ -111,10 +111,8 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 		Permissions: []*rbacv3.Permission{andPermissions(nil)},
 	}}}
 	return &routev3.RouteConfiguration{
-		Name: name,
-		VirtualHosts: []*routev3.VirtualHost{{
-			Name: i.Host, Domains: domains(model.HostNames(&model.Service{ID: i.ID, Host: i.Host}, b.view.Domain)), Routes: []*routev3.Route{r},
-		}},
+		Name:                   name,
+		VirtualHosts:           []*routev3.VirtualHost{{Name: i.Host, Domains: everyHost, Routes: []*routev3.Route{r}}},
 		RequestHeadersToAdd:    []*corev3.HeaderValueOption{overwrite(callerHeader, "%DOWNSTREAM_PEER_URI_SAN%")},
 		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: leaks,
 		TypedPerFilterConfig: policyConfig(nil, callers),

@@ -14,6 +14,7 @@ import (
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	connectionlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -89,11 +90,11 @@ func (b *builder) controlCluster(g *view.GatewayView, name, protocol string) *cl
 	return c
 }
 
-// inlineRoutes are routes that never change while the chain lives.
-func inlineRoutes(m *hcmv3.HttpConnectionManager, host string, routes ...*routev3.Route) *hcmv3.HttpConnectionManager {
+// inlineRoutes are routes that never change while the chain lives, which was found by its name in the handshake.
+func inlineRoutes(m *hcmv3.HttpConnectionManager, name string, routes ...*routev3.Route) *hcmv3.HttpConnectionManager {
 	m.UpgradeConfigs = nil
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
-		VirtualHosts: []*routev3.VirtualHost{{Name: host, Domains: []string{host}, Routes: routes}},
+		VirtualHosts: []*routev3.VirtualHost{{Name: name, Domains: everyHost, Routes: routes}},
 	}}
 	return m
 }
@@ -124,24 +125,44 @@ var leaks = []string{
 	"x-envoy-peer-metadata", "x-envoy-peer-metadata-id",
 }
 
-// requestLeaks are what a request must not carry out of its mesh.
+// requestLeaks are what a request must not carry out of its mesh. Baggage is what a mesh's own programs tell each other beside
+// their requests, which is not to pass trust boundaries (W3C Baggage §4.2); of a trace its numbers pass, in traceparent and tracestate.
 var requestLeaks = append([]string{
-	"x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "forwarded", "x-real-ip", "via", "x-request-id",
+	"x-forwarded-for", "x-forwarded-client-cert", "forwarded", "x-real-ip", "via", "baggage",
 	"x-envoy-external-address", "x-envoy-internal", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count", agentapi.HeaderProbe,
 }, without(overrideHeaders, callerHeader)...)
 
-// familiesOfLeaks are prefixes of such headers, by which proxies tell each other of their inside.
-var familiesOfLeaks = []string{"x-forwarded-", "x-envoy-"}
+// familiesOfLeaks match such headers, by which proxies tell each other of their inside. Which protocol the client spoke is no
+// secret, and applications ask for it.
+var familiesOfLeaks = []*matcherv3.StringMatcher{
+	{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}},
+	regex(`x-forwarded-(?:[^p].*|p|p[^r].*|pr|pr[^o].*|pro|pro[^t].*|prot|prot[^o].*|proto.+)?`), // not x-forwarded-proto
+}
 
 // boundaryFilters are the policy filters behind one that makes these changes and drops those families.
 func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.HttpFilter {
-	drop := each(familiesOfLeaks, removedPrefix)
+	drop := each(familiesOfLeaks, removedMatching)
 	return append([]*hcmv3.HttpFilter{httpFilter("boundary", anyOf(&headermutationv3.HeaderMutation{
 		Mutations: &headermutationv3.Mutations{
-			RequestMutations: slices.Concat(requests, drop), RequestTrailersMutations: trailersRemoved,
+			RequestMutations: slices.Concat(requests, drop, plainRequestID), RequestTrailersMutations: trailersRemoved,
 			ResponseMutations: slices.Concat(answers, drop),
 		},
 	}))}, policyFilters()...)
+}
+
+// plainRequestID keeps the one x-request-id that is short and plain, so that both meshes' records can be laid side by side; any
+// other is taken away. The intermediate header is nobody's but ours.
+var plainRequestID = []*mutationv3.HeaderMutation{
+	removed("isthmus-request-id"),
+	written("isthmus-request-id", `%CEL(request.headers['x-request-id'].matches('^[A-Za-z0-9._~+/=:@-]+$')`+
+		` && size(request.headers['x-request-id']) <= 128 ? request.headers['x-request-id'] : '')%`),
+	removed("x-request-id"),
+	written("x-request-id", "%REQ(isthmus-request-id)%"),
+	removed("isthmus-request-id"),
+}
+
+func written(name, value string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: overwrite(name, value)}}
 }
 
 // tagged says what an entry is about.

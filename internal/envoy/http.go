@@ -1,8 +1,6 @@
 package envoy
 
 import (
-	"strings"
-
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -13,6 +11,7 @@ import (
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	customheaderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/custom_header/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	previousprioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -37,7 +36,8 @@ var overrideHeaders = append([]string{
 }, ownLookalikes...)
 
 // httpManager is the hardened HTTP connection manager (docs/requests.md): paths are normalised but for "//", which
-// policies see through; escaped slashes and ambiguous framing are refused, ports and trailing dots are cut from the host.
+// policies see through; escaped slashes and ambiguous framing are refused. The Host stays as the client sent it: where a request
+// goes is settled before anybody reads it, and policies compare it in every spelling (hosts.go).
 func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []*accesslogv3.AccessLog) *hcmv3.HttpConnectionManager {
 	filters = append(filters, routerFilter())
 	return &hcmv3.HttpConnectionManager{
@@ -47,14 +47,11 @@ func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []
 		UpgradeConfigs:                upgrades(filters),
 		NormalizePath:                 boolean(true),
 		PathWithEscapedSlashesAction:  hcmv3.HttpConnectionManager_REJECT_REQUEST,
-		StripPortMode:                 &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
-		StripTrailingHostDot:          true,
 		CommonHttpProtocolOptions:     &corev3.HttpProtocolOptions{IdleTimeout: noLimit(), MaxHeadersCount: u32(maxHeaders)},
 		HttpProtocolOptions:           http1Options(""),
 		MaxRequestHeadersKb:           u32(maxHeadersKiB),
 		ForwardClientCertDetails:      hcmv3.HttpConnectionManager_SANITIZE,
-		UseRemoteAddress:              boolean(true),
-		SkipXffAppend:                 true,
+		OriginalIpDetectionExtensions: []*corev3.TypedExtensionConfig{nobodysWord},
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{earlyMutations},
 		GenerateRequestId:             boolean(false),
 		ServerHeaderTransformation:    hcmv3.HttpConnectionManager_PASS_THROUGH,
@@ -67,6 +64,11 @@ func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []
 		AccessLog:                     log,
 	}
 }
+
+// nobodysWord has a request come from where its connection does, whatever x-forwarded-for says: it looks for an address in a header
+// that no client can send. Unlike use_remote_address it leaves x-forwarded-for, and x-forwarded-proto, as the client sent
+// them. Where there is no x-forwarded-proto, Envoy says what the client spoke.
+var nobodysWord = &corev3.TypedExtensionConfig{Name: "nobodys_word", TypedConfig: anyOf(&customheaderv3.CustomHeaderConfig{HeaderName: ":nobody"})}
 
 // earlyMutations come before anything reads the headers: what Envoys say to each other is removed, whoever sends it, and
 // upgrades get their common name.
@@ -104,52 +106,11 @@ func policyConfig(deny, allow *rbacv3.RBAC) map[string]*anypb.Any {
 		deny.Policies = map[string]*rbacv3.Policy{}
 	}
 	deny.Policies[hygienePolicy] = pathHygiene
+	deny.Policies[hostPolicy] = hostHygiene
 	return map[string]*anypb.Any{
 		denyFilter:  anyOf(&httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Rules: deny}}),
 		allowFilter: anyOf(&httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Rules: allow}}),
 	}
-}
-
-// begunFlags are Envoy's response flags of a request that was on its way to a server when it failed: the connection ended or
-// was reset, time ran out, or what came was no HTTP.
-var begunFlags = []string{"UC", "UR", "LR", "UT", "UMSDR", "SI", "UPE"}
-
-// withLocalReplies makes Envoy's own answers say who answers, a refusal by policy say where to look, and an answer in
-// place of one that could not be had say that it is none (unavailable reads it).
-func withLocalReplies(m *hcmv3.HttpConnectionManager, who, refusal string) *hcmv3.HttpConnectionManager {
-	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{
-		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%\n"),
-		Mappers: []*hcmv3.ResponseMapper{{
-			Filter: when(`response.code_details.contains("[` + hygienePolicy + `]")`), StatusCode: u32(400),
-			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this path: with ';', a malformed escape, or one of a percent sign, a control character or an overlong form it means different things to different servers\n"),
-		}, {
-			Filter: when(`response.code_details.contains("[` + lookalikePolicy + `]")`), StatusCode: u32(400),
-			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses a header of this request: with '_' for '-', programs may read it as one that a policy compares\n"),
-		}},
-	}
-	m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, upgradeReplies(who)...)
-	m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, &hcmv3.ResponseMapper{
-		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
-			Filters: []*accesslogv3.AccessLogFilter{anyAnswered(502, 503, 504), flagged(begunFlags...)},
-		}}},
-		HeadersToAdd: []*corev3.HeaderValueOption{overwrite(agentapi.HeaderUnavailable, agentapi.Begun)},
-	}, &hcmv3.ResponseMapper{
-		Filter:       anyAnswered(502, 503, 504),
-		HeadersToAdd: []*corev3.HeaderValueOption{overwrite(agentapi.HeaderUnavailable, agentapi.NotBegun)},
-	})
-	if refusal != "" {
-		m.LocalReplyConfig.Mappers = append(m.LocalReplyConfig.Mappers, &hcmv3.ResponseMapper{
-			Filter:             answered(403),
-			BodyFormatOverride: bodyFormat("isthmus: " + who + " refuses this request: " + refusal + "\n"),
-		})
-	}
-	return m
-}
-
-func bodyFormat(text string) *corev3.SubstitutionFormatString {
-	return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
-		TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: text}},
-	}}
 }
 
 func managerFilter(m *hcmv3.HttpConnectionManager) *listenerv3.Filter {
@@ -210,15 +171,4 @@ func retryElsewhere(r *routev3.Route, tries uint32) *routev3.Route {
 	}
 	p.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{BaseInterval: millis(5), MaxInterval: millis(50)}
 	return r
-}
-
-// domains lower-cases and keeps explicit names; "*" is never among them.
-func domains(hosts []string) []string {
-	out := make([]string, 0, len(hosts))
-	for _, h := range hosts {
-		if h = strings.ToLower(h); h != "" && !strings.Contains(h, "*") {
-			out = append(out, h)
-		}
-	}
-	return out
 }

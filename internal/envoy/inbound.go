@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	"cmp"
 	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -20,7 +19,7 @@ func (b *builder) inbound(w *model.Workload) {
 	l := b.listener(name, w, [2]string{"0.0.0.0", "::"}, agentapi.InboundPort, tlsInspectorBut(plaintextPorts(w)))
 	l.ListenerFiltersTimeout = millis(5000)
 	l.SocketOptions = keepaliveOptions()
-	l.AccessLog = handshakeRefusals(inboundLog, workloadTag(w.ID.String()))
+	l.AccessLog = connectionRefusals(inboundLog, workloadTag(w.ID.String()))
 	l.DefaultFilterChain = plaintextRefusal.refused(name+"/refused", w)
 	refs := slices.Clone(w.Refs)
 	for _, in := range w.Inbound {
@@ -33,9 +32,6 @@ func (b *builder) inbound(w *model.Workload) {
 		b.add(ListenerType, handed.Name, handed, refs)
 	}
 }
-
-// inboundRefusal names what decides, not what it says: a refused caller learns nothing of the policies.
-const inboundRefusal = "no AuthorizationPolicy there allows this caller, method and path"
 
 func (b *builder) inboundPort(l *listenerv3.Listener, w *model.Workload, in model.Inbound) {
 	name := inboundName(w, in.Port)
@@ -79,9 +75,9 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 	target := inboundName(w, in.Port)
 	if t.http {
 		m := withLocalReplies(httpManager(name, name, inboundFilters(),
-			refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), inboundRefusal)
-		if hosts := domains(in.Hosts); len(hosts) > 0 {
-			m.HttpProtocolOptions.DefaultHostForHttp_10 = hosts[0]
+			refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), policyReplies...)
+		if len(in.Hosts) > 0 {
+			m.HttpProtocolOptions.DefaultHostForHttp_10 = in.Hosts[0]
 		}
 		if manyLookalikes(comparedHeaders(in.Policies)) {
 			m.CommonHttpProtocolOptions.HeadersWithUnderscoresAction = corev3.HttpProtocolOptions_REJECT_REQUEST
@@ -132,14 +128,13 @@ func policyRefs(ps model.Policies) []model.Ref {
 
 func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *routev3.RouteConfiguration {
 	rc := &routev3.RouteConfiguration{
-		Name: name, RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
+		Name:                   name,
+		VirtualHosts:           []*routev3.VirtualHost{{Name: name, Domains: everyHost, Routes: toPrograms(target, in.Protocol)}},
+		RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
 		TypedPerFilterConfig: policyConfig(refuseLookalikes(t.deny(in.Policies), comparedHeaders(in.Policies)), t.allow(in.Policies)),
 	}
 	if fold := foldConfig(in.Policies); fold != nil {
 		rc.TypedPerFilterConfig[foldFilter] = fold
-	}
-	if hosts := domains(in.Hosts); len(hosts) > 0 {
-		rc.VirtualHosts = []*routev3.VirtualHost{{Name: cmp.Or(hosts[0], name), Domains: hosts, Routes: toPrograms(target, in.Protocol)}}
 	}
 	return rc
 }

@@ -61,7 +61,7 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 	b.add(RouteType, name, b.exportRoutes(name, e), refs)
 	filters := append(boundaryFilters([]*mutationv3.HeaderMutation{oneCaller}, []*mutationv3.HeaderMutation{outerRedirects}), innerRedirects(e.Service.Host, b.view.Domain))
 	m := withLocalReplies(behindOthers(httpManager(name, name, filters, nil)), "the boundary of "+b.view.TrustDomain.Name(),
-		"its FederatedExport to this peer lists no such caller, method and path")
+		refused("its FederatedExport to this peer lists no such caller, method and path"))
 	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...))
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -24,6 +25,7 @@ import (
 func (b *builder) outbound(w *model.Workload) {
 	name := outboundListener(w)
 	l := b.listener(name, w, [2]string{"127.0.0.1", "::1"}, agentapi.OutboundPort)
+	l.AccessLog = []*accesslogv3.AccessLog{tcpLog(outboundLog, unreached, workloadTag(w.ID.String()))}
 	l.DefaultFilterChain = b.unlisted(w, name)
 	var refs []model.Ref
 	for _, o := range w.Outbound {
@@ -129,7 +131,7 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 func (b *builder) httpDestination(w *model.Workload, o model.Outbound, name string, match *listenerv3.FilterChainMatch, served bool,
 	refs []model.Ref,
 ) *listenerv3.FilterChain {
-	m := withLocalReplies(httpManager(name, name, nil, localRefusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host, "")
+	m := withLocalReplies(httpManager(name, name, nil, refusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host)
 	m.LocalReplyConfig.Mappers = append([]*hcmv3.ResponseMapper{noLongerListed(w)}, m.LocalReplyConfig.Mappers...)
 	asItIs(m)
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
@@ -147,10 +149,7 @@ func asItIs(m *hcmv3.HttpConnectionManager) {
 	m.NormalizePath = boolean(false)
 	m.MergeSlashes = false
 	m.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_KEEP_UNCHANGED
-	m.StripPortMode = nil
-	m.StripTrailingHostDot = false
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY
-	m.UseRemoteAddress = boolean(false)
 }
 
 // closeAtOnce ends a connection without a byte.
@@ -180,8 +179,8 @@ func outboundTo(name string, o model.Outbound, routes ...*routev3.Route) *routev
 	}
 	return &routev3.RouteConfiguration{
 		Name: name, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
-		RequestHeadersToRemove: []string{"x-envoy-internal", upgradeHeader}, // which Envoy adds
-		VirtualHosts:           []*routev3.VirtualHost{{Name: o.Service.Host, Domains: []string{"*"}, Routes: routes}},
+		RequestHeadersToRemove: []string{upgradeHeader}, // which Envoy adds
+		VirtualHosts:           []*routev3.VirtualHost{{Name: o.Service.Host, Domains: everyHost, Routes: routes}},
 	}
 }
 

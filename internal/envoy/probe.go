@@ -3,7 +3,6 @@ package envoy
 import (
 	"fmt"
 
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
@@ -50,11 +49,7 @@ func egressLeg(m *hcmv3.HttpConnectionManager, r *routev3.Route) *hcmv3.HttpConn
 // ownAnswer adds a header where the gateway answers itself, because nobody else did.
 func ownAnswer(name, value string) *hcmv3.ResponseMapper {
 	return &hcmv3.ResponseMapper{
-		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
-			Comparison: &accesslogv3.ComparisonFilter{
-				Op: accesslogv3.ComparisonFilter_GE, Value: &corev3.RuntimeUInt32{DefaultValue: 500, RuntimeKey: "isthmus.nobody"},
-			},
-		}}},
+		Filter:       answeredFrom(500),
 		HeadersToAdd: []*corev3.HeaderValueOption{overwrite(name, value)},
 	}
 }

@@ -201,9 +201,7 @@ func glob(pattern, star string) string {
 func (t rbacTranslator) operation(o model.Operation, refusing bool) []*rbacv3.Permission {
 	var out []*rbacv3.Permission
 	if t.http {
-		out = bothPermissions(out, o.Hosts, o.NotHosts, func(m model.Match) *rbacv3.Permission {
-			return headerPermission(header(":authority", m, true))
-		})
+		out = bothPermissions(out, o.Hosts, o.NotHosts, hostPermission)
 		out = bothPermissions(out, o.Methods, nil, method(refusing))
 		out = bothPermissions(out, nil, o.NotMethods, method(!refusing))
 		out = bothPermissions(out, pathLists(o.Paths), nil, paths(refusing))

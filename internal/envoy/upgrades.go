@@ -85,18 +85,10 @@ var upgradeRules = httpFilter("upgrades", anyOf(&httprbacv3.RBAC{Rules: &rbacv3.
 }}))
 
 // upgradeReplies say why an upgrade is refused, or a CONNECT, which asks for a tunnel to an address of the client's choice.
-func upgradeReplies(who string) []*hcmv3.ResponseMapper {
-	reply := func(condition string, status uint32, text string) *hcmv3.ResponseMapper {
-		return &hcmv3.ResponseMapper{
-			Filter: when(condition), StatusCode: u32(status), BodyFormatOverride: bodyFormat("isthmus: " + who + " " + text + "\n"),
-		}
-	}
-	return []*hcmv3.ResponseMapper{
-		reply(`request.method == "CONNECT"`, 405,
-			"opens no tunnels: CONNECT is for proxies; an extended CONNECT (RFC 8441) opens a WebSocket"),
-		reply(`response.code_details.contains("[`+offerPolicy+`]")`, 400,
-			"does not switch to another form of HTTP or TLS: policies would see no further request"),
-		reply(`response.code_details.contains("[`+bodyPolicy+`]")`, 400,
-			"takes no body with an upgrade: send it once the server has agreed"),
-	}
+var upgradeReplies = []reply{
+	{when: when(`request.method == "CONNECT"`), status: 405, text: " opens no tunnels: CONNECT is for proxies; an extended CONNECT " +
+		"(RFC 8441) opens a WebSocket"},
+	{when: detailed("[" + offerPolicy + "]"), status: 400, text: " does not switch to another form of HTTP or TLS: policies would see " +
+		"no further request"},
+	{when: detailed("[" + bodyPolicy + "]"), status: 400, text: " takes no body with an upgrade: send it once the server has agreed"},
 }

@@ -59,6 +59,9 @@ type Source struct {
 	ServiceAccounts, NotServiceAccounts []Principal
 }
 
+// ClosedPrefix begins the name of a policy that closes, in place of an object that is written and not in force.
+const ClosedPrefix = "closed-by-"
+
 // Principal is an identity to compare with.
 type Principal struct {
 	Match Match // of the whole SPIFFE ID

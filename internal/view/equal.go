@@ -28,7 +28,7 @@ func equalWorkloads(a, b *model.Workload) bool {
 }
 
 func equalInbound(a, b model.Inbound) bool {
-	return a.Port == b.Port && a.Protocol == b.Protocol && a.Mode == b.Mode && slices.Equal(a.Hosts, b.Hosts) && slices.Equal(a.Refs, b.Refs) &&
+	return a.Port == b.Port && a.Protocol == b.Protocol && a.Mode == b.Mode && slices.Equal(a.Refs, b.Refs) &&
 		a.Policies.DefaultAllow == b.Policies.DefaultAllow &&
 		slices.EqualFunc(a.Policies.Deny, b.Policies.Deny, equalPolicies) && slices.EqualFunc(a.Policies.Allow, b.Policies.Allow, equalPolicies)
 }

@@ -42,7 +42,7 @@ func (g *gateway) workloadSees(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	if want := []string{"Content-Length", "Isthmus-Caller", "X-App"}; !slices.Equal(names, want) {
+	if want := []string{"Content-Length", "Isthmus-Caller", "X-App", "X-Forwarded-Proto"}; !slices.Equal(names, want) {
 		t.Errorf("headers %v, want %v", names, want)
 	}
 	if v := strings.Join(q.Header.Values("Isthmus-Caller"), "|"); v != "spiffe://north.example/ns/default/sa/web" {

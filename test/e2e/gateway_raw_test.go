@@ -57,7 +57,7 @@ func (g *gateway) testRawRequests(t *testing.T) {
 		{"no host", "GET /public HTTP/1.1\r\n", []int{400}, true},
 		{"HTTP/1.0", "GET /public HTTP/1.0\r\nHost: HOST\r\n", []int{426, 400}, true},
 		{"CONNECT", "CONNECT HOST:80 HTTP/1.1\r\nHost: HOST\r\n", []int{400, 403, 404, 405}, true},
-		{"upgrade", get("/public") + "Connection: upgrade\r\nUpgrade: websocket\r\n", []int{403}, true},
+		{"upgrade", get("/public") + "Connection: upgrade\r\nUpgrade: websocket\r\n", []int{501}, true},
 	} {
 		for _, alias := range []string{"strict", "open"} {
 			if alias == "open" && !c.ambiguous {

@@ -130,8 +130,8 @@ func (s *shop) noResumption(t *testing.T) {
 	for range 3 {
 		c, err := s.secretly("alice", "10.93.0.21:8080", conf)
 		need(t, err)
-		l := &line{Conn: c, in: bufio.NewReader(c), host: "nowhere", say: s.canary}
-		need(t, s.expect(403, l.request("GET", "/"))) // having read, the client has any ticket
+		l := &line{Conn: c, in: bufio.NewReader(c), host: "web", say: s.canary}
+		need(t, s.expect(400, l.request("GET", "/;"))) // having read, the client has any ticket
 		if c.ConnectionState().DidResume {
 			t.Error("a session was resumed")
 		}

@@ -55,30 +55,45 @@ func TestVerdicts(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		entry Entry
-		want  string // verdict and reason
+		want  string // verdict, class and reason
 	}{
-		{"allowed", fromHTTP("ingress", httpLine(t, `{"commonProperties":{`+peerTag+`},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)), "allowed "},
-		{"the application's own 403", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"via_upstream"}}`)), "allowed "},
-		{"policy", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied no policy allows it"},
-		{"deny policy", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[default/deny#0]"}}`)), "denied policy default/deny#0 denies it"},
-		{
-			"closed",
-			fromHTTP("inbound", httpLine(t,
-				`{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[closed-by-AuthorizationPolicy-default/deny#0]"}}`)),
-			"denied closed: AuthorizationPolicy-default/deny is written and not in force",
-		},
-		{"our own answer", fromHTTP("outbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied no service there lists the caller"},
-		{"plaintext", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied not mutual TLS, or not a port of this workload"},
-		{"no such path", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":404,"responseCodeDetails":"route_not_found"}}`)), "denied no such host, path or method is offered"},
-		{"rubbish", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"path_normalization_failed"}}`)), "malformed path_normalization_failed"},
-		{"no upstream", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":503,"responseCodeDetails":"no_healthy_upstream"}}`)), "failed no_healthy_upstream"},
-		{"tcp policy", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied no policy allows it"},
-		{"unknown name", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"responseFlags":{"noRouteFound":true}}}`)), "denied nothing is offered under this name"},
-		{"handshake", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"}}`)), "handshake TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"},
-		{"peer's handshake", fromTCP("egress", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "handshake TLS_error:|x"},
-		{"peer away", fromTCP("egress", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"delayed connect error: Connection refused"}}`)), "allowed delayed connect error: Connection refused"},
+		{"allowed", fromHTTP("ingress", httpLine(t, `{"commonProperties":{`+peerTag+`},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)), "allowed  "},
+		{"the application's own 403", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"via_upstream"}}`)), "allowed  "},
+		{"the application's own 503", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":503,"responseCodeDetails":"via_upstream"}}`)), "allowed  "},
+		{"the client left", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"downstreamConnectionTermination":true}},"response":{"responseCode":0,"responseCodeDetails":"downstream_remote_disconnect"}}`)), "allowed  "},
+		{"policy", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied policy-none no policy allows it"},
+		{"policy, gRPC", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":200,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied policy-none no policy allows it"},
+		{"import", fromHTTP("egress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied import-callers the FederatedImport does not list the caller"},
+		{"export", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied export-rules no rule of the FederatedExport allows it"},
+		{"deny policy", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[default/deny#0]"}}`)), "denied policy-deny policy default/deny#0 denies it"},
+		{"closed", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[closed-by-AuthorizationPolicy-default/deny#0]"}}`)), "denied policy-closed closed: AuthorizationPolicy-default/deny is written and not in force"},
+		{"our own answer", fromHTTP("outbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied unlisted no service there lists the caller"},
+		{"no longer listed", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"noClusterFound":true}},"response":{"responseCode":403,"responseCodeDetails":"cluster_not_found"}}`)), "denied unlisted no service there lists the caller"},
+		{"plaintext", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied plaintext not mutual TLS, or not a port of this workload"},
+		{"no such path", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":404,"responseCodeDetails":"route_not_found"}}`)), "denied not-offered no such host, path or method is offered"},
+		{"path", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/path-hygiene]"}}`)), "malformed path the path means different things to different servers"},
+		{"host", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/host-hygiene]"}}`)), "malformed host the Host means different hosts to different servers"},
+		{"rubbish", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"path_normalization_failed"}}`)), "malformed malformed path_normalization_failed"},
+		{"too large", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"downstreamProtocolError":true}},"response":{"responseCode":431,"responseCodeDetails":"http1.headers_too_large"}}`)), "malformed too-large http1.headers_too_large"},
+		{"protocol", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"downstreamProtocolError":true}},"response":{"responseCode":400,"responseCodeDetails":"http1.codec_error"}}`)), "malformed protocol http1.codec_error"},
+		{"HTTP/1.0", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":426,"responseCodeDetails":"low_version"}}`)), "malformed malformed low_version"},
+		{"upgrade", fromHTTP("outbound", httpLine(t, `{"response":{"responseCode":501,"responseCodeDetails":"upgrade_failed"}}`)), "malformed upgrade requests may not change to this protocol here"},
+		{"no endpoint", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"noHealthyUpstream":true}},"response":{"responseCode":503,"responseCodeDetails":"no_healthy_upstream"}}`)), "failed no-endpoint no_healthy_upstream"},
+		{"unreachable", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionFailure":true}},"response":{"responseCode":503,"responseCodeDetails":"upstream_reset_before_response_started{connection_failure}"}}`)), "failed unreachable upstream_reset_before_response_started{connection_failure}"},
+		{"reset", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionTermination":true}},"response":{"responseCode":503,"responseCodeDetails":"upstream_reset_before_response_started{connection_termination}"}}`)), "failed reset upstream_reset_before_response_started{connection_termination}"},
+		{"reset in the middle", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionTermination":true}},"response":{"responseCode":200,"responseCodeDetails":"upstream_reset_after_response_started{connection_termination}"}}`)), "failed reset upstream_reset_after_response_started{connection_termination}"},
+		{"time-out", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamRequestTimeout":true}},"response":{"responseCode":504,"responseCodeDetails":"response_timeout"}}`)), "failed timeout response_timeout"},
+		{"another protocol", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamProtocolError":true}},"response":{"responseCode":502,"responseCodeDetails":"upstream_reset_before_response_started{protocol_error}"}}`)), "failed upstream-protocol upstream_reset_before_response_started{protocol_error}"},
+		{"tcp policy", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied policy-none no policy allows it"},
+		{"unknown name", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"responseFlags":{"noRouteFound":true}}}`)), "denied not-offered nothing is offered under this name"},
+		{"plaintext at the boundary", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error|error:1000009c:SSL routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end","responseFlags":{"noRouteFound":true}}}`)), "denied not-offered nothing is offered under this name"},
+		{"plaintext where it may be", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error|error:1000009c:SSL routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end"}}`)), "allowed  "},
+		{"handshake", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"}}`)), "handshake handshake TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"},
+		{"peer's handshake", fromTCP("egress", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "handshake handshake TLS_error:|x"},
+		{"peer away", fromTCP("egress", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"delayed connect error: Connection refused","responseFlags":{"upstreamConnectionFailure":true}}}`)), "failed unreachable delayed connect error: Connection refused"},
+		{"no endpoint, raw", fromTCP("outbound", tcpLine(t, `{"commonProperties":{"responseFlags":{"noHealthyUpstream":true}}}`)), "failed no-endpoint no endpoint is ready"},
 	} {
-		if got := c.entry.Verdict + " " + c.entry.Reason; got != c.want {
+		if got := c.entry.Verdict + " " + c.entry.Class + " " + c.entry.Reason; got != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -125,16 +140,16 @@ func TestCounts(t *testing.T) {
 		}
 	}
 	if d := cmp.Diff(map[string]float64{
-		"isthmus_access_log_lost_total":               0,
-		"isthmus_peer_handshakes_total retail failed": 1,
-		"isthmus_peer_handshakes_total retail ok":     2,
-		"isthmus_peer_requests_total retail":          3,
-		"isthmus_peer_denials_total retail":           1,
-		"isthmus_peer_bytes_total in retail":          210,
-		"isthmus_peer_bytes_total out retail":         1820,
-		"isthmus_refusals_total inbound denied":       1,
-		"isthmus_refusals_total ingress denied":       1,
-		"isthmus_refusals_total ingress handshake":    1,
+		"isthmus_access_log_lost_total":                      0,
+		"isthmus_peer_handshakes_total retail failed":        1,
+		"isthmus_peer_handshakes_total retail ok":            2,
+		"isthmus_peer_requests_total retail":                 3,
+		"isthmus_peer_denials_total retail":                  1,
+		"isthmus_peer_bytes_total in retail":                 210,
+		"isthmus_peer_bytes_total out retail":                1820,
+		"isthmus_refusals_total policy-none inbound denied":  1,
+		"isthmus_refusals_total export-rules ingress denied": 1,
+		"isthmus_refusals_total handshake ingress handshake": 1,
 	}, got); d != "" {
 		t.Error(d)
 	}
@@ -171,7 +186,7 @@ func TestRefusalsAreSaidButNotWithoutBound(t *testing.T) {
 	if lines < 50 || lines > 80 {
 		t.Errorf("said %d refusals of 1000", lines)
 	}
-	if want := `msg=refused log=inbound verdict=denied caller=spiffe://retail.example/ns/isthmus-system/sa/gateway`; !strings.Contains(out.String(), want) {
+	if want := `msg=refused log=inbound verdict=denied class=policy-none caller=spiffe://retail.example/ns/isthmus-system/sa/gateway`; !strings.Contains(out.String(), want) {
 		t.Errorf("want %s in\n%s", want, out.String()[:300])
 	}
 }

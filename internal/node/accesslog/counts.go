@@ -23,7 +23,7 @@ type tally struct {
 }
 
 // refusal is one kind of refused call.
-type refusal struct{ Log, Verdict string }
+type refusal struct{ Log, Verdict, Class string }
 
 func newTally() *tally {
 	return &tally{
@@ -41,7 +41,7 @@ func (t *tally) add(e *Entry) bool {
 		return false
 	}
 	if e.Refused() {
-		t.refused[refusal{e.Log, e.Verdict}]++
+		t.refused[refusal{e.Log, e.Verdict, e.Class}]++
 	}
 	if e.Peer == "" || e.Log != agentapi.LogIngress && e.Log != agentapi.LogEgress {
 		return true
@@ -65,7 +65,7 @@ func (t *tally) count(c *agentapi.PeerCounts, e *Entry) {
 		c.HandshakesOK++
 	}
 	switch {
-	case e.Refused():
+	case e.Refused() && e.Verdict != verdictFailed:
 		c.Denials++
 	case e.http || e.carried:
 		c.Requests++

@@ -4,7 +4,6 @@ package accesslog
 
 import (
 	"net"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +30,7 @@ type Entry struct {
 	Time        time.Time         `json:"time"`
 	Log         string            `json:"log"`
 	Verdict     string            `json:"verdict"`
+	Class       string            `json:"class,omitempty"` // kind of refusal or failure
 	Peer        string            `json:"peer,omitempty"`
 	Caller      string            `json:"caller,omitempty"`     // SPIFFE ID, or the workload on this node
 	AssertedBy  string            `json:"assertedBy,omitempty"` // who vouches for the caller, when it did not come itself
@@ -56,19 +56,8 @@ type Entry struct {
 	handshakeFailure bool
 }
 
-// Verdicts.
-const (
-	verdictAllowed   = "allowed"
-	verdictDenied    = "denied"    // by policy
-	verdictMalformed = "malformed" // not a request that passes the hardened parser
-	verdictHandshake = "handshake" // no TLS handshake
-	verdictFailed    = "failed"    // allowed, but it did not work
-)
-
-// Refused says whether it was refused here, whatever the reason.
-func (e *Entry) Refused() bool {
-	return e.Verdict == verdictDenied || e.Verdict == verdictMalformed || e.Verdict == verdictHandshake
-}
+// Refused says whether it was refused here or failed, whatever the reason.
+func (e *Entry) Refused() bool { return e.Verdict != verdictAllowed }
 
 func fromHTTP(log string, r *record) Entry {
 	e := fromCommon(log, r)
@@ -80,35 +69,11 @@ func fromHTTP(log string, r *record) Entry {
 		e.Caller, e.AssertedBy = r.assertedCaller, e.Caller
 	}
 	e.Code = uint32(r.code)
-	details := r.details
-	if details == "via_upstream" {
-		details = "" // the application's own answer
-	} else if !e.handshakeFailure {
-		e.Verdict = httpVerdict(e.Verdict, e.Code, details)
-	}
-	if details == "direct_response" { // the answer of a refusal's own chain
-		details = "no service there lists the caller"
-		if log == agentapi.LogInbound {
-			details = "not mutual TLS, or not a port of this workload"
-		}
-	}
-	e.Reason = firstOf(e.Reason, plain(details))
+	e.judge(r, judgeHTTP)
 	if log != agentapi.LogInbound {
 		e.Destination = firstOf(e.Authority, e.Destination)
 	}
 	return e
-}
-
-func httpVerdict(so string, code uint32, details string) string {
-	switch {
-	case code == http.StatusForbidden, strings.Contains(details, rbacDetails), details == "route_not_found":
-		return verdictDenied
-	case code >= 400 && code < 500:
-		return verdictMalformed
-	case code >= 500:
-		return verdictFailed
-	}
-	return so
 }
 
 func fromTCP(log string, r *record) Entry {
@@ -116,12 +81,13 @@ func fromTCP(log string, r *record) Entry {
 	if log != agentapi.LogEgress && r.connectionReceived+r.connectionSent > 0 {
 		e.BytesIn, e.BytesOut = r.connectionReceived, r.connectionSent
 	}
+	e.judge(r, judgeTCP)
 	return e
 }
 
 func fromCommon(log string, r *record) Entry {
 	e := Entry{
-		Time: time.Unix(int64(r.start.seconds), int64(r.start.nanos)).UTC(), Log: log, Verdict: verdictAllowed, stream: r.stream,
+		Time: time.Unix(int64(r.start.seconds), int64(r.start.nanos)).UTC(), Log: log, stream: r.stream,
 		Peer: peerOf(log, r.tags), Caller: r.uri, SNI: r.sni,
 		Remote:      firstOf(r.direct.ip, r.remote.ip), // what Envoy handed over inside itself has no direct one
 		Destination: firstOf(r.tags[tagObject], withoutCaller(r.sni), r.local.String(), r.cluster),
@@ -139,34 +105,21 @@ func fromCommon(log string, r *record) Entry {
 		e.connection = r.upstreamLocal.String()
 		e.BytesIn, e.BytesOut = r.upstreamReceived, r.upstreamSent
 	}
-	e.judge(r)
 	return e
 }
 
-// judge sets verdict and reason as far as every kind of entry tells them.
-func (e *Entry) judge(r *record) {
-	handshake := r.failure
-	if e.Log == agentapi.LogEgress || e.Log == agentapi.LogOutbound {
-		handshake = firstOf(handshake, tlsFailure(r.upstreamFailure))
+// judge sets verdict, class and reason: what TLS says comes first, and further judges the rest.
+func (e *Entry) judge(r *record, further func(log string, r *record) judgement) {
+	var j judgement
+	switch why := failedTLS(e.Log, r); {
+	case why != "":
+		j, e.handshakeFailure = failedHandshake.because(why), true
+	case r.names > 1:
+		j, e.Caller = twoNames, ""
+	default:
+		j = further(e.Log, r)
 	}
-	unoffered := r.noRoute && (e.Log == agentapi.LogIngress || e.Log == agentapi.LogEgress)
-	twoNames := r.names > 1
-	switch {
-	case handshake != "":
-		e.Verdict, e.handshakeFailure = verdictHandshake, true
-	case twoNames, r.tags[agentapi.TagRefused] != "":
-		e.Verdict = verdictDenied
-	case strings.Contains(r.ended, rbacDetails), r.unauthorized, unoffered:
-		e.Verdict = verdictDenied
-	}
-	if e.Reason = firstOf(handshake, r.tags[agentapi.TagRefused], plain(r.ended), r.upstreamFailure); e.Reason == "" && unoffered {
-		if e.Reason = "nothing is offered under this name"; strings.Contains(r.sni, ".caller.") {
-			e.Reason = "no FederatedImport lists this caller under this name"
-		}
-	}
-	if twoNames {
-		e.Caller, e.Reason = "", "the certificate has more than one URI name, so that nobody knows whose it is"
-	}
+	e.Verdict, e.Class, e.Reason = j.verdict, j.class, j.reason
 }
 
 // withoutCaller takes the caller's own name off the one that it asks for on raw TCP.
@@ -175,30 +128,6 @@ func withoutCaller(sni string) string {
 		return rest
 	}
 	return sni
-}
-
-const rbacDetails = "rbac_access_denied"
-
-// plain says what Envoy's detail means.
-func plain(details string) string {
-	if _, rest, ok := strings.Cut(details, rbacDetails+"_matched_policy["); ok {
-		policy, _, _ := strings.Cut(rest, "]")
-		if policy == "none" {
-			return "no policy allows it"
-		}
-		if what, closed := strings.CutPrefix(policy, "closed-by-"); closed {
-			what, _, _ = strings.Cut(what, "#")
-			return "closed: " + what + " is written and not in force"
-		}
-		return "policy " + policy + " denies it"
-	}
-	switch details {
-	case "route_not_found":
-		return "no such host, path or method is offered"
-	case "filter_chain_not_found":
-		return "nothing is offered under this name"
-	}
-	return details
 }
 
 // peerOf is the peer that an entry is about. Where peers come in, the listener's own entries name it by their chain.
@@ -211,14 +140,6 @@ func peerOf(log string, tags map[string]string) string {
 		return ""
 	}
 	return peer
-}
-
-// tlsFailure is the reason when it is one of TLS, and not for example a refused connection.
-func tlsFailure(reason string) string {
-	if strings.HasPrefix(reason, "TLS_error") || strings.Contains(reason, "verify") {
-		return reason
-	}
-	return ""
 }
 
 // String is ip:port, empty when there is none.

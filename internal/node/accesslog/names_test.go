@@ -37,7 +37,7 @@ func TestRawRefusals(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	e = fromTCP(agentapi.LogEgress, &record{
-		sni: "46a8e623ee0f4bf63aac7e5eb49ec865.caller.p7100.feed.default.svc.cluster.local", noRoute: true,
+		sni: "46a8e623ee0f4bf63aac7e5eb49ec865.caller.p7100.feed.default.svc.cluster.local", flags: noRoute,
 	})
 	if e.Destination != "p7100.feed.default.svc.cluster.local" || e.Verdict != "denied" || e.Reason != "no FederatedImport lists this caller under this name" {
 		t.Errorf("%+v", e)

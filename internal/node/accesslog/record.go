@@ -16,7 +16,7 @@ type record struct {
 	toUpstream                               bool
 	cluster, ended, stream                   string
 	upstreamFailure, failure                 string // of the transport
-	noRoute, unauthorized                    bool
+	flags                                    flags  // of what went wrong
 	tags                                     map[string]string
 	sent, received                           uint64 // downstream, on the wire
 	upstreamSent, upstreamReceived           uint64
@@ -25,6 +25,34 @@ type record struct {
 	authority, path, details, assertedCaller string
 	key, value                               string // of the map entry being read
 }
+
+// flags are a set of Envoy's response flags, by their field numbers in envoy.data.accesslog.v3.ResponseFlags.
+type flags uint32
+
+const (
+	noHealthyUpstream       flags = 1 << 2
+	upstreamTimeout         flags = 1 << 3
+	localReset              flags = 1 << 4
+	upstreamReset           flags = 1 << 5
+	upstreamUnreachable     flags = 1 << 6
+	upstreamTermination     flags = 1 << 7
+	upstreamOverflow        flags = 1 << 8
+	noRoute                 flags = 1 << 9
+	unauthorized            flags = 1 << 13
+	clientLeft              flags = 1 << 15
+	retryLimit              flags = 1 << 16
+	streamIdle              flags = 1 << 17
+	downstreamProtocolError flags = 1 << 19
+	maxDuration             flags = 1 << 20
+	durationTimeout         flags = 1 << 23
+	upstreamProtocolError   flags = 1 << 24
+	noCluster               flags = 1 << 25
+	overload                flags = 1 << 26
+	unresolved              flags = 1 << 27
+	clientReset             flags = 1 << 28
+
+	lastFlag = 28
+)
 
 // place is an IP address and a port.
 type place struct {
@@ -83,10 +111,18 @@ var (
 			return nil
 		}})}),
 	}
-	responseFlags = message{
-		9:  func(r *record, f field) error { r.noRoute = f.number != 0; return nil },
-		13: present(func(r *record) *bool { return &r.unauthorized }),
-	}
+	responseFlags = func() message {
+		m := make(message, lastFlag+1)
+		for n := range m {
+			m[n] = func(r *record, f field) error {
+				if f.bytes != nil || f.number != 0 { // a message that is present, or a boolean that is true
+					r.flags |= 1 << n
+				}
+				return nil
+			}
+		}
+		return m
+	}()
 	connection = message{
 		1: number(func(r *record) *uint64 { return &r.connectionReceived }),
 		2: number(func(r *record) *uint64 { return &r.connectionSent }),

@@ -140,7 +140,7 @@ func (s *Service) say(e *Entry) {
 		return
 	}
 	attrs := []any{
-		"log", e.Log, "verdict", e.Verdict, "caller", e.Caller, "remote", e.Remote,
+		"log", e.Log, "verdict", e.Verdict, "class", e.Class, "caller", e.Caller, "remote", e.Remote,
 		"destination", e.Destination, "reason", e.Reason,
 	}
 	if e.Peer != "" {
@@ -155,13 +155,19 @@ func (s *Service) say(e *Entry) {
 	if n := s.silenced.Swap(0); n > 0 {
 		attrs = append(attrs, "refusalsNotSaid", n)
 	}
+	if e.Verdict == verdictFailed {
+		s.cfg.Log.Warn("failed", attrs...)
+		return
+	}
 	s.cfg.Log.Warn("refused", attrs...)
 }
 
 var (
-	descRefused = prometheus.NewDesc("isthmus_refusals_total", "Calls refused by policy (denied), by the parser (malformed) or in the TLS handshake (handshake).", []string{"log", "verdict"}, nil)
-	descLost    = prometheus.NewDesc("isthmus_access_log_lost_total", "Entries of the access log that could not be written.", nil, nil)
-	descPeer    = map[string]*prometheus.Desc{
+	descRefused = prometheus.NewDesc("isthmus_refusals_total",
+		"Calls refused by policy (denied), by the parser (malformed) or in the TLS handshake (handshake), or that failed (failed), by class.",
+		[]string{"log", "verdict", "class"}, nil)
+	descLost = prometheus.NewDesc("isthmus_access_log_lost_total", "Entries of the access log that could not be written.", nil, nil)
+	descPeer = map[string]*prometheus.Desc{
 		"handshakes": prometheus.NewDesc("isthmus_peer_handshakes_total", "TLS handshakes with a peer mesh.", []string{"peer", "result"}, nil),
 		"requests":   prometheus.NewDesc("isthmus_peer_requests_total", "Requests and TCP connections carried to or from a peer mesh.", []string{"peer"}, nil),
 		"denials":    prometheus.NewDesc("isthmus_peer_denials_total", "Requests and connections of a peer mesh refused by policy.", []string{"peer"}, nil),
@@ -185,7 +191,7 @@ func (s *Service) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter(descLost, s.file.lostSoFar()+s.questions.lostSoFar())
 	for r, n := range s.tally.refusals() {
-		counter(descRefused, n, r.Log, r.Verdict)
+		counter(descRefused, n, r.Log, r.Verdict, r.Class)
 	}
 	for peer, c := range s.tally.byPeer() {
 		counter(descPeer["handshakes"], c.HandshakesOK, peer, "ok")

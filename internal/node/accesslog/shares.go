@@ -43,7 +43,7 @@ type shares struct {
 }
 
 // fold is what folded refusals have in common.
-type fold struct{ source, log, verdict, caller, destination, reason string }
+type fold struct{ source, log, verdict, class, caller, destination, reason string }
 
 func newShares(path string, max int64) *shares {
 	return &shares{
@@ -116,7 +116,7 @@ func (s *shares) budget(source, remote string) *rate.Limiter {
 
 // fold must be called with mu held.
 func (s *shares) fold(source string, e *Entry) {
-	k := fold{source, e.Log, e.Verdict, e.Caller, e.Destination, e.Reason}
+	k := fold{source, e.Log, e.Verdict, e.Class, e.Caller, e.Destination, e.Reason}
 	if s.folded[k] == nil && len(s.folded) >= maxFolded {
 		k = fold{source: source, log: e.Log, verdict: e.Verdict}
 	}

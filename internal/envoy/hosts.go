@@ -1,0 +1,45 @@
+package envoy
+
+import (
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// The Host is the client's to choose, as in Istio: the destination of a request is clear by its address, and between meshes by
+// the name in the handshake. So every name is routed alike, and the program sees what the client sent, port included. What two
+// readers could take for two different hosts is refused by hostHygiene; what is left names one host, in a few spellings,
+// and policies see through those.
+
+// everyHost are the domains of the one virtual host where the destination is clear without it.
+var everyHost = []string{"*"}
+
+const hostPolicy = "isthmus/host-hygiene"
+
+// hostHygiene refuses a Host that is no name or address with an optional port: two of them (which Envoy joins by a comma), user
+// information, spaces, escapes. An empty one is legal (RFC 9110 §7.2).
+var hostHygiene = &rbacv3.Policy{
+	Principals: []*rbacv3.Principal{anyone()},
+	Permissions: []*rbacv3.Permission{{Rule: &rbacv3.Permission_NotRule{NotRule: authority(
+		`(?:(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?)?`,
+	)}}},
+}
+
+// hostPermission compares the Host as its readers do: without regard to case, a trailing dot or the port.
+func hostPermission(m model.Match) *rbacv3.Permission {
+	const rest = `\.?(?::[0-9]*)?`
+	switch m.Kind {
+	case model.Exact:
+		return authority("(?i)" + quote(m.Value) + rest)
+	case model.Suffix:
+		return authority("(?i).*" + quote(m.Value) + rest)
+	}
+	return headerPermission(header(":authority", m, true))
+}
+
+func authority(expression string) *rbacv3.Permission {
+	return headerPermission(&routev3.HeaderMatcher{
+		Name: ":authority", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: regex(expression)},
+	})
+}

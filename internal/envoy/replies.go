@@ -1,0 +1,103 @@
+package envoy
+
+import (
+	"slices"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// What an Envoy answers itself says who answers, by a status that means what happened and in words that are true of it.
+// 403 is the answer of policy and of nothing else. A refused caller is told which kind of policy refused, and none by name:
+// names are for the log of whoever refused.
+
+// reply is one kind of what an Envoy answers itself.
+type reply struct {
+	when   *accesslogv3.AccessLogFilter
+	status uint32 // in place of Envoy's; 0 leaves that
+	text   string // after "isthmus: <who>"
+
+	unavailable string // in place of an answer that could not be had: whether the request was begun
+}
+
+// hygieneReplies are to what means different things to different servers.
+var hygieneReplies = []reply{
+	{when: detailed("[" + hygienePolicy + "]"), status: 400, text: " refuses this path: with ';', a malformed escape, or one of a " +
+		"percent sign, a control character or an overlong form it means different things to different servers"},
+	{when: detailed("[" + hostPolicy + "]"), status: 400, text: " refuses this Host: two of them, user information, a space or an " +
+		"escape in it mean different hosts to different servers"},
+	{when: detailed("[" + lookalikePolicy + "]"), status: 400, text: " refuses a header of this request: with '_' for '-', programs " +
+		"may read it as one that a policy compares"},
+}
+
+// begunFlags are Envoy's response flags of a request that was on its way to a server when it failed: the connection ended or
+// was reset, time ran out, or what came was no HTTP.
+var begunFlags = []string{"UC", "UR", "LR", "UT", "UMSDR", "SI", "UPE"}
+
+// unavailableReplies are in place of an answer that could not be had. They say in a header that they are none, and whether the
+// request was begun (unavailable and retries read it).
+var unavailableReplies = []reply{
+	{
+		when: allOfFilters(anyAnswered(502, 503, 504), flagged(begunFlags...)), unavailable: agentapi.Begun,
+		text: ": %RESPONSE_CODE% what is behind it began this request and did not answer: %RESPONSE_FLAGS_LONG%",
+	},
+	{when: flagged("UH"), unavailable: agentapi.NotBegun, text: ": %RESPONSE_CODE% no endpoint behind it is ready"},
+	{
+		when: anyAnswered(502, 503, 504), unavailable: agentapi.NotBegun,
+		text: ": %RESPONSE_CODE% what is behind it could not be reached: %RESPONSE_FLAGS_LONG%",
+	},
+}
+
+// policyReplies tell the kinds of a workload's refusals apart.
+var policyReplies = []reply{
+	{when: detailed("matched_policy[none]"), text: " refuses this request: no AuthorizationPolicy there allows this caller, method and path"},
+	{when: detailed("matched_policy[" + model.ClosedPrefix), text: " refuses this request: a policy there is written and not in force, " +
+		"so that nobody is let in"},
+	refused("an AuthorizationPolicy there denies it"),
+}
+
+// refused is the reply to whatever policy does not let pass.
+func refused(reason string) reply {
+	return reply{when: answered(403), text: " refuses this request: " + reason}
+}
+
+// withLocalReplies makes Envoy's own answers say who answers and why. Where no policy is asked there are no policies' replies.
+func withLocalReplies(m *hcmv3.HttpConnectionManager, who string, policies ...reply) *hcmv3.HttpConnectionManager {
+	c := &hcmv3.LocalReplyConfig{
+		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)\n"),
+	}
+	if len(policies) > 0 {
+		policies = slices.Concat(hygieneReplies, policies)
+	}
+	for _, r := range slices.Concat(upgradeReplies, policies, unavailableReplies) {
+		c.Mappers = append(c.Mappers, r.mapper(who))
+	}
+	m.LocalReplyConfig = c
+	return m
+}
+
+func (r reply) mapper(who string) *hcmv3.ResponseMapper {
+	m := &hcmv3.ResponseMapper{Filter: r.when, BodyFormatOverride: bodyFormat("isthmus: " + who + r.text + "\n")}
+	if r.status != 0 {
+		m.StatusCode = u32(r.status)
+	}
+	if r.unavailable != "" {
+		m.HeadersToAdd = []*corev3.HeaderValueOption{overwrite(agentapi.HeaderUnavailable, r.unavailable)}
+	}
+	return m
+}
+
+// detailed holds for answers of which Envoy's own word on them, in a log the details of the response code, contains a text.
+func detailed(text string) *accesslogv3.AccessLogFilter {
+	return when(`response.code_details.contains("` + text + `")`)
+}
+
+func bodyFormat(text string) *corev3.SubstitutionFormatString {
+	return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
+		TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: text}},
+	}}
+}

@@ -1,0 +1,196 @@
+package accesslog
+
+import (
+	"net/http"
+	"strings"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+)
+
+// Verdicts.
+const (
+	verdictAllowed   = "allowed"
+	verdictDenied    = "denied"    // by policy
+	verdictMalformed = "malformed" // not a request that passes the hardened parser
+	verdictHandshake = "handshake" // no TLS handshake
+	verdictFailed    = "failed"    // allowed, but it did not work
+)
+
+// judgement is what became of a call: verdict, class and a reason for people. A class is one word that says what kind of refusal
+// it is, to count and to search by.
+type judgement struct{ verdict, class, reason string }
+
+func (j judgement) because(reason string) judgement {
+	j.reason = firstOf(reason, j.reason)
+	return j
+}
+
+// The kinds of what Envoys refuse or fail at. What an application answers is none of them, whatever it says.
+var (
+	allowed = judgement{verdict: verdictAllowed}
+
+	deniedByPolicy = judgement{verdictDenied, "policy-deny", "a policy denies it"}
+	notAllowed     = judgement{verdictDenied, "policy-none", "no policy allows it"}
+	closedByPolicy = judgement{verdictDenied, "policy-closed", "a policy is written and not in force"}
+	notACaller     = judgement{verdictDenied, "import-callers", "the FederatedImport does not list the caller"}
+	notExported    = judgement{verdictDenied, "export-rules", "no rule of the FederatedExport allows it"}
+	notMutualTLS   = judgement{verdictDenied, "plaintext", "not mutual TLS, or not a port of this workload"}
+	unlisted       = judgement{verdictDenied, "unlisted", "no service there lists the caller"}
+	twoNames       = judgement{verdictDenied, "two-names", "the certificate has more than one URI name, so that nobody knows whose it is"}
+	notOffered     = judgement{verdictDenied, "not-offered", "nothing is offered under this name"}
+
+	refusedUpgrade  = judgement{verdictMalformed, "upgrade", "requests may not change to this protocol here"}
+	tooLarge        = judgement{verdictMalformed, "too-large", "larger than what passes"}
+	protocolError   = judgement{verdictMalformed, "protocol", "the client broke its protocol"}
+	otherMalformed  = judgement{verdictMalformed, "malformed", ""}
+	failedHandshake = judgement{verdictHandshake, "handshake", ""}
+
+	noEndpoint      = judgement{verdictFailed, "no-endpoint", "no endpoint is ready"}
+	unreachable     = judgement{verdictFailed, "unreachable", "the endpoint could not be reached"}
+	reset           = judgement{verdictFailed, "reset", "the endpoint ended the connection before its answer was whole"}
+	timedOut        = judgement{verdictFailed, "timeout", "no answer in time"}
+	foreignProtocol = judgement{verdictFailed, "upstream-protocol", "the endpoint answered by another protocol"}
+	overflow        = judgement{verdictFailed, "overflow", "too many calls wait for the endpoint"}
+	overloaded      = judgement{verdictFailed, "overload", "the proxy is overloaded"}
+	otherFailure    = judgement{verdictFailed, "failed", ""}
+)
+
+// byFlag are the kinds that one of Envoy's response flags stands for, the surest first.
+var byFlag = []struct {
+	any flags
+	is  judgement
+}{
+	{overload, overloaded},
+	{noHealthyUpstream | noCluster | unresolved, noEndpoint},
+	{upstreamUnreachable | retryLimit, unreachable},
+	{upstreamProtocolError, foreignProtocol},
+	{upstreamTimeout | streamIdle | durationTimeout | maxDuration, timedOut},
+	{upstreamOverflow, overflow},
+	{downstreamProtocolError, protocolError},
+	{upstreamReset | upstreamTermination | localReset, reset},
+}
+
+// judgeHTTP judges a request.
+func judgeHTTP(log string, r *record) judgement {
+	code, details := r.code, r.details
+	policy, byPolicy := deniedBy(details)
+	switch {
+	case byPolicy:
+		return judgePolicy(log, policy)
+	case details == "direct_response" && log == agentapi.LogInbound:
+		return notMutualTLS
+	case details == "direct_response", code == http.StatusForbidden && r.flags&noCluster != 0:
+		return unlisted
+	case details == "upgrade_failed":
+		return refusedUpgrade
+	case details == "route_not_found", r.flags&noRoute != 0 && details != answeredByServer:
+		return notOffered.because("no such host, path or method is offered")
+	}
+	if large(code) && details != answeredByServer {
+		return tooLarge.because(said(details))
+	}
+	for _, k := range byFlag {
+		if r.flags&k.any != 0 {
+			return k.is.because(said(details))
+		}
+	}
+	switch {
+	case details == answeredByServer, r.flags&(clientLeft|clientReset) != 0, code < 400:
+		return allowed
+	case code < 500:
+		return otherMalformed.because(said(details))
+	}
+	return otherFailure.because(said(details))
+}
+
+func large(code uint64) bool {
+	return code == http.StatusRequestHeaderFieldsTooLarge || code == http.StatusRequestEntityTooLarge || code == http.StatusRequestURITooLong
+}
+
+// judgeTCP judges a connection, as far as TLS does not.
+func judgeTCP(log string, r *record) judgement {
+	policy, byPolicy := deniedBy(r.ended)
+	boundary := log == agentapi.LogIngress || log == agentapi.LogEgress
+	told := r.tags[agentapi.TagRefused]
+	switch {
+	case byPolicy:
+		return judgePolicy(log, policy)
+	case told != "" && log == agentapi.LogInbound:
+		return notMutualTLS.because(told)
+	case told != "":
+		return unlisted.because(told)
+	case r.flags&unauthorized != 0:
+		return notAllowed.because(r.ended)
+	case r.flags&noRoute != 0 && boundary && strings.Contains(r.sni, ".caller."):
+		return notACaller.because("no FederatedImport lists this caller under this name")
+	case r.flags&noRoute != 0 && boundary:
+		return notOffered
+	}
+	for _, k := range byFlag {
+		if r.flags&k.any != 0 {
+			return k.is.because(firstOf(r.upstreamFailure, said(r.ended)))
+		}
+	}
+	return allowed.because(firstOf(said(r.ended), r.upstreamFailure))
+}
+
+// failedTLS is why a handshake failed, the client's with us or, where we call, ours with the server. The inspector's note that
+// somebody does not speak TLS ("TLS_error|") is none, nor is a connection that was refused.
+func failedTLS(log string, r *record) string {
+	if r.failure != "" && !strings.HasPrefix(r.failure, "TLS_error|") {
+		return r.failure
+	}
+	calling := log == agentapi.LogEgress || log == agentapi.LogOutbound
+	if calling && (strings.HasPrefix(r.upstreamFailure, "TLS_error") || strings.Contains(r.upstreamFailure, "verify")) {
+		return r.upstreamFailure
+	}
+	return ""
+}
+
+// answeredByServer is Envoy's word for what the server answered itself.
+const answeredByServer = "via_upstream"
+
+// said are details that say anything beyond whose answer it is.
+func said(details string) string {
+	if details == answeredByServer {
+		return ""
+	}
+	return details
+}
+
+// hygiene are the policies that nobody wrote and that every request meets.
+var hygiene = map[string]judgement{
+	"isthmus/path-hygiene":      {verdictMalformed, "path", "the path means different things to different servers"},
+	"isthmus/host-hygiene":      {verdictMalformed, "host", "the Host means different hosts to different servers"},
+	"isthmus/header-lookalike":  {verdictMalformed, "header", "a header may be read as one that a policy compares"},
+	"isthmus/upgrade-to-http":   {verdictMalformed, "upgrade", "no request changes to another form of HTTP or TLS"},
+	"isthmus/upgrade-with-body": {verdictMalformed, "upgrade", "an upgrade has no body"},
+}
+
+const closedPrefix = "closed-by-"
+
+// deniedBy is the policy by which Envoy's RBAC refused, "none" where none allowed.
+func deniedBy(details string) (policy string, ok bool) {
+	_, rest, ok := strings.Cut(details, "rbac_access_denied_matched_policy[")
+	policy, _, _ = strings.Cut(rest, "]")
+	return policy, ok
+}
+
+func judgePolicy(log, policy string) judgement {
+	if what, closed := strings.CutPrefix(policy, closedPrefix); closed {
+		what, _, _ = strings.Cut(what, "#")
+		return closedByPolicy.because("closed: " + what + " is written and not in force")
+	}
+	if own, ok := hygiene[policy]; ok {
+		return own
+	}
+	switch {
+	case policy != "none":
+		return deniedByPolicy.because("policy " + policy + " denies it")
+	case log == agentapi.LogEgress:
+		return notACaller
+	case log == agentapi.LogIngress:
+		return notExported
+	}
+	return notAllowed
+}
