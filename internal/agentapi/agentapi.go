@@ -5,6 +5,7 @@ package agentapi
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -50,6 +51,7 @@ type Report struct {
 	Gateway   *snapshot.GatewayInfo `json:"gateway,omitempty"`   // gateways only
 	Workloads []snapshot.Workload   `json:"workloads,omitempty"` // nodes only; Node is filled in by the server
 	Troubles  []Trouble             `json:"troubles,omitempty"`
+	Outside   []Outside             `json:"outside,omitempty"`
 	Envoy     EnvoyState            `json:"envoy"`
 	// by workload that has an Envoy of its own, "<namespace>/<name>"
 	Sidecars map[string]EnvoyState `json:"sidecars,omitempty"`
@@ -63,6 +65,16 @@ type Trouble struct {
 	Workload string `json:"workload"` // "<namespace>/<name>"
 	Reason   string `json:"reason"`
 	Absent   bool   `json:"absent,omitempty"` // its network namespace is not there
+}
+
+// Outside is what of a workload's traffic passes the mesh by, with its node's knowledge.
+type Outside struct {
+	Workload string `json:"workload"` // "<namespace>/<name>"
+	// Ports that are excluded from capture, inbound.
+	Ports []uint16 `json:"ports,omitempty"`
+	// Connections that were open before capture and go on: some of them, and how many there are.
+	Connections []string `json:"connections,omitempty"`
+	Count       int      `json:"count,omitempty"`
 }
 
 // EnvoyState is how the agent's Envoy is, or all of them together.
@@ -114,7 +126,18 @@ type Instructions struct {
 	DNS map[string]DNSTable `json:"dns,omitempty"`
 	// Refused says what of the agent's report does not stand, and why, one finding a line: for its log.
 	Refused []string `json:"refused,omitempty"`
+	// Plaintext by workload, "<namespace>/<name>".
+	Plaintext map[string]Plaintext `json:"plaintext,omitempty"`
 }
+
+// Plaintext says at which ports a workload takes plaintext: at any but the exceptions, or at none but the exceptions.
+type Plaintext struct {
+	Any    bool     `json:"any,omitempty"`
+	Except []uint16 `json:"except,omitempty"`
+}
+
+// At says whether the workload takes plaintext at a port.
+func (p Plaintext) At(port uint16) bool { return p.Any != slices.Contains(p.Except, port) }
 
 // Trial asks whether the agent's Envoy could live with some resources, which may come in several messages.
 type Trial struct {

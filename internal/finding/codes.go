@@ -129,6 +129,8 @@ var Codes = []Code{
 	{"ISM0333", Warning, "an import that nobody can serve now"},
 	{"ISM0334", Warning, "a peer that does not exist, beside one that was most likely meant"},
 
+	{"ISM0340", Warning, "connections of a workload that were open before its capture and go on outside the mesh"},
+	{"ISM0341", Info, "ports of a workload that its node excludes from capture"},
 	{"ISM0345", Warning, "a policy that selects no workload"},
 	{"ISM0346", Warning, "a caller in a policy that no workload of the mesh is"},
 	{"ISM0347", Warning, "a principal that is written so that it matches nobody"},

@@ -32,7 +32,8 @@ func newBriefing(mesh *model.Mesh) *briefing {
 func (b *briefing) of(node string) *agentapi.Instructions {
 	td := b.mesh.TrustDomain.Name()
 	in := &agentapi.Instructions{
-		TrustDomain: td, CertificateTTL: b.mesh.CertificateTTL, Roots: b.mesh.Roots[td], SigningRoot: b.signing, DNS: map[string]agentapi.DNSTable{},
+		TrustDomain: td, CertificateTTL: b.mesh.CertificateTTL, Roots: b.mesh.Roots[td], SigningRoot: b.signing,
+		DNS: map[string]agentapi.DNSTable{}, Plaintext: map[string]agentapi.Plaintext{},
 	}
 	p := b.mesh.Proxies[node]
 	if p == nil {
@@ -53,8 +54,20 @@ func (b *briefing) of(node string) *agentapi.Instructions {
 			addHost(t.Hosts, w, o.Service)
 		}
 		in.DNS[w.ID.String()] = t
+		in.Plaintext[w.ID.String()] = plaintextAt(w)
 	}
 	return in
+}
+
+// plaintextAt are the ports at which a workload takes plaintext.
+func plaintextAt(w *model.Workload) agentapi.Plaintext {
+	p := agentapi.Plaintext{Any: w.Mode != model.Strict}
+	for _, in := range w.Inbound {
+		if (in.Mode != model.Strict) != p.Any {
+			p.Except = append(p.Except, in.Port)
+		}
+	}
+	return p
 }
 
 // changed says whether an agent may need to be told something else than by the briefing before.

@@ -14,6 +14,8 @@ import (
 const (
 	maxReason = 1024
 	maxPeers  = 1000
+	// of ports, and of connections, of one workload
+	maxOutside = 20
 )
 
 // bound cuts off what only shows, so that it cannot fill memory, metrics or screens.
@@ -43,8 +45,17 @@ func bound(r *agentapi.Report, role snapshot.Role) {
 		t := &r.Troubles[i]
 		t.Workload, t.Reason = finding.Cut(t.Workload), strings.ToValidUTF8(t.Reason[:min(len(t.Reason), maxReason)], "")
 	}
+	r.Outside = r.Outside[:min(len(r.Outside), grant.MaxWorkloads)]
+	for i := range r.Outside {
+		o := &r.Outside[i]
+		o.Workload, o.Ports = finding.Cut(o.Workload), o.Ports[:min(len(o.Ports), maxOutside)]
+		o.Connections = o.Connections[:min(len(o.Connections), maxOutside)]
+		for n := range o.Connections {
+			o.Connections[n] = finding.Cut(o.Connections[n])
+		}
+	}
 	if role == snapshot.RoleGateway {
-		r.Workloads, r.Troubles = nil, nil
+		r.Workloads, r.Troubles, r.Outside = nil, nil, nil
 	} else {
 		r.Gateway = nil
 	}

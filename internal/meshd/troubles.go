@@ -2,19 +2,20 @@ package meshd
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// troubles are a node's workloads that it does not serve, as findings; it can speak of its own workloads only.
+// troubles are a node's workloads that it does not serve, and what of the others passes the mesh by, as findings; it can speak of its own workloads only.
 func troubles(node string, r *agentapi.Report) []finding.Finding {
 	var out []finding.Finding
 	for _, t := range r.Troubles {
-		own := func(w snapshot.Workload) bool { return w.Namespace+"/"+w.Name == t.Workload }
-		if !slices.ContainsFunc(r.Workloads, own) {
+		if !hosts(r, t.Workload) {
 			continue
 		}
 		f := finding.Finding{
@@ -28,8 +29,43 @@ func troubles(node string, r *agentapi.Report) []finding.Finding {
 		}
 		out = append(out, f)
 	}
+	out = append(out, outside(node, r)...)
 	slices.SortFunc(out, func(a, b finding.Finding) int {
 		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Message, b.Message))
 	})
+	return out
+}
+
+func hosts(r *agentapi.Report, workload string) bool {
+	return slices.ContainsFunc(r.Workloads, func(w snapshot.Workload) bool { return w.Namespace+"/"+w.Name == workload })
+}
+
+// outside is what of a node's workloads passes the mesh by, as findings.
+func outside(node string, r *agentapi.Report) []finding.Finding {
+	var out []finding.Finding
+	for _, o := range r.Outside {
+		if !hosts(r, o.Workload) {
+			continue
+		}
+		if o.Count > 0 && len(o.Connections) > 0 {
+			text := strings.Join(o.Connections, ", ")
+			if more := o.Count - len(o.Connections); more > 0 {
+				text += fmt.Sprintf(" and %d more", more)
+			}
+			out = append(out, finding.Finding{
+				Code: "ISM0340", Severity: finding.Warning, Object: "Workload " + o.Workload,
+				Message: fmt.Sprintf("%d connections that were open before node %s captured it go on outside the mesh: %s", o.Count, node, text),
+				Remedy:  "restart the program: what it opens from then on is captured; in STRICT mode they end at once",
+			})
+		}
+		if len(o.Ports) > 0 {
+			out = append(out, finding.Finding{
+				Code: "ISM0341", Severity: finding.Info, Object: "Workload " + o.Workload,
+				Message: fmt.Sprintf("node %s excludes its ports %s from capture: whoever reaches its address may call them, "+
+					"in plaintext and whatever policies say", node, strings.Trim(fmt.Sprint(o.Ports), "[]")),
+				Remedy: "if that is not meant, take them out of excludeInboundPorts in the node's settings",
+			})
+		}
+	}
 	return out
 }

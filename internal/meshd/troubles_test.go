@@ -1,9 +1,11 @@
 package meshd
 
 import (
+	"strings"
 	"testing"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -29,4 +31,41 @@ func TestAWorkloadsTroubleIsAFinding(t *testing.T) {
 	p.served("the other one serves", "payments", "payments@10.0.0.2")
 	a.report(agentapi.Report{Workloads: all[:1]})
 	eventually(t, "no finding any more", func() bool { return p.found("ISM0280") == "" && p.found("ISM0281") == "" })
+}
+
+// What passes the mesh by is a finding for as long as it does.
+func TestWhatPassesTheMeshByIsAFinding(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
+	w := workload("payments", "payments", "10.0.0.2")
+	a := p.agent("node-a", []string{"default/payments"}, w)
+	a.report(agentapi.Report{Workloads: []snapshot.Workload{w}, Outside: []agentapi.Outside{
+		{Workload: "default/payments", Ports: []uint16{9100, 9101}, Count: 3, Connections: []string{"10.0.0.2:8080 with 10.0.0.9:4711", "a", strings.Repeat("b", 5000)}},
+		{Workload: "default/foreign", Ports: []uint16{1}, Count: 1, Connections: []string{"not its own"}},
+	}})
+	eventually(t, "a finding", func() bool { return p.found("ISM0340") != "" && p.found("ISM0341") != "" })
+	contains(t, "the finding", p.found("ISM0340"), "warning", "Workload default/payments", "3 connections that were open before node node-a captured it",
+		"10.0.0.2:8080 with 10.0.0.9:4711, a, bbb")
+	if len(p.found("ISM0340")) > 2000 {
+		t.Errorf("what a node says is not bounded: %d bytes", len(p.found("ISM0340")))
+	}
+	contains(t, "the finding", p.found("ISM0341"), "info", "Workload default/payments", "excludes its ports 9100 9101 from capture")
+	a.report(agentapi.Report{Workloads: []snapshot.Workload{w}})
+	eventually(t, "no finding any more", func() bool { return p.found("ISM0340") == "" && p.found("ISM0341") == "" })
+}
+
+func TestPlaintextAt(t *testing.T) {
+	ports := []model.Inbound{{Port: 80, Mode: model.Strict}, {Port: 81, Mode: model.Permissive}, {Port: 82, Mode: model.Disable}}
+	strict := plaintextAt(&model.Workload{Inbound: ports})
+	lenient := plaintextAt(&model.Workload{Mode: model.Permissive, Inbound: ports})
+	for port, want := range map[uint16]struct{ strict, lenient bool }{
+		80: {false, false}, 81: {true, true}, 82: {true, true}, 40000: {false, true},
+	} {
+		if strict.At(port) != want.strict || lenient.At(port) != want.lenient {
+			t.Errorf("port %d: plaintext %v where the workload is strict, %v where it is not", port, strict.At(port), lenient.At(port))
+		}
+	}
+	if (agentapi.Plaintext{}).At(80) {
+		t.Error("the zero value takes plaintext")
+	}
 }

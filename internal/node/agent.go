@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -55,6 +56,8 @@ type Agent struct {
 	told    func() bool              // whether the agent was told to stop; set by Run
 	revoked atomic.Pointer[[]string] // serial numbers of administrators' certificates, hex
 	refused []string                 // what the control plane said last that does not stand; of the goroutine that instructs
+	// where the workloads take plaintext; nil before the control plane said so
+	plaintext atomic.Pointer[map[string]agentapi.Plaintext]
 
 	control   *control.Client
 	sds       *sds.Store
@@ -209,22 +212,25 @@ func (a *Agent) keepEnvoy(why error) bool {
 
 // makeHomes says what is to be done wherever a workload's namespace comes to be.
 func (a *Agent) makeHomes(binary string) error {
-	rules, err := a.cfg.Capture.rules()
+	common, err := a.cfg.Capture.rules()
 	if err != nil {
 		return err
 	}
 	a.bell = newBell()
 	inside := newTenants()
-	if rules != nil && a.cfg.Gateway == nil {
+	if common != nil && a.cfg.Gateway == nil {
 		a.group = cgroup.New(ControlGroup(a.cfg.Name, a.cfg.RunDir))
 	}
 	if a.cfg.Mode != Sidecar {
 		a.proxies = []*proxy{a.newProxy(nil, binary)}
 	}
 	for i := range a.cfg.Workloads {
+		w := a.cfg.Workloads[i]
 		h := &home{
-			workload: a.cfg.Workloads[i], log: a.log, aliases: filepath.Join(a.cfg.RunDir, aliases),
-			rules: rules, group: a.group, dns: a.dns, bell: a.bell, tenants: inside, changed: a.touch,
+			workload: w, log: a.log, aliases: filepath.Join(a.cfg.RunDir, aliases),
+			rules: w.rules(common), open: *a.cfg.Capture.LeaveOpen,
+			plaintext: func() (agentapi.Plaintext, bool) { return a.plaintextOf(w.Key()) },
+			group:     a.group, dns: a.dns, bell: a.bell, tenants: inside, changed: a.touch,
 		}
 		if a.cfg.Mode == Sidecar {
 			p := a.newProxy(&a.cfg.Workloads[i], binary)
@@ -273,6 +279,28 @@ func (c CaptureConfig) rules() (*capture.Rules, error) {
 	return rules, nil
 }
 
+// rules of capture of one workload, which may exclude ports beyond those of all; nil when capture is off.
+func (w Workload) rules(common *capture.Rules) *capture.Rules {
+	if common == nil {
+		return nil
+	}
+	own := *common
+	own.ExcludeInboundPorts = slices.Concat(common.ExcludeInboundPorts, w.ExcludeInboundPorts)
+	slices.Sort(own.ExcludeInboundPorts)
+	own.ExcludeInboundPorts = slices.Compact(own.ExcludeInboundPorts)
+	return &own
+}
+
+// plaintextOf says where a workload takes plaintext, as far as the control plane has said so.
+func (a *Agent) plaintextOf(workload string) (agentapi.Plaintext, bool) {
+	all := a.plaintext.Load()
+	if all == nil {
+		return agentapi.Plaintext{}, false
+	}
+	p, known := (*all)[workload]
+	return p, known
+}
+
 func (a *Agent) release() {
 	for _, w := range a.cfg.Workloads {
 		if err := capture.Remove(w.Netns); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -301,6 +329,9 @@ func (a *Agent) report() agentapi.Report {
 			r.Troubles = append(r.Troubles, *t)
 		} else if err := sockets[h.workload.Key()]; err != nil {
 			r.Troubles = append(r.Troubles, agentapi.Trouble{Workload: h.workload.Key(), Reason: err.Error()})
+		}
+		if o := h.outside(); o != nil {
+			r.Outside = append(r.Outside, *o)
 		}
 		if s := h.served(); s != nil {
 			w := h.workload.Registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key()))

@@ -101,6 +101,9 @@ type CaptureConfig struct {
 	ExcludeOutboundPorts []uint16 `yaml:"excludeOutboundPorts"`
 	ExcludeOutboundCIDRs []string `yaml:"excludeOutboundCIDRs"`
 	ExcludeInboundPorts  []uint16 `yaml:"excludeInboundPorts"`
+	// LeaveOpen is how long connections may go on at most, outside the mesh, that are open when a workload that takes
+	// plaintext is captured; 0 ends them. Default 24h.
+	LeaveOpen *time.Duration `yaml:"leaveOpen"`
 	// Off captures nothing at all: the workloads' traffic is then not protected.
 	Off bool `yaml:"off"`
 	// RemoveOnStop takes the rules away when the agent stops. By default they stay: a workload whose agent is away is
@@ -118,6 +121,9 @@ type Workload struct {
 	Netns     string       `yaml:"netns"`
 	Addresses []netip.Addr `yaml:"addresses"`
 	Ports     []Port       `yaml:"ports"`
+	// ExcludeInboundPorts are left out of capture beside those of all workloads: whoever reaches the workload may call them,
+	// and no policy applies.
+	ExcludeInboundPorts []uint16 `yaml:"excludeInboundPorts"`
 	// Readiness says how to find out whether the workload is ready. Without it, it always is.
 	Readiness *Readiness `yaml:"readiness"`
 	// WorkloadSocket serves the SPIFFE Workload API to the workload's own processes; nil: none.

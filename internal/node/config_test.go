@@ -28,6 +28,7 @@ func TestLoadConfigNode(t *testing.T) {
 		Metrics: MetricsConfig{Address: "0.0.0.0:15020", Allow: []string{"spiffe://cards.example/ns/monitoring/sa/prometheus"}},
 		Capture: CaptureConfig{
 			ExcludeOutboundPorts: []uint16{123}, ExcludeOutboundCIDRs: []string{"192.0.2.0/24", "2001:db8::/32"}, ExcludeInboundPorts: []uint16{9100},
+			LeaveOpen: new(time.Hour),
 		},
 		Workloads: []Workload{
 			{
@@ -39,7 +40,8 @@ func TestLoadConfigNode(t *testing.T) {
 			{
 				Name: "tokens-1", Namespace: "default", ServiceAccount: "tokens", Labels: map[string]string{"app": "tokens"},
 				Netns: "/run/netns/tokens", Addresses: []netip.Addr{netip.MustParseAddr("10.10.1.6")}, Ports: []Port{{Name: "tcp", Number: 7000}},
-				Readiness: &Readiness{TCP: &Probe{Port: 7000}, Period: time.Second, Timeout: time.Second, Failures: 2},
+				ExcludeInboundPorts: []uint16{9101},
+				Readiness:           &Readiness{TCP: &Probe{Port: 7000}, Period: time.Second, Timeout: time.Second, Failures: 2},
 			},
 		},
 	}

@@ -51,6 +51,10 @@ type home struct {
 	keeper   *keeper
 	tenants  *tenants
 	changed  func()
+	// open is how long connections may go on that were open before capture; plaintext, where the workload takes plaintext,
+	// if that is known.
+	open      time.Duration
+	plaintext func() (agentapi.Plaintext, bool)
 	// during runs for as long as the namespace is there; nil for nothing.
 	during func(context.Context) error
 
@@ -67,6 +71,10 @@ type stay struct {
 	// queues of the namespace's devices; nil where nothing is captured.
 	queues    *capture.Queues
 	addresses atomic.Pointer[[]netip.Addr] // of the workload, those that a device has
+	began     time.Time
+	// connections that were open before capture and go on; nil before they were looked for
+	open      atomic.Pointer[[]capture.Connection]
+	allClosed atomic.Bool // there are none, and there will be none
 }
 
 // name tells one namespace of a workload from every other.
@@ -79,7 +87,7 @@ func (h *home) prefix() string { return h.workload.Namespace + "." + h.workload.
 // enter captures the workload's traffic and opens its sockets, in this order: from the first step on nothing leaves the
 // namespace in plaintext.
 func (h *home) enter() (err error) {
-	s := &stay{}
+	s := &stay{began: time.Now()}
 	defer func() {
 		if err != nil {
 			h.close(s)
@@ -112,7 +120,7 @@ func (h *home) enter() (err error) {
 	}
 	h.stay.Store(s)
 	h.keeper.put(h.name(s), h.kept(s))
-	h.note(h.inspect(s))
+	h.note(errors.Join(h.inspect(s), h.followOpen(s)))
 	h.changed()
 	return nil
 }
@@ -159,7 +167,7 @@ func (h *home) install(dnsPort uint16) error {
 		return nil
 	}
 	rules := *h.rules
-	rules.Envoy, rules.DNSPort = h.group.ID, dnsPort
+	rules.Envoy, rules.DNSPort, rules.LeaveOpen = h.group.ID, dnsPort, h.leaveOpen()
 	err := capture.Install(h.workload.Netns, rules)
 	if errors.Is(err, capture.ErrFrames) {
 		h.log.Warn("capture is not complete", "workload", h.workload.Key(), "error", err)

@@ -14,6 +14,7 @@ import (
 // instruct follows the control plane, and keeps what it said for an agent that starts while the control plane is away.
 func (a *Agent) instruct(in *agentapi.Instructions) {
 	a.revoked.Store(&in.RevokedAdmins)
+	a.plaintext.Store(&in.Plaintext)
 	a.dns.SetTables(in.DNS)
 	a.sds.Limit(in.CertificateTTL)
 	a.learnRoots(in)
@@ -57,6 +58,7 @@ func (a *Agent) recall() {
 		return
 	}
 	a.revoked.Store(&in.RevokedAdmins)
+	a.plaintext.Store(&in.Plaintext)
 	a.dns.SetTables(in.DNS)
 }
 

@@ -121,7 +121,7 @@ func (h *home) follow(ctx context.Context, s *stay) error {
 				return err
 			}
 		}
-		if err := h.inspect(s); s.there(h.workload.Netns) {
+		if err := errors.Join(h.inspect(s), h.followOpen(s)); s.there(h.workload.Netns) {
 			h.note(err)
 		}
 		select {

@@ -37,6 +37,10 @@ func (c *Config) defaults() {
 	c.Envoy.MaxHeapMiB = cmp.Or(c.Envoy.MaxHeapMiB, 1024)
 	c.Envoy.LogLevel = cmp.Or(c.Envoy.LogLevel, "warning")
 	c.Health.Address = cmp.Or(c.Health.Address, net.JoinHostPort("127.0.0.1", strconv.Itoa(agentapi.HealthPort)))
+	if c.Capture.LeaveOpen == nil {
+		most := leaveOpen
+		c.Capture.LeaveOpen = &most
+	}
 	for i := range c.Workloads {
 		w := &c.Workloads[i]
 		w.ServiceAccount = cmp.Or(w.ServiceAccount, "default")
@@ -135,6 +139,9 @@ func (c *Config) validateEnvoy(r *reader) {
 	}
 }
 
+// maxLeaveOpen is thirty days: what is to go on longer is excluded for good.
+const maxLeaveOpen = 720 * time.Hour
+
 func (c *Config) validateCapture(r *reader) {
 	for i, text := range c.Capture.ExcludeOutboundCIDRs {
 		field := fmt.Sprintf("capture.excludeOutboundCIDRs[%d]", i)
@@ -144,6 +151,9 @@ func (c *Config) validateCapture(r *reader) {
 		case p.Overlaps(vip.Range), p.Overlaps(vip.Range6):
 			r.add(field, text+" holds virtual addresses of the mesh: calls there would leave in plaintext", "write a range without them, for example 192.0.2.0/24")
 		}
+	}
+	if d := *c.Capture.LeaveOpen; d < 0 || d > maxLeaveOpen {
+		r.add("capture.leaveOpen", d.String()+" is not between 0 and 720h", "write for example 24h, or 0 to end the connections that are open when a workload is captured")
 	}
 	for field, ports := range map[string][]uint16{
 		"capture.excludeOutboundPorts": c.Capture.ExcludeOutboundPorts, "capture.excludeInboundPorts": c.Capture.ExcludeInboundPorts,
@@ -259,6 +269,18 @@ func (w Workload) validatePorts(r *reader, at string) {
 			r.add(field+".name", fmt.Sprintf("%q is there twice", p.Name), "give every port its own name")
 		}
 		numbers[p.Number], names[p.Name] = true, true
+	}
+	for i, port := range w.ExcludeInboundPorts {
+		field := fmt.Sprintf("%s.excludeInboundPorts[%d]", at, i)
+		switch {
+		case port == 0:
+			r.add(field, "0 is not a port", "write 1 to 65535")
+		case reserved.Port(port) != "":
+			r.add(field, fmt.Sprintf("%d is %s", port, reserved.Port(port)), "remove it")
+		case numbers[port]:
+			r.add(field, fmt.Sprintf("%d is a port of the workload in the mesh: excluded, it would be open to everybody, whatever policies say", port),
+				"remove it here, or from ports")
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -48,6 +49,10 @@ type Rules struct {
 	ExcludeOutboundPorts []uint16
 	ExcludeOutboundCIDRs []netip.Prefix
 	ExcludeInboundPorts  []uint16
+	// LeaveOpen is how long connections may go on at most that are open when the namespace is captured for the first time,
+	// past Envoy: the zero value ends them.
+	LeaveOpen time.Duration
+	open      bool // there are such connections
 }
 
 // Install puts the tables into the namespace at path, each in one transaction, in place of one that is there already.
@@ -59,7 +64,15 @@ func Install(path string, r Rules) error {
 		return fmt.Errorf("bring up the loopback interface of %s: %w", path, err)
 	}
 	r.DNSPort = cmp.Or(r.DNSPort, agentapi.DNSPort)
-	if err := install(path, nftables.TableFamilyINet, chains(r)); err != nil {
+	open, err := r.firstOpen(path)
+	if err != nil {
+		return err
+	}
+	r.open = len(open) > 0
+	err = install(path, nftables.TableFamilyINet, chains(r), func(c *nftables.Conn, t *nftables.Table) error {
+		return addOpen(c, t, open, r.LeaveOpen)
+	})
+	if err != nil {
 		return err
 	}
 	return Devices(path)
@@ -84,7 +97,7 @@ func Devices(path string) error {
 		}); err != nil {
 			return fmt.Errorf("list the devices of %s: %w", path, err)
 		}
-		if err = install(path, nftables.TableFamilyNetdev, want); !errors.Is(err, unix.ENOENT) {
+		if err = install(path, nftables.TableFamilyNetdev, want, nil); !errors.Is(err, unix.ENOENT) {
 			break
 		}
 	}
@@ -96,8 +109,10 @@ func Devices(path string) error {
 
 // install makes one table what is wanted. Where the chains are there as they should be only the rules are replaced: so
 // no packet meets a moment without them. A chain that is deleted has already lost its rules, and not yet its policy,
-// which drops; under load that moment lasts.
-func install(path string, family nftables.TableFamily, want []chain) error {
+// which drops; under load that moment lasts. What a new table has beside its chains is added by more.
+func install(
+	path string, family nftables.TableFamily, want []chain, more func(*nftables.Conn, *nftables.Table) error,
+) error {
 	return transact(path, func(c *nftables.Conn) error {
 		there, err := inPlace(c, family, want)
 		if err != nil {
@@ -111,6 +126,11 @@ func install(path string, family nftables.TableFamily, want []chain) error {
 			c.FlushTable(t)
 		} else {
 			t = replaceTable(c, family)
+			if more != nil {
+				if err := more(c, t); err != nil {
+					return err
+				}
+			}
 		}
 		for _, ch := range want {
 			chain := &nftables.Chain{Name: ch.name, Table: t}

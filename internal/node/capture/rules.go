@@ -30,16 +30,15 @@ func chains(r Rules) []chain {
 		{
 			name: "own-out", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
 			hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw,
-			rules: []rule{
+			rules: append(r.leaveOpen(true, untracked),
 				when(tcp(), mark(agentapi.InsideMark), r.envoys(), untracked()),
 				when(out("lo"), accept()), // a call to itself must be redirected, and so be tracked
-				when(tcp(), mark(agentapi.SocketMark), r.envoys(), untracked()),
-			},
+				when(tcp(), mark(agentapi.SocketMark), r.envoys(), untracked())),
 		},
 		{
 			name: "own-in", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw,
-			rules: []rule{when(r.toEnvoys(), untracked())},
+			rules: append(r.leaveOpen(false, untracked), when(r.toEnvoys(), untracked())),
 		},
 		{
 			name: "redirect-out", kind: nftables.ChainTypeNAT, policy: nftables.ChainPolicyAccept,
@@ -113,9 +112,9 @@ func (r Rules) neverCalled() []rule {
 // without. What is said by the kernel cannot be chosen by a program: a source address that is not of this namespace
 // could make it answer there, with what a program wrote, and so is refused.
 func guardOut(r Rules) []rule {
-	rules := append(r.neverCalled(),
-		when(tcp(), r.envoys(), accept()),
-		when(program(), foreignSource(), drop()))
+	rules := append(r.neverCalled(), when(tcp(), r.envoys(), accept()))
+	rules = append(rules, r.leaveOpen(true, accept)...)
+	rules = append(rules, when(program(), foreignSource(), drop()))
 	for _, lo := range loopback {
 		rules = append(rules, when(redirected(), daddr(lo), accept()))
 	}
@@ -139,14 +138,13 @@ func guardOut(r Rules) []rule {
 
 // guardIn refuses what reached the namespace without passing Envoy, also what a program took in Envoy's place.
 func guardIn(r Rules) []rule {
-	rules := []rule{
-		when(in("lo"), accept()),
+	rules := append([]rule{when(in("lo"), accept())}, r.leaveOpen(false, accept)...)
+	rules = append(rules,
 		when(r.toEnvoys(), accept()),
 		when(tcp(), redirected(), r.envoys(), accept()),
 		when(tcp(), redirected(), wholeSocket(), reset()),
 		when(tcp(), redirected(), accept()), // connections that are being opened or closed, which have no whole socket
-		when(replying(), accept()),
-	}
+		when(replying(), accept()))
 	rules = append(rules, icmp(icmpIn, icmpv6In)...)
 	for _, p := range r.ExcludeInboundPorts {
 		rules = append(rules, when(tcp(), dport(p), accept()), when(udp(), dport(p), accept()))
