@@ -74,9 +74,12 @@ func when(expression string) *accesslogv3.AccessLogFilter {
 func connectionRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
 	return []*accesslogv3.AccessLog{tcpLog(name, anyOfFilters(unreached, when(`connection.transport_failure_reason != ""`+
 		` && !connection.transport_failure_reason.startsWith("TLS_error|")`+
-		` && !connection.transport_failure_reason.contains("system library")`+
+		` && !`+leftByTheOther+
 		` || connection.termination_details.contains("rbac_access_denied")`)), tags...)}
 }
+
+// leftByTheOther: what the system says of a connection that the other side has left, as an expression.
+const leftByTheOther = `connection.transport_failure_reason.contains("system library")`
 
 // refusals logs the requests that Envoy itself answered, or ended before they were over.
 func refusals(name string, tags ...tag) []*accesslogv3.AccessLog {

@@ -23,7 +23,7 @@ import (
 func (b *builder) egress(g *view.GatewayView) {
 	l := boundary(agentapi.EgressListener, g.Inner, agentapi.FederationEgress, egressLog)
 	l.AccessLog[0].Filter = when(fmt.Sprintf(
-		`connection.requested_server_name != %q || connection.transport_failure_reason != ""`, homeSNI))
+		`connection.requested_server_name != %q || connection.transport_failure_reason != "" && !%s`, homeSNI, leftByTheOther))
 	l.FilterChains = append(l.FilterChains, b.home(g))
 	var refs []model.Ref
 	for _, i := range g.Imports {
