@@ -23,8 +23,8 @@ check_root() {
 }
 
 # What the tests need, by the program that is looked for: they compare capture rules with what nft prints, call with
-# curl, boot hosts of their own with systemd, and look for races, which takes a C compiler.
-programs=(nft:nftables curl:curl ip:iproute2 systemctl:systemd python3:python3)
+# curl, boot hosts of their own with systemd, resolve names as musl does, and look for races, which takes a C compiler.
+programs=(nft:nftables curl:curl ip:iproute2 systemctl:systemd python3:python3 musl-gcc:musl-tools)
 
 check_tests() {
 	local lacks=() p

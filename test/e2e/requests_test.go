@@ -270,20 +270,32 @@ type asker struct{ netns string }
 
 // dial connects to a service by its name.
 func (a *asker) dial(name string) (c net.Conn, err error) {
+	addr, _, err := a.address(name + ".default.svc.cluster.local")
+	if err != nil {
+		return nil, err
+	}
 	err = lab.Inside(a.netns, func() error {
-		q := new(dns.Msg).SetQuestion(name+".default.svc.cluster.local.", dns.TypeA)
-		r, _, err := (&dns.Client{Timeout: 2 * time.Second}).Exchange(q, "127.0.0.1:53")
-		if err != nil {
-			return err
-		}
-		for _, rr := range r.Answer {
-			if rr, ok := rr.(*dns.A); ok {
-				addr, _ := netip.AddrFromSlice(rr.A.To4())
-				c, err = net.DialTimeout("tcp", netip.AddrPortFrom(addr, 80).String(), 2*time.Second)
-				return err
-			}
-		}
-		return fmt.Errorf("%s has no address: %v", name, r)
+		c, err = net.DialTimeout("tcp", netip.AddrPortFrom(addr, 80).String(), 10*time.Second)
+		return err
 	})
 	return c, err
+}
+
+// address asks for that of a name.
+func (a *asker) address(name string) (addr netip.Addr, text string, err error) {
+	var r *dns.Msg
+	err = lab.Inside(a.netns, func() error {
+		r, _, err = (&dns.Client{Timeout: 10 * time.Second}).Exchange(new(dns.Msg).SetQuestion(name+".", dns.TypeA), "127.0.0.1:53")
+		return err
+	})
+	if err != nil {
+		return addr, "", err
+	}
+	for _, rr := range r.Answer {
+		if rr, ok := rr.(*dns.A); ok {
+			addr, _ := netip.AddrFromSlice(rr.A.To4())
+			return addr, addr.String(), nil
+		}
+	}
+	return addr, "", fmt.Errorf("%s has no address: %v", name, r)
 }

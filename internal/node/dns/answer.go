@@ -23,20 +23,24 @@ const (
 	forward                 // to be asked upstream
 )
 
-// answer replies to q from the table; the reply is nil if the question may be forwarded.
+// answer replies to q from the table of a workload in a namespace; the reply is nil if the question may be forwarded.
 // A nil table means that the control plane has not told yet: then nothing can be known of any name.
-func answer(table *agentapi.DNSTable, q *dns.Msg) (*dns.Msg, verdict) {
+func answer(table *agentapi.DNSTable, namespace string, q *dns.Msg) (*dns.Msg, verdict) {
 	if bad := malformed(q); bad != nil {
 		return bad, answered
 	}
 	question := q.Question[0]
 	name := strings.ToLower(strings.TrimSuffix(question.Name, "."))
-	switch {
-	case table == nil:
+	if table == nil {
 		return reply(q, dns.RcodeServerFailure), answered
+	}
+	full := searched(table, namespace, name)
+	switch {
 	case table.Hosts[name] != nil:
 		return addresses(q, table.Hosts[name]), answered
-	case refusal(table, name):
+	case table.Hosts[full] != nil:
+		return addresses(q, table.Hosts[full]), answered
+	case refusal(table, name), refusal(table, full) && strings.Contains(name, "."):
 		return addresses(q, []netip.Addr{table.Refusal, table.Refusal6}), answered
 	case exists(table, name):
 		return addresses(q, nil), answered
@@ -45,7 +49,7 @@ func answer(table *agentapi.DNSTable, q *dns.Msg) (*dns.Msg, verdict) {
 	case !table.Forward:
 		return negative(q, dns.RcodeNameError), refused
 	case !slices.Contains(forwardedTypes, question.Qtype):
-		return reply(q, dns.RcodeRefused), refused
+		return negative(q, dns.RcodeSuccess), refused // some resolvers wait for another answer than REFUSED
 	}
 	return nil, forward
 }

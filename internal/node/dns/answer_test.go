@@ -13,8 +13,13 @@ import (
 func table() *agentapi.DNSTable {
 	return &agentapi.DNSTable{
 		Hosts: map[string][]netip.Addr{
-			"pay.default.svc.cluster.local": {netip.MustParseAddr("240.240.0.1")},
-			"dual.example":                  {netip.MustParseAddr("240.240.0.2"), netip.MustParseAddr("fd00::2")},
+			"pay.default.svc.cluster.local":       {netip.MustParseAddr("240.240.0.1")},
+			"card.shop.svc.cluster.local":         {netip.MustParseAddr("240.240.0.3")},
+			"shop.dev.svc.cluster.local":          {netip.MustParseAddr("240.240.0.4")},
+			"dual.example.svc.cluster.local":      {netip.MustParseAddr("240.240.0.5")},
+			"localhost.default.svc.cluster.local": {netip.MustParseAddr("240.240.0.6")},
+			"cluster.local.svc.cluster.local":     {netip.MustParseAddr("240.240.0.7")},
+			"dual.example":                        {netip.MustParseAddr("240.240.0.2"), netip.MustParseAddr("fd00::2")},
 		},
 		Refusal:         netip.MustParseAddr("240.240.255.1"),
 		RefusalSuffixes: []string{"default.svc.cluster.local", "shop.svc.cluster.local"},
@@ -65,10 +70,6 @@ func TestAnswer(t *testing.T) {
 		{"www.example.cluster.local.", dns.TypeA, "NXDOMAIN", ""},
 		{"pay.default.svc.cluster.local.cluster.local.", dns.TypeA, "NXDOMAIN", ""},
 		{"pay.default.svc.cluster.local.corp.example.", dns.TypeA, "NXDOMAIN", ""},
-		{"pay.default.svc.", dns.TypeA, "NXDOMAIN", ""},
-		{"secret.default.svc.", dns.TypeTXT, "NXDOMAIN", ""},
-		{"PAY.default.", dns.TypeA, "NXDOMAIN", ""},
-		{"pay.", dns.TypeA, "NXDOMAIN", ""},
 		{"c2VjcmV0.", dns.TypeTXT, "NXDOMAIN", ""},
 		{"com.", dns.TypeNS, "NXDOMAIN", ""},
 		{"web.localhost.", dns.TypeA, "NXDOMAIN", ""},
@@ -81,14 +82,36 @@ func TestAnswer(t *testing.T) {
 		{"1.0.0.0.0.f.0.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.ip6.arpa.", dns.TypePTR, "NXDOMAIN", ""},
 		{"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.", dns.TypePTR, "NXDOMAIN", ""},
 
+		// short names, which a resolver without a search list asks for as they are
+		{"pay.", dns.TypeA, "NOERROR", "240.240.0.1"},
+		{"PAY.", dns.TypeAAAA, "NOERROR", ""},
+		{"pay.default.", dns.TypeA, "NOERROR", "240.240.0.1"},
+		{"PAY.default.svc.", dns.TypeA, "NOERROR", "240.240.0.1"},
+		{"pay.default.svc.", dns.TypeHTTPS, "NOERROR", ""},
+		{"card.shop.svc.", dns.TypeA, "NOERROR", "240.240.0.3"},
+		{"card.", dns.TypeA, "NXDOMAIN", ""}, // of another namespace
+		{"secret.default.", dns.TypeA, "NOERROR", "240.240.255.1"},
+		{"secret.default.svc.", dns.TypeA, "NOERROR", "240.240.255.1"},
+		{"secret.default.svc.", dns.TypeTXT, "NOERROR", ""},
+		{"secret.", dns.TypeA, "NXDOMAIN", ""},
+		{"pay.default.default.", dns.TypeA, "upstream", ""},
+		{"pay.default.default.svc.cluster.local.", dns.TypeA, "NXDOMAIN", ""},
+
+		// short names take nothing from others
+		{"dual.example.", dns.TypeA, "NOERROR", "240.240.0.2"}, // listed, though there is dual in namespace example
+		{"www.dev.", dns.TypeA, "upstream", ""},
+		{"localhost.", dns.TypeA, "NXDOMAIN", ""},
+		{"cluster.local.", dns.TypeA, "NXDOMAIN", ""},
+		{"pay.corp.example.", dns.TypeA, "upstream", ""},
+
 		// nobody needs
-		{"www.example.", dns.TypeNULL, "REFUSED", ""},
-		{"www.example.", dns.TypeANY, "REFUSED", ""},
-		{"www.example.", 65280, "REFUSED", ""},
+		{"www.example.", dns.TypeNULL, "NOERROR", ""},
+		{"www.example.", dns.TypeANY, "NOERROR", ""},
+		{"www.example.", 65280, "NOERROR", ""},
 		{"pay.default.svc.cluster.local.", dns.TypeAXFR, "REFUSED", ""},
 	} {
 		question := new(dns.Msg).SetQuestion(c.name, c.qtype)
-		r, _ := answer(open(), question)
+		r, _ := answer(open(), "default", question)
 		if got := rcodeOf(r); got != c.rcode {
 			t.Errorf("%s %s: got %s, want %s", c.name, dns.TypeToString[c.qtype], got, c.rcode)
 			continue
@@ -99,7 +122,8 @@ func TestAnswer(t *testing.T) {
 		if c.rcode == "upstream" {
 			c.rcode = "NXDOMAIN"
 		}
-		if r, v := answer(table(), question); v == forward || rcodeOf(r) != c.rcode && c.rcode != "REFUSED" {
+		outside := strings.HasPrefix(c.name, "www.")
+		if r, v := answer(table(), "default", question); v == forward || rcodeOf(r) != c.rcode && !outside && c.rcode != "REFUSED" {
 			t.Errorf("%s %s: got %s where workloads may call listed addresses only", c.name, dns.TypeToString[c.qtype],
 				rcodeOf(r))
 		}
@@ -121,7 +145,7 @@ func TestAnswerRefusesInEachVersion(t *testing.T) {
 		own := table()
 		own.Refusal, own.Refusal6 = c.refusal, c.refusal6
 		for qtype, want := range map[uint16]string{dns.TypeA: c.a, dns.TypeAAAA: c.aaaa} {
-			r, _ := answer(own, new(dns.Msg).SetQuestion("secret.default.svc.cluster.local.", qtype))
+			r, _ := answer(own, "default", new(dns.Msg).SetQuestion("secret.default.svc.cluster.local.", qtype))
 			if rcodeOf(r) != "NOERROR" || addrsOf(r) != want {
 				t.Errorf("%s: got %s %q, want %q", dns.TypeToString[qtype], rcodeOf(r), addrsOf(r), want)
 			}
@@ -129,8 +153,29 @@ func TestAnswerRefusesInEachVersion(t *testing.T) {
 	}
 }
 
+// A namespace may have the name of a top-level domain. Where names outside can be asked for, a short name that may be one
+// of them is answered by nobody: neither does the mesh take what is meant for outside, nor is outside asked for the mesh's.
+func TestShortNamesInNamespacesNamedLikeDomains(t *testing.T) {
+	for name, want := range map[string][2]string{
+		"shop.dev.":   {"240.240.0.4", "NXDOMAIN"},
+		"card.shop.":  {"240.240.0.3", "NXDOMAIN"},
+		"other.shop.": {"240.240.255.1", "upstream"},
+	} {
+		for i, table := range []*agentapi.DNSTable{table(), open()} {
+			r, _ := answer(table, "default", new(dns.Msg).SetQuestion(name, dns.TypeA))
+			got := addrsOf(r)
+			if got == "" {
+				got = rcodeOf(r)
+			}
+			if got != want[i] {
+				t.Errorf("%s, forwarding %v: %s, want %s", name, table.Forward, got, want[i])
+			}
+		}
+	}
+}
+
 func TestAnswerBeforeTheControlPlaneSpoke(t *testing.T) {
-	r, _ := answer(nil, new(dns.Msg).SetQuestion("www.example.", dns.TypeA))
+	r, _ := answer(nil, "default", new(dns.Msg).SetQuestion("www.example.", dns.TypeA))
 	if got := rcodeOf(r); got != "SERVFAIL" {
 		t.Errorf("got %s: no name may leave before it is known which ones are the mesh's", got)
 	}
@@ -147,7 +192,7 @@ func TestAnswerOddQuestions(t *testing.T) {
 		q    *dns.Msg
 		want string
 	}{{two, "FORMERR"}, {chaos, "REFUSED"}, {update, "NOTIMP"}, {none, "FORMERR"}} {
-		r, _ := answer(table(), c.q)
+		r, _ := answer(table(), "default", c.q)
 		if got := rcodeOf(r); got != c.want {
 			t.Errorf("got %s, want %s for %v", got, c.want, c.q)
 		}
@@ -193,7 +238,7 @@ func FuzzAnswer(f *testing.F) {
 		if q.Unpack(b) != nil {
 			return
 		}
-		r, v := answer(open(), q)
+		r, v := answer(open(), "default", q)
 		if v == forward {
 			if strings.HasSuffix(strings.ToLower(q.Question[0].Name), ".svc.cluster.local.") {
 				t.Errorf("a mesh name would be asked upstream: %v", q)

@@ -17,6 +17,7 @@ const (
 	forwardsPerSecond = 50              // in the long run
 	forwardBurst      = 200             // at first
 	forwardTimeout    = 2 * time.Second // per upstream
+	silence           = 200 * time.Millisecond
 	maxAnswer         = 4096            // bytes
 	askedSize         = 1232            // bytes that an upstream may send over UDP: what passes every network unfragmented
 )
@@ -68,12 +69,11 @@ func (s *Server) forward(c client, q *dns.Msg, tcp bool) *dns.Msg {
 	default:
 		return s.notForwarded(c, q)
 	}
-	for _, server := range s.cfg.Upstreams {
-		if r, err := ask(q, server, tcp); err == nil {
-			s.counts.forwarded.Add(1)
-			s.record(nil, c, q, "forwarded")
-			return r
-		}
+	r := askAll(s.cfg.Upstreams, func(server netip.AddrPort) (*dns.Msg, error) { return ask(q, server, tcp) })
+	if r != nil {
+		s.counts.forwarded.Add(1)
+		s.record(nil, c, q, "forwarded")
+		return r
 	}
 	s.counts.failed.Add(1)
 	s.record(nil, c, q, "failed")
@@ -93,6 +93,37 @@ func (s *Server) record(limit *rate.Limiter, c client, q *dns.Msg, result string
 	}
 	name := strings.ToLower(q.Question[0].Name)
 	s.cfg.Record(Outside{Workload: c.workload, Name: name, Type: dns.Type(q.Question[0].Qtype).String(), Result: result})
+}
+
+// askAll asks the upstreams in order, each as soon as the one before has failed or been silent for a while, so that a
+// silent one costs little and many cost no more than one. The first good answer is it; nil if there is none.
+func askAll(upstreams []netip.AddrPort, ask func(netip.AddrPort) (*dns.Msg, error)) *dns.Msg {
+	answers := make(chan *dns.Msg, len(upstreams))
+	patience := time.NewTimer(0)
+	defer patience.Stop()
+	for asked, failed := 0, 0; failed < len(upstreams); {
+		var next <-chan time.Time
+		if asked < len(upstreams) {
+			next = patience.C
+		}
+		select {
+		case r := <-answers:
+			if r != nil {
+				return r
+			}
+			failed++
+			patience.Reset(0)
+		case <-next:
+			server := upstreams[asked]
+			go func() {
+				r, _ := ask(server) // an error is no answer
+				answers <- r
+			}()
+			asked++
+			patience.Reset(silence)
+		}
+	}
+	return nil
 }
 
 // ask puts the question anew: of the workload's message only the name and the type reach the upstream, and of the

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -147,6 +150,40 @@ func TestForwardedQuestionsAndAnswersAreBare(t *testing.T) {
 	}
 	if want := (Outside{"default/web", "www.example.", "A", "forwarded"}); len(*told) != 2 || (*told)[0] != want {
 		t.Errorf("recorded %v", *told)
+	}
+}
+
+// An upstream that says nothing does not keep the next one from being asked, and one that fails not for a moment.
+func TestASilentUpstreamIsNotWaitedFor(t *testing.T) {
+	silent, failing, good := netip.MustParseAddrPort("192.0.2.1:53"), netip.MustParseAddrPort("192.0.2.2:53"),
+		netip.MustParseAddrPort("192.0.2.3:53")
+	for _, c := range []struct {
+		upstreams []netip.AddrPort
+		answered  bool
+		took      time.Duration
+	}{
+		{[]netip.AddrPort{good, silent}, true, 0},
+		{[]netip.AddrPort{silent, silent, silent, good}, true, 600 * time.Millisecond},
+		{[]netip.AddrPort{failing, failing, good}, true, 0},
+		{[]netip.AddrPort{silent, silent, silent}, false, 2400 * time.Millisecond},
+		{nil, false, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			r := askAll(c.upstreams, func(server netip.AddrPort) (*dns.Msg, error) {
+				switch server {
+				case good:
+					return new(dns.Msg), nil
+				case silent:
+					time.Sleep(2 * time.Second)
+				}
+				return nil, errors.New("no answer")
+			})
+			if took := time.Since(began); (r != nil) != c.answered || took != c.took {
+				t.Errorf("%v: answered %v after %s, want %v after %s", c.upstreams, r != nil, took, c.answered, c.took)
+			}
+			time.Sleep(3 * time.Second) // until nobody asks any more
+		})
 	}
 }
 

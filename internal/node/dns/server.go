@@ -258,7 +258,8 @@ func udpSize(q *dns.Msg) int {
 }
 
 func (s *Server) resolve(c client, q *dns.Msg, tcp bool) *dns.Msg {
-	r, verdict := answer(s.table(c.workload), q)
+	namespace, _, _ := strings.Cut(c.workload, "/")
+	r, verdict := answer(s.table(c.workload), namespace, q)
 	if verdict == forward && len(s.cfg.Upstreams) == 0 {
 		r, verdict = negative(q, dns.RcodeNameError), refused
 	}
