@@ -18,8 +18,8 @@ const (
 	forwardBurst      = 200             // at first
 	forwardTimeout    = 2 * time.Second // per upstream
 	silence           = 200 * time.Millisecond
-	maxAnswer         = 4096            // bytes
-	askedSize         = 1232            // bytes that an upstream may send over UDP: what passes every network unfragmented
+	maxAnswer         = 4096 // bytes
+	askedSize         = 1232 // bytes that an upstream may send over UDP: what passes every network unfragmented
 )
 
 // Bounds of the record of questions that were refused, per workload.
