@@ -1,0 +1,44 @@
+"""Asks a URL again and again over one kept connection, as programs written in Python do, until standard input ends.
+
+Usage: customer.py URL PAUSE_MS. Prints one line of JSON at the end.
+"""
+
+import http.client
+import json
+import sys
+import threading
+import time
+import urllib.parse
+
+url = urllib.parse.urlsplit(sys.argv[1])
+pause = int(sys.argv[2]) / 1000
+end = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), end.set()), daemon=True).start()
+result = {"requests": 0, "failures": 0, "firstFailure": ""}
+connection = None
+while not end.is_set():
+    result["requests"] += 1
+    try:
+        if connection is None:
+            connection = http.client.HTTPConnection(url.hostname, url.port or 80, timeout=5)
+        try:
+            connection.request("GET", url.path or "/")
+            answer = connection.getresponse()
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            # A kept connection may be closed at any time between two requests (RFC 9112 section 9.3.1): a safe one is sent again.
+            connection.close()
+            connection = http.client.HTTPConnection(url.hostname, url.port or 80, timeout=5)
+            connection.request("GET", url.path or "/")
+            answer = connection.getresponse()
+        body = answer.read()
+        error = "" if answer.status < 400 else f"{answer.status} {body[:120]!r}"
+    except Exception as e:  # whatever goes wrong is counted
+        error = repr(e)
+        if connection is not None:
+            connection.close()
+        connection = None
+    if error:
+        result["failures"] += 1
+        result["firstFailure"] = result["firstFailure"] or time.strftime("%H:%M:%S ") + error
+    end.wait(pause)
+print(json.dumps(result))
