@@ -10,3 +10,9 @@ import "embed"
 //
 //go:embed cards retail federation
 var Files embed.FS
+
+// Customers are small clients in several languages, that ask one URL again and again over the connections that their
+// language's programs keep, with the resolver that these have.
+//
+//go:embed customers
+var Customers embed.FS

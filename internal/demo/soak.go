@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -52,7 +53,11 @@ func (w *world) soak(ctx context.Context, say printer, length time.Duration) err
 			return err
 		}
 	}
-	t := &traffic{w: w}
+	customers, err := w.customers(ctx)
+	if err != nil {
+		return err
+	}
+	t := &traffic{w: w, customers: customers}
 	defer t.end()
 	// One round first: what every process needs to do its work is no leak.
 	if err := t.round(ctx, say, time.Time{}); err != nil {
@@ -70,24 +75,49 @@ func (w *world) soak(ctx context.Context, say printer, length time.Duration) err
 	if err := pause(ctx, 3*time.Second); err != nil {
 		return err
 	}
-	if err := t.count(ctx, &t.calm); err != nil {
+	if err := t.count(ctx, calm); err != nil {
 		return err
 	}
 	after, err := w.footprints(ctx)
 	if err != nil {
 		return err
 	}
-	say.text(fmt.Sprintf("\n%d requests, %d failed; beside them %d while an Envoy was killed, %d failed, answered again within %.1f s\n\n",
-		t.calm.Requests, t.calm.Failures, t.rough.Requests, t.rough.Failures, t.slowest.Seconds()))
+	say.text("\n" + t.table())
 	return errors.Join(t.verdict(), reportGrowth(say, before, after))
 }
 
 // traffic is the load in stretches. What an Envoy has in hand ends with it, so a stretch in which one is killed counts apart.
 type traffic struct {
-	w           *world
-	load        *ongoing // nil between two stretches
-	calm, rough probe.Result
-	slowest     time.Duration // of all kills of an Envoy, until everything was as it should be
+	w         *world
+	customers []customer
+	loads     []*ongoing // none between two stretches; the demo's own, then a customer each
+	counts    [][kinds]probe.Result
+	slowest   time.Duration // of all kills of an Envoy, until everything was as it should be
+}
+
+// The kinds of stretches.
+const (
+	calm = iota
+	rough
+	kinds
+)
+
+// name says whose load the nth is.
+func (t *traffic) name(n int) string {
+	if n == 0 {
+		return "go"
+	}
+	return t.customers[n-1].name
+}
+
+// table says how each fared.
+func (t *traffic) table() string {
+	var b strings.Builder
+	for n, c := range t.counts {
+		fmt.Fprintf(&b, "  %-7s %7d requests, %d failed; beside them %d while an Envoy was killed, %d failed\n", t.name(n),
+			c[calm].Requests, c[calm].Failures, c[rough].Requests, c[rough].Failures)
+	}
+	return b.String() + fmt.Sprintf("After an Envoy was killed all was answered again within %.1f s.\n\n", t.slowest.Seconds())
 }
 
 // round disturbs once in every way, or until end.
@@ -106,7 +136,7 @@ func (t *traffic) round(ctx context.Context, say printer, end time.Time) error {
 
 func (t *traffic) through(ctx context.Context, d disturbance) error {
 	if d.rough {
-		if err := t.count(ctx, &t.calm); err != nil {
+		if err := t.count(ctx, calm); err != nil {
 			return err
 		}
 	}
@@ -121,46 +151,71 @@ func (t *traffic) through(ctx context.Context, d disturbance) error {
 		return pause(ctx, 2*time.Second)
 	}
 	t.slowest = max(t.slowest, time.Since(began))
-	return t.count(ctx, &t.rough)
+	return t.count(ctx, rough)
 }
 
-func (t *traffic) begin() (err error) {
-	if t.load == nil {
-		t.load, err = t.w.load()
-	}
-	return err
-}
-
-// count ends the stretch, if there is one.
-func (t *traffic) count(ctx context.Context, sum *probe.Result) error {
-	if t.load == nil {
+func (t *traffic) begin() error {
+	if len(t.loads) > 0 {
 		return nil
 	}
-	r, err := t.load.finish(ctx)
-	t.end()
-	sum.Requests += r.Requests
-	sum.Failures += r.Failures
-	if sum.FirstFailure == "" {
-		sum.FirstFailure = r.FirstFailure
+	own, err := t.w.load()
+	if err != nil {
+		return err
 	}
-	return err
+	t.loads = append(t.loads, own)
+	for _, c := range t.customers {
+		o, err := t.w.launch(c.command, nil)
+		if err != nil {
+			return err
+		}
+		t.loads = append(t.loads, o)
+	}
+	return nil
+}
+
+// count ends the stretch, if there is one, and adds up what came of it.
+func (t *traffic) count(ctx context.Context, kind int) error {
+	defer t.end()
+	for _, o := range t.loads {
+		o.stop()
+	}
+	if t.counts == nil {
+		t.counts = make([][kinds]probe.Result, 1+len(t.customers))
+	}
+	for n, o := range t.loads {
+		r, err := o.next(ctx, 4*tryTimeout)
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.name(n), err)
+		}
+		sum := &t.counts[n][kind]
+		sum.Requests += r.Requests
+		sum.Failures += r.Failures
+		if sum.FirstFailure == "" {
+			sum.FirstFailure = r.FirstFailure
+		}
+	}
+	return nil
 }
 
 func (t *traffic) end() {
-	if t.load != nil {
-		t.load.end()
-		t.load = nil
+	for _, o := range t.loads {
+		o.end()
 	}
+	t.loads = nil
 }
 
 func (t *traffic) verdict() error {
-	switch {
-	case t.calm.Requests == 0:
-		return errors.New("soak: no request was sent")
-	case t.calm.Failures > 0:
-		return fmt.Errorf("soak: %d of %d requests failed, the first: %s", t.calm.Failures, t.calm.Requests, t.calm.FirstFailure)
+	var errs []error
+	for n, c := range t.counts {
+		switch {
+		case c[calm].Requests == 0:
+			errs = append(errs, fmt.Errorf("soak: %s sent no request", t.name(n)))
+		case c[calm].Failures > 0:
+			errs = append(errs, fmt.Errorf("soak: %d of %d requests of %s failed, the first: %s", c[calm].Failures,
+				c[calm].Requests, t.name(n), c[calm].FirstFailure))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func pause(ctx context.Context, d time.Duration) error {

@@ -124,6 +124,11 @@ func (w *world) begin(workload string, req probe.Request) (*ongoing, error) {
 	if err != nil {
 		return nil, err
 	}
+	return w.launch(w.command(workload), append(in, '\n'))
+}
+
+// launch starts a program that reads what it is to do, ends with its standard input, and writes its results a line each.
+func (w *world) launch(c lab.Command, in []byte) (*ongoing, error) {
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -132,16 +137,15 @@ func (w *world) begin(workload string, req probe.Request) (*ongoing, error) {
 	if err != nil {
 		return nil, errors.Join(err, inR.Close(), inW.Close())
 	}
-	c := w.command(workload)
 	c.Stdin, c.Stdout = inR, outW
 	p, err := w.lab.Start(c)
 	inR.Close()
 	outW.Close()
 	if err == nil {
-		_, err = inW.Write(append(in, '\n'))
+		_, err = inW.Write(in)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("try as %s: %w", workload, err), inW.Close(), outR.Close())
+		return nil, errors.Join(fmt.Errorf("run %s in %s: %w", c.Name, c.Namespace, err), inW.Close(), outR.Close())
 	}
 	o := &ongoing{process: p, stdin: inW, stdout: outR, results: make(chan probe.Result, 8)}
 	go o.read()

@@ -1,0 +1,82 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/samples"
+)
+
+// customer is a client in some language, which runs as the storefront.
+type customer struct {
+	name    string
+	command lab.Command
+}
+
+// customerPause is what a customer waits between two requests, in milliseconds.
+const customerPause = "50"
+
+// customers makes the clients ready to run.
+func (w *world) customers(ctx context.Context) ([]customer, error) {
+	tools := map[string]string{}
+	var lacking []string
+	for _, t := range []struct{ program, from string }{
+		{"python3", "python3"}, {"node", "nodejs"}, {"java", "default-jdk-headless"}, {"musl-gcc", "musl-tools"},
+	} {
+		path, err := exec.LookPath(t.program)
+		if err != nil {
+			lacking = append(lacking, t.from)
+		}
+		tools[t.program] = path
+	}
+	if len(lacking) > 0 {
+		return nil, fmt.Errorf("the soak's customers need %s: apt-get install %[1]s", strings.Join(lacking, " "))
+	}
+	dir := filepath.Join(w.files.dir, "customers")
+	if err := copyCustomers(dir); err != nil {
+		return nil, fmt.Errorf("write the customers: %w", err)
+	}
+	u, err := url.Parse(headersURL)
+	if err != nil {
+		return nil, err
+	}
+	inC := filepath.Join(dir, "customer")
+	build := exec.CommandContext(ctx, tools["musl-gcc"], "-static", "-O1", "-o", inC, inC+".c")
+	if said, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the customer in C: %w: %s", err, said)
+	}
+	as := func(name, path string, args ...string) customer {
+		c := w.command("storefront")
+		c.Name, c.Path, c.Args = "customer-"+name, path, args
+		return customer{name, c}
+	}
+	return []customer{
+		as("python", tools["python3"], filepath.Join(dir, "customer.py"), headersURL, customerPause),
+		as("node", tools["node"], filepath.Join(dir, "customer.mjs"), headersURL, customerPause),
+		as("java", tools["java"], "-Xmx64m", filepath.Join(dir, "Customer.java"), headersURL, customerPause),
+		as("musl", inC, u.Hostname(), "80", u.Path, customerPause),
+	}, nil
+}
+
+func copyCustomers(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	files, err := samples.Customers.ReadDir("customers")
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, f := range files {
+		text, err := samples.Customers.ReadFile("customers/" + f.Name())
+		failed = append(failed, err, os.WriteFile(filepath.Join(dir, f.Name()), text, 0o600))
+	}
+	return errors.Join(failed...)
+}
