@@ -2,8 +2,8 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -40,7 +40,11 @@ func (w *world) customers(ctx context.Context) ([]customer, error) {
 		return nil, fmt.Errorf("the soak's customers need %s: apt-get install %[1]s", strings.Join(lacking, " "))
 	}
 	dir := filepath.Join(w.files.dir, "customers")
-	if err := copyCustomers(dir); err != nil {
+	programs, err := fs.Sub(samples.Customers, "customers")
+	if err == nil {
+		err = os.CopyFS(dir, programs)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("write the customers: %w", err)
 	}
 	u, err := url.Parse(headersURL)
@@ -63,20 +67,4 @@ func (w *world) customers(ctx context.Context) ([]customer, error) {
 		as("java", tools["java"], "-Xmx64m", filepath.Join(dir, "Customer.java"), headersURL, customerPause),
 		as("musl", inC, u.Hostname(), "80", u.Path, customerPause),
 	}, nil
-}
-
-func copyCustomers(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	files, err := samples.Customers.ReadDir("customers")
-	if err != nil {
-		return err
-	}
-	var failed []error
-	for _, f := range files {
-		text, err := samples.Customers.ReadFile("customers/" + f.Name())
-		failed = append(failed, err, os.WriteFile(filepath.Join(dir, f.Name()), text, 0o600))
-	}
-	return errors.Join(failed...)
 }
