@@ -24,6 +24,7 @@ var promises = []step{
 	{what: "peering in two commands", expected: "both sides show the same fingerprints", needed: true, try: peer},
 	{what: "export and import", expected: "offered by cards, taken by retail", needed: true, try: exportAndImport},
 	{what: "storefront crosses both gateways", expected: "201 under the local name", needed: true, try: storefrontCrosses},
+	{what: "a WebSocket across the boundary", expected: "messages both ways", try: webSocketCrosses},
 	{what: "catalog refused", expected: "403, not an allowed caller", try: catalogRefused},
 	{what: "tokens refused", expected: "not exported, not a byte", try: tokensRefused},
 	{what: "forbidden method and path", expected: "403 at the boundary", try: forbiddenRefused},

@@ -49,6 +49,37 @@ func storefrontCrosses(_ context.Context, w *world) (string, error) {
 	return fmt.Sprintf("201 from %s with a card token; forged and inner headers did not cross", c.ServedBy), nil
 }
 
+// webSocketCrosses charges three times over one WebSocket; who may not call, and where nothing is exported, gets none.
+func webSocketCrosses(_ context.Context, w *world) (string, error) {
+	open := func(workload, url string) (probe.Result, error) {
+		return w.try(workload, probe.Request{Socket: &probe.Socket{URL: url, Send: []string{"450", "1200", "2900"}, Timeout: tryTimeout}})
+	}
+	r, err := open("storefront", tillURL)
+	if err != nil {
+		return "", err
+	}
+	answers := strings.Fields(r.Body)
+	if r.Status != 101 || r.Headers["served-by"] != "payments@cards" || len(answers) != 3 {
+		return "", errors.New(outcome(r))
+	}
+	for _, answer := range answers {
+		var c apps.Charge
+		if err := json.Unmarshal([]byte(answer), &c); err != nil || c.ServedBy != "payments@cards" {
+			return "", fmt.Errorf("%s, %v", answer, err)
+		}
+	}
+	for who, url := range map[string]string{"catalog": tillURL, "storefront": "http://payments.default/admin/refunds"} {
+		r, err := open(who, url)
+		if err != nil {
+			return "", err
+		}
+		if r.Status != 403 {
+			return "", fmt.Errorf("%s at %s: %s", who, url, outcome(r))
+		}
+	}
+	return "101 from payments@cards, 3 charges answered; catalog and another path: 403", nil
+}
+
 // onlyHonestHeaders refuses a request that carried forged or inner names across, or an answer that did.
 func onlyHonestHeaders(request []string, answer map[string]string) error {
 	for _, line := range request {

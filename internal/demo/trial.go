@@ -23,6 +23,7 @@ const (
 	chargesURL = "http://payments.default/v1/charges"
 	headersURL = "http://payments.default/v1/charges/headers"
 	watchURL   = "http://payments.default/v1/charges/watch"
+	tillURL    = chargesURL + "/till"
 )
 
 const tryTimeout = 5 * time.Second

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/samples/websocket"
 )
 
 func TestCheckoutGoesThroughAllFour(t *testing.T) {
@@ -55,6 +57,27 @@ func TestPaymentsRefusesBadCharges(t *testing.T) {
 	for _, body := range []string{``, `{}`, `{"amount":-1}`, `{"amount":1,"pin":"1"}`, `[`} {
 		if status, _ := post(t, srv.URL+"/v1/charges", body); status != 400 {
 			t.Errorf("%q: status %d, want 400", body, status)
+		}
+	}
+}
+
+func TestChargesOverAWebSocket(t *testing.T) {
+	srv := httptest.NewServer(NewPayments("payments@cards", ""))
+	t.Cleanup(srv.Close)
+	c, header, err := websocket.Dial(t.Context(), srv.URL+"/v1/charges/till")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := header.Get("Served-By"); got != "payments@cards" {
+		t.Errorf("served by %q", got)
+	}
+	for said, want := range map[string]string{"450": `"amount":450`, "-1": "say an amount", "tea": "say an amount"} {
+		if err := c.Send(said); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.Receive(); err != nil || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, %v, want %s", said, got, err, want)
 		}
 	}
 }

@@ -1,11 +1,16 @@
 package apps
 
 import (
+	"context"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
+
+	"isthmus.dev/isthmus/samples/websocket"
 )
 
 // maxCharges bounds what payments remembers; the oldest are forgotten first.
@@ -42,6 +47,7 @@ func NewPayments(servedBy, tokens string) *Payments {
 	mux.HandleFunc("DELETE /v1/charges/{id}", p.remove)
 	mux.HandleFunc("GET /v1/charges/headers", p.headers)
 	mux.HandleFunc("GET /v1/charges/watch", p.watch)
+	mux.HandleFunc("GET /v1/charges/till", p.till)
 	mux.HandleFunc("GET /admin/refunds", p.refunds)
 	p.Handler = tagged(servedBy, mux)
 	return p
@@ -60,10 +66,7 @@ func (p *Payments) create(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "amount must be above 0 cents")
 		return
 	}
-	c := Charge{
-		ID: "ch_" + rand.Text()[:12], Amount: order.Amount, ServedBy: p.servedBy,
-		Caller: r.Header.Get("Isthmus-Caller"), Time: time.Now().UTC().Truncate(time.Millisecond),
-	}
+	c := p.charge(order.Amount, r)
 	if order.Card != "" && p.tokens != "" {
 		token, err := Tokenise(r.Context(), p.tokens, order.Card)
 		if err != nil {
@@ -74,6 +77,40 @@ func (p *Payments) create(w http.ResponseWriter, r *http.Request) {
 	}
 	p.keep(c)
 	reply(w, http.StatusCreated, c)
+}
+
+func (p *Payments) charge(amount int64, r *http.Request) Charge {
+	return Charge{
+		ID: "ch_" + rand.Text()[:12], Amount: amount, ServedBy: p.servedBy,
+		Caller: r.Header.Get("Isthmus-Caller"), Time: time.Now().UTC().Truncate(time.Millisecond),
+	}
+}
+
+// till is a WebSocket: each message is an amount in cents, and its answer the charge.
+func (p *Payments) till(w http.ResponseWriter, r *http.Request) {
+	conn, err := websocket.Accept(w, r)
+	if err != nil {
+		return // the client has its answer
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(r.Context(), func() { conn.Close() })
+	defer stop()
+	for {
+		said, err := conn.Receive()
+		if err != nil {
+			return // the client left
+		}
+		var answer any = map[string]string{"error": "say an amount in cents"}
+		if amount, err := strconv.ParseInt(said, 10, 64); err == nil && amount > 0 {
+			c := p.charge(amount, r)
+			p.keep(c)
+			answer = c
+		}
+		b, err := json.Marshal(answer)
+		if err != nil || conn.Send(string(b)) != nil {
+			return
+		}
+	}
 }
 
 func (p *Payments) keep(c Charge) {

@@ -13,14 +13,17 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"isthmus.dev/isthmus/samples/websocket"
 )
 
 // Request says what to try: exactly one of its fields.
 type Request struct {
-	HTTP  *HTTP `json:"http,omitempty"`
-	TCP   *TCP  `json:"tcp,omitempty"`
-	Watch *HTTP `json:"watch,omitempty"` // one long answer, until it ends or standard input does
-	Load  *Load `json:"load,omitempty"`  // requests until standard input ends
+	HTTP   *HTTP   `json:"http,omitempty"`
+	TCP    *TCP    `json:"tcp,omitempty"`
+	Socket *Socket `json:"socket,omitempty"` // a WebSocket
+	Watch  *HTTP   `json:"watch,omitempty"`  // one long answer, until it ends or standard input does
+	Load   *Load   `json:"load,omitempty"`   // requests until standard input ends
 }
 
 // HTTP is one request.
@@ -39,6 +42,13 @@ type TCP struct {
 	Timeout time.Duration `json:"timeout"`
 }
 
+// Socket is one WebSocket on which each message is sent and its answer awaited, unless Timeout passes.
+type Socket struct {
+	URL     string        `json:"url"`
+	Send    []string      `json:"send"`
+	Timeout time.Duration `json:"timeout"`
+}
+
 // Load is one request after another by several workers, half of them on a new connection each time.
 type Load struct {
 	HTTP
@@ -50,7 +60,7 @@ type Load struct {
 type Result struct {
 	Status  int               `json:"status,omitempty"`
 	Headers map[string]string `json:"headers,omitempty"` // lower-case names, first values
-	Body    string            `json:"body,omitempty"`    // of TCP: what was received
+	Body    string            `json:"body,omitempty"`    // of TCP and WebSockets: what was received
 	Error   string            `json:"error,omitempty"`
 	Time    time.Time         `json:"time"` // when the attempt ended
 	Elapsed time.Duration     `json:"elapsed"`
@@ -95,6 +105,8 @@ func Main(ctx context.Context, in io.Reader, out io.Writer) error {
 		return write(get(ctx, http.DefaultClient, *req.HTTP))
 	case req.TCP != nil:
 		return write(listen(ctx, *req.TCP))
+	case req.Socket != nil:
+		return write(talk(ctx, *req.Socket))
 	case req.Watch != nil:
 		untilEOF()
 		return watch(ctx, *req.Watch, write)
@@ -102,7 +114,7 @@ func Main(ctx context.Context, in io.Reader, out io.Writer) error {
 		untilEOF()
 		return write(load(ctx, *req.Load))
 	}
-	return errors.New("the request names nothing to try: give http, tcp, watch or load")
+	return errors.New("the request names nothing to try: give http, tcp, socket, watch or load")
 }
 
 func get(ctx context.Context, client *http.Client, h HTTP) (r Result) {
@@ -142,6 +154,38 @@ func flat(h http.Header) map[string]string {
 		out[strings.ToLower(name)] = h.Get(name)
 	}
 	return out
+}
+
+func talk(ctx context.Context, s Socket) (r Result) {
+	start := time.Now()
+	defer func() { r.Time, r.Elapsed = time.Now(), time.Since(start) }()
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	conn, header, err := websocket.Dial(ctx, s.URL)
+	var refused *websocket.Refused
+	switch {
+	case errors.As(err, &refused):
+		r.Status, r.Headers, r.Body = refused.Status, flat(refused.Header), refused.Body
+		return r
+	case err != nil:
+		r.Error = err.Error()
+		return r
+	}
+	defer conn.Close()
+	r.Status, r.Headers = http.StatusSwitchingProtocols, flat(header)
+	for _, message := range s.Send {
+		err := conn.Send(message)
+		if err == nil {
+			var answer string
+			answer, err = conn.Receive()
+			r.Body += answer + "\n"
+		}
+		if err != nil {
+			r.Error = err.Error()
+			break
+		}
+	}
+	return r
 }
 
 func listen(ctx context.Context, t TCP) (r Result) {

@@ -64,7 +64,7 @@ func TestTour(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if held := regexp.MustCompile(`(?m)^ *\d+ √ `).FindAll(out, -1); len(held) != 16 {
+	if held := regexp.MustCompile(`(?m)^ *\d+ √ `).FindAll(out, -1); len(held) != 17 {
 		t.Errorf("%d steps held, want 16", len(held))
 	}
 	nothingLeft(t, prefix)

@@ -26,10 +26,11 @@ func (g *gateway) testCut(t *testing.T) {
 		for name, c := range map[string]gwCaller{
 			"in, idle":      g.peers[peer].client("api"),
 			"in, streaming": g.peers[peer].client("open"),
+			"in, upgraded":  g.peers[peer].client("open"), "out, upgraded": g.caller("web", "p80."+peer),
 			"in, raw":       g.peers[peer].client("raw"),
 			"out, idle":     g.caller("web", "p80."+peer), "out, streaming": g.caller("web", "p80."+peer), "out, raw": g.caller("web", "p7100."+peer+"-raw"),
 		} {
-			if name == "in, streaming" && peer != "north" {
+			if strings.HasPrefix(name, "in, ") && c.sni == g.peers[peer].client("open").sni && peer != "north" {
 				c = g.peers[peer].client("api")
 			}
 			all[peer+", "+name] = connectLive(t, g.filled(c), name[strings.Index(name, " ")+1:])
@@ -140,6 +141,9 @@ func connectLive(t *testing.T, c gwCaller, kind string) *live {
 		if banner, err = l.r.ReadString('\n'); strings.Contains(c.sni, "mixed") && !strings.Contains(banner, "east") {
 			return another(t, l, c)
 		}
+	case "upgraded":
+		fmt.Fprintf(conn, "GET /upgrade HTTP/1.1\r\nHost: %s\r\n%sConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", l.host, l.caller)
+		_, err = l.until("HTTP/1.1 101")
 	case "streaming":
 		fmt.Fprintf(conn, "POST /stream HTTP/1.1\r\nHost: %s\r\n%sTransfer-Encoding: chunked\r\n\r\n", l.host, l.caller)
 		var line string
@@ -179,7 +183,7 @@ func (l *live) until(text string) (string, error) {
 func (l *live) works() error {
 	var err error
 	switch l.kind {
-	case "raw":
+	case "raw", "upgraded":
 		if _, err = io.WriteString(l.conn, "echo\n"); err == nil {
 			_, err = l.until("echo")
 		}

@@ -223,6 +223,16 @@ func (s *gwServer) answer(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
+	case "/upgrade": // gives back what comes
+		header.Set("Connection", "upgrade")
+		header.Set("Upgrade", r.Header.Get("Upgrade"))
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		io.Copy(conn, rw)
 	case "/v1/moved":
 		header.Set("Location", r.URL.Query().Get("to"))
 		w.WriteHeader(http.StatusFound)

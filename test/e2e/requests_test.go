@@ -53,7 +53,7 @@ func TestRequests(t *testing.T) {
 	for name := range seen {
 		within(t, 30*time.Second, name+" is reached", func() error {
 			// Until a policy is in force nobody may call; a DENY that comes with its ALLOW comes with it.
-			got, err := c.ask(request{method: "GET", path: "/", headers: []string{"x-role: admin", "cookie: role=admin"}}, name)
+			got, err := c.ask(request{version: "1.1", method: "GET", path: "/", headers: []string{"x-role: admin", "cookie: role=admin"}}, name)
 			if err == nil && (got.status >= 500 || strings.Contains(got.body, "may not call")) {
 				err = fmt.Errorf("%d %s", got.status, got.body)
 			}
@@ -175,6 +175,7 @@ type requestRow struct {
 // request is what the client sends.
 type request struct {
 	http2             bool
+	version           string // of HTTP/1
 	method, path      string
 	headers, trailers []string // "name: value"
 }
@@ -183,7 +184,7 @@ var (
 	span       = regexp.MustCompile("`([^`]+)`")
 	statusCode = regexp.MustCompile(`\d{3}`)
 	// aHeader begins where a word of a row ends in a colon.
-	aHeader = regexp.MustCompile(` (trailer )?([a-z][a-z0-9-]*): `)
+	aHeader = regexp.MustCompile(` (trailer )?(:?[a-z][a-z0-9_-]*): `)
 )
 
 // requestRows reads every table whose first column is what the client sends.
@@ -244,6 +245,10 @@ func requestRows(t *testing.T) []requestRow {
 // readRequest reads "HTTP/2 GET /path name: value trailer name: value".
 func readRequest(text string) (r request) {
 	text, r.http2 = strings.CutPrefix(text, "HTTP/2 ")
+	r.version = "1.1"
+	if rest, ok := strings.CutPrefix(text, "HTTP/1.0 "); ok {
+		text, r.version = rest, "1.0"
+	}
 	at := aHeader.FindAllStringSubmatchIndex(text, -1)
 	line := text
 	for i, m := range at {

@@ -40,7 +40,7 @@ func (a *asker) ask(r request, name string) (answer, error) {
 		return ask2(c, r, host)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nhost: %s\r\n", r.method, r.path, host)
+	fmt.Fprintf(&b, "%s %s HTTP/%s\r\nhost: %s\r\n", r.method, r.path, r.version, host)
 	for _, h := range r.headers {
 		b.WriteString(h + "\r\n")
 	}
@@ -50,12 +50,29 @@ func (a *asker) ask(r request, name string) (answer, error) {
 	if _, err := io.WriteString(c, b.String()+"\r\n"); err != nil {
 		return answer{}, err
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	in := bufio.NewReader(c)
+	resp, err := http.ReadResponse(in, nil)
 	if err != nil {
 		return answer{}, err
 	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return answer{status: resp.StatusCode}, echoed(c, in)
+	}
 	body, err := io.ReadAll(resp.Body)
 	return answer{resp.StatusCode, string(body)}, err
+}
+
+// echoed says something on a stream whose other end gives every byte back.
+func echoed(w io.Writer, r io.Reader) error {
+	const said = "said on the stream\n"
+	if _, err := io.WriteString(w, said); err != nil {
+		return err
+	}
+	heard := make([]byte, len(said))
+	if _, err := io.ReadFull(r, heard); err != nil || string(heard) != said {
+		return fmt.Errorf("the stream gave back %q, %v", heard, err)
+	}
+	return nil
 }
 
 func ask2(c net.Conn, r request, host string) (answer, error) {
@@ -64,8 +81,11 @@ func ask2(c net.Conn, r request, host string) (answer, error) {
 	}
 	f := framer2(c)
 	fields := []string{":method: " + r.method, ":scheme: http", ":path: " + r.path, ":authority: " + host}
-	if err := sendHeaders(f, append(fields, r.headers...), len(r.trailers) == 0); err != nil {
+	if err := sendHeaders(f, append(fields, r.headers...), len(r.trailers) == 0 && r.method != "CONNECT"); err != nil {
 		return answer{}, err
+	}
+	if r.method == "CONNECT" {
+		return connected2(f)
 	}
 	if len(r.trailers) > 0 {
 		if err := f.WriteData(1, false, []byte("x")); err != nil {
@@ -81,6 +101,38 @@ func ask2(c net.Conn, r request, host string) (answer, error) {
 	}
 	status, err := strconv.Atoi(m[0].PseudoValue("status"))
 	return answer{status, body}, err
+}
+
+// connected2 is the answer to an extended CONNECT (RFC 8441), whose stream must give every byte back.
+func connected2(f *http2.Framer) (a answer, err error) {
+	const said = "said on the stream"
+	var heard string
+	for heard != said {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			return a, fmt.Errorf("after %d %q: %w", a.status, heard, err)
+		}
+		switch frame := frame.(type) {
+		case *http2.SettingsFrame:
+			if !frame.IsAck() {
+				err = f.WriteSettingsAck()
+			}
+		case *http2.MetaHeadersFrame:
+			a.status, err = strconv.Atoi(frame.PseudoValue("status"))
+			if err != nil || a.status != 200 {
+				return a, err
+			}
+			err = f.WriteData(1, false, []byte(said))
+		case *http2.DataFrame:
+			heard += string(frame.Data())
+		case *http2.RSTStreamFrame:
+			err = fmt.Errorf("stream reset: %v", frame.ErrCode)
+		}
+		if err != nil {
+			return a, err
+		}
+	}
+	return a, nil
 }
 
 func framer2(c io.ReadWriter) *http2.Framer {
@@ -190,7 +242,7 @@ func (r *recorder) serve(c net.Conn) {
 			return
 		}
 		text := []string{strings.TrimSuffix(line, " HTTP/1.1")}
-		length, chunked := 0, false
+		length, chunked, upgrade := 0, false, ""
 		for _, h := range headers {
 			text = append(text, h)
 			name, value, _ := strings.Cut(h, ": ")
@@ -199,6 +251,8 @@ func (r *recorder) serve(c net.Conn) {
 				length, _ = strconv.Atoi(value)
 			case "transfer-encoding":
 				chunked = true
+			case "upgrade":
+				upgrade = value
 			}
 		}
 		for ; length > 0; length-- {
@@ -230,6 +284,11 @@ func (r *recorder) serve(c net.Conn) {
 			}
 		}
 		r.keep(strings.Join(text, "\n")) // before the answer, so that who has the answer finds it
+		if strings.Contains(line, " /upgrade ") && upgrade != "" {
+			fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %s\r\n\r\n", upgrade)
+			_, _ = io.Copy(c, in)
+			return
+		}
 		if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"); err != nil {
 			return
 		}
