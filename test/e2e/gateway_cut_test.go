@@ -27,8 +27,8 @@ func (g *gateway) testCut(t *testing.T) {
 			"in, idle":      g.peers[peer].client("api"),
 			"in, streaming": g.peers[peer].client("open"),
 			"in, upgraded":  g.peers[peer].client("open"), "out, upgraded": g.caller("web", "p80."+peer),
-			"in, raw":       g.peers[peer].client("raw"),
-			"out, idle":     g.caller("web", "p80."+peer), "out, streaming": g.caller("web", "p80."+peer), "out, raw": g.caller("web", "p7100."+peer+"-raw"),
+			"in, raw":   g.peers[peer].client("raw"),
+			"out, idle": g.caller("web", "p80."+peer), "out, streaming": g.caller("web", "p80."+peer), "out, raw": g.caller("web", "p7100."+peer+"-raw"),
 		} {
 			if strings.HasPrefix(name, "in, ") && c.sni == g.peers[peer].client("open").sni && peer != "north" {
 				c = g.peers[peer].client("api")
