@@ -251,6 +251,8 @@ const (
 	NotBegun          = "not-begun"
 	// TagRefused is on entries of the access log about connections that were closed without a word. Its value is the reason.
 	TagRefused = "refused"
+	// TagAbsent is on entries about calls to an import that nobody serves. Its value is why; "-" where there is somebody.
+	TagAbsent = "absent"
 	// OutboundListener and InboundListener begin the names of a workload's listeners, "<prefix><namespace>/<name>".
 	OutboundListener = "outbound/"
 	InboundListener  = "inbound/"

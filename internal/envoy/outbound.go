@@ -12,9 +12,12 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	directresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
@@ -25,7 +28,9 @@ import (
 func (b *builder) outbound(w *model.Workload) {
 	name := outboundListener(w)
 	l := b.listener(name, w, [2]string{"127.0.0.1", "::1"}, agentapi.OutboundPort)
-	l.AccessLog = []*accesslogv3.AccessLog{tcpLog(outboundLog, unreached, workloadTag(w.ID.String()))}
+	l.AccessLog = []*accesslogv3.AccessLog{tcpLog(outboundLog,
+		anyOfFilters(unreached, when(`filter_state["`+absentBecause+`"] != ""`)),
+		workloadTag(w.ID.String()), tag{name: agentapi.TagAbsent, value: stateOf(absentBecause)})}
 	l.DefaultFilterChain = b.unlisted(w, name)
 	var refs []model.Ref
 	for _, o := range w.Outbound {
@@ -118,7 +123,7 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 	case o.Port.Protocol.IsHTTP():
 		l.FilterChains = append(l.FilterChains, b.httpDestination(w, o, name, match, c != nil, refs))
 	case c == nil:
-		l.FilterChains = append(l.FilterChains, chain(name, match, nil, closeAtOnce()))
+		l.FilterChains = append(l.FilterChains, chain(name, match, nil, closeBecause(absence(o.Import))...))
 	default:
 		l.FilterChains = append(l.FilterChains,
 			chain(name, match, nil, append(b.introduced(w, o), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))...))
@@ -131,8 +136,16 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 func (b *builder) httpDestination(w *model.Workload, o model.Outbound, name string, match *listenerv3.FilterChainMatch, served bool,
 	refs []model.Ref,
 ) *listenerv3.FilterChain {
-	m := withLocalReplies(httpManager(name, name, nil, refusals(outboundLog, workloadTag(w.ID.String()))), o.Service.Host)
-	m.LocalReplyConfig.Mappers = append([]*hcmv3.ResponseMapper{noLongerListed(w)}, m.LocalReplyConfig.Mappers...)
+	tags := []tag{workloadTag(w.ID.String())}
+	if o.Import != nil {
+		tags = append(tags, tag{name: agentapi.TagAbsent, value: "%METADATA(ROUTE:" + hostTags + ":" + agentapi.TagAbsent + ")%"})
+	}
+	m := withLocalReplies(httpManager(name, name, nil, refusals(outboundLog, tags...)), o.Service.Host)
+	own := []*hcmv3.ResponseMapper{noLongerListed(w)}
+	if o.Import != nil {
+		own = append(own, absentReply.mapper(o.Service.Host))
+	}
+	m.LocalReplyConfig.Mappers = append(own, m.LocalReplyConfig.Mappers...)
 	asItIs(m)
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
 	rc := outboundRoutes(name, o, served)
@@ -152,10 +165,17 @@ func asItIs(m *hcmv3.HttpConnectionManager) {
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY
 }
 
-// closeAtOnce ends a connection without a byte.
-func closeAtOnce() *listenerv3.Filter {
-	return networkFilter("close", anyOf(&directresponsev3.Config{}))
+// closeBecause ends a connection without a byte, and tells the listener's log why.
+func closeBecause(why string) []*listenerv3.Filter {
+	note := networkFilter("note", anyOf(&setstatev3.Config{OnNewConnection: []*statevaluev3.FilterStateValue{{
+		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: absentBecause}, FactoryKey: stringState,
+		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(strings.ReplaceAll(why, "%", "%%"))},
+	}}}))
+	return []*listenerv3.Filter{note, networkFilter("close", anyOf(&directresponsev3.Config{}))}
 }
+
+// absentBecause is where a connection's state holds why it was closed.
+const absentBecause = "isthmus.absent"
 
 func outboundRoutes(name string, o model.Outbound, served bool) *routev3.RouteConfiguration {
 	switch {
@@ -220,18 +240,23 @@ func (b *builder) target(name string, w *model.Workload, o model.Outbound) *clus
 // absentRoute answers the calls to an import whose sources are gone, and says why. The name keeps its address and its
 // connections: a client goes on where it is once there is somebody to serve it.
 func absentRoute(i *model.Import) *routev3.Route {
-	var reasons []string
-	for _, a := range i.Absent {
-		reasons = append(reasons, a.Reason)
-	}
+	why := absence(i)
 	return &routev3.Route{
-		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Match:    &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{hostTags: noted(agentapi.TagAbsent, why)}},
 		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
-			Status: 503, Body: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{
-				InlineString: "nobody serves this import now: " + strings.Join(reasons, "; "),
-			}},
+			Status: 503, Body: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: why}},
 		}},
 	}
+}
+
+// absence says why nobody serves an import.
+func absence(i *model.Import) string {
+	return "nobody serves this import now: " + strings.Join(each(i.Absent, func(a model.Absent) string { return a.Reason }), "; ")
+}
+
+func noted(key, value string) *structpb.Struct {
+	return &structpb.Struct{Fields: map[string]*structpb.Value{key: structpb.NewStringValue(value)}}
 }
 
 // toMixed reaches the local endpoints of an import and the peers that serve it too. The gateway is asked whether any of

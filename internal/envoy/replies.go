@@ -52,6 +52,9 @@ var unavailableReplies = []reply{
 	},
 }
 
+// absentReply is where nobody can be asked, and the route says why.
+var absentReply = reply{when: detailed("direct_response"), unavailable: agentapi.NotBegun, text: ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%"}
+
 // policyReplies tell the kinds of a workload's refusals apart.
 var policyReplies = []reply{
 	{when: detailed("matched_policy[none]"), text: " refuses this request: no AuthorizationPolicy there allows this caller, method and path"},

@@ -113,7 +113,7 @@ func (s *shop) unlisted(t *testing.T) {
 	}
 	within(t, 10*time.Second, "raw refusals are on record", func() error {
 		text, err := s.accessLogs("front")
-		if err == nil && !strings.Contains(text, `"verdict":"denied","caller":"default/alice","destination":"203.0.113.7:80","reason":"no service there lists the caller","remote":"10.93.0.11"`) {
+		if err == nil && !strings.Contains(text, `"verdict":"denied","class":"unlisted","caller":"default/alice","destination":"203.0.113.7:80","reason":"no service there lists the caller","remote":"10.93.0.11"`) {
 			err = fmt.Errorf("they are not in %s", text)
 		}
 		return err

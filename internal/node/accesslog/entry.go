@@ -96,6 +96,9 @@ func fromCommon(log string, r *record) Entry {
 		carried:    r.cluster != "" && r.toUpstream,
 		Tags:       r.tags, connection: r.direct.String(),
 	}
+	if absent(r) == "" {
+		delete(e.Tags, agentapi.TagAbsent)
+	}
 	switch log {
 	case agentapi.LogInbound:
 		e.Destination = firstOf(r.tags[tagWorkload], e.Destination)

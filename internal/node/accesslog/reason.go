@@ -45,6 +45,7 @@ var (
 	otherMalformed  = judgement{verdictMalformed, "malformed", ""}
 	failedHandshake = judgement{verdictHandshake, "handshake", ""}
 
+	noSource        = judgement{verdictFailed, "no-source", "nobody serves this import now"}
 	noEndpoint      = judgement{verdictFailed, "no-endpoint", "no endpoint is ready"}
 	unreachable     = judgement{verdictFailed, "unreachable", "the endpoint could not be reached"}
 	reset           = judgement{verdictFailed, "reset", "the endpoint ended the connection before its answer was whole"}
@@ -79,6 +80,8 @@ func judgeHTTP(log string, r *record) judgement {
 		return judgePolicy(log, policy)
 	case details == "direct_response" && log == agentapi.LogInbound:
 		return notMutualTLS
+	case details == "direct_response" && code >= 500:
+		return noSource.because(absent(r))
 	case details == "direct_response", code == http.StatusForbidden && r.flags&noCluster != 0:
 		return unlisted
 	case details == "upgrade_failed":
@@ -103,6 +106,14 @@ func judgeHTTP(log string, r *record) judgement {
 	return otherFailure.because(said(details))
 }
 
+// absent is why nobody serves the import that was called.
+func absent(r *record) string {
+	if why := r.tags[agentapi.TagAbsent]; why != "-" {
+		return why
+	}
+	return ""
+}
+
 func large(code uint64) bool {
 	return code == http.StatusRequestHeaderFieldsTooLarge || code == http.StatusRequestEntityTooLarge || code == http.StatusRequestURITooLong
 }
@@ -119,6 +130,8 @@ func judgeTCP(log string, r *record) judgement {
 		return notMutualTLS.because(told)
 	case told != "":
 		return unlisted.because(told)
+	case absent(r) != "":
+		return noSource.because(absent(r))
 	case r.flags&unauthorized != 0:
 		return notAllowed.because(r.ended)
 	case r.flags&noRoute != 0 && boundary && strings.Contains(r.sni, ".caller."):
