@@ -9,7 +9,7 @@ const (
 	bufferLimit      = 32 << 10
 	streamWindow     = 256 << 10
 	connectionWindow = 1 << 20
-	retriedBody      = 1 << 20 // of a request that another server may have to be asked
+	retriedBody      = 256 << 10 // of a request that another server may have to be asked
 )
 
 // http2Options bound the streams of one HTTP/2 connection, and let it carry upgrades (RFC 8441).

@@ -17,7 +17,7 @@ import (
 func (b *builder) inbound(w *model.Workload) {
 	name := inboundListener(w)
 	l := b.listener(name, w, [2]string{"0.0.0.0", "::"}, agentapi.InboundPort, tlsInspectorBut(plaintextPorts(w)))
-	l.ListenerFiltersTimeout = millis(5000)
+	l.ListenerFiltersTimeout = millis(10_000)
 	l.SocketOptions = keepaliveOptions()
 	l.AccessLog = connectionRefusals(inboundLog, workloadTag(w.ID.String()))
 	l.DefaultFilterChain = plaintextRefusal.refused(name+"/refused", w)

@@ -43,7 +43,7 @@ func (b *builder) ingress(g *view.GatewayView) {
 func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.FilterChain {
 	name := ingressName(e.Peer.Name, e.SNI)
 	tls := serverTLS(g.Identity.String(), e.Peer.TrustDomain.Name(), exactly(e.Peer.GatewayIDs...))
-	c := heardAtOnce(bySet(cluster(name, nil), model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number}))
+	c := inMesh(heardAtOnce(bySet(cluster(name, nil), model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number})))
 	if e.Port.MTLS {
 		c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(e.Port.Identities...), "", meshALPN)
 	}
@@ -78,7 +78,7 @@ func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfi
 	}
 	return &routev3.RouteConfiguration{
 		Name: name, VirtualHosts: []*routev3.VirtualHost{
-			{Name: e.SNI, Domains: []string{e.SNI}, Routes: routes},
+			{Name: e.SNI, Domains: []string{e.SNI}, Routes: retried(e.Port.MTLS, routes...)},
 			probeHost(sni.Probe(e.Peer.Name, b.view.TrustDomain.Name()), e.Peer),
 		},
 		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: drop,

@@ -14,8 +14,15 @@ import (
 func noLimit() *durationpb.Duration { return millis(0) }
 
 const (
-	headersTimeout = 10_000    // ms for the whole head of a request, so that nobody holds a place by sending slowly
-	pooledIdle     = 3_600_000 // ms; a connection that carries nothing and that only Envoy keeps, to a server
+	headersTimeout = 10_000 // ms for the whole head of a request, so that nobody holds a place by sending slowly
+)
+
+// How long a connection that carries nothing and that only Envoy keeps, to a server, is kept. A program closes such connections as
+// it sees fit, often after a few seconds, and a request that is just being sent then is lost: it may have been begun. So Envoy
+// closes its own first. The Envoys at the other ends of the mesh's connections keep them without a limit.
+const (
+	pooledIdle  = 60_000 // ms
+	programIdle = 500    // ms; to a program
 )
 
 // What a head may hold: as much as Envoy and so Istio allow for who calls, and a little more at the proxies behind the first,

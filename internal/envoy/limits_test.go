@@ -53,8 +53,8 @@ var meant = map[protoreflect.FullName][]time.Duration{
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.request_headers_timeout": {
 		10 * time.Second, time.Second / 2,
 	},
-	// Of a connection without requests to a server; where every call is refused.
-	"envoy.config.core.v3.HttpProtocolOptions.idle_timeout": {time.Hour, time.Second / 2},
+	// Of a connection without requests to an Envoy; to a program, and where every call is refused.
+	"envoy.config.core.v3.HttpProtocolOptions.idle_timeout": {time.Minute, time.Second / 2},
 	// Of probes.
 	"envoy.config.route.v3.RouteAction.timeout": {15 * time.Second, 5 * time.Second},
 }

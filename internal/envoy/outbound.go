@@ -188,13 +188,17 @@ func outboundRoutes(name string, o model.Outbound, served bool) *routev3.RouteCo
 }
 
 func outboundTo(name string, o model.Outbound, routes ...*routev3.Route) *routev3.RouteConfiguration {
-	for _, r := range routes {
-		if r.GetRoute() == nil {
-			continue
-		}
-		retrySafely(r)
-		if o.Import.Mixed() {
-			retryElsewhere(r, 3)
+	if o.Import == nil {
+		routes = retried(o.Port.MTLS, routes...)
+	} else {
+		for _, r := range routes {
+			if r.GetRoute() == nil {
+				continue
+			}
+			retrySafely(r)
+			if o.Import.Mixed() {
+				retryElsewhere(r, 3)
+			}
 		}
 	}
 	return &routev3.RouteConfiguration{
@@ -292,6 +296,9 @@ func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) 
 	}
 	if o.Port.Protocol.IsHTTP() {
 		speaking(c, o.Port.Protocol)
+	}
+	if o.Port.MTLS {
+		inMesh(c)
 	}
 	return c
 }

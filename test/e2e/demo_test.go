@@ -24,6 +24,7 @@ var binaries string
 
 func TestMain(m *testing.M) {
 	cgrouptest.Serve()
+	rollingProgram()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "isthmus-e2e-")
 		if err != nil {

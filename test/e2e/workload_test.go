@@ -144,7 +144,7 @@ func shopNetwork() lab.Network {
 			Bridge: netnsOf("host"), Port: "v-" + name, Via: host,
 		})
 	}
-	for _, m := range slices.Concat(callers, servers) {
+	for _, m := range slices.Concat(callers, servers, rollers) {
 		attach(m.name, m.address)
 	}
 	attach(outsider, "10.93.0.66")

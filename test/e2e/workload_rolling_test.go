@@ -1,0 +1,257 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+
+	"isthmus.dev/isthmus/internal/demo/lab"
+)
+
+// rollers serve one name together; their programs are this test's own binary, so that they can be ended.
+var rollers = []member{
+	{name: "roll-1", app: "roll", namespace: "default", address: "10.93.0.28", ports: []int{8080, http2Port, grpcPort}},
+	{name: "roll-2", app: "roll", namespace: "default", address: "10.93.0.29", ports: []int{8080, http2Port, grpcPort}},
+}
+
+// rollServices are what rollers serve; anybody may call.
+var rollServices = `
+apiVersion: v1
+kind: Service
+metadata: {name: roll, namespace: default}
+spec:
+  selector: {app: roll}
+  ports: [{name: http, port: 80, targetPort: 8080}, {name: http2, port: 8090}, {name: grpc, port: 9090}]
+` + policy("default", "roll", "selector: {matchLabels: {app: roll}}\nrules: [{}]")
+
+// rollProgram in the environment makes this binary a server: the file to which it appends what has begun there.
+const rollProgram = "ISTHMUS_E2E_ROLL"
+
+// serveRolling is the program of a roller, in both versions of HTTP and with gRPC. It writes down each request that has an ID
+// before it answers.
+func serveRolling(file string) error {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	note := func(id string) {
+		if id != "" {
+			fmt.Fprintln(f, id)
+		}
+	}
+	web := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		note(r.Header.Get("x-id"))
+		io.Copy(io.Discard, r.Body)
+		io.WriteString(w, "done")
+	})}
+	web.Protocols.SetHTTP1(true)
+	web.Protocols.SetUnencryptedHTTP2(true)
+	l, err := net.Listen("tcp", fmt.Sprintf(":%d", grpcPort))
+	if err != nil {
+		return err
+	}
+	s := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+		note(strings.Join(metadata.ValueFromIncomingContext(ctx, "x-id"), ""))
+		return h(ctx, req)
+	}))
+	healthpb.RegisterHealthServer(s, health.NewServer())
+	go s.Serve(l)
+	second, err := net.Listen("tcp", fmt.Sprintf(":%d", http2Port))
+	if err != nil {
+		return err
+	}
+	go web.Serve(second)
+	web.Addr = ":8080"
+	return web.ListenAndServe()
+}
+
+func (s *shop) startRoller(t *testing.T, m member) *lab.Process {
+	t.Helper()
+	self, err := os.Executable()
+	need(t, err)
+	p, err := s.lab.Start(lab.Command{
+		Name: m.name, Namespace: netnsOf(m.name), Path: self, Env: []string{rollProgram + "=" + s.path("begun")},
+	})
+	need(t, err)
+	within(t, 30*time.Second, m.name+" serves", func() error {
+		for _, port := range m.ports {
+			c, err := s.dial(m.name, fmt.Sprintf("127.0.0.1:%d", port))
+			if err != nil {
+				return err
+			}
+			c.Close()
+		}
+		return nil
+	})
+	return p
+}
+
+// TestRollingRestarts: two replicas are restarted in turn, each away for a second, twenty times in all, now asked to end and
+// now killed. Callers keep their connections. No GET fails, no POST fails that was not sent to a program, and none begins twice.
+func TestRollingRestarts(t *testing.T) {
+	s := openShop(t, shopMesh, map[string][]member{"front": append(callers[:len(callers):len(callers)], rollers[0]), "back": append(servers[:len(servers):len(servers)], rollers[1])})
+	s.write(t, "roll.yaml", rollServices)
+	programs := []*lab.Process{s.startRoller(t, rollers[0]), s.startRoller(t, rollers[1])}
+	asks := map[string]func(ctx context.Context, method, id string) error{}
+	for what, port := range map[string]string{"HTTP/1.1": "80", "HTTP/2": "8090"} {
+		asks[what] = s.askRollers(t, what, port)
+	}
+	asks["gRPC"] = s.callRollers(t)
+	for what, ask := range asks {
+		within(t, 30*time.Second, what+" is served by both", func() error {
+			for range 20 {
+				if err := ask(t.Context(), "POST", "first"); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	var wg sync.WaitGroup
+	var stopped atomic.Bool
+	var mu sync.Mutex
+	failed := map[string]error{} // POSTs, by ID
+	sent := map[string]int{}
+	for what, ask := range asks {
+		for worker := range 4 {
+			wg.Go(func() {
+				for n := 0; !stopped.Load(); n++ {
+					id := fmt.Sprintf("%s/%d/%d", what, worker, n)
+					get := ask(t.Context(), "GET", "")
+					post := ask(t.Context(), "POST", id)
+					mu.Lock()
+					sent[what] += 2
+					if get != nil {
+						t.Errorf("%s GET at %s: %v", what, time.Now().Format(time.StampMilli), get)
+					}
+					if post != nil {
+						failed[id] = post
+					}
+					mu.Unlock()
+					time.Sleep(20 * time.Millisecond)
+				}
+			})
+		}
+	}
+	for n := range 20 {
+		which := n % 2
+		if n/2%2 == 0 {
+			programs[which].Stop(10 * time.Second)
+		} else {
+			programs[which].Kill()
+		}
+		time.Sleep(time.Second)
+		programs[which] = s.startRoller(t, rollers[which])
+		time.Sleep(200 * time.Millisecond) // a call that met this one before must not meet the next one after
+	}
+	stopped.Store(true)
+	wg.Wait()
+	text, err := os.ReadFile(s.path("begun"))
+	need(t, err)
+	begun := map[string]int{}
+	for _, id := range strings.Fields(string(text)) {
+		if begun[id]++; begun[id] > 1 && id != "first" {
+			t.Errorf("%s began %d times", id, begun[id])
+		}
+	}
+	for id, err := range failed {
+		// What a program has been sent when it dies it may have begun, whether or not it has.
+		if begun[id] == 0 && !strings.Contains(err.Error(), "connection termination") {
+			t.Errorf("%s had not begun: %v", id, err)
+		}
+	}
+	t.Logf("%v sent, %d of those that a program had been sent failed", sent, len(failed))
+	for what := range asks {
+		if sent[what] < 400 {
+			t.Errorf("only %d requests of %s", sent[what], what)
+		}
+	}
+}
+
+// askRollers asks over connections that are kept.
+func (s *shop) askRollers(t *testing.T, version, port string) func(ctx context.Context, method, id string) error {
+	t.Helper()
+	tr := &http.Transport{
+		Protocols: new(http.Protocols), MaxIdleConnsPerHost: 8,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return s.dialRollers(port) },
+	}
+	tr.Protocols.SetHTTP1(version == "HTTP/1.1")
+	tr.Protocols.SetUnencryptedHTTP2(version == "HTTP/2")
+	t.Cleanup(tr.CloseIdleConnections)
+	client := &http.Client{Transport: tr, Timeout: 30 * time.Second}
+	return func(ctx context.Context, method, id string) error {
+		var body io.Reader
+		if method == "POST" {
+			body = io.MultiReader(bytes.NewReader(make([]byte, 1000))) // which the client itself cannot send again
+		}
+		req, err := http.NewRequestWithContext(ctx, method, "http://roll.default/", body)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("x-id", id)
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err == nil && resp.StatusCode != 200 {
+			err = fmt.Errorf("%d %s", resp.StatusCode, text)
+			client.CloseIdleConnections()
+		}
+		return err
+	}
+}
+
+func (s *shop) dialRollers(port string) (net.Conn, error) {
+	address, err := s.to("alice", "roll:"+port)
+	if err != nil {
+		return nil, err
+	}
+	return s.dial("alice", address)
+}
+
+// callRollers calls by gRPC, whose requests are all POSTs.
+func (s *shop) callRollers(t *testing.T) func(ctx context.Context, method, id string) error {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///roll.default", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry(),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return s.dialRollers(fmt.Sprint(grpcPort)) }))
+	need(t, err)
+	t.Cleanup(func() { conn.Close() })
+	client := healthpb.NewHealthClient(conn)
+	return func(ctx context.Context, method, id string) error {
+		if method == "GET" && id == "" {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(ctx, "x-id", id), 30*time.Second)
+		defer cancel()
+		_, err := client.Check(ctx, &healthpb.HealthCheckRequest{})
+		return err
+	}
+}
+
+// rollingProgram runs a roller's program if this process is one.
+func rollingProgram() {
+	if file := os.Getenv(rollProgram); file != "" {
+		fmt.Fprintln(os.Stderr, serveRolling(file))
+		syscall.Exit(1)
+	}
+}
