@@ -42,12 +42,12 @@ spec:
   ports: [{name: http, port: 80, targetPort: 8080}, {name: http2, port: 8090}, {name: grpc, port: 9090}]
 ` + policy("default", "roll", "selector: {matchLabels: {app: roll}}\nrules: [{}]")
 
-// rollProgram in the environment makes this binary a server: the file to which it appends what has begun there.
+// rollProgram in the environment makes this binary a server: the file to which it appends what has begun there, and its name.
 const rollProgram = "ISTHMUS_E2E_ROLL"
 
 // serveRolling is the program of a roller, in both versions of HTTP and with gRPC. It writes down each request that has an ID
 // before it answers.
-func serveRolling(file string) error {
+func serveRolling(file, name string) error {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -60,7 +60,7 @@ func serveRolling(file string) error {
 	web := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		note(r.Header.Get("x-id"))
 		io.Copy(io.Discard, r.Body)
-		io.WriteString(w, "done")
+		io.WriteString(w, name)
 	})}
 	web.Protocols.SetHTTP1(true)
 	web.Protocols.SetUnencryptedHTTP2(true)
@@ -70,6 +70,9 @@ func serveRolling(file string) error {
 	}
 	s := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 		note(strings.Join(metadata.ValueFromIncomingContext(ctx, "x-id"), ""))
+		if err := grpc.SetHeader(ctx, metadata.Pairs("x-name", name)); err != nil {
+			return nil, err
+		}
 		return h(ctx, req)
 	}))
 	healthpb.RegisterHealthServer(s, health.NewServer())
@@ -88,7 +91,7 @@ func (s *shop) startRoller(t *testing.T, m member) *lab.Process {
 	self, err := os.Executable()
 	need(t, err)
 	p, err := s.lab.Start(lab.Command{
-		Name: m.name, Namespace: netnsOf(m.name), Path: self, Env: []string{rollProgram + "=" + s.path("begun")},
+		Name: m.name, Namespace: netnsOf(m.name), Path: self, Env: []string{rollProgram + "=" + s.path("begun") + " " + m.name},
 	})
 	need(t, err)
 	within(t, 30*time.Second, m.name+" serves", func() error {
@@ -110,17 +113,23 @@ func TestRollingRestarts(t *testing.T) {
 	s := openShop(t, shopMesh, map[string][]member{"front": append(callers[:len(callers):len(callers)], rollers[0]), "back": append(servers[:len(servers):len(servers)], rollers[1])})
 	s.write(t, "roll.yaml", rollServices)
 	programs := []*lab.Process{s.startRoller(t, rollers[0]), s.startRoller(t, rollers[1])}
-	asks := map[string]func(ctx context.Context, method, id string) error{}
+	asks := map[string]rollAsker{}
 	for what, port := range map[string]string{"HTTP/1.1": "80", "HTTP/2": "8090"} {
 		asks[what] = s.askRollers(t, what, port)
 	}
 	asks["gRPC"] = s.callRollers(t)
 	for what, ask := range asks {
-		within(t, 30*time.Second, what+" is served by both", func() error {
-			for range 20 {
-				if err := ask(t.Context(), "POST", "first"); err != nil {
+		within(t, 30*time.Second, what+" is served by both in turn", func() error {
+			var by []string
+			for range 4 {
+				name, err := ask(t.Context(), "POST", "first")
+				if err != nil {
 					return err
 				}
+				by = append(by, name)
+			}
+			if by[0] == by[1] || by[0] != by[2] || by[1] != by[3] {
+				return fmt.Errorf("served by %q", by)
 			}
 			return nil
 		})
@@ -135,8 +144,8 @@ func TestRollingRestarts(t *testing.T) {
 			wg.Go(func() {
 				for n := 0; !stopped.Load(); n++ {
 					id := fmt.Sprintf("%s/%d/%d", what, worker, n)
-					get := ask(t.Context(), "GET", "")
-					post := ask(t.Context(), "POST", id)
+					_, get := ask(t.Context(), "GET", "")
+					_, post := ask(t.Context(), "POST", id)
 					mu.Lock()
 					sent[what] += 2
 					if get != nil {
@@ -186,8 +195,11 @@ func TestRollingRestarts(t *testing.T) {
 	}
 }
 
+// rollAsker sends a request and says who answered it.
+type rollAsker func(ctx context.Context, method, id string) (string, error)
+
 // askRollers asks over connections that are kept.
-func (s *shop) askRollers(t *testing.T, version, port string) func(ctx context.Context, method, id string) error {
+func (s *shop) askRollers(t *testing.T, version, port string) rollAsker {
 	t.Helper()
 	tr := &http.Transport{
 		Protocols: new(http.Protocols), MaxIdleConnsPerHost: 8,
@@ -197,19 +209,19 @@ func (s *shop) askRollers(t *testing.T, version, port string) func(ctx context.C
 	tr.Protocols.SetUnencryptedHTTP2(version == "HTTP/2")
 	t.Cleanup(tr.CloseIdleConnections)
 	client := &http.Client{Transport: tr, Timeout: 30 * time.Second}
-	return func(ctx context.Context, method, id string) error {
+	return func(ctx context.Context, method, id string) (string, error) {
 		var body io.Reader
 		if method == "POST" {
 			body = io.MultiReader(bytes.NewReader(make([]byte, 1000))) // which the client itself cannot send again
 		}
 		req, err := http.NewRequestWithContext(ctx, method, "http://roll.default/", body)
 		if err != nil {
-			return err
+			return "", err
 		}
 		req.Header.Set("x-id", id)
 		resp, err := client.Do(req)
 		if err != nil {
-			return err
+			return "", err
 		}
 		defer resp.Body.Close()
 		text, err := io.ReadAll(resp.Body)
@@ -217,7 +229,7 @@ func (s *shop) askRollers(t *testing.T, version, port string) func(ctx context.C
 			err = fmt.Errorf("%d %s", resp.StatusCode, text)
 			client.CloseIdleConnections()
 		}
-		return err
+		return string(text), err
 	}
 }
 
@@ -230,28 +242,29 @@ func (s *shop) dialRollers(port string) (net.Conn, error) {
 }
 
 // callRollers calls by gRPC, whose requests are all POSTs.
-func (s *shop) callRollers(t *testing.T) func(ctx context.Context, method, id string) error {
+func (s *shop) callRollers(t *testing.T) rollAsker {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///roll.default", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry(),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return s.dialRollers(fmt.Sprint(grpcPort)) }))
 	need(t, err)
 	t.Cleanup(func() { conn.Close() })
 	client := healthpb.NewHealthClient(conn)
-	return func(ctx context.Context, method, id string) error {
+	return func(ctx context.Context, method, id string) (string, error) {
 		if method == "GET" && id == "" {
-			return nil
+			return "", nil
 		}
 		ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(ctx, "x-id", id), 30*time.Second)
 		defer cancel()
-		_, err := client.Check(ctx, &healthpb.HealthCheckRequest{})
-		return err
+		var header metadata.MD
+		_, err := client.Check(ctx, &healthpb.HealthCheckRequest{}, grpc.Header(&header))
+		return strings.Join(header["x-name"], ""), err
 	}
 }
 
 // rollingProgram runs a roller's program if this process is one.
 func rollingProgram() {
-	if file := os.Getenv(rollProgram); file != "" {
-		fmt.Fprintln(os.Stderr, serveRolling(file))
+	if file, name, ok := strings.Cut(os.Getenv(rollProgram), " "); ok {
+		fmt.Fprintln(os.Stderr, serveRolling(file, name))
 		syscall.Exit(1)
 	}
 }
