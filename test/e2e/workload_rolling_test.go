@@ -183,7 +183,7 @@ func TestRollingRestarts(t *testing.T) {
 	}
 	for id, err := range failed {
 		// What a program has been sent when it dies it may have begun, whether or not it has.
-		if begun[id] == 0 && !strings.Contains(err.Error(), "connection termination") {
+		if begun[id] == 0 && !strings.Contains(err.Error(), "began this request and did not answer") {
 			t.Errorf("%s had not begun: %v", id, err)
 		}
 	}
