@@ -82,6 +82,7 @@ func TestRequests(t *testing.T) {
 			}
 		}
 	}
+	unchanged(t, c, seen)
 }
 
 // sees compares what arrived with one word of the page.

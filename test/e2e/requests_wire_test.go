@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,17 @@ type answer struct {
 	body   string
 }
 
+// host takes the Host out of the headers, if one is there.
+func (r request) host(name string) (request, string) {
+	for i, h := range r.headers {
+		if host, ok := strings.CutPrefix(h, "host: "); ok {
+			r.headers = slices.Delete(slices.Clone(r.headers), i, i+1)
+			return r, host
+		}
+	}
+	return r, name
+}
+
 // ask sends one request, to the letter, on a connection of its own.
 func (a *asker) ask(r request, name string) (answer, error) {
 	c, err := a.dial(name)
@@ -35,7 +47,7 @@ func (a *asker) ask(r request, name string) (answer, error) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(30 * time.Second))
-	host := name + ".default.svc.cluster.local"
+	r, host := r.host(name + ".default.svc.cluster.local")
 	if r.http2 {
 		return ask2(c, r, host)
 	}
@@ -289,7 +301,11 @@ func (r *recorder) serve(c net.Conn) {
 			_, _ = io.Copy(c, in)
 			return
 		}
-		if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"); err != nil {
+		answer := "content-length: 0"
+		if slices.Contains(text, "user-agent: client/1.0 (x; y)") {
+			answer = strings.Join(programAnswer, "\r\n")
+		}
+		if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\n"+answer+"\r\n\r\n"); err != nil {
 			return
 		}
 	}

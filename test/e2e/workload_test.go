@@ -42,6 +42,7 @@ func TestWorkloads(t *testing.T) {
 	t.Run("outbound", s.outbound)
 	t.Run("callers of peers", s.assertedCallers)
 	t.Run("readiness", s.readiness)
+	t.Run("refusals", s.refusals)
 	t.Run("slow drip", slow.hungUpOn)
 	t.Run("short certificates", func(t *testing.T) { s.shortCertificates(t, steady, began) })
 	t.Run("control plane killed", s.controlKilled)

@@ -129,6 +129,13 @@ func (a *app) http(c net.Conn) {
 		}
 		a.keep(seen.String()) // before the answer, so that who has the answer finds it
 		seen.Reset()
+		if strings.HasSuffix(req.URL.Path, "/hang-up") {
+			return
+		}
+		if _, status, ok := strings.Cut(req.URL.Path, "/status/"); ok {
+			fmt.Fprintf(c, "HTTP/1.1 %s Own\r\ncontent-length: 0\r\n\r\n", status)
+			continue
+		}
 		if strings.HasPrefix(req.URL.Path, "/protocols/") {
 			if !answerSpecially(c, in, req) {
 				return

@@ -1,0 +1,166 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// refusals: whatever an Envoy answers or ends itself has a status and words that are true of it, and is in the log of the node that
+// did so, with its class. What an application answers is not, whatever that is, nor plaintext where it may be spoken.
+func (s *shop) refusals(t *testing.T) {
+	s.apply(t, "web", policy("default", "deny", `
+selector: {matchLabels: {app: web}}
+action: DENY
+rules: [{to: [{operation: {paths: [/log/denied]}}]}]`)+policy("default", "allow", `
+selector: {matchLabels: {app: web}}
+rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], to: [{operation: {methods: [GET]}}, {operation: {ports: ["7099"]}}]}]`))
+	s.write(t, "dead.yaml", deadServices)
+	within(t, 10*time.Second, "dead can be called", func() error { return s.expect(503, s.get("alice", "dead", "/")) })
+	began := time.Now()
+	get := func(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: web\r\n" }
+	for _, c := range []struct {
+		from, to, request string
+		status            int
+		says              string
+	}{
+		{"alice", "web", get("/log/denied"), 403, "default/web refuses this request: an AuthorizationPolicy there denies it\n"},
+		{"alice", "web", strings.Replace(get("/log/none"), "GET", "DELETE", 1), 403, "default/web refuses this request: no AuthorizationPolicy there allows this caller, method and path\n"},
+		{"bob", "web", get("/log/unlisted"), 403, "default/bob (spiffe://shop.example/ns/default/sa/bob) may not call web at "},
+		{"alice", "web", get("/log/;x"), 400, "default/web refuses this path: "},
+		{"alice", "web", get("/log/host") + "Host: steady\r\n", 400, "default/web refuses this Host: "},
+		{"alice", "web", get("/log/large") + "x-large: " + strings.Repeat("x", 200<<10) + "\r\n", 431, "web.default.svc.cluster.local: 431 "},
+		{"alice", "web", "GET /log/broken HTTP/1.1\r\nHost web\r\n", 400, "web.default.svc.cluster.local: 400 "},
+		{"alice", "web", get("/log/hang-up"), 503, "default/web: 503 what is behind it began this request and did not answer: UpstreamConnectionTermination\n"},
+		{"alice", "dead", get("/log/dead"), 503, "default/web: 503 what is behind it could not be reached: "},
+		{"alice", "web", get("/log/status/403"), 403, ""},
+		{"alice", "web", get("/log/status/503"), 503, ""},
+		{outsider, "10.93.0.21:8080", get("/log/plaintext"), 403, "default/web accepts only mutual TLS from inside its mesh"},
+	} {
+		r := s.raw(c.from, c.to, c.request+"\r\n")
+		if r.status != c.status || (c.says == "") != (r.body == "") || !strings.HasPrefix(strings.TrimPrefix(r.body, "isthmus: "), c.says) {
+			t.Errorf("%.40q: %s, want %d %q", c.request, r, c.status, c.says)
+		}
+	}
+	if _, err := s.askGRPC(t, "alice", grpcPort); err != nil { // List is refused
+		t.Error(err)
+	}
+	s.unknownService(t)
+	if r := s.raw(outsider, "10.93.0.24:8080", "GET /open HTTP/1.1\r\nHost: mixed\r\n\r\n"); r.status != 200 {
+		t.Errorf("plaintext where it may be spoken: %s", r)
+	}
+	c, err := s.open("alice", "dead:7099")
+	need(t, err)
+	if err := closed(c, 5*time.Second); err != nil {
+		t.Errorf("a raw server that is not there: %v", err)
+	}
+	c.Close()
+	s.nobodyReady(t)
+	want := []string{
+		"inbound denied plaintext /log/plaintext",
+		"inbound denied policy-deny /log/denied",
+		"inbound denied policy-none /grpc.health.v1.Health/List",
+		"inbound denied policy-none /log/none",
+		"inbound failed reset /log/hang-up",
+		"inbound failed unreachable ",
+		"inbound failed unreachable /log/dead",
+		"inbound malformed host /log/host",
+		"inbound malformed path /log/;x",
+		"outbound denied unlisted /log/unlisted",
+		"outbound failed no-endpoint /log/nobody",
+		"outbound malformed protocol ",
+		"outbound malformed too-large ",
+	}
+	within(t, 30*time.Second, "each refusal is on record, and nothing else", func() error {
+		got, err := s.refused(began, "front", "back")
+		if err == nil && !slices.Equal(got, want) {
+			err = fmt.Errorf("the logs say\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		return err
+	})
+}
+
+// unknownService has an application answer with a gRPC error of its own.
+func (s *shop) unknownService(t *testing.T) {
+	address, err := s.to("alice", fmt.Sprintf("talk:%d", grpcPort))
+	need(t, err)
+	conn, err := grpc.NewClient("passthrough:///talk.default", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return s.dial("alice", address) }))
+	need(t, err)
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: "unknown"})
+	if err == nil || !strings.Contains(err.Error(), "NotFound") {
+		t.Errorf("an unknown service is %v", err)
+	}
+}
+
+// nobodyReady asks for a service of which no endpoint is ready.
+func (s *shop) nobodyReady(t *testing.T) {
+	for _, sick := range []bool{true, false} {
+		s.app("pool-1:8080").sick.Store(sick)
+		s.app("pool-2:8080").sick.Store(sick)
+		want := map[bool]int{true: 503, false: 200}[sick]
+		within(t, 10*time.Second, fmt.Sprintf("pool answers %d", want), func() error {
+			r := s.get("alice", "pool", "/log/nobody")
+			if sick && r.body != "isthmus: pool.default.svc.cluster.local: 503 no endpoint behind it is ready\n" {
+				return fmt.Errorf("%s", r)
+			}
+			return s.expect(want, r)
+		})
+	}
+}
+
+// refused is what the logs of nodes say was refused or failed since a moment, each kind once, sorted.
+func (s *shop) refused(since time.Time, nodes ...string) ([]string, error) {
+	found := map[string]bool{}
+	for _, node := range nodes {
+		text, err := s.accessLogs(node)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range strings.Split(strings.TrimSpace(text), "\n") {
+			var e struct {
+				Time                      time.Time
+				Log, Verdict, Class, Path string
+			}
+			if err := json.Unmarshal([]byte(l), &e); err != nil {
+				return nil, fmt.Errorf("%w: %s", err, l)
+			}
+			if !e.Time.Before(since) {
+				found[strings.Join([]string{e.Log, e.Verdict, e.Class, e.Path}, " ")] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found)), nil
+}
+
+// deadServices lead to ports at which nobody listens.
+const deadServices = `
+apiVersion: v1
+kind: Service
+metadata: {name: dead, namespace: default}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8099}, {name: tcp, port: 7099}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: dead, namespace: default}
+spec:
+  selector: {matchLabels: {app: web}}
+  rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], to: [{operation: {ports: ["8099", "7099"]}}]}]
+`
