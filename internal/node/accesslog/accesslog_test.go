@@ -85,6 +85,8 @@ func TestVerdicts(t *testing.T) {
 		{"unreachable", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionFailure":true}},"response":{"responseCode":503,"responseCodeDetails":"upstream_reset_before_response_started{connection_failure}"}}`)), "failed unreachable upstream_reset_before_response_started{connection_failure}"},
 		{"reset", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionTermination":true}},"response":{"responseCode":503,"responseCodeDetails":"upstream_reset_before_response_started{connection_termination}"}}`)), "failed reset upstream_reset_before_response_started{connection_termination}"},
 		{"reset in the middle", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionTermination":true}},"response":{"responseCode":200,"responseCodeDetails":"upstream_reset_after_response_started{connection_termination}"}}`)), "failed reset upstream_reset_after_response_started{connection_termination}"},
+		{"answered by the second", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionFailure":true}},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)), "allowed  "},
+		{"an upgrade ended", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionTermination":true}},"response":{"responseCode":101,"responseCodeDetails":"upstream_reset_after_response_started{connection_termination}"}}`)), "allowed  "},
 		{"time-out", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamRequestTimeout":true}},"response":{"responseCode":504,"responseCodeDetails":"response_timeout"}}`)), "failed timeout response_timeout"},
 		{"another protocol", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamProtocolError":true}},"response":{"responseCode":502,"responseCodeDetails":"upstream_reset_before_response_started{protocol_error}"}}`)), "failed upstream-protocol upstream_reset_before_response_started{protocol_error}"},
 		{"tcp policy", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied policy-none no policy allows it"},
@@ -118,7 +120,8 @@ func TestCounts(t *testing.T) {
 	s.take(fromTCP("ingress", tcpLine(t, connection))) // the listener's entry of the same connection
 	s.take(fromTCP("ingress", failure))
 	s.take(fromTCP("ingress", invite))
-	s.take(fromHTTP("inbound", denied)) // not a boundary
+	s.take(fromHTTP("inbound", denied))  // not a boundary
+	s.take(fromHTTP("inbound", request)) // neither a boundary nor a refusal
 
 	want := map[string]agentapi.PeerCounts{
 		"retail": {HandshakesOK: 2, HandshakesFailed: 1, Requests: 3, Denials: 1, BytesIn: 210, BytesOut: 1820},

@@ -89,7 +89,12 @@ func judgeHTTP(log string, r *record) judgement {
 	case details == "route_not_found", r.flags&noRoute != 0 && details != answeredByServer:
 		return notOffered.because("no such host, path or method is offered")
 	}
-	if large(code) && details != answeredByServer {
+	switch {
+	case details == answeredByServer && r.flags&downstreamProtocolError == 0:
+		return allowed // also after another endpoint had failed
+	case code == http.StatusSwitchingProtocols && r.flags&(upstreamTermination|upstreamReset|localReset) != 0:
+		return allowed // an upgrade ends when one of the two hangs up
+	case large(code):
 		return tooLarge.because(said(details))
 	}
 	for _, k := range byFlag {
@@ -98,7 +103,7 @@ func judgeHTTP(log string, r *record) judgement {
 		}
 	}
 	switch {
-	case details == answeredByServer, r.flags&(clientLeft|clientReset) != 0, code < 400:
+	case r.flags&(clientLeft|clientReset) != 0, code < 400:
 		return allowed
 	case code < 500:
 		return otherMalformed.because(said(details))

@@ -111,6 +111,9 @@ func (b *batch) entries(list []byte, m message, from func(string, *record) Entry
 }
 
 func (s *Service) take(e Entry) {
+	if !e.Refused() && (e.Log == agentapi.LogInbound || e.Log == agentapi.LogOutbound) {
+		return // Envoy cannot tell in all cases: a client left, an upgrade ended
+	}
 	if !s.tally.add(&e) {
 		return
 	}
