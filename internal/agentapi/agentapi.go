@@ -251,6 +251,10 @@ const (
 	NotBegun          = "not-begun"
 	// TagRefused is on entries of the access log about connections that were closed without a word. Its value is the reason.
 	TagRefused = "refused"
+	// TagName is on the same entries: the name that TLS asked for, "-" for none. CallerName ends those by which callers of
+	// this mesh ask for raw TCP.
+	TagName    = "sni"
+	CallerName = ".caller"
 	// TagAbsent is on entries about calls to an import that nobody serves. Its value is why; "-" where there is somebody.
 	TagAbsent = "absent"
 	// OutboundListener and InboundListener begin the names of a workload's listeners, "<prefix><namespace>/<name>".

@@ -49,5 +49,5 @@ func egressSNI(i *model.Import, caller string) string {
 // its policies name, and that chain's certificate check admits that caller alone; so a false name gains nothing.
 func callerSNI(id string) string {
 	sum := sha256.Sum256([]byte(id))
-	return hex.EncodeToString(sum[:16]) + ".caller"
+	return hex.EncodeToString(sum[:16]) + agentapi.CallerName
 }

@@ -33,8 +33,10 @@ type refusal struct {
 	reason string // for the log, where nothing is said
 }
 
-// What the internal listener is told of a connection: whose workload was asked for or asks, and by which identity.
+// What the internal listener is told of a connection: whose workload was asked for or asks, by which identity, and which name TLS
+// asked for.
 const (
+	refusedName     = "isthmus.name"
 	refusedWorkload = "isthmus.workload"
 	refusedIdentity = "isthmus.identity"
 )
@@ -62,6 +64,7 @@ func (r refusal) refused(name string, w *model.Workload) *listenerv3.FilterChain
 		passedOn(originalRemote, "", "%DOWNSTREAM_REMOTE_ADDRESS%"),
 		passedOn(refusedWorkload, stringState, w.ID.String()),
 		passedOn(refusedIdentity, stringState, w.Identity.String()),
+		passedOn(refusedName, stringState, "%REQUESTED_SERVER_NAME%"),
 	}}))
 	return chain(name, nil, nil, tell, tcpProxy(name, r.name, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))
 }
@@ -125,7 +128,8 @@ func (r refusal) listener() *listenerv3.Listener {
 		PerConnectionBufferLimitBytes: u32(bufferLimit),
 		FilterChains:                  []*listenerv3.FilterChain{http}, DefaultFilterChain: raw,
 		AccessLog: []*accesslogv3.AccessLog{
-			tcpLog(r.log, when(`xds.filter_chain_name == "`+wordless+`"`), whose, tag{name: agentapi.TagRefused, value: r.reason}),
+			tcpLog(r.log, when(`xds.filter_chain_name == "`+wordless+`"`), whose, tag{name: agentapi.TagRefused, value: r.reason},
+				tag{name: agentapi.TagName, value: stateOf(refusedName)}),
 		},
 	}
 }

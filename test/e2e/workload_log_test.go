@@ -24,9 +24,9 @@ func (s *shop) refusals(t *testing.T) {
 	s.apply(t, "web", policy("default", "deny", `
 selector: {matchLabels: {app: web}}
 action: DENY
-rules: [{to: [{operation: {paths: [/log/denied]}}]}]`)+policy("default", "allow", `
+rules: [{to: [{operation: {paths: [/log/denied], ports: ["8080"]}}, {operation: {ports: ["7098"]}}]}]`)+policy("default", "allow", `
 selector: {matchLabels: {app: web}}
-rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], to: [{operation: {methods: [GET]}}, {operation: {ports: ["7099"]}}]}]`))
+rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], to: [{operation: {methods: [GET]}}]}]`))
 	s.write(t, "dead.yaml", deadServices)
 	within(t, 10*time.Second, "dead can be called", func() error { return s.expect(503, s.get("alice", "dead", "/")) })
 	began := time.Now()
@@ -61,18 +61,21 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 	if r := s.raw(outsider, "10.93.0.24:8080", "GET /open HTTP/1.1\r\nHost: mixed\r\n\r\n"); r.status != 200 {
 		t.Errorf("plaintext where it may be spoken: %s", r)
 	}
-	c, err := s.open("alice", "dead:7099")
-	need(t, err)
-	if err := closed(c, 5*time.Second); err != nil {
-		t.Errorf("a raw server that is not there: %v", err)
+	for _, to := range []string{"dead:7099", "dead:7098"} { // nobody listens; policy refuses
+		c, err := s.open("alice", to)
+		need(t, err)
+		if err := closed(c, 5*time.Second); err != nil {
+			t.Errorf("raw, to %s: %v", to, err)
+		}
+		c.Close()
 	}
-	c.Close()
 	s.nobodyReady(t)
 	want := []string{
 		"inbound denied plaintext /log/plaintext",
 		"inbound denied policy-deny /log/denied",
 		"inbound denied policy-none /grpc.health.v1.Health/List",
 		"inbound denied policy-none /log/none",
+		"inbound denied policy-raw ",
 		"inbound failed reset /log/hang-up",
 		"inbound failed unreachable ",
 		"inbound failed unreachable /log/dead",
@@ -80,6 +83,7 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 		"inbound malformed path /log/;x",
 		"outbound denied unlisted /log/unlisted",
 		"outbound failed no-endpoint /log/nobody",
+		"outbound handshake handshake ",
 		"outbound malformed protocol ",
 		"outbound malformed too-large ",
 	}
@@ -155,12 +159,12 @@ kind: Service
 metadata: {name: dead, namespace: default}
 spec:
   selector: {app: web}
-  ports: [{name: http, port: 80, targetPort: 8099}, {name: tcp, port: 7099}]
+  ports: [{name: http, port: 80, targetPort: 8099}, {name: tcp, port: 7099}, {name: tcp-denied, port: 7098}]
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: dead, namespace: default}
 spec:
   selector: {matchLabels: {app: web}}
-  rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], to: [{operation: {ports: ["8099", "7099"]}}]}]
+  rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], to: [{operation: {ports: ["8099", "7099", "7098"]}}]}]
 `

@@ -31,6 +31,7 @@ var (
 
 	deniedByPolicy = judgement{verdictDenied, "policy-deny", "a policy denies it"}
 	notAllowed     = judgement{verdictDenied, "policy-none", "no policy allows it"}
+	notAdmitted    = judgement{verdictDenied, "policy-raw", "policies let this caller open no raw connection to this port"}
 	closedByPolicy = judgement{verdictDenied, "policy-closed", "a policy is written and not in force"}
 	notACaller     = judgement{verdictDenied, "import-callers", "the FederatedImport does not list the caller"}
 	notExported    = judgement{verdictDenied, "export-rules", "no rule of the FederatedExport allows it"}
@@ -131,6 +132,8 @@ func judgeTCP(log string, r *record) judgement {
 	switch {
 	case byPolicy:
 		return judgePolicy(log, policy)
+	case told != "" && log == agentapi.LogInbound && strings.HasSuffix(r.tags[agentapi.TagName], agentapi.CallerName):
+		return notAdmitted
 	case told != "" && log == agentapi.LogInbound:
 		return notMutualTLS.because(told)
 	case told != "":
@@ -139,7 +142,7 @@ func judgeTCP(log string, r *record) judgement {
 		return noSource.because(absent(r))
 	case r.flags&unauthorized != 0:
 		return notAllowed.because(r.ended)
-	case r.flags&noRoute != 0 && boundary && strings.Contains(r.sni, ".caller."):
+	case r.flags&noRoute != 0 && boundary && strings.Contains(r.sni, agentapi.CallerName+"."):
 		return notACaller.because("no FederatedImport lists this caller under this name")
 	case r.flags&noRoute != 0 && boundary:
 		return notOffered
