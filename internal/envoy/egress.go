@@ -71,7 +71,7 @@ func (b *builder) importChains(g *view.GatewayView, i *model.Import) []*listener
 	host := egressSNI(i, "")
 	b.add(ClusterType, name, speaking(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
-	m := withLocalReplies(behindOthers(httpManager(name, name, boundaryFilters(nil, nil), nil)), "the boundary of "+td,
+	m := withLocalReplies(behindOthers(httpManager(name, name, append(boundaryFilters(nil, nil), innerNamesOfRequests(b.view.Domain)), nil)), "the boundary of "+td,
 		refused("the FederatedImport does not list this caller"))
 	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(server(i), i.Name, host)...))
 	return []*listenerv3.FilterChain{chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m))}

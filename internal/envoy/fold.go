@@ -18,9 +18,10 @@ import (
 // by one good line beside a bad one, which the server may read. Folded into one (RFC 9110 §5.3), both are seen.
 const foldFilter = "fold"
 
-// inboundFilters are the policy filters behind the folding one; what it folds stands in the route configuration.
+// inboundFilters are the policy filters behind those that note the caller of a peer and fold; what they do stands in the route
+// configuration.
 func inboundFilters() []*hcmv3.HttpFilter {
-	return append([]*hcmv3.HttpFilter{httpFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{
+	return append([]*hcmv3.HttpFilter{assertedCallers(), httpFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{
 		Mutations: &headermutationv3.Mutations{RequestTrailersMutations: trailersRemoved},
 	}))}, policyFilters()...)
 }

@@ -121,7 +121,8 @@ func without(list []string, names ...string) []string {
 
 // leaks are headers that would tell one mesh about the inside of the other.
 var leaks = []string{
-	"server", "via", "x-powered-by", "x-envoy-upstream-service-time", "x-envoy-decorator-operation",
+	"server", "via", "x-powered-by", "x-served-by", "x-backend", "x-backend-server", "x-upstream", "x-real-ip", "forwarded",
+	"alt-svc", "proxy-status", "x-envoy-upstream-service-time", "x-envoy-decorator-operation",
 	"x-envoy-peer-metadata", "x-envoy-peer-metadata-id",
 }
 
@@ -145,7 +146,7 @@ func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.Ht
 	return append([]*hcmv3.HttpFilter{httpFilter("boundary", anyOf(&headermutationv3.HeaderMutation{
 		Mutations: &headermutationv3.Mutations{
 			RequestMutations: slices.Concat(requests, drop, plainRequestID), RequestTrailersMutations: trailersRemoved,
-			ResponseMutations: slices.Concat(answers, drop),
+			ResponseMutations: slices.Concat(answers, drop), ResponseTrailersMutations: answerTrailersRemoved,
 		},
 	}))}, policyFilters()...)
 }

@@ -75,7 +75,8 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 	target := inboundName(w, in.Port)
 	if t.http {
 		m := withLocalReplies(httpManager(name, name, inboundFilters(),
-			refusals(inboundLog, workloadTag(w.ID.String()))), w.ID.String(), policyReplies...)
+			refusals(inboundLog, workloadTag(w.ID.String()), assertedTag)), w.ID.String(), policyReplies...)
+		wordsOfBoundary(m, w.ID.String(), "the boundary of "+td)
 		if len(in.Hosts) > 0 {
 			m.HttpProtocolOptions.DefaultHostForHttp_10 = in.Hosts[0]
 		}
@@ -132,6 +133,9 @@ func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *rou
 		VirtualHosts:           []*routev3.VirtualHost{{Name: name, Domains: everyHost, Routes: toPrograms(target, in.Protocol)}},
 		RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
 		TypedPerFilterConfig: policyConfig(refuseLookalikes(t.deny(in.Policies), comparedHeaders(in.Policies)), t.allow(in.Policies)),
+	}
+	if asserted := assertedConfig(t.gateways); asserted != nil {
+		rc.TypedPerFilterConfig[assertedFilter] = asserted
 	}
 	if fold := foldConfig(in.Policies); fold != nil {
 		rc.TypedPerFilterConfig[foldFilter] = fold

@@ -59,7 +59,8 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 		b.addPrograms(c, e.Port.Protocol, refs)
 	}
 	b.add(RouteType, name, b.exportRoutes(name, e), refs)
-	filters := append(boundaryFilters([]*mutationv3.HeaderMutation{oneCaller}, []*mutationv3.HeaderMutation{outerRedirects}), innerRedirects(e.Service.Host, b.view.Domain))
+	filters := append(boundaryFilters([]*mutationv3.HeaderMutation{oneCaller}, []*mutationv3.HeaderMutation{notOwnWords}),
+		innerNamesOfAnswers(e.Service, b.view.Domain))
 	m := withLocalReplies(behindOthers(httpManager(name, name, filters, nil)), "the boundary of "+b.view.TrustDomain.Name(),
 		refused("its FederatedExport to this peer lists no such caller, method and path"))
 	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...))

@@ -18,6 +18,7 @@ var inside = []string{"10.98.", "cluster.local", "billing", "x-forwarded-f", "x-
 func (g *gateway) testEgress(t *testing.T) {
 	t.Run("what the peer sees", g.peerSees)
 	t.Run("nothing of the inside crosses", g.nothingCrosses)
+	t.Run("where a request was made", g.whereFrom)
 	t.Run("caller not listed", g.callerNotListed)
 	t.Run("http/2 and grpc", g.http2)
 	t.Run("raw tcp", g.rawTCP)
@@ -94,6 +95,23 @@ func (g *gateway) nothingCrosses(t *testing.T) {
 			if holds(h, "server", "via", "x-powered-by", "x-envoy", "x-forwarded") != nil {
 				t.Errorf("%s: header %s: %s came back", name, h, a.Header.Get(h))
 			}
+		}
+	}
+}
+
+// whereFrom: the place in this mesh where a request was made does not cross; one of the outside world does.
+func (g *gateway) whereFrom(t *testing.T) {
+	north := g.peers["north"].server
+	for value, crosses := range map[string]bool{
+		"http://web.default.svc.cluster.local": false, "http://10.98.1.21:8080": false, "http://localhost:3000": false,
+		"https://shop.example": true, "null": true,
+	} {
+		before := north.seen()
+		_, err := g.ask(g.caller("web", "p9080.billing"), "GET", "/", "Origin: "+value, "Referer: "+value+"/page?x")
+		must(t, err)
+		h := north.since(before).Requests[0].Header
+		if got := h.Get("Origin") == value && h.Get("Referer") == value+"/page?x"; got != crosses || !crosses && (h["Origin"] != nil || h["Referer"] != nil) {
+			t.Errorf("%s: the peer got %v", value, h)
 		}
 	}
 }

@@ -236,6 +236,16 @@ func (s *gwServer) answer(w http.ResponseWriter, r *http.Request) {
 	case "/v1/moved":
 		header.Set("Location", r.URL.Query().Get("to"))
 		w.WriteHeader(http.StatusFound)
+	case "/v1/says": // headers and trailers as asked for
+		for _, v := range r.URL.Query()["header"] {
+			name, value, _ := strings.Cut(v, ": ")
+			header.Add(name, value)
+		}
+		fmt.Fprintln(w, s.name)
+		for _, v := range r.URL.Query()["trailer"] {
+			name, value, _ := strings.Cut(v, ": ")
+			header.Add(http.TrailerPrefix+name, value)
+		}
 	case "/unwell": // 503, with the header that is asked for
 		if name := r.URL.Query().Get("header"); name != "" {
 			header.Set(name, "true")

@@ -6,9 +6,12 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,8 +69,31 @@ spec:
 	if got := s.app("web:8080").arrived(); len(got) > 0 {
 		t.Errorf("the application got %q", got)
 	}
+	s.wordsForPeers(t, as(edge, "isthmus-caller: spiffe://bank.example/ns/default/sa/nosy"), as(alice))
 	_, err := admin[adminapi.NodeRequest, adminapi.Empty](t.Context(), s, "RevokeNode", &adminapi.NodeRequest{Node: "edge-1"})
 	need(t, err)
+}
+
+// wordsForPeers: what Envoy answers for a workload goes to a peer in the words of the boundary, and the log names the caller there.
+func (s *shop) wordsForPeers(t *testing.T, peers, ours reply) {
+	const want = "isthmus: the boundary of shop.example refuses this request: no AuthorizationPolicy there allows this caller, method and path\n"
+	if peers.body != want {
+		t.Errorf("a peer is told %q, want %q", peers.body, want)
+	}
+	if !strings.HasPrefix(ours.body, "isthmus: default/web refuses this request: ") {
+		t.Errorf("a caller of the mesh is told %q", ours.body)
+	}
+	within(t, 10*time.Second, "the refusal is on record", func() error {
+		text, err := s.accessLogs("back")
+		if err == nil && !strings.Contains(text, `"verdict":"denied","class":"policy-none","caller":"spiffe://bank.example/ns/default/sa/nosy",`+
+			`"assertedBy":"spiffe://shop.example/ns/isthmus-system/sa/edge","destination":"default/web"`) {
+			err = fmt.Errorf("it is not in %s", text)
+		}
+		if err == nil && strings.Contains(text, `"caller":"spiffe://shop.example/ns/default/sa/alice","assertedBy"`) {
+			err = errors.New("a workload's word counts")
+		}
+		return err
+	})
 }
 
 // joinGateway registers a gateway of this mesh, and gives away its certificate.

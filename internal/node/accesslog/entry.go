@@ -20,6 +20,7 @@ const (
 	tagChain    = "chain"    // filter chain of a boundary listener, "<peer>/…" where peers come in
 	tagObject   = "object"   // export or import
 	tagWorkload = "workload" // on inbound and outbound entries: whose they are
+	tagAsserted = "asserted" // on inbound entries: the caller at a peer, as our own gateway asserts it, else "-"
 )
 
 // callerHeader carries the caller whom a peer's gateway vouches for.
@@ -65,8 +66,13 @@ func fromHTTP(log string, r *record) Entry {
 	e.Method = core.RequestMethod_name[int32(r.method)]
 	e.Authority = r.authority
 	e.Path, _, _ = strings.Cut(r.path, "?")
-	if r.assertedCaller != "" && log == agentapi.LogIngress {
-		e.Caller, e.AssertedBy = r.assertedCaller, e.Caller
+	asserted := r.tags[tagAsserted]
+	delete(r.tags, tagAsserted)
+	if log == agentapi.LogIngress {
+		asserted = r.assertedCaller
+	}
+	if asserted != "" && asserted != "-" && r.names == 1 {
+		e.Caller, e.AssertedBy = asserted, e.Caller
 	}
 	e.Code = uint32(r.code)
 	e.judge(r, judgeHTTP)

@@ -1,0 +1,59 @@
+package envoy
+
+import (
+	"strings"
+
+	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	sethttpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// A request that one of our own gateways brings in for a peer's caller: its log names that caller, and what Envoy answers it
+// itself is in the words of the boundary, since it goes to the peer.
+
+const (
+	assertedFilter = "asserted"
+	assertedState  = "isthmus.asserted"
+)
+
+// assertedCallers note the caller before anything refuses the request. What they note stands in the route configuration, so that a
+// gateway that comes or goes drains no connection.
+func assertedCallers() *hcmv3.HttpFilter {
+	return httpFilter(assertedFilter, anyOf(&sethttpstatev3.Config{}))
+}
+
+// assertedConfig believes the word of these gateways; nil when there is none.
+func assertedConfig(gateways []string) *anypb.Any {
+	if len(gateways) == 0 {
+		return nil
+	}
+	return anyOf(&sethttpstatev3.Config{OnRequestHeaders: []*statevaluev3.FilterStateValue{{
+		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: assertedState}, FactoryKey: stringState, SkipIfEmpty: true,
+		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(
+			"%CEL('" + callerHeader + "' in request.headers && connection.uri_san_peer_certificate in ['" +
+				strings.Join(gateways, "', '") + "'] ? request.headers['" + callerHeader + "'] : '')%",
+		)},
+	}}})
+}
+
+// assertedTag names the caller in the log, "-" where there is none.
+var assertedTag = tag{name: "asserted", value: stateOf(assertedState)}
+
+// wordsOfBoundary has the boundary say to peers what Envoy says in its own name, who, to callers of the mesh. What no mapper
+// has words for is told by its status alone.
+func wordsOfBoundary(m *hcmv3.HttpConnectionManager, who, boundary string) {
+	asserted := when(`size(filter_state["` + assertedState + `"]) > 0`)
+	var out []*hcmv3.ResponseMapper
+	for _, r := range m.LocalReplyConfig.Mappers {
+		text := r.BodyFormatOverride.GetTextFormatSource().GetInlineString()
+		out = append(out, &hcmv3.ResponseMapper{
+			Filter: allOfFilters(asserted, r.Filter), StatusCode: r.StatusCode, HeadersToAdd: r.HeadersToAdd,
+			BodyFormatOverride: bodyFormat(strings.Replace(text, "isthmus: "+who, "isthmus: "+boundary, 1)),
+		})
+	}
+	out = append(out, &hcmv3.ResponseMapper{
+		Filter: asserted, BodyFormatOverride: bodyFormat("isthmus: " + boundary + ": %RESPONSE_CODE%\n"),
+	})
+	m.LocalReplyConfig.Mappers = append(out, m.LocalReplyConfig.Mappers...)
+}
