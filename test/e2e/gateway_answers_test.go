@@ -81,7 +81,8 @@ func (g *gateway) namesInAnswers(t *testing.T) {
 	}{
 		{[]string{"Content-Location: http://api.default.svc.cluster.local/v1/x"}, "Content-Location", []string{"/v1/x"}},
 		{
-			[]string{"Link: <http://api.default/2>; rel=next, <https://elsewhere.example/>; rel=up", "Link: <//10.98.1.23/css>; rel=preload"}, "Link",
+			[]string{"Link: <http://api.default/2>; rel=next, <https://elsewhere.example/>; rel=up", "Link: <//10.98.1.23/css>; rel=preload"},
+			"Link",
 			[]string{"</2>; rel=next, <https://elsewhere.example/>; rel=up", "</css>; rel=preload"},
 		},
 		{[]string{"Refresh: 5; url=http://api.default.svc.cluster.local/later"}, "Refresh", []string{"5; url=/later"}},
@@ -91,7 +92,8 @@ func (g *gateway) namesInAnswers(t *testing.T) {
 			[]string{
 				"Set-Cookie: a=1, x=\"y\"; Path=/; Domain=api.default.svc.cluster.local; Secure", "Set-Cookie: b=2; domain=.cluster.local",
 				"Set-Cookie: c=3; Domain=shop.example; Path=/", "Set-Cookie: d=4; Expires=Wed, 21 Oct 2026 07:28:00 GMT; HttpOnly",
-			}, "Set-Cookie",
+			},
+			"Set-Cookie",
 			[]string{"a=1, x=\"y\"; Path=/; Secure", "b=2", "c=3; Domain=shop.example; Path=/", "d=4; Expires=Wed, 21 Oct 2026 07:28:00 GMT; HttpOnly"},
 		},
 		{[]string{"Access-Control-Allow-Origin: http://api.default.svc.cluster.local:8080"}, "Access-Control-Allow-Origin", nil},
