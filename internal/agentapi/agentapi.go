@@ -75,6 +75,9 @@ type Outside struct {
 	// Connections that were open before capture and go on: some of them, and how many there are.
 	Connections []string `json:"connections,omitempty"`
 	Count       int      `json:"count,omitempty"`
+	// Plaintext are addresses that called a port in plaintext which takes both: some of them, and how many there are.
+	Plaintext      []string `json:"plaintext,omitempty"`
+	PlaintextCount int      `json:"plaintextCount,omitempty"`
 }
 
 // EnvoyState is how the agent's Envoy is, or all of them together.
@@ -135,6 +138,9 @@ type Plaintext struct {
 	Any    bool     `json:"any,omitempty"`
 	Except []uint16 `json:"except,omitempty"`
 }
+
+// Taken says whether the workload takes plaintext at any port.
+func (p Plaintext) Taken() bool { return p.Any || len(p.Except) > 0 }
 
 // At says whether the workload takes plaintext at a port.
 func (p Plaintext) At(port uint16) bool { return p.Any != slices.Contains(p.Except, port) }
@@ -290,8 +296,9 @@ const (
 
 // Access-log names (envoy.data.accesslog log_name): the agent counts and records by them.
 const (
-	LogInbound  = "inbound"  // refusals at a workload
-	LogOutbound = "outbound" // refusals at a caller
-	LogIngress  = "ingress"  // every crossing into this mesh, and every refused one; tag "peer" names the MeshPeer
-	LogEgress   = "egress"   // every crossing out of this mesh, and every refused one; tag "peer" names the MeshPeer
+	LogInbound   = "inbound"   // refusals at a workload
+	LogOutbound  = "outbound"  // refusals at a caller
+	LogIngress   = "ingress"   // every crossing into this mesh, and every refused one; tag "peer" names the MeshPeer
+	LogPlaintext = "plaintext" // every call without mutual TLS to a port that takes both
+	LogEgress    = "egress"    // every crossing out of this mesh, and every refused one; tag "peer" names the MeshPeer
 )

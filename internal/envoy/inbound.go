@@ -3,6 +3,7 @@ package envoy
 import (
 	"slices"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -85,6 +86,8 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 		}
 		if mtls {
 			behindOthers(m)
+		} else {
+			m.AccessLog = append(m.AccessLog, plaintextCalls(w, in, httpLog)...)
 		}
 		fc := chain(name, match, nil, managerFilter(m))
 		if mtls {
@@ -104,8 +107,23 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 		fc.Filters = t.networkRBAC(name, in.Policies)
 		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA // the upstream must not speak before policy has
 	}
-	fc.Filters = append(fc.Filters, tcpProxy(name, target, mode))
+	proxy := tcpProxyTo(name, target, mode, plaintextCalls(w, in, tcpLog)...)
+	if len(proxy.AccessLog) > 0 { // it is known of when it begins, not only when it ends
+		proxy.AccessLogOptions = &tcpproxyv3.TcpProxy_TcpAccessLogOptions{FlushAccessLogOnConnected: true}
+	}
+	fc.Filters = append(fc.Filters, networkFilter("tcp", anyOf(proxy)))
 	l.FilterChains = append(l.FilterChains, fc)
+}
+
+// plaintextCalls logs each call without mutual TLS to a port that takes both, so that it is known who would be refused where
+// none is taken.
+func plaintextCalls(
+	w *model.Workload, in model.Inbound, log func(string, *accesslogv3.AccessLogFilter, ...tag) *accesslogv3.AccessLog,
+) []*accesslogv3.AccessLog {
+	if in.Mode != model.Permissive {
+		return nil
+	}
+	return []*accesslogv3.AccessLog{log(agentapi.LogPlaintext, nil, workloadTag(w.ID.String()))}
 }
 
 // plaintextPorts are those without TLS: nothing waits there for a client's first bytes, so that the server may speak first.

@@ -71,6 +71,10 @@ const connectAttempts = 4
 // tcpProxy passes bytes on. Behind TLS the upstream is called only once the handshake has admitted the caller: a refused one
 // sees not a byte, not even of a server that speaks first (facts: observability §0.1).
 func tcpProxy(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log ...*accesslogv3.AccessLog) *listenerv3.Filter {
+	return networkFilter("tcp", anyOf(tcpProxyTo(name, cluster, connect, log...)))
+}
+
+func tcpProxyTo(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log ...*accesslogv3.AccessLog) *tcpproxyv3.TcpProxy {
 	p := &tcpproxyv3.TcpProxy{
 		StatPrefix: name, ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
 		UpstreamConnectMode: connect, MaxConnectAttempts: u32(connectAttempts), IdleTimeout: millis(0), AccessLog: log,
@@ -80,7 +84,7 @@ func tcpProxy(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log 
 	if connect != tcpproxyv3.UpstreamConnectMode_IMMEDIATE {
 		p.MaxEarlyDataBytes = u32(64 << 10)
 	}
-	return networkFilter("tcp", anyOf(p))
+	return p
 }
 
 // chain is a filter chain, behind TLS if any, which asks for a certificate.

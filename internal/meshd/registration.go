@@ -45,7 +45,7 @@ func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 		return err
 	}
 	a.remember(ctx, n.Name, wrong)
-	a.note(n.Name, troubles(n.Name, r))
+	a.note(n.Name, troubles(n.Name, r, a.workloadAt))
 	a.d.containment.reported(n.Name, r)
 	return nil
 }
@@ -143,6 +143,16 @@ func (a *agents) remember(ctx context.Context, node string, wrong []finding.Find
 	}
 	a.refused[node] = wrong
 	a.d.loop.reload() // findings are published with a snapshot
+}
+
+// workloadAt is the workload that is registered with an address; empty for none.
+func (a *agents) workloadAt(addr netip.Addr) string {
+	for _, w := range a.d.store.Snapshot().Registry.Workloads {
+		if slices.Contains(w.Addresses, addr.Unmap()) {
+			return w.Namespace + "/" + w.Name
+		}
+	}
+	return ""
 }
 
 // note keeps which of a node's workloads are not served, for the findings.

@@ -50,6 +50,10 @@ func bound(r *agentapi.Report, role snapshot.Role) {
 		o := &r.Outside[i]
 		o.Workload, o.Ports = finding.Cut(o.Workload), o.Ports[:min(len(o.Ports), maxOutside)]
 		o.Connections = o.Connections[:min(len(o.Connections), maxOutside)]
+		o.Plaintext = o.Plaintext[:min(len(o.Plaintext), maxOutside)]
+		for n := range o.Plaintext {
+			o.Plaintext[n] = finding.Cut(o.Plaintext[n])
+		}
 		for n := range o.Connections {
 			o.Connections[n] = finding.Cut(o.Connections[n])
 		}

@@ -3,6 +3,7 @@ package meshd
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -11,8 +12,9 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// troubles are a node's workloads that it does not serve, and what of the others passes the mesh by, as findings; it can speak of its own workloads only.
-func troubles(node string, r *agentapi.Report) []finding.Finding {
+// troubles are a node's workloads that it does not serve, and what of the others passes the mesh by, as findings; who names
+// the workload at an address; it can speak of its own workloads only.
+func troubles(node string, r *agentapi.Report, who func(netip.Addr) string) []finding.Finding {
 	var out []finding.Finding
 	for _, t := range r.Troubles {
 		if !hosts(r, t.Workload) {
@@ -29,7 +31,7 @@ func troubles(node string, r *agentapi.Report) []finding.Finding {
 		}
 		out = append(out, f)
 	}
-	out = append(out, outside(node, r)...)
+	out = append(out, outside(node, r, who)...)
 	slices.SortFunc(out, func(a, b finding.Finding) int {
 		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Message, b.Message))
 	})
@@ -41,21 +43,25 @@ func hosts(r *agentapi.Report, workload string) bool {
 }
 
 // outside is what of a node's workloads passes the mesh by, as findings.
-func outside(node string, r *agentapi.Report) []finding.Finding {
+func outside(node string, r *agentapi.Report, who func(netip.Addr) string) []finding.Finding {
 	var out []finding.Finding
 	for _, o := range r.Outside {
 		if !hosts(r, o.Workload) {
 			continue
 		}
 		if o.Count > 0 && len(o.Connections) > 0 {
-			text := strings.Join(o.Connections, ", ")
-			if more := o.Count - len(o.Connections); more > 0 {
-				text += fmt.Sprintf(" and %d more", more)
-			}
 			out = append(out, finding.Finding{
 				Code: "ISM0340", Severity: finding.Warning, Object: "Workload " + o.Workload,
-				Message: fmt.Sprintf("%d connections that were open before node %s captured it go on outside the mesh: %s", o.Count, node, text),
-				Remedy:  "restart the program: what it opens from then on is captured; in STRICT mode they end at once",
+				Message: fmt.Sprintf("%d connections that were open before node %s captured it go on outside the mesh: %s",
+					o.Count, node, some(o.Connections, o.Count)),
+				Remedy: "restart the program: what it opens from then on is captured; in STRICT mode they end at once",
+			})
+		}
+		if o.PlaintextCount > 0 && len(o.Plaintext) > 0 {
+			out = append(out, finding.Finding{
+				Code: "ISM0342", Severity: finding.Info, Object: "Workload " + o.Workload,
+				Message: "it takes plaintext, which STRICT would refuse, from " + some(named(o.Plaintext, who), o.PlaintextCount),
+				Remedy:  "bring the callers into the mesh; once nobody has been named for an hour, nothing speaks against STRICT",
 			})
 		}
 		if len(o.Ports) > 0 {
@@ -66,6 +72,27 @@ func outside(node string, r *agentapi.Report) []finding.Finding {
 				Remedy: "if that is not meant, take them out of excludeInboundPorts in the node's settings",
 			})
 		}
+	}
+	return out
+}
+
+// some of several, and how many more there are.
+func some(shown []string, count int) string {
+	text := strings.Join(shown, ", ")
+	if more := count - len(shown); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// named are addresses, with whose they are as far as that is known.
+func named(addrs []string, who func(netip.Addr) string) []string {
+	var out []string
+	for _, text := range addrs {
+		if a, err := netip.ParseAddr(text); err == nil && who(a) != "" {
+			text += " (workload " + who(a) + ")"
+		}
+		out = append(out, text)
 	}
 	return out
 }

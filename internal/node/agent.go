@@ -96,7 +96,7 @@ func New(cfg Config) (*Agent, error) {
 	})
 	a.logs = accesslog.New(accesslog.Config{
 		Log: a.log, Path: filepath.Join(cfg.RunDir, "access.log"), Questions: filepath.Join(cfg.RunDir, "dns.log"),
-		MaxBytes: logBytes(len(cfg.Workloads)),
+		MaxBytes: logBytes(len(cfg.Workloads)), Changed: a.touch,
 	})
 	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Record: func(o dns.Outside) {
 		a.logs.Question(o.Workload, o.Name, o.Type, o.Result)
@@ -188,7 +188,7 @@ func (a *Agent) rest(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
-		a.control.Run, a.sds.Run, a.probes.Run, a.workloads.Run, a.serve, a.answerTrials,
+		a.control.Run, a.sds.Run, a.probes.Run, a.workloads.Run, a.serve, a.answerTrials, a.forgetPlaintext,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}
@@ -330,8 +330,11 @@ func (a *Agent) report() agentapi.Report {
 		} else if err := sockets[h.workload.Key()]; err != nil {
 			r.Troubles = append(r.Troubles, agentapi.Trouble{Workload: h.workload.Key(), Reason: err.Error()})
 		}
-		if o := h.outside(); o != nil {
-			r.Outside = append(r.Outside, *o)
+		o := h.outside()
+		callers := a.plaintextCallers(h.workload.Key())
+		o.Plaintext, o.PlaintextCount = callers[:min(len(callers), mostShown)], len(callers)
+		if o.Count+len(o.Ports)+o.PlaintextCount > 0 {
+			r.Outside = append(r.Outside, o)
 		}
 		if s := h.served(); s != nil {
 			w := h.workload.Registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key()))

@@ -15,6 +15,7 @@ import (
 func (a *Agent) instruct(in *agentapi.Instructions) {
 	a.revoked.Store(&in.RevokedAdmins)
 	a.plaintext.Store(&in.Plaintext)
+	a.touch() // what is told of plaintext depends on it
 	a.dns.SetTables(in.DNS)
 	a.sds.Limit(in.CertificateTTL)
 	a.learnRoots(in)

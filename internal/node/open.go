@@ -1,12 +1,14 @@
 package node
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"time"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/capture"
+	"isthmus.dev/isthmus/internal/node/retry"
 )
 
 const (
@@ -21,10 +23,18 @@ const (
 // leaveOpen is how long connections of the workload may go on that are open when it is captured: a workload of which it is
 // known that it takes mutual TLS alone has none.
 func (h *home) leaveOpen() time.Duration {
-	if p, known := h.plaintext(); known && !p.Any && len(p.Except) == 0 {
+	if p, known := h.plaintext(); known && !p.Taken() {
 		return 0
 	}
 	return h.open
+}
+
+// plaintextCallers are those of a workload that STRICT would refuse: none where it is STRICT.
+func (a *Agent) plaintextCallers(workload string) []string {
+	if p, known := a.plaintextOf(workload); !known || !p.Taken() {
+		return nil
+	}
+	return a.logs.Plaintext(workload)
 }
 
 // mayGoOn says whether a connection that was open before capture may go on.
@@ -63,20 +73,30 @@ func (h *home) followOpen(s *stay) error {
 	return h.install(s.dns.Port) // without an exception
 }
 
-// outside is what of the workload's traffic passes the mesh by; nil for nothing.
-func (h *home) outside() *agentapi.Outside {
+// outside is what of the workload's traffic passes its Envoy by.
+func (h *home) outside() agentapi.Outside {
+	out := agentapi.Outside{Workload: h.workload.Key()}
 	s := h.stay.Load()
 	if s == nil || h.rules == nil {
-		return nil
+		return out
 	}
-	out := agentapi.Outside{Workload: h.workload.Key(), Ports: h.rules.ExcludeInboundPorts}
+	out.Ports = h.rules.ExcludeInboundPorts
 	if open := s.open.Load(); open != nil {
 		out.Count, out.Connections = len(*open), shown(*open)
 	}
-	if out.Count+len(out.Ports) == 0 {
-		return nil
+	return out
+}
+
+// forgetPlaintext has callers be named no more that have come into the mesh, or are gone.
+func (a *Agent) forgetPlaintext(ctx context.Context) error {
+	for {
+		if err := retry.Sleep(ctx, time.Minute); err != nil {
+			return err
+		}
+		if a.logs.ForgetPlaintext(time.Now()) {
+			a.touch()
+		}
 	}
-	return &out
 }
 
 func shown(open []capture.Connection) []string {

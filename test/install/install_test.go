@@ -61,6 +61,7 @@ func TestInstall(t *testing.T) {
 	t.Run("units", func(t *testing.T) { testUnits(alpha.in(t)) })
 	t.Run("modes", func(t *testing.T) { testModes(alpha.in(t)) })
 	t.Run("gateway", func(t *testing.T) { testGateway(alpha.in(t)) })
+	t.Run("adoption", func(t *testing.T) { testAdoption(alpha.in(t), beta.in(t), packages) })
 	command(t, "sh", "-c", "cp "+newer+"/*.deb "+packages+"/newer.deb")
 	t.Run("restart and upgrade", func(t *testing.T) { testUpgrade(alpha.in(t), beta.in(t)) })
 	t.Run("namespace made anew", func(t *testing.T) { testNamespaceMadeAnew(alpha.in(t)) })

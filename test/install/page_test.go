@@ -20,13 +20,19 @@ const secureCopy = `scp() { cp "$1" /srv/packages/copied; chmod 600 /srv/package
 // block of text in what the commands before it said.
 func runPage(t *testing.T, page, packages string, hosts ...*host) {
 	t.Helper()
+	runPageWith(t, page, packages, nil, hosts...)
+}
+
+// runPageWith does more after some of the blocks of commands, which count from 1.
+func runPageWith(t *testing.T, page, packages string, after map[int]func(), hosts ...*host) {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join("../../docs", page))
 	must(t, err)
 	blocks := block.FindAllStringSubmatch(string(text), -1)
 	if len(blocks) == 0 {
 		t.Fatalf("%s has no commands", page)
 	}
-	said := ""
+	said, n := "", 0
 	for _, b := range blocks {
 		if b[1] == "text" {
 			for line := range strings.Lines(b[3]) {
@@ -47,6 +53,9 @@ func runPage(t *testing.T, page, packages string, hosts ...*host) {
 					deliver(t, packages, hosts)
 				}
 			}
+		}
+		if n++; after[n] != nil {
+			after[n]()
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
@@ -23,6 +24,8 @@ type Config struct {
 	Questions string
 	// MaxBytes of each file and of the one older file that is kept beside it.
 	MaxBytes int64
+	// Changed is called when somebody called in plaintext who had not before; nil for nothing.
+	Changed func()
 }
 
 // Service is Envoy's access log service.
@@ -34,13 +37,15 @@ type Service struct {
 	limit     *rate.Limiter // of refusals said in the agent's own log
 	failing   atomic.Bool   // the file cannot be written
 	silenced  atomic.Uint64 // refusals that the limit left out since the last that was said
+	plaintext plaintext
+	now       func() time.Time
 }
 
 // New makes a service; its file is opened with the first entry.
 func New(cfg Config) *Service {
 	return &Service{
 		cfg: cfg, tally: newTally(), file: newShares(cfg.Path, cfg.MaxBytes),
-		questions: newShares(cfg.Questions, cfg.MaxBytes), limit: rate.NewLimiter(10, 50),
+		questions: newShares(cfg.Questions, cfg.MaxBytes), limit: rate.NewLimiter(10, 50), now: time.Now,
 	}
 }
 
@@ -111,6 +116,10 @@ func (b *batch) entries(list []byte, m message, from func(string, *record) Entry
 }
 
 func (s *Service) take(e Entry) {
+	if e.Log == agentapi.LogPlaintext {
+		s.tookPlaintext(&e)
+		return
+	}
 	if !e.Refused() && (e.Log == agentapi.LogInbound || e.Log == agentapi.LogOutbound) {
 		return // Envoy cannot tell in all cases: a client left, an upgrade ended
 	}

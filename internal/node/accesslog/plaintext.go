@@ -1,0 +1,77 @@
+package accesslog
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// plaintextKept is how long a caller counts as one that speaks plaintext after it last did.
+	plaintextKept = time.Hour
+	// maxPlaintext bounds the callers that are known of one workload. Who comes beyond that counts when another is forgotten.
+	maxPlaintext = 256
+)
+
+// plaintext knows who called which workload without mutual TLS, where that is allowed.
+type plaintext struct {
+	mu      sync.Mutex // guards callers
+	callers map[string]map[string]time.Time
+}
+
+// add says whether the caller, an address, is new.
+func (p *plaintext) add(workload, caller string, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.callers == nil {
+		p.callers = map[string]map[string]time.Time{}
+	}
+	of := p.callers[workload]
+	if of == nil {
+		of = map[string]time.Time{}
+		p.callers[workload] = of
+	}
+	_, known := of[caller]
+	if known || len(of) < maxPlaintext {
+		of[caller] = now
+	}
+	return !known && of[caller] == now
+}
+
+// forget says whether a caller has not spoken plaintext for so long that it does not count any more.
+func (p *plaintext) forget(now time.Time) (some bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, of := range p.callers {
+		before := len(of)
+		maps.DeleteFunc(of, func(_ string, last time.Time) bool { return now.Sub(last) > plaintextKept })
+		some = some || len(of) < before
+	}
+	return some
+}
+
+func (p *plaintext) of(workload string) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(p.callers[workload]), strings.Compare)
+}
+
+// Plaintext are the addresses from which a workload was called without mutual TLS in the last hour, where that is allowed.
+func (s *Service) Plaintext(workload string) []string { return s.plaintext.of(workload) }
+
+// ForgetPlaintext forgets callers that have not spoken plaintext for an hour, and says whether there were any.
+func (s *Service) ForgetPlaintext(now time.Time) bool { return s.plaintext.forget(now) }
+
+// tookPlaintext takes up an entry of a port that takes plaintext.
+func (s *Service) tookPlaintext(e *Entry) {
+	workload := e.Tags[tagWorkload]
+	if workload == "" || e.Remote == "" || !s.plaintext.add(workload, e.Remote, s.now()) {
+		return
+	}
+	s.cfg.Log.Warn("called in plaintext, which STRICT would refuse", "workload", workload, "remote", e.Remote)
+	if s.cfg.Changed != nil {
+		s.cfg.Changed()
+	}
+}
