@@ -122,7 +122,7 @@ func testGateway(h *host) {
 	h.run(edge)
 	connected := func() bool {
 		out, err := h.try("isthmus status")
-		return err == nil && regexp.MustCompile(`(?m)^edge +gateway +since .* current .*1\.40`).MatchString(out)
+		return err == nil && regexp.MustCompile(`(?m)^edge +gateway +since .* current +up`).MatchString(out)
 	}
 	h.eventually("the gateway is connected", connected)
 	envoy, agent := fmt.Sprintf(envoyPID, "gateway"), fmt.Sprintf(agentPID, "gateway")
