@@ -47,6 +47,7 @@ func TestRequests(t *testing.T) {
 		seen[fmt.Sprintf("p%d", n)] = record(t, s.prefix+"-retail-catalog", fmt.Sprintf("10.72.0.12:%d", port))
 		seen[fmt.Sprintf("far%d", n)] = record(t, s.prefix+"-cards-tokens", fmt.Sprintf("10.71.0.12:%d", port))
 	}
+	retail.WriteString(rawImport)
 	need(t, os.WriteFile(filepath.Join(s.dir, "cards", "config", "requests.yaml"), []byte(cards.String()), 0o644))
 	need(t, os.WriteFile(filepath.Join(s.dir, "retail", "config", "requests.yaml"), []byte(retail.String()), 0o644))
 	c := &asker{netns: s.prefix + "-retail-storefront"}
@@ -83,6 +84,7 @@ func TestRequests(t *testing.T) {
 		}
 	}
 	unchanged(t, c, seen)
+	suspendedPeer(t, s, c)
 }
 
 // sees compares what arrived with one word of the page.
