@@ -1,0 +1,80 @@
+package envoy_test
+
+import (
+	"strings"
+	"testing"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"isthmus.dev/isthmus/internal/compile"
+	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/view"
+)
+
+// Wherever a proxy hears HTTP, what it answers itself is on record, by whatever name, and the Host and what other proxies said stay
+// as they were sent. Wherever it listens, connections that it refuses are on record. What control planes and Envoys
+// ask each other is the exception: probes say themselves how far they came, and health is what they are for.
+func TestEveryRefusalIsOnRecord(t *testing.T) {
+	managers, listeners := 0, 0
+	for seed := range uint64(20) {
+		mesh, _ := compile.Mesh(newWorld(t, seed).snapshot())
+		for proxy := range mesh.Proxies {
+			for _, r := range envoy.Build(view.For(mesh, proxy)).ByType[envoy.ListenerType] {
+				whole, err := (&anypb.Any{TypeUrl: r.Type, Value: r.Body}).UnmarshalNew()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if l := whole.(*listenerv3.Listener); len(l.AccessLog) == 0 {
+					t.Errorf("%s has no log", l.Name)
+				}
+				listeners++
+				everyMessage(t, whole.ProtoReflect(), func(m protoreflect.Message) {
+					if h, ok := m.Interface().(*hcmv3.HttpConnectionManager); ok && !strings.Contains(h.StatPrefix, "probe.") && !strings.HasSuffix(h.StatPrefix, "/health") {
+						managers++
+						checkManager(t, h)
+					}
+				})
+			}
+			if t.Failed() {
+				return
+			}
+		}
+	}
+	if managers < 100 || listeners < 100 {
+		t.Errorf("%d managers and %d listeners: the test proves too little", managers, listeners)
+	}
+}
+
+func checkManager(t *testing.T, h *hcmv3.HttpConnectionManager) {
+	t.Helper()
+	recorded := false
+	for _, l := range h.AccessLog {
+		recorded = recorded || l.Filter == nil || takesOwnAnswers(l.Filter)
+	}
+	if !recorded {
+		t.Errorf("%s: its own answers are not on record", h.StatPrefix)
+	}
+	if h.StripPortMode != nil || h.StripTrailingHostDot || h.UseRemoteAddress.GetValue() || len(h.OriginalIpDetectionExtensions) != 1 {
+		t.Errorf("%s: the Host, or what other proxies said, is changed or believed", h.StatPrefix)
+	}
+}
+
+// takesOwnAnswers says whether a filter takes what went wrong, and of all statuses from 400 on what Envoy answered itself.
+func takesOwnAnswers(f *accesslogv3.AccessLogFilter) bool {
+	var flags, all, own bool
+	for _, f := range f.GetOrFilter().GetFilters() {
+		flags = flags || len(f.GetResponseFlagFilter().GetFlags()) == 25
+		for _, f := range f.GetAndFilter().GetFilters() {
+			own = own || strings.Contains(string(f.GetExtensionFilter().GetTypedConfig().GetValue()), `response.code_details != "via_upstream"`)
+			for _, f := range f.GetOrFilter().GetFilters() {
+				c := f.GetStatusCodeFilter().GetComparison()
+				all = all || c.GetOp() == accesslogv3.ComparisonFilter_GE && c.GetValue().GetDefaultValue() == 400
+			}
+		}
+	}
+	return flags && all && own
+}
