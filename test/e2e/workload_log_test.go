@@ -24,7 +24,7 @@ func (s *shop) refusals(t *testing.T) {
 	s.apply(t, "web", policy("default", "deny", `
 selector: {matchLabels: {app: web}}
 action: DENY
-rules: [{to: [{operation: {paths: [/log/denied], ports: ["8080"]}}, {operation: {ports: ["7098"]}}]}]`)+policy("default", "allow", `
+rules: [{to: [{operation: {paths: [/log/denied], ports: ["8080"]}}, {operation: {paths: [/x], ports: ["7098"]}}]}]`)+policy("default", "allow", `
 selector: {matchLabels: {app: web}}
 rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], to: [{operation: {methods: [GET]}}]}]`))
 	s.write(t, "dead.yaml", deadServices)
