@@ -3,6 +3,7 @@
 package accesslog
 
 import (
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -102,9 +103,7 @@ func fromCommon(log string, r *record) Entry {
 		carried:    r.cluster != "" && r.toUpstream,
 		Tags:       r.tags, connection: r.direct.String(),
 	}
-	if absent(r) == "" {
-		delete(e.Tags, agentapi.TagAbsent)
-	}
+	maps.DeleteFunc(e.Tags, func(_, v string) bool { return v == "-" }) // Envoy's word for nothing
 	switch log {
 	case agentapi.LogInbound:
 		e.Destination = firstOf(r.tags[tagWorkload], e.Destination)

@@ -82,7 +82,7 @@ func judgeHTTP(log string, r *record) judgement {
 	case details == "direct_response" && log == agentapi.LogInbound:
 		return notMutualTLS
 	case details == "direct_response" && code >= 500:
-		return noSource.because(absent(r))
+		return noSource.because(r.tags[agentapi.TagAbsent])
 	case details == "direct_response", code == http.StatusForbidden && r.flags&noCluster != 0:
 		return unlisted
 	case details == "upgrade_failed":
@@ -112,14 +112,6 @@ func judgeHTTP(log string, r *record) judgement {
 	return otherFailure.because(said(details))
 }
 
-// absent is why nobody serves the import that was called.
-func absent(r *record) string {
-	if why := r.tags[agentapi.TagAbsent]; why != "-" {
-		return why
-	}
-	return ""
-}
-
 func large(code uint64) bool {
 	return code == http.StatusRequestHeaderFieldsTooLarge || code == http.StatusRequestEntityTooLarge || code == http.StatusRequestURITooLong
 }
@@ -138,8 +130,8 @@ func judgeTCP(log string, r *record) judgement {
 		return notMutualTLS.because(told)
 	case told != "":
 		return unlisted.because(told)
-	case absent(r) != "":
-		return noSource.because(absent(r))
+	case r.tags[agentapi.TagAbsent] != "":
+		return noSource.because(r.tags[agentapi.TagAbsent])
 	case r.flags&unauthorized != 0:
 		return notAllowed.because(r.ended)
 	case r.flags&noRoute != 0 && boundary && strings.Contains(r.sni, agentapi.CallerName+"."):
