@@ -94,9 +94,10 @@ func New(cfg Config) (*Agent, error) {
 	a.sds = sds.New(sds.Config{
 		Log: a.log, Accounts: cfg.accounts(), Sign: a.control.Sign, Joined: a.control.Joined(), Changed: a.touch,
 	})
+	a.probes = readiness.New(a.log, cfg.targets(), a.touch)
 	a.logs = accesslog.New(accesslog.Config{
 		Log: a.log, Path: filepath.Join(cfg.RunDir, "access.log"), Questions: filepath.Join(cfg.RunDir, "dns.log"),
-		MaxBytes: logBytes(len(cfg.Workloads)), Changed: a.touch,
+		MaxBytes: logBytes(len(cfg.Workloads)), Changed: a.touch, Unserved: a.probes.Doubt,
 	})
 	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Record: func(o dns.Outside) {
 		a.logs.Question(o.Workload, o.Name, o.Type, o.Result)
@@ -104,7 +105,6 @@ func New(cfg Config) (*Agent, error) {
 	if err := a.makeHomes(binary); err != nil {
 		return nil, err
 	}
-	a.probes = readiness.New(a.log, cfg.targets(), a.touch)
 	a.workloads = a.newWorkloadAPI()
 	return a, nil
 }

@@ -26,6 +26,8 @@ type Config struct {
 	MaxBytes int64
 	// Changed is called when somebody called in plaintext who had not before; nil for nothing.
 	Changed func()
+	// Unserved is told of each workload whose own program did not take a connection. It must not wait. Default: nothing.
+	Unserved func(workload string)
 }
 
 // Service is Envoy's access log service.
@@ -43,6 +45,9 @@ type Service struct {
 
 // New makes a service; its file is opened with the first entry.
 func New(cfg Config) *Service {
+	if cfg.Unserved == nil {
+		cfg.Unserved = func(string) {}
+	}
 	return &Service{
 		cfg: cfg, tally: newTally(), file: newShares(cfg.Path, cfg.MaxBytes),
 		questions: newShares(cfg.Questions, cfg.MaxBytes), limit: rate.NewLimiter(10, 50), now: time.Now,
@@ -118,6 +123,10 @@ func (b *batch) entries(list []byte, m message, from func(string, *record) Entry
 func (s *Service) take(e Entry) {
 	if e.Log == agentapi.LogPlaintext {
 		s.tookPlaintext(&e)
+		return
+	}
+	if e.Log == agentapi.LogUnserved {
+		s.cfg.Unserved(e.Tags[tagWorkload])
 		return
 	}
 	if !e.Refused() && (e.Log == agentapi.LogInbound || e.Log == agentapi.LogOutbound) {

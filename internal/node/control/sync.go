@@ -20,7 +20,7 @@ import (
 const (
 	openTimeout = 10 * time.Second      // to say so in the log when the control plane is away
 	silence     = 2 * time.Second       // before the log says who is waited for
-	coalesce    = 20 * time.Millisecond // between a change and its report
+	coalesce    = 20 * time.Millisecond // between two reports
 	sayAgain    = time.Minute           // while the control plane stays away for one reason
 	countsEvery = time.Second           // for what changes all the time and that nobody announces
 )
@@ -122,23 +122,25 @@ func (c *Client) sync(ctx context.Context, conn *grpc.ClientConn, answered func(
 	return g.Wait()
 }
 
-// tell sends the report, and again whenever it changed.
+// tell sends the report, and again whenever it changed: the first of a burst of changes at once, since callers of a workload
+// that is not ready any more wait for nothing else, and the rest together.
 func (c *Client) tell(ctx context.Context, stream rpc.Stream[agentapi.Report, agentapi.Instructions]) error {
 	tick := time.NewTicker(countsEvery)
 	defer tick.Stop()
 	var last *agentapi.Report
+	var sent time.Time
 	for {
 		if now := c.report(); last == nil || !reflect.DeepEqual(*last, now) {
 			if err := stream.Send(&now); err != nil {
 				return err
 			}
-			last = &now
+			last, sent = &now, time.Now()
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-c.cfg.Changed:
-			if err := retry.Sleep(ctx, coalesce); err != nil {
+			if err := retry.Sleep(ctx, coalesce-time.Since(sent)); err != nil {
 				return err
 			}
 		case <-tick.C:

@@ -11,12 +11,12 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"isthmus.dev/isthmus/internal/node/netns"
-	"isthmus.dev/isthmus/internal/node/retry"
 )
 
 // Target is one workload and its probe.
@@ -36,6 +36,7 @@ type Prober struct {
 	log     *slog.Logger
 	targets []Target
 	changed func()
+	doubts  map[string]chan struct{} // by workload; each holds at most one
 
 	mu    sync.Mutex // guards ready
 	ready map[string]bool
@@ -43,8 +44,9 @@ type Prober struct {
 
 // New makes a prober; what has no probe is ready from the beginning, the rest is not.
 func New(log *slog.Logger, targets []Target, changed func()) *Prober {
-	p := &Prober{log: log, targets: targets, changed: changed, ready: map[string]bool{}}
+	p := &Prober{log: log, targets: targets, changed: changed, doubts: map[string]chan struct{}{}, ready: map[string]bool{}}
 	for _, t := range targets {
+		p.doubts[t.Workload] = make(chan struct{}, 1)
 		p.ready[t.Workload] = t.Port == 0
 	}
 	return p
@@ -55,6 +57,14 @@ func (p *Prober) Ready(workload string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.ready[workload]
+}
+
+// Doubt has a workload probed at once: it did not take a connection. It never waits.
+func (p *Prober) Doubt(workload string) {
+	select {
+	case p.doubts[workload] <- struct{}{}:
+	default:
+	}
 }
 
 // First probes every target once, all at the same time: what is said of them afterwards was seen, and a workload that was
@@ -87,20 +97,34 @@ func (p *Prober) Run(ctx context.Context) error {
 }
 
 func (p *Prober) watch(ctx context.Context, t Target) error {
-	failures := 0
+	failures, doubted := 0, false
+	next := time.NewTimer(t.Period)
+	defer next.Stop()
 	for {
 		err := probe(ctx, t)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			failures = 0
 			p.set(t.Workload, true, nil)
-		} else if failures++; failures >= t.Failures {
+		case doubted && errors.Is(err, syscall.ECONNREFUSED): // twice now, by a caller and by the probe: nobody is there
+			failures = t.Failures
 			p.set(t.Workload, false, err)
+		default:
+			if failures++; failures >= t.Failures {
+				p.set(t.Workload, false, err)
+			}
 		}
-		if err := retry.Sleep(ctx, t.Period); err != nil {
-			return err
+		next.Reset(t.Period)
+		doubted = false
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-next.C:
+		case <-p.doubts[t.Workload]:
+			doubted = true
 		}
 	}
 }
