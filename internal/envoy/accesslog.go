@@ -156,6 +156,14 @@ func compared(op accesslogv3.ComparisonFilter_Op, status uint32) *accesslogv3.Ac
 	}}}
 }
 
+// unserved tells the agent at once of a connection that a workload's own program did not take, so that it looks whether the
+// program is there. On raw TCP nobody else can tell: who called has been let in by then, and sees its connection end.
+func unserved(w *model.Workload) *accesslogv3.AccessLog {
+	c := logToAgent(agentapi.LogUnserved, []tag{workloadTag(w.ID.String())})
+	c.BufferSizeBytes = u32(0)
+	return accessLog(flagged("UF"), &grpclogv3.TcpGrpcAccessLogConfig{CommonConfig: c})
+}
+
 // workloadTag says at which workload of the node something was seen.
 func workloadTag(id string) tag { return tag{name: "workload", value: id} }
 

@@ -99,8 +99,11 @@ func marked(mark int64) *corev3.SocketOption { return socketOption(1, 36, mark) 
 // keepaliveOptions have the kernel end a connection whose other end is gone without a word, within about 15 seconds,
 // whether anything is being sent or not: SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT (socket(7),
 // tcp(7)).
-func keepaliveOptions() []*corev3.SocketOption {
-	return []*corev3.SocketOption{socketOption(1, 9, 1), socketOption(6, 4, 5), socketOption(6, 5, 5), socketOption(6, 18, 15_000)}
+func keepaliveOptions() []*corev3.SocketOption { return keepalive(5, 5, 15) }
+
+// keepalive of a connection: after how many seconds of silence to ask, how often then, and when to give up.
+func keepalive(idle, every, most int64) []*corev3.SocketOption {
+	return []*corev3.SocketOption{socketOption(1, 9, 1), socketOption(6, 4, idle), socketOption(6, 5, every), socketOption(6, 18, most*1000)}
 }
 
 func socketOption(level, name, value int64) *corev3.SocketOption {
@@ -128,7 +131,7 @@ func cluster(name string, w *model.Workload) *clusterv3.Cluster {
 		// What is not ready gets nothing, even when nothing is ready: Envoy's default would then try them all.
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-			MaxConnections: u32(65536), MaxPendingRequests: u32(65536), MaxRequests: u32(65536),
+			MaxConnections: u32(65536), MaxPendingRequests: u32(65536), MaxRequests: u32(65536), MaxRetries: u32(65536),
 		}}},
 	}
 }

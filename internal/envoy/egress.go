@@ -104,15 +104,14 @@ func servedBy(i *model.Import, fc *listenerv3.FilterChain) *listenerv3.FilterCha
 func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfiguration {
 	r := toCluster(name)
 	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: boolean(true)}
-	retrySafely(r)
-	retryElsewhere(r, uint32(min(2*len(i.Remotes), 6)))
+	routes := retriedElsewhere(r, len(i.Remotes))
 	callers := &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{i.Name: {
 		Principals:  each(exactly(i.Callers...), authenticated),
 		Permissions: []*rbacv3.Permission{andPermissions(nil)},
 	}}}
 	return &routev3.RouteConfiguration{
 		Name:                   name,
-		VirtualHosts:           []*routev3.VirtualHost{{Name: i.Host, Domains: everyHost, Routes: []*routev3.Route{r}}},
+		VirtualHosts:           []*routev3.VirtualHost{{Name: i.Host, Domains: everyHost, Routes: routes}},
 		RequestHeadersToAdd:    []*corev3.HeaderValueOption{overwrite(callerHeader, "%DOWNSTREAM_PEER_URI_SAN%")},
 		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: leaks,
 		TypedPerFilterConfig: policyConfig(nil, callers),
@@ -124,6 +123,8 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 func (b *builder) toPeers(g *view.GatewayView, name string, i *model.Import) *clusterv3.Cluster {
 	c := askedForHealth(quickToEject(ofSources(cluster(name, nil))))
 	c.ConnectTimeout = millis(boundaryConnectTimeout)
+	// What is on its way when a wire goes dark has no other end than this.
+	c.UpstreamBindConfig.SocketOptions = append(keepalive(2, 1, 5), marked(agentapi.SocketMark))
 	if i.Named() {
 		resolved(c, g.Outer)
 		fixed(c, b.view.DNSEndpoints[i.Set()])

@@ -12,13 +12,10 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	customheaderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/custom_header/v3"
-	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
-	previousprioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
 )
 
@@ -149,26 +146,4 @@ func retrySafely(r *routev3.Route) {
 		RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: u32(2),
 	}
 	r.RequestBodyBufferLimit = &wrapperspb.UInt64Value{Value: retriedBody}
-}
-
-// retryElsewhere has a route try again at another source of an import what none has begun: first at another endpoint of the
-// same priority, if there is one, then at the next priority.
-func retryElsewhere(r *routev3.Route, tries uint32) *routev3.Route {
-	p := r.GetRoute().RetryPolicy
-	p.RetryOn += ",retriable-headers"
-	p.NumRetries = u32(tries)
-	p.RetriableHeaders = []*routev3.HeaderMatcher{header(agentapi.HeaderUnavailable, model.Match{Value: agentapi.NotBegun}, false)}
-	p.RetryHostPredicate = []*routev3.RetryPolicy_RetryHostPredicate{{
-		Name:       "previous_hosts",
-		ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: anyOf(&previoushostsv3.PreviousHostsPredicate{})},
-	}}
-	p.HostSelectionRetryMaxAttempts = 5
-	p.RetryPriority = &routev3.RetryPolicy_RetryPriority{
-		Name: "previous_priorities",
-		ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{
-			TypedConfig: anyOf(&previousprioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 2}),
-		},
-	}
-	p.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{BaseInterval: millis(5), MaxInterval: millis(50)}
-	return r
 }

@@ -42,5 +42,7 @@ func (b *builder) tcpChain(name string, match *listenerv3.FilterChainMatch, w *m
 	}
 	tls := serverTLS(w.Identity.String(), b.view.TrustDomain.Name(), sans)
 	port := inboundName(w, in.Port)
-	return chain(name, match, tls, append(filters, tcpProxy(port, port, mode))...)
+	p := tcpProxyTo(port, port, mode, unserved(w))
+	p.MaxConnectAttempts, p.BackoffOptions = u32(1), nil // a program that is there takes the first
+	return chain(name, match, tls, append(filters, networkFilter("tcp", anyOf(p)))...)
 }

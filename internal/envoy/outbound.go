@@ -183,6 +183,8 @@ func outboundRoutes(name string, o model.Outbound, served bool) *routev3.RouteCo
 		return outboundTo(name, o, absentRoute(o.Import))
 	case o.Import == nil && !o.Port.MTLS:
 		return outboundTo(name, o, toPrograms(name, o.Port.Protocol)...)
+	case o.Import.Mixed():
+		return outboundTo(name, o, retriedElsewhere(toCluster(name), 2)...)
 	}
 	return outboundTo(name, o, toCluster(name))
 }
@@ -190,15 +192,10 @@ func outboundRoutes(name string, o model.Outbound, served bool) *routev3.RouteCo
 func outboundTo(name string, o model.Outbound, routes ...*routev3.Route) *routev3.RouteConfiguration {
 	if o.Import == nil {
 		routes = retried(o.Port.MTLS, routes...)
-	} else {
-		for _, r := range routes {
-			if r.GetRoute() == nil {
-				continue
-			}
+	}
+	for _, r := range routes {
+		if to := r.GetRoute(); to != nil && to.RetryPolicy == nil {
 			retrySafely(r)
-			if o.Import.Mixed() {
-				retryElsewhere(r, 3)
-			}
 		}
 	}
 	return &routev3.RouteConfiguration{

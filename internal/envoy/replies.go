@@ -41,6 +41,10 @@ var begunFlags = []string{"UC", "UR", "LR", "UT", "UMSDR", "SI", "UPE"}
 // unavailableReplies are in place of an answer that could not be had. They say in a header that they are none, and whether the
 // request was begun (unavailable and retries read it).
 var unavailableReplies = []reply{
+	{ // of an import that nobody serves (absentRoute)
+		when: allOfFilters(answered(503), detailed("direct_response")), unavailable: agentapi.NotBegun,
+		text: ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%",
+	},
 	{
 		when: allOfFilters(anyAnswered(502, 503, 504), flagged(begunFlags...)), unavailable: agentapi.Begun,
 		text: ": %RESPONSE_CODE% what is behind it began this request and did not answer: %RESPONSE_FLAGS_LONG%",

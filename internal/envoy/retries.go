@@ -5,6 +5,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	previousprioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -85,4 +86,21 @@ func retryPolicy(on string) *routev3.RetryPolicy {
 		HostSelectionRetryMaxAttempts: 4,
 		RetryBackOff:                  &routev3.RetryPolicy_RetryBackOff{BaseInterval: millis(10), MaxInterval: millis(250)},
 	}
+}
+
+// retriedElsewhere are the routes to the sources of an import, with retries: first at another endpoint of the same priority, if
+// there is one, then at the next priority.
+func retriedElsewhere(r *routev3.Route, sources int) []*routev3.Route {
+	routes := retried(true, r)
+	for _, r := range routes {
+		p := r.GetRoute().RetryPolicy
+		p.NumRetries = u32(uint32(min(2*sources, 6)))
+		p.RetryPriority = &routev3.RetryPolicy_RetryPriority{
+			Name: "previous_priorities",
+			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{
+				TypedConfig: anyOf(&previousprioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 2}),
+			},
+		}
+	}
+	return routes
 }

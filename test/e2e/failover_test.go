@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +17,7 @@ type foLoad struct {
 	all  sync.WaitGroup
 
 	mu     sync.Mutex // guards the rest
-	phases []foCount  // by when a call began
+	phases []foCount  // by when a call began, or failed
 }
 
 type foCount struct {
@@ -46,6 +45,9 @@ func (l *foLoad) run(call func(n int) (string, error)) {
 			by, err := call(n)
 			l.mu.Lock()
 			defer l.mu.Unlock()
+			if err != nil {
+				phase = len(l.phases) - 1
+			}
 			c := &l.phases[phase]
 			c.calls++
 			c.slowest = max(c.slowest, time.Since(began))
@@ -124,10 +126,12 @@ func TestFailover(t *testing.T) {
 		name       string
 		end, begin func()
 		most       int // failures while it dies, an import
+		raw        int // of raw TCP, where a call cannot be tried again once its connection is taken
 	}{
-		{"process killed", one.app.stop, func() { one.app.start(t) }, 3},
-		{"wire dark", func() { one.dark(t, true) }, func() { one.dark(t, false) }, 5},
-		{"mesh killed", func() { one.kill(t) }, func() { one.restart(t) }, 5},
+		// That nobody takes raw TCP any more is known a fifth of a second later at most; an idle machine needs a twentieth.
+		{"process killed", one.app.stop, func() { one.app.start(t) }, 3, 12},
+		{"wire dark", func() { one.dark(t, true) }, func() { one.dark(t, false) }, 5, 5},
+		{"mesh killed", func() { one.kill(t) }, func() { one.restart(t) }, 5, 5},
 	} {
 		t.Run(death.name, func(t *testing.T) {
 			loads := w.loads(t, c)
@@ -138,7 +142,7 @@ func TestFailover(t *testing.T) {
 					}
 				}
 				act()
-				time.Sleep(3 * time.Second) // the load itself is what is tried
+				time.Sleep([]time.Duration{1, 3, 3, 3}[i] * time.Second) // the load itself is what is tried
 			}
 			for _, l := range loads {
 				close(l.stop)
@@ -146,7 +150,11 @@ func TestFailover(t *testing.T) {
 				for i, p := range l.phases {
 					t.Logf("%-7s %-8s %3d calls, %d failed, slowest %v, by %v %s", l.name, foPhases[i], p.calls, p.failed, p.slowest.Round(time.Millisecond), p.by, p.first)
 					most := 0
-					if foPhases[i] == "dies" {
+					switch {
+					case foPhases[i] != "dies":
+					case l.name == "raw":
+						most = death.raw
+					default:
 						most = death.most
 					}
 					if p.failed > most {
@@ -165,7 +173,6 @@ func TestFailover(t *testing.T) {
 // testSuspended: what one alone serves keeps its name and address, says why it is not served, and comes back on the very
 // connection that was refused. What two serves too goes on.
 func (w *foWorld) testSuspended(t *testing.T, c foClient) {
-	shop := w.meshes["shop"]
 	addr, raw := w.reached(t, c, "only"), w.reached(t, c, "only-raw")
 	kept := c.client(true)
 	loads := w.loads(t, c)
@@ -195,8 +202,6 @@ func (w *foWorld) testSuspended(t *testing.T, c foClient) {
 		eventually(t, 30*time.Second, func() error { _, err := c.get(kept, addr, "only"); return err })
 		eventually(t, 30*time.Second, func() error { _, err := c.hear(raw + ":7000"); return err })
 	}
-	_ = shop
-	_ = http.StatusOK
 	for _, l := range loads {
 		close(l.stop)
 		l.all.Wait()

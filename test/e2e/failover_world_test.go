@@ -50,8 +50,11 @@ type foWorld struct {
 	meshes map[string]*foMesh
 }
 
-func (m *foMesh) ns(part string) string   { return foPrefix + "-" + m.name + "-" + part }
-func (m *foMesh) file(name string) string { return filepath.Join("/run/isthmus/"+foPrefix, m.name, name) }
+func (m *foMesh) ns(part string) string { return foPrefix + "-" + m.name + "-" + part }
+func (m *foMesh) file(name string) string {
+	return filepath.Join("/run/isthmus/"+foPrefix, m.name, name)
+}
+
 func (m *foMesh) inside(last byte) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, m.subnet, 0, last})
 }
