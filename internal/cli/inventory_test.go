@@ -281,5 +281,8 @@ not JSON
 			t.Errorf("logs %s: %d\n%s%s", line, got.code, got.out, got.err)
 		}
 	}
+	for folder, want := range map[string]string{dir: "No entry is like that", t.TempDir(): "There is no log there yet"} {
+		expect(t, run(t, "", "logs", "--run-dir", folder, "--peer", "x"), 0, want)
+	}
 	expect(t, run(t, "", "logs", "--run-dir", dir+"/none"), 65, "no such file", "Next: run it as root")
 }

@@ -90,7 +90,7 @@ func (a *app) logs(ctx context.Context, r *accesslog.Reader, filter logFilter, l
 		entries = entries[len(entries)-limit:]
 	}
 	if len(entries) == 0 && !follow {
-		fmt.Fprintln(a.Err, "Nothing was refused, and nothing crossed, as far as the files go back.")
+		fmt.Fprintln(a.Err, nothingLogged(r.Files(), filter))
 	}
 	for {
 		for _, e := range entries {
@@ -110,6 +110,16 @@ func (a *app) logs(ctx context.Context, r *accesslog.Reader, filter logFilter, l
 			return err
 		}
 	}
+}
+
+func nothingLogged(files int, filter logFilter) string {
+	switch {
+	case files == 0:
+		return "There is no log there yet: nothing was refused, and nothing crossed; or it is no agent's runDir."
+	case filter != (logFilter{}):
+		return "No entry is like that, as far as the files go back."
+	}
+	return "Nothing was refused, and nothing crossed, as far as the files go back."
 }
 
 func (a *app) readLogs(r *accesslog.Reader, filter logFilter) ([]accesslog.Entry, error) {
