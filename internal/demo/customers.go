@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -9,16 +10,22 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"isthmus.dev/isthmus/internal/demo/lab"
 	"isthmus.dev/isthmus/samples"
+	"isthmus.dev/isthmus/samples/probe"
 )
 
 // customer is a client in some language, which runs as the storefront.
 type customer struct {
 	name    string
 	command lab.Command
+	in      []byte // what it reads first
 }
+
+// socketCustomer holds one WebSocket, which ends with the server that it leads to.
+const socketCustomer = "socket"
 
 // customerPause is what a customer waits between two requests, in milliseconds.
 const customerPause = "50"
@@ -59,9 +66,16 @@ func (w *world) customers(ctx context.Context) ([]customer, error) {
 	as := func(name, path string, args ...string) customer {
 		c := w.command("storefront")
 		c.Name, c.Path, c.Args = "customer-"+name, path, args
-		return customer{name, c}
+		return customer{name: name, command: c}
+	}
+	chat, err := json.Marshal(probe.Request{Chat: &probe.Chat{
+		URL: tillURL, Send: "100", Pause: 200 * time.Millisecond, Timeout: tryTimeout,
+	}})
+	if err != nil {
+		return nil, err
 	}
 	return []customer{
+		{name: socketCustomer, command: w.command("storefront"), in: append(chat, '\n')},
 		as("python", tools["python3"], filepath.Join(dir, "customer.py"), headersURL, customerPause),
 		as("node", tools["node"], filepath.Join(dir, "customer.mjs"), headersURL, customerPause),
 		as("java", tools["java"], "-Xmx64m", filepath.Join(dir, "Customer.java"), headersURL, customerPause),

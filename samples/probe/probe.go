@@ -24,6 +24,7 @@ type Request struct {
 	Socket *Socket `json:"socket,omitempty"` // a WebSocket
 	Watch  *HTTP   `json:"watch,omitempty"`  // one long answer, until it ends or standard input does
 	Load   *Load   `json:"load,omitempty"`   // requests until standard input ends
+	Chat   *Chat   `json:"chat,omitempty"`   // messages on one WebSocket until standard input ends
 }
 
 // HTTP is one request.
@@ -56,6 +57,14 @@ type Load struct {
 	Pause   time.Duration `json:"pause"`
 }
 
+// Chat is one message after another on one WebSocket, each with its answer. One that ends is a failure, and opened again.
+type Chat struct {
+	URL     string        `json:"url"`
+	Send    string        `json:"send"`
+	Pause   time.Duration `json:"pause"`
+	Timeout time.Duration `json:"timeout"` // of opening
+}
+
 // Result is what came of it.
 type Result struct {
 	Status  int               `json:"status,omitempty"`
@@ -67,7 +76,7 @@ type Result struct {
 
 	// Of Watch: the first of two lines is written when the answer begins.
 	Began bool `json:"began,omitempty"`
-	// Of Load.
+	// Of Load, and of Chat, whose requests are messages.
 	Requests     int            `json:"requests,omitempty"`
 	Failures     int            `json:"failures,omitempty"`
 	FirstFailure string         `json:"firstFailure,omitempty"`
@@ -78,7 +87,7 @@ type Result struct {
 // maxBody is how much of an answer is kept.
 const maxBody = 64 << 10
 
-// Main reads one Request from in, tries it and writes Results to out. Watch and Load end with in.
+// Main reads one Request from in, tries it and writes Results to out. Watch, Load and Chat end with in.
 func Main(ctx context.Context, in io.Reader, out io.Writer) error {
 	lines := bufio.NewReader(in)
 	line, err := lines.ReadString('\n')
@@ -113,8 +122,11 @@ func Main(ctx context.Context, in io.Reader, out io.Writer) error {
 	case req.Load != nil:
 		untilEOF()
 		return write(load(ctx, *req.Load))
+	case req.Chat != nil:
+		untilEOF()
+		return write(chat(ctx, *req.Chat))
 	}
-	return errors.New("the request names nothing to try: give http, tcp, socket, watch or load")
+	return errors.New("the request names nothing to try: give http, tcp, socket, watch, load or chat")
 }
 
 func get(ctx context.Context, client *http.Client, h HTTP) (r Result) {

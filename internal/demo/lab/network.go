@@ -132,6 +132,20 @@ func (a Attachment) build() error {
 	})
 }
 
+// Cut takes a device of a namespace down, or brings it up again: what is on the other side hears nothing, and is told nothing.
+func Cut(namespace, device string, cut bool) error {
+	return withHandle(namespace, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(device)
+		switch {
+		case err != nil:
+			return fmt.Errorf("find %s in %s: %w", device, namespace, err)
+		case cut:
+			return h.LinkSetDown(link)
+		}
+		return h.LinkSetUp(link)
+	})
+}
+
 func named(name string) netlink.LinkAttrs {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name

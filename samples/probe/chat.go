@@ -1,0 +1,55 @@
+package probe
+
+import (
+	"context"
+	"time"
+
+	"isthmus.dev/isthmus/samples/websocket"
+)
+
+// chat sends messages until ctx ends.
+func chat(ctx context.Context, c Chat) Result {
+	start := time.Now()
+	sum := Result{}
+	var conn *websocket.Conn
+	for ctx.Err() == nil {
+		sum.Requests++
+		err := c.say(ctx, &conn)
+		if err != nil {
+			if sum.Failures++; sum.FirstFailure == "" {
+				sum.FirstFailure = time.Now().Format("15:04:05.000") + " " + err.Error()
+			}
+			if conn != nil {
+				conn.Close()
+				conn = nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(c.Pause):
+		}
+	}
+	if conn != nil {
+		conn.Close()
+	}
+	sum.Time, sum.Elapsed = time.Now(), time.Since(start)
+	return sum
+}
+
+// say sends one message and waits for its answer, on a connection that it opens if there is none.
+func (c Chat) say(ctx context.Context, conn **websocket.Conn) error {
+	if *conn == nil {
+		opening, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Timeout)
+		defer cancel()
+		opened, _, err := websocket.Dial(opening, c.URL)
+		if err != nil {
+			return err
+		}
+		*conn = opened
+	}
+	if err := (*conn).Send(c.Send); err != nil {
+		return err
+	}
+	_, err := (*conn).Receive()
+	return err
+}
