@@ -47,6 +47,9 @@ func (c Chat) say(ctx context.Context, conn **websocket.Conn) error {
 		}
 		*conn = opened
 	}
+	if err := (*conn).SetDeadline(time.Now().Add(c.Timeout)); err != nil {
+		return err
+	}
 	if err := (*conn).Send(c.Send); err != nil {
 		return err
 	}

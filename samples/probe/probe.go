@@ -62,7 +62,7 @@ type Chat struct {
 	URL     string        `json:"url"`
 	Send    string        `json:"send"`
 	Pause   time.Duration `json:"pause"`
-	Timeout time.Duration `json:"timeout"` // of opening
+	Timeout time.Duration `json:"timeout"` // of each message
 }
 
 // Result is what came of it.
