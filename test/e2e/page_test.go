@@ -150,8 +150,9 @@ func printed(want, got string) bool {
 	return regexp.MustCompile(b.String() + `\z`).MatchString(text.String())
 }
 
-// runPage does what a page says, at hosts with these addresses. What was done is undone at the end.
-func runPage(t *testing.T, prefix, path string, hosts map[string]string) {
+// runPage does what a page says, at hosts with these addresses, and returns them as they then are. What was done is undone
+// at the end.
+func runPage(t *testing.T, prefix, path string, hosts map[string]string) *page {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces: run it as root, for example `sudo make test`")
@@ -161,6 +162,13 @@ func runPage(t *testing.T, prefix, path string, hosts map[string]string) {
 	steps, err := readPage(string(text))
 	must(t, err)
 	p := newPage(t, prefix, hosts)
+	p.follow(t, path, steps)
+	return p
+}
+
+// follow does what the steps say.
+func (p *page) follow(t *testing.T, path string, steps []pageStep) {
+	t.Helper()
 	for _, s := range steps {
 		for _, at := range s.at {
 			if p.hosts[at] == nil {
@@ -171,6 +179,14 @@ func runPage(t *testing.T, prefix, path string, hosts map[string]string) {
 			}
 		}
 	}
+}
+
+// goOn does what more of a page would say.
+func (p *page) goOn(t *testing.T, text string) {
+	t.Helper()
+	steps, err := readPage(text)
+	must(t, err)
+	p.follow(t, t.Name(), steps)
 }
 
 func newPage(t *testing.T, prefix string, hosts map[string]string) *page {
