@@ -175,6 +175,9 @@ type Server interface {
 	Catalog(context.Context, *PeerRequest) (*CatalogResponse, error)
 	Exports(context.Context, *PeerRequest) (*ExportsResponse, error)
 	Imports(context.Context, *PeerRequest) (*ImportsResponse, error)
+	ImportDraft(context.Context, *ImportDraftRequest) (*DraftResponse, error)
+	ExportDraft(context.Context, *ExportDraftRequest) (*DraftResponse, error)
+	PeerTerms(context.Context, *PeerTermsRequest) (*PeerTermsResponse, error)
 	CertList(context.Context, *Empty) (*CertListResponse, error)
 	Check(context.Context, *Empty) (*CheckResponse, error)
 	Access(context.Context, *Empty) (*AccessResponse, error)
@@ -209,6 +212,9 @@ var Desc = grpc.ServiceDesc{
 		rpc.Unary("Catalog", Server.Catalog),
 		rpc.Unary("Exports", Server.Exports),
 		rpc.Unary("Imports", Server.Imports),
+		rpc.Unary("ImportDraft", Server.ImportDraft),
+		rpc.Unary("ExportDraft", Server.ExportDraft),
+		rpc.Unary("PeerTerms", Server.PeerTerms),
 		rpc.Unary("CertList", Server.CertList),
 		rpc.Unary("Check", Server.Check),
 		rpc.Unary("Access", Server.Access),

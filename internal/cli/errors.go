@@ -87,7 +87,7 @@ func nextList(method string) string {
 		return "isthmus status lists the proxies"
 	case method == "PeerInvite", method == "PeerAccept", strings.HasPrefix(method, "Peer"):
 		return "isthmus peer list"
-	case method == "Exports", method == "Imports", method == "Catalog":
+	case method == "Exports", method == "Imports", method == "Catalog", method == "ImportDraft", method == "ExportDraft":
 		return "isthmus peer list"
 	}
 	return "isthmus check"

@@ -50,6 +50,8 @@ type fake struct {
 	tokens        adminapi.TokenListResponse
 	cancelled     adminapi.TokenCancelResponse
 	events        adminapi.EventsResponse
+	draft         adminapi.DraftResponse
+	terms         adminapi.PeerTermsResponse
 }
 
 func answer[T any](f *fake, asked any, resp *T) (*T, error) {
@@ -136,6 +138,18 @@ func (f *fake) Access(_ context.Context, r *adminapi.Empty) (*adminapi.AccessRes
 func (f *fake) AdminCert(_ context.Context, r *adminapi.AdminCertRequest) (*agentapi.SignResponse, error) {
 	f.asked = *r
 	return f.sign(r)
+}
+
+func (f *fake) ImportDraft(_ context.Context, r *adminapi.ImportDraftRequest) (*adminapi.DraftResponse, error) {
+	return answer(f, *r, &f.draft)
+}
+
+func (f *fake) ExportDraft(_ context.Context, r *adminapi.ExportDraftRequest) (*adminapi.DraftResponse, error) {
+	return answer(f, *r, &f.draft)
+}
+
+func (f *fake) PeerTerms(_ context.Context, r *adminapi.PeerTermsRequest) (*adminapi.PeerTermsResponse, error) {
+	return answer(f, *r, &f.terms)
 }
 
 func (f *fake) PeerSuspend(_ context.Context, r *adminapi.PeerRequest) (*adminapi.Empty, error) {

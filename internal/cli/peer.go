@@ -13,7 +13,7 @@ import (
 func (a *app) peerCmd() *cobra.Command {
 	return family("peer", "Other meshes that this one agrees to meet at the gateways",
 		a.peerInviteCmd(), a.peerAcceptCmd(), a.peerListCmd(), a.peerStatusCmd(), a.peerProbeCmd(),
-		a.peerSuspendCmd(), a.peerResumeCmd(), a.peerRevokeCmd(), a.peerManifestCmd())
+		a.peerSetCmd(), a.peerSuspendCmd(), a.peerResumeCmd(), a.peerRevokeCmd(), a.peerManifestCmd())
 }
 
 func (a *app) peerInviteCmd() *cobra.Command {

@@ -2,17 +2,10 @@ package istioyaml
 
 import (
 	"fmt"
-	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/spiffe"
-)
-
-// The age that a peer's roots may reach.
-const (
-	minBundleAge = time.Second
-	maxBundleAge = 365 * 24 * time.Hour
 )
 
 func checkMeshPeer(r *report, o *v1alpha1.MeshPeer, _ map[string]any) {
@@ -31,5 +24,5 @@ func checkMeshPeer(r *report, o *v1alpha1.MeshPeer, _ map[string]any) {
 			r.refuse(CodeInvalid, "spec.bundle.inline", err.Error(), "paste the peer's root certificates as PEM behind inline: |")
 		}
 	}
-	r.duration("spec.maxBundleAge", o.Spec.MaxBundleAge, minBundleAge, maxBundleAge)
+	r.duration("spec.maxBundleAge", o.Spec.MaxBundleAge, peerrules.LeastBundleAge, peerrules.MostBundleAge)
 }

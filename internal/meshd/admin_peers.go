@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,6 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/peerrules"
@@ -62,6 +64,31 @@ func (a *admin) PeerAccept(ctx context.Context, r *adminapi.PeerAcceptRequest) (
 // PeerSuspend refuses everything with a peer until PeerResume.
 func (a *admin) PeerSuspend(ctx context.Context, r *adminapi.PeerRequest) (*adminapi.Empty, error) {
 	return &adminapi.Empty{}, invalid(a.d.federation.Suspend(ctx, r.Peer))
+}
+
+// PeerTerms changes how long a peering made by token holds.
+func (a *admin) PeerTerms(ctx context.Context, r *adminapi.PeerTermsRequest) (*adminapi.PeerTermsResponse, error) {
+	age, expires, err := a.d.federation.SetTerms(ctx, r.Peer,
+		federation.Terms{MaxBundleAge: r.MaxBundleAge, ExpiresAt: r.ExpiresAt, Never: r.Never})
+	if err != nil {
+		return nil, invalid(err)
+	}
+	return &adminapi.PeerTermsResponse{Peer: r.Peer, MaxBundleAge: age, ExpiresAt: expires}, nil
+}
+
+// terms is what is recorded of a change of them.
+func terms(r *adminapi.PeerTermsRequest) string {
+	var out []string
+	if r.MaxBundleAge != 0 {
+		out = append(out, "roots at most "+r.MaxBundleAge.String()+" old")
+	}
+	if !r.ExpiresAt.IsZero() {
+		out = append(out, "ends at "+r.ExpiresAt.UTC().Format(time.RFC3339))
+	}
+	if r.Never {
+		out = append(out, "does not end")
+	}
+	return strings.Join(out, ", ")
 }
 
 // PeerResume ends a suspension.

@@ -57,7 +57,7 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 		"PeerInvite":  &adminapi.PeerInviteRequest{Peer: "retail"},
 		"PeerAccept":  &adminapi.PeerAcceptRequest{Token: spare, Name: "retail"},
 		"PeerSuspend": &adminapi.PeerRequest{Peer: "retail"}, "PeerResume": &adminapi.PeerRequest{Peer: "retail"},
-		"PeerRevoke": &adminapi.PeerRequest{Peer: "retail"},
+		"PeerRevoke": &adminapi.PeerRequest{Peer: "retail"}, "PeerTerms": &adminapi.PeerTermsRequest{Peer: "retail", Never: true},
 	} {
 		if err := remote.Invoke(soon(t), "/"+adminapi.Service+"/"+method, r, &map[string]any{},
 			grpc.CallContentSubtype("json")); err == nil {
@@ -99,8 +99,8 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 			refused = append(refused, fmt.Sprintf("%s | %s | %d", told(e), e.Detail, e.Count))
 		}
 	}
-	if len(deeds) == 16 {
-		slices.Sort(deeds[7:12]) // were done in any order
+	if len(deeds) == 17 {
+		slices.Sort(deeds[7:13]) // were done in any order
 	}
 	same(t, "deeds", deeds, []string{
 		root + "token create | node node-a | ok",
@@ -114,6 +114,7 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 		"administrator ada | 127.0.0.1 | peer invite | peer retail | failed",
 		"administrator ada | 127.0.0.1 | peer resume | peer retail | failed",
 		"administrator ada | 127.0.0.1 | peer revoke | peer retail | failed",
+		"administrator ada | 127.0.0.1 | peer set | peer retail | failed",
 		"administrator ada | 127.0.0.1 | peer suspend | peer retail | failed",
 		root + "ca rotate | root | ok",
 		root + "ca rotate | root | ok",

@@ -50,6 +50,8 @@ var methods = withNames(map[string]map[string]door.Method{
 		"Catalog":      read("catalog"),
 		"Exports":      read("exports"),
 		"Imports":      read("imports"),
+		"ImportDraft":  read("import"),
+		"ExportDraft":  read("export"),
 		"CertList":     read("cert list"),
 		"Check":        read("check"),
 		"Access":       read("access"),
@@ -75,6 +77,9 @@ var methods = withNames(map[string]map[string]door.Method{
 		})),
 		"RevokeNode": vital(deed("node revoke",
 			func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
+		"PeerTerms": deed("peer set", func(r *adminapi.PeerTermsRequest) (string, string) {
+			return "peer " + r.Peer, terms(r)
+		}),
 		"PeerInvite": deed("peer invite",
 			func(r *adminapi.PeerInviteRequest) (string, string) { return "peer " + r.Peer, "" }),
 		"PeerAccept": deed("peer accept", func(r *adminapi.PeerAcceptRequest) (string, string) {

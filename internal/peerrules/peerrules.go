@@ -26,6 +26,12 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
+// What may be said of how old a peer's roots may grow.
+const (
+	LeastBundleAge = time.Second
+	MostBundleAge  = 365 * 24 * time.Hour
+)
+
 // DefaultMaxBundleAge is how old a peer's roots may grow unless its MeshPeer says otherwise.
 const DefaultMaxBundleAge = 24 * time.Hour
 

@@ -75,6 +75,15 @@ func (d *DB) unlessRevoked(ctx context.Context, name, statement string, args ...
 	return err
 }
 
+// SetPeerObject writes the object of a peering made by token anew; its age stays. ErrRevoked when there is none (any more).
+func (d *DB) SetPeerObject(ctx context.Context, object *v1alpha1.MeshPeer) error {
+	text, err := encode(object)
+	if err != nil {
+		return err
+	}
+	return d.unlessRevoked(ctx, object.Name, "set-peer-object", text, object.Name)
+}
+
 // SetPeerSuspended suspends or resumes a peer.
 func (d *DB) SetPeerSuspended(ctx context.Context, name string, suspended bool) error {
 	_, err := d.exec(ctx, "set-suspended", name, suspended)

@@ -24,6 +24,9 @@ ON CONFLICT (name) DO UPDATE SET object = NULL, made = NULL, roots = excluded.ro
 INSERT INTO peers (name, catalogue) VALUES (?, ?)
 ON CONFLICT (name) DO UPDATE SET catalogue = excluded.catalogue WHERE revoked IS NULL;
 
+-- write: set-peer-object
+UPDATE peers SET object = ? WHERE name = ? AND object IS NOT NULL AND revoked IS NULL;
+
 -- write: set-suspended
 INSERT INTO peers (name, suspended) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET suspended = excluded.suspended;
 

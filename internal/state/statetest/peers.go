@@ -40,6 +40,17 @@ func peers(t *testing.T, s Store) {
 			State: snapshot.PeerState{Roots: []byte("roots 1"), BundleSequence: 7, BundleTime: epoch, Catalogue: &cat},
 		},
 	})
+	shorter := meshPeer("retail")
+	shorter.Spec.MaxBundleAge = &metav1.Duration{Duration: time.Hour}
+	ok(t, s.SetPeerObject(ctx, shorter))
+	changed, err := s.Peer(ctx, "retail")
+	ok(t, err)
+	same(t, changed, state.Peer{
+		Name: "retail", Object: shorter, Made: epoch,
+		State: snapshot.PeerState{Roots: []byte("roots 1"), BundleSequence: 7, BundleTime: epoch, Catalogue: &cat},
+	})
+	wantErr(t, s.SetPeerObject(ctx, meshPeer("filed")), state.ErrRevoked) // its object is a file
+	wantErr(t, s.SetPeerObject(ctx, meshPeer("nobody")), state.ErrRevoked)
 	ok(t, s.SetPeerSuspended(ctx, "filed", false))
 	one, err := s.Peer(ctx, "filed")
 	ok(t, err)

@@ -86,6 +86,7 @@ type Peers interface {
 	SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error
 	AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error
 	SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue) error
+	SetPeerObject(ctx context.Context, object *v1alpha1.MeshPeer) error
 	SetPeerSuspended(ctx context.Context, name string, suspended bool) error
 	RevokePeer(ctx context.Context, name string, now time.Time) error
 	NextSequence(ctx context.Context, name string, now time.Time) (uint64, error)
