@@ -54,10 +54,11 @@ type Report struct {
 	Outside   []Outside             `json:"outside,omitempty"`
 	Envoy     EnvoyState            `json:"envoy"`
 	// by workload that has an Envoy of its own, "<namespace>/<name>"
-	Sidecars map[string]EnvoyState `json:"sidecars,omitempty"`
-	Peers    map[string]PeerCounts `json:"peers,omitempty"` // gateways: totals by MeshPeer name since the agent began
-	Certs    []CertState           `json:"certs,omitempty"`
-	Roots    []string              `json:"roots,omitempty"` // of the mesh, as the agent itself trusts them: SHA-256, hex
+	Sidecars  map[string]EnvoyState `json:"sidecars,omitempty"`
+	Elsewhere []netip.Addr          `json:"elsewhere,omitempty"` // gateways: addresses of theirs that their host does not have
+	Peers     map[string]PeerCounts `json:"peers,omitempty"`     // gateways: totals by MeshPeer name since the agent began
+	Certs     []CertState           `json:"certs,omitempty"`
+	Roots     []string              `json:"roots,omitempty"` // of the mesh, as the agent itself trusts them: SHA-256, hex
 }
 
 // Trouble is why a workload of a node is not served. The others of the node are.

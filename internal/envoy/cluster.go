@@ -3,6 +3,7 @@ package envoy
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	commonmatcherv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/matcher/v3"
@@ -182,16 +183,19 @@ func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
 }
 
 // avoidSilent leaves an endpoint that cannot be reached alone for a while, longer each time, so that it costs no more than the
-// connection that found it out. Where none can be reached all are tried. What is answered does not matter.
-func avoidSilent(c *clusterv3.Cluster) *clusterv3.Cluster {
+// connection that found it out. Where none can be reached all are tried. What is answered does not matter. Envoy takes back
+// what it has lengthened the while by, once in an interval in which the endpoint is in use: the interval is therefore longer
+// than finding it silent again takes.
+func avoidSilent(c *clusterv3.Cluster, while time.Duration) *clusterv3.Cluster {
 	c.OutlierDetection = &clusterv3.OutlierDetection{
 		SplitExternalLocalOriginErrors: true, ConsecutiveLocalOriginFailure: u32(1), EnforcingConsecutiveLocalOriginFailure: u32(100),
 		EnforcingConsecutive_5Xx: u32(0), EnforcingConsecutiveGatewayFailure: u32(0),
 		EnforcingSuccessRate: u32(0), EnforcingLocalOriginSuccessRate: u32(0),
-		Interval: millis(1000), BaseEjectionTime: millis(5000), MaxEjectionTime: millis(300_000), MaxEjectionPercent: u32(100),
+		Interval: millis(10_000), BaseEjectionTime: durationpb.New(while), MaxEjectionTime: millis(300_000),
+		MaxEjectionPercent: u32(100),
 	}
 	c.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{Value: 1}
-	return c
+	return heardAtOnce(c)
 }
 
 // heardAtOnce has a cluster act on what becomes of its endpoints when it hears of it. By default Envoy gathers that for a

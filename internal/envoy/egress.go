@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -160,7 +161,7 @@ func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.
 	own := "control." + p.Name
 	name := ingressName(p.Name, own)
 	c := static(cluster(name, nil), model.Paired(model.Gateways(p.Addresses)), g.Outer)
-	avoidSilent(c).TransportSocket = b.peerTLS(g, p, sni.Control(p.KnownAs, p.TrustDomain.Name()))
+	avoidSilent(c, time.Minute).TransportSocket = b.peerTLS(g, p, sni.Control(p.KnownAs, p.TrustDomain.Name()))
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
 	return chain(name, onSNI(own), b.controlOnly(g),
 		tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
@@ -171,7 +172,7 @@ func (b *builder) probeToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.Fi
 	own, theirs := "probe."+p.Name, sni.Probe(p.KnownAs, p.TrustDomain.Name())
 	name := ingressName(p.Name, own)
 	c := static(cluster(name, nil), model.Paired(model.Gateways(p.Addresses)), g.Outer)
-	avoidSilent(c).TransportSocket = b.peerTLS(g, p, theirs)
+	avoidSilent(c, time.Minute).TransportSocket = b.peerTLS(g, p, theirs)
 	asked(c)
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
 	r := toCluster(name)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -231,7 +232,7 @@ func (b *builder) target(name string, w *model.Workload, o model.Outbound) *clus
 	case i.Mixed():
 		return b.toMixed(name, w, o)
 	case i != nil && len(i.Remotes) > 0:
-		return avoidSilent(b.toGateways(name, w, o))
+		return avoidSilent(b.toGateways(name, w, o), 10*time.Second)
 	case i != nil && i.Local == nil:
 		return nil
 	}

@@ -2,8 +2,10 @@ package meshd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -120,8 +122,19 @@ func (w *watch) home(ctx context.Context) map[string]error {
 		})
 	}
 	all.Wait()
+	reports := w.d.agents.reports()
+	for name, err := range out {
+		if e := reports[name].Elsewhere; err == nil && len(e) > 0 {
+			out[name] = errElsewhere(e)
+		}
+	}
 	return out
 }
+
+// errElsewhere are addresses of a gateway that its host does not have.
+type errElsewhere []netip.Addr
+
+func (e errElsewhere) Error() string { return "its host has no address " + listed(e) }
 
 // ready refuses a peering that cannot come about, because no gateway leads here. Whether there is one at all is asked
 // elsewhere.
@@ -170,6 +183,10 @@ func checkRoad(snap *snapshot.Snapshot, n snapshot.Node, err error) adminapi.Che
 			"address that other hosts could use"
 		c.Remedy = "see the log of its agent; or write the address by which gateways reach the control plane into its " +
 			"settings (names: {ips: [ADDRESS]}), and start it again"
+	case errors.As(err, new(errElsewhere)):
+		c.State, c.Detail = "failed", "cannot listen for peers: "+err.Error()
+		c.Remedy = "correct gateway.outerAddress in its settings, or give the host that address; after a correction empty its " +
+			"stateDir and start it with a new token, since a gateway does not move by itself"
 	case federation.Silent(err):
 		c.State, c.Detail = "failed", "does not answer the control plane at its inner address: "+err.Error()
 		c.Remedy = "see that gateway.innerAddress is an address of that host, that its agent and Envoy run, and that " +

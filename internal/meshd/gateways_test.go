@@ -139,6 +139,10 @@ func TestCheckRoad(t *testing.T) {
 		c.Detail != "does not reach the control plane at 10.1.0.9:15013: EOF" || !strings.Contains(c.Remedy, "address translation") {
 		t.Errorf("%+v", c)
 	}
+	if c := checkRoad(snap, n, errElsewhere{netip.MustParseAddr("192.0.2.9")}); c.State != "failed" ||
+		c.Detail != "cannot listen for peers: its host has no address 192.0.2.9" || !strings.Contains(c.Remedy, "gateway.outerAddress") {
+		t.Errorf("%+v", c)
+	}
 	if c := checkRoad(snap, n, nil); c.State != "ok" || c.Remedy != "" ||
 		c.Detail != "answers at 10.1.0.2, and reaches the control plane at 10.1.0.9:15013" {
 		t.Errorf("%+v", c)

@@ -16,6 +16,8 @@ const (
 	maxPeers  = 1000
 	// of ports, and of connections, of one workload
 	maxOutside = 20
+	// a gateway has two addresses inside and two outside
+	maxElsewhere = 4
 )
 
 // bound cuts off what only shows, so that it cannot fill memory, metrics or screens.
@@ -58,9 +60,10 @@ func bound(r *agentapi.Report, role snapshot.Role) {
 			o.Connections[n] = finding.Cut(o.Connections[n])
 		}
 	}
+	r.Elsewhere = r.Elsewhere[:min(len(r.Elsewhere), maxElsewhere)]
 	if role == snapshot.RoleGateway {
 		r.Workloads, r.Troubles, r.Outside = nil, nil, nil
 	} else {
-		r.Gateway = nil
+		r.Gateway, r.Elsewhere = nil, nil
 	}
 }

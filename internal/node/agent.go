@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -321,7 +322,7 @@ func (a *Agent) touch() {
 func (a *Agent) report() agentapi.Report {
 	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoyState(), Sidecars: a.sidecarStates(), Certs: a.certs()}
 	if r.Gateway = a.cfg.GatewayInfo(); r.Gateway != nil {
-		r.Peers = a.logs.Peers()
+		r.Peers, r.Elsewhere = a.logs.Peers(), elsewhere(slices.Concat(r.Gateway.Inner(), r.Gateway.Outer()))
 	}
 	sockets := a.workloads.Troubles()
 	for _, h := range a.homes {
@@ -347,6 +348,19 @@ func (a *Agent) report() agentapi.Report {
 		r.Workloads = append(r.Workloads, w)
 	}
 	return r
+}
+
+// elsewhere are those of a gateway's addresses that this host does not have, so that nobody could listen there.
+func elsewhere(addrs []netip.Addr) (out []netip.Addr) {
+	for _, a := range addrs {
+		l, err := net.Listen("tcp", netip.AddrPortFrom(a, 0).String())
+		if err == nil {
+			l.Close()
+		} else if errors.Is(err, syscall.EADDRNOTAVAIL) {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 func (a *Agent) certs() []agentapi.CertState {
