@@ -185,17 +185,17 @@ func (d *draft) judge() (*adminapi.DraftResponse, error) {
 func sameSpec(a, b *snapshot.Config, k snapshot.Key) bool {
 	switch k.Kind {
 	case "FederatedExport":
-		x, y := named(a.FederatedExports, k), named(b.FederatedExports, k)
+		x, y := objectNamed(a.FederatedExports, k), objectNamed(b.FederatedExports, k)
 		return x != nil && y != nil && reflect.DeepEqual(x.Spec, y.Spec)
 	case "FederatedImport":
-		x, y := named(a.FederatedImports, k), named(b.FederatedImports, k)
+		x, y := objectNamed(a.FederatedImports, k), objectNamed(b.FederatedImports, k)
 		return x != nil && y != nil && reflect.DeepEqual(x.Spec, y.Spec)
 	}
-	x, y := named(a.AuthorizationPolicies, k), named(b.AuthorizationPolicies, k)
+	x, y := objectNamed(a.AuthorizationPolicies, k), objectNamed(b.AuthorizationPolicies, k)
 	return x != nil && y != nil && proto.Equal(&x.Spec, &y.Spec)
 }
 
-func named[P interface {
+func objectNamed[P interface {
 	*T
 	metav1.Object
 }, T any](list []P, k snapshot.Key) P {

@@ -39,7 +39,7 @@ func draftImport(snap *snapshot.Snapshot, r *adminapi.ImportDraftRequest) (*admi
 	}
 	d := &draft{snap: snap, written: []map[string]any{object(ownAPI, "FederatedImport", namespace, name, spec)}}
 	key := keyOf(d.written[0])
-	if old := named(snap.Config.FederatedImports, key); old != nil {
+	if old := objectNamed(snap.Config.FederatedImports, key); old != nil {
 		for _, f := range old.Spec.From {
 			if f.Peer != peer.Name {
 				o := snap.Config.Origins.Lookup(key)
