@@ -32,8 +32,8 @@ func build(t *testing.T, dir string, names []string, env ...string) map[string]s
 	return sums
 }
 
-// The page docs/install.md does what it says on two hosts, and what it makes is lossless in a restart and an upgrade, closed
-// to others, and gone when it is removed.
+// The page docs/install.md does what it says on two hosts, and what it makes is lossless in a restart and an upgrade,
+// closed to others, and gone when it is removed.
 func TestInstall(t *testing.T) {
 	packages, err := os.MkdirTemp("/var/tmp", "isthmus-packages-")
 	must(t, err)
@@ -75,9 +75,10 @@ func (h host) in(t *testing.T) *host {
 }
 
 const (
-	call     = "ip netns exec web curl -sS -m 5 --fail http://shop.back/teapot"
-	envoyPID = "head -1 /run/isthmus/%s/envoy.pid"
-	agentPID = "systemctl show -P MainPID isthmus-%s"
+	call              = "ip netns exec web curl -sS -m 5 --fail http://shop.back/teapot"
+	envoyPID          = "head -1 /run/isthmus/%s/envoy.pid"
+	capabilitiesOfPID = "awk '/^Cap(Eff|Bnd)/ {print $2}' /proc/$pid/status | sort -u"
+	agentPID          = "systemctl show -P MainPID isthmus-%s"
 )
 
 func testUnits(h *host) {
@@ -86,7 +87,7 @@ func testUnits(h *host) {
 	h.run("systemd-analyze security --no-pager --threshold=20 isthmus-gateway >/dev/null")
 	h.run("systemd-analyze security --no-pager --threshold=45 isthmus-node >/dev/null")
 	capabilities := func(unit string) string {
-		return strings.TrimSpace(h.run("pid=$(" + fmt.Sprintf(agentPID, unit) + "); awk '/^Cap(Eff|Bnd)/ {print $2}' /proc/$pid/status | sort -u"))
+		return strings.TrimSpace(h.run("pid=$(" + fmt.Sprintf(agentPID, unit) + "); " + capabilitiesOfPID))
 	}
 	if got := capabilities("control"); got != "0000000000000000" {
 		h.t.Errorf("the control plane has capabilities %s", got)
@@ -94,17 +95,19 @@ func testUnits(h *host) {
 	if got := capabilities("node"); got != "0000000000283000" { // NET_ADMIN, NET_RAW, SYS_PTRACE, SYS_ADMIN
 		h.t.Errorf("the node has capabilities %s", got)
 	}
-	h.says("dpkg -L isthmus | grep -cE '/(man1/isthmus.1.gz|completions/isthmus|_isthmus|isthmus.fish|install.md|examples/node.yaml)$'", "6")
+	h.says("dpkg -L isthmus | grep -cE "+
+		"'/(man1/isthmus.1.gz|completions/isthmus|_isthmus|isthmus.fish|install.md|examples/node.yaml)$'", "6")
 }
 
 // Nobody else reads what is the mesh's.
 func testModes(h *host) {
 	h.says("stat -c '%A %U %G' /etc/isthmus /etc/isthmus/mesh", "drwxr-x--- root isthmus\ndrwxr-x--- root isthmus")
 	h.says("stat -c %a /etc/isthmus/node.token", "600")
-	h.says("stat -c '%a %U' /var/lib/isthmus/control /var/lib/isthmus/control/state.db /var/lib/isthmus/control/state.db.key", "700 isthmus\n600 isthmus\n600 isthmus")
+	h.says("cd /var/lib/isthmus/control; stat -c '%a %U' . state.db state.db.key", "700 isthmus\n600 isthmus\n600 isthmus")
 	h.says("stat -c '%a %U' /var/lib/isthmus/node /var/lib/isthmus/node/identity.pem", "700 root\n600 root")
 	h.says("stat -c '%a %U' /run/isthmus/control/control.sock /run/isthmus/node", "600 isthmus\n700 root")
-	h.says("setpriv --reuid nobody --regid nogroup --clear-groups find /etc/isthmus /var/lib/isthmus /run/isthmus -type f -readable 2>/dev/null || true", "")
+	h.says("setpriv --reuid nobody --regid nogroup --clear-groups "+
+		"find /etc/isthmus /var/lib/isthmus /run/isthmus -type f -readable 2>/dev/null || true", "")
 }
 
 const edge = `isthmus token create --role gateway --node edge --identity isthmus-system/gateway --out gateway.token
@@ -126,7 +129,7 @@ func testGateway(h *host) {
 	}
 	h.eventually("the gateway is connected", connected)
 	envoy, agent := fmt.Sprintf(envoyPID, "gateway"), fmt.Sprintf(agentPID, "gateway")
-	h.says("pid=$("+envoy+"); stat -c %U /proc/$pid; awk '/^Cap(Eff|Bnd)/ {print $2}' /proc/$pid/status | sort -u", "isthmus-gateway\n0000000000000000")
+	h.says("pid=$("+envoy+"); stat -c %U /proc/$pid; "+capabilitiesOfPID, "isthmus-gateway\n0000000000000000")
 	before, first := h.run(envoy), h.run(agent)
 	h.run("systemctl restart isthmus-gateway")
 	h.eventually("the gateway is connected again", connected)
