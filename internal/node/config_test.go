@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,4 +110,24 @@ func FuzzLoadConfig(f *testing.F) {
 			t.Errorf("accepted %+v", cfg)
 		}
 	})
+}
+
+// A workload excludes ports of its own beside those of all.
+func TestExcludedPortsOfAWorkload(t *testing.T) {
+	cfg, err := LoadConfig("testdata/node.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	common, err := cfg.Capture.rules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range [][]uint16{{9100}, {9100, 9101}} {
+		if got := cfg.Workloads[i].rules(common).ExcludeInboundPorts; !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", cfg.Workloads[i].Name, got, want)
+		}
+	}
+	if cfg.Workloads[0].rules(nil) != nil {
+		t.Error("a workload is captured though capture is off")
+	}
 }

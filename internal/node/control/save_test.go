@@ -58,3 +58,19 @@ func selfSigned(t *testing.T) *identity.SVID {
 	}
 	return svid
 }
+
+// Two agents that share a folder by mistake do not share an identity.
+func TestAnothersIdentityIsNotTaken(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "identity.pem")
+	if err := identity.Save(file, selfSigned(t)); err != nil {
+		t.Fatal(err)
+	}
+	c := New(Config{Log: slog.New(slog.DiscardHandler), Node: "m", IdentityFile: file, Addresses: []string{"127.0.0.1:1"}})
+	if _, err := c.join(t.Context()); err == nil || !strings.Contains(err.Error(), `is the identity of node "n", and the settings are those of "m"`) {
+		t.Errorf("it joins as another: %v", err)
+	}
+	c = New(Config{Log: slog.New(slog.DiscardHandler), Node: "n", IdentityFile: file, Addresses: []string{"127.0.0.1:1"}})
+	if _, err := c.join(t.Context()); err != nil {
+		t.Errorf("it does not take its own: %v", err)
+	}
+}
