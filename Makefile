@@ -11,7 +11,7 @@ GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 # go vet runs on its own in `check`.
 GOTEST := go test -vet=off
 
-.PHONY: help envoy build packages demo tour soak check test bench bench-matrix generate fuzz clean preflight-go preflight-root preflight-tests
+.PHONY: help envoy build packages demo tour soak check test bench bench-matrix generate fuzz clean preflight-go preflight-root preflight-tests preflight-soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ check: preflight-go preflight-tests ## format, vet, staticcheck, unit tests with
 test: preflight-go preflight-root preflight-tests check build ## check, then real Envoys in real network namespaces, the tour included
 	ISTHMUS_ENVOY=$$(tools/envoy.sh) $(GOTEST) -tags e2e -count=1 -timeout 15m -v -p 1 $(E2E)
 
-soak: preflight-go preflight-root build ## the demo under load and disturbed, for MINUTES (default 10)
+soak: preflight-go preflight-root preflight-soak build ## the demo under load and disturbed, for MINUTES (default 10)
 	@ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && exec bin/isthmus demo --soak $(or $(MINUTES),10)m
 
 bench: preflight-go build ## 1000 services, 200 proxies: one table and one line of JSON
@@ -69,5 +69,5 @@ preflight-go:
 preflight-root:
 	@MAKECMDGOALS="$(MAKECMDGOALS)" tools/preflight.sh root
 
-preflight-tests:
-	@tools/preflight.sh tests
+preflight-tests preflight-soak: preflight-%:
+	@tools/preflight.sh $*

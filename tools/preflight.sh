@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Says in one sentence what this machine lacks, or installs it. Arguments: go, root, tests.
+# Says in one sentence what this machine lacks, or installs it. Arguments: go, root, tests, soak.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,15 +27,28 @@ check_root() {
 programs=(nft:nftables curl:curl ip:iproute2 systemctl:systemd python3:python3 musl-gcc:musl-tools)
 
 check_tests() {
-	local lacks=() p
-	for p in "${programs[@]}"; do command -v "${p%%:*}" >/dev/null || lacks+=("${p#*:}"); done
-	command -v gcc >/dev/null || command -v clang >/dev/null || lacks+=(gcc libc6-dev)
+	local lacks=()
+	command -v gcc >/dev/null || command -v clang >/dev/null || lacks=(gcc libc6-dev)
+	install "make test" "${programs[@]}"
+}
+
+# The soak has customers in these languages.
+check_soak() {
+	local lacks=()
+	install "make soak" python3:python3 node:nodejs javac:default-jdk-headless musl-gcc:musl-tools
+}
+
+# install what $1 needs, by program:package, where the program is lacking; lacks has packages that are lacking already.
+install() {
+	local who=$1 p
+	shift
+	for p in "$@"; do command -v "${p%%:*}" >/dev/null || lacks+=("${p#*:}"); done
 	((${#lacks[@]})) || return 0
 	if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-		echo "isthmus: the tests need ${lacks[*]}, installing them with apt-get" >&2
+		echo "isthmus: $who needs ${lacks[*]}, installing them with apt-get" >&2
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${lacks[@]}"; } >/dev/null && return 0
 	fi
-	fail "the tests need ${lacks[*]}: run 'apt-get install ${lacks[*]}'."
+	fail "$who needs ${lacks[*]}: run 'apt-get install ${lacks[*]}'."
 }
 
 for need in "$@"; do "check_$need"; done
