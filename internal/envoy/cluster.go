@@ -97,12 +97,19 @@ func socketAddress(host string, port uint32) *corev3.SocketAddress {
 // capture knows by its control group.
 func marked(mark int64) *corev3.SocketOption { return socketOption(1, 36, mark) }
 
-// keepaliveOptions have the kernel end a connection whose other end is gone without a word, within about 15 seconds,
-// whether anything is being sent or not: SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT (socket(7),
-// tcp(7)).
-func keepaliveOptions() []*corev3.SocketOption { return keepalive(5, 5, 15) }
+// keepaliveOptions have the kernel end a connection whose other end is gone without a word, within 15 seconds: SO_KEEPALIVE,
+// TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT (socket(7), tcp(7)). That a server has something on its way is no hindrance: its
+// client, which waits, finds out.
+func keepaliveOptions() []*corev3.SocketOption {
+	return []*corev3.SocketOption{socketOption(1, 9, 1), socketOption(6, 4, 5), socketOption(6, 5, 5), socketOption(6, 6, 2)}
+}
 
-// keepalive of a connection: after how many seconds of silence to ask, how often then, and when to give up.
+// callerOptions do so too while something is on its way to the server: TCP_USER_TIMEOUT, which bounds keepalive as well. The
+// kernel then also takes for gone who takes nothing for so long, which a client may well do that has an answer to read at its
+// leisure; so only callers have it.
+func callerOptions() []*corev3.SocketOption { return keepalive(5, 5, 15) }
+
+// keepalive of a connection to a server: after how many seconds of silence to ask, how often then, and when to give up.
 func keepalive(idle, every, most int64) []*corev3.SocketOption {
 	return []*corev3.SocketOption{socketOption(1, 9, 1), socketOption(6, 4, idle), socketOption(6, 5, every), socketOption(6, 18, most*1000)}
 }
@@ -113,7 +120,7 @@ func socketOption(level, name, value int64) *corev3.SocketOption {
 
 // dialFrom makes connections from a workload's network namespace, or from the proxy's own.
 func dialFrom(w *model.Workload, mark int64) *corev3.BindConfig {
-	c := &corev3.BindConfig{SocketOptions: append(keepaliveOptions(), marked(mark))}
+	c := &corev3.BindConfig{SocketOptions: append(callerOptions(), marked(mark))}
 	if w == nil || w.Netns == "" {
 		return c
 	}

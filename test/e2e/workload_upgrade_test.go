@@ -33,6 +33,10 @@ func answerSpecially(c net.Conn, in *bufio.Reader, req *http.Request) bool {
 	case "trailers":
 		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: %s\r\n\r\n", req.Trailer.Get("X-Sum"))
 		return true
+	case "large":
+		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n", largeAnswer)
+		_, err := io.CopyN(c, endless{}, largeAnswer)
+		return err == nil
 	case "close":
 		fmt.Fprint(c, "HTTP/1.1 200 OK\r\n\r\nuntil the end")
 		return false
