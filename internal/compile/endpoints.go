@@ -11,16 +11,16 @@ import (
 )
 
 // addEndpoints puts an instance behind a service port. Its IPv4 and its IPv6 address are one endpoint.
-func (c *compiler) addEndpoints(set model.EndpointSet, i *instance, port uint16) {
+func (c *compiler) addEndpoints(set model.EndpointSet, i *instance, port uint16, healthy bool) {
 	var by model.WorkloadID
 	if i.workload != nil {
 		by = i.workload.ID
 	}
 	if i.host != "" {
-		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Host: i.host, Port: port, Healthy: i.ready, Weight: i.weight})
+		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Host: i.host, Port: port, Healthy: healthy, Weight: i.weight})
 	}
 	for _, e := range model.Places(i.addrs, port) {
-		e.Healthy, e.Weight, e.By = i.ready, i.weight, by
+		e.Healthy, e.Weight, e.By = healthy, i.weight, by
 		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], e)
 	}
 }

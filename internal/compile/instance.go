@@ -3,6 +3,7 @@ package compile
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
@@ -22,6 +23,7 @@ type instance struct {
 	ports           map[string]uint16 // by name
 	weight          uint32
 	ready           bool
+	silent          bool            // its node is: others are to be called, if there are any
 	workload        *model.Workload // nil for a WorkloadEntry
 }
 
@@ -131,6 +133,7 @@ func (c *compiler) addWorkload(w *snapshot.Workload, entries map[model.WorkloadI
 	i := &instance{
 		namespace: w.Namespace, name: w.Name, labels: w.Labels, identity: id.String(), addrs: w.Addresses,
 		ports: ports, weight: 1, ready: w.Ready, workload: wl,
+		silent: slices.ContainsFunc(c.snap.SilentNodes, func(n snapshot.SilentNode) bool { return n.Name == w.Node }),
 	}
 	if e := entries[wl.ID]; e != nil && !c.declare(i, w, e) {
 		return

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -60,10 +61,43 @@ func (c *compiler) addService(key snapshot.Key, s *corev1.Service) {
 	}
 	c.place(key, svc, append([]string{s.Spec.ClusterIP}, s.Spec.ClusterIPs...))
 	backends := c.selected(s.Namespace, s.Spec.Selector)
-	for _, p := range ports {
+	for n, p := range s.Spec.Ports {
+		if !slices.ContainsFunc(ports, func(q corev1.ServicePort) bool { return q.Port == p.Port && q.Protocol == p.Protocol }) {
+			continue
+		}
 		port := &model.Port{Number: uint16(p.Port), Protocol: model.PortProtocol(p.AppProtocol, p.Name)}
+		c.targetsNobody(key, fmt.Sprintf("spec.ports[%d].targetPort", n), backends, p.TargetPort, port.Number)
 		c.back(svc, port, backends, func(i *instance) uint16 { return targetPort(i, p.TargetPort, port.Number) })
 	}
+}
+
+// targetsNobody says that none of the workloads behind a port has what it targets.
+func (c *compiler) targetsNobody(key snapshot.Key, field string, backends []*instance, target intstr.IntOrString, port uint16) {
+	var have []string
+	for _, i := range backends {
+		number := targetPort(i, target, port)
+		if i.workload == nil || len(i.ports) == 0 || number != 0 && slices.Contains(slices.Collect(maps.Values(i.ports)), number) {
+			return // one that has it, or that does not say what it has
+		}
+		for name, n := range i.ports {
+			if text := fmt.Sprint(n); name != text {
+				have = append(have, fmt.Sprintf("%s (%s)", text, name))
+			} else {
+				have = append(have, text)
+			}
+		}
+	}
+	if len(backends) == 0 {
+		return
+	}
+	slices.Sort(have)
+	what := target.String()
+	if target == (intstr.IntOrString{}) {
+		what = fmt.Sprint(port)
+	}
+	c.find(key, "ISM0302", finding.Warning, field,
+		fmt.Sprintf("no workload behind it names a port %s among its own (%s): where nothing listens, every call fails", what, strings.Join(slices.Compact(have), ", ")),
+		"write one of these, or add the port to the workloads in their nodes' settings")
 }
 
 // place gives a service its virtual addresses and its names.
@@ -93,13 +127,14 @@ func (c *compiler) ownVIPs(svc *model.Service) (four, six netip.Addr) {
 func (c *compiler) back(svc *model.Service, port *model.Port, backends []*instance, target func(*instance) uint16) {
 	svc.Ports = append(svc.Ports, port)
 	set := model.EndpointSet{Host: svc.Host, Port: port.Number}
+	heard := slices.ContainsFunc(backends, func(i *instance) bool { return i.ready && !i.silent && target(i) != 0 })
 	for _, i := range backends {
 		number := target(i)
 		if number == 0 {
 			continue
 		}
 		c.backing[port] = append(c.backing[port], backing{i, number})
-		c.addEndpoints(set, i, number)
+		c.addEndpoints(set, i, number, i.ready && !(i.silent && heard))
 		if i.workload != nil {
 			c.listen(i.workload, number, port.Protocol, svc)
 		}

@@ -42,6 +42,7 @@ func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched, serv
 	moved := map[string]bool{}
 	touchEntries(a.WorkloadEntries, b.WorkloadEntries, touched, moved)
 	touchWorkloads(old.Registry.Workloads, snap.Registry.Workloads, touched, moved)
+	touchSilent(old.SilentNodes, snap, moved)
 	served = map[string]bool{}
 	for ns := range moved {
 		if !touched[ns] {
@@ -179,6 +180,29 @@ func touchWorkloads(a, b []snapshot.Workload, touched, moved map[string]bool) {
 	}
 	for k := range known {
 		touched[k.namespace] = true
+	}
+}
+
+// touchSilent notes the namespaces of what is served by nodes that have fallen silent, or are heard again.
+func touchSilent(old []snapshot.SilentNode, snap *snapshot.Snapshot, moved map[string]bool) {
+	if slices.Equal(old, snap.SilentNodes) {
+		return
+	}
+	changed := map[string]bool{}
+	for _, n := range old {
+		changed[n.Name] = true
+	}
+	for _, n := range snap.SilentNodes {
+		if changed[n.Name] {
+			delete(changed, n.Name)
+		} else {
+			changed[n.Name] = true
+		}
+	}
+	for _, w := range snap.Registry.Workloads {
+		if changed[w.Node] {
+			moved[w.Namespace] = true
+		}
 	}
 }
 

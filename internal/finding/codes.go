@@ -116,6 +116,9 @@ var Codes = []Code{
 
 	{"ISM0290", Error, "more names in a namespace than have virtual addresses"},
 
+	{"ISM0300", Warning, "a node of which nothing is heard; others are called in the place of what it serves"},
+	{"ISM0301", Warning, "a service without a ready endpoint"},
+	{"ISM0302", Warning, "a targetPort that none of the workloads behind it has"},
 	{"ISM0305", Warning, "a path of a policy or an export that no request can have"},
 	{"ISM0306", Warning, "a method in lower case where it matches nothing that programs send"},
 	{"ISM0325", Warning, "an import of a service that its peer does not offer"},

@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
@@ -69,7 +71,11 @@ func (d *Daemon) listen() (*listeners, error) {
 			Prove: door.Plainly, Budget: door.NewBudget(healthLimits), Life: healthLife,
 		}},
 	} {
-		ln, err := net.Listen("tcp", l.address)
+		var lc net.ListenConfig
+		if l.to == &ls.agents {
+			lc = net.ListenConfig{KeepAliveConfig: agentKeepAlive, Control: agentTimeout}
+		}
+		ln, err := lc.Listen(context.Background(), "tcp", l.address)
 		if err != nil {
 			ls.close()
 			return nil, fmt.Errorf("%s: %w: choose another address, or stop what uses it", l.name, err)
@@ -127,6 +133,17 @@ func (ls *listeners) close() {
 			l.Close()
 		}
 	}
+}
+
+// The kernel ends a connection whose other end has not answered it for three seconds: whether a host is there its kernel says,
+// however busy it is.
+var agentKeepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 2}
+
+func agentTimeout(_, _ string, raw syscall.RawConn) (err error) {
+	if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 3000) }); e != nil {
+		return e
+	}
+	return err
 }
 
 func (d *Daemon) grpcServer() *grpc.Server {

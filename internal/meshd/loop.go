@@ -172,6 +172,10 @@ func (l *loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 	findings := slices.Concat(snap.Config.Findings, l.compiled.Findings, snap.Registry.Clashes, l.d.agents.findings(),
 		l.d.containment.findings(snap.Config))
 	finding.Sort(findings)
+	if mesh != nil {
+		findings = append(findings, endpointFindings(snap, mesh)...)
+		finding.Sort(findings)
+	}
 	before := l.published.Load()
 	if mesh == nil {
 		l.log.Error("configuration means no mesh, the last one stays in force", "findings", len(findings))

@@ -102,7 +102,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
 		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.containment.run, d.rotator.run,
-		d.openings.run, d.agents.endings.run, d.watch.run,
+		d.openings.run, d.agents.endings.run, d.watch.run, d.watchHeartbeats,
 		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls),
 		d.serveMetrics(ls),
 	} {

@@ -39,10 +39,18 @@ type Snapshot struct {
 	PeeringPort uint16
 	// SilentGateways are this mesh's own that do not answer, or whose agent is away. Sorted by name.
 	SilentGateways []string
+	// SilentNodes are those of which nothing has been heard for so long that others are to be called. Sorted by name.
+	SilentNodes []SilentNode
 	// Roots of this mesh's own trust domain, PEM.
 	Roots []byte
 	// VIPs are the stable virtual addresses, IPv4, by service host name. vip.Six is the other one.
 	VIPs map[string]netip.Addr
+}
+
+// SilentNode is a node whose agent is away.
+type SilentNode struct {
+	Name  string
+	Since time.Time
 }
 
 // Config is the whole configuration as it was read, sorted by namespace and name in each slice.

@@ -67,6 +67,7 @@ type Store struct {
 	invites     []snapshot.Invite
 	boots       []snapshot.Bootstrap
 	silent      []string // gateways
+	silentNodes []snapshot.SilentNode
 	vips        *vip.Table
 }
 
@@ -199,6 +200,30 @@ func (s *Store) SetSilentGateways(names []string) {
 	}
 }
 
+// SetSilentNodes takes in which nodes are silent, sorted by name.
+func (s *Store) SetSilentNodes(nodes []snapshot.SilentNode) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Equal(s.silentNodes, nodes) {
+		s.silentNodes = nodes
+		s.mark()
+	}
+}
+
+// Nodes are the names of the nodes that have registered, sorted; gateways are not among them.
+func (s *Store) Nodes() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for name, r := range s.registry {
+		if r.node.Role == snapshot.RoleNode {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // mark says that the last snapshot is out of date. It must be called with mu held.
 func (s *Store) mark() {
 	s.dirty = true
@@ -218,7 +243,7 @@ func (s *Store) assemble() *snapshot.Snapshot {
 		Time: s.cfg.Now(), Config: s.withPeerings(s.config, peers), Registry: s.merged,
 		Peers:   map[string]snapshot.PeerState{},
 		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, PeeringPort: s.cfg.PeeringPort,
-		SilentGateways: s.silent, Roots: s.cfg.Roots(), VIPs: s.vips.InUse(),
+		SilentGateways: s.silent, SilentNodes: s.silentNodes, Roots: s.cfg.Roots(), VIPs: s.vips.InUse(),
 	}
 	for _, p := range peers {
 		p.State.Revoked = !p.Revoked.IsZero()

@@ -50,10 +50,10 @@ func (c *Client) dial(addresses []string, conf *tls.Config) (*grpc.ClientConn, e
 	return conn, nil
 }
 
-// connect notices a control plane that went away without a word within 15 seconds.
+// connect notices a control plane that went away without a word within 15 seconds, and one that came back within a second.
 func (c *Client) connect(ctx context.Context, address string) (net.Conn, error) {
 	d := net.Dialer{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 2},
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 15},
 		Control: func(_, _ string, raw syscall.RawConn) error {
 			var err error
 			if e := raw.Control(func(fd uintptr) { err = c.setOptions(int(fd)) }); e != nil {
