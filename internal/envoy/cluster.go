@@ -221,9 +221,9 @@ var unavailable = &commonmatcherv3.MatchPredicate{Rule: &commonmatcherv3.MatchPr
 }}
 
 // speaking sets the HTTP version to other Envoys: HTTP/2 where the service says so, else the caller's.
-func speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
+func (b *builder) speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
 	if p == model.HTTP2 || p == model.GRPC {
-		return inHTTP2(c, pooledIdle)
+		return inHTTP2(c, b.toEnvoy())
 	}
 	return withHTTPOptions(c, &upstreamhttpv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
@@ -231,51 +231,54 @@ func speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
 				HttpProtocolOptions: toHTTP1, Http2ProtocolOptions: http2Options(),
 			},
 		},
-	}, pooledIdle)
+	}, b.toEnvoy())
 }
 
 // addPrograms adds a cluster that leads to programs, and for an "http" port a second one for gRPC: see toPrograms.
 func (b *builder) addPrograms(c *clusterv3.Cluster, p model.Protocol, refs []model.Ref) {
 	switch p {
 	case model.HTTP2, model.GRPC:
-		inHTTP2(c, programIdle)
+		inHTTP2(c, toProgram)
 	case model.HTTP:
 		grpc := proto.CloneOf(c)
 		grpc.Name = grpcCluster(c.Name)
 		if grpc.LoadAssignment != nil {
 			grpc.LoadAssignment.ClusterName = grpc.Name
 		}
-		b.add(ClusterType, grpc.Name, inHTTP2(grpc, programIdle), refs)
-		inHTTP1(c, programIdle)
+		b.add(ClusterType, grpc.Name, inHTTP2(grpc, toProgram), refs)
+		inHTTP1(c, toProgram)
 	}
 	b.add(ClusterType, c.Name, c, refs)
 }
 
-func inHTTP1(c *clusterv3.Cluster, idle int64) *clusterv3.Cluster {
+func inHTTP1(c *clusterv3.Cluster, p pool) *clusterv3.Cluster {
 	return explicitly(c, &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
 		ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
 			HttpProtocolOptions: toHTTP1,
 		},
-	}, idle)
+	}, p)
 }
 
-func inHTTP2(c *clusterv3.Cluster, idle int64) *clusterv3.Cluster {
+func inHTTP2(c *clusterv3.Cluster, p pool) *clusterv3.Cluster {
 	return explicitly(c, &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
 		ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
 			Http2ProtocolOptions: http2Options(),
 		},
-	}, idle)
+	}, p)
 }
 
-func explicitly(c *clusterv3.Cluster, e *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig, idle int64) *clusterv3.Cluster {
+func explicitly(c *clusterv3.Cluster, e *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig, p pool) *clusterv3.Cluster {
 	return withHTTPOptions(c, &upstreamhttpv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: e},
-	}, idle)
+	}, p)
 }
 
-func withHTTPOptions(c *clusterv3.Cluster, o *upstreamhttpv3.HttpProtocolOptions, idle int64) *clusterv3.Cluster {
+func withHTTPOptions(c *clusterv3.Cluster, o *upstreamhttpv3.HttpProtocolOptions, p pool) *clusterv3.Cluster {
 	o.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{
-		IdleTimeout: millis(idle), MaxHeadersCount: u32(maxHeaders + addedHeaders),
+		IdleTimeout: millis(p.idle), MaxHeadersCount: u32(maxHeaders + addedHeaders),
+	}
+	if p.life > 0 {
+		o.CommonHttpProtocolOptions.MaxConnectionDuration = millis(p.life)
 	}
 	o.OutlierDetection = &upstreamhttpv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: unavailable}
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(o)}

@@ -70,7 +70,7 @@ func (b *builder) importChains(g *view.GatewayView, i *model.Import) []*listener
 		})
 	}
 	host := egressSNI(i, "")
-	b.add(ClusterType, name, speaking(c, i.Protocol), refs)
+	b.add(ClusterType, name, b.speaking(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
 	m := withLocalReplies(behindOthers(httpManager(name, name, append(boundaryFilters(nil, nil), innerNamesOfRequests(b.view.Domain)), nil)), "the boundary of "+td,
 		refused("the FederatedImport does not list this caller"))

@@ -54,7 +54,7 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 		return chain(name, onSNI(e.SNI), tls, tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log))
 	}
 	if e.Port.MTLS {
-		b.add(ClusterType, name, speaking(c, e.Port.Protocol), refs)
+		b.add(ClusterType, name, b.speaking(c, e.Port.Protocol), refs)
 	} else {
 		b.addPrograms(c, e.Port.Protocol, refs)
 	}

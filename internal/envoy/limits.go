@@ -25,6 +25,21 @@ const (
 	programIdle = 500    // ms; to a program
 )
 
+// pool is how long connections are kept that Envoy takes for one request after the other, in ms.
+type pool struct {
+	idle int64 // without a request
+	life int64 // for new requests; 0 is as long as there are any
+}
+
+var toProgram = pool{idle: programIdle}
+
+// toEnvoy bounds the life of connections in mutual TLS: both ends were checked when it began, and each renews its certificate at
+// half its life. After as long again nothing new is sent on it, so that no request relies on a certificate that has run out.
+// What is under way goes on.
+func (b *builder) toEnvoy() pool {
+	return pool{idle: pooledIdle, life: max(b.view.CertificateTTL.Milliseconds()/2, 1000)}
+}
+
 // What a head may hold: as much as Envoy and so Istio allow for who calls, and a little more at the proxies behind the first,
 // which see what that one added.
 const (

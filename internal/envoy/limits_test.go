@@ -29,7 +29,8 @@ var timeLimits = map[protoreflect.FullName]struct{ said, unsaid, other []protore
 	},
 	"envoy.config.core.v3.HttpProtocolOptions": {
 		said:   []protoreflect.Name{"idle_timeout"},
-		unsaid: []protoreflect.Name{"max_connection_duration", "max_stream_duration"},
+		unsaid: []protoreflect.Name{"max_stream_duration"},
+		other:  []protoreflect.Name{"max_connection_duration"}, // of a connection to an Envoy for new requests: toEnvoy
 	},
 	"envoy.config.route.v3.RouteAction": {
 		said:   []protoreflect.Name{"timeout"},

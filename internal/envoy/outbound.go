@@ -293,7 +293,7 @@ func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) 
 		c.TransportSocket = internalSocket(c.TransportSocket)
 	}
 	if o.Port.Protocol.IsHTTP() {
-		speaking(c, o.Port.Protocol)
+		b.speaking(c, o.Port.Protocol)
 	}
 	if o.Port.MTLS {
 		inMesh(c)
@@ -306,7 +306,7 @@ func (b *builder) toGateways(name string, w *model.Workload, o model.Outbound) *
 	c := bySet(cluster(name, w), b.view.Gateways.Set)
 	c.TransportSocket = b.meshTLS(w, b.view.Gateways.IDs, egressSNI(o.Import, w.Identity.String()))
 	if o.Port.Protocol.IsHTTP() {
-		speaking(c, o.Port.Protocol)
+		b.speaking(c, o.Port.Protocol)
 	}
 	return c
 }

@@ -353,7 +353,7 @@ func (l *loop) compileFor(snap *snapshot.Snapshot, p plan, contained map[string]
 
 // sameSurroundings says whether what every view holds beside its workloads is as it was.
 func sameSurroundings(a, b *model.Mesh) bool {
-	return a.Domain == b.Domain && a.AllowAny == b.AllowAny && a.HandOver == b.HandOver && maps.EqualFunc(a.Roots, b.Roots, bytes.Equal)
+	return a.Domain == b.Domain && a.AllowAny == b.AllowAny && a.CertificateTTL == b.CertificateTTL && a.HandOver == b.HandOver && maps.EqualFunc(a.Roots, b.Roots, bytes.Equal)
 }
 
 // sameWorkloads says whether a node's workloads are the very ones that they were: what did not change is not compiled anew.

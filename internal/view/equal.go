@@ -14,7 +14,7 @@ func Equal(a, b *View) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.TrustDomain == b.TrustDomain && a.Domain == b.Domain && a.AllowAny == b.AllowAny && a.HandOver == b.HandOver &&
+	return a.TrustDomain == b.TrustDomain && a.Domain == b.Domain && a.AllowAny == b.AllowAny && a.CertificateTTL == b.CertificateTTL && a.HandOver == b.HandOver &&
 		slices.Equal(a.Gateways.IDs, b.Gateways.IDs) && slices.Equal(a.Sets, b.Sets) &&
 		maps.EqualFunc(a.Roots, b.Roots, func(x, y []byte) bool { return string(x) == string(y) }) &&
 		maps.EqualFunc(a.Near, b.Near, slices.Equal[[]model.WorkloadID]) &&

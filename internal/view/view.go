@@ -5,6 +5,7 @@ package view
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
@@ -17,7 +18,9 @@ type View struct {
 	TrustDomain spiffe.TrustDomain
 	Domain      string
 	AllowAny    bool
-	HandOver    bool
+	// CertificateTTL is how long the certificates of workloads are good.
+	CertificateTTL time.Duration
+	HandOver       bool
 	// Gateways of the mesh: where imports are reached, and whose word on asserted callers is believed.
 	Gateways Gateways
 	// Roots by trust domain, PEM: only those that this proxy checks against.
@@ -63,7 +66,7 @@ func For(mesh *model.Mesh, proxy string) *View {
 	}
 	own := mesh.TrustDomain.Name()
 	v := &View{
-		Proxy: p, TrustDomain: mesh.TrustDomain, Domain: mesh.Domain, AllowAny: mesh.AllowAny, HandOver: mesh.HandOver,
+		Proxy: p, TrustDomain: mesh.TrustDomain, Domain: mesh.Domain, AllowAny: mesh.AllowAny, CertificateTTL: mesh.CertificateTTL, HandOver: mesh.HandOver,
 		Gateways: Gateways{IDs: gatewayIDs(mesh), Set: GatewaySet},
 		Roots:    map[string][]byte{own: mesh.Roots[own]},
 	}
