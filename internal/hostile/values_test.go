@@ -138,6 +138,8 @@ func texts(seed any, put func(any)) {
 		}
 		put(strings.Repeat("é", n/2))
 		put(labels(n))
+		put("/" + strings.Repeat("é", n/2))
+		put("/" + strings.Repeat("@+", n/2)) // each in two spellings
 		put("/" + strings.Repeat("{*}/", n/4) + "x")
 		put("request.headers[" + strings.Repeat("h", n) + "]")
 		put(strings.Repeat("*", n))
