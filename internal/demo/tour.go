@@ -34,7 +34,7 @@ var promises = []step{
 	{what: "right peer, wrong SNI", expected: "refused at the handshake", try: wrongSNIRefused},
 	{what: "certificates renewed under load", expected: "new serials, 0 errors", try: renewedUnderLoad},
 	{what: "both control planes killed", expected: "traffic goes on, they return", try: controlPlanesKilled},
-	{what: "local failover", expected: "to the peer and back", try: failover},
+	{what: "failover under load", expected: "to the peer and back, at most 3 fail", try: failover},
 	{what: "suspended", expected: "live connection cut within 5 s", try: suspended},
 	{what: "resumed", expected: "requests cross again", try: resumed},
 }

@@ -18,7 +18,7 @@ func TestTheTourPromises(t *testing.T) {
 		"nothing reachable before peering", "peering in two commands", "export and import", "storefront crosses both gateways",
 		"a WebSocket across the boundary", "catalog refused", "tokens refused", "forbidden method and path", "plaintext refused", "direct address of the other mesh",
 		"impostor with the right names", "right peer, wrong SNI", "certificates renewed under load", "both control planes killed",
-		"local failover", "suspended", "resumed",
+		"failover under load", "suspended", "resumed",
 	}
 	var got []string
 	for _, s := range promises {
