@@ -109,7 +109,7 @@ func writeDraft(path string, r adminapi.DraftResponse, command string) (written 
 	case !bytes.HasPrefix(old, []byte(draftedBy)):
 		return "", false, badInput("choose another --write, or take it into the file by hand", "%s was not written by this command and is left alone", path)
 	}
-	if err := durable.WriteFile(path, content); err != nil {
+	if err := durable.WriteFileAs(path, content, 0o644); err != nil { // no secret, and the control plane's user may be another
 		return "", false, badInput("choose another --write", "write the objects: %s", err)
 	}
 	return path, true, nil

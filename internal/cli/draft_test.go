@@ -84,6 +84,9 @@ func TestImportIsWritten(t *testing.T) {
 		return string(b)
 	}
 	same(t, content(file), "# Written by isthmus import bank/money/pay --as front/pay --callers web\nkind: FederatedImport\n")
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("mode %v: %v", info.Mode(), err)
+	}
 	expect(t, write(dir, "web"), 0, file+" says so already.")
 	expect(t, write(file, "app"), 0, "Written: "+file)
 	same(t, content(file), "# Written by isthmus import bank/money/pay --as front/pay --callers app\nkind: FederatedImport\n")

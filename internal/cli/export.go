@@ -40,7 +40,10 @@ effect once they stand in the folder of the configuration; --write puts them the
 	f.StringSliceVar(&req.Methods, "methods", nil, "HTTP methods that may be used; default: all")
 	f.StringSliceVar(&req.Paths, "paths", nil, `paths that may be asked for, with "*" at the end a prefix; default: all`)
 	f.StringVar(&write, "write", "", "write to this file, or to one in this folder, instead of printing")
-	_ = cmd.RegisterFlagCompletionFunc("to", a.completion(a.peerNames)) // fails only for a flag that does not exist
+	peers := a.completion(a.peerNames)
+	_ = cmd.RegisterFlagCompletionFunc("to", func(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return peers(cmd, nil, typed)
+	}) // fails only for a flag that does not exist
 	cmd.ValidArgsFunction = a.completion(a.hosts)
 	return a.client(cmd)
 }

@@ -32,7 +32,7 @@ func (a *app) exportsCmd() *cobra.Command {
 
 func exportsText(exports []adminapi.ExportStatus, w when) string {
 	if len(exports) == 0 {
-		return "This mesh offers nothing. To offer a service, write a FederatedExport (docs/kinds/federatedexport.md).\n"
+		return "This mesh offers nothing. To offer a service: isthmus export SERVICE --to PEER.\n"
 	}
 	head := []string{"EXPORT", "SERVICE", "PORT", "PROTOCOL", "ALIAS", "PEER", "RULES", "ENDPOINTS", "STATE"}
 	if w.wide {

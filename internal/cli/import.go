@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -38,7 +39,21 @@ effect once it stands in the folder of the configuration; --write puts it there.
 	f.StringVar(&req.As, "as", "", "its name here, NAMESPACE/NAME; default: as the peer offers it")
 	f.StringSliceVar(&req.Callers, "callers", nil, "who may call it: service accounts, ACCOUNT or NAMESPACE/ACCOUNT")
 	f.StringVar(&write, "write", "", "write to this file, or to one in this folder, instead of printing")
+	cmd.ValidArgsFunction = a.completion(a.offers)
 	return a.client(cmd)
+}
+
+// offers are what peers offer, PEER/NAMESPACE/NAME.
+func (a *app) offers(ctx context.Context) ([]string, error) {
+	resp, err := ask[adminapi.PeerRequest, adminapi.CatalogResponse](ctx, a, "Catalog", &adminapi.PeerRequest{})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range resp.Entries {
+		out = append(out, e.Peer+"/"+e.Namespace+"/"+e.Name)
+	}
+	return out, nil
 }
 
 // flagged is a flag as it was given; nothing where it was not.

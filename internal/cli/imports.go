@@ -28,7 +28,7 @@ func (a *app) importsCmd() *cobra.Command {
 
 func importsText(imports []adminapi.ImportStatus, w when) string {
 	if len(imports) == 0 {
-		return "This mesh imports nothing. isthmus catalog shows what peers offer; write a FederatedImport to use it (docs/kinds/federatedimport.md).\n"
+		return "This mesh imports nothing. isthmus catalog shows what peers offer; to use it: isthmus import PEER/NAME.\n"
 	}
 	head := []string{"IMPORT", "HOST", "PROTOCOL", "CALLERS", "STATE", "FROM"}
 	if w.wide {

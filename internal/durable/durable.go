@@ -10,7 +10,10 @@ import (
 
 // WriteFile replaces a file whole, mode 0600. When it returns without an error, the content and the name are on the
 // disk: a loss of power leaves the new file. Before that it leaves the old one, or none where there was none.
-func WriteFile(path string, content []byte) error {
+func WriteFile(path string, content []byte) error { return WriteFileAs(path, content, 0o600) }
+
+// WriteFileAs is WriteFile with another mode.
+func WriteFileAs(path string, content []byte, mode os.FileMode) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // mode 0600
 	if err != nil {
@@ -18,7 +21,7 @@ func WriteFile(path string, content []byte) error {
 	}
 	defer os.Remove(f.Name()) // nothing is there once it has its name
 	_, err = f.Write(content)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {

@@ -60,6 +60,11 @@ func draftExport(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*admi
 		return f.Code == "ISM0328" && f.Object == keyOf(d.written[0]).String()
 	})
 	var note string
+	if !needed && with != nil && e.nobodyYet(with) && snap.Config.Mesh.Spec.DefaultAction != v1alpha1.DefaultAllow {
+		needed = true
+		note = "No workload is behind it yet, so that nobody knows whether the policy is needed: drop it where another one admits " +
+			"the peer's callers."
+	}
 	if needed {
 		if o := e.policy(snap, with, http); o != nil {
 			d.written = append(d.written, o)
@@ -157,6 +162,11 @@ func (e exporting) policy(snap *snapshot.Snapshot, mesh *model.Mesh, http bool) 
 	return object(securityAPI, key.Kind, key.Namespace, key.Name, map[string]any{
 		"selector": map[string]any{"matchLabels": labels}, "rules": []any{rule},
 	})
+}
+
+// nobodyYet: no workload serves it that could be asked what it lets in.
+func (e exporting) nobodyYet(mesh *model.Mesh) bool {
+	return !e.service.DNS && len(mesh.Endpoints[model.EndpointSet{Host: e.service.Host, Port: e.port.Number}]) == 0
 }
 
 // workloadPorts are those at which the service is served.

@@ -238,6 +238,22 @@ spec:
 	}
 }
 
+// Before a workload serves it, the policy comes along, unless the mesh lets in whoever nobody forbids.
+func TestExportDraftBeforeItsWorkload(t *testing.T) {
+	w := draftWorld(t)
+	w.Registry.Workloads = w.Registry.Workloads[1:]
+	got, err := draftExport(w, &adminapi.ExportDraftRequest{Service: "pay", Peer: "retail", Callers: []string{"shop/storefront"}})
+	must(t, err)
+	if len(got.Objects) != 2 || len(got.Notes) != 1 || !strings.HasPrefix(got.Notes[0], "No workload is behind it yet") {
+		t.Errorf("%+v", got)
+	}
+	w.Config.Mesh = w.Config.Mesh.DeepCopy()
+	w.Config.Mesh.Spec.DefaultAction = v1alpha1.DefaultAllow
+	if got, err = draftExport(w, &adminapi.ExportDraftRequest{Service: "pay", Peer: "retail", Callers: []string{"shop/storefront"}}); err != nil || len(got.Objects) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestExportDraftRefuses(t *testing.T) {
 	const taken = `---
 apiVersion: isthmus.dev/v1alpha1
