@@ -137,7 +137,7 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 func (b *builder) httpDestination(w *model.Workload, o model.Outbound, name string, match *listenerv3.FilterChainMatch, served bool,
 	refs []model.Ref,
 ) *listenerv3.FilterChain {
-	tags := []tag{workloadTag(w.ID.String())}
+	tags := []tag{workloadTag(w.ID.String()), {name: "object", value: SetName(o.Set())}}
 	if o.Import != nil {
 		tags = append(tags, tag{name: agentapi.TagAbsent, value: "%METADATA(ROUTE:" + hostTags + ":" + agentapi.TagAbsent + ")%"})
 	}

@@ -45,12 +45,12 @@ func (g *gateway) testLogAndCounts(t *testing.T) {
 	}
 
 	want := map[logLine]int{
-		{"ingress", "handshake", "north", "spiffe://north.example/ns/default/sa/web", "", "certificate", north.asks("api")}:                                                 1,
-		{"ingress", "denied", "north", "spiffe://north.example/ns/default/sa/nosy", north.gatewayID(), "no rule of the FederatedExport allows it", north.asks("api")}:       1,
-		{"ingress", "handshake", "south", north.gatewayID(), "", "certificate", south.asks("api")}:                                                                          2,
-		{"ingress", "denied", "", "", "", "nothing is offered under this name", "nothing.default.north.fed.home.example"}:                                                   1,
-		{"egress", "denied", "north", "spiffe://home.example/ns/default/sa/other", "", "the FederatedImport does not list the caller", "billing.default.svc.cluster.local"}: 1,
-		{"egress", "handshake", "borrower", gwWebID, "", "certificate", "borrower.default.svc.cluster.local"}:                                                               1,
+		{"ingress", "handshake", "north", "spiffe://north.example/ns/default/sa/web", "", "certificate", north.asks("api")}:                                       1,
+		{"ingress", "denied", "north", "spiffe://north.example/ns/default/sa/nosy", north.gatewayID(), "no rule of the FederatedExport allows it", "default/api"}: 1,
+		{"ingress", "handshake", "south", north.gatewayID(), "", "certificate", south.asks("api")}:                                                                2,
+		{"ingress", "denied", "", "", "", "nothing is offered under this name", "nothing.default.north.fed.home.example"}:                                         1,
+		{"egress", "denied", "north", "spiffe://home.example/ns/default/sa/other", "", "the FederatedImport does not list the caller", "default/billing"}:         1,
+		{"egress", "handshake", "borrower", gwWebID, "", "certificate", "default/borrower"}:                                                                       1,
 	}
 	eventually(t, 5*time.Second, func() error {
 		got := refusedLines(t)

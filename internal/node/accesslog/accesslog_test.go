@@ -184,6 +184,25 @@ func TestEntryNamesTheCallerAndLeavesOutTheQuery(t *testing.T) {
 	}
 }
 
+// The Host is the client's to choose, and makes no entry say that somebody else was called.
+func TestDestinationIsNotTheClientsWord(t *testing.T) {
+	for _, c := range []struct{ log, common, want string }{
+		{"outbound", `"customTags":{"workload":"default/alice","object":"web.default.svc.cluster.local:80"}`, "web.default.svc.cluster.local:80"},
+		{"egress", `"customTags":{"object":"default/billing"},"tlsProperties":{"tlsSniHostname":"p80.billing.default.svc.cluster.local"}`, "default/billing"},
+		{"ingress", `"customTags":{"object":"default/api"}`, "default/api"},
+		{"inbound", `"customTags":{"workload":"default/web"}`, "default/web"},
+		{"outbound", `"customTags":{"workload":"default/alice"}`, "else.where"}, // refused: nothing else is known
+	} {
+		e := fromHTTP(c.log, httpLine(t, `{"commonProperties":{`+c.common+`},"request":{"authority":"else.where"}}`))
+		if e.Destination != c.want || e.Authority != "else.where" {
+			t.Errorf("%s: destination %q, authority %q", c.log, e.Destination, e.Authority)
+		}
+	}
+	if e := fromTCP("outbound", tcpLine(t, `{"commonProperties":{"upstreamCluster":"default/alice>bank.default.svc.cluster.local:7000"}}`)); e.Destination != "bank.default.svc.cluster.local:7000" {
+		t.Errorf("raw: %q", e.Destination)
+	}
+}
+
 func TestRefusalsAreSaidButNotWithoutBound(t *testing.T) {
 	var out bytes.Buffer
 	s := New(Config{Log: slog.New(slog.NewTextHandler(&out, nil)), Path: filepath.Join(t.TempDir(), "access.log"), MaxBytes: 1 << 20})

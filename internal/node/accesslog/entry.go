@@ -19,7 +19,7 @@ import (
 const (
 	tagPeer     = "peer"     // MeshPeer name
 	tagChain    = "chain"    // filter chain of a boundary listener, "<peer>/…" where peers come in
-	tagObject   = "object"   // export or import
+	tagObject   = "object"   // export, import or service
 	tagWorkload = "workload" // on inbound and outbound entries: whose they are
 	tagAsserted = "asserted" // on inbound entries: the caller at a peer, as our own gateway asserts it, else "-"
 )
@@ -77,8 +77,8 @@ func fromHTTP(log string, r *record) Entry {
 	}
 	e.Code = uint32(r.code)
 	e.judge(r, judgeHTTP)
-	if log != agentapi.LogInbound {
-		e.Destination = firstOf(e.Authority, e.Destination)
+	if log != agentapi.LogInbound { // the Host is what the client says, for want of better
+		e.Destination = firstOf(r.tags[tagObject], e.Authority, e.Destination)
 	}
 	return e
 }
@@ -109,6 +109,9 @@ func fromCommon(log string, r *record) Entry {
 		e.Destination = firstOf(r.tags[tagWorkload], e.Destination)
 	case agentapi.LogOutbound:
 		e.Caller = firstOf(r.tags[tagWorkload], e.Caller)
+		if _, service, ok := strings.Cut(r.cluster, ">"); ok {
+			e.Destination = service
+		}
 	case agentapi.LogEgress:
 		e.connection = r.upstreamLocal.String()
 		e.BytesIn, e.BytesOut = r.upstreamReceived, r.upstreamSent
