@@ -50,6 +50,7 @@ pack() {
 		"$2" "$3" "$arch" "$(du -sk --apparent-size --exclude=DEBIAN "$1" | cut -f1)" | cat - "$1/DEBIAN/control" >"$work/control"
 	install -m 644 "$work/control" "$1/DEBIAN/control"
 	find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+	rm -f "$out/${2}_"*"_$arch.deb" # of an earlier version
 	dpkg-deb --root-owner-group -Z"${COMPRESS:-xz}" --build "$1" "$file" >/dev/null
 	echo "$file"
 }

@@ -60,6 +60,7 @@ func TestInstall(t *testing.T) {
 	}
 	t.Run("units", func(t *testing.T) { testUnits(alpha.in(t)) })
 	t.Run("modes", func(t *testing.T) { testModes(alpha.in(t)) })
+	t.Run("workload socket", func(t *testing.T) { testWorkloadSocket(alpha.in(t)) })
 	t.Run("gateway", func(t *testing.T) { testGateway(alpha.in(t)) })
 	t.Run("adoption", func(t *testing.T) { testAdoption(alpha.in(t), beta.in(t), packages) })
 	command(t, "sh", "-c", "cp "+newer+"/*.deb "+packages+"/newer.deb")
@@ -108,6 +109,18 @@ func testModes(h *host) {
 	h.says("stat -c '%a %U' /run/isthmus/control/control.sock /run/isthmus/node", "600 isthmus\n700 root")
 	h.says("setpriv --reuid nobody --regid nogroup --clear-groups "+
 		"find /etc/isthmus /var/lib/isthmus /run/isthmus -type f -readable 2>/dev/null || true", "")
+}
+
+// A program of any user finds the Workload API, and nothing else of the agent's.
+func testWorkloadSocket(h *host) {
+	const nobody = "ip netns exec web setpriv --reuid nobody --regid nogroup --clear-groups "
+	h.run("echo '  workloadSocket: {}' >>/etc/isthmus/node.yaml; systemctl restart isthmus-node")
+	h.eventually("a program can open the Workload API's socket", func() bool {
+		_, err := h.try(nobody + "test -w /run/isthmus/node/workload/front/web.sock")
+		return err == nil
+	})
+	h.says(nobody+"sh -c 'cd /run/isthmus/node; ls 2>/dev/null; for f in agent.sock admin.sock metrics.sock envoy.json access.log; "+
+		"do [ ! -r $f -a ! -w $f ] || echo $f; done'", "")
 }
 
 const edge = `isthmus token create --role gateway --node edge --identity isthmus-system/gateway --out gateway.token
