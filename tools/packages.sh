@@ -40,7 +40,7 @@ trap 'rm -rf "$work"' EXIT
 
 build() { # ARCH FILE
 	CGO_ENABLED=0 GOARCH=$1 GOFLAGS=-trimpath go build -buildvcs=false \
-		-ldflags "-X isthmus.dev/isthmus/internal/version.stamp=$version" -o "$2" ./cmd/isthmus
+		-ldflags "-s -w -X isthmus.dev/isthmus/internal/version.stamp=$version" -o "$2" ./cmd/isthmus
 }
 
 # pack ROOT PACKAGE VERSION: one package from a folder that holds its files and DEBIAN/control.
