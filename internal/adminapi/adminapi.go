@@ -127,7 +127,7 @@ type AccessResponse struct {
 
 // AccessEdge is one caller and one destination that policy lets it call (rules on methods, paths or addresses may narrow it).
 type AccessEdge struct {
-	From string   `json:"from"` // workload namespace/name
+	From string   `json:"from"` // workload namespace/name, or "peer NAME: SPIFFE ID" of a caller there
 	To   string   `json:"to"`   // host:port
 	By   []string `json:"by"`   // the objects that allow it
 }

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -289,5 +290,59 @@ func TestNoPassingOn(t *testing.T) {
 		if refused != (local == nil) || len(mesh.Exports) != map[bool]int{true: 0, false: 1}[refused] {
 			t.Errorf("%s: refused %v, %d exports", name, refused, len(mesh.Exports))
 		}
+	}
+}
+
+// TestPeerCalls: whom both the export and the workload let in is listed, as narrowly as either of them says.
+func TestPeerCalls(t *testing.T) {
+	till := v1alpha1.ExportRule{Callers: []string{"spiffe://shop.example/ns/default/sa/till"}}
+	for name, tt := range map[string]struct {
+		exports  []*v1alpha1.FederatedExport
+		policies []*security.AuthorizationPolicy
+		want     []string
+	}{
+		"one": {
+			[]*v1alpha1.FederatedExport{exported("web", 80, till)},
+			[]*security.AuthorizationPolicy{allowing("shop.example/*")},
+			[]string{"shop spiffe://shop.example/ns/default/sa/till default/web:80 AuthorizationPolicy default/p-allow, FederatedExport default/web"},
+		},
+		"the policy is narrower": {
+			[]*v1alpha1.FederatedExport{exported("web", 80, v1alpha1.ExportRule{})},
+			[]*security.AuthorizationPolicy{allowing("shop.example/ns/default/sa/till", "shop.example/ns/a/*", "bank.example/*")},
+			[]string{
+				"shop spiffe://shop.example/ns/a/* default/web:80 AuthorizationPolicy default/p-allow, FederatedExport default/web",
+				"shop spiffe://shop.example/ns/default/sa/till default/web:80 AuthorizationPolicy default/p-allow, FederatedExport default/web",
+			},
+		},
+		"somebody else": {[]*v1alpha1.FederatedExport{exported("web", 80, till)}, []*security.AuthorizationPolicy{allowing("shop.example/ns/a/*")}, nil},
+		"raw TCP": {
+			[]*v1alpha1.FederatedExport{exported("raw", 7000)},
+			[]*security.AuthorizationPolicy{allowing("cards.example/ns/isthmus-system/sa/gw")},
+			[]string{"shop  default/raw:7000 AuthorizationPolicy default/p-allow, FederatedExport default/raw"},
+		},
+		"raw TCP by a peer's caller": {[]*v1alpha1.FederatedExport{exported("raw", 7000)}, []*security.AuthorizationPolicy{allowing("shop.example/*")}, nil},
+		"by the gateway": {
+			[]*v1alpha1.FederatedExport{exported("web", 80, till)},
+			[]*security.AuthorizationPolicy{policyOf(istiosec.AuthorizationPolicy_ALLOW, &istiosec.Source{Namespaces: []string{"isthmus-system"}})},
+			[]string{"shop spiffe://shop.example/ns/default/sa/till default/web:80 AuthorizationPolicy default/p-allow, FederatedExport default/web"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			snap := crossings(t)
+			snap.Config.FederatedExports, snap.Config.AuthorizationPolicies = tt.exports, tt.policies
+			mesh, _ := Mesh(snap)
+			var got []string
+			for _, c := range PeerCalls(mesh) {
+				var by []string
+				for _, r := range c.By {
+					by = append(by, string(r))
+				}
+				got = append(got, fmt.Sprintf("%s %s %s/%s:%d %s", c.Peer, c.Caller, c.Export.Service.ID.Namespace, c.Export.Service.ID.Name,
+					c.Export.Port.Number, strings.Join(by, ", ")))
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }

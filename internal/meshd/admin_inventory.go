@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -25,8 +26,21 @@ func (a *admin) Access(context.Context, *adminapi.Empty) (*adminapi.AccessRespon
 	for _, w := range p.mesh.Workloads {
 		resp.Edges = append(resp.Edges, calls(w)...)
 	}
+	resp.Edges = append(resp.Edges, peerCalls(p.mesh)...)
 	sortEdges(resp.Edges)
 	return resp, nil
+}
+
+// peerCalls are what callers at peers may call here.
+func peerCalls(mesh *model.Mesh) []adminapi.AccessEdge {
+	var out []adminapi.AccessEdge
+	for _, c := range compile.PeerCalls(mesh) {
+		out = append(out, adminapi.AccessEdge{
+			From: "peer " + c.Peer + ": " + cmp.Or(c.Caller, "everybody"),
+			To:   fmt.Sprintf("%s:%d", c.Export.Service.Host, c.Export.Port.Number), By: texts(c.By),
+		})
+	}
+	return out
 }
 
 // calls are the destinations that a workload may call.
