@@ -43,8 +43,12 @@ spec:
 	defer s.write(t, "bank.yaml", "")
 	s.apply(t, "web", allow(`[{from: [{source: {principals: ["bank.example/ns/default/sa/buyer"]}}], to: [{operation: {paths: [/buy]}}]}]`))
 	const buyer = "isthmus-caller: spiffe://bank.example/ns/default/sa/buyer"
+	s.write(t, "void.yaml", "{apiVersion: v1, kind: Service, metadata: {name: void, namespace: default}, "+
+		"spec: {selector: {app: web}, ports: [{name: http-void, port: 80, targetPort: 9090}]}}")
+	defer s.write(t, "void.yaml", "")
+	port := "8080"
 	as := func(who *tls.Certificate, headers ...string) reply {
-		c, err := s.secretly("alice", "10.93.0.21:8080", meshTLS(who))
+		c, err := s.secretly("alice", "10.93.0.21:"+port, meshTLS(who))
 		if err != nil {
 			return reply{err: err}
 		}
@@ -70,6 +74,14 @@ spec:
 		t.Errorf("the application got %q", got)
 	}
 	s.wordsForPeers(t, as(edge, "isthmus-caller: spiffe://bank.example/ns/default/sa/nosy"), as(alice))
+	port = "9090" // at which nobody listens
+	within(t, 5*time.Second, "a workload that is down, in the words of the boundary", func() error {
+		r := as(edge, buyer)
+		if !strings.HasPrefix(r.body, "isthmus: the boundary of shop.example: 503 ") || holds(r.body, "web", "9090", "10.93.") != nil {
+			return fmt.Errorf("a peer is told %s", r)
+		}
+		return s.expect(503, r)
+	})
 	_, err := admin[adminapi.NodeRequest, adminapi.Empty](t.Context(), s, "RevokeNode", &adminapi.NodeRequest{Node: "edge-1"})
 	need(t, err)
 }
