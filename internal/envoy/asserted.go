@@ -46,7 +46,7 @@ func wordsOfBoundary(m *hcmv3.HttpConnectionManager, who, boundary string) {
 	asserted := when(`size(filter_state["` + assertedState + `"]) > 0`)
 	var out []*hcmv3.ResponseMapper
 	for _, r := range m.LocalReplyConfig.Mappers {
-		text := r.BodyFormatOverride.GetTextFormatSource().GetInlineString()
+		text := strings.ReplaceAll(r.BodyFormatOverride.GetTextFormatSource().GetInlineString(), " %LOCAL_REPLY_BODY%", "")
 		out = append(out, &hcmv3.ResponseMapper{
 			Filter: allOfFilters(asserted, r.Filter), StatusCode: r.StatusCode, HeadersToAdd: r.HeadersToAdd,
 			BodyFormatOverride: bodyFormat(strings.Replace(text, "isthmus: "+who, "isthmus: "+boundary, 1)),
