@@ -3,13 +3,17 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,6 +184,7 @@ func TestRollingRestarts(t *testing.T) {
 			t.Errorf("only %d requests of %s", sent[what], what)
 		}
 	}
+	t.Run("2,000 at once", s.manyAtOnce)
 }
 
 // rollAsker sends a request and says who answered it.
@@ -253,5 +258,60 @@ func rollingProgram() {
 	if file, name, ok := strings.Cut(os.Getenv(rollProgram), " "); ok {
 		fmt.Fprintln(os.Stderr, serveRolling(file, name))
 		syscall.Exit(1)
+	}
+}
+
+// manyAtOnce: two thousand connections open together on a machine that has other things to do, and each request is answered.
+// Every one of them may need a handshake of its own.
+func (s *shop) manyAtOnce(t *testing.T) {
+	const many = 2000
+	var busy atomic.Bool
+	busy.Store(true)
+	defer busy.Store(false)
+	for range runtime.NumCPU() {
+		go func() {
+			for busy.Load() {
+				sha256.Sum256(make([]byte, 4096))
+			}
+		}()
+	}
+	address, err := s.to("alice", "roll:80")
+	need(t, err)
+	var open, done sync.WaitGroup
+	var mu sync.Mutex
+	failed := map[string]int{}
+	some := make(chan struct{}, 64)
+	open.Add(many)
+	for range many {
+		done.Go(func() {
+			fail := func(err error) {
+				mu.Lock()
+				defer mu.Unlock()
+				failed[err.Error()]++
+			}
+			some <- struct{}{}
+			var c net.Conn
+			err := lab.Inside(netnsOf("alice"), func() (err error) {
+				c, err = net.DialTimeout("tcp", address, time.Minute)
+				return err
+			})
+			<-some
+			open.Done()
+			if err != nil {
+				fail(err)
+				return
+			}
+			defer c.Close()
+			open.Wait() // all ask at once
+			c.SetDeadline(time.Now().Add(2 * time.Minute))
+			l := &line{Conn: c, in: bufio.NewReader(c), host: "roll"}
+			if r := l.request("GET", "/"); r.status != 200 {
+				fail(errors.New(r.String()))
+			}
+		})
+	}
+	done.Wait()
+	for what, n := range failed {
+		t.Errorf("%d of %d: %s", n, many, what)
 	}
 }
