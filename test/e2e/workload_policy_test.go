@@ -168,6 +168,8 @@ func (s *shop) denyAll(t *testing.T) {
 // mistake: a file that cannot be enforced as written changes nothing, and is told of.
 func (s *shop) mistake(t *testing.T) {
 	s.apply(t, "web", allow(`[{to: [{operation: {paths: [/mine]}}]}]`))
+	// The caller's node hears of it a moment later than the server's.
+	within(t, 10*time.Second, "bob may", func() error { return s.expect(200, s.get("bob", "web", "/mine")) })
 	for _, text := range []string{
 		allow(`[{}, {when: [{key: "request.auth.claims[x]", values: [y]}]}]`),
 		allow(`[{}`),
