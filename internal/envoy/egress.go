@@ -32,7 +32,7 @@ func (b *builder) egress(g *view.GatewayView) {
 			continue
 		}
 		for _, fc := range b.importChains(g, i) {
-			l.FilterChains = append(l.FilterChains, withHealth(fc, SetName(i.Set()))...)
+			l.FilterChains = append(l.FilterChains, withHealth(g, fc, SetName(i.Set()))...)
 			ofShare(g, servedBy(i, fc))
 		}
 		refs = append(refs, i.Ref)

@@ -23,7 +23,7 @@ func (b *builder) ingress(g *view.GatewayView) {
 	var refs []model.Ref
 	for _, e := range g.Exports {
 		fc := b.exportChain(g, e)
-		l.FilterChains = append(l.FilterChains, withHealth(fc, fc.Name)...)
+		l.FilterChains = append(l.FilterChains, withHealth(g, fc, fc.Name)...)
 		ofShare(g, fc)
 		refs = append(refs, e.Ref, e.Peer.Ref)
 	}
