@@ -26,6 +26,7 @@ const (
 	http2Port = 8090
 	grpcPort  = 9090
 
+	streamsPort  = 8091 // HTTP/2 with extended CONNECT
 	httpGRPCPort = 9091 // gRPC as well, at a port that is declared to be HTTP
 )
 

@@ -80,7 +80,7 @@ var (
 		{name: "mixed", namespace: "default", address: "10.93.0.24", ports: []int{8080, 7000, 7001, 8082, 8083}},
 		{name: "pool-1", app: "pool", namespace: "default", address: "10.93.0.25", ports: []int{8080}, readiness: "/ready"},
 		{name: "pool-2", app: "pool", namespace: "default", address: "10.93.0.26", ports: []int{8080}, readiness: "/ready"},
-		{name: "talk", namespace: "default", address: "10.93.0.27", ports: []int{http2Port, grpcPort, httpGRPCPort}},
+		{name: "talk", namespace: "default", address: "10.93.0.27", ports: []int{http2Port, grpcPort, httpGRPCPort, streamsPort}},
 	}
 )
 
@@ -379,7 +379,7 @@ kind: Service
 metadata: {name: talk, namespace: default}
 spec:
   selector: {app: talk}
-  ports: [{name: http2, port: 8090}, {name: grpc, port: 9090}, {name: http-rpc, port: 9091}]
+  ports: [{name: http2, port: 8090}, {name: grpc, port: 9090}, {name: http-rpc, port: 9091}, {name: http2-streams, port: 8091}]
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication

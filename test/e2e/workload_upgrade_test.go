@@ -98,6 +98,7 @@ func (s *shop) upgrades(t *testing.T) {
 	t.Run("offers are ignored", s.offers)
 	t.Run("no request behind an upgrade", s.behindUpgrades)
 	t.Run("extended CONNECT", s.extendedConnect)
+	t.Run("to a program of HTTP/2", s.upgradeToHTTP2)
 	t.Run("cut with its caller", s.upgradeCut)
 }
 
@@ -200,6 +201,85 @@ func (s *shop) extendedConnect(t *testing.T) {
 	for _, got := range s.app("web:8080").arrived() {
 		if !strings.HasPrefix(got, "GET /protocols/stream HTTP/1.1\r\n") {
 			t.Errorf("the application got %q", got)
+		}
+	}
+}
+
+// upgradeToHTTP2: at an http2 port a program gets the extended CONNECT, whichever version its client speaks.
+func (s *shop) upgradeToHTTP2(t *testing.T) {
+	service := fmt.Sprintf("talk:%d", streamsPort)
+	c, err := s.open("alice", service)
+	need(t, err)
+	defer c.Close()
+	if r := c.send(fmt.Sprintf(upgradeTo, "/open", "upgrade", "websocket", "")); r.status != 101 {
+		t.Errorf("HTTP/1.1: %s", r)
+	} else if err := s.echo(c); err != nil {
+		t.Errorf("HTTP/1.1: %v", err)
+	}
+	h, err := s.openHTTP2("alice", service)
+	need(t, err)
+	defer h.Close()
+	for path, want := range map[string]string{"/open": "200", "/shut": "403"} {
+		if status, err := h.connect(path, "websocket"); err != nil || status != want {
+			t.Errorf("HTTP/2 to %s: %s, %v", path, status, err)
+		} else if status == "200" {
+			if err := h.echo("hello"); err != nil {
+				t.Errorf("HTTP/2: %v", err)
+			}
+		}
+	}
+}
+
+// serveStreams agrees to every extended CONNECT, and gives back what comes on its stream.
+func serveStreams(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			if _, err := io.CopyN(io.Discard, c, int64(len(http2.ClientPreface))); err != nil {
+				return
+			}
+			f := http2.NewFramer(c, c)
+			f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+			if f.WriteSettings(http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1}) == nil {
+				giveBack(f)
+			}
+		}()
+	}
+}
+
+func giveBack(f *http2.Framer) {
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			return
+		}
+		switch frame := frame.(type) {
+		case *http2.SettingsFrame:
+			if !frame.IsAck() {
+				err = f.WriteSettingsAck()
+			}
+		case *http2.PingFrame:
+			err = f.WritePing(true, frame.Data)
+		case *http2.MetaHeadersFrame:
+			status := "400"
+			if frame.PseudoValue("method") == "CONNECT" && frame.PseudoValue("protocol") == "websocket" {
+				status = "200"
+			}
+			var block bytes.Buffer
+			if err = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: status}); err == nil {
+				err = f.WriteHeaders(http2.HeadersFrameParam{
+					StreamID: frame.StreamID, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: status != "200",
+				})
+			}
+		case *http2.DataFrame:
+			err = f.WriteData(frame.StreamID, frame.StreamEnded(), frame.Data())
+		}
+		if err != nil {
+			return
 		}
 	}
 }

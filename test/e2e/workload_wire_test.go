@@ -57,6 +57,9 @@ func (s *shop) serve(t *testing.T, m member, port int) {
 	t.Cleanup(func() { l.Close() })
 	answer := a.http
 	switch {
+	case port == streamsPort:
+		go serveStreams(l)
+		return
 	case port == http2Port:
 		go serveHTTP2(l)
 		return
