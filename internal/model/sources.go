@@ -39,15 +39,12 @@ func (i *Import) Named() bool {
 func (e Endpoint) named() bool { return e.Host != "" }
 
 // Endpoints of an import at the gateways: those of each peer that serves it. What a peer says is not ready gets nothing.
+// Each address is one, of whichever IP version: their health is asked for, so that one that leads nowhere costs no call,
+// while of an endpoint with two addresses Envoy would ask at the first alone.
 func (i *Import) Endpoints(ready func(Remote) bool) []Endpoint {
 	var out []Endpoint
-	named := i.Named()
 	for n, r := range i.Remotes {
-		eps := Gateways(r.Peer.Addresses)
-		if !named {
-			eps = Paired(eps)
-		}
-		for _, e := range eps {
+		for _, e := range Gateways(r.Peer.Addresses) {
 			e.Weight, e.Healthy = 1, ready(r)
 			e.Source = ImportSource{Name: r.Peer.Name, SNI: r.SNI, Priority: priority(i.Remotes, n), Weight: r.Weight}
 			out = append(out, e)
