@@ -151,13 +151,13 @@ func (s *shop) refused(since time.Time, nodes ...string) (map[string]string, err
 		}
 		for _, l := range strings.Split(strings.TrimSpace(text), "\n") {
 			var e struct {
-				Time                      time.Time
-				Log, Verdict, Class, Path string
+				Time                                   time.Time
+				Log, Verdict, Class, Path, Destination string
 			}
 			if err := json.Unmarshal([]byte(l), &e); err != nil {
 				return nil, fmt.Errorf("%w: %s", err, l)
 			}
-			if !e.Time.Before(since) {
+			if !e.Time.Before(since) && e.Destination != "default/steady" { // with which other tests are busy meanwhile
 				found[strings.Join([]string{e.Log, e.Verdict, e.Class, e.Path}, " ")] = l
 			}
 		}
