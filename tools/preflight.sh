@@ -23,8 +23,10 @@ check_root() {
 }
 
 # What the tests need, by the program that is looked for: they compare capture rules with what nft prints, call with
-# curl, boot hosts of their own with systemd, resolve names as musl does, and look for races, which takes a C compiler.
-programs=(nft:nftables curl:curl ip:iproute2 systemctl:systemd python3:python3 musl-gcc:musl-tools)
+# curl, boot hosts of their own with systemd, resolve names and call as programs in several languages do, and look for
+# races, which takes a C compiler.
+languages=(python3:python3 node:nodejs javac:default-jdk-headless musl-gcc:musl-tools)
+programs=(nft:nftables curl:curl ip:iproute2 systemctl:systemd "${languages[@]}")
 
 check_tests() {
 	local lacks=()
@@ -35,7 +37,7 @@ check_tests() {
 # The soak has customers in these languages.
 check_soak() {
 	local lacks=()
-	install "make soak" python3:python3 node:nodejs javac:default-jdk-headless musl-gcc:musl-tools
+	install "make soak" "${languages[@]}"
 }
 
 # install what $1 needs, by program:package, where the program is lacking; lacks has packages that are lacking already.
