@@ -29,7 +29,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	s := New(Config{Log: slog.New(slog.NewTextHandler(&said, nil)), Path: path, MaxBytes: 1 << 20})
 	entry := func(n int) Entry {
-		return Entry{Log: "inbound", Verdict: "allowed", Destination: strings.Repeat("x", 100+n%7)}
+		return Entry{Log: "egress", Verdict: "allowed", Destination: strings.Repeat("x", 100+n%7)}
 	}
 	for n := range 1000 {
 		s.take(entry(n))
