@@ -1,8 +1,10 @@
 -- Headers of answers by which programs go on. A name of the inside is taken off and the path stays: the caller goes on by the name
 -- that it knows (RFC 9110 §10.2.2). A cookie without a domain is the asked host's (RFC 6265 §5.3).
+-- Values are an application's, and up to 60 KiB long: no pattern may look at a character more than a few times, since a worker of
+-- the gateway, and with it every peer, waits meanwhile. So no pattern has two repetitions side by side that fit the same text.
 
 local function link(value)
-  return (value:gsub("<([^>]*)>", function(url) return "<" .. relative(url) .. ">" end))
+  return (value:gsub("<([^<>]*)>", function(url) return "<" .. relative(url) .. ">" end))
 end
 
 local function refresh(value)
@@ -19,12 +21,19 @@ local function refresh(value)
   return before .. relative(bare) .. after
 end
 
+-- trim takes off both ends what is not of a class.
+local function trim(text, class)
+  local from = text:find(class)
+  return from and text:match(".*" .. class, from) or ""
+end
+
 local function cookie(value)
-  return (value:gsub(";%s*([^;=]*)=([^;]*)", function(key, domain)
-    if key:lower():match("^%s*(.-)%s*$") ~= "domain" then
+  return (value:gsub(";([^;]*)", function(attribute)
+    local key, domain = attribute:match("^([^=]*)=(.*)$")
+    if not key or trim(key, "%S"):lower() ~= "domain" then
       return nil
     end
-    domain = domain:lower():match("^%s*%.*(.-)%.*%s*$")
+    domain = trim(trim(domain, "%S"), "[^.]"):lower()
     if inside(domain) or ("." .. host):sub(-#domain - 1) == "." .. domain then
       return ""
     end

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -59,6 +60,7 @@ func (g *gateway) testAnswers(t *testing.T) {
 		}
 	}
 	g.namesInAnswers(t)
+	g.longAnswers(t)
 	// The other way: what a local caller is told of a peer names nothing of that peer but what its MeshPeer says.
 	for _, name := range []string{"p9080.billing", "p80.split"} {
 		a, err := g.ask(g.caller("web", name), "GET", "/")
@@ -123,5 +125,27 @@ func (g *gateway) namesInAnswers(t *testing.T) {
 	resp.Body.Close()
 	if len(resp.Trailer) != 1 || resp.Trailer.Get("X-Checksum") != "kept" {
 		t.Errorf("the trailers became %v", resp.Trailer)
+	}
+}
+
+// longAnswers: what an application writes costs the gateway, which all peers wait for, no more time than its length is worth.
+func (g *gateway) longAnswers(t *testing.T) {
+	north := g.peers["north"].client("open")
+	for _, c := range []struct{ much, says, name, want string }{
+		{"<", "Link: …", "Link", "…"},
+		{"<", "Link: …>", "Link", "…>"},
+		{" ", "Set-Cookie: a=b;…x", "Set-Cookie", "a=b;…x"},
+		{" ", "Set-Cookie: a=b; x…y=z", "Set-Cookie", "a=b; x…y=z"},
+		{" ", "Set-Cookie: a=b; domain=x…y", "Set-Cookie", "a=b; domain=x…y"},
+		{".", "Set-Cookie: a=b; domain=…x…y", "Set-Cookie", "a=b; domain=…x…y"},
+		{".", "Set-Cookie: a=b; domain=…api.default…", "Set-Cookie", "a=b"},
+		{"9", "Location: http://api.default:…", "Location", "/"},
+		{"@", "Location: http://x…api.default/y", "Location", "/y"},
+	} {
+		a, err := g.ask(north, "GET", "/v1/says?"+url.Values{"header": {c.says}, "much": {c.much}}.Encode())
+		want := strings.ReplaceAll(c.want, "…", strings.Repeat(c.much, 40_000))
+		if got := a.Header[c.name]; err != nil || !slices.Equal(got, []string{want}) {
+			t.Errorf("%q of %q: %v, it became %.60q", c.says, c.much, err, got)
+		}
 	}
 }

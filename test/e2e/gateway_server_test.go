@@ -236,10 +236,10 @@ func (s *gwServer) answer(w http.ResponseWriter, r *http.Request) {
 	case "/v1/moved":
 		header.Set("Location", r.URL.Query().Get("to"))
 		w.WriteHeader(http.StatusFound)
-	case "/v1/says": // headers and trailers as asked for
+	case "/v1/says": // headers and trailers as asked for, "…" being very much of one text
 		for _, v := range r.URL.Query()["header"] {
 			name, value, _ := strings.Cut(v, ": ")
-			header.Add(name, value)
+			header.Add(name, strings.ReplaceAll(value, "…", strings.Repeat(r.URL.Query().Get("much"), 40_000)))
 		}
 		fmt.Fprintln(w, s.name)
 		for _, v := range r.URL.Query()["trailer"] {
