@@ -1,5 +1,8 @@
 -- What names the inside of a mesh: its services' names, and addresses that nobody outside can reach. names, suffix and host are given.
 
+-- No machine code is made at run time: where a sandbox forbids that (MemoryDenyWriteExecute= of systemd), to try would end Envoy.
+jit.off()
+
 local function private(host)
   local a, b = host:match("^(%d+)%.(%d+)%.%d+%.%d+$")
   if a then
