@@ -49,14 +49,14 @@ func (s *Service) connectPinned(
 	})
 }
 
-// dialPeer connects this control plane with a peer's.
-func (s *Service) dialPeer(ctx context.Context, p *v1alpha1.MeshPeer) (net.Conn, error) {
+// reachPeer connects this control plane with a peer's.
+func (s *Service) reachPeer(ctx context.Context, p *v1alpha1.MeshPeer) (*attempt, error) {
 	v := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[p.Name]
 	if !v.Control {
 		return nil, fmt.Errorf("nothing passes now: %s", v.Message)
 	}
 	name := sni.Control(p.Spec.KnownAs, p.Spec.TrustDomain)
-	a, err := s.through(ctx, ControlSNI(p.Name), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
+	return s.through(ctx, ControlSNI(p.Name), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
 		conn, err := s.connect(ctx, raw, name, func(chain []*x509.Certificate) error {
 			return verifyControl(chain, p.Spec.TrustDomain, v.Roots, s.Now())
 		})
@@ -65,7 +65,6 @@ func (s *Service) dialPeer(ctx context.Context, p *v1alpha1.MeshPeer) (net.Conn,
 		}
 		return conn, nil
 	})
-	return a.conn, err
 }
 
 // serverTLS is for the control planes of peers and of those who were invited. Who they are is asked by the handlers, at

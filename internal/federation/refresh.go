@@ -25,14 +25,18 @@ func (s *Service) meshPeer(name string) *v1alpha1.MeshPeer {
 
 // askPeer puts one question to a peer's control plane, on a connection of its own.
 func (s *Service) askPeer(ctx context.Context, p *v1alpha1.MeshPeer, e exchange) (*reply, error) {
-	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
+	limited, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
-	conn, err := s.dialPeer(ctx, p)
+	a, err := s.reachPeer(limited, p)
 	if err != nil {
 		return nil, err
 	}
 	e.host = sni.Control(p.Spec.KnownAs, p.Spec.TrustDomain)
-	return ask(ctx, conn, e)
+	r, err := ask(limited, a.conn, e)
+	if err != nil && !errors.As(err, new(refused)) && ctx.Err() == nil {
+		s.roads.ledInVain(ControlSNI(p.Name), a.gateway, s.Now())
+	}
+	return r, err
 }
 
 // fetchBundle asks the peer's bundle endpoint (https_spiffe: who answers was authenticated by the roots of before).

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http/httptrace"
 	"slices"
@@ -203,9 +204,15 @@ type roads struct {
 	mu      sync.Mutex           // guards all
 	by      map[string]string    // gateway by name that was asked for; "" for any
 	unheard map[string]time.Time // by gateway: when it did not answer
+	barren  map[way]time.Time    // when it led there, and then nothing came of what was asked
 }
 
-func newRoads() *roads { return &roads{by: map[string]string{}, unheard: map[string]time.Time{}} }
+// way is a gateway that leads to a name.
+type way struct{ name, gateway string }
+
+func newRoads() *roads {
+	return &roads{by: map[string]string{}, unheard: map[string]time.Time{}, barren: map[way]time.Time{}}
+}
 
 // place is under what it is remembered which gateway led to a name: those of acceptances are good once.
 func place(name string) string {
@@ -232,9 +239,13 @@ func (r *roads) order(all []Gateway, name string, now time.Time) (order []Gatewa
 			delete(r.unheard, name)
 		}
 	}
+	maps.DeleteFunc(r.barren, func(_ way, at time.Time) bool { return now.Sub(at).Abs() >= suspicion })
 	rank := func(g Gateway) int {
+		_, barren := r.barren[way{place(name), g.Name}]
 		switch {
 		case suspects[g.Name]:
+			return 4
+		case barren:
 			return 3
 		case g.Name == r.by[place(name)]:
 			return 0
@@ -266,6 +277,17 @@ func (r *roads) silent(gateway string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.unheard[gateway] = now
+}
+
+// ledInVain notes that a gateway led to a name, and that no answer came by it: the others are tried before it for a while. It may
+// carry no more than a greeting.
+func (r *roads) ledInVain(name, gateway string, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.barren) >= maxRemembered {
+		clear(r.barren)
+	}
+	r.barren[way{place(name), gateway}] = now
 }
 
 // Home goes by way of one of this mesh's own gateways back to this control plane: the road that every peer's control plane

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -204,4 +205,52 @@ type closing struct {
 func (c closing) Close() error {
 	close(c.closed)
 	return nil
+}
+
+// mute carries a greeting and nothing after it, as a stolen gateway can.
+type mute struct {
+	net.Conn
+	wrote *atomic.Int32
+}
+
+func (m mute) Write(p []byte) (int, error) {
+	if m.wrote.Add(1) > 2 { // of TLS 1.3 a client's hello and the end of its handshake
+		m.Conn.Close()
+		return 0, net.ErrClosed
+	}
+	return m.Conn.Write(p)
+}
+
+// A gateway that leads there, and then carries nothing, is not asked again while there is another, though it is the quickest.
+func TestAGatewayThatCarriesAGreetingAloneStopsNothing(t *testing.T) {
+	n := &network{where: map[string]string{}}
+	w := &ways{names: []string{"a", "b"}, do: map[string]func(context.Context) (net.Conn, error){"a": refuses}}
+	cards := newMesh(t, n, "cards", "192.0.2.1")
+	retail := newMesh(t, n, "retail", "192.0.2.2", func(m *mesh, c *Config) {
+		c.Gateways = func() []Gateway {
+			gateways := w.gateways()
+			gateways[1].Dial = m.dialGateway
+			return gateways
+		}
+	})
+	join(t, cards, retail)
+	greets := func(ctx context.Context) (net.Conn, error) {
+		raw, err := retail.dialGateway(ctx, "control.cards")
+		return mute{raw, new(atomic.Int32)}, err
+	}
+	w.set("a", greets)
+	retail.roads.led("control.cards", "a", nil, retail.now()) // the quickest so far
+	if _, err := retail.fetchBundle(t.Context(), retail.meshPeer("cards")); err == nil {
+		t.Error("the gateway has carried something")
+	}
+	for n := range 3 {
+		if _, err := retail.fetchBundle(t.Context(), retail.meshPeer("cards")); err != nil {
+			t.Errorf("question %d: %v", n, err)
+		}
+	}
+	retail.skip(2 * suspicion)
+	retail.roads.led("control.cards", "a", nil, retail.now())
+	if order, _ := retail.roads.order(retail.Gateways(), "control.cards", retail.now()); order[0].Name != "a" {
+		t.Errorf("it is suspected for ever: %v", order)
+	}
 }
