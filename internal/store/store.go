@@ -140,6 +140,10 @@ func (s *Store) Reload(ctx context.Context) error {
 		return err
 	}
 	s.peers, s.invites, s.boots = peers, invites, boots
+	maps.DeleteFunc(s.readiness, func(name string, _ *snapshot.Readiness) bool { // another mesh may come to have the name
+		i := slices.IndexFunc(peers, func(p state.Peer) bool { return p.Name == name })
+		return i < 0 || !peers[i].Revoked.IsZero()
+	})
 	s.mark()
 	return nil
 }

@@ -374,6 +374,22 @@ func TestShut(t *testing.T) {
 	same(t, "and suspended by the state", is("cards"), [3]bool{true, false, true})
 }
 
+// What a mesh said of its services is not held against another one that is peered with under its name.
+func TestReadinessEndsWithItsPeering(t *testing.T) {
+	l := newLab(t, file(t))
+	said := &snapshot.Readiness{Sequence: 7, Unready: []snapshot.OfferedName{{Namespace: "default", Name: "payments"}}}
+	must(t, l.kept.EstablishPeer(t.Context(), meshPeer("cards", "cards.example"), []byte("roots"), 1, noon))
+	must(t, l.Reload(t.Context()))
+	l.SetReadiness("cards", said)
+	must(t, l.Reload(t.Context()))
+	same(t, "as long as it is a peer", l.Snapshot().Peers["cards"].Readiness, said)
+	must(t, l.kept.RevokePeer(t.Context(), "cards", noon))
+	must(t, l.Reload(t.Context()))
+	must(t, l.kept.EstablishPeer(t.Context(), meshPeer("cards", "other.example"), []byte("roots"), 1, noon))
+	must(t, l.Reload(t.Context()))
+	same(t, "peered anew", l.Snapshot().Peers["cards"].Readiness, nil)
+}
+
 func TestRegisterWithoutChangeCostsNothing(t *testing.T) {
 	l := newLab(t, file(t))
 	l.attest(t, "a")
