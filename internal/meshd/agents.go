@@ -277,7 +277,12 @@ func (a *agents) refusedOf(node string) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var out []string
-	for _, f := range slices.Concat(a.refused[node], a.clashed[node]) {
+	for _, f := range a.refused[node] {
+		out = append(out, f.String())
+	}
+	for _, f := range a.clashed[node] { // a node is not told who else is in the mesh: it could ask about every address
+		f.Message = "another workload of the mesh has its name, or an address that it gives; it is not registered"
+		f.Remedy = "correct the node's settings; the control plane's findings say which (isthmus status --findings)"
 		out = append(out, f.String())
 	}
 	return out

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -45,7 +46,7 @@ func (a *agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 		return err
 	}
 	a.remember(ctx, n.Name, wrong)
-	a.note(n.Name, troubles(n.Name, r, a.workloadAt))
+	a.note(n.Name, troubles(n.Name, r, a.workloadsAt()))
 	a.d.containment.reported(n.Name, r)
 	return nil
 }
@@ -145,14 +146,18 @@ func (a *agents) remember(ctx context.Context, node string, wrong []finding.Find
 	a.d.loop.reload() // findings are published with a snapshot
 }
 
-// workloadAt is the workload that is registered with an address; empty for none.
-func (a *agents) workloadAt(addr netip.Addr) string {
-	for _, w := range a.d.store.Snapshot().Registry.Workloads {
-		if slices.Contains(w.Addresses, addr.Unmap()) {
-			return w.Namespace + "/" + w.Name
+// workloadsAt says which workload is registered with an address; empty for none. The registry is read once, if at all.
+func (a *agents) workloadsAt() func(netip.Addr) string {
+	by := sync.OnceValue(func() map[netip.Addr]string {
+		out := map[netip.Addr]string{}
+		for _, w := range a.d.store.Snapshot().Registry.Workloads {
+			for _, addr := range w.Addresses {
+				out[addr] = w.Namespace + "/" + w.Name
+			}
 		}
-	}
-	return ""
+		return out
+	})
+	return func(addr netip.Addr) string { return by()[addr.Unmap()] }
 }
 
 // note keeps which of a node's workloads are not served, for the findings.

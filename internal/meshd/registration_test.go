@@ -243,9 +243,15 @@ func TestAgentHearsWhatDoesNotStand(t *testing.T) {
 	a.instructed("the refusal", func(in *agentapi.Instructions) bool {
 		return len(in.Refused) == 1 && strings.Contains(in.Refused[0], "ISM0013 error workload default/thief")
 	})
-	b := p.agent("node-b", []string{"default/shop"}, workload("shop", "shop", "10.0.0.7"))
+	b := p.agent("node-b", []string{"default/*"}, workload("shop", "shop", "10.0.0.7"))
 	b.instructed("the clash", func(in *agentapi.Instructions) bool {
-		return len(in.Refused) == 1 && strings.Contains(in.Refused[0], "ISM0012 error")
+		return len(in.Refused) == 1 && strings.Contains(in.Refused[0], "ISM0012 error workload default/shop: another workload")
+	})
+	b.report(agentapi.Report{Version: "test", Workloads: []snapshot.Workload{workload("guest", "guest", "10.0.0.1")}})
+	b.instructed("another clash, and nothing of who has what", func(in *agentapi.Instructions) bool {
+		text := strings.Join(in.Refused, " ")
+		return strings.Contains(text, "ISM0244 error workload default/guest") && !strings.Contains(text, "node-a") &&
+			!strings.Contains(text, "default/shop")
 	})
 	a.report(agentapi.Report{Version: "test", Workloads: []snapshot.Workload{workload("shop", "shop", "10.0.0.1")}})
 	a.instructed("that all stands", func(in *agentapi.Instructions) bool { return len(in.Refused) == 0 })

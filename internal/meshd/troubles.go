@@ -9,15 +9,18 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // troubles are a node's workloads that it does not serve, and what of the others passes the mesh by, as findings; who names
 // the workload at an address; it can speak of its own workloads only.
 func troubles(node string, r *agentapi.Report, who func(netip.Addr) string) []finding.Finding {
 	var out []finding.Finding
+	hosts := make(map[string]bool, len(r.Workloads))
+	for _, w := range r.Workloads {
+		hosts[w.Namespace+"/"+w.Name] = true
+	}
 	for _, t := range r.Troubles {
-		if !hosts(r, t.Workload) {
+		if !hosts[t.Workload] {
 			continue
 		}
 		f := finding.Finding{
@@ -31,22 +34,18 @@ func troubles(node string, r *agentapi.Report, who func(netip.Addr) string) []fi
 		}
 		out = append(out, f)
 	}
-	out = append(out, outside(node, r, who)...)
+	out = append(out, outside(node, r, hosts, who)...)
 	slices.SortFunc(out, func(a, b finding.Finding) int {
 		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Message, b.Message))
 	})
 	return out
 }
 
-func hosts(r *agentapi.Report, workload string) bool {
-	return slices.ContainsFunc(r.Workloads, func(w snapshot.Workload) bool { return w.Namespace+"/"+w.Name == workload })
-}
-
 // outside is what of a node's workloads passes the mesh by, as findings.
-func outside(node string, r *agentapi.Report, who func(netip.Addr) string) []finding.Finding {
+func outside(node string, r *agentapi.Report, hosts map[string]bool, who func(netip.Addr) string) []finding.Finding {
 	var out []finding.Finding
 	for _, o := range r.Outside {
-		if !hosts(r, o.Workload) {
+		if !hosts[o.Workload] {
 			continue
 		}
 		if o.Count > 0 && len(o.Connections) > 0 {
@@ -89,8 +88,10 @@ func some(shown []string, count int) string {
 func named(addrs []string, who func(netip.Addr) string) []string {
 	var out []string
 	for _, text := range addrs {
-		if a, err := netip.ParseAddr(text); err == nil && who(a) != "" {
-			text += " (workload " + who(a) + ")"
+		if a, err := netip.ParseAddr(text); err == nil {
+			if workload := who(a); workload != "" {
+				text += " (workload " + workload + ")"
+			}
 		}
 		out = append(out, text)
 	}
