@@ -114,16 +114,22 @@ func (a *app) completion(names func(context.Context) ([]string, error)) cobra.Co
 	}
 }
 
+func serviceHost(s adminapi.ServiceInfo) string { return s.Host }
+
+func each[V any](list []V, name func(V) string) []string {
+	out := make([]string, 0, len(list))
+	for _, v := range list {
+		out = append(out, name(v))
+	}
+	return out
+}
+
 func (a *app) hosts(ctx context.Context) ([]string, error) {
 	inv, err := a.inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	for _, s := range inv.Services {
-		out = append(out, s.Host)
-	}
-	return out, nil
+	return each(inv.Services, serviceHost), nil
 }
 
 func (a *app) workloadNames(ctx context.Context) ([]string, error) {
@@ -131,11 +137,7 @@ func (a *app) workloadNames(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	for _, w := range inv.Workloads {
-		out = append(out, w.Key())
-	}
-	return out, nil
+	return each(inv.Workloads, adminapi.WorkloadInfo.Key), nil
 }
 
 func (a *app) workloadsAndHosts(ctx context.Context) ([]string, error) {
@@ -143,14 +145,7 @@ func (a *app) workloadsAndHosts(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	for _, w := range inv.Workloads {
-		out = append(out, w.Key())
-	}
-	for _, s := range inv.Services {
-		out = append(out, s.Host)
-	}
-	return out, nil
+	return append(each(inv.Workloads, adminapi.WorkloadInfo.Key), each(inv.Services, serviceHost)...), nil
 }
 
 func (a *app) proxyNames(ctx context.Context) ([]string, error) {
@@ -158,11 +153,7 @@ func (a *app) proxyNames(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	for _, p := range s.Proxies {
-		out = append(out, p.Name)
-	}
-	return out, nil
+	return each(s.Proxies, func(p adminapi.ProxyStatus) string { return p.Name }), nil
 }
 
 func (a *app) peerNames(ctx context.Context) ([]string, error) {
@@ -170,9 +161,5 @@ func (a *app) peerNames(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	for _, p := range peers.Peers {
-		out = append(out, p.Name)
-	}
-	return out, nil
+	return each(peers.Peers, func(p adminapi.PeerStatus) string { return p.Name }), nil
 }

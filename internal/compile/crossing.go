@@ -3,7 +3,6 @@ package compile
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -19,23 +18,35 @@ import (
 // not offer, what an export offers and the workload refuses. As with Unmatched most of it may mend itself, and it is for those
 // who ask. The mesh is what was compiled from the snapshot.
 func Crossing(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
+	return onDemand(snap, mesh, func(c *compiler) {
+		if len(c.cfg.MeshPeers) == 0 {
+			return
+		}
+		x := newCrossing(c, mesh)
+		for _, i := range c.cfg.FederatedImports {
+			key := snapshot.Key{Kind: "FederatedImport", Namespace: i.Namespace, Name: i.Name}
+			c.guarded(key, func() { x.importing(key, i) })
+		}
+		for _, e := range c.cfg.FederatedExports {
+			key := snapshot.Key{Kind: "FederatedExport", Namespace: e.Namespace, Name: e.Name}
+			c.guarded(key, func() { x.exporting(key, e) })
+		}
+		x.rawPolicies()
+	})
+}
+
+// onDemand gathers findings that are for those who ask, and no part of a compilation. The mesh is what was compiled from the
+// snapshot.
+func onDemand(snap *snapshot.Snapshot, mesh *model.Mesh, look func(*compiler)) []finding.Finding {
 	c := &compiler{snap: snap, cfg: snap.Config}
-	if c.cfg == nil || c.cfg.Mesh == nil || mesh == nil || len(c.cfg.MeshPeers) == 0 {
+	if c.cfg == nil || c.cfg.Mesh == nil || mesh == nil {
 		return nil
 	}
 	if posture(c); c.mesh == nil {
 		return nil
 	}
-	x := newCrossing(c, mesh)
-	for _, i := range c.cfg.FederatedImports {
-		key := snapshot.Key{Kind: "FederatedImport", Namespace: i.Namespace, Name: i.Name}
-		c.guarded(key, func() { x.importing(key, i) })
-	}
-	for _, e := range c.cfg.FederatedExports {
-		key := snapshot.Key{Kind: "FederatedExport", Namespace: e.Namespace, Name: e.Name}
-		c.guarded(key, func() { x.exporting(key, e) })
-	}
-	x.rawPolicies()
+	c.findings = nil // what compiling finds is said there
+	look(c)
 	finding.Sort(c.findings)
 	return c.findings
 }
@@ -195,188 +206,6 @@ func (x *crossing) importCaller(key snapshot.Key, field, namespace, account stri
 		remedy = "did you mean " + near + "? " + remedy
 	}
 	x.find(key, "ISM0327", finding.Warning, field, "no workload of the mesh has the service account "+account, remedy)
-}
-
-func (x *crossing) exporting(key snapshot.Key, e *v1alpha1.FederatedExport) {
-	told := false
-	for n, to := range e.Spec.To {
-		field := fmt.Sprintf("spec.to[%d]", n)
-		if !x.hasPeer(to.Peer) {
-			x.nearPeer(key, field+".peer", to.Peer)
-			continue
-		}
-		for _, m := range x.mesh.Exports {
-			if m.Name != key.Namespace+"/"+key.Name || m.Peer.Name != to.Peer {
-				continue
-			}
-			x.rules(key, field, m, to.Rules)
-			if len(x.accounts) == 0 {
-				continue // nobody has joined, or this is a folder without its nodes
-			}
-			if !told && !x.isReady(m) {
-				told = true
-				x.find(key, "ISM0330", finding.Warning, "spec.service",
-					fmt.Sprintf("no endpoint of Service %s/%s is ready at port %d, so every call fails", m.Service.ID.Namespace, m.Service.ID.Name, m.Port.Number),
-					"start the workload, or correct the Service's selector and targetPort: isthmus endpoints shows them")
-			}
-			if !x.admitted(m) {
-				x.nobodyAdmitted(key, field, m)
-			}
-		}
-	}
-}
-
-func (x *crossing) nearPeer(key snapshot.Key, field, missing string) {
-	var names []string
-	for _, p := range x.cfg.MeshPeers {
-		names = append(names, p.Name)
-	}
-	if near := istioyaml.Nearest(missing, names); near != "" {
-		x.find(key, "ISM0334", finding.Warning, field, fmt.Sprintf("there is no peer %q", missing), "did you mean "+near+"?")
-	}
-}
-
-func (x *crossing) endpointsOf(e *model.Export) []model.Endpoint {
-	return x.mesh.Endpoints[model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number}]
-}
-
-func (x *crossing) isReady(e *model.Export) bool {
-	return e.Service.DNS || slices.ContainsFunc(x.endpointsOf(e), func(e model.Endpoint) bool { return e.Healthy })
-}
-
-// admitted says whether some workload behind an export may let in some call of the peer. What nobody registered is not judged.
-func (x *crossing) admitted(e *model.Export) bool {
-	judged := false
-	for _, ep := range x.endpointsOf(e) {
-		w := x.mesh.Workloads[ep.By]
-		if w == nil {
-			return true
-		}
-		for _, in := range w.Inbound {
-			if in.Port != ep.Port {
-				continue
-			}
-			if in.Mode != model.Strict || x.admits(e, in.Policies) {
-				return true
-			}
-			judged = true
-		}
-	}
-	return !judged
-}
-
-// admits over-approximates what a workload's policies allow of an export's calls, which our gateways make.
-func (x *crossing) admits(e *model.Export, ps model.Policies) bool {
-	everyGateway := func(r model.Rule) bool {
-		return !slices.ContainsFunc(x.gateways, func(g caller) bool { return !alwaysMatches(r, g) })
-	}
-	for _, p := range ps.Deny {
-		if len(x.gateways) > 0 && slices.ContainsFunc(p.Rules, everyGateway) {
-			return false
-		}
-	}
-	if len(ps.Allow) == 0 {
-		return ps.DefaultAllow
-	}
-	return slices.ContainsFunc(ps.Allow, func(p *model.Policy) bool {
-		return slices.ContainsFunc(p.Rules, func(r model.Rule) bool {
-			if !e.Port.Protocol.IsHTTP() && r.NeedsHTTP() {
-				return false // dropped on raw TCP
-			}
-			return len(r.From) == 0 || slices.ContainsFunc(r.From, func(s model.Source) bool { return x.carries(e, s) })
-		})
-	})
-}
-
-// carries says whether a source may be met by a call that one of our gateways makes for the export.
-func (x *crossing) carries(e *model.Export, s model.Source) bool {
-	if e.Port.Protocol.IsHTTP() && slices.ContainsFunc(s.Principals, func(p model.Principal) bool {
-		return p.Match.Kind == model.Present || p.Match.Kind == model.Suffix || p.Peer == e.Peer.Name && asserts(e, p.Match)
-	}) {
-		return true
-	}
-	if len(s.TrustDomains) > 0 {
-		return slices.ContainsFunc(s.TrustDomains, func(td string) bool { return globMatches(td, e.Peer.TrustDomain.Name()) })
-	}
-	return slices.ContainsFunc(x.gateways, func(g caller) bool { return sourceMatches(s, g) })
-}
-
-// asserts says whether some caller that the export's rules let through matches.
-func asserts(e *model.Export, m model.Match) bool {
-	for _, r := range e.Rules {
-		if len(r.Callers) == 0 {
-			return true
-		}
-		for _, c := range r.Callers {
-			if stringMatches(m, c.Value) || c.Kind == model.Prefix && (m.Kind != model.Exact || strings.HasPrefix(m.Value, c.Value)) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// nobodyAdmitted says which policy to write.
-func (x *crossing) nobodyAdmitted(key snapshot.Key, field string, e *model.Export) {
-	var principals []string
-	why := "its AuthorizationPolicies allow none of the callers that the export lets through"
-	if e.Port.Protocol.IsHTTP() {
-		for _, r := range e.Rules {
-			for _, c := range r.Callers {
-				v := strings.TrimPrefix(c.Value, "spiffe://")
-				if c.Kind == model.Prefix {
-					v += "*"
-				}
-				principals = append(principals, v)
-			}
-			if len(r.Callers) == 0 {
-				principals = append(principals, e.Peer.TrustDomain.Name()+"/*")
-			}
-		}
-	} else {
-		why = "a raw connection reaches it in the name of this mesh's own gateway, which none of its AuthorizationPolicies allows"
-		for _, g := range x.gateways {
-			principals = append(principals, strings.TrimPrefix(g.id, "spiffe://"))
-		}
-	}
-	slices.Sort(principals)
-	principals = slices.Compact(principals)
-	if len(principals) == 0 {
-		return // no rule, or no gateway: that is the matter then
-	}
-	x.find(key, "ISM0328", finding.Warning, field,
-		fmt.Sprintf("every call of peer %s is refused by the workload behind %s/%s: %s", e.Peer.Name, e.Service.ID.Namespace, e.Service.ID.Name, why),
-		fmt.Sprintf(`write an AuthorizationPolicy in namespace %s that selects the workload, with the rule {from: [{source: {principals: [%s]}}]}`,
-			e.Service.ID.Namespace, `"`+strings.Join(principals, `", "`)+`"`))
-}
-
-// callerForm is the only form of an identity that a peer's gateway may assert; what may follow a prefix makes one of it.
-var callerForm = regexp.MustCompile(`^/ns/[A-Za-z0-9][A-Za-z0-9._-]*/sa/[A-Za-z0-9][A-Za-z0-9._-]*$`)
-
-// rules of an export that no request can meet.
-func (x *crossing) rules(key snapshot.Key, field string, e *model.Export, rules []v1alpha1.ExportRule) {
-	for n, r := range rules {
-		for m, v := range r.Callers {
-			rest := strings.TrimPrefix(v, "spiffe://"+e.Peer.TrustDomain.Name())
-			prefix, open := strings.CutSuffix(rest, "*")
-			if open && beginsCaller(prefix) || !open && callerForm.MatchString(rest) {
-				continue
-			}
-			x.find(key, "ISM0331", finding.Warning, fmt.Sprintf("%s.rules[%d].callers[%d]", field, n, m),
-				fmt.Sprintf("no caller of peer %s can be %q", e.Peer.Name, v),
-				"write spiffe://"+e.Peer.TrustDomain.Name()+"/ns/<namespace>/sa/<service account>")
-		}
-	}
-}
-
-// beginsCaller says whether some identity begins so.
-func beginsCaller(prefix string) bool {
-	for _, end := range []string{"", "/ns/a/sa/a", "ns/a/sa/a", "s/a/sa/a", "/a/sa/a", "a/sa/a", "/sa/a", "sa/a", "a", "/a"} {
-		if callerForm.MatchString(prefix + end) {
-			return true
-		}
-	}
-	return false
 }
 
 // rawPolicies looks for peers' callers in ALLOW policies of workloads that speak no HTTP: there nobody asserts them.

@@ -43,7 +43,7 @@ func PeerCalls(mesh *model.Mesh) []PeerCall {
 // behind are the policies of each workload that serves an export; none at all where one is not known here.
 func (x *crossing) behind(e *model.Export) []model.Policies {
 	var out []model.Policies
-	for _, ep := range x.endpointsOf(e) {
+	for _, ep := range x.mesh.Endpoints[e.Set()] {
 		w := x.mesh.Workloads[ep.By]
 		if w == nil {
 			return []model.Policies{{DefaultAllow: true}}

@@ -16,41 +16,32 @@ import (
 )
 
 // Unmatched is what policies name and the mesh does not have: workloads, callers, ports. Nothing of it is an error, for
-// what is not there may come; most often, it is a slip of the pen. It looks at everything, so it is for those who ask,
-// and no part of a compilation. The mesh is what was compiled from the snapshot. Without any workload there is nothing to
-// say.
+// what is not there may come; most often, it is a slip of the pen. Without any workload there is nothing to say.
 func Unmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
-	c := &compiler{snap: snap, cfg: snap.Config}
-	if c.cfg == nil || c.cfg.Mesh == nil || mesh == nil {
-		return nil
-	}
-	if posture(c); c.mesh == nil {
-		return nil
-	}
-	instances(c)
-	u := unmatched{compiler: c, ids: c.everyIdentity(), compiled: mesh, known: map[string]bool{}}
-	for _, id := range u.ids {
-		u.known[id.id] = true
-	}
-	if c.findings = nil; len(c.backends) == 0 {
-		return nil
-	}
-	for _, ap := range c.cfg.AuthorizationPolicies {
-		key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
-		c.guarded(key, func() {
-			labels := ap.Spec.GetSelector().GetMatchLabels()
-			u.selector(key, "spec.selector", labels)
-			for n, r := range ap.Spec.Rules {
-				u.rule(key, fmt.Sprintf("spec.rules[%d]", n), r, labels)
-			}
-		})
-	}
-	for _, pa := range c.cfg.PeerAuthentications {
-		key := snapshot.Key{Kind: "PeerAuthentication", Namespace: pa.Namespace, Name: pa.Name}
-		c.guarded(key, func() { u.selector(key, "spec.selector", pa.Spec.GetSelector().GetMatchLabels()) })
-	}
-	finding.Sort(c.findings)
-	return c.findings
+	return onDemand(snap, mesh, func(c *compiler) {
+		instances(c)
+		u := unmatched{compiler: c, ids: c.everyIdentity(), compiled: mesh, known: map[string]bool{}}
+		for _, id := range u.ids {
+			u.known[id.id] = true
+		}
+		if c.findings = nil; len(c.backends) == 0 {
+			return
+		}
+		for _, ap := range c.cfg.AuthorizationPolicies {
+			key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
+			c.guarded(key, func() {
+				labels := ap.Spec.GetSelector().GetMatchLabels()
+				u.selector(key, "spec.selector", labels)
+				for n, r := range ap.Spec.Rules {
+					u.rule(key, fmt.Sprintf("spec.rules[%d]", n), r, labels)
+				}
+			})
+		}
+		for _, pa := range c.cfg.PeerAuthentications {
+			key := snapshot.Key{Kind: "PeerAuthentication", Namespace: pa.Namespace, Name: pa.Name}
+			c.guarded(key, func() { u.selector(key, "spec.selector", pa.Spec.GetSelector().GetMatchLabels()) })
+		}
+	})
 }
 
 // unmatched compares policies with the identities of the mesh.

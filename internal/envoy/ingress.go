@@ -43,7 +43,7 @@ func (b *builder) ingress(g *view.GatewayView) {
 func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.FilterChain {
 	name := ingressName(e.Peer.Name, e.SNI)
 	tls := serverTLS(g.Identity.String(), e.Peer.TrustDomain.Name(), exactly(e.Peer.GatewayIDs...))
-	c := inMesh(heardAtOnce(bySet(cluster(name, nil), model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number})))
+	c := inMesh(heardAtOnce(bySet(cluster(name, nil), e.Set())))
 	if e.Port.MTLS {
 		c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(e.Port.Identities...), "", meshALPN)
 	}

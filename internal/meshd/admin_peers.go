@@ -252,12 +252,12 @@ func exportStatus(p *published, fe *v1alpha1.FederatedExport, n int) adminapi.Ex
 			continue
 		}
 		out.Protocol, out.SNI, out.State = e.Port.Protocol.String(), e.SNI, "Ready"
-		for _, ep := range p.mesh.Endpoints[model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number}] {
+		for _, ep := range p.mesh.Endpoints[e.Set()] {
 			if ep.Healthy {
 				out.Endpoints++
 			}
 		}
-		if out.Endpoints == 0 && !e.Service.DNS {
+		if out.Endpoints == 0 {
 			out.State = "no healthy endpoint"
 		}
 	}

@@ -58,16 +58,10 @@ func (d *Daemon) export(peer, sni string) (exported, ready bool) {
 	}
 	for _, e := range p.mesh.Exports {
 		if e.SNI == sni && e.Peer.Name == peer {
-			return true, isReady(p.mesh, e)
+			return true, p.mesh.IsReady(e)
 		}
 	}
 	return false, false
-}
-
-// isReady says that the service behind an export has an endpoint that is ready.
-func isReady(mesh *model.Mesh, e *model.Export) bool {
-	eps := mesh.Endpoints[model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number}]
-	return slices.ContainsFunc(eps, func(ep model.Endpoint) bool { return ep.Healthy })
 }
 
 // unready are the services offered to a peer of which no endpoint is ready, sorted.
@@ -77,7 +71,7 @@ func (d *Daemon) unready(peer string) (out []snapshot.OfferedName) {
 		return nil
 	}
 	for _, e := range p.mesh.Exports {
-		if e.Peer.Name == peer && !isReady(p.mesh, e) {
+		if e.Peer.Name == peer && !p.mesh.IsReady(e) {
 			out = append(out, snapshot.OfferedName{Namespace: e.Service.ID.Namespace, Name: e.Alias})
 		}
 	}
@@ -88,5 +82,5 @@ func (d *Daemon) unready(peer string) (out []snapshot.OfferedName) {
 // sameReadiness says that of each export it is true in both meshes, or in neither, that an endpoint is ready. The exports are
 // the same in both.
 func sameReadiness(before, now *model.Mesh) bool {
-	return !slices.ContainsFunc(now.Exports, func(e *model.Export) bool { return isReady(before, e) != isReady(now, e) })
+	return !slices.ContainsFunc(now.Exports, func(e *model.Export) bool { return before.IsReady(e) != now.IsReady(e) })
 }

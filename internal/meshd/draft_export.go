@@ -78,12 +78,8 @@ func draftExport(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*admi
 		return nil, err
 	}
 	resp.File = fmt.Sprintf("export-%s-%s-%s.yaml", e.service.ID.Namespace, e.name(), e.peer.Name)
-	switch {
-	case !http:
-		resp.Notes = append(resp.Notes, "The whole peer "+e.peer.Name+" may connect: a raw connection carries no caller.")
-	case len(r.Callers)+len(r.Methods)+len(r.Paths) == 0:
-		resp.Notes = append(resp.Notes, "Every caller of peer "+e.peer.Name+" may send it every request: --callers, --methods and "+
-			"--paths narrow that.")
+	if wide := e.wide(http); wide != "" {
+		resp.Notes = append(resp.Notes, wide)
 	}
 	if note != "" {
 		resp.Notes = append(resp.Notes, note)
@@ -91,8 +87,22 @@ func draftExport(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*admi
 	return resp, nil
 }
 
+// wide says what a draft lets through that names no callers, methods or paths.
+func (e exporting) wide(http bool) string {
+	switch {
+	case !http:
+		return "The whole peer " + e.peer.Name + " may connect: a raw connection carries no caller."
+	case len(e.Callers)+len(e.Methods)+len(e.Paths) == 0:
+		return "Every caller of peer " + e.peer.Name + " may send it every request: --callers, --methods and --paths narrow that."
+	}
+	return ""
+}
+
 // name is what peers see.
 func (e exporting) name() string { return cmp.Or(e.As, e.service.ID.Name) }
+
+// set names the endpoints behind it.
+func (e exporting) set() model.EndpointSet { return model.EndpointSet{Host: e.service.Host, Port: e.port.Number} }
 
 func (e exporting) policyKey() snapshot.Key {
 	return snapshot.Key{Kind: "AuthorizationPolicy", Namespace: e.service.ID.Namespace, Name: e.name() + "-" + e.peer.Name}
@@ -166,13 +176,13 @@ func (e exporting) policy(snap *snapshot.Snapshot, mesh *model.Mesh, http bool) 
 
 // nobodyYet: no workload serves it that could be asked what it lets in.
 func (e exporting) nobodyYet(mesh *model.Mesh) bool {
-	return !e.service.DNS && len(mesh.Endpoints[model.EndpointSet{Host: e.service.Host, Port: e.port.Number}]) == 0
+	return len(mesh.Endpoints[e.set()]) == 0
 }
 
 // workloadPorts are those at which the service is served.
 func (e exporting) workloadPorts(mesh *model.Mesh) (out []string) {
 	seen := map[uint16]bool{}
-	for _, ep := range mesh.Endpoints[model.EndpointSet{Host: e.service.Host, Port: e.port.Number}] {
+	for _, ep := range mesh.Endpoints[e.set()] {
 		seen[ep.Port] = true
 	}
 	for p := range seen {

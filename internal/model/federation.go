@@ -1,6 +1,10 @@
 package model
 
-import "isthmus.dev/isthmus/internal/spiffe"
+import (
+	"slices"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+)
 
 // Peer is another mesh with which at least the control planes may talk now.
 type Peer struct {
@@ -23,6 +27,14 @@ type Export struct {
 	SNI     string
 	Rules   []ExportRule // HTTP: one must match
 	Ref     Ref
+}
+
+// Set names the endpoints behind an export.
+func (e *Export) Set() EndpointSet { return EndpointSet{Host: e.Service.Host, Port: e.Port.Number} }
+
+// IsReady says that what is behind an export has an endpoint that is ready.
+func (m *Mesh) IsReady(e *Export) bool {
+	return slices.ContainsFunc(m.Endpoints[e.Set()], func(ep Endpoint) bool { return ep.Healthy })
 }
 
 // ExportRule matches a request of the peer when each of its non-empty fields matches.

@@ -128,7 +128,7 @@ func sets(v *View) []model.EndpointSet {
 	}
 	if v.Gateway != nil {
 		for _, e := range v.Gateway.Exports {
-			seen[model.EndpointSet{Host: e.Service.Host, Port: e.Port.Number}] = true
+			seen[e.Set()] = true
 		}
 		for _, i := range v.Gateway.Imports {
 			seen[i.Set()] = len(i.Callers) > 0 && !i.Named()
