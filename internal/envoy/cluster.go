@@ -180,7 +180,7 @@ const (
 // reaching it, or its gateway's or proxy's word that it cannot be reached (unavailable): whatever an application answers is
 // an answer. It is out for longer each time in a row, but no longer than until its gateway says that it is well (health.go).
 func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
-	heardAtOnce(c)
+	withoutMergeWindow(c)
 	c.OutlierDetection = &clusterv3.OutlierDetection{
 		Consecutive_5Xx: u32(3), EnforcingConsecutive_5Xx: u32(100), EnforcingConsecutiveGatewayFailure: u32(0),
 		SplitExternalLocalOriginErrors: true, ConsecutiveLocalOriginFailure: u32(2), EnforcingConsecutiveLocalOriginFailure: u32(100),
@@ -202,12 +202,12 @@ func avoidSilent(c *clusterv3.Cluster, while time.Duration) *clusterv3.Cluster {
 		MaxEjectionPercent: u32(100),
 	}
 	c.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{Value: 1}
-	return heardAtOnce(c)
+	return withoutMergeWindow(c)
 }
 
-// heardAtOnce has a cluster act on what becomes of its endpoints when it hears of it. By default Envoy gathers that for a
-// second.
-func heardAtOnce(c *clusterv3.Cluster) *clusterv3.Cluster {
+// withoutMergeWindow has a cluster act on what becomes of its endpoints when it hears of it. By default Envoy gathers that for
+// a second.
+func withoutMergeWindow(c *clusterv3.Cluster) *clusterv3.Cluster {
 	c.CommonLbConfig.UpdateMergeWindow = &durationpb.Duration{}
 	return c
 }

@@ -72,8 +72,8 @@ func (b *builder) importChains(g *view.GatewayView, i *model.Import) []*listener
 	host := egressSNI(i, "")
 	b.add(ClusterType, name, b.speaking(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
-	m := withLocalReplies(behindOthers(httpManager(name, name, append(boundaryFilters(nil, nil), innerNamesOfRequests(b.view.Domain)), nil)), "the boundary of "+td,
-		refused("the FederatedImport does not list this caller"))
+	m := behindEnvoys(httpManager(name, name, append(boundaryFilters(nil, nil), innerNamesOfRequests(b.view.Domain)), nil))
+	withLocalReplies(m, "the boundary of "+td, refused("the FederatedImport does not list this caller"))
 	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(server(i), i.Name, host)...))
 	return []*listenerv3.FilterChain{chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m))}
 }
@@ -122,13 +122,12 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 // toPeers is one cluster over all peers that serve an import: priority and weight as written, and for each peer's gateways
 // their own TLS: that peer's roots, its gateways' exact IDs, the name under which it exports.
 func (b *builder) toPeers(g *view.GatewayView, name string, i *model.Import) *clusterv3.Cluster {
-	c := askedForHealth(quickToEject(ofSources(cluster(name, nil))))
+	c := withHealthChecks(quickToEject(ofSources(cluster(name, nil))))
 	c.ConnectTimeout = millis(boundaryConnectTimeout)
 	// What is on its way when a wire goes dark has no other end than this.
 	c.UpstreamBindConfig.SocketOptions = append(keepalive(2, 1, 5), marked(agentapi.SocketMark))
 	if i.Named() {
-		resolved(c, g.Outer)
-		fixed(c, b.view.DNSEndpoints[i.Set()])
+		static(c, b.view.DNSEndpoints[i.Set()], g.Outer)
 	} else {
 		bySet(c, i.Set())
 	}

@@ -35,8 +35,8 @@ const (
 	healthTimeout   = 1000
 )
 
-// askedForHealth has the endpoints of a cluster asked.
-func askedForHealth(c *clusterv3.Cluster) *clusterv3.Cluster {
+// withHealthChecks has the endpoints of a cluster asked.
+func withHealthChecks(c *clusterv3.Cluster) *clusterv3.Cluster {
 	c.HealthChecks = []*corev3.HealthCheck{{
 		Timeout: millis(healthTimeout), Interval: millis(healthEvery), IntervalJitterPercent: 10,
 		NoTrafficInterval: millis(healthEveryIdle), NoTrafficHealthyInterval: millis(healthEveryIdle),

@@ -85,7 +85,7 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 			m.CommonHttpProtocolOptions.HeadersWithUnderscoresAction = corev3.HttpProtocolOptions_REJECT_REQUEST
 		}
 		if mtls {
-			behindOthers(m)
+			behindEnvoys(m)
 		} else {
 			m.AccessLog = append(m.AccessLog, plaintextCalls(w, in, httpLog)...)
 		}

@@ -43,7 +43,7 @@ func (b *builder) ingress(g *view.GatewayView) {
 func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.FilterChain {
 	name := ingressName(e.Peer.Name, e.SNI)
 	tls := serverTLS(g.Identity.String(), e.Peer.TrustDomain.Name(), exactly(e.Peer.GatewayIDs...))
-	c := inMesh(heardAtOnce(bySet(cluster(name, nil), e.Set())))
+	c := inMesh(withoutMergeWindow(bySet(cluster(name, nil), e.Set())))
 	if e.Port.MTLS {
 		c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(e.Port.Identities...), "", meshALPN)
 	}
@@ -59,9 +59,9 @@ func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.
 		b.addPrograms(c, e.Port.Protocol, refs)
 	}
 	b.add(RouteType, name, b.exportRoutes(name, e), refs)
-	filters := append(boundaryFilters([]*mutationv3.HeaderMutation{oneCaller}, []*mutationv3.HeaderMutation{notOwnWords}),
+	filters := append(boundaryFilters([]*mutationv3.HeaderMutation{oneCaller}, []*mutationv3.HeaderMutation{foreignIsthmusHeaders}),
 		innerNamesOfAnswers(e.Service, b.view.Domain))
-	m := withLocalReplies(behindOthers(httpManager(name, name, filters, nil)), "the boundary of "+b.view.TrustDomain.Name(),
+	m := withLocalReplies(behindEnvoys(httpManager(name, name, filters, nil)), "the boundary of "+b.view.TrustDomain.Name(),
 		refused("its FederatedExport to this peer lists no such caller, method and path"))
 	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...))
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))

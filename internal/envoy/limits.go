@@ -49,9 +49,9 @@ const (
 	addedHeaderKiB = 4
 )
 
-// behindOthers is for a connection manager whose callers are Envoys. These read at once what has been sent to them, so that a
+// behindEnvoys is for a connection manager whose callers are Envoys. These read at once what has been sent to them, so that a
 // connection that ends need not wait for that: each proxy on the way would add its second to a cut.
-func behindOthers(m *hcmv3.HttpConnectionManager) *hcmv3.HttpConnectionManager {
+func behindEnvoys(m *hcmv3.HttpConnectionManager) *hcmv3.HttpConnectionManager {
 	m.CommonHttpProtocolOptions.MaxHeadersCount = u32(maxHeaders + addedHeaders)
 	m.MaxRequestHeadersKb = u32(maxHeadersKiB + addedHeaderKiB)
 	m.DelayedCloseTimeout = millis(250)

@@ -147,7 +147,7 @@ func (b *builder) httpDestination(w *model.Workload, o model.Outbound, name stri
 		own = append(own, absentReply.mapper(o.Service.Host))
 	}
 	m.LocalReplyConfig.Mappers = append(own, m.LocalReplyConfig.Mappers...)
-	asItIs(m)
+	passUnchanged(m)
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
 	rc := outboundRoutes(name, o, served)
 	if o.Import == nil {
@@ -158,8 +158,9 @@ func (b *builder) httpDestination(w *model.Workload, o model.Outbound, name stri
 	return chain(name, match, nil, append(b.introduced(w, o), managerFilter(m))...)
 }
 
-// asItIs passes on what a program of the workload wrote: nothing is cut, merged, decided or answered on the server's behalf.
-func asItIs(m *hcmv3.HttpConnectionManager) {
+// passUnchanged passes on what a program of the workload wrote: nothing is cut, merged, decided or answered on the server's
+// behalf.
+func passUnchanged(m *hcmv3.HttpConnectionManager) {
 	m.NormalizePath = boolean(false)
 	m.MergeSlashes = false
 	m.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_KEEP_UNCHANGED
@@ -265,7 +266,7 @@ func noted(key, value string) *structpb.Struct {
 // those can: nobody's call has to find out.
 func (b *builder) toMixed(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
 	local, gateways := b.toEndpoints(name, w, o), b.toGateways(name, w, o)
-	c := askedForHealth(quickToEject(ofSources(bySet(cluster(name, w), o.Import.MixedSet()))))
+	c := withHealthChecks(quickToEject(ofSources(bySet(cluster(name, w), o.Import.MixedSet()))))
 	c.ConnectTimeout = millis(boundaryConnectTimeout)
 	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{
 		socketFor(model.LocalSource, local.TransportSocket), socketFor(model.GatewaySource, gateways.TransportSocket),

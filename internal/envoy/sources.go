@@ -1,8 +1,6 @@
 package envoy
 
 import (
-	"slices"
-
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -62,9 +60,4 @@ func socketFor(key string, s *corev3.TransportSocket) *clusterv3.Cluster_Transpo
 		}}
 	}
 	return &clusterv3.Cluster_TransportSocketMatch{Name: key, Match: peerMetadata(key), TransportSocket: s}
-}
-
-// fixed makes a cluster have endpoints that it resolves by itself.
-func fixed(c *clusterv3.Cluster, eps []model.Endpoint) {
-	c.LoadAssignment = assignment(c.Name, slices.Clone(eps))
 }

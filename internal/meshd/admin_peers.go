@@ -258,7 +258,7 @@ func exportStatus(p *published, fe *v1alpha1.FederatedExport, n int) adminapi.Ex
 			}
 		}
 		if out.Endpoints == 0 {
-			out.State = "no healthy endpoint"
+			out.State = "no endpoint is ready"
 		}
 	}
 	if found := wrongWith(p, snapshot.Key{Kind: "FederatedExport", Namespace: fe.Namespace, Name: fe.Name}, "spec.to[", n); found != "" {

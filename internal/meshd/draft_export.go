@@ -102,7 +102,9 @@ func (e exporting) wide(http bool) string {
 func (e exporting) name() string { return cmp.Or(e.As, e.service.ID.Name) }
 
 // set names the endpoints behind it.
-func (e exporting) set() model.EndpointSet { return model.EndpointSet{Host: e.service.Host, Port: e.port.Number} }
+func (e exporting) set() model.EndpointSet {
+	return model.EndpointSet{Host: e.service.Host, Port: e.port.Number}
+}
 
 func (e exporting) policyKey() snapshot.Key {
 	return snapshot.Key{Kind: "AuthorizationPolicy", Namespace: e.service.ID.Namespace, Name: e.name() + "-" + e.peer.Name}
