@@ -19,6 +19,7 @@ var pairTemplates embed.FS
 type pairValues struct {
 	AtCaller, AtCallee       bool   // which sides it is
 	HTTPAtCaller             bool   // else the caller's side passes bytes on
+	OwnConnections           bool   // between the two sides for each call of HTTP/1.1 that is under way, else one for all
 	CallerNetns, CalleeNetns string // where its sides live; empty is where the Envoy runs
 	Offset                   int    // added to all its ports
 	Protocols                []protocol
@@ -27,10 +28,16 @@ type pairValues struct {
 	HandOver                 string // inside one Envoy: by way of "tls" or "plain", else over the network
 }
 
+// MultiplexedFor says whether the two sides speak HTTP/2 to each other, so that one connection carries all calls.
+func (v pairValues) MultiplexedFor(p protocol) bool {
+	return p.HTTP && v.HTTPAtCaller && (p.H2 || !v.OwnConnections)
+}
+
 // handWritten is the smallest set of Envoys that does the job: mutual TLS 1.3, exact identities at both ends, hardened paths.
 type handWritten struct {
 	offset       int
 	httpAtCaller bool
+	own          bool // connections: see pairValues.OwnConnections
 	one          bool // one Envoy for both sides, else one for each
 	handOver     string
 	captured     bool // called at a virtual address, in namespaces whose connections the kernel tracks
@@ -46,7 +53,7 @@ func (h handWritten) start(_ context.Context, env *environment) (*running, error
 		at, callerAt, calleeAt = meshlab.Virtual, env.lab.Place(heldCaller), env.lab.Place(heldCallee)
 	}
 	values := pairValues{
-		HTTPAtCaller: h.httpAtCaller, Offset: h.offset, Protocols: env.protocols, Dir: env.lab.Dir(),
+		HTTPAtCaller: h.httpAtCaller, OwnConnections: h.own, Offset: h.offset, Protocols: env.protocols, Dir: env.lab.Dir(),
 		Callee: calleeAt.Address.String(), Host: handWrittenHost, CallerID: callerID, CalleeID: calleeID, HandOver: h.handOver,
 	}
 	r := &running{

@@ -164,7 +164,13 @@ func compare(protocol string, find func(shape, protocol string) *row) []aim {
 			out = append(out, aim{Protocol: protocol, What: what, Seen: round(r.against(b, figure), 3), Aim: limit, AtLeast: atLeast})
 		}
 	}
-	for _, c := range []struct{ shape, base string }{{isthmusPair, capturedPair}, {isthmusOne, handedTLS}, {isthmusPair, pairL4}, {isthmusPair, pairHTTP}} {
+	for _, c := range []struct{ shape, base string }{
+		{isthmusPair, heldHTTP1},
+		{isthmusPair, heldHTTP},
+		{isthmusOne, handedTLS},
+		{isthmusPair, capturedPair},
+		{isthmusPair, pairHTTP},
+	} {
 		to := c.shape + " to " + c.base + ", "
 		add(to+"CPU", c.shape, c.base, openCPU, 1.05, false)
 		add(to+"CPU saturated", c.shape, c.base, closedCPU, 1.05, false)

@@ -38,6 +38,8 @@ type running struct {
 const (
 	direct        = "direct"
 	pairHTTP      = "hand-written pair, HTTP at both ends"
+	heldHTTP      = "hand-written pair, HTTP at both ends, captured"
+	heldHTTP1     = "hand-written pair, HTTP as the caller speaks it, captured"
 	pairL4        = "hand-written pair, L4 at the caller"
 	isthmusPair   = "Isthmus, two nodes"
 	capturedPair  = "hand-written pair, L4, captured"
@@ -53,6 +55,8 @@ func shapes() []shape {
 	return []shape{
 		{direct, startDirect},
 		{pairHTTP, handWritten{offset: 0, httpAtCaller: true}.start},
+		{heldHTTP, handWritten{offset: 70, httpAtCaller: true, captured: true}.start},
+		{heldHTTP1, handWritten{offset: 80, httpAtCaller: true, captured: true, own: true}.start},
 		{pairL4, handWritten{offset: 10}.start},
 		{capturedPair, handWritten{offset: 30, captured: true}.start},
 		{isthmusPair, inMesh(twoCaller, func(protocol) string { return twoCallee }, "alpha/two-a", "alpha/two-b")},
