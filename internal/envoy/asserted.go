@@ -3,10 +3,13 @@ package envoy
 import (
 	"strings"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	sethttpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"isthmus.dev/isthmus/internal/model"
 )
 
 // A request that one of our own gateways brings in for a peer's caller: its log names that caller, and what Envoy answers it
@@ -17,24 +20,30 @@ const (
 	assertedState  = "isthmus.asserted"
 )
 
-// assertedCallers note the caller before anything refuses the request. What they note stands in the route configuration, so that a
-// gateway that comes or goes drains no connection.
+// assertedCallers note the caller before anything refuses the request. What they note stands in the routes, so that a gateway that
+// comes or goes drains no connection.
 func assertedCallers() *hcmv3.HttpFilter {
 	return httpFilter(assertedFilter, anyOf(&sethttpstatev3.Config{}))
 }
 
-// assertedConfig believes the word of these gateways; nil when there is none.
-func assertedConfig(gateways []string) *anypb.Any {
+// assertingRoutes are the ones of these for requests that name a caller, where there are gateways whose word on it is believed. No
+// other request pays for the question whether it is one of theirs, which takes an expression.
+func assertingRoutes(gateways []string, routes []*routev3.Route) []*routev3.Route {
 	if len(gateways) == 0 {
 		return nil
 	}
-	return anyOf(&sethttpstatev3.Config{OnRequestHeaders: []*statevaluev3.FilterStateValue{{
+	note := anyOf(&sethttpstatev3.Config{OnRequestHeaders: []*statevaluev3.FilterStateValue{{
 		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: assertedState}, FactoryKey: stringState, SkipIfEmpty: true,
 		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(
-			"%CEL('" + callerHeader + "' in request.headers && connection.uri_san_peer_certificate in ['" +
-				strings.Join(gateways, "', '") + "'] ? request.headers['" + callerHeader + "'] : '')%",
+			"%CEL(connection.uri_san_peer_certificate in ['" + strings.Join(gateways, "', '") + "']" +
+				" ? request.headers['" + callerHeader + "'] : '')%",
 		)},
 	}}})
+	for _, r := range routes {
+		r.Match.Headers = append(r.Match.Headers, header(callerHeader, model.Match{Kind: model.Present}, false))
+		r.TypedPerFilterConfig = map[string]*anypb.Any{assertedFilter: note}
+	}
+	return routes
 }
 
 // assertedTag names the caller in the log, "-" where there is none.

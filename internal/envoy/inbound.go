@@ -146,14 +146,12 @@ func policyRefs(ps model.Policies) []model.Ref {
 }
 
 func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *routev3.RouteConfiguration {
+	routes := append(assertingRoutes(t.gateways, toPrograms(target, in.Protocol)), toPrograms(target, in.Protocol)...)
 	rc := &routev3.RouteConfiguration{
 		Name:                   name,
-		VirtualHosts:           []*routev3.VirtualHost{{Name: name, Domains: everyHost, Routes: toPrograms(target, in.Protocol)}},
+		VirtualHosts:           []*routev3.VirtualHost{{Name: name, Domains: everyHost, Routes: routes}},
 		RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
 		TypedPerFilterConfig: policyConfig(refuseLookalikes(t.deny(in.Policies), comparedHeaders(in.Policies)), t.allow(in.Policies)),
-	}
-	if asserted := assertedConfig(t.gateways); asserted != nil {
-		rc.TypedPerFilterConfig[assertedFilter] = asserted
 	}
 	if fold := foldConfig(in.Policies); fold != nil {
 		rc.TypedPerFilterConfig[foldFilter] = fold
