@@ -45,15 +45,31 @@ func boundedStreams(t *testing.T, name string, config any) (n int) {
 	case map[string]any:
 		if c["http_filters"] != nil {
 			n++
-			http2, _ := c["http2_protocol_options"].(map[string]any)
-			if http2["initial_stream_window_size"] != float64(262144) ||
-				http2["initial_connection_window_size"] != float64(1048576) {
-				t.Errorf("%s: streams may have kept %v", name, http2)
+			if c["http2_protocol_options"] == nil {
+				t.Errorf("%s: streams have no bounds", name)
 			}
+		}
+		if http2, ok := c["http2_protocol_options"].(map[string]any); ok {
+			options(t, name, http2)
 		}
 		for _, v := range c {
 			n += boundedStreams(t, name, v)
 		}
 	}
 	return n
+}
+
+// options complains where a stream may have too much kept, or where those that nobody reads could hold up others: by filling
+// the window of a connection that they share.
+func options(t *testing.T, name string, http2 map[string]any) {
+	stream, _ := http2["initial_stream_window_size"].(float64)
+	connection, _ := http2["initial_connection_window_size"].(float64)
+	switch most, pooled := http2["max_concurrent_streams"].(float64); {
+	case stream != 262144:
+		t.Errorf("%s: a stream may have kept %v", name, http2)
+	case !pooled && connection != 1048576, pooled && connection > 4194304:
+		t.Errorf("%s: a connection may have kept %v", name, http2)
+	case pooled && most*stream > connection:
+		t.Errorf("%s: streams fill the connection of others: %v", name, http2)
+	}
 }

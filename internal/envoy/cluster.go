@@ -228,7 +228,7 @@ func (b *builder) speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cl
 	return withHTTPOptions(c, &upstreamhttpv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-				HttpProtocolOptions: toHTTP1, Http2ProtocolOptions: http2Options(),
+				HttpProtocolOptions: toHTTP1, Http2ProtocolOptions: pooledHTTP2Options(),
 			},
 		},
 	}, b.toEnvoy())
@@ -262,7 +262,7 @@ func inHTTP1(c *clusterv3.Cluster, p pool) *clusterv3.Cluster {
 func inHTTP2(c *clusterv3.Cluster, p pool) *clusterv3.Cluster {
 	return explicitly(c, &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
 		ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: http2Options(),
+			Http2ProtocolOptions: pooledHTTP2Options(),
 		},
 	}, p)
 }

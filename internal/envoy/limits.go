@@ -55,6 +55,7 @@ func behindEnvoys(m *hcmv3.HttpConnectionManager) *hcmv3.HttpConnectionManager {
 	m.CommonHttpProtocolOptions.MaxHeadersCount = u32(maxHeaders + addedHeaders)
 	m.MaxRequestHeadersKb = u32(maxHeadersKiB + addedHeaderKiB)
 	m.DelayedCloseTimeout = millis(250)
+	m.Http2ProtocolOptions = pooledHTTP2Options()
 	return m
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,8 +31,18 @@ const (
 	httpGRPCPort = 9091 // gRPC as well, at a port that is declared to be HTTP
 )
 
+// muchSent counts what serveHTTP2 got rid of to who asked for much.
+var muchSent atomic.Int64
+
 func serveHTTP2(l net.Listener) error {
 	s := &http.Server{Protocols: new(http.Protocols), ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery == "much" {
+			for text := make([]byte, 64<<10); ; muchSent.Add(1) {
+				if _, err := w.Write(text); err != nil {
+					return
+				}
+			}
+		}
 		w.Header().Set("Trailer", "x-end")
 		fmt.Fprint(w, r.Proto)
 		w.Header().Set("x-end", "yes")
@@ -80,9 +91,40 @@ func (s *shop) talk(t *testing.T) {
 			}
 		}
 	})
+	t.Run("beside calls that nobody reads", s.besideUnread)
 	t.Run("http1 to a server of HTTP/2", func(t *testing.T) {
 		need(t, s.expect(200, s.get("alice", fmt.Sprintf("talk:%d", http2Port), "/open")))
 	})
+}
+
+// besideUnread: calls whose answers nobody reads share connections of Envoys with others, and do not hold them up.
+func (s *shop) besideUnread(t *testing.T) {
+	address, err := s.to("alice", fmt.Sprintf("talk:%d", http2Port))
+	need(t, err)
+	for range 20 {
+		c, err := s.dial("alice", address)
+		need(t, err)
+		defer c.Close()
+		need(t, c.(*net.TCPConn).SetReadBuffer(4096))
+		_, err = io.WriteString(c, "GET /open?much HTTP/1.1\r\nHost: talk.default\r\n\r\n")
+		need(t, err)
+	}
+	sent := int64(-1)
+	within(t, 30*time.Second, "what lies between the server and those who do not read is full", func() error {
+		before := sent
+		time.Sleep(200 * time.Millisecond)
+		if sent = muchSent.Load(); sent != before || sent < 20 {
+			return fmt.Errorf("%d parts were sent, %d before that", sent, before)
+		}
+		return nil
+	})
+	for range 40 {
+		resp, body, err := s.askHTTP2(t, "alice", "/open")
+		need(t, err)
+		if resp.StatusCode != 200 || body != "HTTP/2.0" {
+			t.Fatalf("%d %q", resp.StatusCode, body)
+		}
+	}
 }
 
 // askHTTP2 asks with prior knowledge, as a program that was told so does.
