@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/bench/meshlab"
+	"isthmus.dev/isthmus/internal/vip"
 )
 
 // environment is what every shape finds: two namespaces outside of all meshes, and two meshes that are peers.
@@ -85,6 +86,9 @@ func inMesh(caller string, service func(protocol) string, agents ...string) func
 		for _, p := range env.protocols {
 			err := meshlab.Until(ctx, 20*time.Second, func(ctx context.Context) error {
 				addr, err := r.caller.Lookup(ctx, r.host(p))
+				if err == nil && addr == vip.Refusal { // what it may call has not come yet
+					err = fmt.Errorf("%s may not call %s", caller, r.host(p))
+				}
 				targets[p.Name] = port(addr.String(), p.Port)
 				return err
 			})
