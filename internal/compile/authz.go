@@ -183,7 +183,7 @@ func (t *policyTranslator) source(s *istiosec.Source) model.Source {
 	}
 }
 
-// principals: "td/ns/x/sa/y" with Istio's wildcards; cluster.local and the aliases mean this mesh (facts: Istio security, trust domain migration).
+// principals: "td/ns/x/sa/y" with Istio's wildcards; cluster.local and the aliases mean this mesh (Istio's trust domain migration).
 func (t *policyTranslator) principals(list []string) []model.Principal {
 	var out []model.Principal
 	for _, v := range list {

@@ -19,7 +19,7 @@ type tag struct {
 	ofHost      bool // what the endpoint that was chosen says under this name comes first
 }
 
-// certificateTags are what the log protocol itself does not carry (facts: observability §0.3).
+// certificateTags are what the log protocol itself does not carry.
 var certificateTags = []tag{
 	{name: "fingerprint", value: "%DOWNSTREAM_PEER_FINGERPRINT_256%"}, {name: "not_after", value: "%DOWNSTREAM_PEER_CERT_V_END%"},
 }
@@ -68,7 +68,7 @@ func when(expression string) *accesslogv3.AccessLogFilter {
 }
 
 // connectionRefusals logs connections that were refused, or for which nobody could be reached. Failed TLS handshakes reach only
-// the listener's log and carry no flag (facts: observability §0.5). What the system says of a connection that the other side has
+// the listener's log and carry no flag. What the system says of a connection that the other side has
 // left is no refusal, nor is what the inspector notes of one that does not speak TLS ("TLS_error|", where a handshake's
 // failure begins "TLS_error:"): whether it may is for its chain.
 func connectionRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {

@@ -69,7 +69,7 @@ func tlsInspectorBut(ports []uint16) *listenerv3.ListenerFilter {
 const connectAttempts = 4
 
 // tcpProxy passes bytes on. Behind TLS the upstream is called only once the handshake has admitted the caller: a refused one
-// sees not a byte, not even of a server that speaks first (facts: observability §0.1).
+// sees not a byte, not even of a server that speaks first.
 func tcpProxy(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log ...*accesslogv3.AccessLog) *listenerv3.Filter {
 	return networkFilter("tcp", anyOf(tcpProxyTo(name, cluster, connect, log...)))
 }
