@@ -30,7 +30,7 @@ func (a *admin) PeerInvite(ctx context.Context, r *adminapi.PeerInviteRequest) (
 	if err := a.mayInvite(); err != nil {
 		return nil, invalid(err)
 	}
-	if err := a.d.watch.ready(ctx); err != nil {
+	if err := a.d.gatewayWatch.ready(ctx); err != nil {
 		return nil, invalid(err)
 	}
 	inv, err := a.d.federation.Invite(ctx, r.Peer, r.TTL)
@@ -46,7 +46,7 @@ func (a *admin) PeerInvite(ctx context.Context, r *adminapi.PeerInviteRequest) (
 
 // PeerAccept accepts a peer's invitation: the other side's consent.
 func (a *admin) PeerAccept(ctx context.Context, r *adminapi.PeerAcceptRequest) (*adminapi.PeerAcceptResponse, error) {
-	if err := a.d.watch.ready(ctx); err != nil {
+	if err := a.d.gatewayWatch.ready(ctx); err != nil {
 		return nil, invalid(err)
 	}
 	p, err := a.d.federation.Accept(ctx, r.Token, r.Name)

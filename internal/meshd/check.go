@@ -47,7 +47,7 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 
 // checkRoads looks whether peers' control planes can reach this one through its gateways, before there are any.
 func (a *admin) checkRoads(ctx context.Context, snap *snapshot.Snapshot) (out []adminapi.Check) {
-	errs := a.d.watch.home(ctx)
+	errs := a.d.gatewayWatch.home(ctx)
 	for _, n := range snap.Registry.Nodes {
 		if err, asked := errs[n.Name]; asked {
 			out = append(out, checkRoad(snap, n, err))

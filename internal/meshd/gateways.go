@@ -29,8 +29,8 @@ const (
 	readyRetry = 200 * time.Millisecond
 )
 
-// watch knows which of the mesh's own gateways answer, and lead back to this control plane.
-type watch struct {
+// gatewayWatch knows which of the mesh's own gateways answer, and lead back to this control plane.
+type gatewayWatch struct {
 	d *Daemon
 
 	mu    sync.Mutex // guards roads
@@ -44,10 +44,10 @@ type road struct {
 	away     time.Time // since when its agent is; zero: it is connected
 }
 
-func newWatch(d *Daemon) *watch { return &watch{d: d, roads: map[string]road{}} }
+func newGatewayWatch(d *Daemon) *gatewayWatch { return &gatewayWatch{d: d, roads: map[string]road{}} }
 
 // run asks all gateways again and again, until ctx ends.
-func (w *watch) run(ctx context.Context) error {
+func (w *gatewayWatch) run(ctx context.Context) error {
 	tick := time.NewTicker(homeEvery)
 	defer tick.Stop()
 	for {
@@ -61,7 +61,7 @@ func (w *watch) run(ctx context.Context) error {
 }
 
 // look asks each gateway once, all at a time, and has those that are silent known.
-func (w *watch) look(ctx context.Context) {
+func (w *gatewayWatch) look(ctx context.Context) {
 	errs := w.home(ctx)
 	if ctx.Err() != nil {
 		return
@@ -107,7 +107,7 @@ func silent(roads map[string]road, now time.Time) []string {
 }
 
 // home has each gateway lead back here, all at a time: nil, or what is in the way, by gateway.
-func (w *watch) home(ctx context.Context) map[string]error {
+func (w *gatewayWatch) home(ctx context.Context) map[string]error {
 	ctx, cancel := context.WithTimeout(ctx, homeTime)
 	defer cancel()
 	var mu sync.Mutex // guards out
@@ -138,7 +138,7 @@ func (e errElsewhere) Error() string { return "its host has no address " + liste
 
 // ready refuses a peering that cannot come about, because no gateway leads here. Whether there is one at all is asked
 // elsewhere.
-func (w *watch) ready(ctx context.Context) error {
+func (w *gatewayWatch) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
 	for {

@@ -45,19 +45,19 @@ type Daemon struct {
 	started time.Time
 	compile func(*compile.Compiled, *snapshot.Snapshot) *compile.Compiled
 
-	db         *state.DB
-	authority  *ca.Authority
-	identity   *ca.Source
-	source     *file.Source
-	store      *store.Store
-	xds        *xds.Server
-	federation *federation.Service
-	metrics    *metrics
-	agents     *agents
-	openings   *openings
-	loop       *loop
-	rotator    *rotator
-	watch      *watch
+	db           *state.DB
+	authority    *ca.Authority
+	identity     *ca.Source
+	source       *file.Source
+	store        *store.Store
+	xds          *xds.Server
+	federation   *federation.Service
+	metrics      *metrics
+	agents       *agents
+	openings     *openings
+	loop         *loop
+	rotator      *rotator
+	gatewayWatch *gatewayWatch
 
 	door        *door.Door
 	refusals    *door.Refusals
@@ -102,7 +102,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
 		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.containment.run, d.rotator.run,
-		d.openings.run, d.agents.endings.run, d.watch.run, d.watchHeartbeats,
+		d.openings.run, d.agents.endings.run, d.gatewayWatch.run, d.watchHeartbeats,
 		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls),
 		d.serveMetrics(ls),
 	} {
@@ -182,7 +182,7 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	d.xds = xds.New(xds.Config{Identify: d.agents.identify, Refused: d.containment.refused, Log: d.log, Now: d.now})
 	d.loop = newLoop(d)
 	d.rotator = &rotator{d: d}
-	d.watch = newWatch(d)
+	d.gatewayWatch = newGatewayWatch(d)
 	d.federation, err = federation.New(federation.Config{
 		TrustDomain: td, Name: federationName(first), Snapshot: d.store.Snapshot, Store: d.db,
 		Gateways: d.gateways, FromGateway: d.judge,
