@@ -17,8 +17,8 @@ import (
 // (RFC 9110 §9.2.1) does so as long as no answer has begun.
 
 // Limits of connecting within the mesh. Whether a host answers at all shows within 3 seconds: the first SYN and one more
-// (TCP_SYNCNT 1). Its handshake may take longer, since two thousand callers at once keep a processor busy for seconds.
-const connectTimeout = 10_000 // ms
+// (TCP_SYNCNT 1). Its handshake may take longer, since two thousand callers at once keep a busy processor at it for many seconds.
+const connectTimeout = 30_000 // ms
 
 // synOnceMore has the kernel give up on a host that does not answer after 1 + 2 seconds (tcp(7)).
 func synOnceMore() *corev3.SocketOption { return socketOption(6, 7, 1) }
