@@ -179,10 +179,18 @@ const (
 // quickToEject takes a failing endpoint out at once, so that calls go elsewhere or are refused without a wait. What fails is
 // reaching it, or its gateway's or proxy's word that it cannot be reached (unavailable): whatever an application answers is
 // an answer. It is out for longer each time in a row, but no longer than until its gateway says that it is well (health.go).
-func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
+//
+// Of gRPC, Envoy takes the status of an answer without a message for one of HTTP, UNKNOWN for 500, and no word is asked for:
+// three errors of an application would take its source away from everybody. So what may be gRPC is ejected for not being
+// reached alone; calls that meet such a word go elsewhere by their retries.
+func quickToEject(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
+	byWord := uint32(100)
+	if p == model.GRPC || p == model.HTTP2 {
+		byWord = 0
+	}
 	withoutMergeWindow(c)
 	c.OutlierDetection = &clusterv3.OutlierDetection{
-		Consecutive_5Xx: u32(3), EnforcingConsecutive_5Xx: u32(100), EnforcingConsecutiveGatewayFailure: u32(0),
+		Consecutive_5Xx: u32(3), EnforcingConsecutive_5Xx: u32(byWord), EnforcingConsecutiveGatewayFailure: u32(0),
 		SplitExternalLocalOriginErrors: true, ConsecutiveLocalOriginFailure: u32(2), EnforcingConsecutiveLocalOriginFailure: u32(100),
 		Interval: millis(1000), BaseEjectionTime: millis(leastEjection), MaxEjectionTime: millis(mostEjection), MaxEjectionPercent: u32(100),
 	}

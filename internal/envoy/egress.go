@@ -122,7 +122,7 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 // toPeers is one cluster over all peers that serve an import: priority and weight as written, and for each peer's gateways
 // their own TLS: that peer's roots, its gateways' exact IDs, the name under which it exports.
 func (b *builder) toPeers(g *view.GatewayView, name string, i *model.Import) *clusterv3.Cluster {
-	c := withHealthChecks(quickToEject(ofSources(cluster(name, nil))))
+	c := withHealthChecks(quickToEject(ofSources(cluster(name, nil)), i.Protocol))
 	c.ConnectTimeout = millis(boundaryConnectTimeout)
 	// What is on its way when a wire goes dark has no other end than this.
 	c.UpstreamBindConfig.SocketOptions = append(keepalive(2, 1, 5), marked(agentapi.SocketMark))

@@ -266,7 +266,7 @@ func noted(key, value string) *structpb.Struct {
 // those can: nobody's call has to find out.
 func (b *builder) toMixed(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
 	local, gateways := b.toEndpoints(name, w, o), b.toGateways(name, w, o)
-	c := withHealthChecks(quickToEject(ofSources(bySet(cluster(name, w), o.Import.MixedSet()))))
+	c := withHealthChecks(quickToEject(ofSources(bySet(cluster(name, w), o.Import.MixedSet())), o.Import.Protocol))
 	c.ConnectTimeout = millis(boundaryConnectTimeout)
 	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{
 		socketFor(model.LocalSource, local.TransportSocket), socketFor(model.GatewaySource, gateways.TransportSocket),

@@ -210,6 +210,24 @@ func (g *gateway) http2(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	g.grpcFails(t)
+}
+
+// grpcFails: what an application answers is an answer, and takes its source away from nobody.
+func (g *gateway) grpcFails(t *testing.T) {
+	c := g.caller("web", "p9090.ledger")
+	client := c.client(true)
+	for range 10 {
+		req, err := http.NewRequest("POST", "http://"+c.host+"/grpc/fails", strings.NewReader("a message"))
+		must(t, err)
+		req.Header.Set("Content-Type", "application/grpc")
+		resp, err := client.Do(req)
+		must(t, err)
+		resp.Body.Close()
+		if s := resp.Header.Get("Grpc-Status"); s != "2" {
+			t.Fatalf("the application's status 2 has become %q: %s", s, resp.Header.Get("Grpc-Message"))
+		}
+	}
 }
 
 func (g *gateway) rawTCP(t *testing.T) {

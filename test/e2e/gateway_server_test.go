@@ -252,6 +252,9 @@ func (s *gwServer) answer(w http.ResponseWriter, r *http.Request) {
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintln(w, s.name, "is unwell")
+	case "/grpc/fails": // without a message, as servers of gRPC do
+		header.Set("Content-Type", "application/grpc")
+		header.Set("Grpc-Status", "2")
 	case "/grpc":
 		header.Set("Content-Type", "application/grpc")
 		header.Set("Trailer", "Grpc-Status")
