@@ -148,9 +148,11 @@ func judgeTCP(log string, r *record) judgement {
 }
 
 // failedTLS is why a handshake failed, the client's with us or, where we call, ours with the server. The inspector's note that
-// somebody does not speak TLS ("TLS_error|") is none, nor is a connection that was refused.
+// somebody does not speak TLS ("TLS_error|") is none, nor is a connection that was refused, nor one whose client has proved its
+// name and then left: Envoy's goodbye found nobody ("system library").
 func failedTLS(log string, r *record) string {
-	if r.failure != "" && !strings.HasPrefix(r.failure, "TLS_error|") {
+	left := r.uri != "" && strings.Contains(r.failure, "system library")
+	if r.failure != "" && !left && !strings.HasPrefix(r.failure, "TLS_error|") {
 		return r.failure
 	}
 	calling := log == agentapi.LogEgress || log == agentapi.LogOutbound
