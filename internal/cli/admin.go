@@ -27,7 +27,7 @@ func (a *app) adminCertCmd() *cobra.Command {
 	var ttl time.Duration
 	cmd := &cobra.Command{
 		Use:   "cert NAME",
-		Short: "Credentials with which an administrator reaches this control plane over mutual TLS",
+		Short: "Credentials for an administrator elsewhere",
 		Long: `Credentials with which an administrator reaches this control plane over mutual TLS. The private key is made here and
 never leaves this file; the control plane sees a signing request. isthmus admin revoke ends them before their time.`,
 		Example: `  isthmus admin cert ada --out ada.pem

@@ -11,9 +11,10 @@ import (
 
 func (a *app) adminListCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "Administrators' certificates: whose, made by whom, good until when",
-		Args:  noArgs,
+		Use:     "list",
+		Example: "  isthmus admin list",
+		Short:   "Administrators' certificates: whose, made by whom, good until when",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			resp, err := ask[adminapi.Empty, adminapi.AdminListResponse](cmd.Context(), a, "AdminList", &adminapi.Empty{})
 			if err != nil {
@@ -56,7 +57,7 @@ func (a *app) adminRevokeCmd() *cobra.Command {
 	var req adminapi.AdminRevokeRequest
 	cmd := &cobra.Command{
 		Use:   "revoke [NAME]",
-		Short: "End an administrator's certificates at once, on open connections too",
+		Short: "End an administrator's certificates at once",
 		Long: `End an administrator's certificates at once, on open connections too: all of a name, or one by its ID. What was made with
 them stays: isthmus token list says which join tokens, isthmus events what else.`,
 		Example: "  isthmus admin revoke ada\n  isthmus admin revoke --id 3f9c2a17be540d86",

@@ -16,9 +16,10 @@ func (a *app) caCmd() *cobra.Command {
 
 func (a *app) caStatusCmd() *cobra.Command {
 	return a.client(&cobra.Command{
-		Use:   "status",
-		Short: "The roots that the mesh trusts, how far a rotation has come, and for whom it waits",
-		Args:  noArgs,
+		Use:     "status",
+		Example: "  isthmus ca status",
+		Short:   "The trusted roots, and how far a rotation has come",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			resp, err := ask[adminapi.Empty, adminapi.CAStatusResponse](cmd.Context(), a, "CAStatus", &adminapi.Empty{})
 			if err != nil {
@@ -34,7 +35,7 @@ func (a *app) caRotateCmd() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "rotate",
-		Short: "Replace the mesh's root certificate by a new one, without a failed request",
+		Short: "Replace the mesh's root without a failed request",
 		Long: `Replace the mesh's root certificate by a new one, without a failed request. The new root is trusted beside the old one
 first; it signs when every node, gateway and peer has acknowledged it; the old one is withdrawn when no certificate in use
 leads to it any more. The control plane goes on by itself, also after a restart: isthmus ca status says how far it is, and

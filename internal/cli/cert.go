@@ -20,9 +20,10 @@ func (a *app) certCmd() *cobra.Command {
 func (a *app) certListCmd() *cobra.Command {
 	var expiring string
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "Certificates in use at the nodes, those that end first on top",
-		Args:  noArgs,
+		Use:     "list",
+		Example: "  isthmus cert list --expiring 7d",
+		Short:   "Certificates in use at the nodes, those that end first on top",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			within, err := days(expiring)
 			if err != nil {

@@ -12,9 +12,11 @@ import (
 func (a *app) checkCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Look the mesh over: √ well, ‼ mind it, × broken, with a remedy for each",
+		Short: "Look the mesh over: what is well, and what to mend",
 		Long:  "Look the mesh over: √ well, ‼ mind it, × broken, with a remedy for each. Exits with 79 when something is broken.",
-		Args:  noArgs,
+		Example: `  isthmus check
+  isthmus check -o json`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			resp, err := ask[adminapi.Empty, adminapi.CheckResponse](cmd.Context(), a, "Check", &adminapi.Empty{})
 			if err != nil {

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -15,7 +16,7 @@ import (
 func (a *app) describeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "describe WORKLOAD|HOST",
-		Short: "All about one workload or service: identity, ports, policies, callers, findings",
+		Short: "All about one workload or service: ports, policies, callers",
 		Example: `  isthmus describe default/payments
   isthmus describe payments.default.svc.cluster.local`,
 		Args: oneArg("a workload, NAMESPACE/NAME, or a service's host"),
@@ -28,7 +29,11 @@ func (a *app) describeCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := describe(*inv, st.Findings, args[0])
+			access, err := ask[adminapi.Empty, adminapi.AccessResponse](cmd.Context(), a, "Access", &adminapi.Empty{})
+			if err != nil {
+				return err
+			}
+			d, err := describe(*inv, access.Edges, st.Findings, args[0])
 			if err != nil {
 				return err
 			}
@@ -42,15 +47,24 @@ func (a *app) describeCmd() *cobra.Command {
 // description is what is known of one workload, or of one service, or of both where the name means both.
 type description struct {
 	Workload *adminapi.WorkloadInfo `json:"workload,omitempty"`
-	// Callers are the workloads that may call it, and by which policies.
+	// Callers are the workloads, and the callers at peers, that may call it, and by which policies.
 	Callers  []adminapi.AccessEdge `json:"callers"`
 	Service  *adminapi.ServiceInfo `json:"service,omitempty"`
 	Findings []finding.Finding     `json:"findings"`
 }
 
-// describe takes NAMESPACE/NAME for a workload if there is one, and any other name for a service first.
-func describe(inv adminapi.InventoryResponse, findings []finding.Finding, name string) (description, error) {
+// describe takes NAMESPACE/NAME for a workload if there is one, and any other name for a service first. As a caller writes it,
+// with a port, a name is known, too, and so is a workload's address.
+func describe(
+	inv adminapi.InventoryResponse, edges []adminapi.AccessEdge, findings []finding.Finding, name string,
+) (description, error) {
 	var d description
+	if host, _, err := net.SplitHostPort(name); err == nil {
+		name = host
+	}
+	if i := slices.IndexFunc(inv.Workloads, func(w adminapi.WorkloadInfo) bool { return slices.Contains(w.Addresses, name) }); i >= 0 {
+		name = inv.Workloads[i].Key()
+	}
 	if w, err := findWorkload(inv.Workloads, name); err == nil {
 		d.Workload = &w
 	}
@@ -79,11 +93,9 @@ func describe(inv adminapi.InventoryResponse, findings []finding.Finding, name s
 		objects = append(objects, d.Service.Namespace+"/"+d.Service.Name)
 		hosts = append(hosts, d.Service.Host+":")
 	}
-	for _, w := range inv.Workloads {
-		for _, e := range w.Calls {
-			if slices.ContainsFunc(hosts, func(h string) bool { return strings.HasPrefix(e.To, h) }) {
-				d.Callers = append(d.Callers, e)
-			}
+	for _, e := range edges {
+		if slices.ContainsFunc(hosts, func(h string) bool { return strings.HasPrefix(e.To, h) }) {
+			d.Callers = append(d.Callers, e)
 		}
 	}
 	for _, f := range findings {
@@ -124,7 +136,7 @@ func descriptionText(d description) string {
 	}
 	b.WriteString("\nMay call it:\n")
 	if len(d.Callers) == 0 {
-		b.WriteString("  nobody\n")
+		b.WriteString("  nobody" + whyNobody(d) + "\n")
 	}
 	for _, e := range d.Callers {
 		fmt.Fprintf(&b, "  %s → %s\n", clean(e.From, oneLine), clean(e.To, oneLine))
@@ -149,6 +161,21 @@ func descriptionText(d description) string {
 		fmt.Fprintf(&b, "  %s\n", clean(f.String(), oneLine))
 	}
 	return b.String()
+}
+
+// whyNobody is what is missing first where nobody may call.
+func whyNobody(d description) string {
+	switch {
+	case d.Service == nil && len(d.Workload.Ports) == 0:
+		return ": no Service selects it"
+	case d.Service == nil:
+		return ": no AuthorizationPolicy that selects it allows a caller"
+	case d.Service.External || imported(*d.Service):
+		return ""
+	case !slices.ContainsFunc(d.Service.Ports, func(p adminapi.ServicePort) bool { return len(p.Endpoints) > 0 }):
+		return ": no workload serves it"
+	}
+	return ": no AuthorizationPolicy of the workloads behind it allows a caller"
 }
 
 func workloadText(w adminapi.WorkloadInfo) string {

@@ -17,7 +17,7 @@ func (a *app) eventsCmd() *cobra.Command {
 	var since string
 	cmd := &cobra.Command{
 		Use:   "events",
-		Short: "What was done to the mesh, and what was refused: by whom, from where, how it ended",
+		Short: "What was done to the mesh, and what was refused",
 		Long: `What was done to the mesh, and what was refused: by whom, from where, how it ended. What administrators did, nodes that
 joined and peerings are kept one by one for at least 400 days. Refusals of others are counted by caller, address and reason, and
 kept for 30 days after the last; however many there are, they take no place from what was done.`,

@@ -11,7 +11,7 @@ func (a *app) exportCmd() *cobra.Command {
 	var write string
 	cmd := &cobra.Command{
 		Use:   "export SERVICE --to PEER",
-		Short: "Write the FederatedExport of a service, and the policy that it needs",
+		Short: "Write the FederatedExport of a service, and its policy",
 		Long: `Write the FederatedExport that offers a service to a peer, and, where the workloads behind it
 let in no call of the peer, the AuthorizationPolicy that does. SERVICE is a name,
 NAMESPACE/NAME or a host, with :PORT where it has several. The objects are printed, and take

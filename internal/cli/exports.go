@@ -10,9 +10,10 @@ import (
 
 func (a *app) exportsCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "exports [PEER]",
-		Short: "What this mesh offers its peers",
-		Args:  optionalArg("a peer's name"),
+		Use:     "exports [PEER]",
+		Example: "  isthmus exports\n  isthmus exports bank",
+		Short:   "What this mesh offers its peers",
+		Args:    optionalArg("a peer's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			resp, err := ask[adminapi.PeerRequest, adminapi.ExportsResponse](cmd.Context(), a, "Exports", peerArg(args))
 			if err != nil {

@@ -11,9 +11,10 @@ import (
 
 func (a *app) importsCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "imports [PEER]",
-		Short: "What this mesh uses of its peers",
-		Args:  optionalArg("a peer's name"),
+		Use:     "imports [PEER]",
+		Example: "  isthmus imports\n  isthmus imports bank",
+		Short:   "What this mesh uses of its peers",
+		Args:    optionalArg("a peer's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			resp, err := ask[adminapi.PeerRequest, adminapi.ImportsResponse](cmd.Context(), a, "Imports", peerArg(args))
 			if err != nil {

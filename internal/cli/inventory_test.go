@@ -151,6 +151,9 @@ func TestDescribe(t *testing.T) {
 		{Code: "ISM0042", Severity: finding.Error, Object: "AuthorizationPolicy default/pay", Message: "no.", Remedy: "mend it."},
 		{Code: "ISM0060", Severity: finding.Error, Object: "FederatedExport default/x", Message: "other."},
 	}}}
+	f.access.Edges = append(slices.Clone(f.has.Workloads[1].Calls), adminapi.AccessEdge{
+		From: "peer bank: spiffe://bank.example/ns/front/sa/till", To: paymentsHost + ":80", By: []string{"FederatedExport default/pay (x.yaml:1)"},
+	})
 	socket := serve(t, f)
 	got := run(t, "", "describe", "payments-2", "--socket", socket)
 	expect(t, got, 0)
@@ -169,6 +172,8 @@ Ports:
 May call it:
   default/web → payments.default.svc.cluster.local:80
     by AuthorizationPolicy default/pay (p.yaml:3)
+  peer bank: spiffe://bank.example/ns/front/sa/till → payments.default.svc.cluster.local:80
+    by FederatedExport default/pay (x.yaml:1)
 
 It may call:
   nothing
@@ -176,7 +181,27 @@ It may call:
 Findings:
   ISM0042 error AuthorizationPolicy default/pay: no. Fix: mend it.
 `)
-	fits(t, got.out)
+	for _, name := range []string{"10.0.0.2", "10.0.0.2:8080", "[fd00::2]:8080"} {
+		if by := run(t, "", "describe", name, "--socket", socket); by.out != got.out {
+			t.Errorf("describe %s:\n%s%s", name, by.out, by.err)
+		}
+	}
+	got = run(t, "", "describe", "payments.default:80", "--socket", socket)
+	if expect(t, got, 0); !strings.Contains(got.out, "  peer bank: spiffe://bank.example/ns/front/sa/till → "+paymentsHost+":80") {
+		t.Errorf("a caller at a peer is missing:\n%s", got.out)
+	}
+	f.access.Edges = nil
+	got = run(t, "", "describe", "payments.default", "--socket", socket)
+	if expect(t, got, 0); !strings.Contains(got.out, "  nobody: no AuthorizationPolicy of the workloads behind it allows a caller\n") {
+		t.Errorf("it does not say why nobody may call:\n%s", got.out)
+	}
+	for i := range f.has.Services[2].Ports {
+		f.has.Services[2].Ports[i].Endpoints = nil
+	}
+	got = run(t, "", "describe", "payments.default", "--socket", socket)
+	if expect(t, got, 0); !strings.Contains(got.out, "  nobody: no workload serves it\n") {
+		t.Errorf("it does not say that nobody serves it:\n%s", got.out)
+	}
 	got = run(t, "", "describe", "loans.default", "--socket", socket)
 	expect(t, got, 0)
 	same(t, got.out, `  service    loans.default.svc.cluster.local

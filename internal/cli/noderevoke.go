@@ -13,7 +13,7 @@ func (a *app) nodeRevokeCmd() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "revoke NAME",
-		Short: "Shut a node or gateway out: the control plane refuses it, and no call is sent to its workloads",
+		Short: "Shut a node or gateway out",
 		Long: `Shut a node or gateway out. Its conversations with the control plane end and are refused from then on, join tokens made for
 it are void, and its workloads are out of every other proxy's endpoints at once. The certificates that it holds for them are
 good at other workloads until they end; isthmus ca rotate ends them when it is done, and does not wait for revoked nodes.

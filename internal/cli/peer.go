@@ -124,8 +124,7 @@ Nothing crosses yet: it takes a FederatedExport there and a FederatedImport here
 }
 
 func (a *app) peerSuspendCmd() *cobra.Command {
-	return a.peerDeed("suspend NAME", "Refuse every call to and from a peer, live connections "+
-		"included, until resumed", "PeerSuspend",
+	return a.peerDeed("suspend NAME", "Refuse every call to and from a peer, until resumed", "PeerSuspend",
 		"Suspending %q cuts every connection with it, live ones within seconds.",
 		"Suspended %q: every call to and from it is refused, and its live connections are being cut. Roots are still exchanged.\n  Next: isthmus peer resume %[1]s\n")
 }
@@ -145,9 +144,10 @@ func (a *app) peerRevokeCmd() *cobra.Command {
 func (a *app) peerDeed(use, short, method, warning, done string) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use:   use,
-		Short: short,
-		Args:  oneArg("the peer's name"),
+		Use:     use,
+		Short:   short,
+		Example: "  isthmus peer " + strings.Replace(use, "NAME", "bank", 1),
+		Args:    oneArg("the peer's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if warning != "" {
 				if err := a.confirm(cmd, yes, args[0], fmt.Sprintf(warning, args[0])); err != nil {
@@ -172,7 +172,7 @@ func (a *app) peerManifestCmd() *cobra.Command {
 	var req adminapi.PeerManifestRequest
 	cmd := &cobra.Command{
 		Use:   "manifest",
-		Short: "The MeshPeer file that describes this mesh to a peer, for peering without a connection",
+		Short: "The MeshPeer file of this mesh, for peering by files",
 		Long: `The MeshPeer file that describes this mesh to a peer, for peering without a connection: each side makes one, both
 administrators exchange the files, compare fingerprints aloud and put the other's file into their configuration folder.`,
 		Example: "  isthmus peer manifest --as cards --known-as retail > cards.yaml",

@@ -11,9 +11,10 @@ import (
 
 func (a *app) peerListCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "All peers, one line each",
-		Args:  noArgs,
+		Use:     "list",
+		Example: "  isthmus peer list",
+		Short:   "All peers, one line each",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			resp, err := ask[adminapi.PeerRequest, adminapi.PeerListResponse](cmd.Context(), a, "PeerList", &adminapi.PeerRequest{})
 			if err != nil {
@@ -27,9 +28,10 @@ func (a *app) peerListCmd() *cobra.Command {
 
 func (a *app) peerStatusCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "status [NAME]",
-		Short: "Everything known about a peer, or about each",
-		Args:  optionalArg("a peer's name"),
+		Use:     "status [NAME]",
+		Example: "  isthmus peer status\n  isthmus peer status bank",
+		Short:   "Everything known about a peer, or about each",
+		Args:    optionalArg("a peer's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			resp, err := ask[adminapi.PeerRequest, adminapi.PeerListResponse](cmd.Context(), a, "PeerList", peerArg(args))
 			if err != nil {
@@ -62,9 +64,9 @@ func peersText(peers []adminapi.PeerStatus, w when) string {
 
 // peerState is one word for a peer: the first thing that is wrong with it, or "ready".
 func peerState(conditions []adminapi.Condition) string {
-	status := map[string]string{}
+	status, reason := map[string]string{}, map[string]string{}
 	for _, c := range conditions {
-		status[c.Type] = c.Status
+		status[c.Type], reason[c.Type] = c.Status, c.Reason
 	}
 	for _, bad := range []string{"Revoked", "Suspended"} {
 		if status[bad] == "True" {
@@ -77,9 +79,13 @@ func peerState(conditions []adminapi.Condition) string {
 		{"DataPathReady", "no data path"},
 		{"CatalogSynced", "no catalogue"},
 	} {
-		if status[need.condition] != "True" {
-			return need.otherwise
+		if status[need.condition] == "True" {
+			continue
 		}
+		if reason[need.condition] == "Connecting" {
+			return "connecting"
+		}
+		return need.otherwise
 	}
 	if status["Expiring"] == "True" {
 		return "expiring"

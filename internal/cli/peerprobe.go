@@ -15,7 +15,7 @@ func (a *app) peerProbeCmd() *cobra.Command {
 	var req adminapi.PeerProbeRequest
 	cmd := &cobra.Command{
 		Use:   "probe NAME",
-		Short: "Send one request through both gateways: what each leg takes, or which one is broken",
+		Short: "Try the way through both gateways, leg by leg",
 		Long: `Send one request from this control plane through both gateways to the peer's, on new connections all the way, and say
 what each leg took or which one is broken, with a remedy. With --import the gateways shake hands under the name of that
 import's export, and the peer says whether the service behind it is ready; no request reaches the service. The peer answers

@@ -18,8 +18,9 @@ func (a *app) renderCmd() *cobra.Command {
 		Long: `What the control plane would send a proxy, from files alone: nothing is asked, nothing is changed.
 The workloads come from the agents' settings files; without one there are none but WorkloadEntry objects.
 Exits with 79 when the configuration holds an error. isthmus validate only checks it.`,
-		Example: `  isthmus render -f samples/cards --node-config samples/agents/cards-node.yaml --proxy cards-node
-  isthmus render -f mesh/ --node-config node.yaml --proxy rack1 --type rds -o yaml`,
+		Example: `  isthmus render -f mesh/ --node-config node.yaml --proxy rack1
+  isthmus render -f mesh/ --node-config node.yaml --proxy rack1 \
+    --type rds -o yaml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {

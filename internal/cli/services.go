@@ -14,7 +14,7 @@ func (a *app) servicesCmd() *cobra.Command {
 	var namespace string
 	cmd := &cobra.Command{
 		Use:   "services",
-		Short: "What can be called: names, ports, who serves them and how many may call",
+		Short: "What can be called, who serves it, how many may call",
 		Example: `  isthmus services
   isthmus services -n default -o wide`,
 		Args: noArgs,
@@ -97,7 +97,7 @@ func yesNo(b bool) string {
 func (a *app) endpointsCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "endpoints [HOST]",
-		Short: "Where each service is served, by which workload, and whether it is ready",
+		Short: "Where each service is served, and whether it is ready",
 		Example: `  isthmus endpoints
   isthmus endpoints payments.default`,
 		Args: optionalArg("a service's host"),

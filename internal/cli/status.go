@@ -17,8 +17,10 @@ func (a *app) statusCmd() *cobra.Command {
 	var findings bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Proxies, the configuration they acknowledged, and how long certificates last",
-		Args:  noArgs,
+		Short: "Proxies, and the configuration that they acknowledged",
+		Example: `  isthmus status
+  isthmus status --findings -o wide`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			resp, err := ask[adminapi.Empty, adminapi.StatusResponse](cmd.Context(), a, "Status", &adminapi.Empty{})
 			if err != nil {

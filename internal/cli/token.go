@@ -33,9 +33,14 @@ private ranges; a gateway without it keeps those that it first reports.
 
 It carries the fingerprint of this mesh's root, so that the node knows the control plane before it trusts anything.
 It is a secret: hand it over as you would a password.`,
-		Example: `  isthmus token create --node rack1 --identity default/payments --identity default/tokens --address 10.1.0.0/24 --out token
-  isthmus token create --node rack2 --workload default/web-*,sa=shop,app=web,version=v2
-  isthmus token create --node edge --role gateway --identity isthmus-system/gateway --address 10.1.0.3 --address 198.51.100.11`,
+		Example: `  isthmus token create --node rack1 --out token \
+    --identity default/payments --identity default/tokens \
+    --address 10.1.0.0/24
+  isthmus token create --node rack2 \
+    --workload 'default/web-*,sa=shop,app=web,version=v2'
+  isthmus token create --node edge --role gateway \
+    --identity isthmus-system/gateway \
+    --address 10.1.0.3 --address 198.51.100.11`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req.Role = snapshot.Role(role)
@@ -69,7 +74,7 @@ It is a secret: hand it over as you would a password.`,
 	f.StringVar(&req.Node, "node", "", "name of the node (required)")
 	f.StringVar(&role, "role", string(snapshot.RoleNode), "node or gateway")
 	f.StringArrayVar(&req.Identities, "identity", nil, "identity the node may host: NAMESPACE/SERVICEACCOUNT, NAMESPACE/*, where it may be anyone, or *; repeat it")
-	f.StringArrayVar(&workloads, "workload", nil, "workload the node may host: NAMESPACE/NAME[,sa=ACCOUNT][,LABEL=VALUE...], NAME may end in -*; repeat it")
+	f.StringArrayVar(&workloads, "workload", nil, "workload it may host: NAMESPACE/NAME[,sa=ACCOUNT] [,LABEL=VALUE...], NAME may end in -*; repeat it")
 	f.StringArrayVar(&addresses, "address", nil, "address, or range of them, that its workloads or the gateway may have; repeat it")
 	f.DurationVar(&req.TTL, "ttl", 15*time.Minute, "how long the token may wait to be used")
 	f.StringVar(&out, "out", "", "write the token to this new file, mode 0600, instead of printing it")

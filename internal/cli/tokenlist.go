@@ -13,9 +13,10 @@ import (
 func (a *app) tokenListCmd() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "Join tokens that are open: for whom, made by whom; never their secrets",
-		Args:  noArgs,
+		Use:     "list",
+		Example: "  isthmus token list --all",
+		Short:   "Join tokens that are open: for whom, made by whom",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			resp, err := ask[adminapi.Empty, adminapi.TokenListResponse](cmd.Context(), a, "TokenList", &adminapi.Empty{})
 			if err != nil {
@@ -79,7 +80,7 @@ func (a *app) tokenCancelCmd() *cobra.Command {
 	var req adminapi.TokenCancelRequest
 	cmd := &cobra.Command{
 		Use:     "cancel [ID]",
-		Short:   "Make join tokens void before their use: one by its ID, or all that one maker made",
+		Short:   "Make join tokens void before their use",
 		Example: "  isthmus token cancel 3f9c2a17be540d86\n  isthmus token cancel --made-by 'administrator ada'",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

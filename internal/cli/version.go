@@ -19,9 +19,10 @@ type build struct {
 
 func (a *app) versionCmd() *cobra.Command {
 	return a.printer(&cobra.Command{
-		Use:   "version",
-		Short: "Which build of Isthmus this is",
-		Args:  noArgs,
+		Use:     "version",
+		Example: "  isthmus version",
+		Short:   "Which build of Isthmus this is",
+		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			b := build{Version: version.String(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Envoy: "1.40"}
 			return a.print(b, func(when) string {

@@ -259,6 +259,14 @@ func TestPeerState(t *testing.T) {
 			t.Errorf("%s=%s: %q, want %q", change[0], change[1], got, want)
 		}
 	}
+	connecting := []adminapi.Condition{
+		{Type: "TrustEstablished", Status: "True"},
+		{Type: "BundleFresh", Status: "True"},
+		{Type: "DataPathReady", Status: "Unknown", Reason: "Connecting"},
+	}
+	if got := peerState(connecting); got != "connecting" {
+		t.Errorf("connecting: %q", got)
+	}
 	if got := peerState(nil); got != "no trust" {
 		t.Errorf("without conditions: %q, want no trust", got)
 	}

@@ -41,6 +41,12 @@ func Unmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 			key := snapshot.Key{Kind: "PeerAuthentication", Namespace: pa.Namespace, Name: pa.Name}
 			c.guarded(key, func() { u.selector(key, "spec.selector", pa.Spec.GetSelector().GetMatchLabels()) })
 		}
+		for _, s := range c.cfg.Services {
+			key := snapshot.Key{Kind: "Service", Namespace: s.Namespace, Name: s.Name}
+			if len(s.Spec.Selector) > 0 {
+				c.guarded(key, func() { u.service(key, s.Spec.Selector) })
+			}
+		}
 	})
 }
 
@@ -89,18 +95,30 @@ func (u *unmatched) selector(key snapshot.Key, field string, labels map[string]s
 	if len(u.selecting(key.Namespace, labels)) > 0 {
 		return
 	}
-	if len(labels) == 0 {
-		u.find(key, "ISM0345", finding.Warning, "metadata.namespace",
-			"no workload is in namespace "+key.Namespace+", so the policy applies to nobody",
-			"isthmus status lists the workloads; write the policy in their namespace")
+	u.unselected(key, field, labels, "the policy applies to nobody")
+}
+
+// service is unlike a policy in that it selects in its own namespace alone.
+func (u *unmatched) service(key snapshot.Key, selector map[string]string) {
+	if b := u.backends[key.Namespace]; b != nil && slices.ContainsFunc(b.all, func(i *instance) bool { return i.selectedBy(selector) }) {
 		return
 	}
-	remedy := "isthmus status lists the workloads; their labels come from their join tokens or WorkloadEntries"
+	u.unselected(key, "spec.selector", selector, "nobody serves it, and whoever calls it is refused")
+}
+
+func (u *unmatched) unselected(key snapshot.Key, field string, labels map[string]string, so string) {
+	if u.backends[key.Namespace] == nil {
+		u.find(key, "ISM0345", finding.Warning, "metadata.namespace",
+			"no workload is in namespace "+key.Namespace+", so "+so,
+			"isthmus status -o wide lists the workloads; write it in their namespace")
+		return
+	}
+	remedy := "isthmus status -o wide lists the workloads; their labels come from their join tokens or WorkloadEntries"
 	if near := u.nearLabels(key.Namespace, labels); near != "" {
 		remedy = "did you mean " + near + "? " + remedy
 	}
 	u.find(key, "ISM0345", finding.Warning, field,
-		fmt.Sprintf("no workload of namespace %s has the labels %s, so the policy applies to nobody", key.Namespace, written(labels)), remedy)
+		fmt.Sprintf("no workload of namespace %s has the labels %s, so %s", key.Namespace, written(labels), so), remedy)
 }
 
 func written(labels map[string]string) string {

@@ -27,9 +27,16 @@ func TestUnmatched(t *testing.T) {
 	when := func(key string, values ...string) []*istiosec.Rule {
 		return []*istiosec.Rule{{When: []*istiosec.Condition{{Key: key, Values: values}}}}
 	}
+	service := func(namespace string, selector map[string]string) *corev1.Service {
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "other"},
+			Spec:       corev1.ServiceSpec{Selector: selector, Ports: []corev1.ServicePort{{Port: 81, TargetPort: intstr.FromInt32(8080)}}},
+		}
+	}
 	for name, tt := range map[string]struct {
 		namespace string
 		labels    map[string]string
+		service   *corev1.Service // beside web
 		rules     []*istiosec.Rule
 		want      []string // code, field, message
 	}{
@@ -52,6 +59,27 @@ func TestUnmatched(t *testing.T) {
 			namespace: "defualt",
 			want:      []string{"ISM0345", "metadata.namespace", "no workload is in namespace defualt, so the policy applies to nobody"},
 		},
+		"labels of a Service": {
+			namespace: "default", service: service("default", map[string]string{"app": "wbe"}),
+			want: []string{
+				"ISM0345", "spec.selector",
+				"no workload of namespace default has the labels app=wbe, so nobody serves it, and whoever calls it is refused",
+			},
+		},
+		"namespace of a Service": {
+			namespace: "default", service: service("defualt", map[string]string{"app": "web"}),
+			want: []string{
+				"ISM0345", "metadata.namespace", "no workload is in namespace defualt, so nobody serves it, and whoever calls it is refused",
+			},
+		},
+		"a Service of the root namespace selects there alone": {
+			namespace: "default", service: service("isthmus-system", map[string]string{"app": "web"}),
+			want: []string{
+				"ISM0345", "metadata.namespace",
+				"no workload is in namespace isthmus-system, so nobody serves it, and whoever calls it is refused",
+			},
+		},
+		"a Service without a selector": {namespace: "default", service: service("default", nil)},
 		"principal with a scheme": {
 			namespace: "default", rules: from(&istiosec.Source{Principals: []string{"spiffe://cards.example/ns/default/sa/web"}}),
 			want: []string{
@@ -124,6 +152,9 @@ func TestUnmatched(t *testing.T) {
 						Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Ready: true,
 					}},
 				},
+			}
+			if tt.service != nil {
+				snap.Config.Services = append(snap.Config.Services, tt.service)
 			}
 			mesh, _ := Mesh(snap)
 			var got []string

@@ -142,3 +142,11 @@ func (s *Service) forgetHealth(peers map[string]peerrules.Verdict) {
 		}
 	}
 }
+
+// settling is how long it may take until the gateways of both meshes know of a new peer.
+const settling = 15 * time.Second
+
+// connecting says that the peer has never answered, and was not asked for long.
+func (h Health) connecting(now time.Time) bool {
+	return h.RefreshError != "" && h.RefreshOK.IsZero() && now.Sub(h.FailingSince) < settling
+}

@@ -38,7 +38,7 @@ func Conditions(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v
 		trustEstablished(p, state, v, h),
 		bundleFresh(now, p, state, v, h),
 		catalogSynced(now, p, state, v, h),
-		dataPathReady(p, v, h),
+		dataPathReady(now, p, v, h),
 		expiring(now, p, state),
 		suspended(p, state, h),
 		revoked(p, v),
@@ -106,7 +106,7 @@ func bundleFresh(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, 
 		c.Status, c.Reason, c.Message = unknown, "NeverConfirmed", "the peer's roots were not confirmed yet"
 	case !bounded:
 		c.Status, c.Reason, c.Message = yes, "FromFile", "the peer's roots come from its MeshPeer alone (refresh: false)"
-	case h.RefreshError != "":
+	case h.RefreshError != "" && !h.connecting(now):
 		c.Status, c.Reason = yes, "RefreshFailing"
 		c.Message = fmt.Sprintf("everything with the peer will be refused in %s unless the refresh succeeds, which now fails: %s",
 			limit-age(now, state.BundleTime), h.RefreshError)
@@ -140,11 +140,14 @@ func catalogSynced(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState
 	return c
 }
 
-func dataPathReady(p *v1alpha1.MeshPeer, v peerrules.Verdict, h Health) adminapi.Condition {
+func dataPathReady(now time.Time, p *v1alpha1.MeshPeer, v peerrules.Verdict, h Health) adminapi.Condition {
 	c := adminapi.Condition{Type: DataPathReady}
 	switch {
 	case !v.Live:
 		c.Status, c.Reason, c.Message = no, cmp.Or(string(v.Reason), "Unknown"), cmp.Or(v.Message, "nothing passes")
+	case h.connecting(now):
+		c.Status, c.Reason = unknown, "Connecting"
+		c.Message = "the peer's control plane has not answered yet, as is usual in the first seconds of a peering: " + h.RefreshError
 	case h.RefreshError != "":
 		c.Status, c.Reason, c.Since = no, "Unreachable", h.FailingSince
 		c.Message = fmt.Sprintf("the peer's control plane does not answer through both gateways: %s: 'isthmus peer probe %s' says which leg is broken", h.RefreshError, p.Name)

@@ -47,6 +47,12 @@ func TestConditions(t *testing.T) {
 		"refresh fails": {func(f *facts) { f.h.RefreshError = "no route" }, map[string]string{
 			BundleFresh: "True RefreshFailing: in 23h59m0s unless the refresh succeeds, which now fails: no route", DataPathReady: "False Unreachable: 'isthmus peer probe ",
 		}},
+		"not answered yet": {func(f *facts) {
+			f.h = Health{RefreshError: "reset", FailingSince: now.Add(-14 * time.Second)}
+		}, map[string]string{BundleFresh: "True Confirmed: ", DataPathReady: "Unknown Connecting: in the first seconds of a peering: reset"}},
+		"never answered": {func(f *facts) {
+			f.h = Health{RefreshError: "reset", FailingSince: now.Add(-15 * time.Second)}
+		}, map[string]string{BundleFresh: "True RefreshFailing: reset", DataPathReady: "False Unreachable: reset"}},
 		"stale": {func(f *facts) { f.s.BundleTime, f.h.RefreshError = now.Add(-25*time.Hour), "no route" }, map[string]string{
 			BundleFresh: "False Stale: for why the refresh fails: no route", DataPathReady: "False Stale: ", TrustEstablished: "True RootsKnown: ",
 		}},

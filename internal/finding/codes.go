@@ -135,7 +135,7 @@ var Codes = []Code{
 	{"ISM0340", Warning, "connections of a workload that were open before its capture and go on outside the mesh"},
 	{"ISM0341", Info, "ports of a workload that its node excludes from capture"},
 	{"ISM0342", Info, "callers in plaintext of a workload that takes it, whom STRICT would refuse"},
-	{"ISM0345", Warning, "a policy that selects no workload"},
+	{"ISM0345", Warning, "a policy or a Service that selects no workload"},
 	{"ISM0346", Warning, "a caller in a policy that no workload of the mesh is"},
 	{"ISM0347", Warning, "a principal that is written so that it matches nobody"},
 	{"ISM0348", Warning, "a port in a policy at which no workload that it selects listens"},

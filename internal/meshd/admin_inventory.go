@@ -79,6 +79,15 @@ func inventory(mesh *model.Mesh, registry *snapshot.Registry) *adminapi.Inventor
 	for _, svc := range mesh.Services {
 		resp.Services = append(resp.Services, inventoryService(mesh, svc, imports))
 	}
+	for _, e := range peerCalls(mesh) {
+		for i := range resp.Services {
+			for j := range resp.Services[i].Ports {
+				if p := &resp.Services[i].Ports[j]; e.To == fmt.Sprintf("%s:%d", resp.Services[i].Host, p.Number) {
+					p.Callers = append(p.Callers, e.From)
+				}
+			}
+		}
+	}
 	slices.SortFunc(resp.Services, func(x, y adminapi.ServiceInfo) int { return cmp.Compare(x.Host, y.Host) })
 	registered := map[model.WorkloadID]snapshot.Workload{}
 	for _, w := range registry.Workloads {

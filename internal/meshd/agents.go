@@ -96,7 +96,7 @@ func (a *agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 			a.d.refusals.Add(state.Event{Actor: state.Stranger, From: source.String(), Action: "node join", Detail: err.Error()})
 		}
 		a.log.Warn("join refused", "from", from, "error", err)
-		return nil, status.Error(codes.PermissionDenied, "the join token is not good (any more), or the certificate request is none: make a new token with 'isthmus token create'")
+		return nil, status.Error(codes.PermissionDenied, "the join token is not good (any more), or the certificate request is none")
 	}
 	if err := a.regrant(ctx, at.TokenGrant); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())

@@ -50,7 +50,7 @@ func TestEnvoyStartRefusals(t *testing.T) {
 		edit func(*Config)
 		want string
 	}{
-		{"no envoy", func(c *Config) { c.Envoy.Path = "/nowhere/envoy" }, "no Envoy at /nowhere/envoy: run `make envoy`"},
+		{"no envoy", func(c *Config) { c.Envoy.Path = "/nowhere/envoy" }, "no Envoy at /nowhere/envoy: install the package isthmus-envoy, run `make envoy`"},
 		{"not envoy", func(c *Config) { c.Envoy.Path = "/bin/true" }, "/bin/true is not Envoy"},
 		{"health in use", func(c *Config) { c.Health.Address = busy.Addr().String() }, "health.address " + busy.Addr().String() + " is in use: stop what listens there, or choose another address"},
 		{"open token", func(c *Config) { c.Control.TokenFile = token(p.control.token(), 0o644) }, "run `chmod 600 "},

@@ -76,8 +76,8 @@ func (q *Queues) device(index int) error {
 		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EOPNOTSUPP):
 			return nil // no such queue or device any more; or the kernel has no such sockets
 		case errors.Is(err, unix.EBUSY):
-			return fmt.Errorf("a program there holds queue %d by an AF_XDP socket, and could write frames "+
-				"past capture: end it: %w", n, err)
+			return fmt.Errorf("another agent serves this namespace, or a program holds queue %d by an AF_XDP socket "+
+				"and could write frames past capture: end it: %w", n, err)
 		case err != nil:
 			return err
 		}

@@ -203,7 +203,7 @@ func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		c.cfg.Log.Warn("joining did not work yet, trying again", "control", c.cfg.Addresses, "error", plainly(err))
+		c.cfg.Log.Warn("joining did not work yet, trying again", "control", c.cfg.Addresses, "error", unanswered(err))
 		if err := retry.Sleep(ctx, wait.Next()); err != nil {
 			return nil, err
 		}

@@ -94,6 +94,15 @@ func plainly(err error) string {
 	return text
 }
 
+// unanswered is plainly for a control plane that has never answered, which may be elsewhere, or behind a firewall.
+func unanswered(err error) string {
+	const remedy = ": does a control plane run there, and may this host reach that port?"
+	if status.Code(err) == codes.DeadlineExceeded {
+		return "no answer in time" + remedy
+	}
+	return plainly(err) + remedy
+}
+
 func (c *Client) sync(ctx context.Context, conn *grpc.ClientConn, answered func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -45,7 +45,7 @@ func Locate(cacheDir string) (string, error) {
 func Executable(path string) error {
 	st, err := os.Stat(path)
 	if err != nil {
-		return fmt.Errorf("no Envoy at %s: run `make envoy`, which fetches it, or name an Envoy %s: %w", path, Version, err)
+		return fmt.Errorf("no Envoy at %s: install the package isthmus-envoy, run `make envoy`, which fetches it, or name an Envoy %s: %w", path, Version, err)
 	}
 	if st.IsDir() || st.Mode().Perm()&0o111 == 0 {
 		return fmt.Errorf("%s is not an executable file: run `make envoy`, or name an Envoy %s", path, Version)

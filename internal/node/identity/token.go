@@ -54,6 +54,10 @@ func ParseToken(text string) (Token, error) {
 // LoadToken reads the token in a file that others than its owner and group cannot read.
 func LoadToken(path string) (Token, error) {
 	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return Token{}, fmt.Errorf("there is no join token at %s: `isthmus token create` makes one at the control plane, "+
+			"and you carry it here", path)
+	}
 	if err != nil {
 		return Token{}, fmt.Errorf("read join token: %w", err)
 	}
