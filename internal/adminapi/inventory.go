@@ -54,6 +54,8 @@ type ServingPeer struct {
 	Name     string `json:"name"` // under which the peer exports it, as the gateways ask for it (SNI)
 	Weight   uint32 `json:"weight"`
 	Priority uint32 `json:"priority"`
+	// Unready is why it cannot be served there now, as far as the peer says; empty where it can.
+	Unready string `json:"unready,omitempty"`
 }
 
 // WorkloadInfo is one registered workload.

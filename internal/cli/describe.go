@@ -234,6 +234,9 @@ func serviceText(s adminapi.ServiceInfo) string {
 		for _, peer := range p.Peers {
 			fmt.Fprintf(&b, "  peer %s, weight %d, priority %d, as %s\n", clean(peer.Peer, oneLine), peer.Weight, peer.Priority,
 				clean(peer.Name, oneLine))
+			if peer.Unready != "" {
+				fmt.Fprintf(&b, "    not ready: %s\n", clean(peer.Unready, oneLine))
+			}
 		}
 	}
 	return b.String()

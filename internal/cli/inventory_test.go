@@ -111,6 +111,25 @@ payments.default.svc.cluster.local:80  10.0.0.2:8080  not ready  default/payment
 `)
 }
 
+// What a peer cannot serve now is not called ready anywhere.
+func TestUnreadyPeer(t *testing.T) {
+	inv := shop()
+	inv.Services[1].Ports[0].Peers[0].Unready = "peer bank lets nothing of this mesh through"
+	socket := serve(t, &fake{has: inv})
+	for line, want := range map[string]string{
+		"services":                    loansHost + "     80/HTTP  peer bank not ready  1\n",
+		"endpoints loans":             "not ready  peer bank\n",
+		"describe loans":              "    not ready: peer bank lets nothing of this mesh through\n",
+		"endpoints loans -o json":     `"ready": false`,
+		"services -n default -o json": `"unready": "peer bank lets nothing of this mesh through"`,
+	} {
+		got := run(t, "", append(strings.Fields(line), "--socket", socket)...)
+		if expect(t, got, 0); !strings.Contains(got.out, want) {
+			t.Errorf("%s:\n%s", line, got.out)
+		}
+	}
+}
+
 // A short name that two namespaces have stands for neither.
 func TestShortNameOfTwo(t *testing.T) {
 	services := append(shop().Services, adminapi.ServiceInfo{Host: "payments.other.svc.cluster.local", Namespace: "other", Name: "payments"})

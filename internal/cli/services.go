@@ -68,7 +68,11 @@ func served(s adminapi.ServiceInfo, p adminapi.ServicePort) string {
 		parts = append(parts, fmt.Sprintf("%d of %d", p.Ready(), len(p.Endpoints)))
 	}
 	for _, peer := range p.Peers {
-		parts = append(parts, "peer "+peer.Peer)
+		text := "peer " + peer.Peer
+		if peer.Unready != "" {
+			text += " not ready"
+		}
+		parts = append(parts, text)
 	}
 	if len(parts) == 0 {
 		return "no peer"
@@ -142,7 +146,7 @@ func endpointRows(services []adminapi.ServiceInfo) []endpointRow {
 			for _, peer := range p.Peers {
 				out = append(out, endpointRow{
 					Host: s.Host, Port: p.Number, Peer: peer.Peer,
-					ServiceEndpoint: adminapi.ServiceEndpoint{Address: peer.Name, Ready: true},
+					ServiceEndpoint: adminapi.ServiceEndpoint{Address: peer.Name, Ready: peer.Unready == ""},
 				})
 			}
 		}
@@ -162,11 +166,11 @@ func endpointsText(rows []endpointRow, w when) string {
 	t := newTable(head...)
 	for _, r := range rows {
 		state, by := "ready", r.Workload
-		if !r.Ready {
-			state = "not ready"
-		}
 		if r.Peer != "" {
 			state, by = "-", "peer "+r.Peer
+		}
+		if !r.Ready {
+			state = "not ready"
 		}
 		cells := []string{fmt.Sprintf("%s:%d", r.Host, r.Port), r.Address, state, by}
 		if w.wide {

@@ -67,17 +67,19 @@ func (a *admin) Inventory(context.Context, *adminapi.Empty) (*adminapi.Inventory
 	if err != nil {
 		return nil, err
 	}
-	return inventory(p.mesh, p.snapshot.Registry), nil
+	return inventory(p.mesh, p.snapshot.Registry, a.unready(p)), nil
 }
 
-func inventory(mesh *model.Mesh, registry *snapshot.Registry) *adminapi.InventoryResponse {
+func inventory(
+	mesh *model.Mesh, registry *snapshot.Registry, unready func(model.Remote) string,
+) *adminapi.InventoryResponse {
 	resp := &adminapi.InventoryResponse{Services: []adminapi.ServiceInfo{}, Workloads: []adminapi.WorkloadInfo{}}
 	imports := map[model.EndpointSet]*model.Import{}
 	for _, i := range mesh.Imports {
 		imports[model.EndpointSet{Host: i.Host, Port: i.Port}] = i
 	}
 	for _, svc := range mesh.Services {
-		resp.Services = append(resp.Services, inventoryService(mesh, svc, imports))
+		resp.Services = append(resp.Services, inventoryService(mesh, svc, imports, unready))
 	}
 	for _, e := range peerCalls(mesh) {
 		for i := range resp.Services {
@@ -101,7 +103,7 @@ func inventory(mesh *model.Mesh, registry *snapshot.Registry) *adminapi.Inventor
 }
 
 func inventoryService(
-	mesh *model.Mesh, svc *model.Service, imports map[model.EndpointSet]*model.Import,
+	mesh *model.Mesh, svc *model.Service, imports map[model.EndpointSet]*model.Import, unready func(model.Remote) string,
 ) adminapi.ServiceInfo {
 	out := adminapi.ServiceInfo{
 		Host: svc.Host, Namespace: svc.ID.Namespace, Name: svc.ID.Name, Addresses: serviceAddresses(svc), External: svc.External,
@@ -121,7 +123,7 @@ func inventoryService(
 			sp.Protocol, sp.Callers = i.Protocol.String(), i.Callers
 			for _, r := range i.Remotes {
 				sp.Peers = append(sp.Peers,
-					adminapi.ServingPeer{Peer: r.Peer.Name, Name: r.SNI, Weight: r.Weight, Priority: r.Priority})
+					adminapi.ServingPeer{Peer: r.Peer.Name, Name: r.SNI, Weight: r.Weight, Priority: r.Priority, Unready: unready(r)})
 			}
 		}
 		out.Ports = append(out.Ports, sp)

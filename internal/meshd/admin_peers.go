@@ -303,13 +303,45 @@ func (a *admin) Imports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.I
 	resp := &adminapi.ImportsResponse{Imports: []adminapi.ImportStatus{}}
 	for _, fi := range p.snapshot.Config.FederatedImports {
 		if r.Peer == "" || slices.ContainsFunc(fi.Spec.From, func(f v1alpha1.ImportFrom) bool { return f.Peer == r.Peer }) {
-			resp.Imports = append(resp.Imports, importStatus(p, fi))
+			resp.Imports = append(resp.Imports, importStatus(p, fi, a.unready(p)))
 		}
 	}
 	return resp, nil
 }
 
-func importStatus(p *published, fi *v1alpha1.FederatedImport) adminapi.ImportStatus {
+// unready says why a peer cannot serve an export now, in its own words; nothing where it can.
+func (a *admin) unready(p *published) func(model.Remote) string {
+	return func(r model.Remote) string {
+		switch {
+		case a.d.federation.Health(r.Peer.Name).ClosedThere:
+			return "peer " + r.Peer.Name + " lets nothing of this mesh through"
+		case p.snapshot.Peers[r.Peer.Name].Readiness.IsUnready(snapshot.OfferedName{Namespace: r.Namespace, Name: r.Alias}):
+			return "no endpoint is ready at peer " + r.Peer.Name
+		}
+		return ""
+	}
+}
+
+// nobodyReady says why no source of an import is ready; nothing if one is.
+func nobodyReady(mesh *model.Mesh, i *model.Import, unready func(model.Remote) string) string {
+	var why []string
+	for _, r := range i.Remotes {
+		said := unready(r)
+		if said == "" {
+			return ""
+		}
+		why = append(why, said)
+	}
+	if i.Local != nil {
+		own := model.EndpointSet{Host: i.Local.Service.Host, Port: i.Local.Port.Number}
+		if slices.ContainsFunc(mesh.Endpoints[own], func(e model.Endpoint) bool { return e.Healthy }) {
+			return ""
+		}
+	}
+	return strings.Join(why, "; ")
+}
+
+func importStatus(p *published, fi *v1alpha1.FederatedImport, unready func(model.Remote) string) adminapi.ImportStatus {
 	out := adminapi.ImportStatus{
 		Name: fi.Namespace + "/" + fi.Name, Host: fi.Name + "." + fi.Namespace + ".svc." + p.mesh.Domain, Port: uint16(fi.Spec.Port),
 		Protocol: cmp.Or(string(fi.Spec.Protocol), "HTTP"), Callers: []string{}, From: []string{}, State: "ignored: see isthmus status",
@@ -330,6 +362,8 @@ func importStatus(p *published, fi *v1alpha1.FederatedImport) adminapi.ImportSta
 		if len(out.From) == 0 {
 			out.State = "no live peer serves it"
 		} else if s := unknownOffer(p, fi); s != "" {
+			out.State = s
+		} else if s := nobodyReady(p.mesh, i, unready); s != "" {
 			out.State = s
 		}
 	}

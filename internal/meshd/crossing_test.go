@@ -18,6 +18,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/compile"
+	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -78,17 +79,22 @@ func TestStatesOfWhatCrosses(t *testing.T) {
 	p := &published{snapshot: snap, mesh: mesh, findings: findings}
 	got := map[string]string{}
 	for _, i := range snap.Config.FederatedImports {
-		got["import "+i.Name] = importStatus(p, i).State
+		got["import "+i.Name] = importStatus(p, i, func(model.Remote) string { return "" }).State
 	}
+	got["import money, closed there"] = importStatus(p, snap.Config.FederatedImports[1], func(r model.Remote) string {
+		return "peer " + r.Peer.Name + " lets nothing of this mesh through"
+	}).State
 	for _, e := range snap.Config.FederatedExports {
 		got["export "+e.Name] = exportStatus(p, e, 0).State
 	}
 	want := map[string]string{
-		"import ledger":  "peer bank offers default/ledger as TCP and the import says HTTP: no call succeeds",
-		"import money":   "Ready",
-		"import mony":    "peer bank does not offer default/mony, so it serves nothing",
-		"export gone":    "no endpoint of Service default/gone is ready at port 80, so every call fails",
-		"export nothing": "there is no Service default/nothing; nothing is exported",
+		"import ledger": "peer bank offers default/ledger as TCP and the import says HTTP: no call succeeds",
+		"import money":  "Ready",
+
+		"import money, closed there": "peer bank lets nothing of this mesh through",
+		"import mony":                "peer bank does not offer default/mony, so it serves nothing",
+		"export gone":                "no endpoint of Service default/gone is ready at port 80, so every call fails",
+		"export nothing":             "there is no Service default/nothing; nothing is exported",
 		"export web": "every call of peer bank is refused by the workload behind default/web: " +
 			"its AuthorizationPolicies allow none of the callers that the export lets through",
 	}
