@@ -69,8 +69,8 @@ func refusal(method string, err error) *Error {
 		e.Text = fmt.Sprintf("this control plane does not know the call %s", method)
 		e.Next = "isthmus version, and isthmus status for the control plane's version: upgrade the older one"
 	}
-	if e.Code != exitUnreachable && strings.Contains(e.Text, "isthmus ") {
-		e.Next = "" // the answer names its next command itself
+	if e.Code != exitUnreachable && (strings.Contains(e.Text, "isthmus ") || strings.Contains(e.Text, " Fix: ")) {
+		e.Next = "" // the answer names what to do itself
 	}
 	return e
 }
@@ -87,8 +87,12 @@ func nextList(method string) string {
 		return "isthmus status lists the proxies"
 	case method == "PeerInvite", method == "PeerAccept", strings.HasPrefix(method, "Peer"):
 		return "isthmus peer list"
-	case method == "Exports", method == "Imports", method == "Catalog", method == "ImportDraft", method == "ExportDraft":
+	case method == "Exports", method == "Imports", method == "Catalog":
 		return "isthmus peer list"
+	case method == "ImportDraft":
+		return "isthmus catalog"
+	case method == "ExportDraft":
+		return "isthmus services"
 	}
 	return "isthmus check"
 }

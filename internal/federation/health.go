@@ -75,6 +75,14 @@ func (h *Health) wants(digest string, now time.Time) {
 	}
 }
 
+// has notes which catalogue the peer holds.
+func (h *Health) has(digest string) {
+	h.PushError = ""
+	if h.wanted == digest {
+		h.Behind = time.Time{}
+	}
+}
+
 // noteRefresh keeps the outcome of one refresh; the first failure in a row is worth a line in the log.
 func (s *Service) noteRefresh(ctx context.Context, name string, err error, failures int) {
 	if ctx.Err() != nil {
@@ -117,10 +125,8 @@ func (s *Service) notePush(ctx context.Context, name, digest string, sequence ui
 			h.PushFailures++
 			return
 		}
-		h.PushOK, h.PushedSequence, h.PushError = now, sequence, ""
-		if h.wanted == digest {
-			h.Behind = time.Time{}
-		}
+		h.PushOK, h.PushedSequence = now, sequence
+		h.has(digest)
 	})
 	if first {
 		s.Log.Warn("catalogue not pushed", "peer", name, "cause", err.Error())

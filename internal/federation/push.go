@@ -37,7 +37,11 @@ func (s *Service) offered(name string) []snapshot.OfferedService {
 // pushIfDue pushes our catalogue when the peer has not got this one.
 func (s *Service) pushIfDue(ctx context.Context, name string, services []snapshot.OfferedService, p *pushing) {
 	digest := digestOf(services)
-	if p.done && p.digest == digest || s.Now().Before(p.due) {
+	if p.done && p.digest == digest {
+		s.note(name, func(h *Health) { h.has(digest) }) // it may have been another one meanwhile, which was never pushed
+		return
+	}
+	if s.Now().Before(p.due) {
 		return
 	}
 	sequence, err := s.push(ctx, name, services)

@@ -249,3 +249,19 @@ func TestBackoffAndJitter(t *testing.T) {
 		}
 	}
 }
+
+// What was offered for a while and never pushed, as while a peer is suspended, leaves nobody behind once it is as it was.
+func TestCatalogueThatReturnsIsInStep(t *testing.T) {
+	cards, retail, _ := pair(t)
+	join(t, cards, retail)
+	cards.live()
+	retail.live()
+	synced := func() bool { return cards.Health("retail").Behind.IsZero() && !cards.Health("retail").PushOK.IsZero() }
+	eventually(t, "retail has the catalogue", synced)
+	cards.note("retail", func(h *Health) { h.PushError = "no route"; h.wants("of another catalogue", cards.Now()) })
+	if synced() {
+		t.Fatal("the peer is not behind")
+	}
+	cards.Wake()
+	eventually(t, "retail has what is offered again", func() bool { return synced() && cards.Health("retail").PushError == "" })
+}

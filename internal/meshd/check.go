@@ -7,10 +7,13 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -39,9 +42,7 @@ func (a *admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 	}
 	checks = append(checks, checkProxies(a.proxies(p), now)...)
 	checks = append(checks, a.checkRoads(ctx, p.snapshot)...)
-	for _, mp := range p.snapshot.Config.MeshPeers {
-		checks = append(checks, checkPeer(mp.Name, a.d.federation.ConditionsOf(mp)))
-	}
+	checks = append(checks, a.checkPeers(ctx, p.snapshot.Config.MeshPeers)...)
 	return &adminapi.CheckResponse{Checks: checks}, nil
 }
 
@@ -171,6 +172,38 @@ func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
 	for _, cert := range p.Certs {
 		if life := cert.NotAfter.Sub(cert.NotBefore); cert.NotAfter.Sub(now) < life/4 {
 			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf("the certificate of %s ends at %s and is not renewed", cert.SPIFFEID, cert.NotAfter.UTC().Format(time.RFC3339)), "look at the agent's log on that host"
+		}
+	}
+	return c
+}
+
+// checkPeers tries the way to each peer with which nothing else is wrong: what has broken since the last exchange shows, too.
+func (a *admin) checkPeers(ctx context.Context, peers []*v1alpha1.MeshPeer) []adminapi.Check {
+	out := make([]adminapi.Check, len(peers))
+	var g errgroup.Group
+	g.SetLimit(16)
+	for n, p := range peers {
+		g.Go(func() error {
+			out[n] = checkPeer(p.Name, a.d.federation.ConditionsOf(p))
+			if out[n].State != "ok" {
+				return nil
+			}
+			if probe, err := a.d.federation.Probe(ctx, p.Name, federation.Target{}); err == nil { // else it was probed a moment ago
+				out[n] = checkWay(out[n], probe.Legs)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none fails
+	return out
+}
+
+// checkWay is whether a peer's gateway is reached. What is behind that may be closed to probes.
+func checkWay(c adminapi.Check, legs []adminapi.ProbeLeg) adminapi.Check {
+	for _, l := range legs {
+		if l.State == adminapi.LegFailed && (l.Step == "connect" || l.Step == "handshake") {
+			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf("%s of %s: %s", l.Step, l.To, l.Detail), l.Remedy
+			break
 		}
 	}
 	return c

@@ -99,8 +99,14 @@ func judgeHTTP(log string, r *record) judgement {
 		return tooLarge.because(said(details))
 	}
 	for _, k := range byFlag {
-		if r.flags&k.any != 0 {
+		switch {
+		case r.flags&k.any == 0:
+		case details != "no_healthy_upstream":
 			return k.is.because(said(details))
+		case log == agentapi.LogEgress:
+			return k.is.because("no gateway of the peer is reached, or nothing is ready there: isthmus peer probe tells which")
+		default:
+			return k.is
 		}
 	}
 	switch {
