@@ -57,6 +57,9 @@ type stream struct {
 	since  time.Time
 	types  map[string]*typeState
 	anew   bool // endpoint sets were asked for or given up since the last push
+	// owed are the endpoint sets that clusters wait for which were sent before the client said which sets it has. It says so in the
+	// first request for endpoints, which comes after that for clusters when it connects again.
+	owed map[string]struct{}
 
 	// guarded by server.mu:
 	indexed    map[string]struct{} // endpoint sets of which a change wakes this stream
@@ -86,7 +89,7 @@ func newStream(s *Server, proxy string, gs discoveryv3.AggregatedDiscoveryServic
 		server: s, proxy: proxy, grpc: gs, cancel: cancel, awake: make(chan struct{}, 1), since: s.cfg.Now(),
 		out:   make(chan *discoveryv3.DeltaDiscoveryResponse, len(envoy.Types)), // one response a type is under way at most
 		types: make(map[string]*typeState, len(envoy.Types)), status: map[string]typeStatus{},
-		indexed: map[string]struct{}{},
+		indexed: map[string]struct{}{}, owed: map[string]struct{}{},
 	}
 	for _, t := range envoy.Types {
 		st.types[t] = &typeState{subscribed: map[string]struct{}{}, sent: map[string]string{}, missing: map[string]bool{}, refused: map[string]string{}}
@@ -206,7 +209,12 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 	ts.known = true
 	if first {
 		for name, version := range r.InitialResourceVersions {
-			ts.sent[name] = version
+			if _, owed := st.owed[name]; !owed || r.TypeUrl != envoy.EndpointType {
+				ts.sent[name] = version
+			}
+		}
+		if r.TypeUrl == envoy.EndpointType {
+			st.owed = nil
 		}
 		ts.greeted = len(r.InitialResourceVersions) > 0
 		// A first request without names subscribes to everything (xDS: wildcard, legacy form).
@@ -329,7 +337,11 @@ func (st *stream) send(ctx context.Context, typ string, ts *typeState, generatio
 		})
 		if r.Set != "" {
 			// A new or changed cluster waits for its endpoints. Envoy does not ask again for a set that another cluster uses.
-			delete(st.types[envoy.EndpointType].sent, r.Set)
+			eps := st.types[envoy.EndpointType]
+			delete(eps.sent, r.Set)
+			if !eps.known {
+				st.owed[r.Set] = struct{}{}
+			}
 		}
 		ts.sent[r.Name] = r.Version
 		ts.flight = append(ts.flight, r.Name)

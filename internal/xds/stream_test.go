@@ -2,9 +2,11 @@ package xds
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"testing/synctest"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -184,6 +186,33 @@ func TestChangedClusterGetsItsEndpointsAgain(t *testing.T) {
 		// A second cluster of the same set waits too, and Envoy does not ask for a set that it has.
 		s.Publish("a", 3, told([]string{"x"}, cluster("c1", "22", "x:80"), cluster("c2", "1", "x:80")))
 		same(t, "shared", c.quiet(), []string{"CDS +c2", "EDS +x:80"})
+	})
+}
+
+// An Envoy that connects again asks for clusters first. What it has then does not keep a new cluster from its endpoints.
+func TestNewClusterGetsItsEndpointsOnAnotherStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		s.PublishEndpoints(endpoints("x:80", "1"))
+		s.Publish("a", 1, told([]string{"x"}, cluster("c1", "1", "x:80")))
+		c := dial(t, s, "a")
+		c.begin()
+		c.want(envoy.EndpointType, "x:80")
+		c.quiet()
+		c.hangUp()
+		s.Publish("a", 2, told([]string{"x"}, cluster("c1", "1", "x:80"), cluster("c2", "1", "x:80")))
+		n := dial(t, s, "a")
+		n.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.ClusterType, InitialResourceVersions: maps.Clone(c.has[envoy.ClusterType])})
+		cds := n.next() // before Envoy has said which sets it has
+		n.send(&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl: envoy.EndpointType, InitialResourceVersions: maps.Clone(c.has[envoy.EndpointType]), ResourceNamesSubscribe: []string{"x:80"},
+		})
+		n.answer(cds)
+		same(t, "on the new stream", n.quiet(), []string{"CDS +c2", "EDS +x:80"})
+		n.want(envoy.ListenerType)
+		n.quiet()
+		s.Publish("a", 3, told([]string{"x"}, cluster("c1", "1", "x:80"), cluster("c2", "1", "x:80"), cluster("c3", "1", "x:80")))
+		same(t, "later", n.quiet(), []string{"CDS +c3", "EDS +x:80"})
 	})
 }
 
