@@ -46,6 +46,8 @@ type ServiceEndpoint struct {
 	Workload string `json:"workload,omitempty"` // namespace/name
 	Node     string `json:"node,omitempty"`
 	Ready    bool   `json:"ready"`
+	// Silent: its node is, so that nobody knows; it is called where no other endpoint is ready.
+	Silent bool `json:"silent,omitempty"`
 }
 
 // ServingPeer is a peer that serves an import.
@@ -67,7 +69,8 @@ type WorkloadInfo struct {
 	Labels    []string       `json:"labels"` // key=value
 	Addresses []string       `json:"addresses"`
 	Ready     bool           `json:"ready"`
-	Mode      string         `json:"mode"` // of mutual TLS, at ports that no service names
+	Silent    bool           `json:"silent,omitempty"` // its node is, so that nobody knows whether it is ready
+	Mode      string         `json:"mode"`             // of mutual TLS, at ports that no service names
 	Ports     []WorkloadPort `json:"ports"`
 	Calls     []AccessEdge   `json:"calls"`
 }

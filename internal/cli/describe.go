@@ -179,13 +179,9 @@ func whyNobody(d description) string {
 }
 
 func workloadText(w adminapi.WorkloadInfo) string {
-	ready := "ready"
-	if !w.Ready {
-		ready = "not ready"
-	}
 	var b strings.Builder
 	b.WriteString(facts(
-		[2]string{"workload", w.Key() + ", " + ready},
+		[2]string{"workload", w.Key() + ", " + readiness(w.Ready, w.Silent)},
 		[2]string{"identity", w.Identity},
 		[2]string{"node", cmp.Or(w.Node, "none")},
 		[2]string{"addresses", cmp.Or(strings.Join(w.Addresses, " "), "none")},
@@ -225,11 +221,7 @@ func serviceText(s adminapi.ServiceInfo) string {
 	for _, p := range s.Ports {
 		fmt.Fprintf(&b, "\nPort %d/%s, ready %s:\n", p.Number, p.Protocol, served(s, p))
 		for _, e := range p.Endpoints {
-			state := "ready"
-			if !e.Ready {
-				state = "not ready"
-			}
-			fmt.Fprintf(&b, "  %s  %s  %s\n", clean(e.Address, oneLine), state, clean(cmp.Or(e.Workload, "-"), oneLine))
+			fmt.Fprintf(&b, "  %s  %s  %s\n", clean(e.Address, oneLine), readiness(e.Ready, e.Silent), clean(cmp.Or(e.Workload, "-"), oneLine))
 		}
 		for _, peer := range p.Peers {
 			fmt.Fprintf(&b, "  peer %s, weight %d, priority %d, as %s\n", clean(peer.Peer, oneLine), peer.Weight, peer.Priority,

@@ -130,6 +130,25 @@ func TestUnreadyPeer(t *testing.T) {
 	}
 }
 
+// Of what a silent node serves nobody knows whether it is ready.
+func TestSilentNode(t *testing.T) {
+	inv := shop()
+	inv.Services[2].Ports[0].Endpoints[0].Ready, inv.Services[2].Ports[0].Endpoints[0].Silent = false, true
+	inv.Workloads[0].Silent = true
+	socket := serve(t, &fake{has: inv})
+	for line, want := range map[string]string{
+		"services":                    paymentsHost + "  80/HTTP  0 of 2     1\n",
+		"endpoints payments":          "10.0.0.1:8080  node silent  default/payments-1\n",
+		"describe payments":           "  10.0.0.1:8080  node silent  default/payments-1\n",
+		"describe default/payments-2": "  workload   default/payments-2, node silent\n",
+	} {
+		got := run(t, "", append(strings.Fields(line), "--socket", socket)...)
+		if expect(t, got, 0); !strings.Contains(got.out, want) {
+			t.Errorf("%s:\n%s", line, got.out)
+		}
+	}
+}
+
 // A short name that two namespaces have stands for neither.
 func TestShortNameOfTwo(t *testing.T) {
 	services := append(shop().Services, adminapi.ServiceInfo{Host: "payments.other.svc.cluster.local", Namespace: "other", Name: "payments"})

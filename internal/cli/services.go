@@ -154,6 +154,17 @@ func endpointRows(services []adminapi.ServiceInfo) []endpointRow {
 	return out
 }
 
+// readiness is one or two words.
+func readiness(ready, silent bool) string {
+	switch {
+	case silent:
+		return "node silent"
+	case ready:
+		return "ready"
+	}
+	return "not ready"
+}
+
 func endpointsText(rows []endpointRow, w when) string {
 	if len(rows) == 0 {
 		return "Nobody serves it: no workload that is registered is selected, and no peer serves it.\n" +
@@ -165,12 +176,12 @@ func endpointsText(rows []endpointRow, w when) string {
 	}
 	t := newTable(head...)
 	for _, r := range rows {
-		state, by := "ready", r.Workload
+		state, by := readiness(r.Ready, r.Silent), r.Workload
 		if r.Peer != "" {
-			state, by = "-", "peer "+r.Peer
-		}
-		if !r.Ready {
-			state = "not ready"
+			by = "peer " + r.Peer
+			if r.Ready {
+				state = "-" // as far as the peer says
+			}
 		}
 		cells := []string{fmt.Sprintf("%s:%d", r.Host, r.Port), r.Address, state, by}
 		if w.wide {

@@ -67,7 +67,30 @@ func (a *admin) Inventory(context.Context, *adminapi.Empty) (*adminapi.Inventory
 	if err != nil {
 		return nil, err
 	}
-	return inventory(p.mesh, p.snapshot.Registry, a.unready(p)), nil
+	out := inventory(p.mesh, p.snapshot.Registry, a.unready(p))
+	markSilent(out, p.snapshot.SilentNodes)
+	return out, nil
+}
+
+// markSilent calls nothing ready of which nobody knows.
+func markSilent(inv *adminapi.InventoryResponse, silent []snapshot.SilentNode) {
+	isSilent := func(node string) bool {
+		return slices.ContainsFunc(silent, func(n snapshot.SilentNode) bool { return n.Name == node })
+	}
+	for i := range inv.Workloads {
+		if w := &inv.Workloads[i]; isSilent(w.Node) {
+			w.Ready, w.Silent = false, true
+		}
+	}
+	for _, s := range inv.Services {
+		for _, p := range s.Ports {
+			for i := range p.Endpoints {
+				if e := &p.Endpoints[i]; isSilent(e.Node) {
+					e.Ready, e.Silent = false, true
+				}
+			}
+		}
+	}
 }
 
 func inventory(

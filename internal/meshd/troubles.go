@@ -60,7 +60,7 @@ func outside(node string, r *agentapi.Report, hosts map[string]bool, who func(ne
 			out = append(out, finding.Finding{
 				Code: "ISM0342", Severity: finding.Info, Object: "Workload " + o.Workload,
 				Message: "it takes plaintext, which STRICT would refuse, from " + some(named(o.Plaintext, who), o.PlaintextCount),
-				Remedy:  "bring the callers into the mesh; once nobody has been named for an hour, nothing speaks against STRICT",
+				Remedy:  "bring the callers into the mesh, and let its workloads call the Service's name, no address; once nobody has been named for an hour, nothing speaks against STRICT",
 			})
 		}
 		if len(o.Ports) > 0 {
