@@ -19,7 +19,7 @@ func Command() *cobra.Command {
 		Short: "Two federated meshes on this machine, until Ctrl-C",
 		Long: `Builds two meshes on this machine, a card-data zone and a shop, each with its own control plane, root, subnet, node
 and gateway, in network namespaces of its own. Stays up until Ctrl-C, then removes all that it made. Needs root.`,
-		Example: "  isthmus demo\n  isthmus demo --tour\n  isthmus demo exec storefront -- curl -s http://payments.default/v1/charges/headers",
+		Example: "  isthmus demo\n  isthmus demo --tour\n  isthmus demo exec storefront -- \\\n    curl -s http://payments.default/v1/charges/headers",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Out = cmd.OutOrStdout()
@@ -46,7 +46,7 @@ func execCommand(o *Options) *cobra.Command {
 		Use:     "exec WORKLOAD -- COMMAND...",
 		Short:   "Run a command as a workload of the running demo",
 		Long:    "Runs a command inside a workload's network namespace, with the DNS that the workload has: what the mesh lets the workload do, it lets the command do.",
-		Example: "  isthmus demo exec storefront -- curl -s http://payments.default/v1/charges/headers\n  isthmus demo exec catalog -- bash",
+		Example: "  isthmus demo exec storefront -- \\\n    curl -s http://payments.default/v1/charges/headers\n  isthmus demo exec catalog -- bash",
 		Args:    cobra.MinimumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			p := newPlan(o.Prefix)

@@ -96,11 +96,17 @@ func plainly(err error) string {
 
 // unanswered is plainly for a control plane that has never answered, which may be elsewhere, or behind a firewall.
 func unanswered(err error) string {
-	const remedy = ": does a control plane run there, and may this host reach that port?"
-	if status.Code(err) == codes.DeadlineExceeded {
-		return "no answer in time" + remedy
+	const reach = ": does a control plane run there, and may this host reach that port?"
+	text := plainly(err)
+	switch {
+	case strings.Contains(text, "expired or is not yet valid"):
+		return text + ": compare the clocks of this host and of the control plane's"
+	case status.Code(err) == codes.DeadlineExceeded:
+		return "no answer in time" + reach
+	case strings.Contains(text, "dial "):
+		return text + reach
 	}
-	return plainly(err) + remedy
+	return text
 }
 
 func (c *Client) sync(ctx context.Context, conn *grpc.ClientConn, answered func()) error {

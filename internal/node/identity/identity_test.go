@@ -194,6 +194,9 @@ func TestLoadToken(t *testing.T) {
 		t.Errorf("the token shows itself: %s", s)
 	}
 	write(text, 0o644)
+	if _, err := LoadToken(path + ".gone"); err == nil || !strings.Contains(err.Error(), "isthmus token create") {
+		t.Errorf("no file: %v", err)
+	}
 	if _, err := LoadToken(path); err == nil || !strings.Contains(err.Error(), "chmod 600 "+path) {
 		t.Errorf("a world-readable token: %v", err)
 	}
