@@ -25,6 +25,7 @@ var binaries string
 func TestMain(m *testing.M) {
 	cgrouptest.Serve()
 	rollingProgram()
+	sandboxedProgram()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "isthmus-e2e-")
 		if err != nil {

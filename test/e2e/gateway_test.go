@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"sigs.k8s.io/yaml"
@@ -161,6 +162,8 @@ func (g *gateway) startGateway(t *testing.T) {
 	t.Helper()
 	envoy, err := node.LocateEnvoy(filepath.Join("..", "..", ".cache"))
 	must(t, err)
+	self, err := os.Executable()
+	must(t, err)
 	must(t, os.WriteFile(gwDir+"/gateway.token", []byte(g.token(t, "edge-1", snapshot.RoleGateway, "isthmus-system/edge")), 0o600))
 	g.write(t, "gateway.yaml", map[string]any{
 		"name": "edge-1", "runDir": gwDir + "/run", "stateDir": gwDir + "/state",
@@ -170,9 +173,26 @@ func (g *gateway) startGateway(t *testing.T) {
 		"gateway": map[string]any{"serviceAccount": "edge", "innerAddress": gwInner, "outerAddress": gwOuter},
 	})
 	_, err = g.lab.Start(lab.Command{
-		Name: "gateway", Namespace: gwWorld, Path: filepath.Join(binaries, "isthmus"), Args: []string{"gateway", "--config", gwDir + "/gateway.yaml"},
+		Name: "gateway", Namespace: gwWorld, Path: self,
+		Args: []string{sandboxed, filepath.Join(binaries, "isthmus"), "gateway", "--config", gwDir + "/gateway.yaml"},
 	})
 	must(t, err)
+}
+
+const sandboxed = "sandboxed"
+
+// sandboxedProgram is this process where it was started with that word: the program that follows, none of whose memory becomes code
+// at run time, as its systemd unit has it (MemoryDenyWriteExecute=).
+func sandboxedProgram() {
+	if len(os.Args) < 3 || os.Args[1] != sandboxed {
+		return
+	}
+	err := unix.Prctl(unix.PR_SET_MDWE, unix.PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0)
+	if err == nil || errors.Is(err, unix.EINVAL) { // which Linux before 6.3 does not have
+		err = unix.Exec(os.Args[2], os.Args[2:], os.Environ())
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
 }
 
 func (g *gateway) token(t *testing.T, name string, role snapshot.Role, identity string) string {
