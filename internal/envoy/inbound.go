@@ -14,6 +14,10 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
+// meshHandshakeTimeout is how long, in milliseconds, a caller's handshake may take at a workload: longer than at a gateway, since
+// the mesh's own callers come by the thousand and wait for each other.
+const meshHandshakeTimeout = 20_000
+
 // inbound is what a workload accepts: one chain a port, and a refusal for everything else, plaintext included.
 func (b *builder) inbound(w *model.Workload) {
 	name := inboundListener(w)
@@ -92,6 +96,7 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 		fc := chain(name, match, nil, managerFilter(m))
 		if mtls {
 			behindTLS(fc, serverTLS(w.Identity.String(), td, inDomain(td)))
+			fc.TransportSocketConnectTimeout = millis(meshHandshakeTimeout)
 		}
 		l.FilterChains = append(l.FilterChains, fc)
 		b.add(RouteType, name, inboundRoutes(name, target, in, t), append(policyRefs(in.Policies), in.Refs...))
