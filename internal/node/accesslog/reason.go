@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
 )
 
 // Verdicts.
@@ -188,8 +189,6 @@ var hygiene = map[string]judgement{
 	"isthmus/upgrade-with-body": {verdictMalformed, "upgrade", "an upgrade has no body"},
 }
 
-const closedPrefix = "closed-by-"
-
 // deniedBy is the policy by which Envoy's RBAC refused, "none" where none allowed.
 func deniedBy(details string) (policy string, ok bool) {
 	_, rest, ok := strings.Cut(details, "rbac_access_denied_matched_policy[")
@@ -198,7 +197,7 @@ func deniedBy(details string) (policy string, ok bool) {
 }
 
 func judgePolicy(log, policy string) judgement {
-	if what, closed := strings.CutPrefix(policy, closedPrefix); closed {
+	if what, closed := strings.CutPrefix(policy, model.ClosedPrefix); closed {
 		what, _, _ = strings.Cut(what, "#")
 		return closedByPolicy.because("closed: " + what + " is written and not in force")
 	}
