@@ -3,7 +3,6 @@ package envoy
 import (
 	"regexp"
 	"slices"
-	"strings"
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -22,22 +21,27 @@ const foldFilter = "fold"
 // configuration.
 func inboundFilters() []*hcmv3.HttpFilter {
 	return append([]*hcmv3.HttpFilter{assertedCallers(), httpFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{
-		Mutations: &headermutationv3.Mutations{RequestTrailersMutations: trailersRemoved},
+		Mutations: &headermutationv3.Mutations{RequestMutations: ownLookalikes, RequestTrailersMutations: trailersRemoved},
 	}))}, policyFilters()...)
 }
 
-// foldConfig folds the headers that some ALLOW rule asks for, and removes trailers of the names that any rule asks for: no
-// policy sees trailers, and some servers take them for headers. It is nil when there is none.
+// foldConfig folds the headers that some rule compares as a whole: those that an ALLOW asks for, and those that a DENY excepts. It
+// removes trailers that are named, or look, like what any rule asks for: no policy sees trailers, and some servers take them for
+// headers. It is nil when there is none.
 func foldConfig(ps model.Policies) *anypb.Any {
-	m := &headermutationv3.Mutations{}
-	for _, name := range headersOf(ps.Allow) {
-		m.RequestMutations = append(m.RequestMutations, folded(name, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS))
-	}
-	for _, name := range headersOf(ps.Allow, ps.Deny) {
-		m.RequestTrailersMutations = append(m.RequestTrailersMutations, removed(name))
-	}
-	if len(m.RequestMutations)+len(m.RequestTrailersMutations) == 0 {
+	names := policyHeaders(ps)
+	if len(names) == 0 {
 		return nil
+	}
+	m := &headermutationv3.Mutations{
+		RequestMutations:         removedLookalikes(names, "_-"),
+		RequestTrailersMutations: append(each(names, removed), removedLookalikes(names, "-")...),
+	}
+	excepted := slices.DeleteFunc(conditions(ps.Deny...), func(w model.Condition) bool { return len(w.NotMatches) == 0 })
+	for _, name := range comparedHeaders(slices.Concat(conditions(ps.Allow...), excepted)) {
+		if plainName.MatchString(name) {
+			m.RequestMutations = append(m.RequestMutations, folded(name, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS))
+		}
 	}
 	return anyOf(&headermutationv3.HeaderMutationPerRoute{Mutations: m})
 }
@@ -49,21 +53,4 @@ func folded(name string, action corev3.HeaderValueOption_HeaderAppendAction) *mu
 }
 
 // plainName is a header name that can stand in an expression as it is.
-var plainName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
-
-// headersOf are the names of headers that policies ask for, lower case, sorted.
-func headersOf(lists ...[]*model.Policy) []string {
-	var names []string
-	for _, p := range slices.Concat(lists...) {
-		for _, r := range p.Rules {
-			for _, w := range r.When {
-				name, ok := strings.CutPrefix(w.Key, "request.headers[")
-				if name = strings.ToLower(strings.TrimSuffix(name, "]")); ok && plainName.MatchString(name) {
-					names = append(names, name)
-				}
-			}
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
+var plainName = regexp.MustCompile(`^[a-z0-9!#$&*+.^_|~-]+$`)

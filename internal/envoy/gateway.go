@@ -145,7 +145,7 @@ func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.Ht
 	drop := each(familiesOfLeaks, removedMatching)
 	return append([]*hcmv3.HttpFilter{httpFilter("boundary", anyOf(&headermutationv3.HeaderMutation{
 		Mutations: &headermutationv3.Mutations{
-			RequestMutations: slices.Concat(requests, drop, plainRequestID), RequestTrailersMutations: trailersRemoved,
+			RequestMutations: slices.Concat(requests, drop, ownLookalikes, plainRequestID), RequestTrailersMutations: trailersRemoved,
 			ResponseMutations: slices.Concat(answers, drop), ResponseTrailersMutations: answerTrailersRemoved,
 		},
 	}))}, policyFilters()...)

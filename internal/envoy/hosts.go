@@ -18,11 +18,11 @@ var everyHost = []string{"*"}
 const hostPolicy = "isthmus/host-hygiene"
 
 // hostHygiene refuses a Host that is no name or address with an optional port: two of them (which Envoy joins by a comma), user
-// information, spaces, escapes. An empty one is legal (RFC 9110 §7.2).
+// information, spaces, escapes, dots in a row. An empty one is legal (RFC 9110 §7.2).
 var hostHygiene = &rbacv3.Policy{
 	Principals: []*rbacv3.Principal{anyone()},
 	Permissions: []*rbacv3.Permission{{Rule: &rbacv3.Permission_NotRule{NotRule: authority(
-		`(?:(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?)?`,
+		`(?:(?:[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?)?`,
 	)}}},
 }
 

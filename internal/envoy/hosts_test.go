@@ -37,7 +37,7 @@ func TestHostHygiene(t *testing.T) {
 		"[2001:db8::1]": true, "[::ffff:192.0.2.1]:443": true, "xn--caf-dma.example": true, "a~b": true, "web:": true,
 		"a,b": false, "a b": false, " a": false, "u@a": false, "a%2eb": false, "a/b": false, "a\\b": false, "a:b": false, "a:1:2": false,
 		"2001:db8::1": false, "[a": false, "a]": false, "[::1%25eth0]": false, "a?b": false, "a#b": false, "a\tb": false, "\u212a": false, "a\x00": false,
-		"*": false, ":80": false,
+		"*": false, ":80": false, "a..": false, "a..b": false, ".a": false, ".": false,
 	} {
 		if got := holds(t, plain, host); got != want {
 			t.Errorf("%q: %v, want %v", host, got, want)

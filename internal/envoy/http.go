@@ -26,11 +26,12 @@ const (
 	allowFilter = "allow"
 )
 
-// overrideHeaders let a client claim another method, path or sender than the request line says. They are always removed.
-var overrideHeaders = append([]string{
+// overrideHeaders let a client claim another method, path or sender than the request line says. They are always removed,
+// and what looks like them (ownLookalikes).
+var overrideHeaders = []string{
 	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-forwarded-host",
 	callerHeader, "isthmus-peer", "x-envoy-external-address", "x-envoy-internal", upgradeHeader,
-}, ownLookalikes...)
+}
 
 // httpManager is the hardened HTTP connection manager (docs/requests.md): paths are normalised but for "//", which
 // policies see through; escaped slashes and ambiguous framing are refused. The Host stays as the client sent it: where a request

@@ -85,7 +85,7 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 		if len(in.Hosts) > 0 {
 			m.HttpProtocolOptions.DefaultHostForHttp_10 = in.Hosts[0]
 		}
-		if manyLookalikes(comparedHeaders(in.Policies)) {
+		if manyLookalikes(policyHeaders(in.Policies)) {
 			m.CommonHttpProtocolOptions.HeadersWithUnderscoresAction = corev3.HttpProtocolOptions_REJECT_REQUEST
 		}
 		if mtls {
@@ -156,7 +156,7 @@ func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *rou
 		Name:                   name,
 		VirtualHosts:           []*routev3.VirtualHost{{Name: name, Domains: everyHost, Routes: routes}},
 		RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
-		TypedPerFilterConfig: policyConfig(refuseLookalikes(t.deny(in.Policies), comparedHeaders(in.Policies)), t.allow(in.Policies)),
+		TypedPerFilterConfig: policyConfig(refuseLookalikes(t.deny(in.Policies), policyHeaders(in.Policies)), t.allow(in.Policies)),
 	}
 	if fold := foldConfig(in.Policies); fold != nil {
 		rc.TypedPerFilterConfig[foldFilter] = fold

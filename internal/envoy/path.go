@@ -86,14 +86,14 @@ func never() *rbacv3.Permission {
 const hygienePolicy = "isthmus/path-hygiene"
 
 // pathHygiene refuses what normalisation leaves ambiguous and servers read differently: path parameters; of escapes those
-// of "%" and control characters, overlong ones (RFC 3629 §3), and what is none.
+// of "%" and control characters, overlong ones (RFC 3629 §3, RFC 2279 §2), and what is none.
 var pathHygiene = &rbacv3.Policy{
 	Principals: []*rbacv3.Principal{anyone()},
 	Permissions: []*rbacv3.Permission{
 		pathContains(";"),
 		andPermissions([]*rbacv3.Permission{
 			pathContains("%"), // which most paths have not, and to look for is cheap
-			pathRegex(`\C*%(?i:(?:25|[01]|7f|c[01]|e0%[89]|f0%8)\C*|[0-9a-f]?(?:[^0-9a-f]\C*)?)`),
+			pathRegex(`\C*%(?i:(?:25|[01]|7f|c[01]|e0%[89]|f0%8|f8%8[0-7]|fc%8[0-3])\C*|[0-9a-f]?(?:[^0-9a-f]\C*)?)`),
 		}),
 	},
 }

@@ -1,20 +1,23 @@
 package envoy
 
 import (
+	"slices"
+
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
 
 // trailersRemoved are trailers of a request that say what only headers may say, or what no client may: policy is decided
 // before trailers come, and some servers put them among the headers.
-var trailersRemoved = append(
+var trailersRemoved = slices.Concat(
+	ownLookalikes,
 	each([]string{"isthmus-", "x-envoy-", "x-forwarded-"}, removedPrefix),
 	each(append([]string{
 		"forwarded", "via", "x-real-ip", "x-request-id",
 		// RFC 9110 §6.5.1: framing, routing, authentication, controls, content format.
 		"authorization", "connection", "content-encoding", "content-length", "content-range", "content-type", "cookie", "expect",
 		"host", "proxy-authorization", "range", "te", "trailer", "transfer-encoding", "upgrade",
-	}, without(overrideHeaders, "isthmus-peer", callerHeader)...), removed)...,
+	}, without(overrideHeaders, "isthmus-peer", callerHeader)...), removed),
 )
 
 func removed(name string) *mutationv3.HeaderMutation {

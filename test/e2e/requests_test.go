@@ -126,11 +126,13 @@ type requestRules struct {
 
 var exportable = regexp.MustCompile(`^(paths: \[[" ]*/[^{]*\]|methods: \[[A-Z, ]*\])$`)
 
+var aCondition = regexp.MustCompile(`^(request\.headers\[[^]]*\])( not)?: (.*)$`)
+
 // rulesOf reads "ALLOW paths: […]".
 func rulesOf(policy string) (inside, far requestRules) {
 	action, fields, _ := strings.Cut(policy, " ")
-	if name, values, ok := strings.Cut(fields, "]: "); ok {
-		fields = "WHEN" + name + "], values: " + values
+	if m := aCondition.FindStringSubmatch(fields); m != nil {
+		fields = "WHEN" + m[1] + ", " + map[bool]string{false: "values", true: "notValues"}[m[2] != ""] + ": " + m[3]
 	}
 	switch {
 	case action == "DENY":
@@ -187,7 +189,7 @@ var (
 	span       = regexp.MustCompile("`([^`]+)`")
 	statusCode = regexp.MustCompile(`\d{3}`)
 	// aHeader begins where a word of a row ends in a colon.
-	aHeader = regexp.MustCompile(` (trailer )?(:?[a-z][a-z0-9_-]*): `)
+	aHeader = regexp.MustCompile(` (trailer )?(:?[a-z][a-z0-9_.!~-]*): `)
 )
 
 // requestRows reads every table whose first column is what the client sends.

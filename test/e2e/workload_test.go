@@ -94,13 +94,14 @@ type shop struct {
 	procs  map[string]*lab.Process
 	nodes  map[string][]member
 	marker int
+	heap   int                         // MiB, at which Envoys shed load; 0 is the default
 	stolen map[string]*tls.Certificate // by caller
 }
 
 func netnsOf(name string) string { return shopPrefix + "-" + name }
 
 // openShop starts the mesh; nodes says which of its members live where.
-func openShop(t *testing.T, mesh string, nodes map[string][]member) *shop {
+func openShop(t *testing.T, mesh string, nodes map[string][]member, with ...func(*shop)) *shop {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces: run it as root")
@@ -108,6 +109,9 @@ func openShop(t *testing.T, mesh string, nodes map[string][]member) *shop {
 	envoy, err := envoyproc.Locate(filepath.Join("..", "..", ".cache"))
 	need(t, err)
 	s := &shop{envoy: envoy, canary: fmt.Sprintf("canary%x", time.Now().UnixNano()), apps: map[string]*app{}, procs: map[string]*lab.Process{}, nodes: nodes, stolen: map[string]*tls.Certificate{}}
+	for _, set := range with {
+		set(s)
+	}
 	l, _, err := lab.Open(lab.Config{Prefix: shopPrefix, Dir: "/run/isthmus/" + shopPrefix, Network: shopNetwork()})
 	need(t, err)
 	s.lab = l
@@ -227,7 +231,7 @@ func (s *shop) startNode(t *testing.T, name string, members []member) {
 	path := s.settings(t, name+".yaml", map[string]any{
 		"name": name, "runDir": s.path(name, "run"), "stateDir": s.path(name, "state"),
 		"control": map[string]any{"addresses": []string{shopHost + ":15012"}, "tokenFile": s.path(name + ".token")},
-		"envoy":   map[string]any{"path": s.envoy, "concurrency": 1}, "workloads": workloads,
+		"envoy":   map[string]any{"path": s.envoy, "concurrency": 1, "maxHeapMiB": s.heap}, "workloads": workloads,
 		"health": map[string]any{"address": "off"},
 	})
 	p, err := s.lab.Start(lab.Command{

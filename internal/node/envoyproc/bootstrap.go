@@ -111,8 +111,9 @@ func overloadManager(b Bootstrap) object {
 	}
 	return object{
 		"refresh_interval": "0.25s",
-		// Of the streams that hold much, those that hold most are reset first, before anybody else has to do without.
-		"buffer_factory_config": object{"minimum_account_to_track_power_of_two": 18},
+		// Of the streams that hold 32 KiB or more, those that hold most are reset first, before anybody else has to do without.
+		// What one may hold is little, but not what thousands of them do.
+		"buffer_factory_config": object{"minimum_account_to_track_power_of_two": 15},
 		"resource_monitors": []any{
 			object{"name": heap, "typed_config": object{
 				"@type": types + "fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": b.MaxHeapBytes,
