@@ -35,7 +35,7 @@ func foldConfig(ps model.Policies) *anypb.Any {
 	}
 	m := &headermutationv3.Mutations{
 		RequestMutations:         removedLookalikes(names, "_-"),
-		RequestTrailersMutations: append(each(names, removed), removedLookalikes(names, "-")...),
+		RequestTrailersMutations: append(each(slices.Concat(names, lookalikes(names)), removed), removedLookalikes(names, "_-")...),
 	}
 	excepted := slices.DeleteFunc(conditions(ps.Deny...), func(w model.Condition) bool { return len(w.NotMatches) == 0 })
 	for _, name := range comparedHeaders(slices.Concat(conditions(ps.Allow...), excepted)) {
