@@ -11,6 +11,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -220,11 +221,14 @@ func withoutMergeWindow(c *clusterv3.Cluster) *clusterv3.Cluster {
 	return c
 }
 
-// unavailable is what counts as a failure of an endpoint: the word of the Envoy in front of it, not a status that
-// anybody may send.
+// unavailable is what counts as a failure of an endpoint: the word of the Envoy in front of it that it could not reach what is
+// behind, not a status that anybody may send. A request that was begun and came to nothing does not count, for a program may
+// fail at one request, and would then be taken from everybody by who sends that one.
 var unavailable = &commonmatcherv3.MatchPredicate{Rule: &commonmatcherv3.MatchPredicate_HttpResponseHeadersMatch{
 	HttpResponseHeadersMatch: &commonmatcherv3.HttpHeadersMatch{Headers: []*routev3.HeaderMatcher{{
-		Name: agentapi.HeaderUnavailable, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+		Name: agentapi.HeaderUnavailable, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Exact{Exact: agentapi.NotBegun},
+		}},
 	}}},
 }}
 
