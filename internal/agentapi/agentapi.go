@@ -252,9 +252,11 @@ const (
 	InsideMark = SocketMark ^ 1
 	// HeaderUnavailable is on answers that an Envoy of a mesh made itself because it could not reach what is behind it. An
 	// application cannot set it: what an application answers says nothing of who carries it. Its value says whether a server
-	// may have begun the request; one that was not begun may be sent to another.
+	// may have begun the request: one that was not begun may be sent to another, one that may have been only if it is safe to
+	// repeat, and not again once two others have been asked, since it may be what ended them.
 	HeaderUnavailable = "isthmus-unavailable"
 	Begun             = "begun"
+	BegunAgain        = "begun-again"
 	NotBegun          = "not-begun"
 	// TagRefused is on entries of the access log about connections that were closed without a word. Its value is the reason.
 	TagRefused = "refused"

@@ -30,7 +30,7 @@ const (
 // and what looks like them (ownLookalikes).
 var overrideHeaders = []string{
 	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-forwarded-host",
-	callerHeader, "isthmus-peer", "x-envoy-external-address", "x-envoy-internal", upgradeHeader,
+	callerHeader, "isthmus-peer", attemptKept, "x-envoy-external-address", "x-envoy-internal", upgradeHeader,
 }
 
 // httpManager is the hardened HTTP connection manager (docs/requests.md): paths are normalised but for "//", which

@@ -79,7 +79,7 @@ func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfi
 	}
 	return &routev3.RouteConfiguration{
 		Name: name, VirtualHosts: []*routev3.VirtualHost{
-			{Name: e.SNI, Domains: []string{e.SNI}, Routes: retried(e.Port.MTLS, routes...)},
+			{Name: e.SNI, Domains: []string{e.SNI}, Routes: retried(e.Port.MTLS, routes...), IncludeRequestAttemptCount: e.Port.MTLS},
 			probeHost(sni.Probe(e.Peer.Name, b.view.TrustDomain.Name()), e.Peer),
 		},
 		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: drop,

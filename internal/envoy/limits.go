@@ -22,7 +22,7 @@ const (
 // closes its own first. The Envoys at the other ends of the mesh's connections keep them without a limit.
 const (
 	pooledIdle  = 60_000 // ms
-	programIdle = 500    // ms; to a program
+	programIdle = 200    // ms; to a program
 )
 
 // pool is how long connections are kept that Envoy takes for one request after the other, in ms.
@@ -56,6 +56,7 @@ func behindEnvoys(m *hcmv3.HttpConnectionManager) *hcmv3.HttpConnectionManager {
 	m.MaxRequestHeadersKb = u32(maxHeadersKiB + addedHeaderKiB)
 	m.DelayedCloseTimeout = millis(250)
 	m.Http2ProtocolOptions = pooledHTTP2Options()
+	noteAttempt(m)
 	return m
 }
 

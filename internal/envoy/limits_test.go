@@ -55,7 +55,7 @@ var meant = map[protoreflect.FullName][]time.Duration{
 		10 * time.Second, time.Second / 2,
 	},
 	// Of a connection without requests to an Envoy; to a program, and where every call is refused.
-	"envoy.config.core.v3.HttpProtocolOptions.idle_timeout": {time.Minute, time.Second / 2},
+	"envoy.config.core.v3.HttpProtocolOptions.idle_timeout": {time.Minute, time.Second / 2, time.Second / 5},
 	// Of probes.
 	"envoy.config.route.v3.RouteAction.timeout": {15 * time.Second, 5 * time.Second},
 }

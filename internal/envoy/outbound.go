@@ -203,7 +203,9 @@ func outboundTo(name string, o model.Outbound, routes ...*routev3.Route) *routev
 	return &routev3.RouteConfiguration{
 		Name: name, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
 		RequestHeadersToRemove: []string{upgradeHeader}, // which Envoy adds
-		VirtualHosts:           []*routev3.VirtualHost{{Name: o.Service.Host, Domains: everyHost, Routes: routes}},
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name: o.Service.Host, Domains: everyHost, Routes: routes, IncludeRequestAttemptCount: o.Import != nil || o.Port.MTLS,
+		}},
 	}
 }
 

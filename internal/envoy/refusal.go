@@ -140,6 +140,8 @@ func (r refusal) manager(whose tag) *hcmv3.HttpConnectionManager {
 	m.UpgradeConfigs[0].Filters = m.HttpFilters // nothing is passed on
 	m.RequestHeadersTimeout = millis(500)
 	m.CommonHttpProtocolOptions.IdleTimeout = millis(500)
+	// A client that is let in meanwhile shall not stay here: each request is for a connection of its own.
+	m.CommonHttpProtocolOptions.MaxRequestsPerConnection = u32(1)
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
 		VirtualHosts: []*routev3.VirtualHost{{
 			Name: r.name, Domains: []string{"*"}, // every name is refused alike

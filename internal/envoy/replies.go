@@ -34,25 +34,29 @@ var hygieneReplies = []reply{
 		"may read it as one that a policy compares"},
 }
 
-// begunFlags are Envoy's response flags of a request that was on its way to a server when it failed: the connection ended or
-// was reset, time ran out, or what came was no HTTP.
-var begunFlags = []string{"UC", "UR", "LR", "UT", "UMSDR", "SI", "UPE"}
+// unsent holds for a request that was certainly not begun: no connection came about, none was asked for, or the server refused the
+// stream, which says so (RFC 9113 §8.7).
+var unsent = anyOfFilters(flagged("UF", "UO", "NC", "OM", "DF"), detailed("remote_refused_stream_reset"))
 
 // unavailableReplies are in place of an answer that could not be had. They say in a header that they are none, and whether the
-// request was begun (unavailable and retries read it).
+// request was begun (unavailable and retries read it). Whatever is not certain may have been.
 var unavailableReplies = []reply{
 	{ // of an import that nobody serves (absentRoute)
 		when: allOfFilters(answered(503), detailed("direct_response")), unavailable: agentapi.NotBegun,
 		text: ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%",
 	},
-	{
-		when: allOfFilters(anyAnswered(502, 503, 504), flagged(begunFlags...)), unavailable: agentapi.Begun,
-		text: ": %RESPONSE_CODE% what is behind it began this request and did not answer: %RESPONSE_FLAGS_LONG%",
-	},
 	{when: flagged("UH"), unavailable: agentapi.NotBegun, text: ": %RESPONSE_CODE% no endpoint behind it is ready"},
 	{
-		when: anyAnswered(502, 503, 504), unavailable: agentapi.NotBegun,
+		when: allOfFilters(anyAnswered(502, 503, 504), unsent), unavailable: agentapi.NotBegun,
 		text: ": %RESPONSE_CODE% what is behind it could not be reached: %RESPONSE_FLAGS_LONG%",
+	},
+	{
+		when: allOfFilters(anyAnswered(502, 503, 504), lateAttempt), unavailable: agentapi.BegunAgain,
+		text: ": %RESPONSE_CODE% what is behind it may have begun this request, as others before it, and did not answer: %RESPONSE_FLAGS_LONG%",
+	},
+	{
+		when: anyAnswered(502, 503, 504), unavailable: agentapi.Begun,
+		text: ": %RESPONSE_CODE% what is behind it may have begun this request, and did not answer: %RESPONSE_FLAGS_LONG%",
 	},
 }
 

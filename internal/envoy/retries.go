@@ -2,10 +2,16 @@ package envoy
 
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	previousprioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -14,7 +20,41 @@ import (
 )
 
 // What an endpoint could not take goes to another one. Any request does so while no server has begun it; one with a safe method
-// (RFC 9110 §9.2.1) does so as long as no answer has begun.
+// (RFC 9110 §9.2.1) does so as long as no answer has begun, but no more than twice, since it may be what ends its servers.
+
+// mostAttempts is how many servers may begin a request, and mostRetries how often one that none has begun is sent again.
+const (
+	mostAttempts = 3
+	mostRetries  = 8
+)
+
+// A caller's Envoy numbers its attempts at a request, and tells no other mesh. The server's, which alone knows whether its program
+// may have begun it, notes the number before it takes such headers away (behindEnvoys).
+const (
+	attemptHeader = "x-envoy-attempt-count"
+	attemptKept   = "isthmus-attempt"
+	attemptState  = "isthmus.attempt"
+)
+
+// lateAttempt holds for the last attempt that may be begun, and for those after it. One before it may not have been begun: then a
+// request is given up earlier than it need be. What state holds are bytes.
+var lateAttempt = when(`size(filter_state["` + attemptState + `"]) > 0 && !(filter_state["` + attemptState + `"] in [b"1", b"2"])`)
+
+// noteAttempt is for lateAttempt.
+func noteAttempt(m *hcmv3.HttpConnectionManager) {
+	keep := &corev3.TypedExtensionConfig{Name: "attempt", TypedConfig: anyOf(&earlyv3.HeaderMutation{
+		Mutations: []*mutationv3.HeaderMutation{removed(attemptKept), written(attemptKept, "%REQ("+attemptHeader+")%")},
+	})}
+	m.EarlyHeaderMutationExtensions = append([]*corev3.TypedExtensionConfig{keep}, m.EarlyHeaderMutationExtensions...)
+	note := httpFilter("attempt", anyOf(&setstatev3.Config{OnRequestHeaders: []*statevaluev3.FilterStateValue{{
+		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: attemptState}, FactoryKey: stringState, SkipIfEmpty: true,
+		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat("%REQ(" + attemptKept + ")%")},
+	}}}))
+	m.HttpFilters = append([]*hcmv3.HttpFilter{note}, m.HttpFilters...)
+	for _, u := range m.UpgradeConfigs {
+		u.Filters = append([]*hcmv3.HttpFilter{note}, u.Filters...)
+	}
+}
 
 // Limits of connecting within the mesh. Whether a host answers at all shows within 3 seconds: the first SYN and one more
 // (TCP_SYNCNT 1). Its handshake may take longer, since two thousand callers at once keep a busy processor at it for many seconds.
@@ -58,26 +98,31 @@ func retried(words bool, routes ...*routev3.Route) []*routev3.Route {
 		safe.GetRoute().RetryPolicy = retryPolicy("connect-failure,refused-stream,reset-before-request,reset")
 		r.GetRoute().RetryPolicy = retryPolicy("connect-failure,refused-stream,reset-before-request")
 		if words {
-			retryOnWord(safe, &routev3.HeaderMatcher{HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}})
-			retryOnWord(r, &routev3.HeaderMatcher{HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exactly(agentapi.NotBegun)[0]}})
+			retryOnWord(safe, exactly(agentapi.NotBegun, agentapi.Begun)...)
+			retryOnWord(r, exactly(agentapi.NotBegun)...)
+		} else { // nobody says whether it was begun
+			safe.GetRoute().RetryPolicy.NumRetries = u32(mostAttempts - 1)
 		}
 		out = append(out, safe, r)
 	}
 	return out
 }
 
-func retryOnWord(r *routev3.Route, word *routev3.HeaderMatcher) {
+func retryOnWord(r *routev3.Route, words ...*matcherv3.StringMatcher) {
 	p := r.GetRoute().RetryPolicy
 	p.RetryOn += ",retriable-headers"
-	word.Name = agentapi.HeaderUnavailable
-	p.RetriableHeaders = []*routev3.HeaderMatcher{word}
+	for _, word := range words {
+		p.RetriableHeaders = append(p.RetriableHeaders, &routev3.HeaderMatcher{
+			Name: agentapi.HeaderUnavailable, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: word},
+		})
+	}
 }
 
 // retryPolicy asks others than those who have failed, as far as there are any, after up to 10, 30, 70, 150 and then 250 ms, about 0.6 s
 // in all: a call may meet one endpoint before it is back and the next one when it has just gone.
 func retryPolicy(on string) *routev3.RetryPolicy {
 	return &routev3.RetryPolicy{
-		RetryOn: on, NumRetries: u32(8),
+		RetryOn: on, NumRetries: u32(mostRetries),
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
 			Name: "previous_hosts", ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{
 				TypedConfig: anyOf(&previoushostsv3.PreviousHostsPredicate{}),

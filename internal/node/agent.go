@@ -55,6 +55,7 @@ type Agent struct {
 	log     *slog.Logger
 	changed chan struct{}            // holds one token when the report may have changed
 	told    func() bool              // whether the agent was told to stop; set by Run
+	leaving atomic.Bool              // its workloads are reported not ready, since they soon will not be served
 	revoked atomic.Pointer[[]string] // serial numbers of administrators' certificates, hex
 	refused []string                 // what the control plane said last that does not stand; of the goroutine that instructs
 	// where the workloads take plaintext; nil before the control plane said so
@@ -138,6 +139,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	told := ctx
 	a.told = func() bool { return told.Err() != nil }
+	ctx, end := context.WithCancel(context.WithoutCancel(told))
+	defer end()
+	defer context.AfterFunc(told, func() {
+		defer end()
+		a.leave(ctx)
+	})()
 	g, ctx := errgroup.WithContext(ctx)
 	parts := []func(context.Context) error{a.watch, a.rest}
 	for _, h := range a.homes {
@@ -338,7 +345,7 @@ func (a *Agent) report() agentapi.Report {
 			r.Outside = append(r.Outside, o)
 		}
 		if s := h.served(); s != nil {
-			w := h.workload.Registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key()))
+			w := h.workload.Registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key()) && !a.leaving.Load())
 			w.Addresses = *s.addresses.Load()
 			r.Workloads = append(r.Workloads, w)
 			continue

@@ -68,7 +68,7 @@ name: node-1
 runDir: %[1]s/run
 stateDir: %[1]s/state
 control: {addresses: [%[2]q], tokenFile: %[3]s}
-envoy: {path: %[4]s, concurrency: 1}
+envoy: {path: %[4]s, concurrency: 1, drainTime: 0s}
 health: {address: "%[7]s"}
 workloads:
 - {name: web-1, namespace: default, serviceAccount: web, netns: %[5]s, addresses: [10.79.0.2], workloadSocket: {}}

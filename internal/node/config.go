@@ -71,6 +71,8 @@ type EnvoyConfig struct {
 	MaxHeapMiB uint64 `yaml:"maxHeapMiB"`
 	// LogLevel of Envoy; default warning.
 	LogLevel string `yaml:"logLevel"`
+	// DrainTime is how long requests may go on at most when the agent is told to stop; default 5s. 0 ends Envoy at once.
+	DrainTime *time.Duration `yaml:"drainTime"`
 	// KeepOnStop leaves Envoy running when the agent is told to stop, for the next agent to take over. An agent that is
 	// killed or crashes always leaves it.
 	KeepOnStop bool `yaml:"keepOnStop"`

@@ -23,7 +23,7 @@ func TestLoadConfigNode(t *testing.T) {
 	want := Config{
 		Name: "cards-node-1", Mode: "node", RunDir: "/run/isthmus/cards-node-1", StateDir: "/var/lib/isthmus/cards-node-1",
 		Control: ControlConfig{Addresses: []string{"10.10.0.2:15012"}, TokenFile: "/etc/isthmus/token"},
-		Envoy:   EnvoyConfig{CacheDir: ".cache", Concurrency: 2, MaxConnections: 50000, MaxHeapMiB: 1024, LogLevel: "warning"},
+		Envoy:   EnvoyConfig{CacheDir: ".cache", Concurrency: 2, MaxConnections: 50000, MaxHeapMiB: 1024, LogLevel: "warning", DrainTime: new(5 * time.Second)},
 		DNS:     DNSConfig{Upstreams: []string{"10.10.0.53"}},
 		Health:  HealthConfig{Address: "127.0.0.1:15021"},
 		Metrics: MetricsConfig{Address: "0.0.0.0:15020", Allow: []string{"spiffe://cards.example/ns/monitoring/sa/prometheus"}},

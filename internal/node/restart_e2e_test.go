@@ -216,10 +216,12 @@ func TestEnvoyIsKeptOnStop(t *testing.T) {
 	eventually(t, 10*time.Second, "a call", p.call)
 	pid := envoyPID(t, a)
 	calls, names := load(2, p.call), p.names()
+	must(t, a.proxies[0].envoy.Drain(t.Context())) // as an agent that is killed while it leaves
 	stop()
 	must(t, p.call())
-	_, stop = runAgent(t, p.cfg)
+	a, stop = runAgent(t, p.cfg)
 	eventually(t, 10*time.Second, "Envoy is back", func() error { return p.call() })
+	eventually(t, 10*time.Second, "Envoy does not drain any more", func() error { return a.proxies[0].envoy.Ready(t.Context()) })
 	time.Sleep(300 * time.Millisecond)
 	never(t, "calls through a restart", calls)
 	never(t, "names asked through a restart", names)

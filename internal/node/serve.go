@@ -176,10 +176,7 @@ func (a *Agent) Ready(ctx context.Context) error {
 	if a.control.Identity() == nil {
 		return errors.New("the agent has not joined the control plane yet")
 	}
-	for i, p := range a.proxies {
-		if p.workload != "" && a.homes[i].stay.Load() == nil {
-			continue
-		}
+	for _, p := range a.serving() {
 		if err := p.envoy.Ready(ctx); err != nil {
 			return err
 		}

@@ -36,6 +36,10 @@ func (c *Config) defaults() {
 	c.Envoy.MaxConnections = cmp.Or(c.Envoy.MaxConnections, snapshot.DefaultConnections)
 	c.Envoy.MaxHeapMiB = cmp.Or(c.Envoy.MaxHeapMiB, 1024)
 	c.Envoy.LogLevel = cmp.Or(c.Envoy.LogLevel, "warning")
+	if c.Envoy.DrainTime == nil {
+		usual := drainTime
+		c.Envoy.DrainTime = &usual
+	}
 	c.Health.Address = cmp.Or(c.Health.Address, net.JoinHostPort("127.0.0.1", strconv.Itoa(agentapi.HealthPort)))
 	if c.Capture.LeaveOpen == nil {
 		most := leaveOpen
@@ -136,6 +140,9 @@ func (c *Config) validateEnvoy(r *reader) {
 	}
 	if c.Envoy.MaxHeapMiB < 128 {
 		r.add("envoy.maxHeapMiB", "Envoy itself needs more than that", "write at least 128")
+	}
+	if d := *c.Envoy.DrainTime; d < 0 || d > maxDrainTime {
+		r.add("envoy.drainTime", fmt.Sprintf("%s is not a time that a stop may take", d), "write 0s to 20s: the packages' units allow 30s for all")
 	}
 }
 

@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 	cgrouptest.Serve()
 	rollingProgram()
 	sandboxedProgram()
+	idlingProgram()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "isthmus-e2e-")
 		if err != nil {

@@ -131,6 +131,7 @@ func TestFailover(t *testing.T) {
 		// That nobody takes raw TCP any more is known a fifth of a second later at most; an idle machine needs a twentieth.
 		{"process killed", one.app.stop, func() { one.app.start(t) }, 3, 12},
 		{"wire dark", func() { one.dark(t, true) }, func() { one.dark(t, false) }, 5, 5},
+		{"gateway told to stop", func() { one.gateway.Stop(20 * time.Second) }, func() { one.start(t, "gateway", "gw") }, 0, 10},
 		{"mesh killed", func() { one.kill(t) }, func() { one.restart(t) }, 5, 5},
 	} {
 		t.Run(death.name, func(t *testing.T) {

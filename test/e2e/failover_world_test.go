@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,7 +42,12 @@ type foMesh struct {
 	subnet byte
 	admin  *grpc.ClientConn
 	app    *foBackend
+	// the agent of its gateway
+	gateway *lab.Process
 }
+
+// foDrain are the drain times of agents that leave in order; the others end at once.
+var foDrain = map[string]string{"one gateway": "1s"}
 
 // foWorld is the mesh "shop", whose imports the meshes "one" and "two" serve.
 type foWorld struct {
@@ -210,7 +216,7 @@ func (m *foMesh) begin(t *testing.T) {
 		settings := map[string]any{
 			"name": m.name + "-" + kind, "runDir": m.file(kind + "/run"), "stateDir": m.file(kind + "/state"),
 			"control": map[string]any{"addresses": []string{host + ":15012"}, "tokenFile": m.file(kind + ".token")},
-			"envoy":   map[string]any{"path": m.world.envoy, "concurrency": 1},
+			"envoy":   map[string]any{"path": m.world.envoy, "concurrency": 1, "drainTime": cmp.Or(foDrain[m.name+" "+kind], "0s")},
 			"health":  map[string]any{"address": "off"},
 		}
 		for k, v := range more {
@@ -258,10 +264,13 @@ func (m *foMesh) begin(t *testing.T) {
 
 func (m *foMesh) start(t *testing.T, kind, where string) {
 	t.Helper()
-	_, err := m.world.lab.Start(lab.Command{
+	p, err := m.world.lab.Start(lab.Command{
 		Name: m.name + "-" + kind, Namespace: m.ns(where), Path: filepath.Join(binaries, "isthmus"), Args: []string{kind, "--config", m.file(kind + ".yaml")},
 	})
 	must(t, err)
+	if kind == "gateway" {
+		m.gateway = p
+	}
 }
 
 func (m *foMesh) token(t *testing.T, kind string, r adminapi.TokenRequest) {

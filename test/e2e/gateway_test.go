@@ -168,7 +168,7 @@ func (g *gateway) startGateway(t *testing.T) {
 	g.write(t, "gateway.yaml", map[string]any{
 		"name": "edge-1", "runDir": gwDir + "/run", "stateDir": gwDir + "/state",
 		"control": map[string]any{"addresses": []string{gwControl + ":15012"}, "tokenFile": gwDir + "/gateway.token"},
-		"envoy":   map[string]any{"path": envoy, "concurrency": 1, "maxConnections": gwConnections},
+		"envoy":   map[string]any{"path": envoy, "concurrency": 1, "maxConnections": gwConnections, "drainTime": "0s"},
 		"health":  map[string]any{"address": "off"},
 		"gateway": map[string]any{"serviceAccount": "edge", "innerAddress": gwInner, "outerAddress": gwOuter},
 	})

@@ -229,7 +229,7 @@ func (s *strait) join(t *testing.T, i isle, verb, where string, role snapshot.Ro
 	need(t, err)
 	settings["name"], settings["runDir"], settings["stateDir"] = i.name+"-"+verb, s.path(i, verb, "run"), s.path(i, verb, "state")
 	settings["control"] = map[string]any{"tokenFile": s.write(t, s.path(i, verb+".token"), token.Token+"\n")}
-	settings["envoy"], settings["health"] = map[string]any{"path": s.envoy, "concurrency": 1}, map[string]any{"address": "off"}
+	settings["envoy"], settings["health"] = map[string]any{"path": s.envoy, "concurrency": 1, "drainTime": "0s"}, map[string]any{"address": "off"}
 	s.run(t, i, verb, where, settings)
 }
 

@@ -30,9 +30,9 @@ func (s *shop) readiness(t *testing.T) {
 				return errors.New(r.String())
 			}
 		}
-		// A connection that was open stays so: not to be ready is not to be dead.
-		if got := strings.Join(s.app("pool-1:8080").arrived(), ""); strings.Contains(got, "/anew") {
-			return errors.New("it is asked on new connections")
+		// Neither by these nor on the connection that the load keeps.
+		if got := s.app("pool-1:8080").arrived(); len(got) > 0 {
+			return fmt.Errorf("it is asked %d times", len(got))
 		}
 		return nil
 	})

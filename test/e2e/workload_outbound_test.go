@@ -3,11 +3,13 @@
 package e2e
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -26,6 +28,7 @@ func (s *shop) outbound(t *testing.T) {
 	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default", "alice")+`"]}}]}]`))
 	heard := s.listenOutside(t)
 	t.Run("unlisted addresses", s.unlisted)
+	t.Run("listed meanwhile", s.listedMeanwhile)
 	t.Run("UDP", s.udpRefused)
 	t.Run("DNS", s.dnsCaptured)
 	t.Run("IPv6", s.ipv6Refused)
@@ -43,6 +46,55 @@ func (s *shop) outbound(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// listedMeanwhile: who is refused is hung up on, so that a client which keeps its connections, and asks all the time, is not refused
+// for longer than it has to be.
+func (s *shop) listedMeanwhile(t *testing.T) {
+	only := func(callers ...string) string {
+		return allow(`[{from: [{source: {principals: ["` + strings.Join(callers, `", "`) + `"]}}]}]`)
+	}
+	alice, bob := id("default", "alice"), id("default", "bob")
+	ask := map[string]func() (int, error){"HTTP/1.1": s.keeping(t, "bob", "web", false), "HTTP/2": s.keeping(t, "bob", "web", true)}
+	answers := func(want int) func() error {
+		return func() error {
+			for version, ask := range ask {
+				if got, err := ask(); err != nil || got != want {
+					return fmt.Errorf("%s: %d %v, want %d", version, got, err, want)
+				}
+			}
+			return nil
+		}
+	}
+	within(t, 30*time.Second, "bob is refused", answers(403))
+	s.apply(t, "web", only(alice, bob))
+	within(t, 30*time.Second, "bob is let in", answers(200))
+	s.apply(t, "web", only(alice))
+	within(t, 30*time.Second, "bob is refused again", answers(403))
+}
+
+// keeping is a client that looks a service up whenever it connects, and connects when it has to.
+func (s *shop) keeping(t *testing.T, from, service string, second bool) func() (status int, err error) {
+	tr := &http.Transport{Protocols: new(http.Protocols), DialContext: func(context.Context, string, string) (net.Conn, error) {
+		address, err := s.to(from, service)
+		if err != nil {
+			return nil, err
+		}
+		return s.dial(from, address)
+	}}
+	tr.Protocols.SetHTTP1(!second)
+	tr.Protocols.SetUnencryptedHTTP2(second)
+	t.Cleanup(tr.CloseIdleConnections)
+	client := &http.Client{Transport: tr, Timeout: 10 * time.Second}
+	return func() (int, error) {
+		resp, err := client.Get("http://" + service + ".default/")
+		if err != nil {
+			return 0, err
+		}
+		defer resp.Body.Close()
+		_, err = io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode, err
+	}
 }
 
 // notHTTP is what those say first who do not speak HTTP.

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -98,6 +99,9 @@ type shop struct {
 	stolen map[string]*tls.Certificate // by caller
 }
 
+// drainTimes of the nodes that leave in order; the others end at once.
+var drainTimes = map[string]string{"leaver": "2s"}
+
 func netnsOf(name string) string { return shopPrefix + "-" + name }
 
 // openShop starts the mesh; nodes says which of its members live where.
@@ -150,7 +154,7 @@ func shopNetwork() lab.Network {
 			Bridge: netnsOf("host"), Port: "v-" + name, Via: host,
 		})
 	}
-	for _, m := range slices.Concat(callers, servers, rollers) {
+	for _, m := range slices.Concat(callers, servers, rollers, idlers) {
 		attach(m.name, m.address)
 	}
 	attach(outsider, "10.93.0.66")
@@ -231,7 +235,7 @@ func (s *shop) startNode(t *testing.T, name string, members []member) {
 	path := s.settings(t, name+".yaml", map[string]any{
 		"name": name, "runDir": s.path(name, "run"), "stateDir": s.path(name, "state"),
 		"control": map[string]any{"addresses": []string{shopHost + ":15012"}, "tokenFile": s.path(name + ".token")},
-		"envoy":   map[string]any{"path": s.envoy, "concurrency": 1, "maxHeapMiB": s.heap}, "workloads": workloads,
+		"envoy":   map[string]any{"path": s.envoy, "concurrency": 1, "maxHeapMiB": s.heap, "drainTime": cmp.Or(drainTimes[name], "0s")}, "workloads": workloads,
 		"health": map[string]any{"address": "off"},
 	})
 	p, err := s.lab.Start(lab.Command{

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -73,12 +74,15 @@ func (l *Lab) build() error {
 // Dir is the lab's folder.
 func (l *Lab) Dir() string { return l.cfg.Dir }
 
-// Close stops the processes in reverse order, ends whatever else lives in the namespaces, and removes all that was made.
+// Close stops the processes, ends whatever else lives in the namespaces, and removes all that was made.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	running := l.running
 	l.running = nil
 	l.mu.Unlock()
+	for _, p := range running { // all at once: some take their time
+		p.signal(syscall.SIGTERM)
+	}
 	for i := len(running) - 1; i >= 0; i-- {
 		running[i].Stop(5 * time.Second)
 	}

@@ -53,6 +53,7 @@ var ofEach = []statistic{
 	{"limited_connections", "Connections refused: their filter chain held as many as it may.", prometheus.CounterValue},
 	{"no_filter_chain_match", "Connections refused: nothing is offered there.", prometheus.CounterValue},
 	{"downstream_rq_total", "Requests from clients.", prometheus.CounterValue},
+	{requestsActive, "Requests from clients under way.", prometheus.GaugeValue},
 	{"ssl.handshake", "TLS handshakes that succeeded.", prometheus.CounterValue},
 	{"ssl.connection_error", "TLS connections that failed otherwise than by the other side's certificate.", prometheus.CounterValue},
 	{"ssl.fail_verify_san", "Handshakes refused: another identity.", prometheus.CounterValue},
@@ -197,12 +198,23 @@ var refusedForRoom = []string{
 	"downstream_cx_overflow", "downstream_global_cx_overflow", "downstream_cx_overload_reject", "limited_connections",
 }
 
+// requestsActive counts the requests that a connection manager has under way.
+const requestsActive = "downstream_rq_active"
+
 // Refused is how many connections Envoy has refused because it, or a listener or chain of its own, held as many as it
 // may.
 func (s *Supervisor) Refused(ctx context.Context) (total uint64, err error) {
-	err = s.eachStat(ctx, "/stats?filter=("+strings.Join(refusedForRoom, "%7C")+")$", func(line string) error {
+	return s.sum(ctx, refusedForRoom...)
+}
+
+// Requests is how many requests are under way.
+func (s *Supervisor) Requests(ctx context.Context) (uint64, error) { return s.sum(ctx, requestsActive) }
+
+// sum of the statistics of these names, but for those of whoever asks for them.
+func (s *Supervisor) sum(ctx context.Context, names ...string) (total uint64, err error) {
+	err = s.eachStat(ctx, "/stats?filter=("+strings.Join(names, "%7C")+")$", func(line string) error {
 		name, value, _ := cutLast(line, ": ")
-		if !slices.ContainsFunc(refusedForRoom, func(s string) bool { return strings.HasSuffix(name, "."+s) }) {
+		if strings.HasPrefix(name, "http.admin.") || !slices.ContainsFunc(names, func(s string) bool { return strings.HasSuffix(name, "."+s) }) {
 			return nil
 		}
 		n, err := strconv.ParseUint(value, 10, 64)

@@ -240,6 +240,9 @@ func (s *Supervisor) once(ctx context.Context) error {
 	var seen uint64
 	if found {
 		seen = s.countRefused(ctx, 0, false)
+		if err := s.post(ctx, "/healthcheck/ok"); err != nil { // its agent may have been killed while it drained
+			s.cfg.Log.Warn("the Envoy that was taken over may ask its clients to leave", "error", err)
+		}
 	}
 	if err := s.gain(p); err != nil {
 		s.cfg.Log.Error("sockets not kept for the next agent: DNS is silent when this one ends", "error", err)
@@ -309,8 +312,28 @@ func (s *Supervisor) Ready(ctx context.Context) error {
 	return nil
 }
 
+// Drain has Envoy ask every client, with each answer, to close its connection (Connection: close, GOAWAY), and tell who asks for
+// the health of what it serves that nothing is ready. It goes on serving.
+func (s *Supervisor) Drain(ctx context.Context) error { return s.post(ctx, "/healthcheck/fail") }
+
+func (s *Supervisor) post(ctx context.Context, path string) error {
+	resp, err := s.do(ctx, http.MethodPost, path)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask Envoy for %s: %s", path, resp.Status)
+	}
+	return nil
+}
+
 func (s *Supervisor) get(ctx context.Context, path string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy"+path, nil)
+	return s.do(ctx, http.MethodGet, path)
+}
+
+func (s *Supervisor) do(ctx context.Context, method, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://envoy"+path, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,83 @@
+package node
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"isthmus.dev/isthmus/internal/node/retry"
+)
+
+const (
+	// spreadTime is how long callers have to hear that an agent's workloads, or its gateway, are not ready: the control plane tells
+	// those of this mesh, and gateways of peers ask every second.
+	spreadTime = 1500 * time.Millisecond
+	// drainTime is how long requests may go on then, unless the settings say otherwise; maxDrainTime is the most that they may say.
+	drainTime    = 5 * time.Second
+	maxDrainTime = 20 * time.Second
+	drainPoll    = 50 * time.Millisecond
+)
+
+// leave has callers go elsewhere before Envoy ends, once the agent was told to stop: the workloads are reported not ready, each
+// answer asks its client to close the connection, and what is under way is waited for. A second signal ends the waiting.
+func (a *Agent) leave(ctx context.Context) {
+	most := *a.cfg.Envoy.DrainTime
+	if a.cfg.Envoy.KeepOnStop || most == 0 || !a.serves() {
+		return
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a.log.Info("told to stop: callers are led elsewhere first", "for", spreadTime.String(), "then requests may go on for", most.String())
+	a.leaving.Store(true)
+	a.touch()
+	for _, p := range a.serving() {
+		if err := p.envoy.Drain(ctx); err != nil {
+			a.log.Warn("Envoy does not drain: its connections end without a word", "error", err)
+		}
+	}
+	if retry.Sleep(ctx, spreadTime) != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for a.underWay(ctx) > 0 && retry.Sleep(ctx, drainPoll) == nil {
+	}
+}
+
+// serves says whether anybody may be calling what this agent serves.
+func (a *Agent) serves() bool {
+	if a.control.Identity() == nil || a.cfg.Gateway != nil {
+		return a.control.Identity() != nil
+	}
+	for _, h := range a.homes {
+		if h.stay.Load() != nil && a.probes.Ready(h.workload.Key()) {
+			return true
+		}
+	}
+	return false
+}
+
+// serving are the proxies that have something to serve.
+func (a *Agent) serving() (out []*proxy) {
+	for i, p := range a.proxies {
+		if p.workload == "" || a.homes[i].stay.Load() != nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// underWay counts the requests in all Envoys; one that does not say has none.
+func (a *Agent) underWay(ctx context.Context) (n uint64) {
+	for _, p := range a.serving() {
+		active, err := p.envoy.Requests(ctx)
+		if err != nil {
+			a.log.Debug("requests not counted", "error", err)
+			continue
+		}
+		n += active
+	}
+	return n
+}
