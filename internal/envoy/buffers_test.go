@@ -65,11 +65,9 @@ func options(t *testing.T, name string, http2 map[string]any) {
 	stream, _ := http2["initial_stream_window_size"].(float64)
 	connection, _ := http2["initial_connection_window_size"].(float64)
 	switch most, pooled := http2["max_concurrent_streams"].(float64); {
-	case stream != 262144:
-		t.Errorf("%s: a stream may have kept %v", name, http2)
-	case !pooled && connection != 1048576, pooled && connection > 4194304:
-		t.Errorf("%s: a connection may have kept %v", name, http2)
-	case pooled && most*stream > connection:
-		t.Errorf("%s: streams fill the connection of others: %v", name, http2)
+	case stream != 131072 || !pooled && connection != 1048576:
+		t.Errorf("%s: streams may have kept %v", name, http2)
+	case pooled && (most != 16 || connection != 2097152):
+		t.Errorf("%s: streams have too little room in the connection of others, or too much: %v", name, http2)
 	}
 }

@@ -101,7 +101,9 @@ func (s *shop) talk(t *testing.T) {
 func (s *shop) besideUnread(t *testing.T) {
 	address, err := s.to("alice", fmt.Sprintf("talk:%d", http2Port))
 	need(t, err)
-	for range 20 {
+	const calls = 200
+	before := s.envoyMemory(t, "front") + s.envoyMemory(t, "back")
+	for range calls {
 		c, err := s.dial("alice", address)
 		need(t, err)
 		defer c.Close()
@@ -111,13 +113,18 @@ func (s *shop) besideUnread(t *testing.T) {
 	}
 	sent := int64(-1)
 	within(t, 30*time.Second, "what lies between the server and those who do not read is full", func() error {
-		before := sent
+		last := sent
 		time.Sleep(200 * time.Millisecond)
-		if sent = muchSent.Load(); sent != before || sent < 20 {
-			return fmt.Errorf("%d parts were sent, %d before that", sent, before)
+		if sent = muchSent.Load(); sent != last || sent < calls {
+			return fmt.Errorf("%d parts were sent, %d before that", sent, last)
 		}
 		return nil
 	})
+	grown := s.envoyMemory(t, "front") + s.envoyMemory(t, "back") - before
+	t.Logf("%d MiB for %d calls", grown>>20, calls)
+	if most := calls * 500 << 10; grown > most {
+		t.Errorf("Envoys have grown by %d MiB, more than %d", grown>>20, most>>20)
+	}
 	for range 40 {
 		resp, body, err := s.askHTTP2(t, "alice", "/open")
 		need(t, err)
