@@ -26,7 +26,7 @@ func Locate(cacheDir string) (string, error) {
 		if err := Executable(path); err != nil {
 			return "", fmt.Errorf("ISTHMUS_ENVOY: %w", err)
 		}
-		return path, nil
+		return filepath.Abs(path)
 	}
 	if Executable(Packaged) == nil {
 		return Packaged, nil
@@ -38,7 +38,7 @@ func Locate(cacheDir string) (string, error) {
 	if err := Executable(path); err != nil {
 		return "", fmt.Errorf("no Envoy in ISTHMUS_ENVOY, PATH or %s: install the package isthmus-envoy, run `make envoy`, which fetches it, or set ISTHMUS_ENVOY to an Envoy %s", path, Version)
 	}
-	return path, nil
+	return filepath.Abs(path) // it is tried in other folders, too
 }
 
 // Executable makes sure that a path names a program.
