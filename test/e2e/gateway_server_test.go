@@ -246,9 +246,9 @@ func (s *gwServer) answer(w http.ResponseWriter, r *http.Request) {
 			name, value, _ := strings.Cut(v, ": ")
 			header.Add(http.TrailerPrefix+name, value)
 		}
-	case "/unwell": // 503, with the header that is asked for
-		if name := r.URL.Query().Get("header"); name != "" {
-			header.Set(name, "true")
+	case "/unwell": // 503, with the word of an Envoy if one is asked for
+		if word := r.URL.Query().Get("word"); word != "" {
+			header.Set("isthmus-unavailable", word)
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintln(w, s.name, "is unwell")

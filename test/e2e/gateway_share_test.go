@@ -31,10 +31,17 @@ func (g *gateway) testApplicationsAnswers(t *testing.T) {
 	if err != nil || a.Body != "north\n" {
 		t.Errorf("after ten 503s of the application: %q %v", a.Body, err)
 	}
+	// Nor is the word that a program was reached and did not answer: that is between it and who asked.
+	for range 5 {
+		g.ask(g.caller("web", "p9080.billing"), "POST", "/unwell?word=begun")
+	}
+	if a, err := g.ask(g.caller("web", "p9080.billing"), "GET", "/"); err != nil || a.Body != "north\n" {
+		t.Errorf("after five requests that came to nothing: %q %v", a.Body, err)
+	}
 	// A gateway that says it reaches nobody gets no more calls for a moment.
 	before = north.seen()
 	for range 3 {
-		g.ask(g.caller("web", "p9080.billing"), "GET", "/unwell?header=isthmus-unavailable")
+		g.ask(g.caller("web", "p9080.billing"), "GET", "/unwell?word=not-begun")
 	}
 	a, _ = g.ask(g.caller("web", "p9080.billing"), "GET", "/")
 	if got := len(north.since(before).Requests); got != 3 || a.Code != http.StatusServiceUnavailable {
