@@ -60,6 +60,7 @@ func (s *shop) upgrades(t *testing.T) {
 		_, err := s.upgraded("alice", "/protocols/stream", "websocket")
 		return err
 	})
+	within(t, 10*time.Second, "the server knows of the policy", func() error { return s.expect(403, s.get("alice", "web", "/other")) })
 	server.arrived()
 	for _, protocol := range []string{"websocket", "WebSocket", "SPDY/3.1", "tcp", "isthmus", "foo, bar"} {
 		c, err := s.upgraded("alice", "/protocols/stream", protocol)
