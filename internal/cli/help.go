@@ -23,21 +23,7 @@ func fold(text string) string {
 		if n > 0 {
 			out.WriteString("\n\n")
 		}
-		column := 0
-		for _, word := range strings.Fields(paragraph) {
-			width := len([]rune(word))
-			switch {
-			case column == 0:
-			case column+1+width > helpWidth:
-				out.WriteByte('\n')
-				column = 0
-			default:
-				out.WriteByte(' ')
-				column++
-			}
-			out.WriteString(word)
-			column += width
-		}
+		out.WriteString(wrapped(paragraph, helpWidth))
 	}
 	return out.String()
 }
