@@ -172,7 +172,7 @@ type Server interface {
 	PeerRevoke(context.Context, *PeerRequest) (*Empty, error)
 	PeerProbe(context.Context, *PeerProbeRequest) (*PeerProbeResponse, error)
 	PeerManifest(context.Context, *PeerManifestRequest) (*PeerManifestResponse, error)
-	Catalog(context.Context, *PeerRequest) (*CatalogResponse, error)
+	Catalogue(context.Context, *PeerRequest) (*CatalogueResponse, error)
 	Exports(context.Context, *PeerRequest) (*ExportsResponse, error)
 	Imports(context.Context, *PeerRequest) (*ImportsResponse, error)
 	ImportDraft(context.Context, *ImportDraftRequest) (*DraftResponse, error)
@@ -209,7 +209,7 @@ var Desc = grpc.ServiceDesc{
 		rpc.Unary("PeerRevoke", Server.PeerRevoke),
 		rpc.Unary("PeerProbe", Server.PeerProbe),
 		rpc.Unary("PeerManifest", Server.PeerManifest),
-		rpc.Unary("Catalog", Server.Catalog),
+		rpc.Unary("Catalogue", Server.Catalogue),
 		rpc.Unary("Exports", Server.Exports),
 		rpc.Unary("Imports", Server.Imports),
 		rpc.Unary("ImportDraft", Server.ImportDraft),

@@ -74,7 +74,7 @@ type PeerStatus struct {
 
 // Condition follows the Kubernetes convention.
 type Condition struct {
-	Type    string    `json:"type"`   // TrustEstablished, BundleFresh, CatalogSynced, DataPathReady, Expiring, Suspended
+	Type    string    `json:"type"`   // TrustEstablished, BundleFresh, CatalogueSynced, DataPathReady, Expiring, Suspended
 	Status  string    `json:"status"` // True, False, Unknown
 	Reason  string    `json:"reason"`
 	Message string    `json:"message"`
@@ -128,13 +128,13 @@ type PeerManifestResponse struct {
 	Fingerprint string `json:"fingerprint"`
 }
 
-// CatalogResponse is what peers offer.
-type CatalogResponse struct {
-	Entries []CatalogEntry `json:"entries"`
+// CatalogueResponse is what peers offer.
+type CatalogueResponse struct {
+	Entries []CatalogueEntry `json:"entries"`
 }
 
-// CatalogEntry is one offer.
-type CatalogEntry struct {
+// CatalogueEntry is one offer.
+type CatalogueEntry struct {
 	Peer string `json:"peer"`
 	snapshot.OfferedService
 	ImportedAs []string `json:"importedAs"`

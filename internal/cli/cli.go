@@ -110,7 +110,7 @@ func (a *app) root() *cobra.Command {
 	}
 	add("ask", a.statusCmd(), a.checkCmd(), a.servicesCmd(), a.endpointsCmd(), a.describeCmd(), a.accessCmd(), a.logsCmd(),
 		a.eventsCmd(), a.certCmd(), a.proxyCmd(), a.validateCmd(), a.renderCmd())
-	add("peer", a.peerCmd(), a.catalogCmd(), a.exportCmd(), a.exportsCmd(), a.importCmd(), a.importsCmd())
+	add("peer", a.peerCmd(), a.catalogueCmd(), a.exportCmd(), a.exportsCmd(), a.importCmd(), a.importsCmd())
 	add("admin", a.tokenCmd(), a.adminCmd(), a.caCmd(), a.versionCmd())
 	return root
 }

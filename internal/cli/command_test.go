@@ -243,7 +243,7 @@ func TestPeerAccept(t *testing.T) {
 Compare both with the peer's administrator, aloud: they see the same two (isthmus peer status).
 If they differ: isthmus peer revoke cards
 Nothing crosses yet: it takes a FederatedExport there and a FederatedImport here.
-  Next: isthmus peer status cards, isthmus catalog cards
+  Next: isthmus peer status cards, isthmus catalogue cards
 `)
 	}
 	expect(t, run(t, "two words\n", "peer", "accept", "-"), 65, "holds no token")

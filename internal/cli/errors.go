@@ -87,10 +87,10 @@ func nextList(method string) string {
 		return "isthmus status lists the proxies"
 	case method == "PeerInvite", method == "PeerAccept", strings.HasPrefix(method, "Peer"):
 		return "isthmus peer list"
-	case method == "Exports", method == "Imports", method == "Catalog":
+	case method == "Exports", method == "Imports", method == "Catalogue":
 		return "isthmus peer list"
 	case method == "ImportDraft":
-		return "isthmus catalog"
+		return "isthmus catalogue"
 	case method == "ExportDraft":
 		return "isthmus services"
 	}

@@ -15,7 +15,7 @@ func (a *app) importCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import PEER/NAME",
 		Short: "Write the FederatedImport of what a peer offers",
-		Long: `Write the FederatedImport of what a peer offers (isthmus catalog): its port and protocol are the
+		Long: `Write the FederatedImport of what a peer offers (isthmus catalogue): its port and protocol are the
 offer's. NAME is the offer's name, or NAMESPACE/NAME. The object is printed, and takes
 effect once it stands in the folder of the configuration; --write puts it there.`,
 		Example: `  isthmus import bank/pay --as front/pay --callers web
@@ -24,7 +24,7 @@ effect once it stands in the folder of the configuration; --write puts it there.
 		RunE: func(cmd *cobra.Command, args []string) error {
 			peer, name, ok := strings.Cut(args[0], "/")
 			if !ok || peer == "" || name == "" {
-				return usage(cmd, "%q is not PEER/NAME: isthmus catalog lists what peers offer", args[0])
+				return usage(cmd, "%q is not PEER/NAME: isthmus catalogue lists what peers offer", args[0])
 			}
 			req.Peer, req.Name = peer, name
 			resp, err := ask[adminapi.ImportDraftRequest, adminapi.DraftResponse](cmd.Context(), a, "ImportDraft", &req)
@@ -45,7 +45,7 @@ effect once it stands in the folder of the configuration; --write puts it there.
 
 // offers are what peers offer, PEER/NAMESPACE/NAME.
 func (a *app) offers(ctx context.Context) ([]string, error) {
-	resp, err := ask[adminapi.PeerRequest, adminapi.CatalogResponse](ctx, a, "Catalog", &adminapi.PeerRequest{})
+	resp, err := ask[adminapi.PeerRequest, adminapi.CatalogueResponse](ctx, a, "Catalogue", &adminapi.PeerRequest{})
 	if err != nil {
 		return nil, err
 	}

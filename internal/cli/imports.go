@@ -29,7 +29,7 @@ func (a *app) importsCmd() *cobra.Command {
 
 func importsText(imports []adminapi.ImportStatus, w when) string {
 	if len(imports) == 0 {
-		return "This mesh imports nothing. isthmus catalog shows what peers offer; to use it: isthmus import PEER/NAME.\n"
+		return "This mesh imports nothing. isthmus catalogue shows what peers offer; to use it: isthmus import PEER/NAME.\n"
 	}
 	head := []string{"IMPORT", "HOST", "PROTOCOL", "CALLERS", "STATE", "FROM"}
 	if w.wide {

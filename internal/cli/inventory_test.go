@@ -270,7 +270,7 @@ func TestCompletion(t *testing.T) {
 		"access --to ":   loansHost,
 		"access --from ": "default/web",
 		"proxy config ":  "cards-node",
-		"catalog ":       "bank",
+		"catalogue ":     "bank",
 		"peer status ":   "bank",
 		"peer suspend ":  "bank",
 		"peer revoke ":   "bank",

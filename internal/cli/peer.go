@@ -119,7 +119,7 @@ func acceptText(r adminapi.PeerAcceptResponse) string {
 		)) + fmt.Sprintf(`Compare both with the peer's administrator, aloud: they see the same two (isthmus peer status).
 If they differ: isthmus peer revoke %[1]s
 Nothing crosses yet: it takes a FederatedExport there and a FederatedImport here.
-  Next: isthmus peer status %[1]s, isthmus catalog %[1]s
+  Next: isthmus peer status %[1]s, isthmus catalogue %[1]s
 `, clean(r.Peer, oneLine))
 }
 

@@ -77,7 +77,7 @@ func peerState(conditions []adminapi.Condition) string {
 		{"TrustEstablished", "no trust"},
 		{"BundleFresh", "stale bundle"},
 		{"DataPathReady", "no data path"},
-		{"CatalogSynced", "no catalogue"},
+		{"CatalogueSynced", "no catalogue"},
 	} {
 		if status[need.condition] == "True" {
 			continue

@@ -178,11 +178,11 @@ func TestCheckText(t *testing.T) {
 
 func TestAccessText(t *testing.T) {
 	same(t, accessText([]adminapi.AccessEdge{
-		{From: "default/storefront", To: "catalog.default.svc.cluster.local:80", By: []string{"AuthorizationPolicy default/catalog"}},
+		{From: "default/storefront", To: "catalogue.default.svc.cluster.local:80", By: []string{"AuthorizationPolicy default/catalogue"}},
 		{From: "default/orders", To: "payments.default.svc.cluster.local:80", By: []string{"FederatedImport default/payments", "x"}},
-	}), `FROM                TO                                     BY
-default/storefront  catalog.default.svc.cluster.local:80   AuthorizationPolicy default/catalog
-default/orders      payments.default.svc.cluster.local:80  FederatedImport default/payments, x
+	}), `FROM                TO                                      BY
+default/storefront  catalogue.default.svc.cluster.local:80  AuthorizationPolicy default/catalogue
+default/orders      payments.default.svc.cluster.local:80   FederatedImport default/payments, x
 `)
 	same(t, accessText(nil),
 		"No workload may call another: no policy in force allows it between workloads that are registered.\n  Next: isthmus status --findings\n")
@@ -199,7 +199,7 @@ func retailPeer() adminapi.PeerStatus {
 		Conditions: []adminapi.Condition{
 			{Type: "TrustEstablished", Status: "True", Reason: "Peering", Since: ago(time.Hour)},
 			{Type: "BundleFresh", Status: "True", Reason: "Confirmed", Since: ago(time.Hour)},
-			{Type: "CatalogSynced", Status: "True", Since: ago(time.Minute)},
+			{Type: "CatalogueSynced", Status: "True", Since: ago(time.Minute)},
 			{Type: "DataPathReady", Status: "False", Reason: "NoHandshake", Message: "192.0.2.2:15443 refused the connection", Since: ago(90 * time.Second)},
 		},
 	}
@@ -232,13 +232,13 @@ func TestPeerStatusText(t *testing.T) {
 CONDITION         STATUS  SINCE    REASON       MESSAGE
 TrustEstablished  True    60m ago  Peering      -
 BundleFresh       True    60m ago  Confirmed    -
-CatalogSynced     True    60s ago  -            -
+CatalogueSynced   True    60s ago  -            -
 DataPathReady     False   90s ago  NoHandshake  192.0.2.2:15443 refused the connection
 `)
 }
 
 func TestPeerState(t *testing.T) {
-	well := map[string]string{"TrustEstablished": "True", "BundleFresh": "True", "CatalogSynced": "True", "DataPathReady": "True"}
+	well := map[string]string{"TrustEstablished": "True", "BundleFresh": "True", "CatalogueSynced": "True", "DataPathReady": "True"}
 	for want, change := range map[string][2]string{
 		"ready":        {"Expiring", "False"},
 		"expiring":     {"Expiring", "True"},
@@ -246,7 +246,7 @@ func TestPeerState(t *testing.T) {
 		"revoked":      {"Revoked", "True"},
 		"stale bundle": {"BundleFresh", "False"},
 		"no trust":     {"TrustEstablished", "Unknown"},
-		"no catalogue": {"CatalogSynced", "False"},
+		"no catalogue": {"CatalogueSynced", "False"},
 		"no data path": {"DataPathReady", "Unknown"},
 	} {
 		conditions := []adminapi.Condition{{Type: change[0], Status: change[1]}}
@@ -273,7 +273,7 @@ func TestPeerState(t *testing.T) {
 }
 
 func TestFederationTables(t *testing.T) {
-	same(t, catalogText([]adminapi.CatalogEntry{
+	same(t, catalogueText([]adminapi.CatalogueEntry{
 		{Peer: "cards", OfferedService: snapshot.OfferedService{Name: "payments", Namespace: "default", Port: 80, Protocol: "HTTP"}, ImportedAs: []string{"default/payments"}},
 		{Peer: "cards", OfferedService: snapshot.OfferedService{Name: "tokens", Namespace: "default", Port: 9000, Protocol: "TCP"}},
 	}), `PEER   NAMESPACE  NAME      PORT  PROTOCOL  IMPORTED AS

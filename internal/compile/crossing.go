@@ -142,7 +142,7 @@ func (x *crossing) offered(key snapshot.Key, field string, i *v1alpha1.Federated
 	}
 	at := slices.IndexFunc(catalogue.Services, func(s snapshot.OfferedService) bool { return s.Name == name && s.Namespace == ns })
 	if at < 0 {
-		remedy := "isthmus catalog " + from.Peer + " lists what it offers; ask its administrators to export this"
+		remedy := "isthmus catalogue " + from.Peer + " lists what it offers; ask its administrators to export this"
 		if near := nearOffer(catalogue.Services, name, ns); near != "" {
 			remedy = "did you mean " + near + "? Otherwise " + remedy
 		}

@@ -105,14 +105,14 @@ func TestCrossing(t *testing.T) {
 			imports: []*v1alpha1.FederatedImport{imported("mony", none)},
 			want: []string{
 				"ISM0325 spec.from[0].name peer bank does not offer default/mony, so it serves nothing",
-				"did you mean default/money? Otherwise isthmus catalog bank lists what it offers; ask its administrators to export this",
+				"did you mean default/money? Otherwise isthmus catalogue bank lists what it offers; ask its administrators to export this",
 			},
 		},
 		"in another namespace": {
 			imports: []*v1alpha1.FederatedImport{imported("ledger", func(i *v1alpha1.FederatedImport) { i.Spec.Protocol = "TCP" })},
 			want: []string{
 				"ISM0325 spec.from[0].name peer bank does not offer default/ledger, so it serves nothing",
-				"did you mean books/ledger? Otherwise isthmus catalog bank lists what it offers; ask its administrators to export this",
+				"did you mean books/ledger? Otherwise isthmus catalogue bank lists what it offers; ask its administrators to export this",
 			},
 		},
 		"withdrawn": {
@@ -122,7 +122,7 @@ func TestCrossing(t *testing.T) {
 			},
 			want: []string{
 				"ISM0325 spec.from[0].name peer bank does not offer default/money, so it serves nothing",
-				"isthmus catalog bank lists what it offers; ask its administrators to export this",
+				"isthmus catalogue bank lists what it offers; ask its administrators to export this",
 			},
 		},
 		"no catalogue yet": {imports: []*v1alpha1.FederatedImport{imported("x", func(i *v1alpha1.FederatedImport) { i.Spec.From[0].Peer = "shop" })}},

@@ -38,7 +38,7 @@ func closingText(o Options) string {
 		at(`storefront -- curl -s -d '{"item":"tea","card":"4111111111111111"}' http://127.0.0.1:8080/checkout`),
 		at(`storefront -- curl -s http://payments.default/v1/charges/headers`))
 	section("Be refused: a caller that the import does not list, a method that the export does not.",
-		at(`catalog -- curl -s http://payments.default/v1/charges/headers`),
+		at(`catalogue -- curl -s http://payments.default/v1/charges/headers`),
 		at(`storefront -- curl -s -X DELETE http://payments.default/v1/charges/ch_1`))
 	section("Look:",
 		ask("retail", "status"), ask("retail", "access"), ask("cards", "peer status retail"),

@@ -46,7 +46,7 @@ func execCommand(o *Options) *cobra.Command {
 		Use:     "exec WORKLOAD -- COMMAND...",
 		Short:   "Run a command as a workload of the running demo",
 		Long:    "Runs a command inside a workload's network namespace, with the DNS that the workload has: what the mesh lets the workload do, it lets the command do.",
-		Example: "  isthmus demo exec storefront -- \\\n    curl -s http://payments.default/v1/charges/headers\n  isthmus demo exec catalog -- bash",
+		Example: "  isthmus demo exec storefront -- \\\n    curl -s http://payments.default/v1/charges/headers\n  isthmus demo exec catalogue -- bash",
 		Args:    cobra.MinimumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			p := newPlan(o.Prefix)

@@ -61,7 +61,7 @@ func newPlan(prefix string) plan {
 		}),
 		newMesh("retail", 72, "198.51.100.12", []workload{
 			{name: "storefront", program: "storefront", port: 8080, portName: "http-web", readyPath: "/healthz"},
-			{name: "catalog", program: "catalog", port: 8080, portName: "http-api", readyPath: "/healthz"},
+			{name: "catalogue", program: "catalogue", port: 8080, portName: "http-api", readyPath: "/healthz"},
 			{name: "orders", program: "orders", port: 8080, portName: "http-api", readyPath: "/healthz"},
 			{name: "standby", app: "payments", program: "payments", port: 8080, portName: "http-api", readyPath: "/healthz"},
 		}),

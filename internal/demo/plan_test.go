@@ -33,7 +33,7 @@ func TestNetwork(t *testing.T) {
 		"isthmus-cards-gw eth0 10.71.0.2/24 isthmus-cards-host",
 		"isthmus-cards-gw eth1 198.51.100.11/24 isthmus-link",
 		"isthmus-retail-storefront eth0 10.72.0.11/24 isthmus-retail-host",
-		"isthmus-retail-catalog eth0 10.72.0.12/24 isthmus-retail-host",
+		"isthmus-retail-catalogue eth0 10.72.0.12/24 isthmus-retail-host",
 		"isthmus-retail-orders eth0 10.72.0.13/24 isthmus-retail-host",
 		"isthmus-retail-standby eth0 10.72.0.14/24 isthmus-retail-host",
 		"isthmus-retail-gw eth0 10.72.0.2/24 isthmus-retail-host",

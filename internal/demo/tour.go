@@ -25,7 +25,7 @@ var promises = []step{
 	{what: "export and import", expected: "offered by cards, taken by retail", needed: true, try: exportAndImport},
 	{what: "storefront crosses both gateways", expected: "201 under the local name", needed: true, try: storefrontCrosses},
 	{what: "a WebSocket across the boundary", expected: "messages both ways", try: webSocketCrosses},
-	{what: "catalog refused", expected: "403, not an allowed caller", try: catalogRefused},
+	{what: "catalogue refused", expected: "403, not an allowed caller", try: catalogueRefused},
 	{what: "tokens refused", expected: "not exported, not a byte", try: tokensRefused},
 	{what: "forbidden method and path", expected: "403 at the boundary", try: forbiddenRefused},
 	{what: "plaintext refused", expected: "no answer from the service", try: plaintextRefused},

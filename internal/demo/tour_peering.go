@@ -93,9 +93,9 @@ func exportAndImport(ctx context.Context, w *world) (string, error) {
 	if err := w.apply(w.cards(), "export-payments.yaml", "export-payments.yaml"); err != nil {
 		return "", err
 	}
-	var entry adminapi.CatalogEntry
+	var entry adminapi.CatalogueEntry
 	err := until(ctx, 15*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
-		c, err := call[adminapi.PeerRequest, adminapi.CatalogResponse](ctx, w.admin(w.retail()), "Catalog", &adminapi.PeerRequest{Peer: "cards"})
+		c, err := call[adminapi.PeerRequest, adminapi.CatalogueResponse](ctx, w.admin(w.retail()), "Catalogue", &adminapi.PeerRequest{Peer: "cards"})
 		if err != nil {
 			return err
 		}

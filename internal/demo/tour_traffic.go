@@ -68,7 +68,7 @@ func webSocketCrosses(_ context.Context, w *world) (string, error) {
 			return "", fmt.Errorf("%s, %v", answer, err)
 		}
 	}
-	for who, url := range map[string]string{"catalog": tillURL, "storefront": "http://payments.default/admin/refunds"} {
+	for who, url := range map[string]string{"catalogue": tillURL, "storefront": "http://payments.default/admin/refunds"} {
 		r, err := open(who, url)
 		if err != nil {
 			return "", err
@@ -77,7 +77,7 @@ func webSocketCrosses(_ context.Context, w *world) (string, error) {
 			return "", fmt.Errorf("%s at %s: %s", who, url, outcome(r))
 		}
 	}
-	return "101 from payments@cards, 3 charges answered; catalog and another path: 403", nil
+	return "101 from payments@cards, 3 charges answered; catalogue and another path: 403", nil
 }
 
 // onlyHonestHeaders refuses a request that carried forged or inner names across, or an answer that did.
@@ -101,9 +101,9 @@ func onlyHonestHeaders(request []string, answer map[string]string) error {
 	return nil
 }
 
-// catalogRefused calls under the same name from a workload that the import does not list.
-func catalogRefused(_ context.Context, w *world) (string, error) {
-	r, err := w.get("catalog", "GET", headersURL, nil)
+// catalogueRefused calls under the same name from a workload that the import does not list.
+func catalogueRefused(_ context.Context, w *world) (string, error) {
+	r, err := w.get("catalogue", "GET", headersURL, nil)
 	if err != nil {
 		return "", err
 	}

@@ -63,13 +63,13 @@ func TestProgramsAnswerInTheirOwnSubnetOnly(t *testing.T) {
 		return r
 	}
 	err := until(t.Context(), 5*time.Second, 20*time.Millisecond, func(context.Context) error {
-		if r := get("storefront", "http://10.72.0.12:8080/items"); r.Status != 200 || r.Headers["served-by"] != "catalog@retail" {
+		if r := get("storefront", "http://10.72.0.12:8080/items"); r.Status != 200 || r.Headers["served-by"] != "catalogue@retail" {
 			return errors.New(outcome(r))
 		}
 		return nil
 	})
 	if err != nil {
-		t.Error("storefront to catalog:", err)
+		t.Error("storefront to catalogue:", err)
 	}
 	if r, err := w.connect("payments", "10.71.0.12:7000"); err != nil || !strings.HasPrefix(r.Body, "TOKENS 1.0 ready") {
 		t.Errorf("payments to tokens: %+v, %v", r, err)

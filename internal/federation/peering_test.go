@@ -114,7 +114,7 @@ func TestConditionsOfTwoPeers(t *testing.T) {
 		}
 		return strings.Join(all, " ")
 	}
-	const ready = "TrustEstablished=True/RootsKnown BundleFresh=True/Confirmed CatalogSynced=True/Synced DataPathReady=True/Answered " +
+	const ready = "TrustEstablished=True/RootsKnown BundleFresh=True/Confirmed CatalogueSynced=True/Synced DataPathReady=True/Answered " +
 		"Expiring=False/NotSoon Suspended=False/NotSuspended Revoked=False/NotRevoked"
 	eventually(t, "cards is ready", func() bool { return status(retail, "cards") == ready })
 	eventually(t, "retail is ready", func() bool { return status(cards, "retail") == ready })

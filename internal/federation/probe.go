@@ -236,7 +236,7 @@ func (pr *probing) heard(a probeAnswer) {
 	case a.Export == exportUnready:
 		pr.fail(ready, "the service is exported to this mesh and has no endpoint that is ready, so the peer says", "tell the administrators of "+pr.Peer)
 	default:
-		pr.fail(ready, "the peer exports nothing of this name to this mesh", "isthmus catalog "+pr.Peer+" shows what it offers")
+		pr.fail(ready, "the peer exports nothing of this name to this mesh", "isthmus catalogue "+pr.Peer+" shows what it offers")
 	}
 }
 

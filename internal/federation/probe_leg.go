@@ -78,7 +78,7 @@ func (pr *probing) broken(l leg) {
 			"compare fingerprints and gateway identities with the administrators of "+pr.Peer+" (isthmus peer status on both sides); if they differ, peer anew")
 	case has("TLS_error") && pr.isImport:
 		pr.fail(shakePeer, "the peer's gateway does not offer "+pr.Asked+": it is not exported to this mesh, or the peer has suspended or revoked this mesh",
-			"isthmus peer probe "+pr.Peer+" tells which; isthmus catalog "+pr.Peer+" shows what it offers")
+			"isthmus peer probe "+pr.Peer+" tells which; isthmus catalogue "+pr.Peer+" shows what it offers")
 	case has("TLS_error"):
 		pr.fail(shakePeer,
 			"the peer's gateway does not offer "+pr.Asked+": the peer has revoked or never accepted this mesh, "+

@@ -18,7 +18,7 @@ const expiringWithin = 14 * 24 * time.Hour
 const (
 	TrustEstablished = "TrustEstablished"
 	BundleFresh      = "BundleFresh"
-	CatalogSynced    = "CatalogSynced"
+	CatalogueSynced  = "CatalogueSynced"
 	DataPathReady    = "DataPathReady"
 	Expiring         = "Expiring"
 	Suspended        = "Suspended"
@@ -37,7 +37,7 @@ func Conditions(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v
 	return []adminapi.Condition{
 		trustEstablished(p, state, v, h),
 		bundleFresh(now, p, state, v, h),
-		catalogSynced(now, p, state, v, h),
+		catalogueSynced(now, p, state, v, h),
 		dataPathReady(now, p, v, h),
 		expiring(now, p, state),
 		suspended(p, state, h),
@@ -117,8 +117,8 @@ func bundleFresh(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, 
 	return c
 }
 
-func catalogSynced(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health) adminapi.Condition {
-	c := adminapi.Condition{Type: CatalogSynced}
+func catalogueSynced(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health) adminapi.Condition {
+	c := adminapi.Condition{Type: CatalogueSynced}
 	offered := "the peer has offered nothing yet"
 	if state.Catalogue != nil {
 		offered = fmt.Sprintf("it offers %d", len(state.Catalogue.Services))

@@ -30,12 +30,12 @@ func TestConditions(t *testing.T) {
 	}{
 		"all well": {func(*facts) {}, map[string]string{
 			TrustEstablished: "True RootsKnown: bound to cards.example", BundleFresh: "True Confirmed: confirmed 1m0s ago, sequence 7",
-			CatalogSynced: "True Synced: the peer has our catalogue 3; it offers 0", DataPathReady: "True Answered: answers through both gateways",
+			CatalogueSynced: "True Synced: the peer has our catalogue 3; it offers 0", DataPathReady: "True Answered: answers through both gateways",
 			Expiring: "False NotSoon: neither", Suspended: "False NotSuspended: not", Revoked: "False NotRevoked: not",
 		}},
 		"suspended": {func(f *facts) { f.s.Suspended = true }, map[string]string{
 			TrustEstablished: "True RootsKnown: ", Suspended: "True ByCommand: 'isthmus peer resume cards'", DataPathReady: "False Suspended: resume",
-			CatalogSynced: "False Suspended: no catalogue passes",
+			CatalogueSynced: "False Suspended: no catalogue passes",
 		}},
 		"suspended in file": {func(f *facts) { f.p.Spec.Suspend = true }, map[string]string{Suspended: "True ByMeshPeer: remove spec.suspend"}},
 		"revoked": {func(f *facts) { f.s.Revoked = true }, map[string]string{
@@ -59,10 +59,10 @@ func TestConditions(t *testing.T) {
 		"no roots yet": {func(f *facts) { f.s.Roots, f.p.Spec.Bundle = nil, v1alpha1.PeerBundle{Fingerprint: testPrint} }, map[string]string{
 			TrustEstablished: "False NoRoots: spec.bundle.fingerprint", DataPathReady: "False NoRoots: ",
 		}},
-		"push fails": {func(f *facts) { f.h.PushError = "too large" }, map[string]string{CatalogSynced: "False PushFailing: too large"}},
-		"not pushed": {func(f *facts) { f.h.PushOK = time.Time{} }, map[string]string{CatalogSynced: "Unknown NotPushedYet: "}},
+		"push fails": {func(f *facts) { f.h.PushError = "too large" }, map[string]string{CatalogueSynced: "False PushFailing: too large"}},
+		"not pushed": {func(f *facts) { f.h.PushOK = time.Time{} }, map[string]string{CatalogueSynced: "Unknown NotPushedYet: "}},
 		"never tried": {func(f *facts) { f.h = Health{} }, map[string]string{
-			DataPathReady: "Unknown NotTriedYet: ", CatalogSynced: "Unknown NotPushedYet: ",
+			DataPathReady: "Unknown NotTriedYet: ", CatalogueSynced: "Unknown NotPushedYet: ",
 		}},
 		"bad file": {func(f *facts) { f.h.AdoptError = "shared" }, map[string]string{TrustEstablished: "False BundleRefused: shared"}},
 	}

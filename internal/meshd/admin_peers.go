@@ -193,20 +193,20 @@ func peerCounts(reports map[string]agentapi.Report) map[string]agentapi.PeerCoun
 	return out
 }
 
-// Catalog is what peers offer, and what of it is imported.
-func (a *admin) Catalog(_ context.Context, r *adminapi.PeerRequest) (*adminapi.CatalogResponse, error) {
+// Catalogue is what peers offer, and what of it is imported.
+func (a *admin) Catalogue(_ context.Context, r *adminapi.PeerRequest) (*adminapi.CatalogueResponse, error) {
 	p, err := a.now()
 	if err != nil {
 		return nil, err
 	}
-	resp := &adminapi.CatalogResponse{Entries: []adminapi.CatalogEntry{}}
+	resp := &adminapi.CatalogueResponse{Entries: []adminapi.CatalogueEntry{}}
 	for _, name := range slices.Sorted(maps.Keys(p.snapshot.Peers)) {
 		c := p.snapshot.Peers[name].Catalogue
 		if c == nil || (r.Peer != "" && r.Peer != name) {
 			continue
 		}
 		for _, s := range c.Services {
-			resp.Entries = append(resp.Entries, adminapi.CatalogEntry{Peer: name, OfferedService: s, ImportedAs: importedAs(p, name, s)})
+			resp.Entries = append(resp.Entries, adminapi.CatalogueEntry{Peer: name, OfferedService: s, ImportedAs: importedAs(p, name, s)})
 		}
 	}
 	return resp, nil

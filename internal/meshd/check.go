@@ -211,7 +211,7 @@ func checkWay(c adminapi.Check, legs []adminapi.ProbeLeg) adminapi.Check {
 
 func checkPeer(name string, conditions []adminapi.Condition) adminapi.Check {
 	c := adminapi.Check{Name: "peer " + name, State: "ok", Detail: "trusted, fresh, in step"}
-	good := map[string]string{"TrustEstablished": "True", "BundleFresh": "True", "CatalogSynced": "True", "DataPathReady": "True", "Expiring": "False", "Suspended": "False", "Revoked": "False"}
+	good := map[string]string{"TrustEstablished": "True", "BundleFresh": "True", "CatalogueSynced": "True", "DataPathReady": "True", "Expiring": "False", "Suspended": "False", "Revoked": "False"}
 	for _, cond := range conditions {
 		if want, known := good[cond.Type]; known && cond.Status != want {
 			return adminapi.Check{Name: c.Name, State: "warning", Detail: cond.Type + " is " + cond.Status + ": " + cond.Message, Remedy: "isthmus peer status " + name}

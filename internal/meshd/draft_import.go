@@ -82,7 +82,7 @@ func offered(snap *snapshot.Snapshot, peer, name string) (snapshot.OfferedServic
 		if strings.Contains(name, "/") {
 			candidates = all
 		}
-		return snapshot.OfferedService{}, notFound("peer %s offers no %q%s: isthmus catalog %s lists what it offers",
+		return snapshot.OfferedService{}, notFound("peer %s offers no %q%s: isthmus catalogue %s lists what it offers",
 			peer, name, meant(name, candidates), peer)
 	}
 	slices.Sort(all)

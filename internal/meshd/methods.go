@@ -47,7 +47,7 @@ var methods = withNames(map[string]map[string]door.Method{
 		"PeerList":     read("peer list"),
 		"PeerProbe":    read("peer probe"),
 		"PeerManifest": read("peer manifest"),
-		"Catalog":      read("catalog"),
+		"Catalogue":    read("catalogue"),
 		"Exports":      read("exports"),
 		"Imports":      read("imports"),
 		"ImportDraft":  read("import"),

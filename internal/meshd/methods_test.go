@@ -56,7 +56,7 @@ func TestDeedsAreRecorded(t *testing.T) {
 		}
 	}
 	slices.Sort(reads)
-	want := "Access AdminList CAStatus Catalog CertList Check Events ExportDraft Exports ImportDraft Imports Inventory PeerList PeerManifest PeerProbe ProxyConfig Status TokenList"
+	want := "Access AdminList CAStatus Catalogue CertList Check Events ExportDraft Exports ImportDraft Imports Inventory PeerList PeerManifest PeerProbe ProxyConfig Status TokenList"
 	if got := strings.Join(reads, " "); got != want {
 		t.Errorf("not recorded: %s\nwant %s", got, want)
 	}

@@ -1,5 +1,5 @@
-// Package apps holds the small programs of the demo: a card-data mesh (payments, tokens) and a shop (storefront, catalog,
-// orders). They know nothing of the mesh: they speak plain HTTP and TCP under plain names.
+// Package apps holds the small programs of the demo: a card-data mesh (payments, tokens) and a shop (storefront,
+// catalogue, orders). They know nothing of the mesh: they speak plain HTTP and TCP under plain names.
 package apps
 
 import (
@@ -21,8 +21,8 @@ const Version = "1.0"
 
 // settings are the flags that every program takes; each uses what concerns it.
 type settings struct {
-	listen, servedBy                  string
-	tokens, payments, catalog, orders string
+	listen, servedBy                    string
+	tokens, payments, catalogue, orders string
 }
 
 // programs by name.
@@ -31,7 +31,7 @@ var programs = map[string]func(context.Context, settings) error{
 		return serveHTTP(ctx, s.listen, NewPayments(s.servedBy, s.tokens))
 	},
 	"tokens":     func(ctx context.Context, s settings) error { return serveTokens(ctx, s.listen) },
-	"catalog":    func(ctx context.Context, s settings) error { return serveHTTP(ctx, s.listen, NewCatalog(s.servedBy)) },
+	"catalogue":  func(ctx context.Context, s settings) error { return serveHTTP(ctx, s.listen, NewCatalogue(s.servedBy)) },
 	"orders":     func(ctx context.Context, s settings) error { return serveHTTP(ctx, s.listen, NewOrders(s.servedBy)) },
 	"storefront": runStorefront,
 }
@@ -39,7 +39,7 @@ var programs = map[string]func(context.Context, settings) error{
 // Main runs the program that args name until ctx ends.
 func Main(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("name a program: payments, tokens, storefront, catalog, orders or version")
+		return errors.New("name a program: payments, tokens, storefront, catalogue, orders or version")
 	}
 	if args[0] == "version" {
 		_, err := fmt.Fprintln(out, "isthmus-samples", Version)
@@ -47,7 +47,7 @@ func Main(ctx context.Context, args []string, out io.Writer) error {
 	}
 	run, ok := programs[args[0]]
 	if !ok {
-		return fmt.Errorf("no program %q: use payments, tokens, storefront, catalog, orders or version", args[0])
+		return fmt.Errorf("no program %q: use payments, tokens, storefront, catalogue, orders or version", args[0])
 	}
 	s, err := parse(args[0], args[1:])
 	if err != nil {
@@ -66,7 +66,7 @@ func parse(program string, args []string) (settings, error) {
 	f.StringVar(&s.servedBy, "served-by", program, "name given in the served-by header")
 	f.StringVar(&s.tokens, "tokens", "", "payments: host:port of the token vault; empty keeps no card")
 	f.StringVar(&s.payments, "payments", "http://payments.default", "storefront: where payments is")
-	f.StringVar(&s.catalog, "catalog", "http://catalog.default", "storefront: where the catalogue is")
+	f.StringVar(&s.catalogue, "catalogue", "http://catalogue.default", "storefront: where the catalogue is")
 	f.StringVar(&s.orders, "orders", "http://orders.default", "storefront: where orders are kept")
 	if err := f.Parse(args); err != nil {
 		return s, err

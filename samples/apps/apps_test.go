@@ -15,11 +15,11 @@ import (
 
 func TestCheckoutGoesThroughAllFour(t *testing.T) {
 	vaultAddr := startVault(t)
-	catalog := httptest.NewServer(NewCatalog("catalog@retail"))
+	catalogue := httptest.NewServer(NewCatalogue("catalogue@retail"))
 	payments := httptest.NewServer(NewPayments("payments@cards", vaultAddr))
 	orders := httptest.NewServer(NewOrders("orders@retail"))
-	shop := httptest.NewServer(NewStorefront("storefront@retail", payments.URL, catalog.URL, orders.URL))
-	for _, s := range []*httptest.Server{catalog, payments, orders, shop} {
+	shop := httptest.NewServer(NewStorefront("storefront@retail", payments.URL, catalogue.URL, orders.URL))
+	for _, s := range []*httptest.Server{catalogue, payments, orders, shop} {
 		t.Cleanup(s.Close)
 	}
 	status, body := post(t, shop.URL+"/checkout", `{"item":"tea","card":"4111111111111111"}`)
@@ -37,13 +37,13 @@ func TestCheckoutGoesThroughAllFour(t *testing.T) {
 }
 
 func TestCheckoutNamesWhoRefused(t *testing.T) {
-	catalog := httptest.NewServer(NewCatalog("catalog"))
-	t.Cleanup(catalog.Close)
+	catalogue := httptest.NewServer(NewCatalogue("catalogue"))
+	t.Cleanup(catalogue.Close)
 	shut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "not an allowed caller", http.StatusForbidden)
 	}))
 	t.Cleanup(shut.Close)
-	shop := httptest.NewServer(NewStorefront("s", shut.URL, catalog.URL, shut.URL))
+	shop := httptest.NewServer(NewStorefront("s", shut.URL, catalogue.URL, shut.URL))
 	t.Cleanup(shop.Close)
 	status, body := post(t, shop.URL+"/checkout", `{"item":"tea","card":"4111111111111111"}`)
 	if status != 502 || !strings.Contains(body, "payments: ") || !strings.Contains(body, "403 Forbidden: not an allowed caller") {
@@ -100,7 +100,7 @@ func TestVaultLines(t *testing.T) {
 func TestMainNamesThePrograms(t *testing.T) {
 	for _, args := range [][]string{nil, {"bakery"}} {
 		err := Main(t.Context(), args, io.Discard)
-		if err == nil || !strings.Contains(err.Error(), "payments, tokens, storefront, catalog, orders or version") {
+		if err == nil || !strings.Contains(err.Error(), "payments, tokens, storefront, catalogue, orders or version") {
 			t.Errorf("%v: %v", args, err)
 		}
 	}

@@ -14,8 +14,8 @@ type Item struct {
 	Price int64  `json:"price"` // cents
 }
 
-// NewCatalog builds the catalogue: what there is and what it costs.
-func NewCatalog(servedBy string) http.Handler {
+// NewCatalogue builds the catalogue: what there is and what it costs.
+func NewCatalogue(servedBy string) http.Handler {
 	items := map[string]Item{
 		"tea":   {"tea", 450},
 		"mug":   {"mug", 1200},

@@ -14,14 +14,14 @@ import (
 // Storefront sells: it looks an item up in the catalogue, charges the card at payments and books the order.
 type Storefront struct {
 	http.Handler
-	client                    *http.Client
-	payments, catalog, orders string // base URLs
+	client                      *http.Client
+	payments, catalogue, orders string // base URLs
 }
 
 // NewStorefront builds the shop's front; it finds the others under the given base URLs.
-func NewStorefront(servedBy, payments, catalog, orders string) *Storefront {
+func NewStorefront(servedBy, payments, catalogue, orders string) *Storefront {
 	s := &Storefront{
-		client: &http.Client{Timeout: 5 * time.Second}, payments: payments, catalog: catalog, orders: orders,
+		client: &http.Client{Timeout: 5 * time.Second}, payments: payments, catalogue: catalogue, orders: orders,
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", healthz)
@@ -32,13 +32,13 @@ func NewStorefront(servedBy, payments, catalog, orders string) *Storefront {
 }
 
 func runStorefront(ctx context.Context, s settings) error {
-	return serveHTTP(ctx, s.listen, NewStorefront(s.servedBy, s.payments, s.catalog, s.orders))
+	return serveHTTP(ctx, s.listen, NewStorefront(s.servedBy, s.payments, s.catalogue, s.orders))
 }
 
 func (s *Storefront) items(w http.ResponseWriter, r *http.Request) {
 	var items []Item
-	if err := s.call(r.Context(), http.MethodGet, s.catalog+"/items", nil, &items); err != nil {
-		refuse(w, http.StatusBadGateway, "catalog: "+err.Error())
+	if err := s.call(r.Context(), http.MethodGet, s.catalogue+"/items", nil, &items); err != nil {
+		refuse(w, http.StatusBadGateway, "catalogue: "+err.Error())
 		return
 	}
 	reply(w, http.StatusOK, items)
@@ -66,7 +66,7 @@ func (s *Storefront) checkout(w http.ResponseWriter, r *http.Request) {
 		body             func() any
 		into             any
 	}{
-		{"catalog", http.MethodGet, s.catalog + "/items/" + cart.Item, nil, &got.Item},
+		{"catalogue", http.MethodGet, s.catalogue + "/items/" + cart.Item, nil, &got.Item},
 		{"payments", http.MethodPost, s.payments + "/v1/charges", func() any {
 			return map[string]any{"amount": got.Item.Price, "card": cart.Card}
 		}, &got.Charge},

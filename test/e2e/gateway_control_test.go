@@ -30,7 +30,7 @@ func (g *gateway) testControl(t *testing.T) {
 	offers := func(peer, name string) {
 		t.Helper()
 		eventually(t, 5*time.Second, func() error { // as soon as it is published
-			r, err := adminapi.Call[adminapi.PeerRequest, adminapi.CatalogResponse](t.Context(), g.admin, "Catalog",
+			r, err := adminapi.Call[adminapi.PeerRequest, adminapi.CatalogueResponse](t.Context(), g.admin, "Catalogue",
 				&adminapi.PeerRequest{})
 			if err == nil && (len(r.Entries) != 1 || r.Entries[0].Peer != peer || r.Entries[0].Name != name) {
 				err = fmt.Errorf("offered is %+v, want %s of %s", r.Entries, name, peer)

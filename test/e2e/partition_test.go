@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	itemsURL = "http://catalog.default/items"
+	itemsURL = "http://catalogue.default/items"
 	watchURL = "http://payments.default/v1/charges/watch"
 
 	// noticed is how long a wire that has gone dead may stay unnoticed, and a request on it unanswered.
@@ -79,12 +79,12 @@ func TestPartitionBetweenMeshes(t *testing.T) {
 			}
 			return nil
 		})
-		need(t, s.condition("cards", "retail", "CatalogSynced", "False", "lacks our newest catalogue"))
+		need(t, s.condition("cards", "retail", "CatalogueSynced", "False", "lacks our newest catalogue"))
 		unharmed(t, local.finish(t), 200)
 		need(t, heal())
 		s.well(t)
 		within(t, 10*time.Second, "what was exported meanwhile", func() error {
-			c := query[adminapi.CatalogResponse](t, s, "catalog", "-o", "json", "--socket", s.socket("retail"))
+			c := query[adminapi.CatalogueResponse](t, s, "catalogue", "-o", "json", "--socket", s.socket("retail"))
 			if len(c.Entries) != 2 {
 				return fmt.Errorf("retail is offered %v", c.Entries)
 			}
@@ -154,7 +154,7 @@ func (s *strip) well(t *testing.T) {
 	within(t, noticed, "both sides say so", func() error {
 		return errors.Join(
 			s.condition("retail", "cards", "DataPathReady", "True", ""), s.condition("retail", "cards", "BundleFresh", "True", "confirmed"),
-			s.condition("cards", "retail", "DataPathReady", "True", ""), s.condition("cards", "retail", "CatalogSynced", "True", ""))
+			s.condition("cards", "retail", "DataPathReady", "True", ""), s.condition("cards", "retail", "CatalogueSynced", "True", ""))
 	})
 	load := s.crossing("none")
 	time.Sleep(time.Second)

@@ -40,11 +40,11 @@ func TestRequests(t *testing.T) {
 		inside, far := rulesOf(p)
 		port := 8100 + n
 		service := fmt.Sprintf(requestService, n, port)
-		retail.WriteString(service + strings.ReplaceAll(inside.workload(n, port), "APP", "catalog"))
-		cards.WriteString(strings.ReplaceAll(service, "catalog", "tokens") + strings.ReplaceAll(far.workload(n, port), "APP", "tokens"))
+		retail.WriteString(service + strings.ReplaceAll(inside.workload(n, port), "APP", "catalogue"))
+		cards.WriteString(strings.ReplaceAll(service, "catalogue", "tokens") + strings.ReplaceAll(far.workload(n, port), "APP", "tokens"))
 		cards.WriteString(far.exported(n))
 		retail.WriteString(fmt.Sprintf(requestImport, n, n))
-		seen[fmt.Sprintf("p%d", n)] = record(t, s.prefix+"-retail-catalog", fmt.Sprintf("10.72.0.12:%d", port))
+		seen[fmt.Sprintf("p%d", n)] = record(t, s.prefix+"-retail-catalogue", fmt.Sprintf("10.72.0.12:%d", port))
 		seen[fmt.Sprintf("far%d", n)] = record(t, s.prefix+"-cards-tokens", fmt.Sprintf("10.71.0.12:%d", port))
 	}
 	retail.WriteString(rawImport)
@@ -107,7 +107,7 @@ const requestService = `---
 apiVersion: v1
 kind: Service
 metadata: {name: p%[1]d, namespace: default}
-spec: {selector: {app: catalog}, ports: [{name: http, port: 80, targetPort: %[2]d}]}
+spec: {selector: {app: catalogue}, ports: [{name: http, port: 80, targetPort: %[2]d}]}
 `
 
 const requestImport = `---

@@ -72,13 +72,13 @@ func TestResolvers(t *testing.T) {
 	programs := resolvers(t)
 	s := raise(t, "isthmus-t-dns")
 	netns := s.prefix + "-retail-storefront"
-	_, text, err := (&asker{netns: netns}).address("catalog.default.svc.cluster.local")
+	_, text, err := (&asker{netns: netns}).address("catalogue.default.svc.cluster.local")
 	need(t, err)
 	const refusal = "240.240.0.1"
 	names := map[string]string{
-		"catalog": text, "catalog.default": text, "catalog.default.svc": text, "catalog.default.svc.cluster.local": text,
-		"CATALOG.Default": text, "standby.default": refusal, "nosuch.default": refusal, "nosuch.default.svc.cluster.local": refusal,
-		"bank.example": "none", "catalog.default.svc.cluster.local.cluster.local": "none",
+		"catalogue": text, "catalogue.default": text, "catalogue.default.svc": text, "catalogue.default.svc.cluster.local": text,
+		"CATALOGUE.Default": text, "standby.default": refusal, "nosuch.default": refusal, "nosuch.default.svc.cluster.local": refusal,
+		"bank.example": "none", "catalogue.default.svc.cluster.local.cluster.local": "none",
 	}
 	asked := slices.Sorted(maps.Keys(names))
 	ask := func(t *testing.T) {

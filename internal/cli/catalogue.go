@@ -9,14 +9,14 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 )
 
-func (a *app) catalogCmd() *cobra.Command {
+func (a *app) catalogueCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "catalog [PEER]",
+		Use:     "catalogue [PEER]",
 		Short:   "What peers offer this mesh",
 		Args:    optionalArg("a peer's name"),
-		Example: "  isthmus catalog\n  isthmus catalog cards",
+		Example: "  isthmus catalogue\n  isthmus catalogue cards",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			resp, err := ask[adminapi.PeerRequest, adminapi.CatalogResponse](cmd.Context(), a, "Catalog", peerArg(args))
+			resp, err := ask[adminapi.PeerRequest, adminapi.CatalogueResponse](cmd.Context(), a, "Catalogue", peerArg(args))
 			if err != nil {
 				return err
 			}
@@ -24,7 +24,7 @@ func (a *app) catalogCmd() *cobra.Command {
 				if len(args) == 1 && len(resp.Entries) == 0 {
 					return fmt.Sprintf("Nothing is offered by a peer named %s; isthmus peer list shows the peers.\n", clean(args[0], oneLine))
 				}
-				return catalogText(resp.Entries)
+				return catalogueText(resp.Entries)
 			})
 		},
 	}
@@ -32,7 +32,7 @@ func (a *app) catalogCmd() *cobra.Command {
 	return a.client(cmd)
 }
 
-func catalogText(entries []adminapi.CatalogEntry) string {
+func catalogueText(entries []adminapi.CatalogueEntry) string {
 	if len(entries) == 0 {
 		return "No peer offers anything. A peer offers by a FederatedExport that names this mesh.\n"
 	}
