@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // unchanged: the program sees the very lines that the client sent, and the client those of the program, but for what
@@ -121,15 +119,15 @@ func (a *asker) unchanged(version, place string, headers []string) ([]string, er
 		}
 		return lines, err
 	}
-	if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
+	h, err := newHTTP2Client(c)
+	if err != nil {
 		return nil, err
 	}
-	f := framer2(c)
 	pseudo := []string{":method: " + http.MethodGet, ":scheme: http", ":path: /p?q=%41&q=a//b", ":authority: Some.Name:8090"}
-	if err := sendHeaders(f, append(pseudo, headers...), true); err != nil {
+	if err := h.begin(append(pseudo, headers...), true); err != nil {
 		return nil, err
 	}
-	m, _, err := receive(f)
+	m, _, err := h.rest()
 	if err != nil {
 		return nil, err
 	}

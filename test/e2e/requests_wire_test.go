@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"isthmus.dev/isthmus/internal/demo/lab"
 )
@@ -88,115 +86,35 @@ func echoed(w io.Writer, r io.Reader) error {
 }
 
 func ask2(c net.Conn, r request, host string) (answer, error) {
-	if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
+	h, err := newHTTP2Client(c)
+	if err != nil {
 		return answer{}, err
 	}
-	f := framer2(c)
 	fields := []string{":method: " + r.method, ":scheme: http", ":path: " + r.path, ":authority: " + host}
-	if err := sendHeaders(f, append(fields, r.headers...), len(r.trailers) == 0 && r.method != "CONNECT"); err != nil {
+	if err := h.begin(append(fields, r.headers...), len(r.trailers) == 0 && r.method != "CONNECT"); err != nil {
 		return answer{}, err
 	}
-	if r.method == "CONNECT" {
-		return connected2(f)
+	if r.method == "CONNECT" { // extended (RFC 8441)
+		status, err := h.status()
+		if err == nil && status == http.StatusOK {
+			err = h.echo("said on the stream")
+		}
+		return answer{status: status}, err
 	}
 	if len(r.trailers) > 0 {
-		if err := f.WriteData(1, false, []byte("x")); err != nil {
+		if err := h.WriteData(h.stream, false, []byte("x")); err != nil {
 			return answer{}, err
 		}
-		if err := sendHeaders(f, r.trailers, true); err != nil {
+		if err := writeFields(h.Framer, h.stream, r.trailers, true); err != nil {
 			return answer{}, err
 		}
 	}
-	m, body, err := receive(f)
+	m, body, err := h.rest()
 	if err != nil {
 		return answer{}, err
 	}
 	status, err := strconv.Atoi(m[0].PseudoValue("status"))
 	return answer{status, body}, err
-}
-
-// connected2 is the answer to an extended CONNECT (RFC 8441), whose stream must give every byte back.
-func connected2(f *http2.Framer) (a answer, err error) {
-	const said = "said on the stream"
-	var heard string
-	for heard != said {
-		frame, err := f.ReadFrame()
-		if err != nil {
-			return a, fmt.Errorf("after %d %q: %w", a.status, heard, err)
-		}
-		switch frame := frame.(type) {
-		case *http2.SettingsFrame:
-			if !frame.IsAck() {
-				err = f.WriteSettingsAck()
-			}
-		case *http2.MetaHeadersFrame:
-			a.status, err = strconv.Atoi(frame.PseudoValue("status"))
-			if err != nil || a.status != 200 {
-				return a, err
-			}
-			err = f.WriteData(1, false, []byte(said))
-		case *http2.DataFrame:
-			heard += string(frame.Data())
-		case *http2.RSTStreamFrame:
-			err = fmt.Errorf("stream reset: %v", frame.ErrCode)
-		}
-		if err != nil {
-			return a, err
-		}
-	}
-	return a, nil
-}
-
-func framer2(c io.ReadWriter) *http2.Framer {
-	f := http2.NewFramer(c, c)
-	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	_ = f.WriteSettings() // the next write fails too
-	return f
-}
-
-// sendHeaders writes headers or trailers of stream 1.
-func sendHeaders(f *http2.Framer, fields []string, end bool) error {
-	var block bytes.Buffer
-	enc := hpack.NewEncoder(&block)
-	for _, h := range fields {
-		i := strings.Index(h[1:], ":") + 1
-		if err := enc.WriteField(hpack.HeaderField{Name: h[:i], Value: strings.TrimSpace(h[i+1:])}); err != nil {
-			return err
-		}
-	}
-	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: end})
-}
-
-// receive reads what comes on a stream until it ends: headers, perhaps trailers, and the data between.
-func receive(f *http2.Framer) (out []*http2.MetaHeadersFrame, body string, err error) {
-	for {
-		frame, err := f.ReadFrame()
-		if err != nil {
-			return out, body, err
-		}
-		ended := false
-		switch frame := frame.(type) {
-		case *http2.SettingsFrame:
-			if !frame.IsAck() {
-				err = f.WriteSettingsAck()
-			}
-		case *http2.PingFrame:
-			err = f.WritePing(true, frame.Data)
-		case *http2.MetaHeadersFrame:
-			out = append(out, frame)
-			ended = frame.StreamEnded()
-		case *http2.DataFrame:
-			body += string(frame.Data())
-			ended = frame.StreamEnded()
-		case *http2.RSTStreamFrame:
-			return out, body, fmt.Errorf("stream reset: %v", frame.ErrCode)
-		case *http2.GoAwayFrame:
-			return out, body, fmt.Errorf("going away: %v", frame.ErrCode)
-		}
-		if err != nil || ended {
-			return out, body, err
-		}
-	}
 }
 
 // recorder is an application that keeps what it gets, one request a text: the line, "name: value" for each header,
@@ -337,52 +255,39 @@ func (r *recorder) serve2(c net.Conn, in *bufio.Reader) {
 	if _, err := in.Discard(len(http2.ClientPreface)); err != nil {
 		return
 	}
-	f := framer2(struct {
+	f := framer(struct {
 		io.Reader
 		io.Writer
 	}{in, c})
 	texts := map[uint32][]string{}
 	for {
-		frame, err := f.ReadFrame()
+		frame, err := next(f)
 		if err != nil {
 			return
 		}
+		stream := frame.Header().StreamID
+		ended := false
 		switch frame := frame.(type) {
-		case *http2.SettingsFrame:
-			if !frame.IsAck() {
-				err = f.WriteSettingsAck()
-			}
-		case *http2.PingFrame:
-			err = f.WritePing(true, frame.Data)
 		case *http2.DataFrame:
-			if frame.StreamEnded() {
-				err = r.done(f, frame.StreamID, texts)
-			}
+			ended = frame.StreamEnded()
 		case *http2.MetaHeadersFrame:
 			mark := "trailer "
-			if texts[frame.StreamID] == nil {
+			if texts[stream] == nil {
 				mark = ""
-				texts[frame.StreamID] = []string{frame.PseudoValue("method") + " " + frame.PseudoValue("path")}
+				texts[stream] = []string{frame.PseudoValue("method") + " " + frame.PseudoValue("path")}
 			}
 			for _, h := range frame.RegularFields() {
-				texts[frame.StreamID] = append(texts[frame.StreamID], mark+h.Name+": "+h.Value)
+				texts[stream] = append(texts[stream], mark+h.Name+": "+h.Value)
 			}
-			if frame.StreamEnded() {
-				err = r.done(f, frame.StreamID, texts)
-			}
+			ended = frame.StreamEnded()
 		}
-		if err != nil {
+		if !ended {
+			continue
+		}
+		r.keep(strings.Join(texts[stream], "\n"))
+		delete(texts, stream)
+		if writeFields(f, stream, []string{":status: 200"}, true) != nil {
 			return
 		}
 	}
-}
-
-func (r *recorder) done(f *http2.Framer, stream uint32, texts map[uint32][]string) error {
-	r.keep(strings.Join(texts[stream], "\n"))
-	delete(texts, stream)
-	var block bytes.Buffer
-	if err := hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "200"}); err != nil {
-		return err
-	}
-	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
 }

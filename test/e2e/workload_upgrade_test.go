@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 // answerSpecially answers what is asked for below /protocols/; false ends the connection.
@@ -180,20 +178,23 @@ func (s *shop) extendedConnect(t *testing.T) {
 	h, err := s.openHTTP2("alice", "web")
 	need(t, err)
 	defer h.Close()
-	for _, c := range []struct{ path, protocol, status string }{
-		{"/protocols/stream", "websocket", "200"},
-		{"/protocols/stream", "foo", "200"},
-		{"/other", "websocket", "403"},
-		{"/protocols/stream", "h2c", "400"},
-		{"/protocols/stream", "TLS/1.3", "400"},
-		{"", "", "405"},
+	for _, c := range []struct {
+		path, protocol string
+		status         int
+	}{
+		{"/protocols/stream", "websocket", 200},
+		{"/protocols/stream", "foo", 200},
+		{"/other", "websocket", 403},
+		{"/protocols/stream", "h2c", 400},
+		{"/protocols/stream", "TLS/1.3", 400},
+		{"", "", 405},
 	} {
 		status, err := h.connect(c.path, c.protocol)
 		if err != nil || status != c.status {
-			t.Errorf("%s to %q: %s, %v, want %s", c.protocol, c.path, status, err, c.status)
+			t.Errorf("%s to %q: %d, %v, want %d", c.protocol, c.path, status, err, c.status)
 			continue
 		}
-		if status == "200" {
+		if status == 200 {
 			if err := h.echo("hello " + s.canary); err != nil {
 				t.Errorf("%s: %v", c.protocol, err)
 			}
@@ -220,10 +221,10 @@ func (s *shop) upgradeToHTTP2(t *testing.T) {
 	h, err := s.openHTTP2("alice", service)
 	need(t, err)
 	defer h.Close()
-	for path, want := range map[string]string{"/open": "200", "/shut": "403"} {
+	for path, want := range map[string]int{"/open": 200, "/shut": 403} {
 		if status, err := h.connect(path, "websocket"); err != nil || status != want {
-			t.Errorf("HTTP/2 to %s: %s, %v", path, status, err)
-		} else if status == "200" {
+			t.Errorf("HTTP/2 to %s: %d, %v", path, status, err)
+		} else if status == 200 {
 			if err := h.echo("hello"); err != nil {
 				t.Errorf("HTTP/2: %v", err)
 			}
@@ -243,39 +244,24 @@ func serveStreams(l net.Listener) {
 			if _, err := io.CopyN(io.Discard, c, int64(len(http2.ClientPreface))); err != nil {
 				return
 			}
-			f := http2.NewFramer(c, c)
-			f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-			if f.WriteSettings(http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1}) == nil {
-				giveBack(f)
-			}
+			giveBack(framer(c, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1}))
 		}()
 	}
 }
 
 func giveBack(f *http2.Framer) {
 	for {
-		frame, err := f.ReadFrame()
+		frame, err := next(f)
 		if err != nil {
 			return
 		}
 		switch frame := frame.(type) {
-		case *http2.SettingsFrame:
-			if !frame.IsAck() {
-				err = f.WriteSettingsAck()
-			}
-		case *http2.PingFrame:
-			err = f.WritePing(true, frame.Data)
 		case *http2.MetaHeadersFrame:
 			status := "400"
 			if frame.PseudoValue("method") == "CONNECT" && frame.PseudoValue("protocol") == "websocket" {
 				status = "200"
 			}
-			var block bytes.Buffer
-			if err = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: status}); err == nil {
-				err = f.WriteHeaders(http2.HeadersFrameParam{
-					StreamID: frame.StreamID, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: status != "200",
-				})
-			}
+			err = writeFields(f, frame.StreamID, []string{":status: " + status}, status != "200")
 		case *http2.DataFrame:
 			err = f.WriteData(frame.StreamID, frame.StreamEnded(), frame.Data())
 		}
@@ -301,99 +287,23 @@ func (s *shop) upgradeCut(t *testing.T) {
 	}
 }
 
-// http2Line is an HTTP/2 connection, frame by frame.
-type http2Line struct {
-	net.Conn
-	*http2.Framer
-	stream uint32
-}
-
-func (s *shop) openHTTP2(from, service string) (*http2Line, error) {
+func (s *shop) openHTTP2(from, service string) (*http2Client, error) {
 	c, err := s.open(from, service)
 	if err != nil {
 		return nil, err
 	}
 	c.SetDeadline(time.Now().Add(20 * time.Second))
-	if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
-		return nil, err
-	}
-	h := &http2Line{Conn: c, Framer: http2.NewFramer(c, c.in), stream: 1}
-	h.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	return h, h.WriteSettings()
+	return newHTTP2Client(c)
 }
 
 // connect asks for a stream by CONNECT, extended where a protocol is named, and is the status of the answer.
-func (h *http2Line) connect(path, protocol string) (string, error) {
-	var block bytes.Buffer
-	enc := hpack.NewEncoder(&block)
-	fields := []string{":method", "CONNECT", ":authority", "web"}
+func (h *http2Client) connect(path, protocol string) (int, error) {
+	fields := []string{":method: CONNECT", ":authority: web"}
 	if protocol != "" {
-		fields = append(fields, ":scheme", "http", ":path", path, ":protocol", protocol)
+		fields = append(fields, ":scheme: http", ":path: "+path, ":protocol: "+protocol)
 	}
-	for i := 0; i < len(fields); i += 2 {
-		if err := enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}); err != nil {
-			return "", err
-		}
+	if err := h.begin(fields, false); err != nil {
+		return 0, err
 	}
-	h.stream += 2
-	if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: h.stream, BlockFragment: block.Bytes(), EndHeaders: true}); err != nil {
-		return "", err
-	}
-	for {
-		f, err := h.next()
-		if err != nil {
-			return "", err
-		}
-		switch f := f.(type) {
-		case *http2.MetaHeadersFrame:
-			return f.PseudoValue("status"), nil
-		case *http2.RSTStreamFrame:
-			return "", fmt.Errorf("reset: %s", f.ErrCode)
-		}
-	}
-}
-
-// next is the next frame of the current stream.
-func (h *http2Line) next() (http2.Frame, error) {
-	for {
-		f, err := h.ReadFrame()
-		if err != nil {
-			return nil, err
-		}
-		switch f := f.(type) {
-		case *http2.SettingsFrame:
-			if !f.IsAck() {
-				if err := h.WriteSettingsAck(); err != nil {
-					return nil, err
-				}
-			}
-		case *http2.GoAwayFrame:
-			return nil, fmt.Errorf("go away: %s %q", f.ErrCode, f.DebugData())
-		default:
-			if f.Header().StreamID == h.stream {
-				return f, nil
-			}
-		}
-	}
-}
-
-// echo sends text and waits until all of it has come back.
-func (h *http2Line) echo(text string) error {
-	if err := h.WriteData(h.stream, false, []byte(text)); err != nil {
-		return err
-	}
-	var got []byte
-	for {
-		f, err := h.next()
-		if err != nil {
-			return fmt.Errorf("got %q: %w", got, err)
-		}
-		data, ok := f.(*http2.DataFrame)
-		if !ok {
-			continue
-		}
-		if got = append(got, data.Data()...); bytes.HasSuffix(got, []byte(text)) {
-			return nil
-		}
-	}
+	return h.status()
 }
