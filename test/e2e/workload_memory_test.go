@@ -3,9 +3,13 @@
 package e2e
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -80,6 +84,81 @@ func TestNeighboursOfASlowReader(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNeighboursOfManyStreams: a workload that begins very many requests on few connections, and ends none, fills the memory of
+// its Envoy with what a retry of them would need. They are reset until there is room, and then neighbours are served.
+func TestNeighboursOfManyStreams(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		streams, said int // said is in bytes of each body; together they are more than Envoy may have
+	}{
+		{"large bodies", 1500, 250_000},
+		{"small bodies", 5000, 45_000},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := openShop(t, strings.Replace(shopMesh, "certificateTTL: 10s", "sameNode: Network", 1),
+				map[string][]member{"front": slices.Concat(callers, servers)}, func(s *shop) { s.heap = 256 })
+			s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default", "bob")+`"]}}]}]`))
+			within(t, 5*time.Second, "bob is heard", func() error { return s.expect(200, s.get("bob", "web", "/")) })
+			s.beginMany(t, c.streams, c.said)
+			t.Logf("Envoy has %d MiB", s.envoyMemory(t, "front")>>20)
+			within(t, 30*time.Second, "a neighbour is served again and again", func() error {
+				for range 50 {
+					if err := s.expect(200, s.get("alice", "steady", "/")); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// beginMany has bob send as much of the body of each of many requests to web, 500 on a connection, and no more before the test ends.
+func (s *shop) beginMany(t *testing.T, streams, said int) {
+	address, err := s.to("bob", "web")
+	need(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var begun, all sync.WaitGroup
+	t.Cleanup(func() { cancel(); all.Wait() })
+	for range streams / 500 {
+		tr := &http.Transport{
+			Protocols:   new(http.Protocols),
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return s.dial("bob", address) },
+		}
+		tr.Protocols.SetUnencryptedHTTP2(true)
+		t.Cleanup(tr.CloseIdleConnections)
+		for range 500 {
+			begun.Add(1)
+			all.Go(func() {
+				done := sync.OnceFunc(begun.Done)
+				defer done()
+				body := io.MultiReader(bytes.NewReader(make([]byte, said)), waiting{ctx, done})
+				req, err := http.NewRequestWithContext(ctx, "POST", "http://web/", body)
+				if err != nil {
+					return
+				}
+				req.ContentLength = int64(2 * said)
+				if resp, err := tr.RoundTrip(req); err == nil {
+					resp.Body.Close()
+				}
+			})
+		}
+	}
+	begun.Wait()
+}
+
+// waiting is the rest of a body, which does not come before a context ends; that it is waited for is told.
+type waiting struct {
+	ctx  context.Context
+	told func()
+}
+
+func (w waiting) Read([]byte) (int, error) {
+	w.told()
+	<-w.ctx.Done()
+	return 0, w.ctx.Err()
 }
 
 // envoyMemory is what a node's Envoy has in memory, in bytes.

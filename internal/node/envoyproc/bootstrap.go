@@ -100,37 +100,51 @@ func internalListeners() object {
 	}}
 }
 
+// overloadManager sheds load where memory comes near its bound, in this order: first the streams that hold 64 KiB or more are
+// reset, a little beyond it also those that hold 32 KiB, and only after that does Envoy refuse requests and connections, of
+// whomever they are.
+//
+// Envoy resets up to 50 streams in each worker whenever it sees that the pressure has changed. A pressure at the end of its scale
+// stays 1, however much more memory is taken, and nothing more is reset. So the scale of this has its end far beyond the bound.
+// Envoy divides it by eight, and resets streams of one more class of sizes at each step. Each class holds twice what the one below
+// it does. The least that the lowest can be told to hold is 512 bytes, with which the highest begins at 64 KiB.
 func overloadManager(b Bootstrap) object {
 	const (
 		heap        = "envoy.resource_monitors.fixed_heap"
+		beyond      = "isthmus.heap_and_beyond"
 		connections = "envoy.resource_monitors.global_downstream_max_connections"
 		types       = "type.googleapis.com/envoy.extensions.resource_monitors."
+
+		scale  = 2.25 // of MaxHeapBytes, where the pressure of "beyond" is 1
+		resets = 0.85 // of MaxHeapBytes; the second class follows at 1.025, the third at 1.2
 	)
-	above := func(value float64) []any {
-		return []any{object{"name": heap, "threshold": object{"value": value}}}
+	above := func(share float64) []any { // of MaxHeapBytes
+		return []any{object{"name": beyond, "threshold": object{"value": share / scale}}}
+	}
+	monitor := func(name string, bytes float64) object {
+		return object{"name": name, "typed_config": object{
+			"@type": types + "fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": uint64(bytes),
+		}}
 	}
 	return object{
-		"refresh_interval": "0.25s",
-		// Of the streams that hold 32 KiB or more, those that hold most are reset first, before anybody else has to do without.
-		// What one may hold is little, but not what thousands of them do.
-		"buffer_factory_config": object{"minimum_account_to_track_power_of_two": 15},
+		"refresh_interval":      "0.1s",
+		"buffer_factory_config": object{"minimum_account_to_track_power_of_two": 10},
 		"resource_monitors": []any{
-			object{"name": heap, "typed_config": object{
-				"@type": types + "fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": b.MaxHeapBytes,
-			}},
+			monitor(heap, float64(b.MaxHeapBytes)), // for the statistics
+			monitor(beyond, scale*float64(b.MaxHeapBytes)),
 			object{"name": connections, "typed_config": object{
 				"@type":                             types + "downstream_connections.v3.DownstreamConnectionsConfig",
 				"max_active_downstream_connections": b.MaxConnections,
 			}},
 		},
 		"actions": []any{
-			object{"name": "envoy.overload_actions.shrink_heap", "triggers": above(0.9)},
+			object{"name": "envoy.overload_actions.shrink_heap", "triggers": above(0.8)},
 			object{"name": "envoy.overload_actions.reset_high_memory_stream", "triggers": []any{
-				object{"name": heap, "scaled": object{"scaling_threshold": 0.85, "saturation_threshold": 0.95}},
+				object{"name": beyond, "scaled": object{"scaling_threshold": resets / scale, "saturation_threshold": 1}},
 			}},
-			object{"name": "envoy.overload_actions.disable_http_keepalive", "triggers": above(0.95)},
-			object{"name": "envoy.overload_actions.stop_accepting_requests", "triggers": above(0.97)},
-			object{"name": "envoy.overload_actions.stop_accepting_connections", "triggers": above(0.98)},
+			object{"name": "envoy.overload_actions.disable_http_keepalive", "triggers": above(1.03)},
+			object{"name": "envoy.overload_actions.stop_accepting_requests", "triggers": above(1.05)},
+			object{"name": "envoy.overload_actions.stop_accepting_connections", "triggers": above(1.1)},
 		},
 	}
 }
