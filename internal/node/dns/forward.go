@@ -45,30 +45,43 @@ type Outside struct {
 // client is one workload that asks.
 type client struct {
 	workload string
-	slots    chan struct{} // one per question under way to an upstream
+	pending  *pending      // the questions under way to an upstream
 	forwards *rate.Limiter // of those questions
 	refusals *rate.Limiter // of the records of what was not forwarded
 }
 
-func newClient(workload string) client {
+func newClient(workload string, p *pending) client {
 	return client{
-		workload: workload, slots: make(chan struct{}, maxForwards),
+		workload: workload, pending: p,
 		forwards: rate.NewLimiter(forwardsPerSecond, forwardBurst),
 		refusals: rate.NewLimiter(refusalsPerSecond, refusalBurst),
 	}
 }
 
-// forward asks upstream, within the bounds of the workload.
-func (s *Server) forward(c client, q *dns.Msg, tcp bool) *dns.Msg {
+// admit finds a slot for one more question to the upstreams; false beyond the bounds of the workload.
+func (c client) admit() (slot int, ok bool) {
 	if !c.forwards.Allow() {
-		return s.notForwarded(c, q)
+		return 0, false
 	}
 	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
+	case slot = <-c.pending.free:
+		return slot, true
 	default:
+		return 0, false
+	}
+}
+
+// forward asks upstream, within the bounds of the workload.
+func (s *Server) forward(c client, q *dns.Msg, tcp bool) *dns.Msg {
+	slot, ok := c.admit()
+	if !ok {
 		return s.notForwarded(c, q)
 	}
+	defer c.pending.done(slot)
+	return s.askUpstreams(c, q, tcp)
+}
+
+func (s *Server) askUpstreams(c client, q *dns.Msg, tcp bool) *dns.Msg {
 	r := askAll(s.cfg.Upstreams, func(server netip.AddrPort) (*dns.Msg, error) { return ask(q, server, tcp) })
 	if r != nil {
 		s.counts.forwarded.Add(1)

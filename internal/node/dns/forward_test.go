@@ -78,9 +78,19 @@ func withRecords(q *dns.Msg, records ...string) *dns.Msg {
 	return r
 }
 
+func newTestClient(t testing.TB, workload string) client {
+	t.Helper()
+	p, err := newPending(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.file.Close() })
+	return newClient(workload, p)
+}
+
 // impatient is a client whose limits give nothing back with time, so that it does not matter how fast a test runs.
-func impatient(workload string) client {
-	c := newClient(workload)
+func impatient(t *testing.T, workload string) client {
+	c := newTestClient(t, workload)
 	c.forwards.SetLimit(0)
 	c.refusals.SetLimit(0)
 	return c
@@ -99,7 +109,7 @@ func newTestServer(table *agentapi.DNSTable, upstreams ...netip.AddrPort) (s *Se
 func TestNothingIsForwardedWhereOnlyListedAddressesMayBeCalled(t *testing.T) {
 	u := newUpstream(t, func(q *dns.Msg) *dns.Msg { return withRecords(q, q.Question[0].Name+" 60 IN A 192.0.2.7") })
 	s, told := newTestServer(table(), u.at)
-	c := impatient("default/web")
+	c := impatient(t, "default/web")
 	for qtype := range dns.TypeToString {
 		for _, name := range []string{"c2VjcmV0.tunnel.example.", "pay.default.svc.cluster.local.", "dual.example.", "pay."} {
 			for _, tcp := range []bool{false, true} {
@@ -136,7 +146,7 @@ func TestForwardedQuestionsAndAnswersAreBare(t *testing.T) {
 		q.CheckingDisabled, q.AuthenticatedData, q.Zero = true, true, true
 		q.Answer = append(q.Answer,
 			&dns.TXT{Hdr: dns.RR_Header{Name: "secret.", Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{"secret"}})
-		r := s.resolve(newClient("default/web"), q, tcp)
+		r := s.resolve(newTestClient(t, "default/web"), q, tcp)
 		if r.Id != q.Id || r.Question[0].Name != "wWw.eXample." || len(r.Answer) != 2 || addrsIn(r) != "192.0.2.7" ||
 			len(r.Extra) != 1 {
 			t.Errorf("answered %v", r)
@@ -209,11 +219,11 @@ func TestForwardingIsBounded(t *testing.T) {
 		return withRecords(q, records...)
 	})
 	s, told := newTestServer(open(), u.at)
-	if got := rcodeOf(s.resolve(newClient("default/web"), new(dns.Msg).SetQuestion("long.example.", dns.TypeTXT),
+	if got := rcodeOf(s.resolve(newTestClient(t, "default/web"), new(dns.Msg).SetQuestion("long.example.", dns.TypeTXT),
 		true)); got != "SERVFAIL" {
 		t.Errorf("an answer of 5 kB: %s", got)
 	}
-	c := impatient("default/web")
+	c := impatient(t, "default/web")
 	*told = nil
 	before, failed := len(u.names()), 0
 	for i := range 400 {
@@ -231,19 +241,19 @@ func TestForwardingIsBounded(t *testing.T) {
 	if results["forwarded"] != 200 || results["limited"] != 20 || len(results) != 2 {
 		t.Errorf("recorded: %v", results)
 	}
-	c = newClient("default/web")
+	c = newTestClient(t, "default/web")
 	for range maxForwards {
-		c.slots <- struct{}{} // all in use
+		<-c.pending.free // all in use
 	}
 	if got := rcodeOf(s.resolve(c, new(dns.Msg).SetQuestion("www.example.", dns.TypeA), false)); got != "SERVFAIL" {
 		t.Errorf("got %s beyond the bound", got)
 	}
-	if got := rcodeOf(s.resolve(newClient("default/unknown"), new(dns.Msg).SetQuestion("www.example.", dns.TypeA),
+	if got := rcodeOf(s.resolve(newTestClient(t, "default/unknown"), new(dns.Msg).SetQuestion("www.example.", dns.TypeA),
 		false)); got != "SERVFAIL" {
 		t.Errorf("got %s for a workload that the control plane does not know", got)
 	}
 	s.cfg.Upstreams = nil
-	if got := rcodeOf(s.resolve(newClient("default/web"), new(dns.Msg).SetQuestion("www.example.", dns.TypeA),
+	if got := rcodeOf(s.resolve(newTestClient(t, "default/web"), new(dns.Msg).SetQuestion("www.example.", dns.TypeA),
 		false)); got != "NXDOMAIN" {
 		t.Errorf("got %s without upstreams", got)
 	}

@@ -47,8 +47,8 @@ type Config struct {
 type Listener struct {
 	Workload string // "<namespace>/<name>", the key into Instructions.DNS
 	Netns    string // path
-	// Kept are sockets of this workload in this namespace that outlived an earlier server; they are taken over, with the
-	// questions that wait in them. Listen does not close the files.
+	// Kept are the files of this workload in this namespace that outlived an earlier server; they are taken over, with the
+	// questions that wait in them. Listen does not close them.
 	Kept []*os.File
 }
 
@@ -84,20 +84,26 @@ func (s *Server) Counts() Counts {
 type Sockets struct {
 	Port     uint16 // on the loopback
 	workload string
-	servers  []*dns.Server
-	files    []*os.File // the same sockets, see Files
+	udp      []*udpServer
+	tcp      []*dns.Server
+	files    []*os.File // see Files
 }
 
-// Files are the sockets as they can be kept for a later server; they are open until Close.
+// Files are the sockets, and what is unanswered, as they can be kept for a later server; they are open until Close.
 func (s *Sockets) Files() []*os.File { return s.files }
 
 // Listen opens the sockets of one workload, in both IP versions where the namespace has them.
 func (s *Server) Listen(l Listener) (*Sockets, error) {
 	socks := &Sockets{workload: l.Workload}
 	kept, err := takeOver(l.Kept)
+	var p *pending
 	if err == nil {
-		c := newClient(l.Workload)
+		p, err = keptPending(kept)
+	}
+	if err == nil {
+		c := newClient(l.Workload, p)
 		err = netns.Do(l.Netns, func() error { return s.listen(socks, c, kept) })
+		socks.files = append(socks.files, p.file)
 	}
 	for _, unwanted := range kept {
 		unwanted.Close()
@@ -159,9 +165,11 @@ func (s *Server) listenAt(socks *Sockets, c client, kept map[string]io.Closer, a
 	if err != nil {
 		return errors.Join(err, udp.Close())
 	}
-	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(c, w, q) })
-	socks.servers = append(socks.servers, &dns.Server{PacketConn: udp, Handler: h, MsgAcceptFunc: acceptAll}, &dns.Server{
-		Listener: netutil.LimitListener(tcp, maxConnections), Handler: h, MsgAcceptFunc: acceptAll, ReadTimeout: 5 * time.Second, MaxTCPQueries: 128,
+	socks.udp = append(socks.udp, &udpServer{server: s, client: c, conn: udp.(*net.UDPConn)})
+	socks.tcp = append(socks.tcp, &dns.Server{
+		Listener:      netutil.LimitListener(tcp, maxConnections),
+		Handler:       dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serveTCP(c, w, q) }),
+		MsgAcceptFunc: acceptAll, ReadTimeout: 5 * time.Second, MaxTCPQueries: 128,
 	})
 	for _, socket := range []interface{ File() (*os.File, error) }{udp.(*net.UDPConn), tcp.(*net.TCPListener)} {
 		f, err := socket.File()
@@ -182,10 +190,19 @@ func either[S io.Closer](kept map[string]io.Closer, network, addr string, open f
 	return open(network, addr)
 }
 
-// takeOver makes sockets of files, by network and address.
+// pendingFile is the key of the file of pending among what was kept.
+const pendingFile = "pending"
+
+// takeOver makes sockets of files, by network and address; the file of pending stays one.
 func takeOver(files []*os.File) (map[string]io.Closer, error) {
 	kept := map[string]io.Closer{}
 	for _, f := range files {
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			if kept[pendingFile], err = duplicate(f); err != nil {
+				return kept, fmt.Errorf("take over pending questions: %w", err)
+			}
+			continue
+		}
 		if l, err := net.FileListener(f); err == nil {
 			kept[l.Addr().Network()+" "+l.Addr().String()] = l
 			continue
@@ -199,6 +216,26 @@ func takeOver(files []*os.File) (map[string]io.Closer, error) {
 	return kept, nil
 }
 
+func keptPending(kept map[string]io.Closer) (*pending, error) {
+	f, _ := kept[pendingFile].(*os.File)
+	delete(kept, pendingFile)
+	return newPending(f)
+}
+
+func duplicate(f *os.File) (dup *os.File, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	failed := raw.Control(func(fd uintptr) {
+		var n int
+		if n, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			dup = os.NewFile(uintptr(n), f.Name())
+		}
+	})
+	return dup, errors.Join(failed, err)
+}
+
 // acceptAll leaves it to answer to say what is wrong with a message; answers and messages without a header are dropped.
 func acceptAll(h dns.Header) dns.MsgAcceptAction {
 	if h.Bits&(1<<15) != 0 {
@@ -210,7 +247,10 @@ func acceptAll(h dns.Header) dns.MsgAcceptAction {
 // Run answers until ctx ends, and closes the sockets.
 func (s *Sockets) Run(ctx context.Context) error {
 	g, group := errgroup.WithContext(ctx)
-	for _, srv := range s.servers {
+	for _, u := range s.udp {
+		g.Go(u.run)
+	}
+	for _, srv := range s.tcp {
 		g.Go(srv.ActivateAndServe)
 	}
 	g.Go(func() error {
@@ -224,28 +264,21 @@ func (s *Sockets) Run(ctx context.Context) error {
 	return nil
 }
 
-// Close every socket, also of servers that have not come to serve yet, which their own Shutdown refuses.
+// Close every socket, also of servers that do not serve yet, which their own Shutdown refuses.
 func (s *Sockets) Close() {
-	for _, srv := range s.servers {
-		if srv.PacketConn != nil {
-			srv.PacketConn.Close()
-		}
-		if srv.Listener != nil {
-			srv.Listener.Close()
-		}
+	for _, u := range s.udp {
+		u.conn.Close()
+	}
+	for _, srv := range s.tcp {
+		srv.Listener.Close()
 	}
 	for _, f := range s.files {
 		f.Close()
 	}
 }
 
-func (s *Server) serve(c client, w dns.ResponseWriter, q *dns.Msg) {
-	_, tcp := w.RemoteAddr().(*net.TCPAddr)
-	r := s.resolve(c, q, tcp)
-	if !tcp {
-		r.Truncate(udpSize(q))
-	}
-	if err := w.WriteMsg(r); err != nil {
+func (s *Server) serveTCP(c client, w dns.ResponseWriter, q *dns.Msg) {
+	if err := w.WriteMsg(s.resolve(c, q, true)); err != nil {
 		s.cfg.Log.Debug("dns answer not sent", "workload", c.workload, "error", err)
 	}
 }
@@ -258,6 +291,14 @@ func udpSize(q *dns.Msg) int {
 }
 
 func (s *Server) resolve(c client, q *dns.Msg, tcp bool) *dns.Msg {
+	if r := s.answerNow(c, q); r != nil {
+		return r
+	}
+	return s.forward(c, q, tcp)
+}
+
+// answerNow answers a question that may not be asked upstream; nil for one that may.
+func (s *Server) answerNow(c client, q *dns.Msg) *dns.Msg {
 	namespace, _, _ := strings.Cut(c.workload, "/")
 	r, verdict := answer(s.table(c.workload), namespace, q)
 	if verdict == forward && len(s.cfg.Upstreams) == 0 {
@@ -272,7 +313,7 @@ func (s *Server) resolve(c client, q *dns.Msg, tcp bool) *dns.Msg {
 		s.record(c.refusals, c, q, "refused")
 		return r
 	}
-	return s.forward(c, q, tcp)
+	return nil
 }
 
 // table of a workload; nil before the control plane said anything. A workload it does not know yet resolves nothing.

@@ -16,11 +16,11 @@ func TestSlowQuestionsAreHungUpOn(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Log: slog.New(slog.DiscardHandler)})
 	socks := &Sockets{}
-	if err := s.listenAt(socks, newClient("default/web"), nil, "127.0.0.1:0"); err != nil {
+	if err := s.listenAt(socks, newTestClient(t, "default/web"), nil, "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
 	defer socks.Close()
-	tcp := socks.servers[1]
+	tcp := socks.tcp[0]
 	go tcp.ActivateAndServe()
 	defer tcp.Shutdown()
 	var all sync.WaitGroup
