@@ -335,6 +335,9 @@ func TestValidate(t *testing.T) {
 	got = runAs(t, World{}, v, "validate", "-f", "mesh")
 	expect(t, got, 79)
 	same(t, got.out, "ISM0001 error: mind.\n")
+	fs[0].Severity = finding.Warning
+	expect(t, runAs(t, World{}, v, "validate", "-f", "mesh"), 0)
+	expect(t, runAs(t, World{}, v, "validate", "-f", "none"), 65, "wrong arguments", "Next: isthmus validate --help")
 }
 
 func TestDemoIsAdded(t *testing.T) {

@@ -23,7 +23,9 @@ func TestExport(t *testing.T) {
 			{Kind: "FederatedExport", Namespace: "money", Name: "pay-lab", Stands: "pay.yaml:3"},
 			{Kind: "AuthorizationPolicy", Namespace: "money", Name: "pay-lab", Stands: "pay.yaml:20", Same: true},
 		},
-		Findings: []finding.Finding{{Code: "ISM0330", Severity: finding.Warning, Object: "FederatedExport money/pay-lab", Message: "no endpoint is ready", Remedy: "start it"}},
+		Findings: []finding.Finding{{Code: "ISM0330", Severity: finding.Warning, Object: "FederatedExport money/pay-lab", Message: "no endpoint is ready", Remedy: "start it"}, {
+			Code: "ISM0281", Severity: finding.Info, Object: "Workload money/pay", Message: "it is away",
+		}},
 	}}
 	got := run(t, "", "export", "money/pay", "--to", "lab", "--as", "pay", "--callers", "front/web,front/app", "--methods", "GET",
 		"--paths", "/v1/*", "--socket", serve(t, f))
@@ -45,6 +47,9 @@ kind: FederatedExport
 		if !strings.Contains(got.err, part) {
 			t.Errorf("it lacks %q:\n%s", part, got.err)
 		}
+	}
+	if strings.Contains(got.err, "ISM0281") {
+		t.Errorf("what is no matter of the draft is said:\n%s", got.err)
 	}
 	expect(t, run(t, "", "export", "pay", "--socket", serve(t, f)), 64, "--to PEER is missing")
 	got = run(t, "", "export", "pay", "--to", "lab", "-o", "json", "--socket", serve(t, f))

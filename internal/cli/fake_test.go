@@ -52,6 +52,7 @@ type fake struct {
 	events        adminapi.EventsResponse
 	draft         adminapi.DraftResponse
 	terms         adminapi.PeerTermsResponse
+	offers        adminapi.CatalogueResponse
 }
 
 func answer[T any](f *fake, asked any, resp *T) (*T, error) {
@@ -146,6 +147,10 @@ func (f *fake) ImportDraft(_ context.Context, r *adminapi.ImportDraftRequest) (*
 
 func (f *fake) ExportDraft(_ context.Context, r *adminapi.ExportDraftRequest) (*adminapi.DraftResponse, error) {
 	return answer(f, *r, &f.draft)
+}
+
+func (f *fake) Catalogue(_ context.Context, r *adminapi.PeerRequest) (*adminapi.CatalogueResponse, error) {
+	return answer(f, *r, &f.offers)
 }
 
 func (f *fake) PeerTerms(_ context.Context, r *adminapi.PeerTermsRequest) (*adminapi.PeerTermsResponse, error) {

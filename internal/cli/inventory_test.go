@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -9,6 +8,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 const (
@@ -95,7 +95,6 @@ payments.default.svc.cluster.local:80  10.0.0.2:8080  not ready  default/payment
 	}
 	expect(t, run(t, "", "endpoints", "paymets.default", "--socket", socket), 65,
 		`there is no service "paymets.default" (did you mean `+paymentsHost+"?)", "Next: isthmus services")
-	expect(t, run(t, "", "services", "-n", "other", "--socket", socket), 0)
 	got = run(t, "", "endpoints", "loans", "--socket", socket, "-o", "json")
 	same(t, got.out, `{
   "endpoints": [
@@ -158,6 +157,22 @@ func TestShortNameOfTwo(t *testing.T) {
 	if host, err := findHost(services, "payments.other"); err != nil || host != "payments.other.svc.cluster.local" {
 		t.Errorf("payments.other stands for %s, %v", host, err)
 	}
+	if host, err := findHost(services, "default/api.bank.example"); err == nil {
+		t.Errorf("the short name of a host outside stands for %s", host)
+	}
+	workloads := append(shop().Workloads, adminapi.WorkloadInfo{Namespace: "other", Name: "web"})
+	for name, want := range map[string]string{
+		"web":       `there is no workload "web" (did you mean default/web?)`,
+		"weeb":      `there is no workload "weeb" (did you mean default/web?)`,
+		"other/wbe": `there is no workload "other/wbe" (did you mean other/web?)`,
+	} {
+		if w, err := findWorkload(workloads, name); err == nil || err.Error() != want {
+			t.Errorf("%s stands for %s, %v; want %s", name, w.Key(), err, want)
+		}
+	}
+	if w, err := findWorkload(workloads, "other/web"); err != nil || w.Key() != "other/web" {
+		t.Errorf("other/web stands for %s, %v", w.Key(), err)
+	}
 }
 
 func TestAccessOfNames(t *testing.T) {
@@ -182,6 +197,30 @@ func TestAccessOfNames(t *testing.T) {
 	got := run(t, "", "access", "--socket", socket, "--to", "loans")
 	expect(t, got, 0)
 	same(t, got.out, "Nobody may call loans.\n  Next: isthmus describe loans\n")
+	got = run(t, "", "access", "--socket", socket, "--from", "payments-2")
+	same(t, got.out, "payments-2 may call nothing.\n  Next: isthmus describe payments-2\n")
+	got = run(t, "", "access", "--socket", socket, "--from", "web", "--to", "loans")
+	same(t, got.out, "web may not call loans.\n  Next: isthmus describe loans\n")
+}
+
+// Of a service of several ports one is asked for.
+func TestAccessOfOnePort(t *testing.T) {
+	inv := shop()
+	inv.Services[2].Ports = append(inv.Services[2].Ports, adminapi.ServicePort{Number: 90, Protocol: "TCP"})
+	edges := append(slices.Clone(inv.Workloads[1].Calls),
+		adminapi.AccessEdge{From: "default/web", To: paymentsHost + ":90", By: []string{"x"}},
+		adminapi.AccessEdge{From: "default/payments-2", To: paymentsHost + ":80", By: []string{"x"}})
+	socket := serve(t, &fake{has: inv, access: adminapi.AccessResponse{Edges: edges}})
+	for line, want := range map[string]string{
+		"--to payments:90":            "default/web  " + paymentsHost + ":90  x\n",
+		"--from payments-2":           "default/payments-2  " + paymentsHost + ":80  x\n",
+		"--from web --to payments:90": "default/web  " + paymentsHost + ":90  x\n",
+	} {
+		got := run(t, "", append([]string{"access", "--socket", socket}, strings.Fields(line)...)...)
+		if _, rows, _ := strings.Cut(got.out, "\n"); rows != want {
+			t.Errorf("access %s:\n%s%s", line, got.out, got.err)
+		}
+	}
 }
 
 func TestDescribe(t *testing.T) {
@@ -263,6 +302,7 @@ Findings:
 // What a person types is completed by names of what runs.
 func TestCompletion(t *testing.T) {
 	f := &fake{has: shop(), status: cards(), peers: adminapi.PeerListResponse{Peers: []adminapi.PeerStatus{{Name: "bank"}}}}
+	f.offers.Entries = []adminapi.CatalogueEntry{{Peer: "bank", OfferedService: snapshot.OfferedService{Namespace: "money", Name: "pay"}}}
 	socket := serve(t, f)
 	for line, want := range map[string]string{
 		"endpoints ":     paymentsHost,
@@ -275,7 +315,11 @@ func TestCompletion(t *testing.T) {
 		"peer suspend ":  "bank",
 		"peer revoke ":   "bank",
 		"peer probe ":    "bank",
+		"peer set ":      "bank",
 		"node revoke ":   "old-node",
+		"import ":        "bank/money/pay",
+		"export ":        loansHost,
+		"export --to ":   "bank",
 		"access -o ":     "json",
 	} {
 		words := strings.Fields(line)
@@ -285,9 +329,13 @@ func TestCompletion(t *testing.T) {
 		}
 		args := slices.Concat([]string{"__complete"}, words[:last], []string{"--socket", socket}, words[last:], []string{""})
 		got := run(t, "", args...)
-		if got.code != 0 || !strings.Contains(got.out, want+"\n") {
+		if got.code != 0 || !strings.Contains(got.out, want+"\n") || !strings.HasSuffix(got.out, "\n:4\n") { // and by no file
 			t.Errorf("%q is completed by:\n%s%s", line, got.out, got.err)
 		}
+	}
+	for _, line := range []string{"endpoints a", "describe a", "peer status a", "import a", "export a"} { // has all that it takes
+		args := append([]string{"__complete"}, strings.Fields(line)...)
+		same(t, run(t, "", append(args, "--socket", socket, "")...).out, ":4\n")
 	}
 	got := run(t, "", "__complete", "endpoints", "--socket", filepath.Join(t.TempDir(), "none"), "")
 	if got.code != 0 || !strings.HasPrefix(got.out, ":4\n") {
@@ -307,45 +355,7 @@ func TestSocketOfTheEnvironment(t *testing.T) {
 func TestVersionFlag(t *testing.T) {
 	got := run(t, "", "--version")
 	expect(t, got, 0)
-	if !strings.HasPrefix(got.out, "isthmus ") {
-		t.Errorf("it says %q", got.out)
+	if whole := run(t, "", "version").out; got.out == "isthmus \n" || !strings.HasPrefix(whole, strings.TrimSuffix(got.out, "\n")+" (") {
+		t.Errorf("it says %q, and the command %q", got.out, whole)
 	}
-}
-
-func TestLogs(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) {
-		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if _, err := f.WriteString(text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("access.default.payments.log", `{"time":"2026-11-22T11:59:00Z","log":"inbound","verdict":"denied","caller":"spiffe://cards.example/ns/default/sa/web","destination":"default/payments","reason":"no policy allows it","method":"GET","path":"/x","code":403,"tags":{"workload":"default/payments"}}
-{"time":"2026-11-22T11:10:00Z","log":"inbound","verdict":"handshake","remote":"10.0.0.9","destination":"default/payments","reason":"a\u001b[2J","tags":{"workload":"default/payments"}}
-not JSON
-{"time":"2026-11-22T11:58:00Z"`)
-	write("access.bank.log.1", `{"time":"2026-11-22T11:30:00Z","log":"egress","verdict":"allowed","caller":"spiffe://cards.example/ns/default/sa/web","destination":"loans","peer":"bank","method":"POST","path":"/l","code":200}
-`)
-	write("dns.log", `{"time":"2026-11-22T11:59:30Z","log":"dns"}`+"\n")
-	got := run(t, "", "logs", "--run-dir", dir, "-o", "wide")
-	expect(t, got, 0)
-	same(t, got.out, "2026-11-22T11:10:00Z  handshake  10.0.0.9 → default/payments  (a?[2J)  from 10.0.0.9  inbound  0.0ms\n"+
-		"2026-11-22T11:30:00Z  allowed  spiffe://cards.example/ns/default/sa/web → loans  peer bank  POST /l  200  from -  egress  0.0ms\n"+
-		"2026-11-22T11:59:00Z  denied  spiffe://cards.example/ns/default/sa/web → default/payments  GET /x  403  (no policy allows it)  from -  inbound  0.0ms\n")
-	for line, n := range map[string]int{
-		"": 3, "--refused": 2, "--peer bank": 1, "--workload default/payments": 2, "--since 30m": 2, "--tail 1": 1, "--peer x": 0,
-	} {
-		got := run(t, "", append([]string{"logs", "--run-dir", dir, "-o", "json"}, strings.Fields(line)...)...)
-		if got.code != 0 || strings.Count(got.out, "\n") != n {
-			t.Errorf("logs %s: %d\n%s%s", line, got.code, got.out, got.err)
-		}
-	}
-	for folder, want := range map[string]string{dir: "No entry is like that", t.TempDir(): "There is no log there yet"} {
-		expect(t, run(t, "", "logs", "--run-dir", folder, "--peer", "x"), 0, want)
-	}
-	expect(t, run(t, "", "logs", "--run-dir", dir+"/none"), 65, "no such file", "Next: run it as root")
 }
