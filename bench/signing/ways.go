@@ -22,7 +22,7 @@ import (
 	"isthmus.dev/isthmus/bench/proc"
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/spiffe"
-	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/sqlite"
 )
 
 // way is one way to make a signature or a certificate.
@@ -113,7 +113,7 @@ func ownAuthority(ctx context.Context, csr []byte) (certify func() error, done f
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	db, err := state.Open(ctx, filepath.Join(dir, "state.db"))
+	db, err := sqlite.Open(ctx, filepath.Join(dir, "state.db"))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -22,6 +22,7 @@ import (
 	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/sqlite"
 )
 
 var (
@@ -33,7 +34,7 @@ var (
 // bench is an authority on a real state file, with a clock that the test sets.
 type bench struct {
 	dir string
-	db  *state.DB
+	db  state.Store
 	log syncBuffer
 	mu  sync.Mutex // guards at
 	at  time.Time
@@ -44,7 +45,7 @@ var n1 = ca.Holder{Node: "n1", Generation: "00112233445566aa"}
 func newBench(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{dir: t.TempDir(), at: noon}
-	b.db = must(state.Open(t.Context(), filepath.Join(b.dir, "state.db")))
+	b.db = must(sqlite.Open(t.Context(), filepath.Join(b.dir, "state.db")))
 	t.Cleanup(func() {
 		if err := b.db.Close(); err != nil {
 			t.Error(err)
@@ -289,7 +290,7 @@ func TestNoSecretLeaks(t *testing.T) {
 		t.Fatal("a refusal is missing")
 	}
 	shown := b.log.String() + keyErr.Error() + usedErr.Error() + cutErr.Error() +
-		string(must(os.ReadFile(b.db.Path()))) + string(must(os.ReadFile(b.db.Path()+"-wal")))
+		string(must(os.ReadFile(b.db.Place()))) + string(must(os.ReadFile(b.db.Place()+"-wal")))
 	for name, secret := range map[string]string{
 		"token": token[20:60], "token's secret": parsed.Secret.Reveal(), "key file": key[:30],
 		"private key in DER": "\x30\x81\x87\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01",

@@ -66,7 +66,7 @@ func TestSignedLeaf(t *testing.T) {
 	if err != nil || id != pay {
 		t.Errorf("go-spiffe says %s, %v", id, err)
 	}
-	got := must(b.db.Cert(t.Context(), spiffe.Fingerprint(leaf)))
+	got := recorded(t, b, leaf)
 	want := state.Cert{
 		Serial: fmt.Sprintf("%x", leaf.SerialNumber), SPIFFEID: "spiffe://cards.example/ns/default/sa/payments", Node: "n1",
 		Fingerprint: spiffe.Fingerprint(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Root: a.RootFingerprint(),

@@ -26,6 +26,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/sqlite"
 )
 
 // network is what joins the meshes of a test: gateway addresses as peers know them, and where they really listen.
@@ -62,7 +63,7 @@ func (n *network) route(addr, real string) {
 type mesh struct {
 	*Service
 	t       testing.TB
-	db      *state.DB
+	db      state.Store
 	root    authority
 	net     *network
 	td      spiffe.TrustDomain
@@ -89,7 +90,7 @@ type option func(*mesh, *Config)
 
 func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh {
 	t.Helper()
-	db, err := state.Open(context.Background(), filepath.Join(t.TempDir(), "state.db"))
+	db, err := sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "state.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/sqlite"
 	"isthmus.dev/isthmus/internal/store"
 )
 
@@ -25,7 +26,7 @@ var errDisk = errors.New("no space left on device")
 
 // faulty is a state that can no longer be read, or takes so many writes more.
 type faulty struct {
-	*state.DB
+	state.Store
 	unreadable bool
 	writes     int
 }
@@ -42,29 +43,29 @@ func (f *faulty) Peers(ctx context.Context) ([]state.Peer, error) {
 	if f.unreadable {
 		return nil, errDisk
 	}
-	return f.DB.Peers(ctx)
+	return f.Store.Peers(ctx)
 }
 
 func (f *faulty) SetPeerSuspended(ctx context.Context, name string, suspended bool) error {
-	return f.write(func() error { return f.DB.SetPeerSuspended(ctx, name, suspended) })
+	return f.write(func() error { return f.Store.SetPeerSuspended(ctx, name, suspended) })
 }
 
 func (f *faulty) RevokePeer(ctx context.Context, name string, now time.Time) error {
-	return f.write(func() error { return f.DB.RevokePeer(ctx, name, now) })
+	return f.write(func() error { return f.Store.RevokePeer(ctx, name, now) })
 }
 
 func (f *faulty) AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error {
-	return f.write(func() error { return f.DB.AdoptPeerRoots(ctx, name, roots, now) })
+	return f.write(func() error { return f.Store.AdoptPeerRoots(ctx, name, roots, now) })
 }
 
 func (f *faulty) SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error {
-	return f.write(func() error { return f.DB.SetPeerBundle(ctx, name, roots, sequence, now) })
+	return f.write(func() error { return f.Store.SetPeerBundle(ctx, name, roots, sequence, now) })
 }
 
 func (f *faulty) EstablishPeer(
 	ctx context.Context, p *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time,
 ) error {
-	return f.write(func() error { return f.DB.EstablishPeer(ctx, p, roots, sequence, now) })
+	return f.write(func() error { return f.Store.EstablishPeer(ctx, p, roots, sequence, now) })
 }
 
 // plane is a control plane's part in peering over a real store, whose state may fail.
@@ -75,9 +76,9 @@ type plane struct {
 }
 
 // begin starts one over what is kept, as a process does.
-func begin(t *testing.T, db *state.DB, cfg *snapshot.Config) *plane {
+func begin(t *testing.T, db state.Store, cfg *snapshot.Config) *plane {
 	t.Helper()
-	p := &plane{state: &faulty{DB: db, writes: -1}}
+	p := &plane{state: &faulty{Store: db, writes: -1}}
 	own := peerrules.EncodeRoots([]*x509.Certificate{newAuthority(t, "retail").cert})
 	var err error
 	if p.store, err = store.Open(t.Context(),
@@ -108,9 +109,9 @@ func (p *plane) reason() peerrules.Reason {
 	return v.Reason
 }
 
-func openState(t *testing.T) *state.DB {
+func openState(t *testing.T) state.Store {
 	t.Helper()
-	db, err := state.Open(t.Context(), filepath.Join(t.TempDir(), "state.db"))
+	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "state.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

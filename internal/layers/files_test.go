@@ -21,7 +21,7 @@ var once = map[string]map[string]string{
 	},
 	"os.Rename(": {
 		"internal/durable/durable.go":     "syncs the file and its folder",
-		"internal/state/open.go":          "a database, synced by SQLite, and its folder",
+		"internal/state/sqlite/open.go":   "a database, synced by SQLite, and its folder",
 		"internal/demo/settings.go":       "configuration of a demo, written as an editor does",
 		"internal/node/accesslog/file.go": "a log that turns: its content was written long before",
 	},

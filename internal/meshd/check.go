@@ -119,11 +119,11 @@ func (a *admin) checkState(ctx context.Context) adminapi.Check {
 	if err := a.d.db.Check(ctx); err != nil {
 		return adminapi.Check{
 			Name: "state file", State: "failed", Detail: err.Error(),
-			Remedy: "restore " + a.d.db.Path() + " from a backup before the next restart, which it would not survive",
+			Remedy: "restore " + a.d.db.Place() + " from a backup before the next restart, which it would not survive",
 		}
 	}
 	return adminapi.Check{
-		Name: "state file", State: "ok", Detail: a.d.db.Path() + ": its structure and every row are sound",
+		Name: "state file", State: "ok", Detail: a.d.db.Place() + ": its structure and every row are sound",
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/sqlite"
 )
 
 // However many certificates a node was issued before it was revoked, none is good again when its name joins again.
@@ -33,7 +34,7 @@ func TestOldCertificatesNeverComeBack(t *testing.T) {
 	stolen, err := p.join(p.token("node-a", snapshot.RoleNode, "default/*"))
 	must(t, err)
 	must(t, p.stop())
-	db, err := state.Open(t.Context(), p.cfg.StateFile)
+	db, err := sqlite.Open(t.Context(), p.cfg.StateFile)
 	must(t, err)
 	more := make([]state.Cert, 10_200)
 	for i := range more {
@@ -43,7 +44,15 @@ func TestOldCertificatesNeverComeBack(t *testing.T) {
 			NotBefore:   time.Now(), NotAfter: time.Now().Add(48 * time.Hour),
 		}
 	}
-	must(t, db.AddCerts(t.Context(), more))
+	var all sync.WaitGroup
+	for _, c := range more {
+		all.Go(func() {
+			if err := db.AddCert(t.Context(), c); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 	must(t, db.Close())
 	p.start()
 	ask[adminapi.Empty](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "node-a"})
@@ -366,7 +375,7 @@ func TestStreamsEndWithTheirCertificate(t *testing.T) {
 // meanwhile.
 func (p *plane) signNode(name string, ttl time.Duration) credential {
 	p.t.Helper()
-	db, err := state.Open(p.t.Context(), p.cfg.StateFile)
+	db, err := sqlite.Open(p.t.Context(), p.cfg.StateFile)
 	must(p.t, err)
 	defer db.Close()
 	authority, err := ca.New(p.t.Context(),

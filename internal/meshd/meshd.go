@@ -25,6 +25,7 @@ import (
 	"isthmus.dev/isthmus/internal/source/file"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/sqlite"
 	"isthmus.dev/isthmus/internal/store"
 	"isthmus.dev/isthmus/internal/view"
 	"isthmus.dev/isthmus/internal/xds"
@@ -45,7 +46,7 @@ type Daemon struct {
 	started time.Time
 	compile func(*compile.Compiled, *snapshot.Snapshot) *compile.Compiled
 
-	db           *state.DB
+	db           state.Store
 	authority    *ca.Authority
 	identity     *ca.Source
 	source       *file.Source
@@ -117,7 +118,7 @@ func (d *Daemon) run(ctx context.Context) error {
 // open reads the state and the configuration, and makes every part.
 func (d *Daemon) open(ctx context.Context) error {
 	var err error
-	if d.db, err = state.Open(ctx, d.cfg.StateFile); err != nil {
+	if d.db, err = sqlite.Open(ctx, d.cfg.StateFile); err != nil {
 		return err
 	}
 	if err := d.openConfig(ctx); err != nil {

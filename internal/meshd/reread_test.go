@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/sqlite"
 	"isthmus.dev/isthmus/internal/store"
 )
 
@@ -29,7 +30,7 @@ func (u *unreadable) Peers(ctx context.Context) ([]state.Peer, error) {
 // A suspension that was written takes effect although the state could not be read just then.
 func TestStateIsReadAgainUntilItCanBe(t *testing.T) {
 	t.Parallel()
-	db, err := state.Open(t.Context(), filepath.Join(tempDir(t), "state.db"))
+	db, err := sqlite.Open(t.Context(), filepath.Join(tempDir(t), "state.db"))
 	must(t, err)
 	defer db.Close()
 	kept := &unreadable{Kept: db}

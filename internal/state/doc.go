@@ -1,7 +1,7 @@
-// Package state keeps what a control plane knows that is not configuration: CA material, join tokens, nodes and their
-// workloads, virtual addresses, peers, invitations and issued certificates, in one SQLite file.
+// Package state says what a control plane remembers that is not configuration: CA material, join tokens, nodes and
+// their workloads, virtual addresses, peers, invitations and issued certificates. It has the types, the errors on which
+// callers branch, and Store, the contract of whatever keeps them.
 //
-// The file is durable (what a method acknowledged survives a power cut) and checked: a damaged one is named when it is
-// opened and never begun anew. Time is an argument everywhere. Consumers declare the few methods they need;
-// package statetest holds the contract that another database must keep.
+// Two databases keep it: package sqlite one file for one control plane, package postgres a database that several share.
+// Package relational has what both do alike, and package statetest holds both to the contract.
 package state

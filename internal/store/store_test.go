@@ -30,6 +30,7 @@ import (
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/sqlite"
 	"isthmus.dev/isthmus/internal/vip"
 )
 
@@ -42,7 +43,7 @@ type lab struct {
 }
 
 type breakable struct {
-	*state.DB
+	state.Store
 	mu     sync.Mutex // guards broken and writes
 	broken error
 	writes int
@@ -54,7 +55,7 @@ func (b *breakable) SaveVIPs(ctx context.Context, c vip.Change) error {
 	if err := b.fail(); err != nil {
 		return err
 	}
-	return b.DB.SaveVIPs(ctx, c)
+	return b.Store.SaveVIPs(ctx, c)
 }
 
 func (b *breakable) RegisterNode(ctx context.Context, n snapshot.Node, ws []snapshot.Workload, now time.Time) error {
@@ -67,7 +68,7 @@ func (b *breakable) RegisterNode(ctx context.Context, n snapshot.Node, ws []snap
 	if b.skip {
 		return nil
 	}
-	return b.DB.RegisterNode(ctx, n, ws, now)
+	return b.Store.RegisterNode(ctx, n, ws, now)
 }
 
 func (b *breakable) fail() error {
@@ -91,10 +92,10 @@ func (b *breakable) breakBy(err error) {
 
 func newLab(t *testing.T, path string) *lab {
 	t.Helper()
-	db, err := state.Open(t.Context(), path)
+	db, err := sqlite.Open(t.Context(), path)
 	must(t, err)
 	t.Cleanup(func() { db.Close() })
-	kept := &breakable{DB: db}
+	kept := &breakable{Store: db}
 	s, err := Open(t.Context(), Config{Kept: kept, Roots: func() []byte { return []byte("roots") }, Now: func() time.Time { return noon }})
 	must(t, err)
 	return &lab{s, kept}

@@ -12,13 +12,13 @@ import (
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
-	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/sqlite"
 )
 
 // A join token that pins the old root works until that root is withdrawn, and then says what to do.
 func TestJoinTokenDuringARotation(t *testing.T) {
 	dir := t.TempDir()
-	db, err := state.Open(t.Context(), filepath.Join(dir, "state.db"))
+	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "state.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

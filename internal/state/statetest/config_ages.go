@@ -1,7 +1,6 @@
 package statetest
 
 import (
-	"context"
 	"slices"
 	"testing"
 	"time"
@@ -10,13 +9,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// ConfigAges say which object of the configuration was first.
-type ConfigAges interface {
-	ConfigAges(context.Context) ([]state.ConfigAge, error)
-	SetConfigAges(ctx context.Context, put, remove []state.ConfigAge) error
-}
-
-func configAges(t *testing.T, s Store) {
+func configAges(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	age := func(name, file string, micro int64) state.ConfigAge {
 		return state.ConfigAge{

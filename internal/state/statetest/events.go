@@ -19,7 +19,7 @@ func deed(seq uint64, at time.Time, action, object, outcome string) state.Event 
 	}
 }
 
-func events(t *testing.T, s Store) {
+func events(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	all := []state.Event{
 		deed(1, epoch, "token create", "node n1", state.OK),
@@ -50,7 +50,7 @@ func events(t *testing.T, s Store) {
 }
 
 // eventWithEnd: what was begun is seen as begun until its end is written, and ends once.
-func eventWithEnd(t *testing.T, s Store) {
+func eventWithEnd(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	e := deed(0, epoch, "ca rotate", "root", "")
 	seq, err := s.BeginEvent(ctx, e)
@@ -69,7 +69,7 @@ func eventWithEnd(t *testing.T, s Store) {
 }
 
 // eventsAreKept: pruning takes events that are past their own retention, whatever moment it is asked for.
-func eventsAreKept(t *testing.T, s Store) {
+func eventsAreKept(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for i, days := range []int{0, 10, 399, 405} {
 		ok(t,
@@ -95,7 +95,7 @@ func eventsAreKept(t *testing.T, s Store) {
 }
 
 // eventsOutliveAClock: a clock that was set years ahead, and back again, makes nobody forget what was done.
-func eventsOutliveAClock(t *testing.T, s Store) {
+func eventsOutliveAClock(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for i := range 10 {
 		ok(t, s.Record(ctx, deed(0, after(time.Duration(i)*time.Hour), "token create", fmt.Sprint("node n", i), state.OK)))
@@ -118,7 +118,7 @@ func eventsOutliveAClock(t *testing.T, s Store) {
 }
 
 // eventsAreBounded: no row is longer than it may be, and what is not text becomes text.
-func eventsAreBounded(t *testing.T, s Store) {
+func eventsAreBounded(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	long := strings.Repeat("ä", 5000)
 	ok(t,
@@ -135,7 +135,7 @@ func eventsAreBounded(t *testing.T, s Store) {
 
 // refusalsLeaveRoom: whoever is refused from ever new addresses or under ever new names leaves room for the others,
 // whose refusals are kept with all that is known of them.
-func refusalsLeaveRoom(t *testing.T, s Store) {
+func refusalsLeaveRoom(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	floods := map[string]func(i int) (actor, from string){
 		"one node, many addresses":  func(i int) (string, string) { return "node stolen", fmt.Sprintf("2001:db8::%x", i) },
@@ -177,7 +177,7 @@ func refusalsLeaveRoom(t *testing.T, s Store) {
 }
 
 // refusalsAreFolded: whoever is refused without end, or from everywhere, fills nothing and hides nothing.
-func refusalsAreFolded(t *testing.T, s Store) {
+func refusalsAreFolded(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.Record(ctx, deed(0, epoch, "token create", "node n1", state.OK)))
 	for i := range 50 {

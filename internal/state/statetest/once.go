@@ -21,7 +21,7 @@ func token(id string) state.Token {
 	}
 }
 
-func tokenOnce(t *testing.T, s Store) {
+func tokenOnce(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.AddToken(ctx, token("a")))
 	wantErr(t, s.AddToken(ctx, token("a")), state.ErrExists)
@@ -35,7 +35,7 @@ func tokenOnce(t *testing.T, s Store) {
 	same(t, all, []state.Token{want})
 }
 
-func tokenRefusals(t *testing.T, s Store) {
+func tokenRefusals(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.AddToken(ctx, token("a")))
 	ok(t, s.AddToken(ctx, token("b")))
@@ -70,7 +70,7 @@ func tokenRefusals(t *testing.T, s Store) {
 }
 
 // tokenEnded: what was seen to have ended stays so when the clock is set back.
-func tokenEnded(t *testing.T, s Store) {
+func tokenEnded(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for _, id := range []string{"tried", "swept", "young"} {
 		tok := token(id)
@@ -94,7 +94,7 @@ func tokenEnded(t *testing.T, s Store) {
 	ok(t, err)
 }
 
-func cancelledToken(t *testing.T, s Store) {
+func cancelledToken(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	made := token("a")
 	made.MadeBy = "administrator alice"
@@ -127,7 +127,7 @@ func cancelledToken(t *testing.T, s Store) {
 	wantErr(t, err, state.ErrNotFound)
 }
 
-func tokenRace(t *testing.T, s Store) {
+func tokenRace(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.AddToken(ctx, token("a")))
 	race(t, func() error {
@@ -140,7 +140,7 @@ func invite(id string) state.Invite {
 	return state.Invite{ID: id, Hash: hash("secret of " + id), Peer: "retail", Created: epoch, Expires: after(10 * time.Minute)}
 }
 
-func invites(t *testing.T, s Store) {
+func invites(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for _, id := range []string{"b", "a", "c"} {
 		ok(t, s.AddInvite(ctx, invite(id)))
@@ -169,7 +169,7 @@ func invites(t *testing.T, s Store) {
 	wantErr(t, err, state.ErrExpired)
 }
 
-func inviteRace(t *testing.T, s Store) {
+func inviteRace(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.AddInvite(ctx, invite("a")))
 	race(t, func() error {
@@ -208,7 +208,7 @@ func race(t *testing.T, use func() error) {
 	}
 }
 
-func bootstraps(t *testing.T, s Store) {
+func bootstraps(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.PutBootstrap(ctx, snapshot.Bootstrap{ID: "b", Address: "192.0.2.1:15443"}, after(time.Minute)))
 	ok(t, s.PutBootstrap(ctx, snapshot.Bootstrap{ID: "a", Address: "192.0.2.2:15443"}, after(time.Hour)))

@@ -23,7 +23,7 @@ func meshPeer(name string) *v1alpha1.MeshPeer {
 	}
 }
 
-func peers(t *testing.T, s Store) {
+func peers(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	_, err := s.Peer(ctx, "retail")
 	wantErr(t, err, state.ErrNotFound)
@@ -57,7 +57,7 @@ func peers(t *testing.T, s Store) {
 	same(t, one, state.Peer{Name: "filed"})
 }
 
-func peerRoots(t *testing.T, s Store) {
+func peerRoots(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.SetPeerBundle(ctx, "retail", []byte("roots 5"), 5, epoch))
 	wantErr(t, s.SetPeerBundle(ctx, "retail", []byte("roots"), math.MaxUint64, after(time.Hour)), state.ErrSequence)
@@ -83,7 +83,7 @@ func peerRoots(t *testing.T, s Store) {
 	}
 }
 
-func revokedPeer(t *testing.T, s Store) {
+func revokedPeer(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.EstablishPeer(ctx, meshPeer("retail"), []byte("roots"), 7, epoch))
 	ok(t, s.SetPeerCatalogue(ctx, "retail", snapshot.Catalogue{Sequence: 3}))
@@ -112,7 +112,7 @@ func revokedPeer(t *testing.T, s Store) {
 	wantErr(t, s.SetPeerBundle(ctx, "never met", []byte("roots"), 1, epoch), state.ErrRevoked)
 }
 
-func sequences(t *testing.T, s Store) {
+func sequences(t *testing.T, s state.Store) {
 	first := uint64(epoch.UnixMicro())
 	for _, step := range []struct {
 		name string

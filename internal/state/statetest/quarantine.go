@@ -8,7 +8,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-func quarantines(t *testing.T, s Store) {
+func quarantines(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	one := func(proxy, name, content string, since time.Time) state.Quarantine {
 		return state.Quarantine{

@@ -12,7 +12,7 @@ const (
 	anotherRoot = "2222222222222222222222222222222222222222222222222222222222222222"
 )
 
-func rotation(t *testing.T, s Store) {
+func rotation(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	_, err := s.Rotation(ctx)
 	wantErr(t, err, state.ErrNotFound)
@@ -38,23 +38,25 @@ func rotation(t *testing.T, s Store) {
 	got, err = s.Rotation(ctx)
 	ok(t, err)
 	same(t, got, later)
-	all, err := s.Blobs(ctx)
+	kept, err := s.Blob(ctx, "root")
 	ok(t, err)
-	same(t, all, []state.Blob{root})
+	same(t, kept, root)
+	_, err = s.Blob(ctx, "root-next")
+	wantErr(t, err, state.ErrNotFound)
 }
 
-func certsUnder(t *testing.T, s Store) {
+func certsUnder(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	before, young, moved, over := cert(1, "n1", after(time.Hour)), cert(2, "n1", after(2*time.Hour)), cert(3, "n2", after(time.Hour)), cert(4, "n3", after(time.Minute))
 	before.Root, young.Root, moved.Root = oneRoot, oneRoot, anotherRoot // over: issued before roots were kept
-	ok(t, s.AddCerts(ctx, []state.Cert{before, young, moved, over}))
+	addCerts(t, s, before, young, moved, over)
 	shut, good := cert(0xabcd, "", after(time.Hour)), cert(6, "", after(time.Hour))
 	shut.SPIFFEID, shut.Root = "spiffe://cards.example/isthmus/admin/alice", oneRoot
 	good.SPIFFEID, good.Root = "spiffe://cards.example/isthmus/admin/bob", oneRoot
-	one, err := s.Cert(ctx, moved.Fingerprint)
+	ofN2, err := s.Certs(ctx, state.CertFilter{Node: "n2"})
 	ok(t, err)
-	same(t, one, moved)
-	ok(t, s.AddCerts(ctx, []state.Cert{shut, good}))
+	same(t, ofN2, []state.Cert{moved})
+	addCerts(t, s, shut, good)
 	ok(t,
 		s.AddAdmin(ctx,
 			state.Admin{Generation: "a", Name: "alice", Serial: shut.Serial, Created: epoch, NotAfter: shut.NotAfter}))

@@ -1,0 +1,15 @@
+package state
+
+import "errors"
+
+// Errors on which callers branch.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("exists already")
+	ErrUsed     = errors.New("used already")
+	ErrExpired  = errors.New("expired")
+	ErrSecret   = errors.New("wrong secret")
+	ErrRevoked  = errors.New("revoked")
+	ErrSequence = errors.New("sequence goes back")
+	ErrDamaged  = errors.New("state damaged")
+)

@@ -1,0 +1,73 @@
+package relational
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// AddCert writes one issued certificate and returns when it is durable.
+func (d *DB) AddCert(ctx context.Context, c state.Cert) error {
+	row, err := certRow(c)
+	if err != nil {
+		return err
+	}
+	_, err = d.exec(ctx, "add-cert", row...)
+	return err
+}
+
+func certRow(c state.Cert) ([]any, error) {
+	serial, err1 := hex.DecodeString(c.Serial)
+	finger, err2 := hex.DecodeString(c.Fingerprint)
+	root, err3 := hex.DecodeString(c.Root)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, fmt.Errorf("add certificate of %s: serial number and fingerprints must be hex: %w", c.SPIFFEID, err)
+	}
+	return []any{serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter), orEmpty(root)}, nil
+}
+
+// Certs reads those that the filter selects, longest valid first.
+func (d *DB) Certs(ctx context.Context, f state.CertFilter) ([]state.Cert, error) {
+	after := int64(-1 << 63)
+	if !f.ValidAt.IsZero() {
+		after = f.ValidAt.UnixMicro()
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 1000
+	}
+	return list(ctx, d, "certs", scanCert, after, f.Node, f.SPIFFEID, limit)
+}
+
+// PruneCerts removes the records of certificates that ended before a moment.
+func (d *DB) PruneCerts(ctx context.Context, before time.Time) error {
+	_, err := d.exec(ctx, "prune-certs", stamp(before))
+	return err
+}
+
+// Prune removes what ended before a moment: administrators' certificates, tokens, invitations and acceptances. Of
+// events and refusals it removes those that are past a retention of their own.
+func (d *DB) Prune(ctx context.Context, before time.Time) error {
+	for _, name := range []string{"prune-admins", "prune-tokens", "prune-invites", "prune-bootstraps"} {
+		if _, err := d.exec(ctx, name, stamp(before)); err != nil {
+			return err
+		}
+	}
+	if _, err := d.exec(ctx, "prune-refusals", stamp(before.Add(-refusalRetention))); err != nil {
+		return err
+	}
+	_, err := d.exec(ctx, "prune-events")
+	return err
+}
+
+func scanCert(s scanner) (state.Cert, error) {
+	var c state.Cert
+	var serial, finger, root []byte
+	err := s.Scan(&serial, &c.SPIFFEID, &c.Node, &finger, timeOf{&c.NotBefore}, timeOf{&c.NotAfter}, &root)
+	c.Serial, c.Fingerprint, c.Root = hex.EncodeToString(serial), hex.EncodeToString(finger), hex.EncodeToString(root)
+	return c, err
+}

@@ -1,0 +1,149 @@
+package relational
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// DB keeps the state in an Engine. It is a state.Store.
+type DB struct {
+	engine   Engine
+	stmts    map[string]*statement
+	writer   *writer
+	watchers *Watchers
+}
+
+var _ state.Store = (*DB)(nil)
+
+// statement is one that is ready, on the pool that it needs.
+type statement struct {
+	*sql.Stmt
+	query
+}
+
+// New makes a store of an engine, which Close closes. What the store writes is told to watchers.
+func New(ctx context.Context, engine Engine, watchers *Watchers) (*DB, error) {
+	d := &DB{engine: engine, stmts: map[string]*statement{}, watchers: watchers}
+	if err := d.prepare(ctx); err != nil {
+		return nil, errors.Join(d.fail("open", err), d.Close())
+	}
+	d.startWriter()
+	return d, nil
+}
+
+// Close ends all use of the database.
+func (d *DB) Close() error {
+	d.writer.stop()
+	var errs []error
+	for _, s := range d.stmts {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, d.engine.Close())...)
+}
+
+// Place names the database.
+func (d *DB) Place() string { return d.engine.Place() }
+
+// Check looks at all that is kept.
+func (d *DB) Check(ctx context.Context) error { return d.fail("check", d.engine.Check(ctx)) }
+
+// Watch sends what is written.
+func (d *DB) Watch(ctx context.Context) <-chan []state.Change { return d.watchers.Watch(ctx) }
+
+// exec runs one writing statement by its name in queries/ and returns how many rows it changed, once that is durable.
+func (d *DB) exec(ctx context.Context, name string, args ...any) (n int64, err error) {
+	err = d.inTx(ctx, name, func(ctx context.Context, t *tx) error {
+		n, err = t.exec(ctx, name, args...)
+		return err
+	})
+	return n, err
+}
+
+// scanner is a row.
+type scanner interface{ Scan(dest ...any) error }
+
+// list runs one reading statement by its name in queries/.
+func list[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, error), args ...any) ([]T, error) {
+	rows, err := d.stmts[name].QueryContext(ctx, args...)
+	if err != nil {
+		return nil, d.fail(name, err)
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		one, err := scan(rows)
+		if err != nil {
+			return nil, d.fail(name, err)
+		}
+		all = append(all, one)
+	}
+	return all, d.fail(name, rows.Err())
+}
+
+// one is list for a statement that finds at most one row; ErrNotFound when it finds none.
+func one[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, error), args ...any) (T, error) {
+	v, err := scan(d.stmts[name].QueryRowContext(ctx, args...))
+	if errors.Is(err, sql.ErrNoRows) {
+		return v, fmt.Errorf("%s: %w", name, state.ErrNotFound)
+	}
+	return v, d.fail(name, err)
+}
+
+// inTx runs f in a transaction: all of it happens, and is durable, or nothing. f may be run more than once.
+func (d *DB) inTx(ctx context.Context, name string, f func(context.Context, *tx) error) error {
+	return d.ask(ctx, &write{name: name, do: f})
+}
+
+// tx is one transaction that writes.
+type tx struct {
+	d       *DB
+	tx      *sql.Tx
+	changes []state.Change // made so far
+}
+
+func (t *tx) exec(ctx context.Context, name string, args ...any) (int64, error) {
+	s := t.d.stmts[name]
+	r, err := t.tx.StmtContext(ctx, s.Stmt).ExecContext(ctx, args...)
+	if err != nil {
+		return 0, t.d.fail(name, err)
+	}
+	n, err := r.RowsAffected()
+	if n > 0 {
+		t.note(s.query, args)
+	}
+	return n, t.d.fail(name, err)
+}
+
+// scan runs a statement that returns one row.
+func (t *tx) scan(ctx context.Context, name string, into []any, args ...any) error {
+	s := t.d.stmts[name]
+	err := t.tx.StmtContext(ctx, s.Stmt).QueryRowContext(ctx, args...).Scan(into...)
+	if err == nil {
+		t.note(s.query, args)
+	}
+	return t.d.fail(name, err)
+}
+
+// note keeps what a statement changed, for those who watch.
+func (t *tx) note(q query, args []any) {
+	if q.changes == "" {
+		return
+	}
+	change := state.Change{Topic: q.changes}
+	if q.key > 0 {
+		change.Key, _ = args[q.key-1].(string)
+	}
+	t.changes = append(t.changes, change)
+}
+
+// fail names the operation and the database in err; nil stays nil.
+func (d *DB) fail(operation string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return d.engine.Explain(operation, err)
+}

@@ -1,0 +1,116 @@
+package relational
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// EstablishPeer writes a peering made by token: object and first roots, in place of all that was known under its name.
+// It ends a suspension or revocation, since both sides have consented anew.
+func (d *DB) EstablishPeer(ctx context.Context, object *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time) error {
+	seq, err := sequenceOf(sequence)
+	if err != nil {
+		return err
+	}
+	text, err := encode(object)
+	if err != nil {
+		return err
+	}
+	_, err = d.exec(ctx, "establish-peer", object.Name, text, stamp(now), roots, seq, stamp(now))
+	return err
+}
+
+// Peer reads one peer; ErrNotFound when nothing is known of it.
+func (d *DB) Peer(ctx context.Context, name string) (state.Peer, error) {
+	return one(ctx, d, "peer", scanPeer, name)
+}
+
+// Peers reads all, the revoked ones too, sorted by name.
+func (d *DB) Peers(ctx context.Context) ([]state.Peer, error) { return list(ctx, d, "peers", scanPeer) }
+
+// SetPeerBundle writes roots (PEM) confirmed at a time. ErrRevoked when the peer is.
+func (d *DB) SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error {
+	seq, err := sequenceOf(sequence)
+	if err != nil {
+		return fmt.Errorf("bundle of peer %q: %w", name, err)
+	}
+	return d.unlessRevoked(ctx, name, "set-bundle", name, roots, seq, stamp(now))
+}
+
+// AdoptPeerRoots writes the first roots (PEM) of a peer whose object is a file, in place of all that grew from other
+// ones. A suspension stays. ErrRevoked when the peer is revoked.
+func (d *DB) AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error {
+	return d.unlessRevoked(ctx, name, "adopt-roots", name, roots, stamp(now))
+}
+
+// SetPeerCatalogue writes what a peer offers. ErrRevoked when the peer is.
+func (d *DB) SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue) error {
+	text, err := encode(c)
+	if err != nil {
+		return err
+	}
+	return d.unlessRevoked(ctx, name, "set-catalogue", name, text)
+}
+
+func (d *DB) unlessRevoked(ctx context.Context, name, statement string, args ...any) error {
+	n, err := d.exec(ctx, statement, args...)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("peer %q: %w", name, state.ErrRevoked)
+	}
+	return err
+}
+
+// SetPeerObject writes the object of a peering made by token anew; its age stays. ErrRevoked when there is none (any more).
+func (d *DB) SetPeerObject(ctx context.Context, object *v1alpha1.MeshPeer) error {
+	text, err := encode(object)
+	if err != nil {
+		return err
+	}
+	return d.unlessRevoked(ctx, object.Name, "set-peer-object", text, object.Name)
+}
+
+// SetPeerSuspended suspends or resumes a peer.
+func (d *DB) SetPeerSuspended(ctx context.Context, name string, suspended bool) error {
+	_, err := d.exec(ctx, "set-suspended", name, flag(suspended))
+	return err
+}
+
+// RevokePeer ends a peering for good: roots, catalogue and open invitations go; a mark stays that no refresh can undo.
+func (d *DB) RevokePeer(ctx context.Context, name string, now time.Time) error {
+	return d.inTx(ctx, "revoke peer", func(ctx context.Context, t *tx) error {
+		if _, err := t.exec(ctx, "revoke-peer", name, stamp(now)); err != nil {
+			return err
+		}
+		_, err := t.exec(ctx, "cancel-invites", name)
+		return err
+	})
+}
+
+// NextSequence is a number that grows with every call for a name.
+func (d *DB) NextSequence(ctx context.Context, name string, now time.Time) (uint64, error) {
+	var n int64
+	err := d.inTx(ctx, "next-sequence", func(ctx context.Context, t *tx) error {
+		return t.scan(ctx, "next-sequence", []any{&n}, name, now.UnixMicro())
+	})
+	return uint64(n), err
+}
+
+func sequenceOf(n uint64) (int64, error) {
+	if n > math.MaxInt64 {
+		return 0, fmt.Errorf("sequence %d is beyond %d: %w", n, math.MaxInt64, state.ErrSequence)
+	}
+	return int64(n), nil
+}
+
+func scanPeer(s scanner) (state.Peer, error) {
+	var p state.Peer
+	err := s.Scan(&p.Name, jsonOf{&p.Object}, timeOf{&p.Made}, &p.State.Roots, &p.State.BundleSequence, timeOf{&p.State.BundleTime},
+		&p.State.Suspended, timeOf{&p.Revoked}, jsonOf{&p.State.Catalogue})
+	return p, err
+}

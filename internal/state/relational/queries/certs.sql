@@ -1,0 +1,11 @@
+-- write: add-cert
+INSERT INTO certs (serial, spiffe_id, node, fingerprint, not_before, not_after, root) VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- Empty arguments select all.
+-- read: certs
+SELECT serial, spiffe_id, node, fingerprint, not_before, not_after, root FROM certs
+WHERE not_after > $1 AND ($2 = '' OR node = $2) AND ($3 = '' OR spiffe_id = $3)
+ORDER BY not_after DESC, serial LIMIT $4;
+
+-- write: prune-certs
+DELETE FROM certs WHERE not_after < $1;

@@ -1,0 +1,34 @@
+-- The generation is the token's ID. A token that was cancelled after its use, because its node was revoked, lets nobody in.
+-- write: attest-node (changes nodes $1)
+INSERT INTO nodes (name, role, generation, grants, attested, last_seen)
+SELECT $1, $2, $3, $4, $5, $5 WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE id = $3 AND cancelled IS NOT NULL)
+ON CONFLICT (name) DO UPDATE SET role = excluded.role, generation = excluded.generation, grants = excluded.grants,
+  attested = excluded.attested, last_seen = excluded.last_seen, revoked = NULL,
+  gateway = CASE WHEN nodes.role = excluded.role THEN nodes.gateway END,
+  reached = CASE WHEN nodes.role = excluded.role THEN nodes.reached END;
+
+-- read: node
+SELECT name, role, generation, grants, gateway, reached, attested, last_seen, revoked FROM nodes WHERE name = $1;
+
+-- read: nodes
+SELECT name, role, generation, grants, gateway, reached, attested, last_seen, revoked FROM nodes ORDER BY name;
+
+-- write: register-node (changes nodes $4)
+UPDATE nodes SET gateway = $1, reached = $2, last_seen = $3 WHERE name = $4 AND revoked IS NULL;
+
+-- write: revoke-node (changes nodes $2)
+UPDATE nodes SET revoked = coalesce(revoked, $1), gateway = NULL, reached = NULL WHERE name = $2;
+
+-- write: delete-workloads
+DELETE FROM workloads WHERE node = $1;
+
+-- A name that a revoked node still has here, because the revocation is not written yet, is another's already.
+-- write: add-workload
+INSERT INTO workloads (node, namespace, name, workload) VALUES ($1, $2, $3, $4)
+ON CONFLICT (namespace, name) DO UPDATE SET node = excluded.node, workload = excluded.workload WHERE workloads.node <> excluded.node;
+
+-- read: workloads
+SELECT workload FROM workloads ORDER BY node, namespace, name;
+
+-- read: node-of
+SELECT name, role, generation, grants, gateway, reached, attested, last_seen, revoked FROM nodes WHERE generation = $1;

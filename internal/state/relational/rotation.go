@@ -1,0 +1,63 @@
+package relational
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// Rotation reads the rotation under way, or the last one; ErrNotFound when there never was one.
+func (d *DB) Rotation(ctx context.Context) (state.Rotation, error) {
+	return one(ctx, d, "rotation", scanRotation)
+}
+
+func scanRotation(s scanner) (state.Rotation, error) {
+	var r state.Rotation
+	var oldRoot, newRoot []byte
+	err := s.Scan(&r.Step, &oldRoot, &newRoot, timeOf{&r.Began}, timeOf{&r.Since}, jsonOf{&r.Passed})
+	r.OldRoot, r.NewRoot = hex.EncodeToString(oldRoot), hex.EncodeToString(newRoot)
+	return r, err
+}
+
+// PutRotation writes how far a rotation has come, together with the CA material that the step makes and unmakes: all of it
+// happens or nothing.
+func (d *DB) PutRotation(ctx context.Context, r state.Rotation, put []state.Blob, remove []string) error {
+	oldRoot, err1 := hex.DecodeString(r.OldRoot)
+	newRoot, err2 := hex.DecodeString(r.NewRoot)
+	passed, err3 := encode(append([]string{}, r.Passed...))
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return fmt.Errorf("keep rotation: %w", err)
+	}
+	return d.inTx(ctx, "keep rotation", func(ctx context.Context, t *tx) error {
+		for _, b := range put {
+			if _, err := t.exec(ctx, "put-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key), stamp(b.Created)); err != nil {
+				return err
+			}
+		}
+		for _, name := range remove {
+			if _, err := t.exec(ctx, "delete-blob", name); err != nil {
+				return err
+			}
+		}
+		_, err := t.exec(ctx, "put-rotation", r.Step, orEmpty(oldRoot), orEmpty(newRoot), stamp(r.Began), stamp(r.Since), passed)
+		return err
+	})
+}
+
+// CertsUnder are the certificates still valid at a moment that lead to a root, without administrators' that were
+// revoked.
+func (d *DB) CertsUnder(ctx context.Context, root string, now time.Time) ([]state.CertUse, error) {
+	finger, err := hex.DecodeString(root)
+	if err != nil {
+		return nil, fmt.Errorf("root %q is not hex: %w", root, err)
+	}
+	return list(ctx, d, "certs-under", func(s scanner) (state.CertUse, error) {
+		var u state.CertUse
+		err := s.Scan(&u.Node, &u.SPIFFEID, timeOf{&u.NotAfter})
+		return u, err
+	}, stamp(now), finger)
+}

@@ -1,0 +1,82 @@
+package relational
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// AddToken writes a new token; ErrExists when its ID is taken.
+func (d *DB) AddToken(ctx context.Context, t state.Token) error {
+	grants, err := encode(t.Grant)
+	if err != nil {
+		return err
+	}
+	n, err := d.exec(ctx, "add-token", t.ID, t.Hash[:], t.Node, string(t.Role), grants, stamp(t.Created), t.MadeBy,
+		stamp(t.Expires))
+	if err == nil && n == 0 {
+		err = fmt.Errorf("add token %q: %w", t.ID, state.ErrExists)
+	}
+	return err
+}
+
+// UseToken marks a token as used and returns it. Of all who try, at any time, one succeeds. The others get ErrNotFound,
+// ErrSecret, ErrUsed or ErrExpired, and the refusal is recorded.
+func (d *DB) UseToken(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Token, error) {
+	t, err := one(ctx, d, "token", notCancelled, id)
+	u := use{what: "token", id: id, by: by, now: now, statement: "use-token"}
+	err = d.useOnce(ctx, u, err, t.Hash, hash, func() (usedAt, expires time.Time, err error) {
+		t, err = one(ctx, d, "token", notCancelled, id)
+		return t.UsedAt, t.Expires, err
+	})
+	if err != nil {
+		return state.Token{}, err
+	}
+	t.UsedAt, t.UsedBy = now, by
+	return t, nil
+}
+
+// CancelToken ends a token that was not used yet. ErrNotFound when there is none, ErrUsed when it was used.
+func (d *DB) CancelToken(ctx context.Context, id string, now time.Time) error {
+	n, err := d.exec(ctx, "cancel-token", stamp(now), id)
+	if err != nil || n == 1 {
+		return err
+	}
+	t, err := one(ctx, d, "token", scanToken, id)
+	if err == nil && t.Cancelled.IsZero() {
+		err = fmt.Errorf("cancel token %q: %w", id, state.ErrUsed)
+	}
+	return err
+}
+
+// CancelTokensMadeBy ends the tokens of one maker that were not used yet, and says how many. None is no error.
+func (d *DB) CancelTokensMadeBy(ctx context.Context, maker string, now time.Time) (int64, error) {
+	return d.exec(ctx, "cancel-tokens-made-by", stamp(now), maker)
+}
+
+// Tokens reads all tokens, oldest first.
+func (d *DB) Tokens(ctx context.Context) ([]state.Token, error) {
+	return list(ctx, d, "tokens", scanToken)
+}
+
+// errCancelled is an ErrNotFound to whoever asks, and something else on record.
+var errCancelled = fmt.Errorf("cancelled: %w", state.ErrNotFound)
+
+// notCancelled scans a token; one that was cancelled is none.
+func notCancelled(s scanner) (state.Token, error) {
+	t, err := scanToken(s)
+	if err == nil && !t.Cancelled.IsZero() {
+		err = errCancelled
+	}
+	return t, err
+}
+
+func scanToken(s scanner) (t state.Token, err error) {
+	var hash []byte
+	err = s.Scan(&t.ID, &hash, &t.Node, &t.Role, jsonOf{&t.Grant}, timeOf{&t.Created}, &t.MadeBy, timeOf{&t.Expires},
+		timeOf{&t.Cancelled}, timeOf{&t.UsedAt}, &t.UsedBy)
+	copy(t.Hash[:], hash)
+	return t, err
+}

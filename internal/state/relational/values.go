@@ -1,0 +1,73 @@
+package relational
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// stamp is a time as the tables keep it: microseconds since 1970, NULL for the zero time.
+func stamp(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMicro()
+}
+
+// flag is a bool as the tables keep it.
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// timeOf scans what stamp wrote.
+type timeOf struct{ t *time.Time }
+
+func (s timeOf) Scan(v any) error {
+	switch v := v.(type) {
+	case nil:
+		*s.t = time.Time{}
+	case int64:
+		*s.t = time.UnixMicro(v).UTC()
+	default:
+		return fmt.Errorf("a time is kept as %T", v)
+	}
+	return nil
+}
+
+// jsonOf scans JSON into what p points to; NULL leaves it alone.
+type jsonOf struct{ p any }
+
+func (s jsonOf) Scan(v any) error {
+	switch v := v.(type) {
+	case nil:
+		return nil
+	case string:
+		return json.Unmarshal([]byte(v), s.p)
+	default:
+		return fmt.Errorf("JSON is kept as %T", v)
+	}
+}
+
+// addrOf scans an address as its own text; NULL is none.
+type addrOf struct{ a *netip.Addr }
+
+func (s addrOf) Scan(v any) (err error) {
+	switch v := v.(type) {
+	case nil:
+		*s.a = netip.Addr{}
+	case string:
+		*s.a, err = netip.ParseAddr(v)
+	default:
+		err = fmt.Errorf("an address is kept as %T", v)
+	}
+	return err
+}
+
+func encode(v any) (string, error) {
+	b, err := json.Marshal(v)
+	return string(b), err
+}

@@ -1,0 +1,58 @@
+package relational
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"isthmus.dev/isthmus/internal/vip"
+)
+
+// maxVIPsTogether bounds the rows of one transaction, so that others are not kept waiting while thousands are written.
+const maxVIPsTogether = 1000
+
+// SaveVIPs keeps a choice of virtual addresses. When it fails a part of it may have been kept; the same choice may be
+// saved again.
+func (d *DB) SaveVIPs(ctx context.Context, c vip.Change) error {
+	for drop := range slices.Chunk(c.Drop, maxVIPsTogether) {
+		err := d.inTx(ctx, "release addresses", func(ctx context.Context, t *tx) error {
+			for _, host := range drop {
+				if _, err := t.exec(ctx, "delete-vip", host); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for put := range slices.Chunk(c.Put, maxVIPsTogether) {
+		err := d.inTx(ctx, "keep addresses", func(ctx context.Context, t *tx) error {
+			for _, r := range put {
+				if _, err := t.exec(ctx, "put-vip", r.Name, r.Namespace, r.Addr.String(), stamp(r.Gone)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// VIPs reads all that was kept.
+func (d *DB) VIPs(ctx context.Context) ([]vip.Row, error) {
+	return list(ctx, d, "vips", func(s scanner) (vip.Row, error) {
+		var r vip.Row
+		var text string
+		err := s.Scan(&r.Name, &r.Namespace, &text, timeOf{&r.Gone})
+		if err != nil {
+			return r, err
+		}
+		r.Addr, err = netip.ParseAddr(text)
+		return r, err
+	})
+}

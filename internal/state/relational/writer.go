@@ -1,0 +1,223 @@
+package relational
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+const (
+	// maxTogether bounds how many writes share one transaction.
+	maxTogether = 512
+	// patience is how long a transaction is tried again while the database is away, and retryPause how long it rests.
+	patience   = 10 * time.Second
+	retryPause = 50 * time.Millisecond
+)
+
+var errClosed = errors.New("it is closed")
+
+// write is one change that somebody waits for.
+type write struct {
+	name string
+	do   func(context.Context, *tx) error // may be run more than once
+	err  error                            // how it went
+	done chan error                       // takes one answer
+}
+
+// writer carries out all writes, one after the other, in one goroutine. What comes while it waits for the database shares
+// the next transaction: nobody is answered before what they asked for is durable.
+type writer struct {
+	writes  chan *write   // unbuffered: who is heard is answered
+	stopped sync.Once     // closes closing
+	closing chan struct{} // closed by stop
+	ended   chan struct{} // closed when nothing is written any more
+}
+
+func (d *DB) startWriter() {
+	d.writer = &writer{writes: make(chan *write), closing: make(chan struct{}), ended: make(chan struct{})}
+	go d.carryOutAll(d.writer)
+}
+
+// stop ends the writer, once it has answered whom it heard.
+func (w *writer) stop() {
+	if w != nil {
+		w.stopped.Do(func() { close(w.closing) })
+		<-w.ended
+	}
+}
+
+// ask has a write carried out and waits until it is durable. A caller whose ctx ends before the writer has heard of it
+// leaves it undone; one whose ctx ends later waits all the same, since it happens.
+func (d *DB) ask(ctx context.Context, one *write) error {
+	one.done = make(chan error, 1)
+	if err := ctx.Err(); err != nil {
+		return d.fail(one.name, err)
+	}
+	select {
+	case d.writer.writes <- one:
+		return <-one.done
+	case <-ctx.Done():
+		return d.fail(one.name, ctx.Err())
+	case <-d.writer.closing:
+		return d.fail(one.name, errClosed)
+	}
+}
+
+func (d *DB) carryOutAll(w *writer) {
+	defer close(w.ended)
+	for {
+		select {
+		case first := <-w.writes:
+			runtime.Gosched() // who is ready to ask, asks
+			d.carryOut(w.gather(first))
+		case <-w.closing:
+			return
+		}
+	}
+}
+
+// gather is a write and all that wait beside it.
+func (w *writer) gather(first *write) []*write {
+	all := []*write{first}
+	for len(all) < maxTogether {
+		select {
+		case next := <-w.writes:
+			all = append(all, next)
+		default:
+			return all
+		}
+	}
+	return all
+}
+
+func (d *DB) carryOut(writes []*write) {
+	if err := d.persist(context.Background(), writes); err != nil { // no caller's: it is for all of them
+		for _, one := range writes {
+			if one.err == nil {
+				one.err = d.fail(one.name, fmt.Errorf("given up with another change: %w", err))
+			}
+		}
+	}
+	for _, one := range writes {
+		one.done <- one.err
+	}
+}
+
+// persist carries out writes in one transaction, and anew as long as what keeps it from that may pass. One that fails
+// leaves the others alone, unless it spoils the transaction; then none has happened.
+func (d *DB) persist(ctx context.Context, writes []*write) error {
+	until := time.Now().Add(patience)
+	for apart := false; ; {
+		changes, err := d.attempt(ctx, writes, apart, until)
+		switch {
+		case err == nil:
+			d.watchers.Tell(changes)
+			return nil
+		case errors.Is(err, errRefused) && len(writes) == 1:
+			return nil
+		case errors.Is(err, errRefused):
+			apart = true
+		case d.engine.Judge(err) != Passing || time.Now().After(until):
+			return err
+		default:
+			time.Sleep(retryPause)
+		}
+	}
+}
+
+// errRefused says that a write was refused, and nothing else is wrong with the transaction.
+var errRefused = errors.New("a change was refused")
+
+// attempt carries out writes in one transaction, apart from one another or, which is quicker, in the hope that none is
+// refused.
+func (d *DB) attempt(ctx context.Context, writes []*write, apart bool, until time.Time) ([]state.Change, error) {
+	begun, id, err := d.engine.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t := &tx{d: d, tx: begun}
+	if err := t.run(ctx, writes, apart); err != nil {
+		return nil, errors.Join(err, ignoreDone(begun.Rollback()))
+	}
+	if len(t.changes) > 0 {
+		if err := d.engine.Announce(ctx, begun, t.changes); err != nil {
+			return nil, errors.Join(err, ignoreDone(begun.Rollback()))
+		}
+	}
+	err = begun.Commit()
+	if err != nil && d.engine.Judge(err) == Passing {
+		err = d.outcome(ctx, id, err, until)
+	}
+	return t.changes, err
+}
+
+// outcome is nil where a transaction was committed although its end was not heard because of err.
+func (d *DB) outcome(ctx context.Context, id string, err error, until time.Time) error {
+	for {
+		committed, unknown := d.engine.Committed(ctx, id)
+		switch {
+		case unknown == nil && committed:
+			return nil
+		case unknown == nil:
+			return err
+		case time.Now().After(until):
+			return fmt.Errorf("it is not known whether it was written: %w", err)
+		}
+		time.Sleep(retryPause)
+	}
+}
+
+func (t *tx) run(ctx context.Context, writes []*write, apart bool) error {
+	for _, one := range writes {
+		if apart {
+			if err := t.apart(ctx, one); err != nil {
+				return err
+			}
+			continue
+		}
+		if one.err = one.do(ctx, t); one.err != nil {
+			return t.refusal(one.err)
+		}
+	}
+	return nil
+}
+
+// refusal is errRefused where an error concerns one write only.
+func (t *tx) refusal(err error) error {
+	if t.d.engine.Judge(err) == Alone {
+		return errRefused
+	}
+	return err
+}
+
+// apart carries out one write so that it can fail alone.
+func (t *tx) apart(ctx context.Context, one *write) error {
+	if _, err := t.tx.ExecContext(ctx, "SAVEPOINT one"); err != nil {
+		return err
+	}
+	before := len(t.changes)
+	if one.err = one.do(ctx, t); one.err != nil {
+		if err := t.refusal(one.err); !errors.Is(err, errRefused) {
+			return err
+		}
+		t.changes = t.changes[:before]
+		if _, err := t.tx.ExecContext(ctx, "ROLLBACK TO SAVEPOINT one"); err != nil {
+			return err
+		}
+	}
+	_, err := t.tx.ExecContext(ctx, "RELEASE SAVEPOINT one")
+	return err
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
