@@ -24,7 +24,7 @@ const (
 // steps in their order: each reads what the earlier ones wrote.
 var steps = []func(*compiler){
 	posture, closings, instances, peerAuths, services, peers, policies, workloads, imports, addresses, exports,
-	callers, outbound, proxies, gatewayEndpoints, endpoints, sources,
+	callers, outbound, proxies, gatewayEndpoints, endpoints, importEndpoints,
 }
 
 // Mesh compiles a snapshot. Without a Mesh object it returns nil and a finding that says so.
@@ -127,7 +127,6 @@ func posture(c *compiler) {
 		Endpoints:      map[model.EndpointSet][]model.Endpoint{},
 		Peers:          map[string]*model.Peer{},
 		Roots:          map[string][]byte{td.Name(): c.snap.Roots},
-		Control:        spiffe.Control(td),
 	}
 	if c.mesh.Domain == "" {
 		c.mesh.Domain = defaultDomain

@@ -6,6 +6,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -33,6 +34,7 @@ func endpoints(c *compiler) {
 	}
 }
 
+// gatewaySet are the mesh's own gateways, for callers of imports.
 var gatewaySet = model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: agentapi.FederationEgress}
 
 // gatewayEndpoints are where callers of imports reach the mesh's gateways: at those that answer, or, where none does, at
@@ -53,5 +55,40 @@ func gatewayEndpoints(c *compiler) {
 			e.Healthy, e.Weight = true, 1
 			c.mesh.Endpoints[gatewaySet] = append(c.mesh.Endpoints[gatewaySet], e)
 		}
+	}
+}
+
+// importEndpoints are the endpoint sets of imports.
+func importEndpoints(c *compiler) {
+	for _, i := range c.mesh.Imports {
+		addImportEndpoints(c.mesh.Endpoints, i, c.snap.Peers)
+	}
+}
+
+// addImportEndpoints puts the sets of one import beside those that they are made of. What a peer says is not ready gets
+// nothing. Each address of a peer's gateway is an endpoint, of whichever IP version: their health is asked for, so that one
+// that leads nowhere costs no call, while of an endpoint with two addresses Envoy would ask at the first alone.
+func addImportEndpoints(all map[model.EndpointSet][]model.Endpoint, i *model.Import, peers map[string]snapshot.PeerState) {
+	if len(i.Remotes) == 0 {
+		return
+	}
+	toPeers := i.RouteAtGateways()
+	all[toPeers.Set] = toPeers.Endpoints(func(d model.Destination) []model.Endpoint {
+		r := i.Remotes[slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == d.SNI })]
+		eps := model.Gateways(r.Peer.Addresses)
+		unready := peers[r.Peer.Name].Readiness.IsUnready(snapshot.OfferedName{Namespace: r.Namespace, Name: r.Alias})
+		for k := range eps {
+			eps[k].Weight, eps[k].Healthy = 1, !unready
+		}
+		return eps
+	})
+	if i.Local != nil {
+		mixed := i.RouteAtCallers(gatewaySet)
+		all[mixed.Set] = mixed.Endpoints(func(d model.Destination) []model.Endpoint {
+			if d.Name == model.OwnEndpoints {
+				return all[i.Own()]
+			}
+			return all[gatewaySet]
+		})
 	}
 }

@@ -207,7 +207,7 @@ func (c *compiler) addImport(key snapshot.Key, i *v1alpha1.FederatedImport) {
 		case ok:
 			imp.Remotes = append(imp.Remotes, r)
 		default:
-			imp.Absent = append(imp.Absent, model.Absent{Peer: from.Peer, Reason: absent})
+			imp.Absent = append(imp.Absent, absent)
 		}
 	}
 	slices.SortStableFunc(imp.Remotes, func(a, b model.Remote) int { return cmp.Compare(a.Priority, b.Priority) })
@@ -316,7 +316,7 @@ func (c *compiler) importLocal(key snapshot.Key, i *v1alpha1.FederatedImport, im
 		c.find(key, "ISM0075", finding.Error, "spec.protocol", fmt.Sprintf("the Service speaks %s and the import %s; the import is ignored", port.Protocol, imp.Protocol), "make them equal")
 		return false
 	case weight(i.Spec.Local.Weight) > 0:
-		imp.Local = &model.LocalPart{Service: svc, Port: port, Weight: weight(i.Spec.Local.Weight), Priority: uint32(i.Spec.Local.Priority)}
+		imp.Local = &model.LocalPart{Weight: weight(i.Spec.Local.Weight), Priority: uint32(i.Spec.Local.Priority)}
 	}
 	return true
 }

@@ -45,7 +45,7 @@ func TestSilentGatewaysAreNoEndpoints(t *testing.T) {
 		if !slices.Equal(got, tt.want) {
 			t.Errorf("silent %v: endpoints %v instead of %v", tt.silent, got, tt.want)
 		}
-		if c := last.Mesh.Proxies["a"].Gateway.Control; len(c) != 1 || c[0].String() != "10.0.0.9:15013" {
+		if c := last.Mesh.Proxies["a"].Gateway.ControlAt; len(c) != 1 || c[0].String() != "10.0.0.9:15013" {
 			t.Errorf("it reaches the control plane at %v", c)
 		}
 	}

@@ -80,18 +80,18 @@ func onlyEndpoints(before *Compiled, snap *snapshot.Snapshot, touched, served ma
 			}
 		}
 	}
-	withSources(before, &out, snap, touched)
+	withImportEndpoints(before, &out, snap, touched)
 	return &Compiled{Snapshot: snap, Mesh: &out, Findings: before.Findings, OnlyEndpoints: true}
 }
 
-// withSources makes the endpoint sets of those imports anew whose sources may have changed: by a peer's word of what is
+// withImportEndpoints makes the endpoint sets of those imports anew whose sources may have changed: by a peer's word of what is
 // ready, or by local endpoints beside the peers.
-func withSources(before *Compiled, out *model.Mesh, snap *snapshot.Snapshot, touched map[string]bool) {
+func withImportEndpoints(before *Compiled, out *model.Mesh, snap *snapshot.Snapshot, touched map[string]bool) {
 	for _, i := range out.Imports {
 		if i.Local != nil && touched[i.ID.Namespace] || slices.ContainsFunc(i.Remotes, func(r model.Remote) bool {
 			return before.Snapshot.Peers[r.Peer.Name].Readiness != snap.Peers[r.Peer.Name].Readiness
 		}) {
-			addSources(out.Endpoints, i, snap.Peers)
+			addImportEndpoints(out.Endpoints, i, snap.Peers)
 		}
 	}
 }
@@ -160,7 +160,7 @@ func partial(before *Compiled, snap *snapshot.Snapshot, touched map[string]bool)
 	if isCrowded(&out) {
 		return nil
 	}
-	withSources(before, &out, snap, touched)
+	withImportEndpoints(before, &out, snap, touched)
 	out.Proxies = map[string]*model.Proxy{}
 	proxies(&compiler{snap: snap, mesh: &out})
 	return &Compiled{Snapshot: snap, Mesh: &out, Findings: mergeFindings(before.Findings, c.findings, touched)}
@@ -226,9 +226,10 @@ func rewire(before, out *model.Mesh, fresh map[model.ServiceID]*model.Service, t
 	}
 	for _, svc := range fresh {
 		for _, port := range svc.Ports {
+			route := model.ToService(svc, port)
 			for _, caller := range port.Callers {
 				for _, w := range byID[caller.ID] {
-					w.Outbound = append(w.Outbound, model.Outbound{Service: svc, Port: port, By: caller.By})
+					w.Outbound = append(w.Outbound, model.Outbound{Service: svc, Port: port, Route: route, By: caller.By})
 				}
 			}
 		}

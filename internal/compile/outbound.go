@@ -6,8 +6,6 @@ import (
 	"slices"
 
 	"isthmus.dev/isthmus/internal/model"
-	"isthmus.dev/isthmus/internal/snapshot"
-	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // outbound gives every workload the destinations that it may call, and no others: need to know. Where they are too many
@@ -19,14 +17,15 @@ func outbound(c *compiler) {
 	}
 	for _, svc := range c.oldest(maps.Values(c.mesh.Services)) {
 		for _, port := range svc.Ports {
-			imp := c.imported[model.EndpointSet{Host: svc.Host, Port: port.Number}]
-			for _, caller := range allowed(port, imp) {
+			o, callers := c.destination(svc, port)
+			for _, caller := range callers {
 				for _, w := range byID[caller.ID] {
 					if len(w.Outbound) >= maxWorkloadDestinations {
 						c.leaveOut(svc, 1)
 						continue
 					}
-					w.Outbound = append(w.Outbound, model.Outbound{Service: svc, Port: port, Import: imp, By: caller.By})
+					o.By = caller.By
+					w.Outbound = append(w.Outbound, o)
 				}
 			}
 		}
@@ -43,55 +42,20 @@ func sortOutbound(list []model.Outbound) {
 	})
 }
 
-// allowed: an import's own list decides for an imported port, the servers' policies for any other. Whether anybody serves
-// an import now is not asked: its callers find it under the same name and address, and are told why they have to wait.
-func allowed(port *model.Port, imp *model.Import) []model.Caller {
+// destination is a port as its callers find it, and who they are: an import's own list decides for an imported port, the
+// servers' policies for any other. Whether anybody serves an import now is not asked: its callers find it under the same
+// name and address, and are told why they have to wait.
+func (c *compiler) destination(svc *model.Service, port *model.Port) (model.Outbound, []model.Caller) {
+	imp := c.imported[model.EndpointSet{Host: svc.Host, Port: port.Number}]
 	if imp == nil {
-		return port.Callers
+		return model.Outbound{Service: svc, Port: port, Route: model.ToService(svc, port)}, port.Callers
 	}
-	var out []model.Caller
+	if imp.Local == nil { // who serves the port here does not matter, nor what they speak
+		port = &model.Port{Number: port.Number, Protocol: imp.Protocol}
+	}
+	var callers []model.Caller
 	for _, id := range imp.Callers {
-		out = append(out, model.Caller{ID: id, By: []model.Ref{imp.Ref}})
+		callers = append(callers, model.Caller{ID: id, By: []model.Ref{imp.Ref}})
 	}
-	return out
-}
-
-func byID(a, b *model.Workload) int {
-	return cmp.Or(cmp.Compare(a.ID.Namespace, b.ID.Namespace), cmp.Compare(a.ID.Name, b.ID.Name))
-}
-
-// proxies are the registered agents with what they serve.
-func proxies(c *compiler) {
-	if c.snap.Registry == nil {
-		return
-	}
-	for _, n := range c.snap.Registry.Nodes {
-		p := &model.Proxy{Name: n.Name}
-		if n.Role == snapshot.RoleGateway && n.Gateway != nil {
-			id, err := spiffe.Workload(c.mesh.TrustDomain, spiffe.SystemNamespace, n.Gateway.ServiceAccount)
-			if err != nil {
-				continue // refused when it registered
-			}
-			p.Gateway = &model.Gateway{
-				Identity: id, Inner: n.Gateway.Inner(), Outer: n.Gateway.Outer(),
-				MaxConnections: n.Gateway.Connections(), Control: c.snap.ControlOf(n),
-			}
-		}
-		c.mesh.Proxies[n.Name] = p
-	}
-	for _, w := range c.mesh.Workloads {
-		p := c.mesh.Proxies[w.Node]
-		switch {
-		case p == nil:
-		case w.Sidecar:
-			p.Sidecars = append(p.Sidecars, w)
-			c.mesh.Proxies[w.Proxy()] = &model.Proxy{Name: w.Proxy(), Workloads: []*model.Workload{w}}
-		default:
-			p.Workloads = append(p.Workloads, w)
-		}
-	}
-	for _, p := range c.mesh.Proxies {
-		slices.SortFunc(p.Workloads, byID)
-		slices.SortFunc(p.Sidecars, byID)
-	}
+	return model.Outbound{Service: svc, Port: port, Route: imp.RouteAtCallers(gatewaySet)}, callers
 }

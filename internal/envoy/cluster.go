@@ -43,8 +43,8 @@ func assignment(name string, eps []model.Endpoint, near ...model.WorkloadID) *en
 	}
 	var l *endpointv3.LocalityLbEndpoints
 	for n, e := range eps {
-		if n == 0 || e.Source != eps[n-1].Source {
-			l = ofSource(e.Source)
+		if n == 0 || e.Destination != eps[n-1].Destination {
+			l = locality(e.Destination)
 			a.Endpoints = append(a.Endpoints, l)
 		}
 		ep := endpoint(e)
@@ -68,8 +68,8 @@ func endpoint(e model.Endpoint) *endpointv3.LbEndpoint {
 		host = e.Addr.String()
 	}
 	ep := at(socket(host, e.Port))
-	if e.Source != (model.ImportSource{}) {
-		labelSource(ep, e.Source)
+	if e.Destination != (model.Destination{}) {
+		labelEndpoint(ep, e.Destination)
 	}
 	if e.Other.IsValid() {
 		ep.GetEndpoint().AdditionalAddresses = []*endpointv3.Endpoint_AdditionalAddress{{Address: socket(e.Other.String(), e.Port)}}

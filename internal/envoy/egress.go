@@ -17,31 +17,28 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/sni"
-	"isthmus.dev/isthmus/internal/view"
 )
 
 // egress is what the mesh's own callers may reach at peers: one chain an import, for its list of callers only.
-func (b *builder) egress(g *view.GatewayView) {
+func (b *builder) egress(g *model.Gateway) {
 	l := boundary(agentapi.EgressListener, g.Inner, agentapi.FederationEgress, egressLog)
 	l.AccessLog[0].Filter = when(fmt.Sprintf(
 		`connection.requested_server_name != %q || connection.transport_failure_reason != "" && !%s`, homeSNI, leftByTheOther))
 	l.FilterChains = append(l.FilterChains, b.home(g))
 	var refs []model.Ref
-	for _, i := range g.Imports {
-		if len(i.Callers) == 0 {
-			continue
-		}
-		for _, fc := range b.importChains(g, i) {
-			l.FilterChains = append(l.FilterChains, withHealth(g, fc, SetName(i.Set()))...)
+	for _, i := range g.Federation.Imports {
+		cluster := SetName(i.RouteAtGateways().Set)
+		for _, fc := range b.importChains(g, i, cluster) {
+			l.FilterChains = append(l.FilterChains, withHealth(g, fc, cluster)...)
 			ofShare(g, servedBy(i, fc))
 		}
 		refs = append(refs, i.Ref)
 	}
-	for _, p := range g.Peers {
+	for _, p := range g.Federation.Peers {
 		l.FilterChains = append(l.FilterChains, b.controlToPeer(g, p), b.probeToPeer(g, p))
 		refs = append(refs, p.Ref)
 	}
-	for _, s := range g.Bootstraps {
+	for _, s := range g.Federation.Bootstraps {
 		if fc := b.bootstrap(g, s); fc != nil {
 			l.FilterChains = append(l.FilterChains, fc)
 		}
@@ -52,8 +49,8 @@ func (b *builder) egress(g *view.GatewayView) {
 // importChains check the local caller and call the peer in the gateway's own name, asserting the caller's. For HTTP one chain
 // serves all, since the list of callers travels with the routes. Raw TCP has only the handshake to decide in, so that each caller
 // has a chain of its own: one that comes or goes changes nobody else's, which Envoy would cut.
-func (b *builder) importChains(g *view.GatewayView, i *model.Import) []*listenerv3.FilterChain {
-	name := SetName(i.Set())
+func (b *builder) importChains(g *model.Gateway, i *model.Import, name string) []*listenerv3.FilterChain {
+	called := i.Own()
 	td := b.view.TrustDomain.Name()
 	refs := []model.Ref{i.Ref}
 	for _, r := range i.Remotes {
@@ -63,13 +60,13 @@ func (b *builder) importChains(g *view.GatewayView, i *model.Import) []*listener
 	if !i.Protocol.IsHTTP() {
 		b.add(ClusterType, name, c, refs)
 		return each(i.Callers, func(caller string) *listenerv3.FilterChain {
-			host := egressSNI(i, caller)
+			host := egressSNI(called, i.Protocol, caller)
 			log := tcpLog(egressLog, nil, tagged(server(i), i.Name, host)...)
 			return chain(name+"<"+caller, onSNI(host), serverTLS(g.Identity.String(), td, exactly(caller)),
 				tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log))
 		})
 	}
-	host := egressSNI(i, "")
+	host := egressSNI(called, i.Protocol, "")
 	b.add(ClusterType, name, b.speaking(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
 	m := behindEnvoys(httpManager(name, name, append(boundaryFilters(nil, nil), innerNamesOfRequests(b.view.Domain)), nil))
@@ -121,27 +118,27 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 
 // toPeers is one cluster over all peers that serve an import: priority and weight as written, and for each peer's gateways
 // their own TLS: that peer's roots, its gateways' exact IDs, the name under which it exports.
-func (b *builder) toPeers(g *view.GatewayView, name string, i *model.Import) *clusterv3.Cluster {
-	c := withHealthChecks(quickToEject(ofSources(cluster(name, nil)), i.Protocol))
-	c.ConnectTimeout = millis(boundaryConnectTimeout)
+func (b *builder) toPeers(g *model.Gateway, name string, i *model.Import) *clusterv3.Cluster {
+	r := i.RouteAtGateways()
+	c := cluster(name, nil)
+	if r.Resolved {
+		static(c, b.view.Resolved[r.Set], g.Outer)
+	} else {
+		bySet(c, r.Set)
+	}
 	// What is on its way when a wire goes dark has no other end than this.
 	c.UpstreamBindConfig.SocketOptions = append(keepalive(2, 1, 5), marked(agentapi.SocketMark))
-	if i.Named() {
-		static(c, b.view.DNSEndpoints[i.Set()], g.Outer)
-	} else {
-		bySet(c, i.Set())
-	}
-	for _, r := range i.Remotes {
-		c.TransportSocketMatches = append(c.TransportSocketMatches, socketFor(r.SNI, b.peerTLS(g, r.Peer, r.SNI)))
-	}
-	return c
+	return shared(c, r, i.Protocol, func(d model.Destination) *corev3.TransportSocket {
+		at := slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == d.SNI })
+		return b.peerTLS(g, i.Remotes[at].Peer, d.SNI)
+	})
 }
 
 // boundaryConnectTimeout is how long, in milliseconds, a call waits for another gateway to take it, handshake included,
 // before the next one is tried.
 const boundaryConnectTimeout = 1000
 
-func (b *builder) peerTLS(g *view.GatewayView, p *model.Peer, name string) *corev3.TransportSocket {
+func (b *builder) peerTLS(g *model.Gateway, p *model.Peer, name string) *corev3.TransportSocket {
 	return clientTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...), name, meshALPN)
 }
 
@@ -150,13 +147,13 @@ func (b *builder) peerTLS(g *view.GatewayView, p *model.Peer, name string) *core
 const homeSNI = "home"
 
 // home leads our control plane, and nobody else, back to itself.
-func (b *builder) home(g *view.GatewayView) *listenerv3.FilterChain {
+func (b *builder) home(g *model.Gateway) *listenerv3.FilterChain {
 	return chain(homeSNI, onSNI(homeSNI), b.controlOnly(g),
 		tcpProxy(homeSNI, peeringCluster, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
 }
 
 // controlToPeer lets our control plane, and nobody else, speak to the peer's, in TLS of their own.
-func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
+func (b *builder) controlToPeer(g *model.Gateway, p *model.Peer) *listenerv3.FilterChain {
 	own := "control." + p.Name
 	name := ingressName(p.Name, own)
 	c := static(cluster(name, nil), model.Paired(model.Gateways(p.Addresses)), g.Outer)
@@ -167,7 +164,7 @@ func (b *builder) controlToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.
 }
 
 // probeToPeer lets our control plane, and nobody else, send probes by this gateway.
-func (b *builder) probeToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
+func (b *builder) probeToPeer(g *model.Gateway, p *model.Peer) *listenerv3.FilterChain {
 	own, theirs := "probe."+p.Name, sni.Probe(p.KnownAs, p.TrustDomain.Name())
 	name := ingressName(p.Name, own)
 	c := static(cluster(name, nil), model.Paired(model.Gateways(p.Addresses)), g.Outer)
@@ -183,7 +180,7 @@ func (b *builder) probeToPeer(g *view.GatewayView, p *model.Peer) *listenerv3.Fi
 }
 
 // bootstrap carries our control plane's own TLS to a mesh that is not trusted yet, and to that one address only.
-func (b *builder) bootstrap(g *view.GatewayView, s model.Bootstrap) *listenerv3.FilterChain {
+func (b *builder) bootstrap(g *model.Gateway, s model.Bootstrap) *listenerv3.FilterChain {
 	eps := model.Gateways([]string{s.Address})
 	if len(eps) == 0 {
 		return nil
@@ -193,6 +190,6 @@ func (b *builder) bootstrap(g *view.GatewayView, s model.Bootstrap) *listenerv3.
 	return chain(name, onSNI("bootstrap."+s.ID), b.controlOnly(g), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
 }
 
-func (b *builder) controlOnly(g *view.GatewayView) *corev3.TransportSocket {
-	return serverTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.ControlID.String()))
+func (b *builder) controlOnly(g *model.Gateway) *corev3.TransportSocket {
+	return serverTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.String()))
 }

@@ -19,12 +19,11 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
-	"isthmus.dev/isthmus/internal/view"
 )
 
-// gateway makes the two guarded sides of a federation gateway: ingress for peers, egress for the mesh's own callers.
-// Neither has a catch-all chain: who asks for a name that is not offered to it cannot finish a handshake.
-func (b *builder) gateway(g *view.GatewayView) {
+// federation makes the two guarded sides of a gateway's boundary to other meshes: ingress for peers, egress for the mesh's
+// own callers. Neither has a catch-all chain: who asks for a name that is not offered to it cannot finish a handshake.
+func (b *builder) federation(g *model.Gateway) {
 	b.ingress(g)
 	b.egress(g)
 	// Chains lead to these, so that they are there also while nobody knows where the control plane is.
@@ -58,7 +57,7 @@ func boundary(name string, addrs []netip.Addr, port uint16, log string) *listene
 // ofShare bounds how many connections one chain holds, so that a peer that holds very many on one export, or a caller
 // on one import, leaves the other chains their places. The share does not depend on how many chains there are: a chain
 // that changes drops its connections.
-func ofShare(g *view.GatewayView, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
+func ofShare(g *model.Gateway, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
 	return atMost(max(g.MaxConnections/16, 1), fc)
 }
 
@@ -78,14 +77,14 @@ func onSNI(sni string) *listenerv3.FilterChainMatch {
 }
 
 // controlCluster reaches the control plane to speak a protocol with it.
-func (b *builder) controlCluster(g *view.GatewayView, name, protocol string) *clusterv3.Cluster {
+func (b *builder) controlCluster(g *model.Gateway, name, protocol string) *clusterv3.Cluster {
 	c := cluster(name, nil)
 	var eps []model.Endpoint
-	for _, a := range g.Control {
+	for _, a := range g.ControlAt {
 		eps = append(eps, model.Endpoint{Addr: a.Addr(), Port: a.Port(), Healthy: true})
 	}
 	static(c, eps, g.Inner)
-	c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.ControlID.String()),
+	c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(g.Control.String()),
 		"", protocol)
 	return c
 }

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"isthmus.dev/isthmus/internal/model"
-	"isthmus.dev/isthmus/internal/view"
 )
 
 // Health is asked for at the place that will be called: under the very name of the export, by the same certificates, but
@@ -51,7 +50,7 @@ func withHealthChecks(c *clusterv3.Cluster) *clusterv3.Cluster {
 
 // withHealth adds, beside a chain of a gateway, the one that says whether the cluster behind it has an endpoint that is
 // ready. Who may call may ask, and as many as may call: each import of a peer's, each workload that calls, keeps a connection.
-func withHealth(g *view.GatewayView, fc *listenerv3.FilterChain, cluster string) []*listenerv3.FilterChain {
+func withHealth(g *model.Gateway, fc *listenerv3.FilterChain, cluster string) []*listenerv3.FilterChain {
 	match := proto.Clone(fc.FilterChainMatch).(*listenerv3.FilterChainMatch)
 	match.ApplicationProtocols = []string{healthALPN}
 	name := fc.Name + "/health"

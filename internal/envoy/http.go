@@ -142,9 +142,10 @@ func toPrograms(cluster string, p model.Protocol) []*routev3.Route {
 func grpcCluster(name string) string { return name + "/grpc" }
 
 // retrySafely has a route retry only what the server has not begun.
-func retrySafely(r *routev3.Route) {
+func retrySafely(r *routev3.Route) *routev3.Route {
 	r.GetRoute().RetryPolicy = &routev3.RetryPolicy{
 		RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: u32(2),
 	}
 	r.RequestBodyBufferLimit = &wrapperspb.UInt64Value{Value: retriedBody}
+	return r
 }

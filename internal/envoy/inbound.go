@@ -76,7 +76,7 @@ func localEndpoint(w *model.Workload, port uint16) []model.Endpoint {
 
 func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *listenerv3.FilterChainMatch, w *model.Workload, in model.Inbound, mtls bool) {
 	td := b.view.TrustDomain.Name()
-	t := rbacTranslator{http: in.Protocol.IsHTTP(), trust: td, gateways: b.view.Gateways.IDs}
+	t := rbacTranslator{http: in.Protocol.IsHTTP(), trust: td, gateways: b.view.Gateways}
 	target := inboundName(w, in.Port)
 	if t.http {
 		m := withLocalReplies(httpManager(name, name, inboundFilters(),

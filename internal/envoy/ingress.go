@@ -14,24 +14,23 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/sni"
-	"isthmus.dev/isthmus/internal/view"
 )
 
 // ingress is what peers may reach: one chain per (peer, name), with that peer's roots and its gateways' exact IDs only.
-func (b *builder) ingress(g *view.GatewayView) {
+func (b *builder) ingress(g *model.Gateway) {
 	l := boundary(agentapi.IngressListener, g.Outer, agentapi.FederationPort, ingressLog)
 	var refs []model.Ref
-	for _, e := range g.Exports {
+	for _, e := range g.Federation.Exports {
 		fc := b.exportChain(g, e)
 		l.FilterChains = append(l.FilterChains, withHealth(g, fc, fc.Name)...)
 		ofShare(g, fc)
 		refs = append(refs, e.Ref, e.Peer.Ref)
 	}
-	for _, p := range g.Peers {
+	for _, p := range g.Federation.Peers {
 		l.FilterChains = append(l.FilterChains, atMost(toControl, b.peerControl(g, p)), atMost(toControl, b.probes(g, p)))
 		refs = append(refs, p.Ref)
 	}
-	for _, i := range g.Invites {
+	for _, i := range g.Federation.Invites {
 		l.FilterChains = append(l.FilterChains, atMost(toControl, b.invitation(g, i)))
 	}
 	if len(l.FilterChains) > 0 {
@@ -40,7 +39,7 @@ func (b *builder) ingress(g *view.GatewayView) {
 }
 
 // exportChain admits one peer to one exported service, and makes the call anew inside the mesh.
-func (b *builder) exportChain(g *view.GatewayView, e *model.Export) *listenerv3.FilterChain {
+func (b *builder) exportChain(g *model.Gateway, e *model.Export) *listenerv3.FilterChain {
 	name := ingressName(e.Peer.Name, e.SNI)
 	tls := serverTLS(g.Identity.String(), e.Peer.TrustDomain.Name(), exactly(e.Peer.GatewayIDs...))
 	c := inMesh(withoutMergeWindow(bySet(cluster(name, nil), e.Set())))
@@ -122,7 +121,7 @@ func exportPolicy(e *model.Export) *rbacv3.RBAC {
 
 // peerControl carries what the peer's control plane says to ours, in TLS of their own: the gateway neither reads nor
 // writes it.
-func (b *builder) peerControl(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
+func (b *builder) peerControl(g *model.Gateway, p *model.Peer) *listenerv3.FilterChain {
 	host := sni.Control(p.Name, b.view.TrustDomain.Name())
 	// The root goes along: a peer that knows only its fingerprint finds it here.
 	tls := serverTLS(g.Identity.String()+agentapi.WithRootSuffix, p.TrustDomain.Name(), exactly(p.GatewayIDs...))
@@ -132,7 +131,7 @@ func (b *builder) peerControl(g *view.GatewayView, p *model.Peer) *listenerv3.Fi
 }
 
 // probes answers those of the peer's gateway.
-func (b *builder) probes(g *view.GatewayView, p *model.Peer) *listenerv3.FilterChain {
+func (b *builder) probes(g *model.Gateway, p *model.Peer) *listenerv3.FilterChain {
 	host := sni.Probe(p.Name, b.view.TrustDomain.Name())
 	name := ingressName(p.Name, host)
 	m := inlineRoutes(httpManager(name, "", nil, nil), host, probeRoute(p))
@@ -142,7 +141,7 @@ func (b *builder) probes(g *view.GatewayView, p *model.Peer) *listenerv3.FilterC
 
 // invitation lets a mesh that knows only our root's fingerprint finish a handshake, at a name that only the invited
 // know, and carries the TLS of its control plane to ours.
-func (b *builder) invitation(g *view.GatewayView, i model.Invite) *listenerv3.FilterChain {
+func (b *builder) invitation(g *model.Gateway, i model.Invite) *listenerv3.FilterChain {
 	tls := tlsSocket(&tlsv3.DownstreamTlsContext{
 		DisableStatefulSessionResumption: true,
 		SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},

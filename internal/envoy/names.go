@@ -35,11 +35,11 @@ func outboundName(w *model.Workload, o model.Outbound) string {
 
 func inboundName(w *model.Workload, port uint16) string { return fmt.Sprintf("%s:%d", w.ID, port) }
 
-// egressSNI is what a local caller of an import says to its own gateway. For raw TCP it begins with the caller's own name, since
-// each caller has a chain of its own there.
-func egressSNI(i *model.Import, caller string) string {
-	name := fmt.Sprintf("p%d.%s", i.Port, i.Host)
-	if i.Protocol.IsHTTP() {
+// egressSNI is what a local caller of an import says to its own gateway. For raw TCP it begins with the caller's own name,
+// since each caller has a chain of its own there.
+func egressSNI(called model.EndpointSet, p model.Protocol, caller string) string {
+	name := fmt.Sprintf("p%d.%s", called.Port, called.Host)
+	if p.IsHTTP() {
 		return name
 	}
 	return callerSNI(caller) + "." + name

@@ -112,50 +112,51 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 	}
 	name := outboundName(w, o)
 	refs := append(slices.Clone(o.By), o.Service.Refs...)
-	c := b.target(name, w, o)
 	switch {
-	case c == nil:
-	case o.Import == nil && !o.Port.MTLS:
-		b.addPrograms(c, o.Port.Protocol, refs)
+	case len(o.Route.To) == 0:
+	case toOwnPrograms(o):
+		b.addPrograms(b.toEndpoints(name, w, o), o.Port.Protocol, refs)
 	default:
-		b.add(ClusterType, name, c, refs)
+		b.add(ClusterType, name, b.target(name, w, o), refs)
 	}
+	var filters []*listenerv3.Filter
 	switch {
 	case o.Port.Protocol.IsHTTP():
-		l.FilterChains = append(l.FilterChains, b.httpDestination(w, o, name, match, c != nil, refs))
-	case c == nil:
-		l.FilterChains = append(l.FilterChains, chain(name, match, nil, closeBecause(absence(o.Import))...))
+		filters = append(b.introduced(w, o), b.httpDestination(w, o, name, refs))
+	case len(o.Route.To) == 0:
+		filters = closeBecause(absence(o.Route))
 	default:
-		l.FilterChains = append(l.FilterChains,
-			chain(name, match, nil, append(b.introduced(w, o), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))...))
+		filters = append(b.introduced(w, o), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))
 	}
+	l.FilterChains = append(l.FilterChains, chain(name, match, nil, filters...))
 }
 
-// httpDestination sends each request by itself to an endpoint, and one that no server has begun to another one. What a request may
-// look like the server decides, who has the policy: here it passes as it is, whatever Host it names, since the address has said
-// where it goes. Routes that change, as those of imports do, come by themselves, so that no connection is drained.
-func (b *builder) httpDestination(w *model.Workload, o model.Outbound, name string, match *listenerv3.FilterChainMatch, served bool,
-	refs []model.Ref,
-) *listenerv3.FilterChain {
+// toOwnPrograms: the service's programs are called as they are, without an Envoy in front of them.
+func toOwnPrograms(o model.Outbound) bool { return o.Route.Leads(model.OwnEndpoints) && !o.Port.MTLS }
+
+// httpDestination sends each request by itself to an endpoint, and one that no server has begun to another one. What a
+// request may look like the server decides, who has the policy: here it passes as it is, whatever Host it names, since the
+// address has said where it goes. Routes that change come by themselves, so that no connection is drained.
+func (b *builder) httpDestination(
+	w *model.Workload, o model.Outbound, name string, refs []model.Ref,
+) *listenerv3.Filter {
 	tags := []tag{workloadTag(w.ID.String()), {name: "object", value: SetName(o.Set())}}
-	if o.Import != nil {
-		tags = append(tags, tag{name: agentapi.TagAbsent, value: "%METADATA(ROUTE:" + hostTags + ":" + agentapi.TagAbsent + ")%"})
-	}
-	m := withLocalReplies(httpManager(name, name, nil, refusals(outboundLog, tags...)), o.Service.Host)
 	own := []*hcmv3.ResponseMapper{noLongerListed(w)}
-	if o.Import != nil {
+	if o.Route.Changing {
+		tags = append(tags, tag{name: agentapi.TagAbsent, value: "%METADATA(ROUTE:" + hostTags + ":" + agentapi.TagAbsent + ")%"})
 		own = append(own, absentReply.mapper(o.Service.Host))
 	}
+	m := withLocalReplies(httpManager(name, name, nil, refusals(outboundLog, tags...)), o.Service.Host)
 	m.LocalReplyConfig.Mappers = append(own, m.LocalReplyConfig.Mappers...)
 	passUnchanged(m)
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
-	rc := outboundRoutes(name, o, served)
-	if o.Import == nil {
-		m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
-	} else {
+	rc := outboundRoutes(name, o)
+	if o.Route.Changing {
 		b.add(RouteType, name, rc, refs)
+	} else {
+		m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
 	}
-	return chain(name, match, nil, append(b.introduced(w, o), managerFilter(m))...)
+	return managerFilter(m)
 }
 
 // passUnchanged passes on what a program of the workload wrote: nothing is cut, merged, decided or answered on the server's
@@ -179,32 +180,25 @@ func closeBecause(why string) []*listenerv3.Filter {
 // absentBecause is where a connection's state holds why it was closed.
 const absentBecause = "isthmus.absent"
 
-func outboundRoutes(name string, o model.Outbound, served bool) *routev3.RouteConfiguration {
+func outboundRoutes(name string, o model.Outbound) *routev3.RouteConfiguration {
+	var routes []*routev3.Route
 	switch {
-	case !served:
-		return outboundTo(name, o, absentRoute(o.Import))
-	case o.Import == nil && !o.Port.MTLS:
-		return outboundTo(name, o, toPrograms(name, o.Port.Protocol)...)
-	case o.Import.Mixed():
-		return outboundTo(name, o, retriedElsewhere(toCluster(name), 2)...)
-	}
-	return outboundTo(name, o, toCluster(name))
-}
-
-func outboundTo(name string, o model.Outbound, routes ...*routev3.Route) *routev3.RouteConfiguration {
-	if o.Import == nil {
-		routes = retried(o.Port.MTLS, routes...)
-	}
-	for _, r := range routes {
-		if to := r.GetRoute(); to != nil && to.RetryPolicy == nil {
-			retrySafely(r)
-		}
+	case len(o.Route.To) == 0:
+		routes = []*routev3.Route{absentRoute(o.Route)}
+	case len(o.Route.To) > 1:
+		routes = retriedElsewhere(toCluster(name), len(o.Route.To))
+	case toOwnPrograms(o):
+		routes = retried(false, toPrograms(name, o.Port.Protocol)...)
+	case o.Route.Leads(model.OwnEndpoints):
+		routes = retried(true, toCluster(name))
+	default:
+		routes = []*routev3.Route{retrySafely(toCluster(name))}
 	}
 	return &routev3.RouteConfiguration{
 		Name: name, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
 		RequestHeadersToRemove: []string{upgradeHeader}, // which Envoy adds
 		VirtualHosts: []*routev3.VirtualHost{{
-			Name: o.Service.Host, Domains: everyHost, Routes: routes, IncludeRequestAttemptCount: o.Import != nil || o.Port.MTLS,
+			Name: o.Service.Host, Domains: everyHost, Routes: routes, IncludeRequestAttemptCount: !toOwnPrograms(o),
 		}},
 	}
 }
@@ -228,24 +222,22 @@ func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch
 	return m
 }
 
-// target is the cluster of a destination: the service's own endpoints, the mesh's gateways for what peers serve, or both;
-// nil where nobody can serve it now.
+// target is the cluster of a route that leads to Envoys: those in front of the service's own endpoints, the mesh's gateways
+// for what peers serve, or both.
 func (b *builder) target(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
-	switch i := o.Import; {
-	case i.Mixed():
-		return b.toMixed(name, w, o)
-	case i != nil && len(i.Remotes) > 0:
+	switch {
+	case o.Route.Leads(model.OwnEndpoints):
+		return b.toEndpoints(name, w, o)
+	case o.Route.Leads(model.OwnGateways):
 		return avoidSilent(b.toGateways(name, w, o), 10*time.Second)
-	case i != nil && i.Local == nil:
-		return nil
 	}
-	return b.toEndpoints(name, w, o)
+	return b.toSeveral(name, w, o)
 }
 
 // absentRoute answers the calls to an import whose sources are gone, and says why. The name keeps its address and its
 // connections: a client goes on where it is once there is somebody to serve it.
-func absentRoute(i *model.Import) *routev3.Route {
-	why := absence(i)
+func absentRoute(r *model.Route) *routev3.Route {
+	why := absence(r)
 	return &routev3.Route{
 		Match:    &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 		Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{hostTags: noted(agentapi.TagAbsent, why)}},
@@ -255,43 +247,39 @@ func absentRoute(i *model.Import) *routev3.Route {
 	}
 }
 
-// absence says why nobody serves an import.
-func absence(i *model.Import) string {
-	return "nobody serves this import now: " + strings.Join(each(i.Absent, func(a model.Absent) string { return a.Reason }), "; ")
+// absence says why nobody serves what a route leads to.
+func absence(r *model.Route) string {
+	return "nobody serves this import now: " + strings.Join(r.Absent, "; ")
 }
 
 func noted(key, value string) *structpb.Struct {
 	return &structpb.Struct{Fields: map[string]*structpb.Value{key: structpb.NewStringValue(value)}}
 }
 
-// toMixed reaches the local endpoints of an import and the peers that serve it too. The gateway is asked whether any of
-// those can: nobody's call has to find out.
-func (b *builder) toMixed(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
-	local, gateways := b.toEndpoints(name, w, o), b.toGateways(name, w, o)
-	c := withHealthChecks(quickToEject(ofSources(bySet(cluster(name, w), o.Import.MixedSet())), o.Import.Protocol))
-	c.ConnectTimeout = millis(boundaryConnectTimeout)
-	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{
-		socketFor(model.LocalSource, local.TransportSocket), socketFor(model.GatewaySource, gateways.TransportSocket),
+// toSeveral reaches the destinations of a route together. The gateways among them are asked whether any peer of theirs can
+// serve: nobody's call has to find out.
+func (b *builder) toSeveral(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
+	c := shared(bySet(cluster(name, w), o.Route.Set), o.Route, o.Port.Protocol, func(d model.Destination) *corev3.TransportSocket {
+		if d.Name == model.OwnEndpoints {
+			return b.endpointSocket(w, o)
+		}
+		return b.gatewaySocket(w, o)
+	})
+	if o.Port.Protocol.IsHTTP() {
+		b.speaking(c, o.Port.Protocol)
 	}
-	c.TypedExtensionProtocolOptions = gateways.TypedExtensionProtocolOptions
 	return c
 }
 
 // toEndpoints reaches the service's own endpoints.
 func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
 	c := cluster(name, w)
-	if o.Service.DNS {
-		static(c, b.view.DNSEndpoints[o.Set()], w.Addrs)
+	if o.Route.Resolved {
+		static(c, b.view.Resolved[o.Route.Set], w.Addrs)
 	} else {
 		bySet(c, b.view.SetOf(o))
 	}
-	if o.Port.MTLS {
-		sni := ""
-		if !o.Port.Protocol.IsHTTP() {
-			sni = callerSNI(w.Identity.String())
-		}
-		c.TransportSocket = b.meshTLS(w, o.Port.Identities, sni)
-	}
+	c.TransportSocket = b.endpointSocket(w, o)
 	if b.nearby(o) {
 		c.TransportSocket = internalSocket(c.TransportSocket)
 	}
@@ -304,14 +292,29 @@ func (b *builder) toEndpoints(name string, w *model.Workload, o model.Outbound) 
 	return c
 }
 
+// endpointSocket is the mutual TLS with those who serve a port; nil where they take none.
+func (b *builder) endpointSocket(w *model.Workload, o model.Outbound) *corev3.TransportSocket {
+	switch {
+	case !o.Port.MTLS:
+		return nil
+	case o.Port.Protocol.IsHTTP():
+		return b.meshTLS(w, o.Port.Identities, "")
+	}
+	return b.meshTLS(w, o.Port.Identities, callerSNI(w.Identity.String()))
+}
+
 // toGateways reaches the mesh's own gateways, which carry the call to the peers.
 func (b *builder) toGateways(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
-	c := bySet(cluster(name, w), b.view.Gateways.Set)
-	c.TransportSocket = b.meshTLS(w, b.view.Gateways.IDs, egressSNI(o.Import, w.Identity.String()))
+	c := bySet(cluster(name, w), o.Route.Set)
+	c.TransportSocket = b.gatewaySocket(w, o)
 	if o.Port.Protocol.IsHTTP() {
 		b.speaking(c, o.Port.Protocol)
 	}
 	return c
+}
+
+func (b *builder) gatewaySocket(w *model.Workload, o model.Outbound) *corev3.TransportSocket {
+	return b.meshTLS(w, b.view.Gateways, egressSNI(o.Set(), o.Port.Protocol, w.Identity.String()))
 }
 
 func (b *builder) meshTLS(w *model.Workload, servers []string, sni string) *corev3.TransportSocket {

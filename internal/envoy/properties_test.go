@@ -9,8 +9,10 @@ import (
 	"testing"
 
 	istiosec "istio.io/api/security/v1beta1"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/model"
@@ -185,6 +187,69 @@ func TestNeedToKnow(t *testing.T) {
 	if hidden < 400 || shown < 400 {
 		t.Errorf("%d hidden and %d shown: the test proves too little", hidden, shown)
 	}
+}
+
+// TestGatewaysNeedToKnow holds every gateway to a judge of its own, written straight from the objects' text: a service that is
+// neither exported to a live peer nor imported from one, and an identity that neither serves the one nor may call the other, is
+// nowhere in what it is told.
+func TestGatewaysNeedToKnow(t *testing.T) {
+	hidden, shown, gateways := 0, 0, 0
+	for seed := range uint64(100) {
+		snap := newWorld(t, seed).snapshot()
+		mesh, _ := compile.Mesh(snap)
+		for _, n := range snap.Registry.Nodes {
+			if n.Gateway == nil {
+				continue
+			}
+			gateways++
+			text := told(mesh, n.Name)
+			look := func(what string, may bool) {
+				if may {
+					shown++
+				} else if hidden++; bytes.Contains(text, []byte(what)) {
+					t.Fatalf("seed %d: gateway %s is told of %s", seed, n.Name, what)
+				}
+			}
+			for _, ns := range namespaces {
+				for _, sa := range accounts {
+					exported := crosses(snap, ns, sa)
+					look(host(sa, ns), exported || imports(snap, ns, sa, ""))
+					look("spiffe://cards.example/ns/"+ns+"/sa/"+sa, mayServe(snap, ns, sa) || imports(snap, ns, "", sa))
+				}
+			}
+		}
+	}
+	if hidden < 400 || shown < 200 || gateways < 80 {
+		t.Errorf("%d hidden and %d shown at %d gateways: the test proves too little", hidden, shown, gateways)
+	}
+}
+
+func isLive(snap *snapshot.Snapshot, peer string) bool {
+	return slices.ContainsFunc(snap.Config.MeshPeers, func(p *v1alpha1.MeshPeer) bool { return p.Name == peer && !p.Spec.Suspend })
+}
+
+// crosses: the service is exported to a live peer.
+func crosses(snap *snapshot.Snapshot, ns, service string) bool {
+	return slices.ContainsFunc(snap.Config.FederatedExports, func(e *v1alpha1.FederatedExport) bool {
+		return e.Namespace == ns && e.Spec.Service == service && isLive(snap, e.Spec.To[0].Peer)
+	})
+}
+
+// imports: the service of that name, or what that account may call, is imported from a live peer.
+func imports(snap *snapshot.Snapshot, ns, service, caller string) bool {
+	return slices.ContainsFunc(snap.Config.FederatedImports, func(i *v1alpha1.FederatedImport) bool {
+		return i.Namespace == ns && (i.Name == service || slices.Contains(i.Spec.Callers, caller)) &&
+			slices.ContainsFunc(i.Spec.From, func(f v1alpha1.ImportFrom) bool {
+				return isLive(snap, f.Peer) && (f.Weight == nil || *f.Weight > 0)
+			})
+	})
+}
+
+// mayServe: a workload or an entry of that account is behind a service that is exported.
+func mayServe(snap *snapshot.Snapshot, ns, account string) bool {
+	return crosses(snap, ns, account) || slices.ContainsFunc(snap.Config.WorkloadEntries, func(e *networking.WorkloadEntry) bool {
+		return e.Namespace == ns && e.Spec.ServiceAccount == account && crosses(snap, ns, e.Spec.Labels["app"])
+	})
 }
 
 func mayKnow(snap *snapshot.Snapshot, node string, svc *corev1.Service) bool {

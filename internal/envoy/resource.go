@@ -61,8 +61,8 @@ func Build(v *view.View) *Resources {
 	if len(v.Workloads) > 0 {
 		b.refusals()
 	}
-	if v.Gateway != nil {
-		b.gateway(v.Gateway)
+	if v.Gateway != nil && v.Gateway.Federation != nil {
+		b.federation(v.Gateway)
 	}
 	for _, rs := range b.out {
 		slices.SortFunc(rs, func(a, b *Resource) int { return strings.Compare(a.Name, b.Name) })

@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"cmp"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -10,41 +12,48 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// An import is one cluster over all its sources, so that calls are shared, fail over and are tried again among them.
-// Each source has its own TLS, found by the endpoint's metadata. What is known of its health comes three ways: the peer's
-// control plane says what is not ready, gateways ask each other (health.go), and calls that fail eject an endpoint.
+// A route with several destinations is one cluster over all of them, so that calls are shared, fail over and are tried
+// again among them. Each destination has its own TLS, found by the endpoint's metadata. What is known of its health comes
+// three ways: the peer's control plane says what is not ready, gateways ask each other (health.go), and calls that fail
+// eject an endpoint.
 
-// ofSources makes a cluster share calls by the weights of sources, whatever the number of their endpoints.
-func ofSources(c *clusterv3.Cluster) *clusterv3.Cluster {
+// shared makes a cluster that of a route's destinations, of which each has its transport socket.
+func shared(
+	c *clusterv3.Cluster, r *model.Route, p model.Protocol, socket func(model.Destination) *corev3.TransportSocket,
+) *clusterv3.Cluster {
 	c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 		LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{},
 	}
-	return c
+	c.ConnectTimeout = millis(boundaryConnectTimeout)
+	for _, d := range r.To {
+		c.TransportSocketMatches = append(c.TransportSocketMatches, socketFor(label(d), socket(d)))
+	}
+	return withHealthChecks(quickToEject(c, p))
 }
 
-// ofSource begins the endpoints of one source; the zero one has neither a name nor a weight.
-func ofSource(s model.ImportSource) *endpointv3.LocalityLbEndpoints {
-	l := &endpointv3.LocalityLbEndpoints{Priority: s.Priority}
-	if s.Name != "" {
-		l.Locality = &corev3.Locality{Region: s.Name}
-		l.LoadBalancingWeight = u32(max(s.Weight, 1))
+// label is by what the endpoints of a destination are found.
+func label(d model.Destination) string { return cmp.Or(d.SNI, d.Name) }
+
+// locality begins the endpoints of one destination; the zero one has neither a name nor a weight.
+func locality(d model.Destination) *endpointv3.LocalityLbEndpoints {
+	l := &endpointv3.LocalityLbEndpoints{Priority: d.Priority}
+	if d.Name != "" {
+		l.Locality = &corev3.Locality{Region: d.Name}
+		l.LoadBalancingWeight = u32(max(d.Weight, 1))
 	}
 	return l
 }
 
-// labelSource says of an endpoint how it is called and, for the log, which peer it is.
-func labelSource(ep *endpointv3.LbEndpoint, s model.ImportSource) {
-	key := s.Name
-	fields := map[string]*structpb.Struct{}
+// labelEndpoint says of an endpoint how it is called and, for the log, which peer it is.
+func labelEndpoint(ep *endpointv3.LbEndpoint, d model.Destination) {
+	fields := map[string]*structpb.Struct{"envoy.transport_socket_match": peerMetadata(label(d))}
 	switch {
-	case s.SNI != "":
-		key = s.SNI
-		ep.GetEndpoint().Hostname = s.SNI
-		fields[hostTags] = peerMetadata(s.Name)
-	case s.Name == model.LocalSource:
+	case d.SNI != "":
+		ep.GetEndpoint().Hostname = d.SNI
+		fields[hostTags] = peerMetadata(d.Name)
+	case d.Name == model.OwnEndpoints:
 		ep.GetEndpoint().HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{DisableActiveHealthCheck: true}
 	}
-	fields["envoy.transport_socket_match"] = peerMetadata(key)
 	ep.Metadata = &corev3.Metadata{FilterMetadata: fields}
 }
 

@@ -207,4 +207,9 @@ func (w world) federation(s *snapshot.Snapshot) {
 			}
 		}
 	}
+	if w.chance(3) { // a second gateway
+		s.Registry.Nodes = append(s.Registry.Nodes, snapshot.Node{Name: "gw2", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
+			ServiceAccount: "edge", InnerAddress: netip.MustParseAddr("10.9.0.3"), OuterAddress: netip.MustParseAddr("198.51.100.3"),
+		}})
+	}
 }

@@ -333,8 +333,7 @@ func nobodyReady(mesh *model.Mesh, i *model.Import, unready func(model.Remote) s
 		why = append(why, said)
 	}
 	if i.Local != nil {
-		own := model.EndpointSet{Host: i.Local.Service.Host, Port: i.Local.Port.Number}
-		if slices.ContainsFunc(mesh.Endpoints[own], func(e model.Endpoint) bool { return e.Healthy }) {
+		if slices.ContainsFunc(mesh.Endpoints[i.Own()], func(e model.Endpoint) bool { return e.Healthy }) {
 			return ""
 		}
 	}

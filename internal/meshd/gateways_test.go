@@ -47,7 +47,7 @@ func TestWhereGatewaysReachUsIsLearned(t *testing.T) {
 	}
 	eventually(t, "the gateway is told", func() bool {
 		gw := p.d.loop.published.Load().mesh.Proxies["edge"]
-		return gw != nil && gw.Gateway != nil && slices.Equal(gw.Gateway.Control, want)
+		return gw != nil && gw.Gateway != nil && slices.Equal(gw.Gateway.ControlAt, want)
 	})
 	must(t, p.stop())
 	p.start()

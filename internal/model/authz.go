@@ -17,6 +17,13 @@ const (
 
 func (a Action) String() string { return [...]string{"DENY", "ALLOW"}[a] }
 
+// Policies that apply to one port.
+type Policies struct {
+	Deny         []*Policy
+	Allow        []*Policy
+	DefaultAllow bool // where no Allow policy applies
+}
+
 // Policy is one AuthorizationPolicy as it applies to a workload.
 type Policy struct {
 	Name   string // namespace/name

@@ -7,25 +7,25 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// MayBeNear says whether calls to a destination may be handed over, should the proxy serve it itself. What a peer shares in
-// serving, what is resolved by name and what is called in plaintext goes by the network.
+// MayBeNear says whether calls to a destination may be handed over, should the proxy serve it itself. What peers may come
+// to serve too, what is resolved by name and what is called in plaintext goes by the network.
 func (v *View) MayBeNear(o model.Outbound) bool {
-	return v.HandOver && o.Import == nil && !o.Service.DNS && o.Port.MTLS
+	return v.HandOver && !o.Route.Changing && !o.Route.Resolved && o.Port.MTLS
 }
 
 // near finds the destinations that the proxy serves itself, wholly or in part.
-func (v *View) near(mesh *model.Mesh, p *model.Proxy) map[model.EndpointSet][]model.WorkloadID {
+func (v *View) near(mesh *model.Mesh) map[model.EndpointSet][]model.WorkloadID {
 	here := map[model.WorkloadID]bool{}
-	for _, w := range p.Workloads {
+	for _, w := range v.Workloads {
 		if len(w.Addrs) == 0 {
-			return nil // whoever is called must be told whence
+			return nil // whoever is called must be told where the call comes from
 		}
 		here[w.ID] = true
 	}
 	out := map[model.EndpointSet][]model.WorkloadID{}
-	for _, w := range p.Workloads {
+	for _, w := range v.Workloads {
 		for _, o := range w.Outbound {
-			set := o.Set()
+			set := o.Route.Set
 			if _, known := out[set]; known || !v.MayBeNear(o) {
 				continue
 			}
@@ -50,9 +50,9 @@ func byID(a, b model.WorkloadID) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-// SetOf is the form in which this proxy subscribes to the endpoints of a destination.
+// SetOf is the form in which this proxy is told the endpoints of a destination.
 func (v *View) SetOf(o model.Outbound) model.EndpointSet {
-	set := o.Set()
+	set := o.Route.Set
 	if v.MayBeNear(o) && len(v.Near[set]) > 0 {
 		set.Proxy = v.Proxy.Name
 	}

@@ -1,0 +1,48 @@
+package model
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// ServiceID names a service. For a ServiceEntry, Name is the host.
+type ServiceID struct{ Namespace, Name string }
+
+// Service is something that can be called by name.
+type Service struct {
+	ID       ServiceID
+	Host     string         // FQDN, lower case
+	VIP      netip.Addr     // IPv4
+	VIP6     netip.Addr     // IPv6, for workloads that have it
+	Prefixes []netip.Prefix // further addresses (ServiceEntry)
+	External bool           // outside the mesh: no mutual TLS, no identity
+	DNS      bool           // endpoints are host names, resolved by the proxy
+	ExportTo []string       // namespaces that may see it; nil means all
+	Ports    []*Port
+	Refs     []Ref
+}
+
+// Port of a service.
+type Port struct {
+	Number     uint16
+	Protocol   Protocol
+	Identities []string // SPIFFE IDs of those who serve it, sorted
+	MTLS       bool     // callers must, or may, use mutual TLS
+	Callers    []Caller // identities of this mesh that may call, sorted by ID
+}
+
+// Caller may call a port.
+type Caller struct {
+	ID string // SPIFFE ID
+	By []Ref  // what allows it
+}
+
+// HostNames are the names by which a request may address a service: its host, and for a service of the mesh the shorter
+// forms.
+func HostNames(svc *Service, domain string) []string {
+	short, ok := strings.CutSuffix(svc.Host, ".svc."+domain)
+	if !ok {
+		return []string{svc.Host}
+	}
+	return []string{svc.Host, short, short + ".svc", strings.TrimSuffix(short, "."+svc.ID.Namespace)}
+}

@@ -1,0 +1,63 @@
+package model
+
+import (
+	"net/netip"
+	"slices"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+// WorkloadID names a registered workload.
+type WorkloadID struct{ Namespace, Name string }
+
+// String is namespace/name.
+func (w WorkloadID) String() string { return w.Namespace + "/" + w.Name }
+
+// Workload is one registered workload.
+type Workload struct {
+	ID       WorkloadID
+	Node     string
+	Identity spiffe.ID
+	Netns    string
+	Sidecar  bool // it has a proxy of its own
+	Addrs    []netip.Addr
+	Mode     MTLSMode // for ports that no service names
+	Inbound  []Inbound
+	Outbound []Outbound
+	Refs     []Ref // of its mTLS mode
+}
+
+// Speaks says whether the workload has an address of a's IP version, and so is served in it.
+func (w *Workload) Speaks(a netip.Addr) bool {
+	return slices.ContainsFunc(w.Addrs, func(own netip.Addr) bool { return own.BitLen() == a.BitLen() })
+}
+
+// Proxy is the name of the proxy that serves the workload: its node's, or its own.
+func (w *Workload) Proxy() string {
+	if w.Sidecar {
+		return SidecarName(w.Node, w.ID)
+	}
+	return w.Node
+}
+
+// Inbound is one port a workload listens on.
+type Inbound struct {
+	Port     uint16
+	Protocol Protocol
+	Mode     MTLSMode
+	Hosts    []string // names by which callers may address it, without port; sorted
+	Policies Policies
+	Refs     []Ref
+}
+
+// MTLSMode of a listening port. The zero value is the strict one.
+type MTLSMode int
+
+// The modes of PeerAuthentication.
+const (
+	Strict MTLSMode = iota
+	Permissive
+	Disable
+)
+
+func (m MTLSMode) String() string { return [...]string{"STRICT", "PERMISSIVE", "DISABLE"}[m] }
