@@ -51,7 +51,7 @@ func renewedUnderLoad(ctx context.Context, w *world) (_ string, err error) {
 		return "", err
 	}
 	if r.Failures > 0 || r.Requests == 0 {
-		return "", fmt.Errorf("%d of %d requests failed, the first: %s", r.Failures, r.Requests, r.FirstFailure)
+		return "", fmt.Errorf("%d of %d requests failed, the first: %s", r.Failures, r.Requests, r.FirstFailure())
 	}
 	return fmt.Sprintf("%d certificates renewed twice, %d requests, 0 errors", len(first), r.Requests), nil
 }
@@ -176,7 +176,7 @@ func controlPlanesKilled(ctx context.Context, w *world) (string, error) {
 		return "", err
 	}
 	if r.Failures > 0 || r.Requests == 0 {
-		return "", fmt.Errorf("%d of %d requests failed, the first: %s", r.Failures, r.Requests, r.FirstFailure)
+		return "", fmt.Errorf("%d of %d requests failed, the first: %s", r.Failures, r.Requests, r.FirstFailure())
 	}
 	return fmt.Sprintf("%d requests, 0 errors; back in step after %.1f s", r.Requests, back.Seconds()), nil
 }
@@ -225,7 +225,7 @@ func failover(ctx context.Context, w *world) (_ string, err error) {
 		return "", err
 	}
 	if r.Failures > mostFailed || r.ServedBy["payments@cards"] == 0 || r.ServedBy["standby@retail"] == 0 {
-		return "", fmt.Errorf("%d of %d requests failed, served by %v; the first failure: %s", r.Failures, r.Requests, r.ServedBy, r.FirstFailure)
+		return "", fmt.Errorf("%d of %d requests failed, served by %v; the first failure: %s", r.Failures, r.Requests, r.ServedBy, r.FirstFailure())
 	}
 	// The import as it was, for what comes next.
 	if err := w.apply(retail, "import-payments.yaml", "import-payments.yaml"); err != nil {

@@ -1,10 +1,15 @@
 import java.io.IOException;
+import java.net.ConnectException;
 import java.net.URI;
 import java.net.http.HttpClient;
+import java.net.http.HttpConnectTimeoutException;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
+import java.nio.channels.UnresolvedAddressException;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.ArrayList;
+import java.util.List;
 
 /**
  * Asks a URL again and again with the JDK's own client, which keeps its connections, remembers names for 30 seconds and
@@ -29,10 +34,12 @@ public class Customer {
         waits.start();
         HttpClient client = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(5)).build();
         HttpRequest request = HttpRequest.newBuilder(URI.create(args[0])).timeout(Duration.ofSeconds(5)).build();
-        long requests = 0, failures = 0;
-        String first = "";
+        long requests = 0, failures = 0, slowest = 0;
+        Instant slowestAt = Instant.now();
+        List<String> failed = new ArrayList<>();
         while (!ended) {
-            String error = "";
+            String error = "", phase = "answer";
+            Instant began = Instant.now();
             requests++;
             try {
                 HttpResponse<String> answer = client.send(request, HttpResponse.BodyHandlers.ofString());
@@ -41,16 +48,27 @@ public class Customer {
                 }
             } catch (IOException e) {
                 error = e.toString();
-            }
-            if (!error.isEmpty()) {
-                failures++;
-                if (first.isEmpty()) {
-                    first = Instant.now() + " " + error;
+                if (e instanceof ConnectException || e instanceof HttpConnectTimeoutException) {
+                    phase = "connect";
                 }
+                for (Throwable cause = e; cause != null; cause = cause.getCause()) {
+                    if (cause instanceof UnresolvedAddressException) {
+                        phase = "resolve";
+                    }
+                }
+            }
+            long took = Duration.between(began, Instant.now()).toNanos();
+            if (took > slowest) {
+                slowest = took;
+                slowestAt = began;
+            }
+            if (!error.isEmpty() && failures++ < 20) {
+                failed.add("{\"time\": \"" + began + "\", \"took\": " + took + ", \"phase\": \"" + phase + "\", \"error\": \""
+                    + error.replace("\\", "\\\\").replace("\"", "\\\"").replaceAll("\\p{Cntrl}", " ") + "\"}");
             }
             Thread.sleep(pause);
         }
-        System.out.println("{\"requests\": " + requests + ", \"failures\": " + failures + ", \"firstFailure\": \""
-            + first.replace("\\", "\\\\").replace("\"", "\\\"").replace("\n", " ") + "\"}");
+        System.out.println("{\"requests\": " + requests + ", \"failures\": " + failures + ", \"slowest\": " + slowest
+            + ", \"slowestAt\": \"" + slowestAt + "\", \"failed\": " + failed + "}");
     }
 }

@@ -9,12 +9,17 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
+
+static const char *phase;
 
 static const char *ask(const char *host, const char *port, const char *path, char *text, size_t size) {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
+	phase = "resolve";
 	int e = getaddrinfo(host, port, &hints, &found);
 	if (e) return gai_strerror(e);
+	phase = "connect";
 	struct timeval limit = {.tv_sec = 5};
 	int fd = -1;
 	for (struct addrinfo *a = found; a && fd < 0; a = a->ai_next) {
@@ -29,6 +34,7 @@ static const char *ask(const char *host, const char *port, const char *path, cha
 	}
 	freeaddrinfo(found);
 	if (fd < 0) return "cannot connect";
+	phase = "answer";
 	int n = snprintf(text, size, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, host);
 	if (write(fd, text, n) != n) {
 		close(fd);
@@ -43,21 +49,42 @@ static const char *ask(const char *host, const char *port, const char *path, cha
 	return text[9] < '4' ? NULL : text;
 }
 
+static double now(void) {
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static const char *stamp(double when, char *out, size_t size) {
+	time_t seconds = when;
+	strftime(out, size, "%Y-%m-%dT%H:%M:%S", gmtime(&seconds));
+	snprintf(out + strlen(out), size - strlen(out), ".%03dZ", (int)((when - seconds) * 1000));
+	return out;
+}
+
 int main(int argc, char **argv) {
 	if (argc != 5) return 2;
-	static char text[65536], first[200];
+	static char text[65536], failed[20 * 300], at[40];
+	size_t told = 0;
 	long requests = 0, failures = 0;
+	double slowest = 0, slowest_at = now();
 	struct pollfd in = {.fd = 0, .events = POLLIN};
 	for (;;) {
 		char drop[64];
 		if (poll(&in, 1, atoi(argv[4])) > 0 && read(0, drop, sizeof drop) <= 0) break;
 		requests++;
+		double began = now();
 		const char *error = ask(argv[1], argv[2], argv[3], text, sizeof text);
-		if (error && failures++ == 0) {
+		double took = now() - began;
+		if (took > slowest) slowest = took, slowest_at = began;
+		if (error && failures++ < 20) {
 			size_t n = strcspn(error, "\r\n\"\\");
-			snprintf(first, sizeof first, "%.*s", (int)(n < 150 ? n : 150), error);
+			told += snprintf(failed + told, sizeof failed - told,
+				"%s{\"time\": \"%s\", \"took\": %.0f, \"phase\": \"%s\", \"error\": \"%.*s\"}", told ? ", " : "",
+				stamp(began, at, sizeof at), took * 1e9, phase, (int)(n < 150 ? n : 150), error);
 		}
 	}
-	printf("{\"requests\": %ld, \"failures\": %ld, \"firstFailure\": \"%s\"}\n", requests, failures, first);
+	printf("{\"requests\": %ld, \"failures\": %ld, \"slowest\": %.0f, \"slowestAt\": \"%s\", \"failed\": [%s]}\n", requests,
+		failures, slowest * 1e9, stamp(slowest_at, at, sizeof at), failed);
 	return 0;
 }

@@ -2,7 +2,7 @@
 //
 // Usage: node customer.mjs URL PAUSE_MS. Prints one line of JSON at the end.
 const [url, pause] = [process.argv[2], Number(process.argv[3])];
-const result = { requests: 0, failures: 0, firstFailure: "" };
+const result = { requests: 0, failures: 0, failed: [], slowest: 0 };
 let ended = false;
 process.stdin.on("end", () => { ended = true; }).resume();
 const once = async () => {
@@ -10,8 +10,15 @@ const once = async () => {
   const body = await answer.text();
   if (answer.status >= 400) throw new Error(`${answer.status} ${body.slice(0, 120)}`);
 };
+// What a request waits for, asked while it does.
+const phase = () => {
+  const waits = process.getActiveResourcesInfo();
+  if (waits.includes("GetAddrInfoReqWrap")) return "resolve";
+  return waits.includes("TCPConnectWrap") ? "connect" : "answer";
+};
 while (!ended) {
   result.requests++;
+  const began = new Date();
   try {
     await once();
   } catch (e) {
@@ -22,9 +29,12 @@ while (!ended) {
       await once();
     } catch (e) {
       result.failures++;
-      result.firstFailure ||= `${new Date().toISOString()} ${e.message} ${e.cause?.code ?? ""}`;
+      const error = `${e.message} ${e.cause?.code ?? e.cause?.message ?? ""}`;
+      if (result.failed.length < 20) result.failed.push({ time: began, took: (Date.now() - began) * 1e6, phase: phase(), error });
     }
   }
+  const took = (Date.now() - began) * 1e6;
+  if (took > result.slowest) Object.assign(result, { slowest: took, slowestAt: began });
   await new Promise((done) => setTimeout(done, pause));
 }
 console.log(JSON.stringify(result));

@@ -14,11 +14,14 @@ func chat(ctx context.Context, c Chat) Result {
 	var conn *websocket.Conn
 	for ctx.Err() == nil {
 		sum.Requests++
+		began, phase := time.Now(), reusing
+		if conn == nil {
+			phase = connecting
+		}
 		err := c.say(ctx, &conn)
+		sum.took(began, time.Since(began))
 		if err != nil {
-			if sum.Failures++; sum.FirstFailure == "" {
-				sum.FirstFailure = time.Now().Format("15:04:05.000") + " " + err.Error()
-			}
+			sum.fail(Failure{Time: began, Took: time.Since(began), Phase: phase, Error: err.Error()})
 			if conn != nil {
 				conn.Close()
 				conn = nil

@@ -21,9 +21,10 @@ func load(ctx context.Context, l Load) Result {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				// A request that has begun is finished and counted, whenever the end comes.
-				r := get(context.WithoutCancel(ctx), client, l.HTTP)
+				var p phase
+				r := get(p.traced(context.WithoutCancel(ctx)), client, l.HTTP)
 				mu.Lock()
-				sum.add(r)
+				sum.add(r, p.String())
 				mu.Unlock()
 				select {
 				case <-ctx.Done():
@@ -37,15 +38,13 @@ func load(ctx context.Context, l Load) Result {
 	return sum
 }
 
-func (sum *Result) add(r Result) {
+func (sum *Result) add(r Result, phase string) {
+	began := r.Time.Add(-r.Elapsed)
 	sum.Requests++
-	sum.Slowest = max(sum.Slowest, r.Elapsed)
+	sum.took(began, r.Elapsed)
 	if r.Error == "" && r.Status < 400 {
 		sum.ServedBy[r.Headers["served-by"]]++
 		return
 	}
-	sum.Failures++
-	if sum.FirstFailure == "" {
-		sum.FirstFailure = fmt.Sprintf("%s %d %s%.120s", r.Time.Format("15:04:05.000"), r.Status, r.Error, r.Body)
-	}
+	sum.fail(Failure{Time: began, Took: r.Elapsed, Phase: phase, Error: fmt.Sprintf("%d %s%.120s", r.Status, r.Error, r.Body)})
 }

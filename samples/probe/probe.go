@@ -77,11 +77,12 @@ type Result struct {
 	// Of Watch: the first of two lines is written when the answer begins.
 	Began bool `json:"began,omitempty"`
 	// Of Load, and of Chat, whose requests are messages.
-	Requests     int            `json:"requests,omitempty"`
-	Failures     int            `json:"failures,omitempty"`
-	FirstFailure string         `json:"firstFailure,omitempty"`
-	ServedBy     map[string]int `json:"servedBy,omitempty"`
-	Slowest      time.Duration  `json:"slowest,omitempty"`
+	Requests  int            `json:"requests,omitempty"`
+	Failures  int            `json:"failures,omitempty"`
+	Failed    []Failure      `json:"failed,omitempty"` // the first of them
+	ServedBy  map[string]int `json:"servedBy,omitempty"`
+	Slowest   time.Duration  `json:"slowest,omitempty"`
+	SlowestAt time.Time      `json:"slowestAt,omitzero"` // when that one began
 }
 
 // maxBody is how much of an answer is kept.

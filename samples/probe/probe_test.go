@@ -96,7 +96,7 @@ func TestLoadCountsEveryRequest(t *testing.T) {
 		end.Close()
 	}()
 	r := try(t, in)[0]
-	if r.Failures != 1 || !strings.Contains(r.FirstFailure, "503 no peer") || r.Requests < 5 || r.ServedBy["me"] != r.Requests-1 {
+	if r.Failures != 1 || !strings.Contains(r.FirstFailure(), " s, answer on a kept connection: 503 no peer") || r.Requests < 5 || r.ServedBy["me"] != r.Requests-1 {
 		t.Fatalf("%+v", r)
 	}
 }

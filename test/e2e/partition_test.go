@@ -118,7 +118,7 @@ func (s *strip) crossing(canary string) *flow {
 // bounded: requests failed, as they must, and not one hung.
 func bounded(t *testing.T, r probe.Result) {
 	t.Helper()
-	t.Logf("%d requests, %d failed, the slowest took %s, the first: %s", r.Requests, r.Failures, r.Slowest.Round(time.Millisecond), r.FirstFailure)
+	t.Logf("%d requests, %d failed, the slowest took %s, the first: %s", r.Requests, r.Failures, r.Slowest.Round(time.Millisecond), r.FirstFailure())
 	if r.Failures == 0 || r.Slowest > noticed {
 		t.Errorf("%d failures, the slowest took %s", r.Failures, r.Slowest)
 	}
@@ -127,7 +127,7 @@ func bounded(t *testing.T, r probe.Result) {
 func unharmed(t *testing.T, r probe.Result, least int) {
 	t.Helper()
 	if r.Failures > 0 || r.Requests < least {
-		t.Errorf("beside the partition %d of %d requests failed, the first: %s", r.Failures, r.Requests, r.FirstFailure)
+		t.Errorf("beside the partition %d of %d requests failed, the first: %s", r.Failures, r.Requests, r.FirstFailure())
 	}
 }
 

@@ -28,7 +28,7 @@ func TestRootRotation(t *testing.T) {
 	r := load.finish(t)
 	t.Logf("%d requests in %s, %d failed", r.Requests, r.Elapsed.Round(time.Second), r.Failures)
 	if r.Failures > 0 || r.Requests < 1000 || r.ServedBy["payments@cards"] != r.Requests {
-		t.Errorf("%d of %d requests failed, the first: %s; served by %v", r.Failures, r.Requests, r.FirstFailure, r.ServedBy)
+		t.Errorf("%d of %d requests failed, the first: %s; served by %v", r.Failures, r.Requests, r.FirstFailure(), r.ServedBy)
 	}
 	t.Run("cards, suspended meanwhile", func(t *testing.T) {
 		s.deed(t, "retail", "suspend", "cards")

@@ -1,0 +1,52 @@
+package demo
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"isthmus.dev/isthmus/samples/probe"
+)
+
+func TestWhatWentOnAsARequestFailed(t *testing.T) {
+	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
+	tr := &traffic{events: []event{{"agent killed", at(10), at(14)}, {"policies change", at(16), at(20)}}}
+	for second, want := range map[int]string{
+		9:  "before every disturbance",
+		12: `2.0 s into "agent killed"`,
+		15: `1.0 s after "agent killed"`,
+		16: `0.0 s into "policies change"`,
+		30: `10.0 s after "policies change"`,
+	} {
+		if got := tr.during(at(second)); got != want {
+			t.Errorf("at %d: got %q, want %q", second, got, want)
+		}
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	failed := func(n int) probe.Result {
+		return probe.Result{Requests: 100, Failures: n, Failed: []probe.Failure{
+			{Time: time.Unix(0, 0), Took: 5 * time.Second, Phase: "resolve", Error: "no answer"},
+		}}
+	}
+	for _, c := range []struct {
+		calm, loss, rough int
+		want              string
+	}{
+		{0, 3, 100, ""},
+		{1, 0, 0, "soak: 1 of 100 requests of python failed, the first: 00:00:00.000 5.000 s, resolve: no answer"},
+		{0, 4, 0, "soak: 4 of 100 requests of python failed as a source died, 1 times"},
+	} {
+		tr := &traffic{customers: []customer{{name: "python"}}, losses: 1, counts: [][kinds]probe.Result{
+			{failed(0), failed(0), failed(0)}, {failed(c.calm), failed(c.loss), failed(c.rough)},
+		}}
+		got := ""
+		if err := tr.verdict(); err != nil {
+			got = err.Error()
+		}
+		if !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"isthmus.dev/isthmus/samples/probe"
+)
+
+// traffic is the load in stretches. What an Envoy has in hand ends with it, so a stretch in which one is killed counts apart.
+type traffic struct {
+	w         *world
+	customers []customer
+	loads     []*ongoing // none between two stretches; the demo's own, then a customer each
+	counts    [][kinds]probe.Result
+	losses    int           // of a source
+	slowest   time.Duration // of all kills of an Envoy, until everything was as it should be
+	events    []event
+}
+
+// event is one disturbance as it went.
+type event struct {
+	name         string
+	began, ended time.Time
+}
+
+// during says which disturbance went on at a time, or was the last before it.
+func (t *traffic) during(at time.Time) string {
+	what := "before every disturbance"
+	for _, e := range t.events {
+		if e.began.After(at) {
+			break
+		}
+		what = fmt.Sprintf("%.1f s into %q", at.Sub(e.began).Seconds(), e.name)
+		if at.After(e.ended) {
+			what = fmt.Sprintf("%.1f s after %q", at.Sub(e.ended).Seconds(), e.name)
+		}
+	}
+	return what
+}
+
+// slowRequest is how long a request takes at most that is worth no word.
+const slowRequest = 2 * time.Second
+
+// clock is how times of day are told, in UTC.
+const clock = "15:04:05.000"
+
+// name says whose load the nth is.
+func (t *traffic) name(n int) string {
+	if n == 0 {
+		return "go"
+	}
+	return t.customers[n-1].name
+}
+
+// table says how each fared.
+func (t *traffic) table() string {
+	var b strings.Builder
+	for n, c := range t.counts {
+		fmt.Fprintf(&b, "  %-8s", t.name(n))
+		for kind := range kinds {
+			fmt.Fprintf(&b, " %9d %6d %7.3f s", c[kind].Requests, c[kind].Failures, c[kind].Slowest.Seconds())
+		}
+		b.WriteString("\n")
+	}
+	for n, c := range t.counts {
+		if c[calm].Slowest > slowRequest {
+			fmt.Fprintf(&b, "The slowest request of %s that no death excuses began at %s, %s.\n", t.name(n),
+				c[calm].SlowestAt.UTC().Format(clock), t.during(c[calm].SlowestAt))
+		}
+	}
+	const head = "           requests failed   slowest;  as a source died: failed, slowest;  as an Envoy was killed: failed, slowest\n"
+	return head + b.String() + fmt.Sprintf("After an Envoy was killed all was answered again within %.1f s.\n\n", t.slowest.Seconds())
+}
+
+func (t *traffic) begin() error {
+	if len(t.loads) > 0 {
+		return nil
+	}
+	own, err := t.w.load()
+	if err != nil {
+		return err
+	}
+	t.loads = append(t.loads, own)
+	for _, c := range t.customers {
+		o, err := t.w.launch(c.command, c.in)
+		if err != nil {
+			return err
+		}
+		t.loads = append(t.loads, o)
+	}
+	return nil
+}
+
+// count ends the stretch, if there is one, says which requests failed, and adds up what came of it.
+func (t *traffic) count(ctx context.Context, say printer, kind int) error {
+	defer t.end()
+	for _, o := range t.loads {
+		o.stop()
+	}
+	if t.counts == nil {
+		t.counts = make([][kinds]probe.Result, 1+len(t.customers))
+	}
+	for n, o := range t.loads {
+		r, err := o.next(ctx, 4*tryTimeout)
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.name(n), err)
+		}
+		for _, f := range r.Failed {
+			say.note("failed: %s %s, %s", t.name(n), f, t.during(f.Time))
+		}
+		t.counts[n][kind].Join(r)
+	}
+	return nil
+}
+
+func (t *traffic) end() {
+	for _, o := range t.loads {
+		o.end()
+	}
+	t.loads = nil
+}
+
+func (t *traffic) verdict() error {
+	var errs []error
+	for n, c := range t.counts {
+		switch {
+		case c[calm].Requests == 0:
+			errs = append(errs, fmt.Errorf("soak: %s sent no request", t.name(n)))
+		case c[calm].Failures > 0:
+			errs = append(errs, fmt.Errorf("soak: %d of %d requests of %s failed, the first: %s", c[calm].Failures,
+				c[calm].Requests, t.name(n), c[calm].FirstFailure()))
+		}
+		bound := t.losses * maxLost
+		if n == 0 {
+			bound *= 8
+		}
+		if lost := c[loss]; lost.Failures > bound && t.name(n) != socketCustomer {
+			errs = append(errs, fmt.Errorf("soak: %d of %d requests of %s failed as a source died, %d times, the first: %s",
+				lost.Failures, lost.Requests, t.name(n), t.losses, lost.FirstFailure()))
+		}
+	}
+	return errors.Join(errs...)
+}
