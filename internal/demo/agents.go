@@ -44,7 +44,7 @@ func (w *world) gatewaySettings(m mesh) any {
 func (w *world) agentSettings(m mesh, name, dir string) map[string]any {
 	return map[string]any{
 		"name":     name,
-		"runDir":   w.files.mesh(m.name, dir, "run"),
+		"runDir":   w.files.runDir(m.name, dir),
 		"stateDir": w.files.mesh(m.name, dir, "state"),
 		"control": map[string]any{
 			"addresses": []string{hostPort(m.host, agentapi.ControlPort)},

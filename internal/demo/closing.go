@@ -26,6 +26,7 @@ func closingText(o Options) string {
 		}
 	}
 	ask := func(mesh, line string) string { return self + " " + line + " --socket " + f.socket(mesh) }
+	logs := func(mesh, agent string) string { return self + " logs --run-dir " + f.runDir(mesh, agent) }
 	if o.Separate {
 		invitation := filepath.Join(f.dir, "invitation")
 		section("Nothing crosses between the two yet. Let them meet:",
@@ -41,8 +42,12 @@ func closingText(o Options) string {
 		at(`catalogue -- curl -s http://payments.default/v1/charges/headers`),
 		at(`storefront -- curl -s -X DELETE http://payments.default/v1/charges/ch_1`))
 	section("Look:",
-		ask("retail", "status"), ask("retail", "access"), ask("cards", "peer status retail"),
-		ask("cards", "exports"), ask("retail", "imports"), ask("retail", "peer probe cards --import payments"))
+		ask("retail", "status"), ask("retail", "services"), ask("retail", "describe default/storefront"), ask("retail", "access"))
+	section("Look across:",
+		ask("cards", "peer status retail"), ask("cards", "exports"), ask("retail", "imports"),
+		ask("retail", "peer probe cards --import payments"))
+	section("See what was refused, by a node, and what crossed, by a gateway:",
+		logs("retail", "node"), logs("cards", "gateway"))
 	section("Close the strip, and open it again:",
 		ask("cards", "peer suspend retail"), ask("cards", "peer resume retail"))
 	section("Change the configuration; it is watched:",

@@ -142,7 +142,11 @@ func (f files) mesh(m string, path ...string) string {
 func (f files) config(m string) string     { return f.mesh(m, "config") }
 func (f files) federation(m string) string { return f.mesh(m, "federation") }
 func (f files) socket(m string) string     { return f.mesh(m, "control.sock") }
-func (f files) resolv(ns string) string    { return filepath.Join(f.dir, "netns", ns, "resolv.conf") }
+
+// runDir is that of an agent, "node" or "gateway".
+func (f files) runDir(m, agent string) string { return f.mesh(m, agent, "run") }
+
+func (f files) resolv(ns string) string { return filepath.Join(f.dir, "netns", ns, "resolv.conf") }
 
 // resolvConf is what every workload reads: the agent's DNS inside its own namespace, and the names Kubernetes has too.
 const resolvConf = `nameserver 127.0.0.1
