@@ -22,7 +22,7 @@ func (a *app) inventory(ctx context.Context) (*adminapi.InventoryResponse, error
 func shortened(services []adminapi.ServiceInfo) map[string]string {
 	out, times := map[string]string{}, map[string]int{}
 	for _, s := range services {
-		if s.External || !strings.HasPrefix(s.Host, s.Name+"."+s.Namespace+".svc.") {
+		if !strings.HasPrefix(s.Host, s.Name+"."+s.Namespace+".svc.") {
 			continue
 		}
 		for _, name := range []string{s.Name, s.Name + "." + s.Namespace, s.Name + "." + s.Namespace + ".svc"} {
@@ -83,9 +83,6 @@ func findWorkload(workloads []adminapi.WorkloadInfo, name string) (adminapi.Work
 	near := istioyaml.Nearest(name, candidates)
 	if i := slices.IndexFunc(workloads, func(w adminapi.WorkloadInfo) bool { return w.Name == near }); i >= 0 {
 		near = workloads[i].Key()
-	}
-	if len(named) > 1 {
-		near = named[0].Key()
 	}
 	return adminapi.WorkloadInfo{}, unknown("workload", name, near, "isthmus services -o wide, isthmus status")
 }

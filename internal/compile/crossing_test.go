@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	istiosec "istio.io/api/security/v1beta1"
 	istiotype "istio.io/api/type/v1beta1"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -152,11 +153,53 @@ func TestCrossing(t *testing.T) {
 				i.Spec.From = append(i.Spec.From, v1alpha1.ImportFrom{Peer: "shop", Weight: &zero})
 			})},
 			change: func(s *snapshot.Snapshot) {
-				s.Peers["bank"] = snapshot.PeerState{BundleTime: s.Time, Suspended: true}
+				s.Peers["bank"] = snapshot.PeerState{BundleTime: s.Time, Suspended: true, Catalogue: &snapshot.Catalogue{Sequence: 2}}
 			},
 			want: []string{
 				"ISM0333 spec.from nobody can serve it now: nothing passes between this mesh and peer bank, peer shop has the weight 0",
 				"isthmus peer list shows how it stands with the peers; a source of weight 0 serves nothing",
+			},
+		},
+		"weights of 0 alone": {
+			imports: []*v1alpha1.FederatedImport{imported("money", func(i *v1alpha1.FederatedImport) {
+				i.Spec.From[0].Weight, i.Spec.Local = &zero, &v1alpha1.ImportLocal{Weight: &zero}
+			})},
+			want: []string{
+				"ISM0333 spec.from nobody can serve it now: peer bank has the weight 0, the local endpoints have the weight 0",
+				"isthmus peer list shows how it stands with the peers; a source of weight 0 serves nothing",
+			},
+		},
+		"in too many namespaces": {
+			imports: []*v1alpha1.FederatedImport{imported("statements", none)},
+			change: func(s *snapshot.Snapshot) {
+				for _, ns := range []string{"branch-north", "branch-south", "branch-east", "branch-west"} {
+					c := s.Peers["bank"].Catalogue
+					c.Services = append(c.Services, snapshot.OfferedService{Name: "statements", Namespace: ns, Port: 80, Protocol: "HTTP"})
+				}
+			},
+			want: []string{
+				"ISM0325 spec.from[0].name peer bank does not offer default/statements, so it serves nothing",
+				"isthmus catalogue bank lists what it offers; ask its administrators to export this",
+			},
+		},
+		"a peer mistyped": {
+			imports: []*v1alpha1.FederatedImport{imported("new", func(i *v1alpha1.FederatedImport) {
+				i.Spec.From = append(i.Spec.From, v1alpha1.ImportFrom{Peer: "bnak"})
+				i.Spec.From[0].Peer = "shop"
+			})},
+			want: []string{`ISM0334 spec.from[1].peer there is no peer "bnak"`, "did you mean bank?"},
+		},
+		"nobody has joined": {
+			imports: []*v1alpha1.FederatedImport{imported("money", func(i *v1alpha1.FederatedImport) { i.Spec.Callers = []string{"nobody"} })},
+			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)}, offered: 1,
+			change: func(s *snapshot.Snapshot) { s.Registry.Workloads = nil },
+		},
+		"what nobody registered is not judged": {
+			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)}, offered: 1,
+			change: func(s *snapshot.Snapshot) {
+				e := &networking.WorkloadEntry{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "vm"}}
+				e.Spec.Address, e.Spec.Labels = "10.0.0.7", map[string]string{"app": "web"}
+				s.Config.WorkloadEntries = append(s.Config.WorkloadEntries, e)
 			},
 		},
 		"admitted by the asserted caller": {
@@ -238,6 +281,25 @@ func TestCrossing(t *testing.T) {
 				"start the workload, or correct the Service's selector and targetPort: isthmus endpoints shows them",
 			},
 		},
+		"no endpoint, for two peers": {
+			exports: []*v1alpha1.FederatedExport{{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "rest"},
+				Spec: v1alpha1.FederatedExportSpec{Service: "rest", Port: 80, To: []v1alpha1.ExportTo{
+					{Peer: "shop", Rules: []v1alpha1.ExportRule{till}}, {Peer: "bank", Rules: []v1alpha1.ExportRule{{}}},
+				}},
+			}}, offered: 2,
+			want: []string{
+				"ISM0330 spec.service no endpoint of Service default/rest is ready at port 80, so every call fails",
+				"start the workload, or correct the Service's selector and targetPort: isthmus endpoints shows them",
+			},
+		},
+		"an export to a peer mistyped": {
+			exports: []*v1alpha1.FederatedExport{{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+				Spec:       v1alpha1.FederatedExportSpec{Service: "web", Port: 80, To: []v1alpha1.ExportTo{{Peer: "shpo", Rules: []v1alpha1.ExportRule{till}}}},
+			}},
+			want: []string{`ISM0334 spec.to[0].peer there is no peer "shpo"`, "did you mean shop?"},
+		},
 		"rules that match nothing": {
 			exports: []*v1alpha1.FederatedExport{exported("web", 80, v1alpha1.ExportRule{
 				Callers: []string{"spiffe://shop.example/default/till", "spiffe://shop.example/ns/default/sa/till", "spiffe://shop.example/ns/default/*", "spiffe://shop.example/x*"},
@@ -248,6 +310,12 @@ func TestCrossing(t *testing.T) {
 				"write spiffe://shop.example/ns/<namespace>/sa/<service account>",
 				`ISM0331 spec.to[0].rules[0].callers[3] no caller of peer shop can be "spiffe://shop.example/x*"`,
 				"write spiffe://shop.example/ns/<namespace>/sa/<service account>",
+			},
+		},
+		"a rule is missing, and the gateway is admitted": {
+			exports: []*v1alpha1.FederatedExport{exported("web", 80)},
+			policies: []*security.AuthorizationPolicy{
+				policyOf(istiosec.AuthorizationPolicy_ALLOW, &istiosec.Source{Namespaces: []string{"isthmus-system"}}),
 			},
 		},
 		"a rule is missing": {exports: []*v1alpha1.FederatedExport{exported("web", 80)}, policies: []*security.AuthorizationPolicy{allowing("shop.example/*")}},

@@ -105,6 +105,94 @@ func TestReadinessIsTold(t *testing.T) {
 	hears("")
 }
 
+// A report is bounded before it is decoded, and sorted afterwards.
+func TestParseReadiness(t *testing.T) {
+	now := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
+	r, err := ParseReadiness([]byte(`{"sequence":3,"unready":[{"namespace":"b","name":"x"},{"namespace":"a","name":"y"},{"namespace":"b","name":"x"}]}`), now)
+	want := []snapshot.OfferedName{{Namespace: "a", Name: "y"}, {Namespace: "b", Name: "x"}}
+	if err != nil || r.Sequence != 3 || !slices.Equal(r.Unready, want) {
+		t.Errorf("read as %+v, %v", r, err)
+	}
+	for doc, want := range map[string]string{
+		`{"sequence":1,"unready":[]}` + strings.Repeat(" ", 192<<10):       "larger than 196608 bytes",
+		`{"sequence":1,"unready":[` + strings.Repeat(`{},`, 1024) + `{}]}`: "names more than 1000 services",
+		`{"unready":[]}`: "no sequence number",
+		`{"sequence":1}`: "no list of services",
+		`{"sequence":1,"unready":[{"namespace":"a","name":"b.c"}]}`: "service 1 of the report: its name or namespace is no DNS label",
+		`{"sequence":1785592800000001,"unready":[]}`:                "check the clocks of both sides",
+	} {
+		if _, err := ParseReadiness([]byte(doc), now); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60s: %v, want %s", doc, err, want)
+		}
+	}
+}
+
+// What was taken while the own clock was ahead blocks nothing once it is right.
+func TestReadinessOfATimeToComeBlocksNothing(t *testing.T) {
+	n := &network{where: map[string]string{}}
+	var here unreadiness
+	cards := newMesh(t, n, "cards", "192.0.2.1", tellsReadiness(&here))
+	retail := newMesh(t, n, "retail", "192.0.2.2")
+	join(t, cards, retail)
+	say := func(at time.Time, name string) {
+		t.Helper()
+		doc := fmt.Sprintf(`{"sequence":%d,"unready":[{"namespace":"default","name":%q}]}`, at.UnixMicro(), name)
+		if code, text := cards.post(cards.asPeer(retail, "retail"), PathReadiness, strings.NewReader(doc)); code != 204 {
+			t.Fatalf("%s: %d %s", name, code, text)
+		}
+	}
+	cards.skip(2 * time.Hour)
+	say(time.Now().Add(time.Hour), "early")
+	cards.skip(-2 * time.Hour)
+	if say(time.Now(), "late"); here.names("retail") != "default/late" {
+		t.Errorf("held %s", here.names("retail"))
+	}
+}
+
+// Nothing is told to a peer before it has answered, nor while it does not: a refresh that succeeds does that.
+func TestReadinessWaitsForAnAnswer(t *testing.T) {
+	n := &network{where: map[string]string{}}
+	var here, there unreadiness
+	cards := newMesh(t, n, "cards", "192.0.2.1", tellsReadiness(&here))
+	retail := newMesh(t, n, "retail", "192.0.2.2", tellsReadiness(&there))
+	join(t, cards, retail)
+	here.say("payments")
+	try := func() time.Duration { return cards.tellIfDue(t.Context(), "retail", new(telling)) }
+	if wait := try(); wait != 0 || there.names("cards") != "nothing heard" {
+		t.Errorf("before any answer: again in %s, heard: %s", wait, there.names("cards"))
+	}
+	cards.note("retail", func(h *Health) { h.RefreshOK, h.RefreshError = cards.Now(), "refused" })
+	if wait := try(); wait != 0 || there.names("cards") != "nothing heard" {
+		t.Errorf("while it does not answer: again in %s, heard: %s", wait, there.names("cards"))
+	}
+	cards.note("retail", func(h *Health) { h.RefreshError = "" })
+	var told telling
+	again := func() time.Duration { return cards.tellIfDue(t.Context(), "retail", &told) }
+	if again(); there.names("cards") != "default/payments" {
+		t.Errorf("once it answers, heard: %s", there.names("cards"))
+	}
+	first := told.sequence
+	here.say("tokens")
+	if wait := again(); wait <= 0 || told.sequence != first {
+		t.Errorf("at once after the first, told again %v, again in %s", told.sequence != first, wait)
+	}
+	cards.skip(time.Second)
+	if again(); there.names("cards") != "default/tokens" {
+		t.Errorf("after the pause, heard: %s", there.names("cards"))
+	}
+	cards.skip(time.Second)
+	if second := told.sequence; again() != 0 || told.sequence != second {
+		t.Error("told again what it knows")
+	}
+	if err := cards.Suspend(t.Context(), "retail"); err != nil {
+		t.Fatal(err)
+	}
+	here.say("nothing of this")
+	if wait := again(); wait != 0 || there.names("cards") != "default/tokens" {
+		t.Errorf("suspended, again in %s, heard: %s", wait, there.names("cards"))
+	}
+}
+
 func TestReadinessIsTakenInOrderOnly(t *testing.T) {
 	n := &network{where: map[string]string{}}
 	var here, there unreadiness
