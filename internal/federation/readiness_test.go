@@ -184,12 +184,46 @@ func TestReadinessWaitsForAnAnswer(t *testing.T) {
 	if second := told.sequence; again() != 0 || told.sequence != second {
 		t.Error("told again what it knows")
 	}
+	n.setCut(true)
+	here.say("payments")
+	if wait := again(); wait <= 0 || wait > time.Second || there.names("cards") != "default/tokens" {
+		t.Errorf("on a wire that is cut, again in %s, heard: %s", wait, there.names("cards"))
+	}
+	n.setCut(false)
+	cards.skip(time.Second)
+	if again(); there.names("cards") != "default/payments" {
+		t.Errorf("on a wire that is whole again, heard: %s", there.names("cards"))
+	}
 	if err := cards.Suspend(t.Context(), "retail"); err != nil {
 		t.Fatal(err)
 	}
 	here.say("nothing of this")
-	if wait := again(); wait != 0 || there.names("cards") != "default/tokens" {
+	if wait := again(); wait != 0 || there.names("cards") != "default/payments" {
 		t.Errorf("suspended, again in %s, heard: %s", wait, there.names("cards"))
+	}
+}
+
+// A control plane whose clock was ahead when it spoke last is heard all the same after it has started again.
+func TestReadinessFollowsWhatThePeerHolds(t *testing.T) {
+	n := &network{where: map[string]string{}}
+	var here, there unreadiness
+	cards := newMesh(t, n, "cards", "192.0.2.1", tellsReadiness(&here))
+	retail := newMesh(t, n, "retail", "192.0.2.2", tellsReadiness(&there))
+	join(t, cards, retail)
+	tell := func(name string) uint64 {
+		t.Helper()
+		here.say(name)
+		cards.note("retail", func(h *Health) { h.RefreshOK = cards.Now() })
+		var told telling
+		if cards.tellIfDue(t.Context(), "retail", &told); there.names("cards") != "default/"+name {
+			t.Fatalf("heard %s instead of %s: %s", there.names("cards"), name, cards.Health("retail").ReadinessError)
+		}
+		return told.sequence
+	}
+	first := tell("payments")
+	cards.skip(-30 * time.Second)
+	if second := tell("tokens"); second != first+1 {
+		t.Errorf("the report after %d is numbered %d", first, second)
 	}
 }
 
