@@ -34,6 +34,18 @@ func open() *agentapi.DNSTable {
 	return t
 }
 
+// A name of one label is one of the asking workload's own namespace.
+func TestShortNamesAreOfTheOwnNamespace(t *testing.T) {
+	for namespace, want := range map[string][2]string{"default": {"240.240.0.1", ""}, "shop": {"", "240.240.0.3"}, "other": {}} {
+		for i, name := range []string{"pay.", "card."} {
+			r, _ := answer(table(), namespace, new(dns.Msg).SetQuestion(name, dns.TypeA))
+			if got := addrsOf(r); got != want[i] {
+				t.Errorf("%s in %s: %s %q, want %q", name, namespace, rcodeOf(r), got, want[i])
+			}
+		}
+	}
+}
+
 func TestAnswer(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -94,6 +106,8 @@ func TestAnswer(t *testing.T) {
 		{"secret.default.svc.", dns.TypeA, "NOERROR", "240.240.255.1"},
 		{"secret.default.svc.", dns.TypeTXT, "NOERROR", ""},
 		{"secret.", dns.TypeA, "NXDOMAIN", ""},
+		{"a.other.svc.", dns.TypeA, "NXDOMAIN", ""},
+		{"a.b.default.svc.", dns.TypeA, "NXDOMAIN", ""},
 		{"pay.default.default.", dns.TypeA, "upstream", ""},
 		{"pay.default.default.svc.cluster.local.", dns.TypeA, "NXDOMAIN", ""},
 
