@@ -73,6 +73,7 @@ func TestPatterns(t *testing.T) {
 		{"/@/{*}", "/@/x", "/%40/x", "/@/ /@/x/y"},
 		{"/f/{**}", "/f/ /f/x /f/x/y /f//", "//f/x /f/[]", "/f"},
 		{"/f/{**}/x", "/f/a/x /f/a/b/x /f/a//x", "/f//a/x", "/f/x /f//x"},
+		{`/a\b*`, "/a/b /a/bc", "//a/b /a//b", "/ab"},
 		{"/a//b", "", "/a/b /a//b /a///b", "/ab"},
 		{"/search?q=*", "", "", "/search /search/q= /"},
 	} {
@@ -91,7 +92,7 @@ func TestPatterns(t *testing.T) {
 func TestFaults(t *testing.T) {
 	for v, want := range map[string]string{
 		"/search?q=*": "no query", "/a#b": "no query", "/a;b": "refused before", "/a%2fb": "%2F is refused", "/a%5Cb": "%5C is refused",
-		"/a%252e": "%25 is refused", "/a%00": "%00 is refused", "/100%": "hexadecimal", "/%zz": "hexadecimal", "/%4": "hexadecimal",
+		"/a%252e": "%25 is refused", "/a%00": "%00 is refused", "/a%7f": "%7F is refused", "/%c0%af": "%C0 is refused", "/%C1%81": "%C1 is refused", `/a\..\b`: `segment ".."`, "/100%": "hexadecimal", "/%zz": "hexadecimal", "/%4": "hexadecimal",
 		"/a/../b": `segment ".."`, "/a/%2e%2E/b*": `segment ".."`, "/a/.": `segment "."`, "*/../b": `segment ".."`, "/./{*}": `segment "."`,
 		"admin": "begins with", "v1/{*}": "begins with", "//admin": `"//"`, "*//x": `"//"`, "%2Fadmin": "%2F is refused",
 	} {

@@ -101,6 +101,18 @@ func TestVerdicts(t *testing.T) {
 		{"one that left amid the handshake", fromTCP("egress", tcpLine(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error:|33554536:system library:OPENSSL_internal:Connection reset by peer:TLS_error_end"}}`)), "handshake handshake TLS_error:|33554536:system library:OPENSSL_internal:Connection reset by peer:TLS_error_end"},
 		{"peer's handshake", fromTCP("egress", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "handshake handshake TLS_error:|x"},
 		{"peer away", fromTCP("egress", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"delayed connect error: Connection refused","responseFlags":{"upstreamConnectionFailure":true}}}`)), "failed unreachable delayed connect error: Connection refused"},
+		{"header", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/header-lookalike]"}}`)), "malformed header a header may be read as one that a policy compares"},
+		{"upgrade to another HTTP", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/upgrade-to-http]"}}`)), "malformed upgrade no request changes to another form of HTTP or TLS"},
+		{"upgrade with a body", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/upgrade-with-body]"}}`)), "malformed upgrade an upgrade has no body"},
+		{"too many at once", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamOverflow":true}},"response":{"responseCode":503,"responseCodeDetails":"upstream_reset_before_response_started{overflow}"}}`)), "failed overflow upstream_reset_before_response_started{overflow}"},
+		{"no memory left", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"overloadManager":true}},"response":{"responseCode":503,"responseCodeDetails":"overload"}}`)), "failed overload overload"},
+		{"whatever else", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":500,"responseCodeDetails":"internal_error"}}`)), "failed failed internal_error"},
+		{"a large body", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":413,"responseCodeDetails":"request_payload_too_large"}}`)), "malformed too-large request_payload_too_large"},
+		{"raw, not listed", fromTCP("outbound", tcpLine(t, `{"commonProperties":{"customTags":{"refused":"no service there lists default/web"}}}`)), "denied unlisted no service there lists default/web"},
+		{"raw, a caller whom no import names", fromTCP("egress", tcpLine(t, `{"commonProperties":{"tlsProperties":{"tlsSniHostname":"46a8e623ee0f4bf63aac7e5eb49ec865.caller.tokens.default"},"responseFlags":{"noRouteFound":true}}}`)), "denied import-callers no FederatedImport lists this caller under this name"},
+		{"raw, unauthorized", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"responseFlags":{"unauthorizedDetails":{"reason":"EXTERNAL_SERVICE"}}}}`)), "denied policy-none no policy allows it"},
+		{"the server's handshake", fromTCP("outbound", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "handshake handshake TLS_error:|x"},
+		{"not of our making", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "allowed  TLS_error:|x"},
 		{"no endpoint, raw", fromTCP("outbound", tcpLine(t, `{"commonProperties":{"responseFlags":{"noHealthyUpstream":true}}}`)), "failed no-endpoint no endpoint is ready"},
 	} {
 		if got := c.entry.Verdict + " " + c.entry.Class + " " + c.entry.Reason; got != c.want {
