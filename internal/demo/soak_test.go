@@ -11,15 +11,19 @@ import (
 func TestWhatWentOnAsARequestFailed(t *testing.T) {
 	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
 	tr := &traffic{events: []event{{"agent killed", at(10), at(14)}, {"policies change", at(16), at(20)}}}
-	for second, want := range map[int]string{
-		9:  "before every disturbance",
-		12: `2.0 s into "agent killed"`,
-		15: `1.0 s after "agent killed"`,
-		16: `0.0 s into "policies change"`,
-		30: `10.0 s after "policies change"`,
+	for _, c := range []struct {
+		began, took int
+		want        string
+	}{
+		{8, 1, "before every disturbance"},
+		{9, 2, `1.0 s before "agent killed"`},
+		{12, 0, `2.0 s into "agent killed"`},
+		{12, 5, `2.0 s into "agent killed", 4.0 s before "policies change"`},
+		{15, 0, `1.0 s after "agent killed"`},
+		{30, 5, `10.0 s after "policies change"`},
 	} {
-		if got := tr.during(at(second)); got != want {
-			t.Errorf("at %d: got %q, want %q", second, got, want)
+		if got := tr.during(at(c.began), time.Duration(c.took)*time.Second); got != c.want {
+			t.Errorf("from %d for %d s: got %q, want %q", c.began, c.took, got, c.want)
 		}
 	}
 }

@@ -27,19 +27,25 @@ type event struct {
 	began, ended time.Time
 }
 
-// during says which disturbance went on at a time, or was the last before it.
-func (t *traffic) during(at time.Time) string {
-	what := "before every disturbance"
+// during says which disturbances went on while a request did, or which was the last before it.
+func (t *traffic) during(began time.Time, took time.Duration) string {
+	last, all := "before every disturbance", []string{}
 	for _, e := range t.events {
-		if e.began.After(at) {
-			break
-		}
-		what = fmt.Sprintf("%.1f s into %q", at.Sub(e.began).Seconds(), e.name)
-		if at.After(e.ended) {
-			what = fmt.Sprintf("%.1f s after %q", at.Sub(e.ended).Seconds(), e.name)
+		into := began.Sub(e.began).Seconds()
+		switch {
+		case e.began.After(began.Add(took)):
+		case e.ended.Before(began):
+			last = fmt.Sprintf("%.1f s after %q", began.Sub(e.ended).Seconds(), e.name)
+		case into < 0:
+			all = append(all, fmt.Sprintf("%.1f s before %q", -into, e.name))
+		default:
+			all = append(all, fmt.Sprintf("%.1f s into %q", into, e.name))
 		}
 	}
-	return what
+	if len(all) == 0 {
+		return last
+	}
+	return strings.Join(all, ", ")
 }
 
 // slowRequest is how long a request takes at most that is worth no word.
@@ -69,7 +75,7 @@ func (t *traffic) table() string {
 	for n, c := range t.counts {
 		if c[calm].Slowest > slowRequest {
 			fmt.Fprintf(&b, "The slowest request of %s that no death excuses began at %s, %s.\n", t.name(n),
-				c[calm].SlowestAt.UTC().Format(clock), t.during(c[calm].SlowestAt))
+				c[calm].SlowestAt.UTC().Format(clock), t.during(c[calm].SlowestAt, c[calm].Slowest))
 		}
 	}
 	const head = "           requests failed   slowest;  as a source died: failed, slowest;  as an Envoy was killed: failed, slowest\n"
@@ -110,7 +116,7 @@ func (t *traffic) count(ctx context.Context, say printer, kind int) error {
 			return fmt.Errorf("%s: %w", t.name(n), err)
 		}
 		for _, f := range r.Failed {
-			say.note("failed: %s %s, %s", t.name(n), f, t.during(f.Time))
+			say.note("failed: %s %s, %s", t.name(n), f, t.during(f.Time, f.Took))
 		}
 		t.counts[n][kind].Join(r)
 	}

@@ -165,7 +165,11 @@ func (s *Server) listenAt(socks *Sockets, c client, kept map[string]io.Closer, a
 	if err != nil {
 		return errors.Join(err, udp.Close())
 	}
-	socks.udp = append(socks.udp, &udpServer{server: s, client: c, conn: udp.(*net.UDPConn)})
+	u := &udpServer{server: s, client: c, conn: udp.(*net.UDPConn)}
+	if err := u.makeRoom(); err != nil {
+		return errors.Join(err, udp.Close(), tcp.Close())
+	}
+	socks.udp = append(socks.udp, u)
 	socks.tcp = append(socks.tcp, &dns.Server{
 		Listener:      netutil.LimitListener(tcp, maxConnections),
 		Handler:       dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serveTCP(c, w, q) }),

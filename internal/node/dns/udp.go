@@ -28,6 +28,20 @@ type udpServer struct {
 	conn   *net.UDPConn
 }
 
+// queueBytes is the kernel memory that questions may wait in, some 2700 of them.
+const queueBytes = 2 << 20
+
+// makeRoom for what is asked while no agent runs. Without CAP_NET_ADMIN there is room for the usual, some 270 questions.
+func (u *udpServer) makeRoom() error {
+	socket, err := u.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return socket.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, queueBytes/2) // which the kernel doubles
+	})
+}
+
 // run answers until the socket is closed, and then waits for what was asked upstream.
 func (u *udpServer) run() error {
 	var forwards sync.WaitGroup

@@ -138,6 +138,31 @@ func eventuallyFree(t *testing.T, p *pending) {
 	}
 }
 
+// What many programs ask while no agent runs waits for the next one.
+func TestManyQuestionsWaitForAnAgent(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("room for them takes CAP_NET_ADMIN")
+	}
+	s, _ := newTestServer(table())
+	socks, err := s.Listen(Listener{Workload: "default/web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(socks.Port)))
+	var all []net.Conn
+	for range 600 {
+		all = append(all, question(t, addr, "pay.default.svc.cluster.local."))
+	}
+	var running sync.WaitGroup
+	running.Go(func() { _ = socks.Run(t.Context()) })
+	t.Cleanup(running.Wait)
+	for _, conn := range all {
+		if got := answerTo(t, conn); got != "NOERROR" {
+			t.Fatalf("answered %s", got)
+		}
+	}
+}
+
 // A question that makes the agent panic is taken out, or it would end every agent to come.
 func TestAQuestionThatPanicsIsDropped(t *testing.T) {
 	s := New(Config{Log: slog.New(slog.DiscardHandler), Record: func(Outside) { panic("a fault") }})
