@@ -248,8 +248,8 @@ func FuzzAnswer(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		q := new(dns.Msg)
-		if q.Unpack(b) != nil {
+		q := parse(b)
+		if q == nil {
 			return
 		}
 		r, v := answer(open(), "default", q)
