@@ -10,6 +10,7 @@ import (
 	"isthmus.dev/isthmus/internal/demo"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/meshd"
+	"isthmus.dev/isthmus/internal/meshd/spine"
 	"isthmus.dev/isthmus/internal/node"
 	"isthmus.dev/isthmus/internal/version"
 )
@@ -51,5 +52,5 @@ func render(ctx context.Context, dir string, nodeSettings []string, proxy string
 	if err != nil {
 		return nil, nil, err
 	}
-	return meshd.Render(dir, registry, proxy)
+	return spine.Render(dir, registry, proxy)
 }

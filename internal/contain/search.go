@@ -9,6 +9,11 @@ import (
 // ErrNotAmong says that Envoy cannot live with the configuration even when every candidate is closed.
 var ErrNotAmong = errors.New("none of the objects looked at is the cause")
 
+// Refusal is why an Envoy could not live with a configuration, in its own words.
+type Refusal string
+
+func (r Refusal) Error() string { return string(r) }
+
 // maxTrials bounds a search. What is not found until then is closed altogether.
 const maxTrials = 64
 

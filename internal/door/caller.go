@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -127,4 +130,13 @@ func With(ctx context.Context, c Caller) context.Context {
 func From(ctx context.Context) (Caller, bool) {
 	c, ok := ctx.Value(callerKey{}).(Caller)
 	return c, ok
+}
+
+// Of is From, or an error.
+func Of(ctx context.Context) (Caller, error) {
+	c, ok := From(ctx)
+	if !ok {
+		return Caller{}, status.Error(codes.Internal, "the call did not come through the door")
+	}
+	return c, nil
 }

@@ -36,6 +36,22 @@ type Method struct {
 	Itself bool
 }
 
+// Methods are methods by service and name.
+type Methods map[string]map[string]Method
+
+// Table has methods by full name, "/<service>/<method>".
+func Table(all ...Methods) map[string]Method {
+	out := map[string]Method{}
+	for _, services := range all {
+		for service, own := range services {
+			for name, m := range own {
+				out["/"+service+"/"+name] = m
+			}
+		}
+	}
+	return out
+}
+
 // Describe makes a Method's Describe of a function of one type of request.
 func Describe[Req any](f func(*Req) (object, detail string)) func(any) (string, string) {
 	return func(request any) (string, string) {

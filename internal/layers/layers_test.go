@@ -77,17 +77,17 @@ var table = map[string]layer{
 
 	"internal/source/...": edges,
 
-	"bench/...":         assembly,
-	"cmd/isthmus":       assembly,
-	"internal/cli":      assembly,
-	"internal/config":   assembly,
-	"internal/demo/...": assembly,
-	"internal/hostile":  assembly,
-	"internal/layers":   assembly,
-	"internal/meshd":    assembly,
-	"internal/stories":  assembly,
-	"samples/...":       assembly,
-	"test/...":          assembly,
+	"bench/...":          assembly,
+	"cmd/isthmus":        assembly,
+	"internal/cli":       assembly,
+	"internal/config":    assembly,
+	"internal/demo/...":  assembly,
+	"internal/hostile":   assembly,
+	"internal/layers":    assembly,
+	"internal/meshd/...": assembly,
+	"internal/stories":   assembly,
+	"samples/...":        assembly,
+	"test/...":           assembly,
 }
 
 // impure are the doors to the world. Words, nouns and pure packages use none of them.

@@ -39,7 +39,7 @@ func (p *plane) denied() string {
 	p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.2"))
 	var names []string
 	eventually(p.t, "the workload is in the mesh", func() bool {
-		w := p.d.loop.published.Load().mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "payments"}]
+		w := p.d.loop.Published().Mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "payments"}]
 		if w == nil || len(w.Inbound) == 0 {
 			return false
 		}
@@ -239,7 +239,7 @@ func TestOlderPeerAuthenticationHolds(t *testing.T) {
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML, "z.yaml": auth("z", "PERMISSIVE")})
 	a := p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.2"))
 	mode := func() string {
-		w := p.d.loop.published.Load().mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "payments"}]
+		w := p.d.loop.Published().Mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "payments"}]
 		if w == nil || len(w.Inbound) == 0 {
 			return ""
 		}

@@ -372,7 +372,7 @@ func (w *wards) all(what string, want ...int) {
 }
 
 // lived waits until what is in force counts as lived with.
-func (w *wards) lived() { time.Sleep(livedSoon + 3*wardsEvery) }
+func (w *wards) lived() { time.Sleep(livedSoon + 1500*time.Millisecond) }
 
 // running waits until every Envoy runs and its agent has said so; how often each was started again.
 func (w *wards) running() (restarts [3]int) {

@@ -89,11 +89,7 @@ func (p *plane) illAs(
 		must(p.t, err)
 		must(p.t, stream.Send(&agentapi.Verdict{}))
 		go i.judge(stream.Recv, stream.Send)
-		eventually(p.t, "it can be asked", func() bool {
-			p.d.agents.trials.mu.Lock()
-			defer p.d.agents.trials.mu.Unlock()
-			return p.d.agents.trials.open[node] != nil
-		})
+		eventually(p.t, "it can be asked", func() bool { return p.d.agents.CanTry(node) })
 	}
 	return i
 }
@@ -168,16 +164,7 @@ func dislikes(policies ...string) func([]agentapi.TrialResource) string {
 // lived waits until all proxies count as having lived with what they were told last.
 func (p *plane) lived() {
 	p.t.Helper()
-	eventually(p.t, "everybody lives with what was told last", func() bool {
-		p.d.containment.mu.Lock()
-		defer p.d.containment.mu.Unlock()
-		for _, w := range p.d.containment.wards {
-			if w.lived == nil || w.told != nil {
-				return false
-			}
-		}
-		return len(p.d.containment.wards) > 0
-	})
+	eventually(p.t, "everybody lives with what was told last", p.d.containment.Lived)
 }
 
 func startWards(p *plane) {

@@ -216,7 +216,7 @@ func TestARevokedGatewayIsNotCalled(t *testing.T) {
 	answers := func(c credential) error {
 		leaf, err := x509.ParseCertificate(c.chain[0])
 		must(t, err)
-		verify := p.d.onlyNode(t.Context(), "edge", func(tls.ConnectionState) error { return nil })
+		verify := p.d.dialer.OnlyNode(t.Context(), "edge", func(tls.ConnectionState) error { return nil })
 		return verify(tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}})
 	}
 	must(t, answers(stolen))
@@ -247,7 +247,7 @@ func TestOldCertificatesTakeNobodysShare(t *testing.T) {
 	alice := p.as(p.adminCert("alice"))
 	ask[adminapi.StatusResponse](t, alice, "Status", &adminapi.Empty{})
 	thief, codesSeen := p.as(stolen), map[codes.Code]int{}
-	for range deedBurst + 50 { // more calls than an administrator may make at once
+	for range 200 + 50 { // more calls than an administrator may make at once
 		_, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](soon(t), thief, "CreateToken",
 			&adminapi.TokenRequest{})
 		codesSeen[status.Code(err)]++

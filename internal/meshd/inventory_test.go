@@ -7,7 +7,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // The inventory says what is served where, by whom, under which policies, and who may call it.
@@ -58,25 +57,5 @@ func TestInventory(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, inv, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("inventory (-want +got):\n%s", diff)
-	}
-}
-
-// Of what a node serves that is away nobody says that it is ready.
-func TestInventoryOfASilentNode(t *testing.T) {
-	inv := &adminapi.InventoryResponse{
-		Services: []adminapi.ServiceInfo{{Ports: []adminapi.ServicePort{{Endpoints: []adminapi.ServiceEndpoint{
-			{Node: "a", Ready: true}, {Node: "b", Ready: true},
-		}}}}},
-		Workloads: []adminapi.WorkloadInfo{{Node: "a", Ready: true}, {Node: "b", Ready: true}},
-	}
-	markSilent(inv, []snapshot.SilentNode{{Name: "b"}})
-	want := &adminapi.InventoryResponse{
-		Services: []adminapi.ServiceInfo{{Ports: []adminapi.ServicePort{{Endpoints: []adminapi.ServiceEndpoint{
-			{Node: "a", Ready: true}, {Node: "b", Silent: true},
-		}}}}},
-		Workloads: []adminapi.WorkloadInfo{{Node: "a", Ready: true}, {Node: "b", Silent: true}},
-	}
-	if diff := cmp.Diff(want, inv); diff != "" {
-		t.Error(diff)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/meshd/admin"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/unixsocket"
 )
@@ -80,7 +81,7 @@ func (d *Daemon) listen() (*listeners, error) {
 			ls.close()
 			return nil, fmt.Errorf("%s: %w: choose another address, or stop what uses it", l.name, err)
 		}
-		l.config.Listener, l.config.Log, l.config.Opened = ln, d.log, d.openings.opened
+		l.config.Listener, l.config.Log, l.config.Opened = ln, d.log, d.standing.Opened
 		*l.to = door.Listen(l.config)
 	}
 	ln, err := unixsocket.Listen(d.cfg.Socket, 0o600)
@@ -97,7 +98,7 @@ func (d *Daemon) listen() (*listeners, error) {
 // good leaves of these callers those whose certificate is good now. Who shows another one is answered, and takes no
 // place of whom it was issued to.
 func (d *Daemon) good(of func(door.Caller) bool) func(door.Caller) bool {
-	return func(c door.Caller) bool { return of(c) && d.judgeCaller(context.Background(), c) == nil }
+	return func(c door.Caller) bool { return of(c) && d.standing.JudgeCaller(context.Background(), c) == nil }
 }
 
 func isLocal(c door.Caller) bool        { return c.Kind == door.Local }
@@ -146,9 +147,17 @@ func agentTimeout(_, _ string, raw syscall.RawConn) (err error) {
 	return err
 }
 
+// longest is how long a message may be at most.
+func longest(methods map[string]door.Method) (bytes int) {
+	for _, m := range methods {
+		bytes = max(bytes, m.Bytes)
+	}
+	return bytes
+}
+
 func (d *Daemon) grpcServer() *grpc.Server {
-	return grpc.NewServer(append(d.door.Options(), grpc.ChainStreamInterceptor(d.judgeStream),
-		grpc.MaxRecvMsgSize(max(maxReport, maxAsked)), grpc.MaxHeaderListSize(maxHeaders),
+	return grpc.NewServer(append(d.door.Options(), grpc.ChainStreamInterceptor(d.standing.JudgeStream),
+		grpc.MaxRecvMsgSize(longest(methods)), grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.ConnectionTimeout(headerTimeout), grpc.WaitForHandlers(true),
 		grpc.ReadBufferSize(readBuffer),
@@ -161,7 +170,7 @@ func (d *Daemon) serveAgents(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error {
 		s := d.grpcServer()
 		s.RegisterService(&agentapi.Desc, d.agents)
-		s.RegisterService(&adminapi.Desc, &admin{d})
+		s.RegisterService(&adminapi.Desc, d.admin)
 		discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, d.xds)
 		return serveGRPC(ctx, s, ls.agents)
 	}
@@ -170,7 +179,7 @@ func (d *Daemon) serveAgents(ls *listeners) func(context.Context) error {
 func (d *Daemon) serveSocket(ls *listeners) func(context.Context) error {
 	return func(ctx context.Context) error {
 		s := d.grpcServer()
-		s.RegisterService(&adminapi.Desc, &admin{d})
+		s.RegisterService(&adminapi.Desc, d.admin)
 		return serveGRPC(ctx, s, ls.socket)
 	}
 }
@@ -199,11 +208,11 @@ func (d *Daemon) serveHealth(ls *listeners) func(context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if d.loop.published.Load() == nil {
+		if d.loop.Published() == nil {
 			http.Error(w, "no configuration in force yet", http.StatusServiceUnavailable)
 			return
 		}
-		text := readiness(d.loop.published.Load().findings)
+		text := readiness(d.loop.Published().Findings)
 		if text != "ok" && r.URL.Query().Has("strict") {
 			http.Error(w, text, http.StatusServiceUnavailable)
 			return
@@ -217,7 +226,7 @@ func (d *Daemon) serveHealth(ls *listeners) func(context.Context) error {
 func readiness(findings []finding.Finding) string {
 	n := 0
 	for _, f := range findings {
-		if slices.Contains(notInForce, f.Code) {
+		if slices.Contains(admin.NotInForce, f.Code) {
 			n++
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/rates"
 )
 
@@ -51,7 +52,7 @@ func (l boundedLog) Handle(ctx context.Context, line slog.Record) error {
 	out := slog.NewRecord(line.Time, line.Level, line.Message, line.PC)
 	line.Attrs(func(a slog.Attr) bool {
 		if key.subject == "" && slices.Contains(subjects, a.Key) {
-			key.subject = nodeOf(a.Value.String())
+			key.subject = model.NodeOfProxy(a.Value.String())
 		}
 		out.AddAttrs(bounded(a))
 		return true

@@ -1,5 +1,4 @@
-// Package meshd is the control plane of one mesh: it puts the parts together and runs the one loop that everything hangs
-// from — snapshot, compile, view, build, publish.
+// Package meshd is the control plane of one mesh: it opens the parts, wires them together and runs them.
 package meshd
 
 import (
@@ -8,17 +7,27 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/config"
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/federation"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/meshd/admin"
+	"isthmus.dev/isthmus/internal/meshd/agents"
+	"isthmus.dev/isthmus/internal/meshd/containment"
+	"isthmus.dev/isthmus/internal/meshd/gateways"
+	"isthmus.dev/isthmus/internal/meshd/rotation"
+	"isthmus.dev/isthmus/internal/meshd/spine"
+	"isthmus.dev/isthmus/internal/meshd/standing"
+	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/sdnotify"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -35,8 +44,22 @@ import (
 // that was cut off for a while can still come back by itself.
 const nodeTTL = 24 * time.Hour
 
+var methods = door.Table(agents.Methods, admin.Methods)
+
 // configRetry is how long names wait for an address that could not be given.
 const configRetry = 2 * time.Second
+
+var (
+	meshGone = finding.Finding{
+		Code: "ISM0004", Severity: finding.Error, Object: "Mesh", Message: "the Mesh object is gone; the last one stays in effect",
+		Remedy: "write it again (docs/kinds/mesh.md)",
+	}
+	meshRenamed = finding.Finding{
+		Code: "ISM0005", Severity: finding.Error, Object: "Mesh", Field: "spec.trustDomain",
+		Message: "the trust domain of a running mesh cannot change: every identity hangs from it; the last Mesh stays in effect",
+		Remedy:  "write the former trust domain, or begin a new mesh with its own state file",
+	}
+)
 
 // Daemon is one running control plane.
 type Daemon struct {
@@ -46,24 +69,27 @@ type Daemon struct {
 	started time.Time
 	compile func(*compile.Compiled, *snapshot.Snapshot) *compile.Compiled
 
-	db           state.Store
-	authority    *ca.Authority
-	identity     *ca.Source
-	source       *file.Source
-	store        *store.Store
-	xds          *xds.Server
-	federation   *federation.Service
-	metrics      *metrics
-	agents       *agents
-	openings     *openings
-	loop         *loop
-	rotator      *rotator
-	gatewayWatch *gatewayWatch
+	db          state.Store
+	authority   *ca.Authority
+	identity    *ca.Source
+	source      *file.Source
+	store       *store.Store
+	xds         *xds.Server
+	federation  *federation.Service
+	metrics     *metrics
+	standing    *standing.Standing
+	endings     *standing.Endings
+	agents      *agents.Agents
+	containment *containment.Containment
+	loop        *spine.Loop
+	rotator     *rotation.Rotator
+	dialer      gateways.Dialer
+	gateways    *gateways.Watch
+	admin       *admin.Admin
 
 	door        *door.Door
 	refusals    *door.Refusals
 	connections *door.Budget
-	containment *containment
 	// build makes what a proxy is told, of what its view was compiled from.
 	build func(*view.View, *snapshot.Config) *envoy.Resources
 	// livedAfter is how long a proxy must have gone on with a configuration, after it acknowledged all of it, to have
@@ -102,8 +128,8 @@ func (d *Daemon) run(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.run, d.containment.run, d.rotator.run,
-		d.openings.run, d.agents.endings.run, d.gatewayWatch.run, d.watchHeartbeats,
+		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.Run, d.containment.Run, d.rotator.Run,
+		d.standing.Run, d.endings.Run, d.gateways.Run, d.agents.Run,
 		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls),
 		d.serveMetrics(ls),
 	} {
@@ -170,33 +196,104 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 		return err
 	}
 	d.refusals = &door.Refusals{Events: d.db, Log: d.log}
-	d.door = door.New(methods, d.judgeCaller, d.db, d.refusals, d.log)
+	d.standing = standing.New(standing.Config{State: d.db, Trusts: d.authority.Trusts, Now: d.now})
+	d.endings = &standing.Endings{Log: d.log}
+	d.door = door.New(methods, d.standing.JudgeCaller, d.db, d.refusals, d.log)
 	d.metrics = newMetrics()
-	d.agents = newAgents(d)
-	if err := d.agents.revokedBefore(ctx); err != nil {
+	if err := d.openSpine(ctx, td); err != nil {
 		return err
 	}
-	d.openings = newOpenings(d.judgeShown)
-	if d.containment, err = newContainment(ctx, d); err != nil {
+	return d.openPeering(td, federationName(first))
+}
+
+// openSpine makes the loop, and what it tells and hears.
+func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
+	var err error
+	d.agents, err = agents.New(ctx, agents.Config{
+		TrustDomain: td, Authority: d.authority, State: d.db, Store: d.store, Standing: d.standing, Endings: d.endings,
+		NodeTTL: nodeTTL, Refused: d.refusals.Add, Changed: func() { d.loop.Reload() }, Signed: d.metrics.signed.Inc,
+		Reported: func(node string, r *agentapi.Report) { d.containment.Reported(node, r) }, Log: d.log, Now: d.now,
+	})
+	if err != nil {
 		return err
 	}
-	d.xds = xds.New(xds.Config{Identify: d.agents.identify, Refused: d.containment.refused, Log: d.log, Now: d.now})
-	d.loop = newLoop(d)
-	d.rotator = &rotator{d: d}
-	d.gatewayWatch = newGatewayWatch(d)
+	d.containment, err = containment.New(ctx, containment.Config{
+		State: d.db, Settled: func(proxy string) bool { return d.xds.Settled(proxy) }, Try: d.agents.Ask, Build: d.build,
+		LivedAfter: d.livedAfter, Log: d.log, Now: d.now,
+	})
+	if err != nil {
+		return err
+	}
+	d.xds = xds.New(xds.Config{Identify: d.agents.Identify, Refused: d.containment.Refused, Log: d.log, Now: d.now})
+	d.loop = spine.New(spine.Config{
+		Source: d.store, Proxies: d.xds, Agents: d.agents, Containment: d.containment, Compile: d.compile, Build: d.build,
+		Wake: func() { d.federation.Wake() }, Applied: d.metrics.applied, Built: d.metrics.built, Log: d.log,
+	})
+	return nil
+}
+
+// openPeering makes what has to do with peers and the mesh's own gateways, and the administration.
+func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
+	d.dialer = gateways.Dialer{
+		Authority: d.authority, Identity: d.identity, Snapshot: d.store.Snapshot,
+		Node: func(ctx context.Context, name, generation string) error {
+			_, err := d.standing.Node(ctx, name, generation)
+			return err
+		},
+	}
+	var err error
 	d.federation, err = federation.New(federation.Config{
-		TrustDomain: td, Name: federationName(first), Snapshot: d.store.Snapshot, Store: d.db,
-		Gateways: d.gateways, FromGateway: d.judge,
+		TrustDomain: td, Name: name, Snapshot: d.store.Snapshot, Store: d.db,
+		Gateways: d.dialer.Gateways, FromGateway: d.standing.Judge,
 		Identity: func() (*tls.Certificate, error) { return d.identity.GetCertificate(nil) },
-		Shut:     d.store.Shut, Reopen: d.store.Reopen, Changed: func() { d.loop.reload() }, InForce: d.inForce,
-		InEffect: d.inEffect, Export: d.export, Unready: d.unready, SetReadiness: d.store.SetReadiness, Log: d.log, Now: d.now,
-		MinRefresh: 2 * time.Second,
+		Shut:     d.store.Shut, Reopen: d.store.Reopen, Changed: d.loop.Reload, InForce: d.inForce,
+		InEffect: func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService {
+			return d.loop.Published().InEffect(peer, written)
+		},
+		Export:       func(peer, sni string) (exported, ready bool) { return d.loop.Published().Export(peer, sni) },
+		Unready:      func(peer string) []snapshot.OfferedName { return d.loop.Published().Unready(peer) },
+		SetReadiness: d.store.SetReadiness, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
 	})
 	if err != nil {
 		return err
 	}
 	d.metrics.registry.MustRegister(d.federation)
+	d.gateways = gateways.New(gateways.Config{
+		Dialer: d.dialer, Home: d.federation.Home, Reports: d.agents.Reports, SetSilent: d.store.SetSilentGateways, Now: d.now,
+	})
+	d.rotator = rotation.New(rotation.Config{
+		Authority: d.authority, State: d.db, Snapshot: d.store.Snapshot, Mesh: d.mesh, Reports: d.agents.Reports,
+		Holders: d.xds.Holders, Told: d.federation.Told, Log: d.log, Now: d.now,
+		Advanced: func(ctx context.Context) {
+			d.standing.Look(ctx) // the old root may be withdrawn
+			d.loop.Reload()      // the snapshot holds the roots
+		},
+	})
+	d.admin = admin.New(admin.Config{
+		Authority: d.authority, State: d.db, Standing: d.standing, Endings: d.endings, Refusals: d.refusals,
+		Agents: d.agents, Proxies: d.xds, Federation: d.federation, Gateways: d.gateways, Rotator: d.rotator,
+		Snapshot: d.store.Snapshot, Published: d.loop.Published, Contained: d.containment.Status,
+		AgentAddresses: func() []string { return agentAddresses(d.cfg) }, Changed: d.loop.Reload, Started: d.started,
+		Log: d.log, Now: d.now,
+	})
 	return nil
+}
+
+// mesh is what is in force; nil before anything is.
+func (d *Daemon) mesh() *model.Mesh {
+	if p := d.loop.Published(); p != nil {
+		return p.Mesh
+	}
+	return nil
+}
+
+// inForce says whether every connected proxy has a peer's roots as they are in the newest snapshot.
+func (d *Daemon) inForce(trustDomain string) bool {
+	if !d.loop.Published().HasRoots(trustDomain, d.store.Snapshot()) {
+		return false
+	}
+	holders := d.xds.Holders(envoy.SecretType, agentapi.BundleSecretPrefix+trustDomain)
+	return !slices.ContainsFunc(holders, func(h xds.Holder) bool { return h.Connected && !h.Acked })
 }
 
 func trustDomain(cfg *snapshot.Config, dir string) (spiffe.TrustDomain, error) {
@@ -214,28 +311,6 @@ func federationName(cfg *snapshot.Config) string {
 		return f.Name
 	}
 	return cfg.Mesh.Name
-}
-
-// peeringAddresses are where gateways reach this control plane as its settings say: for gateways that reach it through
-// address translation. Without them each gateway goes where its agent goes, at this port.
-func peeringAddresses(cfg config.Control) (said []netip.AddrPort, port uint16, err error) {
-	ap, err := addrPort(cfg.PeeringAddress)
-	switch {
-	case err != nil:
-		return nil, 0, fmt.Errorf("peeringAddress: %w", err)
-	case !ap.Addr().IsUnspecified():
-		said = []netip.AddrPort{ap}
-	case len(cfg.Names.IPs) > 0:
-		said = []netip.AddrPort{netip.AddrPortFrom(cfg.Names.IPs[0], ap.Port())}
-	}
-	return said, ap.Port(), nil
-}
-
-func addrPort(s string) (netip.AddrPort, error) {
-	if len(s) > 0 && s[0] == ':' {
-		s = "0.0.0.0" + s
-	}
-	return netip.ParseAddrPort(s)
 }
 
 // followConfig hands what the folder says to the store.

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/meshd/admin"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -93,12 +94,12 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	peers := map[string]bool{} // gateways may report names that are none
-	if p := c.d.loop.published.Load(); p != nil {
-		for _, mp := range p.snapshot.Config.MeshPeers {
+	if p := c.d.loop.Published(); p != nil {
+		for _, mp := range p.Snapshot.Config.MeshPeers {
 			peers[mp.Name] = true
 		}
 		count := map[string]float64{"error": 0, "warning": 0, "info": 0}
-		for _, f := range p.allFindings() {
+		for _, f := range p.AllFindings() {
 			count[f.Severity.String()]++
 		}
 		for s, n := range count {
@@ -111,13 +112,13 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	for why, n := range c.d.connections.Turned() {
 		ch <- prometheus.MustNewConstMetric(descTurnedAway, prometheus.CounterValue, float64(n), why)
 	}
-	objects, contained := c.d.containment.totals()
+	objects, contained := c.d.containment.Totals()
 	gauge(descClosed, float64(objects))
 	for state, n := range contained {
 		gauge(descContained, float64(n), state)
 	}
 	gauge(descRootEnd, float64(c.d.authority.RootNotAfter().Unix()))
-	for peer, n := range peerCounts(c.d.agents.reports()) {
+	for peer, n := range admin.PeerCounts(c.d.agents.Reports()) {
 		if !peers[peer] {
 			continue
 		}
@@ -151,6 +152,6 @@ func (d *Daemon) serveMetrics(ls *listeners) func(context.Context) error {
 		h.ServeHTTP(w, r)
 	})
 	return func(ctx context.Context) error {
-		return serveHTTP(ctx, plainServer(d.door.Handler("metrics", d.judgeHTTP(guarded)), d.log), ls.metrics)
+		return serveHTTP(ctx, plainServer(d.door.Handler("metrics", d.standing.JudgeHTTP(guarded)), d.log), ls.metrics)
 	}
 }

@@ -2,6 +2,7 @@ package meshd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -21,14 +22,15 @@ import (
 	"isthmus.dev/isthmus/internal/node/control"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/store"
 )
 
 // serving are the workloads behind a Service of namespace default, as the mesh in force has it.
 func (p *plane) serving(host string) []string {
 	p.t.Helper()
 	var out []string
-	if now := p.d.loop.published.Load(); now != nil {
-		for _, e := range now.mesh.Endpoints[model.EndpointSet{Host: host + ".default.svc.cluster.local", Port: 80}] {
+	if now := p.d.loop.Published(); now != nil {
+		for _, e := range now.Mesh.Endpoints[model.EndpointSet{Host: host + ".default.svc.cluster.local", Port: 80}] {
 			out = append(out, e.By.Name+"@"+e.Addr.String())
 		}
 	}
@@ -144,17 +146,14 @@ func TestOlderStreamsAreOver(t *testing.T) {
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
 	old := p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.1"))
 	p.served("the old stream", "payments", "payments@10.0.0.1")
-	n, err := p.d.db.Node(t.Context(), "node-b")
-	must(t, err)
-	oldNumber := p.d.agents.streams // the stream that a report was late on
 	young := p.resume(old.credential)
 	young.report(agentapi.Report{Workloads: []snapshot.Workload{workload("payments", "payments", "10.0.0.2")}})
 	p.served("the new stream", "payments", "payments@10.0.0.2")
 
-	late := &agentapi.Report{Workloads: []snapshot.Workload{workload("payments", "payments", "10.0.0.1")}}
-	wantCode(t, "a report that was late", p.d.agents.take(t.Context(), n, oldNumber, late), codes.Aborted)
-	if _, err := p.d.agents.join(n, oldNumber, *late, func(error) {}); err == nil {
-		t.Error("an old stream takes over the new one")
+	late := []snapshot.Workload{workload("payments", "payments", "10.0.0.1")}
+	err := p.d.store.Register(t.Context(), 1, snapshot.Node{Name: "node-b", Role: snapshot.RoleNode}, late, func() error { return nil })
+	if !errors.Is(err, store.ErrSuperseded) {
+		t.Errorf("a report that was late on the first stream: %v", err)
 	}
 	p.served("nothing changes", "payments", "payments@10.0.0.2")
 	select {

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"isthmus.dev/isthmus/internal/agentapi"
-	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -57,20 +56,4 @@ func TestWhatPassesTheMeshByIsAFinding(t *testing.T) {
 		"plaintext, which STRICT would refuse, from 10.0.0.2 (workload default/payments), 10.0.0.77, what and 2 more")
 	a.report(agentapi.Report{Workloads: []snapshot.Workload{w}})
 	eventually(t, "no finding any more", func() bool { return p.found("ISM0342") == "" && p.found("ISM0340") == "" && p.found("ISM0341") == "" })
-}
-
-func TestPlaintextAt(t *testing.T) {
-	ports := []model.Inbound{{Port: 80, Mode: model.Strict}, {Port: 81, Mode: model.Permissive}, {Port: 82, Mode: model.Disable}}
-	strict := plaintextAt(&model.Workload{Inbound: ports})
-	lenient := plaintextAt(&model.Workload{Mode: model.Permissive, Inbound: ports})
-	for port, want := range map[uint16]struct{ strict, lenient bool }{
-		80: {false, false}, 81: {true, true}, 82: {true, true}, 40000: {false, true},
-	} {
-		if strict.At(port) != want.strict || lenient.At(port) != want.lenient {
-			t.Errorf("port %d: plaintext %v where the workload is strict, %v where it is not", port, strict.At(port), lenient.At(port))
-		}
-	}
-	if (agentapi.Plaintext{}).At(80) {
-		t.Error("the zero value takes plaintext")
-	}
 }

@@ -2,6 +2,7 @@ package model
 
 import (
 	"net/netip"
+	"strings"
 
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -16,6 +17,12 @@ type Proxy struct {
 
 // SidecarName names the proxy of one workload. No node has a slash in its name.
 func SidecarName(node string, id WorkloadID) string { return node + "/" + id.String() }
+
+// NodeOfProxy is the node of a proxy: its own, or that of the workload that it is for.
+func NodeOfProxy(proxy string) string {
+	node, _, _ := strings.Cut(proxy, "/")
+	return node
+}
 
 // Gateway is a proxy at the edge of the mesh. What it does there are its boundaries, each with what concerns it and
 // nothing else of the mesh. There is one sort, Federation; those to clients outside (ingress) and to the outside world

@@ -1,0 +1,234 @@
+// Package admin serves the command line: what administrators ask, and what they do.
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/federation"
+	"isthmus.dev/isthmus/internal/meshd/gateways"
+	"isthmus.dev/isthmus/internal/meshd/rotation"
+	"isthmus.dev/isthmus/internal/meshd/spine"
+	"isthmus.dev/isthmus/internal/meshd/standing"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/version"
+	"isthmus.dev/isthmus/internal/xds"
+)
+
+// State is what is kept of administrators, tokens and deeds.
+type State interface {
+	AddAdmin(context.Context, state.Admin) error
+	Admins(context.Context) ([]state.Admin, error)
+	RevokeAdmins(ctx context.Context, name, generation string, now time.Time) error
+	Tokens(context.Context) ([]state.Token, error)
+	CancelToken(ctx context.Context, id string, now time.Time) error
+	CancelTokensMadeBy(ctx context.Context, maker string, now time.Time) (cancelled int64, err error)
+	Events(context.Context, state.EventFilter) ([]state.Event, error)
+	Check(context.Context) error
+	Place() string
+}
+
+// Agents are those of nodes and gateways.
+type Agents interface {
+	Reports() map[string]agentapi.Report
+	Revoke(ctx context.Context, node string) (unwritten string, err error)
+	Outlasting(ctx context.Context, node string) ([]adminapi.RevokedCert, error)
+	TellRevoked([]state.Admin)
+}
+
+// Proxies are what xds knows of them.
+type Proxies interface {
+	Status() []xds.ProxyStatus
+	Resources(proxy string) []*envoy.Resource
+}
+
+// Config of an Admin. All fields are needed.
+type Config struct {
+	Authority  *ca.Authority
+	State      State
+	Standing   *standing.Standing
+	Endings    *standing.Endings
+	Refusals   *door.Refusals
+	Agents     Agents
+	Proxies    Proxies
+	Federation *federation.Service
+	Gateways   *gateways.Watch
+	Rotator    *rotation.Rotator
+	// Snapshot is the newest one, Published what is in force; nil before anything is.
+	Snapshot  func() *snapshot.Snapshot
+	Published func() *spine.Published
+	// Contained says how a proxy is contained; nil when it is not.
+	Contained func(proxy string) *adminapi.Containment
+	// AgentAddresses are where agents reach this control plane.
+	AgentAddresses func() []string
+	// Changed is called when roots have changed.
+	Changed func()
+	Started time.Time
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+// Admin serves the command line.
+type Admin struct{ Config }
+
+// New makes an Admin.
+func New(c Config) *Admin { return &Admin{c} }
+
+// now is what is in force, or an error that says to wait.
+func (a *Admin) now() (*spine.Published, error) {
+	p := a.Published()
+	if p == nil {
+		return nil, status.Error(codes.Unavailable, "the control plane has no configuration in force yet: try again in a moment")
+	}
+	return p, nil
+}
+
+// CreateToken makes a join token.
+func (a *Admin) CreateToken(ctx context.Context, r *adminapi.TokenRequest) (*adminapi.TokenResponse, error) {
+	maker, err := door.Of(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t, err := a.Authority.CreateToken(ctx, ca.TokenSpec{
+		Node: r.Node, Role: r.Role, Grant: r.Grant(), TTL: r.TTL, Addresses: a.AgentAddresses(), MadeBy: maker.Actor(),
+	})
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	door.Note(ctx, "made join token "+t.ID)
+	return &adminapi.TokenResponse{Token: t.Token.Reveal(), Expires: t.Expires}, nil
+}
+
+// Status is the state of the mesh.
+func (a *Admin) Status(context.Context, *adminapi.Empty) (*adminapi.StatusResponse, error) {
+	p, err := a.now()
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]bool{}
+	for _, o := range p.Snapshot.Config.Origins.All() {
+		files[o.File] = true
+	}
+	return &adminapi.StatusResponse{
+		Mesh: p.Mesh.Name, TrustDomain: p.Mesh.TrustDomain.Name(), Version: version.String(), Started: a.Started,
+		ConfigFiles: len(files), Objects: p.Snapshot.Config.Origins.Len(), Findings: p.AllFindings(), Proxies: a.proxies(p),
+		RootNotAfter: a.Authority.RootNotAfter(), RootSHA256: a.Authority.RootFingerprint(),
+	}, nil
+}
+
+func (a *Admin) proxies(p *spine.Published) []adminapi.ProxyStatus {
+	reports := a.Agents.Reports()
+	xdsStatus := map[string]xds.ProxyStatus{}
+	for _, s := range a.Proxies.Status() {
+		xdsStatus[s.Name] = s
+	}
+	var out []adminapi.ProxyStatus
+	for _, n := range p.Snapshot.Registry.Nodes {
+		r := reports[n.Name]
+		ps := adminapi.ProxyStatus{Name: n.Name, Role: n.Role, Envoy: r.Envoy, Certs: r.Certs, Workloads: []string{}}
+		proxy := p.Mesh.Proxies[n.Name]
+		if proxy == nil || len(proxy.Sidecars) == 0 || len(proxy.Workloads) > 0 {
+			out = append(out, a.contained(withXDS(ps, proxy, xdsStatus)))
+		}
+		if proxy == nil {
+			continue
+		}
+		for _, w := range proxy.Sidecars {
+			ps := ps
+			ps.Name = w.Proxy()
+			ps.Certs = slices.DeleteFunc(slices.Clone(r.Certs), func(c agentapi.CertState) bool { return c.SPIFFEID != w.Identity.String() })
+			out = append(out, a.contained(withXDS(ps, p.Mesh.Proxies[ps.Name], xdsStatus)))
+		}
+	}
+	return out
+}
+
+// withXDS completes a row by what the proxy serves and what it was told.
+func withXDS(ps adminapi.ProxyStatus, proxy *model.Proxy, told map[string]xds.ProxyStatus) adminapi.ProxyStatus {
+	s := told[ps.Name]
+	ps.Connected, ps.Since = s.Connected, s.Since
+	if proxy != nil {
+		for _, w := range proxy.Workloads {
+			ps.Workloads = append(ps.Workloads, w.ID.String())
+		}
+	}
+	for _, t := range s.Types {
+		ps.Types = append(ps.Types, adminapi.TypeStatus{
+			Type: t.Type, Resources: t.Resources, Sent: generation(t.Sent), Acked: generation(t.Acked), SentAt: t.SentAt, AckedAt: t.AckedAt, Nack: t.Nack,
+		})
+	}
+	return ps
+}
+
+func (a *Admin) contained(ps adminapi.ProxyStatus) adminapi.ProxyStatus {
+	ps.Contained = a.Contained(ps.Name)
+	return ps
+}
+
+func generation(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+// ProxyConfig is what one proxy should have, each resource with the objects that it comes from.
+func (a *Admin) ProxyConfig(_ context.Context, r *adminapi.ProxyConfigRequest) (*adminapi.ProxyConfigResponse, error) {
+	p, err := a.now()
+	if err != nil {
+		return nil, err
+	}
+	if p.Mesh.Proxies[r.Name] == nil {
+		return nil, status.Errorf(codes.NotFound, "there is no proxy %q: isthmus status lists them", r.Name)
+	}
+	resp := &adminapi.ProxyConfigResponse{Resources: []adminapi.ProxyResource{}}
+	for _, res := range a.Proxies.Resources(r.Name) {
+		if r.Type != "" && !strings.EqualFold(r.Type, xds.ShortType(res.Type)) {
+			continue
+		}
+		pr, err := spine.Show(res)
+		if err != nil {
+			return nil, status.Error(codes.Internal, err.Error())
+		}
+		resp.Resources = append(resp.Resources, pr)
+	}
+	return resp, nil
+}
+
+// CertList is the certificates in use at the agents that are connected.
+func (a *Admin) CertList(context.Context, *adminapi.Empty) (*adminapi.CertListResponse, error) {
+	resp := &adminapi.CertListResponse{Certs: []adminapi.NodeCert{}}
+	for node, r := range a.Agents.Reports() {
+		for _, c := range r.Certs {
+			resp.Certs = append(resp.Certs, adminapi.NodeCert{Node: node, CertState: c})
+		}
+	}
+	slices.SortFunc(resp.Certs, func(x, y adminapi.NodeCert) int {
+		return cmp.Or(cmp.Compare(x.Node, y.Node), cmp.Compare(x.SPIFFEID, y.SPIFFEID))
+	})
+	return resp, nil
+}
+
+// invalid is a refusal of what an administrator asked for.
+func invalid(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return status.Error(codes.FailedPrecondition, err.Error())
+}

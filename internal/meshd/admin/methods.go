@@ -1,0 +1,139 @@
+package admin
+
+import (
+	"fmt"
+	"strings"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/door"
+)
+
+// maxSmall bounds one message: names, a token, a certificate request.
+const maxSmall = 32 << 10
+
+// Bounds on one administrator with a certificate, by method: on what is asked, and on what is done and recorded.
+const (
+	questionRate, questionBurst = 200, 400
+	deedRate, deedBurst         = 5, 200
+)
+
+// Methods are those of administrators.
+var Methods = door.Methods{
+	adminapi.Service: {
+		"Status":       read("status"),
+		"ProxyConfig":  read("proxy config"),
+		"PeerList":     read("peer list"),
+		"PeerProbe":    read("peer probe"),
+		"PeerManifest": read("peer manifest"),
+		"Catalogue":    read("catalogue"),
+		"Exports":      read("exports"),
+		"Imports":      read("imports"),
+		"ImportDraft":  read("import"),
+		"ExportDraft":  read("export"),
+		"CertList":     read("cert list"),
+		"Check":        read("check"),
+		"Access":       read("access"),
+		"Inventory":    read("inventory"),
+		"CAStatus":     read("ca status"),
+		"Events":       read("events"),
+		"AdminList":    read("admin list"),
+		"TokenList":    read("token list"),
+
+		"CreateToken": deed("token create", func(r *adminapi.TokenRequest) (string, string) {
+			return "node " + r.Node, grants(r)
+		}),
+		"AdminCert": onSocket(deed("admin cert",
+			func(r *adminapi.AdminCertRequest) (string, string) { return "administrator " + r.Name, "" })),
+		"AdminRevoke": vital(deed("admin revoke", func(r *adminapi.AdminRevokeRequest) (string, string) {
+			return strings.TrimSpace("administrator " + r.Name + " " + r.ID), ""
+		})),
+		"TokenCancel": vital(deed("token cancel", func(r *adminapi.TokenCancelRequest) (string, string) {
+			if r.MadeBy != "" {
+				return "join tokens made by " + r.MadeBy, ""
+			}
+			return "join token " + tokenID(r.ID), ""
+		})),
+		"RevokeNode": vital(deed("node revoke",
+			func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
+		"PeerTerms": deed("peer set", func(r *adminapi.PeerTermsRequest) (string, string) {
+			return "peer " + r.Peer, terms(r)
+		}),
+		"PeerInvite": deed("peer invite",
+			func(r *adminapi.PeerInviteRequest) (string, string) { return "peer " + r.Peer, "" }),
+		"PeerAccept": deed("peer accept", func(r *adminapi.PeerAcceptRequest) (string, string) {
+			if r.Name == "" {
+				return "invitation", "" // the detail of its end has the name that the peer proposes
+			}
+			return "peer " + r.Name, ""
+		}),
+		"PeerSuspend": vital(deed("peer suspend", peerOf)),
+		"PeerResume":  deed("peer resume", peerOf),
+		"PeerRevoke":  vital(deed("peer revoke", peerOf)),
+		"CARotate": deed("ca rotate", func(r *adminapi.CARotateRequest) (string, string) {
+			switch {
+			case r.Force:
+				return "root", "force"
+			case r.Cancel:
+				return "root", "cancel"
+			}
+			return "root", "begin"
+		}),
+	},
+}
+
+// tokenID is the ID of a join token, also where somebody gives the whole token in its place.
+func tokenID(text string) string {
+	if t, err := ca.ParseToken(text); err == nil {
+		return t.ID
+	}
+	return text
+}
+
+// grants is what a join token is to grant.
+func grants(r *adminapi.TokenRequest) string {
+	all := fmt.Sprintf("role %s, identities %s", r.Role, strings.Join(r.Identities, " "))
+	for i, w := range r.Workloads {
+		if i == 0 {
+			all += ", workloads"
+		}
+		all += " " + w.Namespace + "/" + w.Name
+	}
+	for i, a := range r.Addresses {
+		if i == 0 {
+			all += ", addresses"
+		}
+		all += " " + a.String()
+	}
+	return all
+}
+
+func peerOf(r *adminapi.PeerRequest) (object, detail string) { return "peer " + r.Peer, "" }
+
+// read is a method of administrators that changes nothing.
+func read(action string) door.Method {
+	return door.Method{
+		Who: door.Administrator | door.Local, Bytes: maxSmall, Rate: questionRate, Burst: questionBurst, Action: action,
+		Deny: "it takes an administrator's certificate; make one with 'isthmus admin cert' on the control plane's host",
+	}
+}
+
+// deed is one that changes something.
+func deed[Req any](action string, describe func(*Req) (object, detail string)) door.Method {
+	m := read(action)
+	m.Rate, m.Burst = deedRate, deedBurst
+	m.Deed, m.Describe = true, door.Describe(describe)
+	return m
+}
+
+// vital is a deed that must not wait for a record.
+func vital(m door.Method) door.Method {
+	m.Vital = true
+	return m
+}
+
+// onSocket is a method for users of the control plane's own host alone.
+func onSocket(m door.Method) door.Method {
+	m.Who, m.Deny = door.Local, "it is done on the control plane's own host, over its socket"
+	return m
+}

@@ -1,0 +1,104 @@
+package agents
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/view"
+	"isthmus.dev/isthmus/internal/vip"
+)
+
+// briefing is what the agents of one mesh need beside Envoy's configuration. What is the same for all is made once.
+type briefing struct {
+	mesh    *model.Mesh
+	signing string
+	suffix  string
+	refused []string // suffixes
+}
+
+func newBriefing(mesh *model.Mesh) *briefing {
+	b := &briefing{mesh: mesh, signing: signing(mesh.Roots[mesh.TrustDomain.Name()]), suffix: "svc." + mesh.Domain}
+	for _, ns := range mesh.Namespaces {
+		b.refused = append(b.refused, ns+"."+b.suffix)
+	}
+	return b
+}
+
+// of one agent: above all, which names its workloads may resolve.
+func (b *briefing) of(node string) *agentapi.Instructions {
+	td := b.mesh.TrustDomain.Name()
+	in := &agentapi.Instructions{
+		TrustDomain: td, CertificateTTL: b.mesh.CertificateTTL, Roots: b.mesh.Roots[td], SigningRoot: b.signing,
+		DNS: map[string]agentapi.DNSTable{}, Plaintext: map[string]agentapi.Plaintext{},
+	}
+	p := b.mesh.Proxies[node]
+	if p == nil {
+		return in
+	}
+	for _, w := range slices.Concat(p.Workloads, p.Sidecars) {
+		t := agentapi.DNSTable{
+			Hosts: map[string][]netip.Addr{}, RefusalSuffixes: b.refused, MeshSuffix: b.suffix,
+			Forward: b.mesh.AllowAny,
+		}
+		if w.Speaks(vip.Refusal) {
+			t.Refusal = vip.Refusal
+		}
+		if w.Speaks(vip.Refusal6) {
+			t.Refusal6 = vip.Refusal6
+		}
+		for _, o := range w.Outbound {
+			addHost(t.Hosts, w, o.Service)
+		}
+		in.DNS[w.ID.String()] = t
+		in.Plaintext[w.ID.String()] = plaintextAt(w)
+	}
+	return in
+}
+
+// plaintextAt are the ports at which a workload takes plaintext.
+func plaintextAt(w *model.Workload) agentapi.Plaintext {
+	p := agentapi.Plaintext{Any: w.Mode != model.Strict}
+	for _, in := range w.Inbound {
+		if (in.Mode != model.Strict) != p.Any {
+			p.Except = append(p.Except, in.Port)
+		}
+	}
+	return p
+}
+
+// changed says whether an agent may need to be told something else than by the briefing before.
+func (b *briefing) changed(before *briefing, node string) bool {
+	if before == nil || b.signing != before.signing || b.mesh.TrustDomain != before.mesh.TrustDomain ||
+		b.mesh.CertificateTTL != before.mesh.CertificateTTL || !slices.Equal(b.mesh.Namespaces, before.mesh.Namespaces) || !view.SameSurroundings(before.mesh, b.mesh) {
+		return true
+	}
+	was, is := before.mesh.Proxies[node], b.mesh.Proxies[node]
+	return is == nil || !view.SameWorkloads(was, is) || !slices.Equal(was.Sidecars, is.Sidecars)
+}
+
+// signing is the SHA-256 of the root that signs: the first.
+func signing(roots []byte) string {
+	certs, err := peerrules.ParseRoots(roots)
+	if err != nil {
+		return ""
+	}
+	return spiffe.Fingerprint(certs[0])
+}
+
+// addHost resolves a service to addresses that the workload can call.
+func addHost(hosts map[string][]netip.Addr, w *model.Workload, svc *model.Service) {
+	name := strings.ToLower(svc.Host)
+	if hosts[name] != nil {
+		return
+	}
+	for _, vip := range []netip.Addr{svc.VIP, svc.VIP6} {
+		if vip.IsValid() && w.Speaks(vip) {
+			hosts[name] = append(hosts[name], vip)
+		}
+	}
+}

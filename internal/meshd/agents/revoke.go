@@ -1,0 +1,102 @@
+package agents
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// Revoke shuts a node out: from now on nothing of it is believed, and what it has open ends. That is so before it is
+// written, and whether or not it can be. unwritten is why a restart would forget it.
+func (a *Agents) Revoke(ctx context.Context, node string) (unwritten string, err error) {
+	if err := a.shut(ctx, node); err != nil {
+		return "", err
+	}
+	now := a.Now()
+	unwritten, err = a.Endings.CarryOut(ctx, "revocation of node "+node, func(ctx context.Context) error {
+		return a.State.RevokeNode(ctx, node, now)
+	})
+	a.Standing.Forget(node)
+	a.Log.Warn("node revoked", "node", node)
+	return unwritten, errors.Join(err, a.shut(ctx, node)) // a generation that had joined just before it was written
+}
+
+// shut ends a node's present generation in memory.
+func (a *Agents) shut(ctx context.Context, node string) error {
+	n, err := a.State.Node(ctx, node)
+	if err != nil {
+		return err
+	}
+	a.Standing.End(n.Generation)
+	a.Store.Forget(node)
+	a.Standing.Look(ctx)
+	a.forgive(node)
+	return nil
+}
+
+// Outlasting are the identities whose certificates a revoked node still has, beside its own, which is refused by
+// itself.
+func (a *Agents) Outlasting(ctx context.Context, node string) ([]adminapi.RevokedCert, error) {
+	last := map[string]time.Time{}
+	for _, root := range a.Authority.RootCertificates() { // what leads to another is good nowhere
+		uses, err := a.State.CertsUnder(ctx, spiffe.Fingerprint(root), a.Now())
+		if err != nil {
+			return nil, fmt.Errorf("node %s was revoked; which certificates of its workloads "+
+				"outlast that is not known: %w", node, err)
+		}
+		for _, u := range uses {
+			id, err := spiffe.Parse(u.SPIFFEID)
+			if _, own := spiffe.NodeName(id); err == nil && !own && u.Node == node {
+				if u.NotAfter.After(last[u.SPIFFEID]) {
+					last[u.SPIFFEID] = u.NotAfter
+				}
+			}
+		}
+	}
+	out := []adminapi.RevokedCert{}
+	for _, id := range slices.Sorted(maps.Keys(last)) {
+		out = append(out, adminapi.RevokedCert{SPIFFEID: id, NotAfter: last[id]})
+	}
+	return out, nil
+}
+
+// revokedBefore takes up which administrators' certificates were revoked before this start.
+func (a *Agents) revokedBefore(ctx context.Context) error {
+	all, err := a.State.Admins(ctx)
+	if err != nil {
+		return err
+	}
+	a.TellRevoked(slices.DeleteFunc(all, func(one state.Admin) bool { return one.Revoked.IsZero() }))
+	return nil
+}
+
+// TellRevoked has every agent told of administrators' certificates that were revoked.
+func (a *Agents) TellRevoked(more []state.Admin) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []state.Admin
+	if old := a.revoked.Load(); old != nil {
+		all = slices.Clone(*old)
+	}
+	now := a.Now()
+	all = slices.DeleteFunc(append(all, more...), func(one state.Admin) bool { return now.After(one.NotAfter) })
+	a.revoked.Store(&all)
+	for _, ag := range a.known {
+		ag.wake()
+	}
+}
+
+// revokedAdmins are the serial numbers of administrators' certificates that were revoked.
+func (a *Agents) revokedAdmins() (serials []string) {
+	for _, one := range *a.revoked.Load() {
+		serials = append(serials, one.Serial)
+	}
+	return serials
+}

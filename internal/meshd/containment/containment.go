@@ -1,0 +1,338 @@
+// Package containment keeps an Envoy that cannot live with its configuration going: it is brought back, the objects that
+// are the cause are found and closed there, and nowhere else.
+package containment
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"isthmus.dev/isthmus/internal/contain"
+	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/view"
+)
+
+// Bounds on what is written of the quarantines of one node: it has them by its own word, and events are kept for long.
+const (
+	maxQuarantineEvents = 100                     // at once
+	quarantineRate      = rate.Limit(1.0 / 3_600) // in a second, after that
+	maxQuarantineLines  = 50                      // of the log, for one change
+)
+
+// recordRates bound what is recorded of one node's quarantines: each of them, and that there are more.
+type recordRates struct{ events, more *rate.Limiter }
+
+// State keeps what is in quarantine, and records it.
+type State interface {
+	Quarantines(context.Context) ([]state.Quarantine, error)
+	ChangeQuarantines(ctx context.Context, begin, end []state.Quarantine) error
+	Record(context.Context, state.Event) error
+}
+
+// Config of a Containment. All fields are needed.
+type Config struct {
+	State State
+	// Settled says whether a proxy has acknowledged all that it was told.
+	Settled func(proxy string) bool
+	// Try asks a proxy's agent whether its Envoy could live with these resources: a contain.Refusal is why not, any other
+	// error says that there is no verdict.
+	Try func(ctx context.Context, proxy string, resources []*envoy.Resource) error
+	// Build makes what a proxy is told, of what its view was compiled from.
+	Build func(*view.View, *snapshot.Config) *envoy.Resources
+	// LivedAfter is how long a proxy must have gone on with a configuration, after it acknowledged all of it, to have lived
+	// with it.
+	LivedAfter time.Duration
+	Log        *slog.Logger
+	Now        func() time.Time
+}
+
+// Containment brings a proxy that crashes on its configuration back on the last one that it lived with, finds the
+// objects that it cannot live with, crashing or refusing, and keeps them closed there until they change. What an agent
+// says of its Envoy decides about that Envoy's own configuration and no other.
+type Containment struct {
+	Config
+	wake    chan struct{} // a search may be due
+	changes chan struct{}
+
+	mu        sync.Mutex // guards all below
+	published *snapshot.Snapshot
+	wards     map[string]*ward
+	nodes     map[string]*searchedNode
+	crashes   map[string]map[string]int // by node and proxy, as its agent counts them
+	changed   bool                      // what proxies should be told, since the last plans
+
+	recorded map[string]*recordRates // by node
+}
+
+// Plan is what a proxy is told otherwise than others.
+type Plan struct {
+	Config *snapshot.Config // an earlier one that it is held on; nil for the newest
+	Closed []snapshot.Key   // all but these
+}
+
+// New makes a Containment with what was in quarantine before.
+func New(ctx context.Context, cfg Config) (*Containment, error) {
+	c := &Containment{
+		Config: cfg, wake: make(chan struct{}, 1), changes: make(chan struct{}, 1), wards: map[string]*ward{},
+		nodes: map[string]*searchedNode{}, crashes: map[string]map[string]int{}, recorded: map[string]*recordRates{},
+	}
+	kept, err := c.State.Quarantines(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range kept {
+		c.ward(q.Proxy).quarantined[q.Object] = q
+	}
+	return c, nil
+}
+
+// Changed has a value whenever what some proxy is to be told, or what is to be said of it, has changed by itself.
+func (c *Containment) Changed() <-chan struct{} { return c.changes }
+
+func (c *Containment) again() {
+	select {
+	case c.changes <- struct{}{}:
+	default:
+	}
+}
+
+// Published notes what is in force now.
+func (c *Containment) Published(snap *snapshot.Snapshot) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.published = snap
+}
+
+// Lived says whether every proxy has lived with what it was told last.
+func (c *Containment) Lived() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.wards {
+		if w.lived == nil || w.told != nil {
+			return false
+		}
+	}
+	return len(c.wards) > 0
+}
+
+// ward must be called with mu held.
+func (c *Containment) ward(proxy string) *ward {
+	w := c.wards[proxy]
+	if w == nil {
+		w = &ward{quarantined: map[snapshot.Key]state.Quarantine{}}
+		c.wards[proxy] = w
+	}
+	return w
+}
+
+// Plans says which proxies are told something else than the configuration as it stands, and whether that has changed
+// since the last call. An object whose content changed is released.
+func (c *Containment) Plans(ctx context.Context, cfg *snapshot.Config) (map[string]Plan, bool) {
+	c.mu.Lock()
+	released := c.release(cfg)
+	out := map[string]Plan{}
+	for name, w := range c.wards {
+		if w.held || w.pending || len(w.quarantined) > 0 {
+			out[name] = c.planOf(w)
+		}
+	}
+	few(out)
+	changed := c.changed || len(released) > 0
+	c.changed = false
+	c.mu.Unlock()
+	c.keep(ctx, nil, released)
+	return out, changed
+}
+
+func (c *Containment) planOf(w *ward) Plan {
+	if w.held {
+		return Plan{w.lived.config, w.lived.closed}
+	}
+	return Plan{nil, sortedKeys(w.quarantined)}
+}
+
+// ID tells plans apart: each is a mesh that is compiled beside the others.
+func (p Plan) ID() string { return fmt.Sprintf("%p %q", p.Config, p.Closed) }
+
+// maxPlans is how many plans one node has. Its word decides about its own proxies, and must not cost more than that.
+const maxPlans = 4
+
+// few leaves nodes that have too many plans with fewer: what is closed at one of their proxies is closed at all of
+// them, and of earlier configurations only some are told.
+func few(plans map[string]Plan) {
+	byNode := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(plans)) {
+		byNode[model.NodeOfProxy(name)] = append(byNode[model.NodeOfProxy(name)], name)
+	}
+	for _, names := range byNode {
+		kinds, closed := map[string]Plan{}, map[snapshot.Key]state.Quarantine{}
+		for _, name := range names {
+			kinds[plans[name].ID()] = plans[name]
+		}
+		if len(kinds) <= maxPlans {
+			continue
+		}
+		for _, name := range names {
+			for _, key := range plans[name].Closed {
+				closed[key] = state.Quarantine{}
+			}
+		}
+		all, held := sortedKeys(closed), map[*snapshot.Config]bool{nil: true}
+		last := (*snapshot.Config)(nil)
+		for _, name := range names {
+			p := Plan{plans[name].Config, all}
+			if !held[p.Config] && len(held) > maxPlans {
+				p.Config = last
+			}
+			held[p.Config] = true
+			if p.Config != nil {
+				last = p.Config
+			}
+			plans[name] = p
+		}
+	}
+}
+
+// release ends the quarantine of objects that are gone or say something else. It must be called with mu held.
+func (c *Containment) release(cfg *snapshot.Config) (released []state.Quarantine) {
+	var now map[snapshot.Key]contain.Object
+	content := map[snapshot.Key]string{}
+	for _, w := range c.wards {
+		for key, q := range w.quarantined {
+			if now == nil {
+				now = map[snapshot.Key]contain.Object{}
+				for _, o := range contain.Objects(cfg) {
+					now[o.Key] = o
+				}
+			}
+			o, there := now[key]
+			if there && content[key] == "" {
+				content[key] = o.Content()
+			}
+			if !there || content[key] != q.Content {
+				delete(w.quarantined, key)
+				released = append(released, q)
+			}
+		}
+	}
+	return released
+}
+
+func sortedKeys(m map[snapshot.Key]state.Quarantine) []snapshot.Key {
+	return slices.SortedFunc(maps.Keys(m), snapshot.Key.Compare)
+}
+
+// Told notes what a proxy is told, unless it is held.
+func (c *Containment) Told(proxy string, cfg *snapshot.Config, p Plan, res *envoy.Resources) {
+	id := fingerprint(res)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.ward(proxy)
+	if w.held || p.Config != nil {
+		return // or it fell ill since, and is told otherwise in a moment
+	}
+	w.pending = false
+	switch {
+	case w.lived != nil && w.lived.fingerprint == id:
+		w.told = nil
+	case w.told == nil || w.told.fingerprint != id:
+		w.told = &life{config: cfg, closed: p.Closed, fingerprint: id}
+	}
+}
+
+// Stands notes that a configuration means for every proxy what it is told already.
+func (c *Containment) Stands(cfg *snapshot.Config, plans map[string]Plan) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, w := range c.wards {
+		p := plans[name]
+		switch {
+		case w.held && w.stuck != "" && w.stuckAt != cfg && w.ill == "" && !w.searching: // it may be well with what has changed
+			w.ill = "it was held on an earlier configuration"
+			c.poke()
+		case w.held, w.pending, p.Config != nil:
+		case w.told != nil:
+			w.told.config, w.told.closed = cfg, p.Closed
+		case w.lived != nil:
+			w.lived.config, w.lived.closed = cfg, p.Closed
+		}
+	}
+}
+
+// Retain forgets every proxy that the mesh no longer knows.
+func (c *Containment) Retain(ctx context.Context, known map[string]*model.Proxy) {
+	c.mu.Lock()
+	var end []state.Quarantine
+	for name, w := range c.wards {
+		if known[name] == nil {
+			end = slices.AppendSeq(end, maps.Values(w.quarantined))
+			delete(c.wards, name)
+		}
+	}
+	maps.DeleteFunc(c.crashes, func(name string, _ map[string]int) bool { return known[name] == nil })
+	maps.DeleteFunc(c.nodes, func(name string, n *searchedNode) bool { return known[name] == nil && !n.under })
+	c.mu.Unlock()
+	c.keep(ctx, nil, end)
+}
+
+// keep writes down what began and ended. What cannot be written is in force all the same, until a restart.
+func (c *Containment) keep(ctx context.Context, add, end []state.Quarantine) {
+	if len(add)+len(end) == 0 {
+		return
+	}
+	for _, q := range add[:min(len(add), maxQuarantineLines)] {
+		c.Log.Error("object quarantined: the proxy cannot live with it", "proxy", q.Proxy, "object", q.Object.String(),
+			"reason", q.Reason)
+	}
+	for _, q := range end[:min(len(end), maxQuarantineLines)] {
+		c.Log.Info("object released from quarantine", "proxy", q.Proxy, "object", q.Object.String())
+	}
+	if len(add) > maxQuarantineLines || len(end) > maxQuarantineLines {
+		c.Log.Error("more objects quarantined, or released, than are named here", "quarantined", len(add),
+			"released", len(end))
+	}
+	if err := c.State.ChangeQuarantines(ctx, add, end); err != nil {
+		c.Log.Error("quarantine not kept for the next start", "error", err)
+	}
+	for _, e := range slices.Concat(c.events("quarantine begin", add), c.events("quarantine end", end)) {
+		if err := c.State.Record(ctx, e); err != nil {
+			c.Log.Error("event not recorded", "action", e.Action, "object", e.Object, "error", err)
+		}
+	}
+}
+
+// events of a change, as many as each node may have on record.
+func (c *Containment) events(action string, qs []state.Quarantine) (out []state.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.Now()
+	for _, q := range qs {
+		node := model.NodeOfProxy(q.Proxy)
+		rates := c.recorded[node]
+		if rates == nil {
+			rates = &recordRates{rate.NewLimiter(quarantineRate, maxQuarantineEvents), rate.NewLimiter(quarantineRate, 1)}
+			c.recorded[node] = rates
+		}
+		e := state.Event{Actor: "control plane", Action: action, Object: q.Object.String(), Outcome: state.OK}
+		switch {
+		case rates.events.AllowN(now, 1):
+			e.Detail = fmt.Sprintf("at %s: %s", q.Proxy, q.Reason)
+		case rates.more.AllowN(now, 1):
+			e.Object = "more objects"
+			e.Detail = fmt.Sprintf("at proxies of node %s: more than are recorded, see the log of the control plane", node)
+		default:
+			continue
+		}
+		out = append(out, e)
+	}
+	return out
+}

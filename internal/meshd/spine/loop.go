@@ -1,0 +1,357 @@
+// Package spine is the one line that does the work: each snapshot is compiled, cut to what each proxy may know, built and
+// published.
+package spine
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"isthmus.dev/isthmus/internal/compile"
+	"isthmus.dev/isthmus/internal/contain"
+	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/meshd/containment"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/view"
+)
+
+// What a command or a registry change may be coalesced into: the first of a burst is served at once, the rest together.
+const (
+	minPause = 5 * time.Millisecond
+	maxPause = 500 * time.Millisecond
+	// settleAgain is when a registration that waited, and could not be written, is tried again.
+	settleAgain = time.Second
+	// reloadRetry is how long a state file that could not be read rests.
+	reloadRetry = time.Second
+)
+
+// Source is where snapshots come from.
+type Source interface {
+	Snapshot() *snapshot.Snapshot
+	Changed() <-chan struct{}
+	Settle(context.Context) error
+	Reload(context.Context) error
+}
+
+// Proxies are told what differs from what they have.
+type Proxies interface {
+	Known() []string
+	Forget(proxy string)
+	Publish(proxy string, generation uint64, res *envoy.Resources)
+	PublishEndpoints(changed map[string]*envoy.Resource)
+}
+
+// Agents are told what they need beside Envoy's configuration, and say what is wrong at their nodes.
+type Agents interface {
+	Findings() []finding.Finding
+	Instruct(*model.Mesh)
+}
+
+// Config of a Loop. Every field without a default is needed.
+type Config struct {
+	Source      Source
+	Proxies     Proxies
+	Agents      Agents
+	Containment *containment.Containment
+	// Wake is called when peers may have to be told something new.
+	Wake func()
+	// Applied is called with how long a snapshot took, Built with how many proxies' configuration was made anew.
+	Applied func(time.Duration)
+	Built   func(proxies int)
+	// Compile and Build are the steps of the spine. Default: compile.Next and envoy.Build.
+	Compile func(*compile.Compiled, *snapshot.Snapshot) *compile.Compiled
+	Build   func(*view.View, *snapshot.Config) *envoy.Resources
+	Log     *slog.Logger
+}
+
+// Loop turns each new snapshot into what every proxy should have.
+type Loop struct {
+	Config
+	reloads   chan struct{}
+	repeats   chan struct{}
+	published atomic.Pointer[Published]
+
+	// of the goroutine in Run:
+	generation uint64
+	compiled   *compile.Compiled
+	views      map[string]*view.View
+	own        ownSets
+	plans      map[string]containment.Plan  // of proxies that are told something else than the mesh as it stands
+	contained  map[string]*compile.Compiled // by the objects that are closed in it
+	failed     map[string]bool              // proxies whose configuration could not be built
+}
+
+// New makes a Loop. Nothing is published before Run.
+func New(c Config) *Loop {
+	if c.Compile == nil {
+		c.Compile = compile.Next
+	}
+	if c.Build == nil {
+		c.Build = func(v *view.View, _ *snapshot.Config) *envoy.Resources { return envoy.Build(v) }
+	}
+	return &Loop{
+		Config: c, reloads: make(chan struct{}, 1), repeats: make(chan struct{}, 1),
+		views: map[string]*view.View{}, own: ownSets{},
+	}
+}
+
+// Published is what is in force; nil before anything is.
+func (l *Loop) Published() *Published { return l.published.Load() }
+
+// Reload asks for peers and invitations to be read again. It never blocks.
+func (l *Loop) Reload() {
+	select {
+	case l.reloads <- struct{}{}:
+	default:
+	}
+}
+
+// again asks for the spine to be run again, though nothing is known anew. It never blocks.
+func (l *Loop) again() {
+	select {
+	case l.repeats <- struct{}{}:
+	default:
+	}
+}
+
+// Run publishes each snapshot, until ctx ends.
+func (l *Loop) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.reloads:
+			l.reread(ctx)
+			continue
+		case <-l.Source.Changed():
+		case <-l.Containment.Changed():
+		case <-l.repeats:
+		}
+		if err := l.Source.Settle(ctx); err != nil {
+			l.Log.Error("workloads that waited for a name or an address are not registered yet", "error", err)
+			time.AfterFunc(settleAgain, l.again)
+		}
+		begun := time.Now()
+		l.apply(ctx, l.Source.Snapshot())
+		took := time.Since(begun)
+		l.Applied(took)
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(max(took, minPause), maxPause)):
+		}
+	}
+}
+
+// reread takes in what the state file says now. What cannot be read is read again until it can be: a suspension that is
+// written is not left without effect.
+func (l *Loop) reread(ctx context.Context) {
+	if err := l.Source.Reload(ctx); err != nil && ctx.Err() == nil {
+		l.Log.Error("state not read, trying again", "error", err, "again", reloadRetry)
+		time.AfterFunc(reloadRetry, l.Reload)
+	}
+}
+
+// apply is the spine: snapshot → mesh → views → resources → the difference. A fault of ours on the way leaves in force
+// what was, and is said loudly; the next change is tried from the beginning.
+func (l *Loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
+	defer func() {
+		fault := recover()
+		if fault == nil {
+			return
+		}
+		l.Log.Error("configuration not applied, what was in force stays", "fault", fault, "stack", string(debug.Stack()))
+		l.compiled = nil
+		if before := l.published.Load(); before != nil {
+			l.published.Store(before.with(append(slices.Clone(snap.Config.Findings), faulty(fault))))
+		}
+	}()
+	plans, replanned := l.Containment.Plans(ctx, snap.Config)
+	l.compiled = l.Compile(l.compiled, snap)
+	mesh := l.compiled.Mesh
+	findings := slices.Concat(snap.Config.Findings, l.compiled.Findings, snap.Registry.Clashes, l.Agents.Findings(),
+		l.Containment.Findings(snap.Config))
+	finding.Sort(findings)
+	if mesh != nil {
+		findings = append(findings, endpointFindings(snap, mesh)...)
+		finding.Sort(findings)
+	}
+	before := l.published.Load()
+	if mesh == nil {
+		l.Log.Error("configuration means no mesh, the last one stays in force", "findings", len(findings))
+		if before != nil {
+			l.published.Store(before.with(findings))
+		}
+		return
+	}
+	l.generation++
+	now := &Published{Snapshot: snap, Mesh: mesh, Findings: findings, Generation: l.generation}
+	l.published.Store(now)
+	l.Containment.Published(snap)
+	l.report(before, findings)
+	changed := l.publishEndpoints(before, mesh)
+	if before != nil && l.compiled.OnlyEndpoints && !replanned {
+		l.publishOwn(changed, mesh)
+		l.Containment.Stands(snap.Config, plans)
+		if !sameReadiness(before.Mesh, mesh) {
+			l.Wake()
+		}
+		return // nobody is told anything else
+	}
+	if faults := l.publishProxies(ctx, before, snap, plans); len(faults) > 0 {
+		l.published.Store(now.with(append(faults, findings...)))
+	}
+	l.publishOwn(changed, mesh)
+	l.Containment.Stands(snap.Config, plans)
+	l.Agents.Instruct(mesh)
+	l.Wake()
+}
+
+func faulty(fault any) finding.Finding {
+	return finding.Finding{
+		Code: "ISM0205", Severity: finding.Error,
+		Message: fmt.Sprintf("Isthmus fails on this configuration, so what was in force stays: %v", fault),
+		Remedy:  "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
+	}
+}
+
+// report logs findings that were not there before.
+func (l *Loop) report(before *Published, findings []finding.Finding) {
+	known := map[string]bool{}
+	if before != nil {
+		for _, f := range before.Findings {
+			known[f.String()] = true
+		}
+	}
+	for _, f := range findings {
+		if !known[f.String()] && f.Severity != finding.Info {
+			l.Log.Warn("finding", "code", f.Code, "finding", f.String())
+		}
+	}
+}
+
+// publishEndpoints sends the endpoint sets that changed, to those who subscribe to them and nobody else.
+func (l *Loop) publishEndpoints(before *Published, mesh *model.Mesh) (sets []model.EndpointSet) {
+	changed := map[string]*envoy.Resource{}
+	for set, eps := range mesh.Endpoints {
+		if before != nil {
+			if old, ok := before.Mesh.Endpoints[set]; ok && slices.Equal(old, eps) {
+				continue
+			}
+		}
+		changed[envoy.SetName(set)] = envoy.Endpoints(set, eps)
+		sets = append(sets, set)
+	}
+	if before != nil {
+		for set := range before.Mesh.Endpoints {
+			if _, ok := mesh.Endpoints[set]; !ok {
+				changed[envoy.SetName(set)] = nil
+				sets = append(sets, set)
+			}
+		}
+	}
+	if len(changed) > 0 {
+		l.Proxies.PublishEndpoints(changed)
+	}
+	return sets
+}
+
+// publishProxies rebuilds what those proxies are told whose view changed.
+func (l *Loop) publishProxies(
+	ctx context.Context, before *Published, snap *snapshot.Snapshot, plans map[string]containment.Plan,
+) (faults []finding.Finding) {
+	mesh := l.compiled.Mesh
+	for _, name := range l.Proxies.Known() {
+		if mesh.Proxies[name] == nil {
+			l.Proxies.Forget(name)
+			l.Proxies.PublishEndpoints(l.own.replace(l.views[name], nil, mesh))
+			delete(l.views, name)
+		}
+	}
+	l.Containment.Retain(ctx, mesh.Proxies)
+	contained := map[string]*compile.Compiled{}
+	built, same := 0, before != nil && view.SameSurroundings(before.Mesh, mesh)
+	failed := map[string]bool{}
+	for name, p := range mesh.Proxies {
+		plan, planned := plans[name]
+		_, wasPlanned := l.plans[name]
+		if same && !planned && !wasPlanned && !l.failed[name] && view.SameWorkloads(before.Mesh.Proxies[name], p) {
+			continue
+		}
+		news, fault := l.publishProxy(name, snap, plan, planned || wasPlanned, contained)
+		switch {
+		case fault != nil:
+			failed[name] = true
+			faults = append(faults, faultyProxy(name, fault))
+		case news:
+			built++
+		}
+	}
+	l.plans, l.contained, l.failed = plans, contained, failed
+	l.Built(built)
+	return faults
+}
+
+// publishProxy rebuilds what one proxy is told and says whether that is new. A fault of ours there is that proxy's
+// alone: it goes on with what it has. replanned says that containment may wait to hear what the proxy is told, new or
+// not.
+func (l *Loop) publishProxy(
+	name string, snap *snapshot.Snapshot, plan containment.Plan, replanned bool, contained map[string]*compile.Compiled,
+) (news bool, fault any) {
+	defer func() {
+		if fault = recover(); fault != nil {
+			l.Log.Error("a proxy's configuration not built, it keeps what it has", "proxy", name, "fault", fault,
+				"stack", string(debug.Stack()))
+		}
+	}()
+	c := l.compiled
+	if plan.Config != nil || len(plan.Closed) > 0 {
+		c = l.compileFor(snap, plan, contained)
+	}
+	if c.Mesh == nil {
+		return false, nil
+	}
+	v := view.For(c.Mesh, name)
+	if v == nil {
+		return false, nil
+	}
+	equal := view.Equal(l.views[name], v)
+	if equal && !replanned {
+		return false, nil
+	}
+	res := l.Build(v, c.Snapshot.Config)
+	l.Containment.Told(name, snap.Config, plan, res)
+	if equal {
+		return false, nil
+	}
+	l.Proxies.PublishEndpoints(l.own.replace(l.views[name], v, l.compiled.Mesh))
+	l.views[name] = v
+	l.Proxies.Publish(name, l.generation, res)
+	return true, nil
+}
+
+func faultyProxy(name string, fault any) finding.Finding {
+	return finding.Finding{
+		Code: "ISM0206", Severity: finding.Error, Object: "proxy " + name,
+		Message: fmt.Sprintf("Isthmus fails to build its configuration, so it keeps what it has: %v", fault),
+		Remedy:  "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
+	}
+}
+
+// compileFor is the mesh for those proxies that cannot live with it as it stands: of an earlier configuration, or with
+// some objects closed. All else, who is a peer and which nodes there are, is as it is now.
+func (l *Loop) compileFor(snap *snapshot.Snapshot, p containment.Plan, contained map[string]*compile.Compiled) *compile.Compiled {
+	id := p.ID()
+	if contained[id] == nil {
+		part := *snap
+		part.Config = contain.Close(cmp.Or(p.Config, snap.Config), p.Closed, containment.Reason)
+		contained[id] = compile.Next(l.contained[id], &part)
+	}
+	return contained[id]
+}

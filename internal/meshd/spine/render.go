@@ -1,0 +1,97 @@
+package spine
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/compile"
+	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/schema"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/source/file"
+	"isthmus.dev/isthmus/internal/view"
+	"isthmus.dev/isthmus/internal/vip"
+	"isthmus.dev/isthmus/internal/xds"
+)
+
+// Render says offline what the control plane would send a proxy: the same spine on a folder of configuration and the
+// workloads in registry, or without a proxy what is wrong with the folder. Peers are trusted by what their MeshPeer holds inline; this mesh's own roots are not known.
+func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
+	cfg, err := file.LoadDir(dir, schema.New().Validate)
+	if err != nil {
+		return nil, nil, err
+	}
+	snap := &snapshot.Snapshot{Time: time.Now(), Config: cfg, Registry: registry, Peers: map[string]snapshot.PeerState{}}
+	for _, p := range cfg.MeshPeers {
+		snap.Peers[p.Name] = snapshot.PeerState{Roots: []byte(p.Spec.Bundle.Inline), BundleTime: snap.Time}
+	}
+	addresses := vip.TableOf(nil) // as a control plane with an empty state file would give them
+	chosen, _ := addresses.Choose(cfg.Hosts(), snap.Time)
+	snap.VIPs = addresses.With(chosen).InUse()
+	mesh, findings := compile.Mesh(snap)
+	if mesh == nil {
+		return nil, slices.Concat(cfg.Findings, findings), nil
+	}
+	findings = slices.Concat(cfg.Findings, findings, compile.Unmatched(snap, mesh), compile.Crossing(snap, mesh))
+	finding.Sort(findings)
+	if proxy == "" {
+		return nil, findings, nil
+	}
+	v := view.For(mesh, proxy)
+	if v == nil {
+		return nil, findings, fmt.Errorf("no proxy %q: the agents' settings given name %s", proxy, nodeNames(registry))
+	}
+	rs, err := describe(v, mesh.Endpoints)
+	return rs, findings, err
+}
+
+func nodeNames(r *snapshot.Registry) string {
+	var names []string
+	for _, n := range r.Nodes {
+		names = append(names, n.Name)
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// describe tells what a proxy is sent, endpoint sets included, in the order in which Envoy learns it.
+func describe(v *view.View, endpoints map[model.EndpointSet][]model.Endpoint) ([]adminapi.ProxyResource, error) {
+	var out []adminapi.ProxyResource
+	res := envoy.Build(v)
+	for _, typ := range envoy.Types {
+		rs := res.ByType[typ]
+		if typ == envoy.EndpointType {
+			for _, set := range res.Sets {
+				rs = append(rs, envoy.EndpointsFor(v, set, endpoints))
+			}
+		}
+		for _, r := range rs {
+			d, err := Show(r)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+// Show is a resource for display.
+func Show(r *envoy.Resource) (adminapi.ProxyResource, error) {
+	config, err := r.Config()
+	if err != nil {
+		return adminapi.ProxyResource{}, err
+	}
+	out := adminapi.ProxyResource{Type: xds.ShortType(r.Type), Name: r.Name, Version: r.Version, Bytes: len(r.Body), Config: config, Objects: []string{}}
+	for _, ref := range r.Refs {
+		out.Objects = append(out.Objects, string(ref))
+	}
+	return out, nil
+}

@@ -1,0 +1,109 @@
+package standing
+
+import (
+	"context"
+	"crypto/tls"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/door"
+)
+
+const (
+	// lookEvery is how often what is open is judged, beside each time that somebody is revoked.
+	lookEvery = time.Second
+	// lastWords is how long a connection stays open for the answers that say why it ends. Nothing new is answered
+	// meanwhile.
+	lastWords = time.Second
+)
+
+// openings are the connections and streams of callers who showed a certificate. Those whose certificate stops being
+// good end.
+type openings struct {
+	judge func(context.Context, shownCert) error
+
+	mu  sync.Mutex // guards all
+	all map[*opening]struct{}
+}
+
+type opening struct {
+	shown shownCert
+	end   func(error)
+}
+
+// add has something watched until remove is called. end is called once, with why.
+func (o *openings) add(c tls.ConnectionState, end func(error)) (remove func()) {
+	one := &opening{shownBy(c), end}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all[one] = struct{}{}
+	return func() { o.take(one) }
+}
+
+// take says whether it was still watched.
+func (o *openings) take(one *opening) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, was := o.all[one]
+	delete(o.all, one)
+	return was
+}
+
+// Run judges what is open again and again, until ctx ends.
+func (s *Standing) Run(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			s.Look(ctx)
+		}
+	}
+}
+
+// Look judges all that is open and ends what does not stand. What cannot be told is left for the next time.
+func (s *Standing) Look(ctx context.Context) { s.open.look(ctx, func(shownCert) bool { return true }) }
+
+// LookAt judges what a node and its workloads have open: many nodes may join at a time.
+func (s *Standing) LookAt(ctx context.Context, node string) {
+	s.open.look(ctx, func(c shownCert) bool { return c.node == node || c.workload })
+}
+
+func (o *openings) look(ctx context.Context, of func(shownCert) bool) {
+	o.mu.Lock()
+	var some []*opening
+	for one := range o.all {
+		if of(one.shown) {
+			some = append(some, one)
+		}
+	}
+	o.mu.Unlock()
+	for _, one := range some {
+		err := o.judge(ctx, one.shown)
+		switch status.Code(err) {
+		case codes.PermissionDenied, codes.Unauthenticated:
+			if o.take(one) {
+				one.end(err)
+			}
+		}
+	}
+}
+
+// Opened has a connection watched until it is closed.
+func (s *Standing) Opened(c door.Caller, end func()) (closed func()) {
+	if c.TLS == nil || len(c.TLS.PeerCertificates) == 0 {
+		return nil
+	}
+	return s.open.add(*c.TLS, func(error) {
+		if c.Kind == door.Workload { // what a gateway carries is a peer's, and not judged at each request
+			end()
+			return
+		}
+		time.AfterFunc(lastWords, end)
+	})
+}

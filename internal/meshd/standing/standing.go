@@ -1,0 +1,153 @@
+// Package standing knows whom the control plane believes now: each certificate is judged at each call, and what is open
+// ends when its certificate stops being good.
+package standing
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"maps"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// State has nodes and administrators by the generation of their certificates.
+type State interface {
+	NodeOf(ctx context.Context, generation string) (state.Node, error)
+	Admin(ctx context.Context, generation string) (state.Admin, error)
+}
+
+// Config of a Standing. All fields are needed.
+type Config struct {
+	State  State
+	Trusts func(chains [][]*x509.Certificate) bool // whether one leads to a root that the mesh trusts now
+	Now    func() time.Time
+}
+
+// Standing is whom the control plane believes, by the generation that their certificates carry. It spares the state
+// file from being asked at each call. Only joining and revoking change what is kept here, and both call Forget when
+// they have; until then a call under way is one that came a moment earlier.
+type Standing struct {
+	Config
+	open openings
+
+	mu      sync.Mutex // guards all below
+	changes uint64     // how often something was forgotten
+	nodes   map[string]state.Node
+	admins  map[string]state.Admin
+	ended   map[string]bool // generations that were revoked since the start, whether or not the state file knows by now
+}
+
+// New makes a Standing.
+func New(c Config) *Standing {
+	s := &Standing{
+		Config: c, nodes: map[string]state.Node{}, admins: map[string]state.Admin{}, ended: map[string]bool{},
+	}
+	s.open = openings{judge: s.judgeShown, all: map[*opening]struct{}{}}
+	return s
+}
+
+// holds says why a certificate of an identity, of a generation, does not count. Those that a node got for its
+// workloads stand and fall with the node's generation.
+func (s *Standing) holds(ctx context.Context, id spiffe.ID, generation string) error {
+	if name, ok := spiffe.AdminName(id); ok {
+		return s.judgeAdmin(ctx, name, generation)
+	}
+	if name, ok := spiffe.NodeName(id); ok {
+		_, err := s.Node(ctx, name, generation)
+		return err
+	}
+	_, err := s.Node(ctx, "", generation)
+	return err
+}
+
+// Node is the one whose certificates carry a generation. A name that is not empty must be its name.
+func (s *Standing) Node(ctx context.Context, name, generation string) (state.Node, error) {
+	n, err := known(ctx, s, s.nodes, s.State.NodeOf, generation)
+	switch {
+	case errors.Is(err, state.ErrNotFound) && name == "", err == nil && name != "" && n.Name != name:
+		return n, status.Error(codes.PermissionDenied,
+			"this certificate was issued to no node that has a part in the mesh (any more): get a new one")
+	case errors.Is(err, state.ErrNotFound):
+		return n, status.Errorf(codes.PermissionDenied,
+			"node %s is not known here, or has joined again since it got this certificate: join it with a new token", name)
+	case err != nil:
+		return n, status.Error(codes.Internal, err.Error())
+	case !n.Revoked.IsZero() || s.hasEnded(generation):
+		return n, status.Errorf(codes.PermissionDenied,
+			"node %s was revoked: to let it in again, empty its stateDir and start it with a new token (isthmus "+
+				"token create --node %s)",
+			n.Name, n.Name)
+	}
+	return n, nil
+}
+
+func (s *Standing) judgeAdmin(ctx context.Context, name, generation string) error {
+	a, err := known(ctx, s, s.admins, s.State.Admin, generation)
+	switch {
+	case errors.Is(err, state.ErrNotFound), err == nil && a.Name != name:
+		return status.Errorf(codes.PermissionDenied,
+			"this certificate of administrator %s is not on record: make one with 'isthmus admin cert' on "+
+				"the control plane's host", name)
+	case err != nil:
+		return status.Error(codes.Internal, err.Error())
+	case !a.Revoked.IsZero() || s.hasEnded(generation):
+		return status.Errorf(codes.PermissionDenied, "this certificate of administrator %s was revoked", name)
+	}
+	return nil
+}
+
+// known reads what belongs to a generation, from the file where it has not been read yet; state.ErrNotFound when
+// nothing does.
+func known[T any](
+	ctx context.Context, s *Standing, kept map[string]T, read func(context.Context, string) (T, error), generation string,
+) (T, error) {
+	s.mu.Lock()
+	v, ok := kept[generation]
+	changes := s.changes
+	s.mu.Unlock()
+	switch {
+	case generation == "":
+		return v, state.ErrNotFound
+	case ok:
+		return v, nil
+	}
+	v, err := read(ctx, generation)
+	if err != nil {
+		return v, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changes == changes { // else it may be out of date already
+		kept[generation] = v
+	}
+	return v, nil
+}
+
+func (s *Standing) hasEnded(generation string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended[generation]
+}
+
+// End takes effect at once, and lasts as long as this process.
+func (s *Standing) End(generation string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended[generation] = true
+}
+
+// Forget must be called when what the state file knows of the node or the administrators of a name has changed.
+func (s *Standing) Forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes++
+	maps.DeleteFunc(s.nodes, func(_ string, n state.Node) bool { return n.Name == name })
+	maps.DeleteFunc(s.admins, func(_ string, a state.Admin) bool { return a.Name == name })
+}
