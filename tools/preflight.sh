@@ -24,13 +24,14 @@ check_root() {
 
 # What the tests need, by the program that is looked for: they compare capture rules with what nft prints, call with
 # curl, boot hosts of their own with systemd, resolve names and call as programs in several languages do, and look for
-# races, which takes a C compiler.
+# races, which takes a C compiler. The servers of PostgreSQL are not in PATH.
 languages=(python3:python3 node:nodejs javac:default-jdk-headless musl-gcc:musl-tools)
 programs=(nft:nftables curl:curl ip:iproute2 systemctl:systemd "${languages[@]}")
 
 check_tests() {
 	local lacks=()
 	command -v gcc >/dev/null || command -v clang >/dev/null || lacks=(gcc libc6-dev)
+	compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || lacks+=(postgresql)
 	install "make test" "${programs[@]}"
 }
 

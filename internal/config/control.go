@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"isthmus.dev/isthmus/internal/state/postgres"
 	"isthmus.dev/isthmus/internal/unixsocket"
 )
 
@@ -18,10 +20,15 @@ import (
 type Control struct {
 	// ConfigDir is the folder of YAML that describes the mesh. Required.
 	ConfigDir string `yaml:"configDir"`
-	// StateFile is the SQLite file of everything that is not configuration. Required.
+	// StateFile is the SQLite file of everything that is not configuration. Required without Postgres.
 	StateFile string `yaml:"stateFile"`
-	// KeyFile encrypts private keys in the state file. Made with mode 0600 when absent. Default: StateFile + ".key".
+	// Postgres is the database that keeps the state in place of StateFile, for several control planes of one mesh.
+	Postgres postgres.Config `yaml:"postgres"`
+	// KeyFile encrypts private keys in the state. Made with mode 0600 when absent. Default: StateFile + ".key". With
+	// Postgres it is required, and the same for all control planes.
 	KeyFile string `yaml:"keyFile"`
+	// ConfigCopies is a folder for the last good configuration. Default: StateFile + ".config"; required with Postgres.
+	ConfigCopies string `yaml:"configCopies"`
 	// Socket is the Unix socket of the administration API.
 	Socket string `yaml:"socket"`
 	// AgentAddress is where agents and remote administrators connect: mutual TLS.
@@ -82,7 +89,8 @@ func Load(path string) (Control, error) {
 	}
 	dir := filepath.Dir(path)
 	for _, p := range []*string{
-		&cfg.ConfigDir, &cfg.StateFile, &cfg.KeyFile, &cfg.Socket,
+		&cfg.ConfigDir, &cfg.StateFile, &cfg.KeyFile, &cfg.ConfigCopies, &cfg.Socket,
+		&cfg.Postgres.PasswordFile, &cfg.Postgres.RootCert, &cfg.Postgres.ClientCert, &cfg.Postgres.ClientKey,
 		&cfg.CA.RootCert, &cfg.CA.RootKey, &cfg.CA.IntermediateCert, &cfg.CA.IntermediateKey,
 	} {
 		if *p != "" && !filepath.IsAbs(*p) {
@@ -99,11 +107,7 @@ func (c Control) Complete() (Control, error) {
 	if c.ConfigDir == "" {
 		refuse("configDir is missing: name the folder of YAML that describes the mesh (--config-dir DIR)")
 	}
-	if c.StateFile == "" {
-		refuse("stateFile is missing: name the file in which the control plane keeps its state (--state FILE)")
-	} else if c.KeyFile == "" {
-		c.KeyFile = c.StateFile + ".key"
-	}
+	errs = append(errs, c.completeState()...)
 	for _, a := range []struct{ key, value string }{
 		{"agentAddress", c.AgentAddress},
 		{"peeringAddress", c.PeeringAddress},
@@ -130,6 +134,33 @@ func (c Control) Complete() (Control, error) {
 		return Control{}, errors.Join(errs...)
 	}
 	return c, nil
+}
+
+// completeState fills and checks where the state is.
+func (c *Control) completeState() (errs []error) {
+	if !c.Postgres.Set() {
+		if c.StateFile == "" {
+			return []error{errors.New("stateFile is missing: name the file in which the control plane keeps its state (--state FILE)")}
+		}
+		c.KeyFile = cmp.Or(c.KeyFile, c.StateFile+".key")
+		c.ConfigCopies = cmp.Or(c.ConfigCopies, c.StateFile+".config")
+		return nil
+	}
+	for _, err := range c.Postgres.Check() {
+		errs = append(errs, fmt.Errorf("postgres: %w", err))
+	}
+	if c.StateFile != "" {
+		errs = append(errs, errors.New("stateFile and postgres: the state is in one place; remove one of them"))
+	}
+	if c.KeyFile == "" {
+		errs = append(errs, errors.New("keyFile is missing: with postgres, name the file of the key that encrypts private keys, "+
+			"the same for every control plane of the mesh"))
+	}
+	if c.ConfigCopies == "" {
+		errs = append(errs, errors.New("configCopies is missing: with postgres, name a folder of this control plane's own in which "+
+			"it keeps the last good configuration"))
+	}
+	return errs
 }
 
 func (ca CA) check() []error {

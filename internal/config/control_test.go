@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"isthmus.dev/isthmus/internal/state/postgres"
 )
 
 func write(t *testing.T, text string) string {
@@ -43,6 +45,7 @@ log: {level: debug, format: json}
 		ConfigDir:      filepath.Join(filepath.Dir(path), "mesh"),
 		StateFile:      "/var/lib/isthmus/state.db",
 		KeyFile:        "/var/lib/isthmus/state.db.key",
+		ConfigCopies:   "/var/lib/isthmus/state.db.config",
 		Socket:         "/run/isthmus/control/control.sock",
 		AgentAddress:   "10.1.0.2:15012",
 		PeeringAddress: ":15013",
@@ -58,7 +61,7 @@ log: {level: debug, format: json}
 
 func TestLoadRefuses(t *testing.T) {
 	for name, tc := range map[string]struct{ in, want string }{
-		"unknown key":        {"configDir: x\nstatefile: y\n", `control.yaml:2: unknown key "statefile": the keys here are agentAddress, ca, configDir,`},
+		"unknown key":        {"configDir: x\nstatefile: y\n", `control.yaml:2: unknown key "statefile": the keys here are agentAddress, ca, configCopies, configDir,`},
 		"unknown nested key": {"log:\n  lvl: debug\n", `control.yaml:2: unknown key "log.lvl": the keys here are format, level`},
 		"wrong type":         {"socket: [a]\n", "control.yaml:1: cannot unmarshal"},
 		"wrong level":        {"log: {level: loud}\n", `slog: level string "loud": unknown name`},
@@ -113,6 +116,46 @@ func TestCompleteRefusesAnAuthorityThatCannotSign(t *testing.T) {
 	c.CA = CA{RootCert: "root.pem"}
 	if _, err := c.Complete(); err == nil || !strings.Contains(err.Error(), "nothing here can sign") {
 		t.Errorf("Complete: %v", err)
+	}
+}
+
+func TestPostgresSettings(t *testing.T) {
+	path := write(t, `
+configDir: mesh
+keyFile: /etc/isthmus/key
+configCopies: /var/lib/isthmus/config
+postgres:
+  addresses: [db1.example:5432, db2.example:5432]
+  database: cards
+  user: isthmus
+  passwordFile: password
+`)
+	got, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err = got.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	want := postgres.Config{
+		Addresses: []string{"db1.example:5432", "db2.example:5432"}, Database: "cards", User: "isthmus",
+		PasswordFile: filepath.Join(filepath.Dir(path), "password"),
+	}
+	if diff := cmp.Diff(want, got.Postgres); diff != "" {
+		t.Error(diff)
+	}
+	got.StateFile, got.KeyFile, got.ConfigCopies = "state.db", "", ""
+	got.Postgres = postgres.Config{Addresses: []string{"db1", "/run/postgresql"}, ClientKey: "k", Plaintext: true, RootCert: "r"}
+	_, err = got.Complete()
+	for _, want := range []string{
+		"stateFile and postgres: the state is in one place", "keyFile is missing", "configCopies is missing",
+		`postgres: addresses: "db1" is neither host:port`, `postgres: addresses: "/run/postgresql" is the folder of a socket`,
+		"postgres: database is missing", "postgres: user is missing", "postgres: clientCert and clientKey go together",
+		"postgres: plaintext leaves TLS out",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error lacks %q:\n%v", want, err)
+		}
 	}
 }
 

@@ -17,6 +17,7 @@ var once = map[string]map[string]string{
 		"internal/demo/lab/netns.go":                    "settings of the kernel",
 		"internal/node/cgroup/cgrouptest/cgrouptest.go": "settings of the kernel",
 		"internal/demo/lab/network.go":                  "settings of the kernel",
+		"internal/state/pgtest/pgtest.go":               "a password of a database that is thrown away",
 		"internal/node/envoyproc/trial.go":              "a bootstrap that is tried once and thrown away",
 	},
 	"os.Rename(": {

@@ -83,7 +83,7 @@ func newPlane(t *testing.T, files map[string]string) *plane {
 	t.Helper()
 	dir := tempDir(t)
 	p := &plane{t: t, logs: &logs{}, cfg: config.Control{
-		ConfigDir: filepath.Join(dir, "config"), StateFile: filepath.Join(dir, "state.db"), KeyFile: filepath.Join(dir, "state.key"),
+		ConfigDir: filepath.Join(dir, "config"), StateFile: filepath.Join(dir, "state.db"), ConfigCopies: filepath.Join(dir, "copies"), KeyFile: filepath.Join(dir, "state.key"),
 		Socket: filepath.Join(dir, "s"), AgentAddress: freePort(t), PeeringAddress: freePort(t), MetricsAddress: freePort(t), HealthAddress: freePort(t),
 	}}
 	for name, text := range files {

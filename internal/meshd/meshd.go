@@ -34,6 +34,7 @@ import (
 	"isthmus.dev/isthmus/internal/source/file"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/postgres"
 	"isthmus.dev/isthmus/internal/state/sqlite"
 	"isthmus.dev/isthmus/internal/store"
 	"isthmus.dev/isthmus/internal/view"
@@ -144,7 +145,7 @@ func (d *Daemon) run(ctx context.Context) error {
 // open reads the state and the configuration, and makes every part.
 func (d *Daemon) open(ctx context.Context) error {
 	var err error
-	if d.db, err = sqlite.Open(ctx, d.cfg.StateFile); err != nil {
+	if d.db, err = openState(ctx, d.cfg); err != nil {
 		return err
 	}
 	if err := d.openConfig(ctx); err != nil {
@@ -153,10 +154,17 @@ func (d *Daemon) open(ctx context.Context) error {
 	return nil
 }
 
+func openState(ctx context.Context, cfg config.Control) (state.Store, error) {
+	if cfg.Postgres.Set() {
+		return postgres.Open(ctx, cfg.Postgres)
+	}
+	return sqlite.Open(ctx, cfg.StateFile)
+}
+
 func (d *Daemon) openConfig(ctx context.Context) error {
 	var err error
 	d.source, err = file.New(ctx, file.Config{
-		Dir: d.cfg.ConfigDir, Validate: schema.New().Validate, Copies: d.cfg.StateFile + ".config", Ages: d.db, Log: d.log,
+		Dir: d.cfg.ConfigDir, Validate: schema.New().Validate, Copies: d.cfg.ConfigCopies, Ages: d.db, Log: d.log,
 	})
 	if err != nil {
 		return err

@@ -30,6 +30,9 @@ func (d *DB) Blob(ctx context.Context, name string) (state.Blob, error) {
 func scanBlob(s scanner) (state.Blob, error) {
 	var b state.Blob
 	err := s.Scan(&b.Name, &b.Cert, &b.Key, timeOf{&b.Created})
+	if len(b.Key) == 0 {
+		b.Key = nil
+	}
 	return b, err
 }
 

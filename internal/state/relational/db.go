@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -68,29 +69,45 @@ type scanner interface{ Scan(dest ...any) error }
 
 // list runs one reading statement by its name in queries/.
 func list[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, error), args ...any) ([]T, error) {
-	rows, err := d.stmts[name].QueryContext(ctx, args...)
-	if err != nil {
-		return nil, d.fail(name, err)
-	}
-	defer rows.Close()
-	var all []T
-	for rows.Next() {
-		one, err := scan(rows)
+	return reading(ctx, d, name, func() (all []T, err error) {
+		rows, err := d.stmts[name].QueryContext(ctx, args...)
 		if err != nil {
-			return nil, d.fail(name, err)
+			return nil, err
 		}
-		all = append(all, one)
-	}
-	return all, d.fail(name, rows.Err())
+		defer rows.Close()
+		for rows.Next() {
+			one, err := scan(rows)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, one)
+		}
+		return all, rows.Err()
+	})
 }
 
 // one is list for a statement that finds at most one row; ErrNotFound when it finds none.
 func one[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, error), args ...any) (T, error) {
-	v, err := scan(d.stmts[name].QueryRowContext(ctx, args...))
-	if errors.Is(err, sql.ErrNoRows) {
-		return v, fmt.Errorf("%s: %w", name, state.ErrNotFound)
+	return reading(ctx, d, name, func() (T, error) {
+		v, err := scan(d.stmts[name].QueryRowContext(ctx, args...))
+		if errors.Is(err, sql.ErrNoRows) {
+			err = state.ErrNotFound
+		}
+		return v, err
+	})
+}
+
+// reading reads, and reads again for a moment while the connection is lost.
+func reading[T any](ctx context.Context, d *DB, name string, read func() (T, error)) (T, error) {
+	for until := time.Now().Add(readPatience); ; time.Sleep(retryPause) {
+		v, err := read()
+		switch {
+		case errors.Is(err, state.ErrNotFound):
+			return v, fmt.Errorf("%s: %w", name, err)
+		case err == nil || d.engine.Judge(err) != Passing || ctx.Err() != nil || time.Now().After(until):
+			return v, d.fail(name, err)
+		}
 	}
-	return v, d.fail(name, err)
 }
 
 // inTx runs f in a transaction: all of it happens, and is durable, or nothing. f may be run more than once.
@@ -144,6 +161,9 @@ func (t *tx) note(q query, args []any) {
 func (d *DB) fail(operation string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if d.engine.Taken(err) {
+		err = fmt.Errorf("%w: %w", state.ErrExists, err)
 	}
 	return d.engine.Explain(operation, err)
 }

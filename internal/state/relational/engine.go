@@ -23,6 +23,8 @@ type Engine interface {
 	Committed(ctx context.Context, id string) (bool, error)
 	// Judge says what an error of a statement means.
 	Judge(err error) Fault
+	// Taken says whether err is that something is there already that may be there once.
+	Taken(err error) bool
 	// Explain names the operation and the database in err, and what to do about it.
 	Explain(operation string, err error) error
 	Place() string

@@ -15,9 +15,11 @@ import (
 const (
 	// maxTogether bounds how many writes share one transaction.
 	maxTogether = 512
-	// patience is how long a transaction is tried again while the database is away, and retryPause how long it rests.
-	patience   = 10 * time.Second
-	retryPause = 50 * time.Millisecond
+	// patience is how long a transaction is tried again while the database is away, readPatience how long what only reads
+	// is, and retryPause how long either rests.
+	patience     = 10 * time.Second
+	readPatience = time.Second
+	retryPause   = 50 * time.Millisecond
 )
 
 var errClosed = errors.New("it is closed")

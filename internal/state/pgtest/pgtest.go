@@ -1,0 +1,296 @@
+// Package pgtest starts a real PostgreSQL for tests: in a folder of its own, on a Unix socket alone, as a user without
+// rights. However a test process ends, its servers and folders go with it.
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"isthmus.dev/isthmus/internal/state/postgres"
+)
+
+// patience is how long a server may take to do what it is told.
+const patience = 60 * time.Second
+
+// janitor waits until whoever started it is gone, then ends the server of a folder and removes the folder.
+const janitor = `cat >/dev/null
+file=$1/data/postmaster.pid
+pid=$(head -n 1 "$file" 2>/dev/null) && kill -QUIT "$pid" && for i in $(seq 100); do
+	[ -e "$file" ] || break
+	sleep 0.1
+done
+rm -rf "$1"`
+
+// user and password of the databases that tests get.
+const (
+	owner    = "isthmus"
+	password = "it's \\ a secret"
+)
+
+// Server is one PostgreSQL.
+type Server struct {
+	bin, dir  string
+	attr      *syscall.SysProcAttr // how its programs are run
+	databases atomic.Int64
+}
+
+// shared is the server of all tests of a process that need none of their own.
+var shared = sync.OnceValues(start)
+
+// Shared is a server for tests that do not harm it.
+func Shared(t testing.TB) *Server {
+	t.Helper()
+	s, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Start starts a server that a test may harm.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	s, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func start() (*Server, error) {
+	bin, err := programs()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "isthmus-postgres-")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{bin: bin, dir: dir, attr: &syscall.SysProcAttr{Setsid: true}}
+	if err := s.own(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := s.watch(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := errors.Join(s.init(), s.Launch()); err != nil {
+		return nil, err
+	}
+	return s, s.createOwner()
+}
+
+// programs finds the folder of PostgreSQL's programs: Debian's newest, or where PATH says.
+func programs() (string, error) {
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if err != nil {
+		return "", err
+	}
+	slices.SortFunc(found, func(a, b string) int { return version(b) - version(a) })
+	if len(found) > 0 {
+		return filepath.Dir(found[0]), nil
+	}
+	path, err := exec.LookPath("postgres")
+	if err != nil {
+		return "", errors.New("these tests need PostgreSQL: run 'apt-get install postgresql'")
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return "", err
+	}
+	return filepath.Dir(path), nil
+}
+
+func version(path string) int {
+	n, _ := strconv.Atoi(strings.Split(path, "/")[4])
+	return n
+}
+
+// own gives the folder to a user without rights: PostgreSQL refuses to be run by root.
+func (s *Server) own() error {
+	if os.Getuid() != 0 {
+		return nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		if u, err = user.Lookup("nobody"); err != nil {
+			return err
+		}
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	s.attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	return errors.Join(err1, err2, os.Chown(s.dir, uid, gid))
+}
+
+// watch has a process of its own clean up when this one ends.
+func (s *Server) watch() error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	cmd := exec.Command("sh", "-c", janitor, "janitor", s.dir)
+	cmd.Stdin, cmd.SysProcAttr = r, &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	open = append(open, w) // until this process ends
+	return nil
+}
+
+var open []*os.File
+
+func (s *Server) init() error {
+	secret := filepath.Join(s.dir, "superuser")
+	if err := os.WriteFile(secret, []byte(password), 0o644); err != nil { // in a folder that is the server's alone
+		return err
+	}
+	return s.run("initdb", "-D", s.data(), "-U", "postgres", "--pwfile", secret, "--auth-local=scram-sha-256",
+		"--auth-host=scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync")
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+func (s *Server) run(program string, args ...string) error {
+	cmd := exec.Command(filepath.Join(s.bin, program), args...)
+	cmd.Dir, cmd.SysProcAttr, cmd.Env = s.dir, s.attr, []string{"PATH=/usr/bin:/bin"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", program, err, out)
+	}
+	return nil
+}
+
+// Launch starts the server, for the first time or after it was killed, and returns when it can be asked.
+func (s *Server) Launch() error {
+	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		err := s.launch()
+		if err == nil || time.Since(begun) > patience { // what is left of a killed one may be in the way
+			return err
+		}
+	}
+}
+
+func (s *Server) launch() error {
+	path := filepath.Join(s.dir, "log")
+	log, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-h", "", "-c", "fsync=off",
+		"-c", "full_page_writes=off", "-c", "shared_buffers=32MB", "-c", "max_connections=200", "-c", "autovacuum=off")
+	cmd.Dir, cmd.SysProcAttr, cmd.Stdout, cmd.Stderr, cmd.Env = s.dir, s.attr, log, log, []string{"PATH=/usr/bin:/bin"}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := s.connect(context.Background(), "postgres")
+		if err == nil {
+			return conn.Close(context.Background())
+		}
+		select {
+		case <-ended:
+		default:
+			if time.Since(begun) < patience {
+				continue
+			}
+		}
+		said, _ := os.ReadFile(path)
+		return fmt.Errorf("PostgreSQL does not start: %w\n%s", err, said)
+	}
+}
+
+// Kill ends the server as a crash would.
+func (s *Server) Kill() error {
+	b, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
+	if err != nil {
+		return err
+	}
+	pid, _, _ := strings.Cut(string(b), "\n")
+	children, err := os.ReadFile(filepath.Join("/proc", pid, "task", pid, "children"))
+	if err != nil {
+		return err
+	}
+	for _, p := range append([]string{pid}, strings.Fields(string(children))...) {
+		if n, err := strconv.Atoi(p); err == nil {
+			_ = syscall.Kill(n, syscall.SIGKILL) // it may have gone by itself
+		}
+	}
+	return nil
+}
+
+// Admin runs a statement as the superuser in a database.
+func (s *Server) Admin(t testing.TB, database, statement string, args ...any) {
+	t.Helper()
+	conn, err := s.connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), statement, args...); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// createOwner makes the user who owns the databases and may do nothing else.
+func (s *Server) createOwner() error {
+	ctx := context.Background()
+	conn, err := s.connect(ctx, "postgres")
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, "CREATE ROLE "+owner+" LOGIN PASSWORD '"+strings.ReplaceAll(password, "'", "''")+"'")
+	return err
+}
+
+// Connect is a connection of the superuser's, which ends with the test.
+func (s *Server) Connect(t testing.TB, database string) *pgx.Conn {
+	t.Helper()
+	conn, err := s.connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+func (s *Server) connect(ctx context.Context, database string) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig("user=postgres dbname=" + database + " host=" + s.dir + " port=5432 sslmode=disable passfile=/dev/null")
+	if err != nil {
+		return nil, err
+	}
+	cfg.Password = password
+	return pgx.ConnectConfig(ctx, cfg)
+}
+
+// Database is a new, empty database, owned by a user who may do nothing else.
+func (s *Server) Database(t testing.TB) postgres.Config {
+	t.Helper()
+	name := fmt.Sprintf("mesh%d", s.databases.Add(1))
+	s.Admin(t, "postgres", "CREATE DATABASE "+name+" OWNER isthmus")
+	secret := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(secret, []byte(password+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return postgres.Config{Addresses: []string{s.dir}, Database: name, User: owner, PasswordFile: secret}
+}
+
+// Dir is the server's folder: its socket, and its files in data.
+func (s *Server) Dir() string { return s.dir }

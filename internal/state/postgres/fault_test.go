@@ -1,0 +1,433 @@
+package postgres_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/state/pgtest"
+	"isthmus.dev/isthmus/internal/state/postgres"
+)
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// patience is how long anything may take that must happen.
+const patience = 30 * time.Second
+
+func event(object string) state.Event {
+	return state.Event{Time: noon, Actor: "administrator alice", Action: "token create", Object: object, Outcome: state.OK}
+}
+
+// recorded are the objects of all events.
+func recorded(t *testing.T, d state.Store) (objects []string) {
+	t.Helper()
+	all, err := d.Events(t.Context(), state.EventFilter{Limit: 10_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		objects = append(objects, e.Object)
+	}
+	return objects
+}
+
+// A bit that flips on the server's disk is found when the state is opened, and the row that it is in is named.
+func TestDamagedRowIsNamed(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	cfg := server.Database(t)
+	d, err := postgres.Open(t.Context(), cfg)
+	must(t, err)
+	for i := range 3 {
+		must(t, d.PutBlob(t.Context(), state.Blob{Name: fmt.Sprint("blob-", i), Cert: bytes.Repeat([]byte{byte('A' + i)}, 100), Created: noon}))
+	}
+	must(t, d.Close())
+	server.Admin(t, cfg.Database, "CHECKPOINT")
+	must(t, server.Kill())
+	flip(t, filepath.Join(server.Dir(), "data/base"), bytes.Repeat([]byte{'B'}, 100))
+	must(t, server.Launch())
+	_, err = postgres.Open(t.Context(), cfg)
+	if !errors.Is(err, state.ErrDamaged) || !strings.Contains(err.Error(), "rows of table blobs are not as they were written: blob-1.") &&
+		!strings.Contains(err.Error(), "SQLSTATE XX001") { // by a server that has checksums of its own
+		t.Errorf("got %v", err)
+	}
+}
+
+// flip changes a bit of each place below a folder that holds some bytes.
+func flip(t *testing.T, dir string, what []byte) {
+	t.Helper()
+	flipped := 0
+	must(t, filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if err != nil || info.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		at := bytes.Index(b, what)
+		if at < 0 {
+			return nil
+		}
+		flipped++
+		b[at+50] ^= 1
+		return os.WriteFile(path, b, info.Mode())
+	}))
+	if flipped == 0 {
+		t.Fatal("the row is in no file")
+	}
+}
+
+// What is changed behind the control plane's back is found too.
+func TestEventsCannotBeUnwritten(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	for _, statement := range []string{
+		"DELETE FROM events WHERE seq = 2", "DELETE FROM events WHERE seq = 4", "TRUNCATE events",
+		"UPDATE events SET actor = 'administrator bob' WHERE seq = 3",
+	} {
+		cfg := server.Database(t)
+		d, err := postgres.Open(t.Context(), cfg)
+		must(t, err)
+		for i := range 4 {
+			must(t, d.Record(t.Context(), event(fmt.Sprint("node n", i))))
+		}
+		must(t, d.Close())
+		if err := owner(t, cfg, statement); err == nil || !strings.Contains(err.Error(), "an event is") {
+			t.Errorf("%s: %v", statement, err)
+		}
+		must(t, owner(t, cfg, "ALTER TABLE events DISABLE TRIGGER USER; "+statement+"; ALTER TABLE events ENABLE TRIGGER USER"))
+		if _, err := postgres.Open(t.Context(), cfg); !errors.Is(err, state.ErrDamaged) || !strings.Contains(err.Error(), "events are missing") {
+			t.Errorf("%s, opened: %v", statement, err)
+		}
+	}
+}
+
+// owner runs a statement as the control plane's own database user.
+func owner(t *testing.T, cfg postgres.Config, statement string) error {
+	t.Helper()
+	secret, err := os.ReadFile(cfg.PasswordFile)
+	must(t, err)
+	c, err := pgx.ParseConfig("host=" + cfg.Addresses[0] + " port=5432 dbname=" + cfg.Database + " user=" + cfg.User + " sslmode=disable")
+	must(t, err)
+	c.Password = strings.TrimSpace(string(secret))
+	conn, err := pgx.ConnectConfig(t.Context(), c)
+	must(t, err)
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(t.Context(), statement)
+	return err
+}
+
+// The server is killed while many write: what was acknowledged is there, nothing is there twice, and those who waited are
+// served when it is back.
+func TestKilledServerLosesNothing(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	d := open(t, server.Database(t))
+	var acknowledged sync.Map
+	var count atomic.Int64
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for w := range 8 {
+		all.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				object := fmt.Sprintf("node %d-%d", w, i)
+				if err := d.Record(t.Context(), event(object)); err != nil {
+					t.Error(err)
+					return
+				}
+				acknowledged.Store(object, true)
+				count.Add(1)
+			}
+		})
+	}
+	waitFor(t, "writes", func() bool { return count.Load() > 100 })
+	must(t, server.Kill())
+	must(t, server.Launch())
+	before := count.Load()
+	waitFor(t, "writes after the crash", func() bool { return count.Load() > before+100 })
+	cancel()
+	all.Wait()
+	there := map[string]int{}
+	for _, object := range recorded(t, d) {
+		there[object]++
+	}
+	acknowledged.Range(func(object, _ any) bool {
+		if there[object.(string)] != 1 {
+			t.Errorf("%s was acknowledged and is there %d times", object, there[object.(string)])
+		}
+		return true
+	})
+	must(t, d.Check(t.Context()))
+}
+
+// A process that is killed while it writes leaves what it acknowledged, and keeps nobody from writing.
+func TestKilledProcessLosesNothing(t *testing.T) {
+	if place := os.Getenv("ISTHMUS_TEST_WRITER"); place != "" {
+		writeForever(place)
+	}
+	t.Parallel()
+	cfg := pgtest.Shared(t).Database(t)
+	d := open(t, cfg)
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestKilledProcessLosesNothing$")
+	cmd.Env = append(os.Environ(), "ISTHMUS_TEST_WRITER="+strings.Join([]string{cfg.Addresses[0], cfg.Database, cfg.User, cfg.PasswordFile}, "|"))
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	var said []string
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if said = append(said, lines.Text()); len(said) == 50 {
+			must(t, cmd.Process.Kill())
+		}
+	}
+	_ = cmd.Wait() // killed
+	if len(said) < 50 {
+		t.Fatalf("the writer said only %q", said)
+	}
+	must(t, d.Record(t.Context(), event("after it")))
+	there := map[string]bool{}
+	for _, object := range recorded(t, d) {
+		there[object] = true
+	}
+	for _, object := range said {
+		if !there[object] {
+			t.Errorf("%s was acknowledged and is not there", object)
+		}
+	}
+}
+
+// writeForever writes events from several goroutines and says which are acknowledged.
+func writeForever(place string) {
+	p := strings.Split(place, "|")
+	d, err := postgres.Open(context.Background(), postgres.Config{Addresses: p[:1], Database: p[1], User: p[2], PasswordFile: p[3]})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	for w := range 4 {
+		go func() {
+			for i := 0; ; i++ {
+				object := fmt.Sprintf("node %d-%d", w, i)
+				if err := d.Record(context.Background(), event(object)); err != nil {
+					os.Exit(1)
+				}
+				fmt.Println(object)
+			}
+		}()
+	}
+	select {}
+}
+
+// The connection is lost as a transaction ends, before or after the server has heard so: what was asked for happens once.
+func TestConnectionLostAtCommit(t *testing.T) {
+	t.Parallel()
+	for name, heard := range map[string]bool{"before the server hears": false, "after it": true} {
+		t.Run(name, func(t *testing.T) {
+			cfg := pgtest.Shared(t).Database(t)
+			p := newProxy(t, cfg.Addresses[0])
+			cfg.Addresses = []string{p.dir}
+			d := open(t, cfg)
+			p.forward.Store(heard)
+			p.cut.Store(true)
+			seq, err := d.BeginEvent(t.Context(), event("node n1"))
+			if err != nil || seq != 1 {
+				t.Errorf("event %d, %v", seq, err)
+			}
+			if p.cut.Load() {
+				t.Error("no connection was lost")
+			}
+			if got := recorded(t, d); len(got) != 1 {
+				t.Errorf("recorded %q", got)
+			}
+		})
+	}
+}
+
+// proxy is a socket that loses connections.
+type proxy struct {
+	dir     string
+	cut     atomic.Bool // the next connection that commits
+	forward atomic.Bool // once the server has heard
+}
+
+func newProxy(t *testing.T, server string) *proxy {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "isthmus-proxy-")
+	must(t, err)
+	p := &proxy{dir: dir}
+	l, err := net.Listen("unix", filepath.Join(dir, ".s.PGSQL.5432"))
+	must(t, err)
+	t.Cleanup(func() {
+		l.Close()
+		os.RemoveAll(dir)
+	})
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			up, err := net.Dial("unix", filepath.Join(server, ".s.PGSQL.5432"))
+			if err != nil {
+				client.Close()
+				continue
+			}
+			go p.pass(client, up)
+			go func() {
+				_, _ = io.Copy(client, up)
+				client.Close()
+			}()
+		}
+	}()
+	return p
+}
+
+// pass passes what a client says on, up to the commit at which the connection is to be cut.
+func (p *proxy) pass(client, up net.Conn) {
+	defer client.Close()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := client.Read(buf)
+		if err != nil {
+			up.Close()
+			return
+		}
+		if bytes.Contains(buf[:n], []byte("commit\x00")) && p.cut.CompareAndSwap(true, false) {
+			client.Close()
+			if p.forward.Load() {
+				_, _ = up.Write(buf[:n])
+			}
+			time.AfterFunc(50*time.Millisecond, func() { up.Close() }) // the server reads what it was sent
+			return
+		}
+		if _, err := up.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// A transaction that the server undoes because another one stands in its way is done again.
+func TestDeadlockIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	cfg := server.Database(t)
+	d := open(t, cfg)
+	must(t, d.SetPeerSuspended(t.Context(), "retail", false))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	other, err := server.Connect(t, cfg.Database).Begin(ctx)
+	must(t, err)
+	for _, s := range []string{"SET LOCAL deadlock_timeout = '1h'", "SELECT 1 FROM peers WHERE name = 'retail' FOR UPDATE"} {
+		_, err = other.Exec(ctx, s)
+		must(t, err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.SetPeerSuspended(ctx, "retail", true) }()
+	observer := server.Connect(t, cfg.Database)
+	waitFor(t, "writer that waits", func() bool {
+		var n int
+		must(t, observer.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'isthmus' AND wait_event_type = 'Lock' AND datname = $1", cfg.Database).Scan(&n))
+		return n == 1
+	})
+	_, err = other.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", 0x49535448) // which the writer has
+	must(t, err)
+	must(t, other.Rollback(ctx))
+	must(t, <-done)
+	p, err := d.Peer(ctx, "retail")
+	must(t, err)
+	if !p.State.Suspended {
+		t.Error("it was not written")
+	}
+}
+
+// What is written while a listener's connection is away is heard when it is back.
+func TestNothingIsLostToListeners(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	cfg := server.Database(t)
+	d := open(t, cfg)
+	news := d.Watch(t.Context())
+	other := open(t, cfg)
+	for i := range 5 {
+		server.Admin(t, cfg.Database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()", cfg.Database)
+		want := fmt.Sprint("peer", i)
+		must(t, other.SetPeerSuspended(t.Context(), want, true))
+		for heard := false; !heard; {
+			select {
+			case changes := <-news:
+				for _, c := range changes {
+					heard = heard || c == state.Change{Topic: state.Peers, Key: want} || c.Topic == state.Everything
+				}
+			case <-time.After(patience):
+				t.Fatalf("nobody said that %s was suspended", want)
+			}
+		}
+	}
+}
+
+// A refused password is not told to whoever reads the error, and TLS is not left out by itself.
+func TestSecretsStayWhereTheyAre(t *testing.T) {
+	t.Parallel()
+	cfg := pgtest.Shared(t).Database(t)
+	must(t, os.WriteFile(cfg.PasswordFile, []byte("a wrong one"), 0o600))
+	_, err := postgres.Open(t.Context(), cfg)
+	if err == nil || strings.Contains(err.Error(), "a wrong one") || !strings.Contains(err.Error(), cfg.Database) {
+		t.Errorf("got %v", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	go func() { // a server that has no TLS
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b := make([]byte, 8)
+			if _, err := io.ReadFull(c, b); err == nil && bytes.Equal(b, []byte{0, 0, 0, 8, 4, 210, 22, 47}) { // asks for TLS
+				_, _ = c.Write([]byte("N"))
+			} else {
+				t.Errorf("it was told %v", b)
+			}
+			if more, _ := io.ReadAll(c); len(more) > 0 {
+				t.Errorf("it was told %q", more)
+			}
+			c.Close()
+		}
+	}()
+	cfg.Addresses = []string{l.Addr().String()}
+	if _, err := postgres.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "TLS") {
+		t.Errorf("a server without TLS: %v", err)
+	}
+}
+
+func waitFor(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for begun := time.Now(); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Since(begun) > patience {
+			t.Fatalf("no %s in %s", what, patience)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
