@@ -122,7 +122,7 @@ func TestUsage(t *testing.T) {
 		"status now":                       `isthmus status takes no argument, and got "now"`,
 		"status --all":                     "unknown flag: --all",
 		"proxy config":                     "takes one argument, a proxy's name, and got 0",
-		"proxy config a --type ads":        `--type: "ads" is none of cds, eds, lds, rds, sds`,
+		"proxy config a --type ads":        `--type: "ads" is none of cds, eds, lds, ecds, rds, sds`,
 		"cert list --expiring soon":        `"soon" is not a time such as 7d, 12h or 30m`,
 		"token create":                     "--node is missing",
 		"token create --node a":            "without one the node could host nothing",

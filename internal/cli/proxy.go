@@ -10,7 +10,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 )
 
-var xdsTypes = []string{"CDS", "EDS", "LDS", "RDS", "SDS"}
+var xdsTypes = []string{"CDS", "EDS", "LDS", "ECDS", "RDS", "SDS"}
 
 func (a *app) proxyCmd() *cobra.Command {
 	return family("proxy", "What a proxy was told", a.proxyConfigCmd())
@@ -42,14 +42,14 @@ func (a *app) proxyConfigCmd() *cobra.Command {
 }
 
 func typeFlag(cmd *cobra.Command, to *string) {
-	cmd.Flags().StringVar(to, "type", "", "only cds, eds, lds, rds or sds")
+	cmd.Flags().StringVar(to, "type", "", "only cds, eds, lds, ecds, rds or sds")
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(xdsTypes, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
 }
 
 func xdsType(cmd *cobra.Command, t *string) error {
 	*t = strings.ToUpper(*t)
 	if *t != "" && !slices.Contains(xdsTypes, *t) {
-		return usage(cmd, "--type: %q is none of cds, eds, lds, rds, sds", strings.ToLower(*t))
+		return usage(cmd, "--type: %q is none of cds, eds, lds, ecds, rds, sds", strings.ToLower(*t))
 	}
 	return nil
 }

@@ -15,15 +15,12 @@ import (
 // A request that one of our own gateways brings in for a peer's caller: its log names that caller, and what Envoy answers it
 // itself is in the words of the boundary, since it goes to the peer.
 
-const (
-	assertedFilter = "asserted"
-	assertedState  = "isthmus.asserted"
-)
+const assertedState = "isthmus.asserted"
 
 // assertedCallers note the caller before anything refuses the request. What they note stands in the routes, so that a gateway that
 // comes or goes drains no connection.
 func assertedCallers() *hcmv3.HttpFilter {
-	return httpFilter(assertedFilter, anyOf(&sethttpstatev3.Config{}))
+	return newHTTPFilter(assertedFilter, anyOf(&sethttpstatev3.Config{}))
 }
 
 // assertingRoutes are the ones of these for requests that name a caller, where there are gateways whose word on it is believed. No

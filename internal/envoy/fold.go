@@ -13,14 +13,12 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// foldFilter stands before the policies. Envoy's RBAC looks at each line of a repeated header by itself: an ALLOW would be met
-// by one good line beside a bad one, which the server may read. Folded into one (RFC 9110 §5.3), both are seen.
-const foldFilter = "fold"
+// Envoy's RBAC looks at each line of a repeated header by itself: an ALLOW would be met by one good line beside a bad one,
+// which the server may read. Folded into one (RFC 9110 §5.3), both are seen.
 
-// inboundFilters are the policy filters behind those that note the caller of a peer and fold; what they do stands in the route
-// configuration.
+// inboundFilters are those of a server: what they do stands in the route configuration.
 func inboundFilters() []*hcmv3.HttpFilter {
-	return append([]*hcmv3.HttpFilter{assertedCallers(), httpFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{
+	return append([]*hcmv3.HttpFilter{assertedCallers(), newHTTPFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{
 		Mutations: &headermutationv3.Mutations{RequestMutations: ownLookalikes, RequestTrailersMutations: trailersRemoved},
 	}))}, policyFilters()...)
 }

@@ -65,10 +65,10 @@ func ofShare(g *model.Gateway, fc *listenerv3.FilterChain) *listenerv3.FilterCha
 const toControl = 16
 
 func atMost(connections uint32, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
-	limit := networkFilter("connections", anyOf(&connectionlimitv3.ConnectionLimit{
+	limit := newNetworkFilter(connectionsFilter, anyOf(&connectionlimitv3.ConnectionLimit{
 		StatPrefix: fc.Name, MaxConnections: &wrapperspb.UInt64Value{Value: uint64(connections)},
 	}))
-	fc.Filters = append([]*listenerv3.Filter{limit}, fc.Filters...)
+	addNetworkFilters(fc, limit)
 	return fc
 }
 
@@ -142,7 +142,7 @@ var familiesOfLeaks = []*matcherv3.StringMatcher{
 // boundaryFilters are the policy filters behind one that makes these changes and drops those families.
 func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.HttpFilter {
 	drop := each(familiesOfLeaks, removedMatching)
-	return append([]*hcmv3.HttpFilter{httpFilter("boundary", anyOf(&headermutationv3.HeaderMutation{
+	return append([]*hcmv3.HttpFilter{newHTTPFilter(boundaryFilter, anyOf(&headermutationv3.HeaderMutation{
 		Mutations: &headermutationv3.Mutations{
 			RequestMutations: slices.Concat(requests, drop, ownLookalikes, plainRequestID), RequestTrailersMutations: trailersRemoved,
 			ResponseMutations: slices.Concat(answers, drop), ResponseTrailersMutations: answerTrailersRemoved,

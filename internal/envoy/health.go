@@ -55,10 +55,10 @@ func withHealth(g *model.Gateway, fc *listenerv3.FilterChain, cluster string) []
 	match.ApplicationProtocols = []string{healthALPN}
 	name := fc.Name + "/health"
 	m := httpManager(name, "", []*hcmv3.HttpFilter{
-		httpFilter("anonymous", anyOf(&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+		newHTTPFilter(anonymousFilter, anyOf(&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 			ResponseMutations: []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Remove{Remove: "x-envoy-upstream-healthchecked-cluster"}}},
 		}})),
-		httpFilter("health", anyOf(&healthv3.HealthCheck{
+		newHTTPFilter(healthFilter, anyOf(&healthv3.HealthCheck{
 			PassThroughMode: boolean(false),
 			// one endpoint is enough, of however many
 			ClusterMinHealthyPercentages: map[string]*typev3.Percent{cluster: {Value: 0.0001}},

@@ -19,13 +19,6 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// The two policy filters, in the order in which Istio evaluates: DENY, then ALLOW. What they enforce stands in the route
-// configuration, so that a policy change drains no connection; what stands in the filter itself denies all.
-const (
-	denyFilter  = "deny"
-	allowFilter = "allow"
-)
-
 // overrideHeaders let a client claim another method, path or sender than the request line says. They are always removed,
 // and what looks like them (ownLookalikes).
 var overrideHeaders = []string{
@@ -37,12 +30,10 @@ var overrideHeaders = []string{
 // policies see through; escaped slashes and ambiguous framing are refused. The Host stays as the client sent it: where a request
 // goes is settled before anybody reads it, and policies compare it in every spelling (hosts.go).
 func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []*accesslogv3.AccessLog) *hcmv3.HttpConnectionManager {
-	filters = append(filters, routerFilter())
-	return &hcmv3.HttpConnectionManager{
+	m := &hcmv3.HttpConnectionManager{
 		StatPrefix:                    name,
 		RouteSpecifier:                &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: overADS()}},
-		HttpFilters:                   filters,
-		UpgradeConfigs:                upgrades(filters),
+		UpgradeConfigs:                upgrades(),
 		NormalizePath:                 boolean(true),
 		PathWithEscapedSlashesAction:  hcmv3.HttpConnectionManager_REJECT_REQUEST,
 		CommonHttpProtocolOptions:     &corev3.HttpProtocolOptions{IdleTimeout: noLimit(), MaxHeadersCount: u32(maxHeaders)},
@@ -61,6 +52,8 @@ func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []
 		Http2ProtocolOptions:          http2Options(),
 		AccessLog:                     log,
 	}
+	addHTTPFilters(m, append(filters, router)...)
+	return m
 }
 
 // nobodysWord has a request come from where its connection does, whatever x-forwarded-for says: it looks for an address in a header
@@ -78,20 +71,17 @@ var earlyMutations = &corev3.TypedExtensionConfig{Name: "early", TypedConfig: an
 	}}}, renameUpgrade...),
 })}
 
-// routerFilter counts no answers by status: nobody reads these (see statsConfig of the bootstrap), yet each costs a little.
-func routerFilter() *hcmv3.HttpFilter {
-	return httpFilter("router", anyOf(&routerv3.Router{SuppressEnvoyHeaders: true, DynamicStats: boolean(false)}))
-}
+// router counts no answers by status: nobody reads these (see statsConfig of the bootstrap), yet each costs a little.
+var router = newHTTPFilter(routerFilter, anyOf(&routerv3.Router{
+	SuppressEnvoyHeaders: true, DynamicStats: boolean(false),
+}))
 
-func httpFilter(name string, config *anypb.Any) *hcmv3.HttpFilter {
-	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
-}
-
-// policyFilters hold nothing but "deny all"; policyConfig replaces that per route configuration.
+// policyFilters hold nothing but "deny all". What they enforce stands in the route configuration (policyConfig), so that a
+// policy change drains no connection.
 func policyFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
-		httpFilter(denyFilter, anyOf(&httprbacv3.RBAC{})),
-		httpFilter(allowFilter, anyOf(&httprbacv3.RBAC{Rules: &rbacv3.RBAC{}})),
+		newHTTPFilter(denyFilter, anyOf(&httprbacv3.RBAC{})),
+		newHTTPFilter(allowFilter, anyOf(&httprbacv3.RBAC{Rules: &rbacv3.RBAC{}})),
 	}
 }
 
@@ -112,11 +102,7 @@ func policyConfig(deny, allow *rbacv3.RBAC) map[string]*anypb.Any {
 }
 
 func managerFilter(m *hcmv3.HttpConnectionManager) *listenerv3.Filter {
-	return networkFilter("http", anyOf(m))
-}
-
-func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {
-	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}
+	return newNetworkFilter(httpFilter, anyOf(m))
 }
 
 // toCluster routes everything to one cluster; a request may take as long as it takes, whatever grpc-timeout says: that is

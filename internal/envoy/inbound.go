@@ -109,14 +109,14 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 	fc := chain(name, match, nil)
 	mode := tcpproxyv3.UpstreamConnectMode_IMMEDIATE
 	if !allowsAll(in.Policies) {
-		fc.Filters = t.networkRBAC(name, in.Policies)
+		addNetworkFilters(fc, t.networkRBAC(name, in.Policies)...)
 		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA // the upstream must not speak before policy has
 	}
 	proxy := tcpProxyTo(name, target, mode, plaintextCalls(w, in, tcpLog)...)
 	if len(proxy.AccessLog) > 0 { // it is known of when it begins, not only when it ends
 		proxy.AccessLogOptions = &tcpproxyv3.TcpProxy_TcpAccessLogOptions{FlushAccessLogOnConnected: true}
 	}
-	fc.Filters = append(fc.Filters, networkFilter("tcp", anyOf(proxy)))
+	addNetworkFilters(fc, newNetworkFilter(tcpFilter, anyOf(proxy)))
 	l.FilterChains = append(l.FilterChains, fc)
 }
 
@@ -167,10 +167,10 @@ func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *rou
 func (t rbacTranslator) networkRBAC(name string, ps model.Policies) []*listenerv3.Filter {
 	var out []*listenerv3.Filter
 	if deny := t.deny(ps); deny != nil {
-		out = append(out, networkFilter(denyFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/deny", Rules: deny})))
+		out = append(out, newNetworkFilter(denyFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/deny", Rules: deny})))
 	}
 	if allow := t.allow(ps); allow != nil {
-		out = append(out, networkFilter(allowFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/allow", Rules: allow})))
+		out = append(out, newNetworkFilter(allowFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/allow", Rules: allow})))
 	}
 	return out
 }

@@ -44,5 +44,5 @@ func (b *builder) tcpChain(name string, match *listenerv3.FilterChainMatch, w *m
 	port := inboundName(w, in.Port)
 	p := tcpProxyTo(port, port, mode, unserved(w))
 	p.MaxConnectAttempts, p.BackoffOptions = u32(1), nil // a program that is there takes the first
-	return chain(name, match, tls, append(filters, networkFilter("tcp", anyOf(p)))...)
+	return chain(name, match, tls, append(filters, newNetworkFilter(tcpFilter, anyOf(p)))...)
 }

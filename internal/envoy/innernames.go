@@ -28,20 +28,20 @@ var (
 
 // innerNamesOfAnswers rewrites what an exported service answers.
 func innerNamesOfAnswers(svc *model.Service, domain string) *hcmv3.HttpFilter {
-	return namesFilter(svc.Host, model.HostNames(svc, domain), domain, innerAnswers)
+	return rewriteNames(svc.Host, model.HostNames(svc, domain), domain, innerAnswers)
 }
 
 // innerNamesOfRequests takes off where in the mesh a request that leaves it was made.
 func innerNamesOfRequests(domain string) *hcmv3.HttpFilter {
-	return namesFilter("", nil, domain, innerOrigin)
+	return rewriteNames("", nil, domain, innerOrigin)
 }
 
-func namesFilter(host string, names []string, domain, script string) *hcmv3.HttpFilter {
+func rewriteNames(host string, names []string, domain, script string) *hcmv3.HttpFilter {
 	given := "local host, suffix = " + strconv.Quote(host) + ", " + strconv.Quote(".svc."+domain) + "\nlocal names = {"
 	for _, n := range names {
 		given += "[" + strconv.Quote(strings.ToLower(n)) + "] = true, "
 	}
-	return httpFilter("names", anyOf(&luav3.Lua{DefaultSourceCode: &corev3.DataSource{
+	return newHTTPFilter(namesFilter, anyOf(&luav3.Lua{DefaultSourceCode: &corev3.DataSource{
 		Specifier: &corev3.DataSource_InlineString{InlineString: given + "}\n" + innerNames + script},
 	}}))
 }

@@ -142,6 +142,20 @@ func durations(m protoreflect.MessageDescriptor) map[protoreflect.Name]bool {
 	return out
 }
 
+// everyListenerMessage visits all that a proxy's listeners are made of, the managers that they share included.
+func everyListenerMessage(t *testing.T, res *envoy.Resources, visit func(protoreflect.Message)) {
+	t.Helper()
+	for _, typ := range []string{envoy.ListenerType, envoy.ExtensionType} {
+		for _, r := range res.ByType[typ] {
+			whole, err := (&anypb.Any{TypeUrl: r.Type, Value: r.Body}).UnmarshalNew()
+			if err != nil {
+				t.Fatal(err)
+			}
+			everyMessage(t, whole.ProtoReflect(), visit)
+		}
+	}
+}
+
 // everyMessage visits a message and all in it, those inside Any too.
 func everyMessage(t *testing.T, m protoreflect.Message, visit func(protoreflect.Message)) {
 	if packed, ok := m.Interface().(*anypb.Any); ok {

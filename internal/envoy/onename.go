@@ -27,7 +27,7 @@ func oneName(fc *listenerv3.FilterChain) []*listenerv3.Filter {
 }
 
 // Envoy joins several names by a comma, which is no character of a SPIFFE ID.
-var oneNameSpeaks = networkFilter("one_name", anyOf(&networkrbacv3.RBAC{StatPrefix: "one_name", Matcher: &xdsmatcherv3.Matcher{
+var oneNameSpeaks = newNetworkFilter(oneNameFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: "one_name", Matcher: &xdsmatcherv3.Matcher{
 	MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: &xdsmatcherv3.Matcher_MatcherList{
 		Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{
 			Predicate: &xdsmatcherv3.Matcher_MatcherList_Predicate{
@@ -60,7 +60,7 @@ func rbacAction(a rbacv3.RBAC_Action) *xdsmatcherv3.Matcher_OnMatch {
 }
 
 // The first name is as long as all of them where it is the only one. Where it is not, a server is asked for that there is not.
-var oneNameHears = networkFilter("one_name_hears", anyOf(&setstatev3.Config{OnDownstreamTlsHandshake: []*statevaluev3.FilterStateValue{
+var oneNameHears = newNetworkFilter(oneNameHearsFilter, anyOf(&setstatev3.Config{OnDownstreamTlsHandshake: []*statevaluev3.FilterStateValue{
 	{
 		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: "isthmus.names"}, FactoryKey: stringState,
 		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat("%DOWNSTREAM_PEER_URI_SAN%")},

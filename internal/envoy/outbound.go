@@ -121,8 +121,10 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 	}
 	var filters []*listenerv3.Filter
 	switch {
+	case o.Port.Protocol.IsHTTP() && !o.Route.Changing:
+		filters = append(b.introduced(w, o, calledHost(o)), b.sharedManager(w, o))
 	case o.Port.Protocol.IsHTTP():
-		filters = append(b.introduced(w, o), b.httpDestination(w, o, name, refs))
+		filters = append(b.introduced(w, o), b.ownManager(w, o, name, refs))
 	case len(o.Route.To) == 0:
 		filters = closeBecause(absence(o.Route))
 	default:
@@ -133,31 +135,6 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 
 // toOwnPrograms: the service's programs are called as they are, without an Envoy in front of them.
 func toOwnPrograms(o model.Outbound) bool { return o.Route.Leads(model.OwnEndpoints) && !o.Port.MTLS }
-
-// httpDestination sends each request by itself to an endpoint, and one that no server has begun to another one. What a
-// request may look like the server decides, who has the policy: here it passes as it is, whatever Host it names, since the
-// address has said where it goes. Routes that change come by themselves, so that no connection is drained.
-func (b *builder) httpDestination(
-	w *model.Workload, o model.Outbound, name string, refs []model.Ref,
-) *listenerv3.Filter {
-	tags := []tag{workloadTag(w.ID.String()), {name: "object", value: SetName(o.Set())}}
-	own := []*hcmv3.ResponseMapper{noLongerListed(w)}
-	if o.Route.Changing {
-		tags = append(tags, tag{name: agentapi.TagAbsent, value: "%METADATA(ROUTE:" + hostTags + ":" + agentapi.TagAbsent + ")%"})
-		own = append(own, absentReply.mapper(o.Service.Host))
-	}
-	m := withLocalReplies(httpManager(name, name, nil, refusals(outboundLog, tags...)), o.Service.Host)
-	m.LocalReplyConfig.Mappers = append(own, m.LocalReplyConfig.Mappers...)
-	passUnchanged(m)
-	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
-	rc := outboundRoutes(name, o)
-	if o.Route.Changing {
-		b.add(RouteType, name, rc, refs)
-	} else {
-		m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
-	}
-	return managerFilter(m)
-}
 
 // passUnchanged passes on what a program of the workload wrote: nothing is cut, merged, decided or answered on the server's
 // behalf.
@@ -170,38 +147,15 @@ func passUnchanged(m *hcmv3.HttpConnectionManager) {
 
 // closeBecause ends a connection without a byte, and tells the listener's log why.
 func closeBecause(why string) []*listenerv3.Filter {
-	note := networkFilter("note", anyOf(&setstatev3.Config{OnNewConnection: []*statevaluev3.FilterStateValue{{
+	note := newNetworkFilter(noteFilter, anyOf(&setstatev3.Config{OnNewConnection: []*statevaluev3.FilterStateValue{{
 		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: absentBecause}, FactoryKey: stringState,
 		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(strings.ReplaceAll(why, "%", "%%"))},
 	}}}))
-	return []*listenerv3.Filter{note, networkFilter("close", anyOf(&directresponsev3.Config{}))}
+	return []*listenerv3.Filter{note, newNetworkFilter(closeFilter, anyOf(&directresponsev3.Config{}))}
 }
 
 // absentBecause is where a connection's state holds why it was closed.
 const absentBecause = "isthmus.absent"
-
-func outboundRoutes(name string, o model.Outbound) *routev3.RouteConfiguration {
-	var routes []*routev3.Route
-	switch {
-	case len(o.Route.To) == 0:
-		routes = []*routev3.Route{absentRoute(o.Route)}
-	case len(o.Route.To) > 1:
-		routes = retriedElsewhere(toCluster(name), len(o.Route.To))
-	case toOwnPrograms(o):
-		routes = retried(false, toPrograms(name, o.Port.Protocol)...)
-	case o.Route.Leads(model.OwnEndpoints):
-		routes = retried(true, toCluster(name))
-	default:
-		routes = []*routev3.Route{retrySafely(toCluster(name))}
-	}
-	return &routev3.RouteConfiguration{
-		Name: name, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
-		RequestHeadersToRemove: []string{upgradeHeader}, // which Envoy adds
-		VirtualHosts: []*routev3.VirtualHost{{
-			Name: o.Service.Host, Domains: everyHost, Routes: routes, IncludeRequestAttemptCount: !toOwnPrograms(o),
-		}},
-	}
-}
 
 // toService matches the addresses of a service that the workload can call; nil when there are none.
 func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch {

@@ -8,7 +8,6 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
@@ -23,22 +22,20 @@ func TestEveryRefusalIsOnRecord(t *testing.T) {
 	for seed := range uint64(20) {
 		mesh, _ := compile.Mesh(newWorld(t, seed).snapshot())
 		for proxy := range mesh.Proxies {
-			for _, r := range envoy.Build(view.For(mesh, proxy)).ByType[envoy.ListenerType] {
-				whole, err := (&anypb.Any{TypeUrl: r.Type, Value: r.Body}).UnmarshalNew()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if l := whole.(*listenerv3.Listener); len(l.AccessLog) == 0 {
-					t.Errorf("%s has no log", l.Name)
-				}
-				listeners++
-				everyMessage(t, whole.ProtoReflect(), func(m protoreflect.Message) {
-					if h, ok := m.Interface().(*hcmv3.HttpConnectionManager); ok && !strings.Contains(h.StatPrefix, "probe.") && !strings.HasSuffix(h.StatPrefix, "/health") {
-						managers++
-						checkManager(t, h)
+			everyListenerMessage(t, envoy.Build(view.For(mesh, proxy)), func(m protoreflect.Message) {
+				switch m := m.Interface().(type) {
+				case *listenerv3.Listener:
+					listeners++
+					if len(m.AccessLog) == 0 {
+						t.Errorf("%s has no log", m.Name)
 					}
-				})
-			}
+				case *hcmv3.HttpConnectionManager:
+					if !strings.Contains(m.StatPrefix, "probe.") && !strings.HasSuffix(m.StatPrefix, "/health") {
+						managers++
+						checkManager(t, m)
+					}
+				}
+			})
 			if t.Failed() {
 				return
 			}

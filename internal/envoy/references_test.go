@@ -1,6 +1,7 @@
 package envoy_test
 
 import (
+	"bytes"
 	"testing"
 
 	"isthmus.dev/isthmus/internal/agentapi"
@@ -11,7 +12,7 @@ import (
 
 // Envoy refuses a listener of which one chain leads to a cluster that is not there, and with it all its chains.
 func TestEveryChainLeadsSomewhere(t *testing.T) {
-	gateways, without := 0, 0
+	gateways, without, byChain := 0, 0, 0
 	for seed := range uint64(60) {
 		snap := newWorld(t, seed).snapshot()
 		mesh, _ := compile.Mesh(snap)
@@ -23,7 +24,12 @@ func TestEveryChainLeadsSomewhere(t *testing.T) {
 				}
 			}
 			there, asked := map[string]bool{agentapi.ADSCluster: true}, map[string]string{}
-			for typ, list := range envoy.Build(view.For(mesh, n.Name)).ByType {
+			res := envoy.Build(view.For(mesh, n.Name))
+			shared := map[string]bool{} // whether a manager tells gRPC apart
+			for _, r := range res.ByType[envoy.ExtensionType] {
+				shared[r.Name] = bytes.Contains(r.Body, []byte("%FILTER_CHAIN_NAME%/grpc"))
+			}
+			for typ, list := range res.ByType {
 				for _, r := range list {
 					config, err := r.Config()
 					if err != nil {
@@ -33,6 +39,25 @@ func TestEveryChainLeadsSomewhere(t *testing.T) {
 						there[r.Name] = true
 					}
 					clustersIn(config, func(name string) { asked[name] = r.Name })
+					chains, _ := config["filter_chains"].([]any)
+					for _, c := range chains {
+						for _, f := range c.(map[string]any)["filters"].([]any) {
+							f := f.(map[string]any)
+							if f["config_discovery"] == nil {
+								continue
+							}
+							byChain++
+							grpc, known := shared[f["name"].(string)]
+							if !known {
+								t.Errorf("seed %d: %s asks for %s, which is not there", seed, r.Name, f["name"])
+							}
+							name := c.(map[string]any)["name"].(string)
+							asked[name] = r.Name
+							if grpc {
+								asked[name+"/grpc"] = r.Name
+							}
+						}
+					}
 				}
 			}
 			for name, by := range asked {
@@ -42,8 +67,9 @@ func TestEveryChainLeadsSomewhere(t *testing.T) {
 			}
 		}
 	}
-	if gateways < 30 || without < 5 {
-		t.Errorf("%d gateways, %d of them without a way to the control plane: the test proves too little", gateways, without)
+	if gateways < 30 || without < 5 || byChain < 100 {
+		t.Errorf("%d gateways, %d of them without a way to the control plane, %d chains with a shared manager: the test proves too little",
+			gateways, without, byChain)
 	}
 }
 

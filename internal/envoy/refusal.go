@@ -59,7 +59,7 @@ func stateOf(key string) string { return "%FILTER_STATE(" + key + ":PLAIN)%" }
 
 // refused hands a connection to the listener that refuses it.
 func (r refusal) refused(name string, w *model.Workload) *listenerv3.FilterChain {
-	tell := networkFilter("tell", anyOf(&setstatev3.Config{OnNewConnection: []*statevaluev3.FilterStateValue{
+	tell := newNetworkFilter(tellFilter, anyOf(&setstatev3.Config{OnNewConnection: []*statevaluev3.FilterStateValue{
 		passedOn(originalLocal, "", "%DOWNSTREAM_LOCAL_ADDRESS%"),
 		passedOn(originalRemote, "", "%DOWNSTREAM_REMOTE_ADDRESS%"),
 		passedOn(refusedWorkload, stringState, w.ID.String()),
@@ -113,7 +113,7 @@ const wordless = "wordless"
 
 func (r refusal) listener() *listenerv3.Listener {
 	whose := workloadTag(stateOf(refusedWorkload))
-	raw := chain(wordless, nil, nil, networkFilter("close", anyOf(&directv3.Config{})))
+	raw := chain(wordless, nil, nil, newNetworkFilter(closeFilter, anyOf(&directv3.Config{})))
 	http := chain("http", &listenerv3.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}}, nil,
 		managerFilter(r.manager(whose)))
 	return &listenerv3.Listener{

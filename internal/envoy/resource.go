@@ -24,11 +24,13 @@ const (
 	EndpointType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	SecretType   = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 	ListenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
-	RouteType    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	// ExtensionType are connection managers that several chains share.
+	ExtensionType = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+	RouteType     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 )
 
 // Types is that order.
-var Types = []string{ClusterType, EndpointType, SecretType, ListenerType, RouteType}
+var Types = []string{ClusterType, EndpointType, SecretType, ListenerType, ExtensionType, RouteType}
 
 // Resource is one Envoy resource, marshalled.
 type Resource struct {
@@ -48,7 +50,7 @@ type Resources struct {
 
 // Build makes what one proxy is told.
 func Build(v *view.View) *Resources {
-	b := &builder{view: v, out: map[string][]*Resource{}}
+	b := &builder{view: v, out: map[string][]*Resource{}, shared: map[string]bool{}}
 	for td, roots := range v.Roots {
 		if len(roots) == 0 {
 			continue // a validation context that never comes validates nobody
@@ -71,8 +73,9 @@ func Build(v *view.View) *Resources {
 }
 
 type builder struct {
-	view *view.View
-	out  map[string][]*Resource
+	view   *view.View
+	out    map[string][]*Resource
+	shared map[string]bool // connection managers that are in out
 }
 
 func (b *builder) add(typ, name string, m proto.Message, refs []model.Ref) {
@@ -105,7 +108,11 @@ func marshal(m proto.Message) []byte {
 }
 
 func anyOf(m proto.Message) *anypb.Any {
-	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: marshal(m)}
+	return &anypb.Any{TypeUrl: typeURL(m), Value: marshal(m)}
+}
+
+func typeURL(m proto.Message) string {
+	return "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName())
 }
 
 func u32(v uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(v) }

@@ -46,14 +46,11 @@ func noteAttempt(m *hcmv3.HttpConnectionManager) {
 		Mutations: []*mutationv3.HeaderMutation{removed(attemptKept), written(attemptKept, "%REQ("+attemptHeader+")%")},
 	})}
 	m.EarlyHeaderMutationExtensions = append([]*corev3.TypedExtensionConfig{keep}, m.EarlyHeaderMutationExtensions...)
-	note := httpFilter("attempt", anyOf(&setstatev3.Config{OnRequestHeaders: []*statevaluev3.FilterStateValue{{
+	note := newHTTPFilter(attemptFilter, anyOf(&setstatev3.Config{OnRequestHeaders: []*statevaluev3.FilterStateValue{{
 		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: attemptState}, FactoryKey: stringState, SkipIfEmpty: true,
 		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat("%REQ(" + attemptKept + ")%")},
 	}}}))
-	m.HttpFilters = append([]*hcmv3.HttpFilter{note}, m.HttpFilters...)
-	for _, u := range m.UpgradeConfigs {
-		u.Filters = append([]*hcmv3.HttpFilter{note}, u.Filters...)
-	}
+	addHTTPFilters(m, note)
 }
 
 // Limits of connecting within the mesh. Whether a host answers at all shows within 3 seconds: the first SYN and one more

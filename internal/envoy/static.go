@@ -24,7 +24,9 @@ func Static(bootstrap map[string]any, resources []*Resource, cert Placeholder) (
 		bootstrap["static_resources"] = static
 	}
 	clusters, _ := static["clusters"].([]any)
-	s := &inliner{cert: cert, routes: map[string]any{}, asked: map[string]bool{}, secrets: map[string]any{}}
+	s := &inliner{
+		cert: cert, routes: map[string]any{}, asked: map[string]bool{}, secrets: map[string]any{}, shared: map[string]any{},
+	}
 	var listeners []any
 	for _, r := range resources {
 		config, err := r.Config()
@@ -43,6 +45,8 @@ func Static(bootstrap map[string]any, resources []*Resource, cert Placeholder) (
 			s.routes[r.Name] = config
 		case SecretType:
 			s.secrets[r.Name] = config
+		case ExtensionType:
+			s.shared[r.Name] = config["typed_config"]
 		}
 	}
 	roots := maps.Clone(s.secrets)
@@ -61,6 +65,7 @@ func Static(bootstrap map[string]any, resources []*Resource, cert Placeholder) (
 type inliner struct {
 	cert            Placeholder
 	routes, secrets map[string]any
+	shared          map[string]any  // filters
 	asked           map[string]bool // routes
 	err             error
 }
@@ -74,6 +79,15 @@ func (s *inliner) inline(v any) any {
 	case map[string]any:
 		if rds, ok := v["rds"].(map[string]any); ok {
 			s.inlineRoutes(v, rds)
+		}
+		if _, ok := v["config_discovery"]; ok {
+			name, _ := v["name"].(string)
+			if s.shared[name] == nil {
+				s.err = fmt.Errorf("a chain asks for the filter %s, which nobody has", name)
+				return v
+			}
+			delete(v, "config_discovery")
+			v["typed_config"] = s.shared[name]
 		}
 		if _, ok := v["sds_config"]; ok {
 			name, _ := v["name"].(string)

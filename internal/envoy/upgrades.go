@@ -35,7 +35,7 @@ var renameUpgrade = []*mutationv3.HeaderMutation{
 }
 
 // restoreUpgrade runs before any filter that looks at headers.
-var restoreUpgrade = httpFilter("upgrade", anyOf(&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+var restoreUpgrade = newHTTPFilter(upgradeFilter, anyOf(&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 	RequestMutations: []*mutationv3.HeaderMutation{
 		{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
 			Header:       &corev3.HeaderValue{Key: "upgrade", Value: "%REQ(" + upgradeHeader + ")%"},
@@ -49,10 +49,10 @@ func removeHeader(name string) *mutationv3.HeaderMutation {
 	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}}
 }
 
-// upgrades are the filters of a request that asks for one.
-func upgrades(filters []*hcmv3.HttpFilter) []*hcmv3.HttpConnectionManager_UpgradeConfig {
+// upgrades begin the filters of a request that asks for one.
+func upgrades() []*hcmv3.HttpConnectionManager_UpgradeConfig {
 	return []*hcmv3.HttpConnectionManager_UpgradeConfig{{
-		UpgradeType: anyUpgrade, Filters: append([]*hcmv3.HttpFilter{restoreUpgrade, upgradeRules}, filters...),
+		UpgradeType: anyUpgrade, Filters: []*hcmv3.HttpFilter{restoreUpgrade, upgradeRules},
 	}}
 }
 
@@ -67,7 +67,7 @@ const (
 
 // upgradeRules refuse what mereOffers cannot take away, since it comes as extended CONNECT, and an upgrade with a body: as no
 // byte passes before the server agrees, a server that waits for the body would wait for ever.
-var upgradeRules = httpFilter("upgrades", anyOf(&httprbacv3.RBAC{Rules: &rbacv3.RBAC{
+var upgradeRules = newHTTPFilter(upgradeRulesFilter, anyOf(&httprbacv3.RBAC{Rules: &rbacv3.RBAC{
 	Action: rbacv3.RBAC_DENY,
 	Policies: map[string]*rbacv3.Policy{
 		offerPolicy: {Principals: []*rbacv3.Principal{anyone()}, Permissions: []*rbacv3.Permission{

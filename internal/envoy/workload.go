@@ -71,7 +71,7 @@ const connectAttempts = 4
 // tcpProxy passes bytes on. Behind TLS the upstream is called only once the handshake has admitted the caller: a refused one
 // sees not a byte, not even of a server that speaks first.
 func tcpProxy(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log ...*accesslogv3.AccessLog) *listenerv3.Filter {
-	return networkFilter("tcp", anyOf(tcpProxyTo(name, cluster, connect, log...)))
+	return newNetworkFilter(tcpFilter, anyOf(tcpProxyTo(name, cluster, connect, log...)))
 }
 
 func tcpProxyTo(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log ...*accesslogv3.AccessLog) *tcpproxyv3.TcpProxy {
@@ -89,7 +89,8 @@ func tcpProxyTo(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, lo
 
 // chain is a filter chain, behind TLS if any, which asks for a certificate.
 func chain(name string, match *listenerv3.FilterChainMatch, tls *corev3.TransportSocket, filters ...*listenerv3.Filter) *listenerv3.FilterChain {
-	fc := &listenerv3.FilterChain{Name: name, FilterChainMatch: match, Filters: filters}
+	fc := &listenerv3.FilterChain{Name: name, FilterChainMatch: match}
+	addNetworkFilters(fc, filters...)
 	if tls != nil {
 		behindTLS(fc, tls)
 	}
@@ -97,7 +98,7 @@ func chain(name string, match *listenerv3.FilterChainMatch, tls *corev3.Transpor
 }
 
 func behindTLS(fc *listenerv3.FilterChain, tls *corev3.TransportSocket) {
-	fc.Filters = append(oneName(fc), fc.Filters...)
+	addNetworkFilters(fc, oneName(fc)...)
 	withTLS(fc, tls)
 }
 

@@ -130,7 +130,7 @@ func shorten(reason string) string {
 	return strings.ToValidUTF8(reason, "")
 }
 
-// ShortType is the usual abbreviation of a type URL: CDS, EDS, LDS, RDS or SDS.
+// ShortType is the usual abbreviation of a type URL: CDS, EDS, LDS, ECDS, RDS or SDS.
 func ShortType(url string) string {
 	switch url {
 	case envoy.ClusterType:
@@ -139,6 +139,8 @@ func ShortType(url string) string {
 		return "EDS"
 	case envoy.ListenerType:
 		return "LDS"
+	case envoy.ExtensionType:
+		return "ECDS"
 	case envoy.RouteType:
 		return "RDS"
 	case envoy.SecretType:

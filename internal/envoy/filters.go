@@ -1,0 +1,107 @@
+package envoy
+
+import (
+	"slices"
+	"strings"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// httpOrder is every HTTP filter that any connection manager has, in the order in which a request passes them, answers in
+// the opposite one. "Inbound" is in front of a workload's program; "ingress" and "egress" are a gateway's two sides.
+// In front of a program that calls (outbound) there are none but those of upgrades and the router: policy is the server's.
+var httpOrder = []string{
+	// What Envoy answers itself, from here on, says how often a request was begun. Inbound behind mutual TLS, ingress, egress.
+	attemptFilter,
+	// An upgrade gets its own name back, before anything reads it, and what would hide requests is refused. Everywhere.
+	upgradeFilter, upgradeRulesFilter,
+	// Whom a peer's gateway speaks for, before anything refuses: refusals are worded by it. Inbound.
+	assertedFilter,
+	// Headers are put into the form that policies compare: those are all that policies see. Inbound; ingress, egress.
+	foldFilter, boundaryFilter,
+	// The policies, as Istio evaluates them. Inbound, ingress, egress.
+	denyFilter, allowFilter,
+	// What names the inside is rewritten: a script, so that it runs for what policies let pass alone. Ingress, egress.
+	namesFilter,
+	// Whether an export has an endpoint that is ready. Only on the chains that answer that; anonymousFilter takes off the
+	// answer what the filter behind it adds.
+	anonymousFilter, healthFilter,
+	// Sends the request on. Everywhere.
+	routerFilter,
+}
+
+const (
+	attemptFilter      = "attempt"
+	upgradeFilter      = "upgrade"
+	upgradeRulesFilter = "upgrades"
+	assertedFilter     = "asserted"
+	foldFilter         = "fold"
+	boundaryFilter     = "boundary"
+	denyFilter         = "deny"
+	allowFilter        = "allow"
+	namesFilter        = "names"
+	anonymousFilter    = "anonymous"
+	healthFilter       = "health"
+	routerFilter       = "router"
+)
+
+// addHTTPFilters gives a manager filters, each in its place, for plain requests and for upgrades.
+func addHTTPFilters(m *hcmv3.HttpConnectionManager, filters ...*hcmv3.HttpFilter) {
+	m.HttpFilters = inOrder(httpOrder, slices.Concat(m.HttpFilters, filters))
+	for _, u := range m.UpgradeConfigs {
+		u.Filters = inOrder(httpOrder, slices.Concat(u.Filters, filters))
+	}
+}
+
+// networkOrder is every network filter of any chain, in the order in which a connection's bytes pass them.
+var networkOrder = []string{
+	// How many connections a chain has: before anything costs something. A gateway's chains.
+	connectionsFilter,
+	// A certificate that names two identities is refused before a byte passes, either way. Behind TLS.
+	oneNameHearsFilter, oneNameFilter,
+	// What a connection tells the listener inside Envoy that it may go on to: whence it comes, whose it is. Outbound.
+	introduceFilter, tellFilter,
+	// What the shared manager of HTTP and the log say of the destination. Outbound.
+	noteFilter,
+	// The policies of raw TCP that no handshake decides. Inbound. They have the names of their likes for HTTP.
+	denyFilter, allowFilter,
+	// One of these ends the chain.
+	tcpFilter, httpFilter, closeFilter,
+}
+
+const (
+	connectionsFilter  = "connections"
+	oneNameHearsFilter = "one_name_hears"
+	oneNameFilter      = "one_name"
+	introduceFilter    = "introduce"
+	tellFilter         = "tell"
+	noteFilter         = "note"
+	tcpFilter          = "tcp"
+	httpFilter         = "http"
+	closeFilter        = "close"
+)
+
+// addNetworkFilters gives a chain filters, each in its place.
+func addNetworkFilters(fc *listenerv3.FilterChain, filters ...*listenerv3.Filter) {
+	fc.Filters = inOrder(networkOrder, slices.Concat(fc.Filters, filters))
+}
+
+// inOrder sorts filters by their names' places in an order.
+func inOrder[F interface{ GetName() string }](order []string, filters []F) []F {
+	place := func(f F) int {
+		name, _, _ := strings.Cut(f.GetName(), "/") // what is shared has more of a name
+		return slices.Index(order, name)
+	}
+	slices.SortStableFunc(filters, func(a, b F) int { return place(a) - place(b) })
+	return filters
+}
+
+func newHTTPFilter(name string, config *anypb.Any) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
+}
+
+func newNetworkFilter(name string, config *anypb.Any) *listenerv3.Filter {
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}
+}
