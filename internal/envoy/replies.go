@@ -41,23 +41,21 @@ var unsent = anyOfFilters(flagged("UF", "UO", "NC", "OM", "DF"), detailed("remot
 // unavailableReplies are in place of an answer that could not be had. They say in a header that they are none, and whether the
 // request was begun (unavailable and retries read it). Whatever is not certain may have been.
 var unavailableReplies = []reply{
-	{ // of an import that nobody serves (absentRoute)
-		when: allOfFilters(answered(503), detailed("direct_response")), unavailable: agentapi.NotBegun,
-		text: ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%",
-	},
 	{when: flagged("UH"), unavailable: agentapi.NotBegun, text: ": %RESPONSE_CODE% no endpoint behind it is ready"},
 	{
 		when: allOfFilters(anyAnswered(502, 503, 504), unsent), unavailable: agentapi.NotBegun,
 		text: ": %RESPONSE_CODE% what is behind it could not be reached: %RESPONSE_FLAGS_LONG%",
 	},
 	{
-		when: allOfFilters(anyAnswered(502, 503, 504), lateAttempt), unavailable: agentapi.BegunAgain,
-		text: ": %RESPONSE_CODE% what is behind it may have begun this request, as others before it, and did not answer: %RESPONSE_FLAGS_LONG%",
-	},
-	{
 		when: anyAnswered(502, 503, 504), unavailable: agentapi.Begun,
 		text: ": %RESPONSE_CODE% what is behind it may have begun this request, and did not answer: %RESPONSE_FLAGS_LONG%",
 	},
+}
+
+// begunAgainReply is where attempts are noted (noteAttempt), before the last of these.
+var begunAgainReply = reply{
+	when: allOfFilters(anyAnswered(502, 503, 504), lateAttempt), unavailable: agentapi.BegunAgain,
+	text: ": %RESPONSE_CODE% what is behind it may have begun this request, as others before it, and did not answer: %RESPONSE_FLAGS_LONG%",
 }
 
 // absentReply is where nobody can be asked, and the route says why.
@@ -76,15 +74,18 @@ func refused(reason string) reply {
 	return reply{when: answered(403), text: " refuses this request: " + reason}
 }
 
-// withLocalReplies makes Envoy's own answers say who answers and why. Where no policy is asked there are no policies' replies.
+// withLocalReplies makes Envoy's own answers say who answers and why. Where no policy is asked, which is at callers, there
+// are no policies' replies, and attempts are not noted.
 func withLocalReplies(m *hcmv3.HttpConnectionManager, who string, policies ...reply) *hcmv3.HttpConnectionManager {
 	c := &hcmv3.LocalReplyConfig{
 		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)\n"),
 	}
+	unavailable := unavailableReplies
 	if len(policies) > 0 {
 		policies = slices.Concat(hygieneReplies, policies)
+		unavailable = slices.Insert(slices.Clone(unavailable), len(unavailable)-1, begunAgainReply)
 	}
-	for _, r := range slices.Concat(upgradeReplies, policies, unavailableReplies) {
+	for _, r := range slices.Concat(upgradeReplies, policies, unavailable) {
 		c.Mappers = append(c.Mappers, r.mapper(who))
 	}
 	m.LocalReplyConfig = c

@@ -85,7 +85,6 @@ func TestUnavailableMayBeBegun(t *testing.T) {
 		{ownReply{status: 503, flag: "OM"}, not},
 		{ownReply{status: 503, flag: "DF"}, not},
 		{ownReply{status: 503, flag: "UR", details: refusedStream}, not},
-		{ownReply{status: 503, details: "direct_response"}, not},
 		{ownReply{status: 503, flag: "UR"}, begun},
 		{ownReply{status: 503, flag: "UC"}, begun},
 		{ownReply{status: 503, flag: "UC", late: true}, again},
