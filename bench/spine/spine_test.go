@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"isthmus.dev/isthmus/bench/genmesh"
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
@@ -163,7 +165,7 @@ func snap(tb testing.TB, p genmesh.Plan) *snapshot.Snapshot {
 		Registry: &snapshot.Registry{}, Roots: []byte("-----BEGIN CERTIFICATE-----\n"), VIPs: map[string]netip.Addr{},
 	}
 	vip := netip.MustParseAddr("240.240.0.1")
-	for _, svc := range s.Config.Services {
+	for _, svc := range snapshot.Of[*corev1.Service](s.Config) {
 		s.VIPs[svc.Name+"."+svc.Namespace+".svc.cluster.local"] = vip
 		vip = vip.Next()
 	}

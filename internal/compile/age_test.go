@@ -24,14 +24,14 @@ import (
 // one is a mesh with one workload, "shop" in namespace default behind Service shop, and no configuration beside them.
 func one() (*snapshot.Snapshot, map[snapshot.Key]snapshot.Origin) {
 	return &snapshot.Snapshot{
-		Config: &snapshot.Config{
-			Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
-			Services: []*corev1.Service{{ObjectMeta: metav1.ObjectMeta{
+		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
+			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+			&corev1.Service{ObjectMeta: metav1.ObjectMeta{
 				Namespace: "default", Name: "shop",
 			}, Spec: corev1.ServiceSpec{
 				Selector: map[string]string{"app": "shop"}, Ports: []corev1.ServicePort{{Name: "http", Port: 80}},
-			}}},
-		},
+			}},
+		)},
 		Registry: &snapshot.Registry{
 			Nodes: []snapshot.Node{{Name: "n", Role: snapshot.RoleNode}},
 			Workloads: []snapshot.Workload{{
@@ -82,10 +82,8 @@ func TestOldestPeerAuthentication(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			snap, origins := one()
-			snap.Config.PeerAuthentications = []*security.PeerAuthentication{
-				peerAuthentication(test.namespace, "a", istiosec.PeerAuthentication_MutualTLS_PERMISSIVE, test.labels),
-				peerAuthentication(test.namespace, "b", istiosec.PeerAuthentication_MutualTLS_STRICT, test.labels),
-			}
+			snap.Config = snap.Config.With(snapshot.PutAll(peerAuthentication(test.namespace, "a", istiosec.PeerAuthentication_MutualTLS_PERMISSIVE, test.labels),
+				peerAuthentication(test.namespace, "b", istiosec.PeerAuthentication_MutualTLS_STRICT, test.labels)))
 			for n, seen := range map[string]int64{"a": test.a, "b": test.b} {
 				o := snapshot.Origin{File: n + ".yaml", Line: 1}
 				if seen > 0 {
@@ -93,7 +91,7 @@ func TestOldestPeerAuthentication(t *testing.T) {
 				}
 				origins[snapshot.Key{Kind: "PeerAuthentication", Namespace: test.namespace, Name: n}] = o
 			}
-			snap.Config.Origins = snapshot.OriginsOf(origins)
+			snap.Config.Objects = snap.Config.Objects.WithOrigins(origins)
 			mesh, findings := Mesh(snap)
 			if got := mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "shop"}].Inbound[0].Mode; got != test.want {
 				t.Errorf("mode %s, want %s", got, test.want)
@@ -115,7 +113,8 @@ func TestPeerAuthenticationsOfOneAgeByPort(t *testing.T) {
 	}
 	b := peerAuthentication("default", "b", istiosec.PeerAuthentication_MutualTLS_PERMISSIVE,
 		map[string]string{"app": "shop"})
-	snap.Config.PeerAuthentications = []*security.PeerAuthentication{a, b}
+	snap.Config = snap.Config.With(snapshot.PutAll(a,
+		b))
 	mesh, _ := Mesh(snap)
 	if got := mesh.Workloads[model.WorkloadID{
 		Namespace: "default", Name: "shop",
@@ -151,14 +150,14 @@ func TestOldestServiceEntry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			snap, origins := one()
-			snap.Config.ServiceEntries = test.list
+			snap.Config = snap.Config.With(snapshot.PutAll(test.list...))
 			origins[snapshot.Key{Kind: "ServiceEntry", Namespace: "default", Name: "a"}] = snapshot.Origin{
 				FirstSeen: time.Unix(20, 0),
 			}
 			origins[snapshot.Key{Kind: "ServiceEntry", Namespace: "default", Name: "b"}] = snapshot.Origin{
 				FirstSeen: time.Unix(10, 0),
 			}
-			snap.Config.Origins = snapshot.OriginsOf(origins)
+			snap.Config.Objects = snap.Config.Objects.WithOrigins(origins)
 			_, findings := Mesh(snap)
 			if len(findings) != 1 || findings[0].Code != test.code || findings[0].Object != "ServiceEntry default/a" {
 				t.Errorf("findings %v, want %s on ServiceEntry default/a", findings, test.code)
@@ -170,23 +169,23 @@ func TestOldestServiceEntry(t *testing.T) {
 // An import keeps its host from a ServiceEntry that comes later.
 func TestOldestOfImportAndServiceEntry(t *testing.T) {
 	snap, origins := one()
-	snap.Config.FederatedImports = []*v1alpha1.FederatedImport{{
+	snap.Config = snap.Config.With(snapshot.PutAll(&v1alpha1.FederatedImport{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bank"},
 		Spec:       v1alpha1.FederatedImportSpec{Port: 80, Callers: []string{"shop"}},
-	}}
-	snap.Config.ServiceEntries = []*networking.ServiceEntry{{ObjectMeta: metav1.ObjectMeta{
+	}))
+	snap.Config = snap.Config.With(snapshot.PutAll(&networking.ServiceEntry{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "default", Name: "a",
 	}, Spec: istionet.ServiceEntry{
 		Hosts: []string{"bank.default.svc.cluster.local"}, Resolution: istionet.ServiceEntry_STATIC,
 		Ports: []*istionet.ServicePort{{Number: 80, Name: "http"}},
-	}}}
+	}}))
 	origins[snapshot.Key{Kind: "ServiceEntry", Namespace: "default", Name: "a"}] = snapshot.Origin{
 		FirstSeen: time.Unix(20, 0),
 	}
 	origins[snapshot.Key{Kind: "FederatedImport", Namespace: "default", Name: "bank"}] = snapshot.Origin{
 		FirstSeen: time.Unix(10, 0),
 	}
-	snap.Config.Origins = snapshot.OriginsOf(origins)
+	snap.Config.Objects = snap.Config.Objects.WithOrigins(origins)
 	mesh, findings := Mesh(snap)
 	if len(mesh.Imports) != 1 || len(findings) != 1 || findings[0].Object != "ServiceEntry default/a" {
 		t.Errorf("%d imports, findings %v", len(mesh.Imports), findings)
@@ -235,9 +234,9 @@ func TestClosed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			snap, origins := one()
-			snap.Config.Mesh.Spec.MTLS = v1alpha1.MTLSPermissive
-			snap.Config.Mesh.Spec.DefaultAction = v1alpha1.DefaultAllow
-			snap.Config.Origins = snapshot.OriginsOf(origins)
+			snap.Config.Mesh().Spec.MTLS = v1alpha1.MTLSPermissive
+			snap.Config.Mesh().Spec.DefaultAction = v1alpha1.DefaultAllow
+			snap.Config.Objects = snap.Config.Objects.WithOrigins(origins)
 			test.closed.Reason = "it cannot be read"
 			snap.Config.Closed = []snapshot.Closed{test.closed}
 			mesh, findings := Mesh(snap)
@@ -258,14 +257,14 @@ func TestClosed(t *testing.T) {
 // A fault of ours at one object is a finding on that object; a policy's closes its namespace, and the others stay.
 func TestFaultAtOneObject(t *testing.T) {
 	snap, _ := one()
-	snap.Config.Mesh.Spec.DefaultAction = v1alpha1.DefaultAllow
+	snap.Config.Mesh().Spec.DefaultAction = v1alpha1.DefaultAllow
 	snap.Registry.Workloads = append(snap.Registry.Workloads, snapshot.Workload{
 		Name: "till", Namespace: "other", ServiceAccount: "till", Node: "n",
 		Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, Ports: []snapshot.WorkloadPort{{Number: 80}},
 	})
 	bad := &security.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bad"}}
 	bad.Spec.Rules = []*istiosec.Rule{nil}
-	snap.Config.AuthorizationPolicies = []*security.AuthorizationPolicy{bad}
+	snap.Config = snap.Config.With(snapshot.PutAll(bad))
 	mesh, findings := Mesh(snap)
 	if len(findings) != 1 || findings[0].Code != "ISM0202" || findings[0].Object != "AuthorizationPolicy default/bad" {
 		t.Errorf("findings %v", findings)

@@ -11,6 +11,7 @@ import (
 	istiosec "istio.io/api/security/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/pathmatch"
@@ -37,7 +38,7 @@ func policies(c *compiler) {
 	c.authz = policyIndex{
 		byNamespace: map[string][]selectedPolicy{}, cache: map[string]model.Policies{}, crowded: map[string]bool{},
 	}
-	for _, ap := range c.cfg.AuthorizationPolicies {
+	for _, ap := range snapshot.Of[*security.AuthorizationPolicy](c.cfg) {
 		key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
 		c.guarded(key, func() {
 			c.istioRoot(key)
@@ -133,7 +134,7 @@ func (c *compiler) policy(ap *security.AuthorizationPolicy) *model.Policy {
 
 // unsupported is a policy that cannot be carried out; with targetRefs nobody knows what it selects.
 func (c *compiler) unsupported(key snapshot.Key, ap *security.AuthorizationPolicy) snapshot.Closed {
-	return snapshot.Closed{Key: key, Origin: c.cfg.Origins.Lookup(key), Selector: ap.Spec.GetSelector().GetMatchLabels()}
+	return snapshot.Closed{Key: key, Origin: c.cfg.Origin(key), Selector: ap.Spec.GetSelector().GetMatchLabels()}
 }
 
 // policyTranslator turns one policy's rules into the model's.
@@ -211,7 +212,7 @@ func (c *compiler) isOwnDomain(td string) bool {
 
 // peerOf is the name of the configured peer with that trust domain, live or not: policy must not change its meaning with the peer's state.
 func (c *compiler) peerOf(td string) string {
-	for _, p := range c.cfg.MeshPeers {
+	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](c.cfg) {
 		if p.Spec.TrustDomain == td && td != c.mesh.TrustDomain.Name() {
 			return p.Name
 		}

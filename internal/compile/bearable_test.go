@@ -62,21 +62,21 @@ func TestBearable(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := &snapshot.Config{
-				Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
-			}
+			cfg := &snapshot.Config{Objects: snapshot.ObjectsOf(
+				&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+			)}
 			origins := map[snapshot.Key]snapshot.Origin{}
 			for n, w := range test.oldestFirst {
 				p := &security.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: w.name}}
 				p.Spec.Action, p.Spec.Rules = w.action, []*istiosec.Rule{w.rule}
-				cfg.AuthorizationPolicies = append(cfg.AuthorizationPolicies, p)
+				cfg = cfg.With(snapshot.PutAll(p))
 				origins[snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "shop", Name: w.name}] = snapshot.Origin{
 					FirstSeen: time.Unix(int64(n), 0),
 				}
 			}
-			slices.SortFunc(cfg.AuthorizationPolicies,
+			slices.SortFunc(snapshot.Of[*security.AuthorizationPolicy](cfg),
 				func(a, b *security.AuthorizationPolicy) int { return strings.Compare(a.Name, b.Name) })
-			cfg.Origins = snapshot.OriginsOf(origins)
+			cfg.Objects = cfg.Objects.WithOrigins(origins)
 			reg := &snapshot.Registry{Workloads: []snapshot.Workload{{
 				Name: "web", Namespace: "shop", ServiceAccount: "web", Node: "n", Ports: []snapshot.WorkloadPort{{Number: 80}},
 			}}}

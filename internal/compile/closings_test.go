@@ -14,9 +14,9 @@ import (
 // TestManyClosed: what is closed ten thousand times costs each workload no more than what is closed once for the same
 // reason, and findings have a bound.
 func TestManyClosed(t *testing.T) {
-	cfg := &snapshot.Config{
-		Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
-	}
+	cfg := &snapshot.Config{Objects: snapshot.ObjectsOf(
+		&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+	)}
 	for n := range 10_000 {
 		cfg.Closed = append(cfg.Closed, snapshot.Closed{
 			Key:      snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "shop", Name: fmt.Sprint("p", n)},
@@ -42,7 +42,9 @@ func TestManyClosed(t *testing.T) {
 // its name elsewhere.
 func TestClosedEntry(t *testing.T) {
 	cfg := &snapshot.Config{
-		Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+		Objects: snapshot.ObjectsOf(
+			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+		),
 		Closed: []snapshot.Closed{{Key: snapshot.Key{Kind: "WorkloadEntry", Namespace: "isthmus-system", Name: "web"}}, {
 			Key: snapshot.Key{Kind: "WorkloadEntry", Namespace: "shop", Name: "web"},
 		}},

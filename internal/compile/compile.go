@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
@@ -30,7 +32,7 @@ var steps = []func(*compiler){
 // Mesh compiles a snapshot. Without a Mesh object it returns nil and a finding that says so.
 func Mesh(snap *snapshot.Snapshot) (*model.Mesh, []finding.Finding) {
 	c := &compiler{snap: snap, cfg: snap.Config}
-	if c.cfg == nil || c.cfg.Mesh == nil {
+	if c.cfg == nil || c.cfg.Mesh() == nil {
 		return nil, []finding.Finding{{
 			Code: "ISM0001", Severity: finding.Error, Message: "no Mesh object is configured, so nothing is served",
 			Remedy: "write a Mesh (docs/kinds/mesh.md) into the configuration folder",
@@ -72,7 +74,7 @@ type compiler struct {
 }
 
 func (c *compiler) find(key snapshot.Key, code string, sev finding.Severity, field, message, remedy string) {
-	o := c.cfg.Origins.Lookup(key)
+	o := c.cfg.Origin(key)
 	c.findings = append(c.findings, finding.Finding{
 		Code: code, Severity: sev, Object: key.String(), Field: field, File: o.File, Line: o.LineOf(field),
 		Message: message, Remedy: remedy,
@@ -81,7 +83,7 @@ func (c *compiler) find(key snapshot.Key, code string, sev finding.Severity, fie
 
 // ref names an object together with where it was written.
 func (c *compiler) ref(key snapshot.Key) model.Ref {
-	return at(key.String(), c.cfg.Origins.Lookup(key))
+	return at(key.String(), c.cfg.Origin(key))
 }
 
 func at(what string, o snapshot.Origin) model.Ref {
@@ -102,14 +104,14 @@ func (c *compiler) guarded(key snapshot.Key, work func()) {
 		c.find(key, "ISM0202", finding.Error, "", reason,
 			"this is a fault of Isthmus: report it with the object, and write the object otherwise meanwhile")
 		if k, ok := kind.Named(key.Kind); ok && k.Security {
-			c.shut(snapshot.Closed{Key: key, Origin: c.cfg.Origins.Lookup(key), Reason: reason})
+			c.shut(snapshot.Closed{Key: key, Origin: c.cfg.Origin(key), Reason: reason})
 		}
 	}()
 	work()
 }
 
 func posture(c *compiler) {
-	m := c.cfg.Mesh
+	m := c.cfg.Mesh()
 	td, err := spiffe.ParseTrustDomain(m.Spec.TrustDomain)
 	if err != nil {
 		c.find(snapshot.Key{Kind: "Mesh", Name: m.Name}, "ISM0002", finding.Error, "spec.trustDomain",
@@ -146,13 +148,13 @@ func posture(c *compiler) {
 // namespaces are those written, and those of services and workloads; sorted.
 func namespaces(snap *snapshot.Snapshot) []string {
 	seen := map[string]bool{}
-	for _, n := range snap.Config.Namespaces {
+	for _, n := range snapshot.Of[*corev1.Namespace](snap.Config) {
 		seen[n.Name] = true
 	}
-	for _, s := range snap.Config.Services {
+	for _, s := range snapshot.Of[*corev1.Service](snap.Config) {
 		seen[s.Namespace] = true
 	}
-	for _, i := range snap.Config.FederatedImports {
+	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](snap.Config) {
 		seen[i.Namespace] = true
 	}
 	if snap.Registry != nil {

@@ -19,15 +19,15 @@ import (
 // who ask. The mesh is what was compiled from the snapshot.
 func Crossing(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 	return onDemand(snap, mesh, func(c *compiler) {
-		if len(c.cfg.MeshPeers) == 0 {
+		if len(snapshot.Of[*v1alpha1.MeshPeer](c.cfg)) == 0 {
 			return
 		}
 		x := newCrossing(c, mesh)
-		for _, i := range c.cfg.FederatedImports {
+		for _, i := range snapshot.Of[*v1alpha1.FederatedImport](c.cfg) {
 			key := snapshot.Key{Kind: "FederatedImport", Namespace: i.Namespace, Name: i.Name}
 			c.guarded(key, func() { x.importing(key, i) })
 		}
-		for _, e := range c.cfg.FederatedExports {
+		for _, e := range snapshot.Of[*v1alpha1.FederatedExport](c.cfg) {
 			key := snapshot.Key{Kind: "FederatedExport", Namespace: e.Namespace, Name: e.Name}
 			c.guarded(key, func() { x.exporting(key, e) })
 		}
@@ -39,7 +39,7 @@ func Crossing(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 // snapshot.
 func onDemand(snap *snapshot.Snapshot, mesh *model.Mesh, look func(*compiler)) []finding.Finding {
 	c := &compiler{snap: snap, cfg: snap.Config}
-	if c.cfg == nil || c.cfg.Mesh == nil || mesh == nil {
+	if c.cfg == nil || c.cfg.Mesh() == nil || mesh == nil {
 		return nil
 	}
 	if posture(c); c.mesh == nil {
@@ -126,7 +126,7 @@ func (x *crossing) absent(i *v1alpha1.FederatedImport) string {
 }
 
 func (x *crossing) hasPeer(name string) bool {
-	return slices.ContainsFunc(x.cfg.MeshPeers, func(p *v1alpha1.MeshPeer) bool { return p.Name == name })
+	return snapshot.Named[*v1alpha1.MeshPeer](x.cfg.Objects, "", name) != nil
 }
 
 // offered compares one source with what the peer offers.
@@ -176,7 +176,7 @@ func nearOffer(offers []snapshot.OfferedService, name, namespace string) string 
 // otherPeer looks for the service at the peers that there are: one may have been peered anew under another name.
 func (x *crossing) otherPeer(key snapshot.Key, field, missing, name, ns string) {
 	var offering, names []string
-	for _, p := range x.cfg.MeshPeers {
+	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](x.cfg) {
 		names = append(names, p.Name)
 		c := x.snap.Peers[p.Name].Catalogue
 		if c != nil && slices.ContainsFunc(c.Services, func(s snapshot.OfferedService) bool { return s.Name == name && s.Namespace == ns }) {

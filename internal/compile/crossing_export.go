@@ -45,7 +45,7 @@ func (x *crossing) exporting(key snapshot.Key, e *v1alpha1.FederatedExport) {
 
 func (x *crossing) nearPeer(key snapshot.Key, field, missing string) {
 	var names []string
-	for _, p := range x.cfg.MeshPeers {
+	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](x.cfg) {
 		names = append(names, p.Name)
 	}
 	if near := istioyaml.Nearest(missing, names); near != "" {

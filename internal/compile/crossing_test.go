@@ -37,13 +37,14 @@ func crossings(t *testing.T) *snapshot.Snapshot {
 	}
 	return &snapshot.Snapshot{
 		Time: noon, Roots: []byte("roots"),
-		Config: &snapshot.Config{
-			Mesh:      &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
-			MeshPeers: []*v1alpha1.MeshPeer{peer("bank", "192.0.2.1:15443"), peer("shop", "192.0.2.2:15443")},
-			Services: []*corev1.Service{
-				service("raw", "tcp-x", 7000, "web", 7001), service("rest", "http", 80, "rest", 8080), service("web", "http", 80, "web", 8080),
-			},
-		},
+		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
+			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+			peer("bank", "192.0.2.1:15443"),
+			peer("shop", "192.0.2.2:15443"),
+			service("raw", "tcp-x", 7000, "web", 7001),
+			service("rest", "http", 80, "rest", 8080),
+			service("web", "http", 80, "web", 8080),
+		)},
 		Registry: &snapshot.Registry{
 			Nodes: []snapshot.Node{
 				{Name: "edge", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{ServiceAccount: "gw", InnerAddress: netip.MustParseAddr("10.0.0.9")}},
@@ -199,7 +200,7 @@ func TestCrossing(t *testing.T) {
 			change: func(s *snapshot.Snapshot) {
 				e := &networking.WorkloadEntry{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "vm"}}
 				e.Spec.Address, e.Spec.Labels = "10.0.0.7", map[string]string{"app": "web"}
-				s.Config.WorkloadEntries = append(s.Config.WorkloadEntries, e)
+				s.Config = s.Config.With(snapshot.PutAll(e))
 			},
 		},
 		"admitted by the asserted caller": {
@@ -264,7 +265,13 @@ func TestCrossing(t *testing.T) {
 		"a peer's caller on raw TCP": {
 			exports:  []*v1alpha1.FederatedExport{exported("raw", 7000)},
 			policies: []*security.AuthorizationPolicy{allowing("shop.example/ns/default/sa/till")},
-			change:   func(s *snapshot.Snapshot) { s.Config.Services = s.Config.Services[:1] },
+			change: func(s *snapshot.Snapshot) {
+				var gone snapshot.Change
+				for _, name := range []string{"rest", "web"} {
+					gone.Remove(snapshot.Key{Kind: "Service", Namespace: "default", Name: name})
+				}
+				s.Config = s.Config.With(gone)
+			},
 			want: []string{
 				"ISM0332 spec.rules port 7001 speaks raw TCP, on which a peer's callers are not known: the rules that name them allow nobody",
 				`name this mesh's own gateway, "cards.example/ns/isthmus-system/sa/gw"; the FederatedExport says which peer it lets in`,
@@ -322,7 +329,8 @@ func TestCrossing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			snap := crossings(t)
-			snap.Config.FederatedImports, snap.Config.FederatedExports, snap.Config.AuthorizationPolicies = tt.imports, tt.exports, tt.policies
+			snap.Config = snap.Config.With(snapshot.PutAll(tt.imports...)).With(snapshot.PutAll(tt.exports...)).
+				With(snapshot.PutAll(tt.policies...))
 			if tt.change != nil {
 				tt.change(snap)
 			}
@@ -345,8 +353,8 @@ func TestCrossing(t *testing.T) {
 func TestNoPassingOn(t *testing.T) {
 	for name, local := range map[string]*v1alpha1.ImportLocal{"a peer's alone": nil, "with local endpoints": {}} {
 		snap := crossings(t)
-		snap.Config.FederatedImports = []*v1alpha1.FederatedImport{imported("web", func(i *v1alpha1.FederatedImport) { i.Spec.Port, i.Spec.Local = 80, local })}
-		snap.Config.FederatedExports = []*v1alpha1.FederatedExport{exported("web", 80, v1alpha1.ExportRule{})}
+		snap.Config = snap.Config.With(snapshot.PutAll(imported("web", func(i *v1alpha1.FederatedImport) { i.Spec.Port, i.Spec.Local = 80, local })))
+		snap.Config = snap.Config.With(snapshot.PutAll(exported("web", 80, v1alpha1.ExportRule{})))
 		mesh, findings := Mesh(snap)
 		refused := false
 		for _, f := range findings {
@@ -397,7 +405,7 @@ func TestPeerCalls(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			snap := crossings(t)
-			snap.Config.FederatedExports, snap.Config.AuthorizationPolicies = tt.exports, tt.policies
+			snap.Config = snap.Config.With(snapshot.PutAll(tt.exports...)).With(snapshot.PutAll(tt.policies...))
 			mesh, _ := Mesh(snap)
 			var got []string
 			for _, c := range PeerCalls(mesh) {

@@ -18,7 +18,7 @@ import (
 func peers(c *compiler) {
 	verdicts := peerrules.All(c.snap, c.mesh.TrustDomain.Name())
 	c.verdicts = verdicts
-	for _, p := range c.cfg.MeshPeers {
+	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](c.cfg) {
 		key := snapshot.Key{Kind: "MeshPeer", Name: p.Name}
 		c.guarded(key, func() { c.addPeer(key, p, verdicts[p.Name]) })
 	}
@@ -82,7 +82,7 @@ func (c *compiler) canBeNamed(key snapshot.Key, field string, names ...string) b
 
 func exports(c *compiler) {
 	snis := map[string]string{}
-	for _, e := range snapshot.OldestFirst(c.cfg, "FederatedExport", c.cfg.FederatedExports) {
+	for _, e := range snapshot.OldestFirst[*v1alpha1.FederatedExport](c.cfg) {
 		key := snapshot.Key{Kind: "FederatedExport", Namespace: e.Namespace, Name: e.Name}
 		c.guarded(key, func() { c.addExport(key, e, snis) })
 	}
@@ -127,7 +127,7 @@ func portOf(svc *model.Service, number uint16) *model.Port {
 
 func (c *compiler) exportTo(e *v1alpha1.FederatedExport, key snapshot.Key, svc *model.Service, port *model.Port, n int, to v1alpha1.ExportTo, snis map[string]string) {
 	field := fmt.Sprintf("spec.to[%d]", n)
-	if !slices.ContainsFunc(c.cfg.MeshPeers, func(p *v1alpha1.MeshPeer) bool { return p.Name == to.Peer }) {
+	if snapshot.Named[*v1alpha1.MeshPeer](c.cfg.Objects, "", to.Peer) == nil {
 		c.find(key, "ISM0062", finding.Warning, field+".peer", fmt.Sprintf("there is no peer %q yet; nothing is exported to it", to.Peer), "isthmus peer invite "+to.Peer)
 		return
 	}
@@ -182,7 +182,7 @@ func (c *compiler) exportRules(key snapshot.Key, field string, peer *model.Peer,
 
 func imports(c *compiler) {
 	c.imported = map[model.EndpointSet]*model.Import{}
-	for _, i := range snapshot.OldestFirst(c.cfg, "FederatedImport", c.cfg.FederatedImports) {
+	for _, i := range snapshot.OldestFirst[*v1alpha1.FederatedImport](c.cfg) {
 		key := snapshot.Key{Kind: "FederatedImport", Namespace: i.Namespace, Name: i.Name}
 		c.guarded(key, func() { c.addImport(key, i) })
 	}
@@ -256,7 +256,7 @@ func (c *compiler) remote(
 	key snapshot.Key, i *v1alpha1.FederatedImport, n int, from v1alpha1.ImportFrom,
 ) (r model.Remote, absent string, ok bool) {
 	field := fmt.Sprintf("spec.from[%d]", n)
-	if !slices.ContainsFunc(c.cfg.MeshPeers, func(p *v1alpha1.MeshPeer) bool { return p.Name == from.Peer }) {
+	if snapshot.Named[*v1alpha1.MeshPeer](c.cfg.Objects, "", from.Peer) == nil {
 		c.find(key, "ISM0072", finding.Warning, field+".peer", fmt.Sprintf("there is no peer %q yet; it serves nothing", from.Peer), "isthmus peer accept, with the invitation of that mesh")
 		return r, "there is no peer " + from.Peer + " yet", false
 	}

@@ -24,9 +24,9 @@ func TestSilentGatewaysAreNoEndpoints(t *testing.T) {
 		return &snapshot.Snapshot{
 			Roots: []byte("roots"), SilentGateways: silent, PeeringPort: 15013,
 			Registry: &snapshot.Registry{Nodes: []snapshot.Node{gateway("a", "10.0.0.1"), gateway("b", "10.0.0.2")}},
-			Config: &snapshot.Config{
-				Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
-			},
+			Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
+				&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+			)},
 		}
 	}
 	var last *Compiled

@@ -156,7 +156,7 @@ type world struct {
 
 	closed  []snapshot.Closed
 	origins map[snapshot.Key]snapshot.Origin
-	last    snapshot.Origins
+	objects *snapshot.Objects
 	line    int
 }
 
@@ -331,50 +331,42 @@ func (w *world) change() string {
 	return "readiness of " + key
 }
 
-// placed says where the objects of a configuration are written: a file a namespace. Half of them came one after the
-// other, the other half together.
-func (w *world) placed(cfg *snapshot.Config) {
-	now := map[snapshot.Key]snapshot.Origin{}
-	place := func(k snapshot.Key) {
-		o, ok := w.origins[k]
-		if !ok {
-			o = snapshot.Origin{File: k.Namespace + ".yaml", Line: 10 * (1 + len(w.origins)), FirstSeen: time.Unix(1, 0)}
-			if w.rand.IntN(2) == 0 {
-				o.FirstSeen = time.Unix(int64(100+w.rand.IntN(100)), 0)
-			}
-			w.origins[k] = o
+// origin says where an object is written: a file a namespace. Half of them came one after the other, the other half
+// together.
+func (w *world) origin(k snapshot.Key) snapshot.Origin {
+	o, ok := w.origins[k]
+	if !ok {
+		o = snapshot.Origin{File: k.Namespace + ".yaml", Line: 10 * (1 + len(w.origins)), FirstSeen: time.Unix(1, 0)}
+		if w.rand.IntN(2) == 0 {
+			o.FirstSeen = time.Unix(int64(100+w.rand.IntN(100)), 0)
 		}
-		if k.Namespace == "a" {
-			o.Line += w.line
-		}
-		now[k] = o
+		w.origins[k] = o
 	}
-	place(snapshot.Key{Kind: "Mesh", Name: "m"})
-	each(cfg.Services, "Service", place)
-	each(cfg.AuthorizationPolicies, "AuthorizationPolicy", place)
-	each(cfg.PeerAuthentications, "PeerAuthentication", place)
-	each(cfg.ServiceEntries, "ServiceEntry", place)
-	each(cfg.WorkloadEntries, "WorkloadEntry", place)
-	var changed []snapshot.Key
-	for k, o := range now {
-		if was := w.last.Lookup(k); was.Line != o.Line {
-			changed = append(changed, k)
-		}
+	if k.Namespace == "a" {
+		o.Line += w.line
 	}
-	for k := range w.last.All() {
-		if _, ok := now[k]; !ok {
-			changed = append(changed, k)
-		}
-	}
-	if len(changed) > 0 {
-		w.last = w.last.With(changed, func(k snapshot.Key) (snapshot.Origin, bool) { o, ok := now[k]; return o, ok })
-	}
-	cfg.Origins = w.last
+	return o
 }
 
-func each[T metav1.Object](list []T, kind string, do func(snapshot.Key)) {
-	for _, o := range list {
-		do(snapshot.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()})
+// config is the next version of the configuration, which shares with the last one what did not change.
+func (w *world) config() *snapshot.Config {
+	var change snapshot.Change
+	for o := range w.objects.All() {
+		change.Remove(o.Key)
+	}
+	put(w, &change, map[string]*v1alpha1.Mesh{"": w.mesh})
+	put(w, &change, w.sv)
+	put(w, &change, w.ap)
+	put(w, &change, w.pa)
+	put(w, &change, w.se)
+	put(w, &change, w.we)
+	w.objects = w.objects.With(change)
+	return &snapshot.Config{Objects: w.objects, Closed: w.closed}
+}
+
+func put[T metav1.Object](w *world, change *snapshot.Change, objects map[string]T) {
+	for _, name := range slices.Sorted(maps.Keys(objects)) {
+		change.Put(snapshot.NewObject(objects[name], w.origin(snapshot.KeyOf(objects[name]))))
 	}
 }
 
@@ -386,20 +378,7 @@ func (w *world) snapshot() *snapshot.Snapshot {
 	for _, k := range slices.Sorted(maps.Keys(w.wl)) {
 		reg.Workloads = append(reg.Workloads, w.wl[k])
 	}
-	cfg := &snapshot.Config{
-		Mesh: w.mesh, Services: values(w.sv), AuthorizationPolicies: values(w.ap), PeerAuthentications: values(w.pa),
-		ServiceEntries: values(w.se), WorkloadEntries: values(w.we), Closed: w.closed,
-	}
-	w.placed(cfg)
 	return &snapshot.Snapshot{
-		Time: time.Unix(0, 0), Roots: []byte("roots"), VIPs: maps.Clone(w.vips), Registry: reg, Config: cfg,
+		Time: time.Unix(0, 0), Roots: []byte("roots"), VIPs: maps.Clone(w.vips), Registry: reg, Config: w.config(),
 	}
-}
-
-func values[T any](m map[string]T) []T {
-	var out []T
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, m[k])
-	}
-	return out
 }

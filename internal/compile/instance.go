@@ -80,14 +80,14 @@ func (c *compiler) selected(namespace string, selector map[string]string) []*ins
 
 func instances(c *compiler) {
 	c.backends = map[string]*backends{}
-	entries := declared(c.cfg.WorkloadEntries)
+	entries := declared(snapshot.Of[*networking.WorkloadEntry](c.cfg))
 	if c.snap.Registry != nil {
 		for i := range c.snap.Registry.Workloads {
 			w := &c.snap.Registry.Workloads[i]
 			c.guarded(snapshot.Key{Kind: "Workload", Namespace: w.Namespace, Name: w.Name}, func() { c.addWorkload(w, entries) })
 		}
 	}
-	for _, we := range c.cfg.WorkloadEntries {
+	for _, we := range snapshot.Of[*networking.WorkloadEntry](c.cfg) {
 		if c.mesh.Workloads[model.WorkloadID{Namespace: we.Namespace, Name: we.Name}] != nil {
 			continue // a node has registered it
 		}

@@ -24,7 +24,7 @@ type peerAuthIndex struct {
 func peerAuths(c *compiler) {
 	c.mtls.byNamespace = map[string][]*security.PeerAuthentication{}
 	c.mtls.bySelector = map[string][]*security.PeerAuthentication{}
-	for _, pa := range snapshot.OldestFirst(c.cfg, "PeerAuthentication", c.cfg.PeerAuthentications) {
+	for _, pa := range snapshot.OldestFirst[*security.PeerAuthentication](c.cfg) {
 		c.guarded(peerAuthKey(pa), func() { c.addPeerAuth(pa) })
 	}
 }

@@ -18,7 +18,9 @@ import (
 // TestManyPeerAuthentications: thousands that came together and select the same workloads cost each of them little, and the
 // strictest counts.
 func TestManyPeerAuthentications(t *testing.T) {
-	cfg := &snapshot.Config{Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}}}
+	cfg := &snapshot.Config{Objects: snapshot.ObjectsOf(
+		&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+	)}
 	for n := range 3_000 {
 		pa := &security.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprintf("p%04d", n)}}
 		pa.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: map[string]string{"app": "web"}}
@@ -26,7 +28,7 @@ func TestManyPeerAuthentications(t *testing.T) {
 		if n == 2_999 {
 			pa.Spec.Mtls.Mode = istiosec.PeerAuthentication_MutualTLS_STRICT
 		}
-		cfg.PeerAuthentications = append(cfg.PeerAuthentications, pa)
+		cfg = cfg.With(snapshot.PutAll(pa))
 	}
 	reg := &snapshot.Registry{}
 	for n := range 300 {

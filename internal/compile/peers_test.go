@@ -28,18 +28,17 @@ func TestTimeEndsAPeering(t *testing.T) {
 	at := func(now time.Time, bundle time.Duration, entries ...*networking.WorkloadEntry) *snapshot.Snapshot {
 		return &snapshot.Snapshot{
 			Time: now, Roots: []byte("roots"), Registry: &snapshot.Registry{}, Peers: map[string]snapshot.PeerState{"retail": {BundleTime: noon.Add(-bundle)}},
-			Config: &snapshot.Config{
-				Mesh:      &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
-				MeshPeers: []*v1alpha1.MeshPeer{peer}, WorkloadEntries: entries,
-			},
+			Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
+				&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+				peer,
+			).With(snapshot.PutAll(entries...))},
 		}
 	}
 	entry := &networking.WorkloadEntry{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "vm"}}
 	entry.Spec.Address = "10.0.0.1"
 	later := func(old *snapshot.Snapshot, now time.Time, entries ...*networking.WorkloadEntry) *snapshot.Snapshot {
-		s, cfg := *old, *old.Config
-		cfg.WorkloadEntries = entries
-		s.Time, s.Config = now, &cfg
+		s := *old
+		s.Time, s.Config = now, old.Config.With(snapshot.PutAll(entries...))
 		return &s
 	}
 	for name, tt := range map[string]struct {

@@ -28,17 +28,18 @@ func TestReadinessIsAnEndpointMatter(t *testing.T) {
 			Peers: map[string]snapshot.PeerState{"first": {BundleTime: noon, Readiness: r}, "second": {BundleTime: noon}},
 		}
 	}
-	cfg := &snapshot.Config{
-		Mesh:      &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
-		MeshPeers: []*v1alpha1.MeshPeer{peer("first", "192.0.2.1:15443"), peer("second", "192.0.2.2:15443")},
-		FederatedImports: []*v1alpha1.FederatedImport{{
+	cfg := &snapshot.Config{Objects: snapshot.ObjectsOf(
+		&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+		peer("first", "192.0.2.1:15443"),
+		peer("second", "192.0.2.2:15443"),
+		&v1alpha1.FederatedImport{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bank"},
 			Spec: v1alpha1.FederatedImportSpec{
 				Port: 80, Callers: []string{"till"},
 				From: []v1alpha1.ImportFrom{{Peer: "first", Name: "money", Namespace: "shop"}, {Peer: "second", Priority: 1}},
 			},
-		}},
-	}
+		},
+	)}
 	at := func(r *snapshot.Readiness) *snapshot.Snapshot {
 		s := world(r)
 		s.Config = cfg

@@ -19,9 +19,9 @@ import (
 // crowd is a mesh with one old ServiceEntry, and n young ones of so many ports in each of some namespaces.
 func crowd(n, ports, namespaces, workloads int) *snapshot.Snapshot {
 	origins := map[snapshot.Key]snapshot.Origin{}
-	cfg := &snapshot.Config{
-		Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
-	}
+	cfg := &snapshot.Config{Objects: snapshot.ObjectsOf(
+		&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+	)}
 	vips := map[string]netip.Addr{}
 	add := func(ns, name string, ports int, seen time.Time) {
 		e := &networking.ServiceEntry{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}
@@ -34,7 +34,7 @@ func crowd(n, ports, namespaces, workloads int) *snapshot.Snapshot {
 			e.Spec.Ports = append(e.Spec.Ports,
 				&istionet.ServicePort{Number: uint32(1000 + p), Name: fmt.Sprint("p", p), Protocol: "TCP"})
 		}
-		cfg.ServiceEntries = append(cfg.ServiceEntries, e)
+		cfg = cfg.With(snapshot.PutAll(e))
 		origins[snapshot.Key{Kind: "ServiceEntry", Namespace: ns, Name: name}] = snapshot.Origin{
 			File: "a.yaml", FirstSeen: seen,
 		}
@@ -46,7 +46,7 @@ func crowd(n, ports, namespaces, workloads int) *snapshot.Snapshot {
 		}
 	}
 	add("shop", "old", 1, time.Unix(100, 0))
-	cfg.Origins = snapshot.OriginsOf(origins)
+	cfg.Objects = cfg.Objects.WithOrigins(origins)
 	reg := &snapshot.Registry{Nodes: []snapshot.Node{{Name: "n", Role: snapshot.RoleNode}}}
 	for i := range workloads {
 		reg.Workloads = append(reg.Workloads,
@@ -107,7 +107,7 @@ func TestRoomOfTheMesh(t *testing.T) {
 	if n := len(c.Mesh.Services); n != 1024 {
 		t.Errorf("%d services, want 1024", n)
 	}
-	if got := codes(c); !slices.Contains(got, "ISM0215 ServiceEntry crowd-3/e0060") || len(got) != 18 {
+	if got := codes(c); !slices.Contains(got, "ISM0215 ServiceEntry crowd-11/e0060") || len(got) != 18 {
 		t.Errorf("found %v", got)
 	}
 }
@@ -116,10 +116,11 @@ func TestRoomOfTheMesh(t *testing.T) {
 func TestNextSeesTheCrowd(t *testing.T) {
 	snap := crowd(100, 20, 2, 1)
 	fewer := *snap
-	cfg := *snap.Config
-	cfg.ServiceEntries = slices.DeleteFunc(slices.Clone(cfg.ServiceEntries),
-		func(e *networking.ServiceEntry) bool { return e.Namespace == "crowd-1" })
-	fewer.Config = &cfg
+	var gone snapshot.Change
+	for _, e := range snapshot.In[*networking.ServiceEntry](snap.Config.Objects, "crowd-1") {
+		gone.Remove(snapshot.KeyOf(e))
+	}
+	fewer.Config = snap.Config.With(gone)
 	before := Next(nil, &fewer)
 	after := Next(before, snap)
 	again := Next(after, &fewer)

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -20,15 +21,15 @@ import (
 )
 
 func services(c *compiler) {
-	c.byHost = make(map[string]*model.Service, len(c.cfg.Services))
+	c.byHost = make(map[string]*model.Service, len(snapshot.Of[*corev1.Service](c.cfg)))
 	c.backing = map[*model.Port][]backing{}
 	c.keys = map[*model.Service]snapshot.Key{}
-	for _, s := range snapshot.OldestFirst(c.cfg, "Service", c.cfg.Services) {
+	for _, s := range snapshot.OldestFirst[*corev1.Service](c.cfg) {
 		key := snapshot.Key{Kind: "Service", Namespace: s.Namespace, Name: s.Name}
 		c.guarded(key, func() { c.addService(key, s) })
 	}
 	imports := c.importedHosts()
-	for _, se := range snapshot.OldestFirst(c.cfg, "ServiceEntry", c.cfg.ServiceEntries) {
+	for _, se := range snapshot.OldestFirst[*networking.ServiceEntry](c.cfg) {
 		key := snapshot.Key{Kind: "ServiceEntry", Namespace: se.Namespace, Name: se.Name}
 		c.guarded(key, func() { c.addServiceEntry(key, se, imports) })
 	}
@@ -37,8 +38,8 @@ func services(c *compiler) {
 
 // importedHosts are the hosts that FederatedImports ask for.
 func (c *compiler) importedHosts() map[string]snapshot.Key {
-	hosts := make(map[string]snapshot.Key, len(c.cfg.FederatedImports))
-	for _, i := range c.cfg.FederatedImports {
+	hosts := make(map[string]snapshot.Key, len(snapshot.Of[*v1alpha1.FederatedImport](c.cfg)))
+	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](c.cfg) {
 		hosts[importHost(i, c.mesh.Domain)] = snapshot.Key{Kind: "FederatedImport", Namespace: i.Namespace, Name: i.Name}
 	}
 	return hosts

@@ -24,14 +24,13 @@ func TestSilentNodesAreNoEndpoints(t *testing.T) {
 			Addresses: []netip.Addr{netip.MustParseAddr(address)}, Ready: ready,
 		}
 	}
-	services := []*corev1.Service{{
+	service := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
 		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}}},
-	}}
-	config := &snapshot.Config{
-		Mesh:     &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, Spec: v1alpha1.MeshSpec{TrustDomain: "shop.example"}},
-		Services: services,
 	}
+	config := &snapshot.Config{Objects: snapshot.ObjectsOf(
+		&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, Spec: v1alpha1.MeshSpec{TrustDomain: "shop.example"}}, service,
+	)}
 	registries := map[bool]*snapshot.Registry{}
 	for _, cReady := range []bool{false, true} {
 		registries[cReady] = &snapshot.Registry{

@@ -9,38 +9,31 @@ import (
 	"strings"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// touchedNamespaces compares two snapshots. Files that did not change keep their objects, so that comparing pointers is
-// enough. Served are those of them in which only the place or the readiness of a server changed. ok is false when a change
-// reaches beyond the namespaces it stands in.
+// touchedNamespaces compares two snapshots. Served are those of the touched namespaces in which only the place or the
+// readiness of a server changed. ok is false when a change reaches beyond the namespaces it stands in.
 func touchedNamespaces(old, snap *snapshot.Snapshot, root string) (touched, served map[string]bool, ok bool) {
-	a, b := old.Config, snap.Config
-	if a.Mesh != b.Mesh || !sameList(a.MeshPeers, b.MeshPeers) || !sameList(a.FederatedExports, b.FederatedExports) ||
-		!sameList(a.FederatedImports, b.FederatedImports) || !bytes.Equal(old.Roots, snap.Roots) ||
-		!slices.EqualFunc(a.Closed, b.Closed, snapshot.Closed.Equal) || !slices.Equal(old.Invites, snap.Invites) ||
-		!slices.Equal(old.Bootstraps, snap.Bootstraps) ||
-		!slices.Equal(old.SilentGateways, snap.SilentGateways) || !slices.Equal(old.PeeringAddresses, snap.PeeringAddresses) || old.PeeringPort != snap.PeeringPort || len(a.MeshPeers) > 0 && !maps.EqualFunc(old.Peers, snap.Peers, samePeer) {
+	touched, moved := map[string]bool{}, map[string]bool{}
+	if !touchObjects(old.Config.Objects, snap.Config.Objects, touched, moved) || !bytes.Equal(old.Roots, snap.Roots) ||
+		!slices.EqualFunc(old.Config.Closed, snap.Config.Closed, snapshot.Closed.Equal) ||
+		!slices.Equal(old.Invites, snap.Invites) || !slices.Equal(old.Bootstraps, snap.Bootstraps) ||
+		!slices.Equal(old.SilentGateways, snap.SilentGateways) ||
+		!slices.Equal(old.PeeringAddresses, snap.PeeringAddresses) || old.PeeringPort != snap.PeeringPort ||
+		len(snapshot.Of[*v1alpha1.MeshPeer](snap.Config)) > 0 && !maps.EqualFunc(old.Peers, snap.Peers, samePeer) {
 		return nil, nil, false
 	}
-	touched = b.Origins.Moved(a.Origins)
-	differ(a.Namespaces, b.Namespaces, touched)
-	differ(a.Services, b.Services, touched)
-	differ(a.PeerAuthentications, b.PeerAuthentications, touched)
-	differ(a.AuthorizationPolicies, b.AuthorizationPolicies, touched)
-	differ(a.ServiceEntries, b.ServiceEntries, touched)
 	if !touchAddressed(old.VIPs, snap, touched) {
 		return nil, nil, false
 	}
 	if !sameNodes(old.Registry, snap.Registry) {
 		return nil, nil, false
 	}
-	moved := map[string]bool{}
-	touchEntries(a.WorkloadEntries, b.WorkloadEntries, touched, moved)
 	touchWorkloads(old.Registry.Workloads, snap.Registry.Workloads, touched, moved)
 	touchSilent(old.SilentNodes, snap, moved)
 	served = map[string]bool{}
@@ -58,30 +51,30 @@ func touchAddressed(old map[string]netip.Addr, snap *snapshot.Snapshot, touched 
 		return true
 	}
 	fresh := func(host string) bool { return old[host] != snap.VIPs[host] }
-	domain := ".svc." + cmp.Or(snap.Config.Mesh.Spec.Domain, defaultDomain)
-	for _, s := range snap.Config.Services {
+	domain := ".svc." + cmp.Or(snap.Config.Mesh().Spec.Domain, defaultDomain)
+	for _, s := range snapshot.Of[*corev1.Service](snap.Config) {
 		if fresh(s.Name + "." + s.Namespace + domain) {
 			touched[s.Namespace] = true
 		}
 	}
-	for _, e := range snap.Config.ServiceEntries {
+	for _, e := range snapshot.Of[*networking.ServiceEntry](snap.Config) {
 		if slices.ContainsFunc(e.Spec.Hosts, func(h string) bool { return fresh(strings.ToLower(strings.TrimSuffix(h, "."))) }) {
 			touched[e.Namespace] = true
 		}
 	}
-	return !slices.ContainsFunc(snap.Config.FederatedImports, func(i *v1alpha1.FederatedImport) bool {
+	return !slices.ContainsFunc(snapshot.Of[*v1alpha1.FederatedImport](snap.Config), func(i *v1alpha1.FederatedImport) bool {
 		return fresh(i.Name + "." + i.Namespace + domain)
 	})
 }
 
 // federates: what is exported or imported in a namespace is seen by the gateways too.
 func federates(cfg *snapshot.Config, touched map[string]bool) bool {
-	for _, e := range cfg.FederatedExports {
+	for _, e := range snapshot.Of[*v1alpha1.FederatedExport](cfg) {
 		if touched[e.Namespace] {
 			return true
 		}
 	}
-	for _, i := range cfg.FederatedImports {
+	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](cfg) {
 		if touched[i.Namespace] {
 			return true
 		}
@@ -89,62 +82,37 @@ func federates(cfg *snapshot.Config, touched map[string]bool) bool {
 	return false
 }
 
-func sameList[T comparable](a, b []T) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
+// touchObjects notes the namespaces in which an object is another one, or written elsewhere, as far as its kind says that
+// this reaches; false where it reaches further.
+func touchObjects(before, now *snapshot.Objects, touched, moved map[string]bool) bool {
+	for was, is := range now.Since(before) {
+		key := cmp.Or(is, was).Key
+		k, _ := kind.Named(key.Kind)
+		switch {
+		case k.Reach == kind.ReachMesh:
+			return false
+		case k.Reach == kind.ReachEndpoints && onlyMoved(was, is):
+			moved[key.Namespace] = true
+		default:
+			touched[key.Namespace] = true
+		}
+	}
+	return true
 }
 
-// differ notes the namespaces of objects that stand in only one of two lists.
-func differ[T interface {
-	comparable
-	metav1.Object
-}](a, b []T, touched map[string]bool) {
-	if sameList(a, b) {
-		return
+// onlyMoved says that an object stands for the same server at another address: the policies on it are those that were on
+// it.
+func onlyMoved(was, is *snapshot.Object) bool {
+	if was == nil || is == nil || !was.Origin.Equal(is.Origin) {
+		return false
 	}
-	known := make(map[T]bool, len(a))
-	for _, o := range a {
-		known[o] = true
+	x, entry := was.Value.(*networking.WorkloadEntry)
+	if !entry {
+		return false
 	}
-	for _, o := range b {
-		if !known[o] {
-			touched[o.GetNamespace()] = true
-		}
-		delete(known, o)
-	}
-	for o := range known {
-		touched[o.GetNamespace()] = true
-	}
-}
-
-// touchEntries notes where WorkloadEntries changed. One that keeps its labels, ports and account only moved: the policies on
-// it are those that were on it.
-func touchEntries(a, b []*networking.WorkloadEntry, touched, moved map[string]bool) {
-	if sameList(a, b) {
-		return
-	}
-	known := make(map[*networking.WorkloadEntry]bool, len(a))
-	for _, e := range a {
-		known[e] = true
-	}
-	fresh := map[string]*networking.WorkloadEntry{}
-	for _, e := range b {
-		if !known[e] {
-			fresh[e.Namespace+"/"+e.Name] = e
-		}
-		delete(known, e)
-	}
-	for e := range known { // replaced or gone
-		next := fresh[e.Namespace+"/"+e.Name]
-		delete(fresh, e.Namespace+"/"+e.Name)
-		if next != nil && maps.Equal(e.Spec.Labels, next.Spec.Labels) && maps.Equal(e.Spec.Ports, next.Spec.Ports) && e.Spec.ServiceAccount == next.Spec.ServiceAccount {
-			moved[e.Namespace] = true
-		} else {
-			touched[e.Namespace] = true
-		}
-	}
-	for _, e := range fresh {
-		touched[e.Namespace] = true
-	}
+	y := is.Value.(*networking.WorkloadEntry)
+	return maps.Equal(x.Spec.Labels, y.Spec.Labels) && maps.Equal(x.Spec.Ports, y.Spec.Ports) &&
+		x.Spec.ServiceAccount == y.Spec.ServiceAccount
 }
 
 func samePeer(x, y snapshot.PeerState) bool {
@@ -218,13 +186,20 @@ func sameWorkload(x, y snapshot.Workload) bool {
 // onlyNamespaces is the part of a snapshot that decides what the touched namespaces mean: their own objects, and the
 // policies of the root namespace.
 func onlyNamespaces(snap *snapshot.Snapshot, touched map[string]bool, root string) *snapshot.Snapshot {
-	cfg, policies := snap.Config, maps.Clone(touched)
-	policies[root] = true
 	out := *snap
 	out.Config = &snapshot.Config{
-		Mesh: cfg.Mesh, MeshPeers: cfg.MeshPeers, Closed: cfg.Closed, Origins: cfg.Origins,
-		Services: within(cfg.Services, touched), ServiceEntries: within(cfg.ServiceEntries, touched), WorkloadEntries: within(cfg.WorkloadEntries, touched),
-		PeerAuthentications: within(cfg.PeerAuthentications, policies), AuthorizationPolicies: within(cfg.AuthorizationPolicies, policies),
+		Closed: snap.Config.Closed,
+		Objects: snap.Config.Objects.Part(append(sortedKeys(touched), root, ""), func(ns, name string) bool {
+			k, _ := kind.Named(name)
+			switch {
+			case ns == "":
+				return name == "Mesh" || name == "MeshPeer"
+			case touched[ns]:
+				return k.Reach != kind.ReachMesh
+			default:
+				return k.Security
+			}
+		}),
 	}
 	out.Registry = &snapshot.Registry{Nodes: snap.Registry.Nodes}
 	for _, w := range snap.Registry.Workloads {
@@ -233,16 +208,4 @@ func onlyNamespaces(snap *snapshot.Snapshot, touched map[string]bool, root strin
 		}
 	}
 	return &out
-}
-
-// within is the part of a list, sorted by namespace as all are, that stands in some namespaces.
-func within[T metav1.Object](list []T, namespaces map[string]bool) []T {
-	var out []T
-	for _, ns := range slices.Sorted(maps.Keys(namespaces)) {
-		at, _ := slices.BinarySearchFunc(list, ns, func(o T, ns string) int { return strings.Compare(o.GetNamespace(), ns) })
-		for ; at < len(list) && list[at].GetNamespace() == ns; at++ {
-			out = append(out, list[at])
-		}
-	}
-	return out
 }

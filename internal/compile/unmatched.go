@@ -8,7 +8,10 @@ import (
 	"strings"
 
 	istiosec "istio.io/api/security/v1beta1"
+	security "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -27,7 +30,7 @@ func Unmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 		if c.findings = nil; len(c.backends) == 0 {
 			return
 		}
-		for _, ap := range c.cfg.AuthorizationPolicies {
+		for _, ap := range snapshot.Of[*security.AuthorizationPolicy](c.cfg) {
 			key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
 			c.guarded(key, func() {
 				labels := ap.Spec.GetSelector().GetMatchLabels()
@@ -37,11 +40,11 @@ func Unmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 				}
 			})
 		}
-		for _, pa := range c.cfg.PeerAuthentications {
+		for _, pa := range snapshot.Of[*security.PeerAuthentication](c.cfg) {
 			key := snapshot.Key{Kind: "PeerAuthentication", Namespace: pa.Namespace, Name: pa.Name}
 			c.guarded(key, func() { u.selector(key, "spec.selector", pa.Spec.GetSelector().GetMatchLabels()) })
 		}
-		for _, s := range c.cfg.Services {
+		for _, s := range snapshot.Of[*corev1.Service](c.cfg) {
 			key := snapshot.Key{Kind: "Service", Namespace: s.Namespace, Name: s.Name}
 			if len(s.Spec.Selector) > 0 {
 				c.guarded(key, func() { u.service(key, s.Spec.Selector) })
@@ -198,7 +201,7 @@ func (u *unmatched) principals(key snapshot.Key, field string, list []string) {
 		exact := p.Match.Kind == model.Exact
 		switch {
 		case p.Peer != "", exact && u.known[p.Match.Value]:
-		case !exact && len(u.cfg.MeshPeers) > 0: // it may mean a peer's callers
+		case !exact && len(snapshot.Of[*v1alpha1.MeshPeer](u.cfg)) > 0: // it may mean a peer's callers
 		case !exact && slices.ContainsFunc(u.ids, func(id caller) bool { return stringMatches(p.Match, id.id) }):
 		default:
 			u.nobody(key, at, "principal", v)

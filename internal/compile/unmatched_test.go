@@ -132,19 +132,19 @@ func TestUnmatched(t *testing.T) {
 				ap.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: tt.labels}
 			}
 			snap := &snapshot.Snapshot{
-				Config: &snapshot.Config{
-					Mesh: &v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example", TrustDomainAliases: []string{"old.example"}}},
-					MeshPeers: []*v1alpha1.MeshPeer{{
+				Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
+					&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example", TrustDomainAliases: []string{"old.example"}}},
+					&v1alpha1.MeshPeer{
 						ObjectMeta: metav1.ObjectMeta{Name: "bank"}, Spec: v1alpha1.MeshPeerSpec{TrustDomain: "bank.example"},
-					}},
-					Services: []*corev1.Service{{
+					},
+					&corev1.Service{
 						ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
 						Spec: corev1.ServiceSpec{
 							Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}},
 						},
-					}},
-					AuthorizationPolicies: []*security.AuthorizationPolicy{ap},
-				},
+					},
+					ap,
+				)},
 				Registry: &snapshot.Registry{
 					Nodes: []snapshot.Node{{Name: "edge", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{ServiceAccount: "gateway"}}},
 					Workloads: []snapshot.Workload{{
@@ -154,7 +154,7 @@ func TestUnmatched(t *testing.T) {
 				},
 			}
 			if tt.service != nil {
-				snap.Config.Services = append(snap.Config.Services, tt.service)
+				snap.Config = snap.Config.With(snapshot.PutAll(tt.service))
 			}
 			mesh, _ := Mesh(snap)
 			var got []string

@@ -4,61 +4,20 @@ package contain
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"slices"
 
 	security "istio.io/client-go/pkg/apis/security/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Object is one object of a configuration that can be closed. The Mesh cannot: nothing is left without it.
-type Object struct {
-	Key   snapshot.Key
-	value metav1.Object
-}
+// Objects of a configuration that can be closed, sorted by key. The Mesh cannot: nothing is left without it.
+func Objects(cfg *snapshot.Config) []*snapshot.Object { return Changed(nil, cfg) }
 
-// Objects of a configuration, sorted by key.
-func Objects(cfg *snapshot.Config) []Object {
-	if cfg == nil {
-		return nil
-	}
-	out := slices.Concat(
-		objects("MeshPeer", cfg.MeshPeers), objects("FederatedExport", cfg.FederatedExports),
-		objects("FederatedImport", cfg.FederatedImports),
-		objects("Namespace", cfg.Namespaces), objects("Service", cfg.Services),
-		objects("PeerAuthentication", cfg.PeerAuthentications),
-		objects("AuthorizationPolicy", cfg.AuthorizationPolicies), objects("ServiceEntry", cfg.ServiceEntries),
-		objects("WorkloadEntry", cfg.WorkloadEntries),
-	)
-	slices.SortFunc(out, func(a, b Object) int { return a.Key.Compare(b.Key) })
-	return out
-}
-
-func objects[T metav1.Object](kind string, list []T) []Object {
-	out := make([]Object, len(list))
-	for i, o := range list {
-		out[i] = Object{Key: snapshot.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}, value: o}
-	}
-	return out
-}
-
-// Content is a hash of what an object says. Where it is written does not count.
-func (o Object) Content() string {
-	text, err := json.Marshal(o.value)
-	if err != nil {
-		return "" // what cannot be written cannot have been read
-	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:])
-}
-
-// selector is what an object of a security kind selects; nil for its whole namespace.
-func (o Object) selector() map[string]string {
-	switch v := o.value.(type) {
+// selectorOf is what an object of a security kind selects; nil for its whole namespace.
+func selectorOf(o *snapshot.Object) map[string]string {
+	switch v := o.Value.(type) {
 	case *security.AuthorizationPolicy:
 		return v.Spec.GetSelector().GetMatchLabels()
 	case *security.PeerAuthentication:
@@ -67,35 +26,35 @@ func (o Object) selector() map[string]string {
 	return nil
 }
 
-// Changed are the objects of now that did not stand like this in before.
-func Changed(before, now *snapshot.Config) []Object {
-	was := map[snapshot.Key]Object{}
-	for _, o := range Objects(before) {
-		was[o.Key] = o
+// Changed are the objects of now that can be closed and did not stand with this content in before, sorted by key.
+func Changed(before, now *snapshot.Config) []*snapshot.Object {
+	if now == nil {
+		return nil
 	}
-	return slices.DeleteFunc(Objects(now), func(o Object) bool {
-		old, ok := was[o.Key]
-		return ok && (old.value == o.value || old.Content() == o.Content())
-	})
+	var earlier *snapshot.Objects
+	if before != nil {
+		earlier = before.Objects
+	}
+	var out []*snapshot.Object
+	for was, is := range now.Objects.Since(earlier) {
+		if is != nil && is.Key.Kind != "Mesh" && (was == nil || was.Hash != is.Hash) {
+			out = append(out, is)
+		}
+	}
+	slices.SortFunc(out, func(a, b *snapshot.Object) int { return a.Key.Compare(b.Key) })
+	return out
 }
 
-// kinds in the order in which one makes the next one mean something: a policy without a Service selects nothing, so it
-// is the policy that is to blame.
-var kinds = []string{
-	"Namespace", "MeshPeer", "Service", "ServiceEntry", "WorkloadEntry", "FederatedExport", "FederatedImport",
-	"PeerAuthentication", "AuthorizationPolicy",
-}
-
-// Blame sorts objects so that of two that are fatal together the one to be named comes last: by kind, then the oldest
-// first.
-func Blame(cfg *snapshot.Config, objects []Object) {
-	slices.SortFunc(objects, func(a, b Object) int {
-		return cmp.Or(cmp.Compare(slices.Index(kinds, a.Key.Kind), slices.Index(kinds, b.Key.Kind)), cfg.Older(a.Key, b.Key))
+// Blame sorts objects so that of two that are fatal together the one to be named comes last: by kind, since it is the
+// policy that is to blame where a Service alone is none, then the oldest first.
+func Blame(cfg *snapshot.Config, objects []*snapshot.Object) {
+	slices.SortFunc(objects, func(a, b *snapshot.Object) int {
+		return cmp.Or(cmp.Compare(kind.Index(a.Key.Kind), kind.Index(b.Key.Kind)), cfg.Older(a.Key, b.Key))
 	})
 }
 
 // Keys of objects.
-func Keys(objects []Object) []snapshot.Key {
+func Keys(objects []*snapshot.Object) []snapshot.Key {
 	keys := make([]snapshot.Key, len(objects))
 	for i, o := range objects {
 		keys[i] = o.Key
@@ -109,37 +68,15 @@ func Close(cfg *snapshot.Config, closed []snapshot.Key, reason string) *snapshot
 	if len(closed) == 0 {
 		return cfg
 	}
-	set := make(map[snapshot.Key]bool, len(closed))
-	for _, k := range closed {
-		set[k] = true
-	}
-	out := *cfg
-	out.Closed = slices.Clone(cfg.Closed)
-	for _, o := range Objects(cfg) {
-		if set[o.Key] {
-			out.Closed = append(out.Closed,
-				snapshot.Closed{Key: o.Key, Origin: cfg.Origins.Lookup(o.Key), Reason: reason, Selector: o.selector()})
+	var change snapshot.Change
+	all := slices.Clone(cfg.Closed)
+	for _, k := range slices.Compact(slices.SortedFunc(slices.Values(closed), snapshot.Key.Compare)) {
+		if o := cfg.Objects.Get(k); o != nil && k.Kind != "Mesh" {
+			change.Remove(k)
+			all = append(all, snapshot.Closed{Key: k, Origin: o.Origin, Reason: reason, Selector: selectorOf(o)})
 		}
 	}
-	out.MeshPeers = without("MeshPeer", cfg.MeshPeers, set)
-	out.FederatedExports = without("FederatedExport", cfg.FederatedExports, set)
-	out.FederatedImports = without("FederatedImport", cfg.FederatedImports, set)
-	out.Namespaces = without("Namespace", cfg.Namespaces, set)
-	out.Services = without("Service", cfg.Services, set)
-	out.PeerAuthentications = without("PeerAuthentication", cfg.PeerAuthentications, set)
-	out.AuthorizationPolicies = without("AuthorizationPolicy", cfg.AuthorizationPolicies, set)
-	out.ServiceEntries = without("ServiceEntry", cfg.ServiceEntries, set)
-	out.WorkloadEntries = without("WorkloadEntry", cfg.WorkloadEntries, set)
-	return &out
-}
-
-// without is a list without what is closed; the list itself when there is nothing of that in it.
-func without[T metav1.Object](kind string, list []T, closed map[snapshot.Key]bool) []T {
-	is := func(o T) bool {
-		return closed[snapshot.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}]
-	}
-	if !slices.ContainsFunc(list, is) {
-		return list
-	}
-	return slices.DeleteFunc(slices.Clone(list), is)
+	out := cfg.With(change)
+	out.Closed = all
+	return out
 }

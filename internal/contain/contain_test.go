@@ -20,23 +20,25 @@ var meta = metav1.ObjectMeta{Namespace: "default", Name: "one"}
 
 // everything has one object of each kind.
 func everything() *snapshot.Config {
-	cfg := &snapshot.Config{
-		Mesh:                  &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "one"}},
-		MeshPeers:             []*v1alpha1.MeshPeer{{ObjectMeta: metav1.ObjectMeta{Name: "one"}}},
-		FederatedExports:      []*v1alpha1.FederatedExport{{ObjectMeta: meta}},
-		FederatedImports:      []*v1alpha1.FederatedImport{{ObjectMeta: meta}},
-		Namespaces:            []*corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "one"}}},
-		Services:              []*corev1.Service{{ObjectMeta: meta}},
-		PeerAuthentications:   []*security.PeerAuthentication{{ObjectMeta: meta}},
-		AuthorizationPolicies: []*security.AuthorizationPolicy{{ObjectMeta: meta}},
-		ServiceEntries:        []*networking.ServiceEntry{{ObjectMeta: meta}},
-		WorkloadEntries:       []*networking.WorkloadEntry{{ObjectMeta: meta}},
+	selected := func(app string) *typev1beta1.WorkloadSelector {
+		return &typev1beta1.WorkloadSelector{MatchLabels: map[string]string{"app": app}}
 	}
-	cfg.PeerAuthentications[0].Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: map[string]string{"app": "web"}}
-	cfg.AuthorizationPolicies[0].Spec.Selector = &typev1beta1.WorkloadSelector{
-		MatchLabels: map[string]string{"app": "pay"},
-	}
-	return cfg
+	authentication := &security.PeerAuthentication{ObjectMeta: meta}
+	authentication.Spec.Selector = selected("web")
+	policy := &security.AuthorizationPolicy{ObjectMeta: meta}
+	policy.Spec.Selector = selected("pay")
+	return &snapshot.Config{Objects: snapshot.ObjectsOf(
+		&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "one"}},
+		&v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: "one"}},
+		&v1alpha1.FederatedExport{ObjectMeta: meta},
+		&v1alpha1.FederatedImport{ObjectMeta: meta},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "one"}},
+		&corev1.Service{ObjectMeta: meta},
+		authentication,
+		policy,
+		&networking.ServiceEntry{ObjectMeta: meta},
+		&networking.WorkloadEntry{ObjectMeta: meta},
+	)}
 }
 
 // Every kind can be closed, but the Mesh.
@@ -61,8 +63,8 @@ func TestEveryKind(t *testing.T) {
 		t.Errorf("not among the objects: %v", want)
 	}
 	closed := contain.Close(cfg, contain.Keys(contain.Objects(cfg)), "of a test")
-	if left := contain.Objects(closed); len(left) > 0 || closed.Mesh == nil {
-		t.Errorf("left of it: %v, Mesh %v", contain.Keys(left), closed.Mesh)
+	if left := contain.Objects(closed); len(left) > 0 || closed.Mesh() == nil {
+		t.Errorf("left of it: %v, Mesh %v", contain.Keys(left), closed.Mesh())
 	}
 	if len(closed.Closed) != len(got) || len(contain.Objects(cfg)) != len(got) || len(cfg.Closed) > 0 {
 		t.Errorf("%d closed, the former configuration has %d objects", len(closed.Closed), len(contain.Objects(cfg)))
@@ -77,14 +79,14 @@ func TestEveryKind(t *testing.T) {
 func TestClose(t *testing.T) {
 	cfg := everything()
 	key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "one"}
-	cfg.Origins = snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{key: {File: "a.yaml", Line: 7}})
+	cfg.Objects = cfg.Objects.WithOrigins(map[snapshot.Key]snapshot.Origin{key: {File: "a.yaml", Line: 7}})
 	out := contain.Close(cfg, []snapshot.Key{key, {Kind: "AuthorizationPolicy", Namespace: "default", Name: "another"}},
 		"of a test")
 	want := []snapshot.Closed{{
 		Key: key, Origin: snapshot.Origin{File: "a.yaml", Line: 7}, Reason: "of a test",
 		Selector: map[string]string{"app": "pay"},
 	}}
-	if !reflect.DeepEqual(out.Closed, want) || len(out.AuthorizationPolicies) != 0 || len(out.Services) != 1 {
+	if !reflect.DeepEqual(out.Closed, want) || out.Objects.Get(key) != nil || out.Objects.Len() != 9 {
 		t.Errorf("closed %+v", out.Closed)
 	}
 	if contain.Close(cfg, nil, "") != cfg {
@@ -97,9 +99,12 @@ func TestChanged(t *testing.T) {
 	if got := contain.Changed(before, now); len(got) > 0 {
 		t.Errorf("read again, %v has changed", contain.Keys(got))
 	}
-	now.AuthorizationPolicies[0].Spec.Selector.MatchLabels["app"] = "other"
-	now.Services = append(now.Services, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "two"}})
-	now.WorkloadEntries = nil
+	policy := &security.AuthorizationPolicy{ObjectMeta: meta}
+	policy.Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: map[string]string{"app": "other"}}
+	change := snapshot.PutAll[metav1.Object](policy,
+		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "two"}})
+	change.Remove(snapshot.Key{Kind: "WorkloadEntry", Namespace: "default", Name: "one"})
+	now = now.With(change)
 	want := []snapshot.Key{{Kind: "AuthorizationPolicy", Namespace: "default", Name: "one"}, {
 		Kind: "Service", Namespace: "default", Name: "two",
 	}}

@@ -77,8 +77,8 @@ func TestSamplesAreAccepted(t *testing.T) {
 		for _, f := range config.Findings {
 			t.Errorf("%s %s: %s:%d %s: %s", c.mesh, c.federation, filepath.Base(f.File), f.Line, f.Code, f.Message)
 		}
-		if config.Origins.Len() != c.objects {
-			t.Errorf("%s %s: %d objects, want %d", c.mesh, c.federation, config.Origins.Len(), c.objects)
+		if config.Objects.Len() != c.objects {
+			t.Errorf("%s %s: %d objects, want %d", c.mesh, c.federation, config.Objects.Len(), c.objects)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	istiosec "istio.io/api/security/v1beta1"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
+	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
@@ -55,13 +56,17 @@ func TestSameInputSameBytes(t *testing.T) {
 	}
 }
 
+// shuffled is the same snapshot, whose objects came in another order.
 func shuffled(w world, s *snapshot.Snapshot) *snapshot.Snapshot {
-	out, cfg, reg := *s, *s.Config, *s.Registry
+	out, reg := *s, *s.Registry
 	reg.Nodes, reg.Workloads = mixed(w, reg.Nodes), mixed(w, reg.Workloads)
-	cfg.Services, cfg.WorkloadEntries, cfg.ServiceEntries = mixed(w, cfg.Services), mixed(w, cfg.WorkloadEntries), mixed(w, cfg.ServiceEntries)
-	cfg.AuthorizationPolicies, cfg.PeerAuthentications = mixed(w, cfg.AuthorizationPolicies), mixed(w, cfg.PeerAuthentications)
-	cfg.MeshPeers, cfg.FederatedExports, cfg.FederatedImports = mixed(w, cfg.MeshPeers), mixed(w, cfg.FederatedExports), mixed(w, cfg.FederatedImports)
-	out.Config, out.Registry = &cfg, &reg
+	config := &snapshot.Config{}
+	for _, o := range mixed(w, slices.Collect(s.Config.Objects.All())) {
+		var change snapshot.Change
+		change.Put(o)
+		config = config.With(change)
+	}
+	out.Config, out.Registry = config, &reg
 	return &out
 }
 
@@ -129,31 +134,46 @@ func resources(mesh *model.Mesh, proxy string) []byte {
 // changed takes one part of a snapshot from another world.
 func changed(w world, s *snapshot.Snapshot) *snapshot.Snapshot {
 	other := w.snapshot()
-	out, cfg := *s, *s.Config
-	out.Config = &cfg
+	out := *s
+	take := func(kinds ...string) {
+		var change snapshot.Change
+		for o := range s.Config.Objects.All() {
+			if slices.Contains(kinds, o.Key.Kind) {
+				change.Remove(o.Key)
+			}
+		}
+		for o := range other.Config.Objects.All() {
+			if slices.Contains(kinds, o.Key.Kind) {
+				change.Put(o)
+			}
+		}
+		out.Config = s.Config.With(change)
+	}
 	switch w.IntN(11) {
 	case 0:
-		cfg.Mesh = other.Config.Mesh
+		take("Mesh")
 	case 1:
-		cfg.Services = other.Config.Services
+		take("Service")
 		out.VIPs = maps.Clone(s.VIPs)
 		maps.Copy(out.VIPs, other.VIPs)
 	case 2:
-		cfg.AuthorizationPolicies = other.Config.AuthorizationPolicies
+		take("AuthorizationPolicy")
 	case 3:
-		if len(cfg.AuthorizationPolicies) > 0 {
-			cfg.AuthorizationPolicies = cfg.AuthorizationPolicies[1:]
+		if policies := snapshot.Of[*security.AuthorizationPolicy](s.Config); len(policies) > 0 {
+			var change snapshot.Change
+			change.Remove(snapshot.KeyOf(policies[0]))
+			out.Config = s.Config.With(change)
 		}
 	case 4:
-		cfg.PeerAuthentications = other.Config.PeerAuthentications
+		take("PeerAuthentication")
 	case 5:
-		cfg.ServiceEntries = other.Config.ServiceEntries
+		take("ServiceEntry")
 	case 6:
-		cfg.WorkloadEntries = other.Config.WorkloadEntries
+		take("WorkloadEntry")
 	case 7:
-		cfg.FederatedExports, cfg.FederatedImports = other.Config.FederatedExports, other.Config.FederatedImports
+		take("FederatedExport", "FederatedImport")
 	case 8:
-		cfg.MeshPeers = other.Config.MeshPeers
+		take("MeshPeer")
 	case 9:
 		out.Registry = other.Registry
 	case 10:
@@ -174,7 +194,7 @@ func TestNeedToKnow(t *testing.T) {
 				continue
 			}
 			text := told(mesh, n.Name)
-			for _, svc := range snap.Config.Services {
+			for _, svc := range snapshot.Of[*corev1.Service](snap.Config) {
 				name := host(svc.Name, svc.Namespace)
 				if mayKnow(snap, n.Name, svc) {
 					shown++
@@ -225,19 +245,19 @@ func TestGatewaysNeedToKnow(t *testing.T) {
 }
 
 func isLive(snap *snapshot.Snapshot, peer string) bool {
-	return slices.ContainsFunc(snap.Config.MeshPeers, func(p *v1alpha1.MeshPeer) bool { return p.Name == peer && !p.Spec.Suspend })
+	return slices.ContainsFunc(snapshot.Of[*v1alpha1.MeshPeer](snap.Config), func(p *v1alpha1.MeshPeer) bool { return p.Name == peer && !p.Spec.Suspend })
 }
 
 // crosses: the service is exported to a live peer.
 func crosses(snap *snapshot.Snapshot, ns, service string) bool {
-	return slices.ContainsFunc(snap.Config.FederatedExports, func(e *v1alpha1.FederatedExport) bool {
+	return slices.ContainsFunc(snapshot.Of[*v1alpha1.FederatedExport](snap.Config), func(e *v1alpha1.FederatedExport) bool {
 		return e.Namespace == ns && e.Spec.Service == service && isLive(snap, e.Spec.To[0].Peer)
 	})
 }
 
 // imports: the service of that name, or what that account may call, is imported from a live peer.
 func imports(snap *snapshot.Snapshot, ns, service, caller string) bool {
-	return slices.ContainsFunc(snap.Config.FederatedImports, func(i *v1alpha1.FederatedImport) bool {
+	return slices.ContainsFunc(snapshot.Of[*v1alpha1.FederatedImport](snap.Config), func(i *v1alpha1.FederatedImport) bool {
 		return i.Namespace == ns && (i.Name == service || slices.Contains(i.Spec.Callers, caller)) &&
 			slices.ContainsFunc(i.Spec.From, func(f v1alpha1.ImportFrom) bool {
 				return isLive(snap, f.Peer) && (f.Weight == nil || *f.Weight > 0)
@@ -247,7 +267,7 @@ func imports(snap *snapshot.Snapshot, ns, service, caller string) bool {
 
 // mayServe: a workload or an entry of that account is behind a service that is exported.
 func mayServe(snap *snapshot.Snapshot, ns, account string) bool {
-	return crosses(snap, ns, account) || slices.ContainsFunc(snap.Config.WorkloadEntries, func(e *networking.WorkloadEntry) bool {
+	return crosses(snap, ns, account) || slices.ContainsFunc(snapshot.Of[*networking.WorkloadEntry](snap.Config), func(e *networking.WorkloadEntry) bool {
 		return e.Namespace == ns && e.Spec.ServiceAccount == account && crosses(snap, ns, e.Spec.Labels["app"])
 	})
 }
@@ -266,7 +286,7 @@ func serves(svc *corev1.Service, w snapshot.Workload) bool {
 }
 
 func mayCall(snap *snapshot.Snapshot, caller snapshot.Workload, svc *corev1.Service) bool {
-	for _, i := range snap.Config.FederatedImports {
+	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](snap.Config) {
 		if i.Name == svc.Name && i.Namespace == svc.Namespace { // its own list decides
 			return i.Namespace == caller.Namespace && slices.Contains(i.Spec.Callers, caller.ServiceAccount)
 		}
@@ -277,7 +297,7 @@ func mayCall(snap *snapshot.Snapshot, caller snapshot.Workload, svc *corev1.Serv
 			labels = append(labels, w.Labels)
 		}
 	}
-	for _, e := range snap.Config.WorkloadEntries {
+	for _, e := range snapshot.Of[*networking.WorkloadEntry](snap.Config) {
 		if e.Namespace == svc.Namespace && e.Spec.Labels["app"] == svc.Spec.Selector["app"] {
 			labels = append(labels, e.Spec.Labels)
 		}
@@ -289,7 +309,7 @@ func mayCall(snap *snapshot.Snapshot, caller snapshot.Workload, svc *corev1.Serv
 // admits: could any request of the caller pass the policies on a server with these labels?
 func admits(snap *snapshot.Snapshot, ns string, labels map[string]string, tcp bool, caller snapshot.Workload) bool {
 	allowed := false
-	for _, p := range snap.Config.AuthorizationPolicies {
+	for _, p := range snapshot.Of[*security.AuthorizationPolicy](snap.Config) {
 		want := p.Spec.GetSelector().GetMatchLabels()
 		if p.Namespace != ns && p.Namespace != "isthmus-system" || len(want) > 0 && labels["app"] != want["app"] {
 			continue
@@ -299,7 +319,7 @@ func admits(snap *snapshot.Snapshot, ns string, labels map[string]string, tcp bo
 				if len(r.To)+len(r.When) == 0 && fromMatches(r, caller, true) {
 					return false
 				}
-			} else if (!tcp || len(r.To)+len(r.When) == 0 && (len(snap.Config.MeshPeers) == 0 || !strings.Contains(r.String(), "retail.example"))) && fromMatches(r, caller, false) {
+			} else if (!tcp || len(r.To)+len(r.When) == 0 && (len(snapshot.Of[*v1alpha1.MeshPeer](snap.Config)) == 0 || !strings.Contains(r.String(), "retail.example"))) && fromMatches(r, caller, false) {
 				allowed = true
 			}
 		}

@@ -56,16 +56,18 @@ func (w world) snapshot() *snapshot.Snapshot {
 	s := &snapshot.Snapshot{
 		Time: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), Roots: []byte(w.roots["own"]), VIPs: map[string]netip.Addr{},
 		Registry: &snapshot.Registry{},
-		Config:   &snapshot.Config{Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}}},
+		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
+			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+		)},
 	}
 	if !w.chance(4) { // else nobody knows where the control plane is
 		s.PeeringAddresses = []netip.AddrPort{netip.MustParseAddrPort("10.9.0.1:15013")}
 	}
 	if w.chance(8) {
-		s.Config.Mesh.Spec.MTLS = pick(w, v1alpha1.MTLSPermissive, v1alpha1.MTLSDisable)
+		s.Config.Mesh().Spec.MTLS = pick(w, v1alpha1.MTLSPermissive, v1alpha1.MTLSDisable)
 	}
 	if w.chance(8) {
-		s.Config.Mesh.Spec.Outbound = v1alpha1.OutboundAllowAny
+		s.Config.Mesh().Spec.Outbound = v1alpha1.OutboundAllowAny
 	}
 	for i, ns := range namespaces {
 		w.namespace(s, i, ns)
@@ -87,9 +89,9 @@ func (w world) namespace(s *snapshot.Snapshot, i int, ns string) {
 			continue // nothing to call
 		}
 		protocol := map[string]string{"api": "http-x", "db": "tcp-x", "web": "grpc-x", "job": "tls-x"}[sa]
-		s.Config.Services = append(s.Config.Services, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: sa, Namespace: ns}, Spec: corev1.ServiceSpec{
+		s.Config = s.Config.With(snapshot.PutAll(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: sa, Namespace: ns}, Spec: corev1.ServiceSpec{
 			Selector: map[string]string{"app": sa}, Ports: []corev1.ServicePort{{Name: protocol, Port: 80, TargetPort: intstr.FromInt32(8080)}},
-		}})
+		}}))
 		s.VIPs[host(sa, ns)] = netip.AddrFrom4([4]byte{240, 240, byte(i + 1), byte(k + 1)})
 	}
 	w.policies(s, ns, 4)
@@ -99,12 +101,12 @@ func (w world) namespace(s *snapshot.Snapshot, i int, ns string) {
 		if w.chance(2) {
 			pa.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: map[string]string{"app": pick(w, accounts...)}}
 		}
-		s.Config.PeerAuthentications = append(s.Config.PeerAuthentications, pa)
+		s.Config = s.Config.With(snapshot.PutAll(pa))
 	}
 	if w.chance(2) {
 		we := &networking.WorkloadEntry{ObjectMeta: metav1.ObjectMeta{Name: "vm", Namespace: ns}}
 		we.Spec = istionet.WorkloadEntry{Address: fmt.Sprintf("10.1.%d.1", i), Labels: map[string]string{"app": pick(w, accounts...)}, ServiceAccount: pick(w, "vm", "api"), Weight: w.Uint32N(3)}
-		s.Config.WorkloadEntries = append(s.Config.WorkloadEntries, we)
+		s.Config = s.Config.With(snapshot.PutAll(we))
 	}
 	if w.chance(2) {
 		se := &networking.ServiceEntry{ObjectMeta: metav1.ObjectMeta{Name: "out", Namespace: ns}}
@@ -113,7 +115,7 @@ func (w world) namespace(s *snapshot.Snapshot, i int, ns string) {
 			Ports: []*istionet.ServicePort{{Number: 443, Name: "tls", Protocol: "TLS"}}, Endpoints: []*istionet.WorkloadEntry{{Address: "192.0.2.1"}},
 			ExportTo: pick(w, nil, []string{"."}, []string{"*"}, []string{pick(w, namespaces...)}),
 		}
-		s.Config.ServiceEntries = append(s.Config.ServiceEntries, se)
+		s.Config = s.Config.With(snapshot.PutAll(se))
 		s.VIPs[se.Spec.Hosts[0]] = netip.AddrFrom4([4]byte{240, 240, byte(i + 1), 100})
 	}
 }
@@ -130,7 +132,7 @@ func (w world) policies(s *snapshot.Snapshot, ns string, most int) {
 		for range 1 + w.IntN(2) {
 			p.Spec.Rules = append(p.Spec.Rules, w.rule())
 		}
-		s.Config.AuthorizationPolicies = append(s.Config.AuthorizationPolicies, p)
+		s.Config = s.Config.With(snapshot.PutAll(p))
 	}
 }
 
@@ -180,18 +182,18 @@ func (w world) federation(s *snapshot.Snapshot) {
 	}})
 	no := false
 	for _, name := range []string{"bank", "retail"} {
-		s.Config.MeshPeers = append(s.Config.MeshPeers, &v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MeshPeerSpec{
+		s.Config = s.Config.With(snapshot.PutAll(&v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MeshPeerSpec{
 			TrustDomain: name + ".example", KnownAs: "cards", GatewayAddresses: []string{"198.51.100.2:15443"},
 			GatewayIDs: []string{"spiffe://" + name + ".example/ns/isthmus-system/sa/gateway"}, Suspend: w.chance(5),
 			Bundle: v1alpha1.PeerBundle{Inline: w.roots[name], Refresh: &no},
-		}})
+		}}))
 	}
 	for _, ns := range namespaces {
 		if w.chance(2) {
-			s.Config.FederatedExports = append(s.Config.FederatedExports, &v1alpha1.FederatedExport{
+			s.Config = s.Config.With(snapshot.PutAll(&v1alpha1.FederatedExport{
 				ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: ns},
 				Spec:       v1alpha1.FederatedExportSpec{Service: "api", Port: 80, To: []v1alpha1.ExportTo{{Peer: pick(w, "bank", "retail"), Rules: []v1alpha1.ExportRule{{}}}}},
-			})
+			}))
 		}
 		if w.chance(2) {
 			weight, name := int32(w.IntN(3)), pick(w, "remote", "api")
@@ -201,7 +203,7 @@ func (w world) federation(s *snapshot.Snapshot) {
 			if w.chance(2) {
 				i.Spec.Local = &v1alpha1.ImportLocal{Priority: int32(w.IntN(2))}
 			}
-			s.Config.FederatedImports = append(s.Config.FederatedImports, i)
+			s.Config = s.Config.With(snapshot.PutAll(i))
 			if h := host(name, ns); !s.VIPs[h].IsValid() {
 				s.VIPs[h] = netip.AddrFrom4([4]byte{240, 240, byte(slices.Index(namespaces, ns) + 1), 200})
 			}

@@ -17,7 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -52,7 +54,7 @@ func TestTokenServesOnce(t *testing.T) {
 	if status != http.StatusConflict || !strings.Contains(body, "used already") {
 		t.Errorf("replay past the gateway: %d %s", status, body)
 	}
-	if n := len(cards.snapshot().Config.MeshPeers) + len(thief.snapshot().Config.MeshPeers); n != 1 {
+	if n := len(snapshot.Of[*v1alpha1.MeshPeer](cards.snapshot().Config)) + len(snapshot.Of[*v1alpha1.MeshPeer](thief.snapshot().Config)); n != 1 {
 		t.Errorf("%d peers, want 1", n)
 	}
 	if log := cards.logs.String() + retail.logs.String(); strings.Contains(log, tok.Secret.Reveal()) || strings.Contains(log, tok.Encode()) {
@@ -111,7 +113,7 @@ func TestImpostorOnThePathNeverSeesTheSecret(t *testing.T) {
 	if open := len(evil.snapshot().Invites); open != 1 {
 		t.Error("the impostor has seen the secret")
 	}
-	if len(retail.snapshot().Config.MeshPeers) != 0 || len(retail.snapshot().Bootstraps) != 0 {
+	if len(snapshot.Of[*v1alpha1.MeshPeer](retail.snapshot().Config)) != 0 || len(retail.snapshot().Bootstraps) != 0 {
 		t.Error("something is left of the attempt")
 	}
 }
@@ -209,7 +211,7 @@ func TestOfHundredRacingAcceptsOneWins(t *testing.T) {
 	if len(won) != 1 {
 		t.Fatalf("%d winners", len(won))
 	}
-	peers := cards.snapshot().Config.MeshPeers
+	peers := snapshot.Of[*v1alpha1.MeshPeer](cards.snapshot().Config)
 	if want := fmt.Sprintf("retail%d.example", <-won); len(peers) != 1 || peers[0].Spec.TrustDomain != want {
 		t.Errorf("peers %v, want %s", peers, want)
 	}
@@ -400,7 +402,7 @@ func TestPeeringServerRefuses(t *testing.T) {
 			}
 		})
 	}
-	if got := len(cards.snapshot().Config.MeshPeers); got != 1 {
+	if got := len(snapshot.Of[*v1alpha1.MeshPeer](cards.snapshot().Config)); got != 1 {
 		t.Errorf("%d peers, want 1", got)
 	}
 	if cards.snapshot().Peers["retail"].Catalogue != nil {
@@ -481,7 +483,7 @@ func TestWorkloadOnTheWireWhilePeering(t *testing.T) {
 			if got := thief.heard(); len(got) > 0 {
 				t.Errorf("it was told %q", got)
 			}
-			if len(retail.snapshot().Config.MeshPeers)+len(cards.snapshot().Config.MeshPeers) != 0 ||
+			if len(snapshot.Of[*v1alpha1.MeshPeer](retail.snapshot().Config))+len(snapshot.Of[*v1alpha1.MeshPeer](cards.snapshot().Config)) != 0 ||
 				len(cards.snapshot().Invites) != 1 {
 				t.Error("something was peered, or the invitation has gone")
 			}
@@ -644,7 +646,7 @@ func TestInviterRefusesWhatClashes(t *testing.T) {
 			if !strings.Contains(cards.logs.String(), tt.log) {
 				t.Errorf("the log does not say %q", tt.log)
 			}
-			if got := len(cards.snapshot().Config.MeshPeers); got != 1 {
+			if got := len(snapshot.Of[*v1alpha1.MeshPeer](cards.snapshot().Config)); got != 1 {
 				t.Errorf("%d peers, want 1", got)
 			}
 		})

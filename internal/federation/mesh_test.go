@@ -199,18 +199,17 @@ func (m *mesh) snapshot() *snapshot.Snapshot {
 	m.must(err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	config := *m.config
-	config.MeshPeers = slices.Clone(config.MeshPeers)
+	config := m.config
 	peers := map[string]snapshot.PeerState{}
 	for _, k := range kept {
 		k.State.Revoked = !k.Revoked.IsZero()
 		peers[k.Name] = k.State
 		if k.Object != nil {
-			config.MeshPeers = append(config.MeshPeers, k.Object)
+			config = config.With(snapshot.PutAll(k.Object))
 		}
 	}
 	return &snapshot.Snapshot{
-		Time: now, Config: &config, Peers: peers, Invites: invites, Bootstraps: bootstraps, Roots: m.roots,
+		Time: now, Config: config, Peers: peers, Invites: invites, Bootstraps: bootstraps, Roots: m.roots,
 		PeeringAddresses: m.reachedAt,
 		Registry: &snapshot.Registry{Nodes: []snapshot.Node{{Name: "gw", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
 			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.1"), OuterAddress: m.address.Addr(),
@@ -241,11 +240,11 @@ func (m *mesh) dialGateway(ctx context.Context, sni string) (net.Conn, error) {
 	}
 	name, _ := strings.CutPrefix(sni, "control.")
 	v := peerrules.All(snap, m.td.Name())[name]
-	i := slices.IndexFunc(snap.Config.MeshPeers, func(p *v1alpha1.MeshPeer) bool { return p.Name == name })
+	i := slices.IndexFunc(snapshot.Of[*v1alpha1.MeshPeer](snap.Config), func(p *v1alpha1.MeshPeer) bool { return p.Name == name })
 	if i < 0 || !v.Control {
 		return nil, fmt.Errorf("no chain for %s", sni)
 	}
-	p := snap.Config.MeshPeers[i]
+	p := snapshot.Of[*v1alpha1.MeshPeer](snap.Config)[i]
 	raw, err := m.net.dial(ctx, p.Spec.GatewayAddresses[0])
 	if err != nil {
 		return nil, err
@@ -347,7 +346,7 @@ func (m *mesh) chain(name string) (peer, invite string) {
 			return "", i.ID
 		}
 	}
-	for _, p := range snap.Config.MeshPeers {
+	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](snap.Config) {
 		if name == "control."+p.Name+".fed."+m.td.Name() {
 			return p.Name, ""
 		}
@@ -368,11 +367,11 @@ func (m *mesh) chainConfig(name string) (*tls.Config, error) {
 		if !v.Control {
 			return nil, errors.New("no chain")
 		}
-		i := slices.IndexFunc(snap.Config.MeshPeers, func(p *v1alpha1.MeshPeer) bool { return p.Name == peer })
+		i := slices.IndexFunc(snapshot.Of[*v1alpha1.MeshPeer](snap.Config), func(p *v1alpha1.MeshPeer) bool { return p.Name == peer })
 		return &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: shown, ClientAuth: tls.RequireAnyClientCert,
 			VerifyConnection: func(cs tls.ConnectionState) error {
-				return verifyPeer(cs, v.Roots, snap.Config.MeshPeers[i].Spec.GatewayIDs)
+				return verifyPeer(cs, v.Roots, snapshot.Of[*v1alpha1.MeshPeer](snap.Config)[i].Spec.GatewayIDs)
 			},
 		}, nil
 	}

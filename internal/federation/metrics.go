@@ -3,7 +3,9 @@ package federation
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // Metrics of peers, one series a MeshPeer.
@@ -29,7 +31,7 @@ func (s *Service) Describe(ch chan<- *prometheus.Desc) {
 func (s *Service) Collect(ch chan<- prometheus.Metric) {
 	snap := s.snapshotNow()
 	verdicts := peerrules.All(snap, s.TrustDomain.Name())
-	for _, p := range s.snapshotConfig().MeshPeers {
+	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](s.snapshotConfig()) {
 		state, h := snap.Peers[p.Name], s.Health(p.Name)
 		gauge := func(d *prometheus.Desc, v float64) {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, p.Name)

@@ -33,7 +33,7 @@ func TestTwoMeshesBecomePeers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		other := m.snapshot().Config.MeshPeers[0]
+		other := snapshot.Of[*v1alpha1.MeshPeer](m.snapshot().Config)[0]
 		if got := [2]string{own, peerrules.FingerprintOf(other, m.snapshot().Peers[other.Name])}; got != want ||
 			own == got[1] || len(own) != 64 {
 			t.Errorf("%s shows %v, want %v", m.td, got, want)
@@ -55,10 +55,10 @@ func TestTwoMeshesBecomePeers(t *testing.T) {
 		}, cards},
 	} {
 		snap := tt.at.snapshot()
-		if len(snap.Config.MeshPeers) != 1 || len(snap.Invites) != 0 || len(snap.Bootstraps) != 0 {
-			t.Fatalf("%s: %d peers, %d invitations, %d bootstraps", tt.name, len(snap.Config.MeshPeers), len(snap.Invites), len(snap.Bootstraps))
+		if len(snapshot.Of[*v1alpha1.MeshPeer](snap.Config)) != 1 || len(snap.Invites) != 0 || len(snap.Bootstraps) != 0 {
+			t.Fatalf("%s: %d peers, %d invitations, %d bootstraps", tt.name, len(snapshot.Of[*v1alpha1.MeshPeer](snap.Config)), len(snap.Invites), len(snap.Bootstraps))
 		}
-		got := snap.Config.MeshPeers[0]
+		got := snapshot.Of[*v1alpha1.MeshPeer](snap.Config)[0]
 		tt.spec.Bundle.Inline = string(peerrules.EncodeRoots([]*x509.Certificate{tt.theirs.root.cert}))
 		if diff := cmp.Diff(tt.spec, got.Spec); diff != "" || got.Name != tt.name {
 			t.Errorf("%s: %s", got.Name, diff)
@@ -75,14 +75,16 @@ func TestPeersExchangeCatalogues(t *testing.T) {
 	retail.live()
 	join(t, cards, retail)
 	cards.edit(func(c *snapshot.Config) {
-		c.Services = []*corev1.Service{{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "payments"},
-			Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 8080}}},
-		}}
-		c.FederatedExports = []*v1alpha1.FederatedExport{{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "payments"},
-			Spec:       v1alpha1.FederatedExportSpec{Service: "payments", Port: 8080, To: []v1alpha1.ExportTo{{Peer: "retail"}}},
-		}}
+		c.Objects = snapshot.ObjectsOf(
+			&corev1.Service{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "payments"},
+				Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 8080}}},
+			},
+			&v1alpha1.FederatedExport{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "payments"},
+				Spec:       v1alpha1.FederatedExportSpec{Service: "payments", Port: 8080, To: []v1alpha1.ExportTo{{Peer: "retail"}}},
+			},
+		)
 	})
 	offered := func() []snapshot.OfferedService {
 		if c := retail.snapshot().Peers["cards"].Catalogue; c != nil {
@@ -98,7 +100,11 @@ func TestPeersExchangeCatalogues(t *testing.T) {
 		h := cards.Health("retail")
 		return h.Behind.IsZero() && !h.PushOK.IsZero()
 	})
-	cards.edit(func(c *snapshot.Config) { c.FederatedExports = nil })
+	cards.edit(func(c *snapshot.Config) {
+		var gone snapshot.Change
+		gone.Remove(snapshot.Key{Kind: "FederatedExport", Namespace: "default", Name: "payments"})
+		c.Objects = c.Objects.With(gone)
+	})
 	eventually(t, "retail is offered nothing", func() bool { return offered() != nil && len(offered()) == 0 })
 }
 

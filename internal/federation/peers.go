@@ -50,8 +50,8 @@ func (s *Service) peers(ctx context.Context) (map[string]peer, error) {
 		all[k.Name] = peer{object: k.Object, state: k.State}
 	}
 	cfg := s.snapshotConfig()
-	for _, o := range cfg.MeshPeers {
-		if origin := cfg.Origins.Lookup(snapshot.Key{Kind: "MeshPeer", Name: o.Name}); origin.File != "" {
+	for _, o := range snapshot.Of[*v1alpha1.MeshPeer](cfg) {
+		if cfg.Origin(snapshot.KeyOf(o)).Source == snapshot.SourceFile {
 			all[o.Name] = peer{object: o, state: all[o.Name].state, fromFile: true}
 		}
 	}

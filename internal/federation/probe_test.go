@@ -283,9 +283,9 @@ func TestProbesCanBeRefused(t *testing.T) {
 	before := r.cards.Snapshot
 	r.cards.Snapshot = func() *snapshot.Snapshot {
 		snap := before()
-		peer := *snap.Config.MeshPeers[0]
+		peer := *snapshot.Of[*v1alpha1.MeshPeer](snap.Config)[0]
 		peer.Spec.RefuseProbes = true
-		snap.Config.MeshPeers = []*v1alpha1.MeshPeer{&peer}
+		snap.Config = snap.Config.With(snapshot.PutAll(&peer))
 		return snap
 	}
 	got := retail.probeNow(Target{})

@@ -10,12 +10,13 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/sni"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 func (s *Service) meshPeer(name string) *v1alpha1.MeshPeer {
-	for _, p := range s.snapshotConfig().MeshPeers {
+	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](s.snapshotConfig()) {
 		if p.Name == name {
 			return p
 		}

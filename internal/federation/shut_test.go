@@ -212,8 +212,10 @@ func TestACrashLeavesASuspendedPeerSuspended(t *testing.T) {
 				if name == "another first trust" {
 					file = cardsPeer(next)
 				}
-				cfg := &snapshot.Config{MeshPeers: []*v1alpha1.MeshPeer{file}, Origins: snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{
-					{Kind: "MeshPeer", Name: "cards"}: {File: "peers.yaml", Line: 1},
+				cfg := &snapshot.Config{Objects: snapshot.ObjectsOf(
+					file,
+				).WithOrigins(map[snapshot.Key]snapshot.Origin{
+					{Kind: "MeshPeer", Name: "cards"}: {Source: snapshot.SourceFile, File: "peers.yaml", Line: 1},
 				})}
 				p := begin(t, db, cfg)
 				p.state.writes = writes

@@ -31,7 +31,7 @@ func (s *Service) SetTerms(ctx context.Context, name string, t Terms) (maxBundle
 		return 0, time.Time{}, err
 	}
 	if p.fromFile {
-		o := s.snapshotConfig().Origins.Lookup(snapshot.Key{Kind: "MeshPeer", Name: name})
+		o := s.snapshotConfig().Origin(snapshot.Key{Kind: "MeshPeer", Name: name})
 		return 0, time.Time{}, fmt.Errorf("peer %s is described by a file: write spec.maxBundleAge and spec.expiresAt at %s:%d",
 			name, o.File, o.Line)
 	}

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -45,8 +44,7 @@ func TestTermsOfAPeering(t *testing.T) {
 	filed := p.DeepCopy()
 	filed.Name = "filed"
 	cards.edit(func(c *snapshot.Config) {
-		c.MeshPeers = []*v1alpha1.MeshPeer{filed}
-		c.Origins = snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{{Kind: "MeshPeer", Name: "filed"}: {File: "peers.yaml", Line: 7}})
+		c.Objects = snapshot.ObjectsOf(filed).WithOrigins(map[snapshot.Key]snapshot.Origin{{Kind: "MeshPeer", Name: "filed"}: {Source: snapshot.SourceFile, File: "peers.yaml", Line: 7}})
 	})
 	if _, _, err := cards.SetTerms(t.Context(), "filed", Terms{Never: true}); err == nil || !strings.HasSuffix(err.Error(), "at peers.yaml:7") {
 		t.Error(err)

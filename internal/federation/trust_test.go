@@ -213,11 +213,11 @@ func fromFile(t *testing.T, m *mesh, as, knownAs string) *v1alpha1.MeshPeer {
 
 func (m *mesh) write(peers ...*v1alpha1.MeshPeer) {
 	m.edit(func(c *snapshot.Config) {
-		origins := map[snapshot.Key]snapshot.Origin{}
+		var filed snapshot.Change
 		for _, p := range peers {
-			origins[snapshot.Key{Kind: "MeshPeer", Name: p.Name}] = snapshot.Origin{File: "peers.yaml", Line: 1}
+			filed.Put(snapshot.NewObject(p, snapshot.Origin{Source: snapshot.SourceFile, File: "peers.yaml", Line: 1}))
 		}
-		c.MeshPeers, c.Origins = peers, snapshot.OriginsOf(origins)
+		c.Objects = (*snapshot.Objects)(nil).With(filed)
 	})
 }
 
@@ -366,10 +366,9 @@ func TestNewerPeerWithTheSameRootBlocksNothing(t *testing.T) {
 	old, twin := fromFile(t, cards, "", "retail"), fromFile(t, cards, "a-twin", "retail")
 	twin.Spec.TrustDomain, twin.Spec.GatewayIDs = "twin.example", []string{"spiffe://twin.example/ns/a/sa/b"}
 	retail.edit(func(c *snapshot.Config) {
-		c.MeshPeers = []*v1alpha1.MeshPeer{twin, old}
-		c.Origins = snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{
-			{Kind: "MeshPeer", Name: "cards"}:  {File: "old.yaml", FirstSeen: noon},
-			{Kind: "MeshPeer", Name: "a-twin"}: {File: "a.yaml", FirstSeen: noon.Add(time.Second)},
+		c.Objects = snapshot.ObjectsOf(twin, old).WithOrigins(map[snapshot.Key]snapshot.Origin{
+			{Kind: "MeshPeer", Name: "cards"}:  {Source: snapshot.SourceFile, File: "old.yaml", FirstSeen: noon},
+			{Kind: "MeshPeer", Name: "a-twin"}: {Source: snapshot.SourceFile, File: "a.yaml", FirstSeen: noon.Add(time.Second)},
 		})
 	})
 	retail.adoptAll(t.Context())

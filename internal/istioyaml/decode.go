@@ -31,23 +31,16 @@ const (
 // float64, string, bool and nil, and must not be changed. Findings need only code, field, message and remedy.
 type Validator func(kind string, document map[string]any) []finding.Finding
 
-// Object is one object as it was written: Value is a pointer to the Go type of its kind, never written after decoding.
-type Object struct {
-	Key    snapshot.Key
-	Value  any
-	Origin snapshot.Origin
-}
-
 // same says that two objects are one and stand at the same place.
-func (o *Object) same(p *Object) bool {
-	return o.Value == p.Value && o.Origin.File == p.Origin.File && o.Origin.Line == p.Origin.Line
+func same(a, b *snapshot.Object) bool {
+	return a.Value == b.Value && a.Origin.File == b.Origin.File && a.Origin.Line == b.Origin.Line
 }
 
 // File is what one file holds. What could not be read costs itself alone.
 type File struct {
 	Name string
 	// Objects in the order of the file, each key once.
-	Objects []*Object
+	Objects []*snapshot.Object
 	// Broken is what is written and could not be read.
 	Broken []*Broken
 	// Findings about the file.
@@ -102,13 +95,11 @@ type placing struct {
 
 func (p *placing) add(d *document, line int) {
 	for _, o := range d.objects {
-		o.Origin.File = p.f.Name
-		o.Origin.Line += line
+		p.put(&o.Origin, line)
 		p.f.Objects = append(p.f.Objects, p.as(&o))
 	}
 	for _, b := range d.broken {
-		b.Origin.File = p.f.Name
-		b.Origin.Line += line
+		p.put(&b.Origin, line)
 		if !b.WholeKey() { // a heap of them says no more than some
 			if p.unknown[b.Key]++; p.unknown[b.Key] > MaxFindings || p.unknown[b.Key] > 1 && !b.Security {
 				continue
@@ -130,6 +121,11 @@ func (p *placing) add(d *document, line int) {
 	}
 }
 
+// put says where in the file something stands that is at a line of a document.
+func (p *placing) put(o *snapshot.Origin, line int) {
+	o.Source, o.File, o.Line = snapshot.SourceFile, p.f.Name, o.Line+line
+}
+
 func (p *placing) tellMore() {
 	if p.more > 0 {
 		p.f.Findings = append(p.f.Findings, finding.Finding{
@@ -141,12 +137,12 @@ func (p *placing) tellMore() {
 }
 
 // as is the previous file's object where that is the same one, a few places further on perhaps.
-func (p *placing) as(o *Object) *Object {
+func (p *placing) as(o *snapshot.Object) *snapshot.Object {
 	if p.previous == nil {
 		return o
 	}
 	for i := p.at; i < min(p.at+8, len(p.previous.Objects)); i++ {
-		if was := p.previous.Objects[i]; o.same(was) {
+		if was := p.previous.Objects[i]; same(o, was) {
 			p.at = i + 1
 			return was
 		}
@@ -168,7 +164,7 @@ func (f *File) refuseTwice() {
 			places[b.Key] = append(places[b.Key], b.Origin)
 		}
 	}
-	var kept []*Object
+	var kept []*snapshot.Object
 	reported := map[snapshot.Key]bool{}
 	for n, o := range f.Objects {
 		if len(places[o.Key]) == 1 {
@@ -178,7 +174,7 @@ func (f *File) refuseTwice() {
 			continue
 		}
 		if kept == nil {
-			kept = append(make([]*Object, 0, len(f.Objects)), f.Objects[:n]...)
+			kept = append(make([]*snapshot.Object, 0, len(f.Objects)), f.Objects[:n]...)
 		}
 		other := places[o.Key][0].Line
 		if other == o.Origin.Line {

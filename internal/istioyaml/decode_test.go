@@ -139,7 +139,7 @@ func TestEveryKindDecodes(t *testing.T) {
 				for _, fd := range f.Findings {
 					t.Errorf("example: %s", fd)
 				}
-				seen = seen || slices.ContainsFunc(f.Objects, func(o *istioyaml.Object) bool { return o.Key.Kind == k.Name })
+				seen = seen || slices.ContainsFunc(f.Objects, func(o *snapshot.Object) bool { return o.Key.Kind == k.Name })
 			}
 			if !seen {
 				t.Errorf("%s shows no example of the kind", page)

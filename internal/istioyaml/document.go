@@ -19,7 +19,7 @@ import (
 // document is what one YAML document holds, its lines counted from 0, so that it stays true wherever it stands in a
 // file.
 type document struct {
-	objects  []Object
+	objects  []snapshot.Object
 	broken   []Broken
 	skipped  []skipped
 	findings []finding.Finding

@@ -16,7 +16,7 @@ import (
 // are errors; the raw document comes along as far as it could be read.
 func (h head) decode(
 	k kind.Kind, s standing, n *yaml.Node, left *budget, validate Validator, why finding.Finding,
-) (o *Object, doc map[string]any, findings []finding.Finding) {
+) (o *snapshot.Object, doc map[string]any, findings []finding.Finding) {
 	t := newTree(n, left)
 	r := &t.report
 	r.object = h.label()
@@ -35,28 +35,27 @@ func (h head) decode(
 		r.refuse(why.Code, why.Field, why.Message, why.Remedy)
 		return nil, doc, r.findings
 	}
-	key, ok := r.metadata(doc, k)
-	if !ok {
+	if !r.metadata(doc, k) {
 		return nil, doc, r.findings
 	}
 	value := r.typed(k, doc, validate)
 	if hasErrors(r.findings) {
 		return nil, doc, r.findings
 	}
-	return &Object{Key: key, Value: value, Origin: r.origin}, doc, r.findings
+	return snapshot.NewObject(value, r.origin), doc, r.findings
 }
 
 // metadata checks name and namespace and writes the namespace that a namespaced object means.
-func (r *report) metadata(doc map[string]any, k kind.Kind) (snapshot.Key, bool) {
+func (r *report) metadata(doc map[string]any, k kind.Kind) bool {
 	md, ok := doc["metadata"].(map[string]any)
 	if !ok {
 		r.refuse(CodeMetadata, "metadata", "metadata is missing", "write metadata: with name: inside")
-		return snapshot.Key{}, false
+		return false
 	}
 	name, ok := md["name"].(string)
 	if !ok || name == "" {
 		r.refuse(CodeMetadata, "metadata.name", "the object has no name", "write metadata.name")
-		return snapshot.Key{}, false
+		return false
 	}
 	key := snapshot.Key{Kind: k.Name, Name: name}
 	before := len(r.findings)
@@ -74,11 +73,11 @@ func (r *report) metadata(doc map[string]any, k kind.Kind) (snapshot.Key, bool) 
 		}
 	}
 	if len(r.findings) > before {
-		return key, false
+		return false
 	}
 	r.object = key.String()
 	r.labels("metadata.labels", md["labels"])
-	return key, true
+	return true
 }
 
 func (r *report) name(k kind.Kind, name string) {

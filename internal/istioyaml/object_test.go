@@ -291,7 +291,7 @@ func TestOneObject(t *testing.T) {
 				t.Errorf("got\n  %s\nwant\n  %s\n%v", got, test.want, decode(test.text).Findings)
 			}
 			f := decode(test.text + "\n" + ns)
-			if !slices.ContainsFunc(f.Objects, func(o *istioyaml.Object) bool { return o.Key.Name == "one" }) &&
+			if !slices.ContainsFunc(f.Objects, func(o *snapshot.Object) bool { return o.Key.Name == "one" }) &&
 				name != "UTF-16" && name != "two documents between two markers" {
 				t.Errorf("its neighbour is lost: %s", outcome(f))
 			}

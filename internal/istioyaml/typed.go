@@ -7,85 +7,78 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	networking "istio.io/client-go/pkg/apis/networking/v1"
-	security "istio.io/client-go/pkg/apis/security/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// row makes a kind's Go object from a checked document.
-type row struct {
-	kind  string
-	build func(r *report, doc map[string]any, validate Validator) any
+// check judges what the type of an object cannot say. The raw document shows what was written where the type cannot.
+type check func(r *report, o metav1.Object, doc map[string]any)
+
+// checks has one of each kind.
+var checks = map[string]check{
+	"Mesh":                of(checkMesh),
+	"MeshPeer":            of(checkMeshPeer),
+	"FederatedExport":     of(checkFederatedExport),
+	"FederatedImport":     of(checkFederatedImport),
+	"Namespace":           func(*report, metav1.Object, map[string]any) {}, // its type says all
+	"Service":             of(checkService),
+	"PeerAuthentication":  of(checkPeerAuthentication),
+	"AuthorizationPolicy": of(checkAuthorizationPolicy),
+	"ServiceEntry":        of(checkServiceEntry),
+	"WorkloadEntry":       of(checkWorkloadEntry),
 }
 
-var rows = []row{
-	{"Mesh", ours(checkMesh)},
-	{"MeshPeer", ours(checkMeshPeer)},
-	{"FederatedExport", ours(checkFederatedExport)},
-	{"FederatedImport", ours(checkFederatedImport)},
-	{"Namespace", core[corev1.Namespace](nil)},
-	{"Service", core(checkService)},
-	{
-		"PeerAuthentication",
-		istio(func(o *security.PeerAuthentication) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} },
-			checkPeerAuthentication),
-	},
-	{
-		"AuthorizationPolicy",
-		istio(func(o *security.AuthorizationPolicy) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} },
-			checkAuthorizationPolicy),
-	},
-	{
-		"ServiceEntry",
-		istio(func(o *networking.ServiceEntry) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} },
-			checkServiceEntry),
-	},
-	{
-		"WorkloadEntry",
-		istio(func(o *networking.WorkloadEntry) parts { return parts{&o.TypeMeta, &o.ObjectMeta, &o.Spec} },
-			checkWorkloadEntry),
-	},
+func of[T metav1.Object](c func(*report, T, map[string]any)) check {
+	return func(r *report, o metav1.Object, doc map[string]any) { c(r, o.(T), doc) }
 }
 
 // typed decodes a document into the Go type of its kind. The value counts only if no error was recorded.
-func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) any {
-	for _, row := range rows {
-		if row.kind == k.Name {
-			return row.build(r, doc, validate)
-		}
-	}
-	r.refuse(CodeUnknownKind, "kind", k.Name+" has no decoder", "report this as a bug")
-	return nil
-}
-
-// check judges what the type of an object cannot say. The raw document shows what was written where the type cannot.
-type check[T any] func(r *report, o *T, doc map[string]any)
-
-// ours decodes one of Isthmus's own kinds: the Go type judges fields and their types, the schema what they may hold.
-func ours[T any](c check[T]) func(*report, map[string]any, Validator) any {
-	whole := sync.OnceValue(func() *shape { return shapeOf(reflect.TypeFor[T]()) })
-	return func(r *report, doc map[string]any, validate Validator) any {
-		r.fits(whole(), "", doc)
-		if validate != nil {
-			r.add(validate(text(doc["kind"]), doc))
-		}
-		return finish(r, doc, c)
-	}
-}
-
-// core decodes a kind of core/v1.
-func core[T any](c check[T]) func(*report, map[string]any, Validator) any {
-	whole := sync.OnceValue(func() *shape { return shapeOf(reflect.TypeFor[T]()) })
-	return func(r *report, doc map[string]any, _ Validator) any {
+func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) metav1.Object {
+	if k.Family != kind.Ours {
 		delete(doc, "status")
-		r.fits(whole(), "", doc)
-		return finish(r, doc, c)
 	}
+	r.fits(shapes()[k.Name], "", doc)
+	o := reflect.New(k.Type)
+	var read bool
+	switch k.Family {
+	case kind.Ours:
+		if validate != nil {
+			r.add(validate(k.Name, doc))
+		}
+		read = !hasErrors(r.findings) && r.remarshal(doc, o.Interface(), "")
+	case kind.Core:
+		read = !hasErrors(r.findings) && r.remarshal(doc, o.Interface(), "")
+	case kind.Istio:
+		read = r.istio(k, o.Elem(), doc)
+	}
+	if !read {
+		return nil
+	}
+	value := o.Interface().(metav1.Object)
+	value.SetManagedFields(nil)
+	checks[k.Name](r, value, doc)
+	return value
 }
+
+// shapes of the documents of each kind.
+var shapes = sync.OnceValue(func() map[string]*shape {
+	all := map[string]*shape{}
+	for _, k := range kind.All {
+		all[k.Name] = shapeOf(k.Type)
+		if k.Family == kind.Istio { // the message says what its spec may hold
+			all[k.Name] = &shape{
+				kind: object, names: []string{"apiVersion", "kind", "metadata", "spec"},
+				fields: map[string]*shape{
+					"apiVersion": {kind: str}, "kind": {kind: str}, "metadata": shapeOf(reflect.TypeFor[metav1.ObjectMeta]()),
+					"spec": {kind: anything},
+				},
+			}
+		}
+	}
+	return all
+})
 
 // add takes over a schema's findings about fields in which nothing was found yet.
 func (r *report) add(findings []finding.Finding) {
@@ -103,57 +96,23 @@ func (r *report) add(findings []finding.Finding) {
 	}
 }
 
-func finish[T any](r *report, doc map[string]any, c check[T]) any {
-	if hasErrors(r.findings) {
-		return nil
+// istio decodes into a struct whose spec is a protobuf message.
+func (r *report) istio(k kind.Kind, into reflect.Value, doc map[string]any) bool {
+	message := into.FieldByName("Spec").Addr().Interface().(proto.Message)
+	spec, written := doc["spec"]
+	if written && spec == nil {
+		delete(doc, "spec")
+		written = false
 	}
-	o := new(T)
-	if !r.remarshal(doc, o, "") {
-		return nil
+	if written {
+		r.fitsMessage(message.ProtoReflect().Descriptor(), "spec", spec)
 	}
-	if c != nil {
-		c(r, o, doc)
+	meta := into.FieldByName("ObjectMeta").Addr().Interface()
+	if hasErrors(r.findings) || !r.remarshal(doc["metadata"], meta, "metadata") || written && !r.protojson(spec, message) {
+		return false
 	}
-	return o
-}
-
-// parts are those of an Istio object.
-type parts struct {
-	typ  *metav1.TypeMeta
-	meta *metav1.ObjectMeta
-	spec proto.Message
-}
-
-// istio decodes a kind whose spec is a protobuf message.
-func istio[T any](of func(*T) parts, c check[T]) func(*report, map[string]any, Validator) any {
-	whole := sync.OnceValue(func() *shape {
-		meta := shapeOf(reflect.TypeFor[metav1.ObjectMeta]())
-		return &shape{
-			kind: object, names: []string{"apiVersion", "kind", "metadata", "spec"},
-			fields: map[string]*shape{"apiVersion": {kind: str}, "kind": {kind: str}, "metadata": meta, "spec": {kind: anything}},
-		}
-	})
-	return func(r *report, doc map[string]any, _ Validator) any {
-		delete(doc, "status")
-		o := new(T)
-		p := of(o)
-		r.fits(whole(), "", doc)
-		spec, written := doc["spec"]
-		if written && spec == nil {
-			delete(doc, "spec")
-			written = false
-		}
-		if written {
-			r.fitsMessage(p.spec.ProtoReflect().Descriptor(), "spec", spec)
-		}
-		if hasErrors(r.findings) || !r.remarshal(doc["metadata"], p.meta, "metadata") || written && !r.protojson(spec, p.spec) {
-			return nil
-		}
-		k, _ := kind.Named(text(doc["kind"]))
-		*p.typ = metav1.TypeMeta{APIVersion: k.APIVersions[0], Kind: k.Name}
-		c(r, o, doc)
-		return o
-	}
+	into.FieldByName("TypeMeta").Set(reflect.ValueOf(metav1.TypeMeta{APIVersion: k.APIVersions[0], Kind: k.Name}))
+	return true
 }
 
 func (r *report) remarshal(v, into any, path string) bool {
@@ -163,9 +122,6 @@ func (r *report) remarshal(v, into any, path string) bool {
 	}
 	if err != nil {
 		r.refuse(CodeType, path, err.Error(), "compare with the kind's page in docs/kinds")
-	}
-	if o, ok := into.(metav1.Object); ok {
-		o.SetManagedFields(nil)
 	}
 	return err == nil
 }

@@ -2,13 +2,18 @@
 package kind
 
 import (
+	"reflect"
 	"slices"
 	"strings"
+
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	security "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 )
 
-// Family says whose kind it is, and with that how it is decoded and checked.
+// Family says whose kind it is, and with that how it is decoded.
 type Family string
 
 // The families.
@@ -18,48 +23,114 @@ const (
 	Core  Family = "core"  // a type of k8s.io/api/core/v1
 )
 
+// Reach says how far a change of one object can be felt. The zero value is always right, and the slowest.
+type Reach int
+
+// The reaches.
+const (
+	ReachMesh      Reach = iota // anywhere
+	ReachNamespace              // in the object's own namespace and by the callers of what it holds
+	ReachEndpoints              // as ReachNamespace; where only its address changed, by who has its namespace's endpoints
+)
+
 // Kind is one row of the table.
 type Kind struct {
 	Name   string // as in YAML: AuthorizationPolicy
 	Plural string // as in a resource path: authorizationpolicies
 	// APIVersions that are read, the preferred one first. All of them mean the same type.
 	APIVersions []string
-	Namespaced  bool
-	Family      Family
+	// Type is the struct of which an object holds a pointer: v1alpha1.Mesh.
+	Type       reflect.Type
+	Namespaced bool
+	Family     Family
 	// NameIsLabel: the object's name becomes one label of a host name or an SNI, so it holds no dot.
 	NameIsLabel bool
 	// Security: the kind says who may call whom, or how. An object of it that is not carried out closes what it selects.
 	Security bool
+	Reach    Reach
 }
 
-// All kinds, in the order in which documentation lists them.
+var (
+	own           = []string{v1alpha1.APIVersion}
+	core          = []string{"v1"}
+	istioSecurity = []string{"security.istio.io/v1", "security.istio.io/v1beta1"}
+	istioNetwork  = []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}
+)
+
+// All kinds, each before those that mean nothing without it: a policy without a Service selects nothing.
 var All = []Kind{
-	{Name: "Mesh", Plural: "meshes", APIVersions: []string{v1alpha1.APIVersion}, Family: Ours, NameIsLabel: true},
-	{Name: "MeshPeer", Plural: "meshpeers", APIVersions: []string{v1alpha1.APIVersion}, Family: Ours, NameIsLabel: true},
-	{Name: "FederatedExport", Plural: "federatedexports", APIVersions: []string{v1alpha1.APIVersion}, Namespaced: true, Family: Ours},
-	{Name: "FederatedImport", Plural: "federatedimports", APIVersions: []string{v1alpha1.APIVersion}, Namespaced: true, Family: Ours, NameIsLabel: true},
-	{Name: "Namespace", Plural: "namespaces", APIVersions: []string{"v1"}, Family: Core, NameIsLabel: true},
-	{Name: "Service", Plural: "services", APIVersions: []string{"v1"}, Namespaced: true, Family: Core, NameIsLabel: true},
 	{
-		Name: "PeerAuthentication", Plural: "peerauthentications",
-		APIVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, Namespaced: true, Family: Istio,
-		Security: true,
+		Name: "Mesh", Plural: "meshes", APIVersions: own, Type: reflect.TypeFor[v1alpha1.Mesh](), Family: Ours,
+		NameIsLabel: true,
 	},
 	{
-		Name: "AuthorizationPolicy", Plural: "authorizationpolicies",
-		APIVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, Namespaced: true, Family: Istio,
-		Security: true,
+		Name: "Namespace", Plural: "namespaces", APIVersions: core, Type: reflect.TypeFor[corev1.Namespace](), Family: Core,
+		NameIsLabel: true,
 	},
-	{Name: "ServiceEntry", Plural: "serviceentries", APIVersions: []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}, Namespaced: true, Family: Istio},
-	{Name: "WorkloadEntry", Plural: "workloadentries", APIVersions: []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}, Namespaced: true, Family: Istio},
+	{
+		Name: "MeshPeer", Plural: "meshpeers", APIVersions: own, Type: reflect.TypeFor[v1alpha1.MeshPeer](), Family: Ours,
+		NameIsLabel: true,
+	},
+	{
+		Name: "Service", Plural: "services", APIVersions: core, Type: reflect.TypeFor[corev1.Service](), Family: Core,
+		Namespaced: true, NameIsLabel: true, Reach: ReachNamespace,
+	},
+	{
+		Name: "ServiceEntry", Plural: "serviceentries", APIVersions: istioNetwork,
+		Type: reflect.TypeFor[networking.ServiceEntry](), Family: Istio, Namespaced: true, Reach: ReachNamespace,
+	},
+	{
+		Name: "WorkloadEntry", Plural: "workloadentries", APIVersions: istioNetwork,
+		Type: reflect.TypeFor[networking.WorkloadEntry](), Family: Istio, Namespaced: true, Reach: ReachEndpoints,
+	},
+	{
+		Name: "FederatedExport", Plural: "federatedexports", APIVersions: own,
+		Type: reflect.TypeFor[v1alpha1.FederatedExport](), Family: Ours, Namespaced: true,
+	},
+	{
+		Name: "FederatedImport", Plural: "federatedimports", APIVersions: own,
+		Type: reflect.TypeFor[v1alpha1.FederatedImport](), Family: Ours, Namespaced: true, NameIsLabel: true,
+	},
+	{
+		Name: "PeerAuthentication", Plural: "peerauthentications", APIVersions: istioSecurity,
+		Type: reflect.TypeFor[security.PeerAuthentication](), Family: Istio, Namespaced: true, Security: true,
+		Reach: ReachNamespace,
+	},
+	{
+		Name: "AuthorizationPolicy", Plural: "authorizationpolicies", APIVersions: istioSecurity,
+		Type: reflect.TypeFor[security.AuthorizationPolicy](), Family: Istio, Namespaced: true, Security: true,
+		Reach: ReachNamespace,
+	},
 }
+
+var byType = func() map[reflect.Type]Kind {
+	m := map[reflect.Type]Kind{}
+	for _, k := range All {
+		m[k.Type] = k
+	}
+	return m
+}()
 
 // Named finds a kind by its name.
 func Named(name string) (Kind, bool) {
-	if i := slices.IndexFunc(All, func(k Kind) bool { return k.Name == name }); i >= 0 {
+	if i := Index(name); i >= 0 {
 		return All[i], true
 	}
 	return Kind{}, false
+}
+
+// Index is the place of a kind in All, -1 for a name that no kind has.
+func Index(name string) int {
+	return slices.IndexFunc(All, func(k Kind) bool { return k.Name == name })
+}
+
+// OfType is the kind whose objects are pointers to this type, such as *v1alpha1.Mesh.
+func OfType(pointer reflect.Type) (Kind, bool) {
+	if pointer.Kind() != reflect.Pointer {
+		return Kind{}, false
+	}
+	k, ok := byType[pointer.Elem()]
+	return k, ok
 }
 
 // Closes says whether an object of a kind that is not carried out closes what it selects. What is not in the table

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
@@ -145,7 +147,7 @@ func TestFirstStaysFirst(t *testing.T) {
 		if s := p.status(); s.Mesh != "cards" {
 			t.Errorf("%s: the mesh is %s", when, s.Mesh)
 		}
-		for _, s := range p.d.store.Snapshot().Config.Services {
+		for _, s := range snapshot.Of[*corev1.Service](p.d.store.Snapshot().Config) {
 			if s.Spec.Ports[0].Port != 80 {
 				t.Errorf("%s: the Service that came second is in force", when)
 			}
@@ -174,7 +176,7 @@ func TestFaultWhileCompiling(t *testing.T) {
 	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
 	p.plant = func(d *Daemon) {
 		d.compile = func(before *compile.Compiled, snap *snapshot.Snapshot) *compile.Compiled {
-			for _, s := range snap.Config.Services {
+			for _, s := range snapshot.Of[*corev1.Service](snap.Config) {
 				if s.Name == "billing" {
 					panic("planted")
 				}

@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	security "istio.io/client-go/pkg/apis/security/v1"
 
 	"isthmus.dev/isthmus/internal/demo/lab"
 	"isthmus.dev/isthmus/internal/envoy"
@@ -148,7 +149,7 @@ spec: {action: DENY, selector: {matchLabels: {app: %s}}, rules: [{to: [{operatio
 func poisoned(t *testing.T) func(v *view.View, cfg *snapshot.Config) *envoy.Resources {
 	return func(v *view.View, cfg *snapshot.Config) *envoy.Resources {
 		res := envoy.Build(v)
-		for _, p := range cfg.AuthorizationPolicies {
+		for _, p := range snapshot.Of[*security.AuthorizationPolicy](cfg) {
 			if kind := p.Annotations[poisonNote]; kind != "" && inForce(res, p.Name) {
 				spoil(t, res, kind)
 			}

@@ -121,7 +121,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		return err
 	}
 	defer ls.close()
-	d.log.Info("control plane is up", "mesh", d.store.Snapshot().Config.Mesh.Name,
+	d.log.Info("control plane is up", "mesh", d.store.Snapshot().Config.Mesh().Name,
 		"trustDomain", d.authority.TrustDomain().Name(), "agents", d.cfg.AgentAddress, "socket", d.cfg.Socket)
 	if err := sdnotify.Ready(); err != nil {
 		return err
@@ -305,20 +305,20 @@ func (d *Daemon) inForce(trustDomain string) bool {
 }
 
 func trustDomain(cfg *snapshot.Config, dir string) (spiffe.TrustDomain, error) {
-	if cfg.Mesh == nil {
+	if cfg.Mesh() == nil {
 		if len(cfg.Findings) > 0 {
 			return spiffe.TrustDomain{}, fmt.Errorf("no Mesh object could be read from %s: %s", dir, cfg.Findings[0])
 		}
 		return spiffe.TrustDomain{}, fmt.Errorf("there is no Mesh object in %s: write one (docs/kinds/mesh.md) and start again", dir)
 	}
-	return spiffe.ParseTrustDomain(cfg.Mesh.Spec.TrustDomain)
+	return spiffe.ParseTrustDomain(cfg.Mesh().Spec.TrustDomain)
 }
 
 func federationName(cfg *snapshot.Config) string {
-	if f := cfg.Mesh.Spec.Federation; f != nil && f.Name != "" {
+	if f := cfg.Mesh().Spec.Federation; f != nil && f.Name != "" {
 		return f.Name
 	}
-	return cfg.Mesh.Name
+	return cfg.Mesh().Name
 }
 
 // followConfig hands what the folder says to the store.
@@ -345,18 +345,22 @@ func (d *Daemon) followConfig(ctx context.Context) error {
 
 // steadfast keeps the Mesh that the control plane began with when the new one is missing or names another trust domain.
 func (d *Daemon) steadfast(cfg *snapshot.Config) *snapshot.Config {
-	old := d.store.Snapshot().Config.Mesh
-	if cfg.Mesh != nil && cfg.Mesh.Spec.TrustDomain == old.Spec.TrustDomain {
+	now := d.store.Snapshot().Config
+	old, next := now.Mesh(), cfg.Mesh()
+	if next != nil && next.Spec.TrustDomain == old.Spec.TrustDomain {
 		return cfg
 	}
-	out := *cfg
-	out.Mesh = old
+	var change snapshot.Change
 	f := meshGone
-	if cfg.Mesh != nil {
-		o := cfg.Origins.Lookup(snapshot.Key{Kind: "Mesh", Name: cfg.Mesh.Name})
+	if next != nil {
+		key := snapshot.KeyOf(next)
+		o := cfg.Origin(key)
 		f = meshRenamed
 		f.File, f.Line = o.File, o.LineOf(f.Field)
+		change.Remove(key)
 	}
+	change.Put(now.Objects.Get(snapshot.KeyOf(old)))
+	out := cfg.With(change)
 	out.Findings = append(out.Findings[:len(out.Findings):len(out.Findings)], f)
-	return &out
+	return out
 }

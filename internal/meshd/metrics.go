@@ -9,8 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/meshd/admin"
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -95,7 +97,7 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	peers := map[string]bool{} // gateways may report names that are none
 	if p := c.d.loop.Published(); p != nil {
-		for _, mp := range p.Snapshot.Config.MeshPeers {
+		for _, mp := range snapshot.Of[*v1alpha1.MeshPeer](p.Snapshot.Config) {
 			peers[mp.Name] = true
 		}
 		count := map[string]float64{"error": 0, "warning": 0, "info": 0}

@@ -22,7 +22,7 @@ func Offer(cfg *snapshot.Config, peer string) []snapshot.OfferedService {
 		return offered
 	}
 	ports := map[portKey]corev1.ServicePort{}
-	for _, e := range cfg.FederatedExports {
+	for _, e := range snapshot.Of[*v1alpha1.FederatedExport](cfg) {
 		if !slices.ContainsFunc(e.Spec.To, func(to v1alpha1.ExportTo) bool { return to.Peer == peer }) {
 			continue
 		}
@@ -56,8 +56,8 @@ type portKey struct {
 
 // servicePorts are the TCP ports of all services.
 func servicePorts(cfg *snapshot.Config) map[portKey]corev1.ServicePort {
-	ports := make(map[portKey]corev1.ServicePort, len(cfg.Services))
-	for _, s := range cfg.Services {
+	ports := make(map[portKey]corev1.ServicePort, len(snapshot.Of[*corev1.Service](cfg)))
+	for _, s := range snapshot.Of[*corev1.Service](cfg) {
 		for _, p := range s.Spec.Ports {
 			if p.Protocol == "" || p.Protocol == corev1.ProtocolTCP {
 				ports[portKey{s.Namespace, s.Name, p.Port}] = p

@@ -27,24 +27,20 @@ func TestOffer(t *testing.T) {
 	service := func(ns, name string, ports ...corev1.ServicePort) *corev1.Service {
 		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: corev1.ServiceSpec{Ports: ports}}
 	}
-	cfg := &snapshot.Config{
-		FederatedExports: []*v1alpha1.FederatedExport{
-			export("shop", "orders", "", 80, "retail"),
-			export("default", "tokens", "vault", 9000, "bank", "retail"),
-			export("default", "payments", "", 8080, "retail"),
-			export("default", "secret", "", 8080),
-			export("default", "other", "payments", 8080, "retail"), // same alias: one SNI cannot be two
-			export("default", "missing", "", 1, "retail"),
-			export("default", "payments", "wrong-port", 81, "retail"),
-		},
-		Services: []*corev1.Service{
-			service("default", "other", corev1.ServicePort{Name: "http", Port: 8080}),
-			service("default", "payments", corev1.ServicePort{Name: "http-web", Port: 8080}),
-			service("default", "secret", corev1.ServicePort{Name: "http", Port: 8080}),
-			service("default", "tokens", corev1.ServicePort{Name: "raw", Port: 9000}, corev1.ServicePort{Name: "dns", Port: 9001, Protocol: corev1.ProtocolUDP}),
-			service("shop", "orders", corev1.ServicePort{Name: "http", Port: 80, AppProtocol: &h2c}),
-		},
-	}
+	cfg := &snapshot.Config{Objects: snapshot.ObjectsOf(
+		export("shop", "orders", "", 80, "retail"),
+		export("default", "tokens", "vault", 9000, "bank", "retail"),
+		export("default", "payments", "", 8080, "retail"),
+		export("default", "secret", "", 8080),
+		export("default", "other", "payments", 8080, "retail"),
+		export("default", "missing", "", 1, "retail"),
+		export("default", "payments", "wrong-port", 81, "retail"),
+		service("default", "other", corev1.ServicePort{Name: "http", Port: 8080}),
+		service("default", "payments", corev1.ServicePort{Name: "http-web", Port: 8080}),
+		service("default", "secret", corev1.ServicePort{Name: "http", Port: 8080}),
+		service("default", "tokens", corev1.ServicePort{Name: "raw", Port: 9000}, corev1.ServicePort{Name: "dns", Port: 9001, Protocol: corev1.ProtocolUDP}),
+		service("shop", "orders", corev1.ServicePort{Name: "http", Port: 80, AppProtocol: &h2c}),
+	)}
 	want := []snapshot.OfferedService{
 		{Name: "payments", Namespace: "default", Port: 8080, Protocol: "HTTP"},
 		{Name: "vault", Namespace: "default", Port: 9000, Protocol: "TCP"},

@@ -189,7 +189,7 @@ func All(snap *snapshot.Snapshot, trustDomain string) map[string]Verdict {
 		return verdicts
 	}
 	c := claimsOf(snap, trustDomain)
-	for _, peer := range snap.Config.MeshPeers {
+	for _, peer := range snapshot.Of[*v1alpha1.MeshPeer](snap.Config) {
 		v := Judge(snap.Time, peer, snap.Peers[peer.Name])
 		if v.Reason != Revoked {
 			if clash := c.clash(peer, v); clash.Reason != "" {
@@ -218,7 +218,7 @@ func claimsOf(snap *snapshot.Snapshot, trustDomain string) claims {
 	for _, id := range keyIDs(snap.Roots) {
 		c.ownKeys[id] = true
 	}
-	peers := slices.DeleteFunc(slices.Clone(snap.Config.MeshPeers),
+	peers := slices.DeleteFunc(slices.Clone(snapshot.Of[*v1alpha1.MeshPeer](snap.Config)),
 		func(p *v1alpha1.MeshPeer) bool { return snap.Peers[p.Name].Revoked })
 	slices.SortStableFunc(peers, func(a, b *v1alpha1.MeshPeer) int { return c.cfg.Older(keyOf(a.Name), keyOf(b.Name)) })
 	for _, p := range peers {

@@ -139,11 +139,16 @@ func TestAllSeesWhatPeersMustNotShare(t *testing.T) {
 	thief.Revoked = true
 	snap := &snapshot.Snapshot{
 		Time: noon, Roots: own,
-		Config: &snapshot.Config{MeshPeers: []*v1alpha1.MeshPeer{
-			meshPeer("apart", "apart.example"), meshPeer("first", "first.example"), meshPeer("me", "own.example"),
-			meshPeer("mine", "mine.example"), meshPeer("second", "second.example"), meshPeer("thief", "thief.example"),
-			meshPeer("twin-a", "twin.example"), meshPeer("twin-b", "twin.example"),
-		}},
+		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
+			meshPeer("apart", "apart.example"),
+			meshPeer("first", "first.example"),
+			meshPeer("me", "own.example"),
+			meshPeer("mine", "mine.example"),
+			meshPeer("second", "second.example"),
+			meshPeer("thief", "thief.example"),
+			meshPeer("twin-a", "twin.example"),
+			meshPeer("twin-b", "twin.example"),
+		)},
 		Peers: map[string]snapshot.PeerState{
 			"apart": state("apart.example", b), "first": state("first.example", a), "me": state("own.example", newRoot(t, noon.Add(time.Hour), true)),
 			"mine": state("mine.example", own), "second": state("second.example", newRoot(t, noon.Add(time.Hour), true), a), "thief": thief,
@@ -209,7 +214,10 @@ func TestTheOlderPeerStands(t *testing.T) {
 			cards, other := meshPeer("cards", "cards.example"), meshPeer(tt.newcomer, tt.domain)
 			snap := &snapshot.Snapshot{
 				Time: noon,
-				Config: &snapshot.Config{MeshPeers: []*v1alpha1.MeshPeer{other, cards}, Origins: snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{
+				Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
+					other,
+					cards,
+				).WithOrigins(map[snapshot.Key]snapshot.Origin{
 					{Kind: "MeshPeer", Name: "cards"}:     {FirstSeen: noon.Add(-time.Hour)},
 					{Kind: "MeshPeer", Name: tt.newcomer}: {FirstSeen: noon.Add(-tt.age)},
 				})},
@@ -218,15 +226,12 @@ func TestTheOlderPeerStands(t *testing.T) {
 					tt.newcomer: {Roots: grown(other, tt.roots), BundleTime: noon},
 				},
 			}
-			for range 2 { // in both orders of the list
-				got := All(snap, "own.example")
-				if v := got["cards"]; v.Reason != tt.older || !strings.Contains(v.Message, tt.saysOlder) {
-					t.Errorf("cards: %q %s", v.Reason, v.Message)
-				}
-				if v := got[tt.newcomer]; v.Reason != tt.newer || !strings.Contains(v.Message, tt.says) {
-					t.Errorf("%s: %q %s", tt.newcomer, v.Reason, v.Message)
-				}
-				snap.Config.MeshPeers = []*v1alpha1.MeshPeer{cards, other}
+			got := All(snap, "own.example")
+			if v := got["cards"]; v.Reason != tt.older || !strings.Contains(v.Message, tt.saysOlder) {
+				t.Errorf("cards: %q %s", v.Reason, v.Message)
+			}
+			if v := got[tt.newcomer]; v.Reason != tt.newer || !strings.Contains(v.Message, tt.says) {
+				t.Errorf("%s: %q %s", tt.newcomer, v.Reason, v.Message)
 			}
 		})
 	}

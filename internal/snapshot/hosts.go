@@ -4,23 +4,27 @@ import (
 	"cmp"
 	"strings"
 
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/vip"
 )
 
 // Hosts that need a virtual address, with the namespace whose they are; one may come twice.
 func (c *Config) Hosts() []vip.Host {
 	domain := "cluster.local"
-	if c.Mesh != nil {
-		domain = cmp.Or(c.Mesh.Spec.Domain, domain)
+	if m := c.Mesh(); m != nil {
+		domain = cmp.Or(m.Spec.Domain, domain)
 	}
 	var out []vip.Host
-	for _, s := range c.Services {
+	for _, s := range Of[*corev1.Service](c) {
 		out = append(out, vip.Host{Name: s.Name + "." + s.Namespace + ".svc." + domain, Namespace: s.Namespace})
 	}
-	for _, i := range c.FederatedImports {
+	for _, i := range Of[*v1alpha1.FederatedImport](c) {
 		out = append(out, vip.Host{Name: i.Name + "." + i.Namespace + ".svc." + domain, Namespace: i.Namespace})
 	}
-	for _, e := range c.ServiceEntries {
+	for _, e := range Of[*networking.ServiceEntry](c) {
 		for _, h := range e.Spec.Hosts {
 			if !strings.HasPrefix(h, "*") {
 				out = append(out, vip.Host{Name: strings.ToLower(strings.TrimSuffix(h, ".")), Namespace: e.Namespace})
@@ -28,4 +32,10 @@ func (c *Config) Hosts() []vip.Host {
 		}
 	}
 	return out
+}
+
+// SameHosts says that all which Hosts reads is the very same in two configurations.
+func (c *Config) SameHosts(d *Config) bool {
+	return Same[*v1alpha1.Mesh](c, d) && Same[*corev1.Service](c, d) && Same[*v1alpha1.FederatedImport](c, d) &&
+		Same[*networking.ServiceEntry](c, d)
 }

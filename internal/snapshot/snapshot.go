@@ -4,15 +4,11 @@ package snapshot
 
 import (
 	"cmp"
-	"iter"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
-	networking "istio.io/client-go/pkg/apis/networking/v1"
-	security "istio.io/client-go/pkg/apis/security/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
@@ -53,132 +49,37 @@ type SilentNode struct {
 	Since time.Time
 }
 
-// Config is the whole configuration as it was read, sorted by namespace and name in each slice.
+// Config is the whole configuration as it was read.
 type Config struct {
-	Mesh                  *v1alpha1.Mesh // nil until one is written
-	MeshPeers             []*v1alpha1.MeshPeer
-	FederatedExports      []*v1alpha1.FederatedExport
-	FederatedImports      []*v1alpha1.FederatedImport
-	Namespaces            []*corev1.Namespace
-	Services              []*corev1.Service
-	PeerAuthentications   []*security.PeerAuthentication
-	AuthorizationPolicies []*security.AuthorizationPolicy
-	ServiceEntries        []*networking.ServiceEntry
-	WorkloadEntries       []*networking.WorkloadEntry
-
-	// Closed are objects that are written but not carried out, sorted by key. They stand in none of the lists above.
+	// Objects that are in effect. Of Mesh there is at most one.
+	Objects *Objects
+	// Closed are objects that are written but not carried out, sorted by key. They are not among Objects.
 	Closed []Closed
-
-	// Origins says where each object was written.
-	Origins Origins
 	// Findings of reading: what could not be read and what was kept instead.
 	Findings []finding.Finding
 }
 
-// Key names one object.
-type Key struct{ Kind, Namespace, Name string }
-
-// String is "Kind namespace/name", or "Kind name" for a kind without namespaces.
-func (k Key) String() string {
-	if k.Namespace == "" {
-		return k.Kind + " " + k.Name
+// Mesh is the object that says what this mesh is; nil until one is written.
+func (c *Config) Mesh() *v1alpha1.Mesh {
+	if all := Of[*v1alpha1.Mesh](c); len(all) > 0 {
+		return all[0]
 	}
-	return k.Kind + " " + k.Namespace + "/" + k.Name
+	return nil
 }
 
-// Origins finds where an object was written. It is kept by namespace, so that a change copies what it touches and no more.
-type Origins struct{ byNamespace map[string]*originsIn }
-
-// originsIn are those of one namespace, never written once they are in an Origins.
-type originsIn struct{ of map[Key]Origin }
-
-// OriginsOf makes Origins of a map.
-func OriginsOf(all map[Key]Origin) Origins {
-	return Origins{}.With(slices.Collect(maps.Keys(all)), func(k Key) (Origin, bool) { return all[k], true })
-}
-
-// Lookup is the zero Origin for an object that was not read from a file.
-func (o Origins) Lookup(k Key) Origin {
-	if in := o.byNamespace[k.Namespace]; in != nil {
-		return in.of[k]
+// Origin of an object; the zero Origin where there is no such object.
+func (c *Config) Origin(k Key) Origin {
+	if o := c.Objects.Get(k); o != nil {
+		return o.Origin
 	}
 	return Origin{}
 }
 
-// Moved are the namespaces in which an object was written elsewhere, or first seen at another time, than in before. The
-// one of objects without namespace is "".
-func (o Origins) Moved(before Origins) map[string]bool {
-	out := map[string]bool{}
-	for ns, in := range o.byNamespace {
-		was := before.byNamespace[ns]
-		if was == in || was == nil {
-			continue
-		}
-		for k, v := range in.of {
-			if w, ok := was.of[k]; ok && (v.File != w.File || v.Line != w.Line || !v.FirstSeen.Equal(w.FirstSeen)) {
-				out[ns] = true
-				break
-			}
-		}
-	}
-	return out
-}
-
-// Len is how many objects have an origin.
-func (o Origins) Len() int {
-	n := 0
-	for _, in := range o.byNamespace {
-		n += len(in.of)
-	}
-	return n
-}
-
-// All are the objects and where they were written, in no order.
-func (o Origins) All() iter.Seq2[Key, Origin] {
-	return func(yield func(Key, Origin) bool) {
-		for _, in := range o.byNamespace {
-			for k, v := range in.of {
-				if !yield(k, v) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// With is o with some objects as they now are: now says where one was written, or that it is gone.
-func (o Origins) With(changed []Key, now func(Key) (Origin, bool)) Origins {
-	next, own := maps.Clone(o.byNamespace), map[string]bool{}
-	if next == nil {
-		next = map[string]*originsIn{}
-	}
-	for _, k := range changed {
-		if !own[k.Namespace] {
-			own[k.Namespace] = true
-			fresh := &originsIn{map[Key]Origin{}}
-			if was := next[k.Namespace]; was != nil {
-				fresh.of = maps.Clone(was.of)
-			}
-			next[k.Namespace] = fresh
-		}
-		if v, ok := now(k); ok {
-			next[k.Namespace].of[k] = v
-		} else {
-			delete(next[k.Namespace].of, k)
-		}
-	}
-	return Origins{next}
-}
-
-// Origin is where an object was written. Fields maps a field path ("spec.to[0].peer") to its line, counted from Line (0 is
-// Line itself): so an object that only moved down its file keeps one map. Ask LineOf.
-type Origin struct {
-	File   string
-	Line   int
-	Fields map[string]int
-	// FirstSeen is the object's age: when it was first seen, kept across restarts. Objects that came together have the
-	// same. Zero is not known. Ask Config.Older.
-	FirstSeen time.Time
+// With is the configuration after a change of its objects.
+func (c *Config) With(change Change) *Config {
+	out := *c
+	out.Objects = c.Objects.With(change)
+	return &out
 }
 
 // Closed is an object that is written but not carried out: it could not be understood, or Envoy cannot live with it.
@@ -202,30 +103,23 @@ func (c Closed) Equal(d Closed) bool {
 // Older orders objects where only one may win: who was first seen earlier, then by key. An object of unknown age comes
 // last. Nothing else may decide, least of all where an object is written or what it says of itself.
 func (c *Config) Older(a, b Key) int {
-	return cmp.Or(compareAge(c.Origins.Lookup(a).FirstSeen, c.Origins.Lookup(b).FirstSeen), a.Compare(b))
+	return cmp.Or(compareAge(c.Origin(a).FirstSeen, c.Origin(b).FirstSeen), a.Compare(b))
 }
 
-// OldestFirst is a list of one kind, sorted by key as those of a Config are, in the order of Older.
-func OldestFirst[T metav1.Object](c *Config, kind string, list []T) []T {
-	type aged struct {
-		object T
-		seen   time.Time
-	}
-	all := make([]aged, len(list))
-	for i, o := range list {
-		all[i] = aged{o, c.Origins.Lookup(Key{kind, o.GetNamespace(), o.GetName()}).FirstSeen}
-	}
-	slices.SortStableFunc(all, func(a, b aged) int { return compareAge(a.seen, b.seen) })
-	out := make([]T, len(list))
-	for i, a := range all {
-		out[i] = a.object
+// OldestFirst are the values of all objects of a kind in the order of Older.
+func OldestFirst[T metav1.Object](c *Config) []T {
+	all := slices.Collect(c.each(kindOf[T]()))
+	slices.SortStableFunc(all, func(a, b *Object) int { return compareAge(a.Origin.FirstSeen, b.Origin.FirstSeen) })
+	out := make([]T, len(all))
+	for i, o := range all {
+		out[i] = o.Value.(T)
 	}
 	return out
 }
 
 // SameAge says that nobody knows which of two objects is the older one.
 func (c *Config) SameAge(a, b Key) bool {
-	return compareAge(c.Origins.Lookup(a).FirstSeen, c.Origins.Lookup(b).FirstSeen) == 0
+	return compareAge(c.Origin(a).FirstSeen, c.Origin(b).FirstSeen) == 0
 }
 
 func compareAge(a, b time.Time) int {
@@ -236,30 +130,6 @@ func compareAge(a, b time.Time) int {
 		return -1
 	}
 	return a.Compare(b)
-}
-
-// Compare orders keys by kind, namespace and name.
-func (k Key) Compare(o Key) int {
-	return cmp.Or(cmp.Compare(k.Kind, o.Kind), cmp.Compare(k.Namespace, o.Namespace), cmp.Compare(k.Name, o.Name))
-}
-
-// LineOf is the line of a field, or of its nearest enclosing field, or of the object.
-func (o Origin) LineOf(field string) int {
-	for f := field; f != ""; f = parentField(f) {
-		if l, ok := o.Fields[f]; ok {
-			return o.Line + l
-		}
-	}
-	return o.Line
-}
-
-func parentField(f string) string {
-	for i := len(f) - 1; i > 0; i-- {
-		if f[i] == '.' || f[i] == '[' {
-			return f[:i]
-		}
-	}
-	return ""
 }
 
 // ControlOf is where a gateway reaches the control plane for what peers say; empty when that is not known.

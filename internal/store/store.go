@@ -8,13 +8,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/vip"
@@ -62,6 +59,8 @@ type Store struct {
 	waits       uint64                 // how many nodes have begun to wait
 	merged      *snapshot.Registry     // of registry; nil when that has changed
 	peers       []state.Peer
+	made        peerings                       // of peers
+	joined      joined                         // config and made, in the last snapshot
 	readiness   map[string]*snapshot.Readiness // by peer; what it said since this process began
 	shut        map[string]bool                // peers shut out, true where revoked: in force whatever peers says
 	invites     []snapshot.Invite
@@ -109,7 +108,7 @@ func (s *Store) SetConfig(ctx context.Context, cfg *snapshot.Config) error {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
 	s.mu.Lock()
-	vips, left, settled := s.vips, s.unaddressed, s.addressed && len(s.unaddressed) == 0 && sameHosts(s.config, cfg)
+	vips, left, settled := s.vips, s.unaddressed, s.addressed && len(s.unaddressed) == 0 && s.config.SameHosts(cfg)
 	s.mu.Unlock()
 	var err error
 	if !settled { // not with mu held: look-ups and snapshots need not wait for the choice, nor for the disk
@@ -139,7 +138,7 @@ func (s *Store) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.peers, s.invites, s.boots = peers, invites, boots
+	s.peers, s.made, s.invites, s.boots = peers, peeringsOf(peers), invites, boots
 	maps.DeleteFunc(s.readiness, func(name string, _ *snapshot.Readiness) bool { // another mesh may come to have the name
 		i := slices.IndexFunc(peers, func(p state.Peer) bool { return p.Name == name })
 		return i < 0 || !peers[i].Revoked.IsZero()
@@ -243,8 +242,9 @@ func (s *Store) assemble() *snapshot.Snapshot {
 		s.merged = s.merge()
 	}
 	peers := s.peersNow()
+	s.joined = s.join(s.joined, s.config, peers)
 	snap := &snapshot.Snapshot{
-		Time: s.cfg.Now(), Config: s.withPeerings(s.config, peers), Registry: s.merged,
+		Time: s.cfg.Now(), Config: s.joined.config, Registry: s.merged,
 		Peers:   map[string]snapshot.PeerState{},
 		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, PeeringPort: s.cfg.PeeringPort,
 		SilentGateways: s.silent, SilentNodes: s.silentNodes, Roots: s.cfg.Roots(), VIPs: s.vips.InUse(),
@@ -255,50 +255,6 @@ func (s *Store) assemble() *snapshot.Snapshot {
 		snap.Peers[p.Name] = p.State
 	}
 	return snap
-}
-
-// withPeerings adds the peers that were made by token. A file of the same name wins, and is told so; but one that means
-// another mesh does not put an older peering out.
-func (s *Store) withPeerings(cfg *snapshot.Config, peers []state.Peer) *snapshot.Config {
-	out := *cfg
-	out.MeshPeers = slices.Clone(cfg.MeshPeers)
-	out.Findings = slices.Concat(cfg.Findings, withoutAddress(s.unaddressed))
-	made := map[snapshot.Key]snapshot.Origin{}
-	for _, p := range peers {
-		if p.Object == nil || !p.Revoked.IsZero() {
-			continue
-		}
-		key := snapshot.Key{Kind: "MeshPeer", Name: p.Name}
-		if i := slices.IndexFunc(cfg.MeshPeers, func(f *v1alpha1.MeshPeer) bool { return f.Name == p.Name }); i >= 0 {
-			o := cfg.Origins.Lookup(key)
-			older := !o.FirstSeen.IsZero() && o.FirstSeen.Before(p.Made)
-			if !older && !peerrules.SameMesh(cfg.MeshPeers[i], p.Object, p.State) {
-				out.Findings = append(out.Findings, finding.Finding{
-					Code: "ISM0270", Severity: finding.Error, Object: key.String(), File: o.File, Line: o.Line, Field: "metadata.name",
-					Message: "a peering of this name was made by token before, with another trust domain or other " +
-						"roots; it stands, and the file is ignored",
-					Remedy: "choose another name, or isthmus peer revoke " + p.Name + " first",
-				})
-				out.MeshPeers = slices.DeleteFunc(out.MeshPeers, func(f *v1alpha1.MeshPeer) bool { return f.Name == p.Name })
-				out.MeshPeers = append(out.MeshPeers, p.Object)
-				made[key] = snapshot.Origin{FirstSeen: p.Made}
-				continue
-			}
-			out.Findings = append(out.Findings, finding.Finding{
-				Code: "ISM0003", Severity: finding.Warning, Object: key.String(), File: o.File, Line: o.Line, Field: "metadata.name",
-				Message: "a peering of this name was also made by token; the file is used", Remedy: "remove the file, or isthmus peer revoke " + p.Name,
-			})
-			continue
-		}
-		out.MeshPeers = append(out.MeshPeers, p.Object)
-		made[key] = snapshot.Origin{FirstSeen: p.Made}
-	}
-	if len(made) > 0 {
-		out.Origins = cfg.Origins.With(slices.Collect(maps.Keys(made)),
-			func(k snapshot.Key) (snapshot.Origin, bool) { return made[k], true })
-	}
-	slices.SortFunc(out.MeshPeers, func(a, b *v1alpha1.MeshPeer) int { return strings.Compare(a.Name, b.Name) })
-	return &out
 }
 
 // address gives virtual addresses to hosts that have none yet, and takes note of those that are gone.
@@ -331,11 +287,3 @@ func withoutAddress(left []vip.Host) []finding.Finding {
 	}
 	return out
 }
-
-// sameHosts says whether all that Hosts looks at is what it was.
-func sameHosts(a, b *snapshot.Config) bool {
-	return a.Mesh == b.Mesh && oneList(a.Services, b.Services) && oneList(a.FederatedImports, b.FederatedImports) && oneList(a.ServiceEntries, b.ServiceEntries)
-}
-
-// oneList says whether two lists are the very same.
-func oneList[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }

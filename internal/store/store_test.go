@@ -18,12 +18,11 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/google/go-cmp/cmp"
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
@@ -156,7 +155,7 @@ func workloads(on, address string) []snapshot.Workload {
 func services(names ...string) *snapshot.Config {
 	cfg := &snapshot.Config{}
 	for _, n := range names {
-		cfg.Services = append(cfg.Services, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: n, Namespace: "default"}})
+		cfg = cfg.With(snapshot.PutAll(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: n, Namespace: "default"}}))
 	}
 	return cfg
 }
@@ -199,30 +198,28 @@ func TestNewHostsGetAddresses(t *testing.T) {
 	}
 	cfg := services("a")
 	must(t, l.SetConfig(t.Context(), cfg))
-	more := *cfg
-	more.Services = services("a", "b").Services
-	must(t, l.SetConfig(t.Context(), &more))
+	more := cfg.With(snapshot.PutAll(snapshot.Of[*corev1.Service](services("b"))...))
+	must(t, l.SetConfig(t.Context(), more))
 	has("b.default.svc.cluster.local")
-	renamed := more
-	renamed.Mesh = &v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Domain: "else.where"}}
-	must(t, l.SetConfig(t.Context(), &renamed))
+	renamed := more.With(snapshot.PutAll(&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Domain: "else.where"}}))
+	must(t, l.SetConfig(t.Context(), renamed))
 	has("b.default.svc.else.where")
-	imported := renamed
-	imported.FederatedImports = []*v1alpha1.FederatedImport{{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "default"}}}
-	must(t, l.SetConfig(t.Context(), &imported))
+	imported := renamed.With(
+		snapshot.PutAll(&v1alpha1.FederatedImport{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "default"}}))
+	must(t, l.SetConfig(t.Context(), imported))
 	has("c.default.svc.else.where")
-	entered := imported
-	entered.ServiceEntries = []*networking.ServiceEntry{{Spec: networkingapi.ServiceEntry{Hosts: []string{"api.example"}}}}
-	must(t, l.SetConfig(t.Context(), &entered))
+	entered := imported.With(
+		snapshot.PutAll(&networking.ServiceEntry{Spec: networkingapi.ServiceEntry{Hosts: []string{"api.example"}}}))
+	must(t, l.SetConfig(t.Context(), entered))
 	has("api.example")
 }
 
 func TestWhoGetsAVirtualAddress(t *testing.T) {
 	l := newLab(t, file(t))
 	cfg := services("a")
-	cfg.Mesh = &v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Domain: "corp"}}
-	cfg.FederatedImports = []*v1alpha1.FederatedImport{{ObjectMeta: metav1.ObjectMeta{Name: "i", Namespace: "shop"}}}
-	cfg.ServiceEntries = []*networking.ServiceEntry{{Spec: networkingapi.ServiceEntry{Hosts: []string{"API.Example.com.", "*.example.com"}}}}
+	cfg = cfg.With(snapshot.PutAll(&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Domain: "corp"}}))
+	cfg = cfg.With(snapshot.PutAll(&v1alpha1.FederatedImport{ObjectMeta: metav1.ObjectMeta{Name: "i", Namespace: "shop"}}))
+	cfg = cfg.With(snapshot.PutAll(&networking.ServiceEntry{Spec: networkingapi.ServiceEntry{Hosts: []string{"API.Example.com.", "*.example.com"}}}))
 	must(t, l.SetConfig(t.Context(), cfg))
 	got := map[string]bool{}
 	for host := range l.Snapshot().VIPs {
@@ -241,7 +238,7 @@ func TestNamesBeyondANamespacesBound(t *testing.T) {
 		many[i] = fmt.Sprintf("s%05d", i)
 	}
 	cfg := services(many...)
-	cfg.Services = append(cfg.Services, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "b", Namespace: "other"}})
+	cfg = cfg.With(snapshot.PutAll(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "b", Namespace: "other"}}))
 	done := make(chan error, 1)
 	go func() { done <- l.SetConfig(t.Context(), cfg) }()
 	looked := 0
@@ -307,8 +304,10 @@ func TestFileAndPeeringOfOneName(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := &snapshot.Config{
-				MeshPeers: []*v1alpha1.MeshPeer{peer(tt.td, tt.roots), meshPeer("file", "file.example")},
-				Origins: snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{
+				Objects: snapshot.ObjectsOf(
+					peer(tt.td, tt.roots),
+					meshPeer("file", "file.example"),
+				).WithOrigins(map[snapshot.Key]snapshot.Origin{
 					{Kind: "MeshPeer", Name: "both"}: {File: "peers.yaml", Line: 7, FirstSeen: tt.seen},
 				}),
 				Findings: make([]finding.Finding, 0, 4),
@@ -319,7 +318,7 @@ func TestFileAndPeeringOfOneName(t *testing.T) {
 			same(t, "findings", len(snap.Findings), 1)
 			same(t, "the finding", snap.Findings[0].String(), tt.want)
 			got := map[string]string{}
-			for _, p := range snap.MeshPeers {
+			for _, p := range snapshot.Of[*v1alpha1.MeshPeer](snap) {
 				got[p.Name] = p.Spec.KnownAs
 			}
 			want, file := "", "peers.yaml"
@@ -327,9 +326,9 @@ func TestFileAndPeeringOfOneName(t *testing.T) {
 				want, file = "by-token", ""
 			}
 			same(t, "peers", got, map[string]string{"both": want, "file": "", "token": ""})
-			same(t, "file of the one that counts", snap.Origins.Lookup(snapshot.Key{Kind: "MeshPeer", Name: "both"}).File, file)
-			same(t, "age of a peering", snap.Origins.Lookup(snapshot.Key{Kind: "MeshPeer", Name: "token"}).FirstSeen, noon)
-			same(t, "what was given is not written to", []any{len(cfg.MeshPeers), cfg.Findings[:1][0].Code}, []any{2, ""})
+			same(t, "file of the one that counts", snap.Origin(snapshot.Key{Kind: "MeshPeer", Name: "both"}).File, file)
+			same(t, "age of a peering", snap.Origin(snapshot.Key{Kind: "MeshPeer", Name: "token"}).FirstSeen, noon)
+			same(t, "what was given is not written to", []any{len(snapshot.Of[*v1alpha1.MeshPeer](cfg)), cfg.Findings[:1][0].Code}, []any{2, ""})
 		})
 	}
 }
@@ -355,7 +354,7 @@ func TestShut(t *testing.T) {
 	l.changed()
 	is := func(peer string) [3]bool {
 		s := l.Snapshot()
-		return [3]bool{s.Peers[peer].Suspended, s.Peers[peer].Revoked, len(s.Config.MeshPeers) == 1}
+		return [3]bool{s.Peers[peer].Suspended, s.Peers[peer].Revoked, len(snapshot.Of[*v1alpha1.MeshPeer](s.Config)) == 1}
 	}
 	same(t, "before", is("cards"), [3]bool{false, false, true})
 	l.Shut("cards", false)
@@ -477,10 +476,6 @@ func TestSlowRegistration(t *testing.T) {
 	same(t, "a revoked node stays away", len(l.Snapshot().Registry.Nodes), 0)
 }
 
-func origin(i int) snapshot.Origins {
-	return snapshot.OriginsOf(map[snapshot.Key]snapshot.Origin{{Kind: fmt.Sprint(i)}: {Line: 1}})
-}
-
 // Whoever reads Changed and then Snapshot has everything that was said before Changed.
 func TestNoNewsIsLost(t *testing.T) {
 	l := newLab(t, file(t))
@@ -490,13 +485,13 @@ func TestNoNewsIsLost(t *testing.T) {
 	go func() {
 		defer close(done)
 		for i := range n {
-			if err := l.SetConfig(context.Background(), &snapshot.Config{Origins: origin(i)}); err != nil {
+			if err := l.SetConfig(context.Background(), services(fmt.Sprint(i))); err != nil {
 				t.Error(err)
 			}
 		}
 	}()
 	last := func() bool {
-		return l.Snapshot().Config.Origins.Lookup(snapshot.Key{Kind: fmt.Sprint(n - 1)}).Line == 1
+		return l.Snapshot().Config.Objects.Get(snapshot.Key{Kind: "Service", Namespace: "default", Name: fmt.Sprint(n - 1)}) != nil
 	}
 	for seen := false; !seen; {
 		select {
@@ -559,7 +554,7 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 		t.Errorf("configuration: %v", err)
 	}
 	same(t, "configuration is news", l.changed(), true)
-	same(t, "both services", len(l.Snapshot().Config.Services), 2)
+	same(t, "both services", len(snapshot.Of[*corev1.Service](l.Snapshot().Config)), 2)
 	same(t, "one address", len(l.Snapshot().VIPs), 1)
 	l.kept.breakBy(nil)
 	must(t, l.Register(t.Context(), 1, node("a"), workloads("a", "10.0.0.2"), always))

@@ -3,7 +3,6 @@ package stories
 import (
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -145,11 +144,12 @@ func (p *phrases) withRoots(dir string, text []byte) ([]byte, error) {
 }
 
 // renamed gives the file the name that it has in the story, wherever it was put.
-func renamed(o snapshot.Origins) snapshot.Origins {
-	all := maps.Collect(o.All())
-	for k, v := range all {
-		v.File = filepath.Base(v.File)
-		all[k] = v
+func renamed(all *snapshot.Objects) *snapshot.Objects {
+	origins := map[snapshot.Key]snapshot.Origin{}
+	for o := range all.All() {
+		at := o.Origin
+		at.File = filepath.Base(at.File)
+		origins[o.Key] = at
 	}
-	return snapshot.OriginsOf(all)
+	return all.WithOrigins(origins)
 }

@@ -107,7 +107,7 @@ func config(files map[string][]byte) (*snapshot.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Origins = renamed(cfg.Origins)
+	cfg.Objects = renamed(cfg.Objects)
 	for i := range cfg.Closed {
 		cfg.Closed[i].Origin.File = filepath.Base(cfg.Closed[i].Origin.File)
 	}

@@ -122,12 +122,14 @@ func (a *Admin) Status(context.Context, *adminapi.Empty) (*adminapi.StatusRespon
 		return nil, err
 	}
 	files := map[string]bool{}
-	for _, o := range p.Snapshot.Config.Origins.All() {
-		files[o.File] = true
+	for o := range p.Snapshot.Config.Objects.All() {
+		if o.Origin.Source == snapshot.SourceFile {
+			files[o.Origin.File] = true
+		}
 	}
 	return &adminapi.StatusResponse{
 		Mesh: p.Mesh.Name, TrustDomain: p.Mesh.TrustDomain.Name(), Version: version.String(), Started: a.Started,
-		ConfigFiles: len(files), Objects: p.Snapshot.Config.Origins.Len(), Findings: p.AllFindings(), Proxies: a.proxies(p),
+		ConfigFiles: len(files), Objects: p.Snapshot.Config.Objects.Len(), Findings: p.AllFindings(), Proxies: a.proxies(p),
 		RootNotAfter: a.Authority.RootNotAfter(), RootSHA256: a.Authority.RootFingerprint(),
 	}, nil
 }

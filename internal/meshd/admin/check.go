@@ -43,7 +43,7 @@ func (a *Admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 	}
 	checks = append(checks, checkProxies(a.proxies(p), now)...)
 	checks = append(checks, a.checkRoads(ctx, p.Snapshot)...)
-	checks = append(checks, a.checkPeers(ctx, p.Snapshot.Config.MeshPeers)...)
+	checks = append(checks, a.checkPeers(ctx, snapshot.Of[*v1alpha1.MeshPeer](p.Snapshot.Config))...)
 	return &adminapi.CheckResponse{Checks: checks}, nil
 }
 
@@ -55,7 +55,7 @@ func (a *Admin) checkRoads(ctx context.Context, snap *snapshot.Snapshot) (out []
 			out = append(out, gateways.CheckRoad(snap, n, err))
 		}
 	}
-	if len(out) == 0 && len(snap.Config.MeshPeers) > 0 {
+	if len(out) == 0 && len(snapshot.Of[*v1alpha1.MeshPeer](snap.Config)) > 0 {
 		out = append(out, adminapi.Check{
 			Name: "gateways", State: "failed", Detail: "there are peers, but no gateway, so nothing crosses",
 			Remedy: "isthmus token create --role gateway --node NAME --identity isthmus-system/gateway, then isthmus gateway",

@@ -57,17 +57,22 @@ func TestStatesOfWhatCrosses(t *testing.T) {
 	}
 	snap := &snapshot.Snapshot{
 		Time: now, Roots: []byte("roots"),
-		Config: &snapshot.Config{
-			Mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
-			MeshPeers: []*v1alpha1.MeshPeer{{ObjectMeta: metav1.ObjectMeta{Name: "bank"}, Spec: v1alpha1.MeshPeerSpec{
+		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
+			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+			&v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: "bank"}, Spec: v1alpha1.MeshPeerSpec{
 				TrustDomain: "bank.example", KnownAs: "cards", GatewayAddresses: []string{"192.0.2.1:15443"},
 				GatewayIDs: []string{"spiffe://bank.example/ns/isthmus-system/sa/gateway"},
 				Bundle:     v1alpha1.PeerBundle{Inline: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))},
-			}}},
-			Services:         []*corev1.Service{service("gone", "gone"), service("web", "web")},
-			FederatedExports: []*v1alpha1.FederatedExport{export("gone"), export("nothing"), export("web")},
-			FederatedImports: []*v1alpha1.FederatedImport{imported("ledger", "HTTP"), imported("money", "HTTP"), imported("mony", "HTTP")},
-		},
+			}},
+			service("gone", "gone"),
+			service("web", "web"),
+			export("gone"),
+			export("nothing"),
+			export("web"),
+			imported("ledger", "HTTP"),
+			imported("money", "HTTP"),
+			imported("mony", "HTTP"),
+		)},
 		Registry: &snapshot.Registry{Nodes: []snapshot.Node{{Name: "n", Role: snapshot.RoleNode}}, Workloads: []snapshot.Workload{{
 			Namespace: "default", Name: "web", ServiceAccount: "web", Node: "n", Labels: map[string]string{"app": "web"},
 			Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Ready: true,
@@ -79,13 +84,13 @@ func TestStatesOfWhatCrosses(t *testing.T) {
 	mesh, findings := compile.Mesh(snap)
 	p := &spine.Published{Snapshot: snap, Mesh: mesh, Findings: findings}
 	got := map[string]string{}
-	for _, i := range snap.Config.FederatedImports {
+	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](snap.Config) {
 		got["import "+i.Name] = importStatus(p, i, func(model.Remote) string { return "" }).State
 	}
-	got["import money, closed there"] = importStatus(p, snap.Config.FederatedImports[1], func(r model.Remote) string {
+	got["import money, closed there"] = importStatus(p, snapshot.Of[*v1alpha1.FederatedImport](snap.Config)[1], func(r model.Remote) string {
 		return "peer " + r.Peer.Name + " lets nothing of this mesh through"
 	}).State
-	for _, e := range snap.Config.FederatedExports {
+	for _, e := range snapshot.Of[*v1alpha1.FederatedExport](snap.Config) {
 		got["export "+e.Name] = exportStatus(p, e, 0).State
 	}
 	want := map[string]string{

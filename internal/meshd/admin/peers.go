@@ -120,7 +120,7 @@ func (a *Admin) PeerList(_ context.Context, r *adminapi.PeerRequest) (*adminapi.
 	}
 	counts := PeerCounts(a.Agents.Reports())
 	resp := &adminapi.PeerListResponse{Peers: []adminapi.PeerStatus{}}
-	for _, mp := range p.Snapshot.Config.MeshPeers {
+	for _, mp := range snapshot.Of[*v1alpha1.MeshPeer](p.Snapshot.Config) {
 		if r.Peer == "" || r.Peer == mp.Name {
 			resp.Peers = append(resp.Peers, a.peerStatus(p, mp, counts[mp.Name]))
 		}
@@ -141,7 +141,7 @@ func (a *Admin) peerStatus(p *spine.Published, mp *v1alpha1.MeshPeer, counts age
 	}
 	out.OwnFingerprint, _ = a.Federation.Fingerprint() // empty without a gateway
 	out.MaxBundleAge, _ = peerrules.MaxBundleAge(mp)
-	if o := p.Snapshot.Config.Origins.Lookup(snapshot.Key{Kind: "MeshPeer", Name: mp.Name}); o.File != "" {
+	if o := p.Snapshot.Config.Origin(snapshot.Key{Kind: "MeshPeer", Name: mp.Name}); o.File != "" {
 		out.Source = fmt.Sprintf("%s:%d", o.File, o.Line)
 	}
 	if roots, err := peerrules.ParseRoots(peerrules.Roots(mp, st)); err == nil && len(roots) > 0 {
@@ -214,7 +214,7 @@ func (a *Admin) Catalogue(_ context.Context, r *adminapi.PeerRequest) (*adminapi
 
 func importedAs(p *spine.Published, peer string, s snapshot.OfferedService) []string {
 	out := []string{}
-	for _, i := range p.Snapshot.Config.FederatedImports {
+	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](p.Snapshot.Config) {
 		for _, f := range i.Spec.From {
 			if f.Peer == peer && cmp.Or(f.Name, i.Name) == s.Name && cmp.Or(f.Namespace, i.Namespace) == s.Namespace {
 				out = append(out, fmt.Sprintf("%s.%s.svc.%s:%d", i.Name, i.Namespace, p.Mesh.Domain, i.Spec.Port))
@@ -231,7 +231,7 @@ func (a *Admin) Exports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.E
 		return nil, err
 	}
 	resp := &adminapi.ExportsResponse{Exports: []adminapi.ExportStatus{}}
-	for _, fe := range p.Snapshot.Config.FederatedExports {
+	for _, fe := range snapshot.Of[*v1alpha1.FederatedExport](p.Snapshot.Config) {
 		for n, to := range fe.Spec.To {
 			if r.Peer == "" || r.Peer == to.Peer {
 				resp.Exports = append(resp.Exports, exportStatus(p, fe, n))
@@ -287,7 +287,7 @@ func (a *Admin) Imports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.I
 		return nil, err
 	}
 	resp := &adminapi.ImportsResponse{Imports: []adminapi.ImportStatus{}}
-	for _, fi := range p.Snapshot.Config.FederatedImports {
+	for _, fi := range snapshot.Of[*v1alpha1.FederatedImport](p.Snapshot.Config) {
 		if r.Peer == "" || slices.ContainsFunc(fi.Spec.From, func(f v1alpha1.ImportFrom) bool { return f.Peer == r.Peer }) {
 			resp.Imports = append(resp.Imports, importStatus(p, fi, a.unready(p)))
 		}

@@ -11,6 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // PeerProbe sends a synthetic request through both gateways.
@@ -19,7 +20,7 @@ func (a *Admin) PeerProbe(ctx context.Context, r *adminapi.PeerProbeRequest) (*a
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(p.Snapshot.Config.MeshPeers, func(mp *v1alpha1.MeshPeer) bool { return mp.Name == r.Peer }) {
+	if !slices.ContainsFunc(snapshot.Of[*v1alpha1.MeshPeer](p.Snapshot.Config), func(mp *v1alpha1.MeshPeer) bool { return mp.Name == r.Peer }) {
 		return nil, status.Errorf(codes.NotFound, "there is no peer %q: isthmus peer list shows them", r.Peer)
 	}
 	var t federation.Target

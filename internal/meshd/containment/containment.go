@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"isthmus.dev/isthmus/internal/contain"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -204,21 +203,9 @@ func few(plans map[string]Plan) {
 
 // release ends the quarantine of objects that are gone or say something else. It must be called with mu held.
 func (c *Containment) release(cfg *snapshot.Config) (released []state.Quarantine) {
-	var now map[snapshot.Key]contain.Object
-	content := map[snapshot.Key]string{}
 	for _, w := range c.wards {
 		for key, q := range w.quarantined {
-			if now == nil {
-				now = map[snapshot.Key]contain.Object{}
-				for _, o := range contain.Objects(cfg) {
-					now[o.Key] = o
-				}
-			}
-			o, there := now[key]
-			if there && content[key] == "" {
-				content[key] = o.Content()
-			}
-			if !there || content[key] != q.Content {
+			if o := cfg.Objects.Get(key); o == nil || o.Hash.String() != q.Content {
 				delete(w.quarantined, key)
 				released = append(released, q)
 			}

@@ -159,7 +159,7 @@ func (c *Containment) rest(proxy string, began time.Time) {
 }
 
 // elsewhere are the objects that other proxies could not live with. It must be called with mu held.
-func (c *Containment) elsewhere(proxy string) func(contain.Object) bool {
+func (c *Containment) elsewhere(proxy string) func(*snapshot.Object) bool {
 	type content struct {
 		key  snapshot.Key
 		hash string
@@ -174,7 +174,7 @@ func (c *Containment) elsewhere(proxy string) func(contain.Object) bool {
 			known[content{key, q.Content}], keys[key] = true, true
 		}
 	}
-	return func(o contain.Object) bool { return keys[o.Key] && known[content{o.Key, o.Content()}] }
+	return func(o *snapshot.Object) bool { return keys[o.Key] && known[content{o.Key, o.Hash.String()}] }
 }
 
 // conclude acts on the outcome of a search.
@@ -213,7 +213,7 @@ func (c *Containment) conclude(ctx context.Context, w *ward, s *search, out outc
 	}
 	var add []state.Quarantine
 	for _, o := range out.culprits {
-		q := state.Quarantine{Proxy: s.proxy, Object: o.Key, Content: o.Content(), Reason: reasonFor(why, out), Since: now}
+		q := state.Quarantine{Proxy: s.proxy, Object: o.Key, Content: o.Hash.String(), Reason: reasonFor(why, out), Since: now}
 		w.quarantined[o.Key] = q
 		add = append(add, q)
 	}

@@ -31,7 +31,7 @@ func (c *Containment) Findings(cfg *snapshot.Config) []finding.Finding {
 	}
 	for key, qs := range at {
 		slices.SortFunc(qs, func(a, b state.Quarantine) int { return cmp.Compare(a.Proxy, b.Proxy) })
-		o := cfg.Origins.Lookup(key)
+		o := cfg.Origin(key)
 		out = append(out, finding.Finding{
 			Code: "ISM0230", Severity: finding.Error, Object: key.String(), File: o.File, Line: o.Line,
 			Message: fmt.Sprintf("quarantined at %s, whose Envoy cannot live with it: what it "+

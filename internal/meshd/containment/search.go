@@ -26,7 +26,7 @@ type search struct {
 	lived *snapshot.Config // the last configuration that it lived with; nil when none is known
 	// closed are the objects that are closed there already, suspects those that others could not live with.
 	closed   []snapshot.Key
-	suspects func(contain.Object) bool
+	suspects func(*snapshot.Object) bool
 
 	tried map[string]error // by the fingerprint of what was tried
 	words string           // Envoy's, when it first refused
@@ -34,7 +34,7 @@ type search struct {
 
 // outcome of a search.
 type outcome struct {
-	culprits []contain.Object
+	culprits []*snapshot.Object
 	words    string // Envoy's
 	whole    bool   // the search was cut short: all that may be a culprit is among them
 	lives    string // the fingerprint of the configuration as it is, when Envoy lives with it
@@ -55,7 +55,7 @@ func (s *search) run(ctx context.Context) (out outcome, err error) {
 	}
 	candidates := s.candidates(contain.Changed(s.lived, s.snap.Config))
 	if known := slices.DeleteFunc(slices.Clone(candidates),
-		func(o contain.Object) bool { return !s.suspects(o) }); len(known) > 0 {
+		func(o *snapshot.Object) bool { return !s.suspects(o) }); len(known) > 0 {
 		if ok, err := lives(contain.Keys(known)); err != nil {
 			return outcome{}, err
 		} else if ok {
@@ -70,13 +70,13 @@ func (s *search) run(ctx context.Context) (out outcome, err error) {
 	if err != nil {
 		return outcome{words: s.words}, err
 	}
-	culprits := slices.DeleteFunc(candidates, func(o contain.Object) bool { return !slices.Contains(keys, o.Key) })
+	culprits := slices.DeleteFunc(candidates, func(o *snapshot.Object) bool { return !slices.Contains(keys, o.Key) })
 	return outcome{culprits: culprits, words: s.words, whole: whole}, nil
 }
 
 // candidates are those objects that are not closed already, whom to blame last.
-func (s *search) candidates(objects []contain.Object) []contain.Object {
-	out := slices.DeleteFunc(objects, func(o contain.Object) bool { return slices.Contains(s.closed, o.Key) })
+func (s *search) candidates(objects []*snapshot.Object) []*snapshot.Object {
+	out := slices.DeleteFunc(objects, func(o *snapshot.Object) bool { return slices.Contains(s.closed, o.Key) })
 	contain.Blame(s.snap.Config, out)
 	return out
 }

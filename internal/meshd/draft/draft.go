@@ -3,15 +3,13 @@ package draft
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
-	security "istio.io/client-go/pkg/apis/security/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
@@ -72,48 +70,26 @@ func (d *draft) with() (*snapshot.Snapshot, []finding.Finding, error) {
 		return nil, nil, err
 	}
 	f := istioyaml.Decode("", []byte(text), schema.New().Validate, nil)
-	out, cfg := *d.snap, *d.snap.Config
+	var change snapshot.Change
 	for _, o := range f.Objects {
-		switch v := o.Value.(type) {
-		case *v1alpha1.FederatedExport:
-			cfg.FederatedExports = put(cfg.FederatedExports, v)
-		case *v1alpha1.FederatedImport:
-			cfg.FederatedImports = put(cfg.FederatedImports, v)
-		case *security.AuthorizationPolicy:
-			cfg.AuthorizationPolicies = put(cfg.AuthorizationPolicies, v)
-		}
+		change.Put(o)
 	}
-	out.Config = &cfg
-	return &out, f.Findings, nil
+	return changed(d.snap, change), f.Findings, nil
 }
 
 // without is the snapshot without objects of these names.
 func without(snap *snapshot.Snapshot, keys ...snapshot.Key) *snapshot.Snapshot {
-	out, cfg := *snap, *snap.Config
+	var change snapshot.Change
 	for _, k := range keys {
-		switch k.Kind {
-		case "FederatedExport":
-			cfg.FederatedExports = leave(cfg.FederatedExports, k)
-		case "FederatedImport":
-			cfg.FederatedImports = leave(cfg.FederatedImports, k)
-		case "AuthorizationPolicy":
-			cfg.AuthorizationPolicies = leave(cfg.AuthorizationPolicies, k)
-		}
+		change.Remove(k)
 	}
-	out.Config = &cfg
+	return changed(snap, change)
+}
+
+func changed(snap *snapshot.Snapshot, change snapshot.Change) *snapshot.Snapshot {
+	out := *snap
+	out.Config = snap.Config.With(change)
 	return &out
-}
-
-func leave[T metav1.Object](list []T, k snapshot.Key) []T {
-	return slices.DeleteFunc(slices.Clone(list), func(o T) bool { return o.GetNamespace() == k.Namespace && o.GetName() == k.Name })
-}
-
-// put keeps a list in the order of namespace and name.
-func put[T metav1.Object](list []T, o T) []T {
-	list = leave(list, snapshot.Key{Namespace: o.GetNamespace(), Name: o.GetName()})
-	order := func(o T) string { return o.GetNamespace() + "\x00" + o.GetName() }
-	at, _ := slices.BinarySearchFunc(list, order(o), func(e T, key string) int { return strings.Compare(order(e), key) })
-	return slices.Insert(list, at, o)
 }
 
 // allFindings are those of compiling, and of those who ask.
@@ -156,7 +132,7 @@ func (d *draft) judge() (*adminapi.DraftResponse, error) {
 	}
 	for _, k := range keys {
 		o := adminapi.DraftedObject{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}
-		if origin := d.snap.Config.Origins.Lookup(k); origin.File != "" {
+		if origin := d.snap.Config.Origin(k); origin.File != "" {
 			o.Stands, o.Same = fmt.Sprintf("%s:%d", origin.File, origin.Line), sameSpec(d.snap.Config, next.Config, k)
 		}
 		resp.Objects = append(resp.Objects, o)
@@ -164,35 +140,24 @@ func (d *draft) judge() (*adminapi.DraftResponse, error) {
 	return resp, nil
 }
 
+// sameSpec says that an object stands in both with the same spec.
 func sameSpec(a, b *snapshot.Config, k snapshot.Key) bool {
-	switch k.Kind {
-	case "FederatedExport":
-		x, y := objectNamed(a.FederatedExports, k), objectNamed(b.FederatedExports, k)
-		return x != nil && y != nil && reflect.DeepEqual(x.Spec, y.Spec)
-	case "FederatedImport":
-		x, y := objectNamed(a.FederatedImports, k), objectNamed(b.FederatedImports, k)
-		return x != nil && y != nil && reflect.DeepEqual(x.Spec, y.Spec)
-	}
-	x, y := objectNamed(a.AuthorizationPolicies, k), objectNamed(b.AuthorizationPolicies, k)
-	return x != nil && y != nil && proto.Equal(&x.Spec, &y.Spec)
+	x, y := a.Objects.Get(k), b.Objects.Get(k)
+	return x != nil && y != nil && specOf(x) == specOf(y)
 }
 
-func objectNamed[P interface {
-	*T
-	metav1.Object
-}, T any](list []P, k snapshot.Key) P {
-	for _, o := range list {
-		if o.GetNamespace() == k.Namespace && o.GetName() == k.Name {
-			return o
-		}
-	}
-	return nil
+// specOf is a hash of what an object says beside labels and annotations.
+func specOf(o *snapshot.Object) snapshot.Hash {
+	bare := o.Value.(runtime.Object).DeepCopyObject().(metav1.Object)
+	bare.SetLabels(nil)
+	bare.SetAnnotations(nil)
+	return snapshot.NewObject(bare, snapshot.Origin{}).Hash
 }
 
 // peerNamed is the peer of a name, or an error that says which may have been meant.
 func peerNamed(snap *snapshot.Snapshot, name string) (*v1alpha1.MeshPeer, error) {
 	var names []string
-	for _, p := range snap.Config.MeshPeers {
+	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](snap.Config) {
 		if p.Name == name {
 			return p, nil
 		}

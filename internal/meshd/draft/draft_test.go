@@ -9,8 +9,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	security "istio.io/client-go/pkg/apis/security/v1"
-	corev1 "k8s.io/api/core/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/adminapi"
@@ -73,32 +71,15 @@ kind: Service
 metadata: {name: web, namespace: back}
 spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
 ` + strings.Join(more, "")
-	cfg := &snapshot.Config{}
-	origins := map[snapshot.Key]snapshot.Origin{}
 	f := istioyaml.Decode("mesh.yaml", []byte(text), schema.New().Validate, nil)
 	for _, b := range f.Findings {
 		t.Errorf("%s", b)
 	}
+	var change snapshot.Change
 	for _, o := range f.Objects {
-		origins[o.Key] = o.Origin
-		switch v := o.Value.(type) {
-		case *v1alpha1.Mesh:
-			cfg.Mesh = v
-		case *v1alpha1.MeshPeer:
-			cfg.MeshPeers = put(cfg.MeshPeers, v)
-		case *corev1.Service:
-			cfg.Services = put(cfg.Services, v)
-		case *v1alpha1.FederatedExport:
-			cfg.FederatedExports = put(cfg.FederatedExports, v)
-		case *v1alpha1.FederatedImport:
-			cfg.FederatedImports = put(cfg.FederatedImports, v)
-		case *security.AuthorizationPolicy:
-			cfg.AuthorizationPolicies = put(cfg.AuthorizationPolicies, v)
-		default:
-			t.Fatalf("%T", v)
-		}
+		change.Put(o)
 	}
-	cfg.Origins = snapshot.OriginsOf(origins)
+	cfg := (&snapshot.Config{}).With(change)
 	serve := func(name, namespace, address string, ports ...uint16) snapshot.Workload {
 		w := snapshot.Workload{
 			Name: name, Namespace: namespace, ServiceAccount: name, Node: "rack", Ready: true, Labels: map[string]string{"app": name},
@@ -244,8 +225,9 @@ func TestExportDraftBeforeItsWorkload(t *testing.T) {
 	if len(got.Objects) != 2 || len(got.Notes) != 1 || !strings.HasPrefix(got.Notes[0], "No workload is behind it yet") {
 		t.Errorf("%+v", got)
 	}
-	w.Config.Mesh = w.Config.Mesh.DeepCopy()
-	w.Config.Mesh.Spec.DefaultAction = v1alpha1.DefaultAllow
+	open := w.Config.Mesh().DeepCopy()
+	open.Spec.DefaultAction = v1alpha1.DefaultAllow
+	w.Config = w.Config.With(snapshot.PutAll(open))
 	if got, err = Export(w, &adminapi.ExportDraftRequest{Service: "pay", Peer: "retail", Callers: []string{"shop/storefront"}}); err != nil || len(got.Objects) != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}

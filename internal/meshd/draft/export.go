@@ -61,7 +61,7 @@ func Export(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*adminapi.
 		return f.Code == "ISM0328" && f.Object == keyOf(d.written[0]).String()
 	})
 	var note string
-	if !needed && with != nil && e.nobodyYet(with) && snap.Config.Mesh.Spec.DefaultAction != v1alpha1.DefaultAllow {
+	if !needed && with != nil && e.nobodyYet(with) && snap.Config.Mesh().Spec.DefaultAction != v1alpha1.DefaultAllow {
 		needed = true
 		note = "No workload is behind it yet, so that nobody knows whether the policy is needed: drop it where another one admits " +
 			"the peer's callers."
@@ -132,14 +132,12 @@ func (e exporting) export(http bool) map[string]any {
 // policy lets into the workloads what the export lets through: the callers by what their peer's gateway asserts, and raw
 // connections by our own gateways, in whose name they come. Nil where it is not known what selects the workloads.
 func (e exporting) policy(snap *snapshot.Snapshot, mesh *model.Mesh, http bool) map[string]any {
-	i := slices.IndexFunc(snap.Config.Services, func(s *corev1.Service) bool {
-		return s.Namespace == e.service.ID.Namespace && s.Name == e.service.ID.Name
-	})
-	if i < 0 || len(snap.Config.Services[i].Spec.Selector) == 0 {
+	s := snapshot.Named[*corev1.Service](snap.Config.Objects, e.service.ID.Namespace, e.service.ID.Name)
+	if s == nil || len(s.Spec.Selector) == 0 {
 		return nil
 	}
 	labels := map[string]any{}
-	for k, v := range snap.Config.Services[i].Spec.Selector {
+	for k, v := range s.Spec.Selector {
 		labels[k] = v
 	}
 	operation, principals := map[string]any{}, []string{}

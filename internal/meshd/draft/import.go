@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -40,10 +41,10 @@ func Import(snap *snapshot.Snapshot, r *adminapi.ImportDraftRequest) (*adminapi.
 	}
 	d := &draft{snap: snap, written: []map[string]any{object(ownAPI, "FederatedImport", namespace, name, spec)}}
 	key := keyOf(d.written[0])
-	if old := objectNamed(snap.Config.FederatedImports, key); old != nil {
+	if old := snapshot.Named[*v1alpha1.FederatedImport](snap.Config.Objects, namespace, name); old != nil {
 		for _, f := range old.Spec.From {
 			if f.Peer != peer.Name {
-				o := snap.Config.Origins.Lookup(key)
+				o := snap.Config.Origin(key)
 				return nil, refusedDraft("FederatedImport %s/%s (%s:%d) takes from peer %s already: add peer %s to its spec.from "+
 					"there, with a weight or a priority", namespace, name, o.File, o.Line, f.Peer, peer.Name)
 			}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
@@ -192,7 +193,7 @@ func (r *Rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminap
 		waits = append(waits, adminapi.CAWait{What: "invitation", Name: i.Peer, Why: "is open and pins the old root", Until: i.Expires})
 	}
 	verdicts := peerrules.All(snap, td)
-	for _, mp := range snap.Config.MeshPeers {
+	for _, mp := range snapshot.Of[*v1alpha1.MeshPeer](snap.Config) {
 		if !verdicts[mp.Name].Control {
 			continue // nothing passes
 		}

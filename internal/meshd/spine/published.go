@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
@@ -84,7 +85,7 @@ func (p *Published) HasRoots(trustDomain string, newest *snapshot.Snapshot) bool
 	if p == nil || p.Mesh.Roots[trustDomain] == nil {
 		return false
 	}
-	for _, mp := range newest.Config.MeshPeers {
+	for _, mp := range snapshot.Of[*v1alpha1.MeshPeer](newest.Config) {
 		if mp.Spec.TrustDomain == trustDomain &&
 			string(newest.Peers[mp.Name].Roots) != string(p.Snapshot.Peers[mp.Name].Roots) {
 			return false

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
@@ -27,7 +28,7 @@ func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.P
 		return nil, nil, err
 	}
 	snap := &snapshot.Snapshot{Time: time.Now(), Config: cfg, Registry: registry, Peers: map[string]snapshot.PeerState{}}
-	for _, p := range cfg.MeshPeers {
+	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](cfg) {
 		snap.Peers[p.Name] = snapshot.PeerState{Roots: []byte(p.Spec.Bundle.Inline), BundleTime: snap.Time}
 	}
 	addresses := vip.TableOf(nil) // as a control plane with an empty state file would give them

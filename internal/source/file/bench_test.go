@@ -56,8 +56,8 @@ func BenchmarkLoad(b *testing.B) {
 	dir := fill(b, 1000)
 	for b.Loop() {
 		c, err := LoadDir(dir, schema.New().Validate)
-		if err != nil || c.Origins.Len() != 6000 || len(c.Findings) != 0 {
-			b.Fatalf("%d objects, %v, %v", c.Origins.Len(), c.Findings, err)
+		if err != nil || c.Objects.Len() != 6000 || len(c.Findings) != 0 {
+			b.Fatalf("%d objects, %v, %v", c.Objects.Len(), c.Findings, err)
 		}
 	}
 }
@@ -76,7 +76,7 @@ func BenchmarkOneFile(b *testing.B) {
 		}
 		old := d.config
 		d.refresh(b.Context(), []string{path}, nil, time.Now().Add(time.Hour))
-		if d.config == old || d.config.Origins.Len() != 6000 {
+		if d.config == old || d.config.Objects.Len() != 6000 {
 			b.Fatal("nothing changed")
 		}
 	}
@@ -125,7 +125,7 @@ func BenchmarkOneDocument(b *testing.B) {
 		}
 		old := d.config
 		d.refresh(b.Context(), []string{path}, nil, time.Now().Add(time.Hour))
-		if d.config == old || d.config.Origins.Len() != 6000 {
+		if d.config == old || d.config.Objects.Len() != 6000 {
 			b.Fatal("nothing changed")
 		}
 	}
@@ -147,8 +147,8 @@ func BenchmarkWatch(b *testing.B) {
 		if err := os.WriteFile(filepath.Join(dir, "s500.yaml"), []byte(service(500, version)), 0o644); err != nil {
 			b.Fatal(err)
 		}
-		if c := <-s.Updates(); c.Origins.Len() != 6000 {
-			b.Fatalf("%d objects, %v", c.Origins.Len(), c.Findings)
+		if c := <-s.Updates(); c.Objects.Len() != 6000 {
+			b.Fatalf("%d objects, %v", c.Objects.Len(), c.Findings)
 		}
 		worst = max(worst, time.Since(began))
 	}

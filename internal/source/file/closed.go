@@ -49,7 +49,7 @@ func (d *folder) outOfSight() []snapshot.Closed {
 			hidden := f == nil && d.unreachable(path) || f != nil && f.current == nil ||
 				f != nil && slices.ContainsFunc(f.loose, func(b *istioyaml.Broken) bool { return b.MayBe(g.key) })
 			if g.until.IsZero() && hidden {
-				out = append(out, snapshot.Closed{Key: g.key, Origin: snapshot.Origin{File: path}, Reason: outOfSightReason})
+				out = append(out, snapshot.Closed{Key: g.key, Origin: snapshot.Origin{Source: snapshot.SourceFile, File: path}, Reason: outOfSightReason})
 				break
 			}
 		}

@@ -11,7 +11,7 @@ import (
 // entry is what one file says of one object. An object that cannot be read now stays as it last was.
 type entry struct {
 	key    snapshot.Key
-	object *istioyaml.Object // nil when it was never good
+	object *snapshot.Object  // nil when it was never good
 	broken *istioyaml.Broken // what cannot be read; nil when all is well
 	since  time.Time         // when the object was last good, if that is not now
 }

@@ -50,12 +50,10 @@ type file struct {
 
 // newFolder makes the state of a folder of which nothing has been read. dated: its objects have ages.
 func newFolder(root string, validate istioyaml.Validator, c *copies, a *ages, dated bool) *folder {
-	f := &folder{
+	return &folder{
 		root: root, validate: validate, copies: c, files: map[string]*file{}, ages: a, objects: newObjects(a, dated),
-		trouble: map[string]finding.Finding{},
+		trouble: map[string]finding.Finding{}, config: &snapshot.Config{},
 	}
-	f.config = f.objects.config
-	return f
 }
 
 // inside is a path as it is called in the folder, wherever that lies.
@@ -297,16 +295,14 @@ func (d *folder) remove(path string) update {
 // conclude merges updates and makes a new configuration if anything is different. Ages are written down before it is in
 // force.
 func (d *folder) conclude(ctx context.Context, updates []update, now time.Time) {
-	changed := d.objects.apply(updates, now, d.unsettled)
+	d.objects.apply(updates, now, d.unsettled)
 	d.ages.save(ctx)
 	closed, findings := d.closed(), d.findings()
-	if !changed && slices.Equal(findings, d.config.Findings) &&
+	if d.objects.inForce == d.config.Objects && slices.Equal(findings, d.config.Findings) &&
 		slices.EqualFunc(closed, d.config.Closed, snapshot.Closed.Equal) {
 		return
 	}
-	next := *d.objects.config
-	next.Closed, next.Findings = closed, findings
-	d.config = &next
+	d.config = &snapshot.Config{Objects: d.objects.inForce, Closed: closed, Findings: findings}
 }
 
 // offline is the state of a folder that is read once: nothing is kept of it and its objects have no ages.

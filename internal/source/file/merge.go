@@ -1,15 +1,10 @@
 package file
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -22,13 +17,13 @@ type objects struct {
 	claims    map[snapshot.Key][]claim
 	conflicts map[snapshot.Key]bool
 	closed    map[snapshot.Key]snapshot.Closed // by slot: what holds it and is not carried out
-	config    *snapshot.Config                 // of those in effect; findings and what is closed are the caller's
+	inForce   *snapshot.Objects
 }
 
 // claim is one file's wish to define an object.
 type claim struct {
 	place
-	object *istioyaml.Object // nil when it cannot be read and never was
+	object *snapshot.Object // nil when it cannot be read and never was
 	broken *istioyaml.Broken
 	seen   time.Time
 }
@@ -44,7 +39,7 @@ func (c claim) pos() snapshot.Origin {
 func newObjects(a *ages, dated bool) *objects {
 	return &objects{
 		ages: a, dated: dated, claims: map[snapshot.Key][]claim{}, conflicts: map[snapshot.Key]bool{},
-		closed: map[snapshot.Key]snapshot.Closed{}, config: &snapshot.Config{},
+		closed: map[snapshot.Key]snapshot.Closed{},
 	}
 }
 
@@ -75,16 +70,16 @@ func (u update) trim() update {
 	return u
 }
 
-// apply replaces what some files said and reports whether anything changed.
-func (o *objects) apply(updates []update, now time.Time, unsettled func(file string) bool) bool {
+// apply replaces what some files said.
+func (o *objects) apply(updates []update, now time.Time, unsettled func(file string) bool) {
 	touched := map[snapshot.Key]claim{} // slot → who held it before
 	for _, u := range updates {
 		o.replace(u, touched, now)
 	}
-	change := o.ages.change(now)
-	changed := map[string]map[snapshot.Key]bool{} // kind → keys
+	arrived := o.ages.change(now)
+	var change snapshot.Change
 	for s, was := range touched {
-		o.order(s, now, change, unsettled)
+		o.order(s, now, arrived, unsettled)
 		var is claim
 		if c := o.claims[s]; len(c) > 0 {
 			is = c[0]
@@ -93,19 +88,15 @@ func (o *objects) apply(updates []update, now time.Time, unsettled func(file str
 			continue
 		}
 		o.closing(s, is)
-		if changed[s.Kind] == nil {
-			changed[s.Kind] = map[snapshot.Key]bool{}
-		}
-		for _, x := range []claim{was, is} {
-			if x.key.Kind != "" {
-				changed[s.Kind][x.key] = true
+		for _, k := range []snapshot.Key{was.key, is.key} {
+			if object := o.inEffect(k); object != nil {
+				change.Put(object)
+			} else {
+				change.Remove(k)
 			}
 		}
 	}
-	if len(changed) > 0 {
-		o.rebuild(changed)
-	}
-	return len(changed) > 0
+	o.inForce = o.inForce.With(change)
 }
 
 // replace puts what a file says now in the place of what it said. New claims have no age yet.
@@ -185,84 +176,15 @@ func (o *objects) age(c claim) time.Time {
 	return time.Time{}
 }
 
-// rebuild makes a new configuration that shares with the old one every slice of a kind in which nothing changed.
-func (o *objects) rebuild(changed map[string]map[snapshot.Key]bool) {
-	next := *o.config
-	for kindName, set := range changed {
-		keys := slices.SortedFunc(maps.Keys(set), func(a, b snapshot.Key) int { return compare(a.Namespace, a.Name, b.Namespace, b.Name) })
-		o.set(&next, kindName, keys)
-		next.Origins = next.Origins.With(keys, func(k snapshot.Key) (snapshot.Origin, bool) {
-			c, ok := o.inEffect(k)
-			if !ok {
-				return snapshot.Origin{}, false
-			}
-			origin := c.object.Origin
-			origin.FirstSeen = o.age(c)
-			return origin, true
-		})
+// inEffect is what defines the object of a key; nil when there is none or another one holds its slot.
+func (o *objects) inEffect(k snapshot.Key) *snapshot.Object {
+	c := o.claims[slot(k)]
+	if len(c) == 0 || c[0].key != k || c[0].object == nil {
+		return nil
 	}
-	o.config = &next
-}
-
-// inEffect is what defines the object of a key; false when there is none or another one holds its slot.
-func (o *objects) inEffect(k snapshot.Key) (claim, bool) {
-	if c := o.claims[slot(k)]; len(c) > 0 && c[0].key == k && c[0].object != nil {
-		return c[0], true
-	}
-	return claim{}, false
-}
-
-func compare(ns1, name1, ns2, name2 string) int {
-	return cmp.Or(cmp.Compare(ns1, ns2), cmp.Compare(name1, name2))
-}
-
-// set brings a kind's list in the configuration up to date.
-func (o *objects) set(c *snapshot.Config, kindName string, keys []snapshot.Key) {
-	switch kindName {
-	case "Mesh":
-		c.Mesh = nil
-		if claims := o.claims[slot(keys[0])]; len(claims) > 0 && claims[0].object != nil {
-			c.Mesh = claims[0].object.Value.(*v1alpha1.Mesh)
-		}
-	case "MeshPeer":
-		c.MeshPeers = merge(o, c.MeshPeers, keys)
-	case "FederatedExport":
-		c.FederatedExports = merge(o, c.FederatedExports, keys)
-	case "FederatedImport":
-		c.FederatedImports = merge(o, c.FederatedImports, keys)
-	case "Namespace":
-		c.Namespaces = merge(o, c.Namespaces, keys)
-	case "Service":
-		c.Services = merge(o, c.Services, keys)
-	case "PeerAuthentication":
-		c.PeerAuthentications = merge(o, c.PeerAuthentications, keys)
-	case "AuthorizationPolicy":
-		c.AuthorizationPolicies = merge(o, c.AuthorizationPolicies, keys)
-	case "ServiceEntry":
-		c.ServiceEntries = merge(o, c.ServiceEntries, keys)
-	case "WorkloadEntry":
-		c.WorkloadEntries = merge(o, c.WorkloadEntries, keys)
-	default:
-		panic("file: kind " + kindName + " has no place in snapshot.Config")
-	}
-}
-
-// merge is a kind's list with the changed keys, sorted, as they now are. Only these are looked at; the rest is copied.
-func merge[T metav1.Object](o *objects, old []T, keys []snapshot.Key) []T {
-	list := make([]T, 0, len(old)+len(keys))
-	for _, k := range keys {
-		at, found := slices.BinarySearchFunc(old, k, func(x T, k snapshot.Key) int {
-			return compare(x.GetNamespace(), x.GetName(), k.Namespace, k.Name)
-		})
-		list, old = append(list, old[:at]...), old[at:]
-		if is, ok := o.inEffect(k); ok {
-			list = append(list, is.object.Value.(T))
-		}
-		if found {
-			old = old[1:]
-		}
-	}
-	return append(list, old...)
+	object := *c[0].object
+	object.Origin.FirstSeen = o.age(c[0])
+	return &object
 }
 
 // findings names the objects that wait behind another of the same name.

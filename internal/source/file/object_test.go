@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	security "istio.io/client-go/pkg/apis/security/v1"
+
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
@@ -26,7 +28,7 @@ func policyYAML(namespace, name, action string) string {
 // findings.
 func policies(c *snapshot.Config) string {
 	var words []string
-	for _, p := range c.AuthorizationPolicies {
+	for _, p := range snapshot.Of[*security.AuthorizationPolicy](c) {
 		words = append(words, p.Namespace+"/"+p.Name+"="+p.Spec.Action.String())
 	}
 	for _, cl := range c.Closed {
@@ -263,8 +265,8 @@ func TestAges(t *testing.T) {
 	write(t, filepath.Join(dir, "b.yaml"), namespaceYAML("b", "c"))
 	c := load(0, false)
 	if !c.SameAge(key("b"), key("c")) || c.Older(key("b"), key("c")) >= 0 ||
-		!c.Origins.Lookup(key("b")).FirstSeen.Equal(now) {
-		t.Errorf("%v and %v came together", c.Origins.Lookup(key("b")).FirstSeen, c.Origins.Lookup(key("c")).FirstSeen)
+		!c.Origin(key("b")).FirstSeen.Equal(now) {
+		t.Errorf("%v and %v came together", c.Origin(key("b")).FirstSeen, c.Origin(key("c")).FirstSeen)
 	}
 	write(t, filepath.Join(dir, "a.yaml"), namespaceYAML("a"))
 	if c = load(-time.Hour, false); c.Older(key("a"), key("c")) <= 0 || c.SameAge(key("a"), key("c")) {
@@ -289,7 +291,7 @@ func TestAges(t *testing.T) {
 		kept.fail = true
 		d.ages.log = slog.New(slog.DiscardHandler)
 		write(t, filepath.Join(dir, "late.yaml"), namespaceYAML("late"))
-		if c := load(0, false); c.Origins.Lookup(key("late")).FirstSeen.IsZero() {
+		if c := load(0, false); c.Origin(key("late")).FirstSeen.IsZero() {
 			t.Error("it does not count")
 		}
 		kept.fail = false

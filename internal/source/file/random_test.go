@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -115,19 +117,14 @@ func meaning(c *snapshot.Config) string {
 		func(o snapshot.Closed) bool { return o.Reason == outOfSightReason })
 	certain.Findings = nil // their lines may be those of a copy
 	words := []string{policies(&certain)}
-	if c.Mesh != nil {
-		words = append(words, "mesh "+c.Mesh.Name)
+	if c.Mesh() != nil {
+		words = append(words, "mesh "+c.Mesh().Name)
 	}
-	for _, e := range c.WorkloadEntries {
+	for _, e := range snapshot.Of[*networking.WorkloadEntry](c) {
 		words = append(words, e.Name+" at "+e.Spec.Address)
 	}
-	var keys []snapshot.Key
-	for k := range c.Origins.All() {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, snapshot.Key.Compare)
-	for _, k := range keys {
-		words = append(words, fmt.Sprintf("%s in %s", k, filepath.Base(c.Origins.Lookup(k).File)))
+	for o := range c.Objects.All() {
+		words = append(words, fmt.Sprintf("%s in %s", o.Key, filepath.Base(o.Origin.File)))
 	}
 	return strings.Join(words, "\n")
 }

@@ -108,7 +108,7 @@ func (s *Source) publish(took time.Duration) {
 	if s.current.Swap(c) == c {
 		return
 	}
-	s.cfg.Log.Info("configuration changed", "folder", s.cfg.Dir, "objects", c.Origins.Len(), "findings", len(c.Findings), "took", took)
+	s.cfg.Log.Info("configuration changed", "folder", s.cfg.Dir, "objects", c.Objects.Len(), "findings", len(c.Findings), "took", took)
 	select {
 	case <-s.updates: // an older one that nobody read
 	default:

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -59,7 +61,7 @@ func start(t *testing.T, dir string) *Source {
 // describe is a configuration in words: its namespaces, then the codes of its findings.
 func describe(c *snapshot.Config) string {
 	var words []string
-	for _, n := range c.Namespaces {
+	for _, n := range snapshot.Of[*corev1.Namespace](c) {
 		words = append(words, n.Name)
 	}
 	for _, f := range c.Findings {
@@ -91,22 +93,22 @@ func TestChangesOfFiles(t *testing.T) {
 
 	write(t, b, namespaceYAML("three"))
 	second := await(t, s, "one three two")
-	if second.Namespaces[0] != first.Namespaces[0] || second.Namespaces[2] != first.Namespaces[1] {
+	if snapshot.Of[*corev1.Namespace](second)[0] != snapshot.Of[*corev1.Namespace](first)[0] || snapshot.Of[*corev1.Namespace](second)[2] != snapshot.Of[*corev1.Namespace](first)[1] {
 		t.Error("unchanged files gave new objects")
 	}
 
 	write(t, a, namespaceYAML("zero", "one"))
 	third := await(t, s, "one three zero")
-	if third.Namespaces[0] != first.Namespaces[0] {
+	if snapshot.Of[*corev1.Namespace](third)[0] != snapshot.Of[*corev1.Namespace](first)[0] {
 		t.Error("an unchanged document of a changed file gave a new object")
 	}
-	if o := third.Origins.Lookup(snapshot.Key{Kind: "Namespace", Name: "one"}); o.LineOf("metadata.name") != 10 || o.File != a {
+	if o := third.Origin(snapshot.Key{Kind: "Namespace", Name: "one"}); o.LineOf("metadata.name") != 10 || o.File != a {
 		t.Errorf("origin of one = %s:%d, want %s:10", o.File, o.LineOf("metadata.name"), a)
 	}
 
 	write(t, a, namespaceYAML("zero")+"---\nkind: [\n")
 	broken := await(t, s, "one three zero ISM-SCH10 ISM-SRC01")
-	if broken.Namespaces[0] != first.Namespaces[0] {
+	if snapshot.Of[*corev1.Namespace](broken)[0] != snapshot.Of[*corev1.Namespace](first)[0] {
 		t.Error("a broken document changed the object that it may be")
 	}
 
@@ -256,7 +258,7 @@ func TestTwoFilesOneObject(t *testing.T) {
 	first := await(t, s, "one")
 	write(t, a, namespaceYAML("one", "two"))
 	second := await(t, s, "one two ISM-SRC04")
-	if second.Namespaces[0] != first.Namespaces[0] {
+	if snapshot.Of[*corev1.Namespace](second)[0] != snapshot.Of[*corev1.Namespace](first)[0] {
 		t.Error("a later file took over the object of an earlier one")
 	}
 	f := second.Findings[0]
@@ -267,7 +269,7 @@ func TestTwoFilesOneObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	third := await(t, s, "one two")
-	if third.Origins.Lookup(snapshot.Key{Kind: "Namespace", Name: "one"}).File != a {
+	if third.Origin(snapshot.Key{Kind: "Namespace", Name: "one"}).File != a {
 		t.Error("the object that waited did not take its place")
 	}
 }
@@ -283,16 +285,16 @@ func TestTwoMeshes(t *testing.T) {
 	await(t, s, "")
 	write(t, filepath.Join(dir, "0.yaml"), mesh("two"))
 	c := await(t, s, "ISM-SRC05")
-	if c.Mesh.Name != "one" || c.Origins.Len() != 1 || !strings.Contains(c.Findings[0].Message, path+":1") {
-		t.Errorf("mesh %s, %d origins, %v", c.Mesh.Name, c.Origins.Len(), c.Findings)
+	if c.Mesh().Name != "one" || c.Objects.Len() != 1 || !strings.Contains(c.Findings[0].Message, path+":1") {
+		t.Errorf("mesh %s, %d origins, %v", c.Mesh().Name, c.Objects.Len(), c.Findings)
 	}
 	write(t, path, mesh("one")+mesh("three"))
 	await(t, s, "ISM-SRC05 ISM-SRC05")
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if c := await(t, s, ""); c.Mesh.Name != "two" || c.Origins.Len() != 1 {
-		t.Errorf("mesh %s, origins %v", c.Mesh.Name, c.Origins)
+	if c := await(t, s, ""); c.Mesh().Name != "two" || c.Objects.Len() != 1 {
+		t.Errorf("mesh %s, origins %v", c.Mesh().Name, c.Objects)
 	}
 }
 
@@ -329,7 +331,7 @@ func TestChangesLandTogether(t *testing.T) {
 		write(t, filepath.Join(dir, fmt.Sprintf("f%d.yaml", n)), namespaceYAML(fmt.Sprintf("b%02d", n)))
 	}
 	c := <-s.Updates()
-	if len(c.Namespaces) != 50 || c.Namespaces[0].Name != "b00" || c.Namespaces[49].Name != "b49" {
+	if len(snapshot.Of[*corev1.Namespace](c)) != 50 || snapshot.Of[*corev1.Namespace](c)[0].Name != "b00" || snapshot.Of[*corev1.Namespace](c)[49].Name != "b49" {
 		t.Errorf("the first update holds %q", describe(c))
 	}
 	cancel()

@@ -1,0 +1,286 @@
+package snapshot
+
+import (
+	"iter"
+	"reflect"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"isthmus.dev/isthmus/internal/kind"
+)
+
+// Get is the object of a key, nil when there is none.
+func (o *Objects) Get(k Key) *Object {
+	l := o.Namespace(k.Namespace).list(k.Kind)
+	if l == nil {
+		return nil
+	}
+	if at, found := slices.BinarySearchFunc(l.objects, k.Name, (*Object).compare); found {
+		return l.objects[at]
+	}
+	return nil
+}
+
+// Namespace is what a namespace holds, nil when that is nothing. It is the same pointer as long as nothing in the
+// namespace changes. "" has the objects without namespace.
+func (o *Objects) Namespace(name string) *NamespaceObjects {
+	if o == nil {
+		return nil
+	}
+	if at, found := slices.BinarySearchFunc(o.namespaces, name, (*NamespaceObjects).compare); found {
+		return o.namespaces[at]
+	}
+	return nil
+}
+
+func (n *NamespaceObjects) list(kind string) *list {
+	if n == nil {
+		return nil
+	}
+	return find(n.kinds, kind)
+}
+
+func find(kinds []*list, kind string) *list {
+	if at, found := slices.BinarySearchFunc(kinds, kind, (*list).compare); found {
+		return kinds[at]
+	}
+	return nil
+}
+
+// Len is how many objects there are.
+func (o *Objects) Len() int {
+	n := 0
+	if o != nil {
+		for _, ns := range o.namespaces {
+			for _, l := range ns.kinds {
+				n += len(l.objects)
+			}
+		}
+	}
+	return n
+}
+
+// All are the objects, by namespace, kind and name.
+func (o *Objects) All() iter.Seq[*Object] {
+	return func(yield func(*Object) bool) {
+		if o == nil {
+			return
+		}
+		for _, ns := range o.namespaces {
+			for _, l := range ns.kinds {
+				for _, x := range l.objects {
+					if !yield(x) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// Set is what can be read by kind: *Objects, *Config, *NamespaceObjects.
+type Set interface {
+	ofKind(kind string) *list           // nil when there are none
+	each(kind string) iter.Seq[*Object] // by namespace and name
+}
+
+func (o *Objects) ofKind(kind string) *list {
+	if o == nil {
+		return nil
+	}
+	return find(o.kinds, kind)
+}
+
+func (o *Objects) each(kind string) iter.Seq[*Object] {
+	return func(yield func(*Object) bool) {
+		if o == nil {
+			return
+		}
+		for _, ns := range o.namespaces {
+			for x := range ns.each(kind) {
+				if !yield(x) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (n *NamespaceObjects) ofKind(kind string) *list { return n.list(kind) }
+
+func (n *NamespaceObjects) each(kind string) iter.Seq[*Object] {
+	l := n.list(kind)
+	if l == nil {
+		return func(func(*Object) bool) {}
+	}
+	return slices.Values(l.objects)
+}
+
+func (c *Config) ofKind(kind string) *list {
+	if c == nil {
+		return nil
+	}
+	return c.Objects.ofKind(kind)
+}
+
+func (c *Config) each(kind string) iter.Seq[*Object] { return c.Objects.each(kind) }
+
+// Of are the values of all objects of a kind, sorted by namespace and name: Of[*corev1.Service](cfg). All who ask share
+// one slice, which nobody writes. It panics for a T that is of no kind.
+func Of[T metav1.Object](in Set) []T {
+	k := kindOf[T]()
+	l := in.ofKind(k)
+	if l == nil {
+		return nil
+	}
+	if made, ok := l.values.Load().([]T); ok {
+		return made
+	}
+	made := make([]T, 0, len(l.objects))
+	for o := range in.each(k) {
+		made = append(made, o.Value.(T))
+	}
+	made = slices.Clip(made)
+	l.values.Store(made)
+	return made
+}
+
+// In are the values of all objects of a kind in one namespace, sorted by name; shared as those of Of are.
+func In[T metav1.Object](o *Objects, namespace string) []T { return Of[T](o.Namespace(namespace)) }
+
+// Named is the value of one object, nil when there is none.
+func Named[T metav1.Object](in *Objects, namespace, name string) T {
+	var none T
+	if o := in.Get(Key{kindOf[T](), namespace, name}); o != nil {
+		return o.Value.(T)
+	}
+	return none
+}
+
+// Same says whether two sets have the very same objects of a kind. It may say no where they are equal.
+func Same[T metav1.Object](a, b Set) bool {
+	k := kindOf[T]()
+	return a.ofKind(k) == b.ofKind(k)
+}
+
+func kindOf[T metav1.Object]() string {
+	t := reflect.TypeFor[T]()
+	k, ok := kind.OfType(t)
+	if !ok {
+		panic("snapshot: " + t.String() + " is of no kind")
+	}
+	return k.Name
+}
+
+// Since are the objects that are not the very same in an earlier set: was and is, nil for what came or went, by
+// namespace, kind and name. The cost lies in the lists that differ and in the number of namespaces.
+func (o *Objects) Since(earlier *Objects) iter.Seq2[*Object, *Object] {
+	return func(yield func(was, is *Object) bool) {
+		if o == earlier {
+			return
+		}
+		pairs(earlier.all(), o.all(), func(n *NamespaceObjects) string { return n.Name }, func(a, b *NamespaceObjects) bool {
+			return pairs(a.all(), b.all(), func(l *list) string { return l.kind }, func(a, b *list) bool {
+				return pairs(a.all(), b.all(), func(x *Object) string { return x.Key.Name }, yield)
+			})
+		})
+	}
+}
+
+func (o *Objects) all() []*NamespaceObjects {
+	if o == nil {
+		return nil
+	}
+	return o.namespaces
+}
+
+func (n *NamespaceObjects) all() []*list {
+	if n == nil {
+		return nil
+	}
+	return n.kinds
+}
+
+func (l *list) all() []*Object {
+	if l == nil {
+		return nil
+	}
+	return l.objects
+}
+
+// pairs walks two sorted slices and yields what is not the same in both; false when yield ended it.
+func pairs[E any](a, b []*E, name func(*E) string, yield func(a, b *E) bool) bool {
+	for len(a) > 0 || len(b) > 0 {
+		var x, y *E
+		order := 0
+		switch {
+		case len(b) == 0:
+			order = -1
+		case len(a) == 0:
+			order = 1
+		default:
+			order = strings.Compare(name(a[0]), name(b[0]))
+		}
+		if order <= 0 {
+			x, a = a[0], a[1:]
+		}
+		if order >= 0 {
+			y, b = b[0], b[1:]
+		}
+		if x != y && !yield(x, y) {
+			return false
+		}
+	}
+	return true
+}
+
+// ChangeSince is the change that makes an earlier set into this one.
+func (o *Objects) ChangeSince(earlier *Objects) Change {
+	var c Change
+	for was, is := range o.Since(earlier) {
+		if is != nil {
+			c.Put(is)
+		} else {
+			c.Remove(was.Key)
+		}
+	}
+	return c
+}
+
+// WithOrigins is the set with other origins of those of its objects that are named.
+func (o *Objects) WithOrigins(origins map[Key]Origin) *Objects {
+	var c Change
+	for k, origin := range origins {
+		if x := o.Get(k); x != nil {
+			c.Put(x.at(origin))
+		}
+	}
+	return o.With(c)
+}
+
+// Part is the objects of some namespaces, as far as their kinds are wanted there.
+func (o *Objects) Part(namespaces []string, wanted func(namespace, kind string) bool) *Objects {
+	out, seen := &Objects{}, map[string]bool{}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(namespaces))) {
+		n := o.Namespace(name)
+		part := &NamespaceObjects{Name: name}
+		for _, l := range n.all() {
+			if wanted(name, l.kind) {
+				part.kinds = append(part.kinds, l)
+				seen[l.kind] = true
+			}
+		}
+		if len(part.kinds) > 0 {
+			out.namespaces = append(out.namespaces, part)
+		}
+	}
+	for _, k := range kind.Names() {
+		if seen[k] {
+			out.kinds = append(out.kinds, &list{kind: k})
+		}
+	}
+	slices.SortFunc(out.kinds, func(a, b *list) int { return strings.Compare(a.kind, b.kind) })
+	return out
+}
