@@ -3,12 +3,15 @@ package door
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -20,24 +23,34 @@ type Kind uint8
 const (
 	Stranger      Kind = 1 << iota // who showed no certificate
 	Workload                       // a workload or gateway Envoy of this mesh
+	Peer                           // the control plane of a peer mesh
+	PeerGateway                    // a gateway of a peer mesh, as this mesh's own gateway says
 	Node                           // the agent of a node or gateway
 	Administrator                  // by certificate
 	Local                          // a user of this host, by the socket
 
-	Anybody = Stranger | Workload | Node | Administrator | Local
+	Anybody = Stranger | Workload | Peer | PeerGateway | Node | Administrator | Local
 )
 
 // Caller is who is at the other end of a connection, as its handshake or the kernel proved it.
 type Caller struct {
 	Kind Kind
-	Name string     // of the node, administrator or user; "<namespace>/<service account>" of a workload
+	Name string     // of the node, administrator, peer or user; "<namespace>/<service account>" of a workload
 	ID   spiffe.ID  // of who showed a certificate
 	Addr netip.Addr // where the connection comes from; only a Local has none
 	At   netip.Addr // the address of ours that it was made to, as the kernel says; only a Local has none
-	// TLS is the connection's handshake; nil for a Local.
-	TLS *tls.ConnectionState
+	// Certificate is what it showed; nil for a Local and for a Stranger.
+	Certificate *Certificate
 	// UID and PID are a Local's, from the kernel.
 	UID, PID int
+}
+
+// Certificate is what there is to judge of a certificate that was verified when it was shown.
+type Certificate struct {
+	Serial     string // hex
+	Generation string // see ca.Generation
+	NotAfter   time.Time
+	Chains     [][]*x509.Certificate
 }
 
 // Actor names the caller among the events.
@@ -51,6 +64,8 @@ func (c Caller) Actor() string {
 		return "node " + c.Name
 	case Workload:
 		return "workload " + c.Name
+	case Peer, PeerGateway:
+		return "peer " + c.Name
 	case Stranger:
 		return state.Stranger
 	default:
@@ -71,10 +86,10 @@ func (c Caller) Proof() string {
 	switch {
 	case c.Kind == Local:
 		return fmt.Sprintf("pid %d", c.PID)
-	case c.Kind == Stranger || c.TLS == nil || len(c.TLS.VerifiedChains) == 0:
+	case c.Certificate == nil:
 		return ""
 	}
-	return fmt.Sprintf("certificate %x", c.TLS.VerifiedChains[0][0].SerialNumber)
+	return "certificate " + c.Certificate.Serial
 }
 
 // Net is the caller's address as it counts: for IPv6 the network, of which one host has all addresses.
@@ -98,15 +113,20 @@ func (c Caller) key() string {
 	return c.Actor()
 }
 
-// identify is whom a finished TLS handshake proved.
-func identify(from netip.Addr, s tls.ConnectionState) (Caller, error) {
-	c := Caller{Kind: Stranger, Addr: from, TLS: &s}
+// Identify is whom a finished TLS handshake proved, whose server verified what certificate was shown.
+func Identify(from netip.Addr, s tls.ConnectionState) (Caller, error) {
+	c := Caller{Kind: Stranger, Addr: from}
 	if len(s.PeerCertificates) == 0 {
 		return c, nil
 	}
 	var err error
-	if c.ID, err = peerID(s); err != nil {
+	if c.ID, err = ca.PeerID(s); err != nil {
 		return Caller{}, err
+	}
+	leaf := s.VerifiedChains[0][0]
+	c.Certificate = &Certificate{
+		Serial: fmt.Sprintf("%x", leaf.SerialNumber), Generation: ca.Generation(leaf), NotAfter: leaf.NotAfter,
+		Chains: s.VerifiedChains,
 	}
 	c.Kind = 0
 	if name, ok := spiffe.NodeName(c.ID); ok {
@@ -126,15 +146,9 @@ func With(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
 
-// From is the caller of a call that came through the door. false: it did not, and nobody may be assumed.
-func From(ctx context.Context) (Caller, bool) {
-	c, ok := ctx.Value(callerKey{}).(Caller)
-	return c, ok
-}
-
-// Of is From, or an error.
+// Of is the caller of a gRPC call, or an error when it did not come through the door: nobody may be assumed then.
 func Of(ctx context.Context) (Caller, error) {
-	c, ok := From(ctx)
+	c, ok := ctx.Value(callerKey{}).(Caller)
 	if !ok {
 		return Caller{}, status.Error(codes.Internal, "the call did not come through the door")
 	}

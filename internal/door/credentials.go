@@ -2,6 +2,7 @@ package door
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 
@@ -26,7 +27,7 @@ func (Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, 
 	if !ok {
 		return nil, nil, errors.New("the connection did not come through the door")
 	}
-	if caller.TLS != nil && caller.TLS.NegotiatedProtocol != "h2" {
+	if t, ok := c.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol != "h2" {
 		return nil, nil, errors.New("the client does not speak HTTP/2 (ALPN h2)")
 	}
 	return c, authInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, caller}, nil

@@ -1,10 +1,10 @@
 package door
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"log/slog"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,42 +24,76 @@ type Events interface {
 	EndEvent(ctx context.Context, seq uint64, e state.Event) error
 }
 
-// Door stands before the methods of gRPC servers.
-type Door struct {
-	methods  map[string]Method // by full name, "/<service>/<method>"
-	events   Events
-	refusals *Refusals
-	log      *slog.Logger
-	limits   *limits
-	judge    func(context.Context, Caller) error
+// Doorway describes a Door.
+type Doorway struct {
+	Methods  map[string]Method                   // by full name, "/<service>/<method>"; there are no others
+	Judge    func(context.Context, Caller) error // refuses callers whose certificate is good no more
+	Events   Events
+	Refusals *Refusals
+	Log      *slog.Logger
 }
 
-// New makes a door for these methods, and no others. judge refuses callers whose certificate is good no more.
-func New(
-	methods map[string]Method, judge func(context.Context, Caller) error, events Events, refusals *Refusals,
-	log *slog.Logger,
-) *Door {
-	return &Door{methods: methods, judge: judge, events: events, refusals: refusals, log: log, limits: newLimits()}
+// Door stands before the methods of servers of gRPC and HTTP.
+type Door struct {
+	Doorway
+	limits *limits
+	open   openings
+}
+
+// New makes a Door.
+func New(w Doorway) *Door {
+	d := &Door{Doorway: w, limits: newLimits()}
+	d.open = openings{judge: w.Judge, all: map[*opening]struct{}{}}
+	return d
 }
 
 // call is one call on its way through the door.
 type call struct {
 	Method
 	name   string // full
+	who    func() (Caller, error)
 	caller Caller
+	object string // of what a refusal is recorded, beside its method
 	ctx    context.Context
 	notes  *notes
 	end    context.CancelFunc // of a call whose life is bounded
+	begun  *state.Event       // that is recorded
+	seq    uint64             // of begun
 
 	began time.Time     // guarded by limits.mu, as are the next two
 	place *list.Element // in limits.mute
 	left  bool          // it does not count any more
 }
 
-// steps are what a call passes before a byte of its message is read, in this order. None may block for long. What is
-// left, to bound the message and to record what it asks for, follows in serve. A certificate that was revoked is judged
-// before anything is counted: it takes nothing of the share of whom it was issued to.
-var steps = []func(*Door, *call) error{(*Door).identify, (*Door).authorize, (*Door).judged, (*Door).limit}
+// key tells callers apart whose shares are counted.
+func (c *call) key() string {
+	if c.Together {
+		return "(together)"
+	}
+	return c.caller.key()
+}
+
+// share is with whose calls it counts.
+func (c *call) share() string { return cmp.Or(c.Share, c.name) }
+
+// steps are what every call passes before a byte of its message is read, in this order, whoever calls and on whatever
+// port. None may block for long. A certificate that was revoked is judged before anything is counted: it takes nothing
+// of the share of whom it was issued to. What is left follows when the message is read: it is bounded, and what it asks
+// for recorded.
+var steps = []func(*Door, *call) error{
+	(*Door).find, (*Door).identify, (*Door).authorize, (*Door).judge, (*Door).limit,
+}
+
+// pass takes a call through the steps, and records a refusal.
+func (d *Door) pass(c *call) error {
+	for _, step := range steps {
+		if err := step(d, c); err != nil {
+			d.refused(c, err)
+			return err
+		}
+	}
+	return nil
+}
 
 // Options make a gRPC server let everything through the door.
 func (d *Door) Options() []grpc.ServerOption {
@@ -73,50 +107,57 @@ type callKey struct{}
 
 // enter is a tap.ServerInHandle.
 func (d *Door) enter(ctx context.Context, info *tap.Info) (context.Context, error) {
-	c := &call{name: info.FullMethodName, ctx: ctx, notes: &notes{}}
-	for _, step := range steps {
-		if err := step(d, c); err != nil {
-			d.refused(c, err)
-			return nil, err
-		}
+	c := &call{name: info.FullMethodName, ctx: ctx, notes: &notes{}, who: func() (Caller, error) { return ofPeer(ctx) }}
+	if err := d.pass(c); err != nil {
+		return nil, err
 	}
 	return context.WithValue(With(c.ctx, c.caller), callKey{}, c), nil
 }
 
-func (d *Door) identify(c *call) error {
-	p, ok := peer.FromContext(c.ctx)
+// ofPeer is whom the connection of a gRPC call is from.
+func ofPeer(ctx context.Context) (Caller, error) {
+	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return status.Error(codes.Unauthenticated, "no connection")
+		return Caller{}, status.Error(codes.Unauthenticated, "no connection")
 	}
 	info, ok := p.AuthInfo.(authInfo)
 	if !ok {
-		return status.Error(codes.Unauthenticated, "the connection did not come through the door")
+		return Caller{}, status.Error(codes.Unauthenticated, "the connection did not come through the door")
 	}
-	c.caller = info.caller
-	return nil
+	return info.caller, nil
 }
 
-// judged refuses who proved something when the connection was made that does not stand any more.
-func (d *Door) judged(c *call) error {
-	if c.caller.Kind == Local || c.caller.Kind == Stranger {
-		return nil
-	}
-	return d.judge(c.ctx, c.caller)
-}
-
-func (d *Door) authorize(c *call) error {
-	m, ok := d.methods[c.name]
+func (d *Door) find(c *call) error {
+	m, ok := d.Methods[c.name]
 	if !ok {
+		c.caller, _ = c.who() // for the record
 		return status.Errorf(codes.Unimplemented, "there is no method %.100q", c.name)
 	}
 	c.Method = m
-	if c.caller.Kind&m.Who != 0 {
+	return nil
+}
+
+func (d *Door) identify(c *call) (err error) {
+	c.caller, err = c.who()
+	return err
+}
+
+func (d *Door) authorize(c *call) error {
+	if c.caller.Kind&c.Who != 0 && (c.Only == nil || c.Only(c.caller)) {
 		return nil
 	}
-	if c.caller.Kind == Stranger && m.Who&^Local != 0 {
+	if c.caller.Kind == Stranger && c.Who&^Local != 0 {
 		return status.Error(codes.Unauthenticated, "a client certificate of this mesh is needed")
 	}
-	return status.Errorf(codes.PermissionDenied, "%s may not do this: %s", c.caller.Actor(), m.Deny)
+	return status.Errorf(codes.PermissionDenied, "%s may not do this: %s", c.caller.Actor(), c.Deny)
+}
+
+// judge refuses who proved something when the connection was made that does not stand any more.
+func (d *Door) judge(c *call) error {
+	if c.caller.Certificate == nil {
+		return nil
+	}
+	return d.Judge(c.ctx, c.caller)
 }
 
 // limit bounds those who come from elsewhere. A user of this host has other ways to keep it busy, and is never kept
@@ -129,11 +170,11 @@ func (d *Door) limit(c *call) error {
 		c.ctx, c.end = context.WithTimeout(c.ctx, c.Life)
 		context.AfterFunc(c.ctx, c.end)
 	}
-	if why := d.limits.take(c); why != "" {
+	if err := d.limits.take(c); err != nil {
 		if c.end != nil {
 			c.end()
 		}
-		return status.Error(codes.ResourceExhausted, why)
+		return err
 	}
 	context.AfterFunc(c.ctx, func() { d.limits.leave(c) })
 	return nil
@@ -142,7 +183,7 @@ func (d *Door) limit(c *call) error {
 // refused folds a refusal into the record.
 func (d *Door) refused(c *call, err error) {
 	e := state.Event{
-		Actor: c.caller.Actor(), From: c.caller.From(), Action: c.Action, Outcome: state.Refused,
+		Actor: c.caller.Actor(), From: c.caller.From(), Action: c.Action, Object: c.object, Outcome: state.Refused,
 		Detail: status.Convert(err).Message(),
 	}
 	if c.Action == "" {
@@ -151,17 +192,28 @@ func (d *Door) refused(c *call, err error) {
 	if c.caller.Kind == Stranger {
 		e.From = c.caller.Net().String()
 	}
-	d.refusals.Add(e)
+	d.Refusals.Add(e)
 }
 
-// serve is a grpc.StreamServerInterceptor: it bounds the messages of a call, and records it.
+// serve is a grpc.StreamServerInterceptor: it bounds the messages of a call, records it, and ends it when its caller's
+// certificate stops being good, whatever its handler waits for.
 func (d *Door) serve(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	c, ok := ss.Context().Value(callKey{}).(*call)
 	if !ok || c.name != info.FullMethod {
 		return status.Error(codes.Internal, "the call did not come through the door")
 	}
-	s := &stream{ServerStream: ss, door: d, call: c}
-	return s.end(next(srv, s))
+	ctx, cancel := context.WithCancelCause(ss.Context())
+	defer cancel(nil)
+	defer d.open.add(c.caller, cancel)()
+	s := &stream{ServerStream: ss, ctx: ctx, door: d, call: c}
+	err := d.judge(c) // again: it may have been revoked before it was watched
+	if err == nil {
+		err = next(srv, s)
+		if why := context.Cause(ctx); ss.Context().Err() == nil && why != nil {
+			err = why
+		}
+	}
+	return d.end(ss.Context(), c, err)
 }
 
 func noUnary(_ context.Context, _ any, info *grpc.UnaryServerInfo, _ grpc.UnaryHandler) (any, error) {
@@ -172,12 +224,14 @@ func noUnary(_ context.Context, _ any, info *grpc.UnaryServerInfo, _ grpc.UnaryH
 // stream is the server's side of a call.
 type stream struct {
 	grpc.ServerStream
+	ctx   context.Context // ends when the caller is good no more
 	door  *Door
 	call  *call
 	asked bool
-	begun *state.Event // that is recorded
-	seq   uint64
 }
+
+// Context of the call.
+func (s *stream) Context() context.Context { return s.ctx }
 
 // RecvMsg reads one message, if it is not too long. The first is what the call asks for.
 func (s *stream) RecvMsg(m any) error {
@@ -189,7 +243,7 @@ func (s *stream) RecvMsg(m any) error {
 	}
 	s.asked = true
 	s.door.limits.heard(s.call)
-	return s.begin(m)
+	return s.door.begin(s.ctx, s.call, m)
 }
 
 // admit waits for a place for a long message: a caller may send only so many at a time.
@@ -204,70 +258,4 @@ func (s *stream) admit(bytes int) (release func(), err error) {
 	case <-s.Context().Done():
 		return nil, status.FromContextError(s.Context().Err()).Err()
 	}
-}
-
-// begin records a deed before it is carried out.
-func (s *stream) begin(request any) error {
-	c := s.call
-	if !c.Deed {
-		return nil
-	}
-	e := state.Event{Actor: c.caller.Actor(), From: c.caller.From(), Action: c.Action, Detail: c.caller.Proof()}
-	if c.Describe != nil {
-		var detail string
-		e.Object, detail = c.Describe(request)
-		e.Detail = join(e.Detail, detail)
-	}
-	seq, err := s.door.events.BeginEvent(s.Context(), e)
-	switch {
-	case err == nil:
-		s.begun, s.seq = &e, seq
-	case c.Vital:
-		s.door.log.Error("carried out without a record", "actor", e.Actor, "from", e.From, "action", e.Action,
-			"object", e.Object, "error", err)
-	default:
-		return status.Errorf(codes.Unavailable, "not done, because it cannot be recorded: %v", err)
-	}
-	return nil
-}
-
-// end records how a call went.
-func (s *stream) end(err error) error {
-	code := status.Code(err)
-	denied := code == codes.PermissionDenied || code == codes.Unauthenticated
-	switch {
-	case s.begun != nil:
-		e := *s.begun
-		e.Outcome = state.OK
-		e.Detail = join(e.Detail, s.call.notes.text())
-		switch {
-		case denied:
-			e.Outcome = state.Refused
-		case err != nil:
-			e.Outcome = state.Failed
-		}
-		if err != nil {
-			e.Detail = join(e.Detail, status.Convert(err).Message())
-		}
-		if werr := s.door.events.EndEvent(context.WithoutCancel(s.Context()), s.seq, e); werr != nil {
-			s.door.log.Error("outcome not recorded", "actor", e.Actor, "action", e.Action, "object", e.Object,
-				"outcome", e.Outcome, "error", werr)
-		}
-	case denied && !s.call.Itself:
-		s.door.refused(s.call, err)
-	}
-	return err
-}
-
-func join(parts ...string) string {
-	return strings.Join(deleteEmpty(parts), "; ")
-}
-
-func deleteEmpty(in []string) (out []string) {
-	for _, s := range in {
-		if s != "" {
-			out = append(out, s)
-		}
-	}
-	return out
 }

@@ -2,40 +2,43 @@ package door
 
 import (
 	"net/http"
-
-	"isthmus.dev/isthmus/internal/state"
 )
 
-// Handler lets HTTP requests through the door: those whose caller is known. Refusals by next are recorded.
-func (d *Door) Handler(action string, next http.Handler) http.Handler {
+// HTTP lets requests through a Door, by the steps of all calls.
+type HTTP struct {
+	Door *Door
+	// Identify says whom a request is from. With an error it says as whom the refusal is recorded.
+	Identify func(*http.Request) (Caller, error)
+	// Object says of what a refusal is recorded, beside the method. Default: nothing.
+	Object func(*http.Request) string
+	// Refuse answers a request that was refused, or whose method failed.
+	Refuse func(http.ResponseWriter, *http.Request, error)
+}
+
+// Handle serves the method of a full name.
+func (h HTTP) Handle(name string, serve func(http.ResponseWriter, *http.Request, Caller) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, ok := From(r.Context())
-		if !ok {
-			http.Error(w, "the connection did not come through the door", http.StatusInternalServerError)
-			return
-		}
-		seen := &statusWriter{ResponseWriter: w}
-		next.ServeHTTP(seen, r)
-		if seen.code == http.StatusUnauthorized || seen.code == http.StatusForbidden {
-			e := state.Event{Actor: c.Actor(), From: c.From(), Action: action, Detail: r.Method + " " + r.URL.Path}
-			if c.Kind == Stranger {
-				e.From = c.Net().String()
-			}
-			d.refusals.Add(e)
+		if err := h.serve(w, r, name, serve); err != nil {
+			h.Refuse(w, r, err)
 		}
 	})
 }
 
-// statusWriter remembers how a request was answered.
-type statusWriter struct {
-	http.ResponseWriter
-	code int
+func (h HTTP) serve(
+	w http.ResponseWriter, r *http.Request, name string, serve func(http.ResponseWriter, *http.Request, Caller) error,
+) error {
+	c := &call{name: name, ctx: r.Context(), notes: &notes{}, who: func() (Caller, error) { return h.Identify(r) }}
+	if h.Object != nil {
+		c.object = h.Object(r)
+	}
+	if err := h.Door.pass(c); err != nil {
+		return err
+	}
+	defer h.Door.limits.leave(c)
+	r.Body = http.MaxBytesReader(w, r.Body, int64(c.Bytes))
+	err := h.Door.begin(c.ctx, c, nil)
+	if err == nil {
+		err = serve(w, r.WithContext(c.ctx), c.caller)
+	}
+	return h.Door.end(c.ctx, c, err)
 }
-
-func (w *statusWriter) WriteHeader(code int) {
-	w.code = code
-	w.ResponseWriter.WriteHeader(code)
-}
-
-// Unwrap is for http.ResponseController.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

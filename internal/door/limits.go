@@ -2,9 +2,11 @@ package door
 
 import (
 	"container/list"
-	"fmt"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/rates"
 )
@@ -37,29 +39,36 @@ func newLimits() *limits {
 	}
 }
 
-// take counts a call in, or says why not. Where there is no room, the oldest call gives way that had time enough to say
+// take counts a call in, or says why not: Busy for want of room. Where there is no room, the oldest call gives way that had time enough to say
 // what it wants and did not.
-func (l *limits) take(c *call) (why string) {
+func (l *limits) take(c *call) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now, key, all := time.Now(), limitKey{c.name, c.caller.key()}, limitKey{method: c.name}
-	own := func(o *call) bool { return o.name == c.name && o.caller.key() == key.caller }
+	now, key, all := time.Now(), limitKey{c.share(), c.key()}, limitKey{method: c.share()}
+	any := func(o *call) bool { return o.share() == c.share() }
+	own := func(o *call) bool { return any(o) && o.key() == key.caller }
 	if c.AtOnce > 0 && l.now[key] >= c.AtOnce && !l.giveWay(own, now) {
-		return fmt.Sprintf("more than %d calls at once: try again", c.AtOnce)
+		return Busy{status.Errorf(codes.ResourceExhausted, "more than %d calls at once: try again", c.AtOnce)}
 	}
-	if c.InAll > 0 && l.now[all] >= c.InAll && !l.giveWay(func(o *call) bool { return o.name == c.name }, now) {
-		return "too many calls of this kind at once: try again"
+	if c.InAll > 0 && l.now[all] >= c.InAll && !l.giveWay(any, now) {
+		return Busy{status.Error(codes.ResourceExhausted, "too many calls of this kind at once: try again")}
 	}
 	if c.Rate > 0 && !l.rates.Allow(key, c.Rate, c.Burst, now) {
-		return fmt.Sprintf("more than %v calls a second: try again later", float64(c.Rate))
+		return status.Errorf(codes.ResourceExhausted, "more than %v calls a second: try again later", float64(c.Rate))
 	}
 	l.now[key]++
 	l.now[all]++
 	if c.end != nil {
 		c.began, c.place = now, l.mute.PushBack(c)
 	}
-	return ""
+	return nil
 }
+
+// Busy refuses a call for want of room: the same may be let in a moment later.
+type Busy struct{ error }
+
+// Unwrap is the gRPC status.
+func (b Busy) Unwrap() error { return b.error }
 
 // giveWay ends the oldest of these calls that has said nothing for a while. The caller holds mu.
 func (l *limits) giveWay(is func(*call) bool, now time.Time) bool {
@@ -114,7 +123,7 @@ func (l *limits) forget(c *call) {
 		l.mute.Remove(c.place)
 		c.place = nil
 	}
-	for _, key := range []limitKey{{c.name, c.caller.key()}, {method: c.name}} {
+	for _, key := range []limitKey{{c.share(), c.key()}, {method: c.share()}} {
 		if l.now[key]--; l.now[key] <= 0 {
 			delete(l.now, key)
 		}

@@ -12,19 +12,19 @@ func TestStrangersOfOneAddressAreBounded(t *testing.T) {
 		return &call{name: "join", Method: Method{AtOnce: 128}, caller: Caller{Kind: Stranger, Addr: netip.MustParseAddr(a)}}
 	}
 	for range 128 {
-		if why := l.take(from("2001:db8:1:2::1")); why != "" {
-			t.Fatalf("refused early: %s", why)
+		if err := l.take(from("2001:db8:1:2::1")); err != nil {
+			t.Fatalf("refused early: %v", err)
 		}
 	}
-	if l.take(from("2001:db8:1:2::9")) == "" {
+	if l.take(from("2001:db8:1:2::9")) == nil {
 		t.Error("one network fills the door")
 	}
-	if why := l.take(from("2001:db8:1:3::1")); why != "" {
-		t.Errorf("another network is refused: %s", why)
+	if err := l.take(from("2001:db8:1:3::1")); err != nil {
+		t.Errorf("another network is refused: %v", err)
 	}
 	l.leave(from("2001:db8:1:2::1"))
-	if why := l.take(from("2001:db8:1:2::9")); why != "" {
-		t.Errorf("a place that was left is not given again: %s", why)
+	if err := l.take(from("2001:db8:1:2::9")); err != nil {
+		t.Errorf("a place that was left is not given again: %v", err)
 	}
 	for range 128 {
 		l.leave(from("2001:db8:1:2::1"))
@@ -43,16 +43,16 @@ func TestStrangersAreBoundedInAll(t *testing.T) {
 		return &call{name: "join", Method: Method{AtOnce: 128, InAll: 1024}, caller: Caller{Kind: Stranger, Addr: a}}
 	}
 	for i := range 1024 {
-		if why := l.take(from(i)); why != "" {
-			t.Fatalf("refused early: %s", why)
+		if err := l.take(from(i)); err != nil {
+			t.Fatalf("refused early: %v", err)
 		}
 	}
-	if l.take(from(5000)) == "" {
+	if l.take(from(5000)) == nil {
 		t.Error("the calls of many addresses have no end")
 	}
 	l.leave(from(0))
-	if why := l.take(from(5000)); why != "" {
-		t.Errorf("a place that was left is not given again: %s", why)
+	if err := l.take(from(5000)); err != nil {
+		t.Errorf("a place that was left is not given again: %v", err)
 	}
 }
 
@@ -71,7 +71,7 @@ func TestAddressOf(t *testing.T) {
 
 // An administrator by certificate has so many deeds a second, and a user of the socket is never kept waiting.
 func TestRatesBindAdministrators(t *testing.T) {
-	d := New(map[string]Method{}, nil, nil, nil, nil)
+	d := New(Doorway{})
 	deed := func(k Kind, name string) *call {
 		return &call{name: "token", Method: Method{Rate: 1, Burst: 3}, ctx: t.Context(), caller: Caller{
 			Kind: k, Name: name, Addr: netip.MustParseAddr("192.0.2.1"),

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -230,10 +231,13 @@ func callerOf(c net.Conn) (Caller, bool) {
 	return own.caller, true
 }
 
-// ConnContext is for http.Server: it puts the caller into the context of each request.
+// ConnContext is for http.Server: it puts the caller into the context of each request, where OfConnection finds it.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if caller, ok := callerOf(c); ok {
 		return With(ctx, caller)
 	}
 	return ctx
 }
+
+// OfConnection is whom the connection of a request is from. Its server needs ConnContext.
+func OfConnection(r *http.Request) (Caller, error) { return Of(r.Context()) }

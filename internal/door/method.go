@@ -10,16 +10,22 @@ import (
 type Method struct {
 	// Who may call it.
 	Who Kind
+	// Only says of these whether they may; nil: all.
+	Only func(Caller) bool
 	// Deny is what others are told.
 	Deny string
 	// Bytes bound one message of the caller's. They are compared before the message is read.
 	Bytes int
 	// Rate and Burst bound the calls of one caller, or of one stranger's address, in a second. Zero: no bound. This and
-	// the next four do not bind a Local.
+	// the next five do not bind a Local.
 	Rate  rate.Limit
 	Burst int
 	// AtOnce bounds the calls of one caller, or of one stranger's address, that are under way. Zero: no bound.
 	AtOnce int
+	// Share names methods whose calls count together against the bounds above and the next. Empty: this method's alone.
+	Share string
+	// Together has all callers count as one against Rate and AtOnce.
+	Together bool
 	// InAll bounds the calls of all callers that are under way. Zero: no bound.
 	InAll int
 	// Life bounds one call. Zero: no bound.

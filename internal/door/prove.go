@@ -12,9 +12,6 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
-
-	"isthmus.dev/isthmus/internal/ca"
-	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // Proof finds out who has connected. What it returns is what is served.
@@ -31,15 +28,13 @@ func ByTLS(cfg *tls.Config) Proof {
 		if err := conn.HandshakeContext(ctx); err != nil {
 			return nil, Caller{}, err
 		}
-		c, err := identify(from.Addr().Unmap(), conn.ConnectionState())
+		c, err := Identify(from.Addr().Unmap(), conn.ConnectionState())
 		if at, failed := netip.ParseAddrPort(raw.LocalAddr().String()); failed == nil {
 			c.At = at.Addr().Unmap()
 		}
 		return conn, c, err
 	}
 }
-
-func peerID(s tls.ConnectionState) (spiffe.ID, error) { return ca.PeerID(s) }
 
 // Plainly serves whoever connects, as a stranger.
 func Plainly(_ context.Context, raw net.Conn) (net.Conn, Caller, error) {

@@ -258,7 +258,7 @@ func TestWrongSecretsCloseNothing(t *testing.T) {
 }
 
 func TestPeeringServerRefuses(t *testing.T) {
-	cards, retail, n := pair(t)
+	cards, retail, n := pair(t, unhurried)
 	bank := newMesh(t, n, "bank", "192.0.2.3")
 	join(t, cards, retail)
 	tok := invite(t, cards, "bank")
@@ -392,7 +392,6 @@ func TestPeeringServerRefuses(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			cards.limits.keys.Clear()
 			code, text := cards.post(tt.who, tt.path, tt.body)
 			if code != tt.code || !strings.Contains(text, tt.says) {
 				t.Errorf("got %d %s, want %d %q", code, text, tt.code, tt.says)

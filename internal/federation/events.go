@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"net"
+	"net/netip"
 
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -25,6 +26,15 @@ func (s *Service) recordStranger(ctx context.Context, e state.Event) {
 	e.Actor, e.Outcome = state.Stranger, state.Refused
 	s.Log.Warn("refused", "action", e.Action, "from", e.From, "object", e.Object, "cause", e.Detail)
 	s.record(ctx, e)
+}
+
+// address is where a request comes from.
+func address(remote string) netip.Addr {
+	from, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return from.Addr().Unmap()
 }
 
 // host of an address: refusals are counted together that differ in the port alone.

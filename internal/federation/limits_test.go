@@ -19,7 +19,7 @@ import (
 func TestFloodOfRequestsIsBounded(t *testing.T) {
 	cards, retail, _ := pair(t)
 	join(t, cards, retail)
-	codes := map[int]int{}
+	codes, peers := map[int]int{}, cards.peerHandler()
 	for range 60 {
 		w := httptest.NewRecorder()
 		r, err := http.NewRequest(http.MethodGet, PathBundle, nil)
@@ -27,7 +27,7 @@ func TestFloodOfRequestsIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.TLS = shown(t, cards.asPeer(retail, "retail"))
-		cards.forPeer(cards.serveBundle)(w, r)
+		peers.ServeHTTP(w, r)
 		codes[w.Code]++
 	}
 	if codes[200] < 20 || codes[200] > 40 || codes[429] != 60-codes[200] {
@@ -55,12 +55,18 @@ func TestOnePeerLeavesRoomForOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 8 {
-		if _, ok := cards.limits.enter("retail"); !ok {
-			t.Fatal("less than its share")
+		conn, err := cards.dialAs(cards.asPeer(retail, "retail"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "POST /v1/catalogue HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
+			t.Fatal(err)
 		}
 	}
+	eventually(t, "its share is taken", func() bool { return len(cards.limits.slots) == 8 })
 	if code, text := cards.post(cards.asPeer(retail, "retail"), PathBundle,
-		nil); code != http.StatusServiceUnavailable || !strings.Contains(text, "of this peer at once") {
+		nil); code != http.StatusServiceUnavailable || !strings.Contains(text, "too many requests at once") {
 		t.Errorf("one more: %d %s", code, text)
 	}
 	if code, text := cards.post(cards.asPeer(bank, "bank"), PathBundle, nil); code != http.StatusOK {
@@ -131,10 +137,7 @@ func TestRefusalsOfOneKindHideNoOthers(t *testing.T) {
 		bytes.NewReader(wrong)); code != http.StatusForbidden {
 		t.Fatalf("%d %s", code, text)
 	}
-	events, err := cards.db.Events(t.Context(), state.EventFilter{Action: "peer redeem"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	events := cards.events(state.EventFilter{Action: "peer redeem"})
 	var got []string
 	for _, e := range events {
 		got = append(got, fmt.Sprintf("%s | %s | %s | %d", e.From, e.Object, e.Detail, e.Count))

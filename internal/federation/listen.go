@@ -81,7 +81,7 @@ func (s *Service) greet(ctx context.Context, raw net.Conn, peers, probes *queue)
 	}
 	err := conn.HandshakeContext(greeting)
 	if err == nil {
-		err = s.fromGateway(greeting, conn.ConnectionState())
+		err = s.fromGateway(greeting, conn.RemoteAddr().String(), conn.ConnectionState())
 	}
 	switch {
 	case err != nil:

@@ -22,6 +22,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -62,16 +63,17 @@ func (n *network) route(addr, real string) {
 // Envoy configuration does: one chain per name, exact client identity under pinned roots, bytes passed on as they come.
 type mesh struct {
 	*Service
-	t       testing.TB
-	db      state.Store
-	root    authority
-	net     *network
-	td      spiffe.TrustDomain
-	gateway tls.Certificate
-	control tls.Certificate
-	carries func(gateway net.Conn) net.Conn // what a stolen gateway does with what it carries
-	address netip.AddrPort
-	peering string // address of the peering server
+	t        testing.TB
+	db       state.Store
+	refusals *door.Refusals
+	root     authority
+	net      *network
+	td       spiffe.TrustDomain
+	gateway  tls.Certificate
+	control  tls.Certificate
+	carries  func(gateway net.Conn) net.Conn // what a stolen gateway does with what it carries
+	address  netip.AddrPort
+	peering  string // address of the peering server
 	// reachedAt is where gateways are told that they reach the control plane.
 	reachedAt []netip.AddrPort
 	// listening is where the gateway really listens.
@@ -87,6 +89,33 @@ type mesh struct {
 }
 
 type option func(*mesh, *Config)
+
+func (m *mesh) door(methods map[string]door.Method) *door.Door {
+	return door.New(door.Doorway{Methods: methods, Events: m.db, Refusals: m.refusals, Log: slog.New(slog.DiscardHandler)})
+}
+
+// unhurried lets peers ask as often as they like.
+func unhurried(m *mesh, c *Config) {
+	all := door.Table(Methods)
+	for name, method := range all {
+		method.Rate = 0
+		all[name] = method
+	}
+	c.Door = m.door(all)
+}
+
+// events are those on record, refusals that are counted included.
+func (m *mesh) events(f state.EventFilter) []state.Event {
+	m.t.Helper()
+	if err := m.refusals.Flush(context.Background()); err != nil {
+		m.t.Fatal(err)
+	}
+	events, err := m.db.Events(context.Background(), f)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return events
+}
 
 func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh {
 	t.Helper()
@@ -114,6 +143,8 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 		Log:        slog.New(slog.NewTextHandler(&lockedWriter{w: m.logs}, nil)),
 		MinRefresh: 50 * time.Millisecond, MaxRefresh: 200 * time.Millisecond, RefreshHint: time.Second, AcceptTimeout: 5 * time.Second,
 	}
+	m.refusals = &door.Refusals{Events: db, Log: c.Log}
+	c.Door = m.door(door.Table(Methods))
 	for _, o := range options {
 		o(m, &c)
 	}

@@ -122,7 +122,7 @@ func (s *Service) notify(ctx context.Context, p *v1alpha1.MeshPeer, n notice) (a
 
 // takeNotice hears of a peer's new bundle: it is fetched at once, and the answer says whether it is in force.
 func (s *Service) takeNotice(w http.ResponseWriter, r *http.Request, name string) error {
-	raw, err := readBody(w, r, maxNotice)
+	raw, err := readBody(r)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (r *road) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	}
 	w.Header().Set(agentapi.HeaderIngressLeg, ingress)
 	q.Header.Set(HeaderPeer, "retail")
-	r.cards.forProbe(w, q)
+	r.cards.probes().ServeHTTP(w, q)
 }
 
 func (m *mesh) probeNow(target Target) *adminapi.PeerProbeResponse {
@@ -246,21 +246,22 @@ func TestProbeOfTheOwnSide(t *testing.T) {
 
 func TestProbesAreBounded(t *testing.T) {
 	retail, r := probed(t)
-	ask := func(path string, h http.HandlerFunc) int {
+	probes, peers := r.cards.probes(), r.cards.peerHandler()
+	ask := func(path string, h http.Handler) int {
 		w, q := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, nil)
 		q.Header.Set(HeaderPeer, "retail")
 		q.TLS = shown(t, r.cards.asPeer(retail, "retail"))
-		h(w, q)
+		h.ServeHTTP(w, q)
 		return w.Code
 	}
 	codes := map[int]int{}
 	for range 20 {
-		codes[ask(agentapi.ProbePath, r.cards.forProbe)]++
+		codes[ask(agentapi.ProbePath, probes)]++
 	}
 	if codes[200] < 5 || codes[200] > 9 || codes[429] != 20-codes[200] {
 		t.Errorf("answers by status: %v", codes)
 	}
-	if code := ask(PathBundle, r.cards.forPeer(r.cards.serveBundle)); code != 200 {
+	if code := ask(PathBundle, peers); code != 200 {
 		t.Errorf("after a flood of probes the bundle is answered with %d", code)
 	}
 	got := retail.probeNow(Target{})

@@ -101,10 +101,7 @@ func TestRefusedCatalogueIsRecorded(t *testing.T) {
 	stolen := cards.asPeer(retail, "retail")
 	stolen.control = retail.gateway
 	cards.post(stolen, PathCatalogue, strings.NewReader(`{"sequence":1,"services":[]}`))
-	events, err := cards.db.Events(t.Context(), state.EventFilter{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	events := cards.events(state.EventFilter{})
 	var got []string
 	for _, e := range events {
 		got = append(got, strings.Join([]string{e.Actor, e.Action, e.Object, e.Outcome}, "|"))

@@ -74,7 +74,7 @@ func (s *Service) takeReadiness(w http.ResponseWriter, r *http.Request, name str
 	if !s.limits.allowAt(readinessPace, "readiness/"+name) {
 		return status{http.StatusTooManyRequests, refusal{Code: "TooMany", Message: "too many reports of readiness: try again later"}}
 	}
-	raw, err := readBody(w, r, MaxReadinessBytes)
+	raw, err := readBody(r)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/sni"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -24,29 +25,34 @@ type redeeming struct {
 }
 
 // forInvite takes the acceptance of an invitation.
-func (s *Service) forInvite(w http.ResponseWriter, r *http.Request) {
-	id, ok := sni.InviteOf(r.TLS.ServerName, s.TrustDomain.Name())
-	if !ok || !isInviteID(id) {
-		answer(w, http.StatusBadRequest, refusal{Code: "NoInvitation", Message: "the name asked for is no invitation's"})
-		return
-	}
-	if !s.limits.allow("invite") { // of all invitations together: ids are free to invent
-		answer(w, http.StatusTooManyRequests, refusal{Code: "TooMany", Message: "too many requests: try again later"})
-		return
-	}
-	leave, ok := s.limits.enter("whoever is invited") // no peer's name
-	if !ok {
-		answer(w, http.StatusServiceUnavailable, refusal{Code: "Busy", Message: "too many acceptances at once: try again"})
-		return
-	}
-	defer leave()
-	got, err := s.takePeering(w, r, id)
-	if err != nil {
-		s.recordAcceptance(r, id, err)
-		s.refuse(w, err, "invite", id)
-		return
-	}
-	answer(w, http.StatusOK, got)
+func (s *Service) forInvite() http.Handler {
+	invited := door.HTTP{Door: s.Door, Refuse: s.turnAway, Identify: func(r *http.Request) (door.Caller, error) {
+		return door.Caller{Kind: door.Stranger, Addr: address(r.RemoteAddr)}, nil
+	}}
+	h := invited.Handle(methodInvited, func(w http.ResponseWriter, r *http.Request, _ door.Caller) error {
+		id, _ := s.inviteOf(r)
+		got, err := s.takePeering(r, id)
+		if err != nil {
+			s.recordAcceptance(r, id, err)
+			s.refuse(w, err, "invite", id)
+			return nil
+		}
+		answer(w, http.StatusOK, got)
+		return nil
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := s.inviteOf(r); !ok {
+			answer(w, http.StatusBadRequest, refusal{Code: "NoInvitation", Message: "the name asked for is no invitation's"})
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// inviteOf is the invitation that a request is for.
+func (s *Service) inviteOf(r *http.Request) (id string, ok bool) {
+	id, ok = sni.InviteOf(r.TLS.ServerName, s.TrustDomain.Name())
+	return id, ok && isInviteID(id)
 }
 
 // recordAcceptance records that an acceptance was refused, unless the state has. Nothing is kept that a stranger may
@@ -66,8 +72,8 @@ func (s *Service) recordAcceptance(r *http.Request, id string, err error) {
 	s.recordStranger(r.Context(), state.Event{From: host(r.RemoteAddr), Action: "peer redeem", Object: id, Detail: detail})
 }
 
-func (s *Service) takePeering(w http.ResponseWriter, r *http.Request, id string) (self, error) {
-	raw, err := readBody(w, r, MaxPeeringBytes)
+func (s *Service) takePeering(r *http.Request, id string) (self, error) {
+	raw, err := readBody(r)
 	if err != nil {
 		return self{}, err
 	}

@@ -10,7 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
@@ -26,27 +30,37 @@ const (
 
 // peerHandler answers control planes: those of peers, and of who was invited.
 func (s *Service) peerHandler() http.Handler {
+	peers := door.HTTP{
+		Door: s.Door, Identify: s.identifyPeer, Refuse: s.turnAway,
+		Object: func(r *http.Request) string { return r.TLS.ServerName },
+	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+PathBundle, s.forPeer(s.serveBundle))
-	mux.HandleFunc("POST "+PathBundle, s.forPeer(s.takeNotice))
-	mux.HandleFunc("POST "+PathCatalogue, s.forPeer(s.takeCatalogue))
-	mux.HandleFunc("POST "+PathReadiness, s.forPeer(s.takeReadiness))
-	mux.HandleFunc("POST "+PathPeering, s.forInvite)
+	mux.Handle("GET "+PathBundle, peers.Handle(methodBundle, s.recorded(s.serveBundle)))
+	mux.Handle("POST "+PathBundle, peers.Handle(methodNotice, s.recorded(s.takeNotice)))
+	mux.Handle("POST "+PathCatalogue, peers.Handle(methodCatalogue, s.recorded(s.takeCatalogue)))
+	mux.Handle("POST "+PathReadiness, peers.Handle(methodReadiness, s.recorded(s.takeReadiness)))
+	mux.Handle("POST "+PathPeering, s.forInvite())
 	return s.guarded(mux)
 }
 
 // probeHandler answers peers' gateways, whose names our own gateway says: what it says there is believed for nothing
 // else.
 func (s *Service) probeHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+agentapi.ProbePath, s.forProbe)
+	probes := s.probes()
 	return s.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := s.fromGateway(r.Context(), *r.TLS); err != nil { // it may not be one any more
+		if err := s.fromGateway(r.Context(), r.RemoteAddr, *r.TLS); err != nil { // it may not be one any more
 			answer(w, http.StatusForbidden, refusal{Code: "NotAGateway", Message: err.Error()})
 			return
 		}
-		mux.ServeHTTP(w, r)
+		probes.ServeHTTP(w, r)
 	}))
+}
+
+func (s *Service) probes() http.Handler {
+	peers := door.HTTP{Door: s.Door, Identify: s.identifyProbe, Refuse: s.turnAway}
+	mux := http.NewServeMux()
+	mux.Handle("GET "+agentapi.ProbePath, peers.Handle(methodProbe, s.recorded(s.answerProbe)))
+	return mux
 }
 
 // guarded answers only so many requests at a time.
@@ -60,65 +74,74 @@ func (s *Service) guarded(next http.Handler) http.Handler {
 			return
 		}
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.ReadTimeout)) // not every writer of tests can
-		r.Body = http.MaxBytesReader(w, r.Body, max(MaxPeeringBytes, MaxCatalogueBytes))
 		next.ServeHTTP(w, r)
 	})
 }
 
-type peerHandler func(w http.ResponseWriter, r *http.Request, name string) error
-
-// forPeer is for what the control planes of peers ask. Who is none, or one with which nothing may pass, learns no more
-// than that.
-func (s *Service) forPeer(h peerHandler) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		name, err := s.peerOf(r.TLS)
-		if err != nil {
-			s.recordStranger(r.Context(), state.Event{
-				From: host(r.RemoteAddr), Action: "peer ask", Object: r.TLS.ServerName, Detail: err.Error(),
-			})
-			answer(w, http.StatusForbidden, notAPeer)
-			return
-		}
-		s.within(w, r, usualPace, "peer", name, h)
+// identifyPeer is the control plane of a peer. Who is none, or one with which nothing may pass, learns no more than
+// that.
+func (s *Service) identifyPeer(r *http.Request) (door.Caller, error) {
+	caller := door.Caller{Kind: door.Stranger, Addr: address(r.RemoteAddr)}
+	name, err := s.peerOf(r.TLS)
+	if err != nil {
+		return caller, grpcstatus.Error(codes.PermissionDenied, err.Error())
 	}
+	caller.Kind, caller.Name = door.Peer, name
+	return caller, nil
 }
 
-// forProbe is for what peers' gateways ask.
-func (s *Service) forProbe(w http.ResponseWriter, r *http.Request) {
+// identifyProbe is a gateway of a peer, as our own gateway says.
+func (s *Service) identifyProbe(r *http.Request) (door.Caller, error) {
+	caller := door.Caller{Kind: door.Stranger, Addr: address(r.RemoteAddr)}
 	names := r.Header.Values(HeaderPeer)
 	if len(names) != 1 {
-		answer(w, http.StatusBadRequest, refusal{Code: "NoPeer", Message: "the gateway did not say for whom it asks"})
-		return
+		return caller, status{
+			http.StatusBadRequest, refusal{Code: "NoPeer", Message: "the gateway did not say for whom it asks"},
+		}
 	}
 	if !peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[names[0]].Control {
-		answer(w, http.StatusForbidden, notAPeer)
-		return
+		return caller, status{http.StatusForbidden, notAPeer}
 	}
-	s.within(w, r, probePace, "probe", names[0], s.answerProbe)
+	caller.Kind, caller.Name = door.PeerGateway, names[0]
+	return caller, nil
 }
 
-// within holds a peer to its pace and to its share of what is answered at a time.
-func (s *Service) within(w http.ResponseWriter, r *http.Request, p pace, kind, name string, h peerHandler) {
-	if !s.limits.allowAt(p, kind+"/"+name) {
+// turnAway answers whom the door refused.
+func (s *Service) turnAway(w http.ResponseWriter, r *http.Request, err error) {
+	var own status
+	code := grpcstatus.Code(err)
+	switch {
+	case errors.As(err, &own):
+		answer(w, own.code, own.refusal)
+	case errors.As(err, new(door.Busy)):
+		answer(w, http.StatusServiceUnavailable, refusal{Code: "Busy", Message: "too many requests at once: try again"})
+	case code == codes.ResourceExhausted:
 		answer(w, http.StatusTooManyRequests, refusal{Code: "TooMany", Message: "too many requests: try again later"})
-		return
+	case code == codes.PermissionDenied, code == codes.Unauthenticated:
+		answer(w, http.StatusForbidden, notAPeer)
+	default:
+		s.refuse(w, err, "path", r.URL.Path)
 	}
-	leave, ok := s.limits.enter(name)
-	if !ok {
-		answer(w, http.StatusServiceUnavailable,
-			refusal{Code: "Busy", Message: "too many requests of this peer at once: try again"})
-		return
-	}
-	defer leave()
-	if err := h(w, r, name); err != nil {
+}
+
+type peerHandler func(w http.ResponseWriter, r *http.Request, name string) error
+
+// recorded answers what a handler refuses, and records it.
+func (s *Service) recorded(h peerHandler) func(http.ResponseWriter, *http.Request, door.Caller) error {
+	return func(w http.ResponseWriter, r *http.Request, c door.Caller) error {
+		err := h(w, r, c.Name)
+		if err == nil {
+			return nil
+		}
 		var st status
-		if errors.As(err, &st) && st.Code != notNewer && r.URL.Path != agentapi.ProbePath {
+		if errors.As(err, &st) && st.Code != notNewer && c.Kind != door.PeerGateway {
 			s.record(r.Context(), state.Event{
-				Actor: actorOf(name), From: host(r.RemoteAddr), Action: "peer " + strings.TrimPrefix(r.URL.Path, "/v1/"),
-				Object: actorOf(name), Outcome: state.Refused, Detail: st.Message,
+				Actor: c.Actor(), From: c.From(), Action: "peer " + strings.TrimPrefix(r.URL.Path, "/v1/"),
+				Object: c.Actor(), Outcome: state.Refused, Detail: st.Message,
 			})
 		}
-		s.refuse(w, err, "peer", name)
+		s.refuse(w, err, "peer", c.Name)
+		return nil
 	}
 }
 
@@ -148,7 +171,7 @@ func (s *Service) serveBundle(w http.ResponseWriter, r *http.Request, name strin
 }
 
 func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name string) error {
-	raw, err := readBody(w, r, MaxCatalogueBytes)
+	raw, err := readBody(r)
 	if err != nil {
 		return err
 	}
@@ -226,15 +249,19 @@ func answer(w http.ResponseWriter, code int, body any) {
 	_ = json.NewEncoder(w).Encode(body) // the other side has gone: nobody is left to tell
 }
 
-// readBody reads a bounded body.
-func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+// readBody reads a body, which the door has bounded.
+func readBody(r *http.Request) ([]byte, error) {
+	raw, err := io.ReadAll(r.Body)
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return nil, status{http.StatusRequestEntityTooLarge, refusal{Code: "TooLarge", Message: fmt.Sprintf("more than %d bytes", limit)}}
+		return nil, status{
+			http.StatusRequestEntityTooLarge, refusal{Code: "TooLarge", Message: fmt.Sprintf("more than %d bytes", large.Limit)},
+		}
 	case err != nil:
-		return nil, status{http.StatusBadRequest, refusal{Code: "Unreadable", Message: "the request ended early or came too slowly"}}
+		return nil, status{
+			http.StatusBadRequest, refusal{Code: "Unreadable", Message: "the request ended early or came too slowly"},
+		}
 	}
 	return raw, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -44,7 +44,9 @@ type Config struct {
 	Gateways func() []Gateway
 	// FromGateway says why a connection to the peering port is not one of a gateway that this mesh trusts now, beside
 	// its name and its certificate. Default: nothing.
-	FromGateway func(context.Context, tls.ConnectionState) error
+	FromGateway func(context.Context, door.Caller) error
+	// Door lets requests in, by Methods.
+	Door *door.Door
 	// Identity is the certificate of this control plane, its root at the end: peers' control planes know it by that.
 	Identity func() (*tls.Certificate, error)
 	// Shut refuses everything with a peer from this moment, whatever the store says; Reopen ends that. Both are at once.
@@ -82,8 +84,8 @@ type Config struct {
 
 func (c Config) withDefaults() (Config, error) {
 	if c.TrustDomain.IsZero() || c.Snapshot == nil || c.Store == nil || c.Gateways == nil || c.Identity == nil ||
-		c.Log == nil {
-		return c, errors.New("federation: TrustDomain, Snapshot, Store, Gateways, Identity and Log are needed")
+		c.Door == nil || c.Log == nil {
+		return c, errors.New("federation: TrustDomain, Snapshot, Store, Gateways, Identity, Door and Log are needed")
 	}
 	if !isLabel(c.Name) {
 		return c, fmt.Errorf("federation: the mesh's name %q is no DNS label", c.Name)
@@ -95,7 +97,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Changed = func() {}
 	}
 	if c.FromGateway == nil {
-		c.FromGateway = func(context.Context, tls.ConnectionState) error { return nil }
+		c.FromGateway = func(context.Context, door.Caller) error { return nil }
 	}
 	if c.Shut == nil {
 		c.Shut = func(string, bool) {}
@@ -308,24 +310,16 @@ func registeredGateways(snap *snapshot.Snapshot) []snapshot.Node {
 
 // fromGateway refuses connections that do not come from a gateway of this mesh: the client's certificate, which the TLS
 // configuration verified, must be that of a registered one.
-func (s *Service) fromGateway(ctx context.Context, c tls.ConnectionState) error {
+func (s *Service) fromGateway(ctx context.Context, from string, c tls.ConnectionState) error {
 	if len(c.VerifiedChains) == 0 {
 		return errors.New("no verified client certificate")
 	}
-	id, err := leafID(c.VerifiedChains[0][0])
+	caller, err := door.Identify(address(from), c)
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(s.gatewayIDs(), id.String()) {
-		return fmt.Errorf("%s is no gateway of this mesh", id)
+	if !slices.Contains(s.gatewayIDs(), caller.ID.String()) {
+		return fmt.Errorf("%s is no gateway of this mesh", caller.ID)
 	}
-	return s.FromGateway(ctx, c)
-}
-
-// leafID is the one SPIFFE ID in a certificate.
-func leafID(c *x509.Certificate) (spiffe.ID, error) {
-	if len(c.URIs) != 1 {
-		return spiffe.ID{}, fmt.Errorf("the certificate names %d URIs, not one SPIFFE ID", len(c.URIs))
-	}
-	return spiffe.Parse(c.URIs[0].String())
+	return s.FromGateway(ctx, caller)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
@@ -89,6 +90,7 @@ func begin(t *testing.T, db state.Store, cfg *snapshot.Config) *plane {
 		t.Fatal(err)
 	}
 	p.Service, err = New(Config{
+		Door:        door.New(door.Doorway{}),
 		TrustDomain: domain(t, "retail.example"), Name: "retail", Snapshot: p.store.Snapshot, Store: p.state,
 		Shut: p.store.Shut, Reopen: p.store.Reopen,
 		Gateways: func() []Gateway { return nil },

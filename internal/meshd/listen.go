@@ -81,7 +81,7 @@ func (d *Daemon) listen() (*listeners, error) {
 			ls.close()
 			return nil, fmt.Errorf("%s: %w: choose another address, or stop what uses it", l.name, err)
 		}
-		l.config.Listener, l.config.Log, l.config.Opened = ln, d.log, d.standing.Opened
+		l.config.Listener, l.config.Log, l.config.Opened = ln, d.log, d.door.Opened
 		*l.to = door.Listen(l.config)
 	}
 	ln, err := unixsocket.Listen(d.cfg.Socket, 0o600)
@@ -98,7 +98,7 @@ func (d *Daemon) listen() (*listeners, error) {
 // good leaves of these callers those whose certificate is good now. Who shows another one is answered, and takes no
 // place of whom it was issued to.
 func (d *Daemon) good(of func(door.Caller) bool) func(door.Caller) bool {
-	return func(c door.Caller) bool { return of(c) && d.standing.JudgeCaller(context.Background(), c) == nil }
+	return func(c door.Caller) bool { return of(c) && d.standing.Judge(context.Background(), c) == nil }
 }
 
 func isLocal(c door.Caller) bool        { return c.Kind == door.Local }
@@ -108,11 +108,6 @@ func isAgentOrAdmin(c door.Caller) bool { return c.Kind&(door.Node|door.Administ
 // asked where they are served.
 func isGateway(c door.Caller) bool {
 	return c.Kind == door.Workload && strings.HasPrefix(c.Name, spiffe.SystemNamespace+"/")
-}
-
-// mayRead says who may read metrics.
-func mayRead(c door.Caller) bool {
-	return c.Kind == door.Administrator || c.Kind == door.Workload && c.Name == spiffe.SystemNamespace+"/metrics"
 }
 
 func (ls *listeners) all() []*door.Listener {
@@ -156,7 +151,7 @@ func longest(methods map[string]door.Method) (bytes int) {
 }
 
 func (d *Daemon) grpcServer() *grpc.Server {
-	return grpc.NewServer(append(d.door.Options(), grpc.ChainStreamInterceptor(d.standing.JudgeStream),
+	return grpc.NewServer(append(d.door.Options(),
 		grpc.MaxRecvMsgSize(longest(methods)), grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.ConnectionTimeout(headerTimeout), grpc.WaitForHandlers(true),

@@ -45,7 +45,7 @@ import (
 // that was cut off for a while can still come back by itself.
 const nodeTTL = 24 * time.Hour
 
-var methods = door.Table(agents.Methods, admin.Methods)
+var methods = door.Table(agents.Methods, admin.Methods, federation.Methods, scraping)
 
 // configRetry is how long names wait for an address that could not be given.
 const configRetry = 2 * time.Second
@@ -130,7 +130,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
 		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.Run, d.containment.Run, d.rotator.Run,
-		d.standing.Run, d.endings.Run, d.gateways.Run, d.agents.Run,
+		d.door.Run, d.endings.Run, d.gateways.Run, d.agents.Run,
 		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls),
 		d.serveMetrics(ls),
 	} {
@@ -206,7 +206,9 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	d.refusals = &door.Refusals{Events: d.db, Log: d.log}
 	d.standing = standing.New(standing.Config{State: d.db, Trusts: d.authority.Trusts, Now: d.now})
 	d.endings = &standing.Endings{Log: d.log}
-	d.door = door.New(methods, d.standing.JudgeCaller, d.db, d.refusals, d.log)
+	d.door = door.New(door.Doorway{
+		Methods: methods, Judge: d.standing.Judge, Events: d.db, Refusals: d.refusals, Log: d.log,
+	})
 	d.metrics = newMetrics()
 	if err := d.openSpine(ctx, td); err != nil {
 		return err
@@ -218,7 +220,7 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
 	var err error
 	d.agents, err = agents.New(ctx, agents.Config{
-		TrustDomain: td, Authority: d.authority, State: d.db, Store: d.store, Standing: d.standing, Endings: d.endings,
+		TrustDomain: td, Authority: d.authority, State: d.db, Store: d.store, Standing: d.standing, Endings: d.endings, Door: d.door,
 		NodeTTL: nodeTTL, Refused: d.refusals.Add, Changed: func() { d.loop.Reload() }, Signed: d.metrics.signed.Inc,
 		Reported: func(node string, r *agentapi.Report) { d.containment.Reported(node, r) }, Log: d.log, Now: d.now,
 	})
@@ -252,7 +254,7 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 	var err error
 	d.federation, err = federation.New(federation.Config{
 		TrustDomain: td, Name: name, Snapshot: d.store.Snapshot, Store: d.db,
-		Gateways: d.dialer.Gateways, FromGateway: d.standing.Judge,
+		Gateways: d.dialer.Gateways, FromGateway: d.standing.Judge, Door: d.door,
 		Identity: func() (*tls.Certificate, error) { return d.identity.GetCertificate(nil) },
 		Shut:     d.store.Shut, Reopen: d.store.Reopen, Changed: d.loop.Reload, InForce: d.inForce,
 		InEffect: func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService {
@@ -273,12 +275,12 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 		Authority: d.authority, State: d.db, Snapshot: d.store.Snapshot, Mesh: d.mesh, Reports: d.agents.Reports,
 		Holders: d.xds.Holders, Told: d.federation.Told, Log: d.log, Now: d.now,
 		Advanced: func(ctx context.Context) {
-			d.standing.Look(ctx) // the old root may be withdrawn
-			d.loop.Reload()      // the snapshot holds the roots
+			d.door.Look(ctx) // the old root may be withdrawn
+			d.loop.Reload()  // the snapshot holds the roots
 		},
 	})
 	d.admin = admin.New(admin.Config{
-		Authority: d.authority, State: d.db, Standing: d.standing, Endings: d.endings, Refusals: d.refusals,
+		Authority: d.authority, State: d.db, Standing: d.standing, Endings: d.endings, Door: d.door, Refusals: d.refusals,
 		Agents: d.agents, Proxies: d.xds, Federation: d.federation, Gateways: d.gateways, Rotator: d.rotator,
 		Snapshot: d.store.Snapshot, Published: d.loop.Published, Contained: d.containment.Status,
 		AgentAddresses: func() []string { return agentAddresses(d.cfg) }, Changed: d.loop.Reload, Started: d.started,

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/door"
@@ -141,19 +142,33 @@ func number(b bool) float64 {
 	return 0
 }
 
-// serveMetrics answers administrators and whoever scrapes with a certificate of this mesh's monitoring identity
+// scraping is open to administrators, and to whoever scrapes with a certificate of this mesh's monitoring identity
 // (namespace isthmus-system, service account "metrics").
+var scraping = door.Methods{"isthmus.metrics": {"Read": {
+	Who: door.Administrator | door.Workload, Only: mayRead, Action: "metrics",
+	Deny: "metrics need the certificate of an administrator, or of service account metrics in namespace " +
+		spiffe.SystemNamespace,
+}}}
+
+func mayRead(c door.Caller) bool {
+	return c.Kind == door.Administrator || c.Kind == door.Workload && c.Name == spiffe.SystemNamespace+"/metrics"
+}
+
+// serveMetrics answers who scrapes.
 func (d *Daemon) serveMetrics(ls *listeners) func(context.Context) error {
 	d.metrics.registry.MustRegister(stateCollector{d})
-	h := promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{})
-	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, ok := door.From(r.Context()); !ok || !mayRead(c) {
-			http.Error(w, "metrics need the certificate of an administrator, or of service account metrics in namespace "+spiffe.SystemNamespace, http.StatusForbidden)
-			return
-		}
-		h.ServeHTTP(w, r)
+	all := promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{})
+	through := door.HTTP{
+		Door: d.door, Identify: door.OfConnection,
+		Refuse: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, status.Convert(err).Message(), http.StatusForbidden)
+		},
+	}
+	h := through.Handle("/isthmus.metrics/Read", func(w http.ResponseWriter, r *http.Request, _ door.Caller) error {
+		all.ServeHTTP(w, r)
+		return nil
 	})
 	return func(ctx context.Context) error {
-		return serveHTTP(ctx, plainServer(d.door.Handler("metrics", d.standing.JudgeHTTP(guarded)), d.log), ls.metrics)
+		return serveHTTP(ctx, plainServer(h, d.log), ls.metrics)
 	}
 }

@@ -117,7 +117,7 @@ func (a *Admin) AdminRevoke(
 		return nil, status.Errorf(codes.NotFound,
 			"administrator %q has no certificate that is still good: isthmus admin list shows them", r.Name+r.ID)
 	}
-	a.Standing.Look(ctx)
+	a.Door.Look(ctx)
 	a.Agents.TellRevoked(revoked)
 	resp.Unwritten, err = a.Endings.CarryOut(ctx, "revocation of administrator "+r.Name+r.ID, func(ctx context.Context) error {
 		return a.State.RevokeAdmins(ctx, r.Name, r.ID, now)

@@ -64,6 +64,7 @@ type Config struct {
 	State      State
 	Standing   *standing.Standing
 	Endings    *standing.Endings
+	Door       *door.Door
 	Refusals   *door.Refusals
 	Agents     Agents
 	Proxies    Proxies

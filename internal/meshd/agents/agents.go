@@ -72,6 +72,7 @@ type Config struct {
 	Store       Store
 	Standing    *standing.Standing
 	Endings     *standing.Endings
+	Door        *door.Door
 	// NodeTTL is the life of a node's own certificate.
 	NodeTTL time.Duration
 	// Refused records what a node said and may not say. It never waits.
@@ -151,7 +152,7 @@ func (a *Agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 	at, err := a.Authority.Attest(ctx, r.Token, r.CSR, from)
 	if at.Node != "" { // an earlier generation of the node has ended: what it has open ends
 		a.Standing.Forget(at.Node)
-		a.Standing.LookAt(ctx, at.Node)
+		a.Door.LookAt(ctx, at.Node)
 	}
 	if err != nil {
 		a.refusals.count(source)
@@ -182,21 +183,23 @@ func joined(at ca.Attestation, from, outcome string) state.Event {
 }
 
 // node is the caller as the state knows it now: a revoked node is none.
-func (a *Agents) node(ctx context.Context) (state.Node, error) {
-	name, err := callerNode(ctx, a.TrustDomain)
-	if err != nil {
-		return state.Node{}, err
+func (a *Agents) node(ctx context.Context, c door.Caller) (state.Node, error) {
+	if c.Kind != door.Node || c.ID.TrustDomain() != a.TrustDomain {
+		return state.Node{}, status.Errorf(codes.PermissionDenied, "%s is no node of this mesh", c.Actor())
 	}
-	c, _ := standing.TLSOf(ctx)
 	if err := a.Standing.Judge(ctx, c); err != nil {
 		return state.Node{}, err
 	}
-	return a.Standing.Node(ctx, name, ca.Generation(c.VerifiedChains[0][0]))
+	return a.Standing.Node(ctx, c.Name, c.Certificate.Generation)
 }
 
 // Sign issues a certificate for the node itself or for a workload that is registered on it, and for no other.
 func (a *Agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.SignResponse, error) {
-	n, err := a.node(ctx)
+	caller, err := door.Of(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n, err := a.node(ctx, caller)
 	if err != nil {
 		return nil, err
 	}
@@ -232,7 +235,7 @@ func (a *Agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "certificate for %s: %v", id, err)
 	}
-	if _, err := a.node(ctx); err != nil {
+	if _, err := a.node(ctx, caller); err != nil {
 		return nil, err // revoked meanwhile: what was signed does not leave
 	}
 	a.Signed()
@@ -262,7 +265,11 @@ func (a *Agents) certificateTTL() (ttl time.Duration) {
 func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
 	ctx, cut := context.WithCancelCause(stream.Context())
 	defer cut(nil)
-	n, err := a.node(ctx)
+	caller, err := door.Of(ctx)
+	if err != nil {
+		return err
+	}
+	n, err := a.node(ctx, caller)
 	if err != nil {
 		return err
 	}
@@ -274,7 +281,7 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if a.rations.node(n.Name).reports.Wait(ctx) != nil {
 		return nil
 	}
-	if err := a.take(ctx, n, number, first); err != nil {
+	if err := a.take(ctx, caller, n, number, first); err != nil {
 		return err
 	}
 	ag, err := a.join(n, number, *first, cut)
@@ -284,7 +291,7 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	defer a.leave(ag)
 	a.Log.Info("agent connected", "node", n.Name, "role", n.Role, "workloads", len(first.Workloads))
 	ended := make(chan error, 2)
-	go func() { ended <- a.listen(ctx, ag, stream) }()
+	go func() { ended <- a.listen(ctx, caller, ag, stream) }()
 	go func() { ended <- a.tell(ctx, ag, stream) }()
 	select {
 	case err := <-ended:
@@ -299,7 +306,7 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 
 // listen takes in reports until the stream ends: of those that come faster than they may, the newest.
 func (a *Agents) listen(
-	ctx context.Context, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report],
+	ctx context.Context, caller door.Caller, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report],
 ) error {
 	ration := a.rations.node(ag.name)
 	newest := make(chan *agentapi.Report, 1)
@@ -325,11 +332,11 @@ func (a *Agents) listen(
 		if !more || ctx.Err() != nil {
 			return nil // the agent went, or came again
 		}
-		n, err := a.node(ctx)
+		n, err := a.node(ctx, caller)
 		if err != nil {
 			return err
 		}
-		if err := a.take(ctx, n, ag.stream, r); err != nil {
+		if err := a.take(ctx, caller, n, ag.stream, r); err != nil {
 			return err
 		}
 		a.mu.Lock()
@@ -392,7 +399,11 @@ func (a *Agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi
 // Identify names the proxy behind a discovery stream: the node's, or that of a workload which this node registered with a
 // proxy of its own. A node can name no other's.
 func (a *Agents) Identify(ctx context.Context) (string, error) {
-	n, err := a.node(ctx)
+	caller, err := door.Of(ctx)
+	if err != nil {
+		return "", err
+	}
+	n, err := a.node(ctx, caller)
 	if err != nil {
 		return "", err
 	}

@@ -35,8 +35,7 @@ func TestAddressesThatAreNoUseAreNotLearned(t *testing.T) {
 	t.Parallel()
 	a := &Agents{Config: Config{Store: said{}}}
 	at := func(address string) string {
-		ctx := door.With(t.Context(), door.Caller{At: netip.MustParseAddr(address)})
-		return a.reached(ctx, "edge").String()
+		return a.reached(door.Caller{At: netip.MustParseAddr(address)}, "edge").String()
 	}
 	for address, want := range map[string]string{
 		"10.0.0.4": "10.0.0.4", "fd00::4": "fd00::4", "127.0.0.1": "127.0.0.1", "fe80::1%eth0": "invalid IP", "0.0.0.0": "invalid IP",

@@ -27,7 +27,9 @@ import (
 const maxRecorded = 10
 
 // take registers what a report on one of a node's streams says, as far as the node's grant goes.
-func (a *Agents) take(ctx context.Context, n state.Node, stream uint64, r *agentapi.Report) error {
+func (a *Agents) take(
+	ctx context.Context, caller door.Caller, n state.Node, stream uint64, r *agentapi.Report,
+) error {
 	if len(r.Workloads) > grant.MaxWorkloads {
 		return status.Errorf(codes.ResourceExhausted, "node %s reports %d workloads, %d are possible", n.Name,
 			len(r.Workloads), grant.MaxWorkloads)
@@ -35,10 +37,10 @@ func (a *Agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 	bound(r, n.Role)
 	node := snapshot.Node{Name: n.Name, Role: n.Role}
 	if n.Role == snapshot.RoleGateway {
-		if err := a.takeGateway(ctx, n, r.Gateway); err != nil {
+		if err := a.takeGateway(caller, n, r.Gateway); err != nil {
 			return err
 		}
-		node.Gateway, node.Reached = r.Gateway, a.reached(ctx, n.Name)
+		node.Gateway, node.Reached = r.Gateway, a.reached(caller, n.Name)
 	}
 	accepted, wrong := n.Grant.Judge(n.Name, r.Workloads)
 	r.Workloads = accepted
@@ -46,7 +48,7 @@ func (a *Agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 	if err := a.register(ctx, stream, node, accepted, stands); err != nil {
 		return err
 	}
-	a.remember(ctx, n.Name, wrong)
+	a.remember(caller, n.Name, wrong)
 	a.note(n.Name, troubles(n.Name, r, a.workloadsAt()))
 	a.Reported(n.Name, r)
 	return nil
@@ -54,23 +56,22 @@ func (a *Agents) take(ctx context.Context, n state.Node, stream uint64, r *agent
 
 // reached is the address by which the agent of a gateway reaches this control plane, for what peers say too. An address that
 // is good on one link alone is none: an Envoy could not use it.
-func (a *Agents) reached(ctx context.Context, node string) netip.Addr {
-	c, err := door.Of(ctx)
-	if at := c.At.WithZone(""); err == nil && at.IsValid() && !at.IsUnspecified() && !at.IsLinkLocalUnicast() {
+func (a *Agents) reached(caller door.Caller, node string) netip.Addr {
+	if at := caller.At.WithZone(""); at.IsValid() && !at.IsUnspecified() && !at.IsLinkLocalUnicast() {
 		return at
 	}
 	before, _, _ := a.Store.Said(node)
 	return before.Reached
 }
 
-func (a *Agents) takeGateway(ctx context.Context, n state.Node, g *snapshot.GatewayInfo) error {
+func (a *Agents) takeGateway(caller door.Caller, n state.Node, g *snapshot.GatewayInfo) error {
 	if g == nil {
 		return status.Errorf(codes.InvalidArgument, "gateway %s does not say where it stands", n.Name)
 	}
 	if account := spiffe.SystemNamespace + "/" + g.ServiceAccount; !n.Grant.Covers(spiffe.SystemNamespace,
 		g.ServiceAccount) {
 		why := fmt.Sprintf("its token does not grant the service account %s", account)
-		a.remember(ctx, n.Name, []finding.Finding{gatewayOut(n.Name, "ISM0013", "serviceAccount", why)})
+		a.remember(caller, n.Name, []finding.Finding{gatewayOut(n.Name, "ISM0013", "serviceAccount", why)})
 		return status.Errorf(codes.PermissionDenied, "gateway %s: %s, but %s: correct "+
 			"gateway.serviceAccount in its settings, "+
 			"or empty its stateDir and start it with another token (isthmus token create --role gateway "+
@@ -79,7 +80,7 @@ func (a *Agents) takeGateway(ctx context.Context, n state.Node, g *snapshot.Gate
 	}
 	first, _, _ := a.Store.Said(n.Name)
 	if err := n.Grant.Gateway(*g, first.Gateway); err != nil {
-		a.remember(ctx, n.Name, []finding.Finding{gatewayOut(n.Name, "ISM0241", "addresses", err.Error())})
+		a.remember(caller, n.Name, []finding.Finding{gatewayOut(n.Name, "ISM0241", "addresses", err.Error())})
 		return status.Errorf(codes.InvalidArgument, "gateway %s: %v", n.Name, err)
 	}
 	return nil
@@ -128,7 +129,7 @@ func (a *Agents) regrant(ctx context.Context, g ca.TokenGrant) error {
 }
 
 // remember keeps what a node's reports say beyond its grant, for the findings, and records what it had not said before.
-func (a *Agents) remember(ctx context.Context, node string, wrong []finding.Finding) {
+func (a *Agents) remember(caller door.Caller, node string, wrong []finding.Finding) {
 	clashes := a.Store.Clashes(node)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -136,7 +137,7 @@ func (a *Agents) remember(ctx context.Context, node string, wrong []finding.Find
 	for _, f := range slices.Concat(wrong, clashes) {
 		if recorded < maxRecorded && !slices.Contains(a.refused[node], f) && !slices.Contains(a.clashed[node], f) {
 			recorded++
-			a.refuse(ctx, node, f.Object, f.Code+": "+f.Message)
+			a.refuse(caller, node, f.Object, f.Code+": "+f.Message)
 		}
 	}
 	a.clashed[node] = clashes // which the store's snapshots show
@@ -185,10 +186,8 @@ func (a *Agents) forgive(node string) {
 }
 
 // refuse records what a node said and may not say.
-func (a *Agents) refuse(ctx context.Context, node, object, why string) {
-	e := state.Event{Actor: "node " + node, Action: "node register", Object: object, Detail: why}
-	if c, err := door.Of(ctx); err == nil {
-		e.From = c.From()
-	}
-	a.Refused(e)
+func (a *Agents) refuse(caller door.Caller, node, object, why string) {
+	a.Refused(state.Event{
+		Actor: "node " + node, From: caller.From(), Action: "node register", Object: object, Detail: why,
+	})
 }

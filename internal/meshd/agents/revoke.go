@@ -36,7 +36,7 @@ func (a *Agents) shut(ctx context.Context, node string) error {
 	}
 	a.Standing.End(n.Generation)
 	a.Store.Forget(node)
-	a.Standing.Look(ctx)
+	a.Door.Look(ctx)
 	a.forgive(node)
 	return nil
 }

@@ -13,10 +13,10 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/contain"
+	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/rpc"
-	"isthmus.dev/isthmus/internal/state"
 )
 
 const (
@@ -122,12 +122,15 @@ func trialParts(id uint64, workload string, resources []*envoy.Resource) ([]*age
 func (a *Agents) Try(stream rpc.Stream[agentapi.Trial, agentapi.Verdict]) error {
 	ctx, cut := context.WithCancelCause(stream.Context())
 	defer cut(nil)
-	n, err := a.node(ctx)
+	caller, err := door.Of(ctx)
 	if err != nil {
 		return err
 	}
+	if _, err := a.node(ctx, caller); err != nil {
+		return err
+	}
 	ended := make(chan error, 1)
-	go func() { ended <- a.judge(ctx, n, cut, stream) }()
+	go func() { ended <- a.judge(ctx, caller, cut, stream) }()
 	select {
 	case err := <-ended:
 		return err
@@ -141,15 +144,15 @@ func (a *Agents) Try(stream rpc.Stream[agentapi.Trial, agentapi.Verdict]) error 
 
 // judge passes questions to an agent and its verdicts back.
 func (a *Agents) judge(
-	ctx context.Context, n state.Node, cut context.CancelCauseFunc,
+	ctx context.Context, caller door.Caller, cut context.CancelCauseFunc,
 	stream rpc.Stream[agentapi.Trial, agentapi.Verdict],
 ) error {
 	if _, err := stream.Recv(); err != nil { // it is ready
 		return nil
 	}
-	j := a.trials.join(n.Name, cut)
-	defer a.trials.leave(n.Name, j)
-	if _, err := a.node(ctx); err != nil {
+	j := a.trials.join(caller.Name, cut)
+	defer a.trials.leave(caller.Name, j)
+	if _, err := a.node(ctx, caller); err != nil {
 		return err // revoked before it could be cut
 	}
 	for {
@@ -161,10 +164,10 @@ func (a *Agents) judge(
 			v, err := exchange(stream, q.parts)
 			late.Stop()
 			if err != nil {
-				q.answer <- fmt.Errorf("try a configuration at %s: %w", n.Name, errors.Join(context.Cause(ctx), err))
+				q.answer <- fmt.Errorf("try a configuration at %s: %w", caller.Name, errors.Join(context.Cause(ctx), err))
 				return nil
 			}
-			q.answer <- ruling(n.Name, v)
+			q.answer <- ruling(caller.Name, v)
 		}
 	}
 }

@@ -1,5 +1,4 @@
-// Package standing knows whom the control plane believes now: each certificate is judged at each call, and what is open
-// ends when its certificate stops being good.
+// Package standing knows whom the control plane believes now, and has revocations written that are in force already.
 package standing
 
 import (
@@ -35,7 +34,6 @@ type Config struct {
 // they have; until then a call under way is one that came a moment earlier.
 type Standing struct {
 	Config
-	open openings
 
 	mu      sync.Mutex // guards all below
 	changes uint64     // how often something was forgotten
@@ -46,11 +44,9 @@ type Standing struct {
 
 // New makes a Standing.
 func New(c Config) *Standing {
-	s := &Standing{
+	return &Standing{
 		Config: c, nodes: map[string]state.Node{}, admins: map[string]state.Admin{}, ended: map[string]bool{},
 	}
-	s.open = openings{judge: s.judgeShown, all: map[*opening]struct{}{}}
-	return s
 }
 
 // holds says why a certificate of an identity, of a generation, does not count. Those that a node got for its

@@ -1,15 +1,12 @@
-package standing
+package door
 
 import (
 	"context"
-	"crypto/tls"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"isthmus.dev/isthmus/internal/door"
 )
 
 const (
@@ -23,20 +20,23 @@ const (
 // openings are the connections and streams of callers who showed a certificate. Those whose certificate stops being
 // good end.
 type openings struct {
-	judge func(context.Context, shownCert) error
+	judge func(context.Context, Caller) error
 
 	mu  sync.Mutex // guards all
 	all map[*opening]struct{}
 }
 
 type opening struct {
-	shown shownCert
-	end   func(error)
+	caller Caller
+	end    func(error)
 }
 
 // add has something watched until remove is called. end is called once, with why.
-func (o *openings) add(c tls.ConnectionState, end func(error)) (remove func()) {
-	one := &opening{shownBy(c), end}
+func (o *openings) add(c Caller, end func(error)) (remove func()) {
+	if c.Certificate == nil {
+		return func() {}
+	}
+	one := &opening{c, end}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.all[one] = struct{}{}
@@ -53,7 +53,7 @@ func (o *openings) take(one *opening) bool {
 }
 
 // Run judges what is open again and again, until ctx ends.
-func (s *Standing) Run(ctx context.Context) error {
+func (d *Door) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -61,30 +61,30 @@ func (s *Standing) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			s.Look(ctx)
+			d.Look(ctx)
 		}
 	}
 }
 
 // Look judges all that is open and ends what does not stand. What cannot be told is left for the next time.
-func (s *Standing) Look(ctx context.Context) { s.open.look(ctx, func(shownCert) bool { return true }) }
+func (d *Door) Look(ctx context.Context) { d.open.look(ctx, func(Caller) bool { return true }) }
 
 // LookAt judges what a node and its workloads have open: many nodes may join at a time.
-func (s *Standing) LookAt(ctx context.Context, node string) {
-	s.open.look(ctx, func(c shownCert) bool { return c.node == node || c.workload })
+func (d *Door) LookAt(ctx context.Context, node string) {
+	d.open.look(ctx, func(c Caller) bool { return c.Kind == Workload || c.Kind == Node && c.Name == node })
 }
 
-func (o *openings) look(ctx context.Context, of func(shownCert) bool) {
+func (o *openings) look(ctx context.Context, of func(Caller) bool) {
 	o.mu.Lock()
 	var some []*opening
 	for one := range o.all {
-		if of(one.shown) {
+		if of(one.caller) {
 			some = append(some, one)
 		}
 	}
 	o.mu.Unlock()
 	for _, one := range some {
-		err := o.judge(ctx, one.shown)
+		err := o.judge(ctx, one.caller)
 		switch status.Code(err) {
 		case codes.PermissionDenied, codes.Unauthenticated:
 			if o.take(one) {
@@ -95,12 +95,9 @@ func (o *openings) look(ctx context.Context, of func(shownCert) bool) {
 }
 
 // Opened has a connection watched until it is closed.
-func (s *Standing) Opened(c door.Caller, end func()) (closed func()) {
-	if c.TLS == nil || len(c.TLS.PeerCertificates) == 0 {
-		return nil
-	}
-	return s.open.add(*c.TLS, func(error) {
-		if c.Kind == door.Workload { // what a gateway carries is a peer's, and not judged at each request
+func (d *Door) Opened(c Caller, end func()) (closed func()) {
+	return d.open.add(c, func(error) {
+		if c.Kind == Workload { // what a gateway carries is a peer's, and not judged at each request
 			end()
 			return
 		}

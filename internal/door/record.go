@@ -1,0 +1,76 @@
+package door
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// begin records a deed before it is carried out.
+func (d *Door) begin(ctx context.Context, c *call, request any) error {
+	if !c.Deed {
+		return nil
+	}
+	e := state.Event{Actor: c.caller.Actor(), From: c.caller.From(), Action: c.Action, Detail: c.caller.Proof()}
+	if c.Describe != nil {
+		var detail string
+		e.Object, detail = c.Describe(request)
+		e.Detail = join(e.Detail, detail)
+	}
+	seq, err := d.Events.BeginEvent(ctx, e)
+	switch {
+	case err == nil:
+		c.begun, c.seq = &e, seq
+	case c.Vital:
+		d.Log.Error("carried out without a record", "actor", e.Actor, "from", e.From, "action", e.Action,
+			"object", e.Object, "error", err)
+	default:
+		return status.Errorf(codes.Unavailable, "not done, because it cannot be recorded: %v", err)
+	}
+	return nil
+}
+
+// end records how a call went.
+func (d *Door) end(ctx context.Context, c *call, err error) error {
+	code := status.Code(err)
+	denied := code == codes.PermissionDenied || code == codes.Unauthenticated
+	switch {
+	case c.begun != nil:
+		e := *c.begun
+		e.Outcome = state.OK
+		e.Detail = join(e.Detail, c.notes.text())
+		switch {
+		case denied:
+			e.Outcome = state.Refused
+		case err != nil:
+			e.Outcome = state.Failed
+		}
+		if err != nil {
+			e.Detail = join(e.Detail, status.Convert(err).Message())
+		}
+		if werr := d.Events.EndEvent(context.WithoutCancel(ctx), c.seq, e); werr != nil {
+			d.Log.Error("outcome not recorded", "actor", e.Actor, "action", e.Action, "object", e.Object,
+				"outcome", e.Outcome, "error", werr)
+		}
+	case denied && !c.Itself:
+		d.refused(c, err)
+	}
+	return err
+}
+
+func join(parts ...string) string {
+	return strings.Join(deleteEmpty(parts), "; ")
+}
+
+func deleteEmpty(in []string) (out []string) {
+	for _, s := range in {
+		if s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}

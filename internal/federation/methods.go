@@ -1,0 +1,41 @@
+package federation
+
+import (
+	"isthmus.dev/isthmus/internal/door"
+)
+
+// Names of the methods of the peering server.
+const (
+	peeringService  = "isthmus.peering"
+	methodBundle    = "/" + peeringService + "/Bundle"
+	methodNotice    = "/" + peeringService + "/Notice"
+	methodCatalogue = "/" + peeringService + "/Catalogue"
+	methodReadiness = "/" + peeringService + "/Readiness"
+	methodProbe     = "/" + peeringService + "/Probe"
+	methodInvited   = "/" + peeringService + "/Invited"
+)
+
+// Methods are those of peers. How many requests are answered at a time in all is bounded before they are looked at.
+var Methods = door.Methods{peeringService: {
+	"Bundle":    forPeers(0),
+	"Notice":    forPeers(maxNotice),
+	"Catalogue": forPeers(MaxCatalogueBytes),
+	"Readiness": forPeers(MaxReadinessBytes),
+	"Probe": {
+		Who: door.PeerGateway, Rate: probePace.perSecond, Burst: probePace.burst, AtOnce: peersAtOnce,
+		Action: "peer probe", Deny: notAPeer.Message,
+	},
+	// Whoever is invited has no name here, and IDs of invitations are free to invent.
+	"Invited": {
+		Who: door.Stranger, Together: true, Bytes: MaxPeeringBytes, Rate: usualPace.perSecond, Burst: usualPace.burst,
+		AtOnce: peersAtOnce, Action: "peer redeem", Deny: notAPeer.Message,
+	},
+}}
+
+// forPeers is a method of peers' control planes, whose requests count together.
+func forPeers(bytes int) door.Method {
+	return door.Method{
+		Who: door.Peer, Share: "peering", Bytes: bytes, Rate: usualPace.perSecond, Burst: usualPace.burst,
+		AtOnce: peersAtOnce, Action: "peer ask", Deny: notAPeer.Message,
+	}
+}
