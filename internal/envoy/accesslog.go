@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"slices"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
@@ -83,7 +85,15 @@ const leftByTheOther = `connection.transport_failure_reason.contains("system lib
 
 // refusals logs the requests that Envoy itself answered, or ended before they were over.
 func refusals(name string, tags ...tag) []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{httpLog(name, ownDoing, tags...)}
+	return []*accesslogv3.AccessLog{httpLog(name, anyOfFilters(ownDoing...), tags...)}
+}
+
+// refusalsAtClient is for proxies that programs call. It logs refusals, and requests of HTTP/1.1 that ended because the client
+// closed its side before an answer began. The client may have closed only its sending half: Envoy cannot tell, and answers neither
+// way. A client that leaves during an answer is left out, since streams of events end so. HTTP/2 has no half-close of connections.
+func refusalsAtClient(name string, tags ...tag) []*accesslogv3.AccessLog {
+	closedEarly := allOfFilters(flagged("DC"), compared(accesslogv3.ComparisonFilter_EQ, 0), when(`request.protocol != "HTTP/2"`))
+	return []*accesslogv3.AccessLog{httpLog(name, anyOfFilters(append(slices.Clone(ownDoing), closedEarly)...), tags...)}
 }
 
 // unreached holds for connections for which there was nobody, or nobody who could be reached.
@@ -92,14 +102,14 @@ var unreached = flagged("UH", "UF", "UO", "URX", "NR", "NC", "DF", "OM")
 // ownDoing holds for requests that were not answered by whom they went to, or not to the end. Envoy's flags say so of what went
 // wrong, and of other answers of its own their details, which only an expression can ask for. So those alone are asked that whose
 // status, of HTTP or gRPC, might be a refusal: an application's answers are none, whatever they say.
-var ownDoing = anyOfFilters(
+var ownDoing = []*accesslogv3.AccessLogFilter{
 	flagged("LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "RL", "UAEX", "RLSE", "URX", "SI", "IH", "DPE", "UMSDR", "NFCF", "DT",
 		"UPE", "NC", "OM", "DF", "DO", "UDO"), // all but those of clients that left
 	allOfFilters(
 		anyOfFilters(answeredFrom(400), grpcRefused, allOfFilters(speaksGRPC, grpcUnknown)),
 		when(`response.code_details != "via_upstream"`),
 	),
-)
+}
 
 // grpcRefused holds for gRPC statuses that are not OK. What is not gRPC has UNKNOWN, unless its HTTP status maps to another.
 var (

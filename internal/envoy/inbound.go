@@ -79,8 +79,12 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 	t := rbacTranslator{http: in.Protocol.IsHTTP(), trust: td, gateways: b.view.Gateways}
 	target := inboundName(w, in.Port)
 	if t.http {
+		refused := refusals
+		if !mtls {
+			refused = refusalsAtClient
+		}
 		m := withLocalReplies(httpManager(name, name, inboundFilters(),
-			refusals(inboundLog, workloadTag(w.ID.String()), assertedTag)), w.ID.String(), policyReplies...)
+			refused(inboundLog, workloadTag(w.ID.String()), assertedTag)), w.ID.String(), policyReplies...)
 		wordsOfBoundary(m, w.ID.String(), "the boundary of "+td)
 		if len(in.Hosts) > 0 {
 			m.HttpProtocolOptions.DefaultHostForHttp_10 = in.Hosts[0]

@@ -125,7 +125,7 @@ func (b *builder) ownManager(w *model.Workload, o model.Outbound, name string, r
 
 // outboundManager begins a manager that speaks of who is called, host, in its answers.
 func outboundManager(name string, w *model.Workload, host string, tags ...tag) *hcmv3.HttpConnectionManager {
-	m := httpManager(name, name, nil, refusals(outboundLog, append([]tag{workloadTag(w.ID.String())}, tags...)...))
+	m := httpManager(name, name, nil, refusalsAtClient(outboundLog, append([]tag{workloadTag(w.ID.String())}, tags...)...))
 	withLocalReplies(m, host)
 	m.LocalReplyConfig.Mappers = append([]*hcmv3.ResponseMapper{noLongerListed(w)}, m.LocalReplyConfig.Mappers...)
 	passUnchanged(m)

@@ -77,6 +77,8 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 		}
 		c.Close()
 	}
+	s.halfClosed(t, "alice", "web", "/log/half-closed", "web:8080")
+	s.halfClosed(t, outsider, "10.93.0.24:8080", "/open", "mixed:8080")
 	s.nobodyReady(t)
 	want := []string{
 		"inbound denied plaintext /log/plaintext",
@@ -84,12 +86,14 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 		"inbound denied policy-none /grpc.health.v1.Health/List",
 		"inbound denied policy-none /log/none",
 		"inbound denied policy-raw ",
+		"inbound failed client-left /open",
 		"inbound failed reset /log/hang-up",
 		"inbound failed unreachable ",
 		"inbound failed unreachable /log/dead",
 		"inbound malformed host /log/host",
 		"inbound malformed path /log/;x",
 		"outbound denied unlisted /log/unlisted",
+		"outbound failed client-left /log/half-closed",
 		"outbound failed no-endpoint /log/nobody",
 		"outbound handshake handshake ",
 		"outbound malformed protocol ",
@@ -126,6 +130,25 @@ func (s *shop) unknownService(t *testing.T) {
 	_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: "unknown"})
 	if err == nil || !strings.Contains(err.Error(), "NotFound") {
 		t.Errorf("an unknown service is %v", err)
+	}
+}
+
+// halfClosed sends a whole request, and closes the sending half before its server answers: the connection ends without a word.
+func (s *shop) halfClosed(t *testing.T, from, to, path, server string) {
+	c, err := s.open(from, to)
+	need(t, err)
+	defer c.Close()
+	_, err = fmt.Fprintf(c, "GET %s?silent HTTP/1.1\r\nHost: %s\r\n\r\n", path, to)
+	need(t, err)
+	within(t, 10*time.Second, "the server has the request", func() error {
+		if got := strings.Join(s.app(server).arrived(), ""); !strings.Contains(got, path+"?silent") {
+			return fmt.Errorf("it has %q", got)
+		}
+		return nil
+	})
+	need(t, c.Conn.(*net.TCPConn).CloseWrite())
+	if err := closed(c, 10*time.Second); err != nil {
+		t.Errorf("%s, half-closed: %v", path, err)
 	}
 }
 

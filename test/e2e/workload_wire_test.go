@@ -135,6 +135,10 @@ func (a *app) http(c net.Conn) {
 		if strings.HasSuffix(req.URL.Path, "/hang-up") {
 			return
 		}
+		if req.URL.RawQuery == "silent" {
+			io.Copy(io.Discard, c)
+			return
+		}
 		if _, status, ok := strings.Cut(req.URL.Path, "/status/"); ok {
 			fmt.Fprintf(c, "HTTP/1.1 %s Own\r\ncontent-length: 0\r\n\r\n", status)
 			continue

@@ -55,6 +55,7 @@ var (
 	foreignProtocol = judgement{verdictFailed, "upstream-protocol", "the endpoint answered by another protocol"}
 	overflow        = judgement{verdictFailed, "overflow", "too many calls wait for the endpoint"}
 	overloaded      = judgement{verdictFailed, "overload", "the proxy is overloaded"}
+	leftEarly       = judgement{verdictFailed, "client-left", "the client closed its side before the answer"}
 	otherFailure    = judgement{verdictFailed, "failed", ""}
 )
 
@@ -110,7 +111,10 @@ func judgeHTTP(log string, r *record) judgement {
 			return k.is
 		}
 	}
+	atClient := log == agentapi.LogOutbound || log == agentapi.LogInbound
 	switch {
+	case atClient && r.flags&clientLeft != 0 && code == 0:
+		return leftEarly
 	case r.flags&(clientLeft|clientReset) != 0, code < 400:
 		return allowed
 	case code < 500:
