@@ -219,7 +219,7 @@ func serviceText(s adminapi.ServiceInfo) string {
 		[2]string{"from", strings.Join(s.From, ", ")},
 	))
 	for _, p := range s.Ports {
-		fmt.Fprintf(&b, "\nPort %d/%s, ready %s:\n", p.Number, p.Protocol, served(s, p))
+		fmt.Fprintf(&b, "\nPort %d/%s, %s:\n", p.Number, p.Protocol, served(s, p, " ready"))
 		for _, e := range p.Endpoints {
 			fmt.Fprintf(&b, "  %s  %s  %s\n", clean(e.Address, oneLine), readiness(e.Ready, e.Silent), clean(cmp.Or(e.Workload, "-"), oneLine))
 		}

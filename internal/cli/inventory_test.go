@@ -118,7 +118,11 @@ func TestUnreadyPeer(t *testing.T) {
 	for line, want := range map[string]string{
 		"services":                    loansHost + "     80/HTTP  peer bank not ready  1\n",
 		"endpoints loans":             "not ready  peer bank\n",
-		"describe loans":              "    not ready: peer bank lets nothing of this mesh through\n",
+		"describe loans": `
+Port 80/HTTP, peer bank not ready:
+  peer bank, weight 1, priority 0, as loans.default.cards.fed.bank.example
+    not ready: peer bank lets nothing of this mesh through
+`,
 		"endpoints loans -o json":     `"ready": false`,
 		"services -n default -o json": `"unready": "peer bank lets nothing of this mesh through"`,
 	} {
@@ -286,7 +290,7 @@ Findings:
   seen by    every namespace
   from       FederatedImport default/loans (i.yaml:1)
 
-Port 80/HTTP, ready peer bank:
+Port 80/HTTP, peer bank ready:
   peer bank, weight 1, priority 0, as loans.default.cards.fed.bank.example
 
 May call it:

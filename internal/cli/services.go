@@ -50,7 +50,7 @@ func servicesText(services []adminapi.ServiceInfo, w when) string {
 			t.row(s.Host, "none", "-", "-")
 		}
 		for _, p := range s.Ports {
-			cells := []string{s.Host, fmt.Sprintf("%d/%s", p.Number, p.Protocol), served(s, p), callerCount(p)}
+			cells := []string{s.Host, fmt.Sprintf("%d/%s", p.Number, p.Protocol), served(s, p, ""), callerCount(p)}
 			if w.wide {
 				cells = append(cells, strings.Join(s.Addresses, " "), yesNo(p.MTLS || len(p.Peers) > 0),
 					strings.Join(s.From, ", "))
@@ -61,18 +61,18 @@ func servicesText(services []adminapi.ServiceInfo, w when) string {
 	return t.String()
 }
 
-// served is how many endpoints are ready, and which peers serve beside or instead of them.
-func served(s adminapi.ServiceInfo, p adminapi.ServicePort) string {
+// served is how many endpoints are ready, and which peers serve beside or instead of them. What is ready is followed by suffix.
+func served(s adminapi.ServiceInfo, p adminapi.ServicePort, suffix string) string {
 	var parts []string
 	if len(p.Endpoints) > 0 || len(p.Peers) == 0 && !imported(s) {
-		parts = append(parts, fmt.Sprintf("%d of %d", p.Ready(), len(p.Endpoints)))
+		parts = append(parts, fmt.Sprintf("%d of %d", p.Ready(), len(p.Endpoints))+suffix)
 	}
 	for _, peer := range p.Peers {
-		text := "peer " + peer.Peer
 		if peer.Unready != "" {
-			text += " not ready"
+			parts = append(parts, "peer "+peer.Peer+" not ready")
+		} else {
+			parts = append(parts, "peer "+peer.Peer+suffix)
 		}
-		parts = append(parts, text)
 	}
 	if len(parts) == 0 {
 		return "no peer"
