@@ -116,8 +116,8 @@ func TestUnreadyPeer(t *testing.T) {
 	inv.Services[1].Ports[0].Peers[0].Unready = "peer bank lets nothing of this mesh through"
 	socket := serve(t, &fake{has: inv})
 	for line, want := range map[string]string{
-		"services":                    loansHost + "     80/HTTP  peer bank not ready  1\n",
-		"endpoints loans":             "not ready  peer bank\n",
+		"services":        loansHost + "     80/HTTP  peer bank not ready  1\n",
+		"endpoints loans": "not ready  peer bank\n",
 		"describe loans": `
 Port 80/HTTP, peer bank not ready:
   peer bank, weight 1, priority 0, as loans.default.cards.fed.bank.example
