@@ -76,7 +76,7 @@ func TestDescribeAService(t *testing.T) {
   seen by    default books
   from       Service default/payments (s.yaml:1)
 
-Port 80/HTTP, ready 1 of 2:
+Port 80/HTTP, 1 of 2 ready:
   10.0.0.1:8080  ready  default/payments-1
   10.0.0.2:8080  not ready  default/payments-2
 

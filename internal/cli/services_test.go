@@ -52,7 +52,7 @@ func TestServedByNobody(t *testing.T) {
 payments.default.svc.cluster.local  80/HTTP  0 of 0   1
 `,
 		"endpoints payments": "Nobody serves it: no workload that is registered is selected, and no peer serves it.\n",
-		"describe loans":     "Port 80/HTTP, ready no peer:\n",
+		"describe loans":     "Port 80/HTTP, no peer:\n",
 	} {
 		got := run(t, "", append(strings.Fields(line), "--socket", socket)...)
 		if expect(t, got, 0); !strings.Contains(got.out, want) {
