@@ -10,8 +10,10 @@ const once = async () => {
   const body = await answer.text();
   if (answer.status >= 400) throw new Error(`${answer.status} ${body.slice(0, 120)}`);
 };
-// What a request waits for, asked while it does.
-const phase = () => {
+// What a request waited for, asked as it fails.
+const phase = (e) => {
+  const system = { getaddrinfo: "resolve", connect: "connect" }[e.cause?.syscall];
+  if (system) return system;
   const waits = process.getActiveResourcesInfo();
   if (waits.includes("GetAddrInfoReqWrap")) return "resolve";
   return waits.includes("TCPConnectWrap") ? "connect" : "answer";
@@ -30,7 +32,7 @@ while (!ended) {
     } catch (e) {
       result.failures++;
       const error = `${e.message} ${e.cause?.code ?? e.cause?.message ?? ""}`;
-      if (result.failed.length < 20) result.failed.push({ time: began, took: (Date.now() - began) * 1e6, phase: phase(), error });
+      if (result.failed.length < 20) result.failed.push({ time: began, took: (Date.now() - began) * 1e6, phase: phase(e), error });
     }
   }
   const took = (Date.now() - began) * 1e6;
