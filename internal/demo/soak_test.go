@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,24 @@ func TestWhatWentOnAsARequestFailed(t *testing.T) {
 		if got := tr.during(at(c.began), time.Duration(c.took)*time.Second); got != c.want {
 			t.Errorf("from %d for %d s: got %q, want %q", c.began, c.took, got, c.want)
 		}
+	}
+}
+
+func TestRequestsThatFailedAlikeAreToldOnce(t *testing.T) {
+	tr := &traffic{events: []event{{"agent killed", time.Unix(10, 0), time.Unix(14, 0)}}}
+	failure := func(second int64, phase, text string) probe.Failure {
+		return probe.Failure{Time: time.Unix(second, 0), Took: time.Second, Phase: phase, Error: text}
+	}
+	got := tr.failed(probe.Result{Failures: 9, Failed: []probe.Failure{
+		failure(11, "connect", "port 41: refused"), failure(12, "resolve", "no answer"), failure(12, "connect", "port 42: refused"),
+	}})
+	want := []string{
+		`00:00:11.000 1.000 s, connect: port 41: refused, 1.0 s into "agent killed", and 1 more like it`,
+		`00:00:12.000 1.000 s, resolve: no answer, 2.0 s into "agent killed"`,
+		`and 6 that were not told one by one`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
 	}
 }
 

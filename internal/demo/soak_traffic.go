@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -47,6 +48,30 @@ func (t *traffic) during(began time.Time, took time.Duration) string {
 	}
 	return strings.Join(all, ", ")
 }
+
+// failed tells of the requests that failed, of those alike once.
+func (t *traffic) failed(r probe.Result) (lines []string) {
+	alike := map[string]int{} // by the words without their numbers, such as times and ports
+	var keys []string
+	for _, f := range r.Failed {
+		during := t.during(f.Time, f.Took)
+		key := numbers.ReplaceAllString(f.Phase+f.Error+during, "")
+		if alike[key]++; alike[key] == 1 {
+			keys, lines = append(keys, key), append(lines, f.String()+", "+during)
+		}
+	}
+	for i, key := range keys {
+		if more := alike[key] - 1; more > 0 {
+			lines[i] += fmt.Sprintf(", and %d more like it", more)
+		}
+	}
+	if more := r.Failures - len(r.Failed); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d that were not told one by one", more))
+	}
+	return lines
+}
+
+var numbers = regexp.MustCompile(`[0-9]+`)
 
 // slowRequest is how long a request takes at most that is worth no word.
 const slowRequest = 2 * time.Second
@@ -115,8 +140,8 @@ func (t *traffic) count(ctx context.Context, say printer, kind int) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", t.name(n), err)
 		}
-		for _, f := range r.Failed {
-			say.note("failed: %s %s, %s", t.name(n), f, t.during(f.Time, f.Took))
+		for _, line := range t.failed(r) {
+			say.note("failed: %s %s", t.name(n), line)
 		}
 		t.counts[n][kind].Join(r)
 	}

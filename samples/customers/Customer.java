@@ -62,7 +62,7 @@ public class Customer {
                 slowest = took;
                 slowestAt = began;
             }
-            if (!error.isEmpty() && failures++ < 20) {
+            if (!error.isEmpty() && failures++ < 1000) {
                 failed.add("{\"time\": \"" + began + "\", \"took\": " + took + ", \"phase\": \"" + phase + "\", \"error\": \""
                     + error.replace("\\", "\\\\").replace("\"", "\\\"").replaceAll("\\p{Cntrl}", " ") + "\"}");
             }

@@ -32,7 +32,7 @@ while (!ended) {
     } catch (e) {
       result.failures++;
       const error = `${e.message} ${e.cause?.code ?? e.cause?.message ?? ""}`;
-      if (result.failed.length < 20) result.failed.push({ time: began, took: (Date.now() - began) * 1e6, phase: phase(e), error });
+      if (result.failed.length < 1000) result.failed.push({ time: began, took: (Date.now() - began) * 1e6, phase: phase(e), error });
     }
   }
   const took = (Date.now() - began) * 1e6;

@@ -57,6 +57,6 @@ while not end.is_set():
         result["slowest"], result["slowestAt"] = took, began.isoformat()
     if error:
         result["failures"] += 1
-        result["failed"] = (result["failed"] + [{"time": began.isoformat(), "took": took, "phase": phase, "error": error}])[:20]
+        result["failed"] = (result["failed"] + [{"time": began.isoformat(), "took": took, "phase": phase, "error": error}])[:1000]
     end.wait(pause)
 print(json.dumps(result))

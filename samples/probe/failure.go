@@ -29,7 +29,7 @@ func (f Failure) String() string {
 }
 
 // maxFailed is how many failures are told one by one.
-const maxFailed = 20
+const maxFailed = 1000
 
 // fail counts one more.
 func (r *Result) fail(f Failure) {
