@@ -74,7 +74,7 @@ func TestPatterns(t *testing.T) {
 		{"/f/{**}", "/f/ /f/x /f/x/y /f//", "//f/x /f/[]", "/f"},
 		{"/f/{**}/x", "/f/a/x /f/a/b/x /f/a//x", "/f//a/x", "/f/x /f//x"},
 		{`/a\b*`, "/a/b /a/bc", "//a/b /a//b", "/ab"},
-		{"/a//b", "", "/a/b /a//b /a///b", "/ab"},
+		{"/a//b", "", "/a/b /a//b /a///b //a/b", "/ab"},
 		{"/search?q=*", "", "", "/search /search/q= /"},
 	} {
 		m := pattern(c.pattern)
