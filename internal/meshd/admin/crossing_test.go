@@ -23,9 +23,10 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// TestStatesOfWhatCrosses: what the peer does not offer, and what our workload refuses, is nowhere called ready, and refused
-// exports are not offered.
-func TestStatesOfWhatCrosses(t *testing.T) {
+// withBank is mesh cards with the live peer bank, which offers ledger and money, a workload that admits nobody, and imports and
+// exports that are right and wrong.
+func withBank(t *testing.T) *snapshot.Snapshot {
+	t.Helper()
 	now := time.Now()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -55,7 +56,7 @@ func TestStatesOfWhatCrosses(t *testing.T) {
 			Port: 80, Protocol: v1alpha1.ImportProtocol(protocol), Callers: []string{"web"}, From: []v1alpha1.ImportFrom{{Peer: "bank"}},
 		}}
 	}
-	snap := &snapshot.Snapshot{
+	return &snapshot.Snapshot{
 		Time: now, Roots: []byte("roots"),
 		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
 			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
@@ -81,8 +82,19 @@ func TestStatesOfWhatCrosses(t *testing.T) {
 			{Namespace: "default", Name: "ledger", Port: 7000, Protocol: "TCP"}, {Namespace: "default", Name: "money", Port: 80, Protocol: "HTTP"},
 		}}}},
 	}
+}
+
+// inForce is what is in force of a snapshot.
+func inForce(snap *snapshot.Snapshot) *spine.Published {
 	mesh, findings := compile.Mesh(snap)
-	p := &spine.Published{Snapshot: snap, Mesh: mesh, Findings: findings}
+	return &spine.Published{Snapshot: snap, Mesh: mesh, Findings: findings}
+}
+
+// TestStatesOfWhatCrosses: what the peer does not offer, and what our workload refuses, is nowhere called ready, and refused
+// exports are not offered.
+func TestStatesOfWhatCrosses(t *testing.T) {
+	snap := withBank(t)
+	p := inForce(snap)
 	got := map[string]string{}
 	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](snap.Config) {
 		got["import "+i.Name] = importStatus(p, i, func(model.Remote) string { return "" }).State
@@ -117,5 +129,8 @@ func TestStatesOfWhatCrosses(t *testing.T) {
 	}
 	if left := p.InEffect("bank", offered); len(left) != 1 || left[0].Name != "gone" {
 		t.Errorf("offered are %v", left)
+	}
+	if left := p.InEffect("lab", offered); len(left) != 0 {
+		t.Errorf("a peer that nothing is exported to is offered %v", left)
 	}
 }
