@@ -53,7 +53,8 @@ func (x *crossing) nearPeer(key snapshot.Key, field, missing string) {
 	}
 }
 
-// admitted says whether some workload behind an export may let in some call of the peer. What nobody registered is not judged.
+// admitted says whether some workload behind an export may let in some call of the peer. What nobody registered is not judged,
+// nor a port without mutual TLS, where the gateway has no name.
 func (x *crossing) admitted(e *model.Export) bool {
 	judged := false
 	for _, ep := range x.mesh.Endpoints[e.Set()] {
@@ -65,7 +66,7 @@ func (x *crossing) admitted(e *model.Export) bool {
 			if in.Port != ep.Port {
 				continue
 			}
-			if in.Mode != model.Strict || x.admits(e, in.Policies) {
+			if in.Mode == model.Disable || x.admits(e, in.Policies) {
 				return true
 			}
 			judged = true

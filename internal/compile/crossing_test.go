@@ -89,6 +89,15 @@ func policyOf(action istiosec.AuthorizationPolicy_Action, s *istiosec.Source) *s
 	return ap
 }
 
+// inMode has the workloads of default take what a mode of mutual TLS lets in.
+func inMode(mode istiosec.PeerAuthentication_MutualTLS_Mode) func(*snapshot.Snapshot) {
+	return func(s *snapshot.Snapshot) {
+		pa := &security.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}}
+		pa.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{Mode: mode}
+		s.Config.PeerAuthentications = append(s.Config.PeerAuthentications, pa)
+	}
+}
+
 // What cannot cross is said at the end where it is to be mended, with what to write; and nothing is said of what can.
 func TestCrossing(t *testing.T) {
 	none := func(*v1alpha1.FederatedImport) {}
@@ -229,6 +238,18 @@ func TestCrossing(t *testing.T) {
 				`write an AuthorizationPolicy in namespace default that selects the workload, with the rule ` +
 					`{from: [{source: {principals: ["shop.example/ns/default/sa/till"]}}]}`,
 			},
+		},
+		"admits nobody, though in plaintext too": {
+			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)}, change: inMode(istiosec.PeerAuthentication_MutualTLS_PERMISSIVE),
+			want: []string{
+				"ISM0328 spec.to[0] every call of peer shop is refused by the workload behind default/web: " +
+					"its AuthorizationPolicies allow none of the callers that the export lets through",
+				`write an AuthorizationPolicy in namespace default that selects the workload, with the rule ` +
+					`{from: [{source: {principals: ["shop.example/ns/default/sa/till"]}}]}`,
+			},
+		},
+		"without mutual TLS nobody's name is known": {
+			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)}, change: inMode(istiosec.PeerAuthentication_MutualTLS_DISABLE), offered: 1,
 		},
 		"admits somebody else": {
 			exports:  []*v1alpha1.FederatedExport{exported("web", 80, till)},
