@@ -89,6 +89,12 @@ func policyOf(action istiosec.AuthorizationPolicy_Action, s *istiosec.Source) *s
 	return ap
 }
 
+// to narrows the rule of a policy to an operation.
+func to(ap *security.AuthorizationPolicy, o *istiosec.Operation) *security.AuthorizationPolicy {
+	ap.Spec.Rules[0].To = []*istiosec.Rule_To{{Operation: o}}
+	return ap
+}
+
 // inMode has the workloads of default take what a mode of mutual TLS lets in.
 func inMode(mode istiosec.PeerAuthentication_MutualTLS_Mode) func(*snapshot.Snapshot) {
 	return func(s *snapshot.Snapshot) {
@@ -259,6 +265,58 @@ func TestCrossing(t *testing.T) {
 					"its AuthorizationPolicies allow none of the callers that the export lets through",
 				`write an AuthorizationPolicy in namespace default that selects the workload, with the rule ` +
 					`{from: [{source: {principals: ["shop.example/ns/default/sa/till"]}}]}`,
+			},
+		},
+		"admitted by trust domain": {
+			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)},
+			policies: []*security.AuthorizationPolicy{
+				policyOf(istiosec.AuthorizationPolicy_ALLOW, &istiosec.Source{TrustDomains: []string{"bank.example", "shop.*"}}),
+			}, offered: 1,
+		},
+		"admits another trust domain": {
+			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)},
+			policies: []*security.AuthorizationPolicy{
+				policyOf(istiosec.AuthorizationPolicy_ALLOW, &istiosec.Source{TrustDomains: []string{"bank.example"}}),
+			},
+			want: []string{
+				"ISM0328 spec.to[0] every call of peer shop is refused by the workload behind default/web: " +
+					"its AuthorizationPolicies allow none of the callers that the export lets through",
+				`write an AuthorizationPolicy in namespace default that selects the workload, with the rule ` +
+					`{from: [{source: {principals: ["shop.example/ns/default/sa/till"]}}]}`,
+			},
+		},
+		"admits every caller of another peer": {
+			exports:  []*v1alpha1.FederatedExport{exported("web", 80, v1alpha1.ExportRule{})},
+			policies: []*security.AuthorizationPolicy{allowing("bank.example/ns/default/sa/till")},
+			want: []string{
+				"ISM0328 spec.to[0] every call of peer shop is refused by the workload behind default/web: " +
+					"its AuthorizationPolicies allow none of the callers that the export lets through",
+				`write an AuthorizationPolicy in namespace default that selects the workload, with the rule ` +
+					`{from: [{source: {principals: ["shop.example/*"]}}]}`,
+			},
+		},
+		"admits at another port": {
+			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)},
+			policies: []*security.AuthorizationPolicy{
+				to(allowing("shop.example/ns/default/sa/till", "cards.example/ns/isthmus-system/sa/gw"), &istiosec.Operation{Ports: []string{"7001"}}),
+			},
+			want: []string{
+				"ISM0328 spec.to[0] every call of peer shop is refused by the workload behind default/web: " +
+					"its AuthorizationPolicies allow none of the callers that the export lets through",
+				`write an AuthorizationPolicy in namespace default that selects the workload, with the rule ` +
+					`{from: [{source: {principals: ["shop.example/ns/default/sa/till"]}}]}`,
+			},
+		},
+		"admits requests to a port of raw TCP": {
+			exports: []*v1alpha1.FederatedExport{exported("raw", 7000)},
+			policies: []*security.AuthorizationPolicy{
+				to(allowing("cards.example/ns/isthmus-system/sa/gw"), &istiosec.Operation{Methods: []string{"GET"}}),
+			},
+			want: []string{
+				"ISM0328 spec.to[0] every call of peer shop is refused by the workload behind default/raw: a raw connection reaches it in " +
+					"the name of this mesh's own gateway, which none of its AuthorizationPolicies allows",
+				`write an AuthorizationPolicy in namespace default that selects the workload, with the rule ` +
+					`{from: [{source: {principals: ["cards.example/ns/isthmus-system/sa/gw"]}}]}`,
 			},
 		},
 		"denied": {

@@ -23,6 +23,11 @@ func TestTwoNames(t *testing.T) {
 	if e.Caller != "" || e.Verdict != "denied" || e.Reason != "the certificate has more than one URI name, so that nobody knows whose it is" {
 		t.Errorf("two names: %+v", e)
 	}
+	// Nor does it vouch for anybody.
+	r.assertedCaller = "spiffe://retail.example/ns/shop/sa/till"
+	if e := fromHTTP(agentapi.LogIngress, r); e.Caller != "" || e.AssertedBy != "" || e.Verdict != "denied" {
+		t.Errorf("two names, of a request: %+v", e)
+	}
 }
 
 // message1 is a message whose field 1 has these bytes.
