@@ -100,7 +100,7 @@ func inMode(mode istiosec.PeerAuthentication_MutualTLS_Mode) func(*snapshot.Snap
 	return func(s *snapshot.Snapshot) {
 		pa := &security.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}}
 		pa.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{Mode: mode}
-		s.Config.PeerAuthentications = append(s.Config.PeerAuthentications, pa)
+		s.Config = s.Config.With(snapshot.PutAll(pa))
 	}
 }
 

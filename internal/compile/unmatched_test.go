@@ -112,6 +112,28 @@ func TestUnmatched(t *testing.T) {
 				"ISM0346", "spec.rules[0].from[0].source.serviceAccounts[0]", `no workload of the mesh has the service account "web"`,
 			},
 		},
+		"what is excepted, too": {
+			namespace: "default", rules: from(&istiosec.Source{NotNamespaces: []string{"prod"}, NotServiceAccounts: []string{"web", "wbe"}}),
+			want: []string{
+				"ISM0346", "spec.rules[0].from[0].source.notNamespaces[0]", `no workload of the mesh has the namespace "prod"`,
+				"ISM0346", "spec.rules[0].from[0].source.notServiceAccounts[1]", `no workload of the mesh has the service account "wbe"`,
+			},
+		},
+		"namespace in a condition": {
+			namespace: "default", rules: when("source.namespace", "default", "prod"),
+			want: []string{"ISM0346", "spec.rules[0].when[0].values[1]", `no workload of the mesh has the namespace "prod"`},
+		},
+		"service account in a condition": {
+			namespace: "default", rules: when("source.serviceAccount", "default/web", "prod/web"),
+			want: []string{"ISM0346", "spec.rules[0].when[0].values[1]", `no workload of the mesh has the service account "prod/web"`},
+		},
+		"principal without a trust domain": {
+			namespace: "default", rules: from(&istiosec.Source{Principals: []string{"web"}}),
+			want: []string{
+				"ISM0347", "spec.rules[0].from[0].source.principals[0]",
+				`"web" matches nobody: its trust domain is neither this mesh's nor a peer's`,
+			},
+		},
 		"the Service's port": {
 			namespace: "default", rules: to("8080", "80"),
 			want: []string{

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/federation"
@@ -82,7 +83,7 @@ func TestWrongWithOneLine(t *testing.T) {
 // What an import that waits for its peer says, and what of an offer is imported.
 func TestImportsOfOffers(t *testing.T) {
 	snap := withBank(t)
-	money := snap.Config.FederatedImports[1]
+	money := snapshot.Of[*v1alpha1.FederatedImport](snap.Config)[1]
 	from := func(namespace, name string) string {
 		return strings.Join(importedAs(inForce(snap), "bank", snapshot.OfferedService{Namespace: namespace, Name: name}), " ")
 	}
@@ -109,6 +110,15 @@ func TestImportsOfOffers(t *testing.T) {
 		if got := importStatus(inForce(snap), money, func(model.Remote) string { return "" }).State; got != want {
 			t.Errorf("%s, not %s", got, want)
 		}
+	}
+}
+
+// Before anybody has joined, an export says no more than that nothing behind it is ready.
+func TestExportBeforeAnybodyJoins(t *testing.T) {
+	snap := withBank(t)
+	snap.Registry.Workloads = nil
+	if got := exportStatus(inForce(snap), snapshot.Of[*v1alpha1.FederatedExport](snap.Config)[0], 0); got.State != "no endpoint is ready" || got.Endpoints != 0 {
+		t.Errorf("%+v", got)
 	}
 }
 
