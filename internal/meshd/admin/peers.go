@@ -270,14 +270,13 @@ func exportStatus(p *spine.Published, fe *v1alpha1.FederatedExport, n int) admin
 // wrongWith is the worst finding about an object, or about the n-th of a list in it. An object about which there is one works
 // in part or not at all.
 func wrongWith(p *spine.Published, key snapshot.Key, list string, n int) string {
-	var worst finding.Finding
-	for _, f := range p.AllFindings() {
+	for _, f := range p.AllFindings() { // the worst come first
 		other := strings.HasPrefix(f.Field, list) && !strings.HasPrefix(f.Field, fmt.Sprintf("%s%d]", list, n))
-		if f.Object == key.String() && !other && f.Severity != finding.Info && (worst.Code == "" || f.Severity < worst.Severity) {
-			worst = f
+		if f.Object == key.String() && !other && f.Severity != finding.Info {
+			return f.Message
 		}
 	}
-	return worst.Message
+	return ""
 }
 
 // Imports is what this mesh uses of its peers.
