@@ -296,9 +296,13 @@ func (a *Admin) Imports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.I
 
 // unready says why a peer cannot serve an export now, in its own words; nothing where it can.
 func (a *Admin) unready(p *spine.Published) func(model.Remote) string {
+	return unready(p, func(peer string) bool { return a.Federation.Health(peer).ClosedThere })
+}
+
+func unready(p *spine.Published, closedThere func(peer string) bool) func(model.Remote) string {
 	return func(r model.Remote) string {
 		switch {
-		case a.Federation.Health(r.Peer.Name).ClosedThere:
+		case closedThere(r.Peer.Name):
 			return "peer " + r.Peer.Name + " lets nothing of this mesh through"
 		case p.Snapshot.Peers[r.Peer.Name].Readiness.IsUnready(snapshot.OfferedName{Namespace: r.Namespace, Name: r.Alias}):
 			return "no endpoint is ready at peer " + r.Peer.Name

@@ -11,7 +11,6 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
-	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/meshd/spine"
 	"isthmus.dev/isthmus/internal/model"
@@ -122,6 +121,16 @@ func TestExportBeforeAnybodyJoins(t *testing.T) {
 	}
 }
 
+// In a mesh without any peer an import says that nobody serves it.
+func TestImportWithoutPeers(t *testing.T) {
+	snap := withBank(t)
+	money := snapshot.Of[*v1alpha1.FederatedImport](snap.Config)[1]
+	snap.Config = &snapshot.Config{Objects: snapshot.ObjectsOf(snap.Config.Mesh(), money)}
+	if got := importStatus(inForce(snap), money, func(model.Remote) string { return "" }).State; got != `there is no peer "bank" yet; it serves nothing` {
+		t.Error(got)
+	}
+}
+
 // silentAgents report nothing.
 type silentAgents struct{ Agents }
 
@@ -132,7 +141,7 @@ func TestAskedForOnePeer(t *testing.T) {
 	snap := withBank(t)
 	snap.Peers["lab"] = snapshot.PeerState{Catalogue: &snapshot.Catalogue{Services: []snapshot.OfferedService{{Namespace: "a", Name: "b"}}}}
 	p := inForce(snap)
-	a := New(Config{Published: func() *spine.Published { return p }, Agents: silentAgents{}, Federation: new(federation.Service)})
+	a := New(Config{Published: func() *spine.Published { return p }, Agents: silentAgents{}})
 	for peer, want := range map[string]int{"": 3, "bank": 2, "lab": 1, "nobody": 0} {
 		resp, err := a.Catalogue(t.Context(), &adminapi.PeerRequest{Peer: peer})
 		if err != nil || len(resp.Entries) != want {
@@ -142,11 +151,18 @@ func TestAskedForOnePeer(t *testing.T) {
 	if _, err := a.PeerList(t.Context(), &adminapi.PeerRequest{Peer: "nobody"}); status.Code(err) != codes.NotFound {
 		t.Errorf("a peer that is not there: %v", err)
 	}
+}
+
+// Why a peer cannot serve: it lets nothing through, or says that it has no endpoint.
+func TestUnready(t *testing.T) {
+	snap := withBank(t)
 	snap.Peers["bank"] = snapshot.PeerState{Readiness: &snapshot.Readiness{Sequence: 1, Unready: []snapshot.OfferedName{{Namespace: "default", Name: "money"}}}}
-	for name, want := range map[string]string{"money": "no endpoint is ready at peer bank", "ledger": ""} {
-		remote := model.Remote{Peer: &model.Peer{Name: "bank"}, Namespace: "default", Alias: name}
-		if got := a.unready(p)(remote); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
+	said := unready(inForce(snap), func(peer string) bool { return peer == "lab" })
+	for offer, want := range map[[2]string]string{
+		{"bank", "money"}: "no endpoint is ready at peer bank", {"bank", "ledger"}: "", {"lab", "money"}: "peer lab lets nothing of this mesh through",
+	} {
+		if got := said(model.Remote{Peer: &model.Peer{Name: offer[0]}, Namespace: "default", Alias: offer[1]}); got != want {
+			t.Errorf("%v: %q, want %q", offer, got, want)
 		}
 	}
 }

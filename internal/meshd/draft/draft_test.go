@@ -233,6 +233,18 @@ func TestExportDraftBeforeItsWorkload(t *testing.T) {
 	}
 }
 
+// Callers are written as the peer's gateway asserts them; what is no caller at all is left for the checks to refuse.
+func TestCallerID(t *testing.T) {
+	for caller, want := range map[string]string{
+		"shop/till": "spiffe://retail.example/ns/shop/sa/till", "shop/*": "spiffe://retail.example/ns/shop/*", "*": "spiffe://retail.example/*",
+		"spiffe://other.example/ns/a/sa/b": "spiffe://other.example/ns/a/sa/b", "till": "till",
+	} {
+		if got := callerID("retail.example", caller); got != want {
+			t.Errorf("%s is %s, not %s", caller, got, want)
+		}
+	}
+}
+
 func TestExportDraftRefuses(t *testing.T) {
 	const taken = `---
 apiVersion: isthmus.dev/v1alpha1
