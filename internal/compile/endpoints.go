@@ -17,7 +17,10 @@ func (c *compiler) addEndpoints(set model.EndpointSet, i *instance, port uint16,
 		by = i.workload.ID
 	}
 	if i.host != "" {
-		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], model.Endpoint{Host: i.host, Port: port, Healthy: healthy, Weight: i.weight})
+		c.mesh.Endpoints[set] = append(
+			c.mesh.Endpoints[set],
+			model.Endpoint{Host: i.host, Port: port, Healthy: healthy, Weight: i.weight},
+		)
 	}
 	for _, e := range model.Places(i.addrs, port) {
 		e.Healthy, e.Weight, e.By = healthy, i.weight, by
@@ -29,7 +32,13 @@ func (c *compiler) addEndpoints(set model.EndpointSet, i *instance, port uint16,
 func endpoints(c *compiler) {
 	for _, eps := range c.mesh.Endpoints {
 		slices.SortFunc(eps, func(a, b model.Endpoint) int {
-			return cmp.Or(a.Addr.Compare(b.Addr), a.Other.Compare(b.Other), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Weight, b.Weight))
+			return cmp.Or(
+				a.Addr.Compare(b.Addr),
+				a.Other.Compare(b.Other),
+				cmp.Compare(a.Host, b.Host),
+				cmp.Compare(a.Port, b.Port),
+				cmp.Compare(a.Weight, b.Weight),
+			)
 		})
 	}
 }
@@ -37,8 +46,8 @@ func endpoints(c *compiler) {
 // gatewaySet are the mesh's own gateways, for callers of imports.
 var gatewaySet = model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: agentapi.FederationEgress}
 
-// gatewayEndpoints are where callers of imports reach the mesh's gateways: at those that answer, or, where none does, at
-// all of them, since it may be the control plane that is cut off.
+// gatewayEndpoints are where callers of imports reach the mesh's gateways: at those that answer, or, where none does,
+// at all of them, since it may be the control plane that is cut off.
 func gatewayEndpoints(c *compiler) {
 	silent := func(p *model.Proxy) bool { return slices.Contains(c.snap.SilentGateways, p.Name) }
 	var all []*model.Proxy
@@ -66,9 +75,13 @@ func importEndpoints(c *compiler) {
 }
 
 // addImportEndpoints puts the sets of one import beside those that they are made of. What a peer says is not ready gets
-// nothing. Each address of a peer's gateway is an endpoint, of whichever IP version: their health is asked for, so that one
-// that leads nowhere costs no call, while of an endpoint with two addresses Envoy would ask at the first alone.
-func addImportEndpoints(all map[model.EndpointSet][]model.Endpoint, i *model.Import, peers map[string]snapshot.PeerState) {
+// nothing. Each address of a peer's gateway is an endpoint, of whichever IP version: their health is asked for, so that
+// one that leads nowhere costs no call, while of an endpoint with two addresses Envoy would ask at the first alone.
+func addImportEndpoints(
+	all map[model.EndpointSet][]model.Endpoint,
+	i *model.Import,
+	peers map[string]snapshot.PeerState,
+) {
 	if len(i.Remotes) == 0 {
 		return
 	}

@@ -42,9 +42,9 @@ func sortOutbound(list []model.Outbound) {
 	})
 }
 
-// destination is a port as its callers find it, and who they are: an import's own list decides for an imported port, the
-// servers' policies for any other. Whether anybody serves an import now is not asked: its callers find it under the same
-// name and address, and are told why they have to wait.
+// destination is a port as its callers find it, and who they are: an import's own list decides for an imported port,
+// the servers' policies for any other. Whether anybody serves an import now is not asked: its callers find it under the
+// same name and address, and are told why they have to wait.
 func (c *compiler) destination(svc *model.Service, port *model.Port) (model.Outbound, []model.Caller) {
 	imp := c.imported[model.EndpointSet{Host: svc.Host, Port: port.Number}]
 	if imp == nil {

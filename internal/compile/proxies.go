@@ -28,8 +28,9 @@ func proxies(c *compiler) {
 				continue // refused when it registered
 			}
 			p.Gateway = &model.Gateway{
-				Identity: id, Inner: n.Gateway.Inner(), Outer: n.Gateway.Outer(), MaxConnections: n.Gateway.Connections(),
-				Control: spiffe.Control(c.mesh.TrustDomain), ControlAt: c.snap.ControlOf(n), Federation: f,
+				Identity: id, Inner: n.Gateway.Inner(), Outer: n.Gateway.Outer(),
+				MaxConnections: n.Gateway.Connections(), Federation: f,
+				Control: spiffe.Control(c.mesh.TrustDomain), ControlAt: c.snap.ControlOf(n),
 			}
 			ids = append(ids, id.String())
 		}
@@ -54,9 +55,9 @@ func proxies(c *compiler) {
 	}
 }
 
-// federation is what crosses each gateway. Every gateway serves every peer: a peer calls at whichever of the mesh's outer
-// addresses it likes, the mesh's callers at whichever gateway answers, and so do the control planes on both sides.
-// An import that nobody may call crosses nowhere, nor does one that no peer serves now.
+// federation is what crosses each gateway. Every gateway serves every peer: a peer calls at whichever of the mesh's
+// outer addresses it likes, the mesh's callers at whichever gateway answers, and so do the control planes on both
+// sides. An import that nobody may call crosses nowhere, nor does one that no peer serves now.
 func federation(m *model.Mesh) *model.Federation {
 	f := &model.Federation{Exports: m.Exports, Invites: m.Invites, Bootstraps: m.Bootstraps}
 	for _, name := range sortedKeys(m.Peers) {

@@ -23,7 +23,8 @@ type tag struct {
 
 // certificateTags are what the log protocol itself does not carry.
 var certificateTags = []tag{
-	{name: "fingerprint", value: "%DOWNSTREAM_PEER_FINGERPRINT_256%"}, {name: "not_after", value: "%DOWNSTREAM_PEER_CERT_V_END%"},
+	{name: "fingerprint", value: "%DOWNSTREAM_PEER_FINGERPRINT_256%"},
+	{name: "not_after", value: "%DOWNSTREAM_PEER_CERT_V_END%"},
 }
 
 func httpLog(name string, filter *accesslogv3.AccessLogFilter, tags ...tag) *accesslogv3.AccessLog {
@@ -37,7 +38,11 @@ func tcpLog(name string, filter *accesslogv3.AccessLogFilter, tags ...tag) *acce
 }
 
 func accessLog(filter *accesslogv3.AccessLogFilter, config proto.Message) *accesslogv3.AccessLog {
-	return &accesslogv3.AccessLog{Name: "agent", Filter: filter, ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: anyOf(config)}}
+	return &accesslogv3.AccessLog{
+		Name:       "agent",
+		Filter:     filter,
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: anyOf(config)},
+	}
 }
 
 func logToAgent(name string, tags []tag) *grpclogv3.CommonGrpcAccessLogConfig {
@@ -49,8 +54,13 @@ func logToAgent(name string, tags []tag) *grpclogv3.CommonGrpcAccessLogConfig {
 		ct := &tracingv3.CustomTag{Tag: t.name, Type: &tracingv3.CustomTag_Value{Value: t.value}}
 		if t.ofHost {
 			ct.Type = &tracingv3.CustomTag_Metadata_{Metadata: &tracingv3.CustomTag_Metadata{
-				Kind:         &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
-				MetadataKey:  &metadatav3.MetadataKey{Key: hostTags, Path: []*metadatav3.MetadataKey_PathSegment{{Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: t.name}}}},
+				Kind: hostMetadata,
+				MetadataKey: &metadatav3.MetadataKey{
+					Key: hostTags,
+					Path: []*metadatav3.MetadataKey_PathSegment{
+						{Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: t.name}},
+					},
+				},
 				DefaultValue: t.value,
 			}}
 		}
@@ -59,25 +69,35 @@ func logToAgent(name string, tags []tag) *grpclogv3.CommonGrpcAccessLogConfig {
 	return c
 }
 
+// hostMetadata is that of the endpoint that was chosen.
+var hostMetadata = &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}}
+
 // hostTags is where an endpoint's metadata holds what tags ofHost ask for.
 const hostTags = "isthmus"
 
 // when keeps an entry only if a CEL expression holds.
 func when(expression string) *accesslogv3.AccessLogFilter {
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslogv3.ExtensionFilter{
-		Name: "cel", ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: anyOf(&celv3.ExpressionFilter{Expression: expression})},
-	}}}
+	return &accesslogv3.AccessLogFilter{
+		FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslogv3.ExtensionFilter{
+			Name: "cel",
+			ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{
+				TypedConfig: anyOf(&celv3.ExpressionFilter{Expression: expression}),
+			},
+		}},
+	}
 }
 
-// connectionRefusals logs connections that were refused, or for which nobody could be reached. Failed TLS handshakes reach only
-// the listener's log and carry no flag. What the system says of a connection that the other side has
-// left is no refusal, nor is what the inspector notes of one that does not speak TLS ("TLS_error|", where a handshake's
-// failure begins "TLS_error:"): whether it may is for its chain.
+// connectionRefusals logs connections that were refused, or for which nobody could be reached. Failed TLS handshakes
+// reach only the listener's log and carry no flag. What the system says of a connection that the other side has left is
+// no refusal, nor is what the inspector notes of one that does not speak TLS ("TLS_error|", where a handshake's failure
+// begins "TLS_error:"): whether it may is for its chain.
 func connectionRefusals(name string, tags ...tag) []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{tcpLog(name, anyOfFilters(unreached, when(`connection.transport_failure_reason != ""`+
-		` && !connection.transport_failure_reason.startsWith("TLS_error|")`+
-		` && !`+leftByTheOther+
-		` || connection.termination_details.contains("rbac_access_denied")`)), tags...)}
+	return []*accesslogv3.AccessLog{
+		tcpLog(name, anyOfFilters(unreached, when(`connection.transport_failure_reason != ""`+
+			` && !connection.transport_failure_reason.startsWith("TLS_error|")`+
+			` && !`+leftByTheOther+
+			` || connection.termination_details.contains("rbac_access_denied")`)), tags...),
+	}
 }
 
 // leftByTheOther: what the system says of a connection that the other side has left, as an expression.
@@ -88,36 +108,45 @@ func refusals(name string, tags ...tag) []*accesslogv3.AccessLog {
 	return []*accesslogv3.AccessLog{httpLog(name, anyOfFilters(ownDoing...), tags...)}
 }
 
-// refusalsAtClient is for proxies that programs call. It logs refusals, and requests of HTTP/1.1 that ended because the client
-// closed its side before an answer began. The client may have closed only its sending half: Envoy cannot tell, and answers neither
-// way. A client that leaves during an answer is left out, since streams of events end so. HTTP/2 has no half-close of connections.
+// refusalsAtClient is for proxies that programs call. It logs refusals, and requests of HTTP/1.1 that ended because the
+// client closed its side before an answer began. The client may have closed only its sending half: Envoy cannot tell,
+// and answers neither way. A client that leaves during an answer is left out, since streams of events end so. HTTP/2
+// has no half-close of connections.
 func refusalsAtClient(name string, tags ...tag) []*accesslogv3.AccessLog {
-	closedEarly := allOfFilters(flagged("DC"), compared(accesslogv3.ComparisonFilter_EQ, 0), when(`request.protocol != "HTTP/2"`))
-	return []*accesslogv3.AccessLog{httpLog(name, anyOfFilters(append(slices.Clone(ownDoing), closedEarly)...), tags...)}
+	closedEarly := allOfFilters(
+		flagged("DC"), compared(accesslogv3.ComparisonFilter_EQ, 0), when(`request.protocol != "HTTP/2"`),
+	)
+	filter := anyOfFilters(append(slices.Clone(ownDoing), closedEarly)...)
+	return []*accesslogv3.AccessLog{httpLog(name, filter, tags...)}
 }
 
 // unreached holds for connections for which there was nobody, or nobody who could be reached.
 var unreached = flagged("UH", "UF", "UO", "URX", "NR", "NC", "DF", "OM")
 
-// ownDoing holds for requests that were not answered by whom they went to, or not to the end. Envoy's flags say so of what went
-// wrong, and of other answers of its own their details, which only an expression can ask for. So those alone are asked that whose
-// status, of HTTP or gRPC, might be a refusal: an application's answers are none, whatever they say.
+// ownDoing holds for requests that were not answered by whom they went to, or not to the end. Envoy's flags say so of
+// what went wrong, and of other answers of its own their details, which only an expression can ask for. So those alone
+// are asked that whose status, of HTTP or gRPC, might be a refusal: an application's answers are none, whatever they
+// say.
 var ownDoing = []*accesslogv3.AccessLogFilter{
-	flagged("LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "RL", "UAEX", "RLSE", "URX", "SI", "IH", "DPE", "UMSDR", "NFCF", "DT",
-		"UPE", "NC", "OM", "DF", "DO", "UDO"), // all but those of clients that left
+	// All flags but those of clients that left.
+	flagged("LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "RL", "UAEX", "RLSE", "URX", "SI", "IH", "DPE",
+		"UMSDR", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "UDO"),
 	allOfFilters(
 		anyOfFilters(answeredFrom(400), grpcRefused, allOfFilters(speaksGRPC, grpcUnknown)),
 		when(`response.code_details != "via_upstream"`),
 	),
 }
 
-// grpcRefused holds for gRPC statuses that are not OK. What is not gRPC has UNKNOWN, unless its HTTP status maps to another.
+// grpcRefused holds for gRPC statuses that are not OK. What is not gRPC has UNKNOWN, unless its HTTP status maps to
+// another.
 var (
 	grpcRefused = grpcStatus(true, accesslogv3.GrpcStatusFilter_OK, accesslogv3.GrpcStatusFilter_UNKNOWN)
 	grpcUnknown = grpcStatus(false, accesslogv3.GrpcStatusFilter_UNKNOWN)
-	speaksGRPC  = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
-		Header: header("content-type", model.Match{Kind: model.Prefix, Value: "application/grpc"}, true),
-	}}}
+	speaksGRPC  = &accesslogv3.AccessLogFilter{
+		FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
+			Header: header("content-type", model.Match{Kind: model.Prefix, Value: "application/grpc"}, true),
+		}},
+	}
 )
 
 func grpcStatus(exclude bool, statuses ...accesslogv3.GrpcStatusFilter_Status) *accesslogv3.AccessLogFilter {
@@ -161,13 +190,19 @@ func answeredFrom(status uint32) *accesslogv3.AccessLogFilter {
 }
 
 func compared(op accesslogv3.ComparisonFilter_Op, status uint32) *accesslogv3.AccessLogFilter {
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
-		Comparison: &accesslogv3.ComparisonFilter{Op: op, Value: &corev3.RuntimeUInt32{DefaultValue: status, RuntimeKey: "isthmus.unset"}},
-	}}}
+	return &accesslogv3.AccessLogFilter{
+		FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
+			Comparison: &accesslogv3.ComparisonFilter{
+				Op:    op,
+				Value: &corev3.RuntimeUInt32{DefaultValue: status, RuntimeKey: "isthmus.unset"},
+			},
+		}},
+	}
 }
 
-// unserved tells the agent at once of a connection that a workload's own program did not take, so that it looks whether the
-// program is there. On raw TCP nobody else can tell: who called has been let in by then, and sees its connection end.
+// unserved tells the agent at once of a connection that a workload's own program did not take, so that it looks whether
+// the program is there. On raw TCP nobody else can tell: who called has been let in by then, and sees its connection
+// end.
 func unserved(w *model.Workload) *accesslogv3.AccessLog {
 	c := logToAgent(agentapi.LogUnserved, []tag{workloadTag(w.ID.String())})
 	c.BufferSizeBytes = u32(0)

@@ -12,8 +12,8 @@ const (
 	retriedBody   = 256 << 10 // of a request that another server may have to be asked
 )
 
-// pooledStreams is how many calls at a time share one connection of HTTP/2 to a server. They are so few that all of them have
-// room in its window: calls that nobody reads would else hold up others. More calls, more connections.
+// pooledStreams is how many calls at a time share one connection of HTTP/2 to a server. They are so few that all of
+// them have room in its window: calls that nobody reads would else hold up others. More calls, more connections.
 const pooledStreams = 16
 
 // http2Options bound the streams of a connection that a program opens, and let it carry upgrades (RFC 8441).

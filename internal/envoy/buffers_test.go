@@ -21,7 +21,9 @@ func TestEveryBufferIsBounded(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if limit := config["per_connection_buffer_limit_bytes"]; limit != float64(32768) && config["cluster_type"] == nil && typ != envoy.ExtensionType {
+					if limit := config["per_connection_buffer_limit_bytes"]; limit != float64(32768) &&
+						config["cluster_type"] == nil &&
+						typ != envoy.ExtensionType {
 						t.Errorf("%s %s: a connection may have %v bytes kept", typ, r.Name, limit)
 					}
 					seen++
@@ -59,8 +61,8 @@ func boundedStreams(t *testing.T, name string, config any) (n int) {
 	return n
 }
 
-// options complains where a stream may have too much kept, or where those that nobody reads could hold up others: by filling
-// the window of a connection that they share.
+// options complains where a stream may have too much kept, or where those that nobody reads could hold up others: by
+// filling the window of a connection that they share.
 func options(t *testing.T, name string, http2 map[string]any) {
 	stream, _ := http2["initial_stream_window_size"].(float64)
 	connection, _ := http2["initial_connection_window_size"].(float64)

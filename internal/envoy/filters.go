@@ -9,11 +9,13 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// httpOrder is every HTTP filter that any connection manager has, in the order in which a request passes them, answers in
-// the opposite one. "Inbound" is in front of a workload's program; "ingress" and "egress" are a gateway's two sides.
-// In front of a program that calls (outbound) there are none but those of upgrades and the router: policy is the server's.
+// httpOrder is every HTTP filter that any connection manager has, in the order in which a request passes them, answers
+// in the opposite one. "Inbound" is in front of a workload's program; "ingress" and "egress" are a gateway's two sides.
+// In front of a program that calls (outbound) there are none but those of upgrades and the router: policy is the
+// server's.
 var httpOrder = []string{
-	// What Envoy answers itself, from here on, says how often a request was begun. Inbound behind mutual TLS, ingress, egress.
+	// What Envoy answers itself, from here on, says how often a request was begun. Inbound behind mutual TLS, ingress,
+	// egress.
 	attemptFilter,
 	// An upgrade gets its own name back, before anything reads it, and what would hide requests is refused. Everywhere.
 	upgradeFilter, upgradeRulesFilter,
@@ -25,8 +27,8 @@ var httpOrder = []string{
 	denyFilter, allowFilter,
 	// What names the inside is rewritten: a script, so that it runs for what policies let pass alone. Ingress, egress.
 	namesFilter,
-	// Whether an export has an endpoint that is ready. Only on the chains that answer that; anonymousFilter takes off the
-	// answer what the filter behind it adds.
+	// Whether an export has an endpoint that is ready. Only on the chains that answer that; anonymousFilter takes off
+	// the answer what the filter behind it adds.
 	anonymousFilter, healthFilter,
 	// Sends the request on. Everywhere.
 	routerFilter,

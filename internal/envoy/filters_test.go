@@ -54,7 +54,8 @@ func TestOrderOfFilters(t *testing.T) {
 			"upgrade upgrades router",
 		}},
 		{"bytes", network, []string{
-			"allow tcp", "close", "connections one_name http", "connections one_name_hears one_name tcp", "deny allow tcp",
+			"allow tcp", "close", "connections one_name http", "connections one_name_hears one_name tcp",
+			"deny allow tcp",
 			"http", "introduce http", "introduce tcp", "one_name http", "one_name_hears one_name allow tcp",
 			"one_name_hears one_name deny allow tcp", "one_name_hears one_name tcp", "tcp", "tell tcp",
 		}},

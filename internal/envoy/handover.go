@@ -9,16 +9,16 @@ import (
 	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	internalupstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
-	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Hand-over: a call between two workloads of one Envoy goes by an internal listener instead of through the kernel twice. What
-// travels is unchanged: the same mutual TLS, ended by copies of the very filter chains that the network reaches, so that every
-// check and record is the same too. Only the addresses have to be told, since inside Envoy there are none.
+// Hand-over: a call between two workloads of one Envoy goes by an internal listener instead of through the kernel
+// twice. What travels is unchanged: the same mutual TLS, ended by copies of the very filter chains that the network
+// reaches, so that every check and record is the same too. Only the addresses have to be told, since inside Envoy there
+// are none.
 
 // What Envoy's original_dst filter reads on an internal listener: where the call goes, and where it comes from.
 const (
@@ -32,16 +32,24 @@ func internalListener(inbound *listenerv3.Listener, w *model.Workload) *listener
 	l := proto.Clone(inbound).(*listenerv3.Listener)
 	l.Name = handOverListener(w.ID)
 	l.Address, l.AdditionalAddresses, l.SocketOptions = nil, nil, nil
-	l.ListenerSpecifier = &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}}
+	l.ListenerSpecifier = &listenerv3.Listener_InternalListener{
+		InternalListener: &listenerv3.Listener_InternalListenerConfig{},
+	}
 	return l
 }
 
 // handedEndpoint is an endpoint that the proxy serves itself.
 func handedEndpoint(e model.Endpoint) *endpointv3.LbEndpoint {
 	address := netip.AddrPortFrom(e.Addr, e.Port).String()
-	ep := at(&corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
-		AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: handOverListener(e.By)}, EndpointId: address,
-	}}})
+	ep := at(
+		&corev3.Address{
+			Address: &corev3.Address_EnvoyInternalAddress{EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
+				AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{
+					ServerListenerName: handOverListener(e.By),
+				}, EndpointId: address,
+			}},
+		},
+	)
 	ep.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
 		originalDst: {Fields: map[string]*structpb.Value{"local": structpb.NewStringValue(address)}},
 	}}
@@ -50,20 +58,25 @@ func handedEndpoint(e model.Endpoint) *endpointv3.LbEndpoint {
 
 // internalSocket carries, beside the bytes, where a call goes. To an endpoint elsewhere it is what it wraps.
 func internalSocket(tls *corev3.TransportSocket) *corev3.TransportSocket {
-	return &corev3.TransportSocket{Name: "internal", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(&internalupstreamv3.InternalUpstreamTransport{
-		TransportSocket: tls,
-		PassthroughMetadata: []*internalupstreamv3.InternalUpstreamTransport_MetadataValueSource{{
-			Name: originalDst, Kind: &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
-		}},
-	})}}
+	return &corev3.TransportSocket{
+		Name: "internal",
+		ConfigType: &corev3.TransportSocket_TypedConfig{
+			TypedConfig: anyOf(&internalupstreamv3.InternalUpstreamTransport{
+				TransportSocket: tls,
+				PassthroughMetadata: []*internalupstreamv3.InternalUpstreamTransport_MetadataValueSource{{
+					Name: originalDst, Kind: hostMetadata,
+				}},
+			}),
+		},
+	}
 }
 
 // nearby says whether calls to a destination may stay inside the proxy.
 func (b *builder) nearby(o model.Outbound) bool { return b.view.SetOf(o).Proxy != "" }
 
-// introduced tells the other end of a call that stays inside where it comes from: the caller's registered address, the first
-// one, whatever the caller binds to. It does so wherever a server may come to be near, so that its coming drains no
-// connection. Beside that it notes what else is to be known of the connection.
+// introduced tells the other end of a call that stays inside where it comes from: the caller's registered address, the
+// first one, whatever the caller binds to. It does so wherever a server may come to be near, so that its coming drains
+// no connection. Beside that it notes what else is to be known of the connection.
 func (b *builder) introduced(
 	w *model.Workload, o model.Outbound, more ...*statevaluev3.FilterStateValue,
 ) []*listenerv3.Filter {

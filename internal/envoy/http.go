@@ -19,24 +19,34 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// overrideHeaders let a client claim another method, path or sender than the request line says. They are always removed,
-// and what looks like them (ownLookalikes).
+// overrideHeaders let a client claim another method, path or sender than the request line says. They are always
+// removed, and what looks like them (ownLookalikes).
 var overrideHeaders = []string{
 	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-forwarded-host",
 	callerHeader, "isthmus-peer", attemptKept, "x-envoy-external-address", "x-envoy-internal", upgradeHeader,
 }
 
 // httpManager is the hardened HTTP connection manager (docs/requests.md): paths are normalised but for "//", which
-// policies see through; escaped slashes and ambiguous framing are refused. The Host stays as the client sent it: where a request
-// goes is settled before anybody reads it, and policies compare it in every spelling (hosts.go).
-func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []*accesslogv3.AccessLog) *hcmv3.HttpConnectionManager {
+// policies see through; escaped slashes and ambiguous framing are refused. The Host stays as the client sent it: where
+// a request goes is settled before anybody reads it, and policies compare it in every spelling (authz_host.go).
+func httpManager(
+	name string,
+	routes string,
+	filters []*hcmv3.HttpFilter,
+	log []*accesslogv3.AccessLog,
+) *hcmv3.HttpConnectionManager {
 	m := &hcmv3.HttpConnectionManager{
-		StatPrefix:                    name,
-		RouteSpecifier:                &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: overADS()}},
-		UpgradeConfigs:                upgrades(),
-		NormalizePath:                 boolean(true),
-		PathWithEscapedSlashesAction:  hcmv3.HttpConnectionManager_REJECT_REQUEST,
-		CommonHttpProtocolOptions:     &corev3.HttpProtocolOptions{IdleTimeout: noLimit(), MaxHeadersCount: u32(maxHeaders)},
+		StatPrefix: name,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{
+			Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: overADS()},
+		},
+		UpgradeConfigs:               upgrades(),
+		NormalizePath:                boolean(true),
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout:     noLimit(),
+			MaxHeadersCount: u32(maxHeaders),
+		},
 		HttpProtocolOptions:           http1Options(""),
 		MaxRequestHeadersKb:           u32(maxHeadersKiB),
 		ForwardClientCertDetails:      hcmv3.HttpConnectionManager_SANITIZE,
@@ -56,13 +66,16 @@ func httpManager(name string, routes string, filters []*hcmv3.HttpFilter, log []
 	return m
 }
 
-// nobodysWord has a request come from where its connection does, whatever x-forwarded-for says: it looks for an address in a header
-// that no client can send. Unlike use_remote_address it leaves x-forwarded-for, and x-forwarded-proto, as the client sent
-// them. Where there is no x-forwarded-proto, Envoy says what the client spoke.
-var nobodysWord = &corev3.TypedExtensionConfig{Name: "nobodys_word", TypedConfig: anyOf(&customheaderv3.CustomHeaderConfig{HeaderName: ":nobody"})}
+// nobodysWord has a request come from where its connection does, whatever x-forwarded-for says: it looks for an address
+// in a header that no client can send. Unlike use_remote_address it leaves x-forwarded-for, and x-forwarded-proto, as
+// the client sent them. Where there is no x-forwarded-proto, Envoy says what the client spoke.
+var nobodysWord = &corev3.TypedExtensionConfig{
+	Name:        "nobodys_word",
+	TypedConfig: anyOf(&customheaderv3.CustomHeaderConfig{HeaderName: ":nobody"}),
+}
 
-// earlyMutations come before anything reads the headers: what Envoys say to each other is removed, whoever sends it, and
-// upgrades get their common name.
+// earlyMutations come before anything reads the headers: what Envoys say to each other is removed, whoever sends it,
+// and upgrades get their common name.
 var earlyMutations = &corev3.TypedExtensionConfig{Name: "early", TypedConfig: anyOf(&earlyv3.HeaderMutation{
 	Mutations: append([]*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
 		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
@@ -76,8 +89,8 @@ var router = newHTTPFilter(routerFilter, anyOf(&routerv3.Router{
 	SuppressEnvoyHeaders: true, DynamicStats: boolean(false),
 }))
 
-// policyFilters hold nothing but "deny all". What they enforce stands in the route configuration (policyConfig), so that a
-// policy change drains no connection.
+// policyFilters hold nothing but "deny all". What they enforce stands in the route configuration (policyConfig), so
+// that a policy change drains no connection.
 func policyFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		newHTTPFilter(denyFilter, anyOf(&httprbacv3.RBAC{})),
@@ -105,17 +118,22 @@ func managerFilter(m *hcmv3.HttpConnectionManager) *listenerv3.Filter {
 	return newNetworkFilter(httpFilter, anyOf(m))
 }
 
-// toCluster routes everything to one cluster; a request may take as long as it takes, whatever grpc-timeout says: that is
-// for the server and its client to keep.
+// toCluster routes everything to one cluster; a request may take as long as it takes, whatever grpc-timeout says: that
+// is for the server and its client to keep.
 func toCluster(cluster string) *routev3.Route {
 	return &routev3.Route{
-		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-		Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}, Timeout: millis(0)}},
+		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Action: &routev3.Route_Route{
+			Route: &routev3.RouteAction{
+				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
+				Timeout:          millis(0),
+			},
+		},
 	}
 }
 
-// toPrograms routes to a cluster of programs and not of Envoys. A program at an "http" port speaks HTTP/1.1, as Istio has it, but
-// gRPC can only be HTTP/2.
+// toPrograms routes to a cluster of programs and not of Envoys. A program at an "http" port speaks HTTP/1.1, as Istio
+// has it, but gRPC can only be HTTP/2.
 func toPrograms(cluster string, p model.Protocol) []*routev3.Route {
 	if p != model.HTTP {
 		return []*routev3.Route{toCluster(cluster)}

@@ -14,8 +14,8 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// meshHandshakeTimeout is how long, in milliseconds, a caller's handshake may take at a workload: longer than at a gateway, since
-// the mesh's own callers come by the thousand and wait for each other.
+// meshHandshakeTimeout is how long, in milliseconds, a caller's handshake may take at a workload: longer than at a
+// gateway, since the mesh's own callers come by the thousand and wait for each other.
 const meshHandshakeTimeout = 20_000
 
 // inbound is what a workload accepts: one chain a port, and a refusal for everything else, plaintext included.
@@ -74,7 +74,14 @@ func localEndpoint(w *model.Workload, port uint16) []model.Endpoint {
 	return out
 }
 
-func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *listenerv3.FilterChainMatch, w *model.Workload, in model.Inbound, mtls bool) {
+func (b *builder) inboundChain(
+	l *listenerv3.Listener,
+	name string,
+	match *listenerv3.FilterChainMatch,
+	w *model.Workload,
+	in model.Inbound,
+	mtls bool,
+) {
 	td := b.view.TrustDomain.Name()
 	t := rbacTranslator{http: in.Protocol.IsHTTP(), trust: td, gateways: b.view.Gateways}
 	target := inboundName(w, in.Port)
@@ -124,8 +131,8 @@ func (b *builder) inboundChain(l *listenerv3.Listener, name string, match *liste
 	l.FilterChains = append(l.FilterChains, fc)
 }
 
-// plaintextCalls logs each call without mutual TLS to a port that takes both, so that it is known who would be refused where
-// none is taken.
+// plaintextCalls logs each call without mutual TLS to a port that takes both, so that it is known who would be refused
+// where none is taken.
 func plaintextCalls(
 	w *model.Workload, in model.Inbound, log func(string, *accesslogv3.AccessLogFilter, ...tag) *accesslogv3.AccessLog,
 ) []*accesslogv3.AccessLog {
@@ -135,7 +142,8 @@ func plaintextCalls(
 	return []*accesslogv3.AccessLog{log(agentapi.LogPlaintext, nil, workloadTag(w.ID.String()))}
 }
 
-// plaintextPorts are those without TLS: nothing waits there for a client's first bytes, so that the server may speak first.
+// plaintextPorts are those without TLS: nothing waits there for a client's first bytes, so that the server may speak
+// first.
 func plaintextPorts(w *model.Workload) []uint16 {
 	var out []uint16
 	for _, in := range w.Inbound {
@@ -160,7 +168,10 @@ func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *rou
 		Name:                   name,
 		VirtualHosts:           []*routev3.VirtualHost{{Name: name, Domains: everyHost, Routes: routes}},
 		RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
-		TypedPerFilterConfig: policyConfig(refuseLookalikes(t.deny(in.Policies), policyHeaders(in.Policies)), t.allow(in.Policies)),
+		TypedPerFilterConfig: policyConfig(
+			refuseLookalikes(t.deny(in.Policies), policyHeaders(in.Policies)),
+			t.allow(in.Policies),
+		),
 	}
 	if fold := foldConfig(in.Policies); fold != nil {
 		rc.TypedPerFilterConfig[foldFilter] = fold
@@ -171,10 +182,16 @@ func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *rou
 func (t rbacTranslator) networkRBAC(name string, ps model.Policies) []*listenerv3.Filter {
 	var out []*listenerv3.Filter
 	if deny := t.deny(ps); deny != nil {
-		out = append(out, newNetworkFilter(denyFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/deny", Rules: deny})))
+		out = append(
+			out,
+			newNetworkFilter(denyFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/deny", Rules: deny})),
+		)
 	}
 	if allow := t.allow(ps); allow != nil {
-		out = append(out, newNetworkFilter(allowFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/allow", Rules: allow})))
+		out = append(
+			out,
+			newNetworkFilter(allowFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/allow", Rules: allow})),
+		)
 	}
 	return out
 }

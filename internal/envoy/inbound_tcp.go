@@ -13,8 +13,16 @@ import (
 const maxOwnChains = 64
 
 // tcpChains serve a raw TCP port behind mutual TLS. Each caller that the policies name has a chain of its own, found by
-// callerSNI, so that a policy that forbids one caller cuts that caller and no other. Whoever is admitted otherwise shares one.
-func (b *builder) tcpChains(l *listenerv3.Listener, name string, match *listenerv3.FilterChainMatch, w *model.Workload, in model.Inbound, t rbacTranslator) {
+// callerSNI, so that a policy that forbids one caller cuts that caller and no other. Whoever is admitted otherwise
+// shares one.
+func (b *builder) tcpChains(
+	l *listenerv3.Listener,
+	name string,
+	match *listenerv3.FilterChainMatch,
+	w *model.Workload,
+	in model.Inbound,
+	t rbacTranslator,
+) {
 	a := t.admitted(in.Policies)
 	if len(a.everyone()) == 0 {
 		return // nobody may call: the refusal chain answers
@@ -33,9 +41,16 @@ func (b *builder) tcpChains(l *listenerv3.Listener, name string, match *listener
 	l.FilterChains = append(l.FilterChains, b.tcpChain(name, match, w, in, a.everyone(), rbac))
 }
 
-// tcpChain lets in whom the handshake admits. What the handshake cannot decide, the filters decide on the first byte; the
-// upstream must not speak before.
-func (b *builder) tcpChain(name string, match *listenerv3.FilterChainMatch, w *model.Workload, in model.Inbound, sans []*matcherv3.StringMatcher, filters []*listenerv3.Filter) *listenerv3.FilterChain {
+// tcpChain lets in whom the handshake admits. What the handshake cannot decide, the filters decide on the first byte;
+// the upstream must not speak before.
+func (b *builder) tcpChain(
+	name string,
+	match *listenerv3.FilterChainMatch,
+	w *model.Workload,
+	in model.Inbound,
+	sans []*matcherv3.StringMatcher,
+	filters []*listenerv3.Filter,
+) *listenerv3.FilterChain {
 	mode := tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
 	if len(filters) > 0 {
 		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA

@@ -6,9 +6,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// How long things may take. A stream lives as long as both ends want it, silent or not: what Envoy would end by itself (a silent
-// stream after 5 minutes, an answer after 15 seconds, a silent connection after an hour) has no limit here. That the other end
-// is gone is found by keepaliveOptions.
+// How long things may take. A stream lives as long as both ends want it, silent or not: what Envoy would end by itself
+// (a silent stream after 5 minutes, an answer after 15 seconds, a silent connection after an hour) has no limit here.
+// That the other end is gone is found by keepaliveOptions.
 
 // noLimit is said wherever Envoy has a limit by default.
 func noLimit() *durationpb.Duration { return millis(0) }
@@ -17,9 +17,10 @@ const (
 	headersTimeout = 10_000 // ms for the whole head of a request, so that nobody holds a place by sending slowly
 )
 
-// How long a connection that carries nothing and that only Envoy keeps, to a server, is kept. A program closes such connections as
-// it sees fit, often after a few seconds, and a request that is just being sent then is lost: it may have been begun. So Envoy
-// closes its own first. The Envoys at the other ends of the mesh's connections keep them without a limit.
+// How long a connection that carries nothing and that only Envoy keeps, to a server, is kept. A program closes such
+// connections as it sees fit, often after a few seconds, and a request that is just being sent then is lost: it may
+// have been begun. So Envoy closes its own first. The Envoys at the other ends of the mesh's connections keep them
+// without a limit.
 const (
 	pooledIdle  = 60_000 // ms
 	programIdle = 200    // ms; to a program
@@ -33,15 +34,15 @@ type pool struct {
 
 var toProgram = pool{idle: programIdle}
 
-// toEnvoy bounds the life of connections in mutual TLS: both ends were checked when it began, and each renews its certificate at
-// half its life. After as long again nothing new is sent on it, so that no request relies on a certificate that has run out.
-// What is under way goes on.
+// toEnvoy bounds the life of connections in mutual TLS: both ends were checked when it began, and each renews its
+// certificate at half its life. After as long again nothing new is sent on it, so that no request relies on a
+// certificate that has run out. What is under way goes on.
 func (b *builder) toEnvoy() pool {
 	return pool{idle: pooledIdle, life: max(b.view.CertificateTTL.Milliseconds()/2, 1000)}
 }
 
-// What a head may hold: as much as Envoy and so Istio allow for who calls, and a little more at the proxies behind the first,
-// which see what that one added.
+// What a head may hold: as much as Envoy and so Istio allow for who calls, and a little more at the proxies behind the
+// first, which see what that one added.
 const (
 	maxHeaders     = 100
 	maxHeadersKiB  = 60
@@ -49,8 +50,8 @@ const (
 	addedHeaderKiB = 4
 )
 
-// behindEnvoys is for a connection manager whose callers are Envoys. These read at once what has been sent to them, so that a
-// connection that ends need not wait for that: each proxy on the way would add its second to a cut.
+// behindEnvoys is for a connection manager whose callers are Envoys. These read at once what has been sent to them, so
+// that a connection that ends need not wait for that: each proxy on the way would add its second to a cut.
 func behindEnvoys(m *hcmv3.HttpConnectionManager) *hcmv3.HttpConnectionManager {
 	m.CommonHttpProtocolOptions.MaxHeadersCount = u32(maxHeaders + addedHeaders)
 	m.MaxRequestHeadersKb = u32(maxHeadersKiB + addedHeaderKiB)
@@ -60,8 +61,8 @@ func behindEnvoys(m *hcmv3.HttpConnectionManager) *hcmv3.HttpConnectionManager {
 	return m
 }
 
-// http1Options: trailers pass, HTTP/1.0 is served (nginx's proxy_pass and ab speak it), and offers of other protocols that
-// are no upgrades are ignored. A request of HTTP/1.0 that names no host is for the one given.
+// http1Options: trailers pass, HTTP/1.0 is served (nginx's proxy_pass and ab speak it), and offers of other protocols
+// that are no upgrades are ignored. A request of HTTP/1.0 that names no host is for the one given.
 func http1Options(host string) *corev3.Http1ProtocolOptions {
 	return &corev3.Http1ProtocolOptions{
 		AcceptHttp_10: true, DefaultHostForHttp_10: host, EnableTrailers: true, IgnoreHttp_11Upgrade: mereOffers,

@@ -16,16 +16,24 @@ import (
 	"isthmus.dev/isthmus/internal/view"
 )
 
-// How long Envoy lets live what it carries, in each message that can say so. A duration that a message has and this table has not
-// fails the test: whoever takes a new Envoy decides about it.
+// How long Envoy lets live what it carries, in each message that can say so. A duration that a message has and this
+// table has not fails the test: whoever takes a new Envoy decides about it.
 //
-// said: Envoy has a limit by default, so that ours must be written. unsaid: there is none unless somebody writes one, and nobody
-// does.
+// said: Envoy has a limit by default, so that ours must be written. unsaid: there is none unless somebody writes one,
+// and nobody does.
 var timeLimits = map[protoreflect.FullName]struct{ said, unsaid, other []protoreflect.Name }{
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": {
-		said:   []protoreflect.Name{"stream_idle_timeout", "stream_flush_timeout", "request_timeout", "request_headers_timeout"},
+		said: []protoreflect.Name{
+			"stream_idle_timeout",
+			"stream_flush_timeout",
+			"request_timeout",
+			"request_headers_timeout",
+		},
 		unsaid: []protoreflect.Name{"access_log_flush_interval"},
-		other:  []protoreflect.Name{"drain_timeout", "delayed_close_timeout"}, // of a connection that is being closed anyway
+		other: []protoreflect.Name{
+			"drain_timeout",
+			"delayed_close_timeout",
+		}, // of a connection that is being closed anyway
 	},
 	"envoy.config.core.v3.HttpProtocolOptions": {
 		said:   []protoreflect.Name{"idle_timeout"},
@@ -33,8 +41,13 @@ var timeLimits = map[protoreflect.FullName]struct{ said, unsaid, other []protore
 		other:  []protoreflect.Name{"max_connection_duration"}, // of a connection to an Envoy for new requests: toEnvoy
 	},
 	"envoy.config.route.v3.RouteAction": {
-		said:   []protoreflect.Name{"timeout"},
-		unsaid: []protoreflect.Name{"idle_timeout", "flush_timeout", "max_grpc_timeout", "grpc_timeout_offset"}, // else the manager's
+		said: []protoreflect.Name{"timeout"},
+		unsaid: []protoreflect.Name{
+			"idle_timeout",
+			"flush_timeout",
+			"max_grpc_timeout",
+			"grpc_timeout_offset",
+		}, // else the manager's
 	},
 	"envoy.config.route.v3.RouteAction.MaxStreamDuration": {
 		unsaid: []protoreflect.Name{"max_stream_duration", "grpc_timeout_header_max", "grpc_timeout_header_offset"},
@@ -43,8 +56,13 @@ var timeLimits = map[protoreflect.FullName]struct{ said, unsaid, other []protore
 		unsaid: []protoreflect.Name{"per_try_timeout", "per_try_idle_timeout"},
 	},
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": {
-		said:   []protoreflect.Name{"idle_timeout"},
-		unsaid: []protoreflect.Name{"downstream_idle_timeout", "upstream_idle_timeout", "max_downstream_connection_duration", "access_log_flush_interval"},
+		said: []protoreflect.Name{"idle_timeout"},
+		unsaid: []protoreflect.Name{
+			"downstream_idle_timeout",
+			"upstream_idle_timeout",
+			"max_downstream_connection_duration",
+			"access_log_flush_interval",
+		},
 	},
 }
 

@@ -35,8 +35,8 @@ func outboundName(w *model.Workload, o model.Outbound) string {
 
 func inboundName(w *model.Workload, port uint16) string { return fmt.Sprintf("%s:%d", w.ID, port) }
 
-// egressSNI is what a local caller of an import says to its own gateway. For raw TCP it begins with the caller's own name,
-// since each caller has a chain of its own there.
+// egressSNI is what a local caller of an import says to its own gateway. For raw TCP it begins with the caller's own
+// name, since each caller has a chain of its own there.
 func egressSNI(called model.EndpointSet, p model.Protocol, caller string) string {
 	name := fmt.Sprintf("p%d.%s", called.Port, called.Host)
 	if p.IsHTTP() {
@@ -45,8 +45,9 @@ func egressSNI(called model.EndpointSet, p model.Protocol, caller string) string
 	return callerSNI(caller) + "." + name
 }
 
-// callerSNI is the name that a caller asks a raw TCP server for: its own, hashed. The server has a chain for each caller that
-// its policies name, and that chain's certificate check admits that caller alone; so a false name gains nothing.
+// callerSNI is the name that a caller asks a raw TCP server for: its own, hashed. The server has a chain for each
+// caller that its policies name, and that chain's certificate check admits that caller alone; so a false name gains
+// nothing.
 func callerSNI(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return hex.EncodeToString(sum[:16]) + agentapi.CallerName

@@ -25,7 +25,8 @@ import (
 	"isthmus.dev/isthmus/internal/vip"
 )
 
-// outbound is what a workload may call: one chain and one cluster a destination, and a refusal that says why for the rest.
+// outbound is what a workload may call: one chain and one cluster a destination, and a refusal that says why for the
+// rest.
 func (b *builder) outbound(w *model.Workload) {
 	name := outboundListener(w)
 	l := b.listener(name, w, [2]string{"127.0.0.1", "::1"}, agentapi.OutboundPort)
@@ -52,7 +53,12 @@ func (b *builder) unlisted(w *model.Workload, name string) *listenerv3.FilterCha
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
 		c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
 		b.add(ClusterType, passthrough, c, nil)
-		return chain(passthrough, nil, nil, tcpProxy(passthrough, passthrough, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))
+		return chain(
+			passthrough,
+			nil,
+			nil,
+			tcpProxy(passthrough, passthrough, tcpproxyv3.UpstreamConnectMode_IMMEDIATE),
+		)
 	}
 	return outboundRefusal.refused(name+"/refused", w)
 }
@@ -60,8 +66,9 @@ func (b *builder) unlisted(w *model.Workload, name string) *listenerv3.FilterCha
 // mayNotCall tells nobody whether the destination exists.
 func mayNotCall(workload, identity string) string {
 	return "isthmus: " + workload + " (" + identity + ") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: " +
-		"no service that lists this workload as a caller answers there. If it should, its owner must allow the caller " +
-		"(AuthorizationPolicy, FederatedImport callers) or list the address (ServiceEntry); see isthmus describe %REQ(:AUTHORITY)%.\n"
+		"no service that lists this workload as a caller answers there. If it should, its owner must allow " +
+		"the caller (AuthorizationPolicy, FederatedImport callers) or list the address (ServiceEntry); " +
+		"see isthmus describe %REQ(:AUTHORITY)%.\n"
 }
 
 // noLongerListed is what a connection that is still open hears once its destination's cluster has been taken away.
@@ -72,15 +79,21 @@ func noLongerListed(w *model.Workload) *hcmv3.ResponseMapper {
 	}
 }
 
-// neverOutside are what a call to an unlisted address is refused at even where such calls pass: the mesh's virtual addresses, at
-// which refused names are answered, and what means Envoy itself. A program that connects to this listener's own port is "going
-// to" that port, and passed on would come back for ever.
+// neverOutside are what a call to an unlisted address is refused at even where such calls pass: the mesh's virtual
+// addresses, at which refused names are answered, and what means Envoy itself. A program that connects to this
+// listener's own port is "going to" that port, and passed on would come back for ever.
 //
-// Envoy looks for the port first, and then among that port's chains only; so each port that has a chain needs one of these.
-func (b *builder) neverOutside(w *model.Workload, name string, listed []*listenerv3.FilterChain) []*listenerv3.FilterChain {
+// Envoy looks for the port first, and then among that port's chains only; so each port that has a chain needs one of
+// these.
+func (b *builder) neverOutside(
+	w *model.Workload,
+	name string,
+	listed []*listenerv3.FilterChain,
+) []*listenerv3.FilterChain {
 	var ranges []*corev3.CidrRange
 	for _, p := range []netip.Prefix{
-		vip.Range, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("0.0.0.0/8"), vip.Range6, netip.MustParsePrefix("::/127"),
+		vip.Range, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("0.0.0.0/8"),
+		vip.Range6, netip.MustParsePrefix("::/127"),
 	} {
 		if w.Speaks(p.Addr()) {
 			ranges = append(ranges, cidr(p))
@@ -100,7 +113,13 @@ func (b *builder) neverOutside(w *model.Workload, name string, listed []*listene
 		ports[fc.GetFilterChainMatch().GetDestinationPort().GetValue()] = true
 	}
 	for _, p := range slices.Sorted(maps.Keys(ports)) {
-		out = append(out, refused(":"+strconv.Itoa(int(p)), &listenerv3.FilterChainMatch{DestinationPort: u32(p), PrefixRanges: ranges}))
+		out = append(
+			out,
+			refused(
+				":"+strconv.Itoa(int(p)),
+				&listenerv3.FilterChainMatch{DestinationPort: u32(p), PrefixRanges: ranges},
+			),
+		)
 	}
 	return out
 }
@@ -136,8 +155,8 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 // toOwnPrograms: the service's programs are called as they are, without an Envoy in front of them.
 func toOwnPrograms(o model.Outbound) bool { return o.Route.Leads(model.OwnEndpoints) && !o.Port.MTLS }
 
-// passUnchanged passes on what a program of the workload wrote: nothing is cut, merged, decided or answered on the server's
-// behalf.
+// passUnchanged passes on what a program of the workload wrote: nothing is cut, merged, decided or answered on the
+// server's behalf.
 func passUnchanged(m *hcmv3.HttpConnectionManager) {
 	m.NormalizePath = boolean(false)
 	m.MergeSlashes = false
@@ -149,7 +168,9 @@ func passUnchanged(m *hcmv3.HttpConnectionManager) {
 func closeBecause(why string) []*listenerv3.Filter {
 	note := newNetworkFilter(noteFilter, anyOf(&setstatev3.Config{OnNewConnection: []*statevaluev3.FilterStateValue{{
 		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: absentBecause}, FactoryKey: stringState,
-		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(strings.ReplaceAll(why, "%", "%%"))},
+		Value: &statevaluev3.FilterStateValue_FormatString{
+			FormatString: bodyFormat(strings.ReplaceAll(why, "%", "%%")),
+		},
 	}}}))
 	return []*listenerv3.Filter{note, newNetworkFilter(closeFilter, anyOf(&directresponsev3.Config{}))}
 }
@@ -176,8 +197,8 @@ func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch
 	return m
 }
 
-// target is the cluster of a route that leads to Envoys: those in front of the service's own endpoints, the mesh's gateways
-// for what peers serve, or both.
+// target is the cluster of a route that leads to Envoys: those in front of the service's own endpoints, the mesh's
+// gateways for what peers serve, or both.
 func (b *builder) target(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
 	switch {
 	case o.Route.Leads(model.OwnEndpoints):
@@ -193,8 +214,10 @@ func (b *builder) target(name string, w *model.Workload, o model.Outbound) *clus
 func absentRoute(r *model.Route) *routev3.Route {
 	why := absence(r)
 	return &routev3.Route{
-		Match:    &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-		Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{hostTags: noted(agentapi.TagAbsent, why)}},
+		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Metadata: &corev3.Metadata{
+			FilterMetadata: map[string]*structpb.Struct{hostTags: noted(agentapi.TagAbsent, why)},
+		},
 		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
 			Status: 503, Body: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: why}},
 		}},
@@ -210,15 +233,20 @@ func noted(key, value string) *structpb.Struct {
 	return &structpb.Struct{Fields: map[string]*structpb.Value{key: structpb.NewStringValue(value)}}
 }
 
-// toSeveral reaches the destinations of a route together. The gateways among them are asked whether any peer of theirs can
-// serve: nobody's call has to find out.
+// toSeveral reaches the destinations of a route together. The gateways among them are asked whether any peer of theirs
+// can serve: nobody's call has to find out.
 func (b *builder) toSeveral(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
-	c := shared(bySet(cluster(name, w), o.Route.Set), o.Route, o.Port.Protocol, func(d model.Destination) *corev3.TransportSocket {
-		if d.Name == model.OwnEndpoints {
-			return b.endpointSocket(w, o)
-		}
-		return b.gatewaySocket(w, o)
-	})
+	c := shared(
+		bySet(cluster(name, w), o.Route.Set),
+		o.Route,
+		o.Port.Protocol,
+		func(d model.Destination) *corev3.TransportSocket {
+			if d.Name == model.OwnEndpoints {
+				return b.endpointSocket(w, o)
+			}
+			return b.gatewaySocket(w, o)
+		},
+	)
 	if o.Port.Protocol.IsHTTP() {
 		b.speaking(c, o.Port.Protocol)
 	}

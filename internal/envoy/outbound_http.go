@@ -15,14 +15,14 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Each request is sent by itself to an endpoint, and one that no server has begun to another one. What a request may look
-// like the server decides, who has the policy: here it passes as it is, whatever Host it names, since the address has said
-// where it goes.
+// Each request is sent by itself to an endpoint, and one that no server has begun to another one. What a request may
+// look like the server decides, who has the policy: here it passes as it is, whatever Host it names, since the address
+// has said where it goes.
 //
-// All destinations of a workload that are called in one way share a connection manager, which each chain asks for by name:
-// a manager is some kilobytes, and most of a listener would be the same few over and over. What differs the connection
-// says: the chain has the name of the cluster, and its state that of the host. A destination whose routes change has a
-// manager of its own, whose routes come by themselves, so that no connection is drained.
+// All destinations of a workload that are called in one way share a connection manager, which each chain asks for by
+// name: a manager is some kilobytes, and most of a listener would be the same few over and over. What differs the
+// connection says: the chain has the name of the cluster, and its state that of the host. A destination whose routes
+// change has a manager of its own, whose routes come by themselves, so that no connection is drained.
 
 // calledState is where a connection's state holds the host that is called.
 const calledState = "isthmus.called"
@@ -34,7 +34,8 @@ func calledHost(o model.Outbound) *statevaluev3.FilterStateValue {
 	}
 }
 
-// The headers that say, between a shared manager and its routes, to which cluster a request goes. No client can set them.
+// The headers that say, between a shared manager and its routes, to which cluster a request goes. No client can set
+// them.
 const (
 	clusterHeader     = "isthmus-cluster"
 	grpcClusterHeader = "isthmus-grpc-cluster" // at programs that may speak HTTP/1.1
@@ -51,11 +52,19 @@ func (b *builder) sharedManager(w *model.Workload, o model.Outbound) *listenerv3
 	}
 	if !b.shared[name] {
 		b.shared[name] = true
-		b.add(ExtensionType, name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: anyOf(shareable(name, w, o))}, nil)
+		b.add(
+			ExtensionType,
+			name,
+			&corev3.TypedExtensionConfig{Name: name, TypedConfig: anyOf(shareable(name, w, o))},
+			nil,
+		)
 	}
-	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{
-		ConfigSource: overADS(), TypeUrls: []string{typeURL(&hcmv3.HttpConnectionManager{})},
-	}}}
+	return &listenerv3.Filter{
+		Name: name,
+		ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{
+			ConfigSource: overADS(), TypeUrls: []string{typeURL(&hcmv3.HttpConnectionManager{})},
+		}},
+	}
 }
 
 func shareable(name string, w *model.Workload, o model.Outbound) *hcmv3.HttpConnectionManager {

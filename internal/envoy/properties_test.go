@@ -50,7 +50,12 @@ func TestSameInputSameBytes(t *testing.T) {
 				t.Fatalf("seed %d: proxy %s is told one thing in two ways", seed, name)
 			}
 			if other := told(second, name); !bytes.Equal(one, other) {
-				t.Fatalf("seed %d: proxy %s is told otherwise when the input comes in another order: %s", seed, name, firstDifference(one, other))
+				t.Fatalf(
+					"seed %d: proxy %s is told otherwise when the input comes in another order: %s",
+					seed,
+					name,
+					firstDifference(one, other),
+				)
 			}
 		}
 	}
@@ -86,8 +91,8 @@ func firstDifference(a, b []byte) string {
 	return "one is longer"
 }
 
-// TestEqualViewsEqualBytes: where view.Equal says that nothing changed, nothing may have changed; and it says so often enough
-// to be worth asking.
+// TestEqualViewsEqualBytes: where view.Equal says that nothing changed, nothing may have changed; and it says so often
+// enough to be worth asking.
 func TestEqualViewsEqualBytes(t *testing.T) {
 	equal, differ, careful := 0, 0, 0
 	for seed := range uint64(100) {
@@ -102,7 +107,12 @@ func TestEqualViewsEqualBytes(t *testing.T) {
 			same := bytes.Equal(resources(a, name), resources(b, name))
 			switch says := view.Equal(view.For(a, name), view.For(b, name)); {
 			case says && !same:
-				t.Fatalf("seed %d: proxy %s should be told something new, and view.Equal says no: %s", seed, name, firstDifference(resources(a, name), resources(b, name)))
+				t.Fatalf(
+					"seed %d: proxy %s should be told something new, and view.Equal says no: %s",
+					seed,
+					name,
+					firstDifference(resources(a, name), resources(b, name)),
+				)
 			case says:
 				equal++
 			case same:
@@ -114,7 +124,12 @@ func TestEqualViewsEqualBytes(t *testing.T) {
 	}
 	t.Logf("%d equal, %d different, %d built in vain", equal, differ, careful)
 	if equal < 60 || differ < 60 || careful > (equal+differ)/3 {
-		t.Errorf("%d equal, %d different, %d built in vain: the test proves too little, or view.Equal is of little use", equal, differ, careful)
+		t.Errorf(
+			"%d equal, %d different, %d built in vain: the test proves too little, or view.Equal is of little use",
+			equal,
+			differ,
+			careful,
+		)
 	}
 }
 
@@ -182,8 +197,8 @@ func changed(w world, s *snapshot.Snapshot) *snapshot.Snapshot {
 	return &out
 }
 
-// TestNeedToKnow holds every proxy to a judge of its own, written straight from the policies' text: what none of its workloads
-// may call, and none serves, is nowhere in what it is told.
+// TestNeedToKnow holds every proxy to a judge of its own, written straight from the policies' text: what none of its
+// workloads may call, and none serves, is nowhere in what it is told.
 func TestNeedToKnow(t *testing.T) {
 	hidden, shown := 0, 0
 	for seed := range uint64(100) {
@@ -209,9 +224,9 @@ func TestNeedToKnow(t *testing.T) {
 	}
 }
 
-// TestGatewaysNeedToKnow holds every gateway to a judge of its own, written straight from the objects' text: a service that is
-// neither exported to a live peer nor imported from one, and an identity that neither serves the one nor may call the other, is
-// nowhere in what it is told.
+// TestGatewaysNeedToKnow holds every gateway to a judge of its own, written straight from the objects' text: a service
+// that is neither exported to a live peer nor imported from one, and an identity that neither serves the one nor may
+// call the other, is nowhere in what it is told.
 func TestGatewaysNeedToKnow(t *testing.T) {
 	hidden, shown, gateways := 0, 0, 0
 	for seed := range uint64(100) {
@@ -245,31 +260,44 @@ func TestGatewaysNeedToKnow(t *testing.T) {
 }
 
 func isLive(snap *snapshot.Snapshot, peer string) bool {
-	return slices.ContainsFunc(snapshot.Of[*v1alpha1.MeshPeer](snap.Config), func(p *v1alpha1.MeshPeer) bool { return p.Name == peer && !p.Spec.Suspend })
+	return slices.ContainsFunc(
+		snapshot.Of[*v1alpha1.MeshPeer](snap.Config),
+		func(p *v1alpha1.MeshPeer) bool { return p.Name == peer && !p.Spec.Suspend },
+	)
 }
 
 // crosses: the service is exported to a live peer.
 func crosses(snap *snapshot.Snapshot, ns, service string) bool {
-	return slices.ContainsFunc(snapshot.Of[*v1alpha1.FederatedExport](snap.Config), func(e *v1alpha1.FederatedExport) bool {
-		return e.Namespace == ns && e.Spec.Service == service && isLive(snap, e.Spec.To[0].Peer)
-	})
+	return slices.ContainsFunc(
+		snapshot.Of[*v1alpha1.FederatedExport](snap.Config),
+		func(e *v1alpha1.FederatedExport) bool {
+			return e.Namespace == ns && e.Spec.Service == service && isLive(snap, e.Spec.To[0].Peer)
+		},
+	)
 }
 
 // imports: the service of that name, or what that account may call, is imported from a live peer.
 func imports(snap *snapshot.Snapshot, ns, service, caller string) bool {
-	return slices.ContainsFunc(snapshot.Of[*v1alpha1.FederatedImport](snap.Config), func(i *v1alpha1.FederatedImport) bool {
-		return i.Namespace == ns && (i.Name == service || slices.Contains(i.Spec.Callers, caller)) &&
-			slices.ContainsFunc(i.Spec.From, func(f v1alpha1.ImportFrom) bool {
-				return isLive(snap, f.Peer) && (f.Weight == nil || *f.Weight > 0)
-			})
-	})
+	return slices.ContainsFunc(
+		snapshot.Of[*v1alpha1.FederatedImport](snap.Config),
+		func(i *v1alpha1.FederatedImport) bool {
+			return i.Namespace == ns && (i.Name == service || slices.Contains(i.Spec.Callers, caller)) &&
+				slices.ContainsFunc(i.Spec.From, func(f v1alpha1.ImportFrom) bool {
+					return isLive(snap, f.Peer) && (f.Weight == nil || *f.Weight > 0)
+				})
+		},
+	)
 }
 
 // mayServe: a workload or an entry of that account is behind a service that is exported.
 func mayServe(snap *snapshot.Snapshot, ns, account string) bool {
-	return crosses(snap, ns, account) || slices.ContainsFunc(snapshot.Of[*networking.WorkloadEntry](snap.Config), func(e *networking.WorkloadEntry) bool {
-		return e.Namespace == ns && e.Spec.ServiceAccount == account && crosses(snap, ns, e.Spec.Labels["app"])
-	})
+	return crosses(snap, ns, account) ||
+		slices.ContainsFunc(
+			snapshot.Of[*networking.WorkloadEntry](snap.Config),
+			func(e *networking.WorkloadEntry) bool {
+				return e.Namespace == ns && e.Spec.ServiceAccount == account && crosses(snap, ns, e.Spec.Labels["app"])
+			},
+		)
 }
 
 func mayKnow(snap *snapshot.Snapshot, node string, svc *corev1.Service) bool {
@@ -303,7 +331,10 @@ func mayCall(snap *snapshot.Snapshot, caller snapshot.Workload, svc *corev1.Serv
 		}
 	}
 	tcp := strings.HasPrefix(svc.Spec.Ports[0].Name, "t") // tcp-x, tls-x
-	return slices.ContainsFunc(labels, func(l map[string]string) bool { return admits(snap, svc.Namespace, l, tcp, caller) })
+	return slices.ContainsFunc(
+		labels,
+		func(l map[string]string) bool { return admits(snap, svc.Namespace, l, tcp, caller) },
+	)
 }
 
 // admits: could any request of the caller pass the policies on a server with these labels?
@@ -344,7 +375,8 @@ func fromMatches(r *istiosec.Rule, caller snapshot.Workload, always bool) bool {
 	}
 	return len(r.From) == 0 || slices.ContainsFunc(r.From, func(f *istiosec.Rule_From) bool {
 		s := f.Source
-		return (!always || len(s.IpBlocks) == 0) && (len(s.Principals) == 0 || any(s.Principals, id)) && !any(s.NotPrincipals, id) &&
+		return (!always || len(s.IpBlocks) == 0) && (len(s.Principals) == 0 || any(s.Principals, id)) &&
+			!any(s.NotPrincipals, id) &&
 			(len(s.Namespaces) == 0 || any(s.Namespaces, caller.Namespace)) &&
 			(len(s.ServiceAccounts) == 0 || slices.Contains(s.ServiceAccounts, caller.Namespace+"/"+caller.ServiceAccount))
 	})

@@ -14,9 +14,10 @@ import (
 	"isthmus.dev/isthmus/internal/view"
 )
 
-// Wherever a proxy hears HTTP, what it answers itself is on record, by whatever name, and the Host and what other proxies said stay
-// as they were sent. Wherever it listens, connections that it refuses are on record. What control planes and Envoys
-// ask each other is the exception: probes say themselves how far they came, and health is what they are for.
+// Wherever a proxy hears HTTP, what it answers itself is on record, by whatever name, and the Host and what other
+// proxies said stay as they were sent. Wherever it listens, connections that it refuses are on record. What control
+// planes and Envoys ask each other is the exception: probes say themselves how far they came, and health is what they
+// are for.
 func TestEveryRefusalIsOnRecord(t *testing.T) {
 	managers, listeners := 0, 0
 	for seed := range uint64(20) {
@@ -55,18 +56,24 @@ func checkManager(t *testing.T, h *hcmv3.HttpConnectionManager) {
 	if !recorded {
 		t.Errorf("%s: its own answers are not on record", h.StatPrefix)
 	}
-	if h.StripPortMode != nil || h.StripTrailingHostDot || h.UseRemoteAddress.GetValue() || len(h.OriginalIpDetectionExtensions) != 1 {
+	if h.StripPortMode != nil || h.StripTrailingHostDot || h.UseRemoteAddress.GetValue() ||
+		len(h.OriginalIpDetectionExtensions) != 1 {
 		t.Errorf("%s: the Host, or what other proxies said, is changed or believed", h.StatPrefix)
 	}
 }
 
-// takesOwnAnswers says whether a filter takes what went wrong, and of all statuses from 400 on what Envoy answered itself.
+// takesOwnAnswers says whether a filter takes what went wrong, and of all statuses from 400 on what Envoy answered
+// itself.
 func takesOwnAnswers(f *accesslogv3.AccessLogFilter) bool {
 	var flags, all, own bool
 	for _, f := range f.GetOrFilter().GetFilters() {
 		flags = flags || len(f.GetResponseFlagFilter().GetFlags()) == 25
 		for _, f := range f.GetAndFilter().GetFilters() {
-			own = own || strings.Contains(string(f.GetExtensionFilter().GetTypedConfig().GetValue()), `response.code_details != "via_upstream"`)
+			own = own ||
+				strings.Contains(
+					string(f.GetExtensionFilter().GetTypedConfig().GetValue()),
+					`response.code_details != "via_upstream"`,
+				)
 			for _, f := range f.GetOrFilter().GetFilters() {
 				c := f.GetStatusCodeFilter().GetComparison()
 				all = all || c.GetOp() == accesslogv3.ComparisonFilter_GE && c.GetValue().GetDefaultValue() == 400

@@ -62,14 +62,25 @@ func TestEveryChainLeadsSomewhere(t *testing.T) {
 			}
 			for name, by := range asked {
 				if !there[name] {
-					t.Errorf("seed %d: %s of proxy %s leads to the cluster %q, which is not there", seed, by, n.Name, name)
+					t.Errorf(
+						"seed %d: %s of proxy %s leads to the cluster %q, which is not there",
+						seed,
+						by,
+						n.Name,
+						name,
+					)
 				}
 			}
 		}
 	}
 	if gateways < 30 || without < 5 || byChain < 100 {
-		t.Errorf("%d gateways, %d of them without a way to the control plane, %d chains with a shared manager: the test proves too little",
-			gateways, without, byChain)
+		t.Errorf(
+			"%d gateways, %d of them without a way to the control plane, %d chains with a shared manager: "+
+				"the test proves too little",
+			gateways,
+			without,
+			byChain,
+		)
 	}
 }
 

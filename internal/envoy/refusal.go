@@ -21,9 +21,10 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Who is refused outside TLS is told why if it speaks HTTP, and else sees its connection close without a byte: it would take a
-// word of ours for the server's. Which of the two it is only its first bytes say. The listener of a workload cannot wait for
-// them, since a server that it may call may speak first; so a refused connection goes on to an internal listener that does.
+// Who is refused outside TLS is told why if it speaks HTTP, and else sees its connection close without a byte: it would
+// take a word of ours for the server's. Which of the two it is only its first bytes say. The listener of a workload
+// cannot wait for them, since a server that it may call may speak first; so a refused connection goes on to an internal
+// listener that does.
 
 // refusal is one such listener, shared by all workloads of a proxy.
 type refusal struct {
@@ -33,8 +34,8 @@ type refusal struct {
 	reason string // for the log, where nothing is said
 }
 
-// What the internal listener is told of a connection: whose workload was asked for or asks, by which identity, and which name TLS
-// asked for.
+// What the internal listener is told of a connection: whose workload was asked for or asks, by which identity, and
+// which name TLS asked for.
 const (
 	refusedName     = "isthmus.name"
 	refusedWorkload = "isthmus.workload"
@@ -49,8 +50,11 @@ var (
 	}
 	plaintextRefusal = refusal{
 		name: "refused/inbound", log: agentapi.LogInbound,
-		text: "isthmus: " + stateOf(refusedWorkload) + " accepts only mutual TLS from inside its mesh, on the ports of its " +
-			"services; this connection to %DOWNSTREAM_LOCAL_ADDRESS% was refused. Call through the mesh, by the service's name.\n",
+		text: "isthmus: " + stateOf(
+			refusedWorkload,
+		) + " accepts only mutual TLS from inside its mesh, on the ports of its " +
+			"services; this connection to %DOWNSTREAM_LOCAL_ADDRESS% was refused. Call through the mesh, by the " +
+			"service's name.\n",
 		reason: "not mutual TLS, or not a port of this workload",
 	}
 )
@@ -93,13 +97,16 @@ func (r refusal) cluster() *clusterv3.Cluster {
 	c := cluster(r.name, nil)
 	c.UpstreamBindConfig = nil
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: r.name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
-		LbEndpoints: []*endpointv3.LbEndpoint{at(&corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{
-			EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
-				AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: r.name},
-			},
-		}})},
-	}}}
+	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{
+		ClusterName: r.name,
+		Endpoints: []*endpointv3.LocalityLbEndpoints{{
+			LbEndpoints: []*endpointv3.LbEndpoint{at(&corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{
+				EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
+					AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: r.name},
+				},
+			}})},
+		}},
+	}
 	c.TransportSocket = &corev3.TransportSocket{Name: "internal", ConfigType: &corev3.TransportSocket_TypedConfig{
 		TypedConfig: anyOf(&internalupstreamv3.InternalUpstreamTransport{TransportSocket: &corev3.TransportSocket{
 			Name: "raw", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(&rawbufferv3.RawBuffer{})},
@@ -114,11 +121,17 @@ const wordless = "wordless"
 func (r refusal) listener() *listenerv3.Listener {
 	whose := workloadTag(stateOf(refusedWorkload))
 	raw := chain(wordless, nil, nil, newNetworkFilter(closeFilter, anyOf(&directv3.Config{})))
-	http := chain("http", &listenerv3.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}}, nil,
-		managerFilter(r.manager(whose)))
+	http := chain(
+		"http",
+		&listenerv3.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}},
+		nil,
+		managerFilter(r.manager(whose)),
+	)
 	return &listenerv3.Listener{
-		Name:              r.name,
-		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
+		Name: r.name,
+		ListenerSpecifier: &listenerv3.Listener_InternalListener{
+			InternalListener: &listenerv3.Listener_InternalListenerConfig{},
+		},
 		ListenerFilters: []*listenerv3.ListenerFilter{
 			listenerFilter("original_dst", &origdstv3.OriginalDst{}),
 			listenerFilter("http_inspector", &httpinspectorv3.HttpInspector{}),
@@ -128,8 +141,13 @@ func (r refusal) listener() *listenerv3.Listener {
 		PerConnectionBufferLimitBytes: u32(bufferLimit),
 		FilterChains:                  []*listenerv3.FilterChain{http}, DefaultFilterChain: raw,
 		AccessLog: []*accesslogv3.AccessLog{
-			tcpLog(r.log, when(`xds.filter_chain_name == "`+wordless+`"`), whose, tag{name: agentapi.TagRefused, value: r.reason},
-				tag{name: agentapi.TagName, value: stateOf(refusedName)}),
+			tcpLog(
+				r.log,
+				when(`xds.filter_chain_name == "`+wordless+`"`),
+				whose,
+				tag{name: agentapi.TagRefused, value: r.reason},
+				tag{name: agentapi.TagName, value: stateOf(refusedName)},
+			),
 		},
 	}
 }

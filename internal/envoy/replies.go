@@ -12,8 +12,8 @@ import (
 )
 
 // What an Envoy answers itself says who answers, by a status that means what happened and in words that are true of it.
-// 403 is the answer of policy and of nothing else. A refused caller is told which kind of policy refused, and none by name:
-// names are for the log of whoever refused.
+// 403 is the answer of policy and of nothing else. A refused caller is told which kind of policy refused, and none by
+// name: names are for the log of whoever refused.
 
 // reply is one kind of what an Envoy answers itself.
 type reply struct {
@@ -26,20 +26,32 @@ type reply struct {
 
 // hygieneReplies are to what means different things to different servers.
 var hygieneReplies = []reply{
-	{when: detailed("[" + hygienePolicy + "]"), status: 400, text: " refuses this path: with ';', a malformed escape, or one of a " +
-		"percent sign, a control character or an overlong form it means different things to different servers"},
-	{when: detailed("[" + hostPolicy + "]"), status: 400, text: " refuses this Host: two of them, user information, a space or an " +
-		"escape in it mean different hosts to different servers"},
-	{when: detailed("[" + lookalikePolicy + "]"), status: 400, text: " refuses a header of this request: with '_' for '-', programs " +
-		"may read it as one that a policy compares"},
+	{
+		when:   detailed("[" + hygienePolicy + "]"),
+		status: 400,
+		text: " refuses this path: with ';', a malformed escape, or one of a " +
+			"percent sign, a control character or an overlong form it means different things to different servers",
+	},
+	{
+		when:   detailed("[" + hostPolicy + "]"),
+		status: 400,
+		text: " refuses this Host: two of them, user information, a space or an " +
+			"escape in it mean different hosts to different servers",
+	},
+	{
+		when:   detailed("[" + lookalikePolicy + "]"),
+		status: 400,
+		text: " refuses a header of this request: with '_' for '-', programs " +
+			"may read it as one that a policy compares",
+	},
 }
 
-// unsent holds for a request that was certainly not begun: no connection came about, none was asked for, or the server refused the
-// stream, which says so (RFC 9113 §8.7).
+// unsent holds for a request that was certainly not begun: no connection came about, none was asked for, or the server
+// refused the stream, which says so (RFC 9113 §8.7).
 var unsent = anyOfFilters(flagged("UF", "UO", "NC", "OM", "DF"), detailed("remote_refused_stream_reset"))
 
-// unavailableReplies are in place of an answer that could not be had. They say in a header that they are none, and whether the
-// request was begun (unavailable and retries read it). Whatever is not certain may have been.
+// unavailableReplies are in place of an answer that could not be had. They say in a header that they are none, and
+// whether the request was begun (unavailable and retries read it). Whatever is not certain may have been.
 var unavailableReplies = []reply{
 	{when: flagged("UH"), unavailable: agentapi.NotBegun, text: ": %RESPONSE_CODE% no endpoint behind it is ready"},
 	{
@@ -48,24 +60,36 @@ var unavailableReplies = []reply{
 	},
 	{
 		when: anyAnswered(502, 503, 504), unavailable: agentapi.Begun,
-		text: ": %RESPONSE_CODE% what is behind it may have begun this request, and did not answer: %RESPONSE_FLAGS_LONG%",
+		text: ": %RESPONSE_CODE% what is behind it may have begun this request, and did not answer: " +
+			"%RESPONSE_FLAGS_LONG%",
 	},
 }
 
 // begunAgainReply is where attempts are noted (noteAttempt), before the last of these.
 var begunAgainReply = reply{
 	when: allOfFilters(anyAnswered(502, 503, 504), lateAttempt), unavailable: agentapi.BegunAgain,
-	text: ": %RESPONSE_CODE% what is behind it may have begun this request, as others before it, and did not answer: %RESPONSE_FLAGS_LONG%",
+	text: ": %RESPONSE_CODE% what is behind it may have begun this request, as others before it, and did not answer: " +
+		"%RESPONSE_FLAGS_LONG%",
 }
 
 // absentReply is where nobody can be asked, and the route says why.
-var absentReply = reply{when: detailed("direct_response"), unavailable: agentapi.NotBegun, text: ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%"}
+var absentReply = reply{
+	when:        detailed("direct_response"),
+	unavailable: agentapi.NotBegun,
+	text:        ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%",
+}
 
 // policyReplies tell the kinds of a workload's refusals apart.
 var policyReplies = []reply{
-	{when: detailed("matched_policy[none]"), text: " refuses this request: no AuthorizationPolicy there allows this caller, method and path"},
-	{when: detailed("matched_policy[" + model.ClosedPrefix), text: " refuses this request: a policy there is written and not in force, " +
-		"so that nobody is let in"},
+	{
+		when: detailed("matched_policy[none]"),
+		text: " refuses this request: no AuthorizationPolicy there allows this caller, method and path",
+	},
+	{
+		when: detailed("matched_policy[" + model.ClosedPrefix),
+		text: " refuses this request: a policy there is written and not in force, " +
+			"so that nobody is let in",
+	},
 	refused("an AuthorizationPolicy there denies it"),
 }
 
@@ -74,8 +98,8 @@ func refused(reason string) reply {
 	return reply{when: answered(403), text: " refuses this request: " + reason}
 }
 
-// withLocalReplies makes Envoy's own answers say who answers and why. Where no policy is asked, which is at callers, there
-// are no policies' replies, and attempts are not noted.
+// withLocalReplies makes Envoy's own answers say who answers and why. Where no policy is asked, which is at callers,
+// there are no policies' replies, and attempts are not noted.
 func withLocalReplies(m *hcmv3.HttpConnectionManager, who string, policies ...reply) *hcmv3.HttpConnectionManager {
 	c := &hcmv3.LocalReplyConfig{
 		BodyFormat: bodyFormat("isthmus: " + who + ": %RESPONSE_CODE% %LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)\n"),
@@ -103,7 +127,8 @@ func (r reply) mapper(who string) *hcmv3.ResponseMapper {
 	return m
 }
 
-// detailed holds for answers of which Envoy's own word on them, in a log the details of the response code, contains a text.
+// detailed holds for answers of which Envoy's own word on them, in a log the details of the response code, contains a
+// text.
 func detailed(text string) *accesslogv3.AccessLogFilter {
 	return when(`response.code_details.contains("` + text + `")`)
 }

@@ -65,7 +65,8 @@ func (r ownReply) holds(t *testing.T, f *accesslogv3.AccessLogFilter) bool {
 	return false
 }
 
-// TestUnavailableMayBeBegun: nothing is said to be not begun unless that is certain. Response flags are all of Envoy's of requests.
+// TestUnavailableMayBeBegun: nothing is said to be not begun unless that is certain. Response flags are all of Envoy's
+// of requests.
 func TestUnavailableMayBeBegun(t *testing.T) {
 	m := withLocalReplies(&hcmv3.HttpConnectionManager{}, "default/web", policyReplies...)
 	const begun, again, not, none = "begun", "begun-again", "not-begun", ""

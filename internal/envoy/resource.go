@@ -1,5 +1,12 @@
 // Package envoy turns a proxy's view into Envoy resources. It is pure and deterministic: equal views give equal bytes,
 // so that a resource's version is the hash of its content and a proxy that has it is never sent it again.
+//
+// What is where: resource.go builds all of one proxy; inbound*.go and outbound*.go are the two listeners of a workload,
+// refusal.go and handover.go the listeners inside Envoy, federation*.go a gateway's boundary to other meshes. They are
+// made of listeners.go and filters.go (chains, and the order of what is in them), http.go (the connection manager) with
+// upgrades.go, retries.go, replies.go, trailers.go, limits.go and buffers.go, clusters.go, destinations.go,
+// endpoints.go, sockets.go, tls*.go, accesslog.go and names.go. authz*.go turn policies into RBAC, and on raw TCP into
+// chains. render.go spells resources as Envoy's files do, and static.go puts them into a bootstrap for a trial.
 package envoy
 
 import (
@@ -42,7 +49,8 @@ type Resource struct {
 	Set     string      // clusters: the endpoint set that they subscribe to, if any
 }
 
-// Resources of one proxy by type, each sorted by name. Endpoint sets are named, not held: they are shared by all proxies.
+// Resources of one proxy by type, each sorted by name. Endpoint sets are named, not held: they are shared by all
+// proxies.
 type Resources struct {
 	ByType map[string][]*Resource
 	Sets   []model.EndpointSet
@@ -102,7 +110,9 @@ func hash(body []byte) string {
 func marshal(m proto.Message) []byte {
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
-		panic("marshal of a message made here: " + err.Error()) // only invalid UTF-8 can fail, and every input is checked
+		panic(
+			"marshal of a message made here: " + err.Error(),
+		) // only invalid UTF-8 can fail, and every input is checked
 	}
 	return body
 }

@@ -25,7 +25,8 @@ func Static(bootstrap map[string]any, resources []*Resource, cert Placeholder) (
 	}
 	clusters, _ := static["clusters"].([]any)
 	s := &inliner{
-		cert: cert, routes: map[string]any{}, asked: map[string]bool{}, secrets: map[string]any{}, shared: map[string]any{},
+		cert: cert, routes: map[string]any{}, secrets: map[string]any{}, shared: map[string]any{},
+		asked: map[string]bool{},
 	}
 	var listeners []any
 	for _, r := range resources {

@@ -18,7 +18,10 @@ var serverALPN = []string{"h2", "http/1.1"}
 
 // tls13 is the floor and, as Envoy wants the ceiling named beside it, the ceiling.
 func tls13() *tlsv3.TlsParameters {
-	return &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3}
+	return &tlsv3.TlsParameters{
+		TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+		TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+	}
 }
 
 // fromAgent asks the agent for a certificate; the key never leaves the host.
@@ -26,8 +29,9 @@ func fromAgent(name string) *tlsv3.SdsSecretConfig {
 	return &tlsv3.SdsSecretConfig{Name: name, SdsConfig: &corev3.ConfigSource{
 		ResourceApiVersion: corev3.ApiVersion_V3,
 		ConfigSourceSpecifier: &corev3.ConfigSource_ApiConfigSource{ApiConfigSource: &corev3.ApiConfigSource{
-			ApiType: corev3.ApiConfigSource_GRPC, TransportApiVersion: corev3.ApiVersion_V3, SetNodeOnFirstMessageOnly: true,
-			GrpcServices: []*corev3.GrpcService{grpcToAgent()},
+			ApiType: corev3.ApiConfigSource_GRPC, TransportApiVersion: corev3.ApiVersion_V3,
+			SetNodeOnFirstMessageOnly: true,
+			GrpcServices:              []*corev3.GrpcService{grpcToAgent()},
 		}},
 	}}
 }
@@ -58,10 +62,12 @@ func trusting(td string, sans []*matcherv3.StringMatcher) *tlsv3.CommonTlsContex
 	for _, m := range sans {
 		typed = append(typed, &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: m})
 	}
-	return &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-		DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: typed},
-		ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: bundleName(td), SdsConfig: overADS()},
-	}}
+	return &tlsv3.CommonTlsContext_CombinedValidationContext{
+		CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+			DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: typed},
+			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: bundleName(td), SdsConfig: overADS()},
+		},
+	}
 }
 
 // serverTLS demands a client certificate. Sessions are never resumed: a resumed one would outlive a revocation.
@@ -69,7 +75,9 @@ func serverTLS(certificate, td string, sans []*matcherv3.StringMatcher) *corev3.
 	return tlsSocket(&tlsv3.DownstreamTlsContext{
 		RequireClientCertificate:         boolean(true),
 		DisableStatefulSessionResumption: true,
-		SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
+		SessionTicketKeysType: &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{
+			DisableStatelessSessionResumption: true,
+		},
 		CommonTlsContext: &tlsv3.CommonTlsContext{
 			TlsParams: tls13(), TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{fromAgent(certificate)},
 			ValidationContextType: trusting(td, sans), AlpnProtocols: serverALPN,
@@ -78,7 +86,12 @@ func serverTLS(certificate, td string, sans []*matcherv3.StringMatcher) *corev3.
 }
 
 // clientTLS shows a certificate and accepts only servers whose URI SAN matches. No session is kept.
-func clientTLS(certificate, td string, sans []*matcherv3.StringMatcher, sni string, alpn ...string) *corev3.TransportSocket {
+func clientTLS(
+	certificate, td string,
+	sans []*matcherv3.StringMatcher,
+	sni string,
+	alpn ...string,
+) *corev3.TransportSocket {
 	return tlsSocket(&tlsv3.UpstreamTlsContext{
 		Sni: sni, MaxSessionKeys: u32(0),
 		CommonTlsContext: &tlsv3.CommonTlsContext{
@@ -92,8 +105,8 @@ func tlsSocket(m proto.Message) *corev3.TransportSocket {
 	return &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(m)}}
 }
 
-// workloadsOf begins the identity of every workload of a trust domain. Nodes, the control plane and administrators have other
-// ones, which no workload accepts.
+// workloadsOf begins the identity of every workload of a trust domain. Nodes, the control plane and administrators have
+// other ones, which no workload accepts.
 func workloadsOf(td string) string { return "spiffe://" + td + "/ns/" }
 
 // inDomain matches every workload of a trust domain.
@@ -111,7 +124,10 @@ func exactly(values ...string) []*matcherv3.StringMatcher {
 
 // bundleSecret is the roots of a trust domain.
 func bundleSecret(td string, roots []byte) *tlsv3.Secret {
-	return &tlsv3.Secret{Name: bundleName(td), Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-		TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: roots}},
-	}}}
+	return &tlsv3.Secret{
+		Name: bundleName(td),
+		Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+			TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: roots}},
+		}},
+	}
 }

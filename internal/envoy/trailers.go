@@ -7,15 +7,16 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
 
-// trailersRemoved are trailers of a request that say what only headers may say, or what no client may: policy is decided
-// before trailers come, and some servers put them among the headers.
+// trailersRemoved are trailers of a request that say what only headers may say, or what no client may: policy is
+// decided before trailers come, and some servers put them among the headers.
 var trailersRemoved = slices.Concat(
 	ownLookalikes,
 	each([]string{"isthmus-", "x-envoy-", "x-forwarded-"}, removedPrefix),
 	each(append([]string{
 		"forwarded", "via", "x-real-ip", "x-request-id",
 		// RFC 9110 §6.5.1: framing, routing, authentication, controls, content format.
-		"authorization", "connection", "content-encoding", "content-length", "content-range", "content-type", "cookie", "expect",
+		"authorization", "connection", "content-encoding", "content-length", "content-range", "content-type",
+		"cookie", "expect",
 		"host", "proxy-authorization", "range", "te", "trailer", "transfer-encoding", "upgrade",
 	}, without(overrideHeaders, "isthmus-peer", callerHeader)...), removed),
 )

@@ -54,10 +54,22 @@ func host(name, ns string) string { return name + "." + ns + ".svc.cluster.local
 
 func (w world) snapshot() *snapshot.Snapshot {
 	s := &snapshot.Snapshot{
-		Time: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), Roots: []byte(w.roots["own"]), VIPs: map[string]netip.Addr{},
+		Time: time.Date(
+			2026,
+			11,
+			22,
+			10,
+			0,
+			0,
+			0,
+			time.UTC,
+		), Roots: []byte(w.roots["own"]), VIPs: map[string]netip.Addr{},
 		Registry: &snapshot.Registry{},
 		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
-			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+			&v1alpha1.Mesh{
+				ObjectMeta: metav1.ObjectMeta{Name: "cards"},
+				Spec:       v1alpha1.MeshSpec{TrustDomain: "cards.example"},
+			},
 		)},
 	}
 	if !w.chance(4) { // else nobody knows where the control plane is
@@ -79,25 +91,42 @@ func (w world) snapshot() *snapshot.Snapshot {
 
 func (w world) namespace(s *snapshot.Snapshot, i int, ns string) {
 	for k, sa := range accounts {
-		four, six := netip.AddrFrom4([4]byte{10, 0, byte(i), byte(k + 1)}), netip.MustParseAddr(fmt.Sprintf("fd00::%d:%d", i+1, k+1))
+		four, six := netip.AddrFrom4(
+			[4]byte{10, 0, byte(i), byte(k + 1)},
+		), netip.MustParseAddr(
+			fmt.Sprintf("fd00::%d:%d", i+1, k+1),
+		)
 		s.Registry.Workloads = append(s.Registry.Workloads, snapshot.Workload{
 			Name: sa, Namespace: ns, ServiceAccount: sa, Node: fmt.Sprintf("n%d", w.IntN(3)), Labels: map[string]string{"app": sa, "tier": pick(w, "a", "b")},
-			Addresses: pick(w, []netip.Addr{four}, []netip.Addr{six}, []netip.Addr{four, six}), Netns: "/run/netns/" + ns + sa,
+			Addresses: pick(
+				w,
+				[]netip.Addr{four},
+				[]netip.Addr{six},
+				[]netip.Addr{four, six},
+			), Netns: "/run/netns/" + ns + sa,
 			Ports: []snapshot.WorkloadPort{{Name: "main", Number: 8080}}, Ready: !w.chance(4),
 		})
 		if w.chance(4) {
 			continue // nothing to call
 		}
 		protocol := map[string]string{"api": "http-x", "db": "tcp-x", "web": "grpc-x", "job": "tls-x"}[sa]
-		s.Config = s.Config.With(snapshot.PutAll(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: sa, Namespace: ns}, Spec: corev1.ServiceSpec{
-			Selector: map[string]string{"app": sa}, Ports: []corev1.ServicePort{{Name: protocol, Port: 80, TargetPort: intstr.FromInt32(8080)}},
-		}}))
+		s.Config = s.Config.With(
+			snapshot.PutAll(
+				&corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: sa, Namespace: ns}, Spec: corev1.ServiceSpec{
+					Selector: map[string]string{
+						"app": sa,
+					}, Ports: []corev1.ServicePort{{Name: protocol, Port: 80, TargetPort: intstr.FromInt32(8080)}},
+				}},
+			),
+		)
 		s.VIPs[host(sa, ns)] = netip.AddrFrom4([4]byte{240, 240, byte(i + 1), byte(k + 1)})
 	}
 	w.policies(s, ns, 4)
 	if w.chance(3) {
 		pa := &security.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{Name: "pa", Namespace: ns}}
-		pa.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{Mode: istiosec.PeerAuthentication_MutualTLS_Mode(w.IntN(4))}
+		pa.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{
+			Mode: istiosec.PeerAuthentication_MutualTLS_Mode(w.IntN(4)),
+		}
 		if w.chance(2) {
 			pa.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: map[string]string{"app": pick(w, accounts...)}}
 		}
@@ -105,14 +134,23 @@ func (w world) namespace(s *snapshot.Snapshot, i int, ns string) {
 	}
 	if w.chance(2) {
 		we := &networking.WorkloadEntry{ObjectMeta: metav1.ObjectMeta{Name: "vm", Namespace: ns}}
-		we.Spec = istionet.WorkloadEntry{Address: fmt.Sprintf("10.1.%d.1", i), Labels: map[string]string{"app": pick(w, accounts...)}, ServiceAccount: pick(w, "vm", "api"), Weight: w.Uint32N(3)}
+		we.Spec = istionet.WorkloadEntry{
+			Address:        fmt.Sprintf("10.1.%d.1", i),
+			Labels:         map[string]string{"app": pick(w, accounts...)},
+			ServiceAccount: pick(w, "vm", "api"),
+			Weight:         w.Uint32N(3),
+		}
 		s.Config = s.Config.With(snapshot.PutAll(we))
 	}
 	if w.chance(2) {
 		se := &networking.ServiceEntry{ObjectMeta: metav1.ObjectMeta{Name: "out", Namespace: ns}}
 		se.Spec = istionet.ServiceEntry{
-			Hosts: []string{"out." + ns + ".example.com"}, Resolution: pick(w, istionet.ServiceEntry_DNS, istionet.ServiceEntry_STATIC),
-			Ports: []*istionet.ServicePort{{Number: 443, Name: "tls", Protocol: "TLS"}}, Endpoints: []*istionet.WorkloadEntry{{Address: "192.0.2.1"}},
+			Hosts: []string{
+				"out." + ns + ".example.com",
+			}, Resolution: pick(w, istionet.ServiceEntry_DNS, istionet.ServiceEntry_STATIC),
+			Ports: []*istionet.ServicePort{
+				{Number: 443, Name: "tls", Protocol: "TLS"},
+			}, Endpoints: []*istionet.WorkloadEntry{{Address: "192.0.2.1"}},
 			ExportTo: pick(w, nil, []string{"."}, []string{"*"}, []string{pick(w, namespaces...)}),
 		}
 		s.Config = s.Config.With(snapshot.PutAll(se))
@@ -157,7 +195,10 @@ func (w world) rule() *istiosec.Rule {
 		r.From = append(r.From, &istiosec.Rule_From{Source: s})
 	}
 	if w.chance(3) {
-		r.To = append(r.To, &istiosec.Rule_To{Operation: &istiosec.Operation{Methods: []string{"GET"}, Paths: []string{"/x/*"}}})
+		r.To = append(
+			r.To,
+			&istiosec.Rule_To{Operation: &istiosec.Operation{Methods: []string{"GET"}, Paths: []string{"/x/*"}}},
+		)
 	}
 	if w.chance(6) {
 		r.When = append(r.When, &istiosec.Condition{Key: "request.headers[x-a]", Values: []string{"b"}})
@@ -167,7 +208,16 @@ func (w world) rule() *istiosec.Rule {
 
 func (w world) principal() string {
 	whole := "cards.example/ns/" + pick(w, namespaces...) + "/sa/" + pick(w, accounts...)
-	return pick(w, whole, whole, whole, "cards.example/ns/"+pick(w, namespaces...)+"/*", "*/sa/"+pick(w, accounts...), "*", "retail.example/ns/x/sa/y")
+	return pick(
+		w,
+		whole,
+		whole,
+		whole,
+		"cards.example/ns/"+pick(w, namespaces...)+"/*",
+		"*/sa/"+pick(w, accounts...),
+		"*",
+		"retail.example/ns/x/sa/y",
+	)
 }
 
 func (w world) federation(s *snapshot.Snapshot) {
@@ -177,29 +227,43 @@ func (w world) federation(s *snapshot.Snapshot) {
 	if w.chance(3) {
 		return
 	}
-	s.Registry.Nodes = append(s.Registry.Nodes, snapshot.Node{Name: "gw", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
-		ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.9.0.2"), OuterAddress: netip.MustParseAddr("198.51.100.1"),
-	}})
+	s.Registry.Nodes = append(
+		s.Registry.Nodes,
+		snapshot.Node{Name: "gw", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
+			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.9.0.2"), OuterAddress: netip.MustParseAddr("198.51.100.1"),
+		}},
+	)
 	no := false
 	for _, name := range []string{"bank", "retail"} {
-		s.Config = s.Config.With(snapshot.PutAll(&v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MeshPeerSpec{
-			TrustDomain: name + ".example", KnownAs: "cards", GatewayAddresses: []string{"198.51.100.2:15443"},
-			GatewayIDs: []string{"spiffe://" + name + ".example/ns/isthmus-system/sa/gateway"}, Suspend: w.chance(5),
-			Bundle: v1alpha1.PeerBundle{Inline: w.roots[name], Refresh: &no},
-		}}))
+		s.Config = s.Config.With(
+			snapshot.PutAll(&v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MeshPeerSpec{
+				TrustDomain: name + ".example", KnownAs: "cards", GatewayAddresses: []string{"198.51.100.2:15443"},
+				GatewayIDs: []string{
+					"spiffe://" + name + ".example/ns/isthmus-system/sa/gateway",
+				}, Suspend: w.chance(5),
+				Bundle: v1alpha1.PeerBundle{Inline: w.roots[name], Refresh: &no},
+			}}),
+		)
 	}
 	for _, ns := range namespaces {
 		if w.chance(2) {
 			s.Config = s.Config.With(snapshot.PutAll(&v1alpha1.FederatedExport{
 				ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: ns},
-				Spec:       v1alpha1.FederatedExportSpec{Service: "api", Port: 80, To: []v1alpha1.ExportTo{{Peer: pick(w, "bank", "retail"), Rules: []v1alpha1.ExportRule{{}}}}},
+				Spec: v1alpha1.FederatedExportSpec{
+					Service: "api",
+					Port:    80,
+					To:      []v1alpha1.ExportTo{{Peer: pick(w, "bank", "retail"), Rules: []v1alpha1.ExportRule{{}}}},
+				},
 			}))
 		}
 		if w.chance(2) {
 			weight, name := int32(w.IntN(3)), pick(w, "remote", "api")
-			i := &v1alpha1.FederatedImport{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: ns}, Spec: v1alpha1.FederatedImportSpec{
-				Port: 80, From: []v1alpha1.ImportFrom{{Peer: "bank", Weight: &weight}, {Peer: "retail", Priority: int32(w.IntN(2))}}, Callers: []string{pick(w, accounts...)},
-			}}
+			i := &v1alpha1.FederatedImport{
+				ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: ns},
+				Spec: v1alpha1.FederatedImportSpec{
+					Port: 80, From: []v1alpha1.ImportFrom{{Peer: "bank", Weight: &weight}, {Peer: "retail", Priority: int32(w.IntN(2))}}, Callers: []string{pick(w, accounts...)},
+				},
+			}
 			if w.chance(2) {
 				i.Spec.Local = &v1alpha1.ImportLocal{Priority: int32(w.IntN(2))}
 			}
@@ -210,8 +274,11 @@ func (w world) federation(s *snapshot.Snapshot) {
 		}
 	}
 	if w.chance(3) { // a second gateway
-		s.Registry.Nodes = append(s.Registry.Nodes, snapshot.Node{Name: "gw2", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
-			ServiceAccount: "edge", InnerAddress: netip.MustParseAddr("10.9.0.3"), OuterAddress: netip.MustParseAddr("198.51.100.3"),
-		}})
+		s.Registry.Nodes = append(
+			s.Registry.Nodes,
+			snapshot.Node{Name: "gw2", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
+				ServiceAccount: "edge", InnerAddress: netip.MustParseAddr("10.9.0.3"), OuterAddress: netip.MustParseAddr("198.51.100.3"),
+			}},
+		)
 	}
 }

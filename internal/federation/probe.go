@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// probeTimeout is longer than the gateways wait for each other (envoy/probe.go), so that the one that waits in vain says so.
+	// probeTimeout is longer than the gateways wait for each other (envoy/federation_probe.go), so that the one that waits in vain says so.
 	probeTimeout = 20 * time.Second
 	dialTimeout  = 5 * time.Second
 	maxProbe     = 4 << 10

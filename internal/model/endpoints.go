@@ -29,8 +29,8 @@ type Endpoint struct {
 
 func (e Endpoint) named() bool { return e.Host != "" }
 
-// Places are the endpoints of one who serves a port at these addresses. An IPv4 and an IPv6 address are one place, and the
-// version that is written first is tried first: who is there in both is not called twice as often.
+// Places are the endpoints of one who serves a port at these addresses. An IPv4 and an IPv6 address are one place, and
+// the version that is written first is tried first: who is there in both is not called twice as often.
 func Places(addrs []netip.Addr, port uint16) []Endpoint {
 	var first, second []netip.Addr
 	for _, a := range addrs {

@@ -7,7 +7,15 @@ import (
 )
 
 func TestPlaces(t *testing.T) {
-	a, b, six, seven := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::6"), netip.MustParseAddr("fd00::7")
+	a, b, six, seven := netip.MustParseAddr(
+		"10.0.0.1",
+	), netip.MustParseAddr(
+		"10.0.0.2",
+	), netip.MustParseAddr(
+		"fd00::6",
+	), netip.MustParseAddr(
+		"fd00::7",
+	)
 	for _, c := range []struct {
 		addrs []netip.Addr
 		want  []Endpoint

@@ -94,14 +94,17 @@ func (i *Import) RouteAtGateways() *Route {
 		if n > 0 && remote.Priority != i.Remotes[n-1].Priority {
 			priority++
 		}
-		r.To = append(r.To, Destination{Name: remote.Peer.Name, SNI: remote.SNI, Priority: priority, Weight: remote.Weight})
+		r.To = append(
+			r.To,
+			Destination{Name: remote.Peer.Name, SNI: remote.SNI, Priority: priority, Weight: remote.Weight},
+		)
 		r.Resolved = r.Resolved || slices.ContainsFunc(Gateways(remote.Peer.Addresses), Endpoint.named)
 	}
 	return r
 }
 
-// RouteAtCallers leads to the mesh's gateways, whose endpoint set is given, to the local Service's endpoints, or to both.
-// Where the gateways stand among them the peers that serve first decide.
+// RouteAtCallers leads to the mesh's gateways, whose endpoint set is given, to the local Service's endpoints, or to
+// both. Where the gateways stand among them the peers that serve first decide.
 func (i *Import) RouteAtCallers(gateways EndpointSet) *Route {
 	r := &Route{Changing: true, Absent: i.Absent}
 	switch {
@@ -154,9 +157,9 @@ func Gateways(addresses []string) []Endpoint {
 	return out
 }
 
-// Paired are a peer's gateways with what looks like one gateway's IPv4 and IPv6 address as one endpoint, so that a version
-// which does not lead there costs no call. Where host names are among them they stay apart: Envoy then knows one address
-// an endpoint.
+// Paired are a peer's gateways with what looks like one gateway's IPv4 and IPv6 address as one endpoint, so that a
+// version which does not lead there costs no call. Where host names are among them they stay apart: Envoy then knows
+// one address an endpoint.
 func Paired(eps []Endpoint) []Endpoint {
 	if slices.ContainsFunc(eps, Endpoint.named) {
 		return eps

@@ -42,8 +42,9 @@ func TestRoutesOfAnImport(t *testing.T) {
 		},
 		{
 			name: "the local service first", local: &LocalPart{Weight: 4}, remotes: []Remote{bank},
-			callers: []Destination{{Name: "(local)", Weight: 4}, {Name: "(gateways)", Priority: 1, Weight: 5}},
-			set:     "mixed/pay.default.svc.cluster.local", gateways: []Destination{{Name: "bank", SNI: "bank.fed", Weight: 5}},
+			callers:  []Destination{{Name: "(local)", Weight: 4}, {Name: "(gateways)", Priority: 1, Weight: 5}},
+			set:      "mixed/pay.default.svc.cluster.local",
+			gateways: []Destination{{Name: "bank", SNI: "bank.fed", Weight: 5}},
 		},
 		{
 			name: "both at once", local: &LocalPart{Weight: 4, Priority: 3}, remotes: []Remote{bank, twin},
@@ -55,8 +56,9 @@ func TestRoutesOfAnImport(t *testing.T) {
 		},
 		{
 			name: "peers first", local: &LocalPart{Weight: 4, Priority: 9}, remotes: []Remote{bank},
-			callers: []Destination{{Name: "(gateways)", Weight: 5}, {Name: "(local)", Priority: 1, Weight: 4}},
-			set:     "mixed/pay.default.svc.cluster.local", gateways: []Destination{{Name: "bank", SNI: "bank.fed", Weight: 5}},
+			callers:  []Destination{{Name: "(gateways)", Weight: 5}, {Name: "(local)", Priority: 1, Weight: 4}},
+			set:      "mixed/pay.default.svc.cluster.local",
+			gateways: []Destination{{Name: "bank", SNI: "bank.fed", Weight: 5}},
 		},
 	} {
 		i := &Import{Host: "pay.default.svc.cluster.local", Port: 80, Local: c.local, Remotes: c.remotes}
@@ -64,7 +66,8 @@ func TestRoutesOfAnImport(t *testing.T) {
 		if !slices.Equal(callers.To, c.callers) || callers.Set.Host != c.set || !callers.Changing || callers.Resolved {
 			t.Errorf("%s: callers are led by %+v", c.name, callers)
 		}
-		if !slices.Equal(at.To, c.gateways) || at.Set.Host != "import/pay.default.svc.cluster.local" || at.Resolved != c.resolved {
+		if !slices.Equal(at.To, c.gateways) || at.Set.Host != "import/pay.default.svc.cluster.local" ||
+			at.Resolved != c.resolved {
 			t.Errorf("%s: gateways lead by %+v", c.name, at)
 		}
 	}

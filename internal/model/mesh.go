@@ -27,7 +27,8 @@ type Mesh struct {
 	Proxies   map[string]*Proxy // by node name
 	// Endpoints by set. They change most often, alone, and travel by themselves.
 	Endpoints map[EndpointSet][]Endpoint
-	// Gateways are the SPIFFE IDs of the mesh's gateways, sorted: the only ones whose word on a peer's caller is believed.
+	// Gateways are the SPIFFE IDs of the mesh's gateways, sorted: the only ones whose word on a peer's caller is
+	// believed.
 	Gateways []string
 
 	Peers   map[string]*Peer // by MeshPeer name, only those that may be used now

@@ -25,8 +25,8 @@ type Route struct {
 	Absent []string
 }
 
-// Destination is one of those among whom a route shares calls. Those of one priority share them by their weights, whatever
-// the number of their endpoints; those of a higher number serve while none of a lower number can.
+// Destination is one of those among whom a route shares calls. Those of one priority share them by their weights,
+// whatever the number of their endpoints; those of a higher number serve while none of a lower number can.
 type Destination struct {
 	Name     string // of the MeshPeer, or one of those below
 	SNI      string // by which a peer's gateway is asked; empty inside the mesh

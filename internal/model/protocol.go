@@ -19,7 +19,8 @@ func (p Protocol) IsHTTP() bool { return p == HTTP || p == HTTP2 || p == GRPC }
 
 func (p Protocol) String() string { return [...]string{"TCP", "HTTP", "HTTP2", "GRPC", "TLS"}[p] }
 
-// PortProtocol of a Service's port, as Istio selects it: appProtocol, else the name up to its first dash; anything else is TCP.
+// PortProtocol of a Service's port, as Istio selects it: appProtocol, else the name up to its first dash; anything else
+// is TCP.
 func PortProtocol(appProtocol *string, name string) Protocol {
 	if appProtocol != nil {
 		return ParseProtocol(*appProtocol)

@@ -33,8 +33,8 @@ type Gateway struct {
 	Outer    []netip.Addr
 	// MaxConnections from clients that its Envoy holds.
 	MaxConnections uint32
-	// Control is the control plane: who it is, and where the gateway reaches it for what peers say. Nobody may know where
-	// that is yet.
+	// Control is the control plane: who it is, and where the gateway reaches it for what peers say. Nobody may know
+	// where that is yet.
 	Control   spiffe.ID
 	ControlAt []netip.AddrPort
 	// Federation is its boundary to other meshes; nil where it has none.

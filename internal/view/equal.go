@@ -8,8 +8,8 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Equal says whether two views lead to the same configuration. It costs far less than making it, and is what lets a change
-// cost only those proxies that it concerns. Endpoints do not count: they travel by themselves.
+// Equal says whether two views lead to the same configuration. It costs far less than making it, and is what lets a
+// change cost only those proxies that it concerns. Endpoints do not count: they travel by themselves.
 func Equal(a, b *View) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -50,8 +50,9 @@ func equalRoutes(a, b *model.Route) bool {
 
 // equalServices compares a service apart from its ports.
 func equalServices(a, b *model.Service) bool {
-	return a == b || a.ID == b.ID && a.Host == b.Host && a.VIP == b.VIP && a.VIP6 == b.VIP6 && a.External == b.External &&
-		a.DNS == b.DNS && slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Refs, b.Refs)
+	return a == b ||
+		a.ID == b.ID && a.Host == b.Host && a.VIP == b.VIP && a.VIP6 == b.VIP6 && a.External == b.External &&
+			a.DNS == b.DNS && slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Refs, b.Refs)
 }
 
 // equalPorts compares ports apart from their callers, who are somebody else's business.
@@ -80,6 +81,8 @@ func equalFederations(a, b *model.Federation) bool {
 }
 
 func equalExports(a, b *model.Export) bool {
-	return a.Name == b.Name && a.Alias == b.Alias && a.SNI == b.SNI && a.Ref == b.Ref && reflect.DeepEqual(a.Peer, b.Peer) &&
-		equalServices(a.Service, b.Service) && equalPorts(a.Port, b.Port) && reflect.DeepEqual(a.Rules, b.Rules)
+	return a.Name == b.Name && a.Alias == b.Alias && a.SNI == b.SNI && a.Ref == b.Ref &&
+		reflect.DeepEqual(a.Peer, b.Peer) &&
+		equalServices(a.Service, b.Service) && equalPorts(a.Port, b.Port) &&
+		reflect.DeepEqual(a.Rules, b.Rules)
 }

@@ -7,8 +7,8 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// MayBeNear says whether calls to a destination may be handed over, should the proxy serve it itself. What peers may come
-// to serve too, what is resolved by name and what is called in plaintext goes by the network.
+// MayBeNear says whether calls to a destination may be handed over, should the proxy serve it itself. What peers may
+// come to serve too, what is resolved by name and what is called in plaintext goes by the network.
 func (v *View) MayBeNear(o model.Outbound) bool {
 	return v.HandOver && !o.Route.Changing && !o.Route.Resolved && o.Port.MTLS
 }

@@ -31,8 +31,8 @@ type View struct {
 	Workloads []*model.Workload
 	// Resolved are the endpoints of destinations that the proxy resolves by itself.
 	Resolved map[model.EndpointSet][]model.Endpoint
-	// Near are, by the shared form of an endpoint set, those who serve it on this very proxy and are called from it: such
-	// calls are handed over inside the proxy. Sorted.
+	// Near are, by the shared form of an endpoint set, those who serve it on this very proxy and are called from it:
+	// such calls are handed over inside the proxy. Sorted.
 	Near map[model.EndpointSet][]model.WorkloadID
 	// Sets are the endpoint sets that the proxy may subscribe to, sorted.
 	Sets []model.EndpointSet
@@ -46,7 +46,8 @@ func For(mesh *model.Mesh, proxy string) *View {
 	}
 	v := &View{
 		Proxy: p, TrustDomain: mesh.TrustDomain, Domain: mesh.Domain, AllowAny: mesh.AllowAny,
-		CertificateTTL: mesh.CertificateTTL, HandOver: mesh.HandOver, Gateways: mesh.Gateways, Roots: map[string][]byte{},
+		CertificateTTL: mesh.CertificateTTL, HandOver: mesh.HandOver, Gateways: mesh.Gateways,
+		Roots:   map[string][]byte{},
 		Gateway: p.Gateway, Workloads: p.Workloads,
 	}
 	v.trust(mesh, mesh.TrustDomain)

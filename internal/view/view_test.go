@@ -8,7 +8,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// scene is a mesh of a workload that calls two services and a gateway, with something beside them that neither may know.
+// scene is a mesh of a workload that calls two services and a gateway, with something beside them that neither may
+// know.
 func scene() *model.Mesh {
 	td, _ := spiffe.ParseTrustDomain("cards.example")
 	bank, _ := spiffe.ParseTrustDomain("bank.example")
@@ -17,7 +18,13 @@ func scene() *model.Mesh {
 		return out
 	}
 	port := &model.Port{Number: 80, Protocol: model.HTTP, MTLS: true}
-	api, secret := &model.Service{Host: "api", Ports: []*model.Port{port}}, &model.Service{Host: "secret", Ports: []*model.Port{port}}
+	api, secret := &model.Service{
+		Host:  "api",
+		Ports: []*model.Port{port},
+	}, &model.Service{
+		Host:  "secret",
+		Ports: []*model.Port{port},
+	}
 	vault := &model.Service{Host: "vault", DNS: true, Ports: []*model.Port{port}}
 	set := func(host string) model.EndpointSet { return model.EndpointSet{Host: host, Port: 80} }
 	peer := &model.Peer{Name: "bank", Live: true, TrustDomain: bank}
@@ -31,11 +38,21 @@ func scene() *model.Mesh {
 	}
 	return &model.Mesh{
 		TrustDomain: td, Gateways: []string{id("isthmus-system", "gateway").String()},
-		Services: map[model.ServiceID]*model.Service{{Name: "api"}: api, {Name: "secret"}: secret, {Name: "vault"}: vault},
-		Endpoints: map[model.EndpointSet][]model.Endpoint{
-			set("api"): {{Port: 8080}}, set("secret"): {{Port: 8080}}, set("vault"): {{Host: "vault.example", Port: 443}},
+		Services: map[model.ServiceID]*model.Service{
+			{Name: "api"}:    api,
+			{Name: "secret"}: secret,
+			{Name: "vault"}:  vault,
 		},
-		Roots: map[string][]byte{"cards.example": []byte("own"), "bank.example": []byte("theirs"), "shop.example": []byte("others")},
+		Endpoints: map[model.EndpointSet][]model.Endpoint{
+			set("api"): {
+				{Port: 8080},
+			}, set("secret"): {{Port: 8080}}, set("vault"): {{Host: "vault.example", Port: 443}},
+		},
+		Roots: map[string][]byte{
+			"cards.example": []byte("own"),
+			"bank.example":  []byte("theirs"),
+			"shop.example":  []byte("others"),
+		},
 		Proxies: map[string]*model.Proxy{
 			"n1": {Name: "n1", Workloads: []*model.Workload{till}},
 			"gw": {Name: "gw", Gateway: &model.Gateway{Federation: &model.Federation{
@@ -107,17 +124,25 @@ func TestEqual(t *testing.T) {
 			m.Endpoints[model.EndpointSet{Host: "vault", Port: 80}][0].Host = "other.example"
 		}, false},
 		{"a gateway", "n1", func(m *model.Mesh) { m.Gateways = nil }, false},
-		{"an endpoint", "n1", func(m *model.Mesh) { m.Endpoints[model.EndpointSet{Host: "api", Port: 80}][0].Port = 9 }, true},
+		{"an endpoint", "n1", func(m *model.Mesh) {
+			m.Endpoints[model.EndpointSet{Host: "api", Port: 80}][0].Port = 9
+		}, true},
 		{"who else may call", "n1", func(m *model.Mesh) {
 			m.Services[model.ServiceID{Name: "api"}].Ports[0].Callers = []model.Caller{{ID: "x"}}
 		}, true},
 		{"who else may call what is exported", "gw", func(m *model.Mesh) {
 			federation(m).Exports[0].Port.Callers = []model.Caller{{ID: "x"}}
 		}, true},
-		{"who serves what is exported", "gw", func(m *model.Mesh) { federation(m).Exports[0].Port.Identities = []string{"x"} }, false},
-		{"a rule of an export", "gw", func(m *model.Mesh) { federation(m).Exports[0].Rules = []model.ExportRule{{}} }, false},
+		{"who serves what is exported", "gw", func(m *model.Mesh) {
+			federation(m).Exports[0].Port.Identities = []string{"x"}
+		}, false},
+		{"a rule of an export", "gw", func(m *model.Mesh) {
+			federation(m).Exports[0].Rules = []model.ExportRule{{}}
+		}, false},
 		{"a caller of an import", "gw", func(m *model.Mesh) { federation(m).Imports[0].Callers = nil }, false},
-		{"where a peer is", "gw", func(m *model.Mesh) { federation(m).Peers[0].Addresses = []string{"192.0.2.1:15443"} }, false},
+		{"where a peer is", "gw", func(m *model.Mesh) {
+			federation(m).Peers[0].Addresses = []string{"192.0.2.1:15443"}
+		}, false},
 		{"an invitation", "gw", func(m *model.Mesh) { federation(m).Invites = []model.Invite{{ID: "1"}} }, false},
 		{"an acceptance", "gw", func(m *model.Mesh) { federation(m).Bootstraps = []model.Bootstrap{{ID: "1"}} }, false},
 		{"the boundary", "gw", func(m *model.Mesh) { m.Proxies["gw"].Gateway.Federation = nil }, false},

@@ -21,8 +21,9 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// federation makes the two guarded sides of a gateway's boundary to other meshes: ingress for peers, egress for the mesh's
-// own callers. Neither has a catch-all chain: who asks for a name that is not offered to it cannot finish a handshake.
+// federation makes the two guarded sides of a gateway's boundary to other meshes: ingress for peers, egress for the
+// mesh's own callers. Neither has a catch-all chain: who asks for a name that is not offered to it cannot finish a
+// handshake.
 func (b *builder) federation(g *model.Gateway) {
 	b.ingress(g)
 	b.egress(g)
@@ -49,7 +50,10 @@ func boundary(name string, addrs []netip.Addr, port uint16, log string) *listene
 		},
 	}
 	for _, a := range addrs[1:] {
-		l.AdditionalAddresses = append(l.AdditionalAddresses, &listenerv3.AdditionalAddress{Address: socket(a.String(), port)})
+		l.AdditionalAddresses = append(
+			l.AdditionalAddresses,
+			&listenerv3.AdditionalAddress{Address: socket(a.String(), port)},
+		)
 	}
 	return l
 }
@@ -100,7 +104,10 @@ func inlineRoutes(m *hcmv3.HttpConnectionManager, name string, routes ...*routev
 
 // overwrite sets a header, whatever the sender put there.
 func overwrite(name, value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD}
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: name, Value: value},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
 }
 
 // remove takes names away from overrideHeaders that a route itself sets.
@@ -125,18 +132,21 @@ var leaks = []string{
 	"x-envoy-peer-metadata", "x-envoy-peer-metadata-id",
 }
 
-// requestLeaks are what a request must not carry out of its mesh. Baggage is what a mesh's own programs tell each other beside
-// their requests, which is not to pass trust boundaries (W3C Baggage §4.2); of a trace its numbers pass, in traceparent and tracestate.
+// requestLeaks are what a request must not carry out of its mesh. Baggage is what a mesh's own programs tell each other
+// beside their requests, which is not to pass trust boundaries (W3C Baggage §4.2); of a trace its numbers pass, in
+// traceparent and tracestate.
 var requestLeaks = append([]string{
 	"x-forwarded-for", "x-forwarded-client-cert", "forwarded", "x-real-ip", "via", "baggage",
 	"x-envoy-external-address", "x-envoy-internal", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count", agentapi.HeaderProbe,
 }, without(overrideHeaders, callerHeader)...)
 
-// familiesOfLeaks match such headers, by which proxies tell each other of their inside. Which protocol the client spoke is no
-// secret, and applications ask for it.
+// familiesOfLeaks match such headers, by which proxies tell each other of their inside. Which protocol the client spoke
+// is no secret, and applications ask for it.
 var familiesOfLeaks = []*matcherv3.StringMatcher{
 	{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}},
-	regex(`x-forwarded-(?:[^p].*|p|p[^r].*|pr|pr[^o].*|pro|pro[^t].*|prot|prot[^o].*|proto.+)?`), // not x-forwarded-proto
+	regex(
+		`x-forwarded-(?:[^p].*|p|p[^r].*|pr|pr[^o].*|pro|pro[^t].*|prot|prot[^o].*|proto.+)?`,
+	), // not x-forwarded-proto
 }
 
 // boundaryFilters are the policy filters behind one that makes these changes and drops those families.
@@ -144,14 +154,19 @@ func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.Ht
 	drop := each(familiesOfLeaks, removedMatching)
 	return append([]*hcmv3.HttpFilter{newHTTPFilter(boundaryFilter, anyOf(&headermutationv3.HeaderMutation{
 		Mutations: &headermutationv3.Mutations{
-			RequestMutations: slices.Concat(requests, drop, ownLookalikes, plainRequestID), RequestTrailersMutations: trailersRemoved,
+			RequestMutations: slices.Concat(
+				requests,
+				drop,
+				ownLookalikes,
+				plainRequestID,
+			), RequestTrailersMutations: trailersRemoved,
 			ResponseMutations: slices.Concat(answers, drop), ResponseTrailersMutations: answerTrailersRemoved,
 		},
 	}))}, policyFilters()...)
 }
 
-// plainRequestID keeps the one x-request-id that is short and plain, so that both meshes' records can be laid side by side; any
-// other is taken away. The intermediate header is nobody's but ours.
+// plainRequestID keeps the one x-request-id that is short and plain, so that both meshes' records can be laid side by
+// side; any other is taken away. The intermediate header is nobody's but ours.
 var plainRequestID = []*mutationv3.HeaderMutation{
 	removed("isthmus-request-id"),
 	written("isthmus-request-id", `%CEL(request.headers['x-request-id'].matches('^[A-Za-z0-9._~+/=:@-]+$')`+

@@ -71,12 +71,15 @@ func (t rbacTranslator) allowed(ps model.Policies) (ms []model.Match, exact bool
 			ms = append(ms, of...)
 		}
 	}
-	slices.SortFunc(ms, func(a, b model.Match) int { return cmp.Or(cmp.Compare(a.Value, b.Value), cmp.Compare(a.Kind, b.Kind)) })
+	slices.SortFunc(
+		ms,
+		func(a, b model.Match) int { return cmp.Or(cmp.Compare(a.Value, b.Value), cmp.Compare(a.Kind, b.Kind)) },
+	)
 	return slices.Compact(ms), exact
 }
 
-// denied are the callers that the DENY rules match. It is not sure when a rule asks for more than who calls, or names callers
-// by their last part; then only RBAC can tell.
+// denied are the callers that the DENY rules match. It is not sure when a rule asks for more than who calls, or names
+// callers by their last part; then only RBAC can tell.
 func (t rbacTranslator) denied(ps model.Policies) (ms []model.Match, sure bool) {
 	for _, p := range ps.Deny {
 		for _, r := range p.Rules {
@@ -98,7 +101,10 @@ func connectionOnly(r model.Rule) model.Rule {
 	if slices.ContainsFunc(r.To, func(o model.Operation) bool { return len(o.Ports)+len(o.NotPorts) == 0 }) {
 		r.To = nil
 	}
-	r.When = slices.DeleteFunc(slices.Clone(r.When), func(w model.Condition) bool { return strings.HasPrefix(w.Key, "request.") })
+	r.When = slices.DeleteFunc(
+		slices.Clone(r.When),
+		func(w model.Condition) bool { return strings.HasPrefix(w.Key, "request.") },
+	)
 	return r
 }
 
@@ -137,8 +143,26 @@ func (t rbacTranslator) callersOf(r model.Rule) (ms []model.Match, exact bool) {
 		if fields == 0 {
 			of, exact = []model.Match{anyone}, false
 		}
-		narrowed := len(s.NotPrincipals) + len(s.NotNamespaces) + len(s.NotServiceAccounts) + len(s.TrustDomains) + len(s.NotTrustDomains) +
-			len(s.IPBlocks) + len(s.NotIPBlocks) + len(s.RemoteIPBlocks) + len(s.NotRemoteIPBlocks)
+		narrowed := len(
+			s.NotPrincipals,
+		) + len(
+			s.NotNamespaces,
+		) + len(
+			s.NotServiceAccounts,
+		) + len(
+			s.TrustDomains,
+		) + len(
+			s.NotTrustDomains,
+		) +
+			len(
+				s.IPBlocks,
+			) + len(
+			s.NotIPBlocks,
+		) + len(
+			s.RemoteIPBlocks,
+		) + len(
+			s.NotRemoteIPBlocks,
+		)
 		exact = exact && fields == 1 && narrowed == 0
 		ms = append(ms, of...)
 	}

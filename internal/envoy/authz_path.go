@@ -85,8 +85,8 @@ func never() *rbacv3.Permission {
 
 const hygienePolicy = "isthmus/path-hygiene"
 
-// pathHygiene refuses what normalisation leaves ambiguous and servers read differently: path parameters; of escapes those
-// of "%" and control characters, overlong ones (RFC 3629 §3, RFC 2279 §2), and what is none.
+// pathHygiene refuses what normalisation leaves ambiguous and servers read differently: path parameters; of escapes
+// those of "%" and control characters, overlong ones (RFC 3629 §3, RFC 2279 §2), and what is none.
 var pathHygiene = &rbacv3.Policy{
 	Principals: []*rbacv3.Principal{anyone()},
 	Permissions: []*rbacv3.Permission{

@@ -23,7 +23,10 @@ import (
 func (b *builder) egress(g *model.Gateway) {
 	l := boundary(agentapi.EgressListener, g.Inner, agentapi.FederationEgress, egressLog)
 	l.AccessLog[0].Filter = when(fmt.Sprintf(
-		`connection.requested_server_name != %q || connection.transport_failure_reason != "" && !%s`, homeSNI, leftByTheOther))
+		`connection.requested_server_name != %q || connection.transport_failure_reason != "" && !%s`,
+		homeSNI,
+		leftByTheOther,
+	))
 	l.FilterChains = append(l.FilterChains, b.home(g))
 	var refs []model.Ref
 	for _, i := range g.Federation.Imports {
@@ -46,9 +49,9 @@ func (b *builder) egress(g *model.Gateway) {
 	b.add(ListenerType, l.Name, l, refs)
 }
 
-// importChains check the local caller and call the peer in the gateway's own name, asserting the caller's. For HTTP one chain
-// serves all, since the list of callers travels with the routes. Raw TCP has only the handshake to decide in, so that each caller
-// has a chain of its own: one that comes or goes changes nobody else's, which Envoy would cut.
+// importChains check the local caller and call the peer in the gateway's own name, asserting the caller's. For HTTP one
+// chain serves all, since the list of callers travels with the routes. Raw TCP has only the handshake to decide in, so
+// that each caller has a chain of its own: one that comes or goes changes nobody else's, which Envoy would cut.
 func (b *builder) importChains(g *model.Gateway, i *model.Import, name string) []*listenerv3.FilterChain {
 	called := i.Own()
 	td := b.view.TrustDomain.Name()
@@ -69,10 +72,14 @@ func (b *builder) importChains(g *model.Gateway, i *model.Import, name string) [
 	host := egressSNI(called, i.Protocol, "")
 	b.add(ClusterType, name, b.speaking(c, i.Protocol), refs)
 	b.add(RouteType, name, b.importRoutes(name, i), refs)
-	m := behindEnvoys(httpManager(name, name, append(boundaryFilters(nil, nil), innerNamesOfRequests(b.view.Domain)), nil))
+	m := behindEnvoys(
+		httpManager(name, name, append(boundaryFilters(nil, nil), innerNamesOfRequests(b.view.Domain)), nil),
+	)
 	withLocalReplies(m, "the boundary of "+td, refused("the FederatedImport does not list this caller"))
 	m.AccessLog = append(m.AccessLog, httpLog(egressLog, nil, tagged(server(i), i.Name, host)...))
-	return []*listenerv3.FilterChain{chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m))}
+	return []*listenerv3.FilterChain{
+		chain(name, onSNI(host), serverTLS(g.Identity.String(), td, inDomain(td)), managerFilter(m)),
+	}
 }
 
 // server is the peer that served a call; of one that reached none, the first that might have.
@@ -80,8 +87,8 @@ func server(i *model.Import) tag {
 	return tag{name: "peer", value: i.Remotes[0].Peer.Name, ofHost: true}
 }
 
-// servedBy makes it another chain once other gateways serve the import, so that Envoy cuts what is connected. The cluster's
-// change alone would leave a suspended peer its live connections.
+// servedBy makes it another chain once other gateways serve the import, so that Envoy cuts what is connected. The
+// cluster's change alone would leave a suspended peer its live connections.
 func servedBy(i *model.Import, fc *listenerv3.FilterChain) *listenerv3.FilterChain {
 	var gateways []string
 	for _, r := range i.Remotes {
@@ -92,9 +99,11 @@ func servedBy(i *model.Import, fc *listenerv3.FilterChain) *listenerv3.FilterCha
 		}
 	}
 	slices.Sort(gateways)
-	fc.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{hostTags: {Fields: map[string]*structpb.Value{
-		"gateways": structpb.NewStringValue(strings.Join(gateways, ", ")),
-	}}}}
+	fc.Metadata = &corev3.Metadata{
+		FilterMetadata: map[string]*structpb.Struct{hostTags: {Fields: map[string]*structpb.Value{
+			"gateways": structpb.NewStringValue(strings.Join(gateways, ", ")),
+		}}},
+	}
 	return fc
 }
 
@@ -116,8 +125,8 @@ func (b *builder) importRoutes(name string, i *model.Import) *routev3.RouteConfi
 	}
 }
 
-// toPeers is one cluster over all peers that serve an import: priority and weight as written, and for each peer's gateways
-// their own TLS: that peer's roots, its gateways' exact IDs, the name under which it exports.
+// toPeers is one cluster over all peers that serve an import: priority and weight as written, and for each peer's
+// gateways their own TLS: that peer's roots, its gateways' exact IDs, the name under which it exports.
 func (b *builder) toPeers(g *model.Gateway, name string, i *model.Import) *clusterv3.Cluster {
 	r := i.RouteAtGateways()
 	c := cluster(name, nil)
@@ -142,8 +151,8 @@ func (b *builder) peerTLS(g *model.Gateway, p *model.Peer, name string) *corev3.
 	return clientTLS(g.Identity.String(), p.TrustDomain.Name(), exactly(p.GatewayIDs...), name, meshALPN)
 }
 
-// homeSNI is the name by which our control plane asks whether the way to this gateway, and back from it, is open. It does
-// so every other second, which is not logged.
+// homeSNI is the name by which our control plane asks whether the way to this gateway, and back from it, is open. It
+// does so every other second, which is not logged.
 const homeSNI = "home"
 
 // home leads our control plane, and nobody else, back to itself.
@@ -174,7 +183,10 @@ func (b *builder) probeToPeer(g *model.Gateway, p *model.Peer) *listenerv3.Filte
 	r := toCluster(name)
 	r.GetRoute().Timeout = millis(15_000)
 	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: theirs}
-	r.RequestHeadersToRemove = without(requestLeaks, agentapi.HeaderProbe) // by which the cluster finds the name to ask for
+	r.RequestHeadersToRemove = without(
+		requestLeaks,
+		agentapi.HeaderProbe,
+	) // by which the cluster finds the name to ask for
 	m := egressLeg(inlineRoutes(httpManager(name, "", nil, nil), own, r), r)
 	return chain(name, onSNI(own), b.controlOnly(g), managerFilter(m))
 }
@@ -187,7 +199,12 @@ func (b *builder) bootstrap(g *model.Gateway, s model.Bootstrap) *listenerv3.Fil
 	}
 	name := "bootstrap/" + s.ID
 	b.add(ClusterType, name, static(cluster(name, nil), eps, g.Outer), nil)
-	return chain(name, onSNI("bootstrap."+s.ID), b.controlOnly(g), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE))
+	return chain(
+		name,
+		onSNI("bootstrap."+s.ID),
+		b.controlOnly(g),
+		tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE),
+	)
 }
 
 func (b *builder) controlOnly(g *model.Gateway) *corev3.TransportSocket {

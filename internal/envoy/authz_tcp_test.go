@@ -23,7 +23,11 @@ func TestManyCallers(t *testing.T) {
 	deny.Rules = append(deny.Rules, model.Rule{From: []model.Source{
 		// 1111 of them
 		{Principals: []model.Principal{{Match: model.Match{Kind: model.Prefix, Value: "spiffe://m.example/ns/a1"}}}},
-		{Principals: []model.Principal{{Match: model.Match{Kind: model.Exact, Value: "spiffe://m.example/ns/a2/sa/x"}}}},
+		{
+			Principals: []model.Principal{
+				{Match: model.Match{Kind: model.Exact, Value: "spiffe://m.example/ns/a2/sa/x"}},
+			},
+		},
 	}})
 	policies := model.Policies{Allow: []*model.Policy{allow}, Deny: []*model.Policy{deny}}
 	translator, began := rbacTranslator{trust: "m.example"}, time.Now()

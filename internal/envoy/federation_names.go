@@ -13,9 +13,10 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// An application names itself as it was asked for, which behind a gateway is an inner name: in redirects, links and cookies. What a
-// program needs in order to go on is rewritten at the boundary, and what is nobody's business taken off
-// (docs/kinds/federatedexport.md). Envoy's other filters see one value of a header, and cookies have many; so this is Lua.
+// An application names itself as it was asked for, which behind a gateway is an inner name: in redirects, links and
+// cookies. What a program needs in order to go on is rewritten at the boundary, and what is nobody's business taken off
+// (docs/kinds/federatedexport.md). Envoy's other filters see one value of a header, and cookies have many; so this is
+// Lua.
 
 var (
 	//go:embed innernames.lua
@@ -54,8 +55,8 @@ var answerTrailersRemoved = append(
 	}, leaks...), removed)...,
 )
 
-// foreignIsthmusHeaders takes off an answer what begins with "isthmus-" and is an application's: all but the headers that Envoys
-// of a mesh alone write (unavailable, the legs of a probe, upgrades).
+// foreignIsthmusHeaders takes off an answer what begins with "isthmus-" and is an application's: all but the headers
+// that Envoys of a mesh alone write (unavailable, the legs of a probe, upgrades).
 var foreignIsthmusHeaders = &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
 	RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
 		KeyMatcher: regex(`isthmus-(?:[^uie].*|u(?:[^np].*|n[^a].*|p[^g].*)|i(?:[^n].*|n[^g].*)|e[^g].*)`),

@@ -10,8 +10,8 @@ import (
 	"isthmus.dev/isthmus/internal/view"
 )
 
-// TestWordsOfBoundary: for each answer that Envoy may give in a workload's name there is one for peers before it, which has the same
-// status and headers and names nothing inside.
+// TestWordsOfBoundary: for each answer that Envoy may give in a workload's name there is one for peers before it, which
+// has the same status and headers and names nothing inside.
 func TestWordsOfBoundary(t *testing.T) {
 	managers := 0
 	for seed := range uint64(10) {
@@ -54,7 +54,10 @@ func saysTheSame(t *testing.T, workload string, mappers []any) {
 			t.Fatal(err)
 		}
 		if strings.Contains(string(text), workload) || strings.Contains(string(text), "LOCAL_REPLY_BODY") ||
-			!strings.Contains(string(text), "isthmus.asserted") || !strings.Contains(string(text), "isthmus: the boundary of ") {
+			!strings.Contains(
+				string(text),
+				"isthmus.asserted",
+			) || !strings.Contains(string(text), "isthmus: the boundary of ") {
 			t.Errorf("%s: a peer may be told %s", workload, text)
 		}
 		if i == half {

@@ -15,20 +15,32 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// A probe is a request from one control plane to the other. It takes the road of all that they say to each other or, for an
-// import, a handshake under the export's own name, and is answered by the peer's control plane either way: no workload hears
-// of it. Each gateway writes on the answer what its part took.
+// A probe is a request from one control plane to the other. It takes the road of all that they say to each other or,
+// for an import, a handshake under the export's own name, and is answered by the peer's control plane either way: no
+// workload hears of it. Each gateway writes on the answer what its part took.
 
-// asked makes a cluster that leads to a peer's control plane ask for the name that a probe wants, on a connection of its own:
-// so each exchange proves the handshake, too.
+// asked makes a cluster that leads to a peer's control plane ask for the name that a probe wants, on a connection of
+// its own: so each exchange proves the handshake, too.
 func asked(c *clusterv3.Cluster) {
-	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(&upstreamhttpv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions:   &corev3.HttpProtocolOptions{MaxRequestsPerConnection: u32(1), IdleTimeout: millis(pooledIdle)},
-		UpstreamHttpProtocolOptions: &corev3.UpstreamHttpProtocolOptions{AutoSni: true, OverrideAutoSniHeader: agentapi.HeaderProbe},
-		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
-			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}},
-		}},
-	})}
+	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(&upstreamhttpv3.HttpProtocolOptions{
+			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+				MaxRequestsPerConnection: u32(1),
+				IdleTimeout:              millis(pooledIdle),
+			},
+			UpstreamHttpProtocolOptions: &corev3.UpstreamHttpProtocolOptions{
+				AutoSni:               true,
+				OverrideAutoSniHeader: agentapi.HeaderProbe,
+			},
+			UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+				ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
+					ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+						HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+					},
+				},
+			},
+		}),
+	}
 }
 
 // between is what an Envoy measured between two moments of a request, in microseconds.
@@ -39,8 +51,10 @@ var waited = between("US_TX_END", "US_RX_BEG")
 
 // egressLeg makes the gateway tell its own control plane how far a request came.
 func egressLeg(m *hcmv3.HttpConnectionManager, r *routev3.Route) *hcmv3.HttpConnectionManager {
-	r.ResponseHeadersToAdd = []*corev3.HeaderValueOption{overwrite(agentapi.HeaderEgressLeg, "connect="+between("US_CX_BEG", "US_CX_END")+
-		" handshake="+between("US_CX_END", "US_HS_END")+" answer="+waited+" at=%UPSTREAM_REMOTE_ADDRESS%")}
+	r.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
+		overwrite(agentapi.HeaderEgressLeg, "connect="+between("US_CX_BEG", "US_CX_END")+
+			" handshake="+between("US_CX_END", "US_HS_END")+" answer="+waited+" at=%UPSTREAM_REMOTE_ADDRESS%"),
+	}
 	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{ownAnswer(agentapi.HeaderEgressLeg,
 		"failed=%RESPONSE_FLAGS% at=%UPSTREAM_HOST% reason=%RESPONSE_CODE_DETAILS%")}}
 	return m
@@ -57,7 +71,9 @@ func ownAnswer(name, value string) *hcmv3.ResponseMapper {
 // probeRoute passes a peer's probes to the control plane and says how long that took to answer.
 func probeRoute(p *model.Peer) *routev3.Route {
 	r := only("GET", agentapi.ProbePath, overwrite("isthmus-peer", p.Name))
-	r.ResponseHeadersToAdd = []*corev3.HeaderValueOption{overwrite(agentapi.HeaderIngressLeg, "answer="+waited+" sni=%REQUESTED_SERVER_NAME%")}
+	r.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
+		overwrite(agentapi.HeaderIngressLeg, "answer="+waited+" sni=%REQUESTED_SERVER_NAME%"),
+	}
 	r.GetRoute().Timeout = millis(5000) // shorter than the asking gateway waits
 	return r
 }

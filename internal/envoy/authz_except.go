@@ -17,9 +17,9 @@ const (
 	maxNested   = 330
 )
 
-// except is a regular expression for what begins with a prefix and is covered by none of the denied, which are exact values
-// and prefixes; empty when nothing is left. Envoy's certificate check knows no "but not". It is not done where the
-// expression would be too large for Envoy.
+// except is a regular expression for what begins with a prefix and is covered by none of the denied, which are exact
+// values and prefixes; empty when nothing is left. Envoy's certificate check knows no "but not". It is not done where
+// the expression would be too large for Envoy.
 func except(prefix string, denied []model.Match) (expression string, done bool) {
 	root, size := &branch{}, 0
 	for _, m := range denied {
@@ -93,7 +93,8 @@ func (b *branch) add(value string, kind model.MatchKind) (made int) {
 	return made
 }
 
-// others matches what is not in the tree: it ends elsewhere, goes another way, or goes on along a branch and is not in that.
+// others matches what is not in the tree: it ends elsewhere, goes another way, or goes on along a branch and is not in
+// that.
 func (b *branch) others() string {
 	if b.all {
 		return ""

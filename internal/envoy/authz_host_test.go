@@ -12,7 +12,8 @@ import (
 // holds matches as Envoy does: the whole value, in the same syntax.
 func holds(t *testing.T, p *rbacv3.Permission, host string) bool {
 	t.Helper()
-	return regexp.MustCompile("^(?:" + p.GetHeader().GetStringMatch().GetSafeRegex().GetRegex() + ")$").MatchString(host)
+	return regexp.MustCompile("^(?:" + p.GetHeader().GetStringMatch().GetSafeRegex().GetRegex() + ")$").
+		MatchString(host)
 }
 
 func TestHostsOfPolicies(t *testing.T) {

@@ -12,25 +12,27 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// A request that one of our own gateways brings in for a peer's caller: its log names that caller, and what Envoy answers it
-// itself is in the words of the boundary, since it goes to the peer.
+// A request that one of our own gateways brings in for a peer's caller: its log names that caller, and what Envoy
+// answers it itself is in the words of the boundary, since it goes to the peer.
 
 const assertedState = "isthmus.asserted"
 
-// assertedCallers note the caller before anything refuses the request. What they note stands in the routes, so that a gateway that
-// comes or goes drains no connection.
+// assertedCallers note the caller before anything refuses the request. What they note stands in the routes, so that a
+// gateway that comes or goes drains no connection.
 func assertedCallers() *hcmv3.HttpFilter {
 	return newHTTPFilter(assertedFilter, anyOf(&sethttpstatev3.Config{}))
 }
 
-// assertingRoutes are the ones of these for requests that name a caller, where there are gateways whose word on it is believed. No
-// other request pays for the question whether it is one of theirs, which takes an expression.
+// assertingRoutes are the ones of these for requests that name a caller, where there are gateways whose word on it is
+// believed. No other request pays for the question whether it is one of theirs, which takes an expression.
 func assertingRoutes(gateways []string, routes []*routev3.Route) []*routev3.Route {
 	if len(gateways) == 0 {
 		return nil
 	}
 	note := anyOf(&sethttpstatev3.Config{OnRequestHeaders: []*statevaluev3.FilterStateValue{{
-		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: assertedState}, FactoryKey: stringState, SkipIfEmpty: true,
+		Key: &statevaluev3.FilterStateValue_ObjectKey{
+			ObjectKey: assertedState,
+		}, FactoryKey: stringState, SkipIfEmpty: true,
 		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(
 			"%CEL(connection.uri_san_peer_certificate in ['" + strings.Join(gateways, "', '") + "']" +
 				" ? request.headers['" + callerHeader + "'] : '')%",
@@ -46,13 +48,17 @@ func assertingRoutes(gateways []string, routes []*routev3.Route) []*routev3.Rout
 // assertedTag names the caller in the log, "-" where there is none.
 var assertedTag = tag{name: "asserted", value: stateOf(assertedState)}
 
-// wordsOfBoundary has the boundary say to peers what Envoy says in its own name, who, to callers of the mesh. What no mapper
-// has words for is told by its status alone.
+// wordsOfBoundary has the boundary say to peers what Envoy says in its own name, who, to callers of the mesh. What no
+// mapper has words for is told by its status alone.
 func wordsOfBoundary(m *hcmv3.HttpConnectionManager, who, boundary string) {
 	asserted := when(`size(filter_state["` + assertedState + `"]) > 0`)
 	var out []*hcmv3.ResponseMapper
 	for _, r := range m.LocalReplyConfig.Mappers {
-		text := strings.ReplaceAll(r.BodyFormatOverride.GetTextFormatSource().GetInlineString(), " %LOCAL_REPLY_BODY%", "")
+		text := strings.ReplaceAll(
+			r.BodyFormatOverride.GetTextFormatSource().GetInlineString(),
+			" %LOCAL_REPLY_BODY%",
+			"",
+		)
 		out = append(out, &hcmv3.ResponseMapper{
 			Filter: allOfFilters(asserted, r.Filter), StatusCode: r.StatusCode, HeadersToAdd: r.HeadersToAdd,
 			BodyFormatOverride: bodyFormat(strings.Replace(text, "isthmus: "+who, "isthmus: "+boundary, 1)),

@@ -9,7 +9,8 @@ import (
 	"isthmus.dev/isthmus/internal/view"
 )
 
-// TestOneName: every chain that asks for a certificate refuses one with several names, before anything else looks at it.
+// TestOneName: every chain that asks for a certificate refuses one with several names, before anything else looks at
+// it.
 func TestOneName(t *testing.T) {
 	chains := 0
 	for seed := range uint64(20) {

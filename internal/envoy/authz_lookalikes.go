@@ -10,10 +10,10 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Programs behind CGI, WSGI and the like read x_role and x-role as one (RFC 3875 §4.1.18), and some of them x.role too. Header names
-// with underscores pass, as gRPC's metadata has them, but not those that could stand for a name that a policy of this port
-// compares: such a request is refused. With other characters in their place, which no client means, they are removed; and so is in
-// every spelling what the mesh sets or removes, whatever the client says.
+// Programs behind CGI, WSGI and the like read x_role and x-role as one (RFC 3875 §4.1.18), and some read x.role so too.
+// Header names with underscores pass, as gRPC's metadata has them, but not those that could stand for a name that a
+// policy of this port compares: such a request is refused. With other characters in their place, which no client means,
+// they are removed; and so is in every spelling what the mesh sets or removes, whatever the client says.
 
 const lookalikePolicy = "isthmus/header-lookalike"
 
@@ -23,7 +23,8 @@ var ownLookalikes = removedLookalikes([]string{
 	"x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url",
 }, "-")
 
-// removedLookalikes remove the other spellings of some names that have a character beside the usual ones in the place of "-" or "_".
+// removedLookalikes remove the other spellings of some names that have a character beside the usual ones in the place
+// of "-" or "_".
 func removedLookalikes(names []string, usual string) []*mutationv3.HeaderMutation {
 	var spellings []string
 	for _, name := range names {
@@ -32,7 +33,10 @@ func removedLookalikes(names []string, usual string) []*mutationv3.HeaderMutatio
 		}
 		parts := strings.FieldsFunc(name, func(r rune) bool { return r == '-' || r == '_' })
 		for i := 1; i < len(parts) && len(parts) <= maxParts; i++ {
-			spellings = append(spellings, strings.Join(parts[:i], "["+usual+"]")+"[^a-z0-9"+usual+"]"+strings.Join(parts[i:], "[^a-z0-9]"))
+			spellings = append(
+				spellings,
+				strings.Join(parts[:i], "["+usual+"]")+"[^a-z0-9"+usual+"]"+strings.Join(parts[i:], "[^a-z0-9]"),
+			)
 		}
 	}
 	return each(joined(spellings), func(e string) *mutationv3.HeaderMutation { return removedMatching(regex(e)) })
@@ -41,7 +45,8 @@ func removedLookalikes(names []string, usual string) []*mutationv3.HeaderMutatio
 // maxParts of a name of which such spellings are looked for; an expression for more would be too large for Envoy.
 const maxParts = 16
 
-// maxSeparators of a header name whose every spelling is looked for. Where a longer one is compared, no underscore passes.
+// maxSeparators of a header name whose every spelling is looked for. Where a longer one is compared, no underscore
+// passes.
 const maxSeparators = 6
 
 func manyLookalikes(names []string) bool {

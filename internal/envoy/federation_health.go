@@ -15,19 +15,19 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Health is asked for at the place that will be called: under the very name of the export, by the same certificates, but
-// with a protocol of its own (ALPN), which has a chain of its own at the gateway. So a question proves that the peer's
-// gateway is there, that it knows this mesh, and that it offers this name; its answer says whether an endpoint behind it
-// is ready, and nothing else. No workload hears of it, and on raw TCP no connection is opened for it. A caller that has
-// endpoints beside the peers asks its own gateway in the same way.
+// Health is asked for at the place that will be called: under the very name of the export, by the same certificates,
+// but with a protocol of its own (ALPN), which has a chain of its own at the gateway. So a question proves that the
+// peer's gateway is there, that it knows this mesh, and that it offers this name; its answer says whether an endpoint
+// behind it is ready, and nothing else. No workload hears of it, and on raw TCP no connection is opened for it. A
+// caller that has endpoints beside the peers asks its own gateway in the same way.
 
 // healthALPN is the protocol of such questions.
 const healthALPN = "isthmus-health"
 
 const healthPath = "/health"
 
-// How often an endpoint is asked, in milliseconds: one that is called, and one that nobody calls. Two questions in a row
-// without an answer count; the answer that nothing is ready does at once.
+// How often an endpoint is asked, in milliseconds: one that is called, and one that nobody calls. Two questions in a
+// row without an answer count; the answer that nothing is ready does at once.
 const (
 	healthEvery     = 1000
 	healthEveryIdle = 5000
@@ -49,21 +49,29 @@ func withHealthChecks(c *clusterv3.Cluster) *clusterv3.Cluster {
 }
 
 // withHealth adds, beside a chain of a gateway, the one that says whether the cluster behind it has an endpoint that is
-// ready. Who may call may ask, and as many as may call: each import of a peer's, each workload that calls, keeps a connection.
+// ready. Who may call may ask, and as many as may call: each import of a peer's, each workload that calls, keeps a
+// connection.
 func withHealth(g *model.Gateway, fc *listenerv3.FilterChain, cluster string) []*listenerv3.FilterChain {
 	match := proto.Clone(fc.FilterChainMatch).(*listenerv3.FilterChainMatch)
 	match.ApplicationProtocols = []string{healthALPN}
 	name := fc.Name + "/health"
 	m := httpManager(name, "", []*hcmv3.HttpFilter{
 		newHTTPFilter(anonymousFilter, anyOf(&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-			ResponseMutations: []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Remove{Remove: "x-envoy-upstream-healthchecked-cluster"}}},
+			ResponseMutations: []*mutationv3.HeaderMutation{
+				{Action: &mutationv3.HeaderMutation_Remove{Remove: "x-envoy-upstream-healthchecked-cluster"}},
+			},
 		}})),
 		newHTTPFilter(healthFilter, anyOf(&healthv3.HealthCheck{
 			PassThroughMode: boolean(false),
 			// one endpoint is enough, of however many
 			ClusterMinHealthyPercentages: map[string]*typev3.Percent{cluster: {Value: 0.0001}},
-			Headers:                      []*routev3.HeaderMatcher{header(":path", model.Match{Value: healthPath}, false)},
+			Headers: []*routev3.HeaderMatcher{
+				header(":path", model.Match{Value: healthPath}, false),
+			},
 		})),
 	}, nil)
-	return []*listenerv3.FilterChain{fc, ofShare(g, chain(name, match, fc.TransportSocket, managerFilter(inlineRoutes(m, name))))}
+	return []*listenerv3.FilterChain{
+		fc,
+		ofShare(g, chain(name, match, fc.TransportSocket, managerFilter(inlineRoutes(m, name)))),
+	}
 }

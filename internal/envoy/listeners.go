@@ -21,13 +21,21 @@ func (b *builder) workload(w *model.Workload) {
 	b.outbound(w)
 }
 
-// listener in a workload's namespace, that finds out where the connection was going before capture redirected it. It has an
-// IPv4 address and, where the workload has IPv6, that one: elsewhere it could not be bound.
-func (b *builder) listener(name string, w *model.Workload, at [2]string, port uint32, more ...*listenerv3.ListenerFilter) *listenerv3.Listener {
+// listener in a workload's namespace, that finds out where the connection was going before capture redirected it. It
+// has an IPv4 address and, where the workload has IPv6, that one: elsewhere it could not be bound.
+func (b *builder) listener(
+	name string,
+	w *model.Workload,
+	at [2]string,
+	port uint32,
+	more ...*listenerv3.ListenerFilter,
+) *listenerv3.Listener {
 	l := &listenerv3.Listener{
-		Name:            name,
-		Address:         inside(w.Netns, at[0], port),
-		ListenerFilters: append([]*listenerv3.ListenerFilter{listenerFilter("original_dst", &origdstv3.OriginalDst{})}, more...),
+		Name:    name,
+		Address: inside(w.Netns, at[0], port),
+		ListenerFilters: append(
+			[]*listenerv3.ListenerFilter{listenerFilter("original_dst", &origdstv3.OriginalDst{})},
+			more...),
 
 		PerConnectionBufferLimitBytes: u32(bufferLimit),
 	}
@@ -38,7 +46,10 @@ func (b *builder) listener(name string, w *model.Workload, at [2]string, port ui
 }
 
 func listenerFilter(name string, config proto.Message) *listenerv3.ListenerFilter {
-	return &listenerv3.ListenerFilter{Name: name, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: anyOf(config)}}
+	return &listenerv3.ListenerFilter{
+		Name:       name,
+		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: anyOf(config)},
+	}
 }
 
 func tlsInspector() *listenerv3.ListenerFilter {
@@ -50,31 +61,46 @@ func tlsInspectorBut(ports []uint16) *listenerv3.ListenerFilter {
 	f := tlsInspector()
 	var off []*listenerv3.ListenerFilterChainMatchPredicate
 	for _, p := range ports {
-		off = append(off, &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_DestinationPortRange{
-			DestinationPortRange: &typev3.Int32Range{Start: int32(p), End: int32(p) + 1},
-		}})
+		off = append(
+			off,
+			&listenerv3.ListenerFilterChainMatchPredicate{
+				Rule: &listenerv3.ListenerFilterChainMatchPredicate_DestinationPortRange{
+					DestinationPortRange: &typev3.Int32Range{Start: int32(p), End: int32(p) + 1},
+				},
+			},
+		)
 	}
 	switch len(off) {
 	case 0:
 	case 1:
 		f.FilterDisabled = off[0]
 	default:
-		f.FilterDisabled = &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_OrMatch{
-			OrMatch: &listenerv3.ListenerFilterChainMatchPredicate_MatchSet{Rules: off},
-		}}
+		f.FilterDisabled = &listenerv3.ListenerFilterChainMatchPredicate{
+			Rule: &listenerv3.ListenerFilterChainMatchPredicate_OrMatch{
+				OrMatch: &listenerv3.ListenerFilterChainMatchPredicate_MatchSet{Rules: off},
+			},
+		}
 	}
 	return f
 }
 
 const connectAttempts = 4
 
-// tcpProxy passes bytes on. Behind TLS the upstream is called only once the handshake has admitted the caller: a refused one
-// sees not a byte, not even of a server that speaks first.
-func tcpProxy(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log ...*accesslogv3.AccessLog) *listenerv3.Filter {
+// tcpProxy passes bytes on. Behind TLS the upstream is called only once the handshake has admitted the caller: a
+// refused one sees not a byte, not even of a server that speaks first.
+func tcpProxy(
+	name, cluster string,
+	connect tcpproxyv3.UpstreamConnectMode,
+	log ...*accesslogv3.AccessLog,
+) *listenerv3.Filter {
 	return newNetworkFilter(tcpFilter, anyOf(tcpProxyTo(name, cluster, connect, log...)))
 }
 
-func tcpProxyTo(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, log ...*accesslogv3.AccessLog) *tcpproxyv3.TcpProxy {
+func tcpProxyTo(
+	name, cluster string,
+	connect tcpproxyv3.UpstreamConnectMode,
+	log ...*accesslogv3.AccessLog,
+) *tcpproxyv3.TcpProxy {
 	p := &tcpproxyv3.TcpProxy{
 		StatPrefix: name, ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
 		UpstreamConnectMode: connect, MaxConnectAttempts: u32(connectAttempts), IdleTimeout: millis(0), AccessLog: log,
@@ -88,7 +114,12 @@ func tcpProxyTo(name, cluster string, connect tcpproxyv3.UpstreamConnectMode, lo
 }
 
 // chain is a filter chain, behind TLS if any, which asks for a certificate.
-func chain(name string, match *listenerv3.FilterChainMatch, tls *corev3.TransportSocket, filters ...*listenerv3.Filter) *listenerv3.FilterChain {
+func chain(
+	name string,
+	match *listenerv3.FilterChainMatch,
+	tls *corev3.TransportSocket,
+	filters ...*listenerv3.Filter,
+) *listenerv3.FilterChain {
 	fc := &listenerv3.FilterChain{Name: name, FilterChainMatch: match}
 	addNetworkFilters(fc, filters...)
 	if tls != nil {

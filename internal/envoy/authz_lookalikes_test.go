@@ -9,7 +9,8 @@ import (
 func TestRemovedLookalikes(t *testing.T) {
 	removes := func(names []string, usual, name string) bool {
 		for _, m := range removedLookalikes(names, usual) {
-			if regexp.MustCompile(`\A(?:` + m.GetRemoveOnMatch().KeyMatcher.GetSafeRegex().Regex + `)\z`).MatchString(name) {
+			if regexp.MustCompile(`\A(?:` + m.GetRemoveOnMatch().KeyMatcher.GetSafeRegex().Regex + `)\z`).
+				MatchString(name) {
 				return true
 			}
 		}

@@ -17,8 +17,8 @@ import (
 // callerHeader carries the caller that a federation gateway asserts.
 const callerHeader = "isthmus-caller"
 
-// rbacTranslator turns policies into Envoy RBAC for HTTP or for raw TCP.
-// On TCP (Istio: AuthorizationPolicy on TCP ports) an ALLOW rule with an HTTP field is dropped; a DENY rule loses the field.
+// rbacTranslator turns policies into Envoy RBAC for HTTP or for raw TCP. On TCP (Istio: AuthorizationPolicy on TCP
+// ports) an ALLOW rule with an HTTP field is dropped; a DENY rule loses the field.
 type rbacTranslator struct {
 	http     bool
 	trust    string   // own trust domain
@@ -74,7 +74,10 @@ func (t rbacTranslator) rule(r model.Rule, action model.Action) *rbacv3.Policy {
 		p.Principals = []*rbacv3.Principal{andPrincipals(whenPrincipals)}
 	}
 	for _, o := range r.To {
-		p.Permissions = append(p.Permissions, andPermissions(append(t.operation(o, action == model.Deny), whenPermissions...)))
+		p.Permissions = append(
+			p.Permissions,
+			andPermissions(append(t.operation(o, action == model.Deny), whenPermissions...)),
+		)
 	}
 	if len(r.To) == 0 {
 		p.Permissions = []*rbacv3.Permission{andPermissions(whenPermissions)}
@@ -158,7 +161,9 @@ func (t rbacTranslator) ofGateways() *rbacv3.Principal {
 func (t rbacTranslator) namespace(ns string) *rbacv3.Principal {
 	prefix := workloadsOf(t.trust)
 	if !strings.Contains(ns, "*") {
-		return authenticated(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix + ns + "/"}})
+		return authenticated(
+			&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix + ns + "/"}},
+		)
 	}
 	return authenticated(regex(regexp.QuoteMeta(prefix) + glob(ns, "[^/]*") + "/.*"))
 }
@@ -210,7 +215,11 @@ func (t rbacTranslator) operation(o model.Operation, refusing bool) []*rbacv3.Pe
 	return bothPermissions(out, o.Ports, o.NotPorts, portPermission)
 }
 
-func bothPermissions[V any](out []*rbacv3.Permission, yes, no []V, one func(V) *rbacv3.Permission) []*rbacv3.Permission {
+func bothPermissions[V any](
+	out []*rbacv3.Permission,
+	yes, no []V,
+	one func(V) *rbacv3.Permission,
+) []*rbacv3.Permission {
 	if len(yes) > 0 {
 		out = append(out, orPermissions(each(yes, one)))
 	}
@@ -220,7 +229,10 @@ func bothPermissions[V any](out []*rbacv3.Permission, yes, no []V, one func(V) *
 	return out
 }
 
-func (t rbacTranslator) condition(w model.Condition, action model.Action) (ids []*rbacv3.Principal, perms []*rbacv3.Permission) {
+func (t rbacTranslator) condition(
+	w model.Condition,
+	action model.Action,
+) (ids []*rbacv3.Principal, perms []*rbacv3.Permission) {
 	name, isHeader := strings.CutPrefix(w.Key, "request.headers[")
 	switch {
 	case isHeader && t.http:
@@ -237,7 +249,9 @@ func (t rbacTranslator) condition(w model.Condition, action model.Action) (ids [
 		}
 	case w.Key == "connection.sni":
 		perms = bothPermissions(perms, w.Matches, w.NotMatches, func(m model.Match) *rbacv3.Permission {
-			return &rbacv3.Permission{Rule: &rbacv3.Permission_RequestedServerName{RequestedServerName: stringMatcher(m)}}
+			return &rbacv3.Permission{
+				Rule: &rbacv3.Permission_RequestedServerName{RequestedServerName: stringMatcher(m)},
+			}
 		})
 	case w.Key == "destination.ip":
 		perms = bothPermissions(perms, w.Prefixes, w.NotPrefixes, func(p netip.Prefix) *rbacv3.Permission {
@@ -273,15 +287,18 @@ func headerPermission(h *routev3.HeaderMatcher) *rbacv3.Permission {
 
 func header(name string, m model.Match, ignoreCase bool) *routev3.HeaderMatcher {
 	if m.Kind == model.Present {
-		return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
+		return &routev3.HeaderMatcher{
+			Name:                 name,
+			HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+		}
 	}
 	sm := stringMatcher(m)
 	sm.IgnoreCase = ignoreCase
 	return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: sm}}
 }
 
-// listedHeader matches a header of which any value in its list matches: "user,admin" holds "admin". What refuses must see
-// through such lists, as servers do; what allows compares the whole. \C is any byte, be it no UTF-8.
+// listedHeader matches a header of which any value in its list matches: "user,admin" holds "admin". What refuses must
+// see through such lists, as servers do; what allows compares the whole. \C is any byte, be it no UTF-8.
 func listedHeader(name string, m model.Match) *routev3.HeaderMatcher {
 	const before, after = `(?:\C*,)?[ \t]*`, `[ \t]*(?:,\C*)?`
 	switch m.Kind {
@@ -314,16 +331,20 @@ func stringMatcher(m model.Match) *matcherv3.StringMatcher {
 }
 
 func regex(expression string) *matcherv3.StringMatcher {
-	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: expression}}}
+	return &matcherv3.StringMatcher{
+		MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: expression}},
+	}
 }
 
 func authenticated(m *matcherv3.StringMatcher) *rbacv3.Principal {
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Authenticated_{Authenticated: &rbacv3.Principal_Authenticated{PrincipalName: m}}}
+	return &rbacv3.Principal{
+		Identifier: &rbacv3.Principal_Authenticated_{Authenticated: &rbacv3.Principal_Authenticated{PrincipalName: m}},
+	}
 }
 
-// remoteIP compares where a connection comes from. Nobody's word on that counts here (x-forwarded-for), so that the direct
-// address would be the same; but a call that was handed over inside the proxy has none. One of which nobody has told whence it
-// comes is taken to come from where that refuses.
+// remoteIP compares where a connection comes from. Nobody's word on that counts here (x-forwarded-for), so that the
+// direct address would be the same; but a call that was handed over inside the proxy has none. One of which nobody has
+// told whence it comes is taken to come from where that refuses.
 func remoteIP(refusing bool) func(netip.Prefix) *rbacv3.Principal {
 	from := func(p netip.Prefix) *rbacv3.Principal {
 		return &rbacv3.Principal{Identifier: &rbacv3.Principal_RemoteIp{RemoteIp: cidr(p)}}

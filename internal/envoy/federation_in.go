@@ -27,7 +27,11 @@ func (b *builder) ingress(g *model.Gateway) {
 		refs = append(refs, e.Ref, e.Peer.Ref)
 	}
 	for _, p := range g.Federation.Peers {
-		l.FilterChains = append(l.FilterChains, atMost(toControl, b.peerControl(g, p)), atMost(toControl, b.probes(g, p)))
+		l.FilterChains = append(
+			l.FilterChains,
+			atMost(toControl, b.peerControl(g, p)),
+			atMost(toControl, b.probes(g, p)),
+		)
 		refs = append(refs, p.Ref)
 	}
 	for _, i := range g.Federation.Invites {
@@ -44,13 +48,24 @@ func (b *builder) exportChain(g *model.Gateway, e *model.Export) *listenerv3.Fil
 	tls := serverTLS(g.Identity.String(), e.Peer.TrustDomain.Name(), exactly(e.Peer.GatewayIDs...))
 	c := inMesh(withoutMergeWindow(bySet(cluster(name, nil), e.Set())))
 	if e.Port.MTLS {
-		c.TransportSocket = clientTLS(g.Identity.String(), b.view.TrustDomain.Name(), exactly(e.Port.Identities...), "", meshALPN)
+		c.TransportSocket = clientTLS(
+			g.Identity.String(),
+			b.view.TrustDomain.Name(),
+			exactly(e.Port.Identities...),
+			"",
+			meshALPN,
+		)
 	}
 	refs := append([]model.Ref{e.Ref, e.Peer.Ref}, e.Service.Refs...)
 	if !e.Port.Protocol.IsHTTP() {
 		b.add(ClusterType, name, c, refs)
 		log := tcpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...)
-		return chain(name, onSNI(e.SNI), tls, tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log))
+		return chain(
+			name,
+			onSNI(e.SNI),
+			tls,
+			tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, log),
+		)
 	}
 	if e.Port.MTLS {
 		b.add(ClusterType, name, b.speaking(c, e.Port.Protocol), refs)
@@ -58,11 +73,19 @@ func (b *builder) exportChain(g *model.Gateway, e *model.Export) *listenerv3.Fil
 		b.addPrograms(c, e.Port.Protocol, refs)
 	}
 	b.add(RouteType, name, b.exportRoutes(name, e), refs)
-	filters := append(boundaryFilters([]*mutationv3.HeaderMutation{oneCaller}, []*mutationv3.HeaderMutation{foreignIsthmusHeaders}),
-		innerNamesOfAnswers(e.Service, b.view.Domain))
-	m := withLocalReplies(behindEnvoys(httpManager(name, name, filters, nil)), "the boundary of "+b.view.TrustDomain.Name(),
-		refused("its FederatedExport to this peer lists no such caller, method and path"))
-	m.AccessLog = append(m.AccessLog, httpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...))
+	filters := append(
+		boundaryFilters([]*mutationv3.HeaderMutation{oneCaller}, []*mutationv3.HeaderMutation{foreignIsthmusHeaders}),
+		innerNamesOfAnswers(e.Service, b.view.Domain),
+	)
+	m := withLocalReplies(
+		behindEnvoys(httpManager(name, name, filters, nil)),
+		"the boundary of "+b.view.TrustDomain.Name(),
+		refused("its FederatedExport to this peer lists no such caller, method and path"),
+	)
+	m.AccessLog = append(
+		m.AccessLog,
+		httpLog(ingressLog, nil, tagged(tag{name: "peer", value: e.Peer.Name}, e.Name, e.SNI)...),
+	)
 	return chain(name, onSNI(e.SNI), tls, managerFilter(m))
 }
 
@@ -78,7 +101,12 @@ func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfi
 	}
 	return &routev3.RouteConfiguration{
 		Name: name, VirtualHosts: []*routev3.VirtualHost{
-			{Name: e.SNI, Domains: []string{e.SNI}, Routes: retried(e.Port.MTLS, routes...), IncludeRequestAttemptCount: e.Port.MTLS},
+			{
+				Name:                       e.SNI,
+				Domains:                    []string{e.SNI},
+				Routes:                     retried(e.Port.MTLS, routes...),
+				IncludeRequestAttemptCount: e.Port.MTLS,
+			},
 			probeHost(sni.Probe(e.Peer.Name, b.view.TrustDomain.Name()), e.Peer),
 		},
 		RequestHeadersToRemove: requestLeaks, ResponseHeadersToRemove: drop,
@@ -90,8 +118,8 @@ func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfi
 // segment of a SPIFFE ID's path (SPIFFE-ID §2.2), as far as names of namespaces and service accounts need it.
 const segment = "[A-Za-z0-9][A-Za-z0-9._-]*"
 
-// oneCaller folds repeated headers into one line. Envoy's RBAC looks at each line by itself, so that a second assertion would
-// pass beside a good one; a line with two fits no rule.
+// oneCaller folds repeated headers into one line. Envoy's RBAC looks at each line by itself, so that a second assertion
+// would pass beside a good one; a line with two fits no rule.
 var oneCaller = folded(callerHeader, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
 
 // exportPolicy: the asserted caller lies in the peer's trust domain, always, and one rule matches.
@@ -112,8 +140,10 @@ func exportPolicy(e *model.Export) *rbacv3.RBAC {
 		}
 		methods := each(r.Methods, func(m string) model.Match { return model.Match{Value: m} })
 		out.Policies[policyName(e.Name, n)] = &rbacv3.Policy{
-			Principals:  []*rbacv3.Principal{andPrincipals(principals)},
-			Permissions: []*rbacv3.Permission{andPermissions(t.operation(model.Operation{Methods: methods, Paths: r.Paths}, false))},
+			Principals: []*rbacv3.Principal{andPrincipals(principals)},
+			Permissions: []*rbacv3.Permission{
+				andPermissions(t.operation(model.Operation{Methods: methods, Paths: r.Paths}, false)),
+			},
 		}
 	}
 	return out
@@ -144,10 +174,14 @@ func (b *builder) probes(g *model.Gateway, p *model.Peer) *listenerv3.FilterChai
 func (b *builder) invitation(g *model.Gateway, i model.Invite) *listenerv3.FilterChain {
 	tls := tlsSocket(&tlsv3.DownstreamTlsContext{
 		DisableStatefulSessionResumption: true,
-		SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
+		SessionTicketKeysType: &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{
+			DisableStatelessSessionResumption: true,
+		},
 		CommonTlsContext: &tlsv3.CommonTlsContext{
-			TlsParams:                      tls13(),
-			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{fromAgent(g.Identity.String() + agentapi.WithRootSuffix)},
+			TlsParams: tls13(),
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
+				fromAgent(g.Identity.String() + agentapi.WithRootSuffix),
+			},
 		},
 	})
 	fc := carried(ingressName("invite", i.ID), sni.Invite(i.ID, b.view.TrustDomain.Name()))

@@ -13,29 +13,39 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Envoy's RBAC looks at each line of a repeated header by itself: an ALLOW would be met by one good line beside a bad one,
-// which the server may read. Folded into one (RFC 9110 §5.3), both are seen.
+// Envoy's RBAC looks at each line of a repeated header by itself: an ALLOW would be met by one good line beside a bad
+// one, which the server may read. Folded into one (RFC 9110 §5.3), both are seen.
 
 // inboundFilters are those of a server: what they do stands in the route configuration.
 func inboundFilters() []*hcmv3.HttpFilter {
-	return append([]*hcmv3.HttpFilter{assertedCallers(), newHTTPFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{
-		Mutations: &headermutationv3.Mutations{RequestMutations: ownLookalikes, RequestTrailersMutations: trailersRemoved},
-	}))}, policyFilters()...)
+	return append(
+		[]*hcmv3.HttpFilter{assertedCallers(), newHTTPFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{
+			Mutations: &headermutationv3.Mutations{
+				RequestMutations:         ownLookalikes,
+				RequestTrailersMutations: trailersRemoved,
+			},
+		}))},
+		policyFilters()...)
 }
 
-// foldConfig folds the headers that some rule compares as a whole: those that an ALLOW asks for, and those that a DENY excepts. It
-// removes trailers that are named, or look, like what any rule asks for: no policy sees trailers, and some servers take them for
-// headers. It is nil when there is none.
+// foldConfig folds the headers that some rule compares as a whole: those that an ALLOW asks for, and those that a DENY
+// excepts. It removes trailers that are named, or look, like what any rule asks for: no policy sees trailers, and some
+// servers take them for headers. It is nil when there is none.
 func foldConfig(ps model.Policies) *anypb.Any {
 	names := policyHeaders(ps)
 	if len(names) == 0 {
 		return nil
 	}
 	m := &headermutationv3.Mutations{
-		RequestMutations:         removedLookalikes(names, "_-"),
-		RequestTrailersMutations: append(each(slices.Concat(names, lookalikes(names)), removed), removedLookalikes(names, "_-")...),
+		RequestMutations: removedLookalikes(names, "_-"),
+		RequestTrailersMutations: append(
+			each(slices.Concat(names, lookalikes(names)), removed),
+			removedLookalikes(names, "_-")...),
 	}
-	excepted := slices.DeleteFunc(conditions(ps.Deny...), func(w model.Condition) bool { return len(w.NotMatches) == 0 })
+	excepted := slices.DeleteFunc(
+		conditions(ps.Deny...),
+		func(w model.Condition) bool { return len(w.NotMatches) == 0 },
+	)
 	for _, name := range comparedHeaders(slices.Concat(conditions(ps.Allow...), excepted)) {
 		if plainName.MatchString(name) {
 			m.RequestMutations = append(m.RequestMutations, folded(name, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS))

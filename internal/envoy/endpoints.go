@@ -1,0 +1,108 @@
+package envoy
+
+import (
+	"cmp"
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/view"
+)
+
+// Endpoints is one endpoint set as Envoy is told it. In a proxy's own form of it, near are those whom it serves itself.
+func Endpoints(set model.EndpointSet, eps []model.Endpoint, near ...model.WorkloadID) *Resource {
+	return newResource(EndpointType, SetName(set), assignment(SetName(set), eps, near...), nil)
+}
+
+// EndpointsFor is one of a view's endpoint sets, in its own form or the shared one.
+func EndpointsFor(v *view.View, set model.EndpointSet, all map[model.EndpointSet][]model.Endpoint) *Resource {
+	eps := all[set.Shared()]
+	if set.Proxy == "" {
+		return Endpoints(set, eps)
+	}
+	return Endpoints(set, eps, v.Near[set.Shared()]...)
+}
+
+func assignment(name string, eps []model.Endpoint, near ...model.WorkloadID) *endpointv3.ClusterLoadAssignment {
+	a := &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	if len(eps) == 0 {
+		return a
+	}
+	var l *endpointv3.LocalityLbEndpoints
+	for n, e := range eps {
+		if n == 0 || e.Destination != eps[n-1].Destination {
+			l = locality(e.Destination)
+			a.Endpoints = append(a.Endpoints, l)
+		}
+		ep := endpoint(e)
+		if slices.Contains(near, e.By) {
+			ep = handedEndpoint(e)
+		}
+		if !e.Healthy {
+			ep.HealthStatus = corev3.HealthStatus_UNHEALTHY
+		}
+		if e.Weight > 1 {
+			ep.LoadBalancingWeight = u32(e.Weight)
+		}
+		l.LbEndpoints = append(l.LbEndpoints, ep)
+	}
+	return a
+}
+
+func endpoint(e model.Endpoint) *endpointv3.LbEndpoint {
+	host := e.Host
+	if e.Addr.IsValid() {
+		host = e.Addr.String()
+	}
+	ep := at(socket(host, e.Port))
+	if e.Destination != (model.Destination{}) {
+		labelEndpoint(ep, e.Destination)
+	}
+	if e.Other.IsValid() {
+		ep.GetEndpoint().AdditionalAddresses = []*endpointv3.Endpoint_AdditionalAddress{
+			{Address: socket(e.Other.String(), e.Port)},
+		}
+	}
+	return ep
+}
+
+func at(a *corev3.Address) *endpointv3.LbEndpoint {
+	return &endpointv3.LbEndpoint{
+		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: a}},
+	}
+}
+
+func socket(host string, port uint16) *corev3.Address { return inside("", host, uint32(port)) }
+
+// label is by what the endpoints of a destination are found.
+func label(d model.Destination) string { return cmp.Or(d.SNI, d.Name) }
+
+// locality begins the endpoints of one destination; the zero one has neither a name nor a weight.
+func locality(d model.Destination) *endpointv3.LocalityLbEndpoints {
+	l := &endpointv3.LocalityLbEndpoints{Priority: d.Priority}
+	if d.Name != "" {
+		l.Locality = &corev3.Locality{Region: d.Name}
+		l.LoadBalancingWeight = u32(max(d.Weight, 1))
+	}
+	return l
+}
+
+// labelEndpoint says of an endpoint how it is called and, for the log, which peer it is.
+func labelEndpoint(ep *endpointv3.LbEndpoint, d model.Destination) {
+	fields := map[string]*structpb.Struct{"envoy.transport_socket_match": peerMetadata(label(d))}
+	switch {
+	case d.SNI != "":
+		ep.GetEndpoint().Hostname = d.SNI
+		fields[hostTags] = peerMetadata(d.Name)
+	case d.Name == model.OwnEndpoints:
+		ep.GetEndpoint().HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{DisableActiveHealthCheck: true}
+	}
+	ep.Metadata = &corev3.Metadata{FilterMetadata: fields}
+}
+
+func peerMetadata(key string) *structpb.Struct {
+	return &structpb.Struct{Fields: map[string]*structpb.Value{"peer": structpb.NewStringValue(key)}}
+}
