@@ -257,6 +257,15 @@ func TestCrossing(t *testing.T) {
 		"without mutual TLS nobody's name is known": {
 			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)}, change: inMode(istiosec.PeerAuthentication_MutualTLS_DISABLE), offered: 1,
 		},
+		"admits none of a kind of callers": {
+			exports: []*v1alpha1.FederatedExport{exported("web", 80, v1alpha1.ExportRule{Callers: []string{"spiffe://shop.example/ns/default/*"}})},
+			want: []string{
+				"ISM0328 spec.to[0] every call of peer shop is refused by the workload behind default/web: " +
+					"its AuthorizationPolicies allow none of the callers that the export lets through",
+				`write an AuthorizationPolicy in namespace default that selects the workload, with the rule ` +
+					`{from: [{source: {principals: ["shop.example/ns/default/*"]}}]}`,
+			},
+		},
 		"admits somebody else": {
 			exports:  []*v1alpha1.FederatedExport{exported("web", 80, till)},
 			policies: []*security.AuthorizationPolicy{allowing("shop.example/ns/default/sa/clerk", "bank.example/ns/default/sa/till")},

@@ -2,11 +2,13 @@ package compile
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	istiosec "istio.io/api/security/v1beta1"
 	istiotype "istio.io/api/type/v1beta1"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,7 +40,9 @@ func TestUnmatched(t *testing.T) {
 		labels    map[string]string
 		service   *corev1.Service // beside web
 		rules     []*istiosec.Rule
+		entry     bool     // beside web a WorkloadEntry of its labels, which no node has registered
 		want      []string // code, field, message
+		near      string   // with which the remedy begins
 	}{
 		"all is there": {
 			namespace: "default", labels: map[string]string{"app": "web"}, rules: from(&istiosec.Source{
@@ -54,6 +58,7 @@ func TestUnmatched(t *testing.T) {
 		"labels": {
 			namespace: "default", labels: map[string]string{"app": "wbe"},
 			want: []string{"ISM0345", "spec.selector", "no workload of namespace default has the labels app=wbe, so the policy applies to nobody"},
+			near: "did you mean app=web? isthmus status",
 		},
 		"namespace of the policy": {
 			namespace: "defualt",
@@ -134,6 +139,7 @@ func TestUnmatched(t *testing.T) {
 				`"web" matches nobody: its trust domain is neither this mesh's nor a peer's`,
 			},
 		},
+		"of what nobody registered not all ports are known": {namespace: "default", rules: to("8080", "80"), entry: true},
 		"the Service's port": {
 			namespace: "default", rules: to("8080", "80"),
 			want: []string{
@@ -175,12 +181,20 @@ func TestUnmatched(t *testing.T) {
 					}},
 				},
 			}
+			if tt.entry {
+				e := &networking.WorkloadEntry{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "vm"}}
+				e.Spec.Address, e.Spec.Labels = "10.0.0.7", map[string]string{"app": "web"}
+				snap.Config = snap.Config.With(snapshot.PutAll(e))
+			}
 			if tt.service != nil {
 				snap.Config = snap.Config.With(snapshot.PutAll(tt.service))
 			}
 			mesh, _ := Mesh(snap)
 			var got []string
 			for _, f := range Unmatched(snap, mesh) {
+				if !strings.HasPrefix(f.Remedy, tt.near) {
+					t.Errorf("remedy %q", f.Remedy)
+				}
 				got = append(got, f.Code, f.Field, f.Message)
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {

@@ -27,6 +27,7 @@ func TestSilentNodes(t *testing.T) {
 		"most go and all but one return":   {"a b c", []step{{0, "a b c"}, {time.Second, ""}, {8 * time.Second, ""}, {9 * time.Second, "a b"}, {12 * time.Second, "a b"}}, ""},
 		"most go and one never returns":    {"a b c", []step{{0, "a b c"}, {time.Second, ""}, {8 * time.Second, ""}, {9 * time.Second, "a b"}, {20 * time.Second, "a b"}}, "c"},
 		"one after the other goes":         {"a b c", []step{{0, "a b c"}, {time.Second, "a b"}, {3 * time.Second, "a b"}, {4 * time.Second, "a"}, {6 * time.Second, "a"}}, "b c"},
+		"one goes, then the others":        {"a b c", []step{{0, "a b c"}, {time.Second, "a b"}, {3 * time.Second, "a b"}, {4 * time.Second, ""}, {6 * time.Second, ""}}, "c"},
 		"a control plane that has started": {"a b c", []step{{0, ""}, {2 * time.Second, "a"}, {20 * time.Second, "a b"}, {29 * time.Second, "a b"}}, ""},
 		"one that never comes":             {"a b c", []step{{0, ""}, {2 * time.Second, "a b"}, {31 * time.Second, "a b"}}, "c"},
 		"one that is forgotten":            {"a", []step{{0, "a b"}, {time.Second, "a"}, {3 * time.Second, "a"}}, ""},
