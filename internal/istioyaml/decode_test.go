@@ -14,7 +14,6 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/istioyaml"
-	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -121,41 +120,6 @@ func TestDecodeBounds(t *testing.T) {
 			t.Errorf("%s: %d objects, findings %v", name, len(f.Objects), f.Findings)
 		}
 	}
-}
-
-// TestEveryKindDecodes: each row of the table of kinds has a decoder and a page whose examples are free of findings.
-func TestEveryKindDecodes(t *testing.T) {
-	validate := schema.New().Validate
-	for _, k := range kind.All {
-		t.Run(k.Name, func(t *testing.T) {
-			page := filepath.Join("..", "..", "docs", "kinds", strings.ToLower(k.Name)+".md")
-			text, err := os.ReadFile(page)
-			if err != nil {
-				t.Fatalf("every kind has a page: %v", err)
-			}
-			seen := false
-			for _, example := range examples(string(text)) {
-				f := istioyaml.Decode(page, []byte(example), validate, nil)
-				for _, fd := range f.Findings {
-					t.Errorf("example: %s", fd)
-				}
-				seen = seen || slices.ContainsFunc(f.Objects, func(o *snapshot.Object) bool { return o.Key.Kind == k.Name })
-			}
-			if !seen {
-				t.Errorf("%s shows no example of the kind", page)
-			}
-		})
-	}
-}
-
-// examples are the fenced yaml blocks of a page.
-func examples(page string) []string {
-	var out []string
-	for _, part := range strings.Split(page, "\n```yaml\n")[1:] {
-		block, _, _ := strings.Cut(part, "\n```")
-		out = append(out, block+"\n")
-	}
-	return out
 }
 
 // degenerate are forms that a document can have and no object has.

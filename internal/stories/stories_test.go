@@ -9,8 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
-
-	"isthmus.dev/isthmus/internal/kind"
 )
 
 var update = flag.Bool("update", false, "rewrite what comes out of each story")
@@ -93,17 +91,4 @@ func compareSections(a, b string) int {
 		return 1
 	}
 	return 0
-}
-
-// TestEveryKindIsTold: a kind is done only when it has a story and a page.
-func TestEveryKindIsTold(t *testing.T) {
-	for _, k := range kind.All {
-		name := strings.ToLower(k.Name)
-		if told, _ := filepath.Glob("testdata/" + name + "/*.txtar"); len(told) == 0 {
-			t.Errorf("%s has no story: write internal/stories/testdata/%s/<case>.txtar", k.Name, name)
-		}
-		if _, err := os.Stat("../../docs/kinds/" + name + ".md"); err != nil {
-			t.Errorf("%s has no page: write docs/kinds/%s.md", k.Name, name)
-		}
-	}
 }

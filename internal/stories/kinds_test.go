@@ -1,0 +1,147 @@
+package stories
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/txtar"
+
+	"isthmus.dev/isthmus/internal/compile"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/istioyaml"
+	"isthmus.dev/isthmus/internal/kind"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/schema"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// TestEveryKind: a row of the table of kinds is more than a row. A kind is decoded, checked, documented and told of in a
+// story, and a change of an object of it reaches a proxy, by the short way of compile.Next too.
+func TestEveryKind(t *testing.T) {
+	refused := refusedKinds(t)
+	for _, k := range kind.All {
+		t.Run(k.Name, func(t *testing.T) {
+			documented(t, k)
+			if !refused[k.Name] {
+				t.Errorf("nothing is refused for its content: write internal/istioyaml/testdata/bad/%s.yaml", strings.ToLower(k.Name))
+			}
+			reachesProxies(t, k)
+		})
+	}
+}
+
+// documented demands a page whose examples are free of findings, and decode into the Go type of the kind.
+func documented(t *testing.T, k kind.Kind) {
+	page := filepath.Join("..", "..", "docs", "kinds", strings.ToLower(k.Name)+".md")
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Errorf("every kind has a page: %v", err)
+	}
+	seen := false
+	for _, part := range strings.Split(string(text), "\n```yaml\n")[1:] {
+		example, _, _ := strings.Cut(part, "\n```")
+		f := istioyaml.Decode(page, []byte(example+"\n"), schema.New().Validate, nil)
+		for _, fd := range f.Findings {
+			t.Errorf("example: %s", fd)
+		}
+		seen = seen || slices.ContainsFunc(f.Objects, func(o *snapshot.Object) bool {
+			return o.Key.Kind == k.Name && reflect.TypeOf(o.Value) == reflect.PointerTo(k.Type)
+		})
+	}
+	if !seen {
+		t.Errorf("%s shows no example of the kind", page)
+	}
+}
+
+// refusedKinds are those of which some testdata of istioyaml shows a refusal.
+func refusedKinds(t *testing.T) map[string]bool {
+	paths, err := filepath.Glob("../istioyaml/testdata/bad/*.yaml")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	out := map[string]bool{}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range istioyaml.Decode(path, text, schema.New().Validate, nil).Findings {
+			if name, _, _ := strings.Cut(fd.Object, " "); fd.Severity == finding.Error {
+				out[name] = true
+			}
+		}
+	}
+	return out
+}
+
+// reachesProxies takes each object of a kind out of each of the kind's stories, and puts it back. What Next makes of that
+// is what Mesh makes of it, and at least once some Envoy is configured otherwise.
+func reachesProxies(t *testing.T, k kind.Kind) {
+	paths, _ := filepath.Glob("testdata/" + strings.ToLower(k.Name) + "/*.txtar")
+	objects, reached := 0, false
+	for _, path := range paths {
+		a, err := txtar.ParseFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		story, err := Read("testdata", a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		with := story.Snapshot
+		for o := range with.Config.Objects.All() {
+			if o.Key.Kind != k.Name {
+				continue
+			}
+			objects++
+			var change snapshot.Change
+			change.Remove(o.Key)
+			without := *with
+			without.Config = with.Config.With(change)
+			there, gone := toldOf(with), toldOf(&without)
+			reached = reached || !maps.Equal(there, gone)
+			if told := toldFromTo(with, &without); !maps.Equal(told, gone) {
+				t.Errorf("%s: when %s goes, Next leaves proxies with what they had", storyName(path), o.Key)
+			}
+			if told := toldFromTo(&without, with); !maps.Equal(told, there) {
+				t.Errorf("%s: when %s comes, Next leaves proxies with what they had", storyName(path), o.Key)
+			}
+		}
+	}
+	switch {
+	case objects == 0:
+		t.Errorf("no story has an object of it: write internal/stories/testdata/%s/<case>.txtar", strings.ToLower(k.Name))
+	case !reached:
+		t.Error("no Envoy of any of its stories is configured otherwise without the objects of this kind")
+	}
+}
+
+func toldOf(snap *snapshot.Snapshot) map[string]string {
+	mesh, _ := compile.Mesh(snap)
+	return told(snap, mesh)
+}
+
+func toldFromTo(before, after *snapshot.Snapshot) map[string]string {
+	return told(after, compile.Next(compile.Next(nil, before), after).Mesh)
+}
+
+// told is the configuration of every proxy, by proxy, type and name.
+func told(snap *snapshot.Snapshot, mesh *model.Mesh) map[string]string {
+	out := map[string]string{}
+	if mesh == nil {
+		return out
+	}
+	for _, n := range snap.Registry.Nodes {
+		for typ, rs := range Resources(mesh, n.Name) {
+			for _, r := range rs {
+				out[n.Name+" "+typ+" "+r.Name] = string(r.Body)
+			}
+		}
+	}
+	return out
+}
