@@ -12,12 +12,14 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"isthmus.dev/isthmus/internal/compile"
+	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/view"
 )
 
 // TestEveryKind: a row of the table of kinds is more than a row. A kind is decoded, checked, documented and told of in a
@@ -103,14 +105,9 @@ func reachesProxies(t *testing.T, k kind.Kind) {
 			change.Remove(o.Key)
 			without := *with
 			without.Config = with.Config.With(change)
-			there, gone := toldOf(with), toldOf(&without)
-			reached = reached || !maps.Equal(there, gone)
-			if told := toldFromTo(with, &without); !maps.Equal(told, gone) {
-				t.Errorf("%s: when %s goes, Next leaves proxies with what they had", storyName(path), o.Key)
-			}
-			if told := toldFromTo(&without, with); !maps.Equal(told, there) {
-				t.Errorf("%s: when %s comes, Next leaves proxies with what they had", storyName(path), o.Key)
-			}
+			reached = reached || !maps.Equal(toldOf(with), toldOf(&without))
+			follows(t, storyName(path)+": "+o.Key.String()+" goes", with, &without)
+			follows(t, storyName(path)+": "+o.Key.String()+" comes", &without, with)
 		}
 	}
 	switch {
@@ -121,13 +118,30 @@ func reachesProxies(t *testing.T, k kind.Kind) {
 	}
 }
 
+// follows demands that the proxies come to know of a change: Next compiles it as Mesh does, and the comparison of views
+// sees it.
+func follows(t *testing.T, what string, before, after *snapshot.Snapshot) {
+	was := compile.Next(nil, before)
+	is := compile.Next(was, after).Mesh
+	if !maps.Equal(told(after, is), toldOf(after)) {
+		t.Errorf("%s, and compile.Next leaves proxies with what they had", what)
+	}
+	if was.Mesh == nil || is == nil {
+		return
+	}
+	for _, n := range after.Registry.Nodes {
+		a, b := view.For(was.Mesh, n.Name), view.For(is, n.Name)
+		same := view.Equal(a, b) || view.SameSurroundings(was.Mesh, is) &&
+			view.SameWorkloads(was.Mesh.Proxies[n.Name], is.Proxies[n.Name])
+		if same && !reflect.DeepEqual(envoy.Build(a), envoy.Build(b)) {
+			t.Errorf("%s, and package view sees no difference for proxy %s, whose configuration is another", what, n.Name)
+		}
+	}
+}
+
 func toldOf(snap *snapshot.Snapshot) map[string]string {
 	mesh, _ := compile.Mesh(snap)
 	return told(snap, mesh)
-}
-
-func toldFromTo(before, after *snapshot.Snapshot) map[string]string {
-	return told(after, compile.Next(compile.Next(nil, before), after).Mesh)
 }
 
 // told is the configuration of every proxy, by proxy, type and name.
