@@ -37,12 +37,16 @@ func TestEveryKind(t *testing.T) {
 	}
 }
 
-// documented demands a page whose examples are free of findings, and decode into the Go type of the kind.
+// documented demands a line in the list of kinds, and a page whose examples are free of findings, and decode into the Go type of the kind.
 func documented(t *testing.T, k kind.Kind) {
 	page := filepath.Join("..", "..", "docs", "kinds", strings.ToLower(k.Name)+".md")
 	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Errorf("every kind has a page: %v", err)
+	}
+	if list, err := os.ReadFile("../../docs/kinds/README.md"); err != nil ||
+		!strings.Contains(string(list), "| ["+k.Name+"]("+filepath.Base(page)+") |") {
+		t.Errorf("docs/kinds/README.md does not list the kind: %v", err)
 	}
 	seen := false
 	for _, part := range strings.Split(string(text), "\n```yaml\n")[1:] {
