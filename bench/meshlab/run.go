@@ -15,9 +15,9 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // gatewayAccount in namespace isthmus-system is every gateway's service account.
@@ -87,7 +87,7 @@ func (r *Running) startControl(ctx context.Context) error {
 	at := func(port int) string { return fmt.Sprintf("%s:%d", r.host().Address, port) }
 	settings := map[string]any{
 		"configDir": r.dir("config"), "stateFile": r.dir("state.db"), "socket": r.dir("control.sock"),
-		"agentAddress": at(agentapi.ControlPort), "peeringAddress": at(agentapi.PeeringPort), "metricsAddress": at(agentapi.MetricsPort),
+		"agentAddress": at(wellknown.ControlPort), "peeringAddress": at(wellknown.PeeringPort), "metricsAddress": at(wellknown.MetricsPort),
 		"healthAddress": "127.0.0.1:15021",
 	}
 	file := r.dir("control.yaml")
@@ -144,7 +144,7 @@ func (r *Running) startAgent(ctx context.Context, verb, name string, settings ma
 	}
 	a := Agent{runDir: r.dir(name, "run")}
 	settings["name"], settings["runDir"], settings["stateDir"] = full, a.runDir, r.dir(name, "state")
-	settings["control"] = map[string]any{"addresses": []string{fmt.Sprintf("%s:%d", r.host().Address, agentapi.ControlPort)}, "tokenFile": r.dir(name + ".token")}
+	settings["control"] = map[string]any{"addresses": []string{fmt.Sprintf("%s:%d", r.host().Address, wellknown.ControlPort)}, "tokenFile": r.dir(name + ".token")}
 	settings["envoy"] = map[string]any{"path": r.lab.cfg.Envoy, "concurrency": r.lab.cfg.Concurrency}
 	settings["health"] = map[string]any{"address": "off"}
 	file := r.dir(name + ".yaml")

@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"slices"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // addEndpoints puts an instance behind a service port. Its IPv4 and its IPv6 address are one endpoint.
@@ -44,7 +44,7 @@ func endpoints(c *compiler) {
 }
 
 // gatewaySet are the mesh's own gateways, for callers of imports.
-var gatewaySet = model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: agentapi.FederationEgress}
+var gatewaySet = model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: wellknown.FederationEgress}
 
 // gatewayEndpoints are where callers of imports reach the mesh's gateways: at those that answer, or, where none does,
 // at all of them, since it may be the control plane that is cut off.
@@ -60,7 +60,7 @@ func gatewayEndpoints(c *compiler) {
 		all = slices.DeleteFunc(all, silent)
 	}
 	for _, p := range all {
-		for _, e := range model.Places(p.Gateway.Inner, agentapi.FederationEgress) {
+		for _, e := range model.Places(p.Gateway.Inner, wellknown.FederationEgress) {
 			e.Healthy, e.Weight = true, 1
 			c.mesh.Endpoints[gatewaySet] = append(c.mesh.Endpoints[gatewaySet], e)
 		}

@@ -3,8 +3,8 @@ package demo
 import (
 	"net/netip"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // nodeSettings are what `isthmus node` of mesh m reads.
@@ -47,7 +47,7 @@ func (w *world) agentSettings(m mesh, name, dir string) map[string]any {
 		"runDir":   w.files.runDir(m.name, dir),
 		"stateDir": w.files.mesh(m.name, dir, "state"),
 		"control": map[string]any{
-			"addresses": []string{hostPort(m.host, agentapi.ControlPort)},
+			"addresses": []string{hostPort(m.host, wellknown.ControlPort)},
 			"tokenFile": w.files.mesh(m.name, dir+".token"),
 		},
 		"envoy": map[string]any{"path": w.options.Envoy, "concurrency": 1},

@@ -20,6 +20,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/demo/lab"
 	"isthmus.dev/isthmus/internal/node/identity"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // What may grow during a soak without being called a leak: caches fill, buffers find their size, connections come and go.
@@ -109,7 +110,7 @@ func (w *world) controlMetrics(ctx context.Context, m mesh) (metricsClient, erro
 	if err != nil {
 		return metricsClient{}, err
 	}
-	return metricsClient{"https://" + hostPort(m.host, agentapi.MetricsPort) + "/metrics", &http.Client{Transport: &http.Transport{
+	return metricsClient{"https://" + hostPort(m.host, wellknown.MetricsPort) + "/metrics", &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		TLSClientConfig:   identity.ControlTLS(func() *identity.SVID { return own }),
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {

@@ -9,7 +9,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 	"isthmus.dev/isthmus/samples"
 )
 
@@ -51,9 +51,9 @@ func (w *world) controlSettings(m mesh) any {
 		"configDir":      w.files.config(m.name),
 		"stateFile":      w.files.mesh(m.name, "state.db"),
 		"socket":         w.files.socket(m.name),
-		"agentAddress":   hostPort(m.host, agentapi.ControlPort),
-		"peeringAddress": hostPort(m.host, agentapi.PeeringPort),
-		"metricsAddress": hostPort(m.host, agentapi.MetricsPort),
+		"agentAddress":   hostPort(m.host, wellknown.ControlPort),
+		"peeringAddress": hostPort(m.host, wellknown.PeeringPort),
+		"metricsAddress": hostPort(m.host, wellknown.MetricsPort),
 		"healthAddress":  "127.0.0.1:15021",
 	}
 }

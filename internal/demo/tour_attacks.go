@@ -24,6 +24,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // accepted begins what shake says of a handshake that both sides finished.
@@ -43,7 +44,7 @@ func impostorRefused(ctx context.Context, w *world) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	address := hostPort(w.cards().outer, agentapi.FederationPort)
+	address := hostPort(w.cards().outer, wellknown.FederationPort)
 	var seen []string
 	for _, try := range []struct {
 		what, sni string
@@ -72,7 +73,7 @@ func wrongSNIRefused(ctx context.Context, w *world) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	from, address := w.plan.gatewayNetns(w.retail()), hostPort(w.cards().outer, agentapi.FederationPort)
+	from, address := w.plan.gatewayNetns(w.retail()), hostPort(w.cards().outer, wellknown.FederationPort)
 	certs := []tls.Certificate{*svid.TLS()}
 	right, err := shake(ctx, from, address, federationSNI("payments", w), certs)
 	if err != nil {
@@ -196,7 +197,7 @@ func (w *world) gatewayIdentity(ctx context.Context, m mesh) (*identity.SVID, er
 	if err != nil {
 		return nil, err
 	}
-	address := hostPort(m.host, agentapi.ControlPort)
+	address := hostPort(m.host, wellknown.ControlPort)
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithAuthority("control"),
 		grpc.WithTransportCredentials(credentials.NewTLS(identity.ControlTLS(func() *identity.SVID { return agent }))),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // nothingReachable tries every way from retail into cards before the two have met.
@@ -21,7 +21,7 @@ func nothingReachable(ctx context.Context, w *world) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	conn, err := dial(ctx, w.plan.gatewayNetns(w.retail()), hostPort(w.cards().outer, agentapi.FederationPort))
+	conn, err := dial(ctx, w.plan.gatewayNetns(w.retail()), hostPort(w.cards().outer, wellknown.FederationPort))
 	door := "no listener"
 	if err == nil {
 		door = hearTLS(conn, federationSNI("payments", w))

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 	"isthmus.dev/isthmus/samples/apps"
 	"isthmus.dev/isthmus/samples/probe"
 )
@@ -189,7 +189,7 @@ func plaintextRefused(ctx context.Context, w *world) (string, error) {
 	var seen []string
 	for _, try := range []struct{ what, from, to string }{
 		{"payments", w.plan.hostNetns(cards), hostPort(payments.address, int(payments.port))},
-		{"gateway", w.plan.stranger(), hostPort(cards.outer, agentapi.FederationPort)},
+		{"gateway", w.plan.stranger(), hostPort(cards.outer, wellknown.FederationPort)},
 	} {
 		answer := plainHTTP(ctx, try.from, try.to)
 		if strings.HasPrefix(answer, served) || strings.HasPrefix(answer, "2") {

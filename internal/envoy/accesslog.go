@@ -11,8 +11,8 @@ import (
 	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	"google.golang.org/protobuf/proto"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // tag is one named value of a log entry; Value may hold Envoy's command operators.
@@ -204,7 +204,7 @@ func compared(op accesslogv3.ComparisonFilter_Op, status uint32) *accesslogv3.Ac
 // the program is there. On raw TCP nobody else can tell: who called has been let in by then, and sees its connection
 // end.
 func unserved(w *model.Workload) *accesslogv3.AccessLog {
-	c := logToAgent(agentapi.LogUnserved, []tag{workloadTag(w.ID.String())})
+	c := logToAgent(wellknown.LogUnserved, []tag{workloadTag(w.ID.String())})
 	c.BufferSizeBytes = u32(0)
 	return accessLog(flagged("UF"), &grpclogv3.TcpGrpcAccessLogConfig{CommonConfig: c})
 }
@@ -213,6 +213,6 @@ func unserved(w *model.Workload) *accesslogv3.AccessLog {
 func workloadTag(id string) tag { return tag{name: "workload", value: id} }
 
 var (
-	inboundLog  = agentapi.LogInbound
-	outboundLog = agentapi.LogOutbound
+	inboundLog  = wellknown.LogInbound
+	outboundLog = wellknown.LogOutbound
 )

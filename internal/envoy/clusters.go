@@ -15,14 +15,14 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // cluster begins a cluster that dials from a workload's namespace, or with nil from the proxy's own.
 func cluster(name string, w *model.Workload) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(w, agentapi.SocketMark),
+		Name: name, ConnectTimeout: millis(2000), UpstreamBindConfig: dialFrom(w, wellknown.SocketMark),
 		PerConnectionBufferLimitBytes: u32(bufferLimit),
 		// What is not ready gets nothing, even when nothing is ready: Envoy's default would then try them all.
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
@@ -118,8 +118,8 @@ func withoutMergeWindow(c *clusterv3.Cluster) *clusterv3.Cluster {
 // a program may fail at one request, and would then be taken from everybody by who sends that one.
 var unavailable = &commonmatcherv3.MatchPredicate{Rule: &commonmatcherv3.MatchPredicate_HttpResponseHeadersMatch{
 	HttpResponseHeadersMatch: &commonmatcherv3.HttpHeadersMatch{Headers: []*routev3.HeaderMatcher{{
-		Name:                 agentapi.HeaderUnavailable,
-		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exactly(agentapi.NotBegun)[0]},
+		Name:                 wellknown.HeaderUnavailable,
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exactly(wellknown.NotBegun)[0]},
 	}}},
 }}
 

@@ -17,8 +17,8 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // federation makes the two guarded sides of a gateway's boundary to other meshes: ingress for peers, egress for the
@@ -29,7 +29,7 @@ func (b *builder) federation(g *model.Gateway) {
 	b.egress(g)
 	// Chains lead to these, so that they are there also while nobody knows where the control plane is.
 	b.add(ClusterType, controlCluster, b.controlCluster(g, controlCluster, "http/1.1"), nil)
-	b.add(ClusterType, peeringCluster, b.controlCluster(g, peeringCluster, agentapi.PeeringProtocol), nil)
+	b.add(ClusterType, peeringCluster, b.controlCluster(g, peeringCluster, wellknown.PeeringProtocol), nil)
 }
 
 // The two clusters that lead to our control plane: for probes, which the gateway itself speaks, and for what the
@@ -137,7 +137,7 @@ var leaks = []string{
 // traceparent and tracestate.
 var requestLeaks = append([]string{
 	"x-forwarded-for", "x-forwarded-client-cert", "forwarded", "x-real-ip", "via", "baggage",
-	"x-envoy-external-address", "x-envoy-internal", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count", agentapi.HeaderProbe,
+	"x-envoy-external-address", "x-envoy-internal", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count", wellknown.HeaderProbe,
 }, without(overrideHeaders, callerHeader)...)
 
 // familiesOfLeaks match such headers, by which proxies tell each other of their inside. Which protocol the client spoke
@@ -188,6 +188,6 @@ func tagged(peer tag, object, sni string) []tag {
 func ingressName(peer, sni string) string { return fmt.Sprintf("%s/%s", peer, sni) }
 
 var (
-	ingressLog = agentapi.LogIngress
-	egressLog  = agentapi.LogEgress
+	ingressLog = wellknown.LogIngress
+	egressLog  = wellknown.LogEgress
 )

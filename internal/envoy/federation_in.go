@@ -11,14 +11,14 @@ import (
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/sni"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // ingress is what peers may reach: one chain per (peer, name), with that peer's roots and its gateways' exact IDs only.
 func (b *builder) ingress(g *model.Gateway) {
-	l := boundary(agentapi.IngressListener, g.Outer, agentapi.FederationPort, ingressLog)
+	l := boundary(wellknown.IngressListener, g.Outer, wellknown.FederationPort, ingressLog)
 	var refs []model.Ref
 	for _, e := range g.Federation.Exports {
 		fc := b.exportChain(g, e)
@@ -94,7 +94,7 @@ func (b *builder) exportRoutes(name string, e *model.Export) *routev3.RouteConfi
 	routes, drop := []*routev3.Route{toCluster(name)}, leaks
 	if !e.Port.MTLS { // it comes from the application itself, and not from an Envoy of this mesh
 		routes = toPrograms(name, e.Port.Protocol)
-		drop = append(slices.Clone(leaks), agentapi.HeaderUnavailable)
+		drop = append(slices.Clone(leaks), wellknown.HeaderUnavailable)
 	}
 	for _, r := range routes {
 		r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: e.Service.Host}
@@ -154,7 +154,7 @@ func exportPolicy(e *model.Export) *rbacv3.RBAC {
 func (b *builder) peerControl(g *model.Gateway, p *model.Peer) *listenerv3.FilterChain {
 	host := sni.Control(p.Name, b.view.TrustDomain.Name())
 	// The root goes along: a peer that knows only its fingerprint finds it here.
-	tls := serverTLS(g.Identity.String()+agentapi.WithRootSuffix, p.TrustDomain.Name(), exactly(p.GatewayIDs...))
+	tls := serverTLS(g.Identity.String()+wellknown.WithRootSuffix, p.TrustDomain.Name(), exactly(p.GatewayIDs...))
 	fc := carried(ingressName(p.Name, host), host)
 	behindTLS(fc, tls)
 	return fc
@@ -180,7 +180,7 @@ func (b *builder) invitation(g *model.Gateway, i model.Invite) *listenerv3.Filte
 		CommonTlsContext: &tlsv3.CommonTlsContext{
 			TlsParams: tls13(),
 			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
-				fromAgent(g.Identity.String() + agentapi.WithRootSuffix),
+				fromAgent(g.Identity.String() + wellknown.WithRootSuffix),
 			},
 		},
 	})

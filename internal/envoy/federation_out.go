@@ -14,14 +14,14 @@ import (
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/sni"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // egress is what the mesh's own callers may reach at peers: one chain an import, for its list of callers only.
 func (b *builder) egress(g *model.Gateway) {
-	l := boundary(agentapi.EgressListener, g.Inner, agentapi.FederationEgress, egressLog)
+	l := boundary(wellknown.EgressListener, g.Inner, wellknown.FederationEgress, egressLog)
 	l.AccessLog[0].Filter = when(fmt.Sprintf(
 		`connection.requested_server_name != %q || connection.transport_failure_reason != "" && !%s`,
 		homeSNI,
@@ -136,7 +136,7 @@ func (b *builder) toPeers(g *model.Gateway, name string, i *model.Import) *clust
 		bySet(c, r.Set)
 	}
 	// What is on its way when a wire goes dark has no other end than this.
-	c.UpstreamBindConfig.SocketOptions = append(keepalive(2, 1, 5), marked(agentapi.SocketMark))
+	c.UpstreamBindConfig.SocketOptions = append(keepalive(2, 1, 5), marked(wellknown.SocketMark))
 	return shared(c, r, i.Protocol, func(d model.Destination) *corev3.TransportSocket {
 		at := slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == d.SNI })
 		return b.peerTLS(g, i.Remotes[at].Peer, d.SNI)
@@ -185,7 +185,7 @@ func (b *builder) probeToPeer(g *model.Gateway, p *model.Peer) *listenerv3.Filte
 	r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: theirs}
 	r.RequestHeadersToRemove = without(
 		requestLeaks,
-		agentapi.HeaderProbe,
+		wellknown.HeaderProbe,
 	) // by which the cluster finds the name to ask for
 	m := egressLeg(inlineRoutes(httpManager(name, "", nil, nil), own, r), r)
 	return chain(name, onSNI(own), b.controlOnly(g), managerFilter(m))

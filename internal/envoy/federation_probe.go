@@ -11,8 +11,8 @@ import (
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // A probe is a request from one control plane to the other. It takes the road of all that they say to each other or,
@@ -30,7 +30,7 @@ func asked(c *clusterv3.Cluster) {
 			},
 			UpstreamHttpProtocolOptions: &corev3.UpstreamHttpProtocolOptions{
 				AutoSni:               true,
-				OverrideAutoSniHeader: agentapi.HeaderProbe,
+				OverrideAutoSniHeader: wellknown.HeaderProbe,
 			},
 			UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 				ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
@@ -52,10 +52,10 @@ var waited = between("US_TX_END", "US_RX_BEG")
 // egressLeg makes the gateway tell its own control plane how far a request came.
 func egressLeg(m *hcmv3.HttpConnectionManager, r *routev3.Route) *hcmv3.HttpConnectionManager {
 	r.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
-		overwrite(agentapi.HeaderEgressLeg, "connect="+between("US_CX_BEG", "US_CX_END")+
+		overwrite(wellknown.HeaderEgressLeg, "connect="+between("US_CX_BEG", "US_CX_END")+
 			" handshake="+between("US_CX_END", "US_HS_END")+" answer="+waited+" at=%UPSTREAM_REMOTE_ADDRESS%"),
 	}
-	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{ownAnswer(agentapi.HeaderEgressLeg,
+	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{ownAnswer(wellknown.HeaderEgressLeg,
 		"failed=%RESPONSE_FLAGS% at=%UPSTREAM_HOST% reason=%RESPONSE_CODE_DETAILS%")}}
 	return m
 }
@@ -70,9 +70,9 @@ func ownAnswer(name, value string) *hcmv3.ResponseMapper {
 
 // probeRoute passes a peer's probes to the control plane and says how long that took to answer.
 func probeRoute(p *model.Peer) *routev3.Route {
-	r := only("GET", agentapi.ProbePath, overwrite("isthmus-peer", p.Name))
+	r := only("GET", wellknown.ProbePath, overwrite("isthmus-peer", p.Name))
 	r.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
-		overwrite(agentapi.HeaderIngressLeg, "answer="+waited+" sni=%REQUESTED_SERVER_NAME%"),
+		overwrite(wellknown.HeaderIngressLeg, "answer="+waited+" sni=%REQUESTED_SERVER_NAME%"),
 	}
 	r.GetRoute().Timeout = millis(5000) // shorter than the asking gateway waits
 	return r

@@ -10,8 +10,8 @@ import (
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // meshHandshakeTimeout is how long, in milliseconds, a caller's handshake may take at a workload: longer than at a
@@ -21,7 +21,7 @@ const meshHandshakeTimeout = 20_000
 // inbound is what a workload accepts: one chain a port, and a refusal for everything else, plaintext included.
 func (b *builder) inbound(w *model.Workload) {
 	name := inboundListener(w)
-	l := b.listener(name, w, [2]string{"0.0.0.0", "::"}, agentapi.InboundPort, tlsInspectorBut(plaintextPorts(w)))
+	l := b.listener(name, w, [2]string{"0.0.0.0", "::"}, wellknown.InboundPort, tlsInspectorBut(plaintextPorts(w)))
 	l.ListenerFiltersTimeout = millis(10_000)
 	l.SocketOptions = keepaliveOptions()
 	l.AccessLog = connectionRefusals(inboundLog, workloadTag(w.ID.String()))
@@ -55,7 +55,7 @@ func (b *builder) inboundPort(l *listenerv3.Listener, w *model.Workload, in mode
 		b.inboundChain(l, name+"/tls", onPort(in.Port, "tls"), w, in, false)
 	}
 	c := cluster(name, w)
-	c.UpstreamBindConfig = dialFrom(w, agentapi.InsideMark)
+	c.UpstreamBindConfig = dialFrom(w, wellknown.InsideMark)
 	static(c, localEndpoint(w, in.Port), w.Addrs)
 	b.addPrograms(c, in.Protocol, in.Refs)
 }
@@ -139,7 +139,7 @@ func plaintextCalls(
 	if in.Mode != model.Permissive {
 		return nil
 	}
-	return []*accesslogv3.AccessLog{log(agentapi.LogPlaintext, nil, workloadTag(w.ID.String()))}
+	return []*accesslogv3.AccessLog{log(wellknown.LogPlaintext, nil, workloadTag(w.ID.String()))}
 }
 
 // plaintextPorts are those without TLS: nothing waits there for a client's first bytes, so that the server may speak
@@ -167,7 +167,7 @@ func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *rou
 	rc := &routev3.RouteConfiguration{
 		Name:                   name,
 		VirtualHosts:           []*routev3.VirtualHost{{Name: name, Domains: everyHost, Routes: routes}},
-		RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
+		RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{wellknown.HeaderUnavailable},
 		TypedPerFilterConfig: policyConfig(
 			refuseLookalikes(t.deny(in.Policies), policyHeaders(in.Policies)),
 			t.allow(in.Policies),

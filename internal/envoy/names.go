@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"strconv"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-func bundleName(td string) string { return agentapi.BundleSecretPrefix + td }
+func bundleName(td string) string { return wellknown.BundleSecretPrefix + td }
 
 // SetName is the name of an endpoint set on the wire: "host:port", and "host:port@proxy" for a proxy's own form of it.
 func SetName(s model.EndpointSet) string {
@@ -21,9 +21,9 @@ func SetName(s model.EndpointSet) string {
 	return name
 }
 
-func outboundListener(w *model.Workload) string { return agentapi.OutboundListener + w.ID.String() }
+func outboundListener(w *model.Workload) string { return wellknown.OutboundListener + w.ID.String() }
 
-func inboundListener(w *model.Workload) string { return agentapi.InboundListener + w.ID.String() }
+func inboundListener(w *model.Workload) string { return wellknown.InboundListener + w.ID.String() }
 
 // handOverListener takes, inside the proxy, what inboundListener takes from the network.
 func handOverListener(id model.WorkloadID) string { return "handover/" + id.String() }
@@ -50,5 +50,5 @@ func egressSNI(called model.EndpointSet, p model.Protocol, caller string) string
 // nothing.
 func callerSNI(id string) string {
 	sum := sha256.Sum256([]byte(id))
-	return hex.EncodeToString(sum[:16]) + agentapi.CallerName
+	return hex.EncodeToString(sum[:16]) + wellknown.CallerName
 }

@@ -20,19 +20,19 @@ import (
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/vip"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // outbound is what a workload may call: one chain and one cluster a destination, and a refusal that says why for the
 // rest.
 func (b *builder) outbound(w *model.Workload) {
 	name := outboundListener(w)
-	l := b.listener(name, w, [2]string{"127.0.0.1", "::1"}, agentapi.OutboundPort)
+	l := b.listener(name, w, [2]string{"127.0.0.1", "::1"}, wellknown.OutboundPort)
 	l.AccessLog = []*accesslogv3.AccessLog{tcpLog(outboundLog,
 		anyOfFilters(unreached, when(`filter_state["`+absentBecause+`"] != ""`)),
-		workloadTag(w.ID.String()), tag{name: agentapi.TagAbsent, value: stateOf(absentBecause)})}
+		workloadTag(w.ID.String()), tag{name: wellknown.TagAbsent, value: stateOf(absentBecause)})}
 	l.DefaultFilterChain = b.unlisted(w, name)
 	var refs []model.Ref
 	for _, o := range w.Outbound {
@@ -106,7 +106,7 @@ func (b *builder) neverOutside(
 	}
 	out := []*listenerv3.FilterChain{
 		refused("", &listenerv3.FilterChainMatch{PrefixRanges: ranges}),
-		refused(":itself", &listenerv3.FilterChainMatch{DestinationPort: u32(agentapi.OutboundPort)}),
+		refused(":itself", &listenerv3.FilterChainMatch{DestinationPort: u32(wellknown.OutboundPort)}),
 	}
 	ports := map[uint32]bool{}
 	for _, fc := range listed {
@@ -216,7 +216,7 @@ func absentRoute(r *model.Route) *routev3.Route {
 	return &routev3.Route{
 		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 		Metadata: &corev3.Metadata{
-			FilterMetadata: map[string]*structpb.Struct{hostTags: noted(agentapi.TagAbsent, why)},
+			FilterMetadata: map[string]*structpb.Struct{hostTags: noted(wellknown.TagAbsent, why)},
 		},
 		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
 			Status: 503, Body: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: why}},

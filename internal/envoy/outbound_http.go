@@ -11,8 +11,8 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Each request is sent by itself to an endpoint, and one that no server has begun to another one. What a request may
@@ -110,7 +110,7 @@ func sharedRoutes(o model.Outbound) []*routev3.Route {
 // ownManager is the manager of one destination, with routes that come by themselves.
 func (b *builder) ownManager(w *model.Workload, o model.Outbound, name string, refs []model.Ref) *listenerv3.Filter {
 	m := outboundManager(name, w, o.Service.Host, tag{name: "object", value: SetName(o.Set())},
-		tag{name: agentapi.TagAbsent, value: "%METADATA(ROUTE:" + hostTags + ":" + agentapi.TagAbsent + ")%"})
+		tag{name: wellknown.TagAbsent, value: "%METADATA(ROUTE:" + hostTags + ":" + wellknown.TagAbsent + ")%"})
 	m.LocalReplyConfig.Mappers = slices.Insert(m.LocalReplyConfig.Mappers, 1, absentReply.mapper(o.Service.Host))
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
 	var routes []*routev3.Route
@@ -143,7 +143,7 @@ func outboundManager(name string, w *model.Workload, host string, tags ...tag) *
 
 func outboundRoutes(name string, o model.Outbound, routes []*routev3.Route) *routev3.RouteConfiguration {
 	return &routev3.RouteConfiguration{
-		Name: name, ResponseHeadersToRemove: []string{agentapi.HeaderUnavailable},
+		Name: name, ResponseHeadersToRemove: []string{wellknown.HeaderUnavailable},
 		RequestHeadersToRemove: []string{upgradeHeader}, // which Envoy adds
 		VirtualHosts: []*routev3.VirtualHost{{
 			Name: name, Domains: everyHost, Routes: routes, IncludeRequestAttemptCount: !toOwnPrograms(o),

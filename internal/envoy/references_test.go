@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"testing"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/view"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Envoy refuses a listener of which one chain leads to a cluster that is not there, and with it all its chains.
@@ -23,7 +23,7 @@ func TestEveryChainLeadsSomewhere(t *testing.T) {
 					without++
 				}
 			}
-			there, asked := map[string]bool{agentapi.ADSCluster: true}, map[string]string{}
+			there, asked := map[string]bool{wellknown.ADSCluster: true}, map[string]string{}
 			res := envoy.Build(view.For(mesh, n.Name))
 			shared := map[string]bool{} // whether a manager tells gRPC apart
 			for _, r := range res.ByType[envoy.ExtensionType] {

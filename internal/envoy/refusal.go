@@ -17,8 +17,8 @@ import (
 	internalupstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Who is refused outside TLS is told why if it speaks HTTP, and else sees its connection close without a byte: it would
@@ -44,12 +44,12 @@ const (
 
 var (
 	outboundRefusal = refusal{
-		name: "refused/outbound", log: agentapi.LogOutbound,
+		name: "refused/outbound", log: wellknown.LogOutbound,
 		text:   mayNotCall(stateOf(refusedWorkload), stateOf(refusedIdentity)),
 		reason: "no service there lists the caller",
 	}
 	plaintextRefusal = refusal{
-		name: "refused/inbound", log: agentapi.LogInbound,
+		name: "refused/inbound", log: wellknown.LogInbound,
 		text: "isthmus: " + stateOf(
 			refusedWorkload,
 		) + " accepts only mutual TLS from inside its mesh, on the ports of its " +
@@ -145,8 +145,8 @@ func (r refusal) listener() *listenerv3.Listener {
 				r.log,
 				when(`xds.filter_chain_name == "`+wordless+`"`),
 				whose,
-				tag{name: agentapi.TagRefused, value: r.reason},
-				tag{name: agentapi.TagName, value: stateOf(refusedName)},
+				tag{name: wellknown.TagRefused, value: r.reason},
+				tag{name: wellknown.TagName, value: stateOf(refusedName)},
 			),
 		},
 	}

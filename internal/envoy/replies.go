@@ -7,8 +7,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // What an Envoy answers itself says who answers, by a status that means what happened and in words that are true of it.
@@ -53,13 +53,13 @@ var unsent = anyOfFilters(flagged("UF", "UO", "NC", "OM", "DF"), detailed("remot
 // unavailableReplies are in place of an answer that could not be had. They say in a header that they are none, and
 // whether the request was begun (unavailable and retries read it). Whatever is not certain may have been.
 var unavailableReplies = []reply{
-	{when: flagged("UH"), unavailable: agentapi.NotBegun, text: ": %RESPONSE_CODE% no endpoint behind it is ready"},
+	{when: flagged("UH"), unavailable: wellknown.NotBegun, text: ": %RESPONSE_CODE% no endpoint behind it is ready"},
 	{
-		when: allOfFilters(anyAnswered(502, 503, 504), unsent), unavailable: agentapi.NotBegun,
+		when: allOfFilters(anyAnswered(502, 503, 504), unsent), unavailable: wellknown.NotBegun,
 		text: ": %RESPONSE_CODE% what is behind it could not be reached: %RESPONSE_FLAGS_LONG%",
 	},
 	{
-		when: anyAnswered(502, 503, 504), unavailable: agentapi.Begun,
+		when: anyAnswered(502, 503, 504), unavailable: wellknown.Begun,
 		text: ": %RESPONSE_CODE% what is behind it may have begun this request, and did not answer: " +
 			"%RESPONSE_FLAGS_LONG%",
 	},
@@ -67,7 +67,7 @@ var unavailableReplies = []reply{
 
 // begunAgainReply is where attempts are noted (noteAttempt), before the last of these.
 var begunAgainReply = reply{
-	when: allOfFilters(anyAnswered(502, 503, 504), lateAttempt), unavailable: agentapi.BegunAgain,
+	when: allOfFilters(anyAnswered(502, 503, 504), lateAttempt), unavailable: wellknown.BegunAgain,
 	text: ": %RESPONSE_CODE% what is behind it may have begun this request, as others before it, and did not answer: " +
 		"%RESPONSE_FLAGS_LONG%",
 }
@@ -75,7 +75,7 @@ var begunAgainReply = reply{
 // absentReply is where nobody can be asked, and the route says why.
 var absentReply = reply{
 	when:        detailed("direct_response"),
-	unavailable: agentapi.NotBegun,
+	unavailable: wellknown.NotBegun,
 	text:        ": %RESPONSE_CODE% %LOCAL_REPLY_BODY%",
 }
 
@@ -122,7 +122,7 @@ func (r reply) mapper(who string) *hcmv3.ResponseMapper {
 		m.StatusCode = u32(r.status)
 	}
 	if r.unavailable != "" {
-		m.HeadersToAdd = []*corev3.HeaderValueOption{overwrite(agentapi.HeaderUnavailable, r.unavailable)}
+		m.HeadersToAdd = []*corev3.HeaderValueOption{overwrite(wellknown.HeaderUnavailable, r.unavailable)}
 	}
 	return m
 }

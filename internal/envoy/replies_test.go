@@ -10,7 +10,7 @@ import (
 	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // ownReply is what Envoy knows of an answer that it made itself.
@@ -70,7 +70,7 @@ func (r ownReply) holds(t *testing.T, f *accesslogv3.AccessLogFilter) bool {
 func TestUnavailableMayBeBegun(t *testing.T) {
 	m := withLocalReplies(&hcmv3.HttpConnectionManager{}, "default/web", policyReplies...)
 	const begun, again, not, none = "begun", "begun-again", "not-begun", ""
-	if agentapi.Begun != begun || agentapi.BegunAgain != again || agentapi.NotBegun != not {
+	if wellknown.Begun != begun || wellknown.BegunAgain != again || wellknown.NotBegun != not {
 		t.Fatal("the words have changed")
 	}
 	const refusedStream = "upstream_reset_before_response_started{remote_refused_stream_reset}"

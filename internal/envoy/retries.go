@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // What an endpoint could not take goes to another one. Any request does so while no server has begun it; one with a
@@ -107,8 +107,8 @@ func retried(words bool, routes ...*routev3.Route) []*routev3.Route {
 		safe.GetRoute().RetryPolicy = retryPolicy("connect-failure,refused-stream,reset-before-request,reset")
 		r.GetRoute().RetryPolicy = retryPolicy("connect-failure,refused-stream,reset-before-request")
 		if words {
-			retryOnWord(safe, exactly(agentapi.NotBegun, agentapi.Begun)...)
-			retryOnWord(r, exactly(agentapi.NotBegun)...)
+			retryOnWord(safe, exactly(wellknown.NotBegun, wellknown.Begun)...)
+			retryOnWord(r, exactly(wellknown.NotBegun)...)
 		} else { // nobody says whether it was begun
 			safe.GetRoute().RetryPolicy.NumRetries = u32(mostAttempts - 1)
 		}
@@ -122,7 +122,7 @@ func retryOnWord(r *routev3.Route, words ...*matcherv3.StringMatcher) {
 	p.RetryOn += ",retriable-headers"
 	for _, word := range words {
 		p.RetriableHeaders = append(p.RetriableHeaders, &routev3.HeaderMatcher{
-			Name:                 agentapi.HeaderUnavailable,
+			Name:                 wellknown.HeaderUnavailable,
 			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: word},
 		})
 	}

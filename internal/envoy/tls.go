@@ -6,7 +6,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // meshALPN marks mesh mTLS, so that a PERMISSIVE port can tell it from an application's own TLS.
@@ -38,7 +38,7 @@ func fromAgent(name string) *tlsv3.SdsSecretConfig {
 
 func grpcToAgent() *corev3.GrpcService {
 	return &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
-		EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: agentapi.ADSCluster},
+		EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: wellknown.ADSCluster},
 	}}
 }
 

@@ -18,10 +18,10 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 func invite(t *testing.T, m *mesh, peer string) Token {
@@ -323,7 +323,7 @@ func TestPeeringServerRefuses(t *testing.T) {
 		"invitation asks bundle": {open, PathBundle, nil, 403, "nothing may pass"},
 		"peer asks peering":      {peer, PathPeering, body(func(*peeringRequest) {}), 400, "no invitation's"},
 		"other path":             {peer, "/v1/peers", nil, 404, ""},
-		"a probe":                {peer, agentapi.ProbePath, nil, 404, ""},
+		"a probe":                {peer, wellknown.ProbePath, nil, 404, ""},
 		"other method":           {peer, PathCatalogue, nil, 405, ""},
 		"notice of nothing": {
 			peer, PathBundle, strings.NewReader(`{"sequence":1,"roots":[]}`), 400, "not what it should be",
@@ -440,7 +440,7 @@ func TestOnlyOwnGatewaysReachThePeeringPort(t *testing.T) {
 			t.Errorf("our gateway in the peer's name: %s: %d %s", path, code, text)
 		}
 	}
-	if code, text := cards.postOn(own, agentapi.ProbePath, says, nil); code != http.StatusOK {
+	if code, text := cards.postOn(own, wellknown.ProbePath, says, nil); code != http.StatusOK {
 		t.Errorf("a probe: %d %s", code, text)
 	}
 	for name, probe := range map[string]struct {
@@ -450,7 +450,7 @@ func TestOnlyOwnGatewaysReachThePeeringPort(t *testing.T) {
 		"nobody": {http.Header{}, 400}, "two": {http.Header{HeaderPeer: {"retail", "retail"}}, 400},
 		"a stranger": {http.Header{HeaderPeer: {"stranger"}}, 403},
 	} {
-		if code, text := cards.postOn(own, agentapi.ProbePath, probe.header, nil); code != probe.want {
+		if code, text := cards.postOn(own, wellknown.ProbePath, probe.header, nil); code != probe.want {
 			t.Errorf("a probe of %s: %d %s", name, code, text)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 const (
@@ -87,7 +87,7 @@ func (s *Service) greet(ctx context.Context, raw net.Conn, peers, probes *queue)
 	case err != nil:
 		s.recordStranger(ctx, state.Event{From: host(conn.RemoteAddr().String()), Action: "peering", Detail: err.Error()})
 		conn.Close()
-	case conn.ConnectionState().NegotiatedProtocol == agentapi.PeeringProtocol:
+	case conn.ConnectionState().NegotiatedProtocol == wellknown.PeeringProtocol:
 		peers.put(ctx, tls.Server(conn, s.serverTLS()))
 	default:
 		probes.put(ctx, conn)

@@ -21,13 +21,13 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/sqlite"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // network is what joins the meshes of a test: gateway addresses as peers know them, and where they really listen.
@@ -345,7 +345,7 @@ func (m *mesh) carry(from *tls.Conn) {
 		return
 	}
 	_, gateway, _ := m.keys()
-	to, err := m.toPeering(gateway, agentapi.PeeringProtocol)
+	to, err := m.toPeering(gateway, wellknown.PeeringProtocol)
 	if err != nil {
 		return
 	}
@@ -430,7 +430,7 @@ func (m *mesh) servePeering() {
 			_, _, control := m.keys()
 			return &tls.Config{
 				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{control},
-				NextProtos: []string{agentapi.PeeringProtocol, "http/1.1"},
+				NextProtos: []string{wellknown.PeeringProtocol, "http/1.1"},
 				ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: m.pool(),
 			}, nil
 		}}))
@@ -458,7 +458,7 @@ func (m *mesh) asInvited(p *mesh, id string) speaker {
 
 // dialAs connects as a speaker.
 func (m *mesh) dialAs(who speaker) (net.Conn, error) {
-	outer, err := m.toPeering(who.gateway, agentapi.PeeringProtocol)
+	outer, err := m.toPeering(who.gateway, wellknown.PeeringProtocol)
 	if err != nil {
 		return nil, err
 	}

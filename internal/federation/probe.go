@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/sni"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 const (
@@ -107,14 +107,14 @@ func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 	}
 	pr.ok(dialOwn, a.connect, a.at)
 	e := exchange{
-		method: http.MethodGet, host: ProbeSNI(pr.Peer), path: agentapi.ProbePath, header: http.Header{},
+		method: http.MethodGet, host: ProbeSNI(pr.Peer), path: wellknown.ProbePath, header: http.Header{},
 		limit: maxProbe,
 	}
 	if t.SNI != "" {
 		e.path += "?export=" + url.QueryEscape(t.SNI)
 	}
 	if t.HTTP {
-		e.header.Set(agentapi.HeaderProbe, t.SNI)
+		e.header.Set(wellknown.HeaderProbe, t.SNI)
 	}
 	r, err := send(ctx, a.conn, e)
 	if err != nil { // with TLS 1.3 a server refuses a client after the client thinks it is in
@@ -187,12 +187,12 @@ func (pr *probing) result() *adminapi.PeerProbeResponse { return &pr.PeerProbeRe
 
 // read says from an answer how far the question came.
 func (pr *probing) read(r *reply) {
-	out := readLeg(r.header.Get(agentapi.HeaderEgressLeg))
+	out := readLeg(r.header.Get(wellknown.HeaderEgressLeg))
 	if out.failed != "" {
 		pr.broken(out)
 		return
 	}
-	in := readLeg(r.header.Get(agentapi.HeaderIngressLeg))
+	in := readLeg(r.header.Get(wellknown.HeaderIngressLeg))
 	pr.ok(dialPeer, out.connect, out.at)
 	pr.ok(shakePeer, out.handshake, "for "+pr.Asked)
 	if in.sni != "" && in.sni != pr.Asked {

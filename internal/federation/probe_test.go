@@ -14,8 +14,8 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 const (
@@ -54,18 +54,18 @@ func probed(t *testing.T) (retail *mesh, r *road) {
 
 func (r *road) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	r.asked.Store(q)
-	w.Header().Set(agentapi.HeaderEgressLeg, r.egress)
+	w.Header().Set(wellknown.HeaderEgressLeg, r.egress)
 	if r.status != 0 {
 		w.WriteHeader(r.status)
 		return
 	}
 	ingress := r.ingress
 	if ingress == goodIngress {
-		if ingress += q.Header.Get(agentapi.HeaderProbe); ingress == goodIngress {
+		if ingress += q.Header.Get(wellknown.HeaderProbe); ingress == goodIngress {
 			ingress += "probe.retail.fed.cards.example"
 		}
 	}
-	w.Header().Set(agentapi.HeaderIngressLeg, ingress)
+	w.Header().Set(wellknown.HeaderIngressLeg, ingress)
 	q.Header.Set(HeaderPeer, "retail")
 	r.cards.probes().ServeHTTP(w, q)
 }
@@ -109,7 +109,7 @@ func TestProbeMeasuresEachLeg(t *testing.T) {
 		}
 	}
 	if q := r.asked.Load(); q.URL.String() != "/v1/probe" || q.Host != "probe.cards" ||
-		q.Header.Get(agentapi.HeaderProbe) != "" {
+		q.Header.Get(wellknown.HeaderProbe) != "" {
 		t.Errorf("asked %s of %s, %v", q.URL, q.Host, q.Header)
 	}
 }
@@ -120,7 +120,7 @@ func TestProbeOfAnImport(t *testing.T) {
 	r.cards.Export = func(peer, sni string) (bool, bool) { return exported && peer == "retail" && sni == payments, ready }
 	http := Target{Import: "default/payments", SNI: payments, HTTP: true}
 	got := retail.probeNow(http)
-	if s := states(got); s != "ok ok ok ok ok ok ok ok" || got.Asked != payments || r.asked.Load().Header.Get(agentapi.HeaderProbe) != payments {
+	if s := states(got); s != "ok ok ok ok ok ok ok ok" || got.Asked != payments || r.asked.Load().Header.Get(wellknown.HeaderProbe) != payments {
 		t.Errorf("over HTTP: %s: %+v", s, got)
 	}
 	ready = false
@@ -130,7 +130,7 @@ func TestProbeOfAnImport(t *testing.T) {
 	exported = false
 	got = retail.probeNow(Target{Import: "default/payments", SNI: payments})
 	if s := states(got); s != "ok ok ok ok ok ok ok failed" || got.Asked != "probe.retail.fed.cards.example" ||
-		r.asked.Load().Header.Get(agentapi.HeaderProbe) != "" {
+		r.asked.Load().Header.Get(wellknown.HeaderProbe) != "" {
 		t.Errorf("not exported, raw: %s: %+v", s, got)
 	}
 }
@@ -256,7 +256,7 @@ func TestProbesAreBounded(t *testing.T) {
 	}
 	codes := map[int]int{}
 	for range 20 {
-		codes[ask(agentapi.ProbePath, probes)]++
+		codes[ask(wellknown.ProbePath, probes)]++
 	}
 	if codes[200] < 5 || codes[200] > 9 || codes[429] != 20-codes[200] {
 		t.Errorf("answers by status: %v", codes)

@@ -13,11 +13,11 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Paths of the peering server.
@@ -59,7 +59,7 @@ func (s *Service) probeHandler() http.Handler {
 func (s *Service) probes() http.Handler {
 	peers := door.HTTP{Door: s.Door, Identify: s.identifyProbe, Refuse: s.turnAway}
 	mux := http.NewServeMux()
-	mux.Handle("GET "+agentapi.ProbePath, peers.Handle(methodProbe, s.recorded(s.answerProbe)))
+	mux.Handle("GET "+wellknown.ProbePath, peers.Handle(methodProbe, s.recorded(s.answerProbe)))
 	return mux
 }
 

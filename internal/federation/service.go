@@ -12,12 +12,12 @@ import (
 	"sync"
 	"time"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Store is what peering keeps, apart from peers: invitations, acceptances under way, counters.
@@ -270,7 +270,7 @@ func (s *Service) gateways() ([]netip.AddrPort, []string, error) {
 	for _, g := range registeredGateways(s.Snapshot()) {
 		for _, a := range g.Gateway.Outer() {
 			if a.IsValid() && !a.IsUnspecified() {
-				addrs = append(addrs, netip.AddrPortFrom(a, agentapi.FederationPort))
+				addrs = append(addrs, netip.AddrPortFrom(a, wellknown.FederationPort))
 			}
 		}
 	}

@@ -25,6 +25,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/sqlite"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // However many certificates a node was issued before it was revoked, none is good again when its name joins again.
@@ -182,12 +183,12 @@ func TestRevocationReachesEveryOpenConnection(t *testing.T) {
 	_, others := p.idle(p.cfg.PeeringAddress, other, "http/1.1")
 	asking, err := tls.Dial("tcp", p.cfg.PeeringAddress, p.tlsAs(&gateway))
 	must(t, err)
-	if code := getOn(t, asking, agentapi.ProbePath); code != 400 { // a gateway, which does not say for whom
+	if code := getOn(t, asking, wellknown.ProbePath); code != 400 { // a gateway, which does not say for whom
 		t.Fatalf("before: %d", code)
 	}
 
 	ask[adminapi.Empty](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "edge"})
-	if code := getOn(t, asking, agentapi.ProbePath); code != 403 && code != 0 {
+	if code := getOn(t, asking, wellknown.ProbePath); code != 403 && code != 0 {
 		t.Errorf("a revoked gateway asks on its open connection: %d", code)
 	}
 	ask[adminapi.AdminRevokeResponse](t, p.local(), "AdminRevoke", &adminapi.AdminRevokeRequest{Name: "alice"})
@@ -199,7 +200,7 @@ func TestRevocationReachesEveryOpenConnection(t *testing.T) {
 	}
 	anew, err := tls.Dial("tcp", p.cfg.PeeringAddress, p.tlsAs(&gateway))
 	must(t, err)
-	if code := getOn(t, anew, agentapi.ProbePath); code != 0 {
+	if code := getOn(t, anew, wellknown.ProbePath); code != 0 {
 		t.Errorf("a revoked gateway asks on a new connection: %d", code)
 	}
 	if len(bobs)+len(others) > 0 {

@@ -25,6 +25,7 @@ import (
 	"isthmus.dev/isthmus/internal/meshd/admin"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/unixsocket"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Bounds on what one connection may ask of us.
@@ -63,7 +64,7 @@ func (d *Daemon) listen() (*listeners, error) {
 			Prove: byTLS("h2"), Budget: d.connections, Proven: d.good(isAgentOrAdmin),
 		}},
 		{&ls.peering, "peeringAddress", d.cfg.PeeringAddress, door.Config{
-			Prove: byTLS(agentapi.PeeringProtocol, "http/1.1"), Budget: d.connections, Proven: d.good(isGateway),
+			Prove: byTLS(wellknown.PeeringProtocol, "http/1.1"), Budget: d.connections, Proven: d.good(isGateway),
 		}},
 		{&ls.metrics, "metricsAddress", d.cfg.MetricsAddress, door.Config{
 			Prove: byTLS("http/1.1"), Budget: d.connections, Proven: d.good(mayRead),

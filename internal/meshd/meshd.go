@@ -38,6 +38,7 @@ import (
 	"isthmus.dev/isthmus/internal/state/sqlite"
 	"isthmus.dev/isthmus/internal/store"
 	"isthmus.dev/isthmus/internal/view"
+	"isthmus.dev/isthmus/internal/wellknown"
 	"isthmus.dev/isthmus/internal/xds"
 )
 
@@ -302,7 +303,7 @@ func (d *Daemon) inForce(trustDomain string) bool {
 	if !d.loop.Published().HasRoots(trustDomain, d.store.Snapshot()) {
 		return false
 	}
-	holders := d.xds.Holders(envoy.SecretType, agentapi.BundleSecretPrefix+trustDomain)
+	holders := d.xds.Holders(envoy.SecretType, wellknown.BundleSecretPrefix+trustDomain)
 	return !slices.ContainsFunc(holders, func(h xds.Holder) bool { return h.Connected && !h.Acked })
 }
 

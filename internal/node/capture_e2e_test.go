@@ -16,10 +16,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/capture"
 	"isthmus.dev/isthmus/internal/node/cgroup/cgrouptest"
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // greet answers every connection with a word.
@@ -114,7 +114,7 @@ func TestNetnsCaptureRedirects(t *testing.T) {
 	t.Run("marked connections pass", func(t *testing.T) {
 		var c net.Conn
 		must(t, asEnvoy(app, func() (err error) {
-			d := net.Dialer{Control: mark(agentapi.SocketMark), Timeout: time.Second}
+			d := net.Dialer{Control: mark(wellknown.SocketMark), Timeout: time.Second}
 			c, err = d.Dial("tcp", "10.78.0.3:80")
 			return err
 		}))
@@ -163,7 +163,7 @@ func TestNetnsCaptureEndsLoops(t *testing.T) {
 		got := "refused"
 		began := time.Now()
 		err := asEnvoy(app, func() error {
-			c, err := (&net.Dialer{Control: mark(agentapi.SocketMark), Timeout: 2 * time.Second}).Dial("tcp", addr)
+			c, err := (&net.Dialer{Control: mark(wellknown.SocketMark), Timeout: 2 * time.Second}).Dial("tcp", addr)
 			if err != nil {
 				return err
 			}
@@ -209,7 +209,7 @@ func TestNetnsCaptureKeepsEnvoysConnectionsApart(t *testing.T) {
 	if heard, err := from(netns.Do, 40001, 0); err == nil {
 		t.Fatalf("the workload heard %q", heard)
 	}
-	if heard, err := from(asEnvoy, 40001, agentapi.SocketMark); err != nil || heard != "far 80" {
+	if heard, err := from(asEnvoy, 40001, wellknown.SocketMark); err != nil || heard != "far 80" {
 		t.Errorf("Envoy heard %q: %v", heard, err)
 	}
 	if heard, err := from(netns.Do, 40001, 0); err == nil {

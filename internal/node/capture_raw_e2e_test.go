@@ -17,10 +17,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/capture"
 	"isthmus.dev/isthmus/internal/node/cgroup/cgrouptest"
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // newWiretap collects the frames that arrive at a namespace with the secret in them, whatever else they are.
@@ -237,7 +237,7 @@ func TestNetnsCaptureAgainstRawSockets(t *testing.T) {
 	}
 	try := func(t *testing.T, want bool) (left []string) {
 		for name, order := range orders {
-			marks := []any{0, agentapi.SocketMark, agentapi.InsideMark}
+			marks := []any{0, wellknown.SocketMark, wellknown.InsideMark}
 			if want {
 				marks = marks[:1]
 			}
@@ -280,7 +280,7 @@ func TestNetnsCaptureAgainstProgramsInEnvoysPlace(t *testing.T) {
 	app, far := newBoth(t, "place", capture.Rules{})
 	raw := startRaw(t, app)
 	for _, port := range []int{15006, 15001, 8088} {
-		for _, m := range []int{0, agentapi.SocketMark, agentapi.InsideMark} {
+		for _, m := range []int{0, wellknown.SocketMark, wellknown.InsideMark} {
 			if m != 0 && port != 8088 {
 				continue
 			}
@@ -359,7 +359,7 @@ func TestNetnsCaptureLetsErrorsIn(t *testing.T) {
 		// counts for nothing; the one to the second SYN, after a second, does.
 		eventually(t, 10*time.Second, "an error comes in", func() error {
 			err := asEnvoy(app, func() error {
-				_, err := (&net.Dialer{Timeout: 3 * time.Second, Control: mark(agentapi.SocketMark)}).Dial("tcp",
+				_, err := (&net.Dialer{Timeout: 3 * time.Second, Control: mark(wellknown.SocketMark)}).Dial("tcp",
 					net.JoinHostPort(beyond, "80"))
 				return err
 			})

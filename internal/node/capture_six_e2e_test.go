@@ -19,10 +19,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/capture"
 	"isthmus.dev/isthmus/internal/node/cgroup/cgrouptest"
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 const (
@@ -300,7 +300,7 @@ func TestNetnsCaptureIPv6LetsNothingPast(t *testing.T) {
 		}
 		return err
 	}))
-	marked := func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, agentapi.SocketMark) }
+	marked := func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, wellknown.SocketMark) }
 	must(t, cgrouptest.Inside(testGroup, func() error {
 		if got := hearWith(t, app, net.JoinHostPort(sixFar, "80"), marked); got != "far" {
 			t.Errorf("Envoy's own connection, to a neighbour that must first be found: %s", got)

@@ -23,6 +23,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/node/netns"
 	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 const (
@@ -155,7 +156,7 @@ func (h *home) capture(s *stay, left map[string][]*os.File) error {
 		return nil
 	}
 	s.queues = capture.NewQueues(held)
-	if err := h.install(agentapi.DNSPort); err != nil {
+	if err := h.install(wellknown.DNSPort); err != nil {
 		return err
 	}
 	return s.queues.Hold(h.workload.Netns)

@@ -12,11 +12,11 @@ import (
 	"strings"
 	"time"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/vip"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
@@ -40,7 +40,7 @@ func (c *Config) defaults() {
 		usual := drainTime
 		c.Envoy.DrainTime = &usual
 	}
-	c.Health.Address = cmp.Or(c.Health.Address, net.JoinHostPort("127.0.0.1", strconv.Itoa(agentapi.HealthPort)))
+	c.Health.Address = cmp.Or(c.Health.Address, net.JoinHostPort("127.0.0.1", strconv.Itoa(wellknown.HealthPort)))
 	if c.Capture.LeaveOpen == nil {
 		most := leaveOpen
 		c.Capture.LeaveOpen = &most

@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"net/netip"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/vip"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 type block struct {
@@ -87,15 +87,15 @@ func Range(p netip.Prefix) string {
 
 // ports are the mesh's own: of Envoy and the agent beside a workload, of gateways and of control planes.
 var ports = map[uint16]string{
-	agentapi.OutboundPort:     "where Envoy takes what a workload calls",
-	agentapi.InboundPort:      "where Envoy takes calls to a workload",
-	agentapi.DNSPort:          "the agent's DNS",
-	agentapi.ControlPort:      "the control plane's, for agents",
-	agentapi.PeeringPort:      "the control plane's, for peers",
-	agentapi.FederationPort:   "the gateways', for peers",
-	agentapi.FederationEgress: "the gateways', for the mesh's own callers",
-	agentapi.HealthPort:       "where agents and control planes tell their health",
-	agentapi.MetricsPort:      "where agents tell their metrics",
+	wellknown.OutboundPort:     "where Envoy takes what a workload calls",
+	wellknown.InboundPort:      "where Envoy takes calls to a workload",
+	wellknown.DNSPort:          "the agent's DNS",
+	wellknown.ControlPort:      "the control plane's, for agents",
+	wellknown.PeeringPort:      "the control plane's, for peers",
+	wellknown.FederationPort:   "the gateways', for peers",
+	wellknown.FederationEgress: "the gateways', for the mesh's own callers",
+	wellknown.HealthPort:       "where agents and control planes tell their health",
+	wellknown.MetricsPort:      "where agents tell their metrics",
 }
 
 // Port says what a port is that no service may have; nothing for any other.
@@ -108,7 +108,7 @@ func Port(n uint16) string {
 
 // GatewayPort is Port for the address of a gateway, which may have the port made for that.
 func GatewayPort(n uint16) string {
-	if n == agentapi.FederationPort {
+	if n == wellknown.FederationPort {
 		return ""
 	}
 	return Port(n)

@@ -23,10 +23,16 @@ type TrustDomain = spiffeid.TrustDomain
 // SystemNamespace is where gateways live.
 const SystemNamespace = "isthmus-system"
 
+// maxTrustDomain is the length of a trust domain's name in bytes (SPIFFE-ID §2.1).
+const maxTrustDomain = 255
+
 // ParseTrustDomain reads a trust domain name such as "cards.example". Trust domains are parts of host names in
 // handshakes, from which a dot at the end is lost: one that begins or ends with a dot, a hyphen or an underscore is
 // refused.
 func ParseTrustDomain(s string) (TrustDomain, error) {
+	if len(s) > maxTrustDomain {
+		return TrustDomain{}, fmt.Errorf("a trust domain of %d bytes; it may have %d", len(s), maxTrustDomain)
+	}
 	td, err := spiffeid.TrustDomainFromString(s)
 	if name := td.Name(); err == nil && strings.Trim(name, ".-_") != name {
 		return TrustDomain{}, fmt.Errorf("trust domain %q begins or ends with a character that is "+

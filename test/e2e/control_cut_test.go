@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 	"isthmus.dev/isthmus/samples/probe"
 )
 
@@ -32,7 +32,7 @@ func TestPartitionFromTheControlPlane(t *testing.T) {
 	s.shorten("retail", life.String())
 	first := s.renewed(t, "", life)
 	load := s.begin(probe.Load{HTTP: probe.HTTP{Method: "GET", URL: paymentsURL, Timeout: 5 * time.Second}, Workers: 4, Pause: 50 * time.Millisecond})
-	heal := s.cut(t, "retail-gw", "eth0", agentapi.ControlPort)
+	heal := s.cut(t, "retail-gw", "eth0", wellknown.ControlPort)
 	time.Sleep(life*65/100 - time.Since(first.NotAfter.Add(-life)))
 	if now := s.gatewayCert(t); now.Serial != "" && now.Serial != first.Serial { // of an agent that is away none is listed
 		t.Fatal("a certificate came through the partition")
@@ -44,7 +44,7 @@ func TestPartitionFromTheControlPlane(t *testing.T) {
 
 	s.shorten("retail", "10s")
 	last := s.renewed(t, "", 10*time.Second)
-	heal = s.cut(t, "retail-gw", "eth0", agentapi.ControlPort)
+	heal = s.cut(t, "retail-gw", "eth0", wellknown.ControlPort)
 	time.Sleep(time.Until(last.NotAfter.Add(2 * time.Second)))
 	for range 5 {
 		r := s.get("storefront", paymentsURL, 10*time.Second)

@@ -22,10 +22,10 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/demo/lab"
 	"isthmus.dev/isthmus/internal/node"
 	"isthmus.dev/isthmus/internal/node/cgroup/cgrouptest"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // app is a server that keeps exactly what arrives.
@@ -192,7 +192,7 @@ func (s *shop) dial(from, address string) (c net.Conn, err error) {
 
 // bypass connects from inside a workload's namespace past its capture, as its node's Envoy does.
 func (s *shop) bypass(from, address string) (net.Conn, error) {
-	return cgrouptest.Dial(s.group(from), filepath.Join("/run/netns", netnsOf(from)), address, agentapi.SocketMark)
+	return cgrouptest.Dial(s.group(from), filepath.Join("/run/netns", netnsOf(from)), address, wellknown.SocketMark)
 }
 
 // group is the control group of the Envoys that serve a workload.

@@ -33,6 +33,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Authority lets nodes in and issues certificates.
@@ -407,7 +408,7 @@ func (a *Agents) Identify(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	asked := metadata.ValueFromIncomingContext(ctx, agentapi.WorkloadKey)
+	asked := metadata.ValueFromIncomingContext(ctx, wellknown.WorkloadKey)
 	if len(asked) == 0 {
 		return n.Name, nil
 	}

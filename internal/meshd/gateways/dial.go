@@ -8,11 +8,11 @@ import (
 	"net"
 	"net/netip"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Dialer reaches this mesh's own gateways, as the control plane.
@@ -61,7 +61,7 @@ func (d Dialer) dial(ctx context.Context, n snapshot.Node, sni string) (net.Conn
 	cfg.VerifyConnection = d.OnlyNode(ctx, n.Name, cfg.VerifyConnection)
 	var errs []error
 	for _, a := range n.Gateway.Inner() {
-		addr := netip.AddrPortFrom(a, agentapi.FederationEgress).String()
+		addr := netip.AddrPortFrom(a, wellknown.FederationEgress).String()
 		conn, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", addr)
 		if err == nil {
 			return conn, nil

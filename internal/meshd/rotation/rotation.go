@@ -21,6 +21,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/wellknown"
 	"isthmus.dev/isthmus/internal/xds"
 )
 
@@ -183,7 +184,7 @@ func (r *Rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminap
 	if err != nil {
 		return nil, err
 	}
-	holders := slices.DeleteFunc(r.Holders(envoy.SecretType, agentapi.BundleSecretPrefix+td), func(h xds.Holder) bool {
+	holders := slices.DeleteFunc(r.Holders(envoy.SecretType, wellknown.BundleSecretPrefix+td), func(h xds.Holder) bool {
 		proxy := mesh.Proxies[h.Proxy]
 		return proxy != nil && len(proxy.Sidecars) > 0 && len(proxy.Workloads) == 0 // a node whose Envoys are its workloads'
 	})

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // remembered bounds how many connections are known as counted already.
@@ -43,7 +44,7 @@ func (t *tally) add(e *Entry) bool {
 	if e.Refused() {
 		t.refused[refusal{e.Log, e.Verdict, e.Class}]++
 	}
-	if e.Peer == "" || e.Log != agentapi.LogIngress && e.Log != agentapi.LogEgress {
+	if e.Peer == "" || e.Log != wellknown.LogIngress && e.Log != wellknown.LogEgress {
 		return true
 	}
 	if _, known := t.peers[e.Peer]; !known && len(t.peers) >= maxPeers {

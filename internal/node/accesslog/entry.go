@@ -12,7 +12,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Custom tags that the control plane's configuration puts on entries.
@@ -69,7 +69,7 @@ func fromHTTP(log string, r *record) Entry {
 	e.Path, _, _ = strings.Cut(r.path, "?")
 	asserted := r.tags[tagAsserted]
 	delete(r.tags, tagAsserted)
-	if log == agentapi.LogIngress {
+	if log == wellknown.LogIngress {
 		asserted = r.assertedCaller
 	}
 	if asserted != "" && asserted != "-" && r.names == 1 {
@@ -77,7 +77,7 @@ func fromHTTP(log string, r *record) Entry {
 	}
 	e.Code = uint32(r.code)
 	e.judge(r, judgeHTTP)
-	if log != agentapi.LogInbound { // the Host is what the client says, for want of better
+	if log != wellknown.LogInbound { // the Host is what the client says, for want of better
 		e.Destination = firstOf(r.tags[tagObject], e.Authority, e.Destination)
 	}
 	return e
@@ -85,7 +85,7 @@ func fromHTTP(log string, r *record) Entry {
 
 func fromTCP(log string, r *record) Entry {
 	e := fromCommon(log, r)
-	if log != agentapi.LogEgress && r.connectionReceived+r.connectionSent > 0 {
+	if log != wellknown.LogEgress && r.connectionReceived+r.connectionSent > 0 {
 		e.BytesIn, e.BytesOut = r.connectionReceived, r.connectionSent
 	}
 	e.judge(r, judgeTCP)
@@ -105,14 +105,14 @@ func fromCommon(log string, r *record) Entry {
 	}
 	maps.DeleteFunc(e.Tags, func(_, v string) bool { return v == "-" }) // Envoy's word for nothing
 	switch log {
-	case agentapi.LogInbound:
+	case wellknown.LogInbound:
 		e.Destination = firstOf(r.tags[tagWorkload], e.Destination)
-	case agentapi.LogOutbound:
+	case wellknown.LogOutbound:
 		e.Caller = firstOf(r.tags[tagWorkload], e.Caller)
 		if _, service, ok := strings.Cut(r.cluster, ">"); ok {
 			e.Destination = service
 		}
-	case agentapi.LogEgress:
+	case wellknown.LogEgress:
 		e.connection = r.upstreamLocal.String()
 		e.BytesIn, e.BytesOut = r.upstreamReceived, r.upstreamSent
 	}
@@ -143,7 +143,7 @@ func withoutCaller(sni string) string {
 
 // peerOf is the peer that an entry is about. Where peers come in, the listener's own entries name it by their chain.
 func peerOf(log string, tags map[string]string) string {
-	if tags[tagPeer] != "" || log != agentapi.LogIngress {
+	if tags[tagPeer] != "" || log != wellknown.LogIngress {
 		return tags[tagPeer]
 	}
 	peer, _, ok := strings.Cut(tags[tagChain], "/")

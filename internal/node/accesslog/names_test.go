@@ -3,7 +3,7 @@ package accesslog
 import (
 	"testing"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // TestTwoNames: whoever has a certificate with several names is called by none of them.
@@ -14,18 +14,18 @@ func TestTwoNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		if r.names == 1 {
-			if e := fromTCP(agentapi.LogIngress, r); e.Caller != uri || e.Verdict != "allowed" {
+			if e := fromTCP(wellknown.LogIngress, r); e.Caller != uri || e.Verdict != "allowed" {
 				t.Errorf("one name: %+v", e)
 			}
 		}
 	}
-	e := fromTCP(agentapi.LogIngress, r)
+	e := fromTCP(wellknown.LogIngress, r)
 	if e.Caller != "" || e.Verdict != "denied" || e.Reason != "the certificate has more than one URI name, so that nobody knows whose it is" {
 		t.Errorf("two names: %+v", e)
 	}
 	// Nor does it vouch for anybody.
 	r.assertedCaller = "spiffe://retail.example/ns/shop/sa/till"
-	if e := fromHTTP(agentapi.LogIngress, r); e.Caller != "" || e.AssertedBy != "" || e.Verdict != "denied" {
+	if e := fromHTTP(wellknown.LogIngress, r); e.Caller != "" || e.AssertedBy != "" || e.Verdict != "denied" {
 		t.Errorf("two names, of a request: %+v", e)
 	}
 }
@@ -35,13 +35,13 @@ func message1(b []byte) []byte { return append([]byte{1<<3 | 2, byte(len(b))}, b
 
 // TestRawRefusals: what a raw connection is refused for is said in the log, and for whom a raw import has no chain.
 func TestRawRefusals(t *testing.T) {
-	e := fromTCP(agentapi.LogOutbound, &record{tags: map[string]string{
+	e := fromTCP(wellknown.LogOutbound, &record{tags: map[string]string{
 		"workload": "default/alice", "refused": "no service there lists the caller",
 	}, local: place{"203.0.113.7", 80}})
 	if e.Caller != "default/alice" || e.Verdict != "denied" || e.Reason != "no service there lists the caller" || e.Destination != "203.0.113.7:80" {
 		t.Errorf("%+v", e)
 	}
-	e = fromTCP(agentapi.LogEgress, &record{
+	e = fromTCP(wellknown.LogEgress, &record{
 		sni: "46a8e623ee0f4bf63aac7e5eb49ec865.caller.p7100.feed.default.svc.cluster.local", flags: noRoute,
 	})
 	if e.Destination != "p7100.feed.default.svc.cluster.local" || e.Verdict != "denied" || e.Reason != "no FederatedImport lists this caller under this name" {

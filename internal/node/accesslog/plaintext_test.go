@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Who calls in plaintext is named once, for an hour after its last call, and is no refusal.
@@ -21,7 +21,7 @@ func TestPlaintextCallers(t *testing.T) {
 	})
 	s.now = func() time.Time { return now }
 	call := func(workload, from string) {
-		s.take(Entry{Log: agentapi.LogPlaintext, Verdict: verdictAllowed, Remote: from, Tags: map[string]string{tagWorkload: workload}})
+		s.take(Entry{Log: wellknown.LogPlaintext, Verdict: verdictAllowed, Remote: from, Tags: map[string]string{tagWorkload: workload}})
 	}
 	expect := func(workload string, want ...string) {
 		t.Helper()

@@ -4,8 +4,8 @@ import (
 	"net/http"
 	"strings"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Verdicts.
@@ -81,10 +81,10 @@ func judgeHTTP(log string, r *record) judgement {
 	switch {
 	case byPolicy:
 		return judgePolicy(log, policy)
-	case details == "direct_response" && log == agentapi.LogInbound:
+	case details == "direct_response" && log == wellknown.LogInbound:
 		return notMutualTLS
 	case details == "direct_response" && code >= 500:
-		return noSource.because(r.tags[agentapi.TagAbsent])
+		return noSource.because(r.tags[wellknown.TagAbsent])
 	case details == "direct_response", code == http.StatusForbidden && r.flags&noCluster != 0:
 		return unlisted
 	case details == "upgrade_failed":
@@ -105,13 +105,13 @@ func judgeHTTP(log string, r *record) judgement {
 		case r.flags&k.any == 0:
 		case details != "no_healthy_upstream":
 			return k.is.because(said(details))
-		case log == agentapi.LogEgress:
+		case log == wellknown.LogEgress:
 			return k.is.because("no gateway of the peer is reached, or nothing is ready there: isthmus peer probe tells which")
 		default:
 			return k.is
 		}
 	}
-	atClient := log == agentapi.LogOutbound || log == agentapi.LogInbound
+	atClient := log == wellknown.LogOutbound || log == wellknown.LogInbound
 	switch {
 	case atClient && r.flags&clientLeft != 0 && code == 0:
 		return leftEarly
@@ -130,22 +130,22 @@ func large(code uint64) bool {
 // judgeTCP judges a connection, as far as TLS does not.
 func judgeTCP(log string, r *record) judgement {
 	policy, byPolicy := deniedBy(r.ended)
-	boundary := log == agentapi.LogIngress || log == agentapi.LogEgress
-	told := r.tags[agentapi.TagRefused]
+	boundary := log == wellknown.LogIngress || log == wellknown.LogEgress
+	told := r.tags[wellknown.TagRefused]
 	switch {
 	case byPolicy:
 		return judgePolicy(log, policy)
-	case told != "" && log == agentapi.LogInbound && strings.HasSuffix(r.tags[agentapi.TagName], agentapi.CallerName):
+	case told != "" && log == wellknown.LogInbound && strings.HasSuffix(r.tags[wellknown.TagName], wellknown.CallerName):
 		return notAdmitted
-	case told != "" && log == agentapi.LogInbound:
+	case told != "" && log == wellknown.LogInbound:
 		return notMutualTLS.because(told)
 	case told != "":
 		return unlisted.because(told)
-	case r.tags[agentapi.TagAbsent] != "":
-		return noSource.because(r.tags[agentapi.TagAbsent])
+	case r.tags[wellknown.TagAbsent] != "":
+		return noSource.because(r.tags[wellknown.TagAbsent])
 	case r.flags&unauthorized != 0:
 		return notAllowed.because(r.ended)
-	case r.flags&noRoute != 0 && boundary && strings.Contains(r.sni, agentapi.CallerName+"."):
+	case r.flags&noRoute != 0 && boundary && strings.Contains(r.sni, wellknown.CallerName+"."):
 		return notACaller.because("no FederatedImport lists this caller under this name")
 	case r.flags&noRoute != 0 && boundary:
 		return notOffered
@@ -166,7 +166,7 @@ func failedTLS(log string, r *record) string {
 	if r.failure != "" && !left && !strings.HasPrefix(r.failure, "TLS_error|") {
 		return r.failure
 	}
-	calling := log == agentapi.LogEgress || log == agentapi.LogOutbound
+	calling := log == wellknown.LogEgress || log == wellknown.LogOutbound
 	if calling && (strings.HasPrefix(r.upstreamFailure, "TLS_error") || strings.Contains(r.upstreamFailure, "verify")) {
 		return r.upstreamFailure
 	}
@@ -211,9 +211,9 @@ func judgePolicy(log, policy string) judgement {
 	switch {
 	case policy != "none":
 		return deniedByPolicy.because("policy " + policy + " denies it")
-	case log == agentapi.LogEgress:
+	case log == wellknown.LogEgress:
 		return notACaller
-	case log == agentapi.LogIngress:
+	case log == wellknown.LogIngress:
 		return notExported
 	}
 	return notAllowed

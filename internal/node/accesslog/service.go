@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Config of a Service.
@@ -121,15 +122,15 @@ func (b *batch) entries(list []byte, m message, from func(string, *record) Entry
 }
 
 func (s *Service) take(e Entry) {
-	if e.Log == agentapi.LogPlaintext {
+	if e.Log == wellknown.LogPlaintext {
 		s.tookPlaintext(&e)
 		return
 	}
-	if e.Log == agentapi.LogUnserved {
+	if e.Log == wellknown.LogUnserved {
 		s.cfg.Unserved(e.Tags[tagWorkload])
 		return
 	}
-	if !e.Refused() && (e.Log == agentapi.LogInbound || e.Log == agentapi.LogOutbound) {
+	if !e.Refused() && (e.Log == wellknown.LogInbound || e.Log == wellknown.LogOutbound) {
 		return // Envoy cannot tell in all cases: a client left, an upgrade ended
 	}
 	if !s.tally.add(&e) {

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 const (
@@ -68,7 +68,7 @@ func (s *shares) write(e *Entry) error {
 // sourceOf is whose entry it is: the peer's where meshes meet, else the workload's. It names a file.
 func sourceOf(e *Entry) string {
 	switch e.Log {
-	case agentapi.LogIngress, agentapi.LogEgress:
+	case wellknown.LogIngress, wellknown.LogEgress:
 		return e.Peer
 	case logQuestions:
 		return strings.ReplaceAll(e.Caller, "/", ".")

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 const (
@@ -103,7 +103,7 @@ func (p *Proxy) handle(_ any, envoy grpc.ServerStream) error {
 	defer cancel()
 	p.takeOver(cancel)
 	if p.workload != "" {
-		ctx = metadata.AppendToOutgoingContext(ctx, agentapi.WorkloadKey, p.workload)
+		ctx = metadata.AppendToOutgoingContext(ctx, wellknown.WorkloadKey, p.workload)
 	}
 	desc := &grpc.StreamDesc{StreamName: method, ServerStreams: true, ClientStreams: true}
 	control, err := conn.NewStream(ctx, desc, "/"+service+"/"+method, grpc.ForceCodecV2(p.codec))

@@ -10,8 +10,8 @@
 //	in   tcp                              → Envoy's inbound listener
 //	     any other protocol               refused at once; of ICMP, errors and neighbour discovery pass
 //
-// Envoy's sockets are known by the control group that Envoy runs in. Its connections carry agentapi.SocketMark or
-// agentapi.InsideMark, which say where they lead, pass, and are not tracked, but for a workload's call to itself, which
+// Envoy's sockets are known by the control group that Envoy runs in. Its connections carry wellknown.SocketMark or
+// wellknown.InsideMark, which say where they lead, pass, and are not tracked, but for a workload's call to itself, which
 // goes to Envoy again. The tables stay when the agent stops, so that nothing a workload says ever leaves in plaintext
 // while the agent is away: until it returns, connections are refused.
 package capture
@@ -32,9 +32,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/cgroup"
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Table is the name of the tables: that of the rules (family inet), and that of the devices (netdev).
@@ -44,7 +44,7 @@ const Table = "isthmus"
 type Rules struct {
 	// Envoy is the control group of Envoy. The zero value is nobody's.
 	Envoy cgroup.ID
-	// DNSPort on the loopback is where questions are answered; default agentapi.DNSPort.
+	// DNSPort on the loopback is where questions are answered; default wellknown.DNSPort.
 	DNSPort              uint16
 	ExcludeOutboundPorts []uint16
 	ExcludeOutboundCIDRs []netip.Prefix
@@ -63,7 +63,7 @@ func Install(path string, r Rules) error {
 	if err := netns.Do(path, loopbackUp); err != nil {
 		return fmt.Errorf("bring up the loopback interface of %s: %w", path, err)
 	}
-	r.DNSPort = cmp.Or(r.DNSPort, agentapi.DNSPort)
+	r.DNSPort = cmp.Or(r.DNSPort, wellknown.DNSPort)
 	open, err := r.firstOpen(path)
 	if err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // rule is the expressions of one nftables rule: conditions, then a verdict.
@@ -123,8 +123,8 @@ func foreignSource() rule {
 }
 
 func eitherMark(load expr.Any) rule {
-	const differ = uint32(agentapi.SocketMark ^ agentapi.InsideMark)
-	return masked(load, binaryutil.NativeEndian.PutUint32(^differ), binaryutil.NativeEndian.PutUint32(agentapi.SocketMark&^differ))
+	const differ = uint32(wellknown.SocketMark ^ wellknown.InsideMark)
+	return masked(load, binaryutil.NativeEndian.PutUint32(^differ), binaryutil.NativeEndian.PutUint32(wellknown.SocketMark&^differ))
 }
 
 // isReset: the TCP segment ends its connection.

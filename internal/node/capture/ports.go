@@ -7,8 +7,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/cgroup"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // The wire of sock_diag(7).
@@ -30,7 +30,7 @@ func Taken(path string, envoy cgroup.ID) error {
 func inTheWay(b []byte, envoy cgroup.ID) error {
 	at, user := endOf(b, 4, 8), binary.NativeEndian.Uint32(b[64:])
 	addr, port := at.Addr(), at.Port()
-	mine := port == agentapi.InboundPort || port == agentapi.OutboundPort && (addr.IsUnspecified() || addr.IsLoopback())
+	mine := port == wellknown.InboundPort || port == wellknown.OutboundPort && (addr.IsUnspecified() || addr.IsLoopback())
 	if !mine {
 		return nil
 	}

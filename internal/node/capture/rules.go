@@ -7,8 +7,8 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/vip"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 type chain struct {
@@ -31,9 +31,9 @@ func chains(r Rules) []chain {
 			name: "own-out", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
 			hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw,
 			rules: append(r.leaveOpen(true, untracked),
-				when(tcp(), mark(agentapi.InsideMark), r.envoys(), untracked()),
+				when(tcp(), mark(wellknown.InsideMark), r.envoys(), untracked()),
 				when(out("lo"), accept()), // a call to itself must be redirected, and so be tracked
-				when(tcp(), mark(agentapi.SocketMark), r.envoys(), untracked())),
+				when(tcp(), mark(wellknown.SocketMark), r.envoys(), untracked())),
 		},
 		{
 			name: "own-in", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
@@ -78,14 +78,14 @@ func redirectOut(r Rules) []rule {
 			when(tcp(), dport(53), daddr(lo), redirect(r.DNSPort)))
 	}
 	rules = append(rules,
-		when(mark(agentapi.SocketMark), r.envoys(), out("lo"), tcp(), redirect(agentapi.InboundPort)),
+		when(mark(wellknown.SocketMark), r.envoys(), out("lo"), tcp(), redirect(wellknown.InboundPort)),
 		when(r.envoys(), accept()),
 		when(out("lo"), accept()),
 		when(daddr(linkLocal), accept()),
 		when(udp(), dport(53), redirect(r.DNSPort)),
 		when(tcp(), dport(53), redirect(r.DNSPort)))
 	rules = append(rules, excludedOut(r)...)
-	return append(rules, when(tcp(), redirect(agentapi.OutboundPort)))
+	return append(rules, when(tcp(), redirect(wellknown.OutboundPort)))
 }
 
 func redirectIn(r Rules) []rule {
@@ -93,7 +93,7 @@ func redirectIn(r Rules) []rule {
 	for _, p := range r.ExcludeInboundPorts {
 		rules = append(rules, when(tcp(), dport(p), accept()))
 	}
-	return append(rules, when(tcp(), redirect(agentapi.InboundPort)))
+	return append(rules, when(tcp(), redirect(wellknown.InboundPort)))
 }
 
 // neverCalled are what Envoy calls for nobody, whatever a name resolves to: virtual addresses of the mesh, where a
@@ -103,7 +103,7 @@ func (r Rules) neverCalled() []rule {
 	return []rule{
 		when(tcp(), r.envoys(), daddr(vip.Range), reset()),
 		when(tcp(), r.envoys(), daddr(vip.Range6), reset()),
-		when(tcp(), r.envoys(), out("lo"), dport(agentapi.OutboundPort), reset()),
+		when(tcp(), r.envoys(), out("lo"), dport(wellknown.OutboundPort), reset()),
 	}
 }
 
@@ -118,7 +118,7 @@ func guardOut(r Rules) []rule {
 	for _, lo := range loopback {
 		rules = append(rules, when(redirected(), daddr(lo), accept()))
 	}
-	for _, p := range []uint16{agentapi.OutboundPort, agentapi.InboundPort, r.DNSPort} { // nobody calls these but by redirection
+	for _, p := range []uint16{wellknown.OutboundPort, wellknown.InboundPort, r.DNSPort} { // nobody calls these but by redirection
 		rules = append(rules, when(out("lo"), tcp(), dport(p), reset()))
 	}
 	rules = append(rules, when(out("lo"), udp(), dport(r.DNSPort), reject()), when(out("lo"), accept()))

@@ -22,6 +22,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 const (
@@ -130,7 +131,7 @@ func (s *Server) listen(socks *Sockets, c client, kept map[string]io.Closer) err
 		port = firstPort + uint16(rand.N(lastPort-firstPort+1))
 	}
 	return fmt.Errorf("port %d and %d others on the loopback are in use: end the program that holds them",
-		agentapi.DNSPort, portsTried-1)
+		wellknown.DNSPort, portsTried-1)
 }
 
 // keptPort is that of the sockets kept, or the usual one.
@@ -140,7 +141,7 @@ func keptPort(kept map[string]io.Closer) uint16 {
 			return ap.Port()
 		}
 	}
-	return agentapi.DNSPort
+	return wellknown.DNSPort
 }
 
 func (s *Server) listenOn(socks *Sockets, c client, kept map[string]io.Closer, port uint16) error {

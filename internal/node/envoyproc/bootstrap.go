@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // Bootstrap is what Envoy must know before it can ask: itself, the agent's socket, and its limits.
@@ -44,7 +44,7 @@ func dynamicResources() object {
 		"ads_config": object{
 			"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
 			"grpc_services": []any{object{"envoy_grpc": object{
-				"cluster_name": agentapi.ADSCluster,
+				"cluster_name": wellknown.ADSCluster,
 				"retry_policy": object{"retry_back_off": object{"base_interval": "0.1s", "max_interval": "1s"}},
 			}}},
 		},
@@ -57,9 +57,9 @@ func dynamicResources() object {
 func agentCluster(socket string) object {
 	const http = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 	return object{
-		"name": agentapi.ADSCluster, "type": "STATIC", "connect_timeout": "1s",
+		"name": wellknown.ADSCluster, "type": "STATIC", "connect_timeout": "1s",
 		"load_assignment": object{
-			"cluster_name": agentapi.ADSCluster,
+			"cluster_name": wellknown.ADSCluster,
 			"endpoints": []any{object{"lb_endpoints": []any{object{
 				"endpoint": object{"address": object{"pipe": object{"path": socket}}},
 			}}}},
@@ -79,10 +79,10 @@ func agentCluster(socket string) object {
 // come from the control plane alone; Envoy's usual bound of 100 instructions refuses those of longer names.
 func layeredRuntime() object {
 	return object{"layers": []any{
-		object{"name": agentapi.LimitsLayer, "rtds_layer": object{"name": agentapi.LimitsLayer, "rtds_config": object{
+		object{"name": wellknown.LimitsLayer, "rtds_layer": object{"name": wellknown.LimitsLayer, "rtds_config": object{
 			"resource_api_version": "V3", "api_config_source": object{
 				"api_type": "GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
-				"grpc_services": []any{object{"envoy_grpc": object{"cluster_name": agentapi.ADSCluster}}},
+				"grpc_services": []any{object{"envoy_grpc": object{"cluster_name": wellknown.ADSCluster}}},
 			},
 		}}},
 		object{"name": "fixed", "static_layer": object{

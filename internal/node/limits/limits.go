@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 const runtimeType = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
@@ -26,15 +26,15 @@ func OfWorkloads(connections uint32, workloads []string) map[string]uint32 {
 	share := max(connections/8, connections/uint32(2*len(workloads)), 1)
 	out := map[string]uint32{}
 	for _, w := range workloads {
-		out[agentapi.OutboundListener+w] = share
-		out[agentapi.InboundListener+w] = share
+		out[wellknown.OutboundListener+w] = share
+		out[wellknown.InboundListener+w] = share
 	}
 	return out
 }
 
 // OfGateway leaves a quarter to the mesh's own callers, whatever peers, and strangers at their door, do.
 func OfGateway(connections uint32) map[string]uint32 {
-	return map[string]uint32{agentapi.IngressListener: max(connections-connections/4, 1)}
+	return map[string]uint32{wellknown.IngressListener: max(connections-connections/4, 1)}
 }
 
 // Service is Envoy's runtime discovery service, which serves one layer.
@@ -69,7 +69,7 @@ func (s *Service) layer() (*discovery.DiscoveryResponse, error) {
 	for listener, n := range s.Connections {
 		fields["envoy.resource_limits.listener."+listener+".connection_limit"] = structpb.NewNumberValue(float64(n))
 	}
-	body, err := anypb.New(&runtime.Runtime{Name: agentapi.LimitsLayer, Layer: &structpb.Struct{Fields: fields}})
+	body, err := anypb.New(&runtime.Runtime{Name: wellknown.LimitsLayer, Layer: &structpb.Struct{Fields: fields}})
 	if err != nil {
 		return nil, fmt.Errorf("encode runtime layer: %w", err)
 	}

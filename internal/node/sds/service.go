@@ -15,9 +15,9 @@ import (
 	secret "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 const secretType = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
@@ -184,7 +184,7 @@ func version(svid *identity.SVID) string {
 }
 
 func resource(name string, svid *identity.SVID) (*discovery.Resource, error) {
-	chain, err := svid.ChainPEM(strings.HasSuffix(name, agentapi.WithRootSuffix))
+	chain, err := svid.ChainPEM(strings.HasSuffix(name, wellknown.WithRootSuffix))
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/node/retry"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/wellknown"
 )
 
 // ServiceAccount names one identity without its trust domain, which is known only after joining.
@@ -125,7 +126,7 @@ func (s *Store) want(name string) (spiffe.ID, bool) {
 
 // parseName is what a secret's name asks for.
 func parseName(name string) (spiffe.ID, ServiceAccount, bool) {
-	id, err := spiffe.Parse(strings.TrimSuffix(name, agentapi.WithRootSuffix))
+	id, err := spiffe.Parse(strings.TrimSuffix(name, wellknown.WithRootSuffix))
 	if err != nil {
 		return spiffe.ID{}, ServiceAccount{}, false
 	}
