@@ -510,3 +510,19 @@ func TestPeerCalls(t *testing.T) {
 		})
 	}
 }
+
+// TestPeerCallsOfTheUnregistered: what no node has registered is judged by the export alone.
+func TestPeerCallsOfTheUnregistered(t *testing.T) {
+	snap := crossings(t)
+	snap.Registry.Workloads = nil
+	e := &networking.WorkloadEntry{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "vm"}}
+	e.Spec.Address, e.Spec.Labels = "10.0.0.7", map[string]string{"app": "web"}
+	till := v1alpha1.ExportRule{Callers: []string{"spiffe://shop.example/ns/default/sa/till"}}
+	snap.Config = snap.Config.With(snapshot.PutAll(e)).With(snapshot.PutAll(exported("web", 80, till)))
+	mesh, _ := Mesh(snap)
+	calls := PeerCalls(mesh)
+	if len(calls) != 1 || calls[0].Peer != "shop" || calls[0].Caller != "spiffe://shop.example/ns/default/sa/till" ||
+		len(calls[0].By) != 1 || calls[0].By[0] != "FederatedExport default/web" {
+		t.Errorf("%+v", calls)
+	}
+}
