@@ -176,6 +176,12 @@ func compare(protocol string, find func(shape, protocol string) *row) []aim {
 		add(to+"CPU saturated", c.shape, c.base, closedCPU, 1.05, false)
 		p99(to+"p99", c.shape, c.base)
 	}
+	across := 1.8
+	if protocol == "tcp" {
+		across = 1.6
+	}
+	add("across meshes to two nodes, CPU", isthmusAcross, isthmusPair, openCPU, across, false)
+	add("across meshes to two nodes, CPU saturated", isthmusAcross, isthmusPair, closedCPU, across, false)
 	add("throughput of one node to that of two", isthmusOne, isthmusPair, perSecond, 1.6, true)
 	if protocol == "tcp" {
 		add("throughput of one node to direct", isthmusOne, direct, perSecond, 0.85*0.36, true)

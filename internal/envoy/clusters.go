@@ -187,7 +187,9 @@ func withHTTPOptions(c *clusterv3.Cluster, o *upstreamhttpv3.HttpProtocolOptions
 	if p.life > 0 {
 		o.CommonHttpProtocolOptions.MaxConnectionDuration = millis(p.life)
 	}
-	o.OutlierDetection = &upstreamhttpv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: unavailable}
+	if c.OutlierDetection.GetEnforcingConsecutive_5Xx().GetValue() > 0 { // else nobody asks what an answer was
+		o.OutlierDetection = &upstreamhttpv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: unavailable}
+	}
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(o),
 	}
