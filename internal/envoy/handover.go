@@ -76,15 +76,13 @@ func (b *builder) nearby(o model.Outbound) bool { return b.view.SetOf(o).Proxy !
 
 // introduced tells the other end of a call that stays inside where it comes from: the caller's registered address, the
 // first one, whatever the caller binds to. It does so wherever a server may come to be near, so that its coming drains
-// no connection. Beside that it notes what else is to be known of the connection.
-func (b *builder) introduced(
-	w *model.Workload, o model.Outbound, more ...*statevaluev3.FilterStateValue,
-) []*listenerv3.Filter {
-	if b.view.MayBeNear(o) && len(w.Addrs) > 0 {
-		more = append(more, passedOn(originalRemote, "", netip.AddrPortFrom(w.Addrs[0], 0).String()))
-	}
-	if len(more) == 0 {
+// no connection.
+func (b *builder) introduced(w *model.Workload, o model.Outbound) []*listenerv3.Filter {
+	if !b.view.MayBeNear(o) || len(w.Addrs) == 0 {
 		return nil
 	}
-	return []*listenerv3.Filter{newNetworkFilter(introduceFilter, anyOf(&setstatev3.Config{OnNewConnection: more}))}
+	caller := passedOn(originalRemote, "", netip.AddrPortFrom(w.Addrs[0], 0).String())
+	return []*listenerv3.Filter{newNetworkFilter(introduceFilter, anyOf(&setstatev3.Config{
+		OnNewConnection: []*statevaluev3.FilterStateValue{caller},
+	}))}
 }

@@ -33,6 +33,7 @@ func (b *builder) outbound(w *model.Workload) {
 	l.AccessLog = []*accesslogv3.AccessLog{tcpLog(outboundLog,
 		anyOfFilters(unreached, when(`filter_state["`+absentBecause+`"] != ""`)),
 		workloadTag(w.ID.String()), tag{name: wellknown.TagAbsent, value: stateOf(absentBecause)})}
+	l.Metadata = metadata(map[string]string{callingWorkload: w.ID.String(), callingIdentity: w.Identity.String()})
 	l.DefaultFilterChain = b.unlisted(w, name)
 	var refs []model.Ref
 	for _, o := range w.Outbound {
@@ -72,11 +73,9 @@ func mayNotCall(workload, identity string) string {
 }
 
 // noLongerListed is what a connection that is still open hears once its destination's cluster has been taken away.
-func noLongerListed(w *model.Workload) *hcmv3.ResponseMapper {
-	return &hcmv3.ResponseMapper{
-		Filter: flagged("NC"), StatusCode: u32(403),
-		BodyFormatOverride: bodyFormat(mayNotCall(w.ID.String(), w.Identity.String())),
-	}
+var noLongerListed = &hcmv3.ResponseMapper{
+	Filter: flagged("NC"), StatusCode: u32(403),
+	BodyFormatOverride: bodyFormat(mayNotCall(ofListener(callingWorkload), ofListener(callingIdentity))),
 }
 
 // neverOutside are what a call to an unlisted address is refused at even where such calls pass: the mesh's virtual
@@ -141,15 +140,28 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 	var filters []*listenerv3.Filter
 	switch {
 	case o.Port.Protocol.IsHTTP() && !o.Route.Changing:
-		filters = append(b.introduced(w, o, calledHost(o)), b.sharedManager(w, o))
+		filters = append(b.introduced(w, o), b.sharedManager(o))
 	case o.Port.Protocol.IsHTTP():
-		filters = append(b.introduced(w, o), b.ownManager(w, o, name, refs))
+		filters = append(b.introduced(w, o), b.ownManager(o, name, refs))
 	case len(o.Route.To) == 0:
 		filters = closeBecause(absence(o.Route))
 	default:
 		filters = append(b.introduced(w, o), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))
 	}
-	l.FilterChains = append(l.FilterChains, chain(name, match, nil, filters...))
+	fc := chain(name, match, nil, filters...)
+	if o.Port.Protocol.IsHTTP() && !o.Route.Changing {
+		fc.Metadata = metadata(map[string]string{calledHost: o.Service.Host})
+	}
+	l.FilterChains = append(l.FilterChains, fc)
+}
+
+// metadata of ours.
+func metadata(values map[string]string) *corev3.Metadata {
+	fields := map[string]*structpb.Value{}
+	for key, value := range values {
+		fields[key] = structpb.NewStringValue(value)
+	}
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{hostTags: {Fields: fields}}}
 }
 
 // toOwnPrograms: the service's programs are called as they are, without an Envoy in front of them.

@@ -7,7 +7,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 
@@ -19,20 +18,24 @@ import (
 // look like the server decides, who has the policy: here it passes as it is, whatever Host it names, since the address
 // has said where it goes.
 //
-// All destinations of a workload that are called in one way share a connection manager, which each chain asks for by
-// name: a manager is some kilobytes, and most of a listener would be the same few over and over. What differs the
-// connection says: the chain has the name of the cluster, and its state that of the host. A destination whose routes
-// change has a manager of its own, whose routes come by themselves, so that no connection is drained.
+// All destinations that are called in one way share a connection manager, which each chain asks for by name: a manager
+// is some kilobytes, and most of a listener would be the same few over and over. It is the same for all workloads of
+// all meshes. What differs the chain and the listener say: the chain's name is the cluster's, its metadata hold the
+// host that is called, the listener's whose it is. A destination whose routes change has a manager of its own, whose
+// routes come by themselves, so that no connection is drained.
 
-// calledState is where a connection's state holds the host that is called.
-const calledState = "isthmus.called"
+// What metadata say. The host that is called is a chain's, the others are a listener's.
+const (
+	calledHost      = "called"
+	callingWorkload = "workload"
+	callingIdentity = "identity"
+)
 
-func calledHost(o model.Outbound) *statevaluev3.FilterStateValue {
-	return &statevaluev3.FilterStateValue{
-		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: calledState}, FactoryKey: stringState,
-		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(o.Service.Host)},
-	}
+// ofChain and ofListener print what metadata say.
+func ofChain(key string) string {
+	return "%METADATA(LISTENER_FILTER_CHAIN:" + hostTags + ":" + key + ")%"
 }
+func ofListener(key string) string { return "%METADATA(LISTENER:" + hostTags + ":" + key + ")%" }
 
 // The headers that say, between a shared manager and its routes, to which cluster a request goes. No client can set
 // them.
@@ -45,57 +48,73 @@ const (
 const unnamedHost = "unnamed.isthmus.invalid"
 
 // sharedManager is the filter that finds the manager of all destinations that are called like this one.
-func (b *builder) sharedManager(w *model.Workload, o model.Outbound) *listenerv3.Filter {
-	name := httpFilter + "/" + w.ID.String()
+func (b *builder) sharedManager(o model.Outbound) *listenerv3.Filter {
+	sort := toEnvoys
 	if toOwnPrograms(o) {
-		name += "/" + o.Port.Protocol.String()
+		sort = toHTTP2Programs
+		if o.Port.Protocol == model.HTTP {
+			sort = toHTTP1Programs
+		}
 	}
-	if !b.shared[name] {
-		b.shared[name] = true
-		b.add(
-			ExtensionType,
-			name,
-			&corev3.TypedExtensionConfig{Name: name, TypedConfig: anyOf(shareable(name, w, o))},
-			nil,
-		)
+	m := sharedManagers[sort]
+	if !b.shared[m.Name] {
+		b.shared[m.Name] = true
+		b.out[ExtensionType] = append(b.out[ExtensionType], m)
 	}
 	return &listenerv3.Filter{
-		Name: name,
+		Name: m.Name,
 		ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{
 			ConfigSource: overADS(), TypeUrls: []string{typeURL(&hcmv3.HttpConnectionManager{})},
 		}},
 	}
 }
 
-func shareable(name string, w *model.Workload, o model.Outbound) *hcmv3.HttpConnectionManager {
-	host := stateOf(calledState)
-	m := outboundManager(name, w, host, tag{name: "object", value: host + ":%DOWNSTREAM_LOCAL_PORT%"})
+// callee is who answers calls: Envoys of the mesh, or programs, of which those at an "http" port speak HTTP/1.1 unless
+// they are called by gRPC.
+type callee int
+
+const (
+	toEnvoys callee = iota
+	toHTTP1Programs
+	toHTTP2Programs
+)
+
+// sharedManagers are all there are, by who is called.
+var sharedManagers = [...]*Resource{
+	toEnvoys:        sharedManagerOf(toEnvoys, httpFilter+"/to-envoys"),
+	toHTTP1Programs: sharedManagerOf(toHTTP1Programs, httpFilter+"/to-programs"),
+	toHTTP2Programs: sharedManagerOf(toHTTP2Programs, httpFilter+"/to-programs-http2"),
+}
+
+func sharedManagerOf(c callee, name string) *Resource {
+	host := ofChain(calledHost)
+	m := outboundManager(name, host, tag{name: "object", value: host + ":%DOWNSTREAM_LOCAL_PORT%"})
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = unnamedHost
 	clusters := []*mutationv3.HeaderMutation{written(clusterHeader, "%FILTER_CHAIN_NAME%")}
-	if toOwnPrograms(o) && o.Port.Protocol == model.HTTP {
+	if c == toHTTP1Programs {
 		clusters = append(clusters, written(grpcClusterHeader, grpcCluster("%FILTER_CHAIN_NAME%")))
 	}
 	m.EarlyHeaderMutationExtensions = append(m.EarlyHeaderMutationExtensions, &corev3.TypedExtensionConfig{
 		Name: "clusters", TypedConfig: anyOf(&earlyv3.HeaderMutation{Mutations: clusters}),
 	})
-	unnamed := sharedRoutes(o)
+	unnamed := sharedRoutes(c)
 	for _, r := range unnamed {
 		r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewrite{HostRewrite: host}
 	}
-	rc := outboundRoutes(name, o, sharedRoutes(o))
+	rc := outboundRoutes(name, name, c != toEnvoys, sharedRoutes(c))
 	rc.RequestHeadersToRemove = append(rc.RequestHeadersToRemove, clusterHeader, grpcClusterHeader)
 	rc.VirtualHosts = append(rc.VirtualHosts, &routev3.VirtualHost{
-		Name: "unnamed", Domains: []string{unnamedHost}, Routes: unnamed, IncludeRequestAttemptCount: !toOwnPrograms(o),
+		Name: "unnamed", Domains: []string{unnamedHost}, Routes: unnamed, IncludeRequestAttemptCount: c == toEnvoys,
 	})
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
-	return m
+	return newResource(ExtensionType, name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: anyOf(m)}, nil)
 }
 
 // sharedRoutes lead to the cluster that the header names.
-func sharedRoutes(o model.Outbound) []*routev3.Route {
+func sharedRoutes(c callee) []*routev3.Route {
 	routes := []*routev3.Route{toCluster("")}
-	if toOwnPrograms(o) {
-		routes = toPrograms("", o.Port.Protocol)
+	if c == toHTTP1Programs {
+		routes = toPrograms("", model.HTTP)
 	}
 	for n, r := range routes {
 		header := clusterHeader
@@ -104,12 +123,12 @@ func sharedRoutes(o model.Outbound) []*routev3.Route {
 		}
 		r.GetRoute().ClusterSpecifier = &routev3.RouteAction_ClusterHeader{ClusterHeader: header}
 	}
-	return retried(!toOwnPrograms(o), routes...)
+	return retried(c == toEnvoys, routes...)
 }
 
 // ownManager is the manager of one destination, with routes that come by themselves.
-func (b *builder) ownManager(w *model.Workload, o model.Outbound, name string, refs []model.Ref) *listenerv3.Filter {
-	m := outboundManager(name, w, o.Service.Host, tag{name: "object", value: SetName(o.Set())},
+func (b *builder) ownManager(o model.Outbound, name string, refs []model.Ref) *listenerv3.Filter {
+	m := outboundManager(name, o.Service.Host, tag{name: "object", value: SetName(o.Set())},
 		tag{name: wellknown.TagAbsent, value: "%METADATA(ROUTE:" + hostTags + ":" + wellknown.TagAbsent + ")%"})
 	m.LocalReplyConfig.Mappers = slices.Insert(m.LocalReplyConfig.Mappers, 1, absentReply.mapper(o.Service.Host))
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
@@ -126,27 +145,25 @@ func (b *builder) ownManager(w *model.Workload, o model.Outbound, name string, r
 	default:
 		routes = []*routev3.Route{retrySafely(toCluster(name))}
 	}
-	rc := outboundRoutes(name, o, routes)
-	rc.VirtualHosts[0].Name = o.Service.Host
-	b.add(RouteType, name, rc, refs)
+	b.add(RouteType, name, outboundRoutes(name, o.Service.Host, toOwnPrograms(o), routes), refs)
 	return managerFilter(m)
 }
 
 // outboundManager begins a manager that speaks of who is called, host, in its answers.
-func outboundManager(name string, w *model.Workload, host string, tags ...tag) *hcmv3.HttpConnectionManager {
-	m := httpManager(name, name, nil, refusalsAtClient(outboundLog, append([]tag{workloadTag(w.ID.String())}, tags...)...))
-	withLocalReplies(m, host)
-	m.LocalReplyConfig.Mappers = append([]*hcmv3.ResponseMapper{noLongerListed(w)}, m.LocalReplyConfig.Mappers...)
+func outboundManager(name, host string, tags ...tag) *hcmv3.HttpConnectionManager {
+	tags = append([]tag{workloadTag(ofListener(callingWorkload))}, tags...)
+	m := withLocalReplies(httpManager(name, name, nil, refusalsAtClient(outboundLog, tags...)), host)
+	m.LocalReplyConfig.Mappers = append([]*hcmv3.ResponseMapper{noLongerListed}, m.LocalReplyConfig.Mappers...)
 	passUnchanged(m)
 	return m
 }
 
-func outboundRoutes(name string, o model.Outbound, routes []*routev3.Route) *routev3.RouteConfiguration {
+func outboundRoutes(name, host string, programs bool, routes []*routev3.Route) *routev3.RouteConfiguration {
 	return &routev3.RouteConfiguration{
 		Name: name, ResponseHeadersToRemove: []string{wellknown.HeaderUnavailable},
 		RequestHeadersToRemove: []string{upgradeHeader}, // which Envoy adds
 		VirtualHosts: []*routev3.VirtualHost{{
-			Name: name, Domains: everyHost, Routes: routes, IncludeRequestAttemptCount: !toOwnPrograms(o),
+			Name: host, Domains: everyHost, Routes: routes, IncludeRequestAttemptCount: !programs,
 		}},
 	}
 }

@@ -85,12 +85,18 @@ func passedOn(key, factory, value string) *statevaluev3.FilterStateValue {
 	}
 }
 
-// refusals are the internal listeners, and what leads there.
+// refusals are the internal listeners, and what leads there: the same for all proxies.
 func (b *builder) refusals() {
-	for _, r := range []refusal{outboundRefusal, plaintextRefusal} {
-		b.add(ListenerType, r.name, r.listener(), nil)
-		b.add(ClusterType, r.name, r.cluster(), nil)
+	for _, r := range refusalResources {
+		b.out[r.Type] = append(b.out[r.Type], r)
 	}
+}
+
+var refusalResources = []*Resource{
+	newResource(ListenerType, outboundRefusal.name, outboundRefusal.listener(), nil),
+	newResource(ClusterType, outboundRefusal.name, outboundRefusal.cluster(), nil),
+	newResource(ListenerType, plaintextRefusal.name, plaintextRefusal.listener(), nil),
+	newResource(ClusterType, plaintextRefusal.name, plaintextRefusal.cluster(), nil),
 }
 
 func (r refusal) cluster() *clusterv3.Cluster {

@@ -124,6 +124,7 @@ func (s *shop) forgedHeaders(t *testing.T) {
 		"x-envoy-ip-tags: x", "x-envoy-downstream-service-cluster: x", "x-envoy-downstream-service-node: x", "x-envoy-force-trace: true",
 		"x-envoy-upstream-alt-stat-name: x", "x-envoy-upstream-stream-duration-ms: 1", "x-envoy-is-timeout-retry: true",
 		"x-http-method-override: DELETE", "x-original-url: /admin", "x-rewrite-url: /admin",
+		"isthmus-cluster: default/alice>any", "isthmus-cluster: agent", "isthmus-grpc-cluster: agent",
 	}
 	need(t, s.expect(200, s.get("alice", "web", "/p", append(forged, "x-own: kept")...)))
 	got := web.arrived()
