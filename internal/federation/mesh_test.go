@@ -236,7 +236,9 @@ func (m *mesh) snapshot() *snapshot.Snapshot {
 		k.State.Revoked = !k.Revoked.IsZero()
 		peers[k.Name] = k.State
 		if k.Object != nil {
-			config = config.With(snapshot.PutAll(k.Object))
+			var made snapshot.Change
+			made.Put(snapshot.NewObject(k.Object, snapshot.Origin{Source: snapshot.SourceToken}))
+			config = config.With(made)
 		}
 	}
 	return &snapshot.Snapshot{

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/gate"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -215,8 +216,15 @@ func (s *Service) establish(ctx context.Context, name string, in introduction) e
 		return err
 	}
 	object := in.meshPeer(name)
+	now := s.Now()
+	var change snapshot.Change
+	change.Put(snapshot.NewObject(object, snapshot.Origin{Source: snapshot.SourceToken, FirstSeen: now}))
+	who := gate.Who{Source: snapshot.SourceToken, Caller: actorOf(name)}
+	if v := gate.Review(s.snapshotNow(), change, who); len(v.Refused) > 0 {
+		return clash("%s", v.Findings[0].Message)
+	}
 	roots := peerrules.Learned(object, distinct(in.Bundle.Roots))
-	if err := s.Store.EstablishPeer(ctx, object, roots, in.Bundle.Sequence, s.Now()); err != nil {
+	if err := s.Store.EstablishPeer(ctx, object, roots, in.Bundle.Sequence, now); err != nil {
 		return fmt.Errorf("keep peer %s: %w", name, err)
 	}
 	delete(s.unwritten, name)

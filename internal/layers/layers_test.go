@@ -55,6 +55,7 @@ var table = map[string]layer{
 	"internal/compile":   pure,
 	"internal/contain":   pure,
 	"internal/envoy":     pure,
+	"internal/gate":      pure,
 	"internal/istioyaml": pure,
 	"internal/pathmatch": pure,
 	"internal/peerrules": pure,

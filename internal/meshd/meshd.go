@@ -2,6 +2,7 @@
 package meshd
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -19,7 +20,7 @@ import (
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/federation"
-	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/gate"
 	"isthmus.dev/isthmus/internal/meshd/admin"
 	"isthmus.dev/isthmus/internal/meshd/agents"
 	"isthmus.dev/isthmus/internal/meshd/containment"
@@ -51,18 +52,6 @@ var methods = door.Table(agents.Methods, admin.Methods, federation.Methods, scra
 // configRetry is how long names wait for an address that could not be given.
 const configRetry = 2 * time.Second
 
-var (
-	meshGone = finding.Finding{
-		Code: "ISM0004", Severity: finding.Error, Object: "Mesh", Message: "the Mesh object is gone; the last one stays in effect",
-		Remedy: "write it again (docs/kinds/mesh.md)",
-	}
-	meshRenamed = finding.Finding{
-		Code: "ISM0005", Severity: finding.Error, Object: "Mesh", Field: "spec.trustDomain",
-		Message: "the trust domain of a running mesh cannot change: every identity hangs from it; the last Mesh stays in effect",
-		Remedy:  "write the former trust domain, or begin a new mesh with its own state file",
-	}
-)
-
 // Daemon is one running control plane.
 type Daemon struct {
 	cfg     config.Control
@@ -75,6 +64,7 @@ type Daemon struct {
 	authority   *ca.Authority
 	identity    *ca.Source
 	source      *file.Source
+	admitted    *snapshot.Config // what the folder said, as far as it was let in; of followConfig once that runs
 	store       *store.Store
 	xds         *xds.Server
 	federation  *federation.Service
@@ -201,7 +191,7 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	if err != nil {
 		return err
 	}
-	if err := d.store.SetConfig(ctx, first); err != nil {
+	if err := d.store.SetConfig(ctx, d.admit(first)); err != nil {
 		return err
 	}
 	d.refusals = &door.Refusals{Events: d.db, Log: d.log}
@@ -335,10 +325,11 @@ func (d *Daemon) followConfig(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case waiting = <-d.source.Updates():
+		case next := <-d.source.Updates():
+			waiting = d.admit(next)
 		case <-again:
 		}
-		if err := d.store.SetConfig(ctx, d.steadfast(waiting)); err != nil {
+		if err := d.store.SetConfig(ctx, waiting); err != nil {
 			d.log.Error("names that are new have no virtual address yet", "error", err, "again", configRetry)
 			continue
 		}
@@ -346,24 +337,11 @@ func (d *Daemon) followConfig(ctx context.Context) error {
 	}
 }
 
-// steadfast keeps the Mesh that the control plane began with when the new one is missing or names another trust domain.
-func (d *Daemon) steadfast(cfg *snapshot.Config) *snapshot.Config {
-	now := d.store.Snapshot().Config
-	old, next := now.Mesh(), cfg.Mesh()
-	if next != nil && next.Spec.TrustDomain == old.Spec.TrustDomain {
-		return cfg
-	}
-	var change snapshot.Change
-	f := meshGone
-	if next != nil {
-		key := snapshot.KeyOf(next)
-		o := cfg.Origin(key)
-		f = meshRenamed
-		f.File, f.Line = o.File, o.LineOf(f.Field)
-		change.Remove(key)
-	}
-	change.Put(now.Objects.Get(snapshot.KeyOf(old)))
-	out := cfg.With(change)
-	out.Findings = append(out.Findings[:len(out.Findings):len(out.Findings)], f)
-	return out
+// admit is what the folder says as far as the gate lets it in.
+func (d *Daemon) admit(next *snapshot.Config) *snapshot.Config {
+	now := *d.store.Snapshot()
+	now.Config = cmp.Or(d.admitted, &snapshot.Config{}) // without what does not come from the folder
+	v := gate.Review(&now, next.Objects.ChangeSince(now.Config.Objects), gate.Who{Source: snapshot.SourceFile})
+	d.admitted = v.Admit(now.Config, next)
+	return d.admitted
 }

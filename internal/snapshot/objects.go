@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -42,6 +43,19 @@ func (c *Change) Put(o *Object) { c.edits = append(c.edits, edit{o.Key, o}) }
 
 // Remove has no object of a key in the set.
 func (c *Change) Remove(k Key) { c.edits = append(c.edits, edit{key: k}) }
+
+// Edits are what is put, or removed where there is nil, by kind, namespace and name: each key once.
+func (c Change) Edits() iter.Seq2[Key, *Object] {
+	edits := slices.Clone(c.edits)
+	slices.SortStableFunc(edits, func(a, b edit) int { return a.key.Compare(b.key) })
+	return func(yield func(Key, *Object) bool) {
+		for i, e := range edits {
+			if last := i+1 == len(edits) || edits[i+1].key != e.key; last && !yield(e.key, e.to) {
+				return
+			}
+		}
+	}
+}
 
 // PutAll is a change that puts objects of unknown origin.
 func PutAll[T metav1.Object](values ...T) Change {

@@ -3,9 +3,7 @@ package store
 import (
 	"slices"
 
-	"isthmus.dev/isthmus/api/v1alpha1"
-	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/gate"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -30,8 +28,7 @@ type joined struct {
 	byToken []snapshot.Key // the objects of config that were made by token
 }
 
-// join adds the peers that were made by token. A file of the same name wins, and is told so; but one that means another
-// mesh does not put an older peering out. What is as it was in last keeps its pointers. It must be called with mu held.
+// join adds the peers that were made by token, as far as the gate lets them in beside the files. What is as it was in last keeps its pointers. It must be called with mu held.
 func (s *Store) join(last joined, files *snapshot.Config, peers []state.Peer) joined {
 	objects, change := files.Objects, snapshot.Change{}
 	if len(last.byToken) > 0 {
@@ -46,42 +43,27 @@ func (s *Store) join(last joined, files *snapshot.Config, peers []state.Peer) jo
 	}
 	next := joined{files: files, config: &snapshot.Config{Closed: files.Closed}}
 	findings := slices.Concat(files.Findings, withoutAddress(s.unaddressed))
+	now, byToken := &snapshot.Snapshot{Config: files, Peers: map[string]snapshot.PeerState{}}, snapshot.Change{}
 	for _, p := range peers {
 		made := s.made[p.Name]
 		if made == nil || !p.Revoked.IsZero() {
 			continue
 		}
-		if o := files.Objects.Get(made.Key); o != nil {
-			f, ignored := clash(o, p)
-			findings = append(findings, f)
-			if !ignored {
-				continue
-			}
-		}
-		change.Put(made)
+		now.Peers[p.Name] = p.State
+		byToken.Put(made)
 		next.byToken = append(next.byToken, made.Key)
+	}
+	if len(next.byToken) > 0 {
+		v := gate.Review(now, byToken, gate.Who{Source: snapshot.SourceToken})
+		findings = append(findings, v.Findings...)
+		next.byToken = slices.DeleteFunc(next.byToken, v.Refuses)
+	}
+	for _, k := range next.byToken {
+		change.Put(s.made[k.Name])
 	}
 	next.config.Objects, next.config.Findings = objects.With(change), findings
 	if last.files == files && last.config.Objects == next.config.Objects && slices.Equal(last.config.Findings, findings) {
 		next.config = last.config
 	}
 	return next
-}
-
-// clash is what to say of a file that has the name of a peering by token, and whether the file is ignored.
-func clash(file *snapshot.Object, p state.Peer) (f finding.Finding, ignored bool) {
-	o := file.Origin
-	f = finding.Finding{Object: file.Key.String(), File: o.File, Line: o.Line, Field: "metadata.name"}
-	older := !o.FirstSeen.IsZero() && o.FirstSeen.Before(p.Made)
-	if older || peerrules.SameMesh(file.Value.(*v1alpha1.MeshPeer), p.Object, p.State) {
-		f.Code, f.Severity = "ISM0003", finding.Warning
-		f.Message = "a peering of this name was also made by token; the file is used"
-		f.Remedy = "remove the file, or isthmus peer revoke " + p.Name
-		return f, false
-	}
-	f.Code, f.Severity = "ISM0270", finding.Error
-	f.Message = "a peering of this name was made by token before, with another trust domain or other " +
-		"roots; it stands, and the file is ignored"
-	f.Remedy = "choose another name, or isthmus peer revoke " + p.Name + " first"
-	return f, true
 }

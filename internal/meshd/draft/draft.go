@@ -14,10 +14,9 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/gate"
 	"isthmus.dev/isthmus/internal/istioyaml"
-	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -63,18 +62,17 @@ func (d *draft) text() (string, error) {
 	return strings.Join(docs, "---\n"), nil
 }
 
-// with is the snapshot with the objects in the place of those of their names, and what is wrong with reading them.
-func (d *draft) with() (*snapshot.Snapshot, []finding.Finding, error) {
+// change puts the objects in the place of those of their names. Findings are what is wrong with reading them.
+func (d *draft) change() (change snapshot.Change, findings []finding.Finding, err error) {
 	text, err := d.text()
 	if err != nil {
-		return nil, nil, err
+		return change, nil, err
 	}
 	f := istioyaml.Decode("", []byte(text), schema.New().Validate, nil)
-	var change snapshot.Change
 	for _, o := range f.Objects {
 		change.Put(o)
 	}
-	return changed(d.snap, change), f.Findings, nil
+	return change, f.Findings, nil
 }
 
 // without is the snapshot without objects of these names.
@@ -92,40 +90,27 @@ func changed(snap *snapshot.Snapshot, change snapshot.Change) *snapshot.Snapshot
 	return &out
 }
 
-// allFindings are those of compiling, and of those who ask.
-func allFindings(snap *snapshot.Snapshot) (*model.Mesh, []finding.Finding) {
-	mesh, findings := compile.Mesh(snap)
-	return mesh, append(findings, compile.Crossing(snap, mesh)...)
-}
-
-// judge compiles the mesh with the objects. What they bring about is among the response; what would keep them from having an
-// effect is an error.
+// judge asks the gate, and what the objects would bring about. That is among the response; what would keep them from
+// having an effect is an error.
 func (d *draft) judge() (*adminapi.DraftResponse, error) {
 	text, err := d.text()
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	next, findings, err := d.with()
+	change, findings, err := d.change()
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
+	}
+	v := gate.Review(d.snap, change, gate.Who{Source: snapshot.SourceFile}) // that is how it would come
+	if len(v.Refused) > 0 {
+		return nil, status.Errorf(codes.FailedPrecondition, "this would be refused: %s", v.Findings[0])
 	}
 	resp := &adminapi.DraftResponse{YAML: text, Objects: []adminapi.DraftedObject{}, Findings: []finding.Finding{}, Notes: []string{}}
 	var keys []snapshot.Key
 	for _, o := range d.written {
 		keys = append(keys, keyOf(o))
 	}
-	_, before := allFindings(without(d.snap, keys...))
-	_, after := allFindings(next)
-	known := map[string]bool{}
-	for _, f := range before {
-		known[f.String()] = true
-	}
-	for _, f := range append(findings, after...) {
-		if !known[f.String()] {
-			known[f.String()] = true
-			resp.Findings = append(resp.Findings, f)
-		}
-	}
+	resp.Findings = append(resp.Findings, slices.Concat(findings, v.Findings, gate.Effects(d.snap, change))...)
 	finding.Sort(resp.Findings)
 	if i := slices.IndexFunc(resp.Findings, func(f finding.Finding) bool { return f.Severity == finding.Error }); i >= 0 {
 		return nil, status.Errorf(codes.FailedPrecondition, "this would be refused: %s", resp.Findings[i])
@@ -133,7 +118,7 @@ func (d *draft) judge() (*adminapi.DraftResponse, error) {
 	for _, k := range keys {
 		o := adminapi.DraftedObject{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}
 		if origin := d.snap.Config.Origin(k); origin.File != "" {
-			o.Stands, o.Same = fmt.Sprintf("%s:%d", origin.File, origin.Line), sameSpec(d.snap.Config, next.Config, k)
+			o.Stands, o.Same = fmt.Sprintf("%s:%d", origin.File, origin.Line), sameSpec(d.snap.Config, d.snap.Config.With(change), k)
 		}
 		resp.Objects = append(resp.Objects, o)
 	}

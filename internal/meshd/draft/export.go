@@ -51,11 +51,11 @@ func Export(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*adminapi.
 	}
 	d := &draft{snap: snap, written: []map[string]any{e.export(http)}}
 	policy := e.policyKey()
-	bare := &draft{snap: without(snap, policy), written: d.written} // one of an earlier draft is not what decides
-	next, _, err := bare.with()
+	change, _, err := d.change()
 	if err != nil {
 		return nil, err
 	}
+	next := changed(without(snap, policy), change) // one of an earlier draft is not what decides
 	with, _ := compile.Mesh(next)
 	needed := with != nil && slices.ContainsFunc(compile.Crossing(next, with), func(f finding.Finding) bool {
 		return f.Code == "ISM0328" && f.Object == keyOf(d.written[0]).String()

@@ -11,6 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/gate"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -27,6 +28,9 @@ func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.P
 	if err != nil {
 		return nil, nil, err
 	}
+	nothing := &snapshot.Snapshot{Config: &snapshot.Config{}}
+	verdict := gate.Review(nothing, cfg.Objects.ChangeSince(nil), gate.Who{Source: snapshot.SourceFile})
+	cfg = verdict.Admit(nothing.Config, cfg)
 	snap := &snapshot.Snapshot{Time: time.Now(), Config: cfg, Registry: registry, Peers: map[string]snapshot.PeerState{}}
 	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](cfg) {
 		snap.Peers[p.Name] = snapshot.PeerState{Roots: []byte(p.Spec.Bundle.Inline), BundleTime: snap.Time}

@@ -1,0 +1,48 @@
+package gate
+
+import (
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// meshStays keeps the Mesh that a running mesh has when it would be gone, or would name another trust domain.
+func meshStays(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict) {
+	old := now.Config.Mesh()
+	if old == nil {
+		return
+	}
+	var touched []snapshot.Key
+	var next, gone *snapshot.Object
+	for k, o := range change.Edits() {
+		switch {
+		case k.Kind != "Mesh":
+			continue
+		case o != nil:
+			next = o
+		case k == snapshot.KeyOf(old):
+			gone = now.Config.Objects.Get(k)
+		}
+		touched = append(touched, k)
+	}
+	f := finding.Finding{
+		Code: "ISM0004", Severity: finding.Error, Object: "Mesh", Message: "the Mesh object is gone; the last one stays in effect",
+		Remedy: "write it again (docs/kinds/mesh.md)",
+	}
+	switch {
+	case next == nil && gone == nil, next != nil && next.Value.(*v1alpha1.Mesh).Spec.TrustDomain == old.Spec.TrustDomain:
+		return
+	case next != nil:
+		f = finding.Finding{
+			Code: "ISM0005", Severity: finding.Error, Object: "Mesh", Field: "spec.trustDomain",
+			Message: "the trust domain of a running mesh cannot change, since every identity begins with it; the last Mesh " +
+				"stays in effect",
+			Remedy: "write the former trust domain, or begin a new mesh with its own state file",
+		}
+		f.File, f.Line = next.Origin.File, next.Origin.LineOf(f.Field)
+	}
+	for _, k := range touched {
+		v.refuse(k)
+	}
+	v.say(f)
+}

@@ -1,0 +1,46 @@
+package gate
+
+import (
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// peersKeepTheirNames decides between a MeshPeer in a file and a peering by token of the same name, whichever comes
+// second: the file is used, unless it means another mesh and is not known to be older. So whoever writes files cannot put
+// an older peering out by its name.
+func peersKeepTheirNames(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict) {
+	for k, is := range change.Edits() {
+		if k.Kind != "MeshPeer" || is == nil {
+			continue
+		}
+		was := now.Config.Objects.Get(k)
+		if was == nil || was.Origin.Source == is.Origin.Source {
+			continue
+		}
+		file, made := is, was
+		if is.Origin.Source == snapshot.SourceToken {
+			file, made = was, is
+		}
+		o := file.Origin
+		older := !o.FirstSeen.IsZero() && o.FirstSeen.Before(made.Origin.FirstSeen)
+		f := finding.Finding{Object: k.String(), File: o.File, Line: o.Line, Field: "metadata.name"}
+		stays := file
+		if older || peerrules.SameMesh(file.Value.(*v1alpha1.MeshPeer), made.Value.(*v1alpha1.MeshPeer), now.Peers[k.Name]) {
+			f.Code, f.Severity = "ISM0003", finding.Warning
+			f.Message = "a peering of this name was also made by token; the file is used"
+			f.Remedy = "remove the file, or isthmus peer revoke " + k.Name
+		} else {
+			stays = made
+			f.Code, f.Severity = "ISM0270", finding.Error
+			f.Message = "a peering of this name was made by token before, with another trust domain or other " +
+				"roots; it stands, and the file is ignored"
+			f.Remedy = "choose another name, or isthmus peer revoke " + k.Name + " first"
+		}
+		if stays != is {
+			v.refuse(k)
+		}
+		v.say(f)
+	}
+}
