@@ -50,8 +50,8 @@ type Report struct {
 	Version   string                `json:"version"`
 	Gateway   *snapshot.GatewayInfo `json:"gateway,omitempty"`   // gateways only
 	Workloads []snapshot.Workload   `json:"workloads,omitempty"` // nodes only; Node is filled in by the server
-	Troubles  []Trouble             `json:"troubles,omitempty"`
-	Outside   []Outside             `json:"outside,omitempty"`
+	Troubles  []snapshot.Trouble    `json:"troubles,omitempty"`
+	Outside   []snapshot.Outside    `json:"outside,omitempty"`
 	Envoy     EnvoyState            `json:"envoy"`
 	// by workload that has an Envoy of its own, "<namespace>/<name>"
 	Sidecars  map[string]EnvoyState `json:"sidecars,omitempty"`
@@ -59,26 +59,6 @@ type Report struct {
 	Peers     map[string]PeerCounts `json:"peers,omitempty"`     // gateways: totals by MeshPeer name since the agent began
 	Certs     []CertState           `json:"certs,omitempty"`
 	Roots     []string              `json:"roots,omitempty"` // of the mesh, as the agent itself trusts them: SHA-256, hex
-}
-
-// Trouble is why a workload of a node is not served. The others of the node are.
-type Trouble struct {
-	Workload string `json:"workload"` // "<namespace>/<name>"
-	Reason   string `json:"reason"`
-	Absent   bool   `json:"absent,omitempty"` // its network namespace is not there
-}
-
-// Outside is what of a workload's traffic passes the mesh by, with its node's knowledge.
-type Outside struct {
-	Workload string `json:"workload"` // "<namespace>/<name>"
-	// Ports that are excluded from capture, inbound.
-	Ports []uint16 `json:"ports,omitempty"`
-	// Connections that were open before capture and go on: some of them, and how many there are.
-	Connections []string `json:"connections,omitempty"`
-	Count       int      `json:"count,omitempty"`
-	// Plaintext are addresses that called a port in plaintext which takes both: some of them, and how many there are.
-	Plaintext      []string `json:"plaintext,omitempty"`
-	PlaintextCount int      `json:"plaintextCount,omitempty"`
 }
 
 // EnvoyState is how the agent's Envoy is, or all of them together.

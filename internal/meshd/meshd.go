@@ -212,7 +212,7 @@ func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
 	var err error
 	d.agents, err = agents.New(ctx, agents.Config{
 		TrustDomain: td, Authority: d.authority, State: d.db, Store: d.store, Standing: d.standing, Endings: d.endings, Door: d.door,
-		NodeTTL: nodeTTL, Refused: d.refusals.Add, Changed: func() { d.loop.Reload() }, Signed: d.metrics.signed.Inc,
+		NodeTTL: nodeTTL, Refused: d.refusals.Add, Signed: d.metrics.signed.Inc,
 		Reported: func(node string, r *agentapi.Report) { d.containment.Reported(node, r) }, Log: d.log, Now: d.now,
 	})
 	if err != nil {
@@ -220,6 +220,7 @@ func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
 	}
 	d.containment, err = containment.New(ctx, containment.Config{
 		State: d.db, Settled: func(proxy string) bool { return d.xds.Settled(proxy) }, Try: d.agents.Ask, Build: d.build,
+		Contained:  d.store.SetContained,
 		LivedAfter: d.livedAfter, Log: d.log, Now: d.now,
 	})
 	if err != nil {

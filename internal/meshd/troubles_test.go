@@ -18,7 +18,7 @@ func TestAWorkloadsTroubleIsAFinding(t *testing.T) {
 	bad.Away, gone.Away = true, true
 	all := []snapshot.Workload{good, bad, gone}
 	a := p.agent("node-a", []string{"default/payments", "default/shop", "default/web"}, good)
-	a.report(agentapi.Report{Workloads: all, Troubles: []agentapi.Trouble{
+	a.report(agentapi.Report{Workloads: all, Troubles: []snapshot.Trouble{
 		{Workload: "default/shop", Reason: "a program of user 1000 listens at 0.0.0.0:15006"},
 		{Workload: "default/web", Reason: "network namespace /run/netns/web does not exist", Absent: true},
 		{Workload: "default/foreign", Reason: "not its own"},
@@ -38,7 +38,7 @@ func TestWhatPassesTheMeshByIsAFinding(t *testing.T) {
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
 	w := workload("payments", "payments", "10.0.0.2")
 	a := p.agent("node-a", []string{"default/payments"}, w)
-	a.report(agentapi.Report{Workloads: []snapshot.Workload{w}, Outside: []agentapi.Outside{
+	a.report(agentapi.Report{Workloads: []snapshot.Workload{w}, Outside: []snapshot.Outside{
 		{
 			Workload: "default/payments", Ports: []uint16{9100, 9101}, Count: 3, Connections: []string{"10.0.0.2:8080 with 10.0.0.9:4711", "a", strings.Repeat("b", 5000)},
 			PlaintextCount: 5, Plaintext: []string{"10.0.0.2", "10.0.0.77", "what"},

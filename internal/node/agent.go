@@ -336,7 +336,7 @@ func (a *Agent) report() agentapi.Report {
 		if t := h.trouble.Load(); t != nil {
 			r.Troubles = append(r.Troubles, *t)
 		} else if err := sockets[h.workload.Key()]; err != nil {
-			r.Troubles = append(r.Troubles, agentapi.Trouble{Workload: h.workload.Key(), Reason: err.Error()})
+			r.Troubles = append(r.Troubles, snapshot.Trouble{Workload: h.workload.Key(), Reason: err.Error()})
 		}
 		o := h.outside()
 		callers := a.plaintextCallers(h.workload.Key())

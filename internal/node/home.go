@@ -23,6 +23,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/node/netns"
 	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
@@ -60,7 +61,7 @@ type home struct {
 	during func(context.Context) error
 
 	stay    atomic.Pointer[stay]             // nil while the namespace is not there
-	trouble atomic.Pointer[agentapi.Trouble] // nil while nothing is wrong
+	trouble atomic.Pointer[snapshot.Trouble] // nil while nothing is wrong
 }
 
 // stay is one namespace, from its coming to its going.

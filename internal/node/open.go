@@ -6,9 +6,9 @@ import (
 	"strings"
 	"time"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/capture"
 	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 const (
@@ -74,8 +74,8 @@ func (h *home) followOpen(s *stay) error {
 }
 
 // outside is what of the workload's traffic passes its Envoy by.
-func (h *home) outside() agentapi.Outside {
-	out := agentapi.Outside{Workload: h.workload.Key()}
+func (h *home) outside() snapshot.Outside {
+	out := snapshot.Outside{Workload: h.workload.Key()}
 	s := h.stay.Load()
 	if s == nil || h.rules == nil {
 		return out

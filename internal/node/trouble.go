@@ -12,9 +12,9 @@ import (
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/capture"
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // inspection is how often a namespace is looked at for what nobody tells.
@@ -23,9 +23,9 @@ const inspection = 2 * time.Second
 // note keeps what is wrong with the workload, nil for nothing, and tells of a change. It is this workload's alone:
 // others are served as before.
 func (h *home) note(err error) {
-	var now *agentapi.Trouble
+	var now *snapshot.Trouble
 	if err != nil {
-		now = &agentapi.Trouble{
+		now = &snapshot.Trouble{
 			Workload: h.workload.Key(), Reason: err.Error(), Absent: netns.Away(err) || errors.Is(err, errMoved),
 		}
 	}

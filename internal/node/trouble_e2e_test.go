@@ -20,8 +20,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // troubled waits until the agent reports what is wrong with a workload; an empty word: that nothing is.
@@ -29,7 +29,7 @@ func (p *pair) troubled(t *testing.T, workload, word string) {
 	t.Helper()
 	eventually(t, 10*time.Second, fmt.Sprintf("trouble of %s: %q", workload, word), func() error {
 		r := p.control.lastReport()
-		at := slices.IndexFunc(r.Troubles, func(t agentapi.Trouble) bool { return t.Workload == workload })
+		at := slices.IndexFunc(r.Troubles, func(t snapshot.Trouble) bool { return t.Workload == workload })
 		switch {
 		case at < 0 && word != "", at >= 0 && (word == "" || !strings.Contains(r.Troubles[at].Reason, word)):
 			return fmt.Errorf("reported %+v", r.Troubles)

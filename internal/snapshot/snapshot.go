@@ -37,6 +37,10 @@ type Snapshot struct {
 	SilentGateways []string
 	// SilentNodes are those of which nothing has been heard for so long that others are to be called. Sorted by name.
 	SilentNodes []SilentNode
+	// Reports are what is wrong at nodes, as their agents said last. Sorted by node; of others nothing is wrong.
+	Reports []Report
+	// Contained are the proxies that cannot live with the configuration as it stands. Sorted by name.
+	Contained []Contained
 	// Roots of this mesh's own trust domain, PEM.
 	Roots []byte
 	// VIPs are the stable virtual addresses, IPv4, by service host name. vip.Six is the other one.

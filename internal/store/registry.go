@@ -181,6 +181,7 @@ func (s *Store) Forget(node string) {
 	defer one.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.dropReport(node)
 	if r := s.registry[node]; r != nil {
 		s.freed = s.claims.release(node, r.workloads, nil) || s.freed
 		delete(s.registry, node)

@@ -67,6 +67,9 @@ type Store struct {
 	boots       []snapshot.Bootstrap
 	silent      []string // gateways
 	silentNodes []snapshot.SilentNode
+	reports     map[string]snapshot.Report // by node
+	said        []snapshot.Report          // all reports; nil when they have changed
+	contained   []snapshot.Contained
 	vips        *vip.Table
 }
 
@@ -74,7 +77,7 @@ type Store struct {
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(),
-		shut: map[string]bool{}, readiness: map[string]*snapshot.Readiness{}, config: &snapshot.Config{},
+		shut: map[string]bool{}, reports: map[string]snapshot.Report{}, readiness: map[string]*snapshot.Readiness{}, config: &snapshot.Config{},
 	}
 	reg, err := cfg.Kept.Registry(ctx)
 	if err != nil {
@@ -247,7 +250,8 @@ func (s *Store) assemble() *snapshot.Snapshot {
 		Time: s.cfg.Now(), Config: s.joined.config, Registry: s.merged,
 		Peers:   map[string]snapshot.PeerState{},
 		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, PeeringPort: s.cfg.PeeringPort,
-		SilentGateways: s.silent, SilentNodes: s.silentNodes, Roots: s.cfg.Roots(), VIPs: s.vips.InUse(),
+		SilentGateways: s.silent, SilentNodes: s.silentNodes, Reports: s.reported(),
+		Contained: s.contained, Roots: s.cfg.Roots(), VIPs: s.vips.InUse(),
 	}
 	for _, p := range peers {
 		p.State.Revoked = !p.Revoked.IsZero()

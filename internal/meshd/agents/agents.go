@@ -9,10 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"reflect"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +58,8 @@ type Store interface {
 	Said(node string) (snapshot.Node, []snapshot.Workload, bool)
 	Hosts(node, namespace, serviceAccount string) bool
 	Clashes(node string) []finding.Finding
+	Report(node string) snapshot.Report
+	SetReport(snapshot.Report)
 	Register(ctx context.Context, stream uint64, n snapshot.Node, ws []snapshot.Workload, stands func() error) error
 	Forget(node string)
 	SetSilentNodes([]snapshot.SilentNode)
@@ -80,8 +80,6 @@ type Config struct {
 	Refused func(state.Event)
 	// Reported is told how a node's Envoys are.
 	Reported func(node string, r *agentapi.Report)
-	// Changed is called when Findings has something new.
-	Changed func()
 	// Signed counts certificates.
 	Signed func()
 	Log    *slog.Logger
@@ -101,8 +99,6 @@ type Agents struct {
 	briefing *briefing  // nil before there is any
 	streams  uint64     // how many have begun
 	known    map[string]*agent
-	refused  map[string][]finding.Finding // by node: what its reports say beyond its grant
-	trouble  map[string][]finding.Finding // by node: its workloads that are not served
 	clashed  map[string][]finding.Finding // by node: those of its workloads that clash, as far as recorded
 }
 
@@ -122,8 +118,8 @@ var errTakenOver = errors.New("another stream of this agent took over")
 func New(ctx context.Context, c Config) (*Agents, error) {
 	a := &Agents{
 		Config: c, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, rations: rations{of: map[string]*ration{}},
-		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{}, refused: map[string][]finding.Finding{},
-		clashed: map[string][]finding.Finding{}, trouble: map[string][]finding.Finding{},
+		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{},
+		clashed: map[string][]finding.Finding{},
 	}
 	return a, a.revokedBefore(ctx)
 }
@@ -349,12 +345,12 @@ func (a *Agents) listen(
 
 // refusedOf is what of a node's report does not stand, as text.
 func (a *Agents) refusedOf(node string) []string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	var out []string
-	for _, f := range a.refused[node] {
+	for _, f := range a.Store.Report(node).Refused {
 		out = append(out, f.String())
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for _, f := range a.clashed[node] { // a node is not told who else is in the mesh: it could ask about every address
 		f.Message = "another workload of the mesh has its name, or an address that it gives; it is not registered"
 		f.Remedy = "correct the node's settings; the control plane's findings say which (isthmus status --findings)"
@@ -422,20 +418,6 @@ func (a *Agents) Identify(ctx context.Context) (string, error) {
 		}
 	}
 	return "", status.Errorf(codes.PermissionDenied, "node %s has registered no workload %q with a proxy of its own", n.Name, asked)
-}
-
-// Findings are what nodes say that they may not, and what is wrong with their workloads.
-func (a *Agents) Findings() []finding.Finding {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var out []finding.Finding
-	for _, n := range slices.Sorted(maps.Keys(a.refused)) {
-		out = append(out, a.refused[n]...)
-	}
-	for _, n := range slices.Sorted(maps.Keys(a.trouble)) {
-		out = append(out, a.trouble[n]...)
-	}
-	return out
 }
 
 // CanTry says whether a node's agent can be asked.

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -48,8 +47,7 @@ func (a *Agents) take(
 	if err := a.register(ctx, stream, node, accepted, stands); err != nil {
 		return err
 	}
-	a.remember(caller, n.Name, wrong)
-	a.note(n.Name, troubles(n.Name, r, a.workloadsAt()))
+	a.remember(caller, reported(n.Name, r, wrong))
 	a.Reported(n.Name, r)
 	return nil
 }
@@ -71,7 +69,7 @@ func (a *Agents) takeGateway(caller door.Caller, n state.Node, g *snapshot.Gatew
 	if account := spiffe.SystemNamespace + "/" + g.ServiceAccount; !n.Grant.Covers(spiffe.SystemNamespace,
 		g.ServiceAccount) {
 		why := fmt.Sprintf("its token does not grant the service account %s", account)
-		a.remember(caller, n.Name, []finding.Finding{gatewayOut(n.Name, "ISM0013", "serviceAccount", why)})
+		a.remember(caller, snapshot.Report{Node: n.Name, Refused: []finding.Finding{gatewayOut(n.Name, "ISM0013", "serviceAccount", why)}})
 		return status.Errorf(codes.PermissionDenied, "gateway %s: %s, but %s: correct "+
 			"gateway.serviceAccount in its settings, "+
 			"or empty its stateDir and start it with another token (isthmus token create --role gateway "+
@@ -80,7 +78,7 @@ func (a *Agents) takeGateway(caller door.Caller, n state.Node, g *snapshot.Gatew
 	}
 	first, _, _ := a.Store.Said(n.Name)
 	if err := n.Grant.Gateway(*g, first.Gateway); err != nil {
-		a.remember(caller, n.Name, []finding.Finding{gatewayOut(n.Name, "ISM0241", "addresses", err.Error())})
+		a.remember(caller, snapshot.Report{Node: n.Name, Refused: []finding.Finding{gatewayOut(n.Name, "ISM0241", "addresses", err.Error())}})
 		return status.Errorf(codes.InvalidArgument, "gateway %s: %v", n.Name, err)
 	}
 	return nil
@@ -128,49 +126,33 @@ func (a *Agents) regrant(ctx context.Context, g ca.TokenGrant) error {
 	return a.register(ctx, a.nextStream(), snapshot.Node{Name: g.Node, Role: g.Role}, kept, stands)
 }
 
-// remember keeps what a node's reports say beyond its grant, for the findings, and records what it had not said before.
-func (a *Agents) remember(caller door.Caller, node string, wrong []finding.Finding) {
-	clashes := a.Store.Clashes(node)
+// reported is what is wrong by a node's report, where it speaks of its own workloads, beside what its grant refuses.
+func reported(node string, r *agentapi.Report, refused []finding.Finding) snapshot.Report {
+	hosts := make(map[string]bool, len(r.Workloads))
+	for _, w := range r.Workloads {
+		hosts[w.Namespace+"/"+w.Name] = true
+	}
+	return snapshot.Report{
+		Node: node, Refused: refused,
+		Troubles: slices.DeleteFunc(slices.Clone(r.Troubles), func(t snapshot.Trouble) bool { return !hosts[t.Workload] }),
+		Outside:  slices.DeleteFunc(slices.Clone(r.Outside), func(o snapshot.Outside) bool { return !hosts[o.Workload] }),
+	}
+}
+
+// remember has the store know what is wrong by a node's report, and records what it had not said before and may not.
+func (a *Agents) remember(caller door.Caller, r snapshot.Report) {
+	clashes, before := a.Store.Clashes(r.Node), a.Store.Report(r.Node).Refused
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	recorded := 0
-	for _, f := range slices.Concat(wrong, clashes) {
-		if recorded < maxRecorded && !slices.Contains(a.refused[node], f) && !slices.Contains(a.clashed[node], f) {
+	for _, f := range slices.Concat(r.Refused, clashes) {
+		if recorded < maxRecorded && !slices.Contains(before, f) && !slices.Contains(a.clashed[r.Node], f) {
 			recorded++
-			a.refuse(caller, node, f.Object, f.Code+": "+f.Message)
+			a.refuse(caller, r.Node, f.Object, f.Code+": "+f.Message)
 		}
 	}
-	a.clashed[node] = clashes // which the store's snapshots show
-	if slices.Equal(a.refused[node], wrong) {
-		return
-	}
-	a.refused[node] = wrong
-	a.Changed() // findings are published with a snapshot
-}
-
-// workloadsAt says which workload is registered with an address; empty for none. The registry is read once, if at all.
-func (a *Agents) workloadsAt() func(netip.Addr) string {
-	by := sync.OnceValue(func() map[netip.Addr]string {
-		out := map[netip.Addr]string{}
-		for _, w := range a.Store.Snapshot().Registry.Workloads {
-			for _, addr := range w.Addresses {
-				out[addr] = w.Namespace + "/" + w.Name
-			}
-		}
-		return out
-	})
-	return func(addr netip.Addr) string { return by()[addr.Unmap()] }
-}
-
-// note keeps which of a node's workloads are not served, for the findings.
-func (a *Agents) note(node string, now []finding.Finding) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if slices.Equal(a.trouble[node], now) {
-		return
-	}
-	a.trouble[node] = now
-	a.Changed()
+	a.clashed[r.Node] = clashes // which the store's snapshots show
+	a.mu.Unlock()
+	a.Store.SetReport(r)
 }
 
 // forgive takes back what is remembered of a node.
@@ -178,11 +160,6 @@ func (a *Agents) forgive(node string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.clashed, node)
-	if len(a.refused[node])+len(a.trouble[node]) > 0 {
-		a.Changed()
-	}
-	delete(a.refused, node)
-	delete(a.trouble, node)
 }
 
 // refuse records what a node said and may not say.

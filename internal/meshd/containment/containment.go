@@ -47,6 +47,8 @@ type Config struct {
 	Try func(ctx context.Context, proxy string, resources []*envoy.Resource) error
 	// Build makes what a proxy is told, of what its view was compiled from.
 	Build func(*view.View, *snapshot.Config) *envoy.Resources
+	// Contained takes in which proxies cannot live with the configuration.
+	Contained func([]snapshot.Contained)
 	// LivedAfter is how long a proxy must have gone on with a configuration, after it acknowledged all of it, to have lived
 	// with it.
 	LivedAfter time.Duration
@@ -61,6 +63,8 @@ type Containment struct {
 	Config
 	wake    chan struct{} // a search may be due
 	changes chan struct{}
+
+	telling sync.Mutex // held while Contained is told, so that the newest comes last; taken before mu
 
 	mu        sync.Mutex // guards all below
 	published *snapshot.Snapshot
@@ -91,10 +95,11 @@ func New(ctx context.Context, cfg Config) (*Containment, error) {
 	for _, q := range kept {
 		c.ward(q.Proxy).quarantined[q.Object] = q
 	}
+	c.tell()
 	return c, nil
 }
 
-// Changed has a value whenever what some proxy is to be told, or what is to be said of it, has changed by itself.
+// Changed has a value whenever what some proxy is to be told has changed by itself.
 func (c *Containment) Changed() <-chan struct{} { return c.changes }
 
 func (c *Containment) again() {
@@ -133,23 +138,32 @@ func (c *Containment) ward(proxy string) *ward {
 	return w
 }
 
-// Plans says which proxies are told something else than the configuration as it stands, and whether that has changed
-// since the last call. An object whose content changed is released.
-func (c *Containment) Plans(ctx context.Context, cfg *snapshot.Config) (map[string]Plan, bool) {
+// Release ends the quarantine of objects that are gone or say something else.
+func (c *Containment) Release(ctx context.Context, cfg *snapshot.Config) {
 	c.mu.Lock()
 	released := c.release(cfg)
-	out := map[string]Plan{}
+	c.changed = c.changed || len(released) > 0
+	c.mu.Unlock()
+	if len(released) > 0 {
+		c.keep(ctx, nil, released)
+		c.tell()
+	}
+}
+
+// Plans says which proxies are told something else than the configuration as it stands, and whether that has changed
+// since the last call.
+func (c *Containment) Plans() (plans map[string]Plan, changed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	plans = map[string]Plan{}
 	for name, w := range c.wards {
 		if w.held || w.pending || len(w.quarantined) > 0 {
-			out[name] = c.planOf(w)
+			plans[name] = c.planOf(w)
 		}
 	}
-	few(out)
-	changed := c.changed || len(released) > 0
-	c.changed = false
-	c.mu.Unlock()
-	c.keep(ctx, nil, released)
-	return out, changed
+	few(plans)
+	changed, c.changed = c.changed, false
+	return plans, changed
 }
 
 func (c *Containment) planOf(w *ward) Plan {
@@ -269,6 +283,7 @@ func (c *Containment) Retain(ctx context.Context, known map[string]*model.Proxy)
 	maps.DeleteFunc(c.nodes, func(name string, n *searchedNode) bool { return known[name] == nil && !n.under })
 	c.mu.Unlock()
 	c.keep(ctx, nil, end)
+	c.tell()
 }
 
 // keep writes down what began and ended. What cannot be written is in force all the same, until a restart.

@@ -226,6 +226,7 @@ func (c *Containment) conclude(ctx context.Context, w *ward, s *search, out outc
 	c.changed, w.pending = true, true
 	c.mu.Unlock()
 	c.keep(ctx, add, nil)
+	c.tell()
 	c.again()
 }
 

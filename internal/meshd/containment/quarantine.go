@@ -2,69 +2,40 @@ package containment
 
 import (
 	"cmp"
-	"fmt"
+	"maps"
 	"slices"
-	"strings"
 
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
-	"isthmus.dev/isthmus/internal/state"
 )
 
 // Reason is why an object is closed, as a clause.
 const Reason = "the proxy's Envoy cannot live with it"
 
-// Findings of containment: objects that are closed somewhere, and proxies for which no object can be named.
-func (c *Containment) Findings(cfg *snapshot.Config) []finding.Finding {
+// contained is what there is to know of proxies that cannot live with the configuration, sorted by name.
+func (c *Containment) contained() []snapshot.Contained {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	at := map[snapshot.Key][]state.Quarantine{}
-	var out []finding.Finding
-	for name, w := range c.wards {
-		for key, q := range w.quarantined {
-			at[key] = append(at[key], q)
+	var out []snapshot.Contained
+	for _, proxy := range slices.Sorted(maps.Keys(c.wards)) {
+		w := c.wards[proxy]
+		if w.stuck == "" && len(w.quarantined) == 0 {
+			continue
 		}
-		if w.stuck != "" {
-			out = append(out, stuck(name, w))
+		one := snapshot.Contained{Proxy: proxy, Stuck: w.stuck, Held: w.held}
+		for _, key := range sortedKeys(w.quarantined) {
+			one.Quarantined = append(one.Quarantined, snapshot.Quarantined{Key: key, Reason: w.quarantined[key].Reason})
 		}
-	}
-	for key, qs := range at {
-		slices.SortFunc(qs, func(a, b state.Quarantine) int { return cmp.Compare(a.Proxy, b.Proxy) })
-		o := cfg.Origin(key)
-		out = append(out, finding.Finding{
-			Code: "ISM0230", Severity: finding.Error, Object: key.String(), File: o.File, Line: o.Line,
-			Message: fmt.Sprintf("quarantined at %s, whose Envoy cannot live with it: what it "+
-				"selects is closed there. %s", proxiesOf(qs), qs[0].Reason),
-			Remedy: "change the object, or remove it: it is tried again when it says something else",
-		})
+		out = append(out, one)
 	}
 	return out
 }
 
-func stuck(proxy string, w *ward) finding.Finding {
-	f := finding.Finding{
-		Code: "ISM0231", Severity: finding.Error, Object: "proxy " + proxy,
-		Message: "no object can be named that its Envoy cannot live with. " + w.stuck,
-		Remedy:  "look at Envoy's log on that host (envoy.log in the agent's runDir), and undo what was changed last",
-	}
-	if w.held {
-		f.Message = "it lives on an earlier configuration, and changes since are not in force there: " + f.Message
-	}
-	return f
-}
-
-// proxiesOf names the first few.
-func proxiesOf(qs []state.Quarantine) string {
-	var names []string
-	for _, q := range qs[:min(len(qs), 3)] {
-		names = append(names, q.Proxy)
-	}
-	text := strings.Join(names, ", ")
-	if more := len(qs) - len(names); more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
+// tell has snapshots say what is contained now.
+func (c *Containment) tell() {
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	c.Contained(c.contained())
 }
 
 // Status of one proxy; nil when it is told what everybody is.

@@ -58,6 +58,13 @@ func (c *Containment) Reported(node string, r *agentapi.Report) {
 	for workload, s := range r.Sidecars {
 		now[node+"/"+workload], how[node+"/"+workload] = s.Crashes, s.LastCrash
 	}
+	if c.crashed(node, now, how) {
+		c.tell()
+	}
+}
+
+// crashed takes in how often each Envoy of a node has, and says whether one has again.
+func (c *Containment) crashed(node string, now map[string]int, how map[string]string) (again bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before := c.crashes[node]
@@ -65,9 +72,11 @@ func (c *Containment) Reported(node string, r *agentapi.Report) {
 	for proxy, n := range now {
 		was, known := before[proxy]
 		if w := c.wards[proxy]; w != nil && known && n > was {
+			again = true
 			c.crash(w, "Envoy ended: "+how[proxy])
 		}
 	}
+	return again
 }
 
 // crash must be called with mu held.
@@ -124,6 +133,13 @@ func (w *ward) fallIll(why string, crashed bool) {
 
 // promote notes who lives with what it was told.
 func (c *Containment) promote(now time.Time) {
+	if c.promoted(now) {
+		c.tell()
+	}
+}
+
+// promoted says whether one lives that was stuck.
+func (c *Containment) promoted(now time.Time) (freed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name, w := range c.wards {
@@ -135,10 +151,9 @@ func (c *Containment) promote(now time.Time) {
 			w.told.settled = now
 		case now.Sub(w.told.settled) >= c.LivedAfter:
 			w.lived, w.told = w.told, nil
-			if w.stuck != "" {
-				c.again() // for the findings
-			}
+			freed = freed || w.stuck != ""
 			w.crashed, w.cleared, w.stuck, w.failures, w.heldCrashes = false, "", "", 0, 0
 		}
 	}
+	return freed
 }

@@ -48,9 +48,8 @@ type Proxies interface {
 	PublishEndpoints(changed map[string]*envoy.Resource)
 }
 
-// Agents are told what they need beside Envoy's configuration, and say what is wrong at their nodes.
+// Agents are told what they need beside Envoy's configuration.
 type Agents interface {
-	Findings() []finding.Finding
 	Instruct(*model.Mesh)
 }
 
@@ -139,7 +138,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			time.AfterFunc(settleAgain, l.again)
 		}
 		begun := time.Now()
-		l.apply(ctx, l.Source.Snapshot())
+		l.apply(ctx)
 		took := time.Since(begun)
 		l.Applied(took)
 		select {
@@ -160,7 +159,8 @@ func (l *Loop) reread(ctx context.Context) {
 
 // apply is the spine: snapshot → mesh → views → resources → the difference. A fault of ours on the way leaves in force
 // what was, and is said loudly; the next change is tried from the beginning.
-func (l *Loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
+func (l *Loop) apply(ctx context.Context) {
+	snap := l.Source.Snapshot()
 	defer func() {
 		fault := recover()
 		if fault == nil {
@@ -172,16 +172,12 @@ func (l *Loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 			l.published.Store(before.with(append(slices.Clone(snap.Config.Findings), faulty(fault))))
 		}
 	}()
-	plans, replanned := l.Containment.Plans(ctx, snap.Config)
+	l.Containment.Release(ctx, snap.Config)
+	snap = l.Source.Snapshot() // with what was released
+	plans, replanned := l.Containment.Plans()
 	l.compiled = l.Compile(l.compiled, snap)
 	mesh := l.compiled.Mesh
-	findings := slices.Concat(snap.Config.Findings, l.compiled.Findings, snap.Registry.Clashes, l.Agents.Findings(),
-		l.Containment.Findings(snap.Config))
-	finding.Sort(findings)
-	if mesh != nil {
-		findings = append(findings, endpointFindings(snap, mesh)...)
-		finding.Sort(findings)
-	}
+	findings := Findings(l.compiled)
 	before := l.published.Load()
 	if mesh == nil {
 		l.Log.Error("configuration means no mesh, the last one stays in force", "findings", len(findings))
@@ -211,6 +207,17 @@ func (l *Loop) apply(ctx context.Context, snap *snapshot.Snapshot) {
 	l.Containment.Stands(snap.Config, plans)
 	l.Agents.Instruct(mesh)
 	l.Wake()
+}
+
+// Findings are all that is wrong with a snapshot, by nothing but the snapshot: so those of a past one can be had again.
+func Findings(c *compile.Compiled) []finding.Finding {
+	snap := c.Snapshot
+	all := slices.Concat(snap.Config.Findings, c.Findings, snap.Registry.Clashes, compile.Reported(snap))
+	if c.Mesh != nil {
+		all = slices.Concat(all, endpointFindings(snap, c.Mesh))
+	}
+	finding.Sort(all)
+	return all
 }
 
 func faulty(fault any) finding.Finding {

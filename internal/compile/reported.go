@@ -1,0 +1,150 @@
+package compile
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// Reported is what is wrong with nodes, their workloads and their Envoys, by what the snapshot has of their reports.
+func Reported(snap *snapshot.Snapshot) []finding.Finding {
+	who := sync.OnceValue(func() map[netip.Addr]string { return workloadsByAddress(snap) })
+	var out []finding.Finding
+	for _, r := range snap.Reports {
+		out = append(out, r.Refused...)
+		out = append(out, troubles(r)...)
+		for _, o := range r.Outside {
+			out = append(out, outside(r.Node, o, who)...)
+		}
+	}
+	return append(out, contained(snap)...)
+}
+
+func workloadsByAddress(snap *snapshot.Snapshot) map[netip.Addr]string {
+	out := map[netip.Addr]string{}
+	for _, w := range snap.Registry.Workloads {
+		for _, addr := range w.Addresses {
+			out[addr] = w.Namespace + "/" + w.Name
+		}
+	}
+	return out
+}
+
+// troubles are a node's workloads that it does not serve.
+func troubles(r snapshot.Report) []finding.Finding {
+	var out []finding.Finding
+	for _, t := range r.Troubles {
+		f := finding.Finding{
+			Code: "ISM0280", Severity: finding.Error, Object: "Workload " + t.Workload,
+			Message: "node " + r.Node + " does not serve it: " + t.Reason,
+			Remedy:  "mend that on the node's host; the node tries again by itself, and serves its other workloads meanwhile",
+		}
+		if t.Absent {
+			f.Code, f.Severity = "ISM0281", finding.Info
+			f.Remedy = "start the workload; the node notices by itself"
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// outside is what of a node's workload passes the mesh by.
+func outside(node string, o snapshot.Outside, who func() map[netip.Addr]string) []finding.Finding {
+	var out []finding.Finding
+	if o.Count > 0 && len(o.Connections) > 0 {
+		out = append(out, finding.Finding{
+			Code: "ISM0340", Severity: finding.Warning, Object: "Workload " + o.Workload,
+			Message: fmt.Sprintf("%d connections that were open before node %s captured it go on outside the mesh: %s",
+				o.Count, node, some(o.Connections, o.Count)),
+			Remedy: "restart the program: what it opens from then on is captured; in STRICT mode they end at once",
+		})
+	}
+	if o.PlaintextCount > 0 && len(o.Plaintext) > 0 {
+		out = append(out, finding.Finding{
+			Code: "ISM0342", Severity: finding.Info, Object: "Workload " + o.Workload,
+			Message: "it takes plaintext, which STRICT would refuse, from " + some(named(o.Plaintext, who()), o.PlaintextCount),
+			Remedy: "bring the callers into the mesh, and let its workloads call the Service's name, no address; once " +
+				"nobody has been named for an hour, nothing speaks against STRICT",
+		})
+	}
+	if len(o.Ports) > 0 {
+		out = append(out, finding.Finding{
+			Code: "ISM0341", Severity: finding.Info, Object: "Workload " + o.Workload,
+			Message: fmt.Sprintf("node %s excludes its ports %s from capture: whoever reaches its address may call them, "+
+				"in plaintext and whatever policies say", node, strings.Trim(fmt.Sprint(o.Ports), "[]")),
+			Remedy: "if that is not meant, take them out of excludeInboundPorts in the node's settings",
+		})
+	}
+	return out
+}
+
+// some of several, and how many more there are.
+func some(shown []string, count int) string {
+	text := strings.Join(shown, ", ")
+	if more := count - len(shown); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// named are addresses, with whose they are as far as that is known.
+func named(addrs []string, who map[netip.Addr]string) []string {
+	var out []string
+	for _, text := range addrs {
+		if a, err := netip.ParseAddr(text); err == nil {
+			if workload := who[a.Unmap()]; workload != "" {
+				text += " (workload " + workload + ")"
+			}
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+// contained are objects that are closed at some proxy, and proxies for which no object can be named.
+func contained(snap *snapshot.Snapshot) []finding.Finding {
+	type place struct{ proxy, reason string }
+	at := map[snapshot.Key][]place{}
+	var out []finding.Finding
+	for _, c := range snap.Contained {
+		for _, q := range c.Quarantined {
+			at[q.Key] = append(at[q.Key], place{c.Proxy, q.Reason})
+		}
+		if c.Stuck != "" {
+			out = append(out, stuck(c))
+		}
+	}
+	for key, places := range at {
+		o := snap.Config.Origin(key)
+		var proxies []string
+		for _, p := range places[:min(len(places), 3)] {
+			proxies = append(proxies, p.proxy)
+		}
+		out = append(out, finding.Finding{
+			Code: "ISM0230", Severity: finding.Error, Object: key.String(), File: o.File, Line: o.Line,
+			Message: fmt.Sprintf("quarantined at %s, whose Envoy cannot live with it: what it selects is closed there. %s",
+				some(proxies, len(places)), places[0].reason),
+			Remedy: "change the object, or remove it: it is tried again when it says something else",
+		})
+	}
+	slices.SortFunc(out, func(a, b finding.Finding) int { return cmp.Compare(a.Object, b.Object) })
+	return out
+}
+
+func stuck(c snapshot.Contained) finding.Finding {
+	f := finding.Finding{
+		Code: "ISM0231", Severity: finding.Error, Object: "proxy " + c.Proxy,
+		Message: "no object can be named that its Envoy cannot live with. " + c.Stuck,
+		Remedy:  "look at Envoy's log on that host (envoy.log in the agent's runDir), and undo what was changed last",
+	}
+	if c.Held {
+		f.Message = "it lives on an earlier configuration, and changes since are not in force there: " + f.Message
+	}
+	return f
+}

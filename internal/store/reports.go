@@ -1,0 +1,65 @@
+package store
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// SetReport takes in what is wrong about a node, in the place of what was said before. It is forgotten with the node,
+// and when this process ends: an agent that comes again says it again.
+func (s *Store) SetReport(r snapshot.Report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, known := s.reports[r.Node]
+	nothing := len(r.Refused)+len(r.Troubles)+len(r.Outside) == 0
+	switch {
+	case nothing && !known, !nothing && reflect.DeepEqual(before, r):
+		return
+	case nothing:
+		s.dropReport(r.Node)
+		return
+	}
+	s.reports[r.Node] = r
+	s.said = nil
+	s.mark()
+}
+
+// Report is what is wrong about a node, as it was said last.
+func (s *Store) Report(node string) snapshot.Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reports[node]
+}
+
+// dropReport must be called with mu held.
+func (s *Store) dropReport(node string) {
+	if _, known := s.reports[node]; known {
+		delete(s.reports, node)
+		s.said = nil
+		s.mark()
+	}
+}
+
+// reported are all reports, sorted by node, the same slice as long as nothing is said anew. It must be called with mu
+// held.
+func (s *Store) reported() []snapshot.Report {
+	if s.said == nil && len(s.reports) > 0 {
+		for _, node := range slices.Sorted(maps.Keys(s.reports)) {
+			s.said = append(s.said, s.reports[node])
+		}
+	}
+	return s.said
+}
+
+// SetContained takes in which proxies cannot live with the configuration, sorted by name.
+func (s *Store) SetContained(all []snapshot.Contained) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(all)+len(s.contained) > 0 && !reflect.DeepEqual(s.contained, all) {
+		s.contained = all
+		s.mark()
+	}
+}
