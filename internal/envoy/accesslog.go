@@ -11,6 +11,7 @@ import (
 	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	"google.golang.org/protobuf/proto"
 
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
@@ -144,7 +145,9 @@ var (
 	grpcUnknown = grpcStatus(false, accesslogv3.GrpcStatusFilter_UNKNOWN)
 	speaksGRPC  = &accesslogv3.AccessLogFilter{
 		FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
-			Header: header("content-type", model.Match{Kind: model.Prefix, Value: "application/grpc"}, true),
+			Header: headerMatcher(authz.Header{Name: "content-type", Comparison: authz.Comparison{
+				Match: model.Match{Kind: model.Prefix, Value: "application/grpc"}, IgnoreCase: true,
+			}}),
 		}},
 	}
 )

@@ -11,44 +11,34 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/model"
 )
 
 // callerHeader carries the caller that a federation gateway asserts.
 const callerHeader = "isthmus-caller"
 
-// rbacTranslator turns policies into Envoy RBAC for HTTP or for raw TCP. On TCP (Istio: AuthorizationPolicy on TCP
-// ports) an ALLOW rule with an HTTP field is dropped; a DENY rule loses the field.
-type rbacTranslator struct {
-	http     bool
-	trust    string   // own trust domain
-	gateways []string // own gateways' SPIFFE IDs: the only ones whose assertions count
-}
-
-// rules makes one RBAC. A nil result means that there is nothing to enforce.
-func (t rbacTranslator) deny(ps model.Policies) *rbacv3.RBAC {
+// denyRBAC and allowRBAC carry out policies in normal form. A nil result means that there is nothing to enforce.
+func denyRBAC(ps authz.Policies) *rbacv3.RBAC {
 	if len(ps.Deny) == 0 {
 		return nil
 	}
-	return &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: t.policies(ps.Deny, model.Deny)}
+	return &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: rbacPolicies(ps.Deny)}
 }
 
-// allow denies all where no policy allows, unless the mesh's default says otherwise.
-func (t rbacTranslator) allow(ps model.Policies) *rbacv3.RBAC {
-	if len(ps.Allow) == 0 && ps.DefaultAllow {
+// allowRBAC denies all where no policy allows, unless the mesh's default says otherwise.
+func allowRBAC(ps authz.Policies) *rbacv3.RBAC {
+	if ps.DefaultAllow {
 		return nil
 	}
-	return &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW, Policies: t.policies(ps.Allow, model.Allow)}
+	return &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW, Policies: rbacPolicies(ps.Allow)}
 }
 
-func (t rbacTranslator) policies(list []*model.Policy, action model.Action) map[string]*rbacv3.Policy {
+func rbacPolicies(rules []authz.Rule) map[string]*rbacv3.Policy {
 	out := map[string]*rbacv3.Policy{}
-	for _, p := range list {
-		for _, r := range p.Rules {
-			if !t.http && action == model.Allow && r.NeedsHTTP() {
-				continue
-			}
-			out[policyName(p.Name, r.Number)] = t.rule(r, action)
+	for _, r := range rules {
+		out[policyName(r.Policy.Name, r.Number)] = &rbacv3.Policy{
+			Principals: each(r.From, principal), Permissions: each(r.To, permission),
 		}
 	}
 	return out
@@ -59,66 +49,6 @@ func policyName(object string, rule int) string { return fmt.Sprintf("%s#%d", ob
 
 func quote(s string) string { return regexp.QuoteMeta(s) }
 
-func (t rbacTranslator) rule(r model.Rule, action model.Action) *rbacv3.Policy {
-	var whenPrincipals []*rbacv3.Principal
-	var whenPermissions []*rbacv3.Permission
-	for _, w := range r.When {
-		pr, pe := t.condition(w, action)
-		whenPrincipals, whenPermissions = append(whenPrincipals, pr...), append(whenPermissions, pe...)
-	}
-	p := &rbacv3.Policy{}
-	for _, f := range r.From {
-		p.Principals = append(p.Principals, andPrincipals(append(t.source(f, action == model.Deny), whenPrincipals...)))
-	}
-	if len(r.From) == 0 {
-		p.Principals = []*rbacv3.Principal{andPrincipals(whenPrincipals)}
-	}
-	for _, o := range r.To {
-		p.Permissions = append(
-			p.Permissions,
-			andPermissions(append(t.operation(o, action == model.Deny), whenPermissions...)),
-		)
-	}
-	if len(r.To) == 0 {
-		p.Permissions = []*rbacv3.Permission{andPermissions(whenPermissions)}
-	}
-	return p
-}
-
-// source makes principals of the fields of a source. What cannot be told for sure is taken to match where that refuses
-// (refusing), and not to match where it would allow.
-func (t rbacTranslator) source(s model.Source, refusing bool) []*rbacv3.Principal {
-	principal := func(refusing bool) func(model.Principal) *rbacv3.Principal {
-		return func(p model.Principal) *rbacv3.Principal { return t.principal(p, refusing) }
-	}
-	domain := func(refusing bool) func(string) *rbacv3.Principal {
-		return func(td string) *rbacv3.Principal { return t.trustDomain(td, refusing) }
-	}
-	var ids []*rbacv3.Principal
-	ids = both(ids, s.Principals, nil, principal(refusing))
-	ids = both(ids, nil, s.NotPrincipals, principal(!refusing))
-	ids = both(ids, s.ServiceAccounts, s.NotServiceAccounts, principal(refusing))
-	ids = both(ids, s.Namespaces, s.NotNamespaces, t.namespace)
-	ids = both(ids, s.TrustDomains, nil, domain(refusing))
-	ids = both(ids, nil, s.NotTrustDomains, domain(!refusing))
-	for _, blocks := range [][2][]netip.Prefix{{s.IPBlocks, s.NotIPBlocks}, {s.RemoteIPBlocks, s.NotRemoteIPBlocks}} {
-		ids = both(ids, blocks[0], nil, remoteIP(refusing))
-		ids = both(ids, nil, blocks[1], remoteIP(!refusing))
-	}
-	return ids
-}
-
-// both adds "one of yes" and "none of no"; a nil principal is a value that cannot be compared here and never matches.
-func both[V any](ids []*rbacv3.Principal, yes, no []V, one func(V) *rbacv3.Principal) []*rbacv3.Principal {
-	if len(yes) > 0 {
-		ids = append(ids, orPrincipals(each(yes, one)))
-	}
-	if len(no) > 0 {
-		ids = append(ids, &rbacv3.Principal{Identifier: &rbacv3.Principal_NotId{NotId: orPrincipals(each(no, one))}})
-	}
-	return ids
-}
-
 func each[V, R any](list []V, one func(V) R) []R {
 	out := make([]R, 0, len(list))
 	for _, v := range list {
@@ -127,69 +57,79 @@ func each[V, R any](list []V, one func(V) R) []R {
 	return out
 }
 
-// principal compares the peer certificate's URI SAN, or for an identity of a peer mesh the caller that one of our own
-// gateways asserts. A raw connection names no caller: refusing one refuses all that the gateway carries.
-func (t rbacTranslator) principal(p model.Principal, refusing bool) *rbacv3.Principal {
+// principal writes a formula on who calls.
+func principal(f authz.Formula) *rbacv3.Principal {
+	switch f := f.(type) {
+	case authz.All:
+		return andPrincipals(each(f, principal))
+	case authz.Any:
+		return orPrincipals(each(f, principal))
+	case authz.Not:
+		return &rbacv3.Principal{Identifier: &rbacv3.Principal_NotId{NotId: principal(f.Formula)}}
+	case authz.Caller:
+		return authenticated(textMatcher(f.Comparison))
+	case authz.Asserted:
+		return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{
+			Header: headerMatcher(authz.Header{Name: callerHeader, Comparison: f.Comparison}),
+		}}
+	case authz.Source: // remote_ip is the direct address, too; but a call that was handed over has none of those
+		return &rbacv3.Principal{Identifier: &rbacv3.Principal_RemoteIp{RemoteIp: cidr(netip.Prefix(f))}}
+	}
+	panic(fmt.Sprintf("%T is no formula on who calls", f)) // cannot happen: a test knows every formula
+}
+
+// permission writes a formula on what is asked for.
+func permission(f authz.Formula) *rbacv3.Permission {
+	switch f := f.(type) {
+	case authz.All:
+		return andPermissions(each(f, permission))
+	case authz.Any:
+		return orPermissions(each(f, permission))
+	case authz.Not:
+		return &rbacv3.Permission{Rule: &rbacv3.Permission_NotRule{NotRule: permission(f.Formula)}}
+	case authz.Header:
+		return headerPermission(headerMatcher(f))
+	case authz.Path:
+		return paths(f)
+	case authz.SNI:
+		return &rbacv3.Permission{
+			Rule: &rbacv3.Permission_RequestedServerName{RequestedServerName: textMatcher(f.Comparison)},
+		}
+	case authz.Destination:
+		return &rbacv3.Permission{
+			Rule: &rbacv3.Permission_DestinationIp{DestinationIp: cidr(netip.Prefix(f))},
+		}
+	case authz.Port:
+		return &rbacv3.Permission{Rule: &rbacv3.Permission_DestinationPort{DestinationPort: uint32(f)}}
+	}
+	panic(fmt.Sprintf("%T is no formula on what is asked for", f)) // cannot happen: a test knows every formula
+}
+
+// textMatcher writes a comparison of a text.
+func textMatcher(c authz.Comparison) *matcherv3.StringMatcher {
 	switch {
-	case p.Peer == "":
-		return authenticated(stringMatcher(p.Match))
-	case t.http:
-		return t.asserted(header(callerHeader, p.Match, false))
-	case refusing:
-		return t.ofGateways()
+	case c.Regex != "":
+		return regex(c.Regex)
+	case c.Segment != "":
+		return regex(quote(c.Match.Value) + glob(c.Segment, "[^/]*") + "/.*")
 	}
-	return nobody()
+	m := stringMatcher(c.Match)
+	m.IgnoreCase = c.IgnoreCase
+	return m
 }
 
-// asserted is a request of one of our own gateways for a caller at a peer.
-func (t rbacTranslator) asserted(caller *routev3.HeaderMatcher) *rbacv3.Principal {
-	if len(t.gateways) == 0 {
-		return nobody()
+// headerMatcher writes a comparison of a header, which may be there and empty.
+func headerMatcher(h authz.Header) *routev3.HeaderMatcher {
+	if h.Regex == "" && h.Match.Kind == model.Present {
+		return &routev3.HeaderMatcher{
+			Name:                 h.Name,
+			HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+		}
 	}
-	return andPrincipals([]*rbacv3.Principal{
-		t.ofGateways(), {Identifier: &rbacv3.Principal_Header{Header: caller}},
-	})
-}
-
-func (t rbacTranslator) ofGateways() *rbacv3.Principal {
-	if len(t.gateways) == 0 {
-		return nobody()
+	return &routev3.HeaderMatcher{
+		Name:                 h.Name,
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: textMatcher(h.Comparison)},
 	}
-	return orPrincipals(each(exactly(t.gateways...), authenticated))
-}
-
-func (t rbacTranslator) namespace(ns string) *rbacv3.Principal {
-	prefix := workloadsOf(t.trust)
-	if !strings.Contains(ns, "*") {
-		return authenticated(
-			&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix + ns + "/"}},
-		)
-	}
-	return authenticated(regex(regexp.QuoteMeta(prefix) + glob(ns, "[^/]*") + "/.*"))
-}
-
-// trustDomain compares the caller's: for what a gateway carries, that of the caller at the peer.
-func (t rbacTranslator) trustDomain(td string, refusing bool) *rbacv3.Principal {
-	in := inDomain(td)[0]
-	if strings.Contains(td, "*") {
-		in = regex("spiffe://" + glob(td, "[^/]*") + "/.*")
-	}
-	own := authenticated(in)
-	if len(t.gateways) == 0 {
-		return own
-	}
-	direct := andPrincipals([]*rbacv3.Principal{{Identifier: &rbacv3.Principal_NotId{NotId: t.ofGateways()}}, own})
-	switch {
-	case td == t.trust:
-		return direct
-	case t.http:
-		return orPrincipals([]*rbacv3.Principal{direct, t.asserted(&routev3.HeaderMatcher{
-			Name: callerHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: in},
-		})})
-	case refusing:
-		return orPrincipals([]*rbacv3.Principal{direct, t.ofGateways()})
-	}
-	return direct
 }
 
 // glob makes a regular expression of a pattern in which "*" stands for any run of characters.
@@ -201,121 +141,13 @@ func glob(pattern, star string) string {
 	return strings.Join(parts, star)
 }
 
-// operation makes permissions of the fields of an operation. What can be spelled in several ways matches in all of them
-// where that refuses (refusing), and as it is written where it allows.
-func (t rbacTranslator) operation(o model.Operation, refusing bool) []*rbacv3.Permission {
-	var out []*rbacv3.Permission
-	if t.http {
-		out = bothPermissions(out, o.Hosts, o.NotHosts, hostPermission)
-		out = bothPermissions(out, o.Methods, nil, method(refusing))
-		out = bothPermissions(out, nil, o.NotMethods, method(!refusing))
-		out = bothPermissions(out, pathLists(o.Paths), nil, paths(refusing))
-		out = bothPermissions(out, nil, pathLists(o.NotPaths), paths(!refusing))
-	}
-	return bothPermissions(out, o.Ports, o.NotPorts, portPermission)
-}
-
-func bothPermissions[V any](
-	out []*rbacv3.Permission,
-	yes, no []V,
-	one func(V) *rbacv3.Permission,
-) []*rbacv3.Permission {
-	if len(yes) > 0 {
-		out = append(out, orPermissions(each(yes, one)))
-	}
-	if len(no) > 0 {
-		out = append(out, &rbacv3.Permission{Rule: &rbacv3.Permission_NotRule{NotRule: orPermissions(each(no, one))}})
-	}
-	return out
-}
-
-func (t rbacTranslator) condition(
-	w model.Condition,
-	action model.Action,
-) (ids []*rbacv3.Principal, perms []*rbacv3.Permission) {
-	name, isHeader := strings.CutPrefix(w.Key, "request.headers[")
-	switch {
-	case isHeader && t.http:
-		name = strings.TrimSuffix(name, "]")
-		whole := func(m model.Match) *rbacv3.Permission { return headerPermission(header(name, m, false)) }
-		listed := func(m model.Match) *rbacv3.Permission { return headerPermission(listedHeader(name, m)) }
-		if strings.EqualFold(name, cookieHeader) {
-			whole, listed = theCookie, anyCookie
-		}
-		if action == model.Deny {
-			perms = bothPermissions(bothPermissions(perms, w.Matches, nil, listed), nil, w.NotMatches, whole)
-		} else {
-			perms = bothPermissions(bothPermissions(perms, w.Matches, nil, whole), nil, w.NotMatches, listed)
-		}
-	case w.Key == "connection.sni":
-		perms = bothPermissions(perms, w.Matches, w.NotMatches, func(m model.Match) *rbacv3.Permission {
-			return &rbacv3.Permission{
-				Rule: &rbacv3.Permission_RequestedServerName{RequestedServerName: stringMatcher(m)},
-			}
-		})
-	case w.Key == "destination.ip":
-		perms = bothPermissions(perms, w.Prefixes, w.NotPrefixes, func(p netip.Prefix) *rbacv3.Permission {
-			return &rbacv3.Permission{Rule: &rbacv3.Permission_DestinationIp{DestinationIp: cidr(p)}}
-		})
-	case w.Key == "destination.port":
-		perms = bothPermissions(perms, w.Ports, w.NotPorts, portPermission)
-	case w.Key == "source.ip", w.Key == "remote.ip":
-		refusing := action == model.Deny
-		ids = both(both(ids, w.Prefixes, nil, remoteIP(refusing)), nil, w.NotPrefixes, remoteIP(!refusing))
-	case strings.HasPrefix(w.Key, "source."):
-		source := func(refusing bool) func(model.Source) *rbacv3.Principal {
-			return func(s model.Source) *rbacv3.Principal { return andPrincipals(t.source(s, refusing)) }
-		}
-		refusing := action == model.Deny
-		ids = both(both(ids, w.Sources, nil, source(refusing)), nil, w.NotSources, source(!refusing))
-	}
-	return ids, perms
-}
-
-// method compares the method. HTTP/2 carries it in any case, and some servers read "delete" as "DELETE".
-func method(refusing bool) func(model.Match) *rbacv3.Permission {
-	return func(m model.Match) *rbacv3.Permission { return headerPermission(header(":method", m, refusing)) }
-}
-
-func portPermission(p uint16) *rbacv3.Permission {
-	return &rbacv3.Permission{Rule: &rbacv3.Permission_DestinationPort{DestinationPort: uint32(p)}}
-}
-
 func headerPermission(h *routev3.HeaderMatcher) *rbacv3.Permission {
 	return &rbacv3.Permission{Rule: &rbacv3.Permission_Header{Header: h}}
 }
 
-func header(name string, m model.Match, ignoreCase bool) *routev3.HeaderMatcher {
-	if m.Kind == model.Present {
-		return &routev3.HeaderMatcher{
-			Name:                 name,
-			HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
-		}
-	}
-	sm := stringMatcher(m)
-	sm.IgnoreCase = ignoreCase
-	return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: sm}}
-}
-
-// listedHeader matches a header of which any value in its list matches: "user,admin" holds "admin". What refuses must
-// see through such lists, as servers do; what allows compares the whole. \C is any byte, be it no UTF-8.
-func listedHeader(name string, m model.Match) *routev3.HeaderMatcher {
-	const before, after = `(?:\C*,)?[ \t]*`, `[ \t]*(?:,\C*)?`
-	switch m.Kind {
-	case model.Exact:
-		return headerRegex(name, before+quote(m.Value)+after)
-	case model.Prefix:
-		return headerRegex(name, before+quote(m.Value)+`\C*`)
-	case model.Suffix:
-		return headerRegex(name, `\C*`+quote(m.Value)+after)
-	}
-	return header(name, m, false)
-}
-
-func headerRegex(name, expression string) *routev3.HeaderMatcher {
-	return &routev3.HeaderMatcher{
-		Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: regex(expression)},
-	}
+// header compares one as a whole.
+func header(name string, m model.Match) *routev3.HeaderMatcher {
+	return headerMatcher(authz.Header{Name: name, Comparison: authz.Comparison{Match: m}})
 }
 
 func stringMatcher(m model.Match) *matcherv3.StringMatcher {
@@ -342,37 +174,12 @@ func authenticated(m *matcherv3.StringMatcher) *rbacv3.Principal {
 	}
 }
 
-// remoteIP compares where a connection comes from. Nobody's word on that counts here (x-forwarded-for), so that the
-// direct address would be the same; but a call that was handed over inside the proxy has none. One of which nobody has
-// told whence it comes is taken to come from where that refuses.
-func remoteIP(refusing bool) func(netip.Prefix) *rbacv3.Principal {
-	from := func(p netip.Prefix) *rbacv3.Principal {
-		return &rbacv3.Principal{Identifier: &rbacv3.Principal_RemoteIp{RemoteIp: cidr(p)}}
-	}
-	return func(p netip.Prefix) *rbacv3.Principal {
-		if !refusing {
-			return from(p)
-		}
-		somewhere := orPrincipals([]*rbacv3.Principal{from(everyIPv4), from(everyIPv6)})
-		return orPrincipals([]*rbacv3.Principal{from(p), {Identifier: &rbacv3.Principal_NotId{NotId: somewhere}}})
-	}
-}
-
-var (
-	everyIPv4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	everyIPv6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-)
-
 func cidr(p netip.Prefix) *corev3.CidrRange {
 	return &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: u32(uint32(p.Bits()))}
 }
 
 func anyone() *rbacv3.Principal {
 	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Any{Any: true}}
-}
-
-func nobody() *rbacv3.Principal {
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_NotId{NotId: anyone()}}
 }
 
 func andPrincipals(ids []*rbacv3.Principal) *rbacv3.Principal {
@@ -386,7 +193,10 @@ func andPrincipals(ids []*rbacv3.Principal) *rbacv3.Principal {
 }
 
 func orPrincipals(ids []*rbacv3.Principal) *rbacv3.Principal {
-	if len(ids) == 1 {
+	switch len(ids) {
+	case 0:
+		return &rbacv3.Principal{Identifier: &rbacv3.Principal_NotId{NotId: anyone()}}
+	case 1:
 		return ids[0]
 	}
 	return &rbacv3.Principal{Identifier: &rbacv3.Principal_OrIds{OrIds: &rbacv3.Principal_Set{Ids: ids}}}
@@ -403,7 +213,10 @@ func andPermissions(rules []*rbacv3.Permission) *rbacv3.Permission {
 }
 
 func orPermissions(rules []*rbacv3.Permission) *rbacv3.Permission {
-	if len(rules) == 1 {
+	switch len(rules) {
+	case 0:
+		return never()
+	case 1:
 		return rules[0]
 	}
 	return &rbacv3.Permission{Rule: &rbacv3.Permission_OrRules{OrRules: &rbacv3.Permission_Set{Rules: rules}}}

@@ -3,8 +3,6 @@ package envoy
 import (
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-
-	"isthmus.dev/isthmus/internal/model"
 )
 
 // The Host is the client's to choose, as in Istio: the destination of a request is clear by its address, and between
@@ -24,18 +22,6 @@ var hostHygiene = &rbacv3.Policy{
 	Permissions: []*rbacv3.Permission{{Rule: &rbacv3.Permission_NotRule{NotRule: authority(
 		`(?:(?:[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?)?`,
 	)}}},
-}
-
-// hostPermission compares the Host as its readers do: without regard to case, a trailing dot or the port.
-func hostPermission(m model.Match) *rbacv3.Permission {
-	const rest = `\.?(?::[0-9]*)?`
-	switch m.Kind {
-	case model.Exact:
-		return authority("(?i)" + quote(m.Value) + rest)
-	case model.Suffix:
-		return authority("(?i).*" + quote(m.Value) + rest)
-	}
-	return headerPermission(header(":authority", m, true))
 }
 
 func authority(expression string) *rbacv3.Permission {

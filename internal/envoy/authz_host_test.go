@@ -6,6 +6,7 @@ import (
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/model"
 )
 
@@ -17,8 +18,8 @@ func holds(t *testing.T, p *rbacv3.Permission, host string) bool {
 }
 
 func TestHostsOfPolicies(t *testing.T) {
-	exact := hostPermission(model.Match{Kind: model.Exact, Value: "web.default"})
-	suffix := hostPermission(model.Match{Kind: model.Suffix, Value: ".example"})
+	exact := permission(authz.Operation(model.Operation{Hosts: []model.Match{{Value: "web.default"}}}))
+	suffix := permission(authz.Operation(model.Operation{Hosts: []model.Match{{Kind: model.Suffix, Value: ".example"}}}))
 	for host, want := range map[string][2]bool{
 		"web.default": {true, false}, "WEB.Default": {true, false}, "web.default.": {true, false}, "web.default:80": {true, false},
 		"web.default.:8090": {true, false}, "web.default:": {true, false},

@@ -67,7 +67,7 @@ func refuseLookalikes(deny *rbacv3.RBAC, names []string) *rbacv3.RBAC {
 	deny.Policies[lookalikePolicy] = &rbacv3.Policy{
 		Principals: []*rbacv3.Principal{anyone()},
 		Permissions: []*rbacv3.Permission{orPermissions(each(others, func(name string) *rbacv3.Permission {
-			return headerPermission(header(name, model.Match{Kind: model.Present}, false))
+			return headerPermission(header(name, model.Match{Kind: model.Present}))
 		}))},
 	}
 	return deny

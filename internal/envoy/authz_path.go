@@ -4,54 +4,36 @@ import (
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
-	"isthmus.dev/isthmus/internal/model"
-	"isthmus.dev/isthmus/internal/pathmatch"
+	"isthmus.dev/isthmus/internal/authz"
 )
 
 // maxExpression bounds one regular expression that is made of several.
 const maxExpression = 4096
 
-// pathLists is a list of paths as one value: its expressions are joined, so that a path is looked at once.
-func pathLists(list []model.Match) [][]model.Match {
-	if len(list) == 0 {
-		return nil
-	}
-	return [][]model.Match{list}
-}
-
-// paths matches one of a list of paths, in every spelling where that refuses.
-func paths(refusing bool) func([]model.Match) *rbacv3.Permission {
-	test := pathmatch.Written
-	if refusing {
-		test = pathmatch.AnySpelling
-	}
-	return func(list []model.Match) *rbacv3.Permission {
-		var out []*rbacv3.Permission
-		var always, odd []string
-		for _, m := range list {
-			t := test(m)
-			if t.Plain != nil {
-				out = append(out, urlPath(stringMatcher(*t.Plain)))
-			}
-			switch {
-			case t.Regex != "" && t.Odd:
-				odd = append(odd, t.Regex)
-			case t.Regex != "":
-				always = append(always, t.Regex)
-			}
+// paths matches one of a list of paths.
+func paths(p authz.Path) *rbacv3.Permission {
+	var out []*rbacv3.Permission
+	var always, odd []string
+	for _, m := range p.Matches {
+		t := p.Test(m)
+		if t.Plain != nil {
+			out = append(out, urlPath(stringMatcher(*t.Plain)))
 		}
-		out = append(out, each(joined(always), pathRegex)...)
-		if len(odd) > 0 {
-			out = append(out, andPermissions([]*rbacv3.Permission{
-				orPermissions([]*rbacv3.Permission{pathContains("%"), pathContains("//")}),
-				orPermissions(each(joined(odd), pathRegex)),
-			}))
+		switch {
+		case t.Regex != "" && t.Odd:
+			odd = append(odd, t.Regex)
+		case t.Regex != "":
+			always = append(always, t.Regex)
 		}
-		if len(out) == 0 {
-			return never()
-		}
-		return orPermissions(out)
 	}
+	out = append(out, each(joined(always), pathRegex)...)
+	if len(odd) > 0 {
+		out = append(out, andPermissions([]*rbacv3.Permission{
+			orPermissions([]*rbacv3.Permission{pathContains("%"), pathContains("//")}),
+			orPermissions(each(joined(odd), pathRegex)),
+		}))
+	}
+	return orPermissions(out)
 }
 
 // joined are alternatives as few expressions of bounded length.

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/model"
 )
 
@@ -30,9 +31,9 @@ func TestManyCallers(t *testing.T) {
 		},
 	}})
 	policies := model.Policies{Allow: []*model.Policy{allow}, Deny: []*model.Policy{deny}}
-	translator, began := rbacTranslator{trust: "m.example"}, time.Now()
+	server, began := authz.Server{TrustDomain: "m.example"}, time.Now()
 	for range 20 {
-		if a := translator.admitted(policies); !a.whole || len(a.named) != 4_000-1_111-1 {
+		if a := admitted(server, server.Read(policies)); !a.whole || len(a.named) != 4_000-1_111-1 {
 			t.Fatalf("%d callers are admitted, by the handshake alone: %v", len(a.named), a.whole)
 		}
 	}

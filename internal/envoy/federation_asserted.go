@@ -39,7 +39,7 @@ func assertingRoutes(gateways []string, routes []*routev3.Route) []*routev3.Rout
 		)},
 	}}})
 	for _, r := range routes {
-		r.Match.Headers = append(r.Match.Headers, header(callerHeader, model.Match{Kind: model.Present}, false))
+		r.Match.Headers = append(r.Match.Headers, header(callerHeader, model.Match{Kind: model.Present}))
 		r.TypedPerFilterConfig = map[string]*anypb.Any{assertedFilter: note}
 	}
 	return routes

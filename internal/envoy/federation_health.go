@@ -66,7 +66,7 @@ func withHealth(g *model.Gateway, fc *listenerv3.FilterChain, cluster string) []
 			// one endpoint is enough, of however many
 			ClusterMinHealthyPercentages: map[string]*typev3.Percent{cluster: {Value: 0.0001}},
 			Headers: []*routev3.HeaderMatcher{
-				header(":path", model.Match{Value: healthPath}, false),
+				header(":path", model.Match{Value: healthPath}),
 			},
 		})),
 	}, nil)

@@ -11,6 +11,7 @@ import (
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/sni"
 	"isthmus.dev/isthmus/internal/wellknown"
@@ -124,7 +125,6 @@ var oneCaller = folded(callerHeader, corev3.HeaderValueOption_OVERWRITE_IF_EXIST
 
 // exportPolicy: the asserted caller lies in the peer's trust domain, always, and one rule matches.
 func exportPolicy(e *model.Export) *rbacv3.RBAC {
-	t := rbacTranslator{http: true}
 	out := &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{}}
 	inPeer := &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: &routev3.HeaderMatcher{
 		Name: callerHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{
@@ -135,14 +135,14 @@ func exportPolicy(e *model.Export) *rbacv3.RBAC {
 		principals := []*rbacv3.Principal{inPeer}
 		if len(r.Callers) > 0 {
 			principals = append(principals, orPrincipals(each(r.Callers, func(m model.Match) *rbacv3.Principal {
-				return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: header(callerHeader, m, false)}}
+				return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: header(callerHeader, m)}}
 			})))
 		}
 		methods := each(r.Methods, func(m string) model.Match { return model.Match{Value: m} })
 		out.Policies[policyName(e.Name, n)] = &rbacv3.Policy{
 			Principals: []*rbacv3.Principal{andPrincipals(principals)},
 			Permissions: []*rbacv3.Permission{
-				andPermissions(t.operation(model.Operation{Methods: methods, Paths: r.Paths}, false)),
+				permission(authz.Operation(model.Operation{Methods: methods, Paths: r.Paths})),
 			},
 		}
 	}
@@ -200,7 +200,7 @@ func only(method, path string, who *corev3.HeaderValueOption) *routev3.Route {
 	r := toCluster(controlCluster)
 	r.Match = &routev3.RouteMatch{
 		PathSpecifier: &routev3.RouteMatch_Path{Path: path},
-		Headers:       []*routev3.HeaderMatcher{header(":method", model.Match{Value: method}, false)},
+		Headers:       []*routev3.HeaderMatcher{header(":method", model.Match{Value: method})},
 	}
 	r.GetRoute().Timeout = millis(15_000)
 	r.RequestHeadersToAdd = []*corev3.HeaderValueOption{who}

@@ -10,6 +10,7 @@ import (
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
@@ -83,9 +84,9 @@ func (b *builder) inboundChain(
 	mtls bool,
 ) {
 	td := b.view.TrustDomain.Name()
-	t := rbacTranslator{http: in.Protocol.IsHTTP(), trust: td, gateways: b.view.Gateways}
+	server := authz.Server{HTTP: in.Protocol.IsHTTP(), TrustDomain: td, Gateways: b.view.Gateways}
 	target := inboundName(w, in.Port)
-	if t.http {
+	if server.HTTP {
 		refused := refusals
 		if !mtls {
 			refused = refusalsAtClient
@@ -110,17 +111,18 @@ func (b *builder) inboundChain(
 			fc.TransportSocketConnectTimeout = millis(meshHandshakeTimeout)
 		}
 		l.FilterChains = append(l.FilterChains, fc)
-		b.add(RouteType, name, inboundRoutes(name, target, in, t), append(policyRefs(in.Policies), in.Refs...))
+		b.add(RouteType, name, inboundRoutes(name, target, in, server), append(policyRefs(in.Policies), in.Refs...))
 		return
 	}
 	if mtls {
-		b.tcpChains(l, name, match, w, in, t)
+		b.tcpChains(l, name, match, w, in, server)
 		return
 	}
 	fc := chain(name, match, nil)
 	mode := tcpproxyv3.UpstreamConnectMode_IMMEDIATE
-	if !allowsAll(in.Policies) {
-		addNetworkFilters(fc, t.networkRBAC(name, in.Policies)...)
+	ps := server.Read(in.Policies)
+	if ps.Decide(authz.Request{}).Decision != authz.Allowed { // something is asked of who calls
+		addNetworkFilters(fc, networkRBAC(name, ps)...)
 		mode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA // the upstream must not speak before policy has
 	}
 	proxy := tcpProxyTo(name, target, mode, plaintextCalls(w, in, tcpLog)...)
@@ -162,15 +164,16 @@ func policyRefs(ps model.Policies) []model.Ref {
 	return out
 }
 
-func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *routev3.RouteConfiguration {
-	routes := append(assertingRoutes(t.gateways, toPrograms(target, in.Protocol)), toPrograms(target, in.Protocol)...)
+func inboundRoutes(name, target string, in model.Inbound, server authz.Server) *routev3.RouteConfiguration {
+	ps := server.Read(in.Policies)
+	routes := append(assertingRoutes(server.Gateways, toPrograms(target, in.Protocol)), toPrograms(target, in.Protocol)...)
 	rc := &routev3.RouteConfiguration{
 		Name:                   name,
 		VirtualHosts:           []*routev3.VirtualHost{{Name: name, Domains: everyHost, Routes: routes}},
 		RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{wellknown.HeaderUnavailable},
 		TypedPerFilterConfig: policyConfig(
-			refuseLookalikes(t.deny(in.Policies), policyHeaders(in.Policies)),
-			t.allow(in.Policies),
+			refuseLookalikes(denyRBAC(ps), policyHeaders(in.Policies)),
+			allowRBAC(ps),
 		),
 	}
 	if fold := foldConfig(in.Policies); fold != nil {
@@ -179,15 +182,15 @@ func inboundRoutes(name, target string, in model.Inbound, t rbacTranslator) *rou
 	return rc
 }
 
-func (t rbacTranslator) networkRBAC(name string, ps model.Policies) []*listenerv3.Filter {
+func networkRBAC(name string, ps authz.Policies) []*listenerv3.Filter {
 	var out []*listenerv3.Filter
-	if deny := t.deny(ps); deny != nil {
+	if deny := denyRBAC(ps); deny != nil {
 		out = append(
 			out,
 			newNetworkFilter(denyFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/deny", Rules: deny})),
 		)
 	}
-	if allow := t.allow(ps); allow != nil {
+	if allow := allowRBAC(ps); allow != nil {
 		out = append(
 			out,
 			newNetworkFilter(allowFilter, anyOf(&networkrbacv3.RBAC{StatPrefix: name + "/allow", Rules: allow})),

@@ -6,6 +6,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/model"
 )
 
@@ -21,9 +22,10 @@ func (b *builder) tcpChains(
 	match *listenerv3.FilterChainMatch,
 	w *model.Workload,
 	in model.Inbound,
-	t rbacTranslator,
+	server authz.Server,
 ) {
-	a := t.admitted(in.Policies)
+	ps := server.Read(in.Policies)
+	a := admitted(server, ps)
 	if len(a.everyone()) == 0 {
 		return // nobody may call: the refusal chain answers
 	}
@@ -36,7 +38,7 @@ func (b *builder) tcpChains(
 	}
 	var rbac []*listenerv3.Filter
 	if !a.whole {
-		rbac = t.networkRBAC(name, in.Policies)
+		rbac = networkRBAC(name, ps)
 	}
 	l.FilterChains = append(l.FilterChains, b.tcpChain(name, match, w, in, a.everyone(), rbac))
 }

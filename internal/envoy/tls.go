@@ -6,6 +6,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
@@ -105,13 +106,9 @@ func tlsSocket(m proto.Message) *corev3.TransportSocket {
 	return &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(m)}}
 }
 
-// workloadsOf begins the identity of every workload of a trust domain. Nodes, the control plane and administrators have
-// other ones, which no workload accepts.
-func workloadsOf(td string) string { return "spiffe://" + td + "/ns/" }
-
 // inDomain matches every workload of a trust domain.
 func inDomain(td string) []*matcherv3.StringMatcher {
-	return []*matcherv3.StringMatcher{{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: workloadsOf(td)}}}
+	return []*matcherv3.StringMatcher{{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: authz.WorkloadsOf(td)}}}
 }
 
 func exactly(values ...string) []*matcherv3.StringMatcher {

@@ -52,6 +52,7 @@ var table = map[string]layer{
 	"internal/snapshot": nouns,
 	"internal/vip":      nouns,
 
+	"internal/authz":     pure,
 	"internal/compile":   pure,
 	"internal/contain":   pure,
 	"internal/envoy":     pure,

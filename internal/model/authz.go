@@ -40,15 +40,12 @@ type Rule struct {
 	When   []Condition
 }
 
-// NeedsHTTP says whether a rule asks for something that only a request has: an operation's host, method or path, a
-// header, or the caller that a peer's gateway asserts in one.
+// NeedsHTTP says whether a rule asks for something that only a request has: an operation's host, method or path, or a
+// header.
 func (r Rule) NeedsHTTP() bool {
 	return slices.ContainsFunc(r.To, func(o Operation) bool {
 		return len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) > 0
-	}) || slices.ContainsFunc(r.From, Source.NamesPeers) || slices.ContainsFunc(r.When, func(w Condition) bool {
-		return strings.HasPrefix(w.Key, "request.") || slices.ContainsFunc(w.Sources, Source.NamesPeers) ||
-			slices.ContainsFunc(w.NotSources, Source.NamesPeers)
-	})
+	}) || slices.ContainsFunc(r.When, func(w Condition) bool { return strings.HasPrefix(w.Key, "request.") })
 }
 
 // NamesPeers says whether a principal is one that a peer's gateway asserts.

@@ -1,0 +1,103 @@
+package authz
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// Admission is what the handshake of a raw TCP port can decide, in which nothing is known but who calls. A caller of
+// the mesh is admitted when one of Allowed covers it and none of Denied does. Whoever some rule may let in is admitted.
+type Admission struct {
+	Allowed []model.Match // exact, prefix or suffix; sorted by value, inside the trust domain
+	Denied  []model.Match // exact or prefix
+	Whole   bool          // the handshake decides alone; otherwise the rules are asked on the first byte
+}
+
+// Admission of the policies of a raw TCP port.
+func (s Server) Admission(p Policies) Admission {
+	a := Admission{Whole: true}
+	if p.DefaultAllow {
+		a.Allowed = []model.Match{s.everyone()}
+	}
+	for i := range p.Allow {
+		of, exact := s.cover(&p.Allow[i])
+		a.Allowed, a.Whole = append(a.Allowed, of...), a.Whole && exact
+	}
+	slices.SortFunc(a.Allowed, func(x, y model.Match) int {
+		return cmp.Or(cmp.Compare(x.Value, y.Value), cmp.Compare(x.Kind, y.Kind))
+	})
+	a.Allowed = slices.Compact(a.Allowed)
+	for i := range p.Deny {
+		of, exact := s.cover(&p.Deny[i])
+		if !exact || slices.ContainsFunc(of, func(m model.Match) bool { return m.Kind == model.Suffix }) {
+			a.Denied, a.Whole = nil, false // only the rules can tell
+			return a
+		}
+		a.Denied = append(a.Denied, of...)
+	}
+	return a
+}
+
+func (s Server) everyone() model.Match {
+	return model.Match{Kind: model.Prefix, Value: WorkloadsOf(s.TrustDomain)}
+}
+
+// cover is a set of callers outside which the rule matches nobody; exact: it always matches those in it.
+func (s Server) cover(r *Rule) (ms []model.Match, exact bool) {
+	exact = Any(r.To).Of(&Request{}) == Always
+	for _, f := range r.From {
+		of, whole := s.coverOf(f)
+		ms, exact = append(ms, of...), exact && whole
+	}
+	return ms, exact
+}
+
+func (s Server) coverOf(f Formula) (ms []model.Match, exact bool) {
+	switch f := f.(type) {
+	case Caller:
+		if f.Segment == "" {
+			return s.inDomain(f.Match), true
+		}
+	case Any:
+		for _, g := range f {
+			of, whole := s.coverOf(g)
+			if !whole {
+				return []model.Match{s.everyone()}, false
+			}
+			ms = append(ms, of...)
+		}
+		return ms, true
+	case All:
+		for _, g := range f {
+			if ms, exact = s.coverOf(g); exact {
+				return ms, len(f) == 1
+			}
+		}
+		return []model.Match{s.everyone()}, len(f) == 0
+	}
+	return []model.Match{s.everyone()}, false
+}
+
+// inDomain keeps a match inside the trust domain whatever its pattern says: a root of the mesh may vouch for others too.
+// A suffix may begin inside what all identities begin with.
+func (s Server) inDomain(m model.Match) []model.Match {
+	domain := WorkloadsOf(s.TrustDomain)
+	switch {
+	case m.Kind == model.Present, m.Kind == model.Prefix && strings.HasPrefix(domain, m.Value):
+		return []model.Match{s.everyone()}
+	case m.Kind == model.Suffix:
+		out := []model.Match{m}
+		for n := 1; n <= min(len(domain), len(m.Value)-1); n++ {
+			if rest, ok := strings.CutPrefix(m.Value, domain[len(domain)-n:]); ok {
+				out = append(out, model.Match{Kind: model.Exact, Value: domain + rest})
+			}
+		}
+		return out
+	case strings.HasPrefix(m.Value, domain):
+		return []model.Match{m}
+	}
+	return nil
+}
