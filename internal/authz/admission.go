@@ -82,22 +82,31 @@ func (s Server) coverOf(f Formula) (ms []model.Match, exact bool) {
 }
 
 // inDomain keeps a match inside the trust domain whatever its pattern says: a root of the mesh may vouch for others too.
-// A suffix may begin inside what all identities begin with.
 func (s Server) inDomain(m model.Match) []model.Match {
 	domain := WorkloadsOf(s.TrustDomain)
 	switch {
 	case m.Kind == model.Present, m.Kind == model.Prefix && strings.HasPrefix(domain, m.Value):
 		return []model.Match{s.everyone()}
 	case m.Kind == model.Suffix:
-		out := []model.Match{m}
-		for n := 1; n <= min(len(domain), len(m.Value)-1); n++ {
-			if rest, ok := strings.CutPrefix(m.Value, domain[len(domain)-n:]); ok {
-				out = append(out, model.Match{Kind: model.Exact, Value: domain + rest})
-			}
-		}
-		return out
+		return withSuffix(domain, m)
 	case strings.HasPrefix(m.Value, domain):
 		return []model.Match{m}
 	}
 	return nil
+}
+
+// withSuffix are the workloads whose identity ends so. The end may reach back into what all identities begin with: then
+// it names one.
+func withSuffix(domain string, m model.Match) []model.Match {
+	var out []model.Match
+	if strings.Count(m.Value, "/") <= 2 { // those of <namespace>/sa/<service account>
+		out = append(out, m)
+	}
+	for n := 1; n <= min(len(domain), len(m.Value)); n++ {
+		rest, reaches := strings.CutPrefix(m.Value, domain[len(domain)-n:])
+		if parts := strings.Split(rest, "/"); reaches && len(parts) == 3 && parts[1] == "sa" {
+			out = append(out, model.Match{Kind: model.Exact, Value: domain + rest})
+		}
+	}
+	return out
 }

@@ -47,7 +47,7 @@ const (
 	absent
 )
 
-// Is is a text that is known.
+// Is is a text that is known. A caller or server name that is empty is None.
 func Is(value string) Text { return Text{whole, value} }
 
 // Begins is a text of which the beginning is known.
