@@ -292,7 +292,8 @@ func (w authzWorld) account() model.Principal {
 	return model.Principal{Match: model.Match{Value: pick(w, callerIDs[:3]...)}}
 }
 
-func (w authzWorld) namespace() string   { return pick(w, "a", "b", "a*", "*b", "*", "isthmus-system") }
+func (w authzWorld) namespace() string { return pick(w, "a", "b", "a*", "*b", "*", "isthmus-system") }
+
 func (w authzWorld) trustDomain() string { return pick(w, "m.example", "p.example", "*.example", "q*") }
 
 func (w authzWorld) prefix() netip.Prefix {
