@@ -141,7 +141,7 @@ func (a *Admin) peerStatus(p *spine.Published, mp *v1alpha1.MeshPeer, counts age
 	}
 	out.OwnFingerprint, _ = a.Federation.Fingerprint() // empty without a gateway
 	out.MaxBundleAge, _ = peerrules.MaxBundleAge(mp)
-	if o := p.Snapshot.Config.Origin(snapshot.Key{Kind: "MeshPeer", Name: mp.Name}); o.File != "" {
+	if o := p.Snapshot.Config.Origin(snapshot.KeyOf(mp)); o.Source == snapshot.SourceFile {
 		out.Source = fmt.Sprintf("%s:%d", o.File, o.Line)
 	}
 	if roots, err := peerrules.ParseRoots(peerrules.Roots(mp, st)); err == nil && len(roots) > 0 {

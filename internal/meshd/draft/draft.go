@@ -117,7 +117,7 @@ func (d *draft) judge() (*adminapi.DraftResponse, error) {
 	}
 	for _, k := range keys {
 		o := adminapi.DraftedObject{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}
-		if origin := d.snap.Config.Origin(k); origin.File != "" {
+		if origin := d.snap.Config.Origin(k); origin.Source == snapshot.SourceFile {
 			o.Stands, o.Same = fmt.Sprintf("%s:%d", origin.File, origin.Line), sameSpec(d.snap.Config, d.snap.Config.With(change), k)
 		}
 		resp.Objects = append(resp.Objects, o)
