@@ -30,7 +30,7 @@ type Reach int
 const (
 	ReachMesh      Reach = iota // anywhere
 	ReachNamespace              // in the object's own namespace and by the callers of what it holds
-	ReachEndpoints              // as ReachNamespace; where only its address changed, by who has its namespace's endpoints
+	ReachEndpoints              // as ReachNamespace, but another address alone is felt by who is told its endpoints
 )
 
 // Kind is one row of the table.

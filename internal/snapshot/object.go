@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -125,8 +125,8 @@ func parentField(f string) string {
 }
 
 // Hash is the SHA-256 of an object's content: its kind, namespace, name, labels and annotations, and all that it says
-// beside its metadata and status, as JSON with sorted keys. The apiVersion, the place where it is written, comments, the
-// order of keys, and what a server adds to metadata have no part in it.
+// beside its metadata and status, as the JSON that its Go type writes. The apiVersion, the place where it is written,
+// comments, the order of keys, and what a server adds to metadata have no part in it.
 type Hash [sha256.Size]byte
 
 // String is the hash in hexadecimal.
@@ -141,22 +141,19 @@ func hashOf(value metav1.Object) Hash {
 }
 
 func contentOf(value metav1.Object) ([]byte, error) {
-	text, err := json.Marshal(value)
-	if err != nil {
-		return nil, err
+	content := map[string]any{
+		"kind": KeyOf(value).Kind,
+		"metadata": map[string]any{
+			"namespace": value.GetNamespace(), "name": value.GetName(), "labels": value.GetLabels(),
+			"annotations": value.GetAnnotations(),
+		},
 	}
-	var content map[string]any
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber() // a number stays as it is written
-	if err := dec.Decode(&content); err != nil {
-		return nil, err
-	}
-	delete(content, "apiVersion")
-	delete(content, "status")
-	content["kind"] = KeyOf(value).Kind
-	content["metadata"] = map[string]any{
-		"namespace": value.GetNamespace(), "name": value.GetName(), "labels": value.GetLabels(),
-		"annotations": value.GetAnnotations(),
+	v := reflect.ValueOf(value).Elem()
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		if name != "" && name != "metadata" && name != "status" {
+			content[name] = v.Field(i).Addr().Interface()
+		}
 	}
 	return json.Marshal(content)
 }

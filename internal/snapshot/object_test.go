@@ -31,7 +31,7 @@ func TestHashIsStable(t *testing.T) {
 		`{"kind":"Service","metadata":{"annotations":null,"labels":null,"name":"web","namespace":"shop"},` +
 			`"spec":{"ports":[{"name":"http","port":80,"targetPort":0}]}}`: service("shop", "web", 80),
 		`{"kind":"AuthorizationPolicy","metadata":{"annotations":null,"labels":{"a":"1","b":"2"},"name":"web",` +
-			`"namespace":"shop"},"spec":{"action":"DENY","selector":{"matchLabels":{"app":"web"}}}}`: policy,
+			`"namespace":"shop"},"spec":{"selector":{"matchLabels":{"app":"web"}},"action":"DENY"}}`: policy,
 	} {
 		if got, err := contentOf(value); err != nil || string(got) != want {
 			t.Errorf("content\n%s\nwant\n%s\n%v", got, want, err)
