@@ -149,32 +149,33 @@ var familiesOfLeaks = []*matcherv3.StringMatcher{
 	), // not x-forwarded-proto
 }
 
-// boundaryFilters are the policy filters behind one that makes these changes and drops those families.
+// boundaryFilters are the policy filters behind those that make these changes, drop those families and look at the
+// request's ID.
 func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.HttpFilter {
 	drop := each(familiesOfLeaks, removedMatching)
-	return append([]*hcmv3.HttpFilter{newHTTPFilter(boundaryFilter, anyOf(&headermutationv3.HeaderMutation{
-		Mutations: &headermutationv3.Mutations{
-			RequestMutations: slices.Concat(
-				requests,
-				drop,
-				ownLookalikes,
-				plainRequestID,
-			), RequestTrailersMutations: trailersRemoved,
-			ResponseMutations: slices.Concat(answers, drop), ResponseTrailersMutations: answerTrailersRemoved,
-		},
-	}))}, policyFilters()...)
+	changes := newHTTPFilter(boundaryFilter, anyOf(&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+		RequestMutations:         slices.Concat(requests, drop, ownLookalikes),
+		RequestTrailersMutations: trailersRemoved,
+		ResponseMutations:        slices.Concat(answers, drop), ResponseTrailersMutations: answerTrailersRemoved,
+	}}))
+	return append([]*hcmv3.HttpFilter{changes, plainRequestID}, policyFilters()...)
 }
 
+// keptRequestID is nobody's but ours.
+const keptRequestID = "isthmus-request-id"
+
 // plainRequestID keeps the one x-request-id that is short and plain, so that both meshes' records can be laid side by
-// side; any other is taken away. The intermediate header is nobody's but ours.
-var plainRequestID = []*mutationv3.HeaderMutation{
-	removed("isthmus-request-id"),
-	written("isthmus-request-id", `%CEL(request.headers['x-request-id'].matches('^[A-Za-z0-9._~+/=:@-]+$')`+
-		` && size(request.headers['x-request-id']) <= 128 ? request.headers['x-request-id'] : '')%`),
-	removed("x-request-id"),
-	written("x-request-id", "%REQ(isthmus-request-id)%"),
-	removed("isthmus-request-id"),
-}
+// side; any other is taken away.
+var plainRequestID = forRequestsWith(newHTTPFilter(requestIDFilter, anyOf(&headermutationv3.HeaderMutation{
+	Mutations: &headermutationv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
+		removed(keptRequestID),
+		written(keptRequestID, `%CEL(request.headers['x-request-id'].matches('^[A-Za-z0-9._~+/=:@-]+$')`+
+			` && size(request.headers['x-request-id']) <= 128 ? request.headers['x-request-id'] : '')%`),
+		removed("x-request-id"),
+		written("x-request-id", "%REQ("+keptRequestID+")%"),
+		removed(keptRequestID),
+	}},
+})), "x-request-id", keptRequestID)
 
 func written(name, value string) *mutationv3.HeaderMutation {
 	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: overwrite(name, value)}}

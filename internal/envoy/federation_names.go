@@ -27,14 +27,21 @@ var (
 	innerOrigin string
 )
 
+// The headers that the two scripts look at.
+var (
+	answersNaming  = []string{"location", "content-location", "link", "refresh", "set-cookie", "access-control-allow-origin"}
+	requestsNaming = []string{"origin", "referer"}
+)
+
 // innerNamesOfAnswers rewrites what an exported service answers.
 func innerNamesOfAnswers(svc *model.Service, domain string) *hcmv3.HttpFilter {
-	return rewriteNames(svc.Host, model.HostNames(svc, domain), domain, innerAnswers)
+	names := rewriteNames(svc.Host, model.HostNames(svc, domain), domain, innerAnswers)
+	return forAnswersWith(names, answersNaming...)
 }
 
 // innerNamesOfRequests takes off where in the mesh a request that leaves it was made.
 func innerNamesOfRequests(domain string) *hcmv3.HttpFilter {
-	return rewriteNames("", nil, domain, innerOrigin)
+	return forRequestsWith(rewriteNames("", nil, domain, innerOrigin), requestsNaming...)
 }
 
 func rewriteNames(host string, names []string, domain, script string) *hcmv3.HttpFilter {

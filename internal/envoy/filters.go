@@ -23,6 +23,8 @@ var httpOrder = []string{
 	assertedFilter,
 	// Headers are put into the form that policies compare: those are all that policies see. Inbound; ingress, egress.
 	foldFilter, boundaryFilter,
+	// Of the request's ID no more crosses than is short and plain. Ingress, egress.
+	requestIDFilter,
 	// The policies, as Istio evaluates them. Inbound, ingress, egress.
 	denyFilter, allowFilter,
 	// What names the inside is rewritten: a script, so that it runs for what policies let pass alone. Ingress, egress.
@@ -41,6 +43,7 @@ const (
 	assertedFilter     = "asserted"
 	foldFilter         = "fold"
 	boundaryFilter     = "boundary"
+	requestIDFilter    = "request_id"
 	denyFilter         = "deny"
 	allowFilter        = "allow"
 	namesFilter        = "names"
