@@ -17,10 +17,12 @@ import (
 
 const assertedState = "isthmus.asserted"
 
-// assertedCallers note the caller before anything refuses the request. What they note stands in the routes, so that a
-// gateway that comes or goes drains no connection.
+// assertedCallers note the caller before anything refuses the request. They do so for the routes alone that say what to
+// note: so no other request has the filter, and a gateway that comes or goes drains no connection.
 func assertedCallers() *hcmv3.HttpFilter {
-	return newHTTPFilter(assertedFilter, anyOf(&sethttpstatev3.Config{}))
+	f := newHTTPFilter(assertedFilter, anyOf(&sethttpstatev3.Config{}))
+	f.Disabled = true
+	return f
 }
 
 // assertingRoutes are the ones of these for requests that name a caller, where there are gateways whose word on it is
