@@ -15,15 +15,16 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Requests over HTTP pass the same list as calls: they are identified, authorized, judged, limited, bounded and recorded,
-// in this order.
+// Requests over HTTP pass the same list as calls: they are identified, authorized, judged, limited, bounded and
+// recorded, in this order.
 func TestRequestsPassTheSameSteps(t *testing.T) {
 	record := &written{}
 	refusals := &Refusals{Events: record}
 	d := New(Doorway{
 		Methods: map[string]Method{"/x/Tell": {
-			Who: Peer | Workload, Only: func(c Caller) bool { return c.Name != "other" }, Deny: "it is for peers", Bytes: 4,
-			Rate: 0.001, Burst: 2, Action: "tell",
+			Who: Peer | Workload, Only: func(c Caller) bool { return c.Name != "other" }, Deny: "it is for peers",
+			Bytes: 4,
+			Rate:  0.001, Burst: 2, Action: "tell",
 		}},
 		Judge: func(_ context.Context, c Caller) error {
 			if c.Certificate.Generation == "old" {
@@ -50,7 +51,8 @@ func TestRequestsPassTheSameSteps(t *testing.T) {
 		return err
 	})
 	from := netip.MustParseAddr("192.0.2.1")
-	peer := Caller{Kind: Peer, Name: "retail", Addr: from}
+	peer, other := Caller{Kind: Peer, Name: "retail", Addr: from}, Caller{Kind: Peer, Name: "other", Addr: from}
+	agent := Caller{Kind: Node, Name: "n", Addr: from}
 	stolen := Caller{Kind: Workload, Name: "a/b", Addr: from, Certificate: &Certificate{Generation: "old"}}
 	for _, step := range []struct {
 		what    string
@@ -69,8 +71,8 @@ func TestRequestsPassTheSameSteps(t *testing.T) {
 			codes.PermissionDenied, "no such peer",
 		},
 		{"a stranger", tell, Caller{Kind: Stranger, Addr: from}, nil, "", codes.Unauthenticated, "certificate"},
-		{"an agent", tell, Caller{Kind: Node, Name: "n", Addr: from}, nil, "", codes.PermissionDenied, "it is for peers"},
-		{"another peer", tell, Caller{Kind: Peer, Name: "other", Addr: from}, nil, "", codes.PermissionDenied, "it is for peers"},
+		{"an agent", tell, agent, nil, "", codes.PermissionDenied, "it is for peers"},
+		{"another peer", tell, other, nil, "", codes.PermissionDenied, "it is for peers"},
 		{"a revoked one", tell, stolen, nil, "", codes.PermissionDenied, "revoked"},
 		{"a peer", tell, peer, nil, "abc", codes.OK, ""},
 		{"a long message", tell, peer, nil, "abcde", codes.Unknown, "too large"},
@@ -123,7 +125,8 @@ func TestSharesCountTogether(t *testing.T) {
 	if err := d.limit(first); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.limit(call("b", "retail", shared)); !errors.As(err, new(Busy)) || status.Code(err) != codes.ResourceExhausted {
+	err := d.limit(call("b", "retail", shared))
+	if !errors.As(err, new(Busy)) || status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("another method of the share: %v", err)
 	}
 	if err := d.limit(call("b", "bank", shared)); err != nil {
@@ -137,7 +140,8 @@ func TestSharesCountTogether(t *testing.T) {
 	if err := d.limit(call("c", "retail", together)); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.limit(call("c", "bank", together)); errors.As(err, new(Busy)) || status.Code(err) != codes.ResourceExhausted {
+	err = d.limit(call("c", "bank", together))
+	if errors.As(err, new(Busy)) || status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("somebody else where all count together: %v", err)
 	}
 }

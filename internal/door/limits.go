@@ -39,8 +39,8 @@ func newLimits() *limits {
 	}
 }
 
-// take counts a call in, or says why not: Busy for want of room. Where there is no room, the oldest call gives way that had time enough to say
-// what it wants and did not.
+// take counts a call in, or says why not: Busy for want of room. Where there is no room, the oldest call gives way that
+// had time enough to say what it wants and did not.
 func (l *limits) take(c *call) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

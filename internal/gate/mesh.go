@@ -26,17 +26,19 @@ func meshStays(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict
 		touched = append(touched, k)
 	}
 	f := finding.Finding{
-		Code: "ISM0004", Severity: finding.Error, Object: "Mesh", Message: "the Mesh object is gone; the last one stays in effect",
-		Remedy: "write it again (docs/kinds/mesh.md)",
+		Code: "ISM0004", Severity: finding.Error, Object: "Mesh",
+		Message: "the Mesh object is gone; the last one stays in effect", Remedy: "write it again (docs/kinds/mesh.md)",
 	}
 	switch {
-	case next == nil && gone == nil, next != nil && next.Value.(*v1alpha1.Mesh).Spec.TrustDomain == old.Spec.TrustDomain:
+	case next == nil && gone == nil:
+		return
+	case next != nil && next.Value.(*v1alpha1.Mesh).Spec.TrustDomain == old.Spec.TrustDomain:
 		return
 	case next != nil:
 		f = finding.Finding{
 			Code: "ISM0005", Severity: finding.Error, Object: "Mesh", Field: "spec.trustDomain",
-			Message: "the trust domain of a running mesh cannot change, since every identity begins with it; the last Mesh " +
-				"stays in effect",
+			Message: "the trust domain of a running mesh cannot change, since every identity begins with it; the last " +
+				"Mesh stays in effect",
 			Remedy: "write the former trust domain, or begin a new mesh with its own state file",
 		}
 		f.File, f.Line = next.Origin.File, next.Origin.LineOf(f.Field)

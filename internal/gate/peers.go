@@ -8,8 +8,8 @@ import (
 )
 
 // peersKeepTheirNames decides between a MeshPeer in a file and a peering by token of the same name, whichever comes
-// second: the file is used, unless it means another mesh and is not known to be older. So whoever writes files cannot put
-// an older peering out by its name.
+// second: the file is used, unless it means another mesh and is not known to be older. So whoever writes files cannot
+// put an older peering out by its name.
 func peersKeepTheirNames(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict) {
 	for k, is := range change.Edits() {
 		if k.Kind != "MeshPeer" || is == nil {
@@ -23,11 +23,11 @@ func peersKeepTheirNames(now *snapshot.Snapshot, change snapshot.Change, _ Who, 
 		if is.Origin.Source == snapshot.SourceToken {
 			file, made = was, is
 		}
-		o := file.Origin
+		o, peer := file.Origin, file.Value.(*v1alpha1.MeshPeer)
 		older := !o.FirstSeen.IsZero() && o.FirstSeen.Before(made.Origin.FirstSeen)
 		f := finding.Finding{Object: k.String(), File: o.File, Line: o.Line, Field: "metadata.name"}
 		stays := file
-		if older || peerrules.SameMesh(file.Value.(*v1alpha1.MeshPeer), made.Value.(*v1alpha1.MeshPeer), now.Peers[k.Name]) {
+		if older || peerrules.SameMesh(peer, made.Value.(*v1alpha1.MeshPeer), now.Peers[k.Name]) {
 			f.Code, f.Severity = "ISM0003", finding.Warning
 			f.Message = "a peering of this name was also made by token; the file is used"
 			f.Remedy = "remove the file, or isthmus peer revoke " + k.Name

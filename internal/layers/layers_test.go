@@ -93,6 +93,19 @@ var table = map[string]layer{
 	"test/...":           assembly,
 }
 
+// parts are those of the control plane, by level: each imports of them only what is below.
+var parts = map[string]int{
+	"internal/meshd/containment": 1,
+	"internal/meshd/draft":       1,
+	"internal/meshd/gateways":    1,
+	"internal/meshd/rotation":    1,
+	"internal/meshd/standing":    1,
+	"internal/meshd/agents":      2,
+	"internal/meshd/spine":       2,
+	"internal/meshd/admin":       3,
+	"internal/meshd":             4,
+}
+
 // impure are the doors to the world. Words, nouns and pure packages use none of them.
 var impure = []string{"context", "database/sql", "google.golang.org/grpc", "log/slog", "net/http", "os"}
 
@@ -167,6 +180,10 @@ func check(p pkg) []string {
 		switch target, known := layerOf(name); {
 		case inside && known && target > own:
 			out = append(out, fmt.Sprintf("%s (%s) imports %s (%s): imports point only downward", p.name, own, name, target))
+		case parts[p.name] > 0 && parts[name] >= parts[p.name]:
+			out = append(out, fmt.Sprintf("%s imports %s, which is not below it: see parts", p.name, name))
+		case strings.HasPrefix(p.name, "internal/meshd/") && parts[p.name] == 0:
+			out = append(out, fmt.Sprintf("%s has no level among the control plane's parts", p.name))
 		case inside && name == "internal/cli" && p.name != "cmd/isthmus":
 			out = append(out, fmt.Sprintf("%s imports internal/cli: only cmd/isthmus may", p.name))
 		case !inside && own <= pure && slices.Contains(impure, imp):

@@ -261,5 +261,6 @@ func TestSilentJudge(t *testing.T) {
 	silent.crash()
 	eventually(t, "the silent one is asked", func() bool { return silent.trials.Load() > 0 })
 	i.crash()
+	i.crash() // it may have lived with that by now
 	eventually(t, "in quarantine", func() bool { return len(p.quarantinedAt("node-a")) == 1 })
 }

@@ -187,7 +187,9 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 	if err != nil {
 		return err
 	}
-	d.store, err = store.Open(ctx, store.Config{Kept: d.db, Roots: d.authority.Roots, PeeringAddresses: peering, PeeringPort: port, Now: d.now})
+	d.store, err = store.Open(ctx, store.Config{
+		Kept: d.db, Roots: d.authority.Roots, PeeringAddresses: peering, PeeringPort: port, Now: d.now,
+	})
 	if err != nil {
 		return err
 	}
@@ -211,8 +213,8 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
 	var err error
 	d.agents, err = agents.New(ctx, agents.Config{
-		TrustDomain: td, Authority: d.authority, State: d.db, Store: d.store, Standing: d.standing, Endings: d.endings, Door: d.door,
-		NodeTTL: nodeTTL, Refused: d.refusals.Add, Signed: d.metrics.signed.Inc,
+		TrustDomain: td, Authority: d.authority, State: d.db, Store: d.store, Standing: d.standing, Endings: d.endings,
+		Door: d.door, NodeTTL: nodeTTL, Refused: d.refusals.Add, Signed: d.metrics.signed.Inc,
 		Reported: func(node string, r *agentapi.Report) { d.containment.Reported(node, r) }, Log: d.log, Now: d.now,
 	})
 	if err != nil {

@@ -29,7 +29,9 @@ func TestFindingsFollowFromTheSnapshot(t *testing.T) {
 	reports := p.agent("node-b", []string{"default/shop"}, shop)
 	reports.report(agentapi.Report{
 		Workloads: []snapshot.Workload{shop, workload("evil", "evil", "10.0.0.9")},
-		Troubles:  []snapshot.Trouble{{Workload: "default/shop", Reason: "port 15001 is taken"}, {Workload: "default/payments", Reason: "not mine"}},
+		Troubles: []snapshot.Trouble{
+			{Workload: "default/shop", Reason: "port 15001 is taken"}, {Workload: "default/payments", Reason: "not mine"},
+		},
 		Outside: []snapshot.Outside{
 			{Workload: "default/shop", Plaintext: []string{"10.0.0.2", "192.0.2.7"}, PlaintextCount: 3},
 		},

@@ -118,8 +118,7 @@ var errTakenOver = errors.New("another stream of this agent took over")
 func New(ctx context.Context, c Config) (*Agents, error) {
 	a := &Agents{
 		Config: c, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, rations: rations{of: map[string]*ration{}},
-		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{},
-		clashed: map[string][]finding.Finding{},
+		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{}, clashed: map[string][]finding.Finding{},
 	}
 	return a, a.revokedBefore(ctx)
 }

@@ -69,7 +69,7 @@ func (a *Agents) takeGateway(caller door.Caller, n state.Node, g *snapshot.Gatew
 	if account := spiffe.SystemNamespace + "/" + g.ServiceAccount; !n.Grant.Covers(spiffe.SystemNamespace,
 		g.ServiceAccount) {
 		why := fmt.Sprintf("its token does not grant the service account %s", account)
-		a.remember(caller, snapshot.Report{Node: n.Name, Refused: []finding.Finding{gatewayOut(n.Name, "ISM0013", "serviceAccount", why)}})
+		a.remember(caller, gatewayOut(n.Name, "ISM0013", "serviceAccount", why))
 		return status.Errorf(codes.PermissionDenied, "gateway %s: %s, but %s: correct "+
 			"gateway.serviceAccount in its settings, "+
 			"or empty its stateDir and start it with another token (isthmus token create --role gateway "+
@@ -78,20 +78,20 @@ func (a *Agents) takeGateway(caller door.Caller, n state.Node, g *snapshot.Gatew
 	}
 	first, _, _ := a.Store.Said(n.Name)
 	if err := n.Grant.Gateway(*g, first.Gateway); err != nil {
-		a.remember(caller, snapshot.Report{Node: n.Name, Refused: []finding.Finding{gatewayOut(n.Name, "ISM0241", "addresses", err.Error())}})
+		a.remember(caller, gatewayOut(n.Name, "ISM0241", "addresses", err.Error()))
 		return status.Errorf(codes.InvalidArgument, "gateway %s: %v", n.Name, err)
 	}
 	return nil
 }
 
-// gatewayOut is the finding of a gateway that has no part in the mesh for what it says of itself.
-func gatewayOut(node, code, field, why string) finding.Finding {
-	return finding.Finding{
+// gatewayOut is what is wrong with a gateway that has no part in the mesh for what it says of itself.
+func gatewayOut(node, code, field, why string) snapshot.Report {
+	return snapshot.Report{Node: node, Refused: []finding.Finding{{
 		Severity: finding.Error, Code: code, Object: "gateway " + node, Field: field,
 		Message: why + "; what it reports is refused",
 		Remedy: "correct its settings, or empty its stateDir and start it with a token that grants what they say: " +
 			"isthmus token create --role gateway --node " + node,
-	}
+	}}}
 }
 
 func (a *Agents) register(
@@ -132,11 +132,18 @@ func reported(node string, r *agentapi.Report, refused []finding.Finding) snapsh
 	for _, w := range r.Workloads {
 		hosts[w.Namespace+"/"+w.Name] = true
 	}
-	return snapshot.Report{
-		Node: node, Refused: refused,
-		Troubles: slices.DeleteFunc(slices.Clone(r.Troubles), func(t snapshot.Trouble) bool { return !hosts[t.Workload] }),
-		Outside:  slices.DeleteFunc(slices.Clone(r.Outside), func(o snapshot.Outside) bool { return !hosts[o.Workload] }),
+	out := snapshot.Report{Node: node, Refused: refused}
+	for _, t := range r.Troubles {
+		if hosts[t.Workload] {
+			out.Troubles = append(out.Troubles, t)
+		}
 	}
+	for _, o := range r.Outside {
+		if hosts[o.Workload] {
+			out.Outside = append(out.Outside, o)
+		}
+	}
+	return out
 }
 
 // remember has the store know what is wrong by a node's report, and records what it had not said before and may not.

@@ -1,5 +1,5 @@
-// Package containment keeps an Envoy that cannot live with its configuration going: it is brought back, the objects that
-// are the cause are found and closed there, and nowhere else.
+// Package containment keeps an Envoy going that cannot live with its configuration: it is brought back, and the objects
+// that are the cause are found and closed there, and nowhere else.
 package containment
 
 import (

@@ -77,7 +77,9 @@ func (r *record) Record(_ context.Context, e state.Event) error {
 func TestALiarDoesNotFillTheRecord(t *testing.T) {
 	t.Parallel()
 	r := &record{}
-	c, err := New(t.Context(), Config{State: r, Contained: func([]snapshot.Contained) {}, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	c, err := New(t.Context(), Config{
+		State: r, Contained: func([]snapshot.Contained) {}, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

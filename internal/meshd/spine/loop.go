@@ -1,5 +1,5 @@
-// Package spine is the one line that does the work: each snapshot is compiled, cut to what each proxy may know, built and
-// published.
+// Package spine is the one line that does the work: each snapshot is compiled, cut to what each proxy may know, built
+// and published.
 package spine
 
 import (
@@ -353,7 +353,9 @@ func faultyProxy(name string, fault any) finding.Finding {
 
 // compileFor is the mesh for those proxies that cannot live with it as it stands: of an earlier configuration, or with
 // some objects closed. All else, who is a peer and which nodes there are, is as it is now.
-func (l *Loop) compileFor(snap *snapshot.Snapshot, p containment.Plan, contained map[string]*compile.Compiled) *compile.Compiled {
+func (l *Loop) compileFor(
+	snap *snapshot.Snapshot, p containment.Plan, contained map[string]*compile.Compiled,
+) *compile.Compiled {
 	id := p.ID()
 	if contained[id] == nil {
 		part := *snap

@@ -22,7 +22,8 @@ import (
 )
 
 // Render says offline what the control plane would send a proxy: the same spine on a folder of configuration and the
-// workloads in registry, or without a proxy what is wrong with the folder. Peers are trusted by what their MeshPeer holds inline; this mesh's own roots are not known.
+// workloads in registry, or without a proxy what is wrong with the folder. Peers are trusted by what their MeshPeer
+// holds inline; this mesh's own roots are not known.
 func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
 	cfg, err := file.LoadDir(dir, schema.New().Validate)
 	if err != nil {
@@ -94,7 +95,10 @@ func Show(r *envoy.Resource) (adminapi.ProxyResource, error) {
 	if err != nil {
 		return adminapi.ProxyResource{}, err
 	}
-	out := adminapi.ProxyResource{Type: xds.ShortType(r.Type), Name: r.Name, Version: r.Version, Bytes: len(r.Body), Config: config, Objects: []string{}}
+	out := adminapi.ProxyResource{
+		Type: xds.ShortType(r.Type), Name: r.Name, Version: r.Version, Bytes: len(r.Body), Config: config,
+		Objects: []string{},
+	}
 	for _, ref := range r.Refs {
 		out.Objects = append(out.Objects, string(ref))
 	}
