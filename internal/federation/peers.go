@@ -203,6 +203,17 @@ func (i introduction) meshPeer(name string) *v1alpha1.MeshPeer {
 	}
 }
 
+// review asks the gate for a peer that is made, or made anew, by token.
+func (s *Service) review(object *v1alpha1.MeshPeer, made time.Time, caller string) error {
+	var change snapshot.Change
+	change.Put(snapshot.NewObject(object, snapshot.Origin{Source: snapshot.SourceToken, FirstSeen: made}))
+	v := gate.Review(s.snapshotNow(), change, gate.Who{Source: snapshot.SourceToken, Caller: caller})
+	if len(v.Refused) > 0 {
+		return clash("%s", v.Findings[0].Message)
+	}
+	return nil
+}
+
 // establish keeps a new peer. The caller holds making.
 func (s *Service) establish(ctx context.Context, name string, in introduction) error {
 	all, err := s.peers(ctx)
@@ -217,11 +228,8 @@ func (s *Service) establish(ctx context.Context, name string, in introduction) e
 	}
 	object := in.meshPeer(name)
 	now := s.Now()
-	var change snapshot.Change
-	change.Put(snapshot.NewObject(object, snapshot.Origin{Source: snapshot.SourceToken, FirstSeen: now}))
-	who := gate.Who{Source: snapshot.SourceToken, Caller: actorOf(name)}
-	if v := gate.Review(s.snapshotNow(), change, who); len(v.Refused) > 0 {
-		return clash("%s", v.Findings[0].Message)
+	if err := s.review(object, now, actorOf(name)); err != nil {
+		return err
 	}
 	roots := peerrules.Learned(object, distinct(in.Bundle.Roots))
 	if err := s.Store.EstablishPeer(ctx, object, roots, in.Bundle.Sequence, now); err != nil {

@@ -55,6 +55,10 @@ func (s *Service) SetTerms(ctx context.Context, name string, t Terms) (maxBundle
 	default:
 		object.Spec.ExpiresAt = &metav1.Time{Time: t.ExpiresAt.UTC().Truncate(time.Second)}
 	}
+	made := s.snapshotConfig().Origin(snapshot.KeyOf(object)).FirstSeen
+	if err := s.review(object, made, ""); err != nil {
+		return 0, time.Time{}, err
+	}
 	if err := s.Store.SetPeerObject(ctx, object); err != nil {
 		return 0, time.Time{}, fmt.Errorf("keep the terms of peer %s: %w", name, err)
 	}
