@@ -84,7 +84,8 @@ func New(cfg Config) *Client {
 	return c
 }
 
-// Run opens one stream over conn, to the control plane or to whatever passes its stream on, and serves it until it or ctx ends.
+// Run opens one stream over conn, to the control plane or to whatever passes its stream on, and serves it until it or
+// ctx ends.
 func (c *Client) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
 	desc := &grpc.StreamDesc{StreamName: "DeltaAggregatedResources", ServerStreams: true, ClientStreams: true}
 	stream, err := conn.NewStream(ctx, desc, method, grpc.ForceCodecV2(sizing{}), grpc.MaxCallRecvMsgSize(256<<20))

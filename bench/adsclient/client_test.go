@@ -64,7 +64,10 @@ func TestLetsGoWhatIsNoLongerReferredTo(t *testing.T) {
 	await(t, "the endpoints", func() bool { return c.Holds(adsclient.EDS) == 1 })
 	srv.Set("p", "payments", nil, adsclient.CDS)
 	await(t, "nothing left", func() bool { return c.Holds(adsclient.CDS) == 0 && c.Holds(adsclient.EDS) == 0 })
-	srv.Set("p", "payments", &endpoint.ClusterLoadAssignment{ClusterName: "payments", Endpoints: []*endpoint.LocalityLbEndpoints{{}}}, adsclient.EDS)
+	srv.Set("p", "payments", &endpoint.ClusterLoadAssignment{
+		ClusterName: "payments",
+		Endpoints:   []*endpoint.LocalityLbEndpoints{{}},
+	}, adsclient.EDS)
 	time.Sleep(50 * time.Millisecond)
 	if got := c.Totals()[adsclient.EDS].Messages; got != 1 {
 		t.Errorf("%d messages of endpoints, want 1: the second was not asked for", got)
@@ -83,7 +86,8 @@ func TestCountsWholeMessages(t *testing.T) {
 	stop()
 	got := c.Totals()[adsclient.CDS]
 	// name "payments": a tag, a length and eight bytes.
-	if got.ResourceBytes != 10 || got.Messages != 1 || len(sizes) != 2 || got.Bytes != sizes[1] || sizes[0] != sizes[1] {
+	if got.ResourceBytes != 10 || got.Messages != 1 || len(sizes) != 2 || got.Bytes != sizes[1] ||
+		sizes[0] != sizes[1] {
 		t.Errorf("counted %+v, sizes %v", got, sizes)
 	}
 }
@@ -95,18 +99,25 @@ func edsCluster(t *testing.T, name, alias string) *cluster.Cluster {
 		Name:                 name,
 		ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_EDS},
 		EdsClusterConfig:     &cluster.Cluster_EdsClusterConfig{EdsConfig: overADS, ServiceName: alias},
-		TransportSocket: &core.TransportSocket{ConfigType: &core.TransportSocket_TypedConfig{TypedConfig: pack(t, &tls.UpstreamTlsContext{
-			CommonTlsContext: &tls.CommonTlsContext{
-				TlsCertificateSdsSecretConfigs: []*tls.SdsSecretConfig{{Name: "spiffe://a.example/ns/x/sa/y", SdsConfig: &core.ConfigSource{
-					ConfigSourceSpecifier: &core.ConfigSource_ApiConfigSource{ApiConfigSource: &core.ApiConfigSource{}},
-				}}},
-				ValidationContextType: &tls.CommonTlsContext_CombinedValidationContext{
-					CombinedValidationContext: &tls.CommonTlsContext_CombinedCertificateValidationContext{
-						ValidationContextSdsSecretConfig: &tls.SdsSecretConfig{Name: "bundle/a.example", SdsConfig: overADS},
+		TransportSocket: &core.TransportSocket{ConfigType: &core.TransportSocket_TypedConfig{TypedConfig: pack(t,
+			&tls.UpstreamTlsContext{
+				CommonTlsContext: &tls.CommonTlsContext{
+					TlsCertificateSdsSecretConfigs: []*tls.SdsSecretConfig{{
+						Name: "spiffe://a.example/ns/x/sa/y",
+						SdsConfig: &core.ConfigSource{
+							ConfigSourceSpecifier: &core.ConfigSource_ApiConfigSource{ApiConfigSource: &core.ApiConfigSource{}},
+						},
+					}},
+					ValidationContextType: &tls.CommonTlsContext_CombinedValidationContext{
+						CombinedValidationContext: &tls.CommonTlsContext_CombinedCertificateValidationContext{
+							ValidationContextSdsSecretConfig: &tls.SdsSecretConfig{
+								Name:      "bundle/a.example",
+								SdsConfig: overADS,
+							},
+						},
 					},
 				},
-			},
-		})}},
+			})}},
 	}
 }
 

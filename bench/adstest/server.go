@@ -30,7 +30,9 @@ type Server struct {
 
 // New makes a server that knows its proxies by identify.
 func New(identify func(context.Context) string) *Server {
-	return &Server{identify: identify, resources: map[string]map[string]*discovery.Resource{}, changed: make(chan struct{})}
+	return &Server{
+		identify: identify, resources: map[string]map[string]*discovery.Resource{}, changed: make(chan struct{}),
+	}
 }
 
 // Set gives a proxy one resource; nil takes it away.
@@ -72,7 +74,9 @@ type subscription struct {
 }
 
 // DeltaAggregatedResources serves one stream.
-func (s *Server) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (s *Server) DeltaAggregatedResources(
+	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
+) error {
 	requests, failed := make(chan *discovery.DeltaDiscoveryRequest), make(chan error, 1)
 	go func() {
 		for {

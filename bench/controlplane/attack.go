@@ -44,7 +44,8 @@ var attacks = []attack{
 			var r *discovery.DeltaDiscoveryResponse
 			if r, err = s.Recv(); err == nil {
 				err = s.Send(&discovery.DeltaDiscoveryRequest{
-					TypeUrl: r.TypeUrl, ResponseNonce: r.Nonce, ErrorDetail: &rpcstatus.Status{Message: strings.Repeat("no ", 10_000)},
+					TypeUrl: r.TypeUrl, ResponseNonce: r.Nonce,
+					ErrorDetail:            &rpcstatus.Status{Message: strings.Repeat("no ", 10_000)},
 					ResourceNamesSubscribe: names(r),
 				})
 			}
@@ -65,7 +66,10 @@ var attacks = []attack{
 	{"forges nonces", func(s adsStream) error {
 		err := subscribe(s)
 		for i := 0; err == nil; i++ {
-			err = s.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: adsclient.Types[i%3], ResponseNonce: strconv.Itoa(i), ErrorDetail: &rpcstatus.Status{Message: "no"}})
+			err = s.Send(&discovery.DeltaDiscoveryRequest{
+				TypeUrl: adsclient.Types[i%3], ResponseNonce: strconv.Itoa(i),
+				ErrorDetail: &rpcstatus.Status{Message: "no"},
+			})
 		}
 		return err
 	}},
@@ -73,7 +77,10 @@ var attacks = []attack{
 
 func subscribe(s adsStream) error {
 	for _, t := range []string{adsclient.CDS, adsclient.LDS} {
-		if err := s.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: t, ResourceNamesSubscribe: []string{"*"}}); err != nil {
+		if err := s.Send(&discovery.DeltaDiscoveryRequest{
+			TypeUrl:                t,
+			ResourceNamesSubscribe: []string{"*"},
+		}); err != nil {
 			return err
 		}
 	}
@@ -81,7 +88,10 @@ func subscribe(s adsStream) error {
 }
 
 func again(s adsStream) error {
-	if err := s.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: adsclient.LDS, ResourceNamesUnsubscribe: []string{"*"}}); err != nil {
+	if err := s.Send(&discovery.DeltaDiscoveryRequest{
+		TypeUrl:                  adsclient.LDS,
+		ResourceNamesUnsubscribe: []string{"*"},
+	}); err != nil {
 		return err
 	}
 	return s.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: adsclient.LDS, ResourceNamesSubscribe: []string{"*"}})
@@ -95,8 +105,8 @@ func names(r *discovery.DeltaDiscoveryResponse) []string {
 	return all
 }
 
-// attackCommand makes this program an attacker: its arguments are the attack, the proxy that attacks, the control plane's
-// socket for a join token, and its address.
+// attackCommand makes this program an attacker: its arguments are the attack, the proxy that attacks, the control
+// plane's socket for a join token, and its address.
 const attackCommand = "attack"
 
 // attackAs attacks until the process is ended.
@@ -154,8 +164,8 @@ func (c counted) Send(r *discovery.DeltaDiscoveryRequest) error {
 	return err
 }
 
-// launch starts an attacker as a process of its own, of the lowest priority: what it does itself is not to count. stop ends it
-// and says how many requests it got rid of.
+// launch starts an attacker as a process of its own, of the lowest priority: what it does itself is not to count. stop
+// ends it and says how many requests it got rid of.
 func (a attack) launch(proxy int, c *rig.Control) (stop func() int, err error) {
 	self, err := os.Executable()
 	if err != nil {

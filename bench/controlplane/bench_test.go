@@ -16,7 +16,8 @@ import (
 func TestAllPhasesAgainstAFake(t *testing.T) {
 	f := runFake(t, false)
 	if f.Endpoint.Count != 6 || len(f.Endpoint.Latencies) < 6 {
-		t.Errorf("%d endpoint changes with %d latencies, want 6 and at least 6", f.Endpoint.Count, len(f.Endpoint.Latencies))
+		t.Errorf("%d endpoint changes with %d latencies, want 6 and at least 6",
+			f.Endpoint.Count, len(f.Endpoint.Latencies))
 	}
 	if last := f.Endpoint.quantile(1); last <= 0 || last > 2*time.Second {
 		t.Errorf("the slowest endpoint change took %v", last)

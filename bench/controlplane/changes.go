@@ -97,7 +97,8 @@ func (b *bench) heard(ctx context.Context, into *changes, w *wait, s genmesh.Ser
 	select {
 	case <-w.done:
 	case <-ctx.Done():
-		return fmt.Errorf("%d proxies have not heard that %s has address %s: %w", len(b.fleet.watch.outstanding(w)), s.Name(), addr, ctx.Err())
+		return fmt.Errorf("%d proxies have not heard that %s has address %s: %w", len(b.fleet.watch.outstanding(w)),
+			s.Name(), addr, ctx.Err())
 	}
 	into.Count++
 	into.Latencies = append(into.Latencies, w.latencies...)

@@ -169,7 +169,8 @@ func (f *fake) readChanges(t *testing.T) {
 		}
 		if f.gossips && f.loaded {
 			for p := range 4 {
-				f.ads.Set(rig.NodeName(p), "gossip", &cluster.Cluster{Name: "gossip", AltStatName: fmt.Sprint(time.Now().UnixNano())}, adsclient.CDS)
+				f.ads.Set(rig.NodeName(p), "gossip",
+					&cluster.Cluster{Name: "gossip", AltStatName: fmt.Sprint(time.Now().UnixNano())}, adsclient.CDS)
 			}
 		}
 	}
@@ -194,7 +195,8 @@ type fakeAdmin struct {
 func (a fakeAdmin) CreateToken(_ context.Context, r *adminapi.TokenRequest) (*adminapi.TokenResponse, error) {
 	sum := sha256.Sum256(a.fake.root.Raw)
 	secret := base64.RawURLEncoding.EncodeToString(sum[:]) // any 32 bytes: the fake knows tokens by their ID
-	body := fmt.Sprintf(`{"id":"%016x","secret":"%s","fingerprint":"%s","addresses":["x:1"]}`, a.fake.issue(r.Node), secret, hex.EncodeToString(sum[:]))
+	body := fmt.Sprintf(`{"id":"%016x","secret":"%s","fingerprint":"%s","addresses":["x:1"]}`, a.fake.issue(r.Node),
+		secret, hex.EncodeToString(sum[:]))
 	return &adminapi.TokenResponse{Token: "isthmus-join-v1." + base64.RawURLEncoding.EncodeToString([]byte(body))}, nil
 }
 
@@ -236,7 +238,8 @@ func (a fakeAgents) Attest(_ context.Context, r *agentapi.AttestRequest) (*agent
 	if node == "" || csr.CheckSignature() != nil {
 		return nil, errors.New("refused")
 	}
-	leaf, _ := a.fake.certify(a.t, csr.PublicKey, &url.URL{Scheme: "spiffe", Host: "bench.example", Path: "/isthmus/node/" + node})
+	leaf, _ := a.fake.certify(a.t, csr.PublicKey,
+		&url.URL{Scheme: "spiffe", Host: "bench.example", Path: "/isthmus/node/" + node})
 	return &agentapi.AttestResponse{
 		Chain: [][]byte{leaf.Raw}, Roots: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.fake.root.Raw}),
 	}, nil

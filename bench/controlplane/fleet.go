@@ -109,7 +109,8 @@ func (f *fleet) connectOne(ctx context.Context, p *proxy) error {
 	return nil
 }
 
-// retryADS is how soon a stream that came before its agent's registration is tried again, as Envoy would, though sooner.
+// retryADS is how soon a stream that came before its agent's registration is tried again, as Envoy would, though
+// sooner.
 const retryADS = 20 * time.Millisecond
 
 // runADS serves the proxy's stream. Agent and Envoy connect side by side, so Envoy may come a moment too early.

@@ -103,8 +103,8 @@ func (b *bench) besiege(ctx context.Context, s *siege, control *rig.Control) err
 	return err
 }
 
-// turn changes an endpoint of the service that all may call, again and again, and says how long each change took to each
-// honest proxy.
+// turn changes an endpoint of the service that all may call, again and again, and says how long each change took to
+// each honest proxy.
 func (b *bench) turn(ctx context.Context) ([]time.Duration, error) {
 	var seen changes
 	s, all := &b.mesh.Services[0], make([]int, honest)
@@ -129,16 +129,19 @@ func (b *bench) turn(ctx context.Context) ([]time.Duration, error) {
 func printSieges(all []*siege) error {
 	fmt.Printf("\nEndpoint changes to %d honest proxies, from the file's write, beside nodes of the mesh that do their worst\n\n", honest)
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\tattack\talone p50\tp99\tunder attack p50\tp99\tratio of p99 (aim ≤ 2)\tcontrol plane\trequests taken")
+	fmt.Fprintln(t,
+		"\tattack\talone p50\tp99\tunder attack p50\tp99\tratio of p99 (aim ≤ 2)\tcontrol plane\trequests taken")
 	for _, s := range all {
 		ms := func(took []time.Duration, q float64) float64 { return round(quantile(took, q).Seconds()*1000, 1) }
-		s.AloneP50, s.AloneP99, s.UnderP50, s.UnderP99 = ms(s.alone, 0.5), ms(s.alone, 0.99), ms(s.under, 0.5), ms(s.under, 0.99)
+		s.AloneP50, s.AloneP99, s.UnderP50, s.UnderP99 = ms(s.alone, 0.5), ms(s.alone, 0.99), ms(s.under, 0.5),
+			ms(s.under, 0.99)
 		s.Ratio, s.Cores = round(s.UnderP99/s.AloneP99, 2), round(s.cpu.Seconds()/s.took.Seconds(), 2)
 		mark := "√"
 		if s.Ratio > 2 {
 			mark = "×"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%.1f ms\t%.1f ms\t%.1f ms\t%.1f ms\t%.2f\t%.2f cores\t%d\n", mark, s.Attack, s.AloneP50, s.AloneP99, s.UnderP50, s.UnderP99, s.Ratio, s.Cores, s.Requests)
+		fmt.Fprintf(t, "%s\t%s\t%.1f ms\t%.1f ms\t%.1f ms\t%.1f ms\t%.2f\t%.2f cores\t%d\n", mark, s.Attack, s.AloneP50,
+			s.AloneP99, s.UnderP50, s.UnderP99, s.Ratio, s.Cores, s.Requests)
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print the table: %w", err)

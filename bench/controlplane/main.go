@@ -38,11 +38,13 @@ func main() {
 	flag.Uint64Var(&o.plan.Seed, "seed", 1, "seed of who calls whom")
 	flag.IntVar(&o.changes, "changes", 100, "endpoint changes, one after the other")
 	flag.IntVar(&o.adds, "adds", 5, "services added, and policies changed, one after the other")
-	flag.DurationVar(&o.churn, "churn", 5*time.Second, "how long a hundredth of all endpoints changes every second; 0: not at all")
+	flag.DurationVar(&o.churn, "churn", 5*time.Second,
+		"how long a hundredth of all endpoints changes every second; 0: not at all")
 	flag.StringVar(&o.binary, "binary", "bin/isthmus", "the isthmus binary to measure")
 	flag.DurationVar(&o.timeout, "timeout", time.Minute, "give up a wait after this long")
 	flag.BoolVar(&o.keep, "keep", false, "keep the temporary folder (configuration, log, state)")
-	flag.BoolVar(&o.matrix, "matrix", false, "measure meshes of nine sizes instead of one: 100, 1000 and 5000 services by 50, 200 and 1000 proxies")
+	flag.BoolVar(&o.matrix, "matrix", false,
+		"measure meshes of nine sizes instead of one: 100, 1000 and 5000 services by 50, 200 and 1000 proxies")
 	flag.BoolVar(&o.hostile, "hostile", false, "measure what honest proxies notice of hostile ones")
 	flag.Parse()
 
@@ -91,7 +93,9 @@ func run(ctx context.Context, o options) (figures, error) {
 }
 
 // startBench starts a control plane that has read the mesh, and joins the first proxies of it.
-func startBench(ctx context.Context, o options, mesh *genmesh.Mesh, proxies int) (_ *bench, _ *rig.Control, stop func(), err error) {
+func startBench(
+	ctx context.Context, o options, mesh *genmesh.Mesh, proxies int,
+) (_ *bench, _ *rig.Control, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "isthmus-bench-")
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("make a temporary folder: %w", err)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// phase is one part of a measurement, as a row of the matrix. Times are from the file's write or, where all connect, from
-// the first connection; bytes and messages are all proxies'.
+// phase is one part of a measurement, as a row of the matrix. Times are from the file's write or, where all connect,
+// from the first connection; bytes and messages are all proxies'.
 type phase struct {
 	Name     string  `json:"phase"`
 	Bytes    int     `json:"bytes"`
@@ -25,7 +25,10 @@ type phase struct {
 
 func phaseOf(name string, took []time.Duration, had, has []reading, cpu time.Duration, rssKB int) phase {
 	at := func(q float64) float64 { return round(quantile(took, q).Seconds()*1000, 1) }
-	p := phase{Name: name, FirstMS: at(0), P50MS: at(0.5), P99MS: at(0.99), LastMS: at(1), CPUS: round(cpu.Seconds(), 2), RSSMB: round(float64(rssKB)/1024, 1)}
+	p := phase{
+		Name: name, FirstMS: at(0), P50MS: at(0.5), P99MS: at(0.99), LastMS: at(1), CPUS: round(cpu.Seconds(), 2),
+		RSSMB: round(float64(rssKB)/1024, 1),
+	}
 	for i, r := range has {
 		got := r.ads.Since(had[i].ads).Sum()
 		p.Bytes += got.Bytes + r.sync - had[i].sync
@@ -39,8 +42,8 @@ type cell struct {
 	Services int     `json:"services"`
 	Proxies  int     `json:"proxies"`
 	Phases   []phase `json:"phases"`
-	// ProxyKB is what one more proxy needs: the growth of RSS since the mesh of the same services with fewer proxies, after
-	// the cold connect.
+	// ProxyKB is what one more proxy needs: the growth of RSS since the mesh of the same services with fewer proxies,
+	// after the cold connect.
 	ProxyKB float64 `json:"kb_per_further_proxy,omitempty"`
 }
 
@@ -73,13 +76,15 @@ func matrix(ctx context.Context, o options) error {
 }
 
 func printMatrix(cells []cell, o options) error {
-	fmt.Printf("\n%d endpoints a service, each workload may call %d; client and control plane on the same cores\n\n", o.plan.Endpoints, o.plan.Callable)
+	fmt.Printf("\n%d endpoints a service, each workload may call %d; client and control plane on the same cores\n\n",
+		o.plan.Endpoints, o.plan.Callable)
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "services\tproxies\tphase\tKB\tmessages\tfirst ms\tp50\tp99\tlast\tCPU s\tRSS MB\t")
 	for _, c := range cells {
 		for _, p := range c.Phases {
 			fmt.Fprintf(t, "%d\t%d\t%s\t%.0f\t%d\t%.0f\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t\n",
-				c.Services, c.Proxies, p.Name, float64(p.Bytes)/1000, p.Messages, p.FirstMS, p.P50MS, p.P99MS, p.LastMS, p.CPUS, p.RSSMB)
+				c.Services, c.Proxies, p.Name, float64(p.Bytes)/1000, p.Messages, p.FirstMS, p.P50MS, p.P99MS, p.LastMS,
+				p.CPUS, p.RSSMB)
 		}
 	}
 	if err := t.Flush(); err != nil {

@@ -64,13 +64,28 @@ func (b *bench) run(ctx context.Context) (figures, error) {
 		run  func(context.Context) error
 		took func() []time.Duration
 	}{
-		{"all proxies connect at once", "cold connect", b.coldConnect, func() []time.Duration { return b.figures.Synced }},
-		{"endpoints change", "endpoint change", b.endpointChanges, func() []time.Duration { return b.figures.Endpoint.Latencies }},
-		{"services are added", "service added", b.servicesAdded, func() []time.Duration { return b.figures.Add.Latencies }},
-		{"callers are added to policies", "policy change", b.policyChanges, func() []time.Duration { return b.figures.Policy.Latencies }},
+		{
+			"all proxies connect at once", "cold connect", b.coldConnect,
+			func() []time.Duration { return b.figures.Synced },
+		},
+		{
+			"endpoints change", "endpoint change", b.endpointChanges,
+			func() []time.Duration { return b.figures.Endpoint.Latencies },
+		},
+		{
+			"services are added", "service added", b.servicesAdded,
+			func() []time.Duration { return b.figures.Add.Latencies },
+		},
+		{
+			"callers are added to policies", "policy change", b.policyChanges,
+			func() []time.Duration { return b.figures.Policy.Latencies },
+		},
 		{"endpoints churn", "1 % churn a second", b.churn, func() []time.Duration { return b.figures.Churn.Latencies }},
 		{"all proxies reconnect at once", "", b.reconnect, nil},
-		{"the control plane restarts and all proxies reconnect", "restart, reconnect", b.restart, func() []time.Duration { return b.figures.Restart.Back }},
+		{
+			"the control plane restarts and all proxies reconnect", "restart, reconnect", b.restart,
+			func() []time.Duration { return b.figures.Restart.Back },
+		},
 	} {
 		progress("%s", p.what)
 		before, had, err := b.standing()
@@ -143,7 +158,8 @@ func (b *bench) coldConnect(ctx context.Context) error {
 func (b *bench) incomplete() error {
 	for _, p := range b.fleet.proxies {
 		if got := p.ads.Holds(adsclient.EDS); got < b.opts.plan.Callable {
-			return fmt.Errorf("%s has the endpoints of %d services and may call %d", rig.NodeName(p.index), got, b.opts.plan.Callable)
+			return fmt.Errorf("%s has the endpoints of %d services and may call %d",
+				rig.NodeName(p.index), got, b.opts.plan.Callable)
 		}
 		if n := p.ads.Pending(); n > 0 {
 			return fmt.Errorf("%s waits for %d resources that it asked for", rig.NodeName(p.index), n)

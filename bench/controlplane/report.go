@@ -109,7 +109,8 @@ type aims struct {
 	bytesPerProxy, syncS, cpuS, rssMB, endpointP99MS float64
 }
 
-// aimsFor a mesh: small ones are held to what 1000 services and 200 proxies should keep, larger ones to what 5000 and 1000 should.
+// aimsFor a mesh: small ones are held to what 1000 services and 200 proxies should keep, larger ones to what 5000 and
+// 1000 should.
 func aimsFor(p genmesh.Plan) aims {
 	if p.Services > 1000 || p.Proxies > 200 {
 		return aims{bytesPerProxy: 24000, rssMB: 1024, endpointP99MS: 100}
@@ -119,7 +120,8 @@ func aimsFor(p genmesh.Plan) aims {
 
 // print writes the table for people and the line for programs.
 func (f figures) print(w io.Writer) error {
-	fmt.Fprintf(w, "\n%d services × %d endpoints, %d proxies, each may call %d; client and control plane on the same cores\n\n",
+	fmt.Fprintf(w,
+		"\n%d services × %d endpoints, %d proxies, each may call %d; client and control plane on the same cores\n\n",
 		f.Plan.Services, f.Plan.Endpoints, f.Plan.Proxies, f.Plan.Callable)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\twhat\taim\tseen")
@@ -175,7 +177,8 @@ func (f figures) details(w io.Writer) {
 		fmt.Fprintf(w, "\t%s\t\t%s\n", what, fmt.Sprintf(format, args...))
 	}
 	row("control plane ready", "%.2f s", f.Load.Seconds())
-	row("all nodes joined (tokens, certificates)", "%.2f s, %.0f a second", f.Join.Seconds(), float64(f.Plan.Proxies)/f.Join.Seconds())
+	row("all nodes joined (tokens, certificates)", "%.2f s, %.0f a second", f.Join.Seconds(),
+		float64(f.Plan.Proxies)/f.Join.Seconds())
 	for _, t := range adsclient.Types {
 		if n, ok := f.Types[t]; ok {
 			row("  "+short(t)+", per proxy", "%d bytes, %.1f resources, %.1f messages", n.Bytes/f.Plan.Proxies,
@@ -186,21 +189,29 @@ func (f figures) details(w io.Writer) {
 	for _, c := range []struct {
 		what string
 		changes
-	}{{"endpoint changed", f.Endpoint}, {"service added", f.Add}, {"policy changed", f.Policy}, {"endpoints churn", f.Churn}} {
+	}{
+		{"endpoint changed", f.Endpoint},
+		{"service added", f.Add},
+		{"policy changed", f.Policy},
+		{"endpoints churn", f.Churn},
+	} {
 		if c.Count == 0 {
 			continue
 		}
 		row(c.what, "p50 %s, p99 %s, last %s over %d changes; %d bytes to each proxy concerned, %d to others",
-			ms(c.quantile(0.5)), ms(c.quantile(0.99)), ms(c.quantile(1)), c.Count, c.BytesConcerned/max(1, c.Concerned), c.BytesOthers)
+			ms(c.quantile(0.5)), ms(c.quantile(0.99)), ms(c.quantile(1)), c.Count, c.BytesConcerned/max(1, c.Concerned),
+			c.BytesOthers)
 	}
 	if f.ChurnTime > 0 {
-		row("endpoints churn", "%.0f changes a second, %.2f cores", float64(f.Churn.Count)/f.ChurnTime.Seconds(), f.ChurnCPU.Seconds()/f.ChurnTime.Seconds())
+		row("endpoints churn", "%.0f changes a second, %.2f cores", float64(f.Churn.Count)/f.ChurnTime.Seconds(),
+			f.ChurnCPU.Seconds()/f.ChurnTime.Seconds())
 	}
 	for _, r := range []struct {
 		what string
 		reconnection
 	}{{"all reconnect", f.Reconnect}, {"control plane restarted, all reconnect", f.Restart}} {
-		row(r.what, "%.2f s, %.2f s of CPU, %d bytes of resources, %d bytes in all", r.Took.Seconds(), r.CPU.Seconds(), r.ResourceBytes, r.Bytes)
+		row(r.what, "%.2f s, %.2f s of CPU, %d bytes of resources, %d bytes in all", r.Took.Seconds(), r.CPU.Seconds(),
+			r.ResourceBytes, r.Bytes)
 	}
 	row("control plane, whole run", "%.2f s of CPU, %d MB at its peak", f.CPUTotal.Seconds(), f.PeakRSS/1024)
 }

@@ -1,6 +1,6 @@
-// Command dataplane measures what the way from a caller to a callee costs, shape beside shape in one run on one machine:
-// latency at a fixed rate (open loop), throughput at saturation (closed loop), CPU and memory of the Envoys. The shapes
-// take turns, round after round, and what is compared is compared within a round.
+// Command dataplane measures what the way from a caller to a callee costs, shape beside shape in one run on one
+// machine: latency at a fixed rate (open loop), throughput at saturation (closed loop), CPU and memory of the Envoys.
+// The shapes take turns, round after round, and what is compared is compared within a round.
 package main
 
 import (
@@ -149,7 +149,8 @@ func startShapes(ctx context.Context, o options, env *environment) ([]*running, 
 }
 
 func wants(words, name string) bool {
-	return words == "" || slices.ContainsFunc(strings.Split(words, ","), func(w string) bool { return strings.Contains(name, w) })
+	return words == "" || slices.ContainsFunc(strings.Split(words, ","),
+		func(w string) bool { return strings.Contains(name, w) })
 }
 
 // measureAll measures protocol after protocol; within one, every shape has its turn in every round, to and fro.

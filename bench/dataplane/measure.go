@@ -50,7 +50,9 @@ func measure(ctx context.Context, o options, r *running, p protocol) (s sample, 
 }
 
 // loop runs one loop and tells what a call costs the Envoys.
-func (r *running) loop(ctx context.Context, cfg load.Config, run func(context.Context, load.Config) (load.Result, error)) (load.Result, time.Duration, error) {
+func (r *running) loop(
+	ctx context.Context, cfg load.Config, run func(context.Context, load.Config) (load.Result, error),
+) (load.Result, time.Duration, error) {
 	before, err := cpu(r.envoys)
 	if err != nil {
 		return load.Result{}, 0, err

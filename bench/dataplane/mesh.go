@@ -39,11 +39,16 @@ func meshes(ps []protocol) []meshlab.Mesh {
 				{Name: "two-a", Workloads: []meshlab.Workload{caller(twoCaller)}},
 				{Name: "two-b", Workloads: []meshlab.Workload{callee(twoCallee)}},
 			},
-			Strangers: []meshlab.Workload{callee(freeCallee), caller(freeCaller), callee(heldCallee), caller(heldCaller)},
+			Strangers: []meshlab.Workload{
+				callee(freeCallee), caller(freeCaller), callee(heldCallee),
+				caller(heldCaller),
+			},
 			Files: map[string]string{
 				"mesh.yaml": meshYAML(alpha, "198.51.100.11"),
-				"one.yaml":  serviceYAML(oneCallee, ps) + allowYAML(oneCallee, alpha+".example/ns/default/sa/"+oneCaller),
-				"two.yaml":  serviceYAML(twoCallee, ps) + allowYAML(twoCallee, alpha+".example/ns/default/sa/"+twoCaller),
+				"one.yaml": serviceYAML(oneCallee, ps) + allowYAML(oneCallee,
+					alpha+".example/ns/default/sa/"+oneCaller),
+				"two.yaml": serviceYAML(twoCallee, ps) + allowYAML(twoCallee,
+					alpha+".example/ns/default/sa/"+twoCaller),
 			},
 		},
 		{
@@ -51,7 +56,8 @@ func meshes(ps []protocol) []meshlab.Mesh {
 			Nodes: []meshlab.Node{{Name: "far", Workloads: []meshlab.Workload{callee(farCallee)}}},
 			Files: map[string]string{
 				"mesh.yaml": meshYAML(beta, "198.51.100.12"),
-				"far.yaml": serviceYAML(farCallee, ps) + allowYAML(farCallee, alpha+".example/ns/default/sa/"+twoCaller) +
+				"far.yaml": serviceYAML(farCallee, ps) + allowYAML(farCallee,
+					alpha+".example/ns/default/sa/"+twoCaller) +
 					allowOnPortYAML(farCallee, beta+".example/ns/isthmus-system/sa/federation-gateway", 9090),
 			},
 		},
@@ -103,7 +109,8 @@ func allowYAML(name, principal string) string { return policyYAML(name, name, pr
 
 // allowOnPortYAML lets a gateway pass raw bytes: a raw connection names no caller of its own.
 func allowOnPortYAML(name, principal string, port int) string {
-	return policyYAML(name, fmt.Sprintf("%s-%d", name, port), principal, fmt.Sprintf("    to:\n    - operation:\n        ports: [\"%d\"]\n", port))
+	return policyYAML(name, fmt.Sprintf("%s-%d", name, port), principal,
+		fmt.Sprintf("    to:\n    - operation:\n        ports: [\"%d\"]\n", port))
 }
 
 func policyYAML(app, name, principal, to string) string {

@@ -17,9 +17,10 @@ var pairTemplates embed.FS
 
 // pairValues fill the templates of one Envoy.
 type pairValues struct {
-	AtCaller, AtCallee       bool   // which sides it is
-	HTTPAtCaller             bool   // else the caller's side passes bytes on
-	OwnConnections           bool   // between the two sides for each call of HTTP/1.1 that is under way, else one for all
+	AtCaller, AtCallee bool // which sides it is
+	HTTPAtCaller       bool // else the caller's side passes bytes on
+	// between the two sides for each call of HTTP/1.1 that is under way, else one for all
+	OwnConnections           bool
 	CallerNetns, CalleeNetns string // where its sides live; empty is where the Envoy runs
 	Offset                   int    // added to all its ports
 	Protocols                []protocol
@@ -33,7 +34,8 @@ func (v pairValues) MultiplexedFor(p protocol) bool {
 	return p.HTTP && v.HTTPAtCaller && (p.H2 || !v.OwnConnections)
 }
 
-// handWritten is the smallest set of Envoys that does the job: mutual TLS 1.3, exact identities at both ends, hardened paths.
+// handWritten is the smallest set of Envoys that does the job: mutual TLS 1.3, exact identities at both ends, hardened
+// paths.
 type handWritten struct {
 	offset       int
 	httpAtCaller bool
@@ -53,8 +55,9 @@ func (h handWritten) start(_ context.Context, env *environment) (*running, error
 		at, callerAt, calleeAt = meshlab.Virtual, env.lab.Place(heldCaller), env.lab.Place(heldCallee)
 	}
 	values := pairValues{
-		HTTPAtCaller: h.httpAtCaller, OwnConnections: h.own, Offset: h.offset, Protocols: env.protocols, Dir: env.lab.Dir(),
-		Callee: calleeAt.Address.String(), Host: handWrittenHost, CallerID: callerID, CalleeID: calleeID, HandOver: h.handOver,
+		HTTPAtCaller: h.httpAtCaller, OwnConnections: h.own, Offset: h.offset, Protocols: env.protocols,
+		Dir: env.lab.Dir(), Callee: calleeAt.Address.String(), Host: handWrittenHost, CallerID: callerID,
+		CalleeID: calleeID, HandOver: h.handOver,
 	}
 	r := &running{
 		caller: callerAt, host: func(protocol) string { return handWrittenHost },
@@ -91,7 +94,11 @@ func (h handWritten) add(env *environment, r *running, side string, at meshlab.P
 
 // pairConfig is the bootstrap of one Envoy.
 func pairConfig(values pairValues) ([]byte, error) {
-	t, err := template.New("").Funcs(template.FuncMap{"add": func(a, b int) int { return a + b }}).ParseFS(pairTemplates, "pair/*.tmpl")
+	t, err := template.New("").Funcs(template.FuncMap{"add": func(a,
+		b int,
+	) int {
+		return a + b
+	}}).ParseFS(pairTemplates, "pair/*.tmpl")
 	if err != nil {
 		return nil, fmt.Errorf("read the templates: %w", err)
 	}

@@ -10,7 +10,8 @@ import (
 func TestPairConfigIsStrictAtBothEnds(t *testing.T) {
 	values := pairValues{
 		Protocols: protocols(), Dir: "/certs", Callee: "10.199.0.2", Host: "callee.default.svc.cluster.local",
-		CallerID: "spiffe://bench.example/ns/default/sa/caller", CalleeID: "spiffe://bench.example/ns/default/sa/callee",
+		CallerID: "spiffe://bench.example/ns/default/sa/caller",
+		CalleeID: "spiffe://bench.example/ns/default/sa/callee",
 	}
 	values.HTTPAtCaller = true
 	for end, wants := range map[string]map[string]int{
@@ -77,10 +78,18 @@ func TestPairInOneEnvoyStaysInItsNamespaces(t *testing.T) {
 
 func TestHandOverStaysInside(t *testing.T) {
 	for way, wants := range map[string]map[string]int{
-		"tls":   {"envoy_internal_address": 4, "internal_listener: {}": 4, "require_client_certificate: true": 4, "match_typed_subject_alt_names": 4, "filter_state": 0},
-		"plain": {"envoy_internal_address": 4, "internal_listener: {}": 4, "require_client_certificate: true": 0, "set_filter_state.v3": 4, "filter_state: {key: caller": 4},
+		"tls": {
+			"envoy_internal_address": 4, "internal_listener: {}": 4, "require_client_certificate: true": 4,
+			"match_typed_subject_alt_names": 4, "filter_state": 0,
+		},
+		"plain": {
+			"envoy_internal_address": 4, "internal_listener: {}": 4, "require_client_certificate: true": 0,
+			"set_filter_state.v3": 4, "filter_state: {key: caller": 4,
+		},
 	} {
-		got, err := pairConfig(pairValues{AtCaller: true, AtCallee: true, HandOver: way, Protocols: protocols(), CallerID: callerID})
+		got, err := pairConfig(pairValues{
+			AtCaller: true, AtCallee: true, HandOver: way, Protocols: protocols(), CallerID: callerID,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

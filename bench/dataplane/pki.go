@@ -20,7 +20,8 @@ const (
 	calleeID = "spiffe://bench.example/ns/default/sa/callee"
 )
 
-// writeCertificates makes a root and a certificate for each end, as files root.pem, caller.pem, caller.key, callee.pem, callee.key.
+// writeCertificates makes a root and a certificate for each end, as files root.pem, caller.pem, caller.key, callee.pem,
+// callee.key.
 func writeCertificates(dir string) error {
 	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -56,7 +57,8 @@ func writeLeaf(path, id string, root *x509.Certificate, rootKey *ecdsa.PrivateKe
 		return err
 	}
 	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotAfter: root.NotAfter, URIs: []*url.URL{uri}, KeyUsage: x509.KeyUsageDigitalSignature,
+		SerialNumber: big.NewInt(2), NotAfter: root.NotAfter, URIs: []*url.URL{uri},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, root, key.Public(), rootKey)

@@ -92,8 +92,11 @@ func (a aim) held() bool { return a.AtLeast && a.Seen >= a.Aim || !a.AtLeast && 
 // printReport writes the tables for people and one line of JSON for programs.
 func printReport(w io.Writer, o options, ps []protocol, rows []*row) error {
 	busy, _ := os.ReadFile("/proc/loadavg")
-	fmt.Fprintf(w, "\nAnswers of %d bytes, %d connections, Envoys with %d worker; caller, callee and Envoys on the same cores.\n"+
-		"Medians of %d rounds of %s a loop. Load average at the end: %s\n", answerSize, o.connections, o.concurrency, o.rounds, o.duration, firstWord(string(busy)))
+	fmt.Fprintf(w,
+		"\nAnswers of %d bytes, %d connections, Envoys with %d worker; caller, callee and Envoys on the same cores.\n"+
+			"Medians of %d rounds of %s a loop. Load average at the end: %s\n", answerSize, o.connections,
+		o.concurrency,
+		o.rounds, o.duration, firstWord(string(busy)))
 	find := func(shape, protocol string) *row {
 		i := slices.IndexFunc(rows, func(r *row) bool { return r.shape == shape && r.protocol == protocol })
 		if i < 0 {
@@ -106,7 +109,8 @@ func printReport(w io.Writer, o options, ps []protocol, rows []*row) error {
 	for _, p := range ps {
 		fmt.Fprintf(w, "\n%s\n", p.Name)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintf(t, "shape\tp50 at %[1]d/s\tp99 at %[1]d/s\tcores per 1000/s\tthe same, saturated\tagents' cores\tsaturation\tof direct\tRSS\t\n", o.rate)
+		fmt.Fprintf(t,
+			"shape\tp50 at %[1]d/s\tp99 at %[1]d/s\tcores per 1000/s\tthe same, saturated\tagents' cores\tsaturation\tof direct\tRSS\t\n", o.rate)
 		for _, r := range rows {
 			if r.protocol != p.Name {
 				continue
@@ -114,7 +118,8 @@ func printReport(w io.Writer, o options, ps []protocol, rows []*row) error {
 			l := summary(r, find(direct, p.Name))
 			lines = append(lines, l)
 			fmt.Fprintf(t, "%s\t%.2f ms\t%.2f ms\t%.3f\t%.3f\t%.3f\t%.0f/s\t%.2f\t%.0f MB\t\n",
-				l.Shape, l.P50MS, l.P99MS, l.CoresPer1000, l.CoresPer1000Full, l.AgentsCoresPer1000, l.Saturation, l.OfDirect, l.RSSMB)
+				l.Shape, l.P50MS, l.P99MS, l.CoresPer1000, l.CoresPer1000Full, l.AgentsCoresPer1000, l.Saturation,
+				l.OfDirect, l.RSSMB)
 		}
 		if err := t.Flush(); err != nil {
 			return fmt.Errorf("print the table: %w", err)
@@ -140,8 +145,9 @@ func printReport(w io.Writer, o options, ps []protocol, rows []*row) error {
 func summary(r, direct *row) line {
 	l := line{
 		Shape: r.shape, Protocol: r.protocol, P50MS: round(r.quantile(0.5), 2), P99MS: round(r.quantile(0.99), 2),
-		CoresPer1000: round(r.median(openCPU), 4), CoresPer1000Full: round(r.median(closedCPU), 4), AgentsCoresPer1000: round(r.median(agentCPU), 4),
-		Saturation: round(r.median(perSecond), 0), RSSMB: round(r.median(rssMB), 1),
+		CoresPer1000: round(r.median(openCPU), 4), CoresPer1000Full: round(r.median(closedCPU), 4),
+		AgentsCoresPer1000: round(r.median(agentCPU), 4), Saturation: round(r.median(perSecond), 0),
+		RSSMB: round(r.median(rssMB), 1),
 	}
 	if direct != nil {
 		l.OfDirect = round(r.against(direct, perSecond), 3)
@@ -155,13 +161,17 @@ func compare(protocol string, find func(shape, protocol string) *row) []aim {
 	p99 := func(what, shape, base string) {
 		r, b := find(shape, protocol), find(base, protocol)
 		if r != nil && b != nil {
-			out = append(out, aim{Protocol: protocol, What: what, Seen: round(r.quantile(0.99)/b.quantile(0.99), 3), Aim: 1.05})
+			out = append(out, aim{
+				Protocol: protocol, What: what, Seen: round(r.quantile(0.99)/b.quantile(0.99), 3), Aim: 1.05,
+			})
 		}
 	}
 	add := func(what, shape, base string, figure func(sample) float64, limit float64, atLeast bool) {
 		r, b := find(shape, protocol), find(base, protocol)
 		if r != nil && b != nil {
-			out = append(out, aim{Protocol: protocol, What: what, Seen: round(r.against(b, figure), 3), Aim: limit, AtLeast: atLeast})
+			out = append(out, aim{
+				Protocol: protocol, What: what, Seen: round(r.against(b, figure), 3), Aim: limit, AtLeast: atLeast,
+			})
 		}
 	}
 	for _, c := range []struct{ shape, base string }{

@@ -30,8 +30,14 @@ const answerSize = 1024
 // protocols lists all of them.
 func protocols() []protocol {
 	return []protocol{
-		{Name: "http1", Prefix: "http", Port: 80, App: 8080, Inbound: 15106, Outbound: 15101, HTTP: true, call: load.HTTP1},
-		{Name: "http2", Prefix: "http2", Port: 82, App: 8082, Inbound: 15206, Outbound: 15201, HTTP: true, H2: true, call: load.HTTP2},
+		{
+			Name: "http1", Prefix: "http", Port: 80, App: 8080, Inbound: 15106, Outbound: 15101, HTTP: true,
+			call: load.HTTP1,
+		},
+		{
+			Name: "http2", Prefix: "http2", Port: 82, App: 8082, Inbound: 15206, Outbound: 15201, HTTP: true, H2: true,
+			call: load.HTTP2,
+		},
 		{
 			Name: "grpc", Prefix: "grpc", Port: 84, App: 8084, Inbound: 15406, Outbound: 15401, HTTP: true, H2: true,
 			call: func(ctx context.Context, d load.Dialer, address, host string) (load.Caller, error) {
@@ -122,7 +128,8 @@ func answer(w http.ResponseWriter, r *http.Request) {
 // answerHTTP1 answers every request without a body, with as little work as the protocol allows: what the server saves,
 // the proxies can spend.
 func answerHTTP1(c net.Conn) {
-	full := append([]byte("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: "+strconv.Itoa(answerSize)+"\r\n\r\n"), body...)
+	full := append([]byte("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: "+strconv.Itoa(answerSize)+
+		"\r\n\r\n"), body...)
 	in, have := make([]byte, 64<<10), 0
 	for {
 		n, err := c.Read(in[have:])

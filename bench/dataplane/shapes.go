@@ -79,9 +79,14 @@ func startDirect(_ context.Context, env *environment) (*running, error) {
 }
 
 // inMesh is a workload of ours that calls a service by its name; agents are "<mesh>/<node>" on the way.
-func inMesh(caller string, service func(protocol) string, agents ...string) func(context.Context, *environment) (*running, error) {
+func inMesh(
+	caller string, service func(protocol) string, agents ...string,
+) func(context.Context, *environment) (*running, error) {
 	return func(ctx context.Context, env *environment) (*running, error) {
-		r := &running{caller: env.lab.Place(caller), host: func(p protocol) string { return service(p) + ".default.svc.cluster.local" }}
+		r := &running{
+			caller: env.lab.Place(caller),
+			host:   func(p protocol) string { return service(p) + ".default.svc.cluster.local" },
+		}
 		targets := map[string]string{}
 		for _, p := range env.protocols {
 			err := meshlab.Until(ctx, 20*time.Second, func(ctx context.Context) error {

@@ -1,5 +1,5 @@
-// Command density measures the memory of one node's Envoy that serves many workloads, each of which may call many others:
-// real namespaces and a real control plane, no traffic.
+// Command density measures the memory of one node's Envoy that serves many workloads, each of which may call many
+// others: real namespaces and a real control plane, no traffic.
 package main
 
 import (
@@ -60,10 +60,11 @@ func run(ctx context.Context, o options) error {
 	whole := float64(full.RSS) / 1024 / float64(o.workloads)
 	fmt.Printf("\n%d workloads, each may call %d services, one Envoy with %d worker\n\n"+
 		"RSS with one workload    %6.1f MB\nRSS with all             %6.1f MB\na further workload       %6.2f MB\nall of it, a workload    %6.2f MB %s (aim 2.50)\n\n",
-		o.workloads, o.destinations, o.concurrency, float64(empty.RSS)/1024, float64(full.RSS)/1024, each, whole, mark(whole <= 2.5))
+		o.workloads, o.destinations, o.concurrency, float64(empty.RSS)/1024, float64(full.RSS)/1024, each, whole,
+		mark(whole <= 2.5))
 	out, err := json.Marshal(map[string]any{
-		"workloads": o.workloads, "destinations": o.destinations, "rss_one_mb": empty.RSS / 1024, "rss_mb": full.RSS / 1024,
-		"further_workload_mb": each, "per_workload_mb": whole,
+		"workloads": o.workloads, "destinations": o.destinations, "rss_one_mb": empty.RSS / 1024,
+		"rss_mb": full.RSS / 1024, "further_workload_mb": each, "per_workload_mb": whole,
 	})
 	if err != nil {
 		return err
@@ -103,7 +104,8 @@ func weigh(ctx context.Context, o options, n int) (u proc.Usage, err error) {
 	if err != nil {
 		return u, err
 	}
-	if err := meshlab.Until(ctx, 90*time.Second, func(ctx context.Context) error { return complete(ctx, r, n) }); err != nil {
+	if err := meshlab.Until(ctx, 90*time.Second,
+		func(ctx context.Context) error { return complete(ctx, r, n) }); err != nil {
 		return u, err
 	}
 	time.Sleep(3 * time.Second) // what the Envoy needed to take it all in, it gives back
@@ -141,7 +143,8 @@ func name(i int) string { return fmt.Sprintf("w-%03d", i) }
 func mesh(o options, n int) meshlab.Mesh {
 	node := meshlab.Node{Name: "one"}
 	for i := range n {
-		node.Workloads = append(node.Workloads, meshlab.Workload{Name: name(i), Ports: []meshlab.Port{{Name: "http-api", Number: 8080}}})
+		node.Workloads = append(node.Workloads,
+			meshlab.Workload{Name: name(i), Ports: []meshlab.Port{{Name: "http-api", Number: 8080}}})
 	}
 	m := meshlab.Mesh{Name: "dense", Nodes: []meshlab.Node{node}, Files: map[string]string{}}
 	m.Files["mesh.yaml"] = fmt.Sprintf("apiVersion: isthmus.dev/v1alpha1\nkind: Mesh\nmetadata:\n  name: dense\nspec:\n  trustDomain: %s\n"+
@@ -149,7 +152,8 @@ func mesh(o options, n int) meshlab.Mesh {
 	for i := range o.workloads {
 		var callers strings.Builder
 		for k := range o.destinations { // who calls it: those just before it
-			fmt.Fprintf(&callers, "        - %s/ns/default/sa/%s\n", m.TrustDomain(), name((i-k-1+o.workloads)%o.workloads))
+			fmt.Fprintf(&callers, "        - %s/ns/default/sa/%s\n", m.TrustDomain(),
+				name((i-k-1+o.workloads)%o.workloads))
 		}
 		m.Files[name(i)+".yaml"] = fmt.Sprintf(`apiVersion: v1
 kind: Service

@@ -51,7 +51,8 @@ func New(p Plan) (*Mesh, error) {
 	case p.Callable > p.Services:
 		return nil, fmt.Errorf("a workload cannot call %d of %d services", p.Callable, p.Services)
 	case p.Services*p.Endpoints > 1<<22 || p.Proxies > 1<<16:
-		return nil, fmt.Errorf("%d endpoints and %d proxies do not fit the address plan", p.Services*p.Endpoints, p.Proxies)
+		return nil, fmt.Errorf("%d endpoints and %d proxies do not fit the address plan",
+			p.Services*p.Endpoints, p.Proxies)
 	}
 	m := &Mesh{Plan: p, Services: make([]Service, p.Services)}
 	for i := range m.Services {

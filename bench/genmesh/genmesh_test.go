@@ -152,7 +152,8 @@ func decode(t *testing.T, file, doc string) string {
 	if err := json.Unmarshal(j, into); err != nil {
 		t.Fatalf("%s: %s: %v", file, head.Kind, err)
 	}
-	if w, ok := into.(*networking.WorkloadEntry); ok && (w.Spec.Address == "" || w.Spec.ServiceAccount == "" || w.Spec.Labels["app"] == "") {
+	if w, ok := into.(*networking.WorkloadEntry); ok &&
+		(w.Spec.Address == "" || w.Spec.ServiceAccount == "" || w.Spec.Labels["app"] == "") {
 		t.Errorf("%s: a WorkloadEntry without address, account or label", file)
 	}
 	return head.Kind

@@ -24,7 +24,9 @@ func HTTP1(ctx context.Context, dial Dialer, address, host string) (Caller, erro
 	if err != nil {
 		return nil, err
 	}
-	return &http1{conn: conn, r: bufio.NewReader(conn), request: []byte("GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n")}, nil
+	return &http1{
+		conn: conn, r: bufio.NewReader(conn), request: []byte("GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n"),
+	}, nil
 }
 
 type http1 struct {

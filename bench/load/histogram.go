@@ -11,7 +11,8 @@ import (
 // precision: 1<<precision buckets for each power of two, so that a quantile is right to 0.8 %.
 const precision = 7
 
-// Histogram counts durations. The zero value is empty. It is not for concurrent use: give each worker its own and Merge.
+// Histogram counts durations. The zero value is empty. It is not for concurrent use: give each worker its own and
+// Merge.
 type Histogram struct {
 	counts [(64 - precision) << precision]uint64
 	n      uint64

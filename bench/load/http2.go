@@ -19,7 +19,10 @@ const window = 1 << 24
 // HTTP2 calls GET / over cleartext HTTP/2, one stream after the other on a connection of its own.
 func HTTP2(ctx context.Context, dial Dialer, address, host string) (Caller, error) {
 	return newHTTP2(ctx, dial, address, []hpack.HeaderField{
-		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: host}, {Name: ":path", Value: "/"},
+		{Name: ":method", Value: "GET"},
+		{Name: ":scheme", Value: "http"},
+		{Name: ":authority", Value: host},
+		{Name: ":path", Value: "/"},
 	}, nil)
 }
 
@@ -51,7 +54,9 @@ type http2Caller struct {
 	answer  struct{ status, grpcStatus string }
 }
 
-func newHTTP2(ctx context.Context, dial Dialer, address string, request []hpack.HeaderField, body []byte) (Caller, error) {
+func newHTTP2(
+	ctx context.Context, dial Dialer, address string, request []hpack.HeaderField, body []byte,
+) (Caller, error) {
 	conn, err := dial(ctx, address)
 	if err != nil {
 		return nil, err

@@ -24,7 +24,10 @@ func TestHistogramIsRightToOnePercent(t *testing.T) {
 	if h.Count() != 100000 || h.Max() != 100*time.Millisecond {
 		t.Errorf("%d counted, longest %v", h.Count(), h.Max())
 	}
-	for q, want := range map[float64]time.Duration{0.5: 50 * time.Millisecond, 0.99: 99 * time.Millisecond, 0.999: 99900 * time.Microsecond, 1: 100 * time.Millisecond} {
+	for q, want := range map[float64]time.Duration{
+		0.5: 50 * time.Millisecond, 0.99: 99 * time.Millisecond, 0.999: 99900 * time.Microsecond,
+		1: 100 * time.Millisecond,
+	} {
 		got := h.Quantile(q)
 		if diff := float64(got-want) / float64(want); diff < -0.01 || diff > 0.01 {
 			t.Errorf("quantile %v is %v, want %v", q, got, want)

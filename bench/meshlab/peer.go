@@ -20,14 +20,16 @@ func Peer(ctx context.Context, a, b *Running) error {
 	if err != nil {
 		return fmt.Errorf("accept the invitation of %s: %w", a.Mesh.Name, err)
 	}
-	if err := Until(ctx, 20*time.Second, func(ctx context.Context) error { return trusts(ctx, a, b.Mesh.Name) }); err != nil {
+	if err := Until(ctx, 20*time.Second,
+		func(ctx context.Context) error { return trusts(ctx, a, b.Mesh.Name) }); err != nil {
 		return err
 	}
 	return Until(ctx, 20*time.Second, func(ctx context.Context) error { return trusts(ctx, b, a.Mesh.Name) })
 }
 
 func trusts(ctx context.Context, r *Running, peer string) error {
-	resp, err := Call[adminapi.PeerRequest, adminapi.PeerListResponse](ctx, r, "PeerList", &adminapi.PeerRequest{Peer: peer})
+	resp, err := Call[adminapi.PeerRequest, adminapi.PeerListResponse](ctx, r, "PeerList",
+		&adminapi.PeerRequest{Peer: peer})
 	if err != nil {
 		return err
 	}

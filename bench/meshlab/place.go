@@ -69,7 +69,8 @@ func newPlan(cfg Config) plan {
 		}
 		host := Place{Namespace: fmt.Sprintf("%s-m%d", cfg.Prefix, i), Address: at(1)}
 		p.places[m.Name+"/host"] = host
-		p.network.Bridges = append(p.network.Bridges, lab.Bridge{Namespace: host.Namespace, Address: netip.PrefixFrom(host.Address, 16)})
+		p.network.Bridges = append(p.network.Bridges,
+			lab.Bridge{Namespace: host.Namespace, Address: netip.PrefixFrom(host.Address, 16)})
 		number := 10
 		attach := func(name string) {
 			number++
@@ -78,7 +79,8 @@ func newPlan(cfg Config) plan {
 			p.network.Attachments = append(p.network.Attachments, lab.Attachment{
 				Namespace: here.Namespace, Device: "eth0", Address: netip.PrefixFrom(here.Address, 16),
 				Bridge: host.Namespace, Port: fmt.Sprintf("v-%d", number),
-				Via: host.Address, // lets a call to a virtual address leave the program; capture takes it before the wire
+				// lets a call to a virtual address leave the program; capture takes it before the wire
+				Via: host.Address,
 			})
 		}
 		for _, n := range m.Nodes {
@@ -94,7 +96,8 @@ func newPlan(cfg Config) plan {
 			gw := p.places[m.Name+"/gateway"]
 			p.outer[m.Name] = netip.AddrFrom4([4]byte{198, 51, 100, byte(11 + i)})
 			p.network.Attachments = append(p.network.Attachments, lab.Attachment{
-				Namespace: gw.Namespace, Device: "eth1", Address: netip.PrefixFrom(p.outer[m.Name], 24), Bridge: link, Port: fmt.Sprintf("v-%d", i),
+				Namespace: gw.Namespace, Device: "eth1", Address: netip.PrefixFrom(p.outer[m.Name], 24), Bridge: link,
+				Port: fmt.Sprintf("v-%d", i),
 			})
 		}
 	}

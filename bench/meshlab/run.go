@@ -64,7 +64,10 @@ func (l *Lab) Run(ctx context.Context, m Mesh) (*Running, error) {
 		}
 	}
 	if m.Gateway {
-		gw := map[string]any{"serviceAccount": gatewayAccount, "innerAddress": l.plan.places[m.Name+"/gateway"].Address, "outerAddress": l.plan.outer[m.Name]}
+		gw := map[string]any{
+			"serviceAccount": gatewayAccount, "innerAddress": l.plan.places[m.Name+"/gateway"].Address,
+			"outerAddress": l.plan.outer[m.Name],
+		}
 		if err := r.startAgent(ctx, "gateway", "gateway", map[string]any{"gateway": gw}); err != nil {
 			return nil, fmt.Errorf("start the gateway of %s: %w", m.Name, err)
 		}
@@ -87,8 +90,8 @@ func (r *Running) startControl(ctx context.Context) error {
 	at := func(port int) string { return fmt.Sprintf("%s:%d", r.host().Address, port) }
 	settings := map[string]any{
 		"configDir": r.dir("config"), "stateFile": r.dir("state.db"), "socket": r.dir("control.sock"),
-		"agentAddress": at(wellknown.ControlPort), "peeringAddress": at(wellknown.PeeringPort), "metricsAddress": at(wellknown.MetricsPort),
-		"healthAddress": "127.0.0.1:15021",
+		"agentAddress": at(wellknown.ControlPort), "peeringAddress": at(wellknown.PeeringPort),
+		"metricsAddress": at(wellknown.MetricsPort), "healthAddress": "127.0.0.1:15021",
 	}
 	file := r.dir("control.yaml")
 	if err := writeYAML(file, settings); err != nil {
@@ -122,8 +125,9 @@ func (r *Running) nodeSettings(n Node) map[string]any {
 	for _, w := range n.Workloads {
 		place := r.lab.plan.places[w.Name]
 		workloads = append(workloads, map[string]any{
-			"name": w.Name, "namespace": "default", "serviceAccount": w.Name, "labels": map[string]string{"app": w.Name},
-			"netns": place.Netns(), "addresses": []any{place.Address}, "ports": w.Ports,
+			"name": w.Name, "namespace": "default", "serviceAccount": w.Name,
+			"labels": map[string]string{"app": w.Name}, "netns": place.Netns(), "addresses": []any{place.Address},
+			"ports": w.Ports,
 		})
 	}
 	return map[string]any{"workloads": workloads}
@@ -131,9 +135,12 @@ func (r *Running) nodeSettings(n Node) map[string]any {
 
 func (r *Running) startAgent(ctx context.Context, verb, name string, settings map[string]any) error {
 	full := r.Mesh.Name + "-" + name
-	req, at := &adminapi.TokenRequest{Node: full, Role: snapshot.RoleNode, Identities: []string{"default/*"}, TTL: 5 * time.Minute}, r.host()
+	req, at := &adminapi.TokenRequest{
+		Node: full, Role: snapshot.RoleNode, Identities: []string{"default/*"}, TTL: 5 * time.Minute,
+	}, r.host()
 	if verb == "gateway" {
-		req.Role, req.Identities, at = snapshot.RoleGateway, []string{"isthmus-system/" + gatewayAccount}, r.lab.plan.places[r.Mesh.Name+"/gateway"]
+		req.Role, req.Identities, at = snapshot.RoleGateway, []string{"isthmus-system/" + gatewayAccount},
+			r.lab.plan.places[r.Mesh.Name+"/gateway"]
 	}
 	token, err := Call[adminapi.TokenRequest, adminapi.TokenResponse](ctx, r, "CreateToken", req)
 	if err != nil {
@@ -144,7 +151,8 @@ func (r *Running) startAgent(ctx context.Context, verb, name string, settings ma
 	}
 	a := Agent{runDir: r.dir(name, "run")}
 	settings["name"], settings["runDir"], settings["stateDir"] = full, a.runDir, r.dir(name, "state")
-	settings["control"] = map[string]any{"addresses": []string{fmt.Sprintf("%s:%d", r.host().Address, wellknown.ControlPort)}, "tokenFile": r.dir(name + ".token")}
+	settings["control"] = map[string]any{"addresses": []string{fmt.Sprintf("%s:%d", r.host().Address,
+		wellknown.ControlPort)}, "tokenFile": r.dir(name + ".token")}
 	settings["envoy"] = map[string]any{"path": r.lab.cfg.Envoy, "concurrency": r.lab.cfg.Concurrency}
 	settings["health"] = map[string]any{"address": "off"}
 	file := r.dir(name + ".yaml")
@@ -198,7 +206,8 @@ func writeYAML(file string, v any) error {
 
 // Call calls the mesh's administration API.
 func Call[Req, Resp any](ctx context.Context, r *Running, method string, req *Req) (*Resp, error) {
-	conn, err := grpc.NewClient("unix://"+r.dir("control.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+r.dir("control.sock"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
 	}

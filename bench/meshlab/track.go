@@ -14,8 +14,8 @@ import (
 // Virtual is an address that leads nowhere; where Capture was called, to the same port of the namespace's own loopback.
 const Virtual = "240.240.255.1"
 
-// Capture does to a namespace what our capture does, as far as it costs: the kernel tracks every connection, and those to
-// Virtual are redirected. Hand-written proxies then bear what ours bear. Nothing is refused.
+// Capture does to a namespace what our capture does, as far as it costs: the kernel tracks every connection, and those
+// to Virtual are redirected. Hand-written proxies then bear what ours bear. Nothing is refused.
 func (p Place) Capture() error {
 	return lab.Inside(p.Namespace, func() error {
 		conn, err := nftables.New()
@@ -23,14 +23,20 @@ func (p Place) Capture() error {
 			return fmt.Errorf("talk to nftables in %s: %w", p.Namespace, err)
 		}
 		table := conn.AddTable(&nftables.Table{Name: "captured", Family: nftables.TableFamilyIPv4})
-		chain := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority, rule ...expr.Any) {
+		chain := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority,
+			rule ...expr.Any,
+		) {
 			c := conn.AddChain(&nftables.Chain{Name: name, Table: table, Type: kind, Hooknum: hook, Priority: priority})
 			conn.AddRule(&nftables.Rule{Table: table, Chain: c, Exprs: rule})
 		}
-		chain("redirect-out", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, append(toVirtual(), &expr.Redir{})...)
-		chain("redirect-in", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, append(toVirtual(), &expr.Redir{})...)
-		chain("guard-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter, established()...)
-		chain("guard-in", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, established()...)
+		chain("redirect-out", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest,
+			append(toVirtual(), &expr.Redir{})...)
+		chain("redirect-in", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest,
+			append(toVirtual(), &expr.Redir{})...)
+		chain("guard-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter,
+			established()...)
+		chain("guard-in", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter,
+			established()...)
 		if err := conn.Flush(); err != nil {
 			return fmt.Errorf("capture in %s: %w", p.Namespace, err)
 		}

@@ -39,7 +39,8 @@ type Control struct {
 // Start starts one on loopback, with its state in dir. Further environment, such as GOMAXPROCS=1, is added to our own.
 func Start(binary, dir, configDir string, environment ...string) (*Control, error) {
 	if _, err := os.Stat(binary); err != nil {
-		return nil, fmt.Errorf("no isthmus binary to measure at %s: run `make build` first, or name one with --binary", binary)
+		return nil, fmt.Errorf("no isthmus binary to measure at %s: run `make build` first, or name one with --binary",
+			binary)
 	}
 	ports, err := freeAddresses(4)
 	if err != nil {
@@ -59,7 +60,10 @@ healthAddress: %s
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		return nil, fmt.Errorf("write the settings: %w", err)
 	}
-	c := &Control{AgentAddress: ports[0], Socket: socket, command: []string{binary, "control", "--config", file}, environ: append(os.Environ(), environment...)}
+	c := &Control{
+		AgentAddress: ports[0], Socket: socket, command: []string{binary, "control", "--config", file},
+		environ: append(os.Environ(), environment...),
+	}
 	if c.log, err = os.Create(filepath.Join(dir, "control.log")); err != nil {
 		return nil, fmt.Errorf("create the log: %w", err)
 	}
@@ -67,7 +71,10 @@ healthAddress: %s
 		return nil, err
 	}
 	c.Admin, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, MaxDelay: 20 * time.Millisecond}}))
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{
+			BaseDelay: 20 * time.Millisecond,
+			MaxDelay:  20 * time.Millisecond,
+		}}))
 	if err != nil {
 		c.Stop()
 		return nil, fmt.Errorf("reach the administration socket: %w", err)

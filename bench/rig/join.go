@@ -24,10 +24,11 @@ import (
 // Join makes a join token for one node and trades it for a TLS configuration with the node's certificate.
 func Join(ctx context.Context, admin grpc.ClientConnInterface, address string, proxy int) (*tls.Config, error) {
 	node := NodeName(proxy)
-	tok, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](ctx, admin, "CreateToken", &adminapi.TokenRequest{
-		Node: node, Role: snapshot.RoleNode, TTL: 10 * time.Minute,
-		Identities: []string{genmesh.CallersNamespace + "/*"},
-	})
+	tok, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](ctx, admin, "CreateToken",
+		&adminapi.TokenRequest{
+			Node: node, Role: snapshot.RoleNode, TTL: 10 * time.Minute,
+			Identities: []string{genmesh.CallersNamespace + "/*"},
+		})
 	if err != nil {
 		return nil, fmt.Errorf("create a join token for %s: %w", node, err)
 	}
@@ -43,7 +44,8 @@ func Join(ctx context.Context, admin grpc.ClientConnInterface, address string, p
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate request: %w", err)
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(ca.PinnedTLS(token.Fingerprint, nil))))
+	conn, err := grpc.NewClient(address,
+		grpc.WithTransportCredentials(credentials.NewTLS(ca.PinnedTLS(token.Fingerprint, nil))))
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}

@@ -1,7 +1,7 @@
 // Command signing measures what a certificate costs: one raw signature, one certificate from a request by the standard
-// library alone, by the mesh's authority with its durable record, and by the real control plane over gRPC. All as a rate per
-// second of CPU, in turns, so that they compare. Then it lets many workloads renew, as they would within half a certificate's
-// life.
+// library alone, by the mesh's authority with its durable record, and by the real control plane over gRPC. All as a
+// rate per second of CPU, in turns, so that they compare. Then it lets many workloads renew, as they would within half
+// a certificate's life.
 package main
 
 import (
@@ -93,8 +93,8 @@ func run(ctx context.Context, o options) error {
 		ratios = append(ratios, rates[3][len(ratios)]/rates[1][len(ratios)])
 	}
 	f := figures{
-		RawPerS: median(rates[0]), StdlibPerS: median(rates[1]), InProcess: median(rates[2]), GRPCPerS: median(rates[3]), Ratio: median(ratios),
-		Workloads: o.workloads,
+		RawPerS: median(rates[0]), StdlibPerS: median(rates[1]), InProcess: median(rates[2]),
+		GRPCPerS: median(rates[3]), Ratio: median(ratios), Workloads: o.workloads,
 	}
 	cpu, err := plane.renewals(ctx, o.workloads)
 	if err != nil {
@@ -119,7 +119,8 @@ func (f figures) print(w io.Writer) error {
 	fmt.Fprintf(t, "\trequest → certificate, authority with its durable record\t\t%.0f per CPU-second\n", f.InProcess)
 	fmt.Fprintf(t, "\trequest → certificate, control plane over gRPC\t\t%.0f per CPU-second\n", f.GRPCPerS)
 	fmt.Fprintf(t, "%s\tcontrol plane to standard library\t≥ 60 %%\t%.0f %%\n", mark[f.Ratio >= 0.6], 100*f.Ratio)
-	fmt.Fprintf(t, "%s\t%d workloads renew once in %.0f min, one after the other\t≤ 5 %% of a core\t%.2f %%, %.1f s of CPU\n",
+	fmt.Fprintf(t,
+		"%s\t%d workloads renew once in %.0f min, one after the other\t≤ 5 %% of a core\t%.2f %%, %.1f s of CPU\n",
 		mark[f.OfACore <= 0.05], f.Workloads, halfLife.Minutes(), 100*f.OfACore, f.RenewalCPU)
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print the table: %w", err)

@@ -111,8 +111,8 @@ func (p *plane) ask(ctx context.Context, caller int) error {
 	return err
 }
 
-// renewals is what n renewals cost the control plane that come one after the other, as they do when nodes spread them: none
-// shares its write to the disk with another.
+// renewals is what n renewals cost the control plane that come one after the other, as they do when nodes spread them:
+// none shares its write to the disk with another.
 func (p *plane) renewals(ctx context.Context, n int) (time.Duration, error) {
 	before, err := p.cpu()
 	if err != nil {

@@ -16,7 +16,9 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
-	world := cli.World{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Now: time.Now, Terminal: isTerminal(os.Stdin), Getenv: os.Getenv}
+	world := cli.World{
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Now: time.Now, Terminal: isTerminal(os.Stdin), Getenv: os.Getenv,
+	}
 	os.Exit(cli.Main(ctx, os.Args[1:], world, verbs()))
 }
 

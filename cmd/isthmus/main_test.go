@@ -60,12 +60,16 @@ func TestRenderRunsTheSpine(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d: %s", code, errs)
 	}
-	for _, want := range []string{"CDS   default/echo:8080 ", "LDS   inbound/default/echo ", "LDS   outbound/default/echo ", "Service default/echo (" + dir + "/mesh.yaml:"} {
+	for _, want := range []string{
+		"CDS   default/echo:8080 ", "LDS   inbound/default/echo ",
+		"LDS   outbound/default/echo ", "Service default/echo (" + dir + "/mesh.yaml:",
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("render lacks %q:\n%s", want, out)
 		}
 	}
-	if code, _, errs := isthmus(t, "render", "-f", dir, "--node-config", node, "--proxy", "n2"); code != 65 || !strings.Contains(errs, `no proxy "n2": the agents' settings given name n1`) {
+	if code, _, errs := isthmus(t, "render", "-f", dir, "--node-config", node, "--proxy", "n2"); code != 65 ||
+		!strings.Contains(errs, `no proxy "n2": the agents' settings given name n1`) {
 		t.Errorf("unknown proxy: exit code %d: %s", code, errs)
 	}
 	if code, out, errs := isthmus(t, "validate", "-f", dir); code != 0 || out != "Nothing to mend.\n" {
@@ -74,10 +78,12 @@ func TestRenderRunsTheSpine(t *testing.T) {
 	if code, out, errs := isthmus(t, "validate", "-f", t.TempDir()); code != 79 || !strings.Contains(out, "ISM0001") {
 		t.Errorf("no Mesh, files alone: %d %s%s", code, out, errs)
 	}
-	if code, _, errs := isthmus(t, "render", "-f", t.TempDir(), "--node-config", node, "--proxy", "n1"); code != 79 || !strings.Contains(errs, "ISM0001") {
+	if code, _, errs := isthmus(t, "render", "-f", t.TempDir(), "--node-config", node, "--proxy", "n1"); code != 79 ||
+		!strings.Contains(errs, "ISM0001") {
 		t.Errorf("folder without a Mesh: exit code %d: %s", code, errs)
 	}
-	if code, _, errs := isthmus(t, "render", "-f", dir+"/none", "--node-config", node, "--proxy", "n1"); code != 65 || !strings.Contains(errs, dir+"/none") {
+	if code, _, errs := isthmus(t, "render", "-f", dir+"/none", "--node-config", node, "--proxy", "n1"); code != 65 ||
+		!strings.Contains(errs, dir+"/none") {
 		t.Errorf("no folder: exit code %d: %s", code, errs)
 	}
 }
@@ -85,15 +91,18 @@ func TestRenderRunsTheSpine(t *testing.T) {
 func TestAgentRefusesTheOtherRole(t *testing.T) {
 	node := write(t, "node.yaml", nodeSettings)
 	code, _, errs := isthmus(t, "gateway", "--config", node)
-	if code != 65 || !strings.Contains(errs, "holds the settings of a node, not of a gateway") || !strings.Contains(errs, "Next: isthmus node --config "+node) {
+	if code != 65 || !strings.Contains(errs, "holds the settings of a node, not of a gateway") ||
+		!strings.Contains(errs, "Next: isthmus node --config "+node) {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
-	if code, _, errs := isthmus(t, "node", "--config", node+"x"); code != 65 || !strings.Contains(errs, "no such file") {
+	if code, _, errs := isthmus(t, "node", "--config", node+"x"); code != 65 ||
+		!strings.Contains(errs, "no such file") {
 		t.Errorf("missing file: exit code %d: %s", code, errs)
 	}
 }
 
-// TestDocumentedAgentSettingsLoad loads the examples of docs/cli.md: the first is the control plane's, then the agents'.
+// TestDocumentedAgentSettingsLoad loads the examples of docs/cli.md: the first is the control plane's, then the
+// agents'.
 func TestDocumentedAgentSettingsLoad(t *testing.T) {
 	docs, err := os.ReadFile("../../docs/cli.md")
 	if err != nil {

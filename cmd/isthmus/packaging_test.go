@@ -34,21 +34,28 @@ func unit(t *testing.T, name string) map[string][]string {
 func TestPackagedUnits(t *testing.T) {
 	const nodeCapabilities = "CAP_NET_ADMIN CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_NET_RAW"
 	everywhere := map[string]string{
-		"Type": "notify", "Restart": "always", "NoNewPrivileges": "yes", "MemoryDenyWriteExecute": "yes", "ProtectSystem": "strict",
-		"PrivateTmp": "yes", "PrivateDevices": "yes", "ProtectKernelModules": "yes", "ProtectKernelTunables": "yes",
-		"LockPersonality": "yes", "SystemCallArchitectures": "native", "StateDirectoryMode": "0700", "ConfigurationDirectoryMode": "0750",
+		"Type": "notify", "Restart": "always", "NoNewPrivileges": "yes", "MemoryDenyWriteExecute": "yes",
+		"ProtectSystem": "strict", "PrivateTmp": "yes", "PrivateDevices": "yes", "ProtectKernelModules": "yes",
+		"ProtectKernelTunables": "yes", "LockPersonality": "yes", "SystemCallArchitectures": "native",
+		"StateDirectoryMode": "0700", "ConfigurationDirectoryMode": "0750",
 		"RestartPreventExitStatus": "64 65", // cli.md: the command line, or a file, is wrong
 	}
 	for name, own := range map[string]map[string]string{
-		"control": {"User": "isthmus", "CapabilityBoundingSet": "", "UMask": "0077", "RestrictNamespaces": "yes", "RestrictSUIDSGID": "yes"},
+		"control": {
+			"User": "isthmus", "CapabilityBoundingSet": "", "UMask": "0077", "RestrictNamespaces": "yes",
+			"RestrictSUIDSGID": "yes",
+		},
 		"gateway": {
-			"User": "isthmus-gateway", "CapabilityBoundingSet": "", "UMask": "0077", "RestrictNamespaces": "yes", "RestrictSUIDSGID": "yes",
-			"KillMode": "process", "RestartKillSignal": "SIGKILL", "SuccessExitStatus": "SIGKILL", "RuntimeDirectoryPreserve": "yes",
-			"RuntimeDirectoryMode": "0700", "TimeoutStopSec": "30", // beyond the longest time that requests may go on
+			"User": "isthmus-gateway", "CapabilityBoundingSet": "", "UMask": "0077", "RestrictNamespaces": "yes",
+			"RestrictSUIDSGID": "yes", "KillMode": "process", "RestartKillSignal": "SIGKILL",
+			"SuccessExitStatus": "SIGKILL", "RuntimeDirectoryPreserve": "yes",
+			// beyond the longest time that requests may go on
+			"RuntimeDirectoryMode": "0700", "TimeoutStopSec": "30",
 		},
 		"node": {
-			"CapabilityBoundingSet": nodeCapabilities, "KillMode": "process", "RestartKillSignal": "SIGKILL", "SuccessExitStatus": "SIGKILL",
-			"RuntimeDirectoryPreserve": "yes", "RuntimeDirectoryMode": "0700", "TimeoutStopSec": "30",
+			"CapabilityBoundingSet": nodeCapabilities, "KillMode": "process", "RestartKillSignal": "SIGKILL",
+			"SuccessExitStatus": "SIGKILL", "RuntimeDirectoryPreserve": "yes", "RuntimeDirectoryMode": "0700",
+			"TimeoutStopSec": "30",
 		},
 	} {
 		says := unit(t, name)
@@ -69,7 +76,8 @@ func TestPackagedUnits(t *testing.T) {
 	}
 }
 
-// The examples that the packages bring are settings that load, of the role that they are for, in the folders of the units.
+// The examples that the packages bring are settings that load, of the role that they are for, in the folders of the
+// units.
 func TestPackagedExamplesLoad(t *testing.T) {
 	for name, role := range map[string]snapshot.Role{"node": snapshot.RoleNode, "gateway": snapshot.RoleGateway} {
 		cfg, err := node.LoadConfig(packaged + "examples/" + name + ".yaml")
@@ -77,15 +85,19 @@ func TestPackagedExamplesLoad(t *testing.T) {
 			t.Errorf("%s: %v, the settings of a %s", name, err, cfg.Role())
 			continue
 		}
-		if cfg.RunDir != "/run/isthmus/"+name || cfg.StateDir != "/var/lib/isthmus/"+name || cfg.Control.TokenFile != "/etc/isthmus/"+name+".token" {
-			t.Errorf("%s: it runs in %s, keeps its state in %s and its token in %s", name, cfg.RunDir, cfg.StateDir, cfg.Control.TokenFile)
+		if cfg.RunDir != "/run/isthmus/"+name || cfg.StateDir != "/var/lib/isthmus/"+name ||
+			cfg.Control.TokenFile != "/etc/isthmus/"+name+".token" {
+			t.Errorf("%s: it runs in %s, keeps its state in %s and its token in %s",
+				name, cfg.RunDir, cfg.StateDir, cfg.Control.TokenFile)
 		}
 	}
 	cfg, err := config.Load(packaged + "examples/control.yaml")
 	if err == nil {
 		cfg, err = cfg.Complete()
 	}
-	if err != nil || cfg.ConfigDir != "/etc/isthmus/mesh" || cfg.StateFile != "/var/lib/isthmus/control/state.db" || cfg.Socket != "/run/isthmus/control/control.sock" {
-		t.Errorf("control: %v; configuration in %s, state in %s, socket at %s", err, cfg.ConfigDir, cfg.StateFile, cfg.Socket)
+	if err != nil || cfg.ConfigDir != "/etc/isthmus/mesh" || cfg.StateFile != "/var/lib/isthmus/control/state.db" ||
+		cfg.Socket != "/run/isthmus/control/control.sock" {
+		t.Errorf("control: %v; configuration in %s, state in %s, socket at %s",
+			err, cfg.ConfigDir, cfg.StateFile, cfg.Socket)
 	}
 }

@@ -47,7 +47,9 @@ func runAgent(ctx context.Context, a cli.Agent, log *slog.Logger) error {
 	return agent.Run(ctx)
 }
 
-func render(ctx context.Context, dir string, nodeSettings []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
+func render(
+	ctx context.Context, dir string, nodeSettings []string, proxy string,
+) ([]adminapi.ProxyResource, []finding.Finding, error) {
 	registry, err := registryOf(nodeSettings)
 	if err != nil {
 		return nil, nil, err

@@ -1,8 +1,8 @@
-// Package ca is the certificate authority of one mesh: it keeps the root, signs X.509-SVIDs under an intermediate that it
-// renews, lets nodes join by one-use tokens, and builds the TLS settings of those who trust it.
+// Package ca is the certificate authority of one mesh: it keeps the root, signs X.509-SVIDs under an intermediate that
+// it renews, lets nodes join by one-use tokens, and builds the TLS settings of those who trust it.
 //
-// What a certificate says is decided by the caller of Sign, never by the request. Private keys rest encrypted in the state
-// and never leave the package.
+// What a certificate says is decided by the caller of Sign, never by the request. Private keys rest encrypted in the
+// state and never leave the package.
 package ca
 
 import (

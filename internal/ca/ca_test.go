@@ -88,7 +88,8 @@ func TestFirstStart(t *testing.T) {
 	b := newBench(t)
 	a := b.start(t)
 	root := parsePEM(t, a.Roots())
-	if !root.IsCA || root.SubjectKeyId == nil || len(root.URIs) != 1 || root.URIs[0].String() != "spiffe://cards.example" {
+	if !root.IsCA || root.SubjectKeyId == nil || len(root.URIs) != 1 ||
+		root.URIs[0].String() != "spiffe://cards.example" {
 		t.Errorf("root: CA %v, key id %x, URIs %v", root.IsCA, root.SubjectKeyId, root.URIs)
 	}
 	if got := root.NotAfter; !got.Equal(noon.Add(3650*24*time.Hour)) || !got.Equal(a.RootNotAfter()) {
@@ -217,16 +218,25 @@ func TestStartRefusals(t *testing.T) {
 			lost.start(t)
 			c.KeyFile = lost.keyFile()
 		}, "the state holds no CA, yet key file"},
-		{"key file is text", func(t *testing.T, b *bench, c *ca.Config) {
-			check(t, os.WriteFile(b.keyFile(), []byte("hunter2\n"), 0o600))
-		}, "key file {dir}/ca.key does not hold a key: it must hold 32 random bytes in base64, as `openssl rand -base64 32` prints them"},
-		{"key file is a folder", func(t *testing.T, b *bench, c *ca.Config) { c.KeyFile = b.dir }, "is a folder: name a file"},
+		{
+			"key file is text", func(t *testing.T, b *bench, c *ca.Config) {
+				check(t, os.WriteFile(b.keyFile(), []byte("hunter2\n"), 0o600))
+			},
+			"key file {dir}/ca.key does not hold a key: it must hold 32 random bytes in base64, as `openssl rand -base64 32` prints them",
+		},
+		{
+			"key file is a folder", func(t *testing.T, b *bench, c *ca.Config) { c.KeyFile = b.dir },
+			"is a folder: name a file",
+		},
 		{"no key file", func(t *testing.T, b *bench, c *ca.Config) { c.KeyFile = "" }, "no key file is named"},
 		{"another trust domain", func(t *testing.T, b *bench, c *ca.Config) {
 			b.start(t)
 			c.TrustDomain = must(spiffe.ParseTrustDomain("retail.example"))
 		}, "its name is spiffe://cards.example, not spiffe://retail.example"},
-		{"lives that do not go together", func(t *testing.T, b *bench, c *ca.Config) { c.LeafTTL = 48 * time.Hour }, "must be at least 4 times"},
+		{
+			"lives that do not go together", func(t *testing.T, b *bench, c *ca.Config) { c.LeafTTL = 48 * time.Hour },
+			"must be at least 4 times",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
@@ -265,7 +275,8 @@ func TestSealedKeysCannotChangePlaces(t *testing.T) {
 	mid := must(b.db.Blob(t.Context(), "intermediate"))
 	mid.Name = "root"
 	check(t, b.db.PutBlob(t.Context(), mid))
-	if _, err := ca.New(t.Context(), b.config()); err == nil || !strings.Contains(err.Error(), "does not open the root key") {
+	if _, err := ca.New(t.Context(), b.config()); err == nil ||
+		!strings.Contains(err.Error(), "does not open the root key") {
 		t.Errorf("got %v", err)
 	}
 }

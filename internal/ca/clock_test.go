@@ -12,8 +12,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// TestTheClockIsSet sets the control plane's clock, and then sets it back. What it issues is good at the moment of issue and for
-// as long as was asked for, and not one second longer; its own certificate is one of these days.
+// TestTheClockIsSet sets the control plane's clock, and then sets it back. What it issues is good at the moment of
+// issue and for as long as was asked for, and not one second longer; its own certificate is one of these days.
 func TestTheClockIsSet(t *testing.T) {
 	for _, step := range []time.Duration{5 * time.Minute, -5 * time.Minute, 24 * time.Hour, -24 * time.Hour} {
 		t.Run(step.String(), func(t *testing.T) {
@@ -44,16 +44,19 @@ func goodFor(t *testing.T, a *ca.Authority, now time.Time, life time.Duration, c
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+	if _, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}); err != nil {
 		t.Errorf("at %s: %v", now, err)
 	}
-	if left := chain[0].NotAfter.Sub(now); life > 0 && (left > life || left < life-time.Minute || now.Sub(chain[0].NotBefore) > 2*time.Minute) {
+	if left := chain[0].NotAfter.Sub(now); life > 0 &&
+		(left > life || left < life-time.Minute || now.Sub(chain[0].NotBefore) > 2*time.Minute) {
 		t.Errorf("at %s one for %s was issued from %s to %s", now, life, chain[0].NotBefore, chain[0].NotAfter)
 	}
 }
 
-// TestNoTokenComesBackWithTheClock: a token that was used, or whose end was seen, is of no more use whatever the clock says; one
-// that is young is, as long as the clock says so.
+// TestNoTokenComesBackWithTheClock: a token that was used, or whose end was seen, is of no more use whatever the clock
+// says; one that is young is, as long as the clock says so.
 func TestNoTokenComesBackWithTheClock(t *testing.T) {
 	clock := clocktest.New(t)
 	b := newBench(t)
@@ -61,7 +64,10 @@ func TestNoTokenComesBackWithTheClock(t *testing.T) {
 	cfg.Now = clock.Now
 	a := must(ca.New(t.Context(), cfg))
 	make := func(node string) string {
-		issued := must(a.CreateToken(t.Context(), ca.TokenSpec{Node: node, Role: snapshot.RoleNode, TTL: 10 * time.Minute, Addresses: []string{"10.0.0.1:15012"}}))
+		issued := must(a.CreateToken(t.Context(),
+			ca.TokenSpec{
+				Node: node, Role: snapshot.RoleNode, TTL: 10 * time.Minute, Addresses: []string{"10.0.0.1:15012"},
+			}))
 		return issued.Token.Reveal()
 	}
 	used, tried := make("used"), make("tried")
@@ -73,7 +79,10 @@ func TestNoTokenComesBackWithTheClock(t *testing.T) {
 	if err := redeem(tried); !errors.Is(err, ca.ErrTokenExpired) {
 		t.Errorf("a day later: %v", err)
 	}
-	for _, by := range []time.Duration{-24 * time.Hour, -24 * time.Hour, 24 * time.Hour, 5 * time.Minute, -10 * time.Minute} {
+	for _, by := range []time.Duration{
+		-24 * time.Hour, -24 * time.Hour, 24 * time.Hour, 5 * time.Minute,
+		-10 * time.Minute,
+	} {
 		clock.Step(by)
 		if err := redeem(tried); !errors.Is(err, ca.ErrTokenExpired) {
 			t.Errorf("set by %s: the expired one: %v", by, err)

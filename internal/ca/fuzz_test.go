@@ -30,7 +30,9 @@ func (forgetful) AddToken(context.Context, state.Token) error { return nil }
 
 func startForgetful(f *testing.F) *ca.Authority {
 	f.Helper()
-	cfg := ca.Config{TrustDomain: cards, Store: forgetful{}, KeyFile: f.TempDir() + "/ca.key", Log: slog.New(slog.DiscardHandler)}
+	cfg := ca.Config{
+		TrustDomain: cards, Store: forgetful{}, KeyFile: f.TempDir() + "/ca.key", Log: slog.New(slog.DiscardHandler),
+	}
 	return must(ca.New(f.Context(), cfg))
 }
 
@@ -48,7 +50,8 @@ func FuzzCSR(f *testing.F) {
 			return
 		}
 		leaf := parse(t, chain)[0]
-		if len(leaf.URIs) != 1 || leaf.URIs[0].String() != "spiffe://cards.example/ns/default/sa/payments" || leaf.IsCA {
+		if len(leaf.URIs) != 1 || leaf.URIs[0].String() != "spiffe://cards.example/ns/default/sa/payments" ||
+			leaf.IsCA {
 			t.Fatalf("got %v, CA %v", leaf.URIs, leaf.IsCA)
 		}
 	})
@@ -61,7 +64,8 @@ func FuzzToken(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		token, err := ca.ParseToken(text)
 		if err == nil {
-			if len(token.Addresses) == 0 || len(token.Fingerprint) != 64 || len(token.ID) != 16 || len(token.Secret.Reveal()) != 43 {
+			if len(token.Addresses) == 0 || len(token.Fingerprint) != 64 || len(token.ID) != 16 ||
+				len(token.Secret.Reveal()) != 43 {
 				t.Fatalf("taken: %+v", token)
 			}
 			return

@@ -16,8 +16,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Source is an identity of the control plane itself. It renews its certificate at the first use after half its life, and
-// at every step of a rotation of the root.
+// Source is an identity of the control plane itself. It renews its certificate at the first use after half its life,
+// and at every step of a rotation of the root.
 type Source struct {
 	authority *Authority
 	id        spiffe.ID
@@ -47,8 +47,8 @@ func (a *Authority) Identity(ctx context.Context, id spiffe.ID, extraDNS ...stri
 // ID is whose identity it is.
 func (s *Source) ID() spiffe.ID { return s.id }
 
-// GetCertificate is for tls.Config on a server. The chain ends with the root, so that who knows only the root's fingerprint
-// can check it.
+// GetCertificate is for tls.Config on a server. The chain ends with the root, so that who knows only the root's
+// fingerprint can check it.
 func (s *Source) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c, err := s.current(context.Background()) // a renewal is for all handshakes, whether or not this one lasts
 	if err != nil {
@@ -83,7 +83,8 @@ func (s *Source) current(ctx context.Context) (*ownCert, error) {
 		return c, nil
 	}
 	if old != nil && now.Before(old.notAfter) && !now.Before(old.from) {
-		s.authority.cfg.Log.Error("own certificate not renewed, the old one goes on", "id", s.id.String(), "error", err, "notAfter", old.notAfter)
+		s.authority.cfg.Log.Error("own certificate not renewed, the old one goes on", "id", s.id.String(), "error", err,
+			"notAfter", old.notAfter)
 		again := *old
 		again.renewAt, again.rest = now.Add(retryAfter), now.Add(retryAfter)
 		s.cert.Store(&again)
@@ -95,7 +96,8 @@ func (s *Source) current(ctx context.Context) (*ownCert, error) {
 // fits answers whether c is valid and need not be renewed yet.
 func (c *ownCert) fits(a *Authority) bool {
 	now := a.now()
-	return c != nil && !now.Before(c.from) && now.Before(c.renewAt) && (c.under == a.mat.Load().trust || now.Before(c.rest))
+	return c != nil && !now.Before(c.from) && now.Before(c.renewAt) &&
+		(c.under == a.mat.Load().trust || now.Before(c.rest))
 }
 
 func (s *Source) renew(ctx context.Context) (*ownCert, error) {
@@ -114,8 +116,10 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	}
 	now := s.authority.now().Round(0) // by the calendar, as its days are
 	return &ownCert{
-		plain:    &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: parsed},
-		withRoot: &tls.Certificate{Certificate: append(slices.Clone(chain), under.shown()...), PrivateKey: key, Leaf: parsed},
+		plain: &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: parsed},
+		withRoot: &tls.Certificate{
+			Certificate: append(slices.Clone(chain), under.shown()...), PrivateKey: key, Leaf: parsed,
+		},
 		under:    under,
 		from:     parsed.NotBefore,
 		renewAt:  now.Add(parsed.NotAfter.Sub(now) / 2),
@@ -123,8 +127,8 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	}, nil
 }
 
-// shown are the certificates by which somebody finds the way to the root whose fingerprint is all that they know: the signing
-// root; during a rotation the old one too, with its signature on the new one.
+// shown are the certificates by which somebody finds the way to the root whose fingerprint is all that they know: the
+// signing root; during a rotation the old one too, with its signature on the new one.
 func (t *trust) shown() [][]byte {
 	if t.cross == nil {
 		return [][]byte{t.roots[0].Raw}

@@ -43,7 +43,8 @@ func readKeyFile(path string) (keyFile, error) {
 	}
 	raw, err := base64.StdEncoding.DecodeString(body)
 	if err != nil || len(raw) != len(f.key) {
-		return keyFile{}, fmt.Errorf("key file %s does not hold a key: %s", path, keyFileHelp) // the cause would quote the key
+		// the cause would quote the key
+		return keyFile{}, fmt.Errorf("key file %s does not hold a key: %s", path, keyFileHelp)
 	}
 	copy(f.key[:], raw)
 	return f, nil
@@ -64,7 +65,8 @@ func readPrivate(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is a folder: name a file", path)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s has mode %04o, so others may read the secret in it: run chmod 600 %s", path, mode, path)
+		return nil, fmt.Errorf("%s has mode %04o, so others may read the secret in it: run chmod 600 %s",
+			path, mode, path)
 	}
 	const limit = 64 << 10
 	text, err := io.ReadAll(io.LimitReader(f, limit+1))
@@ -95,8 +97,8 @@ func makeKeyFile(path string) (keyFile, error) {
 	return f, durable.SyncFolder(filepath.Dir(path))
 }
 
-// markKeyFile notes in a key file of ours that a root was made under it. A later start without that root then knows that
-// the state was lost, and does not begin the mesh anew in silence.
+// markKeyFile notes in a key file of ours that a root was made under it. A later start without that root then knows
+// that the state was lost, and does not begin the mesh anew in silence.
 func markKeyFile(path, fingerprint string) error {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

@@ -64,7 +64,8 @@ func (m *material) signing(cert *x509.Certificate, key crypto.Signer) *material 
 
 // fits answers whether m may sign now and need not be renewed yet.
 func (m *material) fits(now time.Time) bool {
-	return !now.Before(m.signer.NotBefore) && now.Before(m.signer.NotAfter) && (m.renewAt.IsZero() || now.Before(m.renewAt))
+	return !now.Before(m.signer.NotBefore) && now.Before(m.signer.NotAfter) &&
+		(m.renewAt.IsZero() || now.Before(m.renewAt))
 }
 
 // load finds the material at start.
@@ -113,7 +114,8 @@ func (a *Authority) current(ctx context.Context) (*material, error) {
 		return next, nil
 	}
 	if now := a.now(); now.Before(m.signer.NotAfter) && !now.Before(m.signer.NotBefore) {
-		a.cfg.Log.Error("signing certificate not renewed, the old one goes on", "error", err, "notAfter", m.signer.NotAfter)
+		a.cfg.Log.Error("signing certificate not renewed, the old one goes on",
+			"error", err, "notAfter", m.signer.NotAfter)
 		again := *m
 		again.renewAt = now.Add(retryAfter)
 		a.mat.Store(&again)
@@ -165,7 +167,10 @@ func (a *Authority) storedIntermediate(ctx context.Context, m *material) (*mater
 }
 
 // putBlob seals a key and writes it with its certificate, by AddBlob or PutBlob.
-func (a *Authority) putBlob(ctx context.Context, put func(context.Context, state.Blob) error, name string, cert *x509.Certificate, key crypto.Signer) error {
+func (a *Authority) putBlob(
+	ctx context.Context, put func(context.Context, state.Blob) error, name string, cert *x509.Certificate,
+	key crypto.Signer,
+) error {
 	b, err := a.sealed(name, cert, key)
 	if err != nil {
 		return err
@@ -191,7 +196,8 @@ func (a *Authority) sealed(name string, cert *x509.Certificate, key crypto.Signe
 func (a *Authority) openBlob(b state.Blob) (*x509.Certificate, crypto.Signer, error) {
 	cert, err := x509.ParseCertificate(b.Cert)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the %s certificate in the state does not parse, restore the state from a backup: %w", b.Name, err)
+		return nil, nil, fmt.Errorf("the %s certificate in the state does not parse, restore the state from a backup: %w",
+			b.Name, err)
 	}
 	der, err := a.key.open(a.blobContext(b.Name), b.Key)
 	if err != nil {
@@ -203,7 +209,8 @@ func (a *Authority) openBlob(b state.Blob) (*x509.Certificate, crypto.Signer, er
 	}
 	key, ok := parsed.(crypto.Signer)
 	if !ok || !samePublic(cert.PublicKey, key.Public()) {
-		return nil, nil, fmt.Errorf("the %s key in the state is not that of its certificate: restore the state from a backup", b.Name)
+		return nil, nil, fmt.Errorf("the %s key in the state is not that of its certificate: restore the state from a backup",
+			b.Name)
 	}
 	return cert, key, nil
 }

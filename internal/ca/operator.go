@@ -20,8 +20,9 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// OperatorFiles are PEM files of an operator's own CA: either root certificate and root key, under which the authority makes
-// its intermediates, or root certificate, intermediate certificate and intermediate key, when the root key stays elsewhere.
+// OperatorFiles are PEM files of an operator's own CA: either root certificate and root key, under which the authority
+// makes its intermediates, or root certificate, intermediate certificate and intermediate key, when the root key stays
+// elsewhere.
 type OperatorFiles struct {
 	RootCert         string
 	RootKey          string
@@ -56,7 +57,8 @@ func (a *Authority) loadOperatorIntermediate(ctx context.Context) (*material, er
 		return nil, errors.New("an operator's intermediate needs root certificate, intermediate certificate and intermediate key: name the missing file")
 	}
 	if o.RootKey != "" {
-		return nil, fmt.Errorf("root key %s is not needed beside an intermediate: take it off this machine and do not name it", o.RootKey)
+		return nil, fmt.Errorf("root key %s is not needed beside an intermediate: take it off this machine and do not name it",
+			o.RootKey)
 	}
 	root, err := readCert(o.RootCert)
 	if err != nil {
@@ -73,7 +75,8 @@ func (a *Authority) loadOperatorIntermediate(ctx context.Context) (*material, er
 		return nil, err
 	}
 	if err := cert.CheckSignatureFrom(root); err != nil {
-		return nil, fmt.Errorf("intermediate certificate %s was not signed by root %s: name the root that signed it: %w", o.IntermediateCert, o.RootCert, err)
+		return nil, fmt.Errorf("intermediate certificate %s was not signed by root %s: name the root that signed it: %w",
+			o.IntermediateCert, o.RootCert, err)
 	}
 	m := newMaterial(nil, root).signing(cert, key)
 	if err := a.tryOut(m, o.IntermediateCert); err != nil {
@@ -104,14 +107,15 @@ func (a *Authority) checkRoot(root *x509.Certificate) error {
 // checkCA refuses what cannot sign for this mesh.
 func (a *Authority) checkCA(c *x509.Certificate, file string) error {
 	if !c.BasicConstraintsValid || !c.IsCA {
-		return fmt.Errorf("certificate %s is not a CA (basic constraints CA:TRUE is missing): name a CA certificate", file)
+		return fmt.Errorf("certificate %s is not a CA (basic constraints CA:TRUE is missing): name a CA certificate",
+			file)
 	}
 	if c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0 {
 		return fmt.Errorf("certificate %s may not sign certificates (key usage keyCertSign is missing): name one that may", file)
 	}
 	if now := a.now(); now.Before(c.NotBefore) || now.After(c.NotAfter) {
-		return fmt.Errorf("certificate %s is valid from %s to %s, and now is %s: renew it, or set the clock right", file,
-			c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return fmt.Errorf("certificate %s is valid from %s to %s, and now is %s: renew it, or set the clock right",
+			file, c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	if err := checkDomain(c, a.cfg.TrustDomain); err != nil {
 		return fmt.Errorf("certificate %s is of another mesh: %w: name a CA of this trust domain", file, err)
@@ -120,7 +124,8 @@ func (a *Authority) checkCA(c *x509.Certificate, file string) error {
 		return fmt.Errorf("certificate %s may not sign for this mesh: %w: name one without the constraint, or one that permits %s", file, err, a.cfg.TrustDomain.Name())
 	}
 	if err := checkCAKey(c.PublicKey); err != nil {
-		return fmt.Errorf("certificate %s: %w: make the CA with ECDSA P-256 or P-384, or RSA of 2048 to 8192 bits", file, err)
+		return fmt.Errorf("certificate %s: %w: make the CA with ECDSA P-256 or P-384, or RSA of 2048 to 8192 bits",
+			file, err)
 	}
 	return nil
 }
@@ -158,8 +163,8 @@ func checkCAKey(pub crypto.PublicKey) error {
 	}
 }
 
-// tryOut signs a certificate that nobody keeps and verifies it, to find whatever else in the operator's CA would make every
-// certificate of the mesh useless.
+// tryOut signs a certificate that nobody keeps and verifies it, to find whatever else in the operator's CA would make
+// every certificate of the mesh useless.
 func (a *Authority) tryOut(m *material, file string) error {
 	now := a.now()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -197,7 +202,8 @@ func readPair(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error
 		return nil, nil, err
 	}
 	if !samePublic(cert.PublicKey, key.Public()) {
-		return nil, nil, fmt.Errorf("key %s is not the key of certificate %s: name the two that belong together", keyFile, certFile)
+		return nil, nil, fmt.Errorf("key %s is not the key of certificate %s: name the two that belong together",
+			keyFile, certFile)
 	}
 	return cert, key, nil
 }
@@ -209,10 +215,12 @@ func readCert(file string) (*x509.Certificate, error) {
 	}
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, fmt.Errorf("file %s does not begin with a PEM block CERTIFICATE: name the certificate's file, in PEM form", file)
+		return nil, fmt.Errorf("file %s does not begin with a PEM block CERTIFICATE: name the certificate's file, in PEM form",
+			file)
 	}
 	if more, _ := pem.Decode(rest); more != nil {
-		return nil, fmt.Errorf("file %s holds more than one PEM block: leave in it the one certificate that is meant", file)
+		return nil, fmt.Errorf("file %s holds more than one PEM block: leave in it the one certificate that is meant",
+			file)
 	}
 	c, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {

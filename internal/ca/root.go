@@ -56,7 +56,8 @@ func (a *Authority) loadKey(first bool) (keyFile, error) {
 		return makeKeyFile(path)
 	case missing:
 		return f, fmt.Errorf("key file %s is missing, and the CA's private keys in the state open with nothing else: restore it from its backup. "+
-			"Without it the mesh can only begin anew, with a new state file: then every node and peer must join again", path)
+			"Without it the mesh can only begin anew, with a new state file: then every node and peer must join again",
+			path)
 	case err != nil:
 		return f, err
 	case f.guards && first:
@@ -105,8 +106,8 @@ func (a *Authority) storedRoot(stored state.Blob) (*material, error) {
 	return newMaterial(key, cert), nil
 }
 
-// pinRoot sees to it that an operator's root is the one with which the mesh was begun: changing files would cut off every
-// node and peer at once.
+// pinRoot sees to it that an operator's root is the one with which the mesh was begun: changing files would cut off
+// every node and peer at once.
 func (a *Authority) pinRoot(ctx context.Context, stored state.Blob, first bool, root *x509.Certificate) error {
 	if first {
 		err := a.cfg.Store.AddBlob(ctx, state.Blob{Name: rootBlob, Cert: root.Raw, Created: a.now()})

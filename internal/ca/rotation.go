@@ -27,8 +27,8 @@ var (
 	ErrNotRotating  = errors.New("no rotation is under way")
 )
 
-// Step is how far a rotation has come. Each is written to the state before what follows from it is done, and what follows
-// is done anew at every start: a crash at any moment loses nothing.
+// Step is how far a rotation has come. Each is written to the state before what follows from it is done, and what
+// follows is done anew at every start: a crash at any moment loses nothing.
 type Step string
 
 // The steps. Whoever drives the rotation decides when everybody is ready for the next.
@@ -97,8 +97,8 @@ func (a *Authority) BeginRotation(ctx context.Context) (Rotation, error) {
 	return r, a.step(ctx, r, []state.Blob{next}, []string{oldRootBlob, crossBlob})
 }
 
-// AdvanceRotation takes the step that follows from; passed names whom an administrator leaves behind. When the rotation is not
-// at from (any more) nothing happens, and the answer says where it is.
+// AdvanceRotation takes the step that follows from; passed names whom an administrator leaves behind. When the rotation
+// is not at from (any more) nothing happens, and the answer says where it is.
 func (a *Authority) AdvanceRotation(ctx context.Context, from Step, passed []string) (Rotation, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -149,7 +149,9 @@ func (a *Authority) CancelRotation(ctx context.Context) (Rotation, error) {
 
 // step writes a step with its material and takes it up. The caller holds mu.
 func (a *Authority) step(ctx context.Context, r Rotation, put []state.Blob, remove []string) error {
-	kept := state.Rotation{Step: string(r.Step), OldRoot: r.Old, NewRoot: r.New, Began: r.Began, Since: r.Since, Passed: r.Passed}
+	kept := state.Rotation{
+		Step: string(r.Step), OldRoot: r.Old, NewRoot: r.New, Began: r.Began, Since: r.Since, Passed: r.Passed,
+	}
 	if err := a.cfg.Store.PutRotation(ctx, kept, put, remove); err != nil {
 		return fmt.Errorf("root rotation to step %s: %w", r.Step, err)
 	}
@@ -167,8 +169,8 @@ func (a *Authority) reload(ctx context.Context) error {
 	return nil
 }
 
-// activate makes the next root the signing one. The old root's last signature is on the new one, for those who know the old
-// one alone; then its key is of no more use, and is not kept.
+// activate makes the next root the signing one. The old root's last signature is on the new one, for those who know the
+// old one alone; then its key is of no more use, and is not kept.
 func (a *Authority) activate(ctx context.Context, r Rotation) error {
 	b, err := a.cfg.Store.Blob(ctx, nextRootBlob)
 	if err != nil {
@@ -212,7 +214,10 @@ func (a *Authority) rotating(ctx context.Context, m *material) (*material, error
 	if err != nil {
 		return nil, err
 	}
-	r := Rotation{Step: Step(kept.Step), Old: kept.OldRoot, New: kept.NewRoot, Began: kept.Began, Since: kept.Since, Passed: kept.Passed}
+	r := Rotation{
+		Step: Step(kept.Step), Old: kept.OldRoot, New: kept.NewRoot, Began: kept.Began, Since: kept.Since,
+		Passed: kept.Passed,
+	}
 	out := m
 	switch r.Step {
 	case Prepared, Distributed:

@@ -69,8 +69,8 @@ func blobNames(t *testing.T, b *bench) string {
 	return strings.Join(names, ", ")
 }
 
-// Each step, before and after a crash: who is trusted, who signs, what is kept, and that certificates of both roots serve
-// for as long as both are trusted.
+// Each step, before and after a crash: who is trusted, who signs, what is kept, and that certificates of both roots
+// serve for as long as both are trusted.
 func TestRotationStepByStep(t *testing.T) {
 	b := newBench(t)
 	a := b.start(t)
@@ -94,8 +94,18 @@ func TestRotationStepByStep(t *testing.T) {
 	}{
 		{ca.Prepared, []string{first, second}, "intermediate, root, root-next", true, nil},
 		{ca.Distributed, []string{first, second}, "intermediate, root, root-next", true, []string{"proxy n9"}},
-		{ca.Activated, []string{second, first}, "intermediate, root, root-cross (no key), root-old (no key)", true, nil},
-		{ca.Drained, []string{second, first}, "intermediate, root, root-cross (no key), root-old (no key)", true, []string{"node n8"}},
+		{
+			ca.Activated,
+			[]string{second, first},
+			"intermediate, root, root-cross (no key), root-old (no key)", true,
+			nil,
+		},
+		{
+			ca.Drained,
+			[]string{second, first},
+			"intermediate, root, root-cross (no key), root-old (no key)", true,
+			[]string{"node n8"},
+		},
 		{ca.Done, []string{second}, "intermediate, root", false, nil},
 	} {
 		if i > 0 {
@@ -107,7 +117,8 @@ func TestRotationStepByStep(t *testing.T) {
 			}
 		}
 		for name, now := range map[string]*ca.Authority{"going on": a, "after a crash": b.start(t)} {
-			if r := now.Rotation(); r.Step != step.step || r.Old != first || r.New != second || !r.Since.Equal(b.now()) {
+			if r := now.Rotation(); r.Step != step.step || r.Old != first || r.New != second ||
+				!r.Since.Equal(b.now()) {
 				t.Fatalf("%s, %s: %+v", step.step, name, r)
 			}
 			if got := roots(t, now); !slices.Equal(got, step.roots) {
@@ -115,7 +126,8 @@ func TestRotationStepByStep(t *testing.T) {
 			}
 			leaf := sign(t, now, pay, time.Hour)
 			if !trusted(now, b.now(), leaf) || trusted(now, b.now(), before) != step.oldOK {
-				t.Errorf("%s, %s: new leaf trusted %v, the leaf from before %v", step.step, name, trusted(now, b.now(), leaf), trusted(now, b.now(), before))
+				t.Errorf("%s, %s: new leaf trusted %v, the leaf from before %v", step.step, name,
+					trusted(now, b.now(), leaf), trusted(now, b.now(), before))
 			}
 			if c := recorded(t, b, leaf[0]); c.Root != step.roots[0] {
 				t.Errorf("%s, %s: the leaf is recorded under %s", step.step, name, c.Root)
@@ -151,8 +163,14 @@ func TestRotationKeepsTheControlPlaneReachable(t *testing.T) {
 			pin    string
 			want   bool
 		}{
-			{name: "one that knows the roots of now", client: ca.Client{Roots: a.Roots, Certificate: node.GetClientCertificate}, want: true},
-			{name: "one left behind, with its old certificate", client: ca.Client{Roots: func() []byte { return oldRoots }, Certificate: nodeBefore}, want: withOld},
+			{
+				name:   "one that knows the roots of now",
+				client: ca.Client{Roots: a.Roots, Certificate: node.GetClientCertificate}, want: true,
+			},
+			{
+				name:   "one left behind, with its old certificate",
+				client: ca.Client{Roots: func() []byte { return oldRoots }, Certificate: nodeBefore}, want: withOld,
+			},
 			{name: "a token of before", pin: pinned, want: withOld},
 			{name: "a token of now", pin: a.RootFingerprint(), want: true},
 		} {
@@ -198,8 +216,8 @@ func (f *faulty) PutBlob(ctx context.Context, b state.Blob) error {
 	return f.Store.PutBlob(ctx, b)
 }
 
-// A step that fails, before it is written, after, or halfway, is taken up by the next attempt and by the next start, and
-// everything issued meanwhile is good.
+// A step that fails, before it is written, after, or halfway, is taken up by the next attempt and by the next start,
+// and everything issued meanwhile is good.
 func TestRotationSurvivesFaults(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -268,7 +286,8 @@ func TestRotationRefusals(t *testing.T) {
 	for r.Step != ca.Activated {
 		r = must(a.AdvanceRotation(t.Context(), r.Step, nil))
 	}
-	if _, err := a.CancelRotation(t.Context()); err == nil || !strings.Contains(err.Error(), "the new root signs already") {
+	if _, err := a.CancelRotation(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "the new root signs already") {
 		t.Errorf("cancelled too late: %v", err)
 	}
 

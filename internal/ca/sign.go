@@ -23,9 +23,9 @@ var ErrCSR = errors.New("certificate request refused")
 // maxCSR is far more than a request with an RSA key of 8192 bits needs.
 const maxCSR = 16 << 10
 
-// Sign issues an X.509-SVID for id to the key that a certificate request (DER) holds and proves to hold. Whatever else the
-// request claims is ignored. ttl 0 means the usual life; no certificate outlives its issuer. The record of who asked is
-// durable when Sign returns. The chain is DER, leaf first, without the root.
+// Sign issues an X.509-SVID for id to the key that a certificate request (DER) holds and proves to hold. Whatever else
+// the request claims is ignored. ttl 0 means the usual life; no certificate outlives its issuer. The record of who
+// asked is durable when Sign returns. The chain is DER, leaf first, without the root.
 func (a *Authority) Sign(
 	ctx context.Context, csr []byte, id spiffe.ID, ttl time.Duration, by Holder,
 ) (chain [][]byte, err error) {

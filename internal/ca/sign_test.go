@@ -42,13 +42,17 @@ func TestSignedLeaf(t *testing.T) {
 	if len(leaf.URIs) != 1 || leaf.URIs[0].String() != "spiffe://cards.example/ns/default/sa/payments" {
 		t.Errorf("URIs %v", leaf.URIs)
 	}
-	if names := len(leaf.DNSNames) + len(leaf.IPAddresses) + len(leaf.EmailAddresses); names != 0 || leaf.Subject.String() != "" {
+	if names := len(leaf.DNSNames) + len(leaf.IPAddresses) + len(leaf.EmailAddresses); names != 0 ||
+		leaf.Subject.String() != "" {
 		t.Errorf("%d other names, subject %q", names, leaf.Subject)
 	}
 	if leaf.KeyUsage != x509.KeyUsageDigitalSignature || leaf.IsCA || !leaf.BasicConstraintsValid {
 		t.Errorf("key usage %b, CA %v", leaf.KeyUsage, leaf.IsCA)
 	}
-	if fmt.Sprint(leaf.ExtKeyUsage) != fmt.Sprint([]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}) {
+	if fmt.Sprint(leaf.ExtKeyUsage) != fmt.Sprint([]x509.ExtKeyUsage{
+		x509.ExtKeyUsageServerAuth,
+		x509.ExtKeyUsageClientAuth,
+	}) {
 		t.Errorf("extended key usage %v", leaf.ExtKeyUsage)
 	}
 	if leaf.SerialNumber.BitLen() != 135 {
@@ -68,8 +72,9 @@ func TestSignedLeaf(t *testing.T) {
 	}
 	got := recorded(t, b, leaf)
 	want := state.Cert{
-		Serial: fmt.Sprintf("%x", leaf.SerialNumber), SPIFFEID: "spiffe://cards.example/ns/default/sa/payments", Node: "n1",
-		Fingerprint: spiffe.Fingerprint(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Root: a.RootFingerprint(),
+		Serial: fmt.Sprintf("%x", leaf.SerialNumber), SPIFFEID: "spiffe://cards.example/ns/default/sa/payments",
+		Node: "n1", Fingerprint: spiffe.Fingerprint(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+		Root: a.RootFingerprint(),
 	}
 	if got != want {
 		t.Errorf("recorded %+v\nwant     %+v", got, want)
@@ -101,7 +106,8 @@ func TestClaimsOfTheRequestAreIgnored(t *testing.T) {
 			len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.EmailAddresses) != 0 || leaf.IsCA ||
 			leaf.KeyUsage != x509.KeyUsageDigitalSignature || leaf.Subject.String() != "" || len(leaf.Extensions) != 5 {
 			t.Fatalf("the request %+v got %v %v %v, CA %v, usage %b, subject %q, %d extensions", request,
-				leaf.URIs, leaf.DNSNames, leaf.IPAddresses, leaf.IsCA, leaf.KeyUsage, leaf.Subject, len(leaf.Extensions))
+				leaf.URIs, leaf.DNSNames, leaf.IPAddresses, leaf.IsCA, leaf.KeyUsage, leaf.Subject,
+				len(leaf.Extensions))
 		}
 	}
 }
@@ -116,7 +122,8 @@ func claims(random *mrand.Rand) *x509.CertificateRequest {
 	}
 	maybe(func() { r.Subject = pkix.Name{CommonName: "isthmus/control", Organization: []string{"system:masters"}} })
 	maybe(func() {
-		r.URIs = append(r.URIs, must(url.Parse("spiffe://cards.example/isthmus/control")), must(url.Parse("spiffe://retail.example/ns/a/sa/b")))
+		r.URIs = append(r.URIs, must(url.Parse("spiffe://cards.example/isthmus/control")),
+			must(url.Parse("spiffe://retail.example/ns/a/sa/b")))
 	})
 	maybe(func() { r.DNSNames = []string{"*", "control.cards.example"} })
 	maybe(func() { r.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)} })
@@ -125,11 +132,13 @@ func claims(random *mrand.Rand) *x509.CertificateRequest {
 		isCA := must(asn1.Marshal(struct {
 			CA bool
 		}{true}))
-		r.ExtraExtensions = append(r.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: isCA})
+		r.ExtraExtensions = append(r.ExtraExtensions,
+			pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: isCA})
 	})
 	maybe(func() {
 		usage := must(asn1.Marshal(asn1.BitString{Bytes: []byte{0x06}, BitLength: 7})) // keyCertSign, cRLSign
-		r.ExtraExtensions = append(r.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: usage})
+		r.ExtraExtensions = append(r.ExtraExtensions,
+			pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: usage})
 	})
 	return r
 }
@@ -222,7 +231,8 @@ func TestSerialCarriesTheGeneration(t *testing.T) {
 		}
 	}
 	for _, g := range []string{"", "00112233445566", "00112233445566aabb", "zz112233445566aa"} {
-		if _, err := a.Sign(t.Context(), csr(t, nil), pay, time.Hour, ca.Holder{Node: "n1", Generation: g}); err == nil {
+		if _, err := a.Sign(t.Context(), csr(t, nil), pay, time.Hour,
+			ca.Holder{Node: "n1", Generation: g}); err == nil {
 			t.Errorf("generation %q was signed", g)
 		}
 	}

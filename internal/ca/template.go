@@ -38,7 +38,8 @@ func makeRoot(cfg Config, now time.Time) (*x509.Certificate, crypto.Signer, erro
 func intermediateTemplate(cfg Config, root *x509.Certificate, now time.Time) *x509.Certificate {
 	t := caTemplate(cfg.TrustDomain, "Isthmus intermediate ")
 	t.MaxPathLenZero = true
-	t.NotBefore, t.NotAfter = now.Add(-intermediateBackdate-cfg.Skew), earlier(now.Add(cfg.IntermediateTTL), root.NotAfter)
+	t.NotBefore, t.NotAfter = now.Add(-intermediateBackdate-cfg.Skew),
+		earlier(now.Add(cfg.IntermediateTTL), root.NotAfter)
 	return t
 }
 
@@ -46,8 +47,11 @@ func intermediateTemplate(cfg Config, root *x509.Certificate, now time.Time) *x5
 func caTemplate(td spiffe.TrustDomain, name string) *x509.Certificate {
 	serial := newSerial()
 	return &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{Organization: []string{"Isthmus"}, CommonName: name + hex.EncodeToString(serial.Bytes()[:4])},
+		SerialNumber: serial,
+		Subject: pkix.Name{
+			Organization: []string{"Isthmus"},
+			CommonName:   name + hex.EncodeToString(serial.Bytes()[:4]),
+		},
 		URIs:                  []*url.URL{td.ID().URL()},
 		BasicConstraintsValid: true,
 		IsCA:                  true,

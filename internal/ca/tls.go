@@ -14,8 +14,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// ServerTLS is TLS 1.3 for a server with identity s. A client may come without a certificate, so that a node can join: every
-// method but that one must ask PeerID. A certificate that is shown must be of this mesh.
+// ServerTLS is TLS 1.3 for a server with identity s. A client may come without a certificate, so that a node can join:
+// every method but that one must ask PeerID. A certificate that is shown must be of this mesh.
 func (a *Authority) ServerTLS(s *Source, nextProtos ...string) *tls.Config {
 	td := a.cfg.TrustDomain
 	base := baseTLS(a.now)
@@ -89,8 +89,8 @@ func (a *Authority) ClientTLS(s *Source, expect ...spiffe.ID) *tls.Config {
 	return Client{Roots: a.Roots, Certificate: s.GetClientCertificate, Expect: expect, Now: a.now}.TLS()
 }
 
-// PinnedTLS is TLS 1.3 for a client that knows of a mesh only the fingerprint of its root (SHA-256 hex). The server must show
-// that root in its chain and be the mesh's control plane.
+// PinnedTLS is TLS 1.3 for a client that knows of a mesh only the fingerprint of its root (SHA-256 hex). The server
+// must show that root in its chain and be the mesh's control plane.
 func PinnedTLS(fingerprint string, now func() time.Time) *tls.Config {
 	cfg := clientTLS(now)
 	cfg.VerifyConnection = func(s tls.ConnectionState) error {
@@ -132,7 +132,9 @@ func verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time, usag
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
+	})
 	if err != nil {
 		return spiffe.ID{}, fmt.Errorf("verify certificate: %w", err)
 	}

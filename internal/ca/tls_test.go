@@ -15,7 +15,9 @@ import (
 )
 
 // handshake joins a server and a client over loopback. It returns whom the server saw, and what each side says.
-func handshake(t *testing.T, server, client *tls.Config) (seen spiffe.ID, state tls.ConnectionState, serverErr, clientErr error) {
+func handshake(
+	t *testing.T, server, client *tls.Config,
+) (seen spiffe.ID, state tls.ConnectionState, serverErr, clientErr error) {
 	t.Helper()
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
 	defer l.Close()
@@ -41,7 +43,8 @@ func handshake(t *testing.T, server, client *tls.Config) (seen spiffe.ID, state 
 	check(t, raw.SetDeadline(time.Now().Add(5*time.Second)))
 	c := tls.Client(raw, client)
 	if clientErr = c.Handshake(); clientErr == nil {
-		_, clientErr = io.ReadFull(c, make([]byte, 1)) // TLS 1.3 refuses client certificates after the client's handshake
+		// TLS 1.3 refuses client certificates after the client's handshake
+		_, clientErr = io.ReadFull(c, make([]byte, 1))
 	}
 	state = c.ConnectionState()
 	raw.Close()
@@ -63,7 +66,8 @@ func TestMutualTLS(t *testing.T) {
 	if state.Version != tls.VersionTLS13 || state.NegotiatedProtocol != "h2" || state.DidResume {
 		t.Errorf("TLS %x, protocol %q, resumed %v", state.Version, state.NegotiatedProtocol, state.DidResume)
 	}
-	if n := len(state.PeerCertificates); n != 3 || spiffe.Fingerprint(state.PeerCertificates[2]) != a.RootFingerprint() {
+	if n := len(state.PeerCertificates); n != 3 ||
+		spiffe.Fingerprint(state.PeerCertificates[2]) != a.RootFingerprint() {
 		t.Errorf("the server showed %d certificates, want leaf, intermediate and root", n)
 	}
 	if got := state.PeerCertificates[0].DNSNames; len(got) != 1 || got[0] != "control.cards.example" {
@@ -90,15 +94,35 @@ func TestTLSRefusals(t *testing.T) {
 		server, client *tls.Config
 		want           string
 	}{
-		{"foreign client", a.ServerTLS(s), ca.Client{Roots: a.Roots, Certificate: fnode.GetClientCertificate, Expect: []spiffe.ID{control}, Now: b.now}.TLS(), "unknown authority"},
+		{
+			"foreign client", a.ServerTLS(s),
+			ca.Client{
+				Roots: a.Roots, Certificate: fnode.GetClientCertificate, Expect: []spiffe.ID{control}, Now: b.now,
+			}.TLS(), "unknown authority",
+		},
 		{"foreign server", f.ServerTLS(impostor), a.ClientTLS(n, control), "unknown authority"},
-		{"another server of the mesh", a.ServerTLS(n), a.ClientTLS(n, control), "the server is spiffe://cards.example/isthmus/node/n1, expected was"},
+		{
+			"another server of the mesh", a.ServerTLS(n), a.ClientTLS(n, control),
+			"the server is spiffe://cards.example/isthmus/node/n1, expected was",
+		},
 		{"a client that expects nobody", a.ServerTLS(s), a.ClientTLS(n), "expected was []"},
-		{"pinned root, impostor", f.ServerTLS(impostor), ca.PinnedTLS(a.RootFingerprint(), b.now), "the server does not show the root with SHA-256 " + a.RootFingerprint()},
-		{"pinned root, not the control plane", a.ServerTLS(n), ca.PinnedTLS(a.RootFingerprint(), b.now), "the server is spiffe://cards.example/isthmus/node/n1, not the control plane"},
+		{
+			"pinned root, impostor", f.ServerTLS(impostor), ca.PinnedTLS(a.RootFingerprint(), b.now),
+			"the server does not show the root with SHA-256 " + a.RootFingerprint(),
+		},
+		{
+			"pinned root, not the control plane", a.ServerTLS(n), ca.PinnedTLS(a.RootFingerprint(), b.now),
+			"the server is spiffe://cards.example/isthmus/node/n1, not the control plane",
+		},
 		{"pinned leaf", a.ServerTLS(s), ca.PinnedTLS(leafFingerprint(t, s), b.now), "does not show the root"},
-		{"TLS 1.2", a.ServerTLS(s), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}, "protocol version"},
-		{"expired client", at(a.ServerTLS(s), later), ca.Client{Roots: a.Roots, Certificate: old, Expect: []spiffe.ID{control}, Now: later}.TLS(), "expired"},
+		{
+			"TLS 1.2", a.ServerTLS(s), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12},
+			"protocol version",
+		},
+		{
+			"expired client", at(a.ServerTLS(s), later),
+			ca.Client{Roots: a.Roots, Certificate: old, Expect: []spiffe.ID{control}, Now: later}.TLS(), "expired",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, _, serverErr, clientErr := handshake(t, test.server, test.client)
@@ -117,15 +141,18 @@ func TestPinnedRootMustHaveSigned(t *testing.T) {
 	b, foreign := newBench(t), newBench(t)
 	a, f := b.start(t), foreign.start(t)
 	impostor := must(f.Identity(t.Context(), spiffe.Control(cards)))
-	cfg := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		c, err := impostor.GetCertificate(h)
-		if err != nil {
-			return nil, err
-		}
-		borrowed := *c
-		borrowed.Certificate = [][]byte{c.Certificate[0], c.Certificate[1], parsePEM(t, a.Roots()).Raw}
-		return &borrowed, nil
-	}}
+	cfg := &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			c, err := impostor.GetCertificate(h)
+			if err != nil {
+				return nil, err
+			}
+			borrowed := *c
+			borrowed.Certificate = [][]byte{c.Certificate[0], c.Certificate[1], parsePEM(t, a.Roots()).Raw}
+			return &borrowed, nil
+		},
+	}
 	_, _, _, err := handshake(t, cfg, ca.PinnedTLS(a.RootFingerprint(), b.now))
 	if err == nil || !strings.Contains(err.Error(), "unknown authority") {
 		t.Errorf("got %v", err)

@@ -22,7 +22,8 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// A join token is refused with one of these. Tell the caller no more than ErrToken; the reason is recorded in the state.
+// A join token is refused with one of these. Tell the caller no more than ErrToken; the reason is recorded in the
+// state.
 var (
 	ErrToken          = errors.New("join token refused")
 	ErrTokenMalformed = fmt.Errorf("%w: malformed", ErrToken)
@@ -118,7 +119,9 @@ func (a *Authority) CreateToken(ctx context.Context, spec TokenSpec) (IssuedToke
 	if err := a.cfg.Store.AddToken(ctx, t); err != nil {
 		return IssuedToken{}, fmt.Errorf("create join token: %w", err)
 	}
-	return IssuedToken{ID: t.ID, Token: NewSecret(tokenPrefix + base64.RawURLEncoding.EncodeToString(body)), Expires: t.Expires}, nil
+	return IssuedToken{
+		ID: t.ID, Token: NewSecret(tokenPrefix + base64.RawURLEncoding.EncodeToString(body)), Expires: t.Expires,
+	}, nil
 }
 
 func (s TokenSpec) check() error {
@@ -158,7 +161,8 @@ func ParseToken(token string) (Token, error) {
 	if !ok || len(token) > tokenMaxLength {
 		return Token{}, fmt.Errorf("%w: it must begin with %q and have at most %d characters: copy it whole, as `isthmus token create` printed it", ErrTokenMalformed, tokenPrefix, tokenMaxLength)
 	}
-	damaged := fmt.Errorf("%w: it was cut off or changed: copy it whole, as `isthmus token create` printed it", ErrTokenMalformed)
+	damaged := fmt.Errorf("%w: it was cut off or changed: copy it whole, as `isthmus token create` printed it",
+		ErrTokenMalformed)
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(body)
 	if err != nil {
 		return Token{}, damaged
@@ -173,7 +177,8 @@ func ParseToken(token string) (Token, error) {
 		return Token{}, damaged
 	}
 	secret, err := base64.RawURLEncoding.Strict().DecodeString(text.Secret)
-	if err != nil || len(secret) != 32 || !tokenID.MatchString(text.ID) || !sha256Hex.MatchString(text.Fingerprint) || checkAddresses(text.Addresses) != nil {
+	if err != nil || len(secret) != 32 || !tokenID.MatchString(text.ID) || !sha256Hex.MatchString(text.Fingerprint) ||
+		checkAddresses(text.Addresses) != nil {
 		return Token{}, damaged
 	}
 	return Token{

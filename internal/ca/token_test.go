@@ -18,7 +18,8 @@ import (
 func TestTokenCarriesWhatTheNodeNeeds(t *testing.T) {
 	b := newBench(t)
 	a := b.start(t)
-	issued := must(a.CreateToken(t.Context(), ca.TokenSpec{Node: "n1", Role: "node", Addresses: []string{"10.0.0.1:15012", "[fd00::1]:15012"}}))
+	issued := must(a.CreateToken(t.Context(),
+		ca.TokenSpec{Node: "n1", Role: "node", Addresses: []string{"10.0.0.1:15012", "[fd00::1]:15012"}}))
 	if !issued.Expires.Equal(noon.Add(15 * time.Minute)) {
 		t.Errorf("expires %s", issued.Expires)
 	}
@@ -27,7 +28,8 @@ func TestTokenCarriesWhatTheNodeNeeds(t *testing.T) {
 		t.Errorf("token %q", text)
 	}
 	got := must(ca.ParseToken(" " + text + "\n")) // as copied from a terminal
-	if got.ID != issued.ID || got.Fingerprint != a.RootFingerprint() || fmt.Sprint(got.Addresses) != "[10.0.0.1:15012 [fd00::1]:15012]" {
+	if got.ID != issued.ID || got.Fingerprint != a.RootFingerprint() ||
+		fmt.Sprint(got.Addresses) != "[10.0.0.1:15012 [fd00::1]:15012]" {
 		t.Errorf("parsed %+v", got)
 	}
 	if len(got.Secret.Reveal()) != 43 { // 32 bytes
@@ -43,7 +45,10 @@ func TestTokenSpecRefusals(t *testing.T) {
 		want   string
 	}{
 		{func(s *ca.TokenSpec) { s.Node = "" }, `node name ""`},
-		{func(s *ca.TokenSpec) { s.Node = "n1/../control" }, `node name "n1/../control": use at most 63 lower-case letters`},
+		{
+			func(s *ca.TokenSpec) { s.Node = "n1/../control" },
+			`node name "n1/../control": use at most 63 lower-case letters`,
+		},
 		{func(s *ca.TokenSpec) { s.Node = "N1" }, `node name "N1"`},
 		{func(s *ca.TokenSpec) { s.Node = strings.Repeat("a", 64) }, `node name`},
 		{func(s *ca.TokenSpec) { s.Role = "admin" }, `role "admin": say node or gateway`},
@@ -62,7 +67,10 @@ func TestTokenSpecRefusals(t *testing.T) {
 		},
 		{func(s *ca.TokenSpec) { s.Role, s.Grant.Identities = "gateway", []string{"*"} }, `a gateway's identity is`},
 		{func(s *ca.TokenSpec) { s.Addresses = nil }, `0 addresses of the control plane`},
-		{func(s *ca.TokenSpec) { s.Addresses = []string{"10.0.0.1"} }, `address "10.0.0.1" of the control plane: say host:port`},
+		{
+			func(s *ca.TokenSpec) { s.Addresses = []string{"10.0.0.1"} },
+			`address "10.0.0.1" of the control plane: say host:port`,
+		},
 	} {
 		spec := good
 		test.change(&spec)
@@ -82,7 +90,8 @@ func TestAttest(t *testing.T) {
 	got, err := a.Attest(t.Context(), token, csr(t, nil), "10.0.0.7") // the bad request did not use it up
 	check(t, err)
 	leaf := parse(t, got.Chain)[0]
-	if got.Node != "n1" || got.Role != "node" || leaf.URIs[0].String() != "spiffe://cards.example/isthmus/node/n1" || string(got.Roots) != string(a.Roots()) {
+	if got.Node != "n1" || got.Role != "node" || leaf.URIs[0].String() != "spiffe://cards.example/isthmus/node/n1" ||
+		string(got.Roots) != string(a.Roots()) {
 		t.Errorf("got %+v, %v", got.TokenGrant, leaf.URIs)
 	}
 	n := must(b.db.Node(t.Context(), "n1"))
@@ -179,7 +188,8 @@ func TestSecretRedactsItself(t *testing.T) {
 	s := ca.NewSecret("open sesame")
 	var log syncBuffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", s, "inside", hidden{s}, "pointer", &s)
-	shown := log.String() + s.String() + string(must(json.Marshal(s))) + string(must(json.Marshal(map[string]any{"a": &s}))) +
+	shown := log.String() + s.String() + string(must(json.Marshal(s))) +
+		string(must(json.Marshal(map[string]any{"a": &s}))) +
 		fmt.Sprintf("%v %+v %#v %s %q %x %d %T %v %+v %#v", s, s, s, s, s, s, s, s, hidden{s}, hidden{s}, hidden{s})
 	for _, leak := range []string{"sesame", "6f70656e", "111 112 101"} {
 		if strings.Contains(shown, leak) {

@@ -46,7 +46,8 @@ policies let in; "*" at the end stands for all that begin so.`,
 	}
 	cmd.Flags().StringVar(&from, "from", "", "only this caller, NAMESPACE/WORKLOAD")
 	cmd.Flags().StringVar(&to, "to", "", "only this destination, HOST or HOST:PORT")
-	_ = cmd.RegisterFlagCompletionFunc("from", a.completion(a.workloadNames)) // fails only for a flag that does not exist
+	// fails only for a flag that does not exist
+	_ = cmd.RegisterFlagCompletionFunc("from", a.completion(a.workloadNames))
 	_ = cmd.RegisterFlagCompletionFunc("to", a.completion(a.hosts))
 	return a.client(cmd)
 }
@@ -93,7 +94,8 @@ func servesPort(services []adminapi.ServiceInfo, host, port string) error {
 	if slices.Contains(ports, port) {
 		return nil
 	}
-	return badInput("isthmus services", "%s has no port %s; it has %s", host, port, cmp.Or(strings.Join(ports, ", "), "none"))
+	return badInput("isthmus services", "%s has no port %s; it has %s", host, port,
+		cmp.Or(strings.Join(ports, ", "), "none"))
 }
 
 func nobody(from, to string) string {

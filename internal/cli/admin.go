@@ -35,7 +35,8 @@ never leaves this file; the control plane sees a signing request. isthmus admin 
 		Args: oneArg("the administrator's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if out == "" {
-				return usage(cmd, "--out is missing: the credentials hold a private key and go into a file of their own")
+				return usage(cmd,
+					"--out is missing: the credentials hold a private key and go into a file of their own")
 			}
 			if err := checkOut(out); err != nil {
 				return err
@@ -56,7 +57,8 @@ never leaves this file; the control plane sees a signing request. isthmus admin 
 			if err := writeSecret(out, content); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Err, "Wrote the credentials of %s to %s (mode 0600).\n  Next: isthmus status --control HOST:15012 --credentials %s\n", args[0], out, out)
+			fmt.Fprintf(a.Err,
+				"Wrote the credentials of %s to %s (mode 0600).\n  Next: isthmus status --control HOST:15012 --credentials %s\n", args[0], out, out)
 			return nil
 		},
 	}
@@ -70,7 +72,8 @@ func newRequest(name string) (key *ecdsa.PrivateKey, csr []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("make key: %w", err)
 	}
-	csr, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}, key)
+	csr, err = x509.CreateCertificateRequest(rand.Reader,
+		&x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}, key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make signing request: %w", err)
 	}

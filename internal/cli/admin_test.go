@@ -37,9 +37,9 @@ func newAuthority(t *testing.T, domain string) authority {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: domain}, URIs: []*url.URL{{Scheme: "spiffe", Host: domain}},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: domain},
+		URIs: []*url.URL{{Scheme: "spiffe", Host: domain}}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
@@ -59,8 +59,9 @@ func (a authority) sign(id string, public any) []byte {
 		a.t.Fatal(err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), URIs: []*url.URL{uri}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		SerialNumber: big.NewInt(2), URIs: []*url.URL{uri}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a.cert, public, a.key)
 	if err != nil {
 		a.t.Fatal(err)
@@ -114,7 +115,9 @@ func TestAdminFromElsewhere(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("credentials: %v, %v; want mode 0600", info, err)
 	}
-	answers := &fake{checks: adminapi.CheckResponse{Checks: []adminapi.Check{{Name: "root", State: "ok", Detail: "fine"}}}}
+	answers := &fake{checks: adminapi.CheckResponse{Checks: []adminapi.Check{{
+		Name: "root", State: "ok", Detail: "fine",
+	}}}}
 
 	t.Run("right control plane", func(t *testing.T) {
 		address := mesh.serveTLS(answers, "spiffe://cards.example/isthmus/control")
@@ -122,7 +125,8 @@ func TestAdminFromElsewhere(t *testing.T) {
 	})
 	t.Run("a workload in its place", func(t *testing.T) {
 		address := mesh.serveTLS(answers, "spiffe://cards.example/ns/default/sa/payments")
-		expect(t, run(t, "", "check", "--control", address, "--credentials", file), 77, "handshake failed", "isthmus admin cert")
+		expect(t, run(t, "", "check", "--control", address, "--credentials", file), 77, "handshake failed",
+			"isthmus admin cert")
 	})
 	t.Run("another mesh's control plane", func(t *testing.T) {
 		address := newAuthority(t, "cards.example").serveTLS(answers, "spiffe://cards.example/isthmus/control")
@@ -134,18 +138,21 @@ func TestAdminFromElsewhere(t *testing.T) {
 		expect(t, run(t, "", "check", "--control", address, "--credentials", other), 77)
 	})
 	t.Run("nobody there", func(t *testing.T) {
-		expect(t, run(t, "", "check", "--control", "127.0.0.1:1", "--credentials", file), 69, "no control plane answers at 127.0.0.1:1")
+		expect(t, run(t, "", "check", "--control", "127.0.0.1:1", "--credentials", file), 69,
+			"no control plane answers at 127.0.0.1:1")
 	})
 	t.Run("a file that is none", func(t *testing.T) {
 		bad := filepath.Join(t.TempDir(), "bad.pem")
 		if err := os.WriteFile(bad, mesh.pem(), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		expect(t, run(t, "", "check", "--control", "127.0.0.1:1", "--credentials", bad), 65, "not an administrator's credentials")
+		expect(t, run(t, "", "check", "--control", "127.0.0.1:1", "--credentials", bad), 65,
+			"not an administrator's credentials")
 	})
 	raw, err := os.ReadFile(file)
 	if err != nil || strings.Count(string(raw), "-----BEGIN") != 3 {
-		t.Errorf("credentials hold %d blocks, want key, certificate and root: %v", strings.Count(string(raw), "-----BEGIN"), err)
+		t.Errorf("credentials hold %d blocks, want key, certificate and root: %v",
+			strings.Count(string(raw), "-----BEGIN"), err)
 	}
 }
 

@@ -16,7 +16,8 @@ func (a *app) adminListCmd() *cobra.Command {
 		Short:   "Administrators' certificates: whose, made by whom, good until when",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			resp, err := ask[adminapi.Empty, adminapi.AdminListResponse](cmd.Context(), a, "AdminList", &adminapi.Empty{})
+			resp, err := ask[adminapi.Empty, adminapi.AdminListResponse](cmd.Context(), a, "AdminList",
+				&adminapi.Empty{})
 			if err != nil {
 				return err
 			}
@@ -64,7 +65,8 @@ them stays: isthmus token list says which join tokens, isthmus events what else.
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (req.ID != "") {
-				return usage(cmd, "give an administrator's name, or --id with one certificate's; isthmus admin list shows both")
+				return usage(cmd,
+					"give an administrator's name, or --id with one certificate's; isthmus admin list shows both")
 			}
 			if len(args) == 1 {
 				req.Name = args[0]
@@ -73,7 +75,8 @@ them stays: isthmus token list says which join tokens, isthmus events what else.
 				fmt.Sprintf("Revoking %q ends its certificates for good.", req.Name+req.ID)); err != nil {
 				return err
 			}
-			resp, err := ask[adminapi.AdminRevokeRequest, adminapi.AdminRevokeResponse](cmd.Context(), a, "AdminRevoke", &req)
+			resp, err := ask[adminapi.AdminRevokeRequest, adminapi.AdminRevokeResponse](cmd.Context(), a, "AdminRevoke",
+				&req)
 			if err != nil {
 				return err
 			}

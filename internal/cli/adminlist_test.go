@@ -36,7 +36,10 @@ bob?[2J  00000000000000b1  60m ago  user root (uid 0)  in 7h          revoked 60
 
 func TestAdminRevoke(t *testing.T) {
 	f := &fake{
-		adminsRevoked: adminapi.AdminRevokeResponse{Admins: []adminapi.AdminCert{{ID: "00000000000000a1", Name: "alice"}}},
+		adminsRevoked: adminapi.AdminRevokeResponse{Admins: []adminapi.AdminCert{{
+			ID:   "00000000000000a1",
+			Name: "alice",
+		}}},
 	}
 	socket := serve(t, f)
 	expect(t, run(t, "", "admin", "revoke", "--socket", socket), 64, "give an administrator's name, or --id")
@@ -61,10 +64,13 @@ func TestAdminRevoke(t *testing.T) {
 
 func TestTokenList(t *testing.T) {
 	f := &fake{tokens: adminapi.TokenListResponse{Tokens: []adminapi.TokenInfo{
-		{ID: "00000000000000a1", Node: "rack1", Role: "node", Grant: grant.Grant{
-			Identities: []string{"default/a", "default/b", "default/c", "default/d"},
-			Workloads:  []grant.Workload{{Namespace: "default", Name: "e"}},
-		}, Created: now.Add(-time.Minute), MadeBy: "administrator alice", Expires: now.Add(14 * time.Minute), State: "open"},
+		{
+			ID: "00000000000000a1", Node: "rack1", Role: "node", Grant: grant.Grant{
+				Identities: []string{"default/a", "default/b", "default/c", "default/d"},
+				Workloads:  []grant.Workload{{Namespace: "default", Name: "e"}},
+			}, Created: now.Add(-time.Minute), MadeBy: "administrator alice", Expires: now.Add(14 * time.Minute),
+			State: "open",
+		},
 		{
 			ID: "00000000000000a2", Node: "rack2", Role: "node", Grant: grant.Grant{Identities: []string{"*"}},
 			Created: now.Add(-time.Minute), MadeBy: "administrator alice", Expires: now.Add(14 * time.Minute),

@@ -32,9 +32,11 @@ func (a *app) agentCmd(cmd *cobra.Command, role snapshot.Role) *cobra.Command {
 	cmd.Args = noArgs
 	f := cmd.Flags()
 	f.StringVar(&agent.Settings, "config", "", "settings file (YAML)")
-	f.StringVar(&agent.TokenFile, "token-file", "", "file with the join token, or - for standard input; needed until the first identity is kept")
+	f.StringVar(&agent.TokenFile, "token-file", "",
+		"file with the join token, or - for standard input; needed until the first identity is kept")
 	if role == snapshot.RoleNode {
-		f.StringVar(&agent.Mode, "mode", "", "node (one Envoy for all workloads) or sidecar (one Envoy a workload); default: that of the settings")
+		f.StringVar(&agent.Mode, "mode", "",
+			"node (one Envoy for all workloads) or sidecar (one Envoy a workload); default: that of the settings")
 	}
 	f.StringVar(&level, "log-level", level, "debug, info, warn or error")
 	f.StringVar(&log.Format, "log-format", log.Format, "text or json")

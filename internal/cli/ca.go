@@ -51,11 +51,13 @@ under it, is cut off: nodes join again with new tokens, peers peer anew.`,
 			if req.Force && req.Cancel {
 				return usage(cmd, "give either --force or --cancel, not both")
 			}
-			before, err := ask[adminapi.Empty, adminapi.CAStatusResponse](cmd.Context(), a, "CAStatus", &adminapi.Empty{})
+			before, err := ask[adminapi.Empty, adminapi.CAStatusResponse](cmd.Context(), a, "CAStatus",
+				&adminapi.Empty{})
 			if err != nil {
 				return err
 			}
-			if err := a.confirmTyped(cmd, yes, rotateArgs(req), before.TrustDomain, rotateEffect(req, *before)); err != nil {
+			if err := a.confirmTyped(cmd, yes, rotateArgs(req), before.TrustDomain,
+				rotateEffect(req, *before)); err != nil {
 				return err
 			}
 			resp, err := ask[adminapi.CARotateRequest, adminapi.CAStatusResponse](cmd.Context(), a, "CARotate", &req)

@@ -28,12 +28,19 @@ func (f *fake) CARotate(_ context.Context, r *adminapi.CARotateRequest) (*admina
 func rotating() adminapi.CAStatusResponse {
 	return adminapi.CAStatusResponse{
 		TrustDomain: "cards.example",
-		Roots:       []adminapi.CARoot{{SHA256: firstRoot, NotAfter: now.Add(240 * time.Hour), Signs: true}, {SHA256: nextRoot, NotAfter: now.Add(2400 * time.Hour)}},
+		Roots: []adminapi.CARoot{
+			{SHA256: firstRoot, NotAfter: now.Add(240 * time.Hour), Signs: true},
+			{SHA256: nextRoot, NotAfter: now.Add(2400 * time.Hour)},
+		},
 		Rotation: &adminapi.CARotation{
-			Step: "prepared", Began: now.Add(-time.Minute), Since: now.Add(-time.Minute), OldSHA256: firstRoot, NewSHA256: nextRoot,
+			Step: "prepared", Began: now.Add(-time.Minute), Since: now.Add(-time.Minute), OldSHA256: firstRoot,
+			NewSHA256: nextRoot,
 			Waits: []adminapi.CAWait{
 				{What: "node", Name: "rack1", Why: "its agent is not connected"},
-				{What: "invitation", Name: "bank", Why: "is open and pins the old root", Until: now.Add(5 * time.Minute)},
+				{
+					What: "invitation", Name: "bank", Why: "is open and pins the old root",
+					Until: now.Add(5 * time.Minute),
+				},
 			},
 		},
 	}
@@ -63,7 +70,8 @@ invitation  bank   in 5m  is open and pins the old root
 		t.Errorf("code %d, got\n%s\nwant\n%s%s", got.code, got.out, want, got.err)
 	}
 	f.ca = adminapi.CAStatusResponse{TrustDomain: "cards.example", Operator: true}
-	if got := run(t, "", "ca", "status", "--socket", serve(t, f)); !strings.Contains(got.out, "an operator's: isthmus ca rotate does not replace it") {
+	if got := run(t, "", "ca", "status", "--socket", serve(t, f)); !strings.Contains(got.out,
+		"an operator's: isthmus ca rotate does not replace it") {
 		t.Errorf("got %s", got.out)
 	}
 }
@@ -81,20 +89,33 @@ func TestCARotateAsks(t *testing.T) {
 		{"a script with --yes", "", []string{"--yes"}, false, 0, "rotate", ""},
 		{"typed", "cards.example\n", nil, true, 0, "rotate", `Type "cards.example" to go on`},
 		{"typed wrong", "cards\n", nil, true, 1, "", "nothing was changed"},
-		{"by force, names who is left behind", "cards.example\n", []string{"--force"}, true, 0, "rotate --force", "goes on without node rack1, invitation bank"},
-		{"by force, repeats the flag", "", []string{"--force"}, false, 64, "", "Next: isthmus ca rotate --force --socket"},
+		{
+			"by force, names who is left behind", "cards.example\n",
+			[]string{"--force"},
+			true, 0, "rotate --force",
+			"goes on without node rack1, invitation bank",
+		},
+		{
+			"by force, repeats the flag", "",
+			[]string{"--force"},
+			false, 64, "",
+			"Next: isthmus ca rotate --force --socket",
+		},
 		{"cancelled", "", []string{"--cancel", "--yes"}, false, 0, "rotate --cancel", ""},
 		{"both", "", []string{"--cancel", "--force", "--yes"}, false, 64, "", "not both"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := &fake{ca: rotating()}
-			got := runAs(t, World{In: strings.NewReader(c.in), Terminal: c.terminal}, Verbs{}, append([]string{"ca", "rotate", "--socket", serve(t, f)}, c.args...)...)
-			if acted := strings.Join(f.acted, ", "); got.code != c.code || acted != c.acted || !strings.Contains(got.err, c.says) {
+			got := runAs(t, World{In: strings.NewReader(c.in), Terminal: c.terminal}, Verbs{},
+				append([]string{"ca", "rotate", "--socket", serve(t, f)}, c.args...)...)
+			if acted := strings.Join(f.acted, ", "); got.code != c.code || acted != c.acted ||
+				!strings.Contains(got.err, c.says) {
 				t.Errorf("code %d, did %q, said\n%s", got.code, acted, got.err)
 			}
 		})
 	}
-	got := run(t, "", "ca", "rotate", "--yes", "--socket", serve(t, refuse(codes.FailedPrecondition, "this mesh stands under an operator's root")))
+	got := run(t, "", "ca", "rotate", "--yes", "--socket",
+		serve(t, refuse(codes.FailedPrecondition, "this mesh stands under an operator's root")))
 	if got.code == 0 || !strings.Contains(got.err, "an operator's root") {
 		t.Errorf("a refusal: %+v", got)
 	}

@@ -16,13 +16,15 @@ func (a *app) catalogueCmd() *cobra.Command {
 		Args:    optionalArg("a peer's name"),
 		Example: "  isthmus catalogue\n  isthmus catalogue cards",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			resp, err := ask[adminapi.PeerRequest, adminapi.CatalogueResponse](cmd.Context(), a, "Catalogue", peerArg(args))
+			resp, err := ask[adminapi.PeerRequest, adminapi.CatalogueResponse](cmd.Context(), a, "Catalogue",
+				peerArg(args))
 			if err != nil {
 				return err
 			}
 			return a.print(resp, func(when) string {
 				if len(args) == 1 && len(resp.Entries) == 0 {
-					return fmt.Sprintf("Nothing is offered by a peer named %s; isthmus peer list shows the peers.\n", clean(args[0], oneLine))
+					return fmt.Sprintf("Nothing is offered by a peer named %s; isthmus peer list shows the peers.\n",
+						clean(args[0], oneLine))
 				}
 				return catalogueText(resp.Entries)
 			})

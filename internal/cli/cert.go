@@ -47,7 +47,8 @@ func ending(certs []adminapi.NodeCert, now time.Time, within time.Duration) []ad
 		return within > 0 && c.NotAfter.Sub(now) > within
 	})
 	slices.SortFunc(certs, func(a, b adminapi.NodeCert) int {
-		return cmp.Or(a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Node, b.Node), cmp.Compare(a.SPIFFEID, b.SPIFFEID), cmp.Compare(a.Serial, b.Serial))
+		return cmp.Or(a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Node, b.Node), cmp.Compare(a.SPIFFEID, b.SPIFFEID),
+			cmp.Compare(a.Serial, b.Serial))
 	})
 	return certs
 }

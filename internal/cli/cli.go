@@ -32,8 +32,9 @@ type World struct {
 type Verbs struct {
 	Control func(ctx context.Context, settings config.Control, log *slog.Logger) error
 	Agent   func(ctx context.Context, a Agent, log *slog.Logger) error
-	Render  func(ctx context.Context, dir string, nodeSettings []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error)
-	Demo    func() *cobra.Command
+	Render  func(ctx context.Context, dir string, nodeSettings []string, proxy string) ([]adminapi.ProxyResource,
+		[]finding.Finding, error)
+	Demo func() *cobra.Command
 }
 
 // Agent is how an agent is started.
@@ -108,7 +109,8 @@ func (a *app) root() *cobra.Command {
 	if a.verbs.Demo != nil {
 		add("run", usageOf(a.verbs.Demo()))
 	}
-	add("ask", a.statusCmd(), a.checkCmd(), a.servicesCmd(), a.endpointsCmd(), a.describeCmd(), a.accessCmd(), a.logsCmd(),
+	add("ask", a.statusCmd(), a.checkCmd(), a.servicesCmd(), a.endpointsCmd(), a.describeCmd(), a.accessCmd(),
+		a.logsCmd(),
 		a.eventsCmd(), a.certCmd(), a.proxyCmd(), a.validateCmd(), a.renderCmd())
 	add("peer", a.peerCmd(), a.catalogueCmd(), a.exportCmd(), a.exportsCmd(), a.importCmd(), a.importsCmd())
 	add("admin", a.tokenCmd(), a.adminCmd(), a.caCmd(), a.versionCmd())
@@ -129,7 +131,8 @@ func (a *app) client(cmd *cobra.Command) *cobra.Command {
 func (a *app) printer(cmd *cobra.Command) *cobra.Command {
 	a.output = formatTable
 	cmd.Flags().VarP(&a.output, "output", "o", "table, wide, json or yaml")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
+	// fails only for a flag that does not exist
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -151,7 +154,9 @@ func usageOf(cmd *cobra.Command) *cobra.Command {
 
 // family is a command that only holds others.
 func family(use, short string, cmds ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c := &cobra.Command{
+		Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	c.AddCommand(cmds...)
 	return c
 }

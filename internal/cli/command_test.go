@@ -38,7 +38,8 @@ func expect(t *testing.T, got result, code int, words ...string) {
 }
 
 func TestOutputFormats(t *testing.T) {
-	socket := serve(t, &fake{checks: adminapi.CheckResponse{Checks: []adminapi.Check{{Name: "root", State: "ok", Detail: "fine"}}}})
+	socket := serve(t,
+		&fake{checks: adminapi.CheckResponse{Checks: []adminapi.Check{{Name: "root", State: "ok", Detail: "fine"}}}})
 	for format, want := range map[string]string{
 		"table": "√ root: fine\n\n1 well, 0 to mind, 0 broken\n",
 		"json":  "{\n  \"checks\": [\n    {\n      \"name\": \"root\",\n      \"state\": \"ok\",\n      \"detail\": \"fine\"\n    }\n  ]\n}\n",
@@ -48,7 +49,8 @@ func TestOutputFormats(t *testing.T) {
 		expect(t, got, 0)
 		same(t, got.out, want)
 	}
-	expect(t, run(t, "", "check", "--socket", socket, "-o", "xml"), 64, `"xml" is none of table, wide, json, yaml`, "Next: isthmus check --help")
+	expect(t, run(t, "", "check", "--socket", socket, "-o", "xml"), 64, `"xml" is none of table, wide, json, yaml`,
+		"Next: isthmus check --help")
 }
 
 func TestCheckExitsWithFindings(t *testing.T) {
@@ -62,7 +64,8 @@ func TestCheckExitsWithFindings(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	dir := t.TempDir()
-	expect(t, run(t, "", "status", "--socket", dir+"/none"), 69, "no control plane runs on this machine", "--config-dir DIR")
+	expect(t, run(t, "", "status", "--socket", dir+"/none"), 69, "no control plane runs on this machine",
+		"--config-dir DIR")
 	dead := filepath.Join(dir, "dead")
 	if err := os.WriteFile(dead, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -104,13 +107,15 @@ func TestRefusals(t *testing.T) {
 		codes.Unimplemented:      {1, "does not know the call ProxyConfig"},
 	} {
 		t.Run(code.String(), func(t *testing.T) {
-			expect(t, run(t, "", "proxy", "config", "x", "--socket", serve(t, refuse(code, "no"))), want.exit, want.next)
+			expect(t, run(t, "", "proxy", "config", "x", "--socket", serve(t, refuse(code, "no"))), want.exit,
+				want.next)
 		})
 	}
 }
 
 func TestAnswerThatNamesTheNextCommandItself(t *testing.T) {
-	got := run(t, "", "peer", "invite", "x", "--socket", serve(t, refuse(codes.FailedPrecondition, "no gateway yet: start one with 'isthmus gateway'")))
+	got := run(t, "", "peer", "invite", "x", "--socket",
+		serve(t, refuse(codes.FailedPrecondition, "no gateway yet: start one with 'isthmus gateway'")))
 	same(t, got.err, "isthmus: no gateway yet: start one with 'isthmus gateway'\n")
 }
 
@@ -162,16 +167,20 @@ func TestUsage(t *testing.T) {
 func TestTokenCreate(t *testing.T) {
 	f := &fake{token: adminapi.TokenResponse{Token: "isthmus-join-v1.SECRET", Expires: now.Add(10 * 60e9)}}
 	socket := serve(t, f)
-	got := run(t, "", "token", "create", "--socket", socket, "--node", "rack1", "--identity", "default/payments", "--identity", "pay/*",
+	got := run(t, "", "token", "create", "--socket", socket, "--node", "rack1", "--identity", "default/payments",
+		"--identity", "pay/*",
 		"--workload", "shop/web-*,sa=front,app=web", "--address", "10.1.0.0/24", "--address", "fd00::1", "--ttl", "10m")
-	expect(t, got, 0, "lets rack1 join, once, until 2026-11-22T12:10:00Z", "isthmus node --config FILE --token-file FILE")
+	expect(t, got, 0, "lets rack1 join, once, until 2026-11-22T12:10:00Z",
+		"isthmus node --config FILE --token-file FILE")
 	same(t, got.out, "isthmus-join-v1.SECRET\n")
 	if strings.Contains(got.err, "SECRET") {
 		t.Error("the token is on standard error, too")
 	}
 	want := adminapi.TokenRequest{
 		Node: "rack1", Role: snapshot.RoleNode, Identities: []string{"default/payments", "pay/*"}, TTL: 600e9,
-		Workloads: []grant.Workload{{Namespace: "shop", Name: "web-*", ServiceAccount: "front", Labels: map[string]string{"app": "web"}}},
+		Workloads: []grant.Workload{{
+			Namespace: "shop", Name: "web-*", ServiceAccount: "front", Labels: map[string]string{"app": "web"},
+		}},
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd00::1/128")},
 	}
 	if diff := cmp.Diff(want, f.asked, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
@@ -182,7 +191,10 @@ func TestTokenCreate(t *testing.T) {
 func TestTokenIntoFile(t *testing.T) {
 	f := &fake{token: adminapi.TokenResponse{Token: "isthmus-join-v1.SECRET", Expires: now}}
 	socket, file := serve(t, f), filepath.Join(t.TempDir(), "token")
-	args := []string{"token", "create", "--socket", socket, "--node", "edge", "--role", "gateway", "--identity", "isthmus-system/gateway", "--out", file}
+	args := []string{
+		"token", "create", "--socket", socket, "--node", "edge", "--role", "gateway", "--identity",
+		"isthmus-system/gateway", "--out", file,
+	}
 	got := run(t, "", args...)
 	expect(t, got, 0, "mode 0600", "isthmus gateway --config FILE --token-file "+file)
 	if got.out != "" || strings.Contains(got.err, "SECRET") {
@@ -204,7 +216,8 @@ func TestTokenIntoFile(t *testing.T) {
 
 func TestPeerInvite(t *testing.T) {
 	f := &fake{invite: adminapi.PeerInviteResponse{
-		Token: "TOKEN", Expires: now.Add(15 * 60e9), TrustDomain: "cards.example", Fingerprint: oneRoot, Addresses: []string{"192.0.2.1:15443"},
+		Token: "TOKEN", Expires: now.Add(15 * 60e9), TrustDomain: "cards.example", Fingerprint: oneRoot,
+		Addresses: []string{"192.0.2.1:15443"},
 	}}
 	got := run(t, "", "peer", "invite", "retail", "--socket", serve(t, f))
 	expect(t, got, 0)
@@ -223,7 +236,10 @@ Afterwards compare both fingerprints with them, aloud: isthmus peer status retai
 }
 
 func TestPeerAccept(t *testing.T) {
-	f := &fake{accept: adminapi.PeerAcceptResponse{Peer: "cards", TrustDomain: "cards.example", KnownAs: "retail", OwnFingerprint: otherRoot, PeersFingerprint: oneRoot}}
+	f := &fake{accept: adminapi.PeerAcceptResponse{
+		Peer: "cards", TrustDomain: "cards.example", KnownAs: "retail", OwnFingerprint: otherRoot,
+		PeersFingerprint: oneRoot,
+	}}
 	socket, file := serve(t, f), filepath.Join(t.TempDir(), "invitation")
 	if err := os.WriteFile(file, []byte("TOKEN\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -257,8 +273,10 @@ func TestDangerousDeedsAsk(t *testing.T) {
 	f := &fake{}
 	socket := serve(t, f)
 	terminal := func(in string) World { return World{In: strings.NewReader(in), Terminal: true} }
-	expect(t, run(t, "cards\n", "peer", "revoke", "cards", "--socket", socket), 64, "Nobody is there to confirm it.", "isthmus peer revoke cards --socket "+socket+" --yes")
-	expect(t, runAs(t, terminal("y\n"), Verbs{}, "peer", "suspend", "cards", "--socket", socket), 1, `Type "cards" to go on`, "nothing was changed")
+	expect(t, run(t, "cards\n", "peer", "revoke", "cards", "--socket", socket), 64, "Nobody is there to confirm it.",
+		"isthmus peer revoke cards --socket "+socket+" --yes")
+	expect(t, runAs(t, terminal("y\n"), Verbs{}, "peer", "suspend", "cards", "--socket", socket), 1,
+		`Type "cards" to go on`, "nothing was changed")
 	if len(f.acted) != 0 {
 		t.Fatalf("done without consent: %v", f.acted)
 	}
@@ -271,12 +289,15 @@ func TestDangerousDeedsAsk(t *testing.T) {
 }
 
 func TestPeerStatusOfNobody(t *testing.T) {
-	expect(t, run(t, "", "peer", "status", "x", "--socket", serve(t, &fake{})), 65, `there is no peer "x"`, "isthmus peer list")
+	expect(t, run(t, "", "peer", "status", "x", "--socket", serve(t, &fake{})), 65, `there is no peer "x"`,
+		"isthmus peer list")
 }
 
 func TestControlSettings(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "control.yaml")
-	if err := os.WriteFile(file, []byte("configDir: /mesh\nstateFile: /state.db\nagentAddress: 10.0.0.1:15012\nlog: {format: json}\n"), 0o600); err != nil {
+	if err := os.WriteFile(file,
+		[]byte("configDir: /mesh\nstateFile: /state.db\nagentAddress: 10.0.0.1:15012\nlog: {format: json}\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	var got config.Control
@@ -287,7 +308,8 @@ func TestControlSettings(t *testing.T) {
 	}}
 	r := runAs(t, World{}, v, "control", "--config", file, "--agent-address", "10.0.0.9:15012")
 	expect(t, r, 1, "isthmus: listen on 10.0.0.9:15012: address in use", `"msg":"began"`)
-	if got.AgentAddress != "10.0.0.9:15012" || got.ConfigDir != "/mesh" || got.KeyFile != "/state.db.key" || got.PeeringAddress != ":15013" {
+	if got.AgentAddress != "10.0.0.9:15012" || got.ConfigDir != "/mesh" || got.KeyFile != "/state.db.key" ||
+		got.PeeringAddress != ":15013" {
 		t.Errorf("settings: %+v", got)
 	}
 	expect(t, runAs(t, World{}, v, "control"), 65, "configDir is missing", "stateFile is missing")
@@ -305,13 +327,18 @@ func TestAgentVerbs(t *testing.T) {
 
 func TestRender(t *testing.T) {
 	fs := []finding.Finding{{Code: "ISM0001", Severity: finding.Warning, Message: "mind."}}
-	v := Verbs{Render: func(_ context.Context, dir string, nodes []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
+	v := Verbs{Render: func(_ context.Context, dir string, nodes []string, proxy string) ([]adminapi.ProxyResource,
+		[]finding.Finding, error,
+	) {
 		if dir != "mesh" || proxy != "n1" || !cmp.Equal(nodes, []string{"a.yaml", "b.yaml"}) {
 			return nil, nil, errors.New("wrong arguments")
 		}
 		return []adminapi.ProxyResource{{Type: "CDS", Name: "c"}, {Type: "RDS", Name: "r", Bytes: 7}}, fs, nil
 	}}
-	args := []string{"render", "-f", "mesh", "--proxy", "n1", "--node-config", "a.yaml", "--node-config", "b.yaml", "--type", "rds"}
+	args := []string{
+		"render", "-f", "mesh", "--proxy", "n1", "--node-config", "a.yaml", "--node-config", "b.yaml",
+		"--type", "rds",
+	}
 	got := runAs(t, World{}, v, args...)
 	expect(t, got, 0, "ISM0001 warning: mind.")
 	same(t, got.out, "TYPE  NAME  VERSION  BYTES  FROM\nRDS   r     -        7      -\n\nWhole: -o yaml\n")
@@ -321,7 +348,9 @@ func TestRender(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	var fs []finding.Finding
-	v := Verbs{Render: func(_ context.Context, dir string, _ []string, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
+	v := Verbs{Render: func(_ context.Context, dir string, _ []string, proxy string) ([]adminapi.ProxyResource,
+		[]finding.Finding, error,
+	) {
 		if dir != "mesh" || proxy != "" {
 			return nil, nil, errors.New("wrong arguments")
 		}

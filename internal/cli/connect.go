@@ -98,7 +98,8 @@ func (a *app) sayWaiting(after time.Duration) func() {
 
 // connect dials once, itself, so that a refused connection is told apart from a refused call.
 func (d *dialer) connect(ctx context.Context) (*grpc.ClientConn, error) {
-	network, address, creds := "unix", d.socket, insecure.NewCredentials() // the kernel vouches for both ends of a Unix socket
+	// the kernel vouches for both ends of a Unix socket
+	network, address, creds := "unix", d.socket, insecure.NewCredentials()
 	if d.address != "" {
 		var err error
 		if creds, err = d.mutualTLS(); err != nil {
@@ -133,7 +134,10 @@ func (d *dialer) connect(ctx context.Context) (*grpc.ClientConn, error) {
 func (d *dialer) unreachable(err error) error {
 	switch {
 	case d.address != "":
-		return &Error{Code: exitUnreachable, Text: fmt.Sprintf("no control plane answers at %s: %s", d.address, err), Next: "check the address, and that `isthmus control` runs there"}
+		return &Error{
+			Code: exitUnreachable, Text: fmt.Sprintf("no control plane answers at %s: %s", d.address, err),
+			Next: "check the address, and that `isthmus control` runs there",
+		}
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return &Error{Code: exitRefused, Text: "you may not open " + d.socket, Next: nextPermission}
 	case errors.Is(err, fs.ErrNotExist):
@@ -152,7 +156,10 @@ func (d *dialer) unreachable(err error) error {
 func (d *dialer) mutualTLS() (credentials.TransportCredentials, error) {
 	const next = "isthmus admin cert NAME --out FILE, on the control plane's machine"
 	if d.credentials == "" {
-		return nil, &Error{Code: exitUsage, Text: "--control needs --credentials FILE: there is no port without mutual TLS", Next: next}
+		return nil, &Error{
+			Code: exitUsage, Text: "--control needs --credentials FILE: there is no port without mutual TLS",
+			Next: next,
+		}
 	}
 	raw, err := os.ReadFile(d.credentials)
 	if err != nil {
@@ -163,7 +170,8 @@ func (d *dialer) mutualTLS() (credentials.TransportCredentials, error) {
 		return nil, badInput(next, "%s: %s", d.credentials, err)
 	}
 	td := svid.ID.TrustDomain()
-	cfg := tlsconfig.MTLSClientConfig(svid, x509bundle.FromX509Authorities(td, roots), tlsconfig.AuthorizeID(spiffe.Control(td)))
+	cfg := tlsconfig.MTLSClientConfig(svid, x509bundle.FromX509Authorities(td, roots),
+		tlsconfig.AuthorizeID(spiffe.Control(td)))
 	cfg.MinVersion = tls.VersionTLS13
 	return credentials.NewTLS(cfg), nil
 }

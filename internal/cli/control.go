@@ -25,12 +25,16 @@ func (a *app) controlCmd() *cobra.Command {
 	f.StringVar(&file, "config", "", "settings file (YAML); flags win over it")
 	f.StringVar(&flags.ConfigDir, "config-dir", "", "folder of YAML that describes the mesh, watched")
 	f.StringVar(&flags.StateFile, "state", "", "SQLite file of everything that is not configuration, made when absent")
-	f.StringVar(&flags.KeyFile, "key-file", "", "key that encrypts private keys in the state file, made when absent (default STATE.key)")
+	f.StringVar(&flags.KeyFile, "key-file", "",
+		"key that encrypts private keys in the state file, made when absent (default STATE.key)")
 	f.StringVar(&flags.Socket, "socket", flags.Socket, "Unix socket for this command line")
-	f.StringVar(&flags.AgentAddress, "agent-address", flags.AgentAddress, "where agents and remote administrators connect (mutual TLS)")
-	f.StringVar(&flags.PeeringAddress, "peering-address", flags.PeeringAddress, "where this mesh's gateways forward what peers say (mutual TLS)")
+	f.StringVar(&flags.AgentAddress, "agent-address", flags.AgentAddress,
+		"where agents and remote administrators connect (mutual TLS)")
+	f.StringVar(&flags.PeeringAddress, "peering-address", flags.PeeringAddress,
+		"where this mesh's gateways forward what peers say (mutual TLS)")
 	f.StringVar(&flags.MetricsAddress, "metrics-address", flags.MetricsAddress, "Prometheus metrics (mutual TLS)")
-	f.StringVar(&flags.HealthAddress, "health-address", flags.HealthAddress, "/healthz and /readyz, plaintext: keep it on loopback")
+	f.StringVar(&flags.HealthAddress, "health-address", flags.HealthAddress,
+		"/healthz and /readyz, plaintext: keep it on loopback")
 	f.StringVar(&level, "log-level", level, "debug, info, warn or error")
 	f.StringVar(&flags.Log.Format, "log-format", flags.Log.Format, "text or json")
 

@@ -53,8 +53,8 @@ type description struct {
 	Findings []finding.Finding     `json:"findings"`
 }
 
-// describe takes NAMESPACE/NAME for a workload if there is one, and any other name for a service first. As a caller writes it,
-// with a port, a name is known, too, and so is a workload's address.
+// describe takes NAMESPACE/NAME for a workload if there is one, and any other name for a service first. As a caller
+// writes it, with a port, a name is known, too, and so is a workload's address.
 func describe(
 	inv adminapi.InventoryResponse, edges []adminapi.AccessEdge, findings []finding.Finding, name string,
 ) (description, error) {
@@ -62,7 +62,8 @@ func describe(
 	if host, _, err := net.SplitHostPort(name); err == nil {
 		name = host
 	}
-	if i := slices.IndexFunc(inv.Workloads, func(w adminapi.WorkloadInfo) bool { return slices.Contains(w.Addresses, name) }); i >= 0 {
+	if i := slices.IndexFunc(inv.Workloads,
+		func(w adminapi.WorkloadInfo) bool { return slices.Contains(w.Addresses, name) }); i >= 0 {
 		name = inv.Workloads[i].Key()
 	}
 	if w, err := findWorkload(inv.Workloads, name); err == nil {
@@ -99,7 +100,10 @@ func describe(
 		}
 	}
 	for _, f := range findings {
-		if slices.ContainsFunc(objects, func(o string) bool { return strings.HasSuffix(f.Object, " "+o) || f.Object == o }) {
+		if slices.ContainsFunc(objects, func(o string) bool {
+			return strings.HasSuffix(f.Object, " "+o) ||
+				f.Object == o
+		}) {
 			d.Findings = append(d.Findings, f)
 		}
 	}
@@ -221,11 +225,12 @@ func serviceText(s adminapi.ServiceInfo) string {
 	for _, p := range s.Ports {
 		fmt.Fprintf(&b, "\nPort %d/%s, %s:\n", p.Number, p.Protocol, served(s, p, " ready"))
 		for _, e := range p.Endpoints {
-			fmt.Fprintf(&b, "  %s  %s  %s\n", clean(e.Address, oneLine), readiness(e.Ready, e.Silent), clean(cmp.Or(e.Workload, "-"), oneLine))
+			fmt.Fprintf(&b, "  %s  %s  %s\n", clean(e.Address, oneLine), readiness(e.Ready, e.Silent),
+				clean(cmp.Or(e.Workload, "-"), oneLine))
 		}
 		for _, peer := range p.Peers {
-			fmt.Fprintf(&b, "  peer %s, weight %d, priority %d, as %s\n", clean(peer.Peer, oneLine), peer.Weight, peer.Priority,
-				clean(peer.Name, oneLine))
+			fmt.Fprintf(&b, "  peer %s, weight %d, priority %d, as %s\n", clean(peer.Peer, oneLine), peer.Weight,
+				peer.Priority, clean(peer.Name, oneLine))
 			if peer.Unready != "" {
 				fmt.Fprintf(&b, "    not ready: %s\n", clean(peer.Unready, oneLine))
 			}

@@ -12,7 +12,8 @@ import (
 // A name that a service and a workload have means the service, and with its namespace the workload.
 func TestDescribeOneOfTwo(t *testing.T) {
 	inv := shop()
-	inv.Workloads = append(inv.Workloads, adminapi.WorkloadInfo{Namespace: "default", Name: "payments", Ready: true, Mode: "STRICT"})
+	inv.Workloads = append(inv.Workloads,
+		adminapi.WorkloadInfo{Namespace: "default", Name: "payments", Ready: true, Mode: "STRICT"})
 	socket := serve(t, &fake{has: inv})
 	for name, want := range map[string]string{
 		"payments": "  service    " + paymentsHost + "\n", "payments.default": "  service    " + paymentsHost + "\n",
@@ -68,7 +69,8 @@ func TestDescribeAService(t *testing.T) {
 		{Code: "ISM0301", Severity: finding.Warning, Object: "Service default/other", Message: "none is ready there."},
 	}}}
 	f.has.Services[2].ExportTo = []string{"default", "books"}
-	f.access.Edges = append(slices.Clone(f.has.Workloads[1].Calls), adminapi.AccessEdge{From: "default/web", To: loansHost + ":80"})
+	f.access.Edges = append(slices.Clone(f.has.Workloads[1].Calls),
+		adminapi.AccessEdge{From: "default/web", To: loansHost + ":80"})
 	got := run(t, "", "describe", "payments.default", "--socket", serve(t, f))
 	expect(t, got, 0)
 	same(t, got.out, `  service    payments.default.svc.cluster.local

@@ -45,7 +45,8 @@ func TestEveryFlagIsDocumented(t *testing.T) {
 	walk = func(cmd *cobra.Command) {
 		for _, m := range flag.FindAllStringSubmatch(cmd.Flags().FlagUsages(), -1) {
 			short, long := m[1], m[2]
-			named := regexp.MustCompile(long+`([^a-z-]|$)`).MatchString(docs) || short != "" && strings.Contains(docs, "`"+short+" ")
+			named := regexp.MustCompile(long+`([^a-z-]|$)`).MatchString(docs) || short != "" &&
+				strings.Contains(docs, "`"+short+" ")
 			if long != "--help" && !named {
 				t.Errorf("docs/cli.md does not name %s of %s", long, cmd.CommandPath())
 			}

@@ -53,7 +53,8 @@ func draftText(r adminapi.DraftResponse) string {
 		case o.Same:
 			b.WriteString(wrapped(fmt.Sprintf("%s is in force as it is (%s).", name, o.Stands), 80) + "\n")
 		case o.Stands != "":
-			b.WriteString(wrapped(fmt.Sprintf("%s stands in %s and says something else: this is to take its place.", name, o.Stands), 80) + "\n")
+			b.WriteString(wrapped(fmt.Sprintf("%s stands in %s and says something else: this is to take its place.",
+				name, o.Stands), 80) + "\n")
 		}
 	}
 	if fs := worthAWord(r.Findings); len(fs) > 0 {
@@ -92,8 +93,8 @@ func wrapped(text string, columns int) string {
 	return b.String()
 }
 
-// writeDraft writes the objects into a file, or into a file of their name in a folder. One that somebody else wrote is never
-// replaced.
+// writeDraft writes the objects into a file, or into a file of their name in a folder. One that somebody else wrote is
+// never replaced.
 func writeDraft(path string, r adminapi.DraftResponse, command string) (written string, changed bool, err error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		path = filepath.Join(path, filepath.Base(r.File))
@@ -107,9 +108,11 @@ func writeDraft(path string, r adminapi.DraftResponse, command string) (written 
 	case bytes.Equal(old, content):
 		return path, false, nil
 	case !bytes.HasPrefix(old, []byte(draftedBy)):
-		return "", false, badInput("choose another --write, or take it into the file by hand", "%s was not written by this command and is left alone", path)
+		return "", false, badInput("choose another --write, or take it into the file by hand",
+			"%s was not written by this command and is left alone", path)
 	}
-	if err := durable.WriteFileAs(path, content, 0o644); err != nil { // no secret, and the control plane's user may be another
+	// no secret, and the control plane's user may be another
+	if err := durable.WriteFileAs(path, content, 0o644); err != nil {
 		return "", false, badInput("choose another --write", "write the objects: %s", err)
 	}
 	return path, true, nil

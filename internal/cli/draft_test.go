@@ -23,15 +23,20 @@ func TestExport(t *testing.T) {
 			{Kind: "FederatedExport", Namespace: "money", Name: "pay-lab", Stands: "pay.yaml:3"},
 			{Kind: "AuthorizationPolicy", Namespace: "money", Name: "pay-lab", Stands: "pay.yaml:20", Same: true},
 		},
-		Findings: []finding.Finding{{Code: "ISM0330", Severity: finding.Warning, Object: "FederatedExport money/pay-lab", Message: "no endpoint is ready", Remedy: "start it"}, {
+		Findings: []finding.Finding{{
+			Code: "ISM0330", Severity: finding.Warning, Object: "FederatedExport money/pay-lab",
+			Message: "no endpoint is ready", Remedy: "start it",
+		}, {
 			Code: "ISM0281", Severity: finding.Info, Object: "Workload money/pay", Message: "it is away",
 		}},
 	}}
-	got := run(t, "", "export", "money/pay", "--to", "lab", "--as", "pay", "--callers", "front/web,front/app", "--methods", "GET",
+	got := run(t, "", "export", "money/pay", "--to", "lab", "--as", "pay", "--callers", "front/web,front/app",
+		"--methods", "GET",
 		"--paths", "/v1/*", "--socket", serve(t, f))
 	expect(t, got, 0)
 	want := adminapi.ExportDraftRequest{
-		Service: "money/pay", Peer: "lab", As: "pay", Callers: []string{"front/web", "front/app"}, Methods: []string{"GET"}, Paths: []string{"/v1/*"},
+		Service: "money/pay", Peer: "lab", As: "pay", Callers: []string{"front/web", "front/app"},
+		Methods: []string{"GET"}, Paths: []string{"/v1/*"},
 	}
 	if diff := cmp.Diff(want, f.asked); diff != "" {
 		t.Error(diff)
@@ -42,7 +47,8 @@ kind: FederatedExport
 	for _, part := range []string{
 		"Every caller of peer lab may send it every request: --callers, --methods and\n--paths narrow that.\n",
 		"FederatedExport money/pay-lab stands in pay.yaml:3 and says something else: this\nis to take its place.\n",
-		"AuthorizationPolicy money/pay-lab is in force as it is (pay.yaml:20).\n", "It would have findings:\n", "ISM0330",
+		"AuthorizationPolicy money/pay-lab is in force as it is (pay.yaml:20).\n", "It would have findings:\n",
+		"ISM0330",
 	} {
 		if !strings.Contains(got.err, part) {
 			t.Errorf("it lacks %q:\n%s", part, got.err)
@@ -54,13 +60,16 @@ kind: FederatedExport
 	expect(t, run(t, "", "export", "pay", "--socket", serve(t, f)), 64, "--to PEER is missing")
 	got = run(t, "", "export", "pay", "--to", "lab", "-o", "json", "--socket", serve(t, f))
 	expect(t, got, 0)
-	if !strings.Contains(got.out, `"file": "export-money-pay-lab.yaml"`) || !strings.Contains(got.out, `"stands": "pay.yaml:3"`) {
+	if !strings.Contains(got.out, `"file": "export-money-pay-lab.yaml"`) ||
+		!strings.Contains(got.out, `"stands": "pay.yaml:3"`) {
 		t.Error(got.out)
 	}
 	expect(t, run(t, "", "export", "pay", "--to", "lba", "--socket",
-		serve(t, refuse(codes.NotFound, `there is no peer "lba" (did you mean lab?): isthmus peer list shows them`))), 65, "did you mean lab?")
+		serve(t, refuse(codes.NotFound, `there is no peer "lba" (did you mean lab?): isthmus peer list shows them`))),
+		65, "did you mean lab?")
 	expect(t, run(t, "", "export", "pay", "--to", "lab", "--socket",
-		serve(t, refuse(codes.FailedPrecondition, "this would be refused: ISM0065 error …"))), 1, "this would be refused: ISM0065")
+		serve(t, refuse(codes.FailedPrecondition, "this would be refused: ISM0065 error …"))), 1,
+		"this would be refused: ISM0065")
 }
 
 // A file is written whole, said twice it changes nothing, and what somebody else wrote is left alone.
@@ -69,7 +78,8 @@ func TestImportIsWritten(t *testing.T) {
 	dir, socket := t.TempDir(), serve(t, f)
 	write := func(to string, callers string) result {
 		t.Helper()
-		return run(t, "", "import", "bank/money/pay", "--as", "front/pay", "--callers", callers, "--write", to, "--socket", socket)
+		return run(t, "", "import", "bank/money/pay", "--as", "front/pay", "--callers", callers, "--write", to,
+			"--socket", socket)
 	}
 	file := filepath.Join(dir, "import-front-pay.yaml")
 	got := write(dir, "web")
@@ -77,7 +87,9 @@ func TestImportIsWritten(t *testing.T) {
 	if got.out != "" {
 		t.Errorf("printed: %q", got.out)
 	}
-	if diff := cmp.Diff(adminapi.ImportDraftRequest{Peer: "bank", Name: "money/pay", As: "front/pay", Callers: []string{"web"}}, f.asked); diff != "" {
+	if diff := cmp.Diff(adminapi.ImportDraftRequest{
+		Peer: "bank", Name: "money/pay", As: "front/pay", Callers: []string{"web"},
+	}, f.asked); diff != "" {
 		t.Error(diff)
 	}
 	content := func(path string) string {
@@ -88,13 +100,15 @@ func TestImportIsWritten(t *testing.T) {
 		}
 		return string(b)
 	}
-	same(t, content(file), "# Written by isthmus import bank/money/pay --as front/pay --callers web\nkind: FederatedImport\n")
+	same(t, content(file),
+		"# Written by isthmus import bank/money/pay --as front/pay --callers web\nkind: FederatedImport\n")
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o644 {
 		t.Errorf("mode %v: %v", info.Mode(), err)
 	}
 	expect(t, write(dir, "web"), 0, file+" says so already.")
 	expect(t, write(file, "app"), 0, "Written: "+file)
-	same(t, content(file), "# Written by isthmus import bank/money/pay --as front/pay --callers app\nkind: FederatedImport\n")
+	same(t, content(file),
+		"# Written by isthmus import bank/money/pay --as front/pay --callers app\nkind: FederatedImport\n")
 
 	other := filepath.Join(dir, "mine.yaml")
 	if err := os.WriteFile(other, []byte("kind: FederatedImport # mine\n"), 0o600); err != nil {
@@ -114,10 +128,13 @@ func TestPeerSet(t *testing.T) {
 	end := time.Date(2027, 3, 31, 0, 0, 0, 0, time.UTC)
 	f := &fake{terms: adminapi.PeerTermsResponse{Peer: "bank", MaxBundleAge: 12 * time.Hour, ExpiresAt: end}}
 	socket := serve(t, f)
-	got := run(t, "", "peer", "set", "bank", "--max-bundle-age", "12h", "--expires-at", "2027-03-31T00:00:00Z", "--socket", socket)
+	got := run(t, "", "peer", "set", "bank", "--max-bundle-age", "12h", "--expires-at", "2027-03-31T00:00:00Z",
+		"--socket", socket)
 	expect(t, got, 0)
-	same(t, got.out, "Peer bank: everything is refused once its roots are older than 12h; the peering ends at 2027-03-31T00:00:00Z.\n")
-	if diff := cmp.Diff(adminapi.PeerTermsRequest{Peer: "bank", MaxBundleAge: 12 * time.Hour, ExpiresAt: end}, f.asked); diff != "" {
+	same(t, got.out,
+		"Peer bank: everything is refused once its roots are older than 12h; the peering ends at 2027-03-31T00:00:00Z.\n")
+	if diff := cmp.Diff(adminapi.PeerTermsRequest{Peer: "bank", MaxBundleAge: 12 * time.Hour, ExpiresAt: end},
+		f.asked); diff != "" {
 		t.Error(diff)
 	}
 	f.terms.ExpiresAt = time.Time{}

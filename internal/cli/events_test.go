@@ -46,10 +46,12 @@ func TestEvents(t *testing.T) {
 	expect(t, run(t, "", "events", "-n", "0", "--socket", socket), 64, "say 1 to 10000")
 	f.events.Events = nil
 	same(t, run(t, "", "events", "--socket", socket).out, "Nothing is on record.\n")
-	same(t, run(t, "", "events", "--actor", "ada", "--socket", socket).out, "Nothing like this is on record; isthmus events shows the latest.\n")
+	same(t, run(t, "", "events", "--actor", "ada", "--socket", socket).out,
+		"Nothing like this is on record; isthmus events shows the latest.\n")
 }
 
 // At an abstract name anybody could listen.
 func TestAbstractSocketIsNotAsked(t *testing.T) {
-	expect(t, run(t, "", "status", "--socket", "@isthmus"), 64, "is an abstract name", "/run/isthmus/control/control.sock")
+	expect(t, run(t, "", "status", "--socket", "@isthmus"), 64, "is an abstract name",
+		"/run/isthmus/control/control.sock")
 }

@@ -36,14 +36,17 @@ effect once they stand in the folder of the configuration; --write puts them the
 	f := cmd.Flags()
 	f.StringVar(&req.Peer, "to", "", "the peer (required)")
 	f.StringVar(&req.As, "as", "", "the name that the peer sees; default: the service's")
-	f.StringSliceVar(&req.Callers, "callers", nil, "who of the peer may call it: NAMESPACE/ACCOUNT or SPIFFE IDs; default: all")
+	f.StringSliceVar(&req.Callers, "callers", nil,
+		"who of the peer may call it: NAMESPACE/ACCOUNT or SPIFFE IDs; default: all")
 	f.StringSliceVar(&req.Methods, "methods", nil, "HTTP methods that may be used; default: all")
-	f.StringSliceVar(&req.Paths, "paths", nil, `paths that may be asked for, with "*" at the end a prefix; default: all`)
+	f.StringSliceVar(&req.Paths, "paths", nil,
+		`paths that may be asked for, with "*" at the end a prefix; default: all`)
 	f.StringVar(&write, "write", "", "write to this file, or to one in this folder, instead of printing")
 	peers := a.completion(a.peerNames)
-	_ = cmd.RegisterFlagCompletionFunc("to", func(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		return peers(cmd, nil, typed)
-	}) // fails only for a flag that does not exist
+	_ = cmd.RegisterFlagCompletionFunc("to",
+		func(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return peers(cmd, nil, typed)
+		}) // fails only for a flag that does not exist
 	cmd.ValidArgsFunction = a.completion(a.hosts)
 	return a.client(cmd)
 }

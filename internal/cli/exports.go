@@ -41,7 +41,10 @@ func exportsText(exports []adminapi.ExportStatus, w when) string {
 	}
 	t := newTable(head...)
 	for _, e := range exports {
-		cells := []string{e.Name, e.Service, fmt.Sprint(e.Port), e.Protocol, e.Alias, e.Peer, fmt.Sprint(e.Rules), fmt.Sprint(e.Endpoints), e.State}
+		cells := []string{
+			e.Name, e.Service, fmt.Sprint(e.Port), e.Protocol, e.Alias, e.Peer, fmt.Sprint(e.Rules),
+			fmt.Sprint(e.Endpoints), e.State,
+		}
 		if w.wide {
 			cells = append(cells, e.SNI)
 		}

@@ -116,7 +116,9 @@ func (f *fake) TokenCancel(_ context.Context, r *adminapi.TokenCancelRequest) (*
 	return answer(f, *r, &f.cancelled)
 }
 
-func (f *fake) PeerManifest(_ context.Context, r *adminapi.PeerManifestRequest) (*adminapi.PeerManifestResponse, error) {
+func (f *fake) PeerManifest(
+	_ context.Context, r *adminapi.PeerManifestRequest,
+) (*adminapi.PeerManifestResponse, error) {
 	return answer(f, *r, &f.manifest)
 }
 

@@ -12,7 +12,8 @@ const helpWidth = 80
 // foldHelp has all help fit helpWidth. Examples are broken by their authors.
 func foldHelp(root *cobra.Command) {
 	cobra.AddTemplateFunc("fold", fold)
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages |", "Flags.FlagUsagesWrapped 80 |"))
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages |",
+		"Flags.FlagUsagesWrapped 80 |"))
 	root.SetHelpTemplate(strings.ReplaceAll(root.HelpTemplate(), "{{. | trim", "{{. | fold | trim"))
 }
 

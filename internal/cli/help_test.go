@@ -21,7 +21,8 @@ func TestHelp(t *testing.T) {
 				t.Fatal(err)
 			}
 			fits(t, out.String())
-			if !c.HasSubCommands() && c.Parent().Name() != "completion" && c.Name() != "help" && c.Name() != "completion" && c.Example == "" {
+			if !c.HasSubCommands() && c.Parent().Name() != "completion" && c.Name() != "help" &&
+				c.Name() != "completion" && c.Example == "" {
 				t.Error("no example")
 			}
 		})
@@ -41,6 +42,7 @@ func TestHelp(t *testing.T) {
 }
 
 func TestFold(t *testing.T) {
-	same(t, fold("one two\nthree\n\n"+"a "+"0123456789012345678901234567890123456789 0123456789012345678901234567890123456 b c"),
+	same(t, fold("one two\nthree\n\n"+"a "+
+		"0123456789012345678901234567890123456789 0123456789012345678901234567890123456 b c"),
 		"one two three\n\na 0123456789012345678901234567890123456789 0123456789012345678901234567890123456\nb c")
 }

@@ -41,7 +41,10 @@ func importsText(imports []adminapi.ImportStatus, w when) string {
 		if callers == "" {
 			callers = "nobody"
 		}
-		cells := []string{i.Name, fmt.Sprintf("%s:%d", i.Host, i.Port), i.Protocol, callers, i.State, strings.Join(i.From, ", ")}
+		cells := []string{
+			i.Name, fmt.Sprintf("%s:%d", i.Host, i.Port), i.Protocol, callers, i.State,
+			strings.Join(i.From, ", "),
+		}
 		if w.wide {
 			cells = append(cells, i.VIP)
 		}

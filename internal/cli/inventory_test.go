@@ -24,32 +24,51 @@ func shop() adminapi.InventoryResponse {
 	return adminapi.InventoryResponse{
 		Services: []adminapi.ServiceInfo{
 			{
-				Host: "api.bank.example", Namespace: "default", Name: "api.bank.example", External: true, Addresses: []string{"240.240.0.3"},
-				From:  []string{"ServiceEntry default/bank (e.yaml:1)"},
-				Ports: []adminapi.ServicePort{{Number: 443, Protocol: "TLS", Endpoints: []adminapi.ServiceEndpoint{{Address: "192.0.2.9:443", Ready: true}}}},
-			},
-			{
-				Host: loansHost, Namespace: "default", Name: "loans", Addresses: []string{"240.240.0.2"}, From: []string{"FederatedImport default/loans (i.yaml:1)"},
+				Host: "api.bank.example", Namespace: "default", Name: "api.bank.example", External: true,
+				Addresses: []string{"240.240.0.3"}, From: []string{"ServiceEntry default/bank (e.yaml:1)"},
 				Ports: []adminapi.ServicePort{{
-					Number: 80, Protocol: "HTTP", Callers: []string{"spiffe://cards.example/ns/default/sa/web"},
-					Peers: []adminapi.ServingPeer{{Peer: "bank", Name: "loans.default.cards.fed.bank.example", Weight: 1}},
+					Number: 443, Protocol: "TLS",
+					Endpoints: []adminapi.ServiceEndpoint{{Address: "192.0.2.9:443", Ready: true}},
 				}},
 			},
 			{
-				Host: paymentsHost, Namespace: "default", Name: "payments", Addresses: []string{"240.240.0.1", "100::f0f0:1"}, From: []string{"Service default/payments (s.yaml:1)"},
-				Ports: []adminapi.ServicePort{{Number: 80, Protocol: "HTTP", MTLS: true, Callers: []string{"spiffe://cards.example/ns/default/sa/web"}, Endpoints: []adminapi.ServiceEndpoint{
-					{Address: "10.0.0.1:8080", Workload: "default/payments-1", Node: "rack1", Ready: true},
-					{Address: "10.0.0.2:8080", Other: "[fd00::2]:8080", Workload: "default/payments-2", Node: "rack2"},
-				}}},
+				Host: loansHost, Namespace: "default", Name: "loans", Addresses: []string{"240.240.0.2"},
+				From: []string{"FederatedImport default/loans (i.yaml:1)"},
+				Ports: []adminapi.ServicePort{{
+					Number: 80, Protocol: "HTTP", Callers: []string{"spiffe://cards.example/ns/default/sa/web"},
+					Peers: []adminapi.ServingPeer{{
+						Peer: "bank", Name: "loans.default.cards.fed.bank.example", Weight: 1,
+					}},
+				}},
+			},
+			{
+				Host: paymentsHost, Namespace: "default", Name: "payments",
+				Addresses: []string{"240.240.0.1", "100::f0f0:1"},
+				From:      []string{"Service default/payments (s.yaml:1)"},
+				Ports: []adminapi.ServicePort{{
+					Number: 80, Protocol: "HTTP", MTLS: true,
+					Callers: []string{"spiffe://cards.example/ns/default/sa/web"},
+					Endpoints: []adminapi.ServiceEndpoint{
+						{Address: "10.0.0.1:8080", Workload: "default/payments-1", Node: "rack1", Ready: true},
+						{
+							Address: "10.0.0.2:8080", Other: "[fd00::2]:8080", Workload: "default/payments-2",
+							Node: "rack2",
+						},
+					},
+				}},
 			},
 		},
 		Workloads: []adminapi.WorkloadInfo{
 			{
-				Namespace: "default", Name: "payments-2", Identity: "spiffe://cards.example/ns/default/sa/payments", Node: "rack2",
-				Labels: []string{"app=payments"}, Addresses: []string{"10.0.0.2", "fd00::2"}, Mode: "STRICT",
+				Namespace: "default", Name: "payments-2", Identity: "spiffe://cards.example/ns/default/sa/payments",
+				Node: "rack2", Labels: []string{"app=payments"}, Addresses: []string{"10.0.0.2", "fd00::2"},
+				Mode: "STRICT",
 				Ports: []adminapi.WorkloadPort{{
 					Number: 8080, Protocol: "HTTP", Mode: "STRICT", Hosts: []string{paymentsHost}, Default: "deny",
-					Policies: []string{"DENY AuthorizationPolicy istio-system/all (d.yaml:1)", "ALLOW AuthorizationPolicy default/pay (p.yaml:3)"},
+					Policies: []string{
+						"DENY AuthorizationPolicy istio-system/all (d.yaml:1)",
+						"ALLOW AuthorizationPolicy default/pay (p.yaml:3)",
+					},
 				}},
 			},
 			{
@@ -154,7 +173,9 @@ func TestSilentNode(t *testing.T) {
 
 // A short name that two namespaces have stands for neither.
 func TestShortNameOfTwo(t *testing.T) {
-	services := append(shop().Services, adminapi.ServiceInfo{Host: "payments.other.svc.cluster.local", Namespace: "other", Name: "payments"})
+	services := append(shop().Services, adminapi.ServiceInfo{
+		Host: "payments.other.svc.cluster.local", Namespace: "other", Name: "payments",
+	})
 	if host, err := findHost(services, "payments"); err == nil {
 		t.Errorf("payments stands for %s", host)
 	}
@@ -183,7 +204,10 @@ func TestAccessOfNames(t *testing.T) {
 	inv := shop()
 	f := &fake{has: inv, access: adminapi.AccessResponse{Edges: inv.Workloads[1].Calls}}
 	socket := serve(t, f)
-	for _, line := range []string{"--to payments", "--to payments.default:80", "--from web", "--from default/web --to " + paymentsHost + ":80"} {
+	for _, line := range []string{
+		"--to payments", "--to payments.default:80", "--from web",
+		"--from default/web --to " + paymentsHost + ":80",
+	} {
 		got := run(t, "", append([]string{"access", "--socket", socket}, strings.Fields(line)...)...)
 		expect(t, got, 0)
 		if !strings.Contains(got.out, "default/web  "+paymentsHost+":80") {
@@ -229,11 +253,15 @@ func TestAccessOfOnePort(t *testing.T) {
 
 func TestDescribe(t *testing.T) {
 	f := &fake{has: shop(), status: adminapi.StatusResponse{Findings: []finding.Finding{
-		{Code: "ISM0042", Severity: finding.Error, Object: "AuthorizationPolicy default/pay", Message: "no.", Remedy: "mend it."},
+		{
+			Code: "ISM0042", Severity: finding.Error, Object: "AuthorizationPolicy default/pay", Message: "no.",
+			Remedy: "mend it.",
+		},
 		{Code: "ISM0060", Severity: finding.Error, Object: "FederatedExport default/x", Message: "other."},
 	}}}
 	f.access.Edges = append(slices.Clone(f.has.Workloads[1].Calls), adminapi.AccessEdge{
-		From: "peer bank: spiffe://bank.example/ns/front/sa/till", To: paymentsHost + ":80", By: []string{"FederatedExport default/pay (x.yaml:1)"},
+		From: "peer bank: spiffe://bank.example/ns/front/sa/till", To: paymentsHost + ":80",
+		By: []string{"FederatedExport default/pay (x.yaml:1)"},
 	})
 	socket := serve(t, f)
 	got := run(t, "", "describe", "payments-2", "--socket", socket)
@@ -268,12 +296,14 @@ Findings:
 		}
 	}
 	got = run(t, "", "describe", "payments.default:80", "--socket", socket)
-	if expect(t, got, 0); !strings.Contains(got.out, "  peer bank: spiffe://bank.example/ns/front/sa/till → "+paymentsHost+":80") {
+	if expect(t, got, 0); !strings.Contains(got.out,
+		"  peer bank: spiffe://bank.example/ns/front/sa/till → "+paymentsHost+":80") {
 		t.Errorf("a caller at a peer is missing:\n%s", got.out)
 	}
 	f.access.Edges = nil
 	got = run(t, "", "describe", "payments.default", "--socket", socket)
-	if expect(t, got, 0); !strings.Contains(got.out, "  nobody: no AuthorizationPolicy of the workloads behind it allows a caller\n") {
+	if expect(t, got, 0); !strings.Contains(got.out,
+		"  nobody: no AuthorizationPolicy of the workloads behind it allows a caller\n") {
 		t.Errorf("it does not say why nobody may call:\n%s", got.out)
 	}
 	for i := range f.has.Services[2].Ports {
@@ -305,8 +335,13 @@ Findings:
 
 // What a person types is completed by names of what runs.
 func TestCompletion(t *testing.T) {
-	f := &fake{has: shop(), status: cards(), peers: adminapi.PeerListResponse{Peers: []adminapi.PeerStatus{{Name: "bank"}}}}
-	f.offers.Entries = []adminapi.CatalogueEntry{{Peer: "bank", OfferedService: snapshot.OfferedService{Namespace: "money", Name: "pay"}}}
+	f := &fake{
+		has: shop(), status: cards(), peers: adminapi.PeerListResponse{Peers: []adminapi.PeerStatus{{Name: "bank"}}},
+	}
+	f.offers.Entries = []adminapi.CatalogueEntry{{
+		Peer:           "bank",
+		OfferedService: snapshot.OfferedService{Namespace: "money", Name: "pay"},
+	}}
 	socket := serve(t, f)
 	for line, want := range map[string]string{
 		"endpoints ":     paymentsHost,
@@ -331,13 +366,16 @@ func TestCompletion(t *testing.T) {
 		if strings.HasPrefix(words[last-1], "-") { // what is asked for is the flag's value
 			last--
 		}
-		args := slices.Concat([]string{"__complete"}, words[:last], []string{"--socket", socket}, words[last:], []string{""})
+		args := slices.Concat([]string{"__complete"}, words[:last], []string{"--socket", socket}, words[last:],
+			[]string{""})
 		got := run(t, "", args...)
-		if got.code != 0 || !strings.Contains(got.out, want+"\n") || !strings.HasSuffix(got.out, "\n:4\n") { // and by no file
+		// and by no file
+		if got.code != 0 || !strings.Contains(got.out, want+"\n") || !strings.HasSuffix(got.out, "\n:4\n") {
 			t.Errorf("%q is completed by:\n%s%s", line, got.out, got.err)
 		}
 	}
-	for _, line := range []string{"endpoints a", "describe a", "peer status a", "import a", "export a"} { // has all that it takes
+	// has all that it takes
+	for _, line := range []string{"endpoints a", "describe a", "peer status a", "import a", "export a"} {
 		args := append([]string{"__complete"}, strings.Fields(line)...)
 		same(t, run(t, "", append(args, "--socket", socket, "")...).out, ":4\n")
 	}
@@ -359,7 +397,8 @@ func TestSocketOfTheEnvironment(t *testing.T) {
 func TestVersionFlag(t *testing.T) {
 	got := run(t, "", "--version")
 	expect(t, got, 0)
-	if whole := run(t, "", "version").out; got.out == "isthmus \n" || !strings.HasPrefix(whole, strings.TrimSuffix(got.out, "\n")+" (") {
+	if whole := run(t, "", "version").out; got.out == "isthmus \n" ||
+		!strings.HasPrefix(whole, strings.TrimSuffix(got.out, "\n")+" (") {
 		t.Errorf("it says %q, and the command %q", got.out, whole)
 	}
 }

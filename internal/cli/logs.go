@@ -71,7 +71,8 @@ agents write. It asks no control plane: run it on the host of the workload or th
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&folders, "run-dir", nil, "the runDir of an agent's settings; repeat it (default: all below "+runFolders+")")
+	f.StringArrayVar(&folders, "run-dir", nil,
+		"the runDir of an agent's settings; repeat it (default: all below "+runFolders+")")
 	f.StringVar(&filter.workload, "workload", "", "only this one's, NAMESPACE/NAME")
 	f.StringVar(&filter.peer, "peer", "", "only what crossed to or from this peer")
 	f.BoolVar(&filter.refused, "refused", false, "only what was refused or failed")

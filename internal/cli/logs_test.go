@@ -33,18 +33,23 @@ not JSON
 	write("dns.log", `{"time":"2026-11-22T11:59:30Z","log":"dns"}`+"\n")
 	got := run(t, "", "logs", "--run-dir", dir, "-o", "wide")
 	expect(t, got, 0)
-	same(t, got.out, "2026-11-22T11:10:00Z  handshake  10.0.0.9 → default/payments  (a?[2J)  from 10.0.0.9  inbound  0.0ms\n"+
-		"2026-11-22T11:30:00Z  allowed  spiffe://cards.example/ns/default/sa/web → loans  peer bank  POST /l  200  from -  egress  0.0ms\n"+
-		"2026-11-22T11:59:00Z  denied  spiffe://cards.example/ns/default/sa/web → default/payments  GET /x  403  (no policy allows it)  from -  inbound  0.0ms\n")
+	same(t, got.out,
+		"2026-11-22T11:10:00Z  handshake  10.0.0.9 → default/payments  (a?[2J)  from 10.0.0.9  inbound  0.0ms\n"+
+			"2026-11-22T11:30:00Z  allowed  spiffe://cards.example/ns/default/sa/web → loans  peer bank  POST /l  200  from -  egress  0.0ms\n"+
+			"2026-11-22T11:59:00Z  denied  spiffe://cards.example/ns/default/sa/web → default/payments  GET /x  403  (no policy allows it)  from -  inbound  0.0ms\n")
 	for line, n := range map[string]int{
-		"": 3, "--refused": 2, "--peer bank": 1, "--workload default/payments": 2, "--since 30m": 2, "--tail 1": 1, "--peer x": 0,
+		"": 3, "--refused": 2, "--peer bank": 1, "--workload default/payments": 2, "--since 30m": 2, "--tail 1": 1,
+		"--peer x": 0,
 	} {
 		got := run(t, "", append([]string{"logs", "--run-dir", dir, "-o", "json"}, strings.Fields(line)...)...)
 		if got.code != 0 || strings.Count(got.out, "\n") != n {
 			t.Errorf("logs %s: %d\n%s%s", line, got.code, got.out, got.err)
 		}
 	}
-	for folder, want := range map[string]string{dir: "No entry is like that", t.TempDir(): "There is no log there yet"} {
+	for folder, want := range map[string]string{
+		dir:         "No entry is like that",
+		t.TempDir(): "There is no log there yet",
+	} {
 		expect(t, run(t, "", "logs", "--run-dir", folder, "--peer", "x"), 0, want)
 	}
 	for _, line := range []string{"", "--tail 0"} { // a hundred of them, unless told otherwise
@@ -57,7 +62,8 @@ not JSON
 			t.Fatal(err)
 		}
 		want := map[string]int{"": 100, "--tail 0": 105}[line]
-		if got := run(t, "", append([]string{"logs", "--run-dir", all}, strings.Fields(line)...)...); strings.Count(got.out, "\n") != want {
+		if got := run(t, "", append([]string{"logs", "--run-dir", all},
+			strings.Fields(line)...)...); strings.Count(got.out, "\n") != want {
 			t.Errorf("logs %s of 105: %d lines, not %d", line, strings.Count(got.out, "\n"), want)
 		}
 	}
@@ -87,7 +93,8 @@ func TestLogFormats(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "access.x.log"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, run(t, "", "logs", "--run-dir", dir), 0, "Nothing was refused, and nothing crossed, as far as the files go back.")
+	expect(t, run(t, "", "logs", "--run-dir", dir), 0,
+		"Nothing was refused, and nothing crossed, as far as the files go back.")
 }
 
 // The filter by workload takes its calls and the calls to it.
@@ -114,7 +121,8 @@ func TestLogsAreFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if _, err := f.WriteString(`{"log":"inbound","verdict":"` + verdict + `","destination":"` + destination + `"}` + "\n"); err != nil {
+		if _, err := f.WriteString(`{"log":"inbound","verdict":"` + verdict + `","destination":"` + destination + `"}` +
+			"\n"); err != nil {
 			t.Fatal(err)
 		}
 	}

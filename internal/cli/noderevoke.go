@@ -21,11 +21,13 @@ A new join token lets a node of that name in again. isthmus status lists the nod
 		Example: "  isthmus node revoke rack1",
 		Args:    oneArg("the node's or gateway's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			effect := fmt.Sprintf("Revoking %q shuts it out; its workloads and those who call them are cut off.", args[0])
+			effect := fmt.Sprintf("Revoking %q shuts it out; its workloads and those who call them are cut off.",
+				args[0])
 			if err := a.confirm(cmd, yes, args[0], effect); err != nil {
 				return err
 			}
-			resp, err := ask[adminapi.NodeRequest, adminapi.RevokedNode](cmd.Context(), a, "RevokeNode", &adminapi.NodeRequest{Node: args[0]})
+			resp, err := ask[adminapi.NodeRequest, adminapi.RevokedNode](cmd.Context(), a, "RevokeNode",
+				&adminapi.NodeRequest{Node: args[0]})
 			if err != nil {
 				return err
 			}
@@ -50,5 +52,6 @@ func revokedText(r adminapi.RevokedNode, w when) string {
 	for _, c := range r.Certificates {
 		t.row(c.SPIFFEID, w.future(c.NotAfter))
 	}
-	return b.String() + t.String() + "\n  Next: isthmus ca rotate, which ends them when it is done and fails no request of others\n"
+	return b.String() + t.String() +
+		"\n  Next: isthmus ca rotate, which ends them when it is done and fails no request of others\n"
 }

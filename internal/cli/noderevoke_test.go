@@ -16,7 +16,8 @@ func TestNodeRevoke(t *testing.T) {
 		{SPIFFEID: "spiffe://cards.example/ns/default/sa/payments", NotAfter: now.Add(42 * time.Minute)},
 	}}}
 	socket := serve(t, f)
-	expect(t, run(t, "", "node", "revoke", "rack1", "--socket", socket), 64, "Nobody is there to confirm it", "node revoke rack1 --socket "+socket+" --yes")
+	expect(t, run(t, "", "node", "revoke", "rack1", "--socket", socket), 64, "Nobody is there to confirm it",
+		"node revoke rack1 --socket "+socket+" --yes")
 	asked := World{In: strings.NewReader("rack2\n"), Terminal: true}
 	expect(t, runAs(t, asked, Verbs{}, "node", "revoke", "rack1", "--socket", socket), 1, "nothing was changed")
 	if len(f.acted) > 0 {
@@ -36,10 +37,12 @@ spiffe://cards.example/ns/default/sa/payments  in 42m
 		t.Error(diff)
 	}
 	f.revoked.Certificates = nil
-	if got := run(t, "", "node", "revoke", "rack1", "--socket", socket, "--yes"); !strings.Contains(got.out, "holds no certificate") {
+	if got := run(t, "", "node", "revoke", "rack1", "--socket", socket, "--yes"); !strings.Contains(got.out,
+		"holds no certificate") {
 		t.Error(got.out)
 	}
-	expect(t, run(t, "", "node", "revoke", "x", "--yes", "--socket", serve(t, refuse(codes.NotFound, "there is no node"))), 65, "isthmus status lists the proxies")
+	expect(t, run(t, "", "node", "revoke", "x", "--yes", "--socket",
+		serve(t, refuse(codes.NotFound, "there is no node"))), 65, "isthmus status lists the proxies")
 	expect(t, run(t, "", "node", "revok", "rack1"), 64, `no command "revok" (revoke?)`)
 	expect(t, run(t, "", "node"), 64, "--config is missing")
 }

@@ -34,7 +34,8 @@ administrator consents by accepting it. NAME is what this mesh calls the peer.`,
 			if err := checkOut(out); err != nil {
 				return err
 			}
-			resp, err := ask[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](cmd.Context(), a, "PeerInvite", &req)
+			resp, err := ask[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](cmd.Context(), a, "PeerInvite",
+				&req)
 			if err != nil {
 				return err
 			}
@@ -84,7 +85,8 @@ the command line, where every user of the machine could read it.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) > 1, len(args) == 1 && args[0] != "-":
-				return usage(cmd, "a token on the command line can be read by every user of this machine: give --token-file FILE, or - for standard input (and ask for a new invitation if that was the token)")
+				return usage(cmd,
+					"a token on the command line can be read by every user of this machine: give --token-file FILE, or - for standard input (and ask for a new invitation if that was the token)")
 			case len(args) == 1 && file != "":
 				return usage(cmd, "give either --token-file or -, not both")
 			case len(args) == 0 && file == "" && a.Terminal:
@@ -99,7 +101,8 @@ the command line, where every user of the machine could read it.`,
 			if req.Token, err = readSecret(a.In, file); err != nil {
 				return err
 			}
-			resp, err := ask[adminapi.PeerAcceptRequest, adminapi.PeerAcceptResponse](cmd.Context(), a, "PeerAccept", &req)
+			resp, err := ask[adminapi.PeerAcceptRequest, adminapi.PeerAcceptResponse](cmd.Context(), a, "PeerAccept",
+				&req)
 			if err != nil {
 				return err
 			}
@@ -154,7 +157,8 @@ func (a *app) peerDeed(use, short, method, warning, done string) *cobra.Command 
 					return err
 				}
 			}
-			resp, err := ask[adminapi.PeerRequest, adminapi.Empty](cmd.Context(), a, method, &adminapi.PeerRequest{Peer: args[0]})
+			resp, err := ask[adminapi.PeerRequest, adminapi.Empty](cmd.Context(), a, method,
+				&adminapi.PeerRequest{Peer: args[0]})
 			if err != nil {
 				return err
 			}
@@ -179,9 +183,11 @@ administrators exchange the files, compare fingerprints aloud and put the other'
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if req.As == "" || req.KnownAs == "" {
-				return usage(cmd, "--as and --known-as are both needed: what the peer calls this mesh, and what this mesh calls the peer")
+				return usage(cmd,
+					"--as and --known-as are both needed: what the peer calls this mesh, and what this mesh calls the peer")
 			}
-			resp, err := ask[adminapi.PeerManifestRequest, adminapi.PeerManifestResponse](cmd.Context(), a, "PeerManifest", &req)
+			resp, err := ask[adminapi.PeerManifestRequest, adminapi.PeerManifestResponse](cmd.Context(), a,
+				"PeerManifest", &req)
 			if err != nil {
 				return err
 			}

@@ -16,7 +16,8 @@ func (a *app) peerListCmd() *cobra.Command {
 		Short:   "All peers, one line each",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			resp, err := ask[adminapi.PeerRequest, adminapi.PeerListResponse](cmd.Context(), a, "PeerList", &adminapi.PeerRequest{})
+			resp, err := ask[adminapi.PeerRequest, adminapi.PeerListResponse](cmd.Context(), a, "PeerList",
+				&adminapi.PeerRequest{})
 			if err != nil {
 				return err
 			}
@@ -33,7 +34,8 @@ func (a *app) peerStatusCmd() *cobra.Command {
 		Short:   "Everything known about a peer, or about each",
 		Args:    optionalArg("a peer's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			resp, err := ask[adminapi.PeerRequest, adminapi.PeerListResponse](cmd.Context(), a, "PeerList", peerArg(args))
+			resp, err := ask[adminapi.PeerRequest, adminapi.PeerListResponse](cmd.Context(), a, "PeerList",
+				peerArg(args))
 			if err != nil {
 				return err
 			}
@@ -53,7 +55,8 @@ func peersText(peers []adminapi.PeerStatus, w when) string {
 	if len(peers) == 0 {
 		return noPeers
 	}
-	t := newTable("PEER", "TRUST DOMAIN", "STATE", "BUNDLE", "CATALOGUE", "OFFERED", "EXPORTS", "IMPORTS", "REQUESTS", "DENIED", "FAILED HANDSHAKES")
+	t := newTable("PEER", "TRUST DOMAIN", "STATE", "BUNDLE", "CATALOGUE", "OFFERED", "EXPORTS", "IMPORTS", "REQUESTS",
+		"DENIED", "FAILED HANDSHAKES")
 	for _, p := range peers {
 		t.row(p.Name, p.TrustDomain, peerState(p.Conditions), w.past(p.BundleTime), w.past(p.CatalogueTime),
 			fmt.Sprint(p.Offered), fmt.Sprint(p.Exports), fmt.Sprint(p.Imports),
@@ -122,11 +125,14 @@ func onePeer(p adminapi.PeerStatus, w when) string {
 	}
 	lines = append(lines,
 		[2]string{"root ends", w.future(p.RootNotAfter)},
-		[2]string{"bundle", fmt.Sprintf("sequence %d, confirmed %s, refused when older than %s", p.BundleSequence, w.past(p.BundleTime), short(p.MaxBundleAge))},
-		[2]string{"catalogue", fmt.Sprintf("sequence %d, received %s, %s offered", p.CatalogueSequence, w.past(p.CatalogueTime), plural(p.Offered, "service"))},
+		[2]string{"bundle", fmt.Sprintf("sequence %d, confirmed %s, refused when older than %s", p.BundleSequence,
+			w.past(p.BundleTime), short(p.MaxBundleAge))},
+		[2]string{"catalogue", fmt.Sprintf("sequence %d, received %s, %s offered", p.CatalogueSequence,
+			w.past(p.CatalogueTime), plural(p.Offered, "service"))},
 		[2]string{"exports, imports", fmt.Sprintf("%d, %d", p.Exports, p.Imports)},
 		[2]string{"handshakes", fmt.Sprintf("%d done, %d failed", c.HandshakesOK, c.HandshakesFailed)},
-		[2]string{"requests", fmt.Sprintf("%d, %d denied, %d bytes in, %d bytes out", c.Requests, c.Denials, c.BytesIn, c.BytesOut)},
+		[2]string{"requests", fmt.Sprintf("%d, %d denied, %d bytes in, %d bytes out", c.Requests, c.Denials, c.BytesIn,
+			c.BytesOut)},
 	)
 	t := newTable("CONDITION", "STATUS", "SINCE", "REASON", "MESSAGE")
 	for _, c := range p.Conditions {

@@ -41,7 +41,8 @@ one probe a second, and may refuse them all. Exits with 79 when a leg is broken.
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&req.Import, "import", "", "a FederatedImport that the peer serves, NAMESPACE/NAME (or NAME in namespace default)")
+	cmd.Flags().StringVar(&req.Import, "import", "",
+		"a FederatedImport that the peer serves, NAMESPACE/NAME (or NAME in namespace default)")
 	cmd.ValidArgsFunction = a.completion(a.peerNames)
 	return a.client(cmd)
 }
@@ -51,7 +52,9 @@ func probeText(r adminapi.PeerProbeResponse) string {
 	t := newTable("STATE", "FROM", "TO", "STEP", "TIME", "DETAIL")
 	broken := false
 	for _, l := range r.Legs {
-		state, ok := map[string]string{adminapi.LegOK: "√ well", adminapi.LegFailed: "× broken", adminapi.LegUntried: "· not tried"}[l.State]
+		state, ok := map[string]string{
+			adminapi.LegOK: "√ well", adminapi.LegFailed: "× broken", adminapi.LegUntried: "· not tried",
+		}[l.State]
 		if !ok {
 			state = "? " + l.State
 		}
@@ -65,7 +68,8 @@ func probeText(r adminapi.PeerProbeResponse) string {
 	b.WriteString(t.String() + "\n")
 	for _, l := range r.Legs {
 		if l.Remedy != "" {
-			fmt.Fprintf(&b, "× %s: %s\n    → %s\n", clean(l.Step+" of "+l.To, oneLine), clean(l.Detail, oneLine), clean(l.Remedy, oneLine))
+			fmt.Fprintf(&b, "× %s: %s\n    → %s\n", clean(l.Step+" of "+l.To, oneLine), clean(l.Detail, oneLine),
+				clean(l.Remedy, oneLine))
 		}
 	}
 	if !broken {

@@ -11,11 +11,18 @@ import (
 
 func probeAnswer() adminapi.PeerProbeResponse {
 	return adminapi.PeerProbeResponse{
-		Peer: "cards", Import: "default/payments", Asked: "payments.default.retail.fed.cards.example", Took: 5630 * time.Microsecond, Proves: "it works",
+		Peer: "cards", Import: "default/payments", Asked: "payments.default.retail.fed.cards.example",
+		Took: 5630 * time.Microsecond, Proves: "it works",
 		Legs: []adminapi.ProbeLeg{
 			{From: "this mesh", To: "cards", Step: "consent", State: "ok", Detail: "trusted"},
-			{From: "own gateway", To: "gateway of cards", Step: "connect", State: "ok", Took: 320 * time.Microsecond, Detail: "198.51.100.11:15443"},
-			{From: "own gateway", To: "gateway of cards", Step: "handshake", State: "ok", Took: 1200 * time.Microsecond},
+			{
+				From: "own gateway", To: "gateway of cards", Step: "connect", State: "ok", Took: 320 * time.Microsecond,
+				Detail: "198.51.100.11:15443",
+			},
+			{
+				From: "own gateway", To: "gateway of cards", Step: "handshake", State: "ok",
+				Took: 1200 * time.Microsecond,
+			},
 		},
 	}
 }
@@ -29,7 +36,10 @@ func TestProbeText(t *testing.T) {
 Answered in 5.63 ms. Proven: it works.
 `)
 	r := probeAnswer()
-	r.Legs[1] = adminapi.ProbeLeg{From: "own gateway", To: "gateway of cards", Step: "connect", State: "failed", Detail: "nobody\x1b listens", Remedy: "start it"}
+	r.Legs[1] = adminapi.ProbeLeg{
+		From: "own gateway", To: "gateway of cards", Step: "connect", State: "failed", Detail: "nobody\x1b listens",
+		Remedy: "start it",
+	}
 	r.Legs[2].State, r.Legs[2].Took = "untried", 0
 	same(t, probeText(r), `STATE        FROM         TO                STEP       TIME  DETAIL
 √ well       this mesh    cards             consent    -     trusted

@@ -57,5 +57,6 @@ func termsText(r adminapi.PeerTermsResponse) string {
 	if !r.ExpiresAt.IsZero() {
 		end = "ends at " + r.ExpiresAt.UTC().Format(time.RFC3339)
 	}
-	return fmt.Sprintf("Peer %s: everything is refused once its roots are older than %s; the peering %s.\n", clean(r.Peer, oneLine), short(r.MaxBundleAge), end)
+	return fmt.Sprintf("Peer %s: everything is refused once its roots are older than %s; the peering %s.\n",
+		clean(r.Peer, oneLine), short(r.MaxBundleAge), end)
 }

@@ -29,7 +29,8 @@ func (a *app) proxyConfigCmd() *cobra.Command {
 			if err := xdsType(cmd, &req.Type); err != nil {
 				return err
 			}
-			resp, err := ask[adminapi.ProxyConfigRequest, adminapi.ProxyConfigResponse](cmd.Context(), a, "ProxyConfig", &req)
+			resp, err := ask[adminapi.ProxyConfigRequest, adminapi.ProxyConfigResponse](cmd.Context(), a, "ProxyConfig",
+				&req)
 			if err != nil {
 				return err
 			}
@@ -43,7 +44,8 @@ func (a *app) proxyConfigCmd() *cobra.Command {
 
 func typeFlag(cmd *cobra.Command, to *string) {
 	cmd.Flags().StringVar(to, "type", "", "only cds, eds, lds, ecds, rds or sds")
-	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(xdsTypes, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
+	// fails only for a flag that does not exist
+	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(xdsTypes, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func xdsType(cmd *cobra.Command, t *string) error {

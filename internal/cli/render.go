@@ -27,7 +27,8 @@ Exits with 79 when the configuration holds an error. isthmus validate only check
 				return usage(cmd, "-f DIR is missing: name the folder of YAML that describes the mesh")
 			}
 			if proxy == "" {
-				return usage(cmd, "--proxy NAME is missing: name the node or gateway; isthmus validate -f %s checks the files", dir)
+				return usage(cmd,
+					"--proxy NAME is missing: name the node or gateway; isthmus validate -f %s checks the files", dir)
 			}
 			if err := xdsType(cmd, &kind); err != nil {
 				return err
@@ -42,7 +43,8 @@ Exits with 79 when the configuration holds an error. isthmus validate only check
 			if len(fs) > 0 {
 				fmt.Fprint(a.Err, findingsText(fs))
 			}
-			err = a.print(adminapi.ProxyConfigResponse{Resources: rs}, func(w when) string { return resourcesText(rs, w) })
+			err = a.print(adminapi.ProxyConfigResponse{Resources: rs},
+				func(w when) string { return resourcesText(rs, w) })
 			if err != nil {
 				return err
 			}

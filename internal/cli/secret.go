@@ -68,7 +68,10 @@ func (a *app) confirmTyped(cmd *cobra.Command, yes bool, args, name, effect stri
 		return nil
 	}
 	if !a.Terminal {
-		return &Error{Code: exitUsage, Text: effect + " Nobody is there to confirm it.", Next: cmd.CommandPath() + args + given(cmd.Flags()) + " --yes"}
+		return &Error{
+			Code: exitUsage, Text: effect + " Nobody is there to confirm it.",
+			Next: cmd.CommandPath() + args + given(cmd.Flags()) + " --yes",
+		}
 	}
 	fmt.Fprintf(a.Err, "%s\nType %q to go on: ", effect, name)
 	line, err := bufio.NewReader(a.In).ReadString('\n')

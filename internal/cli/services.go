@@ -61,7 +61,8 @@ func servicesText(services []adminapi.ServiceInfo, w when) string {
 	return t.String()
 }
 
-// served is how many endpoints are ready, and which peers serve beside or instead of them. What is ready is followed by suffix.
+// served is how many endpoints are ready, and which peers serve beside or instead of them. What is ready is followed by
+// suffix.
 func served(s adminapi.ServiceInfo, p adminapi.ServicePort, suffix string) string {
 	var parts []string
 	if len(p.Endpoints) > 0 || len(p.Peers) == 0 && !imported(s) {

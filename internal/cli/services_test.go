@@ -9,7 +9,9 @@ import (
 
 func TestServicesOfANamespace(t *testing.T) {
 	inv := shop()
-	inv.Services = append(inv.Services, adminapi.ServiceInfo{Host: "idle.other.svc.cluster.local", Namespace: "other", Name: "idle"})
+	inv.Services = append(inv.Services, adminapi.ServiceInfo{
+		Host: "idle.other.svc.cluster.local", Namespace: "other", Name: "idle",
+	})
 	socket := serve(t, &fake{has: inv})
 	same(t, run(t, "", "services", "-n", "other", "--socket", socket).out, `HOST                          PORT  READY  CALLERS
 idle.other.svc.cluster.local  none  -      -
@@ -22,7 +24,8 @@ idle.other.svc.cluster.local  none  -      -
 
 func TestWideServicesAndEndpoints(t *testing.T) {
 	inv := shop()
-	inv.Services[1].Ports[0].Peers = append(inv.Services[1].Ports[0].Peers, adminapi.ServingPeer{Peer: "lab", Name: "l", Unready: "no"})
+	inv.Services[1].Ports[0].Peers = append(inv.Services[1].Ports[0].Peers,
+		adminapi.ServingPeer{Peer: "lab", Name: "l", Unready: "no"})
 	socket := serve(t, &fake{has: inv})
 	same(t, run(t, "", "services", "-o", "wide", "--socket", socket).out,
 		`HOST                                PORT     READY                          CALLERS  ADDRESS                  MTLS  FROM
@@ -35,7 +38,8 @@ payments.default.svc.cluster.local  80/HTTP  1 of 2                         1   
 payments.default.svc.cluster.local:80  10.0.0.1:8080  ready      default/payments-1  rack1  -
 payments.default.svc.cluster.local:80  10.0.0.2:8080  not ready  default/payments-2  rack2  [fd00::2]:8080
 `)
-	same(t, run(t, "", "endpoints", "loans", "--socket", socket).out, // whether a peer is well is known as far as it says
+	// whether a peer is well is known as far as it says
+	same(t, run(t, "", "endpoints", "loans", "--socket", socket).out,
 		`HOST                                ADDRESS                               STATE      SERVED BY
 loans.default.svc.cluster.local:80  loans.default.cards.fed.bank.example  -          peer bank
 loans.default.svc.cluster.local:80  l                                     not ready  peer lab

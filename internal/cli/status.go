@@ -43,7 +43,8 @@ func statusText(s adminapi.StatusResponse, w when) string {
 	b.WriteString(facts(
 		[2]string{"mesh", fmt.Sprintf("%s, trust domain %s", s.Mesh, s.TrustDomain)},
 		[2]string{"control plane", fmt.Sprintf("isthmus %s, started %s", s.Version, w.past(s.Started))},
-		[2]string{"configuration", fmt.Sprintf("%s in %s; %s", plural(s.Objects, "object"), plural(s.ConfigFiles, "file"), findingCount(s.Findings))},
+		[2]string{"configuration", fmt.Sprintf("%s in %s; %s", plural(s.Objects, "object"),
+			plural(s.ConfigFiles, "file"), findingCount(s.Findings))},
 		[2]string{"root", fmt.Sprintf("%s, ends %s", abbreviated(s.RootSHA256), w.future(s.RootNotAfter))},
 	))
 	b.WriteString("\n")
@@ -60,7 +61,8 @@ func statusText(s adminapi.StatusResponse, w when) string {
 		for _, ty := range p.Types {
 			if ty.Nack != "" {
 				fmt.Fprintf(&b, "\n‼ %s refused %s: %s\n  Next: isthmus proxy config %s --type %s\n",
-					clean(p.Name, oneLine), ty.Type, clean(ty.Nack, oneLine), clean(p.Name, oneLine), strings.ToLower(ty.Type))
+					clean(p.Name, oneLine), ty.Type, clean(ty.Nack, oneLine), clean(p.Name, oneLine),
+					strings.ToLower(ty.Type))
 			}
 		}
 	}

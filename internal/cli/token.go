@@ -14,7 +14,8 @@ import (
 )
 
 func (a *app) tokenCmd() *cobra.Command {
-	return family("token", "Join tokens for nodes and gateways", a.tokenCreateCmd(), a.tokenListCmd(), a.tokenCancelCmd())
+	return family("token", "Join tokens for nodes and gateways", a.tokenCreateCmd(), a.tokenListCmd(),
+		a.tokenCancelCmd())
 }
 
 func (a *app) tokenCreateCmd() *cobra.Command {
@@ -61,11 +62,13 @@ It is a secret: hand it over as you would a password.`,
 				if err := writeSecret(out, resp.Token+"\n"); err != nil {
 					return err
 				}
-				fmt.Fprintf(a.Err, "Wrote the token to %s (mode 0600). It is good once, until %s.\n  Next: on %s: isthmus %s --config FILE --token-file %s\n",
+				fmt.Fprintf(a.Err,
+					"Wrote the token to %s (mode 0600). It is good once, until %s.\n  Next: on %s: isthmus %s --config FILE --token-file %s\n",
 					out, stamp(resp.Expires), req.Node, req.Role, out)
 				return nil
 			}
-			fmt.Fprintf(a.Err, "This token lets %s join, once, until %s. It is shown only now; keep it secret.\n  Next: on %s: isthmus %s --config FILE --token-file FILE\n",
+			fmt.Fprintf(a.Err,
+				"This token lets %s join, once, until %s. It is shown only now; keep it secret.\n  Next: on %s: isthmus %s --config FILE --token-file FILE\n",
 				req.Node, stamp(resp.Expires), req.Node, req.Role)
 			return a.print(resp, func(when) string { return resp.Token + "\n" })
 		},
@@ -73,9 +76,12 @@ It is a secret: hand it over as you would a password.`,
 	f := cmd.Flags()
 	f.StringVar(&req.Node, "node", "", "name of the node (required)")
 	f.StringVar(&role, "role", string(snapshot.RoleNode), "node or gateway")
-	f.StringArrayVar(&req.Identities, "identity", nil, "identity the node may host: NAMESPACE/SERVICEACCOUNT, NAMESPACE/*, where it may be anyone, or *; repeat it")
-	f.StringArrayVar(&workloads, "workload", nil, "workload it may host: NAMESPACE/NAME[,sa=ACCOUNT] [,LABEL=VALUE...], NAME may end in -*; repeat it")
-	f.StringArrayVar(&addresses, "address", nil, "address, or range of them, that its workloads or the gateway may have; repeat it")
+	f.StringArrayVar(&req.Identities, "identity", nil,
+		"identity the node may host: NAMESPACE/SERVICEACCOUNT, NAMESPACE/*, where it may be anyone, or *; repeat it")
+	f.StringArrayVar(&workloads, "workload", nil,
+		"workload it may host: NAMESPACE/NAME[,sa=ACCOUNT] [,LABEL=VALUE...], NAME may end in -*; repeat it")
+	f.StringArrayVar(&addresses, "address", nil,
+		"address, or range of them, that its workloads or the gateway may have; repeat it")
 	f.DurationVar(&req.TTL, "ttl", 15*time.Minute, "how long the token may wait to be used")
 	f.StringVar(&out, "out", "", "write the token to this new file, mode 0600, instead of printing it")
 	return a.client(cmd)
@@ -110,14 +116,17 @@ func checkTokenRequest(cmd *cobra.Command, r adminapi.TokenRequest) error {
 	case r.Role != snapshot.RoleNode && r.Role != snapshot.RoleGateway:
 		return usage(cmd, "--role: %q is neither node nor gateway", r.Role)
 	case len(r.Identities) == 0 && len(r.Workloads) == 0:
-		return usage(cmd, "--identity is missing: without one the node could host nothing; give NAMESPACE/SERVICEACCOUNT, repeated for each, or --workload")
+		return usage(cmd,
+			"--identity is missing: without one the node could host nothing; give NAMESPACE/SERVICEACCOUNT, repeated for each, or --workload")
 	case r.TTL <= 0:
 		return usage(cmd, "--ttl: %s is not a time to live", r.TTL)
 	}
 	for _, id := range r.Identities {
 		ns, sa, ok := strings.Cut(id, "/")
-		if id != "*" && (!ok || ns == "" || sa == "" || strings.Contains(sa, "/") || strings.Contains(ns, "*") || (strings.Contains(sa, "*") && sa != "*")) {
-			return usage(cmd, "--identity: %q is none of NAMESPACE/SERVICEACCOUNT (such as default/payments), NAMESPACE/* and *", id)
+		if id != "*" && (!ok || ns == "" || sa == "" || strings.Contains(sa, "/") || strings.Contains(ns, "*") ||
+			(strings.Contains(sa, "*") && sa != "*")) {
+			return usage(cmd,
+				"--identity: %q is none of NAMESPACE/SERVICEACCOUNT (such as default/payments), NAMESPACE/* and *", id)
 		}
 	}
 	return nil

@@ -18,7 +18,8 @@ func (a *app) tokenListCmd() *cobra.Command {
 		Short:   "Join tokens that are open: for whom, made by whom",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			resp, err := ask[adminapi.Empty, adminapi.TokenListResponse](cmd.Context(), a, "TokenList", &adminapi.Empty{})
+			resp, err := ask[adminapi.Empty, adminapi.TokenListResponse](cmd.Context(), a, "TokenList",
+				&adminapi.Empty{})
 			if err != nil {
 				return err
 			}
@@ -64,14 +65,16 @@ func tokensText(tokens []adminapi.TokenInfo, w when) string {
 		if len(ids) > 3 && !w.wide {
 			ids = append(ids[:3:3], fmt.Sprintf("and %d more", len(ids)-3))
 		}
-		t.row(tok.ID, tok.Node, string(tok.Role), state, w.future(tok.Expires), w.past(tok.Created), tok.MadeBy, strings.Join(ids, " "))
+		t.row(tok.ID, tok.Node, string(tok.Role), state, w.future(tok.Expires), w.past(tok.Created), tok.MadeBy,
+			strings.Join(ids, " "))
 	}
 	return t.String()
 }
 
 func cancelledText(maker string, n int) string {
 	if n == 0 && maker != "" {
-		return fmt.Sprintf("%q made no join token that is open; isthmus token list has the makers under BY.\n", clean(maker, oneLine))
+		return fmt.Sprintf("%q made no join token that is open; isthmus token list has the makers under BY.\n",
+			clean(maker, oneLine))
 	}
 	return fmt.Sprintf("Made %s void.\n", plural(n, "join token"))
 }
@@ -85,12 +88,14 @@ func (a *app) tokenCancelCmd() *cobra.Command {
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (req.MadeBy != "") {
-				return usage(cmd, "give a token's ID, or --made-by with who made those that are to be cancelled; isthmus token list shows both")
+				return usage(cmd,
+					"give a token's ID, or --made-by with who made those that are to be cancelled; isthmus token list shows both")
 			}
 			if len(args) == 1 {
 				req.ID = args[0]
 			}
-			resp, err := ask[adminapi.TokenCancelRequest, adminapi.TokenCancelResponse](cmd.Context(), a, "TokenCancel", &req)
+			resp, err := ask[adminapi.TokenCancelRequest, adminapi.TokenCancelResponse](cmd.Context(), a, "TokenCancel",
+				&req)
 			if err != nil {
 				return err
 			}
@@ -98,6 +103,7 @@ func (a *app) tokenCancelCmd() *cobra.Command {
 			return a.print(resp, func(when) string { return cancelledText(req.MadeBy, resp.Cancelled) })
 		},
 	}
-	cmd.Flags().StringVar(&req.MadeBy, "made-by", "", "cancel all open tokens of this maker, named as isthmus token list names them")
+	cmd.Flags().StringVar(&req.MadeBy, "made-by", "",
+		"cancel all open tokens of this maker, named as isthmus token list names them")
 	return a.client(cmd)
 }

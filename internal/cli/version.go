@@ -24,7 +24,10 @@ func (a *app) versionCmd() *cobra.Command {
 		Short:   "Which build of Isthmus this is",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			b := build{Version: version.String(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Envoy: "1.40"}
+			b := build{
+				Version: version.String(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+				Envoy: "1.40",
+			}
 			return a.print(b, func(when) string {
 				return fmt.Sprintf("isthmus %s (%s, %s, for Envoy %s)\n", b.Version, b.Go, b.Platform, b.Envoy)
 			})

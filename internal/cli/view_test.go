@@ -32,23 +32,39 @@ func cards() adminapi.StatusResponse {
 		Mesh: "cards", TrustDomain: "cards.example", Version: "v0.1.0", Started: ago(3 * time.Hour),
 		ConfigFiles: 2, Objects: 14, RootNotAfter: now.Add(3650 * 24 * time.Hour), RootSHA256: oneRoot,
 		Findings: []finding.Finding{
-			{Code: "ISM0200", Severity: finding.Warning, Object: "Service default/x", Message: "selects nothing.", Remedy: "mend the selector."},
-			{Code: "ISM0103", File: "a.yaml", Line: 3, Object: "FederatedExport default/p", Field: "spec.port", Message: "no such port.", Remedy: "name one."},
+			{
+				Code: "ISM0200", Severity: finding.Warning, Object: "Service default/x", Message: "selects nothing.",
+				Remedy: "mend the selector.",
+			},
+			{
+				Code: "ISM0103", File: "a.yaml", Line: 3, Object: "FederatedExport default/p", Field: "spec.port",
+				Message: "no such port.", Remedy: "name one.",
+			},
 		},
 		Proxies: []adminapi.ProxyStatus{
 			{
 				Name: "cards-gateway", Role: snapshot.RoleGateway, Connected: true, Since: ago(10 * time.Minute),
 				Envoy: agentapi.EnvoyState{Running: true, Version: "1.40.0", Restarts: 1},
 				Types: []adminapi.TypeStatus{
-					{Type: "CDS", Resources: 3, Sent: "aa", Acked: "aa", SentAt: ago(time.Minute), AckedAt: ago(time.Minute - 12*time.Millisecond)},
-					{Type: "LDS", Resources: 1, Sent: "cc", Acked: "bb", SentAt: ago(5 * time.Second), Nack: "bad\x1b[31mfilter"},
+					{
+						Type: "CDS", Resources: 3, Sent: "aa", Acked: "aa", SentAt: ago(time.Minute),
+						AckedAt: ago(time.Minute - 12*time.Millisecond),
+					},
+					{
+						Type: "LDS", Resources: 1, Sent: "cc", Acked: "bb", SentAt: ago(5 * time.Second),
+						Nack: "bad\x1b[31mfilter",
+					},
 				},
 			},
 			{
-				Name: "cards-node", Role: snapshot.RoleNode, Connected: true, Since: ago(20 * time.Second), Workloads: []string{"default/payments", "default/tokens"},
-				Envoy: agentapi.EnvoyState{Running: true, Version: "1.40.0"},
+				Name: "cards-node", Role: snapshot.RoleNode, Connected: true, Since: ago(20 * time.Second),
+				Workloads: []string{"default/payments", "default/tokens"},
+				Envoy:     agentapi.EnvoyState{Running: true, Version: "1.40.0"},
 				Types: []adminapi.TypeStatus{
-					{Type: "CDS", Resources: 4, Sent: "aa", Acked: "aa", SentAt: ago(time.Minute), AckedAt: ago(time.Minute - 12*time.Millisecond)},
+					{
+						Type: "CDS", Resources: 4, Sent: "aa", Acked: "aa", SentAt: ago(time.Minute),
+						AckedAt: ago(time.Minute - 12*time.Millisecond),
+					},
 				},
 				Certs: []agentapi.CertState{{NotAfter: now.Add(4 * time.Minute)}, {NotAfter: now.Add(3 * time.Minute)}},
 			},
@@ -74,7 +90,11 @@ old-node       node     no, left 3d ago  none         down           0
 }
 
 func TestStatusTextOfAnEmptyMesh(t *testing.T) {
-	same(t, statusText(adminapi.StatusResponse{Mesh: "retail", TrustDomain: "retail.example", Version: "v1", Started: now.Add(-time.Second), ConfigFiles: 1, Objects: 1, RootSHA256: "ab", RootNotAfter: now.Add(time.Hour)}, absolute),
+	same(t, statusText(adminapi.StatusResponse{
+		Mesh: "retail", TrustDomain: "retail.example", Version: "v1", Started: now.Add(-time.Second), ConfigFiles: 1,
+		Objects: 1, RootSHA256: "ab", RootNotAfter: now.Add(time.Hour),
+	},
+		absolute),
 		`  mesh           retail, trust domain retail.example
   control plane  isthmus v1, started 2026-11-22T11:59:59Z
   configuration  1 object in 1 file; nothing to mend
@@ -111,9 +131,18 @@ func TestConfigState(t *testing.T) {
 		state, lag string
 	}{
 		"nothing sent": {nil, "none", "-"},
-		"behind":       {[]adminapi.TypeStatus{{Type: "RDS", Sent: "b", Acked: "a", SentAt: sent}}, "behind RDS", "waiting 2s"},
-		"refusal wins": {[]adminapi.TypeStatus{{Type: "RDS", Sent: "b", Acked: "a", SentAt: sent}, {Type: "CDS", Nack: "no"}}, "refused CDS", "waiting 2s"},
-		"current":      {[]adminapi.TypeStatus{{Type: "RDS", Sent: "b", Acked: "b", SentAt: sent, AckedAt: sent.Add(30 * time.Millisecond)}}, "current", "30ms"},
+		"behind": {
+			[]adminapi.TypeStatus{{Type: "RDS", Sent: "b", Acked: "a", SentAt: sent}},
+			"behind RDS",
+			"waiting 2s",
+		},
+		"refusal wins": {[]adminapi.TypeStatus{
+			{Type: "RDS", Sent: "b", Acked: "a", SentAt: sent},
+			{Type: "CDS", Nack: "no"},
+		}, "refused CDS", "waiting 2s"},
+		"current": {[]adminapi.TypeStatus{{
+			Type: "RDS", Sent: "b", Acked: "b", SentAt: sent, AckedAt: sent.Add(30 * time.Millisecond),
+		}}, "current", "30ms"},
 	} {
 		if got := configState(tc.types); got != tc.state {
 			t.Errorf("%s: state %q, want %q", name, got, tc.state)
@@ -126,8 +155,14 @@ func TestConfigState(t *testing.T) {
 
 func TestResourcesText(t *testing.T) {
 	rs := []adminapi.ProxyResource{
-		{Type: "CDS", Name: "payments", Version: "0123456789abcdef", Bytes: 812, Objects: []string{"Service default/payments (cards.yaml:3)"}},
-		{Type: "LDS", Name: "inbound", Version: "ff", Bytes: 4001, Objects: []string{"Mesh cards (mesh.yaml:1)", "AuthorizationPolicy default/p (p.yaml:9)"}},
+		{
+			Type: "CDS", Name: "payments", Version: "0123456789abcdef", Bytes: 812,
+			Objects: []string{"Service default/payments (cards.yaml:3)"},
+		},
+		{
+			Type: "LDS", Name: "inbound", Version: "ff", Bytes: 4001,
+			Objects: []string{"Mesh cards (mesh.yaml:1)", "AuthorizationPolicy default/p (p.yaml:9)"},
+		},
 	}
 	same(t, resourcesText(rs, relative), `TYPE  NAME      VERSION   BYTES  FROM
 CDS   payments  01234567  812    Service default/payments (cards.yaml:3)
@@ -140,7 +175,12 @@ Whole: -o yaml
 
 func TestCertsText(t *testing.T) {
 	cert := func(node, id string, life time.Duration) adminapi.NodeCert {
-		return adminapi.NodeCert{Node: node, CertState: agentapi.CertState{SPIFFEID: id, Serial: "0a1b", Fingerprint: otherRoot, NotAfter: now.Add(life)}}
+		return adminapi.NodeCert{
+			Node: node,
+			CertState: agentapi.CertState{
+				SPIFFEID: id, Serial: "0a1b", Fingerprint: otherRoot, NotAfter: now.Add(life),
+			},
+		}
 	}
 	certs := []adminapi.NodeCert{
 		cert("n1", "spiffe://cards.example/ns/default/sa/tokens", 50*time.Minute),
@@ -178,8 +218,14 @@ func TestCheckText(t *testing.T) {
 
 func TestAccessText(t *testing.T) {
 	same(t, accessText([]adminapi.AccessEdge{
-		{From: "default/storefront", To: "catalogue.default.svc.cluster.local:80", By: []string{"AuthorizationPolicy default/catalogue"}},
-		{From: "default/orders", To: "payments.default.svc.cluster.local:80", By: []string{"FederatedImport default/payments", "x"}},
+		{
+			From: "default/storefront", To: "catalogue.default.svc.cluster.local:80",
+			By: []string{"AuthorizationPolicy default/catalogue"},
+		},
+		{
+			From: "default/orders", To: "payments.default.svc.cluster.local:80",
+			By: []string{"FederatedImport default/payments", "x"},
+		},
 	}), `FROM                TO                                      BY
 default/storefront  catalogue.default.svc.cluster.local:80  AuthorizationPolicy default/catalogue
 default/orders      payments.default.svc.cluster.local:80   FederatedImport default/payments, x
@@ -191,16 +237,22 @@ default/orders      payments.default.svc.cluster.local:80   FederatedImport defa
 func retailPeer() adminapi.PeerStatus {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	return adminapi.PeerStatus{
-		Name: "retail", TrustDomain: "retail.example", KnownAs: "cards", Source: "peering", Addresses: []string{"192.0.2.2:15443"},
-		PeersFingerprint: otherRoot, OwnFingerprint: oneRoot, Roots: []string{otherRoot}, OwnRoots: []string{oneRoot},
-		BundleSequence: 3, BundleTime: ago(4 * time.Minute), MaxBundleAge: 24 * time.Hour, RootNotAfter: now.Add(100 * 24 * time.Hour),
-		CatalogueSequence: 1, CatalogueTime: ago(30 * time.Second), Offered: 1, Exports: 1, Imports: 0,
-		Counts: agentapi.PeerCounts{HandshakesOK: 12, HandshakesFailed: 2, Requests: 40, Denials: 3, BytesIn: 1000, BytesOut: 2000},
+		Name: "retail", TrustDomain: "retail.example", KnownAs: "cards", Source: "peering",
+		Addresses: []string{"192.0.2.2:15443"}, PeersFingerprint: otherRoot, OwnFingerprint: oneRoot,
+		Roots: []string{otherRoot}, OwnRoots: []string{oneRoot}, BundleSequence: 3, BundleTime: ago(4 * time.Minute),
+		MaxBundleAge: 24 * time.Hour, RootNotAfter: now.Add(100 * 24 * time.Hour), CatalogueSequence: 1,
+		CatalogueTime: ago(30 * time.Second), Offered: 1, Exports: 1, Imports: 0,
+		Counts: agentapi.PeerCounts{
+			HandshakesOK: 12, HandshakesFailed: 2, Requests: 40, Denials: 3, BytesIn: 1000, BytesOut: 2000,
+		},
 		Conditions: []adminapi.Condition{
 			{Type: "TrustEstablished", Status: "True", Reason: "Peering", Since: ago(time.Hour)},
 			{Type: "BundleFresh", Status: "True", Reason: "Confirmed", Since: ago(time.Hour)},
 			{Type: "CatalogueSynced", Status: "True", Since: ago(time.Minute)},
-			{Type: "DataPathReady", Status: "False", Reason: "NoHandshake", Message: "192.0.2.2:15443 refused the connection", Since: ago(90 * time.Second)},
+			{
+				Type: "DataPathReady", Status: "False", Reason: "NoHandshake",
+				Message: "192.0.2.2:15443 refused the connection", Since: ago(90 * time.Second),
+			},
 		},
 	}
 }
@@ -238,7 +290,9 @@ DataPathReady     False   90s ago  NoHandshake  192.0.2.2:15443 refused the conn
 }
 
 func TestPeerState(t *testing.T) {
-	well := map[string]string{"TrustEstablished": "True", "BundleFresh": "True", "CatalogueSynced": "True", "DataPathReady": "True"}
+	well := map[string]string{
+		"TrustEstablished": "True", "BundleFresh": "True", "CatalogueSynced": "True", "DataPathReady": "True",
+	}
 	for want, change := range map[string][2]string{
 		"ready":        {"Expiring", "False"},
 		"expiring":     {"Expiring", "True"},
@@ -274,8 +328,12 @@ func TestPeerState(t *testing.T) {
 
 func TestFederationTables(t *testing.T) {
 	same(t, catalogueText([]adminapi.CatalogueEntry{
-		{Peer: "cards", OfferedService: snapshot.OfferedService{Name: "payments", Namespace: "default", Port: 80, Protocol: "HTTP"}, ImportedAs: []string{"default/payments"}},
-		{Peer: "cards", OfferedService: snapshot.OfferedService{Name: "tokens", Namespace: "default", Port: 9000, Protocol: "TCP"}},
+		{Peer: "cards", OfferedService: snapshot.OfferedService{
+			Name: "payments", Namespace: "default", Port: 80, Protocol: "HTTP",
+		}, ImportedAs: []string{"default/payments"}},
+		{Peer: "cards", OfferedService: snapshot.OfferedService{
+			Name: "tokens", Namespace: "default", Port: 9000, Protocol: "TCP",
+		}},
 	}), `PEER   NAMESPACE  NAME      PORT  PROTOCOL  IMPORTED AS
 cards  default    payments  80    HTTP      default/payments
 cards  default    tokens    9000  TCP       -
@@ -291,8 +349,8 @@ default/payments  payments  80    HTTP      payments  retail  2      1          
 default/payments  payments  80    HTTP      payments  retail  2      1          Ready  payments.default.retail.fed.cards.example
 `)
 	imports := []adminapi.ImportStatus{{
-		Name: "default/payments", Host: "payments.default.svc.cluster.local", Port: 80, Protocol: "HTTP", VIP: "240.240.0.7",
-		From: []string{"cards/default/payments weight 1 priority 0 ready"}, State: "Ready",
+		Name: "default/payments", Host: "payments.default.svc.cluster.local", Port: 80, Protocol: "HTTP",
+		VIP: "240.240.0.7", From: []string{"cards/default/payments weight 1 priority 0 ready"}, State: "Ready",
 	}}
 	same(t, importsText(imports, absolute), `IMPORT            HOST                                   PROTOCOL  CALLERS  STATE  FROM                                              ADDRESS
 default/payments  payments.default.svc.cluster.local:80  HTTP      nobody   Ready  cards/default/payments weight 1 priority 0 ready  240.240.0.7
@@ -312,7 +370,8 @@ func TestShort(t *testing.T) {
 
 func TestPast(t *testing.T) {
 	for at, want := range map[time.Time]string{
-		{}: "never", now: "just now", now.Add(2 * time.Second): "just now", now.Add(-999 * time.Millisecond): "just now", now.Add(-time.Second): "1s ago",
+		{}: "never", now: "just now", now.Add(2 * time.Second): "just now",
+		now.Add(-999 * time.Millisecond): "just now", now.Add(-time.Second): "1s ago",
 	} {
 		if got := relative.past(at); got != want {
 			t.Errorf("past(%s) = %q, want %q", at, got, want)

@@ -52,7 +52,8 @@ func (a admin) token(ctx context.Context, r adminapi.TokenRequest) (string, erro
 
 // peer is the state of the one peer that each mesh of the demo has.
 func (a admin) peer(ctx context.Context, name string) (adminapi.PeerStatus, error) {
-	resp, err := call[adminapi.PeerRequest, adminapi.PeerListResponse](ctx, a, "PeerList", &adminapi.PeerRequest{Peer: name})
+	resp, err := call[adminapi.PeerRequest, adminapi.PeerListResponse](ctx, a, "PeerList",
+		&adminapi.PeerRequest{Peer: name})
 	if err != nil {
 		return adminapi.PeerStatus{}, err
 	}
@@ -79,7 +80,8 @@ func (a admin) certs(ctx context.Context) (map[string]adminapi.NodeCert, error) 
 	return byID, nil
 }
 
-// until tries again and again until try is content, every pause, for no longer than limit. The last complaint is the error.
+// until tries again and again until try is content, every pause, for no longer than limit. The last complaint is the
+// error.
 func until(ctx context.Context, limit, pause time.Duration, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

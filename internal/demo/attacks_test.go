@@ -52,7 +52,10 @@ func TestShakeTellsAcceptedFromRefused(t *testing.T) {
 		return p
 	}
 	conf := func(roots *x509.CertPool) *tls.Config {
-		return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{mine}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots}
+		return &tls.Config{
+			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{mine},
+			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots,
+		}
 	}
 	for _, c := range []struct {
 		name  string

@@ -42,7 +42,8 @@ func closingText(o Options) string {
 		at(`catalogue -- curl -s http://payments.default/v1/charges/headers`),
 		at(`storefront -- curl -s -X DELETE http://payments.default/v1/charges/ch_1`))
 	section("Look:",
-		ask("retail", "status"), ask("retail", "services"), ask("retail", "describe default/storefront"), ask("retail", "access"))
+		ask("retail", "status"), ask("retail", "services"), ask("retail", "describe default/storefront"),
+		ask("retail", "access"))
 	section("Look across:",
 		ask("cards", "peer status retail"), ask("cards", "exports"), ask("retail", "imports"),
 		ask("retail", "peer probe cards --import payments"))

@@ -29,7 +29,8 @@ and gateway, in network namespaces of its own. Stays up until Ctrl-C, then remov
 	f := cmd.Flags()
 	f.BoolVar(&o.Tour, "tour", false, "try every promise, print one line for each, and succeed only if all held")
 	f.BoolVar(&o.Stay, "stay", false, "with --tour: stay up afterwards")
-	f.DurationVar(&o.Soak, "soak", 0, "disturb everything under load for so long; succeed only if no request failed and nothing grew")
+	f.DurationVar(&o.Soak, "soak", 0,
+		"disturb everything under load for so long; succeed only if no request failed and nothing grew")
 	f.BoolVar(&o.Separate, "separate", false, "do not peer the two meshes: that is left to you")
 	f.StringVar(&o.Samples, "samples", "", "the demo's programs (default: isthmus-samples beside this binary)")
 	f.StringVar(&o.Envoy, "envoy", "", "the Envoy to run (default: ISTHMUS_ENVOY, then PATH, then the cache)")

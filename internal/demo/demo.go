@@ -24,8 +24,8 @@ type Options struct {
 	Tour bool
 	// Stay keeps the demo up after the tour.
 	Stay bool
-	// Soak keeps the peered demo under load and disturbs it for so long; Run then fails unless every request succeeded and
-	// nothing grew.
+	// Soak keeps the peered demo under load and disturbs it for so long; Run then fails unless every request succeeded
+	// and nothing grew.
 	Soak time.Duration
 	// Separate leaves the two meshes unpeered; the tour begins so in any case.
 	Separate bool

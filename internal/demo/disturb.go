@@ -26,8 +26,8 @@ const (
 	kinds
 )
 
-// maxLost is how many requests of one customer may fail when a source dies, at some 20 a second; of the demo's own load,
-// which sends some 150, in proportion.
+// maxLost is how many requests of one customer may fail when a source dies, at some 20 a second; of the demo's own
+// load, which sends some 150, in proportion.
 const maxLost = 3
 
 // disturbances happen in turn, again and again; a rotation of both roots goes on through them. Payments are those of
@@ -40,21 +40,33 @@ var disturbances = []disturbance{
 	{"payments of retail killed, which stand by", calm, func(ctx context.Context, w *world) error {
 		return w.restart(ctx, w.retail(), "standby", time.Second)
 	}},
-	{"control plane of cards killed", calm, func(ctx context.Context, w *world) error { return w.killControl(ctx, w.cards()) }},
+	{
+		"control plane of cards killed", calm,
+		func(ctx context.Context, w *world) error { return w.killControl(ctx, w.cards()) },
+	},
 	{"endpoints change 200 times", calm, churnEndpoints},
 	{"agent of retail's node killed", calm, func(ctx context.Context, w *world) error {
 		return w.killAgent(ctx, w.retail(), nodeName(w.retail()), "node")
 	}},
-	{"Envoy of cards' gateway killed", rough, func(ctx context.Context, w *world) error { return w.killEnvoy(ctx, w.plan.gatewayNetns(w.cards())) }},
+	{
+		"Envoy of cards' gateway killed", rough,
+		func(ctx context.Context, w *world) error { return w.killEnvoy(ctx, w.plan.gatewayNetns(w.cards())) },
+	},
 	{"policies change 50 times", calm, churnPolicies},
 	{"the wire to cards dark", loss, func(ctx context.Context, w *world) error {
 		return w.lose(ctx, func() error { return w.dark(ctx, 4*time.Second) })
 	}},
-	{"control plane of retail killed", calm, func(ctx context.Context, w *world) error { return w.killControl(ctx, w.retail()) }},
+	{
+		"control plane of retail killed", calm,
+		func(ctx context.Context, w *world) error { return w.killControl(ctx, w.retail()) },
+	},
 	{"agent of cards' gateway killed", calm, func(ctx context.Context, w *world) error {
 		return w.killAgent(ctx, w.cards(), gatewayName(w.cards()), "gateway")
 	}},
-	{"Envoy of retail's node killed", rough, func(ctx context.Context, w *world) error { return w.killEnvoy(ctx, w.plan.hostNetns(w.retail())) }},
+	{
+		"Envoy of retail's node killed", rough,
+		func(ctx context.Context, w *world) error { return w.killEnvoy(ctx, w.plan.hostNetns(w.retail())) },
+	},
 	{"agent of cards' node killed", calm, func(ctx context.Context, w *world) error {
 		return w.killAgent(ctx, w.cards(), nodeName(w.cards()), "node")
 	}},
@@ -85,7 +97,8 @@ func (w *world) killAgent(ctx context.Context, m mesh, name, verb string) error 
 		namespace = w.plan.gatewayNetns(m)
 	}
 	_, err := w.start(lab.Command{
-		Name: name, Namespace: namespace, Path: w.options.Isthmus, Args: []string{verb, "--config", w.files.mesh(m.name, verb+".yaml")},
+		Name: name, Namespace: namespace, Path: w.options.Isthmus,
+		Args: []string{verb, "--config", w.files.mesh(m.name, verb+".yaml")},
 	})
 	if err != nil {
 		return err

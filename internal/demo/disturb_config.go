@@ -27,7 +27,8 @@ func (w *world) rotate(ctx context.Context, m mesh, r adminapi.CARotateRequest) 
 // endRotations waits until both meshes have done so.
 func endRotations(ctx context.Context, w *world) error {
 	for _, m := range w.plan.meshes {
-		if err := until(ctx, 90*time.Second, 200*time.Millisecond, func(ctx context.Context) error { return w.rotated(ctx, m) }); err != nil {
+		if err := until(ctx, 90*time.Second, 200*time.Millisecond,
+			func(ctx context.Context) error { return w.rotated(ctx, m) }); err != nil {
 			return err
 		}
 	}
@@ -45,11 +46,13 @@ func (w *world) rotated(ctx context.Context, m mesh) error {
 		return nil
 	}
 	waits := st.Rotation.Waits
-	left := slices.DeleteFunc(slices.Clone(waits), func(c adminapi.CAWait) bool { return c.What == "administrator" && c.Name == soakAdmin })
+	left := slices.DeleteFunc(slices.Clone(waits),
+		func(c adminapi.CAWait) bool { return c.What == "administrator" && c.Name == soakAdmin })
 	if len(waits) > 0 && len(left) == 0 { // the soak makes new credentials whenever it needs some
 		_, err = w.rotate(ctx, m, adminapi.CARotateRequest{Force: true})
 	}
-	return errors.Join(fmt.Errorf("the rotation of %s is at %s and waits for %v %s", m.name, st.Rotation.Step, left, st.Rotation.Error), err)
+	return errors.Join(fmt.Errorf("the rotation of %s is at %s and waits for %v %s", m.name, st.Rotation.Step, left,
+		st.Rotation.Error), err)
 }
 
 // churnEndpoints moves a server of another service about: everything hears of it but the load's way.

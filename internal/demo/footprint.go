@@ -23,7 +23,8 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// What may grow during a soak without being called a leak: caches fill, buffers find their size, connections come and go.
+// What may grow during a soak without being called a leak: caches fill, buffers find their size, connections come and
+// go.
 const (
 	growthRSS        = 64 << 10 // KB
 	growthFiles      = 64
@@ -55,7 +56,10 @@ func (w *world) footprints(ctx context.Context) (map[string]footprint, error) {
 			}
 			out[name] = f
 		}
-		for name, netns := range map[string]string{nodeName(m): w.plan.hostNetns(m), gatewayName(m): w.plan.gatewayNetns(m)} {
+		for name, netns := range map[string]string{
+			nodeName(m):    w.plan.hostNetns(m),
+			gatewayName(m): w.plan.gatewayNetns(m),
+		} {
 			if pid := envoyIn(netns); pid > 0 {
 				out[name+"'s Envoy"] = footprintOf(pid)
 			}
@@ -102,7 +106,8 @@ func (w *world) controlMetrics(ctx context.Context, m mesh) (metricsClient, erro
 	if err != nil {
 		return metricsClient{}, err
 	}
-	r, err := call[adminapi.AdminCertRequest, agentapi.SignResponse](ctx, w.admin(m), "AdminCert", &adminapi.AdminCertRequest{Name: soakAdmin, CSR: csr})
+	r, err := call[adminapi.AdminCertRequest, agentapi.SignResponse](ctx, w.admin(m), "AdminCert",
+		&adminapi.AdminCertRequest{Name: soakAdmin, CSR: csr})
 	if err != nil {
 		return metricsClient{}, err
 	}
@@ -110,13 +115,16 @@ func (w *world) controlMetrics(ctx context.Context, m mesh) (metricsClient, erro
 	if err != nil {
 		return metricsClient{}, err
 	}
-	return metricsClient{"https://" + hostPort(m.host, wellknown.MetricsPort) + "/metrics", &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig:   identity.ControlTLS(func() *identity.SVID { return own }),
-		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-			return dial(ctx, w.plan.hostNetns(m), address)
-		},
-	}}}, nil
+	return metricsClient{
+		"https://" + hostPort(m.host, wellknown.MetricsPort) + "/metrics",
+		&http.Client{Transport: &http.Transport{
+			DisableKeepAlives: true,
+			TLSClientConfig:   identity.ControlTLS(func() *identity.SVID { return own }),
+			DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+				return dial(ctx, w.plan.hostNetns(m), address)
+			},
+		}},
+	}, nil
 }
 
 func (c metricsClient) goroutines(ctx context.Context) (int, error) {
@@ -171,10 +179,12 @@ func reportGrowth(say printer, before, after map[string]footprint) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(after)) {
 		x, y := before[name], after[name]
-		fmt.Fprintf(t, "%s\t%d MB\t%d MB\t%d\t%d\t%d\t%d\t\n", name, x.rss>>10, y.rss>>10, x.files, y.files, x.goroutines, y.goroutines)
+		fmt.Fprintf(t, "%s\t%d MB\t%d MB\t%d\t%d\t%d\t%d\t\n", name, x.rss>>10, y.rss>>10, x.files, y.files,
+			x.goroutines, y.goroutines)
 		if y.rss-x.rss > growthRSS || y.files-x.files > growthFiles || y.goroutines-x.goroutines > growthGoroutines {
-			errs = append(errs, fmt.Errorf("soak: %s grew from %d to %d MB, from %d to %d open files, from %d to %d goroutines",
-				name, x.rss>>10, y.rss>>10, x.files, y.files, x.goroutines, y.goroutines))
+			errs = append(errs,
+				fmt.Errorf("soak: %s grew from %d to %d MB, from %d to %d open files, from %d to %d goroutines",
+					name, x.rss>>10, y.rss>>10, x.files, y.files, x.goroutines, y.goroutines))
 		}
 	}
 	t.Flush()

@@ -21,7 +21,9 @@ func TestWhatGrewIsNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := reportGrowth(printer{out: io.Discard}, before, map[string]footprint{"control": tt.after})
-			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), "control grew") || !strings.Contains(err.Error(), tt.want)) {
+			if tt.want == "" && err != nil || tt.want != "" &&
+				(err == nil || !strings.Contains(err.Error(), "control grew") ||
+					!strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
@@ -30,7 +32,11 @@ func TestWhatGrewIsNamed(t *testing.T) {
 
 func TestGoroutinesAreReadFromMetrics(t *testing.T) {
 	text := "# HELP go_goroutines Number of goroutines.\n# TYPE go_goroutines gauge\ngo_goroutines 42\ngo_threads 7\n"
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) }))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+		_ *http.Request,
+	) {
+		io.WriteString(w, text)
+	}))
 	defer server.Close()
 	client := metricsClient{server.URL, server.Client()}
 	if n, err := client.goroutines(t.Context()); n != 42 || err != nil {

@@ -56,14 +56,20 @@ var strangerAddress = netip.MustParseAddr("198.51.100.66")
 func newPlan(prefix string) plan {
 	return plan{prefix: prefix, meshes: []mesh{
 		newMesh("cards", 71, "198.51.100.11", []workload{
-			{name: "payments", program: "payments", port: 8080, portName: "http-api", args: []string{"--tokens", "tokens.default:7000"}, readyPath: "/healthz"},
+			{
+				name: "payments", program: "payments", port: 8080, portName: "http-api",
+				args: []string{"--tokens", "tokens.default:7000"}, readyPath: "/healthz",
+			},
 			{name: "tokens", program: "tokens", port: 7000, portName: "tcp-vault"},
 		}),
 		newMesh("retail", 72, "198.51.100.12", []workload{
 			{name: "storefront", program: "storefront", port: 8080, portName: "http-web", readyPath: "/healthz"},
 			{name: "catalogue", program: "catalogue", port: 8080, portName: "http-api", readyPath: "/healthz"},
 			{name: "orders", program: "orders", port: 8080, portName: "http-api", readyPath: "/healthz"},
-			{name: "standby", app: "payments", program: "payments", port: 8080, portName: "http-api", readyPath: "/healthz"},
+			{
+				name: "standby", app: "payments", program: "payments", port: 8080, portName: "http-api",
+				readyPath: "/healthz",
+			},
 		}),
 	}}
 }
@@ -112,23 +118,34 @@ func (p plan) workloadNetns(m mesh, w workload) string { return p.prefix + "-" +
 func (p plan) network() lab.Network {
 	n := lab.Network{Bridges: []lab.Bridge{{Namespace: p.link()}}}
 	for _, m := range p.meshes {
-		n.Bridges = append(n.Bridges, lab.Bridge{Namespace: p.hostNetns(m), Address: netip.PrefixFrom(m.host, innerBits)})
+		n.Bridges = append(n.Bridges, lab.Bridge{
+			Namespace: p.hostNetns(m),
+			Address:   netip.PrefixFrom(m.host, innerBits),
+		})
 	}
 	for _, m := range p.meshes {
 		for _, w := range m.workloads {
 			n.Attachments = append(n.Attachments, lab.Attachment{
 				Namespace: p.workloadNetns(m, w), Device: "eth0", Address: netip.PrefixFrom(w.address, innerBits),
-				// The default route lets a call to a virtual address leave the program; capture takes it before the wire.
+				// The default route lets a call to a virtual address leave the program; capture takes it before the
+				// wire.
 				Bridge: p.hostNetns(m), Port: "v-" + w.name, Via: m.host,
 			})
 		}
 		n.Attachments = append(n.Attachments,
-			lab.Attachment{Namespace: p.gatewayNetns(m), Device: "eth0", Address: netip.PrefixFrom(m.inner, innerBits), Bridge: p.hostNetns(m), Port: "v-gw"},
-			lab.Attachment{Namespace: p.gatewayNetns(m), Device: "eth1", Address: netip.PrefixFrom(m.outer, linkBits), Bridge: p.link(), Port: "v-" + m.name},
+			lab.Attachment{
+				Namespace: p.gatewayNetns(m), Device: "eth0", Address: netip.PrefixFrom(m.inner, innerBits),
+				Bridge: p.hostNetns(m), Port: "v-gw",
+			},
+			lab.Attachment{
+				Namespace: p.gatewayNetns(m), Device: "eth1", Address: netip.PrefixFrom(m.outer, linkBits),
+				Bridge: p.link(), Port: "v-" + m.name,
+			},
 		)
 	}
 	n.Attachments = append(n.Attachments, lab.Attachment{
-		Namespace: p.stranger(), Device: "eth0", Address: netip.PrefixFrom(strangerAddress, linkBits), Bridge: p.link(), Port: "v-outsider",
+		Namespace: p.stranger(), Device: "eth0", Address: netip.PrefixFrom(strangerAddress, linkBits), Bridge: p.link(),
+		Port: "v-outsider",
 	})
 	return n
 }

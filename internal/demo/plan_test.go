@@ -85,7 +85,9 @@ func TestSamplesAreAccepted(t *testing.T) {
 
 func TestFindAWorkload(t *testing.T) {
 	p := newPlan("isthmus")
-	for name, want := range map[string]string{"storefront": "10.72.0.11", "retail/standby": "10.72.0.14", "cards/storefront": "", "nobody": ""} {
+	for name, want := range map[string]string{
+		"storefront": "10.72.0.11", "retail/standby": "10.72.0.14", "cards/storefront": "", "nobody": "",
+	} {
 		_, w, ok := p.find(name)
 		if ok != (want != "") || ok && w.address.String() != want {
 			t.Errorf("%s: %v %v", name, w.address, ok)

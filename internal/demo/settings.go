@@ -13,8 +13,8 @@ import (
 	"isthmus.dev/isthmus/samples"
 )
 
-// write lays out everything that mesh m reads: its configuration, its federation files (applied later, by the tour or by
-// hand), the settings of its three long-running parts, and each workload's resolv.conf.
+// write lays out everything that mesh m reads: its configuration, its federation files (applied later, by the tour or
+// by hand), the settings of its three long-running parts, and each workload's resolv.conf.
 func (w *world) write(m mesh) error {
 	copies := []struct{ from, to string }{
 		{m.name, w.files.config(m.name)},

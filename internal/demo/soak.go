@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// soak keeps the demo under load with short-lived certificates and disturbs it for as long as it is told. It fails when a
-// request failed while no Envoy was killed, or when a process grew beyond bounds.
+// soak keeps the demo under load with short-lived certificates and disturbs it for as long as it is told. It fails when
+// a request failed while no Envoy was killed, or when a process grew beyond bounds.
 func (w *world) soak(ctx context.Context, say printer, length time.Duration) error {
 	for _, m := range w.plan.meshes {
 		if err := w.setTTL(m, "5m", shortLife); err != nil {

@@ -35,7 +35,8 @@ func TestRequestsThatFailedAlikeAreToldOnce(t *testing.T) {
 		return probe.Failure{Time: time.Unix(second, 0), Took: time.Second, Phase: phase, Error: text}
 	}
 	got := tr.failed(probe.Result{Failures: 9, Failed: []probe.Failure{
-		failure(11, "connect", "port 41: refused"), failure(12, "resolve", "no answer"), failure(12, "connect", "port 42: refused"),
+		failure(11, "connect", "port 41: refused"), failure(12, "resolve", "no answer"),
+		failure(12, "connect", "port 42: refused"),
 	}})
 	want := []string{
 		`00:00:11.000 1.000 s, connect: port 41: refused, 1.0 s into "agent killed", and 1 more like it`,

@@ -11,7 +11,8 @@ import (
 	"isthmus.dev/isthmus/samples/probe"
 )
 
-// traffic is the load in stretches. What an Envoy has in hand ends with it, so a stretch in which one is killed counts apart.
+// traffic is the load in stretches. What an Envoy has in hand ends with it, so a stretch in which one is killed counts
+// apart.
 type traffic struct {
 	w         *world
 	customers []customer
@@ -104,7 +105,8 @@ func (t *traffic) table() string {
 		}
 	}
 	const head = "           requests failed   slowest;  as a source died: failed, slowest;  as an Envoy was killed: failed, slowest\n"
-	return head + b.String() + fmt.Sprintf("After an Envoy was killed all was answered again within %.1f s.\n\n", t.slowest.Seconds())
+	return head + b.String() + fmt.Sprintf("After an Envoy was killed all was answered again within %.1f s.\n\n",
+		t.slowest.Seconds())
 }
 
 func (t *traffic) begin() error {
@@ -170,8 +172,9 @@ func (t *traffic) verdict() error {
 			bound *= 8
 		}
 		if lost := c[loss]; lost.Failures > bound && t.name(n) != socketCustomer {
-			errs = append(errs, fmt.Errorf("soak: %d of %d requests of %s failed as a source died, %d times, the first: %s",
-				lost.Failures, lost.Requests, t.name(n), t.losses, lost.FirstFailure()))
+			errs = append(errs,
+				fmt.Errorf("soak: %d of %d requests of %s failed as a source died, %d times, the first: %s",
+					lost.Failures, lost.Requests, t.name(n), t.losses, lost.FirstFailure()))
 		}
 	}
 	return errors.Join(errs...)

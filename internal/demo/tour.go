@@ -23,7 +23,10 @@ var promises = []step{
 	{what: "nothing reachable before peering", expected: "no name answers, no door opens", try: nothingReachable},
 	{what: "peering in two commands", expected: "both sides show the same fingerprints", needed: true, try: peer},
 	{what: "export and import", expected: "offered by cards, taken by retail", needed: true, try: exportAndImport},
-	{what: "storefront crosses both gateways", expected: "201 under the local name", needed: true, try: storefrontCrosses},
+	{
+		what: "storefront crosses both gateways", expected: "201 under the local name", needed: true,
+		try: storefrontCrosses,
+	},
 	{what: "a WebSocket across the boundary", expected: "messages both ways", try: webSocketCrosses},
 	{what: "catalogue refused", expected: "403, not an allowed caller", try: catalogueRefused},
 	{what: "tokens refused", expected: "not exported, not a byte", try: tokensRefused},
@@ -68,7 +71,8 @@ func (w *world) tour(ctx context.Context, say printer, steps []step) error {
 				held++
 			}
 		}
-		say.text(fmt.Sprintf(lineForm, fmt.Sprint(i+1), mark, fmt.Sprintf("%.1f s", time.Since(began).Seconds()), s.what, s.expected, oneLine(seen)))
+		say.text(fmt.Sprintf(lineForm, fmt.Sprint(i+1), mark, fmt.Sprintf("%.1f s", time.Since(began).Seconds()),
+			s.what, s.expected, oneLine(seen)))
 	}
 	say.text(fmt.Sprintf("\n%d of %d held in %.1f s.\n\n", held, len(steps), time.Since(start).Seconds()))
 	if held < len(steps) {

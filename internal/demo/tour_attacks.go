@@ -84,7 +84,8 @@ func wrongSNIRefused(ctx context.Context, w *world) (string, error) {
 	}
 	var seen []string
 	for _, sni := range []string{
-		federationSNI("tokens", w), "payments.default.other.fed.cards.example", "payments.default.svc.cluster.local", "",
+		federationSNI("tokens", w), "payments.default.other.fed.cards.example", "payments.default.svc.cluster.local",
+		"",
 	} {
 		got, err := shake(ctx, from, address, sni, certs)
 		if err != nil {
@@ -101,7 +102,8 @@ func wrongSNIRefused(ctx context.Context, w *world) (string, error) {
 }
 
 // shake tries a handshake from a namespace and says how it ended. With TLS 1.3 a client is done before the server has
-// judged its certificate, so only an answer after it counts as accepted. Whose certificate the server shows is not checked.
+// judged its certificate, so only an answer after it counts as accepted. Whose certificate the server shows is not
+// checked.
 func shake(ctx context.Context, from, address, sni string, certs []tls.Certificate) (string, error) {
 	conn, err := dial(ctx, from, address)
 	if err != nil {
@@ -116,8 +118,8 @@ func hear(raw net.Conn, sni string, certs []tls.Certificate) string {
 	defer raw.Close()
 	_ = raw.SetDeadline(time.Now().Add(3 * time.Second)) // the handshake tells if the connection is gone
 	conn := tls.Client(raw, &tls.Config{
-		MinVersion: tls.VersionTLS12, ServerName: sni, InsecureSkipVerify: true, // an attacker does not care who answers
-		NextProtos: []string{"h2", "http/1.1"},
+		// an attacker does not care who answers
+		MinVersion: tls.VersionTLS12, ServerName: sni, InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"},
 		// An attacker offers its certificate whatever roots the server asks for.
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			if len(certs) == 0 {
@@ -162,12 +164,14 @@ func forge(id string) (tls.Certificate, error) {
 	}
 	now := time.Now()
 	root := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "retail.example"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{{Scheme: "spiffe", Host: "retail.example"}},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "retail.example"}, NotBefore: now.Add(-time.Hour),
+		NotAfter: now.Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "retail.example"}},
 	}
 	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), URIs: []*url.URL{uri},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+		SerialNumber: big.NewInt(2), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		URIs: []*url.URL{uri}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
 	rootKey, rootErr := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	leafKey, leafErr := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -182,8 +186,8 @@ func forge(id string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{leafDER, rootDER}, PrivateKey: crypto.Signer(leafKey)}, nil
 }
 
-// gatewayIdentity is the identity that mesh m's gateway shows its peers, under a new key: the control plane certifies it
-// to whoever holds the gateway agent's own credentials, and root on this machine holds them.
+// gatewayIdentity is the identity that mesh m's gateway shows its peers, under a new key: the control plane certifies
+// it to whoever holds the gateway agent's own credentials, and root on this machine holds them.
 func (w *world) gatewayIdentity(ctx context.Context, m mesh) (*identity.SVID, error) {
 	agent, err := identity.Load(w.files.mesh(m.name, "gateway", "state", "identity.pem"))
 	if err != nil {

@@ -72,7 +72,10 @@ func (o *ongoing) finish(ctx context.Context) (probe.Result, error) {
 func (w *world) serials(ctx context.Context) (map[string]string, error) {
 	onTheWay := map[string][]string{
 		"retail": {"spiffe://retail.example/ns/default/sa/storefront", gatewayID},
-		"cards":  {"spiffe://cards.example/ns/default/sa/payments", "spiffe://cards.example/ns/isthmus-system/sa/" + gatewayServiceAccount},
+		"cards": {
+			"spiffe://cards.example/ns/default/sa/payments",
+			"spiffe://cards.example/ns/isthmus-system/sa/" + gatewayServiceAccount,
+		},
 	}
 	out := map[string]string{}
 	for _, m := range w.plan.meshes {
@@ -166,7 +169,8 @@ func controlPlanesKilled(ctx context.Context, w *world) (string, error) {
 		}
 	}
 	for _, m := range w.plan.meshes {
-		if err := until(ctx, 20*time.Second, 50*time.Millisecond, func(ctx context.Context) error { return w.ready(ctx, m) }); err != nil {
+		if err := until(ctx, 20*time.Second, 50*time.Millisecond,
+			func(ctx context.Context) error { return w.ready(ctx, m) }); err != nil {
 			return "", err
 		}
 	}
@@ -225,7 +229,8 @@ func failover(ctx context.Context, w *world) (_ string, err error) {
 		return "", err
 	}
 	if r.Failures > mostFailed || r.ServedBy["payments@cards"] == 0 || r.ServedBy["standby@retail"] == 0 {
-		return "", fmt.Errorf("%d of %d requests failed, served by %v; the first failure: %s", r.Failures, r.Requests, r.ServedBy, r.FirstFailure())
+		return "", fmt.Errorf("%d of %d requests failed, served by %v; the first failure: %s", r.Failures, r.Requests,
+			r.ServedBy, r.FirstFailure())
 	}
 	// The import as it was, for what comes next.
 	if err := w.apply(retail, "import-payments.yaml", "import-payments.yaml"); err != nil {
@@ -252,7 +257,8 @@ func suspended(ctx context.Context, w *world) (string, error) {
 		return "", fmt.Errorf("open a live connection: %s", outcome(r))
 	}
 	start := time.Now()
-	if _, err := call[adminapi.PeerRequest, adminapi.Empty](ctx, w.admin(w.cards()), "PeerSuspend", &adminapi.PeerRequest{Peer: "retail"}); err != nil {
+	if _, err := call[adminapi.PeerRequest, adminapi.Empty](ctx, w.admin(w.cards()), "PeerSuspend",
+		&adminapi.PeerRequest{Peer: "retail"}); err != nil {
 		return "", err
 	}
 	cut, err := live.next(ctx, 10*time.Second)
@@ -276,7 +282,8 @@ func suspended(ctx context.Context, w *world) (string, error) {
 // resumed opens the strip again.
 func resumed(ctx context.Context, w *world) (string, error) {
 	start := time.Now()
-	if _, err := call[adminapi.PeerRequest, adminapi.Empty](ctx, w.admin(w.cards()), "PeerResume", &adminapi.PeerRequest{Peer: "retail"}); err != nil {
+	if _, err := call[adminapi.PeerRequest, adminapi.Empty](ctx, w.admin(w.cards()), "PeerResume",
+		&adminapi.PeerRequest{Peer: "retail"}); err != nil {
 		return "", err
 	}
 	if err := w.servedBy(ctx, "payments@cards", 15*time.Second); err != nil {

@@ -64,7 +64,8 @@ func peer(ctx context.Context, w *world) (string, error) {
 	if accept.PeersFingerprint != invite.Fingerprint || inviter.PeersFingerprint != accept.OwnFingerprint ||
 		acceptor.PeersFingerprint != inviter.OwnFingerprint || acceptor.OwnFingerprint != inviter.PeersFingerprint {
 		return "", fmt.Errorf("the sides disagree: cards says %s and saw %s, retail says %s and saw %s",
-			short(invite.Fingerprint), short(inviter.PeersFingerprint), short(accept.OwnFingerprint), short(accept.PeersFingerprint))
+			short(invite.Fingerprint), short(inviter.PeersFingerprint), short(accept.OwnFingerprint),
+			short(accept.PeersFingerprint))
 	}
 	return fmt.Sprintf("cards %s, retail %s", short(invite.Fingerprint), short(accept.OwnFingerprint)), nil
 }
@@ -95,7 +96,8 @@ func exportAndImport(ctx context.Context, w *world) (string, error) {
 	}
 	var entry adminapi.CatalogueEntry
 	err := until(ctx, 15*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
-		c, err := call[adminapi.PeerRequest, adminapi.CatalogueResponse](ctx, w.admin(w.retail()), "Catalogue", &adminapi.PeerRequest{Peer: "cards"})
+		c, err := call[adminapi.PeerRequest, adminapi.CatalogueResponse](ctx, w.admin(w.retail()), "Catalogue",
+			&adminapi.PeerRequest{Peer: "cards"})
 		if err != nil {
 			return err
 		}

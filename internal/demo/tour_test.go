@@ -15,9 +15,12 @@ import (
 
 func TestTheTourPromises(t *testing.T) {
 	want := []string{
-		"nothing reachable before peering", "peering in two commands", "export and import", "storefront crosses both gateways",
-		"a WebSocket across the boundary", "catalogue refused", "tokens refused", "forbidden method and path", "plaintext refused", "direct address of the other mesh",
-		"impostor with the right names", "right peer, wrong SNI", "certificates renewed under load", "both control planes killed",
+		"nothing reachable before peering", "peering in two commands", "export and import",
+		"storefront crosses both gateways",
+		"a WebSocket across the boundary", "catalogue refused", "tokens refused", "forbidden method and path",
+		"plaintext refused", "direct address of the other mesh",
+		"impostor with the right names", "right peer, wrong SNI", "certificates renewed under load",
+		"both control planes killed",
 		"failover under load", "suspended", "resumed",
 	}
 	var got []string

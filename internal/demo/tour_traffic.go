@@ -19,7 +19,8 @@ const storefrontID = "spiffe://retail.example/ns/default/sa/storefront"
 // storefrontCrosses buys something at the real storefront, then looks at what arrived at payments.
 func storefrontCrosses(_ context.Context, w *world) (string, error) {
 	r, err := w.try("storefront", probe.Request{HTTP: &probe.HTTP{
-		Method: "POST", URL: "http://127.0.0.1:8080/checkout", Body: `{"item":"tea","card":"4111111111111111"}`, Timeout: tryTimeout,
+		Method: "POST", URL: "http://127.0.0.1:8080/checkout", Body: `{"item":"tea","card":"4111111111111111"}`,
+		Timeout: tryTimeout,
 	}})
 	if err != nil {
 		return "", err
@@ -34,7 +35,8 @@ func storefrontCrosses(_ context.Context, w *world) (string, error) {
 	}
 	// A forged caller must not survive, nor may either side's inner names cross.
 	r, err = w.get("storefront", "GET", headersURL, map[string]string{
-		"isthmus-caller": "spiffe://retail.example/ns/default/sa/admin", "x-forwarded-client-cert": "URI=spiffe://cards.example/ns/default/sa/tokens",
+		"isthmus-caller":          "spiffe://retail.example/ns/default/sa/admin",
+		"x-forwarded-client-cert": "URI=spiffe://cards.example/ns/default/sa/tokens",
 	})
 	if err != nil {
 		return "", err
@@ -52,7 +54,9 @@ func storefrontCrosses(_ context.Context, w *world) (string, error) {
 // webSocketCrosses charges three times over one WebSocket; who may not call, and where nothing is exported, gets none.
 func webSocketCrosses(_ context.Context, w *world) (string, error) {
 	open := func(workload, url string) (probe.Result, error) {
-		return w.try(workload, probe.Request{Socket: &probe.Socket{URL: url, Send: []string{"450", "1200", "2900"}, Timeout: tryTimeout}})
+		return w.try(workload, probe.Request{Socket: &probe.Socket{
+			URL: url, Send: []string{"450", "1200", "2900"}, Timeout: tryTimeout,
+		}})
 	}
 	r, err := open("storefront", tillURL)
 	if err != nil {
@@ -68,7 +72,10 @@ func webSocketCrosses(_ context.Context, w *world) (string, error) {
 			return "", fmt.Errorf("%s, %v", answer, err)
 		}
 	}
-	for who, url := range map[string]string{"catalogue": tillURL, "storefront": "http://payments.default/admin/refunds"} {
+	for who, url := range map[string]string{
+		"catalogue":  tillURL,
+		"storefront": "http://payments.default/admin/refunds",
+	} {
 		r, err := open(who, url)
 		if err != nil {
 			return "", err
@@ -85,7 +92,8 @@ func onlyHonestHeaders(request []string, answer map[string]string) error {
 	for _, line := range request {
 		name, value, _ := strings.Cut(line, ": ")
 		switch {
-		case name == "isthmus-caller" && value != storefrontID, strings.Contains(line, "cards.example/ns/default/sa/tokens"):
+		case name == "isthmus-caller" && value != storefrontID,
+			strings.Contains(line, "cards.example/ns/default/sa/tokens"):
 			return fmt.Errorf("a forged header arrived: %s", line)
 		case strings.Contains(line, "10.72.0."):
 			return fmt.Errorf("an inner address crossed: %s", line)
@@ -133,7 +141,10 @@ func outcomeOfTCP(r probe.Result) string {
 	if r.Error == "" {
 		return "closed"
 	}
-	for _, known := range []string{"connection reset by peer", "connection refused", "no such host", "server misbehaving", "i/o timeout"} {
+	for _, known := range []string{
+		"connection reset by peer", "connection refused", "no such host",
+		"server misbehaving", "i/o timeout",
+	} {
 		if strings.Contains(r.Error, known) {
 			return known
 		}
@@ -211,7 +222,9 @@ func plainHTTP(ctx context.Context, from, to string) string {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(tryTimeout)) // the read tells if the connection is gone
-	if _, err := fmt.Fprintf(conn, "GET /v1/charges/headers HTTP/1.1\r\nHost: payments.default\r\nConnection: close\r\n\r\n"); err != nil {
+	if _,
+		err := fmt.Fprintf(conn,
+		"GET /v1/charges/headers HTTP/1.1\r\nHost: payments.default\r\nConnection: close\r\n\r\n"); err != nil {
 		return cause(err)
 	}
 	text, err := io.ReadAll(io.LimitReader(conn, 64<<10))
@@ -226,7 +239,8 @@ func plainHTTP(ctx context.Context, from, to string) string {
 	return status + " " + brief(body)
 }
 
-// directUnreachable goes for the address itself: from a workload, which is captured, and from the gateway, which is not.
+// directUnreachable goes for the address itself: from a workload, which is captured, and from the gateway, which is
+// not.
 func directUnreachable(ctx context.Context, w *world) (string, error) {
 	_, payments, _ := w.plan.find("payments")
 	address := hostPort(payments.address, int(payments.port))

@@ -32,7 +32,10 @@ const tryTimeout = 5 * time.Second
 func (w *world) command(workload string) lab.Command {
 	m, wl, _ := w.plan.find(workload)
 	ns := w.plan.workloadNetns(m, wl)
-	return lab.Command{Name: "probe-" + wl.name, Namespace: ns, Resolv: w.files.resolv(ns), Path: w.options.Samples, Args: []string{"probe"}}
+	return lab.Command{
+		Name: "probe-" + wl.name, Namespace: ns, Resolv: w.files.resolv(ns), Path: w.options.Samples,
+		Args: []string{"probe"},
+	}
 }
 
 // try makes one attempt as a workload.
@@ -55,7 +58,9 @@ func (w *world) try(workload string, req probe.Request) (probe.Result, error) {
 }
 
 func (w *world) get(workload, method, url string, headers map[string]string) (probe.Result, error) {
-	return w.try(workload, probe.Request{HTTP: &probe.HTTP{Method: method, URL: url, Headers: headers, Timeout: tryTimeout}})
+	return w.try(workload, probe.Request{HTTP: &probe.HTTP{
+		Method: method, URL: url, Headers: headers, Timeout: tryTimeout,
+	}})
 }
 
 func (w *world) connect(workload, address string) (probe.Result, error) {
@@ -107,8 +112,8 @@ func brief(body string) string {
 	return line
 }
 
-// longParts are the SPIFFE ID behind a workload's name, all but the name of one that stands alone, and the address behind
-// a destination's name with all that follows.
+// longParts are the SPIFFE ID behind a workload's name, all but the name of one that stands alone, and the address
+// behind a destination's name with all that follows.
 var longParts = regexp.MustCompile(` \(spiffe://[^ )]*\)|spiffe://[^/ ]+/ns/[^/ ]+/sa/| at \d+\.\d+\.\d+\.\d+.*`)
 
 // ongoing is an attempt that goes on until it is stopped.
@@ -128,7 +133,8 @@ func (w *world) begin(workload string, req probe.Request) (*ongoing, error) {
 	return w.launch(w.command(workload), append(in, '\n'))
 }
 
-// launch starts a program that reads what it is to do, ends with its standard input, and writes its results a line each.
+// launch starts a program that reads what it is to do, ends with its standard input, and writes its results a line
+// each.
 func (w *world) launch(c lab.Command, in []byte) (*ongoing, error) {
 	inR, inW, err := os.Pipe()
 	if err != nil {

@@ -58,7 +58,8 @@ func (w *world) up(ctx context.Context, say printer) error {
 			if err := w.startMesh(ctx, m); err != nil {
 				return err
 			}
-			if err := until(ctx, 30*time.Second, 50*time.Millisecond, func(ctx context.Context) error { return w.ready(ctx, m) }); err != nil {
+			if err := until(ctx, 30*time.Second, 50*time.Millisecond,
+				func(ctx context.Context) error { return w.ready(ctx, m) }); err != nil {
 				return fmt.Errorf("mesh %s does not become ready: %w", m.name, err)
 			}
 			say.step("mesh %s is ready: %d workloads, one node Envoy, one gateway Envoy", m.name, len(m.workloads))
@@ -74,7 +75,8 @@ func (w *world) startMesh(ctx context.Context, m mesh) error {
 	}
 	return errors.Join(
 		w.startAgent(ctx, m, nodeName(m), "node", w.plan.hostNetns(m), adminapi.TokenRequest{
-			Node: nodeName(m), Role: snapshot.RoleNode, Workloads: grants(m), Addresses: m.inside(), TTL: 5 * time.Minute,
+			Node: nodeName(m), Role: snapshot.RoleNode, Workloads: grants(m), Addresses: m.inside(),
+			TTL: 5 * time.Minute,
 		}),
 		w.startAgent(ctx, m, gatewayName(m), "gateway", w.plan.gatewayNetns(m), adminapi.TokenRequest{
 			Node: gatewayName(m), Role: snapshot.RoleGateway,
@@ -87,7 +89,9 @@ func (w *world) startMesh(ctx context.Context, m mesh) error {
 // grants are what a mesh's node may host: its workloads, and nothing else.
 func grants(m mesh) (out []grant.Workload) {
 	for _, w := range m.workloads {
-		out = append(out, grant.Workload{Namespace: "default", Name: w.name, ServiceAccount: w.app, Labels: map[string]string{"app": w.app}})
+		out = append(out, grant.Workload{
+			Namespace: "default", Name: w.name, ServiceAccount: w.app, Labels: map[string]string{"app": w.app},
+		})
 	}
 	return out
 }
@@ -139,8 +143,8 @@ func (w *world) startProgram(m mesh, wl workload) error {
 		args = append(args, "--served-by", wl.name+"@"+m.name)
 	}
 	_, err := w.start(lab.Command{
-		Name: programName(m, wl), Namespace: w.plan.workloadNetns(m, wl), Resolv: w.files.resolv(w.plan.workloadNetns(m, wl)),
-		Path: w.options.Samples, Args: append(args, wl.args...),
+		Name: programName(m, wl), Namespace: w.plan.workloadNetns(m, wl),
+		Resolv: w.files.resolv(w.plan.workloadNetns(m, wl)), Path: w.options.Samples, Args: append(args, wl.args...),
 	})
 	return err
 }

@@ -25,7 +25,8 @@ func bare(t *testing.T, prefix string) *world {
 		t.Fatal("this test makes network namespaces: run it as root")
 	}
 	bin := filepath.Join(t.TempDir(), "isthmus-samples")
-	if out, err := exec.Command("go", "build", "-o", bin, "../../samples/cmd/isthmus-samples").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", bin,
+		"../../samples/cmd/isthmus-samples").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	p := newPlan(prefix)
@@ -63,7 +64,8 @@ func TestProgramsAnswerInTheirOwnSubnetOnly(t *testing.T) {
 		return r
 	}
 	err := until(t.Context(), 5*time.Second, 20*time.Millisecond, func(context.Context) error {
-		if r := get("storefront", "http://10.72.0.12:8080/items"); r.Status != 200 || r.Headers["served-by"] != "catalogue@retail" {
+		if r := get("storefront", "http://10.72.0.12:8080/items"); r.Status != 200 ||
+			r.Headers["served-by"] != "catalogue@retail" {
 			return errors.New(outcome(r))
 		}
 		return nil
@@ -71,16 +73,19 @@ func TestProgramsAnswerInTheirOwnSubnetOnly(t *testing.T) {
 	if err != nil {
 		t.Error("storefront to catalogue:", err)
 	}
-	if r, err := w.connect("payments", "10.71.0.12:7000"); err != nil || !strings.HasPrefix(r.Body, "TOKENS 1.0 ready") {
+	if r, err := w.connect("payments", "10.71.0.12:7000"); err != nil ||
+		!strings.HasPrefix(r.Body, "TOKENS 1.0 ready") {
 		t.Errorf("payments to tokens: %+v, %v", r, err)
 	}
 	if r := get("storefront", "http://10.71.0.11:8080/healthz"); r.Error == "" {
 		t.Errorf("the storefront reached the other mesh: %+v", r)
 	}
-	if _, err := dial(t.Context(), w.plan.gatewayNetns(w.retail()), "10.71.0.11:8080"); err == nil || cause(err) != "network is unreachable" {
+	if _, err := dial(t.Context(), w.plan.gatewayNetns(w.retail()), "10.71.0.11:8080"); err == nil ||
+		cause(err) != "network is unreachable" {
 		t.Errorf("retail's gateway to cards' inside: %v", err)
 	}
-	if _, err := dial(t.Context(), w.plan.gatewayNetns(w.retail()), "198.51.100.11:15443"); err == nil || cause(err) != "connection refused" {
+	if _, err := dial(t.Context(), w.plan.gatewayNetns(w.retail()), "198.51.100.11:15443"); err == nil ||
+		cause(err) != "connection refused" {
 		t.Errorf("gateway to gateway without a listener: %v", err)
 	}
 	if err := checkKernel(w.plan.stranger()); err != nil {
@@ -110,7 +115,8 @@ func TestALiveAnswerIsWatchedAndLoadIsCounted(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	load, err := w.begin("orders", probe.Request{Load: &probe.Load{
-		HTTP: probe.HTTP{Method: "GET", URL: url + "headers", Timeout: time.Second}, Workers: 2, Pause: 5 * time.Millisecond,
+		HTTP: probe.HTTP{Method: "GET", URL: url + "headers", Timeout: time.Second}, Workers: 2,
+		Pause: 5 * time.Millisecond,
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -128,8 +134,8 @@ func TestALiveAnswerIsWatchedAndLoadIsCounted(t *testing.T) {
 
 func TestProxiesReadyNamesWhatIsMissing(t *testing.T) {
 	ok := adminapi.ProxyStatus{
-		Name: "n", Role: snapshot.RoleNode, Connected: true, Workloads: []string{"default/a"}, Envoy: agentapi.EnvoyState{Running: true},
-		Types: []adminapi.TypeStatus{{Type: "CDS", Sent: "1", Acked: "1"}},
+		Name: "n", Role: snapshot.RoleNode, Connected: true, Workloads: []string{"default/a"},
+		Envoy: agentapi.EnvoyState{Running: true}, Types: []adminapi.TypeStatus{{Type: "CDS", Sent: "1", Acked: "1"}},
 	}
 	with := func(change func(*adminapi.ProxyStatus)) []adminapi.ProxyStatus {
 		p := ok

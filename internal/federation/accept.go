@@ -55,7 +55,8 @@ func (s *Service) Accept(ctx context.Context, token, name string) (Peering, erro
 	defer s.making.Unlock()
 	if err := s.establish(context.WithoutCancel(ctx), name, in); err != nil {
 		return Peering{}, fmt.Errorf("the other mesh has accepted this one as peer %s, but here it failed: %w; "+
-			"when that is mended, ask for 'isthmus peer revoke %s' there and a new invitation", t.KnownAs, err, t.KnownAs)
+			"when that is mended, ask for 'isthmus peer revoke %s' there and a new invitation", t.KnownAs, err,
+			t.KnownAs)
 	}
 	s.Log.Info("peer joined", "peer", name, "trust_domain", in.TrustDomain.Name(), "fingerprint", in.fingerprint())
 	return Peering{
@@ -71,7 +72,8 @@ func (s *Service) mayAccept(ctx context.Context, t Token, name string) error {
 			t.Expires.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	if t.TrustDomain == s.TrustDomain {
-		return fmt.Errorf("the invitation is from this mesh's own trust domain %s: accept it at the other mesh", s.TrustDomain.Name())
+		return fmt.Errorf("the invitation is from this mesh's own trust domain %s: accept it at the other mesh",
+			s.TrustDomain.Name())
 	}
 	all, err := s.peers(ctx)
 	if err != nil {
@@ -130,7 +132,9 @@ func (s *Service) likelyFirst(addrs []netip.AddrPort) []netip.AddrPort {
 }
 
 // requestAt asks at one address, and not for long: another may be better.
-func (s *Service) requestAt(ctx context.Context, t Token, addr netip.AddrPort, body []byte) (in introduction, err error) {
+func (s *Service) requestAt(
+	ctx context.Context, t Token, addr netip.AddrPort, body []byte,
+) (in introduction, err error) {
 	err = s.bootstrap(ctx, addr.String(), s.atOne(len(t.Addresses)), func(ctx context.Context, id string) (err error) {
 		in, err = s.askOnce(ctx, t, id, body)
 		return err
@@ -163,7 +167,8 @@ func (s *Service) askOnce(ctx context.Context, t Token, id string, body []byte) 
 	}
 	in, err := s.checkAnswer(t, got.body)
 	if err != nil {
-		return introduction{}, finalError{fmt.Errorf("the other mesh's answer cannot be used: %w: ask for 'isthmus peer revoke %s' there", err, t.KnownAs)}
+		return introduction{}, finalError{fmt.Errorf("the other mesh's answer cannot be used: %w: ask for 'isthmus peer revoke %s' there",
+			err, t.KnownAs)}
 	}
 	return in, nil
 }
@@ -179,7 +184,8 @@ func (s *Service) checkAnswer(t Token, raw []byte) (introduction, error) {
 	case err != nil:
 		return introduction{}, err
 	case in.TrustDomain != t.TrustDomain:
-		return introduction{}, fmt.Errorf("it is of trust domain %s, not %s", in.TrustDomain.Name(), t.TrustDomain.Name())
+		return introduction{}, fmt.Errorf("it is of trust domain %s, not %s",
+			in.TrustDomain.Name(), t.TrustDomain.Name())
 	case in.KnownAs != t.KnownAs:
 		return introduction{}, fmt.Errorf("it knows this mesh as %s, not %s", in.KnownAs, t.KnownAs)
 	case in.fingerprint() != t.Fingerprint:

@@ -54,10 +54,12 @@ func TestTokenServesOnce(t *testing.T) {
 	if status != http.StatusConflict || !strings.Contains(body, "used already") {
 		t.Errorf("replay past the gateway: %d %s", status, body)
 	}
-	if n := len(snapshot.Of[*v1alpha1.MeshPeer](cards.snapshot().Config)) + len(snapshot.Of[*v1alpha1.MeshPeer](thief.snapshot().Config)); n != 1 {
+	if n := len(snapshot.Of[*v1alpha1.MeshPeer](cards.snapshot().Config)) +
+		len(snapshot.Of[*v1alpha1.MeshPeer](thief.snapshot().Config)); n != 1 {
 		t.Errorf("%d peers, want 1", n)
 	}
-	if log := cards.logs.String() + retail.logs.String(); strings.Contains(log, tok.Secret.Reveal()) || strings.Contains(log, tok.Encode()) {
+	if log := cards.logs.String() + retail.logs.String(); strings.Contains(log, tok.Secret.Reveal()) ||
+		strings.Contains(log, tok.Encode()) {
 		t.Error("the secret stands in a log")
 	}
 }
@@ -100,7 +102,10 @@ func TestImpostorOnThePathNeverSeesTheSecret(t *testing.T) {
 	cards, retail, n := pair(t)
 	tok := invite(t, cards, "retail")
 	evil := newMesh(t, n, "cards", "192.0.2.1") // same names, same address, another root
-	err := evil.db.AddInvite(t.Context(), state.Invite{ID: tok.InviteID, Hash: tok.Secret.Hash(), Peer: "retail", Created: time.Now(), Expires: tok.Expires})
+	err := evil.db.AddInvite(t.Context(),
+		state.Invite{
+			ID: tok.InviteID, Hash: tok.Secret.Hash(), Peer: "retail", Created: time.Now(), Expires: tok.Expires,
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +125,10 @@ func TestImpostorOnThePathNeverSeesTheSecret(t *testing.T) {
 
 func TestVerifyPinnedRefuses(t *testing.T) {
 	root, other := newAuthority(t, "cards"), newAuthority(t, "other")
-	leafOnly := newAuthority(t, "leaf", func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature })
+	leafOnly := newAuthority(t, "leaf", func(c *x509.Certificate) {
+		c.IsCA, c.KeyUsage = false,
+			x509.KeyUsageDigitalSignature
+	})
 	chain := func(a authority, id string, more ...*x509.Certificate) []*x509.Certificate {
 		raw, _ := a.issue(t, id)
 		leaf, err := x509.ParseCertificate(raw[0])
@@ -137,12 +145,18 @@ func TestVerifyPinnedRefuses(t *testing.T) {
 		at    time.Time
 		says  string
 	}{
-		"good":                      {chain(root, gateway, root.cert), pin, time.Now(), ""},
-		"without root":              {chain(root, gateway), pin, time.Now(), "does not hold the root"},
-		"another root":              {chain(other, gateway, other.cert), pin, time.Now(), "does not hold the root"},
-		"pinned root as decoration": {chain(other, gateway, other.cert, root.cert), pin, time.Now(), "no valid certificate"},
-		"root as leaf":              {[]*x509.Certificate{root.cert}, pin, time.Now(), "does not hold the root"},
-		"foreign trust domain":      {chain(root, "spiffe://bank.example/ns/a/sa/b", root.cert), pin, time.Now(), "no valid certificate"},
+		"good":         {chain(root, gateway, root.cert), pin, time.Now(), ""},
+		"without root": {chain(root, gateway), pin, time.Now(), "does not hold the root"},
+		"another root": {chain(other, gateway, other.cert), pin, time.Now(), "does not hold the root"},
+		"pinned root as decoration": {
+			chain(other, gateway, other.cert, root.cert), pin, time.Now(),
+			"no valid certificate",
+		},
+		"root as leaf": {[]*x509.Certificate{root.cert}, pin, time.Now(), "does not hold the root"},
+		"foreign trust domain": {
+			chain(root, "spiffe://bank.example/ns/a/sa/b", root.cert), pin, time.Now(),
+			"no valid certificate",
+		},
 		"no authority": {
 			chain(leafOnly, gateway, leafOnly.cert), spiffe.Fingerprint(leafOnly.cert), time.Now(), "cannot be used",
 		},
@@ -407,7 +421,8 @@ func TestPeeringServerRefuses(t *testing.T) {
 	if cards.snapshot().Peers["retail"].Catalogue != nil {
 		t.Error("a refused catalogue was kept")
 	}
-	if code, text := cards.post(open, PathPeering, unchanged); code != http.StatusOK { // all of these have left it usable
+	// all of these have left it usable
+	if code, text := cards.post(open, PathPeering, unchanged); code != http.StatusOK {
 		t.Errorf("the genuine acceptance afterwards: %d %s", code, text)
 	}
 }
@@ -470,7 +485,10 @@ func TestWorkloadOnTheWireWhilePeering(t *testing.T) {
 		"another gateway's": {
 			"spiffe://cards.example/ns/isthmus-system/sa/edge", "with a certificate of the inviter's mesh",
 		},
-		"an administrator's":    {"spiffe://cards.example/isthmus/admin/eve", "with a certificate of the inviter's mesh"},
+		"an administrator's": {
+			"spiffe://cards.example/isthmus/admin/eve",
+			"with a certificate of the inviter's mesh",
+		},
 		"a gateway's elsewhere": {"spiffe://other.example/ns/isthmus-system/sa/gateway", "no valid certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -482,7 +500,8 @@ func TestWorkloadOnTheWireWhilePeering(t *testing.T) {
 			if got := thief.heard(); len(got) > 0 {
 				t.Errorf("it was told %q", got)
 			}
-			if len(snapshot.Of[*v1alpha1.MeshPeer](retail.snapshot().Config))+len(snapshot.Of[*v1alpha1.MeshPeer](cards.snapshot().Config)) != 0 ||
+			if len(snapshot.Of[*v1alpha1.MeshPeer](retail.snapshot().Config))+
+				len(snapshot.Of[*v1alpha1.MeshPeer](cards.snapshot().Config)) != 0 ||
 				len(cards.snapshot().Invites) != 1 {
 				t.Error("something was peered, or the invitation has gone")
 			}

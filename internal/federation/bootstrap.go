@@ -18,13 +18,17 @@ import (
 // retryEvery is the pause between attempts while gateways learn what the store says.
 const retryEvery = 150 * time.Millisecond
 
-// bootstrap opens a way through the own gateway to an address that is not trusted yet, and attempts something there (the
-// name to ask the own gateway for is BootstrapSNI(id)) until it succeeds, fails for good, or took longer than a limit.
-func (s *Service) bootstrap(ctx context.Context, addr string, limit time.Duration, attempt func(ctx context.Context, id string) error) error {
+// bootstrap opens a way through the own gateway to an address that is not trusted yet, and attempts something there
+// (the name to ask the own gateway for is BootstrapSNI(id)) until it succeeds, fails for good, or took longer than a
+// limit.
+func (s *Service) bootstrap(
+	ctx context.Context, addr string, limit time.Duration, attempt func(ctx context.Context, id string) error,
+) error {
 	id := newID()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := s.Store.PutBootstrap(ctx, snapshot.Bootstrap{ID: id, Address: addr}, s.Now().Add(s.AcceptTimeout)); err != nil {
+	if err := s.Store.PutBootstrap(ctx, snapshot.Bootstrap{ID: id, Address: addr},
+		s.Now().Add(s.AcceptTimeout)); err != nil {
 		return finalError{fmt.Errorf("keep acceptance: %w", err)}
 	}
 	s.Changed()
@@ -61,8 +65,9 @@ func fetchable(p *v1alpha1.MeshPeer) bool {
 	return p != nil && p.Spec.Bundle.Inline == "" && p.Spec.Bundle.Fingerprint != ""
 }
 
-// fetchRoot learns the first root of a peer from the handshake of its gateway, where the MeshPeer gives its fingerprint.
-// The peer must know our roots already, or it has no name to answer at: of two MeshPeers one gives its roots inline.
+// fetchRoot learns the first root of a peer from the handshake of its gateway, where the MeshPeer gives its
+// fingerprint. The peer must know our roots already, or it has no name to answer at: of two MeshPeers one gives its
+// roots inline.
 func (s *Service) fetchRoot(ctx context.Context, p *v1alpha1.MeshPeer) error {
 	td, err := spiffe.ParseTrustDomain(p.Spec.TrustDomain)
 	if err != nil {
@@ -71,10 +76,11 @@ func (s *Service) fetchRoot(ctx context.Context, p *v1alpha1.MeshPeer) error {
 	err = errors.New("no gateway address")
 	for _, addr := range p.Spec.GatewayAddresses {
 		var root *x509.Certificate
-		err = s.bootstrap(ctx, addr, s.atOne(len(p.Spec.GatewayAddresses)), func(ctx context.Context, id string) (err error) {
-			root, err = s.rootShown(ctx, p, td, id)
-			return err
-		})
+		err = s.bootstrap(ctx, addr, s.atOne(len(p.Spec.GatewayAddresses)),
+			func(ctx context.Context, id string) (err error) {
+				root, err = s.rootShown(ctx, p, td, id)
+				return err
+			})
 		if err == nil {
 			return s.adoptFetched(ctx, p.Name, root)
 		}
@@ -83,7 +89,9 @@ func (s *Service) fetchRoot(ctx context.Context, p *v1alpha1.MeshPeer) error {
 }
 
 // rootShown is the pinned root in the chain that the peer's gateway shows. Nothing is said to it.
-func (s *Service) rootShown(ctx context.Context, p *v1alpha1.MeshPeer, td spiffe.TrustDomain, id string) (*x509.Certificate, error) {
+func (s *Service) rootShown(
+	ctx context.Context, p *v1alpha1.MeshPeer, td spiffe.TrustDomain, id string,
+) (*x509.Certificate, error) {
 	pinned := func(chain []*x509.Certificate) (*x509.Certificate, error) {
 		return verifyPinned(chain, p.Spec.Bundle.Fingerprint, td, s.Now(), p.Spec.GatewayIDs...)
 	}

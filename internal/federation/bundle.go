@@ -58,7 +58,10 @@ func ParseBundle(td spiffe.TrustDomain, raw []byte, now time.Time) (Bundle, erro
 		return Bundle{}, errAhead(sequence, now)
 	}
 	hint, _ := doc.RefreshHint()
-	b := Bundle{TrustDomain: td, Roots: doc.X509Authorities(), Sequence: sequence, RefreshHint: min(max(hint, 0), maxRefreshHint)}
+	b := Bundle{
+		TrustDomain: td, Roots: doc.X509Authorities(), Sequence: sequence,
+		RefreshHint: min(max(hint, 0), maxRefreshHint),
+	}
 	return b, b.check(now)
 }
 
@@ -119,7 +122,8 @@ func (b Bundle) check(now time.Time) error {
 		valid = valid || (!now.Before(c.NotBefore) && now.Before(c.NotAfter))
 	}
 	if !valid {
-		return fmt.Errorf("no certificate of the bundle is valid at %s: check the clocks of both sides", now.UTC().Format(time.RFC3339))
+		return fmt.Errorf("no certificate of the bundle is valid at %s: check the clocks of both sides",
+			now.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

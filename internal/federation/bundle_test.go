@@ -51,7 +51,10 @@ func TestParseBundle(t *testing.T) {
 
 func TestParseBundleRefuses(t *testing.T) {
 	root := newAuthority(t, "cards")
-	leaf := newAuthority(t, "leaf", func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature })
+	leaf := newAuthority(t, "leaf", func(c *x509.Certificate) {
+		c.IsCA, c.KeyUsage = false,
+			x509.KeyUsageDigitalSignature
+	})
 	old := newAuthority(t, "old", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 	foreign := newAuthority(t, "foreign", func(c *x509.Certificate) {
 		u, _ := url.Parse("spiffe://bank.example")
@@ -64,23 +67,35 @@ func TestParseBundleRefuses(t *testing.T) {
 	good := jwks(root.cert)
 	cert := base64.StdEncoding.EncodeToString(root.cert.Raw)
 	tests := map[string]struct{ doc, says string }{
-		"not json":            {"hello", "not a JWK set"},
-		"empty":               {`{"keys":[],"spiffe_sequence":1}`, "holds no key"},
-		"no sequence":         {strings.Replace(good, "spiffe_sequence", "sequence", 1), "no spiffe_sequence"},
-		"negative sequence":   {strings.Replace(good, `"spiffe_sequence":7`, `"spiffe_sequence":-7`, 1), "not a SPIFFE bundle"},
-		"a leaf":              {jwks(leaf.cert), "not a certificate authority"},
-		"a leaf beside":       {jwks(root.cert, leaf.cert), "certificate 2 of the bundle: not a certificate authority"},
-		"expired":             {jwks(old.cert), "is valid at"},
-		"a short key":         {jwks(withRSAKey(t, 1024)), "its RSA key has 1024 bits"},
-		"a long key":          {jwks(withRSAKey(t, 8193)), "not a SPIFFE bundle"},
-		"wrong trust domain":  {jwks(root.cert, foreign.cert), "names spiffe://bank.example, not spiffe://cards.example"},
-		"seventeen keys":      {jwks(many...), "holds 17 keys; at most 16"},
-		"ten thousand keys":   {`{"keys":[` + strings.Repeat("{},", 9999) + `{}],"spiffe_sequence":1}`, "holds 10000 keys"},
-		"too large":           {`{"keys":["` + strings.Repeat("x", MaxBundleBytes) + `"]}`, "larger than 131072 bytes"},
-		"jwt key":             {strings.Replace(good, "x509-svid", "jwt-svid", 1), "not of use x509-svid"},
-		"two certificates":    {strings.Replace(good, `"x5c":["`, `"x5c":["`+cert+`","`, 1), "exactly one certificate"},
-		"private key":         {strings.Replace(good, `"kty":"EC"`, `"kty":"EC","d":"AAAA"`, 1), "not a SPIFFE bundle"},
-		"absurd refresh hint": {strings.Replace(good, `_hint":60`, `_hint":9223372036854775807`, 1), "spiffe_refresh_hint is no time"},
+		"not json":    {"hello", "not a JWK set"},
+		"empty":       {`{"keys":[],"spiffe_sequence":1}`, "holds no key"},
+		"no sequence": {strings.Replace(good, "spiffe_sequence", "sequence", 1), "no spiffe_sequence"},
+		"negative sequence": {
+			strings.Replace(good, `"spiffe_sequence":7`, `"spiffe_sequence":-7`, 1),
+			"not a SPIFFE bundle",
+		},
+		"a leaf":        {jwks(leaf.cert), "not a certificate authority"},
+		"a leaf beside": {jwks(root.cert, leaf.cert), "certificate 2 of the bundle: not a certificate authority"},
+		"expired":       {jwks(old.cert), "is valid at"},
+		"a short key":   {jwks(withRSAKey(t, 1024)), "its RSA key has 1024 bits"},
+		"a long key":    {jwks(withRSAKey(t, 8193)), "not a SPIFFE bundle"},
+		"wrong trust domain": {
+			jwks(root.cert, foreign.cert),
+			"names spiffe://bank.example, not spiffe://cards.example",
+		},
+		"seventeen keys": {jwks(many...), "holds 17 keys; at most 16"},
+		"ten thousand keys": {
+			`{"keys":[` + strings.Repeat("{},", 9999) + `{}],"spiffe_sequence":1}`,
+			"holds 10000 keys",
+		},
+		"too large":        {`{"keys":["` + strings.Repeat("x", MaxBundleBytes) + `"]}`, "larger than 131072 bytes"},
+		"jwt key":          {strings.Replace(good, "x509-svid", "jwt-svid", 1), "not of use x509-svid"},
+		"two certificates": {strings.Replace(good, `"x5c":["`, `"x5c":["`+cert+`","`, 1), "exactly one certificate"},
+		"private key":      {strings.Replace(good, `"kty":"EC"`, `"kty":"EC","d":"AAAA"`, 1), "not a SPIFFE bundle"},
+		"absurd refresh hint": {
+			strings.Replace(good, `_hint":60`, `_hint":9223372036854775807`, 1),
+			"spiffe_refresh_hint is no time",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -97,7 +112,8 @@ func withRSAKey(t *testing.T, bits int) *x509.Certificate {
 	t.Helper()
 	signer := newAuthority(t, "long")
 	n := new(big.Int).SetBit(big.NewInt(1), bits-1, 1)
-	der, err := x509.CreateCertificate(rand.Reader, signer.cert, signer.cert, &rsa.PublicKey{N: n, E: 65537}, signer.key)
+	der, err := x509.CreateCertificate(rand.Reader, signer.cert, signer.cert, &rsa.PublicKey{N: n, E: 65537},
+		signer.key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,8 @@ func EncodeCatalogue(sequence uint64, services []snapshot.OfferedService) ([]byt
 	return json.Marshal(doc{sequence, services})
 }
 
-// ParseCatalogue reads what a peer offers. One bad entry refuses the whole: half a catalogue would be a catalogue nobody sent.
+// ParseCatalogue reads what a peer offers. One bad entry refuses the whole: half a catalogue would be a catalogue
+// nobody sent.
 func ParseCatalogue(raw []byte, now time.Time) (*snapshot.Catalogue, error) {
 	if len(raw) > MaxCatalogueBytes {
 		return nil, fmt.Errorf("the catalogue is larger than %d bytes", MaxCatalogueBytes)
@@ -93,7 +94,9 @@ func parseOffers(raw []json.RawMessage) ([]snapshot.OfferedService, error) {
 			return nil, fmt.Errorf("service %d of the catalogue: %s/%s stands there twice", i+1, o.Namespace, o.Name)
 		}
 		seen[key] = true
-		services = append(services, snapshot.OfferedService{Name: o.Name, Namespace: o.Namespace, Port: o.Port, Protocol: o.Protocol})
+		services = append(services, snapshot.OfferedService{
+			Name: o.Name, Namespace: o.Namespace, Port: o.Port, Protocol: o.Protocol,
+		})
 	}
 	return services, nil
 }

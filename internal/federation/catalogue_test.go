@@ -14,7 +14,8 @@ import (
 var noon = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
 func TestParseCatalogue(t *testing.T) {
-	got, err := ParseCatalogue([]byte(`{"sequence":3,"services":[{"name":"payments","namespace":"default","port":8080,"protocol":"HTTP"}]}`), noon)
+	got,
+		err := ParseCatalogue([]byte(`{"sequence":3,"services":[{"name":"payments","namespace":"default","port":8080,"protocol":"HTTP"}]}`), noon)
 	want := &snapshot.Catalogue{Sequence: 3, Time: noon, Services: []snapshot.OfferedService{
 		{Name: "payments", Namespace: "default", Port: 8080, Protocol: "HTTP"},
 	}}
@@ -29,15 +30,19 @@ func TestParseCatalogue(t *testing.T) {
 
 func TestParseCatalogueRefuses(t *testing.T) {
 	one := func(name, ns, port, protocol string) string {
-		return fmt.Sprintf(`{"sequence":1,"services":[{"name":%q,"namespace":%q,"port":%s,"protocol":%q}]}`, name, ns, port, protocol)
+		return fmt.Sprintf(`{"sequence":1,"services":[{"name":%q,"namespace":%q,"port":%s,"protocol":%q}]}`, name, ns,
+			port, protocol)
 	}
 	tests := map[string]struct{ doc, says string }{
-		"not json":         {"hello", "is not what it should be"},
-		"no services":      {`{"sequence":1}`, "no list of services"},
-		"sequence 0":       {`{"sequence":0,"services":[]}`, "no sequence number"},
-		"sequence at end":  {`{"sequence":18446744073709551615,"services":[]}`, "a time to come"},
-		"more after":       {`{"sequence":1,"services":[]}{}`, "more follows"},
-		"host for a name":  {one("kubernetes.default", "default", "443", "TCP"), "service 1 of the catalogue: its name is no DNS label"},
+		"not json":        {"hello", "is not what it should be"},
+		"no services":     {`{"sequence":1}`, "no list of services"},
+		"sequence 0":      {`{"sequence":0,"services":[]}`, "no sequence number"},
+		"sequence at end": {`{"sequence":18446744073709551615,"services":[]}`, "a time to come"},
+		"more after":      {`{"sequence":1,"services":[]}{}`, "more follows"},
+		"host for a name": {
+			one("kubernetes.default", "default", "443", "TCP"),
+			"service 1 of the catalogue: its name is no DNS label",
+		},
 		"wildcard":         {one("*", "default", "443", "TCP"), "its name is no DNS label"},
 		"upper case":       {one("Payments", "default", "443", "TCP"), "its name is no DNS label"},
 		"newline":          {one("pay\nments", "default", "443", "TCP"), "its name is no DNS label"},
@@ -52,10 +57,22 @@ func TestParseCatalogueRefuses(t *testing.T) {
 			`{"sequence":1,"services":[{"name":"a","namespace":"b","port":1,"protocol":"TCP"},{"name":"a","namespace":"b","port":2,"protocol":"TCP"}]}`,
 			"b/a stands there twice",
 		},
-		"1 MB name":                 {one(strings.Repeat("a", 1<<20), "default", "443", "TCP"), "larger than 262144 bytes"},
-		"a million entries":         {`{"sequence":1,"services":[` + strings.Repeat("{},", 999_999) + `{}]}`, "larger than 262144 bytes"},
-		"many empty entries":        {`{"sequence":1,"services":[` + strings.Repeat("{},", 1000) + `{}]}`, "more than 1000 services"},
-		"many entries of no object": {`{"sequence":1,"services":[` + strings.Repeat("1,", 1000) + `1]}`, "more than 1000 services"},
+		"1 MB name": {
+			one(strings.Repeat("a", 1<<20), "default", "443", "TCP"),
+			"larger than 262144 bytes",
+		},
+		"a million entries": {
+			`{"sequence":1,"services":[` + strings.Repeat("{},", 999_999) + `{}]}`,
+			"larger than 262144 bytes",
+		},
+		"many empty entries": {
+			`{"sequence":1,"services":[` + strings.Repeat("{},", 1000) + `{}]}`,
+			"more than 1000 services",
+		},
+		"many entries of no object": {
+			`{"sequence":1,"services":[` + strings.Repeat("1,", 1000) + `1]}`,
+			"more than 1000 services",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

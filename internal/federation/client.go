@@ -94,14 +94,16 @@ type refused struct {
 
 func (r refused) Error() string {
 	if r.Code == "" {
-		return fmt.Sprintf("the other side answered with HTTP status %d: %s", r.status, cmp.Or(r.Message, "nothing more"))
+		return fmt.Sprintf("the other side answered with HTTP status %d: %s", r.status,
+			cmp.Or(r.Message, "nothing more"))
 	}
 	return fmt.Sprintf("the other mesh answered: %s (HTTP status %d)", r.Message, r.status)
 }
 
 // final says whether asking again is of no use.
 func (r refused) final() bool {
-	return r.status >= 400 && r.status < 500 && r.status != http.StatusTooManyRequests && r.status != http.StatusNotFound && r.Code != ""
+	return r.status >= 400 && r.status < 500 && r.status != http.StatusTooManyRequests &&
+		r.status != http.StatusNotFound && r.Code != ""
 }
 
 // readRefusal takes the text of a stranger: bounded, one line, printable.

@@ -7,8 +7,8 @@ import (
 	"isthmus.dev/isthmus/internal/peerrules"
 )
 
-// TestTheClockIsSetBack sets the clock of a mesh back by a day while its peer is out of reach. The peer's roots are never younger
-// than now, and grow old as if nothing had been: after their age limit nothing passes any more.
+// TestTheClockIsSetBack sets the clock of a mesh back by a day while its peer is out of reach. The peer's roots are
+// never younger than now, and grow old as if nothing had been: after their age limit nothing passes any more.
 func TestTheClockIsSetBack(t *testing.T) {
 	cards, m, n := pair(t)
 	join(t, cards, m)

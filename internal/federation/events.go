@@ -14,7 +14,8 @@ const controlPlane = "control plane"
 // record writes down what did not come by an administrator's command. That must not fail what it tells of.
 func (s *Service) record(ctx context.Context, e state.Event) {
 	if err := s.Store.Record(context.WithoutCancel(ctx), e); err != nil {
-		s.Log.Error("event not recorded", "action", e.Action, "object", e.Object, "outcome", e.Outcome, "cause", err.Error())
+		s.Log.Error("event not recorded",
+			"action", e.Action, "object", e.Object, "outcome", e.Outcome, "cause", err.Error())
 	}
 }
 

@@ -35,8 +35,8 @@ type Health struct {
 	// ReadinessHeld is the number of the report that the peer last said that it holds, ReadinessHeard when it did.
 	ReadinessHeld  uint64
 	ReadinessHeard time.Time
-	// Served is when the peer last fetched our bundle, ServedSequence its number. NoticedSequence is the number of the newest
-	// one that the peer said its proxies have; NoticeError why it could not be asked last.
+	// Served is when the peer last fetched our bundle, ServedSequence its number. NoticedSequence is the number of the
+	// newest one that the peer said its proxies have; NoticeError why it could not be asked last.
 	Served          time.Time
 	ServedSequence  uint64
 	NoticedSequence uint64

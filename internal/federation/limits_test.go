@@ -60,7 +60,8 @@ func TestOnePeerLeavesRoomForOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if _, err := io.WriteString(conn, "POST /v1/catalogue HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
+		if _, err := io.WriteString(conn,
+			"POST /v1/catalogue HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -126,8 +127,8 @@ func TestRefusalsOfOneKindHideNoOthers(t *testing.T) {
 	tok := invite(t, cards, "bank")
 	own := func(name string) tls.Certificate { return newMesh(t, cards.net, name, "192.0.2.9").control }
 	for i := range 3 {
-		cards.post(speaker{cards.gateway, own(fmt.Sprint("eve", i)), tok.InviteID + ".invite.fed.cards.example"}, PathPeering,
-			bytes.NewReader(peeringBody(t, retail, tok)))
+		cards.post(speaker{cards.gateway, own(fmt.Sprint("eve", i)), tok.InviteID + ".invite.fed.cards.example"},
+			PathPeering, bytes.NewReader(peeringBody(t, retail, tok)))
 	}
 	for range 3 {
 		cards.post(cards.asInvited(retail, newID()), PathPeering, strings.NewReader("{}"))

@@ -85,7 +85,9 @@ func (s *Service) greet(ctx context.Context, raw net.Conn, peers, probes *queue)
 	}
 	switch {
 	case err != nil:
-		s.recordStranger(ctx, state.Event{From: host(conn.RemoteAddr().String()), Action: "peering", Detail: err.Error()})
+		s.recordStranger(ctx, state.Event{
+			From: host(conn.RemoteAddr().String()), Action: "peering", Detail: err.Error(),
+		})
 		conn.Close()
 	case conn.ConnectionState().NegotiatedProtocol == wellknown.PeeringProtocol:
 		peers.put(ctx, tls.Server(conn, s.serverTLS()))

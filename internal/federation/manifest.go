@@ -8,8 +8,8 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 )
 
-// Manifest is the MeshPeer file that describes this mesh to a peer, for peering by exchanging two files: the peer will know
-// this mesh as as, this mesh knows the peer as knownAs.
+// Manifest is the MeshPeer file that describes this mesh to a peer, for peering by exchanging two files: the peer will
+// know this mesh as as, this mesh knows the peer as knownAs.
 func (s *Service) Manifest(as, knownAs string) (text, fingerprint string, err error) {
 	if as == "" {
 		as = s.Name

@@ -91,7 +91,9 @@ type mesh struct {
 type option func(*mesh, *Config)
 
 func (m *mesh) door(methods map[string]door.Method) *door.Door {
-	return door.New(door.Doorway{Methods: methods, Events: m.db, Refusals: m.refusals, Log: slog.New(slog.DiscardHandler)})
+	return door.New(door.Doorway{
+		Methods: methods, Events: m.db, Refusals: m.refusals, Log: slog.New(slog.DiscardHandler),
+	})
 }
 
 // unhurried lets peers ask as often as they like.
@@ -139,9 +141,9 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 	m.control = tls.Certificate{Certificate: chain[:1], PrivateKey: key}
 	c := Config{
 		TrustDomain: m.td, Name: name, Snapshot: m.snapshot, Store: db, Gateways: only(m.dialGateway), Now: m.now,
-		Identity:   func() (*tls.Certificate, error) { return withRoot(m.control, m.root), nil },
-		Log:        slog.New(slog.NewTextHandler(&lockedWriter{w: m.logs}, nil)),
-		MinRefresh: 50 * time.Millisecond, MaxRefresh: 200 * time.Millisecond, RefreshHint: time.Second, AcceptTimeout: 5 * time.Second,
+		Identity: func() (*tls.Certificate, error) { return withRoot(m.control, m.root), nil },
+		Log:      slog.New(slog.NewTextHandler(&lockedWriter{w: m.logs}, nil)), MinRefresh: 50 * time.Millisecond,
+		MaxRefresh: 200 * time.Millisecond, RefreshHint: time.Second, AcceptTimeout: 5 * time.Second,
 	}
 	m.refusals = &door.Refusals{Events: db, Log: c.Log}
 	c.Door = m.door(door.Table(Methods))
@@ -244,9 +246,13 @@ func (m *mesh) snapshot() *snapshot.Snapshot {
 	return &snapshot.Snapshot{
 		Time: now, Config: config, Peers: peers, Invites: invites, Bootstraps: bootstraps, Roots: m.roots,
 		PeeringAddresses: m.reachedAt,
-		Registry: &snapshot.Registry{Nodes: []snapshot.Node{{Name: "gw", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
-			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.1"), OuterAddress: m.address.Addr(),
-		}}}},
+		Registry: &snapshot.Registry{Nodes: []snapshot.Node{{
+			Name: "gw", Role: snapshot.RoleGateway,
+			Gateway: &snapshot.GatewayInfo{
+				ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.1"),
+				OuterAddress: m.address.Addr(),
+			},
+		}}},
 	}
 }
 
@@ -273,7 +279,8 @@ func (m *mesh) dialGateway(ctx context.Context, sni string) (net.Conn, error) {
 	}
 	name, _ := strings.CutPrefix(sni, "control.")
 	v := peerrules.All(snap, m.td.Name())[name]
-	i := slices.IndexFunc(snapshot.Of[*v1alpha1.MeshPeer](snap.Config), func(p *v1alpha1.MeshPeer) bool { return p.Name == name })
+	i := slices.IndexFunc(snapshot.Of[*v1alpha1.MeshPeer](snap.Config),
+		func(p *v1alpha1.MeshPeer) bool { return p.Name == name })
 	if i < 0 || !v.Control {
 		return nil, fmt.Errorf("no chain for %s", sni)
 	}
@@ -286,7 +293,9 @@ func (m *mesh) dialGateway(ctx context.Context, sni string) (net.Conn, error) {
 	conn := tls.Client(raw, &tls.Config{
 		ServerName:   "control." + p.Spec.KnownAs + ".fed." + p.Spec.TrustDomain,
 		Certificates: []tls.Certificate{gateway}, MinVersion: tls.VersionTLS13,
-		InsecureSkipVerify: true, VerifyConnection: func(cs tls.ConnectionState) error { return verifyPeer(cs, v.Roots, p.Spec.GatewayIDs) },
+		InsecureSkipVerify: true, VerifyConnection: func(cs tls.ConnectionState) error {
+			return verifyPeer(cs, v.Roots, p.Spec.GatewayIDs)
+		},
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
@@ -302,7 +311,10 @@ func verifyPeer(cs tls.ConnectionState, roots []byte, ids []string) error {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(roots)
 	leaf := cs.PeerCertificates[0]
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+	if _, err := leaf.Verify(x509.VerifyOptions{
+		Roots:     pool,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}); err != nil {
 		return err
 	}
 	if len(leaf.URIs) != 1 || !slices.Contains(ids, leaf.URIs[0].String()) {
@@ -323,9 +335,12 @@ func (m *mesh) serveGateway() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	listener := tls.NewListener(raw, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		return m.chainConfig(h.ServerName)
-	}})
+	listener := tls.NewListener(raw, &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			return m.chainConfig(h.ServerName)
+		},
+	})
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -400,7 +415,8 @@ func (m *mesh) chainConfig(name string) (*tls.Config, error) {
 		if !v.Control {
 			return nil, errors.New("no chain")
 		}
-		i := slices.IndexFunc(snapshot.Of[*v1alpha1.MeshPeer](snap.Config), func(p *v1alpha1.MeshPeer) bool { return p.Name == peer })
+		i := slices.IndexFunc(snapshot.Of[*v1alpha1.MeshPeer](snap.Config),
+			func(p *v1alpha1.MeshPeer) bool { return p.Name == peer })
 		return &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: shown, ClientAuth: tls.RequireAnyClientCert,
 			VerifyConnection: func(cs tls.ConnectionState) error {
@@ -428,14 +444,18 @@ func (m *mesh) servePeering() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = m.Serve(ctx, tls.NewListener(raw, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			_, _, control := m.keys()
-			return &tls.Config{
-				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{control},
-				NextProtos: []string{wellknown.PeeringProtocol, "http/1.1"},
-				ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: m.pool(),
-			}, nil
-		}}))
+		_ = m.Serve(ctx, tls.NewListener(raw,
+			&tls.Config{
+				MinVersion: tls.VersionTLS13,
+				GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+					_, _, control := m.keys()
+					return &tls.Config{
+						MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{control},
+						NextProtos: []string{wellknown.PeeringProtocol, "http/1.1"},
+						ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: m.pool(),
+					}, nil
+				},
+			}))
 	}()
 	m.t.Cleanup(func() { cancel(); <-done })
 	m.peering = raw.Addr().String()

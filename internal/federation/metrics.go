@@ -10,14 +10,20 @@ import (
 
 // Metrics of peers, one series a MeshPeer.
 var (
-	descLive = prometheus.NewDesc("isthmus_peer_live", "1 while traffic with the peer is let through, else 0.", []string{"peer"}, nil)
-	descAge  = prometheus.NewDesc("isthmus_peer_bundle_age_seconds", "Age of the last confirmation of the peer's roots.", []string{"peer"}, nil)
-	descEnd  = prometheus.NewDesc("isthmus_peer_root_expiry_timestamp_seconds", "When the peer's longest-lived root ends.", []string{"peer"}, nil)
-	descLag  = prometheus.NewDesc("isthmus_peer_catalogue_lag_seconds",
+	descLive = prometheus.NewDesc("isthmus_peer_live", "1 while traffic with the peer is let through, else 0.",
+		[]string{"peer"}, nil)
+	descAge = prometheus.NewDesc("isthmus_peer_bundle_age_seconds",
+		"Age of the last confirmation of the peer's roots.", []string{"peer"}, nil)
+	descEnd = prometheus.NewDesc("isthmus_peer_root_expiry_timestamp_seconds",
+		"When the peer's longest-lived root ends.", []string{"peer"}, nil)
+	descLag = prometheus.NewDesc("isthmus_peer_catalogue_lag_seconds",
 		"For how long the peer has lacked our newest catalogue; 0 when it has it.", []string{"peer"}, nil)
-	descOffered = prometheus.NewDesc("isthmus_peer_offered_services", "Services that the peer offers.", []string{"peer"}, nil)
-	descRefresh = prometheus.NewDesc("isthmus_peer_refresh_failures_total", "Failed fetches of the peer's bundle.", []string{"peer"}, nil)
-	descPush    = prometheus.NewDesc("isthmus_peer_catalogue_push_failures_total", "Failed pushes of our catalogue to the peer.", []string{"peer"}, nil)
+	descOffered = prometheus.NewDesc("isthmus_peer_offered_services", "Services that the peer offers.",
+		[]string{"peer"}, nil)
+	descRefresh = prometheus.NewDesc("isthmus_peer_refresh_failures_total", "Failed fetches of the peer's bundle.",
+		[]string{"peer"}, nil)
+	descPush = prometheus.NewDesc("isthmus_peer_catalogue_push_failures_total",
+		"Failed pushes of our catalogue to the peer.", []string{"peer"}, nil)
 )
 
 // Describe makes a Service a prometheus.Collector.

@@ -13,8 +13,8 @@ import (
 	"isthmus.dev/isthmus/internal/peerrules"
 )
 
-// Our own bundle has changed: each peer is told so, and asked whether its proxies have the new one. The notice is no proof of
-// anything: the peer fetches the bundle as ever. Until it has it in force it is asked again.
+// Our own bundle has changed: each peer is told so, and asked whether its proxies have the new one. The notice is no
+// proof of anything: the peer fetches the bundle as ever. Until it has it in force it is asked again.
 
 const (
 	maxNotice = 4 << 10
@@ -128,7 +128,10 @@ func (s *Service) takeNotice(w http.ResponseWriter, r *http.Request, name string
 	}
 	var n notice
 	if err := strictJSON(raw, &n); err != nil || len(n.Roots) == 0 || len(n.Roots) > peerrules.MaxRoots {
-		return status{http.StatusBadRequest, refusal{Code: "BadNotice", Message: "the notice of a new bundle is not what it should be"}}
+		return status{
+			http.StatusBadRequest,
+			refusal{Code: "BadNotice", Message: "the notice of a new bundle is not what it should be"},
+		}
 	}
 	p := s.meshPeer(name)
 	if p == nil {

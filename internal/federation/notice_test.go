@@ -80,7 +80,8 @@ func TestPeerDropsAWithdrawnRoot(t *testing.T) {
 	join(t, cards, retail)
 	cards.live()
 	retail.live()
-	eventually(t, "both roots in force", func() bool { return cards.told("retail").InForce && len(retail.held("cards")) == 2 })
+	eventually(t, "both roots in force",
+		func() bool { return cards.told("retail").InForce && len(retail.held("cards")) == 2 })
 	cards.setRoots(cards.root.cert) // this test's gateway stays under the first
 	cards.Wake()
 	eventually(t, "one root held", func() bool { return len(retail.held("cards")) == 1 })

@@ -55,8 +55,10 @@ func TestTwoMeshesBecomePeers(t *testing.T) {
 		}, cards},
 	} {
 		snap := tt.at.snapshot()
-		if len(snapshot.Of[*v1alpha1.MeshPeer](snap.Config)) != 1 || len(snap.Invites) != 0 || len(snap.Bootstraps) != 0 {
-			t.Fatalf("%s: %d peers, %d invitations, %d bootstraps", tt.name, len(snapshot.Of[*v1alpha1.MeshPeer](snap.Config)), len(snap.Invites), len(snap.Bootstraps))
+		if len(snapshot.Of[*v1alpha1.MeshPeer](snap.Config)) != 1 || len(snap.Invites) != 0 ||
+			len(snap.Bootstraps) != 0 {
+			t.Fatalf("%s: %d peers, %d invitations, %d bootstraps", tt.name,
+				len(snapshot.Of[*v1alpha1.MeshPeer](snap.Config)), len(snap.Invites), len(snap.Bootstraps))
 		}
 		got := snapshot.Of[*v1alpha1.MeshPeer](snap.Config)[0]
 		tt.spec.Bundle.Inline = string(peerrules.EncodeRoots([]*x509.Certificate{tt.theirs.root.cert}))
@@ -82,7 +84,9 @@ func TestPeersExchangeCatalogues(t *testing.T) {
 			},
 			&v1alpha1.FederatedExport{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "payments"},
-				Spec:       v1alpha1.FederatedExportSpec{Service: "payments", Port: 8080, To: []v1alpha1.ExportTo{{Peer: "retail"}}},
+				Spec: v1alpha1.FederatedExportSpec{
+					Service: "payments", Port: 8080, To: []v1alpha1.ExportTo{{Peer: "retail"}},
+				},
 			},
 		)
 	})
@@ -93,7 +97,9 @@ func TestPeersExchangeCatalogues(t *testing.T) {
 		return nil
 	}
 	eventually(t, "retail is offered payments", func() bool { return len(offered()) == 1 })
-	if diff := cmp.Diff([]snapshot.OfferedService{{Name: "payments", Namespace: "default", Port: 8080, Protocol: "HTTP"}}, offered()); diff != "" {
+	if diff := cmp.Diff([]snapshot.OfferedService{{
+		Name: "payments", Namespace: "default", Port: 8080, Protocol: "HTTP",
+	}}, offered()); diff != "" {
 		t.Error(diff)
 	}
 	eventually(t, "cards knows that retail has it", func() bool {
@@ -126,10 +132,12 @@ func TestConditionsOfTwoPeers(t *testing.T) {
 	eventually(t, "retail is ready", func() bool { return status(cards, "retail") == ready })
 	n.setCut(true)
 	eventually(t, "retail sees the cut", func() bool {
-		return strings.Contains(status(retail, "cards"), "BundleFresh=True/RefreshFailing") && strings.Contains(status(retail, "cards"), "DataPathReady=False/Unreachable")
+		return strings.Contains(status(retail, "cards"), "BundleFresh=True/RefreshFailing") &&
+			strings.Contains(status(retail, "cards"), "DataPathReady=False/Unreachable")
 	})
 	retail.skip(25 * time.Hour)
-	if s := status(retail, "cards"); !strings.Contains(s, "BundleFresh=False/Stale") || !strings.Contains(s, "DataPathReady=False/Stale") {
+	if s := status(retail, "cards"); !strings.Contains(s, "BundleFresh=False/Stale") ||
+		!strings.Contains(s, "DataPathReady=False/Stale") {
 		t.Error(s)
 	}
 	if ok, _ := peerrules.Live(retail.now(), retail.meshPeer("cards"), retail.snapshot().Peers["cards"]); ok {

@@ -126,7 +126,8 @@ func (s *Service) checkRoots(all map[string]peer, name string, roots []*x509.Cer
 		return fmt.Errorf("read own roots: %w", err)
 	}
 	if shared := sharedKey(own, roots); shared != "" {
-		return clash("its root (SHA-256 %s) is one of this mesh's own: each trust domain needs a root of its own", shared)
+		return clash("its root (SHA-256 %s) is one of this mesh's own: each trust domain needs a root of its own",
+			shared)
 	}
 	for other, p := range all {
 		if other == name || p.state.Revoked || s.older(name, other) {
@@ -137,7 +138,8 @@ func (s *Service) checkRoots(all map[string]peer, name string, roots []*x509.Cer
 			continue // roots that cannot be used vouch for nobody
 		}
 		if shared := sharedKey(theirs, roots); shared != "" {
-			return clash("its root (SHA-256 %s) is one of peer %s: each trust domain needs a root of its own", shared, other)
+			return clash("its root (SHA-256 %s) is one of peer %s: each trust domain needs a root of its own", shared,
+				other)
 		}
 	}
 	return nil

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// probeTimeout is longer than the gateways wait for each other (envoy/federation_probe.go), so that the one that waits in vain says so.
+	// probeTimeout is longer than the gateways wait for each other (envoy/federation_probe.go), so that the one that
+	// waits in vain says so.
 	probeTimeout = 20 * time.Second
 	dialTimeout  = 5 * time.Second
 	maxProbe     = 4 << 10
@@ -60,8 +61,8 @@ func (s *Service) answerProbe(w http.ResponseWriter, r *http.Request, name strin
 	return nil
 }
 
-// Probe sends one request through both gateways to a peer's control plane, and says what each leg took or which one broke.
-// It is an error only where nothing could be tried.
+// Probe sends one request through both gateways to a peer's control plane, and says what each leg took or which one
+// broke. It is an error only where nothing could be tried.
 func (s *Service) Probe(ctx context.Context, name string, t Target) (*adminapi.PeerProbeResponse, error) {
 	p := s.meshPeer(name)
 	if p == nil {
@@ -102,7 +103,8 @@ func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 		return
 	case err != nil:
 		pr.ok(dialOwn, a.connect, a.at)
-		pr.fail(shakeOwn, err.Error(), "isthmus status: is the gateway connected, its configuration current and its certificate valid?")
+		pr.fail(shakeOwn, err.Error(),
+			"isthmus status: is the gateway connected, its configuration current and its certificate valid?")
 		return
 	}
 	pr.ok(dialOwn, a.connect, a.at)
@@ -118,7 +120,8 @@ func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 	}
 	r, err := send(ctx, a.conn, e)
 	if err != nil { // with TLS 1.3 a server refuses a client after the client thinks it is in
-		pr.fail(shakeOwn, "the gateway ended the connection without an answer: "+err.Error(), "isthmus status, and the gateway's log")
+		pr.fail(shakeOwn, "the gateway ended the connection without an answer: "+err.Error(),
+			"isthmus status, and the gateway's log")
 		return
 	}
 	pr.ok(shakeOwn, a.handshake, "")
@@ -146,15 +149,21 @@ type probing struct {
 
 func newProbing(peer string, t Target, asked string) *probing {
 	theirs := "gateway of " + peer
-	pr := &probing{isImport: t.Import != "", PeerProbeResponse: adminapi.PeerProbeResponse{Peer: peer, Import: t.Import, Asked: asked, Legs: []adminapi.ProbeLeg{
-		consent:   {From: "this mesh", To: peer, Step: "consent"},
-		dialOwn:   {From: "control plane", To: "own gateway", Step: "connect"},
-		shakeOwn:  {From: "control plane", To: "own gateway", Step: "handshake"},
-		dialPeer:  {From: "own gateway", To: theirs, Step: "connect"},
-		shakePeer: {From: "own gateway", To: theirs, Step: "handshake"},
-		passPeer:  {From: "own gateway", To: theirs, Step: "answer"},
-		control:   {From: theirs, To: "its control plane", Step: "answer"},
-	}}}
+	pr := &probing{
+		isImport: t.Import != "",
+		PeerProbeResponse: adminapi.PeerProbeResponse{
+			Peer: peer, Import: t.Import, Asked: asked,
+			Legs: []adminapi.ProbeLeg{
+				consent:   {From: "this mesh", To: peer, Step: "consent"},
+				dialOwn:   {From: "control plane", To: "own gateway", Step: "connect"},
+				shakeOwn:  {From: "control plane", To: "own gateway", Step: "handshake"},
+				dialPeer:  {From: "own gateway", To: theirs, Step: "connect"},
+				shakePeer: {From: "own gateway", To: theirs, Step: "handshake"},
+				passPeer:  {From: "own gateway", To: theirs, Step: "answer"},
+				control:   {From: theirs, To: "its control plane", Step: "answer"},
+			},
+		},
+	}
 	switch {
 	case t.Import == "":
 		pr.Proves = "the two control planes reach each other through both gateways; no export was tried (--import NAME tries one)"
@@ -165,7 +174,9 @@ func newProbing(peer string, t Target, asked string) *probing {
 			"for on raw TCP it opens a connection to the service"
 	}
 	if pr.isImport {
-		pr.Legs = append(pr.Legs, adminapi.ProbeLeg{From: "control plane of " + peer, To: "the exported service", Step: "ready"})
+		pr.Legs = append(pr.Legs, adminapi.ProbeLeg{
+			From: "control plane of " + peer, To: "the exported service", Step: "ready",
+		})
 	}
 	for i := range pr.Legs {
 		pr.Legs[i].State = adminapi.LegUntried
@@ -196,18 +207,22 @@ func (pr *probing) read(r *reply) {
 	pr.ok(dialPeer, out.connect, out.at)
 	pr.ok(shakePeer, out.handshake, "for "+pr.Asked)
 	if in.sni != "" && in.sni != pr.Asked {
-		pr.fail(shakePeer, "the gateways shook hands for "+in.sni+" instead of "+pr.Asked, "isthmus status: is the configuration of the own gateway current?")
+		pr.fail(shakePeer, "the gateways shook hands for "+in.sni+" instead of "+pr.Asked,
+			"isthmus status: is the configuration of the own gateway current?")
 	}
 	pr.ok(passPeer, out.answer, "the next leg included")
-	there := fmt.Sprintf("tell the administrators of %s: isthmus peer status there, and the log of their control plane", pr.Peer)
+	there := fmt.Sprintf("tell the administrators of %s: isthmus peer status there, and the log of their control plane",
+		pr.Peer)
 	switch {
 	case in.answer > 0:
 		pr.ok(control, in.answer, "as the peer's gateway measured it")
 	case r.status == http.StatusNotFound:
-		pr.fail(control, "the peer's gateway knows no probes: it runs an older version", "upgrade the peer's control plane")
+		pr.fail(control, "the peer's gateway knows no probes: it runs an older version",
+			"upgrade the peer's control plane")
 		return
 	default:
-		pr.fail(control, fmt.Sprintf("the peer's control plane does not answer its gateway (HTTP status %d)", r.status), there)
+		pr.fail(control, fmt.Sprintf("the peer's control plane does not answer its gateway (HTTP status %d)", r.status),
+			there)
 		return
 	}
 	if r.status != http.StatusOK {
@@ -234,9 +249,11 @@ func (pr *probing) heard(a probeAnswer) {
 	case a.Export == exportReady:
 		pr.ok(ready, 0, "so the peer says")
 	case a.Export == exportUnready:
-		pr.fail(ready, "the service is exported to this mesh and has no endpoint that is ready, so the peer says", "tell the administrators of "+pr.Peer)
+		pr.fail(ready, "the service is exported to this mesh and has no endpoint that is ready, so the peer says",
+			"tell the administrators of "+pr.Peer)
 	default:
-		pr.fail(ready, "the peer exports nothing of this name to this mesh", "isthmus catalogue "+pr.Peer+" shows what it offers")
+		pr.fail(ready, "the peer exports nothing of this name to this mesh",
+			"isthmus catalogue "+pr.Peer+" shows what it offers")
 	}
 }
 
@@ -244,10 +261,13 @@ func (pr *probing) refused(r refusal, status int) {
 	detail := cmp.Or(r.Message, fmt.Sprintf("HTTP status %d", status))
 	switch r.Code {
 	case "ProbesRefused":
-		pr.fail(control, "the peer answers no probes of this mesh (spec.refuseProbes of its MeshPeer); all legs before stand", "isthmus peer status "+pr.Peer+" shows what the control planes exchange without probes")
+		pr.fail(control,
+			"the peer answers no probes of this mesh (spec.refuseProbes of its MeshPeer); all legs before stand",
+			"isthmus peer status "+pr.Peer+" shows what the control planes exchange without probes")
 	case "TooMany":
 		pr.fail(control, "the peer has had too many probes of this mesh; all legs before stand", "wait some seconds")
 	default:
-		pr.fail(control, "the peer refuses: "+detail, "tell the administrators of "+pr.Peer+": isthmus peer status there")
+		pr.fail(control, "the peer refuses: "+detail,
+			"tell the administrators of "+pr.Peer+": isthmus peer status there")
 	}
 }

@@ -67,17 +67,24 @@ func (pr *probing) broken(l leg) {
 	switch {
 	case has("response_timeout"):
 		pr.ok(shakePeer, 0, "for "+pr.Asked)
-		pr.fail(passPeer, "the peer's gateway took the request and did not answer", there+", and the log of their gateway")
+		pr.fail(passPeer, "the peer's gateway took the request and did not answer",
+			there+", and the log of their gateway")
 	case has("CERTIFICATE_VERIFY_FAILED"):
-		pr.fail(shakePeer, "who answers at "+l.at+" shows a certificate that this mesh does not accept for a gateway of "+pr.Peer+": another root, another identity, or out of its time",
-			"compare fingerprints and spec.gatewayIDs with the administrators of "+pr.Peer+" (isthmus peer status on both sides); if they differ, peer anew")
+		pr.fail(shakePeer, "who answers at "+l.at+
+			" shows a certificate that this mesh does not accept for a gateway of "+pr.Peer+
+			": another root, another identity, or out of its time",
+			"compare fingerprints and spec.gatewayIDs with the administrators of "+pr.Peer+
+				" (isthmus peer status on both sides); if they differ, peer anew")
 	case has("PROTOCOL", "WRONG_VERSION_NUMBER"):
 		pr.fail(shakePeer, "who answers at "+l.at+" does not speak TLS 1.3, as every gateway does", address)
 	case has("ALERT_", "connection_termination"):
-		pr.fail(shakePeer, "the peer's gateway does not accept this mesh's gateway: it knows other roots or other gateway identities of this mesh",
-			"compare fingerprints and gateway identities with the administrators of "+pr.Peer+" (isthmus peer status on both sides); if they differ, peer anew")
+		pr.fail(shakePeer,
+			"the peer's gateway does not accept this mesh's gateway: it knows other roots or other gateway identities of this mesh",
+			"compare fingerprints and gateway identities with the administrators of "+pr.Peer+
+				" (isthmus peer status on both sides); if they differ, peer anew")
 	case has("TLS_error") && pr.isImport:
-		pr.fail(shakePeer, "the peer's gateway does not offer "+pr.Asked+": it is not exported to this mesh, or the peer has suspended or revoked this mesh",
+		pr.fail(shakePeer, "the peer's gateway does not offer "+pr.Asked+
+			": it is not exported to this mesh, or the peer has suspended or revoked this mesh",
 			"isthmus peer probe "+pr.Peer+" tells which; isthmus catalogue "+pr.Peer+" shows what it offers")
 	case has("TLS_error"):
 		pr.fail(shakePeer,
@@ -92,6 +99,7 @@ func (pr *probing) broken(l leg) {
 				"this mesh, its only peer",
 			address)
 	default:
-		pr.fail(dialPeer, fmt.Sprintf("this mesh's gateway cannot reach %s (%s: %s)", l.at, l.failed, l.reason), address)
+		pr.fail(dialPeer, fmt.Sprintf("this mesh's gateway cannot reach %s (%s: %s)", l.at, l.failed, l.reason),
+			address)
 	}
 }

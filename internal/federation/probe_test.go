@@ -24,7 +24,8 @@ const (
 	payments    = "payments.default.retail.fed.cards.example"
 )
 
-// road stands for both gateways: it answers what retail's control plane sends to its own, with cards' control plane behind.
+// road stands for both gateways: it answers what retail's control plane sends to its own, with cards' control plane
+// behind.
 type road struct {
 	t     *testing.T
 	cards *mesh
@@ -97,7 +98,9 @@ func TestProbeMeasuresEachLeg(t *testing.T) {
 	if s := states(got); s != "ok ok ok ok ok ok ok" || got.Asked != "probe.retail.fed.cards.example" {
 		t.Fatalf("%s: %+v", s, got)
 	}
-	want := map[int]time.Duration{3: 310 * time.Microsecond, 4: 1200 * time.Microsecond, 5: 900 * time.Microsecond, 6: 600 * time.Microsecond}
+	want := map[int]time.Duration{
+		3: 310 * time.Microsecond, 4: 1200 * time.Microsecond, 5: 900 * time.Microsecond, 6: 600 * time.Microsecond,
+	}
 	for leg, took := range want {
 		if got.Legs[leg].Took != took {
 			t.Errorf("leg %d: %+v, want %s", leg, got.Legs[leg], took)
@@ -117,10 +120,14 @@ func TestProbeMeasuresEachLeg(t *testing.T) {
 func TestProbeOfAnImport(t *testing.T) {
 	retail, r := probed(t)
 	exported, ready := true, true
-	r.cards.Export = func(peer, sni string) (bool, bool) { return exported && peer == "retail" && sni == payments, ready }
+	r.cards.Export = func(peer, sni string) (bool, bool) {
+		return exported && peer == "retail" && sni == payments,
+			ready
+	}
 	http := Target{Import: "default/payments", SNI: payments, HTTP: true}
 	got := retail.probeNow(http)
-	if s := states(got); s != "ok ok ok ok ok ok ok ok" || got.Asked != payments || r.asked.Load().Header.Get(wellknown.HeaderProbe) != payments {
+	if s := states(got); s != "ok ok ok ok ok ok ok ok" || got.Asked != payments ||
+		r.asked.Load().Header.Get(wellknown.HeaderProbe) != payments {
 		t.Errorf("over HTTP: %s: %+v", s, got)
 	}
 	ready = false
@@ -140,7 +147,9 @@ func TestProbeUnderAnotherName(t *testing.T) {
 	retail, r := probed(t)
 	r.cards.Export = func(string, string) (bool, bool) { return true, true }
 	r.ingress = "answer=600 sni=probe.retail.fed.cards.example"
-	if s := states(retail.probeNow(Target{Import: "default/payments", SNI: payments, HTTP: true})); s != "ok ok ok ok failed ok ok ok" {
+	if s := states(retail.probeNow(Target{
+		Import: "default/payments", SNI: payments, HTTP: true,
+	})); s != "ok ok ok ok failed ok ok ok" {
 		t.Error(s)
 	}
 }
@@ -153,11 +162,13 @@ func TestProbeNamesTheBrokenLeg(t *testing.T) {
 		want, detail          string
 	}{
 		{
-			"nobody listens", "failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}", "", 503,
+			"nobody listens",
+			"failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}", "", 503,
 			"ok ok ok failed untried untried untried", "nobody listens at 192.0.2.1:15443",
 		},
 		{
-			"silence", "failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{connection_timeout}", "", 503,
+			"silence", "failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{connection_timeout}",
+			"", 503,
 			"ok ok ok failed untried untried untried", "within 2 s",
 		},
 		{
@@ -165,19 +176,23 @@ func TestProbeNamesTheBrokenLeg(t *testing.T) {
 			"ok ok ok ok failed untried untried", "revoked or never accepted",
 		},
 		{
-			"another root there", "failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:TLS_error_end}", "", 503,
+			"another root there",
+			"failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:TLS_error_end}", "", 503,
 			"ok ok ok ok failed untried untried", "does not accept for a gateway of cards",
 		},
 		{
-			"they know another root", "failed=UC at=192.0.2.1:15443 reason=upstream_reset_before_response_started{connection_termination|TLS_error:|268436528:SSL_routines:OPENSSL_internal:TLSV1_ALERT_UNKNOWN_CA:TLS_error_end}", "", 503,
+			"they know another root",
+			"failed=UC at=192.0.2.1:15443 reason=upstream_reset_before_response_started{connection_termination|TLS_error:|268436528:SSL_routines:OPENSSL_internal:TLSV1_ALERT_UNKNOWN_CA:TLS_error_end}", "", 503,
 			"ok ok ok ok failed untried untried", "does not accept this mesh's gateway",
 		},
 		{
-			"they refuse our gateway", "failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268436498:SSL_routines:OPENSSL_internal:SSLV3_ALERT_BAD_CERTIFICATE:TLS_error_end}", "", 503,
+			"they refuse our gateway",
+			"failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268436498:SSL_routines:OPENSSL_internal:SSLV3_ALERT_BAD_CERTIFICATE:TLS_error_end}", "", 503,
 			"ok ok ok ok failed untried untried", "does not accept this mesh's gateway",
 		},
 		{
-			"no gateway at all", "failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268435703:SSL_routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end}", "", 503,
+			"no gateway at all",
+			"failed=UF at=192.0.2.1:15443 reason=upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268435703:SSL_routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end}", "", 503,
 			"ok ok ok ok failed untried untried", "does not speak TLS 1.3",
 		},
 		{
@@ -211,7 +226,8 @@ func TestProbeNamesTheBrokenLeg(t *testing.T) {
 
 func TestProbeOfTheOwnSide(t *testing.T) {
 	retail, r := probed(t)
-	if _, err := retail.Probe(t.Context(), "nobody", Target{}); err == nil || !strings.Contains(err.Error(), `no peer "nobody"`) {
+	if _, err := retail.Probe(t.Context(), "nobody", Target{}); err == nil ||
+		!strings.Contains(err.Error(), `no peer "nobody"`) {
 		t.Error(err)
 	}
 	retail.Gateways = only(func(context.Context, string) (net.Conn, error) {
@@ -239,7 +255,8 @@ func TestProbeOfTheOwnSide(t *testing.T) {
 	if err := retail.Suspend(t.Context(), "cards"); err != nil {
 		t.Fatal(err)
 	}
-	if s := states(retail.probeNow(Target{})); s != "failed untried untried untried untried untried untried" || r.dials.Load() != 0 {
+	if s := states(retail.probeNow(Target{})); s != "failed untried untried untried untried untried untried" ||
+		r.dials.Load() != 0 {
 		t.Error("suspended here:", s)
 	}
 }
@@ -265,7 +282,8 @@ func TestProbesAreBounded(t *testing.T) {
 		t.Errorf("after a flood of probes the bundle is answered with %d", code)
 	}
 	got := retail.probeNow(Target{})
-	if s := states(got); s != "ok ok ok ok ok ok failed" || !strings.Contains(got.Legs[control].Detail, "too many probes") {
+	if s := states(got); s != "ok ok ok ok ok ok failed" ||
+		!strings.Contains(got.Legs[control].Detail, "too many probes") {
 		t.Errorf("%s: %+v", s, got.Legs[control])
 	}
 	var refused int
@@ -290,7 +308,8 @@ func TestProbesCanBeRefused(t *testing.T) {
 		return snap
 	}
 	got := retail.probeNow(Target{})
-	if s := states(got); s != "ok ok ok ok ok ok failed" || !strings.Contains(got.Legs[control].Detail, "refuseProbes") {
+	if s := states(got); s != "ok ok ok ok ok ok failed" ||
+		!strings.Contains(got.Legs[control].Detail, "refuseProbes") {
 		t.Errorf("%s: %+v", s, got.Legs[control])
 	}
 }
@@ -298,7 +317,10 @@ func TestProbesCanBeRefused(t *testing.T) {
 // What gateways write is a stranger's text as far as the peer's goes.
 func TestReadLeg(t *testing.T) {
 	for text, want := range map[string]leg{
-		goodEgress:                           {connect: 310 * time.Microsecond, handshake: 1200 * time.Microsecond, answer: 900 * time.Microsecond, at: "192.0.2.1:15443"},
+		goodEgress: {
+			connect: 310 * time.Microsecond, handshake: 1200 * time.Microsecond, answer: 900 * time.Microsecond,
+			at: "192.0.2.1:15443",
+		},
 		"answer=0":                           {answer: time.Microsecond},
 		"answer=-1 connect=1e9 handshake=0x": {},
 		"answer=99999999999999999999 at=-":   {},

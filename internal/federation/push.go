@@ -38,7 +38,8 @@ func (s *Service) offered(name string) []snapshot.OfferedService {
 func (s *Service) pushIfDue(ctx context.Context, name string, services []snapshot.OfferedService, p *pushing) {
 	digest := digestOf(services)
 	if p.done && p.digest == digest {
-		s.note(name, func(h *Health) { h.has(digest) }) // it may have been another one meanwhile, which was never pushed
+		// it may have been another one meanwhile, which was never pushed
+		s.note(name, func(h *Health) { h.has(digest) })
 		return
 	}
 	if s.Now().Before(p.due) {
@@ -72,12 +73,16 @@ func (s *Service) push(ctx context.Context, name string, services []snapshot.Off
 	return taken, err
 }
 
-func (s *Service) pushAs(ctx context.Context, p *v1alpha1.MeshPeer, sequence uint64, services []snapshot.OfferedService) (uint64, error) {
+func (s *Service) pushAs(
+	ctx context.Context, p *v1alpha1.MeshPeer, sequence uint64, services []snapshot.OfferedService,
+) (uint64, error) {
 	doc, err := EncodeCatalogue(sequence, services)
 	if err != nil {
 		return 0, fmt.Errorf("write catalogue: %w", err)
 	}
-	if _, err := s.askPeer(ctx, p, exchange{method: http.MethodPost, path: PathCatalogue, body: doc, limit: 4 << 10}); err != nil {
+	if _, err := s.askPeer(ctx, p, exchange{
+		method: http.MethodPost, path: PathCatalogue, body: doc, limit: 4 << 10,
+	}); err != nil {
 		return 0, fmt.Errorf("push catalogue: %w", err)
 	}
 	return sequence, nil

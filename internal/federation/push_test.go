@@ -207,7 +207,10 @@ func TestAcceptorChecksTheAnswer(t *testing.T) {
 			func(s *self) { s.Bundle = json.RawMessage(jwks(cards.root.cert, other.cert)) },
 			"are not those of the token",
 		},
-		"a gateway outside":      {func(s *self) { s.GatewayIDs = append(s.GatewayIDs, "spiffe://bank.example/a") }, "outside of trust domain"},
+		"a gateway outside": {
+			func(s *self) { s.GatewayIDs = append(s.GatewayIDs, "spiffe://bank.example/a") },
+			"outside of trust domain",
+		},
 		"a loopback for gateway": {func(s *self) { s.Addresses[0] = loopback }, "cannot be reached from another mesh"},
 	}
 	for name, tt := range tests {
@@ -247,7 +250,8 @@ func TestBackoffAndJitter(t *testing.T) {
 	}
 }
 
-// What was offered for a while and never pushed, as while a peer is suspended, leaves nobody behind once it is as it was.
+// What was offered for a while and never pushed, as while a peer is suspended, leaves nobody behind once it is as it
+// was.
 func TestCatalogueThatReturnsIsInStep(t *testing.T) {
 	cards, retail, _ := pair(t)
 	join(t, cards, retail)
@@ -260,5 +264,6 @@ func TestCatalogueThatReturnsIsInStep(t *testing.T) {
 		t.Fatal("the peer is not behind")
 	}
 	cards.Wake()
-	eventually(t, "retail has what is offered again", func() bool { return synced() && cards.Health("retail").PushError == "" })
+	eventually(t, "retail has what is offered again",
+		func() bool { return synced() && cards.Health("retail").PushError == "" })
 }

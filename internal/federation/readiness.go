@@ -72,7 +72,10 @@ func ParseReadiness(raw []byte, now time.Time) (*snapshot.Readiness, error) {
 // takeReadiness hears which of a peer's services are not ready.
 func (s *Service) takeReadiness(w http.ResponseWriter, r *http.Request, name string) error {
 	if !s.limits.allowAt(readinessPace, "readiness/"+name) {
-		return status{http.StatusTooManyRequests, refusal{Code: "TooMany", Message: "too many reports of readiness: try again later"}}
+		return status{
+			http.StatusTooManyRequests,
+			refusal{Code: "TooMany", Message: "too many reports of readiness: try again later"},
+		}
 	}
 	raw, err := readBody(r)
 	if err != nil {
@@ -175,7 +178,9 @@ func (s *Service) tell(ctx context.Context, p *v1alpha1.MeshPeer, unready []snap
 	return sequence, err
 }
 
-func (s *Service) tellAs(ctx context.Context, p *v1alpha1.MeshPeer, sequence uint64, unready []snapshot.OfferedName) error {
+func (s *Service) tellAs(
+	ctx context.Context, p *v1alpha1.MeshPeer, sequence uint64, unready []snapshot.OfferedName,
+) error {
 	if unready == nil {
 		unready = []snapshot.OfferedName{}
 	}
@@ -183,7 +188,9 @@ func (s *Service) tellAs(ctx context.Context, p *v1alpha1.MeshPeer, sequence uin
 	if err != nil {
 		return fmt.Errorf("write readiness: %w", err)
 	}
-	if _, err := s.askPeer(ctx, p, exchange{method: http.MethodPost, path: PathReadiness, body: doc, limit: 4 << 10}); err != nil {
+	if _, err := s.askPeer(ctx, p, exchange{
+		method: http.MethodPost, path: PathReadiness, body: doc, limit: 4 << 10,
+	}); err != nil {
 		return fmt.Errorf("tell readiness: %w", err)
 	}
 	return nil

@@ -108,7 +108,8 @@ func TestReadinessIsTold(t *testing.T) {
 // A report is bounded before it is decoded, and sorted afterwards.
 func TestParseReadiness(t *testing.T) {
 	now := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
-	r, err := ParseReadiness([]byte(`{"sequence":3,"unready":[{"namespace":"b","name":"x"},{"namespace":"a","name":"y"},{"namespace":"b","name":"x"}]}`), now)
+	r,
+		err := ParseReadiness([]byte(`{"sequence":3,"unready":[{"namespace":"b","name":"x"},{"namespace":"a","name":"y"},{"namespace":"b","name":"x"}]}`), now)
 	want := []snapshot.OfferedName{{Namespace: "a", Name: "y"}, {Namespace: "b", Name: "x"}}
 	if err != nil || r.Sequence != 3 || !slices.Equal(r.Unready, want) {
 		t.Errorf("read as %+v, %v", r, err)
@@ -137,7 +138,8 @@ func TestReadinessOfATimeToComeBlocksNothing(t *testing.T) {
 	say := func(at time.Time, name string) {
 		t.Helper()
 		doc := fmt.Sprintf(`{"sequence":%d,"unready":[{"namespace":"default","name":%q}]}`, at.UnixMicro(), name)
-		if code, text := cards.post(cards.asPeer(retail, "retail"), PathReadiness, strings.NewReader(doc)); code != 204 {
+		if code, text := cards.post(cards.asPeer(retail, "retail"), PathReadiness,
+			strings.NewReader(doc)); code != 204 {
 			t.Fatalf("%s: %d %s", name, code, text)
 		}
 	}
@@ -278,10 +280,12 @@ func TestReadinessThatFlapsIsBounded(t *testing.T) {
 	taken := map[int]int{}
 	began := time.Now()
 	for i := range 40 {
-		code, _ := cards.post(cards.asPeer(retail, "retail"), PathReadiness, strings.NewReader(fmt.Sprintf(`{"sequence":%d,"unready":[]}`, i+1)))
+		code, _ := cards.post(cards.asPeer(retail, "retail"), PathReadiness,
+			strings.NewReader(fmt.Sprintf(`{"sequence":%d,"unready":[]}`, i+1)))
 		taken[code]++
 	}
-	if most := readinessPace.burst + int(time.Since(began).Seconds()*float64(readinessPace.perSecond)) + 1; taken[204] > most || taken[429] == 0 {
+	if most := readinessPace.burst + int(time.Since(began).Seconds()*float64(readinessPace.perSecond)) +
+		1; taken[204] > most || taken[429] == 0 {
 		t.Errorf("answers %v, want at most %d of 204 and the rest 429", taken, most)
 	}
 }

@@ -42,7 +42,8 @@ func (s *Service) forInvite() http.Handler {
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, ok := s.inviteOf(r); !ok {
-			answer(w, http.StatusBadRequest, refusal{Code: "NoInvitation", Message: "the name asked for is no invitation's"})
+			answer(w, http.StatusBadRequest,
+				refusal{Code: "NoInvitation", Message: "the name asked for is no invitation's"})
 			return
 		}
 		h.ServeHTTP(w, r)
@@ -69,7 +70,9 @@ func (s *Service) recordAcceptance(r *http.Request, id string, err error) {
 	if st.code == http.StatusBadRequest {
 		detail = "the request is not what it should be"
 	}
-	s.recordStranger(r.Context(), state.Event{From: host(r.RemoteAddr), Action: "peer redeem", Object: id, Detail: detail})
+	s.recordStranger(r.Context(), state.Event{
+		From: host(r.RemoteAddr), Action: "peer redeem", Object: id, Detail: detail,
+	})
 }
 
 func (s *Service) takePeering(r *http.Request, id string) (self, error) {
@@ -138,8 +141,11 @@ func (s *Service) redeem(
 			Actor: actorOf(used.Peer), Action: "peer redeem", Object: actorOf(used.Peer), Outcome: state.Refused,
 			Detail: fmt.Sprintf("trust domain %s: %s", in.TrustDomain.Name(), c.message),
 		})
-		return self{}, status{http.StatusConflict, refusal{Code: "Clash", Message: "the inviting mesh cannot take this mesh as a peer, because its " +
-			"name, trust domain, root or gateway address is taken there; the log of its control plane says which: ask for a new invitation when that is mended"}}
+		return self{}, status{
+			http.StatusConflict,
+			refusal{Code: "Clash", Message: "the inviting mesh cannot take this mesh as a peer, because its " +
+				"name, trust domain, root or gateway address is taken there; the log of its control plane says which: ask for a new invitation when that is mended"},
+		}
 	}
 	if err != nil {
 		return self{}, err
@@ -178,11 +184,13 @@ func refuseInvite(cause error) error {
 	}
 	switch {
 	case errors.Is(cause, state.ErrUsed):
-		return no(http.StatusConflict, "Used", "the invitation was used already: ask for a new one, and ask who used this one")
+		return no(http.StatusConflict, "Used",
+			"the invitation was used already: ask for a new one, and ask who used this one")
 	case errors.Is(cause, state.ErrExpired):
 		return no(http.StatusGone, "Expired", "the invitation has expired: ask for a new one")
 	case errors.Is(cause, state.ErrSecret), errors.Is(cause, state.ErrNotFound):
-		return no(http.StatusForbidden, "Unknown", "there is no such invitation, or its secret is another: ask for a new one")
+		return no(http.StatusForbidden, "Unknown",
+			"there is no such invitation, or its secret is another: ask for a new one")
 	default:
 		return fmt.Errorf("use invitation: %w", cause)
 	}

@@ -105,7 +105,8 @@ func follows(p peer, b Bundle, now time.Time) error {
 	}
 	switch {
 	case b.Sequence < p.state.BundleSequence:
-		return fmt.Errorf("its sequence went back from %d to %d: if the peer was built anew, peer with it anew", p.state.BundleSequence, b.Sequence)
+		return fmt.Errorf("its sequence went back from %d to %d: if the peer was built anew, peer with it anew",
+			p.state.BundleSequence, b.Sequence)
 	case b.Sequence > p.state.BundleSequence:
 		return nil
 	}
@@ -155,7 +156,9 @@ func (s *Service) adopt(ctx context.Context, all map[string]peer, name string, p
 }
 
 // adoptRoots keeps first roots; what grew from other ones goes with its sequence. The caller holds making.
-func (s *Service) adoptRoots(ctx context.Context, all map[string]peer, name string, p peer, roots []*x509.Certificate) error {
+func (s *Service) adoptRoots(
+	ctx context.Context, all map[string]peer, name string, p peer, roots []*x509.Certificate,
+) error {
 	if err := s.checkRoots(all, name, roots); err != nil {
 		return err
 	}
@@ -165,8 +168,8 @@ func (s *Service) adoptRoots(ctx context.Context, all map[string]peer, name stri
 	return nil
 }
 
-// redateAll has roots that were confirmed in the future grow old from now on: the clock was set back, and they would else be
-// good for longer than their age allows.
+// redateAll has roots that were confirmed in the future grow old from now on: the clock was set back, and they would
+// else be good for longer than their age allows.
 func (s *Service) redateAll(ctx context.Context) {
 	s.making.Lock()
 	defer s.making.Unlock()
@@ -179,7 +182,8 @@ func (s *Service) redateAll(ctx context.Context) {
 			s.Log.Error("peer's roots not dated back to now", "peer", name, "cause", err.Error())
 			continue
 		}
-		s.Log.Warn("the clock was set back: peer's roots grow old from now on", "peer", name, "confirmed", kept.BundleTime)
+		s.Log.Warn("the clock was set back: peer's roots grow old from now on",
+			"peer", name, "confirmed", kept.BundleTime)
 		changed = true
 	}
 	if changed {

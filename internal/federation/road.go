@@ -55,16 +55,16 @@ type attempt struct {
 	connect, handshake time.Duration
 }
 
-// onward is what is to be done over a connection that a gateway passes on, before it counts: it returns the connection to
-// go on with, or closes what it was given.
+// onward is what is to be done over a connection that a gateway passes on, before it counts: it returns the connection
+// to go on with, or closes what it was given.
 type onward func(ctx context.Context, raw net.Conn) (net.Conn, error)
 
 // asItIs goes no further.
 func asItIs(_ context.Context, raw net.Conn) (net.Conn, error) { return raw, nil }
 
-// through asks for a name at this mesh's own gateways and goes onward from there: at the one that led there last first, and
-// at the next ones beside it where that takes long. The first that leads there counts. On failure the attempt that came
-// farthest is returned, with an error that has all.
+// through asks for a name at this mesh's own gateways and goes onward from there: at the one that led there last first,
+// and at the next ones beside it where that takes long. The first that leads there counts. On failure the attempt that
+// came farthest is returned, with an error that has all.
 func (s *Service) through(ctx context.Context, name string, then onward) (*attempt, error) {
 	order, suspects := s.roads.order(s.Gateways(), name, s.Now())
 	if len(order) == 0 {
@@ -123,7 +123,8 @@ func (s *Service) through(ctx context.Context, name string, then onward) (*attem
 	}
 }
 
-// unreached are the gateways before the last one that answered, which were begun with earlier and have not answered yet.
+// unreached are the gateways before the last one that answered, which were begun with earlier and have not answered
+// yet.
 func unreached(begun []Gateway, reached []atomic.Bool) (out []string) {
 	last := len(begun) - 1
 	for last >= 0 && !reached[last].Load() {
@@ -279,8 +280,8 @@ func (r *roads) silent(gateway string, now time.Time) {
 	r.unheard[gateway] = now
 }
 
-// ledInVain notes that a gateway led to a name, and that no answer came by it: the others are tried before it for a while. It may
-// carry no more than a greeting.
+// ledInVain notes that a gateway led to a name, and that no answer came by it: the others are tried before it for a
+// while. It may carry no more than a greeting.
 func (r *roads) ledInVain(name, gateway string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -290,8 +291,8 @@ func (r *roads) ledInVain(name, gateway string, now time.Time) {
 	r.barren[way{place(name), gateway}] = now
 }
 
-// Home goes by way of one of this mesh's own gateways back to this control plane: the road that every peer's control plane
-// comes by. Silent tells a gateway that does not answer from one that does not lead here.
+// Home goes by way of one of this mesh's own gateways back to this control plane: the road that every peer's control
+// plane comes by. Silent tells a gateway that does not answer from one that does not lead here.
 func (s *Service) Home(ctx context.Context, g Gateway) error {
 	a := s.try(ctx, g, HomeSNI, 0, func(ctx context.Context, raw net.Conn) (net.Conn, error) {
 		return s.connect(ctx, raw, HomeSNI, s.isThisOne)

@@ -23,20 +23,33 @@ func TestOrderOfRoads(t *testing.T) {
 		want   string // the order; suspects in brackets
 		leaves int    // how many gateways it is remembered of that they did not answer
 	}{
-		"nothing is known":        {func(*roads) {}, "x", 0, all, "a b c", 0},
-		"one led there":           {func(r *roads) { r.led("x", "c", nil, noon); r.led("y", "b", nil, noon) }, "x", 0, all, "c b a", 0},
-		"one led elsewhere":       {func(r *roads) { r.led("y", "b", nil, noon) }, "x", 0, all, "b a c", 0},
-		"one is silent":           {func(r *roads) { r.silent("a", noon) }, "x", time.Minute - 1, all, "b c [a]", 1},
-		"a minute later":          {func(r *roads) { r.silent("a", noon) }, "x", time.Minute, all, "a b c", 1},
-		"a clock set back":        {func(r *roads) { r.silent("a", noon) }, "x", -time.Minute, all, "a b c", 1},
-		"one was overtaken":       {func(r *roads) { r.led("x", "b", []string{"a"}, noon) }, "x", 0, all, "b c [a]", 1},
-		"it answers again":        {func(r *roads) { r.silent("a", noon); r.led("y", "a", nil, noon) }, "x", 0, all, "a b c", 0},
-		"one led there in vain":   {func(r *roads) { r.led("x", "a", nil, noon); r.ledInVain("x", "a", noon) }, "x", 0, all, "b c a", 0},
+		"nothing is known": {func(*roads) {}, "x", 0, all, "a b c", 0},
+		"one led there": {
+			func(r *roads) { r.led("x", "c", nil, noon); r.led("y", "b", nil, noon) }, "x", 0,
+			all, "c b a", 0,
+		},
+		"one led elsewhere": {func(r *roads) { r.led("y", "b", nil, noon) }, "x", 0, all, "b a c", 0},
+		"one is silent":     {func(r *roads) { r.silent("a", noon) }, "x", time.Minute - 1, all, "b c [a]", 1},
+		"a minute later":    {func(r *roads) { r.silent("a", noon) }, "x", time.Minute, all, "a b c", 1},
+		"a clock set back":  {func(r *roads) { r.silent("a", noon) }, "x", -time.Minute, all, "a b c", 1},
+		"one was overtaken": {func(r *roads) { r.led("x", "b", []string{"a"}, noon) }, "x", 0, all, "b c [a]", 1},
+		"it answers again": {
+			func(r *roads) { r.silent("a", noon); r.led("y", "a", nil, noon) }, "x", 0, all,
+			"a b c", 0,
+		},
+		"one led there in vain": {
+			func(r *roads) { r.led("x", "a", nil, noon); r.ledInVain("x", "a", noon) }, "x", 0,
+			all, "b c a", 0,
+		},
 		"in vain, elsewhere":      {func(r *roads) { r.ledInVain("y", "a", noon) }, "x", 0, all, "a b c", 0},
 		"in vain, a minute later": {func(r *roads) { r.ledInVain("x", "a", noon) }, "x", time.Minute, all, "a b c", 0},
-		"in vain before silent":   {func(r *roads) { r.silent("b", noon); r.ledInVain("x", "a", noon) }, "x", 0, all, "c a [b]", 1},
+		"in vain before silent": {
+			func(r *roads) { r.silent("b", noon); r.ledInVain("x", "a", noon) }, "x", 0, all,
+			"c a [b]", 1,
+		},
 		"acceptances are alike": {
-			func(r *roads) { r.led("bootstrap.1.x", "c", nil, noon); r.led("y", "b", nil, noon) }, "bootstrap.2.x", 0, all, "c b a", 0,
+			func(r *roads) { r.led("bootstrap.1.x", "c", nil, noon); r.led("y", "b", nil, noon) }, "bootstrap.2.x", 0,
+			all, "c b a", 0,
 		},
 		"one has gone": {func(r *roads) { r.silent("a", noon); r.silent("b", noon) }, "x", 0, all[1:], "c [b]", 1},
 	} {
@@ -117,7 +130,8 @@ func TestPatienceWithGateways(t *testing.T) {
 						got.conn.Close()
 					}
 					if by != step.by || took != step.in {
-						t.Errorf("step %d: %s, want %s", n, fmt.Sprintf("by %q in %s: %v", by, took, err), fmt.Sprintf("by %q in %s", step.by, step.in))
+						t.Errorf("step %d: %s, want %s", n, fmt.Sprintf("by %q in %s: %v", by, took, err),
+							fmt.Sprintf("by %q in %s", step.by, step.in))
 					}
 				}
 			})
@@ -128,8 +142,11 @@ func TestPatienceWithGateways(t *testing.T) {
 // Of several failures that one is shown that came farthest.
 func TestFarthestAttempt(t *testing.T) {
 	silent, beyond := errSilent{errors.New("no handshake")}, errors.New("no such peer")
-	a, b, c := &attempt{gateway: "a", err: silent}, &attempt{gateway: "b", at: "10.0.0.2:15444", err: silent}, &attempt{gateway: "c", at: "10.0.0.3:15444", err: beyond}
-	for want, all := range map[*attempt][][]*attempt{a: {{a}}, b: {{a, b}, {b, a}}, c: {{a, b, c}, {c, b, a}, {b, a, c}}} {
+	a, b, c := &attempt{gateway: "a", err: silent}, &attempt{gateway: "b", at: "10.0.0.2:15444", err: silent},
+		&attempt{gateway: "c", at: "10.0.0.3:15444", err: beyond}
+	for want, all := range map[*attempt][][]*attempt{
+		a: {{a}}, b: {{a, b}, {b, a}}, c: {{a, b, c}, {c, b, a}, {b, a, c}},
+	} {
 		for _, list := range all {
 			if got := farthest(list); got != want {
 				t.Errorf("of %d attempts, by gateway %s and not %s", len(list), got.gateway, want.gateway)

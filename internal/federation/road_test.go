@@ -62,14 +62,18 @@ func refuses(context.Context) (net.Conn, error) { return nil, errors.New("connec
 
 func service(t *testing.T, w *ways) *Service {
 	t.Helper()
-	m := newMesh(t, &network{where: map[string]string{}}, "cards", "192.0.2.1", func(_ *mesh, c *Config) { c.Gateways = w.gateways })
+	m := newMesh(t, &network{where: map[string]string{}}, "cards", "192.0.2.1",
+		func(_ *mesh, c *Config) { c.Gateways = w.gateways })
 	return m.Service
 }
 
-// One gateway that swallows what is sent to it, and sorts first, keeps nothing from another that stands beside it, and is
-// not tried first again.
+// One gateway that swallows what is sent to it, and sorts first, keeps nothing from another that stands beside it, and
+// is not tried first again.
 func TestASilentGatewayStopsNothing(t *testing.T) {
-	w := &ways{names: []string{"a", "b"}, do: map[string]func(context.Context) (net.Conn, error){"a": swallows, "b": leads}}
+	w := &ways{
+		names: []string{"a", "b"},
+		do:    map[string]func(context.Context) (net.Conn, error){"a": swallows, "b": leads},
+	}
 	s := service(t, w)
 	a, err := s.through(t.Context(), "control.retail", asItIs)
 	if err != nil || a.gateway != "b" {
@@ -105,7 +109,10 @@ func TestASilentGatewayStopsNothing(t *testing.T) {
 
 // What counts is that a gateway leads there, not that it answers.
 func TestAGatewayThatLeadsNowhereStopsNothing(t *testing.T) {
-	w := &ways{names: []string{"a", "b"}, do: map[string]func(context.Context) (net.Conn, error){"a": leads, "b": leads}}
+	w := &ways{
+		names: []string{"a", "b"},
+		do:    map[string]func(context.Context) (net.Conn, error){"a": leads, "b": leads},
+	}
 	s := service(t, w)
 	tried := make(chan string, 8)
 	for name, first := range map[string]func(ctx context.Context) error{
@@ -142,7 +149,10 @@ func TestAGatewayThatLeadsNowhereStopsNothing(t *testing.T) {
 
 // A finding that somebody is not who they should be ends it: no other gateway is asked.
 func TestWhatIsFinalEndsIt(t *testing.T) {
-	w := &ways{names: []string{"a", "b"}, do: map[string]func(context.Context) (net.Conn, error){"a": leads, "b": leads}}
+	w := &ways{
+		names: []string{"a", "b"},
+		do:    map[string]func(context.Context) (net.Conn, error){"a": leads, "b": leads},
+	}
 	s := service(t, w)
 	_, err := s.through(t.Context(), "bootstrap.1", func(_ context.Context, raw net.Conn) (net.Conn, error) {
 		raw.Close()
@@ -221,7 +231,8 @@ func (m mute) Write(p []byte) (int, error) {
 	return m.Conn.Write(p)
 }
 
-// A gateway that leads there, and then carries nothing, is not asked again while there is another, though it is the quickest.
+// A gateway that leads there, and then carries nothing, is not asked again while there is another, though it is the
+// quickest.
 func TestAGatewayThatCarriesAGreetingAloneStopsNothing(t *testing.T) {
 	n := &network{where: map[string]string{}}
 	w := &ways{names: []string{"a", "b"}, do: map[string]func(context.Context) (net.Conn, error){"a": refuses}}

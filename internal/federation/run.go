@@ -193,8 +193,8 @@ func (s *Service) refreshOne(ctx context.Context, name string) (time.Duration, e
 	return wait, s.takeBundle(ctx, name, b)
 }
 
-// confirmed says that a bundle tells nothing new, and that the one we have was confirmed so lately that its time need not be
-// kept anew: every peer is asked often, to know whether it answers, and each write costs the whole mesh a look.
+// confirmed says that a bundle tells nothing new, and that the one we have was confirmed so lately that its time need
+// not be kept anew: every peer is asked often, to know whether it answers, and each write costs the whole mesh a look.
 func (s *Service) confirmed(p *v1alpha1.MeshPeer, b Bundle) bool {
 	kept := s.Snapshot().Peers[p.Name]
 	held, err := peerrules.ParseRoots(peerrules.Roots(p, kept))

@@ -70,10 +70,12 @@ func (s *Service) guarded(next http.Handler) http.Handler {
 		case s.limits.slots <- struct{}{}:
 			defer func() { <-s.limits.slots }()
 		default:
-			answer(w, http.StatusServiceUnavailable, refusal{Code: "Busy", Message: "too many requests at once: try again"})
+			answer(w, http.StatusServiceUnavailable,
+				refusal{Code: "Busy", Message: "too many requests at once: try again"})
 			return
 		}
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.ReadTimeout)) // not every writer of tests can
+		// not every writer of tests can
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.ReadTimeout))
 		next.ServeHTTP(w, r)
 	})
 }
@@ -239,7 +241,8 @@ func (s *Service) refuse(w http.ResponseWriter, err error, key, value string) {
 		return
 	}
 	s.Log.Error("peering request failed", key, value, "cause", err.Error())
-	answer(w, http.StatusInternalServerError, refusal{Code: "Internal", Message: "this control plane could not answer: try again later"})
+	answer(w, http.StatusInternalServerError,
+		refusal{Code: "Internal", Message: "this control plane could not answer: try again later"})
 }
 
 func answer(w http.ResponseWriter, code int, body any) {
@@ -256,7 +259,8 @@ func readBody(r *http.Request) ([]byte, error) {
 	switch {
 	case errors.As(err, &large):
 		return nil, status{
-			http.StatusRequestEntityTooLarge, refusal{Code: "TooLarge", Message: fmt.Sprintf("more than %d bytes", large.Limit)},
+			http.StatusRequestEntityTooLarge,
+			refusal{Code: "TooLarge", Message: fmt.Sprintf("more than %d bytes", large.Limit)},
 		}
 	case err != nil:
 		return nil, status{

@@ -49,18 +49,18 @@ type Config struct {
 	Door *door.Door
 	// Identity is the certificate of this control plane, its root at the end: peers' control planes know it by that.
 	Identity func() (*tls.Certificate, error)
-	// Shut refuses everything with a peer from this moment, whatever the store says; Reopen ends that. Both are at once.
-	// Default: nothing.
+	// Shut refuses everything with a peer from this moment, whatever the store says; Reopen ends that. Both are at
+	// once. Default: nothing.
 	Shut   func(peer string, revoked bool)
 	Reopen func(peer string)
-	// Changed is called after every change of the store that a snapshot shows, and when time alone changes what one means
-	// (an invitation ends, a peer grows stale). It must not wait. Default: nothing.
+	// Changed is called after every change of the store that a snapshot shows, and when time alone changes what one
+	// means (an invitation ends, a peer grows stale). It must not wait. Default: nothing.
 	Changed func()
-	// InForce says whether every proxy of this mesh that is connected has the roots of a peer's trust domain as they are in the
-	// newest snapshot. Default: yes.
+	// InForce says whether every proxy of this mesh that is connected has the roots of a peer's trust domain as they
+	// are in the newest snapshot. Default: yes.
 	InForce func(trustDomain string) bool
-	// Export says whether a name is exported to a peer, and whether the service behind it has an endpoint that is ready.
-	// Default: nothing is exported.
+	// Export says whether a name is exported to a peer, and whether the service behind it has an endpoint that is
+	// ready. Default: nothing is exported.
 	Export func(peer, sni string) (exported, ready bool)
 	// InEffect leaves of the services that are written as offered to a peer those that it could call. Default: all.
 	InEffect func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService
@@ -123,7 +123,13 @@ func (c Config) withDefaults() (Config, error) {
 	for _, d := range []struct {
 		value  *time.Duration
 		preset time.Duration
-	}{{&c.RefreshHint, 5 * time.Minute}, {&c.MinRefresh, 5 * time.Second}, {&c.MaxRefresh, 15 * time.Second}, {&c.AcceptTimeout, 20 * time.Second}, {&c.ReadTimeout, 10 * time.Second}} {
+	}{
+		{&c.RefreshHint, 5 * time.Minute},
+		{&c.MinRefresh, 5 * time.Second},
+		{&c.MaxRefresh, 15 * time.Second},
+		{&c.AcceptTimeout, 20 * time.Second},
+		{&c.ReadTimeout, 10 * time.Second},
+	} {
 		if *d.value <= 0 {
 			*d.value = d.preset
 		}
@@ -160,8 +166,9 @@ func New(c Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		Config: c, wake: make(chan struct{}, 1), roads: newRoads(), invites: map[string]*redeeming{}, health: map[string]*Health{},
-		unwritten: map[string]closure{}, since: map[conditionKey]conditionSince{}, limits: newLimits(),
+		Config: c, wake: make(chan struct{}, 1), roads: newRoads(), invites: map[string]*redeeming{},
+		health: map[string]*Health{}, unwritten: map[string]closure{}, since: map[conditionKey]conditionSince{},
+		limits: newLimits(),
 	}
 	return s, nil
 }
@@ -239,7 +246,8 @@ func (s *Service) introduce(ctx context.Context, knownAs string) (self, error) {
 	if err != nil {
 		return self{}, err
 	}
-	return self{TrustDomain: s.TrustDomain.Name(), KnownAs: knownAs, Bundle: doc, Addresses: addrs, GatewayIDs: ids}, nil
+	return self{TrustDomain: s.TrustDomain.Name(), KnownAs: knownAs, Bundle: doc, Addresses: addrs, GatewayIDs: ids},
+		nil
 }
 
 var errNoGateway = errors.New("this mesh has no gateway yet: start one with 'isthmus gateway' (a token for it: " +

@@ -126,7 +126,8 @@ func (s *Service) writeUnwritten(ctx context.Context) {
 			action = "peer revoke"
 		}
 		s.record(ctx, state.Event{
-			Actor: controlPlane, Action: action, Object: actorOf(name), Outcome: state.OK, Detail: "written after it had failed",
+			Actor: controlPlane, Action: action, Object: actorOf(name), Outcome: state.OK,
+			Detail: "written after it had failed",
 		})
 		s.Changed()
 	}

@@ -173,7 +173,8 @@ func TestShuttingOutIsTheLastToFail(t *testing.T) {
 					t.Errorf("after a look at the state: %q, want %q", got, act.want)
 				}
 				p.writeUnwritten(t.Context()) // in vain, where it fails
-				if told := p.Health("cards").Unwritten; (fault == "writing" || fault == "both") != (told == errDisk.Error()) {
+				if told := p.Health("cards").Unwritten; (fault == "writing" ||
+					fault == "both") != (told == errDisk.Error()) {
 					t.Errorf("status says %q", told)
 				}
 				p.state.unreadable, p.state.writes = false, -1
@@ -195,7 +196,9 @@ func TestACrashLeavesASuspendedPeerSuspended(t *testing.T) {
 			"another first trust": func(p *plane) { p.adoptAll(context.Background()) },
 			"a newer bundle": func(p *plane) {
 				_ = p.takeBundle(context.Background(), "cards",
-					Bundle{TrustDomain: mustDomain("cards.example"), Sequence: 9, Roots: []*x509.Certificate{old, next}})
+					Bundle{
+						TrustDomain: mustDomain("cards.example"), Sequence: 9, Roots: []*x509.Certificate{old, next},
+					})
 			},
 			"a clock set back": func(p *plane) {
 				p.Now = func() time.Time { return time.Now().Add(-time.Hour) }
@@ -270,7 +273,8 @@ func TestARevokedPeerIsNotWelcomedAgain(t *testing.T) {
 		if i == 2 {
 			cards.must(cards.Revoke(t.Context(), "retail"))
 		}
-		if code, text := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering, bytes.NewReader(body)); code != want {
+		if code, text := cards.post(cards.asInvited(retail, tok.InviteID), PathPeering,
+			bytes.NewReader(body)); code != want {
 			t.Errorf("time %d: %d %s, want %d", i+1, code, text, want)
 		}
 	}

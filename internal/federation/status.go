@@ -11,7 +11,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// expiringWithin is how long before its end a peering or a root is called expiring, or a third of the root's life if shorter.
+// expiringWithin is how long before its end a peering or a root is called expiring, or a third of the root's life if
+// shorter.
 const expiringWithin = 14 * 24 * time.Hour
 
 // Condition types of a peer, in the order in which they are shown.
@@ -31,9 +32,11 @@ const (
 	unknown = "Unknown"
 )
 
-// Conditions says how it stands with a peer: v is its verdict among all (peerrules.All), h how the exchange with it goes.
-// Since is set where the facts tell it.
-func Conditions(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health) []adminapi.Condition {
+// Conditions says how it stands with a peer: v is its verdict among all (peerrules.All), h how the exchange with it
+// goes. Since is set where the facts tell it.
+func Conditions(
+	now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health,
+) []adminapi.Condition {
 	return []adminapi.Condition{
 		trustEstablished(p, state, v, h),
 		bundleFresh(now, p, state, v, h),
@@ -76,8 +79,13 @@ func firstOf(t, otherwise time.Time) time.Time {
 	return t
 }
 
-func trustEstablished(p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health) adminapi.Condition {
-	c := adminapi.Condition{Type: TrustEstablished, Status: yes, Reason: "RootsKnown", Message: "the peer's roots are known and bound to " + p.Spec.TrustDomain}
+func trustEstablished(
+	p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health,
+) adminapi.Condition {
+	c := adminapi.Condition{
+		Type: TrustEstablished, Status: yes, Reason: "RootsKnown",
+		Message: "the peer's roots are known and bound to " + p.Spec.TrustDomain,
+	}
 	switch v.Reason {
 	case "", peerrules.Stale:
 	case peerrules.Suspended, peerrules.Expired:
@@ -88,12 +96,15 @@ func trustEstablished(p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrule
 		c.Status, c.Reason, c.Message = no, string(v.Reason), v.Message
 	}
 	if c.Status == yes && h.AdoptError != "" {
-		c.Status, c.Reason, c.Message = no, "BundleRefused", "the roots in spec.bundle.inline are refused: "+h.AdoptError
+		c.Status, c.Reason, c.Message = no, "BundleRefused",
+			"the roots in spec.bundle.inline are refused: "+h.AdoptError
 	}
 	return c
 }
 
-func bundleFresh(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health) adminapi.Condition {
+func bundleFresh(
+	now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health,
+) adminapi.Condition {
 	c := adminapi.Condition{Type: BundleFresh}
 	limit, bounded := peerrules.MaxBundleAge(p)
 	switch {
@@ -105,19 +116,23 @@ func bundleFresh(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, 
 	case state.BundleTime.IsZero():
 		c.Status, c.Reason, c.Message = unknown, "NeverConfirmed", "the peer's roots were not confirmed yet"
 	case !bounded:
-		c.Status, c.Reason, c.Message = yes, "FromFile", "the peer's roots come from its MeshPeer alone (refresh: false)"
+		c.Status, c.Reason, c.Message = yes, "FromFile",
+			"the peer's roots come from its MeshPeer alone (refresh: false)"
 	case h.RefreshError != "" && !h.connecting(now):
 		c.Status, c.Reason = yes, "RefreshFailing"
 		c.Message = fmt.Sprintf("everything with the peer will be refused in %s unless the refresh succeeds, which now fails: %s",
 			limit-age(now, state.BundleTime), h.RefreshError)
 	default:
 		c.Status, c.Reason = yes, "Confirmed"
-		c.Message = fmt.Sprintf("confirmed %s ago, sequence %d; refused when older than %s", age(now, state.BundleTime), state.BundleSequence, limit)
+		c.Message = fmt.Sprintf("confirmed %s ago, sequence %d; refused when older than %s", age(now, state.BundleTime),
+			state.BundleSequence, limit)
 	}
 	return c
 }
 
-func catalogueSynced(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health) adminapi.Condition {
+func catalogueSynced(
+	now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health,
+) adminapi.Condition {
 	c := adminapi.Condition{Type: CatalogueSynced}
 	offered := "the peer has offered nothing yet"
 	if state.Catalogue != nil {
@@ -132,7 +147,8 @@ func catalogueSynced(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerSta
 		c.Status, c.Reason, c.Since = no, "PushFailing", h.Behind
 		c.Message = fmt.Sprintf("the peer lacks our newest catalogue, it is tried again and again: %s; see the log of the peer's control plane; %s", h.PushError, offered)
 	case !h.Behind.IsZero():
-		c.Status, c.Reason, c.Message, c.Since = no, "Pushing", fmt.Sprintf("the peer lacks our newest catalogue since %s; %s", age(now, h.Behind), offered), h.Behind
+		c.Status, c.Reason, c.Message, c.Since = no, "Pushing",
+			fmt.Sprintf("the peer lacks our newest catalogue since %s; %s", age(now, h.Behind), offered), h.Behind
 	default:
 		c.Status, c.Reason = yes, "Synced"
 		c.Message = fmt.Sprintf("the peer has our catalogue %d; %s", h.PushedSequence, offered)
@@ -147,7 +163,8 @@ func dataPathReady(now time.Time, p *v1alpha1.MeshPeer, v peerrules.Verdict, h H
 		c.Status, c.Reason, c.Message = no, cmp.Or(string(v.Reason), "Unknown"), cmp.Or(v.Message, "nothing passes")
 	case h.connecting(now):
 		c.Status, c.Reason = unknown, "Connecting"
-		c.Message = "the peer's control plane has not answered yet, as is usual in the first seconds of a peering: " + h.RefreshError
+		c.Message = "the peer's control plane has not answered yet, as is usual in the first seconds of a peering: " +
+			h.RefreshError
 	case h.RefreshError != "":
 		c.Status, c.Reason, c.Since = no, "Unreachable", h.FailingSince
 		c.Message = fmt.Sprintf("the peer's control plane does not answer through both gateways: %s: 'isthmus peer probe %s' says which leg is broken", h.RefreshError, p.Name)
@@ -156,7 +173,8 @@ func dataPathReady(now time.Time, p *v1alpha1.MeshPeer, v peerrules.Verdict, h H
 		c.Message = "the peer lets nothing of this mesh through: there this mesh is suspended, or its roots are " +
 			"stale: ask the peer's administrators"
 	case h.RefreshOK.IsZero():
-		c.Status, c.Reason, c.Message = unknown, "NotTriedYet", "nothing was sent to the peer since this control plane began"
+		c.Status, c.Reason, c.Message = unknown, "NotTriedYet",
+			"nothing was sent to the peer since this control plane began"
 	default:
 		c.Status, c.Reason, c.Message = yes, "Answered", "the peer's control plane answers through both gateways"
 	}
@@ -164,10 +182,13 @@ func dataPathReady(now time.Time, p *v1alpha1.MeshPeer, v peerrules.Verdict, h H
 }
 
 func expiring(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState) adminapi.Condition {
-	c := adminapi.Condition{Type: Expiring, Status: no, Reason: "NotSoon", Message: "neither the peering nor the peer's roots end soon"}
+	c := adminapi.Condition{
+		Type: Expiring, Status: no, Reason: "NotSoon", Message: "neither the peering nor the peer's roots end soon",
+	}
 	if e := p.Spec.ExpiresAt; e != nil && e.Sub(now) < expiringWithin {
 		c.Status, c.Reason = yes, "Peering"
-		c.Message = fmt.Sprintf("the peering ends at %s: set a later spec.expiresAt to go on", e.UTC().Format(time.RFC3339))
+		c.Message = fmt.Sprintf("the peering ends at %s: set a later spec.expiresAt to go on",
+			e.UTC().Format(time.RFC3339))
 		return c
 	}
 	if end, soon := RootEnd(now, peerrules.Roots(p, state)); soon {
@@ -195,7 +216,8 @@ func RootEnd(now time.Time, roots []byte) (end time.Time, soon bool) {
 func suspended(p *v1alpha1.MeshPeer, state snapshot.PeerState, h Health) adminapi.Condition {
 	c := adminapi.Condition{Type: Suspended, Status: no, Reason: "NotSuspended", Message: "the peer is not suspended"}
 	if p.Spec.Suspend || state.Suspended {
-		c.Status, c.Reason, c.Message = yes, "ByCommand", fmt.Sprintf("suspended by command: 'isthmus peer resume %s' ends it", p.Name)
+		c.Status, c.Reason, c.Message = yes, "ByCommand",
+			fmt.Sprintf("suspended by command: 'isthmus peer resume %s' ends it", p.Name)
 	}
 	if h.Unwritten != "" {
 		c.Message += "; it could not be written yet, and would be lost if the control plane ended now: " + h.Unwritten

@@ -17,7 +17,9 @@ import (
 func TestConditions(t *testing.T) {
 	now := time.Now()
 	root := newAuthority(t, "cards")
-	base := introduction{TrustDomain: domain(t, "cards.example"), KnownAs: "retail", Bundle: Bundle{Roots: certs(root)}}.meshPeer("cards")
+	base := introduction{
+		TrustDomain: domain(t, "cards.example"), KnownAs: "retail", Bundle: Bundle{Roots: certs(root)},
+	}.meshPeer("cards")
 	base.Spec.GatewayAddresses = []string{"192.0.2.1:15443"}
 	type facts struct {
 		p *v1alpha1.MeshPeer
@@ -29,48 +31,76 @@ func TestConditions(t *testing.T) {
 		want   map[string]string // condition: "Status Reason: part of message"
 	}{
 		"all well": {func(*facts) {}, map[string]string{
-			TrustEstablished: "True RootsKnown: bound to cards.example", BundleFresh: "True Confirmed: confirmed 1m0s ago, sequence 7",
-			CatalogueSynced: "True Synced: the peer has our catalogue 3; it offers 0", DataPathReady: "True Answered: answers through both gateways",
-			Expiring: "False NotSoon: neither", Suspended: "False NotSuspended: not", Revoked: "False NotRevoked: not",
+			TrustEstablished: "True RootsKnown: bound to cards.example",
+			BundleFresh:      "True Confirmed: confirmed 1m0s ago, sequence 7",
+			CatalogueSynced:  "True Synced: the peer has our catalogue 3; it offers 0",
+			DataPathReady:    "True Answered: answers through both gateways", Expiring: "False NotSoon: neither",
+			Suspended: "False NotSuspended: not", Revoked: "False NotRevoked: not",
 		}},
 		"suspended": {func(f *facts) { f.s.Suspended = true }, map[string]string{
-			TrustEstablished: "True RootsKnown: ", Suspended: "True ByCommand: 'isthmus peer resume cards'", DataPathReady: "False Suspended: resume",
-			CatalogueSynced: "False Suspended: no catalogue passes",
+			TrustEstablished: "True RootsKnown: ", Suspended: "True ByCommand: 'isthmus peer resume cards'",
+			DataPathReady: "False Suspended: resume", CatalogueSynced: "False Suspended: no catalogue passes",
 		}},
-		"suspended in file": {func(f *facts) { f.p.Spec.Suspend = true }, map[string]string{Suspended: "True ByMeshPeer: remove spec.suspend"}},
+		"suspended in file": {
+			func(f *facts) { f.p.Spec.Suspend = true },
+			map[string]string{Suspended: "True ByMeshPeer: remove spec.suspend"},
+		},
 		"revoked": {func(f *facts) { f.s.Revoked = true }, map[string]string{
-			Revoked: "True ByCommand: 'isthmus peer invite cards'", TrustEstablished: "False Revoked: ", DataPathReady: "False Revoked: ",
+			Revoked: "True ByCommand: 'isthmus peer invite cards'", TrustEstablished: "False Revoked: ",
+			DataPathReady: "False Revoked: ",
 		}},
 		"expiring": {func(f *facts) { f.p.Spec.ExpiresAt = &metav1.Time{Time: now.Add(time.Hour)} }, map[string]string{
 			Expiring: "True Peering: set a later spec.expiresAt", DataPathReady: "True Answered: ",
 		}},
 		"refresh fails": {func(f *facts) { f.h.RefreshError = "no route" }, map[string]string{
-			BundleFresh: "True RefreshFailing: in 23h59m0s unless the refresh succeeds, which now fails: no route", DataPathReady: "False Unreachable: 'isthmus peer probe ",
+			BundleFresh:   "True RefreshFailing: in 23h59m0s unless the refresh succeeds, which now fails: no route",
+			DataPathReady: "False Unreachable: 'isthmus peer probe ",
 		}},
 		"not answered yet": {func(f *facts) {
 			f.h = Health{RefreshError: "reset", FailingSince: now.Add(-14 * time.Second)}
-		}, map[string]string{BundleFresh: "True Confirmed: ", DataPathReady: "Unknown Connecting: in the first seconds of a peering: reset"}},
+		}, map[string]string{
+			BundleFresh:   "True Confirmed: ",
+			DataPathReady: "Unknown Connecting: in the first seconds of a peering: reset",
+		}},
 		"never answered": {func(f *facts) {
 			f.h = Health{RefreshError: "reset", FailingSince: now.Add(-15 * time.Second)}
 		}, map[string]string{BundleFresh: "True RefreshFailing: reset", DataPathReady: "False Unreachable: reset"}},
-		"stale": {func(f *facts) { f.s.BundleTime, f.h.RefreshError = now.Add(-25*time.Hour), "no route" }, map[string]string{
-			BundleFresh: "False Stale: for why the refresh fails: no route", DataPathReady: "False Stale: ", TrustEstablished: "True RootsKnown: ",
-		}},
-		"no roots yet": {func(f *facts) { f.s.Roots, f.p.Spec.Bundle = nil, v1alpha1.PeerBundle{Fingerprint: testPrint} }, map[string]string{
+		"stale": {
+			func(f *facts) { f.s.BundleTime, f.h.RefreshError = now.Add(-25*time.Hour), "no route" },
+			map[string]string{
+				BundleFresh: "False Stale: for why the refresh fails: no route", DataPathReady: "False Stale: ",
+				TrustEstablished: "True RootsKnown: ",
+			},
+		},
+		"no roots yet": {func(f *facts) {
+			f.s.Roots, f.p.Spec.Bundle = nil,
+				v1alpha1.PeerBundle{Fingerprint: testPrint}
+		}, map[string]string{
 			TrustEstablished: "False NoRoots: spec.bundle.fingerprint", DataPathReady: "False NoRoots: ",
 		}},
-		"push fails": {func(f *facts) { f.h.PushError = "too large" }, map[string]string{CatalogueSynced: "False PushFailing: too large"}},
-		"not pushed": {func(f *facts) { f.h.PushOK = time.Time{} }, map[string]string{CatalogueSynced: "Unknown NotPushedYet: "}},
+		"push fails": {
+			func(f *facts) { f.h.PushError = "too large" },
+			map[string]string{CatalogueSynced: "False PushFailing: too large"},
+		},
+		"not pushed": {
+			func(f *facts) { f.h.PushOK = time.Time{} },
+			map[string]string{CatalogueSynced: "Unknown NotPushedYet: "},
+		},
 		"never tried": {func(f *facts) { f.h = Health{} }, map[string]string{
 			DataPathReady: "Unknown NotTriedYet: ", CatalogueSynced: "Unknown NotPushedYet: ",
 		}},
-		"bad file": {func(f *facts) { f.h.AdoptError = "shared" }, map[string]string{TrustEstablished: "False BundleRefused: shared"}},
+		"bad file": {
+			func(f *facts) { f.h.AdoptError = "shared" },
+			map[string]string{TrustEstablished: "False BundleRefused: shared"},
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := facts{
 				p: base.DeepCopy(), h: Health{RefreshOK: now, PushOK: now, PushedSequence: 3},
-				s: snapshot.PeerState{BundleSequence: 7, BundleTime: now.Add(-time.Minute), Catalogue: &snapshot.Catalogue{}},
+				s: snapshot.PeerState{
+					BundleSequence: 7, BundleTime: now.Add(-time.Minute), Catalogue: &snapshot.Catalogue{},
+				},
 			}
 			f.s.Roots = peerrules.Learned(f.p, certs(root))
 			tt.change(&f)

@@ -18,9 +18,11 @@ type Terms struct {
 	Never        bool // it does not expire
 }
 
-// SetTerms changes how long a peering made by token holds, and says how long it then does; a zero time is never. It lasts
-// until the peering ends. A peer whose object is a file is changed there.
-func (s *Service) SetTerms(ctx context.Context, name string, t Terms) (maxBundleAge time.Duration, expires time.Time, err error) {
+// SetTerms changes how long a peering made by token holds, and says how long it then does; a zero time is never. It
+// lasts until the peering ends. A peer whose object is a file is changed there.
+func (s *Service) SetTerms(
+	ctx context.Context, name string, t Terms,
+) (maxBundleAge time.Duration, expires time.Time, err error) {
 	s.making.Lock()
 	defer s.making.Unlock()
 	if err := s.notRevoked(ctx, name); err != nil {

@@ -21,7 +21,8 @@ func TestTermsOfAPeering(t *testing.T) {
 	if p.Spec.MaxBundleAge.Duration != time.Minute || !p.Spec.ExpiresAt.Time.Equal(end) {
 		t.Errorf("%+v", p.Spec)
 	}
-	if age, expires, err = cards.SetTerms(t.Context(), "retail", Terms{Never: true}); err != nil || age != time.Minute || !expires.IsZero() {
+	if age, expires, err = cards.SetTerms(t.Context(), "retail", Terms{Never: true}); err != nil ||
+		age != time.Minute || !expires.IsZero() {
 		t.Error(age, expires, err)
 	}
 	for want, terms := range map[string]Terms{
@@ -30,11 +31,13 @@ func TestTermsOfAPeering(t *testing.T) {
 		"is over: to end":     {ExpiresAt: cards.now().Add(-time.Second)},
 		"not both":            {ExpiresAt: end, Never: true},
 	} {
-		if _, _, err := cards.SetTerms(t.Context(), "retail", terms); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := cards.SetTerms(t.Context(), "retail", terms); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v", terms, err)
 		}
 	}
-	if _, _, err := cards.SetTerms(t.Context(), "nobody", Terms{Never: true}); err == nil || !strings.Contains(err.Error(), `no peer "nobody"`) {
+	if _, _, err := cards.SetTerms(t.Context(), "nobody", Terms{Never: true}); err == nil ||
+		!strings.Contains(err.Error(), `no peer "nobody"`) {
 		t.Error(err)
 	}
 	if p := cards.meshPeer("retail"); p.Spec.MaxBundleAge.Duration != time.Minute || p.Spec.ExpiresAt != nil {
@@ -44,9 +47,13 @@ func TestTermsOfAPeering(t *testing.T) {
 	filed := p.DeepCopy()
 	filed.Name = "filed"
 	cards.edit(func(c *snapshot.Config) {
-		c.Objects = snapshot.ObjectsOf(filed).WithOrigins(map[snapshot.Key]snapshot.Origin{{Kind: "MeshPeer", Name: "filed"}: {Source: snapshot.SourceFile, File: "peers.yaml", Line: 7}})
+		c.Objects = snapshot.ObjectsOf(filed).WithOrigins(map[snapshot.Key]snapshot.Origin{{
+			Kind: "MeshPeer",
+			Name: "filed",
+		}: {Source: snapshot.SourceFile, File: "peers.yaml", Line: 7}})
 	})
-	if _, _, err := cards.SetTerms(t.Context(), "filed", Terms{Never: true}); err == nil || !strings.HasSuffix(err.Error(), "at peers.yaml:7") {
+	if _, _, err := cards.SetTerms(t.Context(), "filed", Terms{Never: true}); err == nil ||
+		!strings.HasSuffix(err.Error(), "at peers.yaml:7") {
 		t.Error(err)
 	}
 	if err := cards.Revoke(t.Context(), "retail"); err != nil {

@@ -60,8 +60,9 @@ func (t Token) String() string { return TokenPrefix + redacted }
 // Encode is the token itself. Print it once, log it never.
 func (t Token) Encode() string {
 	raw, err := json.Marshal(tokenJSON{
-		TrustDomain: t.TrustDomain.Name(), Name: t.Name, KnownAs: t.KnownAs, Addresses: t.Addresses, GatewayIDs: t.GatewayIDs,
-		InviteID: t.InviteID, Secret: t.Secret.Reveal(), Root: t.Root, Fingerprint: t.Fingerprint, Expires: t.Expires.Unix(),
+		TrustDomain: t.TrustDomain.Name(), Name: t.Name, KnownAs: t.KnownAs, Addresses: t.Addresses,
+		GatewayIDs: t.GatewayIDs, InviteID: t.InviteID, Secret: t.Secret.Reveal(), Root: t.Root,
+		Fingerprint: t.Fingerprint, Expires: t.Expires.Unix(),
 	})
 	if err != nil {
 		return "" // cannot happen: strings and addresses only
@@ -77,14 +78,16 @@ func ParseToken(text string) (Token, error) {
 	case text == "":
 		return Token{}, errors.New("the token is empty: paste what 'isthmus peer invite' printed at the other mesh")
 	case len(text) > maxTokenBytes:
-		return Token{}, fmt.Errorf("the token is longer than %d bytes: paste only what 'isthmus peer invite' printed", maxTokenBytes)
+		return Token{}, fmt.Errorf("the token is longer than %d bytes: paste only what 'isthmus peer invite' printed",
+			maxTokenBytes)
 	case strings.HasPrefix(text, "isthmus-join-"):
 		return Token{}, errors.New("this is a token for a node of this mesh, not for a peer: use it with 'isthmus node' or 'isthmus gateway', " +
 			"and ask the other mesh for the output of 'isthmus peer invite'")
 	case !ok && strings.HasPrefix(text, "isthmus-peer-"):
 		return Token{}, errors.New("the token is of a format that this version does not know: run the same version of isthmus on both sides")
 	case !ok:
-		return Token{}, fmt.Errorf("a peering token begins with %q: paste all of what 'isthmus peer invite' printed", TokenPrefix)
+		return Token{}, fmt.Errorf("a peering token begins with %q: paste all of what 'isthmus peer invite' printed",
+			TokenPrefix)
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(body)
 	if err != nil {

@@ -20,7 +20,8 @@ const (
 
 func goodToken() map[string]any {
 	return map[string]any{
-		"td": "cards.example", "name": "cards", "as": "retail", "addrs": []string{"192.0.2.1:15443", "[2001:db8::1]:15443"},
+		"td": "cards.example", "name": "cards", "as": "retail",
+		"addrs":    []string{"192.0.2.1:15443", "[2001:db8::1]:15443"},
 		"gateways": []string{"spiffe://cards.example/ns/isthmus-system/sa/gateway"}, "id": testInvite,
 		"secret": strings.Repeat("A", 43), "root": testPrint, "mesh": otherPrint, "exp": 1785585600,
 	}
@@ -43,13 +44,17 @@ func TestParseToken(t *testing.T) {
 	want := Token{
 		TrustDomain: domain(t, "cards.example"), Name: "cards", KnownAs: "retail", InviteID: testInvite,
 		Root: testPrint, Fingerprint: otherPrint,
-		Addresses: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:15443"), netip.MustParseAddrPort("[2001:db8::1]:15443")},
-		Expires:   time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC),
+		Addresses: []netip.AddrPort{
+			netip.MustParseAddrPort("192.0.2.1:15443"),
+			netip.MustParseAddrPort("[2001:db8::1]:15443"),
+		},
+		Expires: time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC),
 	}
 	if got.Secret.Reveal() != strings.Repeat("A", 43) {
 		t.Error("another secret")
 	}
-	if got.TrustDomain != want.TrustDomain || got.Name != want.Name || got.KnownAs != want.KnownAs || got.InviteID != want.InviteID ||
+	if got.TrustDomain != want.TrustDomain || got.Name != want.Name || got.KnownAs != want.KnownAs ||
+		got.InviteID != want.InviteID ||
 		got.Root != want.Root || got.Fingerprint != want.Fingerprint || len(got.GatewayIDs) != 1 ||
 		got.GatewayIDs[0] != "spiffe://cards.example/ns/isthmus-system/sa/gateway" ||
 		!got.Expires.Equal(want.Expires) || len(got.Addresses) != 2 ||

@@ -49,10 +49,19 @@ func TestTakeBundleRefuses(t *testing.T) {
 		bundle Bundle
 		says   string
 	}{
-		"sequence goes back":    {Bundle{Sequence: held - 1, Roots: roots(cards.root.cert)}, "its sequence went back"},
-		"sequence stands still": {Bundle{Sequence: held, Roots: roots(next.cert)}, "the same as before, its roots are not"},
-		"our root":              {Bundle{Sequence: held + 1, Roots: roots(cards.root.cert, retail.root.cert)}, "one of this mesh's own"},
-		"another peer's root":   {Bundle{Sequence: held + 1, Roots: roots(cards.root.cert, bank.root.cert)}, "is one of peer bank"},
+		"sequence goes back": {Bundle{Sequence: held - 1, Roots: roots(cards.root.cert)}, "its sequence went back"},
+		"sequence stands still": {
+			Bundle{Sequence: held, Roots: roots(next.cert)},
+			"the same as before, its roots are not",
+		},
+		"our root": {
+			Bundle{Sequence: held + 1, Roots: roots(cards.root.cert, retail.root.cert)},
+			"one of this mesh's own",
+		},
+		"another peer's root": {
+			Bundle{Sequence: held + 1, Roots: roots(cards.root.cert, bank.root.cert)},
+			"is one of peer bank",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -61,13 +70,16 @@ func TestTakeBundleRefuses(t *testing.T) {
 		})
 	}
 	state := retail.snapshot().Peers["cards"]
-	if certs, err := peerrules.ParseRoots(state.Roots); err != nil || !sameRoots(certs, roots(cards.root.cert)) || state.BundleSequence != held {
+	if certs, err := peerrules.ParseRoots(state.Roots); err != nil || !sameRoots(certs, roots(cards.root.cert)) ||
+		state.BundleSequence != held {
 		t.Error("a refused bundle has left something")
 	}
-	if err := retail.takeBundle(t.Context(), "cards", Bundle{TrustDomain: cards.td, Sequence: held, Roots: roots(cards.root.cert)}); err != nil {
+	if err := retail.takeBundle(t.Context(), "cards",
+		Bundle{TrustDomain: cards.td, Sequence: held, Roots: roots(cards.root.cert)}); err != nil {
 		t.Errorf("the same again: %v", err)
 	}
-	if err := retail.takeBundle(t.Context(), "cards", Bundle{TrustDomain: cards.td, Sequence: held + 5, Roots: roots(next.cert)}); err != nil {
+	if err := retail.takeBundle(t.Context(), "cards",
+		Bundle{TrustDomain: cards.td, Sequence: held + 5, Roots: roots(next.cert)}); err != nil {
 		t.Errorf("newer: %v", err)
 	}
 }
@@ -107,7 +119,10 @@ func TestSuspendedWhileTheRootIsReplaced(t *testing.T) {
 			join(t, cards, retail)
 			cards.live()
 			retail.live()
-			eventually(t, "they talk", func() bool { return cards.told("retail").InForce && retail.told("cards").InForce })
+			eventually(t, "they talk", func() bool {
+				return cards.told("retail").InForce &&
+					retail.told("cards").InForce
+			})
 			if err := retail.Suspend(t.Context(), "cards"); err != nil {
 				t.Fatal(err)
 			}
@@ -180,7 +195,8 @@ func TestRevokedStaysRevokedUntilPeeredAnew(t *testing.T) {
 		t.Errorf("something is left: %+v", state)
 	}
 	refusedWith(t, retail.Resume(t.Context(), "cards"), "is revoked, which no command undoes")
-	refusedWith(t, retail.takeBundle(t.Context(), "cards", Bundle{TrustDomain: cards.td, Sequence: 99, Roots: []*x509.Certificate{cards.root.cert}}), "revoked")
+	refusedWith(t, retail.takeBundle(t.Context(), "cards",
+		Bundle{TrustDomain: cards.td, Sequence: 99, Roots: []*x509.Certificate{cards.root.cert}}), "revoked")
 	if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Reason != peerrules.Revoked {
 		t.Errorf("%+v", v)
 	}
@@ -224,7 +240,8 @@ func (m *mesh) write(peers ...*v1alpha1.MeshPeer) {
 func TestPeeringByTwoFiles(t *testing.T) {
 	cards, retail, _ := pair(t)
 	file := fromFile(t, cards, "", "shop")
-	if file.Name != "cards" || file.Kind != "MeshPeer" || file.APIVersion != "isthmus.dev/v1alpha1" || file.Spec.KnownAs != "shop" ||
+	if file.Name != "cards" || file.Kind != "MeshPeer" || file.APIVersion != "isthmus.dev/v1alpha1" ||
+		file.Spec.KnownAs != "shop" ||
 		file.Spec.TrustDomain != "cards.example" || file.Spec.GatewayAddresses[0] != "192.0.2.1:15443" ||
 		file.Spec.GatewayIDs[0] != "spiffe://cards.example/ns/isthmus-system/sa/gateway" {
 		t.Errorf("%+v", file)
@@ -244,12 +261,16 @@ func TestPeeringByTwoFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed := file.DeepCopy()
-	changed.Spec.Bundle.Inline = string(peerrules.EncodeRoots([]*x509.Certificate{cards.root.cert, newAuthority(t, "x").cert}))
+	changed.Spec.Bundle.Inline = string(peerrules.EncodeRoots([]*x509.Certificate{
+		cards.root.cert,
+		newAuthority(t, "x").cert,
+	}))
 	for _, f := range []*v1alpha1.MeshPeer{file, changed} {
 		retail.write()
 		retail.write(f)
 		time.Sleep(100 * time.Millisecond)
-		if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Reason != peerrules.Revoked || retail.snapshot().Peers["cards"].Roots != nil {
+		if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Reason != peerrules.Revoked ||
+			retail.snapshot().Peers["cards"].Roots != nil {
 			t.Errorf("%+v", v)
 		}
 	}
@@ -277,7 +298,8 @@ func TestAnotherFirstTrustReplacesWhatWasLearned(t *testing.T) {
 	eventually(t, "the new root is taken, the suspension kept", func() bool {
 		s := retail.snapshot().Peers["cards"]
 		certs, err := peerrules.ParseRoots(s.Roots)
-		return err == nil && sameRoots(certs, []*x509.Certificate{anew.root.cert}) && s.BundleSequence == 0 && s.Suspended
+		return err == nil && sameRoots(certs, []*x509.Certificate{anew.root.cert}) && s.BundleSequence == 0 &&
+			s.Suspended
 	})
 }
 
@@ -356,7 +378,8 @@ func TestFirstRootByFingerprint(t *testing.T) {
 	cards.live()
 	n.route("192.0.2.1:15443", cards.listening)
 	eventually(t, "the root is fetched, then refreshed", func() bool {
-		return retail.snapshot().Peers["cards"].BundleSequence > 0 && peerrules.All(retail.snapshot(), "retail.example")["cards"].Live
+		return retail.snapshot().Peers["cards"].BundleSequence > 0 &&
+			peerrules.All(retail.snapshot(), "retail.example")["cards"].Live
 	})
 }
 
@@ -367,8 +390,10 @@ func TestNewerPeerWithTheSameRootBlocksNothing(t *testing.T) {
 	twin.Spec.TrustDomain, twin.Spec.GatewayIDs = "twin.example", []string{"spiffe://twin.example/ns/a/sa/b"}
 	retail.edit(func(c *snapshot.Config) {
 		c.Objects = snapshot.ObjectsOf(twin, old).WithOrigins(map[snapshot.Key]snapshot.Origin{
-			{Kind: "MeshPeer", Name: "cards"}:  {Source: snapshot.SourceFile, File: "old.yaml", FirstSeen: noon},
-			{Kind: "MeshPeer", Name: "a-twin"}: {Source: snapshot.SourceFile, File: "a.yaml", FirstSeen: noon.Add(time.Second)},
+			{Kind: "MeshPeer", Name: "cards"}: {Source: snapshot.SourceFile, File: "old.yaml", FirstSeen: noon},
+			{Kind: "MeshPeer", Name: "a-twin"}: {
+				Source: snapshot.SourceFile, File: "a.yaml", FirstSeen: noon.Add(time.Second),
+			},
 		})
 	})
 	retail.adoptAll(t.Context())

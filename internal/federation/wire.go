@@ -61,7 +61,9 @@ func (s self) read(now time.Time) (introduction, error) {
 	if err != nil {
 		return introduction{}, err
 	}
-	return introduction{TrustDomain: td, KnownAs: s.KnownAs, Bundle: b, Addresses: s.Addresses, GatewayIDs: s.GatewayIDs}, nil
+	return introduction{
+		TrustDomain: td, KnownAs: s.KnownAs, Bundle: b, Addresses: s.Addresses, GatewayIDs: s.GatewayIDs,
+	}, nil
 }
 
 func checkGatewayIDs(ids []string, td spiffe.TrustDomain) error {

@@ -16,7 +16,8 @@ func FuzzIntroduction(f *testing.F) {
 	good := `{"trustDomain":"cards.example","knownAs":"retail","bundle":` + jwks(root) +
 		`,"gatewayAddresses":["192.0.2.1:15443"],"gatewayIDs":["spiffe://cards.example/ns/isthmus-system/sa/gateway"]}`
 	for _, seed := range []string{
-		good, "null", "{}", "[]", `""`, "0", `{"bundle":null}`, `{"gatewayAddresses":[null]}`, `{"gatewayIDs":[null,""]}`,
+		good, "null", "{}", "[]", `""`, "0", `{"bundle":null}`, `{"gatewayAddresses":[null]}`,
+		`{"gatewayIDs":[null,""]}`,
 		strings.Replace(good, `"192.0.2.1:15443"`, `""`, 1), strings.Replace(good, jwks(root), "null", 1),
 		strings.Replace(good, jwks(root), `{"keys":[null]}`, 1),
 	} {
@@ -46,7 +47,8 @@ func FuzzIntroduction(f *testing.F) {
 // The fingerprint that people compare changes with each thing that it covers, and with nothing else.
 func TestFingerprintOfAMesh(t *testing.T) {
 	a, b := newAuthority(t, "a").cert, newAuthority(t, "b").cert
-	const id, other = "spiffe://cards.example/ns/isthmus-system/sa/gateway", "spiffe://cards.example/ns/isthmus-system/sa/gatewax"
+	const id, other = "spiffe://cards.example/ns/isthmus-system/sa/gateway",
+		"spiffe://cards.example/ns/isthmus-system/sa/gatewax"
 	base := introduction{
 		TrustDomain: mustDomain("cards.example"), Bundle: Bundle{Roots: certs(authority{cert: a}, authority{cert: b})},
 		GatewayIDs: []string{id, other},

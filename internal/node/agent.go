@@ -57,7 +57,8 @@ type Agent struct {
 	told    func() bool              // whether the agent was told to stop; set by Run
 	leaving atomic.Bool              // its workloads are reported not ready, since they soon will not be served
 	revoked atomic.Pointer[[]string] // serial numbers of administrators' certificates, hex
-	refused []string                 // what the control plane said last that does not stand; of the goroutine that instructs
+	// what the control plane said last that does not stand; of the goroutine that instructs
+	refused []string
 	// where the workloads take plaintext; nil before the control plane said so
 	plaintext atomic.Pointer[map[string]agentapi.Plaintext]
 
@@ -89,9 +90,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, log: cfg.Log, changed: make(chan struct{}, 1)}
 	a.control = control.New(control.Config{
-		Log: a.log, Node: cfg.Name, Role: cfg.Role(), Addresses: cfg.Control.Addresses, TokenFile: cfg.Control.TokenFile,
-		IdentityFile: filepath.Join(cfg.StateDir, "identity.pem"),
-		Report:       a.report, Changed: a.changed, Instructions: a.instruct,
+		Log: a.log, Node: cfg.Name, Role: cfg.Role(), Addresses: cfg.Control.Addresses,
+		TokenFile: cfg.Control.TokenFile, IdentityFile: filepath.Join(cfg.StateDir, "identity.pem"), Report: a.report,
+		Changed: a.changed, Instructions: a.instruct,
 	})
 	a.sds = sds.New(sds.Config{
 		Log: a.log, Accounts: cfg.accounts(), Sign: a.control.Sign, Joined: a.control.Joined(), Changed: a.touch,
@@ -206,8 +207,9 @@ func (a *Agent) rest(ctx context.Context) error {
 	return g.Wait()
 }
 
-// keepEnvoy says whether Envoy goes on when its agent ends, or only its workload's namespace does. An agent that is told
-// to stop ends Envoy, unless it is to be kept; one that fails leaves it to the next agent, if it can have anything to serve.
+// keepEnvoy says whether Envoy goes on when its agent ends, or only its workload's namespace does. An agent that is
+// told to stop ends Envoy, unless it is to be kept; one that fails leaves it to the next agent, if it can have anything
+// to serve.
 func (a *Agent) keepEnvoy(why error) bool {
 	switch {
 	case errors.Is(why, errMoved):
@@ -345,7 +347,8 @@ func (a *Agent) report() agentapi.Report {
 			r.Outside = append(r.Outside, o)
 		}
 		if s := h.served(); s != nil {
-			w := h.workload.Registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key()) && !a.leaving.Load())
+			w := h.workload.Registered(a.cfg.Name, s.alias, a.cfg.Mode == Sidecar, a.probes.Ready(h.workload.Key()) &&
+				!a.leaving.Load())
 			w.Addresses = *s.addresses.Load()
 			r.Workloads = append(r.Workloads, w)
 			continue
@@ -426,5 +429,6 @@ func (c Config) envoyBinary() (string, error) {
 	return envoyproc.Locate(c.Envoy.CacheDir)
 }
 
-// LocateEnvoy finds the Envoy binary: $ISTHMUS_ENVOY, the package isthmus-envoy, PATH, then the cache that `make envoy` fills.
+// LocateEnvoy finds the Envoy binary: $ISTHMUS_ENVOY, the package isthmus-envoy, PATH, then the cache that `make envoy`
+// fills.
 func LocateEnvoy(cacheDir string) (string, error) { return envoyproc.Locate(cacheDir) }

@@ -43,7 +43,9 @@ func newPair(t *testing.T, name string) *pair { return build(t, name, "") }
 
 func newTrio(t *testing.T, name string) *pair {
 	shop := newNetns(t, name+"-shop")
-	p := build(t, name, fmt.Sprintf("- {name: shop-1, namespace: default, serviceAccount: shop, netns: %s, addresses: [10.79.1.2]}\n", shop))
+	p := build(t, name,
+		fmt.Sprintf("- {name: shop-1, namespace: default, serviceAccount: shop, netns: %s, addresses: [10.79.1.2]}\n",
+			shop))
 	p.shop = shop
 	p.joinShop(t)
 	return p
@@ -86,7 +88,8 @@ workloads:
 	p.cfg, p.text = cfg, text
 	p.control.tell.DNS = map[string]agentapi.DNSTable{"default/web-1": {
 		Hosts:   map[string][]netip.Addr{"pay.default.svc.cluster.local": {netip.MustParseAddr("240.240.0.1")}},
-		Refusal: netip.MustParseAddr("240.240.255.1"), RefusalSuffixes: []string{"default.svc.cluster.local"}, MeshSuffix: "svc.cluster.local",
+		Refusal: netip.MustParseAddr("240.240.255.1"), RefusalSuffixes: []string{"default.svc.cluster.local"},
+		MeshSuffix: "svc.cluster.local",
 	}}
 	root := strings.ReplaceAll(string(p.control.rootPEM()), "\n", `\n`)
 	p.control.make = func(netns map[string]string) []fakeResource { return resources(t, root, netns) }
@@ -110,7 +113,9 @@ func resources(t *testing.T, root string, netns map[string]string) (all []fakeRe
 		must(t, protojson.Unmarshal([]byte(fmt.Sprintf(format, args...)), m))
 		packed, err := anypb.New(m)
 		must(t, err)
-		all = append(all, fakeResource{workload: workload, name: name, version: fmt.Sprintf("%x", sha256.Sum256(packed.Value)), body: packed})
+		all = append(all, fakeResource{
+			workload: workload, name: name, version: fmt.Sprintf("%x", sha256.Sum256(packed.Value)), body: packed,
+		})
 	}
 	const (
 		sds  = `{"name":%q,"sds_config":{"resource_api_version":"V3","api_config_source":{"api_type":%q,"transport_api_version":"V3","grpc_services":[{"envoy_grpc":{"cluster_name":"agent"}}]}}}`
@@ -134,7 +139,8 @@ func resources(t *testing.T, root string, netns map[string]string) (all []fakeRe
 			"log_name":"ingress","transport_api_version":"V3","buffer_flush_interval":"0.1s","grpc_service":{"envoy_grpc":{"cluster_name":"agent"}},"custom_tags":[{"tag":"peer","literal":{"value":"shop"}}]}}}]}}]`, to)
 	}
 	const original = `"listener_filters":[{"name":"od","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst"}}]`
-	add("bundle/t.example", new(tlsv3.Secret), `{"name":"bundle/t.example","validation_context":{"trusted_ca":{"inline_string":"%s"}}}`, root)
+	add("bundle/t.example", new(tlsv3.Secret),
+		`{"name":"bundle/t.example","validation_context":{"trusted_ca":{"inline_string":"%s"}}}`, root)
 	for caller, address := range map[string]string{"web": "10.79.0.3", "shop": "10.79.1.3"} {
 		workload = "default/" + caller + "-1"
 		if netns[workload] == "" {
@@ -154,7 +160,8 @@ func resources(t *testing.T, root string, netns map[string]string) (all []fakeRe
 		"filter_chains":[{"filter_chain_match":{"destination_port":8080},"filters":%s,
 		"transport_socket":{"name":"tls","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext","require_client_certificate":true,%s}}}]}`,
 		netns[workload], original, tcp("pay-local"), common("pay", "DELTA_GRPC"))
-	add("pay-local", new(cluster.Cluster), `{"name":"pay-local","type":"STATIC","connect_timeout":"2s",%s,%s}`, endpoint("pay-local", "127.0.0.1", 8080), bind(netns[workload]))
+	add("pay-local", new(cluster.Cluster), `{"name":"pay-local","type":"STATIC","connect_timeout":"2s",%s,%s}`,
+		endpoint("pay-local", "127.0.0.1", 8080), bind(netns[workload]))
 	return all
 }
 
@@ -241,7 +248,8 @@ func oneCall(t *testing.T, p *pair) {
 	t.Run("report", func(t *testing.T) {
 		eventually(t, 5*time.Second, "report", func() error {
 			r := p.control.lastReport()
-			if len(r.Workloads) != 2 || !r.Workloads[0].Ready || !r.Workloads[1].Ready || !r.Envoy.Running || r.Envoy.Version != "1.40.0" || len(r.Certs) != 3 {
+			if len(r.Workloads) != 2 || !r.Workloads[0].Ready || !r.Workloads[1].Ready || !r.Envoy.Running ||
+				r.Envoy.Version != "1.40.0" || len(r.Certs) != 3 {
 				return fmt.Errorf("%+v", r)
 			}
 			return nil

@@ -91,7 +91,8 @@ func TestNetnsCaptureFailsClosed(t *testing.T) {
 
 func TestNetnsCaptureRedirects(t *testing.T) {
 	app, far := newCaptured(t, "redir", capture.Rules{
-		ExcludeOutboundPorts: []uint16{81}, ExcludeInboundPorts: []uint16{81}, ExcludeOutboundCIDRs: []netip.Prefix{netip.MustParsePrefix("10.78.0.128/25")},
+		ExcludeOutboundPorts: []uint16{81}, ExcludeInboundPorts: []uint16{81},
+		ExcludeOutboundCIDRs: []netip.Prefix{netip.MustParsePrefix("10.78.0.128/25")},
 	})
 	greet(t, app, "127.0.0.1:15001", "outbound")
 	must(t, cgrouptest.Inside(testGroup, func() error { greet(t, app, "0.0.0.0:15006", "inbound"); return nil }))
@@ -193,7 +194,9 @@ func TestNetnsCaptureKeepsEnvoysConnectionsApart(t *testing.T) {
 		}
 	}()
 	from := func(inside func(string, func() error) error, port, m int) (heard string, err error) {
-		d := net.Dialer{Control: mark(m), Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 78, 0, 2), Port: port}}
+		d := net.Dialer{
+			Control: mark(m), Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 78, 0, 2), Port: port},
+		}
 		err = inside(app, func() error {
 			c, err := d.Dial("tcp", "10.78.0.3:80")
 			if err != nil {
@@ -307,7 +310,10 @@ func TestNetnsCaptureMendsItsTable(t *testing.T) {
 	t.Run("what is as it should be is left alone", func(t *testing.T) {
 		rules := capture.Rules{
 			ExcludeOutboundPorts: []uint16{123}, ExcludeInboundPorts: []uint16{9100},
-			ExcludeOutboundCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
+			ExcludeOutboundCIDRs: []netip.Prefix{
+				netip.MustParsePrefix("192.0.2.0/24"),
+				netip.MustParsePrefix("2001:db8::/32"),
+			},
 		}
 		must(t, capture.Install(app, rules))
 		handles := func() string { return tables("-a") } // a new rule has a new handle

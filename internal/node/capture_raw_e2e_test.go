@@ -59,7 +59,8 @@ func newBoth(t *testing.T, name string, rules capture.Rules) (app, far string) {
 	for ns, group := range map[string]string{
 		app: "ff0200000000000000000001ff000002", far: "ff0200000000000000000001ff000003",
 	} {
-		eventually(t, 5*time.Second, "the address can be found by its neighbours", func() error { // the kernel joins the group a moment later
+		// the kernel joins the group a moment later
+		eventually(t, 5*time.Second, "the address can be found by its neighbours", func() error {
 			return netns.Do(ns, func() error {
 				groups, err := os.ReadFile("/proc/thread-self/net/igmp6")
 				if err == nil && !strings.Contains(string(groups), group) {
@@ -198,10 +199,13 @@ func TestNetnsCaptureAgainstRawSockets(t *testing.T) {
 		"a router's advertisement":          "ip,ff02::1,58,86000000400007080000000000000000,%#x",
 		"a redirect of IPv6":                "ip," + sixFar + ",58,8900000000000000,%#x",
 		"a neighbour's advertisement":       "ip,ff02::1,58,8800000020000000fd0078000000000000000000000000030e08,%#x",
-		"a neighbour's solicitation":        "ip," + sixFar + ",58,8700000000000000fd0078000000000000000000000000030e08,%#x",
-		"a listener's report":               "ip,ff02::16,58,8f00000000000001,%#x",
-		"a datagram, forged":                "packet," + hexOf(four(app4, far4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
-		"from far to nowhere":               "packet," + hexOf(four(far4, beyond, unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
+		"a neighbour's solicitation": "ip," + sixFar +
+			",58,8700000000000000fd0078000000000000000000000000030e08,%#x",
+		"a listener's report": "ip,ff02::16,58,8f00000000000001,%#x",
+		"a datagram, forged": "packet," + hexOf(four(app4, far4, unix.IPPROTO_UDP, udpHead(999))) +
+			",%#x",
+		"from far to nowhere": "packet," + hexOf(four(far4, beyond, unix.IPPROTO_UDP, udpHead(999))) +
+			",%#x",
 		"from far to nowhere, ICMP": "packet," + hexOf(four(far4, beyond, unix.IPPROTO_ICMP,
 			[]byte{8, 0, 0, 0, 0, 1, 0, 1})) + ",%#x",
 		"from far to itself": "packet," + hexOf(four(far4, app4, unix.IPPROTO_UDP, udpHead(999))) + ",%#x",
@@ -355,8 +359,8 @@ func TestNetnsCaptureLetsErrorsIn(t *testing.T) {
 			return errors.Join(os.WriteFile(forwarding, []byte("1"), 0),
 				netlink.RouteReplace(&netlink.Route{Dst: to, Type: unix.RTN_UNREACHABLE}))
 		}))
-		// IPv6 begins anew to find its neighbours where it forwards. An answer that comes while connect still holds the socket
-		// counts for nothing; the one to the second SYN, after a second, does.
+		// IPv6 begins anew to find its neighbours where it forwards. An answer that comes while connect still holds the
+		// socket counts for nothing; the one to the second SYN, after a second, does.
 		eventually(t, 10*time.Second, "an error comes in", func() error {
 			err := asEnvoy(app, func() error {
 				_, err := (&net.Dialer{Timeout: 3 * time.Second, Control: mark(wellknown.SocketMark)}).Dial("tcp",

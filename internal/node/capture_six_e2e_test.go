@@ -30,12 +30,15 @@ const (
 	sixFar = "fd00:78::3"
 )
 
-// newSixCaptured is two namespaces with IPv6 alone: app is captured, far is the world. A link-local address needs its zone.
+// newSixCaptured is two namespaces with IPv6 alone: app is captured, far is the world. A link-local address needs its
+// zone.
 func newSixCaptured(t *testing.T, name string, rules capture.Rules) (app, far, appLocal, farLocal string) {
 	t.Helper()
 	app, far = newNetns(t, name+"-app"), newNetns(t, name+"-far")
 	for _, ns := range []string{app, far} {
-		must(t, netns.Do(ns, func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0) }))
+		must(t, netns.Do(ns, func() error {
+			return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
+		}))
 	}
 	wire(t, app, sixApp+"/64", far, sixFar+"/64")
 	rules.Envoy = envoyGroup(t)
@@ -62,7 +65,8 @@ func newSixCaptured(t *testing.T, name string, rules capture.Rules) (app, far, a
 	return app, far, local(app), local(far)
 }
 
-// greetSix is greet for all IPv6 addresses. What is "tcp" at [::] is for Go IPv4, if it first looked around where IPv6 was off.
+// greetSix is greet for all IPv6 addresses. What is "tcp" at [::] is for Go IPv4, if it first looked around where IPv6
+// was off.
 func greetSix(t *testing.T, ns, addr, word string) {
 	t.Helper()
 	var l net.Listener
@@ -108,7 +112,8 @@ var padding = []byte{0, 0, 1, 4, 0, 0, 0, 0} // options that say nothing; the fi
 
 func TestNetnsCaptureIPv6RedirectsWhateverCarriesTCP(t *testing.T) {
 	app, far, appLocal, farLocal := newSixCaptured(t, "sixtcp", capture.Rules{
-		ExcludeOutboundCIDRs: []netip.Prefix{netip.MustParsePrefix("fd00:78::8/125")}, ExcludeOutboundPorts: []uint16{81}, ExcludeInboundPorts: []uint16{81},
+		ExcludeOutboundCIDRs: []netip.Prefix{netip.MustParsePrefix("fd00:78::8/125")},
+		ExcludeOutboundPorts: []uint16{81}, ExcludeInboundPorts: []uint16{81},
 	})
 	must(t, netns.Do(far, func() error {
 		link, err := netlink.LinkByName("eth0")
@@ -122,7 +127,8 @@ func TestNetnsCaptureIPv6RedirectsWhateverCarriesTCP(t *testing.T) {
 		a.Flags = unix.IFA_F_NODAD
 		return netlink.AddrAdd(link, a)
 	}))
-	eventually(t, 5*time.Second, "the address can be found by its neighbours", func() error { // the kernel joins the group a moment later
+	// the kernel joins the group a moment later
+	eventually(t, 5*time.Second, "the address can be found by its neighbours", func() error {
 		return netns.Do(far, func() error {
 			groups, err := os.ReadFile("/proc/thread-self/net/igmp6")
 			if err == nil && !strings.Contains(string(groups), "ff0200000000000000000001ff000009") {
@@ -237,7 +243,8 @@ func send(ns, to string, b []byte, mark int) error {
 	})
 }
 
-// Nothing but ICMPv6 leaves a captured namespace past Envoy, whatever a packet is wrapped in, and neighbours are still found.
+// Nothing but ICMPv6 leaves a captured namespace past Envoy, whatever a packet is wrapped in, and neighbours are still
+// found.
 func TestNetnsCaptureIPv6LetsNothingPast(t *testing.T) {
 	app, far, _, farLocal := newSixCaptured(t, "sixraw", capture.Rules{})
 	eyes := newSpy(t, far)
@@ -248,39 +255,66 @@ func TestNetnsCaptureIPv6LetsNothingPast(t *testing.T) {
 		next byte
 		body []byte
 	}{
-		"TCP":                             {sixFar, unix.IPPROTO_TCP, segment(2)},
-		"TCP of no connection":            {sixFar, unix.IPPROTO_TCP, segment(16)},
-		"TCP reset":                       {sixFar, unix.IPPROTO_TCP, segment(4)},
-		"UDP":                             {sixFar, unix.IPPROTO_UDP, datagram(999)},
-		"UDP to all nodes":                {"ff02::1", unix.IPPROTO_UDP, datagram(999)},
-		"multicast DNS":                   {"ff02::fb", unix.IPPROTO_UDP, datagram(5353)},
-		"UDP behind hop-by-hop options":   {sixFar, unix.IPPROTO_HOPOPTS, behind(unix.IPPROTO_UDP, pad, datagram(999))},
-		"UDP behind destination options":  {sixFar, unix.IPPROTO_DSTOPTS, behind(unix.IPPROTO_UDP, pad, datagram(999))},
-		"TCP behind destination options":  {sixFar, unix.IPPROTO_DSTOPTS, behind(unix.IPPROTO_TCP, pad, segment(2))},
-		"TCP behind two of them":          {sixFar, unix.IPPROTO_HOPOPTS, behind(unix.IPPROTO_DSTOPTS, pad, behind(unix.IPPROTO_TCP, pad, segment(2)))},
-		"UDP behind a routing header":     {sixFar, unix.IPPROTO_ROUTING, append([]byte{unix.IPPROTO_UDP, 2, 2, 1, 0, 0, 0, 0}, append(farBytes, datagram(999)...)...)},
-		"TCP behind a routing header":     {sixFar, unix.IPPROTO_ROUTING, append([]byte{unix.IPPROTO_TCP, 2, 2, 1, 0, 0, 0, 0}, append(farBytes, segment(2)...)...)},
-		"a whole UDP as a fragment":       {sixFar, unix.IPPROTO_FRAGMENT, behind(unix.IPPROTO_UDP, []byte{0, 0, 0, 0, 0, 0, 1}, datagram(999))},
-		"a first fragment":                {sixFar, unix.IPPROTO_FRAGMENT, behind(unix.IPPROTO_UDP, []byte{0, 0, 1, 0, 0, 0, 2}, append(datagram(999), make([]byte, 4)...))},
-		"a later fragment":                {sixFar, unix.IPPROTO_FRAGMENT, behind(unix.IPPROTO_TCP, []byte{0, 0, 16, 0, 0, 0, 3}, segment(2))},
-		"IPv6 in IPv6":                    {sixFar, unix.IPPROTO_IPV6, packet(sixFar, unix.IPPROTO_UDP, datagram(999))},
-		"IPv4 in IPv6":                    {sixFar, unix.IPPROTO_IPIP, make([]byte, 40)},
-		"GRE":                             {sixFar, unix.IPPROTO_GRE, make([]byte, 40)},
-		"ESP":                             {sixFar, unix.IPPROTO_ESP, make([]byte, 40)},
-		"an authentication header":        {sixFar, unix.IPPROTO_AH, append([]byte{unix.IPPROTO_UDP, 4, 0, 0}, append(make([]byte, 20), datagram(999)...)...)},
-		"SCTP":                            {sixFar, unix.IPPROTO_SCTP, make([]byte, 40)},
-		"no next header":                  {sixFar, unix.IPPROTO_NONE, make([]byte, 40)},
-		"an unknown protocol":             {sixFar, 253, make([]byte, 40)},
-		"an unknown one, behind options":  {sixFar, unix.IPPROTO_DSTOPTS, behind(253, pad, make([]byte, 40))},
-		"a mapped IPv4 address":           {"::ffff:10.78.0.3", unix.IPPROTO_UDP, datagram(999)},
-		"destination options without end": {sixFar, unix.IPPROTO_DSTOPTS, []byte{unix.IPPROTO_UDP, 200, 1, 4, 0, 0, 0, 0}},
+		"TCP":                            {sixFar, unix.IPPROTO_TCP, segment(2)},
+		"TCP of no connection":           {sixFar, unix.IPPROTO_TCP, segment(16)},
+		"TCP reset":                      {sixFar, unix.IPPROTO_TCP, segment(4)},
+		"UDP":                            {sixFar, unix.IPPROTO_UDP, datagram(999)},
+		"UDP to all nodes":               {"ff02::1", unix.IPPROTO_UDP, datagram(999)},
+		"multicast DNS":                  {"ff02::fb", unix.IPPROTO_UDP, datagram(5353)},
+		"UDP behind hop-by-hop options":  {sixFar, unix.IPPROTO_HOPOPTS, behind(unix.IPPROTO_UDP, pad, datagram(999))},
+		"UDP behind destination options": {sixFar, unix.IPPROTO_DSTOPTS, behind(unix.IPPROTO_UDP, pad, datagram(999))},
+		"TCP behind destination options": {sixFar, unix.IPPROTO_DSTOPTS, behind(unix.IPPROTO_TCP, pad, segment(2))},
+		"TCP behind two of them": {
+			sixFar, unix.IPPROTO_HOPOPTS,
+			behind(unix.IPPROTO_DSTOPTS, pad, behind(unix.IPPROTO_TCP, pad, segment(2))),
+		},
+		"UDP behind a routing header": {
+			sixFar, unix.IPPROTO_ROUTING,
+			append([]byte{unix.IPPROTO_UDP, 2, 2, 1, 0, 0, 0, 0}, append(farBytes, datagram(999)...)...),
+		},
+		"TCP behind a routing header": {
+			sixFar, unix.IPPROTO_ROUTING,
+			append([]byte{unix.IPPROTO_TCP, 2, 2, 1, 0, 0, 0, 0}, append(farBytes, segment(2)...)...),
+		},
+		"a whole UDP as a fragment": {
+			sixFar, unix.IPPROTO_FRAGMENT,
+			behind(unix.IPPROTO_UDP, []byte{0, 0, 0, 0, 0, 0, 1}, datagram(999)),
+		},
+		"a first fragment": {
+			sixFar, unix.IPPROTO_FRAGMENT,
+			behind(unix.IPPROTO_UDP, []byte{0, 0, 1, 0, 0, 0, 2}, append(datagram(999), make([]byte, 4)...)),
+		},
+		"a later fragment": {
+			sixFar, unix.IPPROTO_FRAGMENT,
+			behind(unix.IPPROTO_TCP, []byte{0, 0, 16, 0, 0, 0, 3}, segment(2)),
+		},
+		"IPv6 in IPv6": {sixFar, unix.IPPROTO_IPV6, packet(sixFar, unix.IPPROTO_UDP, datagram(999))},
+		"IPv4 in IPv6": {sixFar, unix.IPPROTO_IPIP, make([]byte, 40)},
+		"GRE":          {sixFar, unix.IPPROTO_GRE, make([]byte, 40)},
+		"ESP":          {sixFar, unix.IPPROTO_ESP, make([]byte, 40)},
+		"an authentication header": {
+			sixFar, unix.IPPROTO_AH,
+			append([]byte{unix.IPPROTO_UDP, 4, 0, 0}, append(make([]byte, 20), datagram(999)...)...),
+		},
+		"SCTP":                           {sixFar, unix.IPPROTO_SCTP, make([]byte, 40)},
+		"no next header":                 {sixFar, unix.IPPROTO_NONE, make([]byte, 40)},
+		"an unknown protocol":            {sixFar, 253, make([]byte, 40)},
+		"an unknown one, behind options": {sixFar, unix.IPPROTO_DSTOPTS, behind(253, pad, make([]byte, 40))},
+		"a mapped IPv4 address":          {"::ffff:10.78.0.3", unix.IPPROTO_UDP, datagram(999)},
+		"destination options without end": {
+			sixFar, unix.IPPROTO_DSTOPTS,
+			[]byte{unix.IPPROTO_UDP, 200, 1, 4, 0, 0, 0, 0},
+		},
 	} {
 		err := send(app, c.to, packet(c.to, c.next, c.body), 0)
 		if got := eyes.take(); len(got) > 0 {
 			t.Errorf("%s passed (%v): %v", name, err, got)
 		}
 	}
-	for _, addr := range []string{net.JoinHostPort(farLocal, "999"), net.JoinHostPort("ff02::1%eth0", "999"), net.JoinHostPort("ff02::fb%eth0", "5353")} {
+	for _, addr := range []string{
+		net.JoinHostPort(farLocal, "999"), net.JoinHostPort("ff02::1%eth0", "999"),
+		net.JoinHostPort("ff02::fb%eth0", "5353"),
+	} {
 		refusedAtOnce(t, app, addr)
 	}
 	refusedAtOnce(t, app, net.JoinHostPort(farLocal, "53"))

@@ -19,7 +19,8 @@ type Config struct {
 	Mode Mode `yaml:"mode"`
 	// RunDir holds sockets, Envoy's bootstrap and logs. Default /run/isthmus/node, or /run/isthmus/gateway.
 	RunDir string `yaml:"runDir"`
-	// StateDir holds the node's key and certificate, which must outlive a reboot. Default /var/lib/isthmus/node, or /var/lib/isthmus/gateway.
+	// StateDir holds the node's key and certificate, which must outlive a reboot. Default /var/lib/isthmus/node, or
+	// /var/lib/isthmus/gateway.
 	StateDir string `yaml:"stateDir"`
 	// Control plane.
 	Control ControlConfig `yaml:"control"`
@@ -71,7 +72,8 @@ type EnvoyConfig struct {
 	MaxHeapMiB uint64 `yaml:"maxHeapMiB"`
 	// LogLevel of Envoy; default warning.
 	LogLevel string `yaml:"logLevel"`
-	// DrainTime is how long requests may go on at most when the agent is told to stop; default 5s. 0 ends Envoy at once.
+	// DrainTime is how long requests may go on at most when the agent is told to stop; default 5s. 0 ends Envoy at
+	// once.
 	DrainTime *time.Duration `yaml:"drainTime"`
 	// KeepOnStop leaves Envoy running when the agent is told to stop, for the next agent to take over. An agent that is
 	// killed or crashes always leaves it.
@@ -123,8 +125,8 @@ type Workload struct {
 	Netns     string       `yaml:"netns"`
 	Addresses []netip.Addr `yaml:"addresses"`
 	Ports     []Port       `yaml:"ports"`
-	// ExcludeInboundPorts are left out of capture beside those of all workloads: whoever reaches the workload may call them,
-	// and no policy applies.
+	// ExcludeInboundPorts are left out of capture beside those of all workloads: whoever reaches the workload may call
+	// them, and no policy applies.
 	ExcludeInboundPorts []uint16 `yaml:"excludeInboundPorts"`
 	// Readiness says how to find out whether the workload is ready. Without it, it always is.
 	Readiness *Readiness `yaml:"readiness"`

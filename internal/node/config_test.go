@@ -21,28 +21,45 @@ func TestLoadConfigNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		Name: "cards-node-1", Mode: "node", RunDir: "/run/isthmus/cards-node-1", StateDir: "/var/lib/isthmus/cards-node-1",
-		Control: ControlConfig{Addresses: []string{"10.10.0.2:15012"}, TokenFile: "/etc/isthmus/token"},
-		Envoy:   EnvoyConfig{CacheDir: ".cache", Concurrency: 2, MaxConnections: 50000, MaxHeapMiB: 1024, LogLevel: "warning", DrainTime: new(5 * time.Second)},
-		DNS:     DNSConfig{Upstreams: []string{"10.10.0.53"}},
-		Health:  HealthConfig{Address: "127.0.0.1:15021"},
-		Metrics: MetricsConfig{Address: "0.0.0.0:15020", Allow: []string{"spiffe://cards.example/ns/monitoring/sa/prometheus"}},
+		Name: "cards-node-1", Mode: "node", RunDir: "/run/isthmus/cards-node-1",
+		StateDir: "/var/lib/isthmus/cards-node-1",
+		Control:  ControlConfig{Addresses: []string{"10.10.0.2:15012"}, TokenFile: "/etc/isthmus/token"},
+		Envoy: EnvoyConfig{
+			CacheDir: ".cache", Concurrency: 2, MaxConnections: 50000, MaxHeapMiB: 1024, LogLevel: "warning",
+			DrainTime: new(5 * time.Second),
+		},
+		DNS:    DNSConfig{Upstreams: []string{"10.10.0.53"}},
+		Health: HealthConfig{Address: "127.0.0.1:15021"},
+		Metrics: MetricsConfig{
+			Address: "0.0.0.0:15020",
+			Allow:   []string{"spiffe://cards.example/ns/monitoring/sa/prometheus"},
+		},
 		Capture: CaptureConfig{
-			ExcludeOutboundPorts: []uint16{123}, ExcludeOutboundCIDRs: []string{"192.0.2.0/24", "2001:db8::/32"}, ExcludeInboundPorts: []uint16{9100},
-			LeaveOpen: new(time.Hour),
+			ExcludeOutboundPorts: []uint16{123}, ExcludeOutboundCIDRs: []string{"192.0.2.0/24", "2001:db8::/32"},
+			ExcludeInboundPorts: []uint16{9100}, LeaveOpen: new(time.Hour),
 		},
 		Workloads: []Workload{
 			{
-				Name: "payments-1", Namespace: "default", ServiceAccount: "payments", Labels: map[string]string{"app": "payments"},
-				Netns: "/run/netns/payments", Addresses: []netip.Addr{netip.MustParseAddr("10.10.1.5")}, Ports: []Port{{Name: "http", Number: 8080}},
-				Readiness:      &Readiness{HTTP: &Probe{Port: 8080, Path: "/ready"}, Period: time.Second, Timeout: 500 * time.Millisecond, Failures: 2},
-				WorkloadSocket: &WorkloadSocket{Path: "/run/isthmus/cards-node-1/workload/default/payments-1.sock", Users: []uint32{1001}},
+				Name: "payments-1", Namespace: "default", ServiceAccount: "payments",
+				Labels: map[string]string{"app": "payments"}, Netns: "/run/netns/payments",
+				Addresses: []netip.Addr{netip.MustParseAddr("10.10.1.5")}, Ports: []Port{{Name: "http", Number: 8080}},
+				Readiness: &Readiness{
+					HTTP: &Probe{Port: 8080, Path: "/ready"}, Period: time.Second, Timeout: 500 * time.Millisecond,
+					Failures: 2,
+				},
+				WorkloadSocket: &WorkloadSocket{
+					Path:  "/run/isthmus/cards-node-1/workload/default/payments-1.sock",
+					Users: []uint32{1001},
+				},
 			},
 			{
-				Name: "tokens-1", Namespace: "default", ServiceAccount: "tokens", Labels: map[string]string{"app": "tokens"},
-				Netns: "/run/netns/tokens", Addresses: []netip.Addr{netip.MustParseAddr("10.10.1.6")}, Ports: []Port{{Name: "tcp", Number: 7000}},
+				Name: "tokens-1", Namespace: "default", ServiceAccount: "tokens",
+				Labels: map[string]string{"app": "tokens"}, Netns: "/run/netns/tokens",
+				Addresses: []netip.Addr{netip.MustParseAddr("10.10.1.6")}, Ports: []Port{{Name: "tcp", Number: 7000}},
 				ExcludeInboundPorts: []uint16{9101},
-				Readiness:           &Readiness{TCP: &Probe{Port: 7000}, Period: time.Second, Timeout: time.Second, Failures: 2},
+				Readiness: &Readiness{
+					TCP: &Probe{Port: 7000}, Period: time.Second, Timeout: time.Second, Failures: 2,
+				},
 			},
 		},
 	}
@@ -59,7 +76,10 @@ func TestLoadConfigGateway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := GatewayConfig{ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.10.0.3"), OuterAddress: netip.MustParseAddr("172.31.0.2")}
+	want := GatewayConfig{
+		ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.10.0.3"),
+		OuterAddress: netip.MustParseAddr("172.31.0.2"),
+	}
 	if got.Role() != snapshot.RoleGateway || *got.Gateway != want {
 		t.Errorf("got %q %+v", got.Role(), got.Gateway)
 	}

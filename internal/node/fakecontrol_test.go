@@ -128,8 +128,9 @@ func (f *fakeControl) sign(path string, public any, ttl time.Duration) []byte {
 	must(f.t, err)
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: serial, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(ttl),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		URIs: []*url.URL{{Scheme: "spiffe", Host: trustDomain, Path: path}},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		URIs:        []*url.URL{{Scheme: "spiffe", Host: trustDomain, Path: path}},
 	}, f.root, public, f.rootKey)
 	must(f.t, err)
 	return der
@@ -141,7 +142,10 @@ func (f *fakeControl) rootPEM() []byte {
 
 func (f *fakeControl) token() string {
 	fp := sha256.Sum256(f.root.Raw)
-	body, err := json.Marshal(map[string]any{"id": "00000000000000aa", "secret": strings.Repeat("A", 43), "fingerprint": hex.EncodeToString(fp[:]), "addresses": []string{f.address}})
+	body, err := json.Marshal(map[string]any{
+		"id": "00000000000000aa", "secret": strings.Repeat("A", 43), "fingerprint": hex.EncodeToString(fp[:]),
+		"addresses": []string{f.address},
+	})
 	must(f.t, err)
 	return "isthmus-join-v1." + base64.RawURLEncoding.EncodeToString(body)
 }
@@ -209,7 +213,8 @@ func (f *fakeControl) Sync(s rpc.Stream[agentapi.Instructions, agentapi.Report])
 		if err != nil {
 			return err
 		}
-		r.Workloads = slices.DeleteFunc(r.Workloads, func(w snapshot.Workload) bool { return w.Away }) // they serve nobody
+		// they serve nobody
+		r.Workloads = slices.DeleteFunc(r.Workloads, func(w snapshot.Workload) bool { return w.Away })
 		f.mu.Lock()
 		f.reports = append(f.reports, *r)
 		if f.make != nil {
@@ -258,7 +263,9 @@ var fakeTypes = []string{
 	"type.googleapis.com/envoy.config.listener.v3.Listener",
 }
 
-func (a *fakeADS) DeltaAggregatedResources(s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (a *fakeADS) DeltaAggregatedResources(
+	s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
+) error {
 	if caller(s.Context()) != "/isthmus/node/"+a.f.node {
 		return status.Error(codes.Unauthenticated, "who are you")
 	}
@@ -320,7 +327,10 @@ func (a *fakeADS) DeltaAggregatedResources(s discovery.AggregatedDiscoveryServic
 }
 
 // push sends what differs: what is new from the clusters up, what is gone from the listeners down.
-func (a *fakeADS) push(s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer, proxy string, sent map[string]map[string]string) error {
+func (a *fakeADS) push(
+	s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer, proxy string,
+	sent map[string]map[string]string,
+) error {
 	a.f.mu.Lock()
 	all := a.f.resources
 	a.f.mu.Unlock()
@@ -334,7 +344,8 @@ func (a *fakeADS) push(s discovery.AggregatedDiscoveryService_DeltaAggregatedRes
 			}
 			current[t][r.name] = true
 			if sent[t] != nil && sent[t][r.name] != r.version {
-				resp.Resources = append(resp.Resources, &discovery.Resource{Name: r.name, Version: r.version, Resource: r.body})
+				resp.Resources = append(resp.Resources,
+					&discovery.Resource{Name: r.name, Version: r.version, Resource: r.body})
 				sent[t][r.name] = r.version
 			}
 		}

@@ -53,8 +53,8 @@ type home struct {
 	keeper   *keeper
 	tenants  *tenants
 	changed  func()
-	// open is how long connections may go on that were open before capture; plaintext, where the workload takes plaintext,
-	// if that is known.
+	// open is how long connections may go on that were open before capture; plaintext, where the workload takes
+	// plaintext, if that is known.
 	open      time.Duration
 	plaintext func() (agentapi.Plaintext, bool)
 	// during runs for as long as the namespace is there; nil for nothing.
@@ -106,7 +106,9 @@ func (h *home) enter() (err error) {
 	if err := h.capture(s, left); err != nil {
 		return fmt.Errorf("capture the traffic of workload %s: %w", h.workload.Key(), err)
 	}
-	if s.dns, err = h.dns.Listen(dns.Listener{Workload: h.workload.Key(), Netns: path, Kept: left[keptDNS]}); err != nil {
+	if s.dns, err = h.dns.Listen(dns.Listener{
+		Workload: h.workload.Key(), Netns: path, Kept: left[keptDNS],
+	}); err != nil {
 		return err
 	}
 	if err := h.install(s.dns.Port); err != nil {
@@ -221,9 +223,9 @@ func (h *home) close(s *stay) {
 	}
 }
 
-// link makes the namespace's alias, a link to its path that no other namespace of this workload had. Envoy binds a listener
-// when the listener is added and reuses the sockets of one that it had at the same path: only another path makes it bind in
-// the namespace that is there now. The alias of a namespace stays the same for the next agent.
+// link makes the namespace's alias, a link to its path that no other namespace of this workload had. Envoy binds a
+// listener when the listener is added and reuses the sockets of one that it had at the same path: only another path
+// makes it bind in the namespace that is there now. The alias of a namespace stays the same for the next agent.
 func (h *home) link(name string) (string, error) {
 	alias := filepath.Join(h.aliases, name)
 	if to, err := os.Readlink(alias); err != nil || to != h.workload.Netns {

@@ -55,7 +55,8 @@ func (a *Agent) recall() {
 		err = json.Unmarshal(text, &in)
 	}
 	if err != nil {
-		a.log.Warn("kept instructions not read, waiting for the control plane's", "file", a.instructionsFile(), "error", err)
+		a.log.Warn("kept instructions not read, waiting for the control plane's",
+			"file", a.instructionsFile(), "error", err)
 		return
 	}
 	a.revoked.Store(&in.RevokedAdmins)

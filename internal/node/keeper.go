@@ -24,7 +24,8 @@ type keeper struct {
 func (k *keeper) inherit(runDir string) {
 	left, err := envoyproc.Kept(runDir)
 	if err != nil {
-		k.log.Warn("the Envoy that runs does not give back the sockets kept in it, replacing it: its connections end", "error", err)
+		k.log.Warn("the Envoy that runs does not give back the sockets kept in it, replacing it: its connections end",
+			"error", err)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

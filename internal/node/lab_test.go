@@ -138,7 +138,9 @@ func wireAs(t *testing.T, a, aName, aAddr, b, bName, bAddr string) {
 				ip.Flags = unix.IFA_F_NODAD // usable at once
 			}
 			return errors.Join(netlink.AddrAdd(link, ip), netlink.LinkSetUp(link),
-				netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all, Scope: netlink.SCOPE_LINK}))
+				netlink.RouteReplace(&netlink.Route{
+					LinkIndex: link.Attrs().Index, Dst: all, Scope: netlink.SCOPE_LINK,
+				}))
 		}))
 	}
 }
@@ -178,7 +180,9 @@ func dialIn(ns, network, addr string) (net.Conn, error) {
 func get(ns, url string) (string, error) {
 	client := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext:       func(_ context.Context, network, addr string) (net.Conn, error) { return dialIn(ns, network, addr) },
+		DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+			return dialIn(ns, network, addr)
+		},
 	}}
 	resp, err := client.Get(url)
 	if err != nil {
@@ -260,7 +264,9 @@ func readAll(t *testing.T, resp *http.Response) string {
 func mark(m int) func(_, _ string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) error {
 		var err error
-		if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, m) }); e != nil {
+		if e := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, m)
+		}); e != nil {
 			return e
 		}
 		return err

@@ -11,17 +11,19 @@ import (
 )
 
 const (
-	// spreadTime is how long callers have to hear that an agent's workloads, or its gateway, are not ready: the control plane tells
-	// those of this mesh, and gateways of peers ask every second.
+	// spreadTime is how long callers have to hear that an agent's workloads, or its gateway, are not ready: the control
+	// plane tells those of this mesh, and gateways of peers ask every second.
 	spreadTime = 1500 * time.Millisecond
-	// drainTime is how long requests may go on then, unless the settings say otherwise; maxDrainTime is the most that they may say.
+	// drainTime is how long requests may go on then, unless the settings say otherwise; maxDrainTime is the most that
+	// they may say.
 	drainTime    = 5 * time.Second
 	maxDrainTime = 20 * time.Second
 	drainPoll    = 50 * time.Millisecond
 )
 
-// leave has callers go elsewhere before Envoy ends, once the agent was told to stop: the workloads are reported not ready, each
-// answer asks its client to close the connection, and what is under way is waited for. A second signal ends the waiting.
+// leave has callers go elsewhere before Envoy ends, once the agent was told to stop: the workloads are reported not
+// ready, each answer asks its client to close the connection, and what is under way is waited for. A second signal ends
+// the waiting.
 func (a *Agent) leave(ctx context.Context) {
 	most := *a.cfg.Envoy.DrainTime
 	if a.cfg.Envoy.KeepOnStop || most == 0 || !a.serves() {
@@ -29,7 +31,8 @@ func (a *Agent) leave(ctx context.Context) {
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a.log.Info("told to stop: callers are led elsewhere first", "for", spreadTime.String(), "then requests may go on for", most.String())
+	a.log.Info("told to stop: callers are led elsewhere first", "for", spreadTime.String(),
+		"then requests may go on for", most.String())
 	a.leaving.Store(true)
 	a.touch()
 	for _, p := range a.serving() {

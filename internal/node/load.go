@@ -50,12 +50,19 @@ func parseConfig(path string, text []byte) (Config, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	if err := dec.Decode(&doc); err != nil {
 		if errors.Is(err, io.EOF) {
-			return Config{}, Problem{File: path, Message: "the file is empty", Remedy: "write at least name, control and workloads (or gateway)"}
+			return Config{}, Problem{
+				File: path, Message: "the file is empty",
+				Remedy: "write at least name, control and workloads (or gateway)",
+			}
 		}
-		return Config{}, Problem{File: path, Message: strings.TrimPrefix(err.Error(), "yaml: "), Remedy: "correct the YAML"}
+		return Config{}, Problem{
+			File: path, Message: strings.TrimPrefix(err.Error(), "yaml: "), Remedy: "correct the YAML",
+		}
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return Config{}, Problem{File: path, Message: "the file holds more than one document", Remedy: "keep one agent per file"}
+		return Config{}, Problem{
+			File: path, Message: "the file holds more than one document", Remedy: "keep one agent per file",
+		}
 	}
 	r := reader{file: path, lines: map[string]int{}}
 	r.check(doc.Content[0], reflect.TypeFor[Config](), "")
@@ -81,7 +88,9 @@ type reader struct {
 }
 
 func (r *reader) add(field, message, remedy string) {
-	r.problems = append(r.problems, Problem{File: r.file, Line: r.line(field), Field: field, Message: message, Remedy: remedy})
+	r.problems = append(r.problems, Problem{
+		File: r.file, Line: r.line(field), Field: field, Message: message, Remedy: remedy,
+	})
 }
 
 // line of a field, or of its nearest enclosing one.

@@ -19,11 +19,14 @@ import (
 )
 
 var (
-	descInfo      = prometheus.NewDesc("isthmus_agent_info", "The agent; always 1.", []string{"name", "role", "version", "envoy"}, nil)
-	descConnected = prometheus.NewDesc("isthmus_agent_control_connected", "Whether the control plane answers.", nil, nil)
-	descEnvoyUp   = prometheus.NewDesc("isthmus_agent_envoy_running", "Whether Envoy runs.", nil, nil)
-	descRestarts  = prometheus.NewDesc("isthmus_agent_envoy_restarts_total", "How often Envoy was started again.", nil, nil)
-	descFull      = prometheus.NewDesc("isthmus_agent_envoy_refused_connections_total",
+	descInfo = prometheus.NewDesc("isthmus_agent_info", "The agent; always 1.",
+		[]string{"name", "role", "version", "envoy"}, nil)
+	descConnected = prometheus.NewDesc("isthmus_agent_control_connected", "Whether the control plane answers.", nil,
+		nil)
+	descEnvoyUp  = prometheus.NewDesc("isthmus_agent_envoy_running", "Whether Envoy runs.", nil, nil)
+	descRestarts = prometheus.NewDesc("isthmus_agent_envoy_restarts_total", "How often Envoy was started again.", nil,
+		nil)
+	descFull = prometheus.NewDesc("isthmus_agent_envoy_refused_connections_total",
 		"Connections that Envoy refused for want of room.", nil, nil)
 	descStreams = prometheus.NewDesc("isthmus_agent_ads_streams", "Configuration streams open to the control plane.",
 		nil, nil)
@@ -34,7 +37,8 @@ var (
 	descServed = prometheus.NewDesc("isthmus_agent_workload_served",
 		"Whether a workload can be called, and call; if not, the log and isthmus status say why.",
 		[]string{"workload"}, nil)
-	descDNS = prometheus.NewDesc("isthmus_agent_dns_answers_total", "DNS answers to workloads.", []string{"result"}, nil)
+	descDNS = prometheus.NewDesc("isthmus_agent_dns_answers_total", "DNS answers to workloads.", []string{"result"},
+		nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -92,11 +96,13 @@ func asNumber(b bool) float64 {
 // /metrics/envoy/{namespace}/{name}.
 func (a *Agent) metricsHandler() http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(a, a.logs, a.workloads, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(a, a.logs, a.workloads, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	for _, p := range a.proxies {
-		mux.HandleFunc("GET "+strings.TrimSuffix("/metrics/envoy/"+p.workload, "/"), func(w http.ResponseWriter, r *http.Request) { a.stats(w, r, p) })
+		mux.HandleFunc("GET "+strings.TrimSuffix("/metrics/envoy/"+p.workload, "/"),
+			func(w http.ResponseWriter, r *http.Request) { a.stats(w, r, p) })
 	}
 	return mux
 }
@@ -150,7 +156,8 @@ func (a *Agent) verifyReader(chain []*x509.Certificate) error {
 		intermediates.AddCert(c)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: own.RootPool(), Intermediates: intermediates, CurrentTime: time.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: own.RootPool(), Intermediates: intermediates, CurrentTime: time.Now(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	return err
 }
@@ -161,7 +168,8 @@ func (a *Agent) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || a.verifyReader(r.TLS.PeerCertificates) != nil ||
 			!a.mayRead(r.TLS.PeerCertificates[0]) {
-			http.Error(w, "metrics are for the mesh's administrators and the identities in metrics.allow", http.StatusForbidden)
+			http.Error(w, "metrics are for the mesh's administrators and the identities in metrics.allow",
+				http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -19,7 +19,10 @@ import (
 
 func TestEnvoyMetricsAreForAdministrators(t *testing.T) {
 	p := newPair(t, "metrics")
-	p.cfg.Metrics = MetricsConfig{Address: freeAddress(t), Allow: []string{"spiffe://t.example/ns/monitoring/sa/prometheus"}}
+	p.cfg.Metrics = MetricsConfig{
+		Address: freeAddress(t),
+		Allow:   []string{"spiffe://t.example/ns/monitoring/sa/prometheus"},
+	}
 	runAgent(t, p.cfg)
 	eventually(t, 10*time.Second, "a call", p.call)
 	stranger := newFakeControl(t, "stranger")
@@ -28,9 +31,15 @@ func TestEnvoyMetricsAreForAdministrators(t *testing.T) {
 		if path != "" {
 			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 			must(t, err)
-			conf.Certificates = []tls.Certificate{{Certificate: [][]byte{f.sign(path, key.Public(), time.Hour)}, PrivateKey: key}}
+			conf.Certificates = []tls.Certificate{{
+				Certificate: [][]byte{f.sign(path, key.Public(), time.Hour)},
+				PrivateKey:  key,
+			}}
 		}
-		c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}
+		c := http.Client{
+			Timeout:   5 * time.Second,
+			Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true},
+		}
 		resp, err := c.Get("https://" + p.cfg.Metrics.Address + "/metrics")
 		if err != nil {
 			return "", err
@@ -39,7 +48,8 @@ func TestEnvoyMetricsAreForAdministrators(t *testing.T) {
 		return fmt.Sprintf("%d %s", resp.StatusCode, readAll(t, resp)), nil
 	}
 	for _, path := range []string{"/isthmus/admin/ann", "/ns/monitoring/sa/prometheus"} {
-		if got, err := as(p.control, path); err != nil || !strings.HasPrefix(got, "200 ") || !strings.Contains(got, "isthmus_agent_info") {
+		if got, err := as(p.control, path); err != nil || !strings.HasPrefix(got, "200 ") ||
+			!strings.Contains(got, "isthmus_agent_info") {
 			t.Errorf("%s: %.60q, %v", path, got, err)
 		}
 	}

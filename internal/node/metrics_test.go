@@ -30,7 +30,8 @@ func TestWhoMayReadMetrics(t *testing.T) {
 		}
 		for i, serial := range []string{"4000112233445566aa0000000000000001", "4000112233445566aa0000000000000002"} {
 			n, _ := new(big.Int).SetString(serial, 16)
-			if got := mayRead(&x509.Certificate{URIs: []*url.URL{u}, SerialNumber: n}, td, allow, revoked); got != want[i] {
+			if got := mayRead(&x509.Certificate{URIs: []*url.URL{u}, SerialNumber: n}, td, allow,
+				revoked); got != want[i] {
 				t.Errorf("%s, serial number %s: %t", id, serial, got)
 			}
 		}

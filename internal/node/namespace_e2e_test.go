@@ -61,7 +61,8 @@ func TestEnvoyFollowsANamespaceThatReturns(t *testing.T) {
 		eventually(t, 5*time.Second, "a call from the shop that returned", func() error { return call(p.shop) })
 		time.Sleep(300 * time.Millisecond) // it may work again sooner than plaintext was tried once
 		never(t, "plaintext from the returned shop", fromShop)
-		if r, err := ask(p.shop, "udp", "pay.default.svc.cluster.local.", 1); err != nil || r.Rcode != 2 { // the shop has no table here
+		// the shop has no table here
+		if r, err := ask(p.shop, "udp", "pay.default.svc.cluster.local.", 1); err != nil || r.Rcode != 2 {
 			t.Errorf("DNS: %v, %v", r, err)
 		}
 	}

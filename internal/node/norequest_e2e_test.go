@@ -73,7 +73,8 @@ func sendsRaw(ns, addr string, protocol int, packet []byte) string {
 		if err := unix.Sendto(s, packet, 0, to); err != nil {
 			return err
 		}
-		if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 500_000}); err != nil {
+		if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO,
+			&unix.Timeval{Usec: 500_000}); err != nil {
 			return err
 		}
 		b := make([]byte, 100)
@@ -148,7 +149,10 @@ func TestNetnsWhatIsNoRequest(t *testing.T) {
 	greet(t, app, "127.0.0.1:15053", "dns")
 	echoesUDP(t, app, "127.0.0.1:15053", "dns")
 	for _, port := range []string{"80", "81"} {
-		for ns, addrs := range map[string][]string{app: {"10.78.0.2", "[" + sixApp + "]"}, far: {"10.78.0.3", "[" + sixFar + "]"}} {
+		for ns, addrs := range map[string][]string{
+			app: {"10.78.0.2", "[" + sixApp + "]"},
+			far: {"10.78.0.3", "[" + sixFar + "]"},
+		} {
 			greet(t, ns, addrs[0]+":"+port, "program")
 			echoesUDP(t, ns, addrs[0]+":"+port, "program")
 			echoesUDP(t, ns, addrs[1]+":"+port, "program")
@@ -162,19 +166,29 @@ func TestNetnsWhatIsNoRequest(t *testing.T) {
 		return fmt.Sprintf("%s, and %s", a, b)
 	}
 	deeds := map[string]func() string{
-		"it sends UDP to another host":                  func() string { return sendsUDP(app, "10.78.0.3:80") },
-		"it sends UDP to another host by IPv6":          func() string { return sendsUDP(app, "["+sixFar+"]:80") },
-		"it sends UDP to an excluded port":              func() string { return both(sendsUDP(app, "10.78.0.3:81"), sendsUDP(app, "["+sixFar+"]:81")) },
-		"it sends UDP to itself":                        func() string { return sendsUDP(app, "10.78.0.2:80") },
-		"it asks any DNS server, by UDP or TCP":         func() string { return both(sendsUDP(app, "10.78.0.3:53"), callsTCP(t, app, "10.78.0.3:53")) },
-		"it pings another host":                         func() string { return sendsRaw(app, "10.78.0.3", unix.IPPROTO_ICMP, echo) },
-		"it calls another host by TCP":                  func() string { return callsTCP(t, app, "10.78.0.3:80") },
-		"it calls an excluded port by TCP":              func() string { return callsTCP(t, app, "10.78.0.3:81") },
-		"another host sends it UDP":                     func() string { return sendsUDP(far, "10.78.0.2:80") },
-		"another host sends it UDP to an excluded port": func() string { return both(sendsUDP(far, "10.78.0.2:81"), sendsUDP(far, "["+sixApp+"]:81")) },
-		"another host pings it":                         func() string { return sendsRaw(far, "10.78.0.2", unix.IPPROTO_ICMP, echo) },
-		"another host calls it by TCP":                  func() string { return callsTCP(t, far, "10.78.0.2:80") },
-		"another host calls its excluded port by TCP":   func() string { return callsTCP(t, far, "10.78.0.2:81") },
+		"it sends UDP to another host":         func() string { return sendsUDP(app, "10.78.0.3:80") },
+		"it sends UDP to another host by IPv6": func() string { return sendsUDP(app, "["+sixFar+"]:80") },
+		"it sends UDP to an excluded port": func() string {
+			return both(sendsUDP(app, "10.78.0.3:81"), sendsUDP(app, "["+sixFar+"]:81"))
+		},
+		"it sends UDP to itself": func() string { return sendsUDP(app, "10.78.0.2:80") },
+		"it asks any DNS server, by UDP or TCP": func() string {
+			return both(sendsUDP(app, "10.78.0.3:53"), callsTCP(t, app, "10.78.0.3:53"))
+		},
+		"it pings another host": func() string {
+			return sendsRaw(app, "10.78.0.3", unix.IPPROTO_ICMP, echo)
+		},
+		"it calls another host by TCP":     func() string { return callsTCP(t, app, "10.78.0.3:80") },
+		"it calls an excluded port by TCP": func() string { return callsTCP(t, app, "10.78.0.3:81") },
+		"another host sends it UDP":        func() string { return sendsUDP(far, "10.78.0.2:80") },
+		"another host sends it UDP to an excluded port": func() string {
+			return both(sendsUDP(far, "10.78.0.2:81"), sendsUDP(far, "["+sixApp+"]:81"))
+		},
+		"another host pings it": func() string {
+			return sendsRaw(far, "10.78.0.2", unix.IPPROTO_ICMP, echo)
+		},
+		"another host calls it by TCP":                func() string { return callsTCP(t, far, "10.78.0.2:80") },
+		"another host calls its excluded port by TCP": func() string { return callsTCP(t, far, "10.78.0.2:81") },
 		"it sends a packet of a protocol of its own by a raw socket": func() string {
 			return sendsRaw(app, "10.78.0.3", 253, []byte("word"))
 		},

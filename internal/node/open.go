@@ -20,8 +20,8 @@ const (
 	mostShown = 20
 )
 
-// leaveOpen is how long connections of the workload may go on that are open when it is captured: a workload of which it is
-// known that it takes mutual TLS alone has none.
+// leaveOpen is how long connections of the workload may go on that are open when it is captured: a workload of which it
+// is known that it takes mutual TLS alone has none.
 func (h *home) leaveOpen() time.Duration {
 	if p, known := h.plaintext(); known && !p.Taken() {
 		return 0

@@ -63,7 +63,8 @@ func speaks(c net.Conn) error {
 
 func ends(c net.Conn) capture.Connection {
 	return capture.Connection{
-		Local: netip.MustParseAddrPort(c.LocalAddr().String()), Remote: netip.MustParseAddrPort(c.RemoteAddr().String()),
+		Local:  netip.MustParseAddrPort(c.LocalAddr().String()),
+		Remote: netip.MustParseAddrPort(c.RemoteAddr().String()),
 	}
 }
 
@@ -94,7 +95,9 @@ func dialBetween(ns, from, to string) error {
 			Timeout: time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from)),
 			Control: func(_, _ string, c syscall.RawConn) error {
 				var failed error
-				err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+				err := c.Control(func(fd uintptr) {
+					failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+				})
 				return errors.Join(err, failed)
 			},
 		}
@@ -106,8 +109,8 @@ func dialBetween(ns, from, to string) error {
 	})
 }
 
-// What was open when a namespace was captured goes on, both ways and in both IP versions, and nothing else does: not a new
-// connection between the same ends, and not what was opened later.
+// What was open when a namespace was captured goes on, both ways and in both IP versions, and nothing else does: not a
+// new connection between the same ends, and not what was opened later.
 func TestNetnsCaptureLeavesOpenConnectionsAlone(t *testing.T) {
 	app, far := newNetns(t, "open-app"), newNetns(t, "open-far")
 	wire(t, app, "10.78.0.2/24", far, "10.78.0.3/24")
@@ -140,7 +143,8 @@ func TestNetnsCaptureLeavesOpenConnectionsAlone(t *testing.T) {
 			if name[:2] == "in" {
 				e.Local, e.Remote = e.Remote, e.Local
 			}
-			if listed := slices.Contains(left, e); listed != (slices.Contains(names, name) && name != "over the loopback") {
+			if listed := slices.Contains(left, e); listed != (slices.Contains(names, name) &&
+				name != "over the loopback") {
 				t.Errorf("%s, %s is among %v: %v", when, name, left, listed)
 			}
 		}
@@ -206,7 +210,10 @@ func TestEnvoyAgentFollowsOpenConnections(t *testing.T) {
 	p := newPair(t, "leave")
 	echoes(t, p.pay, "10.79.0.3:9000")
 	open := dialled(t, p.web, "10.79.0.3:9000")
-	p.control.tell.Plaintext = map[string]agentapi.Plaintext{"default/web-1": {Any: true}, "default/pay-1": {Except: []uint16{9000}}}
+	p.control.tell.Plaintext = map[string]agentapi.Plaintext{
+		"default/web-1": {Any: true},
+		"default/pay-1": {Except: []uint16{9000}},
+	}
 	_, stop := runAgent(t, p.cfg)
 	told := func(want string) func() error {
 		return func() error {

@@ -63,7 +63,8 @@ func privateDir(dir string) error {
 		return fmt.Errorf("stat %s: %w", dir, err)
 	}
 	if int(raw.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to another user (uid %d): remove it, or choose another runDir and stateDir", dir, raw.Uid)
+		return fmt.Errorf("%s belongs to another user (uid %d): remove it, or choose another runDir and stateDir",
+			dir, raw.Uid)
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return fmt.Errorf("close %s to others: %w", dir, err)
@@ -80,7 +81,8 @@ func lock(path string) (unlock func(), err error) {
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		f.Close()
-		return nil, fmt.Errorf("another agent runs in %s: stop it, or give this one another name or runDir", filepath.Dir(path))
+		return nil, fmt.Errorf("another agent runs in %s: stop it, or give this one another name or runDir",
+			filepath.Dir(path))
 	}
 	if err != nil {
 		f.Close()

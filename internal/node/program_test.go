@@ -74,7 +74,8 @@ func fetchSVID(ctx context.Context) {
 
 // serveSPIFFE says to each caller who it is.
 func serveSPIFFE(ctx context.Context) error {
-	l, err := spiffetls.Listen(ctx, "tcp", ":9443", tlsconfig.AuthorizeID(spiffeid.RequireFromString(os.Getenv("PEER"))))
+	l, err := spiffetls.Listen(ctx, "tcp", ":9443",
+		tlsconfig.AuthorizeID(spiffeid.RequireFromString(os.Getenv("PEER"))))
 	if err != nil {
 		return err
 	}

@@ -29,8 +29,8 @@ type proxy struct {
 	secrets  *sds.Service
 }
 
-// newProxy makes the Envoy of one workload, or of all. One of a workload gets that workload's configuration and certificate,
-// and no other: whoever breaks into it has broken into that workload alone.
+// newProxy makes the Envoy of one workload, or of all. One of a workload gets that workload's configuration and
+// certificate, and no other: whoever breaks into it has broken into that workload alone.
 func (a *Agent) newProxy(w *Workload, binary string) *proxy {
 	p := &proxy{runDir: a.cfg.RunDir, secrets: &sds.Service{Store: a.sds}}
 	id := a.cfg.Name
@@ -41,7 +41,8 @@ func (a *Agent) newProxy(w *Workload, binary string) *proxy {
 	}
 	p.ads = adsproxy.New(a.control.EnvoyConn, p.workload)
 	p.envoy = envoyproc.New(envoyproc.Config{
-		Log: a.log, Binary: binary, RunDir: p.runDir, Concurrency: a.cfg.Envoy.Concurrency, LogLevel: a.cfg.Envoy.LogLevel,
+		Log: a.log, Binary: binary, RunDir: p.runDir, Concurrency: a.cfg.Envoy.Concurrency,
+		LogLevel: a.cfg.Envoy.LogLevel,
 		Bootstrap: envoyproc.Bootstrap{
 			Node: id, MaxConnections: uint64(a.cfg.Envoy.MaxConnections), MaxHeapBytes: a.cfg.Envoy.MaxHeapMiB << 20,
 		},
@@ -88,7 +89,8 @@ func (a *Agent) runSidecar(ctx context.Context, p *proxy) error {
 
 // answer serves one Envoy: its configuration passes through, its certificates come from here, its logs end here.
 func (a *Agent) answer(ctx context.Context, p *proxy, socket net.Listener) error {
-	s := grpc.NewServer(grpc.ForceServerCodecV2(adsproxy.NewCodec()), grpc.MaxRecvMsgSize(64<<20), grpc.MaxSendMsgSize(64<<20))
+	s := grpc.NewServer(grpc.ForceServerCodecV2(adsproxy.NewCodec()), grpc.MaxRecvMsgSize(64<<20),
+		grpc.MaxSendMsgSize(64<<20))
 	p.ads.Register(s)
 	secretv3.RegisterSecretDiscoveryServiceServer(s, p.secrets)
 	runtimev3.RegisterRuntimeDiscoveryServiceServer(s, &limits.Service{Connections: a.connections(p)})

@@ -91,9 +91,12 @@ var rawOrders = map[string]func([]string) (string, error){
 	},
 	// udpfrom,<address>,<source>,<mark>
 	"udpfrom": func(w []string) (string, error) {
-		d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(w[1])), Control: func(n, a string, c syscall.RawConn) error {
-			return errors.Join(transparent(n, a, c), mark(number(w[2]))(n, a, c))
-		}}
+		d := net.Dialer{
+			LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(w[1])),
+			Control: func(n, a string, c syscall.RawConn) error {
+				return errors.Join(transparent(n, a, c), mark(number(w[2]))(n, a, c))
+			},
+		}
 		return sendUDP(d, w[0])
 	},
 	// udp,<address>,<mark>
@@ -105,7 +108,8 @@ var rawOrders = map[string]func([]string) (string, error){
 				c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") }), err)
 		}}, w[0])
 	},
-	// socket,<kind>,<protocol>,<address>,<flags>,<mark>: send by a socket of any kind and protocol, connecting it where it must be
+	// socket,<kind>,<protocol>,<address>,<flags>,<mark>: send by a socket of any kind and protocol, connecting it where
+	// it must be
 	"socket": func(w []string) (string, error) {
 		to, family, sa := netip.MustParseAddrPort(w[2]), unix.AF_INET, unix.Sockaddr(nil)
 		if sa = (&unix.SockaddrInet4{Port: int(to.Port()), Addr: [4]byte(to.Addr().AsSlice())}); to.Addr().Is6() {
@@ -177,9 +181,11 @@ var rawOrders = map[string]func([]string) (string, error){
 			return "", err
 		}
 		if b[0]>>4 == 6 {
-			return sendTo(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_RAW, netip.AddrFrom16([16]byte(b[24:40])), number(w[1]), b)
+			return sendTo(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_RAW, netip.AddrFrom16([16]byte(b[24:40])),
+				number(w[1]), b)
 		}
-		return sendTo(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW, netip.AddrFrom4([4]byte(b[16:20])), number(w[1]), b)
+		return sendTo(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW, netip.AddrFrom4([4]byte(b[16:20])), number(w[1]),
+			b)
 	},
 	// frame,<device>,<hex of a frame>,<mark>,<way>: written onto a device; way is plain, or bypass for past the queue
 	"frame": func(w []string) (string, error) {

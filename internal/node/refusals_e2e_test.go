@@ -50,14 +50,33 @@ func TestEnvoyStartRefusals(t *testing.T) {
 		edit func(*Config)
 		want string
 	}{
-		{"no envoy", func(c *Config) { c.Envoy.Path = "/nowhere/envoy" }, "no Envoy at /nowhere/envoy: install the package isthmus-envoy, run `make envoy`"},
+		{
+			"no envoy", func(c *Config) { c.Envoy.Path = "/nowhere/envoy" },
+			"no Envoy at /nowhere/envoy: install the package isthmus-envoy, run `make envoy`",
+		},
 		{"not envoy", func(c *Config) { c.Envoy.Path = "/bin/true" }, "/bin/true is not Envoy"},
-		{"health in use", func(c *Config) { c.Health.Address = busy.Addr().String() }, "health.address " + busy.Addr().String() + " is in use: stop what listens there, or choose another address"},
+		{
+			"health in use", func(c *Config) { c.Health.Address = busy.Addr().String() },
+			"health.address " + busy.Addr().String() +
+				" is in use: stop what listens there, or choose another address",
+		},
 		{"open token", func(c *Config) { c.Control.TokenFile = token(p.control.token(), 0o644) }, "run `chmod 600 "},
-		{"bad token", func(c *Config) { c.Control.TokenFile = token("secret-stuff", 0o600) }, "as `isthmus token create` printed it"},
-		{"no token", func(c *Config) { c.Control.TokenFile = "" }, "this node has not joined yet: make a token with `isthmus token create --node node-1`"},
-		{"another node's token", func(c *Config) { c.Name = "node-2" }, `the token is for node "node-1", the configuration is of node "node-2"`},
-		{"used token", func(c *Config) {}, "the token was used before; make a new token with `isthmus token create --node node-1`"},
+		{
+			"bad token", func(c *Config) { c.Control.TokenFile = token("secret-stuff", 0o600) },
+			"as `isthmus token create` printed it",
+		},
+		{
+			"no token", func(c *Config) { c.Control.TokenFile = "" },
+			"this node has not joined yet: make a token with `isthmus token create --node node-1`",
+		},
+		{
+			"another node's token", func(c *Config) { c.Name = "node-2" },
+			`the token is for node "node-1", the configuration is of node "node-2"`,
+		},
+		{
+			"used token", func(c *Config) {},
+			"the token was used before; make a new token with `isthmus token create --node node-1`",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := p.cfg
@@ -84,7 +103,9 @@ func TestEnvoySecondAgentIsRefused(t *testing.T) {
 
 func TestEnvoyAcceptsTheBootstrap(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "envoy.json")
-	text, err := envoyproc.Bootstrap{Node: "n", AgentSocket: "/tmp/a.sock", AdminSocket: "/tmp/b.sock", MaxConnections: 1000, MaxHeapBytes: 1 << 30}.JSON()
+	text, err := envoyproc.Bootstrap{
+		Node: "n", AgentSocket: "/tmp/a.sock", AdminSocket: "/tmp/b.sock", MaxConnections: 1000, MaxHeapBytes: 1 << 30,
+	}.JSON()
 	must(t, err)
 	must(t, os.WriteFile(path, text, 0o600))
 	out, err := exec.Command(needEnvoy(t), "--mode", "validate", "--config-path", path).CombinedOutput()
@@ -115,13 +136,16 @@ func TestEnvoyCountsReachReportMetricsAndFile(t *testing.T) {
 	}}}
 	for path, wants := range map[string][]string{
 		"/metrics": {
-			`isthmus_peer_handshakes_total{peer="shop",result="ok"} `, `isthmus_agent_envoy_running 1`, `isthmus_agent_control_connected 1`,
-			`isthmus_agent_workload_ready{workload="default/pay-1"} 1`, `isthmus_agent_certificate_expiry_seconds{spiffe_id="spiffe://t.example/ns/default/sa/web"} `,
+			`isthmus_peer_handshakes_total{peer="shop",result="ok"} `, `isthmus_agent_envoy_running 1`,
+			`isthmus_agent_control_connected 1`,
+			`isthmus_agent_workload_ready{workload="default/pay-1"} 1`,
+			`isthmus_agent_certificate_expiry_seconds{spiffe_id="spiffe://t.example/ns/default/sa/web"} `,
 		},
 		"/metrics/envoy": {
 			"# HELP envoy_cluster_upstream_cx_total Connections made.\n# TYPE envoy_cluster_upstream_cx_total counter\n",
 			`envoy_cluster_upstream_cx_total{envoy_cluster_name="web-to-pay"} `,
-			`envoy_listener_ssl_handshake{envoy_listener_address="`, "# TYPE envoy_server_live gauge\nenvoy_server_live 1\n",
+			`envoy_listener_ssl_handshake{envoy_listener_address="`,
+			"# TYPE envoy_server_live gauge\nenvoy_server_live 1\n",
 		},
 	} {
 		body := fetch(t, socket, "http://agent"+path)

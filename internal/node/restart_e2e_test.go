@@ -92,7 +92,8 @@ func never(t *testing.T, what string, stop func() (int, []error)) {
 	calls, failures := stop()
 	t.Logf("%s: %d calls, %d failures", what, calls, len(failures))
 	if calls == 0 || len(failures) > 0 {
-		t.Errorf("%s: %d of %d failed: %v", what, len(failures), calls, errors.Join(failures[:min(len(failures), 20)]...))
+		t.Errorf("%s: %d of %d failed: %v", what, len(failures), calls,
+			errors.Join(failures[:min(len(failures), 20)]...))
 	}
 }
 
@@ -101,8 +102,8 @@ func (p *pair) noPlaintext() (stop func() (int, []error)) {
 	return load(1, func() error { return notHeard(p.web, "http://10.79.0.3:8080/") })
 }
 
-// names asks for the address of a service, over and over, each time once: while no agent runs the question waits for the
-// next one, and so does one that the agent had read when it was killed.
+// names asks for the address of a service, over and over, each time once: while no agent runs the question waits for
+// the next one, and so does one that the agent had read when it was killed.
 func (p *pair) names() (stop func() (int, []error)) {
 	const pay = "pay.default.svc.cluster.local."
 	return load(2, func() error {
@@ -218,7 +219,8 @@ func TestEnvoyIsKeptOnStop(t *testing.T) {
 	must(t, p.call())
 	a, stop = runAgent(t, p.cfg)
 	eventually(t, 10*time.Second, "Envoy is back", func() error { return p.call() })
-	eventually(t, 10*time.Second, "Envoy does not drain any more", func() error { return a.proxies[0].envoy.Ready(t.Context()) })
+	eventually(t, 10*time.Second, "Envoy does not drain any more",
+		func() error { return a.proxies[0].envoy.Ready(t.Context()) })
 	time.Sleep(300 * time.Millisecond)
 	never(t, "calls through a restart", calls)
 	never(t, "names asked through a restart", names)
@@ -253,7 +255,8 @@ func TestEnvoyOfAnotherProcessIsLeftAlone(t *testing.T) {
 	path := filepath.Join(p.cfg.RunDir, "envoy.pid")
 	text, err := os.ReadFile(path)
 	must(t, err)
-	must(t, os.WriteFile(path, []byte(strings.Replace(string(text), fmt.Sprint(pid), fmt.Sprint(stranger.Process.Pid), 1)), 0o600))
+	must(t, os.WriteFile(path, []byte(strings.Replace(string(text), fmt.Sprint(pid), fmt.Sprint(stranger.Process.Pid),
+		1)), 0o600))
 	_, stop = runAgent(t, p.cfg)
 	eventually(t, 10*time.Second, "a call through an Envoy of its own", p.call)
 	if err := stranger.Process.Signal(syscall.Signal(0)); err != nil {
@@ -265,7 +268,8 @@ func TestEnvoyOfAnotherProcessIsLeftAlone(t *testing.T) {
 		must(t, os.WriteFile(path, []byte("torn"), 0o600))
 		runAgent(t, p.cfg)
 		eventually(t, 10*time.Second, "another Envoy", func() error {
-			if now, err := os.ReadFile(path); err != nil || strings.HasPrefix(string(now), "torn") || strings.HasPrefix(string(now), fmt.Sprintln(pid)) {
+			if now, err := os.ReadFile(path); err != nil || strings.HasPrefix(string(now), "torn") ||
+				strings.HasPrefix(string(now), fmt.Sprintln(pid)) {
 				return fmt.Errorf("process %q is written down, it was %d: %v", now, pid, err)
 			}
 			return p.call()

@@ -82,7 +82,8 @@ func listenUnix(path string) (net.Listener, error) {
 func listenTCP(field, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, fmt.Errorf("%s.address %s is in use: stop what listens there, or choose another address: %w", field, address, err)
+		return nil, fmt.Errorf("%s.address %s is in use: stop what listens there, or choose another address: %w", field,
+			address, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s.address: %w", field, err)
@@ -114,7 +115,9 @@ func peerUID(c net.Conn) (int, error) {
 	}
 	var cred *unix.Ucred
 	var credErr error
-	if err := raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
 		return 0, err
 	}
 	if credErr != nil {
@@ -138,7 +141,9 @@ func (a *Agent) serve(ctx context.Context) error {
 	}
 	serve(a.listeners.health, health.Serve)
 	serve(a.listeners.metricsSocket, metrics.Serve)
-	serve(a.listeners.metrics, func(l net.Listener) error { return guarded.Serve(tls.NewListener(l, guarded.TLSConfig)) })
+	serve(a.listeners.metrics, func(l net.Listener) error {
+		return guarded.Serve(tls.NewListener(l, guarded.TLSConfig))
+	})
 	g.Go(func() error {
 		<-ctx.Done()
 		return errors.Join(health.Close(), metrics.Close(), guarded.Close(), ctx.Err())
@@ -152,7 +157,8 @@ func (a *Agent) serve(ctx context.Context) error {
 func (a *Agent) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second,
-		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10,
+		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 }
 

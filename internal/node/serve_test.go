@@ -27,7 +27,8 @@ func TestSlowAskersAreHungUpOn(t *testing.T) {
 	long := strings.Repeat("x", 1000)
 	var all sync.WaitGroup
 	for what, says := range map[string]string{
-		"silent": "", "header": "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + long, "body": "POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + long,
+		"silent": "", "header": "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + long,
+		"body": "POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + long,
 	} {
 		conn, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {

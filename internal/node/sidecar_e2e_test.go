@@ -63,9 +63,11 @@ func TestEnvoyOfASidecarKnowsItsWorkloadAlone(t *testing.T) {
 	}
 	// The agent gives a certificate to that Envoy alone which is the workload's.
 	for socket, want := range map[string]string{
-		a.proxies[0].runDir: "spiffe://t.example/ns/default/sa/web", a.proxies[1].runDir: "spiffe://t.example/ns/default/sa/pay",
+		a.proxies[0].runDir: "spiffe://t.example/ns/default/sa/web",
+		a.proxies[1].runDir: "spiffe://t.example/ns/default/sa/pay",
 	} {
-		got := secretsAt(t, envoyproc.AgentSocket(socket), "spiffe://t.example/ns/default/sa/web", "spiffe://t.example/ns/default/sa/pay")
+		got := secretsAt(t, envoyproc.AgentSocket(socket), "spiffe://t.example/ns/default/sa/web",
+			"spiffe://t.example/ns/default/sa/pay")
 		if !slices.Equal(got, []string{want}) {
 			t.Errorf("%s serves %v, want %s", socket, got, want)
 		}
@@ -156,7 +158,8 @@ func TestEnvoyOfASidecarFollowsItsNamespace(t *testing.T) {
 // living counts processes that have not ended.
 func living(pids map[string]int) (n int) {
 	for _, pid := range pids {
-		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(text), ") Z ") {
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil &&
+			!strings.Contains(string(text), ") Z ") {
 			n++
 		}
 	}

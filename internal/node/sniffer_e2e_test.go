@@ -22,14 +22,17 @@ type sniffer struct {
 	heard []string
 }
 
-// newSniffer listens by a packet socket of this type and protocol until the test ends. tell says of what arrives what to
-// keep; nothing of what is not wanted.
-func newSniffer(t *testing.T, ns string, kind int, protocol uint16, settle time.Duration, tell func([]byte) string) *sniffer {
+// newSniffer listens by a packet socket of this type and protocol until the test ends. tell says of what arrives what
+// to keep; nothing of what is not wanted.
+func newSniffer(
+	t *testing.T, ns string, kind int, protocol uint16, settle time.Duration, tell func([]byte) string,
+) *sniffer {
 	t.Helper()
 	s, fd := &sniffer{settle: settle}, -1
 	must(t, netns.Do(ns, func() (err error) {
 		fd, err = unix.Socket(unix.AF_PACKET, kind|unix.SOCK_CLOEXEC, int(bits.ReverseBytes16(protocol)))
-		return errors.Join(err, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000}))
+		return errors.Join(err, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO,
+			&unix.Timeval{Usec: 50_000}))
 	}))
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -20,8 +20,8 @@ import (
 
 const nobody = 65534
 
-// The sockets between the agent and Envoy hand out private keys and change what Envoy does: nobody but the agent's own user
-// gets at them, whoever may pass through their folder to the workloads' sockets.
+// The sockets between the agent and Envoy hand out private keys and change what Envoy does: nobody but the agent's own
+// user gets at them, whoever may pass through their folder to the workloads' sockets.
 func TestPrivateSocketsAreForTheAgentsUser(t *testing.T) {
 	p := newSPIFFEPair(t, "sockets") // whose folder lets others pass
 	runAgent(t, p.cfg)
@@ -36,7 +36,8 @@ func TestPrivateSocketsAreForTheAgentsUser(t *testing.T) {
 	if want := []string{"admin.sock", "agent.sock", "metrics.sock"}; !slices.Equal(private, want) {
 		t.Errorf("the sockets are %v, want %v", private, want)
 	}
-	must(t, os.Chmod(filepath.Dir(p.cfg.RunDir), 0o711)) // of this test; an agent's run directory has none like it above
+	// of this test; an agent's run directory has none like it above
+	must(t, os.Chmod(filepath.Dir(p.cfg.RunDir), 0o711))
 	for _, name := range private {
 		path := filepath.Join(p.cfg.RunDir, name)
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -47,7 +48,10 @@ func TestPrivateSocketsAreForTheAgentsUser(t *testing.T) {
 		}
 	}
 	// Even where the file lets it in, the kernel says who it is.
-	for name, says := range map[string]string{"agent.sock": http2.ClientPreface, "metrics.sock": "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"} {
+	for name, says := range map[string]string{
+		"agent.sock":   http2.ClientPreface,
+		"metrics.sock": "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
 		path := filepath.Join(p.cfg.RunDir, name)
 		must(t, os.Chmod(path, 0o666))
 		conn, err := dialAs(nobody, path)

@@ -27,7 +27,8 @@ func (a *Agent) answerTrials(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		a.log.Debug("stream of trials ended", "error", err) // the standing conversation says that the control plane is away
+		// the standing conversation says that the control plane is away
+		a.log.Debug("stream of trials ended", "error", err)
 		if err := retry.Sleep(ctx, wait.Next()); err != nil {
 			return err
 		}

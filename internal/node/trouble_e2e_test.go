@@ -198,7 +198,8 @@ func TestEnvoyServesNobodyInAnothersNamespace(t *testing.T) {
 	runAgent(t, p.cfg)
 	p.troubled(t, "default/odd-process",
 		"leads to the network namespace of a process, by a number that another process has next")
-	p.troubled(t, "default/odd-shop", "workload default/shop-1 lives in its network namespace already, under another path")
+	p.troubled(t, "default/odd-shop",
+		"workload default/shop-1 lives in its network namespace already, under another path")
 	p.troubled(t, "default/odd-host", "its network namespace is the agent's own, which is the host's")
 	eventually(t, 10*time.Second, "the shop's call", func() error { return call(p.shop) })
 	p.reported(t, 3)

@@ -90,13 +90,16 @@ const maxSidecars = 200
 func (c *Config) validateMode(r *reader) {
 	switch {
 	case c.Mode != Shared && c.Mode != Sidecar:
-		r.add("mode", fmt.Sprintf("%q is not a mode", c.Mode), "write node (one Envoy for all workloads) or sidecar (one Envoy a workload)")
+		r.add("mode", fmt.Sprintf("%q is not a mode", c.Mode),
+			"write node (one Envoy for all workloads) or sidecar (one Envoy a workload)")
 	case c.Mode == Sidecar && c.Gateway != nil:
 		r.add("mode", "a gateway has no workloads to run an Envoy each for", "remove mode")
 	case c.Mode == Sidecar && len(c.Workloads) > maxSidecars:
-		r.add("mode", fmt.Sprintf("%d workloads would need as many Envoys, more than %d", len(c.Workloads), maxSidecars), "use mode node, or more nodes")
+		r.add("mode", fmt.Sprintf("%d workloads would need as many Envoys, more than %d", len(c.Workloads),
+			maxSidecars), "use mode node, or more nodes")
 	case c.Mode == Sidecar && len(c.RunDir) > 75:
-		r.add("runDir", "the path is too long for the sockets of sidecars inside it", "use one of at most 75 characters")
+		r.add("runDir", "the path is too long for the sockets of sidecars inside it",
+			"use one of at most 75 characters")
 	}
 }
 
@@ -111,18 +114,22 @@ func (c Config) WithMode(m Mode) (Config, error) {
 func (c *Config) validateAddresses(r *reader) {
 	for i, a := range c.Control.Addresses {
 		if !hostPort(a) {
-			r.add(fmt.Sprintf("control.addresses[%d]", i), fmt.Sprintf("%q is not host:port", a), "write for example 10.0.0.1:15012")
+			r.add(fmt.Sprintf("control.addresses[%d]", i), fmt.Sprintf("%q is not host:port", a),
+				"write for example 10.0.0.1:15012")
 		}
 	}
 	if c.Health.Address != "off" && !hostPort(c.Health.Address) {
-		r.add("health.address", fmt.Sprintf("%q is not ip:port", c.Health.Address), `write for example 127.0.0.1:15021, or "off"`)
+		r.add("health.address", fmt.Sprintf("%q is not ip:port", c.Health.Address),
+			`write for example 127.0.0.1:15021, or "off"`)
 	}
 	if c.Metrics.Address != "" && !hostPort(c.Metrics.Address) {
-		r.add("metrics.address", fmt.Sprintf("%q is not ip:port", c.Metrics.Address), "write for example 0.0.0.0:15020, or remove it")
+		r.add("metrics.address", fmt.Sprintf("%q is not ip:port", c.Metrics.Address),
+			"write for example 0.0.0.0:15020, or remove it")
 	}
 	for i, id := range c.Metrics.Allow {
 		if _, err := spiffe.Parse(id); err != nil {
-			r.add(fmt.Sprintf("metrics.allow[%d]", i), err.Error(), "write for example spiffe://cards.example/ns/monitoring/sa/prometheus")
+			r.add(fmt.Sprintf("metrics.allow[%d]", i), err.Error(),
+				"write for example spiffe://cards.example/ns/monitoring/sa/prometheus")
 		}
 	}
 	if _, err := c.upstreams(); err != nil {
@@ -136,13 +143,15 @@ func (c *Config) validateEnvoy(r *reader) {
 	}
 	levels := []string{"trace", "debug", "info", "warning", "error", "critical", "off"}
 	if !slices.Contains(levels, c.Envoy.LogLevel) {
-		r.add("envoy.logLevel", fmt.Sprintf("%q is not a level", c.Envoy.LogLevel), "use one of trace, debug, info, warning, error, critical, off")
+		r.add("envoy.logLevel", fmt.Sprintf("%q is not a level", c.Envoy.LogLevel),
+			"use one of trace, debug, info, warning, error, critical, off")
 	}
 	if c.Envoy.MaxHeapMiB < 128 {
 		r.add("envoy.maxHeapMiB", "Envoy itself needs more than that", "write at least 128")
 	}
 	if d := *c.Envoy.DrainTime; d < 0 || d > maxDrainTime {
-		r.add("envoy.drainTime", fmt.Sprintf("%s is not a time that a stop may take", d), "write 0s to 20s: the packages' units allow 30s for all")
+		r.add("envoy.drainTime", fmt.Sprintf("%s is not a time that a stop may take", d),
+			"write 0s to 20s: the packages' units allow 30s for all")
 	}
 }
 
@@ -156,14 +165,17 @@ func (c *Config) validateCapture(r *reader) {
 		case err != nil:
 			r.add(field, fmt.Sprintf("%q is not a CIDR", text), "write for example 192.0.2.0/24")
 		case p.Overlaps(vip.Range), p.Overlaps(vip.Range6):
-			r.add(field, text+" holds virtual addresses of the mesh: calls there would leave in plaintext", "write a range without them, for example 192.0.2.0/24")
+			r.add(field, text+" holds virtual addresses of the mesh: calls there would leave in plaintext",
+				"write a range without them, for example 192.0.2.0/24")
 		}
 	}
 	if d := *c.Capture.LeaveOpen; d < 0 || d > maxLeaveOpen {
-		r.add("capture.leaveOpen", d.String()+" is not between 0 and 720h", "write for example 24h, or 0 to end the connections that are open when a workload is captured")
+		r.add("capture.leaveOpen", d.String()+" is not between 0 and 720h",
+			"write for example 24h, or 0 to end the connections that are open when a workload is captured")
 	}
 	for field, ports := range map[string][]uint16{
-		"capture.excludeOutboundPorts": c.Capture.ExcludeOutboundPorts, "capture.excludeInboundPorts": c.Capture.ExcludeInboundPorts,
+		"capture.excludeOutboundPorts": c.Capture.ExcludeOutboundPorts,
+		"capture.excludeInboundPorts":  c.Capture.ExcludeInboundPorts,
 	} {
 		if slices.Contains(ports, 0) {
 			r.add(field, "0 is not a port", "write 1 to 65535")
@@ -189,7 +201,8 @@ func (c *Config) validateRole(r *reader) {
 		}
 		names[w.Key()] = true
 		if other, taken := namespaces[filepath.Clean(w.Netns)]; taken && w.Netns != "" {
-			r.add(at+".netns", fmt.Sprintf("workload %s lives there already", other), "give every workload a network namespace of its own")
+			r.add(at+".netns", fmt.Sprintf("workload %s lives there already", other),
+				"give every workload a network namespace of its own")
 		}
 		namespaces[filepath.Clean(w.Netns)] = w.Key()
 	}
@@ -197,7 +210,8 @@ func (c *Config) validateRole(r *reader) {
 
 func (c *Config) validateGateway(r *reader) {
 	if !dnsLabel.MatchString(c.Gateway.ServiceAccount) {
-		r.add("gateway.serviceAccount", fmt.Sprintf("%q is not a name", c.Gateway.ServiceAccount), labelRule+", for example gateway")
+		r.add("gateway.serviceAccount", fmt.Sprintf("%q is not a name", c.Gateway.ServiceAccount),
+			labelRule+", for example gateway")
 	}
 	if !c.Gateway.InnerAddress.IsValid() {
 		r.add("gateway.innerAddress", "it is missing", "write the ip at which the mesh reaches this gateway")
@@ -216,10 +230,14 @@ func (c *Config) validateGateway(r *reader) {
 	for _, p := range []struct {
 		name       string
 		first, six netip.Addr
-	}{{"inner", c.Gateway.InnerAddress, c.Gateway.InnerAddress6}, {"outer", c.Gateway.OuterAddress, c.Gateway.OuterAddress6}} {
+	}{
+		{"inner", c.Gateway.InnerAddress, c.Gateway.InnerAddress6},
+		{"outer", c.Gateway.OuterAddress, c.Gateway.OuterAddress6},
+	} {
 		if p.six.IsValid() && (!p.six.Is6() || !p.first.Is4()) {
 			field := "gateway." + p.name + "Address6"
-			r.add(field, "it stands for the IPv6 address beside an IPv4 one", "write the IPv4 address under "+p.name+"Address and the IPv6 address here; a single one belongs there")
+			r.add(field, "it stands for the IPv6 address beside an IPv4 one",
+				"write the IPv4 address under "+p.name+"Address and the IPv6 address here; a single one belongs there")
 		}
 	}
 }
@@ -243,11 +261,14 @@ func (w Workload) validate(r *reader, at string, captureOff bool) {
 	}
 	switch {
 	case w.Netns == "" && !captureOff:
-		r.add(at+".netns", "it is missing", "write the path of the workload's network namespace, for example /run/netns/"+w.Name)
+		r.add(at+".netns", "it is missing",
+			"write the path of the workload's network namespace, for example /run/netns/"+w.Name)
 	case w.Netns != "" && !filepath.IsAbs(w.Netns):
-		r.add(at+".netns", fmt.Sprintf("%q is not an absolute path", w.Netns), "write for example /run/netns/"+filepath.Base(w.Netns))
+		r.add(at+".netns", fmt.Sprintf("%q is not an absolute path", w.Netns),
+			"write for example /run/netns/"+filepath.Base(w.Netns))
 	case strings.HasPrefix(filepath.Clean(w.Netns), "/proc/"):
-		r.add(at+".netns", fmt.Sprintf("%s is a process's, by a number that another process has next: its identity would go with the number", w.Netns),
+		r.add(at+".netns",
+			fmt.Sprintf("%s is a process's, by a number that another process has next: its identity would go with the number", w.Netns),
 			"give the namespace a name (ip netns attach "+w.Name+" PID) and write /run/netns/"+w.Name)
 	}
 	if len(w.Addresses) == 0 {
@@ -268,7 +289,8 @@ func (w Workload) validatePorts(r *reader, at string) {
 		case p.Number == 0:
 			r.add(field+".number", "it is missing", "write 1 to 65535")
 		case reserved.Port(p.Number) != "":
-			r.add(field+".number", fmt.Sprintf("%d is %s", p.Number, reserved.Port(p.Number)), "let the workload listen on another")
+			r.add(field+".number", fmt.Sprintf("%d is %s", p.Number, reserved.Port(p.Number)),
+				"let the workload listen on another")
 		case numbers[p.Number]:
 			r.add(field+".number", fmt.Sprintf("%d is there twice", p.Number), "remove one of them")
 		}
@@ -285,7 +307,8 @@ func (w Workload) validatePorts(r *reader, at string) {
 		case reserved.Port(port) != "":
 			r.add(field, fmt.Sprintf("%d is %s", port, reserved.Port(port)), "remove it")
 		case numbers[port]:
-			r.add(field, fmt.Sprintf("%d is a port of the workload in the mesh: excluded, it would be open to everybody, whatever policies say", port),
+			r.add(field,
+				fmt.Sprintf("%d is a port of the workload in the mesh: excluded, it would be open to everybody, whatever policies say", port),
 				"remove it here, or from ports")
 		}
 	}
@@ -310,7 +333,8 @@ func (w Workload) validateReadiness(r *reader, at string) {
 		r.add(at+".http.path", fmt.Sprintf("%q is not a path", p.HTTP.Path), "begin it with /")
 	}
 	if p.Period < 50*time.Millisecond || p.Timeout < 10*time.Millisecond || p.Failures < 1 {
-		r.add(at, "the probe is too eager", "use a period of at least 50ms, a timeout of at least 10ms and at least 1 failure")
+		r.add(at, "the probe is too eager",
+			"use a period of at least 50ms, a timeout of at least 10ms and at least 1 failure")
 	}
 }
 

@@ -45,7 +45,8 @@ func TestProgramsSpeakMTLSWithoutEnvoy(t *testing.T) {
 	if got := client.do("call 10.79.0.3:9443 %s", payID); got != "server sees "+webID+" <nil>" {
 		t.Errorf("a call: %s", got)
 	}
-	if got := client.do("call 10.79.0.3:9443 spiffe://t.example/ns/default/sa/other"); !strings.Contains(got, `unexpected ID "`+payID+`"`) {
+	if got := client.do("call 10.79.0.3:9443 spiffe://t.example/ns/default/sa/other"); !strings.Contains(got,
+		`unexpected ID "`+payID+`"`) {
 		t.Errorf("the client expects somebody else: %s", got)
 	}
 	if got := server.next(5 * time.Second); !strings.HasPrefix(got, "refused: ") {
@@ -65,7 +66,8 @@ func TestProgramsSpeakMTLSWithoutEnvoy(t *testing.T) {
 
 	var calls, certificates int
 	got := client.do("keep 10.79.0.3:9443 %s 9s", payID)
-	if n, err := fmt.Sscanf(got, "%d calls, %d certificates", &calls, &certificates); n != 2 || err != nil || certificates < 4 {
+	if n, err := fmt.Sscanf(got, "%d calls, %d certificates", &calls, &certificates); n != 2 || err != nil ||
+		certificates < 4 {
 		t.Errorf("over renewals: %s", got)
 	}
 	t.Log("over renewals: " + got)
@@ -175,7 +177,8 @@ func TestTheOldNamespaceIsRefused(t *testing.T) {
 		t.Fatal(got)
 	}
 	p.web = newNetns(t, "again-ns-web")
-	if got := startProgram(t, os.Args[0], p.web, p.socket("web-1"), "fetch", "", 0).next(10 * time.Second); got != "got "+webID {
+	if got := startProgram(t, os.Args[0], p.web, p.socket("web-1"), "fetch", "",
+		0).next(10 * time.Second); got != "got "+webID {
 		t.Errorf("from the new namespace: %s", got)
 	}
 	time.Sleep(500 * time.Millisecond)

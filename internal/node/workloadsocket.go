@@ -16,8 +16,8 @@ import (
 	"isthmus.dev/isthmus/internal/unixsocket"
 )
 
-// WorkloadSocket is where a workload finds the SPIFFE Workload API, and who may ask there. A workload without one has no way
-// to its own key: only Envoy uses it.
+// WorkloadSocket is where a workload finds the SPIFFE Workload API, and who may ask there. A workload without one has
+// no way to its own key: only Envoy uses it.
 type WorkloadSocket struct {
 	// Path of the socket. Default workload/<namespace>/<name>.sock in RunDir.
 	Path string `yaml:"path"`
@@ -52,18 +52,21 @@ func (c *Config) validateSockets(r *reader) {
 				unixsocket.MaxPath),
 				"write a shorter path or a shorter runDir")
 		case paths[filepath.Clean(s.Path)] != "":
-			r.add(at+".path", fmt.Sprintf("workload %s has its socket there already", paths[filepath.Clean(s.Path)]), "give every workload a path of its own")
+			r.add(at+".path", fmt.Sprintf("workload %s has its socket there already", paths[filepath.Clean(s.Path)]),
+				"give every workload a path of its own")
 		}
 		paths[filepath.Clean(s.Path)] = w.Key()
 		if w.Netns != "" {
 			continue
 		}
 		if len(s.Users) == 0 {
-			r.add(at, "without a network namespace of its own the workload is known by its users alone", "name them, for example users: [1001]")
+			r.add(at, "without a network namespace of its own the workload is known by its users alone",
+				"name them, for example users: [1001]")
 		}
 		for j, u := range s.Users {
 			if other := users[u]; other != "" && other != w.Key() {
-				r.add(fmt.Sprintf("%s.users[%d]", at, j), fmt.Sprintf("user %d is also workload %s, and nothing else tells them apart", u, other),
+				r.add(fmt.Sprintf("%s.users[%d]", at, j),
+					fmt.Sprintf("user %d is also workload %s, and nothing else tells them apart", u, other),
 					"give each a user or a network namespace of its own")
 			}
 			users[u] = w.Key()

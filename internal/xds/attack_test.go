@@ -82,8 +82,11 @@ func TestForgedNonces(t *testing.T) {
 		cds := c.next()
 		for _, nonce := range []string{"", "0", "999", "\x00", cds.Nonce + "0", strings.Repeat("9", 1000)} {
 			c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.ClusterType, ResponseNonce: nonce})
-			c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.ClusterType, ResponseNonce: nonce, ErrorDetail: &rpcstatus.Status{Message: "forged"}})
-			c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.ListenerType, ResponseNonce: cds.Nonce}) // of another type
+			c.send(&discoveryv3.DeltaDiscoveryRequest{
+				TypeUrl: envoy.ClusterType, ResponseNonce: nonce, ErrorDetail: &rpcstatus.Status{Message: "forged"},
+			})
+			// of another type
+			c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.ListenerType, ResponseNonce: cds.Nonce})
 		}
 		if r := c.next(); r != nil {
 			t.Fatalf("%s was sent after forged answers", ShortType(r.TypeUrl))
@@ -93,7 +96,9 @@ func TestForgedNonces(t *testing.T) {
 		}
 		c.answer(cds)
 		c.answer(c.next())
-		c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.ClusterType, ResponseNonce: cds.Nonce, ErrorDetail: &rpcstatus.Status{Message: "replayed"}})
+		c.send(&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl: envoy.ClusterType, ResponseNonce: cds.Nonce, ErrorDetail: &rpcstatus.Status{Message: "replayed"},
+		})
 		c.quiet()
 		if st := s.Status()[0].Types[0]; st.Acked != 1 || st.Nack != "" {
 			t.Errorf("a replayed answer was counted: %+v", st)
@@ -161,7 +166,10 @@ func TestAnsweringUnread(t *testing.T) {
 			s.Publish("bad", uint64(i+2), told(nil, listener("l1", strings.Repeat("x", i))))
 			for _, typ := range []string{envoy.ListenerType, envoy.ClusterType} {
 				for n := range 3 {
-					bad.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typ, ResponseNonce: strconv.FormatUint(uint64(i+n), 36)})
+					bad.send(&discoveryv3.DeltaDiscoveryRequest{
+						TypeUrl:       typ,
+						ResponseNonce: strconv.FormatUint(uint64(i+n), 36),
+					})
 				}
 			}
 			synctest.Wait()
@@ -220,10 +228,14 @@ func TestRefusalLoop(t *testing.T) {
 				r = c.next()
 			}
 			c.send(&discoveryv3.DeltaDiscoveryRequest{
-				TypeUrl: envoy.ListenerType, ResponseNonce: r.Nonce, ErrorDetail: &rpcstatus.Status{Message: strings.Repeat("é", 1<<16)},
+				TypeUrl: envoy.ListenerType, ResponseNonce: r.Nonce,
+				ErrorDetail:            &rpcstatus.Status{Message: strings.Repeat("é", 1<<16)},
 				ResourceNamesSubscribe: []string{"l1"},
 			})
-			c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.ListenerType, ResourceNamesSubscribe: []string{"l1"}})
+			c.send(&discoveryv3.DeltaDiscoveryRequest{
+				TypeUrl:                envoy.ListenerType,
+				ResourceNamesSubscribe: []string{"l1"},
+			})
 		}
 		if took := time.Since(begun); took < 10*time.Second {
 			t.Errorf("%d rounds took %s", rounds, took)

@@ -37,7 +37,8 @@ func newServer() *Server {
 	})
 }
 
-// pipe is the server's end of a stream in memory. Responses wait in a queue of the given length, as in a client's window.
+// pipe is the server's end of a stream in memory. Responses wait in a queue of the given length, as in a client's
+// window.
 type pipe struct {
 	grpc.ServerStream
 	ctx       context.Context
@@ -65,7 +66,8 @@ func (p *pipe) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 	}
 }
 
-// client is a well-behaved Envoy: it answers what it gets and keeps what it was told. It must live in a synctest bubble.
+// client is a well-behaved Envoy: it answers what it gets and keeps what it was told. It must live in a synctest
+// bubble.
 type client struct {
 	t      *testing.T
 	pipe   *pipe
@@ -83,8 +85,12 @@ func dial(t *testing.T, s *Server, proxy string) *client { return dialWindow(t, 
 func dialWindow(t *testing.T, s *Server, proxy string, window int) *client {
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), proxyKey{}, proxy))
 	c := &client{
-		t: t, hangUp: cancel, ended: make(chan error, 1), has: map[string]map[string]string{}, absent: map[string][]string{}, refuse: map[string]string{},
-		pipe: &pipe{ctx: ctx, requests: make(chan *discoveryv3.DeltaDiscoveryRequest, 100), responses: make(chan *discoveryv3.DeltaDiscoveryResponse, window)},
+		t: t, hangUp: cancel, ended: make(chan error, 1), has: map[string]map[string]string{},
+		absent: map[string][]string{}, refuse: map[string]string{},
+		pipe: &pipe{
+			ctx: ctx, requests: make(chan *discoveryv3.DeltaDiscoveryRequest, 100),
+			responses: make(chan *discoveryv3.DeltaDiscoveryResponse, window),
+		},
 	}
 	for _, typ := range envoy.Types {
 		c.has[typ] = map[string]string{}
@@ -198,7 +204,9 @@ func (c *client) open() bool { synctest.Wait(); return len(c.ended) == 0 }
 
 // res is a resource of which the body counts.
 func res(typ, name, body string) *envoy.Resource {
-	return &envoy.Resource{Type: typ, Name: name, Version: "v" + strconv.Itoa(len(body)) + body[:min(len(body), 8)], Body: []byte(body)}
+	return &envoy.Resource{
+		Type: typ, Name: name, Version: "v" + strconv.Itoa(len(body)) + body[:min(len(body), 8)], Body: []byte(body),
+	}
 }
 
 // cluster subscribes to an endpoint set.

@@ -15,8 +15,8 @@ import (
 	"isthmus.dev/isthmus/internal/envoy"
 )
 
-// FuzzConverge plays whatever sequence of changes and requests the bytes spell. When all is quiet, the client must have what
-// is published, as far as it subscribed and did not refuse it; and the status must say so.
+// FuzzConverge plays whatever sequence of changes and requests the bytes spell. When all is quiet, the client must have
+// what is published, as far as it subscribed and did not refuse it; and the status must say so.
 func FuzzConverge(f *testing.F) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
@@ -28,7 +28,10 @@ func FuzzConverge(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			p := &play{t: t, server: newServer(), script: script[:min(len(script), 2000)], endpoints: map[string]*envoy.Resource{}}
+			p := &play{
+				t: t, server: newServer(), script: script[:min(len(script), 2000)],
+				endpoints: map[string]*envoy.Resource{},
+			}
 			p.connect()
 			for p.generation = 1; len(p.script) > 0; p.generation++ {
 				p.step()
@@ -239,7 +242,8 @@ func (p *play) compare(typ string, want map[string]*envoy.Resource) {
 func (p *play) compareStatus() {
 	for _, ts := range p.server.Status()[0].Types {
 		typ := typeURL(ts.Type)
-		bad := slices.ContainsFunc(slices.Collect(maps.Values(p.expected(typ))), func(r *envoy.Resource) bool { return string(r.Body) == "bad!" })
+		bad := slices.ContainsFunc(slices.Collect(maps.Values(p.expected(typ))),
+			func(r *envoy.Resource) bool { return string(r.Body) == "bad!" })
 		if bad != (ts.Nack != "") {
 			p.t.Errorf("%s: something refused is %t, the status says %q", ts.Type, bad, ts.Nack)
 		}

@@ -21,9 +21,10 @@ import (
 	"isthmus.dev/isthmus/internal/envoy"
 )
 
-// TestHostileClientsDelayNobody measures over real connections how long an endpoint change takes to 20 proxies, alone and
-// beside clients that do their worst. The attackers' own work is on the same processors, and so is whatever else runs, so
-// that only a standstill fails here; that each attack is held back is tested with a clock of its own, in attack_test.go.
+// TestHostileClientsDelayNobody measures over real connections how long an endpoint change takes to 20 proxies, alone
+// and beside clients that do their worst. The attackers' own work is on the same processors, and so is whatever else
+// runs, so that only a standstill fails here; that each attack is held back is tested with a clock of its own, in
+// attack_test.go.
 func TestHostileClientsDelayNobody(t *testing.T) {
 	w := newWire(t)
 	const good, rounds = 20, 30
@@ -79,7 +80,9 @@ func newWire(t *testing.T) *wire {
 	return w
 }
 
-func (w *wire) dial(ctx context.Context, proxy string) (discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, func(), error) {
+func (w *wire) dial(
+	ctx context.Context, proxy string,
+) (discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, func(), error) {
 	conn, err := grpc.NewClient(w.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, nil, err
@@ -146,7 +149,10 @@ func (w *wire) attack(t *testing.T) (stop func()) {
 	for name, deed := range map[string]func(discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) error{
 		"does not read": func(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) error {
 			s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.ListenerType})
-			s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.EndpointType, ResourceNamesSubscribe: []string{"x:80"}})
+			s.Send(&discoveryv3.DeltaDiscoveryRequest{
+				TypeUrl:                envoy.EndpointType,
+				ResourceNamesSubscribe: []string{"x:80"},
+			})
 			<-ctx.Done()
 			return ctx.Err()
 		},
@@ -156,7 +162,9 @@ func (w *wire) attack(t *testing.T) (stop func()) {
 				var r *discoveryv3.DeltaDiscoveryResponse
 				if r, err = s.Recv(); err == nil {
 					err = s.Send(&discoveryv3.DeltaDiscoveryRequest{
-						TypeUrl: r.TypeUrl, ResponseNonce: r.Nonce, ErrorDetail: &rpcstatus.Status{Message: strings.Repeat("no ", 10_000)}, ResourceNamesSubscribe: []string{"l1"},
+						TypeUrl: r.TypeUrl, ResponseNonce: r.Nonce,
+						ErrorDetail:            &rpcstatus.Status{Message: strings.Repeat("no ", 10_000)},
+						ResourceNamesSubscribe: []string{"l1"},
 					})
 				}
 			}
@@ -165,14 +173,20 @@ func (w *wire) attack(t *testing.T) (stop func()) {
 		"names a million": func(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) error {
 			err := error(nil)
 			for i := 0; err == nil; i++ {
-				err = s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.EndpointType, ResourceNamesSubscribe: invented(9000, 8+i)})
+				err = s.Send(&discoveryv3.DeltaDiscoveryRequest{
+					TypeUrl:                envoy.EndpointType,
+					ResourceNamesSubscribe: invented(9000, 8+i),
+				})
 			}
 			return err
 		},
 		"forges": func(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) error {
 			err := error(nil)
 			for i := 0; err == nil; i++ {
-				err = s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.Types[i%5], ResponseNonce: fmt.Sprint(i)})
+				err = s.Send(&discoveryv3.DeltaDiscoveryRequest{
+					TypeUrl:       envoy.Types[i%5],
+					ResponseNonce: fmt.Sprint(i),
+				})
 			}
 			return err
 		},

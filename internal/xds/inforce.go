@@ -67,8 +67,8 @@ func (s *Server) Settled(proxy string) bool {
 	return true
 }
 
-// acked says whether the client acknowledged all of one type up to a generation. One that has all its listeners and never
-// asked for the type has no use for it.
+// acked says whether the client acknowledged all of one type up to a generation. One that has all its listeners and
+// never asked for the type has no use for it.
 func (st *stream) acked(typ string, generation uint64) (bool, string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -21,12 +21,17 @@ func TestHolders(t *testing.T) {
 			c.begin()
 		}
 		synctest.Wait()
-		same(t, "before anything is answered", s.Holders(envoy.SecretType, roots), []Holder{{Proxy: "a", Connected: true}, {Proxy: "away"}, {Proxy: "none", Connected: true}})
+		same(t, "before anything is answered", s.Holders(envoy.SecretType, roots),
+			[]Holder{{Proxy: "a", Connected: true}, {Proxy: "away"}, {Proxy: "none", Connected: true}})
 		a.want(envoy.SecretType, roots)
 		a.quiet()
 		none.quiet()
 		synctest.Wait()
-		all := []Holder{{Proxy: "a", Connected: true, Acked: true}, {Proxy: "away"}, {Proxy: "none", Connected: true, Acked: true}}
+		all := []Holder{
+			{Proxy: "a", Connected: true, Acked: true},
+			{Proxy: "away"},
+			{Proxy: "none", Connected: true, Acked: true},
+		}
 		same(t, "one has it, one never asked for any", s.Holders(envoy.SecretType, roots), all)
 
 		s.Publish("a", 2, told(nil, secret("old and new"), listener("l", "1")))
@@ -36,7 +41,8 @@ func TestHolders(t *testing.T) {
 		a.refuse[roots] = "bad certificate"
 		a.answer(r)
 		synctest.Wait()
-		same(t, "refused", s.Holders(envoy.SecretType, roots)[0], Holder{Proxy: "a", Connected: true, Nack: "bad certificate"})
+		same(t, "refused", s.Holders(envoy.SecretType, roots)[0],
+			Holder{Proxy: "a", Connected: true, Nack: "bad certificate"})
 		delete(a.refuse, roots)
 		s.Publish("a", 3, told(nil, secret("old and new, mended"), listener("l", "1")))
 		a.quiet()

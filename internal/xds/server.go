@@ -2,7 +2,8 @@
 //
 // It is our own rather than go-control-plane's cache for four reasons: resources are marshalled once and shared by all
 // proxies; an endpoint change finds its subscribers by name and touches nobody else; versions are content hashes, so a
-// proxy that reconnects with what it has is sent nothing; and a refused resource is recorded and never sent again unchanged.
+// proxy that reconnects with what it has is sent nothing; and a refused resource is recorded and never sent again
+// unchanged.
 package xds
 
 import (
@@ -20,7 +21,8 @@ import (
 
 // Config of a Server.
 type Config struct {
-	// Identify names the proxy behind a stream, from its client certificate; what the proxy says of itself does not count.
+	// Identify names the proxy behind a stream, from its client certificate; what the proxy says of itself does not
+	// count.
 	Identify func(context.Context) (proxy string, err error)
 	// Refused is told whenever a proxy refuses something, with Envoy's own words. It must not block.
 	Refused func(proxy, reason string)
@@ -69,7 +71,10 @@ func New(cfg Config) *Server {
 
 // Publish sets what a proxy should have. Only differences are sent. Generation names the configuration in status.
 func (s *Server) Publish(name string, generation uint64, res *envoy.Resources) {
-	w := &wanted{generation: generation, byType: make(map[string]map[string]*envoy.Resource, len(res.ByType)), sets: make(map[string]bool, len(res.Sets))}
+	w := &wanted{
+		generation: generation, byType: make(map[string]map[string]*envoy.Resource, len(res.ByType)),
+		sets: make(map[string]bool, len(res.Sets)),
+	}
 	for typ, list := range res.ByType {
 		byName := make(map[string]*envoy.Resource, len(list))
 		for _, r := range list {
@@ -115,7 +120,8 @@ func (s *Server) Known() []string {
 	return names
 }
 
-// PublishEndpoints changes endpoint sets: nil removes one. The cost is in the number of subscribers of those sets alone.
+// PublishEndpoints changes endpoint sets: nil removes one. The cost is in the number of subscribers of those sets
+// alone.
 func (s *Server) PublishEndpoints(changed map[string]*envoy.Resource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,7 +142,9 @@ func (s *Server) PublishEndpoints(changed map[string]*envoy.Resource) {
 }
 
 // DeltaAggregatedResources serves one Envoy until it goes.
-func (s *Server) DeltaAggregatedResources(gs discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (s *Server) DeltaAggregatedResources(
+	gs discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
+) error {
 	name, err := s.cfg.Identify(gs.Context())
 	if err != nil {
 		return err
@@ -180,8 +188,8 @@ func (s *Server) leave(name string, st *stream) {
 	}
 }
 
-// index keeps who is to be woken for which endpoint sets: those that a stream asked for and its proxy may see. Names that
-// are only asked for cost nobody but who asks. It must be called with mu held.
+// index keeps who is to be woken for which endpoint sets: those that a stream asked for and its proxy may see. Names
+// that are only asked for cost nobody but who asks. It must be called with mu held.
 func (s *Server) index(st *stream, want *wanted, asked map[string]struct{}) {
 	for set := range want.sets {
 		_, ask := asked[set]
@@ -223,8 +231,8 @@ func (s *Server) told(proxy string) (n int) {
 	return n
 }
 
-// current is what a proxy should have now: its own resources, and the endpoint sets it may see among those asked for. From
-// then on a change of these wakes the stream. anew says that what is asked for has changed.
+// current is what a proxy should have now: its own resources, and the endpoint sets it may see among those asked for.
+// From then on a change of these wakes the stream. anew says that what is asked for has changed.
 func (s *Server) current(st *stream, asked map[string]struct{}, anew bool) (*wanted, map[string]*envoy.Resource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -50,7 +50,8 @@ func (st *stream) settled(typ string, ts *typeState, generation uint64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	s := st.status[typ]
-	s.resources, s.sent, s.nack = len(ts.sent), generation, ts.reasons() // it may have unsubscribed from what it refused
+	// it may have unsubscribed from what it refused
+	s.resources, s.sent, s.nack = len(ts.sent), generation, ts.reasons()
 	if s.nack == "" {
 		s.acked = generation
 		if s.ackedAt.IsZero() {
@@ -60,9 +61,9 @@ func (st *stream) settled(typ string, ts *typeState, generation uint64) {
 	st.status[typ] = s
 }
 
-// answered records an acknowledgement or a refusal. A refused version is not sent again: the next one is. A refusal stands
-// until what was refused is replaced: that Envoy takes other resources of the type does not mend it. It returns the
-// reason of a refusal.
+// answered records an acknowledgement or a refusal. A refused version is not sent again: the next one is. A refusal
+// stands until what was refused is replaced: that Envoy takes other resources of the type does not mend it. It returns
+// the reason of a refusal.
 func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) (reason string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -74,7 +75,8 @@ func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) 
 		reason = shorten(r.ErrorDetail.Message)
 		ts.refuse(reason)
 		if !strings.Contains(s.nack, reason) { // it may go on and on
-			st.server.cfg.Log.Error("proxy refused configuration", "proxy", st.proxy, "type", ShortType(r.TypeUrl), "generation", ts.inFlight, "reason", reason)
+			st.server.cfg.Log.Error("proxy refused configuration", "proxy", st.proxy, "type", ShortType(r.TypeUrl),
+				"generation", ts.inFlight, "reason", reason)
 		}
 	}
 	s.nack = ts.reasons()
@@ -181,14 +183,16 @@ func (st *stream) report(name string) ProxyStatus {
 	for _, typ := range envoy.Types {
 		if s, ok := st.status[typ]; ok {
 			out.Types = append(out.Types, TypeStatus{
-				Type: ShortType(typ), Resources: s.resources, Sent: s.sent, Acked: s.acked, SentAt: s.sentAt, AckedAt: s.ackedAt, Nack: s.nack,
+				Type: ShortType(typ), Resources: s.resources, Sent: s.sent, Acked: s.acked, SentAt: s.sentAt,
+				AckedAt: s.ackedAt, Nack: s.nack,
 			})
 		}
 	}
 	return out
 }
 
-// Resources are what a proxy should have now, for display: its own in the order of envoy.Types, endpoint sets among them.
+// Resources are what a proxy should have now, for display: its own in the order of envoy.Types, endpoint sets among
+// them.
 func (s *Server) Resources(name string) []*envoy.Resource {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -57,8 +57,8 @@ type stream struct {
 	since  time.Time
 	types  map[string]*typeState
 	anew   bool // endpoint sets were asked for or given up since the last push
-	// owed are the endpoint sets that clusters wait for which were sent before the client said which sets it has. It says so in the
-	// first request for endpoints, which comes after that for clusters when it connects again.
+	// owed are the endpoint sets that clusters wait for which were sent before the client said which sets it has. It
+	// says so in the first request for endpoints, which comes after that for clusters when it connects again.
 	owed map[string]struct{}
 
 	// guarded by server.mu:
@@ -84,15 +84,22 @@ type typeState struct {
 	refused    map[string]string // reason by name of what the client refused, until that is replaced
 }
 
-func newStream(s *Server, proxy string, gs discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer, cancel context.CancelCauseFunc) *stream {
+func newStream(
+	s *Server, proxy string, gs discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
+	cancel context.CancelCauseFunc,
+) *stream {
 	st := &stream{
 		server: s, proxy: proxy, grpc: gs, cancel: cancel, awake: make(chan struct{}, 1), since: s.cfg.Now(),
-		out:   make(chan *discoveryv3.DeltaDiscoveryResponse, len(envoy.Types)), // one response a type is under way at most
+		// one response a type is under way at most
+		out:   make(chan *discoveryv3.DeltaDiscoveryResponse, len(envoy.Types)),
 		types: make(map[string]*typeState, len(envoy.Types)), status: map[string]typeStatus{},
 		indexed: map[string]struct{}{}, owed: map[string]struct{}{},
 	}
 	for _, t := range envoy.Types {
-		st.types[t] = &typeState{subscribed: map[string]struct{}{}, sent: map[string]string{}, missing: map[string]bool{}, refused: map[string]string{}}
+		st.types[t] = &typeState{
+			subscribed: map[string]struct{}{}, sent: map[string]string{}, missing: map[string]bool{},
+			refused: map[string]string{},
+		}
 	}
 	return st
 }
@@ -152,7 +159,9 @@ func (st *stream) ended(cause error) error {
 }
 
 // receive hands requests over, no faster than requestRate.
-func (st *stream) receive(ctx context.Context, requests chan<- *discoveryv3.DeltaDiscoveryRequest, gone chan<- struct{}) {
+func (st *stream) receive(
+	ctx context.Context, requests chan<- *discoveryv3.DeltaDiscoveryRequest, gone chan<- struct{},
+) {
 	limit := rate.NewLimiter(requestRate, requestBurst)
 	for {
 		r, err := st.grpc.Recv()
@@ -218,7 +227,8 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 		}
 		ts.greeted = len(r.InitialResourceVersions) > 0
 		// A first request without names subscribes to everything (xDS: wildcard, legacy form).
-		ts.wildcard = len(r.ResourceNamesSubscribe) == 0 && (r.TypeUrl == envoy.ClusterType || r.TypeUrl == envoy.ListenerType)
+		ts.wildcard = len(r.ResourceNamesSubscribe) == 0 &&
+			(r.TypeUrl == envoy.ClusterType || r.TypeUrl == envoy.ListenerType)
 	}
 	for _, name := range r.ResourceNamesSubscribe {
 		if name == "*" {
@@ -253,11 +263,13 @@ func (st *stream) bounded(ts *typeState, r *discoveryv3.DeltaDiscoveryRequest, f
 		return status.Errorf(codes.ResourceExhausted, "more than %d names of type %s", maxNames, ShortType(r.TypeUrl))
 	}
 	if first && len(r.InitialResourceVersions) > maxHeld {
-		return status.Errorf(codes.ResourceExhausted, "more than %d resources of type %s", maxHeld, ShortType(r.TypeUrl))
+		return status.Errorf(codes.ResourceExhausted, "more than %d resources of type %s",
+			maxHeld, ShortType(r.TypeUrl))
 	}
 	for _, name := range r.ResourceNamesSubscribe {
 		if len(name) > maxName {
-			return status.Errorf(codes.InvalidArgument, "a name of type %s has %d bytes, more than %d", ShortType(r.TypeUrl), len(name), maxName)
+			return status.Errorf(codes.InvalidArgument, "a name of type %s has %d bytes, more than %d",
+				ShortType(r.TypeUrl), len(name), maxName)
 		}
 	}
 	return nil
@@ -290,7 +302,9 @@ func (st *stream) clustersUnsettled() bool {
 	return st.types[envoy.ClusterType].answer != "" || st.types[envoy.EndpointType].answer != ""
 }
 
-func (st *stream) pushType(ctx context.Context, typ string, generation uint64, available map[string]*envoy.Resource) error {
+func (st *stream) pushType(
+	ctx context.Context, typ string, generation uint64, available map[string]*envoy.Resource,
+) error {
 	ts := st.types[typ]
 	if !ts.known || ts.answer != "" {
 		return nil
@@ -310,7 +324,8 @@ func (st *stream) pushType(ctx context.Context, typ string, generation uint64, a
 // removeClusters takes clusters away once no listener or route that Envoy has refers to them any more.
 func (st *stream) removeClusters(ctx context.Context, want *wanted) error {
 	ts := st.types[envoy.ClusterType]
-	if !ts.known || ts.answer != "" || st.types[envoy.ListenerType].answer != "" || st.types[envoy.RouteType].answer != "" {
+	if !ts.known || ts.answer != "" || st.types[envoy.ListenerType].answer != "" ||
+		st.types[envoy.RouteType].answer != "" {
 		return nil
 	}
 	d := difference(ts, want.byType[envoy.ClusterType])
@@ -322,9 +337,11 @@ func (st *stream) removeClusters(ctx context.Context, want *wanted) error {
 
 func (st *stream) send(ctx context.Context, typ string, ts *typeState, generation uint64, d delta) error {
 	st.nonce++
-	ts.answer, ts.inFlight, ts.more, ts.flight = strconv.FormatUint(st.nonce, 36), generation, false, slices.Clone(d.removed)
+	ts.answer, ts.inFlight, ts.more, ts.flight = strconv.FormatUint(st.nonce, 36), generation, false,
+		slices.Clone(d.removed)
 	resp := &discoveryv3.DeltaDiscoveryResponse{
-		TypeUrl: typ, Nonce: ts.answer, RemovedResources: d.removed, SystemVersionInfo: strconv.FormatUint(generation, 10),
+		TypeUrl: typ, Nonce: ts.answer, RemovedResources: d.removed,
+		SystemVersionInfo: strconv.FormatUint(generation, 10),
 	}
 	size := 0
 	for _, r := range d.changed {
@@ -336,7 +353,8 @@ func (st *stream) send(ctx context.Context, typ string, ts *typeState, generatio
 			Name: r.Name, Version: r.Version, Resource: &anypb.Any{TypeUrl: r.Type, Value: r.Body},
 		})
 		if r.Set != "" {
-			// A new or changed cluster waits for its endpoints. Envoy does not ask again for a set that another cluster uses.
+			// A new or changed cluster waits for its endpoints. Envoy does not ask again for a set that another cluster
+			// uses.
 			eps := st.types[envoy.EndpointType]
 			delete(eps.sent, r.Set)
 			if !eps.known {

@@ -25,7 +25,8 @@ func same[T any](t *testing.T, what string, got, want T) {
 func TestWildcardGetsEverythingInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
-		s.Publish("a", 1, told([]string{"x"}, cluster("c1", "1", "x:80"), cluster("c2", "1", ""), listener("l1", "1"), res(envoy.RouteType, "r1", "1")))
+		s.Publish("a", 1, told([]string{"x"}, cluster("c1", "1", "x:80"), cluster("c2", "1", ""), listener("l1", "1"),
+			res(envoy.RouteType, "r1", "1")))
 		s.PublishEndpoints(endpoints("x:80", "1"))
 		c := dial(t, s, "a")
 		c.begin()
@@ -78,7 +79,8 @@ func TestMissingNameBesideAWildcard(t *testing.T) {
 func TestReconnectWithTheSameSendsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
-		s.Publish("a", 1, told([]string{"x"}, cluster("c1", "1", "x:80"), cluster("c2", "1", ""), listener("l1", "1"), res(envoy.RouteType, "r1", "1")))
+		s.Publish("a", 1, told([]string{"x"}, cluster("c1", "1", "x:80"), cluster("c2", "1", ""), listener("l1", "1"),
+			res(envoy.RouteType, "r1", "1")))
 		s.PublishEndpoints(endpoints("x:80", "1"))
 		c := dial(t, s, "a")
 		c.begin()
@@ -95,7 +97,8 @@ func TestReconnectWithTheSameSendsNothing(t *testing.T) {
 		}
 		again.hangUp()
 		synctest.Wait()
-		s.Publish("a", 2, told([]string{"x"}, cluster("c1", "1", "x:80"), cluster("c3", "1", ""), listener("l1", "22"), res(envoy.RouteType, "r1", "1")))
+		s.Publish("a", 2, told([]string{"x"}, cluster("c1", "1", "x:80"), cluster("c3", "1", ""), listener("l1", "22"),
+			res(envoy.RouteType, "r1", "1")))
 		same(t, "changed while away", again.resume(s, "a").quiet(), []string{"CDS +c3", "LDS +l1", "CDS -c2"})
 	})
 }
@@ -140,7 +143,8 @@ func TestClustersGoLast(t *testing.T) {
 		}
 		c.answer(add)
 		l, r := c.next(), c.next()
-		same(t, "then listeners and routes", []string{ShortType(l.TypeUrl), ShortType(r.TypeUrl)}, []string{"LDS", "RDS"})
+		same(t, "then listeners and routes", []string{ShortType(l.TypeUrl), ShortType(r.TypeUrl)},
+			[]string{"LDS", "RDS"})
 		c.answer(l)
 		if x := c.next(); x != nil {
 			t.Fatalf("%s was sent before the routes were answered", ShortType(x.TypeUrl))
@@ -189,7 +193,8 @@ func TestChangedClusterGetsItsEndpointsAgain(t *testing.T) {
 	})
 }
 
-// An Envoy that connects again asks for clusters first. What it has then does not keep a new cluster from its endpoints.
+// An Envoy that connects again asks for clusters first. What it has then does not keep a new cluster from its
+// endpoints.
 func TestNewClusterGetsItsEndpointsOnAnotherStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
@@ -202,16 +207,21 @@ func TestNewClusterGetsItsEndpointsOnAnotherStream(t *testing.T) {
 		c.hangUp()
 		s.Publish("a", 2, told([]string{"x"}, cluster("c1", "1", "x:80"), cluster("c2", "1", "x:80")))
 		n := dial(t, s, "a")
-		n.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.ClusterType, InitialResourceVersions: maps.Clone(c.has[envoy.ClusterType])})
+		n.send(&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl:                 envoy.ClusterType,
+			InitialResourceVersions: maps.Clone(c.has[envoy.ClusterType]),
+		})
 		cds := n.next() // before Envoy has said which sets it has
 		n.send(&discoveryv3.DeltaDiscoveryRequest{
-			TypeUrl: envoy.EndpointType, InitialResourceVersions: maps.Clone(c.has[envoy.EndpointType]), ResourceNamesSubscribe: []string{"x:80"},
+			TypeUrl: envoy.EndpointType, InitialResourceVersions: maps.Clone(c.has[envoy.EndpointType]),
+			ResourceNamesSubscribe: []string{"x:80"},
 		})
 		n.answer(cds)
 		same(t, "on the new stream", n.quiet(), []string{"CDS +c2", "EDS +x:80"})
 		n.want(envoy.ListenerType)
 		n.quiet()
-		s.Publish("a", 3, told([]string{"x"}, cluster("c1", "1", "x:80"), cluster("c2", "1", "x:80"), cluster("c3", "1", "x:80")))
+		s.Publish("a", 3, told([]string{"x"}, cluster("c1", "1", "x:80"), cluster("c2", "1", "x:80"),
+			cluster("c3", "1", "x:80")))
 		same(t, "later", n.quiet(), []string{"CDS +c3", "EDS +x:80"})
 	})
 }
@@ -271,7 +281,8 @@ func TestStatusSettles(t *testing.T) {
 		c.want(envoy.EndpointType, "x:80")
 		c.want(envoy.SecretType, "bundle/x")
 		for g := uint64(1); g <= 5; g++ {
-			s.Publish("a", g, told([]string{"x"}, cluster("c1", "1", "x:80"), listener("l1", string(rune('0'+g))), res(envoy.RouteType, "r1", "1")))
+			s.Publish("a", g, told([]string{"x"}, cluster("c1", "1", "x:80"), listener("l1", string(rune('0'+g))),
+				res(envoy.RouteType, "r1", "1")))
 			s.PublishEndpoints(endpoints("x:80", string(rune('0'+g))))
 			c.quiet()
 			st := s.Status()[0]
@@ -390,7 +401,8 @@ func TestLargeConfigurationComesInParts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
 		big := string(make([]byte, 1<<20))
-		s.Publish("a", 1, told(nil, cluster("c1", big, ""), cluster("c2", big, ""), cluster("c3", big, ""), listener("l1", "1")))
+		s.Publish("a", 1, told(nil, cluster("c1", big, ""), cluster("c2", big, ""), cluster("c3", big, ""),
+			listener("l1", "1")))
 		c := dial(t, s, "a")
 		c.begin()
 		first := c.next()

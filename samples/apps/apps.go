@@ -30,9 +30,17 @@ var programs = map[string]func(context.Context, settings) error{
 	"payments": func(ctx context.Context, s settings) error {
 		return serveHTTP(ctx, s.listen, NewPayments(s.servedBy, s.tokens))
 	},
-	"tokens":     func(ctx context.Context, s settings) error { return serveTokens(ctx, s.listen) },
-	"catalogue":  func(ctx context.Context, s settings) error { return serveHTTP(ctx, s.listen, NewCatalogue(s.servedBy)) },
-	"orders":     func(ctx context.Context, s settings) error { return serveHTTP(ctx, s.listen, NewOrders(s.servedBy)) },
+	"tokens": func(ctx context.Context, s settings) error { return serveTokens(ctx, s.listen) },
+	"catalogue": func(ctx context.Context,
+		s settings,
+	) error {
+		return serveHTTP(ctx, s.listen, NewCatalogue(s.servedBy))
+	},
+	"orders": func(ctx context.Context,
+		s settings,
+	) error {
+		return serveHTTP(ctx, s.listen, NewOrders(s.servedBy))
+	},
 	"storefront": runStorefront,
 }
 
@@ -83,7 +91,9 @@ func serveHTTP(ctx context.Context, listen string, h http.Handler) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", listen, err)
 	}
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx },
+	}
 	stop := context.AfterFunc(ctx, func() {
 		end, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

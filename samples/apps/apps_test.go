@@ -46,7 +46,8 @@ func TestCheckoutNamesWhoRefused(t *testing.T) {
 	shop := httptest.NewServer(NewStorefront("s", shut.URL, catalogue.URL, shut.URL))
 	t.Cleanup(shop.Close)
 	status, body := post(t, shop.URL+"/checkout", `{"item":"tea","card":"4111111111111111"}`)
-	if status != 502 || !strings.Contains(body, "payments: ") || !strings.Contains(body, "403 Forbidden: not an allowed caller") {
+	if status != 502 || !strings.Contains(body, "payments: ") ||
+		!strings.Contains(body, "403 Forbidden: not an allowed caller") {
 		t.Fatalf("got %d %s", status, body)
 	}
 }

@@ -37,7 +37,8 @@ type Payments struct {
 	order   []string
 }
 
-// NewPayments builds the payments service. With a token vault it trades each card for a token before it does anything else.
+// NewPayments builds the payments service. With a token vault it trades each card for a token before it does anything
+// else.
 func NewPayments(servedBy, tokens string) *Payments {
 	p := &Payments{servedBy: servedBy, tokens: tokens, charges: map[string]Charge{}}
 	mux := http.NewServeMux()

@@ -18,7 +18,8 @@ import (
 // Banner is what the token vault says first, before the client says anything.
 const Banner = "TOKENS 1.0 ready"
 
-// serveTokens answers one line per line: "TOKENISE <digits>" with "OK <token>", "QUIT" with "BYE", all else with "ERR <why>".
+// serveTokens answers one line per line: "TOKENISE <digits>" with "OK <token>", "QUIT" with "BYE", all else with "ERR
+// <why>".
 func serveTokens(ctx context.Context, listen string) error {
 	ln, err := net.Listen("tcp", listen)
 	if err != nil {

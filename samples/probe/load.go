@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// load sends requests until ctx ends. Anything but an answer below 400 is a failure, except what the end itself cut off.
+// load sends requests until ctx ends. Anything but an answer below 400 is a failure, except what the end itself cut
+// off.
 func load(ctx context.Context, l Load) Result {
 	start := time.Now()
 	var (
@@ -46,5 +47,7 @@ func (sum *Result) add(r Result, phase string) {
 		sum.ServedBy[r.Headers["served-by"]]++
 		return
 	}
-	sum.fail(Failure{Time: began, Took: r.Elapsed, Phase: phase, Error: fmt.Sprintf("%d %s%.120s", r.Status, r.Error, r.Body)})
+	sum.fail(Failure{
+		Time: began, Took: r.Elapsed, Phase: phase, Error: fmt.Sprintf("%d %s%.120s", r.Status, r.Error, r.Body),
+	})
 }

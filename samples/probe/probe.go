@@ -57,7 +57,8 @@ type Load struct {
 	Pause   time.Duration `json:"pause"`
 }
 
-// Chat is one message after another on one WebSocket, each with its answer. One that ends is a failure, and opened again.
+// Chat is one message after another on one WebSocket, each with its answer. One that ends is a failure, and opened
+// again.
 type Chat struct {
 	URL     string        `json:"url"`
 	Send    string        `json:"send"`
@@ -236,7 +237,9 @@ func watch(ctx context.Context, h HTTP, write func(Result) error) error {
 	defer resp.Body.Close()
 	first := make([]byte, 256)
 	n, err := resp.Body.Read(first)
-	r := Result{Began: true, Status: resp.StatusCode, Headers: flat(resp.Header), Body: string(first[:n]), Time: time.Now()}
+	r := Result{
+		Began: true, Status: resp.StatusCode, Headers: flat(resp.Header), Body: string(first[:n]), Time: time.Now(),
+	}
 	if err := write(r); err != nil {
 		return err
 	}

@@ -37,7 +37,8 @@ func TestHTTP(t *testing.T) {
 		fmt.Fprint(w, r.Method, " ", r.Header.Get("X-Forged"))
 	}))
 	t.Cleanup(srv.Close)
-	r := try(t, strings.NewReader(`{"http":{"method":"DELETE","url":"`+srv.URL+`","headers":{"x-forged":"yes"},"timeout":3000000000}}`))[0]
+	r := try(t, strings.NewReader(`{"http":{"method":"DELETE","url":"`+srv.URL+
+		`","headers":{"x-forged":"yes"},"timeout":3000000000}}`))[0]
 	if r.Status != 403 || r.Body != "DELETE yes" || r.Headers["served-by"] != "me" || r.Error != "" {
 		t.Fatalf("%+v", r)
 	}
@@ -74,7 +75,8 @@ func TestWatchSaysWhenTheAnswerWasCut(t *testing.T) {
 	defer end.Close()
 	go io.WriteString(end, `{"watch":{"method":"GET","url":"`+srv.URL+`","timeout":0}}`+"\n")
 	rs := try(t, in)
-	if len(rs) != 2 || !rs[0].Began || rs[0].Body != "tick\n" || rs[1].Error != "unexpected EOF" || rs[1].Elapsed < 100*time.Millisecond {
+	if len(rs) != 2 || !rs[0].Began || rs[0].Body != "tick\n" || rs[1].Error != "unexpected EOF" ||
+		rs[1].Elapsed < 100*time.Millisecond {
 		t.Fatalf("%+v", rs)
 	}
 }
@@ -91,12 +93,14 @@ func TestLoadCountsEveryRequest(t *testing.T) {
 	t.Cleanup(srv.Close)
 	in, end := io.Pipe()
 	go func() {
-		io.WriteString(end, `{"load":{"method":"GET","url":"`+srv.URL+`","timeout":1000000000,"workers":1,"pause":10000000}}`+"\n")
+		io.WriteString(end, `{"load":{"method":"GET","url":"`+srv.URL+
+			`","timeout":1000000000,"workers":1,"pause":10000000}}`+"\n")
 		time.Sleep(300 * time.Millisecond)
 		end.Close()
 	}()
 	r := try(t, in)[0]
-	if r.Failures != 1 || !strings.Contains(r.FirstFailure(), " s, answer on a kept connection: 503 no peer") || r.Requests < 5 || r.ServedBy["me"] != r.Requests-1 {
+	if r.Failures != 1 || !strings.Contains(r.FirstFailure(), " s, answer on a kept connection: 503 no peer") ||
+		r.Requests < 5 || r.ServedBy["me"] != r.Requests-1 {
 		t.Fatalf("%+v", r)
 	}
 }

@@ -134,7 +134,8 @@ func (l *Lab) left() (record, error) {
 	case err == nil && old.Prefix == l.cfg.Prefix:
 		return old, nil
 	case err == nil:
-		return record{}, fmt.Errorf("%s belongs to a demo with other names (%s): choose another run directory", l.cfg.Dir, old.Prefix)
+		return record{}, fmt.Errorf("%s belongs to a demo with other names (%s): choose another run directory",
+			l.cfg.Dir, old.Prefix)
 	case !errors.Is(err, os.ErrNotExist):
 		return record{}, fmt.Errorf("%w: if no demo runs, remove %s and try again", err, l.cfg.Dir)
 	}
@@ -143,7 +144,8 @@ func (l *Lab) left() (record, error) {
 		return record{}, fmt.Errorf("look into %s: %w", l.cfg.Dir, err)
 	}
 	if len(entries) > 0 {
-		return record{}, fmt.Errorf("%s is not empty and was not made by this command: choose another run directory", l.cfg.Dir)
+		return record{}, fmt.Errorf("%s is not empty and was not made by this command: choose another run directory",
+			l.cfg.Dir)
 	}
 	return record{}, nil
 }

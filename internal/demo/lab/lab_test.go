@@ -21,9 +21,18 @@ func small(prefix string) Network {
 			{Namespace: prefix + "-two", Address: net("10.99.2.1/24")},
 		},
 		Attachments: []Attachment{
-			{Namespace: prefix + "-a", Device: "eth0", Address: net("10.99.1.11/24"), Bridge: prefix + "-one", Port: "v-a", Via: netip.MustParseAddr("10.99.1.1")},
-			{Namespace: prefix + "-b", Device: "eth0", Address: net("10.99.1.12/24"), Bridge: prefix + "-one", Port: "v-b"},
-			{Namespace: prefix + "-c", Device: "eth0", Address: net("10.99.2.11/24"), Bridge: prefix + "-two", Port: "v-c"},
+			{
+				Namespace: prefix + "-a", Device: "eth0", Address: net("10.99.1.11/24"), Bridge: prefix + "-one",
+				Port: "v-a", Via: netip.MustParseAddr("10.99.1.1"),
+			},
+			{
+				Namespace: prefix + "-b", Device: "eth0", Address: net("10.99.1.12/24"), Bridge: prefix + "-one",
+				Port: "v-b",
+			},
+			{
+				Namespace: prefix + "-c", Device: "eth0", Address: net("10.99.2.11/24"), Bridge: prefix + "-two",
+				Port: "v-c",
+			},
 		},
 	}
 }
@@ -57,7 +66,10 @@ func open(t *testing.T, cfg Config) *Lab {
 func run(t *testing.T, l *Lab, namespace, resolv, line string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	err := l.Run(Command{Name: "run", Namespace: namespace, Resolv: resolv, Path: "/bin/sh", Args: []string{"-c", line + " 2>&1"}, Stdout: &out})
+	err := l.Run(Command{
+		Name: "run", Namespace: namespace, Resolv: resolv, Path: "/bin/sh", Args: []string{"-c", line + " 2>&1"},
+		Stdout: &out,
+	})
 	return strings.TrimSpace(out.String()), err
 }
 
@@ -65,7 +77,9 @@ func TestTrafficStaysInItsSubnet(t *testing.T) {
 	const prefix = "isthmus-t-net"
 	l := open(t, config(t, prefix))
 	server := "python3 -u -m http.server 8080 --bind 10.99.1.12 --directory /proc/self/task"
-	if _, err := l.Start(Command{Name: "b", Namespace: prefix + "-b", Path: "/bin/sh", Args: []string{"-c", "exec " + server}}); err != nil {
+	if _, err := l.Start(Command{
+		Name: "b", Namespace: prefix + "-b", Path: "/bin/sh", Args: []string{"-c", "exec " + server},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	get := "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do curl -s -o /dev/null -m 2 -w '%{http_code} ' http://10.99.1.12:8080/ && exit 0; sleep 0.1; done; exit 1"
@@ -153,7 +167,10 @@ func TestLeftoversOfACrashAreRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Join(removed, "\n")
-	for _, want := range []string{"(sleep 4711)", "network namespace isthmus-t-crash-one", "network namespace isthmus-t-crash-c"} {
+	for _, want := range []string{
+		"(sleep 4711)", "network namespace isthmus-t-crash-one",
+		"network namespace isthmus-t-crash-c",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not among what was removed:\n%s", want, text)
 		}
@@ -203,7 +220,10 @@ func TestAReusedProcessIDIsLeftAlone(t *testing.T) {
 func TestStopAndKill(t *testing.T) {
 	const prefix = "isthmus-t-stop"
 	l := open(t, config(t, prefix))
-	stubborn, err := l.Start(Command{Name: "stubborn", Namespace: prefix + "-a", Path: "/bin/sh", Args: []string{"-c", "trap '' TERM; echo said >&2; while :; do sleep 0.05; done"}})
+	stubborn, err := l.Start(Command{
+		Name: "stubborn", Namespace: prefix + "-a", Path: "/bin/sh",
+		Args: []string{"-c", "trap '' TERM; echo said >&2; while :; do sleep 0.05; done"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,8 +55,9 @@ func createNetns(name string) error {
 			return fmt.Errorf("make network namespace %s: %w", name, err)
 		}
 		defer h.Close()
-		// A new namespace may inherit the host's forwarding; here only gateways pass anything on, and they do it by TLS.
-		// IPv6 stays on the loopback, and on devices that are given an address: duplicate address detection costs seconds.
+		// A new namespace may inherit the host's forwarding; here only gateways pass anything on, and they do it by
+		// TLS. IPv6 stays on the loopback, and on devices that are given an address: duplicate address detection costs
+		// seconds.
 		for path, value := range map[string]string{
 			"/proc/sys/net/ipv4/ip_forward":                  "0",
 			"/proc/sys/net/ipv6/conf/all/forwarding":         "0",
@@ -76,7 +77,8 @@ func createNetns(name string) error {
 // deleteNetns removes the name; the namespace goes with its last process.
 func deleteNetns(name string) error {
 	path := NetnsPath(name)
-	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) &&
+		!errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

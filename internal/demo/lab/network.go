@@ -132,7 +132,8 @@ func (a Attachment) build() error {
 	})
 }
 
-// Cut takes a device of a namespace down, or brings it up again: what is on the other side hears nothing, and is told nothing.
+// Cut takes a device of a namespace down, or brings it up again: what is on the other side hears nothing, and is told
+// nothing.
 func Cut(namespace, device string, cut bool) error {
 	return withHandle(namespace, func(h *netlink.Handle) error {
 		link, err := h.LinkByName(device)

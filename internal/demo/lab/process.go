@@ -63,8 +63,9 @@ func (l *Lab) run(c Command) (*Process, error) {
 	cmd := exec.Command(c.Path, c.Args...)
 	cmd.Env = append(os.Environ(), c.Env...)
 	cmd.Stdin, cmd.Stdout = c.Stdin, c.Stdout
-	// A session of its own, so that Ctrl-C reaches this process alone and the end comes in order; and so that on a busy machine
-	// the scheduler gives each the same share, as it does to Envoys of agents, which have theirs (sched(7), autogroup).
+	// A session of its own, so that Ctrl-C reaches this process alone and the end comes in order; and so that on a busy
+	// machine the scheduler gives each the same share, as it does to Envoys of agents, which have theirs (sched(7),
+	// autogroup).
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	p := &Process{cmd: cmd, log: l.LogFile(c.Name), done: make(chan struct{})}
 	if err := os.MkdirAll(filepath.Dir(p.log), 0o700); err != nil {

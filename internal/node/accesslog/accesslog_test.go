@@ -57,66 +57,235 @@ func TestVerdicts(t *testing.T) {
 		entry Entry
 		want  string // verdict, class and reason
 	}{
-		{"allowed", fromHTTP("ingress", httpLine(t, `{"commonProperties":{`+peerTag+`},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)), "allowed  "},
-		{"the application's own 403", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"via_upstream"}}`)), "allowed  "},
-		{"the application's own 503", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":503,"responseCodeDetails":"via_upstream"}}`)), "allowed  "},
-		{"the client left", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"downstreamConnectionTermination":true}},"response":{"responseCode":0,"responseCodeDetails":"downstream_remote_disconnect"}}`)), "failed client-left the client closed its side before the answer"},
-		{"the client left amid the answer", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"downstreamConnectionTermination":true}},"response":{"responseCode":200,"responseCodeDetails":"downstream_remote_disconnect"}}`)), "allowed  "},
-		{"the client left, at a gateway", fromHTTP("egress", httpLine(t, `{"commonProperties":{"responseFlags":{"downstreamConnectionTermination":true}},"response":{"responseCode":0,"responseCodeDetails":"downstream_remote_disconnect"}}`)), "allowed  "},
-		{"the client left while it was tried", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"downstreamConnectionTermination":true}},"response":{"responseCode":503,"responseCodeDetails":"downstream_remote_disconnect"}}`)), "allowed  "},
-		{"policy", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied policy-none no policy allows it"},
-		{"policy, gRPC", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":200,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied policy-none no policy allows it"},
-		{"import", fromHTTP("egress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied import-callers the FederatedImport does not list the caller"},
-		{"export", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied export-rules no rule of the FederatedExport allows it"},
-		{"deny policy", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[default/deny#0]"}}`)), "denied policy-deny policy default/deny#0 denies it"},
-		{"closed", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[closed-by-AuthorizationPolicy-default/deny#0]"}}`)), "denied policy-closed closed: AuthorizationPolicy-default/deny is written and not in force"},
-		{"our own answer", fromHTTP("outbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied unlisted no service there lists the caller"},
-		{"nobody serves the import", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"customTags":{"absent":"nobody serves this import now: peer cards is suspended"}},"response":{"responseCode":503,"responseCodeDetails":"direct_response"}}`)), "failed no-source nobody serves this import now: peer cards is suspended"},
-		{"nobody serves the raw import", fromTCP("outbound", tcpLine(t, `{"commonProperties":{"customTags":{"absent":"nobody serves this import now: peer cards is suspended"}}}`)), "failed no-source nobody serves this import now: peer cards is suspended"},
-		{"somebody does", fromTCP("outbound", tcpLine(t, `{"commonProperties":{"customTags":{"absent":"-"},"responseFlags":{"upstreamConnectionFailure":true}}}`)), "failed unreachable the endpoint could not be reached"},
-		{"no longer listed", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"noClusterFound":true}},"response":{"responseCode":403,"responseCodeDetails":"cluster_not_found"}}`)), "denied unlisted no service there lists the caller"},
-		{"plaintext", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)), "denied plaintext not mutual TLS, or not a port of this workload"},
-		{"no such path", fromHTTP("ingress", httpLine(t, `{"response":{"responseCode":404,"responseCodeDetails":"route_not_found"}}`)), "denied not-offered no such host, path or method is offered"},
-		{"path", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/path-hygiene]"}}`)), "malformed path the path means different things to different servers"},
-		{"host", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/host-hygiene]"}}`)), "malformed host the Host means different hosts to different servers"},
-		{"rubbish", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"path_normalization_failed"}}`)), "malformed malformed path_normalization_failed"},
-		{"too large", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"downstreamProtocolError":true}},"response":{"responseCode":431,"responseCodeDetails":"http1.headers_too_large"}}`)), "malformed too-large http1.headers_too_large"},
-		{"protocol", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"downstreamProtocolError":true}},"response":{"responseCode":400,"responseCodeDetails":"http1.codec_error"}}`)), "malformed protocol http1.codec_error"},
-		{"HTTP/1.0", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":426,"responseCodeDetails":"low_version"}}`)), "malformed malformed low_version"},
-		{"upgrade", fromHTTP("outbound", httpLine(t, `{"response":{"responseCode":501,"responseCodeDetails":"upgrade_failed"}}`)), "malformed upgrade requests may not change to this protocol here"},
-		{"no endpoint", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"noHealthyUpstream":true}},"response":{"responseCode":503,"responseCodeDetails":"no_healthy_upstream"}}`)), "failed no-endpoint no endpoint is ready"},
-		{"no gateway of the peer", fromHTTP("egress", httpLine(t, `{"commonProperties":{"responseFlags":{"noHealthyUpstream":true}},"response":{"responseCode":503,"responseCodeDetails":"no_healthy_upstream"}}`)), "failed no-endpoint no gateway of the peer is reached, or nothing is ready there: isthmus peer probe tells which"},
-		{"unreachable", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionFailure":true}},"response":{"responseCode":503,"responseCodeDetails":"upstream_reset_before_response_started{connection_failure}"}}`)), "failed unreachable upstream_reset_before_response_started{connection_failure}"},
-		{"reset", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionTermination":true}},"response":{"responseCode":503,"responseCodeDetails":"upstream_reset_before_response_started{connection_termination}"}}`)), "failed reset upstream_reset_before_response_started{connection_termination}"},
-		{"reset in the middle", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionTermination":true}},"response":{"responseCode":200,"responseCodeDetails":"upstream_reset_after_response_started{connection_termination}"}}`)), "failed reset upstream_reset_after_response_started{connection_termination}"},
-		{"answered by the second", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionFailure":true}},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)), "allowed  "},
-		{"an upgrade ended", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamConnectionTermination":true}},"response":{"responseCode":101,"responseCodeDetails":"upstream_reset_after_response_started{connection_termination}"}}`)), "allowed  "},
-		{"time-out", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamRequestTimeout":true}},"response":{"responseCode":504,"responseCodeDetails":"response_timeout"}}`)), "failed timeout response_timeout"},
-		{"another protocol", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamProtocolError":true}},"response":{"responseCode":502,"responseCodeDetails":"upstream_reset_before_response_started{protocol_error}"}}`)), "failed upstream-protocol upstream_reset_before_response_started{protocol_error}"},
-		{"tcp policy", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]"}}`)), "denied policy-none no policy allows it"},
-		{"a raw caller whom no policy names", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"customTags":{"refused":"not mutual TLS, or not a port of this workload","sni":"46a8e623ee0f4bf63aac7e5eb49ec865.caller"}}}`)), "denied policy-raw policies let this caller open no raw connection to this port"},
-		{"raw plaintext", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"customTags":{"refused":"not mutual TLS, or not a port of this workload","sni":"-"}}}`)), "denied plaintext not mutual TLS, or not a port of this workload"},
-		{"unknown name", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"responseFlags":{"noRouteFound":true}}}`)), "denied not-offered nothing is offered under this name"},
-		{"plaintext at the boundary", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error|error:1000009c:SSL routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end","responseFlags":{"noRouteFound":true}}}`)), "denied not-offered nothing is offered under this name"},
-		{"plaintext where it may be", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error|error:1000009c:SSL routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end"}}`)), "allowed  "},
-		{"handshake", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"}}`)), "handshake handshake TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"},
-		{"a client that left", fromTCP("egress", tcpLine(t, `{"commonProperties":{`+caller+`,"downstreamTransportFailureReason":"TLS_error:|33554464:system library:OPENSSL_internal:Broken pipe:TLS_error_end"}}`)), "allowed  "},
-		{"one that left amid the handshake", fromTCP("egress", tcpLine(t, `{"commonProperties":{"downstreamTransportFailureReason":"TLS_error:|33554536:system library:OPENSSL_internal:Connection reset by peer:TLS_error_end"}}`)), "handshake handshake TLS_error:|33554536:system library:OPENSSL_internal:Connection reset by peer:TLS_error_end"},
-		{"peer's handshake", fromTCP("egress", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "handshake handshake TLS_error:|x"},
-		{"peer away", fromTCP("egress", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"delayed connect error: Connection refused","responseFlags":{"upstreamConnectionFailure":true}}}`)), "failed unreachable delayed connect error: Connection refused"},
-		{"header", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/header-lookalike]"}}`)), "malformed header a header may be read as one that a policy compares"},
-		{"upgrade to another HTTP", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/upgrade-to-http]"}}`)), "malformed upgrade no request changes to another form of HTTP or TLS"},
-		{"upgrade with a body", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/upgrade-with-body]"}}`)), "malformed upgrade an upgrade has no body"},
-		{"too many at once", fromHTTP("outbound", httpLine(t, `{"commonProperties":{"responseFlags":{"upstreamOverflow":true}},"response":{"responseCode":503,"responseCodeDetails":"upstream_reset_before_response_started{overflow}"}}`)), "failed overflow upstream_reset_before_response_started{overflow}"},
-		{"no memory left", fromHTTP("inbound", httpLine(t, `{"commonProperties":{"responseFlags":{"overloadManager":true}},"response":{"responseCode":503,"responseCodeDetails":"overload"}}`)), "failed overload overload"},
-		{"whatever else", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":500,"responseCodeDetails":"internal_error"}}`)), "failed failed internal_error"},
-		{"a large body", fromHTTP("inbound", httpLine(t, `{"response":{"responseCode":413,"responseCodeDetails":"request_payload_too_large"}}`)), "malformed too-large request_payload_too_large"},
-		{"raw, not listed", fromTCP("outbound", tcpLine(t, `{"commonProperties":{"customTags":{"refused":"no service there lists default/web"}}}`)), "denied unlisted no service there lists default/web"},
-		{"raw, a caller whom no import names", fromTCP("egress", tcpLine(t, `{"commonProperties":{"tlsProperties":{"tlsSniHostname":"46a8e623ee0f4bf63aac7e5eb49ec865.caller.tokens.default"},"responseFlags":{"noRouteFound":true}}}`)), "denied import-callers no FederatedImport lists this caller under this name"},
-		{"raw, unauthorized", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"responseFlags":{"unauthorizedDetails":{"reason":"EXTERNAL_SERVICE"}}}}`)), "denied policy-none no policy allows it"},
-		{"the server's handshake", fromTCP("outbound", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "handshake handshake TLS_error:|x"},
-		{"not of our making", fromTCP("inbound", tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)), "allowed  TLS_error:|x"},
-		{"no endpoint, raw", fromTCP("outbound", tcpLine(t, `{"commonProperties":{"responseFlags":{"noHealthyUpstream":true}}}`)), "failed no-endpoint no endpoint is ready"},
+		{
+			"allowed", fromHTTP("ingress", httpLine(t,
+				`{"commonProperties":{`+peerTag+`},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)),
+			"allowed  ",
+		},
+		{"the application's own 403", fromHTTP("ingress",
+			httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"via_upstream"}}`)), "allowed  "},
+		{"the application's own 503", fromHTTP("inbound",
+			httpLine(t, `{"response":{"responseCode":503,"responseCodeDetails":"via_upstream"}}`)), "allowed  "},
+		{"the client left", fromHTTP("outbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"downstreamConnectionTermination":true}},"response":{"responseCode":0,"responseCodeDetails":"downstream_remote_disconnect"}}`)), "failed client-left the client closed its side before the answer"},
+		{
+			"the client left amid the answer",
+			fromHTTP("outbound", httpLine(t,
+				`{"commonProperties":{"responseFlags":{"downstreamConnectionTermination":true}},"response":{"responseCode":200,"responseCodeDetails":"downstream_remote_disconnect"}}`)), "allowed  ",
+		},
+		{
+			"the client left, at a gateway",
+			fromHTTP("egress", httpLine(t,
+				`{"commonProperties":{"responseFlags":{"downstreamConnectionTermination":true}},"response":{"responseCode":0,"responseCodeDetails":"downstream_remote_disconnect"}}`)), "allowed  ",
+		},
+		{
+			"the client left while it was tried",
+			fromHTTP("outbound", httpLine(t,
+				`{"commonProperties":{"responseFlags":{"downstreamConnectionTermination":true}},"response":{"responseCode":503,"responseCodeDetails":"downstream_remote_disconnect"}}`)), "allowed  ",
+		},
+		{
+			"policy", fromHTTP("inbound", httpLine(t,
+				`{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)),
+			"denied policy-none no policy allows it",
+		},
+		{
+			"policy, gRPC", fromHTTP("inbound",
+				httpLine(t,
+					`{"response":{"responseCode":200,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)),
+			"denied policy-none no policy allows it",
+		},
+		{
+			"import", fromHTTP("egress", httpLine(t,
+				`{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)),
+			"denied import-callers the FederatedImport does not list the caller",
+		},
+		{
+			"export", fromHTTP("ingress", httpLine(t,
+				`{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)),
+			"denied export-rules no rule of the FederatedExport allows it",
+		},
+		{"deny policy", fromHTTP("inbound",
+			httpLine(t,
+				`{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[default/deny#0]"}}`)), "denied policy-deny policy default/deny#0 denies it"},
+		{"closed", fromHTTP("inbound", httpLine(t,
+			`{"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[closed-by-AuthorizationPolicy-default/deny#0]"}}`)), "denied policy-closed closed: AuthorizationPolicy-default/deny is written and not in force"},
+		{
+			"our own answer", fromHTTP("outbound",
+				httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)),
+			"denied unlisted no service there lists the caller",
+		},
+		{"nobody serves the import", fromHTTP("outbound",
+			httpLine(t,
+				`{"commonProperties":{"customTags":{"absent":"nobody serves this import now: peer cards is suspended"}},"response":{"responseCode":503,"responseCodeDetails":"direct_response"}}`)), "failed no-source nobody serves this import now: peer cards is suspended"},
+		{
+			"nobody serves the raw import",
+			fromTCP("outbound", tcpLine(t,
+				`{"commonProperties":{"customTags":{"absent":"nobody serves this import now: peer cards is suspended"}}}`)), "failed no-source nobody serves this import now: peer cards is suspended",
+		},
+		{"somebody does", fromTCP("outbound",
+			tcpLine(t,
+				`{"commonProperties":{"customTags":{"absent":"-"},"responseFlags":{"upstreamConnectionFailure":true}}}`)), "failed unreachable the endpoint could not be reached"},
+		{"no longer listed", fromHTTP("outbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"noClusterFound":true}},"response":{"responseCode":403,"responseCodeDetails":"cluster_not_found"}}`)), "denied unlisted no service there lists the caller"},
+		{
+			"plaintext", fromHTTP("inbound",
+				httpLine(t, `{"response":{"responseCode":403,"responseCodeDetails":"direct_response"}}`)),
+			"denied plaintext not mutual TLS, or not a port of this workload",
+		},
+		{
+			"no such path", fromHTTP("ingress",
+				httpLine(t, `{"response":{"responseCode":404,"responseCodeDetails":"route_not_found"}}`)),
+			"denied not-offered no such host, path or method is offered",
+		},
+		{"path", fromHTTP("inbound", httpLine(t,
+			`{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/path-hygiene]"}}`)), "malformed path the path means different things to different servers"},
+		{"host", fromHTTP("inbound", httpLine(t,
+			`{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/host-hygiene]"}}`)), "malformed host the Host means different hosts to different servers"},
+		{
+			"rubbish", fromHTTP("inbound", httpLine(t,
+				`{"response":{"responseCode":400,"responseCodeDetails":"path_normalization_failed"}}`)),
+			"malformed malformed path_normalization_failed",
+		},
+		{"too large", fromHTTP("inbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"downstreamProtocolError":true}},"response":{"responseCode":431,"responseCodeDetails":"http1.headers_too_large"}}`)), "malformed too-large http1.headers_too_large"},
+		{"protocol", fromHTTP("inbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"downstreamProtocolError":true}},"response":{"responseCode":400,"responseCodeDetails":"http1.codec_error"}}`)), "malformed protocol http1.codec_error"},
+		{
+			"HTTP/1.0", fromHTTP("inbound",
+				httpLine(t, `{"response":{"responseCode":426,"responseCodeDetails":"low_version"}}`)),
+			"malformed malformed low_version",
+		},
+		{
+			"upgrade", fromHTTP("outbound",
+				httpLine(t, `{"response":{"responseCode":501,"responseCodeDetails":"upgrade_failed"}}`)),
+			"malformed upgrade requests may not change to this protocol here",
+		},
+		{"no endpoint", fromHTTP("outbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"noHealthyUpstream":true}},"response":{"responseCode":503,"responseCodeDetails":"no_healthy_upstream"}}`)), "failed no-endpoint no endpoint is ready"},
+		{"no gateway of the peer", fromHTTP("egress",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"noHealthyUpstream":true}},"response":{"responseCode":503,"responseCodeDetails":"no_healthy_upstream"}}`)), "failed no-endpoint no gateway of the peer is reached, or nothing is ready there: isthmus peer probe tells which"},
+		{"unreachable", fromHTTP("inbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"upstreamConnectionFailure":true}},"response":{"responseCode":503,"responseCodeDetails":"upstream_reset_before_response_started{connection_failure}"}}`)), "failed unreachable upstream_reset_before_response_started{connection_failure}"},
+		{"reset", fromHTTP("inbound", httpLine(t,
+			`{"commonProperties":{"responseFlags":{"upstreamConnectionTermination":true}},"response":{"responseCode":503,"responseCodeDetails":"upstream_reset_before_response_started{connection_termination}"}}`)), "failed reset upstream_reset_before_response_started{connection_termination}"},
+		{"reset in the middle", fromHTTP("inbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"upstreamConnectionTermination":true}},"response":{"responseCode":200,"responseCodeDetails":"upstream_reset_after_response_started{connection_termination}"}}`)), "failed reset upstream_reset_after_response_started{connection_termination}"},
+		{"answered by the second", fromHTTP("outbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"upstreamConnectionFailure":true}},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)), "allowed  "},
+		{"an upgrade ended", fromHTTP("inbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"upstreamConnectionTermination":true}},"response":{"responseCode":101,"responseCodeDetails":"upstream_reset_after_response_started{connection_termination}"}}`)), "allowed  "},
+		{"time-out", fromHTTP("outbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"upstreamRequestTimeout":true}},"response":{"responseCode":504,"responseCodeDetails":"response_timeout"}}`)), "failed timeout response_timeout"},
+		{"another protocol", fromHTTP("inbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"upstreamProtocolError":true}},"response":{"responseCode":502,"responseCodeDetails":"upstream_reset_before_response_started{protocol_error}"}}`)), "failed upstream-protocol upstream_reset_before_response_started{protocol_error}"},
+		{
+			"tcp policy", fromTCP("inbound",
+				tcpLine(t,
+					`{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]"}}`)),
+			"denied policy-none no policy allows it",
+		},
+		{
+			"a raw caller whom no policy names",
+			fromTCP("inbound", tcpLine(t,
+				`{"commonProperties":{"customTags":{"refused":"not mutual TLS, or not a port of this workload","sni":"46a8e623ee0f4bf63aac7e5eb49ec865.caller"}}}`)), "denied policy-raw policies let this caller open no raw connection to this port",
+		},
+		{"raw plaintext", fromTCP("inbound",
+			tcpLine(t,
+				`{"commonProperties":{"customTags":{"refused":"not mutual TLS, or not a port of this workload","sni":"-"}}}`)), "denied plaintext not mutual TLS, or not a port of this workload"},
+		{
+			"unknown name", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"responseFlags":{"noRouteFound":true}}}`)),
+			"denied not-offered nothing is offered under this name",
+		},
+		{"plaintext at the boundary", fromTCP("ingress",
+			tcpLine(t,
+				`{"commonProperties":{"downstreamTransportFailureReason":"TLS_error|error:1000009c:SSL routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end","responseFlags":{"noRouteFound":true}}}`)), "denied not-offered nothing is offered under this name"},
+		{"plaintext where it may be", fromTCP("inbound",
+			tcpLine(t,
+				`{"commonProperties":{"downstreamTransportFailureReason":"TLS_error|error:1000009c:SSL routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end"}}`)), "allowed  "},
+		{"handshake", fromTCP("ingress",
+			tcpLine(t,
+				`{"commonProperties":{"downstreamTransportFailureReason":"TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"}}`)), "handshake handshake TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"},
+		{"a client that left", fromTCP("egress",
+			tcpLine(t, `{"commonProperties":{`+caller+
+				`,"downstreamTransportFailureReason":"TLS_error:|33554464:system library:OPENSSL_internal:Broken pipe:TLS_error_end"}}`)), "allowed  "},
+		{
+			"one that left amid the handshake",
+			fromTCP("egress", tcpLine(t,
+				`{"commonProperties":{"downstreamTransportFailureReason":"TLS_error:|33554536:system library:OPENSSL_internal:Connection reset by peer:TLS_error_end"}}`)), "handshake handshake TLS_error:|33554536:system library:OPENSSL_internal:Connection reset by peer:TLS_error_end",
+		},
+		{
+			"peer's handshake", fromTCP("egress",
+				tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)),
+			"handshake handshake TLS_error:|x",
+		},
+		{"peer away", fromTCP("egress", tcpLine(t,
+			`{"commonProperties":{"upstreamTransportFailureReason":"delayed connect error: Connection refused","responseFlags":{"upstreamConnectionFailure":true}}}`)), "failed unreachable delayed connect error: Connection refused"},
+		{"header", fromHTTP("inbound", httpLine(t,
+			`{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/header-lookalike]"}}`)), "malformed header a header may be read as one that a policy compares"},
+		{"upgrade to another HTTP", fromHTTP("inbound",
+			httpLine(t,
+				`{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/upgrade-to-http]"}}`)), "malformed upgrade no request changes to another form of HTTP or TLS"},
+		{"upgrade with a body", fromHTTP("inbound",
+			httpLine(t,
+				`{"response":{"responseCode":400,"responseCodeDetails":"rbac_access_denied_matched_policy[isthmus/upgrade-with-body]"}}`)), "malformed upgrade an upgrade has no body"},
+		{"too many at once", fromHTTP("outbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"upstreamOverflow":true}},"response":{"responseCode":503,"responseCodeDetails":"upstream_reset_before_response_started{overflow}"}}`)), "failed overflow upstream_reset_before_response_started{overflow}"},
+		{"no memory left", fromHTTP("inbound",
+			httpLine(t,
+				`{"commonProperties":{"responseFlags":{"overloadManager":true}},"response":{"responseCode":503,"responseCodeDetails":"overload"}}`)), "failed overload overload"},
+		{
+			"whatever else", fromHTTP("inbound",
+				httpLine(t, `{"response":{"responseCode":500,"responseCodeDetails":"internal_error"}}`)),
+			"failed failed internal_error",
+		},
+		{
+			"a large body", fromHTTP("inbound",
+				httpLine(t, `{"response":{"responseCode":413,"responseCodeDetails":"request_payload_too_large"}}`)),
+			"malformed too-large request_payload_too_large",
+		},
+		{
+			"raw, not listed", fromTCP("outbound",
+				tcpLine(t, `{"commonProperties":{"customTags":{"refused":"no service there lists default/web"}}}`)),
+			"denied unlisted no service there lists default/web",
+		},
+		{
+			"raw, a caller whom no import names",
+			fromTCP("egress", tcpLine(t,
+				`{"commonProperties":{"tlsProperties":{"tlsSniHostname":"46a8e623ee0f4bf63aac7e5eb49ec865.caller.tokens.default"},"responseFlags":{"noRouteFound":true}}}`)), "denied import-callers no FederatedImport lists this caller under this name",
+		},
+		{
+			"raw, unauthorized", fromTCP("inbound",
+				tcpLine(t, `{"commonProperties":{"responseFlags":{"unauthorizedDetails":{"reason":"EXTERNAL_SERVICE"}}}}`)),
+			"denied policy-none no policy allows it",
+		},
+		{
+			"the server's handshake", fromTCP("outbound",
+				tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)),
+			"handshake handshake TLS_error:|x",
+		},
+		{
+			"not of our making", fromTCP("inbound",
+				tcpLine(t, `{"commonProperties":{"upstreamTransportFailureReason":"TLS_error:|x"}}`)),
+			"allowed  TLS_error:|x",
+		},
+		{
+			"no endpoint, raw", fromTCP("outbound",
+				tcpLine(t, `{"commonProperties":{"responseFlags":{"noHealthyUpstream":true}}}`)),
+			"failed no-endpoint no endpoint is ready",
+		},
 	} {
 		if got := c.entry.Verdict + " " + c.entry.Class + " " + c.entry.Reason; got != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
@@ -125,12 +294,17 @@ func TestVerdicts(t *testing.T) {
 }
 
 func TestCounts(t *testing.T) {
-	s := New(Config{Log: slog.New(slog.DiscardHandler), Path: filepath.Join(t.TempDir(), "access.log"), MaxBytes: 1 << 20})
-	request := httpLine(t, `{"commonProperties":{`+caller+`,`+peerTag+`,"downstreamWireBytesReceived":"100","downstreamWireBytesSent":"900"},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)
-	denied := httpLine(t, `{"commonProperties":{`+caller+`,`+peerTag+`},"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)
+	s := New(Config{
+		Log: slog.New(slog.DiscardHandler), Path: filepath.Join(t.TempDir(), "access.log"), MaxBytes: 1 << 20,
+	})
+	request := httpLine(t, `{"commonProperties":{`+caller+`,`+peerTag+
+		`,"downstreamWireBytesReceived":"100","downstreamWireBytesSent":"900"},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)
+	denied := httpLine(t, `{"commonProperties":{`+caller+`,`+peerTag+
+		`},"response":{"responseCode":403,"responseCodeDetails":"rbac_access_denied_matched_policy[none]"}}`)
 	connection := `{"commonProperties":{"streamId":"c1","downstreamDirectRemoteAddress":{"socketAddress":{"address":"172.31.0.9","portValue":40002}},"upstreamCluster":"tokens","upstreamRemoteAddress":{"socketAddress":{"address":"10.0.0.1"}},"customTags":{"peer":"retail"}},"connectionProperties":{"receivedBytes":"10","sentBytes":"20"}}`
 	// The listener knows the peer by its chain only.
-	failure := tcpLine(t, `{"commonProperties":{"streamId":"c2","downstreamTransportFailureReason":"x","customTags":{"chain":"retail/payments.default.retail.fed.cards.example"}}}`)
+	failure := tcpLine(t,
+		`{"commonProperties":{"streamId":"c2","downstreamTransportFailureReason":"x","customTags":{"chain":"retail/payments.default.retail.fed.cards.example"}}}`)
 	invite := tcpLine(t, `{"commonProperties":{"streamId":"c3","customTags":{"chain":"invite/abc"}}}`)
 
 	s.take(fromHTTP("ingress", request))
@@ -195,9 +369,11 @@ func TestSeenIsBounded(t *testing.T) {
 }
 
 func TestEntryNamesTheCallerAndLeavesOutTheQuery(t *testing.T) {
-	e := fromHTTP("ingress", httpLine(t, `{"request":{"requestMethod":"GET","path":"/pay?card=4111111111111111","authority":"pay","requestHeaders":{"isthmus-caller":"spiffe://retail.example/ns/default/sa/storefront"}},"commonProperties":{`+caller+`}}`))
+	e := fromHTTP("ingress", httpLine(t,
+		`{"request":{"requestMethod":"GET","path":"/pay?card=4111111111111111","authority":"pay","requestHeaders":{"isthmus-caller":"spiffe://retail.example/ns/default/sa/storefront"}},"commonProperties":{`+caller+`}}`))
 	if e.Path != "/pay" || e.Method != "GET" || e.Destination != "pay" ||
-		e.Caller != "spiffe://retail.example/ns/default/sa/storefront" || e.AssertedBy != "spiffe://retail.example/ns/isthmus-system/sa/gateway" {
+		e.Caller != "spiffe://retail.example/ns/default/sa/storefront" ||
+		e.AssertedBy != "spiffe://retail.example/ns/isthmus-system/sa/gateway" {
 		t.Errorf("got %+v", e)
 	}
 }
@@ -205,8 +381,14 @@ func TestEntryNamesTheCallerAndLeavesOutTheQuery(t *testing.T) {
 // The Host is the client's to choose, and makes no entry say that somebody else was called.
 func TestDestinationIsNotTheClientsWord(t *testing.T) {
 	for _, c := range []struct{ log, common, want string }{
-		{"outbound", `"customTags":{"workload":"default/alice","object":"web.default.svc.cluster.local:80"}`, "web.default.svc.cluster.local:80"},
-		{"egress", `"customTags":{"object":"default/billing"},"tlsProperties":{"tlsSniHostname":"p80.billing.default.svc.cluster.local"}`, "default/billing"},
+		{
+			"outbound", `"customTags":{"workload":"default/alice","object":"web.default.svc.cluster.local:80"}`,
+			"web.default.svc.cluster.local:80",
+		},
+		{
+			"egress",
+			`"customTags":{"object":"default/billing"},"tlsProperties":{"tlsSniHostname":"p80.billing.default.svc.cluster.local"}`, "default/billing",
+		},
 		{"ingress", `"customTags":{"object":"default/api"}`, "default/api"},
 		{"inbound", `"customTags":{"workload":"default/web"}`, "default/web"},
 		{"outbound", `"customTags":{"workload":"default/alice"}`, "else.where"}, // refused: nothing else is known
@@ -216,16 +398,22 @@ func TestDestinationIsNotTheClientsWord(t *testing.T) {
 			t.Errorf("%s: destination %q, authority %q", c.log, e.Destination, e.Authority)
 		}
 	}
-	if e := fromTCP("outbound", tcpLine(t, `{"commonProperties":{"upstreamCluster":"default/alice>bank.default.svc.cluster.local:7000"}}`)); e.Destination != "bank.default.svc.cluster.local:7000" {
+	if e := fromTCP("outbound", tcpLine(t,
+		`{"commonProperties":{"upstreamCluster":"default/alice>bank.default.svc.cluster.local:7000"}}`)); e.Destination != "bank.default.svc.cluster.local:7000" {
 		t.Errorf("raw: %q", e.Destination)
 	}
 }
 
 func TestRefusalsAreSaidButNotWithoutBound(t *testing.T) {
 	var out bytes.Buffer
-	s := New(Config{Log: slog.New(slog.NewTextHandler(&out, nil)), Path: filepath.Join(t.TempDir(), "access.log"), MaxBytes: 1 << 20})
+	s := New(Config{
+		Log: slog.New(slog.NewTextHandler(&out, nil)), Path: filepath.Join(t.TempDir(), "access.log"),
+		MaxBytes: 1 << 20,
+	})
 	for range 1000 {
-		s.take(fromTCP("inbound", tcpLine(t, `{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]",`+caller+`}}`)))
+		s.take(fromTCP("inbound", tcpLine(t,
+			`{"commonProperties":{"connectionTerminationDetails":"rbac_access_denied_matched_policy[none]",`+caller+
+				`}}`)))
 	}
 	lines := strings.Count(out.String(), "\n")
 	if lines < 50 || lines > 80 {

@@ -27,7 +27,9 @@ func BenchmarkRequests(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := New(Config{Log: slog.New(slog.DiscardHandler), Path: filepath.Join(b.TempDir(), "access.log"), MaxBytes: 1 << 20})
+	s := New(Config{
+		Log: slog.New(slog.DiscardHandler), Path: filepath.Join(b.TempDir(), "access.log"), MaxBytes: 1 << 20,
+	})
 	b.ReportAllocs()
 	for b.Loop() {
 		got := batch{log: "ingress", take: s.take}

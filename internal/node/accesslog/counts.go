@@ -61,7 +61,8 @@ func (t *tally) count(c *agentapi.PeerCounts, e *Entry) {
 		c.HandshakesFailed++
 		return
 	}
-	// A connection is known by its client's address: its requests and its own entry, whichever comes first, count it once.
+	// A connection is known by its client's address: its requests and its own entry, whichever comes first, count it
+	// once.
 	if e.connection != "" && t.first(e.Log+"/connection/"+e.connection, e.connection) {
 		c.HandshakesOK++
 	}

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestFullDisk: entries that do not fit are lost and counted, which is said once; nobody waits for the disk; when there is room
-// again entries are written as ever, each on a whole line.
+// TestFullDisk: entries that do not fit are lost and counted, which is said once; nobody waits for the disk; when there
+// is room again entries are written as ever, each on a whole line.
 func TestFullDisk(t *testing.T) {
 	disk := t.TempDir()
 	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"); err != nil {
@@ -38,7 +38,8 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	if n := strings.Count(said.String(), "no space left on device"); n != 1 || s.file.lostSoFar() < 500 {
-		t.Errorf("it said %d times that the disk is full, and counts %d entries as lost:\n%s", n, s.file.lostSoFar(), said.String())
+		t.Errorf("it said %d times that the disk is full, and counts %d entries as lost:\n%s",
+			n, s.file.lostSoFar(), said.String())
 	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ func TestClassesAreDocumented(t *testing.T) {
 		slices.Sort(out)
 		return slices.Compact(out)
 	}
-	written := found("reason.go", `(?s).*`, `\{verdict\w+, "([a-z-]+)"`)
+	written := found("reason.go", `(?s).*`, `\{\s*verdict\w+,\s+"([a-z-]+)"`)
 	told := found("../../../docs/requests.md", `(?s)\| class in the log \|.*?\n\n`, "[,|;] `([a-z-]+)`")
 	if len(written) < 20 || !slices.Equal(written, told) {
 		t.Errorf("classes of reason.go:\n%v\nof docs/requests.md:\n%v", written, told)

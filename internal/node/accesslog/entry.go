@@ -1,5 +1,5 @@
-// Package accesslog receives what Envoy logs: it counts what each peer mesh did, writes every boundary crossing and every
-// refusal to a bounded file, and says refusals in the agent's own log.
+// Package accesslog receives what Envoy logs: it counts what each peer mesh did, writes every boundary crossing and
+// every refusal to a bounded file, and says refusals in the agent's own log.
 package accesslog
 
 import (
@@ -29,13 +29,14 @@ const callerHeader = "isthmus-caller"
 
 // Entry is one line of the file.
 type Entry struct {
-	Time        time.Time         `json:"time"`
-	Log         string            `json:"log"`
-	Verdict     string            `json:"verdict"`
-	Class       string            `json:"class,omitempty"` // kind of refusal or failure
-	Peer        string            `json:"peer,omitempty"`
-	Caller      string            `json:"caller,omitempty"`     // SPIFFE ID, or the workload on this node
-	AssertedBy  string            `json:"assertedBy,omitempty"` // who vouches for the caller, when it did not come itself
+	Time    time.Time `json:"time"`
+	Log     string    `json:"log"`
+	Verdict string    `json:"verdict"`
+	Class   string    `json:"class,omitempty"` // kind of refusal or failure
+	Peer    string    `json:"peer,omitempty"`
+	Caller  string    `json:"caller,omitempty"` // SPIFFE ID, or the workload on this node
+	// who vouches for the caller, when it did not come itself
+	AssertedBy  string            `json:"assertedBy,omitempty"`
 	Destination string            `json:"destination,omitempty"`
 	Reason      string            `json:"reason,omitempty"`
 	SNI         string            `json:"sni,omitempty"`

@@ -112,7 +112,8 @@ func (f *file) failed(err error) error {
 	return f.err
 }
 
-// lostSoFar is how many entries could not be written; most of the last ones, when a disk is full, may be there after all.
+// lostSoFar is how many entries could not be written; most of the last ones, when a disk is full, may be there after
+// all.
 func (f *file) lostSoFar() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -12,7 +12,8 @@ import (
 // FuzzDecode: what the protobuf library reads is read here too, no entry is lost, and nothing makes it panic.
 func FuzzDecode(f *testing.F) {
 	for _, text := range []string{
-		`{"commonProperties":{` + caller + `,` + peerTag + `},"request":{"path":"/a?b","requestMethod":"PUT"},"response":{"responseCode":200}}`,
+		`{"commonProperties":{` + caller + `,` + peerTag +
+			`},"request":{"path":"/a?b","requestMethod":"PUT"},"response":{"responseCode":200}}`,
 		`{"commonProperties":{"responseFlags":{"noRouteFound":true},"duration":"1.5s","startTime":"2026-11-22T10:00:00Z"}}`,
 	} {
 		h := new(accesslogv3.HTTPAccessLogEntry)
@@ -35,7 +36,8 @@ func FuzzDecode(f *testing.F) {
 		if proto.Unmarshal(wire, &whole) != nil {
 			return
 		}
-		if entries := len(whole.GetHttpLogs().GetLogEntry()) + len(whole.GetTcpLogs().GetLogEntry()); err != nil || n < entries {
+		if entries := len(whole.GetHttpLogs().GetLogEntry()) + len(whole.GetTcpLogs().GetLogEntry()); err != nil ||
+			n < entries {
 			t.Fatalf("the library reads %d entries, this %d: %v", entries, n, err)
 		}
 	})

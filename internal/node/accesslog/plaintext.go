@@ -11,7 +11,8 @@ import (
 const (
 	// plaintextKept is how long a caller counts as one that speaks plaintext after it last did.
 	plaintextKept = time.Hour
-	// maxPlaintext bounds the callers that are known of one workload. Who comes beyond that counts when another is forgotten.
+	// maxPlaintext bounds the callers that are known of one workload. Who comes beyond that counts when another is
+	// forgotten.
 	maxPlaintext = 256
 )
 
@@ -58,7 +59,8 @@ func (p *plaintext) of(workload string) []string {
 	return slices.SortedFunc(maps.Keys(p.callers[workload]), strings.Compare)
 }
 
-// Plaintext are the addresses from which a workload was called without mutual TLS in the last hour, where that is allowed.
+// Plaintext are the addresses from which a workload was called without mutual TLS in the last hour, where that is
+// allowed.
 func (s *Service) Plaintext(workload string) []string { return s.plaintext.of(workload) }
 
 // ForgetPlaintext forgets callers that have not spoken plaintext for an hour, and says whether there were any.

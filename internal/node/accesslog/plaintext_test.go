@@ -16,12 +16,15 @@ func TestPlaintextCallers(t *testing.T) {
 	var said strings.Builder
 	changes, now := 0, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s := New(Config{
-		Log: slog.New(slog.NewTextHandler(&said, nil)), Path: t.TempDir() + "/access.log", Questions: t.TempDir() + "/dns.log",
-		MaxBytes: 1 << 20, Changed: func() { changes++ },
+		Log: slog.New(slog.NewTextHandler(&said, nil)), Path: t.TempDir() + "/access.log",
+		Questions: t.TempDir() + "/dns.log", MaxBytes: 1 << 20, Changed: func() { changes++ },
 	})
 	s.now = func() time.Time { return now }
 	call := func(workload, from string) {
-		s.take(Entry{Log: wellknown.LogPlaintext, Verdict: verdictAllowed, Remote: from, Tags: map[string]string{tagWorkload: workload}})
+		s.take(Entry{
+			Log: wellknown.LogPlaintext, Verdict: verdictAllowed, Remote: from,
+			Tags: map[string]string{tagWorkload: workload},
+		})
 	}
 	expect := func(workload string, want ...string) {
 		t.Helper()

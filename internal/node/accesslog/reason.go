@@ -17,8 +17,8 @@ const (
 	verdictFailed    = "failed"    // allowed, but it did not work
 )
 
-// judgement is what became of a call: verdict, class and a reason for people. A class is one word that says what kind of refusal
-// it is, to count and to search by.
+// judgement is what became of a call: verdict, class and a reason for people. A class is one word that says what kind
+// of refusal it is, to count and to search by.
 type judgement struct{ verdict, class, reason string }
 
 func (j judgement) because(reason string) judgement {
@@ -32,14 +32,20 @@ var (
 
 	deniedByPolicy = judgement{verdictDenied, "policy-deny", "a policy denies it"}
 	notAllowed     = judgement{verdictDenied, "policy-none", "no policy allows it"}
-	notAdmitted    = judgement{verdictDenied, "policy-raw", "policies let this caller open no raw connection to this port"}
+	notAdmitted    = judgement{
+		verdictDenied, "policy-raw",
+		"policies let this caller open no raw connection to this port",
+	}
 	closedByPolicy = judgement{verdictDenied, "policy-closed", "a policy is written and not in force"}
 	notACaller     = judgement{verdictDenied, "import-callers", "the FederatedImport does not list the caller"}
 	notExported    = judgement{verdictDenied, "export-rules", "no rule of the FederatedExport allows it"}
 	notMutualTLS   = judgement{verdictDenied, "plaintext", "not mutual TLS, or not a port of this workload"}
 	unlisted       = judgement{verdictDenied, "unlisted", "no service there lists the caller"}
-	twoNames       = judgement{verdictDenied, "two-names", "the certificate has more than one URI name, so that nobody knows whose it is"}
-	notOffered     = judgement{verdictDenied, "not-offered", "nothing is offered under this name"}
+	twoNames       = judgement{
+		verdictDenied, "two-names",
+		"the certificate has more than one URI name, so that nobody knows whose it is",
+	}
+	notOffered = judgement{verdictDenied, "not-offered", "nothing is offered under this name"}
 
 	refusedUpgrade  = judgement{verdictMalformed, "upgrade", "requests may not change to this protocol here"}
 	tooLarge        = judgement{verdictMalformed, "too-large", "larger than what passes"}
@@ -124,7 +130,8 @@ func judgeHTTP(log string, r *record) judgement {
 }
 
 func large(code uint64) bool {
-	return code == http.StatusRequestHeaderFieldsTooLarge || code == http.StatusRequestEntityTooLarge || code == http.StatusRequestURITooLong
+	return code == http.StatusRequestHeaderFieldsTooLarge || code == http.StatusRequestEntityTooLarge ||
+		code == http.StatusRequestURITooLong
 }
 
 // judgeTCP judges a connection, as far as TLS does not.
@@ -135,7 +142,8 @@ func judgeTCP(log string, r *record) judgement {
 	switch {
 	case byPolicy:
 		return judgePolicy(log, policy)
-	case told != "" && log == wellknown.LogInbound && strings.HasSuffix(r.tags[wellknown.TagName], wellknown.CallerName):
+	case told != "" && log == wellknown.LogInbound &&
+		strings.HasSuffix(r.tags[wellknown.TagName], wellknown.CallerName):
 		return notAdmitted
 	case told != "" && log == wellknown.LogInbound:
 		return notMutualTLS.because(told)
@@ -158,9 +166,9 @@ func judgeTCP(log string, r *record) judgement {
 	return allowed.because(firstOf(said(r.ended), r.upstreamFailure))
 }
 
-// failedTLS is why a handshake failed, the client's with us or, where we call, ours with the server. The inspector's note that
-// somebody does not speak TLS ("TLS_error|") is none, nor is a connection that was refused, nor one whose client has proved its
-// name and then left: Envoy's goodbye found nobody ("system library").
+// failedTLS is why a handshake failed, the client's with us or, where we call, ours with the server. The inspector's
+// note that somebody does not speak TLS ("TLS_error|") is none, nor is a connection that was refused, nor one whose
+// client has proved its name and then left: Envoy's goodbye found nobody ("system library").
 func failedTLS(log string, r *record) string {
 	left := r.uri != "" && strings.Contains(r.failure, "system library")
 	if r.failure != "" && !left && !strings.HasPrefix(r.failure, "TLS_error|") {

@@ -6,8 +6,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// record is what is wanted of one log entry (envoy.data.accesslog.v3). Envoy says three times as much of every request, and
-// making Go values of that costs more than all the rest; so it is read from the wire here, and the rest skipped.
+// record is what is wanted of one log entry (envoy.data.accesslog.v3). Envoy says three times as much of every request,
+// and making Go values of that costs more than all the rest; so it is read from the wire here, and the rest skipped.
 type record struct {
 	remote, direct, local, upstreamLocal     place
 	sni, uri                                 string // of the peer's certificate
@@ -211,7 +211,10 @@ func moment(at func(*record) *span) reader {
 
 // entry reads one entry of a map from text to text.
 func entry(done func(*record)) reader {
-	m := message{1: text(func(r *record) *string { return &r.key }), 2: text(func(r *record) *string { return &r.value })}
+	m := message{
+		1: text(func(r *record) *string { return &r.key }),
+		2: text(func(r *record) *string { return &r.value }),
+	}
 	return func(r *record, f field) error {
 		r.key, r.value = "", ""
 		if err := m.read(r, f.bytes); err != nil {

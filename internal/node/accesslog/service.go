@@ -27,7 +27,8 @@ type Config struct {
 	MaxBytes int64
 	// Changed is called when somebody called in plaintext who had not before; nil for nothing.
 	Changed func()
-	// Unserved is told of each workload whose own program did not take a connection. It must not wait. Default: nothing.
+	// Unserved is told of each workload whose own program did not take a connection. It must not wait. Default:
+	// nothing.
 	Unserved func(workload string)
 }
 
@@ -61,7 +62,8 @@ func (s *Service) Peers() map[string]agentapi.PeerCounts { return s.tally.byPeer
 // Close the files.
 func (s *Service) Close() error { return errors.Join(s.file.close(), s.questions.close()) }
 
-// Register adds the service to a server whose codec leaves messages that decode themselves to do so (adsproxy.NewCodec).
+// Register adds the service to a server whose codec leaves messages that decode themselves to do so
+// (adsproxy.NewCodec).
 func (s *Service) Register(to *grpc.Server) {
 	to.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "envoy.service.accesslog.v3.AccessLogService",
@@ -188,12 +190,17 @@ var (
 	descRefused = prometheus.NewDesc("isthmus_refusals_total",
 		"Calls refused by policy (denied), by the parser (malformed) or in the TLS handshake (handshake), or that failed (failed), by class.",
 		[]string{"log", "verdict", "class"}, nil)
-	descLost = prometheus.NewDesc("isthmus_access_log_lost_total", "Entries of the access log that could not be written.", nil, nil)
+	descLost = prometheus.NewDesc("isthmus_access_log_lost_total",
+		"Entries of the access log that could not be written.", nil, nil)
 	descPeer = map[string]*prometheus.Desc{
-		"handshakes": prometheus.NewDesc("isthmus_peer_handshakes_total", "TLS handshakes with a peer mesh.", []string{"peer", "result"}, nil),
-		"requests":   prometheus.NewDesc("isthmus_peer_requests_total", "Requests and TCP connections carried to or from a peer mesh.", []string{"peer"}, nil),
-		"denials":    prometheus.NewDesc("isthmus_peer_denials_total", "Requests and connections of a peer mesh refused by policy.", []string{"peer"}, nil),
-		"bytes":      prometheus.NewDesc("isthmus_peer_bytes_total", "Bytes exchanged with a peer mesh.", []string{"peer", "direction"}, nil),
+		"handshakes": prometheus.NewDesc("isthmus_peer_handshakes_total", "TLS handshakes with a peer mesh.",
+			[]string{"peer", "result"}, nil),
+		"requests": prometheus.NewDesc("isthmus_peer_requests_total",
+			"Requests and TCP connections carried to or from a peer mesh.", []string{"peer"}, nil),
+		"denials": prometheus.NewDesc("isthmus_peer_denials_total",
+			"Requests and connections of a peer mesh refused by policy.", []string{"peer"}, nil),
+		"bytes": prometheus.NewDesc("isthmus_peer_bytes_total", "Bytes exchanged with a peer mesh.",
+			[]string{"peer", "direction"}, nil),
 	}
 )
 

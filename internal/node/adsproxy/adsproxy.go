@@ -1,5 +1,6 @@
-// Package adsproxy passes Envoy's delta-ADS stream through to the control plane as it is, byte for byte: the agent neither
-// reads nor keeps any of it. Without a control plane the stream waits; Envoy goes on with the configuration it has.
+// Package adsproxy passes Envoy's delta-ADS stream through to the control plane as it is, byte for byte: the agent
+// neither reads nor keeps any of it. Without a control plane the stream waits; Envoy goes on with the configuration it
+// has.
 package adsproxy
 
 import (
@@ -75,8 +76,8 @@ type Proxy struct {
 	end context.CancelFunc // of the newest stream
 }
 
-// New makes a proxy that opens its streams on what conn returns; nil means that there is no control plane yet. An Envoy of
-// one workload alone is announced as such; of what Envoy itself says nothing is passed on.
+// New makes a proxy that opens its streams on what conn returns; nil means that there is no control plane yet. An Envoy
+// of one workload alone is announced as such; of what Envoy itself says nothing is passed on.
 func New(conn func() *grpc.ClientConn, workload string) *Proxy {
 	return &Proxy{codec: NewCodec(), conn: conn, workload: workload}
 }
@@ -89,7 +90,9 @@ func (p *Proxy) Register(s *grpc.Server) {
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: service,
 		HandlerType: (*any)(nil),
-		Streams:     []grpc.StreamDesc{{StreamName: method, ServerStreams: true, ClientStreams: true, Handler: p.handle}},
+		Streams: []grpc.StreamDesc{{
+			StreamName: method, ServerStreams: true, ClientStreams: true, Handler: p.handle,
+		}},
 	}, p)
 }
 

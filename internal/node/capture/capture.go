@@ -11,9 +11,9 @@
 //	     any other protocol               refused at once; of ICMP, errors and neighbour discovery pass
 //
 // Envoy's sockets are known by the control group that Envoy runs in. Its connections carry wellknown.SocketMark or
-// wellknown.InsideMark, which say where they lead, pass, and are not tracked, but for a workload's call to itself, which
-// goes to Envoy again. The tables stay when the agent stops, so that nothing a workload says ever leaves in plaintext
-// while the agent is away: until it returns, connections are refused.
+// wellknown.InsideMark, which say where they lead, pass, and are not tracked, but for a workload's call to itself,
+// which goes to Envoy again. The tables stay when the agent stops, so that nothing a workload says ever leaves in
+// plaintext while the agent is away: until it returns, connections are refused.
 package capture
 
 import (
@@ -49,8 +49,8 @@ type Rules struct {
 	ExcludeOutboundPorts []uint16
 	ExcludeOutboundCIDRs []netip.Prefix
 	ExcludeInboundPorts  []uint16
-	// LeaveOpen is how long connections may go on at most that are open when the namespace is captured for the first time,
-	// past Envoy: the zero value ends them.
+	// LeaveOpen is how long connections may go on at most that are open when the namespace is captured for the first
+	// time, past Envoy: the zero value ends them.
 	LeaveOpen time.Duration
 	open      bool // there are such connections
 }
@@ -162,7 +162,8 @@ func inPlace(c *nftables.Conn, family nftables.TableFamily, want []chain) (bool,
 	}
 	for _, w := range want {
 		h := have[w.name]
-		if h == nil || h.Type != w.kind || h.Hooknum == nil || *h.Hooknum != *w.hook || *h.Priority != *w.priority || h.Policy == nil || *h.Policy != w.policy {
+		if h == nil || h.Type != w.kind || h.Hooknum == nil || *h.Hooknum != *w.hook || *h.Priority != *w.priority ||
+			h.Policy == nil || *h.Policy != w.policy {
 			return false, nil
 		}
 	}
@@ -176,7 +177,8 @@ func sameRules(c *nftables.Conn, t *nftables.Table, want []chain) (bool, error) 
 		if err != nil {
 			return false, err
 		}
-		if !slices.EqualFunc(have, w.rules, func(h *nftables.Rule, r rule) bool { return reflect.DeepEqual(h.Exprs, readable(r)) }) {
+		if !slices.EqualFunc(have, w.rules,
+			func(h *nftables.Rule, r rule) bool { return reflect.DeepEqual(h.Exprs, readable(r)) }) {
 			return false, nil
 		}
 	}
@@ -242,7 +244,8 @@ func explain(path string, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("write nftables rules in %s: not permitted; run as root or with CAP_NET_ADMIN: %w", at, err)
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL):
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT),
+		errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("write nftables rules in %s: the kernel lacks a part of nftables; "+
 			"load nf_tables, nft_chain_nat, nft_redir, nft_ct, nft_socket, nft_fib_inet and nft_reject_inet "+
 			"(modprobe), or use a kernel that has them: %w", at, err)

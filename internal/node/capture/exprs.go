@@ -25,7 +25,9 @@ func equal(load expr.Any, data []byte) rule {
 func masked(load expr.Any, mask, data []byte) rule {
 	return rule{
 		load,
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask))},
+		&expr.Bitwise{
+			SourceRegister: 1, DestRegister: 1, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask)),
+		},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data},
 	}
 }
@@ -124,7 +126,8 @@ func foreignSource() rule {
 
 func eitherMark(load expr.Any) rule {
 	const differ = uint32(wellknown.SocketMark ^ wellknown.InsideMark)
-	return masked(load, binaryutil.NativeEndian.PutUint32(^differ), binaryutil.NativeEndian.PutUint32(wellknown.SocketMark&^differ))
+	return masked(load, binaryutil.NativeEndian.PutUint32(^differ),
+		binaryutil.NativeEndian.PutUint32(wellknown.SocketMark&^differ))
 }
 
 // isReset: the TCP segment ends its connection.
@@ -145,8 +148,8 @@ func replying() rule {
 	return ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 }
 
-// invalid: connection tracking can make nothing of the packet, as of one that comes late. To refuse it aloud could end the
-// connection that it belonged to.
+// invalid: connection tracking can make nothing of the packet, as of one that comes late. To refuse it aloud could end
+// the connection that it belonged to.
 func invalid() rule { return ctBits(expr.CtKeySTATE, expr.CtStateBitINVALID) }
 
 func ctBits(key expr.CtKey, bits uint32) rule {

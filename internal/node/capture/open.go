@@ -37,12 +37,16 @@ type openSet struct {
 
 var openSets = []openSet{
 	{
-		name: "open4", family: unix.NFPROTO_IPV4, source: 12, destination: 16, length: 4, registers: [4]uint32{1, 9, 10, 11},
-		typ: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService, nftables.TypeIPAddr, nftables.TypeInetService),
+		name: "open4", family: unix.NFPROTO_IPV4, source: 12, destination: 16, length: 4,
+		registers: [4]uint32{1, 9, 10, 11},
+		typ: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService, nftables.TypeIPAddr,
+			nftables.TypeInetService),
 	},
 	{
-		name: "open6", family: unix.NFPROTO_IPV6, source: 8, destination: 24, length: 16, registers: [4]uint32{1, 2, 13, 17},
-		typ: nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService, nftables.TypeIP6Addr, nftables.TypeInetService),
+		name: "open6", family: unix.NFPROTO_IPV6, source: 8, destination: 24, length: 16,
+		registers: [4]uint32{1, 2, 13, 17},
+		typ: nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService, nftables.TypeIP6Addr,
+			nftables.TypeInetService),
 	},
 }
 
@@ -105,8 +109,8 @@ func beginsNothing() rule {
 		[]byte{0})
 }
 
-// leaveOpen are the rules by which packets of those connections have a verdict of their own; none where there are no such
-// connections.
+// leaveOpen are the rules by which packets of those connections have a verdict of their own; none where there are no
+// such connections.
 func (r Rules) leaveOpen(outward bool, verdict func() rule) []rule {
 	var rules []rule
 	if !r.open {
@@ -193,8 +197,8 @@ func (r Rules) firstOpen(path string) (open []Connection, err error) {
 	return open, nil
 }
 
-// Open are the connections that were open when the namespace at path was captured, still are, and may go on. One that may
-// not, or that has ended, is no exception any longer.
+// Open are the connections that were open when the namespace at path was captured, still are, and may go on. One that
+// may not, or that has ended, is no exception any longer.
 func Open(path string, may func(Connection) bool) (open []Connection, err error) {
 	err = transact(path, func(c *nftables.Conn) error {
 		_, known, err := leftOpen(c)

@@ -9,7 +9,10 @@ import (
 func TestConnectionsAsKeys(t *testing.T) {
 	for _, x := range []struct{ local, remote, key string }{
 		{"10.0.0.2:51000", "192.0.2.7:80", "0a000002c7380000c000020700500000"},
-		{"[fd00::2]:51000", "[2001:db8::7]:443", "fd000000000000000000000000000002c738000020010db800000000000000000000000701bb0000"},
+		{
+			"[fd00::2]:51000", "[2001:db8::7]:443",
+			"fd000000000000000000000000000002c738000020010db800000000000000000000000701bb0000",
+		},
 	} {
 		c := Connection{Local: netip.MustParseAddrPort(x.local), Remote: netip.MustParseAddrPort(x.remote)}
 		sets := 0

@@ -30,7 +30,8 @@ func Taken(path string, envoy cgroup.ID) error {
 func inTheWay(b []byte, envoy cgroup.ID) error {
 	at, user := endOf(b, 4, 8), binary.NativeEndian.Uint32(b[64:])
 	addr, port := at.Addr(), at.Port()
-	mine := port == wellknown.InboundPort || port == wellknown.OutboundPort && (addr.IsUnspecified() || addr.IsLoopback())
+	mine := port == wellknown.InboundPort || port == wellknown.OutboundPort &&
+		(addr.IsUnspecified() || addr.IsLoopback())
 	if !mine {
 		return nil
 	}
@@ -42,5 +43,6 @@ func inTheWay(b []byte, envoy cgroup.ID) error {
 	if group < 0 || binary.NativeEndian.Uint64(attrs[group].Data) == envoy.Number {
 		return nil // Envoy's, or a kernel that does not tell
 	}
-	return fmt.Errorf("a program of user %d listens at %s, in Envoy's place: end it, or have it listen elsewhere", user, at)
+	return fmt.Errorf("a program of user %d listens at %s, in Envoy's place: end it, or have it listen elsewhere",
+		user, at)
 }

@@ -69,11 +69,13 @@ func (q *Queues) device(index int) error {
 			continue
 		}
 		f, err := silent(p)
-		for late := time.Now().Add(lettingGo); errors.Is(err, unix.EBUSY) && time.Now().Before(late); f, err = silent(p) {
+		for late := time.Now().Add(lettingGo); errors.Is(err, unix.EBUSY) && time.Now().Before(late); f,
+			err = silent(p) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		switch {
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EOPNOTSUPP):
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EAFNOSUPPORT),
+			errors.Is(err, unix.EOPNOTSUPP):
 			return nil // no such queue or device any more; or the kernel has no such sockets
 		case errors.Is(err, unix.EBUSY):
 			return fmt.Errorf("another agent serves this namespace, or a program holds queue %d by an AF_XDP socket "+

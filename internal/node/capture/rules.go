@@ -23,8 +23,8 @@ type chain struct {
 
 // chains is the whole table. The order of rules matters: the first that ends a packet's way wins.
 //
-// Envoy's own connections are not tracked: one of the workload's to the same address, refused a moment ago from the same
-// port, is remembered as redirected, and would take Envoy's along to Envoy itself.
+// Envoy's own connections are not tracked: one of the workload's to the same address, refused a moment ago from the
+// same port, is remembered as redirected, and would take Envoy's along to Envoy itself.
 func chains(r Rules) []chain {
 	return []chain{
 		{
@@ -63,8 +63,9 @@ func chains(r Rules) []chain {
 	}
 }
 
-// linkLocal addresses mean something on one link only, so that no answer from the loopback reaches who called one: such a call
-// is not redirected, and guardOut refuses it: by a reset, since an ICMPv6 error would not find the caller either.
+// linkLocal addresses mean something on one link only, so that no answer from the loopback reaches who called one: such
+// a call is not redirected, and guardOut refuses it: by a reset, since an ICMPv6 error would not find the caller
+// either.
 var linkLocal = netip.MustParsePrefix("fe80::/10")
 
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
@@ -118,7 +119,8 @@ func guardOut(r Rules) []rule {
 	for _, lo := range loopback {
 		rules = append(rules, when(redirected(), daddr(lo), accept()))
 	}
-	for _, p := range []uint16{wellknown.OutboundPort, wellknown.InboundPort, r.DNSPort} { // nobody calls these but by redirection
+	// nobody calls these but by redirection
+	for _, p := range []uint16{wellknown.OutboundPort, wellknown.InboundPort, r.DNSPort} {
 		rules = append(rules, when(out("lo"), tcp(), dport(p), reset()))
 	}
 	rules = append(rules, when(out("lo"), udp(), dport(r.DNSPort), reject()), when(out("lo"), accept()))
@@ -131,7 +133,8 @@ func guardOut(r Rules) []rule {
 		when(program(), reject()),
 		when(tcp(), redirected(), accept()),
 		when(tcp(), replying(), accept()),
-		when(tcp(), eitherMark(&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}), isReset(), accept())) // of Envoy's connections
+		// of Envoy's connections
+		when(tcp(), eitherMark(&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}), isReset(), accept()))
 	rules = append(rules, icmp(icmpOut, icmpv6Out)...)
 	return append(rules, when(invalid(), drop()), reject())
 }

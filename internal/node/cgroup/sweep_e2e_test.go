@@ -31,7 +31,8 @@ func TestNetnsSweep(t *testing.T) {
 		return g
 	}
 	alike := regexp.MustCompile(`^isthmus-sweep-[0-9a-f]{8}$`)
-	killed, living, busy := made("isthmus-sweep-00000001"), made("isthmus-sweep-00000002"), made("isthmus-sweep-00000003")
+	killed, living, busy := made("isthmus-sweep-00000001"), made("isthmus-sweep-00000002"),
+		made("isthmus-sweep-00000003")
 	other, own := made("isthmus-sweep-other"), made("isthmus-sweep-00000004")
 	defer living.Close()
 	defer own.Close()

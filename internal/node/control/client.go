@@ -1,5 +1,5 @@
-// Package control keeps an agent connected to its control plane: it joins with a token, lives with a certificate that it
-// renews, reconnects, and holds the standing conversation.
+// Package control keeps an agent connected to its control plane: it joins with a token, lives with a certificate that
+// it renews, reconnects, and holds the standing conversation.
 package control
 
 import (
@@ -143,8 +143,8 @@ func (c *Client) join(ctx context.Context) (*identity.SVID, error) {
 	return c.attest(ctx)
 }
 
-// findAddresses takes the control plane's addresses from the token, or from what was kept of the one with which the agent joined:
-// its file may be gone since.
+// findAddresses takes the control plane's addresses from the token, or from what was kept of the one with which the
+// agent joined: its file may be gone since.
 func (c *Client) findAddresses() error {
 	if c.cfg.TokenFile != "" {
 		if token, err := identity.LoadToken(c.cfg.TokenFile); err == nil {
@@ -196,7 +196,8 @@ func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
 			return svid, nil
 		}
 		switch status.Code(err) {
-		case codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.FailedPrecondition, codes.NotFound:
+		case codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.FailedPrecondition,
+			codes.NotFound:
 			return nil, fmt.Errorf("the control plane refuses to let node %s join: %s; make a new token with `isthmus token create --node %s`",
 				c.cfg.Node, status.Convert(err).Message(), c.cfg.Node)
 		}
@@ -258,7 +259,8 @@ func (c *Client) Sign(ctx context.Context, namespace, serviceAccount string) (*i
 	if err != nil {
 		return nil, err
 	}
-	resp, err := agentapi.Client{Conn: conn}.Sign(ctx, &agentapi.SignRequest{Namespace: namespace, ServiceAccount: serviceAccount, CSR: csr})
+	resp, err := agentapi.Client{Conn: conn}.Sign(ctx,
+		&agentapi.SignRequest{Namespace: namespace, ServiceAccount: serviceAccount, CSR: csr})
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +292,8 @@ func (c *Client) renew(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		c.cfg.Log.Warn("node certificate not renewed, trying again", "expires", c.svid.Load().Leaf().NotAfter, "error", err)
+		c.cfg.Log.Warn("node certificate not renewed, trying again",
+			"expires", c.svid.Load().Leaf().NotAfter, "error", err)
 		if err := retry.Sleep(ctx, wait.Next()); err != nil {
 			return err
 		}

@@ -65,7 +65,8 @@ func TestComplaints(t *testing.T) {
 
 // TestAnotherNodesToken is refused before the control plane sees it: the node that it is for can still use it.
 func TestAnotherNodesToken(t *testing.T) {
-	body := `{"id":"00000000000000aa","secret":"` + strings.Repeat("A", 43) + `","node":"rack1","role":"node","fingerprint":"` +
+	body := `{"id":"00000000000000aa","secret":"` + strings.Repeat("A",
+		43) + `","node":"rack1","role":"node","fingerprint":"` +
 		strings.Repeat("0", 64) + `","addresses":["192.0.2.1:15012"]}`
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte("isthmus-join-v1."+base64.RawURLEncoding.EncodeToString([]byte(body))),
@@ -96,13 +97,16 @@ func TestAnotherNodesToken(t *testing.T) {
 	}
 }
 
-// TestAddressesOutliveTheToken: an agent that joined finds its control plane again without the token, whose file may be gone.
+// TestAddressesOutliveTheToken: an agent that joined finds its control plane again without the token, whose file may be
+// gone.
 func TestAddressesOutliveTheToken(t *testing.T) {
 	dir := t.TempDir()
 	file, keep := filepath.Join(dir, "token"), filepath.Join(dir, "identity.pem")
-	body := `{"id":"00000000000000aa","secret":"` + strings.Repeat("A", 43) + `","node":"n","role":"node","fingerprint":"` +
+	body := `{"id":"00000000000000aa","secret":"` + strings.Repeat("A",
+		43) + `","node":"n","role":"node","fingerprint":"` +
 		strings.Repeat("0", 64) + `","addresses":["192.0.2.1:15012","[2001:db8::1]:15012"]}`
-	if err := os.WriteFile(file, []byte("isthmus-join-v1."+base64.RawURLEncoding.EncodeToString([]byte(body))), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("isthmus-join-v1."+base64.RawURLEncoding.EncodeToString([]byte(body))),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
@@ -117,7 +121,8 @@ func TestAddressesOutliveTheToken(t *testing.T) {
 	}
 	for _, token := range []string{"", file} {
 		c := New(Config{Log: log, Node: "n", Role: snapshot.RoleNode, TokenFile: token, IdentityFile: keep})
-		if _, err := c.join(t.Context()); err != nil || strings.Join(c.cfg.Addresses, " ") != "192.0.2.1:15012 [2001:db8::1]:15012" {
+		if _, err := c.join(t.Context()); err != nil ||
+			strings.Join(c.cfg.Addresses, " ") != "192.0.2.1:15012 [2001:db8::1]:15012" {
 			t.Errorf("token file %q: %v, %v", token, c.cfg.Addresses, err)
 		}
 	}

@@ -21,8 +21,8 @@ import (
 // maxMessage bounds one message from the control plane: a whole proxy configuration fits many times.
 const maxMessage = 64 << 20
 
-// dial makes a connection that looks for the control plane at all addresses in turn, for as long as it lives. Calls wait
-// until there is a connection.
+// dial makes a connection that looks for the control plane at all addresses in turn, for as long as it lives. Calls
+// wait until there is a connection.
 func (c *Client) dial(addresses []string, conf *tls.Config) (*grpc.ClientConn, error) {
 	if len(addresses) == 0 {
 		return nil, errors.New("control.addresses is empty and the token names none: write where the control plane listens, for example 10.0.0.1:15012")
@@ -39,18 +39,22 @@ func (c *Client) dial(addresses []string, conf *tls.Config) (*grpc.ClientConn, e
 		grpc.WithTransportCredentials(credentials.NewTLS(conf)),
 		grpc.WithContextDialer(c.connect),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.4, MaxDelay: 3 * time.Second},
+			Backoff: backoff.Config{
+				BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.4, MaxDelay: 3 * time.Second,
+			},
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithIdleTimeout(0),
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(maxMessage),
+			grpc.MaxCallSendMsgSize(maxMessage)))
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection to the control plane: %w", err)
 	}
 	return conn, nil
 }
 
-// connect notices a control plane that went away without a word within 15 seconds, and one that came back within a second.
+// connect notices a control plane that went away without a word within 15 seconds, and one that came back within a
+// second.
 func (c *Client) connect(ctx context.Context, address string) (net.Conn, error) {
 	d := net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 15},

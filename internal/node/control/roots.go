@@ -9,8 +9,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// SetRoots says which roots the mesh has now: by them the control plane is known from the next connection on. From then on
-// those that come with the node's certificate do not count: they may be of a moment before.
+// SetRoots says which roots the mesh has now: by them the control plane is known from the next connection on. From then
+// on those that come with the node's certificate do not count: they may be of a moment before.
 func (c *Client) SetRoots(roots []*x509.Certificate) {
 	c.mu.Lock()
 	c.told = roots
@@ -36,7 +36,8 @@ func (c *Client) keep(svid *identity.SVID) {
 		if with, err := svid.WithRoots(c.told); err == nil {
 			svid = with
 		} else {
-			c.cfg.Log.Warn("the node's certificate leads to none of the mesh's roots", "expires", svid.Leaf().NotAfter, "error", err)
+			c.cfg.Log.Warn("the node's certificate leads to none of the mesh's roots", "expires", svid.Leaf().NotAfter,
+				"error", err)
 		}
 	}
 	c.svid.Store(svid)

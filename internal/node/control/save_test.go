@@ -16,8 +16,8 @@ import (
 	"isthmus.dev/isthmus/internal/node/identity"
 )
 
-// TestIdentityThatCannotBeWritten: a new identity is in use though its file cannot be written, which is said once; it is written
-// as soon as it can be.
+// TestIdentityThatCannotBeWritten: a new identity is in use though its file cannot be written, which is said once; it
+// is written as soon as it can be.
 func TestIdentityThatCannotBeWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
 	var said strings.Builder
@@ -52,7 +52,8 @@ func selfSigned(t *testing.T) *identity.SVID {
 	if err != nil {
 		t.Fatal(err)
 	}
-	svid, err := identity.NewSVID(key, [][]byte{der}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), time.Now())
+	svid, err := identity.NewSVID(key, [][]byte{der}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,11 +66,16 @@ func TestAnothersIdentityIsNotTaken(t *testing.T) {
 	if err := identity.Save(file, selfSigned(t)); err != nil {
 		t.Fatal(err)
 	}
-	c := New(Config{Log: slog.New(slog.DiscardHandler), Node: "m", IdentityFile: file, Addresses: []string{"127.0.0.1:1"}})
-	if _, err := c.join(t.Context()); err == nil || !strings.Contains(err.Error(), `is the identity of node "n", and the settings are those of "m"`) {
+	c := New(Config{
+		Log: slog.New(slog.DiscardHandler), Node: "m", IdentityFile: file, Addresses: []string{"127.0.0.1:1"},
+	})
+	if _, err := c.join(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), `is the identity of node "n", and the settings are those of "m"`) {
 		t.Errorf("it joins as another: %v", err)
 	}
-	c = New(Config{Log: slog.New(slog.DiscardHandler), Node: "n", IdentityFile: file, Addresses: []string{"127.0.0.1:1"}})
+	c = New(Config{
+		Log: slog.New(slog.DiscardHandler), Node: "n", IdentityFile: file, Addresses: []string{"127.0.0.1:1"},
+	})
 	if _, err := c.join(t.Context()); err != nil {
 		t.Errorf("it does not take its own: %v", err)
 	}

@@ -137,8 +137,8 @@ func (c *Client) sync(ctx context.Context, conn *grpc.ClientConn, answered func(
 	return g.Wait()
 }
 
-// tell sends the report, and again whenever it changed: the first of a burst of changes at once, since callers of a workload
-// that is not ready any more wait for nothing else, and the rest together.
+// tell sends the report, and again whenever it changed: the first of a burst of changes at once, since callers of a
+// workload that is not ready any more wait for nothing else, and the rest together.
 func (c *Client) tell(ctx context.Context, stream rpc.Stream[agentapi.Report, agentapi.Instructions]) error {
 	tick := time.NewTicker(countsEvery)
 	defer tick.Stop()

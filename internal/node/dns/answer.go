@@ -1,4 +1,5 @@
-// Package dns answers a workload's questions: mesh names from the control plane's tables, everything else by asking upstream.
+// Package dns answers a workload's questions: mesh names from the control plane's tables, everything else by asking
+// upstream.
 package dns
 
 import (

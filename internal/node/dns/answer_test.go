@@ -36,7 +36,9 @@ func open() *agentapi.DNSTable {
 
 // A name of one label is one of the asking workload's own namespace.
 func TestShortNamesAreOfTheOwnNamespace(t *testing.T) {
-	for namespace, want := range map[string][2]string{"default": {"240.240.0.1", ""}, "shop": {"", "240.240.0.3"}, "other": {}} {
+	for namespace, want := range map[string][2]string{
+		"default": {"240.240.0.1", ""}, "shop": {"", "240.240.0.3"}, "other": {},
+	} {
 		for i, name := range []string{"pay.", "card."} {
 			r, _ := answer(table(), namespace, new(dns.Msg).SetQuestion(name, dns.TypeA))
 			if got := addrsOf(r); got != want[i] {
@@ -137,15 +139,16 @@ func TestAnswer(t *testing.T) {
 			c.rcode = "NXDOMAIN"
 		}
 		outside := strings.HasPrefix(c.name, "www.")
-		if r, v := answer(table(), "default", question); v == forward || rcodeOf(r) != c.rcode && !outside && c.rcode != "REFUSED" {
+		if r, v := answer(table(), "default", question); v == forward || rcodeOf(r) != c.rcode && !outside &&
+			c.rcode != "REFUSED" {
 			t.Errorf("%s %s: got %s where workloads may call listed addresses only", c.name, dns.TypeToString[c.qtype],
 				rcodeOf(r))
 		}
 	}
 }
 
-// Who has IPv6 is refused there as well, and who has nothing else only there: a caller of both versions is refused at once by
-// whichever it tries.
+// Who has IPv6 is refused there as well, and who has nothing else only there: a caller of both versions is refused at
+// once by whichever it tries.
 func TestAnswerRefusesInEachVersion(t *testing.T) {
 	four, six := netip.MustParseAddr("240.240.0.1"), netip.MustParseAddr("100::f0f0:1")
 	for _, c := range []struct {
@@ -167,8 +170,9 @@ func TestAnswerRefusesInEachVersion(t *testing.T) {
 	}
 }
 
-// A namespace may have the name of a top-level domain. Where names outside can be asked for, a short name that may be one
-// of them is answered by nobody: neither does the mesh take what is meant for outside, nor is outside asked for the mesh's.
+// A namespace may have the name of a top-level domain. Where names outside can be asked for, a short name that may be
+// one of them is answered by nobody: neither does the mesh take what is meant for outside, nor is outside asked for the
+// mesh's.
 func TestShortNamesInNamespacesNamedLikeDomains(t *testing.T) {
 	for name, want := range map[string][2]string{
 		"shop.dev.":   {"240.240.0.4", "NXDOMAIN"},

@@ -105,7 +105,9 @@ func (s *Server) record(limit *rate.Limiter, c client, q *dns.Msg, result string
 		return
 	}
 	name := strings.ToLower(q.Question[0].Name)
-	s.cfg.Record(Outside{Workload: c.workload, Name: name, Type: dns.Type(q.Question[0].Qtype).String(), Result: result})
+	s.cfg.Record(Outside{
+		Workload: c.workload, Name: name, Type: dns.Type(q.Question[0].Qtype).String(), Result: result,
+	})
 }
 
 // askAll asks the upstreams in order, each as soon as the one before has failed or been silent for a while, so that a
@@ -152,7 +154,8 @@ func ask(q *dns.Msg, server netip.AddrPort, tcp bool) (*dns.Msg, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(r.Question) != 1 || !strings.EqualFold(r.Question[0].Name, asked.Name) || r.Question[0].Qtype != asked.Qtype {
+	if len(r.Question) != 1 || !strings.EqualFold(r.Question[0].Name, asked.Name) ||
+		r.Question[0].Qtype != asked.Qtype {
 		return nil, errors.New("the upstream answered another question")
 	}
 	if r.Rcode != dns.RcodeSuccess && r.Rcode != dns.RcodeNameError {

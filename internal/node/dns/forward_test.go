@@ -111,7 +111,10 @@ func TestNothingIsForwardedWhereOnlyListedAddressesMayBeCalled(t *testing.T) {
 	s, told := newTestServer(table(), u.at)
 	c := impatient(t, "default/web")
 	for qtype := range dns.TypeToString {
-		for _, name := range []string{"c2VjcmV0.tunnel.example.", "pay.default.svc.cluster.local.", "dual.example.", "pay."} {
+		for _, name := range []string{
+			"c2VjcmV0.tunnel.example.", "pay.default.svc.cluster.local.", "dual.example.",
+			"pay.",
+		} {
 			for _, tcp := range []bool{false, true} {
 				if r := s.resolve(c, new(dns.Msg).SetQuestion(name, qtype), tcp); r == nil {
 					t.Fatalf("no answer to %s %s", name, dns.TypeToString[qtype])
@@ -142,10 +145,14 @@ func TestForwardedQuestionsAndAnswersAreBare(t *testing.T) {
 	s, told := newTestServer(open(), dead, u.at)
 	for _, tcp := range []bool{false, true} {
 		q := new(dns.Msg).SetQuestion("wWw.eXample.", dns.TypeA).SetEdns0(4096, true)
-		q.IsEdns0().Option = append(q.IsEdns0().Option, &dns.EDNS0_LOCAL{Code: dns.EDNS0LOCALSTART, Data: []byte("secret")})
+		q.IsEdns0().Option = append(q.IsEdns0().Option,
+			&dns.EDNS0_LOCAL{Code: dns.EDNS0LOCALSTART, Data: []byte("secret")})
 		q.CheckingDisabled, q.AuthenticatedData, q.Zero = true, true, true
 		q.Answer = append(q.Answer,
-			&dns.TXT{Hdr: dns.RR_Header{Name: "secret.", Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{"secret"}})
+			&dns.TXT{
+				Hdr: dns.RR_Header{Name: "secret.", Rrtype: dns.TypeTXT, Class: dns.ClassINET},
+				Txt: []string{"secret"},
+			})
 		r := s.resolve(newTestClient(t, "default/web"), q, tcp)
 		if r.Id != q.Id || r.Question[0].Name != "wWw.eXample." || len(r.Answer) != 2 || addrsIn(r) != "192.0.2.7" ||
 			len(r.Extra) != 1 {
@@ -227,7 +234,8 @@ func TestForwardingIsBounded(t *testing.T) {
 	*told = nil
 	before, failed := len(u.names()), 0
 	for i := range 400 {
-		if rcodeOf(s.resolve(c, new(dns.Msg).SetQuestion(fmt.Sprintf("s%d.example.", i), dns.TypeTXT), false)) == "SERVFAIL" {
+		if rcodeOf(s.resolve(c, new(dns.Msg).SetQuestion(fmt.Sprintf("s%d.example.", i), dns.TypeTXT),
+			false)) == "SERVFAIL" {
 			failed++
 		}
 	}
@@ -248,7 +256,8 @@ func TestForwardingIsBounded(t *testing.T) {
 	if got := rcodeOf(s.resolve(c, new(dns.Msg).SetQuestion("www.example.", dns.TypeA), false)); got != "SERVFAIL" {
 		t.Errorf("got %s beyond the bound", got)
 	}
-	if got := rcodeOf(s.resolve(newTestClient(t, "default/unknown"), new(dns.Msg).SetQuestion("www.example.", dns.TypeA),
+	if got := rcodeOf(s.resolve(newTestClient(t, "default/unknown"),
+		new(dns.Msg).SetQuestion("www.example.", dns.TypeA),
 		false)); got != "SERVFAIL" {
 		t.Errorf("got %s for a workload that the control plane does not know", got)
 	}

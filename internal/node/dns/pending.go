@@ -10,17 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pending are the questions of one workload that are being asked upstream, at most maxForwards. Those that came over UDP
-// are written to memory that outlives the agent when somebody else holds it too (memfd_create(2)): the next agent asks
-// them again.
+// pending are the questions of one workload that are being asked upstream, at most maxForwards. Those that came over
+// UDP are written to memory that outlives the agent when somebody else holds it too (memfd_create(2)): the next agent
+// asks them again.
 type pending struct {
 	file *os.File
 	free chan int        // slots without a question
 	left map[int]message // by an earlier agent; not written after newPending
 }
 
-// A slot holds the length of the question, or 0 for none, where the question came from, and its text. Slots do not cross
-// pages, so none is half written when the agent is killed.
+// A slot holds the length of the question, or 0 for none, where the question came from, and its text. Slots do not
+// cross pages, so none is half written when the agent is killed.
 const (
 	slotSize = 1024
 	slotHead = 2 + 16 + 2
@@ -73,6 +73,7 @@ func (p *pending) write(slot int, m message) error {
 
 // done frees a slot: its question is answered.
 func (p *pending) done(slot int) {
-	_, _ = p.file.WriteAt([]byte{0, 0}, int64(slot)*slotSize) // fails when the file is closed; then nobody reads it here
+	// fails when the file is closed; then nobody reads it here
+	_, _ = p.file.WriteAt([]byte{0, 0}, int64(slot)*slotSize)
 	p.free <- slot
 }

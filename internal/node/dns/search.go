@@ -9,11 +9,12 @@ import (
 )
 
 // searched completes a short name as a resolver with the mesh's search list does, so that no workload needs one: "echo"
-// in the workload's own namespace, "echo.default" and "echo.default.svc" in the namespace that they name. It is empty for
-// every other name.
+// in the workload's own namespace, "echo.default" and "echo.default.svc" in the namespace that they name. It is empty
+// for every other name.
 //
-// A name that is listed as it is comes first, and where names outside the mesh can be asked for, "web.dev" is one of them,
-// whatever namespaces there are. One label alone is never refused by an address: programs ask so for their own host.
+// A name that is listed as it is comes first, and where names outside the mesh can be asked for, "web.dev" is one of
+// them, whatever namespaces there are. One label alone is never refused by an address: programs ask so for their own
+// host.
 func searched(t *agentapi.DNSTable, namespace, name string) string {
 	if t.MeshSuffix == "" || name == "" {
 		return ""

@@ -36,8 +36,8 @@ const (
 // Config of a Server.
 type Config struct {
 	Log *slog.Logger
-	// Upstreams that answer for names outside the mesh where the mesh lets workloads call unlisted addresses, in order of
-	// preference. None: such names do not exist.
+	// Upstreams that answer for names outside the mesh where the mesh lets workloads call unlisted addresses, in order
+	// of preference. None: such names do not exist.
 	Upstreams []netip.AddrPort
 	// Record is told of questions about names outside the mesh: of every one that was forwarded, and of some of the
 	// others.
@@ -48,8 +48,8 @@ type Config struct {
 type Listener struct {
 	Workload string // "<namespace>/<name>", the key into Instructions.DNS
 	Netns    string // path
-	// Kept are the files of this workload in this namespace that outlived an earlier server; they are taken over, with the
-	// questions that wait in them. Listen does not close them.
+	// Kept are the files of this workload in this namespace that outlived an earlier server; they are taken over, with
+	// the questions that wait in them. Listen does not close them.
 	Kept []*os.File
 }
 
@@ -187,7 +187,9 @@ func (s *Server) listenAt(socks *Sockets, c client, kept map[string]io.Closer, a
 }
 
 // either takes the socket that was kept, or opens one.
-func either[S io.Closer](kept map[string]io.Closer, network, addr string, open func(network, addr string) (S, error)) (S, error) {
+func either[S io.Closer](
+	kept map[string]io.Closer, network, addr string, open func(network, addr string) (S, error),
+) (S, error) {
 	if s, ok := kept[network+" "+addr].(S); ok {
 		delete(kept, network+" "+addr)
 		return s, nil

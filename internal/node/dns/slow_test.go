@@ -24,7 +24,9 @@ func TestSlowQuestionsAreHungUpOn(t *testing.T) {
 	go tcp.ActivateAndServe()
 	defer tcp.Shutdown()
 	var all sync.WaitGroup
-	for what, says := range map[string][]byte{"silent": nil, "length": {0}, "question": append([]byte{0x0f, 0xff}, make([]byte, 100)...)} {
+	for what, says := range map[string][]byte{
+		"silent": nil, "length": {0}, "question": append([]byte{0x0f, 0xff}, make([]byte, 100)...),
+	} {
 		conn, err := net.Dial("tcp", tcp.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)

@@ -18,8 +18,8 @@ import (
 const maxQuestion = dns.MinMsgSize
 
 // udpServer answers the questions that arrive at one UDP socket, in their order. A question stays in the kernel's queue
-// until its answer is sent: when the agent is killed before that, the next one takes the socket over and finds the question
-// there. A resolver would ask again only after 5 seconds, and many callers wait no longer.
+// until its answer is sent: when the agent is killed before that, the next one takes the socket over and finds the
+// question there. A resolver would ask again only after 5 seconds, and many callers wait no longer.
 //
 // A socket has one reader at a time: a second one would answer the same questions, and take others out unanswered.
 type udpServer struct {
@@ -31,7 +31,8 @@ type udpServer struct {
 // queueBytes is the kernel memory that questions may wait in, some 2700 of them.
 const queueBytes = 2 << 20
 
-// makeRoom for what is asked while no agent runs. Without CAP_NET_ADMIN there is room for the usual, some 270 questions.
+// makeRoom for what is asked while no agent runs. Without CAP_NET_ADMIN there is room for the usual, some 270
+// questions.
 func (u *udpServer) makeRoom() error {
 	socket, err := u.conn.SyscallConn()
 	if err != nil {
@@ -79,7 +80,8 @@ func (u *udpServer) handle(m message, forward func(slot int, m message)) {
 		if slot, ok := u.client.admit(); ok {
 			m = m.own()
 			if err := u.client.pending.write(slot, m); err != nil {
-				u.server.cfg.Log.Warn("dns question not kept for the next agent", "workload", u.client.workload, "error", err)
+				u.server.cfg.Log.Warn("dns question not kept for the next agent", "workload", u.client.workload,
+					"error", err)
 			}
 			forward(slot, m)
 			return
@@ -98,9 +100,11 @@ func (u *udpServer) forward(slot int, m message) {
 	u.client.pending.done(slot)
 }
 
-// answer packs the answer that resolve finds to a message. It is empty for what is no question, and where resolve has none.
+// answer packs the answer that resolve finds to a message. It is empty for what is no question, and where resolve has
+// none.
 //
-// A message that makes the agent panic is taken out and not answered: left in the queue it would end every agent to come.
+// A message that makes the agent panic is taken out and not answered: left in the queue it would end every agent to
+// come.
 func (u *udpServer) answer(m []byte, resolve func(client, *dns.Msg) *dns.Msg) (answer []byte, elsewhere bool) {
 	log := u.server.cfg.Log.With(slog.String("workload", u.client.workload))
 	defer func() {

@@ -63,7 +63,8 @@ func answerTo(t testing.TB, conn net.Conn) string {
 	return rcodeOf(&r)
 }
 
-// An agent that is killed between reading a question and answering it leaves it to the next one: nobody has to ask twice.
+// An agent that is killed between reading a question and answering it leaves it to the next one: nobody has to ask
+// twice.
 func TestAQuestionOutlivesTheAgentThatReadIt(t *testing.T) {
 	reached, dead := make(chan struct{}), make(chan struct{})
 	first := New(Config{Log: slog.New(slog.DiscardHandler), Record: func(Outside) {
@@ -104,7 +105,9 @@ func TestAQuestionOutlivesTheAgentThatAskedUpstream(t *testing.T) {
 	if got := answerTo(t, question(t, addr, "pay.default.svc.cluster.local.")); got != "NOERROR" {
 		t.Errorf("a name of the mesh behind it is answered %s", got)
 	}
-	prompt := newUpstream(t, func(q *dns.Msg) *dns.Msg { return withRecords(q, q.Question[0].Name+" 60 IN A 192.0.2.7") })
+	prompt := newUpstream(t, func(q *dns.Msg) *dns.Msg {
+		return withRecords(q, q.Question[0].Name+" 60 IN A 192.0.2.7")
+	})
 	second, _ := newTestServer(open(), prompt.at)
 	var kept []*os.File
 	for _, f := range socks.Files() {

@@ -100,14 +100,15 @@ func internalListeners() object {
 	}}
 }
 
-// overloadManager sheds load where memory comes near its bound, in this order: first the streams that hold 64 KiB or more are
-// reset, a little beyond it also those that hold 32 KiB, and only after that does Envoy refuse requests and connections, of
-// whomever they are.
+// overloadManager sheds load where memory comes near its bound, in this order: first the streams that hold 64 KiB or
+// more are reset, a little beyond it also those that hold 32 KiB, and only after that does Envoy refuse requests and
+// connections, of whomever they are.
 //
-// Envoy resets up to 50 streams in each worker whenever it sees that the pressure has changed. A pressure at the end of its scale
-// stays 1, however much more memory is taken, and nothing more is reset. So the scale of this has its end far beyond the bound.
-// Envoy divides it by eight, and resets streams of one more class of sizes at each step. Each class holds twice what the one below
-// it does. The least that the lowest can be told to hold is 512 bytes, with which the highest begins at 64 KiB.
+// Envoy resets up to 50 streams in each worker whenever it sees that the pressure has changed. A pressure at the end of
+// its scale stays 1, however much more memory is taken, and nothing more is reset. So the scale of this has its end far
+// beyond the bound. Envoy divides it by eight, and resets streams of one more class of sizes at each step. Each class
+// holds twice what the one below it does. The least that the lowest can be told to hold is 512 bytes, with which the
+// highest begins at 64 KiB.
 func overloadManager(b Bootstrap) object {
 	const (
 		heap        = "envoy.resource_monitors.fixed_heap"
@@ -140,7 +141,10 @@ func overloadManager(b Bootstrap) object {
 		"actions": []any{
 			object{"name": "envoy.overload_actions.shrink_heap", "triggers": above(0.8)},
 			object{"name": "envoy.overload_actions.reset_high_memory_stream", "triggers": []any{
-				object{"name": beyond, "scaled": object{"scaling_threshold": resets / scale, "saturation_threshold": 1}},
+				object{"name": beyond, "scaled": object{
+					"scaling_threshold":    resets / scale,
+					"saturation_threshold": 1,
+				}},
 			}},
 			object{"name": "envoy.overload_actions.disable_http_keepalive", "triggers": above(1.03)},
 			object{"name": "envoy.overload_actions.stop_accepting_requests", "triggers": above(1.05)},

@@ -1,6 +1,6 @@
-// Package envoyproc runs the agent's Envoy: finds the binary, writes its bootstrap, starts it, and starts it again when it
-// dies. Envoy outlives an agent that crashes or is killed: the next one finds it by the pid file, which names the process
-// beyond doubt, and takes it over, so that no connection is lost. An agent that is told to stop ends it.
+// Package envoyproc runs the agent's Envoy: finds the binary, writes its bootstrap, starts it, and starts it again when
+// it dies. Envoy outlives an agent that crashes or is killed: the next one finds it by the pid file, which names the
+// process beyond doubt, and takes it over, so that no connection is lost. An agent that is told to stop ends it.
 package envoyproc
 
 import (
@@ -36,7 +36,8 @@ func Locate(cacheDir string) (string, error) {
 	}
 	path := filepath.Join(cacheDir, "envoy-"+Version, "envoy")
 	if err := Executable(path); err != nil {
-		return "", fmt.Errorf("no Envoy in ISTHMUS_ENVOY, PATH or %s: install the package isthmus-envoy, run `make envoy`, which fetches it, or set ISTHMUS_ENVOY to an Envoy %s", path, Version)
+		return "",
+			fmt.Errorf("no Envoy in ISTHMUS_ENVOY, PATH or %s: install the package isthmus-envoy, run `make envoy`, which fetches it, or set ISTHMUS_ENVOY to an Envoy %s", path, Version)
 	}
 	return filepath.Abs(path) // it is tried in other folders, too
 }

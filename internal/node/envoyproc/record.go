@@ -69,7 +69,8 @@ func identify(pid int) (start uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	// The name in parentheses may hold anything. After it: the state, and the start time as the 22nd field of all (proc(5)).
+	// The name in parentheses may hold anything. After it: the state, and the start time as the 22nd field of all
+	// (proc(5)).
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 20 {
 		return 0, fmt.Errorf("read /proc/%d/stat: unexpected form", pid)
@@ -88,8 +89,8 @@ func bootID() (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// strays are the processes of this user that run with the bootstrap of a run directory: also one whose agent died before
-// it wrote the pid down.
+// strays are the processes of this user that run with the bootstrap of a run directory: also one whose agent died
+// before it wrote the pid down.
 func strays(runDir string) []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -101,7 +102,8 @@ func strays(runDir string) []int {
 		if err != nil || pid == os.Getpid() || !runsWith(pid, filepath.Join(runDir, bootstrapFile)) {
 			continue
 		}
-		if st, err := os.Stat(filepath.Join("/proc", e.Name())); err == nil && int(st.Sys().(*syscall.Stat_t).Uid) == os.Geteuid() {
+		if st, err := os.Stat(filepath.Join("/proc", e.Name())); err == nil &&
+			int(st.Sys().(*syscall.Stat_t).Uid) == os.Geteuid() {
 			pids = append(pids, pid)
 		}
 	}
@@ -135,7 +137,8 @@ func find(runDir string) (*process, record, error) {
 	if err != nil {
 		return nil, record{}, err
 	}
-	// Asked after the process was opened: it is then the one of that start, and stays it whatever becomes of the number.
+	// Asked after the process was opened: it is then the one of that start, and stays it whatever becomes of the
+	// number.
 	if start, err := identify(r.pid); err != nil || start != r.start {
 		return nil, record{}, errors.Join(os.ErrNotExist, p.close())
 	}

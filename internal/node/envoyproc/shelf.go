@@ -24,7 +24,8 @@ const (
 )
 
 // shelf is where an agent leaves sockets for the next one: as messages that nobody reads, in the queue of a socket pair
-// (SCM_RIGHTS, unix(7)). Envoy inherits both ends and knows nothing of them; while it lives, what lies in the queue is open.
+// (SCM_RIGHTS, unix(7)). Envoy inherits both ends and knows nothing of them; while it lives, what lies in the queue is
+// open.
 type shelf struct{ in, out *os.File }
 
 func newShelf() (*shelf, error) {
@@ -55,7 +56,8 @@ func shelfOf(p *process) (*shelf, error) {
 			return nil, fmt.Errorf("reach into the Envoy that runs (needs CAP_SYS_PTRACE): %w", err)
 		}
 		ends[i] = os.NewFile(uintptr(fd), "shelf")
-		if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_SEQPACKET {
+		if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil ||
+			kind != unix.SOCK_SEQPACKET {
 			return nil, errors.New("the Envoy that runs holds no sockets for an agent")
 		}
 	}
@@ -64,7 +66,8 @@ func shelfOf(p *process) (*shelf, error) {
 
 func (s *shelf) close() error { return errors.Join(s.in.Close(), s.out.Close()) }
 
-// replace leaves these and no others. What is new comes first: an agent that dies half-way leaves too much, never too little.
+// replace leaves these and no others. What is new comes first: an agent that dies half-way leaves too much, never too
+// little.
 func (s *shelf) replace(held []Held) error {
 	generation := binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
 	for _, h := range held {
@@ -98,7 +101,8 @@ func (s *shelf) put(generation []byte, h Held) error {
 			return err
 		}
 	}
-	return unix.Sendmsg(int(s.in.Fd()), append(generation[:len(generation):len(generation)], h.Name...), unix.UnixRights(fds...), nil,
+	return unix.Sendmsg(int(s.in.Fd()), append(generation[:len(generation):len(generation)], h.Name...),
+		unix.UnixRights(fds...), nil,
 		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
@@ -155,8 +159,9 @@ func Release(files []*os.File) {
 	}
 }
 
-// Kept are the sockets that an earlier agent left in the Envoy of a run directory, if one runs; they stay with that Envoy
-// too. An Envoy that does not give them, or that is not the one written down, is ended, since it would keep their ports.
+// Kept are the sockets that an earlier agent left in the Envoy of a run directory, if one runs; they stay with that
+// Envoy too. An Envoy that does not give them, or that is not the one written down, is ended, since it would keep their
+// ports.
 func Kept(runDir string) (held []Held, err error) {
 	p, _, err := find(runDir)
 	if errors.Is(err, os.ErrNotExist) {

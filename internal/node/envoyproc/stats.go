@@ -17,7 +17,8 @@ import (
 // statistic is one of Envoy's statistics that somebody reads. Envoy makes some 200 per cluster and 60 per listener
 // otherwise, which cost more memory than the cluster itself.
 type statistic struct {
-	name string // after the last scope that has a name of its own: "upstream_cx_total" of "cluster.NAME.upstream_cx_total"
+	// after the last scope that has a name of its own: "upstream_cx_total" of "cluster.NAME.upstream_cx_total"
+	name string
 	help string
 	kind prometheus.ValueType
 }
@@ -38,7 +39,10 @@ var ofEnvoy = []statistic{
 	{"listener_manager.total_listeners_draining", "Listeners that end.", prometheus.GaugeValue},
 	{"listener_manager.total_filter_chains_draining", "Filter chains that end.", prometheus.GaugeValue},
 	{"listener_manager.listener_create_failure", "Listeners that could not be made.", prometheus.CounterValue},
-	{"listener_manager.listener_in_place_updated", "Listeners that were changed without an end.", prometheus.CounterValue},
+	{
+		"listener_manager.listener_in_place_updated", "Listeners that were changed without an end.",
+		prometheus.CounterValue,
+	},
 	{"cluster_manager.active_clusters", "Clusters in use.", prometheus.GaugeValue},
 	{"control_plane.connected_state", "1 while Envoy has its configuration's stream.", prometheus.GaugeValue},
 }
@@ -55,9 +59,15 @@ var ofEach = []statistic{
 	{"downstream_rq_total", "Requests from clients.", prometheus.CounterValue},
 	{requestsActive, "Requests from clients under way.", prometheus.GaugeValue},
 	{"ssl.handshake", "TLS handshakes that succeeded.", prometheus.CounterValue},
-	{"ssl.connection_error", "TLS connections that failed otherwise than by the other side's certificate.", prometheus.CounterValue},
+	{
+		"ssl.connection_error", "TLS connections that failed otherwise than by the other side's certificate.",
+		prometheus.CounterValue,
+	},
 	{"ssl.fail_verify_san", "Handshakes refused: another identity.", prometheus.CounterValue},
-	{"ssl.fail_verify_error", "Handshakes refused: a certificate that leads to no trusted root, or has ended.", prometheus.CounterValue},
+	{
+		"ssl.fail_verify_error", "Handshakes refused: a certificate that leads to no trusted root, or has ended.",
+		prometheus.CounterValue,
+	},
 	{"ssl.fail_verify_no_cert", "Handshakes refused: no certificate.", prometheus.CounterValue},
 	{"upstream_cx_total", "Connections made.", prometheus.CounterValue},
 	{"upstream_cx_active", "Open connections to endpoints.", prometheus.GaugeValue},
@@ -119,14 +129,16 @@ func metricOf(line string) prometheus.Metric {
 	}
 	for _, s := range ofEnvoy {
 		if s.name == name {
-			return prometheus.MustNewConstMetric(prometheus.NewDesc("envoy_"+underscored(name), s.help, nil, nil), s.kind, value)
+			return prometheus.MustNewConstMetric(prometheus.NewDesc("envoy_"+underscored(name), s.help, nil, nil),
+				s.kind, value)
 		}
 	}
 	for _, s := range ofEach {
 		if scope, ok := strings.CutSuffix(name, "."+s.name); ok && !ofThread.MatchString(scope) {
 			metric, label, of := named(scope)
 			return prometheus.MustNewConstMetric(
-				prometheus.NewDesc(metric+"_"+underscored(s.name), s.help, []string{label}, nil), s.kind, value, strings.ToValidUTF8(of, "?"))
+				prometheus.NewDesc(metric+"_"+underscored(s.name), s.help, []string{label}, nil), s.kind, value,
+				strings.ToValidUTF8(of, "?"))
 		}
 	}
 	return nil
@@ -214,7 +226,8 @@ func (s *Supervisor) Requests(ctx context.Context) (uint64, error) { return s.su
 func (s *Supervisor) sum(ctx context.Context, names ...string) (total uint64, err error) {
 	err = s.eachStat(ctx, "/stats?filter=("+strings.Join(names, "%7C")+")$", func(line string) error {
 		name, value, _ := cutLast(line, ": ")
-		if strings.HasPrefix(name, "http.admin.") || !slices.ContainsFunc(names, func(s string) bool { return strings.HasSuffix(name, "."+s) }) {
+		if strings.HasPrefix(name, "http.admin.") ||
+			!slices.ContainsFunc(names, func(s string) bool { return strings.HasSuffix(name, "."+s) }) {
 			return nil
 		}
 		n, err := strconv.ParseUint(value, 10, 64)

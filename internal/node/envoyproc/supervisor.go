@@ -33,7 +33,8 @@ type Config struct {
 	Group *cgroup.Group
 	// Shelf says whether sockets are left in Envoy for the next agent (Hold). It takes the right to trace an Envoy.
 	Shelf bool
-	// Keep is asked when Run ends, with the cause: whether Envoy is to go on without its agent, for the next one to take over.
+	// Keep is asked when Run ends, with the cause: whether Envoy is to go on without its agent, for the next one to
+	// take over.
 	Keep func(why error) bool
 	// Changed is called when the State did.
 	Changed func()
@@ -100,8 +101,8 @@ func (s *Supervisor) set(change func(*agentapi.EnvoyState)) {
 	}
 }
 
-// Hold keeps these sockets open, and no others, for as long as Envoy runs, whatever becomes of this process; an Envoy that is
-// started later holds them too. The files must stay open until the next Hold.
+// Hold keeps these sockets open, and no others, for as long as Envoy runs, whatever becomes of this process; an Envoy
+// that is started later holds them too. The files must stay open until the next Hold.
 func (s *Supervisor) Hold(held []Held) error {
 	s.holding.Lock()
 	defer s.holding.Unlock()
@@ -178,7 +179,8 @@ func (s *Supervisor) leftover() error {
 		s.found = p
 		return nil
 	case err == nil:
-		s.cfg.Log.Warn("the Envoy that runs is of another program or bootstrap, replacing it: its connections end", "pid", r.pid)
+		s.cfg.Log.Warn("the Envoy that runs is of another program or bootstrap, replacing it: its connections end",
+			"pid", r.pid)
 		if err := p.close(); err != nil {
 			return err
 		}
@@ -208,7 +210,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			wait.Reset()
 		}
 		pause := wait.Next()
-		s.cfg.Log.Error("Envoy ended, starting it again", "error", err, "in", pause.String(), "log", filepath.Join(s.cfg.RunDir, logFile))
+		s.cfg.Log.Error("Envoy ended, starting it again",
+			"error", err, "in", pause.String(), "log", filepath.Join(s.cfg.RunDir, logFile))
 		if err := retry.Sleep(ctx, pause); err != nil {
 			return err
 		}
@@ -312,8 +315,8 @@ func (s *Supervisor) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Drain has Envoy ask every client, with each answer, to close its connection (Connection: close, GOAWAY), and tell who asks for
-// the health of what it serves that nothing is ready. It goes on serving.
+// Drain has Envoy ask every client, with each answer, to close its connection (Connection: close, GOAWAY), and tell who
+// asks for the health of what it serves that nothing is ready. It goes on serving.
 func (s *Supervisor) Drain(ctx context.Context) error { return s.post(ctx, "/healthcheck/fail") }
 
 func (s *Supervisor) post(ctx context.Context, path string) error {

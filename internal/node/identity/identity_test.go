@@ -111,7 +111,10 @@ func handshake(t *testing.T, conf *tls.Config, key *ecdsa.PrivateKey, chain ...*
 			return
 		}
 		defer server.Close()
-		tls.Server(server, &tls.Config{Certificates: []tls.Certificate{presented}, ClientAuth: tls.RequestClientCert}).Handshake()
+		tls.Server(server, &tls.Config{
+			Certificates: []tls.Certificate{presented},
+			ClientAuth:   tls.RequestClientCert,
+		}).Handshake()
 	}()
 	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
@@ -138,10 +141,23 @@ func TestAttestTLSPinsTheRoot(t *testing.T) {
 	}{
 		{"the control plane", []*x509.Certificate{good, ours.root}, ""},
 		{"without its root", []*x509.Certificate{good}, "does not present the root certificate"},
-		{"another root", []*x509.Certificate{other.leaf(t, control, key, from, to), other.root}, "does not present the root certificate"},
-		{"another root with ours appended", []*x509.Certificate{other.leaf(t, control, key, from, to), other.root, ours.root}, "unknown authority"},
-		{"a workload of the mesh", []*x509.Certificate{ours.leaf(t, "spiffe://cards.example/ns/default/sa/payments", key, from, to), ours.root}, "not the control plane"},
-		{"a control plane that expired", []*x509.Certificate{ours.leaf(t, control, key, from.Add(-time.Hour), from), ours.root}, "expired"},
+		{
+			"another root",
+			[]*x509.Certificate{other.leaf(t, control, key, from, to), other.root},
+			"does not present the root certificate",
+		},
+		{
+			"another root with ours appended",
+			[]*x509.Certificate{other.leaf(t, control, key, from, to), other.root, ours.root},
+			"unknown authority",
+		},
+		{"a workload of the mesh", []*x509.Certificate{ours.leaf(t, "spiffe://cards.example/ns/default/sa/payments",
+			key, from, to), ours.root}, "not the control plane"},
+		{
+			"a control plane that expired",
+			[]*x509.Certificate{ours.leaf(t, control, key, from.Add(-time.Hour), from), ours.root},
+			"expired",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := handshake(t, AttestTLS(token), key, c.chain...)
@@ -156,7 +172,8 @@ func TestControlTLS(t *testing.T) {
 	ours, other := newAuthority(t), newAuthority(t)
 	from, to := time.Now().Add(-time.Minute), time.Now().Add(time.Minute)
 	own := newKey(t)
-	svid, err := NewSVID(own, [][]byte{ours.leaf(t, "spiffe://cards.example/isthmus/node/n", own, from, to).Raw}, ours.pem(), time.Now())
+	svid, err := NewSVID(own, [][]byte{ours.leaf(t, "spiffe://cards.example/isthmus/node/n", own, from, to).Raw},
+		ours.pem(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,10 +185,12 @@ func TestControlTLS(t *testing.T) {
 	if err := handshake(t, ControlTLS(current), key, other.leaf(t, control, key, from, to), other.root); err == nil {
 		t.Error("an impostor under another root was believed")
 	}
-	if err := handshake(t, ControlTLS(current), key, ours.leaf(t, "spiffe://other.example/isthmus/control", key, from, to)); err == nil {
+	if err := handshake(t, ControlTLS(current), key,
+		ours.leaf(t, "spiffe://other.example/isthmus/control", key, from, to)); err == nil {
 		t.Error("a control plane of another trust domain was believed")
 	}
-	if err := handshake(t, ControlTLS(func() *SVID { return nil }), key, ours.leaf(t, control, key, from, to)); err == nil {
+	if err := handshake(t, ControlTLS(func() *SVID { return nil }), key,
+		ours.leaf(t, control, key, from, to)); err == nil {
 		t.Error("without an identity the control plane was believed")
 	}
 }
@@ -234,7 +253,8 @@ func TestNewSVIDRefuses(t *testing.T) {
 func TestSVIDSaveLoadAndRedact(t *testing.T) {
 	ours := newAuthority(t)
 	key, now := newKey(t), time.Now()
-	svid, err := NewSVID(key, [][]byte{ours.leaf(t, "spiffe://cards.example/isthmus/node/n", key, now.Add(-time.Minute), now.Add(time.Hour)).Raw}, ours.pem(), now)
+	svid, err := NewSVID(key, [][]byte{ours.leaf(t, "spiffe://cards.example/isthmus/node/n", key, now.Add(-time.Minute),
+		now.Add(time.Hour)).Raw}, ours.pem(), now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,11 +277,13 @@ func TestSVIDSaveLoadAndRedact(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := fmt.Sprintf("%v %+v %s", svid, svid, slog.AnyValue(svid)); strings.Contains(s, string(keyText[40:60])) || !strings.Contains(s, "redacted") {
+	if s := fmt.Sprintf("%v %+v %s", svid, svid, slog.AnyValue(svid)); strings.Contains(s, string(keyText[40:60])) ||
+		!strings.Contains(s, "redacted") {
 		t.Errorf("the identity shows itself: %s", s)
 	}
 	chain, err := svid.ChainPEM(true)
-	if err != nil || strings.Count(string(chain), "BEGIN CERTIFICATE") != 2 || !strings.HasSuffix(string(chain), string(ours.pem())) {
+	if err != nil || strings.Count(string(chain), "BEGIN CERTIFICATE") != 2 ||
+		!strings.HasSuffix(string(chain), string(ours.pem())) {
 		t.Errorf("with root: %v\n%s", err, chain)
 	}
 	if chain, err = svid.ChainPEM(false); err != nil || strings.Count(string(chain), "BEGIN CERTIFICATE") != 1 {
@@ -270,7 +292,8 @@ func TestSVIDSaveLoadAndRedact(t *testing.T) {
 	if err := os.WriteFile(path, []byte("rubbish"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "is damaged") || errors.Is(err, os.ErrNotExist) {
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "is damaged") ||
+		errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a damaged file: %v", err)
 	}
 }
@@ -278,7 +301,10 @@ func TestSVIDSaveLoadAndRedact(t *testing.T) {
 func TestRenewAt(t *testing.T) {
 	received := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	// Backdated by a minute: half of what is left counts, not half of the whole.
-	s := &SVID{Received: received, Chain: []*x509.Certificate{{NotBefore: received.Add(-time.Minute), NotAfter: received.Add(time.Hour)}}}
+	s := &SVID{Received: received, Chain: []*x509.Certificate{{
+		NotBefore: received.Add(-time.Minute),
+		NotAfter:  received.Add(time.Hour),
+	}}}
 	for jitter, want := range map[float64]string{-1: "12:27:00", 0: "12:30:00", 1: "12:33:00"} {
 		if got := s.RenewAt(jitter).Format(time.TimeOnly); got != want {
 			t.Errorf("jitter %v: %s, want %s", jitter, got, want)

@@ -27,11 +27,14 @@ func TestJoinTokenDuringARotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := ca.New(t.Context(), ca.Config{TrustDomain: td, Store: db, KeyFile: filepath.Join(dir, "key"), Log: slog.New(slog.DiscardHandler)})
+	a, err := ca.New(t.Context(), ca.Config{
+		TrustDomain: td, Store: db, KeyFile: filepath.Join(dir, "key"), Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := a.CreateToken(t.Context(), ca.TokenSpec{Node: "n", Role: snapshot.RoleNode, Addresses: []string{"10.0.0.1:15012"}})
+	made, err := a.CreateToken(t.Context(),
+		ca.TokenSpec{Node: "n", Role: snapshot.RoleNode, Addresses: []string{"10.0.0.1:15012"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +56,8 @@ func TestJoinTokenDuringARotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := greet(t, a.ServerTLS(source), AttestTLS(token)); err == nil || !strings.Contains(err.Error(), "make a new token if the root changed") {
+	if err := greet(t, a.ServerTLS(source), AttestTLS(token)); err == nil ||
+		!strings.Contains(err.Error(), "make a new token if the root changed") {
 		t.Errorf("after the rotation: %v", err)
 	}
 }

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Bounds on how soon a certificate is replaced whose root no longer signs: at once would be everybody at the same moment.
+// Bounds on how soon a certificate is replaced whose root no longer signs: at once would be everybody at the same
+// moment.
 const (
 	replaceLeast = 200 * time.Millisecond
 	replaceMost  = 10 * time.Second
@@ -43,9 +44,9 @@ func (s *Signing) Changed() <-chan struct{} {
 	return s.changed
 }
 
-// Wait is how long a certificate need not be replaced, 0 when it is due. Both the time that has passed since it came and the
-// calendar count: a clock that was set neither leaves a certificate in use whose days are over, or are yet to come, nor puts
-// its replacement off.
+// Wait is how long a certificate need not be replaced, 0 when it is due. Both the time that has passed since it came
+// and the calendar count: a clock that was set neither leaves a certificate in use whose days are over, or are yet to
+// come, nor puts its replacement off.
 func (s *Signing) Wait(svid *SVID, jitter float64, now time.Time) time.Duration {
 	due, calendar := s.due(svid, jitter), now.Round(0)
 	if calendar.Before(svid.Leaf().NotBefore) {
@@ -54,7 +55,8 @@ func (s *Signing) Wait(svid *SVID, jitter float64, now time.Time) time.Duration 
 	return max(0, min(due.Sub(now), due.Round(0).Sub(calendar)))
 }
 
-// due is when a certificate is to be replaced: at RenewAt, or soon when its root no longer signs. jitter is between -1 and 1.
+// due is when a certificate is to be replaced: at RenewAt, or soon when its root no longer signs. jitter is between -1
+// and 1.
 func (s *Signing) due(svid *SVID, jitter float64) time.Time {
 	due := svid.RenewAt(jitter)
 	s.mu.Lock()

@@ -32,7 +32,10 @@ func TestSigningDue(t *testing.T) {
 		{"received after that", time.Hour, "b", "11:50:00.0", 0, "12:00:05.2"},
 		{"never later than usual", time.Hour, "b", "12:29:59.0", 0, "12:30:00.0"},
 	} {
-		svid := &SVID{Received: received, under: "a", Chain: []*x509.Certificate{{NotBefore: received, NotAfter: received.Add(c.life)}}}
+		svid := &SVID{
+			Received: received, under: "a",
+			Chain: []*x509.Certificate{{NotBefore: received, NotAfter: received.Add(c.life)}},
+		}
 		var s Signing
 		s.Set(c.root, at(c.since))
 		if got := s.due(svid, c.jitter); !got.Equal(at(c.want)) {
@@ -62,12 +65,14 @@ func TestSigningChanged(t *testing.T) {
 func TestWithRoots(t *testing.T) {
 	ours, other := newAuthority(t), newAuthority(t)
 	key, now := newKey(t), time.Now()
-	svid, err := NewSVID(key, [][]byte{ours.leaf(t, "spiffe://cards.example/isthmus/node/n", key, now.Add(-time.Minute), now.Add(time.Hour)).Raw}, ours.pem(), now)
+	svid, err := NewSVID(key, [][]byte{ours.leaf(t, "spiffe://cards.example/isthmus/node/n", key, now.Add(-time.Minute),
+		now.Add(time.Hour)).Raw}, ours.pem(), now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	both, err := svid.WithRoots([]*x509.Certificate{other.root, ours.root})
-	if err != nil || len(both.Roots) != 2 || len(svid.Roots) != 1 || both.State().Root != spiffe.Fingerprint(ours.root) {
+	if err != nil || len(both.Roots) != 2 || len(svid.Roots) != 1 ||
+		both.State().Root != spiffe.Fingerprint(ours.root) {
 		t.Errorf("got %v, %v", both, err)
 	}
 	if _, err := svid.WithRoots([]*x509.Certificate{other.root}); err == nil {

@@ -29,7 +29,8 @@ type SVID struct {
 	under    string // SHA-256 of the root that the chain leads to, hex
 }
 
-// NewKey makes a private key; it never leaves this process except into its own Envoy, and into the workload that it is of.
+// NewKey makes a private key; it never leaves this process except into its own Envoy, and into the workload that it is
+// of.
 func NewKey() (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -123,7 +124,8 @@ func (s *SVID) root(now time.Time) (*x509.Certificate, error) {
 		intermediates.AddCert(c)
 	}
 	chains, err := s.Chain[0].Verify(x509.VerifyOptions{
-		Roots: s.RootPool(), Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		Roots: s.RootPool(), Intermediates: intermediates, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("verify the certificate that was issued: %w", err)

@@ -13,7 +13,10 @@ func TestShares(t *testing.T) {
 		"two": {OfWorkloads(1000, []string{"a/b", "a/c"}), map[string]uint32{
 			"outbound/a/b": 250, "inbound/a/b": 250, "outbound/a/c": 250, "inbound/a/c": 250,
 		}},
-		"many":               {OfWorkloads(1000, make([]string, 100)), map[string]uint32{"outbound/": 125, "inbound/": 125}},
+		"many": {
+			OfWorkloads(1000, make([]string, 100)),
+			map[string]uint32{"outbound/": 125, "inbound/": 125},
+		},
 		"none":               {OfWorkloads(1000, nil), nil},
 		"gateway":            {OfGateway(1000), map[string]uint32{"ingress": 750}},
 		"hardly any for all": {OfGateway(1), map[string]uint32{"ingress": 1}},

@@ -79,7 +79,8 @@ func Lasting(path string) error {
 	switch {
 	case errors.Is(err, unix.ELOOP):
 		return fmt.Errorf("%s leads to the network namespace of a process, by a number that another process has next: "+
-			"give the namespace a name of its own (ip netns attach NAME PID makes /run/netns/NAME) and write that", path)
+			"give the namespace a name of its own (ip netns attach NAME PID makes /run/netns/NAME) and write that",
+			path)
 	case err != nil:
 		return fmt.Errorf("look at network namespace %s: %w", path, err)
 	}

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A program that did not take a connection and does not take the probe's either is not ready at once, however seldom it is
-// probed. Doubt alone is no reason, nor is it that of a workload that nobody knows.
+// A program that did not take a connection and does not take the probe's either is not ready at once, however seldom it
+// is probed. Doubt alone is no reason, nor is it that of a workload that nobody knows.
 func TestDoubt(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -21,7 +21,8 @@ func TestDoubt(t *testing.T) {
 	changed := make(chan struct{}, 10)
 	at := l.Addr().(*net.TCPAddr).AddrPort()
 	p := New(slog.New(slog.NewTextHandler(io.Discard, nil)), []Target{{
-		Workload: "default/a", Addresses: []netip.Addr{at.Addr()}, Port: at.Port(), Period: time.Hour, Timeout: 10 * time.Second, Failures: 3,
+		Workload: "default/a", Addresses: []netip.Addr{at.Addr()}, Port: at.Port(), Period: time.Hour,
+		Timeout: 10 * time.Second, Failures: 3,
 	}}, func() { changed <- struct{}{} })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)

@@ -44,7 +44,9 @@ type Prober struct {
 
 // New makes a prober; what has no probe is ready from the beginning, the rest is not.
 func New(log *slog.Logger, targets []Target, changed func()) *Prober {
-	p := &Prober{log: log, targets: targets, changed: changed, doubts: map[string]chan struct{}{}, ready: map[string]bool{}}
+	p := &Prober{
+		log: log, targets: targets, changed: changed, doubts: map[string]chan struct{}{}, ready: map[string]bool{},
+	}
 	for _, t := range targets {
 		p.doubts[t.Workload] = make(chan struct{}, 1)
 		p.ready[t.Workload] = t.Port == 0
@@ -67,8 +69,8 @@ func (p *Prober) Doubt(workload string) {
 	}
 }
 
-// First probes every target once, all at the same time: what is said of them afterwards was seen, and a workload that was
-// ready before this agent came does not seem unready for a moment.
+// First probes every target once, all at the same time: what is said of them afterwards was seen, and a workload that
+// was ready before this agent came does not seem unready for a moment.
 func (p *Prober) First(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, t := range p.targets {
@@ -109,7 +111,8 @@ func (p *Prober) watch(ctx context.Context, t Target) error {
 		case err == nil:
 			failures = 0
 			p.set(t.Workload, true, nil)
-		case doubted && errors.Is(err, syscall.ECONNREFUSED): // twice now, by a caller and by the probe: nobody is there
+		// twice now, by a caller and by the probe: nobody is there
+		case doubted && errors.Is(err, syscall.ECONNREFUSED):
 			failures = t.Failures
 			p.set(t.Workload, false, err)
 		default:

@@ -32,14 +32,18 @@ func TestProber(t *testing.T) {
 	closed.Close()
 
 	changes := make(chan struct{}, 100)
-	probe := Target{Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Period: 10 * time.Millisecond, Timeout: time.Second, Failures: 2}
+	probe := Target{
+		Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Period: 10 * time.Millisecond, Timeout: time.Second,
+		Failures: 2,
+	}
 	with := func(name string, port uint16, path string) Target {
 		p := probe
 		p.Workload, p.Port, p.Path = name, port, path
 		return p
 	}
 	p := New(slog.New(slog.DiscardHandler), []Target{
-		with("none", 0, ""), with("http", port, "/ready"), with("path", port, "/other"), with("tcp", port, ""), with("closed", nobody, ""),
+		with("none", 0, ""), with("http", port, "/ready"), with("path", port, "/other"), with("tcp", port, ""),
+		with("closed", nobody, ""),
 	}, func() { changes <- struct{}{} })
 	if !p.Ready("none") || p.Ready("http") {
 		t.Error("before any probe: without one ready, with one not")

@@ -14,9 +14,9 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// TestTheClockIsSet sets the clock of the whole mesh, this node's and the control plane's. Whatever the calendar says, the
-// certificate in use is one of these days within seconds, renewals come at half a life as ever, and setting the clock back
-// leaves all as it was.
+// TestTheClockIsSet sets the clock of the whole mesh, this node's and the control plane's. Whatever the calendar says,
+// the certificate in use is one of these days within seconds, renewals come at half a life as ever, and setting the
+// clock back leaves all as it was.
 func TestTheClockIsSet(t *testing.T) {
 	const life = 40 * time.Minute
 	for _, step := range []time.Duration{5 * time.Minute, -5 * time.Minute, 24 * time.Hour, -24 * time.Hour} {
@@ -34,7 +34,8 @@ func TestTheClockIsSet(t *testing.T) {
 					svids, changed := s.current([]spiffe.ID{id})
 					leaf, now := svids[0].Leaf(), clock.Now()
 					if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-						t.Errorf("after a step of %s, at %s, in use is one from %s to %s", by, now, leaf.NotBefore, leaf.NotAfter)
+						t.Errorf("after a step of %s, at %s, in use is one from %s to %s",
+							by, now, leaf.NotBefore, leaf.NotAfter)
 					}
 					if n := calls.Load() - before; n > 1 {
 						t.Errorf("after a step of %s, %d certificates were asked for", by, n)
@@ -50,8 +51,8 @@ func TestTheClockIsSet(t *testing.T) {
 	}
 }
 
-// TestAClockOfItsOwn steps this node's clock alone: what the control plane issues is then not of this node's days and is refused,
-// and the one in use stays until the clocks agree again.
+// TestAClockOfItsOwn steps this node's clock alone: what the control plane issues is then not of this node's days and
+// is refused, and the one in use stays until the clocks agree again.
 func TestAClockOfItsOwn(t *testing.T) {
 	for _, step := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
 		t.Run(step.String(), func(t *testing.T) {
@@ -64,7 +65,8 @@ func TestAClockOfItsOwn(t *testing.T) {
 				clock.Step(step)
 				time.Sleep(time.Minute)
 				if now, _ := s.current([]spiffe.ID{id}); now[0] != first[0] {
-					t.Errorf("took one from %s to %s at %s", now[0].Leaf().NotBefore, now[0].Leaf().NotAfter, clock.Now())
+					t.Errorf("took one from %s to %s at %s",
+						now[0].Leaf().NotBefore, now[0].Leaf().NotAfter, clock.Now())
 				}
 				clock.Step(-step)
 				_, changed := s.current([]spiffe.ID{id})
@@ -84,7 +86,8 @@ func keeping(t *testing.T, ca *signer, clock *clocktest.Clock) (*Store, spiffe.I
 	joined := make(chan struct{})
 	close(joined)
 	s := New(Config{
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Accounts: []ServiceAccount{{"default", "pay"}}, Joined: joined, Changed: func() {}, Now: clock.Now,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Accounts: []ServiceAccount{{"default", "pay"}},
+		Joined: joined, Changed: func() {}, Now: clock.Now,
 		Sign: func(ctx context.Context, namespace, account string) (*identity.SVID, error) {
 			calls.Add(1)
 			return ca.sign(ctx, namespace, account)

@@ -41,7 +41,8 @@ func (s *Store) SetRoots(roots []*x509.Certificate) {
 
 // inOrder sorts roots: a program that hears of another order would take it for a change.
 func inOrder(roots []*x509.Certificate) []*x509.Certificate {
-	return slices.SortedFunc(slices.Values(roots), func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })
+	return slices.SortedFunc(slices.Values(roots),
+		func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })
 }
 
 // announce a change; mu is held.

@@ -17,7 +17,8 @@ func TestHoldSharesOneCertificateAndKnowsTheRoots(t *testing.T) {
 		joined := make(chan struct{})
 		close(joined)
 		s := New(Config{
-			Log: slog.New(slog.DiscardHandler), Accounts: []ServiceAccount{{"default", "pay"}}, Joined: joined, Changed: func() {}, Sign: ca.sign,
+			Log: slog.New(slog.DiscardHandler), Accounts: []ServiceAccount{{"default", "pay"}}, Joined: joined,
+			Changed: func() {}, Sign: ca.sign,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

@@ -34,8 +34,9 @@ func newSigner(t *testing.T, life time.Duration) *signer {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-48 * time.Hour),
+		NotAfter: time.Now().Add(1000 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
@@ -57,14 +58,16 @@ func (s *signer) sign(_ context.Context, namespace, account string) (*identity.S
 	}
 	now := s.now()
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(100 + s.n.Add(1)), NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Duration(s.life.Load())),
-		URIs: []*url.URL{{Scheme: "spiffe", Host: "cards.example", Path: "/ns/" + namespace + "/sa/" + account}},
+		SerialNumber: big.NewInt(100 + s.n.Add(1)), NotBefore: now.Add(-time.Minute),
+		NotAfter: now.Add(time.Duration(s.life.Load())),
+		URIs:     []*url.URL{{Scheme: "spiffe", Host: "cards.example", Path: "/ns/" + namespace + "/sa/" + account}},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, s.root, key.Public(), s.key)
 	if err != nil {
 		return nil, err
 	}
-	return identity.NewSVID(key, [][]byte{der}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.root.Raw}), s.received())
+	return identity.NewSVID(key, [][]byte{der}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.root.Raw}),
+		s.received())
 }
 
 func TestAShorterLifeIsTakenUpAtOnce(t *testing.T) {

@@ -14,7 +14,10 @@ import (
 )
 
 func TestWantServesOnlyThisNodesIdentities(t *testing.T) {
-	s := New(Config{Log: slog.New(slog.DiscardHandler), Accounts: []ServiceAccount{{"default", "pay"}, {"default", "web"}}})
+	s := New(Config{
+		Log:      slog.New(slog.DiscardHandler),
+		Accounts: []ServiceAccount{{"default", "pay"}, {"default", "web"}},
+	})
 	for name, want := range map[string]bool{
 		"spiffe://cards.example/ns/default/sa/pay":        true,
 		"spiffe://cards.example/ns/default/sa/pay+root":   true,
@@ -48,7 +51,8 @@ func TestStoreAsksOnceRetriesAndRenews(t *testing.T) {
 		joined := make(chan struct{})
 		close(joined)
 		s := New(Config{
-			Log: slog.New(slog.DiscardHandler), Accounts: []ServiceAccount{{"default", "pay"}}, Joined: joined, Changed: func() {},
+			Log: slog.New(slog.DiscardHandler), Accounts: []ServiceAccount{{"default", "pay"}}, Joined: joined,
+			Changed: func() {},
 			Sign: func(ctx context.Context, namespace, account string) (*identity.SVID, error) {
 				if calls.Add(1) <= 2 {
 					return nil, errors.New("not now")

@@ -62,7 +62,8 @@ func (s *Service) serves(name string) bool {
 	return ok && slices.Contains(s.Only, account)
 }
 
-// due is the secrets of a subscription that were not sent yet in their present version, sorted by name, and when to look again.
+// due is the secrets of a subscription that were not sent yet in their present version, sorted by name, and when to
+// look again.
 func (s *Service) due(sub *subscription) ([]*discovery.Resource, <-chan struct{}, error) {
 	names := slices.Sorted(maps.Keys(sub.names))
 	ids := make([]spiffe.ID, len(names))
@@ -101,7 +102,9 @@ func (s *Service) StreamSecrets(stream secret.SecretDiscoveryService_StreamSecre
 			return changed, err
 		}
 		sub.nonce++
-		resp := &discovery.DiscoveryResponse{VersionInfo: fmt.Sprint(sub.nonce), Nonce: fmt.Sprint(sub.nonce), TypeUrl: secretType}
+		resp := &discovery.DiscoveryResponse{
+			VersionInfo: fmt.Sprint(sub.nonce), Nonce: fmt.Sprint(sub.nonce), TypeUrl: secretType,
+		}
 		for _, r := range due {
 			resp.Resources = append(resp.Resources, r.Resource)
 		}
@@ -131,7 +134,9 @@ func (s *Service) DeltaSecrets(stream secret.SecretDiscoveryService_DeltaSecrets
 			return changed, err
 		}
 		sub.nonce++
-		return changed, stream.Send(&discovery.DeltaDiscoveryResponse{Nonce: fmt.Sprint(sub.nonce), TypeUrl: secretType, Resources: due})
+		return changed, stream.Send(&discovery.DeltaDiscoveryResponse{
+			Nonce: fmt.Sprint(sub.nonce), TypeUrl: secretType, Resources: due,
+		})
 	})
 }
 
@@ -143,7 +148,9 @@ func (s *Service) nack(message string, names []string) {
 }
 
 // serve answers one stream: take hears a request, send says what is due and when to look again.
-func serve[Req any](ctx context.Context, recv func() (*Req, error), take func(*Req), send func() (<-chan struct{}, error)) error {
+func serve[Req any](
+	ctx context.Context, recv func() (*Req, error), take func(*Req), send func() (<-chan struct{}, error),
+) error {
 	requests := make(chan *Req)
 	ended := make(chan error, 1)
 	go func() { // ends with the stream, which ends when this function returns

@@ -178,7 +178,8 @@ func (s *Store) keep(ctx context.Context, id spiffe.ID) error {
 		}
 		wait.Reset()
 		s.put(id, svid)
-		s.cfg.Log.Info("certificate issued", "identity", id.String(), "serial", svid.State().Serial, "expires", svid.Leaf().NotAfter)
+		s.cfg.Log.Info("certificate issued",
+			"identity", id.String(), "serial", svid.State().Serial, "expires", svid.Leaf().NotAfter)
 		if err := s.rest(ctx, svid, rand.Float64()*2-1); err != nil {
 			return err
 		}

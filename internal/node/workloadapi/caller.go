@@ -173,7 +173,9 @@ func (c *caller) isOf(w *Workload) error {
 	if err := unix.Fstat(int(ns.Fd()), &own); err != nil {
 		return fmt.Errorf("stat %s: %w", path, err)
 	}
-	if _, err := c.at("ns/net", func(dir int) (int, error) { return 0, unix.Fstatat(dir, "ns/net", &its, 0) }); err != nil {
+	if _, err := c.at("ns/net", func(dir int) (int, error) {
+		return 0, unix.Fstatat(dir, "ns/net", &its, 0)
+	}); err != nil {
 		return err
 	}
 	if own.Dev != its.Dev || own.Ino != its.Ino {
@@ -195,7 +197,8 @@ func (c *caller) at(what string, read func(dir int) (int, error)) (n int, err er
 	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.ENOENT):
 		return 0, errExited
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return 0, fmt.Errorf("read %s/%s: not permitted; run the agent as root or with CAP_SYS_PTRACE: %w", c.proc.Name(), what, err)
+		return 0, fmt.Errorf("read %s/%s: not permitted; run the agent as root or with CAP_SYS_PTRACE: %w",
+			c.proc.Name(), what, err)
 	case err != nil:
 		return 0, fmt.Errorf("read %s/%s: %w", c.proc.Name(), what, err)
 	}

@@ -75,7 +75,8 @@ func newAuthority(t *testing.T) authority {
 	must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{{Scheme: "spiffe", Host: "cards.example"}},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "cards.example"}},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	must(t, err)
@@ -90,13 +91,15 @@ func (a authority) issue(serial int64, life time.Duration) *identity.SVID {
 	must(a.t, err)
 	now := time.Now()
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(serial), NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(life), KeyUsage: x509.KeyUsageDigitalSignature,
+		SerialNumber: big.NewInt(serial), NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(life),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		URIs:        []*url.URL{{Scheme: "spiffe", Host: "cards.example", Path: "/ns/default/sa/pay"}},
 	}, a.root, key.Public(), a.key)
 	must(a.t, err)
 	// At a moment when both the certificate and its root were valid.
-	svid, err := identity.NewSVID(key, [][]byte{der}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.root.Raw}), now.Add(-time.Minute))
+	svid, err := identity.NewSVID(key, [][]byte{der},
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.root.Raw}), now.Add(-time.Minute))
 	must(a.t, err)
 	return svid
 }
@@ -134,14 +137,21 @@ func newWorld(t *testing.T, change func(*Workload)) *world {
 	dir, err := os.MkdirTemp("", "isthmus-t-") // short: a socket's address holds 107 bytes
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{store: newStore(t), log: &lines{}, joined: make(chan struct{}), path: filepath.Join(dir, "workload", "default", "pay-1.sock")}
-	wl := Workload{Name: "default/pay-1", Account: sds.ServiceAccount{Namespace: "default", Name: "pay"}, Netns: "/proc/self/ns/net", Path: w.path}
+	w := &world{
+		store: newStore(t), log: &lines{}, joined: make(chan struct{}),
+		path: filepath.Join(dir, "workload", "default", "pay-1.sock"),
+	}
+	wl := Workload{
+		Name: "default/pay-1", Account: sds.ServiceAccount{Namespace: "default", Name: "pay"},
+		Netns: "/proc/self/ns/net", Path: w.path,
+	}
 	if change != nil {
 		change(&wl)
 	}
 	w.server = New(Config{
-		Log: slog.New(slog.NewTextHandler(w.log, nil)), Workloads: []Workload{wl}, Folder: filepath.Join(dir, "workload"), Store: w.store,
-		Joined: w.joined, TrustDomain: func() spiffe.TrustDomain { return spiffeid.RequireTrustDomainFromString("cards.example") },
+		Log: slog.New(slog.NewTextHandler(w.log, nil)), Workloads: []Workload{wl},
+		Folder: filepath.Join(dir, "workload"), Store: w.store, Joined: w.joined,
+		TrustDomain: func() spiffe.TrustDomain { return spiffeid.RequireTrustDomainFromString("cards.example") },
 	})
 	w.server.patience = 300 * time.Millisecond
 	must(t, w.server.Listen())

@@ -39,7 +39,8 @@ func guard(ctx context.Context) error {
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	if !slices.Equal(md.Get(securityHeader), []string{"true"}) {
-		return status.Error(codes.InvalidArgument, "the header workload.spiffe.io: true is missing: use a SPIFFE Workload API client, which sends it")
+		return status.Error(codes.InvalidArgument,
+			"the header workload.spiffe.io: true is missing: use a SPIFFE Workload API client, which sends it")
 	}
 	return nil
 }
@@ -47,5 +48,6 @@ func guard(ctx context.Context) error {
 // denied tells a caller no more than that it is refused; why is for the log.
 func (c *conn) denied(why error) error {
 	c.say(why)
-	return status.Errorf(codes.PermissionDenied, "this socket is for workload %s, and the caller is not it: the agent's log says why", c.served.Name)
+	return status.Errorf(codes.PermissionDenied,
+		"this socket is for workload %s, and the caller is not it: the agent's log says why", c.served.Name)
 }

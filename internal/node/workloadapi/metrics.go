@@ -3,8 +3,11 @@ package workloadapi
 import "github.com/prometheus/client_golang/prometheus"
 
 var (
-	descStreams = prometheus.NewDesc("isthmus_agent_workload_api_streams", "Streams of the SPIFFE Workload API that a workload has open.", []string{"workload"}, nil)
-	descRefused = prometheus.NewDesc("isthmus_agent_workload_api_refused_total", "Connections to a workload's SPIFFE Workload API that were not the workload's, or were too many.", []string{"workload"}, nil)
+	descStreams = prometheus.NewDesc("isthmus_agent_workload_api_streams",
+		"Streams of the SPIFFE Workload API that a workload has open.", []string{"workload"}, nil)
+	descRefused = prometheus.NewDesc("isthmus_agent_workload_api_refused_total",
+		"Connections to a workload's SPIFFE Workload API that were not the workload's, or were too many.",
+		[]string{"workload"}, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -33,7 +33,8 @@ func TestARootIsReplacedWithoutAFailedHandshake(t *testing.T) {
 		worlds[i] = newWorld(t, nil)
 		close(worlds[i].joined)
 		worlds[i].store.change(steps[0])
-		source, err := client.NewX509Source(within(t, 20*time.Second), client.WithClientOptions(client.WithAddr("unix://"+worlds[i].path)))
+		source, err := client.NewX509Source(within(t, 20*time.Second),
+			client.WithClientOptions(client.WithAddr("unix://"+worlds[i].path)))
 		must(t, err)
 		defer source.Close()
 		sources[i] = source
@@ -53,7 +54,10 @@ func TestARootIsReplacedWithoutAFailedHandshake(t *testing.T) {
 		}
 	}()
 	call := func() error {
-		d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 2 * time.Second}, Config: tlsconfig.MTLSClientConfig(sources[1], sources[1], pay)}
+		d := tls.Dialer{
+			NetDialer: &net.Dialer{Timeout: 2 * time.Second},
+			Config:    tlsconfig.MTLSClientConfig(sources[1], sources[1], pay),
+		}
 		c, err := d.Dial("tcp", l.Addr().String())
 		if err != nil {
 			return err

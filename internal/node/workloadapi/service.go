@@ -22,7 +22,9 @@ type service struct {
 }
 
 // FetchX509SVID sends the workload's certificate, key and roots, and again whenever any of them changes.
-func (s *service) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer) error {
+func (s *service) FetchX509SVID(
+	_ *workload.X509SVIDRequest, stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer,
+) error {
 	return s.served.push(stream.Context(), func(id spiffe.ID, h sds.Held) (string, func() error) {
 		if h.SVID == nil || h.SVID.Expired(time.Now()) || len(h.Roots) == 0 {
 			return "", nil
@@ -41,7 +43,9 @@ func (s *service) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.Spi
 }
 
 // FetchX509Bundles sends the mesh's roots, and again whenever they change.
-func (s *service) FetchX509Bundles(_ *workload.X509BundlesRequest, stream workload.SpiffeWorkloadAPI_FetchX509BundlesServer) error {
+func (s *service) FetchX509Bundles(
+	_ *workload.X509BundlesRequest, stream workload.SpiffeWorkloadAPI_FetchX509BundlesServer,
+) error {
 	return s.served.push(stream.Context(), func(id spiffe.ID, h sds.Held) (string, func() error) {
 		if len(h.Roots) == 0 {
 			return "", nil
@@ -88,7 +92,8 @@ func (w *served) push(ctx context.Context, now answer) error {
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()
 		case <-first.C:
-			return status.Errorf(codes.Unavailable, "there is no valid certificate for %s yet: the agent's log says why", id)
+			return status.Errorf(codes.Unavailable,
+				"there is no valid certificate for %s yet: the agent's log says why", id)
 		case <-held.Changed:
 		}
 	}

@@ -2,8 +2,8 @@
 // socket of its own.
 //
 // Who calls is what the kernel says of the process that connected: its network namespace, which must be the workload's,
-// and its user, where the settings name users. Nothing that a caller says counts. The socket can be reached by everybody
-// whom the file system lets through; whoever is not the workload is refused and named in the log.
+// and its user, where the settings name users. Nothing that a caller says counts. The socket can be reached by
+// everybody whom the file system lets through; whoever is not the workload is refused and named in the log.
 //
 // Keys and certificates are those that Envoy has too (internal/node/sds): asked for once, renewed once, pushed to every
 // stream.
@@ -188,7 +188,8 @@ func (s *Server) changed() {
 func (w *served) grpc() *grpc.Server {
 	server := grpc.NewServer(
 		grpc.Creds(kernel{}), grpc.UnaryInterceptor(guardUnary), grpc.StreamInterceptor(guardStream),
-		grpc.ConnectionTimeout(5*time.Second), grpc.MaxConcurrentStreams(32), grpc.MaxRecvMsgSize(4<<10), grpc.MaxHeaderListSize(8<<10),
+		grpc.ConnectionTimeout(5*time.Second), grpc.MaxConcurrentStreams(32), grpc.MaxRecvMsgSize(4<<10),
+		grpc.MaxHeaderListSize(8<<10),
 		grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: time.Minute}),
 	)

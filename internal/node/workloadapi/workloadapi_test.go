@@ -102,7 +102,8 @@ func TestRenewalsAndRootsAreSentToEveryStream(t *testing.T) {
 
 	set, err := c.FetchX509Bundles(ctx)
 	must(t, err)
-	if b := set.Bundles(); len(b) != 1 || b[0].TrustDomain().Name() != "cards.example" || len(b[0].X509Authorities()) != 2 {
+	if b := set.Bundles(); len(b) != 1 || b[0].TrustDomain().Name() != "cards.example" ||
+		len(b[0].X509Authorities()) != 2 {
 		t.Errorf("bundles: %v", b)
 	}
 }
@@ -116,13 +117,15 @@ func TestWhoHasNoCertificateYetIsToldSo(t *testing.T) {
 		_, err = stream.Recv()
 		return err
 	}
-	if err := fetch(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "the agent has not joined the mesh yet") {
+	if err := fetch(); status.Code(err) != codes.Unavailable ||
+		!strings.Contains(err.Error(), "the agent has not joined the mesh yet") {
 		t.Errorf("before joining: %v", err)
 	}
 	close(w.joined)
 	a := newAuthority(t)
 	w.store.change(func(h *sds.Held) { h.SVID, h.Roots = a.issue(7, -time.Second), []*x509.Certificate{a.root} })
-	if err := fetch(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "no valid certificate for spiffe://cards.example/ns/default/sa/pay") {
+	if err := fetch(); status.Code(err) != codes.Unavailable ||
+		!strings.Contains(err.Error(), "no valid certificate for spiffe://cards.example/ns/default/sa/pay") {
 		t.Errorf("with an expired certificate: %v", err)
 	}
 }
@@ -153,7 +156,9 @@ func TestCallsWithoutTheHeaderAreRefused(t *testing.T) {
 		}
 	}
 	ctx := withHeader(within(t, 5*time.Second))
-	if _, err := api.FetchJWTSVID(ctx, &workload.JWTSVIDRequest{Audience: []string{"x"}}); status.Code(err) != codes.Unimplemented {
+	if _,
+		err := api.FetchJWTSVID(ctx,
+		&workload.JWTSVIDRequest{Audience: []string{"x"}}); status.Code(err) != codes.Unimplemented {
 		t.Errorf("JWT-SVID: %v", err)
 	}
 	if _, err := api.ValidateJWTSVID(ctx, &workload.ValidateJWTSVIDRequest{}); status.Code(err) != codes.Unimplemented {
@@ -184,7 +189,8 @@ func TestAnotherUserIsRefused(t *testing.T) {
 			t.Errorf("got %v, %v", m, err)
 		}
 	}
-	if got := w.log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `msg="Workload API refused" workload=default/pay-1 reason="user `) {
+	if got := w.log.String(); strings.Count(got, "\n") != 1 ||
+		!strings.Contains(got, `msg="Workload API refused" workload=default/pay-1 reason="user `) {
 		t.Errorf("the log says %q", got)
 	}
 }
@@ -192,7 +198,8 @@ func TestAnotherUserIsRefused(t *testing.T) {
 func TestAVanishedNamespaceServesNobody(t *testing.T) {
 	w := newWorld(t, func(w *Workload) { w.Netns = "/run/netns/isthmus-t-vanished" })
 	close(w.joined)
-	stream, err := workload.NewSpiffeWorkloadAPIClient(w.dial(t)).FetchX509SVID(withHeader(within(t, 5*time.Second)), &workload.X509SVIDRequest{})
+	stream, err := workload.NewSpiffeWorkloadAPIClient(w.dial(t)).FetchX509SVID(withHeader(within(t, 5*time.Second)),
+		&workload.X509SVIDRequest{})
 	must(t, err)
 	if _, err := stream.Recv(); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("got %v", err)
@@ -206,7 +213,8 @@ func TestSocketsComeAndGo(t *testing.T) {
 	if st.Mode() != os.ModeSocket|0o666 {
 		t.Errorf("mode %v", st.Mode())
 	}
-	if err := w.server.Listen(); err == nil || !strings.Contains(err.Error(), "something serves at "+w.path+" already") {
+	if err := w.server.Listen(); err == nil ||
+		!strings.Contains(err.Error(), "something serves at "+w.path+" already") {
 		t.Errorf("a second server: %v", err)
 	}
 	w.stop()
@@ -251,7 +259,8 @@ func TestSocketsTakeNobodysPlace(t *testing.T) {
 		}
 	}
 	must(t, os.Symlink(open, filepath.Join(dir, "link")))
-	if _, err := listenAt(filepath.Join(dir, "link", "a.sock")); err == nil || !strings.Contains(err.Error(), open+" can be written by others") {
+	if _, err := listenAt(filepath.Join(dir, "link", "a.sock")); err == nil ||
+		!strings.Contains(err.Error(), open+" can be written by others") {
 		t.Errorf("through a link: %v", err)
 	}
 }

@@ -1,5 +1,5 @@
-// Command isthmus-samples runs one of the small programs of the demo: payments, tokens, storefront, catalogue or orders.
-// `isthmus-samples probe` is how the tour tries things from inside a workload's network.
+// Command isthmus-samples runs one of the small programs of the demo: payments, tokens, storefront, catalogue or
+// orders. `isthmus-samples probe` is how the tour tries things from inside a workload's network.
 package main
 
 import (
