@@ -3,7 +3,6 @@ package compile
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -11,40 +10,88 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
+// addressed is what a service says of where it is reached.
+type addressed struct {
+	age
+	host      string
+	ref       model.Ref
+	own       bool // vip and vip6 are what the mesh gave it
+	vip, vip6 netip.Addr
+	prefixes  []netip.Prefix
+	ports     []uint16
+	exportTo  []string
+}
+
+func addressedOf(services []*service) []addressed {
+	out := make([]addressed, len(services))
+	for i, s := range services {
+		out[i] = addressed{
+			age: s.age, host: s.Host, ref: s.Refs[0], own: s.own, vip: s.VIP, vip6: s.VIP6,
+			prefixes: s.Prefixes, exportTo: s.ExportTo,
+		}
+		for _, p := range s.Ports {
+			out[i].ports = append(out[i].ports, p.Number)
+		}
+	}
+	return out
+}
+
 // claim is an address that something is reached by. Two services cannot share one: a proxy could not tell them apart.
 type claim struct {
 	prefix netip.Prefix
 	port   uint16
 }
 
-// addresses settles who is reached where. The mesh's own virtual addresses come first, then a Service's clusterIP, then the
+// addresses are who is reached where.
+type addresses struct {
+	taken    map[claim][]*addressed
+	reached  map[string]reached // by host; of those who do not get what they want
+	findings []finding.Finding
+}
+
+// reached is where a service is reached.
+type reached struct {
+	vip, vip6 netip.Addr
+	prefixes  []netip.Prefix
+}
+
+// settleAddresses looks at the whole mesh. Those that it gave itself come first, then a Service's clusterIP, then the
 // addresses of ServiceEntries; among equals the oldest object. Who comes later keeps its other addresses.
-func addresses(c *compiler) {
-	services := slices.Collect(maps.Values(c.mesh.Services))
-	slices.SortFunc(services, func(a, b *model.Service) int {
-		return cmp.Or(c.addressRank(a)-c.addressRank(b), c.cfg.Older(c.keys[a], c.keys[b]), cmp.Compare(a.Host, b.Host))
+func settleAddresses(all []*addressed) *addresses {
+	out := &addresses{taken: map[claim][]*addressed{}, reached: map[string]reached{}}
+	if !slices.ContainsFunc(all, func(a *addressed) bool { return !a.own || len(a.prefixes) > 0 }) {
+		return out // the mesh gives no address twice
+	}
+	slices.SortFunc(all, func(a, b *addressed) int {
+		return cmp.Or(a.rank()-b.rank(), a.compare(b.age), cmp.Compare(a.host, b.host))
 	})
-	taken := map[claim][]*model.Service{}
-	for _, svc := range services {
-		for _, vip := range []*netip.Addr{&svc.VIP, &svc.VIP6} {
-			if vip.IsValid() && !c.claim(taken, svc, single(*vip)) {
+	vips := make([]reached, len(all))
+	for i, a := range all {
+		vips[i].vip, vips[i].vip6 = a.vip, a.vip6
+		for _, vip := range []*netip.Addr{&vips[i].vip, &vips[i].vip6} {
+			if vip.IsValid() && !out.claim(a, single(*vip)) {
 				*vip = netip.Addr{}
 			}
 		}
 	}
-	for _, svc := range services {
-		var kept []netip.Prefix
-		for _, p := range svc.Prefixes {
-			if own := p == single(svc.VIP) || p == single(svc.VIP6); !own && !slices.Contains(kept, p) && c.claim(taken, svc, p) {
-				kept = append(kept, p)
+	for i, a := range all {
+		r := &vips[i]
+		for _, p := range a.prefixes {
+			known := p == single(r.vip) || p == single(r.vip6) || slices.Contains(r.prefixes, p)
+			if !known && out.claim(a, p) {
+				r.prefixes = append(r.prefixes, p)
 			}
 		}
-		svc.Prefixes = kept
+		if r.vip != a.vip || r.vip6 != a.vip6 || !slices.Equal(r.prefixes, a.prefixes) {
+			out.reached[a.host] = *r
+		}
 	}
+	out.taken = nil
+	return out
 }
 
-func (c *compiler) addressRank(svc *model.Service) int {
-	if four, six := c.ownVIPs(svc); svc.VIP == four && svc.VIP6 == six {
+func (a *addressed) rank() int {
+	if a.own {
 		return 0
 	}
 	return 1
@@ -54,33 +101,34 @@ func (c *compiler) addressRank(svc *model.Service) int {
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // claim takes an address for all ports of a service, unless another that the same callers may see has one of them.
-func (c *compiler) claim(taken map[claim][]*model.Service, svc *model.Service, prefix netip.Prefix) bool {
-	for _, p := range svc.Ports {
-		for _, other := range taken[claim{prefix, p.Number}] {
-			if other == svc || !seenTogether(svc, other) {
+func (s *addresses) claim(a *addressed, prefix netip.Prefix) bool {
+	for _, port := range a.ports {
+		for _, other := range s.taken[claim{prefix, port}] {
+			if other == a || !seenTogether(a.exportTo, other.exportTo) {
 				continue
 			}
-			c.findings = append(c.findings, finding.Finding{
-				Code: "ISM0025", Severity: finding.Error, Object: string(svc.Refs[0]),
-				Message: fmt.Sprintf("%s port %d already belongs to %s; %s is not served there", address(prefix), p.Number, other.Refs[0], svc.Host),
-				Remedy:  "give each its own address or port, or limit who sees them with exportTo",
+			s.findings = append(s.findings, finding.Finding{
+				Code: "ISM0025", Severity: finding.Error, Object: string(a.ref),
+				Message: fmt.Sprintf("%s port %d already belongs to %s; %s is not served there",
+					address(prefix), port, other.ref, a.host),
+				Remedy: "give each its own address or port, or limit who sees them with exportTo",
 			})
 			return false
 		}
 	}
-	for _, p := range svc.Ports {
-		key := claim{prefix, p.Number}
-		taken[key] = append(taken[key], svc)
+	for _, port := range a.ports {
+		key := claim{prefix, port}
+		s.taken[key] = append(s.taken[key], a)
 	}
 	return true
 }
 
-// seenTogether says whether some namespace may see both.
-func seenTogether(a, b *model.Service) bool {
-	if a.ExportTo == nil || b.ExportTo == nil {
-		return (a.ExportTo == nil || len(a.ExportTo) > 0) && (b.ExportTo == nil || len(b.ExportTo) > 0)
+// seenTogether says whether some namespace may see what is exported to these, and to those; nil means every one.
+func seenTogether(a, b []string) bool {
+	if a == nil || b == nil {
+		return (a == nil || len(a) > 0) && (b == nil || len(b) > 0)
 	}
-	return slices.ContainsFunc(a.ExportTo, func(ns string) bool { return slices.Contains(b.ExportTo, ns) })
+	return slices.ContainsFunc(a, func(ns string) bool { return slices.Contains(b, ns) })
 }
 
 func address(p netip.Prefix) string {

@@ -11,7 +11,6 @@ import (
 	istiosec "istio.io/api/security/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 
-	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/pathmatch"
@@ -21,40 +20,39 @@ import (
 
 // policyIndex finds the AuthorizationPolicies that select an instance.
 type policyIndex struct {
-	byNamespace map[string][]selectedPolicy // the root namespace's apply everywhere
-	cache       map[string]model.Policies   // by namespace and labels: many instances share them
-	crowded     map[string]bool             // namespaces of which it is said that a workload has too many
+	own     []selectedPolicy          // of the namespace
+	cache   map[string]model.Policies // by name and labels: many instances share them
+	crowded bool                      // it is said that a workload has too many
 }
 
 type selectedPolicy struct {
-	key    snapshot.Key
+	age
 	labels map[string]string
 	policy *model.Policy
 	values int // that it compares with
 }
 
-func policies(c *compiler) {
-	c.reportClosed()
-	c.authz = policyIndex{
-		byNamespace: map[string][]selectedPolicy{}, cache: map[string]model.Policies{}, crowded: map[string]bool{},
-	}
-	for _, ap := range snapshot.Of[*security.AuthorizationPolicy](c.cfg) {
-		key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
-		c.guarded(key, func() {
-			c.istioRoot(key)
-			if p := c.policy(ap); p != nil {
-				sp := selectedPolicy{key: key, labels: ap.Spec.GetSelector().GetMatchLabels(), policy: p, values: valuesOf(p)}
-				c.authz.byNamespace[ap.Namespace] = append(c.authz.byNamespace[ap.Namespace], sp)
+// policies translates the AuthorizationPolicies of the namespace.
+func (u *unit) policies() {
+	for _, ap := range snapshot.Of[*security.AuthorizationPolicy](u.objects) {
+		age := ageOf(u.objects, ap)
+		u.guarded(age.key, func() {
+			u.istioRoot(age.key)
+			if p := u.policy(ap); p != nil {
+				p = keep(u.before.policies[ap.Name], p)
+				u.part.policies[ap.Name] = p
+				labels := ap.Spec.GetSelector().GetMatchLabels()
+				u.authz.own = append(u.authz.own, selectedPolicy{age, labels, p, valuesOf(p)})
 			}
 		})
 	}
 }
 
 // policyKey is equal for instances that the same policies select.
-func (c *compiler) policyKey(i *instance) string {
-	key := i.namespace
-	if c.isClosed(model.WorkloadID{Namespace: i.namespace, Name: i.name}) {
-		key += "/" + i.name // it is closed alone
+func (u *unit) policyKey(i *instance) string {
+	key := ""
+	if u.isClosed(i.name) {
+		key = i.name // it is closed alone
 	}
 	for _, l := range slices.Sorted(maps.Keys(i.labels)) {
 		key += "\x00" + l + "=" + i.labels[l]
@@ -62,23 +60,20 @@ func (c *compiler) policyKey(i *instance) string {
 	return key
 }
 
-// policiesOf are the policies of an instance's namespace and of the root namespace that select it.
-func (c *compiler) policiesOf(i *instance) model.Policies {
-	key := c.policyKey(i)
-	if ps, ok := c.authz.cache[key]; ok {
+// policiesOf are the policies of the root namespace and of this one that select an instance.
+func (u *unit) policiesOf(i *instance) model.Policies {
+	key := u.policyKey(i)
+	if ps, ok := u.authz.cache[key]; ok {
 		return ps
 	}
-	ps := model.Policies{DefaultAllow: c.defaultAllow, Deny: c.closedBy(i)}
-	scopes := []string{c.mesh.RootNamespace, i.namespace}
+	ps := model.Policies{DefaultAllow: u.mesh.allow, Deny: u.closedBy(i)}
 	var selecting []selectedPolicy
-	for _, ns := range slices.Compact(scopes) {
-		for _, sp := range c.authz.byNamespace[ns] {
-			if i.selectedBy(sp.labels) {
-				selecting = append(selecting, sp)
-			}
+	for _, sp := range slices.Concat(u.root.policies, u.authz.own) {
+		if i.selectedBy(sp.labels) {
+			selecting = append(selecting, sp)
 		}
 	}
-	standing, refusal := c.bearable(i, selecting)
+	standing, refusal := u.bearable(i, selecting)
 	for _, sp := range standing {
 		if sp.policy.Action == model.Allow {
 			ps.Allow = append(ps.Allow, sp.policy)
@@ -89,31 +84,59 @@ func (c *compiler) policiesOf(i *instance) model.Policies {
 	if refusal != nil {
 		ps.Deny = append(ps.Deny, refusal)
 	}
-	c.authz.cache[key] = ps
+	u.authz.cache[key] = ps
 	return ps
 }
 
+// policiesAt are the policies of an instance at one of its ports. What is the same has the same pointer.
+func (u *unit) policiesAt(i *instance, port uint16) *model.Policies {
+	key := fmt.Sprintf("%d %s", port, u.policyKey(i))
+	return u.once(key, func() model.Policies { return atPort(u.policiesOf(i), port) })
+}
+
+// admission is policiesAt as a caller's connection meets it: on a raw one some rules never match.
+func (u *unit) admission(i *instance, port uint16, http bool) *model.Policies {
+	if http {
+		return u.policiesAt(i, port)
+	}
+	key := fmt.Sprintf("raw %d %s", port, u.policyKey(i))
+	return u.once(key, func() model.Policies {
+		ps := *u.policiesAt(i, port)
+		ps.Allow = withoutHTTP(ps.Allow)
+		return ps
+	})
+}
+
+func (u *unit) once(key string, policies func() model.Policies) *model.Policies {
+	if ps := u.part.admitted[key]; ps != nil {
+		return ps
+	}
+	ps := policies()
+	u.part.admitted[key] = keep(u.before.admitted[key], &ps)
+	return u.part.admitted[key]
+}
+
 // policy carries one AuthorizationPolicy over; nil, with a finding, when it cannot be enforced as written.
-func (c *compiler) policy(ap *security.AuthorizationPolicy) *model.Policy {
+func (u *unit) policy(ap *security.AuthorizationPolicy) *model.Policy {
 	key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
-	t := &policyTranslator{c: c, key: key, namespace: ap.Namespace}
-	p := &model.Policy{Name: ap.Namespace + "/" + ap.Name, Ref: c.ref(key)}
+	t := &policyTranslator{report: &u.report, mesh: u.mesh, key: key, namespace: ap.Namespace}
+	p := &model.Policy{Name: ap.Namespace + "/" + ap.Name, Ref: u.ref(key)}
 	switch ap.Spec.Action {
 	case istiosec.AuthorizationPolicy_ALLOW:
 		p.Action = model.Allow
 	case istiosec.AuthorizationPolicy_DENY:
 		p.Action = model.Deny
 	default:
-		c.find(key, "ISM0040", finding.Error, "spec.action",
+		u.find(key, "ISM0040", finding.Error, "spec.action",
 			fmt.Sprintf("action %s is not supported yet, so what the policy selects is closed", ap.Spec.Action),
 			"use ALLOW or DENY")
-		c.shut(c.unsupported(key, ap))
+		u.shut(u.unsupported(key, ap))
 		return nil
 	}
 	if len(ap.Spec.TargetRefs) > 0 || ap.Spec.TargetRef != nil {
-		c.find(key, "ISM0041", finding.Error, "spec.targetRefs",
+		u.find(key, "ISM0041", finding.Error, "spec.targetRefs",
 			"targetRefs are not supported yet, so the policy's namespace is closed", "use selector")
-		c.shut(c.unsupported(key, ap))
+		u.shut(u.unsupported(key, ap))
 		return nil
 	}
 	t.refusing = p.Action == model.Deny
@@ -133,13 +156,14 @@ func (c *compiler) policy(ap *security.AuthorizationPolicy) *model.Policy {
 }
 
 // unsupported is a policy that cannot be carried out; with targetRefs nobody knows what it selects.
-func (c *compiler) unsupported(key snapshot.Key, ap *security.AuthorizationPolicy) snapshot.Closed {
-	return snapshot.Closed{Key: key, Origin: c.cfg.Origin(key), Selector: ap.Spec.GetSelector().GetMatchLabels()}
+func (u *unit) unsupported(key snapshot.Key, ap *security.AuthorizationPolicy) snapshot.Closed {
+	return snapshot.Closed{Key: key, Origin: u.origins.Origin(key), Selector: ap.Spec.GetSelector().GetMatchLabels()}
 }
 
 // policyTranslator turns one policy's rules into the model's.
 type policyTranslator struct {
-	c         *compiler
+	*report
+	mesh      *meshInputs
 	key       snapshot.Key
 	namespace string
 	field     string
@@ -149,7 +173,8 @@ type policyTranslator struct {
 
 func (t *policyTranslator) fail(field, message, remedy string) {
 	t.broken = true
-	t.c.find(t.key, "ISM0042", finding.Error, t.field+field, message+"; until it is mended an ALLOW policy allows nothing and a DENY policy denies all", remedy)
+	t.find(t.key, "ISM0042", finding.Error, t.field+field,
+		message+"; until it is mended an ALLOW policy allows nothing and a DENY policy denies all", remedy)
 }
 
 func (t *policyTranslator) rule(r *istiosec.Rule) model.Rule {
@@ -169,7 +194,8 @@ func (t *policyTranslator) rule(r *istiosec.Rule) model.Rule {
 
 func (t *policyTranslator) refuseRequestPrincipals(n int, s *istiosec.Source) {
 	if len(s.GetRequestPrincipals())+len(s.GetNotRequestPrincipals()) > 0 {
-		t.fail(fmt.Sprintf(".from[%d].source.requestPrincipals", n), "request principals need RequestAuthentication, which is not supported yet", "match on principals")
+		t.fail(fmt.Sprintf(".from[%d].source.requestPrincipals", n),
+			"request principals need RequestAuthentication, which is not supported yet", "match on principals")
 	}
 }
 
@@ -179,12 +205,15 @@ func (t *policyTranslator) source(s *istiosec.Source) model.Source {
 		Namespaces: s.Namespaces, NotNamespaces: s.NotNamespaces,
 		TrustDomains: t.domains(s.TrustDomains), NotTrustDomains: t.domains(s.NotTrustDomains),
 		IPBlocks: t.prefixes(".ipBlocks", s.IpBlocks), NotIPBlocks: t.prefixes(".notIpBlocks", s.NotIpBlocks),
-		RemoteIPBlocks: t.prefixes(".remoteIpBlocks", s.RemoteIpBlocks), NotRemoteIPBlocks: t.prefixes(".notRemoteIpBlocks", s.NotRemoteIpBlocks),
-		ServiceAccounts: t.serviceAccounts(s.ServiceAccounts), NotServiceAccounts: t.serviceAccounts(s.NotServiceAccounts),
+		RemoteIPBlocks:     t.prefixes(".remoteIpBlocks", s.RemoteIpBlocks),
+		NotRemoteIPBlocks:  t.prefixes(".notRemoteIpBlocks", s.NotRemoteIpBlocks),
+		ServiceAccounts:    t.serviceAccounts(s.ServiceAccounts),
+		NotServiceAccounts: t.serviceAccounts(s.NotServiceAccounts),
 	}
 }
 
-// principals: "td/ns/x/sa/y" with Istio's wildcards; cluster.local and the aliases mean this mesh (Istio's trust domain migration).
+// principals: "td/ns/x/sa/y" with Istio's wildcards; cluster.local and the aliases mean this mesh (Istio's trust domain
+// migration).
 func (t *policyTranslator) principals(list []string) []model.Principal {
 	var out []model.Principal
 	for _, v := range list {
@@ -192,11 +221,11 @@ func (t *policyTranslator) principals(list []string) []model.Principal {
 		p := model.Principal{Match: m}
 		if m.Kind == model.Exact || m.Kind == model.Prefix {
 			td, rest, whole := strings.Cut(m.Value, "/")
-			if whole && t.c.isOwnDomain(td) {
-				td = t.c.mesh.TrustDomain.Name()
+			if whole && t.mesh.isOwnDomain(td) {
+				td = t.mesh.trustDomain.Name()
 			}
 			if whole {
-				p.Peer = t.c.peerOf(td)
+				p.Peer = t.mesh.peerOf(td)
 				m.Value = td + "/" + rest
 			}
 			p.Match.Value = "spiffe://" + m.Value
@@ -206,20 +235,6 @@ func (t *policyTranslator) principals(list []string) []model.Principal {
 	return out
 }
 
-func (c *compiler) isOwnDomain(td string) bool {
-	return td == "cluster.local" || td == c.mesh.TrustDomain.Name() || slices.Contains(c.aliases, td)
-}
-
-// peerOf is the name of the configured peer with that trust domain, live or not: policy must not change its meaning with the peer's state.
-func (c *compiler) peerOf(td string) string {
-	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](c.cfg) {
-		if p.Spec.TrustDomain == td && td != c.mesh.TrustDomain.Name() {
-			return p.Name
-		}
-	}
-	return ""
-}
-
 func (t *policyTranslator) serviceAccounts(list []string) []model.Principal {
 	var out []model.Principal
 	for _, v := range list {
@@ -227,9 +242,10 @@ func (t *policyTranslator) serviceAccounts(list []string) []model.Principal {
 		if !qualified {
 			ns, sa = t.namespace, v
 		}
-		id, err := spiffe.Workload(t.c.mesh.TrustDomain, ns, sa)
+		id, err := spiffe.Workload(t.mesh.trustDomain, ns, sa)
 		if err != nil {
-			t.fail(".from", fmt.Sprintf("service account %q names no identity: %v", v, err), "write <service account> or <namespace>/<service account>")
+			t.fail(".from", fmt.Sprintf("service account %q names no identity: %v", v, err),
+				"write <service account> or <namespace>/<service account>")
 			continue
 		}
 		out = append(out, model.Principal{Match: model.Match{Kind: model.Exact, Value: id.String()}})
@@ -240,8 +256,8 @@ func (t *policyTranslator) serviceAccounts(list []string) []model.Principal {
 func (t *policyTranslator) domains(list []string) []string {
 	var out []string
 	for _, td := range list {
-		if t.c.isOwnDomain(td) {
-			td = t.c.mesh.TrustDomain.Name()
+		if t.mesh.isOwnDomain(td) {
+			td = t.mesh.trustDomain.Name()
 		}
 		out = append(out, td)
 	}
@@ -253,7 +269,8 @@ func (t *policyTranslator) prefixes(field string, list []string) []netip.Prefix 
 	for _, v := range list {
 		p, ok := parsePrefix(v)
 		if !ok {
-			t.fail(field, fmt.Sprintf("%q is no address or CIDR", v), "write an address such as 192.0.2.10 or a range such as 192.0.2.0/24")
+			t.fail(field, fmt.Sprintf("%q is no address or CIDR", v),
+				"write an address such as 192.0.2.10 or a range such as 192.0.2.0/24")
 			continue
 		}
 		out = append(out, p)
@@ -277,7 +294,8 @@ func (t *policyTranslator) ports(field string, list []string) []uint16 {
 	for _, v := range list {
 		n, err := strconv.ParseUint(v, 10, 16)
 		if err != nil || n == 0 {
-			t.fail(field, fmt.Sprintf("%q is no port number", v), "write a number from 1 to 65535: the workload's port, not the service's")
+			t.fail(field, fmt.Sprintf("%q is no port number", v),
+				"write a number from 1 to 65535: the workload's port, not the service's")
 			continue
 		}
 		out = append(out, uint16(n))
@@ -303,7 +321,8 @@ func (t *policyTranslator) condition(field string, w *istiosec.Condition) model.
 	case w.Key == "source.trustDomain":
 		out.Sources, out.NotSources = domainSources(t.domains(w.Values)), domainSources(t.domains(w.NotValues))
 	default:
-		t.fail(field+".key", fmt.Sprintf("condition %q cannot be enforced", w.Key), "see docs/kinds/authorizationpolicy.md for the conditions that can")
+		t.fail(field+".key", fmt.Sprintf("condition %q cannot be enforced", w.Key),
+			"see docs/kinds/authorizationpolicy.md for the conditions that can")
 	}
 	return out
 }
@@ -370,7 +389,7 @@ func isPort(s string) bool {
 // paths are matches, or templates where they hold {*} or {**}.
 func (t *policyTranslator) paths(field string, list []string) []model.Match {
 	out := pathMatches(list)
-	t.c.reportPaths(t.key, field, out)
+	t.reportPaths(t.key, field, out)
 	return out
 }
 
@@ -387,10 +406,10 @@ func pathMatches(list []string) []model.Match {
 }
 
 // reportPaths names the paths that no request can have.
-func (c *compiler) reportPaths(key snapshot.Key, field string, list []model.Match) {
+func (r *report) reportPaths(key snapshot.Key, field string, list []model.Match) {
 	for n, m := range list {
 		if message, remedy := pathmatch.Fault(m); message != "" {
-			c.find(key, "ISM0305", finding.Warning, fmt.Sprintf("%s[%d]", field, n),
+			r.find(key, "ISM0305", finding.Warning, fmt.Sprintf("%s[%d]", field, n),
 				"no request has a path like this, so that the value matches nothing: "+message, remedy)
 		}
 	}
@@ -400,7 +419,7 @@ func (c *compiler) reportPaths(key snapshot.Key, field string, list []model.Matc
 func (t *policyTranslator) upperCase(field string, list []string, refusing bool) {
 	for n, v := range list {
 		if v != strings.ToUpper(v) && !refusing {
-			t.c.find(t.key, "ISM0306", finding.Warning, fmt.Sprintf("%s[%d]", field, n),
+			t.find(t.key, "ISM0306", finding.Warning, fmt.Sprintf("%s[%d]", field, n),
 				fmt.Sprintf("methods are compared with regard to case here, and %q is not what programs send", v),
 				"write "+strings.ToUpper(v))
 		}

@@ -14,7 +14,7 @@ const maxPolicyValues = 8_192
 
 // bearable are those of an instance's policies that its proxy is told of: all, or the oldest where they are too many.
 // An ALLOW that is left out allows nothing; for a DENY that is left out everybody is refused.
-func (c *compiler) bearable(i *instance, all []selectedPolicy) (standing []selectedPolicy, refusal *model.Policy) {
+func (u *unit) bearable(i *instance, all []selectedPolicy) (standing []selectedPolicy, refusal *model.Policy) {
 	total := 0
 	for _, sp := range all {
 		total += sp.values
@@ -23,7 +23,7 @@ func (c *compiler) bearable(i *instance, all []selectedPolicy) (standing []selec
 		return all, nil
 	}
 	byAge := slices.Clone(all)
-	slices.SortFunc(byAge, func(a, b selectedPolicy) int { return c.cfg.Older(a.key, b.key) })
+	slices.SortFunc(byAge, func(a, b selectedPolicy) int { return a.compare(b.age) })
 	without := map[*model.Policy]bool{}
 	total = 0
 	for _, sp := range byAge {
@@ -38,16 +38,16 @@ func (c *compiler) bearable(i *instance, all []selectedPolicy) (standing []selec
 			}
 		}
 	}
-	c.reportUnbearable(i, len(without), refusal)
+	u.reportUnbearable(i, len(without), refusal)
 	return slices.DeleteFunc(slices.Clone(all), func(sp selectedPolicy) bool { return without[sp.policy] }), refusal
 }
 
-// reportUnbearable says it of one workload of each namespace.
-func (c *compiler) reportUnbearable(i *instance, n int, refusal *model.Policy) {
-	if i.workload == nil || c.authz.crowded[i.namespace] {
+// reportUnbearable says it of one workload of the namespace.
+func (u *unit) reportUnbearable(i *instance, n int, refusal *model.Policy) {
+	if i.workload == nil || u.authz.crowded {
 		return
 	}
-	c.authz.crowded[i.namespace] = true
+	u.authz.crowded = true
 	f := finding.Finding{
 		Code: "ISM0216", Severity: finding.Error, Object: "workload " + i.namespace + "/" + i.name,
 		Message: fmt.Sprintf("its policies compare with more than %d values; the %d youngest that do "+
@@ -57,7 +57,7 @@ func (c *compiler) reportUnbearable(i *instance, n int, refusal *model.Policy) {
 	if refusal != nil {
 		f.Message += ", and since a DENY is among them nobody may call it: " + string(refusal.Ref)
 	}
-	c.findings = append(c.findings, f)
+	u.findings = append(u.findings, f)
 }
 
 // valuesOf counts what a policy compares with, as Envoy is told of it: conditions stand beside each source and each

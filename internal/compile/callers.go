@@ -2,56 +2,170 @@ package compile
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-	"strings"
 
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// callers inverts the policies of those who serve each port into the identities of this mesh that may call it.
-// It over-approximates: methods, paths, addresses and the like narrow a call at the server, not at the caller.
-func callers(c *compiler) { c.callersAmong(c.knownIdentities()) }
+// destination is a service that may be called, and by whom.
+type destination struct {
+	age
+	service *model.Service
+	ports   []destinationPort
 
-func (c *compiler) callersAmong(ids []caller) {
-	for _, svc := range c.mesh.Services {
-		visible := visibleTo(ids, svc)
-		var all []model.Caller
-		if svc.External {
-			for _, id := range visible {
-				all = append(all, model.Caller{ID: id.id, By: svc.Refs})
-			}
+	wanted *service // nil for one that is an import's alone
+}
+
+type destinationPort struct {
+	outbound model.Outbound // but for what says so
+	callers  []allowed      // sorted by identity
+
+	port *model.Port   // of the service
+	imp  *model.Import // nil for a service of this mesh
+}
+
+// allowed is an identity that may call, and what says so.
+type allowed struct {
+	id string
+	by []model.Ref
+}
+
+// destinations of each namespace.
+func (l *linker) destinations() {
+	imported := l.imported()
+	byNamespace := map[string][]*model.Import{}
+	for _, i := range l.mesh.Imports {
+		byNamespace[i.ID.Namespace] = append(byNamespace[i.ID.Namespace], i)
+	}
+	l.now.destinations = map[string]made[*[]*destination]{}
+	for _, ns := range l.in.sorted {
+		from := []any{l.now.services.of(ns), l.parts[ns].services, l.now.identities}
+		for _, i := range byNamespace[ns] {
+			from = append(from, i)
 		}
-		for _, port := range svc.Ports {
-			if port.Callers = slices.Clip(all); !svc.External {
-				port.Callers = c.callersOf(port, visible)
-			}
-		}
+		before := l.before.destinations[ns]
+		l.now.destinations[ns] = before.again(from, func() *[]*destination {
+			return l.destinationsOf(ns, imported, elements(before.out))
+		})
 	}
 }
 
-// caller is an identity together with its parts, taken apart once.
-type caller struct {
-	id                        string
-	namespace, serviceAccount string
+func (l *linker) destinationsOf(
+	ns string, imported map[model.EndpointSet]*model.Import, before []*destination,
+) *[]*destination {
+	known := make(map[string]*destination, len(before))
+	for _, d := range before {
+		known[d.service.Host] = d
+	}
+	var out []*destination
+	for _, svc := range *l.now.services.of(ns) {
+		d := &destination{service: svc, wanted: l.parts[ns].byHost[svc.Host]}
+		if d.wanted != nil {
+			d.age = d.wanted.age
+		} else {
+			d.age = l.now.importPlan.out.ages[svc.Host]
+		}
+		was := known[svc.Host]
+		asked := was != nil && was.wanted == d.wanted && l.before.identities == l.now.identities
+		for n, port := range svc.Ports {
+			p := destinationPort{port: port, imp: imported[model.EndpointSet{Host: svc.Host, Port: port.Number}]}
+			var old destinationPort
+			if was != nil && n < len(was.ports) {
+				old = was.ports[n]
+			}
+			if alike := was != nil && was.service == svc && old.port == port && old.imp == p.imp; alike {
+				p.outbound = old.outbound
+			} else {
+				p.outbound = outboundTo(svc, port, p.imp)
+			}
+			switch {
+			case p.imp != nil:
+				p.callers = importCallers(p.imp)
+			case asked && old.port == port && old.imp == nil:
+				p.callers = old.callers
+			default:
+				p.callers = d.callersAt(n, elements(l.now.identities))
+			}
+			d.ports = append(d.ports, p)
+		}
+		if was != nil && was.equal(d) {
+			d = was
+		}
+		out = append(out, d)
+	}
+	slices.SortFunc(out, func(a, b *destination) int { return cmp.Compare(a.service.Host, b.service.Host) })
+	return keepList(&before, out, same[*destination])
 }
 
-func (c *compiler) knownIdentities() []caller {
-	seen := map[string]bool{}
-	for _, w := range c.mesh.Workloads {
-		seen[w.Identity.String()] = true
+func (d *destination) equal(e *destination) bool {
+	return d.age == e.age && d.service == e.service && d.wanted == e.wanted &&
+		slices.EqualFunc(d.ports, e.ports, func(p, q destinationPort) bool {
+			return p.port == q.port && p.imp == q.imp && slices.EqualFunc(p.callers, q.callers, allowed.equal)
+		})
+}
+
+func (a allowed) equal(b allowed) bool { return a.id == b.id && slices.Equal(a.by, b.by) }
+
+// outboundTo is a port as its callers find it.
+func outboundTo(svc *model.Service, port *model.Port, imp *model.Import) model.Outbound {
+	if imp == nil {
+		return model.Outbound{Service: svc, Port: port, Route: model.ToService(svc, port)}
 	}
-	var out []caller
-	for _, s := range sortedKeys(seen) {
-		id, err := spiffe.Parse(s)
-		if err != nil {
-			continue
-		}
-		ns, sa, _ := spiffe.WorkloadParts(id)
-		out = append(out, caller{id: s, namespace: ns, serviceAccount: sa})
+	if imp.Local == nil { // who serves the port here does not matter, nor what they speak
+		port = &model.Port{Number: port.Number, Protocol: imp.Protocol}
+	}
+	return model.Outbound{Service: svc, Port: port, Route: imp.RouteAtCallers(gatewaySet)}
+}
+
+// importCallers: an import's own list decides for an imported port, the servers' policies for any other. Whether anybody
+// serves an import now is not asked: its callers find it under the same name and address, and are told why they have to
+// wait.
+func importCallers(imp *model.Import) []allowed {
+	var out []allowed
+	for _, id := range imp.Callers {
+		out = append(out, allowed{id, []model.Ref{imp.Ref}})
 	}
 	return out
+}
+
+// callersAt inverts the policies of those who serve a port into the identities of this mesh that may call it.
+// It over-approximates: methods, paths, addresses and the like narrow a call at the server, not at the caller.
+func (d *destination) callersAt(port int, identities []caller) []allowed {
+	visible := visibleTo(identities, d.service)
+	if d.service.External {
+		out := make([]allowed, len(visible))
+		for i, id := range visible {
+			out[i] = allowed{id.id, d.service.Refs}
+		}
+		return out
+	}
+	by := map[string][]model.Ref{}
+	for _, ps := range d.wanted.admission[port] {
+		for _, id := range candidates(*ps, visible) {
+			if refs, ok := mayCall(*ps, id); ok {
+				by[id.id] = append(by[id.id], refs...)
+			}
+		}
+	}
+	out := make([]allowed, 0, len(by))
+	for _, id := range sortedKeys(by) {
+		refs := by[id]
+		slices.Sort(refs)
+		out = append(out, allowed{id, slices.Compact(refs)})
+	}
+	return out
+}
+
+// identitiesOf workloads, sorted, without doubles.
+func identitiesOf(workloads []*model.Workload) []caller {
+	var out []caller
+	for _, w := range workloads {
+		ns, sa, _ := spiffe.WorkloadParts(w.Identity)
+		out = append(out, caller{w.Identity.String(), ns, sa})
+	}
+	slices.SortFunc(out, func(a, b caller) int { return cmp.Compare(a.id, b.id) })
+	return slices.Compact(out)
 }
 
 // visibleTo: exportTo says who may see a service. What is outside the mesh has no policies that could say more.
@@ -64,34 +178,6 @@ func visibleTo(ids []caller, svc *model.Service) []caller {
 		if slices.Contains(svc.ExportTo, id.namespace) {
 			out = append(out, id)
 		}
-	}
-	return out
-}
-
-func (c *compiler) callersOf(port *model.Port, ids []caller) []model.Caller {
-	by := map[string][]model.Ref{}
-	seen := map[string]bool{}
-	for _, i := range c.backing[port] {
-		key := fmt.Sprintf("%s\x00%d", c.policyKey(i.instance), i.number)
-		if seen[key] {
-			continue // the same policies allow the same callers
-		}
-		seen[key] = true
-		ps := atPort(c.policiesOf(i.instance), i.number)
-		if !port.Protocol.IsHTTP() {
-			ps.Allow = withoutHTTP(ps.Allow)
-		}
-		for _, id := range candidates(ps, ids) {
-			if refs, ok := mayCall(ps, id); ok {
-				by[id.id] = append(by[id.id], refs...)
-			}
-		}
-	}
-	out := make([]model.Caller, 0, len(by))
-	for _, id := range sortedKeys(by) {
-		refs := by[id]
-		slices.Sort(refs)
-		out = append(out, model.Caller{ID: id, By: slices.Compact(refs)})
 	}
 	return out
 }
@@ -142,107 +228,11 @@ func exactCallers(r model.Rule, ids []caller) ([]caller, bool) {
 			if p.Match.Kind != model.Exact {
 				return nil, false
 			}
-			if n, ok := slices.BinarySearchFunc(ids, p.Match.Value, func(c caller, v string) int { return cmp.Compare(c.id, v) }); ok && p.Peer == "" {
+			n, ok := slices.BinarySearchFunc(ids, p.Match.Value, func(c caller, v string) int { return cmp.Compare(c.id, v) })
+			if ok && p.Peer == "" {
 				out = append(out, ids[n])
 			}
 		}
 	}
 	return out, true
-}
-
-// mayCall says whether some request of the caller could pass, and by which policies.
-func mayCall(ps model.Policies, id caller) ([]model.Ref, bool) {
-	for _, p := range ps.Deny {
-		if slices.ContainsFunc(p.Rules, func(r model.Rule) bool { return alwaysMatches(r, id) }) {
-			return nil, false
-		}
-	}
-	if len(ps.Allow) == 0 {
-		return nil, ps.DefaultAllow
-	}
-	var refs []model.Ref
-	for _, p := range ps.Allow {
-		if slices.ContainsFunc(p.Rules, func(r model.Rule) bool { return mayMatch(r, id) }) {
-			refs = append(refs, p.Ref)
-		}
-	}
-	return refs, len(refs) > 0
-}
-
-// mayMatch: could the rule match a request of this caller?
-func mayMatch(r model.Rule, id caller) bool {
-	if len(r.From) > 0 && !slices.ContainsFunc(r.From, func(s model.Source) bool { return sourceMatches(s, id) }) {
-		return false
-	}
-	for _, w := range r.When {
-		if len(w.Sources) > 0 && !slices.ContainsFunc(w.Sources, func(s model.Source) bool { return sourceMatches(s, id) }) {
-			return false
-		}
-		if slices.ContainsFunc(w.NotSources, func(s model.Source) bool { return sourceMatches(s, id) }) {
-			return false
-		}
-	}
-	return true
-}
-
-// alwaysMatches: does the rule match every request of this caller?
-func alwaysMatches(r model.Rule, id caller) bool {
-	if len(r.To) > 0 || len(r.When) > 0 {
-		return false
-	}
-	return len(r.From) == 0 || slices.ContainsFunc(r.From, func(s model.Source) bool {
-		return len(s.IPBlocks)+len(s.NotIPBlocks)+len(s.RemoteIPBlocks)+len(s.NotRemoteIPBlocks) == 0 && sourceMatches(s, id)
-	})
-}
-
-// sourceMatches compares the fields that speak of identity.
-func sourceMatches(s model.Source, id caller) bool {
-	in := func(ps []model.Principal) bool {
-		return slices.ContainsFunc(ps, func(p model.Principal) bool { return p.Peer == "" && stringMatches(p.Match, id.id) })
-	}
-	inNamespaces := func(list []string) bool {
-		return slices.ContainsFunc(list, func(v string) bool { return globMatches(v, id.namespace) })
-	}
-	td, _, _ := strings.Cut(strings.TrimPrefix(id.id, "spiffe://"), "/")
-	inDomains := func(list []string) bool {
-		return slices.ContainsFunc(list, func(v string) bool { return globMatches(v, td) })
-	}
-	return (len(s.Principals) == 0 || in(s.Principals)) && !in(s.NotPrincipals) &&
-		(len(s.ServiceAccounts) == 0 || in(s.ServiceAccounts)) && !in(s.NotServiceAccounts) &&
-		(len(s.Namespaces) == 0 || inNamespaces(s.Namespaces)) && !inNamespaces(s.NotNamespaces) &&
-		(len(s.TrustDomains) == 0 || inDomains(s.TrustDomains)) && !inDomains(s.NotTrustDomains)
-}
-
-func stringMatches(m model.Match, v string) bool {
-	switch m.Kind {
-	case model.Exact:
-		return v == m.Value
-	case model.Prefix:
-		return strings.HasPrefix(v, m.Value)
-	case model.Suffix:
-		return strings.HasSuffix(v, m.Value)
-	case model.Present:
-		return v != ""
-	}
-	return false
-}
-
-// globMatches compares with any number of "*", each standing for any run of characters.
-func globMatches(pattern, v string) bool {
-	parts := strings.Split(pattern, "*")
-	if len(parts) == 1 {
-		return pattern == v
-	}
-	rest, ok := strings.CutPrefix(v, parts[0])
-	if !ok {
-		return false
-	}
-	for _, p := range parts[1 : len(parts)-1] {
-		i := strings.Index(rest, p)
-		if i < 0 {
-			return false
-		}
-		rest = rest[i+len(p):]
-	}
-	return strings.HasSuffix(rest, parts[len(parts)-1])
 }

@@ -26,37 +26,32 @@ type closing struct {
 // it.
 func closes(kindName string) bool { return kind.Closes(kindName) || kindName == "WorkloadEntry" }
 
-// closings reads which workloads are closed: policies adds the refusal, modesOf demands mutual TLS.
-func closings(c *compiler) {
-	for _, o := range c.cfg.Closed {
-		c.shut(o)
-	}
-}
-
-func (c *compiler) shut(o snapshot.Closed) {
+// shut closes what an object selects that is written and not carried out: policiesOf adds the refusal, modesOf demands
+// mutual TLS.
+func (u *unit) shut(o snapshot.Closed) {
 	if !closes(o.Key.Kind) {
 		return
 	}
-	clear(c.modes) // they may be other ones now
 	namespace, workload := o.Key.Namespace, ""
 	switch {
 	case o.Key.Kind == "WorkloadEntry":
 		workload = o.Key.Name
-	case namespace == c.mesh.RootNamespace:
+	case namespace == u.mesh.rootNamespace:
 		namespace = ""
 	}
-	scope := closedScope(namespace, workload, o.Selector)
-	if c.closed == nil {
-		c.closed, c.closedScopes = map[string][]closing{}, map[string]bool{}
-	}
-	if c.closedScopes[scope] {
-		return // a thousand of them refuse no more than one does
-	}
-	c.closedScopes[scope] = true
-	c.closed[namespace] = append(c.closed[namespace], closing{workload: workload, labels: o.Selector, policy: &model.Policy{
+	u.close(namespace, closing{workload: workload, labels: o.Selector, policy: &model.Policy{
 		Name: model.ClosedPrefix + strings.ReplaceAll(describe(o.Key), " ", "-"), Ref: at(describe(o.Key), o.Origin),
 		Action: model.Deny, Rules: []model.Rule{{}},
 	}})
+}
+
+// close adds one of a scope and no more: a thousand of them refuse no more than one does.
+func (u *unit) close(namespace string, cl closing) {
+	scope := closedScope(namespace, cl.workload, cl.labels)
+	if !u.scopes[scope] {
+		u.scopes[scope] = true
+		u.closings[namespace] = append(u.closings[namespace], cl)
+	}
 }
 
 // closedScope is equal for closings of the same workloads.
@@ -69,18 +64,17 @@ func closedScope(namespace, workload string, selector map[string]string) string 
 }
 
 // reportClosed says loudly what is written and not in force.
-func (c *compiler) reportClosed() {
-	for n, o := range c.cfg.Closed {
+func reportClosed(closed []snapshot.Closed, root string) (out []finding.Finding) {
+	for n, o := range closed {
 		if n == maxReportedClosed {
-			c.findings = append(c.findings, finding.Finding{
+			return append(out, finding.Finding{
 				Code: "ISM0207", Severity: finding.Error, Remedy: "mend those that are named first",
-				Message: fmt.Sprintf("%d more objects are not in force", len(c.cfg.Closed)-n),
+				Message: fmt.Sprintf("%d more objects are not in force", len(closed)-n),
 			})
-			break
 		}
 		message := "is not in force, as if it were not written: " + o.Reason
 		if closes(o.Key.Kind) {
-			message = "is not in force, so nobody may call " + scope(o, c.mesh.RootNamespace) + ": " + o.Reason
+			message = "is not in force, so nobody may call " + scope(o, root) + ": " + o.Reason
 		}
 		f := finding.Finding{
 			Code: "ISM0201", Severity: finding.Error, File: o.Origin.File, Line: o.Origin.Line, Message: message,
@@ -89,8 +83,9 @@ func (c *compiler) reportClosed() {
 		if o.Key.Kind != "" {
 			f.Object = describe(o.Key)
 		}
-		c.findings = append(c.findings, f)
+		out = append(out, f)
 	}
+	return out
 }
 
 // scope says what a closed object closes.
@@ -124,15 +119,15 @@ func describe(k snapshot.Key) string {
 }
 
 // isClosed says whether a workload is closed by its own WorkloadEntry.
-func (c *compiler) isClosed(id model.WorkloadID) bool {
-	return slices.ContainsFunc(c.closed[id.Namespace], func(cl closing) bool { return cl.workload == id.Name })
+func (u *unit) isClosed(name string) bool {
+	return slices.ContainsFunc(u.closings[u.namespace], func(cl closing) bool { return cl.workload == name })
 }
 
 // closedBy are the refusals that close an instance.
-func (c *compiler) closedBy(i *instance) []*model.Policy {
+func (u *unit) closedBy(i *instance) []*model.Policy {
 	var out []*model.Policy
-	for _, namespace := range []string{"", i.namespace} {
-		for _, cl := range c.closed[namespace] {
+	for _, namespace := range []string{"", u.namespace} {
+		for _, cl := range u.closings[namespace] {
 			if (cl.workload == "" || cl.workload == i.name) && i.selectedBy(cl.labels) {
 				out = append(out, cl.policy)
 			}

@@ -1,89 +1,175 @@
 // Package compile turns what was written and registered into what it means: snapshot in, mesh and findings out.
 // It is pure: no I/O, no clock, same input, same output.
+//
+// Every namespace is a unit. unitOf makes a part of what stands in it: services, workloads, policies, endpoints and the
+// findings on them. link puts the parts together: who gets a name or an address that two want, who may call whom, what
+// crosses to peers, which proxy serves which workload.
+//
+// Values are never written once they are made, and one that says the same as its predecessor is the predecessor (keep).
+// So "the same" is the same pointer everywhere: a part is made again only when its inputs differ, and a step of the link
+// only when what it reads does. Next hands the last outcome to the same functions that Mesh calls without one; there is
+// no second way to compile. A step that must look at the whole mesh (names, addresses) reads the little that it needs
+// from each part, so that it rests while that little stays the same.
+//
+// A kind whose objects are felt in other namespaces takes one of two ways:
+//
+//   - A unit may not look at another namespace. What it has to know of one stands in its inputs, as a value of its own:
+//     rootPolicies are the root namespace's policies, places is which of the names that it wants it gets. The traffic
+//     rules of another namespace's Service (DestinationRule), or a VirtualService's delegates, would be such values:
+//     each namespace offers them from its objects alone, a step like names settles who gets which, and a unit whose
+//     share stays the same is not made again.
+//   - What concerns a pair of a caller and a destination is a matter of the link: exportTo is looked at when callers are
+//     worked out, and a Sidecar would narrow the destinations of the workloads that it selects in outbound.
 package compile
 
 import (
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
-	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
-	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
-	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
-	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-const (
-	defaultDomain         = "cluster.local"
-	defaultCertificateTTL = time.Hour
-)
+// Compiled is a mesh together with what it was compiled from.
+type Compiled struct {
+	Snapshot *snapshot.Snapshot
+	Mesh     *model.Mesh // nil when the configuration means none
+	Findings []finding.Finding
+	// OnlyEndpoints: the mesh before differs in nothing but where things are served.
+	OnlyEndpoints bool
 
-// steps in their order: each reads what the earlier ones wrote.
-var steps = []func(*compiler){
-	posture, closings, instances, peerAuths, services, peers, policies, workloads, imports, addresses, exports,
-	callers, outbound, proxies, gatewayEndpoints, endpoints, importEndpoints,
+	gathered *gathered
+	units    map[string]*unitOutcome // by namespace
+	names    made[*settledNames]
+	link     *linked
 }
 
 // Mesh compiles a snapshot. Without a Mesh object it returns nil and a finding that says so.
 func Mesh(snap *snapshot.Snapshot) (*model.Mesh, []finding.Finding) {
-	c := &compiler{snap: snap, cfg: snap.Config}
-	if c.cfg == nil || c.cfg.Mesh() == nil {
-		return nil, []finding.Finding{{
-			Code: "ISM0001", Severity: finding.Error, Message: "no Mesh object is configured, so nothing is served",
-			Remedy: "write a Mesh (docs/kinds/mesh.md) into the configuration folder",
-		}}
+	c := Next(nil, snap)
+	return c.Mesh, c.Findings
+}
+
+// Next is Mesh, with what was compiled before at hand: it costs what has changed since, and a few passes over pointers.
+// The outcome is always that of Mesh. Whatever is the same in both has the same pointer. Before may be nil.
+func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
+	if before == nil || before.Mesh == nil {
+		before = &Compiled{gathered: &gathered{}, link: &linked{}}
 	}
-	for _, step := range steps {
-		step(c)
-		if c.mesh == nil {
-			break
+	g, findings := gather(before.gathered, snap)
+	if g == nil {
+		return &Compiled{Snapshot: snap, Findings: findings}
+	}
+	c := &Compiled{Snapshot: snap, gathered: g}
+	c.names = g.settleNames(before.names)
+	c.units = g.units(before, c.names.out)
+	c.Mesh, c.link, findings = link(before, c)
+	c.Findings = slices.Concat(g.findings(), c.names.out.findings(g.config), findings)
+	for _, ns := range g.sorted {
+		c.Findings = append(c.Findings, c.units[ns].part.findings...)
+	}
+	finding.Sort(c.Findings)
+	c.OnlyEndpoints = before.Mesh != nil && c.onlyEndpointsDiffer(before)
+	return c
+}
+
+// onlyEndpointsDiffer costs little, since the meshes share what is the same.
+func (c *Compiled) onlyEndpointsDiffer(before *Compiled) bool {
+	if c.link.services != before.link.services || c.link.workloads != before.link.workloads ||
+		!maps.Equal(c.Mesh.Proxies, before.Mesh.Proxies) {
+		return false // they may be equal and differ in what is behind them
+	}
+	a, b := *before.Mesh, *c.Mesh
+	a.Endpoints, b.Endpoints = nil, nil
+	return reflect.DeepEqual(a, b) && !slices.ContainsFunc(c.Mesh.Imports, func(i *model.Import) bool {
+		r := i.RouteAtGateways() // where host names are among the endpoints, the gateways are told them with the route
+		return r.Resolved && !slices.Equal(before.Mesh.Endpoints[r.Set], c.Mesh.Endpoints[r.Set])
+	})
+}
+
+// ChangedEndpoints are the sets that are not as they were before, which may be nil. The cost is in the namespaces where
+// something has changed.
+func (c *Compiled) ChangedEndpoints(before *Compiled) []model.EndpointSet {
+	if before == nil || before.Mesh == nil {
+		return slices.Collect(maps.Keys(c.Mesh.Endpoints))
+	}
+	var out []model.EndpointSet
+	for set := range c.link.endpoints.changed(before.link.endpoints) {
+		was, had := before.Mesh.Endpoints[set]
+		if is, has := c.Mesh.Endpoints[set]; had != has || !slices.Equal(was, is) {
+			out = append(out, set)
 		}
 	}
-	finding.Sort(c.findings)
-	return c.mesh, c.findings
+	return out
 }
 
-// compiler carries one compilation; nothing outlives it but mesh and findings.
-type compiler struct {
-	snap     *snapshot.Snapshot
-	cfg      *snapshot.Config
-	mesh     *model.Mesh
+// made is what a step made, and what from: pointers and other values that == compares.
+type made[T any] struct {
+	from []any
+	out  T
+}
+
+// again makes it anew, unless it would be made from the same.
+func (m made[T]) again(from []any, make func() T) made[T] {
+	if m.from != nil && slices.Equal(m.from, from) {
+		return m
+	}
+	return made[T]{from, make()}
+}
+
+// keep is before where now says the same, so that what was made from it stands.
+func keep[T any](before, now *T) *T {
+	if before != nil && (before == now || reflect.DeepEqual(before, now)) {
+		return before
+	}
+	return now
+}
+
+// keepList is keep for a list of which the elements are compared. An empty list is nil.
+func keepList[T any](before *[]T, now []T, equal func(a, b T) bool) *[]T {
+	switch {
+	case len(now) == 0:
+		return nil
+	case before != nil && slices.EqualFunc(*before, now, equal):
+		return before
+	}
+	return &now
+}
+
+// elements of a list of keepList.
+func elements[T any](list *[]T) []T {
+	if list == nil {
+		return nil
+	}
+	return *list
+}
+
+// same compares what == compares.
+func same[T comparable](a, b T) bool { return a == b }
+
+// report gathers findings on objects.
+type report struct {
+	origins interface {
+		Origin(snapshot.Key) snapshot.Origin
+	}
 	findings []finding.Finding
-
-	defaultMode  model.MTLSMode
-	defaultAllow bool
-	aliases      []string
-
-	closed       map[string][]closing // by namespace; "" is the whole mesh
-	closedScopes map[string]bool
-	room         room
-	backends     map[string]*backends // by namespace
-	keys         map[*model.Service]snapshot.Key
-	mtls         peerAuthIndex
-	modes        map[*instance]modes
-	authz        policyIndex
-	byHost       map[string]*model.Service
-	backing      map[*model.Port][]backing
-	imported     map[model.EndpointSet]*model.Import
-	verdicts     map[string]peerrules.Verdict // by MeshPeer
 }
 
-func (c *compiler) find(key snapshot.Key, code string, sev finding.Severity, field, message, remedy string) {
-	o := c.cfg.Origin(key)
-	c.findings = append(c.findings, finding.Finding{
+func (r *report) find(key snapshot.Key, code string, sev finding.Severity, field, message, remedy string) {
+	o := r.origins.Origin(key)
+	r.findings = append(r.findings, finding.Finding{
 		Code: code, Severity: sev, Object: key.String(), Field: field, File: o.File, Line: o.LineOf(field),
 		Message: message, Remedy: remedy,
 	})
 }
 
 // ref names an object together with where it was written.
-func (c *compiler) ref(key snapshot.Key) model.Ref {
-	return at(key.String(), c.cfg.Origin(key))
+func (r *report) ref(key snapshot.Key) model.Ref {
+	return at(key.String(), r.origins.Origin(key))
 }
 
 func at(what string, o snapshot.Origin) model.Ref {
@@ -93,83 +179,20 @@ func at(what string, o snapshot.Origin) model.Ref {
 	return model.Ref(fmt.Sprintf("%s (%s:%d)", what, o.File, o.Line))
 }
 
-// guarded works on one object. A fault of ours there is a finding on that object and never the end of the compilation.
-func (c *compiler) guarded(key snapshot.Key, work func()) {
+// guarded works on one object. A fault of Isthmus there is a finding on that object and never the end of the compilation.
+// What a security kind would have forbidden is closed.
+func (r *report) guarded(key snapshot.Key, shut func(snapshot.Closed), work func()) {
 	defer func() {
 		fault := recover()
 		if fault == nil {
 			return
 		}
 		reason := fmt.Sprintf("Isthmus fails on it: %v", fault)
-		c.find(key, "ISM0202", finding.Error, "", reason,
+		r.find(key, "ISM0202", finding.Error, "", reason,
 			"this is a fault of Isthmus: report it with the object, and write the object otherwise meanwhile")
-		if k, ok := kind.Named(key.Kind); ok && k.Security {
-			c.shut(snapshot.Closed{Key: key, Origin: c.cfg.Origin(key), Reason: reason})
+		if k, ok := kind.Named(key.Kind); ok && k.Security && shut != nil {
+			shut(snapshot.Closed{Key: key, Origin: r.origins.Origin(key), Reason: reason})
 		}
 	}()
 	work()
-}
-
-func posture(c *compiler) {
-	m := c.cfg.Mesh()
-	td, err := spiffe.ParseTrustDomain(m.Spec.TrustDomain)
-	if err != nil {
-		c.find(snapshot.Key{Kind: "Mesh", Name: m.Name}, "ISM0002", finding.Error, "spec.trustDomain",
-			fmt.Sprintf("%q is no SPIFFE trust domain: %v", m.Spec.TrustDomain, err), "use lower-case letters, digits, dots, dashes and underscores")
-		return
-	}
-	c.mesh = &model.Mesh{
-		Name: m.Name, TrustDomain: td, Domain: m.Spec.Domain, RootNamespace: m.Spec.RootNamespace,
-		CertificateTTL: defaultCertificateTTL,
-		AllowAny:       m.Spec.Outbound == v1alpha1.OutboundAllowAny,
-		HandOver:       m.Spec.SameNode != v1alpha1.SameNodeNetwork,
-		Services:       map[model.ServiceID]*model.Service{},
-		Workloads:      map[model.WorkloadID]*model.Workload{},
-		Proxies:        map[string]*model.Proxy{},
-		Endpoints:      map[model.EndpointSet][]model.Endpoint{},
-		Peers:          map[string]*model.Peer{},
-		Roots:          map[string][]byte{td.Name(): c.snap.Roots},
-	}
-	if c.mesh.Domain == "" {
-		c.mesh.Domain = defaultDomain
-	}
-	if c.mesh.RootNamespace == "" {
-		c.mesh.RootNamespace = spiffe.SystemNamespace
-	}
-	if m.Spec.CertificateTTL != nil {
-		c.mesh.CertificateTTL = m.Spec.CertificateTTL.Duration
-	}
-	c.defaultMode = mode(string(m.Spec.MTLS), model.Strict)
-	c.defaultAllow = m.Spec.DefaultAction == v1alpha1.DefaultAllow
-	c.aliases = m.Spec.TrustDomainAliases
-	c.mesh.Namespaces = namespaces(c.snap)
-}
-
-// namespaces are those written, and those of services and workloads; sorted.
-func namespaces(snap *snapshot.Snapshot) []string {
-	seen := map[string]bool{}
-	for _, n := range snapshot.Of[*corev1.Namespace](snap.Config) {
-		seen[n.Name] = true
-	}
-	for _, s := range snapshot.Of[*corev1.Service](snap.Config) {
-		seen[s.Namespace] = true
-	}
-	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](snap.Config) {
-		seen[i.Namespace] = true
-	}
-	if snap.Registry != nil {
-		for _, w := range snap.Registry.Workloads {
-			seen[w.Namespace] = true
-		}
-	}
-	return sortedKeys(seen)
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

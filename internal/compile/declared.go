@@ -8,25 +8,24 @@ import (
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // declared are the WorkloadEntries by name. A registered workload of the same name is the one that the entry declares.
-func declared(entries []*networking.WorkloadEntry) map[model.WorkloadID]*networking.WorkloadEntry {
-	out := make(map[model.WorkloadID]*networking.WorkloadEntry, len(entries))
+func declared(entries []*networking.WorkloadEntry) map[string]*networking.WorkloadEntry {
+	out := make(map[string]*networking.WorkloadEntry, len(entries))
 	for _, e := range entries {
-		out[model.WorkloadID{Namespace: e.Namespace, Name: e.Name}] = e
+		out[e.Name] = e
 	}
 	return out
 }
 
 // declare makes a registered workload what its WorkloadEntry says: labels, ports and weight are the entry's. It is
 // false for a workload that contradicts the entry, which is not taken for the declared one, nor served under its name.
-func (c *compiler) declare(i *instance, w *snapshot.Workload, e *networking.WorkloadEntry) bool {
-	said := entryInstance(c.mesh.TrustDomain, e.Namespace, e.Name, &e.Spec)
+func (u *unit) declare(i *instance, w registered, e *networking.WorkloadEntry) bool {
+	said := entryInstance(u.mesh.trustDomain, e.Namespace, e.Name, &e.Spec)
 	contradicts := func(field, declared, registered string) bool {
-		c.find(snapshot.Key{Kind: "WorkloadEntry", Namespace: e.Namespace, Name: e.Name}, "ISM0245", finding.Error, field,
+		u.find(snapshot.Key{Kind: "WorkloadEntry", Namespace: e.Namespace, Name: e.Name}, "ISM0245", finding.Error, field,
 			fmt.Sprintf("node %s registers this workload with %s instead of %s; it is not registered", w.Node,
 				registered, declared),
 			"correct the entry, or the workload in the settings of node "+w.Node)

@@ -11,47 +11,76 @@ import (
 )
 
 // addEndpoints puts an instance behind a service port. Its IPv4 and its IPv6 address are one endpoint.
-func (c *compiler) addEndpoints(set model.EndpointSet, i *instance, port uint16, healthy bool) {
+func (u *unit) addEndpoints(set model.EndpointSet, i *instance, port uint16, healthy bool) {
 	var by model.WorkloadID
 	if i.workload != nil {
 		by = i.workload.ID
 	}
+	all := *u.part.endpoints
 	if i.host != "" {
-		c.mesh.Endpoints[set] = append(
-			c.mesh.Endpoints[set],
-			model.Endpoint{Host: i.host, Port: port, Healthy: healthy, Weight: i.weight},
-		)
+		all[set] = append(all[set], model.Endpoint{Host: i.host, Port: port, Healthy: healthy, Weight: i.weight})
 	}
 	for _, e := range model.Places(i.addrs, port) {
 		e.Healthy, e.Weight, e.By = healthy, i.weight, by
-		c.mesh.Endpoints[set] = append(c.mesh.Endpoints[set], e)
+		all[set] = append(all[set], e)
 	}
 }
 
-// endpoints sorts every set, so that equal sets are equal bytes.
-func endpoints(c *compiler) {
-	for _, eps := range c.mesh.Endpoints {
-		slices.SortFunc(eps, func(a, b model.Endpoint) int {
-			return cmp.Or(
-				a.Addr.Compare(b.Addr),
-				a.Other.Compare(b.Other),
-				cmp.Compare(a.Host, b.Host),
-				cmp.Compare(a.Port, b.Port),
-				cmp.Compare(a.Weight, b.Weight),
-			)
-		})
-	}
+// compareEndpoints has equal sets be equal bytes.
+func compareEndpoints(a, b model.Endpoint) int {
+	return cmp.Or(a.Addr.Compare(b.Addr), a.Other.Compare(b.Other), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port),
+		cmp.Compare(a.Weight, b.Weight))
 }
 
 // gatewaySet are the mesh's own gateways, for callers of imports.
 var gatewaySet = model.EndpointSet{Host: "gateway." + spiffe.SystemNamespace, Port: wellknown.FederationEgress}
 
-// gatewayEndpoints are where callers of imports reach the mesh's gateways: at those that answer, or, where none does,
-// at all of them, since it may be the control plane that is cut off.
-func gatewayEndpoints(c *compiler) {
-	silent := func(p *model.Proxy) bool { return slices.Contains(c.snap.SilentGateways, p.Name) }
+// crossingEndpoints are those of the mesh's gateways and of imports.
+func (l *linker) crossingEndpoints() map[model.EndpointSet][]model.Endpoint {
+	all := map[model.EndpointSet][]model.Endpoint{}
+	if eps := l.gatewayEndpoints(); len(eps) > 0 {
+		all[gatewaySet] = eps
+	}
+	for _, i := range l.mesh.Imports {
+		if len(i.Remotes) > 0 {
+			l.importEndpoints(all, i)
+		}
+	}
+	return all
+}
+
+// importEndpoints adds the sets of one import. What a peer says is not ready gets nothing. Each address of a peer's gateway
+// is an endpoint, of whichever IP version: their health is asked for, so that one that leads nowhere costs no call, while of
+// an endpoint with two addresses Envoy would ask at the first alone.
+func (l *linker) importEndpoints(all map[model.EndpointSet][]model.Endpoint, i *model.Import) {
+	toPeers := i.RouteAtGateways()
+	all[toPeers.Set] = toPeers.Endpoints(func(d model.Destination) []model.Endpoint {
+		r := i.Remotes[slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == d.SNI })]
+		eps := model.Gateways(r.Peer.Addresses)
+		unready := l.in.snapshot.Peers[r.Peer.Name].Readiness.IsUnready(
+			snapshot.OfferedName{Namespace: r.Namespace, Name: r.Alias})
+		for k := range eps {
+			eps[k].Weight, eps[k].Healthy = 1, !unready
+		}
+		return eps
+	})
+	if i.Local != nil {
+		mixed := i.RouteAtCallers(gatewaySet)
+		all[mixed.Set] = mixed.Endpoints(func(d model.Destination) []model.Endpoint {
+			if d.Name == model.OwnEndpoints {
+				return (*l.parts[i.ID.Namespace].endpoints)[i.Own()]
+			}
+			return all[gatewaySet]
+		})
+	}
+}
+
+// gatewayEndpoints are where callers of imports reach the mesh's gateways: at those that answer, or, where none does, at
+// all of them, since it may be the control plane that is cut off. Sorted.
+func (l *linker) gatewayEndpoints() (out []model.Endpoint) {
+	silent := func(p *model.Proxy) bool { return slices.Contains(l.in.snapshot.SilentGateways, p.Name) }
 	var all []*model.Proxy
-	for _, p := range c.mesh.Proxies {
+	for _, p := range l.mesh.Proxies {
 		if p.Gateway != nil {
 			all = append(all, p)
 		}
@@ -62,46 +91,9 @@ func gatewayEndpoints(c *compiler) {
 	for _, p := range all {
 		for _, e := range model.Places(p.Gateway.Inner, wellknown.FederationEgress) {
 			e.Healthy, e.Weight = true, 1
-			c.mesh.Endpoints[gatewaySet] = append(c.mesh.Endpoints[gatewaySet], e)
+			out = append(out, e)
 		}
 	}
-}
-
-// importEndpoints are the endpoint sets of imports.
-func importEndpoints(c *compiler) {
-	for _, i := range c.mesh.Imports {
-		addImportEndpoints(c.mesh.Endpoints, i, c.snap.Peers)
-	}
-}
-
-// addImportEndpoints puts the sets of one import beside those that they are made of. What a peer says is not ready gets
-// nothing. Each address of a peer's gateway is an endpoint, of whichever IP version: their health is asked for, so that
-// one that leads nowhere costs no call, while of an endpoint with two addresses Envoy would ask at the first alone.
-func addImportEndpoints(
-	all map[model.EndpointSet][]model.Endpoint,
-	i *model.Import,
-	peers map[string]snapshot.PeerState,
-) {
-	if len(i.Remotes) == 0 {
-		return
-	}
-	toPeers := i.RouteAtGateways()
-	all[toPeers.Set] = toPeers.Endpoints(func(d model.Destination) []model.Endpoint {
-		r := i.Remotes[slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == d.SNI })]
-		eps := model.Gateways(r.Peer.Addresses)
-		unready := peers[r.Peer.Name].Readiness.IsUnready(snapshot.OfferedName{Namespace: r.Namespace, Name: r.Alias})
-		for k := range eps {
-			eps[k].Weight, eps[k].Healthy = 1, !unready
-		}
-		return eps
-	})
-	if i.Local != nil {
-		mixed := i.RouteAtCallers(gatewaySet)
-		all[mixed.Set] = mixed.Endpoints(func(d model.Destination) []model.Endpoint {
-			if d.Name == model.OwnEndpoints {
-				return all[i.Own()]
-			}
-			return all[gatewaySet]
-		})
-	}
+	slices.SortFunc(out, compareEndpoints)
+	return out
 }

@@ -19,7 +19,7 @@ type PeerCall struct {
 // PeerCalls are the callers at peers that both an export and the policies of the workload behind it may let in. As for callers of
 // the mesh, methods and paths may narrow a call further.
 func PeerCalls(mesh *model.Mesh) []PeerCall {
-	x := newCrossing(&compiler{}, mesh)
+	x := newCrossing(&inquiry{mesh: mesh})
 	var out []PeerCall
 	for _, e := range Passes(mesh) {
 		by := map[string][]model.Ref{}

@@ -18,48 +18,49 @@ import (
 // not offer, what an export offers and the workload refuses. As with Unmatched most of it may mend itself, and it is for those
 // who ask. The mesh is what was compiled from the snapshot.
 func Crossing(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
-	return onDemand(snap, mesh, func(c *compiler) {
-		if len(snapshot.Of[*v1alpha1.MeshPeer](c.cfg)) == 0 {
+	return inquire(snap, mesh, func(q *inquiry) {
+		if len(snapshot.Of[*v1alpha1.MeshPeer](q.cfg)) == 0 {
 			return
 		}
-		x := newCrossing(c, mesh)
-		for _, i := range snapshot.Of[*v1alpha1.FederatedImport](c.cfg) {
+		x := newCrossing(q)
+		for _, i := range snapshot.Of[*v1alpha1.FederatedImport](q.cfg) {
 			key := snapshot.Key{Kind: "FederatedImport", Namespace: i.Namespace, Name: i.Name}
-			c.guarded(key, func() { x.importing(key, i) })
+			q.guarded(key, nil, func() { x.importing(key, i) })
 		}
-		for _, e := range snapshot.Of[*v1alpha1.FederatedExport](c.cfg) {
+		for _, e := range snapshot.Of[*v1alpha1.FederatedExport](q.cfg) {
 			key := snapshot.Key{Kind: "FederatedExport", Namespace: e.Namespace, Name: e.Name}
-			c.guarded(key, func() { x.exporting(key, e) })
+			q.guarded(key, nil, func() { x.exporting(key, e) })
 		}
 		x.rawPolicies()
 	})
 }
 
-// onDemand gathers findings that are for those who ask, and no part of a compilation. The mesh is what was compiled from the
-// snapshot.
-func onDemand(snap *snapshot.Snapshot, mesh *model.Mesh, look func(*compiler)) []finding.Finding {
-	c := &compiler{snap: snap, cfg: snap.Config}
-	if c.cfg == nil || c.cfg.Mesh() == nil || mesh == nil {
+// inquiry looks for findings that are for those who ask, and no part of a compilation.
+type inquiry struct {
+	report
+	snap *snapshot.Snapshot
+	cfg  *snapshot.Config
+	mesh *model.Mesh // that was compiled from the snapshot
+}
+
+func inquire(snap *snapshot.Snapshot, mesh *model.Mesh, look func(*inquiry)) []finding.Finding {
+	if snap.Config == nil || mesh == nil {
 		return nil
 	}
-	if posture(c); c.mesh == nil {
-		return nil
-	}
-	c.findings = nil // what compiling finds is said there
-	look(c)
-	finding.Sort(c.findings)
-	return c.findings
+	q := &inquiry{report{origins: snap.Config}, snap, snap.Config, mesh}
+	look(q)
+	finding.Sort(q.findings)
+	return q.findings
 }
 
 type crossing struct {
-	*compiler
+	*inquiry
 	accounts map[string]bool // "<namespace>/<service account>" of workloads
 	gateways []caller
 }
 
-func newCrossing(c *compiler, mesh *model.Mesh) *crossing {
-	c.mesh = mesh
-	x := &crossing{compiler: c, accounts: map[string]bool{}}
+func newCrossing(q *inquiry) *crossing {
+	mesh, x := q.mesh, &crossing{inquiry: q, accounts: map[string]bool{}}
 	for _, w := range mesh.Workloads {
 		ns, sa, _ := spiffe.WorkloadParts(w.Identity)
 		x.accounts[ns+"/"+sa] = true
@@ -77,7 +78,7 @@ func newCrossing(c *compiler, mesh *model.Mesh) *crossing {
 
 // Passes are the exports through which some call of their peer may pass: no others are offered.
 func Passes(mesh *model.Mesh) []*model.Export {
-	x := newCrossing(&compiler{}, mesh)
+	x := newCrossing(&inquiry{mesh: mesh})
 	var out []*model.Export
 	for _, e := range mesh.Exports {
 		if (len(e.Rules) > 0 || !e.Port.Protocol.IsHTTP()) && x.admitted(e) {

@@ -3,7 +3,6 @@ package compile
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
@@ -44,23 +43,17 @@ type backends struct {
 
 type label struct{ key, value string }
 
-func (c *compiler) addBackend(i *instance) {
-	b := c.backends[i.namespace]
-	if b == nil {
-		b = &backends{byLabel: map[label][]*instance{}}
-		c.backends[i.namespace] = b
-	}
+func (b *backends) add(i *instance) {
 	b.all = append(b.all, i)
 	for k, v := range i.labels {
 		b.byLabel[label{k, v}] = append(b.byLabel[label{k, v}], i)
 	}
 }
 
-// selected are the instances of a namespace with the labels; an empty selector selects none (Kubernetes: its endpoints are
+// selected are the instances with the labels; an empty selector selects none (Kubernetes: its endpoints are
 // written by hand). The cost is in the rarest label, not in the namespace.
-func (c *compiler) selected(namespace string, selector map[string]string) []*instance {
-	b := c.backends[namespace]
-	if b == nil || len(selector) == 0 {
+func (b *backends) selected(selector map[string]string) []*instance {
+	if len(selector) == 0 {
 		return nil
 	}
 	rarest := b.all
@@ -78,48 +71,49 @@ func (c *compiler) selected(namespace string, selector map[string]string) []*ins
 	return out
 }
 
-func instances(c *compiler) {
-	c.backends = map[string]*backends{}
-	entries := declared(snapshot.Of[*networking.WorkloadEntry](c.cfg))
-	if c.snap.Registry != nil {
-		for i := range c.snap.Registry.Workloads {
-			w := &c.snap.Registry.Workloads[i]
-			c.guarded(snapshot.Key{Kind: "Workload", Namespace: w.Namespace, Name: w.Name}, func() { c.addWorkload(w, entries) })
-		}
+// instances are the registered workloads, and the WorkloadEntries that no registered workload is.
+func (u *unit) instances() {
+	u.registered = map[string]*model.Workload{}
+	entries := declared(snapshot.Of[*networking.WorkloadEntry](u.objects))
+	for _, w := range elements(u.workloads) {
+		key := snapshot.Key{Kind: "Workload", Namespace: w.Namespace, Name: w.Name}
+		u.guarded(key, func() { u.addWorkload(w, entries[w.Name]) })
 	}
-	for _, we := range snapshot.Of[*networking.WorkloadEntry](c.cfg) {
-		if c.mesh.Workloads[model.WorkloadID{Namespace: we.Namespace, Name: we.Name}] != nil {
-			continue // a node has registered it
+	for _, we := range snapshot.Of[*networking.WorkloadEntry](u.objects) {
+		if u.registered[we.Name] == nil {
+			key := snapshot.Key{Kind: "WorkloadEntry", Namespace: we.Namespace, Name: we.Name}
+			u.guarded(key, func() { u.addEntry(key, we) })
 		}
-		key := snapshot.Key{Kind: "WorkloadEntry", Namespace: we.Namespace, Name: we.Name}
-		c.guarded(key, func() { c.addEntry(key, we) })
 	}
 }
 
-func (c *compiler) addEntry(key snapshot.Key, we *networking.WorkloadEntry) {
-	if inst := entryInstance(c.mesh.TrustDomain, we.Namespace, we.Name, &we.Spec); inst.host == "" {
-		c.addBackend(inst)
+func (u *unit) addEntry(key snapshot.Key, we *networking.WorkloadEntry) {
+	if inst := entryInstance(u.mesh.trustDomain, we.Namespace, we.Name, &we.Spec); inst.host == "" {
+		u.backends.add(inst)
 		return
 	}
-	c.find(key, "ISM0010", finding.Error, "spec.address", fmt.Sprintf("%q is no IP address", we.Spec.Address),
+	u.find(key, "ISM0010", finding.Error, "spec.address", fmt.Sprintf("%q is no IP address", we.Spec.Address),
 		"give the address of the workload; host names are for ServiceEntry endpoints with resolution DNS")
 }
 
-func (c *compiler) addWorkload(w *snapshot.Workload, entries map[model.WorkloadID]*networking.WorkloadEntry) {
-	id, err := spiffe.Workload(c.mesh.TrustDomain, w.Namespace, w.ServiceAccount)
+func (u *unit) addWorkload(w registered, entry *networking.WorkloadEntry) {
+	id, err := spiffe.Workload(u.mesh.trustDomain, w.Namespace, w.ServiceAccount)
 	if err != nil {
-		c.findings = append(c.findings, finding.Finding{
-			Code: "ISM0011", Severity: finding.Error, Object: "workload " + w.Namespace + "/" + w.Name, Field: "serviceAccount",
-			Message: fmt.Sprintf("no identity can be made of namespace %q and service account %q: %v", w.Namespace, w.ServiceAccount, err),
-			Remedy:  "correct the workload in the configuration of node " + w.Node,
+		u.findings = append(u.findings, finding.Finding{
+			Code: "ISM0011", Severity: finding.Error, Object: "workload " + w.Namespace + "/" + w.Name,
+			Field: "serviceAccount",
+			Message: fmt.Sprintf("no identity can be made of namespace %q and service account %q: %v",
+				w.Namespace, w.ServiceAccount, err),
+			Remedy: "correct the workload in the configuration of node " + w.Node,
 		})
 		return
 	}
 	wl := &model.Workload{
-		ID: model.WorkloadID{Namespace: w.Namespace, Name: w.Name}, Node: w.Node, Identity: id, Netns: w.Netns, Sidecar: w.Sidecar, Addrs: w.Addresses,
+		ID: model.WorkloadID{Namespace: w.Namespace, Name: w.Name}, Node: w.Node, Identity: id, Netns: w.Netns,
+		Sidecar: w.Sidecar, Addrs: w.Addresses,
 	}
-	if other, taken := c.mesh.Workloads[wl.ID]; taken {
-		c.findings = append(c.findings, finding.Finding{
+	if other := u.registered[w.Name]; other != nil {
+		u.findings = append(u.findings, finding.Finding{
 			Code: "ISM0012", Severity: finding.Error, Object: "workload " + wl.ID.String(),
 			Message: fmt.Sprintf("registered by node %s and by node %s; the latter is ignored", other.Node, w.Node),
 			Remedy:  "rename one of them in its node's configuration",
@@ -133,16 +127,17 @@ func (c *compiler) addWorkload(w *snapshot.Workload, entries map[model.WorkloadI
 	i := &instance{
 		namespace: w.Namespace, name: w.Name, labels: w.Labels, identity: id.String(), addrs: w.Addresses,
 		ports: ports, weight: 1, ready: w.Ready, workload: wl,
-		silent: slices.ContainsFunc(c.snap.SilentNodes, func(n snapshot.SilentNode) bool { return n.Name == w.Node }),
+		silent: w.silent,
 	}
-	if e := entries[wl.ID]; e != nil && !c.declare(i, w, e) {
+	if entry != nil && !u.declare(i, w, entry) {
 		return
 	}
-	if c.isClosed(wl.ID) {
+	if u.isClosed(w.Name) {
 		i.ready = false // what it would serve, its entry says
 	}
-	c.mesh.Workloads[wl.ID] = wl
-	c.addBackend(i)
+	u.registered[w.Name] = wl
+	u.hosted = append(u.hosted, wl)
+	u.backends.add(i)
 }
 
 // portKey is a port's name, or its number where it has none.

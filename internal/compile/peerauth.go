@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 
-	istiosec "istio.io/api/security/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 
 	"isthmus.dev/isthmus/internal/finding"
@@ -13,70 +12,77 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// peerAuthIndex finds the PeerAuthentications that apply: workload over namespace over mesh (Istio:
-// PeerAuthentication). Of several for one scope the oldest counts; where nobody knows which that is, the stricter.
-type peerAuthIndex struct {
-	mesh        []*security.PeerAuthentication            // in force: one, or more of one age
-	byNamespace map[string][]*security.PeerAuthentication // likewise
-	bySelector  map[string][]*security.PeerAuthentication // by namespace, all of them, oldest first
+// peerAuth is a PeerAuthentication.
+type peerAuth struct {
+	age
+	ref    model.Ref
+	labels map[string]string
+	mode   string
+	ports  map[uint32]string
 }
 
-func peerAuths(c *compiler) {
-	c.mtls.byNamespace = map[string][]*security.PeerAuthentication{}
-	c.mtls.bySelector = map[string][]*security.PeerAuthentication{}
-	for _, pa := range snapshot.OldestFirst[*security.PeerAuthentication](c.cfg) {
-		c.guarded(peerAuthKey(pa), func() { c.addPeerAuth(pa) })
+// peerAuthIndex finds the PeerAuthentications of a namespace that apply: workload over namespace over mesh (Istio:
+// PeerAuthentication). Of several for one scope the oldest counts; where nobody knows which that is, the stricter. In
+// the root namespace those of the namespace are the mesh's.
+type peerAuthIndex struct {
+	namespace  []peerAuth // in force: one, or more of one age
+	bySelector []peerAuth // all of them, oldest first
+}
+
+func (u *unit) peerAuths() {
+	for age, pa := range oldestFirst[*security.PeerAuthentication](u.objects) {
+		u.guarded(age.key, func() { u.addPeerAuth(age, pa) })
 	}
 }
 
-func (c *compiler) addPeerAuth(pa *security.PeerAuthentication) {
-	root := pa.Namespace == c.mesh.RootNamespace
-	c.istioRoot(peerAuthKey(pa))
+func (u *unit) addPeerAuth(age age, pa *security.PeerAuthentication) {
+	u.istioRoot(age.key)
+	one := peerAuth{
+		age: age, ref: u.ref(age.key), labels: pa.Spec.GetSelector().GetMatchLabels(),
+		mode: pa.Spec.GetMtls().GetMode().String(), ports: map[uint32]string{},
+	}
+	for port, m := range pa.Spec.PortLevelMtls {
+		one.ports[port] = m.GetMode().String()
+	}
+	root := u.namespace == u.mesh.rootNamespace
 	switch {
-	case len(pa.Spec.GetSelector().GetMatchLabels()) == 0 && root:
-		c.mtls.mesh = c.nextPeerAuth(c.mtls.mesh, pa, "the mesh")
-	case len(pa.Spec.GetSelector().GetMatchLabels()) == 0:
-		c.mtls.byNamespace[pa.Namespace] = c.nextPeerAuth(c.mtls.byNamespace[pa.Namespace], pa, "namespace "+pa.Namespace)
+	case len(one.labels) == 0 && root:
+		u.mtls.namespace = u.nextPeerAuth(u.mtls.namespace, one, "the mesh")
+	case len(one.labels) == 0:
+		u.mtls.namespace = u.nextPeerAuth(u.mtls.namespace, one, "namespace "+u.namespace)
 	case root:
-		c.find(peerAuthKey(pa), "ISM0030", finding.Warning, "spec.selector",
+		u.find(age.key, "ISM0030", finding.Warning, "spec.selector",
 			"a selector in the root namespace has no effect; the object is ignored",
 			"move it to the workload's namespace")
 	default:
-		c.mtls.bySelector[pa.Namespace] = append(c.mtls.bySelector[pa.Namespace], pa)
+		u.mtls.bySelector = append(u.mtls.bySelector, one)
 	}
 }
 
 // istioRoot warns of what would mean the whole mesh in Istio and does not here.
-func (c *compiler) istioRoot(key snapshot.Key) {
-	if key.Namespace != "istio-system" || c.mesh.RootNamespace == key.Namespace {
+func (u *unit) istioRoot(key snapshot.Key) {
+	if key.Namespace != "istio-system" || u.mesh.rootNamespace == key.Namespace {
 		return
 	}
-	c.find(key, "ISM0033", finding.Warning, "metadata.namespace",
+	u.find(key, "ISM0033", finding.Warning, "metadata.namespace",
 		"istio-system is not this mesh's root namespace, so this applies to the workloads in istio-system "+
 			"alone, not to the whole mesh",
-		"move it to "+c.mesh.RootNamespace+", or write rootNamespace: istio-system into the Mesh")
-}
-
-func peerAuthKey(pa *security.PeerAuthentication) snapshot.Key {
-	return snapshot.Key{Kind: "PeerAuthentication", Namespace: pa.Namespace, Name: pa.Name}
+		"move it to "+u.mesh.rootNamespace+", or write rootNamespace: istio-system into the Mesh")
 }
 
 // nextPeerAuth is what counts for a scope when one more object speaks for it; objects come oldest first.
-func (c *compiler) nextPeerAuth(
-	counts []*security.PeerAuthentication, pa *security.PeerAuthentication, scope string,
-) []*security.PeerAuthentication {
+func (u *unit) nextPeerAuth(counts []peerAuth, pa peerAuth, scope string) []peerAuth {
 	if len(counts) == 0 {
 		return append(counts, pa)
 	}
-	first := peerAuthKey(counts[0])
-	message := fmt.Sprintf("%s speaks for %s already, and is older; this one is ignored", c.ref(first), scope)
-	tied := c.cfg.SameAge(first, peerAuthKey(pa))
-	if tied {
+	first := counts[0]
+	message := fmt.Sprintf("%s speaks for %s already, and is older; this one is ignored", first.ref, scope)
+	if first.ties(pa.age) {
 		message = fmt.Sprintf("%s speaks for %s too, and nobody knows which is older; the stricter of them counts",
-			c.ref(first), scope)
+			first.ref, scope)
 		counts = append(counts, pa)
 	}
-	c.find(peerAuthKey(pa), "ISM0031", finding.Error, "metadata.name", message, "remove one of them")
+	u.find(pa.key, "ISM0031", finding.Error, "metadata.name", message, "remove one of them")
 	return counts
 }
 
@@ -95,48 +101,43 @@ func (m modes) of(port uint16) model.MTLSMode {
 }
 
 // modesOf an instance are worked out once: every port of every service that it serves asks.
-func (c *compiler) modesOf(i *instance) modes {
-	out, ok := c.modes[i]
+func (u *unit) modesOf(i *instance) modes {
+	out, ok := u.modes[i]
 	if !ok {
-		if c.modes == nil {
-			c.modes = map[*instance]modes{}
-		}
-		out = c.modesNow(i)
-		c.modes[i] = out
+		out = u.modesNow(i)
+		u.modes[i] = out
 	}
 	return out
 }
 
-func (c *compiler) modesNow(i *instance) modes {
-	if closed := c.closedBy(i); len(closed) > 0 {
+func (u *unit) modesNow(i *instance) modes {
+	if closed := u.closedBy(i); len(closed) > 0 {
 		out := modes{any: model.Strict}
 		for _, p := range closed {
 			out.refs = append(out.refs, p.Ref)
 		}
 		return out
 	}
-	out := modes{any: c.defaultMode}
-	for _, scope := range [][]*security.PeerAuthentication{
-		c.mtls.mesh, c.mtls.byNamespace[i.namespace], c.selectedPeerAuths(i),
-	} {
-		out = c.narrowed(out, scope)
+	out := modes{any: u.mesh.mode}
+	for _, scope := range [][]peerAuth{u.root.peerAuths, u.mtls.namespace, u.selectedPeerAuths(i)} {
+		out = narrowed(out, scope)
 	}
 	return out
 }
 
 // narrowed is what the objects of a narrower scope make of the modes of the wider one. Of several only those that make it
 // stricter are named, since there may be thousands.
-func (c *compiler) narrowed(wider modes, scope []*security.PeerAuthentication) modes {
+func narrowed(wider modes, scope []peerAuth) modes {
 	out := wider
 	for n, pa := range scope {
 		if n > 0 && out.any == model.Strict && len(out.ports) == 0 {
 			break // nothing is stricter
 		}
-		one := modes{any: istioMode(pa.Spec.GetMtls(), wider.any)}
-		if len(pa.Spec.GetSelector().GetMatchLabels()) > 0 {
+		one := modes{any: mode(pa.mode, wider.any)}
+		if len(pa.labels) > 0 {
 			one.ports = map[uint32]model.MTLSMode{}
-			for port, m := range pa.Spec.PortLevelMtls {
-				one.ports[port] = istioMode(m, one.any)
+			for port, m := range pa.ports {
+				one.ports[port] = mode(m, one.any)
 			}
 		}
 		refs := slices.Clip(out.refs)
@@ -145,7 +146,7 @@ func (c *compiler) narrowed(wider modes, scope []*security.PeerAuthentication) m
 				continue
 			}
 		}
-		one.refs = append(refs, c.ref(peerAuthKey(pa)))
+		one.refs = append(refs, pa.ref)
 		out = one
 	}
 	return out
@@ -164,11 +165,11 @@ func stricter(a, b modes) modes {
 
 // selectedPeerAuths are the objects with a selector that count for an instance: the oldest that selects it, and those
 // of the same age.
-func (c *compiler) selectedPeerAuths(i *instance) []*security.PeerAuthentication {
-	var out []*security.PeerAuthentication
-	for _, pa := range c.mtls.bySelector[i.namespace] {
-		if i.selectedBy(pa.Spec.Selector.MatchLabels) {
-			if len(out) > 0 && !c.cfg.SameAge(peerAuthKey(out[0]), peerAuthKey(pa)) {
+func (u *unit) selectedPeerAuths(i *instance) []peerAuth {
+	var out []peerAuth
+	for _, pa := range u.mtls.bySelector {
+		if i.selectedBy(pa.labels) {
+			if len(out) > 0 && !out[0].ties(pa.age) {
 				break
 			}
 			out = append(out, pa)
@@ -178,31 +179,25 @@ func (c *compiler) selectedPeerAuths(i *instance) []*security.PeerAuthentication
 }
 
 // reportOverlaps names, once, each object that selects something which an older one selects too.
-func (c *compiler) reportOverlaps() {
-	for _, ns := range slices.Sorted(maps.Keys(c.mtls.bySelector)) {
-		all := c.mtls.bySelector[ns]
-		if len(all) < 2 || c.backends[ns] == nil {
-			continue
-		}
-		said := make([]bool, len(all))
-		for _, i := range c.backends[ns].all {
-			first := -1
-			for n, pa := range all {
-				switch {
-				case !i.selectedBy(pa.Spec.Selector.MatchLabels):
-				case first < 0:
-					first = n
-				case !said[n]:
-					said[n] = true
-					c.nextPeerAuth(all[first:first+1], pa, "workload "+i.namespace+"/"+i.name)
-				}
+func (u *unit) reportOverlaps() {
+	all := u.mtls.bySelector
+	if len(all) < 2 {
+		return
+	}
+	said := make([]bool, len(all))
+	for _, i := range u.backends.all {
+		first := -1
+		for n, pa := range all {
+			switch {
+			case !i.selectedBy(pa.labels):
+			case first < 0:
+				first = n
+			case !said[n]:
+				said[n] = true
+				u.nextPeerAuth(all[first:first+1:first+1], pa, "workload "+i.namespace+"/"+i.name)
 			}
 		}
 	}
-}
-
-func istioMode(m *istiosec.PeerAuthentication_MutualTLS, inherited model.MTLSMode) model.MTLSMode {
-	return mode(m.GetMode().String(), inherited)
 }
 
 func mode(s string, otherwise model.MTLSMode) model.MTLSMode {
@@ -218,9 +213,9 @@ func mode(s string, otherwise model.MTLSMode) model.MTLSMode {
 }
 
 // speaksMTLS says whether callers use mutual TLS: they do unless every server of the port has it disabled.
-func (c *compiler) speaksMTLS(is []backing) bool {
+func (u *unit) speaksMTLS(is []backing) bool {
 	for _, i := range is {
-		if i.identity != "" && c.modesOf(i.instance).of(i.number) != model.Disable {
+		if i.identity != "" && u.modesOf(i.instance).of(i.number) != model.Disable {
 			return true
 		}
 	}
@@ -228,52 +223,50 @@ func (c *compiler) speaksMTLS(is []backing) bool {
 }
 
 // listen records that a workload serves a port for a service.
-func (c *compiler) listen(w *model.Workload, number uint16, p model.Protocol, svc *model.Service) {
+func (u *unit) listen(w *model.Workload, number uint16, p model.Protocol, svc *model.Service) {
 	for n := range w.Inbound {
 		in := &w.Inbound[n]
 		if in.Port != number {
 			continue
 		}
 		if in.Protocol != p {
-			c.findings = append(c.findings, finding.Finding{
+			u.findings = append(u.findings, finding.Finding{
 				Code: "ISM0032", Severity: finding.Error, Object: "workload " + w.ID.String(),
-				Message: fmt.Sprintf("port %d is %s for one service and %s for %s; %s is kept", number, in.Protocol, p, svc.Host, in.Protocol),
-				Remedy:  "give the port the same protocol (name or appProtocol) in each Service that selects the workload",
+				Message: fmt.Sprintf("port %d is %s for one service and %s for %s; %s is kept",
+					number, in.Protocol, p, svc.Host, in.Protocol),
+				Remedy: "give the port the same protocol (name or appProtocol) in each Service that selects the workload",
 			})
 			return
 		}
-		in.Hosts = append(in.Hosts, model.HostNames(svc, c.mesh.Domain)...)
+		in.Hosts = append(in.Hosts, model.HostNames(svc, u.mesh.domain)...)
 		in.Refs = append(in.Refs, svc.Refs...)
 		return
 	}
 	w.Inbound = append(w.Inbound, model.Inbound{
-		Port: number, Protocol: p, Hosts: model.HostNames(svc, c.mesh.Domain), Refs: slices.Clone(svc.Refs),
+		Port: number, Protocol: p, Hosts: model.HostNames(svc, u.mesh.domain), Refs: slices.Clone(svc.Refs),
 	})
 }
 
-// workloads settles, for each registered workload, the mode and the policies of each port.
-func workloads(c *compiler) {
-	c.reportOverlaps()
-	for _, is := range slices.Sorted(maps.Keys(c.backends)) {
-		for _, i := range c.backends[is].all {
-			if i.workload == nil {
-				continue
+// settleWorkloads gives each registered workload the mode and the policies of each port.
+func (u *unit) settleWorkloads() {
+	u.reportOverlaps()
+	for _, i := range u.backends.all {
+		if i.workload == nil {
+			continue
+		}
+		w, m := i.workload, u.modesOf(i)
+		w.Mode, w.Refs = m.any, m.refs
+		for _, number := range i.ports {
+			if !slices.ContainsFunc(w.Inbound, func(in model.Inbound) bool { return in.Port == number }) {
+				w.Inbound = append(w.Inbound, model.Inbound{Port: number})
 			}
-			w, m := i.workload, c.modesOf(i)
-			w.Mode, w.Refs = m.any, m.refs
-			for _, number := range i.ports {
-				if !slices.ContainsFunc(w.Inbound, func(in model.Inbound) bool { return in.Port == number }) {
-					w.Inbound = append(w.Inbound, model.Inbound{Port: number})
-				}
-			}
-			slices.SortFunc(w.Inbound, func(a, b model.Inbound) int { return int(a.Port) - int(b.Port) })
-			policies := c.policiesOf(i)
-			for n := range w.Inbound {
-				in := &w.Inbound[n]
-				in.Mode, in.Policies = m.of(in.Port), atPort(policies, in.Port)
-				slices.Sort(in.Hosts)
-				in.Hosts = slices.Compact(in.Hosts)
-			}
+		}
+		slices.SortFunc(w.Inbound, func(a, b model.Inbound) int { return int(a.Port) - int(b.Port) })
+		for n := range w.Inbound {
+			in := &w.Inbound[n]
+			in.Mode, in.Policies = m.of(in.Port), *u.policiesAt(i, in.Port)
+			slices.Sort(in.Hosts)
+			in.Hosts = slices.Compact(in.Hosts)
 		}
 	}
 }

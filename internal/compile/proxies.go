@@ -1,7 +1,7 @@
 package compile
 
 import (
-	"cmp"
+	"reflect"
 	"slices"
 
 	"isthmus.dev/isthmus/internal/model"
@@ -9,56 +9,90 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-func byID(a, b *model.Workload) int {
-	return cmp.Or(cmp.Compare(a.ID.Namespace, b.ID.Namespace), cmp.Compare(a.ID.Name, b.ID.Name))
-}
-
 // proxies are the registered agents with what they serve.
-func proxies(c *compiler) {
-	if c.snap.Registry == nil {
-		return
-	}
-	var ids []string
-	f := federation(c.mesh)
-	for _, n := range c.snap.Registry.Nodes {
-		p := &model.Proxy{Name: n.Name}
-		if n.Role == snapshot.RoleGateway && n.Gateway != nil {
-			id, err := spiffe.Workload(c.mesh.TrustDomain, spiffe.SystemNamespace, n.Gateway.ServiceAccount)
-			if err != nil {
-				continue // refused when it registered
+type proxies struct {
+	all      map[string]*model.Proxy
+	gateways []string // SPIFFE IDs, sorted
+}
+
+func (l *linker) proxies() {
+	l.now.federation = keep(l.before.federation, l.federation())
+	from := []any{l.in.mesh, l.in.nodes, l.in.control, l.now.workloads, l.now.federation}
+	l.now.proxies = l.before.proxies.again(from, func() *proxies {
+		out := &proxies{all: map[string]*model.Proxy{}}
+		for _, n := range elements(l.in.nodes) {
+			if p := l.proxyOf(n); p != nil {
+				out.all[n.Name] = p
 			}
-			p.Gateway = &model.Gateway{
-				Identity: id, Inner: n.Gateway.Inner(), Outer: n.Gateway.Outer(),
-				MaxConnections: n.Gateway.Connections(), Federation: f,
-				Control: spiffe.Control(c.mesh.TrustDomain), ControlAt: c.snap.ControlOf(n),
+		}
+		for _, w := range l.mesh.Workloads {
+			out.add(w)
+		}
+		for name, p := range out.all {
+			slices.SortFunc(p.Workloads, byID)
+			slices.SortFunc(p.Sidecars, byID)
+			if was := l.was.Proxies[name]; was != nil && sameProxies(was, p) {
+				out.all[name] = was
 			}
-			ids = append(ids, id.String())
+			if p.Gateway != nil {
+				out.gateways = append(out.gateways, p.Gateway.Identity.String())
+			}
 		}
-		c.mesh.Proxies[n.Name] = p
-	}
-	slices.Sort(ids)
-	c.mesh.Gateways = slices.Compact(ids)
-	for _, w := range c.mesh.Workloads {
-		p := c.mesh.Proxies[w.Node]
-		switch {
-		case p == nil:
-		case w.Sidecar:
-			p.Sidecars = append(p.Sidecars, w)
-			c.mesh.Proxies[w.Proxy()] = &model.Proxy{Name: w.Proxy(), Workloads: []*model.Workload{w}}
-		default:
-			p.Workloads = append(p.Workloads, w)
-		}
-	}
-	for _, p := range c.mesh.Proxies {
-		slices.SortFunc(p.Workloads, byID)
-		slices.SortFunc(p.Sidecars, byID)
+		slices.Sort(out.gateways)
+		out.gateways = slices.Compact(out.gateways)
+		return out
+	})
+	l.mesh.Proxies, l.mesh.Gateways = l.now.proxies.out.all, l.now.proxies.out.gateways
+}
+
+// add puts a workload at its proxy, which may be its own.
+func (p *proxies) add(w *model.Workload) {
+	node := p.all[w.Node]
+	switch {
+	case node == nil:
+	case w.Sidecar:
+		node.Sidecars = append(node.Sidecars, w)
+		p.all[w.Proxy()] = &model.Proxy{Name: w.Proxy(), Workloads: []*model.Workload{w}}
+	default:
+		node.Workloads = append(node.Workloads, w)
 	}
 }
 
-// federation is what crosses each gateway. Every gateway serves every peer: a peer calls at whichever of the mesh's
-// outer addresses it likes, the mesh's callers at whichever gateway answers, and so do the control planes on both
-// sides. An import that nobody may call crosses nowhere, nor does one that no peer serves now.
-func federation(m *model.Mesh) *model.Federation {
+// proxyOf a node is nil for a gateway that can have no identity: it was refused when it registered.
+func (l *linker) proxyOf(n snapshot.Node) *model.Proxy {
+	p := &model.Proxy{Name: n.Name}
+	if n.Role != snapshot.RoleGateway || n.Gateway == nil {
+		return p
+	}
+	id, err := spiffe.Workload(l.in.mesh.trustDomain, spiffe.SystemNamespace, n.Gateway.ServiceAccount)
+	if err != nil {
+		return nil
+	}
+	p.Gateway = &model.Gateway{
+		Identity: id, Inner: n.Gateway.Inner(), Outer: n.Gateway.Outer(), MaxConnections: n.Gateway.Connections(),
+		Control: spiffe.Control(l.in.mesh.trustDomain), ControlAt: l.in.snapshot.ControlOf(n), Federation: l.now.federation,
+	}
+	return p
+}
+
+func sameProxies(a, b *model.Proxy) bool {
+	return slices.Equal(a.Workloads, b.Workloads) && slices.Equal(a.Sidecars, b.Sidecars) && sameGateways(a.Gateway, b.Gateway)
+}
+
+func sameGateways(a, b *model.Gateway) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Federation == b.Federation && reflect.DeepEqual(a, b)
+}
+
+func byID(a, b *model.Workload) int { return a.ID.Compare(b.ID) }
+
+// federation is what crosses each gateway. Every gateway serves every peer: a peer calls at whichever of the mesh's outer
+// addresses it likes, the mesh's callers at whichever gateway answers, and so do the control planes on both sides.
+// An import that nobody may call crosses nowhere, nor does one that no peer serves now.
+func (l *linker) federation() *model.Federation {
+	m := l.mesh
 	f := &model.Federation{Exports: m.Exports, Invites: m.Invites, Bootstraps: m.Bootstraps}
 	for _, name := range sortedKeys(m.Peers) {
 		f.Peers = append(f.Peers, m.Peers[name])

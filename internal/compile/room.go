@@ -3,8 +3,6 @@ package compile
 import (
 	"cmp"
 	"fmt"
-	"iter"
-	"maps"
 	"slices"
 
 	"isthmus.dev/isthmus/internal/finding"
@@ -24,122 +22,108 @@ const (
 
 // room counts destinations.
 type room struct {
-	served  int
-	used    map[string]int            // by namespace that serves
-	without map[string][]snapshot.Key // by namespace: what had no room in it
-	refused []snapshot.Key            // what had no room in the mesh
-	left    map[string]int            // by namespace of the services: how often a workload is not told
+	served int
+	used   map[string]int // by namespace that serves
 }
 
-// hasRoom takes room for the ports of a host; objects come oldest first.
-func (c *compiler) hasRoom(key snapshot.Key, ports int) bool {
-	if c.room.used == nil {
-		c.room.used, c.room.without = map[string]int{}, map[string][]snapshot.Key{}
-	}
-	switch {
-	case c.room.used[key.Namespace]+ports > maxNamespaceDestinations:
-		c.room.without[key.Namespace] = append(c.room.without[key.Namespace], key)
-		return false
-	case c.room.served+ports > maxMeshDestinations:
-		c.room.refused = append(c.room.refused, key)
-		return false
-	}
-	c.room.used[key.Namespace] += ports
-	c.room.served += ports
-	return true
+// noRoom names the oldest of the objects that had none.
+func (r *report) noRoom(code, who string, most int, keys []snapshot.Key) {
+	r.find(keys[0], code, finding.Error, "metadata.namespace", fmt.Sprintf(
+		"%s serves more than %d hosts and ports; this object and younger ones are not "+
+			"served, %d hosts in all", who, most, len(keys)),
+		"serve fewer, or remove what nobody calls")
 }
 
-// reportNoRoom names, for each namespace and for the mesh, the oldest object that had no room.
-func (c *compiler) reportNoRoom() {
-	report := func(code, who string, most int, keys []snapshot.Key) {
-		c.find(keys[0], code, finding.Error, "metadata.namespace", fmt.Sprintf(
-			"%s serves more than %d hosts and ports; this object and younger ones are not "+
-				"served, %d hosts in all", who, most, len(keys)),
-			"serve fewer, or remove what nobody calls")
-	}
-	for _, ns := range sortedKeys(c.room.without) {
-		report("ISM0209", "namespace "+ns, maxNamespaceDestinations, c.room.without[ns])
-	}
-	if len(c.room.refused) > 0 {
-		report("ISM0215", "the mesh", maxMeshDestinations, c.room.refused)
-	}
-}
+// leftOut counts, by the namespace of a service, how often a workload is not told of one of its ports.
+type leftOut map[string]int
 
-// oldest sorts services by their age.
-func (c *compiler) oldest(services iter.Seq[*model.Service]) []*model.Service {
-	return slices.SortedFunc(services, func(a, b *model.Service) int {
-		return cmp.Or(c.cfg.Older(c.keys[a], c.keys[b]), cmp.Compare(a.Host, b.Host))
-	})
-}
-
-// leaveOut counts workloads that are not told of a port of a service.
-func (c *compiler) leaveOut(svc *model.Service, n int) {
-	if c.room.left == nil {
-		c.room.left = map[string]int{}
-	}
-	c.room.left[svc.ID.Namespace] += n
-}
-
-// limitProxies leaves out the youngest destinations of proxies whose workloads may call too many, and reports all that
-// is left out.
-func (c *compiler) limitProxies() {
-	proxies := map[string][]*model.Workload{}
-	for _, w := range c.mesh.Workloads {
-		proxies[w.Proxy()] = append(proxies[w.Proxy()], w)
-	}
-	for _, ws := range proxies {
-		c.limitProxy(ws)
-	}
-	for _, ns := range sortedKeys(c.room.left) {
-		c.findings = append(c.findings, finding.Finding{
+func (l leftOut) findings() (out []finding.Finding) {
+	for _, ns := range sortedKeys(l) {
+		out = append(out, finding.Finding{
 			Code: "ISM0208", Severity: finding.Error, Object: "Namespace " + ns,
 			Message: fmt.Sprintf("its services are the youngest of more hosts and ports than a workload may "+
 				"call (%d) or a proxy's "+
-				"workloads (%d); they are left out %d times", maxWorkloadDestinations, maxProxyDestinations, c.room.left[ns]),
+				"workloads (%d); they are left out %d times", maxWorkloadDestinations, maxProxyDestinations, l[ns]),
 			Remedy: "limit who sees a ServiceEntry with exportTo, and whom policies allow, or serve fewer",
 		})
 	}
+	return out
 }
 
-func (c *compiler) limitProxy(ws []*model.Workload) {
-	times := map[*model.Service]int{} // how often each is called
-	n := 0
-	for _, w := range ws {
-		n += len(w.Outbound)
+// oldest sorts destinations by their age.
+func oldest(all []*destination) []*destination {
+	slices.SortFunc(all, func(a, b *destination) int {
+		return cmp.Or(a.age.compare(b.age), cmp.Compare(a.service.Host, b.service.Host))
+	})
+	return all
+}
+
+// limits is what those workloads are told of whose proxies would be told of too much; nil where there is none.
+type limits struct {
+	outbound map[model.WorkloadID][]model.Outbound
+}
+
+func (l *limits) of(id model.WorkloadID) ([]model.Outbound, bool) {
+	if l == nil {
+		return nil, false
 	}
-	if n <= maxProxyDestinations {
-		return
-	}
-	for _, w := range ws {
-		for _, o := range w.Outbound {
-			times[o.Service]++
+	list, ok := l.outbound[id]
+	return list, ok
+}
+
+func (l *linker) limitProxies(left leftOut) *limits {
+	n := map[string]int{}
+	for _, ns := range l.in.sorted {
+		for _, w := range elements(l.parts[ns].workloads) {
+			n[w.Proxy()] += len(l.now.calls.out.of[w.Identity.String()])
 		}
 	}
-	left := maxProxyDestinations
-	for _, svc := range c.oldest(maps.Keys(times)) {
-		if times[svc] <= left {
-			left -= times[svc]
-			delete(times, svc) // it stands
+	var out *limits
+	for proxy, n := range n {
+		if n > maxProxyDestinations {
+			if out == nil {
+				out = &limits{map[model.WorkloadID][]model.Outbound{}}
+			}
+			l.limitProxy(proxy, out.outbound, left)
+		}
+	}
+	return out
+}
+
+// limitProxy leaves out the youngest services that the workloads of a proxy may call.
+func (l *linker) limitProxy(proxy string, out map[model.WorkloadID][]model.Outbound, left leftOut) {
+	times := map[string]int{} // how often each host is called
+	lists := map[model.WorkloadID][]model.Outbound{}
+	for _, ns := range l.in.sorted {
+		for _, w := range elements(l.parts[ns].workloads) {
+			if w.Proxy() != proxy {
+				continue
+			}
+			lists[w.ID] = l.now.calls.out.of[w.Identity.String()]
+			for _, o := range lists[w.ID] {
+				times[o.Service.Host]++
+			}
+		}
+	}
+	var called []*destination
+	for _, ns := range l.in.sorted {
+		for _, d := range elements(l.now.destinations[ns].out) {
+			if times[d.service.Host] > 0 {
+				called = append(called, d)
+			}
+		}
+	}
+	room := maxProxyDestinations
+	for _, d := range oldest(called) {
+		host := d.service.Host
+		if times[host] <= room {
+			room -= times[host]
+			delete(times, host) // it stands
 			continue
 		}
-		c.leaveOut(svc, times[svc])
+		left[d.service.ID.Namespace] += times[host]
 	}
-	for _, w := range ws {
-		w.Outbound = slices.DeleteFunc(w.Outbound, func(o model.Outbound) bool { return times[o.Service] > 0 })
+	for id, list := range lists {
+		out[id] = slices.DeleteFunc(slices.Clone(list), func(o model.Outbound) bool { return times[o.Service.Host] > 0 })
 	}
-}
-
-// isCrowded says whether a mesh holds more than it has room for.
-func isCrowded(m *model.Mesh) bool {
-	proxies, served := map[string]int{}, 0
-	for _, w := range m.Workloads {
-		proxies[w.Proxy()] += len(w.Outbound)
-		if len(w.Outbound) > maxWorkloadDestinations || proxies[w.Proxy()] > maxProxyDestinations {
-			return true
-		}
-	}
-	for _, svc := range m.Services {
-		served += len(svc.Ports)
-	}
-	return served > maxMeshDestinations
 }

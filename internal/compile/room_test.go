@@ -3,6 +3,7 @@ package compile
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -124,6 +125,9 @@ func TestNextSeesTheCrowd(t *testing.T) {
 	before := Next(nil, &fewer)
 	after := Next(before, snap)
 	again := Next(after, &fewer)
+	if !reflect.DeepEqual(before.Mesh, again.Mesh) {
+		t.Error("what was left out for want of room is left out when there is room")
+	}
 	if len(before.Findings) != 0 || len(after.Findings) != 2 || len(again.Findings) != 0 {
 		t.Errorf("found %v, then %v, then %v", codes(before), codes(after), codes(again))
 	}

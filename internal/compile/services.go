@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -12,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -20,64 +20,67 @@ import (
 	"isthmus.dev/isthmus/internal/vip"
 )
 
-func services(c *compiler) {
-	c.byHost = make(map[string]*model.Service, len(snapshot.Of[*corev1.Service](c.cfg)))
-	c.backing = map[*model.Port][]backing{}
-	c.keys = map[*model.Service]snapshot.Key{}
-	for _, s := range snapshot.OldestFirst[*corev1.Service](c.cfg) {
-		key := snapshot.Key{Kind: "Service", Namespace: s.Namespace, Name: s.Name}
-		c.guarded(key, func() { c.addService(key, s) })
+// services are those of the namespace that get their names, oldest first.
+func (u *unit) services() {
+	u.part.endpoints = &map[model.EndpointSet][]model.Endpoint{}
+	u.granted = map[placeKey]place{}
+	for i, w := range elements(u.wanted) {
+		if at := elements(u.places)[i]; !at.refused {
+			u.granted[w.placeKey()] = at
+		}
 	}
-	imports := c.importedHosts()
-	for _, se := range snapshot.OldestFirst[*networking.ServiceEntry](c.cfg) {
-		key := snapshot.Key{Kind: "ServiceEntry", Namespace: se.Namespace, Name: se.Name}
-		c.guarded(key, func() { c.addServiceEntry(key, se, imports) })
+	for age, s := range oldestFirst[*corev1.Service](u.objects) {
+		u.guarded(age.key, func() { u.addService(age, s) })
 	}
-	c.reportNoRoom()
+	for age, se := range oldestFirst[*networking.ServiceEntry](u.objects) {
+		u.guarded(age.key, func() { u.addServiceEntry(age, se) })
+	}
 }
 
-// importedHosts are the hosts that FederatedImports ask for.
-func (c *compiler) importedHosts() map[string]snapshot.Key {
-	hosts := make(map[string]snapshot.Key, len(snapshot.Of[*v1alpha1.FederatedImport](c.cfg)))
-	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](c.cfg) {
-		hosts[importHost(i, c.mesh.Domain)] = snapshot.Key{Kind: "FederatedImport", Namespace: i.Namespace, Name: i.Name}
-	}
-	return hosts
+func serviceHost(name, namespace, domain string) string {
+	return fmt.Sprintf("%s.%s.svc.%s", name, namespace, domain)
 }
 
-func (c *compiler) addService(key snapshot.Key, s *corev1.Service) {
-	svc := &model.Service{
-		ID:   model.ServiceID{Namespace: s.Namespace, Name: s.Name},
-		Host: fmt.Sprintf("%s.%s.svc.%s", s.Name, s.Namespace, c.mesh.Domain),
-		Refs: []model.Ref{c.ref(key)},
+// meshPorts of a Service, with their places in its list: only TCP crosses the mesh; reading it warned. A DNS alias serves
+// nothing.
+func meshPorts(s *corev1.Service) iter.Seq2[int, corev1.ServicePort] {
+	return func(yield func(int, corev1.ServicePort) bool) {
+		for n, p := range s.Spec.Ports {
+			if (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) && !yield(n, p) {
+				return
+			}
+		}
 	}
-	if s.Spec.Type == corev1.ServiceTypeExternalName {
-		return // a DNS alias, nothing to serve
-	}
-	ports := slices.DeleteFunc(slices.Clone(s.Spec.Ports), func(p corev1.ServicePort) bool {
-		return p.Protocol != "" && p.Protocol != corev1.ProtocolTCP // only TCP crosses the mesh; reading it warned
-	})
-	if !c.hasRoom(key, len(ports)) {
+}
+
+func (u *unit) addService(age age, s *corev1.Service) {
+	at, ok := u.granted[placeKey{age.key, 0}]
+	if !ok {
 		return
 	}
-	c.place(key, svc, append([]string{s.Spec.ClusterIP}, s.Spec.ClusterIPs...))
-	backends := c.selected(s.Namespace, s.Spec.Selector)
-	for n, p := range s.Spec.Ports {
-		if !slices.ContainsFunc(ports, func(q corev1.ServicePort) bool { return q.Port == p.Port && q.Protocol == p.Protocol }) {
-			continue
-		}
+	svc := &service{age: age, Service: &model.Service{
+		ID:   model.ServiceID{Namespace: s.Namespace, Name: s.Name},
+		Host: serviceHost(s.Name, s.Namespace, u.mesh.domain),
+		Refs: []model.Ref{u.ref(age.key)},
+	}}
+	u.put(svc, at.vip, append([]string{s.Spec.ClusterIP}, s.Spec.ClusterIPs...))
+	backends := u.backends.selected(s.Spec.Selector)
+	for n, p := range meshPorts(s) {
 		port := &model.Port{Number: uint16(p.Port), Protocol: model.PortProtocol(p.AppProtocol, p.Name)}
-		c.targetsNobody(key, fmt.Sprintf("spec.ports[%d].targetPort", n), backends, p.TargetPort, port.Number)
-		c.back(svc, port, backends, func(i *instance) uint16 { return targetPort(i, p.TargetPort, port.Number) })
+		u.targetsNobody(age.key, fmt.Sprintf("spec.ports[%d].targetPort", n), backends, p.TargetPort, port.Number)
+		u.back(svc, port, backends, func(i *instance) uint16 { return targetPort(i, p.TargetPort, port.Number) })
 	}
 }
 
 // targetsNobody says that none of the workloads behind a port has what it targets.
-func (c *compiler) targetsNobody(key snapshot.Key, field string, backends []*instance, target intstr.IntOrString, port uint16) {
+func (r *report) targetsNobody(
+	key snapshot.Key, field string, backends []*instance, target intstr.IntOrString, port uint16,
+) {
 	var have []string
 	for _, i := range backends {
 		number := targetPort(i, target, port)
-		if i.workload == nil || len(i.ports) == 0 || number != 0 && slices.Contains(slices.Collect(maps.Values(i.ports)), number) {
+		known := slices.Collect(maps.Values(i.ports))
+		if i.workload == nil || len(known) == 0 || number != 0 && slices.Contains(known, number) {
 			return // one that has it, or that does not say what it has
 		}
 		for name, n := range i.ports {
@@ -96,15 +99,15 @@ func (c *compiler) targetsNobody(key snapshot.Key, field string, backends []*ins
 	if target == (intstr.IntOrString{}) {
 		what = fmt.Sprint(port)
 	}
-	c.find(key, "ISM0302", finding.Warning, field,
-		fmt.Sprintf("no workload behind it names a port %s among its own (%s): where nothing listens, every call fails", what, strings.Join(slices.Compact(have), ", ")),
+	r.find(key, "ISM0302", finding.Warning, field,
+		fmt.Sprintf("no workload behind it names a port %s among its own (%s): where nothing listens, every call fails",
+			what, strings.Join(slices.Compact(have), ", ")),
 		"write one of these, or add the port to the workloads in their nodes' settings")
 }
 
-// place gives a service its virtual addresses and its names.
-func (c *compiler) place(key snapshot.Key, svc *model.Service, clusterIPs []string) {
-	c.keys[svc] = key
-	svc.VIP, svc.VIP6 = c.ownVIPs(svc)
+// put gives a service its virtual addresses and its name.
+func (u *unit) put(svc *service, own netip.Addr, clusterIPs []string) {
+	svc.VIP, svc.VIP6 = own, vip.Six(own)
 	for _, text := range clusterIPs {
 		switch ip, err := netip.ParseAddr(text); {
 		case err != nil:
@@ -114,34 +117,47 @@ func (c *compiler) place(key snapshot.Key, svc *model.Service, clusterIPs []stri
 			svc.VIP6 = ip
 		}
 	}
-	c.mesh.Services[svc.ID] = svc
-	c.byHost[svc.Host] = svc
-}
-
-// ownVIPs are the virtual addresses that the mesh gave the service.
-func (c *compiler) ownVIPs(svc *model.Service) (four, six netip.Addr) {
-	four = c.snap.VIPs[svc.Host]
-	return four, vip.Six(four)
+	svc.own = svc.VIP == own && svc.VIP6 == vip.Six(own)
+	u.served = append(u.served, svc)
 }
 
 // back adds a port with the instances that serve it.
-func (c *compiler) back(svc *model.Service, port *model.Port, backends []*instance, target func(*instance) uint16) {
+func (u *unit) back(svc *service, port *model.Port, backends []*instance, target func(*instance) uint16) {
 	svc.Ports = append(svc.Ports, port)
 	set := model.EndpointSet{Host: svc.Host, Port: port.Number}
 	heard := slices.ContainsFunc(backends, func(i *instance) bool { return i.ready && !i.silent && target(i) != 0 })
+	var served []backing
 	for _, i := range backends {
 		number := target(i)
 		if number == 0 {
 			continue
 		}
-		c.backing[port] = append(c.backing[port], backing{i, number})
-		c.addEndpoints(set, i, number, i.ready && !(i.silent && heard))
+		served = append(served, backing{i, number})
+		u.addEndpoints(set, i, number, i.ready && !(i.silent && heard))
 		if i.workload != nil {
-			c.listen(i.workload, number, port.Protocol, svc)
+			u.listen(i.workload, number, port.Protocol, svc.Service)
+			port.Workloads = append(port.Workloads, i.workload.ID)
 		}
 	}
-	port.Identities = identities(c.backing[port])
-	port.MTLS = len(port.Identities) > 0 && !svc.External && c.speaksMTLS(c.backing[port])
+	port.Identities = identities(served)
+	port.MTLS = len(port.Identities) > 0 && !svc.External && u.speaksMTLS(served)
+	slices.SortFunc(port.Workloads, model.WorkloadID.Compare)
+	port.Workloads = slices.Compact(port.Workloads)
+	svc.admission = append(svc.admission, u.admissions(port, served))
+	if svc.DNS {
+		svc.resolved = append(svc.resolved, (*u.part.endpoints)[set]...)
+	}
+}
+
+// admissions are what the servers of a port admit; equal ones once.
+func (u *unit) admissions(port *model.Port, served []backing) []*model.Policies {
+	var out []*model.Policies
+	for _, b := range served {
+		if ps := u.admission(b.instance, b.number, port.Protocol.IsHTTP()); !slices.Contains(out, ps) {
+			out = append(out, ps)
+		}
+	}
+	return out
 }
 
 // backing is an instance that serves a port, and where.
@@ -171,55 +187,66 @@ func targetPort(i *instance, target intstr.IntOrString, service uint16) uint16 {
 	return service
 }
 
-func (c *compiler) addServiceEntry(key snapshot.Key, se *networking.ServiceEntry, imports map[string]snapshot.Key) {
-	if r := se.Spec.Resolution; r != istio.ServiceEntry_STATIC && r != istio.ServiceEntry_DNS && r != istio.ServiceEntry_DNS_ROUND_ROBIN {
-		c.find(key, "ISM0020", finding.Error, "spec.resolution", fmt.Sprintf("resolution %s is not supported yet; the entry is not served", r), "use STATIC or DNS")
-		return
-	}
-	for n, host := range se.Spec.Hosts {
-		host = strings.ToLower(strings.TrimSuffix(host, "."))
-		field := fmt.Sprintf("spec.hosts[%d]", n)
-		if strings.HasPrefix(host, "*") {
-			c.find(key, "ISM0021", finding.Error, field, "wildcard host "+host+" is not supported yet; the host is not served", "list each host by name")
-			continue
-		}
-		if other := c.byHost[host]; other != nil {
-			c.find(key, "ISM0022", finding.Error, field, fmt.Sprintf("host %s is already served by %s; this one is ignored", host, other.Refs[0]), "remove one of them")
-			continue
-		}
-		if other, ok := imports[host]; ok && c.cfg.Older(other, key) < 0 && !c.cfg.SameAge(other, key) {
-			c.find(key, "ISM0022", finding.Error, field,
-				fmt.Sprintf("host %s is already imported by %s; this one is ignored", host, c.ref(other)),
-				"remove one of them")
-			continue
-		}
-		if c.mayClaimHost(se, field, host) && c.hasRoom(key, len(se.Spec.Ports)) {
-			c.addServiceEntryHost(se, key, host)
+// isResolved says whether the endpoints of an entry can be found.
+func isResolved(se *networking.ServiceEntry) bool {
+	r := se.Spec.Resolution
+	return r == istio.ServiceEntry_STATIC || r == istio.ServiceEntry_DNS || r == istio.ServiceEntry_DNS_ROUND_ROBIN
+}
+
+// entryHosts are the hosts of an entry that may be served, with their places in its list.
+func entryHosts(se *networking.ServiceEntry) iter.Seq2[int, string] {
+	return func(yield func(int, string) bool) {
+		for n, host := range se.Spec.Hosts {
+			host = strings.ToLower(strings.TrimSuffix(host, "."))
+			if isResolved(se) && !strings.HasPrefix(host, "*") && !yield(n, host) {
+				return
+			}
 		}
 	}
 }
 
-func (c *compiler) addServiceEntryHost(se *networking.ServiceEntry, key snapshot.Key, host string) {
-	svc := &model.Service{
+func (u *unit) addServiceEntry(age age, se *networking.ServiceEntry) {
+	if !isResolved(se) {
+		u.find(age.key, "ISM0020", finding.Error, "spec.resolution",
+			fmt.Sprintf("resolution %s is not supported yet; the entry is not served", se.Spec.Resolution),
+			"use STATIC or DNS")
+	}
+	for n, host := range se.Spec.Hosts {
+		if isResolved(se) && strings.HasPrefix(host, "*") {
+			u.find(age.key, "ISM0021", finding.Error, fmt.Sprintf("spec.hosts[%d]", n),
+				"wildcard host "+strings.ToLower(host)+" is not supported yet; the host is not served", "list each host by name")
+		}
+	}
+	for n, host := range entryHosts(se) {
+		if at, ok := u.granted[placeKey{age.key, n}]; ok {
+			u.addServiceEntryHost(age, se, host, at.vip)
+		}
+	}
+}
+
+func (u *unit) addServiceEntryHost(age age, se *networking.ServiceEntry, host string, own netip.Addr) {
+	svc := &service{age: age, Service: &model.Service{
 		ID: model.ServiceID{Namespace: se.Namespace, Name: host}, Host: host,
 		External: se.Spec.Location == istio.ServiceEntry_MESH_EXTERNAL,
 		DNS:      se.Spec.Resolution != istio.ServiceEntry_STATIC,
 		ExportTo: exportTo(se.Spec.ExportTo, se.Namespace),
-		Refs:     []model.Ref{c.ref(key)},
-	}
-	c.place(key, svc, nil)
+		Refs:     []model.Ref{u.ref(age.key)},
+	}}
+	u.put(svc, own, nil)
 	for n, a := range se.Spec.Addresses {
 		p, ok := parsePrefix(a)
 		if !ok {
-			c.find(key, "ISM0023", finding.Error, fmt.Sprintf("spec.addresses[%d]", n), fmt.Sprintf("%q is no IP address or CIDR", a), "write an address such as 192.0.2.10 or a range such as 192.0.2.0/24")
+			u.find(age.key, "ISM0023", finding.Error, fmt.Sprintf("spec.addresses[%d]", n),
+				fmt.Sprintf("%q is no IP address or CIDR", a),
+				"write an address such as 192.0.2.10 or a range such as 192.0.2.0/24")
 			continue
 		}
 		svc.Prefixes = append(svc.Prefixes, p)
 	}
-	backends := c.entryBackends(se, host)
+	backends := u.entryBackends(se, host)
 	for _, p := range se.Spec.Ports {
 		port := &model.Port{Number: uint16(p.Number), Protocol: model.ParseProtocol(p.Protocol)}
-		c.back(svc, port, backends, func(i *instance) uint16 {
+		u.back(svc, port, backends, func(i *instance) uint16 {
 			if n, ok := i.ports[p.Name]; ok {
 				return n
 			}
@@ -233,9 +260,9 @@ func (c *compiler) addServiceEntryHost(se *networking.ServiceEntry, key snapshot
 
 // entryBackends are the instances that an entry's selector selects, or its inline endpoints; with resolution DNS these may
 // have host names, and without any the entry's own host is looked up.
-func (c *compiler) entryBackends(se *networking.ServiceEntry, host string) []*instance {
+func (u *unit) entryBackends(se *networking.ServiceEntry, host string) []*instance {
 	if se.Spec.WorkloadSelector != nil {
-		return c.selected(se.Namespace, se.Spec.WorkloadSelector.Labels)
+		return u.backends.selected(se.Spec.WorkloadSelector.Labels)
 	}
 	dns := se.Spec.Resolution != istio.ServiceEntry_STATIC
 	if dns && len(se.Spec.Endpoints) == 0 {
@@ -243,7 +270,7 @@ func (c *compiler) entryBackends(se *networking.ServiceEntry, host string) []*in
 	}
 	var out []*instance
 	for _, ep := range se.Spec.Endpoints {
-		i := entryInstance(c.mesh.TrustDomain, se.Namespace, se.Name, ep)
+		i := entryInstance(u.mesh.trustDomain, se.Namespace, se.Name, ep)
 		if i.host == "" || dns {
 			out = append(out, i)
 		}

@@ -102,7 +102,7 @@ func TestTargetPortOfNobody(t *testing.T) {
 		{[]*instance{with(web), with(snapshot.WorkloadPort{Number: 9090})}, intstr.FromString("http"), "no workload behind it names a port http among its own (8080 (web), 9090): where nothing listens, every call fails"},
 		{[]*instance{with(web)}, intstr.IntOrString{}, "no workload behind it names a port 80 among its own (8080 (web)): where nothing listens, every call fails"},
 	} {
-		c := &compiler{cfg: &snapshot.Config{}}
+		c := &report{origins: &snapshot.Config{}}
 		c.targetsNobody(snapshot.Key{Kind: "Service", Namespace: "default", Name: "web"}, "spec.ports[0].targetPort", tt.backends, tt.target, 80)
 		got := ""
 		for _, f := range c.findings {

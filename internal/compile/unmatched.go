@@ -11,7 +11,6 @@ import (
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -21,18 +20,23 @@ import (
 // Unmatched is what policies name and the mesh does not have: workloads, callers, ports. Nothing of it is an error, for
 // what is not there may come; most often, it is a slip of the pen. Without any workload there is nothing to say.
 func Unmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
-	return onDemand(snap, mesh, func(c *compiler) {
-		instances(c)
-		u := unmatched{compiler: c, ids: c.everyIdentity(), compiled: mesh, known: map[string]bool{}}
+	return inquire(snap, mesh, func(q *inquiry) {
+		g, _ := gather(&gathered{}, snap)
+		if g == nil {
+			return
+		}
+		u := unmatched{
+			inquiry: q, in: g.mesh, backends: g.backends(), ids: everyIdentity(snap, mesh), known: map[string]bool{},
+		}
 		for _, id := range u.ids {
 			u.known[id.id] = true
 		}
-		if c.findings = nil; len(c.backends) == 0 {
+		if len(u.backends) == 0 {
 			return
 		}
-		for _, ap := range snapshot.Of[*security.AuthorizationPolicy](c.cfg) {
+		for _, ap := range snapshot.Of[*security.AuthorizationPolicy](q.cfg) {
 			key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
-			c.guarded(key, func() {
+			q.guarded(key, nil, func() {
 				labels := ap.Spec.GetSelector().GetMatchLabels()
 				u.selector(key, "spec.selector", labels)
 				for n, r := range ap.Spec.Rules {
@@ -40,14 +44,14 @@ func Unmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 				}
 			})
 		}
-		for _, pa := range snapshot.Of[*security.PeerAuthentication](c.cfg) {
+		for _, pa := range snapshot.Of[*security.PeerAuthentication](q.cfg) {
 			key := snapshot.Key{Kind: "PeerAuthentication", Namespace: pa.Namespace, Name: pa.Name}
-			c.guarded(key, func() { u.selector(key, "spec.selector", pa.Spec.GetSelector().GetMatchLabels()) })
+			q.guarded(key, nil, func() { u.selector(key, "spec.selector", pa.Spec.GetSelector().GetMatchLabels()) })
 		}
-		for _, s := range snapshot.Of[*corev1.Service](c.cfg) {
+		for _, s := range snapshot.Of[*corev1.Service](q.cfg) {
 			key := snapshot.Key{Kind: "Service", Namespace: s.Namespace, Name: s.Name}
 			if len(s.Spec.Selector) > 0 {
-				c.guarded(key, func() { u.service(key, s.Spec.Selector) })
+				q.guarded(key, nil, func() { u.service(key, s.Spec.Selector) })
 			}
 		}
 	})
@@ -55,23 +59,39 @@ func Unmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 
 // unmatched compares policies with the identities of the mesh.
 type unmatched struct {
-	*compiler
+	*inquiry
+	in       *meshInputs
+	backends map[string]*backends // by namespace; none where nobody is
 	ids      []caller
 	known    map[string]bool // the same by SPIFFE ID
-	compiled *model.Mesh
+}
+
+// backends of each namespace that has any.
+func (g *gathered) backends() map[string]*backends {
+	out := map[string]*backends{}
+	for _, ns := range g.sorted {
+		u := newUnit(ns, inputs{mesh: g.mesh, objects: g.objects[ns], workloads: g.workloads[ns], closed: g.closed[ns]})
+		for _, o := range elements(u.closed) {
+			u.shut(o)
+		}
+		if u.instances(); len(u.backends.all) > 0 {
+			out[ns] = &u.backends
+		}
+	}
+	return out
 }
 
 // everyIdentity is who can call inside the mesh: workloads, and the gateways that bring in what peers ask for.
-func (c *compiler) everyIdentity() []caller {
-	out := c.knownIdentities()
-	if c.snap.Registry == nil {
+func everyIdentity(snap *snapshot.Snapshot, mesh *model.Mesh) []caller {
+	out := identitiesOf(slices.Collect(maps.Values(mesh.Workloads)))
+	if snap.Registry == nil {
 		return out
 	}
-	for _, n := range c.snap.Registry.Nodes {
+	for _, n := range snap.Registry.Nodes {
 		if n.Gateway == nil {
 			continue
 		}
-		if id, err := spiffe.Workload(c.mesh.TrustDomain, spiffe.SystemNamespace, n.Gateway.ServiceAccount); err == nil {
+		if id, err := spiffe.Workload(mesh.TrustDomain, spiffe.SystemNamespace, n.Gateway.ServiceAccount); err == nil {
 			out = append(out, caller{id.String(), spiffe.SystemNamespace, n.Gateway.ServiceAccount})
 		}
 	}
@@ -103,7 +123,8 @@ func (u *unmatched) selector(key snapshot.Key, field string, labels map[string]s
 
 // service is unlike a policy in that it selects in its own namespace alone.
 func (u *unmatched) service(key snapshot.Key, selector map[string]string) {
-	if b := u.backends[key.Namespace]; b != nil && slices.ContainsFunc(b.all, func(i *instance) bool { return i.selectedBy(selector) }) {
+	b := u.backends[key.Namespace]
+	if b != nil && slices.ContainsFunc(b.all, func(i *instance) bool { return i.selectedBy(selector) }) {
 		return
 	}
 	u.unselected(key, "spec.selector", selector, "nobody serves it, and whoever calls it is refused")
@@ -181,27 +202,29 @@ func (u *unmatched) rule(key snapshot.Key, field string, r *istiosec.Rule, label
 }
 
 func (u *unmatched) principals(key snapshot.Key, field string, list []string) {
-	t := &policyTranslator{c: u.compiler, key: key, namespace: key.Namespace}
+	t := &policyTranslator{report: &u.report, mesh: u.in, key: key, namespace: key.Namespace}
 	for n, v := range list {
 		at := fmt.Sprintf("%s[%d]", field, n)
 		if whole, ok := strings.CutPrefix(v, "spiffe://"); ok {
-			u.find(key, "ISM0347", finding.Warning, at, fmt.Sprintf("%q matches nobody: a principal is written without spiffe://", v),
+			u.find(key, "ISM0347", finding.Warning, at,
+				fmt.Sprintf("%q matches nobody: a principal is written without spiffe://", v),
 				"write "+whole)
 			continue
 		}
 		p := t.principals([]string{v})[0]
 		if p.Match.Kind == model.Exact {
-			if td, _, whole := strings.Cut(v, "/"); !whole || !u.isOwnDomain(td) && u.peerOf(td) == "" {
+			if td, _, whole := strings.Cut(v, "/"); !whole || !u.in.isOwnDomain(td) && u.in.peerOf(td) == "" {
 				u.find(key, "ISM0347", finding.Warning, at,
 					fmt.Sprintf("%q matches nobody: its trust domain is neither this mesh's nor a peer's", v),
-					"write <trust domain>/ns/<namespace>/sa/<service account>, with trust domain "+u.mesh.TrustDomain.Name()+" for this mesh")
+					"write <trust domain>/ns/<namespace>/sa/<service account>, with trust domain "+
+						u.mesh.TrustDomain.Name()+" for this mesh")
 				continue
 			}
 		}
 		exact := p.Match.Kind == model.Exact
 		switch {
 		case p.Peer != "", exact && u.known[p.Match.Value]:
-		case !exact && len(snapshot.Of[*v1alpha1.MeshPeer](u.cfg)) > 0: // it may mean a peer's callers
+		case !exact && len(u.in.peers) > 0: // it may mean a peer's callers
 		case !exact && slices.ContainsFunc(u.ids, func(id caller) bool { return stringMatches(p.Match, id.id) }):
 		default:
 			u.nobody(key, at, "principal", v)
@@ -238,7 +261,7 @@ func (u *unmatched) nobody(key snapshot.Key, field, what, value string) {
 func (u *unmatched) ports(key snapshot.Key, field string, list []string, labels map[string]string) {
 	served := map[uint16]bool{}
 	for _, i := range u.selecting(key.Namespace, labels) {
-		w := u.compiled.Workloads[model.WorkloadID{Namespace: i.namespace, Name: i.name}]
+		w := u.mesh.Workloads[model.WorkloadID{Namespace: i.namespace, Name: i.name}]
 		if w == nil {
 			return // of what nobody registered not all ports are known
 		}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Severity of a finding. The zero value is the worst, so that a forgotten severity is loud.
@@ -65,6 +66,16 @@ func (f Finding) String() string {
 		s += " Fix: " + f.Remedy
 	}
 	return s
+}
+
+// Few is the beginning of a list of names, for a message.
+func Few(names []string) string {
+	const few = 5
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	if len(names) > few {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	}
+	return strings.Join(names, ", ")
 }
 
 // Sort orders findings by severity, file, line, object, field and code, in place.

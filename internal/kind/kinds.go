@@ -23,16 +23,6 @@ const (
 	Core  Family = "core"  // a type of k8s.io/api/core/v1
 )
 
-// Reach says how far a change of one object can be felt. The zero value is always right, and the slowest.
-type Reach int
-
-// The reaches.
-const (
-	ReachMesh      Reach = iota // anywhere
-	ReachNamespace              // in the object's own namespace and by the callers of what it holds
-	ReachEndpoints              // as ReachNamespace, but another address alone is felt by who is told its endpoints
-)
-
 // Kind is one row of the table.
 type Kind struct {
 	Name   string // as in YAML: AuthorizationPolicy
@@ -47,7 +37,6 @@ type Kind struct {
 	NameIsLabel bool
 	// Security: the kind says who may call whom, or how. An object of it that is not carried out closes what it selects.
 	Security bool
-	Reach    Reach
 }
 
 var (
@@ -73,15 +62,15 @@ var All = []Kind{
 	},
 	{
 		Name: "Service", Plural: "services", APIVersions: core, Type: reflect.TypeFor[corev1.Service](), Family: Core,
-		Namespaced: true, NameIsLabel: true, Reach: ReachNamespace,
+		Namespaced: true, NameIsLabel: true,
 	},
 	{
 		Name: "ServiceEntry", Plural: "serviceentries", APIVersions: istioNetwork,
-		Type: reflect.TypeFor[networking.ServiceEntry](), Family: Istio, Namespaced: true, Reach: ReachNamespace,
+		Type: reflect.TypeFor[networking.ServiceEntry](), Family: Istio, Namespaced: true,
 	},
 	{
 		Name: "WorkloadEntry", Plural: "workloadentries", APIVersions: istioNetwork,
-		Type: reflect.TypeFor[networking.WorkloadEntry](), Family: Istio, Namespaced: true, Reach: ReachEndpoints,
+		Type: reflect.TypeFor[networking.WorkloadEntry](), Family: Istio, Namespaced: true,
 	},
 	{
 		Name: "FederatedExport", Plural: "federatedexports", APIVersions: own,
@@ -94,12 +83,10 @@ var All = []Kind{
 	{
 		Name: "PeerAuthentication", Plural: "peerauthentications", APIVersions: istioSecurity,
 		Type: reflect.TypeFor[security.PeerAuthentication](), Family: Istio, Namespaced: true, Security: true,
-		Reach: ReachNamespace,
 	},
 	{
 		Name: "AuthorizationPolicy", Plural: "authorizationpolicies", APIVersions: istioSecurity,
 		Type: reflect.TypeFor[security.AuthorizationPolicy](), Family: Istio, Namespaced: true, Security: true,
-		Reach: ReachNamespace,
 	},
 }
 

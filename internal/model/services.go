@@ -28,13 +28,8 @@ type Port struct {
 	Protocol   Protocol
 	Identities []string // SPIFFE IDs of those who serve it, sorted
 	MTLS       bool     // callers must, or may, use mutual TLS
-	Callers    []Caller // identities of this mesh that may call, sorted by ID
-}
-
-// Caller may call a port.
-type Caller struct {
-	ID string // SPIFFE ID
-	By []Ref  // what allows it
+	// Workloads are the registered ones that serve it, sorted.
+	Workloads []WorkloadID
 }
 
 // HostNames are the names by which a request may address a service: its host, and for a service of the mesh the shorter

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -12,6 +13,11 @@ type WorkloadID struct{ Namespace, Name string }
 
 // String is namespace/name.
 func (w WorkloadID) String() string { return w.Namespace + "/" + w.Name }
+
+// Compare orders workloads by namespace and name.
+func (w WorkloadID) Compare(o WorkloadID) int {
+	return cmp.Or(cmp.Compare(w.Namespace, o.Namespace), cmp.Compare(w.Name, o.Name))
+}
 
 // Workload is one registered workload.
 type Workload struct {

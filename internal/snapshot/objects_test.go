@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 
 	security "istio.io/client-go/pkg/apis/security/v1"
@@ -162,22 +161,6 @@ func TestOfDoesNotAllocate(t *testing.T) {
 	next := set.With(PutAll(&v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: "p"}}))
 	if &Of[*corev1.Service](set)[0] != &Of[*corev1.Service](next)[0] {
 		t.Error("a change of another kind made a new list")
-	}
-}
-
-func TestPart(t *testing.T) {
-	set := ObjectsOf(service("a", "x", 80), service("b", "y", 80), service("c", "z", 80),
-		&security.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "b", Name: "p"}})
-	part := set.Part([]string{"b", "a", "b", "none"}, func(ns, kind string) bool { return ns == "a" || kind != "Service" })
-	var got []string
-	for o := range part.All() {
-		got = append(got, o.Key.String())
-	}
-	if text := strings.Join(got, ", "); text != "Service a/x, AuthorizationPolicy b/p" {
-		t.Errorf("part: %s", text)
-	}
-	if len(Of[*corev1.Service](part)) != 1 || len(Of[*security.AuthorizationPolicy](part)) != 1 {
-		t.Error("the part cannot be read by kind")
 	}
 }
 

@@ -12,8 +12,10 @@ import (
 )
 
 // Get is the object of a key, nil when there is none.
-func (o *Objects) Get(k Key) *Object {
-	l := o.Namespace(k.Namespace).list(k.Kind)
+func (o *Objects) Get(k Key) *Object { return o.Namespace(k.Namespace).get(k) }
+
+func (n *NamespaceObjects) get(k Key) *Object {
+	l := n.list(k.Kind)
 	if l == nil {
 		return nil
 	}
@@ -22,6 +24,17 @@ func (o *Objects) Get(k Key) *Object {
 	}
 	return nil
 }
+
+// Origin of an object of the namespace; the zero Origin where there is no such object.
+func (n *NamespaceObjects) Origin(k Key) Origin {
+	if o := n.get(k); o != nil {
+		return o.Origin
+	}
+	return Origin{}
+}
+
+// Namespaces are the namespaces that hold anything, sorted by name. Nobody writes the slice.
+func (o *Objects) Namespaces() []*NamespaceObjects { return o.all() }
 
 // Namespace is what a namespace holds, nil when that is nothing. It is the same pointer as long as nothing in the
 // namespace changes. "" has the objects without namespace.
@@ -258,29 +271,4 @@ func (o *Objects) WithOrigins(origins map[Key]Origin) *Objects {
 		}
 	}
 	return o.With(c)
-}
-
-// Part is the objects of some namespaces, as far as their kinds are wanted there.
-func (o *Objects) Part(namespaces []string, wanted func(namespace, kind string) bool) *Objects {
-	out, seen := &Objects{}, map[string]bool{}
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(namespaces))) {
-		n := o.Namespace(name)
-		part := &NamespaceObjects{Name: name}
-		for _, l := range n.all() {
-			if wanted(name, l.kind) {
-				part.kinds = append(part.kinds, l)
-				seen[l.kind] = true
-			}
-		}
-		if len(part.kinds) > 0 {
-			out.namespaces = append(out.namespaces, part)
-		}
-	}
-	for _, k := range kind.Names() {
-		if seen[k] {
-			out.kinds = append(out.kinds, &list{kind: k})
-		}
-	}
-	slices.SortFunc(out.kinds, func(a, b *list) int { return strings.Compare(a.kind, b.kind) })
-	return out
 }

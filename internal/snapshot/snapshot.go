@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 )
@@ -107,26 +105,16 @@ func (c Closed) Equal(d Closed) bool {
 // Older orders objects where only one may win: who was first seen earlier, then by key. An object of unknown age comes
 // last. Nothing else may decide, least of all where an object is written or what it says of itself.
 func (c *Config) Older(a, b Key) int {
-	return cmp.Or(compareAge(c.Origin(a).FirstSeen, c.Origin(b).FirstSeen), a.Compare(b))
-}
-
-// OldestFirst are the values of all objects of a kind in the order of Older.
-func OldestFirst[T metav1.Object](c *Config) []T {
-	all := slices.Collect(c.each(kindOf[T]()))
-	slices.SortStableFunc(all, func(a, b *Object) int { return compareAge(a.Origin.FirstSeen, b.Origin.FirstSeen) })
-	out := make([]T, len(all))
-	for i, o := range all {
-		out[i] = o.Value.(T)
-	}
-	return out
+	return cmp.Or(CompareAge(c.Origin(a).FirstSeen, c.Origin(b).FirstSeen), a.Compare(b))
 }
 
 // SameAge says that nobody knows which of two objects is the older one.
 func (c *Config) SameAge(a, b Key) bool {
-	return compareAge(c.Origin(a).FirstSeen, c.Origin(b).FirstSeen) == 0
+	return CompareAge(c.Origin(a).FirstSeen, c.Origin(b).FirstSeen) == 0
 }
 
-func compareAge(a, b time.Time) int {
+// CompareAge orders times of Origin.FirstSeen: the earlier one first, an unknown one last.
+func CompareAge(a, b time.Time) int {
 	if a.IsZero() != b.IsZero() {
 		if a.IsZero() {
 			return 1
@@ -227,6 +215,13 @@ type Workload struct {
 	Away bool `json:"away,omitempty"`
 	// Ready is the agent's view of the readiness probe.
 	Ready bool `json:"ready"`
+}
+
+// Equal says whether two workloads are registered alike.
+func (w Workload) Equal(o Workload) bool {
+	return w.Name == o.Name && w.Namespace == o.Namespace && w.ServiceAccount == o.ServiceAccount && w.Node == o.Node &&
+		maps.Equal(w.Labels, o.Labels) && slices.Equal(w.Addresses, o.Addresses) && w.Netns == o.Netns &&
+		w.Sidecar == o.Sidecar && slices.Equal(w.Ports, o.Ports) && w.Away == o.Away && w.Ready == o.Ready
 }
 
 // WorkloadPort is one port a workload listens on.

@@ -58,7 +58,7 @@ func (s *Store) register(ctx context.Context, next registered) error {
 	}
 	next.workloads, next.clashes = s.claims.take(name, next.said, old.workloads)
 	next.waits = s.waiting(old, next)
-	same := equalNodes(old.node, next.node) && slices.EqualFunc(old.workloads, next.workloads, equalWorkloads)
+	same := equalNodes(old.node, next.node) && slices.EqualFunc(old.workloads, next.workloads, snapshot.Workload.Equal)
 	s.mu.Unlock()
 
 	if !same { // not with mu held: snapshots need not wait for the disk
@@ -209,12 +209,6 @@ func (s *Store) Hosts(node, namespace, serviceAccount string) bool {
 func equalNodes(a, b snapshot.Node) bool {
 	return a.Name == b.Name && a.Role == b.Role && a.Reached == b.Reached && (a.Gateway == nil) == (b.Gateway == nil) &&
 		(a.Gateway == nil || *a.Gateway == *b.Gateway)
-}
-
-func equalWorkloads(a, b snapshot.Workload) bool {
-	return a.Name == b.Name && a.Namespace == b.Namespace && a.ServiceAccount == b.ServiceAccount && a.Node == b.Node &&
-		a.Netns == b.Netns && a.Sidecar == b.Sidecar && a.Away == b.Away && a.Ready == b.Ready &&
-		maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Ports, b.Ports)
 }
 
 // merge is the registry as a snapshot holds it. It must be called with mu held.

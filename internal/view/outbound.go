@@ -1,7 +1,6 @@
 package view
 
 import (
-	"cmp"
 	"slices"
 
 	"isthmus.dev/isthmus/internal/model"
@@ -14,7 +13,7 @@ func (v *View) MayBeNear(o model.Outbound) bool {
 }
 
 // near finds the destinations that the proxy serves itself, wholly or in part.
-func (v *View) near(mesh *model.Mesh) map[model.EndpointSet][]model.WorkloadID {
+func (v *View) near() map[model.EndpointSet][]model.WorkloadID {
 	here := map[model.WorkloadID]bool{}
 	for _, w := range v.Workloads {
 		if len(w.Addrs) == 0 {
@@ -29,13 +28,11 @@ func (v *View) near(mesh *model.Mesh) map[model.EndpointSet][]model.WorkloadID {
 			if _, known := out[set]; known || !v.MayBeNear(o) {
 				continue
 			}
-			for _, e := range mesh.Endpoints[set] {
-				if here[e.By] {
-					out[set] = append(out[set], e.By)
+			for _, by := range o.Port.Workloads {
+				if here[by] {
+					out[set] = append(out[set], by)
 				}
 			}
-			slices.SortFunc(out[set], byID)
-			out[set] = slices.Compact(out[set])
 		}
 	}
 	for set, by := range out {
@@ -44,10 +41,6 @@ func (v *View) near(mesh *model.Mesh) map[model.EndpointSet][]model.WorkloadID {
 		}
 	}
 	return out
-}
-
-func byID(a, b model.WorkloadID) int {
-	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
 // SetOf is the form in which this proxy is told the endpoints of a destination.

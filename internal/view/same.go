@@ -10,12 +10,11 @@ import (
 
 // SameSurroundings says whether what every view holds beside its workloads is as it was.
 func SameSurroundings(a, b *model.Mesh) bool {
-	return a.Domain == b.Domain && a.AllowAny == b.AllowAny && a.CertificateTTL == b.CertificateTTL &&
-		a.HandOver == b.HandOver && maps.EqualFunc(a.Roots, b.Roots, bytes.Equal)
+	return a.TrustDomain == b.TrustDomain && a.Domain == b.Domain && a.AllowAny == b.AllowAny &&
+		a.CertificateTTL == b.CertificateTTL && a.HandOver == b.HandOver && slices.Equal(a.Gateways, b.Gateways) &&
+		maps.EqualFunc(a.Roots, b.Roots, bytes.Equal)
 }
 
-// SameWorkloads says whether a node's workloads are the very ones that they were: what did not change is not compiled
-// anew.
-func SameWorkloads(a, b *model.Proxy) bool {
-	return a != nil && a.Gateway == nil && b.Gateway == nil && slices.Equal(a.Workloads, b.Workloads)
-}
+// SameWorkloads says whether a node's proxy is the very one that it was, and with it its workloads and all that they may
+// call: what says the same is not compiled anew. Of a gateway it is never said.
+func SameWorkloads(a, b *model.Proxy) bool { return a == b && b != nil && b.Gateway == nil }

@@ -56,7 +56,7 @@ func For(mesh *model.Mesh, proxy string) *View {
 			v.trust(mesh, peer.TrustDomain)
 		}
 	}
-	v.Near = v.near(mesh)
+	v.Near = v.near()
 	v.endpoints(mesh)
 	return v
 }

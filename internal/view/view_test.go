@@ -128,10 +128,12 @@ func TestEqual(t *testing.T) {
 			m.Endpoints[model.EndpointSet{Host: "api", Port: 80}][0].Port = 9
 		}, true},
 		{"who else may call", "n1", func(m *model.Mesh) {
-			m.Services[model.ServiceID{Name: "api"}].Ports[0].Callers = []model.Caller{{ID: "x"}}
+			other := *workload(m)
+			other.ID.Name = "other"
+			m.Workloads = map[model.WorkloadID]*model.Workload{other.ID: &other}
 		}, true},
-		{"who else may call what is exported", "gw", func(m *model.Mesh) {
-			federation(m).Exports[0].Port.Callers = []model.Caller{{ID: "x"}}
+		{"which workload elsewhere serves what is exported", "gw", func(m *model.Mesh) {
+			federation(m).Exports[0].Port.Workloads = []model.WorkloadID{{Name: "x"}}
 		}, true},
 		{"who serves what is exported", "gw", func(m *model.Mesh) {
 			federation(m).Exports[0].Port.Identities = []string{"x"}

@@ -101,8 +101,9 @@ func inventory(
 	for _, i := range mesh.Imports {
 		imports[model.EndpointSet{Host: i.Host, Port: i.Port}] = i
 	}
+	callers := callersOf(mesh)
 	for _, svc := range mesh.Services {
-		resp.Services = append(resp.Services, inventoryService(mesh, svc, imports, unready))
+		resp.Services = append(resp.Services, inventoryService(mesh, svc, callers, imports, unready))
 	}
 	for _, e := range peerCalls(mesh) {
 		for i := range resp.Services {
@@ -125,8 +126,24 @@ func inventory(
 	return resp
 }
 
+// callersOf each destination, sorted.
+func callersOf(mesh *model.Mesh) map[model.EndpointSet][]string {
+	out := map[model.EndpointSet][]string{}
+	for _, w := range mesh.Workloads {
+		for _, o := range w.Outbound {
+			out[o.Set()] = append(out[o.Set()], w.Identity.String())
+		}
+	}
+	for set, ids := range out {
+		slices.Sort(ids)
+		out[set] = slices.Compact(ids)
+	}
+	return out
+}
+
 func inventoryService(
-	mesh *model.Mesh, svc *model.Service, imports map[model.EndpointSet]*model.Import, unready func(model.Remote) string,
+	mesh *model.Mesh, svc *model.Service, callers map[model.EndpointSet][]string, imports map[model.EndpointSet]*model.Import,
+	unready func(model.Remote) string,
 ) adminapi.ServiceInfo {
 	out := adminapi.ServiceInfo{
 		Host: svc.Host, Namespace: svc.ID.Namespace, Name: svc.ID.Name, Addresses: serviceAddresses(svc), External: svc.External,
@@ -134,13 +151,12 @@ func inventoryService(
 	}
 	for _, port := range svc.Ports {
 		set := model.EndpointSet{Host: svc.Host, Port: port.Number}
-		sp := adminapi.ServicePort{Number: port.Number, Protocol: port.Protocol.String(), MTLS: port.MTLS}
+		sp := adminapi.ServicePort{
+			Number: port.Number, Protocol: port.Protocol.String(), MTLS: port.MTLS, Callers: slices.Clone(callers[set]),
+		}
 		i := imports[set]
 		if i == nil || i.Local != nil {
 			sp.Endpoints = inventoryEndpoints(mesh, set)
-		}
-		for _, c := range port.Callers {
-			sp.Callers = append(sp.Callers, c.ID)
 		}
 		if i != nil {
 			sp.Protocol, sp.Callers = i.Protocol.String(), i.Callers

@@ -468,10 +468,10 @@ func (a *Agents) leave(ag *agent) {
 
 // Instruct brings every connected agent what the mesh now means for it.
 func (a *Agents) Instruct(mesh *model.Mesh) {
-	now := newBriefing(mesh)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	was := a.briefing
+	now := newBriefing(was, mesh)
 	a.briefing = now
 	for name, ag := range a.known {
 		if ag.next != nil && !now.changed(was, name) {

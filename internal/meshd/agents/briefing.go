@@ -13,20 +13,29 @@ import (
 	"isthmus.dev/isthmus/internal/vip"
 )
 
-// briefing is what the agents of one mesh need beside Envoy's configuration. What is the same for all is made once.
+// briefing is what the agents of one mesh need beside Envoy's configuration.
 type briefing struct {
-	mesh    *model.Mesh
+	mesh *model.Mesh
+	*commonBriefing
+}
+
+// commonBriefing is the same for all agents.
+type commonBriefing struct {
 	signing string
 	suffix  string
 	refused []string // suffixes
 }
 
-func newBriefing(mesh *model.Mesh) *briefing {
-	b := &briefing{mesh: mesh, signing: signing(mesh.Roots[mesh.TrustDomain.Name()]), suffix: "svc." + mesh.Domain}
-	for _, ns := range mesh.Namespaces {
-		b.refused = append(b.refused, ns+"."+b.suffix)
+// newBriefing makes the common part again only when it has changed. Before may be nil.
+func newBriefing(before *briefing, mesh *model.Mesh) *briefing {
+	if before != nil && view.SameSurroundings(before.mesh, mesh) && slices.Equal(before.mesh.Namespaces, mesh.Namespaces) {
+		return &briefing{mesh, before.commonBriefing}
 	}
-	return b
+	c := &commonBriefing{signing: signing(mesh.Roots[mesh.TrustDomain.Name()]), suffix: "svc." + mesh.Domain}
+	for _, ns := range mesh.Namespaces {
+		c.refused = append(c.refused, ns+"."+c.suffix)
+	}
+	return &briefing{mesh, c}
 }
 
 // of one agent: above all, which names its workloads may resolve.
@@ -73,12 +82,8 @@ func plaintextAt(w *model.Workload) agentapi.Plaintext {
 
 // changed says whether an agent may need to be told something else than by the briefing before.
 func (b *briefing) changed(before *briefing, node string) bool {
-	if before == nil || b.signing != before.signing || b.mesh.TrustDomain != before.mesh.TrustDomain ||
-		b.mesh.CertificateTTL != before.mesh.CertificateTTL || !slices.Equal(b.mesh.Namespaces, before.mesh.Namespaces) || !view.SameSurroundings(before.mesh, b.mesh) {
-		return true
-	}
-	was, is := before.mesh.Proxies[node], b.mesh.Proxies[node]
-	return is == nil || !view.SameWorkloads(was, is) || !slices.Equal(was.Sidecars, is.Sidecars)
+	return before == nil || b.commonBriefing != before.commonBriefing || b.mesh.Proxies[node] == nil ||
+		b.mesh.Proxies[node] != before.mesh.Proxies[node]
 }
 
 // signing is the SHA-256 of the root that signs: the first.

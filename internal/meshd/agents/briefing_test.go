@@ -12,22 +12,27 @@ func TestBriefingChanged(t *testing.T) {
 	t.Parallel()
 	shop, cart := &model.Workload{}, &model.Workload{}
 	node := func(ws ...*model.Workload) *model.Proxy { return &model.Proxy{Workloads: ws} }
-	mesh := func(domain string, namespaces []string, ps map[string]*model.Proxy) *briefing {
-		return newBriefing(&model.Mesh{Domain: domain, Namespaces: namespaces, Proxies: ps})
+	mesh := func(domain string, namespaces []string, ps map[string]*model.Proxy) *model.Mesh {
+		return &model.Mesh{Domain: domain, Namespaces: namespaces, Proxies: ps}
 	}
-	old := mesh("cluster.local", []string{"a"}, map[string]*model.Proxy{"same": node(shop), "changed": node(shop), "gone": node(shop), "alone": node()})
+	same := node(shop)
+	old := newBriefing(nil, mesh("cluster.local", []string{"a"}, map[string]*model.Proxy{
+		"same": same, "changed": node(shop), "gone": node(shop), "alone": node(),
+	}))
 	now := map[string]*model.Proxy{
-		"same": node(shop), "changed": node(cart), "came": node(shop), "gateway": {Gateway: &model.Gateway{}},
+		"same": same, "changed": node(cart), "came": node(shop), "gateway": {Gateway: &model.Gateway{}},
 		"alone": {Sidecars: []*model.Workload{shop}},
 	}
-	next := mesh("cluster.local", []string{"a"}, now)
+	next := newBriefing(old, mesh("cluster.local", []string{"a"}, now))
 	for name, want := range map[string]bool{"same": false, "changed": true, "gone": true, "came": true, "gateway": true, "alone": true} {
 		if got := next.changed(old, name); got != want {
 			t.Errorf("%s: changed is %v", name, got)
 		}
 	}
-	for what, other := range map[string]*briefing{"domain": mesh("else.where", []string{"a"}, now), "namespaces": mesh("cluster.local", []string{"a", "b"}, now)} {
-		if !other.changed(old, "same") {
+	for what, other := range map[string]*model.Mesh{
+		"domain": mesh("else.where", []string{"a"}, now), "namespaces": mesh("cluster.local", []string{"a", "b"}, now),
+	} {
+		if !newBriefing(old, other).changed(old, "same") {
 			t.Errorf("another %s is no change", what)
 		}
 	}

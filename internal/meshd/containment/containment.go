@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -67,7 +68,7 @@ type Containment struct {
 	telling sync.Mutex // held while Contained is told, so that the newest comes last; taken before mu
 
 	mu        sync.Mutex // guards all below
-	published *snapshot.Snapshot
+	published *compile.Compiled
 	wards     map[string]*ward
 	nodes     map[string]*searchedNode
 	crashes   map[string]map[string]int // by node and proxy, as its agent counts them
@@ -110,10 +111,10 @@ func (c *Containment) again() {
 }
 
 // Published notes what is in force now.
-func (c *Containment) Published(snap *snapshot.Snapshot) {
+func (c *Containment) Published(now *compile.Compiled) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.published = snap
+	c.published = now
 }
 
 // Lived says whether every proxy has lived with what it was told last.

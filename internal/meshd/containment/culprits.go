@@ -123,8 +123,8 @@ func (c *Containment) search(ctx context.Context, proxy string) {
 		return
 	}
 	s := &search{
-		proxy: proxy, snap: c.published, build: c.Build, try: c.Try, suspects: c.elsewhere(proxy),
-		closed: sortedKeys(w.quarantined),
+		proxy: proxy, snap: c.published.Snapshot, compiled: c.published, build: c.Build, try: c.Try,
+		suspects: c.elsewhere(proxy), closed: sortedKeys(w.quarantined),
 	}
 	if w.lived != nil {
 		s.lived = w.lived.config

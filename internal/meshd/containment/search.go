@@ -21,9 +21,11 @@ import (
 type search struct {
 	proxy string
 	snap  *snapshot.Snapshot
-	build func(*view.View, *snapshot.Config) *envoy.Resources
-	try   func(context.Context, string, []*envoy.Resource) error
-	lived *snapshot.Config // the last configuration that it lived with; nil when none is known
+	// compiled is of the snapshot: what is tried differs from it in a few objects.
+	compiled *compile.Compiled
+	build    func(*view.View, *snapshot.Config) *envoy.Resources
+	try      func(context.Context, string, []*envoy.Resource) error
+	lived    *snapshot.Config // the last configuration that it lived with; nil when none is known
 	// closed are the objects that are closed there already, suspects those that others could not live with.
 	closed   []snapshot.Key
 	suspects func(*snapshot.Object) bool
@@ -115,7 +117,7 @@ func (s *search) lives(ctx context.Context, closed []snapshot.Key) (bool, error)
 func (s *search) resources(closed []snapshot.Key) (*envoy.Resources, []*envoy.Resource) {
 	snap := *s.snap
 	snap.Config = contain.Close(snap.Config, slices.Concat(s.closed, closed), Reason)
-	mesh, _ := compile.Mesh(&snap)
+	mesh := compile.Next(s.compiled, &snap).Mesh
 	if mesh == nil {
 		return nil, nil
 	}

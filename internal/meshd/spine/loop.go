@@ -187,11 +187,11 @@ func (l *Loop) apply(ctx context.Context) {
 		return
 	}
 	l.generation++
-	now := &Published{Snapshot: snap, Mesh: mesh, Findings: findings, Generation: l.generation}
+	now := &Published{Snapshot: snap, Mesh: mesh, Findings: findings, Generation: l.generation, compiled: l.compiled}
 	l.published.Store(now)
-	l.Containment.Published(snap)
+	l.Containment.Published(l.compiled)
 	l.report(before, findings)
-	changed := l.publishEndpoints(before, mesh)
+	changed := l.publishEndpoints(before)
 	if before != nil && l.compiled.OnlyEndpoints && !replanned {
 		l.publishOwn(changed, mesh)
 		l.Containment.Stands(snap.Config, plans)
@@ -214,7 +214,7 @@ func Findings(c *compile.Compiled) []finding.Finding {
 	snap := c.Snapshot
 	all := slices.Concat(snap.Config.Findings, c.Findings, snap.Registry.Clashes, compile.Reported(snap))
 	if c.Mesh != nil {
-		all = slices.Concat(all, endpointFindings(snap, c.Mesh))
+		all = slices.Concat(all, silentFindings(snap, c.Mesh), c.Unready())
 	}
 	finding.Sort(all)
 	return all
@@ -230,37 +230,34 @@ func faulty(fault any) finding.Finding {
 
 // report logs findings that were not there before.
 func (l *Loop) report(before *Published, findings []finding.Finding) {
-	known := map[string]bool{}
+	known := map[finding.Finding]bool{}
 	if before != nil {
+		if slices.Equal(before.Findings, findings) {
+			return
+		}
 		for _, f := range before.Findings {
-			known[f.String()] = true
+			known[f] = true
 		}
 	}
 	for _, f := range findings {
-		if !known[f.String()] && f.Severity != finding.Info {
+		if !known[f] && f.Severity != finding.Info {
 			l.Log.Warn("finding", "code", f.Code, "finding", f.String())
 		}
 	}
 }
 
 // publishEndpoints sends the endpoint sets that changed, to those who subscribe to them and nobody else.
-func (l *Loop) publishEndpoints(before *Published, mesh *model.Mesh) (sets []model.EndpointSet) {
-	changed := map[string]*envoy.Resource{}
-	for set, eps := range mesh.Endpoints {
-		if before != nil {
-			if old, ok := before.Mesh.Endpoints[set]; ok && slices.Equal(old, eps) {
-				continue
-			}
-		}
-		changed[envoy.SetName(set)] = envoy.Endpoints(set, eps)
-		sets = append(sets, set)
-	}
+func (l *Loop) publishEndpoints(before *Published) []model.EndpointSet {
+	var was *compile.Compiled
 	if before != nil {
-		for set := range before.Mesh.Endpoints {
-			if _, ok := mesh.Endpoints[set]; !ok {
-				changed[envoy.SetName(set)] = nil
-				sets = append(sets, set)
-			}
+		was = before.compiled
+	}
+	sets := l.compiled.ChangedEndpoints(was)
+	changed := make(map[string]*envoy.Resource, len(sets))
+	for _, set := range sets {
+		changed[envoy.SetName(set)] = nil // gone
+		if eps, ok := l.compiled.Mesh.Endpoints[set]; ok {
+			changed[envoy.SetName(set)] = envoy.Endpoints(set, eps)
 		}
 	}
 	if len(changed) > 0 {

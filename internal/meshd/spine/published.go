@@ -19,6 +19,8 @@ type Published struct {
 	Findings   []finding.Finding // sorted
 	Generation uint64            // counts what was published
 
+	compiled *compile.Compiled // of which Mesh is
+
 	once  sync.Once // guards what follows
 	shown []finding.Finding
 }
@@ -36,7 +38,9 @@ func (p *Published) AllFindings() []finding.Finding {
 // with is the same with other findings.
 func (p *Published) with(findings []finding.Finding) *Published {
 	finding.Sort(findings)
-	return &Published{Snapshot: p.Snapshot, Mesh: p.Mesh, Findings: findings, Generation: p.Generation}
+	return &Published{
+		Snapshot: p.Snapshot, Mesh: p.Mesh, Findings: findings, Generation: p.Generation, compiled: p.compiled,
+	}
 }
 
 // Export says whether a name is exported to a peer, and whether an endpoint of the service is ready. Nil publishes

@@ -1,0 +1,291 @@
+package compile
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
+)
+
+const defaultDomain = "cluster.local"
+
+// meshInputs is what each namespace is told of the mesh.
+type meshInputs struct {
+	trustDomain   spiffe.TrustDomain
+	domain        string // DNS suffix
+	rootNamespace string
+	mode          model.MTLSMode // where no PeerAuthentication speaks
+	allow         bool           // where no AuthorizationPolicy applies
+	aliases       []string       // trust domains that mean this mesh
+	peers         []peerDomain   // as configured, live or not: policies do not change their meaning with a peer's state
+}
+
+type peerDomain struct{ name, trustDomain string }
+
+// inputs is all that a part is made of. Two that are == make the same part.
+type inputs struct {
+	mesh      *meshInputs
+	root      *rootPolicies
+	objects   objects
+	workloads *[]registered
+	closed    *[]snapshot.Closed
+	wanted    *[]wanted
+	places    *[]place // of what is wanted, in the same order
+}
+
+// registered is a workload that a node serves.
+type registered struct {
+	snapshot.Workload
+	silent bool // its node is
+}
+
+func (r registered) equal(s registered) bool {
+	return r.silent == s.silent && r.Workload.Equal(s.Workload)
+}
+
+// gathered is a snapshot, taken apart by namespace. What has not changed has the pointer that it had.
+type gathered struct {
+	snapshot   *snapshot.Snapshot
+	config     *snapshot.Config
+	mesh       *meshInputs
+	root       *rootPolicies
+	sorted     []string // the namespaces that are units
+	objects    map[string]objects
+	workloads  map[string]*[]registered
+	closed     map[string]*[]snapshot.Closed
+	wanted     map[string]*[]wanted
+	nodes      *[]snapshot.Node
+	control    *[]netip.AddrPort // where gateways reach the control plane: addresses, and a port
+	namespaces *[]string         // that are known by name: written, or with something to call or a caller in it
+}
+
+// gather returns nil, and a finding that says why, where there is no mesh.
+func gather(before *gathered, snap *snapshot.Snapshot) (*gathered, []finding.Finding) {
+	cfg := snap.Config
+	if cfg.Mesh() == nil {
+		return nil, []finding.Finding{{
+			Code: "ISM0001", Severity: finding.Error, Message: "no Mesh object is configured, so nothing is served",
+			Remedy: "write a Mesh (docs/kinds/mesh.md) into the configuration folder",
+		}}
+	}
+	mesh, findings := posture(cfg)
+	if mesh == nil {
+		return nil, findings
+	}
+	g := &gathered{snapshot: snap, config: cfg, mesh: keep(before.mesh, mesh)}
+	g.objects = objectsByNamespace(cfg)
+	g.workloads = workloadsByNamespace(before, snap)
+	g.closed = closedByNamespace(before.closed, cfg)
+	g.root = g.rootPolicies(before)
+	g.wanted = map[string]*[]wanted{}
+	for ns, o := range g.objects {
+		if g.mesh == before.mesh && before.objects[ns] == o {
+			g.wanted[ns] = before.wanted[ns]
+		} else {
+			g.wanted[ns] = keepList(before.wanted[ns], wantedBy(o, g.mesh.domain), same[wanted])
+		}
+	}
+	units := map[string]bool{}
+	addKeys(units, g.objects)
+	addKeys(units, g.workloads)
+	addKeys(units, g.closed)
+	delete(units, "")
+	g.sorted = sortedKeys(units)
+	if snap.Registry != nil {
+		g.nodes = keepList(before.nodes, snap.Registry.Nodes, same[snapshot.Node])
+	}
+	control := append(slices.Clip(snap.PeeringAddresses), netip.AddrPortFrom(netip.Addr{}, snap.PeeringPort))
+	g.control = keepList(before.control, control, same[netip.AddrPort])
+	g.namespaces = keepList(before.namespaces, g.knownNamespaces(), same[string])
+	return g, nil
+}
+
+func addKeys[V any](to map[string]bool, m map[string]V) {
+	for k := range m {
+		to[k] = true
+	}
+}
+
+func posture(cfg *snapshot.Config) (*meshInputs, []finding.Finding) {
+	m := cfg.Mesh()
+	td, err := spiffe.ParseTrustDomain(m.Spec.TrustDomain)
+	if err != nil {
+		r := report{origins: cfg}
+		r.find(snapshot.Key{Kind: "Mesh", Name: m.Name}, "ISM0002", finding.Error, "spec.trustDomain",
+			fmt.Sprintf("%q is no SPIFFE trust domain: %v", m.Spec.TrustDomain, err),
+			"use lower-case letters, digits, dots, dashes and underscores")
+		return nil, r.findings
+	}
+	in := &meshInputs{
+		trustDomain: td, domain: cmp.Or(m.Spec.Domain, defaultDomain),
+		rootNamespace: cmp.Or(m.Spec.RootNamespace, spiffe.SystemNamespace),
+		mode:          mode(string(m.Spec.MTLS), model.Strict), allow: m.Spec.DefaultAction == v1alpha1.DefaultAllow,
+		aliases: m.Spec.TrustDomainAliases,
+	}
+	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](cfg) {
+		in.peers = append(in.peers, peerDomain{p.Name, p.Spec.TrustDomain})
+	}
+	return in, nil
+}
+
+func (m *meshInputs) isOwnDomain(td string) bool {
+	return td == defaultDomain || td == m.trustDomain.Name() || slices.Contains(m.aliases, td)
+}
+
+// peerOf is the name of the configured peer with that trust domain.
+func (m *meshInputs) peerOf(td string) string {
+	for _, p := range m.peers {
+		if p.trustDomain == td && td != m.trustDomain.Name() {
+			return p.name
+		}
+	}
+	return ""
+}
+
+func (m *meshInputs) hasPeer(name string) bool {
+	return slices.ContainsFunc(m.peers, func(p peerDomain) bool { return p.name == name })
+}
+
+// knownNamespaces are sorted.
+func (g *gathered) knownNamespaces() []string {
+	seen := map[string]bool{}
+	for _, n := range snapshot.Of[*corev1.Namespace](g.config) {
+		seen[n.Name] = true
+	}
+	for ns, o := range g.objects {
+		if has[*corev1.Service](o) || has[*v1alpha1.FederatedImport](o) {
+			seen[ns] = true
+		}
+	}
+	for ns := range g.workloads {
+		seen[ns] = true
+	}
+	return sortedKeys(seen)
+}
+
+func workloadsByNamespace(before *gathered, snap *snapshot.Snapshot) map[string]*[]registered {
+	if snap.Registry == nil {
+		return nil
+	}
+	was := before.snapshot
+	if was != nil && was.Registry == snap.Registry && slices.Equal(was.SilentNodes, snap.SilentNodes) {
+		return before.workloads
+	}
+	silent := map[string]bool{}
+	for _, n := range snap.SilentNodes {
+		silent[n.Name] = true
+	}
+	lists := map[string][]registered{}
+	for _, w := range snap.Registry.Workloads {
+		lists[w.Namespace] = append(lists[w.Namespace], registered{w, silent[w.Node]})
+	}
+	return keepLists(before.workloads, lists, registered.equal)
+}
+
+// closedByNamespace has what is closed in the whole mesh under "".
+func closedByNamespace(before map[string]*[]snapshot.Closed, cfg *snapshot.Config) map[string]*[]snapshot.Closed {
+	lists := map[string][]snapshot.Closed{}
+	for _, o := range cfg.Closed {
+		lists[o.Key.Namespace] = append(lists[o.Key.Namespace], o)
+	}
+	return keepLists(before, lists, snapshot.Closed.Equal)
+}
+
+func keepLists[T any](before map[string]*[]T, now map[string][]T, equal func(a, b T) bool) map[string]*[]T {
+	out := make(map[string]*[]T, len(now))
+	for ns, list := range now {
+		out[ns] = keepList(before[ns], list, equal)
+	}
+	return out
+}
+
+// findings on what the whole mesh reads.
+func (g *gathered) findings() []finding.Finding {
+	return slices.Concat(g.root.findings, reportClosed(g.config.Closed, g.mesh.rootNamespace))
+}
+
+// unitOutcome is a part and what it was made from.
+type unitOutcome struct {
+	inputs
+	part *part
+}
+
+// units makes the parts of those namespaces whose inputs have changed.
+func (g *gathered) units(old *Compiled, names *settledNames) map[string]*unitOutcome {
+	before := old.units
+	placed := old.names.out == names && sameMap(old.gathered.snapshot.VIPs, g.snapshot.VIPs)
+	out := make(map[string]*unitOutcome, len(g.sorted))
+	for _, ns := range g.sorted {
+		was := before[ns]
+		if was == nil {
+			was = &unitOutcome{}
+		}
+		in := inputs{
+			mesh: g.mesh, root: g.root, objects: g.objects[ns], workloads: g.workloads[ns], closed: g.closed[ns],
+			wanted: g.wanted[ns], places: was.places,
+		}
+		if !placed || in.wanted != was.wanted {
+			in.places = keepList(was.places, g.places(ns, names), same[place])
+		}
+		if out[ns] = was; in != was.inputs {
+			out[ns] = &unitOutcome{in, unitOf(ns, in, was.part)}
+		}
+	}
+	return out
+}
+
+// sameMap says whether two maps are the very same one.
+func sameMap[K comparable, V any](a, b map[K]V) bool {
+	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
+}
+
+// place is what the mesh says of a wanted name.
+type place struct {
+	vip     netip.Addr // IPv4, that the mesh gave it
+	refused bool
+}
+
+func (g *gathered) places(ns string, names *settledNames) []place {
+	wanted := elements(g.wanted[ns])
+	out := make([]place, len(wanted))
+	for i, w := range wanted {
+		out[i] = place{g.snapshot.VIPs[w.host], names.isRefused(ns, i)}
+	}
+	return out
+}
+
+// rootPolicies is what the root namespace says of all namespaces.
+type rootPolicies struct {
+	policies  []selectedPolicy
+	peerAuths []peerAuth // in force: one, or more of one age
+	closings  []closing
+	findings  []finding.Finding
+}
+
+func (g *gathered) rootPolicies(before *gathered) *rootPolicies {
+	ns := g.mesh.rootNamespace
+	if before.root != nil && g.mesh == before.mesh && g.objects[ns] == before.objects[ns] &&
+		g.closed[ns] == before.closed[ns] && g.closed[""] == before.closed[""] {
+		return before.root
+	}
+	u := newUnit(ns, inputs{mesh: g.mesh, objects: g.objects[ns], closed: g.closed[ns]})
+	for _, o := range slices.Concat(elements(g.closed[""]), elements(g.closed[ns])) {
+		u.shut(o)
+	}
+	u.peerAuths()
+	u.policies()
+	now := &rootPolicies{policies: u.authz.own, peerAuths: u.mtls.namespace, closings: u.closings[""], findings: u.findings}
+	if before.root != nil && reflect.DeepEqual(before.root, now) {
+		return before.root
+	}
+	return now
+}

@@ -1,0 +1,73 @@
+package compile
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// objects are those of one namespace; nil where there are none. In which nothing has changed has the same pointer.
+type objects = *snapshot.NamespaceObjects
+
+// objectsByNamespace leaves out those without a namespace.
+func objectsByNamespace(cfg *snapshot.Config) map[string]objects {
+	out := map[string]objects{}
+	for _, n := range cfg.Objects.Namespaces() {
+		if n.Name != "" {
+			out[n.Name] = n
+		}
+	}
+	return out
+}
+
+// has says whether there are objects of a kind.
+func has[T metav1.Object](o objects) bool { return len(snapshot.Of[T](o)) > 0 }
+
+// age is when an object was first seen, and its name where nobody knows.
+type age struct {
+	key  snapshot.Key
+	seen time.Time
+}
+
+func ageOf(o objects, x metav1.Object) age {
+	key := snapshot.KeyOf(x)
+	return age{key, o.Origin(key).FirstSeen}
+}
+
+// compare is snapshot.Config.Older of the two objects.
+func (a age) compare(b age) int {
+	return cmp.Or(snapshot.CompareAge(a.seen, b.seen), a.key.Compare(b.key))
+}
+
+// ties says that nobody knows which of the two is older.
+func (a age) ties(b age) bool { return snapshot.CompareAge(a.seen, b.seen) == 0 }
+
+// oldestFirst are the objects of a kind in some namespaces, and their ages.
+func oldestFirst[T metav1.Object](in ...objects) iter.Seq2[age, T] {
+	type aged struct {
+		age
+		object T
+	}
+	var all []aged
+	for _, o := range in {
+		for _, x := range snapshot.Of[T](o) {
+			all = append(all, aged{ageOf(o, x), x})
+		}
+	}
+	slices.SortFunc(all, func(a, b aged) int { return a.compare(b.age) })
+	return func(yield func(age, T) bool) {
+		for _, a := range all {
+			if !yield(a.age, a.object) {
+				return
+			}
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

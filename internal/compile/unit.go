@@ -1,0 +1,118 @@
+package compile
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// part is what one namespace means by itself.
+type part struct {
+	services   *[]*service // oldest first
+	byHost     map[string]*service
+	workloads  *[]*model.Workload // without what they may call
+	identities *[]caller          // of the workloads; sorted, without doubles
+	addressed  *[]addressed       // of the services
+	endpoints  *map[model.EndpointSet][]model.Endpoint
+	findings   []finding.Finding
+
+	policies map[string]*model.Policy   // its own, by name
+	admitted map[string]*model.Policies // by whom and at which port
+}
+
+// service is one as its namespace wants it: others may have an address of it already, and an import may add a port.
+type service struct {
+	*model.Service
+	age
+	own       bool                // it has no address but the one that the mesh gave it
+	admission [][]*model.Policies // by port: what each sort of its servers admits
+	resolved  []model.Endpoint    // where names are looked up: the callers' proxies hold them
+}
+
+// unit compiles one namespace.
+type unit struct {
+	inputs
+	report
+	namespace string
+	part      *part
+	before    *part
+
+	served     []*service
+	hosted     []*model.Workload
+	closings   map[string][]closing // by namespace; "" is the whole mesh
+	scopes     map[string]bool      // of closings
+	backends   backends
+	registered map[string]*model.Workload // workloads, by name
+	modes      map[*instance]modes
+	mtls       peerAuthIndex
+	authz      policyIndex
+	granted    map[placeKey]place
+}
+
+func newUnit(namespace string, in inputs) *unit {
+	u := &unit{
+		inputs: in, namespace: namespace, closings: map[string][]closing{}, scopes: map[string]bool{},
+		backends: backends{byLabel: map[label][]*instance{}}, modes: map[*instance]modes{},
+		part: &part{
+			byHost: map[string]*service{}, policies: map[string]*model.Policy{}, admitted: map[string]*model.Policies{},
+		},
+		before: &part{},
+	}
+	u.origins = u.objects
+	u.authz = policyIndex{cache: map[string]model.Policies{}}
+	if in.root != nil {
+		for _, cl := range in.root.closings {
+			u.close("", cl)
+		}
+	}
+	return u
+}
+
+// unitOf makes the part of a namespace. What the one before, which may be nil, has alike keeps its pointer.
+func unitOf(namespace string, in inputs, before *part) *part {
+	u := newUnit(namespace, in)
+	if before != nil {
+		u.before = before
+	}
+	for _, o := range elements(in.closed) {
+		u.shut(o)
+	}
+	if namespace != in.mesh.rootNamespace { // what stands there is in root
+		u.peerAuths()
+		u.policies()
+	}
+	u.instances()
+	u.services()
+	u.settleWorkloads()
+	u.keep()
+	return u.part
+}
+
+// keep gives what is as it was the pointer that it had.
+func (u *unit) keep() {
+	p, was := u.part, u.before
+	p.findings = u.findings
+	u.served = keepEach(elements(was.services), u.served, func(s *service) string { return s.Host })
+	for _, s := range u.served {
+		p.byHost[s.Host] = s
+	}
+	u.hosted = keepEach(elements(was.workloads), u.hosted, func(w *model.Workload) string { return w.ID.Name })
+	p.services = keepList(was.services, u.served, same[*service])
+	p.workloads = keepList(was.workloads, u.hosted, same[*model.Workload])
+	p.addressed = keepList(was.addressed, addressedOf(u.served),
+		func(a, b addressed) bool { return reflect.DeepEqual(a, b) })
+	p.identities = keepList(was.identities, identitiesOf(u.hosted), same[caller])
+	for _, eps := range *p.endpoints {
+		slices.SortFunc(eps, compareEndpoints)
+	}
+	if was.endpoints != nil && maps.EqualFunc(*was.endpoints, *p.endpoints, slices.Equal[[]model.Endpoint]) {
+		p.endpoints = was.endpoints
+	}
+}
+
+// guarded is report.guarded in this namespace.
+func (u *unit) guarded(key snapshot.Key, work func()) { u.report.guarded(key, u.shut, work) }

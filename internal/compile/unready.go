@@ -1,0 +1,55 @@
+package compile
+
+import (
+	"fmt"
+	"slices"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+)
+
+// Unready names the ports whose every endpoint is out of use. That is not wrong by itself, and no part of Findings.
+func (c *Compiled) Unready() []finding.Finding {
+	var out []finding.Finding
+	for _, ns := range c.gathered.sorted {
+		out = append(out, c.link.unready[ns].out...)
+	}
+	return out
+}
+
+func (l *linker) findUnready() {
+	l.now.unready = map[string]made[[]finding.Finding]{}
+	for _, ns := range l.in.sorted {
+		services, endpoints := l.now.services.of(ns), l.parts[ns].endpoints
+		l.now.unready[ns] = l.before.unready[ns].again([]any{services, endpoints}, func() []finding.Finding {
+			return unready(*services, *endpoints)
+		})
+	}
+}
+
+func unready(
+	services map[model.ServiceID]*model.Service, endpoints map[model.EndpointSet][]model.Endpoint,
+) (out []finding.Finding) {
+	for _, svc := range services {
+		for _, p := range svc.Ports {
+			eps := endpoints[model.EndpointSet{Host: svc.Host, Port: p.Number}]
+			if len(eps) == 0 || slices.ContainsFunc(eps, func(e model.Endpoint) bool { return e.Healthy }) {
+				continue
+			}
+			var by []string
+			for _, e := range eps {
+				if e.By != (model.WorkloadID{}) {
+					by = append(by, e.By.String())
+				}
+			}
+			out = append(out, finding.Finding{
+				Code: "ISM0301", Severity: finding.Warning, Object: "Service " + svc.ID.Namespace + "/" + svc.ID.Name,
+				Message: fmt.Sprintf("none of its %d endpoints at port %d is ready (%s), so every call fails", len(eps), p.Number,
+					finding.Few(by)),
+				Remedy: "see why their programs fail their readiness probes: isthmus endpoints shows them",
+			})
+		}
+	}
+	finding.Sort(out)
+	return out
+}

@@ -1,0 +1,196 @@
+package compile
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// wanted is a host that an object of a namespace would serve.
+type wanted struct {
+	age
+	ref   model.Ref
+	host  string
+	n     int // its place in a ServiceEntry's list
+	ports int
+}
+
+// placeKey tells the hosts of one namespace apart.
+type placeKey struct {
+	key snapshot.Key
+	n   int
+}
+
+func (w wanted) placeKey() placeKey { return placeKey{w.key, w.n} }
+
+func (w wanted) isService() bool { return w.key.Kind == "Service" }
+
+// wantedBy are the hosts that the objects of a namespace would serve: those of Services first, each kind oldest first.
+func wantedBy(o objects, domain string) []wanted {
+	var out []wanted
+	r := report{origins: o}
+	for age, s := range oldestFirst[*corev1.Service](o) {
+		if s.Spec.Type == corev1.ServiceTypeExternalName {
+			continue // a DNS alias, nothing to serve
+		}
+		ports := 0
+		for range meshPorts(s) {
+			ports++
+		}
+		out = append(out, wanted{age, r.ref(age.key), serviceHost(s.Name, s.Namespace, domain), 0, ports})
+	}
+	for age, se := range oldestFirst[*networking.ServiceEntry](o) {
+		for n, host := range entryHosts(se) {
+			out = append(out, wanted{age, r.ref(age.key), host, n, len(se.Spec.Ports)})
+		}
+	}
+	return out
+}
+
+// settledNames is who gets which of the hosts that are wanted.
+type settledNames struct {
+	refused map[string]map[int]bool // by namespace: places in its list
+	reasons []refusedName
+	crowded map[string][]snapshot.Key // by namespace: what had no room in it
+	noRoom  []snapshot.Key            // what had no room in the mesh
+}
+
+// refusedName is why a ServiceEntry does not get a host.
+type refusedName struct {
+	key                          snapshot.Key
+	code, field, message, remedy string
+}
+
+func (s *settledNames) isRefused(ns string, n int) bool { return s.refused[ns][n] }
+
+// settleNames looks at the whole mesh: a name belongs to the oldest who wants it, but Services before ServiceEntries.
+func (g *gathered) settleNames(before made[*settledNames]) made[*settledNames] {
+	from := []any{g.mesh, g.namespaces}
+	for _, ns := range g.sorted {
+		from = append(from, ns, g.wanted[ns])
+		if o := g.objects[ns]; has[*v1alpha1.FederatedImport](o) {
+			from = append(from, o)
+		}
+	}
+	return before.again(from, g.settleNamesNow)
+}
+
+func (g *gathered) settleNamesNow() *settledNames {
+	out := &settledNames{refused: map[string]map[int]bool{}, crowded: map[string][]snapshot.Key{}}
+	type claim struct {
+		*wanted
+		place int
+	}
+	var all []claim
+	for _, ns := range g.sorted {
+		list := elements(g.wanted[ns])
+		for i := range list {
+			all = append(all, claim{&list[i], i})
+		}
+	}
+	slices.SortFunc(all, func(a, b claim) int {
+		if a.isService() != b.isService() {
+			return cmp.Compare(a.key.Kind, b.key.Kind)
+		}
+		return cmp.Or(a.compare(b.age), cmp.Compare(a.n, b.n))
+	})
+	holders := make(map[string]*wanted, len(all))
+	imports := g.importedHosts()
+	ownership := hostOwnership{g.mesh.domain, elements(g.namespaces), func(ns, name string) bool {
+		return holders[serviceHost(name, ns, g.mesh.domain)] != nil
+	}}
+	room := room{used: map[string]int{}}
+	for _, w := range all {
+		ns := w.key.Namespace
+		if !w.isService() {
+			if r := w.refusal(holders, imports, ownership); r != nil {
+				out.reasons = append(out.reasons, *r)
+				out.refuse(ns, w.place)
+				continue
+			}
+		}
+		switch {
+		case room.used[ns]+w.ports > maxNamespaceDestinations:
+			out.crowded[ns] = append(out.crowded[ns], w.key)
+			out.refuse(ns, w.place)
+		case room.served+w.ports > maxMeshDestinations:
+			out.noRoom = append(out.noRoom, w.key)
+			out.refuse(ns, w.place)
+		default:
+			room.used[ns] += w.ports
+			room.served += w.ports
+			holders[w.host] = w.wanted
+		}
+	}
+	return out
+}
+
+func (s *settledNames) refuse(ns string, n int) {
+	if s.refused[ns] == nil {
+		s.refused[ns] = map[int]bool{}
+	}
+	s.refused[ns][n] = true
+}
+
+// importedHost is a host that a FederatedImport asks for.
+type importedHost struct {
+	age
+	ref model.Ref
+}
+
+func (g *gathered) importedHosts() map[string]importedHost {
+	hosts := map[string]importedHost{}
+	for _, o := range g.objects {
+		r := report{origins: o}
+		for age, i := range oldestFirst[*v1alpha1.FederatedImport](o) {
+			hosts[serviceHost(i.Name, i.Namespace, g.mesh.domain)] = importedHost{age, r.ref(age.key)}
+		}
+	}
+	return hosts
+}
+
+// refusal is why a ServiceEntry does not get a host that others may have; nil when it does.
+func (w *wanted) refusal(
+	holders map[string]*wanted, imports map[string]importedHost, ownership hostOwnership,
+) *refusedName {
+	field := fmt.Sprintf("spec.hosts[%d]", w.n)
+	if other := holders[w.host]; other != nil {
+		return &refusedName{
+			w.key, "ISM0022", field, fmt.Sprintf("host %s is already served by %s; this one is ignored", w.host, other.ref),
+			"remove one of them",
+		}
+	}
+	if other, ok := imports[w.host]; ok && other.compare(w.age) < 0 && !other.ties(w.age) {
+		return &refusedName{
+			w.key, "ISM0022", field, fmt.Sprintf("host %s is already imported by %s; this one is ignored", w.host, other.ref),
+			"remove one of them",
+		}
+	}
+	if message, remedy := ownership.fault(w.key.Namespace, w.host); message != "" {
+		return &refusedName{w.key, "ISM0024", field, message, remedy}
+	}
+	return nil
+}
+
+// findings name who did not get a name, and, for each namespace and for the mesh, the oldest object that had no room.
+func (s *settledNames) findings(cfg *snapshot.Config) []finding.Finding {
+	r := report{origins: cfg}
+	for _, n := range s.reasons {
+		r.find(n.key, n.code, finding.Error, n.field, n.message, n.remedy)
+	}
+	for _, ns := range sortedKeys(s.crowded) {
+		r.noRoom("ISM0209", "namespace "+ns, maxNamespaceDestinations, s.crowded[ns])
+	}
+	if len(s.noRoom) > 0 {
+		r.noRoom("ISM0215", "the mesh", maxMeshDestinations, s.noRoom)
+	}
+	return r.findings
+}

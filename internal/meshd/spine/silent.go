@@ -1,0 +1,34 @@
+package spine
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+)
+
+// silentFindings say which nodes are silent.
+func silentFindings(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
+	var out []finding.Finding
+	for _, n := range snap.SilentNodes {
+		var on []string
+		if p := mesh.Proxies[n.Name]; p != nil {
+			for _, w := range slices.Concat(p.Workloads, p.Sidecars) {
+				on = append(on, w.ID.String())
+			}
+		}
+		if len(on) == 0 {
+			continue
+		}
+		out = append(out, finding.Finding{
+			Code: "ISM0300", Severity: finding.Warning, Object: "node " + n.Name,
+			Message: fmt.Sprintf("silent since %s: what it serves (%s) is out of use wherever another endpoint is ready",
+				n.Since.UTC().Format(time.RFC3339), finding.Few(on)),
+			Remedy: "see whether its host and agent run and reach the control plane; if it is gone for good, isthmus node revoke " + n.Name,
+		})
+	}
+	return out
+}
