@@ -185,3 +185,28 @@ func TestAdmission(t *testing.T) {
 		}
 	}
 }
+
+// TestOnPort: what a rule with several alternatives means for one port.
+func TestOnPort(t *testing.T) {
+	get := model.Operation{Methods: []model.Match{{Value: "GET"}}}
+	vault, other := model.Operation{Ports: []uint16{7000}}, model.Operation{Ports: []uint16{7001}}
+	for name, c := range map[string]struct {
+		http     bool
+		policies model.Policies
+		request  Request
+		want     Decision
+	}{
+		"a method or the port":            {true, allow(model.Rule{To: []model.Operation{get, vault}}), Request{}, Allowed},
+		"a method or another port":        {true, allow(model.Rule{To: []model.Operation{get, other}}), Request{}, Depends},
+		"another port":                    {true, allow(model.Rule{To: []model.Operation{other}}), Request{}, Denied},
+		"raw: a method or the port":       {false, allow(model.Rule{To: []model.Operation{get, vault}}), Request{}, Denied},
+		"raw: the port":                   {false, allow(model.Rule{To: []model.Operation{vault}}), Request{}, Allowed},
+		"raw: a DENY of it or of another": {false, deny(model.Rule{To: []model.Operation{get, other}}), Request{}, Denied},
+		"raw: a DENY of another":          {false, deny(model.Rule{To: []model.Operation{other}}), Request{}, Allowed},
+	} {
+		s := Server{HTTP: c.http, TrustDomain: "m.example"}
+		if got := s.Read(OnPort(c.policies, 7000, c.http)).Decide(c.request); got.Decision != c.want {
+			t.Errorf("%s: %s, want %s", name, got.Decision, c.want)
+		}
+	}
+}

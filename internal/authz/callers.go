@@ -3,6 +3,7 @@ package authz
 import (
 	"iter"
 	"slices"
+	"strings"
 
 	"isthmus.dev/isthmus/internal/model"
 )
@@ -60,6 +61,51 @@ func namedBy(f Formula) (ids []string, ok bool) {
 		for _, g := range f {
 			if ids, ok = namedBy(g); ok {
 				return ids, true
+			}
+		}
+	}
+	return nil, false
+}
+
+// Asserting narrows a caller at a peer, or a kind of them, to those whom the rule names, if it may match; q is what is known
+// of their requests.
+func (r *Rule) Asserting(q Request, caller model.Match) []model.Match {
+	var out []model.Match
+	for _, f := range r.From {
+		if f.Of(&q) == Never {
+			continue
+		}
+		if ms, ok := asserting(f, &q, caller); ok {
+			out = append(out, ms...)
+		} else {
+			out = append(out, caller)
+		}
+	}
+	return out
+}
+
+// asserting: ok is false where a formula names no callers at peers, or all of these.
+func asserting(f Formula, q *Request, caller model.Match) (ms []model.Match, ok bool) {
+	switch f := f.(type) {
+	case Asserted:
+		narrower := caller.Kind == model.Prefix && f.Segment == "" && strings.HasPrefix(f.Match.Value, caller.Value)
+		return []model.Match{f.Match}, narrower
+	case Any:
+		for _, g := range f {
+			if g.Of(q) == Never {
+				continue
+			}
+			of, ok := asserting(g, q, caller)
+			if !ok {
+				return nil, false
+			}
+			ms = append(ms, of...)
+		}
+		return ms, true
+	case All:
+		for _, g := range f {
+			if ms, ok = asserting(g, q, caller); ok {
+				return ms, true
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	istiosec "istio.io/api/security/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/pathmatch"
@@ -89,22 +90,9 @@ func (u *unit) policiesOf(i *instance) model.Policies {
 }
 
 // policiesAt are the policies of an instance at one of its ports. What is the same has the same pointer.
-func (u *unit) policiesAt(i *instance, port uint16) *model.Policies {
-	key := fmt.Sprintf("%d %s", port, u.policyKey(i))
-	return u.once(key, func() model.Policies { return atPort(u.policiesOf(i), port) })
-}
-
-// admission is policiesAt as a caller's connection meets it: on a raw one some rules never match.
-func (u *unit) admission(i *instance, port uint16, http bool) *model.Policies {
-	if http {
-		return u.policiesAt(i, port)
-	}
-	key := fmt.Sprintf("raw %d %s", port, u.policyKey(i))
-	return u.once(key, func() model.Policies {
-		ps := *u.policiesAt(i, port)
-		ps.Allow = withoutHTTP(ps.Allow)
-		return ps
-	})
+func (u *unit) policiesAt(i *instance, port uint16, http bool) *model.Policies {
+	key := fmt.Sprintf("%d %t %s", port, http, u.policyKey(i))
+	return u.once(key, func() model.Policies { return authz.OnPort(u.policiesOf(i), port, http) })
 }
 
 func (u *unit) once(key string, policies func() model.Policies) *model.Policies {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -85,7 +86,7 @@ func (l *linker) destinationsOf(
 			case asked && old.port == port && old.imp == nil:
 				p.callers = old.callers
 			default:
-				p.callers = d.callersAt(n, elements(l.now.identities))
+				p.callers = l.callersAt(d, n)
 			}
 			d.ports = append(d.ports, p)
 		}
@@ -131,21 +132,20 @@ func importCallers(imp *model.Import) []allowed {
 
 // callersAt inverts the policies of those who serve a port into the identities of this mesh that may call it.
 // It over-approximates: methods, paths, addresses and the like narrow a call at the server, not at the caller.
-func (d *destination) callersAt(port int, identities []caller) []allowed {
-	visible := visibleTo(identities, d.service)
+func (l *linker) callersAt(d *destination, port int) []allowed {
+	visible := l.visible(d.service)
 	if d.service.External {
 		out := make([]allowed, len(visible))
 		for i, id := range visible {
-			out[i] = allowed{id.id, d.service.Refs}
+			out[i] = allowed{id, d.service.Refs}
 		}
 		return out
 	}
+	server := authz.Server{HTTP: d.service.Ports[port].Protocol.IsHTTP(), TrustDomain: l.mesh.TrustDomain.Name()}
 	by := map[string][]model.Ref{}
 	for _, ps := range d.wanted.admission[port] {
-		for _, id := range candidates(*ps, visible) {
-			if refs, ok := mayCall(*ps, id); ok {
-				by[id.id] = append(by[id.id], refs...)
-			}
+		for id, verdict := range server.Read(*ps).Callers(visible, authz.Request{}) {
+			by[id] = append(by[id], verdict.Refs()...)
 		}
 	}
 	out := make([]allowed, 0, len(by))
@@ -155,6 +155,12 @@ func (d *destination) callersAt(port int, identities []caller) []allowed {
 		out = append(out, allowed{id, slices.Compact(refs)})
 	}
 	return out
+}
+
+// caller is an identity together with its parts, taken apart once.
+type caller struct {
+	id                        string
+	namespace, serviceAccount string
 }
 
 // identitiesOf workloads, sorted, without doubles.
@@ -168,71 +174,17 @@ func identitiesOf(workloads []*model.Workload) []caller {
 	return slices.Compact(out)
 }
 
-// visibleTo: exportTo says who may see a service. What is outside the mesh has no policies that could say more.
-func visibleTo(ids []caller, svc *model.Service) []caller {
+// visible are the identities that may see a service: exportTo says who. What is outside the mesh has no policies that
+// could say more.
+func (l *linker) visible(svc *model.Service) []string {
 	if svc.ExportTo == nil {
-		return ids
+		return l.callerIDs
 	}
-	var out []caller
-	for _, id := range ids {
+	var out []string
+	for _, id := range elements(l.now.identities) {
 		if slices.Contains(svc.ExportTo, id.namespace) {
-			out = append(out, id)
+			out = append(out, id.id)
 		}
 	}
 	return out
-}
-
-// withoutHTTP leaves out the ALLOW rules that a raw connection can never meet.
-func withoutHTTP(list []*model.Policy) []*model.Policy {
-	out := make([]*model.Policy, 0, len(list))
-	for _, p := range list {
-		if slices.ContainsFunc(p.Rules, model.Rule.NeedsHTTP) {
-			q := *p
-			q.Rules = slices.DeleteFunc(slices.Clone(p.Rules), model.Rule.NeedsHTTP)
-			p = &q
-		}
-		out = append(out, p)
-	}
-	return out
-}
-
-// candidates narrows ids to those that exact principals name, when every rule names its callers so.
-func candidates(ps model.Policies, ids []caller) []caller {
-	if len(ps.Allow) == 0 {
-		return ids
-	}
-	var out []caller
-	for _, p := range ps.Allow {
-		for _, r := range p.Rules {
-			exact, ok := exactCallers(r, ids)
-			if !ok {
-				return ids
-			}
-			out = append(out, exact...)
-		}
-	}
-	slices.SortFunc(out, func(a, b caller) int { return cmp.Compare(a.id, b.id) })
-	return slices.CompactFunc(out, func(a, b caller) bool { return a.id == b.id })
-}
-
-func exactCallers(r model.Rule, ids []caller) ([]caller, bool) {
-	if len(r.From) == 0 {
-		return nil, false
-	}
-	var out []caller
-	for _, s := range r.From {
-		if len(s.Principals) == 0 {
-			return nil, false
-		}
-		for _, p := range s.Principals {
-			if p.Match.Kind != model.Exact {
-				return nil, false
-			}
-			n, ok := slices.BinarySearchFunc(ids, p.Match.Value, func(c caller, v string) int { return cmp.Compare(c.id, v) })
-			if ok && p.Peer == "" {
-				out = append(out, ids[n])
-			}
-		}
-	}
-	return out, true
 }

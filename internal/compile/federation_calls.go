@@ -3,7 +3,6 @@ package compile
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"isthmus.dev/isthmus/internal/model"
 )
@@ -75,55 +74,20 @@ func offeredTo(e *model.Export) []model.Match {
 // letIn narrows a caller, or a kind of them, to whom the policies name, with the policies that do.
 func (x *crossing) letIn(e *model.Export, ps model.Policies, caller model.Match) map[string][]model.Ref {
 	out := map[string][]model.Ref{}
-	if len(ps.Allow) == 0 && ps.DefaultAllow {
-		out[spelled(caller)] = nil
-	}
-	for _, p := range ps.Allow {
-		for _, r := range p.Rules {
-			if !e.Port.Protocol.IsHTTP() && r.NeedsHTTP() {
+	for _, v := range x.verdicts(e, ps, caller) {
+		if len(ps.Allow) == 0 { // by default
+			out[spelled(caller)] = nil
+		}
+		for _, by := range v.By {
+			if by.Policy.Action != model.Allow {
 				continue
 			}
-			if len(r.From) == 0 {
-				out[spelled(caller)] = append(out[spelled(caller)], p.Ref)
-			}
-			for _, s := range r.From {
-				for _, m := range x.narrowed(e, s, caller) {
-					out[spelled(m)] = append(out[spelled(m)], p.Ref)
-				}
+			for _, m := range by.Asserting(v.request, caller) {
+				out[spelled(m)] = append(out[spelled(m)], by.Policy.Ref)
 			}
 		}
 	}
 	return out
-}
-
-// narrowed is whom of the callers a source may match.
-func (x *crossing) narrowed(e *model.Export, s model.Source, caller model.Match) []model.Match {
-	var out []model.Match
-	for _, p := range s.Principals {
-		if p.Peer != e.Peer.Name || !e.Port.Protocol.IsHTTP() {
-			continue
-		}
-		switch {
-		case stringMatches(p.Match, caller.Value):
-			out = append(out, caller)
-		case caller.Kind == model.Prefix && p.Match.Kind != model.Suffix && strings.HasPrefix(p.Match.Value, caller.Value):
-			out = append(out, p.Match)
-		}
-	}
-	if len(out) == 0 && x.carries(e, withoutPeers(s)) {
-		out = append(out, caller)
-	}
-	return out
-}
-
-// withoutPeers leaves of a source's principals those of this mesh.
-func withoutPeers(s model.Source) model.Source {
-	named := len(s.Principals) > 0
-	s.Principals = slices.DeleteFunc(slices.Clone(s.Principals), func(p model.Principal) bool { return p.Peer != "" })
-	if named && len(s.Principals) == 0 {
-		s.Principals = []model.Principal{{Match: model.Match{Value: "nobody"}}}
-	}
-	return s
 }
 
 func spelled(m model.Match) string {

@@ -56,7 +56,7 @@ func inquire(snap *snapshot.Snapshot, mesh *model.Mesh, look func(*inquiry)) []f
 type crossing struct {
 	*inquiry
 	accounts map[string]bool // "<namespace>/<service account>" of workloads
-	gateways []caller
+	gateways []string        // SPIFFE IDs, sorted
 }
 
 func newCrossing(q *inquiry) *crossing {
@@ -67,11 +67,10 @@ func newCrossing(q *inquiry) *crossing {
 	}
 	for _, p := range mesh.Proxies {
 		if p.Gateway != nil {
-			ns, sa, _ := spiffe.WorkloadParts(p.Gateway.Identity)
-			x.gateways = append(x.gateways, caller{p.Gateway.Identity.String(), ns, sa})
+			x.gateways = append(x.gateways, p.Gateway.Identity.String())
 		}
 	}
-	slices.SortFunc(x.gateways, func(a, b caller) int { return cmp.Compare(a.id, b.id) })
+	slices.Sort(x.gateways)
 	x.gateways = slices.Compact(x.gateways)
 	return x
 }
@@ -232,7 +231,7 @@ func (x *crossing) rawPolicies() {
 		remedy := "start a gateway, and name it"
 		if len(x.gateways) > 0 {
 			remedy = fmt.Sprintf("name this mesh's own gateway, %q; the FederatedExport says which peer it lets in",
-				strings.TrimPrefix(x.gateways[0].id, "spiffe://"))
+				strings.TrimPrefix(x.gateways[0], "spiffe://"))
 		}
 		x.find(snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ns, Name: policy}, "ISM0332", finding.Warning, "spec.rules",
 			fmt.Sprintf("port %d speaks raw TCP, on which a peer's callers are not known: the rules that name them allow nobody", raw[name]), remedy)

@@ -7,10 +7,12 @@ import (
 	"strings"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/spiffe"
 )
 
 // exporting compares an export with the workloads behind it, and with the callers that its peer can have.
@@ -75,55 +77,35 @@ func (x *crossing) admitted(e *model.Export) bool {
 	return !judged
 }
 
-// admits over-approximates what a workload's policies allow of an export's calls, which our gateways make.
+// admits says whether a workload's policies may allow some of an export's calls, which our gateways make.
 func (x *crossing) admits(e *model.Export, ps model.Policies) bool {
-	everyGateway := func(r model.Rule) bool {
-		return !slices.ContainsFunc(x.gateways, func(g caller) bool { return !alwaysMatches(r, g) })
-	}
-	for _, p := range ps.Deny {
-		if len(x.gateways) > 0 && slices.ContainsFunc(p.Rules, everyGateway) {
-			return false
-		}
-	}
-	if len(ps.Allow) == 0 {
-		return ps.DefaultAllow
-	}
-	return slices.ContainsFunc(ps.Allow, func(p *model.Policy) bool {
-		return slices.ContainsFunc(p.Rules, func(r model.Rule) bool {
-			if !e.Port.Protocol.IsHTTP() && r.NeedsHTTP() {
-				return false // dropped on raw TCP
-			}
-			return len(r.From) == 0 || slices.ContainsFunc(r.From, func(s model.Source) bool { return x.carries(e, s) })
-		})
-	})
+	return slices.ContainsFunc(offeredTo(e), func(caller model.Match) bool { return len(x.verdicts(e, ps, caller)) > 0 })
 }
 
-// carries says whether a source may be met by a call that one of our gateways makes for the export.
-func (x *crossing) carries(e *model.Export, s model.Source) bool {
-	if e.Port.Protocol.IsHTTP() && slices.ContainsFunc(s.Principals, func(p model.Principal) bool {
-		return p.Match.Kind == model.Present || p.Match.Kind == model.Suffix || p.Peer == e.Peer.Name && asserts(e, p.Match)
-	}) {
-		return true
-	}
-	if len(s.TrustDomains) > 0 {
-		return slices.ContainsFunc(s.TrustDomains, func(td string) bool { return globMatches(td, e.Peer.TrustDomain.Name()) })
-	}
-	return slices.ContainsFunc(x.gateways, func(g caller) bool { return sourceMatches(s, g) })
+// possible is a verdict that is no refusal, and on what.
+type possible struct {
+	request authz.Request
+	authz.Verdict
 }
 
-// asserts says whether some caller that the export's rules let through matches.
-func asserts(e *model.Export, m model.Match) bool {
-	for _, r := range e.Rules {
-		if len(r.Callers) == 0 {
-			return true
+// verdicts on a caller, or a kind of them, whom one of our gateways may carry through an export.
+func (x *crossing) verdicts(e *model.Export, ps model.Policies, caller model.Match) []possible {
+	server := authz.Server{HTTP: e.Port.Protocol.IsHTTP(), TrustDomain: x.mesh.TrustDomain.Name(), Gateways: x.gateways}
+	if len(server.Gateways) == 0 { // one that comes may well be called so
+		server.Gateways = []string{authz.WorkloadsOf(server.TrustDomain) + spiffe.SystemNamespace + "/sa/gateway"}
+	}
+	rules := server.Read(ps)
+	var out []possible
+	for _, gateway := range server.Gateways {
+		r := authz.Request{Caller: authz.Is(gateway), Asserted: authz.Is(caller.Value)}
+		if caller.Kind == model.Prefix {
+			r.Asserted = authz.Begins(caller.Value)
 		}
-		for _, c := range r.Callers {
-			if stringMatches(m, c.Value) || c.Kind == model.Prefix && (m.Kind != model.Exact || strings.HasPrefix(m.Value, c.Value)) {
-				return true
-			}
+		if v := rules.Decide(r); v.Decision != authz.Denied {
+			out = append(out, possible{r, v})
 		}
 	}
-	return false
+	return out
 }
 
 // nobodyAdmitted says which policy to write.
@@ -146,7 +128,7 @@ func (x *crossing) nobodyAdmitted(key snapshot.Key, field string, e *model.Expor
 	} else {
 		why = "a raw connection reaches it in the name of this mesh's own gateway, which none of its AuthorizationPolicies allows"
 		for _, g := range x.gateways {
-			principals = append(principals, strings.TrimPrefix(g.id, "spiffe://"))
+			principals = append(principals, strings.TrimPrefix(g, "spiffe://"))
 		}
 	}
 	slices.Sort(principals)

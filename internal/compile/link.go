@@ -43,6 +43,7 @@ type linker struct {
 	parts, partsBefore map[string]*part
 	before, now        *linked
 	was, mesh          *model.Mesh // of them; the former has nothing in it where there was none
+	callerIDs          []string    // of all identities, sorted
 }
 
 // linkSteps in their order: each reads what the earlier ones made.
@@ -105,6 +106,9 @@ func (l *linker) identities() {
 	}
 	slices.SortFunc(all, func(a, b caller) int { return cmp.Compare(a.id, b.id) })
 	l.now.identities = keepList(l.before.identities, all, same[caller])
+	for _, id := range all {
+		l.callerIDs = append(l.callerIDs, id.id)
+	}
 }
 
 // settleAddresses of all services, with the ports that imports add to them.

@@ -264,7 +264,7 @@ func (u *unit) settleWorkloads() {
 		slices.SortFunc(w.Inbound, func(a, b model.Inbound) int { return int(a.Port) - int(b.Port) })
 		for n := range w.Inbound {
 			in := &w.Inbound[n]
-			in.Mode, in.Policies = m.of(in.Port), *u.policiesAt(i, in.Port)
+			in.Mode, in.Policies = m.of(in.Port), *u.policiesAt(i, in.Port, in.Protocol.IsHTTP())
 			slices.Sort(in.Hosts)
 			in.Hosts = slices.Compact(in.Hosts)
 		}

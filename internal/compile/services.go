@@ -153,7 +153,7 @@ func (u *unit) back(svc *service, port *model.Port, backends []*instance, target
 func (u *unit) admissions(port *model.Port, served []backing) []*model.Policies {
 	var out []*model.Policies
 	for _, b := range served {
-		if ps := u.admission(b.instance, b.number, port.Protocol.IsHTTP()); !slices.Contains(out, ps) {
+		if ps := u.policiesAt(b.instance, b.number, port.Protocol.IsHTTP()); !slices.Contains(out, ps) {
 			out = append(out, ps)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -225,7 +226,7 @@ func (u *unmatched) principals(key snapshot.Key, field string, list []string) {
 		switch {
 		case p.Peer != "", exact && u.known[p.Match.Value]:
 		case !exact && len(u.in.peers) > 0: // it may mean a peer's callers
-		case !exact && slices.ContainsFunc(u.ids, func(id caller) bool { return stringMatches(p.Match, id.id) }):
+		case !exact && slices.ContainsFunc(u.ids, func(id caller) bool { return authz.Matches(p.Match, id.id) }):
 		default:
 			u.nobody(key, at, "principal", v)
 		}
@@ -234,7 +235,7 @@ func (u *unmatched) principals(key snapshot.Key, field string, list []string) {
 
 func (u *unmatched) namespaces(key snapshot.Key, field string, list []string) {
 	for n, v := range list {
-		if !slices.ContainsFunc(u.ids, func(id caller) bool { return globMatches(v, id.namespace) }) {
+		if !slices.ContainsFunc(u.ids, func(id caller) bool { return authz.Glob(v, id.namespace) }) {
 			u.nobody(key, fmt.Sprintf("%s[%d]", field, n), "namespace", v)
 		}
 	}

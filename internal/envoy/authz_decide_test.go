@@ -241,6 +241,7 @@ const gatewayID = "spiffe://m.example/ns/isthmus-system/sa/gateway"
 var callerIDs = []string{
 	"spiffe://m.example/ns/a/sa/x", "spiffe://m.example/ns/a/sa/y", "spiffe://m.example/ns/b/sa/x", "spiffe://m.example/ns/ab/sa/y",
 	"spiffe://other.example/ns/a/sa/x", gatewayID,
+	"spiffe://m.example/ns/a/b/sa/x", // in no certificate
 }
 
 var peerIDs = []string{"spiffe://p.example/ns/a/sa/x", "spiffe://p.example/ns/b/sa/y", "spiffe://q.example/ns/a/sa/x"}

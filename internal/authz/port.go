@@ -1,4 +1,4 @@
-package compile
+package authz
 
 import (
 	"slices"
@@ -6,10 +6,11 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// atPort is what policies mean for one port of a workload: rules for other ports are gone, and what remains need not ask for
-// the port any more. So a caller is told only of the ports that it may call, and a raw TCP port whose rules name nothing but
-// ports and callers can decide in the handshake.
-func atPort(ps model.Policies, port uint16) model.Policies {
+// OnPort is what policies mean for one port of a workload: rules for other ports are gone, and what remains need not ask
+// for the port any more. So a caller is told only of the ports that it may call, and a raw port whose rules name nothing
+// but ports and callers can decide in the handshake. On a raw port an ALLOW rule with a field of a request in any of its
+// alternatives is gone, too (Istio: such a rule is dropped whole).
+func OnPort(ps model.Policies, port uint16, http bool) model.Policies {
 	out := model.Policies{DefaultAllow: ps.DefaultAllow}
 	for _, p := range ps.Deny {
 		if p = policyAt(p, port); len(p.Rules) > 0 {
@@ -17,9 +18,22 @@ func atPort(ps model.Policies, port uint16) model.Policies {
 		}
 	}
 	for _, p := range ps.Allow {
+		if !http {
+			p = withoutHTTP(p)
+		}
 		out.Allow = append(out.Allow, policyAt(p, port)) // one without rules left still means: deny what no policy allows
 	}
 	return out
+}
+
+// withoutHTTP leaves out the rules that look at a request.
+func withoutHTTP(p *model.Policy) *model.Policy {
+	if !slices.ContainsFunc(p.Rules, model.Rule.NeedsHTTP) {
+		return p
+	}
+	out := *p
+	out.Rules = slices.DeleteFunc(slices.Clone(p.Rules), model.Rule.NeedsHTTP)
+	return &out
 }
 
 // policyAt is the policy itself where it does not speak of ports.
