@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -55,7 +53,7 @@ func PeerID(c tls.ConnectionState) (spiffe.ID, error) {
 	if len(c.VerifiedChains) == 0 {
 		return spiffe.ID{}, errors.New("the client showed no certificate")
 	}
-	return leafID(c.VerifiedChains[0][0])
+	return spiffe.LeafID(c.VerifiedChains[0][0])
 }
 
 // Client says how a client knows its server: by roots and exact identities, never by a host name.
@@ -138,19 +136,7 @@ func verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time, usag
 	if err != nil {
 		return spiffe.ID{}, fmt.Errorf("verify certificate: %w", err)
 	}
-	return leafID(chain[0])
-}
-
-// leafID is the SPIFFE ID of a leaf (SPIFFE X.509-SVID §5.2).
-func leafID(c *x509.Certificate) (spiffe.ID, error) {
-	if c.IsCA || c.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 {
-		return spiffe.ID{}, errors.New("a CA certificate was shown in place of a leaf")
-	}
-	id, err := x509svid.IDFromCert(c)
-	if err == nil && id.Path() == "" {
-		err = errors.New("the certificate names a trust domain, not somebody in it")
-	}
-	return id, err
+	return spiffe.LeafID(chain[0])
 }
 
 func poolOf(roots []byte) (*x509.CertPool, error) {

@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -191,10 +190,7 @@ func (a *Agent) mayRead(leaf *x509.Certificate) bool {
 // mayRead says whether a certificate of this mesh is an administrator's that was not revoked, or of an identity that is
 // allowed.
 func mayRead(leaf *x509.Certificate, td spiffe.TrustDomain, allow, revoked []string) bool {
-	if len(leaf.URIs) != 1 {
-		return false
-	}
-	id, err := spiffeid.FromURI(leaf.URIs[0])
+	id, err := spiffe.LeafID(leaf)
 	if err != nil || !id.MemberOf(td) {
 		return false
 	}

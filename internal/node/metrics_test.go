@@ -36,4 +36,8 @@ func TestWhoMayReadMetrics(t *testing.T) {
 			}
 		}
 	}
+	u := &url.URL{Scheme: "spiffe", Host: "cards.example", Path: "/ns/monitoring/sa/prometheus"}
+	if mayRead(&x509.Certificate{URIs: []*url.URL{u}, SerialNumber: big.NewInt(1), IsCA: true}, td, allow, revoked) {
+		t.Error("a CA's certificate with an allowed name may read")
+	}
 }

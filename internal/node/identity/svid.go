@@ -61,7 +61,7 @@ func NewSVID(key *ecdsa.PrivateKey, chainDER [][]byte, rootsPEM []byte, now time
 	if !key.PublicKey.Equal(chain[0].PublicKey) {
 		return nil, errors.New("the certificate is for another key than was asked for")
 	}
-	id, err := idOf(chain[0])
+	id, err := spiffe.LeafID(chain[0])
 	if err != nil {
 		return nil, err
 	}

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
@@ -19,7 +17,7 @@ func AttestTLS(t Token) *tls.Config {
 		if err != nil {
 			return err
 		}
-		id, err := idOf(chain[0])
+		id, err := spiffe.LeafID(chain[0])
 		if err != nil {
 			return err
 		}
@@ -71,7 +69,7 @@ func clientTLS(verify func([]*x509.Certificate) error) *tls.Config {
 }
 
 func verifyControl(chain []*x509.Certificate, roots *x509.CertPool, td spiffe.TrustDomain) error {
-	id, err := idOf(chain[0])
+	id, err := spiffe.LeafID(chain[0])
 	if err != nil {
 		return err
 	}
@@ -89,16 +87,4 @@ func verifyControl(chain []*x509.Certificate, roots *x509.CertPool, td spiffe.Tr
 		return fmt.Errorf("verify the control plane's certificate: %w", err)
 	}
 	return nil
-}
-
-// idOf is the one SPIFFE ID of a certificate.
-func idOf(c *x509.Certificate) (spiffe.ID, error) {
-	if len(c.URIs) != 1 {
-		return spiffe.ID{}, fmt.Errorf("certificate has %d URI names, an X.509-SVID has exactly one", len(c.URIs))
-	}
-	id, err := spiffeid.FromURI(c.URIs[0])
-	if err != nil {
-		return spiffe.ID{}, fmt.Errorf("certificate name %q: %w", c.URIs[0], err)
-	}
-	return id, nil
 }
