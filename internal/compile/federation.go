@@ -232,7 +232,7 @@ func (l *linker) planImports() {
 	for _, o := range of {
 		from = append(from, o, l.parts[o.Name].services)
 		for _, i := range snapshot.Of[*v1alpha1.FederatedImport](o) {
-			from = append(from, l.in.snapshot.VIPs[importHost(i, l.in.mesh.domain)])
+			from = append(from, l.in.snapshot.VIPs[model.ServiceHost(i.Name, i.Namespace, l.in.mesh.domain)])
 		}
 	}
 	l.now.importPlan = l.before.importPlan.again(from, func() *importPlan {
@@ -272,14 +272,10 @@ func (l *linker) imported() map[model.EndpointSet]*model.Import {
 	return out
 }
 
-func importHost(i *v1alpha1.FederatedImport, domain string) string {
-	return serviceHost(i.Name, i.Namespace, domain)
-}
-
 func (x *importer) add(age age, i *v1alpha1.FederatedImport) {
 	key, id := age.key, model.ServiceID{Namespace: i.Namespace, Name: i.Name}
 	imp := &model.Import{
-		ID: id, Name: i.Namespace + "/" + i.Name, Host: importHost(i, x.in.mesh.domain),
+		ID: id, Name: i.Namespace + "/" + i.Name, Host: model.ServiceHost(i.Name, i.Namespace, x.in.mesh.domain),
 		Port: uint16(i.Spec.Port), Protocol: model.ParseProtocol(cmp.Or(string(i.Spec.Protocol), "HTTP")),
 		Callers: x.callers(key, i), Ref: x.ref(key),
 	}

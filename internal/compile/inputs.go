@@ -16,7 +16,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-const defaultDomain = "cluster.local"
+// ownDomain is how Istio writes the trust domain of the mesh itself.
+const ownDomain = "cluster.local"
 
 // meshInputs is what each namespace is told of the mesh.
 type meshInputs struct {
@@ -126,7 +127,7 @@ func posture(cfg *snapshot.Config) (*meshInputs, []finding.Finding) {
 		return nil, r.findings
 	}
 	in := &meshInputs{
-		trustDomain: td, domain: cmp.Or(m.Spec.Domain, defaultDomain),
+		trustDomain: td, domain: cmp.Or(m.Spec.Domain, model.DefaultDomain),
 		rootNamespace: cmp.Or(m.Spec.RootNamespace, spiffe.SystemNamespace),
 		mode:          mode(string(m.Spec.MTLS), model.Strict), allow: m.Spec.DefaultAction == v1alpha1.DefaultAllow,
 		aliases: m.Spec.TrustDomainAliases,
@@ -138,7 +139,7 @@ func posture(cfg *snapshot.Config) (*meshInputs, []finding.Finding) {
 }
 
 func (m *meshInputs) isOwnDomain(td string) bool {
-	return td == defaultDomain || td == m.trustDomain.Name() || slices.Contains(m.aliases, td)
+	return td == ownDomain || td == m.trustDomain.Name() || slices.Contains(m.aliases, td)
 }
 
 // peerOf is the name of the configured peer with that trust domain.

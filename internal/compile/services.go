@@ -37,10 +37,6 @@ func (u *unit) services() {
 	}
 }
 
-func serviceHost(name, namespace, domain string) string {
-	return fmt.Sprintf("%s.%s.svc.%s", name, namespace, domain)
-}
-
 // meshPorts of a Service, with their places in its list: only TCP crosses the mesh; reading it warned. A DNS alias serves
 // nothing.
 func meshPorts(s *corev1.Service) iter.Seq2[int, corev1.ServicePort] {
@@ -60,7 +56,7 @@ func (u *unit) addService(age age, s *corev1.Service) {
 	}
 	svc := &service{age: age, Service: &model.Service{
 		ID:   model.ServiceID{Namespace: s.Namespace, Name: s.Name},
-		Host: serviceHost(s.Name, s.Namespace, u.mesh.domain),
+		Host: model.ServiceHost(s.Name, s.Namespace, u.mesh.domain),
 		Refs: []model.Ref{u.ref(age.key)},
 	}}
 	u.put(svc, at.vip, append([]string{s.Spec.ClusterIP}, s.Spec.ClusterIPs...))
@@ -197,7 +193,7 @@ func isResolved(se *networking.ServiceEntry) bool {
 func entryHosts(se *networking.ServiceEntry) iter.Seq2[int, string] {
 	return func(yield func(int, string) bool) {
 		for n, host := range se.Spec.Hosts {
-			host = strings.ToLower(strings.TrimSuffix(host, "."))
+			host = model.EntryHost(host)
 			if isResolved(se) && !strings.HasPrefix(host, "*") && !yield(n, host) {
 				return
 			}

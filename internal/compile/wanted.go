@@ -45,7 +45,7 @@ func wantedBy(o objects, domain string) []wanted {
 		for range meshPorts(s) {
 			ports++
 		}
-		out = append(out, wanted{age, r.ref(age.key), serviceHost(s.Name, s.Namespace, domain), 0, ports})
+		out = append(out, wanted{age, r.ref(age.key), model.ServiceHost(s.Name, s.Namespace, domain), 0, ports})
 	}
 	for age, se := range oldestFirst[*networking.ServiceEntry](o) {
 		for n, host := range entryHosts(se) {
@@ -105,7 +105,7 @@ func (g *gathered) settleNamesNow() *settledNames {
 	holders := make(map[string]*wanted, len(all))
 	imports := g.importedHosts()
 	ownership := hostOwnership{g.mesh.domain, elements(g.namespaces), func(ns, name string) bool {
-		return holders[serviceHost(name, ns, g.mesh.domain)] != nil
+		return holders[model.ServiceHost(name, ns, g.mesh.domain)] != nil
 	}}
 	room := room{used: map[string]int{}}
 	for _, w := range all {
@@ -151,7 +151,7 @@ func (g *gathered) importedHosts() map[string]importedHost {
 	for _, o := range g.objects {
 		r := report{origins: o}
 		for age, i := range oldestFirst[*v1alpha1.FederatedImport](o) {
-			hosts[serviceHost(i.Name, i.Namespace, g.mesh.domain)] = importedHost{age, r.ref(age.key)}
+			hosts[model.ServiceHost(i.Name, i.Namespace, g.mesh.domain)] = importedHost{age, r.ref(age.key)}
 		}
 	}
 	return hosts

@@ -2,7 +2,6 @@ package model
 
 import (
 	"net/netip"
-	"strings"
 )
 
 // ServiceID names a service. For a ServiceEntry, Name is the host.
@@ -30,14 +29,4 @@ type Port struct {
 	MTLS       bool     // callers must, or may, use mutual TLS
 	// Workloads are the registered ones that serve it, sorted.
 	Workloads []WorkloadID
-}
-
-// HostNames are the names by which a request may address a service: its host, and for a service of the mesh the shorter
-// forms.
-func HostNames(svc *Service, domain string) []string {
-	short, ok := strings.CutSuffix(svc.Host, ".svc."+domain)
-	if !ok {
-		return []string{svc.Host}
-	}
-	return []string{svc.Host, short, short + ".svc", strings.TrimSuffix(short, "."+svc.ID.Namespace)}
 }

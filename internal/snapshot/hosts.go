@@ -8,26 +8,27 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/vip"
 )
 
 // Hosts that need a virtual address, with the namespace whose they are; one may come twice.
 func (c *Config) Hosts() []vip.Host {
-	domain := "cluster.local"
+	domain := model.DefaultDomain
 	if m := c.Mesh(); m != nil {
 		domain = cmp.Or(m.Spec.Domain, domain)
 	}
 	var out []vip.Host
 	for _, s := range Of[*corev1.Service](c) {
-		out = append(out, vip.Host{Name: s.Name + "." + s.Namespace + ".svc." + domain, Namespace: s.Namespace})
+		out = append(out, vip.Host{Name: model.ServiceHost(s.Name, s.Namespace, domain), Namespace: s.Namespace})
 	}
 	for _, i := range Of[*v1alpha1.FederatedImport](c) {
-		out = append(out, vip.Host{Name: i.Name + "." + i.Namespace + ".svc." + domain, Namespace: i.Namespace})
+		out = append(out, vip.Host{Name: model.ServiceHost(i.Name, i.Namespace, domain), Namespace: i.Namespace})
 	}
 	for _, e := range Of[*networking.ServiceEntry](c) {
 		for _, h := range e.Spec.Hosts {
 			if !strings.HasPrefix(h, "*") {
-				out = append(out, vip.Host{Name: strings.ToLower(strings.TrimSuffix(h, ".")), Namespace: e.Namespace})
+				out = append(out, vip.Host{Name: model.EntryHost(h), Namespace: e.Namespace})
 			}
 		}
 	}

@@ -217,7 +217,7 @@ func importedAs(p *spine.Published, peer string, s snapshot.OfferedService) []st
 	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](p.Snapshot.Config) {
 		for _, f := range i.Spec.From {
 			if f.Peer == peer && cmp.Or(f.Name, i.Name) == s.Name && cmp.Or(f.Namespace, i.Namespace) == s.Namespace {
-				out = append(out, fmt.Sprintf("%s.%s.svc.%s:%d", i.Name, i.Namespace, p.Mesh.Domain, i.Spec.Port))
+				out = append(out, fmt.Sprintf("%s:%d", model.ServiceHost(i.Name, i.Namespace, p.Mesh.Domain), i.Spec.Port))
 			}
 		}
 	}
@@ -331,7 +331,7 @@ func nobodyReady(mesh *model.Mesh, i *model.Import, unready func(model.Remote) s
 
 func importStatus(p *spine.Published, fi *v1alpha1.FederatedImport, unready func(model.Remote) string) adminapi.ImportStatus {
 	out := adminapi.ImportStatus{
-		Name: fi.Namespace + "/" + fi.Name, Host: fi.Name + "." + fi.Namespace + ".svc." + p.Mesh.Domain, Port: uint16(fi.Spec.Port),
+		Name: fi.Namespace + "/" + fi.Name, Host: model.ServiceHost(fi.Name, fi.Namespace, p.Mesh.Domain), Port: uint16(fi.Spec.Port),
 		Protocol: cmp.Or(string(fi.Spec.Protocol), "HTTP"), Callers: []string{}, From: []string{}, State: "ignored: see isthmus status",
 	}
 	at := slices.IndexFunc(p.Mesh.Imports, func(i *model.Import) bool { return i.Name == out.Name })

@@ -218,8 +218,7 @@ func servicePort(mesh *model.Mesh, asked string) (*model.Service, *model.Port, e
 	var names []string
 	for _, s := range mesh.Services {
 		full := s.ID.Namespace + "/" + s.ID.Name
-		short := strings.TrimSuffix(s.Host, ".svc."+mesh.Domain)
-		if name == s.ID.Name || name == full || name == s.Host || name == short {
+		if name == full || slices.Contains(model.HostNames(s, mesh.Domain), name) {
 			found = append(found, s)
 		}
 		names = append(names, full, s.ID.Name)
