@@ -28,7 +28,7 @@ type adsStream = discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesCl
 // attack is what a node of the mesh does to its control plane with one stream after the other, as fast as it can.
 type attack struct {
 	name string
-	deed func(adsStream) error // until the stream ends
+	run  func(adsStream) error // until the stream ends
 }
 
 var attacks = []attack{
@@ -133,14 +133,14 @@ func attackAs(ctx context.Context, args []string) error {
 		return fmt.Errorf("dial %s: %w", args[3], err)
 	}
 	defer conn.Close()
-	go rig.Converse(ctx, conn, genmesh.Workload(proxy))
+	go rig.RunAgentStream(ctx, conn, genmesh.Workload(proxy))
 	sent := 0
 	for ctx.Err() == nil {
 		stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 		if err != nil {
 			continue // it is turned away; it goes on
 		}
-		if attacks[i].deed(counted{stream, &sent}) != nil {
+		if attacks[i].run(counted{stream, &sent}) != nil {
 			for err == nil { // what is left to read, up to why it ended
 				_, err = stream.Recv()
 			}

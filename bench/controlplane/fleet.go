@@ -99,7 +99,7 @@ func (f *fleet) connectOne(ctx context.Context, p *proxy) error {
 			return nil
 		})
 	}
-	serve("sync", func() error { return rig.Converse(ctx, conn, genmesh.Workload(p.index)) })
+	serve("sync", func() error { return rig.RunAgentStream(ctx, conn, genmesh.Workload(p.index)) })
 	serve("ADS", func() error { return runADS(ctx, p.ads, conn) })
 	p.stop = func() {
 		cancel()

@@ -20,8 +20,8 @@ const (
 	warmUp         = 700 * time.Millisecond // an attacker joins and begins
 )
 
-// siege is one attack, or all at once, and what the honest proxies noticed of it.
-type siege struct {
+// attackResult is one attack, or all at once, and what the honest proxies noticed of it.
+type attackResult struct {
 	Attack   string  `json:"attack"`
 	AloneP50 float64 `json:"alone_p50_ms"`
 	AloneP99 float64 `json:"alone_p99_ms"`
@@ -57,15 +57,15 @@ func hostile(ctx context.Context, o options) error {
 	if err := b.coldConnect(ctx); err != nil {
 		return err
 	}
-	sieges := []*siege{}
+	sieges := []*attackResult{}
 	for _, a := range attacks {
-		sieges = append(sieges, &siege{Attack: a.name, by: []attack{a}})
+		sieges = append(sieges, &attackResult{Attack: a.name, by: []attack{a}})
 	}
-	sieges = append(sieges, &siege{Attack: "all at once", by: attacks})
+	sieges = append(sieges, &attackResult{Attack: "all at once", by: attacks})
 	for round := range hostileRounds {
 		progress("round %d of %d", round+1, hostileRounds)
 		for _, s := range sieges {
-			if err := b.besiege(ctx, s, control); err != nil {
+			if err := b.measureAttack(ctx, s, control); err != nil {
 				return fmt.Errorf("%s: %w", s.Attack, err)
 			}
 		}
@@ -73,9 +73,9 @@ func hostile(ctx context.Context, o options) error {
 	return printSieges(sieges)
 }
 
-// besiege has one turn alone and one under attack.
-func (b *bench) besiege(ctx context.Context, s *siege, control *rig.Control) error {
-	alone, err := b.turn(ctx)
+// measureAttack has one turn alone and one under attack.
+func (b *bench) measureAttack(ctx context.Context, s *attackResult, control *rig.Control) error {
+	alone, err := b.timeChanges(ctx)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (b *bench) besiege(ctx context.Context, s *siege, control *rig.Control) err
 		return err
 	}
 	start := time.Now()
-	under, err := b.turn(ctx)
+	under, err := b.timeChanges(ctx)
 	if err != nil {
 		return err
 	}
@@ -103,9 +103,9 @@ func (b *bench) besiege(ctx context.Context, s *siege, control *rig.Control) err
 	return err
 }
 
-// turn changes an endpoint of the service that all may call, again and again, and says how long each change took to
-// each honest proxy.
-func (b *bench) turn(ctx context.Context) ([]time.Duration, error) {
+// timeChanges changes an endpoint of the service that all may call, again and again, and says how long each change took
+// to each honest proxy.
+func (b *bench) timeChanges(ctx context.Context) ([]time.Duration, error) {
 	var seen changes
 	s, all := &b.mesh.Services[0], make([]int, honest)
 	for i := range all {
@@ -126,7 +126,7 @@ func (b *bench) turn(ctx context.Context) ([]time.Duration, error) {
 	return seen.Latencies, b.fleet.failure()
 }
 
-func printSieges(all []*siege) error {
+func printSieges(all []*attackResult) error {
 	fmt.Printf("\nEndpoint changes to %d honest proxies, from the file's write, beside nodes of the mesh that do their worst\n\n", honest)
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t,

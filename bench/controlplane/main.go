@@ -87,7 +87,7 @@ func run(ctx context.Context, o options) (figures, error) {
 	defer stop()
 	f, err := b.run(ctx)
 	if err != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w\nThe control plane's last words:\n%s", err, control.LastWords())
+		err = fmt.Errorf("%w\nThe control plane's last words:\n%s", err, control.LogTail())
 	}
 	return f, err
 }
@@ -129,7 +129,7 @@ func startBench(
 	}
 	b.subject = control
 	if err := b.populate(ctx, control, proxies); err != nil {
-		return nil, nil, nil, fmt.Errorf("%w\nThe control plane's last words:\n%s", err, control.LastWords())
+		return nil, nil, nil, fmt.Errorf("%w\nThe control plane's last words:\n%s", err, control.LogTail())
 	}
 	return b, control, end, nil
 }

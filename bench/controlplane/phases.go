@@ -171,7 +171,7 @@ func (b *bench) incomplete() error {
 // reconnect drops all connections and opens them again; the proxies still have what they had.
 func (b *bench) reconnect(ctx context.Context) error {
 	b.fleet.disconnect()
-	return b.comeBack(ctx, &b.figures.Reconnect)
+	return b.reconnectAll(ctx, &b.figures.Reconnect)
 }
 
 // restart does the same while the control plane is started anew.
@@ -183,11 +183,11 @@ func (b *bench) restart(ctx context.Context) error {
 	if err := b.loaded(ctx, b.mesh.Objects()); err != nil {
 		return err
 	}
-	return b.comeBack(ctx, &b.figures.Restart)
+	return b.reconnectAll(ctx, &b.figures.Restart)
 }
 
-// comeBack connects all proxies and sees what they are sent although they have it.
-func (b *bench) comeBack(ctx context.Context, into *reconnection) error {
+// reconnectAll connects all proxies and sees what they are sent although they have it.
+func (b *bench) reconnectAll(ctx context.Context, into *reconnection) error {
 	before, err := b.subject.Usage()
 	if err != nil {
 		return err

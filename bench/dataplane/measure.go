@@ -88,30 +88,30 @@ func (k *pool) dial(ctx context.Context, r *running, p protocol) (load.Caller, e
 	defer k.mu.Unlock()
 	if list := k.free[p.Name]; len(list) > 0 {
 		k.free[p.Name] = list[1:]
-		return &kept{Caller: list[0], pool: k, name: p.Name}, nil
+		return &pooledConn{Caller: list[0], pool: k, name: p.Name}, nil
 	}
 	c, err := p.call(ctx, r.caller.Dial, r.target(p), r.host(p))
 	if err != nil {
 		return nil, err
 	}
-	return &kept{Caller: c, pool: k, name: p.Name}, nil
+	return &pooledConn{Caller: c, pool: k, name: p.Name}, nil
 }
 
-// kept is a connection that goes back to its pool, unless a call failed on it.
-type kept struct {
+// pooledConn is a connection that goes back to its pool, unless a call failed on it.
+type pooledConn struct {
 	load.Caller
 	pool   *pool
 	name   string
 	failed bool
 }
 
-func (c *kept) Call() error {
+func (c *pooledConn) Call() error {
 	err := c.Caller.Call()
 	c.failed = c.failed || err != nil
 	return err
 }
 
-func (c *kept) Close() error {
+func (c *pooledConn) Close() error {
 	if c.failed {
 		return c.Caller.Close()
 	}

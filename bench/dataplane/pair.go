@@ -29,7 +29,7 @@ type pairValues struct {
 	HandOver                 string // inside one Envoy: by way of "tls" or "plain", else over the network
 }
 
-// MultiplexedFor says whether the two sides speak HTTP/2 to each other, so that one connection carries all calls.
+// MultiplexedFor reports whether the two sides speak HTTP/2 to each other, so that one connection carries all calls.
 func (v pairValues) MultiplexedFor(p protocol) bool {
 	return p.HTTP && v.HTTPAtCaller && (p.H2 || !v.OwnConnections)
 }

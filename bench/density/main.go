@@ -48,11 +48,11 @@ func run(ctx context.Context, o options) error {
 	if o.destinations >= o.workloads {
 		return fmt.Errorf("each of %d workloads cannot call %d others", o.workloads, o.destinations)
 	}
-	empty, err := weigh(ctx, o, 1)
+	empty, err := measureMemory(ctx, o, 1)
 	if err != nil {
 		return err
 	}
-	full, err := weigh(ctx, o, o.workloads)
+	full, err := measureMemory(ctx, o, o.workloads)
 	if err != nil {
 		return err
 	}
@@ -80,8 +80,8 @@ func mark(held bool) string {
 	return "×"
 }
 
-// weigh runs one node with n workloads and reads its Envoy's memory once everything has arrived.
-func weigh(ctx context.Context, o options, n int) (u proc.Usage, err error) {
+// measureMemory runs one node with n workloads and reads its Envoy's memory once everything has arrived.
+func measureMemory(ctx context.Context, o options, n int) (u proc.Usage, err error) {
 	binary, err := filepath.Abs(o.isthmus)
 	if err != nil {
 		return u, err

@@ -47,7 +47,7 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	for i, n := range h.counts {
 		seen += n
 		if n > 0 && seen > want {
-			return min(time.Duration(upper(i)), h.max)
+			return min(time.Duration(upperBound(i)), h.max)
 		}
 	}
 	return h.max
@@ -62,8 +62,8 @@ func bucket(v uint64) int {
 	return shift<<precision + int(v>>shift)
 }
 
-// upper is the largest value in a bucket.
-func upper(i int) uint64 {
+// upperBound is the largest value in a bucket.
+func upperBound(i int) uint64 {
 	if i < 2<<precision {
 		return uint64(i)
 	}

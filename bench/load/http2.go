@@ -104,7 +104,7 @@ func (c *http2Caller) Call() error {
 	}
 	c.answer.status, c.answer.grpcStatus = "", ""
 	for {
-		end, err := c.hear()
+		end, err := c.readFrame()
 		if err != nil {
 			return err
 		}
@@ -139,8 +139,8 @@ func (c *http2Caller) ask() error {
 	return c.out.Flush()
 }
 
-// hear reads one frame; end is true of the last of an answer.
-func (c *http2Caller) hear() (end bool, err error) {
+// readFrame reads one frame; end is true of the last of an answer.
+func (c *http2Caller) readFrame() (end bool, err error) {
 	frame, err := c.framer.ReadFrame()
 	if err != nil {
 		return false, err
@@ -155,7 +155,7 @@ func (c *http2Caller) hear() (end bool, err error) {
 		}
 		return f.StreamEnded(), nil
 	case *http2.DataFrame:
-		return f.StreamEnded(), c.consumed(f.Length)
+		return f.StreamEnded(), c.updateWindow(f.Length)
 	case *http2.SettingsFrame:
 		if f.IsAck() {
 			return false, nil
@@ -177,8 +177,8 @@ func (c *http2Caller) hear() (end bool, err error) {
 	return false, nil
 }
 
-// consumed gives the server new room on the connection; a stream never needs any.
-func (c *http2Caller) consumed(n uint32) error {
+// updateWindow gives the server new room on the connection; a stream never needs any.
+func (c *http2Caller) updateWindow(n uint32) error {
 	c.unread += n
 	if c.unread < window/2 {
 		return nil

@@ -42,8 +42,8 @@ func TestBucketsHoldTheirValues(t *testing.T) {
 	for range 10000 {
 		v := rand.Uint64() >> rand.IntN(63) >> 1
 		i := bucket(v)
-		if v > upper(i) || (i > 0 && v <= upper(i-1)) {
-			t.Fatalf("%d is in bucket %d, which is (%d, %d]", v, i, upper(i-1), upper(i))
+		if v > upperBound(i) || (i > 0 && v <= upperBound(i-1)) {
+			t.Fatalf("%d is in bucket %d, which is (%d, %d]", v, i, upperBound(i-1), upperBound(i))
 		}
 	}
 }

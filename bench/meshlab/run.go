@@ -72,7 +72,7 @@ func (l *Lab) Run(ctx context.Context, m Mesh) (*Running, error) {
 			return nil, fmt.Errorf("start the gateway of %s: %w", m.Name, err)
 		}
 	}
-	return r, Until(ctx, 60*time.Second, r.inStep)
+	return r, Until(ctx, 60*time.Second, r.checkSynced)
 }
 
 func (r *Running) dir(path ...string) string {
@@ -164,8 +164,8 @@ func (r *Running) startAgent(ctx context.Context, verb, name string, settings ma
 	return err
 }
 
-// inStep says which agent's Envoy has not yet all that it was told.
-func (r *Running) inStep(ctx context.Context) error {
+// checkSynced says which agent's Envoy has not yet all that it was told.
+func (r *Running) checkSynced(ctx context.Context) error {
 	st, err := Call[adminapi.Empty, adminapi.StatusResponse](ctx, r, "Status", &adminapi.Empty{})
 	if err != nil {
 		return err

@@ -170,8 +170,8 @@ func (c *Control) end() {
 	}
 }
 
-// LastWords are the last lines of its log.
-func (c *Control) LastWords() string {
+// LogTail are the last lines of its log.
+func (c *Control) LogTail() string {
 	text, err := os.ReadFile(c.log.Name())
 	if err != nil {
 		return err.Error()

@@ -74,8 +74,8 @@ func nodeTLS(resp *agentapi.AttestResponse, key *ecdsa.PrivateKey) (*tls.Config,
 	}.TLS(), nil
 }
 
-// Converse is the agent's own stream: it registers workloads and listens until the stream or ctx ends.
-func Converse(ctx context.Context, conn grpc.ClientConnInterface, workloads ...snapshot.Workload) error {
+// RunAgentStream is the agent's own stream: it registers workloads and listens until the stream or ctx ends.
+func RunAgentStream(ctx context.Context, conn grpc.ClientConnInterface, workloads ...snapshot.Workload) error {
 	stream, err := agentapi.Client{Conn: conn}.Sync(ctx)
 	if err != nil {
 		return err

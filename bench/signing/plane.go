@@ -51,7 +51,7 @@ func startPlane(ctx context.Context, o options, csr []byte) (p *plane, err error
 		return nil, err
 	}
 	if err := p.populate(ctx, o, mesh); err != nil {
-		return nil, fmt.Errorf("%w\nThe control plane's last words:\n%s", err, p.control.LastWords())
+		return nil, fmt.Errorf("%w\nThe control plane's last words:\n%s", err, p.control.LogTail())
 	}
 	return p, nil
 }
@@ -75,7 +75,7 @@ func (p *plane) populate(ctx context.Context, o options, mesh *genmesh.Mesh) err
 			return fmt.Errorf("dial %s: %w", p.control.AgentAddress, err)
 		}
 		p.conns = append(p.conns, conn)
-		go rig.Converse(conversing, conn, p.workloads(node)...) // without it Sign is refused, which says why
+		go rig.RunAgentStream(conversing, conn, p.workloads(node)...) // without it Sign is refused, which says why
 	}
 	for node := range o.nodes { // until its workloads are registered
 		for err := p.ask(ready, node); err != nil; err = p.ask(ready, node) {

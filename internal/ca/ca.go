@@ -100,19 +100,20 @@ func (c Config) complete() (Config, error) {
 	if c.TrustDomain.IsZero() || c.Store == nil || c.Log == nil {
 		return c, errors.New("certificate authority: trust domain, store and log must be set")
 	}
-	c.LeafTTL = orDuration(c.LeafTTL, time.Hour)
-	c.IntermediateTTL = orDuration(c.IntermediateTTL, 7*24*time.Hour)
-	c.Retention = orDuration(c.Retention, 24*time.Hour)
+	c.LeafTTL = durationOr(c.LeafTTL, time.Hour)
+	c.IntermediateTTL = durationOr(c.IntermediateTTL, 7*24*time.Hour)
+	c.Retention = durationOr(c.Retention, 24*time.Hour)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	if c.IntermediateTTL < 4*c.LeafTTL {
-		return c, fmt.Errorf("certificate authority: the intermediate's life %s must be at least 4 times the certificates' life %s: lengthen the one or shorten the other", c.IntermediateTTL, c.LeafTTL)
+		return c,
+			fmt.Errorf("certificate authority: the intermediate's life %s must be at least 4 times the certificates' life %s: lengthen the one or shorten the other", c.IntermediateTTL, c.LeafTTL)
 	}
 	return c, nil
 }
 
-func orDuration(d, otherwise time.Duration) time.Duration {
+func durationOr(d, otherwise time.Duration) time.Duration {
 	if d <= 0 {
 		return otherwise
 	}

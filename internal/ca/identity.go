@@ -28,13 +28,13 @@ type Source struct {
 
 // ownCert never changes.
 type ownCert struct {
-	plain    *tls.Certificate
-	withRoot *tls.Certificate
-	under    *trust
-	from     time.Time
-	renewAt  time.Time
-	rest     time.Time // after a failed renewal: not again before
-	notAfter time.Time
+	plain      *tls.Certificate
+	withRoot   *tls.Certificate
+	under      *trust
+	from       time.Time
+	renewAt    time.Time
+	retryAfter time.Time // after a failed renewal: not again before
+	notAfter   time.Time
 }
 
 // Identity gives the control plane an identity of its own.
@@ -67,14 +67,14 @@ func (s *Source) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certifi
 }
 
 func (s *Source) current(ctx context.Context) (*ownCert, error) {
-	if c := s.cert.Load(); c.fits(s.authority) {
+	if c := s.cert.Load(); c.isUsable(s.authority) {
 		return c, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.cert.Load()
 	now := s.authority.now()
-	if old.fits(s.authority) {
+	if old.isUsable(s.authority) {
 		return old, nil
 	}
 	c, err := s.renew(ctx)
@@ -86,18 +86,18 @@ func (s *Source) current(ctx context.Context) (*ownCert, error) {
 		s.authority.cfg.Log.Error("own certificate not renewed, the old one goes on", "id", s.id.String(), "error", err,
 			"notAfter", old.notAfter)
 		again := *old
-		again.renewAt, again.rest = now.Add(retryAfter), now.Add(retryAfter)
+		again.renewAt, again.retryAfter = now.Add(retryAfter), now.Add(retryAfter)
 		s.cert.Store(&again)
 		return &again, nil
 	}
 	return nil, fmt.Errorf("identity %s: %w", s.id, err)
 }
 
-// fits answers whether c is valid and need not be renewed yet.
-func (c *ownCert) fits(a *Authority) bool {
+// isUsable reports whether c is valid and need not be renewed yet.
+func (c *ownCert) isUsable(a *Authority) bool {
 	now := a.now()
 	return c != nil && !now.Before(c.from) && now.Before(c.renewAt) &&
-		(c.under == a.mat.Load().trust || now.Before(c.rest))
+		(c.under == a.mat.Load().trust || now.Before(c.retryAfter))
 }
 
 func (s *Source) renew(ctx context.Context) (*ownCert, error) {
@@ -118,7 +118,7 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	return &ownCert{
 		plain: &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: parsed},
 		withRoot: &tls.Certificate{
-			Certificate: append(slices.Clone(chain), under.shown()...), PrivateKey: key, Leaf: parsed,
+			Certificate: append(slices.Clone(chain), under.rootsInChain()...), PrivateKey: key, Leaf: parsed,
 		},
 		under:    under,
 		from:     parsed.NotBefore,
@@ -127,9 +127,9 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	}, nil
 }
 
-// shown are the certificates by which somebody finds the way to the root whose fingerprint is all that they know: the
-// signing root; during a rotation the old one too, with its signature on the new one.
-func (t *trust) shown() [][]byte {
+// rootsInChain are the certificates by which somebody finds the way to the root whose fingerprint is all that they
+// know: the signing root; during a rotation the old one too, with its signature on the new one.
+func (t *trust) rootsInChain() [][]byte {
 	if t.cross == nil {
 		return [][]byte{t.roots[0].Raw}
 	}

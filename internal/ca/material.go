@@ -62,8 +62,8 @@ func (m *material) signing(cert *x509.Certificate, key crypto.Signer) *material 
 	return &next
 }
 
-// fits answers whether m may sign now and need not be renewed yet.
-func (m *material) fits(now time.Time) bool {
+// isUsable reports whether m may sign now and need not be renewed yet.
+func (m *material) isUsable(now time.Time) bool {
 	return !now.Before(m.signer.NotBefore) && now.Before(m.signer.NotAfter) &&
 		(m.renewAt.IsZero() || now.Before(m.renewAt))
 }
@@ -86,7 +86,7 @@ func (a *Authority) load(ctx context.Context) (*material, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m != nil && m.fits(a.now()) {
+	if m != nil && m.isUsable(a.now()) {
 		return m, nil
 	}
 	return a.newIntermediate(ctx, root)
@@ -95,18 +95,19 @@ func (a *Authority) load(ctx context.Context) (*material, error) {
 // current is the material to sign with now. It renews the signing certificate when half its life is over, or when the
 // clock was stepped out of it; while the old one is still valid, a failure to renew does not keep it from signing.
 func (a *Authority) current(ctx context.Context) (*material, error) {
-	if m := a.mat.Load(); m.fits(a.now()) {
+	if m := a.mat.Load(); m.isUsable(a.now()) {
 		return m, nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.mat.Load()
-	if m.fits(a.now()) {
+	if m.isUsable(a.now()) {
 		return m, nil
 	}
 	if m.rootKey == nil {
-		return nil, fmt.Errorf("the operator's intermediate certificate is valid from %s to %s only: put a new one in its place and start again",
-			m.signer.NotBefore.Format(time.RFC3339), m.signer.NotAfter.Format(time.RFC3339))
+		return nil,
+			fmt.Errorf("the operator's intermediate certificate is valid from %s to %s only: put a new one in its place and start again",
+				m.signer.NotBefore.Format(time.RFC3339), m.signer.NotAfter.Format(time.RFC3339))
 	}
 	next, err := a.newIntermediate(ctx, m)
 	if err == nil {
@@ -129,8 +130,9 @@ func (a *Authority) newIntermediate(ctx context.Context, m *material) (*material
 	now := a.now()
 	root := m.roots[0]
 	if now.After(root.NotAfter) || now.Before(root.NotBefore) {
-		return nil, fmt.Errorf("the root is valid from %s to %s, the clock says %s: set the clock right, or renew the root",
-			root.NotBefore.Format(time.RFC3339), root.NotAfter.Format(time.RFC3339), now.Format(time.RFC3339))
+		return nil,
+			fmt.Errorf("the root is valid from %s to %s, the clock says %s: set the clock right, or renew the root",
+				root.NotBefore.Format(time.RFC3339), root.NotAfter.Format(time.RFC3339), now.Format(time.RFC3339))
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -196,12 +198,14 @@ func (a *Authority) sealed(name string, cert *x509.Certificate, key crypto.Signe
 func (a *Authority) openBlob(b state.Blob) (*x509.Certificate, crypto.Signer, error) {
 	cert, err := x509.ParseCertificate(b.Cert)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the %s certificate in the state does not parse, restore the state from a backup: %w",
-			b.Name, err)
+		return nil, nil,
+			fmt.Errorf("the %s certificate in the state does not parse, restore the state from a backup: %w",
+				b.Name, err)
 	}
 	der, err := a.key.open(a.blobContext(b.Name), b.Key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("key file %s does not open the %s key in the state: it is not the key file that belongs to this state; restore that one", a.cfg.KeyFile, b.Name)
+		return nil, nil,
+			fmt.Errorf("key file %s does not open the %s key in the state: it is not the key file that belongs to this state; restore that one", a.cfg.KeyFile, b.Name)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
@@ -209,8 +213,9 @@ func (a *Authority) openBlob(b state.Blob) (*x509.Certificate, crypto.Signer, er
 	}
 	key, ok := parsed.(crypto.Signer)
 	if !ok || !samePublic(cert.PublicKey, key.Public()) {
-		return nil, nil, fmt.Errorf("the %s key in the state is not that of its certificate: restore the state from a backup",
-			b.Name)
+		return nil, nil,
+			fmt.Errorf("the %s key in the state is not that of its certificate: restore the state from a backup",
+				b.Name)
 	}
 	return cert, key, nil
 }

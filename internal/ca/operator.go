@@ -34,7 +34,8 @@ type OperatorFiles struct {
 func (a *Authority) operatorRoot(ctx context.Context, stored state.Blob, first bool) (*material, error) {
 	o := a.cfg.Operator
 	if o.RootCert == "" || o.RootKey == "" {
-		return nil, errors.New("an operator's root needs both its certificate and its key, or an intermediate certificate and its key: name the missing file")
+		return nil,
+			errors.New("an operator's root needs both its certificate and its key, or an intermediate certificate and its key: name the missing file")
 	}
 	root, key, err := readPair(o.RootCert, o.RootKey)
 	if err != nil {
@@ -44,7 +45,7 @@ func (a *Authority) operatorRoot(ctx context.Context, stored state.Blob, first b
 		return nil, err
 	}
 	m := newMaterial(key, root)
-	if err := a.tryOut(m, o.RootCert); err != nil {
+	if err := a.selfTest(m, o.RootCert); err != nil {
 		return nil, err
 	}
 	return m, a.pinRoot(ctx, stored, first, root)
@@ -54,11 +55,13 @@ func (a *Authority) operatorRoot(ctx context.Context, stored state.Blob, first b
 func (a *Authority) loadOperatorIntermediate(ctx context.Context) (*material, error) {
 	o := a.cfg.Operator
 	if o.RootCert == "" || o.IntermediateCert == "" || o.IntermediateKey == "" {
-		return nil, errors.New("an operator's intermediate needs root certificate, intermediate certificate and intermediate key: name the missing file")
+		return nil,
+			errors.New("an operator's intermediate needs root certificate, intermediate certificate and intermediate key: name the missing file")
 	}
 	if o.RootKey != "" {
-		return nil, fmt.Errorf("root key %s is not needed beside an intermediate: take it off this machine and do not name it",
-			o.RootKey)
+		return nil,
+			fmt.Errorf("root key %s is not needed beside an intermediate: take it off this machine and do not name it",
+				o.RootKey)
 	}
 	root, err := readCert(o.RootCert)
 	if err != nil {
@@ -75,11 +78,12 @@ func (a *Authority) loadOperatorIntermediate(ctx context.Context) (*material, er
 		return nil, err
 	}
 	if err := cert.CheckSignatureFrom(root); err != nil {
-		return nil, fmt.Errorf("intermediate certificate %s was not signed by root %s: name the root that signed it: %w",
-			o.IntermediateCert, o.RootCert, err)
+		return nil,
+			fmt.Errorf("intermediate certificate %s was not signed by root %s: name the root that signed it: %w",
+				o.IntermediateCert, o.RootCert, err)
 	}
 	m := newMaterial(nil, root).signing(cert, key)
-	if err := a.tryOut(m, o.IntermediateCert); err != nil {
+	if err := a.selfTest(m, o.IntermediateCert); err != nil {
 		return nil, err
 	}
 	stored, err := a.cfg.Store.Blob(ctx, rootBlob)
@@ -163,9 +167,9 @@ func checkCAKey(pub crypto.PublicKey) error {
 	}
 }
 
-// tryOut signs a certificate that nobody keeps and verifies it, to find whatever else in the operator's CA would make
+// selfTest signs a certificate that nobody keeps and verifies it, to find whatever else in the operator's CA would make
 // every certificate of the mesh useless.
-func (a *Authority) tryOut(m *material, file string) error {
+func (a *Authority) selfTest(m *material, file string) error {
 	now := a.now()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -215,8 +219,9 @@ func readCert(file string) (*x509.Certificate, error) {
 	}
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, fmt.Errorf("file %s does not begin with a PEM block CERTIFICATE: name the certificate's file, in PEM form",
-			file)
+		return nil,
+			fmt.Errorf("file %s does not begin with a PEM block CERTIFICATE: name the certificate's file, in PEM form",
+				file)
 	}
 	if more, _ := pem.Decode(rest); more != nil {
 		return nil, fmt.Errorf("file %s holds more than one PEM block: leave in it the one certificate that is meant",
@@ -250,7 +255,8 @@ func readKey(file string) (crypto.Signer, error) {
 // parseKey is nil without an error for a block that is no key, such as "EC PARAMETERS".
 func parseKey(block *pem.Block) (crypto.Signer, error) {
 	if strings.Contains(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != "" {
-		return nil, errors.New("it is encrypted, and nobody would be there to type its password: write it unencrypted with `openssl pkey`, mode 0600")
+		return nil,
+			errors.New("it is encrypted, and nobody would be there to type its password: write it unencrypted with `openssl pkey`, mode 0600")
 	}
 	if !strings.HasSuffix(block.Type, "PRIVATE KEY") {
 		return nil, nil

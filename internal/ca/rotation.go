@@ -52,8 +52,8 @@ type Rotation struct {
 	Passed []string
 }
 
-// UnderWay says whether there are two roots.
-func (r Rotation) UnderWay() bool {
+// InProgress reports whether there are two roots.
+func (r Rotation) InProgress() bool {
 	return r.Step == Prepared || r.Step == Distributed || r.Step == Activated || r.Step == Drained
 }
 
@@ -67,7 +67,7 @@ func (a *Authority) Rotation() Rotation {
 // RootCertificates are the roots that the mesh trusts, the signing one first.
 func (a *Authority) RootCertificates() []*x509.Certificate { return slices.Clone(a.mat.Load().roots) }
 
-// OperatorsRoot says whether the root is an operator's.
+// OperatorsRoot reports whether the root is an operator's.
 func (a *Authority) OperatorsRoot() bool { return a.cfg.Operator != OperatorFiles{} }
 
 // BeginRotation makes a new root and has it trusted beside the old one.
@@ -77,9 +77,10 @@ func (a *Authority) BeginRotation(ctx context.Context) (Rotation, error) {
 	m := a.mat.Load()
 	switch {
 	case a.OperatorsRoot():
-		return Rotation{}, fmt.Errorf("%w: keep the root and renew the intermediate under it (ca.intermediateCert, ca.intermediateKey); "+
-			"another root needs a new state file, and every node and peer joins again", ErrOperatorRoot)
-	case m.rotation.UnderWay():
+		return Rotation{},
+			fmt.Errorf("%w: keep the root and renew the intermediate under it (ca.intermediateCert, ca.intermediateKey); "+
+				"another root needs a new state file, and every node and peer joins again", ErrOperatorRoot)
+	case m.rotation.InProgress():
 		return m.rotation, ErrRotating
 	}
 	cert, key, err := makeRoot(a.cfg, a.now())
@@ -138,10 +139,11 @@ func (a *Authority) CancelRotation(ctx context.Context) (Rotation, error) {
 	defer a.mu.Unlock()
 	r := a.mat.Load().rotation
 	switch {
-	case !r.UnderWay():
+	case !r.InProgress():
 		return r, ErrNotRotating
 	case r.Step != Prepared && r.Step != Distributed:
-		return r, fmt.Errorf("the new root signs already: let the rotation end, and rotate again if the new root is no good: %w", ErrRotating)
+		return r,
+			fmt.Errorf("the new root signs already: let the rotation end, and rotate again if the new root is no good: %w", ErrRotating)
 	}
 	r.Step, r.Since = Cancelled, a.now()
 	return r, a.step(ctx, r, nil, []string{nextRootBlob})
@@ -221,20 +223,21 @@ func (a *Authority) rotating(ctx context.Context, m *material) (*material, error
 	out := m
 	switch r.Step {
 	case Prepared, Distributed:
-		out, err = a.beside(ctx, m, nextRootBlob)
+		out, err = a.loadNamed(ctx, m, nextRootBlob)
 	case Activated, Drained:
-		if out, err = a.beside(ctx, m, oldRootBlob); err == nil {
+		if out, err = a.loadNamed(ctx, m, oldRootBlob); err == nil {
 			out.cross, err = a.blobCert(ctx, crossBlob)
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the rotation of the root stands at %s, and what belongs to it cannot be read; restore the state from a backup: %w", r.Step, err)
+		return nil,
+			fmt.Errorf("the rotation of the root stands at %s, and what belongs to it cannot be read; restore the state from a backup: %w", r.Step, err)
 	}
 	out.rotation = r
 	return out, nil
 }
 
-func (a *Authority) beside(ctx context.Context, m *material, name string) (*material, error) {
+func (a *Authority) loadNamed(ctx context.Context, m *material, name string) (*material, error) {
 	cert, err := a.blobCert(ctx, name)
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ func roots(t *testing.T, a *ca.Authority) []string {
 	return out
 }
 
-// trusted says whether a chain leads to one of the roots that an authority names.
+// trusted reports whether a chain leads to one of the roots that an authority names.
 func trusted(a *ca.Authority, now time.Time, chain []*x509.Certificate) bool {
 	pool, between := x509.NewCertPool(), x509.NewCertPool()
 	pool.AppendCertsFromPEM(a.Roots())
@@ -76,7 +76,7 @@ func TestRotationStepByStep(t *testing.T) {
 	a := b.start(t)
 	before := sign(t, a, pay, 24*time.Hour)
 	first := a.RootFingerprint()
-	if r := a.Rotation(); r.UnderWay() || r.Step != "" {
+	if r := a.Rotation(); r.InProgress() || r.Step != "" {
 		t.Fatalf("a new mesh rotates: %+v", r)
 	}
 	b.set(noon.Add(time.Minute))

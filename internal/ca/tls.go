@@ -40,7 +40,7 @@ func (a *Authority) ServerTLS(s *Source, nextProtos ...string) *tls.Config {
 	return outer
 }
 
-// Trusts says whether a verified chain of a connection leads to a root that the mesh trusts now.
+// Trusts reports whether a verified chain of a connection leads to a root that the mesh trusts now.
 func (a *Authority) Trusts(chains [][]*x509.Certificate) bool {
 	roots := a.mat.Load().roots
 	return slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool {

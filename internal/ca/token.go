@@ -93,7 +93,7 @@ type tokenText struct {
 
 // CreateToken makes a join token for one node and one use. The state keeps only a hash of its secret.
 func (a *Authority) CreateToken(ctx context.Context, spec TokenSpec) (IssuedToken, error) {
-	spec.TTL = orDuration(spec.TTL, tokenDefaultTTL)
+	spec.TTL = durationOr(spec.TTL, tokenDefaultTTL)
 	if spec.Role == snapshot.RoleNode && len(spec.Grant.Addresses) == 0 {
 		spec.Grant.Addresses = grant.Private()
 	}
@@ -159,7 +159,8 @@ func ParseToken(token string) (Token, error) {
 	token = strings.TrimSpace(token)
 	body, ok := strings.CutPrefix(token, tokenPrefix)
 	if !ok || len(token) > tokenMaxLength {
-		return Token{}, fmt.Errorf("%w: it must begin with %q and have at most %d characters: copy it whole, as `isthmus token create` printed it", ErrTokenMalformed, tokenPrefix, tokenMaxLength)
+		return Token{},
+			fmt.Errorf("%w: it must begin with %q and have at most %d characters: copy it whole, as `isthmus token create` printed it", ErrTokenMalformed, tokenPrefix, tokenMaxLength)
 	}
 	damaged := fmt.Errorf("%w: it was cut off or changed: copy it whole, as `isthmus token create` printed it",
 		ErrTokenMalformed)

@@ -32,13 +32,13 @@ policies let in; "*" at the end stands for all that begin so.`,
 				if err != nil {
 					return err
 				}
-				if resp.Edges, err = among(resp.Edges, *inv, from, to); err != nil {
+				if resp.Edges, err = filterEdges(resp.Edges, *inv, from, to); err != nil {
 					return err
 				}
 			}
 			return a.print(resp, func(when) string {
 				if len(resp.Edges) == 0 && from+to != "" {
-					return nobody(from, to)
+					return noEdgesText(from, to)
 				}
 				return accessText(resp.Edges)
 			})
@@ -52,8 +52,8 @@ policies let in; "*" at the end stands for all that begin so.`,
 	return a.client(cmd)
 }
 
-// among are the edges of one caller, to one destination, or both. A name that nothing has is an error.
-func among(
+// filterEdges are the edges of one caller, to one destination, or both. A name that nothing has is an error.
+func filterEdges(
 	edges []adminapi.AccessEdge, inv adminapi.InventoryResponse, from, to string,
 ) ([]adminapi.AccessEdge, error) {
 	if from != "" {
@@ -98,7 +98,7 @@ func servesPort(services []adminapi.ServiceInfo, host, port string) error {
 		cmp.Or(strings.Join(ports, ", "), "none"))
 }
 
-func nobody(from, to string) string {
+func noEdgesText(from, to string) string {
 	switch {
 	case to == "":
 		return from + " may call nothing.\n  Next: isthmus describe " + from + "\n"

@@ -124,7 +124,7 @@ func caText(s adminapi.CAStatusResponse, w when) string {
 	for _, r := range s.Roots {
 		fingerprint := r.SHA256
 		if !w.wide {
-			fingerprint = abbreviated(fingerprint)
+			fingerprint = shortFingerprint(fingerprint)
 		}
 		signs := "no"
 		if r.Signs {
@@ -146,8 +146,8 @@ func rotationText(r adminapi.CARotation, w when) string {
 	rows := [][2]string{
 		{"rotation", fmt.Sprintf("%s since %s: %s", r.Step, w.past(r.Since), steps[r.Step])},
 		{"began", w.past(r.Began)},
-		{"old root", spoken(r.OldSHA256)},
-		{"new root", spoken(r.NewSHA256)},
+		{"old root", groupFingerprint(r.OldSHA256)},
+		{"new root", groupFingerprint(r.NewSHA256)},
 	}
 	for _, p := range r.Passed {
 		rows = append(rows, [2]string{"left behind", p})

@@ -61,7 +61,7 @@ func certsText(certs []adminapi.NodeCert, w when) string {
 	for _, c := range certs {
 		fingerprint := c.Fingerprint
 		if !w.wide {
-			fingerprint = abbreviated(fingerprint)
+			fingerprint = shortFingerprint(fingerprint)
 		}
 		t.row(c.Node, c.SPIFFEID, w.future(c.NotAfter), c.Serial, fingerprint)
 	}

@@ -83,7 +83,7 @@ func TestWaitingIsSaid(t *testing.T) {
 			3 * time.Second: "Waiting for the control plane at 192.0.2.1:15012, until --timeout 30s …\n",
 		} {
 			out.Reset()
-			done := a.sayWaiting(silence)
+			done := a.printWaiting(silence)
 			time.Sleep(waited)
 			done()
 			same(t, out.String(), want)

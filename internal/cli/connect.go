@@ -50,8 +50,8 @@ func (d *dialer) flags(f *pflag.FlagSet, environment string) {
 	f.DurationVar(&d.timeout, "timeout", 30*time.Second, "give up after this long")
 }
 
-// given repeats the connection flags of this command line for the next one.
-func given(f *pflag.FlagSet) string {
+// connectionFlags repeats the connection flags of this command line for the next one.
+func connectionFlags(f *pflag.FlagSet) string {
 	var s string
 	for _, name := range []string{"socket", "control", "credentials"} {
 		if f.Changed(name) {
@@ -65,7 +65,7 @@ func given(f *pflag.FlagSet) string {
 func ask[Req, Resp any](ctx context.Context, a *app, method string, req *Req) (*Resp, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.dial.timeout)
 	defer cancel()
-	defer a.sayWaiting(silence)()
+	defer a.printWaiting(silence)()
 	conn, err := a.dial.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -81,8 +81,8 @@ func ask[Req, Resp any](ctx context.Context, a *app, method string, req *Req) (*
 // silence is how long a person looks at an empty screen before it is said for whom the command waits.
 const silence = 2 * time.Second
 
-// sayWaiting says for whom a command waits, if it still does after a while. What it returns ends that.
-func (a *app) sayWaiting(after time.Duration) func() {
+// printWaiting says for whom a command waits, if it still does after a while. What it returns ends that.
+func (a *app) printWaiting(after time.Duration) func() {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -197,7 +197,8 @@ func parseCredentials(raw []byte) (*x509svid.SVID, []*x509.Certificate, error) {
 		}
 	}
 	if key == nil || chain == nil || roots == nil {
-		return nil, nil, errors.New("not an administrator's credentials: a private key, a certificate and a root are expected")
+		return nil, nil,
+			errors.New("not an administrator's credentials: a private key, a certificate and a root are expected")
 	}
 	svid, err := x509svid.ParseRaw(chain, key)
 	if err != nil {

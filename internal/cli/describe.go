@@ -72,7 +72,7 @@ func describe(
 	if d.Workload == nil || !strings.Contains(name, "/") {
 		host, err := findHost(inv.Services, name)
 		if err != nil && d.Workload == nil {
-			return d, cmp.Or(nearer(inv, name), err)
+			return d, cmp.Or(suggestWorkload(inv, name), err)
 		}
 		if err == nil {
 			i := slices.IndexFunc(inv.Services, func(s adminapi.ServiceInfo) bool { return s.Host == host })
@@ -110,8 +110,8 @@ func describe(
 	return d, nil
 }
 
-// nearer is the error for a name that looks like a workload's and is none; nil for one that does not.
-func nearer(inv adminapi.InventoryResponse, name string) error {
+// suggestWorkload is the error for a name that looks like a workload's and is none; nil for one that does not.
+func suggestWorkload(inv adminapi.InventoryResponse, name string) error {
 	if !strings.Contains(name, "/") {
 		return nil
 	}
@@ -140,7 +140,7 @@ func descriptionText(d description) string {
 	}
 	b.WriteString("\nMay call it:\n")
 	if len(d.Callers) == 0 {
-		b.WriteString("  nobody" + whyNobody(d) + "\n")
+		b.WriteString("  nobody" + firstObstacle(d) + "\n")
 	}
 	for _, e := range d.Callers {
 		fmt.Fprintf(&b, "  %s → %s\n", clean(e.From, oneLine), clean(e.To, oneLine))
@@ -167,8 +167,8 @@ func descriptionText(d description) string {
 	return b.String()
 }
 
-// whyNobody is what is missing first where nobody may call.
-func whyNobody(d description) string {
+// firstObstacle is what is missing first where nobody may call.
+func firstObstacle(d description) string {
 	switch {
 	case d.Service == nil && len(d.Workload.Ports) == 0:
 		return ": no Service selects it"

@@ -45,25 +45,25 @@ func (a *app) drafted(cmd *cobra.Command, resp *adminapi.DraftResponse, command,
 func draftText(r adminapi.DraftResponse) string {
 	var b strings.Builder
 	for _, n := range r.Notes {
-		b.WriteString(wrapped(n, 80) + "\n")
+		b.WriteString(wrap(n, 80) + "\n")
 	}
 	for _, o := range r.Objects {
 		name := fmt.Sprintf("%s %s/%s", o.Kind, o.Namespace, o.Name)
 		switch {
 		case o.Same:
-			b.WriteString(wrapped(fmt.Sprintf("%s is in force as it is (%s).", name, o.Stands), 80) + "\n")
+			b.WriteString(wrap(fmt.Sprintf("%s is in force as it is (%s).", name, o.Stands), 80) + "\n")
 		case o.Stands != "":
-			b.WriteString(wrapped(fmt.Sprintf("%s stands in %s and says something else: this is to take its place.",
+			b.WriteString(wrap(fmt.Sprintf("%s stands in %s and says something else: this is to take its place.",
 				name, o.Stands), 80) + "\n")
 		}
 	}
-	if fs := worthAWord(r.Findings); len(fs) > 0 {
+	if fs := reportable(r.Findings); len(fs) > 0 {
 		b.WriteString("It would have findings:\n" + findingsText(fs))
 	}
 	return b.String()
 }
 
-func worthAWord(all []finding.Finding) (out []finding.Finding) {
+func reportable(all []finding.Finding) (out []finding.Finding) {
 	for _, f := range all {
 		if f.Severity != finding.Info {
 			out = append(out, f)
@@ -72,8 +72,8 @@ func worthAWord(all []finding.Finding) (out []finding.Finding) {
 	return out
 }
 
-// wrapped breaks a text at spaces, so that no line is longer than columns where it can be helped.
-func wrapped(text string, columns int) string {
+// wrap breaks a text at spaces, so that no line is longer than columns where it can be helped.
+func wrap(text string, columns int) string {
 	var b strings.Builder
 	at := 0
 	for n, word := range strings.Fields(text) {

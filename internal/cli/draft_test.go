@@ -153,7 +153,7 @@ func TestPeerSet(t *testing.T) {
 }
 
 func TestWrapped(t *testing.T) {
-	same(t, wrapped("one two  three four", 9), "one two\nthree\nfour")
-	same(t, wrapped("averylongword and", 5), "averylongword\nand")
-	same(t, wrapped("", 5), "")
+	same(t, wrap("one two  three four", 9), "one two\nthree\nfour")
+	same(t, wrap("averylongword and", 5), "averylongword\nand")
+	same(t, wrap("", 5), "")
 }

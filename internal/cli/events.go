@@ -25,7 +25,7 @@ kept for 30 days after the last; however many there are, they take no place from
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
-			if req.Since, err = moment(since, a.Now()); err != nil {
+			if req.Since, err = parseTime(since, a.Now()); err != nil {
 				return usage(cmd, "--since: %s", err)
 			}
 			if req.Limit < 1 || req.Limit > maxEvents {
@@ -51,8 +51,8 @@ kept for 30 days after the last; however many there are, they take no place from
 	return a.client(cmd)
 }
 
-// moment is a time, or one so long ago.
-func moment(s string, now time.Time) (time.Time, error) {
+// parseTime is a time, or one so long ago.
+func parseTime(s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}

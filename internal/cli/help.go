@@ -24,7 +24,7 @@ func fold(text string) string {
 		if n > 0 {
 			out.WriteString("\n\n")
 		}
-		out.WriteString(wrapped(paragraph, helpWidth))
+		out.WriteString(wrap(paragraph, helpWidth))
 	}
 	return out.String()
 }

@@ -28,7 +28,7 @@ type logFilter struct {
 	since          time.Time
 }
 
-func (f logFilter) takes(e accesslog.Entry) bool {
+func (f logFilter) matches(e accesslog.Entry) bool {
 	return (f.workload == "" || e.Tags["workload"] == f.workload || e.Caller == f.workload) &&
 		(f.peer == "" || e.Peer == f.peer) && (!f.refused || e.Verdict != "allowed") && !e.Time.Before(f.since)
 }
@@ -128,7 +128,7 @@ func (a *app) readLogs(r *accesslog.Reader, filter logFilter) ([]accesslog.Entry
 	if err != nil {
 		return nil, badInput("run it as root, on the host of the agent", "%s", err)
 	}
-	return slices.DeleteFunc(entries, func(e accesslog.Entry) bool { return !filter.takes(e) }), nil
+	return slices.DeleteFunc(entries, func(e accesslog.Entry) bool { return !filter.matches(e) }), nil
 }
 
 // printEntry writes one entry: a line for people, an object a line (JSON) or a document for programs.

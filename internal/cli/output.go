@@ -284,8 +284,8 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// spoken groups a fingerprint so that two people can read it to each other.
-func spoken(hex string) string {
+// groupFingerprint groups a fingerprint so that two people can read it to each other.
+func groupFingerprint(hex string) string {
 	var b strings.Builder
 	for i, r := range hex {
 		if i > 0 && i%4 == 0 {

@@ -64,7 +64,7 @@ func inviteText(peer, out string, r adminapi.PeerInviteResponse, w when) string 
 	return fmt.Sprintf("Invitation for %q, good once, ends %s.\n\n%s\n", peer, w.future(r.Expires), facts(
 		[2]string{"this mesh", r.TrustDomain},
 		[2]string{"gateways", strings.Join(r.Addresses, " ")},
-		[2]string{"fingerprint", spoken(r.Fingerprint)},
+		[2]string{"fingerprint", groupFingerprint(r.Fingerprint)},
 	)) + fmt.Sprintf(`Hand %s to the administrator of %q
 over a channel that you trust. There: isthmus peer accept --token-file FILE
 Afterwards compare both fingerprints with them, aloud: isthmus peer status %s
@@ -117,8 +117,8 @@ the command line, where every user of the machine could read it.`,
 func acceptText(r adminapi.PeerAcceptResponse) string {
 	return fmt.Sprintf("Peering with %s made. Here it is called %q; there this mesh is called %q.\n\n%s\n",
 		clean(r.TrustDomain, oneLine), clean(r.Peer, oneLine), clean(r.KnownAs, oneLine), facts(
-			[2]string{"this mesh", spoken(r.OwnFingerprint)},
-			[2]string{"the peer", spoken(r.PeersFingerprint)},
+			[2]string{"this mesh", groupFingerprint(r.OwnFingerprint)},
+			[2]string{"the peer", groupFingerprint(r.PeersFingerprint)},
 		)) + fmt.Sprintf(`Compare both with the peer's administrator, aloud: they see the same two (isthmus peer status).
 If they differ: isthmus peer revoke %[1]s
 Nothing crosses yet: it takes a FederatedExport there and a FederatedImport here.
@@ -127,24 +127,25 @@ Nothing crosses yet: it takes a FederatedExport there and a FederatedImport here
 }
 
 func (a *app) peerSuspendCmd() *cobra.Command {
-	return a.peerDeed("suspend NAME", "Refuse every call to and from a peer, until resumed", "PeerSuspend",
+	return a.peerActionCmd("suspend NAME", "Refuse every call to and from a peer, until resumed", "PeerSuspend",
 		"Suspending %q cuts every connection with it, live ones within seconds.",
 		"Suspended %q: every call to and from it is refused, and its live connections are being cut. Roots are still exchanged.\n  Next: isthmus peer resume %[1]s\n")
 }
 
 func (a *app) peerResumeCmd() *cobra.Command {
-	return a.peerDeed("resume NAME", "Let a suspended peer in again", "PeerResume", "",
+	return a.peerActionCmd("resume NAME", "Let a suspended peer in again", "PeerResume", "",
 		"Resumed %q.\n  Next: isthmus peer status %[1]s\n")
 }
 
 func (a *app) peerRevokeCmd() *cobra.Command {
-	return a.peerDeed("revoke NAME", "End a peering: its trust is forgotten, live connections are cut", "PeerRevoke",
+	return a.peerActionCmd("revoke NAME", "End a peering: its trust is forgotten, live connections are cut",
+		"PeerRevoke",
 		"Revoking %q cuts every connection with it and forgets its trust; a new peering needs both administrators.",
 		"Revoked %q: its trust is forgotten and its live connections are being cut.\n  Next: isthmus peer list; a new peering begins with isthmus peer invite\n")
 }
 
-// peerDeed is a command that does one thing to one peer; a warning makes it ask first.
-func (a *app) peerDeed(use, short, method, warning, done string) *cobra.Command {
+// peerActionCmd is a command that does one thing to one peer; a warning makes it ask first.
+func (a *app) peerActionCmd(use, short, method, warning, done string) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:     use,
@@ -191,7 +192,7 @@ administrators exchange the files, compare fingerprints aloud and put the other'
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Err, "This mesh's fingerprint, to compare aloud: %s\n", spoken(resp.Fingerprint))
+			fmt.Fprintf(a.Err, "This mesh's fingerprint, to compare aloud: %s\n", groupFingerprint(resp.Fingerprint))
 			return a.print(resp, func(when) string { return resp.YAML })
 		},
 	}

@@ -115,13 +115,13 @@ func onePeer(p adminapi.PeerStatus, w when) string {
 		{"knows this mesh as", p.KnownAs},
 		{"from", p.Source},
 	}
-	lines = append(lines, [2]string{"this mesh", spoken(p.OwnFingerprint)},
-		[2]string{"the peer", spoken(p.PeersFingerprint)})
+	lines = append(lines, [2]string{"this mesh", groupFingerprint(p.OwnFingerprint)},
+		[2]string{"the peer", groupFingerprint(p.PeersFingerprint)})
 	for _, f := range p.OwnRoots {
-		lines = append(lines, [2]string{"this mesh's root", spoken(f)})
+		lines = append(lines, [2]string{"this mesh's root", groupFingerprint(f)})
 	}
 	for _, f := range p.Roots {
-		lines = append(lines, [2]string{"the peer's root", spoken(f)})
+		lines = append(lines, [2]string{"the peer's root", groupFingerprint(f)})
 	}
 	lines = append(lines,
 		[2]string{"root ends", w.future(p.RootNotAfter)},

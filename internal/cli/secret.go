@@ -57,7 +57,7 @@ func readSecret(in io.Reader, path string) (string, error) {
 	return token, nil
 }
 
-// confirm lets a person stop a deed that cuts traffic: by --yes, or by typing the name.
+// confirm lets a person stop a command that cuts traffic: by --yes, or by typing the name.
 func (a *app) confirm(cmd *cobra.Command, yes bool, name, effect string) error {
 	return a.confirmTyped(cmd, yes, " "+name, name, effect)
 }
@@ -70,7 +70,7 @@ func (a *app) confirmTyped(cmd *cobra.Command, yes bool, args, name, effect stri
 	if !a.Terminal {
 		return &Error{
 			Code: exitUsage, Text: effect + " Nobody is there to confirm it.",
-			Next: cmd.CommandPath() + args + given(cmd.Flags()) + " --yes",
+			Next: cmd.CommandPath() + args + connectionFlags(cmd.Flags()) + " --yes",
 		}
 	}
 	fmt.Fprintf(a.Err, "%s\nType %q to go on: ", effect, name)

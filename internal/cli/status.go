@@ -45,7 +45,7 @@ func statusText(s adminapi.StatusResponse, w when) string {
 		[2]string{"control plane", fmt.Sprintf("isthmus %s, started %s", s.Version, w.past(s.Started))},
 		[2]string{"configuration", fmt.Sprintf("%s in %s; %s", plural(s.Objects, "object"),
 			plural(s.ConfigFiles, "file"), findingCount(s.Findings))},
-		[2]string{"root", fmt.Sprintf("%s, ends %s", abbreviated(s.RootSHA256), w.future(s.RootNotAfter))},
+		[2]string{"root", fmt.Sprintf("%s, ends %s", shortFingerprint(s.RootSHA256), w.future(s.RootNotAfter))},
 	))
 	b.WriteString("\n")
 	if len(s.Proxies) == 0 {
@@ -227,8 +227,8 @@ func findingsText(fs []finding.Finding) string {
 	return b.String()
 }
 
-// abbreviated is the beginning of a fingerprint, enough to tell two apart at a glance.
-func abbreviated(hex string) string {
+// shortFingerprint is the beginning of a fingerprint, enough to tell two apart at a glance.
+func shortFingerprint(hex string) string {
 	if len(hex) <= 16 {
 		return hex
 	}

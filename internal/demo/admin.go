@@ -91,7 +91,7 @@ func until(ctx context.Context, limit, pause time.Duration, try func(context.Con
 		if err == nil {
 			return nil
 		}
-		if errors.As(err, new(hopelessError)) {
+		if errors.As(err, new(permanentError)) {
 			return err
 		}
 		if last == nil || !errors.Is(err, context.DeadlineExceeded) {
@@ -105,7 +105,7 @@ func until(ctx context.Context, limit, pause time.Duration, try func(context.Con
 	}
 }
 
-// hopelessError is a complaint that no waiting will mend.
-type hopelessError struct{ error }
+// permanentError is a complaint that no waiting will mend.
+type permanentError struct{ error }
 
-func (e hopelessError) Unwrap() error { return e.error }
+func (e permanentError) Unwrap() error { return e.error }

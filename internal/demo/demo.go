@@ -67,7 +67,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	if err := w.up(ctx, say); err != nil {
-		return w.whyNot(err)
+		return w.withLogs(err)
 	}
 	say.step("both meshes are up")
 	switch {
@@ -76,13 +76,13 @@ func Run(ctx context.Context, o Options) (err error) {
 			return err
 		}
 	case o.Soak > 0:
-		if err := w.meet(ctx, say); err != nil {
-			return w.whyNot(err)
+		if err := w.connectMeshes(ctx, say); err != nil {
+			return w.withLogs(err)
 		}
 		return w.soak(ctx, say, o.Soak)
 	case !o.Separate:
-		if err := w.meet(ctx, say); err != nil {
-			return w.whyNot(err)
+		if err := w.connectMeshes(ctx, say); err != nil {
+			return w.withLogs(err)
 		}
 	}
 	say.text(closingText(o))
@@ -114,7 +114,8 @@ func (o Options) complete() (Options, error) {
 		o.Samples = filepath.Join(filepath.Dir(o.Isthmus), "isthmus-samples")
 	}
 	if _, err := exec.LookPath(o.Samples); err != nil {
-		return o, fmt.Errorf("the demo's programs are not at %s: run `make build`, which makes both binaries, or name the file with --samples", o.Samples)
+		return o,
+			fmt.Errorf("the demo's programs are not at %s: run `make build`, which makes both binaries, or name the file with --samples", o.Samples)
 	}
 	err := o.findEnvoy()
 	return o, err

@@ -54,7 +54,7 @@ var disturbances = []disturbance{
 	},
 	{"policies change 50 times", calm, churnPolicies},
 	{"the wire to cards dark", loss, func(ctx context.Context, w *world) error {
-		return w.lose(ctx, func() error { return w.dark(ctx, 4*time.Second) })
+		return w.lose(ctx, func() error { return w.blackhole(ctx, 4*time.Second) })
 	}},
 	{
 		"control plane of retail killed", calm,
@@ -147,8 +147,8 @@ func (w *world) restart(ctx context.Context, m mesh, name string, after time.Dur
 	return w.startProgram(m, wl)
 }
 
-// dark has nothing arrive at cards' gateway from the other mesh, nor the other way, and says so to nobody.
-func (w *world) dark(ctx context.Context, length time.Duration) error {
+// blackhole has nothing arrive at cards' gateway from the other mesh, nor the other way, and says so to nobody.
+func (w *world) blackhole(ctx context.Context, length time.Duration) error {
 	device := "v-" + w.cards().name
 	if err := lab.Cut(w.plan.link(), device, true); err != nil {
 		return err

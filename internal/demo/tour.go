@@ -76,13 +76,14 @@ func (w *world) tour(ctx context.Context, say printer, steps []step) error {
 	}
 	say.text(fmt.Sprintf("\n%d of %d held in %.1f s.\n\n", held, len(steps), time.Since(start).Seconds()))
 	if held < len(steps) {
-		return w.whyNot(fmt.Errorf("the tour: %d of %d steps did not hold", len(steps)-held, len(steps)))
+		return w.withLogs(fmt.Errorf("the tour: %d of %d steps did not hold", len(steps)-held, len(steps)))
 	}
 	return nil
 }
 
-// meet does what makes the demo worth trying: the tour's steps of peering, export and import, and a first purchase.
-func (w *world) meet(ctx context.Context, say printer) error {
+// connectMeshes does what makes the demo worth trying: the tour's steps of peering, export and import, and a first
+// purchase.
+func (w *world) connectMeshes(ctx context.Context, say printer) error {
 	for _, s := range promises {
 		if !s.needed {
 			continue

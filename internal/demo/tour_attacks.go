@@ -54,7 +54,7 @@ func impostorRefused(ctx context.Context, w *world) (string, error) {
 		{"own root, control name", "control.retail.fed." + w.cards().trustDomain, []tls.Certificate{forged}},
 		{"no certificate", federationSNI("payments", w), nil},
 	} {
-		got, err := shake(ctx, w.plan.stranger(), address, try.sni, try.certs)
+		got, err := tryHandshake(ctx, w.plan.stranger(), address, try.sni, try.certs)
 		if err != nil {
 			return "", err
 		}
@@ -75,7 +75,7 @@ func wrongSNIRefused(ctx context.Context, w *world) (string, error) {
 	}
 	from, address := w.plan.gatewayNetns(w.retail()), hostPort(w.cards().outer, wellknown.FederationPort)
 	certs := []tls.Certificate{*svid.TLS()}
-	right, err := shake(ctx, from, address, federationSNI("payments", w), certs)
+	right, err := tryHandshake(ctx, from, address, federationSNI("payments", w), certs)
 	if err != nil {
 		return "", err
 	}
@@ -87,7 +87,7 @@ func wrongSNIRefused(ctx context.Context, w *world) (string, error) {
 		federationSNI("tokens", w), "payments.default.other.fed.cards.example", "payments.default.svc.cluster.local",
 		"",
 	} {
-		got, err := shake(ctx, from, address, sni, certs)
+		got, err := tryHandshake(ctx, from, address, sni, certs)
 		if err != nil {
 			return "", err
 		}
@@ -101,10 +101,10 @@ func wrongSNIRefused(ctx context.Context, w *world) (string, error) {
 	return fmt.Sprintf("payments %s; tokens and 3 other names: %s", right, strings.Join(seen, ", ")), nil
 }
 
-// shake tries a handshake from a namespace and says how it ended. With TLS 1.3 a client is done before the server has
-// judged its certificate, so only an answer after it counts as accepted. Whose certificate the server shows is not
-// checked.
-func shake(ctx context.Context, from, address, sni string, certs []tls.Certificate) (string, error) {
+// tryHandshake tries a handshake from a namespace and says how it ended. With TLS 1.3 a client is done before the
+// server has judged its certificate, so only an answer after it counts as accepted. Whose certificate the server shows
+// is not checked.
+func tryHandshake(ctx context.Context, from, address, sni string, certs []tls.Certificate) (string, error) {
 	conn, err := dial(ctx, from, address)
 	if err != nil {
 		return "", fmt.Errorf("connect to the gateway: %w", err)

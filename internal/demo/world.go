@@ -113,7 +113,7 @@ func (w *world) startControl(ctx context.Context, m mesh) error {
 	return until(ctx, 20*time.Second, 20*time.Millisecond, func(ctx context.Context) error {
 		select {
 		case <-p.Done():
-			return hopelessError{fmt.Errorf("the control plane of %s ended: %w", m.name, p.Wait())}
+			return permanentError{fmt.Errorf("the control plane of %s ended: %w", m.name, p.Wait())}
 		default:
 		}
 		_, err := w.admin(m).status(ctx)
@@ -175,7 +175,7 @@ func (w *world) ready(ctx context.Context, m mesh) error {
 		p := w.process(name)
 		select {
 		case <-p.Done():
-			return hopelessError{fmt.Errorf("%s ended: %w", name, p.Wait())}
+			return permanentError{fmt.Errorf("%s ended: %w", name, p.Wait())}
 		default:
 		}
 	}
@@ -237,8 +237,8 @@ func (w *world) watch(ctx context.Context, say printer) error {
 	}
 }
 
-// whyNot adds to a failure what the logs say last, since they are about to be removed.
-func (w *world) whyNot(err error) error {
+// withLogs adds to a failure what the logs say last, since they are about to be removed.
+func (w *world) withLogs(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return errors.New("interrupted")
 	}

@@ -36,7 +36,7 @@ func (s *Service) Accept(ctx context.Context, token, name string) (Peering, erro
 	if err := s.mayAccept(ctx, t, name); err != nil {
 		return Peering{}, err
 	}
-	own, err := s.introduce(ctx, name)
+	own, err := s.introductionTo(ctx, name)
 	if err != nil {
 		return Peering{}, err
 	}
@@ -95,7 +95,7 @@ func (s *Service) request(ctx context.Context, t Token, req peeringRequest) (int
 		return introduction{}, fmt.Errorf("write request: %w", err)
 	}
 	for {
-		for _, addr := range s.likelyFirst(t.Addresses) {
+		for _, addr := range s.sortByFamily(t.Addresses) {
 			in, last := s.requestAt(ctx, t, addr, body)
 			switch {
 			case last == nil:
@@ -107,15 +107,16 @@ func (s *Service) request(ctx context.Context, t Token, req peeringRequest) (int
 		}
 		select {
 		case <-ctx.Done():
-			return introduction{}, fmt.Errorf("no answer from the inviting mesh within %s: check that %s is reachable from this mesh's gateway "+
-				"and that the invitation is still open: %w", s.AcceptTimeout, t.Addresses[0], err)
+			return introduction{},
+				fmt.Errorf("no answer from the inviting mesh within %s: check that %s is reachable from this mesh's gateway "+
+					"and that the invitation is still open: %w", s.AcceptTimeout, t.Addresses[0], err)
 		case <-time.After(retryEvery):
 		}
 	}
 }
 
-// likelyFirst puts addresses of an IP version that this mesh's own gateways have outside before the others.
-func (s *Service) likelyFirst(addrs []netip.AddrPort) []netip.AddrPort {
+// sortByFamily puts addresses of an IP version that this mesh's own gateways have outside before the others.
+func (s *Service) sortByFamily(addrs []netip.AddrPort) []netip.AddrPort {
 	own, _, err := s.gateways()
 	if err != nil {
 		return addrs
@@ -135,10 +136,11 @@ func (s *Service) likelyFirst(addrs []netip.AddrPort) []netip.AddrPort {
 func (s *Service) requestAt(
 	ctx context.Context, t Token, addr netip.AddrPort, body []byte,
 ) (in introduction, err error) {
-	err = s.bootstrap(ctx, addr.String(), s.atOne(len(t.Addresses)), func(ctx context.Context, id string) (err error) {
-		in, err = s.askOnce(ctx, t, id, body)
-		return err
-	})
+	err = s.bootstrap(ctx, addr.String(), s.addressTimeout(len(t.Addresses)),
+		func(ctx context.Context, id string) (err error) {
+			in, err = s.askOnce(ctx, t, id, body)
+			return err
+		})
 	return in, err
 }
 
@@ -146,7 +148,7 @@ func (s *Service) requestAt(
 // plane; the secret is shown to the latter alone.
 func (s *Service) askOnce(ctx context.Context, t Token, id string, body []byte) (introduction, error) {
 	name := sni.Invite(t.InviteID, t.TrustDomain.Name())
-	a, err := s.through(ctx, BootstrapSNI(id), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
+	a, err := s.dialThrough(ctx, BootstrapSNI(id), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
 		gateway, err := s.connectPinned(ctx, raw, name, t.Root, t.TrustDomain, t.GatewayIDs...)
 		if err != nil {
 			return nil, fmt.Errorf("greet the inviting mesh's gateway: %w", err)
@@ -167,8 +169,9 @@ func (s *Service) askOnce(ctx context.Context, t Token, id string, body []byte) 
 	}
 	in, err := s.checkAnswer(t, got.body)
 	if err != nil {
-		return introduction{}, finalError{fmt.Errorf("the other mesh's answer cannot be used: %w: ask for 'isthmus peer revoke %s' there",
-			err, t.KnownAs)}
+		return introduction{},
+			finalError{fmt.Errorf("the other mesh's answer cannot be used: %w: ask for 'isthmus peer revoke %s' there",
+				err, t.KnownAs)}
 	}
 	return in, nil
 }

@@ -67,7 +67,7 @@ func TestTokenServesOnce(t *testing.T) {
 // peeringBody is what m would send to accept tok.
 func peeringBody(t *testing.T, m *mesh, tok Token) []byte {
 	t.Helper()
-	own, err := m.introduce(t.Context(), tok.Name)
+	own, err := m.introductionTo(t.Context(), tok.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestOfHundredRacingAcceptsOneWins(t *testing.T) {
 	tok := invite(t, cards, "retail")
 	in := make([]introduction, 100)
 	for i := range in {
-		own, err := retail.introduce(t.Context(), "cards")
+		own, err := retail.introductionTo(t.Context(), "cards")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -276,7 +276,7 @@ func TestPeeringServerRefuses(t *testing.T) {
 	bank := newMesh(t, n, "bank", "192.0.2.3")
 	join(t, cards, retail)
 	tok := invite(t, cards, "bank")
-	own, err := bank.introduce(t.Context(), "cards")
+	own, err := bank.introductionTo(t.Context(), "cards")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -644,7 +644,7 @@ func TestInviterRefusesWhatClashes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bank := newMesh(t, &network{where: map[string]string{}}, "bank", "192.0.2.3")
 			tok := invite(t, cards, "bank")
-			own, err := bank.introduce(t.Context(), "cards")
+			own, err := bank.introductionTo(t.Context(), "cards")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -55,8 +55,8 @@ func (s *Service) bootstrap(
 	}
 }
 
-// atOne is how long one of several addresses may take to answer before the next is tried.
-func (s *Service) atOne(addresses int) time.Duration {
+// addressTimeout is how long one of several addresses may take to answer before the next is tried.
+func (s *Service) addressTimeout(addresses int) time.Duration {
 	return min(exchangeTimeout, s.AcceptTimeout/2, max(s.AcceptTimeout/time.Duration(addresses+2), 4*time.Second))
 }
 
@@ -76,7 +76,7 @@ func (s *Service) fetchRoot(ctx context.Context, p *v1alpha1.MeshPeer) error {
 	err = errors.New("no gateway address")
 	for _, addr := range p.Spec.GatewayAddresses {
 		var root *x509.Certificate
-		err = s.bootstrap(ctx, addr, s.atOne(len(p.Spec.GatewayAddresses)),
+		err = s.bootstrap(ctx, addr, s.addressTimeout(len(p.Spec.GatewayAddresses)),
 			func(ctx context.Context, id string) (err error) {
 				root, err = s.rootShown(ctx, p, td, id)
 				return err
@@ -95,7 +95,7 @@ func (s *Service) rootShown(
 	pinned := func(chain []*x509.Certificate) (*x509.Certificate, error) {
 		return verifyPinned(chain, p.Spec.Bundle.Fingerprint, td, s.Now(), p.Spec.GatewayIDs...)
 	}
-	a, err := s.through(ctx, BootstrapSNI(id), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
+	a, err := s.dialThrough(ctx, BootstrapSNI(id), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
 		conn, err := s.connect(ctx, raw, sni.Control(p.Spec.KnownAs, td.Name()), func(chain []*x509.Certificate) error {
 			_, err := pinned(chain)
 			return err

@@ -54,7 +54,7 @@ func ParseBundle(td spiffe.TrustDomain, raw []byte, now time.Time) (Bundle, erro
 	if !ok {
 		return Bundle{}, errors.New("the bundle has no spiffe_sequence")
 	}
-	if ahead(sequence, now) {
+	if inFuture(sequence, now) {
 		return Bundle{}, errAhead(sequence, now)
 	}
 	hint, _ := doc.RefreshHint()
@@ -96,9 +96,9 @@ func checkBundleShape(raw []byte) error {
 // maxAhead is how far the clocks of two meshes may be apart.
 const maxAhead = 10 * time.Minute
 
-// ahead says that a sequence is a time to come. Sequences are times, in microseconds: so nobody can take one that
+// inFuture says that a sequence is a time to come. Sequences are times, in microseconds: so nobody can take one that
 // blocks all that follow.
-func ahead(sequence uint64, now time.Time) bool {
+func inFuture(sequence uint64, now time.Time) bool {
 	return sequence > uint64(max(now.Add(maxAhead).UnixMicro(), 0))
 }
 
@@ -139,7 +139,7 @@ func checkRootDomain(c *x509.Certificate, td spiffe.TrustDomain) error {
 	return nil
 }
 
-// has says whether a root of that fingerprint is in the bundle.
+// has reports whether a root of that fingerprint is in the bundle.
 func (b Bundle) has(fingerprint string) bool {
 	return slices.ContainsFunc(b.Roots, func(c *x509.Certificate) bool { return spiffe.Fingerprint(c) == fingerprint })
 }

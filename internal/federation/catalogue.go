@@ -56,7 +56,7 @@ func ParseCatalogue(raw []byte, now time.Time) (*snapshot.Catalogue, error) {
 	switch {
 	case doc.Sequence == 0:
 		return nil, errors.New("the catalogue has no sequence number")
-	case ahead(doc.Sequence, now):
+	case inFuture(doc.Sequence, now):
 		return nil, errAhead(doc.Sequence, now)
 	case doc.Services == nil:
 		return nil, errors.New("the catalogue has no list of services")

@@ -56,7 +56,7 @@ func (s *Service) reachPeer(ctx context.Context, p *v1alpha1.MeshPeer) (*attempt
 		return nil, fmt.Errorf("nothing passes now: %s", v.Message)
 	}
 	name := sni.Control(p.Spec.KnownAs, p.Spec.TrustDomain)
-	return s.through(ctx, ControlSNI(p.Name), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
+	return s.dialThrough(ctx, ControlSNI(p.Name), func(ctx context.Context, raw net.Conn) (net.Conn, error) {
 		conn, err := s.connect(ctx, raw, name, func(chain []*x509.Certificate) error {
 			return verifyControl(chain, p.Spec.TrustDomain, v.Roots, s.Now())
 		})
@@ -135,9 +135,10 @@ func verifyPinned(
 ) (*x509.Certificate, error) {
 	i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return spiffe.Fingerprint(c) == fingerprint })
 	if i <= 0 {
-		return nil, finalError{fmt.Errorf("who answered does not hold the root of fingerprint %s, which the token pins: "+
-			"something between the meshes answers in the inviter's place, or its root has changed since; "+
-			"compare fingerprints with its administrators", fingerprint)}
+		return nil,
+			finalError{fmt.Errorf("who answered does not hold the root of fingerprint %s, which the token pins: "+
+				"something between the meshes answers in the inviter's place, or its root has changed since; "+
+				"compare fingerprints with its administrators", fingerprint)}
 	}
 	root := chain[i]
 	if err := peerrules.CheckRoot(root); err != nil {

@@ -43,7 +43,7 @@ func ask(ctx context.Context, conn net.Conn, e exchange) (*reply, error) {
 	case r.status == http.StatusOK || r.status == http.StatusNoContent:
 		return r, nil
 	}
-	return nil, refused{status: r.status, refusal: readRefusal(r.body)}
+	return nil, remoteRefusal{status: r.status, refusal: readRefusal(r.body)}
 }
 
 // send sends one question over conn and closes conn.
@@ -86,13 +86,13 @@ func send(ctx context.Context, conn net.Conn, e exchange) (*reply, error) {
 	return &reply{status: resp.StatusCode, header: resp.Header, body: body}, nil
 }
 
-// refused is a refusal that another mesh answered.
-type refused struct {
+// remoteRefusal is a refusal that another mesh answered.
+type remoteRefusal struct {
 	status int
 	refusal
 }
 
-func (r refused) Error() string {
+func (r remoteRefusal) Error() string {
 	if r.Code == "" {
 		return fmt.Sprintf("the other side answered with HTTP status %d: %s", r.status,
 			cmp.Or(r.Message, "nothing more"))
@@ -100,8 +100,8 @@ func (r refused) Error() string {
 	return fmt.Sprintf("the other mesh answered: %s (HTTP status %d)", r.Message, r.status)
 }
 
-// final says whether asking again is of no use.
-func (r refused) final() bool {
+// final reports whether asking again is of no use.
+func (r remoteRefusal) final() bool {
 	return r.status >= 400 && r.status < 500 && r.status != http.StatusTooManyRequests &&
 		r.status != http.StatusNotFound && r.Code != ""
 }
@@ -130,9 +130,9 @@ func printable(s string, limit int) string {
 	return s
 }
 
-// isFinal says whether err is an answer that will not change by asking again.
+// isFinal reports whether err is an answer that will not change by asking again.
 func isFinal(err error) bool {
-	var r refused
+	var r remoteRefusal
 	var f finalError
 	return errors.As(err, &f) || errors.As(err, &r) && r.final()
 }

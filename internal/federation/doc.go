@@ -49,7 +49,7 @@
 // known when it is resumed. Whoever doubts a peer's roots revokes it.
 //
 // Suspending and revoking take effect in memory first, are then written in one transaction, and are tried again until
-// they are written (shut.go).
+// they are written (suspend.go).
 //
 // Revoke ends the trust for good: roots and catalogue are forgotten, live connections are cut, and a mark on the name
 // stays that holds against files too. A MeshPeer in a file has no effect while its name is marked: not after a restart,

@@ -27,8 +27,8 @@ type Health struct {
 	PushError      string
 	PushFailures   uint64 // in total
 	// Behind is since when the peer lacks our newest catalogue; zero when it has it.
-	Behind time.Time
-	wanted string // digest of the newest catalogue seen
+	Behind          time.Time
+	catalogueDigest string // digest of the newest catalogue seen
 	// ReadinessTold is when the peer last took a report of readiness; ReadinessError why the last one was not taken.
 	ReadinessTold  time.Time
 	ReadinessError string
@@ -42,7 +42,7 @@ type Health struct {
 	NoticedSequence uint64
 	NoticeError     string
 	ByHand          bool // the peer does not fetch bundles
-	hurry           bool // the peer says that its bundle has changed
+	refreshSoon     bool // the peer says that its bundle has changed
 }
 
 // Health of one peer; the zero value for one never talked with.
@@ -55,7 +55,7 @@ func (s *Service) Health(name string) Health {
 	return Health{}
 }
 
-func (s *Service) note(name string, change func(*Health)) {
+func (s *Service) updateHealth(name string, change func(*Health)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.health[name]
@@ -67,8 +67,8 @@ func (s *Service) note(name string, change func(*Health)) {
 }
 
 func (h *Health) wants(digest string, now time.Time) {
-	if h.wanted != digest || h.Behind.IsZero() && h.PushOK.IsZero() {
-		h.wanted = digest
+	if h.catalogueDigest != digest || h.Behind.IsZero() && h.PushOK.IsZero() {
+		h.catalogueDigest = digest
 		if h.Behind.IsZero() {
 			h.Behind = now
 		}
@@ -78,7 +78,7 @@ func (h *Health) wants(digest string, now time.Time) {
 // has notes which catalogue the peer holds.
 func (h *Health) has(digest string) {
 	h.PushError = ""
-	if h.wanted == digest {
+	if h.catalogueDigest == digest {
 		h.Behind = time.Time{}
 	}
 }
@@ -90,7 +90,7 @@ func (s *Service) noteRefresh(ctx context.Context, name string, err error, failu
 	}
 	now := s.Now()
 	recovered := false
-	s.note(name, func(h *Health) {
+	s.updateHealth(name, func(h *Health) {
 		h.RefreshTried = now
 		if err == nil {
 			recovered = h.RefreshError != ""
@@ -118,7 +118,7 @@ func (s *Service) notePush(ctx context.Context, name, digest string, sequence ui
 	}
 	now := s.Now()
 	first := false
-	s.note(name, func(h *Health) {
+	s.updateHealth(name, func(h *Health) {
 		if err != nil {
 			first = h.PushError == ""
 			h.PushError = err.Error()

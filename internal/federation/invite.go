@@ -38,7 +38,7 @@ func (s *Service) Invite(ctx context.Context, peer string, ttl time.Duration) (I
 	if err := s.reachable(); err != nil {
 		return Invitation{}, err
 	}
-	own, err := s.about()
+	own, err := s.describeSelf()
 	if err != nil {
 		return Invitation{}, err
 	}

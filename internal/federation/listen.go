@@ -64,13 +64,13 @@ func (s *Service) acceptGateways(ctx context.Context, l net.Listener, peers, pro
 		}
 		greeted.Go(func() {
 			defer func() { <-places }()
-			s.greet(ctx, conn, peers, probes)
+			s.handshake(ctx, conn, peers, probes)
 		})
 	}
 }
 
-// greet shakes hands with a gateway and hands its connection on.
-func (s *Service) greet(ctx context.Context, raw net.Conn, peers, probes *queue) {
+// handshake shakes hands with a gateway and hands its connection on.
+func (s *Service) handshake(ctx context.Context, raw net.Conn, peers, probes *queue) {
 	greeting, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	conn, ok := raw.(*tls.Conn)

@@ -22,7 +22,7 @@ func (s *Service) Manifest(as, knownAs string) (text, fingerprint string, err er
 	if err := s.reachable(); err != nil {
 		return "", "", err
 	}
-	own, err := s.about()
+	own, err := s.describeSelf()
 	if err != nil {
 		return "", "", err
 	}

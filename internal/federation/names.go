@@ -25,7 +25,7 @@ const HomeSNI = "home"
 // BootstrapSNI is the name at the own gateway that leads to an inviter's gateway.
 func BootstrapSNI(id string) string { return "bootstrap." + id }
 
-// isLabel says whether s is a DNS label (RFC 1123), as names of peers, services and namespaces are.
+// isLabel reports whether s is a DNS label (RFC 1123), as names of peers, services and namespaces are.
 func isLabel(s string) bool {
 	if len(s) == 0 || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
@@ -40,7 +40,7 @@ func isLabel(s string) bool {
 
 const idBytes = 16
 
-// isInviteID says whether s is an id of ours: 32 lower-case hex digits.
+// isInviteID reports whether s is an id of ours: 32 lower-case hex digits.
 func isInviteID(s string) bool { return len(s) == 2*idBytes && isHex(s) }
 
 func isFingerprint(s string) bool { return len(s) == 64 && isHex(s) }

@@ -30,14 +30,14 @@ type notice struct {
 	Roots    []string `json:"roots"` // SHA-256, hex
 }
 
-// noticeAnswer says whether all proxies of the receiver trust these roots.
+// noticeAnswer reports whether all proxies of the receiver trust these roots.
 type noticeAnswer struct {
 	InForce bool `json:"inForce"`
 	ByHand  bool `json:"byHand,omitempty"` // only an administrator can change which roots it trusts
 }
 
-// Told is how far a peer is with this mesh's own bundle of now.
-type Told struct {
+// BundleDelivery is how far a peer is with this mesh's own bundle of now.
+type BundleDelivery struct {
 	Sequence uint64
 	// Fetched is when the peer last fetched it; zero when it did not yet.
 	Fetched time.Time
@@ -49,14 +49,17 @@ type Told struct {
 	Error string
 }
 
-// Told says how far a peer is with this mesh's own bundle of now.
-func (s *Service) Told(ctx context.Context, peer string) (Told, error) {
+// BundleDelivery says how far a peer is with this mesh's own bundle of now.
+func (s *Service) BundleDelivery(ctx context.Context, peer string) (BundleDelivery, error) {
 	b, err := s.bundle(ctx)
 	if err != nil {
-		return Told{}, err
+		return BundleDelivery{}, err
 	}
 	h := s.Health(peer)
-	t := Told{Sequence: b.Sequence, InForce: h.NoticedSequence == b.Sequence, ByHand: h.ByHand, Error: h.NoticeError}
+	t := BundleDelivery{
+		Sequence: b.Sequence, InForce: h.NoticedSequence == b.Sequence, ByHand: h.ByHand,
+		Error: h.NoticeError,
+	}
 	if h.ServedSequence == b.Sequence {
 		t.Fetched = h.Served
 	}
@@ -83,7 +86,7 @@ func (s *Service) noticeIfDue(ctx context.Context, name string, n *noticeProgres
 	if ctx.Err() != nil {
 		return
 	}
-	s.note(name, func(h *Health) {
+	s.updateHealth(name, func(h *Health) {
 		h.NoticeError, h.ByHand = "", a.ByHand
 		if err != nil {
 			h.NoticeError = err.Error()
@@ -139,14 +142,14 @@ func (s *Service) takeNotice(w http.ResponseWriter, r *http.Request, name string
 	}
 	inForce := s.trusts(p, n.Roots)
 	if news := n.Sequence > s.Snapshot().Peers[name].BundleSequence; (news || !inForce) && peerrules.Refreshes(p) {
-		s.hurry(name)
+		s.refreshPeerSoon(name)
 	}
 	inForce = inForce && s.InForce(p.Spec.TrustDomain)
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(noticeAnswer{InForce: inForce, ByHand: !peerrules.Refreshes(p)})
 }
 
-// trusts says whether a peer's roots hold all of these.
+// trusts reports whether a peer's roots hold all of these.
 func (s *Service) trusts(p *v1alpha1.MeshPeer, want []string) bool {
 	certs, err := peerrules.ParseRoots(peerrules.Roots(p, s.Snapshot().Peers[p.Name]))
 	if err != nil {
@@ -156,17 +159,17 @@ func (s *Service) trusts(p *v1alpha1.MeshPeer, want []string) bool {
 	return !slices.ContainsFunc(want, func(f string) bool { return !slices.Contains(held, f) })
 }
 
-// hurry has a peer's bundle fetched soon.
-func (s *Service) hurry(name string) {
-	s.note(name, func(h *Health) { h.hurry = true })
+// refreshPeerSoon has a peer's bundle fetched soon.
+func (s *Service) refreshPeerSoon(name string) {
+	s.updateHealth(name, func(h *Health) { h.refreshSoon = true })
 	s.Wake()
 }
 
-// hurried says how soon a peer's bundle shall be fetched when there is a hurry.
-func (s *Service) hurried(name string) (wait time.Duration, hurry bool) {
+// refreshWait says how soon a peer's bundle shall be fetched when there is a hurry.
+func (s *Service) refreshWait(name string) (wait time.Duration, hurry bool) {
 	now := s.Now()
-	s.note(name, func(h *Health) {
-		hurry, h.hurry = h.hurry, false
+	s.updateHealth(name, func(h *Health) {
+		hurry, h.refreshSoon = h.refreshSoon, false
 		wait = max(0, min(hurryEvery, h.RefreshTried.Add(hurryEvery).Sub(now)))
 	})
 	return wait, hurry

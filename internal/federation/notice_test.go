@@ -23,8 +23,8 @@ func (m *mesh) held(peer string) []string {
 	return fingerprints(certs)
 }
 
-func (m *mesh) told(peer string) Told {
-	told, err := m.Told(m.t.Context(), peer)
+func (m *mesh) told(peer string) BundleDelivery {
+	told, err := m.BundleDelivery(m.t.Context(), peer)
 	if err != nil {
 		m.t.Fatal(err)
 	}

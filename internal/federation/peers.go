@@ -238,7 +238,7 @@ func (s *Service) establish(ctx context.Context, name string, in introduction) e
 		return fmt.Errorf("keep peer %s: %w", name, err)
 	}
 	delete(s.unwritten, name)
-	s.Reopen(name)
+	s.Unblock(name)
 	s.Changed()
 	return nil
 }

@@ -96,7 +96,7 @@ func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 	began := time.Now()
 	dialing, stop := context.WithTimeout(ctx, dialTimeout)
 	defer stop()
-	a, err := s.through(dialing, ProbeSNI(pr.Peer), asItIs)
+	a, err := s.dialThrough(dialing, ProbeSNI(pr.Peer), plainConn)
 	switch {
 	case err != nil && a.at == "":
 		pr.fail(dialOwn, err.Error(), "isthmus status: is the gateway up, and does this host reach its inner address?")
@@ -200,7 +200,7 @@ func (pr *probing) result() *adminapi.PeerProbeResponse { return &pr.PeerProbeRe
 func (pr *probing) read(r *reply) {
 	out := readLeg(r.header.Get(wellknown.HeaderEgressLeg))
 	if out.failed != "" {
-		pr.broken(out)
+		pr.legBroken(out)
 		return
 	}
 	in := readLeg(r.header.Get(wellknown.HeaderIngressLeg))
@@ -226,7 +226,7 @@ func (pr *probing) read(r *reply) {
 		return
 	}
 	if r.status != http.StatusOK {
-		pr.refused(readRefusal(r.body), r.status)
+		pr.controlRefused(readRefusal(r.body), r.status)
 		return
 	}
 	var a probeAnswer
@@ -234,11 +234,11 @@ func (pr *probing) read(r *reply) {
 		pr.fail(control, "the peer's answer cannot be read", there)
 		return
 	}
-	pr.heard(a)
+	pr.controlAnswered(a)
 }
 
-// heard is what the peer's control plane says.
-func (pr *probing) heard(a probeAnswer) {
+// controlAnswered is what the peer's control plane says.
+func (pr *probing) controlAnswered(a probeAnswer) {
 	if !a.Live {
 		pr.fail(control, "the peer answers, but lets nothing through except what control planes say: there this mesh "+
 			"is suspended, or its roots are stale",
@@ -257,7 +257,7 @@ func (pr *probing) heard(a probeAnswer) {
 	}
 }
 
-func (pr *probing) refused(r refusal, status int) {
+func (pr *probing) controlRefused(r refusal, status int) {
 	detail := cmp.Or(r.Message, fmt.Sprintf("HTTP status %d", status))
 	switch r.Code {
 	case "ProbesRefused":

@@ -49,8 +49,8 @@ func micros(s string) time.Duration {
 	return max(time.Duration(n), 1) * time.Microsecond
 }
 
-// broken says which leg between the two gateways broke, by what our own says of it (Envoy's response code details).
-func (pr *probing) broken(l leg) {
+// legBroken says which leg between the two gateways broke, by what our own says of it (Envoy's response code details).
+func (pr *probing) legBroken(l leg) {
 	has := func(texts ...string) bool {
 		for _, t := range texts {
 			if strings.Contains(l.reason, t) {

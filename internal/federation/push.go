@@ -15,8 +15,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// pushing is how far one peer is with our catalogue.
-type pushing struct {
+// catalogueDelivery is how far one peer is with our catalogue.
+type catalogueDelivery struct {
 	done     bool   // the peer took it since the last reconnect
 	digest   string // of what the peer took
 	failures int
@@ -26,7 +26,7 @@ type pushing struct {
 // offer is what a peer should know now; how far it is behind counts from here, whether it can be reached or not.
 func (s *Service) offer(name string) []snapshot.OfferedService {
 	services := s.offered(name)
-	s.note(name, func(h *Health) { h.wants(digestOf(services), s.Now()) })
+	s.updateHealth(name, func(h *Health) { h.wants(digestOf(services), s.Now()) })
 	return services
 }
 
@@ -35,17 +35,19 @@ func (s *Service) offered(name string) []snapshot.OfferedService {
 }
 
 // pushIfDue pushes our catalogue when the peer has not got this one.
-func (s *Service) pushIfDue(ctx context.Context, name string, services []snapshot.OfferedService, p *pushing) {
+func (s *Service) pushIfDue(
+	ctx context.Context, name string, services []snapshot.OfferedService, p *catalogueDelivery,
+) {
 	digest := digestOf(services)
 	if p.done && p.digest == digest {
 		// it may have been another one meanwhile, which was never pushed
-		s.note(name, func(h *Health) { h.has(digest) })
+		s.updateHealth(name, func(h *Health) { h.has(digest) })
 		return
 	}
 	if s.Now().Before(p.due) {
 		return
 	}
-	sequence, err := s.push(ctx, name, services)
+	sequence, err := s.pushCatalogue(ctx, name, services)
 	if err != nil {
 		p.failures++
 		p.due = s.Now().Add(jitter(backoff(p.failures, s.MinRefresh, s.MaxRefresh)))
@@ -53,20 +55,20 @@ func (s *Service) pushIfDue(ctx context.Context, name string, services []snapsho
 		time.AfterFunc(time.Until(p.due), s.Wake)
 		return
 	}
-	*p = pushing{done: true, digest: digest}
+	*p = catalogueDelivery{done: true, digest: digest}
 	s.notePush(ctx, name, digest, sequence, nil)
 }
 
-// push sends one catalogue. Its number is the time; where the peer remembers a later one, it says so, and one more is
-// tried.
-func (s *Service) push(ctx context.Context, name string, services []snapshot.OfferedService) (uint64, error) {
+// pushCatalogue sends one catalogue. Its number is the time; where the peer remembers a later one, it says so, and one
+// more is tried.
+func (s *Service) pushCatalogue(ctx context.Context, name string, services []snapshot.OfferedService) (uint64, error) {
 	object := s.meshPeer(name)
 	if object == nil {
 		return 0, fmt.Errorf("peer %s has gone", name)
 	}
 	sequence := uint64(s.Now().UnixMicro())
 	taken, err := s.pushAs(ctx, object, sequence, services)
-	var r refused
+	var r remoteRefusal
 	if errors.As(err, &r) && r.status == http.StatusConflict && r.Sequence >= sequence {
 		taken, err = s.pushAs(ctx, object, r.Sequence+1, services)
 	}

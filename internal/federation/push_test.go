@@ -145,7 +145,7 @@ func TestPushGoesOnAboveWhatThePeerHolds(t *testing.T) {
 	if err := retail.db.SetPeerCatalogue(t.Context(), "cards", old); err != nil {
 		t.Fatal(err)
 	}
-	sequence, err := cards.push(t.Context(), "retail", nil)
+	sequence, err := cards.pushCatalogue(t.Context(), "retail", nil)
 	if err != nil || sequence != old.Sequence+1 {
 		t.Errorf("%d %v", sequence, err)
 	}
@@ -169,7 +169,7 @@ func TestCatalogueIsPushedAnewAtReconnect(t *testing.T) {
 func TestAcceptorChecksTheAnswer(t *testing.T) {
 	cards, retail, _ := pair(t)
 	tok := invite(t, cards, "retail")
-	good, err := cards.introduce(t.Context(), "retail")
+	good, err := cards.introductionTo(t.Context(), "retail")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,11 @@ func TestCatalogueThatReturnsIsInStep(t *testing.T) {
 	retail.live()
 	synced := func() bool { return cards.Health("retail").Behind.IsZero() && !cards.Health("retail").PushOK.IsZero() }
 	eventually(t, "retail has the catalogue", synced)
-	cards.note("retail", func(h *Health) { h.PushError = "no route"; h.wants("of another catalogue", cards.Now()) })
+	cards.updateHealth("retail", func(h *Health) {
+		h.PushError = "no route"
+		h.wants("of another catalogue",
+			cards.Now())
+	})
 	if synced() {
 		t.Fatal("the peer is not behind")
 	}

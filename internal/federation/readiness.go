@@ -52,7 +52,7 @@ func ParseReadiness(raw []byte, now time.Time) (*snapshot.Readiness, error) {
 	switch {
 	case doc.Sequence == 0:
 		return nil, errors.New("the report has no sequence number")
-	case ahead(doc.Sequence, now):
+	case inFuture(doc.Sequence, now):
 		return nil, errAhead(doc.Sequence, now)
 	case doc.Unready == nil:
 		return nil, errors.New("the report has no list of services")
@@ -90,7 +90,7 @@ func (s *Service) takeReadiness(w http.ResponseWriter, r *http.Request, name str
 	if s.suspended(name) {
 		return status{http.StatusForbidden, notAPeer}
 	}
-	if held := s.readinessOf(name); report.Sequence <= held && !ahead(held, s.Now().UTC()) {
+	if held := s.readinessOf(name); report.Sequence <= held && !inFuture(held, s.Now().UTC()) {
 		return staleReport(held)
 	}
 	s.SetReadiness(name, report)
@@ -112,19 +112,19 @@ func (s *Service) readinessOf(name string) uint64 {
 	return 0
 }
 
-// telling is how far one peer is with our reports.
-type telling struct {
+// readinessDelivery is how far one peer is with our reports.
+type readinessDelivery struct {
 	sequence uint64 // of the newest that the peer took; 0 for none
 	unready  []snapshot.OfferedName
 	failures int
 	due      time.Time // not before
 }
 
-// keepTold tells one peer of readiness until ctx ends.
-func (s *Service) keepTold(ctx context.Context, name string, wake <-chan struct{}) {
+// reportReadiness tells one peer of readiness until ctx ends.
+func (s *Service) reportReadiness(ctx context.Context, name string, wake <-chan struct{}) {
 	again := time.NewTimer(0)
 	defer again.Stop()
-	var told telling
+	var told readinessDelivery
 	for {
 		select {
 		case <-ctx.Done():
@@ -132,14 +132,14 @@ func (s *Service) keepTold(ctx context.Context, name string, wake <-chan struct{
 		case <-wake:
 		case <-again.C:
 		}
-		if wait := s.tellIfDue(ctx, name, &told); wait > 0 {
+		if wait := s.reportIfDue(ctx, name, &told); wait > 0 {
 			again.Reset(wait)
 		}
 	}
 }
 
-// tellIfDue tells a peer what it does not know yet, and says how soon to look again; 0 when nothing is left to tell.
-func (s *Service) tellIfDue(ctx context.Context, name string, t *telling) (wait time.Duration) {
+// reportIfDue tells a peer what it does not know yet, and says how soon to look again; 0 when nothing is left to tell.
+func (s *Service) reportIfDue(ctx context.Context, name string, t *readinessDelivery) (wait time.Duration) {
 	p, unready := s.meshPeer(name), s.Unready(name)
 	h := s.Health(name)
 	lost := h.ReadinessHeard.After(h.ReadinessTold) && h.ReadinessHeld != t.sequence
@@ -151,34 +151,36 @@ func (s *Service) tellIfDue(ctx context.Context, name string, t *telling) (wait 
 	case s.Now().Before(t.due):
 		return max(t.due.Sub(s.Now()), time.Millisecond)
 	}
-	sequence, err := s.tell(ctx, p, unready)
+	sequence, err := s.sendReport(ctx, p, unready)
 	if ctx.Err() != nil {
 		return 0
 	}
 	now := s.Now()
-	s.noteTold(name, err)
+	s.recordReport(name, err)
 	if err != nil {
 		t.failures++
 		t.due = now.Add(jitter(backoff(t.failures, tellRetry, s.MaxRefresh)))
 		return max(t.due.Sub(now), time.Millisecond)
 	}
-	*t = telling{sequence: sequence, unready: unready, due: now.Add(tellEvery)}
+	*t = readinessDelivery{sequence: sequence, unready: unready, due: now.Add(tellEvery)}
 	return tellEvery // what has changed meanwhile
 }
 
-// tell sends one report. Its number is the time, or follows the one that the peer remembers.
-func (s *Service) tell(ctx context.Context, p *v1alpha1.MeshPeer, unready []snapshot.OfferedName) (uint64, error) {
+// sendReport sends one report. Its number is the time, or follows the one that the peer remembers.
+func (s *Service) sendReport(
+	ctx context.Context, p *v1alpha1.MeshPeer, unready []snapshot.OfferedName,
+) (uint64, error) {
 	sequence := uint64(s.Now().UnixMicro())
-	err := s.tellAs(ctx, p, sequence, unready)
-	var r refused
+	err := s.sendReportAs(ctx, p, sequence, unready)
+	var r remoteRefusal
 	if errors.As(err, &r) && r.status == http.StatusConflict && r.Sequence >= sequence {
 		sequence = r.Sequence + 1
-		err = s.tellAs(ctx, p, sequence, unready)
+		err = s.sendReportAs(ctx, p, sequence, unready)
 	}
 	return sequence, err
 }
 
-func (s *Service) tellAs(
+func (s *Service) sendReportAs(
 	ctx context.Context, p *v1alpha1.MeshPeer, sequence uint64, unready []snapshot.OfferedName,
 ) error {
 	if unready == nil {
@@ -196,10 +198,10 @@ func (s *Service) tellAs(
 	return nil
 }
 
-// noteTold keeps the outcome of one report.
-func (s *Service) noteTold(name string, err error) {
+// recordReport keeps the outcome of one report.
+func (s *Service) recordReport(name string, err error) {
 	first, now := false, s.Now()
-	s.note(name, func(h *Health) {
+	s.updateHealth(name, func(h *Health) {
 		if err != nil {
 			first = h.ReadinessError == ""
 			h.ReadinessError = err.Error()
@@ -212,12 +214,12 @@ func (s *Service) noteTold(name string, err error) {
 	}
 }
 
-// noteHeld keeps which report a peer says that it holds.
-func (s *Service) noteHeld(name string, header http.Header) {
+// recordHeldReport keeps which report a peer says that it holds.
+func (s *Service) recordHeldReport(name string, header http.Header) {
 	held, err := strconv.ParseUint(header.Get(headerReadiness), 10, 64)
 	if err != nil {
 		held = 0
 	}
 	now := s.Now()
-	s.note(name, func(h *Health) { h.ReadinessHeld, h.ReadinessHeard = held, now })
+	s.updateHealth(name, func(h *Health) { h.ReadinessHeld, h.ReadinessHeard = held, now })
 }

@@ -159,17 +159,17 @@ func TestReadinessWaitsForAnAnswer(t *testing.T) {
 	retail := newMesh(t, n, "retail", "192.0.2.2", tellsReadiness(&there))
 	join(t, cards, retail)
 	here.say("payments")
-	try := func() time.Duration { return cards.tellIfDue(t.Context(), "retail", new(telling)) }
+	try := func() time.Duration { return cards.reportIfDue(t.Context(), "retail", new(readinessDelivery)) }
 	if wait := try(); wait != 0 || there.names("cards") != "nothing heard" {
 		t.Errorf("before any answer: again in %s, heard: %s", wait, there.names("cards"))
 	}
-	cards.note("retail", func(h *Health) { h.RefreshOK, h.RefreshError = cards.Now(), "refused" })
+	cards.updateHealth("retail", func(h *Health) { h.RefreshOK, h.RefreshError = cards.Now(), "refused" })
 	if wait := try(); wait != 0 || there.names("cards") != "nothing heard" {
 		t.Errorf("while it does not answer: again in %s, heard: %s", wait, there.names("cards"))
 	}
-	cards.note("retail", func(h *Health) { h.RefreshError = "" })
-	var told telling
-	again := func() time.Duration { return cards.tellIfDue(t.Context(), "retail", &told) }
+	cards.updateHealth("retail", func(h *Health) { h.RefreshError = "" })
+	var told readinessDelivery
+	again := func() time.Duration { return cards.reportIfDue(t.Context(), "retail", &told) }
 	if again(); there.names("cards") != "default/payments" {
 		t.Errorf("once it answers, heard: %s", there.names("cards"))
 	}
@@ -215,9 +215,9 @@ func TestReadinessFollowsWhatThePeerHolds(t *testing.T) {
 	tell := func(name string) uint64 {
 		t.Helper()
 		here.say(name)
-		cards.note("retail", func(h *Health) { h.RefreshOK = cards.Now() })
-		var told telling
-		if cards.tellIfDue(t.Context(), "retail", &told); there.names("cards") != "default/"+name {
+		cards.updateHealth("retail", func(h *Health) { h.RefreshOK = cards.Now() })
+		var told readinessDelivery
+		if cards.reportIfDue(t.Context(), "retail", &told); there.names("cards") != "default/"+name {
 			t.Fatalf("heard %s instead of %s: %s", there.names("cards"), name, cards.Health("retail").ReadinessError)
 		}
 		return told.sequence

@@ -26,7 +26,7 @@ type redeeming struct {
 
 // forInvite takes the acceptance of an invitation.
 func (s *Service) forInvite() http.Handler {
-	invited := door.HTTP{Door: s.Door, Refuse: s.turnAway, Identify: func(r *http.Request) (door.Caller, error) {
+	invited := door.HTTP{Door: s.Door, Refuse: s.answerRefusal, Identify: func(r *http.Request) (door.Caller, error) {
 		return door.Caller{Kind: door.Stranger, Addr: address(r.RemoteAddr)}, nil
 	}}
 	h := invited.Handle(methodInvited, func(w http.ResponseWriter, r *http.Request, _ door.Caller) error {
@@ -129,7 +129,7 @@ func (s *Service) redeem(
 		return self{}, refuseInvite(err)
 	}
 	s.Changed() // the invitation is closed, however this ends
-	answer, err := s.introduce(ctx, used.Peer)
+	answer, err := s.introductionTo(ctx, used.Peer)
 	if err != nil {
 		return self{}, err
 	}

@@ -34,8 +34,8 @@ func (s *Service) askPeer(ctx context.Context, p *v1alpha1.MeshPeer, e exchange)
 	}
 	e.host = sni.Control(p.Spec.KnownAs, p.Spec.TrustDomain)
 	r, err := ask(limited, a.conn, e)
-	if err != nil && !errors.As(err, new(refused)) && ctx.Err() == nil {
-		s.roads.ledInVain(ControlSNI(p.Name), a.gateway, s.Now())
+	if err != nil && !errors.As(err, new(remoteRefusal)) && ctx.Err() == nil {
+		s.memory.recordDeadEnd(ControlSNI(p.Name), a.gateway, s.Now())
 	}
 	return r, err
 }
@@ -53,8 +53,8 @@ func (s *Service) fetchBundle(ctx context.Context, p *v1alpha1.MeshPeer) (Bundle
 	return ParseBundle(td, r.body, s.Now())
 }
 
-// reach shows that a peer answers where its roots are not to be refreshed.
-func (s *Service) reach(ctx context.Context, p *v1alpha1.MeshPeer) error {
+// checkReachable shows that a peer answers where its roots are not to be refreshed.
+func (s *Service) checkReachable(ctx context.Context, p *v1alpha1.MeshPeer) error {
 	_, err := s.askBundle(ctx, p)
 	return err
 }
@@ -63,8 +63,8 @@ func (s *Service) reach(ctx context.Context, p *v1alpha1.MeshPeer) error {
 func (s *Service) askBundle(ctx context.Context, p *v1alpha1.MeshPeer) (*reply, error) {
 	r, err := s.askPeer(ctx, p, exchange{method: http.MethodGet, path: PathBundle, limit: MaxBundleBytes})
 	if err == nil {
-		s.note(p.Name, func(h *Health) { h.ClosedThere = r.header.Get(headerCalls) == callsRefused })
-		s.noteHeld(p.Name, r.header)
+		s.updateHealth(p.Name, func(h *Health) { h.ClosedThere = r.header.Get(headerCalls) == callsRefused })
+		s.recordHeldReport(p.Name, r.header)
 	}
 	return r, err
 }
@@ -100,7 +100,7 @@ var errEquivocates = errors.New("its sequence is the same as before, its roots a
 // follows checks the order: a sequence never goes back and stands for one set of roots. One that was taken while our
 // clock was ahead does not count.
 func follows(p peer, b Bundle, now time.Time) error {
-	if !peerrules.Adopted(p.object, p.state) || p.state.BundleSequence == 0 || ahead(p.state.BundleSequence, now) {
+	if !peerrules.Adopted(p.object, p.state) || p.state.BundleSequence == 0 || inFuture(p.state.BundleSequence, now) {
 		return nil
 	}
 	switch {
@@ -132,10 +132,10 @@ func (s *Service) adoptAll(ctx context.Context) {
 			continue
 		}
 		if err := s.adopt(ctx, all, name, p); err != nil {
-			s.note(name, func(h *Health) { h.AdoptError = err.Error() })
+			s.updateHealth(name, func(h *Health) { h.AdoptError = err.Error() })
 			continue
 		}
-		s.note(name, func(h *Health) { h.AdoptError = "" })
+		s.updateHealth(name, func(h *Health) { h.AdoptError = "" })
 		s.Log.Info("peer's roots taken from its MeshPeer", "peer", name)
 		changed = true
 	}
@@ -168,9 +168,9 @@ func (s *Service) adoptRoots(
 	return nil
 }
 
-// redateAll has roots that were confirmed in the future grow old from now on: the clock was set back, and they would
-// else be good for longer than their age allows.
-func (s *Service) redateAll(ctx context.Context) {
+// redateFutureRoots has roots that were confirmed in the future grow old from now on: the clock was set back, and they
+// would else be good for longer than their age allows.
+func (s *Service) redateFutureRoots(ctx context.Context) {
 	s.making.Lock()
 	defer s.making.Unlock()
 	now, changed := s.Now(), false

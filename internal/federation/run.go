@@ -21,9 +21,9 @@ const confirmEvery = 5 * time.Minute
 
 // follower is the goroutine that keeps up with one peer.
 type follower struct {
-	stop context.CancelFunc
-	wake chan struct{} // holds at most one: something may have changed for this peer
-	tell chan struct{} // likewise, for what it is told of readiness
+	stop             context.CancelFunc
+	wake             chan struct{} // holds at most one: something may have changed for this peer
+	readinessChanged chan struct{} // likewise, for what it is told of readiness
 }
 
 // Run keeps up with every peer until ctx ends: takes over roots from files, refreshes bundles, pushes catalogues and
@@ -36,7 +36,7 @@ func (s *Service) Run(ctx context.Context) error {
 	for {
 		s.writeUnwritten(ctx)
 		s.adoptAll(ctx)
-		s.redateAll(ctx)
+		s.redateFutureRoots(ctx)
 		s.follow(ctx, g, followers)
 		due := s.nextChange()
 		select {
@@ -57,14 +57,14 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) follow(ctx context.Context, g *errgroup.Group, followers map[string]follower) {
 	verdicts := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())
 	for name, f := range followers {
-		if !s.worthFollowing(name, verdicts[name]) {
+		if !s.shouldFollow(name, verdicts[name]) {
 			f.stop()
 			delete(followers, name)
 		}
 	}
 	s.forgetHealth(verdicts)
 	for name, v := range verdicts {
-		if !s.worthFollowing(name, v) {
+		if !s.shouldFollow(name, v) {
 			continue
 		}
 		f, ok := followers[name]
@@ -73,15 +73,15 @@ func (s *Service) follow(ctx context.Context, g *errgroup.Group, followers map[s
 			f = follower{stop, make(chan struct{}, 1), make(chan struct{}, 1)}
 			followers[name] = f
 			g.Go(func() error { s.keepUp(one, name, f); return nil })
-			g.Go(func() error { s.keepTold(one, name, f.tell); return nil })
+			g.Go(func() error { s.reportReadiness(one, name, f.readinessChanged); return nil })
 		}
-		ring(f.wake)
-		ring(f.tell)
+		signal(f.wake)
+		signal(f.readinessChanged)
 	}
 }
 
-// ring never waits.
-func ring(bell chan<- struct{}) {
+// signal never waits.
+func signal(bell chan<- struct{}) {
 	select {
 	case bell <- struct{}{}:
 	default:
@@ -89,7 +89,7 @@ func ring(bell chan<- struct{}) {
 }
 
 // worthFollowing: who may talk, and whose first root has yet to be fetched.
-func (s *Service) worthFollowing(name string, v peerrules.Verdict) bool {
+func (s *Service) shouldFollow(name string, v peerrules.Verdict) bool {
 	return v.Control || v.Reason == peerrules.NoRoots && fetchable(s.meshPeer(name))
 }
 
@@ -119,7 +119,7 @@ func (s *Service) nextChange() <-chan time.Time {
 func (s *Service) keepUp(ctx context.Context, name string, f follower) {
 	refresh := time.NewTimer(0)
 	defer refresh.Stop()
-	var push pushing
+	var push catalogueDelivery
 	var tell noticeProgress
 	failures, reached, limit := 0, false, s.ageLimit(name)
 	for {
@@ -130,7 +130,7 @@ func (s *Service) keepUp(ctx context.Context, name string, f follower) {
 			if now := s.ageLimit(name); now != limit {
 				limit = now // by which what was kept of the last confirmation may be too old
 				refresh.Reset(0)
-			} else if wait, hurry := s.hurried(name); hurry {
+			} else if wait, hurry := s.refreshWait(name); hurry {
 				refresh.Reset(wait)
 			}
 		case <-refresh.C:
@@ -138,13 +138,13 @@ func (s *Service) keepUp(ctx context.Context, name string, f follower) {
 			if err != nil {
 				failures++
 				wait = backoff(failures, s.MinRefresh, s.MaxRefresh)
-				push = pushing{} // at reconnect the catalogue is pushed anew
+				push = catalogueDelivery{} // at reconnect the catalogue is pushed anew
 			} else {
 				failures = 0
 			}
 			reached = err == nil
 			s.noteRefresh(ctx, name, err, failures)
-			ring(f.tell)
+			signal(f.readinessChanged)
 			refresh.Reset(jitter(wait))
 		}
 		services := s.offer(name)
@@ -177,7 +177,7 @@ func (s *Service) refreshOne(ctx context.Context, name string) (time.Duration, e
 		return s.MinRefresh, s.fetchRoot(ctx, p)
 	}
 	if !peerrules.Refreshes(p) {
-		return s.MaxRefresh, s.reach(ctx, p)
+		return s.MaxRefresh, s.checkReachable(ctx, p)
 	}
 	b, err := s.fetchBundle(ctx, p)
 	if err != nil {

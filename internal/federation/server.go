@@ -31,7 +31,7 @@ const (
 // peerHandler answers control planes: those of peers, and of who was invited.
 func (s *Service) peerHandler() http.Handler {
 	peers := door.HTTP{
-		Door: s.Door, Identify: s.identifyPeer, Refuse: s.turnAway,
+		Door: s.Door, Identify: s.identifyPeer, Refuse: s.answerRefusal,
 		Object: func(r *http.Request) string { return r.TLS.ServerName },
 	}
 	mux := http.NewServeMux()
@@ -57,7 +57,7 @@ func (s *Service) probeHandler() http.Handler {
 }
 
 func (s *Service) probes() http.Handler {
-	peers := door.HTTP{Door: s.Door, Identify: s.identifyProbe, Refuse: s.turnAway}
+	peers := door.HTTP{Door: s.Door, Identify: s.identifyProbe, Refuse: s.answerRefusal}
 	mux := http.NewServeMux()
 	mux.Handle("GET "+wellknown.ProbePath, peers.Handle(methodProbe, s.recorded(s.answerProbe)))
 	return mux
@@ -108,8 +108,8 @@ func (s *Service) identifyProbe(r *http.Request) (door.Caller, error) {
 	return caller, nil
 }
 
-// turnAway answers whom the door refused.
-func (s *Service) turnAway(w http.ResponseWriter, r *http.Request, err error) {
+// answerRefusal answers whom the door refused.
+func (s *Service) answerRefusal(w http.ResponseWriter, r *http.Request, err error) {
 	var own status
 	code := grpcstatus.Code(err)
 	switch {
@@ -168,7 +168,7 @@ func (s *Service) serveBundle(w http.ResponseWriter, r *http.Request, name strin
 		return err
 	}
 	now := s.Now()
-	s.note(name, func(h *Health) { h.Served, h.ServedSequence = now, b.Sequence })
+	s.updateHealth(name, func(h *Health) { h.Served, h.ServedSequence = now, b.Sequence })
 	return nil
 }
 
@@ -190,7 +190,7 @@ func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name str
 	if err != nil {
 		return err
 	}
-	if held := p.state.Catalogue; held != nil && c.Sequence <= held.Sequence && !ahead(held.Sequence, c.Time) {
+	if held := p.state.Catalogue; held != nil && c.Sequence <= held.Sequence && !inFuture(held.Sequence, c.Time) {
 		return staleCatalogue(held.Sequence)
 	}
 	err = s.Store.SetPeerCatalogue(r.Context(), name, *c)

@@ -49,17 +49,16 @@ type Config struct {
 	Door *door.Door
 	// Identity is the certificate of this control plane, its root at the end: peers' control planes know it by that.
 	Identity func() (*tls.Certificate, error)
-	// Shut refuses everything with a peer from this moment, whatever the store says; Reopen ends that. Both are at
-	// once. Default: nothing.
-	Shut   func(peer string, revoked bool)
-	Reopen func(peer string)
+	// Block refuses everything with a peer at once, whatever the store says. Unblock ends that. Default: nothing.
+	Block   func(peer string, revoked bool)
+	Unblock func(peer string)
 	// Changed is called after every change of the store that a snapshot shows, and when time alone changes what one
 	// means (an invitation ends, a peer grows stale). It must not wait. Default: nothing.
 	Changed func()
-	// InForce says whether every proxy of this mesh that is connected has the roots of a peer's trust domain as they
+	// InForce reports whether every proxy of this mesh that is connected has the roots of a peer's trust domain as they
 	// are in the newest snapshot. Default: yes.
 	InForce func(trustDomain string) bool
-	// Export says whether a name is exported to a peer, and whether the service behind it has an endpoint that is
+	// Export reports whether a name is exported to a peer, and whether the service behind it has an endpoint that is
 	// ready. Default: nothing is exported.
 	Export func(peer, sni string) (exported, ready bool)
 	// InEffect leaves of the services that are written as offered to a peer those that it could call. Default: all.
@@ -99,11 +98,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.FromGateway == nil {
 		c.FromGateway = func(context.Context, door.Caller) error { return nil }
 	}
-	if c.Shut == nil {
-		c.Shut = func(string, bool) {}
+	if c.Block == nil {
+		c.Block = func(string, bool) {}
 	}
-	if c.Reopen == nil {
-		c.Reopen = func(string) {}
+	if c.Unblock == nil {
+		c.Unblock = func(string) {}
 	}
 	if c.InEffect == nil {
 		c.InEffect = func(_ string, written []snapshot.OfferedService) []snapshot.OfferedService { return written }
@@ -141,12 +140,12 @@ func (c Config) withDefaults() (Config, error) {
 // Service is one control plane's part in peering.
 type Service struct {
 	Config
-	wake  chan struct{} // holds at most one: look at the snapshot again
-	roads *roads
+	wake   chan struct{} // holds at most one: look at the snapshot again
+	memory *gatewayMemory
 
 	// held while a peer is made or unmade: what is looked at must still hold when it is written
 	making    sync.Mutex
-	unwritten map[string]closure // guarded by making: peers that are shut and whose mark the store has not got yet
+	unwritten map[string]closure // guarded by making: closed peers that the store does not know of yet
 
 	// held while a report of readiness is taken: the one held must still be the newest when the next is kept
 	hearing sync.Mutex
@@ -166,7 +165,7 @@ func New(c Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		Config: c, wake: make(chan struct{}, 1), roads: newRoads(), invites: map[string]*redeeming{},
+		Config: c, wake: make(chan struct{}, 1), memory: newGatewayMemory(), invites: map[string]*redeeming{},
 		health: map[string]*Health{}, unwritten: map[string]closure{}, since: map[conditionKey]conditionSince{},
 		limits: newLimits(),
 	}
@@ -207,8 +206,9 @@ func (s *Service) bundle(ctx context.Context) (Bundle, error) {
 	return Bundle{TrustDomain: s.TrustDomain, Roots: set, Sequence: s.own.sequence, RefreshHint: s.RefreshHint}, nil
 }
 
-// about is this mesh as it introduces itself; the first root is the one that signs today. Its bundle has no number yet.
-func (s *Service) about() (introduction, error) {
+// describeSelf is this mesh as it introduces itself; the first root is the one that signs today. Its bundle has no
+// number yet.
+func (s *Service) describeSelf() (introduction, error) {
 	roots, err := peerrules.ParseRoots(s.Snapshot().Roots)
 	if err != nil {
 		return introduction{}, fmt.Errorf("read own roots: %w", err)
@@ -225,15 +225,15 @@ func (s *Service) about() (introduction, error) {
 
 // Fingerprint of this mesh as peers know it (peerrules.MeshFingerprint).
 func (s *Service) Fingerprint() (string, error) {
-	own, err := s.about()
+	own, err := s.describeSelf()
 	if err != nil {
 		return "", err
 	}
 	return own.fingerprint(), nil
 }
 
-// introduce says who we are to a peer that we call knownAs.
-func (s *Service) introduce(ctx context.Context, knownAs string) (self, error) {
+// introductionTo says who we are to a peer that we call knownAs.
+func (s *Service) introductionTo(ctx context.Context, knownAs string) (self, error) {
 	b, err := s.bundle(ctx)
 	if err != nil {
 		return self{}, err

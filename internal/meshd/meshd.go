@@ -250,7 +250,7 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 		TrustDomain: td, Name: name, Snapshot: d.store.Snapshot, Store: d.db,
 		Gateways: d.dialer.Gateways, FromGateway: d.standing.Judge, Door: d.door,
 		Identity: func() (*tls.Certificate, error) { return d.identity.GetCertificate(nil) },
-		Shut:     d.store.Shut, Reopen: d.store.Reopen, Changed: d.loop.Reload, InForce: d.inForce,
+		Block:    d.store.Shut, Unblock: d.store.Reopen, Changed: d.loop.Reload, InForce: d.inForce,
 		InEffect: func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService {
 			return d.loop.Published().InEffect(peer, written)
 		},
@@ -263,11 +263,11 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 	}
 	d.metrics.registry.MustRegister(d.federation)
 	d.gateways = gateways.New(gateways.Config{
-		Dialer: d.dialer, Home: d.federation.Home, Reports: d.agents.Reports, SetSilent: d.store.SetSilentGateways, Now: d.now,
+		Dialer: d.dialer, Home: d.federation.CheckGateway, Reports: d.agents.Reports, SetSilent: d.store.SetSilentGateways, Now: d.now,
 	})
 	d.rotator = rotation.New(rotation.Config{
 		Authority: d.authority, State: d.db, Snapshot: d.store.Snapshot, Mesh: d.mesh, Reports: d.agents.Reports,
-		Holders: d.xds.Holders, Told: d.federation.Told, Log: d.log, Now: d.now,
+		Holders: d.xds.Holders, Told: d.federation.BundleDelivery, Log: d.log, Now: d.now,
 		Advanced: func(ctx context.Context) {
 			d.door.Look(ctx) // the old root may be withdrawn
 			d.loop.Reload()  // the snapshot holds the roots

@@ -51,28 +51,28 @@ func logBytes(workloads int) int64 {
 
 // Agent is one node or gateway.
 type Agent struct {
-	cfg     Config
-	log     *slog.Logger
-	changed chan struct{}            // holds one token when the report may have changed
-	told    func() bool              // whether the agent was told to stop; set by Run
-	leaving atomic.Bool              // its workloads are reported not ready, since they soon will not be served
-	revoked atomic.Pointer[[]string] // serial numbers of administrators' certificates, hex
+	cfg      Config
+	log      *slog.Logger
+	changed  chan struct{}            // holds one token when the report may have changed
+	stopping func() bool              // whether the agent was told to stop; set by Run
+	leaving  atomic.Bool              // its workloads are reported not ready, since they soon will not be served
+	revoked  atomic.Pointer[[]string] // serial numbers of administrators' certificates, hex
 	// what the control plane said last that does not stand; of the goroutine that instructs
-	refused []string
+	rejected []string
 	// where the workloads take plaintext; nil before the control plane said so
 	plaintext atomic.Pointer[map[string]agentapi.Plaintext]
 
-	control   *control.Client
-	sds       *sds.Store
-	logs      *accesslog.Service
-	dns       *dns.Server
-	probes    *readiness.Prober
-	workloads *workloadapi.Server
-	bell      *bell
-	group     *cgroup.Group // of the Envoys; nil where nothing is captured
-	homes     []*home       // one a workload
-	proxies   []*proxy      // one for all, or one a workload
-	listeners listeners
+	control           *control.Client
+	sds               *sds.Store
+	logs              *accesslog.Service
+	dns               *dns.Server
+	probes            *readiness.Prober
+	workloads         *workloadapi.Server
+	namespacesChanged *broadcast
+	group             *cgroup.Group        // of the Envoys; nil where nothing is captured
+	namespaces        []*workloadNamespace // one a workload
+	proxies           []*proxy             // one for all, or one a workload
+	listeners         listeners
 }
 
 // New builds an agent from a configuration that LoadConfig read. Nothing is touched yet.
@@ -92,17 +92,18 @@ func New(cfg Config) (*Agent, error) {
 	a.control = control.New(control.Config{
 		Log: a.log, Node: cfg.Name, Role: cfg.Role(), Addresses: cfg.Control.Addresses,
 		TokenFile: cfg.Control.TokenFile, IdentityFile: filepath.Join(cfg.StateDir, "identity.pem"), Report: a.report,
-		Changed: a.changed, Instructions: a.instruct,
+		Changed: a.changed, Instructions: a.applyInstructions,
 	})
 	a.sds = sds.New(sds.Config{
-		Log: a.log, Accounts: cfg.accounts(), Sign: a.control.Sign, Joined: a.control.Joined(), Changed: a.touch,
+		Log: a.log, Accounts: cfg.accounts(), Sign: a.control.Sign, Joined: a.control.Joined(),
+		Changed: a.reportChanged,
 	})
-	a.probes = readiness.New(a.log, cfg.targets(), a.touch)
+	a.probes = readiness.New(a.log, cfg.targets(), a.reportChanged)
 	a.logs = accesslog.New(accesslog.Config{
 		Log: a.log, Path: filepath.Join(cfg.RunDir, "access.log"), Questions: filepath.Join(cfg.RunDir, "dns.log"),
-		MaxBytes: logBytes(len(cfg.Workloads)), Changed: a.touch, Unserved: a.probes.Doubt,
+		MaxBytes: logBytes(len(cfg.Workloads)), Changed: a.reportChanged, Unserved: a.probes.ProbeNow,
 	})
-	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Record: func(o dns.Outside) {
+	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Record: func(o dns.ExternalQuestion) {
 		a.logs.Question(o.Workload, o.Name, o.Type, o.Result)
 	}})
 	if err := a.makeHomes(binary); err != nil {
@@ -129,9 +130,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.log.Warn("control groups of agents that were killed are left behind", "error", err)
 		}
 	}
-	a.recall()
-	defer a.unlisten()
-	a.settle()
+	a.loadInstructions()
+	defer a.closeListeners()
+	a.enterNamespaces()
 	if err := sdnotify.Ready(); err != nil { // what is started after it finds its namespace captured
 		return err
 	}
@@ -139,7 +140,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer a.release()
 	}
 	told := ctx
-	a.told = func() bool { return told.Err() != nil }
+	a.stopping = func() bool { return told.Err() != nil }
 	ctx, end := context.WithCancel(context.WithoutCancel(told))
 	defer end()
 	defer context.AfterFunc(told, func() {
@@ -147,8 +148,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.leave(ctx)
 	})()
 	g, ctx := errgroup.WithContext(ctx)
-	parts := []func(context.Context) error{a.watch, a.rest}
-	for _, h := range a.homes {
+	parts := []func(context.Context) error{a.watch, a.runServices}
+	for _, h := range a.namespaces {
 		parts = append(parts, h.run)
 	}
 	for _, part := range parts {
@@ -180,8 +181,8 @@ func (a *Agent) forgetGroup() {
 	a.group.Close()
 }
 
-// rest is everything but capture, which need not wait for it.
-func (a *Agent) rest(ctx context.Context) error {
+// runServices is everything but capture, which need not wait for it.
+func (a *Agent) runServices(ctx context.Context) error {
 	if err := a.listen(); err != nil {
 		return err
 	}
@@ -207,14 +208,14 @@ func (a *Agent) rest(ctx context.Context) error {
 	return g.Wait()
 }
 
-// keepEnvoy says whether Envoy goes on when its agent ends, or only its workload's namespace does. An agent that is
+// keepEnvoy reports whether Envoy goes on when its agent ends, or only its workload's namespace does. An agent that is
 // told to stop ends Envoy, unless it is to be kept; one that fails leaves it to the next agent, if it can have anything
 // to serve.
 func (a *Agent) keepEnvoy(why error) bool {
 	switch {
 	case errors.Is(why, errMoved):
 		return false
-	case a.told():
+	case a.stopping():
 		return a.cfg.Envoy.KeepOnStop
 	}
 	return a.control.Identity() != nil
@@ -226,7 +227,7 @@ func (a *Agent) makeHomes(binary string) error {
 	if err != nil {
 		return err
 	}
-	a.bell = newBell()
+	a.namespacesChanged = newBroadcast()
 	inside := newTenants()
 	if common != nil && a.cfg.Gateway == nil {
 		a.group = cgroup.New(ControlGroup(a.cfg.Name, a.cfg.RunDir))
@@ -236,26 +237,26 @@ func (a *Agent) makeHomes(binary string) error {
 	}
 	for i := range a.cfg.Workloads {
 		w := a.cfg.Workloads[i]
-		h := &home{
+		h := &workloadNamespace{
 			workload: w, log: a.log, aliases: filepath.Join(a.cfg.RunDir, aliases),
-			rules: w.rules(common), open: *a.cfg.Capture.LeaveOpen,
+			rules: w.rules(common), openLimit: *a.cfg.Capture.LeaveOpen,
 			plaintext: func() (agentapi.Plaintext, bool) { return a.plaintextOf(w.Key()) },
-			group:     a.group, dns: a.dns, bell: a.bell, tenants: inside, changed: a.touch,
+			group:     a.group, dns: a.dns, appeared: a.namespacesChanged, tenants: inside, changed: a.reportChanged,
 		}
 		if a.cfg.Mode == Sidecar {
 			p := a.newProxy(&a.cfg.Workloads[i], binary)
 			a.proxies = append(a.proxies, p)
-			h.during = func(ctx context.Context) error { return a.runSidecar(ctx, p) }
+			h.serve = func(ctx context.Context) error { return a.runSidecar(ctx, p) }
 		}
 		h.keeper = a.proxies[len(a.proxies)-1].keeper
-		a.homes = append(a.homes, h)
+		a.namespaces = append(a.namespaces, h)
 	}
 	return nil
 }
 
-// settle enters every namespace that is there already. One that is not may come later, and one in which something fails
-// is tried again.
-func (a *Agent) settle() {
+// enterNamespaces enters every namespace that is there already. One that is not may come later, and one in which
+// something fails is tried again.
+func (a *Agent) enterNamespaces() {
 	if a.cfg.Capture.Off {
 		a.log.Warn("capture is off: the workloads' traffic is not protected")
 	}
@@ -266,9 +267,9 @@ func (a *Agent) settle() {
 		p.keeper.inherit(p.runDir)
 		defer p.keeper.disown()
 	}
-	for _, h := range a.homes {
+	for _, h := range a.namespaces {
 		if err := h.enter(); err != nil {
-			h.note(err)
+			h.setTrouble(err)
 		}
 	}
 }
@@ -319,8 +320,8 @@ func (a *Agent) release() {
 	}
 }
 
-// touch says that the report may have changed.
-func (a *Agent) touch() {
+// reportChanged says that the report may have changed.
+func (a *Agent) reportChanged() {
 	select {
 	case a.changed <- struct{}{}:
 	default:
@@ -331,16 +332,16 @@ func (a *Agent) touch() {
 func (a *Agent) report() agentapi.Report {
 	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoyState(), Sidecars: a.sidecarStates(), Certs: a.certs()}
 	if r.Gateway = a.cfg.GatewayInfo(); r.Gateway != nil {
-		r.Peers, r.Elsewhere = a.logs.Peers(), elsewhere(slices.Concat(r.Gateway.Inner(), r.Gateway.Outer()))
+		r.Peers, r.Elsewhere = a.logs.Peers(), notOnThisHost(slices.Concat(r.Gateway.Inner(), r.Gateway.Outer()))
 	}
 	sockets := a.workloads.Troubles()
-	for _, h := range a.homes {
+	for _, h := range a.namespaces {
 		if t := h.trouble.Load(); t != nil {
 			r.Troubles = append(r.Troubles, *t)
 		} else if err := sockets[h.workload.Key()]; err != nil {
 			r.Troubles = append(r.Troubles, snapshot.Trouble{Workload: h.workload.Key(), Reason: err.Error()})
 		}
-		o := h.outside()
+		o := h.bypassing()
 		callers := a.plaintextCallers(h.workload.Key())
 		o.Plaintext, o.PlaintextCount = callers[:min(len(callers), mostShown)], len(callers)
 		if o.Count+len(o.Ports)+o.PlaintextCount > 0 {
@@ -360,8 +361,8 @@ func (a *Agent) report() agentapi.Report {
 	return r
 }
 
-// elsewhere are those of a gateway's addresses that this host does not have, so that nobody could listen there.
-func elsewhere(addrs []netip.Addr) (out []netip.Addr) {
+// notOnThisHost are those of a gateway's addresses that this host does not have, so that nobody could listen there.
+func notOnThisHost(addrs []netip.Addr) (out []netip.Addr) {
 	for _, a := range addrs {
 		l, err := net.Listen("tcp", netip.AddrPortFrom(a, 0).String())
 		if err == nil {

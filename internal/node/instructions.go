@@ -11,11 +11,12 @@ import (
 	"isthmus.dev/isthmus/internal/durable"
 )
 
-// instruct follows the control plane, and keeps what it said for an agent that starts while the control plane is away.
-func (a *Agent) instruct(in *agentapi.Instructions) {
+// applyInstructions follows the control plane, and keeps what it said for an agent that starts while the control plane
+// is away.
+func (a *Agent) applyInstructions(in *agentapi.Instructions) {
 	a.revoked.Store(&in.RevokedAdmins)
 	a.plaintext.Store(&in.Plaintext)
-	a.touch() // what is told of plaintext depends on it
+	a.reportChanged() // what is told of plaintext depends on it
 	a.dns.SetTables(in.DNS)
 	a.sds.Limit(in.CertificateTTL)
 	a.learnRoots(in)
@@ -34,18 +35,19 @@ func (a *Agent) instruct(in *agentapi.Instructions) {
 // sayRefused logs what the control plane does not let stand of what this agent reports, once each.
 func (a *Agent) sayRefused(findings []string) {
 	for _, f := range findings {
-		if !slices.Contains(a.refused, f) {
+		if !slices.Contains(a.rejected, f) {
 			a.log.Warn("the control plane does not let stand what this node reports", "finding", f)
 		}
 	}
-	if len(a.refused) > 0 && len(findings) == 0 {
+	if len(a.rejected) > 0 && len(findings) == 0 {
 		a.log.Info("the control plane lets stand all that this node reports")
 	}
-	a.refused = findings
+	a.rejected = findings
 }
 
-// recall takes up what the control plane said last. A file that cannot be read is no loss: it will say it again.
-func (a *Agent) recall() {
+// loadInstructions takes up what the control plane said last. A file that cannot be read is no loss: it will say it
+// again.
+func (a *Agent) loadInstructions() {
 	text, err := os.ReadFile(a.instructionsFile())
 	if errors.Is(err, os.ErrNotExist) {
 		return

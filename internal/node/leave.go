@@ -34,7 +34,7 @@ func (a *Agent) leave(ctx context.Context) {
 	a.log.Info("told to stop: callers are led elsewhere first", "for", spreadTime.String(),
 		"then requests may go on for", most.String())
 	a.leaving.Store(true)
-	a.touch()
+	a.reportChanged()
 	for _, p := range a.serving() {
 		if err := p.envoy.Drain(ctx); err != nil {
 			a.log.Warn("Envoy does not drain: its connections end without a word", "error", err)
@@ -45,17 +45,17 @@ func (a *Agent) leave(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	for a.underWay(ctx) > 0 && retry.Sleep(ctx, drainPoll) == nil {
+	for a.activeRequests(ctx) > 0 && retry.Sleep(ctx, drainPoll) == nil {
 	}
 }
 
-// serves says whether anybody may be calling what this agent serves.
+// serves reports whether anybody may be calling what this agent serves.
 func (a *Agent) serves() bool {
 	if a.control.Identity() == nil || a.cfg.Gateway != nil {
 		return a.control.Identity() != nil
 	}
-	for _, h := range a.homes {
-		if h.stay.Load() != nil && a.probes.Ready(h.workload.Key()) {
+	for _, h := range a.namespaces {
+		if h.instance.Load() != nil && a.probes.Ready(h.workload.Key()) {
 			return true
 		}
 	}
@@ -65,15 +65,15 @@ func (a *Agent) serves() bool {
 // serving are the proxies that have something to serve.
 func (a *Agent) serving() (out []*proxy) {
 	for i, p := range a.proxies {
-		if p.workload == "" || a.homes[i].stay.Load() != nil {
+		if p.workload == "" || a.namespaces[i].instance.Load() != nil {
 			out = append(out, p)
 		}
 	}
 	return out
 }
 
-// underWay counts the requests in all Envoys; one that does not say has none.
-func (a *Agent) underWay(ctx context.Context) (n uint64) {
+// activeRequests counts the requests in all Envoys; one that does not say has none.
+func (a *Agent) activeRequests(ctx context.Context) (n uint64) {
 	for _, p := range a.serving() {
 		active, err := p.envoy.Requests(ctx)
 		if err != nil {

@@ -60,8 +60,8 @@ func (a *Agent) Collect(ch chan<- prometheus.Metric) {
 	}
 	envoy := a.envoyState()
 	gauge(descInfo, 1, a.cfg.Name, string(a.cfg.Role()), a.cfg.Version, envoy.Version)
-	gauge(descConnected, asNumber(a.control.Connected()))
-	gauge(descEnvoyUp, asNumber(envoy.Running))
+	gauge(descConnected, boolToFloat(a.control.Connected()))
+	gauge(descEnvoyUp, boolToFloat(envoy.Running))
 	counter(descRestarts, uint64(envoy.Restarts))
 	counter(descFull, envoy.Refused)
 	streams := int64(0)
@@ -72,10 +72,10 @@ func (a *Agent) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range a.certs() {
 		gauge(descExpiry, float64(c.NotAfter.Unix()), c.SPIFFEID)
 	}
-	for _, h := range a.homes {
+	for _, h := range a.namespaces {
 		key := h.workload.Key()
-		gauge(descServed, asNumber(h.served() != nil), key)
-		gauge(descReady, asNumber(h.served() != nil && a.probes.Ready(key)), key)
+		gauge(descServed, boolToFloat(h.served() != nil), key)
+		gauge(descReady, boolToFloat(h.served() != nil && a.probes.Ready(key)), key)
 	}
 	n := a.dns.Counts()
 	counter(descDNS, n.Mesh, "mesh")
@@ -84,7 +84,7 @@ func (a *Agent) Collect(ch chan<- prometheus.Metric) {
 	counter(descDNS, n.Refused, "refused")
 }
 
-func asNumber(b bool) float64 {
+func boolToFloat(b bool) float64 {
 	if b {
 		return 1
 	}
@@ -113,18 +113,18 @@ func (a *Agent) stats(w http.ResponseWriter, r *http.Request, p *proxy) {
 		return
 	}
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(fixed(stats))
+	reg.MustRegister(constMetrics(stats))
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 }
 
-// fixed are metrics that are known already.
-type fixed []prometheus.Metric
+// constMetrics are metrics that are known already.
+type constMetrics []prometheus.Metric
 
 // Describe says nothing beforehand (prometheus.Collector: an unchecked one).
-func (fixed) Describe(chan<- *prometheus.Desc) {}
+func (constMetrics) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
-func (f fixed) Collect(ch chan<- prometheus.Metric) {
+func (f constMetrics) Collect(ch chan<- prometheus.Metric) {
 	for _, m := range f {
 		ch <- m
 	}
@@ -187,7 +187,7 @@ func (a *Agent) mayRead(leaf *x509.Certificate) bool {
 	return mayRead(leaf, own.ID.TrustDomain(), a.cfg.Metrics.Allow, revoked)
 }
 
-// mayRead says whether a certificate of this mesh is an administrator's that was not revoked, or of an identity that is
+// mayRead reports whether a certificate of this mesh is an administrator's that was not revoked, or of an identity that is
 // allowed.
 func mayRead(leaf *x509.Certificate, td spiffe.TrustDomain, allow, revoked []string) bool {
 	id, err := spiffe.LeafID(leaf)

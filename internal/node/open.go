@@ -22,11 +22,11 @@ const (
 
 // leaveOpen is how long connections of the workload may go on that are open when it is captured: a workload of which it
 // is known that it takes mutual TLS alone has none.
-func (h *home) leaveOpen() time.Duration {
+func (h *workloadNamespace) leaveOpen() time.Duration {
 	if p, known := h.plaintext(); known && !p.Taken() {
 		return 0
 	}
-	return h.open
+	return h.openLimit
 }
 
 // plaintextCallers are those of a workload that STRICT would refuse: none where it is STRICT.
@@ -37,8 +37,8 @@ func (a *Agent) plaintextCallers(workload string) []string {
 	return a.logs.Plaintext(workload)
 }
 
-// mayGoOn says whether a connection that was open before capture may go on.
-func (h *home) mayGoOn(s *stay, c capture.Connection) bool {
+// mayStayOpen reports whether a connection that was open before capture may go on.
+func (h *workloadNamespace) mayStayOpen(s *namespaceInstance, c capture.Connection) bool {
 	p, known := h.plaintext()
 	if !known {
 		return time.Since(s.began) < modeWait
@@ -47,11 +47,12 @@ func (h *home) mayGoOn(s *stay, c capture.Connection) bool {
 }
 
 // followOpen looks which connections still go on past Envoy, and has capture forget the others.
-func (h *home) followOpen(s *stay) error {
+func (h *workloadNamespace) followOpen(s *namespaceInstance) error {
 	if h.rules == nil || s.allClosed.Load() {
 		return nil
 	}
-	open, err := capture.Open(h.workload.Netns, func(c capture.Connection) bool { return h.mayGoOn(s, c) })
+	open, err := capture.OpenConnections(h.workload.Netns,
+		func(c capture.Connection) bool { return h.mayStayOpen(s, c) })
 	if err != nil {
 		return err
 	}
@@ -59,7 +60,7 @@ func (h *home) followOpen(s *stay) error {
 	switch {
 	case was == nil && len(open) > 0:
 		h.log.Warn("connections that were open before capture go on outside the mesh", "workload", h.workload.Key(),
-			"connections", len(open), "among them", strings.Join(shown(open), ", "))
+			"connections", len(open), "among them", strings.Join(connectionTexts(open), ", "))
 	case was != nil && len(*was) > 0 && len(open) == 0:
 		h.log.Info("no connection is left that was open before capture", "workload", h.workload.Key())
 	}
@@ -73,16 +74,16 @@ func (h *home) followOpen(s *stay) error {
 	return h.install(s.dns.Port) // without an exception
 }
 
-// outside is what of the workload's traffic passes its Envoy by.
-func (h *home) outside() snapshot.Outside {
+// bypassing is what of the workload's traffic passes its Envoy by.
+func (h *workloadNamespace) bypassing() snapshot.Outside {
 	out := snapshot.Outside{Workload: h.workload.Key()}
-	s := h.stay.Load()
+	s := h.instance.Load()
 	if s == nil || h.rules == nil {
 		return out
 	}
 	out.Ports = h.rules.ExcludeInboundPorts
 	if open := s.open.Load(); open != nil {
-		out.Count, out.Connections = len(*open), shown(*open)
+		out.Count, out.Connections = len(*open), connectionTexts(*open)
 	}
 	return out
 }
@@ -94,12 +95,12 @@ func (a *Agent) forgetPlaintext(ctx context.Context) error {
 			return err
 		}
 		if a.logs.ForgetPlaintext(time.Now()) {
-			a.touch()
+			a.reportChanged()
 		}
 	}
 }
 
-func shown(open []capture.Connection) []string {
+func connectionTexts(open []capture.Connection) []string {
 	var out []string
 	for _, c := range open[:min(len(open), mostShown)] {
 		out = append(out, c.String())

@@ -136,7 +136,7 @@ func TestNetnsCaptureLeavesOpenConnectionsAlone(t *testing.T) {
 				t.Errorf("%s, %s: %v", when, name, err)
 			}
 		}
-		left, err := capture.Open(app, all)
+		left, err := capture.OpenConnections(app, all)
 		must(t, err)
 		for name, c := range open {
 			e := ends(c)
@@ -172,7 +172,7 @@ func TestNetnsCaptureLeavesOpenConnectionsAlone(t *testing.T) {
 	check("one closed", "in", "out, IPv6", "in, IPv6", "over the loopback")
 
 	// One that may not go on, as where the workload is strict, is cut.
-	_, err := capture.Open(app, func(c capture.Connection) bool { return c.Local.Addr().Is4() })
+	_, err := capture.OpenConnections(app, func(c capture.Connection) bool { return c.Local.Addr().Is4() })
 	must(t, err)
 	if err := speaks(open["out, IPv6"]); err == nil {
 		t.Error("one that may not go on goes on")
@@ -180,13 +180,13 @@ func TestNetnsCaptureLeavesOpenConnectionsAlone(t *testing.T) {
 	check("two cut", "in", "over the loopback")
 
 	// With the last of them the exception goes.
-	_, err = capture.Open(app, func(capture.Connection) bool { return false })
+	_, err = capture.OpenConnections(app, func(capture.Connection) bool { return false })
 	must(t, err)
 	if err := speaks(open["in"]); err == nil {
 		t.Error("the last one goes on")
 	}
 	must(t, capture.Install(app, rules))
-	left, err := capture.Open(app, all)
+	left, err := capture.OpenConnections(app, all)
 	if err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}

@@ -11,7 +11,7 @@ import (
 
 // prepare checks what the agent needs of the host, makes its directories and locks them against a second agent.
 func (a *Agent) prepare() (unlock func(), err error) {
-	if err := a.permitted(); err != nil {
+	if err := a.checkPrivileges(); err != nil {
 		return nil, err
 	}
 	for _, dir := range []string{a.cfg.RunDir, a.cfg.StateDir, filepath.Join(a.cfg.RunDir, aliases)} {
@@ -22,8 +22,8 @@ func (a *Agent) prepare() (unlock func(), err error) {
 	return lock(filepath.Join(a.cfg.RunDir, "agent.lock"))
 }
 
-// permitted says which right is missing. A gateway needs none beyond its sockets.
-func (a *Agent) permitted() error {
+// checkPrivileges says which right is missing. A gateway needs none beyond its sockets.
+func (a *Agent) checkPrivileges() error {
 	if a.cfg.Gateway != nil {
 		return nil
 	}

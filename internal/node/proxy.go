@@ -24,7 +24,7 @@ type proxy struct {
 	workload string // "<namespace>/<name>"; empty when it serves all
 	runDir   string
 	envoy    *envoyproc.Supervisor
-	keeper   *keeper
+	keeper   *socketKeeper
 	ads      *adsproxy.Proxy
 	secrets  *sds.Service
 }
@@ -46,9 +46,9 @@ func (a *Agent) newProxy(w *Workload, binary string) *proxy {
 		Bootstrap: envoyproc.Bootstrap{
 			Node: id, MaxConnections: uint64(a.cfg.Envoy.MaxConnections), MaxHeapBytes: a.cfg.Envoy.MaxHeapMiB << 20,
 		},
-		Group: a.group, Shelf: a.cfg.Gateway == nil, Keep: a.keepEnvoy, Changed: a.touch,
+		Group: a.group, FDStore: a.cfg.Gateway == nil, Keep: a.keepEnvoy, Changed: a.reportChanged,
 	})
-	p.keeper = &keeper{log: a.log, hold: p.envoy.Hold}
+	p.keeper = &socketKeeper{log: a.log, hold: p.envoy.Hold}
 	return p
 }
 
@@ -122,7 +122,7 @@ func (a *Agent) connections(p *proxy) map[string]uint32 {
 func (a *Agent) envoyState() agentapi.EnvoyState {
 	out := agentapi.EnvoyState{Running: true}
 	for i, p := range a.proxies {
-		if p.workload != "" && a.homes[i].stay.Load() == nil {
+		if p.workload != "" && a.namespaces[i].instance.Load() == nil {
 			continue // it has nothing to serve
 		}
 		s := p.envoy.State()

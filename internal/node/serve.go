@@ -42,10 +42,10 @@ func (l *listeners) close() {
 	}
 }
 
-// unlisten closes every socket of the agent.
-func (a *Agent) unlisten() {
+// closeListeners closes every socket of the agent.
+func (a *Agent) closeListeners() {
 	a.listeners.close()
-	for _, h := range a.homes {
+	for _, h := range a.namespaces {
 		h.leave()
 	}
 	a.workloads.Close()

@@ -79,7 +79,7 @@ func statsOf(t *testing.T, p *proxy) string {
 	stats, err := p.envoy.Stats(t.Context())
 	must(t, err)
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(fixed(stats))
+	reg.MustRegister(constMetrics(stats))
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	return w.Body.String()

@@ -25,7 +25,7 @@ func newTenants() *tenants { return &tenants{by: map[place]string{}} }
 
 // enter lets a workload live in a namespace that nobody lives in.
 func (t *tenants) enter(p place, workload string) error {
-	own, err := placeOf(netns.Own)
+	own, err := placeOf(netns.OwnPath)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (a *Agent) tryFor(ctx context.Context, answered func()) error {
 			return err
 		}
 		answered()
-		if err := stream.Send(a.try(ctx, t)); err != nil {
+		if err := stream.Send(a.runTrial(ctx, t)); err != nil {
 			return err
 		}
 	}
@@ -81,7 +81,7 @@ func readTrial(stream rpc.Stream[agentapi.Verdict, agentapi.Trial]) (*agentapi.T
 	}
 }
 
-func (a *Agent) try(ctx context.Context, t *agentapi.Trial) *agentapi.Verdict {
+func (a *Agent) runTrial(ctx context.Context, t *agentapi.Trial) *agentapi.Verdict {
 	v := &agentapi.Verdict{ID: t.ID}
 	for _, p := range a.proxies {
 		if p.workload != t.Workload {

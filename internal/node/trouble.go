@@ -20,13 +20,13 @@ import (
 // inspection is how often a namespace is looked at for what nobody tells.
 const inspection = 2 * time.Second
 
-// note keeps what is wrong with the workload, nil for nothing, and tells of a change. It is this workload's alone:
-// others are served as before.
-func (h *home) note(err error) {
+// setTrouble keeps what is wrong with the workload, nil for nothing, and tells of a change. It is this workload's
+// alone: others are served as before.
+func (h *workloadNamespace) setTrouble(err error) {
 	var now *snapshot.Trouble
 	if err != nil {
 		now = &snapshot.Trouble{
-			Workload: h.workload.Key(), Reason: err.Error(), Absent: netns.Away(err) || errors.Is(err, errMoved),
+			Workload: h.workload.Key(), Reason: err.Error(), Absent: netns.IsAbsent(err) || errors.Is(err, errMoved),
 		}
 	}
 	was := h.trouble.Swap(now)
@@ -45,15 +45,15 @@ func (h *home) note(err error) {
 }
 
 // served is the namespace if the workload can be called and call there.
-func (h *home) served() *stay {
+func (h *workloadNamespace) served() *namespaceInstance {
 	if h.trouble.Load() != nil {
 		return nil
 	}
-	return h.stay.Load()
+	return h.instance.Load()
 }
 
 // inspect looks for what keeps Envoy from serving a namespace that was entered: another in its place, no address.
-func (h *home) inspect(s *stay) error {
+func (h *workloadNamespace) inspect(s *namespaceInstance) error {
 	if h.workload.Netns == "" {
 		s.addresses.Store(&h.workload.Addresses)
 		return nil
@@ -74,7 +74,7 @@ func (h *home) inspect(s *stay) error {
 	if h.group == nil {
 		return nil
 	}
-	return capture.Taken(h.workload.Netns, h.group.ID)
+	return capture.CheckPorts(h.workload.Netns, h.group.ID)
 }
 
 func join(addrs []netip.Addr) string {
@@ -104,7 +104,7 @@ func addressesIn(path string) (out []netip.Addr, err error) {
 
 // follow keeps a namespace that was entered in order, until ctx ends: devices come, addresses come and go, and programs
 // take and leave Envoy's ports.
-func (h *home) follow(ctx context.Context, s *stay) error {
+func (h *workloadNamespace) follow(ctx context.Context, s *namespaceInstance) error {
 	if h.workload.Netns == "" {
 		<-ctx.Done()
 		return ctx.Err()
@@ -117,12 +117,12 @@ func (h *home) follow(ctx context.Context, s *stay) error {
 	defer again.Stop()
 	for changed := true; ; {
 		if changed {
-			if err := h.secure(s); err != nil && s.there(h.workload.Netns) {
+			if err := h.secure(s); err != nil && s.stillAt(h.workload.Netns) {
 				return err
 			}
 		}
-		if err := errors.Join(h.inspect(s), h.followOpen(s)); s.there(h.workload.Netns) {
-			h.note(err)
+		if err := errors.Join(h.inspect(s), h.followOpen(s)); s.stillAt(h.workload.Netns) {
+			h.setTrouble(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -139,7 +139,7 @@ func (h *home) follow(ctx context.Context, s *stay) error {
 }
 
 // secure has devices that have come refuse what programs write onto them.
-func (h *home) secure(s *stay) error {
+func (h *workloadNamespace) secure(s *namespaceInstance) error {
 	if s.queues == nil {
 		return nil
 	}
@@ -151,7 +151,7 @@ func (h *home) secure(s *stay) error {
 		return fmt.Errorf("capture the traffic of workload %s: %w", h.workload.Key(), err)
 	}
 	if len(s.queues.Held()) > before {
-		h.keeper.put(h.name(s), h.kept(s))
+		h.keeper.put(h.name(s), h.heldSockets(s))
 	}
 	return nil
 }

@@ -188,7 +188,7 @@ func TestEnvoyServesNobodyInAnothersNamespace(t *testing.T) {
 	must(t, os.Symlink(fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), path("process")))
 	must(t, os.Symlink(p.shop, path("shop")))
 	must(t, os.WriteFile(path("host"), nil, 0o600))
-	must(t, unix.Mount(netns.Own, path("host"), "", unix.MS_BIND, ""))
+	must(t, unix.Mount(netns.OwnPath, path("host"), "", unix.MS_BIND, ""))
 	defer func() { must(t, unix.Unmount(path("host"), 0)) }()
 	for _, name := range []string{"process", "shop", "host"} {
 		more := p.cfg.Workloads[2]

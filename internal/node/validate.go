@@ -224,7 +224,7 @@ func (c *Config) validateGateway(r *reader) {
 		"gateway.outerAddress": c.Gateway.OuterAddress, "gateway.outerAddress6": c.Gateway.OuterAddress6,
 	} {
 		if a.IsValid() {
-			nameable(r, field, a)
+			checkRoutable(r, field, a)
 		}
 	}
 	for _, p := range []struct {
@@ -242,8 +242,8 @@ func (c *Config) validateGateway(r *reader) {
 	}
 }
 
-// nameable refuses an address at which nobody else could reach its owner.
-func nameable(r *reader, field string, a netip.Addr) {
+// checkRoutable refuses an address at which nobody else could reach its owner.
+func checkRoutable(r *reader, field string, a netip.Addr) {
 	if what := reserved.Address(a); what != "" {
 		r.add(field, fmt.Sprintf("%s is %s", a, what), "write the one at which others reach it")
 	}
@@ -275,7 +275,7 @@ func (w Workload) validate(r *reader, at string, captureOff bool) {
 		r.add(at+".addresses", "it is missing", "write the workload's ip addresses")
 	}
 	for i, a := range w.Addresses {
-		nameable(r, fmt.Sprintf("%s.addresses[%d]", at, i), a)
+		checkRoutable(r, fmt.Sprintf("%s.addresses[%d]", at, i), a)
 	}
 	w.validatePorts(r, at)
 	w.validateReadiness(r, at+".readiness")

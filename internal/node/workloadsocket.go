@@ -77,7 +77,7 @@ func (c *Config) validateSockets(r *reader) {
 // newWorkloadAPI serves the certificates that Envoy has to the workloads too.
 func (a *Agent) newWorkloadAPI() *workloadapi.Server {
 	cfg := workloadapi.Config{
-		Log: a.log, Folder: a.cfg.socketFolder(), Store: a.sds, Joined: a.control.Joined(), Changed: a.touch,
+		Log: a.log, Folder: a.cfg.socketFolder(), Store: a.sds, Joined: a.control.Joined(), Changed: a.reportChanged,
 		TrustDomain: func() spiffe.TrustDomain { return a.control.Identity().ID.TrustDomain() },
 	}
 	for _, w := range a.cfg.Workloads {

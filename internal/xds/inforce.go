@@ -26,8 +26,8 @@ func (s *Server) Holders(typ, name string) []Holder {
 	var all []held
 	s.mu.Lock()
 	for proxy, p := range s.proxies {
-		if p.want != nil && p.want.byType[typ][name] != nil {
-			all = append(all, held{proxy, p.want.generation, p.stream})
+		if p.desired != nil && p.desired.byType[typ][name] != nil {
+			all = append(all, held{proxy, p.desired.generation, p.stream})
 		}
 	}
 	s.mu.Unlock()
@@ -42,15 +42,15 @@ func (s *Server) Holders(typ, name string) []Holder {
 	return out
 }
 
-// Settled says whether a proxy is connected and has acknowledged all that it should have.
+// Settled reports whether a proxy is connected and has acknowledged all that it should have.
 func (s *Server) Settled(proxy string) bool {
 	s.mu.Lock()
 	p := s.proxies[proxy]
-	if p == nil || p.want == nil || p.stream == nil {
+	if p == nil || p.desired == nil || p.stream == nil {
 		s.mu.Unlock()
 		return false
 	}
-	st, generation := p.stream, p.want.generation
+	st, generation := p.stream, p.desired.generation
 	s.mu.Unlock()
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -67,7 +67,7 @@ func (s *Server) Settled(proxy string) bool {
 	return true
 }
 
-// acked says whether the client acknowledged all of one type up to a generation. One that has all its listeners and
+// acked reports whether the client acknowledged all of one type up to a generation. One that has all its listeners and
 // never asked for the type has no use for it.
 func (st *stream) acked(typ string, generation uint64) (bool, string) {
 	st.mu.Lock()

@@ -43,16 +43,16 @@ type Server struct {
 
 // proxy is one Envoy, connected or not.
 type proxy struct {
-	want   *wanted
-	stream *stream // nil while it is away
-	left   time.Time
-	opens  *rate.Limiter
+	desired *desired
+	stream  *stream // nil while it is away
+	left    time.Time
+	opens   *rate.Limiter
 }
 
 func newProxy() *proxy { return &proxy{opens: rate.NewLimiter(openRate, openBurst)} }
 
-// wanted is what a proxy should have. Read-only once made.
-type wanted struct {
+// desired is what a proxy should have. Read-only once made.
+type desired struct {
 	generation uint64
 	byType     map[string]map[string]*envoy.Resource
 	sets       map[string]bool
@@ -71,7 +71,7 @@ func New(cfg Config) *Server {
 
 // Publish sets what a proxy should have. Only differences are sent. Generation names the configuration in status.
 func (s *Server) Publish(name string, generation uint64, res *envoy.Resources) {
-	w := &wanted{
+	w := &desired{
 		generation: generation, byType: make(map[string]map[string]*envoy.Resource, len(res.ByType)),
 		sets: make(map[string]bool, len(res.Sets)),
 	}
@@ -92,7 +92,7 @@ func (s *Server) Publish(name string, generation uint64, res *envoy.Resources) {
 		p = newProxy()
 		s.proxies[name] = p
 	}
-	p.want = w
+	p.desired = w
 	p.stream.wake()
 }
 
@@ -112,7 +112,7 @@ func (s *Server) Known() []string {
 	defer s.mu.Unlock()
 	var names []string
 	for name, p := range s.proxies {
-		if p.want != nil {
+		if p.desired != nil {
 			names = append(names, name)
 		}
 	}
@@ -155,7 +155,7 @@ func (s *Server) DeltaAggregatedResources(
 	opens := s.join(name, st)
 	defer s.leave(name, st)
 	if err := opens.Wait(ctx); err != nil {
-		return st.ended(context.Cause(ctx))
+		return st.endError(context.Cause(ctx))
 	}
 	return st.serve(ctx)
 }
@@ -182,7 +182,7 @@ func (s *Server) leave(name string, st *stream) {
 	}
 	if p := s.proxies[name]; p != nil && p.stream == st {
 		p.stream, p.left = nil, s.cfg.Now()
-		if p.want == nil {
+		if p.desired == nil {
 			delete(s.proxies, name)
 		}
 	}
@@ -190,7 +190,7 @@ func (s *Server) leave(name string, st *stream) {
 
 // index keeps who is to be woken for which endpoint sets: those that a stream asked for and its proxy may see. Names
 // that are only asked for cost nobody but who asks. It must be called with mu held.
-func (s *Server) index(st *stream, want *wanted, asked map[string]struct{}) {
+func (s *Server) index(st *stream, want *desired, asked map[string]struct{}) {
 	for set := range want.sets {
 		_, ask := asked[set]
 		if _, has := st.indexed[set]; ask && !has {
@@ -218,13 +218,13 @@ func (s *Server) unindex(st *stream, set string) {
 	}
 }
 
-// told is of how many resources a proxy has been told.
-func (s *Server) told(proxy string) (n int) {
+// resourceCount is of how many resources a proxy has been told.
+func (s *Server) resourceCount(proxy string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.proxies[proxy]; p != nil && p.want != nil {
-		n = len(p.want.sets)
-		for _, rs := range p.want.byType {
+	if p := s.proxies[proxy]; p != nil && p.desired != nil {
+		n = len(p.desired.sets)
+		for _, rs := range p.desired.byType {
 			n += len(rs)
 		}
 	}
@@ -233,15 +233,15 @@ func (s *Server) told(proxy string) (n int) {
 
 // current is what a proxy should have now: its own resources, and the endpoint sets it may see among those asked for.
 // From then on a change of these wakes the stream. anew says that what is asked for has changed.
-func (s *Server) current(st *stream, asked map[string]struct{}, anew bool) (*wanted, map[string]*envoy.Resource) {
+func (s *Server) current(st *stream, asked map[string]struct{}, anew bool) (*desired, map[string]*envoy.Resource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.proxies[st.proxy]
-	if p == nil || p.want == nil || p.stream != st {
+	if p == nil || p.desired == nil || p.stream != st {
 		return nil, nil
 	}
-	if anew || st.indexedFor != p.want {
-		s.index(st, p.want, asked)
+	if anew || st.indexedFor != p.desired {
+		s.index(st, p.desired, asked)
 	}
 	eps := make(map[string]*envoy.Resource, len(st.indexed))
 	for set := range st.indexed {
@@ -249,5 +249,5 @@ func (s *Server) current(st *stream, asked map[string]struct{}, anew bool) (*wan
 			eps[set] = r
 		}
 	}
-	return p.want, eps
+	return p.desired, eps
 }

@@ -36,8 +36,8 @@ type ProxyStatus struct {
 	Types     []TypeStatus
 }
 
-// note records what is being sent.
-func (st *stream) note(typ string, ts *typeState, generation uint64) {
+// recordSent records what is being sent.
+func (st *stream) recordSent(typ string, ts *typeState, generation uint64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	s := st.status[typ]
@@ -45,8 +45,8 @@ func (st *stream) note(typ string, ts *typeState, generation uint64) {
 	st.status[typ] = s
 }
 
-// settled records that a generation changed nothing for a type: it is in force as it is.
-func (st *stream) settled(typ string, ts *typeState, generation uint64) {
+// recordUnchanged records that a generation changed nothing for a type: it is in force as it is.
+func (st *stream) recordUnchanged(typ string, ts *typeState, generation uint64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	s := st.status[typ]
@@ -197,15 +197,15 @@ func (s *Server) Resources(name string) []*envoy.Resource {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.proxies[name]
-	if p == nil || p.want == nil {
+	if p == nil || p.desired == nil {
 		return nil
 	}
 	var out []*envoy.Resource
 	for _, typ := range envoy.Types {
-		byName := p.want.byType[typ]
+		byName := p.desired.byType[typ]
 		if typ == envoy.EndpointType {
 			byName = map[string]*envoy.Resource{}
-			for set := range p.want.sets {
+			for set := range p.desired.sets {
 				if r := s.endpoints[set]; r != nil {
 					byName[set] = r
 				}

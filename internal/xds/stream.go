@@ -63,7 +63,7 @@ type stream struct {
 
 	// guarded by server.mu:
 	indexed    map[string]struct{} // endpoint sets of which a change wakes this stream
-	indexedFor *wanted             // what that was found for
+	indexedFor *desired            // what that was found for
 
 	mu     sync.Mutex // guards status
 	status map[string]typeStatus
@@ -131,7 +131,7 @@ func (st *stream) serve(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return st.ended(context.Cause(ctx))
+			return st.endError(context.Cause(ctx))
 		case <-gone:
 			return nil // there is nobody to tell
 		case r := <-requests:
@@ -146,8 +146,8 @@ func (st *stream) serve(ctx context.Context) error {
 	}
 }
 
-// ended is what the client is told about the end of its stream.
-func (st *stream) ended(cause error) error {
+// endError is what the client is told about the end of its stream.
+func (st *stream) endError(cause error) error {
 	switch {
 	case errors.Is(cause, errReplaced):
 		return status.Error(codes.Aborted, "another stream of this proxy took over, or the proxy was removed")
@@ -212,7 +212,7 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 		}
 	}
 	first := !ts.known
-	if err := st.bounded(ts, r, first); err != nil {
+	if err := st.checkLimits(ts, r, first); err != nil {
 		return err
 	}
 	ts.known = true
@@ -257,9 +257,10 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 	return nil
 }
 
-// bounded refuses what no Envoy asks for.
-func (st *stream) bounded(ts *typeState, r *discoveryv3.DeltaDiscoveryRequest, first bool) error {
-	if n := len(ts.subscribed) + len(r.ResourceNamesSubscribe); n > maxNames && n > maxNames+st.server.told(st.proxy) {
+// checkLimits refuses what no Envoy asks for.
+func (st *stream) checkLimits(ts *typeState, r *discoveryv3.DeltaDiscoveryRequest, first bool) error {
+	if n := len(ts.subscribed) + len(r.ResourceNamesSubscribe); n > maxNames &&
+		n > maxNames+st.server.resourceCount(st.proxy) {
 		return status.Errorf(codes.ResourceExhausted, "more than %d names of type %s", maxNames, ShortType(r.TypeUrl))
 	}
 	if first && len(r.InitialResourceVersions) > maxHeld {
@@ -314,7 +315,7 @@ func (st *stream) pushType(
 		d.removed = nil // see removeClusters
 	}
 	if d.empty() && (ts.greeted || !ts.wildcard) {
-		st.settled(typ, ts, generation)
+		st.recordUnchanged(typ, ts, generation)
 		return nil
 	}
 	ts.greeted = true
@@ -322,7 +323,7 @@ func (st *stream) pushType(
 }
 
 // removeClusters takes clusters away once no listener or route that Envoy has refers to them any more.
-func (st *stream) removeClusters(ctx context.Context, want *wanted) error {
+func (st *stream) removeClusters(ctx context.Context, want *desired) error {
 	ts := st.types[envoy.ClusterType]
 	if !ts.known || ts.answer != "" || st.types[envoy.ListenerType].answer != "" ||
 		st.types[envoy.RouteType].answer != "" {
@@ -370,11 +371,11 @@ func (st *stream) send(ctx context.Context, typ string, ts *typeState, generatio
 			ts.missing[name] = true
 		}
 	}
-	st.note(typ, ts, generation)
+	st.recordSent(typ, ts, generation)
 	select {
 	case st.out <- resp:
 		return nil
 	case <-ctx.Done():
-		return st.ended(context.Cause(ctx))
+		return st.endError(context.Cause(ctx))
 	}
 }

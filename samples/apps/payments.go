@@ -48,7 +48,7 @@ func NewPayments(servedBy, tokens string) *Payments {
 	mux.HandleFunc("DELETE /v1/charges/{id}", p.remove)
 	mux.HandleFunc("GET /v1/charges/headers", p.headers)
 	mux.HandleFunc("GET /v1/charges/watch", p.watch)
-	mux.HandleFunc("GET /v1/charges/till", p.till)
+	mux.HandleFunc("GET /v1/charges/till", p.chargeSocket)
 	mux.HandleFunc("GET /admin/refunds", p.refunds)
 	p.Handler = tagged(servedBy, mux)
 	return p
@@ -87,8 +87,8 @@ func (p *Payments) charge(amount int64, r *http.Request) Charge {
 	}
 }
 
-// till is a WebSocket: each message is an amount in cents, and its answer the charge.
-func (p *Payments) till(w http.ResponseWriter, r *http.Request) {
+// chargeSocket is a WebSocket: each message is an amount in cents, and its answer the charge.
+func (p *Payments) chargeSocket(w http.ResponseWriter, r *http.Request) {
 	conn, err := websocket.Accept(w, r)
 	if err != nil {
 		return // the client has its answer

@@ -50,11 +50,11 @@ func (v vault) serve(ctx context.Context, ln net.Listener) error {
 		if err != nil {
 			return fmt.Errorf("accept: %w", err)
 		}
-		conns.Go(func() { v.talk(ctx, conn) })
+		conns.Go(func() { v.serveConn(ctx, conn) })
 	}
 }
 
-func (v vault) talk(ctx context.Context, conn net.Conn) {
+func (v vault) serveConn(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()

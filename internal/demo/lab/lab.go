@@ -101,7 +101,7 @@ func (l *Lab) sweep() (removed []string, err error) {
 	victims := old.Processes
 	names := existing(append(old.Namespaces, l.record.Namespaces...))
 	for _, name := range names {
-		in, err := inhabitants(name)
+		in, err := processesIn(name)
 		if err != nil {
 			return nil, err
 		}

@@ -93,8 +93,8 @@ func (p process) kill() bool {
 	return err == nil && now == p && unix.Kill(p.PID, unix.SIGKILL) == nil
 }
 
-// inhabitants are the processes inside a named network namespace.
-func inhabitants(name string) ([]process, error) {
+// processesIn are the processes inside a named network namespace.
+func processesIn(name string) ([]process, error) {
 	var ns unix.Stat_t
 	if err := unix.Stat(NetnsPath(name), &ns); err != nil {
 		if errors.Is(err, unix.ENOENT) {

@@ -34,7 +34,7 @@ func (a *Admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 	now := a.Now()
 	checks := []adminapi.Check{checkConfig(p.AllFindings()), checkInForce(p.Findings), a.checkState(ctx), a.checkRoot(now)}
 	checks = append(checks, checkEndings(a.Endings.Waiting())...)
-	if rot := a.Authority.Rotation(); rot.UnderWay() {
+	if rot := a.Authority.Rotation(); rot.InProgress() {
 		waits, err := a.Rotator.Waits(ctx, rot)
 		if err != nil {
 			return nil, status.Error(codes.Internal, err.Error())

@@ -89,7 +89,7 @@ func (w *Watch) look(ctx context.Context) {
 	maps.DeleteFunc(w.roads, func(name string, _ road) bool { _, known := errs[name]; return !known })
 	for name, err := range errs {
 		_, here := connected[name]
-		w.roads[name] = w.roads[name].next(!federation.Silent(err), here, now)
+		w.roads[name] = w.roads[name].next(!federation.IsGatewaySilent(err), here, now)
 	}
 	w.SetSilent(silent(w.roads, now))
 }
@@ -203,7 +203,7 @@ func CheckRoad(snap *snapshot.Snapshot, n snapshot.Node, err error) adminapi.Che
 		c.State, c.Detail = "failed", "cannot listen for peers: "+err.Error()
 		c.Remedy = "correct gateway.outerAddress in its settings, or give the host that address; after a correction empty its " +
 			"stateDir and start it with a new token, since a gateway does not move by itself"
-	case federation.Silent(err):
+	case federation.IsGatewaySilent(err):
 		c.State, c.Detail = "failed", "does not answer the control plane at its inner address: "+err.Error()
 		c.Remedy = "see that gateway.innerAddress is an address of that host, that its agent and Envoy run, and that " +
 			"no firewall keeps the control plane from its port 15444"

@@ -62,7 +62,7 @@ type Config struct {
 	// Holders are the proxies that hold a resource.
 	Holders func(typ, name string) []xds.Holder
 	// Told is how far a peer is with this mesh's roots.
-	Told func(ctx context.Context, peer string) (federation.Told, error)
+	Told func(ctx context.Context, peer string) (federation.BundleDelivery, error)
 	// Advanced is called when roots have changed.
 	Advanced func(context.Context)
 	Log      *slog.Logger
@@ -87,7 +87,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 	tick := time.NewTicker(rotationTick)
 	defer tick.Stop()
 	for {
-		if rot := r.Authority.Rotation(); rot.UnderWay() {
+		if rot := r.Authority.Rotation(); rot.InProgress() {
 			r.look(ctx, rot)
 		}
 		select {
@@ -139,7 +139,7 @@ func (r *Rotator) advance(ctx context.Context, from ca.Step, passed []string) er
 // Force goes on without those who are waited for now.
 func (r *Rotator) Force(ctx context.Context) error {
 	rot := r.Authority.Rotation()
-	if !rot.UnderWay() {
+	if !rot.InProgress() {
 		return ca.ErrNotRotating
 	}
 	waits, err := r.Waits(ctx, rot)
@@ -210,7 +210,7 @@ func (r *Rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminap
 }
 
 // peerLacks is why a peer is waited for, empty when it is not.
-func peerLacks(t federation.Told, now time.Time) string {
+func peerLacks(t federation.BundleDelivery, now time.Time) string {
 	switch {
 	case t.InForce:
 		return ""
@@ -348,7 +348,7 @@ func (r *Rotator) Failure() string {
 
 // Expected is when a step ends at the latest.
 func Expected(rot ca.Rotation, waits []adminapi.CAWait) (end time.Time) {
-	if !rot.UnderWay() {
+	if !rot.InProgress() {
 		return end
 	}
 	end = rot.Since

@@ -112,17 +112,17 @@ func TestUndrained(t *testing.T) {
 
 func TestPeerLacks(t *testing.T) {
 	for _, c := range []struct {
-		told federation.Told
+		told federation.BundleDelivery
 		want string
 	}{
-		{federation.Told{InForce: true}, ""},
-		{federation.Told{ByHand: true, Fetched: noon}, "takes this mesh's roots from its own files only: give it a new isthmus peer manifest"},
-		{federation.Told{}, "has not fetched the new bundle yet"},
-		{federation.Told{Error: "unreachable"}, "has not fetched the new bundle, and cannot be told of it: unreachable"},
-		{federation.Told{Fetched: noon.Add(-time.Second)}, "has fetched the new bundle; its gateways have not all acknowledged it"},
-		{federation.Told{Fetched: noon.Add(-time.Hour)}, "has fetched the new bundle; its gateways have not all acknowledged it"},
-		{federation.Told{Fetched: noon.Add(-time.Second), Error: "404"}, "has fetched the new bundle, and cannot be asked whether its gateways have it: 404"},
-		{federation.Told{Fetched: noon.Add(-30 * time.Second), Error: "404"}, ""},
+		{federation.BundleDelivery{InForce: true}, ""},
+		{federation.BundleDelivery{ByHand: true, Fetched: noon}, "takes this mesh's roots from its own files only: give it a new isthmus peer manifest"},
+		{federation.BundleDelivery{}, "has not fetched the new bundle yet"},
+		{federation.BundleDelivery{Error: "unreachable"}, "has not fetched the new bundle, and cannot be told of it: unreachable"},
+		{federation.BundleDelivery{Fetched: noon.Add(-time.Second)}, "has fetched the new bundle; its gateways have not all acknowledged it"},
+		{federation.BundleDelivery{Fetched: noon.Add(-time.Hour)}, "has fetched the new bundle; its gateways have not all acknowledged it"},
+		{federation.BundleDelivery{Fetched: noon.Add(-time.Second), Error: "404"}, "has fetched the new bundle, and cannot be asked whether its gateways have it: 404"},
+		{federation.BundleDelivery{Fetched: noon.Add(-30 * time.Second), Error: "404"}, ""},
 	} {
 		if got := peerLacks(c.told, noon); got != c.want {
 			t.Errorf("%+v: %q, want %q", c.told, got, c.want)

@@ -59,7 +59,8 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{
 			"allowed", fromHTTP("ingress", httpLine(t,
-				`{"commonProperties":{`+peerTag+`},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)),
+				`{"commonProperties":{`+peerTag+
+					`},"response":{"responseCode":200,"responseCodeDetails":"via_upstream"}}`)),
 			"allowed  ",
 		},
 		{"the application's own 403", fromHTTP("ingress",
@@ -205,7 +206,8 @@ func TestVerdicts(t *testing.T) {
 			tcpLine(t,
 				`{"commonProperties":{"customTags":{"refused":"not mutual TLS, or not a port of this workload","sni":"-"}}}`)), "denied plaintext not mutual TLS, or not a port of this workload"},
 		{
-			"unknown name", fromTCP("ingress", tcpLine(t, `{"commonProperties":{"responseFlags":{"noRouteFound":true}}}`)),
+			"unknown name", fromTCP("ingress",
+				tcpLine(t, `{"commonProperties":{"responseFlags":{"noRouteFound":true}}}`)),
 			"denied not-offered nothing is offered under this name",
 		},
 		{"plaintext at the boundary", fromTCP("ingress",
@@ -268,7 +270,8 @@ func TestVerdicts(t *testing.T) {
 		},
 		{
 			"raw, unauthorized", fromTCP("inbound",
-				tcpLine(t, `{"commonProperties":{"responseFlags":{"unauthorizedDetails":{"reason":"EXTERNAL_SERVICE"}}}}`)),
+				tcpLine(t,
+					`{"commonProperties":{"responseFlags":{"unauthorizedDetails":{"reason":"EXTERNAL_SERVICE"}}}}`)),
 			"denied policy-none no policy allows it",
 		},
 		{
@@ -360,7 +363,7 @@ func TestSeenIsBounded(t *testing.T) {
 	for i := range 10 * remembered {
 		tl.first(fmt.Sprint(i), "x")
 	}
-	if n := len(tl.seen) + len(tl.older); n > 2*remembered {
+	if n := len(tl.seen) + len(tl.previous); n > 2*remembered {
 		t.Errorf("remembers %d connections", n)
 	}
 	if tl.first(fmt.Sprint(10*remembered-1), "x") {

@@ -16,11 +16,11 @@ const maxPeers = 1024
 
 // tally counts per peer.
 type tally struct {
-	mu      sync.Mutex // guards what follows
-	peers   map[string]agentapi.PeerCounts
-	refused map[refusal]uint64
-	seen    map[string]bool // connections that were counted
-	older   map[string]bool // the same, one generation before
+	mu       sync.Mutex // guards what follows
+	peers    map[string]agentapi.PeerCounts
+	refused  map[refusal]uint64
+	seen     map[string]bool // connections that were counted
+	previous map[string]bool // the same, one generation before
 }
 
 // refusal is one kind of refused call.
@@ -29,7 +29,7 @@ type refusal struct{ Log, Verdict, Class string }
 func newTally() *tally {
 	return &tally{
 		peers: map[string]agentapi.PeerCounts{}, refused: map[refusal]uint64{},
-		seen: map[string]bool{}, older: map[string]bool{},
+		seen: map[string]bool{}, previous: map[string]bool{},
 	}
 }
 
@@ -69,10 +69,10 @@ func (t *tally) count(c *agentapi.PeerCounts, e *Entry) {
 	switch {
 	case e.Refused() && e.Verdict != verdictFailed:
 		c.Denials++
-	case e.http || e.carried:
+	case e.http || e.reachedUpstream:
 		c.Requests++
 	}
-	if e.http || e.carried {
+	if e.http || e.reachedUpstream {
 		c.BytesIn += e.BytesIn
 		c.BytesOut += e.BytesOut
 	}
@@ -83,11 +83,11 @@ func (t *tally) first(key, id string) bool {
 	if id == "" {
 		return true
 	}
-	if t.seen[key] || t.older[key] {
+	if t.seen[key] || t.previous[key] {
 		return false
 	}
 	if len(t.seen) >= remembered {
-		t.older, t.seen = t.seen, map[string]bool{}
+		t.previous, t.seen = t.seen, map[string]bool{}
 	}
 	t.seen[key] = true
 	return true

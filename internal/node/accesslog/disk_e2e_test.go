@@ -34,12 +34,12 @@ func TestFullDisk(t *testing.T) {
 	for n := range 1000 {
 		s.take(entry(n))
 		if n%5 == 0 {
-			s.wrote(s.file.flush())
+			s.reportWriteError(s.file.flush())
 		}
 	}
-	if n := strings.Count(said.String(), "no space left on device"); n != 1 || s.file.lostSoFar() < 500 {
+	if n := strings.Count(said.String(), "no space left on device"); n != 1 || s.file.lostEntries() < 500 {
 		t.Errorf("it said %d times that the disk is full, and counts %d entries as lost:\n%s",
-			n, s.file.lostSoFar(), said.String())
+			n, s.file.lostEntries(), said.String())
 	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
@@ -47,7 +47,7 @@ func TestFullDisk(t *testing.T) {
 	for n := range 20 {
 		s.take(entry(n))
 	}
-	s.wrote(s.file.flush())
+	s.reportWriteError(s.file.flush())
 	if !strings.Contains(said.String(), "access log written again") {
 		t.Errorf("not said that all is well: %s", said.String())
 	}

@@ -55,11 +55,11 @@ type Entry struct {
 	http             bool
 	stream           string
 	connection       string // between the gateways: the address of its client's end
-	carried          bool   // TCP: reached an upstream
+	reachedUpstream  bool   // TCP: reached an upstream
 	handshakeFailure bool
 }
 
-// Refused says whether it was refused here or failed, whatever the reason.
+// Refused reports whether it was refused here or failed, whatever the reason.
 func (e *Entry) Refused() bool { return e.Verdict != verdictAllowed }
 
 func fromHTTP(log string, r *record) Entry {
@@ -77,7 +77,7 @@ func fromHTTP(log string, r *record) Entry {
 		e.Caller, e.AssertedBy = asserted, e.Caller
 	}
 	e.Code = uint32(r.code)
-	e.judge(r, judgeHTTP)
+	e.classify(r, judgeHTTP)
 	if log != wellknown.LogInbound { // the Host is what the client says, for want of better
 		e.Destination = firstOf(r.tags[tagObject], e.Authority, e.Destination)
 	}
@@ -89,7 +89,7 @@ func fromTCP(log string, r *record) Entry {
 	if log != wellknown.LogEgress && r.connectionReceived+r.connectionSent > 0 {
 		e.BytesIn, e.BytesOut = r.connectionReceived, r.connectionSent
 	}
-	e.judge(r, judgeTCP)
+	e.classify(r, judgeTCP)
 	return e
 }
 
@@ -100,9 +100,9 @@ func fromCommon(log string, r *record) Entry {
 		Remote:      firstOf(r.direct.ip, r.remote.ip), // what Envoy handed over inside itself has no direct one
 		Destination: firstOf(r.tags[tagObject], withoutCaller(r.sni), r.local.String(), r.cluster),
 		BytesIn:     r.received, BytesOut: r.sent,
-		DurationMS: float64(r.duration.seconds)*1000 + float64(r.duration.nanos/1000)/1000,
-		carried:    r.cluster != "" && r.toUpstream,
-		Tags:       r.tags, connection: r.direct.String(),
+		DurationMS:      float64(r.duration.seconds)*1000 + float64(r.duration.nanos/1000)/1000,
+		reachedUpstream: r.cluster != "" && r.toUpstream,
+		Tags:            r.tags, connection: r.direct.String(),
 	}
 	maps.DeleteFunc(e.Tags, func(_, v string) bool { return v == "-" }) // Envoy's word for nothing
 	switch log {
@@ -120,12 +120,12 @@ func fromCommon(log string, r *record) Entry {
 	return e
 }
 
-// judge sets verdict, class and reason: what TLS says comes first, and further judges the rest.
-func (e *Entry) judge(r *record, further func(log string, r *record) judgement) {
-	var j judgement
+// classify sets verdict, class and reason: what TLS says comes first, and further judges the rest.
+func (e *Entry) classify(r *record, further func(log string, r *record) outcome) {
+	var j outcome
 	switch why := failedTLS(e.Log, r); {
 	case why != "":
-		j, e.handshakeFailure = failedHandshake.because(why), true
+		j, e.handshakeFailure = failedHandshake.withReason(why), true
 	case r.names > 1:
 		j, e.Caller = twoNames, ""
 	default:
@@ -155,7 +155,7 @@ func peerOf(log string, tags map[string]string) string {
 }
 
 // String is ip:port, empty when there is none.
-func (p place) String() string {
+func (p endpoint) String() string {
 	if p.ip == "" {
 		return ""
 	}

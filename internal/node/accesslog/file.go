@@ -112,9 +112,9 @@ func (f *file) failed(err error) error {
 	return f.err
 }
 
-// lostSoFar is how many entries could not be written; most of the last ones, when a disk is full, may be there after
+// lostEntries is how many entries could not be written; most of the last ones, when a disk is full, may be there after
 // all.
-func (f *file) lostSoFar() uint64 {
+func (f *file) lostEntries() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.lost

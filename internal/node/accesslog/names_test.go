@@ -40,7 +40,7 @@ func message1(b []byte) []byte { return append([]byte{1<<3 | 2, byte(len(b))}, b
 func TestRawRefusals(t *testing.T) {
 	e := fromTCP(wellknown.LogOutbound, &record{tags: map[string]string{
 		"workload": "default/alice", "refused": "no service there lists the caller",
-	}, local: place{"203.0.113.7", 80}})
+	}, local: endpoint{"203.0.113.7", 80}})
 	if e.Caller != "default/alice" || e.Verdict != "denied" || e.Reason != "no service there lists the caller" ||
 		e.Destination != "203.0.113.7:80" {
 		t.Errorf("%+v", e)

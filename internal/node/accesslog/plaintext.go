@@ -22,7 +22,7 @@ type plaintext struct {
 	callers map[string]map[string]time.Time
 }
 
-// add says whether the caller, an address, is new.
+// add reports whether the caller, an address, is new.
 func (p *plaintext) add(workload, caller string, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -41,8 +41,8 @@ func (p *plaintext) add(workload, caller string, now time.Time) bool {
 	return !known && of[caller] == now
 }
 
-// forget says whether a caller has not spoken plaintext for so long that it does not count any more.
-func (p *plaintext) forget(now time.Time) (some bool) {
+// expire reports whether a caller has not spoken plaintext for so long that it does not count any more.
+func (p *plaintext) expire(now time.Time) (some bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, of := range p.callers {
@@ -64,10 +64,10 @@ func (p *plaintext) of(workload string) []string {
 func (s *Service) Plaintext(workload string) []string { return s.plaintext.of(workload) }
 
 // ForgetPlaintext forgets callers that have not spoken plaintext for an hour, and says whether there were any.
-func (s *Service) ForgetPlaintext(now time.Time) bool { return s.plaintext.forget(now) }
+func (s *Service) ForgetPlaintext(now time.Time) bool { return s.plaintext.expire(now) }
 
-// tookPlaintext takes up an entry of a port that takes plaintext.
-func (s *Service) tookPlaintext(e *Entry) {
+// recordPlaintext takes up an entry of a port that takes plaintext.
+func (s *Service) recordPlaintext(e *Entry) {
 	workload := e.Tags[tagWorkload]
 	if workload == "" || e.Remote == "" || !s.plaintext.add(workload, e.Remote, s.now()) {
 		return

@@ -17,58 +17,58 @@ const (
 	verdictFailed    = "failed"    // allowed, but it did not work
 )
 
-// judgement is what became of a call: verdict, class and a reason for people. A class is one word that says what kind
+// outcome is what became of a call: verdict, class and a reason for people. A class is one word that says what kind
 // of refusal it is, to count and to search by.
-type judgement struct{ verdict, class, reason string }
+type outcome struct{ verdict, class, reason string }
 
-func (j judgement) because(reason string) judgement {
+func (j outcome) withReason(reason string) outcome {
 	j.reason = firstOf(reason, j.reason)
 	return j
 }
 
 // The kinds of what Envoys refuse or fail at. What an application answers is none of them, whatever it says.
 var (
-	allowed = judgement{verdict: verdictAllowed}
+	allowed = outcome{verdict: verdictAllowed}
 
-	deniedByPolicy = judgement{verdictDenied, "policy-deny", "a policy denies it"}
-	notAllowed     = judgement{verdictDenied, "policy-none", "no policy allows it"}
-	notAdmitted    = judgement{
+	deniedByPolicy = outcome{verdictDenied, "policy-deny", "a policy denies it"}
+	notAllowed     = outcome{verdictDenied, "policy-none", "no policy allows it"}
+	notAdmitted    = outcome{
 		verdictDenied, "policy-raw",
 		"policies let this caller open no raw connection to this port",
 	}
-	closedByPolicy = judgement{verdictDenied, "policy-closed", "a policy is written and not in force"}
-	notACaller     = judgement{verdictDenied, "import-callers", "the FederatedImport does not list the caller"}
-	notExported    = judgement{verdictDenied, "export-rules", "no rule of the FederatedExport allows it"}
-	notMutualTLS   = judgement{verdictDenied, "plaintext", "not mutual TLS, or not a port of this workload"}
-	unlisted       = judgement{verdictDenied, "unlisted", "no service there lists the caller"}
-	twoNames       = judgement{
+	closedByPolicy = outcome{verdictDenied, "policy-closed", "a policy is written and not in force"}
+	notACaller     = outcome{verdictDenied, "import-callers", "the FederatedImport does not list the caller"}
+	notExported    = outcome{verdictDenied, "export-rules", "no rule of the FederatedExport allows it"}
+	notMutualTLS   = outcome{verdictDenied, "plaintext", "not mutual TLS, or not a port of this workload"}
+	unlisted       = outcome{verdictDenied, "unlisted", "no service there lists the caller"}
+	twoNames       = outcome{
 		verdictDenied, "two-names",
 		"the certificate has more than one URI name, so that nobody knows whose it is",
 	}
-	notOffered = judgement{verdictDenied, "not-offered", "nothing is offered under this name"}
+	notOffered = outcome{verdictDenied, "not-offered", "nothing is offered under this name"}
 
-	refusedUpgrade  = judgement{verdictMalformed, "upgrade", "requests may not change to this protocol here"}
-	tooLarge        = judgement{verdictMalformed, "too-large", "larger than what passes"}
-	protocolError   = judgement{verdictMalformed, "protocol", "the client broke its protocol"}
-	otherMalformed  = judgement{verdictMalformed, "malformed", ""}
-	failedHandshake = judgement{verdictHandshake, "handshake", ""}
+	refusedUpgrade  = outcome{verdictMalformed, "upgrade", "requests may not change to this protocol here"}
+	tooLarge        = outcome{verdictMalformed, "too-large", "larger than what passes"}
+	protocolError   = outcome{verdictMalformed, "protocol", "the client broke its protocol"}
+	otherMalformed  = outcome{verdictMalformed, "malformed", ""}
+	failedHandshake = outcome{verdictHandshake, "handshake", ""}
 
-	noSource        = judgement{verdictFailed, "no-source", "nobody serves this import now"}
-	noEndpoint      = judgement{verdictFailed, "no-endpoint", "no endpoint is ready"}
-	unreachable     = judgement{verdictFailed, "unreachable", "the endpoint could not be reached"}
-	reset           = judgement{verdictFailed, "reset", "the endpoint ended the connection before its answer was whole"}
-	timedOut        = judgement{verdictFailed, "timeout", "no answer in time"}
-	foreignProtocol = judgement{verdictFailed, "upstream-protocol", "the endpoint answered by another protocol"}
-	overflow        = judgement{verdictFailed, "overflow", "too many calls wait for the endpoint"}
-	overloaded      = judgement{verdictFailed, "overload", "the proxy is overloaded"}
-	leftEarly       = judgement{verdictFailed, "client-left", "the client closed its side before the answer"}
-	otherFailure    = judgement{verdictFailed, "failed", ""}
+	noSource        = outcome{verdictFailed, "no-source", "nobody serves this import now"}
+	noEndpoint      = outcome{verdictFailed, "no-endpoint", "no endpoint is ready"}
+	unreachable     = outcome{verdictFailed, "unreachable", "the endpoint could not be reached"}
+	reset           = outcome{verdictFailed, "reset", "the endpoint ended the connection before its answer was whole"}
+	timedOut        = outcome{verdictFailed, "timeout", "no answer in time"}
+	foreignProtocol = outcome{verdictFailed, "upstream-protocol", "the endpoint answered by another protocol"}
+	overflow        = outcome{verdictFailed, "overflow", "too many calls wait for the endpoint"}
+	overloaded      = outcome{verdictFailed, "overload", "the proxy is overloaded"}
+	leftEarly       = outcome{verdictFailed, "client-left", "the client closed its side before the answer"}
+	otherFailure    = outcome{verdictFailed, "failed", ""}
 )
 
 // byFlag are the kinds that one of Envoy's response flags stands for, the surest first.
 var byFlag = []struct {
 	any flags
-	is  judgement
+	is  outcome
 }{
 	{overload, overloaded},
 	{noHealthyUpstream | noCluster | unresolved, noEndpoint},
@@ -81,7 +81,7 @@ var byFlag = []struct {
 }
 
 // judgeHTTP judges a request.
-func judgeHTTP(log string, r *record) judgement {
+func judgeHTTP(log string, r *record) outcome {
 	code, details := r.code, r.details
 	policy, byPolicy := deniedBy(details)
 	switch {
@@ -90,13 +90,13 @@ func judgeHTTP(log string, r *record) judgement {
 	case details == "direct_response" && log == wellknown.LogInbound:
 		return notMutualTLS
 	case details == "direct_response" && code >= 500:
-		return noSource.because(r.tags[wellknown.TagAbsent])
+		return noSource.withReason(r.tags[wellknown.TagAbsent])
 	case details == "direct_response", code == http.StatusForbidden && r.flags&noCluster != 0:
 		return unlisted
 	case details == "upgrade_failed":
 		return refusedUpgrade
 	case details == "route_not_found", r.flags&noRoute != 0 && details != answeredByServer:
-		return notOffered.because("no such host, path or method is offered")
+		return notOffered.withReason("no such host, path or method is offered")
 	}
 	switch {
 	case details == answeredByServer && r.flags&downstreamProtocolError == 0:
@@ -104,15 +104,15 @@ func judgeHTTP(log string, r *record) judgement {
 	case code == http.StatusSwitchingProtocols && r.flags&(upstreamTermination|upstreamReset|localReset) != 0:
 		return allowed // an upgrade ends when one of the two hangs up
 	case large(code):
-		return tooLarge.because(said(details))
+		return tooLarge.withReason(informativeDetails(details))
 	}
 	for _, k := range byFlag {
 		switch {
 		case r.flags&k.any == 0:
 		case details != "no_healthy_upstream":
-			return k.is.because(said(details))
+			return k.is.withReason(informativeDetails(details))
 		case log == wellknown.LogEgress:
-			return k.is.because("no gateway of the peer is reached, or nothing is ready there: isthmus peer probe tells which")
+			return k.is.withReason("no gateway of the peer is reached, or nothing is ready there: isthmus peer probe tells which")
 		default:
 			return k.is
 		}
@@ -124,9 +124,9 @@ func judgeHTTP(log string, r *record) judgement {
 	case r.flags&(clientLeft|clientReset) != 0, code < 400:
 		return allowed
 	case code < 500:
-		return otherMalformed.because(said(details))
+		return otherMalformed.withReason(informativeDetails(details))
 	}
-	return otherFailure.because(said(details))
+	return otherFailure.withReason(informativeDetails(details))
 }
 
 func large(code uint64) bool {
@@ -135,7 +135,7 @@ func large(code uint64) bool {
 }
 
 // judgeTCP judges a connection, as far as TLS does not.
-func judgeTCP(log string, r *record) judgement {
+func judgeTCP(log string, r *record) outcome {
 	policy, byPolicy := deniedBy(r.ended)
 	boundary := log == wellknown.LogIngress || log == wellknown.LogEgress
 	told := r.tags[wellknown.TagRefused]
@@ -146,24 +146,24 @@ func judgeTCP(log string, r *record) judgement {
 		strings.HasSuffix(r.tags[wellknown.TagName], wellknown.CallerName):
 		return notAdmitted
 	case told != "" && log == wellknown.LogInbound:
-		return notMutualTLS.because(told)
+		return notMutualTLS.withReason(told)
 	case told != "":
-		return unlisted.because(told)
+		return unlisted.withReason(told)
 	case r.tags[wellknown.TagAbsent] != "":
-		return noSource.because(r.tags[wellknown.TagAbsent])
+		return noSource.withReason(r.tags[wellknown.TagAbsent])
 	case r.flags&unauthorized != 0:
-		return notAllowed.because(r.ended)
+		return notAllowed.withReason(r.ended)
 	case r.flags&noRoute != 0 && boundary && strings.Contains(r.sni, wellknown.CallerName+"."):
-		return notACaller.because("no FederatedImport lists this caller under this name")
+		return notACaller.withReason("no FederatedImport lists this caller under this name")
 	case r.flags&noRoute != 0 && boundary:
 		return notOffered
 	}
 	for _, k := range byFlag {
 		if r.flags&k.any != 0 {
-			return k.is.because(firstOf(r.upstreamFailure, said(r.ended)))
+			return k.is.withReason(firstOf(r.upstreamFailure, informativeDetails(r.ended)))
 		}
 	}
-	return allowed.because(firstOf(said(r.ended), r.upstreamFailure))
+	return allowed.withReason(firstOf(informativeDetails(r.ended), r.upstreamFailure))
 }
 
 // failedTLS is why a handshake failed, the client's with us or, where we call, ours with the server. The inspector's
@@ -184,8 +184,8 @@ func failedTLS(log string, r *record) string {
 // answeredByServer is Envoy's word for what the server answered itself.
 const answeredByServer = "via_upstream"
 
-// said are details that say anything beyond whose answer it is.
-func said(details string) string {
+// informativeDetails are details that say anything beyond whose answer it is.
+func informativeDetails(details string) string {
 	if details == answeredByServer {
 		return ""
 	}
@@ -193,7 +193,7 @@ func said(details string) string {
 }
 
 // hygiene are the policies that nobody wrote and that every request meets.
-var hygiene = map[string]judgement{
+var hygiene = map[string]outcome{
 	"isthmus/path-hygiene":      {verdictMalformed, "path", "the path means different things to different servers"},
 	"isthmus/host-hygiene":      {verdictMalformed, "host", "the Host means different hosts to different servers"},
 	"isthmus/header-lookalike":  {verdictMalformed, "header", "a header may be read as one that a policy compares"},
@@ -208,17 +208,17 @@ func deniedBy(details string) (policy string, ok bool) {
 	return policy, ok
 }
 
-func judgePolicy(log, policy string) judgement {
+func judgePolicy(log, policy string) outcome {
 	if what, closed := strings.CutPrefix(policy, model.ClosedPrefix); closed {
 		what, _, _ = strings.Cut(what, "#")
-		return closedByPolicy.because("closed: " + what + " is written and not in force")
+		return closedByPolicy.withReason("closed: " + what + " is written and not in force")
 	}
 	if own, ok := hygiene[policy]; ok {
 		return own
 	}
 	switch {
 	case policy != "none":
-		return deniedByPolicy.because("policy " + policy + " denies it")
+		return deniedByPolicy.withReason("policy " + policy + " denies it")
 	case log == wellknown.LogEgress:
 		return notACaller
 	case log == wellknown.LogIngress:

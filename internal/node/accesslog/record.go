@@ -9,7 +9,7 @@ import (
 // record is what is wanted of one log entry (envoy.data.accesslog.v3). Envoy says three times as much of every request,
 // and making Go values of that costs more than all the rest; so it is read from the wire here, and the rest skipped.
 type record struct {
-	remote, direct, local, upstreamLocal     place
+	remote, direct, local, upstreamLocal     endpoint
 	sni, uri                                 string // of the peer's certificate
 	names                                    int    // URIs in it
 	start, duration                          span
@@ -54,8 +54,8 @@ const (
 	lastFlag = 28
 )
 
-// place is an IP address and a port.
-type place struct {
+// endpoint is an IP address and a port.
+type endpoint struct {
 	ip   string
 	port uint64
 }
@@ -79,23 +79,23 @@ var (
 	tcpEntry  = message{1: nested(common), 2: nested(connection)}
 
 	common = message{
-		2:  address(func(r *record) *place { return &r.remote }),
-		3:  address(func(r *record) *place { return &r.local }),
+		2:  address(func(r *record) *endpoint { return &r.remote }),
+		3:  address(func(r *record) *endpoint { return &r.local }),
 		4:  nested(tlsProperties),
-		5:  moment(func(r *record) *span { return &r.start }),
+		5:  timestamp(func(r *record) *span { return &r.start }),
 		13: present(func(r *record) *bool { return &r.toUpstream }),
-		14: address(func(r *record) *place { return &r.upstreamLocal }),
+		14: address(func(r *record) *endpoint { return &r.upstreamLocal }),
 		15: text(func(r *record) *string { return &r.cluster }),
 		16: nested(responseFlags),
 		18: text(func(r *record) *string { return &r.upstreamFailure }),
-		20: address(func(r *record) *place { return &r.direct }),
+		20: address(func(r *record) *endpoint { return &r.direct }),
 		22: entry(func(r *record) {
 			if r.tags == nil {
 				r.tags = map[string]string{}
 			}
 			r.tags[r.key] = r.value
 		}),
-		23: moment(func(r *record) *span { return &r.duration }),
+		23: timestamp(func(r *record) *span { return &r.duration }),
 		25: text(func(r *record) *string { return &r.ended }),
 		26: text(func(r *record) *string { return &r.stream }),
 		28: text(func(r *record) *string { return &r.failure }),
@@ -195,14 +195,14 @@ func present(at func(*record) *bool) reader {
 }
 
 // address reads envoy.config.core.v3.Address, of which only socket addresses are wanted.
-func address(at func(*record) *place) reader {
+func address(at func(*record) *endpoint) reader {
 	return nested(message{1: nested(message{
 		2: text(func(r *record) *string { return &at(r).ip }),
 		3: number(func(r *record) *uint64 { return &at(r).port }),
 	})})
 }
 
-func moment(at func(*record) *span) reader {
+func timestamp(at func(*record) *span) reader {
 	return nested(message{
 		1: number(func(r *record) *uint64 { return &at(r).seconds }),
 		2: number(func(r *record) *uint64 { return &at(r).nanos }),

@@ -79,7 +79,7 @@ func (s *Service) stream(_ any, from grpc.ServerStream) error {
 		if err := from.RecvMsg(&b); err != nil {
 			return err
 		}
-		s.wrote(s.file.flush())
+		s.reportWriteError(s.file.flush())
 	}
 }
 
@@ -125,7 +125,7 @@ func (b *batch) entries(list []byte, m message, from func(string, *record) Entry
 
 func (s *Service) take(e Entry) {
 	if e.Log == wellknown.LogPlaintext {
-		s.tookPlaintext(&e)
+		s.recordPlaintext(&e)
 		return
 	}
 	if e.Log == wellknown.LogUnserved {
@@ -139,15 +139,15 @@ func (s *Service) take(e Entry) {
 		return
 	}
 	if err := s.file.write(&e); err != nil {
-		s.wrote(err)
+		s.reportWriteError(err)
 	}
 	if e.Refused() {
 		s.say(&e)
 	}
 }
 
-// wrote says once that entries are lost, and once that they are no more.
-func (s *Service) wrote(err error) {
+// reportWriteError says once that entries are lost, and once that they are no more.
+func (s *Service) reportWriteError(err error) {
 	if failed := err != nil; s.failing.Swap(failed) == failed {
 		return
 	}
@@ -155,7 +155,7 @@ func (s *Service) wrote(err error) {
 		s.cfg.Log.Error("access log not written, entries are lost until it can be", "file", s.cfg.Path, "error", err)
 		return
 	}
-	s.cfg.Log.Warn("access log written again", "file", s.cfg.Path, "lost", s.file.lostSoFar())
+	s.cfg.Log.Warn("access log written again", "file", s.cfg.Path, "lost", s.file.lostEntries())
 }
 
 func (s *Service) say(e *Entry) {
@@ -218,7 +218,7 @@ func (s *Service) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	counter(descLost, s.file.lostSoFar()+s.questions.lostSoFar())
+	counter(descLost, s.file.lostEntries()+s.questions.lostEntries())
 	for r, n := range s.tally.refusals() {
 		counter(descRefused, n, r.Log, r.Verdict, r.Class)
 	}

@@ -38,23 +38,23 @@ type shares struct {
 	mu      sync.Mutex // guards what follows
 	files   map[string]*file
 	budgets map[string]*rate.Limiter
-	folded  map[fold]*Entry
+	folded  map[foldGroup]*Entry
 	timer   *time.Timer // runs while anything is folded
 }
 
-// fold is what folded refusals have in common.
-type fold struct{ source, log, verdict, class, caller, destination, reason string }
+// foldGroup is what folded refusals have in common.
+type foldGroup struct{ source, log, verdict, class, caller, destination, reason string }
 
 func newShares(path string, max int64) *shares {
 	return &shares{
 		path: path, max: max, files: map[string]*file{}, budgets: map[string]*rate.Limiter{},
-		folded: map[fold]*Entry{},
+		folded: map[foldGroup]*Entry{},
 	}
 }
 
 // write writes an entry down, or folds it with others like it.
 func (s *shares) write(e *Entry) error {
-	e.bound()
+	e.truncate()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	source := sourceOf(e)
@@ -116,9 +116,9 @@ func (s *shares) budget(source, remote string) *rate.Limiter {
 
 // fold must be called with mu held.
 func (s *shares) fold(source string, e *Entry) {
-	k := fold{source, e.Log, e.Verdict, e.Class, e.Caller, e.Destination, e.Reason}
+	k := foldGroup{source, e.Log, e.Verdict, e.Class, e.Caller, e.Destination, e.Reason}
 	if s.folded[k] == nil && len(s.folded) >= maxFolded {
-		k = fold{source: source, log: e.Log, verdict: e.Verdict}
+		k = foldGroup{source: source, log: e.Log, verdict: e.Verdict}
 	}
 	first := s.folded[k]
 	if first == nil {
@@ -164,13 +164,13 @@ func (s *shares) flushAll() error {
 	return errors.Join(errs...)
 }
 
-// lostSoFar is how many entries could not be written; most of the last ones, when a disk is full, may be there after
+// lostEntries is how many entries could not be written; most of the last ones, when a disk is full, may be there after
 // all.
-func (s *shares) lostSoFar() (n uint64) {
+func (s *shares) lostEntries() (n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.files {
-		n += f.lostSoFar()
+		n += f.lostEntries()
 	}
 	return n
 }
@@ -191,8 +191,8 @@ func (s *shares) close() error {
 	return errors.Join(errs...)
 }
 
-// bound shortens the texts that a caller chose, so that long ones cannot push other entries out.
-func (e *Entry) bound() {
+// truncate shortens the texts that a caller chose, so that long ones cannot push other entries out.
+func (e *Entry) truncate() {
 	for _, text := range []*string{
 		&e.Caller, &e.AssertedBy, &e.Destination, &e.Reason, &e.SNI, &e.Method, &e.Authority, &e.Path,
 	} {

@@ -111,7 +111,7 @@ func (p *Proxy) handle(_ any, envoy grpc.ServerStream) error {
 	desc := &grpc.StreamDesc{StreamName: method, ServerStreams: true, ClientStreams: true}
 	control, err := conn.NewStream(ctx, desc, "/"+service+"/"+method, grpc.ForceCodecV2(p.codec))
 	if err != nil {
-		return away(err)
+		return unavailable(err)
 	}
 	p.streams.Add(1)
 	defer p.streams.Add(-1)
@@ -128,7 +128,7 @@ func (p *Proxy) handle(_ any, envoy grpc.ServerStream) error {
 			return ctx.Err()
 		}
 	})
-	return away(g.Wait())
+	return unavailable(g.Wait())
 }
 
 // takeOver makes a stream the only one: an Envoy needs no more, and one that was broken into shall not use up what
@@ -155,8 +155,8 @@ func pump(recv, send func(any) error) error {
 	}
 }
 
-// away is what Envoy is told: whatever happened, try again soon and keep what you have.
-func away(err error) error {
+// unavailable is what Envoy is told: whatever happened, try again soon and keep what you have.
+func unavailable(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return status.Error(codes.Unavailable, "the control plane ended the stream")
 	}

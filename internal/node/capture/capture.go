@@ -114,7 +114,7 @@ func install(
 	path string, family nftables.TableFamily, want []chain, more func(*nftables.Conn, *nftables.Table) error,
 ) error {
 	return transact(path, func(c *nftables.Conn) error {
-		there, err := inPlace(c, family, want)
+		there, err := hasChains(c, family, want)
 		if err != nil {
 			return err
 		}
@@ -148,8 +148,8 @@ func install(
 	})
 }
 
-// inPlace says whether the table has the very chains that are wanted, whatever their rules.
-func inPlace(c *nftables.Conn, family nftables.TableFamily, want []chain) (bool, error) {
+// hasChains reports whether the table has the very chains that are wanted, whatever their rules.
+func hasChains(c *nftables.Conn, family nftables.TableFamily, want []chain) (bool, error) {
 	all, err := c.ListChainsOfTableFamily(family)
 	if err != nil {
 		return false, err
@@ -170,7 +170,7 @@ func inPlace(c *nftables.Conn, family nftables.TableFamily, want []chain) (bool,
 	return len(have) == len(want), nil
 }
 
-// sameRules says whether the chains, which are there, have the very rules that are wanted.
+// sameRules reports whether the chains, which are there, have the very rules that are wanted.
 func sameRules(c *nftables.Conn, t *nftables.Table, want []chain) (bool, error) {
 	for _, w := range want {
 		have, err := c.GetRules(t, &nftables.Chain{Name: w.name, Table: t})

@@ -22,7 +22,7 @@ func equal(load expr.Any, data []byte) rule {
 }
 
 // masked: what is loaded is data under the mask.
-func masked(load expr.Any, mask, data []byte) rule {
+func maskedEqual(load expr.Any, mask, data []byte) rule {
 	return rule{
 		load,
 		&expr.Bitwise{
@@ -33,7 +33,7 @@ func masked(load expr.Any, mask, data []byte) rule {
 }
 
 // mark: the packet's mark is m.
-func mark(m uint32) rule {
+func markIs(m uint32) rule {
 	return equal(&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, binaryutil.NativeEndian.PutUint32(m))
 }
 
@@ -82,7 +82,7 @@ func daddr(p netip.Prefix) rule {
 	}
 	return when(
 		equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, []byte{family}),
-		masked(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		maskedEqual(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
 			net.CIDRMask(p.Bits(), int(length)*8), p.Addr().AsSlice()))
 }
 
@@ -99,20 +99,20 @@ func (r Rules) toEnvoys() rule {
 }
 
 // wholeSocket: there is a socket, and not only the rest of a connection that was closed, or the beginning of one.
-func wholeSocket() rule { return known(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}) }
+func fullSocket() rule { return isPresent(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}) }
 
 // hasFile: the packet was sent by a socket that a program holds. The kernel's own have no file, and so no user.
-func hasFile() rule { return known(&expr.Meta{Key: expr.MetaKeySKUID, Register: 1}) }
+func hasFile() rule { return isPresent(&expr.Meta{Key: expr.MetaKeySKUID, Register: 1}) }
 
 // program: the packet was sent by a program, and not by the kernel: as an answer, or of a connection that is being
 // opened.
-func program() rule { return when(hasFile(), wholeSocket()) }
+func program() rule { return when(hasFile(), fullSocket()) }
 
 // routed: the packet has a route, and so came through IP; frames that a program writes have none.
-func routed() rule { return known(&expr.Meta{Key: expr.MetaKeyRTCLASSID, Register: 1}) }
+func routed() rule { return isPresent(&expr.Meta{Key: expr.MetaKeyRTCLASSID, Register: 1}) }
 
 // known: what is loaded is there at all, whatever it is.
-func known(load expr.Any) rule {
+func isPresent(load expr.Any) rule {
 	return rule{load, &expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: make([]byte, 4)}}
 }
 
@@ -126,13 +126,14 @@ func foreignSource() rule {
 
 func eitherMark(load expr.Any) rule {
 	const differ = uint32(wellknown.SocketMark ^ wellknown.InsideMark)
-	return masked(load, binaryutil.NativeEndian.PutUint32(^differ),
+	return maskedEqual(load, binaryutil.NativeEndian.PutUint32(^differ),
 		binaryutil.NativeEndian.PutUint32(wellknown.SocketMark&^differ))
 }
 
 // isReset: the TCP segment ends its connection.
 func isReset() rule {
-	return masked(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1}, []byte{6},
+	return maskedEqual(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		[]byte{6},
 		[]byte{4})
 }
 
@@ -163,7 +164,7 @@ func ctBits(key expr.CtKey, bits uint32) rule {
 	}
 }
 
-func untracked() rule { return rule{&expr.Notrack{}} }
+func notrack() rule { return rule{&expr.Notrack{}} }
 
 func drop() rule { return rule{&expr.Verdict{Kind: expr.VerdictDrop}} }
 

@@ -93,7 +93,7 @@ func (s openSet) wasOpen(outward bool) rule {
 	}
 	header, transport := expr.PayloadBaseNetworkHeader, expr.PayloadBaseTransportHeader
 	return when(
-		equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, []byte{s.family}), tcp(), beginsNothing(),
+		equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, []byte{s.family}), tcp(), notSYN(),
 		rule{
 			&expr.Payload{DestRegister: s.registers[0], Base: header, Offset: local, Len: s.length},
 			&expr.Payload{DestRegister: s.registers[1], Base: transport, Offset: localPort, Len: 2},
@@ -104,8 +104,9 @@ func (s openSet) wasOpen(outward bool) rule {
 }
 
 // beginsNothing: the TCP segment has no SYN.
-func beginsNothing() rule {
-	return masked(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1}, []byte{2},
+func notSYN() rule {
+	return maskedEqual(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		[]byte{2},
 		[]byte{0})
 }
 
@@ -147,7 +148,7 @@ func addOpen(c *nftables.Conn, t *nftables.Table, open []Connection, most time.D
 	return nil
 }
 
-// leftOpen says whether the namespace is captured, and which connections the rules leave alone.
+// leftOpen reports whether the namespace is captured, and which connections the rules leave alone.
 func leftOpen(c *nftables.Conn) (captured bool, open []Connection, err error) {
 	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
@@ -197,9 +198,9 @@ func (r Rules) firstOpen(path string) (open []Connection, err error) {
 	return open, nil
 }
 
-// Open are the connections that were open when the namespace at path was captured, still are, and may go on. One that
-// may not, or that has ended, is no exception any longer.
-func Open(path string, may func(Connection) bool) (open []Connection, err error) {
+// OpenConnections are the connections that were open when the namespace at path was captured, still are, and may go on.
+// One that may not, or that has ended, is no exception any longer.
+func OpenConnections(path string, may func(Connection) bool) (open []Connection, err error) {
 	err = transact(path, func(c *nftables.Conn) error {
 		_, known, err := leftOpen(c)
 		if err != nil || len(known) == 0 {

@@ -20,14 +20,14 @@ const (
 	listening        = 1 << 10
 )
 
-// Taken says who listens in Envoy's place in the namespace at path, if anybody does: Envoy could not bind there.
-func Taken(path string, envoy cgroup.ID) error {
-	return dump(path, listening, func(b []byte) error { return inTheWay(b, envoy) })
+// CheckPorts says who listens in Envoy's place in the namespace at path, if anybody does: Envoy could not bind there.
+func CheckPorts(path string, envoy cgroup.ID) error {
+	return dump(path, listening, func(b []byte) error { return checkListener(b, envoy) })
 }
 
-// inTheWay reads one listening socket (struct inet_diag_msg), and says whether it is another's at an address of
+// checkListener reads one listening socket (struct inet_diag_msg), and says whether it is another's at an address of
 // Envoy's.
-func inTheWay(b []byte, envoy cgroup.ID) error {
+func checkListener(b []byte, envoy cgroup.ID) error {
 	at, user := endOf(b, 4, 8), binary.NativeEndian.Uint32(b[64:])
 	addr, port := at.Addr(), at.Port()
 	mine := port == wellknown.InboundPort || port == wellknown.OutboundPort &&

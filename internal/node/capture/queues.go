@@ -68,9 +68,9 @@ func (q *Queues) device(index int) error {
 		if q.held[p] != nil {
 			continue
 		}
-		f, err := silent(p)
+		f, err := openUnusedQueue(p)
 		for late := time.Now().Add(lettingGo); errors.Is(err, unix.EBUSY) && time.Now().Before(late); f,
-			err = silent(p) {
+			err = openUnusedQueue(p) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		switch {
@@ -105,9 +105,9 @@ func (q *Queues) Close() {
 	clear(q.held)
 }
 
-// silent opens an AF_XDP socket at a queue, with the memory and the rings that the kernel insists on, and uses none of
-// them.
-func silent(p Queue) (*os.File, error) {
+// openUnusedQueue opens an AF_XDP socket at a queue, with the memory and the rings that the kernel insists on, and uses
+// none of them.
+func openUnusedQueue(p Queue) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err

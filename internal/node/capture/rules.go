@@ -30,15 +30,15 @@ func chains(r Rules) []chain {
 		{
 			name: "own-out", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
 			hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw,
-			rules: append(r.leaveOpen(true, untracked),
-				when(tcp(), mark(wellknown.InsideMark), r.envoys(), untracked()),
+			rules: append(r.leaveOpen(true, notrack),
+				when(tcp(), markIs(wellknown.InsideMark), r.envoys(), notrack()),
 				when(out("lo"), accept()), // a call to itself must be redirected, and so be tracked
-				when(tcp(), mark(wellknown.SocketMark), r.envoys(), untracked())),
+				when(tcp(), markIs(wellknown.SocketMark), r.envoys(), notrack())),
 		},
 		{
 			name: "own-in", kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw,
-			rules: append(r.leaveOpen(false, untracked), when(r.toEnvoys(), untracked())),
+			rules: append(r.leaveOpen(false, notrack), when(r.toEnvoys(), notrack())),
 		},
 		{
 			name: "redirect-out", kind: nftables.ChainTypeNAT, policy: nftables.ChainPolicyAccept,
@@ -79,7 +79,7 @@ func redirectOut(r Rules) []rule {
 			when(tcp(), dport(53), daddr(lo), redirect(r.DNSPort)))
 	}
 	rules = append(rules,
-		when(mark(wellknown.SocketMark), r.envoys(), out("lo"), tcp(), redirect(wellknown.InboundPort)),
+		when(markIs(wellknown.SocketMark), r.envoys(), out("lo"), tcp(), redirect(wellknown.InboundPort)),
 		when(r.envoys(), accept()),
 		when(out("lo"), accept()),
 		when(daddr(linkLocal), accept()),
@@ -97,10 +97,10 @@ func redirectIn(r Rules) []rule {
 	return append(rules, when(tcp(), redirect(wellknown.InboundPort)))
 }
 
-// neverCalled are what Envoy calls for nobody, whatever a name resolves to: virtual addresses of the mesh, where a
+// forbiddenToEnvoy are what Envoy calls for nobody, whatever a name resolves to: virtual addresses of the mesh, where a
 // refused call would leave in plaintext, and its own port for calls of the workload, where it would call itself without
 // end.
-func (r Rules) neverCalled() []rule {
+func (r Rules) forbiddenToEnvoy() []rule {
 	return []rule{
 		when(tcp(), r.envoys(), daddr(vip.Range), reset()),
 		when(tcp(), r.envoys(), daddr(vip.Range6), reset()),
@@ -113,7 +113,7 @@ func (r Rules) neverCalled() []rule {
 // without. What is said by the kernel cannot be chosen by a program: a source address that is not of this namespace
 // could make it answer there, with what a program wrote, and so is refused.
 func guardOut(r Rules) []rule {
-	rules := append(r.neverCalled(), when(tcp(), r.envoys(), accept()))
+	rules := append(r.forbiddenToEnvoy(), when(tcp(), r.envoys(), accept()))
 	rules = append(rules, r.leaveOpen(true, accept)...)
 	rules = append(rules, when(program(), foreignSource(), drop()))
 	for _, lo := range loopback {
@@ -145,7 +145,7 @@ func guardIn(r Rules) []rule {
 	rules = append(rules,
 		when(r.toEnvoys(), accept()),
 		when(tcp(), redirected(), r.envoys(), accept()),
-		when(tcp(), redirected(), wholeSocket(), reset()),
+		when(tcp(), redirected(), fullSocket(), reset()),
 		when(tcp(), redirected(), accept()), // connections that are being opened or closed, which have no whole socket
 		when(replying(), accept()))
 	rules = append(rules, icmp(icmpIn, icmpv6In)...)

@@ -58,17 +58,17 @@ type Config struct {
 
 // Client is one agent's connection.
 type Client struct {
-	cfg       Config
-	svid      atomic.Pointer[identity.SVID]
-	conn      atomic.Pointer[grpc.ClientConn] // for the agent itself
-	envoys    atomic.Pointer[grpc.ClientConn] // for the streams of its Envoys
-	joined    chan struct{}                   // closed once there is an identity and a connection
-	connected atomic.Bool
-	unsaved   atomic.Bool // svid is not in its file; unsavable says that this was said
-	unsavable atomic.Bool
-	signing   identity.Signing
-	mu        sync.Mutex          // guards told, and every change of svid
-	told      []*x509.Certificate // the mesh's roots, as the control plane last told them; nil before it did
+	cfg         Config
+	svid        atomic.Pointer[identity.SVID]
+	conn        atomic.Pointer[grpc.ClientConn] // for the agent itself
+	envoys      atomic.Pointer[grpc.ClientConn] // for the streams of its Envoys
+	joined      chan struct{}                   // closed once there is an identity and a connection
+	connected   atomic.Bool
+	unsaved     atomic.Bool // svid is not in its file; unsavable says that this was said
+	unsavable   atomic.Bool
+	signing     identity.Signing
+	mu          sync.Mutex          // guards told, and every change of svid
+	latestRoots []*x509.Certificate // the mesh's roots, as the control plane last told them; nil before it did
 }
 
 // New makes a client that is not connected yet.
@@ -85,7 +85,7 @@ func (c *Client) Joined() <-chan struct{} { return c.joined }
 // Identity of the node, nil before it joined.
 func (c *Client) Identity() *identity.SVID { return c.svid.Load() }
 
-// Connected says whether the control plane answers on the standing stream.
+// Connected reports whether the control plane answers on the standing stream.
 func (c *Client) Connected() bool { return c.connected.Load() }
 
 // EnvoyConn is the present connection for what Envoys ask, nil before the agent joined. It is replaced when the node's
@@ -112,7 +112,7 @@ func (c *Client) Run(ctx context.Context) error {
 	close(c.joined)
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.converse(ctx) })
+	g.Go(func() error { return c.runStream(ctx) })
 	g.Go(func() error { return c.renew(ctx) })
 	return g.Wait()
 }
@@ -122,8 +122,9 @@ func (c *Client) join(ctx context.Context) (*identity.SVID, error) {
 	svid, err := identity.Load(c.cfg.IdentityFile)
 	if err == nil {
 		if name, _ := spiffe.NodeName(svid.ID); name != c.cfg.Node {
-			return nil, fmt.Errorf("%s is the identity of node %q, and the settings are those of %q: correct name, or give each agent a stateDir of its own",
-				c.cfg.IdentityFile, name, c.cfg.Node)
+			return nil,
+				fmt.Errorf("%s is the identity of node %q, and the settings are those of %q: correct name, or give each agent a stateDir of its own",
+					c.cfg.IdentityFile, name, c.cfg.Node)
 		}
 	}
 	switch {
@@ -135,10 +136,12 @@ func (c *Client) join(ctx context.Context) (*identity.SVID, error) {
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return nil, err
 	case c.cfg.TokenFile == "" && svid != nil:
-		return nil, fmt.Errorf("the node certificate expired at %s: make a new token with `isthmus token create --node %s` and name its file in control.tokenFile",
-			svid.Leaf().NotAfter.UTC().Format(time.RFC3339), c.cfg.Node)
+		return nil,
+			fmt.Errorf("the node certificate expired at %s: make a new token with `isthmus token create --node %s` and name its file in control.tokenFile",
+				svid.Leaf().NotAfter.UTC().Format(time.RFC3339), c.cfg.Node)
 	case c.cfg.TokenFile == "":
-		return nil, fmt.Errorf("this node has not joined yet: make a token with `isthmus token create --node %s` and name its file in control.tokenFile", c.cfg.Node)
+		return nil,
+			fmt.Errorf("this node has not joined yet: make a token with `isthmus token create --node %s` and name its file in control.tokenFile", c.cfg.Node)
 	}
 	return c.attest(ctx)
 }
@@ -198,13 +201,14 @@ func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
 		switch status.Code(err) {
 		case codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.FailedPrecondition,
 			codes.NotFound:
-			return nil, fmt.Errorf("the control plane refuses to let node %s join: %s; make a new token with `isthmus token create --node %s`",
-				c.cfg.Node, status.Convert(err).Message(), c.cfg.Node)
+			return nil,
+				fmt.Errorf("the control plane refuses to let node %s join: %s; make a new token with `isthmus token create --node %s`",
+					c.cfg.Node, status.Convert(err).Message(), c.cfg.Node)
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		c.cfg.Log.Warn("joining did not work yet, trying again", "control", c.cfg.Addresses, "error", unanswered(err))
+		c.cfg.Log.Warn("joining did not work yet, trying again", "control", c.cfg.Addresses, "error", connectError(err))
 		if err := retry.Sleep(ctx, wait.Next()); err != nil {
 			return nil, err
 		}
@@ -278,7 +282,7 @@ func (c *Client) renew(ctx context.Context) error {
 	wait := retry.Backoff{Min: 500 * time.Millisecond, Max: 30 * time.Second}
 	for {
 		jitter := rand.Float64()*2 - 1
-		if err := c.rest(ctx, jitter); err != nil {
+		if err := c.waitUntilDue(ctx, jitter); err != nil {
 			return err
 		}
 		svid, err := c.renewed(ctx)
@@ -300,8 +304,8 @@ func (c *Client) renew(ctx context.Context) error {
 	}
 }
 
-// rest waits until the node's certificate is due.
-func (c *Client) rest(ctx context.Context, jitter float64) error {
+// waitUntilDue waits until the node's certificate is due.
+func (c *Client) waitUntilDue(ctx context.Context, jitter float64) error {
 	for {
 		c.saveAgain()
 		changed := c.signing.Changed()
@@ -328,14 +332,15 @@ func (c *Client) renewed(ctx context.Context) (*identity.SVID, error) {
 		return svid, err
 	}
 	if c.cfg.TokenFile == "" {
-		return nil, fmt.Errorf("the node certificate has expired: make a new token with `isthmus token create --node %s`, name its file in control.tokenFile and start the agent again", c.cfg.Node)
+		return nil,
+			fmt.Errorf("the node certificate has expired: make a new token with `isthmus token create --node %s`, name its file in control.tokenFile and start the agent again", c.cfg.Node)
 	}
 	return c.attest(ctx)
 }
 
 // adopt keeps the new identity and moves to a connection that is opened with it.
 func (c *Client) adopt(ctx context.Context, svid *identity.SVID) error {
-	c.keep(svid)
+	c.setCertificate(svid)
 	for _, of := range c.conns() {
 		conn, err := c.dial(c.cfg.Addresses, identity.ControlTLS(c.svid.Load))
 		if err != nil {

@@ -26,7 +26,7 @@ func TestComplaints(t *testing.T) {
 		Log: slog.New(slog.NewTextHandler(&out, nil)), Role: snapshot.RoleGateway,
 		Addresses: []string{"10.0.0.1:15012"}, Now: func() time.Time { return now },
 	})
-	var said complaint
+	var said outage
 	for _, step := range []struct {
 		after time.Duration
 		err   error
@@ -55,7 +55,7 @@ func TestComplaints(t *testing.T) {
 	} {
 		out.Reset()
 		now = now.Add(step.after)
-		c.complain(&said, step.err)
+		c.logOutage(&said, step.err)
 		_, got, _ := strings.Cut(strings.TrimSpace(out.String()), " ")
 		if got != step.want {
 			t.Errorf("after %s, %v: it said %q, want %q", step.after, step.err, got, step.want)

@@ -13,27 +13,27 @@ import (
 // on those that come with the node's certificate do not count: they may be of a moment before.
 func (c *Client) SetRoots(roots []*x509.Certificate) {
 	c.mu.Lock()
-	c.told = roots
+	c.latestRoots = roots
 	c.mu.Unlock()
 	svid := c.svid.Load()
 	if svid == nil || slices.EqualFunc(svid.Roots, roots, (*x509.Certificate).Equal) {
 		return
 	}
-	c.keep(svid)
+	c.setCertificate(svid)
 }
 
 // SignedBy says under which root certificates are issued now. A node certificate under another is replaced soon.
 func (c *Client) SignedBy(root string) { c.signing.Set(root, c.cfg.Now()) }
 
-// keep takes up a certificate, beside the newest roots, unless a newer one has come.
-func (c *Client) keep(svid *identity.SVID) {
+// setCertificate takes up a certificate, beside the newest roots, unless a newer one has come.
+func (c *Client) setCertificate(svid *identity.SVID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := c.svid.Load(); now != nil && now.Received.After(svid.Received) {
 		svid = now
 	}
-	if c.told != nil {
-		if with, err := svid.WithRoots(c.told); err == nil {
+	if c.latestRoots != nil {
+		if with, err := svid.WithRoots(c.latestRoots); err == nil {
 			svid = with
 		} else {
 			c.cfg.Log.Warn("the node's certificate leads to none of the mesh's roots", "expires", svid.Leaf().NotAfter,

@@ -23,7 +23,7 @@ func TestIdentityThatCannotBeWritten(t *testing.T) {
 	var said strings.Builder
 	c := New(Config{Log: slog.New(slog.NewTextHandler(&said, nil)), IdentityFile: filepath.Join(dir, "identity.pem")})
 	svid := selfSigned(t)
-	c.keep(svid)
+	c.setCertificate(svid)
 	c.saveAgain()
 	if c.Identity() != svid || strings.Count(said.String(), "not written") != 1 {
 		t.Errorf("in use is %v; it said: %s", c.Identity(), said.String())

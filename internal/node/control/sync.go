@@ -27,17 +27,17 @@ const (
 
 var errNoAnswer = errors.New("the control plane does not answer")
 
-// converse holds the standing stream, opening it again whenever it ends.
-func (c *Client) converse(ctx context.Context) error {
+// runStream holds the standing stream, opening it again whenever it ends.
+func (c *Client) runStream(ctx context.Context) error {
 	wait := retry.Backoff{Min: 100 * time.Millisecond, Max: 3 * time.Second}
-	var said complaint
+	var said outage
 	for {
 		conn := c.conn.Load()
 		waiting := func() {}
-		if said == (complaint{}) {
-			waiting = c.sayWaiting(silence)
+		if said == (outage{}) {
+			waiting = c.logWaiting(silence)
 		}
-		err := c.sync(ctx, conn, func() { waiting(); wait.Reset(); said = complaint{} })
+		err := c.sync(ctx, conn, func() { waiting(); wait.Reset(); said = outage{} })
 		waiting()
 		c.connected.Store(false)
 		switch {
@@ -46,36 +46,36 @@ func (c *Client) converse(ctx context.Context) error {
 		case conn != c.conn.Load():
 			continue // a renewed certificate, a new connection
 		}
-		c.complain(&said, err)
+		c.logOutage(&said, err)
 		if err := retry.Sleep(ctx, wait.Next()); err != nil {
 			return err
 		}
 	}
 }
 
-// sayWaiting logs for whom the agent waits, if it still does after a while. What it returns, once or more often called,
+// logWaiting logs for whom the agent waits, if it still does after a while. What it returns, once or more often called,
 // ends that.
-func (c *Client) sayWaiting(after time.Duration) func() {
+func (c *Client) logWaiting(after time.Duration) func() {
 	t := time.AfterFunc(after, func() {
 		c.cfg.Log.Warn("the control plane has not answered yet, still waiting", "control", c.cfg.Addresses)
 	})
 	return func() { t.Stop() }
 }
 
-// complaint is what the log last said of the conversation's end.
-type complaint struct {
+// outage is what the log last said of the conversation's end.
+type outage struct {
 	text string
 	at   time.Time
 }
 
-// complain says why there is no conversation, once a minute while the reason stays the same. A control plane that
+// logOutage says why there is no conversation, once a minute while the reason stays the same. A control plane that
 // refuses the agent is there.
-func (c *Client) complain(said *complaint, err error) {
-	now, text := c.cfg.Now(), plainly(err)
+func (c *Client) logOutage(said *outage, err error) {
+	now, text := c.cfg.Now(), statusMessage(err)
 	if text == said.text && now.Sub(said.at) < sayAgain && !now.Before(said.at) {
 		return
 	}
-	*said = complaint{text, now}
+	*said = outage{text, now}
 	switch status.Code(err) {
 	case codes.PermissionDenied, codes.InvalidArgument, codes.Unauthenticated:
 		c.cfg.Log.Error("the control plane refuses this "+string(c.cfg.Role)+", trying again",
@@ -85,8 +85,8 @@ func (c *Client) complain(said *complaint, err error) {
 	}
 }
 
-// plainly is an error of a call without what gRPC puts around it.
-func plainly(err error) string {
+// statusMessage is an error of a call without what gRPC puts around it.
+func statusMessage(err error) string {
 	text := status.Convert(err).Message()
 	if _, dialing, ok := strings.Cut(text, "Error while dialing: "); ok {
 		return strings.TrimSuffix(dialing, `"`)
@@ -94,10 +94,10 @@ func plainly(err error) string {
 	return text
 }
 
-// unanswered is plainly for a control plane that has never answered, which may be elsewhere, or behind a firewall.
-func unanswered(err error) string {
+// connectError is plainly for a control plane that has never answered, which may be elsewhere, or behind a firewall.
+func connectError(err error) string {
 	const reach = ": does a control plane run there, and may this host reach that port?"
-	text := plainly(err)
+	text := statusMessage(err)
 	switch {
 	case strings.Contains(text, "expired or is not yet valid"):
 		return text + ": compare the clocks of this host and of the control plane's"
@@ -133,13 +133,13 @@ func (c *Client) sync(ctx context.Context, conn *grpc.ClientConn, answered func(
 			c.cfg.Instructions(in)
 		}
 	})
-	g.Go(func() error { return c.tell(ctx, stream) })
+	g.Go(func() error { return c.sendReports(ctx, stream) })
 	return g.Wait()
 }
 
-// tell sends the report, and again whenever it changed: the first of a burst of changes at once, since callers of a
-// workload that is not ready any more wait for nothing else, and the rest together.
-func (c *Client) tell(ctx context.Context, stream rpc.Stream[agentapi.Report, agentapi.Instructions]) error {
+// sendReports sends the report, and again whenever it changed: the first of a burst of changes at once, since callers
+// of a workload that is not ready any more wait for nothing else, and the rest together.
+func (c *Client) sendReports(ctx context.Context, stream rpc.Stream[agentapi.Report, agentapi.Instructions]) error {
 	tick := time.NewTicker(countsEvery)
 	defer tick.Stop()
 	var last *agentapi.Report

@@ -20,7 +20,7 @@ func TestUnanswered(t *testing.T) {
 			"of the control plane's": errors.New("tls: failed to verify certificate: x509: certificate has expired or is not yet valid"),
 		"the state file is full": status.Error(codes.Unavailable, "the state file is full"),
 	} {
-		if got := unanswered(err); got != want {
+		if got := connectError(err); got != want {
 			t.Errorf("%v: %q", err, got)
 		}
 	}

@@ -41,7 +41,7 @@ func answer(table *agentapi.DNSTable, namespace string, q *dns.Msg) (*dns.Msg, v
 		return addresses(q, table.Hosts[name]), answered
 	case table.Hosts[full] != nil:
 		return addresses(q, table.Hosts[full]), answered
-	case refusal(table, name), refusal(table, full) && strings.Contains(name, "."):
+	case looksLikeService(table, name), looksLikeService(table, full) && strings.Contains(name, "."):
 		return addresses(q, []netip.Addr{table.Refusal, table.Refusal6}), answered
 	case exists(table, name):
 		return addresses(q, nil), answered
@@ -70,7 +70,7 @@ func malformed(q *dns.Msg) *dns.Msg {
 }
 
 // refusal: the name has the form of a service that this workload may not call, or that does not exist.
-func refusal(t *agentapi.DNSTable, name string) bool {
+func looksLikeService(t *agentapi.DNSTable, name string) bool {
 	if !t.Refusal.IsValid() && !t.Refusal6.IsValid() {
 		return false
 	}
@@ -123,7 +123,8 @@ func negative(q *dns.Msg, rcode int) *dns.Msg {
 	r := reply(q, rcode)
 	r.Ns = []dns.RR{&dns.SOA{
 		Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
-		Ns:  "isthmus.invalid.", Mbox: "isthmus.invalid.", Serial: 1, Refresh: ttl, Retry: ttl, Expire: ttl, Minttl: ttl,
+		Ns:  "isthmus.invalid.", Mbox: "isthmus.invalid.", Serial: 1, Refresh: ttl, Retry: ttl, Expire: ttl,
+		Minttl: ttl,
 	}}
 	return r
 }

@@ -34,8 +34,8 @@ var forwardedTypes = []uint16{
 	dns.TypeNS, dns.TypeSOA, dns.TypePTR, dns.TypeCAA,
 }
 
-// Outside is one question about a name outside the mesh.
-type Outside struct {
+// ExternalQuestion is one question about a name outside the mesh.
+type ExternalQuestion struct {
 	Workload string // "<namespace>/<name>"
 	Name     string
 	Type     string
@@ -77,7 +77,7 @@ func (s *Server) forward(c client, q *dns.Msg, tcp bool) *dns.Msg {
 	if !ok {
 		return s.notForwarded(c, q)
 	}
-	defer c.pending.done(slot)
+	defer c.pending.release(slot)
 	return s.askUpstreams(c, q, tcp)
 }
 
@@ -105,7 +105,7 @@ func (s *Server) record(limit *rate.Limiter, c client, q *dns.Msg, result string
 		return
 	}
 	name := strings.ToLower(q.Question[0].Name)
-	s.cfg.Record(Outside{
+	s.cfg.Record(ExternalQuestion{
 		Workload: c.workload, Name: name, Type: dns.Type(q.Question[0].Qtype).String(), Result: result,
 	})
 }
@@ -161,11 +161,11 @@ func ask(q *dns.Msg, server netip.AddrPort, tcp bool) (*dns.Msg, error) {
 	if r.Rcode != dns.RcodeSuccess && r.Rcode != dns.RcodeNameError {
 		return nil, errors.New("the upstream answered " + dns.RcodeToString[r.Rcode])
 	}
-	return passOn(q, r)
+	return forwardedReply(q, r)
 }
 
-// passOn is what a workload is told of an upstream's answer.
-func passOn(q, r *dns.Msg) (*dns.Msg, error) {
+// forwardedReply is what a workload is told of an upstream's answer.
+func forwardedReply(q, r *dns.Msg) (*dns.Msg, error) {
 	out := reply(q, r.Rcode)
 	out.Authoritative, out.Truncated = false, r.Truncated
 	wanted := func(rr dns.RR) bool {

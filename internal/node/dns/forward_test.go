@@ -96,10 +96,11 @@ func impatient(t *testing.T, workload string) client {
 	return c
 }
 
-func newTestServer(table *agentapi.DNSTable, upstreams ...netip.AddrPort) (s *Server, told *[]Outside) {
-	told = new([]Outside)
+func newTestServer(table *agentapi.DNSTable, upstreams ...netip.AddrPort) (s *Server, told *[]ExternalQuestion) {
+	told = new([]ExternalQuestion)
 	s = New(Config{
-		Log: slog.New(slog.DiscardHandler), Upstreams: upstreams, Record: func(o Outside) { *told = append(*told, o) },
+		Log: slog.New(slog.DiscardHandler), Upstreams: upstreams,
+		Record: func(o ExternalQuestion) { *told = append(*told, o) },
 	})
 	s.SetTables(map[string]agentapi.DNSTable{"default/web": *table})
 	return s, told
@@ -165,7 +166,8 @@ func TestForwardedQuestionsAndAnswersAreBare(t *testing.T) {
 			t.Errorf("asked %v", got)
 		}
 	}
-	if want := (Outside{"default/web", "www.example.", "A", "forwarded"}); len(*told) != 2 || (*told)[0] != want {
+	if want := (ExternalQuestion{"default/web", "www.example.", "A", "forwarded"}); len(*told) != 2 ||
+		(*told)[0] != want {
 		t.Errorf("recorded %v", *told)
 	}
 }

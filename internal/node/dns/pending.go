@@ -14,9 +14,9 @@ import (
 // UDP are written to memory that outlives the agent when somebody else holds it too (memfd_create(2)): the next agent
 // asks them again.
 type pending struct {
-	file *os.File
-	free chan int        // slots without a question
-	left map[int]message // by an earlier agent; not written after newPending
+	file      *os.File
+	free      chan int        // slots without a question
+	inherited map[int]message // by an earlier agent; not written after newPending
 }
 
 // A slot holds the length of the question, or 0 for none, where the question came from, and its text. Slots do not
@@ -35,13 +35,13 @@ func newPending(file *os.File) (*pending, error) {
 		}
 		file = os.NewFile(uintptr(fd), "pending")
 	}
-	p := &pending{file: file, free: make(chan int, maxForwards), left: map[int]message{}}
+	p := &pending{file: file, free: make(chan int, maxForwards), inherited: map[int]message{}}
 	if err := file.Truncate(maxForwards * slotSize); err != nil {
 		return nil, errors.Join(fmt.Errorf("make memory for pending questions: %w", err), file.Close())
 	}
 	for slot := range maxForwards {
 		if m, ok := p.read(slot); ok {
-			p.left[slot] = m
+			p.inherited[slot] = m
 		} else {
 			p.free <- slot
 		}
@@ -71,8 +71,8 @@ func (p *pending) write(slot int, m message) error {
 	return err
 }
 
-// done frees a slot: its question is answered.
-func (p *pending) done(slot int) {
+// release frees a slot: its question is answered.
+func (p *pending) release(slot int) {
 	// fails when the file is closed; then nobody reads it here
 	_, _ = p.file.WriteAt([]byte{0, 0}, int64(slot)*slotSize)
 	p.free <- slot

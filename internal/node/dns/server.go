@@ -41,16 +41,16 @@ type Config struct {
 	Upstreams []netip.AddrPort
 	// Record is told of questions about names outside the mesh: of every one that was forwarded, and of some of the
 	// others.
-	Record func(Outside)
+	Record func(ExternalQuestion)
 }
 
 // Listener is one workload whose questions are answered.
 type Listener struct {
 	Workload string // "<namespace>/<name>", the key into Instructions.DNS
 	Netns    string // path
-	// Kept are the files of this workload in this namespace that outlived an earlier server; they are taken over, with
-	// the questions that wait in them. Listen does not close them.
-	Kept []*os.File
+	// Inherited are the files of this workload in this namespace that outlived an earlier server; they are taken over,
+	// with the questions that wait in them. Listen does not close them.
+	Inherited []*os.File
 }
 
 // Server answers for many workloads, each in its own network namespace.
@@ -96,7 +96,7 @@ func (s *Sockets) Files() []*os.File { return s.files }
 // Listen opens the sockets of one workload, in both IP versions where the namespace has them.
 func (s *Server) Listen(l Listener) (*Sockets, error) {
 	socks := &Sockets{workload: l.Workload}
-	kept, err := takeOver(l.Kept)
+	kept, err := takeOver(l.Inherited)
 	var p *pending
 	if err == nil {
 		p, err = keptPending(kept)
@@ -158,11 +158,11 @@ func (s *Server) listenOn(socks *Sockets, c client, kept map[string]io.Closer, p
 }
 
 func (s *Server) listenAt(socks *Sockets, c client, kept map[string]io.Closer, addr string) error {
-	udp, err := either(kept, "udp", addr, net.ListenPacket)
+	udp, err := inheritedOr(kept, "udp", addr, net.ListenPacket)
 	if err != nil {
 		return err
 	}
-	tcp, err := either(kept, "tcp", addr, net.Listen)
+	tcp, err := inheritedOr(kept, "tcp", addr, net.Listen)
 	if err != nil {
 		return errors.Join(err, udp.Close())
 	}
@@ -186,8 +186,8 @@ func (s *Server) listenAt(socks *Sockets, c client, kept map[string]io.Closer, a
 	return nil
 }
 
-// either takes the socket that was kept, or opens one.
-func either[S io.Closer](
+// inheritedOr takes the socket that was kept, or opens one.
+func inheritedOr[S io.Closer](
 	kept map[string]io.Closer, network, addr string, open func(network, addr string) (S, error),
 ) (S, error) {
 	if s, ok := kept[network+" "+addr].(S); ok {

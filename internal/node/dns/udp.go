@@ -48,7 +48,7 @@ func (u *udpServer) run() error {
 	var forwards sync.WaitGroup
 	defer forwards.Wait()
 	forward := func(slot int, m message) { forwards.Go(func() { u.forward(slot, m) }) }
-	for slot, m := range u.client.pending.left {
+	for slot, m := range u.client.pending.inherited {
 		if m.from.Addr().Is4() == u.address().Addr().Is4() {
 			forward(slot, m)
 		}
@@ -78,7 +78,7 @@ func (u *udpServer) handle(m message, forward func(slot int, m message)) {
 	answer, elsewhere := u.answer(m.text, u.server.answerNow)
 	if elsewhere {
 		if slot, ok := u.client.admit(); ok {
-			m = m.own()
+			m = m.clone()
 			if err := u.client.pending.write(slot, m); err != nil {
 				u.server.cfg.Log.Warn("dns question not kept for the next agent", "workload", u.client.workload,
 					"error", err)
@@ -97,7 +97,7 @@ func (u *udpServer) forward(slot int, m message) {
 	if err := u.send(answer, m.from); errors.Is(err, net.ErrClosed) {
 		return
 	}
-	u.client.pending.done(slot)
+	u.client.pending.release(slot)
 }
 
 // answer packs the answer that resolve finds to a message. It is empty for what is no question, and where resolve has
@@ -166,8 +166,8 @@ type message struct {
 	text []byte
 }
 
-// own is a message with memory of its own.
-func (m message) own() message { return message{m.from, slices.Clone(m.text)} }
+// clone is a message with memory of its own.
+func (m message) clone() message { return message{m.from, slices.Clone(m.text)} }
 
 // peek waits for a message and leaves it at the head of the queue; its text lies in buf, cut to its length.
 func peek(socket syscall.RawConn, buf []byte) (m message, err error) {

@@ -17,7 +17,7 @@ import (
 // serveAt answers default/web's questions on the loopback, from the sockets of an earlier server if there are any.
 func serveAt(t testing.TB, s *Server, kept ...*os.File) (socks *Sockets, addr string) {
 	t.Helper()
-	socks, err := s.Listen(Listener{Workload: "default/web", Kept: kept})
+	socks, err := s.Listen(Listener{Workload: "default/web", Inherited: kept})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func answerTo(t testing.TB, conn net.Conn) string {
 // twice.
 func TestAQuestionOutlivesTheAgentThatReadIt(t *testing.T) {
 	reached, dead := make(chan struct{}), make(chan struct{})
-	first := New(Config{Log: slog.New(slog.DiscardHandler), Record: func(Outside) {
+	first := New(Config{Log: slog.New(slog.DiscardHandler), Record: func(ExternalQuestion) {
 		close(reached)
 		<-dead // it never comes to answer
 	}})
@@ -168,7 +168,7 @@ func TestManyQuestionsWaitForAnAgent(t *testing.T) {
 
 // A question that makes the agent panic is taken out, or it would end every agent to come.
 func TestAQuestionThatPanicsIsDropped(t *testing.T) {
-	s := New(Config{Log: slog.New(slog.DiscardHandler), Record: func(Outside) { panic("a fault") }})
+	s := New(Config{Log: slog.New(slog.DiscardHandler), Record: func(ExternalQuestion) { panic("a fault") }})
 	s.SetTables(map[string]agentapi.DNSTable{"default/web": *table()})
 	_, addr := serveAt(t, s)
 	question(t, addr, "www.example.")

@@ -21,7 +21,7 @@ const (
 type process struct {
 	pid   int
 	pidfd *os.File
-	shelf *shelf
+	fds   *fdStore
 	child *exec.Cmd // nil when an earlier agent started it
 }
 
@@ -33,13 +33,13 @@ func start(cfg Config, made string) (*process, error) {
 		return nil, fmt.Errorf("open Envoy's log: %w", err)
 	}
 	defer out.Close()
-	kept, err := newShelf()
+	kept, err := newFDStore()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(cfg.Binary, arguments(cfg)...)
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.ExtraFiles = kept.inherited()
+	cmd.ExtraFiles = kept.extraFiles()
 	cmd.Env = []string{} // Envoy needs none, and what is in ours is not its business
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if g := cfg.Group; g != nil {
@@ -52,8 +52,8 @@ func start(cfg Config, made string) (*process, error) {
 	if err != nil {
 		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait(), kept.close())
 	}
-	p.child, p.shelf = cmd, kept
-	if err := p.settle(cfg.RunDir, made); err != nil {
+	p.child, p.fds = cmd, kept
+	if err := p.setUp(cfg.RunDir, made); err != nil {
 		return nil, errors.Join(err, p.stop(), p.close())
 	}
 	return p, nil
@@ -72,14 +72,14 @@ func open(pid int) (*process, error) {
 }
 
 func (p *process) close() error {
-	if p.shelf == nil {
+	if p.fds == nil {
 		return p.pidfd.Close()
 	}
-	return errors.Join(p.shelf.close(), p.pidfd.Close())
+	return errors.Join(p.fds.close(), p.pidfd.Close())
 }
 
-// settle lifts Envoy's limit of open files and writes down who it is.
-func (p *process) settle(runDir, made string) error {
+// setUp lifts Envoy's limit of open files and writes down who it is.
+func (p *process) setUp(runDir, made string) error {
 	var limit unix.Rlimit
 	if err := unix.Prlimit(p.pid, unix.RLIMIT_NOFILE, nil, &limit); err == nil && limit.Cur < limit.Max {
 		limit.Cur = limit.Max
@@ -143,7 +143,7 @@ func (p *process) how() error {
 	return fmt.Errorf("wait for Envoy: %w", err)
 }
 
-// isFault says whether a process ended by a signal that it raised itself, and not by one that somebody sent it.
+// isFault reports whether a process ended by a signal that it raised itself, and not by one that somebody sent it.
 func isFault(exit *exec.ExitError) bool {
 	status, ok := exit.Sys().(syscall.WaitStatus)
 	if !ok || !status.Signaled() {
@@ -182,8 +182,8 @@ func (p *process) signal(s unix.Signal) error {
 	return sent
 }
 
-// boundLog empties Envoy's log when it grew too large; Envoy appends, so it goes on at the beginning.
-func boundLog(path string) error {
+// truncateLog empties Envoy's log when it grew too large; Envoy appends, so it goes on at the beginning.
+func truncateLog(path string) error {
 	st, err := os.Stat(path)
 	if err != nil || st.Size() < maxLogBytes {
 		return err

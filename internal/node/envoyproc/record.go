@@ -89,9 +89,9 @@ func bootID() (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// strays are the processes of this user that run with the bootstrap of a run directory: also one whose agent died
+// orphans are the processes of this user that run with the bootstrap of a run directory: also one whose agent died
 // before it wrote the pid down.
-func strays(runDir string) []int {
+func orphans(runDir string) []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
@@ -148,7 +148,7 @@ func find(runDir string) (*process, record, error) {
 // End ends whatever Envoy runs in a run directory without an agent.
 func End(runDir string) error {
 	var left []error
-	for _, pid := range strays(runDir) {
+	for _, pid := range orphans(runDir) {
 		p, err := open(pid)
 		if err != nil {
 			continue // gone

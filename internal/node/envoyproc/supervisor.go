@@ -31,8 +31,8 @@ type Config struct {
 	LogLevel    string
 	// Group is the control group that Envoy runs in, by which capture knows its sockets; nil where nothing is captured.
 	Group *cgroup.Group
-	// Shelf says whether sockets are left in Envoy for the next agent (Hold). It takes the right to trace an Envoy.
-	Shelf bool
+	// Shelf reports whether sockets are left in Envoy for the next agent (Hold). It takes the right to trace an Envoy.
+	FDStore bool
 	// Keep is asked when Run ends, with the cause: whether Envoy is to go on without its agent, for the next one to
 	// take over.
 	Keep func(why error) bool
@@ -65,7 +65,7 @@ type Supervisor struct {
 	state agentapi.EnvoyState
 
 	holding sync.Mutex // guards what follows
-	held    []Held
+	held    []HeldSocket
 	runs    *process // nil while none does
 }
 
@@ -103,28 +103,28 @@ func (s *Supervisor) set(change func(*agentapi.EnvoyState)) {
 
 // Hold keeps these sockets open, and no others, for as long as Envoy runs, whatever becomes of this process; an Envoy
 // that is started later holds them too. The files must stay open until the next Hold.
-func (s *Supervisor) Hold(held []Held) error {
+func (s *Supervisor) Hold(held []HeldSocket) error {
 	s.holding.Lock()
 	defer s.holding.Unlock()
 	s.held = held
-	if s.runs == nil || s.runs.shelf == nil {
+	if s.runs == nil || s.runs.fds == nil {
 		return nil
 	}
-	return s.runs.shelf.replace(held)
+	return s.runs.fds.replace(held)
 }
 
-// gain an Envoy: it holds what is to be held.
-func (s *Supervisor) gain(p *process) error {
+// attach an Envoy: it holds what is to be held.
+func (s *Supervisor) attach(p *process) error {
 	s.holding.Lock()
 	defer s.holding.Unlock()
 	s.runs = p
-	if p.shelf == nil {
+	if p.fds == nil {
 		return nil
 	}
-	return p.shelf.replace(s.held)
+	return p.fds.replace(s.held)
 }
 
-func (s *Supervisor) lose(p *process) error {
+func (s *Supervisor) detach(p *process) error {
 	s.holding.Lock()
 	defer s.holding.Unlock()
 	s.runs = nil
@@ -149,7 +149,7 @@ func (s *Supervisor) Prepare(ctx context.Context) error {
 	if s.made, err = fingerprint(s.cfg, text); err != nil {
 		return err
 	}
-	if err := s.leftover(); err != nil {
+	if err := s.adoptEarlier(); err != nil {
 		return err
 	}
 	path := filepath.Join(s.cfg.RunDir, bootstrapFile)
@@ -166,13 +166,13 @@ func (s *Supervisor) bootstrap() Bootstrap {
 	return b
 }
 
-// leftover takes over or ends the Envoy that an earlier agent left.
-func (s *Supervisor) leftover() error {
+// adoptEarlier takes over or ends the Envoy that an earlier agent left.
+func (s *Supervisor) adoptEarlier() error {
 	p, r, err := find(s.cfg.RunDir)
 	switch {
 	case err == nil && r.made == s.made:
-		if s.cfg.Shelf {
-			if p.shelf, err = shelfOf(p); err != nil {
+		if s.cfg.FDStore {
+			if p.fds, err = fdStoreOf(p); err != nil {
 				return errors.Join(err, p.close())
 			}
 		}
@@ -195,7 +195,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	wait := retry.Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second}
 	for {
 		began := time.Now()
-		err := s.once(ctx)
+		err := s.runOnce(ctx)
 		if ctx.Err() != nil {
 			s.set(func(st *agentapi.EnvoyState) { st.Running = false })
 			return ctx.Err()
@@ -219,8 +219,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 }
 
-// take is the Envoy that was found, or a new one.
-func (s *Supervisor) take() (*process, error) {
+// acquire is the Envoy that was found, or a new one.
+func (s *Supervisor) acquire() (*process, error) {
 	if p := s.found; p != nil {
 		s.found = nil
 		s.cfg.Log.Info("Envoy taken over from an earlier agent", "pid", p.pid)
@@ -233,10 +233,10 @@ func (s *Supervisor) take() (*process, error) {
 	return p, err
 }
 
-// once runs one Envoy to its end.
-func (s *Supervisor) once(ctx context.Context) error {
+// runOnce runs one Envoy to its end.
+func (s *Supervisor) runOnce(ctx context.Context) error {
 	found := s.found != nil
-	p, err := s.take()
+	p, err := s.acquire()
 	if err != nil {
 		return err
 	}
@@ -247,7 +247,7 @@ func (s *Supervisor) once(ctx context.Context) error {
 			s.cfg.Log.Warn("the Envoy that was taken over may ask its clients to leave", "error", err)
 		}
 	}
-	if err := s.gain(p); err != nil {
+	if err := s.attach(p); err != nil {
 		s.cfg.Log.Error("sockets not kept for the next agent: DNS is silent when this one ends", "error", err)
 	}
 	s.set(func(st *agentapi.EnvoyState) { st.Running = true })
@@ -265,9 +265,9 @@ func (s *Supervisor) once(ctx context.Context) error {
 			if err == nil {
 				err = p.how()
 			}
-			return errors.Join(err, s.lose(p))
+			return errors.Join(err, s.detach(p))
 		case <-size.C:
-			if err := boundLog(filepath.Join(s.cfg.RunDir, logFile)); err != nil {
+			if err := truncateLog(filepath.Join(s.cfg.RunDir, logFile)); err != nil {
 				s.cfg.Log.Error("Envoy's log not shortened", "error", err)
 			}
 		case <-ctx.Done():
@@ -296,9 +296,9 @@ func (s *Supervisor) countRefused(ctx context.Context, seen uint64, note bool) u
 func (s *Supervisor) part(p *process, why error) error {
 	if s.cfg.Keep(why) {
 		s.cfg.Log.Info("Envoy goes on without its agent", "pid", p.pid)
-		return s.lose(p)
+		return s.detach(p)
 	}
-	return errors.Join(p.stop(), s.lose(p))
+	return errors.Join(p.stop(), s.detach(p))
 }
 
 // Ready asks Envoy whether it has its configuration and serves.

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Own leads to the namespace of this process, from any thread that is not inside Do. The process's first thread may be:
-// so /proc/self will not do.
-const Own = "/proc/thread-self/ns/net"
+// OwnPath leads to the namespace of this process, from any thread that is not inside Do. The process's first thread may
+// be: so /proc/self will not do.
+const OwnPath = "/proc/thread-self/ns/net"
 
-// Do runs fn on a thread that is inside the network namespace at path, and brings the thread home again.
+// Do runs fn on a thread that is inside the network namespace at path, and then moves the thread back.
 // fn must not start goroutines that open sockets. An empty path means the process's own namespace.
 func Do(path string, fn func() error) error {
 	if path == "" {
@@ -27,7 +27,7 @@ func Do(path string, fn func() error) error {
 	defer target.Close()
 
 	runtime.LockOSThread()
-	home, err := os.Open(Own)
+	home, err := os.Open(OwnPath)
 	if err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("open the thread's own network namespace: %w", err)
@@ -50,7 +50,8 @@ func Do(path string, fn func() error) error {
 func Open(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("network namespace %s does not exist; make it first (ip netns add NAME makes /run/netns/NAME): %w", path, err)
+		return nil,
+			fmt.Errorf("network namespace %s does not exist; make it first (ip netns add NAME makes /run/netns/NAME): %w", path, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
@@ -66,14 +67,15 @@ func Open(path string) (*os.File, error) {
 		if err == nil && st.Mode().IsRegular() && st.Size() == 0 {
 			return nil, fmt.Errorf("%s: %w", path, ErrUnmounted)
 		}
-		return nil, fmt.Errorf("%s is a file but not a network namespace; it may be the leftover of one that was removed: delete it and make the namespace again", path)
+		return nil,
+			fmt.Errorf("%s is a file but not a network namespace; it may be the leftover of one that was removed: delete it and make the namespace again", path)
 	}
 	return f, nil
 }
 
-// Lasting makes sure that a path goes on leading to the same namespace: one through a process's entry in /proc leads to
-// that of whichever process has the number next.
-func Lasting(path string) error {
+// CheckStable makes sure that a path goes on leading to the same namespace: one through a process's entry in /proc
+// leads to that of whichever process has the number next.
+func CheckStable(path string) error {
 	fd, err := unix.Openat2(unix.AT_FDCWD, path,
 		&unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS})
 	switch {
@@ -90,14 +92,14 @@ func Lasting(path string) error {
 // ErrUnmounted is the error of Open for an empty file, on which a namespace is about to be mounted, or was once.
 var ErrUnmounted = errors.New("no network namespace is mounted here (yet); if nobody is making one, delete the file and make the namespace again (ip netns)")
 
-// Away says whether an error of Open means that there is no namespace yet, rather than that something is wrong.
-func Away(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrUnmounted) }
+// IsAbsent reports whether an error of Open means that there is no namespace yet, rather than that something is wrong.
+func IsAbsent(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrUnmounted) }
 
 // Inode identifies the namespace at path: one that is made again under the same path has another, provided that the
 // former is still held by somebody: an open file, a socket. The kernel gives numbers out again.
 func Inode(path string) (uint64, error) {
 	if path == "" {
-		path = Own
+		path = OwnPath
 	}
 	f, err := Open(path)
 	if err != nil {

@@ -40,8 +40,8 @@ func TestDoubt(t *testing.T) {
 		}
 	}
 	hear(true)
-	p.Doubt("default/a")
-	p.Doubt("default/nobody")
+	p.ProbeNow("default/a")
+	p.ProbeNow("default/nobody")
 	c, err := l.Accept() // of the first probe
 	if err != nil {
 		t.Fatal(err)
@@ -55,6 +55,6 @@ func TestDoubt(t *testing.T) {
 		t.Error("a program that takes the probe is not ready")
 	}
 	l.Close()
-	p.Doubt("default/a")
+	p.ProbeNow("default/a")
 	hear(false)
 }

@@ -61,8 +61,8 @@ func (p *Prober) Ready(workload string) bool {
 	return p.ready[workload]
 }
 
-// Doubt has a workload probed at once: it did not take a connection. It never waits.
-func (p *Prober) Doubt(workload string) {
+// ProbeNow has a workload probed at once: it did not take a connection. It never waits.
+func (p *Prober) ProbeNow(workload string) {
 	select {
 	case p.doubts[workload] <- struct{}{}:
 	default:

@@ -102,7 +102,7 @@ func keeping(t *testing.T, ca *signer, clock *clocktest.Clock) (*Store, spiffe.I
 			t.Error(err)
 		}
 	})
-	id, _ := s.want("spiffe://cards.example/ns/default/sa/pay")
+	id, _ := s.require("spiffe://cards.example/ns/default/sa/pay")
 	_, changed := s.current([]spiffe.ID{id})
 	<-changed
 	return s, id, calls

@@ -9,21 +9,21 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Held is the state of one identity.
-type Held struct {
+// IdentityState is the state of one identity.
+type IdentityState struct {
 	SVID    *identity.SVID // nil while there is none
 	Roots   []*x509.Certificate
 	Changed <-chan struct{} // closed when any of the store's certificates, or the roots, change
 }
 
-// Hold asks for an identity's certificate when nobody did yet, and is its state; false when it is not this node's.
-func (s *Store) Hold(id spiffe.ID) (Held, bool) {
-	if _, ok := s.want(id.String()); !ok {
-		return Held{}, false
+// Acquire asks for an identity's certificate when nobody did yet, and is its state; false when it is not this node's.
+func (s *Store) Acquire(id spiffe.ID) (IdentityState, bool) {
+	if _, ok := s.require(id.String()); !ok {
+		return IdentityState{}, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Held{SVID: s.svids[id], Roots: s.roots, Changed: s.changed}, true
+	return IdentityState{SVID: s.svids[id], Roots: s.roots, Changed: s.changed}, true
 }
 
 // SetRoots says which roots the mesh has now. From then on those that come with certificates do not count: they may be

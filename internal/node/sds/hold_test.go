@@ -27,12 +27,12 @@ func TestHoldSharesOneCertificateAndKnowsTheRoots(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, ok := s.Hold(id)
+		h, ok := s.Acquire(id)
 		if !ok || h.SVID != nil || len(h.Roots) != 0 {
 			t.Errorf("at first: %v, %v", h, ok)
 		}
 		<-h.Changed
-		h, _ = s.Hold(id)
+		h, _ = s.Acquire(id)
 		envoys, _ := s.current([]spiffe.ID{id})
 		if h.SVID == nil || h.SVID != envoys[0] || ca.n.Load() != 1 {
 			t.Errorf("%d certificates signed for Envoy and the workload together", ca.n.Load())
@@ -42,7 +42,7 @@ func TestHoldSharesOneCertificateAndKnowsTheRoots(t *testing.T) {
 		}
 		s.SetRoots([]*x509.Certificate{ca.root, later.root})
 		<-h.Changed
-		h, _ = s.Hold(id)
+		h, _ = s.Acquire(id)
 		if len(h.Roots) != 2 {
 			t.Errorf("roots as told: %d", len(h.Roots))
 		}
@@ -53,14 +53,14 @@ func TestHoldSharesOneCertificateAndKnowsTheRoots(t *testing.T) {
 		default:
 		}
 		<-h.Changed // the renewal, which comes with the one root that the signer knows
-		if h, _ = s.Hold(id); len(h.Roots) != 2 || ca.n.Load() != 2 {
+		if h, _ = s.Acquire(id); len(h.Roots) != 2 || ca.n.Load() != 2 {
 			t.Errorf("after a renewal: %d roots, %d certificates", len(h.Roots), ca.n.Load())
 		}
 		other, err := spiffe.Parse("spiffe://cards.example/ns/default/sa/other")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := s.Hold(other); ok {
+		if _, ok := s.Acquire(other); ok {
 			t.Error("an identity that is not this node's is held")
 		}
 		cancel()

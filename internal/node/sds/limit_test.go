@@ -85,7 +85,7 @@ func TestAShorterLifeIsTakenUpAtOnce(t *testing.T) {
 	defer func() { cancel(); <-done }()
 
 	s.Limit(5 * time.Minute)
-	if _, ok := s.want("spiffe://cards.example/ns/default/sa/payments"); !ok {
+	if _, ok := s.require("spiffe://cards.example/ns/default/sa/payments"); !ok {
 		t.Fatal("the identity is not served")
 	}
 	wait := func(what string) {

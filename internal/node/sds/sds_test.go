@@ -29,7 +29,7 @@ func TestWantServesOnlyThisNodesIdentities(t *testing.T) {
 		"bundle/cards.example":                            false,
 		"":                                                false,
 	} {
-		if _, got := s.want(name); got != want {
+		if _, got := s.require(name); got != want {
 			t.Errorf("%q: %v, want %v", name, got, want)
 		}
 	}
@@ -38,8 +38,8 @@ func TestWantServesOnlyThisNodesIdentities(t *testing.T) {
 // Another trust domain's identity is wanted until the control plane signs one of another name, which is then refused.
 func TestWantIsBounded(t *testing.T) {
 	s := New(Config{Log: slog.New(slog.DiscardHandler), Accounts: []ServiceAccount{{"default", "pay"}}})
-	s.want("spiffe://a.example/ns/default/sa/pay")
-	if _, ok := s.want("spiffe://b.example/ns/default/sa/pay"); ok {
+	s.require("spiffe://a.example/ns/default/sa/pay")
+	if _, ok := s.require("spiffe://b.example/ns/default/sa/pay"); ok {
 		t.Error("more identities than accounts")
 	}
 }
@@ -66,8 +66,8 @@ func TestStoreAsksOnceRetriesAndRenews(t *testing.T) {
 		if synctest.Wait(); calls.Load() != 0 {
 			t.Error("asked before Envoy did")
 		}
-		id, _ := s.want("spiffe://cards.example/ns/default/sa/pay")
-		s.want("spiffe://cards.example/ns/default/sa/pay+root")
+		id, _ := s.require("spiffe://cards.example/ns/default/sa/pay")
+		s.require("spiffe://cards.example/ns/default/sa/pay+root")
 		time.Sleep(time.Second)
 		first, changed := s.current([]spiffe.ID{id})
 		if first[0] == nil || calls.Load() != 3 {

@@ -45,7 +45,7 @@ func newSubscription() *subscription {
 func (s *Service) add(sub *subscription, name string) {
 	id, ok := spiffe.ID{}, s.serves(name)
 	if ok {
-		id, ok = s.Store.want(name)
+		id, ok = s.Store.require(name)
 	}
 	if !ok {
 		s.Store.cfg.Log.Warn("certificate not served: no such identity on this node", "name", name)

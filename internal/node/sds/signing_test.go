@@ -32,7 +32,7 @@ func TestCertificatesFollowTheSigningRoot(t *testing.T) {
 	defer func() { cancel(); <-done }()
 
 	s.SignedBy(spiffe.Fingerprint(before.root))
-	if _, ok := s.want("spiffe://cards.example/ns/default/sa/payments"); !ok {
+	if _, ok := s.require("spiffe://cards.example/ns/default/sa/payments"); !ok {
 		t.Fatal("the identity is not served")
 	}
 	wait := func(what, root string) {

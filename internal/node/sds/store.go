@@ -45,8 +45,8 @@ const lookAgain = time.Second
 
 // Store holds the certificates in use.
 type Store struct {
-	cfg    Config
-	wanted chan spiffe.ID // identities asked for the first time
+	cfg      Config
+	requests chan spiffe.ID // identities asked for the first time
 
 	mu        sync.Mutex // guards what follows
 	svids     map[spiffe.ID]*identity.SVID
@@ -71,7 +71,7 @@ func New(cfg Config) *Store {
 		cfg.Now = time.Now
 	}
 	return &Store{
-		cfg: cfg, wanted: make(chan spiffe.ID, len(cfg.Accounts)),
+		cfg: cfg, requests: make(chan spiffe.ID, len(cfg.Accounts)),
 		svids: map[spiffe.ID]*identity.SVID{}, asked: map[spiffe.ID]bool{}, changed: make(chan struct{}),
 		limit: limit{changed: make(chan struct{})},
 	}
@@ -85,8 +85,8 @@ func (s *Store) Run(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case id := <-s.wanted:
-				g.Go(func() error { return s.keep(ctx, id) })
+			case id := <-s.requests:
+				g.Go(func() error { return s.maintain(ctx, id) })
 			}
 		}
 	})
@@ -105,21 +105,21 @@ func (s *Store) Certs() []agentapi.CertState {
 	return states
 }
 
-// want registers interest in a secret name; false when it is not this node's to serve.
-func (s *Store) want(name string) (spiffe.ID, bool) {
+// require registers interest in a secret name; false when it is not this node's to serve.
+func (s *Store) require(name string) (spiffe.ID, bool) {
 	id, account, ok := parseName(name)
 	if !ok || !slices.Contains(s.cfg.Accounts, account) {
 		return spiffe.ID{}, false
 	}
 	s.mu.Lock()
-	first := !s.asked[id] && len(s.asked) < cap(s.wanted)
+	first := !s.asked[id] && len(s.asked) < cap(s.requests)
 	if first {
 		s.asked[id] = true
 	}
 	known := s.asked[id]
 	s.mu.Unlock()
 	if first {
-		s.wanted <- id // has room: at most one per account
+		s.requests <- id // has room: at most one per account
 	}
 	return id, known
 }
@@ -156,8 +156,8 @@ func (s *Store) put(id spiffe.ID, svid *identity.SVID) {
 	s.cfg.Changed()
 }
 
-// keep holds one identity's certificate young.
-func (s *Store) keep(ctx context.Context, id spiffe.ID) error {
+// maintain holds one identity's certificate young.
+func (s *Store) maintain(ctx context.Context, id spiffe.ID) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -180,7 +180,7 @@ func (s *Store) keep(ctx context.Context, id spiffe.ID) error {
 		s.put(id, svid)
 		s.cfg.Log.Info("certificate issued",
 			"identity", id.String(), "serial", svid.State().Serial, "expires", svid.Leaf().NotAfter)
-		if err := s.rest(ctx, svid, rand.Float64()*2-1); err != nil {
+		if err := s.waitUntilDue(ctx, svid, rand.Float64()*2-1); err != nil {
 			return err
 		}
 	}
@@ -200,15 +200,15 @@ func (s *Store) Limit(life time.Duration) {
 // SignedBy says under which root certificates are issued now. Those under another are replaced soon.
 func (s *Store) SignedBy(root string) { s.signing.Set(root, s.cfg.Now()) }
 
-// rest waits until the certificate is due.
-func (s *Store) rest(ctx context.Context, svid *identity.SVID, jitter float64) error {
+// waitUntilDue waits until the certificate is due.
+func (s *Store) waitUntilDue(ctx context.Context, svid *identity.SVID, jitter float64) error {
 	for {
 		s.mu.Lock()
 		l := s.limit
 		s.mu.Unlock()
 		signing := s.signing.Changed()
 		d := s.signing.Wait(svid, jitter, s.cfg.Now())
-		if d == 0 || l.outlived(svid, s.cfg.Now()) {
+		if d == 0 || l.exceededBy(svid, s.cfg.Now()) {
 			return nil
 		}
 		select {
@@ -221,8 +221,8 @@ func (s *Store) rest(ctx context.Context, svid *identity.SVID, jitter float64) e
 	}
 }
 
-// outlived says whether a certificate from before the limit lives longer than it allows; the slack is for rounding.
-func (l limit) outlived(svid *identity.SVID, now time.Time) bool {
+// exceededBy reports whether a certificate from before the limit lives longer than it allows; the slack is for rounding.
+func (l limit) exceededBy(svid *identity.SVID, now time.Time) bool {
 	const slack = 2 * time.Second
 	return l.life > 0 && svid.Received.Before(l.since) && svid.Leaf().NotAfter.Sub(now) > l.life+slack
 }

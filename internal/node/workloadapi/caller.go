@@ -65,7 +65,8 @@ const noPidfd = -1
 // find opens the process's folder, and makes sure that it is that of the process that connected.
 func find(cred *unix.Ucred, pidfd int, accepted time.Duration) (*caller, error) {
 	if cred.Pid <= 0 {
-		return nil, errors.New("the caller is in a PID namespace that the agent cannot see: run the agent in the host's")
+		return nil,
+			errors.New("the caller is in a PID namespace that the agent cannot see: run the agent in the host's")
 	}
 	path := "/proc/" + strconv.Itoa(int(cred.Pid))
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -78,7 +79,7 @@ func find(cred *unix.Ucred, pidfd int, accepted time.Duration) (*caller, error) 
 	c := &caller{pid: cred.Pid, uid: cred.Uid, proc: os.NewFile(uintptr(fd), path)}
 	// Only now: a process that still lives cannot have lost its number before its folder was opened.
 	if pidfd != noPidfd {
-		err = lives(pidfd)
+		err = checkAlive(pidfd)
 	} else {
 		err = c.beganBefore(accepted)
 	}
@@ -89,8 +90,8 @@ func find(cred *unix.Ucred, pidfd int, accepted time.Duration) (*caller, error) 
 	return c, nil
 }
 
-// lives says whether the process behind a pidfd has not exited.
-func lives(pidfd int) error {
+// checkAlive reports whether the process behind a pidfd has not exited.
+func checkAlive(pidfd int) error {
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
 		switch {
@@ -162,7 +163,7 @@ func (c *caller) isOf(w *Workload) error {
 	}
 	path := w.Netns
 	if path == "" {
-		path = netns.Own
+		path = netns.OwnPath
 	}
 	ns, err := netns.Open(path) // open while both are compared: an inode in use is nobody else's
 	if err != nil {

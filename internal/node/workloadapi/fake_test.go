@@ -38,22 +38,22 @@ type store struct {
 	t *testing.T
 
 	mu   sync.Mutex // guards held
-	held sds.Held
+	held sds.IdentityState
 	wake chan struct{}
 }
 
 func newStore(t *testing.T) *store {
 	wake := make(chan struct{})
-	return &store{t: t, wake: wake, held: sds.Held{Changed: wake}}
+	return &store{t: t, wake: wake, held: sds.IdentityState{Changed: wake}}
 }
 
-func (s *store) Hold(id spiffe.ID) (sds.Held, bool) {
+func (s *store) Acquire(id spiffe.ID) (sds.IdentityState, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.held, id.String() == "spiffe://cards.example/ns/default/sa/pay"
 }
 
-func (s *store) change(fn func(*sds.Held)) {
+func (s *store) change(fn func(*sds.IdentityState)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fn(&s.held)

@@ -15,21 +15,21 @@ import (
 const securityHeader = "workload.spiffe.io"
 
 func guardUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if err := guard(ctx); err != nil {
+	if err := requireHeader(ctx); err != nil {
 		return nil, err
 	}
 	return next(ctx, req)
 }
 
 func guardStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	if err := guard(stream.Context()); err != nil {
+	if err := requireHeader(stream.Context()); err != nil {
 		return err
 	}
 	return next(srv, stream)
 }
 
-// guard lets the calls of the workload itself pass, with the header.
-func guard(ctx context.Context) error {
+// requireHeader lets the calls of the workload itself pass, with the header.
+func requireHeader(ctx context.Context) error {
 	c := connOf(ctx)
 	if c == nil {
 		return status.Error(codes.PermissionDenied, "the caller is not known")
@@ -47,7 +47,7 @@ func guard(ctx context.Context) error {
 
 // denied tells a caller no more than that it is refused; why is for the log.
 func (c *conn) denied(why error) error {
-	c.say(why)
+	c.recordRefusal(why)
 	return status.Errorf(codes.PermissionDenied,
 		"this socket is for workload %s, and the caller is not it: the agent's log says why", c.served.Name)
 }

@@ -27,7 +27,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if c := l.served.take(raw); c != nil {
+		if c := l.served.admit(raw); c != nil {
 			return c, nil
 		}
 	}
@@ -36,16 +36,16 @@ func (l *listener) Accept() (net.Conn, error) {
 // conn is one connection and whose it is.
 type conn struct {
 	*net.UnixConn
-	served *served
-	caller *caller // nil when it could not be found
-	refuse error   // why it is not served
-	said   sync.Once
-	once   sync.Once
-	done   func()
+	served        *served
+	caller        *caller // nil when it could not be found
+	refuse        error   // why it is not served
+	refusalLogged sync.Once
+	once          sync.Once
+	done          func()
 }
 
-// take counts a connection in, or closes it when there are too many. A stranger's lives just long enough to be told.
-func (w *served) take(raw *net.UnixConn) *conn {
+// admit counts a connection in, or closes it when there are too many. A stranger's lives just long enough to be told.
+func (w *served) admit(raw *net.UnixConn) *conn {
 	c := &conn{UnixConn: raw, served: w}
 	accepted, err := sinceBoot()
 	if err == nil {
@@ -61,7 +61,7 @@ func (w *served) take(raw *net.UnixConn) *conn {
 	}
 	c.done = func() { count.Add(-1) }
 	if count.Add(1) > most {
-		c.say(cmp.Or(err, errTooMany))
+		c.recordRefusal(cmp.Or(err, errTooMany))
 		c.Close()
 		return nil
 	}
@@ -83,9 +83,9 @@ func (c *conn) Close() (err error) {
 	return err
 }
 
-// say counts and logs a refusal, once for a connection.
-func (c *conn) say(why error) {
-	c.said.Do(func() {
+// recordRefusal counts and logs a refusal, once for a connection.
+func (c *conn) recordRefusal(why error) {
+	c.refusalLogged.Do(func() {
 		w, s := c.served, c.served.server
 		w.refused.Add(1)
 		if !s.limit.Allow() {

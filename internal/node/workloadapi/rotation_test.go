@@ -21,11 +21,11 @@ import (
 func TestARootIsReplacedWithoutAFailedHandshake(t *testing.T) {
 	old, next := newAuthority(t), newAuthority(t)
 	both := []*x509.Certificate{old.root, next.root}
-	steps := []func(*sds.Held){
-		func(h *sds.Held) { h.SVID, h.Roots = old.issue(1, time.Hour), []*x509.Certificate{old.root} },
-		func(h *sds.Held) { h.Roots = both },
-		func(h *sds.Held) { h.SVID = next.issue(2, time.Hour) },
-		func(h *sds.Held) { h.Roots = []*x509.Certificate{next.root} },
+	steps := []func(*sds.IdentityState){
+		func(h *sds.IdentityState) { h.SVID, h.Roots = old.issue(1, time.Hour), []*x509.Certificate{old.root} },
+		func(h *sds.IdentityState) { h.Roots = both },
+		func(h *sds.IdentityState) { h.SVID = next.issue(2, time.Hour) },
+		func(h *sds.IdentityState) { h.Roots = []*x509.Certificate{next.root} },
 	}
 	var worlds [2]*world
 	var sources [2]*client.X509Source
@@ -94,7 +94,7 @@ func TestARootIsReplacedWithoutAFailedHandshake(t *testing.T) {
 	t.Logf("%d handshakes", calls)
 	// And what the steps would have run into, in another order.
 	drain(sources[0].Updated())
-	worlds[0].store.change(func(h *sds.Held) { h.SVID = old.issue(3, time.Hour) })
+	worlds[0].store.change(func(h *sds.IdentityState) { h.SVID = old.issue(3, time.Hour) })
 	<-sources[0].Updated()
 	if call() == nil {
 		t.Error("a leaf of the withdrawn root is believed")

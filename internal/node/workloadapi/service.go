@@ -25,7 +25,7 @@ type service struct {
 func (s *service) FetchX509SVID(
 	_ *workload.X509SVIDRequest, stream workload.SpiffeWorkloadAPI_FetchX509SVIDServer,
 ) error {
-	return s.served.push(stream.Context(), func(id spiffe.ID, h sds.Held) (string, func() error) {
+	return s.served.push(stream.Context(), func(id spiffe.ID, h sds.IdentityState) (string, func() error) {
 		if h.SVID == nil || h.SVID.Expired(time.Now()) || len(h.Roots) == 0 {
 			return "", nil
 		}
@@ -46,7 +46,7 @@ func (s *service) FetchX509SVID(
 func (s *service) FetchX509Bundles(
 	_ *workload.X509BundlesRequest, stream workload.SpiffeWorkloadAPI_FetchX509BundlesServer,
 ) error {
-	return s.served.push(stream.Context(), func(id spiffe.ID, h sds.Held) (string, func() error) {
+	return s.served.push(stream.Context(), func(id spiffe.ID, h sds.IdentityState) (string, func() error) {
 		if len(h.Roots) == 0 {
 			return "", nil
 		}
@@ -58,7 +58,7 @@ func (s *service) FetchX509Bundles(
 }
 
 // answer is the version of what there is to send, and how; nothing while there is nothing to send.
-type answer func(spiffe.ID, sds.Held) (version string, send func() error)
+type answer func(spiffe.ID, sds.IdentityState) (version string, send func() error)
 
 // push sends an answer, and again whenever its version changed, until the caller goes or is the workload no more.
 func (w *served) push(ctx context.Context, now answer) error {
@@ -74,7 +74,7 @@ func (w *served) push(ctx context.Context, now answer) error {
 		return err
 	}
 	for last := ""; ; {
-		held, ok := w.server.cfg.Store.Hold(id)
+		held, ok := w.server.cfg.Store.Acquire(id)
 		if !ok {
 			return status.Errorf(codes.Unavailable, "this node does not hold %s", id)
 		}

@@ -48,8 +48,8 @@ type Workload struct {
 
 // Store holds the certificates of this node.
 type Store interface {
-	// Hold is the present state of an identity; false when it is not this node's.
-	Hold(id spiffe.ID) (sds.Held, bool)
+	// Acquire gives the present state of an identity; false when it is not this node's.
+	Acquire(id spiffe.ID) (sds.IdentityState, bool)
 }
 
 // Config of a Server.

@@ -76,21 +76,24 @@ func TestRenewalsAndRootsAreSentToEveryStream(t *testing.T) {
 	go func() { ended <- c.WatchX509Context(watching, heard) }()
 	defer func() { cancel(); <-ended }()
 
-	w.store.change(func(h *sds.Held) { h.SVID, h.Roots = old.issue(7, time.Hour), []*x509.Certificate{old.root} })
+	w.store.change(func(h *sds.IdentityState) {
+		h.SVID, h.Roots = old.issue(7, time.Hour),
+			[]*x509.Certificate{old.root}
+	})
 	if serial, roots := heard.next(t, "the first"); serial != 7 || len(roots) != 1 || !roots[0].Equal(old.root) {
 		t.Errorf("the first: serial %d, %d roots", serial, len(roots))
 	}
-	w.store.change(func(h *sds.Held) { h.Roots = []*x509.Certificate{old.root, next.root} })
+	w.store.change(func(h *sds.IdentityState) { h.Roots = []*x509.Certificate{old.root, next.root} })
 	if serial, roots := heard.next(t, "a second root"); serial != 7 || len(roots) != 2 || !roots[1].Equal(next.root) {
 		t.Errorf("a second root: serial %d, %d roots", serial, len(roots))
 	}
-	w.store.change(func(h *sds.Held) {}) // somebody else's certificate changed
+	w.store.change(func(h *sds.IdentityState) {}) // somebody else's certificate changed
 	select {
 	case <-heard.updates:
 		t.Error("an update without a change")
 	case <-time.After(100 * time.Millisecond):
 	}
-	w.store.change(func(h *sds.Held) { h.SVID = next.issue(8, time.Hour) })
+	w.store.change(func(h *sds.IdentityState) { h.SVID = next.issue(8, time.Hour) })
 	if serial, roots := heard.next(t, "a renewal"); serial != 8 || len(roots) != 2 {
 		t.Errorf("a renewal: serial %d, %d roots", serial, len(roots))
 	}
@@ -123,7 +126,10 @@ func TestWhoHasNoCertificateYetIsToldSo(t *testing.T) {
 	}
 	close(w.joined)
 	a := newAuthority(t)
-	w.store.change(func(h *sds.Held) { h.SVID, h.Roots = a.issue(7, -time.Second), []*x509.Certificate{a.root} })
+	w.store.change(func(h *sds.IdentityState) {
+		h.SVID, h.Roots = a.issue(7, -time.Second),
+			[]*x509.Certificate{a.root}
+	})
 	if err := fetch(); status.Code(err) != codes.Unavailable ||
 		!strings.Contains(err.Error(), "no valid certificate for spiffe://cards.example/ns/default/sa/pay") {
 		t.Errorf("with an expired certificate: %v", err)
@@ -134,7 +140,7 @@ func TestCallsWithoutTheHeaderAreRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	close(w.joined)
 	a := newAuthority(t)
-	w.store.change(func(h *sds.Held) { h.SVID, h.Roots = a.issue(7, time.Hour), []*x509.Certificate{a.root} })
+	w.store.change(func(h *sds.IdentityState) { h.SVID, h.Roots = a.issue(7, time.Hour), []*x509.Certificate{a.root} })
 	api := workload.NewSpiffeWorkloadAPIClient(w.dial(t))
 	for name, pairs := range map[string][]string{
 		"no header": nil, "another value": {"workload.spiffe.io", "True"}, "empty": {"workload.spiffe.io", ""},
@@ -180,7 +186,7 @@ func TestAnotherUserIsRefused(t *testing.T) {
 	w := newWorld(t, func(w *Workload) { w.Users = []uint32{uint32(os.Geteuid()) + 1} })
 	close(w.joined)
 	a := newAuthority(t)
-	w.store.change(func(h *sds.Held) { h.SVID, h.Roots = a.issue(7, time.Hour), []*x509.Certificate{a.root} })
+	w.store.change(func(h *sds.IdentityState) { h.SVID, h.Roots = a.issue(7, time.Hour), []*x509.Certificate{a.root} })
 	api := workload.NewSpiffeWorkloadAPIClient(w.dial(t))
 	for range 3 {
 		stream, err := api.FetchX509SVID(withHeader(within(t, 5*time.Second)), &workload.X509SVIDRequest{})
@@ -269,7 +275,7 @@ func TestStreamsAreBounded(t *testing.T) {
 	w := newWorld(t, nil)
 	close(w.joined)
 	a := newAuthority(t)
-	w.store.change(func(h *sds.Held) { h.SVID, h.Roots = a.issue(7, time.Hour), []*x509.Certificate{a.root} })
+	w.store.change(func(h *sds.IdentityState) { h.SVID, h.Roots = a.issue(7, time.Hour), []*x509.Certificate{a.root} })
 	ctx := withHeader(within(t, 20*time.Second))
 	const connections, each = 20, 30 // 600 streams; a connection may have 32
 	served, refused := 0, 0

@@ -19,7 +19,7 @@ var mu sync.Mutex // guards the group of this process
 func Inside(name string, fn func() error) (err error) {
 	mu.Lock()
 	defer mu.Unlock()
-	home, err := own()
+	home, err := ownPath()
 	if err != nil {
 		return err
 	}
@@ -40,8 +40,8 @@ func Inside(name string, fn func() error) (err error) {
 	return fn()
 }
 
-// own is the path of this process's group below the root.
-func own() (string, error) {
+// ownPath is the path of this process's group below the root.
+func ownPath() (string, error) {
 	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return "", err

@@ -39,33 +39,33 @@ const (
 
 var errMoved = errors.New("its network namespace is gone, or was replaced meanwhile")
 
-// home is where one workload lives: its network namespace, which may come after the agent, go, and come again under the
-// same path. While it is there its traffic is captured and its questions are answered; while it is not, or something is
-// wrong there, the control plane is told that the workload is away, and why.
-type home struct {
+// workloadNamespace follows the network namespace of one workload. It may appear after the agent has started,
+// disappear, and appear again under the same path. While it exists, the agent captures its traffic and answers its DNS
+// questions. While it does not, or something is wrong in it, the agent reports the workload as away, and why.
+type workloadNamespace struct {
 	workload Workload
 	log      *slog.Logger
 	aliases  string // directory of the aliases
 	rules    *capture.Rules
 	group    *cgroup.Group
 	dns      *dns.Server
-	bell     *bell
-	keeper   *keeper
+	appeared *broadcast
+	keeper   *socketKeeper
 	tenants  *tenants
 	changed  func()
-	// open is how long connections may go on that were open before capture; plaintext, where the workload takes
-	// plaintext, if that is known.
-	open      time.Duration
+	// openLimit bounds how long connections opened before capture may go on. plaintext returns where the workload
+	// accepts plaintext, and whether that is known yet.
+	openLimit time.Duration
 	plaintext func() (agentapi.Plaintext, bool)
-	// during runs for as long as the namespace is there; nil for nothing.
-	during func(context.Context) error
+	// serve runs while the namespace exists; nil runs nothing.
+	serve func(context.Context) error
 
-	stay    atomic.Pointer[stay]             // nil while the namespace is not there
-	trouble atomic.Pointer[snapshot.Trouble] // nil while nothing is wrong
+	instance atomic.Pointer[namespaceInstance] // nil while the namespace does not exist
+	trouble  atomic.Pointer[snapshot.Trouble]  // nil while nothing is wrong
 }
 
-// stay is one namespace, from its coming to its going.
-type stay struct {
+// namespaceInstance is one network namespace, from when it appears until it is gone.
+type namespaceInstance struct {
 	pin   *os.File // holds the namespace, so that another one cannot get its number
 	at    place
 	alias string // its path for Envoy
@@ -79,17 +79,19 @@ type stay struct {
 	allClosed atomic.Bool // there are none, and there will be none
 }
 
-// name tells one namespace of a workload from every other.
-func (h *home) name(s *stay) string {
+// name identifies one instance among all namespaces that the workload has had.
+func (h *workloadNamespace) name(s *namespaceInstance) string {
 	return h.prefix() + strconv.FormatUint(s.at.inode, 10)
 }
 
-func (h *home) prefix() string { return h.workload.Namespace + "." + h.workload.Name + "." }
+func (h *workloadNamespace) prefix() string {
+	return h.workload.Namespace + "." + h.workload.Name + "."
+}
 
-// enter captures the workload's traffic and opens its sockets, in this order: from the first step on nothing leaves the
-// namespace in plaintext.
-func (h *home) enter() (err error) {
-	s := &stay{began: time.Now()}
+// enter captures the workload's traffic and then opens its sockets. The order matters: nothing leaves the namespace in
+// plaintext from the first step on.
+func (h *workloadNamespace) enter() (err error) {
+	s := &namespaceInstance{began: time.Now()}
 	defer func() {
 		if err != nil {
 			h.close(s)
@@ -101,13 +103,13 @@ func (h *home) enter() (err error) {
 			return fmt.Errorf("workload %s: %w", h.workload.Key(), err)
 		}
 	}
-	left := h.keeper.inherited(h.name(s) + " ")
+	left := h.keeper.takeInherited(h.name(s) + " ")
 	defer envoyproc.Release(left[keptDNS])
 	if err := h.capture(s, left); err != nil {
 		return fmt.Errorf("capture the traffic of workload %s: %w", h.workload.Key(), err)
 	}
 	if s.dns, err = h.dns.Listen(dns.Listener{
-		Workload: h.workload.Key(), Netns: path, Kept: left[keptDNS],
+		Workload: h.workload.Key(), Netns: path, Inherited: left[keptDNS],
 	}); err != nil {
 		return err
 	}
@@ -115,37 +117,37 @@ func (h *home) enter() (err error) {
 		return fmt.Errorf("lead the questions of workload %s to the agent: %w", h.workload.Key(), err)
 	}
 	if path != "" {
-		if !s.there(path) {
+		if !s.stillAt(path) {
 			return fmt.Errorf("workload %s: %w", h.workload.Key(), errMoved)
 		}
 		if s.alias, err = h.link(h.name(s)); err != nil {
 			return fmt.Errorf("workload %s: %w", h.workload.Key(), err)
 		}
 	}
-	h.stay.Store(s)
-	h.keeper.put(h.name(s), h.kept(s))
-	h.note(errors.Join(h.inspect(s), h.followOpen(s)))
+	h.instance.Store(s)
+	h.keeper.put(h.name(s), h.heldSockets(s))
+	h.setTrouble(errors.Join(h.inspect(s), h.followOpen(s)))
 	h.changed()
 	return nil
 }
 
-// keptDNS names the DNS sockets beside the name of their namespace; those that hold a queue have the queue's name
-// there.
+// keptDNS follows the name of the namespace in the name of its DNS sockets. A socket that holds a queue has the queue's
+// name instead.
 const keptDNS = "dns"
 
-// kept are the sockets that Envoy keeps.
-func (h *home) kept(s *stay) []envoyproc.Held {
-	held := []envoyproc.Held{{Name: h.name(s) + " " + keptDNS, Files: s.dns.Files()}}
+// heldSockets lists the sockets that Envoy holds open for the next agent.
+func (h *workloadNamespace) heldSockets(s *namespaceInstance) []envoyproc.HeldSocket {
+	held := []envoyproc.HeldSocket{{Name: h.name(s) + " " + keptDNS, Files: s.dns.Files()}}
 	if s.queues != nil {
 		for q, f := range s.queues.Held() {
-			held = append(held, envoyproc.Held{Name: h.name(s) + " " + q.String(), Files: []*os.File{f}})
+			held = append(held, envoyproc.HeldSocket{Name: h.name(s) + " " + q.String(), Files: []*os.File{f}})
 		}
 	}
 	return held
 }
 
-// capture the namespace's traffic, and hold its queues, also those that were left.
-func (h *home) capture(s *stay, left map[string][]*os.File) error {
+// capture captures the namespace's traffic and holds its queues, including those of an earlier agent.
+func (h *workloadNamespace) capture(s *namespaceInstance, left map[string][]*os.File) error {
 	held := map[capture.Queue]*os.File{}
 	for name, files := range left {
 		q, err := capture.ParseQueue(name)
@@ -165,8 +167,8 @@ func (h *home) capture(s *stay, left map[string][]*os.File) error {
 	return s.queues.Hold(h.workload.Netns)
 }
 
-// install the rules of capture, with questions led to a port.
-func (h *home) install(dnsPort uint16) error {
+// install installs the capture rules, which redirect DNS questions to dnsPort.
+func (h *workloadNamespace) install(dnsPort uint16) error {
 	if h.rules == nil {
 		return nil
 	}
@@ -180,9 +182,10 @@ func (h *home) install(dnsPort uint16) error {
 	return err
 }
 
-// leave forgets a namespace that is gone. It ends with its last holder, so nothing of the agent holds it any longer.
-func (h *home) leave() {
-	s := h.stay.Swap(nil)
+// leave releases a namespace that is gone. The kernel ends a namespace with its last holder, so the agent must not hold
+// it.
+func (h *workloadNamespace) leave() {
+	s := h.instance.Swap(nil)
 	if s == nil {
 		return
 	}
@@ -190,12 +193,12 @@ func (h *home) leave() {
 	h.changed()
 }
 
-// hold the namespace at the workload's path, if it may live there.
-func (h *home) hold(s *stay) (err error) {
+// hold opens the namespace at the workload's path and claims it for the workload.
+func (h *workloadNamespace) hold(s *namespaceInstance) (err error) {
 	if s.pin, err = netns.Open(h.workload.Netns); err != nil {
 		return err
 	}
-	if err := netns.Lasting(h.workload.Netns); err != nil {
+	if err := netns.CheckStable(h.workload.Netns); err != nil {
 		return err
 	}
 	if s.at, err = placeOfFile(s.pin); err != nil {
@@ -204,13 +207,13 @@ func (h *home) hold(s *stay) (err error) {
 	return h.tenants.enter(s.at, h.workload.Key())
 }
 
-// there says whether the path still leads to this namespace.
-func (s *stay) there(path string) bool {
+// stillAt reports whether path still leads to this namespace.
+func (s *namespaceInstance) stillAt(path string) bool {
 	var st unix.Stat_t
 	return path == "" || unix.Stat(path, &st) == nil && place{uint64(st.Dev), st.Ino} == s.at
 }
 
-func (h *home) close(s *stay) {
+func (h *workloadNamespace) close(s *namespaceInstance) {
 	h.tenants.leave(s.at, h.workload.Key())
 	if s.dns != nil {
 		s.dns.Close()
@@ -223,10 +226,10 @@ func (h *home) close(s *stay) {
 	}
 }
 
-// link makes the namespace's alias, a link to its path that no other namespace of this workload had. Envoy binds a
-// listener when the listener is added and reuses the sockets of one that it had at the same path: only another path
-// makes it bind in the namespace that is there now. The alias of a namespace stays the same for the next agent.
-func (h *home) link(name string) (string, error) {
+// link makes the namespace's alias: a symbolic link to its path under a name that no other instance had. Envoy reuses
+// the sockets of an earlier listener at the same path, so only a new path makes it bind in the present namespace. The
+// next agent uses the same alias.
+func (h *workloadNamespace) link(name string) (string, error) {
 	alias := filepath.Join(h.aliases, name)
 	if to, err := os.Readlink(alias); err != nil || to != h.workload.Netns {
 		if err := os.Remove(alias); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -250,9 +253,9 @@ func (h *home) link(name string) (string, error) {
 	return alias, nil
 }
 
-// run follows the namespace until ctx ends.
-func (h *home) run(ctx context.Context) error {
-	if h.stay.Load() == nil {
+// run follows the namespace until ctx is done.
+func (h *workloadNamespace) run(ctx context.Context) error {
+	if h.instance.Load() == nil {
 		if err := h.await(ctx); err != nil {
 			return err
 		}
@@ -264,10 +267,10 @@ func (h *home) run(ctx context.Context) error {
 	}
 }
 
-// live serves the namespace until it is gone, or something fails, and is entered again. What served it may take its
-// time to end: the next is captured meanwhile.
-func (h *home) live(ctx context.Context) error {
-	s := h.stay.Load()
+// live serves the namespace until it is gone or something fails, and then enters it again. It captures the next
+// instance while what served the last one still shuts down.
+func (h *workloadNamespace) live(ctx context.Context) error {
+	s := h.instance.Load()
 	present, gone := context.WithCancelCause(ctx)
 	defer gone(nil)
 	g, serving := errgroup.WithContext(present)
@@ -277,11 +280,11 @@ func (h *home) live(ctx context.Context) error {
 		defer close(followed)
 		return h.follow(serving, s)
 	})
-	if h.during != nil {
-		g.Go(func() error { return h.during(serving) })
+	if h.serve != nil {
+		g.Go(func() error { return h.serve(serving) })
 	}
 	why := errMoved
-	for s.there(h.workload.Netns) {
+	for s.stillAt(h.workload.Netns) {
 		if h.pause(serving) != nil {
 			if ctx.Err() != nil {
 				return errors.Join(g.Wait(), ctx.Err())
@@ -294,7 +297,7 @@ func (h *home) live(ctx context.Context) error {
 	<-followed
 	h.keeper.drop(h.name(s))
 	h.leave()
-	h.note(why)
+	h.setTrouble(why)
 	next, ctx := errgroup.WithContext(ctx)
 	next.Go(func() error { return h.await(ctx) })
 	next.Go(func() error {
@@ -306,33 +309,33 @@ func (h *home) live(ctx context.Context) error {
 
 // await the namespace and enter it. What fails there is tried again less and less often, and at once when something
 // comes.
-func (h *home) await(ctx context.Context) error {
+func (h *workloadNamespace) await(ctx context.Context) error {
 	again := retry.Backoff{Min: lookEvery, Max: lookAtMost}
 	for {
-		rung := h.bell.heard()
+		appeared := h.appeared.wait()
 		err := h.enter()
 		if err == nil {
 			return nil
 		}
-		h.note(err)
+		h.setTrouble(err)
 		wait := lookEvery
-		if !netns.Away(err) && !errors.Is(err, errMoved) {
+		if !netns.IsAbsent(err) && !errors.Is(err, errMoved) {
 			wait = again.Next()
 		}
-		if err := h.lookOut(ctx, rung, wait); err != nil {
+		if err := h.waitForNamespace(ctx, appeared, wait); err != nil {
 			return err
 		}
 	}
 }
 
-// lookOut waits for a reason to look for the namespace.
-func (h *home) lookOut(ctx context.Context, rung <-chan struct{}, wait time.Duration) error {
+// waitForNamespace waits for a reason to look for the namespace.
+func (h *workloadNamespace) waitForNamespace(ctx context.Context, appeared <-chan struct{}, wait time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(wait):
 		return nil
-	case <-rung:
+	case <-appeared:
 	}
 	for end := time.Now().Add(mountWait); time.Now().Before(end); {
 		if ns, err := netns.Open(h.workload.Netns); err == nil {
@@ -345,11 +348,11 @@ func (h *home) lookOut(ctx context.Context, rung <-chan struct{}, wait time.Dura
 	return nil
 }
 
-func (h *home) pause(ctx context.Context) error {
+func (h *workloadNamespace) pause(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-h.bell.heard():
+	case <-h.appeared.wait():
 	case <-time.After(lookEvery):
 	}
 	return nil

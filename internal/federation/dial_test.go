@@ -75,7 +75,7 @@ func TestASilentGatewayStopsNothing(t *testing.T) {
 		do:    map[string]func(context.Context) (net.Conn, error){"a": swallows, "b": leads},
 	}
 	s := service(t, w)
-	a, err := s.through(t.Context(), "control.retail", asItIs)
+	a, err := s.dialThrough(t.Context(), "control.retail", plainConn)
 	if err != nil || a.gateway != "b" {
 		t.Fatalf("by %q: %v", a.gateway, err)
 	}
@@ -84,7 +84,7 @@ func TestASilentGatewayStopsNothing(t *testing.T) {
 		t.Errorf("asked %v", got)
 	}
 	for _, name := range []string{"control.retail", "control.bank", "probe.bank", "bootstrap.00"} {
-		a, err := s.through(t.Context(), name, asItIs)
+		a, err := s.dialThrough(t.Context(), name, plainConn)
 		if err != nil || a.gateway != "b" {
 			t.Fatalf("%s by %q: %v", name, a.gateway, err)
 		}
@@ -95,13 +95,13 @@ func TestASilentGatewayStopsNothing(t *testing.T) {
 	}
 	w.set("a", leads)
 	w.set("b", refuses)
-	if a, err = s.through(t.Context(), "control.retail", asItIs); err != nil || a.gateway != "a" {
+	if a, err = s.dialThrough(t.Context(), "control.retail", plainConn); err != nil || a.gateway != "a" {
 		t.Fatalf("after they changed places, by %q: %v", a.gateway, err)
 	}
 	a.conn.Close()
 	w.took()
 	w.set("b", leads)
-	if a, err = s.through(t.Context(), "control.retail", asItIs); err != nil || a.gateway != "a" {
+	if a, err = s.dialThrough(t.Context(), "control.retail", plainConn); err != nil || a.gateway != "a" {
 		t.Fatalf("who led there last is asked first, but it was %q: %v", a.gateway, err)
 	}
 	a.conn.Close()
@@ -121,15 +121,16 @@ func TestAGatewayThatLeadsNowhereStopsNothing(t *testing.T) {
 	} {
 		n := make(chan int, 1)
 		n <- 0
-		a, err := s.through(t.Context(), "control."+name, func(ctx context.Context, raw net.Conn) (net.Conn, error) {
-			k := <-n
-			n <- k + 1
-			if k > 0 {
-				return raw, nil
-			}
-			raw.Close()
-			return nil, first(ctx)
-		})
+		a, err := s.dialThrough(t.Context(), "control."+name,
+			func(ctx context.Context, raw net.Conn) (net.Conn, error) {
+				k := <-n
+				n <- k + 1
+				if k > 0 {
+					return raw, nil
+				}
+				raw.Close()
+				return nil, first(ctx)
+			})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -138,7 +139,7 @@ func TestAGatewayThatLeadsNowhereStopsNothing(t *testing.T) {
 		if got := w.took(); len(got) != 2 {
 			t.Errorf("%s: asked %v", name, got)
 		}
-		again, err := s.through(t.Context(), "control."+name, asItIs)
+		again, err := s.dialThrough(t.Context(), "control."+name, plainConn)
 		if err != nil || again.gateway != a.gateway {
 			t.Errorf("%s: by %q at first and %q then: %v", name, a.gateway, again.gateway, err)
 		}
@@ -154,7 +155,7 @@ func TestWhatIsFinalEndsIt(t *testing.T) {
 		do:    map[string]func(context.Context) (net.Conn, error){"a": leads, "b": leads},
 	}
 	s := service(t, w)
-	_, err := s.through(t.Context(), "bootstrap.1", func(_ context.Context, raw net.Conn) (net.Conn, error) {
+	_, err := s.dialThrough(t.Context(), "bootstrap.1", func(_ context.Context, raw net.Conn) (net.Conn, error) {
 		raw.Close()
 		return nil, finalError{errors.New("another root")}
 	})
@@ -169,12 +170,12 @@ func TestWhatIsFinalEndsIt(t *testing.T) {
 func TestNoGatewayLeadsThere(t *testing.T) {
 	w := &ways{do: map[string]func(context.Context) (net.Conn, error){"a": refuses, "b": refuses}}
 	s := service(t, w)
-	if _, err := s.through(t.Context(), "control.retail", asItIs); !errors.Is(err, errNoGateway) {
+	if _, err := s.dialThrough(t.Context(), "control.retail", plainConn); !errors.Is(err, errNoGateway) {
 		t.Error(err)
 	}
 	w.names = []string{"a", "b"}
-	a, err := s.through(t.Context(), "control.retail", asItIs)
-	if err == nil || a.conn != nil || !Silent(err) {
+	a, err := s.dialThrough(t.Context(), "control.retail", plainConn)
+	if err == nil || a.conn != nil || !IsGatewaySilent(err) {
 		t.Fatal(err)
 	}
 	const want = "reach own gateway a: connection refused\nreach own gateway b: connection refused"
@@ -194,7 +195,7 @@ func TestLateConnectionsAreClosed(t *testing.T) {
 		"b": leads,
 	}}
 	s := service(t, w)
-	a, err := s.through(t.Context(), "control.retail", asItIs)
+	a, err := s.dialThrough(t.Context(), "control.retail", plainConn)
 	if err != nil || a.gateway != "b" {
 		t.Fatalf("by %q: %v", a.gateway, err)
 	}
@@ -250,7 +251,7 @@ func TestAGatewayThatCarriesAGreetingAloneStopsNothing(t *testing.T) {
 		return mute{raw, new(atomic.Int32)}, err
 	}
 	w.set("a", greets)
-	retail.roads.led("control.cards", "a", nil, retail.now()) // the quickest so far
+	retail.memory.recordSuccess("control.cards", "a", nil, retail.now()) // the quickest so far
 	if _, err := retail.fetchBundle(t.Context(), retail.meshPeer("cards")); err == nil {
 		t.Error("the gateway has carried something")
 	}
@@ -260,8 +261,8 @@ func TestAGatewayThatCarriesAGreetingAloneStopsNothing(t *testing.T) {
 		}
 	}
 	retail.skip(2 * suspicion)
-	retail.roads.led("control.cards", "a", nil, retail.now())
-	if order, _ := retail.roads.order(retail.Gateways(), "control.cards", retail.now()); order[0].Name != "a" {
+	retail.memory.recordSuccess("control.cards", "a", nil, retail.now())
+	if order, _ := retail.memory.order(retail.Gateways(), "control.cards", retail.now()); order[0].Name != "a" {
 		t.Errorf("it is suspected for ever: %v", order)
 	}
 }

@@ -10,39 +10,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Held are sockets that outlive the agent under a name. Their files stay the owner's to close.
-type Held struct {
+// HeldSocket is a named set of sockets that outlive the agent. Its owner closes the files.
+type HeldSocket struct {
 	Name  string // at most maxName bytes
 	Files []*os.File
 }
 
 const (
-	shelfFD    = 3 // the shelf's first end in Envoy, the second follows: exec.Cmd.ExtraFiles
+	fdStoreFD  = 3 // the store's first end in Envoy (exec.Cmd.ExtraFiles); the second follows
 	maxName    = 1024
-	maxFiles   = 16 // in one Held
-	shelfBytes = 8 << 20
+	maxFiles   = 16 // in one HeldSocket
+	storeBytes = 8 << 20
 )
 
-// shelf is where an agent leaves sockets for the next one: as messages that nobody reads, in the queue of a socket pair
-// (SCM_RIGHTS, unix(7)). Envoy inherits both ends and knows nothing of them; while it lives, what lies in the queue is
-// open.
-type shelf struct{ in, out *os.File }
+// fdStore passes sockets from one agent to the next, as unread messages in the queue of a socket pair (SCM_RIGHTS,
+// unix(7)). Envoy inherits both ends without knowing it. The sockets in the queue stay open while Envoy lives.
+type fdStore struct{ in, out *os.File }
 
-func newShelf() (*shelf, error) {
+func newFDStore() (*fdStore, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make a socket pair: %w", err)
 	}
 	// The usual limit is enough for some hundred workloads; without CAP_NET_ADMIN it stays.
-	_ = unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, shelfBytes)
-	return &shelf{in: os.NewFile(uintptr(fds[0]), "shelf"), out: os.NewFile(uintptr(fds[1]), "shelf")}, nil
+	_ = unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, storeBytes)
+	return &fdStore{in: os.NewFile(uintptr(fds[0]), "fdstore"), out: os.NewFile(uintptr(fds[1]), "fdstore")}, nil
 }
 
-// inherited is what Envoy is started with, from shelfFD on.
-func (s *shelf) inherited() []*os.File { return []*os.File{s.in, s.out} }
+// extraFiles are the files that Envoy inherits, from fdStoreFD on.
+func (s *fdStore) extraFiles() []*os.File { return []*os.File{s.in, s.out} }
 
-// shelfOf is the shelf in a running Envoy; it needs the right to trace it (pidfd_getfd(2)).
-func shelfOf(p *process) (*shelf, error) {
+// fdStoreOf opens the store in a running Envoy. It needs the right to trace Envoy (pidfd_getfd(2)).
+func fdStoreOf(p *process) (*fdStore, error) {
 	raw, err := p.pidfd.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -51,24 +50,24 @@ func shelfOf(p *process) (*shelf, error) {
 	for i := range ends {
 		var fd int
 		var taking error
-		take := func(pidfd uintptr) { fd, taking = unix.PidfdGetfd(int(pidfd), shelfFD+i, 0) }
+		take := func(pidfd uintptr) { fd, taking = unix.PidfdGetfd(int(pidfd), fdStoreFD+i, 0) }
 		if err := errors.Join(raw.Control(take), taking); err != nil {
 			return nil, fmt.Errorf("reach into the Envoy that runs (needs CAP_SYS_PTRACE): %w", err)
 		}
-		ends[i] = os.NewFile(uintptr(fd), "shelf")
+		ends[i] = os.NewFile(uintptr(fd), "fdstore")
 		if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil ||
 			kind != unix.SOCK_SEQPACKET {
 			return nil, errors.New("the Envoy that runs holds no sockets for an agent")
 		}
 	}
-	return &shelf{in: ends[0], out: ends[1]}, nil
+	return &fdStore{in: ends[0], out: ends[1]}, nil
 }
 
-func (s *shelf) close() error { return errors.Join(s.in.Close(), s.out.Close()) }
+func (s *fdStore) close() error { return errors.Join(s.in.Close(), s.out.Close()) }
 
-// replace leaves these and no others. What is new comes first: an agent that dies half-way leaves too much, never too
-// little.
-func (s *shelf) replace(held []Held) error {
+// replace makes held the whole content of the store. It adds before it removes, so that an agent that dies half-way
+// leaves too many sockets rather than too few.
+func (s *fdStore) replace(held []HeldSocket) error {
 	generation := binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
 	for _, h := range held {
 		if err := s.put(generation, h); err != nil {
@@ -90,7 +89,7 @@ func (s *shelf) replace(held []Held) error {
 	}
 }
 
-func (s *shelf) put(generation []byte, h Held) error {
+func (s *fdStore) put(generation []byte, h HeldSocket) error {
 	var fds []int
 	for _, f := range h.Files {
 		raw, err := f.SyscallConn()
@@ -106,9 +105,9 @@ func (s *shelf) put(generation []byte, h Held) error {
 		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
-// take everything from the shelf; of two of one name the later.
-func (s *shelf) take() ([]Held, error) {
-	var all []Held
+// take removes and returns everything in the store. Of two entries with one name, the later counts.
+func (s *fdStore) take() ([]HeldSocket, error) {
+	var all []HeldSocket
 	place := map[string]int{}
 	for {
 		h, err := s.next()
@@ -125,8 +124,8 @@ func (s *shelf) take() ([]Held, error) {
 	}
 }
 
-// next is the oldest on the shelf; nil when there is none.
-func (s *shelf) next() (*Held, error) {
+// next removes and returns the oldest entry; nil when there is none.
+func (s *fdStore) next() (*HeldSocket, error) {
 	text, rights := make([]byte, 8+maxName), make([]byte, unix.CmsgSpace(4*maxFiles))
 	n, rn, _, _, err := unix.Recvmsg(int(s.out.Fd()), text, rights, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 	if errors.Is(err, unix.EAGAIN) || err == nil && n < 8 {
@@ -139,7 +138,7 @@ func (s *shelf) next() (*Held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take sockets kept: %w", err)
 	}
-	h := &Held{Name: string(text[8:n])}
+	h := &HeldSocket{Name: string(text[8:n])}
 	for _, m := range messages {
 		fds, err := unix.ParseUnixRights(&m)
 		if err != nil {
@@ -152,17 +151,17 @@ func (s *shelf) next() (*Held, error) {
 	return h, nil
 }
 
-// Release closes files that were kept.
+// Release closes the files of a HeldSocket.
 func Release(files []*os.File) {
 	for _, f := range files {
 		f.Close()
 	}
 }
 
-// Kept are the sockets that an earlier agent left in the Envoy of a run directory, if one runs; they stay with that
-// Envoy too. An Envoy that does not give them, or that is not the one written down, is ended, since it would keep their
-// ports.
-func Kept(runDir string) (held []Held, err error) {
+// HeldSockets returns the sockets that an earlier agent left in the Envoy of a run directory, if one runs. Envoy goes
+// on holding them too. An Envoy that does not hand them over, or is not the recorded one, is ended, since it would
+// occupy their ports.
+func HeldSockets(runDir string) (held []HeldSocket, err error) {
 	p, _, err := find(runDir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, End(runDir)
@@ -171,7 +170,7 @@ func Kept(runDir string) (held []Held, err error) {
 		return nil, err
 	}
 	defer p.close()
-	s, err := shelfOf(p)
+	s, err := fdStoreOf(p)
 	if err != nil {
 		return nil, errors.Join(err, End(runDir))
 	}

@@ -92,7 +92,7 @@ func begin(t *testing.T, db state.Store, cfg *snapshot.Config) *plane {
 	p.Service, err = New(Config{
 		Door:        door.New(door.Doorway{}),
 		TrustDomain: domain(t, "retail.example"), Name: "retail", Snapshot: p.store.Snapshot, Store: p.state,
-		Shut: p.store.Shut, Reopen: p.store.Reopen,
+		Block: p.store.Shut, Unblock: p.store.Reopen,
 		Gateways: func() []Gateway { return nil },
 		Identity: func() (*tls.Certificate, error) { return nil, errors.New("no identity") },
 		Log:      slog.New(slog.DiscardHandler),
@@ -202,7 +202,7 @@ func TestACrashLeavesASuspendedPeerSuspended(t *testing.T) {
 			},
 			"a clock set back": func(p *plane) {
 				p.Now = func() time.Time { return time.Now().Add(-time.Hour) }
-				p.redateAll(context.Background())
+				p.redateFutureRoots(context.Background())
 			},
 		} {
 			t.Run(fmt.Sprintf("%s, dies after %d writes", name, writes), func(t *testing.T) {

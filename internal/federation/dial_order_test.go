@@ -16,45 +16,68 @@ func TestOrderOfRoads(t *testing.T) {
 	noon := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 	all := []Gateway{{Name: "a"}, {Name: "b"}, {Name: "c"}}
 	for name, tt := range map[string]struct {
-		known  func(r *roads)
+		known  func(r *gatewayMemory)
 		asked  string
 		later  time.Duration
 		among  []Gateway
 		want   string // the order; suspects in brackets
 		leaves int    // how many gateways it is remembered of that they did not answer
 	}{
-		"nothing is known": {func(*roads) {}, "x", 0, all, "a b c", 0},
+		"nothing is known": {func(*gatewayMemory) {}, "x", 0, all, "a b c", 0},
 		"one led there": {
-			func(r *roads) { r.led("x", "c", nil, noon); r.led("y", "b", nil, noon) }, "x", 0,
+			func(r *gatewayMemory) { r.recordSuccess("x", "c", nil, noon); r.recordSuccess("y", "b", nil, noon) }, "x",
+			0,
 			all, "c b a", 0,
 		},
-		"one led elsewhere": {func(r *roads) { r.led("y", "b", nil, noon) }, "x", 0, all, "b a c", 0},
-		"one is silent":     {func(r *roads) { r.silent("a", noon) }, "x", time.Minute - 1, all, "b c [a]", 1},
-		"a minute later":    {func(r *roads) { r.silent("a", noon) }, "x", time.Minute, all, "a b c", 1},
-		"a clock set back":  {func(r *roads) { r.silent("a", noon) }, "x", -time.Minute, all, "a b c", 1},
-		"one was overtaken": {func(r *roads) { r.led("x", "b", []string{"a"}, noon) }, "x", 0, all, "b c [a]", 1},
+		"one led elsewhere": {func(r *gatewayMemory) { r.recordSuccess("y", "b", nil, noon) }, "x", 0, all, "b a c", 0},
+		"one is silent": {
+			func(r *gatewayMemory) { r.recordSilence("a", noon) }, "x", time.Minute - 1, all,
+			"b c [a]", 1,
+		},
+		"a minute later": {func(r *gatewayMemory) { r.recordSilence("a", noon) }, "x", time.Minute, all, "a b c", 1},
+		"a clock set back": {
+			func(r *gatewayMemory) { r.recordSilence("a", noon) }, "x", -time.Minute, all, "a b c",
+			1,
+		},
+		"one was overtaken": {
+			func(r *gatewayMemory) { r.recordSuccess("x", "b", []string{"a"}, noon) }, "x", 0, all,
+			"b c [a]", 1,
+		},
 		"it answers again": {
-			func(r *roads) { r.silent("a", noon); r.led("y", "a", nil, noon) }, "x", 0, all,
+			func(r *gatewayMemory) { r.recordSilence("a", noon); r.recordSuccess("y", "a", nil, noon) }, "x", 0, all,
 			"a b c", 0,
 		},
 		"one led there in vain": {
-			func(r *roads) { r.led("x", "a", nil, noon); r.ledInVain("x", "a", noon) }, "x", 0,
+			func(r *gatewayMemory) { r.recordSuccess("x", "a", nil, noon); r.recordDeadEnd("x", "a", noon) }, "x", 0,
 			all, "b c a", 0,
 		},
-		"in vain, elsewhere":      {func(r *roads) { r.ledInVain("y", "a", noon) }, "x", 0, all, "a b c", 0},
-		"in vain, a minute later": {func(r *roads) { r.ledInVain("x", "a", noon) }, "x", time.Minute, all, "a b c", 0},
+		"in vain, elsewhere": {
+			func(r *gatewayMemory) { r.recordDeadEnd("y", "a", noon) }, "x", 0, all, "a b c",
+			0,
+		},
+		"in vain, a minute later": {
+			func(r *gatewayMemory) { r.recordDeadEnd("x", "a", noon) }, "x", time.Minute, all,
+			"a b c", 0,
+		},
 		"in vain before silent": {
-			func(r *roads) { r.silent("b", noon); r.ledInVain("x", "a", noon) }, "x", 0, all,
+			func(r *gatewayMemory) { r.recordSilence("b", noon); r.recordDeadEnd("x", "a", noon) }, "x", 0, all,
 			"c a [b]", 1,
 		},
 		"acceptances are alike": {
-			func(r *roads) { r.led("bootstrap.1.x", "c", nil, noon); r.led("y", "b", nil, noon) }, "bootstrap.2.x", 0,
+			func(r *gatewayMemory) {
+				r.recordSuccess("bootstrap.1.x", "c", nil, noon)
+				r.recordSuccess("y", "b", nil,
+					noon)
+			}, "bootstrap.2.x", 0,
 			all, "c b a", 0,
 		},
-		"one has gone": {func(r *roads) { r.silent("a", noon); r.silent("b", noon) }, "x", 0, all[1:], "c [b]", 1},
+		"one has gone": {
+			func(r *gatewayMemory) { r.recordSilence("a", noon); r.recordSilence("b", noon) }, "x", 0,
+			all[1:], "c [b]", 1,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRoads()
+			r := newGatewayMemory()
 			tt.known(r)
 			order, suspects := r.order(tt.among, tt.asked, noon.Add(tt.later))
 			var got []string
@@ -65,8 +88,8 @@ func TestOrderOfRoads(t *testing.T) {
 					got = append(got, g.Name)
 				}
 			}
-			if s := strings.Join(got, " "); s != tt.want || len(r.unheard) != tt.leaves {
-				t.Errorf("%s, and %d did not answer; want %s, and %d", s, len(r.unheard), tt.want, tt.leaves)
+			if s := strings.Join(got, " "); s != tt.want || len(r.unanswered) != tt.leaves {
+				t.Errorf("%s, and %d did not answer; want %s, and %d", s, len(r.unanswered), tt.want, tt.leaves)
 			}
 		})
 	}
@@ -116,12 +139,12 @@ func TestPatienceWithGateways(t *testing.T) {
 				if steps[0].b == nil {
 					w.names = w.names[:1]
 				}
-				s := &Service{Config: Config{Gateways: w.gateways, Now: time.Now}, roads: newRoads()}
+				s := &Service{Config: Config{Gateways: w.gateways, Now: time.Now}, memory: newGatewayMemory()}
 				for n, step := range steps {
 					w.set("a", step.a)
 					w.set("b", step.b)
 					began := time.Now()
-					got, err := s.through(t.Context(), "control.retail", asItIs)
+					got, err := s.dialThrough(t.Context(), "control.retail", plainConn)
 					took := time.Since(began)
 					by := got.gateway
 					if err != nil {

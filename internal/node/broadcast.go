@@ -9,30 +9,30 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// bell wakes all who wait for it at once.
-type bell struct {
+// broadcast wakes all its waiters at once.
+type broadcast struct {
 	mu sync.Mutex    // guards ch
-	ch chan struct{} // closed and replaced at every ring
+	ch chan struct{} // closed and replaced by every notify
 }
 
-func newBell() *bell { return &bell{ch: make(chan struct{})} }
+func newBroadcast() *broadcast { return &broadcast{ch: make(chan struct{})} }
 
-// heard is closed at the next ring.
-func (b *bell) heard() <-chan struct{} {
+// wait returns a channel that the next notify closes.
+func (b *broadcast) wait() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.ch
 }
 
-func (b *bell) ring() {
+func (b *broadcast) notify() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	close(b.ch)
 	b.ch = make(chan struct{})
 }
 
-// watch rings the bell whenever something comes or goes in a directory with network namespaces. Where the system cannot
-// watch, the homes' own glances serve, only later.
+// watch notifies the workloads' namespaces whenever a directory with network namespaces changes. Where the system
+// cannot watch directories, the namespaces are polled, which notices a change later.
 func (a *Agent) watch(ctx context.Context) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -53,14 +53,14 @@ func (a *Agent) watch(ctx context.Context) error {
 		for dir := range missing {
 			if w.Add(dir) == nil { // an error means that it is not there yet
 				delete(missing, dir)
-				a.bell.ring()
+				a.namespacesChanged.notify()
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-w.Events:
-			a.bell.ring()
+			a.namespacesChanged.notify()
 		case err := <-w.Errors:
 			a.log.Warn("a change of network namespaces may be seen late", "error", err)
 		case <-again.C:

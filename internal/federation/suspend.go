@@ -8,10 +8,10 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// A suspension or revocation is in force before anything is written, and stays in force where it cannot be written: it
-// is tried again until it is. It is the last thing to fail.
+// A suspension or revocation takes effect before it is written to the state, and stays in effect when the state cannot
+// take it: the write is repeated until it succeeds.
 
-// closure is how a peer is shut.
+// closure is how a peer is closed: suspended or revoked.
 type closure struct{ revoked bool }
 
 // Suspend refuses everything with a peer until Resume, except that the control planes go on exchanging roots.
@@ -21,7 +21,7 @@ func (s *Service) Suspend(ctx context.Context, name string) error {
 	if err := s.notRevoked(ctx, name); err != nil {
 		return err
 	}
-	return s.shut(ctx, name, closure{})
+	return s.closePeer(ctx, name, closure{})
 }
 
 // Resume ends a suspension by command.
@@ -38,7 +38,7 @@ func (s *Service) Resume(ctx context.Context, name string) error {
 		return fmt.Errorf("end suspension of peer %s: %w", name, err)
 	}
 	delete(s.unwritten, name)
-	s.Reopen(name)
+	s.Unblock(name)
 	s.Changed()
 	return nil
 }
@@ -47,22 +47,23 @@ func (s *Service) Resume(ctx context.Context, name string) error {
 func (s *Service) Revoke(ctx context.Context, name string) error {
 	s.making.Lock()
 	defer s.making.Unlock()
-	if _, err := s.known(ctx, name); err != nil {
+	if _, err := s.lookUpPeer(ctx, name); err != nil {
 		return err
 	}
 	s.forgetAnswers(name)
-	return s.shut(ctx, name, closure{revoked: true})
+	return s.closePeer(ctx, name, closure{revoked: true})
 }
 
-// forgetAnswers has nobody told again that this mesh has accepted a peer.
+// forgetAnswers drops the remembered answers by which a peer could learn again that this mesh accepted it.
 func (s *Service) forgetAnswers(peer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.invites, func(_ string, r *redeeming) bool { return r.answer.KnownAs == peer })
 }
 
-// known looks for a peer where it can: a state that cannot be read must not keep anybody from shutting one out.
-func (s *Service) known(ctx context.Context, name string) (revoked bool, err error) {
+// lookUpPeer looks a peer up in the state, or else in the snapshot: an unreadable state must not prevent closing a
+// peer.
+func (s *Service) lookUpPeer(ctx context.Context, name string) (revoked bool, err error) {
 	p, err := s.peer(ctx, name)
 	if object := s.meshPeer(name); err != nil && object != nil {
 		return s.Snapshot().Peers[name].Revoked || s.unwritten[name].revoked, nil
@@ -71,7 +72,7 @@ func (s *Service) known(ctx context.Context, name string) (revoked bool, err err
 }
 
 func (s *Service) notRevoked(ctx context.Context, name string) error {
-	revoked, err := s.known(ctx, name)
+	revoked, err := s.lookUpPeer(ctx, name)
 	if err == nil && revoked {
 		err = fmt.Errorf("peer %s is revoked, which no command undoes: take its MeshPeer out of the "+
 			"files, if it stands in one, "+
@@ -80,9 +81,9 @@ func (s *Service) notRevoked(ctx context.Context, name string) error {
 	return err
 }
 
-// shut takes effect at once, and is then written. The caller holds making.
-func (s *Service) shut(ctx context.Context, name string, how closure) error {
-	s.Shut(name, how.revoked)
+// closePeer closes a peer at once and then writes that to the state. The caller holds making.
+func (s *Service) closePeer(ctx context.Context, name string, how closure) error {
+	s.Block(name, how.revoked)
 	s.unwritten[name] = how
 	err := s.write(context.WithoutCancel(ctx), name, how)
 	s.Changed()
@@ -95,23 +96,23 @@ func (s *Service) shut(ctx context.Context, name string, how closure) error {
 	return nil
 }
 
-// write keeps how a peer is shut, in one transaction. The caller holds making.
+// write writes to the state, in one transaction, how a peer is closed. The caller holds making.
 func (s *Service) write(ctx context.Context, name string, how closure) (err error) {
 	if how.revoked {
 		err = s.Store.RevokePeer(ctx, name, s.Now())
 	} else {
 		err = s.Store.SetPeerSuspended(ctx, name, true)
 	}
-	s.note(name, func(h *Health) { h.Unwritten = "" })
+	s.updateHealth(name, func(h *Health) { h.Unwritten = "" })
 	if err != nil {
-		s.note(name, func(h *Health) { h.Unwritten = err.Error() })
+		s.updateHealth(name, func(h *Health) { h.Unwritten = err.Error() })
 		return err
 	}
 	delete(s.unwritten, name)
 	return nil
 }
 
-// writeUnwritten tries again what could not be written.
+// writeUnwritten repeats the writes that failed.
 func (s *Service) writeUnwritten(ctx context.Context) {
 	s.making.Lock()
 	defer s.making.Unlock()
