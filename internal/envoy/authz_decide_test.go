@@ -18,8 +18,8 @@ import (
 )
 
 // TestVerdictsAreThoseOfEnvoy: for random policies, the verdict on a request that is known in full is what the RBAC that
-// is written of the same policies decides, and the verdict on one that is known in part holds for that request, too.
-// What the handshake of a raw port admits is whom the policies let in.
+// is written of the same policies decides, also where they are read for its port alone; and the verdict on one that is known
+// in part holds for that request, too. What the handshake of a raw port admits is whom the policies let in.
 func TestVerdictsAreThoseOfEnvoy(t *testing.T) {
 	const seed, rounds, requests = 7, 4_000, 12
 	w := authzWorld{rand.New(rand.NewPCG(seed, 0))}
@@ -43,6 +43,11 @@ func TestVerdictsAreThoseOfEnvoy(t *testing.T) {
 			}
 			if wrong := wrongRulings(got, deny, allow, r); wrong != "" {
 				t.Fatalf("seed %d: %s\nrequest %+v\n%s", seed, wrong, r, rulesText(written))
+			}
+			onPort := server.Read(authz.OnPort(written, r.port, server.HTTP)).Decide(r.known(w, 1))
+			if onPort.Decision != want {
+				t.Fatalf("seed %d: on port %d it is %s, and Envoy says %s\nserver %+v\nrequest %+v\n%s", seed, r.port,
+					onPort.Decision, want, server, r, rulesText(written))
 			}
 			counts[want.String()]++
 			partly := ps.Decide(r.known(w, 2))
