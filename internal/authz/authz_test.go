@@ -210,3 +210,28 @@ func TestOnPort(t *testing.T) {
 		}
 	}
 }
+
+func TestGlob(t *testing.T) {
+	for pattern, c := range map[string]struct{ yes, no []string }{
+		"":      {[]string{""}, []string{"a"}},
+		"a":     {[]string{"a"}, []string{"", "ab", "ba"}},
+		"*":     {[]string{"", "a", "ab"}, nil},
+		"a*":    {[]string{"a", "ab"}, []string{"", "ba"}},
+		"*a":    {[]string{"a", "ba", "aa"}, []string{"", "ab"}},
+		"a*a":   {[]string{"aa", "aba"}, []string{"a", "ab"}},
+		"*a*":   {[]string{"a", "bab"}, []string{"", "b"}},
+		"a*b*c": {[]string{"abc", "axbxc", "abbc"}, []string{"ac", "acb", "abcd"}},
+		"a**b":  {[]string{"ab", "axb"}, []string{"a", "b"}},
+	} {
+		for _, v := range c.yes {
+			if !Glob(pattern, v) {
+				t.Errorf("%q does not match %q", pattern, v)
+			}
+		}
+		for _, v := range c.no {
+			if Glob(pattern, v) {
+				t.Errorf("%q matches %q", pattern, v)
+			}
+		}
+	}
+}

@@ -210,20 +210,16 @@ func Matches(m model.Match, v string) bool {
 
 // Glob compares with any number of "*", each standing for any run of characters.
 func Glob(pattern, v string) bool {
-	parts := strings.Split(pattern, "*")
-	if len(parts) == 1 {
-		return pattern == v
+	part, pattern, more := strings.Cut(pattern, "*")
+	if !more {
+		return part == v
 	}
-	rest, ok := strings.CutPrefix(v, parts[0])
-	if !ok {
-		return false
-	}
-	for _, p := range parts[1 : len(parts)-1] {
-		i := strings.Index(rest, p)
-		if i < 0 {
-			return false
+	v, ok := strings.CutPrefix(v, part)
+	for ok {
+		if part, pattern, more = strings.Cut(pattern, "*"); !more {
+			return strings.HasSuffix(v, part)
 		}
-		rest = rest[i+len(p):]
+		_, v, ok = strings.Cut(v, part)
 	}
-	return strings.HasSuffix(rest, parts[len(parts)-1])
+	return false
 }
