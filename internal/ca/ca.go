@@ -167,7 +167,7 @@ func (a *Authority) tidy(ctx context.Context, now time.Time) {
 	m := a.mat.Load()
 	for _, c := range []*x509.Certificate{m.roots[0], m.signer} {
 		if left := c.NotAfter.Sub(now); left < c.NotAfter.Sub(c.NotBefore)/10 {
-			a.cfg.Log.Warn("a CA certificate runs out", "subject", c.Subject.CommonName, "notAfter", c.NotAfter)
+			a.cfg.Log.Warn("a CA certificate runs out", "subject", c.Subject.CommonName, "not_after", c.NotAfter)
 		}
 	}
 }

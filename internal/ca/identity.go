@@ -84,7 +84,7 @@ func (s *Source) current(ctx context.Context) (*ownCert, error) {
 	}
 	if old != nil && now.Before(old.notAfter) && !now.Before(old.from) {
 		s.authority.cfg.Log.Error("own certificate not renewed, the old one goes on", "id", s.id.String(), "error", err,
-			"notAfter", old.notAfter)
+			"not_after", old.notAfter)
 		again := *old
 		again.renewAt, again.retryAfter = now.Add(retryAfter), now.Add(retryAfter)
 		s.cert.Store(&again)

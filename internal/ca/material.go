@@ -116,7 +116,7 @@ func (a *Authority) current(ctx context.Context) (*material, error) {
 	}
 	if now := a.now(); now.Before(m.signer.NotAfter) && !now.Before(m.signer.NotBefore) {
 		a.cfg.Log.Error("signing certificate not renewed, the old one goes on",
-			"error", err, "notAfter", m.signer.NotAfter)
+			"error", err, "not_after", m.signer.NotAfter)
 		again := *m
 		again.renewAt = now.Add(retryAfter)
 		a.mat.Store(&again)
@@ -145,7 +145,7 @@ func (a *Authority) newIntermediate(ctx context.Context, m *material) (*material
 	if err := a.putBlob(ctx, a.cfg.Store.PutBlob, intermediateBlob, cert, key); err != nil {
 		return nil, err
 	}
-	a.cfg.Log.Info("signing certificate made", "notAfter", cert.NotAfter, "fingerprint", spiffe.Fingerprint(cert))
+	a.cfg.Log.Info("signing certificate made", "not_after", cert.NotAfter, "fingerprint", spiffe.Fingerprint(cert))
 	return m.signing(cert, key), nil
 }
 

@@ -83,8 +83,8 @@ func (a *Authority) firstRoot(ctx context.Context) (*material, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.cfg.Log.Info("root made", "trustDomain", a.cfg.TrustDomain.Name(), "fingerprint", spiffe.Fingerprint(cert),
-		"notAfter", cert.NotAfter)
+	a.cfg.Log.Info("root made", "trust_domain", a.cfg.TrustDomain.Name(), "fingerprint", spiffe.Fingerprint(cert),
+		"not_after", cert.NotAfter)
 	return newMaterial(key, cert), nil
 }
 

@@ -34,7 +34,7 @@ func (s *Service) bootstrap(
 	s.Changed()
 	defer func() {
 		if err := s.Store.DeleteBootstrap(context.WithoutCancel(ctx), id); err != nil {
-			s.Log.Warn("acceptance not cleared away, it ends by itself", "bootstrap", id, "cause", err.Error())
+			s.Log.Warn("acceptance not cleared away, it ends by itself", "bootstrap", id, "error", err)
 		}
 		s.Changed()
 	}()

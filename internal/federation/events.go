@@ -15,7 +15,7 @@ const controlPlane = "control plane"
 func (s *Service) record(ctx context.Context, e state.Event) {
 	if err := s.Store.Record(context.WithoutCancel(ctx), e); err != nil {
 		s.Log.Error("event not recorded",
-			"action", e.Action, "object", e.Object, "outcome", e.Outcome, "cause", err.Error())
+			"action", e.Action, "object", e.Object, "outcome", e.Outcome, "error", err)
 	}
 }
 
@@ -25,7 +25,7 @@ func (s *Service) recordStranger(ctx context.Context, e state.Event) {
 		return
 	}
 	e.Actor, e.Outcome = state.Stranger, state.Refused
-	s.Log.Warn("refused", "action", e.Action, "from", e.From, "object", e.Object, "cause", e.Detail)
+	s.Log.Warn("refused", "action", e.Action, "from", e.From, "object", e.Object, "reason", e.Detail)
 	s.record(ctx, e)
 }
 

@@ -105,7 +105,7 @@ func (s *Service) noteRefresh(ctx context.Context, name string, err error, failu
 	})
 	switch {
 	case failures == 1:
-		s.Log.Warn("peer's bundle not refreshed", "peer", name, "cause", err.Error())
+		s.Log.Warn("peer's bundle not refreshed", "peer", name, "error", err)
 	case recovered:
 		s.Log.Info("peer's bundle refreshed again", "peer", name)
 	}
@@ -129,7 +129,7 @@ func (s *Service) notePush(ctx context.Context, name, digest string, sequence ui
 		h.has(digest)
 	})
 	if first {
-		s.Log.Warn("catalogue not pushed", "peer", name, "cause", err.Error())
+		s.Log.Warn("catalogue not pushed", "peer", name, "error", err)
 	}
 }
 

@@ -52,7 +52,7 @@ func (s *Service) acceptGateways(ctx context.Context, l net.Listener, peers, pro
 			}
 			return ctx.Err()
 		case err != nil: // no files, for example
-			s.Log.Error("peering connection not accepted", "cause", err.Error())
+			s.Log.Error("peering connection not accepted", "error", err)
 			time.Sleep(acceptPause)
 			continue
 		}

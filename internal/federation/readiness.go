@@ -210,7 +210,7 @@ func (s *Service) recordReport(name string, err error) {
 		h.ReadinessError, h.ReadinessTold = "", now
 	})
 	if first {
-		s.Log.Warn("readiness of exports not told", "peer", name, "cause", err.Error())
+		s.Log.Warn("readiness of exports not told", "peer", name, "error", err)
 	}
 }
 

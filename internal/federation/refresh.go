@@ -123,7 +123,7 @@ func (s *Service) adoptAll(ctx context.Context) {
 	defer s.making.Unlock()
 	all, err := s.peers(ctx)
 	if err != nil {
-		s.Log.Error("peers not read", "cause", err.Error())
+		s.Log.Error("peers not read", "error", err)
 		return
 	}
 	changed := false
@@ -179,7 +179,7 @@ func (s *Service) redateFutureRoots(ctx context.Context) {
 			continue
 		}
 		if err := s.Store.SetPeerBundle(ctx, name, kept.Roots, kept.BundleSequence, now); err != nil {
-			s.Log.Error("peer's roots not dated back to now", "peer", name, "cause", err.Error())
+			s.Log.Error("peer's roots not dated back to now", "peer", name, "error", err)
 			continue
 		}
 		s.Log.Warn("the clock was set back: peer's roots grow old from now on",

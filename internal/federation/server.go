@@ -236,11 +236,11 @@ type status struct {
 func (s *Service) refuse(w http.ResponseWriter, err error, key, value string) {
 	var st status
 	if errors.As(err, &st) {
-		s.Log.Warn("peering request refused", key, value, "reason", st.Code, "cause", st.Message)
+		s.Log.Warn("peering request refused", key, value, "code", st.Code, "reason", st.Message)
 		answer(w, st.code, st.refusal)
 		return
 	}
-	s.Log.Error("peering request failed", key, value, "cause", err.Error())
+	s.Log.Error("peering request failed", key, value, "error", err)
 	answer(w, http.StatusInternalServerError,
 		refusal{Code: "Internal", Message: "this control plane could not answer: try again later"})
 }

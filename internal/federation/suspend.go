@@ -118,7 +118,7 @@ func (s *Service) writeUnwritten(ctx context.Context) {
 	defer s.making.Unlock()
 	for name, how := range s.unwritten {
 		if err := s.write(ctx, name, how); err != nil {
-			s.Log.Error("peer is shut out, and that cannot be written", "peer", name, "cause", err.Error())
+			s.Log.Error("peer is shut out, and that cannot be written", "peer", name, "error", err)
 			continue
 		}
 		s.Log.Info("peer is shut out, and that is written now", "peer", name)

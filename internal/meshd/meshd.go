@@ -113,7 +113,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	}
 	defer ls.close()
 	d.log.Info("control plane is up", "mesh", d.store.Snapshot().Config.Mesh().Name,
-		"trustDomain", d.authority.TrustDomain().Name(), "agents", d.cfg.AgentAddress, "socket", d.cfg.Socket)
+		"trust_domain", d.authority.TrustDomain().Name(), "agents", d.cfg.AgentAddress, "socket", d.cfg.Socket)
 	if err := sdnotify.Ready(); err != nil {
 		return err
 	}

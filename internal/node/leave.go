@@ -32,7 +32,7 @@ func (a *Agent) leave(ctx context.Context) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	a.log.Info("told to stop: callers are led elsewhere first", "for", spreadTime.String(),
-		"then requests may go on for", most.String())
+		"drain_time", most.String())
 	a.leaving.Store(true)
 	a.reportChanged()
 	for _, p := range a.serving() {

@@ -60,7 +60,7 @@ func (h *workloadNamespace) followOpen(s *namespaceInstance) error {
 	switch {
 	case was == nil && len(open) > 0:
 		h.log.Warn("connections that were open before capture go on outside the mesh", "workload", h.workload.Key(),
-			"connections", len(open), "among them", strings.Join(connectionTexts(open), ", "))
+			"connections", len(open), "examples", strings.Join(connectionTexts(open), ", "))
 	case was != nil && len(*was) > 0 && len(open) == 0:
 		h.log.Info("no connection is left that was open before capture", "workload", h.workload.Key())
 	}

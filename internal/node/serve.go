@@ -70,7 +70,7 @@ func (a *Agent) listen() (err error) {
 	return a.listenWorkloads()
 }
 
-// listenUnix opens a socket of this user's alone.
+// listenUnix opens a socket that accepts connections from this user only.
 func listenUnix(path string) (net.Listener, error) {
 	l, err := unixsocket.Listen(path, 0o600)
 	if err != nil {
@@ -91,7 +91,7 @@ func listenTCP(field, address string) (net.Listener, error) {
 	return netutil.LimitListener(l, maxHTTPConnections), nil
 }
 
-// ownUser accepts connections from processes of this user alone.
+// ownUser accepts connections from processes of this user only.
 type ownUser struct{ net.Listener }
 
 // Accept a connection.
@@ -101,29 +101,11 @@ func (l ownUser) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if uid, err := peerUID(c); err == nil && uid == os.Geteuid() {
+		if who, err := unixsocket.Peer(c.(*net.UnixConn)); err == nil && int(who.Uid) == os.Geteuid() {
 			return c, nil
 		}
 		c.Close()
 	}
-}
-
-func peerUID(c net.Conn) (int, error) {
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return 0, err
-	}
-	if credErr != nil {
-		return 0, credErr
-	}
-	return int(cred.Uid), nil
 }
 
 // serve answers on all of the agent's sockets until ctx ends.

@@ -121,3 +121,21 @@ func onlyOurs(dir string) error {
 		}
 	}
 }
+
+// Peer returns who is at the other end of a connection (SO_PEERCRED, unix(7)): the process that connected, and its user
+// and group at that time.
+func Peer(c syscall.Conn) (*unix.Ucred, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err := errors.Join(err, credErr); err != nil {
+		return nil, fmt.Errorf("ask the kernel who connected: %w", err)
+	}
+	return cred, nil
+}

@@ -204,7 +204,7 @@ func (a *Agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	if r.Namespace != "" || r.ServiceAccount != "" {
 		if !n.Grant.Covers(r.Namespace, r.ServiceAccount) || !a.Store.Hosts(n.Name, r.Namespace, r.ServiceAccount) {
 			a.Log.Warn("certificate refused", "node", n.Name, "namespace", finding.Cut(r.Namespace),
-				"serviceAccount", finding.Cut(r.ServiceAccount))
+				"service_account", finding.Cut(r.ServiceAccount))
 			return nil, status.Errorf(codes.PermissionDenied, "no workload %s/%s is registered on node %s",
 				finding.Cut(r.Namespace), finding.Cut(r.ServiceAccount), n.Name)
 		}

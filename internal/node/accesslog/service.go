@@ -171,13 +171,13 @@ func (s *Service) say(e *Entry) {
 		attrs = append(attrs, "peer", e.Peer)
 	}
 	if e.AssertedBy != "" {
-		attrs = append(attrs, "assertedBy", e.AssertedBy)
+		attrs = append(attrs, "asserted_by", e.AssertedBy)
 	}
 	if e.http {
 		attrs = append(attrs, "method", e.Method, "path", e.Path, "code", e.Code)
 	}
 	if n := s.silenced.Swap(0); n > 0 {
-		attrs = append(attrs, "refusalsNotSaid", n)
+		attrs = append(attrs, "suppressed", n)
 	}
 	if e.Verdict == verdictFailed {
 		s.cfg.Log.Warn("failed", attrs...)

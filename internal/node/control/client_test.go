@@ -34,7 +34,7 @@ func TestComplaints(t *testing.T) {
 	}{
 		{
 			0, status.Error(codes.PermissionDenied, "node gw was revoked"),
-			`level=ERROR msg="the control plane refuses this gateway, trying again" control=[10.0.0.1:15012] reason="node gw was revoked"`,
+			`level=ERROR msg="the control plane refuses this agent, trying again" role=gateway control=[10.0.0.1:15012] reason="node gw was revoked"`,
 		},
 		{3 * time.Second, status.Error(codes.PermissionDenied, "node gw was revoked"), ""},
 		{

@@ -78,8 +78,8 @@ func (c *Client) logOutage(said *outage, err error) {
 	*said = outage{text, now}
 	switch status.Code(err) {
 	case codes.PermissionDenied, codes.InvalidArgument, codes.Unauthenticated:
-		c.cfg.Log.Error("the control plane refuses this "+string(c.cfg.Role)+", trying again",
-			"control", c.cfg.Addresses, "reason", text)
+		c.cfg.Log.Error("the control plane refuses this agent, trying again",
+			"role", string(c.cfg.Role), "control", c.cfg.Addresses, "reason", text)
 	default:
 		c.cfg.Log.Warn("control plane away, trying again", "control", c.cfg.Addresses, "error", text)
 	}
@@ -128,7 +128,7 @@ func (c *Client) sync(ctx context.Context, conn *grpc.ClientConn, answered func(
 			}
 			if !c.connected.Swap(true) {
 				answered()
-				c.cfg.Log.Info("connected to the control plane", "trustDomain", in.TrustDomain)
+				c.cfg.Log.Info("connected to the control plane", "trust_domain", in.TrustDomain)
 			}
 			c.cfg.Instructions(in)
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/unixsocket"
 )
 
 var errExited = errors.New("the process that connected has exited")
@@ -30,31 +31,32 @@ type caller struct {
 // Between connecting and now the process may have exited and its number may belong to another. Where the kernel has
 // SO_PEERPIDFD (6.5), the descriptor says so; on an older one a process that began after the connection is not it.
 func identify(c *net.UnixConn, accepted time.Duration) (*caller, error) {
+	cred, err := unixsocket.Peer(c)
+	if err != nil {
+		return nil, err
+	}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	var (
-		cred             *unix.Ucred
-		pidfd            int
-		credErr, pidfdEr error
+		pidfd    int
+		pidfdErr error
 	)
-	err = raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		pidfd, pidfdEr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
-	})
-	if err := errors.Join(err, credErr); err != nil {
+	if err := raw.Control(func(fd uintptr) {
+		pidfd, pidfdErr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	}); err != nil {
 		return nil, fmt.Errorf("ask the kernel who connected: %w", err)
 	}
 	switch {
-	case pidfdEr == nil:
+	case pidfdErr == nil:
 		defer unix.Close(pidfd)
-	case errors.Is(pidfdEr, unix.ENOPROTOOPT):
+	case errors.Is(pidfdErr, unix.ENOPROTOOPT):
 		pidfd = noPidfd
-	case errors.Is(pidfdEr, unix.ESRCH), errors.Is(pidfdEr, unix.ENODATA):
+	case errors.Is(pidfdErr, unix.ESRCH), errors.Is(pidfdErr, unix.ENODATA):
 		return nil, errExited
 	default:
-		return nil, fmt.Errorf("ask the kernel for the process that connected: %w", pidfdEr)
+		return nil, fmt.Errorf("ask the kernel for the process that connected: %w", pidfdErr)
 	}
 	return find(cred, pidfd, accepted)
 }

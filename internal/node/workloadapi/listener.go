@@ -97,7 +97,7 @@ func (c *conn) recordRefusal(why error) {
 			attrs = append(attrs, "pid", c.caller.pid, "user", c.caller.uid)
 		}
 		if n := s.silenced.Swap(0); n > 0 {
-			attrs = append(attrs, "refusalsNotSaid", n)
+			attrs = append(attrs, "suppressed", n)
 		}
 		s.cfg.Log.Warn("Workload API refused", attrs...)
 	})

@@ -34,7 +34,7 @@ func newWatch(s *Source) *watch {
 	var err error
 	if w.inotify, err = fsnotify.NewWatcher(); err != nil {
 		w.inotify = nil
-		s.cfg.Log.Warn("cannot watch the configuration folder, looking at it every second instead", "folder", s.cfg.Dir, "err", err)
+		s.cfg.Log.Warn("cannot watch the configuration folder, looking at it every second instead", "folder", s.cfg.Dir, "error", err)
 	}
 	return w
 }
@@ -184,7 +184,7 @@ func (w *watch) rewatch(l listing) {
 		}
 		if err := w.inotify.Add(dir); err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
-				w.s.cfg.Log.Warn("cannot watch a folder, looking at it now and then instead", "folder", dir, "err", err)
+				w.s.cfg.Log.Warn("cannot watch a folder, looking at it now and then instead", "folder", dir, "error", err)
 			}
 			continue
 		}
