@@ -17,9 +17,9 @@ type Attestation struct {
 	Roots []byte   // PEM
 }
 
-// Attest trades a join token for a node's identity. The token's ID is the node's generation from then on. A certificate
-// request that is no good does not use the token up. What the token granted is returned even when something failed
-// after it was used up: the node's record may have changed.
+// Attest exchanges a join token for a node's identity. The token's ID becomes the node's generation. An invalid
+// certificate request does not use the token up. The grant is returned even when something failed after the token was
+// used, since the node's record may have changed.
 func (a *Authority) Attest(ctx context.Context, token string, csr []byte, from string) (Attestation, error) {
 	pub, err := requestKey(csr)
 	if err != nil {

@@ -1,8 +1,8 @@
 // Package ca is the certificate authority of one mesh: it keeps the root, signs X.509-SVIDs under an intermediate that
 // it renews, lets nodes join by one-use tokens, and builds the TLS settings of those who trust it.
 //
-// What a certificate says is decided by the caller of Sign, never by the request. Private keys rest encrypted in the
-// state and never leave the package.
+// The caller of Sign decides what a certificate says, never the request. Private keys are stored encrypted and never
+// leave the package.
 package ca
 
 import (
@@ -52,7 +52,7 @@ type tokenStore interface {
 type Config struct {
 	TrustDomain spiffe.TrustDomain
 	Store       Store
-	// KeyFile holds the key that encrypts private keys in the store; made at the first start when it is not there.
+	// KeyFile holds the key that encrypts private keys in the store. It is created at the first start.
 	KeyFile string
 	// Operator names the operator's own CA files; empty: the authority makes its root itself.
 	Operator OperatorFiles
@@ -62,14 +62,14 @@ type Config struct {
 	IntermediateTTL time.Duration
 	// Skew is how far the clocks of the mesh may differ, beyond the minute that is always allowed.
 	Skew time.Duration
-	// Retention is how long spent tokens and administrators' certificates are remembered after they ended. Default 24h.
+	// Retention is how long used tokens and ended administrators' certificates are remembered. Default 24h.
 	Retention time.Duration
 	// Now tells the time. Default time.Now.
 	Now func() time.Time
 	Log *slog.Logger
 }
 
-// certRetention is how long the record of a certificate outlasts it, for clocks that differ.
+// certRetention is how long the record of a certificate is kept after its end, to allow for differing clocks.
 const certRetention = 10 * time.Minute
 
 // Authority signs for one trust domain.
@@ -132,7 +132,7 @@ func (a *Authority) RootFingerprint() string { return spiffe.Fingerprint(a.mat.L
 // RootNotAfter is when the signing root ends.
 func (a *Authority) RootNotAfter() time.Time { return a.mat.Load().roots[0].NotAfter }
 
-// Run renews the signing certificate and forgets what is long past, until ctx ends.
+// Run renews the signing certificate and removes expired records until ctx is done.
 func (a *Authority) Run(ctx context.Context) error {
 	minute := time.NewTicker(time.Minute)
 	defer minute.Stop()

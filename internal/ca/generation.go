@@ -8,25 +8,24 @@ import (
 	"math/big"
 )
 
-// A certificate's serial number says under which admission it was issued: a first byte that marks the form, eight
-// bytes of generation, eight random bytes (RFC 5280 §4.1.2.2 allows 20). Like all of the certificate it is signed. A
-// node has a new generation each time that it joins, an administrator with each certificate; who believes a
-// certificate compares its generation with the one that is active now. The certificates that a node gets for its
-// workloads carry the node's.
+// A certificate's serial number tells the admission under which it was issued: a first byte that marks the form, eight
+// bytes of generation, eight random bytes (RFC 5280 §4.1.2.2 allows 20). It is signed with the rest. A node gets a new
+// generation with each join, an administrator with each certificate. A verifier compares the generation with the active
+// one. Certificates for a node's workloads carry the node's generation.
 const (
 	serialForm     = 0x40 // positive, and without a leading zero
 	generationSize = 8
 	serialSize     = 1 + 2*generationSize
 )
 
-// NewGeneration is a generation that nobody ever had, 16 hex digits.
+// NewGeneration returns a new unique generation, 16 hex digits.
 func NewGeneration() string {
 	b := make([]byte, generationSize)
 	rand.Read(b) // never fails
 	return hex.EncodeToString(b)
 }
 
-// Generation is the one under which a certificate was issued, empty when its serial number is of another form.
+// Generation is the generation in a certificate's serial number; empty when the serial number has another form.
 func Generation(c *x509.Certificate) string {
 	b := c.SerialNumber.Bytes()
 	if len(b) != serialSize || b[0] != serialForm {

@@ -26,14 +26,14 @@ type Source struct {
 	mu        sync.Mutex // guards the renewal of cert
 }
 
-// ownCert never changes.
+// ownCert is immutable.
 type ownCert struct {
 	plain      *tls.Certificate
 	withRoot   *tls.Certificate
 	under      *trust
 	from       time.Time
 	renewAt    time.Time
-	retryAfter time.Time // after a failed renewal: not again before
+	retryAfter time.Time // not again before, after a failed renewal
 	notAfter   time.Time
 }
 
@@ -47,10 +47,10 @@ func (a *Authority) Identity(ctx context.Context, id spiffe.ID, extraDNS ...stri
 // ID is whose identity it is.
 func (s *Source) ID() spiffe.ID { return s.id }
 
-// GetCertificate is for tls.Config on a server. The chain ends with the root, so that who knows only the root's
-// fingerprint can check it.
+// GetCertificate is for tls.Config on a server. The chain ends with the root, so that a client that knows only the
+// root's fingerprint can verify it.
 func (s *Source) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c, err := s.current(context.Background()) // a renewal is for all handshakes, whether or not this one lasts
+	c, err := s.current(context.Background()) // a renewal serves all handshakes, even if this one is cancelled
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse own certificate: %w", err)
 	}
-	now := s.authority.now().Round(0) // by the calendar, as its days are
+	now := s.authority.now().Round(0) // by wall-clock time, as certificates are dated
 	return &ownCert{
 		plain: &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: parsed},
 		withRoot: &tls.Certificate{
@@ -127,8 +127,8 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	}, nil
 }
 
-// rootsInChain are the certificates by which somebody finds the way to the root whose fingerprint is all that they
-// know: the signing root; during a rotation the old one too, with its signature on the new one.
+// rootsInChain are the certificates that lead a client to a root of which it knows only the fingerprint: the signing
+// root and, during a rotation, the old root with its signature on the new one.
 func (t *trust) rootsInChain() [][]byte {
 	if t.cross == nil {
 		return [][]byte{t.roots[0].Raw}

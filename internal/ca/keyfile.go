@@ -81,7 +81,7 @@ func makeKeyFile(path string) (keyFile, error) {
 	f := keyFile{ours: true}
 	rand.Read(f.key[:]) // never fails
 	text := keyFileMade + base64.StdEncoding.EncodeToString(f.key[:]) + "\n"
-	// Linked into place when whole, so that a crash leaves no half key.
+	// Link the complete file into place, so that a crash leaves no partial key.
 	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
 	if err != nil {
 		return f, fmt.Errorf("make key file %s: %w", path, err)
@@ -97,8 +97,8 @@ func makeKeyFile(path string) (keyFile, error) {
 	return f, durable.SyncFolder(filepath.Dir(path))
 }
 
-// markKeyFile notes in a key file of ours that a root was made under it. A later start without that root then knows
-// that the state was lost, and does not begin the mesh anew in silence.
+// markKeyFile records in our key file that a root was made under it. A later start without that root then knows that
+// the state was lost, and does not silently begin a new mesh.
 func markKeyFile(path, fingerprint string) error {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

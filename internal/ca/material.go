@@ -22,10 +22,10 @@ const (
 	intermediateBlob = "intermediate"
 )
 
-// retryAfter is how long a failed renewal rests while the old certificate still serves.
+// retryAfter is how long to wait after a failed renewal while the old certificate is still valid.
 const retryAfter = 10 * time.Second
 
-// material is what the authority signs and is trusted with. It never changes: renewing makes another.
+// material is what the authority signs with and is trusted by. It is immutable: renewing makes another.
 type material struct {
 	*trust
 	rootKey crypto.Signer // nil when the operator keeps it
@@ -34,7 +34,7 @@ type material struct {
 	renewAt time.Time     // zero when signer cannot be renewed here
 }
 
-// trust is the part of material that stays the same from one signing certificate to the next.
+// trust is the part of material that signing certificates share.
 type trust struct {
 	roots    []*x509.Certificate // the one that signs first
 	rootsPEM []byte
@@ -92,8 +92,8 @@ func (a *Authority) load(ctx context.Context) (*material, error) {
 	return a.newIntermediate(ctx, root)
 }
 
-// current is the material to sign with now. It renews the signing certificate when half its life is over, or when the
-// clock was stepped out of it; while the old one is still valid, a failure to renew does not keep it from signing.
+// current returns the material to sign with. It renews the signing certificate after half its life, or when the clock
+// was stepped outside its validity. A failed renewal does not prevent signing while the old one is valid.
 func (a *Authority) current(ctx context.Context) (*material, error) {
 	if m := a.mat.Load(); m.isUsable(a.now()) {
 		return m, nil
@@ -220,7 +220,7 @@ func (a *Authority) openBlob(b state.Blob) (*x509.Certificate, crypto.Signer, er
 	return cert, key, nil
 }
 
-// blobContext binds a sealed key to its place, so that no other sealed key can be put there.
+// blobContext binds a sealed key to its name, so that no other sealed key can take its place.
 func (a *Authority) blobContext(name string) string {
 	return "isthmus ca key\x00" + a.cfg.TrustDomain.Name() + "\x00" + name
 }

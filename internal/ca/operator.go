@@ -21,8 +21,8 @@ import (
 )
 
 // OperatorFiles are PEM files of an operator's own CA: either root certificate and root key, under which the authority
-// makes its intermediates, or root certificate, intermediate certificate and intermediate key, when the root key stays
-// elsewhere.
+// makes its intermediates; or root certificate, intermediate certificate and intermediate key, when the root key is
+// kept elsewhere.
 type OperatorFiles struct {
 	RootCert         string
 	RootKey          string
@@ -167,8 +167,8 @@ func checkCAKey(pub crypto.PublicKey) error {
 	}
 }
 
-// selfTest signs a certificate that nobody keeps and verifies it, to find whatever else in the operator's CA would make
-// every certificate of the mesh useless.
+// selfTest signs and verifies a certificate that is thrown away, to find any other fault in the operator's CA that
+// would make every certificate of the mesh unusable.
 func (a *Authority) selfTest(m *material, file string) error {
 	now := a.now()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -106,8 +106,8 @@ func (a *Authority) storedRoot(stored state.Blob) (*material, error) {
 	return newMaterial(key, cert), nil
 }
 
-// pinRoot sees to it that an operator's root is the one with which the mesh was begun: changing files would cut off
-// every node and peer at once.
+// pinRoot makes sure that an operator's root is the one the mesh began with: another root would cut off every node and
+// peer at once.
 func (a *Authority) pinRoot(ctx context.Context, stored state.Blob, first bool, root *x509.Certificate) error {
 	if first {
 		err := a.cfg.Store.AddBlob(ctx, state.Blob{Name: rootBlob, Cert: root.Raw, Created: a.now()})

@@ -27,8 +27,8 @@ var (
 	ErrNotRotating  = errors.New("no rotation is under way")
 )
 
-// Step is how far a rotation has come. Each is written to the state before what follows from it is done, and what
-// follows is done anew at every start: a crash at any moment loses nothing.
+// Step is how far a rotation has come. Each step is written to the state before it is carried out, and carried out
+// again at every start, so a crash at any moment loses nothing.
 type Step string
 
 // The steps. Whoever drives the rotation decides when everybody is ready for the next.
@@ -70,7 +70,7 @@ func (a *Authority) RootCertificates() []*x509.Certificate { return slices.Clone
 // OperatorsRoot reports whether the root is an operator's.
 func (a *Authority) OperatorsRoot() bool { return a.cfg.Operator != OperatorFiles{} }
 
-// BeginRotation makes a new root and has it trusted beside the old one.
+// BeginRotation makes a new root that is trusted beside the old one.
 func (a *Authority) BeginRotation(ctx context.Context) (Rotation, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -98,8 +98,8 @@ func (a *Authority) BeginRotation(ctx context.Context) (Rotation, error) {
 	return r, a.step(ctx, r, []state.Blob{next}, []string{oldRootBlob, crossBlob})
 }
 
-// AdvanceRotation takes the step that follows from; passed names whom an administrator leaves behind. When the rotation
-// is not at from (any more) nothing happens, and the answer says where it is.
+// AdvanceRotation takes the step after from. passed names those whom an administrator leaves behind. When the rotation
+// is not at from, nothing happens and the result says where it is.
 func (a *Authority) AdvanceRotation(ctx context.Context, from Step, passed []string) (Rotation, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -149,7 +149,7 @@ func (a *Authority) CancelRotation(ctx context.Context) (Rotation, error) {
 	return r, a.step(ctx, r, nil, []string{nextRootBlob})
 }
 
-// step writes a step with its material and takes it up. The caller holds mu.
+// step writes a step with its material to the state and then uses it. The caller holds mu.
 func (a *Authority) step(ctx context.Context, r Rotation, put []state.Blob, remove []string) error {
 	kept := state.Rotation{
 		Step: string(r.Step), OldRoot: r.Old, NewRoot: r.New, Began: r.Began, Since: r.Since, Passed: r.Passed,
@@ -161,7 +161,7 @@ func (a *Authority) step(ctx context.Context, r Rotation, put []state.Blob, remo
 	return a.reload(ctx)
 }
 
-// reload takes up what the state holds, as a new start would. The caller holds mu.
+// reload loads the state as a new start would. The caller holds mu.
 func (a *Authority) reload(ctx context.Context) error {
 	m, err := a.load(ctx)
 	if err != nil {
@@ -171,8 +171,8 @@ func (a *Authority) reload(ctx context.Context) error {
 	return nil
 }
 
-// activate makes the next root the signing one. The old root's last signature is on the new one, for those who know the
-// old one alone; then its key is of no more use, and is not kept.
+// activate makes the next root the signing one. The old root's last signature is on the new root, for those who know
+// only the old one. After that the old key is of no use and is not kept.
 func (a *Authority) activate(ctx context.Context, r Rotation) error {
 	b, err := a.cfg.Store.Blob(ctx, nextRootBlob)
 	if err != nil {
@@ -207,7 +207,7 @@ func crossSign(next, old *x509.Certificate, oldKey crypto.Signer) (*x509.Certifi
 	}, old, next.PublicKey, oldKey)
 }
 
-// rotating adds to the root what the rotation under way, if any, has trusted beside it.
+// rotating adds the certificates that a rotation under way has trusted beside the root.
 func (a *Authority) rotating(ctx context.Context, m *material) (*material, error) {
 	kept, err := a.cfg.Store.Rotation(ctx)
 	if errors.Is(err, state.ErrNotFound) {

@@ -7,7 +7,7 @@ import (
 
 const redacted = "[redacted]"
 
-// Secret is a text that shows itself only to who asks for it by Reveal. Printing, logging and encoding it redact it.
+// Secret is a text that only Reveal returns. Printing, logging and encoding redact it.
 type Secret struct {
 	text *string // a pointer, so that even printing it by reflection, as a hidden field, shows an address only
 }

@@ -37,7 +37,7 @@ func (a *Authority) Sign(
 	return chain, err
 }
 
-// Holder is who gets a certificate into their hands.
+// Holder is who receives a certificate.
 type Holder struct {
 	Node       string // empty for administrators and the control plane
 	Generation string // of that node, or of the administrator's certificate
@@ -81,7 +81,7 @@ func (a *Authority) issue(ctx context.Context, l leaf) ([][]byte, *trust, error)
 	return [][]byte{der, m.signer.Raw}, m.trust, nil
 }
 
-// requestKey is the public key of a certificate request, once the request has proved to hold the private one.
+// requestKey returns the public key of a certificate request that has proved possession of the private key.
 func requestKey(der []byte) (crypto.PublicKey, error) {
 	if len(der) > maxCSR {
 		return nil, fmt.Errorf("%w: it has %d bytes, more than %d", ErrCSR, len(der), maxCSR)
@@ -90,7 +90,7 @@ func requestKey(der []byte) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: it does not parse: %w", ErrCSR, err)
 	}
-	if err := checkLeafKey(r.PublicKey); err != nil { // before the signature: a huge key is dear to check
+	if err := checkLeafKey(r.PublicKey); err != nil { // before the signature, since a huge key is costly to verify
 		return nil, err
 	}
 	if err := r.CheckSignature(); err != nil {

@@ -56,7 +56,7 @@ func PeerID(c tls.ConnectionState) (spiffe.ID, error) {
 	return spiffe.LeafID(c.VerifiedChains[0][0])
 }
 
-// Client says how a client knows its server: by roots and exact identities, never by a host name.
+// Client is how a client recognises its server: by roots and exact identities, never by host name.
 type Client struct {
 	Roots       func() []byte                                               // PEM, asked for at every handshake
 	Certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error) // nil: none
@@ -87,8 +87,8 @@ func (a *Authority) ClientTLS(s *Source, expect ...spiffe.ID) *tls.Config {
 	return Client{Roots: a.Roots, Certificate: s.GetClientCertificate, Expect: expect, Now: a.now}.TLS()
 }
 
-// PinnedTLS is TLS 1.3 for a client that knows of a mesh only the fingerprint of its root (SHA-256 hex). The server
-// must show that root in its chain and be the mesh's control plane.
+// PinnedTLS is TLS 1.3 for a client that knows only the fingerprint of the mesh's root (SHA-256, hex). The server must
+// show that root in its chain and be the mesh's control plane.
 func PinnedTLS(fingerprint string, now func() time.Time) *tls.Config {
 	cfg := clientTLS(now)
 	cfg.VerifyConnection = func(s tls.ConnectionState) error {
@@ -121,7 +121,7 @@ func clientTLS(now func() time.Time) *tls.Config {
 	return cfg
 }
 
-// verify checks a chain (leaf first) and tells whose it is.
+// verify checks a chain (leaf first) and returns its SPIFFE ID.
 func verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time, usage x509.ExtKeyUsage) (spiffe.ID, error) {
 	if len(chain) == 0 {
 		return spiffe.ID{}, errors.New("no certificate was shown")

@@ -11,7 +11,7 @@ import (
 type Holder struct {
 	Proxy     string
 	Connected bool
-	// Acked says that the proxy acknowledged the resource as it is now, or asks for nothing that needs it.
+	// Acked reports that the proxy acknowledged the present version of the resource, or asks for nothing that needs it.
 	Acked bool
 	Nack  string // what it refuses of the resource's type
 }
@@ -42,7 +42,7 @@ func (s *Server) Holders(typ, name string) []Holder {
 	return out
 }
 
-// Settled reports whether a proxy is connected and has acknowledged all that it should have.
+// Settled reports whether a proxy is connected and has acknowledged everything it should have.
 func (s *Server) Settled(proxy string) bool {
 	s.mu.Lock()
 	p := s.proxies[proxy]
@@ -67,8 +67,8 @@ func (s *Server) Settled(proxy string) bool {
 	return true
 }
 
-// acked reports whether the client acknowledged all of one type up to a generation. One that has all its listeners and
-// never asked for the type has no use for it.
+// acked reports whether the client acknowledged all of one type up to a generation. A client that has all its listeners
+// and never asked for the type does not need it.
 func (st *stream) acked(typ string, generation uint64) (bool, string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -21,16 +21,16 @@ import (
 
 // Config of a Server.
 type Config struct {
-	// Identify names the proxy behind a stream, from its client certificate; what the proxy says of itself does not
+	// Identify names the proxy behind a stream by its client certificate. What the proxy says about itself does not
 	// count.
 	Identify func(context.Context) (proxy string, err error)
-	// Refused is told whenever a proxy refuses something, with Envoy's own words. It must not block.
+	// Refused is called whenever a proxy refuses something, with Envoy's own message. It must not block.
 	Refused func(proxy, reason string)
 	Log     *slog.Logger
 	Now     func() time.Time
 }
 
-// Server holds what each proxy should have and brings it to those that are connected.
+// Server holds the resources of each proxy and sends them to the connected ones.
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	cfg Config
@@ -96,7 +96,7 @@ func (s *Server) Publish(name string, generation uint64, res *envoy.Resources) {
 	p.stream.wake()
 }
 
-// Forget ends what is said to a proxy that the mesh no longer knows.
+// Forget removes a proxy that the mesh no longer knows, and ends its stream.
 func (s *Server) Forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,8 +120,8 @@ func (s *Server) Known() []string {
 	return names
 }
 
-// PublishEndpoints changes endpoint sets: nil removes one. The cost is in the number of subscribers of those sets
-// alone.
+// PublishEndpoints changes endpoint sets; nil removes one. Its cost grows only with the number of subscribers of those
+// sets.
 func (s *Server) PublishEndpoints(changed map[string]*envoy.Resource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,7 +141,7 @@ func (s *Server) PublishEndpoints(changed map[string]*envoy.Resource) {
 	}
 }
 
-// DeltaAggregatedResources serves one Envoy until it goes.
+// DeltaAggregatedResources serves one Envoy until its stream ends.
 func (s *Server) DeltaAggregatedResources(
 	gs discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
 ) error {
@@ -160,16 +160,16 @@ func (s *Server) DeltaAggregatedResources(
 	return st.serve(ctx)
 }
 
-// join makes a stream the proxy's only one. It returns what holds back a proxy that opens streams without end.
+// join makes a stream the proxy's only one. It returns the limiter of a proxy that keeps opening streams.
 func (s *Server) join(name string, st *stream) *rate.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.proxies[name]
 	if p == nil {
-		p = newProxy() // its agent is about to register; until then there is nothing to say
+		p = newProxy() // its agent has yet to register; there is nothing to send until then
 		s.proxies[name] = p
 	}
-	p.stream.stop() // an Envoy that comes again has lost its former stream
+	p.stream.stop() // an Envoy that reconnects has lost its former stream
 	p.stream = st
 	return p.opens
 }
@@ -188,8 +188,8 @@ func (s *Server) leave(name string, st *stream) {
 	}
 }
 
-// index keeps who is to be woken for which endpoint sets: those that a stream asked for and its proxy may see. Names
-// that are only asked for cost nobody but who asks. It must be called with mu held.
+// index keeps which streams to wake for which endpoint sets: those that a stream asked for and its proxy may see. A
+// name that is only asked for costs nobody but the asking stream. The caller holds mu.
 func (s *Server) index(st *stream, want *desired, asked map[string]struct{}) {
 	for set := range want.sets {
 		_, ask := asked[set]
@@ -209,7 +209,7 @@ func (s *Server) index(st *stream, want *desired, asked map[string]struct{}) {
 	st.indexedFor = want
 }
 
-// unindex must be called with mu held.
+// unindex undoes index. The caller holds mu.
 func (s *Server) unindex(st *stream, set string) {
 	delete(st.indexed, set)
 	delete(s.subscribers[set], st)
@@ -218,7 +218,7 @@ func (s *Server) unindex(st *stream, set string) {
 	}
 }
 
-// resourceCount is of how many resources a proxy has been told.
+// resourceCount is the number of resources that a proxy has been sent.
 func (s *Server) resourceCount(proxy string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,8 +231,8 @@ func (s *Server) resourceCount(proxy string) (n int) {
 	return n
 }
 
-// current is what a proxy should have now: its own resources, and the endpoint sets it may see among those asked for.
-// From then on a change of these wakes the stream. anew says that what is asked for has changed.
+// current returns what a proxy should have now: its own resources, and those endpoint sets it asked for and may see.
+// Later changes of these wake the stream. anew reports that the set of subscriptions has changed.
 func (s *Server) current(st *stream, asked map[string]struct{}, anew bool) (*desired, map[string]*envoy.Resource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/envoy"
 )
 
-// typeStatus is what is known of one type at one proxy.
+// typeStatus is the status of one type at one proxy.
 type typeStatus struct {
 	resources       int
 	sent, acked     uint64 // generations
@@ -36,7 +36,7 @@ type ProxyStatus struct {
 	Types     []TypeStatus
 }
 
-// recordSent records what is being sent.
+// recordSent records a response that is being sent.
 func (st *stream) recordSent(typ string, ts *typeState, generation uint64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -45,7 +45,7 @@ func (st *stream) recordSent(typ string, ts *typeState, generation uint64) {
 	st.status[typ] = s
 }
 
-// recordUnchanged records that a generation changed nothing for a type: it is in force as it is.
+// recordUnchanged records that a generation changed nothing for a type, so that it is in force already.
 func (st *stream) recordUnchanged(typ string, ts *typeState, generation uint64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -61,9 +61,9 @@ func (st *stream) recordUnchanged(typ string, ts *typeState, generation uint64) 
 	st.status[typ] = s
 }
 
-// answered records an acknowledgement or a refusal. A refused version is not sent again: the next one is. A refusal
-// stands until what was refused is replaced: that Envoy takes other resources of the type does not mend it. It returns
-// the reason of a refusal.
+// answered records an acknowledgement or a refusal, and returns the reason of a refusal. A refused version is not sent
+// again, but the next one is. A refusal stands until the refused resource is replaced: it does not help that Envoy
+// accepts other resources of the type.
 func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) (reason string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -74,7 +74,7 @@ func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) 
 	if r.ErrorDetail != nil {
 		reason = shorten(r.ErrorDetail.Message)
 		ts.refuse(reason)
-		if !strings.Contains(s.nack, reason) { // it may go on and on
+		if !strings.Contains(s.nack, reason) { // a proxy may repeat itself
 			st.server.cfg.Log.Error("proxy refused configuration", "proxy", st.proxy, "type", ShortType(r.TypeUrl),
 				"generation", ts.inFlight, "reason", reason)
 		}
@@ -87,7 +87,8 @@ func (st *stream) answered(r *discoveryv3.DeltaDiscoveryRequest, ts *typeState) 
 	return reason
 }
 
-// refuse notes what of a response was refused: Envoy takes the others. Where the reason names none, all count.
+// refuse records which resources of a response were refused; Envoy accepts the others. Where the reason names none, all
+// count as refused.
 func (ts *typeState) refuse(reason string) {
 	named := func(name string) bool { return strings.Contains(reason, name) }
 	if len(ts.flight) > maxSearched || !slices.ContainsFunc(ts.flight, named) {
@@ -95,7 +96,7 @@ func (ts *typeState) refuse(reason string) {
 	}
 	for _, name := range ts.flight {
 		_, asked := ts.subscribed[name]
-		if named(name) && (asked || ts.wildcard) { // what it no longer asks for is no matter
+		if named(name) && (asked || ts.wildcard) { // it no longer asks for the others
 			ts.refused[name] = reason
 		}
 	}
@@ -104,7 +105,7 @@ func (ts *typeState) refuse(reason string) {
 	}
 }
 
-// reasons of all that stands refused, each once.
+// reasons returns why resources stand refused, each reason once.
 func (ts *typeState) reasons() string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(ts.refused)) {
@@ -191,8 +192,8 @@ func (st *stream) report(name string) ProxyStatus {
 	return out
 }
 
-// Resources are what a proxy should have now, for display: its own in the order of envoy.Types, endpoint sets among
-// them.
+// Resources returns what a proxy should have now, for display: its own resources and endpoint sets, in the order of
+// envoy.Types.
 func (s *Server) Resources(name string) []*envoy.Resource {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,23 +17,23 @@ import (
 	"isthmus.dev/isthmus/internal/envoy"
 )
 
-// Bounds on what one client may cost. Envoy comes nowhere near them.
+// Bounds on what one client may cost. No Envoy comes near them.
 const (
-	// maxNames bounds the names that one stream may subscribe to in one type, beside those that it has been told of: a
-	// mesh may be larger than any bound, and who asks for what it was told of must not be cut off. maxHeld are those
-	// that it may say it has.
+	// maxNames bounds the names that one stream may subscribe to in one type, in addition to those it was sent: a mesh
+	// may be larger than any bound, and a client that asks for what it was sent must not be cut off. maxHeld bounds the
+	// resources that it may claim to have.
 	maxNames = 10_000
 	maxHeld  = 100_000
 	// maxName bounds one name, in bytes.
 	maxName = 1024
-	// maxResponse bounds one response, in bytes of resources; the rest follows when it is answered.
+	// maxResponse bounds one response, in bytes of resources. The rest follows when the client has answered.
 	maxResponse = 2 << 20
-	// requestRate bounds the requests read from one stream in a second, after a burst: more wait in the client.
-	// namesPerRequest names cost as much as one request more.
+	// requestRate bounds the requests read from one stream per second after a burst; more wait in the client. Each
+	// namesPerRequest names cost as much as another request.
 	requestRate     = 100
 	requestBurst    = 200
 	namesPerRequest = 50
-	// openRate bounds the streams that one proxy opens in a second, after a burst.
+	// openRate bounds the streams that one proxy opens per second after a burst.
 	openRate  = 2
 	openBurst = 10
 	// sendPatience is how long one response may wait for a client that does not read.
@@ -45,7 +45,8 @@ var (
 	errStalled  = errors.New("the client does not read")
 )
 
-// stream is one Envoy's conversation. Its types belong to the goroutine in serve; wake and stop may be called by any.
+// stream is the conversation with one Envoy. The goroutine in serve owns its types; any goroutine may call wake and
+// stop.
 type stream struct {
 	server *Server
 	proxy  string
@@ -57,8 +58,8 @@ type stream struct {
 	since  time.Time
 	types  map[string]*typeState
 	anew   bool // endpoint sets were asked for or given up since the last push
-	// owed are the endpoint sets that clusters wait for which were sent before the client said which sets it has. It
-	// says so in the first request for endpoints, which comes after that for clusters when it connects again.
+	// owed are endpoint sets that clusters wait for and that were sent before the client said which sets it has. A
+	// reconnecting client says so in its first request for endpoints, which follows that for clusters.
 	owed map[string]struct{}
 
 	// guarded by server.mu:
@@ -90,7 +91,7 @@ func newStream(
 ) *stream {
 	st := &stream{
 		server: s, proxy: proxy, grpc: gs, cancel: cancel, awake: make(chan struct{}, 1), since: s.cfg.Now(),
-		// one response a type is under way at most
+		// at most one response per type is under way
 		out:   make(chan *discoveryv3.DeltaDiscoveryResponse, len(envoy.Types)),
 		types: make(map[string]*typeState, len(envoy.Types)), status: map[string]typeStatus{},
 		indexed: map[string]struct{}{}, owed: map[string]struct{}{},
@@ -104,7 +105,7 @@ func newStream(
 	return st
 }
 
-// wake says that something may have changed. It never blocks.
+// wake signals that something may have changed. It never blocks.
 func (st *stream) wake() {
 	if st == nil {
 		return
@@ -121,8 +122,8 @@ func (st *stream) stop() {
 	}
 }
 
-// serve answers requests and changes until the stream ends. A client that does not read holds up nobody, not even this:
-// what waits for it waits in deliver, which the end of the stream ends.
+// serve handles requests and changes until the stream ends. A client that does not read blocks only deliver, which the
+// end of the stream ends.
 func (st *stream) serve(ctx context.Context) error {
 	requests := make(chan *discoveryv3.DeltaDiscoveryRequest)
 	gone := make(chan struct{}, 2)
@@ -146,7 +147,7 @@ func (st *stream) serve(ctx context.Context) error {
 	}
 }
 
-// endError is what the client is told about the end of its stream.
+// endError is the error that ends the client's stream.
 func (st *stream) endError(cause error) error {
 	switch {
 	case errors.Is(cause, errReplaced):
@@ -158,7 +159,7 @@ func (st *stream) endError(cause error) error {
 	return nil
 }
 
-// receive hands requests over, no faster than requestRate.
+// receive passes requests on to serve, at most requestRate per second.
 func (st *stream) receive(
 	ctx context.Context, requests chan<- *discoveryv3.DeltaDiscoveryRequest, gone chan<- struct{},
 ) {
@@ -199,7 +200,7 @@ func (st *stream) deliver(ctx context.Context, gone chan<- struct{}) {
 	}
 }
 
-// request takes in one message: an answer, a change of subscriptions, or both.
+// request handles one message: an answer, a change of subscriptions, or both.
 func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 	ts := st.types[r.TypeUrl]
 	if ts == nil {
@@ -236,7 +237,7 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 			continue
 		}
 		if !first {
-			delete(ts.sent, name) // asked for anew: it is sent even if unchanged (xDS: subscribing again)
+			delete(ts.sent, name) // the client subscribed again, so it is sent even if unchanged (xDS)
 		}
 		delete(ts.missing, name)
 		ts.subscribed[name] = struct{}{}
@@ -257,7 +258,7 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 	return nil
 }
 
-// checkLimits refuses what no Envoy asks for.
+// checkLimits refuses requests beyond what any Envoy sends.
 func (st *stream) checkLimits(ts *typeState, r *discoveryv3.DeltaDiscoveryRequest, first bool) error {
 	if n := len(ts.subscribed) + len(r.ResourceNamesSubscribe); n > maxNames &&
 		n > maxNames+st.server.resourceCount(st.proxy) {
@@ -276,7 +277,7 @@ func (st *stream) checkLimits(ts *typeState, r *discoveryv3.DeltaDiscoveryReques
 	return nil
 }
 
-// push sends what differs, type by type, in an order that never leaves a listener or route without its cluster.
+// push sends the differences type by type, in an order in which no listener or route is ever without its cluster.
 func (st *stream) push(ctx context.Context) error {
 	want, eps := st.server.current(st, st.types[envoy.EndpointType].subscribed, st.anew)
 	if want == nil {
@@ -298,7 +299,7 @@ func (st *stream) push(ctx context.Context) error {
 	return st.removeClusters(ctx, want)
 }
 
-// clustersUnsettled: Envoy has not answered about clusters or their endpoints yet.
+// clustersUnsettled reports that Envoy has not yet answered about clusters or their endpoints.
 func (st *stream) clustersUnsettled() bool {
 	return st.types[envoy.ClusterType].answer != "" || st.types[envoy.EndpointType].answer != ""
 }
@@ -322,7 +323,7 @@ func (st *stream) pushType(
 	return st.send(ctx, typ, ts, generation, d)
 }
 
-// removeClusters takes clusters away once no listener or route that Envoy has refers to them any more.
+// removeClusters removes clusters that no listener or route in Envoy refers to any more.
 func (st *stream) removeClusters(ctx context.Context, want *desired) error {
 	ts := st.types[envoy.ClusterType]
 	if !ts.known || ts.answer != "" || st.types[envoy.ListenerType].answer != "" ||
@@ -354,8 +355,8 @@ func (st *stream) send(ctx context.Context, typ string, ts *typeState, generatio
 			Name: r.Name, Version: r.Version, Resource: &anypb.Any{TypeUrl: r.Type, Value: r.Body},
 		})
 		if r.Set != "" {
-			// A new or changed cluster waits for its endpoints. Envoy does not ask again for a set that another cluster
-			// uses.
+			// A new or changed cluster waits for its endpoints, and Envoy does not ask again for a set that another
+			// cluster uses.
 			eps := st.types[envoy.EndpointType]
 			delete(eps.sent, r.Set)
 			if !eps.known {

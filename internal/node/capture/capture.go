@@ -10,10 +10,10 @@
 //	in   tcp                              → Envoy's inbound listener
 //	     any other protocol               refused at once; of ICMP, errors and neighbour discovery pass
 //
-// Envoy's sockets are known by the control group that Envoy runs in. Its connections carry wellknown.SocketMark or
-// wellknown.InsideMark, which say where they lead, pass, and are not tracked, but for a workload's call to itself,
-// which goes to Envoy again. The tables stay when the agent stops, so that nothing a workload says ever leaves in
-// plaintext while the agent is away: until it returns, connections are refused.
+// Envoy's sockets are recognised by the control group that Envoy runs in. Its connections carry wellknown.SocketMark or
+// wellknown.InsideMark, which tell where they lead. They pass and are not tracked, except a workload's call to itself,
+// which is redirected to Envoy again. The tables stay when the agent stops, so that nothing leaves in plaintext while
+// the agent is away: connections are refused until it returns.
 package capture
 
 import (
@@ -37,7 +37,7 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// Table is the name of the tables: that of the rules (family inet), and that of the devices (netdev).
+// Table is the name of both tables: that of the rules (family inet) and that of the devices (family netdev).
 const Table = "isthmus"
 
 // Rules is what may pass uncaptured.
@@ -49,16 +49,16 @@ type Rules struct {
 	ExcludeOutboundPorts []uint16
 	ExcludeOutboundCIDRs []netip.Prefix
 	ExcludeInboundPorts  []uint16
-	// LeaveOpen is how long connections may go on at most that are open when the namespace is captured for the first
-	// time, past Envoy: the zero value ends them.
+	// LeaveOpen bounds how long connections that are open when the namespace is first captured may go on past Envoy.
+	// The zero value ends them at once.
 	LeaveOpen time.Duration
 	open      bool // there are such connections
 }
 
-// Install puts the tables into the namespace at path, each in one transaction, in place of one that is there already.
-// One that is as it should be is left alone, so that an agent that starts again disturbs nothing.
+// Install puts the tables into the namespace at path, each in one transaction. It leaves a table alone that is as it
+// should be, so that a restarting agent disturbs nothing.
 //
-// Where the kernel cannot look at frames as they leave the rest is installed, and the error is ErrFrames.
+// When the kernel cannot filter outgoing frames, Install installs the rest and returns ErrFrames.
 func Install(path string, r Rules) error {
 	if err := netns.Do(path, loopbackUp); err != nil {
 		return fmt.Errorf("bring up the loopback interface of %s: %w", path, err)
@@ -83,10 +83,10 @@ var ErrFrames = errors.New("the kernel does not look at frames as they leave (it
 	"CONFIG_NETFILTER_EGRESS): " +
 	"a program with CAP_NET_RAW can write frames past capture, so give workloads none")
 
-// Devices has every device that is there now refuse frames that a program writes.
+// Devices makes every present device refuse frames that a program writes.
 func Devices(path string) error {
 	var err error
-	for range 3 { // a device may go between being seen and being named
+	for range 3 { // a device may disappear between being listed and being named
 		var want []chain
 		if err = netns.Do(path, func() error {
 			links, err := netlink.LinkList()
@@ -107,9 +107,9 @@ func Devices(path string) error {
 	return err
 }
 
-// install makes one table what is wanted. Where the chains are there as they should be only the rules are replaced: so
-// no packet meets a moment without them. A chain that is deleted has already lost its rules, and not yet its policy,
-// which drops; under load that moment lasts. What a new table has beside its chains is added by more.
+// install brings one table to the wanted state. It replaces only the rules when the chains are right, so that no packet
+// meets a moment without rules: a chain being deleted loses its rules before its policy, which drops, and under load
+// that moment lasts. more adds what a new table holds besides its chains.
 func install(
 	path string, family nftables.TableFamily, want []chain, more func(*nftables.Conn, *nftables.Table) error,
 ) error {
@@ -148,7 +148,7 @@ func install(
 	})
 }
 
-// hasChains reports whether the table has the very chains that are wanted, whatever their rules.
+// hasChains reports whether the table has exactly the wanted chains, whatever their rules.
 func hasChains(c *nftables.Conn, family nftables.TableFamily, want []chain) (bool, error) {
 	all, err := c.ListChainsOfTableFamily(family)
 	if err != nil {
@@ -170,7 +170,7 @@ func hasChains(c *nftables.Conn, family nftables.TableFamily, want []chain) (boo
 	return len(have) == len(want), nil
 }
 
-// sameRules reports whether the chains, which are there, have the very rules that are wanted.
+// sameRules reports whether the chains have exactly the wanted rules.
 func sameRules(c *nftables.Conn, t *nftables.Table, want []chain) (bool, error) {
 	for _, w := range want {
 		have, err := c.GetRules(t, &nftables.Chain{Name: w.name, Table: t})
@@ -185,7 +185,7 @@ func sameRules(c *nftables.Conn, t *nftables.Table, want []chain) (bool, error) 
 	return true, nil
 }
 
-// readable leaves out what the library writes and does not read back.
+// readable drops the fields that the library writes but does not read back.
 func readable(r rule) rule {
 	return slices.DeleteFunc(slices.Clone(r), func(e expr.Any) bool {
 		_, socket := e.(*expr.Socket)
@@ -193,7 +193,7 @@ func readable(r rule) rule {
 	})
 }
 
-// Remove takes the tables out of the namespace at path; that they were not there is no error.
+// Remove removes the tables from the namespace at path. It is no error that there are none.
 func Remove(path string) error {
 	return transact(path, func(c *nftables.Conn) error {
 		for _, family := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyNetdev} {
@@ -203,7 +203,8 @@ func Remove(path string) error {
 	})
 }
 
-// replaceTable adds, deletes and adds the table: the middle step clears one that was there, the first makes it succeed.
+// replaceTable adds, deletes and adds the table: deleting clears an existing one, and adding it first makes the
+// deletion succeed.
 func replaceTable(c *nftables.Conn, family nftables.TableFamily) *nftables.Table {
 	c.DelTable(addTable(c, family))
 	return addTable(c, family)
@@ -253,7 +254,7 @@ func explain(path string, err error) error {
 	return fmt.Errorf("write nftables rules in %s: %w", at, err)
 }
 
-// loopbackUp: redirected connections travel over lo.
+// loopbackUp brings up lo, over which redirected connections travel.
 func loopbackUp() error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {

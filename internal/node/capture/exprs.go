@@ -21,7 +21,7 @@ func equal(load expr.Any, data []byte) rule {
 	return rule{load, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data}}
 }
 
-// masked: what is loaded is data under the mask.
+// maskedEqual: the loaded value equals data under the mask.
 func maskedEqual(load expr.Any, mask, data []byte) rule {
 	return rule{
 		load,
@@ -32,7 +32,7 @@ func maskedEqual(load expr.Any, mask, data []byte) rule {
 	}
 }
 
-// mark: the packet's mark is m.
+// markIs: the packet's mark is m.
 func markIs(m uint32) rule {
 	return equal(&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, binaryutil.NativeEndian.PutUint32(m))
 }
@@ -86,8 +86,8 @@ func daddr(p netip.Prefix) rule {
 			net.CIDRMask(p.Bits(), int(length)*8), p.Addr().AsSlice()))
 }
 
-// envoys: the socket that sends the packet, or is to receive it, was opened by Envoy. A mark says nothing of that,
-// since a program with CAP_NET_RAW can set one.
+// envoys: Envoy opened the socket that sends or receives the packet. A mark would not prove that, since a program with
+// CAP_NET_RAW can set one.
 func (r Rules) envoys() rule {
 	return equal(&expr.Socket{Key: expr.SocketKeyCgroupv2, Level: r.Envoy.Level, Register: 1},
 		binaryutil.NativeEndian.PutUint64(r.Envoy.Number))
@@ -98,25 +98,24 @@ func (r Rules) toEnvoys() rule {
 	return when(tcp(), eitherMark(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}), r.envoys())
 }
 
-// wholeSocket: there is a socket, and not only the rest of a connection that was closed, or the beginning of one.
+// fullSocket: there is a socket, as opposed to one in TIME_WAIT or a connection request.
 func fullSocket() rule { return isPresent(&expr.Socket{Key: expr.SocketKeyMark, Register: 1}) }
 
-// hasFile: the packet was sent by a socket that a program holds. The kernel's own have no file, and so no user.
+// hasFile: a program holds the socket that sent the packet. The kernel's own sockets have no file and so no user.
 func hasFile() rule { return isPresent(&expr.Meta{Key: expr.MetaKeySKUID, Register: 1}) }
 
-// program: the packet was sent by a program, and not by the kernel: as an answer, or of a connection that is being
-// opened.
+// program: a program sent the packet, as opposed to the kernel, which answers and opens connections.
 func program() rule { return when(hasFile(), fullSocket()) }
 
-// routed: the packet has a route, and so came through IP; frames that a program writes have none.
+// routed: the packet has a route and so came through IP. Frames that a program writes have none.
 func routed() rule { return isPresent(&expr.Meta{Key: expr.MetaKeyRTCLASSID, Register: 1}) }
 
-// known: what is loaded is there at all, whatever it is.
+// isPresent: the value could be loaded, whatever it is.
 func isPresent(load expr.Any) rule {
 	return rule{load, &expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: make([]byte, 4)}}
 }
 
-// foreignSource: the packet's source is not an address of this namespace.
+// foreignSource: the packet's source address is not one of this namespace.
 func foreignSource() rule {
 	return rule{
 		&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true},
@@ -144,13 +143,13 @@ func icmpType(t byte) rule {
 // redirected: our NAT rules changed the connection's destination (IPS_DST_NAT).
 func redirected() rule { return ctBits(expr.CtKeySTATUS, 1<<5) }
 
-// replying: the packet answers a connection that was let through, or reports an error about one.
+// replying: the packet belongs to a connection that was let through, or reports an error about one.
 func replying() rule {
 	return ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 }
 
-// invalid: connection tracking can make nothing of the packet, as of one that comes late. To refuse it aloud could end
-// the connection that it belonged to.
+// invalid: connection tracking cannot assign the packet, as one that comes late. Refusing it aloud could end the
+// connection that it belonged to.
 func invalid() rule { return ctBits(expr.CtKeySTATE, expr.CtStateBitINVALID) }
 
 func ctBits(key expr.CtKey, bits uint32) rule {
@@ -177,7 +176,7 @@ func redirect(port uint16) rule {
 	}
 }
 
-// reject answers with ICMP "administratively prohibited", so that the caller learns it at once.
+// reject answers with ICMP "administratively prohibited", so that the caller fails at once.
 func reject() rule {
 	return rule{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
 }

@@ -18,14 +18,14 @@ import (
 	"isthmus.dev/isthmus/internal/node/netns"
 )
 
-// Connection is one of TCP, as its end in the namespace sees it.
+// Connection is a TCP connection as seen from the namespace.
 type Connection struct{ Local, Remote netip.AddrPort }
 
 // String is for people and logs.
 func (c Connection) String() string { return c.Local.String() + " with " + c.Remote.String() }
 
 // openSet holds connections of one IP version that were open when the namespace was captured and may go on. Nothing is
-// added to it later, and what is in it lets no new connection through, since that begins with a SYN.
+// added later. An entry lets no new connection through, since that would begin with a SYN.
 type openSet struct {
 	name   string
 	family byte
@@ -51,12 +51,12 @@ var openSets = []openSet{
 }
 
 const (
-	// mostOpen bounds how many connections are left alone in one namespace, openBatch how many one message names.
+	// mostOpen bounds the connections left alone in one namespace; openBatch bounds those in one message.
 	mostOpen  = 16384
 	openBatch = 256
 )
 
-// set is the set in a table. The kernel forgets an element after a while, whatever becomes of the agent.
+// set is the nftables set in a table. The kernel drops an element after a while, whatever becomes of the agent.
 func (s openSet) set(t *nftables.Table, most time.Duration) *nftables.Set {
 	return &nftables.Set{Table: t, Name: s.name, KeyType: s.typ, Concatenation: true, HasTimeout: true, Timeout: most}
 }
@@ -85,7 +85,7 @@ func (s openSet) connection(key []byte) (c Connection, ok bool) {
 	return Connection{Local: end(key[:half]), Remote: end(key[half:])}, true
 }
 
-// wasOpen: the packet belongs to a connection that was open before capture, and does not begin one.
+// wasOpen: the packet belongs to a connection that was open before capture and is not a SYN.
 func (s openSet) wasOpen(outward bool) rule {
 	local, remote, localPort, remotePort := s.source, s.destination, uint32(0), uint32(2)
 	if !outward {
@@ -103,15 +103,15 @@ func (s openSet) wasOpen(outward bool) rule {
 		})
 }
 
-// beginsNothing: the TCP segment has no SYN.
+// notSYN: the TCP segment has no SYN flag.
 func notSYN() rule {
 	return maskedEqual(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
 		[]byte{2},
 		[]byte{0})
 }
 
-// leaveOpen are the rules by which packets of those connections have a verdict of their own; none where there are no
-// such connections.
+// leaveOpen are the rules that give packets of such connections their own verdict; none when there are no such
+// connections.
 func (r Rules) leaveOpen(outward bool, verdict func() rule) []rule {
 	var rules []rule
 	if !r.open {
@@ -123,7 +123,7 @@ func (r Rules) leaveOpen(outward bool, verdict func() rule) []rule {
 	return rules
 }
 
-// addOpen puts the sets into a table that is being made, with the connections that go on.
+// addOpen adds the sets, with the connections that go on, to a table that is being made.
 func addOpen(c *nftables.Conn, t *nftables.Table, open []Connection, most time.Duration) error {
 	if len(open) == 0 {
 		return nil

@@ -20,13 +20,14 @@ const (
 	listening        = 1 << 10
 )
 
-// CheckPorts says who listens in Envoy's place in the namespace at path, if anybody does: Envoy could not bind there.
+// CheckPorts returns an error when another program listens at Envoy's addresses in the namespace at path, so that Envoy
+// could not bind there.
 func CheckPorts(path string, envoy cgroup.ID) error {
 	return dump(path, listening, func(b []byte) error { return checkListener(b, envoy) })
 }
 
-// checkListener reads one listening socket (struct inet_diag_msg), and says whether it is another's at an address of
-// Envoy's.
+// checkListener parses one listening socket (struct inet_diag_msg) and returns an error when it is another program's at
+// an address of Envoy's.
 func checkListener(b []byte, envoy cgroup.ID) error {
 	at, user := endOf(b, 4, 8), binary.NativeEndian.Uint32(b[64:])
 	addr, port := at.Addr(), at.Port()

@@ -15,9 +15,9 @@ import (
 	"isthmus.dev/isthmus/internal/node/netns"
 )
 
-// Queues are the AF_XDP sockets that hold the queues of a namespace's devices. Such a socket writes frames into a queue
-// where no rule sees them, and CAP_NET_RAW suffices to open one; but a queue has room for one only, and that one is
-// ours and silent.
+// Queues are the AF_XDP sockets that occupy the queues of a namespace's devices. Such a socket writes frames where no
+// rule sees them, and CAP_NET_RAW suffices to open one. A queue takes only one socket: occupying it with an unused one
+// keeps others out.
 type Queues struct {
 	mu   sync.Mutex // guards held
 	held map[Queue]*os.File
@@ -37,14 +37,14 @@ func ParseQueue(text string) (q Queue, err error) {
 
 const (
 	maxQueues = 1024 // of one device
-	// that the kernel may take to free a queue whose socket was closed, as by an agent before
+	// how long the kernel may take to release a queue whose socket was closed, such as an earlier agent's
 	lettingGo = 300 * time.Millisecond
 )
 
-// NewQueues begins with those that an earlier agent held.
+// NewQueues starts with the queues that an earlier agent held.
 func NewQueues(held map[Queue]*os.File) *Queues { return &Queues{held: held} }
 
-// Hold takes every queue in the namespace at path that is not held yet.
+// Hold occupies every queue in the namespace at path that is not held yet.
 func (q *Queues) Hold(path string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -88,14 +88,14 @@ func (q *Queues) device(index int) error {
 	return nil
 }
 
-// Held are the sockets, for Envoy to keep them open while no agent runs.
+// Held returns the sockets, which Envoy keeps open while no agent runs.
 func (q *Queues) Held() map[Queue]*os.File {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return maps.Clone(q.held)
 }
 
-// Close lets the queues go.
+// Close releases the queues.
 func (q *Queues) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -105,8 +105,8 @@ func (q *Queues) Close() {
 	clear(q.held)
 }
 
-// openUnusedQueue opens an AF_XDP socket at a queue, with the memory and the rings that the kernel insists on, and uses
-// none of them.
+// openUnusedQueue opens an AF_XDP socket on a queue with the memory and rings that the kernel requires, and uses none
+// of them.
 func openUnusedQueue(p Queue) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -23,8 +23,8 @@ type chain struct {
 
 // chains is the whole table. The order of rules matters: the first that ends a packet's way wins.
 //
-// Envoy's own connections are not tracked: one of the workload's to the same address, refused a moment ago from the
-// same port, is remembered as redirected, and would take Envoy's along to Envoy itself.
+// Envoy's own connections are not tracked: a connection of the workload to the same address from the same port, refused
+// a moment ago, may still be recorded as redirected and would take Envoy's connection to Envoy itself.
 func chains(r Rules) []chain {
 	return []chain{
 		{
@@ -32,7 +32,7 @@ func chains(r Rules) []chain {
 			hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw,
 			rules: append(r.leaveOpen(true, notrack),
 				when(tcp(), markIs(wellknown.InsideMark), r.envoys(), notrack()),
-				when(out("lo"), accept()), // a call to itself must be redirected, and so be tracked
+				when(out("lo"), accept()), // a call to itself must be redirected and so be tracked
 				when(tcp(), markIs(wellknown.SocketMark), r.envoys(), notrack())),
 		},
 		{
@@ -63,9 +63,8 @@ func chains(r Rules) []chain {
 	}
 }
 
-// linkLocal addresses mean something on one link only, so that no answer from the loopback reaches who called one: such
-// a call is not redirected, and guardOut refuses it: by a reset, since an ICMPv6 error would not find the caller
-// either.
+// linkLocal addresses are valid on one link only, so no answer from the loopback would reach the caller. Such a call is
+// not redirected but refused by guardOut, with a reset since an ICMPv6 error would not reach the caller either.
 var linkLocal = netip.MustParsePrefix("fe80::/10")
 
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
@@ -97,9 +96,8 @@ func redirectIn(r Rules) []rule {
 	return append(rules, when(tcp(), redirect(wellknown.InboundPort)))
 }
 
-// forbiddenToEnvoy are what Envoy calls for nobody, whatever a name resolves to: virtual addresses of the mesh, where a
-// refused call would leave in plaintext, and its own port for calls of the workload, where it would call itself without
-// end.
+// forbiddenToEnvoy refuses what Envoy must never call, whatever a name resolves to: virtual addresses of the mesh,
+// where a refused call would leave in plaintext, and its own outbound port, where it would call itself endlessly.
 func (r Rules) forbiddenToEnvoy() []rule {
 	return []rule{
 		when(tcp(), r.envoys(), daddr(vip.Range), reset()),
@@ -108,10 +106,10 @@ func (r Rules) forbiddenToEnvoy() []rule {
 	}
 }
 
-// guardOut refuses what redirectOut could not take, and knows three senders: Envoy, whose TCP passes; programs, which
-// reach this namespace and what is excluded; and the kernel itself, which passes with what TCP and IP cannot do
-// without. What is said by the kernel cannot be chosen by a program: a source address that is not of this namespace
-// could make it answer there, with what a program wrote, and so is refused.
+// guardOut refuses what redirectOut could not redirect. It knows three senders: Envoy, whose TCP passes; programs,
+// which reach this namespace and the exclusions; and the kernel, which may send what TCP and IP need. A program cannot
+// choose what the kernel sends, except that a foreign source address could make the kernel answer there with the
+// program's data, so such packets are dropped.
 func guardOut(r Rules) []rule {
 	rules := append(r.forbiddenToEnvoy(), when(tcp(), r.envoys(), accept()))
 	rules = append(rules, r.leaveOpen(true, accept)...)
@@ -119,7 +117,7 @@ func guardOut(r Rules) []rule {
 	for _, lo := range loopback {
 		rules = append(rules, when(redirected(), daddr(lo), accept()))
 	}
-	// nobody calls these but by redirection
+	// these are reached by redirection only
 	for _, p := range []uint16{wellknown.OutboundPort, wellknown.InboundPort, r.DNSPort} {
 		rules = append(rules, when(out("lo"), tcp(), dport(p), reset()))
 	}
@@ -139,14 +137,14 @@ func guardOut(r Rules) []rule {
 	return append(rules, when(invalid(), drop()), reject())
 }
 
-// guardIn refuses what reached the namespace without passing Envoy, also what a program took in Envoy's place.
+// guardIn refuses what reached the namespace without passing Envoy, including what a program accepted in Envoy's place.
 func guardIn(r Rules) []rule {
 	rules := append([]rule{when(in("lo"), accept())}, r.leaveOpen(false, accept)...)
 	rules = append(rules,
 		when(r.toEnvoys(), accept()),
 		when(tcp(), redirected(), r.envoys(), accept()),
 		when(tcp(), redirected(), fullSocket(), reset()),
-		when(tcp(), redirected(), accept()), // connections that are being opened or closed, which have no whole socket
+		when(tcp(), redirected(), accept()), // connections in handshake or TIME_WAIT, which have no full socket
 		when(replying(), accept()))
 	rules = append(rules, icmp(icmpIn, icmpv6In)...)
 	for _, p := range r.ExcludeInboundPorts {
@@ -166,9 +164,8 @@ func excludedOut(r Rules) []rule {
 	return rules
 }
 
-// The types of ICMP that IP cannot do without: errors, and of IPv6 what finds neighbours and routers, and keeps the
-// groups in which they are found. No echo, which carries what a program likes; nothing that leads others astray, as
-// redirects and the advertisements of a router that is none.
+// The ICMP types that IP needs: errors, and for IPv6 neighbour and router discovery and multicast listener reports. Not
+// echo, which carries arbitrary data, nor redirects and router advertisements, which could mislead others.
 var (
 	icmpOut   = []byte{3, 11, 12}
 	icmpIn    = []byte{3, 11, 12}
@@ -187,8 +184,8 @@ func icmp(four, six []byte) []rule {
 	return rules
 }
 
-// frames is the chain of one device: what leaves by it has passed the chains above, and so has a route, or is a
-// program's frame that was written onto the device past them. What the kernel sends without a route, as ARP, passes.
+// frames is the chain of one device. What leaves by it either passed the chains above and so has a route, or is a frame
+// that a program wrote past them. What the kernel sends without a route, such as ARP, passes.
 func frames(name, device string) chain {
 	return chain{
 		name: name, kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept, device: device,
