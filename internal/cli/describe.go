@@ -100,10 +100,8 @@ func describe(
 		}
 	}
 	for _, f := range findings {
-		if slices.ContainsFunc(objects, func(o string) bool {
-			return strings.HasSuffix(f.Object, " "+o) ||
-				f.Object == o
-		}) {
+		about := f.Object.String()
+		if slices.ContainsFunc(objects, func(o string) bool { return strings.HasSuffix(about, " "+o) || about == o }) {
 			d.Findings = append(d.Findings, f)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 )
 
 // A name that a service and a workload have means the service, and with its namespace the workload.
@@ -65,8 +66,8 @@ Findings:
 // A service has its own callers and findings, and says which namespaces see it.
 func TestDescribeAService(t *testing.T) {
 	f := &fake{has: shop(), status: adminapi.StatusResponse{Findings: []finding.Finding{
-		{Code: "ISM0301", Severity: finding.Warning, Object: "Service default/payments", Message: "none is ready."},
-		{Code: "ISM0301", Severity: finding.Warning, Object: "Service default/other", Message: "none is ready there."},
+		{Code: "ISM0301", Severity: finding.Warning, Object: kind.Key{Kind: "Service", Namespace: "default", Name: "payments"}, Message: "none is ready."},
+		{Code: "ISM0301", Severity: finding.Warning, Object: kind.Key{Kind: "Service", Namespace: "default", Name: "other"}, Message: "none is ready there."},
 	}}}
 	f.has.Services[2].ExportTo = []string{"default", "books"}
 	f.access.Edges = append(slices.Clone(f.has.Workloads[1].Calls),

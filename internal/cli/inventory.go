@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"isthmus.dev/isthmus/internal/adminapi"
-	"isthmus.dev/isthmus/internal/istioyaml"
+	"isthmus.dev/isthmus/internal/finding"
 )
 
 // inventory asks what the mesh serves, and who is in it.
@@ -57,7 +57,7 @@ func findHost(services []adminapi.ServiceInfo, name string) (string, error) {
 		candidates = append(candidates, s)
 	}
 	slices.Sort(candidates)
-	near := istioyaml.Nearest(host, slices.Concat(hosts, candidates))
+	near := finding.Nearest(host, slices.Concat(hosts, candidates))
 	if h, ok := short[near]; ok {
 		near = h
 	}
@@ -80,7 +80,7 @@ func findWorkload(workloads []adminapi.WorkloadInfo, name string) (adminapi.Work
 	if len(named) == 1 {
 		return named[0], nil
 	}
-	near := istioyaml.Nearest(name, candidates)
+	near := finding.Nearest(name, candidates)
 	if i := slices.IndexFunc(workloads, func(w adminapi.WorkloadInfo) bool { return w.Name == near }); i >= 0 {
 		near = workloads[i].Key()
 	}

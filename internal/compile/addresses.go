@@ -107,12 +107,9 @@ func (s *addresses) claim(a *addressed, prefix netip.Prefix) bool {
 			if other == a || !seenTogether(a.exportTo, other.exportTo) {
 				continue
 			}
-			s.findings = append(s.findings, finding.Finding{
-				Code: "ISM0025", Severity: finding.Error, Object: string(a.ref),
-				Message: fmt.Sprintf("%s port %d already belongs to %s; %s is not served there",
-					address(prefix), port, other.ref, a.host),
-				Remedy: "give each its own address or port, or limit who sees them with exportTo",
-			})
+			s.findings = append(s.findings, finding.New("ISM0025", a.key, "",
+				fmt.Sprintf("%s port %d already belongs to %s; %s is not served there", address(prefix), port,
+					other.ref, a.host)))
 			return false
 		}
 	}

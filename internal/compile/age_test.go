@@ -96,7 +96,7 @@ func TestOldestPeerAuthentication(t *testing.T) {
 			if got := mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "shop"}].Inbound[0].Mode; got != test.want {
 				t.Errorf("mode %s, want %s", got, test.want)
 			}
-			if len(findings) != 1 || findings[0].Code != "ISM0031" || findings[0].Object != test.loser {
+			if len(findings) != 1 || findings[0].Code != "ISM0031" || findings[0].Object.String() != test.loser {
 				t.Errorf("findings %v", findings)
 			}
 		})
@@ -137,7 +137,7 @@ func TestOldestServiceEntry(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		list []*networking.ServiceEntry
-		code string
+		code finding.Code
 	}{
 		"host": {
 			[]*networking.ServiceEntry{entry("a", "bank.example", "192.0.2.10"), entry("b", "bank.example", "192.0.2.11")},
@@ -159,7 +159,7 @@ func TestOldestServiceEntry(t *testing.T) {
 			}
 			snap.Config.Objects = snap.Config.Objects.WithOrigins(origins)
 			_, findings := Mesh(snap)
-			if len(findings) != 1 || findings[0].Code != test.code || findings[0].Object != "ServiceEntry default/a" {
+			if len(findings) != 1 || findings[0].Code != test.code || findings[0].Object.String() != "ServiceEntry default/a" {
 				t.Errorf("findings %v, want %s on ServiceEntry default/a", findings, test.code)
 			}
 		})
@@ -187,7 +187,7 @@ func TestOldestOfImportAndServiceEntry(t *testing.T) {
 	}
 	snap.Config.Objects = snap.Config.Objects.WithOrigins(origins)
 	mesh, findings := Mesh(snap)
-	if len(mesh.Imports) != 1 || len(findings) != 1 || findings[0].Object != "ServiceEntry default/a" {
+	if len(mesh.Imports) != 1 || len(findings) != 1 || findings[0].Object.String() != "ServiceEntry default/a" {
 		t.Errorf("%d imports, findings %v", len(mesh.Imports), findings)
 	}
 }
@@ -266,7 +266,7 @@ func TestFaultAtOneObject(t *testing.T) {
 	bad.Spec.Rules = []*istiosec.Rule{nil}
 	snap.Config = snap.Config.With(snapshot.PutAll(bad))
 	mesh, findings := Mesh(snap)
-	if len(findings) != 1 || findings[0].Code != "ISM0202" || findings[0].Object != "AuthorizationPolicy default/bad" {
+	if len(findings) != 1 || findings[0].Code != "ISM0202" || findings[0].Object.String() != "AuthorizationPolicy default/bad" {
 		t.Errorf("findings %v", findings)
 	}
 	if got := len(mesh.Workloads[model.WorkloadID{

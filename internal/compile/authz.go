@@ -12,7 +12,6 @@ import (
 	security "istio.io/client-go/pkg/apis/security/v1"
 
 	"isthmus.dev/isthmus/internal/authz"
-	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/pathmatch"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -104,28 +103,26 @@ func (u *unit) once(key string, policies func() model.Policies) *model.Policies 
 	return u.part.admitted[key]
 }
 
-// policy carries one AuthorizationPolicy over; nil, with a finding, when it cannot be enforced as written.
+// policy carries one AuthorizationPolicy over. Where it says what cannot be enforced, which the check of its kind refuses,
+// it is nil, and what it selects is closed.
 func (u *unit) policy(ap *security.AuthorizationPolicy) *model.Policy {
-	key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
+	key := snapshot.KeyOf(ap)
 	t := &policyTranslator{report: &u.report, mesh: u.mesh, key: key, namespace: ap.Namespace}
 	p := &model.Policy{Name: ap.Namespace + "/" + ap.Name, Ref: u.ref(key)}
+	selector := ap.Spec.GetSelector().GetMatchLabels()
 	switch ap.Spec.Action {
 	case istiosec.AuthorizationPolicy_ALLOW:
 		p.Action = model.Allow
 	case istiosec.AuthorizationPolicy_DENY:
 		p.Action = model.Deny
 	default:
-		u.find(key, "ISM0040", finding.Error, "spec.action",
-			fmt.Sprintf("action %s is not supported yet, so what the policy selects is closed", ap.Spec.Action),
-			"use ALLOW or DENY")
-		u.shut(u.unsupported(key, ap))
-		return nil
+		t.field = "spec.action"
+		t.fail(fmt.Sprintf("action %s cannot be enforced", ap.Spec.Action))
 	}
 	if len(ap.Spec.TargetRefs) > 0 || ap.Spec.TargetRef != nil {
-		u.find(key, "ISM0041", finding.Error, "spec.targetRefs",
-			"targetRefs are not supported yet, so the policy's namespace is closed", "use selector")
-		u.shut(u.unsupported(key, ap))
-		return nil
+		t.field = "spec.targetRefs"
+		t.fail("policies are attached to workloads by selector only")
+		selector = nil // nobody knows what it selects
 	}
 	t.refusing = p.Action == model.Deny
 	for n, r := range ap.Spec.Rules {
@@ -134,18 +131,11 @@ func (u *unit) policy(ap *security.AuthorizationPolicy) *model.Policy {
 		rule.Number = n
 		p.Rules = append(p.Rules, rule)
 	}
-	if t.broken && p.Action == model.Allow {
-		p.Rules = nil // allows nothing: an ALLOW that is not understood must not widen
-	}
-	if t.broken && p.Action == model.Deny {
-		p.Rules = []model.Rule{{}} // denies all: a DENY that is not understood must not narrow
+	if t.failed {
+		u.shut(snapshot.Closed{Key: key, Origin: u.origins.Origin(key), Selector: selector})
+		return nil
 	}
 	return p
-}
-
-// unsupported is a policy that cannot be carried out; with targetRefs nobody knows what it selects.
-func (u *unit) unsupported(key snapshot.Key, ap *security.AuthorizationPolicy) snapshot.Closed {
-	return snapshot.Closed{Key: key, Origin: u.origins.Origin(key), Selector: ap.Spec.GetSelector().GetMatchLabels()}
 }
 
 // policyTranslator turns one policy's rules into the model's.
@@ -156,13 +146,13 @@ type policyTranslator struct {
 	namespace string
 	field     string
 	refusing  bool // a DENY policy
-	broken    bool
+	failed    bool
 }
 
-func (t *policyTranslator) fail(field, message, remedy string) {
-	t.broken = true
-	t.find(t.key, "ISM0042", finding.Error, t.field+field,
-		message+"; until it is mended an ALLOW policy allows nothing and a DENY policy denies all", remedy)
+// fail says that something in the policy cannot be enforced.
+func (t *policyTranslator) fail(message string) {
+	t.failed = true
+	t.find(t.key, "ISM0042", t.field, message+"; what the policy selects is closed")
 }
 
 func (t *policyTranslator) rule(r *istiosec.Rule) model.Rule {
@@ -182,8 +172,7 @@ func (t *policyTranslator) rule(r *istiosec.Rule) model.Rule {
 
 func (t *policyTranslator) refuseRequestPrincipals(n int, s *istiosec.Source) {
 	if len(s.GetRequestPrincipals())+len(s.GetNotRequestPrincipals()) > 0 {
-		t.fail(fmt.Sprintf(".from[%d].source.requestPrincipals", n),
-			"request principals need RequestAuthentication, which is not supported yet", "match on principals")
+		t.fail("request principals need RequestAuthentication, which cannot be enforced")
 	}
 }
 
@@ -192,11 +181,9 @@ func (t *policyTranslator) source(s *istiosec.Source) model.Source {
 		Principals: t.principals(s.Principals), NotPrincipals: t.principals(s.NotPrincipals),
 		Namespaces: s.Namespaces, NotNamespaces: s.NotNamespaces,
 		TrustDomains: t.domains(s.TrustDomains), NotTrustDomains: t.domains(s.NotTrustDomains),
-		IPBlocks: t.prefixes(".ipBlocks", s.IpBlocks), NotIPBlocks: t.prefixes(".notIpBlocks", s.NotIpBlocks),
-		RemoteIPBlocks:     t.prefixes(".remoteIpBlocks", s.RemoteIpBlocks),
-		NotRemoteIPBlocks:  t.prefixes(".notRemoteIpBlocks", s.NotRemoteIpBlocks),
-		ServiceAccounts:    t.serviceAccounts(s.ServiceAccounts),
-		NotServiceAccounts: t.serviceAccounts(s.NotServiceAccounts),
+		IPBlocks: t.prefixes(s.IpBlocks), NotIPBlocks: t.prefixes(s.NotIpBlocks),
+		RemoteIPBlocks: t.prefixes(s.RemoteIpBlocks), NotRemoteIPBlocks: t.prefixes(s.NotRemoteIpBlocks),
+		ServiceAccounts: t.serviceAccounts(s.ServiceAccounts), NotServiceAccounts: t.serviceAccounts(s.NotServiceAccounts),
 	}
 }
 
@@ -232,8 +219,7 @@ func (t *policyTranslator) serviceAccounts(list []string) []model.Principal {
 		}
 		id, err := spiffe.Workload(t.mesh.trustDomain, ns, sa)
 		if err != nil {
-			t.fail(".from", fmt.Sprintf("service account %q names no identity: %v", v, err),
-				"write <service account> or <namespace>/<service account>")
+			t.fail(fmt.Sprintf("service account %q names no identity: %v", v, err))
 			continue
 		}
 		out = append(out, model.Principal{Match: model.Match{Kind: model.Exact, Value: id.String()}})
@@ -252,13 +238,12 @@ func (t *policyTranslator) domains(list []string) []string {
 	return out
 }
 
-func (t *policyTranslator) prefixes(field string, list []string) []netip.Prefix {
+func (t *policyTranslator) prefixes(list []string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, v := range list {
 		p, ok := parsePrefix(v)
 		if !ok {
-			t.fail(field, fmt.Sprintf("%q is no address or CIDR", v),
-				"write an address such as 192.0.2.10 or a range such as 192.0.2.0/24")
+			t.fail(fmt.Sprintf("%q is no address or CIDR", v))
 			continue
 		}
 		out = append(out, p)
@@ -271,19 +256,18 @@ func (t *policyTranslator) operation(field string, o *istiosec.Operation) model.
 	t.upperCase(field+".notMethods", o.NotMethods, !t.refusing)
 	return model.Operation{
 		Hosts: hosts(o.Hosts), NotHosts: hosts(o.NotHosts),
-		Ports: t.ports(".to.ports", o.Ports), NotPorts: t.ports(".to.notPorts", o.NotPorts),
+		Ports: t.ports(o.Ports), NotPorts: t.ports(o.NotPorts),
 		Methods: matches(o.Methods), NotMethods: matches(o.NotMethods),
 		Paths: t.paths(field+".paths", o.Paths), NotPaths: t.paths(field+".notPaths", o.NotPaths),
 	}
 }
 
-func (t *policyTranslator) ports(field string, list []string) []uint16 {
+func (t *policyTranslator) ports(list []string) []uint16 {
 	var out []uint16
 	for _, v := range list {
 		n, err := strconv.ParseUint(v, 10, 16)
 		if err != nil || n == 0 {
-			t.fail(field, fmt.Sprintf("%q is no port number", v),
-				"write a number from 1 to 65535: the workload's port, not the service's")
+			t.fail(fmt.Sprintf("%q is no port number", v))
 			continue
 		}
 		out = append(out, uint16(n))
@@ -297,9 +281,9 @@ func (t *policyTranslator) condition(field string, w *istiosec.Condition) model.
 	case strings.HasPrefix(w.Key, "request.headers[") && strings.HasSuffix(w.Key, "]"), w.Key == "connection.sni":
 		out.Matches, out.NotMatches = matches(w.Values), matches(w.NotValues)
 	case w.Key == "source.ip", w.Key == "remote.ip", w.Key == "destination.ip":
-		out.Prefixes, out.NotPrefixes = t.prefixes(field, w.Values), t.prefixes(field, w.NotValues)
+		out.Prefixes, out.NotPrefixes = t.prefixes(w.Values), t.prefixes(w.NotValues)
 	case w.Key == "destination.port":
-		out.Ports, out.NotPorts = t.ports(field, w.Values), t.ports(field, w.NotValues)
+		out.Ports, out.NotPorts = t.ports(w.Values), t.ports(w.NotValues)
 	case w.Key == "source.principal":
 		out.Sources, out.NotSources = sourcesOf(t.principals(w.Values)), sourcesOf(t.principals(w.NotValues))
 	case w.Key == "source.serviceAccount":
@@ -309,8 +293,7 @@ func (t *policyTranslator) condition(field string, w *istiosec.Condition) model.
 	case w.Key == "source.trustDomain":
 		out.Sources, out.NotSources = domainSources(t.domains(w.Values)), domainSources(t.domains(w.NotValues))
 	default:
-		t.fail(field+".key", fmt.Sprintf("condition %q cannot be enforced", w.Key),
-			"see docs/kinds/authorizationpolicy.md for the conditions that can")
+		t.fail(fmt.Sprintf("condition %q cannot be enforced", w.Key))
 	}
 	return out
 }
@@ -397,7 +380,7 @@ func pathMatches(list []string) []model.Match {
 func (r *report) reportPaths(key snapshot.Key, field string, list []model.Match) {
 	for n, m := range list {
 		if message, remedy := pathmatch.Fault(m); message != "" {
-			r.find(key, "ISM0305", finding.Warning, fmt.Sprintf("%s[%d]", field, n),
+			r.find(key, "ISM0305", fmt.Sprintf("%s[%d]", field, n),
 				"no request has a path like this, so that the value matches nothing: "+message, remedy)
 		}
 	}
@@ -407,7 +390,7 @@ func (r *report) reportPaths(key snapshot.Key, field string, list []model.Match)
 func (t *policyTranslator) upperCase(field string, list []string, refusing bool) {
 	for n, v := range list {
 		if v != strings.ToUpper(v) && !refusing {
-			t.find(t.key, "ISM0306", finding.Warning, fmt.Sprintf("%s[%d]", field, n),
+			t.find(t.key, "ISM0306", fmt.Sprintf("%s[%d]", field, n),
 				fmt.Sprintf("methods are compared with regard to case here, and %q is not what programs send", v),
 				"write "+strings.ToUpper(v))
 		}

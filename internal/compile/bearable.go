@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 )
 
@@ -48,12 +49,9 @@ func (u *unit) reportUnbearable(i *instance, n int, refusal *model.Policy) {
 		return
 	}
 	u.authz.crowded = true
-	f := finding.Finding{
-		Code: "ISM0216", Severity: finding.Error, Object: "workload " + i.namespace + "/" + i.name,
-		Message: fmt.Sprintf("its policies compare with more than %d values; the %d youngest that do "+
-			"not fit are not in force", maxPolicyValues, n),
-		Remedy: "write fewer values, for example namespaces in place of principals, or narrow the policies' selectors",
-	}
+	f := finding.New("ISM0216", kind.Key{Kind: "workload", Namespace: i.namespace, Name: i.name}, "",
+		fmt.Sprintf("its policies compare with more than %d values; the %d youngest that do "+
+			"not fit are not in force", maxPolicyValues, n))
 	if refusal != nil {
 		f.Message += ", and since a DENY is among them nobody may call it: " + string(refusal.Ref)
 	}

@@ -92,7 +92,7 @@ func TestBearable(t *testing.T) {
 			}
 			for _, f := range findings {
 				if f.Code == "ISM0216" {
-					got += "; " + f.Code
+					got += "; " + string(f.Code)
 				}
 			}
 			if got != test.want {

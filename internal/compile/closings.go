@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,23 +68,14 @@ func closedScope(namespace, workload string, selector map[string]string) string 
 func reportClosed(closed []snapshot.Closed, root string) (out []finding.Finding) {
 	for n, o := range closed {
 		if n == maxReportedClosed {
-			return append(out, finding.Finding{
-				Code: "ISM0207", Severity: finding.Error, Remedy: "mend those that are named first",
-				Message: fmt.Sprintf("%d more objects are not in force", len(closed)-n),
-			})
+			return append(out, finding.New("ISM0207", kind.Key{}, "",
+				fmt.Sprintf("%d more objects are not in force", len(closed)-n)))
 		}
 		message := "is not in force, as if it were not written: " + o.Reason
 		if closes(o.Key.Kind) {
 			message = "is not in force, so nobody may call " + scope(o, root) + ": " + o.Reason
 		}
-		f := finding.Finding{
-			Code: "ISM0201", Severity: finding.Error, File: o.Origin.File, Line: o.Origin.Line, Message: message,
-			Remedy: "mend it, or remove it to do without it",
-		}
-		if o.Key.Kind != "" {
-			f.Object = describe(o.Key)
-		}
-		out = append(out, f)
+		out = append(out, finding.New("ISM0201", o.Key.Told(), "", message).At(o.Origin.File, o.Origin.Line))
 	}
 	return out
 }
@@ -109,13 +101,7 @@ func scope(o snapshot.Closed, root string) string {
 
 // describe names an object whose kind or name may not be known.
 func describe(k snapshot.Key) string {
-	switch {
-	case k.Kind == "":
-		return "a document that cannot be read"
-	case k.Name == "":
-		return k.Kind
-	}
-	return k.String()
+	return cmp.Or(k.Told().String(), "a document that cannot be read")
 }
 
 // isClosed says whether a workload is closed by its own WorkloadEntry.

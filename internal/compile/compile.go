@@ -68,7 +68,7 @@ func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
 	c.names = g.settleNames(before.names)
 	c.units = g.units(before, c.names.out)
 	c.Mesh, c.link, findings = link(before, c)
-	c.Findings = slices.Concat(g.findings(), c.names.out.findings(g.config), findings)
+	c.Findings = slices.Concat(g.findings(), c.names.out.findings(), findings)
 	for _, ns := range g.sorted {
 		c.Findings = append(c.Findings, c.units[ns].part.findings...)
 	}
@@ -159,12 +159,9 @@ type report struct {
 	findings []finding.Finding
 }
 
-func (r *report) find(key snapshot.Key, code string, sev finding.Severity, field, message, remedy string) {
-	o := r.origins.Origin(key)
-	r.findings = append(r.findings, finding.Finding{
-		Code: code, Severity: sev, Object: key.String(), Field: field, File: o.File, Line: o.LineOf(field),
-		Message: message, Remedy: remedy,
-	})
+// find adds what finding.New makes.
+func (r *report) find(key snapshot.Key, code finding.Code, field, message string, remedy ...string) {
+	r.findings = append(r.findings, finding.New(code, key, field, message, remedy...))
 }
 
 // ref names an object together with where it was written.
@@ -188,8 +185,7 @@ func (r *report) guarded(key snapshot.Key, shut func(snapshot.Closed), work func
 			return
 		}
 		reason := fmt.Sprintf("Isthmus fails on it: %v", fault)
-		r.find(key, "ISM0202", finding.Error, "", reason,
-			"this is a fault of Isthmus: report it with the object, and write the object otherwise meanwhile")
+		r.find(key, "ISM0202", "", reason)
 		if k, ok := kind.Named(key.Kind); ok && k.Security && shut != nil {
 			shut(snapshot.Closed{Key: key, Origin: r.origins.Origin(key), Reason: reason})
 		}

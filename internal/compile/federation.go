@@ -19,12 +19,14 @@ import (
 // peer is nil for one with which not even the control planes may talk.
 func (l *linker) peer(key snapshot.Key, p *v1alpha1.MeshPeer, v peerrules.Verdict) *model.Peer {
 	if !v.Live {
-		sev := finding.Warning
+		code := finding.Code("ISM0053")
 		if v.Reason == peerrules.OwnTrustDomain || v.Reason == peerrules.SameTrustDomain ||
 			v.Reason == peerrules.SharedRoot || v.Reason == peerrules.BadRoots {
-			sev = finding.Error
+			code = "ISM0050"
 		}
-		l.find(key, "ISM0050", sev, "spec", "nothing passes between this mesh and the peer: "+v.Message,
+		l.find(key, code,
+			"spec",
+			"nothing passes between this mesh and the peer: "+v.Message,
 			"isthmus peer status "+p.Name)
 	}
 	if !v.Control {
@@ -47,9 +49,8 @@ func (r *report) gatewaysInDomain(key snapshot.Key, p *v1alpha1.MeshPeer, td spi
 	for n, s := range p.Spec.GatewayIDs {
 		id, err := spiffe.Parse(s)
 		if err != nil || !id.MemberOf(td) {
-			r.find(key, "ISM0051", finding.Error, fmt.Sprintf("spec.gatewayIDs[%d]", n),
-				fmt.Sprintf("%q is no SPIFFE ID in trust domain %s", s, td.Name()),
-				"write the gateway's exact ID, as the peer's 'isthmus peer manifest' prints it")
+			r.find(key, "ISM0051", fmt.Sprintf("spec.gatewayIDs[%d]", n),
+				fmt.Sprintf("%q is no SPIFFE ID in trust domain %s", s, td.Name()))
 			return false
 		}
 	}
@@ -60,10 +61,9 @@ func (r *report) gatewaysInDomain(key snapshot.Key, p *v1alpha1.MeshPeer, td spi
 func (r *report) canBeNamed(key snapshot.Key, field string, names ...string) bool {
 	for _, n := range names {
 		if len(n) > sni.MaxLen {
-			r.find(key, "ISM0052", finding.Error, field,
+			r.find(key, "ISM0052", field,
 				fmt.Sprintf("between the meshes this would be called %s, %d characters long, where %d fit; it is ignored",
-					n, len(n), sni.MaxLen),
-				"choose shorter names or a shorter trust domain")
+					n, len(n), sni.MaxLen))
 			return false
 		}
 	}
@@ -107,24 +107,21 @@ func (l *linker) exports() {
 func (x *exporter) add(key snapshot.Key, e *v1alpha1.FederatedExport) {
 	svc := x.mesh.Services[model.ServiceID{Namespace: e.Namespace, Name: e.Spec.Service}]
 	if svc == nil {
-		x.find(key, "ISM0060", finding.Error, "spec.service",
-			fmt.Sprintf("there is no Service %s/%s; nothing is exported", e.Namespace, e.Spec.Service),
-			"write the Service, or correct the name")
+		x.find(key, "ISM0060", "spec.service",
+			fmt.Sprintf("there is no Service %s/%s; nothing is exported", e.Namespace, e.Spec.Service))
 		return
 	}
 	port := portOf(svc, uint16(e.Spec.Port))
 	if port == nil {
-		x.find(key, "ISM0061", finding.Error, "spec.port",
-			fmt.Sprintf("Service %s/%s has no port %d; nothing is exported", e.Namespace, e.Spec.Service, e.Spec.Port),
-			"write one of the Service's port numbers")
+		x.find(key, "ISM0061", "spec.port",
+			fmt.Sprintf("Service %s/%s has no port %d; nothing is exported", e.Namespace, e.Spec.Service, e.Spec.Port))
 		return
 	}
 	imp := x.imported[model.EndpointSet{Host: svc.Host, Port: port.Number}]
 	if imp != nil && imp.Local == nil {
-		x.find(key, "ISM0329", finding.Error, "spec.service",
+		x.find(key, "ISM0329", "spec.service",
 			fmt.Sprintf("port %d of %s/%s is imported from a peer: a mesh does not pass on what is another's, so nothing is exported",
-				port.Number, e.Namespace, e.Spec.Service),
-			"ask the administrators of that mesh to export it to the peer themselves")
+				port.Number, e.Namespace, e.Spec.Service))
 		return
 	}
 	for n, to := range e.Spec.To {
@@ -146,19 +143,17 @@ func (x *exporter) to(
 ) {
 	field := fmt.Sprintf("spec.to[%d]", n)
 	if !x.in.mesh.hasPeer(to.Peer) {
-		x.find(key, "ISM0062", finding.Warning, field+".peer",
+		x.find(key, "ISM0062", field+".peer",
 			fmt.Sprintf("there is no peer %q yet; nothing is exported to it", to.Peer), "isthmus peer invite "+to.Peer)
 		return
 	}
 	switch http := port.Protocol.IsHTTP(); {
 	case http && len(to.Rules) == 0:
-		x.find(key, "ISM0063", finding.Warning, field+".rules", "an HTTP export without rules passes nothing",
-			"add a rule; 'rules: [{}]' passes every request of the peer")
+		x.find(key, "ISM0063", field+".rules", "an HTTP export without rules passes nothing")
 	case !http && len(to.Rules) > 0:
-		x.find(key, "ISM0064", finding.Error, field+".rules",
+		x.find(key, "ISM0064", field+".rules",
 			fmt.Sprintf("port %d speaks %s: rules on callers, methods or paths cannot be enforced there, so nothing is exported",
-				port.Number, port.Protocol),
-			"remove the rules (the whole peer may then connect), or name the Service's port http-…")
+				port.Number, port.Protocol))
 		return
 	}
 	peer := x.mesh.Peers[to.Peer]
@@ -171,10 +166,9 @@ func (x *exporter) to(
 		return
 	}
 	if other := x.snis[name]; other != "" {
-		x.find(key, "ISM0065", finding.Error, "spec.alias",
+		x.find(key, "ISM0065", "spec.alias",
 			fmt.Sprintf("%s already exports the name %s in namespace %s to peer %s; this one is ignored",
-				other, alias, e.Namespace, to.Peer),
-			"choose another alias")
+				other, alias, e.Namespace, to.Peer))
 		return
 	}
 	x.snis[name] = key.String()
@@ -196,8 +190,9 @@ func (x *exporter) rules(
 		rule := model.ExportRule{Methods: r.Methods}
 		for m, caller := range r.Callers {
 			if !strings.HasPrefix(caller, "spiffe://"+peer.TrustDomain.Name()+"/") {
-				x.find(key, "ISM0066", finding.Error, fmt.Sprintf("%s.rules[%d].callers[%d]", field, n, m),
-					fmt.Sprintf("%q lies outside the trust domain of peer %s; nothing is exported to it", caller, peer.Name),
+				x.find(key, "ISM0066", fmt.Sprintf("%s.rules[%d].callers[%d]", field, n, m),
+					fmt.Sprintf("%q lies outside the trust domain of peer %s; nothing is exported to it", caller,
+						peer.Name),
 					"write spiffe://"+peer.TrustDomain.Name()+"/ns/<namespace>/sa/<service account>")
 				return nil, false
 			}
@@ -293,8 +288,8 @@ func (x *importer) add(age age, i *v1alpha1.FederatedImport) {
 	var svc *model.Service
 	if local := x.parts[i.Namespace].byHost[imp.Host]; local != nil {
 		if svc = local.Service; svc.ID != id {
-			x.find(key, "ISM0076", finding.Error, "metadata.name",
-				fmt.Sprintf("%s is already served by %s; the import is ignored", imp.Host, svc.Refs[0]), "remove one of them")
+			x.find(key, "ISM0076", "metadata.name",
+				fmt.Sprintf("%s is already served by %s; the import is ignored", imp.Host, svc.Refs[0]))
 			return
 		}
 	}
@@ -315,8 +310,7 @@ func (x *importer) add(age age, i *v1alpha1.FederatedImport) {
 
 func (x *importer) callers(key snapshot.Key, i *v1alpha1.FederatedImport) []string {
 	if len(i.Spec.Callers) == 0 {
-		x.find(key, "ISM0070", finding.Warning, "spec.callers", "no caller is listed, so nobody may call",
-			"list the service accounts that may call")
+		x.find(key, "ISM0070", "spec.callers", "no caller is listed, so nobody may call")
 	}
 	var out []string
 	for n, v := range i.Spec.Callers {
@@ -326,8 +320,7 @@ func (x *importer) callers(key snapshot.Key, i *v1alpha1.FederatedImport) []stri
 		}
 		id, err := spiffe.Workload(x.in.mesh.trustDomain, ns, sa)
 		if err != nil {
-			x.find(key, "ISM0071", finding.Error, fmt.Sprintf("spec.callers[%d]", n),
-				fmt.Sprintf("%q names no identity: %v", v, err), "write <service account> or <namespace>/<service account>")
+			x.find(key, "ISM0071", fmt.Sprintf("spec.callers[%d]", n), fmt.Sprintf("%q names no identity: %v", v, err))
 			continue
 		}
 		out = append(out, id.String())
@@ -342,8 +335,7 @@ func (x *importer) remote(
 ) (r model.Remote, absent string, ok bool) {
 	field := fmt.Sprintf("spec.from[%d]", n)
 	if !x.in.mesh.hasPeer(from.Peer) {
-		x.find(key, "ISM0072", finding.Warning, field+".peer",
-			fmt.Sprintf("there is no peer %q yet; it serves nothing", from.Peer), "isthmus peer accept, with the invitation of that mesh")
+		x.find(key, "ISM0072", field+".peer", fmt.Sprintf("there is no peer %q yet; it serves nothing", from.Peer))
 		return r, "there is no peer " + from.Peer + " yet", false
 	}
 	peer := x.mesh.Peers[from.Peer]
@@ -397,17 +389,18 @@ func (x *importer) local(
 	switch {
 	case i.Spec.Local == nil:
 		if port != nil {
-			x.find(key, "ISM0073", finding.Warning, "spec.local",
-				fmt.Sprintf("Service %s has port %d too; its endpoints are not used while the import says nothing of them",
-					imp.Name, imp.Port),
-				"add 'local: {}' to use both, or remove the Service")
+			x.find(key, "ISM0073",
+				"spec.local",
+				fmt.Sprintf("Service %s has port %d too; its endpoints are not used while the import says nothing of them", imp.Name, imp.Port))
 		}
 	case port == nil:
-		x.find(key, "ISM0074", finding.Error, "spec.local",
-			fmt.Sprintf("there is no Service %s with port %d; only the peers serve", imp.Name, imp.Port), "write the Service, or remove 'local'")
+		x.find(key, "ISM0074",
+			"spec.local",
+			fmt.Sprintf("there is no Service %s with port %d; only the peers serve", imp.Name, imp.Port))
 	case port.Protocol != imp.Protocol:
-		x.find(key, "ISM0075", finding.Error, "spec.protocol",
-			fmt.Sprintf("the Service speaks %s and the import %s; the import is ignored", port.Protocol, imp.Protocol), "make them equal")
+		x.find(key, "ISM0075",
+			"spec.protocol",
+			fmt.Sprintf("the Service speaks %s and the import %s; the import is ignored", port.Protocol, imp.Protocol))
 		return false
 	case weight(i.Spec.Local.Weight) > 0:
 		imp.Local = &model.LocalPart{Weight: weight(i.Spec.Local.Weight), Priority: uint32(i.Spec.Local.Priority)}

@@ -8,7 +8,6 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -101,8 +100,7 @@ func (x *crossing) importing(key snapshot.Key, i *v1alpha1.FederatedImport) {
 		}
 	}
 	if m := x.mesh.Imports[at]; len(m.Remotes) == 0 && m.Local == nil {
-		x.find(key, "ISM0333", finding.Warning, "spec.from", "nobody can serve it now: "+x.absent(i),
-			"isthmus peer list shows how it stands with the peers; a source of weight 0 serves nothing")
+		x.find(key, "ISM0333", "spec.from", "nobody can serve it now: "+x.absent(i))
 	}
 }
 
@@ -146,14 +144,15 @@ func (x *crossing) offered(key snapshot.Key, field string, i *v1alpha1.Federated
 		if near := nearOffer(catalogue.Services, name, ns); near != "" {
 			remedy = "did you mean " + near + "? Otherwise " + remedy
 		}
-		x.find(key, "ISM0325", finding.Warning, field+".name",
+		x.find(key, "ISM0325", field+".name",
 			fmt.Sprintf("peer %s does not offer %s/%s, so it serves nothing", from.Peer, ns, name), remedy)
 		return
 	}
 	theirs, ours := model.ParseProtocol(catalogue.Services[at].Protocol), model.ParseProtocol(cmp.Or(string(i.Spec.Protocol), "HTTP"))
 	if theirs.IsHTTP() != ours.IsHTTP() {
-		x.find(key, "ISM0326", finding.Error, "spec.protocol",
-			fmt.Sprintf("peer %s offers %s/%s as %s and the import says %s: no call succeeds", from.Peer, ns, name, theirs, ours),
+		x.find(key, "ISM0326", "spec.protocol",
+			fmt.Sprintf("peer %s offers %s/%s as %s and the import says %s: no call succeeds", from.Peer, ns, name,
+				theirs, ours),
 			"write protocol: "+theirs.String())
 	}
 }
@@ -170,7 +169,7 @@ func nearOffer(offers []snapshot.OfferedService, name, namespace string) string 
 	if len(same) > 0 && len(same) <= 3 {
 		return strings.Join(same, " or ")
 	}
-	return istioyaml.Nearest(namespace+"/"+name, all)
+	return finding.Nearest(namespace+"/"+name, all)
 }
 
 // otherPeer looks for the service at the peers that there are: one may have been peered anew under another name.
@@ -184,12 +183,12 @@ func (x *crossing) otherPeer(key snapshot.Key, field, missing, name, ns string) 
 		}
 	}
 	if len(offering) == 0 {
-		if near := istioyaml.Nearest(missing, names); near != "" {
+		if near := finding.Nearest(missing, names); near != "" {
 			offering = []string{near}
 		}
 	}
 	if len(offering) > 0 {
-		x.find(key, "ISM0334", finding.Warning, field, fmt.Sprintf("there is no peer %q", missing),
+		x.find(key, "ISM0334", field, fmt.Sprintf("there is no peer %q", missing),
 			"did you mean "+strings.Join(offering, " or ")+"?")
 	}
 }
@@ -202,10 +201,10 @@ func (x *crossing) importCaller(key snapshot.Key, field, namespace, account stri
 		return
 	}
 	remedy := "isthmus services -o json lists the identities; correct it, or let the workload join"
-	if near := istioyaml.Nearest(account, sortedKeys(x.accounts)); near != "" {
+	if near := finding.Nearest(account, sortedKeys(x.accounts)); near != "" {
 		remedy = "did you mean " + near + "? " + remedy
 	}
-	x.find(key, "ISM0327", finding.Warning, field, "no workload of the mesh has the service account "+account, remedy)
+	x.find(key, "ISM0327", field, "no workload of the mesh has the service account "+account, remedy)
 }
 
 // rawPolicies looks for peers' callers in ALLOW policies of workloads that speak no HTTP: there nobody asserts them.
@@ -233,7 +232,9 @@ func (x *crossing) rawPolicies() {
 			remedy = fmt.Sprintf("name this mesh's own gateway, %q; the FederatedExport says which peer it lets in",
 				strings.TrimPrefix(x.gateways[0], "spiffe://"))
 		}
-		x.find(snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ns, Name: policy}, "ISM0332", finding.Warning, "spec.rules",
-			fmt.Sprintf("port %d speaks raw TCP, on which a peer's callers are not known: the rules that name them allow nobody", raw[name]), remedy)
+		x.find(snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ns, Name: policy}, "ISM0332", "spec.rules",
+			fmt.Sprintf(
+				"port %d speaks raw TCP, on which a peer's callers are not known: the rules that name them allow nobody",
+				raw[name]), remedy)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/authz"
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -34,9 +33,9 @@ func (x *crossing) exporting(key snapshot.Key, e *v1alpha1.FederatedExport) {
 			}
 			if !told && !x.mesh.IsReady(m) {
 				told = true
-				x.find(key, "ISM0330", finding.Warning, "spec.service",
-					fmt.Sprintf("no endpoint of Service %s/%s is ready at port %d, so every call fails", m.Service.ID.Namespace, m.Service.ID.Name, m.Port.Number),
-					"start the workload, or correct the Service's selector and targetPort: isthmus endpoints shows them")
+				x.find(key, "ISM0330", "spec.service",
+					fmt.Sprintf("no endpoint of Service %s/%s is ready at port %d, so every call fails",
+						m.Service.ID.Namespace, m.Service.ID.Name, m.Port.Number))
 			}
 			if !x.admitted(m) {
 				x.nobodyAdmitted(key, field, m)
@@ -50,8 +49,8 @@ func (x *crossing) nearPeer(key snapshot.Key, field, missing string) {
 	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](x.cfg) {
 		names = append(names, p.Name)
 	}
-	if near := istioyaml.Nearest(missing, names); near != "" {
-		x.find(key, "ISM0334", finding.Warning, field, fmt.Sprintf("there is no peer %q", missing), "did you mean "+near+"?")
+	if near := finding.Nearest(missing, names); near != "" {
+		x.find(key, "ISM0334", field, fmt.Sprintf("there is no peer %q", missing), "did you mean "+near+"?")
 	}
 }
 
@@ -136,8 +135,9 @@ func (x *crossing) nobodyAdmitted(key snapshot.Key, field string, e *model.Expor
 	if len(principals) == 0 {
 		return // no rule, or no gateway: that is the matter then
 	}
-	x.find(key, "ISM0328", finding.Warning, field,
-		fmt.Sprintf("every call of peer %s is refused by the workload behind %s/%s: %s", e.Peer.Name, e.Service.ID.Namespace, e.Service.ID.Name, why),
+	x.find(key, "ISM0328", field,
+		fmt.Sprintf("every call of peer %s is refused by the workload behind %s/%s: %s", e.Peer.Name,
+			e.Service.ID.Namespace, e.Service.ID.Name, why),
 		fmt.Sprintf(`write an AuthorizationPolicy in namespace %s that selects the workload, with the rule {from: [{source: {principals: [%s]}}]}`,
 			e.Service.ID.Namespace, `"`+strings.Join(principals, `", "`)+`"`))
 }
@@ -154,7 +154,7 @@ func (x *crossing) rules(key snapshot.Key, field string, e *model.Export, rules 
 			if open && beginsCaller(prefix) || !open && callerForm.MatchString(rest) {
 				continue
 			}
-			x.find(key, "ISM0331", finding.Warning, fmt.Sprintf("%s.rules[%d].callers[%d]", field, n, m),
+			x.find(key, "ISM0331", fmt.Sprintf("%s.rules[%d].callers[%d]", field, n, m),
 				fmt.Sprintf("no caller of peer %s can be %q", e.Peer.Name, v),
 				"write spiffe://"+e.Peer.TrustDomain.Name()+"/ns/<namespace>/sa/<service account>")
 		}

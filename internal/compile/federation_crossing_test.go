@@ -425,7 +425,7 @@ func TestCrossing(t *testing.T) {
 			mesh, _ := Mesh(snap)
 			var got []string
 			for _, f := range Crossing(snap, mesh) {
-				got = append(got, f.Code+" "+f.Field+" "+f.Message, f.Remedy)
+				got = append(got, string(f.Code)+" "+f.Field+" "+f.Message, f.Remedy)
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)

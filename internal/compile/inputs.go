@@ -11,6 +11,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -73,10 +74,9 @@ type gathered struct {
 func gather(before *gathered, snap *snapshot.Snapshot) (*gathered, []finding.Finding) {
 	cfg := snap.Config
 	if cfg.Mesh() == nil {
-		return nil, []finding.Finding{{
-			Code: "ISM0001", Severity: finding.Error, Message: "no Mesh object is configured, so nothing is served",
-			Remedy: "write a Mesh (docs/kinds/mesh.md) into the configuration folder",
-		}}
+		return nil, []finding.Finding{
+			finding.New("ISM0001", kind.Key{}, "", "no Mesh object is configured, so nothing is served"),
+		}
 	}
 	mesh, findings := posture(cfg)
 	if mesh == nil {
@@ -121,9 +121,8 @@ func posture(cfg *snapshot.Config) (*meshInputs, []finding.Finding) {
 	td, err := spiffe.ParseTrustDomain(m.Spec.TrustDomain)
 	if err != nil {
 		r := report{origins: cfg}
-		r.find(snapshot.Key{Kind: "Mesh", Name: m.Name}, "ISM0002", finding.Error, "spec.trustDomain",
-			fmt.Sprintf("%q is no SPIFFE trust domain: %v", m.Spec.TrustDomain, err),
-			"use lower-case letters, digits, dots, dashes and underscores")
+		r.find(snapshot.Key{Kind: "Mesh", Name: m.Name}, "ISM0002", "spec.trustDomain",
+			fmt.Sprintf("%q is no SPIFFE trust domain: %v", m.Spec.TrustDomain, err))
 		return nil, r.findings
 	}
 	in := &meshInputs{

@@ -7,6 +7,7 @@ import (
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -82,30 +83,22 @@ func (u *unit) instances() {
 	for _, we := range snapshot.Of[*networking.WorkloadEntry](u.objects) {
 		if u.registered[we.Name] == nil {
 			key := snapshot.Key{Kind: "WorkloadEntry", Namespace: we.Namespace, Name: we.Name}
-			u.guarded(key, func() { u.addEntry(key, we) })
+			u.guarded(key, func() {
+				if i := entryInstance(u.mesh.trustDomain, we.Namespace, we.Name, &we.Spec); i.host == "" {
+					u.backends.add(i)
+				}
+			})
 		}
 	}
-}
-
-func (u *unit) addEntry(key snapshot.Key, we *networking.WorkloadEntry) {
-	if inst := entryInstance(u.mesh.trustDomain, we.Namespace, we.Name, &we.Spec); inst.host == "" {
-		u.backends.add(inst)
-		return
-	}
-	u.find(key, "ISM0010", finding.Error, "spec.address", fmt.Sprintf("%q is no IP address", we.Spec.Address),
-		"give the address of the workload; host names are for ServiceEntry endpoints with resolution DNS")
 }
 
 func (u *unit) addWorkload(w registered, entry *networking.WorkloadEntry) {
 	id, err := spiffe.Workload(u.mesh.trustDomain, w.Namespace, w.ServiceAccount)
 	if err != nil {
-		u.findings = append(u.findings, finding.Finding{
-			Code: "ISM0011", Severity: finding.Error, Object: "workload " + w.Namespace + "/" + w.Name,
-			Field: "serviceAccount",
-			Message: fmt.Sprintf("no identity can be made of namespace %q and service account %q: %v",
-				w.Namespace, w.ServiceAccount, err),
-			Remedy: "correct the workload in the configuration of node " + w.Node,
-		})
+		u.findings = append(u.findings, finding.New("ISM0011", kind.Key{Kind: "workload", Namespace: w.Namespace, Name: w.Name}, "serviceAccount",
+			fmt.Sprintf("no identity can be made of namespace %q and service account %q: %v", w.Namespace,
+				w.ServiceAccount, err),
+			"correct the workload in the configuration of node "+w.Node))
 		return
 	}
 	wl := &model.Workload{
@@ -113,11 +106,9 @@ func (u *unit) addWorkload(w registered, entry *networking.WorkloadEntry) {
 		Sidecar: w.Sidecar, Addrs: w.Addresses,
 	}
 	if other := u.registered[w.Name]; other != nil {
-		u.findings = append(u.findings, finding.Finding{
-			Code: "ISM0012", Severity: finding.Error, Object: "workload " + wl.ID.String(),
-			Message: fmt.Sprintf("registered by node %s and by node %s; the latter is ignored", other.Node, w.Node),
-			Remedy:  "rename one of them in its node's configuration",
-		})
+		u.findings = append(u.findings, finding.New("ISM0012", kind.Key{Kind: "workload", Namespace: wl.ID.Namespace, Name: wl.ID.Name}, "",
+			fmt.Sprintf("registered by node %s and by node %s; the latter is ignored", other.Node, w.Node),
+			"rename one of them in its node's configuration"))
 		return
 	}
 	ports := make(map[string]uint16, len(w.Ports))

@@ -8,6 +8,7 @@ import (
 	security "istio.io/client-go/pkg/apis/security/v1"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -51,9 +52,8 @@ func (u *unit) addPeerAuth(age age, pa *security.PeerAuthentication) {
 	case len(one.labels) == 0:
 		u.mtls.namespace = u.nextPeerAuth(u.mtls.namespace, one, "namespace "+u.namespace)
 	case root:
-		u.find(age.key, "ISM0030", finding.Warning, "spec.selector",
-			"a selector in the root namespace has no effect; the object is ignored",
-			"move it to the workload's namespace")
+		u.find(age.key, "ISM0030", "spec.selector",
+			"a selector in the root namespace has no effect; the object is ignored")
 	default:
 		u.mtls.bySelector = append(u.mtls.bySelector, one)
 	}
@@ -64,7 +64,7 @@ func (u *unit) istioRoot(key snapshot.Key) {
 	if key.Namespace != "istio-system" || u.mesh.rootNamespace == key.Namespace {
 		return
 	}
-	u.find(key, "ISM0033", finding.Warning, "metadata.namespace",
+	u.find(key, "ISM0033", "metadata.namespace",
 		"istio-system is not this mesh's root namespace, so this applies to the workloads in istio-system "+
 			"alone, not to the whole mesh",
 		"move it to "+u.mesh.rootNamespace+", or write rootNamespace: istio-system into the Mesh")
@@ -82,7 +82,7 @@ func (u *unit) nextPeerAuth(counts []peerAuth, pa peerAuth, scope string) []peer
 			first.ref, scope)
 		counts = append(counts, pa)
 	}
-	u.find(pa.key, "ISM0031", finding.Error, "metadata.name", message, "remove one of them")
+	u.find(pa.key, "ISM0031", "metadata.name", message)
 	return counts
 }
 
@@ -200,16 +200,17 @@ func (u *unit) reportOverlaps() {
 	}
 }
 
+// mode that is written; one that nobody knows, which checks refuse, is the strictest.
 func mode(s string, otherwise model.MTLSMode) model.MTLSMode {
 	switch s {
-	case "STRICT":
-		return model.Strict
+	case "", "UNSET":
+		return otherwise
 	case "PERMISSIVE":
 		return model.Permissive
 	case "DISABLE":
 		return model.Disable
 	}
-	return otherwise
+	return model.Strict
 }
 
 // speaksMTLS says whether callers use mutual TLS: they do unless every server of the port has it disabled.
@@ -230,12 +231,9 @@ func (u *unit) listen(w *model.Workload, number uint16, p model.Protocol, svc *m
 			continue
 		}
 		if in.Protocol != p {
-			u.findings = append(u.findings, finding.Finding{
-				Code: "ISM0032", Severity: finding.Error, Object: "workload " + w.ID.String(),
-				Message: fmt.Sprintf("port %d is %s for one service and %s for %s; %s is kept",
-					number, in.Protocol, p, svc.Host, in.Protocol),
-				Remedy: "give the port the same protocol (name or appProtocol) in each Service that selects the workload",
-			})
+			u.findings = append(u.findings, finding.New("ISM0032", kind.Key{Kind: "workload", Namespace: w.ID.Namespace, Name: w.ID.Name}, "",
+				fmt.Sprintf("port %d is %s for one service and %s for %s; %s is kept", number, in.Protocol, p,
+					svc.Host, in.Protocol)))
 			return
 		}
 		in.Hosts = append(in.Hosts, model.HostNames(svc, u.mesh.domain)...)

@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +8,7 @@ import (
 	"sync"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -40,46 +40,38 @@ func workloadsByAddress(snap *snapshot.Snapshot) map[netip.Addr]string {
 func troubles(r snapshot.Report) []finding.Finding {
 	var out []finding.Finding
 	for _, t := range r.Troubles {
-		f := finding.Finding{
-			Code: "ISM0280", Severity: finding.Error, Object: "Workload " + t.Workload,
-			Message: "node " + r.Node + " does not serve it: " + t.Reason,
-			Remedy:  "mend that on the node's host; the node tries again by itself, and serves its other workloads meanwhile",
-		}
+		f := finding.New("ISM0280", workloadKey(t.Workload), "",
+			"node "+r.Node+" does not serve it: "+t.Reason)
 		if t.Absent {
-			f.Code, f.Severity = "ISM0281", finding.Info
-			f.Remedy = "start the workload; the node notices by itself"
+			f = finding.New("ISM0281", f.Object, "", f.Message)
 		}
 		out = append(out, f)
 	}
 	return out
 }
 
+// workloadKey is the key of "<namespace>/<name>".
+func workloadKey(workload string) kind.Key {
+	ns, name, _ := strings.Cut(workload, "/")
+	return kind.Key{Kind: "Workload", Namespace: ns, Name: name}
+}
+
 // outside is what of a node's workload passes the mesh by.
 func outside(node string, o snapshot.Outside, who func() map[netip.Addr]string) []finding.Finding {
 	var out []finding.Finding
 	if o.Count > 0 && len(o.Connections) > 0 {
-		out = append(out, finding.Finding{
-			Code: "ISM0340", Severity: finding.Warning, Object: "Workload " + o.Workload,
-			Message: fmt.Sprintf("%d connections that were open before node %s captured it go on outside the mesh: %s",
-				o.Count, node, some(o.Connections, o.Count)),
-			Remedy: "restart the program: what it opens from then on is captured; in STRICT mode they end at once",
-		})
+		out = append(out, finding.New("ISM0340", workloadKey(o.Workload), "",
+			fmt.Sprintf("%d connections that were open before node %s captured it go on outside the mesh: %s",
+				o.Count, node, some(o.Connections, o.Count))))
 	}
 	if o.PlaintextCount > 0 && len(o.Plaintext) > 0 {
-		out = append(out, finding.Finding{
-			Code: "ISM0342", Severity: finding.Info, Object: "Workload " + o.Workload,
-			Message: "it takes plaintext, which STRICT would refuse, from " + some(named(o.Plaintext, who()), o.PlaintextCount),
-			Remedy: "bring the callers into the mesh, and let its workloads call the Service's name, no address; once " +
-				"nobody has been named for an hour, nothing speaks against STRICT",
-		})
+		out = append(out, finding.New("ISM0342", workloadKey(o.Workload), "",
+			"it takes plaintext, which STRICT would refuse, from "+some(named(o.Plaintext, who()), o.PlaintextCount)))
 	}
 	if len(o.Ports) > 0 {
-		out = append(out, finding.Finding{
-			Code: "ISM0341", Severity: finding.Info, Object: "Workload " + o.Workload,
-			Message: fmt.Sprintf("node %s excludes its ports %s from capture: whoever reaches its address may call them, "+
-				"in plaintext and whatever policies say", node, strings.Trim(fmt.Sprint(o.Ports), "[]")),
-			Remedy: "if that is not meant, take them out of excludeInboundPorts in the node's settings",
-		})
+		out = append(out, finding.New("ISM0341", workloadKey(o.Workload), "",
+			fmt.Sprintf("node %s excludes its ports %s from capture: whoever reaches its address may call them, "+
+				"in plaintext and whatever policies say", node, strings.Trim(fmt.Sprint(o.Ports), "[]"))))
 	}
 	return out
 }
@@ -121,28 +113,21 @@ func contained(snap *snapshot.Snapshot) []finding.Finding {
 		}
 	}
 	for key, places := range at {
-		o := snap.Config.Origin(key)
 		var proxies []string
 		for _, p := range places[:min(len(places), 3)] {
 			proxies = append(proxies, p.proxy)
 		}
-		out = append(out, finding.Finding{
-			Code: "ISM0230", Severity: finding.Error, Object: key.String(), File: o.File, Line: o.Line,
-			Message: fmt.Sprintf("quarantined at %s, whose Envoy cannot live with it: what it selects is closed there. %s",
-				some(proxies, len(places)), places[0].reason),
-			Remedy: "change the object, or remove it: it is tried again when it says something else",
-		})
+		out = append(out, finding.New("ISM0230", key, "",
+			fmt.Sprintf("quarantined at %s, whose Envoy cannot live with it: what it selects is closed there. %s",
+				some(proxies, len(places)), places[0].reason)))
 	}
-	slices.SortFunc(out, func(a, b finding.Finding) int { return cmp.Compare(a.Object, b.Object) })
+	slices.SortFunc(out, func(a, b finding.Finding) int { return a.Object.Compare(b.Object) })
 	return out
 }
 
 func stuck(c snapshot.Contained) finding.Finding {
-	f := finding.Finding{
-		Code: "ISM0231", Severity: finding.Error, Object: "proxy " + c.Proxy,
-		Message: "no object can be named that its Envoy cannot live with. " + c.Stuck,
-		Remedy:  "look at Envoy's log on that host (envoy.log in the agent's runDir), and undo what was changed last",
-	}
+	f := finding.New("ISM0231", kind.Key{Kind: "proxy", Name: c.Proxy}, "",
+		"no object can be named that its Envoy cannot live with. "+c.Stuck)
 	if c.Held {
 		f.Message = "it lives on an earlier configuration, and changes since are not in force there: " + f.Message
 	}

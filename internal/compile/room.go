@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -27,11 +28,10 @@ type room struct {
 }
 
 // noRoom names the oldest of the objects that had none.
-func (r *report) noRoom(code, who string, most int, keys []snapshot.Key) {
-	r.find(keys[0], code, finding.Error, "metadata.namespace", fmt.Sprintf(
+func (r *report) noRoom(code finding.Code, who string, most int, keys []snapshot.Key) {
+	r.find(keys[0], code, "metadata.namespace", fmt.Sprintf(
 		"%s serves more than %d hosts and ports; this object and younger ones are not "+
-			"served, %d hosts in all", who, most, len(keys)),
-		"serve fewer, or remove what nobody calls")
+			"served, %d hosts in all", who, most, len(keys)))
 }
 
 // leftOut counts, by the namespace of a service, how often a workload is not told of one of its ports.
@@ -39,13 +39,10 @@ type leftOut map[string]int
 
 func (l leftOut) findings() (out []finding.Finding) {
 	for _, ns := range sortedKeys(l) {
-		out = append(out, finding.Finding{
-			Code: "ISM0208", Severity: finding.Error, Object: "Namespace " + ns,
-			Message: fmt.Sprintf("its services are the youngest of more hosts and ports than a workload may "+
+		out = append(out, finding.New("ISM0208", kind.Key{Kind: "Namespace", Name: ns}, "",
+			fmt.Sprintf("its services are the youngest of more hosts and ports than a workload may "+
 				"call (%d) or a proxy's "+
-				"workloads (%d); they are left out %d times", maxWorkloadDestinations, maxProxyDestinations, l[ns]),
-			Remedy: "limit who sees a ServiceEntry with exportTo, and whom policies allow, or serve fewer",
-		})
+				"workloads (%d); they are left out %d times", maxWorkloadDestinations, maxProxyDestinations, l[ns])))
 	}
 	return out
 }

@@ -58,7 +58,7 @@ func crowd(n, ports, namespaces, workloads int) *snapshot.Snapshot {
 
 func codes(c *Compiled) (out []string) {
 	for _, f := range c.Findings {
-		out = append(out, f.Code+" "+f.Object)
+		out = append(out, string(f.Code)+" "+f.Object.String())
 	}
 	return out
 }

@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -95,10 +94,10 @@ func (r *report) targetsNobody(
 	if target == (intstr.IntOrString{}) {
 		what = fmt.Sprint(port)
 	}
-	r.find(key, "ISM0302", finding.Warning, field,
-		fmt.Sprintf("no workload behind it names a port %s among its own (%s): where nothing listens, every call fails",
-			what, strings.Join(slices.Compact(have), ", ")),
-		"write one of these, or add the port to the workloads in their nodes' settings")
+	r.find(key, "ISM0302", field,
+		fmt.Sprintf(
+			"no workload behind it names a port %s among its own (%s): where nothing listens, every call fails", what,
+			strings.Join(slices.Compact(have), ", ")))
 }
 
 // put gives a service its virtual addresses and its name.
@@ -202,17 +201,6 @@ func entryHosts(se *networking.ServiceEntry) iter.Seq2[int, string] {
 }
 
 func (u *unit) addServiceEntry(age age, se *networking.ServiceEntry) {
-	if !isResolved(se) {
-		u.find(age.key, "ISM0020", finding.Error, "spec.resolution",
-			fmt.Sprintf("resolution %s is not supported yet; the entry is not served", se.Spec.Resolution),
-			"use STATIC or DNS")
-	}
-	for n, host := range se.Spec.Hosts {
-		if isResolved(se) && strings.HasPrefix(host, "*") {
-			u.find(age.key, "ISM0021", finding.Error, fmt.Sprintf("spec.hosts[%d]", n),
-				"wildcard host "+strings.ToLower(host)+" is not supported yet; the host is not served", "list each host by name")
-		}
-	}
 	for n, host := range entryHosts(se) {
 		if at, ok := u.granted[placeKey{age.key, n}]; ok {
 			u.addServiceEntryHost(age, se, host, at.vip)
@@ -229,15 +217,10 @@ func (u *unit) addServiceEntryHost(age age, se *networking.ServiceEntry, host st
 		Refs:     []model.Ref{u.ref(age.key)},
 	}}
 	u.put(svc, own, nil)
-	for n, a := range se.Spec.Addresses {
-		p, ok := parsePrefix(a)
-		if !ok {
-			u.find(age.key, "ISM0023", finding.Error, fmt.Sprintf("spec.addresses[%d]", n),
-				fmt.Sprintf("%q is no IP address or CIDR", a),
-				"write an address such as 192.0.2.10 or a range such as 192.0.2.0/24")
-			continue
+	for _, a := range se.Spec.Addresses {
+		if p, ok := parsePrefix(a); ok {
+			svc.Prefixes = append(svc.Prefixes, p)
 		}
-		svc.Prefixes = append(svc.Prefixes, p)
 	}
 	backends := u.entryBackends(se, host)
 	for _, p := range se.Spec.Ports {

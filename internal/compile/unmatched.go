@@ -133,16 +133,15 @@ func (u *unmatched) service(key snapshot.Key, selector map[string]string) {
 
 func (u *unmatched) unselected(key snapshot.Key, field string, labels map[string]string, so string) {
 	if u.backends[key.Namespace] == nil {
-		u.find(key, "ISM0345", finding.Warning, "metadata.namespace",
-			"no workload is in namespace "+key.Namespace+", so "+so,
-			"isthmus status -o wide lists the workloads; write it in their namespace")
+		u.find(key, "ISM0345", "metadata.namespace",
+			"no workload is in namespace "+key.Namespace+", so "+so)
 		return
 	}
 	remedy := "isthmus status -o wide lists the workloads; their labels come from their join tokens or WorkloadEntries"
 	if near := u.nearLabels(key.Namespace, labels); near != "" {
 		remedy = "did you mean " + near + "? " + remedy
 	}
-	u.find(key, "ISM0345", finding.Warning, field,
+	u.find(key, "ISM0345", field,
 		fmt.Sprintf("no workload of namespace %s has the labels %s, so %s", key.Namespace, written(labels), so), remedy)
 }
 
@@ -207,15 +206,14 @@ func (u *unmatched) principals(key snapshot.Key, field string, list []string) {
 	for n, v := range list {
 		at := fmt.Sprintf("%s[%d]", field, n)
 		if whole, ok := strings.CutPrefix(v, "spiffe://"); ok {
-			u.find(key, "ISM0347", finding.Warning, at,
-				fmt.Sprintf("%q matches nobody: a principal is written without spiffe://", v),
+			u.find(key, "ISM0347", at, fmt.Sprintf("%q matches nobody: a principal is written without spiffe://", v),
 				"write "+whole)
 			continue
 		}
 		p := t.principals([]string{v})[0]
 		if p.Match.Kind == model.Exact {
 			if td, _, whole := strings.Cut(v, "/"); !whole || !u.in.isOwnDomain(td) && u.in.peerOf(td) == "" {
-				u.find(key, "ISM0347", finding.Warning, at,
+				u.find(key, "ISM0347", at,
 					fmt.Sprintf("%q matches nobody: its trust domain is neither this mesh's nor a peer's", v),
 					"write <trust domain>/ns/<namespace>/sa/<service account>, with trust domain "+
 						u.mesh.TrustDomain.Name()+" for this mesh")
@@ -254,8 +252,7 @@ func (u *unmatched) accounts(key snapshot.Key, field string, list []string) {
 }
 
 func (u *unmatched) nobody(key snapshot.Key, field, what, value string) {
-	u.find(key, "ISM0346", finding.Warning, field, fmt.Sprintf("no workload of the mesh has the %s %q", what, value),
-		"isthmus services -o json lists the identities; correct it, or let the workload join")
+	u.find(key, "ISM0346", field, fmt.Sprintf("no workload of the mesh has the %s %q", what, value))
 }
 
 // ports are the workload's; the Service's is a common slip.
@@ -282,8 +279,8 @@ func (u *unmatched) ports(key snapshot.Key, field string, list []string, labels 
 		for _, p := range slices.Sorted(maps.Keys(served)) {
 			have = append(have, strconv.Itoa(int(p)))
 		}
-		u.find(key, "ISM0348", finding.Warning, fmt.Sprintf("%s[%d]", field, n),
-			fmt.Sprintf("no workload that the policy selects listens at %s; they listen at %s", v, strings.Join(have, ", ")),
-			"write the workload's port, not the Service's")
+		u.find(key, "ISM0348", fmt.Sprintf("%s[%d]", field, n),
+			fmt.Sprintf("no workload that the policy selects listens at %s; they listen at %s", v,
+				strings.Join(have, ", ")))
 	}
 }

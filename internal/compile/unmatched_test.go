@@ -195,7 +195,7 @@ func TestUnmatched(t *testing.T) {
 				if !strings.HasPrefix(f.Remedy, tt.near) {
 					t.Errorf("remedy %q", f.Remedy)
 				}
-				got = append(got, f.Code, f.Field, f.Message)
+				got = append(got, string(f.Code), f.Field, f.Message)
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)

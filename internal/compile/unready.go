@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 )
 
@@ -42,12 +43,9 @@ func unready(
 					by = append(by, e.By.String())
 				}
 			}
-			out = append(out, finding.Finding{
-				Code: "ISM0301", Severity: finding.Warning, Object: "Service " + svc.ID.Namespace + "/" + svc.ID.Name,
-				Message: fmt.Sprintf("none of its %d endpoints at port %d is ready (%s), so every call fails", len(eps), p.Number,
-					finding.Few(by)),
-				Remedy: "see why their programs fail their readiness probes: isthmus endpoints shows them",
-			})
+			out = append(out, finding.New("ISM0301", kind.Key{Kind: "Service", Namespace: svc.ID.Namespace, Name: svc.ID.Name}, "",
+				fmt.Sprintf("none of its %d endpoints at port %d is ready (%s), so every call fails", len(eps), p.Number,
+					finding.Few(by))))
 		}
 	}
 	finding.Sort(out)

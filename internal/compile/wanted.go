@@ -57,16 +57,10 @@ func wantedBy(o objects, domain string) []wanted {
 
 // settledNames is who gets which of the hosts that are wanted.
 type settledNames struct {
-	refused map[string]map[int]bool // by namespace: places in its list
-	reasons []refusedName
+	refused map[string]map[int]bool   // by namespace: places in its list
+	reasons []finding.Finding         // why a ServiceEntry does not get a host
 	crowded map[string][]snapshot.Key // by namespace: what had no room in it
 	noRoom  []snapshot.Key            // what had no room in the mesh
-}
-
-// refusedName is why a ServiceEntry does not get a host.
-type refusedName struct {
-	key                          snapshot.Key
-	code, field, message, remedy string
 }
 
 func (s *settledNames) isRefused(ns string, n int) bool { return s.refused[ns][n] }
@@ -160,32 +154,25 @@ func (g *gathered) importedHosts() map[string]importedHost {
 // refusal is why a ServiceEntry does not get a host that others may have; nil when it does.
 func (w *wanted) refusal(
 	holders map[string]*wanted, imports map[string]importedHost, ownership hostOwnership,
-) *refusedName {
+) *finding.Finding {
 	field := fmt.Sprintf("spec.hosts[%d]", w.n)
 	if other := holders[w.host]; other != nil {
-		return &refusedName{
-			w.key, "ISM0022", field, fmt.Sprintf("host %s is already served by %s; this one is ignored", w.host, other.ref),
-			"remove one of them",
-		}
+		return new(finding.New("ISM0022", w.key, field,
+			fmt.Sprintf("host %s is already served by %s; this one is ignored", w.host, other.ref)))
 	}
 	if other, ok := imports[w.host]; ok && other.compare(w.age) < 0 && !other.ties(w.age) {
-		return &refusedName{
-			w.key, "ISM0022", field, fmt.Sprintf("host %s is already imported by %s; this one is ignored", w.host, other.ref),
-			"remove one of them",
-		}
+		return new(finding.New("ISM0022", w.key, field,
+			fmt.Sprintf("host %s is already imported by %s; this one is ignored", w.host, other.ref)))
 	}
 	if message, remedy := ownership.fault(w.key.Namespace, w.host); message != "" {
-		return &refusedName{w.key, "ISM0024", field, message, remedy}
+		return new(finding.New("ISM0024", w.key, field, message, remedy))
 	}
 	return nil
 }
 
 // findings name who did not get a name, and, for each namespace and for the mesh, the oldest object that had no room.
-func (s *settledNames) findings(cfg *snapshot.Config) []finding.Finding {
-	r := report{origins: cfg}
-	for _, n := range s.reasons {
-		r.find(n.key, n.code, finding.Error, n.field, n.message, n.remedy)
-	}
+func (s *settledNames) findings() []finding.Finding {
+	r := report{findings: slices.Clone(s.reasons)}
 	for _, ns := range sortedKeys(s.crowded) {
 		r.noRoom("ISM0209", "namespace "+ns, maxNamespaceDestinations, s.crowded[ns])
 	}

@@ -21,17 +21,23 @@ const (
 
 var rewrite = flag.Bool("update", false, "rewrite the table of codes in docs/kinds/README.md")
 
-// TestCodesAreListed: the table has each code that the module uses, once and in order, and no other.
-func TestCodesAreListed(t *testing.T) {
+// TestRegistry has each code that the module uses, once and in order, and no other, and says all of it.
+func TestRegistry(t *testing.T) {
 	used := usedCodes(t)
-	var listed []string
-	for _, c := range finding.Codes {
-		listed = append(listed, c.Code)
-		if used[c.Code] == "" {
-			t.Errorf("%s is listed and used nowhere", c.Code)
+	var listed []finding.Code
+	for _, row := range finding.Registry {
+		listed = append(listed, row.Code)
+		if used[row.Code] == "" {
+			t.Errorf("%s is listed and used nowhere", row.Code)
 		}
-		if c.Catches == "" {
-			t.Errorf("%s lacks what it catches", c.Code)
+		if row.Title == "" || row.Remedy == "" {
+			t.Errorf("%s lacks a title or a remedy", row.Code)
+		}
+		if row.Page == "" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(root, "docs", "kinds", row.Page+".md")); err != nil {
+			t.Errorf("%s has no page: %v", row.Code, err)
 		}
 	}
 	if sorted := slices.Compact(slices.Sorted(slices.Values(listed))); !slices.Equal(listed, sorted) {
@@ -44,35 +50,57 @@ func TestCodesAreListed(t *testing.T) {
 	}
 }
 
+// TestFindingsAreMadeByNew: no place writes a severity of its own, nor code and severity apart.
+func TestFindingsAreMadeByNew(t *testing.T) {
+	byHand := regexp.MustCompile(`finding\.Finding\{+\s*\w+:|\bf\.Code = |\.Severity = `)
+	eachFile(t, func(path, text string) {
+		if filepath.Dir(path) != "internal/finding" {
+			for _, m := range byHand.FindAllString(text, -1) {
+				t.Errorf("%s: %s", path, m)
+			}
+		}
+	})
+}
+
 // usedCodes are the codes that stand in the module's Go files, each with one of them.
-func usedCodes(t *testing.T) map[string]string {
+func usedCodes(t *testing.T) map[finding.Code]string {
 	t.Helper()
 	literal := regexp.MustCompile(`"(ISM[0-9]{4}|ISM-[A-Z]{3}[0-9]{2})"`)
-	used := map[string]string{}
-	err := filepath.WalkDir(filepath.Join(root, "internal"), func(path string, _ fs.DirEntry, err error) error {
-		rel, _ := filepath.Rel(root, path)
-		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") ||
-			filepath.ToSlash(rel) == table {
-			return err
+	used := map[finding.Code]string{}
+	eachFile(t, func(path, text string) {
+		if path == table {
+			return
 		}
-		text, err := os.ReadFile(path)
-		for _, m := range literal.FindAllStringSubmatch(string(text), -1) {
-			used[m[1]] = rel
+		for _, m := range literal.FindAllStringSubmatch(text, -1) {
+			used[finding.Code(m[1])] = path
 		}
-		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if len(used) < 50 {
 		t.Fatalf("found %d codes: too few to be this module's", len(used))
 	}
 	return used
 }
 
-// TestCodesAreDocumented: docs/kinds/README.md ends with the table of all codes.
+// eachFile shows the module's Go files, tests aside, with their paths inside the module.
+func eachFile(t *testing.T, show func(path, text string)) {
+	t.Helper()
+	err := filepath.WalkDir(filepath.Join(root, "internal"), func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		rel, _ := filepath.Rel(root, path)
+		show(filepath.ToSlash(rel), string(text))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCodesAreDocumented: docs/kinds/README.md ends with the registry.
 func TestCodesAreDocumented(t *testing.T) {
-	const head = "| Code | Severity | Catches |\n|---|---|---|\n"
+	const head = "| Code | Severity | What it catches | What to do | Istio, Kiali |\n|---|---|---|---|---|\n"
 	path := filepath.Join(root, "docs", "kinds", "README.md")
 	page, err := os.ReadFile(path)
 	if err != nil {
@@ -83,8 +111,13 @@ func TestCodesAreDocumented(t *testing.T) {
 		t.Fatalf("%s lacks the table of codes", path)
 	}
 	want := before + head
-	for _, c := range finding.Codes {
-		want += fmt.Sprintf("| %s | %s | %s |\n", c.Code, c.Severity, c.Catches)
+	for _, row := range finding.Registry {
+		title := row.Title
+		if row.Page != "" {
+			title = fmt.Sprintf("[%s](%s.md)", title, row.Page)
+		}
+		want += fmt.Sprintf("| %s | %s | %s | %s | %s |\n", row.Code, row.Severity, title,
+			strings.ReplaceAll(row.Remedy, "<", "\\<"), strings.Join(row.Aliases, " "))
 	}
 	if want == string(page) {
 		return

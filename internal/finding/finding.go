@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"isthmus.dev/isthmus/internal/kind"
 )
 
 // Severity of a finding. The zero value is the worst, so that a forgotten severity is loud.
@@ -34,29 +36,51 @@ func (s *Severity) UnmarshalText(text []byte) error {
 	return fmt.Errorf("unknown severity %q", text)
 }
 
-// Finding is one thing that is wrong or doubtful in the configuration.
+// Code names one sort of finding. It keeps its meaning for ever.
+type Code string
+
+// Finding is one thing that is wrong or doubtful in the configuration. New makes it.
 type Finding struct {
-	Code     string   `json:"code"` // stable, for example ISM0103
-	Severity Severity `json:"severity"`
-	Object   string   `json:"object"`          // Kind namespace/name, empty when the file could not be read so far
-	Field    string   `json:"field,omitempty"` // path inside the object, for example spec.to[0].peer
-	File     string   `json:"file,omitempty"`
-	Line     int      `json:"line,omitempty"` // 1-based, 0 when unknown
-	Message  string   `json:"message"`        // what is wrong
-	Remedy   string   `json:"remedy"`         // what to do next
+	Code     Code     `json:"code"`
+	Severity Severity `json:"severity"` // that of the code
+	// Object that it is about: one of the configuration, or a workload, node or proxy. Zero when that is not known.
+	Object  kind.Key `json:"object"`
+	Field   string   `json:"field,omitempty"` // path inside the object, for example spec.to[0].peer
+	File    string   `json:"file,omitempty"`
+	Line    int      `json:"line,omitempty"` // 1-based, 0 when unknown
+	Message string   `json:"message"`        // what is wrong
+	Remedy  string   `json:"remedy"`         // what to do next
+}
+
+// New is a finding with the severity of its code. A remedy replaces that of the code, where the place knows a better one.
+func New(code Code, object kind.Key, field, message string, remedy ...string) Finding {
+	row := rows[code]
+	f := Finding{
+		Code: code, Severity: row.Severity, Object: object, Field: field, Message: message, Remedy: row.Remedy,
+	}
+	if len(remedy) > 0 {
+		f.Remedy = remedy[0]
+	}
+	return f
+}
+
+// At is the finding with the place where it was made. Of an object that is in effect, snapshot's Config knows it.
+func (f Finding) At(file string, line int) Finding {
+	f.File, f.Line = file, line
+	return f
 }
 
 // String is the one-line form: "ISM0103 error samples/x.yaml:12 FederatedExport default/payments spec.to[0].peer: … Fix: …".
 func (f Finding) String() string {
-	s := f.Code + " " + f.Severity.String()
+	s := string(f.Code) + " " + f.Severity.String()
 	if f.File != "" {
 		s += " " + f.File
 		if f.Line > 0 {
 			s += fmt.Sprintf(":%d", f.Line)
 		}
 	}
-	if f.Object != "" {
-		s += " " + f.Object
+	if f.Object != (kind.Key{}) {
+		s += " " + f.Object.String()
 	}
 	if f.Field != "" {
 		s += " " + f.Field
@@ -82,6 +106,6 @@ func Few(names []string) string {
 func Sort(fs []Finding) {
 	slices.SortFunc(fs, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line),
-			cmp.Compare(a.Object, b.Object), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Code, b.Code))
+			a.Object.Compare(b.Object), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Code, b.Code))
 	})
 }

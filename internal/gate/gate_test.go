@@ -45,7 +45,7 @@ func byToken(value metav1.Object) *snapshot.Object {
 
 func codes(fs []finding.Finding) (out []string) {
 	for _, f := range fs {
-		out = append(out, f.Code)
+		out = append(out, string(f.Code))
 	}
 	return out
 }
@@ -167,7 +167,7 @@ func TestEffects(t *testing.T) {
 		t.Fatal("an export of a service that is not there, to a peer that is not there, brings nothing about")
 	}
 	for _, f := range got {
-		if f.Object != "FederatedExport default/new" {
+		if f.Object.String() != "FederatedExport default/new" {
 			t.Errorf("it brings about %s", f)
 		}
 	}

@@ -3,6 +3,7 @@ package gate
 import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -25,22 +26,17 @@ func meshStays(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict
 		}
 		touched = append(touched, k)
 	}
-	f := finding.Finding{
-		Code: "ISM0004", Severity: finding.Error, Object: "Mesh",
-		Message: "the Mesh object is gone; the last one stays in effect", Remedy: "write it again (docs/kinds/mesh.md)",
-	}
+	f := finding.New("ISM0004", kind.Key{Kind: "Mesh"}, "",
+		"the Mesh object is gone; the last one stays in effect")
 	switch {
 	case next == nil && gone == nil:
 		return
 	case next != nil && next.Value.(*v1alpha1.Mesh).Spec.TrustDomain == old.Spec.TrustDomain:
 		return
 	case next != nil:
-		f = finding.Finding{
-			Code: "ISM0005", Severity: finding.Error, Object: "Mesh", Field: "spec.trustDomain",
-			Message: "the trust domain of a running mesh cannot change, since every identity begins with it; the last " +
-				"Mesh stays in effect",
-			Remedy: "write the former trust domain, or begin a new mesh with its own state file",
-		}
+		f = finding.New("ISM0005", kind.Key{Kind: "Mesh"}, "spec.trustDomain",
+			"the trust domain of a running mesh cannot change, since every identity begins with it; the last Mesh "+
+				"stays in effect")
 		f.File, f.Line = next.Origin.File, next.Origin.LineOf(f.Field)
 	}
 	for _, k := range touched {

@@ -25,22 +25,19 @@ func peersKeepTheirNames(now *snapshot.Snapshot, change snapshot.Change, _ Who, 
 		}
 		o, peer := file.Origin, file.Value.(*v1alpha1.MeshPeer)
 		older := !o.FirstSeen.IsZero() && o.FirstSeen.Before(made.Origin.FirstSeen)
-		f := finding.Finding{Object: k.String(), File: o.File, Line: o.Line, Field: "metadata.name"}
 		stays := file
-		if older || peerrules.SameMesh(peer, made.Value.(*v1alpha1.MeshPeer), now.Peers[k.Name]) {
-			f.Code, f.Severity = "ISM0003", finding.Warning
-			f.Message = "a peering of this name was also made by token; the file is used"
-			f.Remedy = "remove the file, or isthmus peer revoke " + k.Name
-		} else {
+		f := finding.New("ISM0003", k, "metadata.name", "a peering of this name was also made by token; the file is used",
+			"remove the file, or isthmus peer revoke "+k.Name)
+		if !older && !peerrules.SameMesh(peer, made.Value.(*v1alpha1.MeshPeer), now.Peers[k.Name]) {
 			stays = made
-			f.Code, f.Severity = "ISM0270", finding.Error
-			f.Message = "a peering of this name was made by token before, with another trust domain or other " +
-				"roots; it stands, and the file is ignored"
-			f.Remedy = "choose another name, or isthmus peer revoke " + k.Name + " first"
+			f = finding.New("ISM0270", k, "metadata.name",
+				"a peering of this name was made by token before, with another trust domain or other "+
+					"roots; it stands, and the file is ignored",
+				"choose another name, or isthmus peer revoke "+k.Name+" first")
 		}
 		if stays != is {
 			v.refuse(k)
 		}
-		v.say(f)
+		v.say(f.At(o.File, o.Line))
 	}
 }

@@ -162,7 +162,7 @@ func TestJudge(t *testing.T) {
 		switch {
 		case code == "" && len(wrong) > 0:
 			t.Errorf("%s: %v", what, wrong)
-		case code != "" && (len(wrong) != 1 || wrong[0].Code != code || !strings.Contains(wrong[0].Message, said) || wrong[0].Remedy == ""):
+		case code != "" && (len(wrong) != 1 || string(wrong[0].Code) != code || !strings.Contains(wrong[0].Message, said) || wrong[0].Remedy == ""):
 			t.Errorf("%s: %v, want %s", what, wrong, test.finding)
 		}
 	}
@@ -179,7 +179,7 @@ func TestJudgeAddresses(t *testing.T) {
 		_, wrong := grant.Grant{Identities: []string{"*"}, Addresses: append(ranges, netip.MustParsePrefix("127.0.0.0/8"))}.Judge("n1", []snapshot.Workload{w})
 		got := ""
 		if len(wrong) > 0 {
-			got = wrong[0].Code
+			got = string(wrong[0].Code)
 		}
 		if got != want {
 			t.Errorf("%s: %v, want %q", text, wrong, want)

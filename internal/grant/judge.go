@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -31,7 +32,7 @@ func (g Grant) Judge(
 ) (accepted []snapshot.Workload, wrong []finding.Finding) {
 	say := func(f *finding.Finding, w snapshot.Workload) {
 		if f != nil && len(wrong) < maxFindings {
-			f.Object = "workload " + finding.Cut(w.Namespace) + "/" + finding.Cut(w.Name)
+			f.Object = kind.Key{Kind: "workload", Namespace: finding.Cut(w.Namespace), Name: finding.Cut(w.Name)}
 			wrong = append(wrong, *f)
 		}
 	}
@@ -41,17 +42,13 @@ func (g Grant) Judge(
 		switch name := [2]string{w.Namespace, w.Name}; {
 		case refused != nil:
 		case seen[name]:
-			refused = &finding.Finding{
-				Code: "ISM0014", Message: fmt.Sprintf("node %s registers it twice; the first is used", node),
-				Remedy: "give each workload of a namespace a name of its own",
-			}
+			refused = new(finding.New("ISM0014", kind.Key{}, "",
+				fmt.Sprintf("node %s registers it twice; the first is used", node),
+				"give each workload of a namespace a name of its own"))
 		case count[t.part] == t.most:
-			refused = &finding.Finding{
-				Code: "ISM0243",
-				Message: fmt.Sprintf("node %s hosts %d workloads of %s already, and may host no more; the "+
-					"workload is not registered", node, t.most, t.part),
-				Remedy: "host it on another node, or give it a service account of its own",
-			}
+			refused = new(finding.New("ISM0243", kind.Key{}, "",
+				fmt.Sprintf("node %s hosts %d workloads of %s already, and may host no more; the "+
+					"workload is not registered", node, t.most, t.part)))
 		default:
 			seen[name] = true
 			count[t.part]++
@@ -73,36 +70,29 @@ func (g Grant) Judge(
 // judge says by which terms a workload may be registered, or why it may not.
 func (g Grant) judge(node string, w snapshot.Workload) (terms, *finding.Finding) {
 	if err := checkWorkload(w); err != nil {
-		return terms{}, &finding.Finding{
-			Code: "ISM0014", Message: fmt.Sprintf("node %s registers it with %v; the workload is not registered", node, err),
-			Remedy: "mend the node's settings",
-		}
+		return terms{}, new(finding.New("ISM0014", kind.Key{}, "",
+			fmt.Sprintf("node %s registers it with %v; the workload is not registered", node, err)))
 	}
 	t, ok := g.termsFor(w)
 	switch {
 	case !ok && !g.Covers(w.Namespace, w.ServiceAccount):
-		return terms{}, &finding.Finding{
-			Code: "ISM0013", Field: "serviceAccount",
-			Message: fmt.Sprintf("node %s may not host service account %s/%s; the workload is not registered", node,
+		return terms{}, new(finding.New("ISM0013", kind.Key{}, "serviceAccount",
+			fmt.Sprintf("node %s may not host service account %s/%s; the workload is not registered", node,
 				w.Namespace, w.ServiceAccount),
-			Remedy: accountRemedy(node, w),
-		}
+			accountRemedy(node, w)))
 	case !ok:
-		return terms{}, &finding.Finding{
-			Code: "ISM0240", Field: "name",
-			Message: fmt.Sprintf("node %s may host service account %s/%s, but not under this name; the "+
+		return terms{}, new(finding.New("ISM0240", kind.Key{}, "name",
+			fmt.Sprintf("node %s may host service account %s/%s, but not under this name; the "+
 				"workload is not registered", node, w.Namespace, w.ServiceAccount),
-			Remedy: fmt.Sprintf("name it %s or %s-1, or %s --workload %s/%s,sa=%s",
-				w.ServiceAccount, w.ServiceAccount, anotherToken(node), w.Namespace, w.Name, w.ServiceAccount),
-		}
+			fmt.Sprintf("name it %s or %s-1, or %s --workload %s/%s,sa=%s",
+				w.ServiceAccount, w.ServiceAccount, anotherToken(node), w.Namespace, w.Name, w.ServiceAccount)))
 	}
 	for _, a := range w.Addresses {
 		if !g.Holds(a) {
-			return terms{}, &finding.Finding{
-				Code: "ISM0241", Field: "addresses",
-				Message: fmt.Sprintf("workloads of node %s may not have the address %s; the workload is not registered", node, a),
-				Remedy:  fmt.Sprintf("correct the address, or %s --address %s", anotherToken(node), a),
-			}
+			return terms{}, new(finding.New("ISM0241", kind.Key{}, "addresses",
+				fmt.Sprintf("workloads of node %s may not have the address %s; the workload is not registered", node,
+					a),
+				fmt.Sprintf("correct the address, or %s --address %s", anotherToken(node), a)))
 		}
 	}
 	return t, nil
@@ -141,13 +131,11 @@ func (t terms) label(node string, w snapshot.Workload) (map[string]string, *find
 	}
 	slices.Sort(beyond)
 	said := strings.Join(beyond, ",")
-	return t.labels, &finding.Finding{
-		Code: "ISM0242", Field: "labels",
-		Message: fmt.Sprintf("node %s gives it the labels %s, which were not granted; they are ignored", node,
+	return t.labels, new(finding.New("ISM0242", kind.Key{}, "labels",
+		fmt.Sprintf("node %s gives it the labels %s, which were not granted; they are ignored", node,
 			finding.Cut(said)),
-		Remedy: fmt.Sprintf("take them out of the node's settings, or %s --workload %s/%s,sa=%s,%s",
-			anotherToken(node), w.Namespace, w.Name, w.ServiceAccount, finding.Cut(said)),
-	}
+		fmt.Sprintf("take them out of the node's settings, or %s --workload %s/%s,sa=%s,%s",
+			anotherToken(node), w.Namespace, w.Name, w.ServiceAccount, finding.Cut(said))))
 }
 
 // checkWorkload refuses what could not have come from an agent's settings. Names go into identities, host names and

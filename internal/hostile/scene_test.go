@@ -27,6 +27,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/schema"
@@ -88,7 +89,7 @@ func resources(t *testing.T, objects []object, first int) []*envoy.Resource {
 		return nil
 	}
 	for _, f := range findings {
-		if slices.Contains([]string{"ISM0202", "ISM0205", "ISM0206"}, f.Code) { // faults of Isthmus's own
+		if slices.Contains([]finding.Code{"ISM0202", "ISM0205", "ISM0206"}, f.Code) { // faults of Isthmus's own
 			t.Errorf("compiling %s: %s", objects, f)
 		}
 	}

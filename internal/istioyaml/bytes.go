@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 )
 
 // unreadable refuses bytes that cannot be configuration text, or that would not mean what they look like.
@@ -18,7 +19,9 @@ func unreadable(text []byte) *finding.Finding {
 		}
 		r, n := utf8.DecodeRune(text[i:])
 		if message, remedy := oddRune(r, n, text[i:]); message != "" {
-			return &finding.Finding{Code: CodeBytes, Line: bytes.Count(text[:i], []byte("\n")), Message: message, Remedy: remedy}
+			f := finding.New(finding.Encoding, kind.Key{}, "",
+				message, remedy).At("", bytes.Count(text[:i], []byte("\n")))
+			return &f
 		}
 		i += n
 	}

@@ -68,10 +68,9 @@ func Decode(name string, text []byte, validate Validator, previous *File) *File 
 		switch {
 		case ok:
 		case len(c.text) > MaxFileBytes:
-			d = lost(c.text, finding.Finding{
-				Code: CodeTooLarge, Message: fmt.Sprintf("the file has more than %d bytes", MaxFileBytes),
-				Remedy: "split it into several files",
-			})
+			d = lost(c.text, finding.New(finding.TooLarge, kind.Key{}, "",
+				fmt.Sprintf("the file has more than %d bytes", MaxFileBytes),
+				"split it into several files"))
 		default:
 			d = decodeDocument(c.text, validate)
 		}
@@ -128,11 +127,9 @@ func (p *placing) put(o *snapshot.Origin, line int) {
 
 func (p *placing) tellMore() {
 	if p.more > 0 {
-		p.f.Findings = append(p.f.Findings, finding.Finding{
-			Code: CodeTooLarge, File: p.f.Name,
-			Message: fmt.Sprintf("there are %d more findings about this file", p.more),
-			Remedy:  "mend those that are named first",
-		})
+		p.f.Findings = append(p.f.Findings, finding.New(finding.TooLarge, kind.Key{}, "",
+			fmt.Sprintf("there are %d more findings about this file", p.more),
+			"mend those that are named first").At(p.f.Name, 0))
 	}
 }
 
@@ -180,11 +177,9 @@ func (f *File) refuseTwice() {
 		if other == o.Origin.Line {
 			other = places[o.Key][1].Line
 		}
-		fd := finding.Finding{
-			Code: CodeTwice, Object: o.Key.String(), Field: "metadata.name", File: f.Name, Line: o.Origin.LineOf("metadata.name"),
-			Message: fmt.Sprintf("the object is written at line %d of this file too, so neither of the two counts", other),
-			Remedy:  "keep one of them, or give one another name",
-		}
+		fd := finding.New("ISM-SCH21", o.Key, "metadata.name",
+			fmt.Sprintf("the object is written at line %d of this file too, so neither of the two counts",
+				other)).At(f.Name, o.Origin.LineOf("metadata.name"))
 		f.Findings = append(f.Findings, fd)
 		if !reported[o.Key] {
 			reported[o.Key] = true
@@ -227,10 +222,8 @@ func (f *File) tellSkipped() {
 	if len(words) < len(f.skipped) {
 		words = append(words, "and others")
 	}
-	f.Findings = append(f.Findings, finding.Finding{
-		Code: CodeSkipped, Severity: finding.Info, File: f.Name,
-		Message: "skipped, since no matter of Isthmus's: " + strings.Join(words, ", "), Remedy: "nothing needs to be done",
-	})
+	f.Findings = append(f.Findings, finding.New("ISM0203", kind.Key{}, "",
+		"skipped, since no matter of Isthmus's: "+strings.Join(words, ", ")).At(f.Name, 0))
 }
 
 func hasErrors(fs []finding.Finding) bool {

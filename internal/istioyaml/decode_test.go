@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -116,7 +117,7 @@ func TestDecodeBounds(t *testing.T) {
 		"document": "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, annotations: {a: " + strings.Repeat("x", 1<<20) + "}}\n",
 	} {
 		f := istioyaml.Decode("x.yaml", []byte(text), nil, nil)
-		if len(f.Findings) != 1 || f.Findings[0].Code != istioyaml.CodeTooLarge || len(f.Objects) > 0 {
+		if len(f.Findings) != 1 || f.Findings[0].Code != finding.TooLarge || len(f.Objects) > 0 {
 			t.Errorf("%s: %d objects, findings %v", name, len(f.Objects), f.Findings)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -43,10 +44,9 @@ func decodeDocument(text []byte, validate Validator) (d *document) {
 		return lost(text, *bad)
 	}
 	if len(text) > MaxDocumentBytes {
-		return lost(text, finding.Finding{
-			Code: CodeTooLarge, Message: fmt.Sprintf("the document has %d bytes, more than %d", len(text), MaxDocumentBytes),
-			Remedy: "split it into several documents with a line ---",
-		})
+		return lost(text, finding.New(finding.TooLarge, kind.Key{}, "",
+			fmt.Sprintf("the document has %d bytes, more than %d", len(text), MaxDocumentBytes),
+			"split it into several documents with a line ---"))
 	}
 	roots, bad := parse(text)
 	if bad != nil {
@@ -67,10 +67,9 @@ func decodeDocument(text []byte, validate Validator) (d *document) {
 }
 
 func faulty(fault any) finding.Finding {
-	return finding.Finding{
-		Code: CodeFault, Message: fmt.Sprintf("Isthmus fails on it: %v", fault),
-		Remedy: "this is a fault of Isthmus: report it with the document, and write the document otherwise meanwhile",
-	}
+	return finding.New("ISM0202", kind.Key{}, "",
+		fmt.Sprintf("Isthmus fails on it: %v", fault),
+		"this is a fault of Isthmus: report it with the document, and write the document otherwise meanwhile")
 }
 
 // nothing takes in a document that is no object. Where it speaks of security kinds, some were meant.
@@ -82,10 +81,9 @@ func (d *document) nothing(root *yaml.Node, text []byte) {
 		d.noObject(root.Line - 1)
 		return
 	}
-	d.merge(lost(text, finding.Finding{
-		Code: CodeSyntax, Line: root.Line - 1, Message: "the document is " + nodeName(root) + ", not an object",
-		Remedy: "begin it with apiVersion, kind and metadata",
-	}))
+	d.merge(lost(text, finding.New(finding.Syntax, kind.Key{}, "",
+		"the document is "+nodeName(root)+", not an object",
+		"begin it with apiVersion, kind and metadata").At("", root.Line-1)))
 }
 
 // noObject skips what is no object. It may be what is left of one that was good, so that nothing goes for want of it.
@@ -122,11 +120,9 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 	}
 	if h.twice != "" {
 		text, _ := yaml.Marshal(n) // what its lines tell is all that is known
-		d.merge(lost(text, finding.Finding{
-			Code: CodeDuplicate, Field: h.twice, Line: h.twiceLine - 1,
-			Message: fmt.Sprintf("the key %q stands twice in this mapping", h.twice),
-			Remedy:  "keep one of the two; a second object begins with a line ---",
-		}))
+		d.merge(lost(text, finding.New(finding.DuplicateKey, kind.Key{}, h.twice,
+			fmt.Sprintf("the key %q stands twice in this mapping", h.twice),
+			"keep one of the two; a second object begins with a line ---").At("", h.twiceLine-1)))
 		return
 	}
 	k, s, why := h.stands()
@@ -155,16 +151,14 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 // be told.
 func (d *document) hidden(n *yaml.Node) {
 	text, _ := yaml.Marshal(n) // what its lines tell is all that is known
-	l := lost(text, finding.Finding{
-		Code: CodeSyntax, Line: n.Line - 1,
-		Message: "something of a security kind stands in here, where no object is looked for",
-		Remedy:  "write each object as a document of its own, or as one of the items of a List",
-	})
+	l := lost(text, finding.New(finding.Syntax, kind.Key{}, "",
+		"something of a security kind stands in here, where no object is looked for",
+		"write each object as a document of its own, or as one of the items of a List").At("", n.Line-1))
 	for i := range l.broken {
 		l.broken[i].Key.Kind, l.broken[i].Key.Name, l.broken[i].Security = "", "", true
 	}
 	for i := range l.findings {
-		l.findings[i].Object = ""
+		l.findings[i].Object = kind.Key{}
 	}
 	d.merge(l)
 }
@@ -212,7 +206,9 @@ var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 
 // syntax words a parser's error.
 func syntax(text []byte, err error) *finding.Finding {
-	f := &finding.Finding{Code: CodeSyntax, Message: "not YAML: " + err.Error(), Remedy: "mend the YAML: check indentation, colons and quotes on this line and the one before"}
+	f := new(finding.New(finding.Syntax, kind.Key{}, "",
+		"not YAML: "+err.Error(),
+		"mend the YAML: check indentation, colons and quotes on this line and the one before"))
 	if m := yamlLine.FindStringSubmatch(strings.SplitN(err.Error(), "\n", 2)[0]); m != nil {
 		f.Message = "not YAML: " + m[2]
 		if n, err := strconv.Atoi(m[1]); err == nil {

@@ -133,8 +133,14 @@ var formerSecurity = []string{"authentication.istio.io", "rbac.istio.io"}
 // securityKinds are Istio's; those that are not in the table are not carried out yet.
 var securityKinds = []string{"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"}
 
+// refusal is why a document is not read.
+type refusal struct {
+	code                   finding.Code
+	field, message, remedy string
+}
+
 // stands says what a document is to Isthmus by its head alone, and why where it is not read.
-func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
+func (h head) stands() (k kind.Kind, s standing, why refusal) {
 	k, known := kind.Named(h.kind)
 	if known && h.misspelt == "" && k.Reads(h.apiVersion) {
 		return k, standsRead, why
@@ -147,8 +153,8 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 	elsewhere := slash && near == "" && strings.Contains(group, ".") && !strings.Contains(strings.ToLower(group), "istio")
 	cutOff := h.kind == "" && h.apiVersion != "" && strings.HasPrefix(groupSecurity+"/v1beta1", h.apiVersion)
 	secure := !elsewhere &&
-		(near == groupSecurity || slices.Contains(formerSecurity, group) || Nearest(h.kind, securityKinds) != "" || cutOff)
-	s, why.Code = standsRefused, CodeUnknownKind
+		(near == groupSecurity || slices.Contains(formerSecurity, group) || finding.Nearest(h.kind, securityKinds) != "" || cutOff)
+	s, why.code = standsRefused, finding.UnknownKind
 	if secure {
 		s = standsClosing
 	}
@@ -158,33 +164,33 @@ func (h head) stands() (k kind.Kind, s standing, why finding.Finding) {
 		if strings.EqualFold(h.misspelt, "apiVersion") {
 			want = "apiVersion"
 		}
-		why.Field, why.Message, why.Remedy = h.misspelt, fmt.Sprintf("there is no field %q here",
-			clip(h.misspelt)), "write "+want
+		why.field, why.message, why.remedy = h.misspelt, fmt.Sprintf("there is no field %q here",
+			finding.Clip(h.misspelt)), "write "+want
 	case elsewhere:
 		s = standsForeign
 	case h.apiVersion == "" || h.kind == "":
-		why.Field = "apiVersion"
+		why.field = "apiVersion"
 		if h.apiVersion != "" {
-			why.Field = "kind"
+			why.field = "kind"
 		}
-		why.Message, why.Remedy = why.Field+" is missing or not text", "every document begins with apiVersion and "+
+		why.message, why.remedy = why.field+" is missing or not text", "every document begins with apiVersion and "+
 			"kind, for example: apiVersion: isthmus.dev/v1alpha1, kind: FederatedExport"
-		if !secure && h.kind != "" && Nearest(h.kind, kind.Names()) == "" {
+		if !secure && h.kind != "" && finding.Nearest(h.kind, kind.Names()) == "" {
 			s = standsForeign
 		}
 	case known:
-		why.Field, why.Message, why.Remedy = "apiVersion", fmt.Sprintf("%s is not read in apiVersion %q", k.Name,
-			clip(h.apiVersion)), "write apiVersion: "+k.APIVersions[0]
+		why.field, why.message, why.remedy = "apiVersion", fmt.Sprintf("%s is not read in apiVersion %q", k.Name,
+			finding.Clip(h.apiVersion)), "write apiVersion: "+k.APIVersions[0]
 	case secure && slices.Contains(securityKinds, h.kind):
-		why.Code, why.Field = CodeUnsupported, "kind"
-		why.Message, why.Remedy = h.kind+" is not carried out yet", "remove it to do without it"
+		why.code, why.field = finding.Unsupported, "kind"
+		why.message, why.remedy = h.kind+" is not carried out yet", "remove it to do without it"
 	case !secure && strings.HasSuffix(group, ".istio.io"):
 		s = standsLater
-	case !secure && near != groupOurs && Nearest(h.kind, kind.Names()) == "":
+	case !secure && near != groupOurs && finding.Nearest(h.kind, kind.Names()) == "":
 		s = standsForeign
 	default:
-		why.Field, why.Message, why.Remedy = "kind", fmt.Sprintf("the kind %q is not one that Isthmus reads",
-			clip(h.kind)), DidYouMean(h.kind, kind.Names())
+		why.field, why.message, why.remedy = "kind", fmt.Sprintf("the kind %q is not one that Isthmus reads",
+			finding.Clip(h.kind)), finding.DidYouMean(h.kind, kind.Names())
 	}
 	return k, s, why
 }
@@ -221,7 +227,7 @@ func holdsSecurity(n *yaml.Node) bool {
 // nearGroup is the group that was meant, but for a slip of the pen; empty when it is none that Isthmus reads.
 func nearGroup(group string) string {
 	for _, g := range groups {
-		if len(group) < 64 && distance(strings.ToLower(group), g) <= 2 {
+		if len(group) < 64 && finding.Distance(strings.ToLower(group), g) <= 2 {
 			return g
 		}
 	}
@@ -232,7 +238,7 @@ func nearGroup(group string) string {
 func (h head) key() snapshot.Key {
 	key := snapshot.Key{Name: h.name}
 	k, known := kind.Named(h.kind)
-	if known || isWord(h.kind) && len(h.kind) <= 63 {
+	if known || finding.IsWord(h.kind) && len(h.kind) <= 63 {
 		key.Kind = h.kind
 	}
 	if len(validation.IsDNS1123Subdomain(h.name)) > 0 {
@@ -242,7 +248,7 @@ func (h head) key() snapshot.Key {
 	case known && !k.Namespaced:
 	case h.namespace == "" || isPlaceholder(h.namespace):
 		key.Namespace = "default"
-	case isLabel(h.namespace):
+	case len(validation.IsDNS1123Label(h.namespace)) == 0:
 		key.Namespace = h.namespace
 	}
 	return key
@@ -250,18 +256,6 @@ func (h head) key() snapshot.Key {
 
 // isPlaceholder says that a template's text stands here, which has no meaning before the template is filled in.
 func isPlaceholder(s string) bool { return strings.HasPrefix(s, "{{") || strings.HasPrefix(s, "${") }
-
-// label names the object in findings.
-func (h head) label() string {
-	key := h.key()
-	if key.Kind == "" {
-		return ""
-	}
-	if key.Name == "" {
-		return key.Kind
-	}
-	return key.String()
-}
 
 // Broken is an object, or a document that may hold some, that is written and could not be read.
 type Broken struct {

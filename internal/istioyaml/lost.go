@@ -66,7 +66,7 @@ func lost(text []byte, why finding.Finding) *document {
 	}
 	namespaces := scanNamespaces(text)
 	h.namespace = namespaces[0]
-	why.Object = h.label()
+	why.Object = h.key().Told()
 	d.findings = []finding.Finding{why}
 	for _, ns := range namespaces {
 		h.namespace = ns
@@ -92,7 +92,7 @@ func scanHead(text []byte) head {
 		return ""
 	}
 	h := head{apiVersion: only(values["apiVersion"]), kind: only(values["kind"])}
-	if !isWord(h.kind) {
+	if !finding.IsWord(h.kind) {
 		h.kind = ""
 	}
 	if m := metadataLine.FindAllIndex(text, -1); len(m) == 1 {
@@ -131,7 +131,7 @@ func scanNamespaces(text []byte) []string {
 // skip notes a document that is no matter of Isthmus's.
 func (d *document) skip(h head, line int) {
 	what := h.kind
-	if what == "" || !isWord(what) {
+	if what == "" || !finding.IsWord(what) {
 		what = "document that is no object"
 	}
 	d.skipped = append(d.skipped, skipped{what, line})
@@ -139,9 +139,6 @@ func (d *document) skip(h head, line int) {
 
 // later notes a document of Istio's that is not carried out yet.
 func (d *document) later(h head, line int) {
-	d.findings = append(d.findings, finding.Finding{
-		Code: CodeLater, Severity: finding.Warning, Object: h.label(), Line: line,
-		Message: strings.TrimSpace(clip(h.kind) + " (" + clip(h.apiVersion) + ") is not carried out yet; it is skipped"),
-		Remedy:  "do not rely on it: only the kinds in docs/kinds take effect",
-	})
+	d.findings = append(d.findings, finding.New("ISM0204", h.key().Told(), "",
+		strings.TrimSpace(finding.Clip(h.kind)+" ("+finding.Clip(h.apiVersion)+") is not carried out yet; it is skipped")).At("", line))
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"isthmus.dev/isthmus/internal/finding"
 )
 
 // fitsMessage checks a JSON value against a protobuf message, field by field, more strictly than protojson: names as
@@ -21,7 +23,7 @@ func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v a
 	}
 	oneofs := map[protoreflect.Name]string{}
 	for _, k := range sortedKeys(m) {
-		p := childPath(path, k)
+		p := finding.Child(path, k)
 		fd := md.Fields().ByJSONName(k)
 		if fd == nil {
 			r.unknownField(p, k, fieldNames(md))
@@ -29,7 +31,9 @@ func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v a
 		}
 		if one := fd.ContainingOneof(); one != nil && !one.IsSynthetic() {
 			if other, twice := oneofs[one.Name()]; twice {
-				r.refuse(CodeInvalid, p, fmt.Sprintf("%s and %s exclude each other", other, k), "keep one of the two")
+				r.refuse(finding.Invalid, p,
+					fmt.Sprintf("%s and %s exclude each other", other, k),
+					"keep one of the two")
 			}
 			oneofs[one.Name()] = k
 		}
@@ -40,14 +44,14 @@ func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v a
 func (r *report) fitsField(fd protoreflect.FieldDescriptor, path string, v any) {
 	switch {
 	case v == nil:
-		r.refuse(CodeType, path, "nothing is written here", "write a value, or remove the line")
+		r.refuse(finding.WrongType, path, "nothing is written here", "write a value, or remove the line")
 	case fd.IsMap():
 		m, ok := v.(map[string]any)
 		if !ok {
 			r.wrongType(path, "a mapping", v)
 		}
 		for _, k := range sortedKeys(m) {
-			r.fitsSingle(fd.MapValue(), childPath(path, k), m[k])
+			r.fitsSingle(fd.MapValue(), finding.Child(path, k), m[k])
 		}
 	case fd.IsList():
 		list, ok := v.([]any)
@@ -64,7 +68,7 @@ func (r *report) fitsField(fd protoreflect.FieldDescriptor, path string, v any) 
 
 func (r *report) fitsSingle(fd protoreflect.FieldDescriptor, path string, v any) {
 	if v == nil {
-		r.refuse(CodeType, path, "nothing is written here", "write a value, or remove the line")
+		r.refuse(finding.WrongType, path, "nothing is written here", "write a value, or remove the line")
 		return
 	}
 	switch fd.Kind() {
@@ -107,7 +111,8 @@ func (r *report) fitsWhole(k protoreflect.Kind, path string, v any) {
 		low, high = -1<<31, 1<<31-1
 	}
 	if i < low || i > high {
-		r.refuse(CodeInvalid, path, fmt.Sprintf("%d is out of range", i), fmt.Sprintf("write a number from %d to %d", low, high))
+		r.refuse(finding.Invalid, path,
+			fmt.Sprintf("%d is out of range", i), fmt.Sprintf("write a number from %d to %d", low, high))
 	}
 }
 
@@ -118,7 +123,9 @@ func (r *report) fitsEnum(ed protoreflect.EnumDescriptor, path string, v any) {
 		return
 	}
 	if ed.Values().ByName(protoreflect.Name(name)) == nil {
-		r.refuse(CodeEnum, path, fmt.Sprintf("%q is not a value of this field", clip(name)), DidYouMean(name, enumNames(ed)))
+		r.refuse(finding.UnknownValue, path,
+			fmt.Sprintf("%q is not a value of this field", finding.Clip(name)),
+			finding.DidYouMean(name, enumNames(ed)))
 	}
 }
 

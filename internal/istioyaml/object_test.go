@@ -30,7 +30,7 @@ func outcome(f *istioyaml.File) string {
 		words = append(words, w)
 	}
 	for _, fd := range f.Findings {
-		words = append(words, fd.Code)
+		words = append(words, string(fd.Code))
 	}
 	return strings.Join(words, "; ")
 }
@@ -79,7 +79,7 @@ func TestOneObject(t *testing.T) {
 			replace("namespace: shop", "namespace: SHOP"), "!AuthorizationPolicy /no app=web; ISM-SCH15",
 		},
 		"namespace is a number": {
-			replace("namespace: shop", "namespace: 1"), "!AuthorizationPolicy /no app=web; ISM-SCH15",
+			replace("namespace: shop", "namespace: 1"), "!AuthorizationPolicy /no app=web; ISM-SCH17",
 		},
 		"no namespace": {
 			replace(", namespace: shop", "", "DENY", "NO"), "!AuthorizationPolicy default/no app=web; ISM-SCH18",
@@ -389,7 +389,8 @@ func TestJSON(t *testing.T) {
 		"half a surrogate": {fmt.Sprintf(policy, `\ud83d`), "!AuthorizationPolicy default/; ISM-SCH10"},
 		"the other half":   {fmt.Sprintf(policy, `\ude42`), "!AuthorizationPolicy default/; ISM-SCH10"},
 		"two, one after the other": {
-			fmt.Sprintf(policy, "x") + "{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"a\"}}",
+			fmt.Sprintf(policy,
+				"x") + "{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"a\"}}",
 			"AuthorizationPolicy default/no; Namespace a",
 		},
 		"key twice": {
@@ -421,7 +422,7 @@ func TestFaultAtOneObject(t *testing.T) {
 	if got, want := outcome(f), "AuthorizationPolicy shop/no; ?MeshPeer /retail; ISM0202"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if fd := f.Findings[0]; fd.Line != 1 || fd.Object != "MeshPeer retail" || !strings.Contains(fd.Message, "planted") {
+	if fd := f.Findings[0]; fd.Line != 1 || fd.Object.String() != "MeshPeer retail" || !strings.Contains(fd.Message, "planted") {
 		t.Errorf("finding %s", fd)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"isthmus.dev/isthmus/internal/finding"
 )
 
 // shape is what JSON a Go type takes, so that a document can be checked field by field before it is decoded.
@@ -107,7 +109,7 @@ func (r *report) fits(s *shape, path string, v any) {
 			r.wrongType(path, "a mapping", v)
 		}
 		for _, k := range sortedKeys(m) {
-			r.fits(s.elem, childPath(path, k), m[k])
+			r.fits(s.elem, finding.Child(path, k), m[k])
 		}
 	case listOf:
 		list, ok := v.([]any)
@@ -146,9 +148,9 @@ func (r *report) fitsObject(s *shape, path string, v any) {
 	}
 	for _, k := range sortedKeys(m) {
 		if f, ok := s.fields[k]; ok {
-			r.fits(f, childPath(path, k), m[k])
+			r.fits(f, finding.Child(path, k), m[k])
 		} else {
-			r.unknownField(childPath(path, k), k, s.names)
+			r.unknownField(finding.Child(path, k), k, s.names)
 		}
 	}
 }
@@ -161,7 +163,7 @@ func (r *report) fitsInteger(s *shape, path string, v any) {
 	}
 	n := reflect.New(s.typ).Elem()
 	if n.CanInt() && n.OverflowInt(i) || n.CanUint() && (i < 0 || n.OverflowUint(uint64(i))) {
-		r.refuse(CodeInvalid, path, fmt.Sprintf("%d is out of range", i), "write a number that the field can hold")
+		r.refuse(finding.Invalid, path, fmt.Sprintf("%d is out of range", i), "write a number that the field can hold")
 	}
 }
 
@@ -171,7 +173,9 @@ func (r *report) fitsCustom(s *shape, path string, v any) {
 		err = json.Unmarshal(data, reflect.New(s.typ).Interface())
 	}
 	if err != nil {
-		r.refuse(CodeType, path, fmt.Sprintf("%s is no %s: %v", clip(string(data)), s.typ.Name(), err), customRemedy(s.typ.Name()))
+		r.refuse(finding.WrongType, path,
+			fmt.Sprintf("%s is no %s: %v", finding.Clip(string(data)), s.typ.Name(), err),
+			customRemedy(s.typ.Name()))
 	}
 }
 
@@ -188,7 +192,9 @@ func customRemedy(typeName string) string {
 }
 
 func (r *report) unknownField(path, name string, known []string) {
-	r.refuse(CodeUnknown, path, fmt.Sprintf("there is no field %q here", clip(name)), DidYouMean(name, known))
+	r.refuse(finding.UnknownField, path,
+		fmt.Sprintf("there is no field %q here", finding.Clip(name)),
+		finding.DidYouMean(name, known))
 }
 
 func (r *report) wrongType(path, want string, v any) {
@@ -199,5 +205,5 @@ func (r *report) wrongType(path, want string, v any) {
 	if want == "a list" {
 		remedy = "write a list: each item on its own line behind a hyphen"
 	}
-	r.refuse(CodeType, path, fmt.Sprintf("must be %s, is %s", want, typeName(v)), remedy)
+	r.refuse(finding.WrongType, path, fmt.Sprintf("must be %s, is %s", want, typeName(v)), remedy)
 }

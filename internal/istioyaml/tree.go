@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -29,22 +30,22 @@ type budget struct {
 
 // report gathers findings about one object. Its lines count from 0 at the top of the document.
 type report struct {
-	object   string
+	object   kind.Key
 	origin   snapshot.Origin
 	findings []finding.Finding
 }
 
-// refuse records an error at a field.
-func (r *report) refuse(code, field, message, remedy string) {
-	r.findings = append(r.findings, finding.Finding{
-		Code: code, Object: r.object, Field: field, Line: r.origin.LineOf(field), Message: message, Remedy: remedy,
-	})
+// refuse records what is wrong with a field.
+func (r *report) refuse(code finding.Code, field, message, remedy string) {
+	r.add([]finding.Finding{finding.New(code, r.object, field, message, remedy)})
 }
 
-// warn records a warning at a field.
-func (r *report) warn(code, field, message, remedy string) {
-	r.refuse(code, field, message, remedy)
-	r.findings[len(r.findings)-1].Severity = finding.Warning
+// add takes over findings about the object.
+func (r *report) add(findings []finding.Finding) {
+	for _, f := range findings {
+		f.Object = r.object
+		r.findings = append(r.findings, f.At("", r.origin.LineOf(f.Field)))
+	}
 }
 
 func newTree(n *yaml.Node, left *budget) *tree {
@@ -101,7 +102,7 @@ func (t *tree) halt(path string, depth int) {
 		message = fmt.Sprintf("the document's aliases repeat more than %d values", MaxAliased)
 	}
 	field, _, _ := strings.Cut(path, "[")
-	t.refuse(CodeTooLarge, field, message, "write it plainer, or split it")
+	t.refuse(finding.TooLarge, field, message, "write it plainer, or split it")
 }
 
 func (t *tree) mapping(n *yaml.Node, path string, depth int) any {
@@ -109,12 +110,14 @@ func (t *tree) mapping(n *yaml.Node, path string, depth int) any {
 	for i := 0; i+1 < len(n.Content) && !t.halted; i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
 		if k.Kind != yaml.ScalarNode || k.ShortTag() == "!!null" || k.ShortTag() == "!!merge" {
-			t.refuseNode(CodeSyntax, k, path, "a key here is not plain text", "write every key as a plain word; merge keys (<<) are not read")
+			t.refuseNode(finding.Syntax, k, path, "a key here is not plain text",
+				"write every key as a plain word; merge keys (<<) are not read")
 			continue
 		}
-		p := childPath(path, k.Value)
+		p := finding.Child(path, k.Value)
 		if _, twice := m[k.Value]; twice {
-			t.refuseNode(CodeDuplicate, k, p, fmt.Sprintf("the key %q stands twice in this mapping", clip(k.Value)), "keep one of the two")
+			t.refuseNode(finding.DuplicateKey, k, p,
+				fmt.Sprintf("the key %q stands twice in this mapping", finding.Clip(k.Value)), "keep one of the two")
 			continue
 		}
 		m[k.Value] = t.value(v, t.mark(p, k.Line), depth+1)
@@ -147,12 +150,12 @@ func (t *tree) scalar(n *yaml.Node, path string) any {
 			return f
 		}
 	}
-	t.refuseNode(CodeSyntax, n, path, fmt.Sprintf("%q (%s) is not a value that configuration can hold", clip(n.Value), n.ShortTag()),
+	t.refuseNode(finding.Syntax, n, path, fmt.Sprintf("%q (%s) is not a value that configuration can hold", finding.Clip(n.Value), n.ShortTag()),
 		"write text, a number, true or false, without a tag")
 	return nil
 }
 
-func (t *tree) refuseNode(code string, n *yaml.Node, path, message, remedy string) {
+func (t *tree) refuseNode(code finding.Code, n *yaml.Node, path, message, remedy string) {
 	t.refuse(code, path, message, remedy)
 	t.findings[len(t.findings)-1].Line = n.Line - 1
 }
@@ -166,39 +169,6 @@ func (t *tree) mark(path string, line int) string {
 	p := unique.Make(path).Value()
 	t.origin.Fields[p] = line - 1 - t.origin.Line
 	return p
-}
-
-// childPath is the path of a key: parent.key, or parent[key] for a key that is no plain word.
-func childPath(parent, key string) string {
-	switch {
-	case !isWord(key):
-		return parent + "[" + key + "]"
-	case parent == "":
-		return key
-	default:
-		return parent + "." + key
-	}
-}
-
-func isWord(s string) bool {
-	if s == "" || s[0] >= '0' && s[0] <= '9' {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if c != '_' && c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-			return false
-		}
-	}
-	return true
-}
-
-// clip shortens foreign text for a message.
-func clip(s string) string {
-	if len(s) > 80 {
-		return strings.ToValidUTF8(s[:77], "") + "…"
-	}
-	return s
 }
 
 // typeName is what a JSON value is, for messages.

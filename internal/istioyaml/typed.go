@@ -2,6 +2,7 @@ package istioyaml
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"sync"
 
@@ -9,29 +10,43 @@ import (
 	"google.golang.org/protobuf/proto"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"isthmus.dev/isthmus/internal/check"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// check judges what the type of an object cannot say. The raw document shows what was written where the type cannot.
-type check func(r *report, o metav1.Object, doc map[string]any)
-
-// checks has one of each kind.
-var checks = map[string]check{
-	"Mesh":                of(checkMesh),
-	"MeshPeer":            of(checkMeshPeer),
-	"FederatedExport":     of(checkFederatedExport),
-	"FederatedImport":     of(checkFederatedImport),
-	"Namespace":           func(*report, metav1.Object, map[string]any) {}, // its type says all
-	"Service":             of(checkService),
-	"PeerAuthentication":  of(checkPeerAuthentication),
-	"AuthorizationPolicy": of(checkAuthorizationPolicy),
-	"ServiceEntry":        of(checkServiceEntry),
-	"WorkloadEntry":       of(checkWorkloadEntry),
+// written judges what the Go type of a kind cannot tell: a protobuf message has an empty list as if it were not written,
+// and that would mean anything.
+var written = map[string]func(r *report, spec map[string]any){
+	"AuthorizationPolicy": func(r *report, spec map[string]any) {
+		rules, _ := spec["rules"].([]any)
+		for i, rule := range rules {
+			r.emptyLists(fmt.Sprintf("spec.rules[%d]", i), rule)
+		}
+	},
+	"PeerAuthentication": func(r *report, spec map[string]any) {
+		if ports, ok := spec["portLevelMtls"].(map[string]any); ok && len(ports) == 0 {
+			r.refuse(finding.Invalid, "spec.portLevelMtls", "no port is written inside",
+				"write a port and its mode, or remove the field")
+		}
+	},
 }
 
-func of[T metav1.Object](c func(*report, T, map[string]any)) check {
-	return func(r *report, o metav1.Object, doc map[string]any) { c(r, o.(T), doc) }
+func (r *report) emptyLists(path string, v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, k := range sortedKeys(v) {
+			r.emptyLists(finding.Child(path, k), v[k])
+		}
+	case []any:
+		if len(v) == 0 {
+			r.refuse(finding.Invalid, path, "an empty list restricts nothing",
+				"write what it should hold, or remove it to mean anything")
+		}
+		for i, item := range v {
+			r.emptyLists(fmt.Sprintf("%s[%d]", path, i), item)
+		}
+	}
 }
 
 // typed decodes a document into the Go type of its kind. The value counts only if no error was recorded.
@@ -45,7 +60,7 @@ func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) meta
 	switch k.Family {
 	case kind.Ours:
 		if validate != nil {
-			r.add(validate(k.Name, doc))
+			r.addNew(validate(k.Name, doc))
 		}
 		read = !hasErrors(r.findings) && r.remarshal(doc, o.Interface(), "")
 	case kind.Core:
@@ -58,7 +73,10 @@ func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) meta
 	}
 	value := o.Interface().(metav1.Object)
 	value.SetManagedFields(nil)
-	checks[k.Name](r, value, doc)
+	r.add(check.Object(value))
+	if spec, ok := doc["spec"].(map[string]any); ok && written[k.Name] != nil {
+		written[k.Name](r, spec)
+	}
 	return value
 }
 
@@ -80,19 +98,17 @@ var shapes = sync.OnceValue(func() map[string]*shape {
 	return all
 })
 
-// add takes over a schema's findings about fields in which nothing was found yet.
-func (r *report) add(findings []finding.Finding) {
+// addNew takes over a schema's findings about fields in which nothing was found yet.
+func (r *report) addNew(findings []finding.Finding) {
 	known := map[string]bool{}
 	for _, f := range r.findings {
 		known[f.Field] = true
 	}
 	for _, f := range findings {
-		if known[f.Field] {
-			continue
+		if !known[f.Field] {
+			known[f.Field] = true
+			r.add([]finding.Finding{f})
 		}
-		known[f.Field] = true
-		f.Object, f.Line = r.object, r.origin.LineOf(f.Field)
-		r.findings = append(r.findings, f)
 	}
 }
 
@@ -121,7 +137,7 @@ func (r *report) remarshal(v, into any, path string) bool {
 		err = json.Unmarshal(data, into)
 	}
 	if err != nil {
-		r.refuse(CodeType, path, err.Error(), "compare with the kind's page in docs/kinds")
+		r.refuse(finding.WrongType, path, err.Error(), "compare with the kind's page in docs/kinds")
 	}
 	return err == nil
 }
@@ -132,7 +148,7 @@ func (r *report) protojson(v any, into proto.Message) bool {
 		err = protojson.Unmarshal(data, into)
 	}
 	if err != nil {
-		r.refuse(CodeType, "spec", err.Error(), "compare with the kind's page in docs/kinds")
+		r.refuse(finding.WrongType, "spec", err.Error(), "compare with the kind's page in docs/kinds")
 	}
 	return err == nil
 }

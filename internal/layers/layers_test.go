@@ -40,11 +40,11 @@ var table = map[string]layer{
 	"api/v1alpha1":       words,
 	"internal/sni":       words,
 	"internal/spiffe":    words,
-	"internal/finding":   words,
 	"internal/version":   words,
 	"internal/clocktest": words,
 	"internal/wellknown": words,
 
+	"internal/finding":  nouns,
 	"internal/grant":    nouns,
 	"internal/kind":     nouns,
 	"internal/model":    nouns,
@@ -53,6 +53,7 @@ var table = map[string]layer{
 	"internal/vip":      nouns,
 
 	"internal/authz":     pure,
+	"internal/check":     pure,
 	"internal/compile":   pure,
 	"internal/contain":   pure,
 	"internal/envoy":     pure,
@@ -179,7 +180,8 @@ func check(p pkg) []string {
 		name, inside := strings.CutPrefix(imp, module)
 		switch target, known := layerOf(name); {
 		case inside && known && target > own:
-			out = append(out, fmt.Sprintf("%s (%s) imports %s (%s): imports point only downward", p.name, own, name, target))
+			out = append(out, fmt.Sprintf("%s (%s) imports %s (%s): imports point only downward", p.name, own, name,
+				target))
 		case parts[p.name] > 0 && parts[name] >= parts[p.name]:
 			out = append(out, fmt.Sprintf("%s imports %s, which is not below it: see parts", p.name, name))
 		case strings.HasPrefix(p.name, "internal/meshd/") && parts[p.name] == 0:
@@ -187,7 +189,9 @@ func check(p pkg) []string {
 		case inside && name == "internal/cli" && p.name != "cmd/isthmus":
 			out = append(out, fmt.Sprintf("%s imports internal/cli: only cmd/isthmus may", p.name))
 		case !inside && own <= pure && slices.Contains(impure, imp):
-			out = append(out, fmt.Sprintf("%s (%s) imports %s: it takes values and returns values; leave the world to a layer above", p.name, own, imp))
+			out = append(out, fmt.Sprintf(
+				"%s (%s) imports %s: it takes values and returns values; leave the world to a layer above", p.name,
+				own, imp))
 		}
 	}
 	return out

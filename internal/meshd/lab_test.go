@@ -195,7 +195,7 @@ func (p *plane) status() *adminapi.StatusResponse {
 func (p *plane) found(code string) string {
 	p.t.Helper()
 	for _, f := range p.status().Findings {
-		if f.Code == code {
+		if string(f.Code) == code {
 			return f.String()
 		}
 	}

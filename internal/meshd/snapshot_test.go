@@ -38,8 +38,8 @@ func TestFindingsFollowFromTheSnapshot(t *testing.T) {
 	})
 	codes := func(fs []finding.Finding) (out []string) {
 		for _, f := range fs {
-			if slices.Contains([]string{"ISM0013", "ISM0230", "ISM0280", "ISM0342"}, f.Code) {
-				out = append(out, f.Code+" "+f.Object)
+			if slices.Contains([]finding.Code{"ISM0013", "ISM0230", "ISM0280", "ISM0342"}, f.Code) {
+				out = append(out, string(f.Code)+" "+f.Object.String())
 			}
 		}
 		return out

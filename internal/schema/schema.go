@@ -19,7 +19,6 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/kind"
 )
 
@@ -54,7 +53,7 @@ func (s *Schemas) Validate(kindName string, document map[string]any) []finding.F
 	}
 	c, err := get()
 	if err != nil {
-		return []finding.Finding{{Code: istioyaml.CodeInvalid, Message: err.Error(), Remedy: "report this as a bug"}}
+		return []finding.Finding{finding.New(finding.Invalid, kind.Key{}, "", err.Error(), "report this as a bug")}
 	}
 	return c.validate(document)
 }

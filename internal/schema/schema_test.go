@@ -55,7 +55,7 @@ func TestValidate(t *testing.T) {
 			before := fmt.Sprint(c.document)
 			var got []string
 			for _, f := range schema.New().Validate(c.document["kind"].(string), c.document) {
-				got = append(got, f.Code+" "+f.Field+": "+f.Message)
+				got = append(got, string(f.Code)+" "+f.Field+": "+f.Message)
 				if f.Remedy == "" {
 					t.Errorf("no remedy: %+v", f)
 				}

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/istioyaml"
+	"isthmus.dev/isthmus/internal/kind"
 )
 
 // unknownFields words the paths that a schema does not know.
@@ -24,34 +24,33 @@ func (c *schema) unknownFields(paths []string) []finding.Finding {
 			}
 		}
 		slices.Sort(known)
-		findings = append(findings, finding.Finding{
-			Code: istioyaml.CodeUnknown, Field: p, Message: fmt.Sprintf("there is no field %q here", name),
-			Remedy: istioyaml.DidYouMean(name, known),
-		})
+		findings = append(findings, finding.New(finding.UnknownField, kind.Key{}, p,
+			fmt.Sprintf("there is no field %q here", name),
+			finding.DidYouMean(name, known)))
 	}
 	return findings
 }
 
 // word turns an API server's error into a finding.
 func (c *schema) word(e *field.Error) finding.Finding {
-	f := finding.Finding{Code: istioyaml.CodeInvalid, Field: e.Field, Remedy: c.describe(e.Field)}
+	code, message, remedy := finding.Invalid, detail(e), c.describe(e.Field)
 	switch e.Type {
 	case field.ErrorTypeRequired:
 		_, name := cut(e.Field)
-		f.Code, f.Message, f.Remedy = istioyaml.CodeRequired, "the field is missing", "write "+name+": "+f.Remedy
+		code, message, remedy = finding.Required, "the field is missing", "write "+name+": "+remedy
 	case field.ErrorTypeTypeInvalid:
-		f.Code, f.Message = istioyaml.CodeType, "the value has the wrong type: "+detail(e)
+		code, message = finding.WrongType, "the value has the wrong type: "+message
 	case field.ErrorTypeNotSupported:
-		f.Code, f.Message, f.Remedy = istioyaml.CodeEnum, fmt.Sprintf("%q is not a value of this field", clip(e.BadValue)), "use one of: "+list(e.Detail)
+		code, message = finding.UnknownValue, fmt.Sprintf("%q is not a value of this field", clip(e.BadValue))
+		remedy = "use one of: " + list(e.Detail)
 	case field.ErrorTypeTooMany, field.ErrorTypeTooLong:
-		f.Message = "too much: " + detail(e)
+		message = "too much: " + message
 	default:
-		f.Message = detail(e)
-		if strings.HasPrefix(f.Message, "should ") {
-			f.Message = fmt.Sprintf("%q is refused: it %s", clip(e.BadValue), f.Message)
+		if strings.HasPrefix(message, "should ") {
+			message = fmt.Sprintf("%q is refused: it %s", clip(e.BadValue), message)
 		}
 	}
-	return f
+	return finding.New(code, kind.Key{}, e.Field, message, remedy)
 }
 
 // detail is the error's own text without the path that it repeats.

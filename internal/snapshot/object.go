@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -52,7 +51,7 @@ func (o *Object) after(was *Object) *Object {
 }
 
 // Key names one object.
-type Key struct{ Kind, Namespace, Name string }
+type Key = kind.Key
 
 // KeyOf is the key of a value. It panics for a Go type that is of no kind.
 func KeyOf(value metav1.Object) Key {
@@ -60,20 +59,7 @@ func KeyOf(value metav1.Object) Key {
 	if !ok {
 		panic(fmt.Sprintf("snapshot: %T is of no kind", value))
 	}
-	return Key{k.Name, value.GetNamespace(), value.GetName()}
-}
-
-// String is "Kind namespace/name", or "Kind name" for a kind without namespaces.
-func (k Key) String() string {
-	if k.Namespace == "" {
-		return k.Kind + " " + k.Name
-	}
-	return k.Kind + " " + k.Namespace + "/" + k.Name
-}
-
-// Compare orders keys by kind, namespace and name.
-func (k Key) Compare(o Key) int {
-	return cmp.Or(cmp.Compare(k.Kind, o.Kind), cmp.Compare(k.Namespace, o.Namespace), cmp.Compare(k.Name, o.Name))
+	return Key{Kind: k.Name, Namespace: value.GetNamespace(), Name: value.GetName()}
 }
 
 // Source says how an object came here.

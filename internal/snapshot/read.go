@@ -166,7 +166,7 @@ func In[T metav1.Object](o *Objects, namespace string) []T { return Of[T](o.Name
 // Named is the value of one object, nil when there is none.
 func Named[T metav1.Object](in *Objects, namespace, name string) T {
 	var none T
-	if o := in.Get(Key{kindOf[T](), namespace, name}); o != nil {
+	if o := in.Get(Key{Kind: kindOf[T](), Namespace: namespace, Name: name}); o != nil {
 		return o.Value.(T)
 	}
 	return none

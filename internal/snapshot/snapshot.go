@@ -71,10 +71,28 @@ func (c *Config) Mesh() *v1alpha1.Mesh {
 
 // Origin of an object; the zero Origin where there is no such object.
 func (c *Config) Origin(k Key) Origin {
+	if c == nil {
+		return Origin{}
+	}
 	if o := c.Objects.Get(k); o != nil {
 		return o.Origin
 	}
 	return Origin{}
+}
+
+// Report is findings as they are shown: in one list, sorted, each with the place where its object is written, if that is in
+// effect. Those that say their place themselves keep it.
+func (c *Config) Report(findings ...[]finding.Finding) []finding.Finding {
+	out := slices.Concat(findings...)
+	for i, f := range out {
+		if f.File != "" || f.Line > 0 {
+			continue
+		}
+		o := c.Origin(f.Object)
+		out[i] = f.At(o.File, o.LineOf(f.Field))
+	}
+	finding.Sort(out)
+	return out
 }
 
 // With is the configuration after a change of its objects.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -69,12 +70,10 @@ func (c claims) claim(node string, w snapshot.Workload, own map[netip.Addr]snaps
 // own network namespace, and nowhere else; own are the addresses that were claimed in this registration.
 func (c claims) clash(node string, w snapshot.Workload, own map[netip.Addr]snapshot.Workload) *finding.Finding {
 	if by, taken := c.names[idOf(w)]; taken && by != node {
-		return &finding.Finding{
-			Code: "ISM0012", Severity: finding.Error, Object: "workload " + idOf(w).String(),
-			Message: fmt.Sprintf("registered by node %s and later by node %s; the latter is ignored", by, node),
-			Remedy: fmt.Sprintf("rename one of them in its node's settings; if node %s is gone for "+
-				"good: isthmus node revoke %s", by, by),
-		}
+		return new(finding.New("ISM0012", kind.Key{Kind: "workload", Namespace: w.Namespace, Name: w.Name}, "",
+			fmt.Sprintf("registered by node %s and later by node %s; the latter is ignored", by, node),
+			fmt.Sprintf("rename one of them in its node's settings; if node %s is gone for "+
+				"good: isthmus node revoke %s", by, by)))
 	}
 	for _, a := range w.Addresses {
 		by, taken := c.addrs[a]
@@ -85,13 +84,11 @@ func (c claims) clash(node string, w snapshot.Workload, own map[netip.Addr]snaps
 			}
 		}
 		if taken {
-			return &finding.Finding{
-				Code: "ISM0244", Severity: finding.Error, Object: "workload " + idOf(w).String(), Field: "addresses",
-				Message: fmt.Sprintf("node %s gives it the address %s, which workload %s on node %s "+
+			return new(finding.New("ISM0244", kind.Key{Kind: "workload", Namespace: w.Namespace, Name: w.Name}, "addresses",
+				fmt.Sprintf("node %s gives it the address %s, which workload %s on node %s "+
 					"has; it is not registered", node, a, by.workload, by.node),
-				Remedy: fmt.Sprintf("correct the address in the node's settings; if node %s is gone for "+
-					"good: isthmus node revoke %s", by.node, by.node),
-			}
+				fmt.Sprintf("correct the address in the node's settings; if node %s is gone for "+
+					"good: isthmus node revoke %s", by.node, by.node)))
 		}
 	}
 	return nil

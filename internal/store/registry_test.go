@@ -33,7 +33,7 @@ func (l *lab) inForce() []string {
 func (l *lab) clashes() []string {
 	out := []string{}
 	for _, f := range l.Snapshot().Registry.Clashes {
-		out = append(out, f.Code+" "+f.Object)
+		out = append(out, string(f.Code)+" "+f.Object.String())
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/vip"
@@ -281,13 +282,10 @@ func withoutAddress(left []vip.Host) []finding.Finding {
 	}
 	var out []finding.Finding
 	for _, ns := range slices.Sorted(maps.Keys(names)) {
-		out = append(out, finding.Finding{
-			Code: "ISM0290", Severity: finding.Error, Object: "Namespace " + ns,
-			Message: fmt.Sprintf("%d of its names, %s first, have no virtual address, so nobody can call them: a "+
+		out = append(out, finding.New("ISM0290", kind.Key{Kind: "Namespace", Name: ns}, "",
+			fmt.Sprintf("%d of its names, %s first, have no virtual address, so nobody can call them: a "+
 				"namespace has at most %d",
-				len(names[ns]), names[ns][0], vip.PerNamespace),
-			Remedy: "remove Services, ServiceEntry hosts and FederatedImports that nobody needs, or spread them over namespaces",
-		})
+				len(names[ns]), names[ns][0], vip.PerNamespace)))
 	}
 	return out
 }

@@ -26,6 +26,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
@@ -262,7 +263,7 @@ func TestNamesBeyondANamespacesBound(t *testing.T) {
 		t.Error("no address where there is room")
 	}
 	same(t, "findings", snap.Config.Findings, []finding.Finding{{
-		Code: "ISM0290", Severity: finding.Error, Object: "Namespace default",
+		Code: "ISM0290", Severity: finding.Error, Object: kind.Key{Kind: "Namespace", Name: "default"},
 		Message: "57808 of its names, s08192.default.svc.cluster.local first, have no virtual address, so nobody can call them: a namespace has at most 8192",
 		Remedy:  "remove Services, ServiceEntry hosts and FederatedImports that nobody needs, or spread them over namespaces",
 	}})
@@ -316,7 +317,7 @@ func TestFileAndPeeringOfOneName(t *testing.T) {
 			must(t, l.Reload(t.Context()))
 			snap := l.Snapshot().Config
 			same(t, "findings", len(snap.Findings), 1)
-			same(t, "the finding", snap.Findings[0].String(), tt.want)
+			same(t, "the finding", snap.Report(snap.Findings)[0].String(), tt.want)
 			got := map[string]string{}
 			for _, p := range snapshot.Of[*v1alpha1.MeshPeer](snap) {
 				got[p.Name] = p.Spec.KnownAs
@@ -328,7 +329,7 @@ func TestFileAndPeeringOfOneName(t *testing.T) {
 			same(t, "peers", got, map[string]string{"both": want, "file": "", "token": ""})
 			same(t, "file of the one that counts", snap.Origin(snapshot.Key{Kind: "MeshPeer", Name: "both"}).File, file)
 			same(t, "age of a peering", snap.Origin(snapshot.Key{Kind: "MeshPeer", Name: "token"}).FirstSeen, noon)
-			same(t, "what was given is not written to", []any{len(snapshot.Of[*v1alpha1.MeshPeer](cfg)), cfg.Findings[:1][0].Code}, []any{2, ""})
+			same(t, "what was given is not written to", []any{len(snapshot.Of[*v1alpha1.MeshPeer](cfg)), cfg.Findings[:1][0].Code}, []any{2, finding.Code("")})
 		})
 	}
 }

@@ -77,8 +77,8 @@ func refusedKinds(t *testing.T) map[string]bool {
 			t.Fatal(err)
 		}
 		for _, fd := range istioyaml.Decode(path, text, schema.New().Validate, nil).Findings {
-			if name, _, _ := strings.Cut(fd.Object, " "); fd.Severity == finding.Error {
-				out[name] = true
+			if fd.Severity == finding.Error {
+				out[fd.Object.Kind] = true
 			}
 		}
 	}

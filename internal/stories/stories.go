@@ -120,9 +120,8 @@ func config(files map[string][]byte) (*snapshot.Config, error) {
 // Outcome is what the pure layers make of a story, by section name.
 func (s *Story) Outcome() (map[string]string, error) {
 	mesh, findings := compile.Mesh(s.Snapshot)
-	findings = append(slices.Clone(s.Snapshot.Config.Findings), findings...)
-	finding.Sort(findings)
-	out := map[string]string{"findings": lines(findings)}
+	cfg := s.Snapshot.Config
+	out := map[string]string{"findings": lines(cfg.Report(cfg.Findings, findings))}
 	if mesh == nil {
 		return out, nil
 	}

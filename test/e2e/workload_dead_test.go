@@ -125,7 +125,7 @@ func (s *shop) silent(t *testing.T, want bool) error {
 		return err
 	}
 	for _, f := range st.Findings {
-		if f.Code == "ISM0300" && f.Object == "node back" && strings.Contains(f.Message, "default/roll-2") {
+		if f.Code == "ISM0300" && f.Object.String() == "node back" && strings.Contains(f.Message, "default/roll-2") {
 			if want {
 				return nil
 			}

@@ -96,7 +96,7 @@ func checkConfig(fs []finding.Finding) adminapi.Check {
 }
 
 // NotInForce are the codes of objects that are written and not in force, and of a configuration that is not.
-var NotInForce = []string{"ISM0201", "ISM0202", "ISM0205", "ISM0206", "ISM0040", "ISM0041"}
+var NotInForce = []finding.Code{"ISM0201", "ISM0202", "ISM0205", "ISM0206", "ISM0042"}
 
 func checkInForce(fs []finding.Finding) adminapi.Check {
 	c := adminapi.Check{
@@ -158,10 +158,12 @@ func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
 	for _, t := range p.Types {
 		switch {
 		case t.Nack != "":
-			c.State, c.Detail, c.Remedy = "failed", fmt.Sprintf("refuses its %s: %s", t.Type, t.Nack), "isthmus proxy config "+p.Name+" --type "+t.Type+" names the object each resource comes from"
+			c.State, c.Detail, c.Remedy = "failed", fmt.Sprintf("refuses its %s: %s", t.Type,
+				t.Nack), "isthmus proxy config "+p.Name+" --type "+t.Type+" names the object each resource comes from"
 			return c
 		case t.Sent != t.Acked && now.Sub(t.SentAt) > 10*time.Second:
-			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf("has not answered its %s for %s", t.Type, now.Sub(t.SentAt).Round(time.Second)), "look at Envoy's log on that host"
+			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf("has not answered its %s for %s", t.Type,
+				now.Sub(t.SentAt).Round(time.Second)), "look at Envoy's log on that host"
 		}
 	}
 	if last := p.Envoy.RefusedLast; now.Sub(last) < fullWarning {
@@ -172,7 +174,9 @@ func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
 	}
 	for _, cert := range p.Certs {
 		if life := cert.NotAfter.Sub(cert.NotBefore); cert.NotAfter.Sub(now) < life/4 {
-			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf("the certificate of %s ends at %s and is not renewed", cert.SPIFFEID, cert.NotAfter.UTC().Format(time.RFC3339)), "look at the agent's log on that host"
+			c.State, c.Detail, c.Remedy = "warning", fmt.Sprintf(
+				"the certificate of %s ends at %s and is not renewed", cert.SPIFFEID,
+				cert.NotAfter.UTC().Format(time.RFC3339)), "look at the agent's log on that host"
 		}
 	}
 	return c

@@ -272,7 +272,7 @@ func exportStatus(p *spine.Published, fe *v1alpha1.FederatedExport, n int) admin
 func wrongWith(p *spine.Published, key snapshot.Key, list string, n int) string {
 	for _, f := range p.AllFindings() { // the worst come first
 		other := strings.HasPrefix(f.Field, list) && !strings.HasPrefix(f.Field, fmt.Sprintf("%s%d]", list, n))
-		if f.Object == key.String() && !other && f.Severity != finding.Info {
+		if f.Object == key && !other && f.Severity != finding.Info {
 			return f.Message
 		}
 	}
@@ -345,7 +345,8 @@ func importStatus(p *spine.Published, fi *v1alpha1.FederatedImport, unready func
 			out.From = append(out.From, fmt.Sprintf("%s weight %d priority %d", rem.SNI, rem.Weight, rem.Priority))
 		}
 		if i.Local != nil {
-			out.From = append(out.From, fmt.Sprintf("local endpoints weight %d priority %d", i.Local.Weight, i.Local.Priority))
+			out.From = append(out.From, fmt.Sprintf("local endpoints weight %d priority %d", i.Local.Weight,
+				i.Local.Priority))
 		}
 		if len(out.From) == 0 {
 			out.State = "no live peer serves it"

@@ -12,6 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/meshd/spine"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -54,7 +55,7 @@ func TestNobodyReady(t *testing.T) {
 // The state of one line is the worst of what is found about that line, and information is not bad news.
 func TestWrongWithOneLine(t *testing.T) {
 	about := func(severity finding.Severity, field, message string) finding.Finding {
-		return finding.Finding{Code: "ISM0001", Severity: severity, Object: "FederatedExport money/pay", Field: field, Message: message}
+		return finding.Finding{Code: "ISM0001", Severity: severity, Object: kind.Key{Kind: "FederatedExport", Namespace: "money", Name: "pay"}, Field: field, Message: message}
 	}
 	key := snapshot.Key{Kind: "FederatedExport", Namespace: "money", Name: "pay"}
 	for name, tt := range map[string]struct {
@@ -68,7 +69,7 @@ func TestWrongWithOneLine(t *testing.T) {
 			[]finding.Finding{about(finding.Warning, "spec.to[0]", "wide"), about(finding.Error, "spec.to[0].peer", "nobody")}, [2]string{"nobody", ""},
 		},
 		"information":       {[]finding.Finding{about(finding.Info, "spec.to[0]", "well")}, [2]string{}},
-		"of another object": {[]finding.Finding{{Severity: finding.Error, Object: "FederatedExport money/payx", Message: "no"}}, [2]string{}},
+		"of another object": {[]finding.Finding{{Severity: finding.Error, Object: kind.Key{Kind: "FederatedExport", Namespace: "money", Name: "payx"}, Message: "no"}}, [2]string{}},
 	} {
 		p := &spine.Published{Snapshot: new(snapshot.Snapshot), Findings: tt.findings}
 		for n, want := range tt.want {

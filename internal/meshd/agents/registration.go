@@ -16,6 +16,7 @@ import (
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/grant"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
@@ -85,13 +86,12 @@ func (a *Agents) takeGateway(caller door.Caller, n state.Node, g *snapshot.Gatew
 }
 
 // gatewayOut is what is wrong with a gateway that has no part in the mesh for what it says of itself.
-func gatewayOut(node, code, field, why string) snapshot.Report {
-	return snapshot.Report{Node: node, Refused: []finding.Finding{{
-		Severity: finding.Error, Code: code, Object: "gateway " + node, Field: field,
-		Message: why + "; what it reports is refused",
-		Remedy: "correct its settings, or empty its stateDir and start it with a token that grants what they say: " +
-			"isthmus token create --role gateway --node " + node,
-	}}}
+func gatewayOut(node string, code finding.Code, field, why string) snapshot.Report {
+	return snapshot.Report{Node: node, Refused: []finding.Finding{finding.New(
+		code, kind.Key{Kind: "gateway", Name: node}, field, why+"; what it reports is refused",
+		"correct its settings, or empty its stateDir and start it with a token that grants what they say: "+
+			"isthmus token create --role gateway --node "+node,
+	)}}
 }
 
 func (a *Agents) register(
@@ -154,7 +154,7 @@ func (a *Agents) remember(caller door.Caller, r snapshot.Report) {
 	for _, f := range slices.Concat(r.Refused, clashes) {
 		if recorded < maxRecorded && !slices.Contains(before, f) && !slices.Contains(a.clashed[r.Node], f) {
 			recorded++
-			a.refuse(caller, r.Node, f.Object, f.Code+": "+f.Message)
+			a.refuse(caller, r.Node, f.Object.String(), string(f.Code)+": "+f.Message)
 		}
 	}
 	a.clashed[r.Node] = clashes // which the store's snapshots show

@@ -110,15 +110,15 @@ func (d *draft) judge() (*adminapi.DraftResponse, error) {
 	for _, o := range d.written {
 		keys = append(keys, keyOf(o))
 	}
-	resp.Findings = append(resp.Findings, slices.Concat(findings, v.Findings, gate.Effects(d.snap, change))...)
-	finding.Sort(resp.Findings)
+	resp.Findings = append(resp.Findings, d.snap.Config.Report(findings, v.Findings, gate.Effects(d.snap, change))...)
 	if i := slices.IndexFunc(resp.Findings, func(f finding.Finding) bool { return f.Severity == finding.Error }); i >= 0 {
 		return nil, status.Errorf(codes.FailedPrecondition, "this would be refused: %s", resp.Findings[i])
 	}
 	for _, k := range keys {
 		o := adminapi.DraftedObject{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}
 		if origin := d.snap.Config.Origin(k); origin.Source == snapshot.SourceFile {
-			o.Stands, o.Same = fmt.Sprintf("%s:%d", origin.File, origin.Line), sameSpec(d.snap.Config, d.snap.Config.With(change), k)
+			o.Stands, o.Same = fmt.Sprintf("%s:%d", origin.File,
+				origin.Line), sameSpec(d.snap.Config, d.snap.Config.With(change), k)
 		}
 		resp.Objects = append(resp.Objects, o)
 	}
@@ -153,7 +153,7 @@ func peerNamed(snap *snapshot.Snapshot, name string) (*v1alpha1.MeshPeer, error)
 
 // meant is what may have been meant by a name, as a part of a sentence.
 func meant(name string, candidates []string) string {
-	if near := istioyaml.Nearest(name, candidates); near != "" {
+	if near := finding.Nearest(name, candidates); near != "" {
 		return " (did you mean " + near + "?)"
 	}
 	return ""

@@ -58,7 +58,7 @@ func Export(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*adminapi.
 	next := changed(without(snap, policy), change) // one of an earlier draft is not what decides
 	with, _ := compile.Mesh(next)
 	needed := with != nil && slices.ContainsFunc(compile.Crossing(next, with), func(f finding.Finding) bool {
-		return f.Code == "ISM0328" && f.Object == keyOf(d.written[0]).String()
+		return f.Code == "ISM0328" && f.Object == keyOf(d.written[0])
 	})
 	var note string
 	if !needed && with != nil && e.nobodyYet(with) && snap.Config.Mesh().Spec.DefaultAction != v1alpha1.DefaultAllow {

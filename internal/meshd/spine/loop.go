@@ -16,6 +16,7 @@ import (
 	"isthmus.dev/isthmus/internal/contain"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/meshd/containment"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -212,20 +213,16 @@ func (l *Loop) apply(ctx context.Context) {
 // Findings are all that is wrong with a snapshot, by nothing but the snapshot: so those of a past one can be had again.
 func Findings(c *compile.Compiled) []finding.Finding {
 	snap := c.Snapshot
-	all := slices.Concat(snap.Config.Findings, c.Findings, snap.Registry.Clashes, compile.Reported(snap))
+	all := [][]finding.Finding{snap.Config.Findings, c.Findings, snap.Registry.Clashes, compile.Reported(snap)}
 	if c.Mesh != nil {
-		all = slices.Concat(all, silentFindings(snap, c.Mesh), c.Unready())
+		all = append(all, silentFindings(snap, c.Mesh), c.Unready())
 	}
-	finding.Sort(all)
-	return all
+	return snap.Config.Report(all...)
 }
 
 func faulty(fault any) finding.Finding {
-	return finding.Finding{
-		Code: "ISM0205", Severity: finding.Error,
-		Message: fmt.Sprintf("Isthmus fails on this configuration, so what was in force stays: %v", fault),
-		Remedy:  "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
-	}
+	return finding.New("ISM0205", kind.Key{}, "",
+		fmt.Sprintf("Isthmus fails on this configuration, so what was in force stays: %v", fault))
 }
 
 // report logs findings that were not there before.
@@ -341,11 +338,8 @@ func (l *Loop) publishProxy(
 }
 
 func faultyProxy(name string, fault any) finding.Finding {
-	return finding.Finding{
-		Code: "ISM0206", Severity: finding.Error, Object: "proxy " + name,
-		Message: fmt.Sprintf("Isthmus fails to build its configuration, so it keeps what it has: %v", fault),
-		Remedy:  "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
-	}
+	return finding.New("ISM0206", kind.Key{Kind: "proxy", Name: name}, "",
+		fmt.Sprintf("Isthmus fails to build its configuration, so it keeps what it has: %v", fault))
 }
 
 // compileFor is the mesh for those proxies that cannot live with it as it stands: of an earlier configuration, or with

@@ -29,8 +29,8 @@ type Published struct {
 // what of exports and imports cannot succeed.
 func (p *Published) AllFindings() []finding.Finding {
 	p.once.Do(func() {
-		p.shown = slices.Concat(p.Findings, compile.Unmatched(p.Snapshot, p.Mesh), compile.Crossing(p.Snapshot, p.Mesh))
-		finding.Sort(p.shown)
+		p.shown = p.Snapshot.Config.Report(p.Findings, compile.Unmatched(p.Snapshot, p.Mesh),
+			compile.Crossing(p.Snapshot, p.Mesh))
 	})
 	return p.shown
 }

@@ -2,7 +2,6 @@ package spine
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -41,10 +40,9 @@ func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.P
 	snap.VIPs = addresses.With(chosen).InUse()
 	mesh, findings := compile.Mesh(snap)
 	if mesh == nil {
-		return nil, slices.Concat(cfg.Findings, findings), nil
+		return nil, cfg.Report(cfg.Findings, findings), nil
 	}
-	findings = slices.Concat(cfg.Findings, findings, compile.Unmatched(snap, mesh), compile.Crossing(snap, mesh))
-	finding.Sort(findings)
+	findings = cfg.Report(cfg.Findings, findings, compile.Unmatched(snap, mesh), compile.Crossing(snap, mesh))
 	if proxy == "" {
 		return nil, findings, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -23,12 +24,10 @@ func silentFindings(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding
 		if len(on) == 0 {
 			continue
 		}
-		out = append(out, finding.Finding{
-			Code: "ISM0300", Severity: finding.Warning, Object: "node " + n.Name,
-			Message: fmt.Sprintf("silent since %s: what it serves (%s) is out of use wherever another endpoint is ready",
+		out = append(out, finding.New("ISM0300", kind.Key{Kind: "node", Name: n.Name}, "",
+			fmt.Sprintf("silent since %s: what it serves (%s) is out of use wherever another endpoint is ready",
 				n.Since.UTC().Format(time.RFC3339), finding.Few(on)),
-			Remedy: "see whether its host and agent run and reach the control plane; if it is gone for good, isthmus node revoke " + n.Name,
-		})
+			"see whether its host and agent run and reach the control plane; if it is gone for good, isthmus node revoke "+n.Name))
 	}
 	return out
 }

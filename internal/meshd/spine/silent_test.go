@@ -20,7 +20,7 @@ func TestSilentFindings(t *testing.T) {
 	got := silentFindings(snap, mesh)
 	const want = "silent since 2026-01-02T03:04:05Z: what it serves (default/own-1, default/web-1) " +
 		"is out of use wherever another endpoint is ready"
-	if len(got) != 1 || got[0].Code != "ISM0300" || got[0].Object != "node n1" || got[0].Message != want {
+	if len(got) != 1 || got[0].Code != "ISM0300" || got[0].Object.String() != "node n1" || got[0].Message != want {
 		t.Errorf("got %v, want %q", got, want)
 	}
 }

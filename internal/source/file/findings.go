@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 )
 
 // maxKept bounds the findings about objects of one file that stay as they were.
@@ -28,10 +29,8 @@ func (d *folder) findings() []finding.Finding {
 }
 
 func (d *folder) vanishedFinding(l listing) finding.Finding {
-	f := finding.Finding{
-		Code: CodeVanished, File: d.root, Message: "all configuration files are gone; the last good state stays in effect",
-		Remedy: "bring the files back; to really have no configuration, leave one file that holds only a comment",
-	}
+	f := finding.New("ISM-SRC03", kind.Key{}, "",
+		"all configuration files are gone; the last good state stays in effect").At(d.root, 0)
 	if err := l.errs[d.root]; err != nil {
 		f.Message = fmt.Sprintf("the configuration folder cannot be read (%v); the last good state stays in effect",
 			cause(err))
@@ -55,27 +54,20 @@ func stayed(path string, entries []entry) []finding.Finding {
 		if e.broken.Key != e.key {
 			message = "something that may be it cannot be read"
 		}
-		out = append(out, finding.Finding{
-			Code: CodeKept, Severity: finding.Warning, Object: e.key.String(), File: path, Line: e.broken.Origin.Line,
-			Message: fmt.Sprintf("%s, so it stays as it was at %s", message, e.since.UTC().Format(time.RFC3339)),
-			Remedy:  "mend the errors of this file",
-		})
+		out = append(out, finding.New("ISM-SRC01", e.key, "",
+			fmt.Sprintf("%s, so it stays as it was at %s", message,
+				e.since.UTC().Format(time.RFC3339))).At(path, e.broken.Origin.Line))
 	}
 	if n > maxKept {
-		out = append(out, finding.Finding{
-			Code: CodeKept, Severity: finding.Warning, File: path,
-			Message: fmt.Sprintf("%d more objects stay as they were", n-maxKept),
-			Remedy:  "mend the errors of this file",
-		})
+		out = append(out, finding.New("ISM-SRC01", kind.Key{}, "",
+			fmt.Sprintf("%d more objects stay as they were", n-maxKept)).At(path, 0))
 	}
 	return out
 }
 
 func (d *folder) unread(path string, err error) finding.Finding {
-	f := finding.Finding{
-		Code: CodeUnread, File: path, Message: fmt.Sprintf("cannot be read: %v", cause(err)),
-		Remedy: "make it readable for the user that runs Isthmus, or remove it",
-	}
+	f := finding.New("ISM-SRC02", kind.Key{}, "",
+		fmt.Sprintf("cannot be read: %v", cause(err))).At(path, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		f.Remedy = "create it, or name another folder"
 	}

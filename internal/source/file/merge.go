@@ -195,19 +195,13 @@ func (o *objects) findings() []finding.Finding {
 		first := claims[0]
 		for _, c := range claims[1:] {
 			at := c.pos()
-			f := finding.Finding{
-				Code: CodeTwice, Object: c.key.String(), Field: "metadata.name", File: at.File, Line: at.LineOf("metadata.name"),
-				Message: fmt.Sprintf("the object is also written at %s:%d, which is older and stays in "+
-					"effect; this one is not used", first.pos().File, first.pos().Line),
-				Remedy: "remove one of the two",
-			}
+			code, what := finding.Code("ISM-SRC04"), "the object is also written"
 			if s.Kind == "Mesh" {
-				f.Code = CodeTwoMeshes
-				f.Message = fmt.Sprintf("there is already %s at %s:%d, which is older and stays in "+
-					"effect; this one is not used", first.key, first.pos().File, first.pos().Line)
-				f.Remedy = "keep exactly one Mesh"
+				code, what = "ISM-SRC05", "there is already "+first.key.String()
 			}
-			out = append(out, f)
+			f := finding.New(code, c.key, "metadata.name", fmt.Sprintf(
+				"%s at %s:%d, which is older and stays in effect; this one is not used", what, first.pos().File, first.pos().Line))
+			out = append(out, f.At(at.File, at.LineOf("metadata.name")))
 		}
 	}
 	return out

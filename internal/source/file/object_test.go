@@ -35,7 +35,7 @@ func policies(c *snapshot.Config) string {
 		words = append(words, strings.TrimSpace("!"+cl.Key.String()+" "+cl.Selector["app"]))
 	}
 	for _, f := range c.Findings {
-		words = append(words, f.Code)
+		words = append(words, string(f.Code))
 	}
 	return strings.Join(words, " ")
 }

@@ -65,7 +65,7 @@ func describe(c *snapshot.Config) string {
 		words = append(words, n.Name)
 	}
 	for _, f := range c.Findings {
-		words = append(words, f.Code)
+		words = append(words, string(f.Code))
 	}
 	return strings.Join(words, " ")
 }
@@ -262,7 +262,7 @@ func TestTwoFilesOneObject(t *testing.T) {
 		t.Error("a later file took over the object of an earlier one")
 	}
 	f := second.Findings[0]
-	if f.File != a || f.Line != 5 || !strings.Contains(f.Message, b+":2") || f.Object != "Namespace one" {
+	if f.File != a || f.Line != 5 || !strings.Contains(f.Message, b+":2") || f.Object.String() != "Namespace one" {
 		t.Errorf("the finding names not both files: %s", f)
 	}
 	if err := os.Remove(b); err != nil {

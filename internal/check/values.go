@@ -1,7 +1,8 @@
-package istioyaml
+package check
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	selectorapi "istio.io/api/type/v1beta1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/reserved"
 )
 
@@ -46,19 +48,23 @@ func isRange(s string) bool {
 
 func (r *report) ipOrRange(path, v string) {
 	if !isIP(v) && !isRange(v) {
-		r.refuse(CodeInvalid, path, fmt.Sprintf("%q is neither an IP address nor a range", clip(v)), "write an address such as 192.0.2.7, or a range such as 192.0.2.0/24")
+		r.find(finding.Invalid, path,
+			fmt.Sprintf("%q is neither an IP address nor a range", finding.Clip(v)),
+			"write an address such as 192.0.2.7, or a range such as 192.0.2.0/24")
 	}
 }
 
 func (r *report) portText(path, v string) {
 	if n, err := strconv.ParseUint(v, 10, 16); err != nil || n == 0 {
-		r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a port", clip(v)), "write a number from 1 to 65535")
+		r.find(finding.Invalid, path,
+			fmt.Sprintf("%q is not a port", finding.Clip(v)),
+			"write a number from 1 to 65535")
 	}
 }
 
 func (r *report) portNumber(path string, n int64) {
 	if n < 1 || n > 65535 {
-		r.refuse(CodeInvalid, path, fmt.Sprintf("%d is not a port", n), "write a number from 1 to 65535")
+		r.find(finding.Invalid, path, fmt.Sprintf("%d is not a port", n), "write a number from 1 to 65535")
 	}
 }
 
@@ -75,7 +81,7 @@ const (
 
 func (r *report) atMost(path string, n, most int) {
 	if n > most {
-		r.refuse(CodeInvalid, path, fmt.Sprintf("%d items, more than %d", n, most), "split the object into several")
+		r.find(finding.Invalid, path, fmt.Sprintf("%d items, more than %d", n, most), "split the object into several")
 	}
 }
 
@@ -94,7 +100,7 @@ func (r *report) nameable(path, v string) {
 		what = "a name of the loopback address"
 	}
 	if what != "" {
-		r.refuse(CodeReserved, path, fmt.Sprintf("%s is %s, which nobody may name", clip(v), what),
+		r.find(finding.Reserved, path, fmt.Sprintf("%s is %s, which nobody may name", finding.Clip(v), what),
 			"write the address at which other hosts reach it")
 	}
 }
@@ -103,7 +109,7 @@ func (r *report) nameable(path, v string) {
 func (r *report) ownPort(path string, n int64) {
 	r.portNumber(path, n)
 	if what := reserved.Port(uint16(n)); n > 0 && n <= 65535 && what != "" {
-		r.refuse(CodeReserved, path, fmt.Sprintf("%d is %s", n, what), "use another port")
+		r.find(finding.Reserved, path, fmt.Sprintf("%d is %s", n, what), "use another port")
 	}
 }
 
@@ -112,10 +118,17 @@ func (r *report) selector(path string, s *selectorapi.WorkloadSelector) {
 	r.matchLabels(path+".matchLabels", s.GetMatchLabels())
 }
 
+// matchLabels checks that labels could be labels.
 func (r *report) matchLabels(path string, labels map[string]string) {
-	m := make(map[string]any, len(labels))
-	for k, v := range labels {
-		m[k] = v
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		at := finding.Child(path, k)
+		if len(validation.IsQualifiedName(k)) > 0 {
+			r.find(finding.Metadata, at, fmt.Sprintf("%q cannot be a label's key", finding.Clip(k)),
+				"use letters, digits, '-', '_' and '.', at most 63, optionally after a DNS name and '/'")
+		}
+		if len(validation.IsValidLabelValue(labels[k])) > 0 {
+			r.find(finding.Metadata, at, fmt.Sprintf("%q cannot be a label's value", finding.Clip(labels[k])),
+				"use at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit")
+		}
 	}
-	r.labels(path, m)
 }

@@ -1,4 +1,4 @@
-package istioyaml
+package check
 
 import (
 	"fmt"
@@ -7,9 +7,11 @@ import (
 
 	api "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
+
+	"isthmus.dev/isthmus/internal/finding"
 )
 
-func checkServiceEntry(r *report, o *networking.ServiceEntry, _ map[string]any) {
+func serviceEntry(r *report, o *networking.ServiceEntry) {
 	s := &o.Spec
 	r.atMost("spec.hosts", len(s.Hosts), maxHosts)
 	r.atMost("spec.ports", len(s.Ports), maxServicePorts)
@@ -17,7 +19,7 @@ func checkServiceEntry(r *report, o *networking.ServiceEntry, _ map[string]any) 
 	r.atMost("spec.endpoints", len(s.Endpoints), maxEndpoints)
 	r.atMost("spec.exportTo", len(s.ExportTo), maxNamespaces)
 	if n := len(s.Hosts) * len(s.Ports); n > maxDestinations {
-		r.refuse(CodeInvalid, "spec.hosts",
+		r.find(finding.Invalid, "spec.hosts",
 			fmt.Sprintf("%d hosts with %d ports each are %d destinations, more than %d", len(s.Hosts), len(s.Ports), n,
 				maxDestinations),
 			"split the entry into several, and limit who sees each with exportTo")
@@ -34,19 +36,23 @@ func checkServiceEntry(r *report, o *networking.ServiceEntry, _ map[string]any) 
 	switch {
 	case len(s.SubjectAltNames) == 0:
 	case s.Location == api.ServiceEntry_MESH_INTERNAL:
-		r.refuse(CodeUnsupported, "spec.subjectAltNames", "servers in the mesh are known by their service accounts, not by names listed here",
+		r.find(finding.Unsupported, "spec.subjectAltNames", "servers in the mesh are known by their service accounts, not by names listed here",
 			"remove it, and name the serviceAccount of each endpoint")
 	default:
-		r.warn(CodeUnsupported, "spec.subjectAltNames", "has no effect: the mesh opens no TLS of its own to what is outside, so the application checks the server's name",
+		r.find(finding.Doubtful, "spec.subjectAltNames", "has no effect: the mesh opens no TLS of its own to what is outside, so the application checks the server's name",
 			"remove it")
 	}
 	if s.WorkloadSelector != nil {
 		r.matchLabels("spec.workloadSelector.labels", s.WorkloadSelector.Labels)
 		if len(s.WorkloadSelector.Labels) == 0 {
-			r.refuse(CodeRequired, "spec.workloadSelector.labels", "a selector without labels selects nothing", "write at least one label")
+			r.find(finding.Required, "spec.workloadSelector.labels",
+				"a selector without labels selects nothing",
+				"write at least one label")
 		}
 		if len(s.Endpoints) > 0 {
-			r.refuse(CodeInvalid, "spec.endpoints", "endpoints and workloadSelector exclude each other", "keep one of the two")
+			r.find(finding.Invalid, "spec.endpoints",
+				"endpoints and workloadSelector exclude each other",
+				"keep one of the two")
 		}
 	}
 	for i, e := range s.Endpoints {
@@ -56,28 +62,33 @@ func checkServiceEntry(r *report, o *networking.ServiceEntry, _ map[string]any) 
 
 func (r *report) hosts(s *api.ServiceEntry) {
 	if len(s.Hosts) == 0 {
-		r.refuse(CodeRequired, "spec.hosts", "a ServiceEntry needs a host", "write at least one host name")
+		r.find(finding.Required, "spec.hosts", "a ServiceEntry needs a host", "write at least one host name")
 	}
 	for i, h := range s.Hosts {
 		path := fmt.Sprintf("spec.hosts[%d]", i)
 		switch rest, wild := strings.CutPrefix(h, "*."); {
 		case h == "*":
-			r.refuse(CodeInvalid, path, "the bare host * would be every host there is", "name the hosts")
+			r.find(finding.Invalid, path, "the bare host * would be every host there is", "name the hosts")
 		case !isHost(rest):
-			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a host name", clip(h)), "write a name such as api.example.com")
+			r.find(finding.Invalid, path,
+				fmt.Sprintf("%q is not a host name", finding.Clip(h)),
+				"write a name such as api.example.com")
 		case rest == "localhost" || strings.HasSuffix(rest, ".localhost"):
 			r.nameable(path, rest)
 		case wild:
-			r.refuse(CodeUnsupported, path, fmt.Sprintf("the wildcard host %q is not supported yet", clip(h)), "name the hosts one by one")
+			r.find(finding.Unsupported, path,
+				fmt.Sprintf("the wildcard host %q is not supported yet", finding.Clip(h)),
+				"name the hosts one by one")
 		case slices.Contains(s.Hosts[:i], h):
-			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is written twice", clip(h)), "keep one of the two")
+			r.find(finding.Invalid, path, fmt.Sprintf("%q is written twice", finding.Clip(h)), "keep one of the two")
 		}
 	}
 }
 
 func (r *report) servicePorts(s *api.ServiceEntry) {
 	if len(s.Ports) == 0 {
-		r.refuse(CodeRequired, "spec.ports", "a ServiceEntry needs a port", "write at least one port with number, name and protocol")
+		r.find(finding.Required, "spec.ports",
+			"a ServiceEntry needs a port", "write at least one port with number, name and protocol")
 	}
 	names, numbers := map[string]bool{}, map[uint32]bool{}
 	for i, p := range s.Ports {
@@ -88,14 +99,20 @@ func (r *report) servicePorts(s *api.ServiceEntry) {
 		}
 		switch {
 		case p.GetName() == "":
-			r.refuse(CodeRequired, path+".name", "a port needs a name", "write name, for example name: https")
+			r.find(finding.Required, path+".name", "a port needs a name", "write name, for example name: https")
 		case names[p.Name]:
-			r.refuse(CodeInvalid, path+".name", fmt.Sprintf("two ports are named %q", clip(p.Name)), "give each port its own name")
+			r.find(finding.Invalid, path+".name",
+				fmt.Sprintf("two ports are named %q", finding.Clip(p.Name)),
+				"give each port its own name")
 		case !isLabel(p.Name):
-			r.refuse(CodeInvalid, path+".name", fmt.Sprintf("%q cannot be a port's name", clip(p.Name)), "use lower-case letters, digits and hyphens")
+			r.find(finding.Invalid, path+".name",
+				fmt.Sprintf("%q cannot be a port's name", finding.Clip(p.Name)),
+				"use lower-case letters, digits and hyphens")
 		}
 		if numbers[p.GetNumber()] {
-			r.refuse(CodeInvalid, path+".number", fmt.Sprintf("port %d is written twice", p.GetNumber()), "keep one of the two")
+			r.find(finding.Invalid, path+".number",
+				fmt.Sprintf("port %d is written twice", p.GetNumber()),
+				"keep one of the two")
 		}
 		names[p.GetName()], numbers[p.GetNumber()] = true, true
 		r.protocol(path+".protocol", p.GetProtocol())
@@ -109,9 +126,11 @@ func (r *report) protocol(path, v string) {
 		return // TCP
 	}
 	if strings.EqualFold(v, "UDP") {
-		r.refuse(CodeUnsupported, path, "UDP does not cross the mesh", "use one of: "+strings.Join(protocols, ", "))
+		r.find(finding.Unsupported, path, "UDP does not cross the mesh", "use one of: "+strings.Join(protocols, ", "))
 	} else if !slices.Contains(protocols, strings.ToUpper(v)) {
-		r.refuse(CodeEnum, path, fmt.Sprintf("%q is not a protocol", clip(v)), DidYouMean(v, protocols))
+		r.find(finding.UnknownValue, path,
+			fmt.Sprintf("%q is not a protocol", finding.Clip(v)),
+			finding.DidYouMean(v, protocols))
 	}
 }
 
@@ -119,19 +138,26 @@ func (r *report) resolution(s *api.ServiceEntry) {
 	switch s.Resolution {
 	case api.ServiceEntry_STATIC:
 		if len(s.Endpoints) == 0 && s.WorkloadSelector == nil {
-			r.warn(CodeDoubtful, "spec.endpoints", "STATIC without endpoints leads nowhere", "write endpoints or workloadSelector")
+			r.find(finding.Doubtful, "spec.endpoints",
+				"STATIC without endpoints leads nowhere", "write endpoints or workloadSelector")
 		}
 	case api.ServiceEntry_DNS, api.ServiceEntry_DNS_ROUND_ROBIN:
 		if s.Resolution == api.ServiceEntry_DNS_ROUND_ROBIN && len(s.Endpoints) > 1 {
-			r.refuse(CodeInvalid, "spec.endpoints", "DNS_ROUND_ROBIN takes one endpoint at most", "keep one endpoint, or use resolution DNS")
+			r.find(finding.Invalid, "spec.endpoints",
+				"DNS_ROUND_ROBIN takes one endpoint at most",
+				"keep one endpoint, or use resolution DNS")
 		}
 		for i, a := range s.Addresses {
 			if isRange(a) && !isIP(a) {
-				r.refuse(CodeInvalid, fmt.Sprintf("spec.addresses[%d]", i), "a range cannot stand beside resolution "+s.Resolution.String(), "write single addresses")
+				r.find(finding.Invalid, fmt.Sprintf("spec.addresses[%d]", i),
+					"a range cannot stand beside resolution "+s.Resolution.String(),
+					"write single addresses")
 			}
 		}
 	default:
-		r.refuse(CodeUnsupported, "spec.resolution", fmt.Sprintf("resolution %s is not supported yet", s.Resolution), "use STATIC with endpoints, or DNS")
+		r.find(finding.Unsupported, "spec.resolution",
+			fmt.Sprintf("resolution %s is not supported yet", s.Resolution),
+			"use STATIC with endpoints, or DNS")
 	}
 }
 
@@ -139,7 +165,9 @@ func (r *report) endpoint(path string, e *api.WorkloadEntry, s *api.ServiceEntry
 	r.workload(path, e, s.Resolution == api.ServiceEntry_STATIC)
 	for name := range e.GetPorts() {
 		if !slices.ContainsFunc(s.Ports, func(p *api.ServicePort) bool { return p.GetName() == name }) {
-			r.refuse(CodeInvalid, childPath(path+".ports", name), fmt.Sprintf("the entry has no port named %q", clip(name)), "use a name of spec.ports")
+			r.find(finding.Invalid, finding.Child(path+".ports", name),
+				fmt.Sprintf("the entry has no port named %q", finding.Clip(name)),
+				"use a name of spec.ports")
 		}
 	}
 }
@@ -149,9 +177,11 @@ func (r *report) exportTo(list []string) {
 		path := fmt.Sprintf("spec.exportTo[%d]", i)
 		switch {
 		case ns != "." && ns != "*" && ns != "~" && !isLabel(ns):
-			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a namespace", clip(ns)), `write a namespace, "." for its own, "*" for all or "~" for none`)
+			r.find(finding.Invalid, path,
+				fmt.Sprintf("%q is not a namespace", finding.Clip(ns)),
+				`write a namespace, "." for its own, "*" for all or "~" for none`)
 		case slices.Contains(list[:i], ns):
-			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is written twice", clip(ns)), "keep one of the two")
+			r.find(finding.Invalid, path, fmt.Sprintf("%q is written twice", finding.Clip(ns)), "keep one of the two")
 		}
 	}
 }

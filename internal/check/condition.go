@@ -1,10 +1,12 @@
-package istioyaml
+package check
 
 import (
 	"fmt"
 	"strings"
 
 	securityapi "istio.io/api/security/v1beta1"
+
+	"isthmus.dev/isthmus/internal/finding"
 )
 
 // attribute is one key that a condition may name. A key ending in "[" takes a name in brackets.
@@ -27,43 +29,39 @@ var attributes = []attribute{
 }
 
 // refused are keys that have a reason of their own not to be used.
-var refused = []struct{ prefix, code, message, remedy string }{
-	{"request.auth.", CodeUnsupported, "conditions on tokens (RequestAuthentication) are not supported yet", "remove the condition"},
-	{"experimental.envoy.", CodeUnsupported, "conditions on Envoy's filter metadata are not supported", "remove the condition"},
-	{"destination.labels", CodeInvalid, "the workload is chosen by selector, not by a condition", "use spec.selector.matchLabels"},
-	{"destination.namespace", CodeInvalid, "a policy applies to its own namespace", "put the policy into that namespace"},
-	{"destination.name", CodeInvalid, "the workload is chosen by selector, not by a condition", "use spec.selector.matchLabels"},
-	{"destination.user", CodeInvalid, "this key does not exist any more", "use spec.selector.matchLabels"},
+var refused = []struct {
+	prefix          string
+	code            finding.Code
+	message, remedy string
+}{
+	{"request.auth.", finding.Unsupported, "conditions on tokens (RequestAuthentication) are not supported yet", "remove the condition"},
+	{"experimental.envoy.", finding.Unsupported, "conditions on Envoy's filter metadata are not supported", "remove the condition"},
+	{"destination.labels", finding.Invalid, "the workload is chosen by selector, not by a condition", "use spec.selector.matchLabels"},
+	{"destination.namespace", finding.Invalid, "a policy applies to its own namespace", "put the policy into that namespace"},
+	{"destination.name", finding.Invalid, "the workload is chosen by selector, not by a condition", "use spec.selector.matchLabels"},
+	{"destination.user", finding.Invalid, "this key does not exist any more", "use spec.selector.matchLabels"},
 }
 
 func (p policyRule) condition(path string, c *securityapi.Condition) {
 	if len(c.GetValues())+len(c.GetNotValues()) == 0 {
-		p.refuse(CodeRequired, path, "a condition needs values or notValues", "write one of them")
+		p.find(finding.Required, path, "a condition needs values or notValues", "write one of them")
 	}
 	a, ok := p.attribute(path+".key", c.GetKey())
 	if !ok {
 		return
 	}
-	for name, list := range map[string][]string{"values": c.GetValues(), "notValues": c.GetNotValues()} {
-		for i, v := range list {
-			at := fmt.Sprintf("%s.%s[%d]", path, name, i)
-			if v == "" {
-				p.refuse(CodeInvalid, at, "an empty value matches nothing that exists", "write a value, or remove the item")
-				continue
-			}
-			a.check(p, at, v)
-		}
-	}
+	p.each(path+".values", c.GetValues(), a.check)
+	p.each(path+".notValues", c.GetNotValues(), a.check)
 }
 
 func (p policyRule) attribute(path, key string) (attribute, bool) {
 	if key == "" {
-		p.refuse(CodeRequired, path, "a condition needs a key", "write one of: "+attributeNames())
+		p.find(finding.Required, path, "a condition needs a key", "write one of: "+attributeNames())
 		return attribute{}, false
 	}
 	for _, x := range refused {
 		if strings.HasPrefix(key, x.prefix) {
-			p.refuse(x.code, path, fmt.Sprintf("%s: %s", clip(key), x.message), x.remedy)
+			p.find(x.code, path, fmt.Sprintf("%s: %s", finding.Clip(key), x.message), x.remedy)
 			return attribute{}, false
 		}
 	}
@@ -78,11 +76,15 @@ func (p policyRule) attribute(path, key string) (attribute, bool) {
 				"write a header's name, such as request.headers[x-role]")
 		}
 		if bracket && strings.HasPrefix(key, name) {
-			p.refuse(CodeInvalid, path, fmt.Sprintf("%q lacks a name in brackets", clip(key)), "write it as "+a.key+"name]")
+			p.find(finding.Invalid, path,
+				fmt.Sprintf("%q lacks a name in brackets", finding.Clip(key)),
+				"write it as "+a.key+"name]")
 			return attribute{}, false
 		}
 	}
-	p.refuse(CodeEnum, path, fmt.Sprintf("%q is not an attribute", clip(key)), "use one of: "+attributeNames())
+	p.find(finding.UnknownValue, path,
+		fmt.Sprintf("%q is not an attribute", finding.Clip(key)),
+		"use one of: "+attributeNames())
 	return attribute{}, false
 }
 

@@ -1,4 +1,4 @@
-package istioyaml
+package finding
 
 import "strings"
 
@@ -12,15 +12,15 @@ func Nearest(name string, candidates []string) string {
 		if strings.EqualFold(strings.NewReplacer("_", "", "-", "").Replace(name), c) {
 			return c
 		}
-		if d := distance(strings.ToLower(name), strings.ToLower(c)); d < bestDistance {
+		if d := Distance(strings.ToLower(name), strings.ToLower(c)); d < bestDistance {
 			best, bestDistance = c, d
 		}
 	}
 	return best
 }
 
-// distance is the number of edits between two short strings, a swap of neighbours counted as one.
-func distance(a, b string) int {
+// Distance is the number of edits between two short strings, a swap of neighbours counted as one.
+func Distance(a, b string) int {
 	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

@@ -1,4 +1,4 @@
-package istioyaml
+package check
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -24,18 +25,20 @@ const (
 // can ask for, and Envoy refuses a cluster that would ask for more.
 const maxDomain = 100
 
-func checkMesh(r *report, o *v1alpha1.Mesh, _ map[string]any) {
+func mesh(r *report, o *v1alpha1.Mesh) {
 	r.ownTrustDomain("spec.trustDomain", o.Spec.TrustDomain)
 	for i, a := range o.Spec.TrustDomainAliases {
 		r.ownTrustDomain(fmt.Sprintf("spec.trustDomainAliases[%d]", i), a)
 	}
 	if d := o.Spec.Domain; d != "" && (!isHost(d) || len(d) > maxDomain) {
-		r.refuse(CodeInvalid, "spec.domain",
-			fmt.Sprintf("%q is not a DNS name of at most %d characters", clip(d), maxDomain),
+		r.find(finding.Invalid, "spec.domain",
+			fmt.Sprintf("%q is not a DNS name of at most %d characters", finding.Clip(d), maxDomain),
 			"write a name such as cluster.local")
 	}
 	if o.Spec.RootNamespace != "" && !isLabel(o.Spec.RootNamespace) {
-		r.refuse(CodeInvalid, "spec.rootNamespace", fmt.Sprintf("%q cannot be a namespace", clip(o.Spec.RootNamespace)), "write a namespace such as isthmus-system")
+		r.find(finding.Invalid, "spec.rootNamespace",
+			fmt.Sprintf("%q cannot be a namespace", finding.Clip(o.Spec.RootNamespace)),
+			"write a namespace such as isthmus-system")
 	}
 	r.duration("spec.certificateTTL", o.Spec.CertificateTTL, minCertificateTTL, maxCertificateTTL)
 	if f := o.Spec.Federation; f != nil {
@@ -45,13 +48,16 @@ func checkMesh(r *report, o *v1alpha1.Mesh, _ map[string]any) {
 
 func (r *report) ownTrustDomain(path, v string) {
 	if _, err := spiffe.ParseTrustDomain(v); err != nil || strings.Contains(v, "/") {
-		r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a trust domain", clip(v)), "write a name such as cards.example, without spiffe://")
+		r.find(finding.Invalid, path,
+			fmt.Sprintf("%q is not a trust domain", finding.Clip(v)),
+			"write a name such as cards.example, without spiffe://")
 	}
 }
 
 func (r *report) duration(path string, d *metav1.Duration, low, high time.Duration) {
 	if d != nil && (d.Duration < low || d.Duration > high) {
-		r.refuse(CodeInvalid, path, fmt.Sprintf("%s is out of range", d.Duration), fmt.Sprintf("write a duration from %s to %s", low, high))
+		r.find(finding.Invalid, path,
+			fmt.Sprintf("%s is out of range", d.Duration), fmt.Sprintf("write a duration from %s to %s", low, high))
 	}
 }
 
@@ -68,12 +74,14 @@ func (r *report) hostPorts(path string, list []string) {
 		v6, v6err := netip.ParseAddr(bracketed)
 		isV6 := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") && v6err == nil && v6.Is6() && v6.Zone() == ""
 		if err != nil || n == 0 || !isV6 && !isIPv4(host) && !isHost(host) {
-			r.refuse(CodeInvalid, fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q is not host:port", clip(v)), "write for example 192.0.2.10:15443, [2001:db8::1]:15443 or gw.cards.example:15443")
+			r.find(finding.Invalid, fmt.Sprintf("%s[%d]", path, i),
+				fmt.Sprintf("%q is not host:port", finding.Clip(v)),
+				"write for example 192.0.2.10:15443, [2001:db8::1]:15443 or gw.cards.example:15443")
 			continue
 		}
 		r.nameable(fmt.Sprintf("%s[%d]", path, i), bracketed)
 		if what := reserved.GatewayPort(uint16(n)); what != "" {
-			r.refuse(CodeReserved, fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%d is %s", n, what),
+			r.find(finding.Reserved, fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%d is %s", n, what),
 				"write the port that peers reach, usually 15443")
 		}
 	}

@@ -1,4 +1,4 @@
-package istioyaml
+package check
 
 import (
 	"fmt"
@@ -8,11 +8,13 @@ import (
 
 	securityapi "istio.io/api/security/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
+
+	"isthmus.dev/isthmus/internal/finding"
 )
 
-// checkAuthorizationPolicy refuses what Istio calls invalid and what Isthmus cannot enforce yet. A restriction that would be
+// authorizationPolicy refuses what Istio calls invalid and what Isthmus cannot enforce yet. A restriction that would be
 // left out silently would let through more than its author wrote.
-func checkAuthorizationPolicy(r *report, o *security.AuthorizationPolicy, doc map[string]any) {
+func authorizationPolicy(r *report, o *security.AuthorizationPolicy) {
 	spec := &o.Spec
 	r.selector("spec.selector", spec.GetSelector())
 	if spec.TargetRef != nil || len(spec.TargetRefs) > 0 {
@@ -20,14 +22,15 @@ func checkAuthorizationPolicy(r *report, o *security.AuthorizationPolicy, doc ma
 		if spec.TargetRef != nil {
 			field = "spec.targetRef"
 		}
-		r.refuse(CodeUnsupported, field, "policies are attached to workloads by selector only", "use spec.selector.matchLabels")
+		r.find(finding.Unsupported, field,
+			"policies are attached to workloads by selector only",
+			"use spec.selector.matchLabels")
 	}
 	if _, ok := o.Annotations["istio.io/dry-run"]; ok {
-		r.refuse(CodeUnsupported, childPath("metadata.annotations", "istio.io/dry-run"), "a dry run is not supported yet", "remove the annotation to enforce the policy, or the policy")
+		r.find(finding.Unsupported, finding.Child("metadata.annotations", "istio.io/dry-run"),
+			"a dry run is not supported yet", "remove the annotation to enforce the policy, or the policy")
 	}
 	r.action(spec)
-	rules, _ := doc["spec"].(map[string]any)
-	r.writtenEmpty("spec.rules", rules["rules"])
 	for i, rule := range spec.Rules {
 		p := policyRule{report: r, deny: spec.Action == securityapi.AuthorizationPolicy_DENY}
 		p.check(fmt.Sprintf("spec.rules[%d]", i), rule)
@@ -36,39 +39,20 @@ func checkAuthorizationPolicy(r *report, o *security.AuthorizationPolicy, doc ma
 
 func (r *report) action(spec *securityapi.AuthorizationPolicy) {
 	switch spec.Action {
-	case securityapi.AuthorizationPolicy_AUDIT, securityapi.AuthorizationPolicy_CUSTOM:
-		r.refuse(CodeUnsupported, "spec.action", fmt.Sprintf("action %s is not supported yet", spec.Action), "use ALLOW or DENY")
+	case securityapi.AuthorizationPolicy_ALLOW:
 	case securityapi.AuthorizationPolicy_DENY:
 		if len(spec.Rules) == 0 {
-			r.refuse(CodeInvalid, "spec.rules", "a DENY policy without rules denies nothing", "write rules; to deny everything write rules: [{}]")
+			r.find(finding.Invalid, "spec.rules",
+				"a DENY policy without rules denies nothing",
+				"write rules; to deny everything write rules: [{}]")
 		}
+	default:
+		r.find(finding.Unsupported, "spec.action",
+			fmt.Sprintf("action %s is not supported yet", spec.Action),
+			"use ALLOW or DENY")
 	}
 	if spec.GetProvider() != nil && spec.Action != securityapi.AuthorizationPolicy_CUSTOM {
-		r.refuse(CodeInvalid, "spec.provider", "a provider belongs to action CUSTOM only", "remove spec.provider")
-	}
-}
-
-// writtenEmpty refuses empty lists inside rules: Istio would take them for not written, and so for "anything".
-func (r *report) writtenEmpty(path string, v any) {
-	rules, _ := v.([]any)
-	for i, rule := range rules {
-		r.emptyLists(fmt.Sprintf("%s[%d]", path, i), rule)
-	}
-}
-
-func (r *report) emptyLists(path string, v any) {
-	switch v := v.(type) {
-	case map[string]any:
-		for _, k := range sortedKeys(v) {
-			r.emptyLists(childPath(path, k), v[k])
-		}
-	case []any:
-		if len(v) == 0 {
-			r.refuse(CodeInvalid, path, "an empty list restricts nothing", "write what it should hold, or remove it to mean anything")
-		}
-		for i, item := range v {
-			r.emptyLists(fmt.Sprintf("%s[%d]", path, i), item)
-		}
+		r.find(finding.Invalid, "spec.provider", "a provider belongs to action CUSTOM only", "remove spec.provider")
 	}
 }
 
@@ -82,7 +66,7 @@ func (p policyRule) check(path string, rule *securityapi.Rule) {
 	for i, from := range rule.GetFrom() {
 		at := fmt.Sprintf("%s.from[%d]", path, i)
 		if from.GetSource() == nil {
-			p.refuse(CodeRequired, at, "source is missing", "write source: with at least one field")
+			p.find(finding.Required, at, "source is missing", "write source: with at least one field")
 			continue
 		}
 		p.source(at+".source", from.Source)
@@ -90,7 +74,7 @@ func (p policyRule) check(path string, rule *securityapi.Rule) {
 	for i, to := range rule.GetTo() {
 		at := fmt.Sprintf("%s.to[%d]", path, i)
 		if to.GetOperation() == nil {
-			p.refuse(CodeRequired, at, "operation is missing", "write operation: with at least one field")
+			p.find(finding.Required, at, "operation is missing", "write operation: with at least one field")
 			continue
 		}
 		p.operation(at+".operation", to.Operation)
@@ -111,18 +95,26 @@ type values struct {
 func (p policyRule) fields(path string, fields []values) {
 	written := false
 	for _, f := range fields {
-		for i, v := range f.list {
-			written = true
-			at := fmt.Sprintf("%s.%s[%d]", path, f.name, i)
-			if v == "" {
-				p.refuse(CodeInvalid, at, "an empty value matches nothing that exists", "write a value, or remove the item")
-				continue
-			}
-			f.check(p, at, v)
-		}
+		written = written || len(f.list) > 0
+		p.each(path+"."+f.name, f.list, f.check)
 	}
 	if !written {
-		p.refuse(CodeInvalid, path, "nothing is written inside", "write at least one field, or remove it to mean anything")
+		p.find(finding.Invalid, path,
+			"nothing is written inside", "write at least one field, or remove it to mean anything")
+	}
+}
+
+// each checks the values of a list.
+func (p policyRule) each(path string, list []string, check func(p policyRule, path, value string)) {
+	for i, v := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if v == "" {
+			p.find(finding.Invalid, at,
+				"an empty value matches nothing that exists",
+				"write a value, or remove the item")
+			continue
+		}
+		check(p, at, v)
 	}
 }
 
@@ -145,10 +137,13 @@ func (p policyRule) source(path string, s *securityapi.Source) {
 	})
 	accounts := len(s.ServiceAccounts)+len(s.NotServiceAccounts) > 0
 	if accounts && len(s.Principals)+len(s.NotPrincipals)+len(s.Namespaces)+len(s.NotNamespaces) > 0 {
-		p.refuse(CodeInvalid, path, "serviceAccounts cannot stand beside principals or namespaces", "write them in separate items of from, or use one of them")
+		p.find(finding.Invalid, path,
+			"serviceAccounts cannot stand beside principals or namespaces",
+			"write them in separate items of from, or use one of them")
 	}
 	if len(s.ServiceAccounts) > 16 || len(s.NotServiceAccounts) > 16 {
-		p.refuse(CodeInvalid, path, "more than 16 serviceAccounts in one source", "split them over several items of from")
+		p.find(finding.Invalid, path,
+			"more than 16 serviceAccounts in one source", "split them over several items of from")
 	}
 }
 
@@ -178,15 +173,17 @@ const (
 // fits refuses a value that nothing it is compared with could equal: by its length, or by a character.
 func (p policyRule) fits(path, v string, longest int, allowed func(rune) bool, remedy string) bool {
 	if len(v) > longest {
-		p.refuse(CodeInvalid, path,
-			fmt.Sprintf("%q has %d bytes, more than %d, which nothing has that it is compared with", clip(v), len(v), longest),
+		p.find(finding.Invalid, path,
+			fmt.Sprintf("%q has %d bytes, more than %d, which nothing has that it is compared with", finding.Clip(v),
+				len(v), longest),
 			"write a shorter value, or a prefix of it with one * at the end")
 		return false
 	}
 	if i := strings.IndexFunc(v, func(r rune) bool { return !allowed(r) }); i >= 0 {
 		r, _ := utf8.DecodeRuneInString(v[i:])
-		p.refuse(CodeInvalid, path,
-			fmt.Sprintf("%q holds the character %q, which nothing holds that it is compared with", clip(v), r), remedy)
+		p.find(finding.Invalid, path,
+			fmt.Sprintf("%q holds the character %q, which nothing holds that it is compared with", finding.Clip(v),
+				r), remedy)
 		return false
 	}
 	return true
@@ -208,7 +205,8 @@ func inToken(r rune) bool {
 }
 
 func (p policyRule) principal(path, v string) {
-	if p.fits(path, v, maxPrincipal, visible, "write <trust domain>/ns/<namespace>/sa/<service account>, with one * at the beginning or the end") {
+	if p.fits(path, v, maxPrincipal, visible,
+		"write <trust domain>/ns/<namespace>/sa/<service account>, with one * at the beginning or the end") {
 		p.pattern(path, v)
 	}
 }
@@ -218,7 +216,8 @@ func (p policyRule) namespace(path, v string) {
 }
 
 func (p policyRule) host(path, v string) {
-	if p.fits(path, v, maxHost, visible, "write a host name as requests carry it, for example xn--caf-dma.example for café.example") {
+	if p.fits(path, v, maxHost, visible,
+		"write a host name as requests carry it, for example xn--caf-dma.example for café.example") {
 		p.pattern(path, v)
 	}
 }
@@ -230,7 +229,8 @@ func (p policyRule) method(path, v string) {
 }
 
 func (p policyRule) headerValue(path, v string) {
-	p.fits(path, v, maxText, func(r rune) bool { return printable(r) || r == '\t' }, "write the value as requests carry it, without control characters")
+	p.fits(path, v, maxText, func(r rune) bool { return printable(r) || r == '\t' },
+		"write the value as requests carry it, without control characters")
 }
 
 func (p policyRule) sni(path, v string) {
@@ -247,17 +247,20 @@ func (p policyRule) pattern(path, v string) {
 	if inner := strings.TrimPrefix(v, "*"); !strings.Contains(inner, "*") {
 		return
 	}
-	message := fmt.Sprintf("in %q only one * counts, at the beginning or the end; the other is an ordinary character", clip(v))
+	message := fmt.Sprintf("in %q only one * counts, at the beginning or the end; the other is an ordinary character",
+		finding.Clip(v))
 	remedy := "use one * at the beginning or the end, or several values"
 	if p.deny {
-		p.refuse(CodeInvalid, path, message+", so the policy would deny less than it seems to", remedy)
+		p.find(finding.Invalid, path, message+", so the policy would deny less than it seems to", remedy)
 		return
 	}
-	p.warn(CodeDoubtful, path, message, remedy)
+	p.find(finding.Doubtful, path, message, remedy)
 }
 
 func (p policyRule) tokens(path, _ string) {
-	p.refuse(CodeUnsupported, path, "identities of tokens (RequestAuthentication) are not supported yet", "remove the field, or match the caller by principals")
+	p.find(finding.Unsupported, path,
+		"identities of tokens (RequestAuthentication) are not supported yet",
+		"remove the field, or match the caller by principals")
 }
 
 func (p policyRule) serviceAccount(path, v string) {
@@ -266,13 +269,17 @@ func (p policyRule) serviceAccount(path, v string) {
 		ns, name = "x", v
 	}
 	if !isLabel(ns) || !isSubdomain(name) {
-		p.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a service account", clip(v)), "write <service account> or <namespace>/<service account>, without *")
+		p.find(finding.Invalid, path,
+			fmt.Sprintf("%q is not a service account", finding.Clip(v)),
+			"write <service account> or <namespace>/<service account>, without *")
 	}
 }
 
 func (p policyRule) trustDomain(path, v string) {
 	if len(v) > 255 || strings.ContainsFunc(v, func(r rune) bool { return !inName(r) }) || strings.Count(v, "*") > 1 {
-		p.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a trust domain", clip(v)), "write a trust domain without spiffe:// and slashes, with one * at most")
+		p.find(finding.Invalid, path,
+			fmt.Sprintf("%q is not a trust domain", finding.Clip(v)),
+			"write a trust domain without spiffe:// and slashes, with one * at most")
 	}
 }
 
@@ -290,7 +297,9 @@ func (p policyRule) path(path, v string) {
 		return
 	}
 	if fault := templateFault(v); fault != "" {
-		p.refuse(CodeInvalid, path, fmt.Sprintf("%q is not a path template: %s", clip(v), fault), "use {*} for one whole segment, {**} for the last ones, and no other braces or *")
+		p.find(finding.Invalid, path,
+			fmt.Sprintf("%q is not a path template: %s", finding.Clip(v), fault),
+			"use {*} for one whole segment, {**} for the last ones, and no other braces or *")
 	}
 }
 

@@ -1,4 +1,4 @@
-package istioyaml
+package check
 
 import (
 	"fmt"
@@ -6,21 +6,26 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"isthmus.dev/isthmus/internal/finding"
 )
 
-func checkService(r *report, o *corev1.Service, _ map[string]any) {
+func service(r *report, o *corev1.Service) {
 	switch o.Spec.Type {
 	case corev1.ServiceTypeExternalName:
-		r.refuse(CodeUnsupported, "spec.type", "ExternalName is not supported", "write a ServiceEntry with location MESH_EXTERNAL and resolution DNS")
+		r.find(finding.Unsupported, "spec.type",
+			"ExternalName is not supported", "write a ServiceEntry with location MESH_EXTERNAL and resolution DNS")
 		return
 	case "", corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer:
 	default:
-		r.refuse(CodeEnum, "spec.type", fmt.Sprintf("%q is not a type of service", clip(string(o.Spec.Type))), "remove it, or write ClusterIP")
+		r.find(finding.UnknownValue, "spec.type",
+			fmt.Sprintf("%q is not a type of service", finding.Clip(string(o.Spec.Type))),
+			"remove it, or write ClusterIP")
 	}
 	r.matchLabels("spec.selector", o.Spec.Selector)
 	r.serviceAddresses(o)
 	if len(o.Spec.Ports) == 0 && o.Spec.ClusterIP != corev1.ClusterIPNone {
-		r.refuse(CodeRequired, "spec.ports", "a Service needs a port", "write at least one port")
+		r.find(finding.Required, "spec.ports", "a Service needs a port", "write at least one port")
 	}
 	r.atMost("spec.ports", len(o.Spec.Ports), maxServicePorts)
 	names := map[string]bool{}
@@ -29,14 +34,18 @@ func checkService(r *report, o *corev1.Service, _ map[string]any) {
 		path := fmt.Sprintf("spec.ports[%d]", i)
 		r.servicePort(path, p, len(o.Spec.Ports) > 1)
 		if p.Name != "" && names[p.Name] {
-			r.refuse(CodeInvalid, path+".name", fmt.Sprintf("two ports are named %q", clip(p.Name)), "give each port its own name")
+			r.find(finding.Invalid, path+".name",
+				fmt.Sprintf("two ports are named %q", finding.Clip(p.Name)),
+				"give each port its own name")
 		}
 		id := corev1.ServicePort{Port: p.Port, Protocol: p.Protocol}
 		if id.Protocol == "" {
 			id.Protocol = corev1.ProtocolTCP
 		}
 		if numbers[id] {
-			r.refuse(CodeInvalid, path+".port", fmt.Sprintf("port %d is written twice", p.Port), "keep one of the two")
+			r.find(finding.Invalid, path+".port",
+				fmt.Sprintf("port %d is written twice", p.Port),
+				"keep one of the two")
 		}
 		names[p.Name], numbers[id] = true, true
 	}
@@ -48,7 +57,9 @@ func (r *report) serviceAddresses(o *corev1.Service) {
 		switch {
 		case v == "" || v == corev1.ClusterIPNone:
 		case !isIP(v):
-			r.refuse(CodeInvalid, path, fmt.Sprintf("%q is not an IP address", clip(v)), "write an IP address, or leave it out")
+			r.find(finding.Invalid, path,
+				fmt.Sprintf("%q is not an IP address", finding.Clip(v)),
+				"write an IP address, or leave it out")
 		default:
 			r.nameable(path, v)
 		}
@@ -67,21 +78,30 @@ func (r *report) servicePort(path string, p corev1.ServicePort, several bool) {
 	r.ownPort(path+".port", int64(p.Port))
 	switch {
 	case p.Name == "" && several:
-		r.refuse(CodeRequired, path+".name", "each of several ports needs a name", "write name, for example name: http")
+		r.find(finding.Required, path+".name",
+			"each of several ports needs a name", "write name, for example name: http")
 	case p.Name != "" && !isLabel(p.Name):
-		r.refuse(CodeInvalid, path+".name", fmt.Sprintf("%q cannot be a port's name", clip(p.Name)), "use lower-case letters, digits and hyphens")
+		r.find(finding.Invalid, path+".name",
+			fmt.Sprintf("%q cannot be a port's name", finding.Clip(p.Name)),
+			"use lower-case letters, digits and hyphens")
 	}
 	switch p.Protocol {
 	case "", corev1.ProtocolTCP:
 	case corev1.ProtocolUDP, corev1.ProtocolSCTP:
-		r.warn(CodeDoubtful, path+".protocol", fmt.Sprintf("%s does not cross the mesh; the port is not served", p.Protocol), "use TCP, or leave the port out")
+		r.find(finding.Doubtful, path+".protocol",
+			fmt.Sprintf("%s does not cross the mesh; the port is not served", p.Protocol),
+			"use TCP, or leave the port out")
 	default:
-		r.refuse(CodeEnum, path+".protocol", fmt.Sprintf("%q is not a protocol", clip(string(p.Protocol))), "use TCP; say what is spoken over it with appProtocol")
+		r.find(finding.UnknownValue, path+".protocol",
+			fmt.Sprintf("%q is not a protocol", finding.Clip(string(p.Protocol))),
+			"use TCP; say what is spoken over it with appProtocol")
 	}
 	switch t := p.TargetPort; {
 	case t.Type == intstr.Int && t.IntVal != 0:
 		r.ownPort(path+".targetPort", int64(t.IntVal))
 	case t.Type == intstr.String && len(validation.IsValidPortName(t.StrVal)) > 0:
-		r.refuse(CodeInvalid, path+".targetPort", fmt.Sprintf("%q cannot be a port's name", clip(t.StrVal)), "write a port's number or name")
+		r.find(finding.Invalid, path+".targetPort",
+			fmt.Sprintf("%q cannot be a port's name", finding.Clip(t.StrVal)),
+			"write a port's number or name")
 	}
 }

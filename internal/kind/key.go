@@ -1,0 +1,51 @@
+package kind
+
+import (
+	"cmp"
+	"strings"
+)
+
+// Key names one object, or something else that can be spoken of in its manner: "workload default/cart", "node a".
+type Key struct{ Kind, Namespace, Name string }
+
+// String is "Kind namespace/name", "Kind name" or "Kind".
+func (k Key) String() string {
+	switch {
+	case k.Namespace != "":
+		return k.Kind + " " + k.Namespace + "/" + k.Name
+	case k.Name != "":
+		return k.Kind + " " + k.Name
+	}
+	return k.Kind
+}
+
+// Told is as much of a key as names something: a namespace says nothing without a name, and a name nothing without a kind.
+func (k Key) Told() Key {
+	switch {
+	case k.Kind == "":
+		return Key{}
+	case k.Name == "":
+		return Key{Kind: k.Kind}
+	}
+	return k
+}
+
+// Compare orders keys by kind, namespace and name.
+func (k Key) Compare(o Key) int {
+	return cmp.Or(cmp.Compare(k.Kind, o.Kind), cmp.Compare(k.Namespace, o.Namespace), cmp.Compare(k.Name, o.Name))
+}
+
+// MarshalText writes the key as String does.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (k *Key) UnmarshalText(text []byte) error {
+	*k = Key{}
+	var named bool
+	if k.Kind, k.Name, named = strings.Cut(string(text), " "); named {
+		if ns, name, namespaced := strings.Cut(k.Name, "/"); namespaced {
+			k.Namespace, k.Name = ns, name
+		}
+	}
+	return nil
+}
