@@ -4,10 +4,12 @@ package finding
 type Row struct {
 	Code     Code
 	Severity Severity
-	Title    string   // what it catches
-	Remedy   string   // what to do next, where the place that finds it knows nothing better
-	Page     string   // the kind's page in docs/kinds, where it is about one kind
-	Aliases  []string // what Istio (IST…) and Kiali (KIA…) call the same
+	Title    string // what it catches
+	Remedy   string // what to do next, where the place that finds it knows nothing better
+	Page     string // the kind's page in docs/kinds, where it is about one kind
+	// NotInForce: something that is written has not the effect that it should have, or a configuration has none.
+	NotInForce bool
+	Aliases    []string // what Istio (IST…) and Kiali (KIA…) call the same
 }
 
 // Registry has all codes, in order. A code that is no longer used is not given away again. Codes that begin with ISM-SCH
@@ -196,7 +198,7 @@ var Registry = []Row{
 	},
 
 	{
-		Code: "ISM0042", Severity: Error, Page: "authorizationpolicy",
+		Code: "ISM0042", Severity: Error, NotInForce: true, Page: "authorizationpolicy",
 		Title:  "a policy with something in it that cannot be enforced; what it selects is closed",
 		Remedy: "see docs/kinds/authorizationpolicy.md for what can be enforced",
 	},
@@ -295,12 +297,12 @@ var Registry = []Row{
 	},
 
 	{
-		Code: "ISM0201", Severity: Error,
+		Code: "ISM0201", Severity: Error, NotInForce: true,
 		Title:  "an object that is not in force, for the sake of which something is closed",
 		Remedy: "mend it, or remove it to do without it",
 	},
 	{
-		Code: "ISM0202", Severity: Error,
+		Code: "ISM0202", Severity: Error, NotInForce: true,
 		Title:  "an object at which Isthmus itself fails; what it selects is closed if it is of a security kind",
 		Remedy: "this is a fault of Isthmus: report it with the object, and write the object otherwise meanwhile",
 	},
@@ -315,12 +317,12 @@ var Registry = []Row{
 		Remedy: "do not rely on it: only the kinds in docs/kinds take effect",
 	},
 	{
-		Code: "ISM0205", Severity: Error,
+		Code: "ISM0205", Severity: Error, NotInForce: true,
 		Title:  "a configuration on which Isthmus itself fails; what was in force stays",
 		Remedy: "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
 	},
 	{
-		Code: "ISM0206", Severity: Error,
+		Code: "ISM0206", Severity: Error, NotInForce: true,
 		Title:  "a proxy whose configuration Isthmus itself fails to build; it keeps what it has",
 		Remedy: "this is a fault of Isthmus: report it with the log, and take back the last change meanwhile",
 	},

@@ -64,6 +64,9 @@ func New(code Code, object kind.Key, field, message string, remedy ...string) Fi
 	return f
 }
 
+// NotInForce says whether the finding is about something that is written and not in force.
+func (f Finding) NotInForce() bool { return rows[f.Code].NotInForce }
+
 // At is the finding with the place where it was made. Of an object that is in effect, snapshot's Config knows it.
 func (f Finding) At(file string, line int) Finding {
 	f.File, f.Line = file, line

@@ -29,7 +29,7 @@ type Verdict struct {
 type rule func(*snapshot.Snapshot, snapshot.Change, Who, *Verdict)
 
 // rules in the order in which they are asked. Each hears of the whole change.
-var rules = []rule{meshStays, peersKeepTheirNames}
+var rules = []rule{objectsAreChecked, meshStays, peersKeepTheirNames}
 
 // Review judges a change of what is in force. Nothing is written, and the same question has the same answer.
 func Review(now *snapshot.Snapshot, change snapshot.Change, who Who) Verdict {

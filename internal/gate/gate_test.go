@@ -175,3 +175,30 @@ func TestEffects(t *testing.T) {
 		t.Error("an object that stands already brings nothing about")
 	}
 }
+
+// What an API brings in is held to the checks that files are held to.
+func TestObjectsAreChecked(t *testing.T) {
+	peer := func(address string) *snapshot.Object {
+		return byToken(&v1alpha1.MeshPeer{
+			ObjectMeta: metav1.ObjectMeta{Name: "bank"},
+			Spec:       v1alpha1.MeshPeerSpec{TrustDomain: "bank.example", GatewayAddresses: []string{address}},
+		})
+	}
+	for name, tt := range map[string]struct {
+		peer *snapshot.Object
+		who  Who
+		want []string
+	}{
+		"good":          {peer("192.0.2.1:15443"), Who{snapshot.SourceToken, "peer bank"}, nil},
+		"no address":    {peer("192.0.2.1"), Who{snapshot.SourceToken, "peer bank"}, []string{"ISM-SCH01"}},
+		"reserved":      {peer("127.0.0.1:15443"), Who{snapshot.SourceToken, "peer bank"}, []string{"ISM0210"}},
+		"let in before": {peer("127.0.0.1:15443"), Who{Source: snapshot.SourceToken}, nil},
+	} {
+		var c snapshot.Change
+		c.Put(tt.peer)
+		v := Review(holding(inFile(mesh("shop", "shop.example"), noon)), c, tt.who)
+		if got := codes(v.Findings); !slices.Equal(got, tt.want) || v.Refuses(tt.peer.Key) != (len(tt.want) > 0) {
+			t.Errorf("%s: %v, refused %v; want %v", name, v.Findings, v.Refused, tt.want)
+		}
+	}
+}

@@ -37,7 +37,7 @@ func meshStays(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict
 		f = finding.New("ISM0005", kind.Key{Kind: "Mesh"}, "spec.trustDomain",
 			"the trust domain of a running mesh cannot change, since every identity begins with it; the last Mesh "+
 				"stays in effect")
-		f.File, f.Line = next.Origin.File, next.Origin.LineOf(f.Field)
+		f = f.At(next.Origin.File, next.Origin.LineOf(f.Field))
 	}
 	for _, k := range touched {
 		v.refuse(k)

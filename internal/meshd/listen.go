@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,7 +21,6 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/meshd/admin"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/unixsocket"
 	"isthmus.dev/isthmus/internal/wellknown"
@@ -222,7 +220,7 @@ func (d *Daemon) serveHealth(ls *listeners) func(context.Context) error {
 func readiness(findings []finding.Finding) string {
 	n := 0
 	for _, f := range findings {
-		if slices.Contains(admin.NotInForce, f.Code) {
+		if f.NotInForce() {
 			n++
 		}
 	}

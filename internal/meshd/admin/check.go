@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -95,16 +94,13 @@ func checkConfig(fs []finding.Finding) adminapi.Check {
 	return c
 }
 
-// NotInForce are the codes of objects that are written and not in force, and of a configuration that is not.
-var NotInForce = []finding.Code{"ISM0201", "ISM0202", "ISM0205", "ISM0206", "ISM0042"}
-
 func checkInForce(fs []finding.Finding) adminapi.Check {
 	c := adminapi.Check{
 		Name: "policy in force", State: "ok", Detail: "nothing is closed for want of an object that can be read",
 	}
 	n := 0
 	for _, f := range fs {
-		if slices.Contains(NotInForce, f.Code) {
+		if f.NotInForce() {
 			if n++; n == 1 {
 				c.State, c.Detail, c.Remedy = "failed", f.String(), f.Remedy
 			}
