@@ -29,12 +29,11 @@ type Store interface {
 
 type rotationStore interface {
 	Rotation(context.Context) (state.Rotation, error)
-	PutRotation(ctx context.Context, r state.Rotation, put []state.Blob, remove []string) error
+	PutRotation(ctx context.Context, from string, r state.Rotation, put []state.Blob, remove []string) error
 }
 
 type materialStore interface {
-	AddBlob(context.Context, state.Blob) error
-	PutBlob(context.Context, state.Blob) error
+	PutBlob(ctx context.Context, b state.Blob, was []byte) error
 	Blob(ctx context.Context, name string) (state.Blob, error)
 	AddCert(context.Context, state.Cert) error
 	PruneCerts(ctx context.Context, before time.Time) error
@@ -64,6 +63,8 @@ type Config struct {
 	Skew time.Duration
 	// Retention is how long used tokens and ended administrators' certificates are remembered. Default 24h.
 	Retention time.Duration
+	// Tidies says whether this control plane is the one that removes what is long past. Default: yes.
+	Tidies func() bool
 	// Now tells the time. Default time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -103,6 +104,9 @@ func (c Config) complete() (Config, error) {
 	c.LeafTTL = durationOr(c.LeafTTL, time.Hour)
 	c.IntermediateTTL = durationOr(c.IntermediateTTL, 7*24*time.Hour)
 	c.Retention = durationOr(c.Retention, 24*time.Hour)
+	if c.Tidies == nil {
+		c.Tidies = func() bool { return true }
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -132,6 +136,13 @@ func (a *Authority) RootFingerprint() string { return spiffe.Fingerprint(a.mat.L
 // RootNotAfter is when the signing root ends.
 func (a *Authority) RootNotAfter() time.Time { return a.mat.Load().roots[0].NotAfter }
 
+// Reload takes up what another control plane of this mesh has changed.
+func (a *Authority) Reload(ctx context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.reload(ctx)
+}
+
 // Run renews the signing certificate and removes expired records until ctx is done.
 func (a *Authority) Run(ctx context.Context) error {
 	minute := time.NewTicker(time.Minute)
@@ -140,6 +151,14 @@ func (a *Authority) Run(ctx context.Context) error {
 	for {
 		if _, err := a.current(ctx); err != nil {
 			a.cfg.Log.Error("signing certificate not renewed", "error", err)
+		}
+		if !a.cfg.Tidies() {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-minute.C:
+			}
+			continue
 		}
 		now := a.now()
 		if err := a.cfg.Store.EndExpired(ctx, now); err != nil && ctx.Err() == nil {

@@ -188,11 +188,11 @@ type brokenStore struct {
 	fail bool
 }
 
-func (s *brokenStore) PutBlob(ctx context.Context, b state.Blob) error {
+func (s *brokenStore) PutBlob(ctx context.Context, b state.Blob, was []byte) error {
 	if s.fail {
 		return errors.New("disk full")
 	}
-	return s.Store.PutBlob(ctx, b)
+	return s.Store.PutBlob(ctx, b, was)
 }
 
 func TestStartRefusals(t *testing.T) {
@@ -274,9 +274,8 @@ func TestSealedKeysCannotChangePlaces(t *testing.T) {
 	b.start(t)
 	mid := must(b.db.Blob(t.Context(), "intermediate"))
 	mid.Name = "root"
-	check(t, b.db.PutBlob(t.Context(), mid))
-	if _, err := ca.New(t.Context(), b.config()); err == nil ||
-		!strings.Contains(err.Error(), "does not open the root key") {
+	check(t, b.db.PutBlob(t.Context(), mid, must(b.db.Blob(t.Context(), "root")).Cert))
+	if _, err := ca.New(t.Context(), b.config()); err == nil || !strings.Contains(err.Error(), "does not open the root key") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -23,10 +23,9 @@ func (forgetful) Blob(context.Context, string) (state.Blob, error) {
 func (forgetful) Rotation(context.Context) (state.Rotation, error) {
 	return state.Rotation{}, state.ErrNotFound
 }
-func (forgetful) AddBlob(context.Context, state.Blob) error   { return nil }
-func (forgetful) PutBlob(context.Context, state.Blob) error   { return nil }
-func (forgetful) AddCert(context.Context, state.Cert) error   { return nil }
-func (forgetful) AddToken(context.Context, state.Token) error { return nil }
+func (forgetful) PutBlob(context.Context, state.Blob, []byte) error { return nil }
+func (forgetful) AddCert(context.Context, state.Cert) error         { return nil }
+func (forgetful) AddToken(context.Context, state.Token) error       { return nil }
 
 func startForgetful(f *testing.F) *ca.Authority {
 	f.Helper()

@@ -82,14 +82,7 @@ func (a *Authority) load(ctx context.Context) (*material, error) {
 			return nil, err
 		}
 	}
-	m, err := a.storedIntermediate(ctx, root)
-	if err != nil {
-		return nil, err
-	}
-	if m != nil && m.isUsable(a.now()) {
-		return m, nil
-	}
-	return a.newIntermediate(ctx, root)
+	return a.intermediate(ctx, root)
 }
 
 // current returns the material to sign with. It renews the signing certificate after half its life, or when the clock
@@ -109,7 +102,7 @@ func (a *Authority) current(ctx context.Context) (*material, error) {
 			fmt.Errorf("the operator's intermediate certificate is valid from %s to %s only: put a new one in its place and start again",
 				m.signer.NotBefore.Format(time.RFC3339), m.signer.NotAfter.Format(time.RFC3339))
 	}
-	next, err := a.newIntermediate(ctx, m)
+	next, err := a.intermediate(ctx, m)
 	if err == nil {
 		a.mat.Store(next)
 		return next, nil
@@ -125,8 +118,26 @@ func (a *Authority) current(ctx context.Context) (*material, error) {
 	return nil, err
 }
 
-// newIntermediate makes a signing certificate under m's root and writes it to the store.
-func (a *Authority) newIntermediate(ctx context.Context, m *material) (*material, error) {
+// intermediate is m with the signing certificate in the store, if that may sign and need not be renewed yet, or else with a
+// new one. Of several control planes one makes it, and the others take it.
+func (a *Authority) intermediate(ctx context.Context, m *material) (*material, error) {
+	for {
+		stored, was, err := a.storedIntermediate(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		if stored != nil && (stored.isUsable(a.now()) || m.rootKey == nil) {
+			return stored, nil
+		}
+		made, err := a.newIntermediate(ctx, m, was)
+		if !errors.Is(err, state.ErrSuperseded) {
+			return made, err
+		}
+	}
+}
+
+// newIntermediate makes a signing certificate under m's root and writes it over the one that was in the store.
+func (a *Authority) newIntermediate(ctx context.Context, m *material, was []byte) (*material, error) {
 	now := a.now()
 	root := m.roots[0]
 	if now.After(root.NotAfter) || now.Before(root.NotBefore) {
@@ -142,7 +153,7 @@ func (a *Authority) newIntermediate(ctx context.Context, m *material) (*material
 	if err != nil {
 		return nil, fmt.Errorf("make intermediate certificate: %w", err)
 	}
-	if err := a.putBlob(ctx, a.cfg.Store.PutBlob, intermediateBlob, cert, key); err != nil {
+	if err := a.putBlob(ctx, intermediateBlob, cert, key, was); err != nil {
 		return nil, err
 	}
 	a.cfg.Log.Info("signing certificate made", "not_after", cert.NotAfter, "fingerprint", spiffe.Fingerprint(cert))
@@ -150,34 +161,32 @@ func (a *Authority) newIntermediate(ctx context.Context, m *material) (*material
 }
 
 // storedIntermediate is the material with the signing certificate in the store; nil when there is none under this root.
-func (a *Authority) storedIntermediate(ctx context.Context, m *material) (*material, error) {
+// was is the certificate in the store, whatever it is.
+func (a *Authority) storedIntermediate(ctx context.Context, m *material) (signing *material, was []byte, err error) {
 	b, err := a.cfg.Store.Blob(ctx, intermediateBlob)
 	if errors.Is(err, state.ErrNotFound) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	cert, key, err := a.openBlob(b)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := cert.CheckSignatureFrom(m.roots[0]); err != nil {
-		return nil, nil //nolint:nilerr // made under another root: a new one takes its place
+		return nil, b.Cert, nil //nolint:nilerr // made under another root: a new one takes its place
 	}
-	return m.signing(cert, key), nil
+	return m.signing(cert, key), b.Cert, nil
 }
 
-// putBlob seals a key and writes it with its certificate, by AddBlob or PutBlob.
-func (a *Authority) putBlob(
-	ctx context.Context, put func(context.Context, state.Blob) error, name string, cert *x509.Certificate,
-	key crypto.Signer,
-) error {
+// putBlob seals a key and writes it with its certificate, over the certificate that was there.
+func (a *Authority) putBlob(ctx context.Context, name string, cert *x509.Certificate, key crypto.Signer, was []byte) error {
 	b, err := a.sealed(name, cert, key)
 	if err != nil {
 		return err
 	}
-	if err := put(ctx, b); err != nil {
+	if err := a.cfg.Store.PutBlob(ctx, b, was); err != nil {
 		return fmt.Errorf("keep the %s certificate: %w", name, err)
 	}
 	return nil

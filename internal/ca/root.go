@@ -72,8 +72,8 @@ func (a *Authority) firstRoot(ctx context.Context) (*material, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make root: %w", err)
 	}
-	err = a.putBlob(ctx, a.cfg.Store.AddBlob, rootBlob, cert, key)
-	if errors.Is(err, state.ErrExists) { // another control plane on the same store was first
+	err = a.putBlob(ctx, rootBlob, cert, key, nil)
+	if errors.Is(err, state.ErrSuperseded) { // another control plane on the same store was first
 		stored, err := a.cfg.Store.Blob(ctx, rootBlob)
 		if err != nil {
 			return nil, err
@@ -110,7 +110,7 @@ func (a *Authority) storedRoot(stored state.Blob) (*material, error) {
 // peer at once.
 func (a *Authority) pinRoot(ctx context.Context, stored state.Blob, first bool, root *x509.Certificate) error {
 	if first {
-		err := a.cfg.Store.AddBlob(ctx, state.Blob{Name: rootBlob, Cert: root.Raw, Created: a.now()})
+		err := a.cfg.Store.PutBlob(ctx, state.Blob{Name: rootBlob, Cert: root.Raw, Created: a.now()}, nil)
 		if err != nil {
 			return fmt.Errorf("keep the root certificate: %w", err)
 		}

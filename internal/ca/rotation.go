@@ -57,6 +57,14 @@ func (r Rotation) InProgress() bool {
 	return r.Step == Prepared || r.Step == Distributed || r.Step == Activated || r.Step == Drained
 }
 
+// signing is the root that signs.
+func (r Rotation) signing() string {
+	if r.Step == Activated || r.Step == Drained || r.Step == Done {
+		return r.New
+	}
+	return r.Old
+}
+
 // Rotation is the one under way, or the last one; its zero value when there never was one.
 func (a *Authority) Rotation() Rotation {
 	r := a.mat.Load().rotation
@@ -95,7 +103,7 @@ func (a *Authority) BeginRotation(ctx context.Context) (Rotation, error) {
 	r := Rotation{
 		Step: Prepared, Old: spiffe.Fingerprint(m.roots[0]), New: spiffe.Fingerprint(cert), Began: now, Since: now,
 	}
-	return r, a.step(ctx, r, []state.Blob{next}, []string{oldRootBlob, crossBlob})
+	return r, a.step(ctx, m.rotation.Step, r, []state.Blob{next}, []string{oldRootBlob, crossBlob})
 }
 
 // AdvanceRotation takes the step after from. passed names those whom an administrator leaves behind. When the rotation
@@ -119,16 +127,16 @@ func (a *Authority) AdvanceRotation(ctx context.Context, from Step, passed []str
 	switch from {
 	case Prepared:
 		r.Step = Distributed
-		return r, a.step(ctx, r, nil, nil)
+		return r, a.step(ctx, from, r, nil, nil)
 	case Distributed:
 		r.Step = Activated
-		return r, a.activate(ctx, r)
+		return r, a.activate(ctx, from, r)
 	case Activated:
 		r.Step = Drained
-		return r, a.step(ctx, r, nil, nil)
+		return r, a.step(ctx, from, r, nil, nil)
 	case Drained:
 		r.Step = Done
-		return r, a.step(ctx, r, nil, []string{oldRootBlob, crossBlob})
+		return r, a.step(ctx, from, r, nil, []string{oldRootBlob, crossBlob})
 	}
 	return r, ErrNotRotating
 }
@@ -145,16 +153,22 @@ func (a *Authority) CancelRotation(ctx context.Context) (Rotation, error) {
 		return r,
 			fmt.Errorf("the new root signs already: let the rotation end, and rotate again if the new root is no good: %w", ErrRotating)
 	}
+	from := r.Step
 	r.Step, r.Since = Cancelled, a.now()
-	return r, a.step(ctx, r, nil, []string{nextRootBlob})
+	return r, a.step(ctx, from, r, nil, []string{nextRootBlob})
 }
 
-// step writes a step with its material to the state and then uses it. The caller holds mu.
-func (a *Authority) step(ctx context.Context, r Rotation, put []state.Blob, remove []string) error {
+// step writes a step with its material and takes it up, if the rotation is still at from. Where another control plane has
+// taken it meanwhile, that is taken up. The caller holds mu.
+func (a *Authority) step(ctx context.Context, from Step, r Rotation, put []state.Blob, remove []string) error {
 	kept := state.Rotation{
-		Step: string(r.Step), OldRoot: r.Old, NewRoot: r.New, Began: r.Began, Since: r.Since, Passed: r.Passed,
+		Step: string(r.Step), OldRoot: r.Old, NewRoot: r.New, Signing: r.signing(), Began: r.Began, Since: r.Since, Passed: r.Passed,
 	}
-	if err := a.cfg.Store.PutRotation(ctx, kept, put, remove); err != nil {
+	err := a.cfg.Store.PutRotation(ctx, string(from), kept, put, remove)
+	if errors.Is(err, state.ErrSuperseded) {
+		return errors.Join(fmt.Errorf("root rotation to step %s: %w", r.Step, err), a.reload(ctx))
+	}
+	if err != nil {
 		return fmt.Errorf("root rotation to step %s: %w", r.Step, err)
 	}
 	a.cfg.Log.Info("root rotation", "step", string(r.Step), "old", r.Old, "new", r.New)
@@ -173,7 +187,7 @@ func (a *Authority) reload(ctx context.Context) error {
 
 // activate makes the next root the signing one. The old root's last signature is on the new root, for those who know
 // only the old one. After that the old key is of no use and is not kept.
-func (a *Authority) activate(ctx context.Context, r Rotation) error {
+func (a *Authority) activate(ctx context.Context, from Step, r Rotation) error {
 	b, err := a.cfg.Store.Blob(ctx, nextRootBlob)
 	if err != nil {
 		return err
@@ -192,7 +206,7 @@ func (a *Authority) activate(ctx context.Context, r Rotation) error {
 	if err != nil {
 		return err
 	}
-	return a.step(ctx, r, []state.Blob{
+	return a.step(ctx, from, r, []state.Blob{
 		root,
 		{Name: oldRootBlob, Cert: old.Raw, Created: a.now()},
 		{Name: crossBlob, Cert: cross.Raw, Created: a.now()},

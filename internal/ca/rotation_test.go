@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -198,22 +199,22 @@ type faulty struct {
 
 var errFault = errors.New("disk full")
 
-func (f *faulty) PutRotation(ctx context.Context, r state.Rotation, put []state.Blob, remove []string) error {
+func (f *faulty) PutRotation(ctx context.Context, from string, r state.Rotation, put []state.Blob, remove []string) error {
 	if f.before {
 		return errFault
 	}
-	err := f.Store.PutRotation(ctx, r, put, remove)
+	err := f.Store.PutRotation(ctx, from, r, put, remove)
 	if f.after && err == nil {
 		return errFault
 	}
 	return err
 }
 
-func (f *faulty) PutBlob(ctx context.Context, b state.Blob) error {
+func (f *faulty) PutBlob(ctx context.Context, b state.Blob, was []byte) error {
 	if f.blob {
 		return errFault
 	}
-	return f.Store.PutBlob(ctx, b)
+	return f.Store.PutBlob(ctx, b, was)
 }
 
 // A step that fails, before it is written, after, or halfway, is taken up by the next attempt and by the next start,
@@ -244,7 +245,11 @@ func TestRotationSurvivesFaults(t *testing.T) {
 				if err != nil && !errors.Is(err, errFault) {
 					t.Fatal(err)
 				}
-				if leaf := sign(t, a, pay, time.Hour); !trusted(a, b.now(), leaf) {
+				chain, err := a.Sign(t.Context(), csr(t, nil), pay, time.Hour, n1)
+				if err != nil && !errors.Is(err, errFault) {
+					t.Fatal(err)
+				}
+				if err == nil && !trusted(a, b.now(), parse(t, chain)) {
 					t.Fatalf("at %s a leaf leads to no trusted root", from)
 				}
 				c.set(f, false)
@@ -258,6 +263,43 @@ func TestRotationSurvivesFaults(t *testing.T) {
 				t.Errorf("ended at %s with %d roots", r.Step, len(roots(t, a)))
 			}
 		})
+	}
+}
+
+// Several control planes take the same steps at once: each is taken once, all sign under one certificate, and whoever has not
+// heard of a step yet issues nothing under a root that signs no more.
+func TestRotationOfSeveral(t *testing.T) {
+	b := newBench(t)
+	all := make([]*ca.Authority, 4)
+	for i := range all {
+		all[i] = b.start(t)
+	}
+	must(all[0].BeginRotation(t.Context()))
+	for _, step := range []ca.Step{ca.Prepared, ca.Distributed, ca.Activated, ca.Drained} {
+		for _, a := range all {
+			check(t, a.Reload(t.Context()))
+			if got := a.Rotation().Step; got != step {
+				t.Fatalf("one is at %s, not at %s", got, step)
+			}
+		}
+		var wg sync.WaitGroup
+		for _, a := range all[1:] {
+			wg.Go(func() {
+				if _, err := a.AdvanceRotation(t.Context(), step, nil); err != nil && !errors.Is(err, state.ErrSuperseded) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		leaf := sign(t, all[0], pay, time.Hour) // it has not heard of the step
+		newest := b.start(t)
+		if !trusted(newest, b.now(), leaf) || !leaf[1].Equal(sign(t, newest, pay, time.Hour)[1]) {
+			t.Errorf("after %s: a leaf of one that lagged is trusted: %t; or there are two signing certificates", step,
+				trusted(newest, b.now(), leaf))
+		}
+	}
+	if got := b.start(t).Rotation().Step; got != ca.Done {
+		t.Errorf("ended at %s", got)
 	}
 }
 

@@ -52,8 +52,20 @@ type leaf struct {
 	ttl time.Duration
 }
 
-// issue returns the chain, and the trust that it stands on.
+// issue returns the chain, and the trust that it stands on. Where another control plane of the mesh has begun to sign
+// under another root, it does so too.
 func (a *Authority) issue(ctx context.Context, l leaf) ([][]byte, *trust, error) {
+	chain, on, err := a.issueUnder(ctx, l)
+	if errors.Is(err, state.ErrSuperseded) {
+		if err := a.Reload(ctx); err != nil {
+			return nil, nil, err
+		}
+		return a.issueUnder(ctx, l)
+	}
+	return chain, on, err
+}
+
+func (a *Authority) issueUnder(ctx context.Context, l leaf) ([][]byte, *trust, error) {
 	if !l.id.MemberOf(a.cfg.TrustDomain) || l.id.Path() == "" {
 		return nil, nil, fmt.Errorf("sign %q: it names nobody in trust domain %s", l.id, a.cfg.TrustDomain.Name())
 	}

@@ -31,12 +31,10 @@ func (s *Service) bootstrap(
 		s.Now().Add(s.AcceptTimeout)); err != nil {
 		return finalError{fmt.Errorf("keep acceptance: %w", err)}
 	}
-	s.Changed()
 	defer func() {
 		if err := s.Store.DeleteBootstrap(context.WithoutCancel(ctx), id); err != nil {
 			s.Log.Warn("acceptance not cleared away, it ends by itself", "bootstrap", id, "error", err)
 		}
-		s.Changed()
 	}()
 	var err error
 	for {
@@ -127,6 +125,5 @@ func (s *Service) adoptFetched(ctx context.Context, name string, root *x509.Cert
 		return err
 	}
 	s.Log.Info("peer's root fetched by its fingerprint", "peer", name)
-	s.Changed()
 	return nil
 }

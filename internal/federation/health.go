@@ -45,14 +45,39 @@ type Health struct {
 	refreshSoon     bool // the peer says that its bundle has changed
 }
 
-// Health of one peer; the zero value for one never talked with.
+// Health of one peer; the zero value for one never talked with. Where another control plane of the mesh keeps up with peers
+// it is what that one says.
 func (s *Service) Health(name string) Health {
+	own := s.ownHealth(name)
+	if _, leads := s.Leading(); leads {
+		return own
+	}
+	h, known := s.LeadersHealth(name)
+	if !known {
+		return own
+	}
+	h.Unwritten = own.Unwritten
+	return h
+}
+
+func (s *Service) ownHealth(name string) Health {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h := s.health[name]; h != nil {
 		return *h
 	}
 	return Health{}
+}
+
+// Healths are those of all peers, by name.
+func (s *Service) Healths() map[string]Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[string]Health, len(s.health))
+	for name, h := range s.health {
+		out[name] = *h
+	}
+	return out
 }
 
 func (s *Service) updateHealth(name string, change func(*Health)) {

@@ -55,7 +55,6 @@ func (s *Service) Invite(ctx context.Context, peer string, ttl time.Duration) (I
 	if err := s.Store.AddInvite(ctx, kept); err != nil {
 		return Invitation{}, fmt.Errorf("keep invitation of %s: %w", peer, err)
 	}
-	s.Changed()
 	return Invitation{Token: t, Fingerprint: t.Fingerprint, Expires: t.Expires}, nil
 }
 

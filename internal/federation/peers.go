@@ -23,9 +23,10 @@ import (
 type peerStore interface {
 	Peers(ctx context.Context) ([]state.Peer, error)
 	EstablishPeer(ctx context.Context, object *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time) error
-	SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error
+	SetPeerBundle(ctx context.Context, name string, roots []byte, sequence, held uint64, now time.Time) error
 	AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error
-	SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue) error
+	SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue, held uint64) error
+	SetPeerReadiness(ctx context.Context, name string, r snapshot.Readiness, held uint64) error
 	SetPeerObject(ctx context.Context, object *v1alpha1.MeshPeer) error
 	SetPeerSuspended(ctx context.Context, name string, suspended bool) error
 	RevokePeer(ctx context.Context, name string, now time.Time) error
@@ -239,6 +240,5 @@ func (s *Service) establish(ctx context.Context, name string, in introduction) e
 	}
 	delete(s.unwritten, name)
 	s.Unblock(name)
-	s.Changed()
 	return nil
 }

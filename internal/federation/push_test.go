@@ -80,7 +80,7 @@ func TestNoSequenceBlocksWhatFollows(t *testing.T) {
 	}
 	// Taken while our own clock was ahead.
 	if err := retail.db.SetPeerBundle(t.Context(), "cards", retail.snapshot().Peers["cards"].Roots, hour,
-		time.Now()); err != nil {
+		retail.snapshot().Peers["cards"].BundleSequence, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if err := retail.takeBundle(t.Context(), "cards",
@@ -142,7 +142,11 @@ func TestPushGoesOnAboveWhatThePeerHolds(t *testing.T) {
 		Sequence: uint64(time.Now().Add(time.Minute).UnixMicro()),
 		Services: []snapshot.OfferedService{{Name: "old", Namespace: "default", Port: 1, Protocol: "TCP"}},
 	}
-	if err := retail.db.SetPeerCatalogue(t.Context(), "cards", old); err != nil {
+	var held uint64
+	if c := retail.snapshot().Peers["cards"].Catalogue; c != nil {
+		held = c.Sequence
+	}
+	if err := retail.db.SetPeerCatalogue(t.Context(), "cards", old, held); err != nil {
 		t.Fatal(err)
 	}
 	sequence, err := cards.pushCatalogue(t.Context(), "retail", nil)

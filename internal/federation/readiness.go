@@ -14,11 +14,12 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
 )
 
 // Each mesh tells its peers which of the services that it offers them have no endpoint that is ready, whenever that
-// changes. A peer so stops calling them before any user does. The word is soft: it is kept in memory only, says no more
-// than ready or not, and a peer that lost it (the header headerReadiness of its answers tells) is told again.
+// changes. A peer so stops calling them before any user does. It says no more than ready or not, and a peer that lost it (the
+// header headerReadiness of its answers tells) is told again.
 
 const (
 	// MaxReadinessBytes bounds a document that names every service of the largest catalogue.
@@ -90,10 +91,23 @@ func (s *Service) takeReadiness(w http.ResponseWriter, r *http.Request, name str
 	if s.suspended(name) {
 		return status{http.StatusForbidden, notAPeer}
 	}
-	if held := s.readinessOf(name); report.Sequence <= held && !inFuture(held, s.Now().UTC()) {
+	p, err := s.peer(r.Context(), name)
+	if err != nil {
+		return err
+	}
+	held := readinessNumber(p.state)
+	if report.Sequence <= held && !inFuture(held, s.Now().UTC()) {
 		return staleReport(held)
 	}
-	s.SetReadiness(name, report)
+	err = s.Store.SetPeerReadiness(r.Context(), name, *report, held)
+	switch {
+	case errors.Is(err, state.ErrRevoked):
+		return status{http.StatusForbidden, notAPeer}
+	case errors.Is(err, state.ErrSuperseded): // another control plane of this mesh is taking one in
+		return status{http.StatusServiceUnavailable, refusal{Code: "Busy", Message: "another report came at the same time: try again"}}
+	case err != nil:
+		return fmt.Errorf("keep readiness: %w", err)
+	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -106,10 +120,14 @@ func staleReport(held uint64) error {
 
 // readinessOf is the number of the newest report of a peer; 0 for none.
 func (s *Service) readinessOf(name string) uint64 {
-	if r := s.Snapshot().Peers[name].Readiness; r != nil {
-		return r.Sequence
+	return readinessNumber(s.Snapshot().Peers[name])
+}
+
+func readinessNumber(p snapshot.PeerState) uint64 {
+	if p.Readiness == nil {
+		return 0
 	}
-	return 0
+	return p.Readiness.Sequence
 }
 
 // readinessDelivery is how far one peer is with our reports.

@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,9 +14,9 @@ import (
 
 // unreadiness is what a mesh of a test has to say to its peers, and hears of them.
 type unreadiness struct {
-	mu    sync.Mutex // guards the rest
-	own   []snapshot.OfferedName
-	heard map[string]*snapshot.Readiness
+	m   *mesh
+	mu  sync.Mutex // guards own
+	own []snapshot.OfferedName
 }
 
 func (u *unreadiness) say(names ...string) {
@@ -27,16 +28,10 @@ func (u *unreadiness) say(names ...string) {
 	}
 }
 
-func (u *unreadiness) of(peer string) *snapshot.Readiness {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.heard[peer]
-}
-
 // names of what a peer said is not ready, or "nothing heard".
 func (u *unreadiness) names(peer string) string {
-	r := u.of(peer)
-	if r == nil {
+	r := u.m.snapshot().Peers[peer].Readiness
+	if r == nil || r.Sequence == 0 {
 		return "nothing heard"
 	}
 	var out []string
@@ -46,34 +41,20 @@ func (u *unreadiness) names(peer string) string {
 	return strings.Join(out, " ")
 }
 
-func (u *unreadiness) forget() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	clear(u.heard)
+// forget what a peer said.
+func (u *unreadiness) forget(peer string) {
+	held := u.m.snapshot().Peers[peer].Readiness.Sequence
+	u.m.must(u.m.db.SetPeerReadiness(context.Background(), peer, snapshot.Readiness{}, held))
 }
 
-// tellsReadiness lets a mesh say and hear of readiness; what it hears stands in its snapshots.
+// tellsReadiness lets a mesh say and hear of readiness.
 func tellsReadiness(u *unreadiness) option {
-	u.heard = map[string]*snapshot.Readiness{}
 	return func(m *mesh, c *Config) {
+		u.m = m
 		c.Unready = func(string) []snapshot.OfferedName {
 			u.mu.Lock()
 			defer u.mu.Unlock()
 			return slices.Clone(u.own)
-		}
-		c.SetReadiness = func(peer string, r *snapshot.Readiness) {
-			u.mu.Lock()
-			defer u.mu.Unlock()
-			u.heard[peer] = r
-		}
-		plain := c.Snapshot
-		c.Snapshot = func() *snapshot.Snapshot {
-			snap := plain()
-			for name, p := range snap.Peers {
-				p.Readiness = u.of(name)
-				snap.Peers[name] = p
-			}
-			return snap
 		}
 	}
 }
@@ -98,7 +79,7 @@ func TestReadinessIsTold(t *testing.T) {
 	here.say("tokens")
 	cards.Wake()
 	hears("default/tokens")
-	there.forget() // as a control plane does that starts again
+	there.forget("cards") // as a control plane does whose state was restored
 	hears("default/tokens")
 	here.say()
 	cards.Wake()

@@ -128,7 +128,6 @@ func (s *Service) redeem(
 	if err != nil {
 		return self{}, refuseInvite(err)
 	}
-	s.Changed() // the invitation is closed, however this ends
 	answer, err := s.introductionTo(ctx, used.Peer)
 	if err != nil {
 		return self{}, err

@@ -88,12 +88,17 @@ func (s *Service) takeBundle(ctx context.Context, name string, b Bundle) error {
 		return fmt.Errorf("bundle refused: %w", err)
 	}
 	roots := peerrules.Learned(p.object, distinct(b.Roots))
-	if err := s.Store.SetPeerBundle(ctx, name, roots, b.Sequence, s.Now()); err != nil {
+	store, leads := s.Leading()
+	if !leads {
+		return errNotLeading
+	}
+	if err := store.SetPeerBundle(ctx, name, roots, b.Sequence, p.state.BundleSequence, s.Now()); err != nil {
 		return fmt.Errorf("keep bundle: %w", err)
 	}
-	s.Changed()
 	return nil
 }
+
+var errNotLeading = errors.New("another control plane of this mesh keeps up with peers now")
 
 var errEquivocates = errors.New("its sequence is the same as before, its roots are not")
 
@@ -126,7 +131,6 @@ func (s *Service) adoptAll(ctx context.Context) {
 		s.Log.Error("peers not read", "error", err)
 		return
 	}
-	changed := false
 	for name, p := range all {
 		if !p.fromFile || p.state.Revoked || peerrules.Adopted(p.object, p.state) || p.object.Spec.Bundle.Inline == "" {
 			continue
@@ -137,10 +141,6 @@ func (s *Service) adoptAll(ctx context.Context) {
 		}
 		s.updateHealth(name, func(h *Health) { h.AdoptError = "" })
 		s.Log.Info("peer's roots taken from its MeshPeer", "peer", name)
-		changed = true
-	}
-	if changed {
-		s.Changed()
 	}
 }
 
@@ -162,7 +162,11 @@ func (s *Service) adoptRoots(
 	if err := s.checkRoots(all, name, roots); err != nil {
 		return err
 	}
-	if err := s.Store.AdoptPeerRoots(ctx, name, peerrules.Learned(p.object, distinct(roots)), s.Now()); err != nil {
+	store, leads := s.Leading()
+	if !leads {
+		return errNotLeading
+	}
+	if err := store.AdoptPeerRoots(ctx, name, peerrules.Learned(p.object, distinct(roots)), s.Now()); err != nil {
 		return fmt.Errorf("keep roots: %w", err)
 	}
 	return nil
@@ -173,20 +177,19 @@ func (s *Service) adoptRoots(
 func (s *Service) redateFutureRoots(ctx context.Context) {
 	s.making.Lock()
 	defer s.making.Unlock()
-	now, changed := s.Now(), false
+	store, leads := s.Leading()
+	if !leads {
+		return
+	}
+	now := s.Now()
 	for name, kept := range s.Snapshot().Peers {
 		if kept.Roots == nil || kept.Revoked || kept.BundleTime.Sub(now) < time.Second { // less is rounding
 			continue
 		}
-		if err := s.Store.SetPeerBundle(ctx, name, kept.Roots, kept.BundleSequence, now); err != nil {
+		if err := store.SetPeerBundle(ctx, name, kept.Roots, kept.BundleSequence, kept.BundleSequence, now); err != nil {
 			s.Log.Error("peer's roots not dated back to now", "peer", name, "error", err)
 			continue
 		}
-		s.Log.Warn("the clock was set back: peer's roots grow old from now on",
-			"peer", name, "confirmed", kept.BundleTime)
-		changed = true
-	}
-	if changed {
-		s.Changed()
+		s.Log.Warn("the clock was set back: peer's roots grow old from now on", "peer", name, "confirmed", kept.BundleTime)
 	}
 }

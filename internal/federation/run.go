@@ -26,8 +26,8 @@ type follower struct {
 	readinessChanged chan struct{} // likewise, for what it is told of readiness
 }
 
-// Run keeps up with every peer until ctx ends: takes over roots from files, refreshes bundles, pushes catalogues and
-// readiness.
+// Run keeps up with every peer until ctx ends, while this control plane is the one that does: takes over roots from files,
+// refreshes bundles, pushes catalogues and readiness.
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	followers := map[string]follower{}
@@ -35,8 +35,10 @@ func (s *Service) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		s.writeUnwritten(ctx)
-		s.adoptAll(ctx)
-		s.redateFutureRoots(ctx)
+		if _, leads := s.Leading(); leads {
+			s.adoptAll(ctx)
+			s.redateFutureRoots(ctx)
+		}
 		s.follow(ctx, g, followers)
 		due := s.nextChange()
 		select {
@@ -53,18 +55,20 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// follow starts and stops followers as the peers come and go, and wakes the others.
+// follow starts and stops followers as the peers come and go, and wakes the others. Where another control plane keeps up
+// with the peers there are none.
 func (s *Service) follow(ctx context.Context, g *errgroup.Group, followers map[string]follower) {
 	verdicts := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())
+	_, leads := s.Leading()
 	for name, f := range followers {
-		if !s.shouldFollow(name, verdicts[name]) {
+		if !leads || !s.shouldFollow(name, verdicts[name]) {
 			f.stop()
 			delete(followers, name)
 		}
 	}
 	s.forgetHealth(verdicts)
 	for name, v := range verdicts {
-		if !s.shouldFollow(name, v) {
+		if !leads || !s.shouldFollow(name, v) {
 			continue
 		}
 		f, ok := followers[name]

@@ -190,17 +190,22 @@ func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name str
 	if err != nil {
 		return err
 	}
-	if held := p.state.Catalogue; held != nil && c.Sequence <= held.Sequence && !inFuture(held.Sequence, c.Time) {
-		return staleCatalogue(held.Sequence)
+	var held uint64
+	if p.state.Catalogue != nil {
+		held = p.state.Catalogue.Sequence
 	}
-	err = s.Store.SetPeerCatalogue(r.Context(), name, *c)
+	if held > 0 && c.Sequence <= held && !inFuture(held, c.Time) {
+		return staleCatalogue(held)
+	}
+	err = s.Store.SetPeerCatalogue(r.Context(), name, *c, held)
 	switch {
+	case errors.Is(err, state.ErrSuperseded): // another control plane of this mesh is taking one in
+		return status{http.StatusServiceUnavailable, refusal{Code: "Busy", Message: "another catalogue came at the same time: try again"}}
 	case errors.Is(err, state.ErrRevoked):
 		return status{http.StatusForbidden, notAPeer}
 	case err != nil:
 		return fmt.Errorf("keep catalogue: %w", err)
 	}
-	s.Changed()
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

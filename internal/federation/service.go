@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,7 +29,7 @@ type Store interface {
 	CancelInvites(ctx context.Context, peer string) error
 	PutBootstrap(ctx context.Context, b snapshot.Bootstrap, expires time.Time) error
 	DeleteBootstrap(ctx context.Context, id string) error
-	NextSequence(ctx context.Context, name string, now time.Time) (uint64, error)
+	NextSequence(ctx context.Context, name, of string, now time.Time) (uint64, error)
 	Record(ctx context.Context, e state.Event) error
 }
 
@@ -52,8 +53,8 @@ type Config struct {
 	// Block refuses everything with a peer at once, whatever the store says. Unblock ends that. Default: nothing.
 	Block   func(peer string, revoked bool)
 	Unblock func(peer string)
-	// Changed is called after every change of the store that a snapshot shows, and when time alone changes what one
-	// means (an invitation ends, a peer grows stale). It must not wait. Default: nothing.
+	// Changed is called when time alone changes what a snapshot means (an invitation ends, a peer grows stale). Changes of
+	// the store are seen by who watches that. It must not wait. Default: nothing.
 	Changed func()
 	// InForce reports whether every proxy of this mesh that is connected has the roots of a peer's trust domain as they
 	// are in the newest snapshot. Default: yes.
@@ -65,9 +66,13 @@ type Config struct {
 	InEffect func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService
 	// Unready are the services offered to a peer of which no endpoint is ready, sorted. Default: none.
 	Unready func(peer string) []snapshot.OfferedName
-	// SetReadiness keeps what a peer said of the services that it offers, for the next snapshot. Default: nothing.
-	SetReadiness func(peer string, r *snapshot.Readiness)
-	Log          *slog.Logger
+	// Leading says whether this control plane is the one that keeps up with peers: asks them for their bundles, and tells
+	// them of the catalogue and of readiness. All answer peers. The store is to be written to for that. Wake is to be
+	// called when it changes. Default: yes.
+	Leading func() (Store, bool)
+	// LeadersHealth is how the exchange with a peer goes where another control plane keeps up with it. Default: not known.
+	LeadersHealth func(peer string) (Health, bool)
+	Log           *slog.Logger
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// RefreshHint is how often peers are asked to fetch our bundle. Default 5 min.
@@ -110,8 +115,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Unready == nil {
 		c.Unready = func(string) []snapshot.OfferedName { return nil }
 	}
-	if c.SetReadiness == nil {
-		c.SetReadiness = func(string, *snapshot.Readiness) {}
+	if c.LeadersHealth == nil {
+		c.LeadersHealth = func(string) (Health, bool) { return Health{}, false }
+	}
+	if c.Leading == nil {
+		c.Leading = func() (Store, bool) { return c.Store, true }
 	}
 	if c.InForce == nil {
 		c.InForce = func(string) bool { return true }
@@ -186,7 +194,7 @@ type ownBundle struct {
 	sequence uint64
 }
 
-// bundle is this mesh's own. Each process numbers anew, upwards: a number stands for one set of roots for ever.
+// bundle is this mesh's own. A number stands for one set of roots for ever, whichever control plane tells it.
 func (s *Service) bundle(ctx context.Context) (Bundle, error) {
 	roots, err := peerrules.ParseRoots(s.Snapshot().Roots)
 	if err != nil {
@@ -197,7 +205,9 @@ func (s *Service) bundle(ctx context.Context) (Bundle, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.own.pem != text {
-		sequence, err := s.Store.NextSequence(ctx, "bundle", s.Now())
+		sum := sha256.Sum256([]byte(text))
+		digest := hex.EncodeToString(sum[:])
+		sequence, err := s.Store.NextSequence(ctx, "bundle", digest, s.Now())
 		if err != nil {
 			return Bundle{}, fmt.Errorf("number own bundle: %w", err)
 		}

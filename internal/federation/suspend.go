@@ -39,7 +39,6 @@ func (s *Service) Resume(ctx context.Context, name string) error {
 	}
 	delete(s.unwritten, name)
 	s.Unblock(name)
-	s.Changed()
 	return nil
 }
 
@@ -86,7 +85,6 @@ func (s *Service) closePeer(ctx context.Context, name string, how closure) error
 	s.Block(name, how.revoked)
 	s.unwritten[name] = how
 	err := s.write(context.WithoutCancel(ctx), name, how)
-	s.Changed()
 	if err != nil {
 		s.Wake()
 		return fmt.Errorf("peer %s is shut out now, but that could not be written and would be lost if "+
@@ -130,6 +128,5 @@ func (s *Service) writeUnwritten(ctx context.Context) {
 			Actor: controlPlane, Action: action, Object: actorOf(name), Outcome: state.OK,
 			Detail: "written after it had failed",
 		})
-		s.Changed()
 	}
 }

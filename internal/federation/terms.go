@@ -64,7 +64,6 @@ func (s *Service) SetTerms(
 	if err := s.Store.SetPeerObject(ctx, object); err != nil {
 		return 0, time.Time{}, fmt.Errorf("keep the terms of peer %s: %w", name, err)
 	}
-	s.Changed()
 	s.Wake()
 	maxBundleAge, _ = peerrules.MaxBundleAge(object)
 	if object.Spec.ExpiresAt != nil {

@@ -99,6 +99,7 @@ var parts = map[string]int{
 	"internal/meshd/containment": 1,
 	"internal/meshd/draft":       1,
 	"internal/meshd/gateways":    1,
+	"internal/meshd/replicas":    1,
 	"internal/meshd/rotation":    1,
 	"internal/meshd/standing":    1,
 	"internal/meshd/agents":      2,

@@ -267,7 +267,7 @@ func TestCheckLooksAtTheState(t *testing.T) {
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
 	state := func() adminapi.Check {
 		for _, c := range ask[adminapi.CheckResponse](t, p.local(), "Check", &adminapi.Empty{}).Checks {
-			if c.Name == "state file" {
+			if c.Name == "state" {
 				return c
 			}
 		}

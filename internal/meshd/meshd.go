@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,6 +24,7 @@ import (
 	"isthmus.dev/isthmus/internal/meshd/agents"
 	"isthmus.dev/isthmus/internal/meshd/containment"
 	"isthmus.dev/isthmus/internal/meshd/gateways"
+	"isthmus.dev/isthmus/internal/meshd/replicas"
 	"isthmus.dev/isthmus/internal/meshd/rotation"
 	"isthmus.dev/isthmus/internal/meshd/spine"
 	"isthmus.dev/isthmus/internal/meshd/standing"
@@ -39,7 +39,6 @@ import (
 	"isthmus.dev/isthmus/internal/state/sqlite"
 	"isthmus.dev/isthmus/internal/store"
 	"isthmus.dev/isthmus/internal/view"
-	"isthmus.dev/isthmus/internal/wellknown"
 	"isthmus.dev/isthmus/internal/xds"
 )
 
@@ -78,6 +77,8 @@ type Daemon struct {
 	dialer      gateways.Dialer
 	gateways    *gateways.Watch
 	admin       *admin.Admin
+	replicas    *replicas.Member
+	changes     <-chan []state.Change // of the state, from before anything was read
 
 	door        *door.Door
 	refusals    *door.Refusals
@@ -121,7 +122,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
 		d.source.Run, d.authority.Run, d.federation.Run, d.followConfig, d.loop.Run, d.containment.Run, d.rotator.Run,
-		d.door.Run, d.endings.Run, d.gateways.Run, d.agents.Run,
+		d.door.Run, d.endings.Run, d.gateways.Run, d.agents.Run, d.replicas.Run, d.followState,
 		d.refusals.Run, ls.run, d.serveAgents(ls), d.serveSocket(ls), d.servePeering(ls), d.serveHealth(ls),
 		d.serveMetrics(ls),
 	} {
@@ -139,6 +140,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.db, err = openState(ctx, d.cfg); err != nil {
 		return err
 	}
+	d.changes = d.db.Watch(ctx)
 	if err := d.openConfig(ctx); err != nil {
 		return errors.Join(err, d.db.Close())
 	}
@@ -170,8 +172,13 @@ func (d *Daemon) openConfig(ctx context.Context) error {
 
 func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *snapshot.Config) error {
 	var err error
+	d.replicas, err = replicas.New(ctx, replicas.Config{State: d.db, Status: d.status, Changed: d.replicasChanged, Log: d.log})
+	if err != nil {
+		return err
+	}
 	d.authority, err = ca.New(ctx, ca.Config{
 		TrustDomain: td, Store: d.db, KeyFile: d.cfg.KeyFile, LeafTTL: nodeTTL, Now: d.now, Log: d.log,
+		Tidies: d.leads,
 		Operator: ca.OperatorFiles{
 			RootCert: d.cfg.CA.RootCert, RootKey: d.cfg.CA.RootKey,
 			IntermediateCert: d.cfg.CA.IntermediateCert, IntermediateKey: d.cfg.CA.IntermediateKey,
@@ -211,10 +218,15 @@ func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *sn
 
 // openSpine makes the loop, and what it tells and hears.
 func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
+	holder := d.replicas.Name
+	if d.replicas.Alone() {
+		holder = ""
+	}
 	var err error
 	d.agents, err = agents.New(ctx, agents.Config{
 		TrustDomain: td, Authority: d.authority, State: d.db, Store: d.store, Standing: d.standing, Endings: d.endings,
-		Door: d.door, NodeTTL: nodeTTL, Refused: d.refusals.Add, Signed: d.metrics.signed.Inc,
+		Door: d.door, NodeTTL: nodeTTL, Holder: holder, Lives: d.replicas.Lives, Refused: d.refusals.Add,
+		Signed:   d.metrics.signed.Inc,
 		Reported: func(node string, r *agentapi.Report) { d.containment.Reported(node, r) }, Log: d.log, Now: d.now,
 	})
 	if err != nil {
@@ -254,9 +266,9 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 		InEffect: func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService {
 			return d.loop.Published().InEffect(peer, written)
 		},
-		Export:       func(peer, sni string) (exported, ready bool) { return d.loop.Published().Export(peer, sni) },
-		Unready:      func(peer string) []snapshot.OfferedName { return d.loop.Published().Unready(peer) },
-		SetReadiness: d.store.SetReadiness, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
+		Export:  func(peer, sni string) (exported, ready bool) { return d.loop.Published().Export(peer, sni) },
+		Unready: func(peer string) []snapshot.OfferedName { return d.loop.Published().Unready(peer) },
+		Leading: func() (federation.Store, bool) { return d.replicas.Leads() }, LeadersHealth: d.leadersHealth, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
 	})
 	if err != nil {
 		return err
@@ -267,7 +279,8 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 	})
 	d.rotator = rotation.New(rotation.Config{
 		Authority: d.authority, State: d.db, Snapshot: d.store.Snapshot, Mesh: d.mesh, Reports: d.agents.Reports,
-		Holders: d.xds.Holders, Told: d.federation.BundleDelivery, Log: d.log, Now: d.now,
+		Holders: func() []xds.Holder { return d.replicas.Holders(d.ownHolders()) }, Unpublished: d.unpublished,
+		Leads: d.leads, Told: d.federation.BundleDelivery, Log: d.log, Now: d.now,
 		Advanced: func(ctx context.Context) {
 			d.door.Look(ctx) // the old root may be withdrawn
 			d.loop.Reload()  // the snapshot holds the roots
@@ -289,15 +302,6 @@ func (d *Daemon) mesh() *model.Mesh {
 		return p.Mesh
 	}
 	return nil
-}
-
-// inForce says whether every connected proxy has a peer's roots as they are in the newest snapshot.
-func (d *Daemon) inForce(trustDomain string) bool {
-	if !d.loop.Published().HasRoots(trustDomain, d.store.Snapshot()) {
-		return false
-	}
-	holders := d.xds.Holders(envoy.SecretType, wellknown.BundleSecretPrefix+trustDomain)
-	return !slices.ContainsFunc(holders, func(h xds.Holder) bool { return h.Connected && !h.Acked })
 }
 
 func trustDomain(cfg *snapshot.Config, dir string) (spiffe.TrustDomain, error) {

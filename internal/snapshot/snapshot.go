@@ -263,7 +263,7 @@ type PeerState struct {
 	Revoked bool
 	// Catalogue is what the peer offers us, nil until it pushed one.
 	Catalogue *Catalogue
-	// Readiness is which of that can be served now, as the peer said last; nil until it did. It is not kept.
+	// Readiness is which of that can be served now, as the peer said last; nil until it did.
 	Readiness *Readiness
 }
 

@@ -52,6 +52,7 @@ type Rotation struct {
 	Step    string
 	OldRoot string // SHA-256 of the DER, hex
 	NewRoot string
+	Signing string // the root that signs, SHA-256 of the DER, hex
 	Began   time.Time
 	Since   time.Time // when Step began
 	// Passed names whom an administrator left behind, in words.

@@ -11,5 +11,7 @@ var (
 	ErrSecret   = errors.New("wrong secret")
 	ErrRevoked  = errors.New("revoked")
 	ErrSequence = errors.New("sequence goes back")
-	ErrDamaged  = errors.New("state damaged")
+	// ErrSuperseded refuses what was decided by what is not so any more.
+	ErrSuperseded = errors.New("superseded")
+	ErrDamaged    = errors.New("state damaged")
 )

@@ -22,6 +22,22 @@ type Token struct {
 	UsedBy    string
 }
 
+// Registration is what one node says of itself.
+type Registration struct {
+	Node snapshot.Node
+	// Conversation is the number of that in which it was said. Later ones have higher numbers.
+	Conversation uint64
+	Workloads    []snapshot.Workload
+}
+
+// Agent is the standing conversation of a node's agent with a control plane.
+type Agent struct {
+	Node         string
+	Conversation uint64
+	Holder       string // the control plane, as it holds leases
+	Report       []byte // what it said last
+}
+
 // Node is one attested agent.
 type Node struct {
 	snapshot.Node

@@ -19,6 +19,8 @@ type Store interface {
 	Tokens
 	Invites
 	NodeStore
+	AgentStore
+	Leases
 	VIPs
 	PeerStore
 	Certs
@@ -40,10 +42,9 @@ type Store interface {
 
 // Blobs hold CA material.
 type Blobs interface {
-	// AddBlob writes a blob that must be new; ErrExists otherwise.
-	AddBlob(context.Context, Blob) error
-	// PutBlob writes a blob, over an older one of its name.
-	PutBlob(context.Context, Blob) error
+	// PutBlob writes a blob over the one of its name whose certificate is was; nil: there is none. ErrSuperseded when
+	// another one is there.
+	PutBlob(ctx context.Context, b Blob, was []byte) error
 	// Blob reads one; ErrNotFound when there is none.
 	Blob(ctx context.Context, name string) (Blob, error)
 }
@@ -94,9 +95,15 @@ type NodeStore interface {
 	NodeOf(ctx context.Context, generation string) (Node, error)
 	// Nodes reads all, the revoked ones too, sorted by name.
 	Nodes(context.Context) ([]Node, error)
+	// BeginConversation numbers a conversation with a node's agent: later ones have higher numbers. ErrNotFound for a node
+	// that is revoked or was never attested.
+	BeginConversation(ctx context.Context, node string) (uint64, error)
 	// RegisterNode replaces what is known of a node by its reports: its gateway part and all its workloads. ErrRevoked
-	// for a node that is revoked or was never attested.
-	RegisterNode(ctx context.Context, n snapshot.Node, workloads []snapshot.Workload, now time.Time) error
+	// for a node that is revoked or was never attested, ErrSuperseded when it has spoken in a later conversation,
+	// ErrExists when another node has the name or an address of one of the workloads.
+	RegisterNode(ctx context.Context, r Registration, now time.Time) error
+	// Registration reads what a node said last; ErrNotFound for one that is revoked or was never attested.
+	Registration(ctx context.Context, node string) (Registration, error)
 	// RevokeNode shuts a node out: its workloads go, and with them every token made for it, also one whose joining is
 	// under way.
 	RevokeNode(ctx context.Context, name string, now time.Time) error
@@ -104,10 +111,36 @@ type NodeStore interface {
 	Registry(context.Context) (*snapshot.Registry, error)
 }
 
+// AgentStore has the conversations that agents have with any control plane.
+type AgentStore interface {
+	// PutAgent writes a conversation, over an earlier one. ErrSuperseded when there is a later one.
+	PutAgent(context.Context, Agent) error
+	// EndAgent removes one, unless a later one has taken its place.
+	EndAgent(ctx context.Context, node string, conversation uint64) error
+	// Agent reads the one of a node; ErrNotFound when there is none.
+	Agent(ctx context.Context, node string) (Agent, error)
+	// Agents reads all, sorted by node.
+	Agents(context.Context) ([]Agent, error)
+}
+
+// Leases say which control plane may do what only one may. They end by the database's own clock.
+type Leases interface {
+	// Acquire takes a lease, or keeps it and says something else, for so long. ErrExists while another one has it.
+	Acquire(ctx context.Context, name, holder string, data []byte, ttl time.Duration) (Lease, error)
+	// Release ends a lease, if it is still held.
+	Release(ctx context.Context, l Lease) error
+	// Leases reads those that are held now and whose names begin with a prefix, sorted by name.
+	Leases(ctx context.Context, prefix string) ([]Lease, error)
+	// Under is the store as the holder of a lease writes to it: ErrSuperseded, and nothing is written, once it is lost.
+	Under(l Lease) Store
+	// Shared says whether other control planes may use the same database.
+	Shared() bool
+}
+
 // VIPs are the stable virtual addresses.
 type VIPs interface {
-	// SaveVIPs keeps a choice of virtual addresses. When it fails a part of it may have been kept; the same choice may be
-	// saved again.
+	// SaveVIPs keeps a choice of virtual addresses. ErrExists when another control plane has given an address, or a host,
+	// away meanwhile. When it fails a part of it may have been kept; the same choice may be saved again.
 	SaveVIPs(ctx context.Context, c vip.Change) error
 	// VIPs reads all that was kept.
 	VIPs(ctx context.Context) ([]vip.Row, error)
@@ -118,17 +151,19 @@ type PeerStore interface {
 	// EstablishPeer writes a peering made by token: object and first roots, in place of all that was known under its
 	// name. It ends a suspension or revocation, since both sides have consented anew.
 	EstablishPeer(ctx context.Context, object *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time) error
-	// Peer reads one; ErrNotFound when nothing is known of it.
-	Peer(ctx context.Context, name string) (Peer, error)
 	// Peers reads all, the revoked ones too, sorted by name.
 	Peers(context.Context) ([]Peer, error)
-	// SetPeerBundle writes roots (PEM) confirmed at a time. ErrRevoked when the peer is.
-	SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error
+	// SetPeerBundle writes roots (PEM) confirmed at a time, in place of those of the sequence held. ErrSuperseded when the
+	// peer is revoked or others are there.
+	SetPeerBundle(ctx context.Context, name string, roots []byte, sequence, held uint64, now time.Time) error
 	// AdoptPeerRoots writes the first roots (PEM) of a peer whose object is a file, in place of all that grew from other
 	// ones. A suspension stays. ErrRevoked when the peer is revoked.
 	AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error
-	// SetPeerCatalogue writes what a peer offers. ErrRevoked when the peer is.
-	SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue) error
+	// SetPeerCatalogue writes what a peer offers, in place of the catalogue of the sequence held (0: none). ErrRevoked
+	// when the peer is, ErrSuperseded when another one is there.
+	SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue, held uint64) error
+	// SetPeerReadiness writes what a peer said of the services that it offers, as SetPeerCatalogue does.
+	SetPeerReadiness(ctx context.Context, name string, r snapshot.Readiness, held uint64) error
 	// SetPeerObject writes the object of a peering made by token anew; its age stays. ErrRevoked when there is none (any
 	// more).
 	SetPeerObject(ctx context.Context, object *v1alpha1.MeshPeer) error
@@ -136,8 +171,9 @@ type PeerStore interface {
 	SetPeerSuspended(ctx context.Context, name string, suspended bool) error
 	// RevokePeer ends a peering for good: roots, catalogue and open invitations go; a mark stays that no refresh can undo.
 	RevokePeer(ctx context.Context, name string, now time.Time) error
-	// NextSequence is a number that grows with every call for a name, and with time: microseconds since 1970.
-	NextSequence(ctx context.Context, name string, now time.Time) (uint64, error)
+	// NextSequence is a number that grows with every call for a name, and with time: microseconds since 1970. What it is
+	// asked for, if that is not empty, keeps its number until the name is asked for something else.
+	NextSequence(ctx context.Context, name, of string, now time.Time) (uint64, error)
 }
 
 // AdminStore has administrators' certificates.
@@ -164,8 +200,9 @@ type Quarantines interface {
 type Rotations interface {
 	// Rotation reads the one under way, or the last one; ErrNotFound when there never was one.
 	Rotation(context.Context) (Rotation, error)
-	// PutRotation writes how far a rotation has come, together with the CA material that the step makes and unmakes.
-	PutRotation(ctx context.Context, r Rotation, put []Blob, remove []string) error
+	// PutRotation writes how far a rotation has come since it was at from (empty: there was none), together with the CA
+	// material that the step makes and unmakes. ErrSuperseded when it is elsewhere.
+	PutRotation(ctx context.Context, from string, r Rotation, put []Blob, remove []string) error
 	// CertsUnder are the certificates still valid at a moment that lead to a root, without administrators' that were
 	// revoked.
 	CertsUnder(ctx context.Context, root string, now time.Time) ([]CertUse, error)
@@ -186,13 +223,13 @@ type Events interface {
 
 // Certs are the issued certificates.
 type Certs interface {
-	// AddCert writes one.
+	// AddCert writes one. ErrSuperseded when it leads to a root that does not sign any more.
 	AddCert(context.Context, Cert) error
 	// Certs reads those that the filter selects, longest valid first.
 	Certs(context.Context, CertFilter) ([]Cert, error)
 	// PruneCerts removes the records of certificates that ended before a moment.
 	PruneCerts(ctx context.Context, before time.Time) error
-	// Prune removes what ended before a moment: administrators' certificates, tokens, invitations and acceptances. Of
+	// Prune removes what ended before a moment: administrators' certificates, tokens, invitations, acceptances and leases. Of
 	// events and refusals it removes those that are past a retention of their own.
 	Prune(ctx context.Context, before time.Time) error
 }
@@ -201,6 +238,6 @@ type Certs interface {
 type ConfigAges interface {
 	// ConfigAges reads all, the oldest first.
 	ConfigAges(context.Context) ([]ConfigAge, error)
-	// SetConfigAges writes some and removes others.
+	// SetConfigAges removes some and writes others. Where one is kept that is older, that one stays.
 	SetConfigAges(ctx context.Context, put, remove []ConfigAge) error
 }

@@ -8,6 +8,7 @@ const (
 	// Everything stands for all topics: the watcher has missed something and must read all again.
 	Everything  Topic = ""
 	Nodes       Topic = "nodes"       // by name: attested, registered, revoked
+	Agents      Topic = "agents"      // by node: connected, reported, gone
 	Peers       Topic = "peers"       // by name
 	Invitations Topic = "invitations" // invitations, and acceptances under way
 	Admins      Topic = "admins"      // by name
@@ -20,4 +21,5 @@ const (
 type Change struct {
 	Topic Topic
 	Key   string // empty: any of the topic
+	Here  bool   // this process wrote it
 }

@@ -66,6 +66,14 @@ func (c claims) claim(node string, w snapshot.Workload, own map[netip.Addr]snaps
 	}
 }
 
+// give takes names and addresses from whoever has them.
+func (c claims) give(node string, workloads []snapshot.Workload) {
+	own := map[netip.Addr]snapshot.Workload{}
+	for _, w := range workloads {
+		c.claim(node, w, own)
+	}
+}
+
 // clash says who has a workload's name or one of its addresses. Workloads of one node share an address in the host's
 // own network namespace, and nowhere else; own are the addresses that were claimed in this registration.
 func (c claims) clash(node string, w snapshot.Workload, own map[netip.Addr]snapshot.Workload) *finding.Finding {

@@ -13,6 +13,7 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state"
 )
 
 // ErrSuperseded refuses what an agent says on a stream after it has said something on a newer one.
@@ -35,13 +36,36 @@ type registered struct {
 func (s *Store) Register(
 	ctx context.Context, stream uint64, node snapshot.Node, workloads []snapshot.Workload, stands func() error,
 ) error {
-	one := s.registrationOf(node.Name)
+	return s.alone(ctx, node.Name, func() error {
+		if err := stands(); err != nil {
+			return err
+		}
+		return s.register(ctx, registered{stream: stream, node: node, said: workloads})
+	})
+}
+
+// maxRereads bounds how often a registration is tried again because another control plane was quicker.
+const maxRereads = 5
+
+// alone registers a node while nobody else does. Where another control plane has given a name or an address away that this
+// one thought free, it first takes that in.
+func (s *Store) alone(ctx context.Context, node string, register func() error) error {
+	for n := 0; ; n++ {
+		err := s.locked(node, register)
+		if !errors.Is(err, state.ErrExists) || !s.cfg.Kept.Shared() || n == maxRereads {
+			return err
+		}
+		if err := s.ReloadNodes(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) locked(node string, do func() error) error {
+	one := s.registrationOf(node)
 	one.Lock()
 	defer one.Unlock()
-	if err := stands(); err != nil {
-		return err
-	}
-	return s.register(ctx, registered{stream: stream, node: node, said: workloads})
+	return do()
 }
 
 // register must be called with the node's registration lock held.
@@ -59,13 +83,18 @@ func (s *Store) register(ctx context.Context, next registered) error {
 	next.workloads, next.clashes = s.claims.take(name, next.said, old.workloads)
 	next.waits = s.waiting(old, next)
 	same := equalNodes(old.node, next.node) && slices.EqualFunc(old.workloads, next.workloads, snapshot.Workload.Equal)
+	newer := next.stream != old.stream && s.cfg.Kept.Shared() // which others must know, so that they refuse the older one
 	s.mu.Unlock()
 
-	if !same { // not with mu held: snapshots need not wait for the disk
-		if err := s.cfg.Kept.RegisterNode(ctx, next.node, next.workloads, s.cfg.Now()); err != nil {
+	if !same || newer { // not with mu held: snapshots need not wait for the disk
+		r := state.Registration{Node: next.node, Conversation: next.stream, Workloads: next.workloads}
+		if err := s.cfg.Kept.RegisterNode(ctx, r, s.cfg.Now()); err != nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.freed = s.claims.release(name, next.workloads, old.workloads) || s.freed
+			if errors.Is(err, state.ErrSuperseded) {
+				err = ErrSuperseded
+			}
 			return fmt.Errorf("register node %s: %w", name, err)
 		}
 	}
@@ -94,7 +123,8 @@ func (s *Store) waiting(old *registered, next registered) uint64 {
 }
 
 // Settle gives names and addresses that have become free to those who wait for them, in the order in which they came.
-// Where that cannot be written it is to be called again.
+// Where that cannot be written it is to be called again. Of a node that was revoked they are free once that is written:
+// Written says so.
 func (s *Store) Settle(ctx context.Context) error {
 	s.mu.Lock()
 	freed := s.freed
@@ -108,28 +138,102 @@ func (s *Store) Settle(ctx context.Context) error {
 	s.mu.Unlock()
 	slices.SortFunc(waiting, func(a, b *registered) int { return cmp.Compare(a.waits, b.waits) })
 	var failed []error
+	early := false
 	for _, r := range waiting {
-		failed = append(failed, s.again(ctx, r.node.Name))
+		err := s.again(ctx, r.node.Name)
+		if errors.Is(err, state.ErrExists) {
+			early = true
+			continue
+		}
+		failed = append(failed, err)
 	}
 	err := errors.Join(failed...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.freed = s.freed || err != nil
+	s.freed, s.early = s.freed || early || err != nil, s.early || early
 	return err
+}
+
+// Written has those served who wait for a name or an address that was free too early, if any do.
+func (s *Store) Written() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.early {
+		s.early = false
+		s.mark()
+	}
 }
 
 // again registers what a node said last.
 func (s *Store) again(ctx context.Context, node string) error {
-	one := s.registrationOf(node)
-	one.Lock()
-	defer one.Unlock()
-	s.mu.Lock()
-	r := s.registry[node]
-	s.mu.Unlock()
-	if r == nil {
+	return s.alone(ctx, node, func() error {
+		s.mu.Lock()
+		r := s.registry[node]
+		s.mu.Unlock()
+		if r == nil {
+			return nil
+		}
+		return s.register(ctx, registered{stream: r.stream, node: r.node, said: r.said})
+	})
+}
+
+// ReloadNode takes in what a node has said to another control plane, or that another one has revoked it.
+func (s *Store) ReloadNode(ctx context.Context, node string) error {
+	return s.locked(node, func() error {
+		r, err := s.cfg.Kept.Registration(ctx, node)
+		switch {
+		case errors.Is(err, state.ErrNotFound):
+			s.forget(node)
+			return nil
+		case err != nil:
+			return err
+		}
+		s.takeIn(r)
 		return nil
+	})
+}
+
+// ReloadNodes is ReloadNode for all.
+func (s *Store) ReloadNodes(ctx context.Context) error {
+	reg, err := s.cfg.Kept.Registry(ctx)
+	if err != nil {
+		return err
 	}
-	return s.register(ctx, registered{stream: r.stream, node: r.node, said: r.said})
+	names := map[string]bool{}
+	for _, n := range reg.Nodes {
+		names[n.Name] = true
+	}
+	s.mu.Lock()
+	for name := range s.registry {
+		names[name] = true
+	}
+	s.mu.Unlock()
+	for name := range names {
+		if err := s.ReloadNode(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeIn has what is kept of a node count. It must be called with the node's registration lock held.
+func (s *Store) takeIn(r state.Registration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.registry[r.Node.Name]
+	if old == nil {
+		old = &registered{}
+	}
+	if equalNodes(old.node, r.Node) && slices.EqualFunc(old.workloads, r.Workloads, snapshot.Workload.Equal) {
+		old.stream = max(old.stream, r.Conversation)
+		return
+	}
+	next := &registered{node: r.Node, stream: r.Conversation, said: r.Workloads, workloads: r.Workloads}
+	s.claims.give(r.Node.Name, r.Workloads)
+	s.freed = s.claims.release(r.Node.Name, old.workloads, next.workloads) || s.freed
+	s.registry[r.Node.Name] = next
+	s.merged = nil
+	s.mark()
 }
 
 // restore takes in what the state file kept.
@@ -176,9 +280,13 @@ func (s *Store) Clashes(node string) []finding.Finding {
 
 // Forget takes a node out that was revoked.
 func (s *Store) Forget(node string) {
-	one := s.registrationOf(node) // one that is under way must not bring it back
-	one.Lock()
-	defer one.Unlock()
+	_ = s.locked(node, func() error { // one that is under way must not bring it back
+		s.forget(node)
+		return nil
+	})
+}
+
+func (s *Store) forget(node string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dropReport(node)

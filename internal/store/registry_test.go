@@ -105,7 +105,7 @@ func TestAddressesOfOneNode(t *testing.T) {
 	same(t, "no clash is left", l.clashes(), []string{})
 }
 
-// A revocation holds before it is written, and what it frees is given on at once, or as soon as that can be written.
+// A revocation holds before it is written, and what it frees is given on as soon as it is.
 func TestWhatARevocationFrees(t *testing.T) {
 	l := newLab(t, file(t))
 	for _, n := range []string{"a", "b"} {
@@ -122,8 +122,13 @@ func TestWhatARevocationFrees(t *testing.T) {
 	same(t, "while nothing can be written", l.inForce(), []string{})
 	l.kept.breakBy(nil)
 	must(t, l.Settle(t.Context()))
-	same(t, "then", l.inForce(), []string{"web@b"})
+	same(t, "while the revocation is not written", l.inForce(), []string{})
 	must(t, l.kept.RevokeNode(t.Context(), "a", noon))
+	l.changed()
+	l.Written()
+	same(t, "it is news", l.changed(), true)
+	must(t, l.Settle(t.Context()))
+	same(t, "then", l.inForce(), []string{"web@b"})
 	reg, err := l.kept.Registry(t.Context())
 	must(t, err)
 	same(t, "written", []string{reg.Workloads[0].Name, reg.Workloads[0].Node}, []string{"web", "b"})

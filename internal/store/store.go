@@ -4,9 +4,11 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -24,7 +26,9 @@ type Kept interface {
 	OpenInvites(ctx context.Context, now time.Time) ([]snapshot.Invite, error)
 	Bootstraps(ctx context.Context, now time.Time) ([]snapshot.Bootstrap, error)
 	Registry(ctx context.Context) (*snapshot.Registry, error)
-	RegisterNode(ctx context.Context, n snapshot.Node, workloads []snapshot.Workload, now time.Time) error
+	Registration(ctx context.Context, node string) (state.Registration, error)
+	RegisterNode(ctx context.Context, r state.Registration, now time.Time) error
+	Shared() bool
 	VIPs(ctx context.Context) ([]vip.Row, error)
 	SaveVIPs(ctx context.Context, c vip.Change) error
 }
@@ -57,13 +61,13 @@ type Store struct {
 	registry    map[string]*registered // by node
 	claims      claims                 // of registry, and of registrations under way
 	freed       bool                   // a name or an address that somebody may wait for
+	early       bool                   // it is free here, and what had it is not written as revoked yet
 	waits       uint64                 // how many nodes have begun to wait
 	merged      *snapshot.Registry     // of registry; nil when that has changed
 	peers       []state.Peer
-	made        peerings                       // of peers
-	joined      joined                         // config and made, in the last snapshot
-	readiness   map[string]*snapshot.Readiness // by peer; what it said since this process began
-	shut        map[string]bool                // peers shut out, true where revoked: in force whatever peers says
+	made        peerings        // of peers
+	joined      joined          // config and made, in the last snapshot
+	shut        map[string]bool // peers shut out, true where revoked: in force whatever peers says
 	invites     []snapshot.Invite
 	boots       []snapshot.Bootstrap
 	silent      []string // gateways
@@ -72,13 +76,14 @@ type Store struct {
 	said        []snapshot.Report          // all reports; nil when they have changed
 	contained   []snapshot.Contained
 	vips        *vip.Table
+	addresses   map[string]netip.Addr // of config's hosts, from vips
 }
 
 // Open reads what is kept. The first snapshot has no configuration.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, changed: make(chan struct{}, 1), registry: map[string]*registered{}, claims: newClaims(),
-		shut: map[string]bool{}, reports: map[string]snapshot.Report{}, readiness: map[string]*snapshot.Readiness{}, config: &snapshot.Config{},
+		shut: map[string]bool{}, reports: map[string]snapshot.Report{}, config: &snapshot.Config{},
 	}
 	reg, err := cfg.Kept.Registry(ctx)
 	if err != nil {
@@ -113,16 +118,41 @@ func (s *Store) SetConfig(ctx context.Context, cfg *snapshot.Config) error {
 	defer s.configuring.Unlock()
 	s.mu.Lock()
 	vips, left, settled := s.vips, s.unaddressed, s.addressed && len(s.unaddressed) == 0 && s.config.SameHosts(cfg)
+	addresses := s.addresses
 	s.mu.Unlock()
 	var err error
 	if !settled { // not with mu held: look-ups and snapshots need not wait for the choice, nor for the disk
-		vips, left, err = s.address(ctx, vips, cfg)
+		hosts := cfg.Hosts()
+		vips, left, err = s.address(ctx, vips, hosts)
+		if next := vips.Addresses(hosts); !maps.Equal(addresses, next) {
+			addresses = next
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.config, s.addressed, s.vips, s.unaddressed = cfg, err == nil, vips, left
+	s.config, s.addressed, s.vips, s.unaddressed, s.addresses = cfg, err == nil, vips, left, addresses
 	s.mark()
 	return err
+}
+
+// ReloadAddresses takes in the virtual addresses that another control plane has given away.
+func (s *Store) ReloadAddresses(ctx context.Context) error {
+	s.configuring.Lock()
+	defer s.configuring.Unlock()
+	rows, err := s.cfg.Kept.VIPs(ctx)
+	if err != nil {
+		return err
+	}
+	vips := vip.TableOf(rows)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.addresses
+	s.vips = vips
+	if next := vips.Addresses(s.config.Hosts()); !maps.Equal(before, next) {
+		s.addresses, s.addressed = next, s.addressed && len(next) >= len(before)
+		s.mark()
+	}
+	return nil
 }
 
 // Reload reads peers, invitations and acceptances again, after one of them changed or time passed.
@@ -142,13 +172,28 @@ func (s *Store) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for i := range peers {
+		peers[i].State = keepPointers(s.peers, peers[i])
+	}
 	s.peers, s.made, s.invites, s.boots = peers, peeringsOf(peers), invites, boots
-	maps.DeleteFunc(s.readiness, func(name string, _ *snapshot.Readiness) bool { // another mesh may come to have the name
-		i := slices.IndexFunc(peers, func(p state.Peer) bool { return p.Name == name })
-		return i < 0 || !peers[i].Revoked.IsZero()
-	})
 	s.mark()
 	return nil
+}
+
+// keepPointers is the state of a peer with the catalogue and the readiness of before where they are the same: whoever
+// compares snapshots sees at once that they are.
+func keepPointers(before []state.Peer, p state.Peer) snapshot.PeerState {
+	i := slices.IndexFunc(before, func(b state.Peer) bool { return b.Name == p.Name })
+	if i < 0 {
+		return p.State
+	}
+	if old := before[i].State; reflect.DeepEqual(old.Catalogue, p.State.Catalogue) {
+		p.State.Catalogue = old.Catalogue
+	}
+	if old := before[i].State; reflect.DeepEqual(old.Readiness, p.State.Readiness) {
+		p.State.Readiness = old.Readiness
+	}
+	return p.State
 }
 
 // Shut has a peer suspended, or revoked, from the next snapshot on, whatever is kept of it.
@@ -164,20 +209,6 @@ func (s *Store) Reopen(peer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.shut, peer)
-	s.mark()
-}
-
-// SetReadiness keeps what a peer said of the services that it offers. It is forgotten when the peer says something newer,
-// and when this process ends: who comes again is told again.
-func (s *Store) SetReadiness(peer string, r *snapshot.Readiness) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	before := s.readiness[peer]
-	s.readiness[peer] = r
-	if before != nil && slices.Equal(before.Unready, r.Unready) {
-		s.dirty = true // its number is newer, and nothing follows from that
-		return
-	}
 	s.mark()
 }
 
@@ -252,26 +283,36 @@ func (s *Store) assemble() *snapshot.Snapshot {
 		Peers:   map[string]snapshot.PeerState{},
 		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, PeeringPort: s.cfg.PeeringPort,
 		SilentGateways: s.silent, SilentNodes: s.silentNodes, Reports: s.reported(),
-		Contained: s.contained, Roots: s.cfg.Roots(), VIPs: s.vips.InUse(),
+		Contained: s.contained, Roots: s.cfg.Roots(), VIPs: s.addresses,
 	}
 	for _, p := range peers {
 		p.State.Revoked = !p.Revoked.IsZero()
-		p.State.Readiness = s.readiness[p.Name]
 		snap.Peers[p.Name] = p.State
 	}
 	return snap
 }
 
-// address gives virtual addresses to hosts that have none yet, and takes note of those that are gone.
-func (s *Store) address(ctx context.Context, vips *vip.Table, cfg *snapshot.Config) (*vip.Table, []vip.Host, error) {
-	chosen, left := vips.Choose(cfg.Hosts(), s.cfg.Now())
-	if chosen.Empty() {
-		return vips, left, nil
+// address gives virtual addresses to hosts that have none yet, and takes note of those that are gone. Where another
+// control plane was quicker, it chooses again among what is left.
+func (s *Store) address(ctx context.Context, vips *vip.Table, hosts []vip.Host) (*vip.Table, []vip.Host, error) {
+	for {
+		chosen, left := vips.Choose(hosts, s.cfg.Now())
+		if chosen.Empty() {
+			return vips, left, nil
+		}
+		err := s.cfg.Kept.SaveVIPs(ctx, chosen)
+		if err == nil {
+			return vips.With(chosen), left, nil
+		}
+		if !errors.Is(err, state.ErrExists) || !s.cfg.Kept.Shared() {
+			return vips, nil, fmt.Errorf("give virtual addresses: %w", err)
+		}
+		rows, err := s.cfg.Kept.VIPs(ctx)
+		if err != nil {
+			return vips, nil, fmt.Errorf("give virtual addresses: %w", err)
+		}
+		vips = vip.TableOf(rows)
 	}
-	if err := s.cfg.Kept.SaveVIPs(ctx, chosen); err != nil {
-		return vips, nil, fmt.Errorf("give virtual addresses: %w", err)
-	}
-	return vips.With(chosen), left, nil
 }
 
 // withoutAddress says which namespaces have names that got no address.

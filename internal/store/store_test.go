@@ -58,7 +58,7 @@ func (b *breakable) SaveVIPs(ctx context.Context, c vip.Change) error {
 	return b.Store.SaveVIPs(ctx, c)
 }
 
-func (b *breakable) RegisterNode(ctx context.Context, n snapshot.Node, ws []snapshot.Workload, now time.Time) error {
+func (b *breakable) RegisterNode(ctx context.Context, r state.Registration, now time.Time) error {
 	if err := b.fail(); err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (b *breakable) RegisterNode(ctx context.Context, n snapshot.Node, ws []snap
 	if b.skip {
 		return nil
 	}
-	return b.Store.RegisterNode(ctx, n, ws, now)
+	return b.Store.RegisterNode(ctx, r, now)
 }
 
 func (b *breakable) fail() error {
@@ -373,22 +373,6 @@ func TestShut(t *testing.T) {
 	must(t, l.kept.SetPeerSuspended(t.Context(), "cards", true))
 	must(t, l.Reload(t.Context()))
 	same(t, "and suspended by the state", is("cards"), [3]bool{true, false, true})
-}
-
-// What a mesh said of its services is not held against another one that is peered with under its name.
-func TestReadinessEndsWithItsPeering(t *testing.T) {
-	l := newLab(t, file(t))
-	said := &snapshot.Readiness{Sequence: 7, Unready: []snapshot.OfferedName{{Namespace: "default", Name: "payments"}}}
-	must(t, l.kept.EstablishPeer(t.Context(), meshPeer("cards", "cards.example"), []byte("roots"), 1, noon))
-	must(t, l.Reload(t.Context()))
-	l.SetReadiness("cards", said)
-	must(t, l.Reload(t.Context()))
-	same(t, "as long as it is a peer", l.Snapshot().Peers["cards"].Readiness, said)
-	must(t, l.kept.RevokePeer(t.Context(), "cards", noon))
-	must(t, l.Reload(t.Context()))
-	must(t, l.kept.EstablishPeer(t.Context(), meshPeer("cards", "other.example"), []byte("roots"), 1, noon))
-	must(t, l.Reload(t.Context()))
-	same(t, "peered anew", l.Snapshot().Peers["cards"].Readiness, nil)
 }
 
 func TestRegisterWithoutChangeCostsNothing(t *testing.T) {

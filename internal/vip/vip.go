@@ -103,6 +103,17 @@ func (t *Table) counted() *Table {
 // InUse are the addresses of the hosts that somebody writes. Do not change it.
 func (t *Table) InUse() map[string]netip.Addr { return t.inUse }
 
+// Addresses are those of some hosts, as far as they have one.
+func (t *Table) Addresses(hosts []Host) map[string]netip.Addr {
+	out := make(map[string]netip.Addr, len(hosts))
+	for _, h := range hosts {
+		if r, has := t.rows[h.Name]; has {
+			out[h.Name] = r.Addr
+		}
+	}
+	return out
+}
+
 // With is the table after a change.
 func (t *Table) With(c Change) *Table {
 	next := &Table{rows: maps.Clone(t.rows)}

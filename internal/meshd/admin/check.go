@@ -115,12 +115,12 @@ func checkInForce(fs []finding.Finding) adminapi.Check {
 func (a *Admin) checkState(ctx context.Context) adminapi.Check {
 	if err := a.State.Check(ctx); err != nil {
 		return adminapi.Check{
-			Name: "state file", State: "failed", Detail: err.Error(),
+			Name: "state", State: "failed", Detail: err.Error(),
 			Remedy: "restore " + a.State.Place() + " from a backup before the next restart, which it would not survive",
 		}
 	}
 	return adminapi.Check{
-		Name: "state file", State: "ok", Detail: a.State.Place() + ": its structure and every row are sound",
+		Name: "state", State: "ok", Detail: a.State.Place() + ": its structure and every row are sound",
 	}
 }
 

@@ -52,7 +52,8 @@ func TestInventoryOfWhatCrosses(t *testing.T) {
 	bank.Readiness = &snapshot.Readiness{Sequence: 1, Unready: []snapshot.OfferedName{{Namespace: "default", Name: "money"}}}
 	snap.Peers["bank"] = bank
 	p := inForce(snap)
-	a := New(Config{Published: func() *spine.Published { return p }, Federation: new(federation.Service)})
+	alone := &federation.Service{Config: federation.Config{Leading: func() (federation.Store, bool) { return nil, true }}}
+	a := New(Config{Published: func() *spine.Published { return p }, Federation: alone})
 
 	inv, err := a.Inventory(t.Context(), &adminapi.Empty{})
 	if err != nil {

@@ -46,6 +46,8 @@ type Authority interface {
 type State interface {
 	Node(ctx context.Context, name string) (state.Node, error)
 	RevokeNode(ctx context.Context, name string, now time.Time) error
+	BeginConversation(ctx context.Context, node string) (uint64, error)
+	sharedState
 	CertsUnder(ctx context.Context, root string, now time.Time) ([]state.CertUse, error)
 	Admins(context.Context) ([]state.Admin, error)
 	Record(context.Context, state.Event) error
@@ -80,6 +82,9 @@ type Config struct {
 	Refused func(state.Event)
 	// Reported is told how a node's Envoys are.
 	Reported func(node string, r *agentapi.Report)
+	// Holder names this control plane to others of the mesh; empty: there can be none. Lives says whether another one does.
+	Holder string
+	Lives  func(holder string) bool
 	// Signed counts certificates.
 	Signed func()
 	Log    *slog.Logger
@@ -97,8 +102,8 @@ type Agents struct {
 
 	mu       sync.Mutex // guards all below
 	briefing *briefing  // nil before there is any
-	streams  uint64     // how many have begun
 	known    map[string]*agent
+	remote   map[string]remote            // agents that speak to other control planes, by node
 	clashed  map[string][]finding.Finding // by node: those of its workloads that clash, as far as recorded
 }
 
@@ -110,6 +115,7 @@ type agent struct {
 	awake  chan struct{}
 	next   *agentapi.Instructions // what it should have
 	cut    context.CancelCauseFunc
+	shared []byte // what the other control planes were told, of the goroutine that listens
 }
 
 var errTakenOver = errors.New("another stream of this agent took over")
@@ -118,9 +124,10 @@ var errTakenOver = errors.New("another stream of this agent took over")
 func New(ctx context.Context, c Config) (*Agents, error) {
 	a := &Agents{
 		Config: c, refusals: refusals{from: map[netip.Addr]*rate.Limiter{}}, rations: rations{of: map[string]*ration{}},
-		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{}, clashed: map[string][]finding.Finding{},
+		trials: trials{open: map[string]*judge{}}, known: map[string]*agent{}, remote: map[string]remote{},
+		clashed: map[string][]finding.Finding{},
 	}
-	return a, a.revokedBefore(ctx)
+	return a, a.ReloadAll(ctx)
 }
 
 // Run has the store know which nodes are silent, until ctx ends.
@@ -269,7 +276,10 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if err != nil {
 		return err
 	}
-	number := a.nextStream()
+	number, err := a.State.BeginConversation(ctx, n.Name)
+	if err != nil {
+		return status.Error(codes.Internal, err.Error())
+	}
 	first, err := stream.Recv()
 	if err != nil {
 		return err
@@ -285,6 +295,9 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 		return err
 	}
 	defer a.leave(ag)
+	if err := a.share(ctx, ag); err != nil {
+		return err
+	}
 	a.Log.Info("agent connected", "node", n.Name, "role", n.Role, "workloads", len(first.Workloads))
 	ended := make(chan error, 2)
 	go func() { ended <- a.listen(ctx, caller, ag, stream) }()
@@ -339,6 +352,9 @@ func (a *Agents) listen(
 		ag.report = *r
 		a.mu.Unlock()
 		ag.wake() // what of the report does not stand
+		if err := a.share(ctx, ag); err != nil {
+			return err
+		}
 	}
 }
 
@@ -407,10 +423,8 @@ func (a *Agents) Identify(ctx context.Context) (string, error) {
 	if len(asked) == 0 {
 		return n.Name, nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if ag := a.known[n.Name]; ag != nil && len(asked) == 1 {
-		for _, w := range ag.report.Workloads {
+	if report, ok := a.report(n.Name); ok && len(asked) == 1 {
+		for _, w := range report.Workloads {
 			if id := (model.WorkloadID{Namespace: w.Namespace, Name: w.Name}); w.Sidecar && id.String() == asked[0] {
 				return model.SidecarName(n.Name, id), nil
 			}
@@ -430,14 +444,6 @@ func (a *Agents) CanTry(node string) bool {
 func (a *Agents) record(ctx context.Context, e state.Event) error {
 	e.Time = a.Now()
 	return a.State.Record(context.WithoutCancel(ctx), e)
-}
-
-// nextStream numbers a conversation in the order in which it began.
-func (a *Agents) nextStream() uint64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.streams++
-	return a.streams
 }
 
 // join makes a stream the agent's only one, unless a newer one is.
@@ -460,10 +466,11 @@ func (a *Agents) join(n state.Node, stream uint64, r agentapi.Report, cut contex
 
 func (a *Agents) leave(ag *agent) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	if a.known[ag.name] == ag {
 		delete(a.known, ag.name)
 	}
+	a.mu.Unlock()
+	a.unshare(ag)
 }
 
 // Instruct brings every connected agent what the mesh now means for it.
@@ -484,15 +491,4 @@ func (a *Agents) Instruct(mesh *model.Mesh) {
 		ag.next = next
 		ag.wake()
 	}
-}
-
-// Reports are what connected agents last said, by node.
-func (a *Agents) Reports() map[string]agentapi.Report {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	out := make(map[string]agentapi.Report, len(a.known))
-	for name, ag := range a.known {
-		out[name] = ag.report
-	}
-	return out
 }

@@ -90,14 +90,3 @@ func (a *Agents) watchHeartbeats(ctx context.Context) error {
 		a.Store.SetSilentNodes(h.look(a.Store.Nodes(), a.connected(), a.Now()))
 	}
 }
-
-// connected are the nodes and gateways whose agents are.
-func (a *Agents) connected() map[string]bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	out := make(map[string]bool, len(a.known))
-	for name := range a.known {
-		out[name] = true
-	}
-	return out
-}

@@ -123,7 +123,11 @@ func (a *Agents) regrant(ctx context.Context, g ca.TokenGrant) error {
 	}
 	kept, _ := g.Grant.Judge(g.Node, said)
 	stands := func() error { _, err := a.Standing.Node(ctx, g.Node, g.ID); return err }
-	return a.register(ctx, a.nextStream(), snapshot.Node{Name: g.Node, Role: g.Role}, kept, stands)
+	stream, err := a.State.BeginConversation(ctx, g.Node)
+	if err != nil {
+		return err
+	}
+	return a.register(ctx, stream, snapshot.Node{Name: g.Node, Role: g.Role}, kept, stands)
 }
 
 // reported is what is wrong by a node's report, where it speaks of its own workloads, beside what its grant refuses.
@@ -162,8 +166,8 @@ func (a *Agents) remember(caller door.Caller, r snapshot.Report) {
 	a.Store.SetReport(r)
 }
 
-// forgive takes back what is remembered of a node.
-func (a *Agents) forgive(node string) {
+// Forgive takes back what is remembered of a node.
+func (a *Agents) Forgive(node string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.clashed, node)

@@ -37,7 +37,7 @@ func (a *Agents) shut(ctx context.Context, node string) error {
 	a.Standing.End(n.Generation)
 	a.Store.Forget(node)
 	a.Door.Look(ctx)
-	a.forgive(node)
+	a.Forgive(node)
 	return nil
 }
 
@@ -67,8 +67,8 @@ func (a *Agents) Outlasting(ctx context.Context, node string) ([]adminapi.Revoke
 	return out, nil
 }
 
-// revokedBefore takes up which administrators' certificates were revoked before this start.
-func (a *Agents) revokedBefore(ctx context.Context) error {
+// ReloadAdmins takes in which administrators' certificates were revoked, before this start or by another control plane.
+func (a *Agents) ReloadAdmins(ctx context.Context) error {
 	all, err := a.State.Admins(ctx)
 	if err != nil {
 		return err

@@ -100,6 +100,39 @@ func New(ctx context.Context, cfg Config) (*Containment, error) {
 	return c, nil
 }
 
+// Reload takes in what another control plane has put into quarantine, or released.
+func (c *Containment) Reload(ctx context.Context) error {
+	kept, err := c.State.Quarantines(ctx)
+	if err != nil {
+		return err
+	}
+	now := map[string]map[snapshot.Key]state.Quarantine{}
+	for _, q := range kept {
+		if now[q.Proxy] == nil {
+			now[q.Proxy] = map[snapshot.Key]state.Quarantine{}
+		}
+		now[q.Proxy][q.Object] = q
+	}
+	c.mu.Lock()
+	for proxy := range now {
+		c.ward(proxy)
+	}
+	for proxy, w := range c.wards {
+		if maps.Equal(w.quarantined, now[proxy]) {
+			continue
+		}
+		w.quarantined = now[proxy]
+		if w.quarantined == nil {
+			w.quarantined = map[snapshot.Key]state.Quarantine{}
+		}
+		w.pending = true
+	}
+	c.mu.Unlock()
+	c.tell()
+	c.again()
+	return nil
+}
+
 // Changed has a value whenever what some proxy is to be told has changed by itself.
 func (c *Containment) Changed() <-chan struct{} { return c.changes }
 

@@ -14,14 +14,12 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
-	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
-	"isthmus.dev/isthmus/internal/wellknown"
 	"isthmus.dev/isthmus/internal/xds"
 )
 
@@ -59,8 +57,12 @@ type Config struct {
 	Mesh func() *model.Mesh
 	// Reports are what connected agents last said, by node.
 	Reports func() map[string]agentapi.Report
-	// Holders are the proxies that hold a resource.
-	Holders func(typ, name string) []xds.Holder
+	// Holders are the proxies that should have this mesh's own roots, and Unpublished the control planes that have not put
+	// both roots into force.
+	Holders     func() []xds.Holder
+	Unpublished func(roots []byte) []string
+	// Leads says whether this control plane is the one that takes steps.
+	Leads func() bool
 	// Told is how far a peer is with this mesh's roots.
 	Told func(ctx context.Context, peer string) (federation.BundleDelivery, error)
 	// Advanced is called when roots have changed.
@@ -87,7 +89,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 	tick := time.NewTicker(rotationTick)
 	defer tick.Stop()
 	for {
-		if rot := r.Authority.Rotation(); rot.InProgress() {
+		if rot := r.Authority.Rotation(); rot.InProgress() && r.Leads() {
 			r.look(ctx, rot)
 		}
 		select {
@@ -180,15 +182,19 @@ func (r *Rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminap
 	if mesh == nil || string(mesh.Roots[td]) != string(r.Authority.Roots()) {
 		return []adminapi.CAWait{{What: "control plane", Name: td, Why: "has not published both roots yet"}}, nil
 	}
+	var waits []adminapi.CAWait
+	for _, name := range r.Unpublished(r.Authority.Roots()) {
+		waits = append(waits, adminapi.CAWait{What: "control plane", Name: name, Why: "has not published both roots yet"})
+	}
 	nodes, err := r.State.Nodes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	holders := slices.DeleteFunc(r.Holders(envoy.SecretType, wellknown.BundleSecretPrefix+td), func(h xds.Holder) bool {
+	holders := slices.DeleteFunc(r.Holders(), func(h xds.Holder) bool {
 		proxy := mesh.Proxies[h.Proxy]
 		return proxy != nil && len(proxy.Sidecars) > 0 && len(proxy.Workloads) == 0 // a node whose Envoys are its workloads'
 	})
-	waits := untrusting(rot, nodes, r.Reports(), holders)
+	waits = append(waits, untrusting(rot, nodes, r.Reports(), holders)...)
 	snap := r.Snapshot()
 	for _, i := range snap.Invites {
 		waits = append(waits, adminapi.CAWait{What: "invitation", Name: i.Peer, Why: "is open and pins the old root", Until: i.Expires})

@@ -139,6 +139,15 @@ func (s *Standing) End(generation string) {
 	s.ended[generation] = true
 }
 
+// ForgetAll is Forget of everybody.
+func (s *Standing) ForgetAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes++
+	clear(s.nodes)
+	clear(s.admins)
+}
+
 // Forget must be called when what the state file knows of the node or the administrators of a name has changed.
 func (s *Standing) Forget(name string) {
 	s.mu.Lock()

@@ -46,6 +46,7 @@ const (
 type Server struct {
 	bin, dir  string
 	attr      *syscall.SysProcAttr // how its programs are run
+	host      string               // where it listens for TLS; empty: nowhere
 	databases atomic.Int64
 }
 
@@ -174,6 +175,24 @@ func (s *Server) run(program string, args ...string) error {
 	return nil
 }
 
+// ServeTLS has a server that was killed listen on an address of loopback too, with a certificate and its key in PEM, when
+// it is launched again.
+func (s *Server) ServeTLS(host string, cert, key []byte) error {
+	for name, text := range map[string][]byte{"server.crt": cert, "server.key": key} {
+		path := filepath.Join(s.data(), name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			return err
+		}
+		if c := s.attr.Credential; c != nil {
+			if err := os.Chown(path, int(c.Uid), int(c.Gid)); err != nil {
+				return err
+			}
+		}
+	}
+	s.host = host
+	return nil
+}
+
 // Launch starts the server, for the first time or after it was killed, and returns when it can be asked.
 func (s *Server) Launch() error {
 	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
@@ -191,7 +210,8 @@ func (s *Server) launch() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-h", "", "-c", "fsync=off",
+	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-h", s.host, "-c", "fsync=off",
+		"-c", "ssl="+strconv.FormatBool(s.host != ""),
 		"-c", "full_page_writes=off", "-c", "shared_buffers=32MB", "-c", "max_connections=200", "-c", "autovacuum=off")
 	cmd.Dir, cmd.SysProcAttr, cmd.Stdout, cmd.Stderr, cmd.Env = s.dir, s.attr, log, log, []string{"PATH=/usr/bin:/bin"}
 	if err := cmd.Start(); err != nil {

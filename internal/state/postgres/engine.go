@@ -148,6 +148,8 @@ func (e *engine) Explain(operation string, err error) error {
 
 func (e *engine) Place() string { return e.cfg.place() }
 
+func (e *engine) Shared() bool { return true }
+
 func (e *engine) Close() error {
 	if e.stop != nil {
 		e.stop()

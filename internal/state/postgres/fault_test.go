@@ -4,9 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -22,6 +28,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/pgtest"
 	"isthmus.dev/isthmus/internal/state/postgres"
+	"isthmus.dev/isthmus/internal/state/statetest"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -54,7 +61,7 @@ func TestDamagedRowIsNamed(t *testing.T) {
 	d, err := postgres.Open(t.Context(), cfg)
 	must(t, err)
 	for i := range 3 {
-		must(t, d.PutBlob(t.Context(), state.Blob{Name: fmt.Sprint("blob-", i), Cert: bytes.Repeat([]byte{byte('A' + i)}, 100), Created: noon}))
+		must(t, d.PutBlob(t.Context(), state.Blob{Name: fmt.Sprint("blob-", i), Cert: bytes.Repeat([]byte{byte('A' + i)}, 100), Created: noon}, nil))
 	}
 	must(t, d.Close())
 	server.Admin(t, cfg.Database, "CHECKPOINT")
@@ -348,7 +355,7 @@ func TestDeadlockIsTriedAgain(t *testing.T) {
 	must(t, err)
 	must(t, other.Rollback(ctx))
 	must(t, <-done)
-	p, err := d.Peer(ctx, "retail")
+	p, err := statetest.PeerOf(ctx, d, "retail")
 	must(t, err)
 	if !p.State.Suspended {
 		t.Error("it was not written")
@@ -414,6 +421,45 @@ func TestSecretsStayWhereTheyAre(t *testing.T) {
 	if _, err := postgres.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "TLS") {
 		t.Errorf("a server without TLS: %v", err)
 	}
+}
+
+// A server is believed by its certificate, for the name by which it is called.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	host := fmt.Sprintf("127.%d.%d.77", 1+os.Getpid()%250, 1+os.Getpid()/250%250)
+	root, cert, key := certificates(t, host)
+	other, _, _ := certificates(t, host)
+	server := pgtest.Start(t)
+	cfg := server.Database(t)
+	must(t, server.Kill())
+	must(t, server.ServeTLS(host, cert, key))
+	must(t, server.Launch())
+	cfg.Addresses, cfg.RootCert = []string{net.JoinHostPort(host, "5432")}, root
+	d := open(t, cfg)
+	must(t, d.Record(t.Context(), event("node n1")))
+	wrong := cfg
+	wrong.RootCert = other
+	if _, err := postgres.Open(t.Context(), wrong); err == nil || !strings.Contains(err.Error(), "certificate signed by unknown authority") {
+		t.Errorf("under another root: %v", err)
+	}
+}
+
+// certificates are the file of a root, and a certificate under it for an address, with its key.
+func certificates(t *testing.T, host string) (root string, cert, key []byte) {
+	t.Helper()
+	made, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, made.Public(), made)
+	must(t, err)
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.ParseIP(host)}}
+	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, made.Public(), made)
+	must(t, err)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(made)
+	must(t, err)
+	root = filepath.Join(t.TempDir(), "root.pem")
+	must(t, os.WriteFile(root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), 0o600))
+	return root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 }
 
 func waitFor(t *testing.T, what string, holds func() bool) {

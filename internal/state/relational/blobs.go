@@ -1,24 +1,35 @@
 package relational
 
 import (
+	"bytes"
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// AddBlob writes a blob that must be new; ErrExists otherwise.
-func (d *DB) AddBlob(ctx context.Context, b state.Blob) error {
-	n, err := d.exec(ctx, "add-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key), stamp(b.Created))
-	if err == nil && n == 0 {
-		err = fmt.Errorf("add CA material %q: %w", b.Name, state.ErrExists)
-	}
-	return err
+// PutBlob writes a blob over the one whose certificate is was.
+func (d *DB) PutBlob(ctx context.Context, b state.Blob, was []byte) error {
+	return d.inTx(ctx, "put-blob", func(ctx context.Context, t *tx) error {
+		return t.putBlob(ctx, b, was)
+	})
 }
 
-// PutBlob writes a blob, over an older one of its name.
-func (d *DB) PutBlob(ctx context.Context, b state.Blob) error {
-	_, err := d.exec(ctx, "put-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key), stamp(b.Created))
+func (t *tx) putBlob(ctx context.Context, b state.Blob, was []byte) error {
+	var there []byte
+	err := t.scan(ctx, "blob-as-it-is", []any{&there}, b.Name)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	switch {
+	case err != nil:
+		return err
+	case !bytes.Equal(there, was):
+		return fmt.Errorf("put CA material %q: %w", b.Name, state.ErrSuperseded)
+	}
+	_, err = t.exec(ctx, "put-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key), stamp(b.Created))
 	return err
 }
 

@@ -10,24 +10,19 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// AddCert writes one issued certificate and returns when it is durable.
+// AddCert writes one issued certificate.
 func (d *DB) AddCert(ctx context.Context, c state.Cert) error {
-	row, err := certRow(c)
-	if err != nil {
-		return err
-	}
-	_, err = d.exec(ctx, "add-cert", row...)
-	return err
-}
-
-func certRow(c state.Cert) ([]any, error) {
 	serial, err1 := hex.DecodeString(c.Serial)
 	finger, err2 := hex.DecodeString(c.Fingerprint)
 	root, err3 := hex.DecodeString(c.Root)
 	if err := errors.Join(err1, err2, err3); err != nil {
-		return nil, fmt.Errorf("add certificate of %s: serial number and fingerprints must be hex: %w", c.SPIFFEID, err)
+		return fmt.Errorf("add certificate of %s: serial number and fingerprints must be hex: %w", c.SPIFFEID, err)
 	}
-	return []any{serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter), orEmpty(root)}, nil
+	n, err := d.exec(ctx, "add-cert", serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter), orEmpty(root))
+	if err == nil && n == 0 {
+		err = fmt.Errorf("add certificate of %s: another root signs: %w", c.SPIFFEID, state.ErrSuperseded)
+	}
+	return err
 }
 
 // Certs reads those that the filter selects, longest valid first.
@@ -52,7 +47,7 @@ func (d *DB) PruneCerts(ctx context.Context, before time.Time) error {
 // Prune removes what ended before a moment: administrators' certificates, tokens, invitations and acceptances. Of
 // events and refusals it removes those that are past a retention of their own.
 func (d *DB) Prune(ctx context.Context, before time.Time) error {
-	for _, name := range []string{"prune-admins", "prune-tokens", "prune-invites", "prune-bootstraps"} {
+	for _, name := range []string{"prune-admins", "prune-tokens", "prune-invites", "prune-bootstraps", "prune-leases"} {
 		if _, err := d.exec(ctx, name, stamp(before)); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ type DB struct {
 	stmts    map[string]*statement
 	writer   *writer
 	watchers *Watchers
+	lease    *state.Lease // without which nothing is written; nil: none is needed
 }
 
 var _ state.Store = (*DB)(nil)
@@ -112,6 +113,15 @@ func reading[T any](ctx context.Context, d *DB, name string, read func() (T, err
 
 // inTx runs f in a transaction: all of it happens, and is durable, or nothing. f may be run more than once.
 func (d *DB) inTx(ctx context.Context, name string, f func(context.Context, *tx) error) error {
+	if l := d.lease; l != nil {
+		without := f
+		f = func(ctx context.Context, t *tx) error {
+			if err := t.holds(ctx, *l); err != nil {
+				return err
+			}
+			return without(ctx, t)
+		}
+	}
 	return d.ask(ctx, &write{name: name, do: f})
 }
 
@@ -150,7 +160,7 @@ func (t *tx) note(q query, args []any) {
 	if q.changes == "" {
 		return
 	}
-	change := state.Change{Topic: q.changes}
+	change := state.Change{Topic: q.changes, Here: true}
 	if q.key > 0 {
 		change.Key, _ = args[q.key-1].(string)
 	}

@@ -28,6 +28,8 @@ type Engine interface {
 	// Explain names the operation and the database in err, and what to do about it.
 	Explain(operation string, err error) error
 	Place() string
+	// Shared says whether other processes may use the database.
+	Shared() bool
 	Check(ctx context.Context) error
 	Close() error
 }

@@ -2,7 +2,10 @@ package relational
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -19,8 +22,10 @@ func (d *DB) AttestNode(ctx context.Context, n state.Node) error {
 	}
 	return d.inTx(ctx, "attest node", func(ctx context.Context, t *tx) error {
 		if n.Role == snapshot.RoleGateway { // which has none
-			if _, err := t.exec(ctx, "delete-workloads", n.Name); err != nil {
-				return err
+			for _, name := range []string{"delete-workloads", "delete-addresses"} {
+				if _, err := t.exec(ctx, name, n.Name); err != nil {
+					return err
+				}
 			}
 		}
 		changed, err := t.exec(ctx, "attest-node", n.Name, string(n.Role), n.Generation, grants, stamp(n.Attested))
@@ -44,51 +49,113 @@ func (d *DB) NodeOf(ctx context.Context, generation string) (state.Node, error) 
 // Nodes reads all, the revoked ones too, sorted by name.
 func (d *DB) Nodes(ctx context.Context) ([]state.Node, error) { return list(ctx, d, "nodes", scanNode) }
 
-// RegisterNode replaces what is known of a node by its reports: its gateway part and all its workloads.
-// ErrRevoked for a node that is revoked or was never attested.
-func (d *DB) RegisterNode(ctx context.Context, n snapshot.Node, workloads []snapshot.Workload, now time.Time) error {
+// BeginConversation numbers a conversation with a node's agent.
+func (d *DB) BeginConversation(ctx context.Context, node string) (n uint64, err error) {
+	err = d.inTx(ctx, "begin-conversation", func(ctx context.Context, t *tx) error {
+		err := t.scan(ctx, "begin-conversation", []any{&n}, node)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = fmt.Errorf("node %q: %w", node, state.ErrNotFound)
+		}
+		return err
+	})
+	return n, err
+}
+
+// RegisterNode replaces what is known of a node by its reports.
+func (d *DB) RegisterNode(ctx context.Context, r state.Registration, now time.Time) error {
 	var gateway, reached any
-	if n.Gateway != nil {
-		text, err := encode(n.Gateway)
+	if r.Node.Gateway != nil {
+		text, err := encode(r.Node.Gateway)
 		if err != nil {
 			return err
 		}
 		gateway = text
 	}
-	if n.Reached.IsValid() {
-		reached = n.Reached.String()
+	if r.Node.Reached.IsValid() {
+		reached = r.Node.Reached.String()
+	}
+	workloads, addresses, err := rowsOf(r)
+	if err != nil {
+		return err
 	}
 	return d.inTx(ctx, "register node", func(ctx context.Context, t *tx) error {
-		changed, err := t.exec(ctx, "register-node", gateway, reached, stamp(now), n.Name)
+		changed, err := t.exec(ctx, "register-node", gateway, reached, stamp(now), r.Node.Name, int64(r.Conversation))
+		if err == nil && changed == 0 {
+			err = t.unregistered(ctx, r.Node.Name)
+		}
 		if err != nil {
 			return err
 		}
-		if changed == 0 {
-			return fmt.Errorf("register node %q: %w", n.Name, state.ErrRevoked)
+		for _, name := range []string{"delete-workloads", "delete-addresses"} {
+			if _, err := t.exec(ctx, name, r.Node.Name); err != nil {
+				return err
+			}
 		}
-		if _, err := t.exec(ctx, "delete-workloads", n.Name); err != nil {
-			return err
-		}
-		return t.addWorkloads(ctx, n.Name, workloads)
+		return errors.Join(t.addAll(ctx, "add-workloads", r.Node.Name, workloads), t.addAll(ctx, "add-addresses", r.Node.Name, addresses))
 	})
 }
 
-func (t *tx) addWorkloads(ctx context.Context, node string, workloads []snapshot.Workload) error {
-	for _, w := range workloads {
-		w.Node = node
+// rowsOf are a registration's workloads and their addresses, as rows to add.
+func rowsOf(r state.Registration) (workloads, addresses [][]string, err error) {
+	seen := map[netip.Addr]bool{}
+	for _, w := range r.Workloads {
+		w.Node = r.Node.Name
 		text, err := encode(w)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		n, err := t.exec(ctx, "add-workload", node, w.Namespace, w.Name, text)
-		if err == nil && n == 0 {
-			err = state.ErrExists
-		}
-		if err != nil {
-			return fmt.Errorf("workload %s/%s: %w", w.Namespace, w.Name, err)
+		workloads = append(workloads, []string{w.Namespace, w.Name, text})
+		for _, a := range w.Addresses {
+			if !seen[a] {
+				seen[a] = true
+				addresses = append(addresses, []string{a.String()})
+			}
 		}
 	}
-	return nil
+	return workloads, addresses, nil
+}
+
+// addAll adds rows of a node: ErrExists when one of them is there already.
+func (t *tx) addAll(ctx context.Context, name, node string, rows [][]string) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	text, err := encode(rows)
+	if err != nil {
+		return err
+	}
+	n, err := t.exec(ctx, name, node, text)
+	if err == nil && n != int64(len(rows)) {
+		err = fmt.Errorf("%s of node %s: another one has one of them: %w", name, node, state.ErrExists)
+	}
+	return err
+}
+
+// unregistered is why a node could not be registered.
+func (t *tx) unregistered(ctx context.Context, node string) error {
+	var conversation int64
+	err := t.scan(ctx, "conversation-of", []any{&conversation}, node)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return fmt.Errorf("register node %q: %w", node, state.ErrRevoked)
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("register node %q: it has spoken since: %w", node, state.ErrSuperseded)
+}
+
+// Registration reads what a node said last.
+func (d *DB) Registration(ctx context.Context, node string) (state.Registration, error) {
+	r, err := one(ctx, d, "registration", func(s scanner) (state.Registration, error) {
+		var r state.Registration
+		err := s.Scan(&r.Node.Name, &r.Node.Role, jsonOf{&r.Node.Gateway}, addrOf{&r.Node.Reached}, &r.Conversation)
+		return r, err
+	}, node)
+	if err != nil {
+		return r, err
+	}
+	r.Workloads, err = list(ctx, d, "workloads-of", scanWorkload, node)
+	return r, err
 }
 
 // RevokeNode shuts a node out: its workloads go, and with them every token made for it, also one whose joining is under
@@ -102,8 +169,10 @@ func (d *DB) RevokeNode(ctx context.Context, name string, now time.Time) error {
 		if n == 0 {
 			return fmt.Errorf("revoke node %q: %w", name, state.ErrNotFound)
 		}
-		if _, err := t.exec(ctx, "delete-workloads", name); err != nil {
-			return err
+		for _, statement := range []string{"delete-workloads", "delete-addresses"} {
+			if _, err := t.exec(ctx, statement, name); err != nil {
+				return err
+			}
 		}
 		_, err = t.exec(ctx, "cancel-tokens", stamp(now), name)
 		return err
@@ -122,12 +191,13 @@ func (d *DB) Registry(ctx context.Context) (*snapshot.Registry, error) {
 			r.Nodes = append(r.Nodes, n.Node)
 		}
 	}
-	r.Workloads, err = list(ctx, d, "workloads", func(s scanner) (snapshot.Workload, error) {
-		var w snapshot.Workload
-		err := s.Scan(jsonOf{&w})
-		return w, err
-	})
+	r.Workloads, err = list(ctx, d, "workloads", scanWorkload)
 	return r, err
+}
+
+func scanWorkload(s scanner) (w snapshot.Workload, err error) {
+	err = s.Scan(jsonOf{&w})
+	return w, err
 }
 
 func scanNode(s scanner) (state.Node, error) {

@@ -2,6 +2,7 @@ package relational
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -26,21 +27,17 @@ func (d *DB) EstablishPeer(ctx context.Context, object *v1alpha1.MeshPeer, roots
 	return err
 }
 
-// Peer reads one peer; ErrNotFound when nothing is known of it.
-func (d *DB) Peer(ctx context.Context, name string) (state.Peer, error) {
-	return one(ctx, d, "peer", scanPeer, name)
-}
-
 // Peers reads all, the revoked ones too, sorted by name.
 func (d *DB) Peers(ctx context.Context) ([]state.Peer, error) { return list(ctx, d, "peers", scanPeer) }
 
-// SetPeerBundle writes roots (PEM) confirmed at a time. ErrRevoked when the peer is.
-func (d *DB) SetPeerBundle(ctx context.Context, name string, roots []byte, sequence uint64, now time.Time) error {
-	seq, err := sequenceOf(sequence)
-	if err != nil {
+// SetPeerBundle writes roots in place of those of the sequence held.
+func (d *DB) SetPeerBundle(ctx context.Context, name string, roots []byte, sequence, held uint64, now time.Time) error {
+	seq, err1 := sequenceOf(sequence)
+	was, err2 := sequenceOf(held)
+	if err := errors.Join(err1, err2); err != nil {
 		return fmt.Errorf("bundle of peer %q: %w", name, err)
 	}
-	return d.unlessRevoked(ctx, name, "set-bundle", name, roots, seq, stamp(now))
+	return d.replace(ctx, name, "set-bundle", name, roots, seq, stamp(now), was)
 }
 
 // AdoptPeerRoots writes the first roots (PEM) of a peer whose object is a file, in place of all that grew from other
@@ -49,13 +46,40 @@ func (d *DB) AdoptPeerRoots(ctx context.Context, name string, roots []byte, now 
 	return d.unlessRevoked(ctx, name, "adopt-roots", name, roots, stamp(now))
 }
 
-// SetPeerCatalogue writes what a peer offers. ErrRevoked when the peer is.
-func (d *DB) SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue) error {
+// SetPeerCatalogue writes what a peer offers, in place of the catalogue of the sequence held.
+func (d *DB) SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue, held uint64) error {
 	text, err := encode(c)
 	if err != nil {
 		return err
 	}
-	return d.unlessRevoked(ctx, name, "set-catalogue", name, text)
+	return d.replace(ctx, name, "set-catalogue", name, text, fmt.Sprint(c.Sequence), fmt.Sprint(held))
+}
+
+// SetPeerReadiness writes what a peer said of its services, in place of what has the sequence held.
+func (d *DB) SetPeerReadiness(ctx context.Context, name string, r snapshot.Readiness, held uint64) error {
+	text, err := encode(r)
+	if err != nil {
+		return err
+	}
+	return d.replace(ctx, name, "set-readiness", name, text, fmt.Sprint(r.Sequence), fmt.Sprint(held))
+}
+
+// replace runs a statement that writes where what it replaces is still there.
+func (d *DB) replace(ctx context.Context, name, statement string, args ...any) error {
+	return d.inTx(ctx, statement, func(ctx context.Context, t *tx) error {
+		n, err := t.exec(ctx, statement, args...)
+		if err != nil || n > 0 {
+			return err
+		}
+		var revoked int
+		if err := t.scan(ctx, "revoked-peer", []any{&revoked}, name); err != nil {
+			return err
+		}
+		if revoked > 0 {
+			return fmt.Errorf("peer %q: %w", name, state.ErrRevoked)
+		}
+		return fmt.Errorf("peer %q has said something else since: %w", name, state.ErrSuperseded)
+	})
 }
 
 func (d *DB) unlessRevoked(ctx context.Context, name, statement string, args ...any) error {
@@ -92,11 +116,11 @@ func (d *DB) RevokePeer(ctx context.Context, name string, now time.Time) error {
 	})
 }
 
-// NextSequence is a number that grows with every call for a name.
-func (d *DB) NextSequence(ctx context.Context, name string, now time.Time) (uint64, error) {
+// NextSequence is a number that grows with every call for a name, unless it is asked for the same thing again.
+func (d *DB) NextSequence(ctx context.Context, name, of string, now time.Time) (uint64, error) {
 	var n int64
 	err := d.inTx(ctx, "next-sequence", func(ctx context.Context, t *tx) error {
-		return t.scan(ctx, "next-sequence", []any{&n}, name, now.UnixMicro())
+		return t.scan(ctx, "next-sequence", []any{&n}, name, now.UnixMicro(), of)
 	})
 	return uint64(n), err
 }
@@ -111,6 +135,7 @@ func sequenceOf(n uint64) (int64, error) {
 func scanPeer(s scanner) (state.Peer, error) {
 	var p state.Peer
 	err := s.Scan(&p.Name, jsonOf{&p.Object}, timeOf{&p.Made}, &p.State.Roots, &p.State.BundleSequence, timeOf{&p.State.BundleTime},
-		&p.State.Suspended, timeOf{&p.Revoked}, jsonOf{&p.State.Catalogue})
+		&p.State.Suspended, timeOf{&p.Revoked}, jsonOf{&p.State.Catalogue},
+		jsonOf{&p.State.Readiness})
 	return p, err
 }

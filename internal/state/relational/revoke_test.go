@@ -20,7 +20,7 @@ func TestRevocationFailsWholeOrNotAtAll(t *testing.T) {
 			_, pool := e.Pools()
 			err := errors.Join(
 				d.AttestNode(ctx, state.Node{Node: snapshot.Node{Name: "n1", Role: snapshot.RoleNode}, Generation: "g1", Attested: noon}),
-				d.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{{Name: "web", Namespace: "shop"}}, noon),
+				d.RegisterNode(ctx, state.Registration{Node: snapshot.Node{Name: "n1"}, Workloads: []snapshot.Workload{{Name: "web", Namespace: "shop"}}}, noon),
 				d.AddToken(ctx,
 					state.Token{ID: "spare", Node: "n1", Role: snapshot.RoleNode, Created: noon, Expires: noon.Add(time.Hour)}),
 			)

@@ -2,6 +2,7 @@ package relational
 
 import (
 	"context"
+	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -17,22 +18,29 @@ func (d *DB) Rotation(ctx context.Context) (state.Rotation, error) {
 
 func scanRotation(s scanner) (state.Rotation, error) {
 	var r state.Rotation
-	var oldRoot, newRoot []byte
-	err := s.Scan(&r.Step, &oldRoot, &newRoot, timeOf{&r.Began}, timeOf{&r.Since}, jsonOf{&r.Passed})
-	r.OldRoot, r.NewRoot = hex.EncodeToString(oldRoot), hex.EncodeToString(newRoot)
+	var oldRoot, newRoot, signing []byte
+	err := s.Scan(&r.Step, &oldRoot, &newRoot, &signing, timeOf{&r.Began}, timeOf{&r.Since}, jsonOf{&r.Passed})
+	r.OldRoot, r.NewRoot, r.Signing = hex.EncodeToString(oldRoot), hex.EncodeToString(newRoot), hex.EncodeToString(signing)
 	return r, err
 }
 
-// PutRotation writes how far a rotation has come, together with the CA material that the step makes and unmakes: all of it
-// happens or nothing.
-func (d *DB) PutRotation(ctx context.Context, r state.Rotation, put []state.Blob, remove []string) error {
+// PutRotation writes how far a rotation has come since it was at from.
+func (d *DB) PutRotation(ctx context.Context, from string, r state.Rotation, put []state.Blob, remove []string) error {
 	oldRoot, err1 := hex.DecodeString(r.OldRoot)
 	newRoot, err2 := hex.DecodeString(r.NewRoot)
-	passed, err3 := encode(append([]string{}, r.Passed...))
-	if err := errors.Join(err1, err2, err3); err != nil {
+	signing, err3 := hex.DecodeString(r.Signing)
+	passed, err4 := encode(append([]string{}, r.Passed...))
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return fmt.Errorf("keep rotation: %w", err)
 	}
 	return d.inTx(ctx, "keep rotation", func(ctx context.Context, t *tx) error {
+		var step string
+		if err := t.scan(ctx, "rotation-step", []any{&step}); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if step != from {
+			return fmt.Errorf("keep rotation: it is at %q, not at %q: %w", step, from, state.ErrSuperseded)
+		}
 		for _, b := range put {
 			if _, err := t.exec(ctx, "put-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key), stamp(b.Created)); err != nil {
 				return err
@@ -43,7 +51,8 @@ func (d *DB) PutRotation(ctx context.Context, r state.Rotation, put []state.Blob
 				return err
 			}
 		}
-		_, err := t.exec(ctx, "put-rotation", r.Step, orEmpty(oldRoot), orEmpty(newRoot), stamp(r.Began), stamp(r.Since), passed)
+		_, err := t.exec(ctx, "put-rotation", r.Step, orEmpty(oldRoot), orEmpty(newRoot), orEmpty(signing), stamp(r.Began),
+			stamp(r.Since), passed)
 		return err
 	})
 }

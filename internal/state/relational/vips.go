@@ -2,9 +2,11 @@ package relational
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 
+	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/vip"
 )
 
@@ -30,7 +32,11 @@ func (d *DB) SaveVIPs(ctx context.Context, c vip.Change) error {
 	for put := range slices.Chunk(c.Put, maxVIPsTogether) {
 		err := d.inTx(ctx, "keep addresses", func(ctx context.Context, t *tx) error {
 			for _, r := range put {
-				if _, err := t.exec(ctx, "put-vip", r.Name, r.Namespace, r.Addr.String(), stamp(r.Gone)); err != nil {
+				n, err := t.exec(ctx, "put-vip", r.Name, r.Namespace, r.Addr.String(), stamp(r.Gone))
+				if err == nil && n == 0 {
+					err = fmt.Errorf("host %s has another address: %w", r.Name, state.ErrExists)
+				}
+				if err != nil {
 					return err
 				}
 			}

@@ -64,10 +64,14 @@ func (w *Watchers) Watch(ctx context.Context) <-chan []state.Change {
 				return
 			case <-one.news:
 			}
+			changes := w.take(one)
+			if len(changes) == 0 {
+				continue // what came while news was read went with it
+			}
 			select {
 			case <-ctx.Done():
 				return
-			case out <- w.take(one):
+			case out <- changes:
 			}
 		}
 	}()

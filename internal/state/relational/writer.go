@@ -169,6 +169,7 @@ func (d *DB) outcome(ctx context.Context, id string, err error, until time.Time)
 		case unknown == nil:
 			return err
 		case time.Now().After(until):
+			d.watchers.Tell([]state.Change{{}}) // whoever watches reads all again
 			return fmt.Errorf("it is not known whether it was written: %w", err)
 		}
 		time.Sleep(retryPause)

@@ -100,7 +100,7 @@ func TestWatchersHearWhatWasWritten(t *testing.T) {
 		}
 	}
 	d.Together(suspend("a", nil), suspend("b", state.ErrRevoked), suspend("c", nil), suspend("a", nil))
-	want := []state.Change{{Topic: state.Peers, Key: "a"}, {Topic: state.Peers, Key: "c"}}
+	want := []state.Change{{Topic: state.Peers, Key: "a", Here: true}, {Topic: state.Peers, Key: "c", Here: true}}
 	if got := <-news; !slices.Equal(got, want) {
 		t.Errorf("heard %v, want %v", got, want)
 	}
@@ -130,7 +130,7 @@ func TestSpoiltTransactionIsNobodys(t *testing.T) {
 		t.Errorf("what was kept although nobody heard so: %s", got)
 	}
 	limit(10_000)
-	if err := d.PutBlob(t.Context(), state.Blob{Name: "later", Created: noon}); err != nil {
+	if err := d.PutBlob(t.Context(), state.Blob{Name: "later", Created: noon}, nil); err != nil {
 		t.Errorf("after there was room again: %v", err)
 	}
 	if got := kept(t, d, "a", "later"); got != "later" {
@@ -179,7 +179,7 @@ func TestNotAsked(t *testing.T) {
 	d, _ := opened(t)
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := d.PutBlob(over, state.Blob{Name: "a", Created: noon}); !errors.Is(err, context.Canceled) {
+	if err := d.PutBlob(over, state.Blob{Name: "a", Created: noon}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("a caller that has gone: %v", err)
 	}
 	if got := kept(t, d, "a"); got != "" {
@@ -188,7 +188,7 @@ func TestNotAsked(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.PutBlob(t.Context(), state.Blob{Name: "a", Created: noon}); err == nil || !strings.Contains(err.Error(), "it is closed") {
+	if err := d.PutBlob(t.Context(), state.Blob{Name: "a", Created: noon}, nil); err == nil || !strings.Contains(err.Error(), "it is closed") {
 		t.Errorf("a closed store: %v", err)
 	}
 }

@@ -64,15 +64,14 @@ func fill(t *testing.T, d *relational.DB, from, to int) {
 	for i := from; i < to; i++ {
 		node := fmt.Sprintf("node-%03d", i)
 		err := errors.Join(
-			d.PutBlob(ctx, state.Blob{Name: fmt.Sprint("blob-", i), Cert: bytes.Repeat([]byte{byte(i)}, 600), Key: []byte("sealed"), Created: noon}),
+			d.PutBlob(ctx, state.Blob{Name: fmt.Sprint("blob-", i), Cert: bytes.Repeat([]byte{byte(i)}, 600), Key: []byte("sealed"), Created: noon}, nil),
 			d.AddToken(ctx, state.Token{ID: fmt.Sprint("t-", i), Node: node, Role: snapshot.RoleNode, Created: noon, Expires: noon.Add(time.Hour)}),
 			d.AttestNode(ctx, state.Node{
 				Node:  snapshot.Node{Name: node, Role: snapshot.RoleNode},
 				Grant: grant.Grant{Identities: []string{"default/*"}}, Attested: noon,
 			}),
-			d.RegisterNode(ctx, snapshot.Node{Name: node},
-				[]snapshot.Workload{{Name: "w-" + node, Namespace: "default", ServiceAccount: "payments"}}, noon),
-			d.SetPeerBundle(ctx, fmt.Sprint("peer-", i), []byte("roots"), 3, noon),
+			d.RegisterNode(ctx, state.Registration{Node: snapshot.Node{Name: node}, Workloads: []snapshot.Workload{{Name: "w-" + node, Namespace: "default", ServiceAccount: "payments"}}}, noon),
+			d.SetPeerBundle(ctx, fmt.Sprint("peer-", i), []byte("roots"), 3, 0, noon),
 			d.AddCert(ctx, state.Cert{Serial: fmt.Sprintf("%032x", i), SPIFFEID: "spiffe://cards.example/ns/a/sa/b", Node: node, Fingerprint: fmt.Sprintf("%064x", i), NotBefore: noon, NotAfter: noon.Add(time.Hour)}),
 		)
 		if err != nil {

@@ -80,6 +80,8 @@ func (e *engine) Explain(operation string, err error) error {
 
 func (e *engine) Place() string { return e.path }
 
+func (e *engine) Shared() bool { return false }
+
 func (e *engine) Check(ctx context.Context) error { return examine(ctx, e.read, e.path) }
 
 func (e *engine) Close() error {

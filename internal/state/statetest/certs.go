@@ -14,12 +14,13 @@ func blobs(t *testing.T, s state.Store) {
 	_, err := s.Blob(ctx, "root")
 	wantErr(t, err, state.ErrNotFound)
 	root := state.Blob{Name: "root", Cert: []byte{1, 0, 2}, Key: []byte{3}, Created: epoch}
-	ok(t, s.AddBlob(ctx, root))
-	wantErr(t, s.AddBlob(ctx, state.Blob{Name: "root", Created: epoch}), state.ErrExists)
+	ok(t, s.PutBlob(ctx, root, nil))
+	wantErr(t, s.PutBlob(ctx, state.Blob{Name: "root", Cert: []byte{9}, Created: epoch}, nil), state.ErrSuperseded)
 	mid := state.Blob{Name: "intermediate", Cert: []byte{4}, Created: epoch}
-	ok(t, s.PutBlob(ctx, mid))
+	ok(t, s.PutBlob(ctx, mid, nil))
+	wantErr(t, s.PutBlob(ctx, state.Blob{Name: "intermediate", Cert: []byte{9}, Created: epoch}, []byte{3}), state.ErrSuperseded)
 	mid.Cert = []byte{5}
-	ok(t, s.PutBlob(ctx, mid))
+	ok(t, s.PutBlob(ctx, mid, []byte{4}))
 	for _, want := range []state.Blob{root, mid} {
 		got, err := s.Blob(ctx, want.Name)
 		ok(t, err)

@@ -29,6 +29,13 @@ func configAges(t *testing.T, s state.Store) {
 	if err != nil || !slices.Equal(got, []state.ConfigAge{first, second, odd}) {
 		t.Fatalf("got %v, %v", got, err)
 	}
+	late, early := age("a", "sub/b.yaml", 12), age("a", "sub/b.yaml", 8)
+	must(s.SetConfigAges(ctx, []state.ConfigAge{late}, nil))
+	if got, err = s.ConfigAges(ctx); err != nil || !slices.Equal(got, []state.ConfigAge{first, second, odd}) {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	must(s.SetConfigAges(ctx, []state.ConfigAge{early}, nil))
+	second = early
 	moved := age("a", "moved.yaml", 7)
 	must(s.SetConfigAges(ctx, []state.ConfigAge{moved}, []state.ConfigAge{first, odd}))
 	if got, err = s.ConfigAges(ctx); err != nil || !slices.Equal(got, []state.ConfigAge{moved, second}) {

@@ -30,6 +30,10 @@ func workload(namespace, name string) snapshot.Workload {
 	}
 }
 
+func registration(n snapshot.Node, workloads []snapshot.Workload) state.Registration {
+	return state.Registration{Node: n, Conversation: 1, Workloads: workloads}
+}
+
 func nodes(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	_, err := s.Node(ctx, "n1")
@@ -55,13 +59,13 @@ func nodes(t *testing.T, s state.Store) {
 
 func registry(t *testing.T, s state.Store) {
 	ctx := t.Context()
-	wantErr(t, s.RegisterNode(ctx, snapshot.Node{Name: "stranger"}, nil, epoch), state.ErrRevoked)
+	wantErr(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "stranger"}, nil), epoch), state.ErrRevoked)
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
 	ok(t, s.AttestNode(ctx, node("gw", snapshot.RoleGateway)))
 	gw := &snapshot.GatewayInfo{ServiceAccount: "gw", InnerAddress: netip.MustParseAddr("10.1.0.2"), OuterAddress: netip.MustParseAddr("192.0.2.1"), InnerAddress6: netip.MustParseAddr("fd00::2")}
-	ok(t, s.RegisterNode(ctx, snapshot.Node{Name: "gw", Gateway: gw, Reached: netip.MustParseAddr("10.0.0.9")}, nil, after(time.Minute)))
-	ok(t, s.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("default", "gone"), workload("default", "kept")}, after(time.Minute)))
-	ok(t, s.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web"), workload("default", "kept")}, after(time.Minute)))
+	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "gw", Gateway: gw, Reached: netip.MustParseAddr("10.0.0.9")}, nil), after(time.Minute)))
+	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("default", "gone"), workload("default", "kept")}), after(time.Minute)))
+	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web"), workload("default", "kept")}), after(time.Minute)))
 	got, err := s.Registry(ctx)
 	ok(t, err)
 	kept, web := workload("default", "kept"), workload("shop", "web")
@@ -75,7 +79,7 @@ func registry(t *testing.T, s state.Store) {
 	same(t, got, want)
 
 	// Two workloads of one name: nothing of the report is taken.
-	if err := s.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("a", "a"), workload("a", "a")}, epoch); err == nil {
+	if err := s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("a", "a"), workload("a", "a")}), epoch); err == nil {
 		t.Fatal("two workloads of one name were taken")
 	}
 	got, err = s.Registry(ctx)
@@ -83,15 +87,86 @@ func registry(t *testing.T, s state.Store) {
 	same(t, got, want)
 }
 
+// namesAndAddresses: what one node's workloads have, another's do not get, and those of one node may share an address.
+func namesAndAddresses(t *testing.T, s state.Store) {
+	ctx := t.Context()
+	for _, name := range []string{"n1", "n2"} {
+		ok(t, s.AttestNode(ctx, node(name, snapshot.RoleNode)))
+	}
+	at := func(w snapshot.Workload, address string) snapshot.Workload {
+		w.Addresses = []netip.Addr{netip.MustParseAddr(address)}
+		return w
+	}
+	a, b := at(workload("default", "a"), "10.1.0.1"), at(workload("default", "b"), "10.1.0.1")
+	register := func(node string, w ...snapshot.Workload) error {
+		return s.RegisterNode(ctx, registration(snapshot.Node{Name: node}, w), epoch)
+	}
+	ok(t, register("n1", a, b))
+	wantErr(t, register("n2", at(a, "10.1.0.2")), state.ErrExists)
+	wantErr(t, register("n2", at(workload("default", "c"), "10.1.0.1")), state.ErrExists)
+	ok(t, register("n1", b))
+	wantErr(t, register("n2", at(workload("default", "c"), "10.1.0.1")), state.ErrExists)
+	ok(t, register("n2", at(a, "10.1.0.2")))
+	ok(t, s.RevokeNode(ctx, "n1", epoch))
+	ok(t, register("n2", a, b))
+	got, err := s.Registration(ctx, "n2")
+	ok(t, err)
+	a.Node, b.Node = "n2", "n2"
+	same(t, got, state.Registration{Node: snapshot.Node{Name: "n2", Role: snapshot.RoleNode}, Conversation: 1, Workloads: []snapshot.Workload{a, b}})
+	_, err = s.Registration(ctx, "n1")
+	wantErr(t, err, state.ErrNotFound)
+}
+
+// conversations: what is said in an earlier one does not count once the node has spoken in a later one.
+func conversations(t *testing.T, s state.Store) {
+	ctx := t.Context()
+	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
+	in := func(n uint64, name string) state.Registration {
+		return state.Registration{Node: snapshot.Node{Name: "n1"}, Conversation: n, Workloads: []snapshot.Workload{workload("default", name)}}
+	}
+	_, err := s.BeginConversation(ctx, "nobody")
+	wantErr(t, err, state.ErrNotFound)
+	for want := uint64(1); want < 4; want++ {
+		n, err := s.BeginConversation(ctx, "n1")
+		ok(t, err)
+		same(t, n, want)
+	}
+	ok(t, s.RegisterNode(ctx, in(7, "old"), epoch))
+	ok(t, s.RegisterNode(ctx, in(7, "again"), epoch))
+	ok(t, s.RegisterNode(ctx, in(8, "new"), epoch))
+	wantErr(t, s.RegisterNode(ctx, in(7, "old"), epoch), state.ErrSuperseded)
+	got, err := s.Registration(ctx, "n1")
+	ok(t, err)
+	same(t, []string{got.Workloads[0].Name, fmt.Sprint(len(got.Workloads))}, []string{"new", "1"})
+
+	agent := state.Agent{Node: "n1", Conversation: 8, Holder: "one", Report: []byte("{}")}
+	ok(t, s.PutAgent(ctx, agent))
+	agent.Report = []byte("{1}")
+	ok(t, s.PutAgent(ctx, agent))
+	late := agent
+	late.Conversation, late.Holder = 7, "another"
+	wantErr(t, s.PutAgent(ctx, late), state.ErrSuperseded)
+	ok(t, s.EndAgent(ctx, "n1", 7))
+	one, err := s.Agent(ctx, "n1")
+	ok(t, err)
+	same(t, one, agent)
+	all, err := s.Agents(ctx)
+	ok(t, err)
+	same(t, all, []state.Agent{agent})
+	ok(t, s.EndAgent(ctx, "n1", 8))
+	_, err = s.Agent(ctx, "n1")
+	wantErr(t, err, state.ErrNotFound)
+}
+
 func revokedNode(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	wantErr(t, s.RevokeNode(ctx, "n1", epoch), state.ErrNotFound)
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
-	ok(t, s.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web")}, epoch))
+	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web")}), epoch))
 	ok(t, s.AddToken(ctx, token("spare"))) // for n1
 	ok(t, s.RevokeNode(ctx, "n1", after(time.Minute)))
 	ok(t, s.RevokeNode(ctx, "n1", after(time.Hour))) // once more
-	wantErr(t, s.RegisterNode(ctx, snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web")}, after(time.Hour)), state.ErrRevoked)
+	wantErr(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web")}), after(time.Hour)), state.ErrRevoked)
 	_, err := s.UseToken(ctx, "spare", hash("secret of spare"), "10.0.0.7", after(2*time.Minute))
 	wantErr(t, err, state.ErrNotFound)
 	got, err := s.Registry(ctx)
@@ -173,10 +248,10 @@ func vips(t *testing.T, s state.Store) {
 	got, err = s.VIPs(ctx)
 	ok(t, err)
 	same(t, got, []vip.Row{a, b})
-	c := row("c.default.svc", "240.240.1.2", time.Time{}) // b's
-	if s.SaveVIPs(ctx, vip.Change{Put: []vip.Row{c}}) == nil {
-		t.Error("two hosts share an address")
-	}
+	moved := row("a.default.svc", "240.240.1.9", time.Time{})
+	wantErr(t, s.SaveVIPs(ctx, vip.Change{Put: []vip.Row{moved}}), state.ErrExists) // a host keeps its address
+	c := row("c.default.svc", "240.240.1.2", time.Time{})                           // b's
+	wantErr(t, s.SaveVIPs(ctx, vip.Change{Put: []vip.Row{c}}), state.ErrExists)
 	for range 2 { // what failed half way is saved again
 		ok(t, s.SaveVIPs(ctx, vip.Change{Drop: []string{"b.default.svc"}, Put: []vip.Row{c}}))
 	}

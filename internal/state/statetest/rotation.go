@@ -17,8 +17,8 @@ func rotation(t *testing.T, s state.Store) {
 	_, err := s.Rotation(ctx)
 	wantErr(t, err, state.ErrNotFound)
 	next := state.Blob{Name: "root-next", Cert: []byte{1}, Key: []byte{2}, Created: epoch}
-	begun := state.Rotation{Step: "prepared", OldRoot: oneRoot, NewRoot: anotherRoot, Began: epoch, Since: epoch, Passed: []string{}}
-	ok(t, s.PutRotation(ctx, begun, []state.Blob{next}, nil))
+	begun := state.Rotation{Step: "prepared", OldRoot: oneRoot, NewRoot: anotherRoot, Signing: oneRoot, Began: epoch, Since: epoch, Passed: []string{}}
+	ok(t, s.PutRotation(ctx, "", begun, []state.Blob{next}, nil))
 	got, err := s.Rotation(ctx)
 	ok(t, err)
 	same(t, got, begun)
@@ -26,15 +26,17 @@ func rotation(t *testing.T, s state.Store) {
 	// A step takes its material with it, all or none.
 	bad := begun
 	bad.NewRoot = "no hex"
-	if err := s.PutRotation(ctx, bad, nil, []string{"root-next"}); err == nil {
+	if err := s.PutRotation(ctx, "prepared", bad, nil, []string{"root-next"}); err == nil {
 		t.Error("a fingerprint that is none was kept")
 	}
 	_, err = s.Blob(ctx, "root-next")
 	ok(t, err)
 	later := begun
+	later.Signing = anotherRoot
+	wantErr(t, s.PutRotation(ctx, "distributed", later, nil, []string{"root-next"}), state.ErrSuperseded)
 	later.Step, later.Since, later.Passed = "activated", after(time.Minute), []string{"proxy n1"}
 	root := state.Blob{Name: "root", Cert: []byte{1}, Key: []byte{3}, Created: epoch}
-	ok(t, s.PutRotation(ctx, later, []state.Blob{root}, []string{"root-next"}))
+	ok(t, s.PutRotation(ctx, "prepared", later, []state.Blob{root}, []string{"root-next"}))
 	got, err = s.Rotation(ctx)
 	ok(t, err)
 	same(t, got, later)
@@ -43,6 +45,19 @@ func rotation(t *testing.T, s state.Store) {
 	same(t, kept, root)
 	_, err = s.Blob(ctx, "root-next")
 	wantErr(t, err, state.ErrNotFound)
+}
+
+// underTheSigningRoot: whoever has not heard yet that another root signs issues nothing.
+func underTheSigningRoot(t *testing.T, s state.Store) {
+	ctx := t.Context()
+	before := cert(1, "n1", after(time.Hour))
+	before.Root = oneRoot
+	ok(t, s.AddCert(ctx, before)) // there was no rotation yet
+	ok(t, s.PutRotation(ctx, "", state.Rotation{Step: "activated", OldRoot: oneRoot, NewRoot: anotherRoot, Signing: anotherRoot, Began: epoch, Since: epoch}, nil, nil))
+	late, young := cert(2, "n1", after(time.Hour)), cert(3, "n1", after(time.Hour))
+	late.Root, young.Root = oneRoot, anotherRoot
+	wantErr(t, s.AddCert(ctx, late), state.ErrSuperseded)
+	ok(t, s.AddCert(ctx, young))
 }
 
 func certsUnder(t *testing.T, s state.Store) {

@@ -28,6 +28,8 @@ func RunShared(t *testing.T, database func(t *testing.T) (open func(t *testing.T
 		{"of racing uses at two one wins", tokenRaceOfTwo},
 		{"a revocation ends a joining at the other", revokedAtTheOther},
 		{"no address is given twice", addressesOfTwo},
+		{"a name and an address are one node's", registrationsOfTwo},
+		{"a lease is one's", leaseOfTwo},
 		{"events are one chain", eventsOfTwo},
 		{"sequences never repeat", sequencesOfTwo},
 		{"what one writes the other hears", heardByTheOther},
@@ -105,6 +107,61 @@ func addressesOfTwo(t *testing.T, a, b state.Store) {
 	same(t, len(rows), 1)
 }
 
+// registrationsOfTwo: two nodes that come to two control planes at once with the same workload.
+func registrationsOfTwo(t *testing.T, a, b state.Store) {
+	ctx := t.Context()
+	for i := range 20 {
+		ok(t, a.AttestNode(ctx, node("n0", snapshot.RoleNode)))
+		ok(t, a.AttestNode(ctx, node("n1", snapshot.RoleNode)))
+		var errs [2]error
+		var all sync.WaitGroup
+		for j, s := range []state.Store{a, b} {
+			w := workload("default", "web") // the same name
+			if i%2 == 0 {
+				w.Name = fmt.Sprint("web", j) // the same address
+			}
+			all.Go(func() {
+				errs[j] = s.RegisterNode(ctx, registration(snapshot.Node{Name: fmt.Sprint("n", j)}, []snapshot.Workload{w}), epoch)
+			})
+		}
+		all.Wait()
+		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs[:]...), state.ErrExists) {
+			t.Fatalf("round %d: %v", i, errs)
+		}
+		for _, name := range []string{"n0", "n1"} {
+			ok(t, a.RegisterNode(ctx, registration(snapshot.Node{Name: name}, nil), epoch))
+		}
+	}
+}
+
+func leaseOfTwo(t *testing.T, a, b state.Store) {
+	ctx := t.Context()
+	var mu sync.Mutex
+	var tokens []uint64
+	var all sync.WaitGroup
+	for i, s := range []state.Store{a, b} {
+		for range 20 {
+			all.Go(func() {
+				l, err := s.Acquire(ctx, "work", fmt.Sprint("holder ", i), nil, time.Hour)
+				if errors.Is(err, state.ErrExists) {
+					return
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				tokens = append(tokens, l.Token)
+			})
+		}
+	}
+	all.Wait()
+	if len(tokens) != 20 || slices.Max(tokens) != 1 { // all of one holder, none of the other's
+		t.Errorf("leases with tokens %v", tokens)
+	}
+}
+
 func eventsOfTwo(t *testing.T, a, b state.Store) {
 	ctx := t.Context()
 	var all sync.WaitGroup
@@ -135,7 +192,7 @@ func sequencesOfTwo(t *testing.T, a, b state.Store) {
 	for _, s := range []state.Store{a, b} {
 		for range 50 {
 			all.Go(func() {
-				n, err := s.NextSequence(ctx, "bundle", epoch)
+				n, err := s.NextSequence(ctx, "bundle", "", epoch)
 				if err != nil {
 					t.Error(err)
 				}
@@ -160,22 +217,23 @@ func heardByTheOther(t *testing.T, a, b state.Store) {
 		want  state.Change
 	}{
 		{func() error { return a.AttestNode(ctx, node("n2", snapshot.RoleNode)) }, state.Change{Topic: state.Nodes, Key: "n2"}},
-		{func() error { return a.RegisterNode(ctx, snapshot.Node{Name: "n2"}, nil, epoch) }, state.Change{Topic: state.Nodes, Key: "n2"}},
+		{func() error { return a.RegisterNode(ctx, registration(snapshot.Node{Name: "n2"}, nil), epoch) }, state.Change{Topic: state.Nodes, Key: "n2"}},
 		{func() error { return a.RevokeNode(ctx, "n2", epoch) }, state.Change{Topic: state.Nodes, Key: "n2"}},
 		{func() error { return a.SetPeerSuspended(ctx, "retail", true) }, state.Change{Topic: state.Peers, Key: "retail"}},
 		{func() error { return a.AddInvite(ctx, invite("a")) }, state.Change{Topic: state.Invitations}},
 		{func() error {
 			return a.AddAdmin(ctx, state.Admin{Generation: "g", Name: "alice", Created: epoch, NotAfter: epoch})
 		}, state.Change{Topic: state.Admins, Key: "alice"}},
-		{func() error { return a.PutBlob(ctx, state.Blob{Name: "root", Created: epoch}) }, state.Change{Topic: state.Authority}},
+		{func() error { return a.PutBlob(ctx, state.Blob{Name: "root", Created: epoch}, nil) }, state.Change{Topic: state.Authority}},
 		{func() error {
 			return a.SaveVIPs(ctx, vip.Change{Put: []vip.Row{{Host: vip.Host{Name: "h"}, Addr: netip.MustParseAddr("240.240.1.1")}}})
 		}, state.Change{Topic: state.Addresses}},
 		{func() error { return a.ChangeQuarantines(ctx, []state.Quarantine{{Proxy: "n1", Since: epoch}}, nil) }, state.Change{Topic: state.Quarantined}},
 	} {
 		ok(t, test.write())
-		hears(t, own, test.want)
 		hears(t, others, test.want)
+		test.want.Here = true
+		hears(t, own, test.want)
 	}
 }
 

@@ -80,8 +80,11 @@ CREATE TABLE nodes (
   attested   BIGINT NOT NULL,
   last_seen  BIGINT,
   revoked    BIGINT,
+  conversations BIGINT NOT NULL DEFAULT 0, -- that have begun; each is numbered
+  conversation  BIGINT NOT NULL DEFAULT 0, -- in which it spoke last
   sum        BYTEA NOT NULL GENERATED ALWAYS AS (isthmus_sum(
-    name, role, generation, grants, gateway, reached, attested::text, last_seen::text, revoked::text)) STORED
+    name, role, generation, grants, gateway, reached, attested::text, last_seen::text, revoked::text, conversations::text,
+    conversation::text)) STORED
 );
 CREATE INDEX nodes_generation ON nodes (generation);
 
@@ -94,6 +97,33 @@ CREATE TABLE workloads (
   PRIMARY KEY (node, namespace, name)
 );
 CREATE UNIQUE INDEX workloads_name ON workloads (namespace, name); -- a workload's name is one node's: the one that had it first
+
+-- Whose an address is. Workloads of one node may share it.
+CREATE TABLE workload_addresses (
+  address TEXT COLLATE "C" PRIMARY KEY,
+  node    TEXT COLLATE "C" NOT NULL REFERENCES nodes (name) ON DELETE CASCADE,
+  sum     BYTEA NOT NULL GENERATED ALWAYS AS (isthmus_sum(address, node)) STORED
+);
+CREATE INDEX workload_addresses_node ON workload_addresses (node);
+
+-- The conversations that agents have with control planes.
+CREATE TABLE agents (
+  node         TEXT COLLATE "C" PRIMARY KEY REFERENCES nodes (name) ON DELETE CASCADE,
+  conversation BIGINT NOT NULL,
+  holder       TEXT COLLATE "C" NOT NULL, -- the control plane
+  report       BYTEA NOT NULL,
+  sum     BYTEA NOT NULL GENERATED ALWAYS AS (isthmus_sum(node, conversation::text, holder, encode(report, 'hex'))) STORED
+);
+
+-- What only one control plane may do, and which one that is. A lease ends by the database's clock.
+CREATE TABLE leases (
+  name    TEXT COLLATE "C" PRIMARY KEY,
+  holder  TEXT COLLATE "C" NOT NULL,
+  token   BIGINT NOT NULL,
+  expires BIGINT NOT NULL,
+  data    BYTEA NOT NULL,
+  sum     BYTEA NOT NULL GENERATED ALWAYS AS (isthmus_sum(name, holder, token::text, expires::text, encode(data, 'hex'))) STORED
+);
 
 -- An address stays with its host after the host is gone, until another one needs it; a namespace is bounded.
 CREATE TABLE vips (
@@ -115,9 +145,12 @@ CREATE TABLE peers (
   suspended       BIGINT NOT NULL DEFAULT 0 CHECK (suspended IN (0, 1)),
   revoked         BIGINT,
   catalogue       TEXT COLLATE "C", -- snapshot.Catalogue, JSON
+  catalogue_number TEXT COLLATE "C" NOT NULL DEFAULT '0', -- its sequence, which may have 64 bits
+  readiness        TEXT COLLATE "C", -- snapshot.Readiness, JSON
+  readiness_number TEXT COLLATE "C" NOT NULL DEFAULT '0',
   sum             BYTEA NOT NULL GENERATED ALWAYS AS (isthmus_sum(
     name, object, made::text, encode(roots, 'hex'), bundle_sequence::text, bundle_time::text, suspended::text,
-    revoked::text, catalogue)) STORED
+    revoked::text, catalogue, catalogue_number, readiness, readiness_number)) STORED
 );
 
 CREATE TABLE bootstraps (
@@ -130,7 +163,8 @@ CREATE TABLE bootstraps (
 CREATE TABLE sequences (
   name  TEXT COLLATE "C" PRIMARY KEY,
   value BIGINT NOT NULL,
-  sum   BYTEA NOT NULL GENERATED ALWAYS AS (isthmus_sum(name, value::text)) STORED
+  of    TEXT COLLATE "C" NOT NULL, -- what it stands for; empty: nothing that lasts
+  sum   BYTEA NOT NULL GENERATED ALWAYS AS (isthmus_sum(name, value::text, of)) STORED
 );
 
 -- Which root a certificate leads to: SHA-256 of the root.
@@ -154,11 +188,12 @@ CREATE TABLE rotation (
   step     TEXT COLLATE "C" NOT NULL,
   old_root BYTEA NOT NULL, -- SHA-256
   new_root BYTEA NOT NULL, -- SHA-256
+  signing  BYTEA NOT NULL, -- the root that signs, SHA-256
   began    BIGINT NOT NULL,
   since    BIGINT NOT NULL, -- of the step
   passed   TEXT COLLATE "C" NOT NULL, -- JSON list: whom an administrator's --force left behind
   sum      BYTEA NOT NULL GENERATED ALWAYS AS (isthmus_sum(
-    one::text, step, encode(old_root, 'hex'), encode(new_root, 'hex'), began::text, since::text, passed)) STORED
+    one::text, step, encode(old_root, 'hex'), encode(new_root, 'hex'), encode(signing, 'hex'), began::text, since::text, passed)) STORED
 );
 
 -- Administrators' certificates. One that is not here is not believed.

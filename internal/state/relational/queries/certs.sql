@@ -1,5 +1,7 @@
+-- None under a root that does not sign any more.
 -- write: add-cert
-INSERT INTO certs (serial, spiffe_id, node, fingerprint, not_before, not_after, root) VALUES ($1, $2, $3, $4, $5, $6, $7);
+INSERT INTO certs (serial, spiffe_id, node, fingerprint, not_before, not_after, root) SELECT $1, $2, $3, $4, $5, $6, $7
+WHERE NOT EXISTS (SELECT 1 FROM rotation WHERE signing <> $7);
 
 -- Empty arguments select all.
 -- read: certs

@@ -14,7 +14,20 @@ SELECT name, role, generation, grants, gateway, reached, attested, last_seen, re
 SELECT name, role, generation, grants, gateway, reached, attested, last_seen, revoked FROM nodes ORDER BY name;
 
 -- write: register-node (changes nodes $4)
-UPDATE nodes SET gateway = $1, reached = $2, last_seen = $3 WHERE name = $4 AND revoked IS NULL;
+UPDATE nodes SET gateway = $1, reached = $2, last_seen = $3, conversation = $5
+WHERE name = $4 AND revoked IS NULL AND conversation <= $5;
+
+-- write: begin-conversation
+UPDATE nodes SET conversations = conversations + 1 WHERE name = $1 AND revoked IS NULL RETURNING conversations;
+
+-- write: conversation-of
+SELECT conversation FROM nodes WHERE name = $1 AND revoked IS NULL;
+
+-- read: registration
+SELECT name, role, gateway, reached, conversation FROM nodes WHERE name = $1 AND revoked IS NULL;
+
+-- read: workloads-of
+SELECT workload FROM workloads WHERE node = $1 ORDER BY namespace, name;
 
 -- write: revoke-node (changes nodes $2)
 UPDATE nodes SET revoked = coalesce(revoked, $1), gateway = NULL, reached = NULL WHERE name = $2;
@@ -22,13 +35,25 @@ UPDATE nodes SET revoked = coalesce(revoked, $1), gateway = NULL, reached = NULL
 -- write: delete-workloads
 DELETE FROM workloads WHERE node = $1;
 
--- A name that a revoked node still has here, because the revocation is not written yet, is another's already.
--- write: add-workload
-INSERT INTO workloads (node, namespace, name, workload) VALUES ($1, $2, $3, $4)
-ON CONFLICT (namespace, name) DO UPDATE SET node = excluded.node, workload = excluded.workload WHERE workloads.node <> excluded.node;
+-- write: delete-addresses
+DELETE FROM workload_addresses WHERE node = $1;
 
 -- read: workloads
 SELECT workload FROM workloads ORDER BY node, namespace, name;
 
 -- read: node-of
 SELECT name, role, generation, grants, gateway, reached, attested, last_seen, revoked FROM nodes WHERE generation = $1;
+
+-- write: put-agent (changes agents $1)
+INSERT INTO agents (node, conversation, holder, report) VALUES ($1, $2, $3, $4)
+ON CONFLICT (node) DO UPDATE SET conversation = excluded.conversation, holder = excluded.holder, report = excluded.report
+WHERE agents.conversation <= excluded.conversation;
+
+-- write: end-agent (changes agents $1)
+DELETE FROM agents WHERE node = $1 AND conversation = $2;
+
+-- read: agent
+SELECT node, conversation, holder, report FROM agents WHERE node = $1;
+
+-- read: agents
+SELECT node, conversation, holder, report FROM agents ORDER BY node;

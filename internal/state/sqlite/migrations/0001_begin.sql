@@ -65,7 +65,10 @@ CREATE TABLE nodes (
   attested   INTEGER NOT NULL,
   last_seen  INTEGER,
   revoked    INTEGER,
-  sum        INTEGER NOT NULL AS (isthmus_sum(name, role, generation, grants, gateway, reached, attested, last_seen, revoked)) STORED
+  conversations INTEGER NOT NULL DEFAULT 0, -- that have begun; each is numbered
+  conversation  INTEGER NOT NULL DEFAULT 0, -- in which it spoke last
+  sum        INTEGER NOT NULL AS (isthmus_sum(name, role, generation, grants, gateway, reached, attested, last_seen, revoked, conversations,
+                 conversation)) STORED
 ) STRICT;
 CREATE INDEX nodes_generation ON nodes (generation);
 
@@ -78,6 +81,33 @@ CREATE TABLE workloads (
   PRIMARY KEY (node, namespace, name)
 ) STRICT;
 CREATE UNIQUE INDEX workloads_name ON workloads (namespace, name); -- a workload's name is one node's: the one that had it first
+
+-- Whose an address is. Workloads of one node may share it.
+CREATE TABLE workload_addresses (
+  address TEXT PRIMARY KEY,
+  node    TEXT NOT NULL REFERENCES nodes (name) ON DELETE CASCADE,
+  sum     INTEGER NOT NULL AS (isthmus_sum(address, node)) STORED
+) STRICT;
+CREATE INDEX workload_addresses_node ON workload_addresses (node);
+
+-- The conversations that agents have with control planes.
+CREATE TABLE agents (
+  node         TEXT PRIMARY KEY REFERENCES nodes (name) ON DELETE CASCADE,
+  conversation INTEGER NOT NULL,
+  holder       TEXT NOT NULL, -- the control plane
+  report       BLOB NOT NULL,
+  sum     INTEGER NOT NULL AS (isthmus_sum(node, conversation, holder, report)) STORED
+) STRICT;
+
+-- What only one control plane may do, and which one that is. A lease ends by the database's clock.
+CREATE TABLE leases (
+  name    TEXT PRIMARY KEY,
+  holder  TEXT NOT NULL,
+  token   INTEGER NOT NULL,
+  expires INTEGER NOT NULL,
+  data    BLOB NOT NULL,
+  sum     INTEGER NOT NULL AS (isthmus_sum(name, holder, token, expires, data)) STORED
+) STRICT;
 
 -- An address stays with its host after the host is gone, until another one needs it; a namespace is bounded.
 CREATE TABLE vips (
@@ -99,8 +129,11 @@ CREATE TABLE peers (
   suspended       INTEGER NOT NULL DEFAULT 0 CHECK (suspended IN (0, 1)),
   revoked         INTEGER,
   catalogue       TEXT, -- snapshot.Catalogue, JSON
+  catalogue_number TEXT NOT NULL DEFAULT '0', -- its sequence, which may have 64 bits
+  readiness        TEXT, -- snapshot.Readiness, JSON
+  readiness_number TEXT NOT NULL DEFAULT '0',
   sum             INTEGER NOT NULL AS (isthmus_sum(name, object, made, roots, bundle_sequence, bundle_time, suspended, revoked,
-                    catalogue)) STORED
+                    catalogue, catalogue_number, readiness, readiness_number)) STORED
 ) STRICT;
 
 CREATE TABLE bootstraps (
@@ -113,7 +146,8 @@ CREATE TABLE bootstraps (
 CREATE TABLE sequences (
   name  TEXT PRIMARY KEY,
   value INTEGER NOT NULL,
-  sum   INTEGER NOT NULL AS (isthmus_sum(name, value)) STORED
+  of    TEXT NOT NULL, -- what it stands for; empty: nothing that lasts
+  sum   INTEGER NOT NULL AS (isthmus_sum(name, value, of)) STORED
 ) STRICT;
 
 -- Which root a certificate leads to: SHA-256 of the root.
@@ -135,10 +169,11 @@ CREATE TABLE rotation (
   step     TEXT NOT NULL,
   old_root BLOB NOT NULL, -- SHA-256
   new_root BLOB NOT NULL, -- SHA-256
+  signing  BLOB NOT NULL, -- the root that signs, SHA-256
   began    INTEGER NOT NULL,
   since    INTEGER NOT NULL, -- of the step
   passed   TEXT NOT NULL, -- JSON list: whom an administrator's --force left behind
-  sum      INTEGER NOT NULL AS (isthmus_sum(one, step, old_root, new_root, began, since, passed)) STORED
+  sum      INTEGER NOT NULL AS (isthmus_sum(one, step, old_root, new_root, signing, began, since, passed)) STORED
 ) STRICT;
 
 -- Administrators' certificates. One that is not here is not believed.

@@ -1,0 +1,187 @@
+package agents
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// unshareTime is how long the end of a conversation may take to be written; what is left ends with the control plane.
+const unshareTime = 5 * time.Second
+
+// sharedState tells control planes of a mesh what agents said to others.
+type sharedState interface {
+	PutAgent(context.Context, state.Agent) error
+	EndAgent(ctx context.Context, node string, conversation uint64) error
+	Agent(ctx context.Context, node string) (state.Agent, error)
+	Agents(context.Context) ([]state.Agent, error)
+}
+
+// shared is what control planes tell each other of an agent.
+type shared struct {
+	Report agentapi.Report `json:"report"`
+	Wrong  snapshot.Report `json:"wrong"`
+}
+
+// remote is an agent that speaks to another control plane.
+type remote struct {
+	shared
+	holder string
+}
+
+// share tells the other control planes what an agent said, and that it speaks to this one.
+func (a *Agents) share(ctx context.Context, ag *agent) error {
+	if a.Holder == "" {
+		return nil
+	}
+	a.mu.Lock()
+	said := shared{ag.report, a.Store.Report(ag.name)}
+	a.mu.Unlock()
+	text, err := json.Marshal(said)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(text, ag.shared) {
+		return nil
+	}
+	err = a.State.PutAgent(ctx, state.Agent{Node: ag.name, Conversation: ag.stream, Holder: a.Holder, Report: text})
+	switch {
+	case errors.Is(err, state.ErrSuperseded):
+		return status.Error(codes.Aborted, errTakenOver.Error())
+	case err != nil:
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	ag.shared = text
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.remote, ag.name) // it has left the other one
+	return nil
+}
+
+// unshare tells the others that the agent has gone, unless it speaks to one of them by now.
+func (a *Agents) unshare(ag *agent) {
+	if ag.shared == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), unshareTime)
+	defer cancel()
+	if err := a.State.EndAgent(ctx, ag.name, ag.stream); err != nil {
+		a.Log.Warn("other control planes do not know that an agent has gone", "node", ag.name, "error", err)
+	}
+}
+
+// Reload takes in what a node's agent said to another control plane. An agent that speaks to another one has left this one.
+func (a *Agents) Reload(ctx context.Context, node string) error {
+	if a.Holder == "" {
+		return nil
+	}
+	one, err := a.State.Agent(ctx, node)
+	if errors.Is(err, state.ErrNotFound) {
+		one, err = state.Agent{Node: node, Holder: a.Holder}, nil
+	}
+	if err != nil {
+		return err
+	}
+	return a.takeIn(one)
+}
+
+// ReloadAll is Reload for all nodes, and for administrators.
+func (a *Agents) ReloadAll(ctx context.Context) error {
+	all, err := a.State.Agents(ctx)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	gone := map[string]bool{}
+	for node := range a.remote {
+		gone[node] = true
+	}
+	a.mu.Unlock()
+	for _, one := range all {
+		delete(gone, one.Node)
+		if err := a.takeIn(one); err != nil {
+			return err
+		}
+	}
+	for node := range gone {
+		if err := a.takeIn(state.Agent{Node: node, Holder: a.Holder}); err != nil {
+			return err
+		}
+	}
+	return a.ReloadAdmins(ctx)
+}
+
+func (a *Agents) takeIn(one state.Agent) error {
+	next := remote{holder: one.Holder}
+	if one.Holder != a.Holder {
+		if err := json.Unmarshal(one.Report, &next.shared); err != nil {
+			return fmt.Errorf("what node %s said to another control plane cannot be read: %w", one.Node, err)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if one.Holder == a.Holder {
+		delete(a.remote, one.Node)
+		return nil
+	}
+	a.remote[one.Node] = next
+	if ag := a.known[one.Node]; ag != nil && ag.stream < one.Conversation {
+		ag.cut(errTakenOver)
+	}
+	next.Wrong.Node = one.Node
+	a.Store.SetReport(next.Wrong)
+	return nil
+}
+
+// Reports are what agents last said that are connected, to whichever control plane, by node.
+func (a *Agents) Reports() map[string]agentapi.Report {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make(map[string]agentapi.Report, len(a.known)+len(a.remote))
+	for name, r := range a.remote {
+		if a.Lives(r.holder) {
+			out[name] = r.Report
+		}
+	}
+	for name, ag := range a.known {
+		out[name] = ag.report
+	}
+	return out
+}
+
+// report is what a node's agent said last, if it is connected.
+func (a *Agents) report(node string) (agentapi.Report, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if ag := a.known[node]; ag != nil {
+		return ag.report, true
+	}
+	r, known := a.remote[node]
+	return r.Report, known && a.Lives(r.holder)
+}
+
+// connected are the nodes and gateways whose agents are, to whichever control plane.
+func (a *Agents) connected() map[string]bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make(map[string]bool, len(a.known)+len(a.remote))
+	for name, r := range a.remote {
+		if a.Lives(r.holder) {
+			out[name] = true
+		}
+	}
+	for name := range a.known {
+		out[name] = true
+	}
+	return out
+}

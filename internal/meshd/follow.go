@@ -1,0 +1,98 @@
+package meshd
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// hearAgain is how long a change rests that could not be taken in.
+const hearAgain = time.Second
+
+// followState takes in what is written to the state, by this control plane and by others of the mesh, until ctx ends. What
+// cannot be taken in is tried again: a revocation that is written is not left without effect.
+func (d *Daemon) followState(ctx context.Context) error {
+	waiting := map[state.Change]bool{}
+	for {
+		var again <-chan time.Time
+		if len(waiting) > 0 {
+			again = time.After(hearAgain)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case changes := <-d.changes:
+			for _, c := range changes {
+				waiting[c] = true
+			}
+		case <-again:
+		}
+		for c := range waiting {
+			if err := d.hear(ctx, c); err != nil {
+				if ctx.Err() == nil {
+					d.log.Error("what was written is not in force yet, trying again", "topic", string(c.Topic), "key", c.Key,
+						"error", err, "again", hearAgain)
+				}
+				continue
+			}
+			delete(waiting, c)
+		}
+	}
+}
+
+// hear takes in one change. What this control plane writes itself it knows, but for what snapshots show.
+func (d *Daemon) hear(ctx context.Context, c state.Change) error {
+	switch {
+	case c.Topic == state.Peers, c.Topic == state.Invitations:
+		d.loop.Reload()
+	case c.Here && c.Topic == state.Nodes:
+		d.store.Written()
+	case c.Here:
+	case c.Topic == state.Nodes:
+		return d.hearNode(ctx, c.Key)
+	case c.Topic == state.Agents:
+		return d.agents.Reload(ctx, c.Key)
+	case c.Topic == state.Admins:
+		return d.hearAdmins(ctx)
+	case c.Topic == state.Authority:
+		return d.hearAuthority(ctx)
+	case c.Topic == state.Addresses:
+		return d.store.ReloadAddresses(ctx)
+	case c.Topic == state.Quarantined:
+		return d.containment.Reload(ctx)
+	case c.Topic == state.Everything:
+		d.standing.ForgetAll()
+		err := errors.Join(d.store.ReloadNodes(ctx), d.agents.ReloadAll(ctx), d.hearAdmins(ctx), d.hearAuthority(ctx),
+			d.store.ReloadAddresses(ctx), d.containment.Reload(ctx))
+		d.loop.Reload()
+		return err
+	}
+	return nil
+}
+
+// hearNode takes in that a node has joined, registered or was revoked.
+func (d *Daemon) hearNode(ctx context.Context, name string) error {
+	d.standing.Forget(name)
+	err := d.store.ReloadNode(ctx, name)
+	d.door.LookAt(ctx, name)
+	if _, _, registered := d.store.Said(name); err == nil && !registered {
+		d.agents.Forgive(name)
+	}
+	return err
+}
+
+func (d *Daemon) hearAdmins(ctx context.Context) error {
+	d.standing.ForgetAll() // few change, and seldom
+	err := d.agents.ReloadAdmins(ctx)
+	d.door.Look(ctx)
+	return err
+}
+
+func (d *Daemon) hearAuthority(ctx context.Context) error {
+	err := d.authority.Reload(ctx)
+	d.door.Look(ctx) // the old root may be withdrawn
+	d.loop.Reload()  // the snapshot holds the roots
+	return err
+}
