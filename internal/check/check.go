@@ -25,6 +25,7 @@ var checks = map[string]func(*report, metav1.Object){
 	"AuthorizationPolicy": of(authorizationPolicy),
 	"ServiceEntry":        of(serviceEntry),
 	"WorkloadEntry":       of(workloadEntry),
+	"Sidecar":             of(sidecar),
 }
 
 func of[T metav1.Object](check func(*report, T)) func(*report, metav1.Object) {

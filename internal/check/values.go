@@ -77,6 +77,7 @@ const (
 	maxAddresses    = 256
 	maxEndpoints    = 2048
 	maxNamespaces   = 256
+	maxSidecarHosts = 1024
 )
 
 func (r *report) atMost(path string, n, most int) {

@@ -17,8 +17,8 @@ func (a *app) accessCmd() *cobra.Command {
 		Use:   "access",
 		Short: "Who may call whom, and by which policies",
 		Long: `Who may call whom, and by which policies. A rule may narrow an allowed pair further, to methods, paths or addresses;
-a pair that is not listed cannot talk at all. Callers at peers are listed by what both the export and the workload's own
-policies let in; "*" at the end stands for all that begin so.`,
+a pair that is not listed cannot talk at all: no policy allows it, or a Sidecar hides it. Callers at peers are listed by
+what both the export and the workload's own policies let in; "*" at the end stands for all that begin so.`,
 		Example: `  isthmus access
   isthmus access --to payments.default.svc.cluster.local`,
 		Args: noArgs,

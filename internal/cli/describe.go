@@ -171,13 +171,13 @@ func firstObstacle(d description) string {
 	case d.Service == nil && len(d.Workload.Ports) == 0:
 		return ": no Service selects it"
 	case d.Service == nil:
-		return ": no AuthorizationPolicy that selects it allows a caller"
+		return ": no AuthorizationPolicy that selects it allows a caller, or Sidecars hide it"
 	case d.Service.External || imported(*d.Service):
 		return ""
 	case !slices.ContainsFunc(d.Service.Ports, func(p adminapi.ServicePort) bool { return len(p.Endpoints) > 0 }):
 		return ": no workload serves it"
 	}
-	return ": no AuthorizationPolicy of the workloads behind it allows a caller"
+	return ": no AuthorizationPolicy of the workloads behind it allows a caller, or Sidecars hide it"
 }
 
 func workloadText(w adminapi.WorkloadInfo) string {

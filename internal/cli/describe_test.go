@@ -58,7 +58,7 @@ Findings:
 	}
 	f.access.Edges = nil
 	got = run(t, "", "describe", "payments-2", "--socket", socket)
-	if !strings.Contains(got.out, "  nobody: no AuthorizationPolicy that selects it allows a caller\n") {
+	if !strings.Contains(got.out, "  nobody: no AuthorizationPolicy that selects it allows a caller, or Sidecars hide it\n") {
 		t.Errorf("it does not say why nobody may call:\n%s", got.out)
 	}
 }

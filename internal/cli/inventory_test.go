@@ -301,7 +301,7 @@ Findings:
 	f.access.Edges = nil
 	got = run(t, "", "describe", "payments.default", "--socket", socket)
 	if expect(t, got, 0); !strings.Contains(got.out,
-		"  nobody: no AuthorizationPolicy of the workloads behind it allows a caller\n") {
+		"  nobody: no AuthorizationPolicy of the workloads behind it allows a caller, or Sidecars hide it\n") {
 		t.Errorf("it does not say why nobody may call:\n%s", got.out)
 	}
 	for i := range f.has.Services[2].Ports {

@@ -82,7 +82,7 @@ func (l *linker) destinationsOf(
 			}
 			switch {
 			case p.imp != nil:
-				p.callers = importCallers(p.imp)
+				p.callers = l.importCallers(p.imp, svc)
 			case asked && old.port == port && old.imp == nil:
 				p.callers = old.callers
 			default:
@@ -122,9 +122,15 @@ func outboundTo(svc *model.Service, port *model.Port, imp *model.Import) model.O
 // importCallers: an import's own list decides for an imported port, the servers' policies for any other. Whether anybody
 // serves an import now is not asked: its callers find it under the same name and address, and are told why they have to
 // wait.
-func importCallers(imp *model.Import) []allowed {
+func (l *linker) importCallers(imp *model.Import, svc *model.Service) []allowed {
 	var out []allowed
 	for _, id := range imp.Callers {
+		i, known := slices.BinarySearch(l.callerIDs, id)
+		if known {
+			if c := elements(l.now.identities)[i]; !c.sidecar.shows(c.namespace, svc) {
+				continue
+			}
+		}
 		out = append(out, allowed{id, []model.Ref{imp.Ref}})
 	}
 	return out
@@ -161,28 +167,34 @@ func (l *linker) callersAt(d *destination, port int) []allowed {
 type caller struct {
 	id                        string
 	namespace, serviceAccount string
+	sidecar                   *sidecar // of its namespace
 }
 
-// identitiesOf workloads, sorted, without doubles.
-func identitiesOf(workloads []*model.Workload) []caller {
+// identitiesOf workloads, sorted, without doubles; all of them have one Sidecar.
+func identitiesOf(workloads []*model.Workload, sidecar *sidecar) []caller {
 	var out []caller
 	for _, w := range workloads {
 		ns, sa, _ := spiffe.WorkloadParts(w.Identity)
-		out = append(out, caller{w.Identity.String(), ns, sa})
+		out = append(out, caller{w.Identity.String(), ns, sa, sidecar})
 	}
 	slices.SortFunc(out, func(a, b caller) int { return cmp.Compare(a.id, b.id) })
 	return slices.Compact(out)
 }
 
-// visible are the identities that may see a service: exportTo says who. What is outside the mesh has no policies that
-// could say more.
+// visible are the identities that may see a service: exportTo says who, and the Sidecar of a caller's namespace. What is
+// outside the mesh has no policies that could say more. Sorted.
 func (l *linker) visible(svc *model.Service) []string {
-	if svc.ExportTo == nil {
+	if svc.ExportTo == nil && !l.narrowed {
 		return l.callerIDs
 	}
 	var out []string
+	namespace, sees := "", false // one answer for all callers of a namespace, who follow one another
 	for _, id := range elements(l.now.identities) {
-		if slices.Contains(svc.ExportTo, id.namespace) {
+		if id.namespace != namespace {
+			namespace = id.namespace
+			sees = (svc.ExportTo == nil || slices.Contains(svc.ExportTo, namespace)) && id.sidecar.shows(namespace, svc)
+		}
+		if sees {
 			out = append(out, id.id)
 		}
 	}

@@ -18,8 +18,8 @@
 //     rules of another namespace's Service (DestinationRule), or a VirtualService's delegates, would be such values:
 //     each namespace offers them from its objects alone, a step like names settles who gets which, and a unit whose
 //     share stays the same is not made again.
-//   - What concerns a pair of a caller and a destination is a matter of the link: exportTo is looked at when callers are
-//     worked out, and a Sidecar would narrow the destinations of the workloads that it selects in outbound.
+//   - What concerns a pair of a caller and a destination is a matter of the link: exportTo and the Sidecar of a caller's
+//     namespace are looked at when callers are worked out (visible).
 package compile
 
 import (

@@ -268,6 +268,7 @@ type rootPolicies struct {
 	policies  []selectedPolicy
 	peerAuths []peerAuth // in force: one, or more of one age
 	closings  []closing
+	sidecar   *sidecar // of namespaces that have none
 	findings  []finding.Finding
 }
 
@@ -283,7 +284,10 @@ func (g *gathered) rootPolicies(before *gathered) *rootPolicies {
 	}
 	u.peerAuths()
 	u.policies()
-	now := &rootPolicies{policies: u.authz.own, peerAuths: u.mtls.namespace, closings: u.closings[""], findings: u.findings}
+	u.sidecars()
+	now := &rootPolicies{
+		policies: u.authz.own, peerAuths: u.mtls.namespace, closings: u.closings[""], sidecar: u.sidecar, findings: u.findings,
+	}
 	if before.root != nil && reflect.DeepEqual(before.root, now) {
 		return before.root
 	}

@@ -44,6 +44,7 @@ type linker struct {
 	before, now        *linked
 	was, mesh          *model.Mesh // of them; the former has nothing in it where there was none
 	callerIDs          []string    // of all identities, sorted
+	narrowed           bool        // some of them have a Sidecar
 }
 
 // linkSteps in their order: each reads what the earlier ones made.
@@ -108,6 +109,7 @@ func (l *linker) identities() {
 	l.now.identities = keepList(l.before.identities, all, same[caller])
 	for _, id := range all {
 		l.callerIDs = append(l.callerIDs, id.id)
+		l.narrowed = l.narrowed || id.sidecar != nil
 	}
 }
 

@@ -163,6 +163,7 @@ type world struct {
 	ap   map[string]*security.AuthorizationPolicy
 	pa   map[string]*security.PeerAuthentication
 	se   map[string]*networking.ServiceEntry
+	sc   map[string]*networking.Sidecar
 	we   map[string]*networking.WorkloadEntry
 	wl   map[string]snapshot.Workload
 	vips map[string]netip.Addr
@@ -198,7 +199,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		rand: rand.New(rand.NewPCG(seed, 7)),
 		mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
 		sv:   map[string]*corev1.Service{}, ap: map[string]*security.AuthorizationPolicy{}, pa: map[string]*security.PeerAuthentication{},
-		se: map[string]*networking.ServiceEntry{}, we: map[string]*networking.WorkloadEntry{},
+		se: map[string]*networking.ServiceEntry{}, sc: map[string]*networking.Sidecar{}, we: map[string]*networking.WorkloadEntry{},
 		wl: map[string]snapshot.Workload{}, vips: map[string]netip.Addr{}, origins: map[snapshot.Key]snapshot.Origin{},
 		imports: map[string]*v1alpha1.FederatedImport{}, exports: map[string]*v1alpha1.FederatedExport{},
 		peers: map[string]snapshot.PeerState{}, meshes: map[string]*v1alpha1.MeshPeer{},
@@ -291,6 +292,16 @@ func (w *world) policy(ns, name string) {
 	w.ap[ns+name] = p
 }
 
+func (w *world) sidecar(ns, name string) {
+	s := &networking.Sidecar{ObjectMeta: w.meta(ns, name)}
+	l := &istionet.IstioEgressListener{}
+	for range 1 + w.rand.IntN(4) {
+		l.Hosts = append(l.Hosts, w.pick(slices.Sorted(maps.Keys(worldSidecarHosts))))
+	}
+	s.Spec.Egress = []*istionet.IstioEgressListener{l}
+	w.sc[ns+name] = s
+}
+
 // addressOf is often the address of the workload of that name, where one is registered.
 func (w *world) addressOf(key string) string {
 	if wl, ok := w.wl[key]; ok && w.rand.IntN(4) > 0 {
@@ -303,7 +314,13 @@ func (w *world) addressOf(key string) string {
 func (w *world) change() string {
 	ns, name := w.pick(worldNamespaces), w.pick(worldAccounts)
 	key := ns + name
-	switch what := w.rand.IntN(26); what {
+	switch what := w.rand.IntN(28); what {
+	case 26:
+		w.sidecar(ns, name)
+		return "sidecar " + key
+	case 27:
+		delete(w.sc, key)
+		return "no sidecar " + key
 	case 16, 17, 18, 19, 20, 21, 22, 23, 24:
 		return w.changeMesh(what, ns, name)
 	case 12:
@@ -491,6 +508,7 @@ func (w *world) config() *snapshot.Config {
 	put(w, &change, w.ap)
 	put(w, &change, w.pa)
 	put(w, &change, w.se)
+	put(w, &change, w.sc)
 	put(w, &change, w.we)
 	put(w, &change, w.imports)
 	put(w, &change, w.exports)

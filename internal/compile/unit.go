@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"maps"
 	"reflect"
 	"slices"
@@ -16,6 +17,7 @@ type part struct {
 	byHost     map[string]*service
 	workloads  *[]*model.Workload // without what they may call
 	identities *[]caller          // of the workloads; sorted, without doubles
+	sidecar    *sidecar           // what the workloads see; nil for all
 	addressed  *[]addressed       // of the services
 	endpoints  *map[model.EndpointSet][]model.Endpoint
 	findings   []finding.Finding
@@ -50,6 +52,7 @@ type unit struct {
 	modes      map[*instance]modes
 	mtls       peerAuthIndex
 	authz      policyIndex
+	sidecar    *sidecar // the oldest of the namespace
 	granted    map[placeKey]place
 }
 
@@ -84,6 +87,7 @@ func unitOf(namespace string, in inputs, before *part) *part {
 	if namespace != in.mesh.rootNamespace { // what stands there is in root
 		u.peerAuths()
 		u.policies()
+		u.sidecars()
 	}
 	u.instances()
 	u.services()
@@ -105,7 +109,8 @@ func (u *unit) keep() {
 	p.workloads = keepList(was.workloads, u.hosted, same[*model.Workload])
 	p.addressed = keepList(was.addressed, addressedOf(u.served),
 		func(a, b addressed) bool { return reflect.DeepEqual(a, b) })
-	p.identities = keepList(was.identities, identitiesOf(u.hosted), same[caller])
+	p.sidecar = keep(was.sidecar, cmp.Or(u.sidecar, u.root.sidecar))
+	p.identities = keepList(was.identities, identitiesOf(u.hosted, p.sidecar), same[caller])
 	for _, eps := range *p.endpoints {
 		slices.SortFunc(eps, compareEndpoints)
 	}

@@ -84,7 +84,7 @@ func (g *gathered) backends() map[string]*backends {
 
 // everyIdentity is who can call inside the mesh: workloads, and the gateways that bring in what peers ask for.
 func everyIdentity(snap *snapshot.Snapshot, mesh *model.Mesh) []caller {
-	out := identitiesOf(slices.Collect(maps.Values(mesh.Workloads)))
+	out := identitiesOf(slices.Collect(maps.Values(mesh.Workloads)), nil)
 	if snap.Registry == nil {
 		return out
 	}
@@ -93,7 +93,7 @@ func everyIdentity(snap *snapshot.Snapshot, mesh *model.Mesh) []caller {
 			continue
 		}
 		if id, err := spiffe.Workload(mesh.TrustDomain, spiffe.SystemNamespace, n.Gateway.ServiceAccount); err == nil {
-			out = append(out, caller{id.String(), spiffe.SystemNamespace, n.Gateway.ServiceAccount})
+			out = append(out, caller{id.String(), spiffe.SystemNamespace, n.Gateway.ServiceAccount, nil})
 		}
 	}
 	return out

@@ -198,7 +198,7 @@ func changed(w world, s *snapshot.Snapshot) *snapshot.Snapshot {
 }
 
 // TestNeedToKnow holds every proxy to a judge of its own, written straight from the policies' text: what none of its
-// workloads may call, and none serves, is nowhere in what it is told.
+// workloads may call and sees, and none serves, is nowhere in what it is told.
 func TestNeedToKnow(t *testing.T) {
 	hidden, shown := 0, 0
 	for seed := range uint64(100) {
@@ -302,11 +302,22 @@ func mayServe(snap *snapshot.Snapshot, ns, account string) bool {
 
 func mayKnow(snap *snapshot.Snapshot, node string, svc *corev1.Service) bool {
 	for _, w := range snap.Registry.Workloads {
-		if w.Node == node && (serves(svc, w) || mayCall(snap, w, svc)) {
+		if w.Node == node && (serves(svc, w) || sees(snap, w.Namespace, svc.Namespace) && mayCall(snap, w, svc)) {
 			return true
 		}
 	}
 	return false
+}
+
+// sees: the Sidecar of the caller's namespace, if it has one, shows the other's services.
+func sees(snap *snapshot.Snapshot, caller, namespace string) bool {
+	for _, s := range snapshot.Of[*networking.Sidecar](snap.Config) {
+		if s.Namespace == caller {
+			shown := s.Spec.Egress[0].Hosts[0]
+			return shown == namespace+"/*" || shown == "./*" && caller == namespace
+		}
+	}
+	return true
 }
 
 func serves(svc *corev1.Service, w snapshot.Workload) bool {

@@ -132,6 +132,11 @@ func (w world) namespace(s *snapshot.Snapshot, i int, ns string) {
 		}
 		s.Config = s.Config.With(snapshot.PutAll(pa))
 	}
+	if w.chance(4) {
+		sc := &networking.Sidecar{ObjectMeta: metav1.ObjectMeta{Name: "sees", Namespace: ns}}
+		sc.Spec.Egress = []*istionet.IstioEgressListener{{Hosts: []string{pick(w, "./", pick(w, namespaces...)+"/") + "*"}}}
+		s.Config = s.Config.With(snapshot.PutAll(sc))
+	}
 	if w.chance(2) {
 		we := &networking.WorkloadEntry{ObjectMeta: metav1.ObjectMeta{Name: "vm", Namespace: ns}}
 		we.Spec = istionet.WorkloadEntry{

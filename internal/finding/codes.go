@@ -193,8 +193,13 @@ var Registry = []Row{
 	},
 	{
 		Code: "ISM0033", Severity: Warning,
-		Title:  "a policy in istio-system where that is not the root namespace; it means istio-system alone",
+		Title:  "a policy or Sidecar in istio-system where that is not the root namespace; it means istio-system alone",
 		Remedy: "move it to the root namespace, or write rootNamespace: istio-system into the Mesh",
+	},
+	{
+		Code: "ISM0034", Severity: Error, Page: "sidecar", Aliases: []string{"KIA0002", "IST0111"},
+		Title:  "a second Sidecar of one namespace; the older one counts",
+		Remedy: "write all hosts into one of them, and remove the other",
 	},
 
 	{

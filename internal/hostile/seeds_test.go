@@ -216,6 +216,17 @@ spec:
   ports: [{number: 5000, name: http, protocol: HTTP, targetPort: 8080}]
   workloadSelector: {labels: {app: web}}
 `},
+	"Sidecar": {`
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: sees, namespace: g0000}
+spec: {egress: [{hosts: ["./*"]}]}
+`, `
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: few, namespace: g0000}
+spec: {egress: [{hosts: [g0000/web.g0000.svc.cluster.local, "*/*.example", "~bad/*", "~/g0000.inner.example"]}]}
+`},
 	"WorkloadEntry": {`
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry

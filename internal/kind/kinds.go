@@ -73,6 +73,10 @@ var All = []Kind{
 		Type: reflect.TypeFor[networking.WorkloadEntry](), Family: Istio, Namespaced: true,
 	},
 	{
+		Name: "Sidecar", Plural: "sidecars", APIVersions: istioNetwork, Type: reflect.TypeFor[networking.Sidecar](),
+		Family: Istio, Namespaced: true,
+	},
+	{
 		Name: "FederatedExport", Plural: "federatedexports", APIVersions: own,
 		Type: reflect.TypeFor[v1alpha1.FederatedExport](), Family: Ours, Namespaced: true,
 	},

@@ -1,10 +1,18 @@
 package agents
 
 import (
+	"net/netip"
 	"testing"
 
+	istio "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
 )
 
 // Who may need to hear something new, and nobody else.
@@ -38,6 +46,39 @@ func TestBriefingChanged(t *testing.T) {
 	}
 	if !next.changed(nil, "same") {
 		t.Error("the first is no change")
+	}
+}
+
+// A name that a Sidecar hides is resolved for nobody of its namespace.
+func TestSidecarsHideNames(t *testing.T) {
+	t.Parallel()
+	host := "rates.bank.example"
+	entry := &networking.ServiceEntry{ObjectMeta: metav1.ObjectMeta{Name: "rates", Namespace: "default"}}
+	entry.Spec.Hosts, entry.Spec.Resolution = []string{host}, istio.ServiceEntry_DNS
+	entry.Spec.Ports = []*istio.ServicePort{{Number: 443, Name: "tls", Protocol: "TLS"}}
+	sidecar := &networking.Sidecar{ObjectMeta: metav1.ObjectMeta{Name: "own", Namespace: "shop"}}
+	sidecar.Spec.Egress = []*istio.IstioEgressListener{{Hosts: []string{"./*"}}}
+	workload := func(namespace string) snapshot.Workload {
+		return snapshot.Workload{
+			Name: "till", Namespace: namespace, ServiceAccount: "till", Node: "n", Ready: true,
+			Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+		}
+	}
+	snap := &snapshot.Snapshot{
+		VIPs: map[string]netip.Addr{host: netip.MustParseAddr("240.240.0.9")},
+		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
+			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+			entry, sidecar,
+		)},
+		Registry: &snapshot.Registry{
+			Nodes:     []snapshot.Node{{Name: "n", Role: snapshot.RoleNode}},
+			Workloads: []snapshot.Workload{workload("shop"), workload("club")},
+		},
+	}
+	mesh, findings := compile.Mesh(snap)
+	tables := newBriefing(nil, mesh).of("n").DNS
+	if len(findings) > 0 || len(tables["club/till"].Hosts[host]) != 1 || len(tables["shop/till"].Hosts) != 0 {
+		t.Errorf("findings %v; names by workload: %v", findings, tables)
 	}
 }
 
