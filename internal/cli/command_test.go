@@ -269,7 +269,7 @@ Nothing crosses yet: it takes a FederatedExport there and a FederatedImport here
 	expect(t, run(t, "", "peer", "accept", "--token-file", file, "-"), 64, "not both")
 }
 
-func TestDangerousDeedsAsk(t *testing.T) {
+func TestDangerousCommandsAsk(t *testing.T) {
 	f := &fake{}
 	socket := serve(t, f)
 	terminal := func(in string) World { return World{In: strings.NewReader(in), Terminal: true} }

@@ -17,7 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Events is where deeds and refusals are recorded.
+// Events is where actions and refusals are recorded.
 type Events interface {
 	Record(context.Context, state.Event) error
 	BeginEvent(context.Context, state.Event) (seq uint64, err error)

@@ -69,17 +69,17 @@ func TestAddressOf(t *testing.T) {
 	}
 }
 
-// An administrator by certificate has so many deeds a second, and a user of the socket is never kept waiting.
+// An administrator by certificate has so many actions a second, and a user of the socket is never kept waiting.
 func TestRatesBindAdministrators(t *testing.T) {
 	d := New(Doorway{})
-	deed := func(k Kind, name string) *call {
+	attempt := func(k Kind, name string) *call {
 		return &call{name: "token", Method: Method{Rate: 1, Burst: 3}, ctx: t.Context(), caller: Caller{
 			Kind: k, Name: name, Addr: netip.MustParseAddr("192.0.2.1"),
 		}}
 	}
 	took := map[string]int{}
 	for range 50 {
-		for _, c := range []*call{deed(Administrator, "ada"), deed(Administrator, "eva"), deed(Local, "root")} {
+		for _, c := range []*call{attempt(Administrator, "ada"), attempt(Administrator, "eva"), attempt(Local, "root")} {
 			if d.limit(c) == nil {
 				took[c.caller.Name]++
 			}

@@ -32,11 +32,11 @@ type Method struct {
 	Life time.Duration
 	// Action is what a call is recorded as. Every method has one, since refusals are recorded of all.
 	Action string
-	// Deed says that each call is recorded, before it is carried out and with its outcome, and that it is not carried
+	// Recorded says that each call is recorded, before it is carried out and with its outcome, and that it is not carried
 	// out when it cannot be recorded. Describe says what it is done to.
-	Deed     bool
+	Recorded bool
 	Describe func(request any) (object, detail string)
-	// Vital deeds are carried out all the same.
+	// Vital calls are carried out all the same.
 	Vital bool
 	// Itself says that the method records its refusals itself, since it knows more of them than their answer tells.
 	Itself bool

@@ -10,9 +10,9 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// begin records a deed before it is carried out.
+// begin records an action before it is carried out.
 func (d *Door) begin(ctx context.Context, c *call, request any) error {
-	if !c.Deed {
+	if !c.Recorded {
 		return nil
 	}
 	e := state.Event{Actor: c.caller.Actor(), From: c.caller.From(), Action: c.Action, Detail: c.caller.Proof()}

@@ -34,8 +34,8 @@ func trying[Req any](t *testing.T, conn *grpc.ClientConn, method string, r *Req)
 	return err
 }
 
-// Every deed is on record: who, from where, what, and how it ended. So is every refusal, and no secret.
-func TestEveryDeedIsOnRecord(t *testing.T) {
+// Every action is on record: who, from where, what, and how it ended. So is every refusal, and no secret.
+func TestEveryActionIsOnRecord(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
 	token := p.token("node-a", snapshot.RoleNode, "default/shop")
@@ -90,19 +90,19 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 	me, err := user.LookupId(fmt.Sprint(uid))
 	must(t, err)
 	root := fmt.Sprintf("user %s (uid %d) | local socket | ", me.Username, uid)
-	var deeds, refused []string
+	var actions, refused []string
 	all := p.events(adminapi.EventsRequest{Limit: 1000})
 	for _, e := range all {
 		if e.Seq > 0 {
-			deeds = append(deeds, told(e))
+			actions = append(actions, told(e))
 		} else {
 			refused = append(refused, fmt.Sprintf("%s | %s | %d", told(e), e.Detail, e.Count))
 		}
 	}
-	if len(deeds) == 17 {
-		slices.Sort(deeds[7:13]) // were done in any order
+	if len(actions) == 17 {
+		slices.Sort(actions[7:13]) // were done in any order
 	}
-	same(t, "deeds", deeds, []string{
+	same(t, "actions", actions, []string{
 		root + "token create | node node-a | ok",
 		"node node-a | 127.0.0.1 | node join | node node-a | ok",
 		root + "admin cert | administrator ada | ok",
@@ -133,13 +133,13 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 	}
 	slices.Sort(want)
 	same(t, "refusals", refused, want)
-	// Each kind of deed was done above.
+	// Each kind of action was done above.
 	done := map[string]bool{}
 	for _, e := range all {
 		done[e.Action] = true
 	}
 	for name, m := range methods {
-		if m.Deed && !done[m.Action] {
+		if m.Recorded && !done[m.Action] {
 			t.Errorf("%s is not tried here", name)
 		}
 	}
@@ -155,8 +155,8 @@ func TestEveryDeedIsOnRecord(t *testing.T) {
 	}
 }
 
-// A deed that cannot be recorded is not done; shutting out is, and the log says so.
-func TestDeedsWithoutARecord(t *testing.T) {
+// An action that cannot be recorded is not done; shutting out is, and the log says so.
+func TestChangesWithoutARecord(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
 	_, err := p.join(p.token("node-a", snapshot.RoleNode, "default/shop"))

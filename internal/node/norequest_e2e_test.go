@@ -165,7 +165,7 @@ func TestNetnsWhatIsNoRequest(t *testing.T) {
 		}
 		return fmt.Sprintf("%s, and %s", a, b)
 	}
-	deeds := map[string]func() string{
+	attempts := map[string]func() string{
 		"it sends UDP to another host":         func() string { return sendsUDP(app, "10.78.0.3:80") },
 		"it sends UDP to another host by IPv6": func() string { return sendsUDP(app, "["+sixFar+"]:80") },
 		"it sends UDP to an excluded port": func() string {
@@ -201,11 +201,11 @@ func TestNetnsWhatIsNoRequest(t *testing.T) {
 	_, section, _ := strings.Cut(string(page), "\n## What is no request\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	rows := noRequestRow.FindAllStringSubmatch(section, -1)
-	if len(rows) != len(deeds) {
-		t.Errorf("the page has %d rows, this test %d", len(rows), len(deeds))
+	if len(rows) != len(attempts) {
+		t.Errorf("the page has %d rows, this test %d", len(rows), len(attempts))
 	}
 	for _, row := range rows {
-		do := deeds[row[1]]
+		do := attempts[row[1]]
 		if do == nil {
 			t.Errorf("nobody does what the page says: %s", row[1])
 			continue

@@ -146,7 +146,7 @@ func (w *wire) attack(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
-	for name, deed := range map[string]func(discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) error{
+	for name, attack := range map[string]func(discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) error{
 		"does not read": func(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) error {
 			s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.ListenerType})
 			s.Send(&discoveryv3.DeltaDiscoveryRequest{
@@ -199,7 +199,7 @@ func (w *wire) attack(t *testing.T) (stop func()) {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				if s, done, err := w.dial(ctx, name); err == nil {
-					deed(s)
+					attack(s)
 					done()
 				}
 			}

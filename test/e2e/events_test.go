@@ -14,8 +14,8 @@ import (
 // is on record at each, and nothing else.
 func TestEventsOfADemo(t *testing.T) {
 	s := raise(t, "isthmus-t-events")
-	s.deed(t, "retail", "suspend", "cards")
-	s.deed(t, "retail", "resume", "cards")
+	s.command(t, "retail", "suspend", "cards")
+	s.command(t, "retail", "resume", "cards")
 	_, err := s.isthmus("token", "create", "--node", "spare", "--identity", "default/*", "--socket", s.socket("cards"))
 	need(t, err)
 	for mesh, want := range map[string][]string{

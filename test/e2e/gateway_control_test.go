@@ -78,14 +78,14 @@ func (g *gateway) testControl(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, deed := range []string{
+	for _, request := range []string{
 		"GET /", "GET /v1/catalogue", "PUT /v1/bundle", "GET /v1/peering", "GET /v1/bundle/", "GET /v1/bundle;x",
 		"GET /v1/probe", "GET /metrics", "GET /healthz",
 	} {
-		method, path, _ := strings.Cut(deed, " ")
+		method, path, _ := strings.Cut(request, " ")
 		if a, err := g.ask(c, method, path); err == nil ||
 			(a.Code != http.StatusNotFound && a.Code != http.StatusMethodNotAllowed) {
-			t.Errorf("%s: %d %s", deed, a.Code, a.Body)
+			t.Errorf("%s: %d %s", request, a.Code, a.Body)
 		}
 	}
 }

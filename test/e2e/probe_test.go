@@ -83,15 +83,15 @@ func TestProbe(t *testing.T) {
 		s.whole(t, "connect handshake connect handshake answer answer ready", "--import", "payments")
 	})
 	t.Run("suspended at the other side", func(t *testing.T) {
-		s.deed(t, "cards", "suspend", "retail")
+		s.command(t, "cards", "suspend", "retail")
 		s.broken(t, 6, "there this mesh is suspended")
-		s.deed(t, "cards", "resume", "retail")
+		s.command(t, "cards", "resume", "retail")
 		s.whole(t, "connect handshake connect handshake answer answer")
 	})
 	t.Run("suspended here", func(t *testing.T) {
-		s.deed(t, "retail", "suspend", "cards")
+		s.command(t, "retail", "suspend", "cards")
 		s.broken(t, 0, "suspended by command")
-		s.deed(t, "retail", "resume", "cards")
+		s.command(t, "retail", "resume", "cards")
 		s.whole(t, "connect handshake connect handshake answer answer")
 	})
 	t.Run("the peer's control plane hangs, and is killed", func(t *testing.T) {
@@ -128,7 +128,7 @@ func (s *strip) drop(mesh, name, text string) {
 	need(s.t, os.Rename(s.config(mesh, name)+".new~", s.config(mesh, name)))
 }
 
-func (s *strip) deed(t *testing.T, mesh, verb, peer string) {
+func (s *strip) command(t *testing.T, mesh, verb, peer string) {
 	t.Helper()
 	args := []string{"peer", verb, peer, "--socket", s.socket(mesh)}
 	if verb != "resume" {

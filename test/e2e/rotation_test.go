@@ -31,9 +31,9 @@ func TestRootRotation(t *testing.T) {
 		t.Errorf("%d of %d requests failed, the first: %s; served by %v", r.Failures, r.Requests, r.FirstFailure(), r.ServedBy)
 	}
 	t.Run("cards, suspended meanwhile", func(t *testing.T) {
-		s.deed(t, "retail", "suspend", "cards")
+		s.command(t, "retail", "suspend", "cards")
 		s.rotate(t, "cards", "retail", nil)
-		s.deed(t, "retail", "resume", "cards")
+		s.command(t, "retail", "resume", "cards")
 		s.whole(t, "connect handshake connect handshake answer answer ready", "--import", "payments")
 	})
 }

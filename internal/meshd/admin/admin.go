@@ -31,7 +31,7 @@ import (
 	"isthmus.dev/isthmus/internal/xds"
 )
 
-// State is what is kept of administrators, tokens and deeds.
+// State is what is kept of administrators, tokens and actions.
 type State interface {
 	AddAdmin(context.Context, state.Admin) error
 	Admins(context.Context) ([]state.Admin, error)

@@ -15,7 +15,7 @@ const maxSmall = 32 << 10
 // Bounds on one administrator with a certificate, by method: on what is asked, and on what is done and recorded.
 const (
 	questionRate, questionBurst = 200, 400
-	deedRate, deedBurst         = 5, 200
+	changeRate, changeBurst     = 5, 200
 )
 
 // Methods are those of administrators.
@@ -40,37 +40,37 @@ var Methods = door.Methods{
 		"AdminList":    read("admin list"),
 		"TokenList":    read("token list"),
 
-		"CreateToken": deed("token create", func(r *adminapi.TokenRequest) (string, string) {
+		"CreateToken": recorded("token create", func(r *adminapi.TokenRequest) (string, string) {
 			return "node " + r.Node, grants(r)
 		}),
-		"AdminCert": onSocket(deed("admin cert",
+		"AdminCert": onSocket(recorded("admin cert",
 			func(r *adminapi.AdminCertRequest) (string, string) { return "administrator " + r.Name, "" })),
-		"AdminRevoke": vital(deed("admin revoke", func(r *adminapi.AdminRevokeRequest) (string, string) {
+		"AdminRevoke": vital(recorded("admin revoke", func(r *adminapi.AdminRevokeRequest) (string, string) {
 			return strings.TrimSpace("administrator " + r.Name + " " + r.ID), ""
 		})),
-		"TokenCancel": vital(deed("token cancel", func(r *adminapi.TokenCancelRequest) (string, string) {
+		"TokenCancel": vital(recorded("token cancel", func(r *adminapi.TokenCancelRequest) (string, string) {
 			if r.MadeBy != "" {
 				return "join tokens made by " + r.MadeBy, ""
 			}
 			return "join token " + tokenID(r.ID), ""
 		})),
-		"RevokeNode": vital(deed("node revoke",
+		"RevokeNode": vital(recorded("node revoke",
 			func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
-		"PeerTerms": deed("peer set", func(r *adminapi.PeerTermsRequest) (string, string) {
+		"PeerTerms": recorded("peer set", func(r *adminapi.PeerTermsRequest) (string, string) {
 			return "peer " + r.Peer, terms(r)
 		}),
-		"PeerInvite": deed("peer invite",
+		"PeerInvite": recorded("peer invite",
 			func(r *adminapi.PeerInviteRequest) (string, string) { return "peer " + r.Peer, "" }),
-		"PeerAccept": deed("peer accept", func(r *adminapi.PeerAcceptRequest) (string, string) {
+		"PeerAccept": recorded("peer accept", func(r *adminapi.PeerAcceptRequest) (string, string) {
 			if r.Name == "" {
 				return "invitation", "" // the detail of its end has the name that the peer proposes
 			}
 			return "peer " + r.Name, ""
 		}),
-		"PeerSuspend": vital(deed("peer suspend", peerOf)),
-		"PeerResume":  deed("peer resume", peerOf),
-		"PeerRevoke":  vital(deed("peer revoke", peerOf)),
-		"CARotate": deed("ca rotate", func(r *adminapi.CARotateRequest) (string, string) {
+		"PeerSuspend": vital(recorded("peer suspend", peerOf)),
+		"PeerResume":  recorded("peer resume", peerOf),
+		"PeerRevoke":  vital(recorded("peer revoke", peerOf)),
+		"CARotate": recorded("ca rotate", func(r *adminapi.CARotateRequest) (string, string) {
 			switch {
 			case r.Force:
 				return "root", "force"
@@ -118,15 +118,15 @@ func read(action string) door.Method {
 	}
 }
 
-// deed is one that changes something.
-func deed[Req any](action string, describe func(*Req) (object, detail string)) door.Method {
+// recorded is a method that changes something.
+func recorded[Req any](action string, describe func(*Req) (object, detail string)) door.Method {
 	m := read(action)
-	m.Rate, m.Burst = deedRate, deedBurst
-	m.Deed, m.Describe = true, door.Describe(describe)
+	m.Rate, m.Burst = changeRate, changeBurst
+	m.Recorded, m.Describe = true, door.Describe(describe)
 	return m
 }
 
-// vital is a deed that must not wait for a record.
+// vital is a change that must not wait for a record.
 func vital(m door.Method) door.Method {
 	m.Vital = true
 	return m

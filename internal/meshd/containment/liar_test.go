@@ -73,7 +73,7 @@ func (r *record) Record(_ context.Context, e state.Event) error {
 	return nil
 }
 
-// However often a node says that its Envoy cannot live with something, the record of deeds is not filled with it.
+// However often a node says that its Envoy cannot live with something, the record of actions is not filled with it.
 func TestALiarDoesNotFillTheRecord(t *testing.T) {
 	t.Parallel()
 	r := &record{}

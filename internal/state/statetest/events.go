@@ -11,8 +11,8 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// deed is an event of alice's, as it is written and as it is read.
-func deed(seq uint64, at time.Time, action, object, outcome string) state.Event {
+// eventBy is an event of alice's, as it is written and as it is read.
+func eventBy(seq uint64, at time.Time, action, object, outcome string) state.Event {
 	return state.Event{
 		Seq: seq, Time: at, Actor: "administrator alice", From: "192.0.2.7", Action: action, Object: object,
 		Outcome: outcome, First: at, Count: 1,
@@ -22,9 +22,9 @@ func deed(seq uint64, at time.Time, action, object, outcome string) state.Event 
 func events(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	all := []state.Event{
-		deed(1, epoch, "token create", "node n1", state.OK),
-		deed(2, after(time.Minute), "peer suspend", "cards", state.Failed),
-		deed(3, after(2*time.Minute), "token create", "node n2", state.OK),
+		eventBy(1, epoch, "token create", "node n1", state.OK),
+		eventBy(2, after(time.Minute), "peer suspend", "cards", state.Failed),
+		eventBy(3, after(2*time.Minute), "token create", "node n2", state.OK),
 	}
 	all[1].Actor, all[1].Detail = "user root (uid 0)", "the disk is full"
 	for _, e := range all {
@@ -52,17 +52,17 @@ func events(t *testing.T, s state.Store) {
 // eventWithEnd: what was begun is seen as begun until its end is written, and ends once.
 func eventWithEnd(t *testing.T, s state.Store) {
 	ctx := t.Context()
-	e := deed(0, epoch, "ca rotate", "root", "")
+	e := eventBy(0, epoch, "ca rotate", "root", "")
 	seq, err := s.BeginEvent(ctx, e)
 	ok(t, err)
 	got, err := s.Events(ctx, state.EventFilter{})
 	ok(t, err)
-	same(t, got, []state.Event{deed(1, epoch, "ca rotate", "root", state.Begun)})
+	same(t, got, []state.Event{eventBy(1, epoch, "ca rotate", "root", state.Begun)})
 	e.Outcome = state.Refused // of what was begun: it stays among the events
 	ok(t, s.EndEvent(ctx, seq, e))
 	got, err = s.Events(ctx, state.EventFilter{})
 	ok(t, err)
-	same(t, got, []state.Event{deed(2, epoch, "ca rotate", "root", state.Refused)})
+	same(t, got, []state.Event{eventBy(2, epoch, "ca rotate", "root", state.Refused)})
 	if err := s.EndEvent(ctx, seq, e); err == nil {
 		t.Error("it ended twice")
 	}
@@ -73,7 +73,7 @@ func eventsAreKept(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for i, days := range []int{0, 10, 399, 405} {
 		ok(t,
-			s.Record(ctx, deed(0, after(time.Duration(days)*24*time.Hour), "token create", fmt.Sprint("node n", i), state.OK)))
+			s.Record(ctx, eventBy(0, after(time.Duration(days)*24*time.Hour), "token create", fmt.Sprint("node n", i), state.OK)))
 	}
 	ok(t, s.Record(ctx, state.Event{Time: epoch, Actor: "stranger", Action: "node join", Outcome: state.Refused}))
 	ok(t, s.Prune(ctx, after(10_000*24*time.Hour)))
@@ -85,7 +85,7 @@ func eventsAreKept(t *testing.T, s state.Store) {
 	}
 	same(t, objects, []string{"node n0", "node n1", "node n2", "node n3"}) // there are few: their age does not matter
 	for range 1_000 {
-		ok(t, s.Record(ctx, deed(0, after(405*24*time.Hour), "token create", "node n4", state.OK)))
+		ok(t, s.Record(ctx, eventBy(0, after(405*24*time.Hour), "token create", "node n4", state.OK)))
 	}
 	ok(t, s.Prune(ctx, after(10_000*24*time.Hour)))
 	got, err = s.Events(ctx, state.EventFilter{Limit: 10_000})
@@ -98,16 +98,16 @@ func eventsAreKept(t *testing.T, s state.Store) {
 func eventsOutliveAClock(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for i := range 10 {
-		ok(t, s.Record(ctx, deed(0, after(time.Duration(i)*time.Hour), "token create", fmt.Sprint("node n", i), state.OK)))
+		ok(t, s.Record(ctx, eventBy(0, after(time.Duration(i)*time.Hour), "token create", fmt.Sprint("node n", i), state.OK)))
 	}
-	ok(t, s.Record(ctx, deed(0, after(3*365*24*time.Hour), "token create", "node late", state.OK)))
+	ok(t, s.Record(ctx, eventBy(0, after(3*365*24*time.Hour), "token create", "node late", state.OK)))
 	ok(t, s.Prune(ctx, after(3*365*24*time.Hour)))
 	got, err := s.Events(ctx, state.EventFilter{})
 	ok(t, err)
 	same(t, len(got), 11)
 	// What came before the last young one stays with it: a gap would look like a record that somebody has altered.
 	for i := range 1_001 {
-		ok(t, s.Record(ctx, deed(0, after(time.Duration(i)*time.Second), "token create", "node m", state.OK)))
+		ok(t, s.Record(ctx, eventBy(0, after(time.Duration(i)*time.Second), "token create", "node m", state.OK)))
 	}
 	ok(t, s.Prune(ctx, after(3*365*24*time.Hour)))
 	got, err = s.Events(ctx, state.EventFilter{Limit: 10_000})
@@ -179,7 +179,7 @@ func refusalsLeaveRoom(t *testing.T, s state.Store) {
 // refusalsAreFolded: whoever is refused without end, or from everywhere, fills nothing and hides nothing.
 func refusalsAreFolded(t *testing.T, s state.Store) {
 	ctx := t.Context()
-	ok(t, s.Record(ctx, deed(0, epoch, "token create", "node n1", state.OK)))
+	ok(t, s.Record(ctx, eventBy(0, epoch, "token create", "node n1", state.OK)))
 	for i := range 50 {
 		e := state.Event{
 			Time: after(time.Duration(i) * time.Second), Actor: "node n1", From: "192.0.2.1", Action: "sign",

@@ -168,7 +168,7 @@ func eventsOfTwo(t *testing.T, a, b state.Store) {
 	for _, s := range []state.Store{a, b} {
 		for i := range 50 {
 			all.Go(func() {
-				if err := s.Record(ctx, deed(0, epoch, "token create", fmt.Sprint("node n", i), state.OK)); err != nil {
+				if err := s.Record(ctx, eventBy(0, epoch, "token create", fmt.Sprint("node n", i), state.OK)); err != nil {
 					t.Error(err)
 				}
 			})
