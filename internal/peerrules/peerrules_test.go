@@ -92,7 +92,7 @@ func TestJudge(t *testing.T) {
 		"no roots":            {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = nil }, NoRoots, false, "spec.bundle.inline", time.Time{}},
 		"roots of another td": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) { p.Spec.TrustDomain = "other.example" }, NoRoots, false, "", time.Time{}},
 		"roots of a first trust that was taken back": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) { p.Spec.Bundle.Fingerprint = "aa" }, NoRoots, false, "", time.Time{}},
-		"roots without a line saying where from":         {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = root }, NoRoots, false, "", time.Time{}},
+		"roots without a line saying where from":     {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = root }, NoRoots, false, "", time.Time{}},
 		"other roots written down count at once": {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) {
 			p.Spec.Bundle.Inline = string(newRoot(t, noon.Add(2*time.Hour), true))
 			s.BundleTime = time.Time{}

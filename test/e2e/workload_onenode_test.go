@@ -58,7 +58,7 @@ func (s *shop) theWay(t *testing.T, way string) {
 	}
 }
 
-// records: a refusal is written down with who called, where from and what decided.
+// records: a refusal is written down with who called, from where, and what decided.
 func (s *shop) records(t *testing.T) {
 	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default", "alice")+`"]}}]}]`)+deny(`[{to: [{operation: {paths: [/recorded]}}]}]`))
 	within(t, 3*time.Second, "the refusal", func() error { return s.expect(403, s.get("alice", "web", "/recorded")) })
