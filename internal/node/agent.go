@@ -32,18 +32,18 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// aliases is the directory, in the run directory, of the workloads' namespaces.
+// aliases is the directory, below the run directory, of the links to the workloads' namespaces.
 const aliases = "netns"
 
-// Bounds of what the access log and the log of questions take up, each a file a workload with an older one beside it:
-// of one file, and of all together, as far as a file may still have its least size.
+// Bounds on the disk space of the access log and the log of questions. Each workload has a file and an older one beside
+// it: the bound of one file, and that of all together as far as every file may have its least size.
 const (
 	maxLog   = 8 << 20
 	leastLog = 1 << 20
 	allLogs  = 512 << 20
 )
 
-// logBytes is how large one of those files may grow.
+// logBytes is the bound of one of those files.
 func logBytes(workloads int) int64 {
 	const kinds, ages = 2, 2
 	return max(leastLog, min(maxLog, allLogs/int64(kinds*ages*(workloads+1))))
@@ -57,9 +57,9 @@ type Agent struct {
 	stopping func() bool              // whether the agent was told to stop; set by Run
 	leaving  atomic.Bool              // its workloads are reported not ready, since they soon will not be served
 	revoked  atomic.Pointer[[]string] // serial numbers of administrators' certificates, hex
-	// what the control plane said last that does not stand; of the goroutine that instructs
+	// what the control plane rejected last; owned by the goroutine that calls applyInstructions
 	rejected []string
-	// where the workloads take plaintext; nil before the control plane said so
+	// where the workloads accept plaintext; nil until the control plane has said so
 	plaintext atomic.Pointer[map[string]agentapi.Plaintext]
 
 	control           *control.Client
@@ -70,12 +70,12 @@ type Agent struct {
 	workloads         *workloadapi.Server
 	namespacesChanged *broadcast
 	group             *cgroup.Group        // of the Envoys; nil where nothing is captured
-	namespaces        []*workloadNamespace // one a workload
+	namespaces        []*workloadNamespace // one per workload
 	proxies           []*proxy             // one for all, or one a workload
 	listeners         listeners
 }
 
-// New builds an agent from a configuration that LoadConfig read. Nothing is touched yet.
+// New builds an agent from a configuration that LoadConfig read. It touches nothing yet.
 func New(cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -106,15 +106,15 @@ func New(cfg Config) (*Agent, error) {
 	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: upstreams, Record: func(o dns.ExternalQuestion) {
 		a.logs.Question(o.Workload, o.Name, o.Type, o.Result)
 	}})
-	if err := a.makeHomes(binary); err != nil {
+	if err := a.makeNamespaces(binary); err != nil {
 		return nil, err
 	}
 	a.workloads = a.newWorkloadAPI()
 	return a, nil
 }
 
-// Run prepares the host, then lives until ctx ends. Capture comes first: from then on nothing leaves a workload in
-// plaintext, whatever else is not up yet.
+// Run prepares the host and runs until ctx is done. Capture comes first: from then on nothing leaves a workload in
+// plaintext, whatever else is not running yet.
 func (a *Agent) Run(ctx context.Context) error {
 	unlock, err := a.prepare()
 	if err != nil {
@@ -173,7 +173,7 @@ func ControlGroup(node, runDir string) string {
 // controlGroups are the names that ControlGroup gives.
 var controlGroups = regexp.MustCompile(`^isthmus-[a-z0-9-]+-[0-9a-f]{8}$`)
 
-// forgetGroup removes the Envoys' control group if none of them goes on.
+// forgetGroup removes the Envoys' control group unless one of them goes on running.
 func (a *Agent) forgetGroup() {
 	if err := a.group.Remove(); err != nil {
 		a.log.Warn("control group left behind", "error", err)
@@ -181,7 +181,7 @@ func (a *Agent) forgetGroup() {
 	a.group.Close()
 }
 
-// runServices is everything but capture, which need not wait for it.
+// runServices runs everything except capture, which does not wait for it.
 func (a *Agent) runServices(ctx context.Context) error {
 	if err := a.listen(); err != nil {
 		return err
@@ -208,9 +208,9 @@ func (a *Agent) runServices(ctx context.Context) error {
 	return g.Wait()
 }
 
-// keepEnvoy reports whether Envoy goes on when its agent ends, or only its workload's namespace does. An agent that is
-// told to stop ends Envoy, unless it is to be kept; one that fails leaves it to the next agent, if it can have anything
-// to serve.
+// keepEnvoy reports whether Envoy goes on running when its agent ends, or only its workload's namespace ends. An agent
+// that is told to stop ends Envoy, unless it is to be kept. An agent that fails leaves it to the next one, if that can
+// have anything to serve.
 func (a *Agent) keepEnvoy(why error) bool {
 	switch {
 	case errors.Is(why, errMoved):
@@ -221,14 +221,14 @@ func (a *Agent) keepEnvoy(why error) bool {
 	return a.control.Identity() != nil
 }
 
-// makeHomes says what is to be done wherever a workload's namespace comes to be.
-func (a *Agent) makeHomes(binary string) error {
+// makeNamespaces makes a workloadNamespace for each workload.
+func (a *Agent) makeNamespaces(binary string) error {
 	common, err := a.cfg.Capture.rules()
 	if err != nil {
 		return err
 	}
 	a.namespacesChanged = newBroadcast()
-	inside := newTenants()
+	tenants := newTenants()
 	if common != nil && a.cfg.Gateway == nil {
 		a.group = cgroup.New(ControlGroup(a.cfg.Name, a.cfg.RunDir))
 	}
@@ -241,7 +241,7 @@ func (a *Agent) makeHomes(binary string) error {
 			workload: w, log: a.log, aliases: filepath.Join(a.cfg.RunDir, aliases),
 			rules: w.rules(common), openLimit: *a.cfg.Capture.LeaveOpen,
 			plaintext: func() (agentapi.Plaintext, bool) { return a.plaintextOf(w.Key()) },
-			group:     a.group, dns: a.dns, appeared: a.namespacesChanged, tenants: inside, changed: a.reportChanged,
+			group:     a.group, dns: a.dns, appeared: a.namespacesChanged, tenants: tenants, changed: a.reportChanged,
 		}
 		if a.cfg.Mode == Sidecar {
 			p := a.newProxy(&a.cfg.Workloads[i], binary)
@@ -254,8 +254,7 @@ func (a *Agent) makeHomes(binary string) error {
 	return nil
 }
 
-// enterNamespaces enters every namespace that is there already. One that is not may come later, and one in which
-// something fails is tried again.
+// enterNamespaces enters every namespace that exists already. Missing ones may appear later, and failures are retried.
 func (a *Agent) enterNamespaces() {
 	if a.cfg.Capture.Off {
 		a.log.Warn("capture is off: the workloads' traffic is not protected")
@@ -302,7 +301,7 @@ func (w Workload) rules(common *capture.Rules) *capture.Rules {
 	return &own
 }
 
-// plaintextOf says where a workload takes plaintext, as far as the control plane has said so.
+// plaintextOf returns where a workload accepts plaintext, as far as the control plane has said so.
 func (a *Agent) plaintextOf(workload string) (agentapi.Plaintext, bool) {
 	all := a.plaintext.Load()
 	if all == nil {
@@ -320,7 +319,7 @@ func (a *Agent) release() {
 	}
 }
 
-// reportChanged says that the report may have changed.
+// reportChanged signals that the report may have changed.
 func (a *Agent) reportChanged() {
 	select {
 	case a.changed <- struct{}{}:
@@ -328,7 +327,7 @@ func (a *Agent) reportChanged() {
 	}
 }
 
-// report is everything that the control plane is told.
+// report is everything that the agent tells the control plane.
 func (a *Agent) report() agentapi.Report {
 	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoyState(), Sidecars: a.sidecarStates(), Certs: a.certs()}
 	if r.Gateway = a.cfg.GatewayInfo(); r.Gateway != nil {
@@ -355,13 +354,13 @@ func (a *Agent) report() agentapi.Report {
 			continue
 		}
 		w := h.workload.Registered(a.cfg.Name, "", a.cfg.Mode == Sidecar, false)
-		w.Away = true // its name and addresses stay its own
+		w.Away = true // it keeps its name and addresses
 		r.Workloads = append(r.Workloads, w)
 	}
 	return r
 }
 
-// notOnThisHost are those of a gateway's addresses that this host does not have, so that nobody could listen there.
+// notOnThisHost returns those of a gateway's addresses that this host does not have, at which nobody could listen.
 func notOnThisHost(addrs []netip.Addr) (out []netip.Addr) {
 	for _, a := range addrs {
 		l, err := net.Listen("tcp", netip.AddrPortFrom(a, 0).String())

@@ -1,6 +1,6 @@
 // Package node is the agent behind `isthmus node` and `isthmus gateway`. It joins the control plane, runs one Envoy for
-// all workloads of the host (or for the gateway), gives it configuration and certificates, captures the workloads'
-// traffic into it, answers their DNS questions, and tells the control plane how everything is.
+// all workloads of the host (or for the gateway), supplies its configuration and certificates, captures the workloads'
+// traffic, answers their DNS questions, and reports their state to the control plane.
 package node
 
 import (
@@ -15,7 +15,7 @@ import (
 type Config struct {
 	// Name of this node or gateway; the join token is made for it.
 	Name string `yaml:"name"`
-	// Mode is node, one Envoy for all workloads, or sidecar, one Envoy a workload. Default node.
+	// Mode is node, with one Envoy for all workloads, or sidecar, with one Envoy per workload. Default node.
 	Mode Mode `yaml:"mode"`
 	// RunDir holds sockets, Envoy's bootstrap and logs. Default /run/isthmus/node, or /run/isthmus/gateway.
 	RunDir string `yaml:"runDir"`
@@ -72,8 +72,7 @@ type EnvoyConfig struct {
 	MaxHeapMiB uint64 `yaml:"maxHeapMiB"`
 	// LogLevel of Envoy; default warning.
 	LogLevel string `yaml:"logLevel"`
-	// DrainTime is how long requests may go on at most when the agent is told to stop; default 5s. 0 ends Envoy at
-	// once.
+	// DrainTime bounds how long requests may go on when the agent is told to stop. Default 5s; 0 ends Envoy at once.
 	DrainTime *time.Duration `yaml:"drainTime"`
 	// KeepOnStop leaves Envoy running when the agent is told to stop, for the next agent to take over. An agent that is
 	// killed or crashes always leaves it.
@@ -96,7 +95,7 @@ type HealthConfig struct {
 type MetricsConfig struct {
 	// Address, for example 0.0.0.0:15020; empty for none.
 	Address string `yaml:"address"`
-	// Allow names SPIFFE IDs that may read metrics, beside the administrators.
+	// Allow lists SPIFFE IDs that may read metrics besides the administrators.
 	Allow []string `yaml:"allow"`
 }
 
@@ -105,13 +104,13 @@ type CaptureConfig struct {
 	ExcludeOutboundPorts []uint16 `yaml:"excludeOutboundPorts"`
 	ExcludeOutboundCIDRs []string `yaml:"excludeOutboundCIDRs"`
 	ExcludeInboundPorts  []uint16 `yaml:"excludeInboundPorts"`
-	// LeaveOpen is how long connections may go on at most, outside the mesh, that are open when a workload that takes
-	// plaintext is captured; 0 ends them. Default 24h.
+	// LeaveOpen bounds how long connections from outside the mesh may go on that are open when a workload that accepts
+	// plaintext is captured. 0 ends them. Default 24h.
 	LeaveOpen *time.Duration `yaml:"leaveOpen"`
 	// Off captures nothing at all: the workloads' traffic is then not protected.
 	Off bool `yaml:"off"`
-	// RemoveOnStop takes the rules away when the agent stops. By default they stay: a workload whose agent is away is
-	// cut off rather than heard in plaintext.
+	// RemoveOnStop removes the rules when the agent stops. By default they stay: a workload whose agent is away is cut
+	// off rather than exposed in plaintext.
 	RemoveOnStop bool `yaml:"removeOnStop"`
 }
 
@@ -125,10 +124,10 @@ type Workload struct {
 	Netns     string       `yaml:"netns"`
 	Addresses []netip.Addr `yaml:"addresses"`
 	Ports     []Port       `yaml:"ports"`
-	// ExcludeInboundPorts are left out of capture beside those of all workloads: whoever reaches the workload may call
-	// them, and no policy applies.
+	// ExcludeInboundPorts are not captured, in addition to those of all workloads. Anyone who reaches the workload may
+	// call them, and no policy applies.
 	ExcludeInboundPorts []uint16 `yaml:"excludeInboundPorts"`
-	// Readiness says how to find out whether the workload is ready. Without it, it always is.
+	// Readiness is how to find out whether the workload is ready. Without it, it always is.
 	Readiness *Readiness `yaml:"readiness"`
 	// WorkloadSocket serves the SPIFFE Workload API to the workload's own processes; nil: none.
 	WorkloadSocket *WorkloadSocket `yaml:"workloadSocket"`
@@ -150,7 +149,7 @@ type Readiness struct {
 	Failures int `yaml:"failures"`
 }
 
-// Probe is where to knock.
+// Probe is the target of a readiness check.
 type Probe struct {
 	Port uint16 `yaml:"port"`
 	Path string `yaml:"path"` // HTTP only; default /

@@ -11,12 +11,12 @@ import (
 	"isthmus.dev/isthmus/internal/durable"
 )
 
-// applyInstructions follows the control plane, and keeps what it said for an agent that starts while the control plane
-// is away.
+// applyInstructions applies what the control plane instructs, and saves it for an agent that starts while the control
+// plane is away.
 func (a *Agent) applyInstructions(in *agentapi.Instructions) {
 	a.revoked.Store(&in.RevokedAdmins)
 	a.plaintext.Store(&in.Plaintext)
-	a.reportChanged() // what is told of plaintext depends on it
+	a.reportChanged() // the report on plaintext depends on it
 	a.dns.SetTables(in.DNS)
 	a.sds.Limit(in.CertificateTTL)
 	a.learnRoots(in)
@@ -32,7 +32,7 @@ func (a *Agent) applyInstructions(in *agentapi.Instructions) {
 	}
 }
 
-// sayRefused logs what the control plane does not let stand of what this agent reports, once each.
+// sayRefused logs, once each, what the control plane rejects of this agent's report.
 func (a *Agent) sayRefused(findings []string) {
 	for _, f := range findings {
 		if !slices.Contains(a.rejected, f) {
@@ -45,8 +45,8 @@ func (a *Agent) sayRefused(findings []string) {
 	a.rejected = findings
 }
 
-// loadInstructions takes up what the control plane said last. A file that cannot be read is no loss: it will say it
-// again.
+// loadInstructions applies the saved instructions. An unreadable file does not matter, since the control plane repeats
+// them.
 func (a *Agent) loadInstructions() {
 	text, err := os.ReadFile(a.instructionsFile())
 	if errors.Is(err, os.ErrNotExist) {

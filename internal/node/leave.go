@@ -11,19 +11,17 @@ import (
 )
 
 const (
-	// spreadTime is how long callers have to hear that an agent's workloads, or its gateway, are not ready: the control
-	// plane tells those of this mesh, and gateways of peers ask every second.
+	// spreadTime is how long callers have to learn that an agent's workloads, or its gateway, are not ready: the
+	// control plane tells those of this mesh, and peers' gateways ask every second.
 	spreadTime = 1500 * time.Millisecond
-	// drainTime is how long requests may go on then, unless the settings say otherwise; maxDrainTime is the most that
-	// they may say.
+	// drainTime is the default bound on how long requests may then go on; maxDrainTime bounds the setting.
 	drainTime    = 5 * time.Second
 	maxDrainTime = 20 * time.Second
 	drainPoll    = 50 * time.Millisecond
 )
 
-// leave has callers go elsewhere before Envoy ends, once the agent was told to stop: the workloads are reported not
-// ready, each answer asks its client to close the connection, and what is under way is waited for. A second signal ends
-// the waiting.
+// leave moves callers elsewhere before Envoy ends. It reports the workloads as not ready, has each answer ask its
+// client to close the connection, and waits for the requests under way. A second signal ends the wait.
 func (a *Agent) leave(ctx context.Context) {
 	most := *a.cfg.Envoy.DrainTime
 	if a.cfg.Envoy.KeepOnStop || most == 0 || !a.serves() {
@@ -49,7 +47,7 @@ func (a *Agent) leave(ctx context.Context) {
 	}
 }
 
-// serves reports whether anybody may be calling what this agent serves.
+// serves reports whether anyone may be calling what this agent serves.
 func (a *Agent) serves() bool {
 	if a.control.Identity() == nil || a.cfg.Gateway != nil {
 		return a.control.Identity() != nil
@@ -72,7 +70,7 @@ func (a *Agent) serving() (out []*proxy) {
 	return out
 }
 
-// activeRequests counts the requests in all Envoys; one that does not say has none.
+// activeRequests counts the requests in all Envoys; an Envoy that does not answer has none.
 func (a *Agent) activeRequests(ctx context.Context) (n uint64) {
 	for _, p := range a.serving() {
 		active, err := p.envoy.Requests(ctx)

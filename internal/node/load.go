@@ -14,7 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Problem is one thing wrong in a configuration file.
+// Problem is one fault of a configuration file.
 type Problem struct {
 	File    string
 	Line    int // 0 when it is not about one line
@@ -35,8 +35,8 @@ func (p Problem) Error() string {
 	return s + ": " + p.Message + ". Fix: " + p.Remedy
 }
 
-// LoadConfig reads an agent's configuration file, fills in defaults and refuses whatever is unknown or wrong.
-// The error joins one Problem for each thing that is wrong.
+// LoadConfig reads an agent's configuration file, applies defaults and refuses anything unknown or wrong. The error
+// joins one Problem for each fault.
 func LoadConfig(path string) (Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -113,7 +113,7 @@ func (r *reader) err() error {
 	return errors.Join(errs...)
 }
 
-// check walks the YAML beside the type that it is for, and refuses fields that the type does not have.
+// check walks the YAML along with its type, and refuses fields that the type does not have.
 func (r *reader) check(n *yaml.Node, t reflect.Type, path string) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()

@@ -91,8 +91,8 @@ func boolToFloat(b bool) float64 {
 	return 0
 }
 
-// metricsHandler: /metrics is the agent's own, /metrics/envoy Envoy's, or those of the Envoy of one workload,
-// /metrics/envoy/{namespace}/{name}.
+// metricsHandler serves the agent's own metrics at /metrics and Envoy's at /metrics/envoy, or those of one workload's
+// Envoy at /metrics/envoy/{namespace}/{name}.
 func (a *Agent) metricsHandler() http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(a, a.logs, a.workloads, collectors.NewGoCollector(),
@@ -117,7 +117,7 @@ func (a *Agent) stats(w http.ResponseWriter, r *http.Request, p *proxy) {
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 }
 
-// constMetrics are metrics that are known already.
+// constMetrics are metrics whose values are known already.
 type constMetrics []prometheus.Metric
 
 // Describe says nothing beforehand (prometheus.Collector: an unchecked one).
@@ -130,7 +130,7 @@ func (f constMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// metricsTLS shows the node's certificate and demands one of the same mesh.
+// metricsTLS presents the node's certificate and demands one of the same mesh.
 func (a *Agent) metricsTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, ClientAuth: tls.RequireAnyClientCert,
@@ -161,8 +161,8 @@ func (a *Agent) verifyReader(chain []*x509.Certificate) error {
 	return err
 }
 
-// guarded lets administrators and the identities that metrics.allow names read. Each request is judged: its connection
-// may be older than the end of its certificate, of the root, or of the administrator.
+// guarded lets administrators and the identities in metrics.allow read. Each request is checked, since its connection
+// may outlast its certificate, the root, or the administrator.
 func (a *Agent) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || a.verifyReader(r.TLS.PeerCertificates) != nil ||

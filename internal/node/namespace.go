@@ -28,11 +28,11 @@ import (
 )
 
 const (
-	// lookEvery is how often a namespace is looked for, lookAtMost the longest pause for one in which something fails.
+	// lookEvery is how often a missing namespace is looked for; lookAtMost is the longest pause after failures.
 	lookEvery  = 250 * time.Millisecond
 	lookAtMost = 5 * time.Second
-	// Whoever makes a namespace under a name (ip netns) makes a file first, which is heard of at once, and mounts the
-	// namespace on it a moment later: for mountWait it is looked for every mountPoll.
+	// A named namespace (ip netns) appears as a file first, which watch notices at once, and is mounted on it a moment
+	// later: so it is looked for every mountPoll during mountWait.
 	mountPoll = time.Millisecond
 	mountWait = 300 * time.Millisecond
 )
@@ -66,7 +66,7 @@ type workloadNamespace struct {
 
 // namespaceInstance is one network namespace, from when it appears until it is gone.
 type namespaceInstance struct {
-	pin   *os.File // holds the namespace, so that another one cannot get its number
+	pin   *os.File // holds the namespace, so that no other gets its inode number
 	at    place
 	alias string // its path for Envoy
 	dns   *dns.Sockets
@@ -74,9 +74,9 @@ type namespaceInstance struct {
 	queues    *capture.Queues
 	addresses atomic.Pointer[[]netip.Addr] // of the workload, those that a device has
 	began     time.Time
-	// connections that were open before capture and go on; nil before they were looked for
+	// connections that were open before capture and go on; nil until they were looked for
 	open      atomic.Pointer[[]capture.Connection]
-	allClosed atomic.Bool // there are none, and there will be none
+	allClosed atomic.Bool // there are none and will be none
 }
 
 // name identifies one instance among all namespaces that the workload has had.
@@ -307,8 +307,8 @@ func (h *workloadNamespace) live(ctx context.Context) error {
 	return next.Wait()
 }
 
-// await the namespace and enter it. What fails there is tried again less and less often, and at once when something
-// comes.
+// await waits for the namespace and enters it. A failure is retried at growing intervals, and at once when something
+// appears.
 func (h *workloadNamespace) await(ctx context.Context) error {
 	again := retry.Backoff{Min: lookEvery, Max: lookAtMost}
 	for {
@@ -328,7 +328,7 @@ func (h *workloadNamespace) await(ctx context.Context) error {
 	}
 }
 
-// waitForNamespace waits for a reason to look for the namespace.
+// waitForNamespace waits until it is time to look for the namespace again.
 func (h *workloadNamespace) waitForNamespace(ctx context.Context, appeared <-chan struct{}, wait time.Duration) error {
 	select {
 	case <-ctx.Done():

@@ -46,7 +46,7 @@ func (h *workloadNamespace) mayStayOpen(s *namespaceInstance, c capture.Connecti
 	return p.At(c.Local.Port())
 }
 
-// followOpen looks which connections still go on past Envoy, and has capture forget the others.
+// followOpen finds out which connections still go on past Envoy, and removes the others from the capture rules.
 func (h *workloadNamespace) followOpen(s *namespaceInstance) error {
 	if h.rules == nil || s.allClosed.Load() {
 		return nil
@@ -74,7 +74,7 @@ func (h *workloadNamespace) followOpen(s *namespaceInstance) error {
 	return h.install(s.dns.Port) // without an exception
 }
 
-// bypassing is what of the workload's traffic passes its Envoy by.
+// bypassing is the part of the workload's traffic that bypasses its Envoy.
 func (h *workloadNamespace) bypassing() snapshot.Outside {
 	out := snapshot.Outside{Workload: h.workload.Key()}
 	s := h.instance.Load()
@@ -88,7 +88,7 @@ func (h *workloadNamespace) bypassing() snapshot.Outside {
 	return out
 }
 
-// forgetPlaintext has callers be named no more that have come into the mesh, or are gone.
+// forgetPlaintext drops plaintext callers from the report that have joined the mesh or are gone.
 func (a *Agent) forgetPlaintext(ctx context.Context) error {
 	for {
 		if err := retry.Sleep(ctx, time.Minute); err != nil {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prepare checks what the agent needs of the host, makes its directories and locks them against a second agent.
+// prepare checks the host, makes the agent's directories and locks them against a second agent.
 func (a *Agent) prepare() (unlock func(), err error) {
 	if err := a.checkPrivileges(); err != nil {
 		return nil, err
@@ -22,7 +22,7 @@ func (a *Agent) prepare() (unlock func(), err error) {
 	return lock(filepath.Join(a.cfg.RunDir, "agent.lock"))
 }
 
-// checkPrivileges says which right is missing. A gateway needs none beyond its sockets.
+// checkPrivileges returns an error that names a missing privilege. A gateway needs none beyond its sockets.
 func (a *Agent) checkPrivileges() error {
 	if a.cfg.Gateway != nil {
 		return nil

@@ -19,7 +19,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/sds"
 )
 
-// proxy is one Envoy and the socket at which it alone asks the agent.
+// proxy is one Envoy and the socket at which only it asks the agent.
 type proxy struct {
 	workload string // "<namespace>/<name>"; empty when it serves all
 	runDir   string
@@ -29,8 +29,8 @@ type proxy struct {
 	secrets  *sds.Service
 }
 
-// newProxy makes the Envoy of one workload, or of all. One of a workload gets that workload's configuration and
-// certificate, and no other: whoever breaks into it has broken into that workload alone.
+// newProxy makes the Envoy of one workload, or of all. A workload's own Envoy gets only that workload's configuration
+// and certificate, so that breaking into it compromises no other workload.
 func (a *Agent) newProxy(w *Workload, binary string) *proxy {
 	p := &proxy{runDir: a.cfg.RunDir, secrets: &sds.Service{Store: a.sds}}
 	id := a.cfg.Name
@@ -70,7 +70,7 @@ func (p *proxy) open(ctx context.Context) (net.Listener, error) {
 	return listenUnix(envoyproc.AgentSocket(p.runDir))
 }
 
-// runProxy runs one Envoy and answers it until ctx ends.
+// runProxy runs one Envoy and serves it until ctx is done.
 func (a *Agent) runProxy(ctx context.Context, p *proxy, socket net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.envoy.Run(ctx) })
@@ -87,7 +87,7 @@ func (a *Agent) runSidecar(ctx context.Context, p *proxy) error {
 	return a.runProxy(ctx, p, socket)
 }
 
-// answer serves one Envoy: its configuration passes through, its certificates come from here, its logs end here.
+// answer serves one Envoy: it relays its configuration, supplies its certificates and receives its logs.
 func (a *Agent) answer(ctx context.Context, p *proxy, socket net.Listener) error {
 	s := grpc.NewServer(grpc.ForceServerCodecV2(adsproxy.NewCodec()), grpc.MaxRecvMsgSize(64<<20),
 		grpc.MaxSendMsgSize(64<<20))
@@ -103,7 +103,7 @@ func (a *Agent) answer(ctx context.Context, p *proxy, socket net.Listener) error
 	return context.Cause(ctx)
 }
 
-// connections are the shares of an Envoy's listeners in the connections that it holds.
+// connections are the shares of an Envoy's connections that its listeners get.
 func (a *Agent) connections(p *proxy) map[string]uint32 {
 	if a.cfg.Gateway != nil {
 		return limits.OfGateway(a.cfg.Envoy.MaxConnections)
@@ -118,7 +118,7 @@ func (a *Agent) connections(p *proxy) map[string]uint32 {
 	return limits.OfWorkloads(a.cfg.Envoy.MaxConnections, workloads)
 }
 
-// envoyState is all Envoys' taken together.
+// envoyState is the combined state of all Envoys.
 func (a *Agent) envoyState() agentapi.EnvoyState {
 	out := agentapi.EnvoyState{Running: true}
 	for i, p := range a.proxies {

@@ -20,10 +20,10 @@ import (
 	"isthmus.dev/isthmus/internal/unixsocket"
 )
 
-// maxHTTPConnections bounds who may ask for health or metrics at once.
+// maxHTTPConnections bounds the concurrent connections for health or metrics.
 const maxHTTPConnections = 64
 
-// listeners are the agent's own sockets; nil where not wanted.
+// listeners are the agent's own sockets; nil where disabled.
 type listeners struct {
 	health        net.Listener // plain HTTP
 	metricsSocket net.Listener // Unix
@@ -51,7 +51,7 @@ func (a *Agent) closeListeners() {
 	a.workloads.Close()
 }
 
-// listen opens every socket of the agent, so that a port in use is told before anything runs.
+// listen opens every socket of the agent, so that a port in use is reported before anything runs.
 func (a *Agent) listen() (err error) {
 	l := &a.listeners
 	if l.metricsSocket, err = listenUnix(filepath.Join(a.cfg.RunDir, "metrics.sock")); err != nil {
@@ -108,7 +108,7 @@ func (l ownUser) Accept() (net.Conn, error) {
 	}
 }
 
-// serve answers on all of the agent's sockets until ctx ends.
+// serve serves all of the agent's sockets until ctx is done.
 func (a *Agent) serve(ctx context.Context) error {
 	parent := ctx
 	g, ctx := errgroup.WithContext(ctx)
@@ -144,7 +144,7 @@ func (a *Agent) httpServer(h http.Handler) *http.Server {
 	}
 }
 
-// healthHandler: /healthz is whether the agent lives, /readyz whether its workloads are served.
+// healthHandler serves /healthz, whether the agent runs, and /readyz, whether its workloads are served.
 func (a *Agent) healthHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
@@ -158,8 +158,8 @@ func (a *Agent) healthHandler() http.Handler {
 	return mux
 }
 
-// Ready says what is missing until the agent serves: its identity, and an Envoy that has its configuration. A control
-// plane that is away does not make a ready agent unready.
+// Ready returns an error that names what is missing: the agent's identity, or an Envoy that has its configuration. An
+// unreachable control plane does not make a ready agent unready.
 func (a *Agent) Ready(ctx context.Context) error {
 	if a.control.Identity() == nil {
 		return errors.New("the agent has not joined the control plane yet")

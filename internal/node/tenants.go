@@ -11,11 +11,11 @@ import (
 	"isthmus.dev/isthmus/internal/node/netns"
 )
 
-// place is a network namespace, for as long as it is held.
+// place identifies a network namespace while it is held.
 type place struct{ dev, inode uint64 }
 
-// tenants are the workloads that live in namespaces now. Two in one could not be told apart, and neither could the host
-// and a workload in the host's own.
+// tenants records which workload occupies which namespace. Two workloads in one namespace could not be told apart, nor
+// could the host and a workload in the host's namespace.
 type tenants struct {
 	mu sync.Mutex // guards by
 	by map[place]string
@@ -23,7 +23,7 @@ type tenants struct {
 
 func newTenants() *tenants { return &tenants{by: map[place]string{}} }
 
-// enter lets a workload live in a namespace that nobody lives in.
+// enter gives a workload a namespace that no workload occupies.
 func (t *tenants) enter(p place, workload string) error {
 	own, err := placeOf(netns.OwnPath)
 	if err != nil {
@@ -42,7 +42,7 @@ func (t *tenants) enter(p place, workload string) error {
 	return nil
 }
 
-// leave ends that.
+// leave undoes enter.
 func (t *tenants) leave(p place, workload string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

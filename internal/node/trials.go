@@ -13,7 +13,7 @@ import (
 	"isthmus.dev/isthmus/internal/rpc"
 )
 
-// answerTrials tells the control plane, when it asks, whether an Envoy could live with a configuration: one trial at a
+// answerTrials answers the control plane's questions whether an Envoy could live with a configuration, one trial at a
 // time.
 func (a *Agent) answerTrials(ctx context.Context) error {
 	select {
@@ -27,7 +27,7 @@ func (a *Agent) answerTrials(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		// the standing conversation says that the control plane is away
+		// runStream logs that the control plane is away
 		a.log.Debug("stream of trials ended", "error", err)
 		if err := retry.Sleep(ctx, wait.Next()); err != nil {
 			return err
@@ -55,7 +55,7 @@ func (a *Agent) tryFor(ctx context.Context, answered func()) error {
 	}
 }
 
-// readTrial puts the messages of one trial together.
+// readTrial joins the messages of one trial.
 func readTrial(stream rpc.Stream[agentapi.Verdict, agentapi.Trial]) (*agentapi.Trial, error) {
 	var whole *agentapi.Trial
 	size := 0

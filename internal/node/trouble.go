@@ -17,11 +17,11 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// inspection is how often a namespace is looked at for what nobody tells.
+// inspection is how often a namespace is checked for what no event announces.
 const inspection = 2 * time.Second
 
-// setTrouble keeps what is wrong with the workload, nil for nothing, and tells of a change. It is this workload's
-// alone: others are served as before.
+// setTrouble records what is wrong with this workload, nil for nothing, and signals a change. Other workloads are
+// served as before.
 func (h *workloadNamespace) setTrouble(err error) {
 	var now *snapshot.Trouble
 	if err != nil {
@@ -44,7 +44,7 @@ func (h *workloadNamespace) setTrouble(err error) {
 	h.changed()
 }
 
-// served is the namespace if the workload can be called and call there.
+// served returns the namespace if the workload can call and be called there.
 func (h *workloadNamespace) served() *namespaceInstance {
 	if h.trouble.Load() != nil {
 		return nil
@@ -52,7 +52,7 @@ func (h *workloadNamespace) served() *namespaceInstance {
 	return h.instance.Load()
 }
 
-// inspect looks for what keeps Envoy from serving a namespace that was entered: another in its place, no address.
+// inspect looks for what prevents Envoy from serving the namespace: another program at its ports, or no address.
 func (h *workloadNamespace) inspect(s *namespaceInstance) error {
 	if h.workload.Netns == "" {
 		s.addresses.Store(&h.workload.Addresses)
@@ -102,8 +102,8 @@ func addressesIn(path string) (out []netip.Addr, err error) {
 	return out, nil
 }
 
-// follow keeps a namespace that was entered in order, until ctx ends: devices come, addresses come and go, and programs
-// take and leave Envoy's ports.
+// follow keeps an entered namespace in order until ctx is done, as devices appear, addresses change, and programs take
+// and leave Envoy's ports.
 func (h *workloadNamespace) follow(ctx context.Context, s *namespaceInstance) error {
 	if h.workload.Netns == "" {
 		<-ctx.Done()
@@ -138,7 +138,7 @@ func (h *workloadNamespace) follow(ctx context.Context, s *namespaceInstance) er
 	}
 }
 
-// secure has devices that have come refuse what programs write onto them.
+// secure makes new devices refuse frames that programs write.
 func (h *workloadNamespace) secure(s *namespaceInstance) error {
 	if s.queues == nil {
 		return nil
@@ -156,8 +156,8 @@ func (h *workloadNamespace) secure(s *namespaceInstance) error {
 	return nil
 }
 
-// changesIn tells of changes of a namespace's devices and addresses, until ctx ends or the kernel had to leave some
-// out; then it is closed.
+// changesIn signals changes of a namespace's devices and addresses. The channel is closed when ctx is done or the
+// kernel had to drop events.
 func changesIn(ctx context.Context, path string) (<-chan struct{}, error) {
 	ns, err := vnetns.GetFromPath(path)
 	if err != nil {

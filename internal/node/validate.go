@@ -26,7 +26,7 @@ const (
 	nameExample = "for example name: node-1"
 )
 
-// defaults fills in what the file left out.
+// defaults sets what the file left out.
 func (c *Config) defaults() {
 	c.Mode = cmp.Or(c.Mode, Shared)
 	c.RunDir = cmp.Or(c.RunDir, filepath.Join("/run/isthmus", string(c.Role())))
@@ -84,7 +84,7 @@ func (c *Config) validate(r *reader) {
 	c.validateSockets(r)
 }
 
-// maxSidecars is how many Envoys one agent runs: each holds a stream at the control plane, and some 70 MB.
+// maxSidecars bounds the Envoys of one agent: each holds a stream at the control plane, and about 70 MB.
 const maxSidecars = 200
 
 func (c *Config) validateMode(r *reader) {
@@ -103,7 +103,7 @@ func (c *Config) validateMode(r *reader) {
 	}
 }
 
-// WithMode is the configuration in another mode, which the command line asked for.
+// WithMode returns the configuration with the mode from the command line.
 func (c Config) WithMode(m Mode) (Config, error) {
 	c.Mode = m
 	r := reader{file: "--mode"}
@@ -155,7 +155,7 @@ func (c *Config) validateEnvoy(r *reader) {
 	}
 }
 
-// maxLeaveOpen is thirty days: what is to go on longer is excluded for good.
+// maxLeaveOpen is thirty days: use an exclusion for connections that must go on longer.
 const maxLeaveOpen = 720 * time.Hour
 
 func (c *Config) validateCapture(r *reader) {
@@ -242,7 +242,7 @@ func (c *Config) validateGateway(r *reader) {
 	}
 }
 
-// checkRoutable refuses an address at which nobody else could reach its owner.
+// checkRoutable refuses an address at which no other host could reach its owner.
 func checkRoutable(r *reader, field string, a netip.Addr) {
 	if what := reserved.Address(a); what != "" {
 		r.add(field, fmt.Sprintf("%s is %s", a, what), "write the one at which others reach it")

@@ -16,8 +16,8 @@ import (
 	"isthmus.dev/isthmus/internal/unixsocket"
 )
 
-// WorkloadSocket is where a workload finds the SPIFFE Workload API, and who may ask there. A workload without one has
-// no way to its own key: only Envoy uses it.
+// WorkloadSocket is where a workload finds the SPIFFE Workload API, and who may call it. A workload without one cannot
+// get its own key: only Envoy uses it.
 type WorkloadSocket struct {
 	// Path of the socket. Default workload/<namespace>/<name>.sock in RunDir.
 	Path string `yaml:"path"`
@@ -25,10 +25,10 @@ type WorkloadSocket struct {
 	Users []uint32 `yaml:"users"`
 }
 
-// socketFolder is where sockets are that the file places nowhere else.
+// socketFolder is the default folder of the sockets.
 func (c *Config) socketFolder() string { return filepath.Join(c.RunDir, "workload") }
 
-// socketDefaults places the sockets.
+// socketDefaults sets the default paths.
 func (c *Config) socketDefaults() {
 	for _, w := range c.Workloads {
 		if s := w.WorkloadSocket; s != nil {
@@ -74,7 +74,7 @@ func (c *Config) validateSockets(r *reader) {
 	}
 }
 
-// newWorkloadAPI serves the certificates that Envoy has to the workloads too.
+// newWorkloadAPI serves Envoy's certificates to the workloads as well.
 func (a *Agent) newWorkloadAPI() *workloadapi.Server {
 	cfg := workloadapi.Config{
 		Log: a.log, Folder: a.cfg.socketFolder(), Store: a.sds, Joined: a.control.Joined(), Changed: a.reportChanged,
@@ -91,8 +91,8 @@ func (a *Agent) newWorkloadAPI() *workloadapi.Server {
 	return workloadapi.New(cfg)
 }
 
-// listenWorkloads opens the workloads' sockets. Where they lie in the run directory it lets others pass through: what
-// else is in it is closed to them.
+// listenWorkloads opens the workloads' sockets. When they are in the run directory, it makes that directory traversable
+// for others; everything else in it stays closed to them.
 func (a *Agent) listenWorkloads() error {
 	inside := func(w Workload) bool {
 		return w.WorkloadSocket != nil && strings.HasPrefix(w.WorkloadSocket.Path, a.cfg.RunDir+"/")
@@ -108,7 +108,7 @@ func (a *Agent) listenWorkloads() error {
 	return nil
 }
 
-// learnRoots takes up which roots the mesh has now.
+// learnRoots records the mesh's present roots.
 func (a *Agent) learnRoots(in *agentapi.Instructions) {
 	if len(in.Roots) == 0 {
 		return

@@ -1,5 +1,5 @@
-// Package control keeps an agent connected to its control plane: it joins with a token, lives with a certificate that
-// it renews, reconnects, and holds the standing conversation.
+// Package control keeps an agent connected to its control plane: it joins with a token, renews its certificate,
+// reconnects, and holds the standing stream.
 package control
 
 import (
@@ -32,9 +32,9 @@ import (
 
 const (
 	callTimeout = 10 * time.Second
-	// firstTimeout bounds the first attempt to join: somebody waits for a word.
+	// firstTimeout bounds the first attempt to join, since somebody is waiting for the result.
 	firstTimeout = 3 * time.Second
-	// lookAgain is how often the clock is looked at while the certificate rests: somebody may set it.
+	// lookAgain is how often the clock is read while waiting for the certificate to be due, since it may be set.
 	lookAgain = time.Second
 )
 
@@ -47,7 +47,7 @@ type Config struct {
 	TokenFile string
 	// IdentityFile keeps the node's key, certificate and roots.
 	IdentityFile string
-	// Report is what to tell the control plane now; Changed says that it may have changed.
+	// Report returns what to tell the control plane now; Changed signals that it may have changed.
 	Report  func() agentapi.Report
 	Changed <-chan struct{}
 	// Instructions arrived.
@@ -64,11 +64,11 @@ type Client struct {
 	envoys      atomic.Pointer[grpc.ClientConn] // for the streams of its Envoys
 	joined      chan struct{}                   // closed once there is an identity and a connection
 	connected   atomic.Bool
-	unsaved     atomic.Bool // svid is not in its file; unsavable says that this was said
+	unsaved     atomic.Bool // svid is not in its file; unsavable: that was logged
 	unsavable   atomic.Bool
 	signing     identity.Signing
 	mu          sync.Mutex          // guards told, and every change of svid
-	latestRoots []*x509.Certificate // the mesh's roots, as the control plane last told them; nil before it did
+	latestRoots []*x509.Certificate // the mesh's roots as the control plane last sent them; nil before that
 }
 
 // New makes a client that is not connected yet.
@@ -88,13 +88,13 @@ func (c *Client) Identity() *identity.SVID { return c.svid.Load() }
 // Connected reports whether the control plane answers on the standing stream.
 func (c *Client) Connected() bool { return c.connected.Load() }
 
-// EnvoyConn is the present connection for what Envoys ask, nil before the agent joined. It is replaced when the node's
-// certificate is. A connection carries so many streams and no more: on one of their own, Envoys cannot keep the agent
-// from speaking for itself.
+// EnvoyConn is the present connection for Envoys' streams, nil before the agent has joined. It is replaced along with
+// the node's certificate. A connection carries a limited number of streams: on a separate one, Envoys cannot block the
+// agent's own.
 func (c *Client) EnvoyConn() *grpc.ClientConn { return c.envoys.Load() }
 
-// Run joins, then keeps the conversation and the certificate alive until ctx ends. It returns early only when the
-// control plane refuses the agent for good.
+// Run joins, then maintains the stream and the certificate until ctx is done. It returns early only when the control
+// plane refuses the agent for good.
 func (c *Client) Run(ctx context.Context) error {
 	svid, err := c.join(ctx)
 	if err != nil {
@@ -117,7 +117,7 @@ func (c *Client) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// join is the identity kept from before, or a new one for the token.
+// join returns the saved identity, or a new one for the token.
 func (c *Client) join(ctx context.Context) (*identity.SVID, error) {
 	svid, err := identity.Load(c.cfg.IdentityFile)
 	if err == nil {
@@ -146,8 +146,8 @@ func (c *Client) join(ctx context.Context) (*identity.SVID, error) {
 	return c.attest(ctx)
 }
 
-// findAddresses takes the control plane's addresses from the token, or from what was kept of the one with which the
-// agent joined: its file may be gone since.
+// findAddresses takes the control plane's addresses from the token, or from what was saved of the token used to join,
+// whose file may be gone.
 func (c *Client) findAddresses() error {
 	if c.cfg.TokenFile != "" {
 		if token, err := identity.LoadToken(c.cfg.TokenFile); err == nil {
@@ -166,7 +166,7 @@ func (c *Client) addressesFile() string {
 	return filepath.Join(filepath.Dir(c.cfg.IdentityFile), "control-addresses")
 }
 
-// attest trades the token for an identity, trying until the control plane answers.
+// attest exchanges the token for an identity, retrying until the control plane answers.
 func (c *Client) attest(ctx context.Context) (*identity.SVID, error) {
 	token, err := identity.LoadToken(c.cfg.TokenFile)
 	if err != nil {
@@ -271,12 +271,12 @@ func (c *Client) Sign(ctx context.Context, namespace, serviceAccount string) (*i
 	return identity.NewSVID(key, resp.Chain, resp.Roots, c.cfg.Now())
 }
 
-// Trials opens the stream of trials, once the agent has joined. A renewed certificate ends it, as all that is open.
+// Trials opens the stream of trials once the agent has joined. A renewed certificate ends it, like every open stream.
 func (c *Client) Trials(ctx context.Context) (rpc.Stream[agentapi.Verdict, agentapi.Trial], error) {
 	return agentapi.Client{Conn: c.conn.Load()}.Try(ctx)
 }
 
-// renew keeps the node's own certificate young, and the connection with it: no connection outlives the certificate that
+// renew renews the node's certificate in time, and the connection with it: no connection outlives the certificate that
 // opened it.
 func (c *Client) renew(ctx context.Context) error {
 	wait := retry.Backoff{Min: 500 * time.Millisecond, Max: 30 * time.Second}
@@ -338,7 +338,7 @@ func (c *Client) renewed(ctx context.Context) (*identity.SVID, error) {
 	return c.attest(ctx)
 }
 
-// adopt keeps the new identity and moves to a connection that is opened with it.
+// adopt saves the new identity and switches to a connection opened with it.
 func (c *Client) adopt(ctx context.Context, svid *identity.SVID) error {
 	c.setCertificate(svid)
 	for _, of := range c.conns() {

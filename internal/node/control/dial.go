@@ -18,11 +18,11 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 )
 
-// maxMessage bounds one message from the control plane: a whole proxy configuration fits many times.
+// maxMessage bounds one message from the control plane, many times a whole proxy configuration.
 const maxMessage = 64 << 20
 
-// dial makes a connection that looks for the control plane at all addresses in turn, for as long as it lives. Calls
-// wait until there is a connection.
+// dial makes a connection that tries all addresses of the control plane in turn, for as long as it exists. Calls wait
+// until it is up.
 func (c *Client) dial(addresses []string, conf *tls.Config) (*grpc.ClientConn, error) {
 	if len(addresses) == 0 {
 		return nil, errors.New("control.addresses is empty and the token names none: write where the control plane listens, for example 10.0.0.1:15012")
@@ -53,8 +53,7 @@ func (c *Client) dial(addresses []string, conf *tls.Config) (*grpc.ClientConn, e
 	return conn, nil
 }
 
-// connect notices a control plane that went away without a word within 15 seconds, and one that came back within a
-// second.
+// connect detects a silently lost control plane within 15 seconds, and one that returned within a second.
 func (c *Client) connect(ctx context.Context, address string) (net.Conn, error) {
 	d := net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 15},
@@ -76,7 +75,7 @@ func (c *Client) setOptions(fd int) error {
 	return nil
 }
 
-// waitReady gives a new connection a while to come up; it is used either way.
+// waitReady waits a while for a new connection to come up; it is used either way.
 func waitReady(ctx context.Context, conn *grpc.ClientConn, most time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()

@@ -9,8 +9,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// SetRoots says which roots the mesh has now: by them the control plane is known from the next connection on. From then
-// on those that come with the node's certificate do not count: they may be of a moment before.
+// SetRoots sets the mesh's present roots, which verify the control plane from the next connection on. From then on the
+// roots that come with the node's certificate do not count, since they may be older.
 func (c *Client) SetRoots(roots []*x509.Certificate) {
 	c.mu.Lock()
 	c.latestRoots = roots
@@ -22,10 +22,11 @@ func (c *Client) SetRoots(roots []*x509.Certificate) {
 	c.setCertificate(svid)
 }
 
-// SignedBy says under which root certificates are issued now. A node certificate under another is replaced soon.
+// SignedBy sets the root under which certificates are issued now. A node certificate under another root is replaced
+// soon.
 func (c *Client) SignedBy(root string) { c.signing.Set(root, c.cfg.Now()) }
 
-// setCertificate takes up a certificate, beside the newest roots, unless a newer one has come.
+// setCertificate uses a certificate with the newest roots, unless a newer certificate has come.
 func (c *Client) setCertificate(svid *identity.SVID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -45,8 +46,8 @@ func (c *Client) setCertificate(svid *identity.SVID) {
 	c.save(svid)
 }
 
-// save writes the identity down, or says once that it cannot: then it is in use all the same, and tried again while the
-// certificate rests.
+// save writes the identity to its file. If that fails it logs so once; the identity is used all the same, and saveAgain
+// retries.
 func (c *Client) save(svid *identity.SVID) {
 	err := identity.Save(c.cfg.IdentityFile, svid)
 	c.unsaved.Store(err != nil)
@@ -60,7 +61,7 @@ func (c *Client) save(svid *identity.SVID) {
 	c.cfg.Log.Info("node identity written")
 }
 
-// saveAgain writes down what could not be written before.
+// saveAgain retries a failed save.
 func (c *Client) saveAgain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -69,7 +70,7 @@ func (c *Client) saveAgain() {
 	}
 }
 
-// report is what the agent says, and which roots it knows the control plane by.
+// report is the agent's report with the roots that it verifies the control plane by.
 func (c *Client) report() agentapi.Report {
 	r := c.cfg.Report()
 	if svid := c.svid.Load(); svid != nil {

@@ -27,7 +27,7 @@ const (
 
 var errNoAnswer = errors.New("the control plane does not answer")
 
-// runStream holds the standing stream, opening it again whenever it ends.
+// runStream holds the standing stream, and opens it again whenever it ends.
 func (c *Client) runStream(ctx context.Context) error {
 	wait := retry.Backoff{Min: 100 * time.Millisecond, Max: 3 * time.Second}
 	var said outage
@@ -53,8 +53,8 @@ func (c *Client) runStream(ctx context.Context) error {
 	}
 }
 
-// logWaiting logs for whom the agent waits, if it still does after a while. What it returns, once or more often called,
-// ends that.
+// logWaiting logs what the agent waits for if it still waits after a while. Calling the returned function, any number
+// of times, cancels that.
 func (c *Client) logWaiting(after time.Duration) func() {
 	t := time.AfterFunc(after, func() {
 		c.cfg.Log.Warn("the control plane has not answered yet, still waiting", "control", c.cfg.Addresses)
@@ -62,14 +62,14 @@ func (c *Client) logWaiting(after time.Duration) func() {
 	return func() { t.Stop() }
 }
 
-// outage is what the log last said of the conversation's end.
+// outage is what was last logged about the end of the stream.
 type outage struct {
 	text string
 	at   time.Time
 }
 
-// logOutage says why there is no conversation, once a minute while the reason stays the same. A control plane that
-// refuses the agent is there.
+// logOutage logs why there is no stream, once a minute while the reason stays the same. A control plane that refuses
+// the agent is reachable, so that is an error of its own.
 func (c *Client) logOutage(said *outage, err error) {
 	now, text := c.cfg.Now(), statusMessage(err)
 	if text == said.text && now.Sub(said.at) < sayAgain && !now.Before(said.at) {
@@ -85,7 +85,7 @@ func (c *Client) logOutage(said *outage, err error) {
 	}
 }
 
-// statusMessage is an error of a call without what gRPC puts around it.
+// statusMessage is the message of a call's error without gRPC's prefix.
 func statusMessage(err error) string {
 	text := status.Convert(err).Message()
 	if _, dialing, ok := strings.Cut(text, "Error while dialing: "); ok {
@@ -94,7 +94,7 @@ func statusMessage(err error) string {
 	return text
 }
 
-// connectError is plainly for a control plane that has never answered, which may be elsewhere, or behind a firewall.
+// connectError is statusMessage for a control plane that has never answered: it may be elsewhere, or behind a firewall.
 func connectError(err error) string {
 	const reach = ": does a control plane run there, and may this host reach that port?"
 	text := statusMessage(err)
@@ -119,7 +119,7 @@ func (c *Client) sync(ctx context.Context, conn *grpc.ClientConn, answered func(
 	if err != nil {
 		return err
 	}
-	opening.Stop() // a control plane without configuration has nothing to say yet
+	opening.Stop() // a control plane without configuration has nothing to send yet
 	g.Go(func() error {
 		for {
 			in, err := stream.Recv()
@@ -137,8 +137,8 @@ func (c *Client) sync(ctx context.Context, conn *grpc.ClientConn, answered func(
 	return g.Wait()
 }
 
-// sendReports sends the report, and again whenever it changed: the first of a burst of changes at once, since callers
-// of a workload that is not ready any more wait for nothing else, and the rest together.
+// sendReports sends the report, and again after each change. The first change of a burst is sent at once, since callers
+// of a workload that became unready wait for it; the rest are sent together.
 func (c *Client) sendReports(ctx context.Context, stream rpc.Stream[agentapi.Report, agentapi.Instructions]) error {
 	tick := time.NewTicker(countsEvery)
 	defer tick.Stop()

@@ -15,7 +15,7 @@ import (
 // ttl of every answer from a table, in seconds.
 const ttl = 5
 
-// verdict is what becomes of a question.
+// verdict is what happens to a question.
 type verdict int
 
 const (
@@ -24,8 +24,8 @@ const (
 	forward                 // to be asked upstream
 )
 
-// answer replies to q from the table of a workload in a namespace; the reply is nil if the question may be forwarded.
-// A nil table means that the control plane has not told yet: then nothing can be known of any name.
+// answer answers q from the table of a workload in a namespace. The reply is nil if the question may be forwarded. A
+// nil table means that the control plane has sent none yet, so nothing is known of any name.
 func answer(table *agentapi.DNSTable, namespace string, q *dns.Msg) (*dns.Msg, verdict) {
 	if bad := malformed(q); bad != nil {
 		return bad, answered
@@ -55,7 +55,7 @@ func answer(table *agentapi.DNSTable, namespace string, q *dns.Msg) (*dns.Msg, v
 	return nil, forward
 }
 
-// malformed answers what is not a plain question, before any name is looked at.
+// malformed answers anything but a plain question, before any name is looked up.
 func malformed(q *dns.Msg) *dns.Msg {
 	switch {
 	case q.Response || q.Opcode != dns.OpcodeQuery:
@@ -69,7 +69,7 @@ func malformed(q *dns.Msg) *dns.Msg {
 	return nil
 }
 
-// refusal: the name has the form of a service that this workload may not call, or that does not exist.
+// looksLikeService: the name has the form of a service, which this workload may not call or which does not exist.
 func looksLikeService(t *agentapi.DNSTable, name string) bool {
 	if !t.Refusal.IsValid() && !t.Refusal6.IsValid() {
 		return false
@@ -86,7 +86,7 @@ func looksLikeService(t *agentapi.DNSTable, name string) bool {
 	return false
 }
 
-// exists: the name stands above names that exist, so it exists too, with no addresses.
+// exists: the name is a parent of names that exist, so it exists too, without addresses.
 func exists(t *agentapi.DNSTable, name string) bool {
 	if name == t.MeshSuffix {
 		return true
@@ -118,7 +118,7 @@ func addresses(q *dns.Msg, addrs []netip.Addr) *dns.Msg {
 	return r
 }
 
-// negative says that there is nothing, and for how long to believe it.
+// negative answers that there is no such record, and how long that holds.
 func negative(q *dns.Msg, rcode int) *dns.Msg {
 	r := reply(q, rcode)
 	r.Ns = []dns.RR{&dns.SOA{

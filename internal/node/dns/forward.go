@@ -11,7 +11,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Bounds of what one workload may have asked upstream.
+// Bounds on what one workload may have forwarded.
 const (
 	maxForwards       = 64              // at once
 	forwardsPerSecond = 50              // in the long run
@@ -22,13 +22,13 @@ const (
 	askedSize         = 1232 // bytes that an upstream may send over UDP: what passes every network unfragmented
 )
 
-// Bounds of the record of questions that were refused, per workload.
+// Bounds on the records of refused questions, per workload.
 const (
 	refusalsPerSecond = 2
 	refusalBurst      = 20
 )
 
-// forwardedTypes are those that programs need to find and judge a server.
+// forwardedTypes are the record types that programs need to find and verify a server.
 var forwardedTypes = []uint16{
 	dns.TypeA, dns.TypeAAAA, dns.TypeCNAME, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSRV, dns.TypeMX, dns.TypeTXT,
 	dns.TypeNS, dns.TypeSOA, dns.TypePTR, dns.TypeCAA,
@@ -99,7 +99,7 @@ func (s *Server) notForwarded(c client, q *dns.Msg) *dns.Msg {
 	return reply(q, dns.RcodeServerFailure)
 }
 
-// record tells of a question, as far as the limit allows; nil is no limit.
+// record reports a question as far as limit allows; nil is no limit.
 func (s *Server) record(limit *rate.Limiter, c client, q *dns.Msg, result string) {
 	if s.cfg.Record == nil || limit != nil && !limit.Allow() {
 		return
@@ -110,8 +110,8 @@ func (s *Server) record(limit *rate.Limiter, c client, q *dns.Msg, result string
 	})
 }
 
-// askAll asks the upstreams in order, each as soon as the one before has failed or been silent for a while, so that a
-// silent one costs little and many cost no more than one. The first good answer is it; nil if there is none.
+// askAll asks the upstreams in order, the next one when the one before has failed or stayed silent for a while, so that
+// silent ones cost little. It returns the first good answer, or nil.
 func askAll(upstreams []netip.AddrPort, ask func(netip.AddrPort) (*dns.Msg, error)) *dns.Msg {
 	answers := make(chan *dns.Msg, len(upstreams))
 	patience := time.NewTimer(0)
@@ -141,8 +141,8 @@ func askAll(upstreams []netip.AddrPort, ask func(netip.AddrPort) (*dns.Msg, erro
 	return nil
 }
 
-// ask puts the question anew: of the workload's message only the name and the type reach the upstream, and of the
-// upstream's only what answers them reaches the workload.
+// ask sends the question anew: only the name and type of the workload's message reach the upstream, and only the
+// matching answer reaches the workload.
 func ask(q *dns.Msg, server netip.AddrPort, tcp bool) (*dns.Msg, error) {
 	c := &dns.Client{Net: "udp", Timeout: forwardTimeout, UDPSize: askedSize}
 	if tcp {
@@ -164,7 +164,7 @@ func ask(q *dns.Msg, server netip.AddrPort, tcp bool) (*dns.Msg, error) {
 	return forwardedReply(q, r)
 }
 
-// forwardedReply is what a workload is told of an upstream's answer.
+// forwardedReply builds the reply to a workload from an upstream's answer.
 func forwardedReply(q, r *dns.Msg) (*dns.Msg, error) {
 	out := reply(q, r.Rcode)
 	out.Authoritative, out.Truncated = false, r.Truncated

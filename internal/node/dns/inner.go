@@ -8,9 +8,8 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 )
 
-// inner: the name is the mesh's own business, and no server outside is to hear of it: a short name, a name under the
-// mesh's domain, one that a resolver made of such a name by appending to it, and the reverse of an address that is not
-// public.
+// inner: the name belongs to the mesh and must not be sent to any outside server: a short name, a name under the mesh's
+// domain, one that a resolver made by appending to such a name, and the reverse name of an address that is not public.
 func inner(t *agentapi.DNSTable, name string) bool {
 	top := name[strings.LastIndex(name, ".")+1:]
 	switch {
@@ -69,8 +68,8 @@ func reversed(name string) (netip.Addr, bool) {
 	return netip.AddrFrom16(b), true
 }
 
-// notPublic are ranges without a meaning on the Internet that netip knows no word for: shared addresses (RFC 6598),
-// class E, where the mesh's virtual addresses are, and the discard prefix (RFC 6666), where those of IPv6 are.
+// notPublic are non-public ranges that netip has no method for: shared addresses (RFC 6598), class E, which holds the
+// mesh's virtual addresses, and the discard prefix (RFC 6666), which holds those of IPv6.
 var notPublic = []netip.Prefix{
 	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("100::/64"),
 }

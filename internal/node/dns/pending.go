@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pending are the questions of one workload that are being asked upstream, at most maxForwards. Those that came over
-// UDP are written to memory that outlives the agent when somebody else holds it too (memfd_create(2)): the next agent
-// asks them again.
+// pending holds the questions of one workload that are being asked upstream, at most maxForwards. Those that came over
+// UDP are written to memory that outlives the agent if another process holds it too (memfd_create(2)), so that the next
+// agent asks them again.
 type pending struct {
 	file      *os.File
 	free      chan int        // slots without a question
@@ -26,7 +26,7 @@ const (
 	slotHead = 2 + 16 + 2
 )
 
-// newPending takes over what an earlier agent left in a file, or makes a file if that is nil.
+// newPending takes over the file of an earlier agent, or makes one if file is nil.
 func newPending(file *os.File) (*pending, error) {
 	if file == nil {
 		fd, err := unix.MemfdCreate("isthmus-dns", unix.MFD_CLOEXEC)
@@ -62,7 +62,7 @@ func (p *pending) read(slot int) (message, bool) {
 	return message{from, b[slotHead : slotHead+n]}, true
 }
 
-// write a question into a slot.
+// write writes a question into a slot.
 func (p *pending) write(slot int, m message) error {
 	b := binary.BigEndian.AppendUint16(nil, uint16(len(m.text)))
 	from := m.from.Addr().As16()
@@ -71,7 +71,7 @@ func (p *pending) write(slot int, m message) error {
 	return err
 }
 
-// release frees a slot: its question is answered.
+// release frees the slot of an answered question.
 func (p *pending) release(slot int) {
 	// fails when the file is closed; then nobody reads it here
 	_, _ = p.file.WriteAt([]byte{0, 0}, int64(slot)*slotSize)

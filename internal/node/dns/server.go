@@ -39,7 +39,7 @@ type Config struct {
 	// Upstreams that answer for names outside the mesh where the mesh lets workloads call unlisted addresses, in order
 	// of preference. None: such names do not exist.
 	Upstreams []netip.AddrPort
-	// Record is told of questions about names outside the mesh: of every one that was forwarded, and of some of the
+	// Record is called for questions about names outside the mesh: for each one that was forwarded and for some of the
 	// others.
 	Record func(ExternalQuestion)
 }
@@ -116,8 +116,8 @@ func (s *Server) Listen(l Listener) (*Sockets, error) {
 	return socks, nil
 }
 
-// listen opens the sockets at the usual port, or at that of the sockets kept. A program of the workload may have taken
-// it while no agent was there: then any other serves, since capture leads questions there.
+// listen opens the sockets at the usual port, or at that of the inherited sockets. If a program of the workload has
+// taken the port, any other will do, since capture redirects questions there.
 func (s *Server) listen(socks *Sockets, c client, kept map[string]io.Closer) error {
 	port := keptPort(kept)
 	for range portsTried {
@@ -186,7 +186,7 @@ func (s *Server) listenAt(socks *Sockets, c client, kept map[string]io.Closer, a
 	return nil
 }
 
-// inheritedOr takes the socket that was kept, or opens one.
+// inheritedOr returns the inherited socket, or opens one.
 func inheritedOr[S io.Closer](
 	kept map[string]io.Closer, network, addr string, open func(network, addr string) (S, error),
 ) (S, error) {
@@ -243,7 +243,8 @@ func duplicate(f *os.File) (dup *os.File, err error) {
 	return dup, errors.Join(failed, err)
 }
 
-// acceptAll leaves it to answer to say what is wrong with a message; answers and messages without a header are dropped.
+// acceptAll accepts every question, so that answer can report what is wrong with it. Answers and messages without a
+// header are dropped.
 func acceptAll(h dns.Header) dns.MsgAcceptAction {
 	if h.Bits&(1<<15) != 0 {
 		return dns.MsgIgnore
@@ -251,7 +252,7 @@ func acceptAll(h dns.Header) dns.MsgAcceptAction {
 	return dns.MsgAccept
 }
 
-// Run answers until ctx ends, and closes the sockets.
+// Run answers questions until ctx is done, and then closes the sockets.
 func (s *Sockets) Run(ctx context.Context) error {
 	g, group := errgroup.WithContext(ctx)
 	for _, u := range s.udp {
@@ -323,7 +324,8 @@ func (s *Server) answerNow(c client, q *dns.Msg) *dns.Msg {
 	return nil
 }
 
-// table of a workload; nil before the control plane said anything. A workload it does not know yet resolves nothing.
+// table returns a workload's table; nil before the control plane has sent any. A workload that it does not know yet
+// resolves nothing.
 func (s *Server) table(workload string) *agentapi.DNSTable {
 	tables := s.tables.Load()
 	if tables == nil {

@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxQuestion is the longest message that is understood over UDP, in bytes (RFC 1035 section 2.3.4).
+// maxQuestion is the size of the longest UDP message that is read, in bytes (RFC 1035 section 2.3.4).
 const maxQuestion = dns.MinMsgSize
 
-// udpServer answers the questions that arrive at one UDP socket, in their order. A question stays in the kernel's queue
-// until its answer is sent: when the agent is killed before that, the next one takes the socket over and finds the
-// question there. A resolver would ask again only after 5 seconds, and many callers wait no longer.
+// udpServer answers the questions that arrive at one UDP socket, in order. A question stays in the kernel's queue until
+// its answer is sent. If the agent is killed before that, the next one takes over the socket and finds the question
+// there. A resolver would repeat it only after 5 seconds, longer than many callers wait.
 //
-// A socket has one reader at a time: a second one would answer the same questions, and take others out unanswered.
+// A socket has one reader at a time: a second one would answer the same questions and drop others unanswered.
 type udpServer struct {
 	server *Server
 	client client
@@ -43,7 +43,7 @@ func (u *udpServer) makeRoom() error {
 	})
 }
 
-// run answers until the socket is closed, and then waits for what was asked upstream.
+// run answers until the socket is closed, and then waits for the forwarded questions.
 func (u *udpServer) run() error {
 	var forwards sync.WaitGroup
 	defer forwards.Wait()
@@ -73,7 +73,7 @@ func (u *udpServer) run() error {
 	}
 }
 
-// handle answers a message, or remembers it and leaves it to forward.
+// handle answers a message, or leaves it to forward.
 func (u *udpServer) handle(m message, forward func(slot int, m message)) {
 	answer, elsewhere := u.answer(m.text, u.server.answerNow)
 	if elsewhere {
@@ -91,7 +91,7 @@ func (u *udpServer) handle(m message, forward func(slot int, m message)) {
 	_ = u.send(answer, m.from) // that it is not sent is logged, and asked again
 }
 
-// forward asks upstream. A question whose answer cannot be sent because the agent ends stays for the next one.
+// forward asks upstream. A question stays for the next agent if its answer cannot be sent because this agent ends.
 func (u *udpServer) forward(slot int, m message) {
 	answer, _ := u.answer(m.text, func(c client, q *dns.Msg) *dns.Msg { return u.server.askUpstreams(c, q, false) })
 	if err := u.send(answer, m.from); errors.Is(err, net.ErrClosed) {
@@ -103,8 +103,7 @@ func (u *udpServer) forward(slot int, m message) {
 // answer packs the answer that resolve finds to a message. It is empty for what is no question, and where resolve has
 // none.
 //
-// A message that makes the agent panic is taken out and not answered: left in the queue it would end every agent to
-// come.
+// A message that makes the agent panic is removed unanswered: left in the queue it would end every later agent.
 func (u *udpServer) answer(m []byte, resolve func(client, *dns.Msg) *dns.Msg) (answer []byte, elsewhere bool) {
 	log := u.server.cfg.Log.With(slog.String("workload", u.client.workload))
 	defer func() {
@@ -169,7 +168,7 @@ type message struct {
 // clone is a message with memory of its own.
 func (m message) clone() message { return message{m.from, slices.Clone(m.text)} }
 
-// peek waits for a message and leaves it at the head of the queue; its text lies in buf, cut to its length.
+// peek waits for a message and leaves it at the head of the queue. The text is in buf, cut to its length.
 func peek(socket syscall.RawConn, buf []byte) (m message, err error) {
 	n, from, err := receive(socket, buf, unix.MSG_PEEK)
 	if err != nil {
@@ -185,7 +184,7 @@ func peek(socket syscall.RawConn, buf []byte) (m message, err error) {
 	return m, nil
 }
 
-// drop takes the message out of the queue that is at its head.
+// drop removes the message at the head of the queue.
 func drop(socket syscall.RawConn) error {
 	_, _, err := receive(socket, nil, 0)
 	return err

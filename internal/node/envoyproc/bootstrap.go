@@ -7,7 +7,7 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// Bootstrap is what Envoy must know before it can ask: itself, the agent's socket, and its limits.
+// Bootstrap is what Envoy must know at its start: its identity, the agent's socket, and its limits.
 type Bootstrap struct {
 	Node           string
 	AgentSocket    string
@@ -75,8 +75,8 @@ func agentCluster(socket string) object {
 }
 
 // layeredRuntime has a layer that the agent serves, with the shares of Envoy's connections (package limits), and a
-// fixed one above it: nothing else changes Envoy's flags while it runs, nor does the admin socket. Regular expressions
-// come from the control plane alone; Envoy's usual bound of 100 instructions refuses those of longer names.
+// fixed one above it: nothing else changes Envoy's flags while it runs, not even the admin socket. Only the control
+// plane writes regular expressions, and Envoy's usual limit of 100 instructions would refuse those of longer names.
 func layeredRuntime() object {
 	return object{"layers": []any{
 		object{"name": wellknown.LimitsLayer, "rtds_layer": object{"name": wellknown.LimitsLayer, "rtds_config": object{
@@ -91,8 +91,8 @@ func layeredRuntime() object {
 	}}
 }
 
-// internalListeners lets Envoy hand calls over inside itself; without this it refuses such listeners. What lies between
-// the two ends of a connection is bounded like what a socket holds, in KiB.
+// internalListeners lets Envoy pass calls between its own listeners, which it refuses otherwise. The buffer between the
+// two ends is bounded like a socket's, in KiB.
 func internalListeners() object {
 	const name = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
 	return object{"name": "internal_listeners", "typed_config": object{
@@ -100,15 +100,13 @@ func internalListeners() object {
 	}}
 }
 
-// overloadManager sheds load where memory comes near its bound, in this order: first the streams that hold 64 KiB or
-// more are reset, a little beyond it also those that hold 32 KiB, and only after that does Envoy refuse requests and
-// connections, of whomever they are.
+// overloadManager sheds load as memory nears its bound. First the streams that hold 64 KiB or more are reset, a little
+// later also those that hold 32 KiB. Only after that does Envoy refuse requests and connections, whoever makes them.
 //
-// Envoy resets up to 50 streams in each worker whenever it sees that the pressure has changed. A pressure at the end of
-// its scale stays 1, however much more memory is taken, and nothing more is reset. So the scale of this has its end far
-// beyond the bound. Envoy divides it by eight, and resets streams of one more class of sizes at each step. Each class
-// holds twice what the one below it does. The least that the lowest can be told to hold is 512 bytes, with which the
-// highest begins at 64 KiB.
+// Envoy resets up to 50 streams per worker whenever the pressure changes. At the end of its scale the pressure stays 1
+// however much more memory is used, and nothing more is reset, so this scale ends far beyond the bound. Envoy divides
+// the scale by eight and at each step resets one more class of stream sizes, each twice the one below it. The smallest
+// possible lowest class is 512 bytes, which makes the highest begin at 64 KiB.
 func overloadManager(b Bootstrap) object {
 	const (
 		heap        = "envoy.resource_monitors.fixed_heap"

@@ -1,6 +1,7 @@
-// Package envoyproc runs the agent's Envoy: finds the binary, writes its bootstrap, starts it, and starts it again when
-// it dies. Envoy outlives an agent that crashes or is killed: the next one finds it by the pid file, which names the
-// process beyond doubt, and takes it over, so that no connection is lost. An agent that is told to stop ends it.
+// Package envoyproc runs the agent's Envoy: it finds the binary, writes the bootstrap, starts Envoy, and restarts it
+// when it dies. Envoy outlives an agent that crashes or is killed: the next agent finds it by the pid file, which
+// identifies the process uniquely, and takes it over, so that no connection is lost. An agent that is told to stop ends
+// it.
 package envoyproc
 
 import (

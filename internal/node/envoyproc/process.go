@@ -17,7 +17,7 @@ const (
 	maxLogBytes = 16 << 20
 )
 
-// process is a running Envoy, whichever agent started it. It is known by a pidfd, which never means another process.
+// process is a running Envoy, whichever agent started it. It is held by a pidfd, which never refers to another process.
 type process struct {
 	pid   int
 	pidfd *os.File
@@ -25,8 +25,8 @@ type process struct {
 	child *exec.Cmd // nil when an earlier agent started it
 }
 
-// start starts Envoy in a session of its own: nothing that ends this process, or its terminal, ends Envoy. What Envoy
-// prints goes to its log file, not to a pipe, so that nothing of it depends on this process.
+// start starts Envoy in a session of its own, so that nothing that ends this process or its terminal ends Envoy.
+// Envoy's output goes to a file rather than a pipe, so that it does not depend on this process.
 func start(cfg Config, made string) (*process, error) {
 	out, err := os.OpenFile(filepath.Join(cfg.RunDir, logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -40,7 +40,7 @@ func start(cfg Config, made string) (*process, error) {
 	cmd := exec.Command(cfg.Binary, arguments(cfg)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.ExtraFiles = kept.extraFiles()
-	cmd.Env = []string{} // Envoy needs none, and what is in ours is not its business
+	cmd.Env = []string{} // Envoy needs no environment, and must not see ours
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if g := cfg.Group; g != nil {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, g.FD()
@@ -59,7 +59,7 @@ func start(cfg Config, made string) (*process, error) {
 	return p, nil
 }
 
-// open holds a running process.
+// open opens a running process.
 func open(pid int) (*process, error) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if errors.Is(err, unix.ESRCH) {
@@ -78,7 +78,7 @@ func (p *process) close() error {
 	return errors.Join(p.fds.close(), p.pidfd.Close())
 }
 
-// setUp lifts Envoy's limit of open files and writes down who it is.
+// setUp raises Envoy's limit of open files and writes its record.
 func (p *process) setUp(runDir, made string) error {
 	var limit unix.Rlimit
 	if err := unix.Prlimit(p.pid, unix.RLIMIT_NOFILE, nil, &limit); err == nil && limit.Cur < limit.Max {
@@ -98,7 +98,8 @@ func (p *process) setUp(runDir, made string) error {
 	return record{pid: p.pid, start: began, boot: boot, made: made}.write(runDir)
 }
 
-// wait until the process has ended, for at most a while; 0 is for ever. It ends early when the process is closed.
+// wait waits until the process has ended, for at most a while (0: forever). It returns early when the process is
+// closed.
 func (p *process) wait(most time.Duration) error {
 	var deadline time.Time
 	if most > 0 {
@@ -122,10 +123,10 @@ func hasEnded(fd uintptr) bool {
 	return err == nil && n > 0
 }
 
-// errCrash is an end that is a fault of Envoy's own, or may be one.
+// errCrash means that the process ended by a fault of Envoy, or may have.
 var errCrash = errors.New("it crashed")
 
-// how the process ended, once it has; only its parent knows more than that.
+// how returns how the process ended. Only its parent learns the details.
 func (p *process) how() error {
 	if p.child == nil {
 		return fmt.Errorf("%w, or was ended", errCrash)
@@ -182,7 +183,7 @@ func (p *process) signal(s unix.Signal) error {
 	return sent
 }
 
-// truncateLog empties Envoy's log when it grew too large; Envoy appends, so it goes on at the beginning.
+// truncateLog empties Envoy's log when it is too large. Envoy appends, so it continues at the beginning.
 func truncateLog(path string) error {
 	st, err := os.Stat(path)
 	if err != nil || st.Size() < maxLogBytes {

@@ -17,7 +17,7 @@ import (
 
 const pidFile = "envoy.pid"
 
-// record names one running Envoy beyond doubt, and what it was made of: a pid alone may have gone to somebody else.
+// record identifies one running Envoy uniquely, and what it was made of. A pid alone may have been reused.
 type record struct {
 	pid   int
 	start uint64 // clock ticks since boot
@@ -36,7 +36,7 @@ func (r record) write(runDir string) error {
 	return nil
 }
 
-// readRecord reads what write wrote; false when there is nothing that can be read.
+// readRecord reads what write wrote; false when nothing valid is there.
 func readRecord(runDir string) (r record, ok bool) {
 	text, err := os.ReadFile(filepath.Join(runDir, pidFile))
 	if err != nil {
@@ -46,8 +46,8 @@ func readRecord(runDir string) (r record, ok bool) {
 	return r, err == nil && n == 4 && r.pid > 1
 }
 
-// fingerprint is what an Envoy is made of: its program, its arguments and its bootstrap. One of another fingerprint is
-// replaced, not taken over.
+// fingerprint is the hash of what an Envoy is made of: its program, arguments and bootstrap. An Envoy with another
+// fingerprint is replaced rather than taken over.
 func fingerprint(cfg Config, bootstrap []byte) (string, error) {
 	st, err := os.Stat(cfg.Binary)
 	if err != nil {
@@ -63,7 +63,7 @@ func fingerprint(cfg Config, bootstrap []byte) (string, error) {
 	return fmt.Sprintf("%x", h.Sum(nil)), nil
 }
 
-// identify is when a live process started; an error for one that ended, be it not reaped yet.
+// identify returns when a live process started, and an error for one that ended, even if it is still a zombie.
 func identify(pid int) (start uint64, err error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -89,8 +89,8 @@ func bootID() (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// orphans are the processes of this user that run with the bootstrap of a run directory: also one whose agent died
-// before it wrote the pid down.
+// orphans returns the processes of this user that run with the bootstrap of a run directory, including one whose agent
+// died before it wrote the record.
 func orphans(runDir string) []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -120,7 +120,7 @@ func runsWith(pid int, bootstrap string) bool {
 	return i >= 0 && i+1 < len(args) && args[i+1] == bootstrap
 }
 
-// find is the Envoy that an earlier agent left in the run directory, if it is still the one written down there.
+// find opens the Envoy that an earlier agent left in the run directory, if it is still the recorded one.
 func find(runDir string) (*process, record, error) {
 	r, ok := readRecord(runDir)
 	if !ok {
@@ -137,8 +137,7 @@ func find(runDir string) (*process, record, error) {
 	if err != nil {
 		return nil, record{}, err
 	}
-	// Asked after the process was opened: it is then the one of that start, and stays it whatever becomes of the
-	// number.
+	// Checked after the process was opened, so that it cannot be reused in between.
 	if start, err := identify(r.pid); err != nil || start != r.start {
 		return nil, record{}, errors.Join(os.ErrNotExist, p.close())
 	}

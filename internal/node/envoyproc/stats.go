@@ -14,8 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// statistic is one of Envoy's statistics that somebody reads. Envoy makes some 200 per cluster and 60 per listener
-// otherwise, which cost more memory than the cluster itself.
+// statistic is one of Envoy's statistics that somebody reads. All of them would be about 200 per cluster and 60 per
+// listener, which use more memory than the cluster itself.
 type statistic struct {
 	// after the last scope that has a name of its own: "upstream_cx_total" of "cluster.NAME.upstream_cx_total"
 	name string
@@ -99,7 +99,7 @@ var scopes = []struct{ word, metric, label string }{
 	{"", "envoy_other", "envoy_scope"}, // the rest, by all of its scope
 }
 
-// statsConfig has Envoy keep what is read.
+// statsConfig makes Envoy keep only the statistics that are read.
 func statsConfig() object {
 	var patterns []any
 	for _, s := range ofEnvoy {
@@ -117,7 +117,7 @@ func statsConfig() object {
 // ofThread are the parts of what a listener counts, by thread.
 var ofThread = regexp.MustCompile(`^listener\..*\.(worker_[0-9]+|main_thread)$`)
 
-// metricOf is one line of Envoy's statistics as a metric; nil for one that is none of those above.
+// metricOf converts one line of Envoy's statistics to a metric; nil for a statistic that is not listed above.
 func metricOf(line string) prometheus.Metric {
 	name, text, ok := cutLast(line, ": ")
 	if !ok {
@@ -213,8 +213,7 @@ var refusedForRoom = []string{
 // requestsActive counts the requests that a connection manager has under way.
 const requestsActive = "downstream_rq_active"
 
-// Refused is how many connections Envoy has refused because it, or a listener or chain of its own, held as many as it
-// may.
+// Refused is how many connections Envoy has refused because it, or one of its listeners or chains, was full.
 func (s *Supervisor) Refused(ctx context.Context) (total uint64, err error) {
 	return s.sum(ctx, refusedForRoom...)
 }

@@ -31,10 +31,10 @@ type Config struct {
 	LogLevel    string
 	// Group is the control group that Envoy runs in, by which capture knows its sockets; nil where nothing is captured.
 	Group *cgroup.Group
-	// Shelf reports whether sockets are left in Envoy for the next agent (Hold). It takes the right to trace an Envoy.
+	// FDStore keeps sockets in Envoy for the next agent (Hold). It requires the right to trace Envoy.
 	FDStore bool
-	// Keep is asked when Run ends, with the cause: whether Envoy is to go on without its agent, for the next one to
-	// take over.
+	// Keep is called when Run ends, with the cause. It reports whether Envoy is to go on without its agent, for the
+	// next one to take over.
 	Keep func(why error) bool
 	// Changed is called when the State did.
 	Changed func()
@@ -51,7 +51,7 @@ const (
 // AgentSocket is where the agent must listen for its Envoy.
 func AgentSocket(runDir string) string { return filepath.Join(runDir, agentSocket) }
 
-// steady is how long an Envoy must have run for its death to count as the first one again.
+// steady is how long an Envoy must have run for its death to reset the restart back-off.
 const steady = 30 * time.Second
 
 // Supervisor keeps one Envoy alive.
@@ -89,7 +89,7 @@ func (s *Supervisor) State() agentapi.EnvoyState {
 	return s.state
 }
 
-// set changes the state and tells.
+// set changes the state and calls Changed.
 func (s *Supervisor) set(change func(*agentapi.EnvoyState)) {
 	s.mu.Lock()
 	before := s.state
@@ -101,8 +101,8 @@ func (s *Supervisor) set(change func(*agentapi.EnvoyState)) {
 	}
 }
 
-// Hold keeps these sockets open, and no others, for as long as Envoy runs, whatever becomes of this process; an Envoy
-// that is started later holds them too. The files must stay open until the next Hold.
+// Hold keeps exactly these sockets open for as long as Envoy runs, whatever becomes of this process. An Envoy started
+// later holds them too. The files must stay open until the next Hold.
 func (s *Supervisor) Hold(held []HeldSocket) error {
 	s.holding.Lock()
 	defer s.holding.Unlock()
@@ -113,7 +113,7 @@ func (s *Supervisor) Hold(held []HeldSocket) error {
 	return s.runs.fds.replace(held)
 }
 
-// attach an Envoy: it holds what is to be held.
+// attach makes p the running Envoy and stores the held sockets in it.
 func (s *Supervisor) attach(p *process) error {
 	s.holding.Lock()
 	defer s.holding.Unlock()
@@ -131,8 +131,8 @@ func (s *Supervisor) detach(p *process) error {
 	return p.close()
 }
 
-// Prepare writes the bootstrap, asks the binary for its version, and looks for an Envoy that an earlier agent left: one
-// of the same program, arguments and bootstrap is taken over, any other is ended.
+// Prepare writes the bootstrap, asks the binary for its version, and looks for an Envoy that an earlier agent left. It
+// takes over one with the same program, arguments and bootstrap, and ends any other.
 func (s *Supervisor) Prepare(ctx context.Context) error {
 	version, err := VersionOf(ctx, s.cfg.Binary)
 	if err != nil {
@@ -219,7 +219,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 }
 
-// acquire is the Envoy that was found, or a new one.
+// acquire returns the Envoy that was found, or starts one.
 func (s *Supervisor) acquire() (*process, error) {
 	if p := s.found; p != nil {
 		s.found = nil
@@ -276,8 +276,7 @@ func (s *Supervisor) runOnce(ctx context.Context) error {
 	}
 }
 
-// countRefused looks whether Envoy has refused connections since it had refused seen of them, and returns how many it
-// has now.
+// countRefused returns how many connections Envoy has refused, and adds those beyond seen to the state if note is set.
 func (s *Supervisor) countRefused(ctx context.Context, seen uint64, note bool) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -292,7 +291,7 @@ func (s *Supervisor) countRefused(ctx context.Context, seen uint64, note bool) u
 	return n
 }
 
-// part leaves Envoy to the next agent, or ends it.
+// part leaves Envoy to the next agent or ends it.
 func (s *Supervisor) part(p *process, why error) error {
 	if s.cfg.Keep(why) {
 		s.cfg.Log.Info("Envoy goes on without its agent", "pid", p.pid)
@@ -315,8 +314,8 @@ func (s *Supervisor) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Drain has Envoy ask every client, with each answer, to close its connection (Connection: close, GOAWAY), and tell who
-// asks for the health of what it serves that nothing is ready. It goes on serving.
+// Drain makes Envoy ask every client, with each answer, to close its connection (Connection: close, GOAWAY), and fail
+// health checks. Envoy goes on serving.
 func (s *Supervisor) Drain(ctx context.Context) error { return s.post(ctx, "/healthcheck/fail") }
 
 func (s *Supervisor) post(ctx context.Context, path string) error {

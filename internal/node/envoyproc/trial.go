@@ -37,8 +37,8 @@ type Refusal string
 
 func (r Refusal) Error() string { return string(r) }
 
-// Try asks Envoy, in a process of its own that serves nobody, whether it could live with some resources: nil, or a
-// Refusal. Any other error says that it could not be tried.
+// Try lets a separate Envoy, which serves nobody, load some resources. It returns nil, or a Refusal; any other error
+// means that they could not be tried.
 func (s *Supervisor) Try(ctx context.Context, resources []*envoy.Resource) error {
 	config, err := s.trialConfig(resources)
 	if err != nil {
@@ -119,7 +119,7 @@ func NewPlaceholder() (envoy.Placeholder, error) {
 	}, nil
 }
 
-// head keeps the beginning of what is written to it, where Envoy says why; a stack follows.
+// head keeps the beginning of what is written to it: Envoy says there why it failed, before its stack.
 type head struct{ buf bytes.Buffer }
 
 var _ io.Writer = (*head)(nil)

@@ -16,7 +16,8 @@ type IdentityState struct {
 	Changed <-chan struct{} // closed when any of the store's certificates, or the roots, change
 }
 
-// Acquire asks for an identity's certificate when nobody did yet, and is its state; false when it is not this node's.
+// Acquire requests an identity's certificate unless somebody did already, and returns the identity's state; false when
+// it is not this node's.
 func (s *Store) Acquire(id spiffe.ID) (IdentityState, bool) {
 	if _, ok := s.require(id.String()); !ok {
 		return IdentityState{}, false
@@ -26,8 +27,8 @@ func (s *Store) Acquire(id spiffe.ID) (IdentityState, bool) {
 	return IdentityState{SVID: s.svids[id], Roots: s.roots, Changed: s.changed}, true
 }
 
-// SetRoots says which roots the mesh has now. From then on those that come with certificates do not count: they may be
-// of a moment before.
+// SetRoots sets the mesh's present roots. From then on the roots that come with certificates do not count, since they
+// may be older.
 func (s *Store) SetRoots(roots []*x509.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,13 +40,13 @@ func (s *Store) SetRoots(roots []*x509.Certificate) {
 	}
 }
 
-// inOrder sorts roots: a program that hears of another order would take it for a change.
+// inOrder sorts roots: a program could take another order for a change.
 func inOrder(roots []*x509.Certificate) []*x509.Certificate {
 	return slices.SortedFunc(slices.Values(roots),
 		func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })
 }
 
-// announce a change; mu is held.
+// announce signals a change. The caller holds mu.
 func (s *Store) announce() {
 	close(s.changed)
 	s.changed = make(chan struct{})

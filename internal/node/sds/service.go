@@ -26,7 +26,7 @@ const secretType = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v
 type Service struct {
 	secret.UnimplementedSecretDiscoveryServiceServer
 	Store *Store
-	// Only these accounts' certificates are served; none named means all of the Store's.
+	// Only these accounts' certificates are served; an empty list means all of the Store's.
 	Only []ServiceAccount
 }
 
@@ -41,7 +41,7 @@ func newSubscription() *subscription {
 	return &subscription{names: map[string]spiffe.ID{}, sent: map[string]string{}}
 }
 
-// add a name, when it is this node's to serve; names that are not are never answered.
+// add adds a name if it is this node's to serve; other names are never answered.
 func (s *Service) add(sub *subscription, name string) {
 	id, ok := spiffe.ID{}, s.serves(name)
 	if ok {
@@ -62,8 +62,8 @@ func (s *Service) serves(name string) bool {
 	return ok && slices.Contains(s.Only, account)
 }
 
-// due is the secrets of a subscription that were not sent yet in their present version, sorted by name, and when to
-// look again.
+// due returns the secrets of a subscription whose present version was not sent yet, sorted by name, and a channel that
+// signals when to look again.
 func (s *Service) due(sub *subscription) ([]*discovery.Resource, <-chan struct{}, error) {
 	names := slices.Sorted(maps.Keys(sub.names))
 	ids := make([]spiffe.ID, len(names))
@@ -147,7 +147,7 @@ func (s *Service) nack(message string, names []string) {
 	}
 }
 
-// serve answers one stream: take hears a request, send says what is due and when to look again.
+// serve answers one stream: take handles a request; send sends what is due and returns when to look again.
 func serve[Req any](
 	ctx context.Context, recv func() (*Req, error), take func(*Req), send func() (<-chan struct{}, error),
 ) error {

@@ -1,5 +1,5 @@
-// Package sds gives Envoy the certificates of the identities that live on this node, and renews them. Private keys are
-// made here, stay in memory, and leave only towards this node's own Envoy.
+// Package sds supplies Envoy with the certificates of the identities on this node, and renews them. Private keys are
+// made here, stay in memory, and are sent only to this node's own Envoy.
 package sds
 
 import (
@@ -40,7 +40,7 @@ type Config struct {
 	Now func() time.Time
 }
 
-// lookAgain is how often the clock is looked at while a certificate rests: somebody may set it.
+// lookAgain is how often the clock is read while waiting for a certificate to be due, since it may be set.
 const lookAgain = time.Second
 
 // Store holds the certificates in use.
@@ -51,21 +51,21 @@ type Store struct {
 	mu        sync.Mutex // guards what follows
 	svids     map[spiffe.ID]*identity.SVID
 	asked     map[spiffe.ID]bool
-	roots     []*x509.Certificate // as told, or as they came with the newest certificate
+	roots     []*x509.Certificate // from SetRoots, or as they came with the newest certificate
 	rootsTold bool
 	changed   chan struct{} // closed and replaced at every change
 	limit     limit
 	signing   identity.Signing // guards itself
 }
 
-// limit is how long certificates may live, and since when that is so.
+// limit is how long certificates may live, and since when.
 type limit struct {
-	life    time.Duration // 0: not told yet
+	life    time.Duration // 0: not known yet
 	since   time.Time
 	changed chan struct{} // closed and replaced at every change
 }
 
-// New makes a store without certificates: they are asked for when Envoy first wants them.
+// New makes a store without certificates. They are requested when Envoy first wants them.
 func New(cfg Config) *Store {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -124,7 +124,7 @@ func (s *Store) require(name string) (spiffe.ID, bool) {
 	return id, known
 }
 
-// parseName is what a secret's name asks for.
+// parseName parses a secret's name.
 func parseName(name string) (spiffe.ID, ServiceAccount, bool) {
 	id, err := spiffe.Parse(strings.TrimSuffix(name, wellknown.WithRootSuffix))
 	if err != nil {
@@ -156,7 +156,7 @@ func (s *Store) put(id spiffe.ID, svid *identity.SVID) {
 	s.cfg.Changed()
 }
 
-// maintain holds one identity's certificate young.
+// maintain renews one identity's certificate in time.
 func (s *Store) maintain(ctx context.Context, id spiffe.ID) error {
 	select {
 	case <-ctx.Done():
@@ -186,7 +186,7 @@ func (s *Store) maintain(ctx context.Context, id spiffe.ID) error {
 	}
 }
 
-// Limit says how long certificates live from now on. One that was issued before and lives longer is replaced at once.
+// Limit sets how long certificates live from now on. An older one that lives longer is replaced at once.
 func (s *Store) Limit(life time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -197,7 +197,7 @@ func (s *Store) Limit(life time.Duration) {
 	s.limit = limit{life: life, since: s.cfg.Now(), changed: make(chan struct{})}
 }
 
-// SignedBy says under which root certificates are issued now. Those under another are replaced soon.
+// SignedBy sets the root under which certificates are issued now. Certificates under another are replaced soon.
 func (s *Store) SignedBy(root string) { s.signing.Set(root, s.cfg.Now()) }
 
 // waitUntilDue waits until the certificate is due.
