@@ -18,9 +18,8 @@ import (
 // retryEvery is the pause between attempts while gateways learn what the store says.
 const retryEvery = 150 * time.Millisecond
 
-// bootstrap opens a way through the own gateway to an address that is not trusted yet, and attempts something there
-// (the name to ask the own gateway for is BootstrapSNI(id)) until it succeeds, fails for good, or took longer than a
-// limit.
+// bootstrap dials an address that is not trusted yet through an own gateway, as BootstrapSNI(id), and retries an
+// attempt there until it succeeds, fails for good, or the limit is over.
 func (s *Service) bootstrap(
 	ctx context.Context, addr string, limit time.Duration, attempt func(ctx context.Context, id string) error,
 ) error {
@@ -43,7 +42,7 @@ func (s *Service) bootstrap(
 			return last
 		}
 		if err == nil || ctx.Err() == nil {
-			err = last // what went wrong before the time was over says more
+			err = last // an earlier error says more than the end of the time
 		}
 		select {
 		case <-ctx.Done():
@@ -53,18 +52,18 @@ func (s *Service) bootstrap(
 	}
 }
 
-// addressTimeout is how long one of several addresses may take to answer before the next is tried.
+// addressTimeout is how long one of several addresses may take before the next is tried.
 func (s *Service) addressTimeout(addresses int) time.Duration {
 	return min(exchangeTimeout, s.AcceptTimeout/2, max(s.AcceptTimeout/time.Duration(addresses+2), 4*time.Second))
 }
 
-// fetchable: a MeshPeer that gives only the fingerprint of its first root.
+// fetchable reports whether a MeshPeer gives only the fingerprint of its first root.
 func fetchable(p *v1alpha1.MeshPeer) bool {
 	return p != nil && p.Spec.Bundle.Inline == "" && p.Spec.Bundle.Fingerprint != ""
 }
 
-// fetchRoot learns the first root of a peer from the handshake of its gateway, where the MeshPeer gives its
-// fingerprint. The peer must know our roots already, or it has no name to answer at: of two MeshPeers one gives its
+// fetchRoot learns a peer's first root from the handshake of its gateway, when the MeshPeer gives the fingerprint. The
+// peer must know our roots already, since otherwise it does not serve our name: of two MeshPeers one must give its
 // roots inline.
 func (s *Service) fetchRoot(ctx context.Context, p *v1alpha1.MeshPeer) error {
 	td, err := spiffe.ParseTrustDomain(p.Spec.TrustDomain)
@@ -86,7 +85,7 @@ func (s *Service) fetchRoot(ctx context.Context, p *v1alpha1.MeshPeer) error {
 	return fmt.Errorf("fetch the root of spec.bundle.fingerprint: %w", err)
 }
 
-// rootShown is the pinned root in the chain that the peer's gateway shows. Nothing is said to it.
+// rootShown returns the pinned root in the chain that the peer's gateway presents, without sending it anything.
 func (s *Service) rootShown(
 	ctx context.Context, p *v1alpha1.MeshPeer, td spiffe.TrustDomain, id string,
 ) (*x509.Certificate, error) {

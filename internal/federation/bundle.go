@@ -20,7 +20,7 @@ const MaxBundleBytes = 128 << 10
 
 const maxRefreshHint = 24 * time.Hour
 
-// Bundle is the roots of one trust domain, all of them, under a sequence number that only grows (see ahead).
+// Bundle is the roots of one trust domain, all of them, under a sequence number that only grows (see inFuture).
 type Bundle struct {
 	TrustDomain spiffe.TrustDomain
 	Roots       []*x509.Certificate
@@ -38,7 +38,7 @@ func (b Bundle) Encode() ([]byte, error) {
 	return doc.Marshal()
 }
 
-// ParseBundle reads a bundle document that is said to be of td, and refuses whatever may not vouch for it.
+// ParseBundle parses a bundle document for td, and refuses any root that may not vouch for it.
 func ParseBundle(td spiffe.TrustDomain, raw []byte, now time.Time) (Bundle, error) {
 	if len(raw) > MaxBundleBytes {
 		return Bundle{}, fmt.Errorf("the bundle is larger than %d bytes", MaxBundleBytes)
@@ -65,7 +65,8 @@ func ParseBundle(td spiffe.TrustDomain, raw []byte, now time.Time) (Bundle, erro
 	return b, b.check(now)
 }
 
-// checkBundleShape looks before the keys are decoded: how many, each with the use that we know, one certificate each.
+// checkBundleShape checks before the keys are decoded that there are not too many, each with a known use and one
+// certificate.
 func checkBundleShape(raw []byte) error {
 	var doc struct {
 		Keys []struct {
@@ -93,11 +94,11 @@ func checkBundleShape(raw []byte) error {
 	return nil
 }
 
-// maxAhead is how far the clocks of two meshes may be apart.
+// maxAhead is how far the clocks of two meshes may differ.
 const maxAhead = 10 * time.Minute
 
-// inFuture says that a sequence is a time to come. Sequences are times, in microseconds: so nobody can take one that
-// blocks all that follow.
+// inFuture reports whether a sequence number lies in the future. Sequence numbers are times in microseconds: refusing
+// future ones keeps anybody from blocking all that follow.
 func inFuture(sequence uint64, now time.Time) bool {
 	return sequence > uint64(max(now.Add(maxAhead).UnixMicro(), 0))
 }
@@ -139,7 +140,7 @@ func checkRootDomain(c *x509.Certificate, td spiffe.TrustDomain) error {
 	return nil
 }
 
-// has reports whether a root of that fingerprint is in the bundle.
+// has reports whether the bundle contains a root with that fingerprint.
 func (b Bundle) has(fingerprint string) bool {
 	return slices.ContainsFunc(b.Roots, func(c *x509.Certificate) bool { return spiffe.Fingerprint(c) == fingerprint })
 }
@@ -159,7 +160,7 @@ func fingerprints(certs []*x509.Certificate) []string {
 	return slices.Compact(all)
 }
 
-// distinct drops repeated certificates and orders the rest, so that equal sets are equal bytes.
+// distinct removes repeated certificates and sorts the rest, so that equal sets are equal bytes.
 func distinct(certs []*x509.Certificate) []*x509.Certificate {
 	certs = slices.Clone(certs)
 	slices.SortFunc(certs, func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })

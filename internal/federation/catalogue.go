@@ -15,7 +15,7 @@ import (
 // MaxCatalogueBytes bounds a catalogue document.
 const MaxCatalogueBytes = 256 << 10
 
-// catalogueJSON is what travels: names and ports, no addresses, no hosts.
+// catalogueJSON is the wire form: names and ports, no addresses or hosts.
 type catalogueJSON struct {
 	Sequence uint64            `json:"sequence"`
 	Services []json.RawMessage `json:"services"`
@@ -28,7 +28,7 @@ type offerJSON struct {
 	Protocol  string `json:"protocol"`
 }
 
-// EncodeCatalogue writes what a peer is offered.
+// EncodeCatalogue encodes what a peer is offered.
 func EncodeCatalogue(sequence uint64, services []snapshot.OfferedService) ([]byte, error) {
 	type doc struct {
 		Sequence uint64                    `json:"sequence"`
@@ -40,7 +40,7 @@ func EncodeCatalogue(sequence uint64, services []snapshot.OfferedService) ([]byt
 	return json.Marshal(doc{sequence, services})
 }
 
-// ParseCatalogue reads what a peer offers. One bad entry refuses the whole: half a catalogue would be a catalogue
+// ParseCatalogue parses a peer's offers. One bad entry refuses the whole, since half of it would be a catalogue that
 // nobody sent.
 func ParseCatalogue(raw []byte, now time.Time) (*snapshot.Catalogue, error) {
 	if len(raw) > MaxCatalogueBytes {

@@ -19,8 +19,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Control planes speak TLS with each other from end to end. Gateways carry it, inside the TLS that they speak among
-// themselves, and can neither read nor write it.
+// Control planes speak TLS with each other end to end. Gateways carry it inside their own TLS, and can neither read nor
+// change it.
 
 // protocol is what control planes speak inside their TLS (ALPN).
 const protocol = "http/1.1"
@@ -28,7 +28,7 @@ const protocol = "http/1.1"
 // verifier checks the chain that the other side shows, leaf first.
 type verifier func(chain []*x509.Certificate) error
 
-// connect speaks TLS as this control plane on a connection that gateways made, and closes it where that fails.
+// connect starts TLS as this control plane on a connection made by gateways, and closes it on failure.
 func (s *Service) connect(ctx context.Context, raw net.Conn, name string, verify verifier) (*tls.Conn, error) {
 	conn := tls.Client(raw, &tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: name, NextProtos: []string{protocol}, Time: s.Now,
@@ -39,7 +39,7 @@ func (s *Service) connect(ctx context.Context, raw net.Conn, name string, verify
 	return conn, handshake(ctx, conn, raw)
 }
 
-// connectPinned is connect to who is known by the fingerprint of a root and by identity.
+// connectPinned is connect for a peer known by a root's fingerprint and its identity.
 func (s *Service) connectPinned(
 	ctx context.Context, raw net.Conn, name, root string, td spiffe.TrustDomain, ids ...string,
 ) (*tls.Conn, error) {
@@ -67,8 +67,8 @@ func (s *Service) reachPeer(ctx context.Context, p *v1alpha1.MeshPeer) (*attempt
 	})
 }
 
-// serverTLS is for the control planes of peers and of those who were invited. Who they are is asked by the handlers, at
-// every request, since it can change.
+// serverTLS is for the control planes of peers and invited meshes. The handlers check at each request who they are,
+// since that can change.
 func (s *Service) serverTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, NextProtos: []string{protocol}, Time: s.Now,
@@ -77,7 +77,7 @@ func (s *Service) serverTLS() *tls.Config {
 	}
 }
 
-// peerOf is the peer whose control plane is at the other end of a connection.
+// peerOf returns the peer whose control plane is at the other end of a connection.
 func (s *Service) peerOf(c *tls.ConnectionState) (string, error) {
 	if c == nil {
 		return "", errors.New("the connection is not encrypted")
@@ -123,12 +123,12 @@ func verifyID(
 	return nil
 }
 
-// errOther: a certificate of the right mesh, and of somebody else in it.
+// errOther means a valid certificate of the right mesh that belongs to somebody else.
 type errOther struct{ id spiffe.ID }
 
 func (e errOther) Error() string { return fmt.Sprintf("it is %s, who has no say here", e.id) }
 
-// verifyPinned checks a chain that must hold the root of a fingerprint and begin with the leaf of one of these
+// verifyPinned checks a chain that must contain the root with a fingerprint and begin with a leaf of one of these
 // identities under it. It returns the root.
 func verifyPinned(
 	chain []*x509.Certificate, fingerprint string, td spiffe.TrustDomain, now time.Time, ids ...string,

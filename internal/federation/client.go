@@ -16,10 +16,10 @@ import (
 	"unicode"
 )
 
-// exchangeTimeout bounds one question to a peer, connection included.
+// exchangeTimeout bounds one request to a peer, including the connection.
 const exchangeTimeout = 10 * time.Second
 
-// exchange is one HTTP question over a connection of its own.
+// exchange is one HTTP request over a connection of its own.
 type exchange struct {
 	method, host, path string
 	header             http.Header
@@ -27,14 +27,14 @@ type exchange struct {
 	limit              int64 // of the answer
 }
 
-// reply is what came back, whoever answered.
+// reply is the answer, whoever sent it.
 type reply struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// ask sends one question over conn, closes conn, and returns the answer. Any status but 200 and 204 is a refusal.
+// ask sends one request over conn, closes conn, and returns the answer. Any status other than 200 and 204 is a refusal.
 func ask(ctx context.Context, conn net.Conn, e exchange) (*reply, error) {
 	r, err := send(ctx, conn, e)
 	switch {
@@ -46,7 +46,7 @@ func ask(ctx context.Context, conn net.Conn, e exchange) (*reply, error) {
 	return nil, remoteRefusal{status: r.status, refusal: readRefusal(r.body)}
 }
 
-// send sends one question over conn and closes conn.
+// send sends one request over conn and closes conn.
 func send(ctx context.Context, conn net.Conn, e exchange) (*reply, error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -100,13 +100,13 @@ func (r remoteRefusal) Error() string {
 	return fmt.Sprintf("the other mesh answered: %s (HTTP status %d)", r.Message, r.status)
 }
 
-// final reports whether asking again is of no use.
+// final reports whether asking again is useless.
 func (r remoteRefusal) final() bool {
 	return r.status >= 400 && r.status < 500 && r.status != http.StatusTooManyRequests &&
 		r.status != http.StatusNotFound && r.Code != ""
 }
 
-// readRefusal takes the text of a stranger: bounded, one line, printable.
+// readRefusal reads a stranger's text: bounded, one line, printable.
 func readRefusal(body []byte) refusal {
 	var r refusal
 	if json.Unmarshal(body, &r) != nil {
@@ -137,7 +137,7 @@ func isFinal(err error) bool {
 	return errors.As(err, &f) || errors.As(err, &r) && r.final()
 }
 
-// finalError marks a finding after which another attempt would be wrong: someone is not who they should be.
+// finalError marks an error after which a retry would be wrong: the other side is not who it should be.
 type finalError struct{ error }
 
 func (f finalError) Unwrap() error { return f.error }

@@ -46,21 +46,21 @@ func IsGatewaySilent(err error) bool {
 	return errors.As(err, &silent)
 }
 
-// attempt is one gateway tried.
+// attempt is the outcome of trying one gateway.
 type attempt struct {
 	gateway string
 	conn    net.Conn
 	err     error
-	// at is the gateway's address that answered, connect and handshake what that took.
+	// at is the gateway's address that answered; connect and handshake are how long those took.
 	at                 string
 	connect, handshake time.Duration
 }
 
-// nextStep is what is to be done over a connection that a gateway passes on, before it counts: it returns the
-// connection to go on with, or closes what it was given.
+// nextStep runs on a connection that a gateway passes on, before the attempt counts as a success. It returns the
+// connection to continue with, or closes the one it was given.
 type nextStep func(ctx context.Context, raw net.Conn) (net.Conn, error)
 
-// plainConn goes no further.
+// plainConn is the nextStep that does nothing.
 func plainConn(_ context.Context, raw net.Conn) (net.Conn, error) { return raw, nil }
 
 // dialThrough dials a name by way of this mesh's own gateways and runs then on the connection. It begins with the
@@ -125,8 +125,7 @@ func (s *Service) dialThrough(ctx context.Context, name string, then nextStep) (
 	}
 }
 
-// stillSilent are the gateways before the last one that answered, which were begun with earlier and have not answered
-// yet.
+// stillSilent returns the gateways that were tried before the last one that answered and have not answered yet.
 func stillSilent(begun []Gateway, reached []atomic.Bool) (out []string) {
 	last := len(begun) - 1
 	for last >= 0 && !reached[last].Load() {
@@ -140,7 +139,7 @@ func stillSilent(begun []Gateway, reached []atomic.Bool) (out []string) {
 	return out
 }
 
-// closeRemaining closes what comes after it was decided.
+// closeRemaining closes the attempts that end after one was chosen.
 func closeRemaining(ended <-chan *attempt, open int) {
 	for range open {
 		if a := <-ended; a.conn != nil {

@@ -11,7 +11,7 @@ import (
 // controlPlane is the actor of what this process does by itself.
 const controlPlane = "control plane"
 
-// record writes down what did not come by an administrator's command. That must not fail what it tells of.
+// record records an event that no administrator's command caused. A failure to record does not fail the event.
 func (s *Service) record(ctx context.Context, e state.Event) {
 	if err := s.Store.Record(context.WithoutCancel(ctx), e); err != nil {
 		s.Log.Error("event not recorded",
@@ -19,7 +19,7 @@ func (s *Service) record(ctx context.Context, e state.Event) {
 	}
 }
 
-// recordStranger writes down and logs that somebody was refused of whom nothing is known, as far as that costs little.
+// recordStranger records and logs the refusal of an unknown caller, at a limited rate.
 func (s *Service) recordStranger(ctx context.Context, e state.Event) {
 	if !s.limits.allow("stranger: " + e.Action) {
 		return
@@ -38,7 +38,7 @@ func address(remote string) netip.Addr {
 	return from.Addr().Unmap()
 }
 
-// host of an address: refusals are counted together that differ in the port alone.
+// host of an address: refusals that differ only in the port are counted together.
 func host(address string) string {
 	if h, _, err := net.SplitHostPort(address); err == nil {
 		return h

@@ -7,7 +7,7 @@ import (
 	"isthmus.dev/isthmus/internal/peerrules"
 )
 
-// Health is how the exchange with one peer goes, since this process began.
+// Health is the state of the exchange with one peer since this process began.
 type Health struct {
 	// RefreshTried and RefreshOK are the last attempt and the last success at fetching the peer's bundle.
 	RefreshTried, RefreshOK time.Time
@@ -15,13 +15,13 @@ type Health struct {
 	RefreshError    string
 	FailingSince    time.Time
 	RefreshFailures uint64 // in total
-	// AdoptError is why the roots in the MeshPeer were not taken.
+	// AdoptError is why the roots in the MeshPeer were not adopted.
 	AdoptError string
-	// Unwritten is why the state could not take that the peer is shut out, empty when it has it.
+	// Unwritten is why the state could not record that the peer is closed; empty when it did.
 	Unwritten string
-	// ClosedThere: the peer said last that it lets none of this mesh's calls through.
+	// ClosedThere reports that the peer last said it lets none of this mesh's calls through.
 	ClosedThere bool
-	// PushOK is when the peer last took our catalogue, PushedSequence its number.
+	// PushOK is when the peer last accepted our catalogue, PushedSequence its number.
 	PushOK         time.Time
 	PushedSequence uint64
 	PushError      string
@@ -29,10 +29,11 @@ type Health struct {
 	// Behind is since when the peer lacks our newest catalogue; zero when it has it.
 	Behind          time.Time
 	catalogueDigest string // digest of the newest catalogue seen
-	// ReadinessTold is when the peer last took a report of readiness; ReadinessError why the last one was not taken.
+	// ReadinessTold is when the peer last accepted a report of readiness; ReadinessError is why the last one was not
+	// accepted.
 	ReadinessTold  time.Time
 	ReadinessError string
-	// ReadinessHeld is the number of the report that the peer last said that it holds, ReadinessHeard when it did.
+	// ReadinessHeld is the number of the report that the peer last said it has; ReadinessHeard is when it said so.
 	ReadinessHeld  uint64
 	ReadinessHeard time.Time
 	// Served is when the peer last fetched our bundle, ServedSequence its number. NoticedSequence is the number of the
@@ -45,8 +46,8 @@ type Health struct {
 	refreshSoon     bool // the peer says that its bundle has changed
 }
 
-// Health of one peer; the zero value for one never talked with. Where another control plane of the mesh keeps up with peers
-// it is what that one says.
+// Health of one peer; the zero value for one that was never contacted. When another control plane of the mesh serves the
+// peers, it is what that one reports.
 func (s *Service) Health(name string) Health {
 	own := s.ownHealth(name)
 	if _, leads := s.Leading(); leads {
@@ -100,7 +101,7 @@ func (h *Health) wants(digest string, now time.Time) {
 	}
 }
 
-// has notes which catalogue the peer holds.
+// has records which catalogue the peer has.
 func (h *Health) has(digest string) {
 	h.PushError = ""
 	if h.catalogueDigest == digest {
@@ -108,7 +109,7 @@ func (h *Health) has(digest string) {
 	}
 }
 
-// noteRefresh keeps the outcome of one refresh; the first failure in a row is worth a line in the log.
+// noteRefresh records the outcome of one refresh, and logs the first failure in a row.
 func (s *Service) noteRefresh(ctx context.Context, name string, err error, failures int) {
 	if ctx.Err() != nil {
 		return
@@ -136,7 +137,7 @@ func (s *Service) noteRefresh(ctx context.Context, name string, err error, failu
 	}
 }
 
-// notePush keeps the outcome of one push.
+// notePush records the outcome of one push.
 func (s *Service) notePush(ctx context.Context, name, digest string, sequence uint64, err error) {
 	if ctx.Err() != nil {
 		return
@@ -158,7 +159,7 @@ func (s *Service) notePush(ctx context.Context, name, digest string, sequence ui
 	}
 }
 
-// forgetHealth drops what is known of peers that have gone.
+// forgetHealth drops peers that are gone.
 func (s *Service) forgetHealth(peers map[string]peerrules.Verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,7 +178,7 @@ func (s *Service) forgetHealth(peers map[string]peerrules.Verdict) {
 // settling is how long it may take until the gateways of both meshes know of a new peer.
 const settling = 15 * time.Second
 
-// connecting says that the peer has never answered, and was not asked for long.
+// connecting reports that the peer has never answered, and has not been asked for long.
 func (h Health) connecting(now time.Time) bool {
 	return h.RefreshError != "" && h.RefreshOK.IsZero() && now.Sub(h.FailingSince) < settling
 }

@@ -18,7 +18,7 @@ type Invitation struct {
 	Expires     time.Time
 }
 
-// Invite opens an invitation for the mesh that shall be known here as peer. It closes an older one for the same name.
+// Invite opens an invitation for a mesh that will be known here as peer. It closes an older one for the same name.
 func (s *Service) Invite(ctx context.Context, peer string, ttl time.Duration) (Invitation, error) {
 	if ttl == 0 {
 		ttl = MaxInviteTTL

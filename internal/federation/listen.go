@@ -20,15 +20,16 @@ import (
 const (
 	// idleTimeout is how long a gateway's connection may stay open between requests.
 	idleTimeout = 2 * time.Minute
-	// greetTimeout is how long who connects may take to show a certificate; greetings is how many may do so at a time.
+	// greetTimeout is how long a new connection may take to show a certificate; greetings bounds how many may do so at
+	// a time.
 	greetTimeout = 5 * time.Second
 	greetings    = 256
 	stopPatience = 2 * time.Second
 	acceptPause  = 50 * time.Millisecond // after a failed accept
 )
 
-// Serve answers this mesh's gateways, and nobody else, at a listener of TLS connections that verifies the client
-// certificates that are shown. What they carry as PeeringProtocol is TLS of a peer's control plane; all else is probes.
+// Serve serves only this mesh's gateways, on a listener of TLS connections that verifies client certificates.
+// PeeringProtocol carries TLS of a peer's control plane; everything else is probes.
 func (s *Service) Serve(ctx context.Context, l net.Listener) error {
 	peers, probes := newQueue(l.Addr()), newQueue(l.Addr())
 	defer context.AfterFunc(ctx, func() { l.Close() })()
@@ -69,7 +70,7 @@ func (s *Service) acceptGateways(ctx context.Context, l net.Listener, peers, pro
 	}
 }
 
-// handshake shakes hands with a gateway and hands its connection on.
+// handshake completes the handshake with a gateway and passes its connection on.
 func (s *Service) handshake(ctx context.Context, raw net.Conn, peers, probes *queue) {
 	greeting, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
@@ -114,7 +115,7 @@ func (s *Service) serveHTTP(ctx context.Context, h http.Handler, l net.Listener)
 	})
 	defer func() {
 		if !stop() {
-			<-stopped // what is under way may still use the state
+			<-stopped // requests under way may still use the state
 		}
 	}()
 	if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {

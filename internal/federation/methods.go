@@ -15,7 +15,7 @@ const (
 	methodInvited   = "/" + peeringService + "/Invited"
 )
 
-// Methods are those of peers. How many requests are answered at a time in all is bounded before they are looked at.
+// Methods are the methods of peers. The number of concurrent requests is bounded before any is looked at.
 var Methods = door.Methods{peeringService: {
 	"Bundle":    forPeers(0),
 	"Notice":    forPeers(maxNotice),
@@ -25,14 +25,14 @@ var Methods = door.Methods{peeringService: {
 		Who: door.PeerGateway, Rate: probePace.perSecond, Burst: probePace.burst, AtOnce: peersAtOnce,
 		Action: "peer probe", Deny: notAPeer.Message,
 	},
-	// Whoever is invited has no name here, and IDs of invitations are free to invent.
+	// An invited mesh has no name here, and anybody can invent invitation IDs.
 	"Invited": {
 		Who: door.Stranger, Together: true, Bytes: MaxPeeringBytes, Rate: usualPace.perSecond, Burst: usualPace.burst,
 		AtOnce: peersAtOnce, Action: "peer redeem", Deny: notAPeer.Message,
 	},
 }}
 
-// forPeers is a method of peers' control planes, whose requests count together.
+// forPeers is a method of peers' control planes; their requests are counted together.
 func forPeers(bytes int) door.Method {
 	return door.Method{
 		Who: door.Peer, Share: "peering", Bytes: bytes, Rate: usualPace.perSecond, Burst: usualPace.burst,

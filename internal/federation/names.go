@@ -1,16 +1,15 @@
 package federation
 
-// HeaderPeer is the name of the MeshPeer whose gateway sent a probe, as our gateway says. Nothing but probes goes by
-// it.
+// HeaderPeer is the name of the MeshPeer whose gateway sent a probe, as our gateway says. Only probes rely on it.
 const HeaderPeer = "isthmus-peer"
 
-// headerCalls tells a peer, with every bundle, whether its calls are let through.
+// headerCalls tells a peer, with each bundle, whether its calls are let through.
 const (
 	headerCalls  = "isthmus-calls"
 	callsRefused = "refused"
 )
 
-// headerReadiness tells a peer, with every bundle, the number of its newest report of readiness that is held here.
+// headerReadiness tells a peer, with each bundle, the number of its newest readiness report that is held here.
 const headerReadiness = "isthmus-readiness"
 
 // ControlSNI is the name at the own gateway that leads to a peer's control plane.

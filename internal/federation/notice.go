@@ -13,14 +13,14 @@ import (
 	"isthmus.dev/isthmus/internal/peerrules"
 )
 
-// Our own bundle has changed: each peer is told so, and asked whether its proxies have the new one. The notice is no
-// proof of anything: the peer fetches the bundle as ever. Until it has it in force it is asked again.
+// When our own bundle changes, each peer is told and asked whether its proxies have the new one. The notice proves
+// nothing: the peer fetches the bundle as usual. It is asked again until it has the bundle in force.
 
 const (
 	maxNotice = 4 << 10
-	// noticeEvery is the pause between two notices to a peer that is not there yet.
+	// noticeEvery is the pause between two notices to a peer that does not have the bundle in force yet.
 	noticeEvery = 500 * time.Millisecond
-	// hurryEvery bounds how often a peer's notices make us fetch its bundle before it is due.
+	// hurryEvery bounds how often a peer's notices make us fetch its bundle early.
 	hurryEvery = time.Second
 )
 
@@ -36,20 +36,20 @@ type noticeAnswer struct {
 	ByHand  bool `json:"byHand,omitempty"` // only an administrator can change which roots it trusts
 }
 
-// BundleDelivery is how far a peer is with this mesh's own bundle of now.
+// BundleDelivery is how far a peer is with this mesh's present bundle.
 type BundleDelivery struct {
 	Sequence uint64
-	// Fetched is when the peer last fetched it; zero when it did not yet.
+	// Fetched is when the peer last fetched it; zero before it did.
 	Fetched time.Time
-	// InForce says that the peer's proxies have it, by its own word.
+	// InForce reports that the peer's proxies have it, as the peer says.
 	InForce bool
-	// ByHand says that the peer does not fetch bundles: its administrator has to be given the new one.
+	// ByHand reports that the peer does not fetch bundles: its administrator must be given the new one.
 	ByHand bool
 	// Error is why it could not be asked.
 	Error string
 }
 
-// BundleDelivery says how far a peer is with this mesh's own bundle of now.
+// BundleDelivery returns how far a peer is with this mesh's present bundle.
 func (s *Service) BundleDelivery(ctx context.Context, peer string) (BundleDelivery, error) {
 	b, err := s.bundle(ctx)
 	if err != nil {
@@ -72,7 +72,7 @@ type noticeProgress struct {
 	due      time.Time // not before
 }
 
-// noticeIfDue tells a peer of our bundle when it is not known to have it in force.
+// noticeIfDue notifies a peer of our bundle unless it is known to have it in force.
 func (s *Service) noticeIfDue(ctx context.Context, name string, n *noticeProgress) {
 	b, err := s.bundle(ctx)
 	if err != nil || s.Health(name).NoticedSequence == b.Sequence || s.Now().Before(n.due) {
@@ -123,7 +123,8 @@ func (s *Service) notify(ctx context.Context, p *v1alpha1.MeshPeer, n notice) (a
 	return a, nil
 }
 
-// takeNotice hears of a peer's new bundle: it is fetched at once, and the answer says whether it is in force.
+// takeNotice handles a peer's notice of a new bundle: it fetches the bundle at once, and answers whether it is in
+// force.
 func (s *Service) takeNotice(w http.ResponseWriter, r *http.Request, name string) error {
 	raw, err := readBody(r)
 	if err != nil {
@@ -149,7 +150,7 @@ func (s *Service) takeNotice(w http.ResponseWriter, r *http.Request, name string
 	return json.NewEncoder(w).Encode(noticeAnswer{InForce: inForce, ByHand: !peerrules.Refreshes(p)})
 }
 
-// trusts reports whether a peer's roots hold all of these.
+// trusts reports whether a peer's roots include all of these.
 func (s *Service) trusts(p *v1alpha1.MeshPeer, want []string) bool {
 	certs, err := peerrules.ParseRoots(peerrules.Roots(p, s.Snapshot().Peers[p.Name]))
 	if err != nil {
@@ -159,13 +160,13 @@ func (s *Service) trusts(p *v1alpha1.MeshPeer, want []string) bool {
 	return !slices.ContainsFunc(want, func(f string) bool { return !slices.Contains(held, f) })
 }
 
-// refreshPeerSoon has a peer's bundle fetched soon.
+// refreshPeerSoon makes a peer's bundle be fetched soon.
 func (s *Service) refreshPeerSoon(name string) {
 	s.updateHealth(name, func(h *Health) { h.refreshSoon = true })
 	s.Wake()
 }
 
-// refreshWait says how soon a peer's bundle shall be fetched when there is a hurry.
+// refreshWait returns how soon to fetch a peer's bundle, and whether it is wanted early.
 func (s *Service) refreshWait(name string) (wait time.Duration, hurry bool) {
 	now := s.Now()
 	s.updateHealth(name, func(h *Health) {

@@ -32,15 +32,15 @@ type peerStore interface {
 	RevokePeer(ctx context.Context, name string, now time.Time) error
 }
 
-// peer is all that is known of one peer at this moment: the snapshot may lag behind the store.
+// peer is everything known of one peer at this moment. The snapshot may lag behind the store.
 type peer struct {
 	object   *v1alpha1.MeshPeer
 	state    snapshot.PeerState
 	fromFile bool
 }
 
-// peers joins the MeshPeers of the configuration with those of the store, by name. Where there is a file and a peering
-// by token the configuration says which one counts.
+// peers joins the MeshPeers of the configuration with those of the store, by name. When both exist the configuration
+// says which one counts.
 func (s *Service) peers(ctx context.Context) (map[string]peer, error) {
 	kept, err := s.Store.Peers(ctx)
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *Service) peer(ctx context.Context, name string) (peer, error) {
 	return p, nil
 }
 
-// errClash is what a newcomer must not share with this mesh or with a peer that it has.
+// errClash is something that a new peer must not share with this mesh or with another peer.
 type errClash struct{ message string }
 
 func (e errClash) Error() string { return e.message }
@@ -103,7 +103,7 @@ func checkName(all map[string]peer, name string) error {
 	}
 }
 
-// checkNewcomer refuses a mesh that this one cannot tell from itself or from a peer that it has.
+// checkNewcomer refuses a mesh that cannot be told apart from this one or from another peer.
 func (s *Service) checkNewcomer(all map[string]peer, name string, in introduction) error {
 	if in.TrustDomain == s.TrustDomain {
 		return clash("trust domain %s is this mesh's own: two meshes need two trust domains", in.TrustDomain.Name())
@@ -136,7 +136,7 @@ func (s *Service) checkRoots(all map[string]peer, name string, roots []*x509.Cer
 		}
 		theirs, err := peerrules.ParseRoots(peerrules.Roots(p.object, p.state))
 		if err != nil {
-			continue // roots that cannot be used vouch for nobody
+			continue // unusable roots vouch for nobody
 		}
 		if shared := sharedKey(theirs, roots); shared != "" {
 			return clash("its root (SHA-256 %s) is one of peer %s: each trust domain needs a root of its own", shared,
@@ -146,7 +146,7 @@ func (s *Service) checkRoots(all map[string]peer, name string, roots []*x509.Cer
 	return nil
 }
 
-// older says that a peer is known to be older than another, which then takes nothing from it.
+// older reports that a peer is known to be older than another, whose roots then cannot displace it.
 func (s *Service) older(name, other string) bool {
 	cfg := s.snapshotConfig()
 	a, b := snapshot.Key{Kind: "MeshPeer", Name: name}, snapshot.Key{Kind: "MeshPeer", Name: other}

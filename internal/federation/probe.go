@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// probeTimeout is longer than the gateways wait for each other (envoy/federation_probe.go), so that the one that
-	// waits in vain says so.
+	// probeTimeout is longer than the gateways wait for each other (envoy/federation_probe.go), so that the gateway
+	// that waits in vain reports it.
 	probeTimeout = 20 * time.Second
 	dialTimeout  = 5 * time.Second
 	maxProbe     = 4 << 10
 )
 
-// Target is what a probe asks of a peer beside an answer.
+// Target is what a probe asks of a peer besides an answer.
 type Target struct {
 	Import string // namespace/name of the FederatedImport; empty: the peer's control plane alone
 	SNI    string // name of the export
@@ -41,7 +41,7 @@ const (
 	exportReady   = "ready"
 )
 
-// answerProbe answers a peer's probe. It says nothing that the peer could not find out by calling.
+// answerProbe answers a peer's probe. It reveals nothing that the peer could not find out by calling.
 func (s *Service) answerProbe(w http.ResponseWriter, r *http.Request, name string) error {
 	if p := s.meshPeer(name); p == nil || p.Spec.RefuseProbes {
 		return status{http.StatusForbidden, refusal{Code: "ProbesRefused", Message: "this mesh does not answer probes"}}
@@ -61,8 +61,8 @@ func (s *Service) answerProbe(w http.ResponseWriter, r *http.Request, name strin
 	return nil
 }
 
-// Probe sends one request through both gateways to a peer's control plane, and says what each leg took or which one
-// broke. It is an error only where nothing could be tried.
+// Probe sends one request through both gateways to a peer's control plane, and returns how long each leg took or which
+// one broke. It returns an error only when nothing could be tried.
 func (s *Service) Probe(ctx context.Context, name string, t Target) (*adminapi.PeerProbeResponse, error) {
 	p := s.meshPeer(name)
 	if p == nil {
@@ -91,7 +91,7 @@ func (s *Service) Probe(ctx context.Context, name string, t Target) (*adminapi.P
 	return pr.result(), nil
 }
 
-// probe does the asking.
+// probe carries out the request.
 func (s *Service) probe(ctx context.Context, pr *probing, t Target) {
 	began := time.Now()
 	dialing, stop := context.WithTimeout(ctx, dialTimeout)
@@ -141,7 +141,7 @@ const (
 	ready
 )
 
-// probing is one probe under way.
+// probing is one probe in progress.
 type probing struct {
 	adminapi.PeerProbeResponse
 	isImport bool
@@ -196,7 +196,7 @@ func (pr *probing) fail(leg int, detail, remedy string) {
 
 func (pr *probing) result() *adminapi.PeerProbeResponse { return &pr.PeerProbeResponse }
 
-// read says from an answer how far the question came.
+// read finds out from an answer how far the request came.
 func (pr *probing) read(r *reply) {
 	out := readLeg(r.header.Get(wellknown.HeaderEgressLeg))
 	if out.failed != "" {
@@ -237,7 +237,7 @@ func (pr *probing) read(r *reply) {
 	pr.controlAnswered(a)
 }
 
-// controlAnswered is what the peer's control plane says.
+// controlAnswered records the answer of the peer's control plane.
 func (pr *probing) controlAnswered(a probeAnswer) {
 	if !a.Live {
 		pr.fail(control, "the peer answers, but lets nothing through except what control planes say: there this mesh "+

@@ -59,8 +59,8 @@ func (s *Service) pushIfDue(
 	s.notePush(ctx, name, digest, sequence, nil)
 }
 
-// pushCatalogue sends one catalogue. Its number is the time; where the peer remembers a later one, it says so, and one
-// more is tried.
+// pushCatalogue sends one catalogue, numbered by the time. If the peer remembers a later number, it says so, and the
+// next number is tried once.
 func (s *Service) pushCatalogue(ctx context.Context, name string, services []snapshot.OfferedService) (uint64, error) {
 	object := s.meshPeer(name)
 	if object == nil {

@@ -17,20 +17,20 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Each mesh tells its peers which of the services that it offers them have no endpoint that is ready, whenever that
-// changes. A peer so stops calling them before any user does. It says no more than ready or not, and a peer that lost it (the
-// header headerReadiness of its answers tells) is told again.
+// Each mesh tells its peers, on every change, which offered services have no ready endpoint, so that a peer stops calling
+// them before any user does. A report says no more than ready or not, and is sent again to a peer that lost it, which the
+// header headerReadiness of its answers shows.
 
 const (
 	// MaxReadinessBytes bounds a document that names every service of the largest catalogue.
 	MaxReadinessBytes = 192 << 10
-	// tellEvery is the pause between two reports to one peer; what changes meanwhile goes into the second.
+	// tellEvery is the pause between two reports to one peer; changes in between go into the second.
 	tellEvery = 500 * time.Millisecond
-	// tellRetry is how soon a report that failed is tried again at first.
+	// tellRetry is the first pause before a failed report is retried.
 	tellRetry = 250 * time.Millisecond
 )
 
-// readinessPace is what of a peer's reports is listened to: a peer that says something else all the time is too fast.
+// readinessPace bounds how many of a peer's reports are accepted.
 var readinessPace = pace{2, 10}
 
 type readinessJSON struct {
@@ -38,7 +38,7 @@ type readinessJSON struct {
 	Unready  []snapshot.OfferedName `json:"unready"`
 }
 
-// ParseReadiness reads what a peer says of the services that it offers.
+// ParseReadiness parses a peer's report on the services that it offers.
 func ParseReadiness(raw []byte, now time.Time) (*snapshot.Readiness, error) {
 	if len(raw) > MaxReadinessBytes {
 		return nil, fmt.Errorf("the report is larger than %d bytes", MaxReadinessBytes)
@@ -70,7 +70,7 @@ func ParseReadiness(raw []byte, now time.Time) (*snapshot.Readiness, error) {
 	return r, nil
 }
 
-// takeReadiness hears which of a peer's services are not ready.
+// takeReadiness handles a peer's report of services that are not ready.
 func (s *Service) takeReadiness(w http.ResponseWriter, r *http.Request, name string) error {
 	if !s.limits.allowAt(readinessPace, "readiness/"+name) {
 		return status{
@@ -138,7 +138,7 @@ type readinessDelivery struct {
 	due      time.Time // not before
 }
 
-// reportReadiness tells one peer of readiness until ctx ends.
+// reportReadiness reports readiness to one peer until ctx is done.
 func (s *Service) reportReadiness(ctx context.Context, name string, wake <-chan struct{}) {
 	again := time.NewTimer(0)
 	defer again.Stop()
@@ -156,7 +156,8 @@ func (s *Service) reportReadiness(ctx context.Context, name string, wake <-chan 
 	}
 }
 
-// reportIfDue tells a peer what it does not know yet, and says how soon to look again; 0 when nothing is left to tell.
+// reportIfDue sends a peer the changes that it does not know yet, and returns how soon to look again; 0 when nothing is
+// left to send.
 func (s *Service) reportIfDue(ctx context.Context, name string, t *readinessDelivery) (wait time.Duration) {
 	p, unready := s.meshPeer(name), s.Unready(name)
 	h := s.Health(name)
@@ -184,7 +185,7 @@ func (s *Service) reportIfDue(ctx context.Context, name string, t *readinessDeli
 	return tellEvery // what has changed meanwhile
 }
 
-// sendReport sends one report. Its number is the time, or follows the one that the peer remembers.
+// sendReport sends one report, numbered by the time or by the number after the one that the peer remembers.
 func (s *Service) sendReport(
 	ctx context.Context, p *v1alpha1.MeshPeer, unready []snapshot.OfferedName,
 ) (uint64, error) {
@@ -216,7 +217,7 @@ func (s *Service) sendReportAs(
 	return nil
 }
 
-// recordReport keeps the outcome of one report.
+// recordReport records the outcome of one report.
 func (s *Service) recordReport(name string, err error) {
 	first, now := false, s.Now()
 	s.updateHealth(name, func(h *Health) {
@@ -232,7 +233,7 @@ func (s *Service) recordReport(name string, err error) {
 	}
 }
 
-// recordHeldReport keeps which report a peer says that it holds.
+// recordHeldReport records which report a peer says it has.
 func (s *Service) recordHeldReport(name string, header http.Header) {
 	held, err := strconv.ParseUint(header.Get(headerReadiness), 10, 64)
 	if err != nil {

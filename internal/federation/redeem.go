@@ -16,7 +16,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// redeeming is who won one invitation since this process began.
+// redeeming is the request that won an invitation since this process began.
 type redeeming struct {
 	digest  string // of the request that won
 	secret  [32]byte
@@ -24,7 +24,7 @@ type redeeming struct {
 	expires time.Time
 }
 
-// forInvite takes the acceptance of an invitation.
+// forInvite handles the acceptance of an invitation.
 func (s *Service) forInvite() http.Handler {
 	invited := door.HTTP{Door: s.Door, Refuse: s.answerRefusal, Identify: func(r *http.Request) (door.Caller, error) {
 		return door.Caller{Kind: door.Stranger, Addr: address(r.RemoteAddr)}, nil
@@ -56,8 +56,8 @@ func (s *Service) inviteOf(r *http.Request) (id string, ok bool) {
 	return id, ok && isInviteID(id)
 }
 
-// recordAcceptance records that an acceptance was refused, unless the state has. Nothing is kept that a stranger may
-// invent, so that nobody can fill the record with it.
+// recordAcceptance records a refused acceptance unless the state did. It keeps nothing that a stranger could invent, so
+// that nobody can fill the record.
 func (s *Service) recordAcceptance(r *http.Request, id string, err error) {
 	var st status
 	if !errors.As(err, &st) || slices.Contains([]string{"Unknown", "Used", "Expired"}, st.Code) {
@@ -117,7 +117,7 @@ func badRequest(message string) error {
 	return status{http.StatusBadRequest, refusal{Code: "BadRequest", Message: printable(message, 400)}}
 }
 
-// redeem makes the peer if the secret is right and was not used. The caller holds making.
+// redeem makes the peer if the secret is right and unused. The caller holds making.
 func (s *Service) redeem(
 	ctx context.Context, id string, secret Secret, from, digest string, in introduction,
 ) (self, error) {
@@ -160,7 +160,7 @@ func (s *Service) redeem(
 	return answer, nil
 }
 
-// repeated finds the answer to a request that won before, asked again in the very same words.
+// repeated returns the answer to a winning request that is repeated word for word.
 func (s *Service) repeated(id string, secret Secret, digest string) (self, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,7 +176,7 @@ func (s *Service) repeated(id string, secret Secret, digest string) (self, bool)
 	return r.answer, true
 }
 
-// refuseInvite says why not, to who has the secret; who has not learns nothing.
+// refuseInvite gives the reason only to a caller that has the secret.
 func refuseInvite(cause error) error {
 	no := func(code int, reason, message string) error {
 		return status{code, refusal{Code: reason, Message: message}}

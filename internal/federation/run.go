@@ -13,21 +13,21 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// lookAgain is how often Run looks at the snapshot though nobody called Wake.
+// lookAgain is how often Run reads the snapshot without a call of Wake.
 const lookAgain = 5 * time.Second
 
-// confirmEvery is how often it is kept that a peer's roots are what they were.
+// confirmEvery is how often an unchanged set of roots is written as confirmed.
 const confirmEvery = 5 * time.Minute
 
-// follower is the goroutine that keeps up with one peer.
+// follower is the goroutine that serves one peer.
 type follower struct {
 	stop             context.CancelFunc
 	wake             chan struct{} // holds at most one: something may have changed for this peer
 	readinessChanged chan struct{} // likewise, for what it is told of readiness
 }
 
-// Run keeps up with every peer until ctx ends, while this control plane is the one that does: takes over roots from files,
-// refreshes bundles, pushes catalogues and readiness.
+// Run serves every peer until ctx is done, while this control plane is the one that does so: it adopts roots from files,
+// refreshes bundles, and pushes catalogues and readiness.
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	followers := map[string]follower{}
@@ -84,7 +84,7 @@ func (s *Service) follow(ctx context.Context, g *errgroup.Group, followers map[s
 	}
 }
 
-// signal never waits.
+// signal wakes the receiver without ever waiting.
 func signal(bell chan<- struct{}) {
 	select {
 	case bell <- struct{}{}:
@@ -92,12 +92,13 @@ func signal(bell chan<- struct{}) {
 	}
 }
 
-// worthFollowing: who may talk, and whose first root has yet to be fetched.
+// shouldFollow reports whether a peer may talk, or its first root has yet to be fetched.
 func (s *Service) shouldFollow(name string, v peerrules.Verdict) bool {
 	return v.Control || v.Reason == peerrules.NoRoots && fetchable(s.meshPeer(name))
 }
 
-// nextChange fires when time alone will change what the snapshot means: a peer's verdict, an invitation's end.
+// nextChange fires when the passing of time alone changes what the snapshot means: a peer's verdict, or an invitation's
+// end.
 func (s *Service) nextChange() <-chan time.Time {
 	snap := s.Snapshot()
 	var next time.Time
@@ -119,7 +120,7 @@ func (s *Service) nextChange() <-chan time.Time {
 	return time.After(max(next.Sub(s.Now()), 50*time.Millisecond))
 }
 
-// keepUp exchanges with one peer until ctx ends.
+// keepUp serves one peer until ctx is done.
 func (s *Service) keepUp(ctx context.Context, name string, f follower) {
 	refresh := time.NewTimer(0)
 	defer refresh.Stop()
@@ -161,7 +162,7 @@ func (s *Service) keepUp(ctx context.Context, name string, f follower) {
 	}
 }
 
-// ageLimit is how old a peer's roots may grow; 0 for what the file does not bound.
+// ageLimit is how old a peer's roots may become; 0 if the file sets no limit.
 func (s *Service) ageLimit(name string) time.Duration {
 	p := s.meshPeer(name)
 	if p == nil {
@@ -197,8 +198,8 @@ func (s *Service) refreshOne(ctx context.Context, name string) (time.Duration, e
 	return wait, s.takeBundle(ctx, name, b)
 }
 
-// confirmed says that a bundle tells nothing new, and that the one we have was confirmed so lately that its time need
-// not be kept anew: every peer is asked often, to know whether it answers, and each write costs the whole mesh a look.
+// confirmed reports that a bundle is unchanged and was confirmed so recently that its time need not be written again.
+// Every peer is asked often, to know whether it answers, and each write makes the whole mesh look.
 func (s *Service) confirmed(p *v1alpha1.MeshPeer, b Bundle) bool {
 	kept := s.Snapshot().Peers[p.Name]
 	held, err := peerrules.ParseRoots(peerrules.Roots(p, kept))
@@ -213,7 +214,7 @@ func (s *Service) confirmed(p *v1alpha1.MeshPeer, b Bundle) bool {
 	return age >= 0 && age < often
 }
 
-// backoff after so many failures in a row: doubling, from least to most.
+// backoff is the pause after so many failures in a row: it doubles from least to most.
 func backoff(failures int, least, most time.Duration) time.Duration {
 	d := least
 	for i := 1; i < failures && d < most; i++ {

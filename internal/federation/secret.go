@@ -12,7 +12,7 @@ import (
 
 const secretBytes = 32
 
-// Secret is the one-use secret of an invitation. It prints as "[redacted]" wherever it might be printed by mistake.
+// Secret is the one-use secret of an invitation. It always prints as "[redacted]".
 type Secret struct{ value [secretBytes]byte }
 
 func newSecret() Secret {
