@@ -28,7 +28,7 @@ const (
 	PathPeering   = "/v1/peering"
 )
 
-// peerHandler answers control planes: those of peers, and of who was invited.
+// peerHandler serves control planes of peers and of invited meshes.
 func (s *Service) peerHandler() http.Handler {
 	peers := door.HTTP{
 		Door: s.Door, Identify: s.identifyPeer, Refuse: s.answerRefusal,
@@ -43,8 +43,7 @@ func (s *Service) peerHandler() http.Handler {
 	return s.guarded(mux)
 }
 
-// probeHandler answers peers' gateways, whose names our own gateway says: what it says there is believed for nothing
-// else.
+// probeHandler serves peers' gateways. Our own gateway says which peer it is, and is believed about probes only.
 func (s *Service) probeHandler() http.Handler {
 	probes := s.probes()
 	return s.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -63,7 +62,7 @@ func (s *Service) probes() http.Handler {
 	return mux
 }
 
-// guarded answers only so many requests at a time.
+// guarded bounds the number of concurrent requests.
 func (s *Service) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -80,8 +79,8 @@ func (s *Service) guarded(next http.Handler) http.Handler {
 	})
 }
 
-// identifyPeer is the control plane of a peer. Who is none, or one with which nothing may pass, learns no more than
-// that.
+// identifyPeer returns the peer whose control plane calls. Anybody else, and a peer with which nothing may pass, learns
+// no more than that.
 func (s *Service) identifyPeer(r *http.Request) (door.Caller, error) {
 	caller := door.Caller{Kind: door.Stranger, Addr: address(r.RemoteAddr)}
 	name, err := s.peerOf(r.TLS)
@@ -92,7 +91,7 @@ func (s *Service) identifyPeer(r *http.Request) (door.Caller, error) {
 	return caller, nil
 }
 
-// identifyProbe is a gateway of a peer, as our own gateway says.
+// identifyProbe returns the peer whose gateway calls, as our own gateway says.
 func (s *Service) identifyProbe(r *http.Request) (door.Caller, error) {
 	caller := door.Caller{Kind: door.Stranger, Addr: address(r.RemoteAddr)}
 	names := r.Header.Values(HeaderPeer)
@@ -108,7 +107,7 @@ func (s *Service) identifyProbe(r *http.Request) (door.Caller, error) {
 	return caller, nil
 }
 
-// answerRefusal answers whom the door refused.
+// answerRefusal answers a request that the door refused.
 func (s *Service) answerRefusal(w http.ResponseWriter, r *http.Request, err error) {
 	var own status
 	code := grpcstatus.Code(err)
@@ -128,7 +127,7 @@ func (s *Service) answerRefusal(w http.ResponseWriter, r *http.Request, err erro
 
 type peerHandler func(w http.ResponseWriter, r *http.Request, name string) error
 
-// recorded answers what a handler refuses, and records it.
+// recorded records what a handler refuses, and answers it.
 func (s *Service) recorded(h peerHandler) func(http.ResponseWriter, *http.Request, door.Caller) error {
 	return func(w http.ResponseWriter, r *http.Request, c door.Caller) error {
 		err := h(w, r, c.Name)
@@ -210,7 +209,7 @@ func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name str
 	return nil
 }
 
-// notNewer is what a peer hears whose clock is behind: it goes on from there.
+// notNewer is the answer to a peer whose clock is behind; the peer continues from the number in it.
 const notNewer = "NotNewer"
 
 func staleCatalogue(held uint64) error {
@@ -219,12 +218,12 @@ func staleCatalogue(held uint64) error {
 	}}
 }
 
-// suspended says that of all that a peer's control plane may say only roots are heard.
+// suspended reports that only roots are accepted from a peer's control plane.
 func (s *Service) suspended(name string) bool {
 	return peerrules.All(s.snapshotNow(), s.TrustDomain.Name())[name].Reason == peerrules.Suspended
 }
 
-// snapshotNow is the newest snapshot with the time of this moment.
+// snapshotNow returns the newest snapshot with the present time.
 func (s *Service) snapshotNow() *snapshot.Snapshot {
 	snap := *s.Snapshot()
 	snap.Time = s.Now()
@@ -237,7 +236,7 @@ type status struct {
 	refusal
 }
 
-// refuse answers an error: refusals as they are, anything else as a fault of ours that is logged and not shown.
+// refuse answers with an error: a refusal as it is, anything else as an internal error that is logged and not shown.
 func (s *Service) refuse(w http.ResponseWriter, err error, key, value string) {
 	var st status
 	if errors.As(err, &st) {
@@ -254,7 +253,7 @@ func answer(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(body) // the other side has gone: nobody is left to tell
+	_ = json.NewEncoder(w).Encode(body) // the other side is gone: nobody is left to tell
 }
 
 // readBody reads a body, which the door has bounded.

@@ -21,7 +21,7 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// Store is what peering keeps, apart from peers: invitations, acceptances under way, counters.
+// Store is what peering stores besides peers: invitations, acceptances in progress, counters.
 type Store interface {
 	peerStore
 	AddInvite(ctx context.Context, i state.Invite) error
@@ -33,28 +33,29 @@ type Store interface {
 	Record(ctx context.Context, e state.Event) error
 }
 
-// Config of a Service. Every field without a default is needed.
+// Config of a Service. Every field without a default is required.
 type Config struct {
 	TrustDomain spiffe.TrustDomain
 	// Name that this mesh proposes for itself in invitations, a DNS label.
 	Name string
-	// Snapshot is the newest one. The first certificate of its Roots is the one that signs today.
+	// Snapshot returns the newest snapshot. The first certificate of its Roots is the signing one.
 	Snapshot func() *snapshot.Snapshot
 	Store    Store
 	// Gateways are this mesh's own, in an order that does not change by itself.
 	Gateways func() []Gateway
-	// FromGateway says why a connection to the peering port is not one of a gateway that this mesh trusts now, beside
-	// its name and its certificate. Default: nothing.
+	// FromGateway returns an error if a connection to the peering port does not belong to a gateway that this mesh
+	// trusts now, in addition to the check of its name and certificate. Default: no check.
 	FromGateway func(context.Context, door.Caller) error
 	// Door lets requests in, by Methods.
 	Door *door.Door
-	// Identity is the certificate of this control plane, its root at the end: peers' control planes know it by that.
+	// Identity is the certificate of this control plane with its root at the end, by which peers' control planes know
+	// it.
 	Identity func() (*tls.Certificate, error)
 	// Block refuses everything with a peer at once, whatever the store says. Unblock ends that. Default: nothing.
 	Block   func(peer string, revoked bool)
 	Unblock func(peer string)
 	// Changed is called when time alone changes what a snapshot means (an invitation ends, a peer grows stale). Changes of
-	// the store are seen by who watches that. It must not wait. Default: nothing.
+	// the store are watched elsewhere. It must not block. Default: nothing.
 	Changed func()
 	// InForce reports whether every proxy of this mesh that is connected has the roots of a peer's trust domain as they
 	// are in the newest snapshot. Default: yes.
@@ -62,22 +63,22 @@ type Config struct {
 	// Export reports whether a name is exported to a peer, and whether the service behind it has an endpoint that is
 	// ready. Default: nothing is exported.
 	Export func(peer, sni string) (exported, ready bool)
-	// InEffect leaves of the services that are written as offered to a peer those that it could call. Default: all.
+	// InEffect filters the services written as offered to a peer down to those that it could call. Default: all.
 	InEffect func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService
 	// Unready are the services offered to a peer of which no endpoint is ready, sorted. Default: none.
 	Unready func(peer string) []snapshot.OfferedName
-	// Leading says whether this control plane is the one that keeps up with peers: asks them for their bundles, and tells
-	// them of the catalogue and of readiness. All answer peers. The store is to be written to for that. Wake is to be
-	// called when it changes. Default: yes.
+	// Leading reports whether this control plane is the one that asks peers for their bundles and sends them the catalogue
+	// and readiness, and returns the store to write the results to. All control planes answer peers. Call Wake when it
+	// changes. Default: yes.
 	Leading func() (Store, bool)
-	// LeadersHealth is how the exchange with a peer goes where another control plane keeps up with it. Default: not known.
+	// LeadersHealth is the state of the exchange with a peer as the leading control plane reports it. Default: not known.
 	LeadersHealth func(peer string) (Health, bool)
 	Log           *slog.Logger
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// RefreshHint is how often peers are asked to fetch our bundle. Default 5 min.
 	RefreshHint time.Duration
-	// MinRefresh and MaxRefresh bound the hints of peers; a peer that does not answer is tried again within MaxRefresh.
+	// MinRefresh and MaxRefresh bound the hints of peers. A peer that does not answer is tried again within MaxRefresh.
 	// Default 5 s and 15 s.
 	MinRefresh, MaxRefresh time.Duration
 	// AcceptTimeout bounds one acceptance. Default 20 s.
@@ -151,11 +152,11 @@ type Service struct {
 	wake   chan struct{} // holds at most one: look at the snapshot again
 	memory *gatewayMemory
 
-	// held while a peer is made or unmade: what is looked at must still hold when it is written
+	// held while a peer is made or removed: what was checked must still hold when it is written
 	making    sync.Mutex
 	unwritten map[string]closure // guarded by making: closed peers that the store does not know of yet
 
-	// held while a report of readiness is taken: the one held must still be the newest when the next is kept
+	// held while a readiness report is handled: the stored one must still be the newest when the next is stored
 	hearing sync.Mutex
 
 	mu      sync.Mutex            // guards the rest
@@ -180,7 +181,7 @@ func New(c Config) (*Service, error) {
 	return s, nil
 }
 
-// Wake tells the service that the snapshot has changed. It never waits.
+// Wake signals that the snapshot has changed. It never blocks.
 func (s *Service) Wake() {
 	select {
 	case s.wake <- struct{}{}:
@@ -194,7 +195,7 @@ type ownBundle struct {
 	sequence uint64
 }
 
-// bundle is this mesh's own. A number stands for one set of roots for ever, whichever control plane tells it.
+// bundle is this mesh's own bundle. A number stands for one set of roots forever, whichever control plane sends it.
 func (s *Service) bundle(ctx context.Context) (Bundle, error) {
 	roots, err := peerrules.ParseRoots(s.Snapshot().Roots)
 	if err != nil {
@@ -216,8 +217,7 @@ func (s *Service) bundle(ctx context.Context) (Bundle, error) {
 	return Bundle{TrustDomain: s.TrustDomain, Roots: set, Sequence: s.own.sequence, RefreshHint: s.RefreshHint}, nil
 }
 
-// describeSelf is this mesh as it introduces itself; the first root is the one that signs today. Its bundle has no
-// number yet.
+// describeSelf is this mesh's introduction of itself, signing root first, its bundle without a number.
 func (s *Service) describeSelf() (introduction, error) {
 	roots, err := peerrules.ParseRoots(s.Snapshot().Roots)
 	if err != nil {
@@ -242,7 +242,7 @@ func (s *Service) Fingerprint() (string, error) {
 	return own.fingerprint(), nil
 }
 
-// introductionTo says who we are to a peer that we call knownAs.
+// introductionTo is our introduction to a peer that we call knownAs.
 func (s *Service) introductionTo(ctx context.Context, knownAs string) (self, error) {
 	b, err := s.bundle(ctx)
 	if err != nil {
@@ -268,7 +268,7 @@ var errNoAddress = errors.New("this mesh's gateways do not know where to send wh
 	"control plane's address, as gateways reach it, into its settings (names: {ips: [ADDRESS]}), start it again, then " +
 	"try again")
 
-// reachable refuses a peering while this mesh's gateways could pass nothing on to the control plane.
+// reachable refuses a peering while this mesh's gateways have no way to the control plane.
 func (s *Service) reachable() error {
 	if _, _, err := s.gateways(); err != nil {
 		return err
@@ -326,8 +326,8 @@ func registeredGateways(snap *snapshot.Snapshot) []snapshot.Node {
 	return all
 }
 
-// fromGateway refuses connections that do not come from a gateway of this mesh: the client's certificate, which the TLS
-// configuration verified, must be that of a registered one.
+// fromGateway refuses connections that are not from a gateway of this mesh: the client's certificate, verified by the
+// TLS configuration, must be that of a registered one.
 func (s *Service) fromGateway(ctx context.Context, from string, c tls.ConnectionState) error {
 	if len(c.VerifiedChains) == 0 {
 		return errors.New("no verified client certificate")

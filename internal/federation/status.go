@@ -11,8 +11,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// expiringWithin is how long before its end a peering or a root is called expiring, or a third of the root's life if
-// shorter.
+// expiringWithin is how long before its end a peering or a root counts as expiring, or a third of the root's life if
+// that is shorter.
 const expiringWithin = 14 * 24 * time.Hour
 
 // Condition types of a peer, in the order in which they are shown.
@@ -32,8 +32,8 @@ const (
 	unknown = "Unknown"
 )
 
-// Conditions says how it stands with a peer: v is its verdict among all (peerrules.All), h how the exchange with it
-// goes. Since is set where the facts tell it.
+// Conditions returns a peer's conditions: v is its verdict (peerrules.All), h the state of the exchange. Since is set
+// where the facts show it.
 func Conditions(
 	now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState, v peerrules.Verdict, h Health,
 ) []adminapi.Condition {

@@ -11,15 +11,15 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Terms are how long a peering holds. What is zero stays as it is.
+// Terms are how long a peering lasts. Zero fields leave things as they are.
 type Terms struct {
 	MaxBundleAge time.Duration
 	ExpiresAt    time.Time
 	Never        bool // it does not expire
 }
 
-// SetTerms changes how long a peering made by token holds, and says how long it then does; a zero time is never. It
-// lasts until the peering ends. A peer whose object is a file is changed there.
+// SetTerms changes how long a peering made by token lasts, and returns its end; zero means never. It holds until the
+// peering ends. A peer from a file is changed in the file.
 func (s *Service) SetTerms(
 	ctx context.Context, name string, t Terms,
 ) (maxBundleAge time.Duration, expires time.Time, err error) {

@@ -54,7 +54,7 @@ type tokenJSON struct {
 	Expires     int64            `json:"exp"`
 }
 
-// String does not print the token, for it holds a secret.
+// String does not print the token, which holds a secret.
 func (t Token) String() string { return TokenPrefix + redacted }
 
 // Encode is the token itself. Print it once, log it never.
@@ -70,7 +70,7 @@ func (t Token) Encode() string {
 	return TokenPrefix + base64.RawURLEncoding.EncodeToString(raw)
 }
 
-// ParseToken reads a token and checks its shape, not its age. Its errors never quote from it.
+// ParseToken parses a token and checks its form, not its age. Its errors never quote it.
 func ParseToken(text string) (Token, error) {
 	text = strings.TrimSpace(text)
 	body, ok := strings.CutPrefix(text, TokenPrefix)

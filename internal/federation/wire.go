@@ -17,7 +17,7 @@ import (
 // MaxPeeringBytes bounds a request for peering and its answer.
 const MaxPeeringBytes = MaxBundleBytes + 64<<10
 
-// self is how a mesh introduces itself to another: in the request for peering and in its answer.
+// self is how a mesh introduces itself to another, in the request for peering and in its answer.
 type self struct {
 	TrustDomain string           `json:"trustDomain"`
 	KnownAs     string           `json:"knownAs"` // name that the sender gives the receiver
@@ -34,7 +34,7 @@ type peeringRequest struct {
 	self
 }
 
-// introduction is a self that was read and checked.
+// introduction is a parsed and checked self.
 type introduction struct {
 	TrustDomain spiffe.TrustDomain
 	KnownAs     string
@@ -85,7 +85,7 @@ func checkGatewayIDs(ids []string, td spiffe.TrustDomain) error {
 	return nil
 }
 
-// digest is what a repeated request must equal. The secret is left out: it is compared by its own rules.
+// digest identifies a request for its repetition. It omits the secret, which is compared separately.
 func (r peeringRequest) digest() string {
 	r.Secret = ""
 	raw, err := json.Marshal(r)
@@ -109,7 +109,7 @@ func texts(addrs []netip.AddrPort) []string {
 	return out
 }
 
-// refusal is an answer of the peering server that is no success.
+// refusal is an unsuccessful answer of the peering server.
 type refusal struct {
 	Code     string `json:"code"`
 	Message  string `json:"message"`

@@ -8,7 +8,7 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// remembered bounds how many connections are known as counted already.
+// remembered bounds the connections that are known to have been counted.
 const remembered = 8192
 
 // maxPeers bounds the names that are counted apart; the control plane configures them, so this is never reached.
@@ -33,7 +33,7 @@ func newTally() *tally {
 	}
 }
 
-// add counts one entry; false when it only repeats a connection that was counted.
+// add counts one entry. It returns false for an entry of a connection that was counted already.
 func (t *tally) add(e *Entry) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -61,8 +61,8 @@ func (t *tally) count(c *agentapi.PeerCounts, e *Entry) {
 		c.HandshakesFailed++
 		return
 	}
-	// A connection is known by its client's address: its requests and its own entry, whichever comes first, count it
-	// once.
+	// A connection is identified by its client's address. Its requests and its own entry, whichever comes first, count
+	// it once.
 	if e.connection != "" && t.first(e.Log+"/connection/"+e.connection, e.connection) {
 		c.HandshakesOK++
 	}

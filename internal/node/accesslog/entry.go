@@ -1,5 +1,5 @@
-// Package accesslog receives what Envoy logs: it counts what each peer mesh did, writes every boundary crossing and
-// every refusal to a bounded file, and says refusals in the agent's own log.
+// Package accesslog receives Envoy's access log. It counts what each peer mesh did, writes every boundary crossing and
+// every refusal to a bounded file, and reports refusals in the agent's own log.
 package accesslog
 
 import (
@@ -24,7 +24,7 @@ const (
 	tagAsserted = "asserted" // on inbound entries: the caller at a peer, as our own gateway asserts it, else "-"
 )
 
-// callerHeader carries the caller whom a peer's gateway vouches for.
+// callerHeader carries the caller that a peer's gateway asserts.
 const callerHeader = "isthmus-caller"
 
 // Entry is one line of the file.
@@ -35,7 +35,7 @@ type Entry struct {
 	Class   string    `json:"class,omitempty"` // kind of refusal or failure
 	Peer    string    `json:"peer,omitempty"`
 	Caller  string    `json:"caller,omitempty"` // SPIFFE ID, or the workload on this node
-	// who vouches for the caller, when it did not come itself
+	// who asserts the caller, when it did not come itself
 	AssertedBy  string            `json:"assertedBy,omitempty"`
 	Destination string            `json:"destination,omitempty"`
 	Reason      string            `json:"reason,omitempty"`
@@ -49,7 +49,7 @@ type Entry struct {
 	BytesOut    uint64            `json:"bytesOut"`
 	DurationMS  float64           `json:"durationMs"`
 	Tags        map[string]string `json:"tags,omitempty"`
-	// Repeated is how many refusals like this one the line stands for, when there were too many to write each down.
+	// Repeated is how many similar refusals the line stands for when there were too many to write each.
 	Repeated uint64 `json:"repeated,omitempty"`
 
 	http             bool
@@ -59,7 +59,7 @@ type Entry struct {
 	handshakeFailure bool
 }
 
-// Refused reports whether it was refused here or failed, whatever the reason.
+// Refused reports whether the call was refused here or failed, for whatever reason.
 func (e *Entry) Refused() bool { return e.Verdict != verdictAllowed }
 
 func fromHTTP(log string, r *record) Entry {
@@ -104,7 +104,7 @@ func fromCommon(log string, r *record) Entry {
 		reachedUpstream: r.cluster != "" && r.toUpstream,
 		Tags:            r.tags, connection: r.direct.String(),
 	}
-	maps.DeleteFunc(e.Tags, func(_, v string) bool { return v == "-" }) // Envoy's word for nothing
+	maps.DeleteFunc(e.Tags, func(_, v string) bool { return v == "-" }) // Envoy's placeholder for nothing
 	switch log {
 	case wellknown.LogInbound:
 		e.Destination = firstOf(r.tags[tagWorkload], e.Destination)
@@ -120,7 +120,7 @@ func fromCommon(log string, r *record) Entry {
 	return e
 }
 
-// classify sets verdict, class and reason: what TLS says comes first, and further judges the rest.
+// classify sets verdict, class and reason. Faults of TLS come first; further judges the rest.
 func (e *Entry) classify(r *record, further func(log string, r *record) outcome) {
 	var j outcome
 	switch why := failedTLS(e.Log, r); {

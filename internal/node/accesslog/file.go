@@ -41,7 +41,7 @@ func (f *file) write(e *Entry) error {
 	return f.failed(err)
 }
 
-// room makes sure that the file is open and has room for n more bytes.
+// room opens the file if needed and makes room for n more bytes.
 func (f *file) room(n int64) error {
 	if f.f != nil && f.size+n > f.max {
 		err := errors.Join(f.w.Flush(), f.f.Close(), os.Rename(f.path, f.path+".1"))
@@ -65,10 +65,10 @@ func (f *file) room(n int64) error {
 	return nil
 }
 
-// maxTorn is more than one entry can have.
+// maxTorn is more than the size of any entry.
 const maxTorn = 1 << 20
 
-// wholeLines cuts off an entry that a full disk or a crash left half written, and says what size is left.
+// wholeLines removes an entry that a full disk or a crash left incomplete, and returns the remaining size.
 func wholeLines(f *os.File) (size int64, err error) {
 	st, err := f.Stat()
 	if err != nil {
@@ -98,7 +98,7 @@ func (f *file) flush() error {
 	return nil
 }
 
-// failed forgets a file that could not be written, so that the next entry begins afresh: a full disk heals.
+// failed closes a file that could not be written, so that the next entry starts afresh: a full disk may be cleared.
 func (f *file) failed(err error) error {
 	if err == nil {
 		return nil
@@ -112,8 +112,8 @@ func (f *file) failed(err error) error {
 	return f.err
 }
 
-// lostEntries is how many entries could not be written; most of the last ones, when a disk is full, may be there after
-// all.
+// lostEntries is how many entries could not be written. When a disk is full, most of the last ones may have been
+// written after all.
 func (f *file) lostEntries() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()

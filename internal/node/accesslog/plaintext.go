@@ -9,14 +9,13 @@ import (
 )
 
 const (
-	// plaintextKept is how long a caller counts as one that speaks plaintext after it last did.
+	// plaintextKept is how long a caller counts as a plaintext caller after its last call.
 	plaintextKept = time.Hour
-	// maxPlaintext bounds the callers that are known of one workload. Who comes beyond that counts when another is
-	// forgotten.
+	// maxPlaintext bounds the known callers of one workload. Further ones count when another expires.
 	maxPlaintext = 256
 )
 
-// plaintext knows who called which workload without mutual TLS, where that is allowed.
+// plaintext records who called which workload without mutual TLS, where that is allowed.
 type plaintext struct {
 	mu      sync.Mutex // guards callers
 	callers map[string]map[string]time.Time
@@ -41,7 +40,7 @@ func (p *plaintext) add(workload, caller string, now time.Time) bool {
 	return !known && of[caller] == now
 }
 
-// expire reports whether a caller has not spoken plaintext for so long that it does not count any more.
+// expire removes callers whose last plaintext call is too old to count, and reports whether there were any.
 func (p *plaintext) expire(now time.Time) (some bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -63,10 +62,10 @@ func (p *plaintext) of(workload string) []string {
 // allowed.
 func (s *Service) Plaintext(workload string) []string { return s.plaintext.of(workload) }
 
-// ForgetPlaintext forgets callers that have not spoken plaintext for an hour, and says whether there were any.
+// ForgetPlaintext removes callers without a plaintext call for an hour, and reports whether there were any.
 func (s *Service) ForgetPlaintext(now time.Time) bool { return s.plaintext.expire(now) }
 
-// recordPlaintext takes up an entry of a port that takes plaintext.
+// recordPlaintext records the caller of an entry from a port that accepts plaintext.
 func (s *Service) recordPlaintext(e *Entry) {
 	workload := e.Tags[tagWorkload]
 	if workload == "" || e.Remote == "" || !s.plaintext.add(workload, e.Remote, s.now()) {

@@ -14,16 +14,16 @@ import (
 	"strings"
 )
 
-// maxLine bounds one line that is read back. None that was written is longer.
+// maxLine bounds one line that is read back. Every written line is shorter.
 const maxLine = 1 << 20
 
-// Reader reads entries back from the files of agents on this host, those of turned files first.
+// Reader reads entries back from the files of agents on this host, rotated files first.
 type Reader struct {
 	folders []string
 	at      map[string]*position
 }
 
-// position is how far one file was read. A file that is turned is another one from then on.
+// position is how far one file was read. A file counts as another one once it is rotated.
 type position struct {
 	info fs.FileInfo
 	read int64
@@ -34,8 +34,7 @@ func NewReader(folders ...string) *Reader {
 	return &Reader{folders: folders, at: map[string]*position{}}
 }
 
-// Read returns the entries that were written since the last call, in the order of their times. Lines that are none are
-// left out.
+// Read returns the entries written since the last call, by time. It skips invalid lines.
 func (r *Reader) Read() ([]Entry, error) {
 	var all []Entry
 	for _, folder := range r.folders {
@@ -45,7 +44,7 @@ func (r *Reader) Read() ([]Entry, error) {
 		}
 		for _, name := range names {
 			entries, err := r.readFile(name)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may just have been turned
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may just have been rotated
 				return nil, err
 			}
 			all = append(all, entries...)

@@ -17,8 +17,8 @@ const (
 	verdictFailed    = "failed"    // allowed, but it did not work
 )
 
-// outcome is what became of a call: verdict, class and a reason for people. A class is one word that says what kind
-// of refusal it is, to count and to search by.
+// outcome is the result of a call: verdict, class and a reason for people. A class is one word for the kind of refusal,
+// to count and search by.
 type outcome struct{ verdict, class, reason string }
 
 func (j outcome) withReason(reason string) outcome {
@@ -26,7 +26,7 @@ func (j outcome) withReason(reason string) outcome {
 	return j
 }
 
-// The kinds of what Envoys refuse or fail at. What an application answers is none of them, whatever it says.
+// The kinds of refusal and failure of Envoys. What an application answers is none of them.
 var (
 	allowed = outcome{verdict: verdictAllowed}
 

@@ -6,8 +6,9 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// record is what is wanted of one log entry (envoy.data.accesslog.v3). Envoy says three times as much of every request,
-// and making Go values of that costs more than all the rest; so it is read from the wire here, and the rest skipped.
+// record holds the needed fields of one log entry (envoy.data.accesslog.v3). Envoy sends three times as much for every
+// request, and decoding all of it into Go values costs more than everything else, so the fields are read from the wire
+// here and the rest is skipped.
 type record struct {
 	remote, direct, local, upstreamLocal     endpoint
 	sni, uri                                 string // of the peer's certificate

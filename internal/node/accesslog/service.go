@@ -25,9 +25,9 @@ type Config struct {
 	Questions string
 	// MaxBytes of each file and of the one older file that is kept beside it.
 	MaxBytes int64
-	// Changed is called when somebody called in plaintext who had not before; nil for nothing.
+	// Changed is called when a new plaintext caller was seen; nil for nothing.
 	Changed func()
-	// Unserved is told of each workload whose own program did not take a connection. It must not wait. Default:
+	// Unserved is called with each workload whose own program did not accept a connection. It must not block. Default:
 	// nothing.
 	Unserved func(workload string)
 }
@@ -45,7 +45,7 @@ type Service struct {
 	now       func() time.Time
 }
 
-// New makes a service; its file is opened with the first entry.
+// New makes a service. It opens its file with the first entry.
 func New(cfg Config) *Service {
 	if cfg.Unserved == nil {
 		cfg.Unserved = func(string) {}
@@ -72,7 +72,7 @@ func (s *Service) Register(to *grpc.Server) {
 	}, s)
 }
 
-// stream takes entries from Envoy until it ends the stream.
+// stream receives entries from Envoy until Envoy ends the stream.
 func (s *Service) stream(_ any, from grpc.ServerStream) error {
 	b := batch{take: s.take}
 	for {
@@ -83,7 +83,7 @@ func (s *Service) stream(_ any, from grpc.ServerStream) error {
 	}
 }
 
-// batch reads messages of a stream. The first one says which log it is.
+// batch reads messages of a stream. The first one names the log.
 type batch struct {
 	log  string
 	take func(Entry)
@@ -146,7 +146,7 @@ func (s *Service) take(e Entry) {
 	}
 }
 
-// reportWriteError says once that entries are lost, and once that they are no more.
+// reportWriteError logs once that entries are being lost, and once that they no longer are.
 func (s *Service) reportWriteError(err error) {
 	if failed := err != nil; s.failing.Swap(failed) == failed {
 		return

@@ -16,21 +16,21 @@ import (
 )
 
 const (
-	// Each source may have refusalBurst refusals written down whole at once, and refusalRate a second; further ones are
-	// folded.
+	// Each source may have refusalBurst refusals written whole at once, and then refusalRate per second. Further ones
+	// are folded into one line.
 	refusalBurst = 1000
 	refusalRate  = 10
-	// foldFor is how long refusals are folded before the line that stands for them is written.
+	// foldFor is how long refusals are folded before their line is written.
 	foldFor = time.Minute
-	// maxFolded bounds the kinds of refusals that are folded apart, and maxSources the sources that are told apart.
+	// maxFolded bounds the kinds of refusals that are folded separately, maxSources the sources that are told apart.
 	maxFolded  = 1024
 	maxSources = 1024
 	// maxField bounds a text of an entry that a caller chose, in bytes.
 	maxField = 1024
 )
 
-// shares keeps the entries of each source, a peer mesh or a workload, in files of its own, so that whoever causes very
-// many pushes out no record but its own. What belongs to no known source is in the file at path.
+// shares writes the entries of each source, a peer mesh or a workload, to files of its own, so that a source with very
+// many entries pushes out only its own. Entries without a known source go to the file at path.
 type shares struct {
 	path string
 	max  int64
@@ -52,7 +52,7 @@ func newShares(path string, max int64) *shares {
 	}
 }
 
-// write writes an entry down, or folds it with others like it.
+// write writes an entry, or folds it with similar ones.
 func (s *shares) write(e *Entry) error {
 	e.truncate()
 	s.mu.Lock()
@@ -65,7 +65,7 @@ func (s *shares) write(e *Entry) error {
 	return s.file(source).write(e)
 }
 
-// sourceOf is whose entry it is: the peer's where meshes meet, else the workload's. It names a file.
+// sourceOf names the source of an entry and its file: the peer where meshes meet, else the workload.
 func sourceOf(e *Entry) string {
 	switch e.Log {
 	case wellknown.LogIngress, wellknown.LogEgress:
@@ -97,8 +97,7 @@ func (s *shares) pathOf(source string) string {
 	return strings.TrimSuffix(s.path, ext) + "." + source + ext
 }
 
-// budget is of a source, or, where none is known, of the address that an entry came from. It must be called with mu
-// held.
+// budget is that of a source or, if unknown, of the address that an entry came from. The caller holds mu.
 func (s *shares) budget(source, remote string) *rate.Limiter {
 	if source == "" {
 		source = "from " + remote
@@ -106,7 +105,7 @@ func (s *shares) budget(source, remote string) *rate.Limiter {
 	b := s.budgets[source]
 	if b == nil {
 		if len(s.budgets) >= maxSources {
-			clear(s.budgets) // so many are an attack that no address stands for
+			clear(s.budgets) // so many addresses are an attack
 		}
 		b = rate.NewLimiter(refusalRate, refusalBurst)
 		s.budgets[source] = b
@@ -135,7 +134,7 @@ func (s *shares) fold(source string, e *Entry) {
 	}
 }
 
-// unfold writes a line for each kind of refusal that was folded: the first of them, with how many they were.
+// unfold writes a line for each kind of folded refusal: the first of them, with their number.
 func (s *shares) unfold() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,7 +147,7 @@ func (s *shares) unfold() error {
 	return errors.Join(append(errs, s.flushAll())...)
 }
 
-// flush brings what was written to the disk.
+// flush writes buffered entries to the disk.
 func (s *shares) flush() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package cgroup makes control groups (version 2), by which the kernel tells the sockets of one program from those of
-// every other: a socket keeps the group of the process that opened it, and only who may write to the group's directory,
-// root on the host, can put a process into it. Nothing is limited by the group.
+// Package cgroup makes control groups (version 2), by which the kernel tells one program's sockets from all others: a
+// socket keeps the group of the process that opened it, and only root on the host can put a process into a group. The
+// group limits nothing.
 package cgroup
 
 import (
@@ -20,7 +20,7 @@ type Group struct {
 	mount *os.File
 }
 
-// ID tells a group from every other, also from one that had its name before.
+// ID identifies a group uniquely, also among groups that had the same name.
 type ID struct {
 	Level  uint32 // below the root
 	Number uint64
@@ -29,8 +29,8 @@ type ID struct {
 // New names a group; Make makes it.
 func New(name string) *Group { return &Group{name: name} }
 
-// Make makes the group, or opens the one that is there. The hierarchy is reached by a mount of its own, which nobody
-// else sees, so that it does not matter where, or whether, the host has it mounted.
+// Make makes the group, or opens an existing one. It mounts the hierarchy privately, so that it does not matter where,
+// or whether, the host has it mounted.
 func (g *Group) Make() (err error) {
 	if err := visible(); err != nil {
 		return err
@@ -52,13 +52,12 @@ func (g *Group) Make() (err error) {
 	return err
 }
 
-// errSwept means that another agent removed the group, as one that nobody has, before it was ours.
+// errSwept means that another agent removed the group as abandoned before we had locked it.
 var errSwept = errors.New("another agent is removing it")
 
 const tries = 10
 
-// open makes the group or opens the one that is there, and holds a lock on it until Close: so that it is known to have
-// an owner.
+// open makes or opens the group, and holds a lock on it until Close, which shows that it has an owner.
 func (g *Group) open() error {
 	if err := unix.Mkdirat(int(g.mount.Fd()), g.name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("make control group %s: %w", g.name, err)
@@ -92,8 +91,7 @@ func openDir(mount *os.File, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// Sweep removes the groups beside this one that are named alike and that nobody has any more: no process is in them,
-// and who made them was killed.
+// Sweep removes abandoned groups of similar names: those without processes whose maker was killed.
 func (g *Group) Sweep(alike *regexp.Regexp) error {
 	root, err := openDir(g.mount, ".")
 	if err != nil {
@@ -181,7 +179,7 @@ func remove(mount *os.File, name string) error {
 	return nil
 }
 
-// Close forgets the group, which stays.
+// Close releases the group without removing it.
 func (g *Group) Close() {
 	if g.dir != nil {
 		g.dir.Close()

@@ -1,6 +1,5 @@
-// Package limits gives each of Envoy's listeners its share of the connections that Envoy holds in all, so that one
-// workload, or the peers of a gateway, cannot take the others' away. Envoy asks for the shares as a runtime layer
-// (RTDS), so that they change without a restart.
+// Package limits divides Envoy's connections among its listeners, so that one workload, or a gateway's peers, cannot
+// take the others'. Envoy asks for the shares as a runtime layer (RTDS), so that they change without a restart.
 package limits
 
 import (
@@ -16,8 +15,8 @@ import (
 
 const runtimeType = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 
-// OfWorkloads shares connections out among workloads, by "<namespace>/<name>": each has as much for what it calls as
-// for who calls it. Few workloads share evenly; of many each may have an eighth for each, since hardly all need that
+// OfWorkloads divides connections among workloads, by "<namespace>/<name>": each has as many for its calls as for its
+// callers. Few workloads share evenly. Of many, each may have an eighth in each direction, since hardly all need that
 // much at once.
 func OfWorkloads(connections uint32, workloads []string) map[string]uint32 {
 	if len(workloads) == 0 {
@@ -32,7 +31,7 @@ func OfWorkloads(connections uint32, workloads []string) map[string]uint32 {
 	return out
 }
 
-// OfGateway leaves a quarter to the mesh's own callers, whatever peers, and strangers at their door, do.
+// OfGateway reserves a quarter for the mesh's own callers, whatever peers and strangers do.
 func OfGateway(connections uint32) map[string]uint32 {
 	return map[string]uint32{wellknown.IngressListener: max(connections-connections/4, 1)}
 }

@@ -1,4 +1,4 @@
-// Package readiness knocks at workloads, from inside their own network namespaces, to learn whether they are ready.
+// Package readiness probes workloads from inside their network namespaces to learn whether they are ready.
 package readiness
 
 import (
@@ -23,7 +23,7 @@ import (
 type Target struct {
 	Workload  string
 	Netns     string
-	Addresses []netip.Addr // knocked at in turn, until one opens
+	Addresses []netip.Addr // probed in turn until one accepts
 	Port      uint16       // 0: no probe, always ready
 	Path      string       // empty: TCP
 	Period    time.Duration
@@ -42,7 +42,7 @@ type Prober struct {
 	ready map[string]bool
 }
 
-// New makes a prober; what has no probe is ready from the beginning, the rest is not.
+// New makes a prober. Workloads without a probe are ready from the beginning, the others are not.
 func New(log *slog.Logger, targets []Target, changed func()) *Prober {
 	p := &Prober{
 		log: log, targets: targets, changed: changed, doubts: map[string]chan struct{}{}, ready: map[string]bool{},
@@ -54,14 +54,14 @@ func New(log *slog.Logger, targets []Target, changed func()) *Prober {
 	return p
 }
 
-// Ready says how the workload was last seen.
+// Ready reports whether the workload was ready when last probed.
 func (p *Prober) Ready(workload string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.ready[workload]
 }
 
-// ProbeNow has a workload probed at once: it did not take a connection. It never waits.
+// ProbeNow has a workload probed at once, since it did not accept a connection. It never blocks.
 func (p *Prober) ProbeNow(workload string) {
 	select {
 	case p.doubts[workload] <- struct{}{}:
@@ -69,8 +69,8 @@ func (p *Prober) ProbeNow(workload string) {
 	}
 }
 
-// First probes every target once, all at the same time: what is said of them afterwards was seen, and a workload that
-// was ready before this agent came does not seem unready for a moment.
+// First probes every target once, concurrently, so that a workload that was ready before this agent started never seems
+// unready.
 func (p *Prober) First(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, t := range p.targets {
@@ -86,7 +86,7 @@ func (p *Prober) First(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Run probes until ctx ends.
+// Run probes until ctx is done.
 func (p *Prober) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, t := range p.targets {

@@ -18,18 +18,18 @@ import (
 
 var errExited = errors.New("the process that connected has exited")
 
-// caller is the process that opened a connection, as the kernel knows it.
+// caller is the process that opened a connection, as the kernel reports it.
 type caller struct {
 	pid int32
 	uid uint32
-	// proc is the process's folder in /proc. It belongs to that process alone, even when its number is used again.
+	// proc is the process's folder in /proc. It refers to that process only, even when its number is reused.
 	proc *os.File
 }
 
-// identify finds out who opened a connection that was accepted at this time since boot.
+// identify returns who opened a connection that was accepted at this time since boot.
 //
-// Between connecting and now the process may have exited and its number may belong to another. Where the kernel has
-// SO_PEERPIDFD (6.5), the descriptor says so; on an older one a process that began after the connection is not it.
+// After connecting, the process may have exited and its number may have been reused. Where the kernel has SO_PEERPIDFD
+// (6.5), the descriptor shows that. On an older kernel a process that started after the connection is refused.
 func identify(c *net.UnixConn, accepted time.Duration) (*caller, error) {
 	cred, err := unixsocket.Peer(c)
 	if err != nil {
@@ -61,10 +61,10 @@ func identify(c *net.UnixConn, accepted time.Duration) (*caller, error) {
 	return find(cred, pidfd, accepted)
 }
 
-// noPidfd stands for the descriptor that an older kernel does not give.
+// noPidfd stands for the descriptor that an older kernel lacks.
 const noPidfd = -1
 
-// find opens the process's folder, and makes sure that it is that of the process that connected.
+// find opens the process's folder and makes sure that it belongs to the process that connected.
 func find(cred *unix.Ucred, pidfd int, accepted time.Duration) (*caller, error) {
 	if cred.Pid <= 0 {
 		return nil,
@@ -79,7 +79,7 @@ func find(cred *unix.Ucred, pidfd int, accepted time.Duration) (*caller, error) 
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	c := &caller{pid: cred.Pid, uid: cred.Uid, proc: os.NewFile(uintptr(fd), path)}
-	// Only now: a process that still lives cannot have lost its number before its folder was opened.
+	// Check only now: if the process is still alive, its number was not reused before its folder was opened.
 	if pidfd != noPidfd {
 		err = checkAlive(pidfd)
 	} else {
@@ -158,7 +158,7 @@ func sinceBoot() (time.Duration, error) {
 	return time.Duration(now.Nano()), nil
 }
 
-// isOf says why the caller is not the workload, nil when it is. It is asked again before each answer.
+// isOf returns why the caller is not the workload; nil when it is. It is checked again before each answer.
 func (c *caller) isOf(w *Workload) error {
 	if len(w.Users) > 0 && !slices.Contains(w.Users, c.uid) {
 		return fmt.Errorf("user %d is not one of workloadSocket.users", c.uid)

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// securityHeader must come with every call (SPIFFE Workload Endpoint §3): who tricks a workload into sending requests
-// seldom gets to choose their headers too.
+// securityHeader must come with every call (SPIFFE Workload Endpoint §3): an attacker who tricks a workload into
+// sending requests can seldom choose their headers.
 const securityHeader = "workload.spiffe.io"
 
 func guardUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -28,7 +28,7 @@ func guardStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, ne
 	return next(srv, stream)
 }
 
-// requireHeader lets the calls of the workload itself pass, with the header.
+// requireHeader lets only calls of the workload itself pass, and only with the header.
 func requireHeader(ctx context.Context) error {
 	c := connOf(ctx)
 	if c == nil {
@@ -45,7 +45,7 @@ func requireHeader(ctx context.Context) error {
 	return nil
 }
 
-// denied tells a caller no more than that it is refused; why is for the log.
+// denied tells a caller only that it is refused; the log has the reason.
 func (c *conn) denied(why error) error {
 	c.recordRefusal(why)
 	return status.Errorf(codes.PermissionDenied,

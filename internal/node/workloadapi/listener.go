@@ -14,7 +14,7 @@ import (
 
 var errTooMany = errors.New("the workload has too many connections open")
 
-// listener takes connections to one workload's socket and finds out whose they are.
+// listener accepts connections to one workload's socket and identifies the callers.
 type listener struct {
 	*net.UnixListener
 	served *served
@@ -33,7 +33,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// conn is one connection and whose it is.
+// conn is one connection and its caller.
 type conn struct {
 	*net.UnixConn
 	served        *served
@@ -44,7 +44,8 @@ type conn struct {
 	done          func()
 }
 
-// admit counts a connection in, or closes it when there are too many. A stranger's lives just long enough to be told.
+// admit counts a connection, or closes it when there are too many. A stranger's connection lives just long enough to be
+// refused.
 func (w *served) admit(raw *net.UnixConn) *conn {
 	c := &conn{UnixConn: raw, served: w}
 	accepted, err := sinceBoot()
@@ -103,7 +104,7 @@ func (c *conn) recordRefusal(why error) {
 	})
 }
 
-// kernel is what gRPC calls a connection's security: here, that the kernel says who is at its other end.
+// kernel is the gRPC transport security of these connections: the kernel identifies the caller.
 type kernel struct{}
 
 // authInfo leads from a call to its connection.
@@ -129,7 +130,7 @@ func (kernel) Info() credentials.ProtocolInfo {
 func (kernel) Clone() credentials.TransportCredentials       { return kernel{} }
 func (kernel) OverrideServerName(string) (unsupported error) { return nil }
 
-// connOf is the connection that a call came by.
+// connOf returns the connection of a call.
 func connOf(ctx context.Context) *conn {
 	if p, ok := peer.FromContext(ctx); ok {
 		if info, ok := p.AuthInfo.(authInfo); ok {

@@ -60,7 +60,7 @@ func (s *service) FetchX509Bundles(
 // answer is the version of what there is to send, and how; nothing while there is nothing to send.
 type answer func(spiffe.ID, sds.IdentityState) (version string, send func() error)
 
-// push sends an answer, and again whenever its version changed, until the caller goes or is the workload no more.
+// push sends an answer, and again whenever its version changes, until the caller is gone or is no longer the workload.
 func (w *served) push(ctx context.Context, now answer) error {
 	defer w.streams.Add(-1)
 	if w.streams.Add(1) > maxStreams {

@@ -17,8 +17,8 @@ func listenAt(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// removeLeftovers makes the folder of sockets, and removes those of workloads that are here no more. Folders stay: a
-// container may have them mounted.
+// removeLeftovers removes the sockets of workloads that are no longer here. Folders stay, since a container may have
+// them mounted.
 func (s *Server) removeLeftovers() error {
 	wanted := make([]string, 0, len(s.served))
 	for _, w := range s.served {

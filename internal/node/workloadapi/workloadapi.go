@@ -1,11 +1,11 @@
 // Package workloadapi serves the SPIFFE Workload API, its X.509 profile, to the workloads of a node: to each on a Unix
 // socket of its own.
 //
-// Who calls is what the kernel says of the process that connected: its network namespace, which must be the workload's,
-// and its user, where the settings name users. Nothing that a caller says counts. The socket can be reached by
-// everybody whom the file system lets through; whoever is not the workload is refused and named in the log.
+// The kernel says which process connected: its network namespace must be the workload's, and its user one of those in
+// the settings, if they name any. Nothing that a caller says counts. Anybody whom the file system lets through can
+// reach the socket; callers other than the workload are refused and logged.
 //
-// Keys and certificates are those that Envoy has too (internal/node/sds): asked for once, renewed once, pushed to every
+// Keys and certificates are the ones that Envoy has (internal/node/sds): requested once, renewed once, pushed to every
 // stream.
 package workloadapi
 
@@ -28,7 +28,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Bounds of what one workload's socket holds, and of what is said about it.
+// Bounds on one workload's socket and on its log messages.
 const (
 	maxConnections = 256 // of the workload
 	maxRefused     = 8   // of others, which are closed after refusedLife
@@ -59,10 +59,10 @@ type Config struct {
 	// Folder of the sockets that are not placed elsewhere: what an earlier agent left there is removed.
 	Folder string
 	Store  Store
-	// Joined is closed when TrustDomain knows its answer.
+	// Joined is closed when TrustDomain has an answer.
 	Joined      <-chan struct{}
 	TrustDomain func() spiffe.TrustDomain
-	// Changed is called when Troubles did.
+	// Changed is called when Troubles changed.
 	Changed func()
 }
 
@@ -87,7 +87,7 @@ type served struct {
 	trouble   atomic.Pointer[error]
 }
 
-// New makes a server that listens nowhere yet.
+// New makes a server that does not listen yet.
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, patience: patience, limit: rate.NewLimiter(10, 50)}
 	for _, w := range cfg.Workloads {
@@ -96,8 +96,8 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Listen opens every socket that it can. Run tries the others again: what keeps one workload's socket from being opened
-// keeps no other's.
+// Listen opens every socket that it can. Run retries the others: a socket that cannot be opened affects no other
+// workload.
 func (s *Server) Listen() error {
 	errs := []error{s.removeLeftovers()}
 	for _, w := range s.served {
@@ -138,7 +138,7 @@ func (s *Server) Close() {
 	}
 }
 
-// Run answers until ctx ends.
+// Run serves until ctx is done.
 func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, w := range s.served {
