@@ -187,8 +187,8 @@ func (a *Agent) mayRead(leaf *x509.Certificate) bool {
 	return mayRead(leaf, own.ID.TrustDomain(), a.cfg.Metrics.Allow, revoked)
 }
 
-// mayRead reports whether a certificate of this mesh is an administrator's that was not revoked, or of an identity that is
-// allowed.
+// mayRead reports whether a certificate of this mesh is an administrator's that was not revoked, or of an identity that
+// is allowed.
 func mayRead(leaf *x509.Certificate, td spiffe.TrustDomain, allow, revoked []string) bool {
 	id, err := spiffe.LeafID(leaf)
 	if err != nil || !id.MemberOf(td) {

@@ -131,9 +131,10 @@ func TestEnvoyCountsReachReportMetricsAndFile(t *testing.T) {
 	if !strings.Contains(string(text), `"caller":"spiffe://t.example/ns/default/sa/web"`) {
 		t.Errorf("the caller is missing in %s", text)
 	}
-	socket := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+	dial := func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", filepath.Join(p.cfg.RunDir, "metrics.sock"))
-	}}}
+	}
+	socket := http.Client{Transport: &http.Transport{DialContext: dial}}
 	for path, wants := range map[string][]string{
 		"/metrics": {
 			`isthmus_peer_handshakes_total{peer="shop",result="ok"} `, `isthmus_agent_envoy_running 1`,

@@ -221,7 +221,8 @@ func (s *Store) waitUntilDue(ctx context.Context, svid *identity.SVID, jitter fl
 	}
 }
 
-// exceededBy reports whether a certificate from before the limit lives longer than it allows; the slack is for rounding.
+// exceededBy reports whether a certificate from before the limit lives longer than it allows; the slack is for
+// rounding.
 func (l limit) exceededBy(svid *identity.SVID, now time.Time) bool {
 	const slack = 2 * time.Second
 	return l.life > 0 && svid.Received.Before(l.since) && svid.Leaf().NotAfter.Sub(now) > l.life+slack
