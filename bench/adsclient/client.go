@@ -125,7 +125,7 @@ func send(stream grpc.ClientStream, req *discovery.DeltaDiscoveryRequest) error 
 	return err
 }
 
-// firstRequests subscribe anew on a new stream; what the client already has goes along, as Envoy's does.
+// firstRequests subscribes anew on a new stream, and lists the resources that the client already has, as Envoy does.
 func (c *Client) firstRequests() []*discovery.DeltaDiscoveryRequest {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -35,7 +35,7 @@ func New(identify func(context.Context) string) *Server {
 	}
 }
 
-// Set gives a proxy one resource; nil takes it away.
+// Set sets one resource of a proxy; nil removes it.
 func (s *Server) Set(proxy, name string, m proto.Message, typeURL string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

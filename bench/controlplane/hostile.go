@@ -37,7 +37,7 @@ type attackResult struct {
 	by       []attack
 }
 
-// hostile measures how long endpoint changes take to honest proxies, in turns alone and beside each attack.
+// hostile measures how long endpoint changes take to reach honest proxies, alternately alone and during each attack.
 func hostile(ctx context.Context, o options) error {
 	o.plan.Proxies = honest + len(attacks)
 	mesh, err := genmesh.New(o.plan)

@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/bench/adsclient"
 )
 
-// watch waits for addresses that proxies are going to be told of.
+// watch waits for addresses to reach the proxies.
 type watch struct {
 	mu    sync.Mutex // guards what follows
 	waits map[netip.Addr]*wait
@@ -72,7 +72,7 @@ func (w *watch) look(proxy int, m adsclient.Message) {
 	}
 }
 
-// heard notes that a proxy was told of an address. The mutex is held.
+// heard records that a proxy received an address. The caller holds the mutex.
 func (w *watch) heard(addr netip.Addr, proxy int, at time.Time) {
 	one := w.waits[addr]
 	if one == nil {

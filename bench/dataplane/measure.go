@@ -97,7 +97,7 @@ func (k *pool) dial(ctx context.Context, r *running, p protocol) (load.Caller, e
 	return &pooledConn{Caller: c, pool: k, name: p.Name}, nil
 }
 
-// pooledConn is a connection that goes back to its pool, unless a call failed on it.
+// pooledConn is a connection that returns to its pool unless a call failed on it.
 type pooledConn struct {
 	load.Caller
 	pool   *pool

@@ -132,7 +132,7 @@ spec:
 %s`, name, app, principal, to)
 }
 
-// startMeshes starts both, makes them peers, and gives alpha what beta serves.
+// startMeshes starts both meshes, makes them peers, and imports beta's services into alpha.
 func startMeshes(ctx context.Context, env *environment) error {
 	for _, m := range meshes(env.protocols) {
 		r, err := env.lab.Run(ctx, m)

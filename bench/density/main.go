@@ -116,7 +116,7 @@ func measureMemory(ctx context.Context, o options, n int) (u proc.Usage, err err
 	return proc.Read(pid)
 }
 
-// complete says what is missing: two listeners and a certificate a workload.
+// complete returns an error that names what is missing: two listeners and a certificate per workload.
 func complete(ctx context.Context, r *meshlab.Running, n int) error {
 	st, err := meshlab.Call[adminapi.Empty, adminapi.StatusResponse](ctx, r, "Status", &adminapi.Empty{})
 	if err != nil {

@@ -177,7 +177,7 @@ func (c *http2Caller) readFrame() (end bool, err error) {
 	return false, nil
 }
 
-// updateWindow gives the server new room on the connection; a stream never needs any.
+// updateWindow sends a WINDOW_UPDATE for the connection; a stream never needs one.
 func (c *http2Caller) updateWindow(n uint32) error {
 	c.unread += n
 	if c.unread < window/2 {

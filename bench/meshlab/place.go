@@ -52,7 +52,7 @@ func (p Place) Lookup(ctx context.Context, name string) (netip.Addr, error) {
 	return addrs[0], nil
 }
 
-// plan says where everything is.
+// plan assigns addresses and namespaces.
 type plan struct {
 	network lab.Network
 	places  map[string]Place // of workloads and strangers, and "<mesh>/host" and "<mesh>/gateway"

@@ -52,7 +52,7 @@ type Running struct {
 	lab     *Lab
 }
 
-// Run starts a mesh and waits until every Envoy has all that it was told.
+// Run starts a mesh and waits until every Envoy has all its configuration.
 func (l *Lab) Run(ctx context.Context, m Mesh) (*Running, error) {
 	r := &Running{Mesh: m, Agents: map[string]Agent{}, lab: l}
 	if err := r.startControl(ctx); err != nil {
@@ -164,7 +164,7 @@ func (r *Running) startAgent(ctx context.Context, verb, name string, settings ma
 	return err
 }
 
-// checkSynced says which agent's Envoy has not yet all that it was told.
+// checkSynced returns an error that names an agent whose Envoy does not have all its configuration yet.
 func (r *Running) checkSynced(ctx context.Context) error {
 	st, err := Call[adminapi.Empty, adminapi.StatusResponse](ctx, r, "Status", &adminapi.Empty{})
 	if err != nil {

@@ -97,7 +97,7 @@ func adminRevokedText(admins []adminapi.AdminCert) string {
 	return b.String() + "  Next: isthmus token list, for the join tokens that were made with it\n"
 }
 
-// warnUnwritten says that a restart would forget what was just done.
+// warnUnwritten warns that a restart would undo the command.
 func (a *app) warnUnwritten(e adminapi.Ended) {
 	if e.Unwritten != "" {
 		fmt.Fprintf(a.Err,

@@ -103,7 +103,7 @@ func rotateEffect(r adminapi.CARotateRequest, s adminapi.CAStatusResponse) strin
 // patience is how long a step may take without a word about what to do.
 const patience = 20 * time.Second
 
-// steps says in words what a rotation does at each step.
+// steps describes what a rotation does at each step.
 var steps = map[string]string{
 	"prepared":    "the new root is trusted beside the old one, which signs; everybody has to acknowledge both",
 	"distributed": "everybody trusts both roots; the new one is about to sign",

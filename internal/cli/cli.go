@@ -136,7 +136,7 @@ func (a *app) printer(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// usageOf gives a command made elsewhere, and those below it, this command line's way of refusing arguments.
+// usageOf makes a command from elsewhere, and its subcommands, refuse arguments as this command line does.
 func usageOf(cmd *cobra.Command) *cobra.Command {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {

@@ -78,10 +78,11 @@ func ask[Req, Resp any](ctx context.Context, a *app, method string, req *Req) (*
 	return resp, nil
 }
 
-// silence is how long a person looks at an empty screen before it is said for whom the command waits.
+// silence is how long a command waits before it prints what it is waiting for.
 const silence = 2 * time.Second
 
-// printWaiting says for whom a command waits, if it still does after a while. What it returns ends that.
+// printWaiting prints what a command waits for if it still waits after a while. Calling the returned function cancels
+// that.
 func (a *app) printWaiting(after time.Duration) func() {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -96,7 +97,7 @@ func (a *app) printWaiting(after time.Duration) func() {
 	return func() { close(done); <-ended }
 }
 
-// connect dials once, itself, so that a refused connection is told apart from a refused call.
+// connect dials once by itself, to tell a refused connection from a refused call.
 func (d *dialer) connect(ctx context.Context) (*grpc.ClientConn, error) {
 	// the kernel vouches for both ends of a Unix socket
 	network, address, creds := "unix", d.socket, insecure.NewCredentials()

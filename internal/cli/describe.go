@@ -165,7 +165,7 @@ func descriptionText(d description) string {
 	return b.String()
 }
 
-// firstObstacle is what is missing first where nobody may call.
+// firstObstacle is the first thing missing when nobody may call.
 func firstObstacle(d description) string {
 	switch {
 	case d.Service == nil && len(d.Workload.Ports) == 0:

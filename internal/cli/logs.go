@@ -21,7 +21,7 @@ const runFolders = "/run/isthmus"
 // logPoll is how often the files are looked at while they are followed.
 const logPoll = 500 * time.Millisecond
 
-// logFilter says which entries are asked for; empty fields select all.
+// logFilter selects entries; empty fields select all.
 type logFilter struct {
 	workload, peer string
 	refused        bool

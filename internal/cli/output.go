@@ -66,7 +66,7 @@ func (a *app) render(v any, view func(when) string) (string, error) {
 	return view(when{now: a.Now(), wide: a.output == formatWide}), nil
 }
 
-// withLists is a copy of an answer in which no list is null: whoever reads it need not tell nothing from an empty list.
+// withLists copies an answer with empty lists in place of null, so that readers need not handle both.
 func withLists(v any) any {
 	in := reflect.ValueOf(v)
 	out := reflect.New(in.Type()).Elem()

@@ -57,7 +57,7 @@ func readSecret(in io.Reader, path string) (string, error) {
 	return token, nil
 }
 
-// confirm lets a person stop a command that cuts traffic: by --yes, or by typing the name.
+// confirm asks a person before a command that cuts traffic: by --yes, or by typing the name.
 func (a *app) confirm(cmd *cobra.Command, yes bool, name, effect string) error {
 	return a.confirmTyped(cmd, yes, " "+name, name, effect)
 }

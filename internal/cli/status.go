@@ -86,7 +86,7 @@ func proxiesTable(proxies []adminapi.ProxyStatus, w when) *table {
 	return t
 }
 
-// containmentText says what a proxy is not told, and why.
+// containmentText shows what is withheld from a proxy, and why.
 func containmentText(p adminapi.ProxyStatus, w when) string {
 	if p.Contained == nil {
 		return ""

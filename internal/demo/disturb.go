@@ -11,7 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 )
 
-// disturbance is one thing that goes wrong, or changes, while requests flow.
+// disturbance is one failure or change while requests flow.
 type disturbance struct {
 	name string
 	kind int // which requests may fail
@@ -147,7 +147,7 @@ func (w *world) restart(ctx context.Context, m mesh, name string, after time.Dur
 	return w.startProgram(m, wl)
 }
 
-// blackhole has nothing arrive at cards' gateway from the other mesh, nor the other way, and says so to nobody.
+// blackhole drops everything between cards' gateway and the other mesh in both directions, without an error to anybody.
 func (w *world) blackhole(ctx context.Context, length time.Duration) error {
 	device := "v-" + w.cards().name
 	if err := lab.Cut(w.plan.link(), device, true); err != nil {

@@ -29,7 +29,7 @@ type event struct {
 	began, ended time.Time
 }
 
-// during says which disturbances went on while a request did, or which was the last before it.
+// during names the disturbances that overlapped a request, or else the last one before it.
 func (t *traffic) during(began time.Time, took time.Duration) string {
 	last, all := "before every disturbance", []string{}
 	for _, e := range t.events {
@@ -80,7 +80,7 @@ const slowRequest = 2 * time.Second
 // clock is how times of day are told, in UTC.
 const clock = "15:04:05.000"
 
-// name says whose load the nth is.
+// name is the name of the nth load.
 func (t *traffic) name(n int) string {
 	if n == 0 {
 		return "go"
@@ -88,7 +88,7 @@ func (t *traffic) name(n int) string {
 	return t.customers[n-1].name
 }
 
-// table says how each fared.
+// table shows the result of each load.
 func (t *traffic) table() string {
 	var b strings.Builder
 	for n, c := range t.counts {

@@ -14,7 +14,7 @@ type step struct {
 	expected string
 	// needed steps are those without which the rest cannot be tried.
 	needed bool
-	// try says what was seen; its error says what was seen instead.
+	// try returns what was seen; its error says what was seen instead.
 	try func(context.Context, *world) (seen string, err error)
 }
 

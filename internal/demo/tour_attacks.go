@@ -27,10 +27,10 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// accepted begins what shake says of a handshake that both sides finished.
+// accepted begins the result of tryHandshake when both sides finished the handshake.
 const accepted = "accepted"
 
-// gatewayID is whom cards expects at the other end.
+// gatewayID is the identity that cards expects at the other end.
 const gatewayID = "spiffe://retail.example/ns/isthmus-system/sa/" + gatewayServiceAccount
 
 // federationSNI is the name under which retail asks cards for one service of namespace default.
@@ -38,7 +38,7 @@ func federationSNI(service string, w *world) string {
 	return service + ".default.retail.fed." + w.cards().trustDomain
 }
 
-// impostorRefused knows every name and has a certificate that says so, signed by a root of its own.
+// impostorRefused uses the right names with a certificate from a root of its own.
 func impostorRefused(ctx context.Context, w *world) (string, error) {
 	forged, err := forge(gatewayID)
 	if err != nil {

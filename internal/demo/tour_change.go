@@ -110,7 +110,7 @@ func (w *world) allChanged(ctx context.Context, from map[string]string) (now map
 	return now, err
 }
 
-// longLived says which certificate has not yet the demo's usual life again.
+// longLived returns an error that names a certificate that does not have the demo's usual life again.
 func (w *world) longLived(ctx context.Context) error {
 	for _, m := range w.plan.meshes {
 		certs, err := w.admin(m).certs(ctx)

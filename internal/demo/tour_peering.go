@@ -70,7 +70,7 @@ func peer(ctx context.Context, w *world) (string, error) {
 	return fmt.Sprintf("cards %s, retail %s", short(invite.Fingerprint), short(accept.OwnFingerprint)), nil
 }
 
-// established waits until a mesh says that it trusts its peer.
+// established waits until a mesh reports that it trusts its peer.
 func established(ctx context.Context, a admin, peer string) (p adminapi.PeerStatus, err error) {
 	err = until(ctx, 10*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
 		if p, err = a.peer(ctx, peer); err != nil {

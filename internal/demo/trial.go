@@ -116,7 +116,7 @@ func brief(body string) string {
 // behind a destination's name with all that follows.
 var longParts = regexp.MustCompile(` \(spiffe://[^ )]*\)|spiffe://[^/ ]+/ns/[^/ ]+/sa/| at \d+\.\d+\.\d+\.\d+.*`)
 
-// ongoing is an attempt that goes on until it is stopped.
+// ongoing is an attempt that runs until it is stopped.
 type ongoing struct {
 	process *lab.Process
 	stdin   *os.File

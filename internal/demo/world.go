@@ -39,7 +39,7 @@ func programName(m mesh, w workload) string { return m.name + "-" + w.name }
 
 func (w *world) admin(m mesh) admin { return admin{mesh: m.name, socket: w.files.socket(m.name)} }
 
-// up starts both meshes, side by side, and waits until every part of them says that it is ready.
+// up starts both meshes in parallel and waits until every part of them is ready.
 func (w *world) up(ctx context.Context, say printer) error {
 	for _, m := range w.plan.meshes {
 		if err := w.write(m); err != nil {
@@ -169,7 +169,7 @@ func (w *world) process(name string) *lab.Process {
 	return w.processes[name]
 }
 
-// ready says what mesh m still waits for.
+// ready returns an error that names what mesh m still waits for.
 func (w *world) ready(ctx context.Context, m mesh) error {
 	for _, name := range []string{controlName(m), nodeName(m), gatewayName(m)} {
 		p := w.process(name)
@@ -186,7 +186,7 @@ func (w *world) ready(ctx context.Context, m mesh) error {
 	return proxiesReady(st, len(m.workloads), nodeName(m), gatewayName(m))
 }
 
-// proxiesReady says which of the named proxies is not connected, running and in step with its control plane.
+// proxiesReady returns an error that names a proxy that is not connected, running and in sync with its control plane.
 func proxiesReady(st *adminapi.StatusResponse, workloads int, names ...string) error {
 	for _, name := range names {
 		i := slices.IndexFunc(st.Proxies, func(p adminapi.ProxyStatus) bool { return p.Name == name })
