@@ -11,8 +11,8 @@ import (
 // hearAgain is how long a change rests that could not be taken in.
 const hearAgain = time.Second
 
-// followState takes in what is written to the state, by this control plane and by others of the mesh, until ctx ends. What
-// cannot be taken in is tried again: a revocation that is written is not left without effect.
+// followState takes in what is written to the state, by this control plane and by others of the mesh, until ctx ends.
+// What cannot be taken in is tried again: a revocation that is written is not left without effect.
 func (d *Daemon) followState(ctx context.Context) error {
 	waiting := map[state.Change]bool{}
 	for {

@@ -141,8 +141,8 @@ func TestRevocationReachesTheOtherControlPlane(t *testing.T) {
 	eventually(t, "revoked at the first", func() bool { return a.d.store.Snapshot().Peers["retail"].Revoked })
 }
 
-// Of two nodes that come to two control planes with one workload at the same moment one has it, both control planes say which,
-// and the other gets it when the first is revoked.
+// Of two nodes that come to two control planes with one workload at the same moment one has it, both control planes
+// say which, and the other gets it when the first is revoked.
 func TestOneWorkloadAtTwoControlPlanes(t *testing.T) {
 	t.Parallel()
 	a, b := startReplicas(t, map[string]string{"mesh.yaml": meshYAML})
@@ -226,8 +226,8 @@ func TestVirtualAddressesOfTwoControlPlanes(t *testing.T) {
 	}
 }
 
-// A rotation that begins at one control plane waits for the agents and Envoys of both, and the other finishes it when the
-// first is gone.
+// A rotation that begins at one control plane waits for the agents and Envoys of both, and the other finishes it when
+// the first is gone.
 func TestRotationOfTwoControlPlanes(t *testing.T) {
 	t.Parallel()
 	a, b := startReplicas(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
@@ -275,8 +275,8 @@ func TestRotationOfTwoControlPlanes(t *testing.T) {
 	}
 }
 
-// A control plane that is killed takes nothing with it that it acknowledged: the other goes on, and knows when those who do not
-// come over are silent.
+// A control plane that is killed takes nothing with it that it acknowledged: the other goes on, and knows when those
+// who do not come over are silent.
 func TestKilledControlPlaneLosesNothing(t *testing.T) {
 	t.Parallel()
 	a, b := newReplicas(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})

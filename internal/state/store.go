@@ -86,8 +86,9 @@ type Invites interface {
 
 // NodeStore has the attested agents and what they registered.
 type NodeStore interface {
-	// AttestNode writes a node that proved itself by a token: a new one, or a known one that joins again. Joining again
-	// begins a new generation and ends a revocation; that takes a token made after the revocation: ErrRevoked otherwise.
+	// AttestNode writes a node that proved itself by a token: a new one, or a known one that joins again. Joining
+	// again begins a new generation and ends a revocation; that takes a token made after the revocation: ErrRevoked
+	// otherwise.
 	AttestNode(context.Context, Node) error
 	// Node reads one; ErrNotFound when there is none.
 	Node(ctx context.Context, name string) (Node, error)
@@ -95,8 +96,8 @@ type NodeStore interface {
 	NodeOf(ctx context.Context, generation string) (Node, error)
 	// Nodes reads all, the revoked ones too, sorted by name.
 	Nodes(context.Context) ([]Node, error)
-	// BeginConversation numbers a conversation with a node's agent: later ones have higher numbers. ErrNotFound for a node
-	// that is revoked or was never attested.
+	// BeginConversation numbers a conversation with a node's agent: later ones have higher numbers. ErrNotFound for a
+	// node that is revoked or was never attested.
 	BeginConversation(ctx context.Context, node string) (uint64, error)
 	// RegisterNode replaces what is known of a node by its reports: its gateway part and all its workloads. ErrRevoked
 	// for a node that is revoked or was never attested, ErrSuperseded when it has spoken in a later conversation,
@@ -139,8 +140,8 @@ type Leases interface {
 
 // VIPs are the stable virtual addresses.
 type VIPs interface {
-	// SaveVIPs keeps a choice of virtual addresses. ErrExists when another control plane has given an address, or a host,
-	// away meanwhile. When it fails a part of it may have been kept; the same choice may be saved again.
+	// SaveVIPs keeps a choice of virtual addresses. ErrExists when another control plane has given an address, or a
+	// host, away meanwhile. When it fails a part of it may have been kept; the same choice may be saved again.
 	SaveVIPs(ctx context.Context, c vip.Change) error
 	// VIPs reads all that was kept.
 	VIPs(ctx context.Context) ([]vip.Row, error)
@@ -153,26 +154,27 @@ type PeerStore interface {
 	EstablishPeer(ctx context.Context, object *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time) error
 	// Peers reads all, the revoked ones too, sorted by name.
 	Peers(context.Context) ([]Peer, error)
-	// SetPeerBundle writes roots (PEM) confirmed at a time, in place of those of the sequence held. ErrSuperseded when the
-	// peer is revoked or others are there.
+	// SetPeerBundle writes roots (PEM) confirmed at a time, in place of those of the sequence held. ErrSuperseded
+	// when the peer is revoked or others are there.
 	SetPeerBundle(ctx context.Context, name string, roots []byte, sequence, held uint64, now time.Time) error
-	// AdoptPeerRoots writes the first roots (PEM) of a peer whose object is a file, in place of all that grew from other
-	// ones. A suspension stays. ErrRevoked when the peer is revoked.
+	// AdoptPeerRoots writes the first roots (PEM) of a peer whose object is a file, in place of all that grew from
+	// other ones. A suspension stays. ErrRevoked when the peer is revoked.
 	AdoptPeerRoots(ctx context.Context, name string, roots []byte, now time.Time) error
 	// SetPeerCatalogue writes what a peer offers, in place of the catalogue of the sequence held (0: none). ErrRevoked
 	// when the peer is, ErrSuperseded when another one is there.
 	SetPeerCatalogue(ctx context.Context, name string, c snapshot.Catalogue, held uint64) error
 	// SetPeerReadiness writes what a peer said of the services that it offers, as SetPeerCatalogue does.
 	SetPeerReadiness(ctx context.Context, name string, r snapshot.Readiness, held uint64) error
-	// SetPeerObject writes the object of a peering made by token anew; its age stays. ErrRevoked when there is none (any
-	// more).
+	// SetPeerObject writes the object of a peering made by token anew; its age stays. ErrRevoked when there is none
+	// (any more).
 	SetPeerObject(ctx context.Context, object *v1alpha1.MeshPeer) error
 	// SetPeerSuspended suspends or resumes a peer.
 	SetPeerSuspended(ctx context.Context, name string, suspended bool) error
-	// RevokePeer ends a peering for good: roots, catalogue and open invitations go; a mark stays that no refresh can undo.
+	// RevokePeer ends a peering for good: roots, catalogue and open invitations go; a mark stays that no refresh can
+	// undo.
 	RevokePeer(ctx context.Context, name string, now time.Time) error
-	// NextSequence is a number that grows with every call for a name, and with time: microseconds since 1970. What it is
-	// asked for, if that is not empty, keeps its number until the name is asked for something else.
+	// NextSequence is a number that grows with every call for a name, and with time: microseconds since 1970. What it
+	// is asked for, if that is not empty, keeps its number until the name is asked for something else.
 	NextSequence(ctx context.Context, name, of string, now time.Time) (uint64, error)
 }
 
@@ -229,8 +231,8 @@ type Certs interface {
 	Certs(context.Context, CertFilter) ([]Cert, error)
 	// PruneCerts removes the records of certificates that ended before a moment.
 	PruneCerts(ctx context.Context, before time.Time) error
-	// Prune removes what ended before a moment: administrators' certificates, tokens, invitations, acceptances and leases. Of
-	// events and refusals it removes those that are past a retention of their own.
+	// Prune removes what ended before a moment: administrators' certificates, tokens, invitations, acceptances and
+	// leases. Of events and refusals it removes those that are past a retention of their own.
 	Prune(ctx context.Context, before time.Time) error
 }
 

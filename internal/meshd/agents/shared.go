@@ -80,7 +80,8 @@ func (a *Agents) unshare(ag *agent) {
 	}
 }
 
-// Reload takes in what a node's agent said to another control plane. An agent that speaks to another one has left this one.
+// Reload takes in what a node's agent said to another control plane. An agent that speaks to another one has left
+// this one.
 func (a *Agents) Reload(ctx context.Context, node string) error {
 	if a.Holder == "" {
 		return nil

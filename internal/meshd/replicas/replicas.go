@@ -1,5 +1,5 @@
-// Package replicas has several control planes of one mesh act as one: what only one of them may do is done by the one that
-// holds the lease, and each knows what the others say of themselves.
+// Package replicas has several control planes of one mesh act as one: what only one of them may do is done by the one
+// that holds the lease, and each knows what the others say of themselves.
 package replicas
 
 import (
@@ -19,17 +19,18 @@ import (
 )
 
 const (
-	// leaseTTL is how long a lease lasts that is not renewed, and so how long what a control plane did rests after it died.
+	// leaseTTL is how long a lease lasts that is not renewed, and so how long what a control plane did rests after it
+	// died.
 	leaseTTL = 6 * time.Second
 	// renewEvery is how often leases are renewed, and the others looked at.
 	renewEvery = 2 * time.Second
-	// sureFor is how long after it asked for a lease a control plane relies on it: less than the lease lasts, since clocks
-	// do not run alike.
+	// sureFor is how long after it asked for a lease a control plane relies on it: less than the lease lasts, since
+	// clocks do not run alike.
 	sureFor = 4 * time.Second
 	// statusEvery is how often it is looked whether the status has changed.
 	statusEvery = 500 * time.Millisecond
-	// leader is the lease of the control plane that does what only one may do, and prefix that of the leases by which each
-	// says that it lives.
+	// leader is the lease of the control plane that does what only one may do, and prefix that of the leases by which
+	// each says that it lives.
 	leader = "leader"
 	prefix = "control plane/"
 )
@@ -83,8 +84,9 @@ func New(ctx context.Context, c Config) (*Member, error) {
 // Alone says that there can be no other control plane.
 func (m *Member) Alone() bool { return !m.shared }
 
-// Leads says whether this control plane is the one that does what only one may do: keep up with peers, take a rotation of
-// the root from step to step, remove what is long past. It is to be written to the store that is returned.
+// Leads says whether this control plane is the one that does what only one may do: keep up with peers, take a
+// rotation of the root from step to step, remove what is long past. It is to be written to the store that is
+// returned.
 func (m *Member) Leads() (state.Store, bool) {
 	if !m.shared {
 		return m.State, true
@@ -229,8 +231,8 @@ func (m *Member) leave(ctx context.Context) {
 	}
 }
 
-// Holders joins what this control plane knows of proxies with what the others do: a proxy counts as the one to which it is
-// connected sees it.
+// Holders joins what this control plane knows of proxies with what the others do: a proxy counts as the one to which
+// it is connected sees it.
 func (m *Member) Holders(here []xds.Holder) []xds.Holder {
 	best := map[string]xds.Holder{}
 	lists := [][]xds.Holder{here}

@@ -175,8 +175,8 @@ func (s *Server) run(program string, args ...string) error {
 	return nil
 }
 
-// ServeTLS has a server that was killed listen on an address of loopback too, with a certificate and its key in PEM, when
-// it is launched again.
+// ServeTLS has a server that was killed listen on an address of loopback too, with a certificate and its key in PEM,
+// when it is launched again.
 func (s *Server) ServeTLS(host string, cert, key []byte) error {
 	for name, text := range map[string][]byte{"server.crt": cert, "server.key": key} {
 		path := filepath.Join(s.data(), name)

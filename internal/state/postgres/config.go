@@ -14,8 +14,8 @@ import (
 
 // Config says where the database is. There is no place for a password but a file.
 type Config struct {
-	// Addresses are host:port of the servers of one database; the one that takes writes is used. A single absolute path is
-	// the folder of a Unix socket.
+	// Addresses are host:port of the servers of one database; the one that takes writes is used. A single absolute
+	// path is the folder of a Unix socket.
 	Addresses []string `yaml:"addresses"`
 	Database  string   `yaml:"database"`
 	User      string   `yaml:"user"`

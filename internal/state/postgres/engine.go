@@ -23,7 +23,8 @@ import (
 const writerLock = 0x49535448
 
 const (
-	// keptChanges is how many changes are kept for those who were away, and pruneEvery how often older ones are removed.
+	// keptChanges is how many changes are kept for those who were away, and pruneEvery how often older ones are
+	// removed.
 	keptChanges = 50_000
 	pruneEvery  = 5_000
 )

@@ -140,8 +140,8 @@ func owner(t *testing.T, cfg postgres.Config, statement string) error {
 	return err
 }
 
-// The server is killed while many write: what was acknowledged is there, nothing is there twice, and those who waited are
-// served when it is back.
+// The server is killed while many write: what was acknowledged is there, nothing is there twice, and those who waited
+// are served when it is back.
 func TestKilledServerLosesNothing(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
@@ -240,7 +240,8 @@ func writeForever(place string) {
 	select {}
 }
 
-// The connection is lost as a transaction ends, before or after the server has heard so: what was asked for happens once.
+// The connection is lost as a transaction ends, before or after the server has heard so: what was asked for happens
+// once.
 func TestConnectionLostAtCommit(t *testing.T) {
 	t.Parallel()
 	for name, heard := range map[string]bool{"before the server hears": false, "after it": true} {

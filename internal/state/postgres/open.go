@@ -25,8 +25,8 @@ var files embed.FS
 // oldestServer is the first version of PostgreSQL that the schema can be used with.
 const oldestServer = 140000
 
-// Open opens the state in a database and brings its schema up to date. What is damaged, made by a newer version or would
-// forget what it acknowledged is an error that says so.
+// Open opens the state in a database and brings its schema up to date. What is damaged, made by a newer version or
+// would forget what it acknowledged is an error that says so.
 func Open(ctx context.Context, cfg Config) (*relational.DB, error) {
 	watchers := &relational.Watchers{}
 	e, err := open(ctx, cfg, watchers)

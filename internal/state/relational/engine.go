@@ -14,8 +14,8 @@ type Engine interface {
 	Pools() (read, write *sql.DB)
 	// Statements has *.sql of the engine's own, in place of those of the same name in queries/.
 	Statements() fs.FS
-	// Begin begins a transaction that writes. Until it ends no other one does, of another process neither. The id is what
-	// Committed may be asked about.
+	// Begin begins a transaction that writes. Until it ends no other one does, of another process neither. The id is
+	// what Committed may be asked about.
 	Begin(ctx context.Context) (t *sql.Tx, id string, err error)
 	// Announce is called as the last thing in a transaction that changed something that can be watched.
 	Announce(ctx context.Context, t *sql.Tx, changes []state.Change) error
@@ -42,7 +42,7 @@ const (
 	Spoilt Fault = iota
 	// Alone is a fault of one statement: what came before it in the transaction can be kept.
 	Alone
-	// Passing faults undo the transaction, which may be tried again: the connection was lost, or another transaction was
-	// in the way.
+	// Passing faults undo the transaction, which may be tried again: the connection was lost, or another transaction
+	// was in the way.
 	Passing
 )

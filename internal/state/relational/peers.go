@@ -90,7 +90,8 @@ func (d *DB) unlessRevoked(ctx context.Context, name, statement string, args ...
 	return err
 }
 
-// SetPeerObject writes the object of a peering made by token anew; its age stays. ErrRevoked when there is none (any more).
+// SetPeerObject writes the object of a peering made by token anew; its age stays. ErrRevoked when there is none (any
+// more).
 func (d *DB) SetPeerObject(ctx context.Context, object *v1alpha1.MeshPeer) error {
 	text, err := encode(object)
 	if err != nil {

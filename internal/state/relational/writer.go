@@ -15,8 +15,8 @@ import (
 const (
 	// maxTogether bounds how many writes share one transaction.
 	maxTogether = 512
-	// patience is how long a transaction is tried again while the database is away, readPatience how long what only reads
-	// is, and retryPause how long either rests.
+	// patience is how long a transaction is tried again while the database is away, readPatience how long what only
+	// reads is, and retryPause how long either rests.
 	patience     = 10 * time.Second
 	readPatience = time.Second
 	retryPause   = 50 * time.Millisecond
@@ -32,8 +32,8 @@ type write struct {
 	done chan error                       // takes one answer
 }
 
-// writer carries out all writes, one after the other, in one goroutine. What comes while it waits for the database shares
-// the next transaction: nobody is answered before what they asked for is durable.
+// writer carries out all writes, one after the other, in one goroutine. What comes while it waits for the database
+// shares the next transaction: nobody is answered before what they asked for is durable.
 type writer struct {
 	writes  chan *write   // unbuffered: who is heard is answered
 	stopped sync.Once     // closes closing

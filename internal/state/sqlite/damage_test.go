@@ -96,7 +96,8 @@ func closedFile(t *testing.T) (bytes []byte, want content) {
 	return read(t, path), want
 }
 
-// A file cut at any place, or with any byte changed, is named and left alone — or the change touched nothing that matters.
+// A file cut at any place, or with any byte changed, is named and left alone — or the change touched nothing that
+// matters.
 func TestDamageIsFoundOrHarmless(t *testing.T) {
 	whole, want := closedFile(t)
 	random := rand.New(rand.NewPCG(1, 2))

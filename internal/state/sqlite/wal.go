@@ -12,10 +12,11 @@ const (
 	frameHeader = 24
 )
 
-// inspectLog looks for damage in the middle of the write-ahead log. SQLite ends the log at the first frame whose checksum
-// is wrong and drops all that follows without a word: right for the torn end of a crash, wrong for a flipped bit, which
-// would undo transactions that were acknowledged. A crash leaves at most one transaction unfinished, so frames of a further
-// one behind the first bad frame prove damage. Damage inside the very last transaction looks like a crash and passes.
+// inspectLog looks for damage in the middle of the write-ahead log. SQLite ends the log at the first frame whose
+// checksum is wrong and drops all that follows without a word: right for the torn end of a crash, wrong for a flipped
+// bit, which would undo transactions that were acknowledged. A crash leaves at most one transaction unfinished, so
+// frames of a further one behind the first bad frame prove damage. Damage inside the very last transaction looks like
+// a crash and passes.
 func inspectLog(path string) error {
 	log, err := os.ReadFile(path + "-wal")
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(log) <= walHeader {

@@ -18,8 +18,8 @@ import (
 // patience is how long anything may take that must happen.
 const patience = 30 * time.Second
 
-// RunShared holds a database that several control planes use to its contract. database gives a new one, as a function that
-// opens it once more.
+// RunShared holds a database that several control planes use to its contract. database gives a new one, as a function
+// that opens it once more.
 func RunShared(t *testing.T, database func(t *testing.T) (open func(t *testing.T) state.Store)) {
 	for _, test := range []struct {
 		name string
