@@ -21,6 +21,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -28,6 +29,7 @@ import (
 // difference, and that nobody writes to it.
 func TestNextIsMesh(t *testing.T) {
 	reused, endpoints, crossing := 0, 0, 0
+	kinds := map[string]bool{}
 	for seed := range uint64(40) {
 		w := newWorld(t, seed)
 		var last *Compiled
@@ -60,7 +62,15 @@ func TestNextIsMesh(t *testing.T) {
 			if len(mesh.Gateways) > 0 && len(mesh.Exports) > 0 && len(mesh.Imports) > 0 {
 				crossing++
 			}
+			for o := range snap.Config.Objects.All() {
+				kinds[o.Key.Kind] = true
+			}
 			last = next
+		}
+	}
+	for _, k := range kind.All {
+		if !kinds[k.Name] {
+			t.Errorf("the world of this test has no %s: let world.change put one, and take it away", k.Name)
 		}
 	}
 	if reused < 5000 || endpoints < 80 || crossing < 200 {
