@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -28,6 +29,10 @@ const (
 	keptChanges = 50_000
 	pruneEvery  = 5_000
 )
+
+// answerTime is how long a transaction or a question may take. A server that hangs, or whose network swallows what is
+// sent, is noticed by nothing else: the kernel waits for a quarter of an hour.
+const answerTime = 15 * time.Second
 
 // engine is one open database.
 type engine struct {
@@ -60,6 +65,11 @@ func (e *engine) Begin(ctx context.Context) (*sql.Tx, string, error) {
 		return nil, "", errors.Join(err, t.Rollback())
 	}
 	return t, id, nil
+}
+
+// Bounded leaves a server answerTime.
+func (e *engine) Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, answerTime)
 }
 
 func (e *engine) Committed(ctx context.Context, id string) (bool, error) {

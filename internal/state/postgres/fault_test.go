@@ -266,11 +266,44 @@ func TestConnectionLostAtCommit(t *testing.T) {
 	}
 }
 
+// A server that hangs, or a network that swallows what is sent, ends no connection. What is asked meanwhile fails after a
+// while, and what is asked on a new connection is done.
+func TestSilentServerIsGivenUp(t *testing.T) {
+	t.Parallel()
+	cfg := pgtest.Shared(t).Database(t)
+	p := newProxy(t, cfg.Addresses[0])
+	cfg.Addresses = []string{p.dir}
+	d := open(t, cfg)
+	must(t, d.Record(t.Context(), event("node before")))
+	if got := recorded(t, d); len(got) != 1 {
+		t.Fatalf("recorded %q", got)
+	}
+	p.silence()
+	ended := make(chan error, 2)
+	go func() { ended <- d.Record(t.Context(), event("node meanwhile")) }()
+	go func() {
+		_, err := d.Peers(t.Context())
+		ended <- err
+	}()
+	for range 2 {
+		select {
+		case err := <-ended:
+			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+		case <-time.After(patience):
+			t.Fatal("still waiting for a server that says nothing")
+		}
+	}
+	must(t, d.Record(t.Context(), event("node after")))
+}
+
 // proxy is a socket that loses connections.
 type proxy struct {
 	dir     string
-	cut     atomic.Bool // the next connection that commits
-	forward atomic.Bool // once the server has heard
+	silent  atomic.Pointer[atomic.Bool] // shared by the connections that were made since the last silence
+	cut     atomic.Bool                 // the next connection that commits
+	forward atomic.Bool                 // once the server has heard
 }
 
 func newProxy(t *testing.T, server string) *proxy {
@@ -278,6 +311,7 @@ func newProxy(t *testing.T, server string) *proxy {
 	dir, err := os.MkdirTemp("", "isthmus-proxy-")
 	must(t, err)
 	p := &proxy{dir: dir}
+	p.silent.Store(new(atomic.Bool))
 	l, err := net.Listen("unix", filepath.Join(dir, ".s.PGSQL.5432"))
 	must(t, err)
 	t.Cleanup(func() {
@@ -295,7 +329,8 @@ func newProxy(t *testing.T, server string) *proxy {
 				client.Close()
 				continue
 			}
-			go p.pass(client, up)
+			silent := p.silent.Load()
+			go p.pass(client, up, silent)
 			go func() {
 				_, _ = io.Copy(client, up)
 				client.Close()
@@ -305,8 +340,11 @@ func newProxy(t *testing.T, server string) *proxy {
 	return p
 }
 
+// silence swallows what is sent on the connections that there are.
+func (p *proxy) silence() { p.silent.Swap(new(atomic.Bool)).Store(true) }
+
 // pass passes what a client says on, up to the commit at which the connection is to be cut.
-func (p *proxy) pass(client, up net.Conn) {
+func (p *proxy) pass(client, up net.Conn, silent *atomic.Bool) {
 	defer client.Close()
 	buf := make([]byte, 64<<10)
 	for {
@@ -314,6 +352,9 @@ func (p *proxy) pass(client, up net.Conn) {
 		if err != nil {
 			up.Close()
 			return
+		}
+		if silent.Load() {
+			continue
 		}
 		if bytes.Contains(buf[:n], []byte("commit\x00")) && p.cut.CompareAndSwap(true, false) {
 			client.Close()

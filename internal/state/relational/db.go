@@ -70,7 +70,7 @@ type scanner interface{ Scan(dest ...any) error }
 
 // list runs one reading statement by its name in queries/.
 func list[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, error), args ...any) ([]T, error) {
-	return reading(ctx, d, name, func() (all []T, err error) {
+	return reading(ctx, d, name, func(ctx context.Context) (all []T, err error) {
 		rows, err := d.stmts[name].QueryContext(ctx, args...)
 		if err != nil {
 			return nil, err
@@ -89,7 +89,7 @@ func list[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T,
 
 // one is list for a statement that finds at most one row; ErrNotFound when it finds none.
 func one[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, error), args ...any) (T, error) {
-	return reading(ctx, d, name, func() (T, error) {
+	return reading(ctx, d, name, func(ctx context.Context) (T, error) {
 		v, err := scan(d.stmts[name].QueryRowContext(ctx, args...))
 		if errors.Is(err, sql.ErrNoRows) {
 			err = state.ErrNotFound
@@ -99,9 +99,11 @@ func one[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, 
 }
 
 // reading reads, and reads again for a moment while the connection is lost.
-func reading[T any](ctx context.Context, d *DB, name string, read func() (T, error)) (T, error) {
+func reading[T any](ctx context.Context, d *DB, name string, read func(context.Context) (T, error)) (T, error) {
 	for until := time.Now().Add(readPatience); ; time.Sleep(retryPause) {
-		v, err := read()
+		bounded, cancel := d.engine.Bounded(ctx)
+		v, err := read(bounded)
+		cancel()
 		switch {
 		case errors.Is(err, state.ErrNotFound):
 			return v, fmt.Errorf("%s: %w", name, err)

@@ -21,6 +21,8 @@ type Engine interface {
 	Announce(ctx context.Context, t *sql.Tx, changes []state.Change) error
 	// Committed says, after the connection was lost, whether a transaction had been committed.
 	Committed(ctx context.Context, id string) (bool, error)
+	// Bounded ends when the database has not answered for so long that it is taken to be away.
+	Bounded(context.Context) (context.Context, context.CancelFunc)
 	// Judge says what an error of a statement means.
 	Judge(err error) Fault
 	// Taken says whether err is that something is there already that may be there once.

@@ -139,6 +139,9 @@ var errRefused = errors.New("a change was refused")
 // attempt carries out writes in one transaction, apart from one another or, which is quicker, in the hope that none is
 // refused.
 func (d *DB) attempt(ctx context.Context, writes []*write, apart bool, until time.Time) ([]state.Change, error) {
+	forever := ctx
+	ctx, cancel := d.engine.Bounded(ctx)
+	defer cancel()
 	begun, id, err := d.engine.Begin(ctx)
 	if err != nil {
 		return nil, err
@@ -154,7 +157,7 @@ func (d *DB) attempt(ctx context.Context, writes []*write, apart bool, until tim
 	}
 	err = begun.Commit()
 	if err != nil && d.engine.Judge(err) == Passing {
-		err = d.outcome(ctx, id, err, until)
+		err = d.outcome(forever, id, err, until)
 	}
 	return t.changes, err
 }
@@ -162,7 +165,9 @@ func (d *DB) attempt(ctx context.Context, writes []*write, apart bool, until tim
 // outcome is nil where a transaction was committed although its end was not heard because of err.
 func (d *DB) outcome(ctx context.Context, id string, err error, until time.Time) error {
 	for {
-		committed, unknown := d.engine.Committed(ctx, id)
+		bounded, cancel := d.engine.Bounded(ctx)
+		committed, unknown := d.engine.Committed(bounded, id)
+		cancel()
 		switch {
 		case unknown == nil && committed:
 			return nil

@@ -40,6 +40,11 @@ func (e *engine) Begin(ctx context.Context) (*sql.Tx, string, error) {
 	return t, "", err
 }
 
+// Bounded ends with ctx: nothing is between this process and its file.
+func (e *engine) Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithCancel(ctx)
+}
+
 // Committed is never asked: no fault is Passing.
 func (e *engine) Committed(context.Context, string) (bool, error) {
 	return false, errors.ErrUnsupported
