@@ -23,18 +23,22 @@ func (a *Agents) Revoke(ctx context.Context, node string) (unwritten string, err
 	unwritten, err = a.Endings.CarryOut(ctx, "revocation of node "+node, func(ctx context.Context) error {
 		return a.State.RevokeNode(ctx, node, now)
 	})
+	err = errors.Join(err, a.shut(ctx, node)) // a generation that had joined just before it was written
 	a.Standing.Forget(node)
 	a.Log.Warn("node revoked", "node", node)
-	return unwritten, errors.Join(err, a.shut(ctx, node)) // a generation that had joined just before it was written
+	return unwritten, err
 }
 
-// shut ends a node's present generation in memory.
+// shut ends a node's present generation in memory. A state that cannot be read keeps nobody from shutting out a node
+// that has spoken to this control plane.
 func (a *Agents) shut(ctx context.Context, node string) error {
 	n, err := a.State.Node(ctx, node)
-	if err != nil {
+	switch {
+	case err == nil:
+		a.Standing.End(n.Generation)
+	case errors.Is(err, state.ErrNotFound) || !a.Standing.EndNode(node):
 		return err
 	}
-	a.Standing.End(n.Generation)
 	a.Store.Forget(node)
 	a.Door.Look(ctx)
 	a.Forgive(node)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -146,6 +147,26 @@ func (s *Standing) ForgetAll() {
 	s.changes++
 	clear(s.nodes)
 	clear(s.admins)
+}
+
+// EndNode is End of what is known here of a node, for where the state cannot be asked. It reports whether that is
+// anything: what was judged since the last Forget is known.
+func (s *Standing) EndNode(name string) (known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for generation, n := range s.nodes {
+		if n.Name == name {
+			s.ended[generation], known = true, true
+		}
+	}
+	return known
+}
+
+// Admins are the administrators' certificates that are known here, for where the state cannot be asked.
+func (s *Standing) Admins() []state.Admin {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.admins))
 }
 
 // Forget must be called when what the state file knows of the node or the administrators of a name has changed.
