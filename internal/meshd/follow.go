@@ -63,8 +63,11 @@ func (d *Daemon) hear(ctx context.Context, c state.Change) error {
 	case c.Topic == state.Quarantined:
 		return d.containment.Reload(ctx)
 	case c.Topic == state.Everything:
+		if err := d.store.ReloadNodes(ctx); err != nil {
+			return err // while nothing can be read, who was believed still is
+		}
 		d.standing.ForgetAll()
-		err := errors.Join(d.store.ReloadNodes(ctx), d.agents.ReloadAll(ctx), d.hearAdmins(ctx), d.hearAuthority(ctx),
+		err := errors.Join(d.agents.ReloadAll(ctx), d.hearAdmins(ctx), d.hearAuthority(ctx),
 			d.store.ReloadAddresses(ctx), d.containment.Reload(ctx))
 		d.loop.Reload()
 		return err

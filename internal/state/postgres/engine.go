@@ -55,7 +55,8 @@ func (e *engine) Statements() fs.FS {
 
 // Begin begins a transaction and waits for its turn among all control planes.
 func (e *engine) Begin(ctx context.Context) (*sql.Tx, string, error) {
-	t, err := e.write.BeginTx(ctx, nil)
+	// Of other levels the first statement decides what is seen: here that is the one that waits.
+	t, err := e.write.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return nil, "", err
 	}
@@ -113,7 +114,7 @@ func (e *engine) Judge(err error) relational.Fault {
 		switch class := p.Code[:2]; {
 		case class == "08", class == "40", class == "57", p.Code == "25006", p.Code == "25P03", p.Code == "53300", p.Code == "55P03":
 			return relational.Passing // connection, serialization, shutdown, standby, idle, too many, lock
-		case class == "22", class == "23", p.Code == "P0001": // data, constraint, raised by a trigger
+		case class == "22", class == "23", class == "54", p.Code == "P0001": // data, constraint, too long, raised by a trigger
 			return relational.Alone
 		}
 		return relational.Spoilt

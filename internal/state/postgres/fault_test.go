@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/pgtest"
 	"isthmus.dev/isthmus/internal/state/postgres"
@@ -296,6 +298,68 @@ func TestSilentServerIsGivenUp(t *testing.T) {
 		}
 	}
 	must(t, d.Record(t.Context(), event("node after")))
+}
+
+// A transaction that has waited for its turn sees what was written meanwhile, whatever isolation the database is set to:
+// a token that was cancelled lets nobody in.
+func TestTransactionsSeeWhatTheyWaitedFor(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	cfg := server.Database(t)
+	server.Admin(t, cfg.Database, "ALTER DATABASE "+cfg.Database+" SET default_transaction_isolation = 'repeatable read'")
+	d := open(t, cfg)
+	must(t, d.AddToken(t.Context(), state.Token{ID: "g1", Node: "n1", Role: "node", Created: noon, Expires: noon.Add(time.Hour)}))
+	conn := server.Connect(t, cfg.Database)
+	run := func(statement string, args ...any) {
+		t.Helper()
+		_, err := conn.Exec(t.Context(), statement, args...)
+		must(t, err)
+	}
+	run("BEGIN ISOLATION LEVEL READ COMMITTED")
+	run("SELECT pg_advisory_xact_lock($1)", 0x49535448)
+	attested := make(chan error, 1)
+	go func() {
+		attested <- d.AttestNode(context.Background(), state.Node{
+			Node: snapshot.Node{Name: "n1", Role: snapshot.RoleNode}, Generation: "g1", Attested: noon,
+		})
+	}()
+	waitFor(t, "it waits for its turn", func() bool {
+		var n int
+		must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "+
+			"AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&n))
+		return n == 1
+	})
+	run("UPDATE tokens SET cancelled = 1 WHERE id = 'g1'")
+	run("COMMIT")
+	if err := <-attested; !errors.Is(err, state.ErrRevoked) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What one change says that is too much for the database keeps no other from being written with it.
+func TestTooLongForAnIndex(t *testing.T) {
+	t.Parallel()
+	d := open(t, pgtest.Shared(t).Database(t))
+	var long strings.Builder
+	for i := range 2000 { // which cannot be compressed to what an index takes
+		fmt.Fprintf(&long, "%x", sha256.Sum256([]byte{byte(i), byte(i >> 8)}))
+	}
+	age := state.ConfigAge{Key: snapshot.Key{Kind: "Service", Namespace: "a", Name: "b"}, File: long.String(), FirstSeen: noon}
+	var all sync.WaitGroup
+	for i := range 100 {
+		all.Go(func() {
+			if i%10 == 0 {
+				if d.SetConfigAges(t.Context(), []state.ConfigAge{age}, nil) == nil {
+					t.Error("it was taken")
+				}
+				return
+			}
+			if err := d.Record(t.Context(), event(fmt.Sprint("node n", i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // proxy is a socket that loses connections.
