@@ -97,8 +97,8 @@ type NodeStore interface {
 	// Nodes reads all, the revoked ones too, sorted by name.
 	Nodes(context.Context) ([]Node, error)
 	// BeginConversation numbers a conversation with a node's agent: later ones have higher numbers. ErrNotFound for a
-	// node that is revoked or was never attested.
-	BeginConversation(ctx context.Context, node string) (uint64, error)
+	// node that is revoked or has no such generation (any more). Joining again ends those that began before.
+	BeginConversation(ctx context.Context, node, generation string) (uint64, error)
 	// RegisterNode replaces what is known of a node by its reports: its gateway part and all its workloads. ErrRevoked
 	// for a node that is revoked or was never attested, ErrSuperseded when it has spoken in a later conversation,
 	// ErrExists when another node has the name or an address of one of the workloads.

@@ -46,7 +46,7 @@ type Authority interface {
 type State interface {
 	Node(ctx context.Context, name string) (state.Node, error)
 	RevokeNode(ctx context.Context, name string, now time.Time) error
-	BeginConversation(ctx context.Context, node string) (uint64, error)
+	BeginConversation(ctx context.Context, node, generation string) (uint64, error)
 	sharedState
 	CertsUnder(ctx context.Context, root string, now time.Time) ([]state.CertUse, error)
 	Admins(context.Context) ([]state.Admin, error)
@@ -109,13 +109,14 @@ type Agents struct {
 
 // agent is one agent's standing conversation.
 type agent struct {
-	name   string
-	stream uint64 // its number: the newest stays
-	report agentapi.Report
-	awake  chan struct{}
-	next   *agentapi.Instructions // what it should have
-	cut    context.CancelCauseFunc
-	shared []byte // what the other control planes were told, of the goroutine that listens
+	name     string
+	stream   uint64 // its number: the newest stays
+	report   agentapi.Report
+	awake    chan struct{}
+	next     *agentapi.Instructions // what it should have
+	cut      context.CancelCauseFunc
+	shared   []byte // what the other control planes were told, of the goroutine that listens
+	unshared bool   // what it said since could not be shared
 }
 
 var errTakenOver = errors.New("another stream of this agent took over")
@@ -276,7 +277,7 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if err != nil {
 		return err
 	}
-	number, err := a.State.BeginConversation(ctx, n.Name)
+	number, err := a.State.BeginConversation(ctx, n.Name, n.Generation)
 	if err != nil {
 		return status.Error(codes.Internal, err.Error())
 	}

@@ -123,7 +123,7 @@ func (a *Agents) regrant(ctx context.Context, g ca.TokenGrant) error {
 	}
 	kept, _ := g.Grant.Judge(g.Node, said)
 	stands := func() error { _, err := a.Standing.Node(ctx, g.Node, g.ID); return err }
-	stream, err := a.State.BeginConversation(ctx, g.Node)
+	stream, err := a.State.BeginConversation(ctx, g.Node, g.ID)
 	if err != nil {
 		return err
 	}

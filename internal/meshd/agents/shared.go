@@ -39,7 +39,9 @@ type remote struct {
 	holder string
 }
 
-// share tells the other control planes what an agent said, and that it speaks to this one.
+// share tells the other control planes what an agent said, and that it speaks to this one. Once they know the latter, a
+// state that cannot be written ends no conversation: a node that is heard would be taken for a silent one. What it said is
+// written with its next report.
 func (a *Agents) share(ctx context.Context, ag *agent) error {
 	if a.Holder == "" {
 		return nil
@@ -58,10 +60,16 @@ func (a *Agents) share(ctx context.Context, ag *agent) error {
 	switch {
 	case errors.Is(err, state.ErrSuperseded):
 		return status.Error(codes.Aborted, errTakenOver.Error())
-	case err != nil:
+	case err != nil && ag.shared == nil:
 		return status.Error(codes.Unavailable, err.Error())
+	case err != nil:
+		if !ag.unshared {
+			a.Log.Warn("other control planes do not know what an agent says", "node", ag.name, "error", err)
+		}
+		ag.unshared = true
+		return nil
 	}
-	ag.shared = text
+	ag.shared, ag.unshared = text, false
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.remote, ag.name) // it has left the other one

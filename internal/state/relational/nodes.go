@@ -50,9 +50,9 @@ func (d *DB) NodeOf(ctx context.Context, generation string) (state.Node, error) 
 func (d *DB) Nodes(ctx context.Context) ([]state.Node, error) { return list(ctx, d, "nodes", scanNode) }
 
 // BeginConversation numbers a conversation with a node's agent.
-func (d *DB) BeginConversation(ctx context.Context, node string) (n uint64, err error) {
+func (d *DB) BeginConversation(ctx context.Context, node, generation string) (n uint64, err error) {
 	err = d.inTx(ctx, "begin-conversation", func(ctx context.Context, t *tx) error {
-		err := t.scan(ctx, "begin-conversation", []any{&n}, node)
+		err := t.scan(ctx, "begin-conversation", []any{&n}, node, generation)
 		if errors.Is(err, sql.ErrNoRows) {
 			err = fmt.Errorf("node %q: %w", node, state.ErrNotFound)
 		}

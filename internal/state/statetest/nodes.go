@@ -124,10 +124,10 @@ func conversations(t *testing.T, s state.Store) {
 	in := func(n uint64, name string) state.Registration {
 		return state.Registration{Node: snapshot.Node{Name: "n1"}, Conversation: n, Workloads: []snapshot.Workload{workload("default", name)}}
 	}
-	_, err := s.BeginConversation(ctx, "nobody")
+	_, err := s.BeginConversation(ctx, "nobody", "g")
 	wantErr(t, err, state.ErrNotFound)
 	for want := uint64(1); want < 4; want++ {
-		n, err := s.BeginConversation(ctx, "n1")
+		n, err := s.BeginConversation(ctx, "n1", node("n1", snapshot.RoleNode).Generation)
 		ok(t, err)
 		same(t, n, want)
 	}
@@ -156,6 +156,26 @@ func conversations(t *testing.T, s state.Store) {
 	ok(t, s.EndAgent(ctx, "n1", 8))
 	_, err = s.Agent(ctx, "n1")
 	wantErr(t, err, state.ErrNotFound)
+}
+
+// stolenConversation: once a node has joined again, whoever holds its former identity says nothing more, in the
+// conversation that it has nor in a new one, whichever control plane it speaks to.
+func stolenConversation(t *testing.T, s state.Store) {
+	ctx := t.Context()
+	stolen := node("n1", snapshot.RoleNode)
+	ok(t, s.AttestNode(ctx, stolen))
+	n, err := s.BeginConversation(ctx, "n1", stolen.Generation)
+	ok(t, err)
+	ok(t, s.RevokeNode(ctx, "n1", epoch))
+	again := stolen
+	again.Generation = "again"
+	ok(t, s.AttestNode(ctx, again))
+	wantErr(t, s.RegisterNode(ctx, state.Registration{Node: snapshot.Node{Name: "n1"}, Conversation: n}, epoch), state.ErrSuperseded)
+	_, err = s.BeginConversation(ctx, "n1", stolen.Generation)
+	wantErr(t, err, state.ErrNotFound)
+	n, err = s.BeginConversation(ctx, "n1", again.Generation)
+	ok(t, err)
+	ok(t, s.RegisterNode(ctx, state.Registration{Node: snapshot.Node{Name: "n1"}, Conversation: n}, epoch))
 }
 
 func revokedNode(t *testing.T, s state.Store) {

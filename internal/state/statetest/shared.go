@@ -110,9 +110,9 @@ func addressesOfTwo(t *testing.T, a, b state.Store) {
 // registrationsOfTwo: two nodes that come to two control planes at once with the same workload.
 func registrationsOfTwo(t *testing.T, a, b state.Store) {
 	ctx := t.Context()
+	ok(t, a.AttestNode(ctx, node("n0", snapshot.RoleNode)))
+	ok(t, a.AttestNode(ctx, node("n1", snapshot.RoleNode)))
 	for i := range 20 {
-		ok(t, a.AttestNode(ctx, node("n0", snapshot.RoleNode)))
-		ok(t, a.AttestNode(ctx, node("n1", snapshot.RoleNode)))
 		var errs [2]error
 		var all sync.WaitGroup
 		for j, s := range []state.Store{a, b} {

@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 		{"registry", registry},
 		{"names and addresses", namesAndAddresses},
 		{"conversations", conversations},
+		{"stolenConversation", stolenConversation},
 		{"revoked node", revokedNode},
 		{"vips", vips},
 		{"peers", peers},

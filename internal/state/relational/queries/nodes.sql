@@ -1,9 +1,11 @@
 -- The generation is the token's ID. A token that was cancelled after its use, because its node was revoked, lets nobody in.
+-- What is said in a conversation that began before does not count any more: whoever holds it may be the one who was shut out.
 -- write: attest-node (changes nodes $1)
 INSERT INTO nodes (name, role, generation, grants, attested, last_seen)
 SELECT $1, $2, $3, $4, $5, $5 WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE id = $3 AND cancelled IS NOT NULL)
 ON CONFLICT (name) DO UPDATE SET role = excluded.role, generation = excluded.generation, grants = excluded.grants,
   attested = excluded.attested, last_seen = excluded.last_seen, revoked = NULL,
+  conversations = nodes.conversations + 1, conversation = nodes.conversations + 1,
   gateway = CASE WHEN nodes.role = excluded.role THEN nodes.gateway END,
   reached = CASE WHEN nodes.role = excluded.role THEN nodes.reached END;
 
@@ -18,7 +20,7 @@ UPDATE nodes SET gateway = $1, reached = $2, last_seen = $3, conversation = $5
 WHERE name = $4 AND revoked IS NULL AND conversation <= $5;
 
 -- write: begin-conversation
-UPDATE nodes SET conversations = conversations + 1 WHERE name = $1 AND revoked IS NULL RETURNING conversations;
+UPDATE nodes SET conversations = conversations + 1 WHERE name = $1 AND generation = $2 AND revoked IS NULL RETURNING conversations;
 
 -- write: conversation-of
 SELECT conversation FROM nodes WHERE name = $1 AND revoked IS NULL;
