@@ -4,9 +4,10 @@ package contain
 
 import (
 	"cmp"
+	"reflect"
 	"slices"
 
-	security "istio.io/client-go/pkg/apis/security/v1"
+	istiotype "istio.io/api/type/v1beta1"
 
 	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -15,15 +16,19 @@ import (
 // Objects of a configuration that can be closed, sorted by key. The Mesh cannot: nothing is left without it.
 func Objects(cfg *snapshot.Config) []*snapshot.Object { return Changed(nil, cfg) }
 
-// selectorOf is what an object of a security kind selects; nil for its whole namespace.
+// selectorOf is what an object whose spec has a selector of workloads selects; nil for its whole namespace.
 func selectorOf(o *snapshot.Object) map[string]string {
-	switch v := o.Value.(type) {
-	case *security.AuthorizationPolicy:
-		return v.Spec.GetSelector().GetMatchLabels()
-	case *security.PeerAuthentication:
-		return v.Spec.GetSelector().GetMatchLabels()
+	spec := reflect.ValueOf(o.Value).Elem().FieldByName("Spec")
+	if !spec.IsValid() {
+		return nil
 	}
-	return nil
+	s, ok := spec.Addr().Interface().(interface {
+		GetSelector() *istiotype.WorkloadSelector
+	})
+	if !ok {
+		return nil
+	}
+	return s.GetSelector().GetMatchLabels()
 }
 
 // Changed are the objects of now that can be closed and did not stand with this content in before, sorted by key.

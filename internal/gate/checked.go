@@ -6,10 +6,9 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// objectsAreChecked refuses what the check of its kind refuses. Files were checked when they were read, and what comes from
-// nobody was let in before.
+// objectsAreChecked refuses what the check of its kind refuses. Files were checked when they were read.
 func objectsAreChecked(_ *snapshot.Snapshot, change snapshot.Change, who Who, v *Verdict) {
-	if who.Caller == "" || who.Source == snapshot.SourceFile {
+	if who.LetInBefore || who.Source == snapshot.SourceFile {
 		return
 	}
 	for k, o := range change.Edits() {

@@ -15,6 +15,9 @@ type Who struct {
 	Source snapshot.Source
 	// Caller is who it is, as the record of events names callers; empty where that is not known, as of the folder.
 	Caller string
+	// LetInBefore says that the objects come from where they are kept since they were let in: what was promised to a
+	// peer stands, also where an object like it would be refused now.
+	LetInBefore bool
 }
 
 // Verdict is what becomes of a change.

@@ -96,11 +96,11 @@ func TestMeshStays(t *testing.T) {
 			t.Errorf("%s: the configuration has %v", name, after.Findings)
 		}
 	}
-	v := Review(now, holding(inFile(mesh("cards", "else.example"), noon)).Config.Objects.ChangeSince(now.Config.Objects), Who{})
+	v := Review(now, holding(inFile(mesh("cards", "else.example"), noon)).Config.Objects.ChangeSince(now.Config.Objects), Who{Source: snapshot.SourceFile})
 	if f := v.Findings[0]; f.File != "a.yaml" || f.Line != 7 || f.Field != "spec.trustDomain" || f.Severity != finding.Error {
 		t.Errorf("%+v", f)
 	}
-	first := Review(&snapshot.Snapshot{Config: &snapshot.Config{}}, now.Config.Objects.ChangeSince(nil), Who{})
+	first := Review(&snapshot.Snapshot{Config: &snapshot.Config{}}, now.Config.Objects.ChangeSince(nil), Who{Source: snapshot.SourceFile})
 	if len(first.Refused)+len(first.Findings) > 0 {
 		t.Errorf("the first configuration: %+v", first)
 	}
@@ -184,15 +184,17 @@ func TestObjectsAreChecked(t *testing.T) {
 			Spec:       v1alpha1.MeshPeerSpec{TrustDomain: "bank.example", GatewayAddresses: []string{address}},
 		})
 	}
+	bank := Who{Source: snapshot.SourceToken, Caller: "peer bank"}
 	for name, tt := range map[string]struct {
 		peer *snapshot.Object
 		who  Who
 		want []string
 	}{
-		"good":          {peer("192.0.2.1:15443"), Who{snapshot.SourceToken, "peer bank"}, nil},
-		"no address":    {peer("192.0.2.1"), Who{snapshot.SourceToken, "peer bank"}, []string{"ISM-SCH01"}},
-		"reserved":      {peer("127.0.0.1:15443"), Who{snapshot.SourceToken, "peer bank"}, []string{"ISM0210"}},
-		"let in before": {peer("127.0.0.1:15443"), Who{Source: snapshot.SourceToken}, nil},
+		"good":          {peer("192.0.2.1:15443"), bank, nil},
+		"no address":    {peer("192.0.2.1"), bank, []string{"ISM-SCH01"}},
+		"reserved":      {peer("127.0.0.1:15443"), bank, []string{"ISM0210"}},
+		"let in before": {peer("127.0.0.1:15443"), Who{Source: snapshot.SourceToken, LetInBefore: true}, nil},
+		"from nobody":   {peer("127.0.0.1:15443"), Who{Source: snapshot.SourceToken}, []string{"ISM0210"}},
 	} {
 		var c snapshot.Change
 		c.Put(tt.peer)

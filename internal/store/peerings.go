@@ -54,7 +54,7 @@ func (s *Store) join(last joined, files *snapshot.Config, peers []state.Peer) jo
 		next.byToken = append(next.byToken, made.Key)
 	}
 	if len(next.byToken) > 0 {
-		v := gate.Review(now, byToken, gate.Who{Source: snapshot.SourceToken})
+		v := gate.Review(now, byToken, gate.Who{Source: snapshot.SourceToken, LetInBefore: true})
 		findings = append(findings, v.Findings...)
 		next.byToken = slices.DeleteFunc(next.byToken, v.Refuses)
 	}
