@@ -23,11 +23,6 @@ import (
 // gatewayAccount in namespace isthmus-system is every gateway's service account.
 const gatewayAccount = "federation-gateway"
 
-// GatewayPrincipal is what policies call the gateway of a mesh.
-func GatewayPrincipal(m Mesh) string {
-	return m.TrustDomain() + "/ns/isthmus-system/sa/" + gatewayAccount
-}
-
 // Agent is an agent that runs, and its Envoy.
 type Agent struct {
 	PID    int

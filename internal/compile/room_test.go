@@ -118,7 +118,7 @@ func TestNextSeesTheCrowd(t *testing.T) {
 	snap := crowd(100, 20, 2, 1)
 	fewer := *snap
 	var gone snapshot.Change
-	for _, e := range snapshot.In[*networking.ServiceEntry](snap.Config.Objects, "crowd-1") {
+	for _, e := range snapshot.Of[*networking.ServiceEntry](snap.Config.Objects.Namespace("crowd-1")) {
 		gone.Remove(snapshot.KeyOf(e))
 	}
 	fewer.Config = snap.Config.With(gone)

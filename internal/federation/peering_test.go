@@ -140,7 +140,7 @@ func TestConditionsOfTwoPeers(t *testing.T) {
 		!strings.Contains(s, "DataPathReady=False/Stale") {
 		t.Error(s)
 	}
-	if ok, _ := peerrules.Live(retail.now(), retail.meshPeer("cards"), retail.snapshot().Peers["cards"]); ok {
+	if peerrules.Judge(retail.now(), retail.meshPeer("cards"), retail.snapshot().Peers["cards"]).Live {
 		t.Error("a stale peer is live")
 	}
 }

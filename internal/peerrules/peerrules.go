@@ -69,12 +69,6 @@ type Verdict struct {
 	Until time.Time
 }
 
-// Live is the short form of Judge.
-func Live(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) (ok bool, reason string) {
-	v := Judge(now, peer, state)
-	return v.Live, v.Message
-}
-
 // Judge looks at one peer alone. What it shares with others is seen by All only.
 func Judge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) Verdict {
 	if peer == nil {

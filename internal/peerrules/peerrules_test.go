@@ -125,8 +125,8 @@ func TestJudge(t *testing.T) {
 			}
 		})
 	}
-	if ok, reason := Live(noon, nil, snapshot.PeerState{}); ok || !strings.Contains(reason, "peer accept") {
-		t.Errorf("nil peer: %v %q", ok, reason)
+	if v := Judge(noon, nil, snapshot.PeerState{}); v.Live || !strings.Contains(v.Message, "peer accept") {
+		t.Errorf("nil peer: %v %q", v.Live, v.Message)
 	}
 }
 

@@ -96,8 +96,8 @@ func holds(t *testing.T, set *Objects, want world) {
 		}
 	}
 	for i, got := range [][]string{
-		keysOf(Of[*corev1.Service](set)), keysOf(In[*corev1.Service](set, "b")),
-		keysOf(Of[*security.AuthorizationPolicy](set)), keysOf(Of[*v1alpha1.MeshPeer](set)), keysOf(In[*v1alpha1.MeshPeer](set, "")),
+		keysOf(Of[*corev1.Service](set)), keysOf(Of[*corev1.Service](set.Namespace("b"))),
+		keysOf(Of[*security.AuthorizationPolicy](set)), keysOf(Of[*v1alpha1.MeshPeer](set)), keysOf(Of[*v1alpha1.MeshPeer](set.Namespace(""))),
 	} {
 		expected := [][]string{
 			want.sorted("Service", "*"), want.sorted("Service", "b"), want.sorted("AuthorizationPolicy", "*"),
@@ -151,7 +151,7 @@ func TestOfDoesNotAllocate(t *testing.T) {
 	set := ObjectsOf(service("a", "x", 80), service("b", "y", 80))
 	cfg := &Config{Objects: set}
 	n := testing.AllocsPerRun(100, func() {
-		if len(Of[*corev1.Service](cfg)) != 2 || len(In[*corev1.Service](set, "b")) != 1 || len(Of[*v1alpha1.Mesh](cfg)) != 0 {
+		if len(Of[*corev1.Service](cfg)) != 2 || len(Of[*corev1.Service](set.Namespace("b"))) != 1 || len(Of[*v1alpha1.Mesh](cfg)) != 0 {
 			t.Error("not what was put")
 		}
 	})
@@ -188,7 +188,7 @@ func BenchmarkOneOfTenThousand(b *testing.B) {
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
 		set = set.With(one[n%2])
-		if len(In[*corev1.Service](set, "ns7")) != 200 {
+		if len(Of[*corev1.Service](set.Namespace("ns7"))) != 200 {
 			b.Fatal("something is missing")
 		}
 	}

@@ -160,9 +160,6 @@ func Of[T metav1.Object](in Set) []T {
 	return made
 }
 
-// In are the values of all objects of a kind in one namespace, sorted by name; shared as those of Of are.
-func In[T metav1.Object](o *Objects, namespace string) []T { return Of[T](o.Namespace(namespace)) }
-
 // Named is the value of one object, nil when there is none.
 func Named[T metav1.Object](in *Objects, namespace, name string) T {
 	var none T

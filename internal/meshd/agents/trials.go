@@ -27,11 +27,6 @@ const (
 
 var errNoVerdict = errors.New("no verdict came in time")
 
-// refusal is why a proxy's Envoy could not live with a configuration.
-type refusal string
-
-func (r refusal) Error() string { return string(r) }
-
 // trials asks agents whether their Envoys could live with some resources: one question at a time each.
 type trials struct {
 	mu   sync.Mutex // guards open and last
@@ -69,7 +64,7 @@ func (t *trials) leave(node string, j *judge) {
 	}
 }
 
-// try asks a proxy's agent. A refusal is Envoy's; any other error says that there is no verdict.
+// try asks a proxy's agent. A contain.Refusal is Envoy's; any other error says that there is no verdict.
 func (t *trials) try(ctx context.Context, proxy string, resources []*envoy.Resource) error {
 	node, workload, _ := strings.Cut(proxy, "/")
 	t.mu.Lock()

@@ -23,9 +23,6 @@ func (b *Backoff) Next() time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// Attempts since the last Reset.
-func (b *Backoff) Attempts() int { return b.attempt }
-
 // Reset after a success.
 func (b *Backoff) Reset() { b.attempt = 0 }
 
