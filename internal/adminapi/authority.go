@@ -75,7 +75,7 @@ type RevokedNode struct {
 
 // Ended is how a revocation or cancellation went, which is in force in any case.
 type Ended struct {
-	// Unwritten is why it is not in the state file yet, so that a restart would forget it. It is tried until it is.
+	// Unwritten is why it is not in the state yet, so that a restart would forget it. It is tried until it is.
 	Unwritten string `json:"unwritten,omitempty"`
 }
 

@@ -254,7 +254,7 @@ func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 	})
 	defer func() {
 		if !stop() {
-			<-stopped // what is under way may still use the state file
+			<-stopped // what is under way may still use the state
 		}
 	}()
 	if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {

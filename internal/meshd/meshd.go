@@ -323,7 +323,7 @@ func federationName(cfg *snapshot.Config) string {
 
 // followConfig hands what the folder says to the store.
 func (d *Daemon) followConfig(ctx context.Context) error {
-	var waiting *snapshot.Config // what has names without an address, because the state file could not be written
+	var waiting *snapshot.Config // what has names without an address, because the state could not be written
 	for {
 		var again <-chan time.Time
 		if waiting != nil {

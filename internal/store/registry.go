@@ -236,7 +236,7 @@ func (s *Store) takeIn(r state.Registration) {
 	s.mark()
 }
 
-// restore takes in what the state file kept.
+// restore takes in what the state kept.
 func (s *Store) restore(reg *snapshot.Registry) {
 	on := map[string][]snapshot.Workload{}
 	for _, w := range reg.Workloads {

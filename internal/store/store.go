@@ -1,4 +1,4 @@
-// Package store puts together what files, nodes, peers and the state file say into one immutable snapshot, and says when
+// Package store puts together what files, nodes, peers and the state say into one immutable snapshot, and says when
 // there is a new one.
 package store
 
@@ -20,7 +20,7 @@ import (
 	"isthmus.dev/isthmus/internal/vip"
 )
 
-// Kept is what the store reads from and writes to the state file.
+// Kept is what the store reads from and writes to the state.
 type Kept interface {
 	Peers(ctx context.Context) ([]state.Peer, error)
 	OpenInvites(ctx context.Context, now time.Time) ([]snapshot.Invite, error)
@@ -47,8 +47,8 @@ type Store struct {
 	cfg     Config
 	changed chan struct{}
 
-	configuring sync.Mutex     // one configuration after the other reaches the state file; taken before mu
-	registering [64]sync.Mutex // by node: one registration of it at a time reaches the state file; taken before mu
+	configuring sync.Mutex     // one configuration after the other reaches the state; taken before mu
+	registering [64]sync.Mutex // by node: one registration of it at a time reaches the state; taken before mu
 
 	mu      sync.Mutex // guards all below
 	current *snapshot.Snapshot

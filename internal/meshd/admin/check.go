@@ -70,8 +70,8 @@ func checkEndings(unwritten []string) []adminapi.Check {
 	}
 	return []adminapi.Check{{
 		Name: "revocations", State: "failed",
-		Detail: "in force, but not in the state file yet: " + strings.Join(unwritten, ", "),
-		Remedy: "make the state file writable again (is its disk full?), and do not restart the control plane " +
+		Detail: "in force, but not in the state yet: " + strings.Join(unwritten, ", "),
+		Remedy: "make the state writable again (is a disk full, is the database away?), and do not restart the control plane " +
 			"before; it is tried every two seconds",
 	}}
 }

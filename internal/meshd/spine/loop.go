@@ -29,7 +29,7 @@ const (
 	maxPause = 500 * time.Millisecond
 	// settleAgain is when a registration that waited, and could not be written, is tried again.
 	settleAgain = time.Second
-	// reloadRetry is how long a state file that could not be read rests.
+	// reloadRetry is how long the state rests that could not be read.
 	reloadRetry = time.Second
 )
 
@@ -149,7 +149,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// reread takes in what the state file says now. What cannot be read is read again until it can be: a suspension that is
+// reread takes in what the state says now. What cannot be read is read again until it can be: a suspension that is
 // written is not left without effect.
 func (l *Loop) reread(ctx context.Context) {
 	if err := l.Source.Reload(ctx); err != nil && ctx.Err() == nil {

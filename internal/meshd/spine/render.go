@@ -35,7 +35,7 @@ func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.P
 	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](cfg) {
 		snap.Peers[p.Name] = snapshot.PeerState{Roots: []byte(p.Spec.Bundle.Inline), BundleTime: snap.Time}
 	}
-	addresses := vip.TableOf(nil) // as a control plane with an empty state file would give them
+	addresses := vip.TableOf(nil) // as a control plane with an empty state would give them
 	chosen, _ := addresses.Choose(cfg.Hosts(), snap.Time)
 	snap.VIPs = addresses.With(chosen).InUse()
 	mesh, findings := compile.Mesh(snap)

@@ -40,7 +40,7 @@ type Standing struct {
 	changes uint64     // how often something was forgotten
 	nodes   map[string]state.Node
 	admins  map[string]state.Admin
-	ended   map[string]bool // generations that were revoked since the start, whether or not the state file knows by now
+	ended   map[string]bool // generations that were revoked since the start, whether or not the state knows by now
 }
 
 // New makes a Standing.
@@ -169,7 +169,7 @@ func (s *Standing) Admins() []state.Admin {
 	return slices.Collect(maps.Values(s.admins))
 }
 
-// Forget must be called when what the state file knows of the node or the administrators of a name has changed.
+// Forget must be called when what the state knows of the node or the administrators of a name has changed.
 func (s *Standing) Forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
