@@ -34,20 +34,33 @@ func newUpstream(t *testing.T, answer func(q *dns.Msg) *dns.Msg) *upstreamServer
 		u.mu.Unlock()
 		w.WriteMsg(answer(q))
 	})
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := bothSockets(t)
 	u.at = pc.LocalAddr().(*net.UDPAddr).AddrPort()
-	l, err := net.Listen("tcp", u.at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, srv := range []*dns.Server{{PacketConn: pc, Handler: h}, {Listener: l, Handler: h}} {
 		go srv.ActivateAndServe()
 		t.Cleanup(func() { srv.Shutdown() })
 	}
 	return u
+}
+
+// bothSockets are one of UDP and one of TCP at the same port. A port that is free for one may be taken for the other.
+func bothSockets(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	var failed error
+	for range 50 {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", pc.LocalAddr().String())
+		if err == nil {
+			return pc, l
+		}
+		pc.Close()
+		failed = err
+	}
+	t.Fatal(failed)
+	return nil, nil
 }
 
 func (u *upstreamServer) last() *dns.Msg {
