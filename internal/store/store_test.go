@@ -154,11 +154,11 @@ func workloads(on, address string) []snapshot.Workload {
 }
 
 func services(names ...string) *snapshot.Config {
-	cfg := &snapshot.Config{}
-	for _, n := range names {
-		cfg = cfg.With(snapshot.PutAll(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: n, Namespace: "default"}}))
+	all := make([]metav1.Object, len(names))
+	for i, n := range names {
+		all[i] = &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: n, Namespace: "default"}}
 	}
-	return cfg
+	return (&snapshot.Config{}).With(snapshot.PutAll(all...))
 }
 
 func meshPeer(name, trustDomain string) *v1alpha1.MeshPeer {
