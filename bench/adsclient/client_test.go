@@ -105,7 +105,9 @@ func edsCluster(t *testing.T, name, alias string) *cluster.Cluster {
 					TlsCertificateSdsSecretConfigs: []*tls.SdsSecretConfig{{
 						Name: "spiffe://a.example/ns/x/sa/y",
 						SdsConfig: &core.ConfigSource{
-							ConfigSourceSpecifier: &core.ConfigSource_ApiConfigSource{ApiConfigSource: &core.ApiConfigSource{}},
+							ConfigSourceSpecifier: &core.ConfigSource_ApiConfigSource{
+								ApiConfigSource: &core.ApiConfigSource{},
+							},
 						},
 					}},
 					ValidationContextType: &tls.CommonTlsContext_CombinedValidationContext{

@@ -55,7 +55,8 @@ agentAddress: %s
 peeringAddress: %s
 metricsAddress: %s
 healthAddress: %s
-`, configDir, filepath.Join(dir, "state.db"), filepath.Join(dir, "state.key"), socket, ports[0], ports[1], ports[2], ports[3])
+`, configDir, filepath.Join(dir, "state.db"), filepath.Join(dir, "state.key"), socket,
+		ports[0], ports[1], ports[2], ports[3])
 	file := filepath.Join(dir, "control.yaml")
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		return nil, fmt.Errorf("write the settings: %w", err)

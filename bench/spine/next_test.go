@@ -65,7 +65,8 @@ func BenchmarkNext(b *testing.B) {
 					compile.Next(before, &after)
 					n++
 				}
-				b.ReportMetric(float64(used(b)-begun)/float64(n), "cpu-ns/op") // other work on the machine does not count
+				// other work on the machine does not count
+				b.ReportMetric(float64(used(b)-begun)/float64(n), "cpu-ns/op")
 			})
 		}
 	}

@@ -125,7 +125,8 @@ type AccessResponse struct {
 	Edges []AccessEdge `json:"edges"`
 }
 
-// AccessEdge is one caller and one destination that policy lets it call (rules on methods, paths or addresses may narrow it).
+// AccessEdge is one caller and one destination that policy lets it call (rules on methods, paths or addresses may
+// narrow it).
 type AccessEdge struct {
 	From string   `json:"from"` // workload namespace/name, or "peer NAME: SPIFFE ID" of a caller there
 	To   string   `json:"to"`   // host:port
@@ -231,7 +232,8 @@ var Desc = grpc.ServiceDesc{
 	},
 }
 
-// Call makes one call by method name: adminapi.Call[adminapi.Empty, adminapi.StatusResponse](ctx, conn, "Status", &adminapi.Empty{}).
+// Call makes one call by method name: adminapi.Call[adminapi.Empty, adminapi.StatusResponse](ctx, conn, "Status",
+// &adminapi.Empty{}).
 func Call[Req, Resp any](ctx context.Context, conn grpc.ClientConnInterface, method string, req *Req) (*Resp, error) {
 	return rpc.Call[Req, Resp](ctx, conn, Service, method, req)
 }

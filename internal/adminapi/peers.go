@@ -74,7 +74,8 @@ type PeerStatus struct {
 
 // Condition follows the Kubernetes convention.
 type Condition struct {
-	Type    string    `json:"type"`   // TrustEstablished, BundleFresh, CatalogueSynced, DataPathReady, Expiring, Suspended
+	// TrustEstablished, BundleFresh, CatalogueSynced, DataPathReady, Expiring, Suspended
+	Type    string    `json:"type"`
 	Status  string    `json:"status"` // True, False, Unknown
 	Reason  string    `json:"reason"`
 	Message string    `json:"message"`

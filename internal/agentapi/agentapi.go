@@ -54,11 +54,14 @@ type Report struct {
 	Outside   []snapshot.Outside    `json:"outside,omitempty"`
 	Envoy     EnvoyState            `json:"envoy"`
 	// by workload that has an Envoy of its own, "<namespace>/<name>"
-	Sidecars  map[string]EnvoyState `json:"sidecars,omitempty"`
-	Elsewhere []netip.Addr          `json:"elsewhere,omitempty"` // gateways: addresses of theirs that their host does not have
-	Peers     map[string]PeerCounts `json:"peers,omitempty"`     // gateways: totals by MeshPeer name since the agent began
-	Certs     []CertState           `json:"certs,omitempty"`
-	Roots     []string              `json:"roots,omitempty"` // of the mesh, as the agent itself trusts them: SHA-256, hex
+	Sidecars map[string]EnvoyState `json:"sidecars,omitempty"`
+	// gateways: addresses of theirs that their host does not have
+	Elsewhere []netip.Addr `json:"elsewhere,omitempty"`
+	// gateways: totals by MeshPeer name since the agent began
+	Peers map[string]PeerCounts `json:"peers,omitempty"`
+	Certs []CertState           `json:"certs,omitempty"`
+	// of the mesh, as the agent itself trusts them: SHA-256, hex
+	Roots []string `json:"roots,omitempty"`
 }
 
 // EnvoyState is how the agent's Envoy is, or all of them together.
@@ -66,8 +69,8 @@ type EnvoyState struct {
 	Running  bool   `json:"running"`
 	Version  string `json:"version,omitempty"`
 	Restarts int    `json:"restarts"`
-	// Refused connections, because Envoy or the listener or the chain that they were for held as many as it may, and when
-	// that was seen last. Both are since the agent began.
+	// Refused connections, because Envoy or the listener or the chain that they were for held as many as it may, and
+	// when that was seen last. Both are since the agent began.
 	Refused     uint64    `json:"refused,omitempty"`
 	RefusedLast time.Time `json:"refusedLast,omitzero"`
 	// Crashes are how often it ended by a fault of its own since the agent began, LastCrash is how it did so last.
@@ -101,7 +104,8 @@ type Instructions struct {
 	CertificateTTL time.Duration `json:"certificateTTL"`
 	// Roots of the mesh's own trust domain, PEM.
 	Roots []byte `json:"roots,omitempty"`
-	// SigningRoot is the root under which certificates are issued now, SHA-256, hex. One that leads to another is replaced soon.
+	// SigningRoot is the root under which certificates are issued now, SHA-256, hex. One that leads to another is
+	// replaced soon.
 	SigningRoot string `json:"signingRoot,omitempty"`
 	// RevokedAdmins are the serial numbers, hex, of administrators' certificates that were revoked and have not ended
 	// yet: agents, too, answer administrators.
@@ -154,18 +158,19 @@ const MaxTrial = 32 << 20
 
 // DNSTable is what one workload may resolve inside the mesh.
 type DNSTable struct {
-	// Hosts maps a lower-case host name without trailing dot to its virtual addresses, of the IP versions that the workload has.
+	// Hosts maps a lower-case host name without trailing dot to its virtual addresses, of the IP versions that the
+	// workload has.
 	Hosts map[string][]netip.Addr `json:"hosts,omitempty"`
-	// Refusal answers every other name <label>.<namespace>.svc.<domain> for these suffixes ("default.svc.cluster.local"):
-	// a call there is refused with the reason, whether or not the service exists.
+	// Refusal answers every other name <label>.<namespace>.svc.<domain> for these suffixes
+	// ("default.svc.cluster.local"): a call there is refused with the reason, whether or not the service exists.
 	Refusal netip.Addr `json:"refusal"`
 	// Refusal6 is the same for IPv6. A workload has each of the two that it has addresses of.
 	Refusal6        netip.Addr `json:"refusal6,omitzero"`
 	RefusalSuffixes []string   `json:"refusalSuffixes,omitempty"`
 	// MeshSuffix is the suffix under which every other name does not exist ("svc.cluster.local").
 	MeshSuffix string `json:"meshSuffix"`
-	// Forward lets names outside the mesh be asked of the node's upstreams. Without it no question leaves the node: where
-	// workloads may call listed addresses only, every name that they need is in Hosts.
+	// Forward lets names outside the mesh be asked of the node's upstreams. Without it no question leaves the node:
+	// where workloads may call listed addresses only, every name that they need is in Hosts.
 	Forward bool `json:"forward,omitempty"`
 }
 

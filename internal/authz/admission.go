@@ -81,7 +81,8 @@ func (s Server) coverOf(f Formula) (ms []model.Match, exact bool) {
 	return []model.Match{s.everyone()}, false
 }
 
-// inDomain keeps a match inside the trust domain whatever its pattern says: a root of the mesh may vouch for others too.
+// inDomain keeps a match inside the trust domain whatever its pattern says: a root of the mesh may vouch for others
+// too.
 func (s Server) inDomain(m model.Match) []model.Match {
 	domain := WorkloadsOf(s.TrustDomain)
 	switch {

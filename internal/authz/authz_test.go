@@ -47,7 +47,10 @@ func TestDecide(t *testing.T) {
 	mixed := from(model.Source{Principals: []model.Principal{exact(till), ofPeer(theirs)}})
 	within := func(ns string) model.Rule { return from(model.Source{Namespaces: []string{ns}}) }
 	lan := from(model.Source{IPBlocks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
-	role := model.Rule{When: []model.Condition{{Key: "request.headers[x-role]", Matches: []model.Match{{Value: "admin"}}}}}
+	role := model.Rule{When: []model.Condition{{
+		Key:     "request.headers[x-role]",
+		Matches: []model.Match{{Value: "admin"}},
+	}}}
 	asserted := func(id string) Request { return Request{Caller: Is(gateway), Asserted: Is(id)} }
 	for name, c := range map[string]struct {
 		raw      bool
@@ -55,43 +58,104 @@ func TestDecide(t *testing.T) {
 		request  Request
 		want     Decision
 	}{
-		"nothing allows":                        {false, model.Policies{}, Request{}, Denied},
-		"the default allows":                    {false, model.Policies{DefaultAllow: true}, Request{}, Allowed},
-		"an ALLOW without rules":                {false, model.Policies{Allow: []*model.Policy{policy(model.Allow)}, DefaultAllow: true}, Request{}, Denied},
-		"a rule without fields":                 {false, allow(model.Rule{}), Request{}, Allowed},
-		"caller, method unknown":                {false, allow(reads), Request{Caller: Is(till)}, Depends},
-		"caller and method":                     {false, allow(reads), Request{Caller: Is(till), Method: Is("GET")}, Allowed},
-		"the method in small letters":           {false, allow(reads), Request{Caller: Is(till), Method: Is("get")}, Denied},
-		"a DENY of it sees through":             {false, deny(reads), Request{Caller: Is(till), Method: Is("get")}, Denied},
-		"another caller":                        {false, allow(reads), Request{Caller: Is(clerk)}, Denied},
-		"no caller":                             {false, allow(reads), Request{Caller: None()}, Denied},
-		"some caller of a namespace":            {false, allow(within("a")), Request{Caller: Begins("spiffe://m.example/ns/a/")}, Allowed},
-		"some caller of others":                 {false, allow(within("a")), Request{Caller: Begins("spiffe://m.example/ns/b")}, Denied},
-		"some caller of perhaps another":        {false, allow(within("a")), Request{Caller: Begins("spiffe://m.example/ns/a")}, Depends},
-		"a namespace is not a beginning":        {false, allow(within("a")), Request{Caller: Is(clerk)}, Denied},
-		"a namespace with *":                    {false, allow(within("a*")), Request{Caller: Is(clerk)}, Allowed},
-		"* ends at the namespace":               {false, allow(within("*till")), Request{Caller: Is(till)}, Denied},
-		"raw: a rule with a method is gone":     {true, allow(reads), Request{Caller: Is(till)}, Denied},
-		"raw: a DENY loses its method":          {true, deny(reads), Request{Caller: Is(till)}, Denied},
-		"raw: a DENY loses its header":          {true, deny(role), Request{}, Denied},
-		"HTTP: the header decides":              {false, deny(role), Request{}, Depends},
-		"HTTP: one of a list":                   {false, deny(role), Request{Headers: map[string]Text{"x-role": Is("user, admin")}}, Denied},
-		"HTTP: ALLOW compares the whole":        {false, allow(role), Request{Headers: map[string]Text{"x-role": Is("user, admin")}}, Denied},
-		"an address is not known":               {false, allow(lan), Request{}, Depends},
-		"there is none: not allowed":            {false, allow(lan), Request{Source: Nowhere()}, Denied},
-		"there is none: refused":                {false, deny(lan), Request{Source: Nowhere()}, Denied},
-		"a peer's caller":                       {false, allow(mixed), asserted(theirs), Allowed},
-		"another of the peer's":                 {false, allow(mixed), asserted(theirs + "s"), Denied},
-		"whoever else says that he is it":       {false, allow(mixed), Request{Caller: Is(clerk), Asserted: Is(theirs)}, Denied},
-		"the gateway, caller not known":         {false, allow(mixed), Request{Caller: Is(gateway)}, Depends},
-		"raw: the rule's own caller":            {true, allow(mixed), Request{Caller: Is(till)}, Allowed},
-		"raw: the gateway for the peer's":       {true, allow(mixed), Request{Caller: Is(gateway)}, Denied},
-		"raw: a DENY of the peer's":             {true, deny(mixed), Request{Caller: Is(gateway)}, Denied},
-		"a peer's domain":                       {false, allow(from(model.Source{TrustDomains: []string{"p.example"}})), asserted(theirs), Allowed},
-		"the own domain is not the gateway's":   {false, allow(from(model.Source{TrustDomains: []string{"m.example"}})), asserted(theirs), Denied},
-		"the own domain":                        {false, allow(from(model.Source{TrustDomains: []string{"m.example"}})), Request{Caller: Is(till)}, Allowed},
-		"raw: another domain than the peer's":   {true, allow(from(model.Source{NotTrustDomains: []string{"p.example"}})), Request{Caller: Is(gateway)}, Denied},
-		"raw: a DENY of any domain but another": {true, deny(from(model.Source{NotTrustDomains: []string{"q.example"}})), Request{Caller: Is(till)}, Denied},
+		"nothing allows":     {false, model.Policies{}, Request{}, Denied},
+		"the default allows": {false, model.Policies{DefaultAllow: true}, Request{}, Allowed},
+		"an ALLOW without rules": {
+			false,
+			model.Policies{Allow: []*model.Policy{policy(model.Allow)}, DefaultAllow: true},
+			Request{},
+			Denied,
+		},
+		"a rule without fields":  {false, allow(model.Rule{}), Request{}, Allowed},
+		"caller, method unknown": {false, allow(reads), Request{Caller: Is(till)}, Depends},
+		"caller and method": {
+			false, allow(reads),
+			Request{Caller: Is(till), Method: Is("GET")},
+			Allowed,
+		},
+		"the method in small letters": {
+			false, allow(reads),
+			Request{Caller: Is(till), Method: Is("get")},
+			Denied,
+		},
+		"a DENY of it sees through": {
+			false, deny(reads),
+			Request{Caller: Is(till), Method: Is("get")},
+			Denied,
+		},
+		"another caller": {false, allow(reads), Request{Caller: Is(clerk)}, Denied},
+		"no caller":      {false, allow(reads), Request{Caller: None()}, Denied},
+		"some caller of a namespace": {
+			false, allow(within("a")),
+			Request{Caller: Begins("spiffe://m.example/ns/a/")},
+			Allowed,
+		},
+		"some caller of others": {
+			false, allow(within("a")),
+			Request{Caller: Begins("spiffe://m.example/ns/b")},
+			Denied,
+		},
+		"some caller of perhaps another": {
+			false, allow(within("a")),
+			Request{Caller: Begins("spiffe://m.example/ns/a")},
+			Depends,
+		},
+		"a namespace is not a beginning":    {false, allow(within("a")), Request{Caller: Is(clerk)}, Denied},
+		"a namespace with *":                {false, allow(within("a*")), Request{Caller: Is(clerk)}, Allowed},
+		"* ends at the namespace":           {false, allow(within("*till")), Request{Caller: Is(till)}, Denied},
+		"raw: a rule with a method is gone": {true, allow(reads), Request{Caller: Is(till)}, Denied},
+		"raw: a DENY loses its method":      {true, deny(reads), Request{Caller: Is(till)}, Denied},
+		"raw: a DENY loses its header":      {true, deny(role), Request{}, Denied},
+		"HTTP: the header decides":          {false, deny(role), Request{}, Depends},
+		"HTTP: one of a list": {
+			false, deny(role),
+			Request{Headers: map[string]Text{"x-role": Is("user, admin")}},
+			Denied,
+		},
+		"HTTP: ALLOW compares the whole": {
+			false, allow(role),
+			Request{Headers: map[string]Text{"x-role": Is("user, admin")}},
+			Denied,
+		},
+		"an address is not known":    {false, allow(lan), Request{}, Depends},
+		"there is none: not allowed": {false, allow(lan), Request{Source: Nowhere()}, Denied},
+		"there is none: refused":     {false, deny(lan), Request{Source: Nowhere()}, Denied},
+		"a peer's caller":            {false, allow(mixed), asserted(theirs), Allowed},
+		"another of the peer's":      {false, allow(mixed), asserted(theirs + "s"), Denied},
+		"whoever else says that he is it": {
+			false, allow(mixed),
+			Request{Caller: Is(clerk), Asserted: Is(theirs)},
+			Denied,
+		},
+		"the gateway, caller not known":   {false, allow(mixed), Request{Caller: Is(gateway)}, Depends},
+		"raw: the rule's own caller":      {true, allow(mixed), Request{Caller: Is(till)}, Allowed},
+		"raw: the gateway for the peer's": {true, allow(mixed), Request{Caller: Is(gateway)}, Denied},
+		"raw: a DENY of the peer's":       {true, deny(mixed), Request{Caller: Is(gateway)}, Denied},
+		"a peer's domain": {
+			false, allow(from(model.Source{TrustDomains: []string{"p.example"}})),
+			asserted(theirs), Allowed,
+		},
+		"the own domain is not the gateway's": {
+			false, allow(from(model.Source{TrustDomains: []string{"m.example"}})),
+			asserted(theirs), Denied,
+		},
+		"the own domain": {
+			false, allow(from(model.Source{TrustDomains: []string{"m.example"}})),
+			Request{Caller: Is(till)},
+			Allowed,
+		},
+		"raw: another domain than the peer's": {
+			true,
+			allow(from(model.Source{NotTrustDomains: []string{"p.example"}})),
+			Request{Caller: Is(gateway)},
+			Denied,
+		},
+		"raw: a DENY of any domain but another": {
+			true,
+			deny(from(model.Source{NotTrustDomains: []string{"q.example"}})),
+			Request{Caller: Is(till)},
+			Denied,
+		},
 	} {
 		s := Server{HTTP: !c.raw, TrustDomain: "m.example", Gateways: []string{gateway}}
 		if got := s.Read(c.policies).Decide(c.request); got.Decision != c.want {
@@ -103,9 +167,11 @@ func TestDecide(t *testing.T) {
 // TestRulings: a verdict names the rules that give it, as they are numbered in their policies.
 func TestRulings(t *testing.T) {
 	ps := Server{HTTP: true, TrustDomain: "m.example"}.Read(model.Policies{
-		Deny: []*model.Policy{policy(model.Deny, from(model.Source{Namespaces: []string{"b"}}), from(model.Source{Namespaces: []string{"ab"}}))},
+		Deny: []*model.Policy{policy(model.Deny, from(model.Source{Namespaces: []string{"b"}}),
+			from(model.Source{Namespaces: []string{"ab"}}))},
 		Allow: []*model.Policy{policy(model.Allow, from(model.Source{Principals: []model.Principal{ofPeer(theirs)}}),
-			from(model.Source{Principals: []model.Principal{exact(till)}}), model.Rule{To: []model.Operation{{Methods: []model.Match{{Value: "GET"}}}}})},
+			from(model.Source{Principals: []model.Principal{exact(till)}}),
+			model.Rule{To: []model.Operation{{Methods: []model.Match{{Value: "GET"}}}}})},
 	})
 	type by struct {
 		ref    model.Ref
@@ -134,16 +200,29 @@ func TestCallers(t *testing.T) {
 		policies model.Policies
 		want     []string
 	}{
-		"named":              {allow(from(model.Source{Principals: []model.Principal{exact(till), exact("spiffe://m.example/ns/c/sa/x")}})), []string{till}},
-		"named but denied":   {model.Policies{Deny: deny(from(model.Source{Namespaces: []string{"a"}})).Deny, Allow: allow(from(model.Source{Principals: []model.Principal{exact(till)}})).Allow}, nil},
-		"by a pattern":       {allow(from(model.Source{Namespaces: []string{"a*"}})), []string{till, clerk}},
-		"named, and anybody": {allow(from(model.Source{Principals: []model.Principal{exact(till)}}), model.Rule{To: []model.Operation{{Methods: []model.Match{{Value: "GET"}}}}}), among},
-		"by default":         {model.Policies{DefaultAllow: true}, among},
-		"all but some":       {allow(from(model.Source{NotPrincipals: []model.Principal{exact(till)}})), []string{clerk, "spiffe://m.example/ns/b/sa/x"}},
-		"a peer's":           {allow(from(model.Source{Principals: []model.Principal{ofPeer(theirs)}})), nil},
+		"named": {allow(from(model.Source{Principals: []model.Principal{
+			exact(till),
+			exact("spiffe://m.example/ns/c/sa/x"),
+		}})), []string{till}},
+		"named but denied": {model.Policies{
+			Deny:  deny(from(model.Source{Namespaces: []string{"a"}})).Deny,
+			Allow: allow(from(model.Source{Principals: []model.Principal{exact(till)}})).Allow,
+		}, nil},
+		"by a pattern": {allow(from(model.Source{Namespaces: []string{"a*"}})), []string{till, clerk}},
+		"named, and anybody": {allow(from(model.Source{Principals: []model.Principal{exact(till)}}),
+			model.Rule{To: []model.Operation{{Methods: []model.Match{{Value: "GET"}}}}}), among},
+		"by default": {model.Policies{DefaultAllow: true}, among},
+		"all but some": {
+			allow(from(model.Source{NotPrincipals: []model.Principal{exact(till)}})),
+			[]string{clerk, "spiffe://m.example/ns/b/sa/x"},
+		},
+		"a peer's": {allow(from(model.Source{Principals: []model.Principal{ofPeer(theirs)}})), nil},
 	} {
 		var got []string
-		for id := range (Server{HTTP: true, TrustDomain: "m.example", Gateways: []string{gateway}}).Read(c.policies).Callers(among, Request{}) {
+		for id := range (Server{
+			HTTP: true, TrustDomain: "m.example",
+			Gateways: []string{gateway},
+		}).Read(c.policies).Callers(among, Request{}) {
 			got = append(got, id)
 		}
 		if slices.Sort(c.want); !slices.Equal(got, c.want) {
@@ -166,21 +245,49 @@ func TestAdmission(t *testing.T) {
 		policies model.Policies
 		want     Admission
 	}{
-		"everyone":                     {model.Policies{DefaultAllow: true}, Admission{Allowed: []model.Match{prefix("spiffe://m.example/ns/")}, Whole: true}},
-		"nobody":                       {model.Policies{}, Admission{Whole: true}},
-		"an end that is a whole name":  {allow(ends("/ns/b/sa/y")), Admission{Allowed: []model.Match{y}, Whole: true}},
-		"an end with the domain":       {allow(ends("m.example/ns/b/sa/y")), Admission{Allowed: []model.Match{y}, Whole: true}},
-		"an end from the namespace on": {allow(ends("b/sa/y")), Admission{Allowed: []model.Match{suffix("b/sa/y")}, Whole: true}},
-		"an account":                   {allow(ends("/sa/y")), Admission{Allowed: []model.Match{suffix("/sa/y")}, Whole: true}},
-		"an own and a peer's":          {allow(mixed), Admission{Allowed: []model.Match{{Value: till}}, Whole: true}},
-		"a DENY of a peer's":           {deny(mixed), Admission{Allowed: []model.Match{prefix("spiffe://m.example/ns/")}, Denied: []model.Match{{Value: till}, {Value: gateway}}, Whole: true}},
-		"a DENY by the end":            {deny(ends("/sa/y")), Admission{Allowed: []model.Match{prefix("spiffe://m.example/ns/")}}},
-		"a method":                     {allow(get), Admission{Whole: true}},
-		"a DENY of a method":           {deny(get), Admission{Allowed: []model.Match{prefix("spiffe://m.example/ns/")}, Denied: []model.Match{prefix("spiffe://m.example/ns/")}, Whole: true}},
+		"everyone": {
+			model.Policies{DefaultAllow: true},
+			Admission{Allowed: []model.Match{prefix("spiffe://m.example/ns/")}, Whole: true},
+		},
+		"nobody":                      {model.Policies{}, Admission{Whole: true}},
+		"an end that is a whole name": {allow(ends("/ns/b/sa/y")), Admission{Allowed: []model.Match{y}, Whole: true}},
+		"an end with the domain": {
+			allow(ends("m.example/ns/b/sa/y")),
+			Admission{Allowed: []model.Match{y}, Whole: true},
+		},
+		"an end from the namespace on": {
+			allow(ends("b/sa/y")),
+			Admission{Allowed: []model.Match{suffix("b/sa/y")}, Whole: true},
+		},
+		"an account": {
+			allow(ends("/sa/y")),
+			Admission{Allowed: []model.Match{suffix("/sa/y")}, Whole: true},
+		},
+		"an own and a peer's": {allow(mixed), Admission{Allowed: []model.Match{{Value: till}}, Whole: true}},
+		"a DENY of a peer's": {
+			deny(mixed),
+			Admission{
+				Allowed: []model.Match{prefix("spiffe://m.example/ns/")},
+				Denied:  []model.Match{{Value: till}, {Value: gateway}}, Whole: true,
+			},
+		},
+		"a DENY by the end": {
+			deny(ends("/sa/y")),
+			Admission{Allowed: []model.Match{prefix("spiffe://m.example/ns/")}},
+		},
+		"a method": {allow(get), Admission{Whole: true}},
+		"a DENY of a method": {
+			deny(get),
+			Admission{
+				Allowed: []model.Match{prefix("spiffe://m.example/ns/")},
+				Denied:  []model.Match{prefix("spiffe://m.example/ns/")}, Whole: true,
+			},
+		},
 	} {
 		s := Server{TrustDomain: "m.example", Gateways: []string{gateway}}
 		got := s.Admission(s.Read(c.policies))
-		if !slices.Equal(got.Allowed, c.want.Allowed) || !slices.Equal(got.Denied, c.want.Denied) || got.Whole != c.want.Whole {
+		if !slices.Equal(got.Allowed, c.want.Allowed) || !slices.Equal(got.Denied, c.want.Denied) ||
+			got.Whole != c.want.Whole {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
@@ -196,13 +303,29 @@ func TestOnPort(t *testing.T) {
 		request  Request
 		want     Decision
 	}{
-		"a method or the port":            {true, allow(model.Rule{To: []model.Operation{get, vault}}), Request{}, Allowed},
-		"a method or another port":        {true, allow(model.Rule{To: []model.Operation{get, other}}), Request{}, Depends},
-		"another port":                    {true, allow(model.Rule{To: []model.Operation{other}}), Request{}, Denied},
-		"raw: a method or the port":       {false, allow(model.Rule{To: []model.Operation{get, vault}}), Request{}, Denied},
-		"raw: the port":                   {false, allow(model.Rule{To: []model.Operation{vault}}), Request{}, Allowed},
-		"raw: a DENY of it or of another": {false, deny(model.Rule{To: []model.Operation{get, other}}), Request{}, Denied},
-		"raw: a DENY of another":          {false, deny(model.Rule{To: []model.Operation{other}}), Request{}, Allowed},
+		"a method or the port": {
+			true, allow(model.Rule{To: []model.Operation{get, vault}}),
+			Request{},
+			Allowed,
+		},
+		"a method or another port": {
+			true, allow(model.Rule{To: []model.Operation{get, other}}),
+			Request{},
+			Depends,
+		},
+		"another port": {true, allow(model.Rule{To: []model.Operation{other}}), Request{}, Denied},
+		"raw: a method or the port": {
+			false, allow(model.Rule{To: []model.Operation{get, vault}}),
+			Request{},
+			Denied,
+		},
+		"raw: the port": {false, allow(model.Rule{To: []model.Operation{vault}}), Request{}, Allowed},
+		"raw: a DENY of it or of another": {
+			false, deny(model.Rule{To: []model.Operation{get, other}}),
+			Request{},
+			Denied,
+		},
+		"raw: a DENY of another": {false, deny(model.Rule{To: []model.Operation{other}}), Request{}, Allowed},
 	} {
 		s := Server{HTTP: c.http, TrustDomain: "m.example"}
 		if got := s.Read(OnPort(c.policies, 7000, c.http)).Decide(c.request); got.Decision != c.want {

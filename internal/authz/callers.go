@@ -67,8 +67,8 @@ func namedBy(f Formula) (ids []string, ok bool) {
 	return nil, false
 }
 
-// Asserting narrows a caller at a peer, or a kind of them, to those whom the rule names, if it may match; q is what is known
-// of their requests.
+// Asserting narrows a caller at a peer, or a kind of them, to those whom the rule names, if it may match; q is what is
+// known of their requests.
 func (r *Rule) Asserting(q Request, caller model.Match) []model.Match {
 	var out []model.Match
 	for _, f := range r.From {

@@ -6,10 +6,10 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// OnPort is what policies mean for one port of a workload: rules for other ports are gone, and what remains need not ask
-// for the port any more. So a caller is told only of the ports that it may call, and a raw port whose rules name nothing
-// but ports and callers can decide in the handshake. On a raw port an ALLOW rule with a field of a request in any of its
-// alternatives is gone, too (Istio: such a rule is dropped whole).
+// OnPort is what policies mean for one port of a workload: rules for other ports are gone, and what remains need not
+// ask for the port any more. So a caller is told only of the ports that it may call, and a raw port whose rules name
+// nothing but ports and callers can decide in the handshake. On a raw port an ALLOW rule with a field of a request in
+// any of its alternatives is gone, too (Istio: such a rule is dropped whole).
 func OnPort(ps model.Policies, port uint16, http bool) model.Policies {
 	out := model.Policies{DefaultAllow: ps.DefaultAllow}
 	for _, p := range ps.Deny {
@@ -21,7 +21,8 @@ func OnPort(ps model.Policies, port uint16, http bool) model.Policies {
 		if !http {
 			p = withoutHTTP(p)
 		}
-		out.Allow = append(out.Allow, policyAt(p, port)) // one without rules left still means: deny what no policy allows
+		// one without rules left still means: deny what no policy allows
+		out.Allow = append(out.Allow, policyAt(p, port))
 	}
 	return out
 }

@@ -275,7 +275,8 @@ func TestSealedKeysCannotChangePlaces(t *testing.T) {
 	mid := must(b.db.Blob(t.Context(), "intermediate"))
 	mid.Name = "root"
 	check(t, b.db.PutBlob(t.Context(), mid, must(b.db.Blob(t.Context(), "root")).Cert))
-	if _, err := ca.New(t.Context(), b.config()); err == nil || !strings.Contains(err.Error(), "does not open the root key") {
+	if _, err := ca.New(t.Context(), b.config()); err == nil ||
+		!strings.Contains(err.Error(), "does not open the root key") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -118,8 +118,8 @@ func (a *Authority) current(ctx context.Context) (*material, error) {
 	return nil, err
 }
 
-// intermediate is m with the signing certificate in the store, if that may sign and need not be renewed yet, or else with a
-// new one. Of several control planes one makes it, and the others take it.
+// intermediate is m with the signing certificate in the store, if that may sign and need not be renewed yet, or else
+// with a new one. Of several control planes one makes it, and the others take it.
 func (a *Authority) intermediate(ctx context.Context, m *material) (*material, error) {
 	for {
 		stored, was, err := a.storedIntermediate(ctx, m)
@@ -181,7 +181,9 @@ func (a *Authority) storedIntermediate(ctx context.Context, m *material) (signin
 }
 
 // putBlob seals a key and writes it with its certificate, over the certificate that was there.
-func (a *Authority) putBlob(ctx context.Context, name string, cert *x509.Certificate, key crypto.Signer, was []byte) error {
+func (a *Authority) putBlob(
+	ctx context.Context, name string, cert *x509.Certificate, key crypto.Signer, was []byte,
+) error {
 	b, err := a.sealed(name, cert, key)
 	if err != nil {
 		return err

@@ -200,7 +200,10 @@ func TestOperatorRefusals(t *testing.T) {
 			}
 		}, "key {dir}/root.key is not the key of certificate {dir}/root.pem"},
 		{
-			"not a CA", false, func(o *operatorCA) { o.root.IsCA, o.root.KeyUsage = false, x509.KeyUsageDigitalSignature },
+			"not a CA", false, func(o *operatorCA) {
+				o.root.IsCA, o.root.KeyUsage = false,
+					x509.KeyUsageDigitalSignature
+			},
 			"certificate {dir}/root.pem is not a CA",
 		},
 		{

@@ -55,14 +55,16 @@ func (a *Authority) loadKey(first bool) (keyFile, error) {
 	case missing && first:
 		return makeKeyFile(path)
 	case missing:
-		return f, fmt.Errorf("key file %s is missing, and the CA's private keys in the state open with nothing else: restore it from its backup. "+
-			"Without it the mesh can only begin anew, with a new state file: then every node and peer must join again",
-			path)
+		return f,
+			fmt.Errorf("key file %s is missing, and the CA's private keys in the state open with nothing else: restore it from its backup. "+
+				"Without it the mesh can only begin anew, with a new state file: then every node and peer must join again",
+				path)
 	case err != nil:
 		return f, err
 	case f.guards && first:
-		return f, fmt.Errorf("the state holds no CA, yet key file %s guards one: the state file was lost, or another one is named. "+
-			"Restore the right state file; only to begin the mesh anew, remove the key file: then every node and peer must join again", path)
+		return f,
+			fmt.Errorf("the state holds no CA, yet key file %s guards one: the state file was lost, or another one is named. "+
+				"Restore the right state file; only to begin the mesh anew, remove the key file: then every node and peer must join again", path)
 	}
 	return f, nil
 }
@@ -97,7 +99,8 @@ func (a *Authority) storedRoot(stored state.Blob) (*material, error) {
 		return nil, fmt.Errorf("the root in the state does not parse, restore the state from a backup: %w", err)
 	}
 	if err := checkDomain(cert, a.cfg.TrustDomain); err != nil {
-		return nil, fmt.Errorf("the root in the state is of another mesh: %w; a mesh cannot change its trust domain: name the right one, or another state file", err)
+		return nil,
+			fmt.Errorf("the root in the state is of another mesh: %w; a mesh cannot change its trust domain: name the right one, or another state file", err)
 	}
 	cert, key, err := a.openBlob(stored)
 	if err != nil {

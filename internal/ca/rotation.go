@@ -158,11 +158,12 @@ func (a *Authority) CancelRotation(ctx context.Context) (Rotation, error) {
 	return r, a.step(ctx, from, r, nil, []string{nextRootBlob})
 }
 
-// step writes a step with its material and takes it up, if the rotation is still at from. Where another control plane has
-// taken it meanwhile, that is taken up. The caller holds mu.
+// step writes a step with its material and takes it up, if the rotation is still at from. Where another control plane
+// has taken it meanwhile, that is taken up. The caller holds mu.
 func (a *Authority) step(ctx context.Context, from Step, r Rotation, put []state.Blob, remove []string) error {
 	kept := state.Rotation{
-		Step: string(r.Step), OldRoot: r.Old, NewRoot: r.New, Signing: r.signing(), Began: r.Began, Since: r.Since, Passed: r.Passed,
+		Step: string(r.Step), OldRoot: r.Old, NewRoot: r.New, Signing: r.signing(), Began: r.Began, Since: r.Since,
+		Passed: r.Passed,
 	}
 	err := a.cfg.Store.PutRotation(ctx, string(from), kept, put, remove)
 	if errors.Is(err, state.ErrSuperseded) {

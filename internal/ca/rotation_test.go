@@ -199,7 +199,9 @@ type faulty struct {
 
 var errFault = errors.New("disk full")
 
-func (f *faulty) PutRotation(ctx context.Context, from string, r state.Rotation, put []state.Blob, remove []string) error {
+func (f *faulty) PutRotation(
+	ctx context.Context, from string, r state.Rotation, put []state.Blob, remove []string,
+) error {
 	if f.before {
 		return errFault
 	}
@@ -266,8 +268,8 @@ func TestRotationSurvivesFaults(t *testing.T) {
 	}
 }
 
-// Several control planes take the same steps at once: each is taken once, all sign under one certificate, and whoever has not
-// heard of a step yet issues nothing under a root that signs no more.
+// Several control planes take the same steps at once: each is taken once, all sign under one certificate, and whoever
+// has not heard of a step yet issues nothing under a root that signs no more.
 func TestRotationOfSeveral(t *testing.T) {
 	b := newBench(t)
 	all := make([]*ca.Authority, 4)
@@ -285,7 +287,8 @@ func TestRotationOfSeveral(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, a := range all[1:] {
 			wg.Go(func() {
-				if _, err := a.AdvanceRotation(t.Context(), step, nil); err != nil && !errors.Is(err, state.ErrSuperseded) {
+				if _, err := a.AdvanceRotation(t.Context(), step, nil); err != nil &&
+					!errors.Is(err, state.ErrSuperseded) {
 					t.Error(err)
 				}
 			})

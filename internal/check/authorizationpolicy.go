@@ -201,7 +201,8 @@ func inName(r rune) bool {
 
 // inToken are the characters of a method or a header's name (RFC 9110 §5.6.2), the star of a pattern among them.
 func inToken(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+		strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 }
 
 func (p policyRule) principal(path, v string) {
@@ -338,5 +339,6 @@ func templateFault(v string) string {
 
 // inTemplate are the characters that Envoy takes for themselves in a template.
 func inTemplate(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/-._~%!$&'()+,;:@=", r)
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+		strings.ContainsRune("/-._~%!$&'()+,;:@=", r)
 }

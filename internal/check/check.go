@@ -32,8 +32,8 @@ func of[T metav1.Object](check func(*report, T)) func(*report, metav1.Object) {
 	return func(r *report, o metav1.Object) { check(r, o.(T)) }
 }
 
-// Object judges an object: a pointer to the Go type of a kind, such as *corev1.Service. Without errors among the findings
-// it may be carried out. It panics for a Go type that is of no kind.
+// Object judges an object: a pointer to the Go type of a kind, such as *corev1.Service. Without errors among the
+// findings it may be carried out. It panics for a Go type that is of no kind.
 func Object(o metav1.Object) []finding.Finding {
 	r := &report{object: snapshot.KeyOf(o)}
 	k, _ := kind.Named(r.object.Kind)

@@ -28,7 +28,10 @@ func TestObject(t *testing.T) {
 		want   []string // code and field
 	}{
 		"nothing wrong": {
-			&security.AuthorizationPolicy{ObjectMeta: meta, Spec: securityapi.AuthorizationPolicy{Rules: []*securityapi.Rule{{}}}},
+			&security.AuthorizationPolicy{
+				ObjectMeta: meta,
+				Spec:       securityapi.AuthorizationPolicy{Rules: []*securityapi.Rule{{}}},
+			},
 			nil,
 		},
 		"an action that is not carried out": {
@@ -43,7 +46,8 @@ func TestObject(t *testing.T) {
 		},
 		"a mode of another time": {
 			&security.PeerAuthentication{
-				ObjectMeta: meta, Spec: securityapi.PeerAuthentication{Mtls: &securityapi.PeerAuthentication_MutualTLS{Mode: 9}},
+				ObjectMeta: meta,
+				Spec:       securityapi.PeerAuthentication{Mtls: &securityapi.PeerAuthentication_MutualTLS{Mode: 9}},
 			},
 			[]string{"ISM-SCH18 spec.mtls.mode"},
 		},

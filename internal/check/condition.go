@@ -34,11 +34,26 @@ var refused = []struct {
 	code            finding.Code
 	message, remedy string
 }{
-	{"request.auth.", finding.Unsupported, "conditions on tokens (RequestAuthentication) are not supported yet", "remove the condition"},
-	{"experimental.envoy.", finding.Unsupported, "conditions on Envoy's filter metadata are not supported", "remove the condition"},
-	{"destination.labels", finding.Invalid, "the workload is chosen by selector, not by a condition", "use spec.selector.matchLabels"},
-	{"destination.namespace", finding.Invalid, "a policy applies to its own namespace", "put the policy into that namespace"},
-	{"destination.name", finding.Invalid, "the workload is chosen by selector, not by a condition", "use spec.selector.matchLabels"},
+	{
+		"request.auth.", finding.Unsupported, "conditions on tokens (RequestAuthentication) are not supported yet",
+		"remove the condition",
+	},
+	{
+		"experimental.envoy.", finding.Unsupported, "conditions on Envoy's filter metadata are not supported",
+		"remove the condition",
+	},
+	{
+		"destination.labels", finding.Invalid, "the workload is chosen by selector, not by a condition",
+		"use spec.selector.matchLabels",
+	},
+	{
+		"destination.namespace", finding.Invalid, "a policy applies to its own namespace",
+		"put the policy into that namespace",
+	},
+	{
+		"destination.name", finding.Invalid, "the workload is chosen by selector, not by a condition",
+		"use spec.selector.matchLabels",
+	},
 	{"destination.user", finding.Invalid, "this key does not exist any more", "use spec.selector.matchLabels"},
 }
 

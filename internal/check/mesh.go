@@ -72,7 +72,8 @@ func (r *report) hostPorts(path string, list []string) {
 		n, err := strconv.ParseUint(port, 10, 16)
 		bracketed, _ := strings.CutSuffix(strings.TrimPrefix(host, "["), "]")
 		v6, v6err := netip.ParseAddr(bracketed)
-		isV6 := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") && v6err == nil && v6.Is6() && v6.Zone() == ""
+		isV6 := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") && v6err == nil && v6.Is6() &&
+			v6.Zone() == ""
 		if err != nil || n == 0 || !isV6 && !isIPv4(host) && !isHost(host) {
 			r.find(finding.Invalid, fmt.Sprintf("%s[%d]", path, i),
 				fmt.Sprintf("%q is not host:port", finding.Clip(v)),

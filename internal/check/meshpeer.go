@@ -16,7 +16,8 @@ func meshPeer(r *report, o *v1alpha1.MeshPeer) {
 	for i, v := range o.Spec.GatewayIDs {
 		id, idErr := spiffe.Parse(v)
 		if err == nil && (idErr != nil || !id.MemberOf(td)) {
-			r.find(finding.Invalid, fmt.Sprintf("spec.gatewayIDs[%d]", i), fmt.Sprintf("%q is not a SPIFFE ID in the trust domain %s", finding.Clip(v), td.Name()),
+			r.find(finding.Invalid, fmt.Sprintf("spec.gatewayIDs[%d]", i),
+				fmt.Sprintf("%q is not a SPIFFE ID in the trust domain %s", finding.Clip(v), td.Name()),
 				"write the gateway's exact ID, for example spiffe://"+td.Name()+"/ns/isthmus-system/sa/gateway")
 		}
 	}

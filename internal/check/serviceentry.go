@@ -36,10 +36,12 @@ func serviceEntry(r *report, o *networking.ServiceEntry) {
 	switch {
 	case len(s.SubjectAltNames) == 0:
 	case s.Location == api.ServiceEntry_MESH_INTERNAL:
-		r.find(finding.Unsupported, "spec.subjectAltNames", "servers in the mesh are known by their service accounts, not by names listed here",
+		r.find(finding.Unsupported, "spec.subjectAltNames",
+			"servers in the mesh are known by their service accounts, not by names listed here",
 			"remove it, and name the serviceAccount of each endpoint")
 	default:
-		r.find(finding.Doubtful, "spec.subjectAltNames", "has no effect: the mesh opens no TLS of its own to what is outside, so the application checks the server's name",
+		r.find(finding.Doubtful, "spec.subjectAltNames",
+			"has no effect: the mesh opens no TLS of its own to what is outside, so the application checks the server's name",
 			"remove it")
 	}
 	if s.WorkloadSelector != nil {

@@ -16,7 +16,8 @@ func workloadEntry(r *report, o *networking.WorkloadEntry) {
 	r.workload("spec", &o.Spec, true)
 }
 
-// workload checks a WorkloadEntry, alone or as the endpoint of a ServiceEntry. onlyIP: its address is not looked up in DNS.
+// workload checks a WorkloadEntry, alone or as the endpoint of a ServiceEntry. onlyIP: its address is not looked up in
+// DNS.
 func (r *report) workload(path string, e *api.WorkloadEntry, onlyIP bool) {
 	switch a := e.GetAddress(); {
 	case a == "":

@@ -58,7 +58,8 @@ Findings:
 	}
 	f.access.Edges = nil
 	got = run(t, "", "describe", "payments-2", "--socket", socket)
-	if !strings.Contains(got.out, "  nobody: no AuthorizationPolicy that selects it allows a caller, or Sidecars hide it\n") {
+	if !strings.Contains(got.out,
+		"  nobody: no AuthorizationPolicy that selects it allows a caller, or Sidecars hide it\n") {
 		t.Errorf("it does not say why nobody may call:\n%s", got.out)
 	}
 }
@@ -66,8 +67,14 @@ Findings:
 // A service has its own callers and findings, and says which namespaces see it.
 func TestDescribeAService(t *testing.T) {
 	f := &fake{has: shop(), status: adminapi.StatusResponse{Findings: []finding.Finding{
-		{Code: "ISM0301", Severity: finding.Warning, Object: kind.Key{Kind: "Service", Namespace: "default", Name: "payments"}, Message: "none is ready."},
-		{Code: "ISM0301", Severity: finding.Warning, Object: kind.Key{Kind: "Service", Namespace: "default", Name: "other"}, Message: "none is ready there."},
+		{
+			Code: "ISM0301", Severity: finding.Warning,
+			Object: kind.Key{Kind: "Service", Namespace: "default", Name: "payments"}, Message: "none is ready.",
+		},
+		{
+			Code: "ISM0301", Severity: finding.Warning,
+			Object: kind.Key{Kind: "Service", Namespace: "default", Name: "other"}, Message: "none is ready there.",
+		},
 	}}}
 	f.has.Services[2].ExportTo = []string{"default", "books"}
 	f.access.Edges = append(slices.Clone(f.has.Workloads[1].Calls),

@@ -24,8 +24,13 @@ func TestExport(t *testing.T) {
 			{Kind: "FederatedExport", Namespace: "money", Name: "pay-lab", Stands: "pay.yaml:3"},
 			{Kind: "AuthorizationPolicy", Namespace: "money", Name: "pay-lab", Stands: "pay.yaml:20", Same: true},
 		},
-		Findings: []finding.Finding{{Code: "ISM0330", Severity: finding.Warning, Object: kind.Key{Kind: "FederatedExport", Namespace: "money", Name: "pay-lab"}, Message: "no endpoint is ready", Remedy: "start it"}, {
-			Code: "ISM0281", Severity: finding.Info, Object: kind.Key{Kind: "Workload", Namespace: "money", Name: "pay"}, Message: "it is away",
+		Findings: []finding.Finding{{
+			Code: "ISM0330", Severity: finding.Warning,
+			Object:  kind.Key{Kind: "FederatedExport", Namespace: "money", Name: "pay-lab"},
+			Message: "no endpoint is ready", Remedy: "start it",
+		}, {
+			Code: "ISM0281", Severity: finding.Info,
+			Object: kind.Key{Kind: "Workload", Namespace: "money", Name: "pay"}, Message: "it is away",
 		}},
 	}}
 	got := run(t, "", "export", "money/pay", "--to", "lab", "--as", "pay", "--callers", "front/web,front/app",

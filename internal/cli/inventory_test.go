@@ -254,8 +254,15 @@ func TestAccessOfOnePort(t *testing.T) {
 
 func TestDescribe(t *testing.T) {
 	f := &fake{has: shop(), status: adminapi.StatusResponse{Findings: []finding.Finding{
-		{Code: "ISM0042", Severity: finding.Error, Object: kind.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "pay"}, Message: "no.", Remedy: "mend it."},
-		{Code: "ISM0060", Severity: finding.Error, Object: kind.Key{Kind: "FederatedExport", Namespace: "default", Name: "x"}, Message: "other."},
+		{
+			Code: "ISM0042", Severity: finding.Error,
+			Object: kind.Key{Kind: "AuthorizationPolicy", Namespace: "default", Name: "pay"}, Message: "no.",
+			Remedy: "mend it.",
+		},
+		{
+			Code: "ISM0060", Severity: finding.Error,
+			Object: kind.Key{Kind: "FederatedExport", Namespace: "default", Name: "x"}, Message: "other.",
+		},
 	}}}
 	f.access.Edges = append(slices.Clone(f.has.Workloads[1].Calls), adminapi.AccessEdge{
 		From: "peer bank: spiffe://bank.example/ns/front/sa/till", To: paymentsHost + ":80",

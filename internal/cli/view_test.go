@@ -33,8 +33,16 @@ func cards() adminapi.StatusResponse {
 		Mesh: "cards", TrustDomain: "cards.example", Version: "v0.1.0", Started: ago(3 * time.Hour),
 		ConfigFiles: 2, Objects: 14, RootNotAfter: now.Add(3650 * 24 * time.Hour), RootSHA256: oneRoot,
 		Findings: []finding.Finding{
-			{Code: "ISM0200", Severity: finding.Warning, Object: kind.Key{Kind: "Service", Namespace: "default", Name: "x"}, Message: "selects nothing.", Remedy: "mend the selector."},
-			{Code: "ISM0103", File: "a.yaml", Line: 3, Object: kind.Key{Kind: "FederatedExport", Namespace: "default", Name: "p"}, Field: "spec.port", Message: "no such port.", Remedy: "name one."},
+			{
+				Code: "ISM0200", Severity: finding.Warning,
+				Object: kind.Key{Kind: "Service", Namespace: "default", Name: "x"}, Message: "selects nothing.",
+				Remedy: "mend the selector.",
+			},
+			{
+				Code: "ISM0103", File: "a.yaml", Line: 3,
+				Object: kind.Key{Kind: "FederatedExport", Namespace: "default", Name: "p"}, Field: "spec.port",
+				Message: "no such port.", Remedy: "name one.",
+			},
 		},
 		Proxies: []adminapi.ProxyStatus{
 			{

@@ -27,8 +27,8 @@ func (c *Clock) Step(by time.Duration) {
 	c.by += by
 }
 
-// Now is what time.Now would tell if the machine's clock had been set so: it differs from an earlier one by the time that has
-// passed, and from any date by what the calendar says.
+// Now is what time.Now would tell if the machine's clock had been set so: it differs from an earlier one by the time
+// that has passed, and from any date by what the calendar says.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -44,8 +44,8 @@ func (c *Clock) Now() time.Time {
 // first is when the calendar of a time with a monotonic reading begins (time/time.go).
 var first = time.Date(1885, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
 
-// withPassed gives a time a monotonic reading. Only the machine's clock makes such times, so it is done by hand here; Now
-// looks whether it came out right.
+// withPassed gives a time a monotonic reading. Only the machine's clock makes such times, so it is done by hand here;
+// Now looks whether it came out right.
 func withPassed(t time.Time, passed time.Duration) time.Time {
 	parts := (*struct {
 		wall uint64

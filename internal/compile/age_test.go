@@ -25,7 +25,10 @@ import (
 func one() (*snapshot.Snapshot, map[snapshot.Key]snapshot.Origin) {
 	return &snapshot.Snapshot{
 		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
-			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+			&v1alpha1.Mesh{
+				ObjectMeta: metav1.ObjectMeta{Name: "m"},
+				Spec:       v1alpha1.MeshSpec{TrustDomain: "m.example"},
+			},
 			&corev1.Service{ObjectMeta: metav1.ObjectMeta{
 				Namespace: "default", Name: "shop",
 			}, Spec: corev1.ServiceSpec{
@@ -35,12 +38,18 @@ func one() (*snapshot.Snapshot, map[snapshot.Key]snapshot.Origin) {
 		Registry: &snapshot.Registry{
 			Nodes: []snapshot.Node{{Name: "n", Role: snapshot.RoleNode}},
 			Workloads: []snapshot.Workload{{
-				Name: "shop", Namespace: "default", ServiceAccount: "shop", Node: "n", Labels: map[string]string{"app": "shop"},
-				Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Ports: []snapshot.WorkloadPort{{Number: 80}}, Ready: true,
+				Name: "shop", Namespace: "default", ServiceAccount: "shop", Node: "n",
+				Labels:    map[string]string{"app": "shop"},
+				Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+				Ports:     []snapshot.WorkloadPort{{Number: 80}},
+				Ready:     true,
 			}},
 		},
 	}, map[snapshot.Key]snapshot.Origin{
-		{Kind: "Service", Namespace: "default", Name: "shop"}: {File: "shop.yaml", Line: 1, FirstSeen: time.Unix(1, 0)},
+		{Kind: "Service", Namespace: "default", Name: "shop"}: {
+			File: "shop.yaml", Line: 1,
+			FirstSeen: time.Unix(1, 0),
+		},
 	}
 }
 
@@ -66,13 +75,25 @@ func TestOldestPeerAuthentication(t *testing.T) {
 		want      model.MTLSMode
 		loser     string
 	}{
-		"workload, the first by name is newer":  {"default", shop, 20, 10, model.Strict, "PeerAuthentication default/a"},
-		"workload, the first by name is older":  {"default", shop, 10, 20, model.Permissive, "PeerAuthentication default/b"},
-		"workload, same age":                    {"default", shop, 10, 10, model.Strict, "PeerAuthentication default/b"},
+		"workload, the first by name is newer": {
+			"default", shop, 20, 10, model.Strict,
+			"PeerAuthentication default/a",
+		},
+		"workload, the first by name is older": {
+			"default", shop, 10, 20, model.Permissive,
+			"PeerAuthentication default/b",
+		},
+		"workload, same age": {
+			"default", shop, 10, 10, model.Strict,
+			"PeerAuthentication default/b",
+		},
 		"workload, unknown age":                 {"default", shop, 0, 0, model.Strict, "PeerAuthentication default/b"},
 		"namespace, the first by name is newer": {"default", nil, 20, 10, model.Strict, "PeerAuthentication default/a"},
-		"namespace, the first by name is older": {"default", nil, 10, 20, model.Permissive, "PeerAuthentication default/b"},
-		"namespace, same age":                   {"default", nil, 10, 10, model.Strict, "PeerAuthentication default/b"},
+		"namespace, the first by name is older": {
+			"default", nil, 10, 20, model.Permissive,
+			"PeerAuthentication default/b",
+		},
+		"namespace, same age": {"default", nil, 10, 10, model.Strict, "PeerAuthentication default/b"},
 		"mesh, the first by name is newer": {
 			"isthmus-system", nil, 20, 10, model.Strict, "PeerAuthentication isthmus-system/a",
 		},
@@ -82,7 +103,8 @@ func TestOldestPeerAuthentication(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			snap, origins := one()
-			snap.Config = snap.Config.With(snapshot.PutAll(peerAuthentication(test.namespace, "a", istiosec.PeerAuthentication_MutualTLS_PERMISSIVE, test.labels),
+			snap.Config = snap.Config.With(snapshot.PutAll(peerAuthentication(test.namespace, "a",
+				istiosec.PeerAuthentication_MutualTLS_PERMISSIVE, test.labels),
 				peerAuthentication(test.namespace, "b", istiosec.PeerAuthentication_MutualTLS_STRICT, test.labels)))
 			for n, seen := range map[string]int64{"a": test.a, "b": test.b} {
 				o := snapshot.Origin{File: n + ".yaml", Line: 1}
@@ -93,7 +115,10 @@ func TestOldestPeerAuthentication(t *testing.T) {
 			}
 			snap.Config.Objects = snap.Config.Objects.WithOrigins(origins)
 			mesh, findings := Mesh(snap)
-			if got := mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "shop"}].Inbound[0].Mode; got != test.want {
+			if got := mesh.Workloads[model.WorkloadID{
+				Namespace: "default",
+				Name:      "shop",
+			}].Inbound[0].Mode; got != test.want {
 				t.Errorf("mode %s, want %s", got, test.want)
 			}
 			if len(findings) != 1 || findings[0].Code != "ISM0031" || findings[0].Object.String() != test.loser {
@@ -140,7 +165,10 @@ func TestOldestServiceEntry(t *testing.T) {
 		code finding.Code
 	}{
 		"host": {
-			[]*networking.ServiceEntry{entry("a", "bank.example", "192.0.2.10"), entry("b", "bank.example", "192.0.2.11")},
+			[]*networking.ServiceEntry{
+				entry("a", "bank.example", "192.0.2.10"),
+				entry("b", "bank.example", "192.0.2.11"),
+			},
 			"ISM0022",
 		},
 		"address": {
@@ -159,7 +187,8 @@ func TestOldestServiceEntry(t *testing.T) {
 			}
 			snap.Config.Objects = snap.Config.Objects.WithOrigins(origins)
 			_, findings := Mesh(snap)
-			if len(findings) != 1 || findings[0].Code != test.code || findings[0].Object.String() != "ServiceEntry default/a" {
+			if len(findings) != 1 || findings[0].Code != test.code ||
+				findings[0].Object.String() != "ServiceEntry default/a" {
 				t.Errorf("findings %v, want %s on ServiceEntry default/a", findings, test.code)
 			}
 		})
@@ -245,7 +274,8 @@ func TestClosed(t *testing.T) {
 			denied := slices.ContainsFunc(in.Policies.Deny,
 				func(p *model.Policy) bool { return len(p.Rules) == 1 && len(p.Rules[0].From)+len(p.Rules[0].To) == 0 })
 			if denied != test.shut || (in.Mode == model.Strict) != test.shut || (len(shop.Outbound) == 0) != test.shut {
-				t.Errorf("denied %v, mode %s, it may call %v; want closed %v", denied, in.Mode, shop.Outbound, test.shut)
+				t.Errorf("denied %v, mode %s, it may call %v; want closed %v", denied, in.Mode, shop.Outbound,
+					test.shut)
 			}
 			if len(findings) != 1 || findings[0].Code != "ISM0201" || findings[0].Severity != finding.Error {
 				t.Errorf("findings %v", findings)
@@ -266,7 +296,8 @@ func TestFaultAtOneObject(t *testing.T) {
 	bad.Spec.Rules = []*istiosec.Rule{nil}
 	snap.Config = snap.Config.With(snapshot.PutAll(bad))
 	mesh, findings := Mesh(snap)
-	if len(findings) != 1 || findings[0].Code != "ISM0202" || findings[0].Object.String() != "AuthorizationPolicy default/bad" {
+	if len(findings) != 1 || findings[0].Code != "ISM0202" ||
+		findings[0].Object.String() != "AuthorizationPolicy default/bad" {
 		t.Errorf("findings %v", findings)
 	}
 	if got := len(mesh.Workloads[model.WorkloadID{
@@ -274,7 +305,10 @@ func TestFaultAtOneObject(t *testing.T) {
 	}].Inbound[0].Policies.Deny); got != 1 {
 		t.Errorf("%d policies deny in the namespace of the policy, want 1", got)
 	}
-	if got := len(mesh.Workloads[model.WorkloadID{Namespace: "other", Name: "till"}].Inbound[0].Policies.Deny); got != 0 {
+	if got := len(mesh.Workloads[model.WorkloadID{
+		Namespace: "other",
+		Name:      "till",
+	}].Inbound[0].Policies.Deny); got != 0 {
 		t.Errorf("%d policies deny elsewhere, want none", got)
 	}
 }

@@ -103,8 +103,8 @@ func (u *unit) once(key string, policies func() model.Policies) *model.Policies 
 	return u.part.admitted[key]
 }
 
-// policy carries one AuthorizationPolicy over. Where it says what cannot be enforced, which the check of its kind refuses,
-// it is nil, and what it selects is closed.
+// policy carries one AuthorizationPolicy over. Where it says what cannot be enforced, which the check of its kind
+// refuses, it is nil, and what it selects is closed.
 func (u *unit) policy(ap *security.AuthorizationPolicy) *model.Policy {
 	key := snapshot.KeyOf(ap)
 	t := &policyTranslator{report: &u.report, mesh: u.mesh, key: key, namespace: ap.Namespace}
@@ -183,7 +183,8 @@ func (t *policyTranslator) source(s *istiosec.Source) model.Source {
 		TrustDomains: t.domains(s.TrustDomains), NotTrustDomains: t.domains(s.NotTrustDomains),
 		IPBlocks: t.prefixes(s.IpBlocks), NotIPBlocks: t.prefixes(s.NotIpBlocks),
 		RemoteIPBlocks: t.prefixes(s.RemoteIpBlocks), NotRemoteIPBlocks: t.prefixes(s.NotRemoteIpBlocks),
-		ServiceAccounts: t.serviceAccounts(s.ServiceAccounts), NotServiceAccounts: t.serviceAccounts(s.NotServiceAccounts),
+		ServiceAccounts:    t.serviceAccounts(s.ServiceAccounts),
+		NotServiceAccounts: t.serviceAccounts(s.NotServiceAccounts),
 	}
 }
 
@@ -344,7 +345,8 @@ func matches(list []string) []model.Match {
 func hosts(list []string) []model.Match {
 	var out []model.Match
 	for _, v := range list {
-		if i := strings.LastIndexByte(v, ':'); i > 0 && (v[i+1:] == "*" || isPort(v[i+1:])) && !strings.HasSuffix(v[:i], ":") {
+		if i := strings.LastIndexByte(v, ':'); i > 0 && (v[i+1:] == "*" || isPort(v[i+1:])) &&
+			!strings.HasSuffix(v[:i], ":") {
 			v = v[:i]
 		}
 		out = append(out, match(strings.TrimSuffix(v, ".")))

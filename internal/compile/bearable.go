@@ -35,7 +35,8 @@ func (u *unit) bearable(i *instance, all []selectedPolicy) (standing []selectedP
 		without[sp.policy] = true
 		if sp.policy.Action == model.Deny && refusal == nil {
 			refusal = &model.Policy{
-				Name: model.ClosedPrefix + sp.policy.Name, Ref: sp.policy.Ref, Action: model.Deny, Rules: []model.Rule{{}},
+				Name: model.ClosedPrefix + sp.policy.Name, Ref: sp.policy.Ref, Action: model.Deny,
+				Rules: []model.Rule{{}},
 			}
 		}
 	}
@@ -68,7 +69,8 @@ func valuesOf(p *model.Policy) int {
 			n += valuesOfSource(s)
 		}
 		for _, o := range r.To {
-			n += 1 + len(o.Hosts) + len(o.NotHosts) + len(o.Ports) + len(o.NotPorts) + len(o.Methods) + len(o.NotMethods) +
+			n += 1 + len(o.Hosts) + len(o.NotHosts) + len(o.Ports) + len(o.NotPorts) + len(o.Methods) +
+				len(o.NotMethods) +
 				len(o.Paths) + len(o.NotPaths)
 		}
 		for _, w := range r.When {

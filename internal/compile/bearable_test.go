@@ -63,7 +63,10 @@ func TestBearable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := &snapshot.Config{Objects: snapshot.ObjectsOf(
-				&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
+				&v1alpha1.Mesh{
+					ObjectMeta: metav1.ObjectMeta{Name: "m"},
+					Spec:       v1alpha1.MeshSpec{TrustDomain: "m.example"},
+				},
 			)}
 			origins := map[snapshot.Key]snapshot.Origin{}
 			for n, w := range test.oldestFirst {
@@ -78,7 +81,8 @@ func TestBearable(t *testing.T) {
 				func(a, b *security.AuthorizationPolicy) int { return strings.Compare(a.Name, b.Name) })
 			cfg.Objects = cfg.Objects.WithOrigins(origins)
 			reg := &snapshot.Registry{Workloads: []snapshot.Workload{{
-				Name: "web", Namespace: "shop", ServiceAccount: "web", Node: "n", Ports: []snapshot.WorkloadPort{{Number: 80}},
+				Name: "web", Namespace: "shop", ServiceAccount: "web", Node: "n",
+				Ports: []snapshot.WorkloadPort{{Number: 80}},
 			}}}
 			mesh, findings := Mesh(&snapshot.Snapshot{Config: cfg, Registry: reg})
 			policies := mesh.Workloads[model.WorkloadID{Namespace: "shop", Name: "web"}].Inbound[0].Policies

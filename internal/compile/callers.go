@@ -119,9 +119,9 @@ func outboundTo(svc *model.Service, port *model.Port, imp *model.Import) model.O
 	return model.Outbound{Service: svc, Port: port, Route: imp.RouteAtCallers(gatewaySet)}
 }
 
-// importCallers: an import's own list decides for an imported port, the servers' policies for any other. Whether anybody
-// serves an import now is not asked: its callers find it under the same name and address, and are told why they have to
-// wait.
+// importCallers: an import's own list decides for an imported port, the servers' policies for any other. Whether
+// anybody serves an import now is not asked: its callers find it under the same name and address, and are told why they
+// have to wait.
 func (l *linker) importCallers(imp *model.Import, svc *model.Service) []allowed {
 	var out []allowed
 	for _, id := range imp.Callers {
@@ -181,8 +181,8 @@ func identitiesOf(workloads []*model.Workload, sidecar *sidecar) []caller {
 	return slices.Compact(out)
 }
 
-// visible are the identities that may see a service: exportTo says who, and the Sidecar of a caller's namespace. What is
-// outside the mesh has no policies that could say more. Sorted.
+// visible are the identities that may see a service: exportTo says who, and the Sidecar of a caller's namespace. What
+// is outside the mesh has no policies that could say more. Sorted.
 func (l *linker) visible(svc *model.Service) []string {
 	if svc.ExportTo == nil && !l.narrowed {
 		return l.callerIDs

@@ -45,9 +45,12 @@ func TestClosedEntry(t *testing.T) {
 		Objects: snapshot.ObjectsOf(
 			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
 		),
-		Closed: []snapshot.Closed{{Key: snapshot.Key{Kind: "WorkloadEntry", Namespace: "isthmus-system", Name: "web"}}, {
-			Key: snapshot.Key{Kind: "WorkloadEntry", Namespace: "shop", Name: "web"},
-		}},
+		Closed: []snapshot.Closed{
+			{Key: snapshot.Key{Kind: "WorkloadEntry", Namespace: "isthmus-system", Name: "web"}},
+			{
+				Key: snapshot.Key{Kind: "WorkloadEntry", Namespace: "shop", Name: "web"},
+			},
+		},
 	}
 	ids := []model.WorkloadID{
 		{Namespace: "shop", Name: "web"}, {Namespace: "shop", Name: "web-2"}, {Namespace: "pub", Name: "web"},

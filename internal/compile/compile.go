@@ -6,10 +6,10 @@
 // crosses to peers, which proxy serves which workload.
 //
 // Values are never written once they are made, and one that says the same as its predecessor is the predecessor (keep).
-// So "the same" is the same pointer everywhere: a part is made again only when its inputs differ, and a step of the link
-// only when what it reads does. Next hands the last outcome to the same functions that Mesh calls without one; there is
-// no second way to compile. A step that must look at the whole mesh (names, addresses) reads the little that it needs
-// from each part, so that it rests while that little stays the same.
+// So "the same" is the same pointer everywhere: a part is made again only when its inputs differ, and a step of the
+// link only when what it reads does. Next hands the last outcome to the same functions that Mesh calls without one;
+// there is no second way to compile. A step that must look at the whole mesh (names, addresses) reads the little that
+// it needs from each part, so that it rests while that little stays the same.
 //
 // A kind whose objects are felt in other namespaces takes one of two ways:
 //
@@ -18,8 +18,8 @@
 //     rules of another namespace's Service (DestinationRule), or a VirtualService's delegates, would be such values:
 //     each namespace offers them from its objects alone, a step like names settles who gets which, and a unit whose
 //     share stays the same is not made again.
-//   - What concerns a pair of a caller and a destination is a matter of the link: exportTo and the Sidecar of a caller's
-//     namespace are looked at when callers are worked out (visible).
+//   - What concerns a pair of a caller and a destination is a matter of the link: exportTo and the Sidecar of a
+//     caller's namespace are looked at when callers are worked out (visible).
 package compile
 
 import (
@@ -176,8 +176,8 @@ func at(what string, o snapshot.Origin) model.Ref {
 	return model.Ref(fmt.Sprintf("%s (%s:%d)", what, o.File, o.Line))
 }
 
-// guarded works on one object. A fault of Isthmus there is a finding on that object and never the end of the compilation.
-// What a security kind would have forbidden is closed.
+// guarded works on one object. A fault of Isthmus there is a finding on that object and never the end of the
+// compilation. What a security kind would have forbidden is closed.
 func (r *report) guarded(key snapshot.Key, shut func(snapshot.Closed), work func()) {
 	defer func() {
 		fault := recover()

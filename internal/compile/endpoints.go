@@ -28,7 +28,8 @@ func (u *unit) addEndpoints(set model.EndpointSet, i *instance, port uint16, hea
 
 // compareEndpoints has equal sets be equal bytes.
 func compareEndpoints(a, b model.Endpoint) int {
-	return cmp.Or(a.Addr.Compare(b.Addr), a.Other.Compare(b.Other), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port),
+	return cmp.Or(a.Addr.Compare(b.Addr), a.Other.Compare(b.Other), cmp.Compare(a.Host, b.Host),
+		cmp.Compare(a.Port, b.Port),
 		cmp.Compare(a.Weight, b.Weight))
 }
 
@@ -49,9 +50,9 @@ func (l *linker) crossingEndpoints() map[model.EndpointSet][]model.Endpoint {
 	return all
 }
 
-// importEndpoints adds the sets of one import. What a peer says is not ready gets nothing. Each address of a peer's gateway
-// is an endpoint, of whichever IP version: their health is asked for, so that one that leads nowhere costs no call, while of
-// an endpoint with two addresses Envoy would ask at the first alone.
+// importEndpoints adds the sets of one import. What a peer says is not ready gets nothing. Each address of a peer's
+// gateway is an endpoint, of whichever IP version: their health is asked for, so that one that leads nowhere costs no
+// call, while of an endpoint with two addresses Envoy would ask at the first alone.
 func (l *linker) importEndpoints(all map[model.EndpointSet][]model.Endpoint, i *model.Import) {
 	toPeers := i.RouteAtGateways()
 	all[toPeers.Set] = toPeers.Endpoints(func(d model.Destination) []model.Endpoint {
@@ -75,8 +76,8 @@ func (l *linker) importEndpoints(all map[model.EndpointSet][]model.Endpoint, i *
 	}
 }
 
-// gatewayEndpoints are where callers of imports reach the mesh's gateways: at those that answer, or, where none does, at
-// all of them, since it may be the control plane that is cut off. Sorted.
+// gatewayEndpoints are where callers of imports reach the mesh's gateways: at those that answer, or, where none does,
+// at all of them, since it may be the control plane that is cut off. Sorted.
 func (l *linker) gatewayEndpoints() (out []model.Endpoint) {
 	silent := func(p *model.Proxy) bool { return slices.Contains(l.in.snapshot.SilentGateways, p.Name) }
 	var all []*model.Proxy

@@ -9,14 +9,15 @@ import (
 
 // PeerCall is a caller at a peer, or all of a kind, and what it may call here.
 type PeerCall struct {
-	Peer   string
-	Caller string // SPIFFE ID, with a "*" at its end for all that begin so; empty is whoever the peer lets through, on raw TCP
+	Peer string
+	// SPIFFE ID, with a "*" at its end for all that begin so; empty is whoever the peer lets through, on raw TCP
+	Caller string
 	Export *model.Export
 	By     []model.Ref // the export, and the workload's policies; sorted
 }
 
-// PeerCalls are the callers at peers that both an export and the policies of the workload behind it may let in. As for callers of
-// the mesh, methods and paths may narrow a call further.
+// PeerCalls are the callers at peers that both an export and the policies of the workload behind it may let in. As for
+// callers of the mesh, methods and paths may narrow a call further.
 func PeerCalls(mesh *model.Mesh) []PeerCall {
 	x := newCrossing(&inquiry{mesh: mesh})
 	var out []PeerCall
@@ -35,7 +36,10 @@ func PeerCalls(mesh *model.Mesh) []PeerCall {
 			out = append(out, PeerCall{Peer: e.Peer.Name, Caller: v, Export: e, By: slices.Compact(refs)})
 		}
 	}
-	slices.SortStableFunc(out, func(a, b PeerCall) int { return cmp.Or(cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Caller, b.Caller)) })
+	slices.SortStableFunc(out, func(a, b PeerCall) int {
+		return cmp.Or(cmp.Compare(a.Peer, b.Peer),
+			cmp.Compare(a.Caller, b.Caller))
+	})
 	return out
 }
 

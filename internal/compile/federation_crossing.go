@@ -13,9 +13,9 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Crossing is why calls between meshes would fail although the objects are in force: what an import asks for and the peer does
-// not offer, what an export offers and the workload refuses. As with Unmatched most of it may mend itself, and it is for those
-// who ask. The mesh is what was compiled from the snapshot.
+// Crossing is why calls between meshes would fail although the objects are in force: what an import asks for and the
+// peer does not offer, what an export offers and the workload refuses. As with Unmatched most of it may mend itself,
+// and it is for those who ask. The mesh is what was compiled from the snapshot.
 func Crossing(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 	return inquire(snap, mesh, func(q *inquiry) {
 		if len(snapshot.Of[*v1alpha1.MeshPeer](q.cfg)) == 0 {
@@ -138,7 +138,8 @@ func (x *crossing) offered(key snapshot.Key, field string, i *v1alpha1.Federated
 	if peer == nil || !peer.Live || catalogue == nil {
 		return
 	}
-	at := slices.IndexFunc(catalogue.Services, func(s snapshot.OfferedService) bool { return s.Name == name && s.Namespace == ns })
+	at := slices.IndexFunc(catalogue.Services,
+		func(s snapshot.OfferedService) bool { return s.Name == name && s.Namespace == ns })
 	if at < 0 {
 		remedy := "isthmus catalogue " + from.Peer + " lists what it offers; ask its administrators to export this"
 		if near := nearOffer(catalogue.Services, name, ns); near != "" {
@@ -148,7 +149,8 @@ func (x *crossing) offered(key snapshot.Key, field string, i *v1alpha1.Federated
 			fmt.Sprintf("peer %s does not offer %s/%s, so it serves nothing", from.Peer, ns, name), remedy)
 		return
 	}
-	theirs, ours := model.ParseProtocol(catalogue.Services[at].Protocol), model.ParseProtocol(cmp.Or(string(i.Spec.Protocol), "HTTP"))
+	theirs, ours := model.ParseProtocol(catalogue.Services[at].Protocol),
+		model.ParseProtocol(cmp.Or(string(i.Spec.Protocol), "HTTP"))
 	if theirs.IsHTTP() != ours.IsHTTP() {
 		x.find(key, "ISM0326", "spec.protocol",
 			fmt.Sprintf("peer %s offers %s/%s as %s and the import says %s: no call succeeds", from.Peer, ns, name,
@@ -178,7 +180,8 @@ func (x *crossing) otherPeer(key snapshot.Key, field, missing, name, ns string) 
 	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](x.cfg) {
 		names = append(names, p.Name)
 		c := x.snap.Peers[p.Name].Catalogue
-		if c != nil && slices.ContainsFunc(c.Services, func(s snapshot.OfferedService) bool { return s.Name == name && s.Namespace == ns }) {
+		if c != nil && slices.ContainsFunc(c.Services,
+			func(s snapshot.OfferedService) bool { return s.Name == name && s.Namespace == ns }) {
 			offering = append(offering, p.Name)
 		}
 	}
@@ -216,7 +219,8 @@ func (x *crossing) rawPolicies() {
 				switch {
 				case in.Protocol.IsHTTP():
 					http[p.Name] = true
-				case slices.ContainsFunc(p.Rules, func(r model.Rule) bool { return slices.ContainsFunc(r.From, model.Source.NamesPeers) }):
+				case slices.ContainsFunc(p.Rules,
+					func(r model.Rule) bool { return slices.ContainsFunc(r.From, model.Source.NamesPeers) }):
 					raw[p.Name] = max(raw[p.Name], in.Port)
 				}
 			}

@@ -54,8 +54,8 @@ func (x *crossing) nearPeer(key snapshot.Key, field, missing string) {
 	}
 }
 
-// admitted says whether some workload behind an export may let in some call of the peer. What nobody registered is not judged,
-// nor a port without mutual TLS, where the gateway has no name.
+// admitted says whether some workload behind an export may let in some call of the peer. What nobody registered is not
+// judged, nor a port without mutual TLS, where the gateway has no name.
 func (x *crossing) admitted(e *model.Export) bool {
 	judged := false
 	for _, ep := range x.mesh.Endpoints[e.Set()] {
@@ -78,7 +78,8 @@ func (x *crossing) admitted(e *model.Export) bool {
 
 // admits says whether a workload's policies may allow some of an export's calls, which our gateways make.
 func (x *crossing) admits(e *model.Export, ps model.Policies) bool {
-	return slices.ContainsFunc(offeredTo(e), func(caller model.Match) bool { return len(x.verdicts(e, ps, caller)) > 0 })
+	return slices.ContainsFunc(offeredTo(e),
+		func(caller model.Match) bool { return len(x.verdicts(e, ps, caller)) > 0 })
 }
 
 // possible is a verdict that is no refusal, and on what.
@@ -142,7 +143,8 @@ func (x *crossing) nobodyAdmitted(key snapshot.Key, field string, e *model.Expor
 			e.Service.ID.Namespace, `"`+strings.Join(principals, `", "`)+`"`))
 }
 
-// callerForm is the only form of an identity that a peer's gateway may assert; what may follow a prefix makes one of it.
+// callerForm is the only form of an identity that a peer's gateway may assert; what may follow a prefix makes one of
+// it.
 var callerForm = regexp.MustCompile(`^/ns/[A-Za-z0-9][A-Za-z0-9._-]*/sa/[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // rules of an export that no request can meet.
@@ -163,7 +165,10 @@ func (x *crossing) rules(key snapshot.Key, field string, e *model.Export, rules 
 
 // beginsCaller says whether some identity begins so.
 func beginsCaller(prefix string) bool {
-	for _, end := range []string{"", "/ns/a/sa/a", "ns/a/sa/a", "s/a/sa/a", "/a/sa/a", "a/sa/a", "/sa/a", "sa/a", "a", "/a"} {
+	for _, end := range []string{
+		"", "/ns/a/sa/a", "ns/a/sa/a", "s/a/sa/a", "/a/sa/a", "a/sa/a", "/sa/a", "sa/a", "a",
+		"/a",
+	} {
 		if callerForm.MatchString(prefix + end) {
 			return true
 		}

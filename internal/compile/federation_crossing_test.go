@@ -20,25 +20,33 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// crossings is a mesh with the peers bank and shop, of which bank offers a few services, one workload that speaks HTTP and raw
-// TCP, and a gateway.
+// crossings is a mesh with the peers bank and shop, of which bank offers a few services, one workload that speaks HTTP
+// and raw TCP, and a gateway.
 func crossings(t *testing.T) *snapshot.Snapshot {
 	noon := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 	peer := func(name, address string) *v1alpha1.MeshPeer {
 		return &v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MeshPeerSpec{
 			TrustDomain: name + ".example", KnownAs: "cards", GatewayAddresses: []string{address},
-			GatewayIDs: []string{"spiffe://" + name + ".example/ns/isthmus-system/sa/gateway"}, Bundle: v1alpha1.PeerBundle{Inline: newRoot(t, noon)},
+			GatewayIDs: []string{"spiffe://" + name + ".example/ns/isthmus-system/sa/gateway"},
+			Bundle:     v1alpha1.PeerBundle{Inline: newRoot(t, noon)},
 		}}
 	}
 	service := func(name, port string, number int32, app string, target int32) *corev1.Service {
-		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: corev1.ServiceSpec{
-			Selector: map[string]string{"app": app}, Ports: []corev1.ServicePort{{Name: port, Port: number, TargetPort: intstr.FromInt32(target)}},
-		}}
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+			Spec: corev1.ServiceSpec{
+				Selector: map[string]string{"app": app},
+				Ports:    []corev1.ServicePort{{Name: port, Port: number, TargetPort: intstr.FromInt32(target)}},
+			},
+		}
 	}
 	return &snapshot.Snapshot{
 		Time: noon, Roots: []byte("roots"),
 		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
-			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+			&v1alpha1.Mesh{
+				ObjectMeta: metav1.ObjectMeta{Name: "cards"},
+				Spec:       v1alpha1.MeshSpec{TrustDomain: "cards.example"},
+			},
 			peer("bank", "192.0.2.1:15443"),
 			peer("shop", "192.0.2.2:15443"),
 			service("raw", "tcp-x", 7000, "web", 7001),
@@ -47,24 +55,38 @@ func crossings(t *testing.T) *snapshot.Snapshot {
 		)},
 		Registry: &snapshot.Registry{
 			Nodes: []snapshot.Node{
-				{Name: "edge", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{ServiceAccount: "gw", InnerAddress: netip.MustParseAddr("10.0.0.9")}},
+				{
+					Name: "edge", Role: snapshot.RoleGateway,
+					Gateway: &snapshot.GatewayInfo{
+						ServiceAccount: "gw",
+						InnerAddress:   netip.MustParseAddr("10.0.0.9"),
+					},
+				},
 				{Name: "n", Role: snapshot.RoleNode},
 			},
 			Workloads: []snapshot.Workload{{
-				Namespace: "default", Name: "web", ServiceAccount: "web", Node: "n", Labels: map[string]string{"app": "web"},
+				Namespace: "default", Name: "web", ServiceAccount: "web", Node: "n",
+				Labels:    map[string]string{"app": "web"},
 				Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Ready: true,
 			}},
 		},
-		Peers: map[string]snapshot.PeerState{"bank": {BundleTime: noon, Catalogue: &snapshot.Catalogue{Sequence: 1, Services: []snapshot.OfferedService{
-			{Name: "money", Namespace: "default", Port: 80, Protocol: "HTTP"}, {Name: "ledger", Namespace: "books", Port: 7000, Protocol: "TCP"},
-		}}}, "shop": {BundleTime: noon}},
+		Peers: map[string]snapshot.PeerState{"bank": {
+			BundleTime: noon,
+			Catalogue: &snapshot.Catalogue{Sequence: 1, Services: []snapshot.OfferedService{
+				{Name: "money", Namespace: "default", Port: 80, Protocol: "HTTP"},
+				{Name: "ledger", Namespace: "books", Port: 7000, Protocol: "TCP"},
+			}},
+		}, "shop": {BundleTime: noon}},
 	}
 }
 
 func imported(name string, change func(*v1alpha1.FederatedImport)) *v1alpha1.FederatedImport {
 	i := &v1alpha1.FederatedImport{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
-		Spec:       v1alpha1.FederatedImportSpec{Port: 9000, Callers: []string{"web"}, From: []v1alpha1.ImportFrom{{Peer: "bank"}}},
+		Spec: v1alpha1.FederatedImportSpec{
+			Port: 9000, Callers: []string{"web"},
+			From: []v1alpha1.ImportFrom{{Peer: "bank"}},
+		},
 	}
 	change(i)
 	return i
@@ -73,7 +95,10 @@ func imported(name string, change func(*v1alpha1.FederatedImport)) *v1alpha1.Fed
 func exported(service string, port int32, rules ...v1alpha1.ExportRule) *v1alpha1.FederatedExport {
 	return &v1alpha1.FederatedExport{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: service},
-		Spec:       v1alpha1.FederatedExportSpec{Service: service, Port: port, To: []v1alpha1.ExportTo{{Peer: "shop", Rules: rules}}},
+		Spec: v1alpha1.FederatedExportSpec{
+			Service: service, Port: port,
+			To: []v1alpha1.ExportTo{{Peer: "shop", Rules: rules}},
+		},
 	}
 }
 
@@ -82,7 +107,10 @@ func allowing(principals ...string) *security.AuthorizationPolicy {
 }
 
 func policyOf(action istiosec.AuthorizationPolicy_Action, s *istiosec.Source) *security.AuthorizationPolicy {
-	ap := &security.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p-" + strings.ToLower(action.String())}}
+	ap := &security.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "default",
+		Name:      "p-" + strings.ToLower(action.String()),
+	}}
 	ap.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: map[string]string{"app": "web"}}
 	ap.Spec.Action = action
 	ap.Spec.Rules = []*istiosec.Rule{{From: []*istiosec.Rule_From{{Source: s}}}}
@@ -126,7 +154,8 @@ func TestCrossing(t *testing.T) {
 			},
 		},
 		"in another namespace": {
-			imports: []*v1alpha1.FederatedImport{imported("ledger", func(i *v1alpha1.FederatedImport) { i.Spec.Protocol = "TCP" })},
+			imports: []*v1alpha1.FederatedImport{imported("ledger",
+				func(i *v1alpha1.FederatedImport) { i.Spec.Protocol = "TCP" })},
 			want: []string{
 				"ISM0325 spec.from[0].name peer bank does not offer default/ledger, so it serves nothing",
 				"did you mean books/ledger? Otherwise isthmus catalogue bank lists what it offers; ask its administrators to export this",
@@ -142,22 +171,27 @@ func TestCrossing(t *testing.T) {
 				"isthmus catalogue bank lists what it offers; ask its administrators to export this",
 			},
 		},
-		"no catalogue yet": {imports: []*v1alpha1.FederatedImport{imported("x", func(i *v1alpha1.FederatedImport) { i.Spec.From[0].Peer = "shop" })}},
+		"no catalogue yet": {imports: []*v1alpha1.FederatedImport{imported("x",
+			func(i *v1alpha1.FederatedImport) { i.Spec.From[0].Peer = "shop" })}},
 		"TCP as HTTP": {
-			imports: []*v1alpha1.FederatedImport{imported("ledger", func(i *v1alpha1.FederatedImport) { i.Spec.From[0].Namespace = "books" })},
+			imports: []*v1alpha1.FederatedImport{imported("ledger",
+				func(i *v1alpha1.FederatedImport) { i.Spec.From[0].Namespace = "books" })},
 			want: []string{
-				"ISM0326 spec.protocol peer bank offers books/ledger as TCP and the import says HTTP: no call succeeds", "write protocol: TCP",
+				"ISM0326 spec.protocol peer bank offers books/ledger as TCP and the import says HTTP: no call succeeds",
+				"write protocol: TCP",
 			},
 		},
 		"callers": {
-			imports: []*v1alpha1.FederatedImport{imported("money", func(i *v1alpha1.FederatedImport) { i.Spec.Callers = []string{"web", "default/wbe"} })},
+			imports: []*v1alpha1.FederatedImport{imported("money",
+				func(i *v1alpha1.FederatedImport) { i.Spec.Callers = []string{"web", "default/wbe"} })},
 			want: []string{
 				"ISM0327 spec.callers[1] no workload of the mesh has the service account default/wbe",
 				"did you mean default/web? isthmus services -o json lists the identities; correct it, or let the workload join",
 			},
 		},
 		"peered anew under another name": {
-			imports: []*v1alpha1.FederatedImport{imported("money", func(i *v1alpha1.FederatedImport) { i.Spec.From[0].Peer = "oldbank" })},
+			imports: []*v1alpha1.FederatedImport{imported("money",
+				func(i *v1alpha1.FederatedImport) { i.Spec.From[0].Peer = "oldbank" })},
 			want: []string{
 				"ISM0333 spec.from nobody can serve it now: there is no peer oldbank",
 				"isthmus peer list shows how it stands with the peers; a source of weight 0 serves nothing",
@@ -169,7 +203,10 @@ func TestCrossing(t *testing.T) {
 				i.Spec.From = append(i.Spec.From, v1alpha1.ImportFrom{Peer: "shop", Weight: &zero})
 			})},
 			change: func(s *snapshot.Snapshot) {
-				s.Peers["bank"] = snapshot.PeerState{BundleTime: s.Time, Suspended: true, Catalogue: &snapshot.Catalogue{Sequence: 2}}
+				s.Peers["bank"] = snapshot.PeerState{
+					BundleTime: s.Time, Suspended: true,
+					Catalogue: &snapshot.Catalogue{Sequence: 2},
+				}
 			},
 			want: []string{
 				"ISM0333 spec.from nobody can serve it now: nothing passes between this mesh and peer bank, peer shop has the weight 0",
@@ -190,7 +227,8 @@ func TestCrossing(t *testing.T) {
 			change: func(s *snapshot.Snapshot) {
 				for _, ns := range []string{"branch-north", "branch-south", "branch-east", "branch-west"} {
 					c := s.Peers["bank"].Catalogue
-					c.Services = append(c.Services, snapshot.OfferedService{Name: "statements", Namespace: ns, Port: 80, Protocol: "HTTP"})
+					c.Services = append(c.Services,
+						snapshot.OfferedService{Name: "statements", Namespace: ns, Port: 80, Protocol: "HTTP"})
 				}
 			},
 			want: []string{
@@ -206,7 +244,8 @@ func TestCrossing(t *testing.T) {
 			want: []string{`ISM0334 spec.from[1].peer there is no peer "bnak"`, "did you mean bank?"},
 		},
 		"nobody has joined": {
-			imports: []*v1alpha1.FederatedImport{imported("money", func(i *v1alpha1.FederatedImport) { i.Spec.Callers = []string{"nobody"} })},
+			imports: []*v1alpha1.FederatedImport{imported("money",
+				func(i *v1alpha1.FederatedImport) { i.Spec.Callers = []string{"nobody"} })},
 			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)}, offered: 1,
 			change: func(s *snapshot.Snapshot) { s.Registry.Workloads = nil },
 		},
@@ -246,7 +285,8 @@ func TestCrossing(t *testing.T) {
 			},
 		},
 		"admits nobody, though in plaintext too": {
-			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)}, change: inMode(istiosec.PeerAuthentication_MutualTLS_PERMISSIVE),
+			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)},
+			change:  inMode(istiosec.PeerAuthentication_MutualTLS_PERMISSIVE),
 			want: []string{
 				"ISM0328 spec.to[0] every call of peer shop is refused by the workload behind default/web: " +
 					"its AuthorizationPolicies allow none of the callers that the export lets through",
@@ -255,10 +295,12 @@ func TestCrossing(t *testing.T) {
 			},
 		},
 		"without mutual TLS nobody's name is known": {
-			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)}, change: inMode(istiosec.PeerAuthentication_MutualTLS_DISABLE), offered: 1,
+			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)},
+			change:  inMode(istiosec.PeerAuthentication_MutualTLS_DISABLE), offered: 1,
 		},
 		"admits none of a kind of callers": {
-			exports: []*v1alpha1.FederatedExport{exported("web", 80, v1alpha1.ExportRule{Callers: []string{"spiffe://shop.example/ns/default/*"}})},
+			exports: []*v1alpha1.FederatedExport{exported("web", 80,
+				v1alpha1.ExportRule{Callers: []string{"spiffe://shop.example/ns/default/*"}})},
 			want: []string{
 				"ISM0328 spec.to[0] every call of peer shop is refused by the workload behind default/web: " +
 					"its AuthorizationPolicies allow none of the callers that the export lets through",
@@ -267,8 +309,9 @@ func TestCrossing(t *testing.T) {
 			},
 		},
 		"admits somebody else": {
-			exports:  []*v1alpha1.FederatedExport{exported("web", 80, till)},
-			policies: []*security.AuthorizationPolicy{allowing("shop.example/ns/default/sa/clerk", "bank.example/ns/default/sa/till")},
+			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)},
+			policies: []*security.AuthorizationPolicy{allowing("shop.example/ns/default/sa/clerk",
+				"bank.example/ns/default/sa/till")},
 			want: []string{
 				"ISM0328 spec.to[0] every call of peer shop is refused by the workload behind default/web: " +
 					"its AuthorizationPolicies allow none of the callers that the export lets through",
@@ -279,7 +322,8 @@ func TestCrossing(t *testing.T) {
 		"admitted by trust domain": {
 			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)},
 			policies: []*security.AuthorizationPolicy{
-				policyOf(istiosec.AuthorizationPolicy_ALLOW, &istiosec.Source{TrustDomains: []string{"bank.example", "shop.*"}}),
+				policyOf(istiosec.AuthorizationPolicy_ALLOW,
+					&istiosec.Source{TrustDomains: []string{"bank.example", "shop.*"}}),
 			}, offered: 1,
 		},
 		"admits another trust domain": {
@@ -307,7 +351,8 @@ func TestCrossing(t *testing.T) {
 		"admits at another port": {
 			exports: []*v1alpha1.FederatedExport{exported("web", 80, till)},
 			policies: []*security.AuthorizationPolicy{
-				to(allowing("shop.example/ns/default/sa/till", "cards.example/ns/isthmus-system/sa/gw"), &istiosec.Operation{Ports: []string{"7001"}}),
+				to(allowing("shop.example/ns/default/sa/till", "cards.example/ns/isthmus-system/sa/gw"),
+					&istiosec.Operation{Ports: []string{"7001"}}),
 			},
 			want: []string{
 				"ISM0328 spec.to[0] every call of peer shop is refused by the workload behind default/web: " +
@@ -380,7 +425,8 @@ func TestCrossing(t *testing.T) {
 			exports: []*v1alpha1.FederatedExport{{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "rest"},
 				Spec: v1alpha1.FederatedExportSpec{Service: "rest", Port: 80, To: []v1alpha1.ExportTo{
-					{Peer: "shop", Rules: []v1alpha1.ExportRule{till}}, {Peer: "bank", Rules: []v1alpha1.ExportRule{{}}},
+					{Peer: "shop", Rules: []v1alpha1.ExportRule{till}},
+					{Peer: "bank", Rules: []v1alpha1.ExportRule{{}}},
 				}},
 			}}, offered: 2,
 			want: []string{
@@ -391,13 +437,19 @@ func TestCrossing(t *testing.T) {
 		"an export to a peer mistyped": {
 			exports: []*v1alpha1.FederatedExport{{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
-				Spec:       v1alpha1.FederatedExportSpec{Service: "web", Port: 80, To: []v1alpha1.ExportTo{{Peer: "shpo", Rules: []v1alpha1.ExportRule{till}}}},
+				Spec: v1alpha1.FederatedExportSpec{
+					Service: "web", Port: 80,
+					To: []v1alpha1.ExportTo{{Peer: "shpo", Rules: []v1alpha1.ExportRule{till}}},
+				},
 			}},
 			want: []string{`ISM0334 spec.to[0].peer there is no peer "shpo"`, "did you mean shop?"},
 		},
 		"rules that match nothing": {
 			exports: []*v1alpha1.FederatedExport{exported("web", 80, v1alpha1.ExportRule{
-				Callers: []string{"spiffe://shop.example/default/till", "spiffe://shop.example/ns/default/sa/till", "spiffe://shop.example/ns/default/*", "spiffe://shop.example/x*"},
+				Callers: []string{
+					"spiffe://shop.example/default/till", "spiffe://shop.example/ns/default/sa/till",
+					"spiffe://shop.example/ns/default/*", "spiffe://shop.example/x*",
+				},
 			})},
 			policies: []*security.AuthorizationPolicy{allowing("shop.example/*")}, offered: 1,
 			want: []string{
@@ -413,7 +465,10 @@ func TestCrossing(t *testing.T) {
 				policyOf(istiosec.AuthorizationPolicy_ALLOW, &istiosec.Source{Namespaces: []string{"isthmus-system"}}),
 			},
 		},
-		"a rule is missing": {exports: []*v1alpha1.FederatedExport{exported("web", 80)}, policies: []*security.AuthorizationPolicy{allowing("shop.example/*")}},
+		"a rule is missing": {
+			exports:  []*v1alpha1.FederatedExport{exported("web", 80)},
+			policies: []*security.AuthorizationPolicy{allowing("shop.example/*")},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			snap := crossings(t)
@@ -441,7 +496,8 @@ func TestCrossing(t *testing.T) {
 func TestNoPassingOn(t *testing.T) {
 	for name, local := range map[string]*v1alpha1.ImportLocal{"a peer's alone": nil, "with local endpoints": {}} {
 		snap := crossings(t)
-		snap.Config = snap.Config.With(snapshot.PutAll(imported("web", func(i *v1alpha1.FederatedImport) { i.Spec.Port, i.Spec.Local = 80, local })))
+		snap.Config = snap.Config.With(snapshot.PutAll(imported("web",
+			func(i *v1alpha1.FederatedImport) { i.Spec.Port, i.Spec.Local = 80, local })))
 		snap.Config = snap.Config.With(snapshot.PutAll(exported("web", 80, v1alpha1.ExportRule{})))
 		mesh, findings := Mesh(snap)
 		refused := false
@@ -472,22 +528,32 @@ func TestPeerCalls(t *testing.T) {
 		},
 		"the policy is narrower": {
 			[]*v1alpha1.FederatedExport{exported("web", 80, v1alpha1.ExportRule{})},
-			[]*security.AuthorizationPolicy{allowing("shop.example/ns/default/sa/till", "shop.example/ns/a/*", "bank.example/*")},
+			[]*security.AuthorizationPolicy{allowing("shop.example/ns/default/sa/till", "shop.example/ns/a/*",
+				"bank.example/*")},
 			[]string{
 				"shop spiffe://shop.example/ns/a/* default/web:80 AuthorizationPolicy default/p-allow, FederatedExport default/web",
 				"shop spiffe://shop.example/ns/default/sa/till default/web:80 AuthorizationPolicy default/p-allow, FederatedExport default/web",
 			},
 		},
-		"somebody else": {[]*v1alpha1.FederatedExport{exported("web", 80, till)}, []*security.AuthorizationPolicy{allowing("shop.example/ns/a/*")}, nil},
+		"somebody else": {
+			[]*v1alpha1.FederatedExport{exported("web", 80, till)},
+			[]*security.AuthorizationPolicy{allowing("shop.example/ns/a/*")},
+			nil,
+		},
 		"raw TCP": {
 			[]*v1alpha1.FederatedExport{exported("raw", 7000)},
 			[]*security.AuthorizationPolicy{allowing("cards.example/ns/isthmus-system/sa/gw")},
 			[]string{"shop  default/raw:7000 AuthorizationPolicy default/p-allow, FederatedExport default/raw"},
 		},
-		"raw TCP by a peer's caller": {[]*v1alpha1.FederatedExport{exported("raw", 7000)}, []*security.AuthorizationPolicy{allowing("shop.example/*")}, nil},
+		"raw TCP by a peer's caller": {
+			[]*v1alpha1.FederatedExport{exported("raw", 7000)},
+			[]*security.AuthorizationPolicy{allowing("shop.example/*")},
+			nil,
+		},
 		"by the gateway": {
 			[]*v1alpha1.FederatedExport{exported("web", 80, till)},
-			[]*security.AuthorizationPolicy{policyOf(istiosec.AuthorizationPolicy_ALLOW, &istiosec.Source{Namespaces: []string{"isthmus-system"}})},
+			[]*security.AuthorizationPolicy{policyOf(istiosec.AuthorizationPolicy_ALLOW,
+				&istiosec.Source{Namespaces: []string{"isthmus-system"}})},
 			[]string{"shop spiffe://shop.example/ns/default/sa/till default/web:80 AuthorizationPolicy default/p-allow, FederatedExport default/web"},
 		},
 	} {
@@ -501,7 +567,8 @@ func TestPeerCalls(t *testing.T) {
 				for _, r := range c.By {
 					by = append(by, string(r))
 				}
-				got = append(got, fmt.Sprintf("%s %s %s/%s:%d %s", c.Peer, c.Caller, c.Export.Service.ID.Namespace, c.Export.Service.ID.Name,
+				got = append(got, fmt.Sprintf("%s %s %s/%s:%d %s", c.Peer, c.Caller, c.Export.Service.ID.Namespace,
+					c.Export.Service.ID.Name,
 					c.Export.Port.Number, strings.Join(by, ", ")))
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {

@@ -12,20 +12,27 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// A gateway that is silent is no endpoint while another is there. Where all are, it may be the control plane that is cut
-// off, and all stay.
+// A gateway that is silent is no endpoint while another is there. Where all are, it may be the control plane that is
+// cut off, and all stay.
 func TestSilentGatewaysAreNoEndpoints(t *testing.T) {
 	gateway := func(name, inner string) snapshot.Node {
-		return snapshot.Node{Name: name, Role: snapshot.RoleGateway, Reached: netip.MustParseAddr("10.0.0.9"), Gateway: &snapshot.GatewayInfo{
-			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr(inner), OuterAddress: netip.MustParseAddr("192.0.2.1"),
-		}}
+		return snapshot.Node{
+			Name: name, Role: snapshot.RoleGateway, Reached: netip.MustParseAddr("10.0.0.9"),
+			Gateway: &snapshot.GatewayInfo{
+				ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr(inner),
+				OuterAddress: netip.MustParseAddr("192.0.2.1"),
+			},
+		}
 	}
 	at := func(silent ...string) *snapshot.Snapshot {
 		return &snapshot.Snapshot{
 			Roots: []byte("roots"), SilentGateways: silent, PeeringPort: 15013,
 			Registry: &snapshot.Registry{Nodes: []snapshot.Node{gateway("a", "10.0.0.1"), gateway("b", "10.0.0.2")}},
 			Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
-				&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+				&v1alpha1.Mesh{
+					ObjectMeta: metav1.ObjectMeta{Name: "cards"},
+					Spec:       v1alpha1.MeshSpec{TrustDomain: "cards.example"},
+				},
 			)},
 		}
 	}

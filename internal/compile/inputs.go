@@ -286,7 +286,8 @@ func (g *gathered) rootPolicies(before *gathered) *rootPolicies {
 	u.policies()
 	u.sidecars()
 	now := &rootPolicies{
-		policies: u.authz.own, peerAuths: u.mtls.namespace, closings: u.closings[""], sidecar: u.sidecar, findings: u.findings,
+		policies: u.authz.own, peerAuths: u.mtls.namespace, closings: u.closings[""], sidecar: u.sidecar,
+		findings: u.findings,
 	}
 	if before.root != nil && reflect.DeepEqual(before.root, now) {
 		return before.root

@@ -95,7 +95,8 @@ func (u *unit) instances() {
 func (u *unit) addWorkload(w registered, entry *networking.WorkloadEntry) {
 	id, err := spiffe.Workload(u.mesh.trustDomain, w.Namespace, w.ServiceAccount)
 	if err != nil {
-		u.findings = append(u.findings, finding.New("ISM0011", kind.Key{Kind: "workload", Namespace: w.Namespace, Name: w.Name}, "serviceAccount",
+		u.findings = append(u.findings, finding.New("ISM0011",
+			kind.Key{Kind: "workload", Namespace: w.Namespace, Name: w.Name}, "serviceAccount",
 			fmt.Sprintf("no identity can be made of namespace %q and service account %q: %v", w.Namespace,
 				w.ServiceAccount, err),
 			"correct the workload in the configuration of node "+w.Node))
@@ -106,7 +107,8 @@ func (u *unit) addWorkload(w registered, entry *networking.WorkloadEntry) {
 		Sidecar: w.Sidecar, Addrs: w.Addresses,
 	}
 	if other := u.registered[w.Name]; other != nil {
-		u.findings = append(u.findings, finding.New("ISM0012", kind.Key{Kind: "workload", Namespace: wl.ID.Namespace, Name: wl.ID.Name}, "",
+		u.findings = append(u.findings, finding.New("ISM0012",
+			kind.Key{Kind: "workload", Namespace: wl.ID.Namespace, Name: wl.ID.Name}, "",
 			fmt.Sprintf("registered by node %s and by node %s; the latter is ignored", other.Node, w.Node),
 			"rename one of them in its node's configuration"))
 		return

@@ -42,7 +42,8 @@ func TestNamesOfServices(t *testing.T) {
 					break
 				}
 				if c.mayServe("lab", host) {
-					t.Errorf("a program in %s writes %s, its resolver asks for %s, and namespace lab may serve that", from, name, host)
+					t.Errorf("a program in %s writes %s, its resolver asks for %s, and namespace lab may serve that",
+						from, name, host)
 				}
 			}
 		}

@@ -96,7 +96,8 @@ func TestAddressesThatComeLater(t *testing.T) {
 	}
 }
 
-// A service that comes with a virtual address which another namespace's ServiceEntry has is no matter of its own namespace.
+// A service that comes with a virtual address which another namespace's ServiceEntry has is no matter of its own
+// namespace.
 func TestNextSeesAddressesMeet(t *testing.T) {
 	for _, taken := range []string{"240.240.1.200", "100::240.240.1.200"} {
 		w := newWorld(t, 1)
@@ -105,7 +106,8 @@ func TestNextSeesAddressesMeet(t *testing.T) {
 		w.vips["late."+a+".svc.cluster.local"] = netip.MustParseAddr("240.240.1.200")
 		w.se["first"] = &networking.ServiceEntry{ObjectMeta: w.meta(b, "first"), Spec: istionet.ServiceEntry{
 			Hosts: []string{"first.example.com"}, Addresses: []string{taken}, Resolution: istionet.ServiceEntry_STATIC,
-			Ports: []*istionet.ServicePort{{Number: 80, Name: "tcp"}}, Endpoints: []*istionet.WorkloadEntry{{Address: "192.0.2.1"}},
+			Ports:     []*istionet.ServicePort{{Number: 80, Name: "tcp"}},
+			Endpoints: []*istionet.WorkloadEntry{{Address: "192.0.2.1"}},
 		}}
 		before := Next(nil, w.snapshot())
 		w.sv["late"] = &corev1.Service{ObjectMeta: w.meta(a, "late"), Spec: corev1.ServiceSpec{
@@ -113,7 +115,8 @@ func TestNextSeesAddressesMeet(t *testing.T) {
 		}}
 		snap := w.snapshot()
 		_, findings := Mesh(snap)
-		if next := Next(before, snap); !reflect.DeepEqual(findings, next.Findings) || !slices.ContainsFunc(findings, func(f finding.Finding) bool { return f.Code == "ISM0025" }) {
+		if next := Next(before, snap); !reflect.DeepEqual(findings, next.Findings) ||
+			!slices.ContainsFunc(findings, func(f finding.Finding) bool { return f.Code == "ISM0025" }) {
 			t.Errorf("%s: findings\n%v\nwant\n%v", taken, next.Findings, findings)
 		}
 	}
@@ -207,9 +210,14 @@ var (
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
 		rand: rand.New(rand.NewPCG(seed, 7)),
-		mesh: &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
-		sv:   map[string]*corev1.Service{}, ap: map[string]*security.AuthorizationPolicy{}, pa: map[string]*security.PeerAuthentication{},
-		se: map[string]*networking.ServiceEntry{}, sc: map[string]*networking.Sidecar{}, we: map[string]*networking.WorkloadEntry{},
+		mesh: &v1alpha1.Mesh{
+			ObjectMeta: metav1.ObjectMeta{Name: "m"},
+			Spec:       v1alpha1.MeshSpec{TrustDomain: "m.example"},
+		},
+		sv: map[string]*corev1.Service{}, ap: map[string]*security.AuthorizationPolicy{},
+		pa: map[string]*security.PeerAuthentication{},
+		se: map[string]*networking.ServiceEntry{}, sc: map[string]*networking.Sidecar{},
+		we: map[string]*networking.WorkloadEntry{},
 		wl: map[string]snapshot.Workload{}, vips: map[string]netip.Addr{}, origins: map[snapshot.Key]snapshot.Origin{},
 		imports: map[string]*v1alpha1.FederatedImport{}, exports: map[string]*v1alpha1.FederatedExport{},
 		peers: map[string]snapshot.PeerState{}, meshes: map[string]*v1alpha1.MeshPeer{},
@@ -273,7 +281,11 @@ func (w *world) service(ns, name string) {
 		own = []string{w.pick([]string{"fd00:7::1", "fd00:7::2", "10.7.0.1"})}
 	}
 	w.sv[ns+name] = &corev1.Service{ObjectMeta: w.meta(ns, name), Spec: corev1.ServiceSpec{
-		ClusterIPs: own, Selector: map[string]string{"app": w.pick(worldAccounts)}, Ports: []corev1.ServicePort{{Name: protocol, Port: int32(80 + w.rand.IntN(2)), TargetPort: intstr.FromInt32(8080)}},
+		ClusterIPs: own, Selector: map[string]string{"app": w.pick(worldAccounts)},
+		Ports: []corev1.ServicePort{{
+			Name: protocol, Port: int32(80 + w.rand.IntN(2)),
+			TargetPort: intstr.FromInt32(8080),
+		}},
 	}}
 	w.allocate(name + "." + ns + ".svc.cluster.local")
 }
@@ -286,7 +298,8 @@ func (w *world) allocate(host string) {
 }
 
 func (w *world) policy(ns, name string) {
-	from := &istiosec.Source{Principals: []string{"m.example/ns/" + w.pick(worldNamespaces) + "/sa/" + w.pick(worldAccounts)}}
+	from := &istiosec.Source{Principals: []string{"m.example/ns/" + w.pick(worldNamespaces) + "/sa/" +
+		w.pick(worldAccounts)}}
 	switch w.rand.IntN(4) {
 	case 0:
 		from = &istiosec.Source{Namespaces: []string{w.pick(worldNamespaces)}}
@@ -341,7 +354,10 @@ func (w *world) change() string {
 		if w.rand.IntN(2) == 0 {
 			w.closed = []snapshot.Closed{{
 				Key: snapshot.Key{
-					Kind:      w.pick([]string{"AuthorizationPolicy", "PeerAuthentication", "Service", "WorkloadEntry", ""}),
+					Kind: w.pick([]string{
+						"AuthorizationPolicy", "PeerAuthentication", "Service", "WorkloadEntry",
+						"",
+					}),
 					Namespace: ns, Name: w.pick(worldAccounts),
 				},
 				Origin: snapshot.Origin{File: "closed.yaml", Line: 1 + w.rand.IntN(2)}, Reason: "it cannot be read",
@@ -357,7 +373,8 @@ func (w *world) change() string {
 	case 14: // a second object for the scope of another, older or newer
 		p := &security.PeerAuthentication{ObjectMeta: w.meta(ns, "second")}
 		p.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: map[string]string{"app": w.pick(worldAccounts)}}
-		p.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{Mode: istiosec.PeerAuthentication_MutualTLS_Mode(w.rand.IntN(4))}
+		mode := istiosec.PeerAuthentication_MutualTLS_Mode(w.rand.IntN(4))
+		p.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{Mode: mode}
 		w.pa[key] = p
 		return "second peer authentication " + key
 	case 0, 1:
@@ -375,7 +392,8 @@ func (w *world) change() string {
 	case 5, 6, 7:
 		e := &networking.WorkloadEntry{ObjectMeta: w.meta(ns, name)}
 		if old := w.we[key]; old != nil && what > 5 { // it only moves
-			e.Spec.Address, e.Spec.Labels, e.Spec.ServiceAccount = w.addressOf(key), old.Spec.Labels, old.Spec.ServiceAccount
+			e.Spec.Address, e.Spec.Labels, e.Spec.ServiceAccount = w.addressOf(key), old.Spec.Labels,
+				old.Spec.ServiceAccount
 			w.we[key] = e
 			return "moved entry " + key
 		}
@@ -392,7 +410,8 @@ func (w *world) change() string {
 		return "no entry " + key
 	case 9:
 		p := &security.PeerAuthentication{ObjectMeta: w.meta(ns, name)}
-		p.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{Mode: istiosec.PeerAuthentication_MutualTLS_Mode(w.rand.IntN(4))}
+		mode := istiosec.PeerAuthentication_MutualTLS_Mode(w.rand.IntN(4))
+		p.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{Mode: mode}
 		w.pa[key] = p
 		return "peer authentication " + key
 	case 10:
@@ -405,7 +424,8 @@ func (w *world) change() string {
 		}
 		switch w.rand.IntN(5) {
 		case 0:
-			e.Spec.Resolution, e.Spec.Endpoints[0].Address = istionet.ServiceEntry_DNS, w.pick([]string{"u.example.org", "v.example.org"})
+			e.Spec.Resolution, e.Spec.Endpoints[0].Address = istionet.ServiceEntry_DNS,
+				w.pick([]string{"u.example.org", "v.example.org"})
 		case 1:
 			e.Spec.ExportTo = []string{w.pick([]string{".", "a", "b"})}
 		case 2, 3:
@@ -453,7 +473,8 @@ func (w *world) changeMesh(what int, ns, name string) string {
 			return "no import " + key
 		}
 		i := &v1alpha1.FederatedImport{ObjectMeta: w.meta(ns, name), Spec: v1alpha1.FederatedImportSpec{
-			Port: int32(80 + w.rand.IntN(2)), Callers: []string{w.pick(worldAccounts)}, From: []v1alpha1.ImportFrom{{Peer: w.pick(worldPeers)}},
+			Port: int32(80 + w.rand.IntN(2)), Callers: []string{w.pick(worldAccounts)},
+			From: []v1alpha1.ImportFrom{{Peer: w.pick(worldPeers)}},
 		}}
 		if w.rand.IntN(2) == 0 {
 			i.Spec.Local = &v1alpha1.ImportLocal{Priority: int32(w.rand.IntN(2))}
@@ -463,7 +484,8 @@ func (w *world) changeMesh(what int, ns, name string) string {
 		return "import " + key
 	case 21:
 		w.exports[key] = &v1alpha1.FederatedExport{ObjectMeta: w.meta(ns, name), Spec: v1alpha1.FederatedExportSpec{
-			Service: w.pick(worldAccounts), Port: 80, To: []v1alpha1.ExportTo{{Peer: w.pick(worldPeers), Rules: []v1alpha1.ExportRule{{}}}},
+			Service: w.pick(worldAccounts), Port: 80,
+			To: []v1alpha1.ExportTo{{Peer: w.pick(worldPeers), Rules: []v1alpha1.ExportRule{{}}}},
 		}}
 		return "export " + key
 	case 22:
@@ -485,7 +507,10 @@ func (w *world) changeMesh(what int, ns, name string) string {
 	}
 	w.written = nil
 	if w.rand.IntN(2) == 0 {
-		w.written = map[string]*corev1.Namespace{"": {ObjectMeta: metav1.ObjectMeta{Name: w.pick([]string{"com", "empty"})}}}
+		w.written = map[string]*corev1.Namespace{"": {ObjectMeta: metav1.ObjectMeta{Name: w.pick([]string{
+			"com",
+			"empty",
+		})}}}
 	}
 	return "namespaces"
 }
@@ -540,7 +565,10 @@ func (w *world) snapshot() *snapshot.Snapshot {
 		reg.Nodes = append(reg.Nodes, snapshot.Node{Name: "n" + ns, Role: snapshot.RoleNode})
 	}
 	for n := range w.gateways {
-		reg.Nodes = append(reg.Nodes, snapshot.Node{Name: fmt.Sprint("z", n), Role: snapshot.RoleGateway, Gateway: worldGateways[n]})
+		reg.Nodes = append(reg.Nodes, snapshot.Node{
+			Name: fmt.Sprint("z", n), Role: snapshot.RoleGateway,
+			Gateway: worldGateways[n],
+		})
 	}
 	for _, k := range slices.Sorted(maps.Keys(w.wl)) {
 		reg.Workloads = append(reg.Workloads, w.wl[k])

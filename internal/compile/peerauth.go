@@ -125,8 +125,8 @@ func (u *unit) modesNow(i *instance) modes {
 	return out
 }
 
-// narrowed is what the objects of a narrower scope make of the modes of the wider one. Of several only those that make it
-// stricter are named, since there may be thousands.
+// narrowed is what the objects of a narrower scope make of the modes of the wider one. Of several only those that make
+// it stricter are named, since there may be thousands.
 func narrowed(wider modes, scope []peerAuth) modes {
 	out := wider
 	for n, pa := range scope {
@@ -231,9 +231,10 @@ func (u *unit) listen(w *model.Workload, number uint16, p model.Protocol, svc *m
 			continue
 		}
 		if in.Protocol != p {
-			u.findings = append(u.findings, finding.New("ISM0032", kind.Key{Kind: "workload", Namespace: w.ID.Namespace, Name: w.ID.Name}, "",
-				fmt.Sprintf("port %d is %s for one service and %s for %s; %s is kept", number, in.Protocol, p,
-					svc.Host, in.Protocol)))
+			u.findings = append(u.findings,
+				finding.New("ISM0032", kind.Key{Kind: "workload", Namespace: w.ID.Namespace, Name: w.ID.Name}, "",
+					fmt.Sprintf("port %d is %s for one service and %s for %s; %s is kept", number, in.Protocol, p,
+						svc.Host, in.Protocol)))
 			return
 		}
 		in.Hosts = append(in.Hosts, model.HostNames(svc, u.mesh.domain)...)

@@ -27,14 +27,17 @@ func worked(t *testing.T) time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// TestManyPeerAuthentications: thousands that came together and select the same workloads cost each of them little, and the
-// strictest counts.
+// TestManyPeerAuthentications: thousands that came together and select the same workloads cost each of them little, and
+// the strictest counts.
 func TestManyPeerAuthentications(t *testing.T) {
 	cfg := &snapshot.Config{Objects: snapshot.ObjectsOf(
 		&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: v1alpha1.MeshSpec{TrustDomain: "m.example"}},
 	)}
 	for n := range 3_000 {
-		pa := &security.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprintf("p%04d", n)}}
+		pa := &security.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop",
+			Name:      fmt.Sprintf("p%04d", n),
+		}}
 		pa.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: map[string]string{"app": "web"}}
 		pa.Spec.Mtls = &istiosec.PeerAuthentication_MutualTLS{Mode: istiosec.PeerAuthentication_MutualTLS_PERMISSIVE}
 		if n == 2_999 {
@@ -45,8 +48,9 @@ func TestManyPeerAuthentications(t *testing.T) {
 	reg := &snapshot.Registry{}
 	for n := range 300 {
 		reg.Workloads = append(reg.Workloads, snapshot.Workload{
-			Name: fmt.Sprint("web-", n), Namespace: "shop", ServiceAccount: "web", Node: "n", Labels: map[string]string{"app": "web"},
-			Ports: []snapshot.WorkloadPort{{Number: 80}},
+			Name: fmt.Sprint("web-", n), Namespace: "shop", ServiceAccount: "web", Node: "n",
+			Labels: map[string]string{"app": "web"},
+			Ports:  []snapshot.WorkloadPort{{Number: 80}},
 		})
 	}
 	runtime.LockOSThread()

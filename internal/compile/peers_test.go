@@ -22,14 +22,19 @@ func TestTimeEndsAPeering(t *testing.T) {
 	noon := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 	peer := &v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: "retail"}, Spec: v1alpha1.MeshPeerSpec{
 		TrustDomain: "retail.example", KnownAs: "cards", GatewayAddresses: []string{"192.0.2.1:15443"},
-		GatewayIDs: []string{"spiffe://retail.example/ns/isthmus-system/sa/gateway"}, Bundle: v1alpha1.PeerBundle{Inline: newRoot(t, noon)},
-		ExpiresAt: &metav1.Time{Time: noon.Add(time.Hour)},
+		GatewayIDs: []string{"spiffe://retail.example/ns/isthmus-system/sa/gateway"},
+		Bundle:     v1alpha1.PeerBundle{Inline: newRoot(t, noon)},
+		ExpiresAt:  &metav1.Time{Time: noon.Add(time.Hour)},
 	}}
 	at := func(now time.Time, bundle time.Duration, entries ...*networking.WorkloadEntry) *snapshot.Snapshot {
 		return &snapshot.Snapshot{
-			Time: now, Roots: []byte("roots"), Registry: &snapshot.Registry{}, Peers: map[string]snapshot.PeerState{"retail": {BundleTime: noon.Add(-bundle)}},
+			Time: now, Roots: []byte("roots"), Registry: &snapshot.Registry{},
+			Peers: map[string]snapshot.PeerState{"retail": {BundleTime: noon.Add(-bundle)}},
 			Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
-				&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+				&v1alpha1.Mesh{
+					ObjectMeta: metav1.ObjectMeta{Name: "cards"},
+					Spec:       v1alpha1.MeshSpec{TrustDomain: "cards.example"},
+				},
 				peer,
 			).With(snapshot.PutAll(entries...))},
 		}
@@ -73,7 +78,10 @@ func newRoot(t *testing.T, now time.Time) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(48 * time.Hour), IsCA: true, BasicConstraintsValid: true}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour),
+		NotAfter: now.Add(48 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)

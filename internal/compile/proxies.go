@@ -70,13 +70,15 @@ func (l *linker) proxyOf(n snapshot.Node) *model.Proxy {
 	}
 	p.Gateway = &model.Gateway{
 		Identity: id, Inner: n.Gateway.Inner(), Outer: n.Gateway.Outer(), MaxConnections: n.Gateway.Connections(),
-		Control: spiffe.Control(l.in.mesh.trustDomain), ControlAt: l.in.snapshot.ControlOf(n), Federation: l.now.federation,
+		Control: spiffe.Control(l.in.mesh.trustDomain), ControlAt: l.in.snapshot.ControlOf(n),
+		Federation: l.now.federation,
 	}
 	return p
 }
 
 func sameProxies(a, b *model.Proxy) bool {
-	return slices.Equal(a.Workloads, b.Workloads) && slices.Equal(a.Sidecars, b.Sidecars) && sameGateways(a.Gateway, b.Gateway)
+	return slices.Equal(a.Workloads, b.Workloads) && slices.Equal(a.Sidecars, b.Sidecars) &&
+		sameGateways(a.Gateway, b.Gateway)
 }
 
 func sameGateways(a, b *model.Gateway) bool {
@@ -88,9 +90,9 @@ func sameGateways(a, b *model.Gateway) bool {
 
 func byID(a, b *model.Workload) int { return a.ID.Compare(b.ID) }
 
-// federation is what crosses each gateway. Every gateway serves every peer: a peer calls at whichever of the mesh's outer
-// addresses it likes, the mesh's callers at whichever gateway answers, and so do the control planes on both sides.
-// An import that nobody may call crosses nowhere, nor does one that no peer serves now.
+// federation is what crosses each gateway. Every gateway serves every peer: a peer calls at whichever of the mesh's
+// outer addresses it likes, the mesh's callers at whichever gateway answers, and so do the control planes on both
+// sides. An import that nobody may call crosses nowhere, nor does one that no peer serves now.
 func (l *linker) federation() *model.Federation {
 	m := l.mesh
 	f := &model.Federation{Exports: m.Exports, Invites: m.Invites, Bootstraps: m.Bootstraps}

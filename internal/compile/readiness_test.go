@@ -12,31 +12,41 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// What a peer says of readiness changes one endpoint set and nothing else of the mesh, and the short way leads where the
-// long one does. Names that the import does not use change nothing.
+// What a peer says of readiness changes one endpoint set and nothing else of the mesh, and the short way leads where
+// the long one does. Names that the import does not use change nothing.
 func TestReadinessIsAnEndpointMatter(t *testing.T) {
 	noon := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 	peer := func(name, address string) *v1alpha1.MeshPeer {
 		return &v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MeshPeerSpec{
 			TrustDomain: name + ".example", KnownAs: "cards", GatewayAddresses: []string{address},
-			GatewayIDs: []string{"spiffe://" + name + ".example/ns/isthmus-system/sa/gateway"}, Bundle: v1alpha1.PeerBundle{Inline: newRoot(t, noon)},
+			GatewayIDs: []string{"spiffe://" + name + ".example/ns/isthmus-system/sa/gateway"},
+			Bundle:     v1alpha1.PeerBundle{Inline: newRoot(t, noon)},
 		}}
 	}
 	world := func(r *snapshot.Readiness) *snapshot.Snapshot {
 		return &snapshot.Snapshot{
 			Time: noon, Roots: []byte("roots"), Registry: &snapshot.Registry{},
-			Peers: map[string]snapshot.PeerState{"first": {BundleTime: noon, Readiness: r}, "second": {BundleTime: noon}},
+			Peers: map[string]snapshot.PeerState{
+				"first":  {BundleTime: noon, Readiness: r},
+				"second": {BundleTime: noon},
+			},
 		}
 	}
 	cfg := &snapshot.Config{Objects: snapshot.ObjectsOf(
-		&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+		&v1alpha1.Mesh{
+			ObjectMeta: metav1.ObjectMeta{Name: "cards"},
+			Spec:       v1alpha1.MeshSpec{TrustDomain: "cards.example"},
+		},
 		peer("first", "192.0.2.1:15443"),
 		peer("second", "192.0.2.2:15443"),
 		&v1alpha1.FederatedImport{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bank"},
 			Spec: v1alpha1.FederatedImportSpec{
 				Port: 80, Callers: []string{"till"},
-				From: []v1alpha1.ImportFrom{{Peer: "first", Name: "money", Namespace: "shop"}, {Peer: "second", Priority: 1}},
+				From: []v1alpha1.ImportFrom{
+					{Peer: "first", Name: "money", Namespace: "shop"},
+					{Peer: "second", Priority: 1},
+				},
 			},
 		},
 	)}
@@ -48,7 +58,8 @@ func TestReadinessIsAnEndpointMatter(t *testing.T) {
 	set := model.EndpointSet{Host: "import/bank.default.svc.cluster.local", Port: 80}
 	healthy := func(c *Compiled) (out [2]bool) {
 		eps := c.Mesh.Endpoints[set]
-		if len(eps) != 2 || eps[0].Destination.Name != "first" || eps[1].Destination.Name != "second" || eps[1].Destination.Priority != 1 {
+		if len(eps) != 2 || eps[0].Destination.Name != "first" || eps[1].Destination.Name != "second" ||
+			eps[1].Destination.Priority != 1 {
 			t.Fatalf("endpoints %+v, findings %v", eps, c.Findings)
 		}
 		return [2]bool{eps[0].Healthy, eps[1].Healthy}

@@ -121,6 +121,7 @@ func (l *linker) limitProxy(proxy string, out map[model.WorkloadID][]model.Outbo
 		left[d.service.ID.Namespace] += times[host]
 	}
 	for id, list := range lists {
-		out[id] = slices.DeleteFunc(slices.Clone(list), func(o model.Outbound) bool { return times[o.Service.Host] > 0 })
+		out[id] = slices.DeleteFunc(slices.Clone(list),
+			func(o model.Outbound) bool { return times[o.Service.Host] > 0 })
 	}
 }

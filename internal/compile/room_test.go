@@ -75,8 +75,11 @@ func TestRoom(t *testing.T) {
 		"a namespace": {crowd(70, 128, 1, 1), 65, 2048, []string{
 			"ISM0208 Namespace crowd-0", "ISM0209 ServiceEntry crowd-0/e0064",
 		}},
-		"a workload": {crowd(100, 20, 2, 1), 201, 2048, []string{"ISM0208 Namespace crowd-0", "ISM0208 Namespace crowd-1"}},
-		"a proxy":    {crowd(100, 20, 1, 20), 101, 1621, []string{"ISM0208 Namespace crowd-0"}},
+		"a workload": {
+			crowd(100, 20, 2, 1), 201, 2048,
+			[]string{"ISM0208 Namespace crowd-0", "ISM0208 Namespace crowd-1"},
+		},
+		"a proxy": {crowd(100, 20, 1, 20), 101, 1621, []string{"ISM0208 Namespace crowd-0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			first := Next(nil, test.snap)

@@ -36,8 +36,8 @@ func (u *unit) services() {
 	}
 }
 
-// meshPorts of a Service, with their places in its list: only TCP crosses the mesh; reading it warned. A DNS alias serves
-// nothing.
+// meshPorts of a Service, with their places in its list: only TCP crosses the mesh; reading it warned. A DNS alias
+// serves nothing.
 func meshPorts(s *corev1.Service) iter.Seq2[int, corev1.ServicePort] {
 	return func(yield func(int, corev1.ServicePort) bool) {
 		for n, p := range s.Spec.Ports {
@@ -237,8 +237,8 @@ func (u *unit) addServiceEntryHost(age age, se *networking.ServiceEntry, host st
 	}
 }
 
-// entryBackends are the instances that an entry's selector selects, or its inline endpoints; with resolution DNS these may
-// have host names, and without any the entry's own host is looked up.
+// entryBackends are the instances that an entry's selector selects, or its inline endpoints; with resolution DNS these
+// may have host names, and without any the entry's own host is looked up.
 func (u *unit) entryBackends(se *networking.ServiceEntry, host string) []*instance {
 	if se.Spec.WorkloadSelector != nil {
 		return u.backends.selected(se.Spec.WorkloadSelector.Labels)

@@ -10,8 +10,8 @@ import (
 )
 
 // sidecar is a Sidecar: what the workloads of a namespace see of what they may call. It shows a service that some host
-// names and that none takes away (Istio: Sidecar, IstioEgressListener.hosts). The root namespace's is that of namespaces
-// without one of their own; nil shows everything.
+// names and that none takes away (Istio: Sidecar, IstioEgressListener.hosts). The root namespace's is that of
+// namespaces without one of their own; nil shows everything.
 type sidecar struct{ shown, hidden []sidecarHost }
 
 // sidecarHost names services by their namespace and host.
@@ -28,7 +28,8 @@ func (u *unit) sidecars() {
 			u.istioRoot(age.key)
 			if u.sidecar != nil {
 				u.find(age.key, "ISM0034", "metadata.name",
-					fmt.Sprintf("%s speaks for namespace %s already; this one is ignored", u.ref(first.key), u.namespace))
+					fmt.Sprintf("%s speaks for namespace %s already; this one is ignored", u.ref(first.key),
+						u.namespace))
 				return
 			}
 			first, u.sidecar = age, sidecarOf(s)

@@ -13,8 +13,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// TestSidecarsOnlyNarrow: what a workload may call is what it may call without any Sidecar, less what its namespace's, by
-// a judge of the test's own, does not show. Nothing else of the mesh is another one.
+// TestSidecarsOnlyNarrow: what a workload may call is what it may call without any Sidecar, less what its namespace's,
+// by a judge of the test's own, does not show. Nothing else of the mesh is another one.
 func TestSidecarsOnlyNarrow(t *testing.T) {
 	hidden, shown := 0, 0
 	for seed := range uint64(60) {
@@ -62,7 +62,8 @@ var worldSidecarHosts = map[string]string{
 	"./*": `^OWN/`, "a/*": `^a/`, "b/*": `^b/`, "*/*": ``, "*/x.a.svc.cluster.local": `/x\.a\.svc\.cluster\.local$`,
 	"./Y.c.svc.cluster.local.": `^OWN/y\.c\.svc\.cluster\.local$`, "*/*.example.com": `\.example\.com$`,
 	"*/*.b.svc.cluster.local": `\.b\.svc\.cluster\.local$`,
-	"~/*":                     ``, "~a/*": `^a/`, "~./z.b.svc.cluster.local": `^OWN/z\.b\.svc\.cluster\.local$`, "~/*.com": `\.com$`,
+	"~/*":                     ``, "~a/*": `^a/`, "~./z.b.svc.cluster.local": `^OWN/z\.b\.svc\.cluster\.local$`,
+	"~/*.com":                  `\.com$`,
 	"~*/x.b.svc.cluster.local": `/x\.b\.svc\.cluster\.local$`,
 }
 

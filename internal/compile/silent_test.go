@@ -16,26 +16,41 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// What a silent node serves is out of use, but never the last endpoint that is ready; and none that is not ready takes its place.
+// What a silent node serves is out of use, but never the last endpoint that is ready; and none that is not ready takes
+// its place.
 func TestSilentNodesAreNoEndpoints(t *testing.T) {
 	workload := func(node, address string, ready bool) snapshot.Workload {
 		return snapshot.Workload{
-			Namespace: "default", Name: "web-" + node, ServiceAccount: "web", Node: node, Labels: map[string]string{"app": "web"},
+			Namespace: "default", Name: "web-" + node, ServiceAccount: "web", Node: node,
+			Labels:    map[string]string{"app": "web"},
 			Addresses: []netip.Addr{netip.MustParseAddr(address)}, Ready: ready,
 		}
 	}
 	service := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
-		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}}},
+		Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": "web"},
+			Ports:    []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}},
+		},
 	}
 	config := &snapshot.Config{Objects: snapshot.ObjectsOf(
-		&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, Spec: v1alpha1.MeshSpec{TrustDomain: "shop.example"}}, service,
+		&v1alpha1.Mesh{
+			ObjectMeta: metav1.ObjectMeta{Name: "shop"},
+			Spec:       v1alpha1.MeshSpec{TrustDomain: "shop.example"},
+		}, service,
 	)}
 	registries := map[bool]*snapshot.Registry{}
 	for _, cReady := range []bool{false, true} {
 		registries[cReady] = &snapshot.Registry{
-			Nodes:     []snapshot.Node{{Name: "a", Role: snapshot.RoleNode}, {Name: "b", Role: snapshot.RoleNode}, {Name: "c", Role: snapshot.RoleNode}},
-			Workloads: []snapshot.Workload{workload("a", "10.0.0.1", true), workload("b", "10.0.0.2", true), workload("c", "10.0.0.3", cReady)},
+			Nodes: []snapshot.Node{
+				{Name: "a", Role: snapshot.RoleNode},
+				{Name: "b", Role: snapshot.RoleNode},
+				{Name: "c", Role: snapshot.RoleNode},
+			},
+			Workloads: []snapshot.Workload{
+				workload("a", "10.0.0.1", true), workload("b", "10.0.0.2", true),
+				workload("c", "10.0.0.3", cReady),
+			},
 		}
 	}
 	var last *Compiled
@@ -67,7 +82,8 @@ func TestSilentNodesAreNoEndpoints(t *testing.T) {
 				}
 			}
 			if !slices.Equal(got, tt.want) {
-				t.Errorf("silent %v, c ready %t, compiled %s: in use are %v instead of %v", tt.silent, tt.cReady, what, got, tt.want)
+				t.Errorf("silent %v, c ready %t, compiled %s: in use are %v instead of %v", tt.silent, tt.cReady, what,
+					got, tt.want)
 			}
 		}
 		if len(tt.silent) == 1 && !last.OnlyEndpoints {
@@ -98,12 +114,25 @@ func TestTargetPortOfNobody(t *testing.T) {
 		{[]*instance{with(web), with()}, intstr.FromInt32(9), ""},
 		{nil, intstr.FromInt32(9), ""},
 		{[]*instance{{host: "elsewhere"}}, intstr.FromInt32(9), ""},
-		{[]*instance{with(web)}, intstr.FromInt32(8081), "no workload behind it names a port 8081 among its own (8080 (web)): where nothing listens, every call fails"},
-		{[]*instance{with(web), with(snapshot.WorkloadPort{Number: 9090})}, intstr.FromString("http"), "no workload behind it names a port http among its own (8080 (web), 9090): where nothing listens, every call fails"},
-		{[]*instance{with(web)}, intstr.IntOrString{}, "no workload behind it names a port 80 among its own (8080 (web)): where nothing listens, every call fails"},
+		{
+			[]*instance{with(web)},
+			intstr.FromInt32(8081),
+			"no workload behind it names a port 8081 among its own (8080 (web)): where nothing listens, every call fails",
+		},
+		{
+			[]*instance{with(web), with(snapshot.WorkloadPort{Number: 9090})},
+			intstr.FromString("http"),
+			"no workload behind it names a port http among its own (8080 (web), 9090): where nothing listens, every call fails",
+		},
+		{
+			[]*instance{with(web)},
+			intstr.IntOrString{},
+			"no workload behind it names a port 80 among its own (8080 (web)): where nothing listens, every call fails",
+		},
 	} {
 		c := &report{origins: &snapshot.Config{}}
-		c.targetsNobody(snapshot.Key{Kind: "Service", Namespace: "default", Name: "web"}, "spec.ports[0].targetPort", tt.backends, tt.target, 80)
+		c.targetsNobody(snapshot.Key{Kind: "Service", Namespace: "default", Name: "web"}, "spec.ports[0].targetPort",
+			tt.backends, tt.target, 80)
 		got := ""
 		for _, f := range c.findings {
 			got += f.Message

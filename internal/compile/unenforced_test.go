@@ -48,7 +48,11 @@ func TestWhatCannotBeEnforcedCloses(t *testing.T) {
 		},
 		"ALLOW under a condition that nobody knows": {
 			&istiosec.AuthorizationPolicy{
-				Selector: bank, Rules: []*istiosec.Rule{{When: []*istiosec.Condition{{Key: "moon.phase", Values: []string{"full"}}}}},
+				Selector: bank,
+				Rules: []*istiosec.Rule{{When: []*istiosec.Condition{{
+					Key:    "moon.phase",
+					Values: []string{"full"},
+				}}}},
 			},
 			"spec.rules[0]",
 			[]string{"bank"},
@@ -56,7 +60,9 @@ func TestWhatCannotBeEnforcedCloses(t *testing.T) {
 		"DENY of an address that is none": {
 			&istiosec.AuthorizationPolicy{
 				Action: istiosec.AuthorizationPolicy_DENY, Selector: bank,
-				Rules: []*istiosec.Rule{{From: []*istiosec.Rule_From{{Source: &istiosec.Source{IpBlocks: []string{"10.0.0.1-9"}}}}}},
+				Rules: []*istiosec.Rule{{From: []*istiosec.Rule_From{{
+					Source: &istiosec.Source{IpBlocks: []string{"10.0.0.1-9"}},
+				}}}},
 			},
 			"spec.rules[0]",
 			[]string{"bank"},
@@ -88,7 +94,10 @@ func TestWhatCannotBeEnforcedCloses(t *testing.T) {
 // twoWorkloads are bank and web, behind a Service each, with a policy that allows everybody, and another one.
 func twoWorkloads(policy *security.AuthorizationPolicy) *snapshot.Snapshot {
 	objects := []metav1.Object{
-		&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, Spec: v1alpha1.MeshSpec{TrustDomain: "shop.example"}},
+		&v1alpha1.Mesh{
+			ObjectMeta: metav1.ObjectMeta{Name: "shop"},
+			Spec:       v1alpha1.MeshSpec{TrustDomain: "shop.example"},
+		},
 		&security.AuthorizationPolicy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "all"},
 			Spec:       istiosec.AuthorizationPolicy{Rules: []*istiosec.Rule{{}}},
@@ -107,7 +116,8 @@ func twoWorkloads(policy *security.AuthorizationPolicy) *snapshot.Snapshot {
 		})
 		registry.Workloads = append(registry.Workloads, snapshot.Workload{
 			Namespace: "default", Name: name, ServiceAccount: name, Node: "a", Ready: true,
-			Labels: map[string]string{"app": name}, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})},
+			Labels:    map[string]string{"app": name},
+			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})},
 		})
 	}
 	return &snapshot.Snapshot{

@@ -32,7 +32,10 @@ func TestUnmatched(t *testing.T) {
 	service := func(namespace string, selector map[string]string) *corev1.Service {
 		return &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "other"},
-			Spec:       corev1.ServiceSpec{Selector: selector, Ports: []corev1.ServicePort{{Port: 81, TargetPort: intstr.FromInt32(8080)}}},
+			Spec: corev1.ServiceSpec{
+				Selector: selector,
+				Ports:    []corev1.ServicePort{{Port: 81, TargetPort: intstr.FromInt32(8080)}},
+			},
 		}
 	}
 	for name, tt := range map[string]struct {
@@ -48,21 +51,31 @@ func TestUnmatched(t *testing.T) {
 			namespace: "default", labels: map[string]string{"app": "web"}, rules: from(&istiosec.Source{
 				Principals: []string{
 					"cards.example/ns/default/sa/web", "cluster.local/ns/default/sa/web", "bank.example/ns/x/sa/y",
-					"*/ns/default/sa/web", "cards.example/ns/isthmus-system/sa/gateway", "old.example/ns/default/sa/web", "*",
+					"*/ns/default/sa/web", "cards.example/ns/isthmus-system/sa/gateway",
+					"old.example/ns/default/sa/web", "*",
 				},
 				Namespaces: []string{"default", "def*"}, ServiceAccounts: []string{"web", "default/web"},
 			}),
 		},
-		"the whole mesh":  {namespace: "isthmus-system", rules: from(&istiosec.Source{Namespaces: []string{"default"}})},
+		"the whole mesh": {
+			namespace: "isthmus-system",
+			rules:     from(&istiosec.Source{Namespaces: []string{"default"}}),
+		},
 		"everywhere, too": {namespace: "isthmus-system", labels: map[string]string{"app": "web"}},
 		"labels": {
 			namespace: "default", labels: map[string]string{"app": "wbe"},
-			want: []string{"ISM0345", "spec.selector", "no workload of namespace default has the labels app=wbe, so the policy applies to nobody"},
+			want: []string{
+				"ISM0345", "spec.selector",
+				"no workload of namespace default has the labels app=wbe, so the policy applies to nobody",
+			},
 			near: "did you mean app=web? isthmus status",
 		},
 		"namespace of the policy": {
 			namespace: "defualt",
-			want:      []string{"ISM0345", "metadata.namespace", "no workload is in namespace defualt, so the policy applies to nobody"},
+			want: []string{
+				"ISM0345", "metadata.namespace",
+				"no workload is in namespace defualt, so the policy applies to nobody",
+			},
 		},
 		"labels of a Service": {
 			namespace: "default", service: service("default", map[string]string{"app": "wbe"}),
@@ -74,7 +87,8 @@ func TestUnmatched(t *testing.T) {
 		"namespace of a Service": {
 			namespace: "default", service: service("defualt", map[string]string{"app": "web"}),
 			want: []string{
-				"ISM0345", "metadata.namespace", "no workload is in namespace defualt, so nobody serves it, and whoever calls it is refused",
+				"ISM0345", "metadata.namespace",
+				"no workload is in namespace defualt, so nobody serves it, and whoever calls it is refused",
 			},
 		},
 		"a Service of the root namespace selects there alone": {
@@ -86,14 +100,16 @@ func TestUnmatched(t *testing.T) {
 		},
 		"a Service without a selector": {namespace: "default", service: service("default", nil)},
 		"principal with a scheme": {
-			namespace: "default", rules: from(&istiosec.Source{Principals: []string{"spiffe://cards.example/ns/default/sa/web"}}),
+			namespace: "default",
+			rules:     from(&istiosec.Source{Principals: []string{"spiffe://cards.example/ns/default/sa/web"}}),
 			want: []string{
 				"ISM0347", "spec.rules[0].from[0].source.principals[0]",
 				`"spiffe://cards.example/ns/default/sa/web" matches nobody: a principal is written without spiffe://`,
 			},
 		},
 		"principal of a stranger": {
-			namespace: "default", rules: from(&istiosec.Source{NotPrincipals: []string{"other.example/ns/default/sa/web"}}),
+			namespace: "default",
+			rules:     from(&istiosec.Source{NotPrincipals: []string{"other.example/ns/default/sa/web"}}),
 			want: []string{
 				"ISM0347", "spec.rules[0].from[0].source.notPrincipals[0]",
 				`"other.example/ns/default/sa/web" matches nobody: its trust domain is neither this mesh's nor a peer's`,
@@ -102,35 +118,49 @@ func TestUnmatched(t *testing.T) {
 		"principal that nobody is": {
 			namespace: "default", rules: when("source.principal", "cards.example/ns/default/sa/wbe"),
 			want: []string{
-				"ISM0346", "spec.rules[0].when[0].values[0]", `no workload of the mesh has the principal "cards.example/ns/default/sa/wbe"`,
+				"ISM0346", "spec.rules[0].when[0].values[0]",
+				`no workload of the mesh has the principal "cards.example/ns/default/sa/wbe"`,
 			},
 		},
 		"namespace that nobody is in": {
 			namespace: "default", rules: from(&istiosec.Source{Namespaces: []string{"default", "prod"}}),
 			want: []string{
-				"ISM0346", "spec.rules[0].from[0].source.namespaces[1]", `no workload of the mesh has the namespace "prod"`,
+				"ISM0346", "spec.rules[0].from[0].source.namespaces[1]",
+				`no workload of the mesh has the namespace "prod"`,
 			},
 		},
 		"service account that nobody has": {
 			namespace: "isthmus-system", rules: from(&istiosec.Source{ServiceAccounts: []string{"web"}}),
 			want: []string{
-				"ISM0346", "spec.rules[0].from[0].source.serviceAccounts[0]", `no workload of the mesh has the service account "web"`,
+				"ISM0346", "spec.rules[0].from[0].source.serviceAccounts[0]",
+				`no workload of the mesh has the service account "web"`,
 			},
 		},
 		"what is excepted, too": {
-			namespace: "default", rules: from(&istiosec.Source{NotNamespaces: []string{"prod"}, NotServiceAccounts: []string{"web", "wbe"}}),
+			namespace: "default", rules: from(&istiosec.Source{
+				NotNamespaces:      []string{"prod"},
+				NotServiceAccounts: []string{"web", "wbe"},
+			}),
 			want: []string{
-				"ISM0346", "spec.rules[0].from[0].source.notNamespaces[0]", `no workload of the mesh has the namespace "prod"`,
-				"ISM0346", "spec.rules[0].from[0].source.notServiceAccounts[1]", `no workload of the mesh has the service account "wbe"`,
+				"ISM0346", "spec.rules[0].from[0].source.notNamespaces[0]",
+				`no workload of the mesh has the namespace "prod"`,
+				"ISM0346", "spec.rules[0].from[0].source.notServiceAccounts[1]",
+				`no workload of the mesh has the service account "wbe"`,
 			},
 		},
 		"namespace in a condition": {
 			namespace: "default", rules: when("source.namespace", "default", "prod"),
-			want: []string{"ISM0346", "spec.rules[0].when[0].values[1]", `no workload of the mesh has the namespace "prod"`},
+			want: []string{
+				"ISM0346", "spec.rules[0].when[0].values[1]",
+				`no workload of the mesh has the namespace "prod"`,
+			},
 		},
 		"service account in a condition": {
 			namespace: "default", rules: when("source.serviceAccount", "default/web", "prod/web"),
-			want: []string{"ISM0346", "spec.rules[0].when[0].values[1]", `no workload of the mesh has the service account "prod/web"`},
+			want: []string{
+				"ISM0346", "spec.rules[0].when[0].values[1]",
+				`no workload of the mesh has the service account "prod/web"`,
+			},
 		},
 		"principal without a trust domain": {
 			namespace: "default", rules: from(&istiosec.Source{Principals: []string{"web"}}),
@@ -139,17 +169,22 @@ func TestUnmatched(t *testing.T) {
 				`"web" matches nobody: its trust domain is neither this mesh's nor a peer's`,
 			},
 		},
-		"of what nobody registered not all ports are known": {namespace: "default", rules: to("8080", "80"), entry: true},
+		"of what nobody registered not all ports are known": {
+			namespace: "default", rules: to("8080", "80"),
+			entry: true,
+		},
 		"the Service's port": {
 			namespace: "default", rules: to("8080", "80"),
 			want: []string{
-				"ISM0348", "spec.rules[0].to[0].operation.ports[1]", "no workload that the policy selects listens at 80; they listen at 8080",
+				"ISM0348", "spec.rules[0].to[0].operation.ports[1]",
+				"no workload that the policy selects listens at 80; they listen at 8080",
 			},
 		},
 		"the Service's port, in a condition": {
 			namespace: "default", rules: when("destination.port", "80"),
 			want: []string{
-				"ISM0348", "spec.rules[0].when[0].values[0]", "no workload that the policy selects listens at 80; they listen at 8080",
+				"ISM0348", "spec.rules[0].when[0].values[0]",
+				"no workload that the policy selects listens at 80; they listen at 8080",
 			},
 		},
 	} {
@@ -161,22 +196,31 @@ func TestUnmatched(t *testing.T) {
 			}
 			snap := &snapshot.Snapshot{
 				Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
-					&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example", TrustDomainAliases: []string{"old.example"}}},
+					&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{
+						TrustDomain:        "cards.example",
+						TrustDomainAliases: []string{"old.example"},
+					}},
 					&v1alpha1.MeshPeer{
-						ObjectMeta: metav1.ObjectMeta{Name: "bank"}, Spec: v1alpha1.MeshPeerSpec{TrustDomain: "bank.example"},
+						ObjectMeta: metav1.ObjectMeta{Name: "bank"},
+						Spec:       v1alpha1.MeshPeerSpec{TrustDomain: "bank.example"},
 					},
 					&corev1.Service{
 						ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
 						Spec: corev1.ServiceSpec{
-							Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}},
+							Selector: map[string]string{"app": "web"},
+							Ports:    []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}},
 						},
 					},
 					ap,
 				)},
 				Registry: &snapshot.Registry{
-					Nodes: []snapshot.Node{{Name: "edge", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{ServiceAccount: "gateway"}}},
+					Nodes: []snapshot.Node{{
+						Name: "edge", Role: snapshot.RoleGateway,
+						Gateway: &snapshot.GatewayInfo{ServiceAccount: "gateway"},
+					}},
 					Workloads: []snapshot.Workload{{
-						Namespace: "default", Name: "web", ServiceAccount: "web", Node: "n", Labels: map[string]string{"app": "web"},
+						Namespace: "default", Name: "web", ServiceAccount: "web", Node: "n",
+						Labels:    map[string]string{"app": "web"},
 						Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Ready: true,
 					}},
 				},

@@ -43,8 +43,10 @@ func unready(
 					by = append(by, e.By.String())
 				}
 			}
-			out = append(out, finding.New("ISM0301", kind.Key{Kind: "Service", Namespace: svc.ID.Namespace, Name: svc.ID.Name}, "",
-				fmt.Sprintf("none of its %d endpoints at port %d is ready (%s), so every call fails", len(eps), p.Number,
+			out = append(out, finding.New("ISM0301",
+				kind.Key{Kind: "Service", Namespace: svc.ID.Namespace, Name: svc.ID.Name}, "",
+				fmt.Sprintf("none of its %d endpoints at port %d is ready (%s), so every call fails", len(eps),
+					p.Number,
 					finding.Few(by))))
 		}
 	}

@@ -153,12 +153,14 @@ func (c *Control) completeState() (errs []error) {
 		errs = append(errs, errors.New("stateFile and postgres: the state is in one place; remove one of them"))
 	}
 	if c.KeyFile == "" {
-		errs = append(errs, errors.New("keyFile is missing: with postgres, name the file of the key that encrypts private keys, "+
-			"the same for every control plane of the mesh"))
+		errs = append(errs,
+			errors.New("keyFile is missing: with postgres, name the file of the key that encrypts private keys, "+
+				"the same for every control plane of the mesh"))
 	}
 	if c.ConfigCopies == "" {
-		errs = append(errs, errors.New("configCopies is missing: with postgres, name a folder of this control plane's own in which "+
-			"it keeps the last good configuration"))
+		errs = append(errs,
+			errors.New("configCopies is missing: with postgres, name a folder of this control plane's own in which "+
+				"it keeps the last good configuration"))
 	}
 	return errs
 }
@@ -166,13 +168,15 @@ func (c *Control) completeState() (errs []error) {
 func (ca CA) check() []error {
 	var errs []error
 	if ca.RootCert == "" && (ca.RootKey != "" || ca.IntermediateCert != "" || ca.IntermediateKey != "") {
-		errs = append(errs, errors.New("ca.rootCert is missing: an operator's authority needs its root certificate; add it, or leave all of ca out"))
+		errs = append(errs,
+			errors.New("ca.rootCert is missing: an operator's authority needs its root certificate; add it, or leave all of ca out"))
 	}
 	if (ca.IntermediateCert == "") != (ca.IntermediateKey == "") {
 		errs = append(errs, errors.New("ca: intermediateCert and intermediateKey go together: give both or neither"))
 	}
 	if ca.RootCert != "" && ca.RootKey == "" && ca.IntermediateKey == "" {
-		errs = append(errs, errors.New("ca: nothing here can sign: add rootKey, or intermediateCert and intermediateKey"))
+		errs = append(errs,
+			errors.New("ca: nothing here can sign: add rootKey, or intermediateCert and intermediateKey"))
 	}
 	return errs
 }

@@ -51,8 +51,11 @@ log: {level: debug, format: json}
 		PeeringAddress: ":15013",
 		MetricsAddress: ":15020",
 		HealthAddress:  "127.0.0.1:15021",
-		Names:          Names{DNS: []string{"control.cards.example"}, IPs: []netip.Addr{netip.MustParseAddr("10.1.0.2")}},
-		Log:            Log{Level: slog.LevelDebug, Format: "json"},
+		Names: Names{
+			DNS: []string{"control.cards.example"},
+			IPs: []netip.Addr{netip.MustParseAddr("10.1.0.2")},
+		},
+		Log: Log{Level: slog.LevelDebug, Format: "json"},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Error(diff)
@@ -61,14 +64,23 @@ log: {level: debug, format: json}
 
 func TestLoadRefuses(t *testing.T) {
 	for name, tc := range map[string]struct{ in, want string }{
-		"unknown key":        {"configDir: x\nstatefile: y\n", `control.yaml:2: unknown key "statefile": the keys here are agentAddress, ca, configCopies, configDir,`},
-		"unknown nested key": {"log:\n  lvl: debug\n", `control.yaml:2: unknown key "log.lvl": the keys here are format, level`},
-		"wrong type":         {"socket: [a]\n", "control.yaml:1: cannot unmarshal"},
-		"wrong level":        {"log: {level: loud}\n", `slog: level string "loud": unknown name`},
-		"key twice":          {"socket: a\nsocket: b\n", `control.yaml:2: mapping key "socket" already defined at line 1`},
-		"not settings":       {"- a\n", "control.yaml:1: settings are written as key: value"},
-		"two documents":      {"socket: a\n---\nsocket: b\n", "holds more than one document"},
-		"not YAML":           {"socket: {\n", "control.yaml: line "},
+		"unknown key": {
+			"configDir: x\nstatefile: y\n",
+			`control.yaml:2: unknown key "statefile": the keys here are agentAddress, ca, configCopies, configDir,`,
+		},
+		"unknown nested key": {
+			"log:\n  lvl: debug\n",
+			`control.yaml:2: unknown key "log.lvl": the keys here are format, level`,
+		},
+		"wrong type":  {"socket: [a]\n", "control.yaml:1: cannot unmarshal"},
+		"wrong level": {"log: {level: loud}\n", `slog: level string "loud": unknown name`},
+		"key twice": {
+			"socket: a\nsocket: b\n",
+			`control.yaml:2: mapping key "socket" already defined at line 1`,
+		},
+		"not settings":  {"- a\n", "control.yaml:1: settings are written as key: value"},
+		"two documents": {"socket: a\n---\nsocket: b\n", "holds more than one document"},
+		"not YAML":      {"socket: {\n", "control.yaml: line "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Load(write(t, tc.in))
@@ -145,11 +157,15 @@ postgres:
 		t.Error(diff)
 	}
 	got.StateFile, got.KeyFile, got.ConfigCopies = "state.db", "", ""
-	got.Postgres = postgres.Config{Addresses: []string{"db1", "/run/postgresql"}, ClientKey: "k", Plaintext: true, RootCert: "r"}
+	got.Postgres = postgres.Config{
+		Addresses: []string{"db1", "/run/postgresql"}, ClientKey: "k", Plaintext: true,
+		RootCert: "r",
+	}
 	_, err = got.Complete()
 	for _, want := range []string{
 		"stateFile and postgres: the state is in one place", "keyFile is missing", "configCopies is missing",
-		`postgres: addresses: "db1" is neither host:port`, `postgres: addresses: "/run/postgresql" is the folder of a socket`,
+		`postgres: addresses: "db1" is neither host:port`,
+		`postgres: addresses: "/run/postgresql" is the folder of a socket`,
 		"postgres: database is missing", "postgres: user is missing", "postgres: clientCert and clientKey go together",
 		"postgres: plaintext leaves TLS out",
 	} {

@@ -74,7 +74,8 @@ func unknownKeys(path string, node *yaml.Node, t reflect.Type, at string) []erro
 		ft, ok := fields[key.Value]
 		switch {
 		case !ok:
-			errs = append(errs, fmt.Errorf("%s:%d: unknown key %q: the keys here are %s", path, key.Line, at+key.Value, strings.Join(known, ", ")))
+			errs = append(errs, fmt.Errorf("%s:%d: unknown key %q: the keys here are %s", path, key.Line, at+key.Value,
+				strings.Join(known, ", ")))
 		case ft.Kind() == reflect.Struct && value.Kind == yaml.MappingNode:
 			errs = append(errs, unknownKeys(path, value, ft, at+key.Value+".")...)
 		}

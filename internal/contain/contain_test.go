@@ -44,7 +44,8 @@ func everything() *snapshot.Config {
 func TestEveryKind(t *testing.T) {
 	cfg := everything()
 	got := contain.Objects(cfg)
-	if len(got) != len(kind.All)-1 || slices.ContainsFunc(got, func(o *snapshot.Object) bool { return o.Key.Kind == "Mesh" }) {
+	if len(got) != len(kind.All)-1 || slices.ContainsFunc(got,
+		func(o *snapshot.Object) bool { return o.Key.Kind == "Mesh" }) {
 		t.Errorf("objects that can be closed: %v", contain.Keys(got))
 	}
 	closed := contain.Close(cfg, contain.Keys(contain.Objects(cfg)), "of a test")

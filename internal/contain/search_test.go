@@ -61,7 +61,8 @@ func TestCulprits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got, whole, trials, err := search(c.n, c.fatal...)
 			if err != nil || whole || !reflect.DeepEqual(got, c.want) || trials > c.trials {
-				t.Errorf("got %v after %d trials (%v, %v), want %v after at most %d", got, trials, whole, err, c.want, c.trials)
+				t.Errorf("got %v after %d trials (%v, %v), want %v after at most %d", got, trials, whole, err, c.want,
+					c.trials)
 			}
 		})
 	}

@@ -143,12 +143,14 @@ func TestProxiesReadyNamesWhatIsMissing(t *testing.T) {
 		return []adminapi.ProxyStatus{p}
 	}
 	for want, proxies := range map[string][]adminapi.ProxyStatus{
-		"":                                         {ok},
-		"n has not joined":                         nil,
-		"n is not connected":                       with(func(p *adminapi.ProxyStatus) { p.Connected = false }),
-		"the Envoy of n is not running":            with(func(p *adminapi.ProxyStatus) { p.Envoy.Running = false }),
-		"n has registered 0 of 1 workloads":        with(func(p *adminapi.ProxyStatus) { p.Workloads = nil }),
-		"the Envoy of n refuses its CDS: a, b":     with(func(p *adminapi.ProxyStatus) { p.Types = []adminapi.TypeStatus{{Type: "CDS", Nack: "a, b"}} }),
+		"":                                  {ok},
+		"n has not joined":                  nil,
+		"n is not connected":                with(func(p *adminapi.ProxyStatus) { p.Connected = false }),
+		"the Envoy of n is not running":     with(func(p *adminapi.ProxyStatus) { p.Envoy.Running = false }),
+		"n has registered 0 of 1 workloads": with(func(p *adminapi.ProxyStatus) { p.Workloads = nil }),
+		"the Envoy of n refuses its CDS: a, b": with(func(p *adminapi.ProxyStatus) {
+			p.Types = []adminapi.TypeStatus{{Type: "CDS", Nack: "a, b"}}
+		}),
 		"the Envoy of n has asked for nothing yet": with(func(p *adminapi.ProxyStatus) { p.Types = nil }),
 		"the Envoy of n has not acknowledged its LDS": with(func(p *adminapi.ProxyStatus) {
 			p.Types = []adminapi.TypeStatus{{Type: "LDS", Sent: "2", Acked: "1"}}

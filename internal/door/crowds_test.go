@@ -19,7 +19,10 @@ func TestCallsThatSayNothingGiveWay(t *testing.T) {
 		from := func(i int) *call {
 			a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 			m := Method{AtOnce: 2, InAll: 4}
-			return &call{name: "join", Method: m, caller: Caller{Kind: Stranger, Addr: a}, end: func() { ended[i] = true }}
+			return &call{
+				name: "join", Method: m, caller: Caller{Kind: Stranger, Addr: a},
+				end: func() { ended[i] = true },
+			}
 		}
 		take := func(c *call, want bool) {
 			t.Helper()

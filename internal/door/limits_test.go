@@ -9,7 +9,10 @@ import (
 func TestStrangersOfOneAddressAreBounded(t *testing.T) {
 	l := newLimits()
 	from := func(a string) *call {
-		return &call{name: "join", Method: Method{AtOnce: 128}, caller: Caller{Kind: Stranger, Addr: netip.MustParseAddr(a)}}
+		return &call{
+			name: "join", Method: Method{AtOnce: 128},
+			caller: Caller{Kind: Stranger, Addr: netip.MustParseAddr(a)},
+		}
 	}
 	for range 128 {
 		if err := l.take(from("2001:db8:1:2::1")); err != nil {
@@ -79,7 +82,10 @@ func TestRatesBindAdministrators(t *testing.T) {
 	}
 	took := map[string]int{}
 	for range 50 {
-		for _, c := range []*call{attempt(Administrator, "ada"), attempt(Administrator, "eva"), attempt(Local, "root")} {
+		for _, c := range []*call{
+			attempt(Administrator, "ada"), attempt(Administrator, "eva"),
+			attempt(Local, "root"),
+		} {
 			if d.limit(c) == nil {
 				took[c.caller.Name]++
 			}

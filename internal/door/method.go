@@ -32,8 +32,8 @@ type Method struct {
 	Life time.Duration
 	// Action is what a call is recorded as. Every method has one, since refusals are recorded of all.
 	Action string
-	// Recorded says that each call is recorded, before it is carried out and with its outcome, and that it is not carried
-	// out when it cannot be recorded. Describe says what it is done to.
+	// Recorded says that each call is recorded, before it is carried out and with its outcome, and that it is not
+	// carried out when it cannot be recorded. Describe says what it is done to.
 	Recorded bool
 	Describe func(request any) (object, detail string)
 	// Vital calls are carried out all the same.

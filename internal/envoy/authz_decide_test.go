@@ -17,16 +17,20 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// TestVerdictsAreThoseOfEnvoy: for random policies, the verdict on a request that is known in full is what the RBAC that
-// is written of the same policies decides, also where they are read for its port alone; and the verdict on one that is known
-// in part holds for that request, too. What the handshake of a raw port admits is whom the policies let in.
+// TestVerdictsAreThoseOfEnvoy: for random policies, the verdict on a request that is known in full is what the RBAC
+// that is written of the same policies decides, also where they are read for its port alone; and the verdict on one
+// that is known in part holds for that request, too. What the handshake of a raw port admits is whom the policies let
+// in.
 func TestVerdictsAreThoseOfEnvoy(t *testing.T) {
 	const seed, rounds, requests = 7, 4_000, 12
 	w := authzWorld{rand.New(rand.NewPCG(seed, 0))}
 	counts := map[string]int{}
 	for range rounds {
-		server := authz.Server{HTTP: w.IntN(2) == 0, TrustDomain: "m.example", Gateways: pick(w, nil, []string{gatewayID},
-			[]string{gatewayID, "spiffe://m.example/ns/isthmus-system/sa/gateway2"})}
+		server := authz.Server{
+			HTTP: w.IntN(2) == 0, TrustDomain: "m.example",
+			Gateways: pick(w, nil, []string{gatewayID},
+				[]string{gatewayID, "spiffe://m.example/ns/isthmus-system/sa/gateway2"}),
+		}
 		written := w.policies()
 		ps := server.Read(written)
 		deny, allow := denyRBAC(ps), allowRBAC(ps)
@@ -38,7 +42,8 @@ func TestVerdictsAreThoseOfEnvoy(t *testing.T) {
 			}
 			got := ps.Decide(r.known(w, 1))
 			if got.Decision != want {
-				t.Fatalf("seed %d: %s, and Envoy says %s\nserver %+v\nrequest %+v\n%s", seed, got.Decision, want, server, r,
+				t.Fatalf("seed %d: %s, and Envoy says %s\nserver %+v\nrequest %+v\n%s", seed, got.Decision, want,
+					server, r,
 					rulesText(written))
 			}
 			if wrong := wrongRulings(got, deny, allow, r); wrong != "" {
@@ -52,7 +57,8 @@ func TestVerdictsAreThoseOfEnvoy(t *testing.T) {
 			counts[want.String()]++
 			partly := ps.Decide(r.known(w, 2))
 			if partly.Decision != authz.Depends && partly.Decision != want {
-				t.Fatalf("seed %d: a part of it is %s, and Envoy says %s\nserver %+v\nrequest %+v\n%s", seed, partly.Decision,
+				t.Fatalf("seed %d: a part of it is %s, and Envoy says %s\nserver %+v\nrequest %+v\n%s", seed,
+					partly.Decision,
 					want, server, r, rulesText(written))
 			}
 			counts["in part "+partly.Decision.String()]++
@@ -64,7 +70,8 @@ func TestVerdictsAreThoseOfEnvoy(t *testing.T) {
 		}
 	}
 	for _, kind := range []string{
-		"denied", "allowed", "in part denied", "in part allowed", "in part depends", "admitted", "kept out", "left to rules",
+		"denied", "allowed", "in part denied", "in part allowed", "in part depends", "admitted", "kept out",
+		"left to rules",
 	} {
 		if counts[kind] < 400 {
 			t.Errorf("only %d are %s: the test proves too little (%v)", counts[kind], kind, counts)
@@ -178,9 +185,11 @@ func permissionMatches(p *rbacv3.Permission, r envoyRequest) bool {
 	case *rbacv3.Permission_NotRule:
 		return !permissionMatches(rule.NotRule, r)
 	case *rbacv3.Permission_AndRules:
-		return !slices.ContainsFunc(rule.AndRules.Rules, func(p *rbacv3.Permission) bool { return !permissionMatches(p, r) })
+		return !slices.ContainsFunc(rule.AndRules.Rules,
+			func(p *rbacv3.Permission) bool { return !permissionMatches(p, r) })
 	case *rbacv3.Permission_OrRules:
-		return slices.ContainsFunc(rule.OrRules.Rules, func(p *rbacv3.Permission) bool { return permissionMatches(p, r) })
+		return slices.ContainsFunc(rule.OrRules.Rules,
+			func(p *rbacv3.Permission) bool { return permissionMatches(p, r) })
 	case *rbacv3.Permission_Header:
 		return headerMatches(rule.Header, r)
 	case *rbacv3.Permission_UrlPath:
@@ -244,7 +253,8 @@ type authzWorld struct{ *rand.Rand }
 const gatewayID = "spiffe://m.example/ns/isthmus-system/sa/gateway"
 
 var callerIDs = []string{
-	"spiffe://m.example/ns/a/sa/x", "spiffe://m.example/ns/a/sa/y", "spiffe://m.example/ns/b/sa/x", "spiffe://m.example/ns/ab/sa/y",
+	"spiffe://m.example/ns/a/sa/x", "spiffe://m.example/ns/a/sa/y", "spiffe://m.example/ns/b/sa/x",
+	"spiffe://m.example/ns/ab/sa/y",
 	"spiffe://other.example/ns/a/sa/x", gatewayID,
 	"spiffe://m.example/ns/a/b/sa/x", // in no certificate
 }
@@ -286,11 +296,20 @@ func (w authzWorld) principal() model.Principal {
 	return pick(w,
 		model.Principal{Match: model.Match{Value: pick(w, callerIDs...)}},
 		model.Principal{Match: model.Match{Value: pick(w, callerIDs...)}},
-		model.Principal{Match: model.Match{Kind: model.Prefix, Value: pick(w, "spiffe://", "spiffe://m.example/ns/a", "spiffe://m.example/ns/a/")}},
-		model.Principal{Match: model.Match{Kind: model.Suffix, Value: pick(w, "/sa/x", "x", "/ns/a/sa/x", "a/sa/y", "m.example/ns/b/sa/x")}},
+		model.Principal{Match: model.Match{
+			Kind:  model.Prefix,
+			Value: pick(w, "spiffe://", "spiffe://m.example/ns/a", "spiffe://m.example/ns/a/"),
+		}},
+		model.Principal{Match: model.Match{
+			Kind:  model.Suffix,
+			Value: pick(w, "/sa/x", "x", "/ns/a/sa/x", "a/sa/y", "m.example/ns/b/sa/x"),
+		}},
 		model.Principal{Match: model.Match{Kind: model.Present}},
 		model.Principal{Match: model.Match{Value: pick(w, peerIDs...)}, Peer: "p"},
-		model.Principal{Match: model.Match{Kind: model.Prefix, Value: pick(w, "spiffe://p.example/", "spiffe://p.example/ns/a")}, Peer: "p"},
+		model.Principal{Match: model.Match{
+			Kind:  model.Prefix,
+			Value: pick(w, "spiffe://p.example/", "spiffe://p.example/ns/a"),
+		}, Peer: "p"},
 	)
 }
 
@@ -322,7 +341,8 @@ func (w authzWorld) source() model.Source {
 func (w authzWorld) text(values ...string) func() model.Match {
 	return func() model.Match {
 		v := pick(w, values...)
-		return pick(w, model.Match{Value: v}, model.Match{Value: v}, model.Match{Kind: model.Prefix, Value: v[:len(v)/2]},
+		return pick(w, model.Match{Value: v}, model.Match{Value: v},
+			model.Match{Kind: model.Prefix, Value: v[:len(v)/2]},
 			model.Match{Kind: model.Suffix, Value: v[len(v)/2:]}, model.Match{Kind: model.Present})
 	}
 }
@@ -345,7 +365,8 @@ func (w authzWorld) operation() model.Operation {
 }
 
 func (w authzWorld) condition() model.Condition {
-	c := model.Condition{Key: pick(w, "request.headers[x-role]", "request.headers[Cookie]", "connection.sni", "destination.ip",
+	c := model.Condition{Key: pick(w, "request.headers[x-role]", "request.headers[Cookie]", "connection.sni",
+		"destination.ip",
 		"destination.port", "source.ip", "remote.ip", "source.principal", "source.namespace", "source.trustDomain")}
 	values := func() []model.Match { return some(w, w.text("admin", "role=admin", "user")) }
 	sources := func(s model.Source) []model.Source {
@@ -416,7 +437,10 @@ func (r envoyRequest) known(w authzWorld, n int) authz.Request {
 		}
 		return authz.Is(v)
 	}
-	q := authz.Request{Caller: text(r.caller, r.caller != ""), SNI: text(r.sni, r.sni != ""), Headers: map[string]authz.Text{}}
+	q := authz.Request{
+		Caller: text(r.caller, r.caller != ""), SNI: text(r.sni, r.sni != ""),
+		Headers: map[string]authz.Text{},
+	}
 	if keep() {
 		q.Port = r.port
 	}
@@ -433,7 +457,8 @@ func (r envoyRequest) known(w authzWorld, n int) authz.Request {
 		return q
 	}
 	header := func(name string) authz.Text { v, there := r.headers[name]; return text(v, there) }
-	q.Method, q.Host, q.Path, q.Asserted = header(":method"), header(":authority"), text(r.path, true), header(callerHeader)
+	q.Method, q.Host, q.Path, q.Asserted = header(":method"), header(":authority"), text(r.path, true),
+		header(callerHeader)
 	for _, name := range []string{"x-role", "cookie"} {
 		q.Headers[name] = header(name)
 	}

@@ -17,7 +17,10 @@ func TestRemovedLookalikes(t *testing.T) {
 		return false
 	}
 	for _, c := range []struct{ usual, removed, left string }{
-		{"_-", "x.role x!role a.b-c a-b.c a_b.c a.b.c", "x-role x_role a-b-c a_b-c a_b_c xrole a.bc x.roles x-role.s ax.role"},
+		{
+			"_-", "x.role x!role a.b-c a-b.c a_b.c a.b.c",
+			"x-role x_role a-b-c a_b-c a_b_c xrole a.bc x.roles x-role.s ax.role",
+		},
 		{"-", "x_role x.role a_b-c a-b_c a_b_c a.b_c", "x-role a-b-c x role a..b-c"},
 	} {
 		for want, list := range map[bool]string{true: c.removed, false: c.left} {
@@ -29,7 +32,10 @@ func TestRemovedLookalikes(t *testing.T) {
 		}
 	}
 	// A policy may ask for a longer name than an expression has room for.
-	for _, m := range removedLookalikes([]string{strings.Repeat("a-", 127) + "a", strings.Repeat("abcdefghijklmno-", 15) + "a"}, "-") {
+	for _, m := range removedLookalikes([]string{
+		strings.Repeat("a-", 127) + "a",
+		strings.Repeat("abcdefghijklmno-", 15) + "a",
+	}, "-") {
 		if n := len(m.GetRemoveOnMatch().KeyMatcher.GetSafeRegex().Regex); n > 2*maxExpression {
 			t.Errorf("an expression of %d bytes", n)
 		}

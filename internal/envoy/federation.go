@@ -127,7 +127,8 @@ func without(list []string, names ...string) []string {
 
 // leaks are headers that would tell one mesh about the inside of the other.
 var leaks = []string{
-	"server", "via", "x-powered-by", "x-served-by", "x-backend", "x-backend-server", "x-upstream", "x-real-ip", "forwarded",
+	"server", "via", "x-powered-by", "x-served-by", "x-backend", "x-backend-server", "x-upstream", "x-real-ip",
+	"forwarded",
 	"alt-svc", "proxy-status", "x-envoy-upstream-service-time", "x-envoy-decorator-operation",
 	"x-envoy-peer-metadata", "x-envoy-peer-metadata-id",
 }
@@ -137,7 +138,8 @@ var leaks = []string{
 // traceparent and tracestate.
 var requestLeaks = append([]string{
 	"x-forwarded-for", "x-forwarded-client-cert", "forwarded", "x-real-ip", "via", "baggage",
-	"x-envoy-external-address", "x-envoy-internal", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count", wellknown.HeaderProbe,
+	"x-envoy-external-address", "x-envoy-internal", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id",
+	"x-envoy-expected-rq-timeout-ms", "x-envoy-attempt-count", wellknown.HeaderProbe,
 }, without(overrideHeaders, callerHeader)...)
 
 // familiesOfLeaks match such headers, by which proxies tell each other of their inside. Which protocol the client spoke
@@ -153,11 +155,12 @@ var familiesOfLeaks = []*matcherv3.StringMatcher{
 // request's ID.
 func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.HttpFilter {
 	drop := each(familiesOfLeaks, removedMatching)
-	changes := newHTTPFilter(boundaryFilter, anyOf(&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-		RequestMutations:         slices.Concat(requests, drop, ownLookalikes),
-		RequestTrailersMutations: trailersRemoved,
-		ResponseMutations:        slices.Concat(answers, drop), ResponseTrailersMutations: answerTrailersRemoved,
-	}}))
+	changes := newHTTPFilter(boundaryFilter,
+		anyOf(&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+			RequestMutations:         slices.Concat(requests, drop, ownLookalikes),
+			RequestTrailersMutations: trailersRemoved,
+			ResponseMutations:        slices.Concat(answers, drop), ResponseTrailersMutations: answerTrailersRemoved,
+		}}))
 	return append([]*hcmv3.HttpFilter{changes, plainRequestID}, policyFilters()...)
 }
 

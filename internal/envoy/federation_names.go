@@ -29,7 +29,10 @@ var (
 
 // The headers that the two scripts look at.
 var (
-	answersNaming  = []string{"location", "content-location", "link", "refresh", "set-cookie", "access-control-allow-origin"}
+	answersNaming = []string{
+		"location", "content-location", "link", "refresh", "set-cookie",
+		"access-control-allow-origin",
+	}
 	requestsNaming = []string{"origin", "referer"}
 )
 

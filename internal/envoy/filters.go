@@ -66,7 +66,8 @@ var networkOrder = []string{
 	connectionsFilter,
 	// A certificate that names two identities is refused before a byte passes, either way. Behind TLS.
 	oneNameHearsFilter, oneNameFilter,
-	// What a connection tells the listener inside Envoy that it may go on to: where it comes from, whose it is. Outbound.
+	// What a connection tells the listener inside Envoy that it may go on to: where it comes from, whose it is.
+	// Outbound.
 	introduceFilter, tellFilter,
 	// What the shared manager of HTTP and the log say of the destination. Outbound.
 	noteFilter,

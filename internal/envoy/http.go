@@ -22,7 +22,8 @@ import (
 // overrideHeaders let a client claim another method, path or sender than the request line says. They are always
 // removed, and what looks like them (ownLookalikes).
 var overrideHeaders = []string{
-	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-forwarded-host",
+	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
+	"x-forwarded-host",
 	callerHeader, "isthmus-peer", attemptKept, "x-envoy-external-address", "x-envoy-internal", upgradeHeader,
 }
 

@@ -166,7 +166,8 @@ func policyRefs(ps model.Policies) []model.Ref {
 
 func inboundRoutes(name, target string, in model.Inbound, server authz.Server) *routev3.RouteConfiguration {
 	ps := server.Read(in.Policies)
-	routes := append(assertingRoutes(server.Gateways, toPrograms(target, in.Protocol)), toPrograms(target, in.Protocol)...)
+	routes := append(assertingRoutes(server.Gateways, toPrograms(target, in.Protocol)),
+		toPrograms(target, in.Protocol)...)
 	rc := &routev3.RouteConfiguration{
 		Name:                   name,
 		VirtualHosts:           []*routev3.VirtualHost{{Name: name, Domains: everyHost, Routes: routes}},

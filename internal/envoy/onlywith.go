@@ -11,7 +11,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// A script or an expression costs each request some microseconds, and most have nothing for it to look at. Those pass by it.
+// A script or an expression costs each request some microseconds, and most have nothing for it to look at. Those pass
+// by it.
 
 // forRequestsWith has a filter see only requests that have one of two or more headers.
 func forRequestsWith(f *hcmv3.HttpFilter, headers ...string) *hcmv3.HttpFilter {

@@ -66,7 +66,8 @@ func (b *builder) unlisted(w *model.Workload, name string) *listenerv3.FilterCha
 
 // mayNotCall tells nobody whether the destination exists.
 func mayNotCall(workload, identity string) string {
-	return "isthmus: " + workload + " (" + identity + ") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: " +
+	return "isthmus: " + workload + " (" + identity +
+		") may not call %REQ(:AUTHORITY)% at %DOWNSTREAM_LOCAL_ADDRESS%: " +
 		"no service that lists this workload as a caller answers there. If it should, its owner must allow " +
 		"the caller (AuthorizationPolicy, FederatedImport callers) or list the address (ServiceEntry); " +
 		"see isthmus describe %REQ(:AUTHORITY)%.\n"

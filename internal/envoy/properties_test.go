@@ -389,6 +389,7 @@ func fromMatches(r *istiosec.Rule, caller snapshot.Workload, always bool) bool {
 		return (!always || len(s.IpBlocks) == 0) && (len(s.Principals) == 0 || any(s.Principals, id)) &&
 			!any(s.NotPrincipals, id) &&
 			(len(s.Namespaces) == 0 || any(s.Namespaces, caller.Namespace)) &&
-			(len(s.ServiceAccounts) == 0 || slices.Contains(s.ServiceAccounts, caller.Namespace+"/"+caller.ServiceAccount))
+			(len(s.ServiceAccounts) == 0 ||
+				slices.Contains(s.ServiceAccounts, caller.Namespace+"/"+caller.ServiceAccount))
 	})
 }

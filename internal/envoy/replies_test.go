@@ -50,7 +50,8 @@ func (r ownReply) holds(t *testing.T, f *accesslogv3.AccessLogFilter) bool {
 		if err := s.ExtensionFilter.GetTypedConfig().UnmarshalTo(&e); err != nil {
 			t.Fatal(err)
 		}
-		if m := regexp.MustCompile(`^response\.code_details\.contains\("(.*)"\)$`).FindStringSubmatch(e.Expression); m != nil {
+		inDetails := regexp.MustCompile(`^response\.code_details\.contains\("(.*)"\)$`)
+		if m := inDetails.FindStringSubmatch(e.Expression); m != nil {
 			return strings.Contains(r.details, m[1])
 		}
 		if e.Expression == `size(filter_state["isthmus.attempt"]) > 0 && !(filter_state["isthmus.attempt"] in [b"1", b"2"])` {

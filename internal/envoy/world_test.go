@@ -97,7 +97,8 @@ func (w world) namespace(s *snapshot.Snapshot, i int, ns string) {
 			fmt.Sprintf("fd00::%d:%d", i+1, k+1),
 		)
 		s.Registry.Workloads = append(s.Registry.Workloads, snapshot.Workload{
-			Name: sa, Namespace: ns, ServiceAccount: sa, Node: fmt.Sprintf("n%d", w.IntN(3)), Labels: map[string]string{"app": sa, "tier": pick(w, "a", "b")},
+			Name: sa, Namespace: ns, ServiceAccount: sa, Node: fmt.Sprintf("n%d", w.IntN(3)),
+			Labels: map[string]string{"app": sa, "tier": pick(w, "a", "b")},
 			Addresses: pick(
 				w,
 				[]netip.Addr{four},
@@ -134,7 +135,8 @@ func (w world) namespace(s *snapshot.Snapshot, i int, ns string) {
 	}
 	if w.chance(4) {
 		sc := &networking.Sidecar{ObjectMeta: metav1.ObjectMeta{Name: "sees", Namespace: ns}}
-		sc.Spec.Egress = []*istionet.IstioEgressListener{{Hosts: []string{pick(w, "./", pick(w, namespaces...)+"/") + "*"}}}
+		sc.Spec.Egress = []*istionet.IstioEgressListener{{Hosts: []string{pick(w, "./",
+			pick(w, namespaces...)+"/") + "*"}}}
 		s.Config = s.Config.With(snapshot.PutAll(sc))
 	}
 	if w.chance(2) {
@@ -235,7 +237,8 @@ func (w world) federation(s *snapshot.Snapshot) {
 	s.Registry.Nodes = append(
 		s.Registry.Nodes,
 		snapshot.Node{Name: "gw", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
-			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.9.0.2"), OuterAddress: netip.MustParseAddr("198.51.100.1"),
+			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.9.0.2"),
+			OuterAddress: netip.MustParseAddr("198.51.100.1"),
 		}},
 	)
 	no := false
@@ -266,7 +269,10 @@ func (w world) federation(s *snapshot.Snapshot) {
 			i := &v1alpha1.FederatedImport{
 				ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: ns},
 				Spec: v1alpha1.FederatedImportSpec{
-					Port: 80, From: []v1alpha1.ImportFrom{{Peer: "bank", Weight: &weight}, {Peer: "retail", Priority: int32(w.IntN(2))}}, Callers: []string{pick(w, accounts...)},
+					Port: 80, From: []v1alpha1.ImportFrom{
+						{Peer: "bank", Weight: &weight},
+						{Peer: "retail", Priority: int32(w.IntN(2))},
+					}, Callers: []string{pick(w, accounts...)},
 				},
 			}
 			if w.chance(2) {
@@ -282,7 +288,8 @@ func (w world) federation(s *snapshot.Snapshot) {
 		s.Registry.Nodes = append(
 			s.Registry.Nodes,
 			snapshot.Node{Name: "gw2", Role: snapshot.RoleGateway, Gateway: &snapshot.GatewayInfo{
-				ServiceAccount: "edge", InnerAddress: netip.MustParseAddr("10.9.0.3"), OuterAddress: netip.MustParseAddr("198.51.100.3"),
+				ServiceAccount: "edge", InnerAddress: netip.MustParseAddr("10.9.0.3"),
+				OuterAddress: netip.MustParseAddr("198.51.100.3"),
 			}},
 		)
 	}

@@ -14,8 +14,8 @@ import (
 var noon = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
 func TestParseCatalogue(t *testing.T) {
-	got,
-		err := ParseCatalogue([]byte(`{"sequence":3,"services":[{"name":"payments","namespace":"default","port":8080,"protocol":"HTTP"}]}`), noon)
+	said := `{"sequence":3,"services":[{"name":"payments","namespace":"default","port":8080,"protocol":"HTTP"}]}`
+	got, err := ParseCatalogue([]byte(said), noon)
 	want := &snapshot.Catalogue{Sequence: 3, Time: noon, Services: []snapshot.OfferedService{
 		{Name: "payments", Namespace: "default", Port: 8080, Protocol: "HTTP"},
 	}}

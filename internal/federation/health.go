@@ -46,8 +46,8 @@ type Health struct {
 	refreshSoon     bool // the peer says that its bundle has changed
 }
 
-// Health of one peer; the zero value for one that was never contacted. When another control plane of the mesh serves the
-// peers, it is what that one reports.
+// Health of one peer; the zero value for one that was never contacted. When another control plane of the mesh serves
+// the peers, it is what that one reports.
 func (s *Service) Health(name string) Health {
 	own := s.ownHealth(name)
 	if _, leads := s.Leading(); leads {

@@ -17,9 +17,9 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// Each mesh tells its peers, on every change, which offered services have no ready endpoint, so that a peer stops calling
-// them before any user does. A report says no more than ready or not, and is sent again to a peer that lost it, which the
-// header headerReadiness of its answers shows.
+// Each mesh tells its peers, on every change, which offered services have no ready endpoint, so that a peer stops
+// calling them before any user does. A report says no more than ready or not, and is sent again to a peer that lost it,
+// which the header headerReadiness of its answers shows.
 
 const (
 	// MaxReadinessBytes bounds a document that names every service of the largest catalogue.
@@ -104,7 +104,10 @@ func (s *Service) takeReadiness(w http.ResponseWriter, r *http.Request, name str
 	case errors.Is(err, state.ErrRevoked):
 		return status{http.StatusForbidden, notAPeer}
 	case errors.Is(err, state.ErrSuperseded): // another control plane of this mesh is taking one in
-		return status{http.StatusServiceUnavailable, refusal{Code: "Busy", Message: "another report came at the same time: try again"}}
+		return status{
+			http.StatusServiceUnavailable,
+			refusal{Code: "Busy", Message: "another report came at the same time: try again"},
+		}
 	case err != nil:
 		return fmt.Errorf("keep readiness: %w", err)
 	}

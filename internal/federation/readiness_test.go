@@ -89,8 +89,8 @@ func TestReadinessIsTold(t *testing.T) {
 // A report is bounded before it is decoded, and sorted afterwards.
 func TestParseReadiness(t *testing.T) {
 	now := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
-	r,
-		err := ParseReadiness([]byte(`{"sequence":3,"unready":[{"namespace":"b","name":"x"},{"namespace":"a","name":"y"},{"namespace":"b","name":"x"}]}`), now)
+	said := `{"sequence":3,"unready":[{"namespace":"b","name":"x"},{"namespace":"a","name":"y"},{"namespace":"b","name":"x"}]}`
+	r, err := ParseReadiness([]byte(said), now)
 	want := []snapshot.OfferedName{{Namespace: "a", Name: "y"}, {Namespace: "b", Name: "x"}}
 	if err != nil || r.Sequence != 3 || !slices.Equal(r.Unready, want) {
 		t.Errorf("read as %+v, %v", r, err)

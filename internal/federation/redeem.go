@@ -135,7 +135,8 @@ func (s *Service) redeem(
 	err = s.establish(ctx, used.Peer, in)
 	var c errClash
 	if errors.As(err, &c) {
-		s.Log.Warn("invited mesh refused", "peer", used.Peer, "trust_domain", in.TrustDomain.Name(), "reason", c.message)
+		s.Log.Warn("invited mesh refused", "peer", used.Peer, "trust_domain", in.TrustDomain.Name(), "reason",
+			c.message)
 		s.record(ctx, state.Event{
 			Actor: actorOf(used.Peer), Action: "peer redeem", Object: actorOf(used.Peer), Outcome: state.Refused,
 			Detail: fmt.Sprintf("trust domain %s: %s", in.TrustDomain.Name(), c.message),

@@ -186,10 +186,12 @@ func (s *Service) redateFutureRoots(ctx context.Context) {
 		if kept.Roots == nil || kept.Revoked || kept.BundleTime.Sub(now) < time.Second { // less is rounding
 			continue
 		}
-		if err := store.SetPeerBundle(ctx, name, kept.Roots, kept.BundleSequence, kept.BundleSequence, now); err != nil {
+		if err := store.SetPeerBundle(ctx, name, kept.Roots, kept.BundleSequence, kept.BundleSequence,
+			now); err != nil {
 			s.Log.Error("peer's roots not dated back to now", "peer", name, "error", err)
 			continue
 		}
-		s.Log.Warn("the clock was set back: peer's roots grow old from now on", "peer", name, "confirmed", kept.BundleTime)
+		s.Log.Warn("the clock was set back: peer's roots grow old from now on", "peer", name, "confirmed",
+			kept.BundleTime)
 	}
 }

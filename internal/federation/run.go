@@ -26,8 +26,8 @@ type follower struct {
 	readinessChanged chan struct{} // likewise, for what it is told of readiness
 }
 
-// Run serves every peer until ctx is done, while this control plane is the one that does so: it adopts roots from files,
-// refreshes bundles, and pushes catalogues and readiness.
+// Run serves every peer until ctx is done, while this control plane is the one that does so: it adopts roots from
+// files, refreshes bundles, and pushes catalogues and readiness.
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	followers := map[string]follower{}
@@ -55,8 +55,8 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// follow starts and stops followers as the peers come and go, and wakes the others. Where another control plane keeps up
-// with the peers there are none.
+// follow starts and stops followers as the peers come and go, and wakes the others. Where another control plane keeps
+// up with the peers there are none.
 func (s *Service) follow(ctx context.Context, g *errgroup.Group, followers map[string]follower) {
 	verdicts := peerrules.All(s.snapshotNow(), s.TrustDomain.Name())
 	_, leads := s.Leading()

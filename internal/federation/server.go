@@ -199,7 +199,10 @@ func (s *Service) takeCatalogue(w http.ResponseWriter, r *http.Request, name str
 	err = s.Store.SetPeerCatalogue(r.Context(), name, *c, held)
 	switch {
 	case errors.Is(err, state.ErrSuperseded): // another control plane of this mesh is taking one in
-		return status{http.StatusServiceUnavailable, refusal{Code: "Busy", Message: "another catalogue came at the same time: try again"}}
+		return status{
+			http.StatusServiceUnavailable,
+			refusal{Code: "Busy", Message: "another catalogue came at the same time: try again"},
+		}
 	case errors.Is(err, state.ErrRevoked):
 		return status{http.StatusForbidden, notAPeer}
 	case err != nil:

@@ -54,8 +54,8 @@ type Config struct {
 	// Block refuses everything with a peer at once, whatever the store says. Unblock ends that. Default: nothing.
 	Block   func(peer string, revoked bool)
 	Unblock func(peer string)
-	// Changed is called when time alone changes what a snapshot means (an invitation ends, a peer grows stale). Changes of
-	// the store are watched elsewhere. It must not block. Default: nothing.
+	// Changed is called when time alone changes what a snapshot means (an invitation ends, a peer grows stale). Changes
+	// of the store are watched elsewhere. It must not block. Default: nothing.
 	Changed func()
 	// InForce reports whether every proxy of this mesh that is connected has the roots of a peer's trust domain as they
 	// are in the newest snapshot. Default: yes.
@@ -67,11 +67,12 @@ type Config struct {
 	InEffect func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService
 	// Unready are the services offered to a peer of which no endpoint is ready, sorted. Default: none.
 	Unready func(peer string) []snapshot.OfferedName
-	// Leading reports whether this control plane is the one that asks peers for their bundles and sends them the catalogue
-	// and readiness, and returns the store to write the results to. All control planes answer peers. Call Wake when it
-	// changes. Default: yes.
+	// Leading reports whether this control plane is the one that asks peers for their bundles and sends them the
+	// catalogue and readiness, and returns the store to write the results to. All control planes answer peers. Call
+	// Wake when it changes. Default: yes.
 	Leading func() (Store, bool)
-	// LeadersHealth is the state of the exchange with a peer as the leading control plane reports it. Default: not known.
+	// LeadersHealth is the state of the exchange with a peer as the leading control plane reports it. Default: not
+	// known.
 	LeadersHealth func(peer string) (Health, bool)
 	Log           *slog.Logger
 	// Now is the clock. Default time.Now.

@@ -59,7 +59,9 @@ func (f *faulty) AdoptPeerRoots(ctx context.Context, name string, roots []byte, 
 	return f.write(func() error { return f.Store.AdoptPeerRoots(ctx, name, roots, now) })
 }
 
-func (f *faulty) SetPeerBundle(ctx context.Context, name string, roots []byte, sequence, held uint64, now time.Time) error {
+func (f *faulty) SetPeerBundle(
+	ctx context.Context, name string, roots []byte, sequence, held uint64, now time.Time,
+) error {
 	return f.write(func() error { return f.Store.SetPeerBundle(ctx, name, roots, sequence, held, now) })
 }
 
@@ -207,7 +209,8 @@ func TestACrashLeavesASuspendedPeerSuspended(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s, dies after %d writes", name, writes), func(t *testing.T) {
 				db, file := openState(t), cardsPeer(old)
-				if err := db.SetPeerBundle(t.Context(), "cards", peerrules.Learned(file, []*x509.Certificate{old}), 1, 0,
+				if err := db.SetPeerBundle(t.Context(), "cards", peerrules.Learned(file, []*x509.Certificate{old}), 1,
+					0,
 					time.Now()); err != nil {
 					t.Fatal(err)
 				}

@@ -34,8 +34,9 @@ func (s *Service) SetTerms(
 	}
 	if p.fromFile {
 		o := s.snapshotConfig().Origin(snapshot.Key{Kind: "MeshPeer", Name: name})
-		return 0, time.Time{}, fmt.Errorf("peer %s is described by a file: write spec.maxBundleAge and spec.expiresAt at %s:%d",
-			name, o.File, o.Line)
+		return 0, time.Time{},
+			fmt.Errorf("peer %s is described by a file: write spec.maxBundleAge and spec.expiresAt at %s:%d",
+				name, o.File, o.Line)
 	}
 	object := p.object.DeepCopy()
 	if t.MaxBundleAge != 0 {
@@ -52,8 +53,9 @@ func (s *Service) SetTerms(
 		object.Spec.ExpiresAt = nil
 	case t.ExpiresAt.IsZero():
 	case !t.ExpiresAt.After(s.Now()):
-		return 0, time.Time{}, fmt.Errorf("%s is over: to end the peering now, 'isthmus peer suspend %s' or 'isthmus peer revoke %s'",
-			t.ExpiresAt.UTC().Format(time.RFC3339), name, name)
+		return 0, time.Time{},
+			fmt.Errorf("%s is over: to end the peering now, 'isthmus peer suspend %s' or 'isthmus peer revoke %s'",
+				t.ExpiresAt.UTC().Format(time.RFC3339), name, name)
 	default:
 		object.Spec.ExpiresAt = &metav1.Time{Time: t.ExpiresAt.UTC().Truncate(time.Second)}
 	}

@@ -81,10 +81,12 @@ func ParseToken(text string) (Token, error) {
 		return Token{}, fmt.Errorf("the token is longer than %d bytes: paste only what 'isthmus peer invite' printed",
 			maxTokenBytes)
 	case strings.HasPrefix(text, "isthmus-join-"):
-		return Token{}, errors.New("this is a token for a node of this mesh, not for a peer: use it with 'isthmus node' or 'isthmus gateway', " +
-			"and ask the other mesh for the output of 'isthmus peer invite'")
+		return Token{},
+			errors.New("this is a token for a node of this mesh, not for a peer: use it with 'isthmus node' or 'isthmus gateway', " +
+				"and ask the other mesh for the output of 'isthmus peer invite'")
 	case !ok && strings.HasPrefix(text, "isthmus-peer-"):
-		return Token{}, errors.New("the token is of a format that this version does not know: run the same version of isthmus on both sides")
+		return Token{},
+			errors.New("the token is of a format that this version does not know: run the same version of isthmus on both sides")
 	case !ok:
 		return Token{}, fmt.Errorf("a peering token begins with %q: paste all of what 'isthmus peer invite' printed",
 			TokenPrefix)

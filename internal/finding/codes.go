@@ -12,8 +12,8 @@ type Row struct {
 	Aliases    []string // what Istio (IST…) and Kiali (KIA…) call the same
 }
 
-// Registry has all codes, in order. A code that is no longer used is not given away again. Codes that begin with ISM-SCH
-// are about one document, those with ISM-SRC about the folder.
+// Registry has all codes, in order. A code that is no longer used is not given away again. Codes that begin with
+// ISM-SCH are about one document, those with ISM-SRC about the folder.
 var Registry = []Row{
 	{
 		Code: "ISM-SCH01", Severity: Error, Aliases: []string{"IST0106"},

@@ -52,7 +52,8 @@ type Finding struct {
 	Remedy  string   `json:"remedy"`         // what to do next
 }
 
-// New is a finding with the severity of its code. A remedy replaces that of the code, where the place knows a better one.
+// New is a finding with the severity of its code. A remedy replaces that of the code, where the place knows a better
+// one.
 func New(code Code, object kind.Key, field, message string, remedy ...string) Finding {
 	row := rows[code]
 	f := Finding{
@@ -73,7 +74,8 @@ func (f Finding) At(file string, line int) Finding {
 	return f
 }
 
-// String is the one-line form: "ISM0103 error samples/x.yaml:12 FederatedExport default/payments spec.to[0].peer: … Fix: …".
+// String is the one-line form: "ISM0103 error samples/x.yaml:12 FederatedExport default/payments spec.to[0].peer: …
+// Fix: …".
 func (f Finding) String() string {
 	s := string(f.Code) + " " + f.Severity.String()
 	if f.File != "" {

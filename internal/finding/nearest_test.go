@@ -8,7 +8,8 @@ import (
 func TestNearest(t *testing.T) {
 	fields := []string{"principals", "notPrincipals", "namespaces", "ipBlocks"}
 	for name, want := range map[string]string{
-		"principal": "principals", "Principals": "principals", "not_principals": "notPrincipals", "ipblocks": "ipBlocks",
+		"principal": "principals", "Principals": "principals", "not_principals": "notPrincipals",
+		"ipblocks":   "ipBlocks",
 		"namepsaces": "namespaces", "methods": "", "": "", strings.Repeat("x", 1000): "",
 	} {
 		if got := Nearest(name, fields); got != want {

@@ -35,7 +35,8 @@ func holding(objects ...*snapshot.Object) *snapshot.Snapshot {
 
 func inFile(value metav1.Object, seen time.Time) *snapshot.Object {
 	return snapshot.NewObject(value, snapshot.Origin{
-		Source: snapshot.SourceFile, File: "a.yaml", Line: 3, Fields: map[string]int{"spec.trustDomain": 4}, FirstSeen: seen,
+		Source: snapshot.SourceFile, File: "a.yaml", Line: 3, Fields: map[string]int{"spec.trustDomain": 4},
+		FirstSeen: seen,
 	})
 }
 
@@ -72,7 +73,8 @@ func TestMeshStays(t *testing.T) {
 		"as it was": {holding(old), nil, "Mesh cards"},
 		"changed": {
 			holding(inFile(&v1alpha1.Mesh{
-				ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example", Domain: "x"},
+				ObjectMeta: metav1.ObjectMeta{Name: "cards"},
+				Spec:       v1alpha1.MeshSpec{TrustDomain: "cards.example", Domain: "x"},
 			}, noon)), nil, "Mesh cards",
 		},
 		"another trust domain": {
@@ -80,8 +82,12 @@ func TestMeshStays(t *testing.T) {
 			[]string{"ISM0005"},
 			"Mesh cards, Service default/web",
 		},
-		"another name and trust domain": {holding(inFile(mesh("other", "else.example"), noon)), []string{"ISM0005"}, "Mesh cards"},
-		"another name":                  {holding(inFile(mesh("other", "cards.example"), noon)), nil, "Mesh other"},
+		"another name and trust domain": {
+			holding(inFile(mesh("other", "else.example"), noon)),
+			[]string{"ISM0005"},
+			"Mesh cards",
+		},
+		"another name": {holding(inFile(mesh("other", "cards.example"), noon)), nil, "Mesh other"},
 	} {
 		change := tt.next.Config.Objects.ChangeSince(now.Config.Objects)
 		v := Review(now, change, Who{Source: snapshot.SourceFile})
@@ -96,11 +102,14 @@ func TestMeshStays(t *testing.T) {
 			t.Errorf("%s: the configuration has %v", name, after.Findings)
 		}
 	}
-	v := Review(now, holding(inFile(mesh("cards", "else.example"), noon)).Config.Objects.ChangeSince(now.Config.Objects), Who{Source: snapshot.SourceFile})
-	if f := v.Findings[0]; f.File != "a.yaml" || f.Line != 7 || f.Field != "spec.trustDomain" || f.Severity != finding.Error {
+	v := Review(now, holding(inFile(mesh("cards", "else.example"),
+		noon)).Config.Objects.ChangeSince(now.Config.Objects), Who{Source: snapshot.SourceFile})
+	if f := v.Findings[0]; f.File != "a.yaml" || f.Line != 7 || f.Field != "spec.trustDomain" ||
+		f.Severity != finding.Error {
 		t.Errorf("%+v", f)
 	}
-	first := Review(&snapshot.Snapshot{Config: &snapshot.Config{}}, now.Config.Objects.ChangeSince(nil), Who{Source: snapshot.SourceFile})
+	first := Review(&snapshot.Snapshot{Config: &snapshot.Config{}}, now.Config.Objects.ChangeSince(nil),
+		Who{Source: snapshot.SourceFile})
 	if len(first.Refused)+len(first.Findings) > 0 {
 		t.Errorf("the first configuration: %+v", first)
 	}
@@ -123,8 +132,11 @@ func TestPeersKeepTheirNames(t *testing.T) {
 		code string
 		wins *snapshot.Object
 	}{
-		"the same mesh":               {file: inFile(peer("retail.example"), noon.Add(time.Hour)), code: "ISM0003"},
-		"another mesh":                {file: inFile(peer("bank.example"), noon.Add(time.Hour)), code: "ISM0270", wins: made},
+		"the same mesh": {file: inFile(peer("retail.example"), noon.Add(time.Hour)), code: "ISM0003"},
+		"another mesh": {
+			file: inFile(peer("bank.example"), noon.Add(time.Hour)), code: "ISM0270",
+			wins: made,
+		},
 		"another mesh, of no age":     {file: inFile(peer("bank.example"), time.Time{}), code: "ISM0270", wins: made},
 		"another mesh, but the older": {file: inFile(peer("bank.example"), noon.Add(-time.Hour)), code: "ISM0003"},
 	} {
@@ -132,7 +144,10 @@ func TestPeersKeepTheirNames(t *testing.T) {
 		if wins == nil {
 			wins = tt.file
 		}
-		for which, order := range map[string][2]*snapshot.Object{"file first": {tt.file, made}, "file second": {made, tt.file}} {
+		for which, order := range map[string][2]*snapshot.Object{
+			"file first":  {tt.file, made},
+			"file second": {made, tt.file},
+		} {
 			now, next := holding(order[0]), holding(order[1])
 			var change snapshot.Change
 			change.Put(order[1])
@@ -156,9 +171,12 @@ func TestPeersKeepTheirNames(t *testing.T) {
 // What a change brings about is what was not wrong before, and nothing of what was.
 func TestEffects(t *testing.T) {
 	policy := func(name string) *v1alpha1.FederatedExport {
-		return &v1alpha1.FederatedExport{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: v1alpha1.FederatedExportSpec{
-			Service: "none", Port: 80, To: []v1alpha1.ExportTo{{Peer: "nobody", Rules: []v1alpha1.ExportRule{{}}}},
-		}}
+		return &v1alpha1.FederatedExport{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+			Spec: v1alpha1.FederatedExportSpec{
+				Service: "none", Port: 80, To: []v1alpha1.ExportTo{{Peer: "nobody", Rules: []v1alpha1.ExportRule{{}}}},
+			},
+		}
 	}
 	now := holding(inFile(mesh("cards", "cards.example"), noon), inFile(policy("old"), noon))
 	now.Registry, now.Time = &snapshot.Registry{}, noon

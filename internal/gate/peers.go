@@ -26,7 +26,8 @@ func peersKeepTheirNames(now *snapshot.Snapshot, change snapshot.Change, _ Who, 
 		o, peer := file.Origin, file.Value.(*v1alpha1.MeshPeer)
 		older := !o.FirstSeen.IsZero() && o.FirstSeen.Before(made.Origin.FirstSeen)
 		stays := file
-		f := finding.New("ISM0003", k, "metadata.name", "a peering of this name was also made by token; the file is used",
+		f := finding.New("ISM0003", k, "metadata.name",
+			"a peering of this name was also made by token; the file is used",
 			"remove the file, or isthmus peer revoke "+k.Name)
 		if !older && !peerrules.SameMesh(peer, made.Value.(*v1alpha1.MeshPeer), now.Peers[k.Name]) {
 			stays = made

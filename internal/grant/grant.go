@@ -1,5 +1,6 @@
-// Package grant says what an administrator lets a node host, and holds what the node reports against it. What a workload is,
-// its name, identity, labels and addresses, is the administrator's word; where it runs and whether it is ready is the node's.
+// Package grant says what an administrator lets a node host, and holds what the node reports against it. What a
+// workload is, its name, identity, labels and addresses, is the administrator's word; where it runs and whether it is
+// ready is the node's.
 package grant
 
 import (
@@ -20,9 +21,10 @@ import (
 
 // Grant is what a join token grants, and then the node that joined with it. The zero Grant grants nothing.
 type Grant struct {
-	// Identities that the node may host. "<namespace>/<service account>" stands for workloads that bear the account's name,
-	// or it and a number (web-1, web-v2, web-7d4f9), and have it as their labels app and app.kubernetes.io/name.
-	// "<namespace>/*" hands over a whole namespace, "*" all but the gateways': there the node may be anyone, with any labels.
+	// Identities that the node may host. "<namespace>/<service account>" stands for workloads that bear the account's
+	// name, or it and a number (web-1, web-v2, web-7d4f9), and have it as their labels app and app.kubernetes.io/name.
+	// "<namespace>/*" hands over a whole namespace, "*" all but the gateways': there the node may be anyone, with any
+	// labels.
 	Identities []string `json:"identities,omitempty"`
 	// Workloads whose name or labels are not what their service account says.
 	Workloads []Workload `json:"workloads,omitempty"`
@@ -39,11 +41,12 @@ type Workload struct {
 	Labels         map[string]string `json:"labels,omitempty"`
 }
 
-// Private are the addresses that a node's workloads may have if nothing else is granted: those that no network hands out to
-// the public (RFC 1918, RFC 6598, RFC 4193).
+// Private are the addresses that a node's workloads may have if nothing else is granted: those that no network hands
+// out to the public (RFC 1918, RFC 6598, RFC 4193).
 func Private() []netip.Prefix {
 	return []netip.Prefix{
-		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
+		netip.MustParsePrefix("192.168.0.0/16"),
 		netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("fc00::/7"),
 	}
 }
@@ -58,14 +61,16 @@ const (
 var (
 	dnsLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	account  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
-	// numbered is what tells the workloads of one account apart. It has a digit, so that web does not stand for web-admin.
+	// numbered is what tells the workloads of one account apart. It has a digit, so that web does not stand for
+	// web-admin.
 	numbered = regexp.MustCompile(`^-[a-z0-9-]*[0-9][a-z0-9-]*$`)
 )
 
 // Check says what is wrong with a grant for an agent of a role.
 func (g Grant) Check(role snapshot.Role) error {
 	if len(g.Identities) > maxIdentities {
-		return fmt.Errorf("%d identities: name at most %d, or a whole namespace as <namespace>/*", len(g.Identities), maxIdentities)
+		return fmt.Errorf("%d identities: name at most %d, or a whole namespace as <namespace>/*", len(g.Identities),
+			maxIdentities)
 	}
 	for _, i := range g.Identities {
 		if err := checkIdentity(role, i); err != nil {
@@ -73,7 +78,8 @@ func (g Grant) Check(role snapshot.Role) error {
 		}
 	}
 	if len(g.Workloads) > maxGranted {
-		return fmt.Errorf("%d workloads: name at most %d, or several at once as <namespace>/<name>-*", len(g.Workloads), maxGranted)
+		return fmt.Errorf("%d workloads: name at most %d, or several at once as <namespace>/<name>-*", len(g.Workloads),
+			maxGranted)
 	}
 	if role == snapshot.RoleGateway && len(g.Workloads) > 0 {
 		return fmt.Errorf("workload %s/%s: a gateway has none", g.Workloads[0].Namespace, g.Workloads[0].Name)
@@ -91,7 +97,8 @@ func (g Grant) Check(role snapshot.Role) error {
 			return fmt.Errorf("addresses %q: say a range such as 10.0.0.0/24 or fd00::/64, or one address", p)
 		}
 		if what := reserved.Address(p.Addr()); p.IsSingleIP() && what != "" {
-			return fmt.Errorf("address %s is %s, which nobody may have: say the one at which others reach it", p.Addr(), what)
+			return fmt.Errorf("address %s is %s, which nobody may have: say the one at which others reach it", p.Addr(),
+				what)
 		}
 	}
 	return nil
@@ -105,7 +112,8 @@ func checkIdentity(role snapshot.Role, identity string) error {
 	}
 	if gateway := namespace == spiffe.SystemNamespace; gateway != (role == snapshot.RoleGateway) {
 		if gateway {
-			return fmt.Errorf("identity %q: the namespace %s is for gateways; make the token with role gateway", identity, spiffe.SystemNamespace)
+			return fmt.Errorf("identity %q: the namespace %s is for gateways; make the token with role gateway",
+				identity, spiffe.SystemNamespace)
 		}
 		return fmt.Errorf("identity %q: a gateway's identity is %s/<service account>", identity, spiffe.SystemNamespace)
 	}
@@ -147,8 +155,8 @@ func (w Workload) named(name string) bool {
 	return name == w.Name || w.several() && strings.HasPrefix(name, w.stem()+"-")
 }
 
-// Parse reads "<namespace>/<name>[,sa=<service account>][,<label>=<value>…]". Without more, the service account and the label
-// app are the name.
+// Parse reads "<namespace>/<name>[,sa=<service account>][,<label>=<value>…]". Without more, the service account and the
+// label app are the name.
 func Parse(text string) (Workload, error) {
 	head, rest, more := strings.Cut(text, ",")
 	namespace, name, ok := strings.Cut(head, "/")
@@ -184,12 +192,14 @@ func (g Grant) Covers(namespace, serviceAccount string) bool {
 		return false
 	}
 	return slices.Contains(g.Identities, namespace+"/"+serviceAccount) || g.handsOver(namespace) ||
-		slices.ContainsFunc(g.Workloads, func(w Workload) bool { return w.Namespace == namespace && w.ServiceAccount == serviceAccount })
+		slices.ContainsFunc(g.Workloads,
+			func(w Workload) bool { return w.Namespace == namespace && w.ServiceAccount == serviceAccount })
 }
 
 // handsOver answers whether a whole namespace is granted.
 func (g Grant) handsOver(namespace string) bool {
-	return slices.Contains(g.Identities, namespace+"/*") || namespace != spiffe.SystemNamespace && slices.Contains(g.Identities, "*")
+	return slices.Contains(g.Identities, namespace+"/*") || namespace != spiffe.SystemNamespace &&
+		slices.Contains(g.Identities, "*")
 }
 
 // Holds answers whether an address is granted.
@@ -220,7 +230,10 @@ func (g Grant) termsFor(w snapshot.Workload) (terms, bool) {
 	case found != nil:
 		return terms{found.Namespace + "/" + found.Name, 1, found.labels()}, true
 	case slices.Contains(g.Identities, part) && own && (rest == "" || numbered.MatchString(rest)):
-		return terms{part, maxOfOne, map[string]string{"app": w.ServiceAccount, "app.kubernetes.io/name": w.ServiceAccount}}, true
+		return terms{part, maxOfOne, map[string]string{
+			"app":                    w.ServiceAccount,
+			"app.kubernetes.io/name": w.ServiceAccount,
+		}}, true
 	case g.handsOver(w.Namespace):
 		return terms{part, maxOfOne, nil}, true
 	}

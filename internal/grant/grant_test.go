@@ -34,7 +34,8 @@ func TestCovers(t *testing.T) {
 		{"/*", "", "payments", false},
 		{"*/payments", "default", "payments", false},
 	} {
-		if got := (grant.Grant{Identities: strings.Fields(test.identities)}).Covers(test.ns, test.account); got != test.want {
+		if got := (grant.Grant{Identities: strings.Fields(test.identities)}).Covers(test.ns,
+			test.account); got != test.want {
 			t.Errorf("%q grants %s/%s: %v", test.identities, test.ns, test.account, got)
 		}
 	}
@@ -52,20 +53,55 @@ func TestCheck(t *testing.T) {
 		role  snapshot.Role
 		want  string
 	}{
-		"nothing":             {grant.Grant{}, snapshot.RoleNode, ""},
-		"several":             {grant.Grant{Workloads: []grant.Workload{good}}, snapshot.RoleNode, ""},
-		"a range":             {grant.Grant{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}, snapshot.RoleNode, ""},
-		"a range with a host": {grant.Grant{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}}, snapshot.RoleNode, `addresses "10.0.0.1/24"`},
-		"loopback":            {grant.Grant{Addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}, snapshot.RoleNode, "address 127.0.0.1 is "},
-		"no range":            {grant.Grant{Addresses: []netip.Prefix{{}}}, snapshot.RoleNode, "addresses"},
-		"a gateway's":         {grant.Grant{Workloads: []grant.Workload{good}}, snapshot.RoleGateway, "a gateway has none"},
-		"all names":           {with(func(w *grant.Workload) { w.Name = "*" }), snapshot.RoleNode, "workload default/*"},
-		"a star inside":       {with(func(w *grant.Workload) { w.Name = "a-*-b" }), snapshot.RoleNode, "workload default/a-*-b"},
-		"all namespaces":      {with(func(w *grant.Workload) { w.Namespace = "*" }), snapshot.RoleNode, "workload */web-*"},
-		"all accounts":        {with(func(w *grant.Workload) { w.ServiceAccount = "*" }), snapshot.RoleNode, `service account "*"`},
-		"gateways' namespace": {with(func(w *grant.Workload) { w.Namespace = "isthmus-system" }), snapshot.RoleNode, "is for gateways"},
-		"a bad label":         {with(func(w *grant.Workload) { w.Labels = map[string]string{"app": "a b"} }), snapshot.RoleNode, `label "app"`},
-		"too many":            {grant.Grant{Workloads: slices.Repeat([]grant.Workload{good}, 257)}, snapshot.RoleNode, "at most 256"},
+		"nothing": {grant.Grant{}, snapshot.RoleNode, ""},
+		"several": {grant.Grant{Workloads: []grant.Workload{good}}, snapshot.RoleNode, ""},
+		"a range": {
+			grant.Grant{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}},
+			snapshot.RoleNode, "",
+		},
+		"a range with a host": {
+			grant.Grant{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}},
+			snapshot.RoleNode, `addresses "10.0.0.1/24"`,
+		},
+		"loopback": {
+			grant.Grant{Addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}},
+			snapshot.RoleNode, "address 127.0.0.1 is ",
+		},
+		"no range": {grant.Grant{Addresses: []netip.Prefix{{}}}, snapshot.RoleNode, "addresses"},
+		"a gateway's": {
+			grant.Grant{Workloads: []grant.Workload{good}},
+			snapshot.RoleGateway,
+			"a gateway has none",
+		},
+		"all names": {
+			with(func(w *grant.Workload) { w.Name = "*" }), snapshot.RoleNode,
+			"workload default/*",
+		},
+		"a star inside": {
+			with(func(w *grant.Workload) { w.Name = "a-*-b" }), snapshot.RoleNode,
+			"workload default/a-*-b",
+		},
+		"all namespaces": {
+			with(func(w *grant.Workload) { w.Namespace = "*" }), snapshot.RoleNode,
+			"workload */web-*",
+		},
+		"all accounts": {
+			with(func(w *grant.Workload) { w.ServiceAccount = "*" }), snapshot.RoleNode,
+			`service account "*"`,
+		},
+		"gateways' namespace": {
+			with(func(w *grant.Workload) { w.Namespace = "isthmus-system" }), snapshot.RoleNode,
+			"is for gateways",
+		},
+		"a bad label": {
+			with(func(w *grant.Workload) { w.Labels = map[string]string{"app": "a b"} }),
+			snapshot.RoleNode, `label "app"`,
+		},
+		"too many": {
+			grant.Grant{Workloads: slices.Repeat([]grant.Workload{good}, 257)},
+			snapshot.RoleNode,
+			"at most 256",
+		},
 	} {
 		err := test.grant.Check(test.role)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
@@ -76,18 +112,36 @@ func TestCheck(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	for text, want := range map[string]grant.Workload{
-		"default/web":                             {Namespace: "default", Name: "web", ServiceAccount: "web", Labels: map[string]string{"app": "web"}},
-		"default/web-*":                           {Namespace: "default", Name: "web-*", ServiceAccount: "web", Labels: map[string]string{"app": "web"}},
-		"default/web,sa=front":                    {Namespace: "default", Name: "web", ServiceAccount: "front", Labels: map[string]string{"app": "web"}},
-		"pay/api-*,sa=pay,app=pay,version=v2":     {Namespace: "pay", Name: "api-*", ServiceAccount: "pay", Labels: map[string]string{"app": "pay", "version": "v2"}},
-		"default/web,app.kubernetes.io/name=shop": {Namespace: "default", Name: "web", ServiceAccount: "web", Labels: map[string]string{"app.kubernetes.io/name": "shop"}},
+		"default/web": {
+			Namespace: "default", Name: "web", ServiceAccount: "web",
+			Labels: map[string]string{"app": "web"},
+		},
+		"default/web-*": {
+			Namespace: "default", Name: "web-*", ServiceAccount: "web",
+			Labels: map[string]string{"app": "web"},
+		},
+		"default/web,sa=front": {
+			Namespace: "default", Name: "web", ServiceAccount: "front",
+			Labels: map[string]string{"app": "web"},
+		},
+		"pay/api-*,sa=pay,app=pay,version=v2": {
+			Namespace: "pay", Name: "api-*", ServiceAccount: "pay",
+			Labels: map[string]string{"app": "pay", "version": "v2"},
+		},
+		"default/web,app.kubernetes.io/name=shop": {
+			Namespace: "default", Name: "web", ServiceAccount: "web",
+			Labels: map[string]string{"app.kubernetes.io/name": "shop"},
+		},
 	} {
 		got, err := grant.Parse(text)
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%q: %v\n%s", text, err, diff)
 		}
 	}
-	for _, text := range []string{"", "web", "/web", "default/", "default/*", "*/web", "a/b/c", "default/web,", "default/web,app", "default/web,=x", "default/web,sa=*", "default/web,app=a b", "isthmus-system/web"} {
+	for _, text := range []string{
+		"", "web", "/web", "default/", "default/*", "*/web", "a/b/c", "default/web,",
+		"default/web,app", "default/web,=x", "default/web,sa=*", "default/web,app=a b", "isthmus-system/web",
+	} {
 		if got, err := grant.Parse(text); err == nil {
 			t.Errorf("%q is taken for %+v", text, got)
 		}
@@ -96,7 +150,10 @@ func TestParse(t *testing.T) {
 
 // workload is what an agent reports: name, account and labels.
 func workload(name, account string, labels ...string) snapshot.Workload {
-	w := snapshot.Workload{Namespace: "default", Name: name, ServiceAccount: account, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}
+	w := snapshot.Workload{
+		Namespace: "default", Name: name, ServiceAccount: account,
+		Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+	}
 	for _, l := range labels {
 		k, v, _ := strings.Cut(l, "=")
 		if w.Labels == nil {
@@ -137,14 +194,23 @@ func TestJudge(t *testing.T) {
 		"another's identity":         {evil, workload("b", "b", "app=b"), "refused", "ISM0013"},
 		"another's name and account": {evil, workload("evil", "b"), "refused", "ISM0013"},
 		"granted name":               {nil, workload("web-1", "front"), "app=web version=v2", ""},
-		"granted name, more labels":  {nil, workload("web-1", "front", "app=web", "version=v3"), "app=web version=v2", "ISM0242 version=v3"},
-		"granted name, exactly":      {nil, workload("web-9", "front"), "app=nine", ""},
-		"granted, other account":     {nil, workload("web-1", "web"), "refused", "ISM0013"},
-		"granted, other name":        {nil, workload("front", "front"), "refused", "ISM0240"},
-		"a whole namespace":          {whole, workload("a", "b", "app=c"), "app=c", ""},
-		"a whole namespace, granted": {whole, workload("web-1", "front", "app=c"), "app=web version=v2", "ISM0242 app=c"},
+		"granted name, more labels": {
+			nil, workload("web-1", "front", "app=web", "version=v3"), "app=web version=v2",
+			"ISM0242 version=v3",
+		},
+		"granted name, exactly":  {nil, workload("web-9", "front"), "app=nine", ""},
+		"granted, other account": {nil, workload("web-1", "web"), "refused", "ISM0013"},
+		"granted, other name":    {nil, workload("front", "front"), "refused", "ISM0240"},
+		"a whole namespace":      {whole, workload("a", "b", "app=c"), "app=c", ""},
+		"a whole namespace, granted": {
+			whole, workload("web-1", "front", "app=c"), "app=web version=v2",
+			"ISM0242 app=c",
+		},
 	} {
-		g := grant.Grant{Identities: test.identities, Workloads: []grant.Workload{web, exactly}, Addresses: grant.Private()}
+		g := grant.Grant{
+			Identities: test.identities, Workloads: []grant.Workload{web, exactly},
+			Addresses: grant.Private(),
+		}
 		accepted, wrong := g.Judge("n1", []snapshot.Workload{test.reported})
 		got := "refused"
 		if len(accepted) == 1 {
@@ -162,7 +228,8 @@ func TestJudge(t *testing.T) {
 		switch {
 		case code == "" && len(wrong) > 0:
 			t.Errorf("%s: %v", what, wrong)
-		case code != "" && (len(wrong) != 1 || string(wrong[0].Code) != code || !strings.Contains(wrong[0].Message, said) || wrong[0].Remedy == ""):
+		case code != "" && (len(wrong) != 1 || string(wrong[0].Code) != code ||
+			!strings.Contains(wrong[0].Message, said) || wrong[0].Remedy == ""):
 			t.Errorf("%s: %v, want %s", what, wrong, test.finding)
 		}
 	}
@@ -171,12 +238,16 @@ func TestJudge(t *testing.T) {
 func TestJudgeAddresses(t *testing.T) {
 	ranges := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("fd00::/64")}
 	for text, want := range map[string]string{
-		"192.0.2.1": "", "fd00::1": "", "10.0.0.1": "ISM0241", "fd00:0:0:1::1": "ISM0241", "127.0.0.1": "ISM0014", "169.254.1.1": "ISM0014",
-		"fe80::1": "ISM0014", "0.0.0.0": "ISM0014", "224.0.0.1": "ISM0014", "::ffff:192.0.2.1": "ISM0014",
+		"192.0.2.1": "", "fd00::1": "", "10.0.0.1": "ISM0241", "fd00:0:0:1::1": "ISM0241", "127.0.0.1": "ISM0014",
+		"169.254.1.1": "ISM0014",
+		"fe80::1":     "ISM0014", "0.0.0.0": "ISM0014", "224.0.0.1": "ISM0014", "::ffff:192.0.2.1": "ISM0014",
 	} {
 		w := workload("web", "web")
 		w.Addresses = []netip.Addr{netip.MustParseAddr(text)}
-		_, wrong := grant.Grant{Identities: []string{"*"}, Addresses: append(ranges, netip.MustParsePrefix("127.0.0.0/8"))}.Judge("n1", []snapshot.Workload{w})
+		_, wrong := grant.Grant{
+			Identities: []string{"*"},
+			Addresses:  append(ranges, netip.MustParsePrefix("127.0.0.0/8")),
+		}.Judge("n1", []snapshot.Workload{w})
 		got := ""
 		if len(wrong) > 0 {
 			got = string(wrong[0].Code)
@@ -185,7 +256,8 @@ func TestJudgeAddresses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", text, wrong, want)
 		}
 	}
-	if accepted, _ := (grant.Grant{Identities: []string{"*"}}).Judge("n1", []snapshot.Workload{workload("web", "web")}); len(accepted) > 0 {
+	if accepted, _ := (grant.Grant{Identities: []string{"*"}}).Judge("n1",
+		[]snapshot.Workload{workload("web", "web")}); len(accepted) > 0 {
 		t.Error("without a granted address there is one")
 	}
 }
@@ -217,7 +289,10 @@ func TestJudgeBounds(t *testing.T) {
 
 func TestGateway(t *testing.T) {
 	info := func(inner, outer string) snapshot.GatewayInfo {
-		return snapshot.GatewayInfo{ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr(inner), OuterAddress: netip.MustParseAddr(outer)}
+		return snapshot.GatewayInfo{
+			ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr(inner),
+			OuterAddress: netip.MustParseAddr(outer),
+		}
 	}
 	first := info("10.0.0.2", "198.51.100.1")
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("198.51.100.1/32")}
@@ -227,14 +302,20 @@ func TestGateway(t *testing.T) {
 		first   *snapshot.GatewayInfo
 		want    string
 	}{
-		"at first":              {nil, first, nil, ""},
-		"the same again":        {nil, first, &first, ""},
-		"another inner one":     {nil, info("10.0.0.3", "198.51.100.1"), &first, "it joined with the inner address 10.0.0.2"},
-		"another outer one":     {nil, info("10.0.0.2", "198.51.100.2"), &first, "the outer address 198.51.100.1"},
-		"granted":               {ranges, first, nil, ""},
-		"moved where it may":    {ranges, info("10.0.0.3", "198.51.100.1"), &first, ""},
-		"moved where it mayn't": {ranges, info("10.0.0.2", "198.51.100.2"), &first, "the address 198.51.100.2 was not granted"},
-		"nowhere":               {nil, info("0.0.0.0", "198.51.100.2"), nil, `the address 0.0.0.0, the unspecified`},
+		"at first":       {nil, first, nil, ""},
+		"the same again": {nil, first, &first, ""},
+		"another inner one": {
+			nil, info("10.0.0.3", "198.51.100.1"), &first,
+			"it joined with the inner address 10.0.0.2",
+		},
+		"another outer one":  {nil, info("10.0.0.2", "198.51.100.2"), &first, "the outer address 198.51.100.1"},
+		"granted":            {ranges, first, nil, ""},
+		"moved where it may": {ranges, info("10.0.0.3", "198.51.100.1"), &first, ""},
+		"moved where it mayn't": {
+			ranges, info("10.0.0.2", "198.51.100.2"), &first,
+			"the address 198.51.100.2 was not granted",
+		},
+		"nowhere": {nil, info("0.0.0.0", "198.51.100.2"), nil, `the address 0.0.0.0, the unspecified`},
 	} {
 		err := grant.Grant{Addresses: test.granted}.Gateway(test.says, test.first)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {

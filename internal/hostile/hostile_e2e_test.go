@@ -40,7 +40,8 @@ func TestTheJudgeIsAwake(t *testing.T) {
 		"no address":                       {"198.51.100.12", "198.51.100.1x", "malformed IP address"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			rs := resources(t, []object{objectOf("AuthorizationPolicy", parsed["AuthorizationPolicy"][0], "nothing")}, 1)
+			rs := resources(t, []object{objectOf("AuthorizationPolicy", parsed["AuthorizationPolicy"][0], "nothing")},
+				1)
 			planted := 0
 			for i, r := range rs {
 				if c.sound != "" && bytes.Contains(r.Body, []byte(c.sound)) {

@@ -274,7 +274,12 @@ func inside(m protoreflect.Message) (err error) {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case fd.IsMap() && fd.MapValue().Message() != nil:
-			v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool { err = one(v.Message()); return err == nil })
+			v.Map().Range(func(_ protoreflect.MapKey,
+				v protoreflect.Value,
+			) bool {
+				err = one(v.Message())
+				return err == nil
+			})
 		case fd.IsList() && fd.Message() != nil:
 			for i := 0; i < v.List().Len() && err == nil; i++ {
 				err = one(v.List().Get(i).Message())

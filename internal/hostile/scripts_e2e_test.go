@@ -35,8 +35,8 @@ func scriptConfig(script string) ([]byte, error) {
 	}}}})
 }
 
-// TestScriptsNeedNoExecutableMemory: the gateway's unit forbids memory that becomes executable, which a compiler of scripts wants as
-// soon as one has run a few dozen times.
+// TestScriptsNeedNoExecutableMemory: the gateway's unit forbids memory that becomes executable, which a compiler of
+// scripts wants as soon as one has run a few dozen times.
 func TestScriptsNeedNoExecutableMemory(t *testing.T) {
 	binary, err := envoyproc.Locate("../../.cache")
 	if err != nil {

@@ -41,7 +41,8 @@ func TestBad(t *testing.T) {
 			slices.Sort(want)
 			slices.Sort(got)
 			if len(want) == 0 || !slices.Equal(got, want) {
-				t.Errorf("found\n  %s\nwant\n  %s\n%v", strings.Join(got, "\n  "), strings.Join(want, "\n  "), f.Findings)
+				t.Errorf("found\n  %s\nwant\n  %s\n%v", strings.Join(got, "\n  "), strings.Join(want, "\n  "),
+					f.Findings)
 			}
 		})
 	}

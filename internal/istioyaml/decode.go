@@ -1,6 +1,6 @@
-// Package istioyaml turns YAML text into typed configuration objects and remembers the line of every field. It is strict:
-// what it does not understand exactly it refuses, with the file, line, field and remedy. What decides is the object:
-// one that is refused leaves its neighbours alone. It reads no files itself.
+// Package istioyaml turns YAML text into typed configuration objects and remembers the line of every field. It is
+// strict: what it does not understand exactly it refuses, with the file, line, field and remedy. What decides is the
+// object: one that is refused leaves its neighbours alone. It reads no files itself.
 package istioyaml
 
 import (
@@ -185,7 +185,10 @@ func (f *File) refuseTwice() {
 			reported[o.Key] = true
 			k, _ := kind.Named(o.Key.Kind)
 			f.Broken = append(f.Broken,
-				&Broken{Security: k.Security, Closed: snapshot.Closed{Key: o.Key, Origin: o.Origin, Reason: fd.Message}})
+				&Broken{
+					Security: k.Security,
+					Closed:   snapshot.Closed{Key: o.Key, Origin: o.Origin, Reason: fd.Message},
+				})
 		}
 	}
 	if kept != nil {

@@ -67,12 +67,16 @@ func TestDecode(t *testing.T) {
 	for _, o := range f.Objects {
 		keys = append(keys, fmt.Sprintf("%s @%d", o.Key, o.Origin.Line))
 	}
-	want := []string{"AuthorizationPolicy shop/who @3", "Service default/web @19", "WorkloadEntry default/vm @24", "MeshPeer retail @26"}
+	want := []string{
+		"AuthorizationPolicy shop/who @3", "Service default/web @19", "WorkloadEntry default/vm @24",
+		"MeshPeer retail @26",
+	}
 	if !slices.Equal(keys, want) {
 		t.Fatalf("objects %q, want %q", keys, want)
 	}
 	ap := f.Objects[0].Value.(*security.AuthorizationPolicy)
-	if ap.APIVersion != "security.istio.io/v1" || ap.Spec.Action.String() != "DENY" || ap.Spec.Rules[0].From[0].Source.NotPrincipals[0] != "a.example/ns/shop/sa/*" {
+	if ap.APIVersion != "security.istio.io/v1" || ap.Spec.Action.String() != "DENY" ||
+		ap.Spec.Rules[0].From[0].Source.NotPrincipals[0] != "a.example/ns/shop/sa/*" {
 		t.Errorf("policy decoded as %v", ap)
 	}
 	origin := f.Objects[0].Origin
@@ -85,7 +89,8 @@ func TestDecode(t *testing.T) {
 		}
 	}
 	svc := f.Objects[1].Value.(*corev1.Service)
-	if svc.Namespace != "default" || svc.Spec.Ports[0].TargetPort.StrVal != "http" || f.Objects[1].Origin.LineOf("spec.ports[0].port") != 22 {
+	if svc.Namespace != "default" || svc.Spec.Ports[0].TargetPort.StrVal != "http" ||
+		f.Objects[1].Origin.LineOf("spec.ports[0].port") != 22 {
 		t.Errorf("service decoded as %v, port at line %d", svc, f.Objects[1].Origin.LineOf("spec.ports[0].port"))
 	}
 	if we := f.Objects[2].Value.(*networking.WorkloadEntry); we.Spec.Ports["http"] != 8080 {
@@ -107,14 +112,16 @@ func TestDecodeKeepsUnchangedDocuments(t *testing.T) {
 	}
 	key := snapshot.Key{Kind: "Namespace", Name: "two"}
 	if o := after.Objects[1]; o.Key != key || o.Origin.Line != 8 || o.Origin.LineOf("metadata.name") != 10 {
-		t.Errorf("%s at line %d, name at line %d, want 8 and 10", o.Key, o.Origin.Line, o.Origin.LineOf("metadata.name"))
+		t.Errorf("%s at line %d, name at line %d, want 8 and 10", o.Key, o.Origin.Line,
+			o.Origin.LineOf("metadata.name"))
 	}
 }
 
 func TestDecodeBounds(t *testing.T) {
 	for name, text := range map[string]string{
-		"file":     strings.Repeat("# xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n", 500_000),
-		"document": "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, annotations: {a: " + strings.Repeat("x", 1<<20) + "}}\n",
+		"file": strings.Repeat("# xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n", 500_000),
+		"document": "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, annotations: {a: " + strings.Repeat("x",
+			1<<20) + "}}\n",
 	} {
 		f := istioyaml.Decode("x.yaml", []byte(text), nil, nil)
 		if len(f.Findings) != 1 || f.Findings[0].Code != finding.TooLarge || len(f.Objects) > 0 {
@@ -180,13 +187,15 @@ func FuzzDecode(f *testing.F) {
 				t.Errorf("what is broken is not whole: %+v", b)
 			}
 		}
-		picked := istioyaml.Decode("x.yaml", istioyaml.Pick(text, func(snapshot.Key) bool { return true }), validate, nil)
+		picked := istioyaml.Decode("x.yaml", istioyaml.Pick(text, func(snapshot.Key) bool { return true }), validate,
+			nil)
 		if len(picked.Objects) < len(file.Objects) {
 			t.Errorf("%d of %d objects are read again", len(picked.Objects), len(file.Objects))
 		}
 		again := istioyaml.Decode("x.yaml", text, validate, file)
 		if len(again.Objects) != len(file.Objects) || len(again.Findings) != len(file.Findings) {
-			t.Errorf("read again: %d objects and %d findings, first %d and %d", len(again.Objects), len(again.Findings), len(file.Objects), len(file.Findings))
+			t.Errorf("read again: %d objects and %d findings, first %d and %d", len(again.Objects), len(again.Findings),
+				len(file.Objects), len(file.Findings))
 		}
 	})
 }

@@ -144,7 +144,8 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 		d.objects = append(d.objects, *o)
 		return
 	}
-	d.broken = append(d.broken, newBroken(h, s == standsClosing || k.Security, line, reasonOf(findings), selectorOf(doc)))
+	d.broken = append(d.broken, newBroken(h, s == standsClosing || k.Security, line, reasonOf(findings),
+		selectorOf(doc)))
 }
 
 // hidden takes in a mapping that holds an object of a security kind where none is looked for. Which one that is cannot
@@ -267,7 +268,10 @@ func withHead(n *yaml.Node, apiVersion, kind string) *yaml.Node {
 	h := headOf(n)
 	out := *n
 	out.Content = n.Content[:len(n.Content):len(n.Content)]
-	for _, f := range []struct{ key, has, want string }{{"apiVersion", h.apiVersion, apiVersion}, {"kind", h.kind, kind}} {
+	for _, f := range []struct{ key, has, want string }{
+		{"apiVersion", h.apiVersion, apiVersion},
+		{"kind", h.kind, kind},
+	} {
 		if f.has == "" && h.twice == "" && h.misspelt == "" {
 			out.Content = append(out.Content, scalar(f.key, n.Line), scalar(f.want, n.Line))
 		}

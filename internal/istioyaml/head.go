@@ -150,10 +150,12 @@ func (h head) stands() (k kind.Kind, s standing, why refusal) {
 		group = ""
 	}
 	near := nearGroup(group)
-	elsewhere := slash && near == "" && strings.Contains(group, ".") && !strings.Contains(strings.ToLower(group), "istio")
+	elsewhere := slash && near == "" && strings.Contains(group, ".") &&
+		!strings.Contains(strings.ToLower(group), "istio")
 	cutOff := h.kind == "" && h.apiVersion != "" && strings.HasPrefix(groupSecurity+"/v1beta1", h.apiVersion)
 	secure := !elsewhere &&
-		(near == groupSecurity || slices.Contains(formerSecurity, group) || finding.Nearest(h.kind, securityKinds) != "" || cutOff)
+		(near == groupSecurity || slices.Contains(formerSecurity, group) ||
+			finding.Nearest(h.kind, securityKinds) != "" || cutOff)
 	s, why.code = standsRefused, finding.UnknownKind
 	if secure {
 		s = standsClosing

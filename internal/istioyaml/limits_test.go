@@ -95,7 +95,8 @@ func TestCounts(t *testing.T) {
 	for n, ok := range map[int]bool{100: true, 101: false} {
 		if f := istioyaml.Decode("in.yaml",
 			fmt.Appendf(nil, long,
-				strings.Repeat("a.", n/2-1)+strings.Repeat("b", 2+n%2)), schema.New().Validate, nil); (len(f.Objects) == 1) != ok {
+				strings.Repeat("a.", n/2-1)+strings.Repeat("b", 2+n%2)), schema.New().Validate,
+			nil); (len(f.Objects) == 1) != ok {
 			t.Errorf("a domain of %d characters: accepted %v", n, !ok)
 		}
 	}

@@ -31,7 +31,8 @@ var (
 // other; one that may be of a security kind closes the namespaces that it names, or default, where an object is that
 // names none.
 func lost(text []byte, why finding.Finding) *document {
-	text = comment.ReplaceAll(bytes.ReplaceAll(text, []byte{0}, nil), nil) // without NUL, UTF-16 can be looked through too
+	// without NUL, UTF-16 can be looked through too
+	text = comment.ReplaceAll(bytes.ReplaceAll(text, []byte{0}, nil), nil)
 	text = escapedLetter.ReplaceAllFunc(text, func(e []byte) []byte {
 		n, _ := strconv.ParseUint(string(e[len(e)-2:]), 16, 8)
 		return []byte{byte(n)}
@@ -140,5 +141,6 @@ func (d *document) skip(h head, line int) {
 // later notes a document of Istio's that is not carried out yet.
 func (d *document) later(h head, line int) {
 	d.findings = append(d.findings, finding.New("ISM0204", h.key().Told(), "",
-		strings.TrimSpace(finding.Clip(h.kind)+" ("+finding.Clip(h.apiVersion)+") is not carried out yet; it is skipped")).At("", line))
+		strings.TrimSpace(finding.Clip(h.kind)+" ("+finding.Clip(h.apiVersion)+
+			") is not carried out yet; it is skipped")).At("", line))
 }

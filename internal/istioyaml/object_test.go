@@ -175,11 +175,15 @@ func TestOneObject(t *testing.T) {
 		},
 		"template without a kind": {"{{- range .Values.x }}\n{{ toYaml . }}\n{{- end }}\n", "? /; ISM0203"},
 		"template of a policy": {
-			"{{- if .Values.x }}\n" + replace("namespace: shop", "namespace: {{ .Release.Namespace }}") + "{{- end }}\n",
+			"{{- if .Values.x }}\n" + replace("namespace: shop",
+				"namespace: {{ .Release.Namespace }}") + "{{- end }}\n",
 			"!AuthorizationPolicy default/no; ISM-SCH10",
 		},
 		"template in place of an object": {"{{- include \"policy\" . }}\n", "? /; ISM0203"},
-		"unknown and nowhere":            {"policy:\n  " + strings.ReplaceAll(deny, "\n", "\n  "), "! shop/; ISM-SCH10"},
+		"unknown and nowhere": {
+			"policy:\n  " + strings.ReplaceAll(deny, "\n", "\n  "),
+			"! shop/; ISM-SCH10",
+		},
 		"beside metadata": {
 			"metadata: {name: x}\npolicy:\n  " + strings.ReplaceAll(deny, "\n", "\n  "), "! shop/; ISM-SCH10",
 		},
@@ -422,14 +426,16 @@ func TestFaultAtOneObject(t *testing.T) {
 	if got, want := outcome(f), "AuthorizationPolicy shop/no; ?MeshPeer /retail; ISM0202"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if fd := f.Findings[0]; fd.Line != 1 || fd.Object.String() != "MeshPeer retail" || !strings.Contains(fd.Message, "planted") {
+	if fd := f.Findings[0]; fd.Line != 1 || fd.Object.String() != "MeshPeer retail" ||
+		!strings.Contains(fd.Message, "planted") {
 		t.Errorf("finding %s", fd)
 	}
 }
 
 // What Pick takes from a text is read again as it was.
 func TestPick(t *testing.T) {
-	text := deny + "---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: a, annotations: {x: \"\\u202e\\U0001F642 é \\x7f\"}}}\n- {apiVersion: v1, kind: Namespace, metadata: {name: b}}\n---\nkind: [\n"
+	text := deny +
+		"---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: a, annotations: {x: \"\\u202e\\U0001F642 é \\x7f\"}}}\n- {apiVersion: v1, kind: Namespace, metadata: {name: b}}\n---\nkind: [\n"
 	wanted := map[snapshot.Key]bool{
 		{Kind: "AuthorizationPolicy", Namespace: "shop", Name: "no"}: true, {Kind: "Namespace", Name: "a"}: true,
 	}

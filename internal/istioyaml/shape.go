@@ -63,7 +63,8 @@ func shapeOf(t reflect.Type) *shape {
 		return &shape{kind: str}
 	case reflect.Bool:
 		return &shape{kind: boolean}
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint8,
+		reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return &shape{kind: integer, typ: t}
 	case reflect.Float32, reflect.Float64:
 		return &shape{kind: number}

@@ -38,7 +38,8 @@ func split(text []byte) []chunk {
 			line--
 			continue
 		}
-		if t := bytes.TrimSpace(l); len(t) > 0 && t[0] != '#' && (content || l[0] != '%') { // %YAML stands before a marker
+		// %YAML stands before a marker
+		if t := bytes.TrimSpace(l); len(t) > 0 && t[0] != '#' && (content || l[0] != '%') {
 			content = true
 		}
 		at = end

@@ -137,7 +137,8 @@ func (t *tree) scalar(n *yaml.Node, path string) any {
 			return b
 		}
 	case "!!int":
-		if i, err := strconv.ParseInt(n.Value, 10, 64); err == nil && (n.Value == "0" || !strings.HasPrefix(strings.TrimLeft(n.Value, "+-"), "0")) {
+		if i, err := strconv.ParseInt(n.Value, 10, 64); err == nil &&
+			(n.Value == "0" || !strings.HasPrefix(strings.TrimLeft(n.Value, "+-"), "0")) {
 			return i
 		}
 		var i int64
@@ -150,7 +151,8 @@ func (t *tree) scalar(n *yaml.Node, path string) any {
 			return f
 		}
 	}
-	t.refuseNode(finding.Syntax, n, path, fmt.Sprintf("%q (%s) is not a value that configuration can hold", finding.Clip(n.Value), n.ShortTag()),
+	t.refuseNode(finding.Syntax, n, path,
+		fmt.Sprintf("%q (%s) is not a value that configuration can hold", finding.Clip(n.Value), n.ShortTag()),
 		"write text, a number, true or false, without a tag")
 	return nil
 }
@@ -160,8 +162,8 @@ func (t *tree) refuseNode(code finding.Code, n *yaml.Node, path, message, remedy
 	t.findings[len(t.findings)-1].Line = n.Line - 1
 }
 
-// mark records the line of a path and returns the path, one copy of it for all objects. What an alias repeats has the line
-// of the alias.
+// mark records the line of a path and returns the path, one copy of it for all objects. What an alias repeats has the
+// line of the alias.
 func (t *tree) mark(path string, line int) string {
 	if t.inAlias {
 		return path

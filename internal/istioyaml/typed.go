@@ -15,8 +15,8 @@ import (
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// written judges what the Go type of a kind cannot tell: a protobuf message has an empty list as if it were not written,
-// and that would mean anything.
+// written judges what the Go type of a kind cannot tell: a protobuf message has an empty list as if it were not
+// written, and that would mean anything.
 var written = map[string]func(r *report, spec map[string]any){
 	"AuthorizationPolicy": func(r *report, spec map[string]any) {
 		rules, _ := spec["rules"].([]any)
@@ -89,8 +89,9 @@ var shapes = sync.OnceValue(func() map[string]*shape {
 			all[k.Name] = &shape{
 				kind: object, names: []string{"apiVersion", "kind", "metadata", "spec"},
 				fields: map[string]*shape{
-					"apiVersion": {kind: str}, "kind": {kind: str}, "metadata": shapeOf(reflect.TypeFor[metav1.ObjectMeta]()),
-					"spec": {kind: anything},
+					"apiVersion": {kind: str}, "kind": {kind: str},
+					"metadata": shapeOf(reflect.TypeFor[metav1.ObjectMeta]()),
+					"spec":     {kind: anything},
 				},
 			}
 		}
@@ -124,7 +125,8 @@ func (r *report) istio(k kind.Kind, into reflect.Value, doc map[string]any) bool
 		r.fitsMessage(message.ProtoReflect().Descriptor(), "spec", spec)
 	}
 	meta := into.FieldByName("ObjectMeta").Addr().Interface()
-	if hasErrors(r.findings) || !r.remarshal(doc["metadata"], meta, "metadata") || written && !r.protojson(spec, message) {
+	if hasErrors(r.findings) || !r.remarshal(doc["metadata"], meta, "metadata") || written &&
+		!r.protojson(spec, message) {
 		return false
 	}
 	into.FieldByName("TypeMeta").Set(reflect.ValueOf(metav1.TypeMeta{APIVersion: k.APIVersions[0], Kind: k.Name}))

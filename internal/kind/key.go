@@ -19,7 +19,8 @@ func (k Key) String() string {
 	return k.Kind
 }
 
-// Told is as much of a key as names something: a namespace says nothing without a name, and a name nothing without a kind.
+// Told is as much of a key as names something: a namespace says nothing without a name, and a name nothing without a
+// kind.
 func (k Key) Told() Key {
 	switch {
 	case k.Kind == "":

@@ -35,7 +35,8 @@ type Kind struct {
 	Family     Family
 	// NameIsLabel: the object's name becomes one label of a host name or an SNI, so it holds no dot.
 	NameIsLabel bool
-	// Security: the kind says who may call whom, or how. An object of it that is not carried out closes what it selects.
+	// Security: the kind says who may call whom, or how. An object of it that is not carried out closes what it
+	// selects.
 	Security bool
 }
 
@@ -53,11 +54,13 @@ var All = []Kind{
 		NameIsLabel: true,
 	},
 	{
-		Name: "Namespace", Plural: "namespaces", APIVersions: core, Type: reflect.TypeFor[corev1.Namespace](), Family: Core,
+		Name: "Namespace", Plural: "namespaces", APIVersions: core, Type: reflect.TypeFor[corev1.Namespace](),
+		Family:      Core,
 		NameIsLabel: true,
 	},
 	{
-		Name: "MeshPeer", Plural: "meshpeers", APIVersions: own, Type: reflect.TypeFor[v1alpha1.MeshPeer](), Family: Ours,
+		Name: "MeshPeer", Plural: "meshpeers", APIVersions: own, Type: reflect.TypeFor[v1alpha1.MeshPeer](),
+		Family:      Ours,
 		NameIsLabel: true,
 	},
 	{

@@ -28,7 +28,8 @@ func TestAllRowsAreWhole(t *testing.T) {
 		t.Error("a kind stands twice in the table")
 	}
 	for _, k := range kind.All {
-		if k.Name == "" || len(k.APIVersions) == 0 || k.Family == "" || k.Plural != strings.ToLower(k.Plural) || !strings.HasSuffix(k.Plural, "s") {
+		if k.Name == "" || len(k.APIVersions) == 0 || k.Family == "" || k.Plural != strings.ToLower(k.Plural) ||
+			!strings.HasSuffix(k.Plural, "s") {
 			t.Errorf("row %+v is not whole", k)
 		}
 	}

@@ -16,8 +16,8 @@ import (
 	"unicode"
 )
 
-// TestDocsNameWhatIsThere: the files, folders and Go names that pages mention exist, so that a page is corrected when what
-// it describes is moved or renamed.
+// TestDocsNameWhatIsThere: the files, folders and Go names that pages mention exist, so that a page is corrected when
+// what it describes is moved or renamed.
 func TestDocsNameWhatIsThere(t *testing.T) {
 	known := catalogue(t)
 	named := 0

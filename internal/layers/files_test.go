@@ -51,7 +51,8 @@ func TestFilesAndSocketsAreMadeInOnePlace(t *testing.T) {
 			}
 			used[call+name] = true
 			if places[name] == "" {
-				t.Errorf("%s uses %s…): use internal/durable or internal/unixsocket, or say in this test why not", name, call)
+				t.Errorf("%s uses %s…): use internal/durable or internal/unixsocket, or say in this test why not", name,
+					call)
 			}
 		}
 		return nil

@@ -222,7 +222,8 @@ func read(t *testing.T) []pkg {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "bin"):
+		case d.IsDir() && path != root &&
+			(strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "bin"):
 			return filepath.SkipDir
 		case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
 			return nil
@@ -268,14 +269,35 @@ func TestCheck(t *testing.T) {
 		in   pkg
 		want []string
 	}{
-		"fine":           {p("internal/view", "cuts.", module+"internal/model", "slices"), nil},
-		"upward":         {p("internal/view", "cuts.", module+"internal/xds"), []string{"internal/view (pure) imports internal/xds (mechanisms): imports point only downward"}},
-		"upward, nested": {p("internal/model", "means.", module+"internal/source/file"), []string{"internal/model (nouns) imports internal/source/file (edges): imports point only downward"}},
-		"no comment":     {p("internal/xds", ""), []string{"internal/xds has no package comment: say in one sentence what it is for"}},
-		"unknown":        {p("internal/util", "helps."), []string{"internal/util is in no layer: add a row to table in internal/layers/layers_test.go"}},
-		"unknown, below": {p("internal/view/deep", "hides."), []string{"internal/view/deep is in no layer: add a row to table in internal/layers/layers_test.go"}},
-		"impure":         {p("internal/compile", "means.", "os"), []string{"internal/compile (pure) imports os: it takes values and returns values; leave the world to a layer above"}},
-		"cli":            {p("internal/demo", "shows.", module+"internal/cli"), []string{"internal/demo imports internal/cli: only cmd/isthmus may"}},
+		"fine": {p("internal/view", "cuts.", module+"internal/model", "slices"), nil},
+		"upward": {
+			p("internal/view", "cuts.", module+"internal/xds"),
+			[]string{"internal/view (pure) imports internal/xds (mechanisms): imports point only downward"},
+		},
+		"upward, nested": {
+			p("internal/model", "means.", module+"internal/source/file"),
+			[]string{"internal/model (nouns) imports internal/source/file (edges): imports point only downward"},
+		},
+		"no comment": {
+			p("internal/xds", ""),
+			[]string{"internal/xds has no package comment: say in one sentence what it is for"},
+		},
+		"unknown": {
+			p("internal/util", "helps."),
+			[]string{"internal/util is in no layer: add a row to table in internal/layers/layers_test.go"},
+		},
+		"unknown, below": {
+			p("internal/view/deep", "hides."),
+			[]string{"internal/view/deep is in no layer: add a row to table in internal/layers/layers_test.go"},
+		},
+		"impure": {
+			p("internal/compile", "means.", "os"),
+			[]string{"internal/compile (pure) imports os: it takes values and returns values; leave the world to a layer above"},
+		},
+		"cli": {
+			p("internal/demo", "shows.", module+"internal/cli"),
+			[]string{"internal/demo imports internal/cli: only cmd/isthmus may"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := check(tc.in); !slices.Equal(got, tc.want) {

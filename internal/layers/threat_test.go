@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestThreatModelNamesRealTests: what the threat model calls a proof is there, so that a test that is renamed or lost is missed.
+// TestThreatModelNamesRealTests: what the threat model calls a proof is there, so that a test that is renamed or lost
+// is missed.
 func TestThreatModelNamesRealTests(t *testing.T) {
 	text, err := os.ReadFile(root + "/docs/threat-model.md")
 	if err != nil {

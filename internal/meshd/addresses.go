@@ -30,7 +30,8 @@ func addrPort(s string) (netip.AddrPort, error) {
 	return netip.ParseAddrPort(s)
 }
 
-// agentAddresses are what agents may dial: the names given, or the address that is listened on, or every address of this host.
+// agentAddresses are what agents may dial: the names given, or the address that is listened on, or every address of
+// this host.
 func agentAddresses(cfg config.Control) []string {
 	host, port, err := net.SplitHostPort(cfg.AgentAddress)
 	if err != nil {

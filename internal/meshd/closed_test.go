@@ -108,7 +108,8 @@ func TestColdStartWithoutTheDeny(t *testing.T) {
 				contains(t, "the finding", p.found("ISM0201"), "is not in force, so nobody may call ", "deny.yaml:")
 				contains(t, "the log", p.logs.String(), "ISM0201")
 				checks := ask[adminapi.CheckResponse](t, p.local(), "Check", &adminapi.Empty{}).Checks
-				if c := checks[1]; c.Name != "policy in force" || c.State != "failed" || !strings.Contains(c.Detail, "ISM0201") {
+				if c := checks[1]; c.Name != "policy in force" || c.State != "failed" ||
+					!strings.Contains(c.Detail, "ISM0201") {
 					t.Errorf("the check says %+v", c)
 				}
 			}
@@ -236,9 +237,13 @@ func TestOlderPeerAuthenticationHolds(t *testing.T) {
 	t.Parallel()
 	auth := func(name, mode string) string {
 		return "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: " +
-			name + ", namespace: default}\nspec: {selector: {matchLabels: {app: payments}}, mtls: {mode: " + mode + "}}\n"
+			name + ", namespace: default}\nspec: {selector: {matchLabels: {app: payments}}, mtls: {mode: " + mode +
+			"}}\n"
 	}
-	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML, "z.yaml": auth("z", "PERMISSIVE")})
+	p := startPlane(t, map[string]string{
+		"mesh.yaml": meshYAML, "shop.yaml": shopYAML,
+		"z.yaml": auth("z", "PERMISSIVE"),
+	})
 	a := p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.2"))
 	mode := func() string {
 		w := p.d.loop.Published().Mesh.Workloads[model.WorkloadID{Namespace: "default", Name: "payments"}]
@@ -277,7 +282,8 @@ func TestCheckLooksAtTheState(t *testing.T) {
 	if c := state(); c.State != "ok" {
 		t.Fatalf("sound: %+v", c)
 	}
-	db, err := sql.Open("sqlite", "file:"+p.cfg.StateFile+"?_pragma=busy_timeout(10000)") // the control plane writes too
+	// the control plane writes too
+	db, err := sql.Open("sqlite", "file:"+p.cfg.StateFile+"?_pragma=busy_timeout(10000)")
 	must(t, err)
 	defer db.Close()
 	_, err = db.Exec("PRAGMA writable_schema = 1")

@@ -100,7 +100,8 @@ func TestMeshOutlivesItsObject(t *testing.T) {
 		t.Errorf("%d responses were sent", n)
 	}
 	p.write("mesh.yaml", strings.Replace(meshYAML, "5m", "7m", 1))
-	eventually(t, "a Mesh that is good again is used", func() bool { return p.found("ISM0004") == "" && p.found("ISM0005") == "" })
+	eventually(t, "a Mesh that is good again is used",
+		func() bool { return p.found("ISM0004") == "" && p.found("ISM0005") == "" })
 }
 
 func TestNoMeshNoStart(t *testing.T) {
@@ -108,5 +109,6 @@ func TestNoMeshNoStart(t *testing.T) {
 	empty := newPlane(t, map[string]string{"shop.yaml": shopYAML})
 	contains(t, "no Mesh", empty.refusal(), "there is no Mesh object in "+empty.cfg.ConfigDir, "docs/kinds/mesh.md")
 	broken := newPlane(t, map[string]string{"mesh.yaml": strings.Replace(meshYAML, "trustDomain", "trustDomian", 1)})
-	contains(t, "a broken Mesh", broken.refusal(), "no Mesh object could be read", "mesh.yaml:4 Mesh cards spec.trustDomain")
+	contains(t, "a broken Mesh", broken.refusal(), "no Mesh object could be read",
+		"mesh.yaml:4 Mesh cards spec.trustDomain")
 }

@@ -55,7 +55,8 @@ func TestContainment(t *testing.T) {
 	t.Run("one node aborts", func(t *testing.T) {
 		w := w.in(t)
 		w.lived()
-		w.write("poison.yaml", poison("abort", "selector: {matchLabels: {app: pay1}}")+deny("beside", "pay1", "/beside"))
+		w.write("poison.yaml", poison("abort", "selector: {matchLabels: {app: pay1}}")+deny("beside", "pay1",
+			"/beside"))
 		w.quarantined("node-1", "AuthorizationPolicy default/poison")
 		w.all("the policy's server is closed, and nothing else", 200, 403, 200)
 		w.write("later.yaml", deny("later", "pay2", "/"))
@@ -211,9 +212,11 @@ func spoil(t *testing.T, res *envoy.Resources, kind string) {
 			must(t, err)
 			rules := &rbacv3.RBAC{Policies: map[string]*rbacv3.Policy{"poison": {
 				Principals: []*rbacv3.Principal{{Identifier: &rbacv3.Principal_Any{Any: true}}},
-				Permissions: []*rbacv3.Permission{{Rule: &rbacv3.Permission_UriTemplate{UriTemplate: &corev3.TypedExtensionConfig{
-					Name: "envoy.path.match.uri_template.uri_template_matcher", TypedConfig: template,
-				}}}},
+				Permissions: []*rbacv3.Permission{{Rule: &rbacv3.Permission_UriTemplate{
+					UriTemplate: &corev3.TypedExtensionConfig{
+						Name: "envoy.path.match.uri_template.uri_template_matcher", TypedConfig: template,
+					},
+				}}},
 			}}}
 			packed, err := anypb.New(&httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Rules: rules}})
 			must(t, err)
@@ -245,7 +248,10 @@ func openWards(t *testing.T) *wards {
 		t.Fatal("this test makes network namespaces: run it as root")
 	}
 	host := netip.MustParseAddr("10.94.0.1")
-	network := lab.Network{Bridges: []lab.Bridge{{Namespace: wardPrefix + "-host", Address: netip.PrefixFrom(host, 24)}}}
+	network := lab.Network{Bridges: []lab.Bridge{{
+		Namespace: wardPrefix + "-host",
+		Address:   netip.PrefixFrom(host, 24),
+	}}}
 	members := []string{"shop", "pay0", "pay1", "pay2"}
 	for i, m := range members {
 		network.Attachments = append(network.Attachments, lab.Attachment{

@@ -64,7 +64,8 @@ type ill struct {
 	workloads []snapshot.Workload
 	crashes   int
 	trials    atomic.Int64
-	// verdict says why a configuration could not be lived with; empty for one that could. Refuses says so of one response.
+	// verdict says why a configuration could not be lived with; empty for one that could. Refuses says so of one
+	// response.
 	verdict atomic.Pointer[func([]agentapi.TrialResource) string]
 	refuses func(*discoveryv3.DeltaDiscoveryResponse) string
 }

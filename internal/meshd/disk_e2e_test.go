@@ -18,9 +18,9 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// TestDiskFull fills the disk under a running control plane. What must be written is refused, and the refusal names the disk;
-// what need not be goes on: who is connected stays so, and policies are followed. When there is room again all goes on
-// without a restart, and a restart finds all that was ever acknowledged.
+// TestDiskFull fills the disk under a running control plane. What must be written is refused, and the refusal names the
+// disk; what need not be goes on: who is connected stays so, and policies are followed. When there is room again all
+// goes on without a restart, and a restart finds all that was ever acknowledged.
 func TestDiskFull(t *testing.T) {
 	const (
 		toPayments = "default/shop>payments.default.svc.cluster.local:80"
@@ -37,7 +37,8 @@ func TestDiskFull(t *testing.T) {
 	free()
 	p.start()
 	all := []string{"default/*"}
-	a := p.agent("n1", all, workload("shop", "shop", "10.0.0.1"), workload("payments", "payments", "10.0.0.2"), workload("more", "more", "10.0.0.3"))
+	a := p.agent("n1", all, workload("shop", "shop", "10.0.0.1"), workload("payments", "payments", "10.0.0.2"),
+		workload("more", "more", "10.0.0.3"))
 	eventually(t, "a certificate", func() bool { _, err := a.sign("default", "payments"); return err == nil })
 	kept := p.token("n2", snapshot.RoleNode, all...)
 	e := ads(t, a.conn, nil)
@@ -60,7 +61,8 @@ func TestDiskFull(t *testing.T) {
 	p.write("shop.yaml", shopYAML[:strings.Index(shopYAML, "---")])
 	e.until("nobody may call payments any more", func() bool { return !calls(toPayments)() })
 	eventually(t, "the log names the disk", func() bool {
-		return strings.Contains(p.logs.String(), "names that are new have no virtual address yet") && strings.Contains(p.logs.String(), "make room there")
+		return strings.Contains(p.logs.String(), "names that are new have no virtual address yet") &&
+			strings.Contains(p.logs.String(), "make room there")
 	})
 	select {
 	case err := <-a.end:

@@ -57,7 +57,8 @@ func TestEveryActionIsOnRecord(t *testing.T) {
 		"PeerInvite":  &adminapi.PeerInviteRequest{Peer: "retail"},
 		"PeerAccept":  &adminapi.PeerAcceptRequest{Token: spare, Name: "retail"},
 		"PeerSuspend": &adminapi.PeerRequest{Peer: "retail"}, "PeerResume": &adminapi.PeerRequest{Peer: "retail"},
-		"PeerRevoke": &adminapi.PeerRequest{Peer: "retail"}, "PeerTerms": &adminapi.PeerTermsRequest{Peer: "retail", Never: true},
+		"PeerRevoke": &adminapi.PeerRequest{Peer: "retail"},
+		"PeerTerms":  &adminapi.PeerTermsRequest{Peer: "retail", Never: true},
 	} {
 		if err := remote.Invoke(soon(t), "/"+adminapi.Service+"/"+method, r, &map[string]any{},
 			grpc.CallContentSubtype("json")); err == nil {
@@ -76,14 +77,16 @@ func TestEveryActionIsOnRecord(t *testing.T) {
 	wantCode(t, "an administrator makes another",
 		trying(t, eva, "AdminCert", &adminapi.AdminCertRequest{Name: "mallory"}), codes.PermissionDenied)
 	for range 3 {
-		wantCode(t, "a stranger", trying(t, stranger, "RevokeNode", &adminapi.NodeRequest{Node: "x"}), codes.Unauthenticated)
+		wantCode(t, "a stranger", trying(t, stranger, "RevokeNode", &adminapi.NodeRequest{Node: "x"}),
+			codes.Unauthenticated)
 	}
 	wantCode(t, "a node", trying(t, asNode, "CreateToken", &adminapi.TokenRequest{Node: "x"}), codes.PermissionDenied)
 	_, err = p.join(token)
 	wantCode(t, "a used token", err, codes.PermissionDenied)
 	_, err = p.join(spare)
 	wantCode(t, "a cancelled token", err, codes.PermissionDenied)
-	_, err = agentapi.Client{Conn: stranger}.Attest(soon(t), &agentapi.AttestRequest{Token: "x", CSR: csr(t, newKey(t))})
+	_, err = agentapi.Client{Conn: stranger}.Attest(soon(t),
+		&agentapi.AttestRequest{Token: "x", CSR: csr(t, newKey(t))})
 	wantCode(t, "no token", err, codes.PermissionDenied)
 
 	uid := os.Geteuid()
@@ -167,7 +170,8 @@ func TestChangesWithoutARecord(t *testing.T) {
 	wantCode(t, "a token", err, codes.Unavailable)
 	contains(t, "the refusal", status.Convert(err).Message(), "not done, because it cannot be recorded",
 		"no more room for events")
-	if tokens := ask[adminapi.TokenListResponse](t, p.local(), "TokenList", &adminapi.Empty{}).Tokens; len(tokens) != 1 {
+	if tokens := ask[adminapi.TokenListResponse](t, p.local(), "TokenList",
+		&adminapi.Empty{}).Tokens; len(tokens) != 1 {
 		t.Errorf("the token was made: %+v", tokens)
 	}
 	must(t, trying(t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "node-a"}))
@@ -180,7 +184,8 @@ func TestChangesWithoutARecord(t *testing.T) {
 // noRecords makes the state refuse events, as a full disk would, and nothing else.
 func (p *plane) noRecords(t *testing.T) {
 	t.Helper()
-	raw, err := sql.Open("sqlite", "file:"+p.cfg.StateFile+"?_pragma=busy_timeout(10000)") // the control plane writes too
+	// the control plane writes too
+	raw, err := sql.Open("sqlite", "file:"+p.cfg.StateFile+"?_pragma=busy_timeout(10000)")
 	must(t, err)
 	defer raw.Close()
 	_, err = raw.ExecContext(t.Context(),

@@ -60,7 +60,10 @@ func TestFloodOfConnections(t *testing.T) {
 
 	stop := make(chan struct{})
 	t.Cleanup(func() { close(stop) })
-	for _, address := range []string{p.cfg.AgentAddress, p.cfg.PeeringAddress, p.cfg.MetricsAddress, p.cfg.HealthAddress} {
+	for _, address := range []string{
+		p.cfg.AgentAddress, p.cfg.PeeringAddress, p.cfg.MetricsAddress,
+		p.cfg.HealthAddress,
+	} {
 		for range fewFiles {
 			go hammer(address, stop)
 		}

@@ -13,9 +13,10 @@ import (
 	"isthmus.dev/isthmus/internal/envoy"
 )
 
-// TestFloodOfChanges changes the configuration ten thousand times in about a second: two hundred files, fifty times each, every
-// one a service at another port and who may call it. Memory does not grow with the changes, the proxies are not sent each of
-// them, and the last state is with them soon after the last write. It is not parallel: it measures the whole process.
+// TestFloodOfChanges changes the configuration ten thousand times in about a second: two hundred files, fifty times
+// each, every one a service at another port and who may call it. Memory does not grow with the changes, the proxies are
+// not sent each of them, and the last state is with them soon after the last write. It is not parallel: it measures the
+// whole process.
 func TestFloodOfChanges(t *testing.T) {
 	const (
 		files, times = 200, 50
@@ -44,7 +45,8 @@ spec: {address: ADDRESS, labels: {app: payments}, serviceAccount: payments}
 	at := func(port int) func() bool {
 		return func() bool {
 			for n := range files {
-				if a.has[envoy.ClusterType][fmt.Sprintf("default/shop>flood-%d.default.svc.cluster.local:%d", n, port)] == "" {
+				if a.has[envoy.ClusterType][fmt.Sprintf("default/shop>flood-%d.default.svc.cluster.local:%d", n,
+					port)] == "" {
 					return false
 				}
 			}

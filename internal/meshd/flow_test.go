@@ -17,7 +17,8 @@ func TestJoinSyncSignDiscover(t *testing.T) {
 	a := p.agent("node-a", []string{"default/shop"}, workload("shop", "shop", "10.0.0.1"))
 	b := p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.2"))
 	a.instructed("the names that shop may resolve", func(in *agentapi.Instructions) bool {
-		return in.TrustDomain == "cards.example" && in.CertificateTTL == 5*time.Minute && len(in.DNS["default/shop"].Hosts["payments.default.svc.cluster.local"]) == 1
+		return in.TrustDomain == "cards.example" && in.CertificateTTL == 5*time.Minute &&
+			len(in.DNS["default/shop"].Hosts["payments.default.svc.cluster.local"]) == 1
 	})
 	b.instructed("the names that payments may resolve: none", func(in *agentapi.Instructions) bool {
 		table, ok := in.DNS["default/payments"]

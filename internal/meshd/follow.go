@@ -32,7 +32,8 @@ func (d *Daemon) followState(ctx context.Context) error {
 		for c := range waiting {
 			if err := d.hear(ctx, c); err != nil {
 				if ctx.Err() == nil {
-					d.log.Error("what was written is not in force yet, trying again", "topic", string(c.Topic), "key", c.Key,
+					d.log.Error("what was written is not in force yet, trying again", "topic", string(c.Topic), "key",
+						c.Key,
 						"error", err, "again", hearAgain)
 				}
 				continue

@@ -10,7 +10,8 @@ import (
 	"isthmus.dev/isthmus/internal/config"
 )
 
-// anywhere has a control plane listen for gateways on every address of its host, as it does when the settings say nothing.
+// anywhere has a control plane listen for gateways on every address of its host, as it does when the settings say
+// nothing.
 func anywhere(t *testing.T, p *plane) (port uint16) {
 	t.Helper()
 	_, port, err := peeringAddresses(config.Control{PeeringAddress: p.cfg.PeeringAddress})
@@ -19,8 +20,8 @@ func anywhere(t *testing.T, p *plane) (port uint16) {
 	return port
 }
 
-// Where the settings do not say how gateways reach the control plane, it is the address that each came by, as the kernel
-// says; and it is known again after a restart.
+// Where the settings do not say how gateways reach the control plane, it is the address that each came by, as the
+// kernel says; and it is known again after a restart.
 func TestWhereGatewaysReachUsIsLearned(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML})
@@ -54,7 +55,8 @@ func TestWhereGatewaysReachUsIsLearned(t *testing.T) {
 // Settings win, for gateways that reach the control plane through address translation.
 func TestSettingsSayWhereGatewaysReachUs(t *testing.T) {
 	for address, want := range map[string]string{
-		":15013": "198.51.100.9:15013", "0.0.0.0:7": "198.51.100.9:7", "10.0.0.4:15013": "10.0.0.4:15013", "[::]:15013": "198.51.100.9:15013",
+		":15013": "198.51.100.9:15013", "0.0.0.0:7": "198.51.100.9:7", "10.0.0.4:15013": "10.0.0.4:15013",
+		"[::]:15013": "198.51.100.9:15013",
 	} {
 		said, _, err := peeringAddresses(config.Control{
 			PeeringAddress: address, Names: config.Names{IPs: []netip.Addr{netip.MustParseAddr("198.51.100.9")}},
@@ -76,7 +78,8 @@ func TestNoInvitationThatCannotWork(t *testing.T) {
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
 	invite := func() string {
 		t.Helper()
-		_, err := adminapi.Call[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](soon(t), p.local(), "PeerInvite",
+		_, err := adminapi.Call[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](soon(t), p.local(),
+			"PeerInvite",
 			&adminapi.PeerInviteRequest{Peer: "retail"})
 		if err == nil {
 			t.Fatal("an invitation was made")
@@ -85,7 +88,8 @@ func TestNoInvitationThatCannotWork(t *testing.T) {
 	}
 	contains(t, "without a gateway", invite(), "this mesh has no gateway yet: start one with 'isthmus gateway'")
 	p.edge("edge") // of few words: it has no Envoy
-	contains(t, "a gateway that does not answer", invite(), "gateway edge does not answer the control plane at its inner address",
+	contains(t, "a gateway that does not answer", invite(),
+		"gateway edge does not answer the control plane at its inner address",
 		"see that gateway.innerAddress is an address of that host")
 	if invites := p.d.store.Snapshot().Invites; len(invites) != 0 {
 		t.Errorf("open: %v", invites)

@@ -269,7 +269,10 @@ func TestRevokedAdministrator(t *testing.T) {
 	first, second, bob := p.as(p.adminCert("alice")), p.as(p.adminCert("alice")), p.as(p.adminCert("bob"))
 	create := func(conn *grpc.ClientConn) error {
 		_, err := adminapi.Call[adminapi.TokenRequest, adminapi.TokenResponse](soon(t), conn, "CreateToken",
-			&adminapi.TokenRequest{Node: "n", Role: snapshot.RoleNode, Identities: []string{"*"}, TTL: 30 * 24 * time.Hour})
+			&adminapi.TokenRequest{
+				Node: "n", Role: snapshot.RoleNode, Identities: []string{"*"},
+				TTL: 30 * 24 * time.Hour,
+			})
 		return err
 	}
 	for _, conn := range []*grpc.ClientConn{first, second, bob} {
@@ -387,7 +390,8 @@ func (p *plane) signNode(name string, ttl time.Duration) credential {
 	id, err := spiffe.Node(cards(p.t), name)
 	must(p.t, err)
 	c := credential{key: newKey(p.t), roots: authority.Roots()}
-	c.chain, err = authority.Sign(p.t.Context(), csr(p.t, c.key), id, ttl, ca.Holder{Node: name, Generation: n.Generation})
+	c.chain, err = authority.Sign(p.t.Context(), csr(p.t, c.key), id, ttl,
+		ca.Holder{Node: name, Generation: n.Generation})
 	must(p.t, err)
 	return c
 }

@@ -18,7 +18,8 @@ func TestInventory(t *testing.T) {
 	var inv *adminapi.InventoryResponse
 	eventually(t, "both workloads", func() bool {
 		var err error
-		inv, err = adminapi.Call[adminapi.Empty, adminapi.InventoryResponse](soon(t), p.local(), "Inventory", &adminapi.Empty{})
+		inv, err = adminapi.Call[adminapi.Empty, adminapi.InventoryResponse](soon(t), p.local(), "Inventory",
+			&adminapi.Empty{})
 		return err == nil && len(inv.Workloads) == 2
 	})
 	file := p.cfg.ConfigDir + "/shop.yaml"
@@ -31,7 +32,8 @@ func TestInventory(t *testing.T) {
 			Host: host, Namespace: "default", Name: "payments", Addresses: []string{"240.240.40.195", "100::f0f0:28c3"},
 			From: []string{"Service default/payments (" + file + ":1)"},
 			Ports: []adminapi.ServicePort{{
-				Number: 80, Protocol: "HTTP", MTLS: true, Callers: []string{"spiffe://cards.example/ns/default/sa/shop"},
+				Number: 80, Protocol: "HTTP", MTLS: true,
+				Callers: []string{"spiffe://cards.example/ns/default/sa/shop"},
 				Endpoints: []adminapi.ServiceEndpoint{
 					{Address: "10.0.0.2:8080", Workload: "default/payments", Node: "node-a", Ready: true},
 				},
@@ -39,7 +41,8 @@ func TestInventory(t *testing.T) {
 		}},
 		Workloads: []adminapi.WorkloadInfo{
 			{
-				Namespace: "default", Name: "payments", Identity: "spiffe://cards.example/ns/default/sa/payments", Node: "node-a",
+				Namespace: "default", Name: "payments", Identity: "spiffe://cards.example/ns/default/sa/payments",
+				Node:      "node-a",
 				Labels:    []string{"app=payments", "app.kubernetes.io/name=payments"},
 				Addresses: []string{"10.0.0.2"}, Ready: true, Mode: "STRICT", Ports: []adminapi.WorkloadPort{{
 					Number: 8080, Protocol: "HTTP", Mode: "STRICT", Default: "deny",
@@ -48,7 +51,8 @@ func TestInventory(t *testing.T) {
 				}},
 			},
 			{
-				Namespace: "default", Name: "shop", Identity: "spiffe://cards.example/ns/default/sa/shop", Node: "node-a",
+				Namespace: "default", Name: "shop", Identity: "spiffe://cards.example/ns/default/sa/shop",
+				Node:      "node-a",
 				Labels:    []string{"app=shop", "app.kubernetes.io/name=shop"},
 				Addresses: []string{"10.0.0.1"}, Ready: true, Mode: "STRICT", Calls: edges,
 				Ports: []adminapi.WorkloadPort{{Number: 8080, Protocol: "TCP", Mode: "STRICT", Default: "deny"}},

@@ -38,7 +38,8 @@ func TestNobodyIsKeptFromJoining(t *testing.T) {
 		must(t, err)
 		silent(p.as(cert))
 		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(i+2))}}
-		stranger, err := grpc.NewClient("passthrough:"+p.cfg.AgentAddress, grpc.WithTransportCredentials(credentials.NewTLS(p.tlsAs(nil))),
+		stranger, err := grpc.NewClient("passthrough:"+p.cfg.AgentAddress,
+			grpc.WithTransportCredentials(credentials.NewTLS(p.tlsAs(nil))),
 			grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) {
 				return from.DialContext(ctx, "tcp", a)
 			}))

@@ -83,8 +83,10 @@ func newPlane(t *testing.T, files map[string]string) *plane {
 	t.Helper()
 	dir := tempDir(t)
 	p := &plane{t: t, logs: &logs{}, cfg: config.Control{
-		ConfigDir: filepath.Join(dir, "config"), StateFile: filepath.Join(dir, "state.db"), ConfigCopies: filepath.Join(dir, "copies"), KeyFile: filepath.Join(dir, "state.key"),
-		Socket: filepath.Join(dir, "s"), AgentAddress: freePort(t), PeeringAddress: freePort(t), MetricsAddress: freePort(t), HealthAddress: freePort(t),
+		ConfigDir: filepath.Join(dir, "config"), StateFile: filepath.Join(dir, "state.db"),
+		ConfigCopies: filepath.Join(dir, "copies"), KeyFile: filepath.Join(dir, "state.key"),
+		Socket: filepath.Join(dir, "s"), AgentAddress: freePort(t), PeeringAddress: freePort(t),
+		MetricsAddress: freePort(t), HealthAddress: freePort(t),
 	}}
 	for name, text := range files {
 		p.write(name, text)
@@ -204,7 +206,8 @@ func (p *plane) found(code string) string {
 
 func (p *plane) token(node string, role snapshot.Role, identities ...string) string {
 	p.t.Helper()
-	return ask[adminapi.TokenResponse](p.t, p.local(), "CreateToken", &adminapi.TokenRequest{Node: node, Role: role, Identities: identities}).Token
+	return ask[adminapi.TokenResponse](p.t, p.local(), "CreateToken",
+		&adminapi.TokenRequest{Node: node, Role: role, Identities: identities}).Token
 }
 
 // credential is a key, its certificate and the roots that came with it.
@@ -225,7 +228,8 @@ func (p *plane) join(token string) (credential, error) {
 	must(p.t, err)
 	c := credential{key: newKey(p.t)}
 	conn := p.conn(p.cfg.AgentAddress, credentials.NewTLS(ca.PinnedTLS(parsed.Fingerprint, nil)))
-	resp, err := agentapi.Client{Conn: conn}.Attest(soon(p.t), &agentapi.AttestRequest{Token: token, CSR: csr(p.t, c.key)})
+	resp, err := agentapi.Client{Conn: conn}.Attest(soon(p.t),
+		&agentapi.AttestRequest{Token: token, CSR: csr(p.t, c.key)})
 	if err != nil {
 		return c, err
 	}
@@ -245,7 +249,10 @@ func (p *plane) tlsAs(c *credential) *tls.Config {
 	if c == nil {
 		return ca.PinnedTLS(p.status().RootSHA256, nil)
 	}
-	return ca.Client{Roots: func() []byte { return c.roots }, Certificate: c.tls, Expect: []spiffe.ID{spiffe.Control(cards(p.t))}}.TLS()
+	return ca.Client{
+		Roots: func() []byte { return c.roots }, Certificate: c.tls,
+		Expect: []spiffe.ID{spiffe.Control(cards(p.t))},
+	}.TLS()
 }
 
 func cards(t *testing.T) spiffe.TrustDomain {
@@ -278,7 +285,10 @@ func (p *plane) agent(node string, identities []string, workloads ...snapshot.Wo
 // resume connects an agent that has joined before.
 func (p *plane) resume(c credential) *fakeAgent {
 	p.t.Helper()
-	a := &fakeAgent{t: p.t, credential: c, conn: p.as(c), told: make(chan *agentapi.Instructions, 100), end: make(chan error, 1)}
+	a := &fakeAgent{
+		t: p.t, credential: c, conn: p.as(c), told: make(chan *agentapi.Instructions, 100),
+		end: make(chan error, 1),
+	}
 	var err error
 	a.sync, err = agentapi.Client{Conn: a.conn}.Sync(p.t.Context())
 	must(p.t, err)
@@ -322,7 +332,8 @@ func (a *fakeAgent) instructed(what string, ok func(*agentapi.Instructions) bool
 func (a *fakeAgent) sign(namespace, serviceAccount string) (credential, error) {
 	a.t.Helper()
 	c := credential{key: newKey(a.t)}
-	resp, err := agentapi.Client{Conn: a.conn}.Sign(soon(a.t), &agentapi.SignRequest{Namespace: namespace, ServiceAccount: serviceAccount, CSR: csr(a.t, c.key)})
+	resp, err := agentapi.Client{Conn: a.conn}.Sign(soon(a.t),
+		&agentapi.SignRequest{Namespace: namespace, ServiceAccount: serviceAccount, CSR: csr(a.t, c.key)})
 	if err != nil {
 		return c, err
 	}
@@ -349,13 +360,19 @@ func adsOf(t *testing.T, ctx context.Context, conn *grpc.ClientConn, had map[str
 	t.Helper()
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	must(t, err)
-	p := &proxy{t: t, stream: stream, news: make(chan *discoveryv3.DeltaDiscoveryResponse, 100), end: make(chan error, 1), has: map[string]map[string]string{}}
+	p := &proxy{
+		t: t, stream: stream, news: make(chan *discoveryv3.DeltaDiscoveryResponse, 100),
+		end: make(chan error, 1), has: map[string]map[string]string{},
+	}
 	for _, typ := range []string{envoy.ClusterType, envoy.ListenerType} {
 		p.has[typ] = map[string]string{}
 		for name, version := range had[typ] {
 			p.has[typ][name] = version
 		}
-		p.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typ, InitialResourceVersions: had[typ], Node: &corev3.Node{Id: "node-b", Cluster: "node-b"}})
+		p.send(&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl: typ, InitialResourceVersions: had[typ],
+			Node: &corev3.Node{Id: "node-b", Cluster: "node-b"},
+		})
 	}
 	go func() {
 		for {
@@ -501,8 +518,8 @@ func contains(t *testing.T, what, text string, parts ...string) {
 
 var loopbacks atomic.Uint32
 
-// freePort is an address on loopback that nobody listens on, of a host that nobody else is given: a port that is free for a
-// moment on 127.0.0.1 may be anybody's the next.
+// freePort is an address on loopback that nobody listens on, of a host that nobody else is given: a port that is free
+// for a moment on 127.0.0.1 may be anybody's the next.
 func freePort(t *testing.T) string {
 	t.Helper()
 	n := loopbacks.Add(1)

@@ -130,12 +130,15 @@ func (ls *listeners) close() {
 	}
 }
 
-// The kernel ends a connection whose other end has not answered it for three seconds: whether a host is there its kernel says,
-// however busy it is.
+// The kernel ends a connection whose other end has not answered it for three seconds: whether a host is there its
+// kernel says, however busy it is.
 var agentKeepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 2}
 
 func agentTimeout(_, _ string, raw syscall.RawConn) (err error) {
-	if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 3000) }); e != nil {
+	if e := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT,
+			3000)
+	}); e != nil {
 		return e
 	}
 	return err
@@ -155,8 +158,14 @@ func (d *Daemon) grpcServer() *grpc.Server {
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.ConnectionTimeout(headerTimeout), grpc.WaitForHandlers(true),
 		grpc.ReadBufferSize(readBuffer),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: maxIdle}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: 20 * time.Second, Timeout: 10 * time.Second,
+			MaxConnectionIdle: maxIdle,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             5 * time.Second,
+			PermitWithoutStream: true,
+		}),
 	)...)
 }
 
@@ -236,7 +245,8 @@ func readiness(findings []finding.Finding) string {
 
 func plainServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: 2 * headerTimeout, WriteTimeout: 6 * headerTimeout, IdleTimeout: 12 * headerTimeout,
+		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: 2 * headerTimeout, WriteTimeout: 6 * headerTimeout,
+		IdleTimeout:    12 * headerTimeout,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }

@@ -89,7 +89,8 @@ func bounded(a slog.Attr) slog.Attr {
 	}
 	text := v.String()
 	if safe := finding.WithoutTokens(text[:min(len(text), maxLogText)]); safe != text {
-		return slog.String(a.Key, strings.ToValidUTF8(safe, "")+strings.Repeat("…", min(1, max(0, len(text)-maxLogText))))
+		return slog.String(a.Key, strings.ToValidUTF8(safe, "")+strings.Repeat("…",
+			min(1, max(0, len(text)-maxLogText))))
 	}
 	return a
 }

@@ -66,7 +66,8 @@ func TestANodeDoesNotFillTheLog(t *testing.T) {
 func TestTokensInTheWrongPlaceAreNotWrittenDown(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
-	token, peering := p.token("node-a", snapshot.RoleNode, "default/a"), "isthmus-peer-v1."+strings.Repeat("c2VjcmV0", 20)
+	token, peering := p.token("node-a", snapshot.RoleNode, "default/a"),
+		"isthmus-peer-v1."+strings.Repeat("c2VjcmV0", 20)
 	must(t, trying(t, p.local(), "TokenCancel", &adminapi.TokenCancelRequest{ID: token}))
 	_, err := p.join(token)
 	wantCode(t, "a cancelled token", err, codes.PermissionDenied)
@@ -75,9 +76,11 @@ func TestTokensInTheWrongPlaceAreNotWrittenDown(t *testing.T) {
 			"TokenCancel": &adminapi.TokenCancelRequest{ID: pasted}, "RevokeNode": &adminapi.NodeRequest{Node: pasted},
 			"PeerSuspend": &adminapi.PeerRequest{Peer: pasted}, "PeerInvite": &adminapi.PeerInviteRequest{Peer: pasted},
 			"PeerAccept":  &adminapi.PeerAcceptRequest{Token: "x", Name: pasted},
-			"AdminRevoke": &adminapi.AdminRevokeRequest{Name: pasted}, "AdminCert": &adminapi.AdminCertRequest{Name: pasted},
+			"AdminRevoke": &adminapi.AdminRevokeRequest{Name: pasted},
+			"AdminCert":   &adminapi.AdminCertRequest{Name: pasted},
 		} {
-			_ = p.local().Invoke(soon(t), "/"+adminapi.Service+"/"+method, r, &map[string]any{}, grpc.CallContentSubtype("json"))
+			_ = p.local().Invoke(soon(t), "/"+adminapi.Service+"/"+method, r, &map[string]any{},
+				grpc.CallContentSubtype("json"))
 		}
 	}
 	written := fmt.Sprint(p.events(adminapi.EventsRequest{Limit: 1000}), p.logs.String())

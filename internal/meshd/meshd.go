@@ -42,8 +42,8 @@ import (
 	"isthmus.dev/isthmus/internal/xds"
 )
 
-// nodeTTL is the life of a node's own certificate and of the control plane's: longer than a workload's, so that an agent
-// that was cut off for a while can still come back by itself.
+// nodeTTL is the life of a node's own certificate and of the control plane's: longer than a workload's, so that an
+// agent that was cut off for a while can still come back by itself.
 const nodeTTL = 24 * time.Hour
 
 var methods = door.Table(agents.Methods, admin.Methods, federation.Methods, scraping)
@@ -172,7 +172,10 @@ func (d *Daemon) openConfig(ctx context.Context) error {
 
 func (d *Daemon) openParts(ctx context.Context, td spiffe.TrustDomain, first *snapshot.Config) error {
 	var err error
-	d.replicas, err = replicas.New(ctx, replicas.Config{State: d.db, Status: d.status, Changed: d.replicasChanged, Log: d.log})
+	d.replicas, err = replicas.New(ctx, replicas.Config{
+		State: d.db, Status: d.status, Changed: d.replicasChanged,
+		Log: d.log,
+	})
 	if err != nil {
 		return err
 	}
@@ -233,7 +236,8 @@ func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
 		return err
 	}
 	d.containment, err = containment.New(ctx, containment.Config{
-		State: d.db, Settled: func(proxy string) bool { return d.xds.Settled(proxy) }, Try: d.agents.Ask, Build: d.build,
+		State: d.db, Settled: func(proxy string) bool { return d.xds.Settled(proxy) }, Try: d.agents.Ask,
+		Build:      d.build,
 		Contained:  d.store.SetContained,
 		LivedAfter: d.livedAfter, Log: d.log, Now: d.now,
 	})
@@ -242,8 +246,9 @@ func (d *Daemon) openSpine(ctx context.Context, td spiffe.TrustDomain) error {
 	}
 	d.xds = xds.New(xds.Config{Identify: d.agents.Identify, Refused: d.containment.Refused, Log: d.log, Now: d.now})
 	d.loop = spine.New(spine.Config{
-		Source: d.store, Proxies: d.xds, Agents: d.agents, Containment: d.containment, Compile: d.compile, Build: d.build,
-		Wake: func() { d.federation.Wake() }, Applied: d.metrics.applied, Built: d.metrics.built, Log: d.log,
+		Source: d.store, Proxies: d.xds, Agents: d.agents, Containment: d.containment, Compile: d.compile,
+		Build: d.build,
+		Wake:  func() { d.federation.Wake() }, Applied: d.metrics.applied, Built: d.metrics.built, Log: d.log,
 	})
 	return nil
 }
@@ -268,14 +273,16 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 		},
 		Export:  func(peer, sni string) (exported, ready bool) { return d.loop.Published().Export(peer, sni) },
 		Unready: func(peer string) []snapshot.OfferedName { return d.loop.Published().Unready(peer) },
-		Leading: func() (federation.Store, bool) { return d.replicas.Leads() }, LeadersHealth: d.leadersHealth, Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
+		Leading: func() (federation.Store, bool) { return d.replicas.Leads() }, LeadersHealth: d.leadersHealth,
+		Log: d.log, Now: d.now, MinRefresh: 2 * time.Second,
 	})
 	if err != nil {
 		return err
 	}
 	d.metrics.registry.MustRegister(d.federation)
 	d.gateways = gateways.New(gateways.Config{
-		Dialer: d.dialer, Home: d.federation.CheckGateway, Reports: d.agents.Reports, SetSilent: d.store.SetSilentGateways, Now: d.now,
+		Dialer: d.dialer, Home: d.federation.CheckGateway, Reports: d.agents.Reports,
+		SetSilent: d.store.SetSilentGateways, Now: d.now,
 	})
 	d.rotator = rotation.New(rotation.Config{
 		Authority: d.authority, State: d.db, Snapshot: d.store.Snapshot, Mesh: d.mesh, Reports: d.agents.Reports,
@@ -287,8 +294,9 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 		},
 	})
 	d.admin = admin.New(admin.Config{
-		Authority: d.authority, State: d.db, Standing: d.standing, Endings: d.endings, Door: d.door, Refusals: d.refusals,
-		Agents: d.agents, Proxies: d.xds, Federation: d.federation, Gateways: d.gateways, Rotator: d.rotator,
+		Authority: d.authority, State: d.db, Standing: d.standing, Endings: d.endings, Door: d.door,
+		Refusals: d.refusals,
+		Agents:   d.agents, Proxies: d.xds, Federation: d.federation, Gateways: d.gateways, Rotator: d.rotator,
 		Snapshot: d.store.Snapshot, Published: d.loop.Published, Contained: d.containment.Status,
 		AgentAddresses: func() []string { return agentAddresses(d.cfg) }, Changed: d.loop.Reload, Started: d.started,
 		Log: d.log, Now: d.now,
@@ -309,7 +317,8 @@ func trustDomain(cfg *snapshot.Config, dir string) (spiffe.TrustDomain, error) {
 		if len(cfg.Findings) > 0 {
 			return spiffe.TrustDomain{}, fmt.Errorf("no Mesh object could be read from %s: %s", dir, cfg.Findings[0])
 		}
-		return spiffe.TrustDomain{}, fmt.Errorf("there is no Mesh object in %s: write one (docs/kinds/mesh.md) and start again", dir)
+		return spiffe.TrustDomain{},
+			fmt.Errorf("there is no Mesh object in %s: write one (docs/kinds/mesh.md) and start again", dir)
 	}
 	return spiffe.ParseTrustDomain(cfg.Mesh().Spec.TrustDomain)
 }

@@ -59,7 +59,8 @@ func TestEveryMethodHasARow(t *testing.T) {
 func TestChangesAreRecorded(t *testing.T) {
 	var reads []string
 	for name, m := range methods {
-		if service, method, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/"); service == adminapi.Service && !m.Recorded {
+		if service, method, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/"); service == adminapi.Service &&
+			!m.Recorded {
 			reads = append(reads, method)
 		}
 	}

@@ -29,12 +29,20 @@ func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		apply: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "isthmus_apply_seconds", Help: "From a new snapshot to everything published.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+			Name: "isthmus_apply_seconds", Help: "From a new snapshot to everything published.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
-		builds: prometheus.NewCounter(prometheus.CounterOpts{Name: "isthmus_proxy_builds_total", Help: "Proxies whose configuration was made anew."}),
-		signed: prometheus.NewCounter(prometheus.CounterOpts{Name: "isthmus_certificates_signed_total", Help: "Certificates issued to nodes and workloads."}),
+		builds: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "isthmus_proxy_builds_total",
+			Help: "Proxies whose configuration was made anew.",
+		}),
+		signed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "isthmus_certificates_signed_total",
+			Help: "Certificates issued to nodes and workloads.",
+		}),
 	}
-	m.registry.MustRegister(m.apply, m.builds, m.signed, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.apply, m.builds, m.signed, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -151,7 +151,8 @@ func TestOlderStreamsAreOver(t *testing.T) {
 	p.served("the new stream", "payments", "payments@10.0.0.2")
 
 	late := []snapshot.Workload{workload("payments", "payments", "10.0.0.1")}
-	err := p.d.store.Register(t.Context(), 1, snapshot.Node{Name: "node-b", Role: snapshot.RoleNode}, late, func() error { return nil })
+	err := p.d.store.Register(t.Context(), 1, snapshot.Node{Name: "node-b", Role: snapshot.RoleNode}, late,
+		func() error { return nil })
 	if !errors.Is(err, store.ErrSuperseded) {
 		t.Errorf("a report that was late on the first stream: %v", err)
 	}
@@ -187,7 +188,8 @@ func TestAGatewayDoesNotMove(t *testing.T) {
 	stands("it stands where it says", "10.0.0.3")
 	gw.report(report("10.0.0.4"))
 	wantCode(t, "it moves", received(t, "it moves", gw.end), codes.InvalidArgument)
-	events := ask[adminapi.EventsResponse](t, p.local(), "Events", &adminapi.EventsRequest{Action: "node register"}).Events
+	events := ask[adminapi.EventsResponse](t, p.local(), "Events",
+		&adminapi.EventsRequest{Action: "node register"}).Events
 	if len(events) != 1 || events[0].Actor != "node gw" || events[0].Object != "gateway gw" {
 		t.Errorf("recorded: %+v", events)
 	}
@@ -231,20 +233,25 @@ func TestAGatewayThatIsRefusedIsFound(t *testing.T) {
 	eventually(t, "nothing is found any more", func() bool { return p.found("ISM0013") == "" })
 }
 
-// An agent hears what of its report does not stand, and why: its administrator reads its log, and not the mesh's findings.
+// An agent hears what of its report does not stand, and why: its administrator reads its log, and not the mesh's
+// findings.
 func TestAgentHearsWhatDoesNotStand(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
 	thief := workload("thief", "thief", "10.0.0.2")
 	a := p.agent("node-a", []string{"default/shop"}, workload("shop", "shop", "10.0.0.1"))
 	a.instructed("nothing to complain of", func(in *agentapi.Instructions) bool { return len(in.Refused) == 0 })
-	a.report(agentapi.Report{Version: "test", Workloads: []snapshot.Workload{workload("shop", "shop", "10.0.0.1"), thief}})
+	a.report(agentapi.Report{
+		Version:   "test",
+		Workloads: []snapshot.Workload{workload("shop", "shop", "10.0.0.1"), thief},
+	})
 	a.instructed("the refusal", func(in *agentapi.Instructions) bool {
 		return len(in.Refused) == 1 && strings.Contains(in.Refused[0], "ISM0013 error workload default/thief")
 	})
 	b := p.agent("node-b", []string{"default/*"}, workload("shop", "shop", "10.0.0.7"))
 	b.instructed("the clash", func(in *agentapi.Instructions) bool {
-		return len(in.Refused) == 1 && strings.Contains(in.Refused[0], "ISM0012 error workload default/shop: another workload")
+		return len(in.Refused) == 1 && strings.Contains(in.Refused[0],
+			"ISM0012 error workload default/shop: another workload")
 	})
 	b.report(agentapi.Report{Version: "test", Workloads: []snapshot.Workload{workload("guest", "guest", "10.0.0.1")}})
 	b.instructed("another clash, and nothing of who has what", func(in *agentapi.Instructions) bool {
@@ -262,7 +269,8 @@ func TestEnvoysDoNotStarveTheirAgent(t *testing.T) {
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
 	dir := t.TempDir()
 	must(t,
-		os.WriteFile(filepath.Join(dir, "token"), []byte(p.token("node-a", snapshot.RoleNode, "default/payments")), 0o600))
+		os.WriteFile(filepath.Join(dir, "token"), []byte(p.token("node-a", snapshot.RoleNode, "default/payments")),
+			0o600))
 	agent := control.New(control.Config{
 		Log: slog.New(slog.DiscardHandler), Node: "node-a", Role: snapshot.RoleNode,
 		TokenFile: filepath.Join(dir, "token"), IdentityFile: filepath.Join(dir, "identity.pem"),

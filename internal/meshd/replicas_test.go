@@ -117,7 +117,8 @@ func TestRevocationReachesTheOtherControlPlane(t *testing.T) {
 	a, b := startReplicas(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
 	shop := b.agent("node-a", []string{"default/shop"}, workload("shop", "shop", "10.0.0.1"))
 	shop.instructed("anything", func(*agentapi.Instructions) bool { return true })
-	eventually(t, "the other knows the workload", func() bool { return len(a.d.store.Snapshot().Registry.Workloads) == 1 })
+	eventually(t, "the other knows the workload",
+		func() bool { return len(a.d.store.Snapshot().Registry.Workloads) == 1 })
 	ask[adminapi.Empty](t, a.local(), "RevokeNode", &adminapi.NodeRequest{Node: "node-a"})
 	wantCode(t, "its conversation", received(t, "the conversation of a revoked node", shop.end), codes.PermissionDenied)
 	_, err := shop.sign("default", "shop")
@@ -134,7 +135,10 @@ func TestRevocationReachesTheOtherControlPlane(t *testing.T) {
 	suspended := func(p *plane) func() bool {
 		return func() bool { return p.d.store.Snapshot().Peers["retail"].Suspended }
 	}
-	eventually(t, "both know the peer", func() bool { return len(a.d.store.Snapshot().Peers)+len(b.d.store.Snapshot().Peers) == 2 })
+	eventually(t, "both know the peer", func() bool {
+		return len(a.d.store.Snapshot().Peers)+
+			len(b.d.store.Snapshot().Peers) == 2
+	})
 	ask[adminapi.Empty](t, a.local(), "PeerSuspend", &adminapi.PeerRequest{Peer: "retail"})
 	eventually(t, "suspended at the other", suspended(b))
 	ask[adminapi.Empty](t, b.local(), "PeerRevoke", &adminapi.PeerRequest{Peer: "retail"})
@@ -154,7 +158,8 @@ func TestOneWorkloadAtTwoControlPlanes(t *testing.T) {
 	var all sync.WaitGroup
 	for i, one := range agents {
 		all.Go(func() {
-			one.report(agentapi.Report{Workloads: []snapshot.Workload{workload("shop", "shop", fmt.Sprint("10.0.0.", i+1))}})
+			one.report(agentapi.Report{Workloads: []snapshot.Workload{workload("shop", "shop",
+				fmt.Sprint("10.0.0.", i+1))}})
 		})
 	}
 	all.Wait()
@@ -180,21 +185,24 @@ func TestAgentsMoveBetweenControlPlanes(t *testing.T) {
 	t.Parallel()
 	a, b := startReplicas(t, map[string]string{"mesh.yaml": meshYAML})
 	shop := a.agent("node-a", []string{"default/*"}, workload("shop", "shop", "10.0.0.1"))
-	eventually(t, "the other knows where it is", func() bool { _, there := b.d.agents.Reports()["node-a"]; return there })
+	eventually(t, "the other knows where it is",
+		func() bool { _, there := b.d.agents.Reports()["node-a"]; return there })
 	moved := b.resume(shop.credential)
 	moved.report(agentapi.Report{Workloads: []snapshot.Workload{workload("web", "web", "10.0.0.2")}})
 	wantCode(t, "the former conversation", received(t, "the former conversation", shop.end), codes.Aborted)
 	eventually(t, "both know what it says now", func() bool {
 		for _, p := range []*plane{a, b} {
 			r := p.d.agents.Reports()["node-a"]
-			if len(r.Workloads) != 1 || r.Workloads[0].Name != "web" || p.d.store.Snapshot().Registry.Workloads[0].Name != "web" {
+			if len(r.Workloads) != 1 || r.Workloads[0].Name != "web" ||
+				p.d.store.Snapshot().Registry.Workloads[0].Name != "web" {
 				return false
 			}
 		}
 		return true
 	})
 	must(t, moved.conn.Close())
-	eventually(t, "both know that it has gone", func() bool { return len(a.d.agents.Reports())+len(b.d.agents.Reports()) == 0 })
+	eventually(t, "both know that it has gone",
+		func() bool { return len(a.d.agents.Reports())+len(b.d.agents.Reports()) == 0 })
 }
 
 // Names that are written at both at the same moment get one address each, and the same at both.
@@ -204,7 +212,8 @@ func TestVirtualAddressesOfTwoControlPlanes(t *testing.T) {
 	const names = 60
 	var text strings.Builder
 	for i := range names {
-		fmt.Fprintf(&text, "---\napiVersion: v1\nkind: Service\nmetadata: {name: s%d, namespace: default}\nspec: {ports: [{port: 80}]}\n", i)
+		fmt.Fprintf(&text,
+			"---\napiVersion: v1\nkind: Service\nmetadata: {name: s%d, namespace: default}\nspec: {ports: [{port: 80}]}\n", i)
 	}
 	var all sync.WaitGroup
 	for _, p := range []*plane{a, b} {
@@ -231,7 +240,10 @@ func TestVirtualAddressesOfTwoControlPlanes(t *testing.T) {
 func TestRotationOfTwoControlPlanes(t *testing.T) {
 	t.Parallel()
 	a, b := startReplicas(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
-	hosts := map[*plane]snapshot.Workload{a: workload("shop", "shop", "10.0.0.1"), b: workload("payments", "payments", "10.0.0.2")}
+	hosts := map[*plane]snapshot.Workload{
+		a: workload("shop", "shop", "10.0.0.1"),
+		b: workload("payments", "payments", "10.0.0.2"),
+	}
 	atA := a.agent("node-a", []string{"default/shop"}, hosts[a])
 	atB := b.agent("node-b", []string{"default/payments"}, hosts[b])
 	pa, pb := secrets(ads(t, atA.conn, nil)), secrets(ads(t, atB.conn, nil))
@@ -252,7 +264,8 @@ func TestRotationOfTwoControlPlanes(t *testing.T) {
 		})
 	}
 	for _, p := range []*plane{a, b} {
-		p.waitsFor("prepared", "node node-a: its agent has not taken up the new root", "node node-b: its agent has not taken up the new root")
+		p.waitsFor("prepared", "node node-a: its agent has not taken up the new root",
+			"node node-b: its agent has not taken up the new root")
 	}
 	pa.until("both roots sent", func() bool { return pa.rest() >= 0 })
 	pb.until("both roots sent", func() bool { return pb.rest() >= 0 })

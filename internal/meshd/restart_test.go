@@ -38,7 +38,8 @@ func TestRestartLosesNothing(t *testing.T) {
 	if after.RootSHA256 != before.RootSHA256 {
 		t.Error("it has another root")
 	}
-	if len(after.Proxies) != 2 || !reflect.DeepEqual(after.Proxies[0].Workloads, []string{"default/shop"}) || !reflect.DeepEqual(after.Proxies[1].Workloads, []string{"default/payments"}) {
+	if len(after.Proxies) != 2 || !reflect.DeepEqual(after.Proxies[0].Workloads, []string{"default/shop"}) ||
+		!reflect.DeepEqual(after.Proxies[1].Workloads, []string{"default/payments"}) {
 		t.Errorf("before its agents came back it knows %+v", after.Proxies)
 	}
 	back := p.resume(c)
@@ -85,7 +86,8 @@ func TestRestartFindsAgain(t *testing.T) {
 	must(t, p.stop())
 	p.start()
 	p.resume(a.credential).report(agentapi.Report{})
-	eventually(t, "it is gone with its cause", func() bool { return p.found("ISM0013") == "" && len(p.status().Proxies) == 1 })
+	eventually(t, "it is gone with its cause",
+		func() bool { return p.found("ISM0013") == "" && len(p.status().Proxies) == 1 })
 }
 
 // A token that grants less takes away what a former one granted, also before the agent reports again.
@@ -110,12 +112,14 @@ func TestJoinAgainWithLess(t *testing.T) {
 func TestTwoOfOneKind(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML})
-	contains(t, "the same state file", p.refusal(), p.cfg.StateFile, "another isthmus process uses it", "stop that one first")
+	contains(t, "the same state file", p.refusal(), p.cfg.StateFile, "another isthmus process uses it",
+		"stop that one first")
 
 	other := newPlane(t, map[string]string{"mesh.yaml": meshYAML})
 	other.cfg.PeeringAddress = p.cfg.AgentAddress
 	why := other.refusal()
-	contains(t, "the same port", why, "peeringAddress", p.cfg.AgentAddress, "address already in use", "choose another address, or stop what uses it")
+	contains(t, "the same port", why, "peeringAddress", p.cfg.AgentAddress, "address already in use",
+		"choose another address, or stop what uses it")
 	if strings.Count(why, "\n") > 0 {
 		t.Errorf("more than one sentence: %q", why)
 	}
@@ -165,7 +169,8 @@ func TestDamagedState(t *testing.T) {
 		}
 	}
 	must(t, os.Remove(p.cfg.StateFile))
-	contains(t, "removed", p.refusal(), p.cfg.KeyFile) // its key says that there was a root: it is not begun anew in silence
+	// its key says that there was a root: it is not begun anew in silence
+	contains(t, "removed", p.refusal(), p.cfg.KeyFile)
 	must(t, os.WriteFile(p.cfg.StateFile, good, 0o600))
 	p.start()
 	if n := len(p.status().Proxies); n != 1 {

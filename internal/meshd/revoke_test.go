@@ -52,7 +52,8 @@ func TestWorkloadsOfARevokedNodeServeNoLonger(t *testing.T) {
 	got := ask[adminapi.RevokedNode](t, p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "node-a"})
 	take("10.0.0.3")
 	t.Logf("out of the endpoints after %s", time.Since(began).Round(time.Millisecond))
-	if len(got.Certificates) != 1 || got.Certificates[0].SPIFFEID != "spiffe://cards.example/ns/default/sa/payments" || time.Until(got.Certificates[0].NotAfter) < time.Minute {
+	if len(got.Certificates) != 1 || got.Certificates[0].SPIFFEID != "spiffe://cards.example/ns/default/sa/payments" ||
+		time.Until(got.Certificates[0].NotAfter) < time.Minute {
 		t.Errorf("what outlasts: %+v", got)
 	}
 	for _, proxy := range p.status().Proxies {

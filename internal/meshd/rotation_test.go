@@ -52,8 +52,8 @@ func (p *plane) waitsFor(step string, want ...string) {
 	p.t.Fatalf("it is at %q, want %s %q", got, step, want)
 }
 
-// A rotation from end to end with an agent and an Envoy that follow, an agent that stays away, and a control plane that is
-// stopped at every step.
+// A rotation from end to end with an agent and an Envoy that follow, an agent that stays away, and a control plane that
+// is stopped at every step.
 func TestRotationFollowsItsNodes(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
@@ -65,7 +65,8 @@ func TestRotationFollowsItsNodes(t *testing.T) {
 
 	before := p.caStatus().Roots[0].SHA256
 	must(t, p.caRotate(adminapi.CARotateRequest{}))
-	if err := p.caRotate(adminapi.CARotateRequest{}); err == nil || !strings.Contains(err.Error(), "under way already") {
+	if err := p.caRotate(adminapi.CARotateRequest{}); err == nil ||
+		!strings.Contains(err.Error(), "under way already") {
 		t.Errorf("begun twice: %v", err)
 	}
 	var next string
@@ -97,25 +98,39 @@ func TestRotationFollowsItsNodes(t *testing.T) {
 	// By force without node-b. From then on certificates come from the new root.
 	must(t, p.caRotate(adminapi.CARotateRequest{Force: true}))
 	a.instructed("the new root signs", func(in *agentapi.Instructions) bool { return in.SigningRoot == next })
-	if err := p.caRotate(adminapi.CARotateRequest{Cancel: true}); err == nil || !strings.Contains(err.Error(), "the new root signs already") {
+	if err := p.caRotate(adminapi.CARotateRequest{Cancel: true}); err == nil ||
+		!strings.Contains(err.Error(), "the new root signs already") {
 		t.Errorf("cancelled too late: %v", err)
 	}
-	old := agentapi.CertState{SPIFFEID: "spiffe://cards.example/ns/default/sa/shop", Root: before, NotAfter: time.Now().Add(time.Hour)}
-	a.report(agentapi.Report{Workloads: []snapshot.Workload{hosts}, Roots: []string{before, next}, Certs: []agentapi.CertState{old}})
+	old := agentapi.CertState{
+		SPIFFEID: "spiffe://cards.example/ns/default/sa/shop", Root: before,
+		NotAfter: time.Now().Add(time.Hour),
+	}
+	a.report(agentapi.Report{
+		Workloads: []snapshot.Workload{hosts}, Roots: []string{before, next},
+		Certs: []agentapi.CertState{old},
+	})
 	const holds = "node node-b: its agent is not connected, and has certificates under the old root"
 	p.waitsFor("activated", "node node-a: replaces its certificates: spiffe://cards.example/ns/default/sa/shop", holds)
 	own, err := a.sign("", "")
 	must(t, err)
 	renewed := old
 	renewed.Root = next
-	a.report(agentapi.Report{Workloads: []snapshot.Workload{hosts}, Roots: []string{before, next}, Certs: []agentapi.CertState{renewed}})
+	a.report(agentapi.Report{
+		Workloads: []snapshot.Workload{hosts}, Roots: []string{before, next},
+		Certs: []agentapi.CertState{renewed},
+	})
 	p.waitsFor("activated", holds)
 	// Whoever was left behind at the first step still comes back, by its old certificate and its old roots.
 	back := p.resume(b.credential)
-	back.report(agentapi.Report{Workloads: []snapshot.Workload{workload("payments", "payments", "10.0.0.2")}, Roots: []string{before, next}})
+	back.report(agentapi.Report{
+		Workloads: []snapshot.Workload{workload("payments", "payments", "10.0.0.2")},
+		Roots:     []string{before, next},
+	})
 	p.waitsFor("done")
 	after := p.caStatus()
-	if len(after.Roots) != 1 || after.Roots[0].SHA256 != next || !slices.Equal(after.Rotation.Passed, []string{"prepared: node node-b"}) {
+	if len(after.Roots) != 1 || after.Roots[0].SHA256 != next ||
+		!slices.Equal(after.Rotation.Passed, []string{"prepared: node node-b"}) {
 		t.Errorf("after: %+v, %+v", after.Roots, after.Rotation)
 	}
 	// Its connection was opened by a certificate under the old root, and ends with it. A real agent has moved by then.
@@ -133,6 +148,9 @@ func TestRotationFollowsItsNodes(t *testing.T) {
 // secrets has a proxy ask for the mesh's roots, too.
 func secrets(px *proxy) *proxy {
 	px.has[envoy.SecretType] = map[string]string{}
-	px.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.SecretType, ResourceNamesSubscribe: []string{"bundle/cards.example"}})
+	px.send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl:                envoy.SecretType,
+		ResourceNamesSubscribe: []string{"bundle/cards.example"},
+	})
 	return px
 }

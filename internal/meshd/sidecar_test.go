@@ -57,7 +57,8 @@ func TestANodeCannotAskAsAnotherWorkload(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
 	a := p.agent("node-a", []string{"default/shop"}, workload("shop", "shop", "10.0.0.1"))
-	b := p.agent("node-b", []string{"default/payments", "default/shop"}, sidecar(workload("payments", "payments", "10.0.0.2")))
+	b := p.agent("node-b", []string{"default/payments", "default/shop"},
+		sidecar(workload("payments", "payments", "10.0.0.2")))
 	for _, c := range []struct {
 		what     string
 		conn     *grpc.ClientConn

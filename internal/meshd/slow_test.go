@@ -43,12 +43,18 @@ func TestSlowDrip(t *testing.T) {
 		dial func() (net.Conn, error)
 		says string
 	}{
-		"health, silent":     {plain(p.cfg.HealthAddress), ""},
-		"health, header":     {plain(p.cfg.HealthAddress), request},
-		"health, body":       {plain(p.cfg.HealthAddress), "POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + request},
-		"agents, silent":     {plain(p.cfg.AgentAddress), ""},
-		"agents, handshake":  {plain(p.cfg.AgentAddress), "\x16\x03\x01\x02\x00" + request},
-		"agents, preface":    {func() (net.Conn, error) { return secure(p.cfg.AgentAddress, "h2") }, http2.ClientPreface},
+		"health, silent": {plain(p.cfg.HealthAddress), ""},
+		"health, header": {plain(p.cfg.HealthAddress), request},
+		"health, body": {
+			plain(p.cfg.HealthAddress),
+			"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + request,
+		},
+		"agents, silent":    {plain(p.cfg.AgentAddress), ""},
+		"agents, handshake": {plain(p.cfg.AgentAddress), "\x16\x03\x01\x02\x00" + request},
+		"agents, preface": {
+			func() (net.Conn, error) { return secure(p.cfg.AgentAddress, "h2") },
+			http2.ClientPreface,
+		},
 		"metrics, handshake": {plain(p.cfg.MetricsAddress), "\x16\x03\x01\x02\x00" + request},
 		"metrics, header":    {func() (net.Conn, error) { return secure(p.cfg.MetricsAddress, "http/1.1") }, request},
 		"peering, handshake": {plain(p.cfg.PeeringAddress), "\x16\x03\x01\x02\x00" + request},
@@ -91,7 +97,10 @@ func TestSlowJoin(t *testing.T) {
 	f := speakHTTP2(t, conn)
 	f.open(1, "/"+agentapi.Service+"/Attest")
 	must(t, f.WriteData(1, false, []byte{0, 0, 0, 0x7f, 0, '{'})) // a message of 32 KB, of which one byte comes
-	needCertificate := []string{"/" + adminapi.Service + "/Status", "/" + agentapi.Service + "/Sign", discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName}
+	needCertificate := []string{
+		"/" + adminapi.Service + "/Status", "/" + agentapi.Service + "/Sign",
+		discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName,
+	}
 	for i, method := range needCertificate {
 		f.open(uint32(3+2*i), method)
 		must(t, f.WriteData(uint32(3+2*i), false, []byte{0, 0, 0x3f, 0, 0, '{'}))
@@ -103,7 +112,8 @@ func TestSlowJoin(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v; ended so far: %v", err, ended)
 		}
-		if h := frame.Header(); h.StreamID != 0 && h.Flags.Has(http2.FlagHeadersEndStream) || h.Type == http2.FrameRSTStream {
+		if h := frame.Header(); h.StreamID != 0 && h.Flags.Has(http2.FlagHeadersEndStream) ||
+			h.Type == http2.FrameRSTStream {
 			if _, twice := ended[h.StreamID]; !twice {
 				ended[h.StreamID] = time.Since(begun)
 			}
@@ -135,10 +145,20 @@ func (f framer) open(stream uint32, path string) {
 	f.t.Helper()
 	var block strings.Builder
 	enc := hpack.NewEncoder(&block)
-	for _, h := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":path", path}, {":authority", "x"}, {"content-type", "application/grpc+json"}, {"te", "trailers"}} {
+	for _, h := range [][2]string{
+		{":method", "POST"},
+		{":scheme", "https"},
+		{":path", path},
+		{":authority", "x"},
+		{"content-type", "application/grpc+json"},
+		{"te", "trailers"},
+	} {
 		must(f.t, enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}))
 	}
-	must(f.t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte(block.String()), EndHeaders: true}))
+	must(f.t, f.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: []byte(block.String()),
+		EndHeaders: true,
+	}))
 }
 
 // A control plane that has stopped leaves nothing running. Not parallel: it counts.

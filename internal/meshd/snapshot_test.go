@@ -12,8 +12,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// What is wrong, by the word of agents too, follows from the snapshot alone: from one of the past it can be had again, as it
-// was, though the agents say something else by now.
+// What is wrong, by the word of agents too, follows from the snapshot alone: from one of the past it can be had again,
+// as it was, though the agents say something else by now.
 func TestFindingsFollowFromTheSnapshot(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
@@ -30,7 +30,8 @@ func TestFindingsFollowFromTheSnapshot(t *testing.T) {
 	reports.report(agentapi.Report{
 		Workloads: []snapshot.Workload{shop, workload("evil", "evil", "10.0.0.9")},
 		Troubles: []snapshot.Trouble{
-			{Workload: "default/shop", Reason: "port 15001 is taken"}, {Workload: "default/payments", Reason: "not mine"},
+			{Workload: "default/shop", Reason: "port 15001 is taken"},
+			{Workload: "default/payments", Reason: "not mine"},
 		},
 		Outside: []snapshot.Outside{
 			{Workload: "default/shop", Plaintext: []string{"10.0.0.2", "192.0.2.7"}, PlaintextCount: 3},

@@ -40,20 +40,24 @@ func TestWhatPassesTheMeshByIsAFinding(t *testing.T) {
 	a := p.agent("node-a", []string{"default/payments"}, w)
 	a.report(agentapi.Report{Workloads: []snapshot.Workload{w}, Outside: []snapshot.Outside{
 		{
-			Workload: "default/payments", Ports: []uint16{9100, 9101}, Count: 3, Connections: []string{"10.0.0.2:8080 with 10.0.0.9:4711", "a", strings.Repeat("b", 5000)},
+			Workload: "default/payments", Ports: []uint16{9100, 9101}, Count: 3,
+			Connections:    []string{"10.0.0.2:8080 with 10.0.0.9:4711", "a", strings.Repeat("b", 5000)},
 			PlaintextCount: 5, Plaintext: []string{"10.0.0.2", "10.0.0.77", "what"},
 		},
 		{Workload: "default/foreign", Ports: []uint16{1}, Count: 1, Connections: []string{"not its own"}},
 	}})
 	eventually(t, "a finding", func() bool { return p.found("ISM0340") != "" && p.found("ISM0341") != "" })
-	contains(t, "the finding", p.found("ISM0340"), "warning", "Workload default/payments", "3 connections that were open before node node-a captured it",
+	contains(t, "the finding", p.found("ISM0340"), "warning", "Workload default/payments",
+		"3 connections that were open before node node-a captured it",
 		"10.0.0.2:8080 with 10.0.0.9:4711, a, bbb")
 	if len(p.found("ISM0340")) > 2000 {
 		t.Errorf("what a node says is not bounded: %d bytes", len(p.found("ISM0340")))
 	}
-	contains(t, "the finding", p.found("ISM0341"), "info", "Workload default/payments", "excludes its ports 9100 9101 from capture")
+	contains(t, "the finding", p.found("ISM0341"), "info", "Workload default/payments",
+		"excludes its ports 9100 9101 from capture")
 	contains(t, "the finding", p.found("ISM0342"), "info", "Workload default/payments",
 		"plaintext, which STRICT would refuse, from 10.0.0.2 (workload default/payments), 10.0.0.77, what and 2 more")
 	a.report(agentapi.Report{Workloads: []snapshot.Workload{w}})
-	eventually(t, "no finding any more", func() bool { return p.found("ISM0342") == "" && p.found("ISM0340") == "" && p.found("ISM0341") == "" })
+	eventually(t, "no finding any more",
+		func() bool { return p.found("ISM0342") == "" && p.found("ISM0340") == "" && p.found("ISM0341") == "" })
 }

@@ -56,7 +56,8 @@ func newCallers(t *testing.T) *callers {
 func (p *plane) adminCert(name string) credential {
 	p.t.Helper()
 	c := credential{key: newKey(p.t)}
-	resp := ask[agentapi.SignResponse](p.t, p.local(), "AdminCert", &adminapi.AdminCertRequest{Name: name, CSR: csr(p.t, c.key)})
+	resp := ask[agentapi.SignResponse](p.t, p.local(), "AdminCert",
+		&adminapi.AdminCertRequest{Name: name, CSR: csr(p.t, c.key)})
 	c.chain, c.roots = resp.Chain, resp.Roots
 	return c
 }
@@ -99,15 +100,20 @@ func TestWhoMayCallWhat(t *testing.T) {
 			err := conn.Invoke(soon(t), admin+m.StreamName, &adminapi.Empty{}, &map[string]any{},
 				grpc.CallContentSubtype("json"))
 			if want == codes.OK {
-				if c := status.Code(err); c == codes.Unauthenticated || c == codes.PermissionDenied || c == codes.Unimplemented {
+				if c := status.Code(err); c == codes.Unauthenticated || c == codes.PermissionDenied ||
+					c == codes.Unimplemented {
 					t.Errorf("%s calls %s: %v", who, m.StreamName, err)
 				}
 				continue
 			}
 			wantCode(t, who+" calls "+m.StreamName, err, want)
 		}
-		_, err = agentapi.Client{Conn: conn}.Attest(soon(t), &agentapi.AttestRequest{Token: "isthmus-join-v1.AAAA", CSR: csr(t, key)})
-		if want := map[bool]codes.Code{true: codes.Unavailable, false: codes.PermissionDenied}[who == "foreign node"]; status.Code(err) != want {
+		_, err = agentapi.Client{Conn: conn}.Attest(soon(t),
+			&agentapi.AttestRequest{Token: "isthmus-join-v1.AAAA", CSR: csr(t, key)})
+		if want := map[bool]codes.Code{
+			true:  codes.Unavailable,
+			false: codes.PermissionDenied,
+		}[who == "foreign node"]; status.Code(err) != want {
 			t.Errorf("%s joins without a token: %v", who, err)
 		}
 	}
@@ -173,7 +179,8 @@ func TestOneTokenManyHands(t *testing.T) {
 func TestSignForOneselfAlone(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
-	a := p.agent("node-a", []string{"default/shop"}, workload("shop", "shop", "10.0.0.1"), workload("thief", "payments", "10.0.0.9"))
+	a := p.agent("node-a", []string{"default/shop"}, workload("shop", "shop", "10.0.0.1"),
+		workload("thief", "payments", "10.0.0.9"))
 	b := p.agent("node-b", []string{"default/payments"}, workload("payments", "payments", "10.0.0.2"))
 	c := p.agent("node-c", []string{"default/*"})
 	for _, x := range []*fakeAgent{a, b, c} {
@@ -218,14 +225,17 @@ func TestRequestClaimsAreIgnored(t *testing.T) {
 	claim, err := url.Parse("spiffe://cards.example/isthmus/admin/root")
 	must(t, err)
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "control"}, URIs: []*url.URL{claim}, DNSNames: []string{"payments.default.svc.cluster.local"}, IPAddresses: []net.IP{{10, 0, 0, 2}},
+		Subject: pkix.Name{CommonName: "control"}, URIs: []*url.URL{claim},
+		DNSNames: []string{"payments.default.svc.cluster.local"}, IPAddresses: []net.IP{{10, 0, 0, 2}},
 	}, key)
 	must(t, err)
-	resp, err := agentapi.Client{Conn: a.conn}.Sign(soon(t), &agentapi.SignRequest{Namespace: "default", ServiceAccount: "shop", CSR: der})
+	resp, err := agentapi.Client{Conn: a.conn}.Sign(soon(t),
+		&agentapi.SignRequest{Namespace: "default", ServiceAccount: "shop", CSR: der})
 	must(t, err)
 	leaf, err := x509.ParseCertificate(resp.Chain[0])
 	must(t, err)
-	if len(leaf.URIs) != 1 || leaf.URIs[0].String() != "spiffe://cards.example/ns/default/sa/shop" || len(leaf.DNSNames)+len(leaf.IPAddresses) > 0 || leaf.IsCA {
+	if len(leaf.URIs) != 1 || leaf.URIs[0].String() != "spiffe://cards.example/ns/default/sa/shop" ||
+		len(leaf.DNSNames)+len(leaf.IPAddresses) > 0 || leaf.IsCA {
 		t.Errorf("URIs %v, DNS %v, IPs %v, CA %t", leaf.URIs, leaf.DNSNames, leaf.IPAddresses, leaf.IsCA)
 	}
 }
@@ -245,7 +255,10 @@ func TestConfigurationByCertificate(t *testing.T) {
 			t.Errorf("node-a was sent %s of node-b", name)
 		}
 	}
-	envoyA.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener", ResourceNamesSubscribe: []string{"inbound/default/payments"}})
+	envoyA.send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl:                "type.googleapis.com/envoy.config.listener.v3.Listener",
+		ResourceNamesSubscribe: []string{"inbound/default/payments"},
+	})
 	if r := envoyA.take(patience); r == nil || len(r.Resources) > 0 || len(r.RemovedResources) != 1 {
 		t.Errorf("asked by name, it said %v", r)
 	}
@@ -259,7 +272,10 @@ func TestMetricsAndPeeringNeedTheirCertificates(t *testing.T) {
 		if who != nil {
 			cfg.GetClientCertificate = who.tls
 		}
-		client := http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true}}
+		client := http.Client{
+			Timeout:   patience,
+			Transport: &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true},
+		}
 		resp, err := client.Get("https://" + address + path)
 		if err != nil {
 			return 0, err.Error()
@@ -278,11 +294,13 @@ func TestMetricsAndPeeringNeedTheirCertificates(t *testing.T) {
 		"workload": {&c.workload, 403},
 		"admin":    {&c.admin, 200},
 	} {
-		if code, body := get(c.plane.cfg.MetricsAddress, "/metrics", try.shows); code != try.metrics || (code == 200) != strings.Contains(body, "isthmus_proxy_connected") {
+		if code, body := get(c.plane.cfg.MetricsAddress, "/metrics", try.shows); code != try.metrics ||
+			(code == 200) != strings.Contains(body, "isthmus_proxy_connected") {
 			t.Errorf("metrics for %s: %d %.100q", who, code, body)
 		}
 		for _, path := range []string{"/v1/bundle", "/v1/catalogue", "/v1/peering", "/"} {
-			if code, body := get(c.plane.cfg.PeeringAddress, path, try.shows); code != 0 { // hung up on, whatever it asks
+			// hung up on, whatever it asks
+			if code, body := get(c.plane.cfg.PeeringAddress, path, try.shows); code != 0 {
 				t.Errorf("peering %s for %s: %d %.100q", path, who, code, body)
 			}
 		}
@@ -293,7 +311,10 @@ func TestOldTLSIsRefused(t *testing.T) {
 	t.Parallel()
 	c := newCallers(t)
 	for _, addr := range []string{c.plane.cfg.AgentAddress, c.plane.cfg.MetricsAddress, c.plane.cfg.PeeringAddress} {
-		_, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+		_, err := tls.Dial("tcp", addr, &tls.Config{
+			InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12,
+			NextProtos: []string{"h2", "http/1.1"},
+		})
 		if err == nil || !strings.Contains(err.Error(), "protocol version") {
 			t.Errorf("TLS 1.2 to %s: %v", addr, err)
 		}
@@ -357,7 +378,8 @@ func TestRevokedNode(t *testing.T) {
 	if len(envoyB.end) > 0 {
 		t.Error("another node's stream ended too")
 	}
-	_, err = adminapi.Call[adminapi.NodeRequest, adminapi.Empty](soon(t), p.local(), "RevokeNode", &adminapi.NodeRequest{Node: "node-z"})
+	_, err = adminapi.Call[adminapi.NodeRequest, adminapi.Empty](soon(t), p.local(), "RevokeNode",
+		&adminapi.NodeRequest{Node: "node-z"})
 	wantCode(t, "a node that is not there", err, codes.NotFound)
 
 	again := p.agent("node-a", []string{"default/shop"}, workload("shop", "shop", "10.0.0.1"))
@@ -365,7 +387,8 @@ func TestRevokedNode(t *testing.T) {
 	back.until("joined with a new token", back.hasListener("outbound/default/shop"))
 	// What was stolen before stays worthless.
 	thief := p.as(a.credential)
-	_, err = agentapi.Client{Conn: thief}.Sign(soon(t), &agentapi.SignRequest{Namespace: "default", ServiceAccount: "shop", CSR: csr(t, newKey(t))})
+	_, err = agentapi.Client{Conn: thief}.Sign(soon(t),
+		&agentapi.SignRequest{Namespace: "default", ServiceAccount: "shop", CSR: csr(t, newKey(t))})
 	wantCode(t, "the old certificate asks to sign", err, codes.PermissionDenied)
 	wantCode(t, "the old certificate asks for configuration", discover(t, thief), codes.PermissionDenied)
 	_, err = again.sign("default", "shop")
@@ -397,7 +420,8 @@ spec: {ports: [{name: http, port: 80}], selector: {app: payments}}
 		p.write("shop.yaml", strings.ReplaceAll(shopYAML, "payments", fmt.Sprintf("new-%d", i)))
 		time.Sleep(20 * time.Millisecond)
 	}
-	p.write("shop.yaml", meshYAML[strings.Index(meshYAML, "---\n"):]+"---\n"+strings.NewReplacer("payments", "last", "sa/shop", "sa/payments").Replace(shopYAML))
+	p.write("shop.yaml", meshYAML[strings.Index(meshYAML, "---\n"):]+"---\n"+strings.NewReplacer("payments", "last",
+		"sa/shop", "sa/payments").Replace(shopYAML))
 	p.agent("node-c", []string{"default/last"}, workload("last", "last", "10.0.0.3"))
 	b.instructed("the other agent hears of the last change", func(in *agentapi.Instructions) bool {
 		return len(in.DNS["default/payments"].Hosts["last.default.svc.cluster.local"]) == 1
@@ -427,7 +451,8 @@ func TestAgentComesAgain(t *testing.T) {
 	young := p.resume(old.credential)
 	young.report(agentapi.Report{Workloads: []snapshot.Workload{workload("other", "other", "10.0.0.3")}})
 	wantCode(t, "the former conversation", received(t, "the former conversation", old.end), codes.Aborted)
-	young.instructed("its new workload", func(in *agentapi.Instructions) bool { _, ok := in.DNS["default/other"]; return ok && len(in.DNS) == 1 })
+	young.instructed("its new workload",
+		func(in *agentapi.Instructions) bool { _, ok := in.DNS["default/other"]; return ok && len(in.DNS) == 1 })
 }
 
 // However often agents connect while the configuration changes, none is left with what was before.
@@ -436,8 +461,10 @@ func TestInstructionsAreNotLost(t *testing.T) {
 	p := startPlane(t, map[string]string{"mesh.yaml": meshYAML, "shop.yaml": shopYAML})
 	for i := range 20 {
 		name := fmt.Sprintf("shop-%d", i)
-		a := p.agent(fmt.Sprintf("node-%d", i), []string{"default/shop"}, workload(name, "shop", fmt.Sprintf("10.0.1.%d", i+1)))
-		a.instructed(name+" is told its names", func(in *agentapi.Instructions) bool { _, ok := in.DNS["default/"+name]; return ok })
+		a := p.agent(fmt.Sprintf("node-%d", i), []string{"default/shop"},
+			workload(name, "shop", fmt.Sprintf("10.0.1.%d", i+1)))
+		a.instructed(name+" is told its names",
+			func(in *agentapi.Instructions) bool { _, ok := in.DNS["default/"+name]; return ok })
 	}
 }
 
@@ -470,7 +497,11 @@ func TestForeignReports(t *testing.T) {
 	}
 	ws = append(ws, workload("good", "good", "10.0.0.7")) // twice
 	a := p.agent("node-a", []string{"*"}, ws...)
-	a.instructed("the good one", func(in *agentapi.Instructions) bool { _, ok := in.DNS["default/good"]; return ok && len(in.DNS) == 1 })
+	a.instructed("the good one", func(in *agentapi.Instructions) bool {
+		_, ok := in.DNS["default/good"]
+		return ok &&
+			len(in.DNS) == 1
+	})
 	eventually(t, "a finding", func() bool { return p.found("ISM0014") != "" })
 	n := 0
 	for _, f := range p.status().Findings {
@@ -485,7 +516,10 @@ func TestForeignReports(t *testing.T) {
 		t.Errorf("%d findings about %d bad workloads", n, len(ws)-1)
 	}
 
-	big := agentapi.Report{Version: long, Certs: make([]agentapi.CertState, 5000), Peers: map[string]agentapi.PeerCounts{"invented": {Requests: 1}}}
+	big := agentapi.Report{
+		Version: long, Certs: make([]agentapi.CertState, 5000),
+		Peers: map[string]agentapi.PeerCounts{"invented": {Requests: 1}},
+	}
 	big.Envoy.Version = long
 	a.report(big)
 	eventually(t, "the report is taken in", func() bool {

@@ -57,7 +57,8 @@ func AnySpelling(m model.Match) Test {
 	}
 	text := parts[0].text
 	t := Test{Regex: around(m.Kind, anySpelling(text)), Odd: true}
-	if plain := text.String(); strings.IndexFunc(plain, func(r rune) bool { return r > 0x7e || onlyEscaped(byte(r)) }) < 0 {
+	if plain := text.String(); strings.IndexFunc(plain,
+		func(r rune) bool { return r > 0x7e || onlyEscaped(byte(r)) }) < 0 {
 		t.Plain = &model.Match{Kind: m.Kind, Value: slashes.ReplaceAllString(plain, "/")}
 	}
 	return t
@@ -100,7 +101,8 @@ func template(parts []part, literal func(text) string, character string) string 
 	return b.String()
 }
 
-// written is an expression for a text as it is spelled; the case of an escape's digits means nothing (RFC 3986 §6.2.2.1).
+// written is an expression for a text as it is spelled; the case of an escape's digits means nothing (RFC 3986
+// §6.2.2.1).
 func written(t text) string {
 	var b strings.Builder
 	for _, c := range t {

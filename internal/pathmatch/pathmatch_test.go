@@ -50,7 +50,10 @@ func plainly(m model.Match, path string) bool {
 func TestPatterns(t *testing.T) {
 	for _, c := range []struct{ pattern, both, refusing, neither string }{
 		// what is matched by what allows and by what refuses · by what refuses alone · by neither
-		{"/users/@admin", "/users/@admin", "/users/%40admin //users/@admin /users//%40admin", "/users/@admin/ /users/admin /users/%41admin"},
+		{
+			"/users/@admin", "/users/@admin", "/users/%40admin //users/@admin /users//%40admin",
+			"/users/@admin/ /users/admin /users/%41admin",
+		},
 		{"/users/%40admin", "/users/%40admin", "/users/@admin", "/users/%40Admin"},
 		{"/a/%41*", "/a/A /a/Ab", "/a//A", "/a/%41 /a/a"},
 		{"/x", "/x", "//x ///x", "/x/ /y"},
@@ -91,17 +94,23 @@ func TestPatterns(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	for v, want := range map[string]string{
-		"/search?q=*": "no query", "/a#b": "no query", "/a;b": "refused before", "/a%2fb": "%2F is refused", "/a%5Cb": "%5C is refused",
-		"/a%252e": "%25 is refused", "/a%00": "%00 is refused", "/a%7f": "%7F is refused", "/%c0%af": "%C0 is refused", "/%C1%81": "%C1 is refused", `/a\..\b`: `segment ".."`, "/100%": "hexadecimal", "/%zz": "hexadecimal", "/%4": "hexadecimal",
-		"/a/../b": `segment ".."`, "/a/%2e%2E/b*": `segment ".."`, "/a/.": `segment "."`, "*/../b": `segment ".."`, "/./{*}": `segment "."`,
-		"admin": "begins with", "v1/{*}": "begins with", "//admin": `"//"`, "*//x": `"//"`, "%2Fadmin": "%2F is refused",
+		"/search?q=*": "no query", "/a#b": "no query", "/a;b": "refused before", "/a%2fb": "%2F is refused",
+		"/a%5Cb":  "%5C is refused",
+		"/a%252e": "%25 is refused", "/a%00": "%00 is refused", "/a%7f": "%7F is refused", "/%c0%af": "%C0 is refused",
+		"/%C1%81": "%C1 is refused", `/a\..\b`: `segment ".."`, "/100%": "hexadecimal", "/%zz": "hexadecimal",
+		"/%4":     "hexadecimal",
+		"/a/../b": `segment ".."`, "/a/%2e%2E/b*": `segment ".."`, "/a/.": `segment "."`, "*/../b": `segment ".."`,
+		"/./{*}": `segment "."`,
+		"admin":  "begins with", "v1/{*}": "begins with", "//admin": `"//"`, "*//x": `"//"`,
+		"%2Fadmin": "%2F is refused",
 	} {
 		if got, remedy := Fault(pattern(v)); !strings.Contains(got, want) || remedy == "" {
 			t.Errorf("%s: %q, %q; want %q", v, got, remedy, want)
 		}
 	}
 	for _, v := range []string{
-		"*", "/", "/*", "*.png", "/a/..*", "*../b", "/a/...", "/café", "/annual report*", "/a%40", "/a/%41", `/a\b`, "/{**}", "/a/{*}/b",
+		"*", "/", "/*", "*.png", "/a/..*", "*../b", "/a/...", "/café", "/annual report*", "/a%40", "/a/%41", `/a\b`,
+		"/{**}", "/a/{*}/b",
 		"/a%3Bb", "/a+b",
 	} {
 		if got, _ := Fault(pattern(v)); got != "" {
@@ -124,7 +133,10 @@ func TestEveryReading(t *testing.T) {
 	}
 	decoded := func(s string) string {
 		return regexp.MustCompile(`%..`).ReplaceAllStringFunc(s, func(e string) string {
-			return map[string]string{"%40": "@", "%2a": "*", "%c3": "\xc3", "%a9": "\xa9", "%20": " "}[strings.ToLower(e)]
+			return map[string]string{
+				"%40": "@", "%2a": "*", "%c3": "\xc3", "%a9": "\xa9",
+				"%20": " ",
+			}[strings.ToLower(e)]
 		})
 	}
 	merged := func(s string) string { return regexp.MustCompile(`/+`).ReplaceAllString(s, "/") }

@@ -25,7 +25,10 @@ func export(ns, service, alias string, port int32, peers ...string) *v1alpha1.Fe
 func TestOffer(t *testing.T) {
 	h2c := "kubernetes.io/h2c"
 	service := func(ns, name string, ports ...corev1.ServicePort) *corev1.Service {
-		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: corev1.ServiceSpec{Ports: ports}}
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+			Spec:       corev1.ServiceSpec{Ports: ports},
+		}
 	}
 	cfg := &snapshot.Config{Objects: snapshot.ObjectsOf(
 		export("shop", "orders", "", 80, "retail"),
@@ -38,7 +41,8 @@ func TestOffer(t *testing.T) {
 		service("default", "other", corev1.ServicePort{Name: "http", Port: 8080}),
 		service("default", "payments", corev1.ServicePort{Name: "http-web", Port: 8080}),
 		service("default", "secret", corev1.ServicePort{Name: "http", Port: 8080}),
-		service("default", "tokens", corev1.ServicePort{Name: "raw", Port: 9000}, corev1.ServicePort{Name: "dns", Port: 9001, Protocol: corev1.ProtocolUDP}),
+		service("default", "tokens", corev1.ServicePort{Name: "raw", Port: 9000},
+			corev1.ServicePort{Name: "dns", Port: 9001, Protocol: corev1.ProtocolUDP}),
 		service("shop", "orders", corev1.ServicePort{Name: "http", Port: 80, AppProtocol: &h2c}),
 	)}
 	want := []snapshot.OfferedService{

@@ -1,18 +1,18 @@
-// Package peerrules says whether this mesh and a peer may talk at this moment, by which roots, and what this mesh offers
-// whom. It is pure: a snapshot and its time decide. Whatever is doubtful refuses.
+// Package peerrules says whether this mesh and a peer may talk at this moment, by which roots, and what this mesh
+// offers whom. It is pure: a snapshot and its time decide. Whatever is doubtful refuses.
 //
-// A peer is live when all of this holds: its trust domain is its own alone (not ours, not another MeshPeer's); it is neither
-// revoked nor suspended, by command or in its MeshPeer; its MeshPeer has not expired; its roots are known, at least one of
-// them is valid now, none of them is a root of ours or of another peer (a key must not vouch for two trust domains);
-// and they were confirmed within maxBundleAge.
+// A peer is live when all of this holds: its trust domain is its own alone (not ours, not another MeshPeer's); it is
+// neither revoked nor suspended, by command or in its MeshPeer; its MeshPeer has not expired; its roots are known, at
+// least one of them is valid now, none of them is a root of ours or of another peer (a key must not vouch for two trust
+// domains); and they were confirmed within maxBundleAge.
 //
 // A peer that is merely stale or suspended keeps its control traffic: a stale one could else never come back without an
 // administrator, and one whose roots change while it is suspended could not be resumed. What it may say then is bounded
 // where it is heard (federation). Of two MeshPeers that share a trust domain or a root the older one stands
 // (snapshot.Config.Older); where nobody knows which that is, neither does.
 //
-// Age is counted from PeerState.BundleTime. A MeshPeer with refresh: false takes its roots from the file alone, so that age
-// limits it only where maxBundleAge is written out.
+// Age is counted from PeerState.BundleTime. A MeshPeer with refresh: false takes its roots from the file alone, so that
+// age limits it only where maxBundleAge is written out.
 package peerrules
 
 import (
@@ -77,14 +77,17 @@ func Judge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) Ver
 	name := peer.Name
 	switch {
 	case state.Revoked:
-		return refuse(Revoked, "peer %s was revoked: take its MeshPeer out of the files, if it stands in one, then peer anew "+
-			"with 'isthmus peer invite %s' or 'isthmus peer accept'", name, name)
+		return refuse(Revoked,
+			"peer %s was revoked: take its MeshPeer out of the files, if it stands in one, then peer anew "+
+				"with 'isthmus peer invite %s' or 'isthmus peer accept'", name, name)
 	case peer.Spec.Suspend:
 		return suspended(now, peer, state, "peer %s is suspended by its MeshPeer: remove spec.suspend to resume", name)
 	case state.Suspended:
-		return suspended(now, peer, state, "peer %s is suspended by command: 'isthmus peer resume %s' ends it", name, name)
+		return suspended(now, peer, state, "peer %s is suspended by command: 'isthmus peer resume %s' ends it", name,
+			name)
 	case peer.Spec.ExpiresAt != nil && !now.Before(peer.Spec.ExpiresAt.Time):
-		return refuse(Expired, "the peering with %s ended at %s: set a later spec.expiresAt to go on", name, stamp(peer.Spec.ExpiresAt.Time))
+		return refuse(Expired, "the peering with %s ended at %s: set a later spec.expiresAt to go on", name,
+			stamp(peer.Spec.ExpiresAt.Time))
 	}
 	roots, v := usableRoots(now, peer, state)
 	if v.Reason != "" {
@@ -116,17 +119,20 @@ func usableRoots(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerStat
 	name := peer.Name
 	text := Roots(peer, state)
 	if len(text) == 0 {
-		return rootSet{}, refuse(NoRoots, "no roots of peer %s are known yet: give spec.bundle.inline, or wait until the root of "+
-			"spec.bundle.fingerprint has been fetched ('isthmus peer status %s' says how far it is)", name, name)
+		return rootSet{}, refuse(NoRoots,
+			"no roots of peer %s are known yet: give spec.bundle.inline, or wait until the root of "+
+				"spec.bundle.fingerprint has been fetched ('isthmus peer status %s' says how far it is)", name, name)
 	}
 	certs, err := ParseRoots(text)
 	if err != nil {
-		return rootSet{}, refuse(BadRoots, "the roots of peer %s cannot be used: %v: mend spec.bundle.inline", name, err)
+		return rootSet{}, refuse(BadRoots, "the roots of peer %s cannot be used: %v: mend spec.bundle.inline", name,
+			err)
 	}
 	set := rootSet{pem: text, notAfter: lastValid(certs, now)}
 	if set.notAfter.IsZero() {
-		return rootSet{}, refuse(RootsExpired, "no root of peer %s is valid at %s: ask its administrators for the new root, "+
-			"put it into spec.bundle.inline or peer anew", name, stamp(now))
+		return rootSet{}, refuse(RootsExpired,
+			"no root of peer %s is valid at %s: ask its administrators for the new root, "+
+				"put it into spec.bundle.inline or peer anew", name, stamp(now))
 	}
 	return set, Verdict{}
 }
@@ -141,8 +147,9 @@ func judgeAge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState, 
 	if limit, bounded := MaxBundleAge(peer); bounded && !state.BundleTime.IsZero() {
 		stale := state.BundleTime.Add(limit)
 		if !now.Before(stale) {
-			v := refuse(Stale, "the roots of peer %s were last confirmed at %s, more than %s ago: see 'isthmus peer status %s' "+
-				"for why the refresh fails", peer.Name, stamp(state.BundleTime), limit, peer.Name)
+			v := refuse(Stale,
+				"the roots of peer %s were last confirmed at %s, more than %s ago: see 'isthmus peer status %s' "+
+					"for why the refresh fails", peer.Name, stamp(state.BundleTime), limit, peer.Name)
 			v.Control, v.Roots = true, roots.pem
 			return v
 		}
@@ -154,8 +161,8 @@ func judgeAge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState, 
 	return Verdict{Live: true, Control: true, Roots: roots.pem, Until: until}
 }
 
-// Roots that a peer's trust stands on: those learned, while the first trust that they grew from still stands in the MeshPeer,
-// else those written there. They are not judged here.
+// Roots that a peer's trust stands on: those learned, while the first trust that they grew from still stands in the
+// MeshPeer, else those written there. They are not judged here.
 func Roots(peer *v1alpha1.MeshPeer, state snapshot.PeerState) []byte {
 	if _, roots, ok := learned(state.Roots); ok && Adopted(peer, state) {
 		return roots
@@ -280,8 +287,10 @@ func (c claims) clash(peer *v1alpha1.MeshPeer, v Verdict) Verdict {
 				peer.Name, spiffe.Fingerprint(r))
 		}
 		if wanting := c.keys[id]; !c.holds(wanting, peer.Name) {
-			return refuse(SharedRoot, "a root of peer %s (SHA-256 %s) vouches for %s too, and the oldest MeshPeer stands: "+
-				"each trust domain needs a root of its own", peer.Name, spiffe.Fingerprint(r), others(wanting, peer.Name))
+			return refuse(SharedRoot,
+				"a root of peer %s (SHA-256 %s) vouches for %s too, and the oldest MeshPeer stands: "+
+					"each trust domain needs a root of its own", peer.Name, spiffe.Fingerprint(r),
+				others(wanting, peer.Name))
 		}
 	}
 	return Verdict{}

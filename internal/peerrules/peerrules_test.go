@@ -67,7 +67,11 @@ func TestJudge(t *testing.T) {
 		"live without refresh until its root ends": {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) {
 			p.Spec.Bundle.Refresh, s.BundleTime = &no, noon.Add(-1000*time.Hour)
 		}, "", true, "", noon.Add(48 * time.Hour)},
-		"revoked": {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Revoked = true }, Revoked, false, "isthmus peer invite cards", time.Time{}},
+		"revoked": {
+			func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Revoked = true }, Revoked, false,
+			"isthmus peer invite cards",
+			time.Time{},
+		},
 		"suspended in the file": {
 			func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) { p.Spec.Suspend = true }, Suspended, true,
 			"remove spec.suspend",
@@ -89,18 +93,50 @@ func TestJudge(t *testing.T) {
 		"expired at this very moment": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) {
 			p.Spec.ExpiresAt = &metav1.Time{Time: noon}
 		}, Expired, false, "2026-08-01T12:00:00Z", time.Time{}},
-		"no roots":            {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = nil }, NoRoots, false, "spec.bundle.inline", time.Time{}},
-		"roots of another td": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) { p.Spec.TrustDomain = "other.example" }, NoRoots, false, "", time.Time{}},
-		"roots of a first trust that was taken back": {func(p *v1alpha1.MeshPeer, _ *snapshot.PeerState) { p.Spec.Bundle.Fingerprint = "aa" }, NoRoots, false, "", time.Time{}},
-		"roots without a line saying where from":     {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = root }, NoRoots, false, "", time.Time{}},
+		"no roots": {
+			func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = nil }, NoRoots, false,
+			"spec.bundle.inline",
+			time.Time{},
+		},
+		"roots of another td": {func(p *v1alpha1.MeshPeer,
+			_ *snapshot.PeerState,
+		) {
+			p.Spec.TrustDomain = "other.example"
+		}, NoRoots, false, "", time.Time{}},
+		"roots of a first trust that was taken back": {func(p *v1alpha1.MeshPeer,
+			_ *snapshot.PeerState,
+		) {
+			p.Spec.Bundle.Fingerprint = "aa"
+		}, NoRoots, false, "", time.Time{}},
+		"roots without a line saying where from": {func(_ *v1alpha1.MeshPeer,
+			s *snapshot.PeerState,
+		) {
+			s.Roots = root
+		}, NoRoots, false, "", time.Time{}},
 		"other roots written down count at once": {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) {
 			p.Spec.Bundle.Inline = string(newRoot(t, noon.Add(2*time.Hour), true))
 			s.BundleTime = time.Time{}
 		}, "", true, "", noon.Add(2 * time.Hour)},
-		"expired root":         {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = grown(p, old) }, RootsExpired, false, "ask its administrators", time.Time{}},
-		"a leaf for a root":    {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = grown(p, leaf) }, BadRoots, false, "CA:TRUE", time.Time{}},
-		"not PEM":              {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = grown(p, []byte("hello")) }, BadRoots, false, "BEGIN CERTIFICATE", time.Time{}},
-		"one of two has ended": {func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = grown(p, append(old, root...)) }, "", true, "", noon.Add(23 * time.Hour)},
+		"expired root": {
+			func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = grown(p, old) },
+			RootsExpired, false, "ask its administrators",
+			time.Time{},
+		},
+		"a leaf for a root": {
+			func(p *v1alpha1.MeshPeer, s *snapshot.PeerState) { s.Roots = grown(p, leaf) },
+			BadRoots, false, "CA:TRUE",
+			time.Time{},
+		},
+		"not PEM": {func(p *v1alpha1.MeshPeer,
+			s *snapshot.PeerState,
+		) {
+			s.Roots = grown(p, []byte("hello"))
+		}, BadRoots, false, "BEGIN CERTIFICATE", time.Time{}},
+		"one of two has ended": {func(p *v1alpha1.MeshPeer,
+			s *snapshot.PeerState,
+		) {
+			s.Roots = grown(p, append(old, root...))
+		}, "", true, "", noon.Add(23 * time.Hour)},
 		"stale keeps its control traffic": {func(_ *v1alpha1.MeshPeer, s *snapshot.PeerState) {
 			s.BundleTime = noon.Add(-24 * time.Hour)
 		}, Stale, true, "more than 24h0m0s ago", time.Time{}},
@@ -114,7 +150,8 @@ func TestJudge(t *testing.T) {
 			s := snapshot.PeerState{Roots: grown(p, root), BundleTime: noon.Add(-time.Hour)}
 			tt.change(p, &s)
 			v := Judge(noon, p, s)
-			if v.Reason != tt.reason || v.Live != (tt.reason == "") || v.Control != tt.control || (v.Roots != nil) != tt.control {
+			if v.Reason != tt.reason || v.Live != (tt.reason == "") || v.Control != tt.control ||
+				(v.Roots != nil) != tt.control {
 				t.Fatalf("got %+v, want reason %q control %v", v, tt.reason, tt.control)
 			}
 			if !strings.Contains(v.Message, tt.says) {
@@ -131,7 +168,8 @@ func TestJudge(t *testing.T) {
 }
 
 func TestAllSeesWhatPeersMustNotShare(t *testing.T) {
-	own, a, b := newRoot(t, noon.Add(time.Hour), true), newRoot(t, noon.Add(time.Hour), true), newRoot(t, noon.Add(time.Hour), true)
+	own, a, b := newRoot(t, noon.Add(time.Hour), true), newRoot(t, noon.Add(time.Hour), true),
+		newRoot(t, noon.Add(time.Hour), true)
 	state := func(td string, roots ...[]byte) snapshot.PeerState {
 		return snapshot.PeerState{Roots: grown(meshPeer("any", td), roots...), BundleTime: noon}
 	}
@@ -150,13 +188,17 @@ func TestAllSeesWhatPeersMustNotShare(t *testing.T) {
 			meshPeer("twin-b", "twin.example"),
 		)},
 		Peers: map[string]snapshot.PeerState{
-			"apart": state("apart.example", b), "first": state("first.example", a), "me": state("own.example", newRoot(t, noon.Add(time.Hour), true)),
-			"mine": state("mine.example", own), "second": state("second.example", newRoot(t, noon.Add(time.Hour), true), a), "thief": thief,
-			"twin-a": state("twin.example", newRoot(t, noon.Add(time.Hour), true)), "twin-b": state("twin.example", newRoot(t, noon.Add(time.Hour), true)),
+			"apart": state("apart.example", b), "first": state("first.example", a),
+			"me":     state("own.example", newRoot(t, noon.Add(time.Hour), true)),
+			"mine":   state("mine.example", own),
+			"second": state("second.example", newRoot(t, noon.Add(time.Hour), true), a), "thief": thief,
+			"twin-a": state("twin.example", newRoot(t, noon.Add(time.Hour), true)),
+			"twin-b": state("twin.example", newRoot(t, noon.Add(time.Hour), true)),
 		},
 	}
 	want := map[string]Reason{
-		"apart": "", "first": SharedRoot, "me": OwnTrustDomain, "mine": SharedRoot, "second": SharedRoot, "thief": Revoked,
+		"apart": "", "first": SharedRoot, "me": OwnTrustDomain, "mine": SharedRoot, "second": SharedRoot,
+		"thief":  Revoked,
 		"twin-a": SameTrustDomain, "twin-b": SameTrustDomain,
 	}
 	got := All(snap, "own.example")

@@ -36,17 +36,20 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 // client, which is the same on the wire: only a stream's interceptors come before its messages are read, and can bound
 // them (Receive).
 func Unary[S, Req, Resp any](method string, call func(S, context.Context, *Req) (*Resp, error)) grpc.StreamDesc {
-	return grpc.StreamDesc{StreamName: method, ClientStreams: true, Handler: func(srv any, stream grpc.ServerStream) error {
-		req := new(Req)
-		if err := stream.RecvMsg(req); err != nil {
-			return err
-		}
-		resp, err := call(srv.(S), stream.Context(), req)
-		if err != nil {
-			return err
-		}
-		return stream.SendMsg(resp)
-	}}
+	return grpc.StreamDesc{
+		StreamName: method, ClientStreams: true,
+		Handler: func(srv any, stream grpc.ServerStream) error {
+			req := new(Req)
+			if err := stream.RecvMsg(req); err != nil {
+				return err
+			}
+			resp, err := call(srv.(S), stream.Context(), req)
+			if err != nil {
+				return err
+			}
+			return stream.SendMsg(resp)
+		},
+	}
 }
 
 // Stream is a bidirectional stream of Recv and Send messages.
@@ -82,7 +85,9 @@ func Bidi[S, Req, Resp any](method string, serve func(S, Stream[Resp, Req]) erro
 }
 
 // Call makes one unary call. Errors are gRPC status errors.
-func Call[Req, Resp any](ctx context.Context, conn grpc.ClientConnInterface, service, method string, req *Req) (*Resp, error) {
+func Call[Req, Resp any](
+	ctx context.Context, conn grpc.ClientConnInterface, service, method string, req *Req,
+) (*Resp, error) {
 	resp := new(Resp)
 	if err := conn.Invoke(ctx, "/"+service+"/"+method, req, resp, grpc.CallContentSubtype(Subtype)); err != nil {
 		return nil, err
@@ -91,7 +96,9 @@ func Call[Req, Resp any](ctx context.Context, conn grpc.ClientConnInterface, ser
 }
 
 // Open opens a bidirectional stream: the client sends Req and receives Resp.
-func Open[Req, Resp any](ctx context.Context, conn grpc.ClientConnInterface, service, method string) (Stream[Req, Resp], error) {
+func Open[Req, Resp any](
+	ctx context.Context, conn grpc.ClientConnInterface, service, method string,
+) (Stream[Req, Resp], error) {
 	desc := &grpc.StreamDesc{StreamName: method, ServerStreams: true, ClientStreams: true}
 	s, err := conn.NewStream(ctx, desc, "/"+service+"/"+method, grpc.CallContentSubtype(Subtype))
 	if err != nil {

@@ -137,7 +137,10 @@ func TestStream(t *testing.T) {
 // What does not parse is the caller's error, and nobody's crash.
 func TestForeignBytes(t *testing.T) {
 	conn, _ := dial(t)
-	for _, body := range []string{"", "{", "[]", `{"Text":1}`, "\xff\xfe", strings.Repeat("[", 100_000), `{"Text":"x"} trailing`} {
+	for _, body := range []string{
+		"", "{", "[]", `{"Text":1}`, "\xff\xfe", strings.Repeat("[", 100_000),
+		`{"Text":"x"} trailing`,
+	} {
 		err := conn.Invoke(within(t), "/test.Echo/Echo", &raw{body}, &pong{}, grpc.ForceCodec(rawCodec{}))
 		if err == nil {
 			t.Errorf("%.20q was taken", body)

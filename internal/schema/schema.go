@@ -60,7 +60,8 @@ func (s *Schemas) Validate(kindName string, document map[string]any) []finding.F
 
 func (c *schema) validate(document map[string]any) []finding.Finding {
 	pruned := runtime.DeepCopyJSON(document)
-	unknown := pruning.PruneWithOptions(pruned, c.structural, true, structural.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
+	unknown := pruning.PruneWithOptions(pruned, c.structural, true,
+		structural.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
 	findings := c.unknownFields(unknown)
 	errs := validation.ValidateCustomResource(nil, pruned, c.shape)
 	if len(errs) == 0 && c.rules != nil {
@@ -78,7 +79,8 @@ func compile(k kind.Kind) (*schema, error) {
 		return nil, fmt.Errorf("read schema of %s: %w", k.Name, err)
 	}
 	var internal apiextensions.JSONSchemaProps
-	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(props, &internal, nil); err != nil {
+	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(props, &internal,
+		nil); err != nil {
 		return nil, fmt.Errorf("convert schema of %s: %w", k.Name, err)
 	}
 	st, err := structural.NewStructural(&internal)
@@ -101,7 +103,8 @@ func props(k kind.Kind) (*apiextensionsv1.JSONSchemaProps, error) {
 	if err := yaml.UnmarshalStrict(text, &crd); err != nil {
 		return nil, err
 	}
-	if len(crd.Spec.Versions) != 1 || crd.Spec.Versions[0].Schema == nil || crd.Spec.Versions[0].Schema.OpenAPIV3Schema == nil {
+	if len(crd.Spec.Versions) != 1 || crd.Spec.Versions[0].Schema == nil ||
+		crd.Spec.Versions[0].Schema.OpenAPIV3Schema == nil {
 		return nil, fmt.Errorf("the CRD does not have exactly one version with a schema")
 	}
 	return crd.Spec.Versions[0].Schema.OpenAPIV3Schema, nil

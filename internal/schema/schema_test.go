@@ -16,7 +16,10 @@ import (
 var update = flag.Bool("update", false, "rewrite the field tables of docs/kinds")
 
 func document(kindName string, spec map[string]any) map[string]any {
-	return map[string]any{"apiVersion": "isthmus.dev/v1alpha1", "kind": kindName, "metadata": map[string]any{"name": "a"}, "spec": spec}
+	return map[string]any{
+		"apiVersion": "isthmus.dev/v1alpha1", "kind": kindName,
+		"metadata": map[string]any{"name": "a"}, "spec": spec,
+	}
 }
 
 func TestValidate(t *testing.T) {
@@ -48,7 +51,10 @@ func TestValidate(t *testing.T) {
 			document("FederatedExport", map[string]any{"service": "a", "port": int64(0)}),
 			[]string{`ISM-SCH01 spec.port: "0" is refused: it should be greater than or equal to 1`},
 		},
-		"rule":       {peer(map[string]any{}), []string{"ISM-SCH01 spec.bundle: give inline (PEM roots) or fingerprint"}},
+		"rule": {
+			peer(map[string]any{}),
+			[]string{"ISM-SCH01 spec.bundle: give inline (PEM roots) or fingerprint"},
+		},
 		"rule holds": {peer(map[string]any{"fingerprint": strings.Repeat("ab", 32)}), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -87,7 +93,8 @@ func TestGenerated(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := os.ReadFile(filepath.Join(gen.Dir, "crds", filepath.Base(path))); err != nil || string(got) != string(want) {
+		if got, err := os.ReadFile(filepath.Join(gen.Dir, "crds", filepath.Base(path))); err != nil ||
+			string(got) != string(want) {
 			t.Errorf("crds/%s is not what the Go types say; run: go generate ./api/... (%v)", filepath.Base(path), err)
 		}
 	}
@@ -139,7 +146,8 @@ func table(fields []schema.Field) string {
 		if f.Limits != "" {
 			doc = strings.TrimSpace(doc + " *" + f.Limits + "*")
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Path, f.Type, must, strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(doc))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Path, f.Type, must,
+			strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(doc))
 	}
 	b.WriteString("\n")
 	return b.String()

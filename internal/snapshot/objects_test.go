@@ -47,12 +47,14 @@ func random(r *rand.Rand) *Object {
 	case 0:
 		return NewObject(service(ns, name, int32(1+r.IntN(2))), origin)
 	case 1:
-		return NewObject(&security.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}, origin)
+		return NewObject(&security.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}},
+			origin)
 	}
 	return NewObject(&v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: name}}, origin)
 }
 
-// TestObjectsAreWhatWasPut changes a set at random and compares it with a plain map, and each version with the one before.
+// TestObjectsAreWhatWasPut changes a set at random and compares it with a plain map, and each version with the one
+// before.
 func TestObjectsAreWhatWasPut(t *testing.T) {
 	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -97,7 +99,8 @@ func holds(t *testing.T, set *Objects, want world) {
 	}
 	for i, got := range [][]string{
 		keysOf(Of[*corev1.Service](set)), keysOf(Of[*corev1.Service](set.Namespace("b"))),
-		keysOf(Of[*security.AuthorizationPolicy](set)), keysOf(Of[*v1alpha1.MeshPeer](set)), keysOf(Of[*v1alpha1.MeshPeer](set.Namespace(""))),
+		keysOf(Of[*security.AuthorizationPolicy](set)), keysOf(Of[*v1alpha1.MeshPeer](set)),
+		keysOf(Of[*v1alpha1.MeshPeer](set.Namespace(""))),
 	} {
 		expected := [][]string{
 			want.sorted("Service", "*"), want.sorted("Service", "b"), want.sorted("AuthorizationPolicy", "*"),
@@ -151,7 +154,8 @@ func TestOfDoesNotAllocate(t *testing.T) {
 	set := ObjectsOf(service("a", "x", 80), service("b", "y", 80))
 	cfg := &Config{Objects: set}
 	n := testing.AllocsPerRun(100, func() {
-		if len(Of[*corev1.Service](cfg)) != 2 || len(Of[*corev1.Service](set.Namespace("b"))) != 1 || len(Of[*v1alpha1.Mesh](cfg)) != 0 {
+		if len(Of[*corev1.Service](cfg)) != 2 || len(Of[*corev1.Service](set.Namespace("b"))) != 1 ||
+			len(Of[*v1alpha1.Mesh](cfg)) != 0 {
 			t.Error("not what was put")
 		}
 	})
@@ -168,7 +172,8 @@ func TestOfEmptySets(t *testing.T) {
 	var none *Objects
 	var cfg *Config
 	if none.Len() != 0 || none.Get(Key{}) != nil || none.Namespace("") != nil || len(Of[*corev1.Service](none)) != 0 ||
-		len(Of[*corev1.Service](cfg)) != 0 || len(Of[*corev1.Service](none.Namespace(""))) != 0 || none.With(Change{}) != nil ||
+		len(Of[*corev1.Service](cfg)) != 0 || len(Of[*corev1.Service](none.Namespace(""))) != 0 ||
+		none.With(Change{}) != nil ||
 		(&Config{}).Mesh() != nil || Named[*corev1.Service](none, "a", "b") != nil {
 		t.Error("an empty set holds something")
 	}

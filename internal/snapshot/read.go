@@ -191,11 +191,12 @@ func (o *Objects) Since(earlier *Objects) iter.Seq2[*Object, *Object] {
 		if o == earlier {
 			return
 		}
-		pairs(earlier.all(), o.all(), func(n *NamespaceObjects) string { return n.Name }, func(a, b *NamespaceObjects) bool {
-			return pairs(a.all(), b.all(), func(l *list) string { return l.kind }, func(a, b *list) bool {
-				return pairs(a.all(), b.all(), func(x *Object) string { return x.Key.Name }, yield)
+		pairs(earlier.all(), o.all(), func(n *NamespaceObjects) string { return n.Name },
+			func(a, b *NamespaceObjects) bool {
+				return pairs(a.all(), b.all(), func(l *list) string { return l.kind }, func(a, b *list) bool {
+					return pairs(a.all(), b.all(), func(x *Object) string { return x.Key.Name }, yield)
+				})
 			})
-		})
 	}
 }
 

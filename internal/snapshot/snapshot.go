@@ -26,7 +26,8 @@ type Snapshot struct {
 	// Invites are the open invitations, Bootstraps the acceptances under way.
 	Invites    []Invite
 	Bootstraps []Bootstrap
-	// PeeringAddresses are where this mesh's gateways reach its control plane for what peers say, where the settings say so.
+	// PeeringAddresses are where this mesh's gateways reach its control plane for what peers say, where the settings
+	// say so.
 	PeeringAddresses []netip.AddrPort
 	// PeeringPort is where they reach it at the address that each reached it by before, where the settings do not. Ask
 	// ControlOf.
@@ -80,8 +81,8 @@ func (c *Config) Origin(k Key) Origin {
 	return Origin{}
 }
 
-// Report is findings as they are shown: in one list, sorted, each with the place where its object is written, if that is in
-// effect. Those that say their place themselves keep it.
+// Report is findings as they are shown: in one list, sorted, each with the place where its object is written, if that
+// is in effect. Those that say their place themselves keep it.
 func (c *Config) Report(findings ...[]finding.Finding) []finding.Finding {
 	out := slices.Concat(findings...)
 	for i, f := range out {
@@ -250,8 +251,8 @@ type WorkloadPort struct {
 
 // PeerState is what is known of a peer beyond its MeshPeer object.
 type PeerState struct {
-	// Roots currently accepted for the peer, PEM under a line that names the first trust they grew from; nil until first trust.
-	// Use what package peerrules makes of them.
+	// Roots currently accepted for the peer, PEM under a line that names the first trust they grew from; nil until
+	// first trust. Use what package peerrules makes of them.
 	Roots []byte
 	// BundleSequence of the newest accepted bundle (SPIFFE Trust Domain and Bundle §4.1.1).
 	BundleSequence uint64

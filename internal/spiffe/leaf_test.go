@@ -23,7 +23,10 @@ func TestLeafID(t *testing.T) {
 		cert x509.Certificate
 		want string
 	}{
-		"a leaf":                     {x509.Certificate{URIs: names(till), KeyUsage: x509.KeyUsageDigitalSignature}, till},
+		"a leaf": {
+			x509.Certificate{URIs: names(till), KeyUsage: x509.KeyUsageDigitalSignature},
+			till,
+		},
 		"with a host name":           {x509.Certificate{URIs: names(till), DNSNames: []string{"till.example"}}, till},
 		"no name":                    {x509.Certificate{}, ""},
 		"two names":                  {x509.Certificate{URIs: names(till, till)}, ""},

@@ -92,7 +92,8 @@ func (c claims) clash(node string, w snapshot.Workload, own map[netip.Addr]snaps
 			}
 		}
 		if taken {
-			return new(finding.New("ISM0244", kind.Key{Kind: "workload", Namespace: w.Namespace, Name: w.Name}, "addresses",
+			return new(finding.New("ISM0244", kind.Key{Kind: "workload", Namespace: w.Namespace, Name: w.Name},
+				"addresses",
 				fmt.Sprintf("node %s gives it the address %s, which workload %s on node %s "+
 					"has; it is not registered", node, a, by.workload, by.node),
 				fmt.Sprintf("correct the address in the node's settings; if node %s is gone for "+

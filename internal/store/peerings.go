@@ -15,7 +15,8 @@ func peeringsOf(peers []state.Peer) peerings {
 	made := peerings{}
 	for _, p := range peers {
 		if p.Object != nil {
-			made[p.Name] = snapshot.NewObject(p.Object, snapshot.Origin{Source: snapshot.SourceToken, FirstSeen: p.Made})
+			made[p.Name] = snapshot.NewObject(p.Object,
+				snapshot.Origin{Source: snapshot.SourceToken, FirstSeen: p.Made})
 		}
 	}
 	return made
@@ -28,7 +29,8 @@ type joined struct {
 	byToken []snapshot.Key // the objects of config that were made by token
 }
 
-// join adds the peers that were made by token, as far as the gate lets them in beside the files. What is as it was in last keeps its pointers. It must be called with mu held.
+// join adds the peers that were made by token, as far as the gate lets them in beside the files. What is as it was in
+// last keeps its pointers. It must be called with mu held.
 func (s *Store) join(last joined, files *snapshot.Config, peers []state.Peer) joined {
 	objects, change := files.Objects, snapshot.Change{}
 	if len(last.byToken) > 0 {
@@ -62,7 +64,8 @@ func (s *Store) join(last joined, files *snapshot.Config, peers []state.Peer) jo
 		change.Put(s.made[k.Name])
 	}
 	next.config.Objects, next.config.Findings = objects.With(change), findings
-	if last.files == files && last.config.Objects == next.config.Objects && slices.Equal(last.config.Findings, findings) {
+	if last.files == files && last.config.Objects == next.config.Objects &&
+		slices.Equal(last.config.Findings, findings) {
 		next.config = last.config
 	}
 	return next

@@ -47,8 +47,8 @@ func (s *Store) Register(
 // maxRereads bounds how often a registration is tried again because another control plane was quicker.
 const maxRereads = 5
 
-// alone registers a node while nobody else does. Where another control plane has given a name or an address away that this
-// one thought free, it first takes that in.
+// alone registers a node while nobody else does. Where another control plane has given a name or an address away that
+// this one thought free, it first takes that in.
 func (s *Store) alone(ctx context.Context, node string, register func() error) error {
 	for n := 0; ; n++ {
 		err := s.locked(node, register)
@@ -83,7 +83,8 @@ func (s *Store) register(ctx context.Context, next registered) error {
 	next.workloads, next.clashes = s.claims.take(name, next.said, old.workloads)
 	next.waits = s.waiting(old, next)
 	same := equalNodes(old.node, next.node) && slices.EqualFunc(old.workloads, next.workloads, snapshot.Workload.Equal)
-	newer := next.stream != old.stream && s.cfg.Kept.Shared() // which others must know, so that they refuse the older one
+	// which others must know, so that they refuse the older one
+	newer := next.stream != old.stream && s.cfg.Kept.Shared()
 	s.mu.Unlock()
 
 	if !same || newer { // not with mu held: snapshots need not wait for the disk
@@ -307,7 +308,8 @@ func (s *Store) Hosts(node, namespace, serviceAccount string) bool {
 		return false
 	}
 	if r.node.Role == snapshot.RoleGateway {
-		return namespace == spiffe.SystemNamespace && r.node.Gateway != nil && r.node.Gateway.ServiceAccount == serviceAccount
+		return namespace == spiffe.SystemNamespace && r.node.Gateway != nil &&
+			r.node.Gateway.ServiceAccount == serviceAccount
 	}
 	return slices.ContainsFunc(r.workloads, func(w snapshot.Workload) bool {
 		return w.Namespace == namespace && w.ServiceAccount == serviceAccount && !w.Away

@@ -14,7 +14,10 @@ import (
 
 // hosted is a workload in a network namespace of its own.
 func hosted(name string, addresses ...string) snapshot.Workload {
-	w := snapshot.Workload{Name: name, Namespace: "default", ServiceAccount: "w", Netns: "/run/netns/" + name, Ready: true}
+	w := snapshot.Workload{
+		Name: name, Namespace: "default", ServiceAccount: "w", Netns: "/run/netns/" + name,
+		Ready: true,
+	}
 	for _, a := range addresses {
 		w.Addresses = append(w.Addresses, netip.MustParseAddr(a))
 	}

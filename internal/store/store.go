@@ -111,8 +111,8 @@ func (s *Store) Snapshot() *snapshot.Snapshot {
 // Changed has a value whenever there is a snapshot that was not looked at yet.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
 
-// SetConfig takes in newly read configuration. Where the state cannot be written it is in force all the same, so that a policy
-// does not wait for a disk; only names that are new have no virtual address until it is set again.
+// SetConfig takes in newly read configuration. Where the state cannot be written it is in force all the same, so that a
+// policy does not wait for a disk; only names that are new have no virtual address until it is set again.
 func (s *Store) SetConfig(ctx context.Context, cfg *snapshot.Config) error {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
@@ -281,7 +281,8 @@ func (s *Store) assemble() *snapshot.Snapshot {
 	snap := &snapshot.Snapshot{
 		Time: s.cfg.Now(), Config: s.joined.config, Registry: s.merged,
 		Peers:   map[string]snapshot.PeerState{},
-		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses, PeeringPort: s.cfg.PeeringPort,
+		Invites: s.invites, Bootstraps: s.boots, PeeringAddresses: s.cfg.PeeringAddresses,
+		PeeringPort:    s.cfg.PeeringPort,
 		SilentGateways: s.silent, SilentNodes: s.silentNodes, Reports: s.reported(),
 		Contained: s.contained, Roots: s.cfg.Roots(), VIPs: s.addresses,
 	}

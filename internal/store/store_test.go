@@ -96,12 +96,16 @@ func newLab(t *testing.T, path string) *lab {
 	must(t, err)
 	t.Cleanup(func() { db.Close() })
 	kept := &breakable{Store: db}
-	s, err := Open(t.Context(), Config{Kept: kept, Roots: func() []byte { return []byte("roots") }, Now: func() time.Time { return noon }})
+	s, err := Open(t.Context(), Config{
+		Kept: kept, Roots: func() []byte { return []byte("roots") },
+		Now: func() time.Time { return noon },
+	})
 	must(t, err)
 	return &lab{s, kept}
 }
 
-// file is where a state file may be, in memory where there is a file system for that: a busy disk makes every write slow.
+// file is where a state file may be, in memory where there is a file system for that: a busy disk makes every write
+// slow.
 func file(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "isthmus-t-")
@@ -138,7 +142,8 @@ func (l *lab) changed() bool {
 
 func (l *lab) attest(t *testing.T, name string) {
 	t.Helper()
-	must(t, l.kept.AttestNode(t.Context(), state.Node{Node: snapshot.Node{Name: name, Role: snapshot.RoleNode}, Attested: noon}))
+	must(t, l.kept.AttestNode(t.Context(),
+		state.Node{Node: snapshot.Node{Name: name, Role: snapshot.RoleNode}, Attested: noon}))
 }
 
 // always is the standing of nodes that nobody revokes.
@@ -162,7 +167,10 @@ func services(names ...string) *snapshot.Config {
 }
 
 func meshPeer(name, trustDomain string) *v1alpha1.MeshPeer {
-	return &v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.MeshPeerSpec{TrustDomain: trustDomain}}
+	return &v1alpha1.MeshPeer{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       v1alpha1.MeshPeerSpec{TrustDomain: trustDomain},
+	}
 }
 
 func TestVirtualAddressesAreKept(t *testing.T) {
@@ -176,9 +184,11 @@ func TestVirtualAddressesAreKept(t *testing.T) {
 	}
 	must(t, l.SetConfig(t.Context(), services("b", "c")))
 	same(t, "what a snapshot holds stays", len(first), 2)
-	same(t, "b's address beside others", l.Snapshot().VIPs["b.default.svc.cluster.local"], first["b.default.svc.cluster.local"])
+	same(t, "b's address beside others", l.Snapshot().VIPs["b.default.svc.cluster.local"],
+		first["b.default.svc.cluster.local"])
 	must(t, l.SetConfig(t.Context(), services("a")))
-	same(t, "a's address when it comes back", l.Snapshot().VIPs["a.default.svc.cluster.local"], first["a.default.svc.cluster.local"])
+	same(t, "a's address when it comes back", l.Snapshot().VIPs["a.default.svc.cluster.local"],
+		first["a.default.svc.cluster.local"])
 	must(t, l.SetConfig(t.Context(), services("a", "b", "c")))
 	third := maps.Clone(l.Snapshot().VIPs)
 	must(t, l.kept.Close())
@@ -219,8 +229,13 @@ func TestWhoGetsAVirtualAddress(t *testing.T) {
 	l := newLab(t, file(t))
 	cfg := services("a")
 	cfg = cfg.With(snapshot.PutAll(&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Domain: "corp"}}))
-	cfg = cfg.With(snapshot.PutAll(&v1alpha1.FederatedImport{ObjectMeta: metav1.ObjectMeta{Name: "i", Namespace: "shop"}}))
-	cfg = cfg.With(snapshot.PutAll(&networking.ServiceEntry{Spec: networkingapi.ServiceEntry{Hosts: []string{"API.Example.com.", "*.example.com"}}}))
+	cfg = cfg.With(snapshot.PutAll(&v1alpha1.FederatedImport{ObjectMeta: metav1.ObjectMeta{
+		Name:      "i",
+		Namespace: "shop",
+	}}))
+	entry := &networking.ServiceEntry{}
+	entry.Spec.Hosts = []string{"API.Example.com.", "*.example.com"}
+	cfg = cfg.With(snapshot.PutAll(entry))
 	must(t, l.SetConfig(t.Context(), cfg))
 	got := map[string]bool{}
 	for host := range l.Snapshot().VIPs {
@@ -329,7 +344,8 @@ func TestFileAndPeeringOfOneName(t *testing.T) {
 			same(t, "peers", got, map[string]string{"both": want, "file": "", "token": ""})
 			same(t, "file of the one that counts", snap.Origin(snapshot.Key{Kind: "MeshPeer", Name: "both"}).File, file)
 			same(t, "age of a peering", snap.Origin(snapshot.Key{Kind: "MeshPeer", Name: "token"}).FirstSeen, noon)
-			same(t, "what was given is not written to", []any{len(snapshot.Of[*v1alpha1.MeshPeer](cfg)), cfg.Findings[:1][0].Code}, []any{2, finding.Code("")})
+			same(t, "what was given is not written to",
+				[]any{len(snapshot.Of[*v1alpha1.MeshPeer](cfg)), cfg.Findings[:1][0].Code}, []any{2, finding.Code("")})
 		})
 	}
 }
@@ -355,7 +371,10 @@ func TestShut(t *testing.T) {
 	l.changed()
 	is := func(peer string) [3]bool {
 		s := l.Snapshot()
-		return [3]bool{s.Peers[peer].Suspended, s.Peers[peer].Revoked, len(snapshot.Of[*v1alpha1.MeshPeer](s.Config)) == 1}
+		return [3]bool{
+			s.Peers[peer].Suspended, s.Peers[peer].Revoked,
+			len(snapshot.Of[*v1alpha1.MeshPeer](s.Config)) == 1,
+		}
 	}
 	same(t, "before", is("cards"), [3]bool{false, false, true})
 	l.Shut("cards", false)
@@ -476,7 +495,10 @@ func TestNoNewsIsLost(t *testing.T) {
 		}
 	}()
 	last := func() bool {
-		return l.Snapshot().Config.Objects.Get(snapshot.Key{Kind: "Service", Namespace: "default", Name: fmt.Sprint(n - 1)}) != nil
+		return l.Snapshot().Config.Objects.Get(snapshot.Key{
+			Kind: "Service", Namespace: "default",
+			Name: fmt.Sprint(n - 1),
+		}) != nil
 	}
 	for seen := false; !seen; {
 		select {
@@ -495,7 +517,8 @@ func TestForgottenNode(t *testing.T) {
 	for _, n := range []string{"a", "b"} {
 		l.attest(t, n)
 		must(t,
-			l.Register(t.Context(), 1, node(n), workloads(n, map[string]string{"a": "10.0.0.1", "b": "10.0.0.2"}[n]), always))
+			l.Register(t.Context(), 1, node(n), workloads(n, map[string]string{"a": "10.0.0.1", "b": "10.0.0.2"}[n]),
+				always))
 	}
 	l.changed()
 	same(t, "it hosts", l.Hosts("a", "default", "w"), true)
@@ -516,8 +539,8 @@ func TestForgottenNode(t *testing.T) {
 	same(t, "forgetting twice is no news", l.changed(), false)
 }
 
-// While the state file cannot be written, configuration is in force all the same, but for addresses of names that are new, and
-// registrations that were refused do not take effect later.
+// While the state file cannot be written, configuration is in force all the same, but for addresses of names that are
+// new, and registrations that were refused do not take effect later.
 func TestStateThatCannotBeWritten(t *testing.T) {
 	l := newLab(t, file(t))
 	l.attest(t, "a")

@@ -17,7 +17,8 @@ import (
 type options struct {
 	// Show lists what is written, "<proxy> <type> <resource>"; what is left out from the right means all.
 	Show []string `json:"show"`
-	// Chains are beginnings of filter chains' names: of other chains only the name is written. Left out, all are written.
+	// Chains are beginnings of filter chains' names: of other chains only the name is written. Left out, all are
+	// written.
 	Chains []string `json:"chains"`
 	// Whole writes every resource out. Otherwise what testdata/known.yaml lists is written as its name.
 	Whole bool `json:"whole"`
@@ -43,7 +44,8 @@ func (o options) cut(resource map[string]any) {
 	chains, _ := resource["filter_chains"].([]any)
 	for i, c := range chains {
 		name, _ := c.(map[string]any)["name"].(string)
-		if o.Chains != nil && !slices.ContainsFunc(o.Chains, func(p string) bool { return strings.HasPrefix(name, p) }) {
+		if o.Chains != nil && !slices.ContainsFunc(o.Chains,
+			func(p string) bool { return strings.HasPrefix(name, p) }) {
 			chains[i] = map[string]any{"name": name, "+": "not-shown"}
 		}
 	}

@@ -22,8 +22,8 @@ import (
 	"isthmus.dev/isthmus/internal/view"
 )
 
-// TestEveryKind: a row of the table of kinds is more than a row. A kind is decoded, checked, documented and told of in a
-// story, and a change of an object of it reaches a proxy, by the short way of compile.Next too.
+// TestEveryKind: a row of the table of kinds is more than a row. A kind is decoded, checked, documented and told of in
+// a story, and a change of an object of it reaches a proxy, by the short way of compile.Next too.
 func TestEveryKind(t *testing.T) {
 	refused := refusedKinds(t)
 	for _, k := range kind.All {
@@ -92,8 +92,8 @@ func refusedKinds(t *testing.T) map[string]bool {
 	return out
 }
 
-// reachesProxies takes each object of a kind out of each of the kind's stories, and puts it back. What Next makes of that
-// is what Mesh makes of it, and at least once some Envoy is configured otherwise.
+// reachesProxies takes each object of a kind out of each of the kind's stories, and puts it back. What Next makes of
+// that is what Mesh makes of it, and at least once some Envoy is configured otherwise.
 func reachesProxies(t *testing.T, k kind.Kind) {
 	paths, _ := filepath.Glob("testdata/" + strings.ToLower(k.Name) + "/*.txtar")
 	objects, reached := 0, false

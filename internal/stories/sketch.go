@@ -12,7 +12,8 @@ import (
 // Sketch draws a mesh for a reader: who listens, who may call whom, what crosses.
 func Sketch(m *model.Mesh) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "mesh %s, trust domain %s, names under %s, root namespace %s, certificates for %s", m.Name, m.TrustDomain.Name(), m.Domain, m.RootNamespace, m.CertificateTTL)
+	fmt.Fprintf(&b, "mesh %s, trust domain %s, names under %s, root namespace %s, certificates for %s", m.Name,
+		m.TrustDomain.Name(), m.Domain, m.RootNamespace, m.CertificateTTL)
 	if m.AllowAny {
 		b.WriteString(", unlisted addresses may be called")
 	}
@@ -23,7 +24,8 @@ func Sketch(m *model.Mesh) string {
 		w := m.Workloads[id]
 		fmt.Fprintf(&b, "workload %s on %s is %s\n", id, w.Node, w.Identity)
 		for _, in := range w.Inbound {
-			fmt.Fprintf(&b, "  listens on %d: %s, %s, deny %s, allow %s\n", in.Port, in.Protocol, in.Mode, names(in.Policies.Deny), allows(in.Policies))
+			fmt.Fprintf(&b, "  listens on %d: %s, %s, deny %s, allow %s\n", in.Port, in.Protocol, in.Mode,
+				names(in.Policies.Deny), allows(in.Policies))
 		}
 		for _, o := range w.Outbound {
 			fmt.Fprintf(&b, "  may call %s:%d (%s)\n", o.Service.Host, o.Port.Number, o.Port.Protocol)

@@ -1,5 +1,6 @@
-// Package stories tells what configuration means: each file of testdata is one case, with the YAML that goes in and, as a
-// person has read and approved it, what comes out of every layer. Run the test with -update to rewrite what comes out.
+// Package stories tells what configuration means: each file of testdata is one case, with the YAML that goes in and, as
+// a person has read and approved it, what comes out of every layer. Run the test with -update to rewrite what comes
+// out.
 package stories
 
 import (
@@ -44,7 +45,8 @@ type world struct {
 	Boots   []snapshot.Bootstrap          `json:"bootstraps"`
 }
 
-// Read makes a story of its archive: sections in.yaml (and in-….yaml: more files of the folder), world.yaml and options. dir is the folder of what stories share.
+// Read makes a story of its archive: sections in.yaml (and in-….yaml: more files of the folder), world.yaml and
+// options. dir is the folder of what stories share.
 func Read(dir string, a *txtar.Archive) (*Story, error) {
 	var w world
 	if err := yaml.UnmarshalStrict(section(a, "world.yaml"), &w); err != nil {

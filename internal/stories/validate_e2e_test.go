@@ -24,8 +24,8 @@ import (
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 )
 
-// TestEnvoyAccepts lets a real Envoy judge what every proxy of every story is told: routes, endpoints and roots stand inside
-// the listeners and clusters that would ask for them, so that all of it is checked.
+// TestEnvoyAccepts lets a real Envoy judge what every proxy of every story is told: routes, endpoints and roots stand
+// inside the listeners and clusters that would ask for them, so that all of it is checked.
 func TestEnvoyAccepts(t *testing.T) {
 	binary := locate(t)
 	for _, path := range storyFiles(t) {
@@ -52,7 +52,8 @@ func TestEnvoyAccepts(t *testing.T) {
 	}
 }
 
-// TestEnvoyJudges makes sure that the judge is awake: what Envoy cannot tell apart, and what it was not told, it refuses.
+// TestEnvoyJudges makes sure that the judge is awake: what Envoy cannot tell apart, and what it was not told, it
+// refuses.
 func TestEnvoyJudges(t *testing.T) {
 	binary := locate(t)
 	a, err := txtar.ParseFile("testdata/mesh/one-caller.txtar")
@@ -73,7 +74,9 @@ func TestEnvoyJudges(t *testing.T) {
 			}
 		},
 		"Unknown static certificate": func(static map[string]any) { static["secrets"] = nil },
-		"unknown cluster":            func(static map[string]any) { static["clusters"] = static["clusters"].([]any)[:1] },
+		"unknown cluster": func(static map[string]any) {
+			static["clusters"] = static["clusters"].([]any)[:1]
+		},
 	} {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()
@@ -107,7 +110,8 @@ func validate(t *testing.T, binary string, config map[string]any) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, binary, "--mode", "validate", "--concurrency", "1", "-l", "warning", "-c", file).CombinedOutput()
+	out, err := exec.CommandContext(ctx, binary, "--mode", "validate", "--concurrency", "1", "-l", "warning", "-c",
+		file).CombinedOutput()
 	if err != nil || bytes.Contains(out, []byte("deprecated")) {
 		return fmt.Errorf("Envoy refuses it, or finds it old: %w\n%s", err, out)
 	}
@@ -117,7 +121,10 @@ func validate(t *testing.T, binary string, config map[string]any) error {
 // wholeConfig is a bootstrap in which all resources are static.
 func wholeConfig(t *testing.T, rs map[string][]*envoy.Resource) map[string]any {
 	t.Helper()
-	text, err := envoyproc.Bootstrap{Node: "n", AgentSocket: "/nowhere/agent.sock", AdminSocket: "/nowhere/admin.sock", MaxConnections: 1000, MaxHeapBytes: 1 << 30}.JSON()
+	text, err := envoyproc.Bootstrap{
+		Node: "n", AgentSocket: "/nowhere/agent.sock", AdminSocket: "/nowhere/admin.sock",
+		MaxConnections: 1000, MaxHeapBytes: 1 << 30,
+	}.JSON()
 	if err != nil {
 		t.Fatal(err)
 	}

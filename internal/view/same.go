@@ -15,6 +15,6 @@ func SameSurroundings(a, b *model.Mesh) bool {
 		maps.EqualFunc(a.Roots, b.Roots, bytes.Equal)
 }
 
-// SameWorkloads says whether a node's proxy is the very one that it was, and with it its workloads and all that they may
-// call: what says the same is not compiled anew. Of a gateway it is never said.
+// SameWorkloads says whether a node's proxy is the very one that it was, and with it its workloads and all that they
+// may call: what says the same is not compiled anew. Of a gateway it is never said.
 func SameWorkloads(a, b *model.Proxy) bool { return a == b && b != nil && b.Gateway == nil }

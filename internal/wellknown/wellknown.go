@@ -102,5 +102,6 @@ const (
 	LogIngress   = "ingress"   // every crossing into this mesh, and every refused one; tag "peer" names the MeshPeer
 	LogPlaintext = "plaintext" // every call without mutual TLS to a port that takes both
 	LogEgress    = "egress"    // every crossing out of this mesh, and every refused one; tag "peer" names the MeshPeer
-	LogUnserved  = "unserved"  // connections that a workload's own program did not take, told at once and written nowhere
+	// connections that a workload's own program did not take, told at once and written nowhere
+	LogUnserved = "unserved"
 )

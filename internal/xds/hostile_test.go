@@ -87,7 +87,8 @@ func (w *wire) dial(
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(metadata.AppendToOutgoingContext(ctx, "proxy", proxy))
+	ctx = metadata.AppendToOutgoingContext(ctx, "proxy", proxy)
+	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	return s, func() { conn.Close() }, err
 }
 
@@ -146,7 +147,8 @@ func (w *wire) attack(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
-	for name, attack := range map[string]func(discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) error{
+	type stream = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
+	for name, attack := range map[string]func(stream) error{
 		"does not read": func(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) error {
 			s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.ListenerType})
 			s.Send(&discoveryv3.DeltaDiscoveryRequest{

@@ -17,7 +17,9 @@ import (
 )
 
 // overSocket asks a control plane as its administrator.
-func overSocket[Req, Resp any](ctx context.Context, socket string, most time.Duration, method string, req *Req) (*Resp, error) {
+func overSocket[Req, Resp any](
+	ctx context.Context, socket string, most time.Duration, method string, req *Req,
+) (*Resp, error) {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err

@@ -22,19 +22,23 @@ import (
 
 const gatewayID = "spiffe://retail.example/ns/isthmus-system/sa/federation-gateway"
 
-// TestPartitionFromTheControlPlane has a gateway hear nothing more from its control plane: no connection is closed, packets are
-// dropped. Healed past half a certificate's life it renews before the end and not one request failed. Healed past the end,
-// requests were refused meanwhile, both sides said why, and it comes back by itself.
+// TestPartitionFromTheControlPlane has a gateway hear nothing more from its control plane: no connection is closed,
+// packets are dropped. Healed past half a certificate's life it renews before the end and not one request failed.
+// Healed past the end, requests were refused meanwhile, both sides said why, and it comes back by itself.
 func TestPartitionFromTheControlPlane(t *testing.T) {
 	t.Parallel()
 	s := raise(t, "isthmus-t-off")
 	const life = 40 * time.Second
 	s.shorten("retail", life.String())
 	first := s.renewed(t, "", life)
-	load := s.begin(probe.Load{HTTP: probe.HTTP{Method: "GET", URL: paymentsURL, Timeout: 5 * time.Second}, Workers: 4, Pause: 50 * time.Millisecond})
+	load := s.begin(probe.Load{
+		HTTP: probe.HTTP{Method: "GET", URL: paymentsURL, Timeout: 5 * time.Second}, Workers: 4,
+		Pause: 50 * time.Millisecond,
+	})
 	heal := s.cut(t, "retail-gw", "eth0", wellknown.ControlPort)
 	time.Sleep(life*65/100 - time.Since(first.NotAfter.Add(-life)))
-	if now := s.gatewayCert(t); now.Serial != "" && now.Serial != first.Serial { // of an agent that is away none is listed
+	// of an agent that is away none is listed
+	if now := s.gatewayCert(t); now.Serial != "" && now.Serial != first.Serial {
 		t.Fatal("a certificate came through the partition")
 	}
 	need(t, heal())
@@ -54,15 +58,18 @@ func TestPartitionFromTheControlPlane(t *testing.T) {
 	}
 	within(t, noticed, "the agent tells", func() error {
 		text := s.agentMetrics(t, "retail", "gateway")
-		end, err := strconv.ParseFloat(regexp.MustCompile(`isthmus_agent_certificate_expiry_seconds\{spiffe_id="` + gatewayID + `"\} (\S+)`).FindStringSubmatch(text)[1], 64)
+		expiry := regexp.MustCompile(`isthmus_agent_certificate_expiry_seconds\{spiffe_id="` + gatewayID + `"\} (\S+)`)
+		end, err := strconv.ParseFloat(expiry.FindStringSubmatch(text)[1], 64)
 		need(t, err)
-		if !strings.Contains(text, "\nisthmus_agent_control_connected 0\n") || time.Unix(int64(end), 0).After(time.Now()) {
+		if !strings.Contains(text, "\nisthmus_agent_control_connected 0\n") ||
+			time.Unix(int64(end), 0).After(time.Now()) {
 			return fmt.Errorf("connected, with a certificate until %s", time.Unix(int64(end), 0))
 		}
 		return nil
 	})
 	took := within(t, 40*time.Second, "the control plane tells", func() error {
-		for _, p := range query[adminapi.StatusResponse](t, s, "status", "-o", "json", "--socket", s.socket("retail")).Proxies {
+		for _, p := range query[adminapi.StatusResponse](t, s, "status", "-o", "json", "--socket",
+			s.socket("retail")).Proxies {
 			if p.Name == "retail-gateway" && !p.Connected {
 				return nil
 			}
@@ -75,7 +82,8 @@ func TestPartitionFromTheControlPlane(t *testing.T) {
 	t.Logf("served again after %s", took.Round(time.Millisecond))
 }
 
-// renewed waits for a certificate of retail's gateway that is not the one given and has nearly all of its life before it.
+// renewed waits for a certificate of retail's gateway that is not the one given and has nearly all of its life before
+// it.
 func (s *strip) renewed(t *testing.T, old string, most time.Duration) (c adminapi.NodeCert) {
 	t.Helper()
 	within(t, most+5*time.Second, "a new certificate", func() error {
@@ -90,7 +98,8 @@ func (s *strip) renewed(t *testing.T, old string, most time.Duration) (c adminap
 
 func (s *strip) gatewayCert(t *testing.T) (newest adminapi.NodeCert) {
 	t.Helper()
-	for _, c := range query[adminapi.CertListResponse](t, s, "cert", "list", "-o", "json", "--socket", s.socket("retail")).Certs {
+	for _, c := range query[adminapi.CertListResponse](t, s, "cert", "list", "-o", "json", "--socket",
+		s.socket("retail")).Certs {
 		if c.SPIFFEID == gatewayID && c.NotAfter.After(newest.NotAfter) {
 			newest = c
 		}

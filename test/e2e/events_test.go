@@ -39,7 +39,8 @@ func TestEventsOfADemo(t *testing.T) {
 		},
 	} {
 		var got []string
-		for _, e := range query[adminapi.EventsResponse](t, s, "events", "-o", "json", "--socket", s.socket(mesh)).Events {
+		for _, e := range query[adminapi.EventsResponse](t, s, "events", "-o", "json", "--socket",
+			s.socket(mesh)).Events {
 			got = append(got, strings.Join([]string{e.Actor, e.Action, e.Object, e.Outcome}, " | "))
 			if e.Count != 1 {
 				t.Errorf("%s: refused %d times: %+v", mesh, e.Count, e)

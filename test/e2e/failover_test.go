@@ -117,7 +117,8 @@ func (w *foWorld) reached(t *testing.T, c foClient, name string) (addr string) {
 	return addr
 }
 
-// TestFailover has the first source of four imports die in different ways while 50 calls a second go to each, and return.
+// TestFailover has the first source of four imports die in different ways while 50 calls a second go to each, and
+// return.
 func TestFailover(t *testing.T) {
 	w := newFailoverWorld(t)
 	c := foClient{w.meshes["shop"].ns("app")}
@@ -128,10 +129,14 @@ func TestFailover(t *testing.T) {
 		most       int // failures while it dies, an import
 		raw        int // of raw TCP, where a call cannot be tried again once its connection is taken
 	}{
-		// That nobody takes raw TCP any more is known a fifth of a second later at most; an idle machine needs a twentieth.
+		// That nobody takes raw TCP any more is known a fifth of a second later at most; an idle machine needs a
+		// twentieth.
 		{"process killed", one.app.stop, func() { one.app.start(t) }, 3, 12},
 		{"wire dark", func() { one.dark(t, true) }, func() { one.dark(t, false) }, 5, 5},
-		{"gateway told to stop", func() { one.gateway.Stop(20 * time.Second) }, func() { one.start(t, "gateway", "gw") }, 0, 10},
+		{
+			"gateway told to stop", func() { one.gateway.Stop(20 * time.Second) },
+			func() { one.start(t, "gateway", "gw") }, 0, 10,
+		},
 		{"mesh killed", func() { one.kill(t) }, func() { one.restart(t) }, 5, 5},
 	} {
 		t.Run(death.name, func(t *testing.T) {
@@ -149,7 +154,8 @@ func TestFailover(t *testing.T) {
 				close(l.stop)
 				l.all.Wait()
 				for i, p := range l.phases {
-					t.Logf("%-7s %-8s %3d calls, %d failed, slowest %v, by %v %s", l.name, foPhases[i], p.calls, p.failed, p.slowest.Round(time.Millisecond), p.by, p.first)
+					t.Logf("%-7s %-8s %3d calls, %d failed, slowest %v, by %v %s", l.name, foPhases[i], p.calls,
+						p.failed, p.slowest.Round(time.Millisecond), p.by, p.first)
 					most := 0
 					switch {
 					case foPhases[i] != "dies":
@@ -159,7 +165,8 @@ func TestFailover(t *testing.T) {
 						most = death.most
 					}
 					if p.failed > most {
-						t.Errorf("%s, %s: %d of %d calls failed, at most %d may; the first: %s", l.name, foPhases[i], p.failed, p.calls, most, p.first)
+						t.Errorf("%s, %s: %d of %d calls failed, at most %d may; the first: %s", l.name, foPhases[i],
+							p.failed, p.calls, most, p.first)
 					}
 				}
 			}
@@ -171,8 +178,8 @@ func TestFailover(t *testing.T) {
 	t.Run("suspended", func(t *testing.T) { w.testSuspended(t, c) })
 }
 
-// testSuspended: what one alone serves keeps its name and address, says why it is not served, and comes back on the very
-// connection that was refused. What two serves too goes on.
+// testSuspended: what one alone serves keeps its name and address, says why it is not served, and comes back on the
+// very connection that was refused. What two serves too goes on.
 func (w *foWorld) testSuspended(t *testing.T, c foClient) {
 	addr, raw := w.reached(t, c, "only"), w.reached(t, c, "only-raw")
 	kept := c.client(true)
@@ -207,7 +214,8 @@ func (w *foWorld) testSuspended(t *testing.T, c foClient) {
 		close(l.stop)
 		l.all.Wait()
 		p := l.phases[0]
-		t.Logf("%-7s %3d calls, %d failed, slowest %v, by %v %s", l.name, p.calls, p.failed, p.slowest.Round(time.Millisecond), p.by, p.first)
+		t.Logf("%-7s %3d calls, %d failed, slowest %v, by %v %s", l.name, p.calls, p.failed,
+			p.slowest.Round(time.Millisecond), p.by, p.first)
 		if p.failed > 10 {
 			t.Errorf("%s: %d of %d calls failed; the first: %s", l.name, p.failed, p.calls, p.first)
 		}

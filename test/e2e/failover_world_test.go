@@ -76,11 +76,21 @@ func newFailoverWorld(t *testing.T) *foWorld {
 	for i, name := range []string{"one", "shop", "two"} {
 		m := &foMesh{world: w, name: name, subnet: byte(31 + i)}
 		w.meshes[name] = m
-		network.Bridges = append(network.Bridges, lab.Bridge{Namespace: m.ns("host"), Address: netip.PrefixFrom(m.inside(1), 24)})
+		network.Bridges = append(network.Bridges,
+			lab.Bridge{Namespace: m.ns("host"), Address: netip.PrefixFrom(m.inside(1), 24)})
 		network.Attachments = append(network.Attachments,
-			lab.Attachment{Namespace: m.ns("app"), Device: "eth0", Address: netip.PrefixFrom(m.inside(11), 24), Bridge: m.ns("host"), Port: "v-app", Via: m.inside(1)},
-			lab.Attachment{Namespace: m.ns("gw"), Device: "eth0", Address: netip.PrefixFrom(m.inside(2), 24), Bridge: m.ns("host"), Port: "v-gw"},
-			lab.Attachment{Namespace: m.ns("gw"), Device: "eth1", Address: netip.PrefixFrom(m.outer(), 24), Bridge: foPrefix + "-link", Port: "v-" + name},
+			lab.Attachment{
+				Namespace: m.ns("app"), Device: "eth0", Address: netip.PrefixFrom(m.inside(11), 24),
+				Bridge: m.ns("host"), Port: "v-app", Via: m.inside(1),
+			},
+			lab.Attachment{
+				Namespace: m.ns("gw"), Device: "eth0", Address: netip.PrefixFrom(m.inside(2), 24),
+				Bridge: m.ns("host"), Port: "v-gw",
+			},
+			lab.Attachment{
+				Namespace: m.ns("gw"), Device: "eth1", Address: netip.PrefixFrom(m.outer(), 24),
+				Bridge: foPrefix + "-link", Port: "v-" + name,
+			},
 		)
 	}
 	l, removed, err := lab.Open(lab.Config{Prefix: foPrefix, Dir: "/run/isthmus/" + foPrefix, Network: network})
@@ -164,7 +174,8 @@ metadata: {name: bank, namespace: default}
 spec: {service: bank, port: 7000, to: [{peer: shop}]}
 `
 
-// foImports: what one and two serve in turn, together, as raw TCP, and before a local standby; and what one serves alone.
+// foImports: what one and two serve in turn, together, as raw TCP, and before a local standby; and what one serves
+// alone.
 const foImports = `
 apiVersion: isthmus.dev/v1alpha1
 kind: FederatedImport
@@ -216,8 +227,11 @@ func (m *foMesh) begin(t *testing.T) {
 		settings := map[string]any{
 			"name": m.name + "-" + kind, "runDir": m.file(kind + "/run"), "stateDir": m.file(kind + "/state"),
 			"control": map[string]any{"addresses": []string{host + ":15012"}, "tokenFile": m.file(kind + ".token")},
-			"envoy":   map[string]any{"path": m.world.envoy, "concurrency": 1, "drainTime": cmp.Or(foDrain[m.name+" "+kind], "0s")},
-			"health":  map[string]any{"address": "off"},
+			"envoy": map[string]any{
+				"path": m.world.envoy, "concurrency": 1,
+				"drainTime": cmp.Or(foDrain[m.name+" "+kind], "0s"),
+			},
+			"health": map[string]any{"address": "off"},
 		}
 		for k, v := range more {
 			settings[k] = v
@@ -227,7 +241,10 @@ func (m *foMesh) begin(t *testing.T) {
 	agent("node", map[string]any{"workloads": []any{map[string]any{
 		"name": "app", "namespace": "default", "serviceAccount": "app", "labels": map[string]string{"app": "app"},
 		"netns": lab.NetnsPath(m.ns("app")), "addresses": []string{m.inside(11).String()},
-		"ports":     []any{map[string]any{"name": "http-web", "number": 8080}, map[string]any{"name": "tcp-raw", "number": 7000}},
+		"ports": []any{
+			map[string]any{"name": "http-web", "number": 8080},
+			map[string]any{"name": "tcp-raw", "number": 7000},
+		},
 		"readiness": map[string]any{"tcp": map[string]any{"port": 8080}},
 	}}})
 	agent("gateway", map[string]any{"gateway": map[string]any{
@@ -235,16 +252,22 @@ func (m *foMesh) begin(t *testing.T) {
 	}})
 	m.start(t, "control", "host")
 	var err error
-	m.admin, err = grpc.NewClient("unix://"+m.file("control.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	m.admin, err = grpc.NewClient("unix://"+m.file("control.sock"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
 	must(t, err)
 	t.Cleanup(func() { m.admin.Close() })
 	m.token(t, "node", adminapi.TokenRequest{
-		Node: m.name + "-node", Role: snapshot.RoleNode, TTL: 5 * time.Minute, Addresses: []netip.Prefix{netip.PrefixFrom(m.inside(0), 24)},
-		Workloads: []grant.Workload{{Namespace: "default", Name: "app", ServiceAccount: "app", Labels: map[string]string{"app": "app"}}},
+		Node: m.name + "-node", Role: snapshot.RoleNode, TTL: 5 * time.Minute,
+		Addresses: []netip.Prefix{netip.PrefixFrom(m.inside(0), 24)},
+		Workloads: []grant.Workload{{
+			Namespace: "default", Name: "app", ServiceAccount: "app",
+			Labels: map[string]string{"app": "app"},
+		}},
 	})
 	m.token(t, "gateway", adminapi.TokenRequest{
-		Node: m.name + "-gateway", Role: snapshot.RoleGateway, TTL: 5 * time.Minute, Identities: []string{"isthmus-system/gateway"},
+		Node: m.name + "-gateway", Role: snapshot.RoleGateway, TTL: 5 * time.Minute,
+		Identities: []string{"isthmus-system/gateway"},
 	})
 	m.start(t, "node", "host")
 	m.start(t, "gateway", "gw")
@@ -265,7 +288,8 @@ func (m *foMesh) begin(t *testing.T) {
 func (m *foMesh) start(t *testing.T, kind, where string) {
 	t.Helper()
 	p, err := m.world.lab.Start(lab.Command{
-		Name: m.name + "-" + kind, Namespace: m.ns(where), Path: filepath.Join(binaries, "isthmus"), Args: []string{kind, "--config", m.file(kind + ".yaml")},
+		Name: m.name + "-" + kind, Namespace: m.ns(where), Path: filepath.Join(binaries, "isthmus"),
+		Args: []string{kind, "--config", m.file(kind + ".yaml")},
 	})
 	must(t, err)
 	if kind == "gateway" {
@@ -301,12 +325,14 @@ func (w *foWorld) peer(t *testing.T, name string) {
 	eventually(t, 30*time.Second, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		invite, err := adminapi.Call[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](ctx, w.meshes[name].admin, "PeerInvite",
+		invite, err := adminapi.Call[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](ctx, w.meshes[name].admin,
+			"PeerInvite",
 			&adminapi.PeerInviteRequest{Peer: "shop", TTL: 5 * time.Minute})
 		if err != nil {
 			return err
 		}
-		_, err = adminapi.Call[adminapi.PeerAcceptRequest, adminapi.PeerAcceptResponse](ctx, w.meshes["shop"].admin, "PeerAccept",
+		_, err = adminapi.Call[adminapi.PeerAcceptRequest, adminapi.PeerAcceptResponse](ctx, w.meshes["shop"].admin,
+			"PeerAccept",
 			&adminapi.PeerAcceptRequest{Token: invite.Token, Name: name})
 		return err
 	})
@@ -314,7 +340,8 @@ func (w *foWorld) peer(t *testing.T, name string) {
 
 func (m *foMesh) order(t *testing.T, verb, peer string) {
 	t.Helper()
-	_, err := adminapi.Call[adminapi.PeerRequest, adminapi.Empty](t.Context(), m.admin, verb, &adminapi.PeerRequest{Peer: peer})
+	_, err := adminapi.Call[adminapi.PeerRequest, adminapi.Empty](t.Context(), m.admin, verb,
+		&adminapi.PeerRequest{Peer: peer})
 	must(t, err)
 }
 

@@ -12,7 +12,10 @@ import (
 )
 
 // ours are texts that name the inside of "home" to a peer who reads our answers.
-var ours = []string{"10.98.", "cluster.local", "home.example/", "envoy", "sa/api", "sa/mask", "sa/other", "server:", "inner-", "x-forwarded", "TLS_error", "delayed_connect_error", "CERTIFICATE"}
+var ours = []string{
+	"10.98.", "cluster.local", "home.example/", "envoy", "sa/api", "sa/mask", "sa/other", "server:",
+	"inner-", "x-forwarded", "TLS_error", "delayed_connect_error", "CERTIFICATE",
+}
 
 // testAnswers: whatever happens behind the gateway, its answer tells a peer nothing of the inside.
 func (g *gateway) testAnswers(t *testing.T) {
@@ -31,7 +34,8 @@ func (g *gateway) testAnswers(t *testing.T) {
 		caller := north.client(c.alias)
 		conn, err := g.filled(caller).dial()
 		must(t, err)
-		answer := talk(conn, c.method+" "+c.path+" HTTP/1.1\r\nHost: "+caller.sni+"\r\nisthmus-caller: "+caller.asserts[0]+"\r\nConnection: close\r\n\r\n")
+		answer := talk(conn, c.method+" "+c.path+" HTTP/1.1\r\nHost: "+caller.sni+"\r\nisthmus-caller: "+
+			caller.asserts[0]+"\r\nConnection: close\r\n\r\n")
 		conn.Close()
 		if want := "HTTP/1.1 " + http.StatusText(c.code); len(answer) < 12 || answer[9:12] != statusDigits(c.code) {
 			t.Errorf("%s: %q, want %s", c.what, answer, want)
@@ -73,7 +77,8 @@ func (g *gateway) testAnswers(t *testing.T) {
 	}
 }
 
-// namesInAnswers: what programs go on by is rewritten, what is nobody's business taken off, in headers and trailers alike.
+// namesInAnswers: what programs go on by is rewritten, what is nobody's business taken off, in headers and trailers
+// alike.
 func (g *gateway) namesInAnswers(t *testing.T) {
 	north := g.peers["north"].client("open")
 	for _, c := range []struct {
@@ -81,9 +86,16 @@ func (g *gateway) namesInAnswers(t *testing.T) {
 		name string
 		want []string
 	}{
-		{[]string{"Content-Location: http://api.default.svc.cluster.local/v1/x"}, "Content-Location", []string{"/v1/x"}},
 		{
-			[]string{"Link: <http://api.default/2>; rel=next, <https://elsewhere.example/>; rel=up", "Link: <//10.98.1.23/css>; rel=preload"},
+			[]string{"Content-Location: http://api.default.svc.cluster.local/v1/x"},
+			"Content-Location",
+			[]string{"/v1/x"},
+		},
+		{
+			[]string{
+				"Link: <http://api.default/2>; rel=next, <https://elsewhere.example/>; rel=up",
+				"Link: <//10.98.1.23/css>; rel=preload",
+			},
 			"Link",
 			[]string{"</2>; rel=next, <https://elsewhere.example/>; rel=up", "</css>; rel=preload"},
 		},
@@ -92,14 +104,26 @@ func (g *gateway) namesInAnswers(t *testing.T) {
 		{[]string{"Refresh: 0; https://elsewhere.example/x"}, "Refresh", []string{"0; https://elsewhere.example/x"}},
 		{
 			[]string{
-				"Set-Cookie: a=1, x=\"y\"; Path=/; Domain=api.default.svc.cluster.local; Secure", "Set-Cookie: b=2; domain=.cluster.local",
-				"Set-Cookie: c=3; Domain=shop.example; Path=/", "Set-Cookie: d=4; Expires=Wed, 21 Oct 2026 07:28:00 GMT; HttpOnly",
+				"Set-Cookie: a=1, x=\"y\"; Path=/; Domain=api.default.svc.cluster.local; Secure",
+				"Set-Cookie: b=2; domain=.cluster.local",
+				"Set-Cookie: c=3; Domain=shop.example; Path=/",
+				"Set-Cookie: d=4; Expires=Wed, 21 Oct 2026 07:28:00 GMT; HttpOnly",
 			},
 			"Set-Cookie",
-			[]string{"a=1, x=\"y\"; Path=/; Secure", "b=2", "c=3; Domain=shop.example; Path=/", "d=4; Expires=Wed, 21 Oct 2026 07:28:00 GMT; HttpOnly"},
+			[]string{
+				"a=1, x=\"y\"; Path=/; Secure", "b=2", "c=3; Domain=shop.example; Path=/",
+				"d=4; Expires=Wed, 21 Oct 2026 07:28:00 GMT; HttpOnly",
+			},
 		},
-		{[]string{"Access-Control-Allow-Origin: http://api.default.svc.cluster.local:8080"}, "Access-Control-Allow-Origin", nil},
-		{[]string{"Access-Control-Allow-Origin: https://shop.example"}, "Access-Control-Allow-Origin", []string{"https://shop.example"}},
+		{
+			[]string{"Access-Control-Allow-Origin: http://api.default.svc.cluster.local:8080"},
+			"Access-Control-Allow-Origin", nil,
+		},
+		{
+			[]string{"Access-Control-Allow-Origin: https://shop.example"},
+			"Access-Control-Allow-Origin",
+			[]string{"https://shop.example"},
+		},
 		{[]string{"Alt-Svc: h2=\"inner-1:443\""}, "Alt-Svc", nil},
 		{[]string{"X-Served-By: inner-1"}, "X-Served-By", nil},
 		{[]string{"Proxy-Status: inner-1; error=x"}, "Proxy-Status", nil},
@@ -113,7 +137,8 @@ func (g *gateway) namesInAnswers(t *testing.T) {
 		}
 	}
 	req, err := http.NewRequest("GET", "http://"+north.sni+"/v1/says?"+url.Values{"trailer": {
-		"Location: http://api.default.svc.cluster.local/x", "X-Envoy-Peer-Metadata: inner-1", "Isthmus-Caller: inner-1", "Server: inner-1",
+		"Location: http://api.default.svc.cluster.local/x", "X-Envoy-Peer-Metadata: inner-1", "Isthmus-Caller: inner-1",
+		"Server: inner-1",
 		"X-Checksum: kept",
 	}}.Encode(), nil)
 	must(t, err)
@@ -128,7 +153,8 @@ func (g *gateway) namesInAnswers(t *testing.T) {
 	}
 }
 
-// longAnswers: what an application writes costs the gateway, which all peers wait for, no more time than its length is worth.
+// longAnswers: what an application writes costs the gateway, which all peers wait for, no more time than its length is
+// worth.
 func (g *gateway) longAnswers(t *testing.T) {
 	north := g.peers["north"].client("open")
 	for _, c := range []struct{ much, says, name, want string }{

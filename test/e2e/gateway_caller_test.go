@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// gwCaller stands for who calls the gateway: a local caller or a peer's gateway. Without a certificate of its own it shows
-// the right one.
+// gwCaller stands for who calls the gateway: a local caller or a peer's gateway. Without a certificate of its own it
+// shows the right one.
 type gwCaller struct {
 	from, to, sni string
 	cert          *tls.Certificate
@@ -34,8 +34,8 @@ type gwCaller struct {
 	controlSNI string // what it asks the control plane for; default: sni
 }
 
-// caller calls an import as one of the local service accounts; name is "p<port>.<import>". Port 7100 is raw TCP, where each
-// caller has a name of its own to ask for.
+// caller calls an import as one of the local service accounts; name is "p<port>.<import>". Port 7100 is raw TCP, where
+// each caller has a name of its own to ask for.
 func (g *gateway) caller(serviceAccount, name string) gwCaller {
 	port, host, _ := strings.Cut(name, ".")
 	own := ""
@@ -44,7 +44,8 @@ func (g *gateway) caller(serviceAccount, name string) gwCaller {
 		own = hex.EncodeToString(sum[:16]) + ".caller."
 	}
 	return gwCaller{
-		from: "10.98.1.21", to: gwEgress, sni: own + name + ".default.svc.cluster.local", host: host + ".default.svc.cluster.local",
+		from: "10.98.1.21", to: gwEgress, sni: own + name + ".default.svc.cluster.local",
+		host: host + ".default.svc.cluster.local",
 		cert: g.node.svids[serviceAccount], node: g.node,
 	}
 }
@@ -61,7 +62,10 @@ func (c gwCaller) dial() (*tls.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotReached, err)
 	}
-	conf := &tls.Config{ServerName: c.sni, MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: c.verify}
+	conf := &tls.Config{
+		ServerName: c.sni, MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
+		VerifyConnection: c.verify,
+	}
 	if c.cert != nil { // shown whatever authorities the server names
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.cert, nil }
 	}

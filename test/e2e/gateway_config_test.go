@@ -30,7 +30,8 @@ metadata: {name: default}
 `)
 	var services strings.Builder
 	service := func(name, port string, number, target int) {
-		fmt.Fprintf(&services, "---\napiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: default}\nspec:\n  selector: {app: %s}\n  ports: [{name: %s, port: %d, targetPort: %d}]\n",
+		fmt.Fprintf(&services,
+			"---\napiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: default}\nspec:\n  selector: {app: %s}\n  ports: [{name: %s, port: %d, targetPort: %d}]\n",
 			name, name, port, number, target)
 	}
 	service("api", "http-web", 80, 8080)
@@ -41,15 +42,18 @@ metadata: {name: default}
 
 	var exports strings.Builder
 	export := func(name, service string, port int, to ...string) {
-		fmt.Fprintf(&exports, "---\napiVersion: isthmus.dev/v1alpha1\nkind: FederatedExport\nmetadata: {name: %s, namespace: default}\nspec:\n  service: %s\n  port: %d\n  alias: %s\n  to:\n  - %s\n",
+		fmt.Fprintf(&exports,
+			"---\napiVersion: isthmus.dev/v1alpha1\nkind: FederatedExport\nmetadata: {name: %s, namespace: default}\nspec:\n  service: %s\n  port: %d\n  alias: %s\n  to:\n  - %s\n",
 			name, service, port, name, strings.Join(to, "\n  - "))
 	}
 	web := func(peer, methods, paths string) string {
-		return fmt.Sprintf("{peer: %s, rules: [{callers: [%q], methods: [%s], paths: [%s]}]}", peer, "spiffe://"+peer+".example/ns/default/sa/web", methods, paths)
+		return fmt.Sprintf("{peer: %s, rules: [{callers: [%q], methods: [%s], paths: [%s]}]}", peer,
+			"spiffe://"+peer+".example/ns/default/sa/web", methods, paths)
 	}
 	all := func(peer string) string { return fmt.Sprintf("{peer: %s, rules: [{}]}", peer) }
 	none := func(peer string) string { return fmt.Sprintf("{peer: %s}", peer) }
-	export("api", "api", 80, web("north", "GET, POST", `/public, "/v1/*"`), web("south", "GET", "/south"), all("east"), all("west"), all("stale"))
+	export("api", "api", 80, web("north", "GET, POST", `/public, "/v1/*"`), web("south", "GET", "/south"), all("east"),
+		all("west"), all("stale"))
 	export("strict", "api", 80, web("north", "GET, POST", "/public"))
 	export("open", "api", 80, all("north"))
 	export("gone", "gone", 80, all("north"))
@@ -66,7 +70,8 @@ metadata: {name: default}
 func imports() string {
 	var b strings.Builder
 	add := func(name string, port int, protocol string, from ...string) {
-		fmt.Fprintf(&b, "---\napiVersion: isthmus.dev/v1alpha1\nkind: FederatedImport\nmetadata: {name: %s, namespace: default}\nspec:\n  port: %d\n  protocol: %s\n  callers: [web]\n  from:\n  - %s\n",
+		fmt.Fprintf(&b,
+			"---\napiVersion: isthmus.dev/v1alpha1\nkind: FederatedImport\nmetadata: {name: %s, namespace: default}\nspec:\n  port: %d\n  protocol: %s\n  callers: [web]\n  from:\n  - %s\n",
 			name, port, protocol, strings.Join(from, "\n  - "))
 	}
 	add("billing", 9080, "HTTP", "{peer: north, name: payments}")

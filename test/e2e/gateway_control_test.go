@@ -19,11 +19,13 @@ func (g *gateway) testControl(t *testing.T) {
 	north, south := g.peers["north"], g.peers["south"]
 	const controlOf = "spiffe://%s.example/isthmus/control"
 	c := north.client("api")
-	c.sni, c.asserts, c.control = "control.north.fed.home.example", nil, north.ca.leaf(t, fmt.Sprintf(controlOf, "north"))
+	c.sni, c.asserts, c.control = "control.north.fed.home.example", nil,
+		north.ca.leaf(t, fmt.Sprintf(controlOf, "north"))
 	push := func(c gwCaller, sequence int, name string, headers ...string) gwAnswer {
 		body := fmt.Sprintf(`{"sequence":%d,"services":[{"name":%q,"namespace":"default","port":80,"protocol":"HTTP"}]}`, sequence, name)
-		a, err := g.send(c, fmt.Sprintf("POST /v1/catalogue HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n%s",
-			c.sni, len(body), strings.Join(append(headers, ""), "\r\n"), body))
+		a, err := g.send(c,
+			fmt.Sprintf("POST /v1/catalogue HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n%s",
+				c.sni, len(body), strings.Join(append(headers, ""), "\r\n"), body))
 		must(t, err)
 		return a
 	}

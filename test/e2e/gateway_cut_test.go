@@ -28,7 +28,8 @@ func (g *gateway) testCut(t *testing.T) {
 			"in, streaming": g.peers[peer].client("open"),
 			"in, upgraded":  g.peers[peer].client("open"), "out, upgraded": g.caller("web", "p80."+peer),
 			"in, raw":   g.peers[peer].client("raw"),
-			"out, idle": g.caller("web", "p80."+peer), "out, streaming": g.caller("web", "p80."+peer), "out, raw": g.caller("web", "p7100."+peer+"-raw"),
+			"out, idle": g.caller("web", "p80."+peer), "out, streaming": g.caller("web", "p80."+peer),
+			"out, raw": g.caller("web", "p7100."+peer+"-raw"),
 		} {
 			if strings.HasPrefix(name, "in, ") && c.sni == g.peers[peer].client("open").sni && peer != "north" {
 				c = g.peers[peer].client("api")
@@ -54,7 +55,8 @@ func (g *gateway) testCut(t *testing.T) {
 		end  func(t *testing.T, p *gwPeer)
 	}{
 		{"east", watch("east", "p7100.mixed-raw", "p80.mixed streaming"), func(t *testing.T, p *gwPeer) {
-			_, err := adminapi.Call[adminapi.PeerRequest, adminapi.Empty](t.Context(), g.admin, "PeerSuspend", &adminapi.PeerRequest{Peer: "east"})
+			_, err := adminapi.Call[adminapi.PeerRequest, adminapi.Empty](t.Context(), g.admin, "PeerSuspend",
+				&adminapi.PeerRequest{Peer: "east"})
 			must(t, err)
 		}},
 		{"west", watch("west"), func(t *testing.T, p *gwPeer) { must(t, os.Remove(gwDir+"/config/peer-west.yaml")) }},
@@ -85,7 +87,8 @@ func (g *gateway) testCut(t *testing.T) {
 			}
 			all.Wait()
 			for name, again := range map[string]gwCaller{
-				"in": p.client("api"), "in, raw": p.client("raw"), "out": g.caller("web", "p80."+c.peer), "out, raw": g.caller("web", "p7100."+c.peer+"-raw"),
+				"in": p.client("api"), "in, raw": p.client("raw"), "out": g.caller("web", "p80."+c.peer),
+				"out, raw": g.caller("web", "p7100."+c.peer+"-raw"),
 			} {
 				if err := g.refused(again); err != nil {
 					t.Errorf("%s, a new connection: %v", name, err)
@@ -104,7 +107,8 @@ func (g *gateway) testCut(t *testing.T) {
 		}
 	})
 	t.Run("resumed", func(t *testing.T) {
-		_, err := adminapi.Call[adminapi.PeerRequest, adminapi.Empty](t.Context(), g.admin, "PeerResume", &adminapi.PeerRequest{Peer: "east"})
+		_, err := adminapi.Call[adminapi.PeerRequest, adminapi.Empty](t.Context(), g.admin, "PeerResume",
+			&adminapi.PeerRequest{Peer: "east"})
 		must(t, err)
 		eventually(t, 5*time.Second, func() error {
 			_, err := g.ask(g.peers["east"].client("api"), "GET", "/")
@@ -142,7 +146,8 @@ func connectLive(t *testing.T, c gwCaller, kind string) *live {
 			return another(t, l, c)
 		}
 	case "upgraded":
-		fmt.Fprintf(conn, "GET /upgrade HTTP/1.1\r\nHost: %s\r\n%sConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", l.host, l.caller)
+		fmt.Fprintf(conn, "GET /upgrade HTTP/1.1\r\nHost: %s\r\n%sConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+			l.host, l.caller)
 		_, err = l.until("HTTP/1.1 101")
 	case "streaming":
 		fmt.Fprintf(conn, "POST /stream HTTP/1.1\r\nHost: %s\r\n%sTransfer-Encoding: chunked\r\n\r\n", l.host, l.caller)

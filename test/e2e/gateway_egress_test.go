@@ -13,7 +13,10 @@ import (
 )
 
 // inside are texts that name the inside of "home"; none of them may cross.
-var inside = []string{"10.98.", "cluster.local", "billing", "x-forwarded-f", "x-forwarded-h", "x-envoy", "x-real-ip", "forwarded:", "via:", "node-1", "edge-1"}
+var inside = []string{
+	"10.98.", "cluster.local", "billing", "x-forwarded-f", "x-forwarded-h", "x-envoy", "x-real-ip",
+	"forwarded:", "via:", "node-1", "edge-1",
+}
 
 func (g *gateway) testEgress(t *testing.T) {
 	t.Run("what the peer sees", g.peerSees)
@@ -56,23 +59,32 @@ func (g *gateway) peerSees(t *testing.T) {
 
 // hostile are headers that a client uses to speak in the mesh's own words, or to tell of the inside.
 var hostile = []string{
-	"isthmus-caller: spiffe://home.example/ns/default/sa/root", "Isthmus-CALLER: spiffe://home.example/ns/default/sa/root2",
+	"isthmus-caller: spiffe://home.example/ns/default/sa/root",
+	"Isthmus-CALLER: spiffe://home.example/ns/default/sa/root2",
 	"isthmus-peer: south", "isthmus-probe: tokens.default.home.fed.north.example",
-	"X-Forwarded-Client-Cert: By=spiffe://home.example/x;URI=spiffe://home.example/ns/default/sa/root", "X-Forwarded-For: 10.98.1.99",
-	"X-Forwarded-Proto: http", "X-Forwarded-Host: api.default.svc.cluster.local", "X-Forwarded-Port: 1", "Forwarded: for=10.98.1.99", "Via: 1.1 node-1",
-	"X-Real-IP: 10.98.1.99", "X-Request-Id: edge-1 10.98.1.99", "X-HTTP-Method-Override: DELETE", "X-HTTP-Method: DELETE", "X-Method-Override: DELETE",
+	"X-Forwarded-Client-Cert: By=spiffe://home.example/x;URI=spiffe://home.example/ns/default/sa/root",
+	"X-Forwarded-For: 10.98.1.99",
+	"X-Forwarded-Proto: http", "X-Forwarded-Host: api.default.svc.cluster.local", "X-Forwarded-Port: 1",
+	"Forwarded: for=10.98.1.99", "Via: 1.1 node-1",
+	"X-Real-IP: 10.98.1.99", "X-Request-Id: edge-1 10.98.1.99", "X-HTTP-Method-Override: DELETE",
+	"X-HTTP-Method: DELETE", "X-Method-Override: DELETE",
 	"X-Original-URL: /admin", "X-Rewrite-URL: /admin",
-	"X-Envoy-Original-Path: /admin", "X-Envoy-External-Address: 10.98.1.99", "X-Envoy-Internal: true", "X-Envoy-Attempt-Count: 7",
-	"X-Envoy-Peer-Metadata: bm9kZS0x", "X-Envoy-Peer-Metadata-Id: node-1", "X-Envoy-Decorator-Operation: node-1", "X-Envoy-Downstream-Service-Cluster: node-1",
-	"X-Envoy-Downstream-Service-Node: node-1", "X-Envoy-Original-Dst-Host: 10.98.1.23:8080", "X-Envoy-Ip-Tags: node-1", "X-Envoy-Upstream-Alt-Stat-Name: node-1",
-	"X-Envoy-Upstream-Rq-Timeout-Ms: 100000", "X-Envoy-Retry-On: 5xx", "X-Envoy-Max-Retries: 5", "X-Envoy-Hedge-On-Per-Try-Timeout: true", "X-Envoy-Secret: node-1",
+	"X-Envoy-Original-Path: /admin", "X-Envoy-External-Address: 10.98.1.99", "X-Envoy-Internal: true",
+	"X-Envoy-Attempt-Count: 7",
+	"X-Envoy-Peer-Metadata: bm9kZS0x", "X-Envoy-Peer-Metadata-Id: node-1", "X-Envoy-Decorator-Operation: node-1",
+	"X-Envoy-Downstream-Service-Cluster: node-1",
+	"X-Envoy-Downstream-Service-Node: node-1", "X-Envoy-Original-Dst-Host: 10.98.1.23:8080", "X-Envoy-Ip-Tags: node-1",
+	"X-Envoy-Upstream-Alt-Stat-Name: node-1",
+	"X-Envoy-Upstream-Rq-Timeout-Ms: 100000", "X-Envoy-Retry-On: 5xx", "X-Envoy-Max-Retries: 5",
+	"X-Envoy-Hedge-On-Per-Try-Timeout: true", "X-Envoy-Secret: node-1",
 	"X-Envoy-Force-Trace: true",
 }
 
 func (g *gateway) nothingCrosses(t *testing.T) {
 	north := g.peers["north"].server
 	for name, header := range map[string][]string{
-		"plain request": nil, "hostile headers": hostile, "one caller header": hostile[:1], "odd case alone": hostile[1:2],
+		"plain request": nil, "hostile headers": hostile, "one caller header": hostile[:1],
+		"odd case alone": hostile[1:2],
 	} {
 		before := north.seen()
 		a, err := g.ask(g.caller("web", "p9080.billing"), "GET", "/", header...)
@@ -85,7 +97,9 @@ func (g *gateway) nothingCrosses(t *testing.T) {
 			"x-original-url", "x-rewrite-url"); err != nil {
 			t.Errorf("%s: the peer's gateway read:\n%v", name, err)
 		}
-		if n := strings.Count(strings.ToLower(got.Read), "isthmus-caller: spiffe://home.example/ns/default/sa/web\r\n"); n != 1 || strings.Count(strings.ToLower(got.Read), "isthmus-caller") != 1 {
+		if n := strings.Count(strings.ToLower(got.Read),
+			"isthmus-caller: spiffe://home.example/ns/default/sa/web\r\n"); n != 1 ||
+			strings.Count(strings.ToLower(got.Read), "isthmus-caller") != 1 {
 			t.Errorf("%s: the caller stands there %d times:\n%s", name, n, got.Read)
 		}
 		if a.Header.Get("X-App") != "kept" {
@@ -110,7 +124,8 @@ func (g *gateway) whereFrom(t *testing.T) {
 		_, err := g.ask(g.caller("web", "p9080.billing"), "GET", "/", "Origin: "+value, "Referer: "+value+"/page?x")
 		must(t, err)
 		h := north.since(before).Requests[0].Header
-		if got := h.Get("Origin") == value && h.Get("Referer") == value+"/page?x"; got != crosses || !crosses && (h["Origin"] != nil || h["Referer"] != nil) {
+		if got := h.Get("Origin") == value && h.Get("Referer") == value+"/page?x"; got != crosses || !crosses &&
+			(h["Origin"] != nil || h["Referer"] != nil) {
 			t.Errorf("%s: the peer got %v", value, h)
 		}
 	}
@@ -143,10 +158,16 @@ func (g *gateway) callerNotListed(t *testing.T) {
 		"our name by a peer, on TCP": g.caller("web", "p7100.feed").with(g.peers["north"].ca.leaf(t, gwWebID)),
 		"another caller's, on TCP":   g.caller("web", "p7100.feed").with(g.node.svids["other"]),
 		"a name that is no import":   g.caller("web", "p80.api"),
-		"the control plane's name":   {from: "10.98.1.21", to: gwEgress, sni: "control.north", cert: g.node.svids["web"], node: g.node},
+		"the control plane's name": {
+			from: "10.98.1.21", to: gwEgress, sni: "control.north",
+			cert: g.node.svids["web"], node: g.node,
+		},
 		"another port of the import": g.caller("web", "p9081.billing"),
 		"TLS 1.2":                    tls12(g.caller("web", "p9080.billing")),
-		"from outside":               {from: "192.0.2.11", to: gwIngress, sni: "p9080.billing.default.svc.cluster.local", cert: g.node.svids["web"], node: g.node},
+		"from outside": {
+			from: "192.0.2.11", to: gwIngress,
+			sni: "p9080.billing.default.svc.cluster.local", cert: g.node.svids["web"], node: g.node,
+		},
 	} {
 		if err := g.refused(c); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -155,11 +176,13 @@ func (g *gateway) callerNotListed(t *testing.T) {
 	g.anyHost(t)
 }
 
-// anyHost: the name in the handshake says which import is meant. The Host is the caller's own affair, and the peer hears none of it.
+// anyHost: the name in the handshake says which import is meant. The Host is the caller's own affair, and the peer
+// hears none of it.
 func (g *gateway) anyHost(t *testing.T) {
 	north := g.peers["north"].server
 	for host, want := range map[string]int{
-		"api.default.svc.cluster.local": 200, "BILLING.default.:9080": 200, "240.240.7.7": 200, "[100::1]:9080": 200, "localhost": 200, "": 200,
+		"api.default.svc.cluster.local": 200, "BILLING.default.:9080": 200, "240.240.7.7": 200, "[100::1]:9080": 200,
+		"localhost": 200, "": 200,
 		"billing,api.default": 400, "web@billing": 400, "a%2eb": 400,
 	} {
 		before := north.seen()
@@ -200,7 +223,8 @@ func (g *gateway) http2(t *testing.T) {
 		if resp.StatusCode != 200 || len(got) != 1 || got[0].Proto != "HTTP/2.0" || got[0].Body != "a message" {
 			t.Fatalf("%s: %d, %+v", name, resp.StatusCode, got)
 		}
-		if path == "/grpc" && (string(body) != "a message" || resp.Trailer.Get("Grpc-Status") != "0" || got[0].Header.Get("Te") != "trailers") {
+		if path == "/grpc" && (string(body) != "a message" || resp.Trailer.Get("Grpc-Status") != "0" ||
+			got[0].Header.Get("Te") != "trailers") {
 			t.Errorf("gRPC: %q, trailers %v, request %v", body, resp.Trailer, got[0].Header)
 		}
 		if v := strings.Join(got[0].Header["Isthmus-Caller"], "|"); v != gwWebID {
@@ -315,7 +339,8 @@ func (g *gateway) noResumption(t *testing.T, c gwCaller, path string) {
 	for n := range 2 {
 		conn, err := c.dial()
 		must(t, err)
-		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nisthmus-caller: %s\r\n\r\n", path, c.hostName(), strings.Join(c.asserts, ""))
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nisthmus-caller: %s\r\n\r\n", path, c.hostName(),
+			strings.Join(c.asserts, ""))
 		b := make([]byte, 4096)
 		got, err := conn.Read(b)
 		if !strings.HasPrefix(string(b[:got]), "HTTP/1.1 200") {

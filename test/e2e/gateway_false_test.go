@@ -18,9 +18,16 @@ func (g *gateway) masks(t *testing.T) map[string]func(p *gwPeer) (conf *tls.Conf
 		"imposter": func(p *gwPeer) (*tls.Config, bool) { // another workload of the right mesh
 			return p.serverTLS(p.ca.leaf(t, "spiffe://imposter.example/ns/default/sa/web")), false
 		},
-		"borrower": func(p *gwPeer) (*tls.Config, bool) { return p.serverTLS(north.own), false }, // another peer's gateway
-		"expired":  func(p *gwPeer) (*tls.Config, bool) { return p.serverTLS(p.ca.leaf(t, p.gatewayID(), expired)), false },
-		"future":   func(p *gwPeer) (*tls.Config, bool) { return p.serverTLS(p.ca.leaf(t, p.gatewayID(), future)), false },
+		// another peer's gateway
+		"borrower": func(p *gwPeer) (*tls.Config, bool) { return p.serverTLS(north.own), false },
+		"expired": func(p *gwPeer) (*tls.Config, bool) {
+			return p.serverTLS(p.ca.leaf(t, p.gatewayID(), expired)),
+				false
+		},
+		"future": func(p *gwPeer) (*tls.Config, bool) {
+			return p.serverTLS(p.ca.leaf(t, p.gatewayID(), future)),
+				false
+		},
 		"unknown": func(p *gwPeer) (*tls.Config, bool) {
 			return p.serverTLS(newGwCA(t, "unknown").leaf(t, p.gatewayID())), false
 		},
@@ -33,8 +40,8 @@ func (g *gateway) masks(t *testing.T) map[string]func(p *gwPeer) (conf *tls.Conf
 	}
 }
 
-// testFalsePeers lets a peer's address be answered by somebody who is not that peer's gateway. Each has an import that worked
-// a moment ago, so that what refuses is the certificate.
+// testFalsePeers lets a peer's address be answered by somebody who is not that peer's gateway. Each has an import that
+// worked a moment ago, so that what refuses is the certificate.
 func (g *gateway) testFalsePeers(t *testing.T) {
 	for name, mask := range g.masks(t) {
 		t.Run(name, func(t *testing.T) {

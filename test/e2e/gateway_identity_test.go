@@ -47,8 +47,10 @@ func newGwCA(t *testing.T, name string) *gwCA {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(gwSerial.Add(1)), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(48 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(gwSerial.Add(1)), Subject: pkix.Name{CommonName: name}, IsCA: true,
+		BasicConstraintsValid: true,
+		NotBefore:             time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(48 * time.Hour),
+		KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	must(t, err)
@@ -111,7 +113,10 @@ func (p *gwPeer) serverTLS(cert *tls.Certificate) *tls.Config {
 
 // client calls this mesh as the peer's gateway does, on behalf of the peer's web.
 func (p *gwPeer) client(alias string) gwCaller {
-	return gwCaller{from: p.addr, to: gwIngress, sni: p.asks(alias), peer: p, asserts: []string{"spiffe://" + p.td + "/ns/default/sa/web"}}
+	return gwCaller{
+		from: p.addr, to: gwIngress, sni: p.asks(alias), peer: p,
+		asserts: []string{"spiffe://" + p.td + "/ns/default/sa/web"},
+	}
 }
 
 func (g *gateway) makePeers(t *testing.T) {
@@ -120,10 +125,12 @@ func (g *gateway) makePeers(t *testing.T) {
 		p := &gwPeer{name: name, td: name + ".example", addr: fmt.Sprintf("192.0.2.%d", 11+n), ca: newGwCA(t, name)}
 		no := false
 		p.object = &v1alpha1.MeshPeer{
-			TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: "MeshPeer"}, ObjectMeta: metav1.ObjectMeta{Name: name},
+			TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: "MeshPeer"},
+			ObjectMeta: metav1.ObjectMeta{Name: name},
 			Spec: v1alpha1.MeshPeerSpec{
-				TrustDomain: p.td, KnownAs: "home", GatewayAddresses: []string{p.addr + ":15443"}, GatewayIDs: []string{p.gatewayID()},
-				Bundle: v1alpha1.PeerBundle{Inline: p.ca.pem, Refresh: &no},
+				TrustDomain: p.td, KnownAs: "home", GatewayAddresses: []string{p.addr + ":15443"},
+				GatewayIDs: []string{p.gatewayID()},
+				Bundle:     v1alpha1.PeerBundle{Inline: p.ca.pem, Refresh: &no},
 			},
 		}
 		p.own = p.ca.leaf(t, p.gatewayID())
@@ -147,13 +154,17 @@ func (g *gateway) joinNode(t *testing.T) *gwNode {
 	must(t, err)
 	conn := dialControl(t, identity.AttestTLS(token))
 	own := svid(t, func(csr []byte) ([][]byte, []byte, error) {
-		r, err := agentapi.Client{Conn: conn}.Attest(t.Context(), &agentapi.AttestRequest{Token: token.Secret(), CSR: csr})
+		r, err := agentapi.Client{Conn: conn}.Attest(t.Context(),
+			&agentapi.AttestRequest{Token: token.Secret(), CSR: csr})
 		if err != nil {
 			return nil, nil, err
 		}
 		return r.Chain, r.Roots, nil
 	})
-	n := &gwNode{conn: dialControl(t, identity.ControlTLS(func() *identity.SVID { return own })), roots: own.RootPool(), svids: map[string]*tls.Certificate{}}
+	n := &gwNode{
+		conn: dialControl(t, identity.ControlTLS(func() *identity.SVID { return own })), roots: own.RootPool(),
+		svids: map[string]*tls.Certificate{},
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	stream, err := agentapi.Client{Conn: n.conn}.Sync(ctx)
@@ -180,7 +191,8 @@ func (g *gateway) joinNode(t *testing.T) *gwNode {
 	must(t, err)
 	for _, w := range report.Workloads {
 		n.svids[w.Name] = svid(t, func(csr []byte) ([][]byte, []byte, error) {
-			r, err := agentapi.Client{Conn: n.conn}.Sign(t.Context(), &agentapi.SignRequest{Namespace: "default", ServiceAccount: w.Name, CSR: csr})
+			r, err := agentapi.Client{Conn: n.conn}.Sign(t.Context(),
+				&agentapi.SignRequest{Namespace: "default", ServiceAccount: w.Name, CSR: csr})
 			if err != nil {
 				return nil, nil, err
 			}
@@ -192,8 +204,13 @@ func (g *gateway) joinNode(t *testing.T) *gwNode {
 
 func dialControl(t *testing.T, conf *tls.Config) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+gwControl+":15012", grpc.WithTransportCredentials(credentials.NewTLS(conf)), grpc.WithAuthority("control"),
-		grpc.WithContextDialer(func(_ context.Context, addr string) (net.Conn, error) { return gwDial(gwControl, addr) }))
+	conn, err := grpc.NewClient("passthrough:///"+gwControl+":15012",
+		grpc.WithTransportCredentials(credentials.NewTLS(conf)), grpc.WithAuthority("control"),
+		grpc.WithContextDialer(func(_ context.Context, addr string) (net.Conn,
+			error,
+		) {
+			return gwDial(gwControl, addr)
+		}))
 	must(t, err)
 	t.Cleanup(func() { conn.Close() })
 	return conn
@@ -223,7 +240,8 @@ func (g *gateway) startWorkloads(t *testing.T) {
 // workloadTLS admits this mesh's gateway alone.
 func (g *gateway) workloadTLS(serviceAccount string) *tls.Config {
 	return &tls.Config{
-		Certificates: []tls.Certificate{*g.node.svids[serviceAccount]}, MinVersion: tls.VersionTLS13, NextProtos: []string{"isthmus"},
+		Certificates: []tls.Certificate{*g.node.svids[serviceAccount]}, MinVersion: tls.VersionTLS13,
+		NextProtos: []string{"isthmus"},
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: g.node.roots,
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			if id := cs.PeerCertificates[0].URIs[0].String(); id != gwGatewayID {

@@ -27,14 +27,16 @@ func (g *gateway) testIngress(t *testing.T) {
 func (g *gateway) workloadSees(t *testing.T) {
 	before := g.api.seen()
 	north := g.peers["north"].client("api")
-	_, err := g.ask(north, "POST", "/v1/charges?n=1", append([]string{"X-App: kept", "Content-Length: 0"}, hostile[2:]...)...)
+	_, err := g.ask(north, "POST", "/v1/charges?n=1",
+		append([]string{"X-App: kept", "Content-Length: 0"}, hostile[2:]...)...)
 	must(t, err)
 	got := g.api.since(before)
 	if len(got.Requests) != 1 {
 		t.Fatalf("%d requests arrived", len(got.Requests))
 	}
 	q := got.Requests[0]
-	if q.Host != "api.default.svc.cluster.local" || q.Client != gwGatewayID || q.Method != "POST" || q.URI != "/v1/charges?n=1" {
+	if q.Host != "api.default.svc.cluster.local" || q.Client != gwGatewayID || q.Method != "POST" ||
+		q.URI != "/v1/charges?n=1" {
 		t.Errorf("arrived as %+v", q)
 	}
 	var names []string
@@ -57,30 +59,35 @@ func (g *gateway) handshakes(t *testing.T) {
 	sni := func(c gwCaller, name string) gwCaller { c.sni = name; return c }
 	before, bank := g.api.seen(), g.bank.seen()
 	for name, c := range map[string]gwCaller{
-		"another peer's certificate":         south.client("api").with(north.own),
-		"another peer's name":                sni(north.client("api").with(south.own), north.asks("api")),
-		"a name that is not exported":        north.client("tokens"),
-		"a name exported to another":         sni(north.client("api"), south.asks("api")),
-		"the service's own name":             sni(north.client("api"), "api.default.svc.cluster.local"),
-		"the name in another spelling":       sni(north.client("api"), "x."+north.asks("api")),
-		"no name":                            sni(north.client("api"), ""),
-		"our own name":                       sni(north.client("api"), "control.north"),
-		"an unknown root":                    north.client("api").with(alien.leaf(t, north.gatewayID())),
-		"no certificate":                     north.client("api").with(&tls.Certificate{}),
-		"an expired certificate":             north.client("api").with(north.ca.leaf(t, north.gatewayID(), expired)),
-		"a certificate of tomorrow":          north.client("api").with(north.ca.leaf(t, north.gatewayID(), future)),
-		"a workload of the peer":             north.client("api").with(north.ca.leaf(t, "spiffe://north.example/ns/default/sa/web")),
-		"a name that begins like its":        north.client("api").with(north.ca.leaf(t, north.gatewayID()+"2")),
-		"our gateway, by the peer's root":    north.client("api").with(north.ca.leaf(t, gwGatewayID)),
-		"our workload, by the peer's root":   north.client("api").with(north.ca.leaf(t, gwWebID)),
-		"another peer, by the peer's root":   sni(north.client("api"), south.asks("api")).with(north.ca.leaf(t, south.gatewayID())),
+		"another peer's certificate":   south.client("api").with(north.own),
+		"another peer's name":          sni(north.client("api").with(south.own), north.asks("api")),
+		"a name that is not exported":  north.client("tokens"),
+		"a name exported to another":   sni(north.client("api"), south.asks("api")),
+		"the service's own name":       sni(north.client("api"), "api.default.svc.cluster.local"),
+		"the name in another spelling": sni(north.client("api"), "x."+north.asks("api")),
+		"no name":                      sni(north.client("api"), ""),
+		"our own name":                 sni(north.client("api"), "control.north"),
+		"an unknown root":              north.client("api").with(alien.leaf(t, north.gatewayID())),
+		"no certificate":               north.client("api").with(&tls.Certificate{}),
+		"an expired certificate":       north.client("api").with(north.ca.leaf(t, north.gatewayID(), expired)),
+		"a certificate of tomorrow":    north.client("api").with(north.ca.leaf(t, north.gatewayID(), future)),
+		"a workload of the peer": north.client("api").with(north.ca.leaf(t,
+			"spiffe://north.example/ns/default/sa/web")),
+		"a name that begins like its":      north.client("api").with(north.ca.leaf(t, north.gatewayID()+"2")),
+		"our gateway, by the peer's root":  north.client("api").with(north.ca.leaf(t, gwGatewayID)),
+		"our workload, by the peer's root": north.client("api").with(north.ca.leaf(t, gwWebID)),
+		"another peer, by the peer's root": sni(north.client("api"),
+			south.asks("api")).with(north.ca.leaf(t, south.gatewayID())),
 		"our own workload, from outside":     north.client("api").with(g.node.svids["web"]),
 		"TLS 1.2":                            tls12(north.client("api")),
 		"another peer's certificate, on TCP": sni(north.client("raw").with(south.own), north.asks("raw")),
-		"a workload of the peer, on TCP":     north.client("raw").with(north.ca.leaf(t, "spiffe://north.example/ns/default/sa/web")),
-		"an expired certificate, on TCP":     north.client("raw").with(north.ca.leaf(t, north.gatewayID(), expired)),
-		"control, by a workload of the peer": sni(north.client("api"), "control.north.fed.home.example").with(north.ca.leaf(t, "spiffe://north.example/ns/default/sa/web")),
-		"control, by another peer":           sni(north.client("api"), "control.north.fed.home.example").with(south.own),
+		"a workload of the peer, on TCP": north.client("raw").with(north.ca.leaf(t,
+			"spiffe://north.example/ns/default/sa/web")),
+		"an expired certificate, on TCP": north.client("raw").with(north.ca.leaf(t, north.gatewayID(), expired)),
+		"control, by a workload of the peer": sni(north.client("api"),
+			"control.north.fed.home.example").with(north.ca.leaf(t, "spiffe://north.example/ns/default/sa/web")),
+		"control, by another peer": sni(north.client("api"),
+			"control.north.fed.home.example").with(south.own),
 	} {
 		if err := g.refused(c); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -92,7 +99,10 @@ func (g *gateway) handshakes(t *testing.T) {
 	if got := g.bank.since(bank); got.Dials != 0 {
 		t.Errorf("the TCP workload was dialled %d times", got.Dials)
 	}
-	for name, c := range map[string]gwCaller{"north": north.client("api"), "north on a shouted name": sni(north.client("api"), strings.ToUpper(north.asks("api")))} {
+	for name, c := range map[string]gwCaller{
+		"north":                   north.client("api"),
+		"north on a shouted name": sni(north.client("api"), strings.ToUpper(north.asks("api"))),
+	} {
 		c.host = north.asks("api")
 		if _, err := g.ask(c, "GET", "/public"); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -230,9 +240,13 @@ func (g *gateway) ingressTCP(t *testing.T) {
 	}
 	before := g.bank.seen()
 	for name, c := range map[string]gwCaller{
-		"another peer":           {from: "192.0.2.12", to: gwIngress, sni: north.asks("raw"), cert: g.peers["south"].own},
-		"a workload of the peer": north.client("raw").with(north.ca.leaf(t, "spiffe://north.example/ns/default/sa/web")),
-		"no certificate":         north.client("raw").with(&tls.Certificate{}),
+		"another peer": {
+			from: "192.0.2.12", to: gwIngress, sni: north.asks("raw"),
+			cert: g.peers["south"].own,
+		},
+		"a workload of the peer": north.client("raw").with(north.ca.leaf(t,
+			"spiffe://north.example/ns/default/sa/web")),
+		"no certificate": north.client("raw").with(&tls.Certificate{}),
 	} {
 		if text, err := g.silent(c, 2*time.Second); text != "" || err == nil || isTimedOut(err) {
 			t.Errorf("%s: %q %v", name, text, err)

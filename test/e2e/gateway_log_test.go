@@ -27,7 +27,10 @@ func (g *gateway) testLogAndCounts(t *testing.T) {
 		must(t, g.refused(south.client("api").with(north.own)))
 	}
 	must(t, g.refused(north.client("api").with(north.ca.leaf(t, "spiffe://north.example/ns/default/sa/web"))))
-	must(t, g.refused(gwCaller{from: "192.0.2.11", to: gwIngress, sni: "nothing.default.north.fed.home.example", cert: north.own}))
+	must(t, g.refused(gwCaller{
+		from: "192.0.2.11", to: gwIngress, sni: "nothing.default.north.fed.home.example",
+		cert: north.own,
+	}))
 	if a, _ := g.ask(g.caller("other", "p9080.billing"), "GET", "/x"); a.Code != http.StatusForbidden {
 		t.Fatalf("egress: %d", a.Code)
 	}
@@ -45,12 +48,30 @@ func (g *gateway) testLogAndCounts(t *testing.T) {
 	}
 
 	want := map[logLine]int{
-		{"ingress", "handshake", "north", "spiffe://north.example/ns/default/sa/web", "", "certificate", north.asks("api")}:                                       1,
-		{"ingress", "denied", "north", "spiffe://north.example/ns/default/sa/nosy", north.gatewayID(), "no rule of the FederatedExport allows it", "default/api"}: 1,
-		{"ingress", "handshake", "south", north.gatewayID(), "", "certificate", south.asks("api")}:                                                                2,
-		{"ingress", "denied", "", "", "", "nothing is offered under this name", "nothing.default.north.fed.home.example"}:                                         1,
-		{"egress", "denied", "north", "spiffe://home.example/ns/default/sa/other", "", "the FederatedImport does not list the caller", "default/billing"}:         1,
-		{"egress", "handshake", "borrower", gwWebID, "", "certificate", "default/borrower"}:                                                                       1,
+		{
+			"ingress", "handshake", "north", "spiffe://north.example/ns/default/sa/web", "", "certificate",
+			north.asks("api"),
+		}: 1,
+		{
+			"ingress", "denied", "north", "spiffe://north.example/ns/default/sa/nosy", north.gatewayID(),
+			"no rule of the FederatedExport allows it", "default/api",
+		}: 1,
+		{
+			"ingress", "handshake", "south", north.gatewayID(), "", "certificate",
+			south.asks("api"),
+		}: 2,
+		{
+			"ingress", "denied", "", "", "", "nothing is offered under this name",
+			"nothing.default.north.fed.home.example",
+		}: 1,
+		{
+			"egress", "denied", "north", "spiffe://home.example/ns/default/sa/other", "",
+			"the FederatedImport does not list the caller", "default/billing",
+		}: 1,
+		{
+			"egress", "handshake", "borrower", gwWebID, "", "certificate",
+			"default/borrower",
+		}: 1,
 	}
 	eventually(t, 5*time.Second, func() error {
 		got := refusedLines(t)
@@ -65,12 +86,19 @@ func (g *gateway) testLogAndCounts(t *testing.T) {
 		return nil
 	})
 	eventually(t, 10*time.Second, func() error {
-		for peer, add := range map[string][3]uint64{"north": {1, 2, 0}, "south": {2, 0, 0}, "east": {0, 0, 0}, "borrower": {1, 0, 0}} {
+		for peer, add := range map[string][3]uint64{
+			"north": {1, 2, 0}, "south": {2, 0, 0}, "east": {0, 0, 0},
+			"borrower": {1, 0, 0},
+		} {
 			c := g.counts(t, peer)
-			if n := c.Requests - was[peer][2]; n > 0 && n < 40 && (peer == "north" && n > 20 || peer == "south" && n < 20) {
+			if n := c.Requests - was[peer][2]; n > 0 && n < 40 &&
+				(peer == "north" && n > 20 || peer == "south" && n < 20) {
 				add[2] = n // of those that went to either
 			}
-			if got := [3]uint64{c.HandshakesFailed - was[peer][0], c.Denials - was[peer][1], c.Requests - was[peer][2]}; got != add {
+			if got := [3]uint64{
+				c.HandshakesFailed - was[peer][0], c.Denials - was[peer][1],
+				c.Requests - was[peer][2],
+			}; got != add {
 				return fmt.Errorf("%s: failed handshakes, denials, requests grew by %v, want %v", peer, got, add)
 			}
 		}

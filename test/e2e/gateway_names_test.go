@@ -31,12 +31,16 @@ func (g *gateway) testTwoNames(t *testing.T) {
 		"itself twice": {north.gatewayID(), north.gatewayID()}, "ours": {north.gatewayID(), gwGatewayID},
 	} {
 		cert := north.ca.leaf(t, north.gatewayID(), with(ids...))
-		for _, c := range []gwCaller{north.client("api"), north.client("raw"), {from: north.addr, to: gwIngress, sni: "control.north.fed.home.example", peer: north}} {
+		for _, c := range []gwCaller{
+			north.client("api"), north.client("raw"),
+			{from: north.addr, to: gwIngress, sni: "control.north.fed.home.example", peer: north},
+		} {
 			if err := g.refused(c.with(cert)); err != nil {
 				t.Errorf("%s, %s: %v", name, c.sni, err)
 			}
 		}
-		if text, err := g.silent(north.client("raw").with(cert), 2*time.Second); text != "" || err == nil || isTimedOut(err) {
+		if text, err := g.silent(north.client("raw").with(cert), 2*time.Second); text != "" || err == nil ||
+			isTimedOut(err) {
 			t.Errorf("%s: waiting for the server to speak: %q %v", name, text, err)
 		}
 	}
@@ -55,7 +59,8 @@ func (g *gateway) testTwoNames(t *testing.T) {
 			if strings.Contains(fmt.Sprint(e["caller"]), "/alias") {
 				t.Fatalf("logged as one of its names: %v", e)
 			}
-			if e["reason"] == "the certificate has more than one URI name, so that nobody knows whose it is" && e["verdict"] == "denied" && e["caller"] == nil {
+			if e["reason"] == "the certificate has more than one URI name, so that nobody knows whose it is" &&
+				e["verdict"] == "denied" && e["caller"] == nil {
 				n++
 			}
 		}
@@ -71,7 +76,8 @@ func (g *gateway) testRawCallers(t *testing.T) {
 	text := imports()
 	list := func(callers string) {
 		i := strings.Index(text, "{name: feed,")
-		g.write(t, "config/imports.yaml", text[:i]+strings.Replace(text[i:], "callers: [web]", "callers: ["+callers+"]", 1))
+		g.write(t, "config/imports.yaml",
+			text[:i]+strings.Replace(text[i:], "callers: [web]", "callers: ["+callers+"]", 1))
 	}
 	connected := func(who string) (l *live) {
 		eventually(t, 10*time.Second, func() error {

@@ -74,7 +74,10 @@ func (i *inviter) serve(t *testing.T) {
 	l, answer := gwListen(t, inviterAddress), i.self(t)
 	t.Cleanup(func() { l.Close() })
 	with := func(c *tls.Certificate, ask tls.ClientAuthType) *tls.Config {
-		shown := tls.Certificate{Certificate: append(slices.Clone(c.Certificate), i.ca.cert.Raw), PrivateKey: c.PrivateKey}
+		shown := tls.Certificate{
+			Certificate: append(slices.Clone(c.Certificate), i.ca.cert.Raw),
+			PrivateKey:  c.PrivateKey,
+		}
 		return &tls.Config{Certificates: []tls.Certificate{shown}, MinVersion: tls.VersionTLS13, ClientAuth: ask}
 	}
 	go func() {
@@ -89,7 +92,8 @@ func (i *inviter) serve(t *testing.T) {
 			go func() {
 				defer raw.Close()
 				raw.SetDeadline(time.Now().Add(5 * time.Second))
-				inner := tls.Server(tls.Server(raw, with(gateway, tls.NoClientCert)), with(control, tls.RequireAnyClientCert))
+				inner := tls.Server(tls.Server(raw, with(gateway, tls.NoClientCert)),
+					with(control, tls.RequireAnyClientCert))
 				if inner.Handshake() != nil {
 					return
 				}
@@ -99,7 +103,8 @@ func (i *inviter) serve(t *testing.T) {
 					return
 				}
 				io.Copy(io.Discard, r.Body)
-				fmt.Fprintf(inner, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(answer), answer)
+				fmt.Fprintf(inner, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(answer),
+					answer)
 			}()
 		}
 	}()
@@ -187,7 +192,8 @@ func (g *gateway) testAccept(t *testing.T) {
 // testRedeem: home has given an invitation, and who accepts it must prove to be the control plane of the mesh that is
 // introduced.
 func (g *gateway) testRedeem(t *testing.T) {
-	invited, err := adminapi.Call[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](t.Context(), g.admin, "PeerInvite",
+	invited, err := adminapi.Call[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](t.Context(), g.admin,
+		"PeerInvite",
 		&adminapi.PeerInviteRequest{Peer: "guest", TTL: 5 * time.Minute})
 	must(t, err)
 	token, err := federation.ParseToken(invited.Token)
@@ -210,7 +216,10 @@ func (g *gateway) testRedeem(t *testing.T) {
 	redeem := func(control *tls.Certificate) gwAnswer {
 		var a gwAnswer
 		eventually(t, 5*time.Second, func() (err error) { // as soon as the gateway knows the invitation
-			c := gwCaller{from: "192.0.2.78", to: gwIngress, sni: token.InviteID + ".invite.fed.home.example", control: control}
+			c := gwCaller{
+				from: "192.0.2.78", to: gwIngress, sni: token.InviteID + ".invite.fed.home.example",
+				control: control,
+			}
 			a, err = g.send(c,
 				fmt.Sprintf("POST /v1/peering HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 					len(body), body))
@@ -240,7 +249,8 @@ func (g *gateway) testRedeem(t *testing.T) {
 	want := peerrules.MeshFingerprint("guest.example", []*x509.Certificate{ca.cert},
 		[]string{"spiffe://guest.example/ns/isthmus-system/sa/edge"}, []string{"192.0.2.78:15443"})
 	if got := r.Peers[0]; got.PeersFingerprint != want || got.OwnFingerprint != invited.Fingerprint {
-		t.Errorf("shown: %s and %s, want %s and %s", got.PeersFingerprint, got.OwnFingerprint, want, invited.Fingerprint)
+		t.Errorf("shown: %s and %s, want %s and %s", got.PeersFingerprint, got.OwnFingerprint, want,
+			invited.Fingerprint)
 	}
 	_, err = adminapi.Call[adminapi.PeerRequest, adminapi.Empty](t.Context(), g.admin, "PeerRevoke",
 		&adminapi.PeerRequest{Peer: "guest"})

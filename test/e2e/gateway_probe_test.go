@@ -17,8 +17,8 @@ func (g *gateway) testProbes(t *testing.T) {
 	t.Run("of false peers", g.probesOfFalsePeers)
 }
 
-// probesAnswered asks as a peer's gateway does, under the control plane's name and under an export's: it learns what a probe
-// may, and reaches nothing else by that way.
+// probesAnswered asks as a peer's gateway does, under the control plane's name and under an export's: it learns what a
+// probe may, and reaches nothing else by that way.
 func (g *gateway) probesAnswered(t *testing.T) {
 	north := g.peers["north"]
 	const host = "probe.north.fed.home.example"
@@ -48,7 +48,10 @@ func (g *gateway) probesAnswered(t *testing.T) {
 			names, text = append(names, name), append(text, name+": "+v[0])
 		}
 		slices.Sort(names)
-		if want := []string{"Cache-Control", "Content-Length", "Content-Type", "Date", "Isthmus-Ingress-Leg"}; !slices.Equal(names, want) {
+		if want := []string{
+			"Cache-Control", "Content-Length", "Content-Type", "Date",
+			"Isthmus-Ingress-Leg",
+		}; !slices.Equal(names, want) {
 			t.Errorf("headers %v, want %v", names, want)
 		}
 		if err := holds(strings.Join(text, "\n"), ours...); err != nil {
@@ -58,7 +61,10 @@ func (g *gateway) probesAnswered(t *testing.T) {
 			t.Errorf("asked under %s, it says %q", c.sni, leg)
 		}
 	}
-	for _, path := range []string{"GET /public", "POST /v1/probe", "GET /v1/probe/x", "GET /v1/bundle", "POST /v1/catalogue", "POST /v1/peering"} {
+	for _, path := range []string{
+		"GET /public", "POST /v1/probe", "GET /v1/probe/x", "GET /v1/bundle",
+		"POST /v1/catalogue", "POST /v1/peering",
+	} {
 		method, path, _ := strings.Cut(path, " ")
 		if a := ask(north.asks("api"), method, path); a.Code == 200 {
 			t.Errorf("%s %s, under the export's name: %d %s", method, path, a.Code, a.Body)
@@ -77,12 +83,14 @@ func (g *gateway) probe(t *testing.T, peer string) *adminapi.PeerProbeResponse {
 	return r
 }
 
-// probesSent says what a peer's gateway sees of our probes: a connection for each, under the export's name, and nothing inner.
+// probesSent says what a peer's gateway sees of our probes: a connection for each, under the export's name, and nothing
+// inner.
 func (g *gateway) probesSent(t *testing.T) {
 	north := g.peers["north"].server
 	before := north.seen()
 	for range 2 {
-		if r := g.probe(t, "north"); r.Legs[5].State != adminapi.LegOK || !strings.Contains(r.Legs[6].Detail, "does not answer its gateway (HTTP status 200)") {
+		if r := g.probe(t, "north"); r.Legs[5].State != adminapi.LegOK ||
+			!strings.Contains(r.Legs[6].Detail, "does not answer its gateway (HTTP status 200)") {
 			t.Errorf("a gateway that answers in its control plane's place: %+v", r.Legs)
 		}
 	}
@@ -108,15 +116,18 @@ func (g *gateway) probesOfFalsePeers(t *testing.T) {
 		conf.ClientAuth, conf.ClientCAs = tls.RequireAndVerifyClientCert, p.ca.pool()
 		return conf, false
 	}
-	const accepts, accepted, speaks = "does not accept for a gateway", "does not accept this mesh's gateway", "does not speak"
+	const accepts, accepted, speaks = "does not accept for a gateway", "does not accept this mesh's gateway",
+		"does not speak"
 	for name, want := range map[string]string{
-		"imposter": accepts, "borrower": accepts, "expired": accepts, "future": accepts, "unknown": accepts, "old": speaks, "plain": speaks, "stale": accepted,
+		"imposter": accepts, "borrower": accepts, "expired": accepts, "future": accepts, "unknown": accepts,
+		"old": speaks, "plain": speaks, "stale": accepted,
 	} {
 		p := g.peers[name]
 		p.server.set(masks[name](p))
 		r := g.probe(t, name)
 		p.server.set(p.serverTLS(p.own), false)
-		if l := r.Legs[4]; l.State != adminapi.LegFailed || !strings.Contains(l.Detail, want) || r.Legs[3].State != adminapi.LegOK || r.Legs[5].State != adminapi.LegUntried {
+		if l := r.Legs[4]; l.State != adminapi.LegFailed || !strings.Contains(l.Detail, want) ||
+			r.Legs[3].State != adminapi.LegOK || r.Legs[5].State != adminapi.LegUntried {
 			t.Errorf("%s: %+v", name, r.Legs)
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// testRawRequests sends the corpus of requests that servers read differently through a valid peer's connection. "strict"
-// allows GET and POST of /public alone; "open" passes everything that is not ambiguous by itself.
+// testRawRequests sends the corpus of requests that servers read differently through a valid peer's connection.
+// "strict" allows GET and POST of /public alone; "open" passes everything that is not ambiguous by itself.
 func (g *gateway) testRawRequests(t *testing.T) {
 	north := g.peers["north"]
 	get := func(target string) string { return "GET " + target + " HTTP/1.1\r\nHost: HOST\r\n" }
@@ -42,20 +42,48 @@ func (g *gateway) testRawRequests(t *testing.T) {
 		{"15 another host with a dot", "GET /public HTTP/1.1\r\nHost: secret.example.\r\n", []int{403, 404}, true},
 		{"15 another host with a port", "GET /public HTTP/1.1\r\nHost: secret.example:80\r\n", []int{403, 404}, true},
 		{"16 two hosts", "GET /public HTTP/1.1\r\nHost: HOST\r\nHost: secret.example\r\n", []int{400, 403, 404}, true},
-		{"16 two hosts, the other first", "GET /public HTTP/1.1\r\nHost: secret.example\r\nHost: HOST\r\n", []int{400, 403, 404}, true},
-		{"16 host in the target", "GET http://secret.example/public HTTP/1.1\r\nHost: HOST\r\n", []int{400, 403, 404}, true},
+		{
+			"16 two hosts, the other first", "GET /public HTTP/1.1\r\nHost: secret.example\r\nHost: HOST\r\n",
+			[]int{400, 403, 404},
+			true,
+		},
+		{
+			"16 host in the target", "GET http://secret.example/public HTTP/1.1\r\nHost: HOST\r\n",
+			[]int{400, 403, 404},
+			true,
+		},
 		{"17 two callers in one line", get("/public") + "isthmus-caller: user,admin\r\n", []int{403}, true},
-		{"20 CL and TE", "POST /public HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n", []int{400}, true},
-		{"20 two CL", "POST /public HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\nContent-Length: 6\r\n", []int{400}, true},
-		{"20 obfuscated TE", "POST /public HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: xchunked\r\n", []int{400, 501}, true},
-		{"20 TE with a space", "POST /public HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding : chunked\r\n", []int{400, 501}, true},
+		{
+			"20 CL and TE", "POST /public HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+			[]int{400},
+			true,
+		},
+		{
+			"20 two CL", "POST /public HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
+			[]int{400},
+			true,
+		},
+		{
+			"20 obfuscated TE", "POST /public HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: xchunked\r\n",
+			[]int{400, 501},
+			true,
+		},
+		{
+			"20 TE with a space", "POST /public HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding : chunked\r\n",
+			[]int{400, 501},
+			true,
+		},
 		{"20 zero byte", get("/admin%00"), []int{400, 403}, true},
 		{"20 raw zero byte", get("/public\x00"), []int{400, 0}, true},
 		{"bare line feed in a value", get("/public") + "X-A: 1\x0bx\r\n", []int{400, 0}, true},
 		{"no host", "GET /public HTTP/1.1\r\n", []int{400}, true},
 		{"CONNECT", "CONNECT HOST:80 HTTP/1.1\r\nHost: HOST\r\n", []int{405}, true},
 		{"upgrade of another path", get("/admin") + "Connection: upgrade\r\nUpgrade: websocket\r\n", []int{403}, false},
-		{"upgrade with a body", get("/public") + "Upgrade: x\r\nContent-Length: 1\r\nConnection: upgrade\r\n", []int{400}, true},
+		{
+			"upgrade with a body", get("/public") + "Upgrade: x\r\nContent-Length: 1\r\nConnection: upgrade\r\n",
+			[]int{400},
+			true,
+		},
 	} {
 		for _, alias := range []string{"strict", "open"} {
 			if alias == "open" && !c.ambiguous {
@@ -73,13 +101,16 @@ func (g *gateway) testRawRequests(t *testing.T) {
 				fits = fits || a.Code == code && (err == nil || code == 0)
 			}
 			if got := g.api.since(before); !fits || len(got.Requests) > 0 {
-				t.Errorf("%s, %s: %d %v, want %v; the workload saw %+v", alias, c.name, a.Code, err, c.codes, got.Requests)
+				t.Errorf("%s, %s: %d %v, want %v; the workload saw %+v", alias, c.name, a.Code, err, c.codes,
+					got.Requests)
 			}
 		}
 	}
-	for _, alias := range []string{"strict", "open"} { // number 19, and that all of the above failed by what was wrong in it
+	// number 19, and that all of the above failed by what was wrong in it
+	for _, alias := range []string{"strict", "open"} {
 		before := g.api.seen()
-		if _, err := g.ask(north.client(alias), "GET", "/public", "X-Forwarded-Client-Cert: URI="+gwWebID, "Host: "+north.asks(alias)+":80"); err == nil {
+		if _, err := g.ask(north.client(alias), "GET", "/public", "X-Forwarded-Client-Cert: URI="+gwWebID,
+			"Host: "+north.asks(alias)+":80"); err == nil {
 			t.Errorf("%s: two hosts that mean the same passed", alias)
 		}
 		_, err := g.ask(north.client(alias), "GET", "/public", "X-Forwarded-Client-Cert: URI="+gwWebID)
@@ -98,7 +129,8 @@ func (g *gateway) smuggling(t *testing.T) {
 	conn, err := g.filled(north).dial()
 	must(t, err)
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST /public HTTP/1.1\r\nHost: %s\r\nisthmus-caller: %s\r\nContent-Length: %d\r\n\r\n%s", north.sni, north.asserts[0], len(inner), inner)
+	fmt.Fprintf(conn, "POST /public HTTP/1.1\r\nHost: %s\r\nisthmus-caller: %s\r\nContent-Length: %d\r\n\r\n%s",
+		north.sni, north.asserts[0], len(inner), inner)
 	fmt.Fprint(conn, inner)
 	conn.SetReadDeadline(time.Now().Add(time.Second))
 	b, _ := io.ReadAll(conn)

@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// gwServer stands for what the gateway calls: a peer's gateway or a local workload. It keeps all that it reads. A name with
-// "raw" in it is served raw TCP, banner first and echo after; any other HTTP, of version 1 or 2.
+// gwServer stands for what the gateway calls: a peer's gateway or a local workload. It keeps all that it reads. A name
+// with "raw" in it is served raw TCP, banner first and echo after; any other HTTP, of version 1 or 2.
 type gwServer struct {
 	name string
 
@@ -51,7 +51,11 @@ func startServer(t *testing.T, name, addr string, config *tls.Config) *gwServer 
 	protocols.SetUnencryptedHTTP2(true) // the server below sees what is inside TLS
 	h := &http.Server{
 		Handler: http.HandlerFunc(s.answer), Protocols: &protocols, ReadHeaderTimeout: time.Minute,
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnContext: func(ctx context.Context,
+			c net.Conn,
+		) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
 	}
 	go h.Serve(web)
 	go func() {
@@ -119,13 +123,15 @@ func (s *gwServer) serve(c net.Conn, web *handed) {
 	if !plain {
 		config = config.Clone()
 		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if strings.HasPrefix(hello.ServerName, "control.") { // what control planes say to each other is not for this test
+			// what control planes say to each other is not for this test
+			if strings.HasPrefix(hello.ServerName, "control.") {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				s.dials--
 				return nil, errors.New("no control plane here")
 			}
-			if slices.Contains(hello.SupportedProtos, "isthmus-health") { // what gateways ask each other is not for this test
+			// what gateways ask each other is not for this test
+			if slices.Contains(hello.SupportedProtos, "isthmus-health") {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				s.dials--
@@ -200,10 +206,16 @@ func (s *gwServer) answer(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(connKey{}).(*told)
 	header := w.Header()
 	header.Set("X-App", "kept")
-	for _, name := range []string{"Server", "Via", "X-Powered-By", "X-Envoy-Upstream-Service-Time", "X-Envoy-Decorator-Operation", "X-Envoy-Peer-Metadata", "X-Envoy-Secret", "X-Forwarded-Client-Cert"} {
+	for _, name := range []string{
+		"Server", "Via", "X-Powered-By", "X-Envoy-Upstream-Service-Time",
+		"X-Envoy-Decorator-Operation", "X-Envoy-Peer-Metadata", "X-Envoy-Secret", "X-Forwarded-Client-Cert",
+	} {
 		header.Set(name, "inner-"+s.name)
 	}
-	q := gwRequest{SNI: c.sni, Client: c.client, Proto: r.Proto, Method: r.Method, Host: r.Host, URI: r.RequestURI, Header: r.Header.Clone()}
+	q := gwRequest{
+		SNI: c.sni, Client: c.client, Proto: r.Proto, Method: r.Method, Host: r.Host, URI: r.RequestURI,
+		Header: r.Header.Clone(),
+	}
 	if r.URL.Path != "/stream" {
 		b, _ := io.ReadAll(r.Body)
 		q.Body = string(b)
@@ -297,5 +309,8 @@ func (s *gwServer) seen() gwSeen {
 // since is what came after an earlier moment.
 func (s *gwServer) since(before gwSeen) gwSeen {
 	now := s.seen()
-	return gwSeen{now.Dials - before.Dials, now.Shaken - before.Shaken, now.Read[len(before.Read):], now.Requests[len(before.Requests):]}
+	return gwSeen{
+		now.Dials - before.Dials, now.Shaken - before.Shaken, now.Read[len(before.Read):],
+		now.Requests[len(before.Requests):],
+	}
 }

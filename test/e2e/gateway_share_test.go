@@ -92,10 +92,12 @@ func (g *gateway) testShares(t *testing.T) {
 	}
 	// And the administrator is told.
 	eventually(t, 20*time.Second, func() error {
-		r, err := adminapi.Call[adminapi.Empty, adminapi.CheckResponse](t.Context(), g.admin, "Check", &adminapi.Empty{})
+		r, err := adminapi.Call[adminapi.Empty, adminapi.CheckResponse](t.Context(), g.admin, "Check",
+			&adminapi.Empty{})
 		must(t, err)
 		for _, c := range r.Checks {
-			if c.Name == "proxy edge-1" && c.State == "warning" && strings.Contains(c.Detail, "connections for want of room") {
+			if c.Name == "proxy edge-1" && c.State == "warning" &&
+				strings.Contains(c.Detail, "connections for want of room") {
 				return nil
 			}
 		}

@@ -10,7 +10,10 @@ import (
 // beginDrips: whoever is slow, from outside or inside, known or not, is hung up on.
 func (g *gateway) beginDrips() *drips {
 	d := &drips{}
-	for side, c := range map[string]gwCaller{"outside": g.peers["north"].client("api"), "inside": g.caller("web", "p9080.billing")} {
+	for side, c := range map[string]gwCaller{
+		"outside": g.peers["north"].client("api"),
+		"inside":  g.caller("web", "p9080.billing"),
+	} {
 		raw := func() (net.Conn, error) { return gwDial(c.from, c.to) }
 		d.add(side+", silent", raw, "")
 		d.add(side+", greeting", raw, longHello)

@@ -28,7 +28,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// The world of the gateway tests is one network namespace: inside addresses begin with 10.98., outside ones with 192.0.2.
+// The world of the gateway tests is one network namespace: inside addresses begin with 10.98., outside ones with
+// 192.0.2.
 const (
 	gwPrefix      = "isthmus-t-gw"
 	gwWorld       = gwPrefix + "-world"
@@ -43,8 +44,8 @@ const (
 	gwWebID       = "spiffe://home.example/ns/default/sa/web"
 )
 
-// TestGateway attacks one real gateway: control plane, agent and Envoy are those that are shipped; the peers' gateways, the
-// local callers and the local workloads are small programs of this test, so that they can misbehave.
+// TestGateway attacks one real gateway: control plane, agent and Envoy are those that are shipped; the peers' gateways,
+// the local callers and the local workloads are small programs of this test, so that they can misbehave.
 func TestGateway(t *testing.T) {
 	g := newGateway(t)
 	slow := g.beginDrips()
@@ -80,7 +81,10 @@ func newGateway(t *testing.T) *gateway {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes a network namespace: run it as root, for example `sudo make test`")
 	}
-	l, removed, err := lab.Open(lab.Config{Prefix: gwPrefix, Dir: gwDir, Network: lab.Network{Bridges: []lab.Bridge{{Namespace: gwWorld}}}})
+	l, removed, err := lab.Open(lab.Config{
+		Prefix: gwPrefix, Dir: gwDir,
+		Network: lab.Network{Bridges: []lab.Bridge{{Namespace: gwWorld}}},
+	})
 	must(t, err)
 	for _, r := range removed {
 		t.Log("left by an earlier run:", r)
@@ -134,14 +138,17 @@ func (g *gateway) startControl(t *testing.T) {
 	t.Helper()
 	g.write(t, "control.yaml", map[string]any{
 		"configDir": gwDir + "/config", "stateFile": gwDir + "/state.db", "socket": gwDir + "/control.sock",
-		"agentAddress": gwControl + ":15012", "peeringAddress": gwControl + ":15013", "metricsAddress": gwControl + ":15020",
-		"healthAddress": "127.0.0.1:15021",
+		"agentAddress": gwControl + ":15012", "peeringAddress": gwControl + ":15013",
+		"metricsAddress": gwControl + ":15020",
+		"healthAddress":  "127.0.0.1:15021",
 	})
 	_, err := g.lab.Start(lab.Command{
-		Name: "control", Namespace: gwWorld, Path: filepath.Join(binaries, "isthmus"), Args: []string{"control", "--config", gwDir + "/control.yaml"},
+		Name: "control", Namespace: gwWorld, Path: filepath.Join(binaries, "isthmus"),
+		Args: []string{"control", "--config", gwDir + "/control.yaml"},
 	})
 	must(t, err)
-	g.admin, err = grpc.NewClient("unix://"+gwDir+"/control.sock", grpc.WithTransportCredentials(insecure.NewCredentials()),
+	g.admin, err = grpc.NewClient("unix://"+gwDir+"/control.sock",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
 	must(t, err)
 	t.Cleanup(func() { g.admin.Close() })
@@ -164,7 +171,8 @@ func (g *gateway) startGateway(t *testing.T) {
 	must(t, err)
 	self, err := os.Executable()
 	must(t, err)
-	must(t, os.WriteFile(gwDir+"/gateway.token", []byte(g.token(t, "edge-1", snapshot.RoleGateway, "isthmus-system/edge")), 0o600))
+	must(t, os.WriteFile(gwDir+"/gateway.token",
+		[]byte(g.token(t, "edge-1", snapshot.RoleGateway, "isthmus-system/edge")), 0o600))
 	g.write(t, "gateway.yaml", map[string]any{
 		"name": "edge-1", "runDir": gwDir + "/run", "stateDir": gwDir + "/state",
 		"control": map[string]any{"addresses": []string{gwControl + ":15012"}, "tokenFile": gwDir + "/gateway.token"},
@@ -181,8 +189,8 @@ func (g *gateway) startGateway(t *testing.T) {
 
 const sandboxed = "sandboxed"
 
-// sandboxedProgram is this process where it was started with that word: the program that follows, none of whose memory becomes code
-// at run time, as its systemd unit has it (MemoryDenyWriteExecute=).
+// sandboxedProgram is this process where it was started with that word: the program that follows, none of whose memory
+// becomes code at run time, as its systemd unit has it (MemoryDenyWriteExecute=).
 func sandboxedProgram() {
 	if len(os.Args) < 3 || os.Args[1] != sandboxed {
 		return
@@ -222,7 +230,8 @@ func (g *gateway) write(t *testing.T, name string, content any) {
 // counts are what the control plane knows of a peer.
 func (g *gateway) counts(t *testing.T, peer string) agentapi.PeerCounts {
 	t.Helper()
-	r, err := adminapi.Call[adminapi.PeerRequest, adminapi.PeerListResponse](t.Context(), g.admin, "PeerList", &adminapi.PeerRequest{Peer: peer})
+	r, err := adminapi.Call[adminapi.PeerRequest, adminapi.PeerListResponse](t.Context(), g.admin, "PeerList",
+		&adminapi.PeerRequest{Peer: peer})
 	must(t, err)
 	return r.Peers[0].Counts
 }

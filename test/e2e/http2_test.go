@@ -57,7 +57,10 @@ func writeFields(f *http2.Framer, stream uint32, fields []string, end bool) erro
 			return err
 		}
 	}
-	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: end})
+	return f.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true,
+		EndStream: end,
+	})
 }
 
 // http2Client is a client's end of a connection, which has one stream at a time.

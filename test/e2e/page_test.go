@@ -31,8 +31,8 @@ import (
 //	```yaml
 //	# /etc/isthmus/edge.yaml, at lab  a file
 //
-// A command that fails, or prints something else than it should, is tried again for a while: what was begun before it takes a
-// moment. Blocks of other languages are for the reader. "scp FILE root@ADDRESS:" carries a file between homes.
+// A command that fails, or prints something else than it should, is tried again for a while: what was begun before it
+// takes a moment. Blocks of other languages are for the reader. "scp FILE root@ADDRESS:" carries a file between homes.
 type page struct {
 	t     *testing.T
 	lab   *lab.Lab
@@ -150,8 +150,8 @@ func printed(want, got string) bool {
 	return regexp.MustCompile(b.String() + `\z`).MatchString(text.String())
 }
 
-// runPage does what a page says, at hosts with these addresses, and returns them as they then are. What was done is undone
-// at the end.
+// runPage does what a page says, at hosts with these addresses, and returns them as they then are. What was done is
+// undone at the end.
 func runPage(t *testing.T, prefix, path string, hosts map[string]string) *page {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -346,14 +346,17 @@ func TestReadPage(t *testing.T) {
 		t.Fatalf("%+v", steps)
 	}
 	s := steps[0]
-	if !slices.Equal(s.at, []string{"lab", "bank"}) || !slices.Equal(s.commands, []string{"one \\\n  more", "two &", "three"}) || s.line != 3 {
+	if !slices.Equal(s.at, []string{"lab", "bank"}) ||
+		!slices.Equal(s.commands, []string{"one \\\n  more", "two &", "three"}) || s.line != 3 {
 		t.Errorf("%+v", s)
 	}
-	if f := steps[1]; f.file != "/etc/x.yaml" || f.text != "# /etc/x.yaml, at lab\na: b\n" || !slices.Equal(f.at, []string{"lab"}) {
+	if f := steps[1]; f.file != "/etc/x.yaml" || f.text != "# /etc/x.yaml, at lab\na: b\n" ||
+		!slices.Equal(f.at, []string{"lab"}) {
 		t.Errorf("%+v", f)
 	}
 	for got, want := range map[string]bool{
-		"hello  big world\nanything\nat all\nend\n": true, "hello world\nend": false, "hello the world\nend": true, "hello big world\n": false,
+		"hello  big world\nanything\nat all\nend\n": true, "hello world\nend": false, "hello the world\nend": true,
+		"hello big world\n":          false,
 		"hello big world\nend\nmore": false,
 	} {
 		if printed(s.prints, got) != want {

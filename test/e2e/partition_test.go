@@ -29,9 +29,9 @@ const (
 	noticed = 20 * time.Second
 )
 
-// TestPartitionBetweenMeshes cuts the wire between the two gateways without a word to anybody: packets are dropped, both ways
-// and one way, for longer than a peer's roots are good. Nothing hangs, nothing becomes plaintext, nothing local suffers, both
-// sides say what is the matter, and all is well again without a command once the wire is back.
+// TestPartitionBetweenMeshes cuts the wire between the two gateways without a word to anybody: packets are dropped,
+// both ways and one way, for longer than a peer's roots are good. Nothing hangs, nothing becomes plaintext, nothing
+// local suffers, both sides say what is the matter, and all is well again without a command once the wire is back.
 func TestPartitionBetweenMeshes(t *testing.T) {
 	t.Parallel()
 	s := raise(t, "isthmus-t-cut")
@@ -39,7 +39,11 @@ func TestPartitionBetweenMeshes(t *testing.T) {
 	wire := sniff(t, s.prefix+"-link", canary)
 
 	t.Run("both ways", func(t *testing.T) {
-		load, local := s.crossing(canary), s.begin(probe.Load{HTTP: probe.HTTP{Method: "GET", URL: itemsURL, Timeout: time.Minute}, Workers: 2, Pause: 20 * time.Millisecond})
+		load, local := s.crossing(canary),
+			s.begin(probe.Load{
+				HTTP: probe.HTTP{Method: "GET", URL: itemsURL, Timeout: time.Minute}, Workers: 2,
+				Pause: 20 * time.Millisecond,
+			})
 		long := s.probe("storefront", probe.Request{Watch: &probe.HTTP{Method: "GET", URL: watchURL}})
 		if r := long.next(t); !r.Began || r.Status != 200 {
 			t.Fatalf("the long answer did not begin: %+v", r)
@@ -65,13 +69,17 @@ func TestPartitionBetweenMeshes(t *testing.T) {
 		within(t, 10*time.Second, "the age limit, and a bundle within it", func() error {
 			return s.condition("retail", "cards", "BundleFresh", "True", "refused when older than 20s")
 		})
-		local := s.begin(probe.Load{HTTP: probe.HTTP{Method: "GET", URL: itemsURL, Timeout: time.Minute}, Workers: 2, Pause: 50 * time.Millisecond})
+		local := s.begin(probe.Load{
+			HTTP: probe.HTTP{Method: "GET", URL: itemsURL, Timeout: time.Minute}, Workers: 2,
+			Pause: 50 * time.Millisecond,
+		})
 		load := s.crossing(canary)
 		heal := s.cut(t, "retail-gw", "eth1", 0) // retail hears nothing more; cards hears all
 		need(t, os.WriteFile(filepath.Join(s.dir, "cards", "config", "more.yaml"), []byte(moreExport), 0o644))
 		time.Sleep(noticed - 3*time.Second)
 		bounded(t, load.finish(t))
-		took := within(t, 15*time.Second, "stale roots", func() error { return s.condition("retail", "cards", "DataPathReady", "False", "more than 20s ago") })
+		took := within(t, 15*time.Second, "stale roots",
+			func() error { return s.condition("retail", "cards", "DataPathReady", "False", "more than 20s ago") })
 		t.Logf("stale after %s more", took.Round(time.Millisecond))
 		within(t, 5*time.Second, "refused at once", func() error {
 			if r := s.get("storefront", paymentsURL, time.Minute); r.Status == 200 || r.Elapsed > time.Second {
@@ -110,7 +118,10 @@ spec:
 // crossing is load through both gateways, with patience.
 func (s *strip) crossing(canary string) *flow {
 	return s.begin(probe.Load{
-		HTTP:    probe.HTTP{Method: "GET", URL: paymentsURL, Headers: map[string]string{"authorization": canary}, Timeout: time.Minute},
+		HTTP: probe.HTTP{
+			Method: "GET", URL: paymentsURL, Headers: map[string]string{"authorization": canary},
+			Timeout: time.Minute,
+		},
 		Workers: 6, Pause: 50 * time.Millisecond,
 	})
 }
@@ -118,7 +129,8 @@ func (s *strip) crossing(canary string) *flow {
 // bounded: requests failed, as they must, and not one hung.
 func bounded(t *testing.T, r probe.Result) {
 	t.Helper()
-	t.Logf("%d requests, %d failed, the slowest took %s, the first: %s", r.Requests, r.Failures, r.Slowest.Round(time.Millisecond), r.FirstFailure())
+	t.Logf("%d requests, %d failed, the slowest took %s, the first: %s", r.Requests, r.Failures,
+		r.Slowest.Round(time.Millisecond), r.FirstFailure())
 	if r.Failures == 0 || r.Slowest > noticed {
 		t.Errorf("%d failures, the slowest took %s", r.Failures, r.Slowest)
 	}
@@ -127,7 +139,8 @@ func bounded(t *testing.T, r probe.Result) {
 func unharmed(t *testing.T, r probe.Result, least int) {
 	t.Helper()
 	if r.Failures > 0 || r.Requests < least {
-		t.Errorf("beside the partition %d of %d requests failed, the first: %s", r.Failures, r.Requests, r.FirstFailure())
+		t.Errorf("beside the partition %d of %d requests failed, the first: %s", r.Failures, r.Requests,
+			r.FirstFailure())
 	}
 }
 
@@ -136,10 +149,12 @@ func (s *strip) told(t *testing.T) {
 	t.Helper()
 	within(t, noticed, "both sides say so", func() error {
 		return errors.Join(
-			s.condition("retail", "cards", "DataPathReady", "False", ""), s.condition("retail", "cards", "BundleFresh", "", "fetch bundle"),
+			s.condition("retail", "cards", "DataPathReady", "False", ""),
+			s.condition("retail", "cards", "BundleFresh", "", "fetch bundle"),
 			s.condition("cards", "retail", "DataPathReady", "False", "does not answer through both gateways"))
 	})
-	for _, p := range query[adminapi.PeerListResponse](t, s, "peer", "status", "-o", "json", "--socket", s.socket("retail")).Peers {
+	for _, p := range query[adminapi.PeerListResponse](t, s, "peer", "status", "-o", "json", "--socket",
+		s.socket("retail")).Peers {
 		if age := time.Since(p.BundleTime); age < 8*time.Second {
 			t.Errorf("retail says that the roots of %s are %s old", p.Name, age)
 		}
@@ -153,8 +168,10 @@ func (s *strip) well(t *testing.T) {
 	t.Logf("served again after %s", took.Round(time.Millisecond))
 	within(t, noticed, "both sides say so", func() error {
 		return errors.Join(
-			s.condition("retail", "cards", "DataPathReady", "True", ""), s.condition("retail", "cards", "BundleFresh", "True", "confirmed"),
-			s.condition("cards", "retail", "DataPathReady", "True", ""), s.condition("cards", "retail", "CatalogueSynced", "True", ""))
+			s.condition("retail", "cards", "DataPathReady", "True", ""),
+			s.condition("retail", "cards", "BundleFresh", "True", "confirmed"),
+			s.condition("cards", "retail", "DataPathReady", "True", ""),
+			s.condition("cards", "retail", "CatalogueSynced", "True", ""))
 	})
 	load := s.crossing("none")
 	time.Sleep(time.Second)
@@ -185,8 +202,8 @@ func (s *strip) ageLimit(mesh, peer, limit string) {
 	need(s.t, os.WriteFile(filepath.Join(s.dir, mesh, "config", "peer.yaml"), []byte(file), 0o644))
 }
 
-// cut drops what arrives at a device of a namespace of the demo, or only what comes from a TCP port; the function that it
-// returns lets everything pass again.
+// cut drops what arrives at a device of a namespace of the demo, or only what comes from a TCP port; the function that
+// it returns lets everything pass again.
 func (s *strip) cut(t *testing.T, netns, device string, port uint16) (heal func() error) {
 	t.Helper()
 	var c *nftables.Conn
@@ -196,14 +213,19 @@ func (s *strip) cut(t *testing.T, netns, device string, port uint16) (heal func(
 	}))
 	table := c.AddTable(&nftables.Table{Name: "isthmus-t-cut", Family: nftables.TableFamilyIPv4})
 	chain := c.AddChain(&nftables.Chain{
-		Name: "in", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityFilter,
+		Name: "in", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting,
+		Priority: nftables.ChainPriorityFilter,
 	})
 	name := make([]byte, unix.IFNAMSIZ)
 	copy(name, device)
-	match := []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: name}}
+	match := []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: name},
+	}
 	if port != 0 {
 		match = append(match,
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{unix.IPPROTO_TCP}},
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{unix.IPPROTO_TCP}},
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
 			&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{byte(port >> 8), byte(port)}})
 	}

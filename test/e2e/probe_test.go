@@ -59,7 +59,8 @@ func TestProbe(t *testing.T) {
 		still := envoyOf(t, s.dir+"/cards/node/run/envoy.json")
 		need(t, still.Signal(syscall.SIGSTOP))
 		defer still.Signal(syscall.SIGCONT)
-		if r := s.whole(t, "connect handshake connect handshake answer answer ready", "--import", "payments"); r.Asked != "payments.default.retail.fed.cards.example" {
+		if r := s.whole(t, "connect handshake connect handshake answer answer ready", "--import",
+			"payments"); r.Asked != "payments.default.retail.fed.cards.example" {
 			t.Errorf("asked for %s", r.Asked)
 		}
 		if r := s.whole(t, "connect handshake connect handshake answer answer ready", "--import",
@@ -68,7 +69,9 @@ func TestProbe(t *testing.T) {
 		}
 	})
 	t.Run("not ready", func(t *testing.T) {
-		program := process(t, filepath.Join(binaries, "isthmus-samples")+"\x00payments\x00--listen\x00:8080\x00--served-by\x00payments@cards\x00") // of this demo alone
+		// of this demo alone
+		program := process(t, filepath.Join(binaries,
+			"isthmus-samples")+"\x00payments\x00--listen\x00:8080\x00--served-by\x00payments@cards\x00")
 		need(t, program.Signal(syscall.SIGSTOP))
 		defer program.Signal(syscall.SIGCONT)
 		s.broken(t, 7, "no endpoint that is ready", "--import", "payments")
@@ -157,7 +160,8 @@ func (s *strip) whole(t *testing.T, steps string, args ...string) adminapi.PeerP
 	return r
 }
 
-// broken waits until the named leg is the one that is broken, those before it are well and those behind it were not tried.
+// broken waits until the named leg is the one that is broken, those before it are well and those behind it were not
+// tried.
 func (s *strip) broken(t *testing.T, leg int, detail string, args ...string) {
 	t.Helper()
 	r, text := s.probeUntil(t, 79, func(r adminapi.PeerProbeResponse) error {
@@ -175,10 +179,13 @@ func (s *strip) broken(t *testing.T, leg int, detail string, args ...string) {
 }
 
 // probeUntil probes cards from retail, one time a second, until fn is content, and checks the exit code.
-func (s *strip) probeUntil(t *testing.T, code int, fn func(adminapi.PeerProbeResponse) error, args ...string) (r adminapi.PeerProbeResponse, complaint string) {
+func (s *strip) probeUntil(
+	t *testing.T, code int, fn func(adminapi.PeerProbeResponse) error, args ...string,
+) (r adminapi.PeerProbeResponse, complaint string) {
 	t.Helper()
 	for began := time.Now(); ; time.Sleep(1100 * time.Millisecond) {
-		cmd := exec.Command(filepath.Join(binaries, "isthmus"), append([]string{"peer", "probe", "cards", "-o", "json", "--socket", s.socket("retail")}, args...)...)
+		cmd := exec.Command(filepath.Join(binaries, "isthmus"),
+			append([]string{"peer", "probe", "cards", "-o", "json", "--socket", s.socket("retail")}, args...)...)
 		var errs bytes.Buffer
 		cmd.Stderr = &errs
 		out, err := cmd.Output()

@@ -19,15 +19,16 @@ metadata: {name: raw, namespace: default}
 spec: {port: 80, protocol: TCP, from: [{peer: cards, name: raw}], callers: [storefront]}
 `
 
-// suspendedPeer: who calls an import whose peer is suspended hears that, and not that a policy refuses; so says the log of its node. A
-// raw connection is closed without a byte, and stands there, too.
+// suspendedPeer: who calls an import whose peer is suspended hears that, and not that a policy refuses; so says the log
+// of its node. A raw connection is closed without a byte, and stands there, too.
 func suspendedPeer(t *testing.T, s *strip, c *asker) {
 	_, err := s.isthmus("peer", "suspend", "cards", "--yes", "--socket", s.socket("retail"))
 	need(t, err)
 	const why = "nobody serves this import now: peer cards is suspended"
 	within(t, 30*time.Second, "the caller hears why", func() error {
 		got, err := c.ask(request{method: "GET", path: "/suspended", version: "1.1"}, "far0")
-		if want := "isthmus: far0.default.svc.cluster.local: 503 " + why + "\n"; err == nil && (got.status != 503 || got.body != want) {
+		if want := "isthmus: far0.default.svc.cluster.local: 503 " + why + "\n"; err == nil &&
+			(got.status != 503 || got.body != want) {
 			err = fmt.Errorf("%d %q, want 503 %q", got.status, got.body, want)
 		}
 		return err

@@ -41,7 +41,8 @@ func TestRequests(t *testing.T) {
 		port := 8100 + n
 		service := fmt.Sprintf(requestService, n, port)
 		retail.WriteString(service + strings.ReplaceAll(inside.workload(n, port), "APP", "catalogue"))
-		cards.WriteString(strings.ReplaceAll(service, "catalogue", "tokens") + strings.ReplaceAll(far.workload(n, port), "APP", "tokens"))
+		cards.WriteString(strings.ReplaceAll(service, "catalogue", "tokens") + strings.ReplaceAll(far.workload(n, port),
+			"APP", "tokens"))
 		cards.WriteString(far.exported(n))
 		retail.WriteString(fmt.Sprintf(requestImport, n, n))
 		seen[fmt.Sprintf("p%d", n)] = record(t, s.prefix+"-retail-catalogue", fmt.Sprintf("10.72.0.12:%d", port))
@@ -54,7 +55,10 @@ func TestRequests(t *testing.T) {
 	for name := range seen {
 		within(t, 30*time.Second, name+" is reached", func() error {
 			// Until a policy is in force nobody may call; a DENY that comes with its ALLOW comes with it.
-			got, err := c.ask(request{version: "1.1", method: "GET", path: "/", headers: []string{"x-role: admin", "cookie: role=admin"}}, name)
+			got, err := c.ask(request{
+				version: "1.1", method: "GET", path: "/",
+				headers: []string{"x-role: admin", "cookie: role=admin"},
+			}, name)
 			if err == nil && (got.status >= 500 || strings.Contains(got.body, "may not call")) {
 				err = fmt.Errorf("%d %s", got.status, got.body)
 			}
@@ -67,7 +71,8 @@ func TestRequests(t *testing.T) {
 			seen[place].taken()
 			got, err := c.ask(r.request, place)
 			if err != nil || got.status != want {
-				t.Errorf("line %d: %s, %s, at %s: %d %s%v, want %d", r.line, r.text, r.policy, place, got.status, got.body, err, want)
+				t.Errorf("line %d: %s, %s, at %s: %d %s%v, want %d", r.line, r.text, r.policy, place, got.status,
+					got.body, err, want)
 			}
 			arrived := seen[place].taken()
 			if (len(arrived) > 0) != (want < 300) {
@@ -154,7 +159,8 @@ func (r requestRules) workload(n, port int) string {
 func requestPolicy(name, action string, port int, fields string) string {
 	rule := fmt.Sprintf(`{to: [{operation: {ports: ["%d"], %s}}]}`, port, fields)
 	if when, ok := strings.CutPrefix(fields, "WHEN"); ok {
-		rule = fmt.Sprintf(`{to: [{operation: {ports: ["%d"]}}], when: [{key: "%s}]}`, port, strings.Replace(when, "],", `]",`, 1))
+		rule = fmt.Sprintf(`{to: [{operation: {ports: ["%d"]}}], when: [{key: "%s}]}`, port,
+			strings.Replace(when, "],", `]",`, 1))
 	}
 	return policy("default", name, "selector: {matchLabels: {app: APP}}\naction: "+action+"\nrules: ["+rule+"]")
 }
@@ -295,7 +301,8 @@ func (a *asker) dial(name string) (c net.Conn, err error) {
 func (a *asker) address(name string) (addr netip.Addr, text string, err error) {
 	var r *dns.Msg
 	err = lab.Inside(a.netns, func() error {
-		r, _, err = (&dns.Client{Timeout: 10 * time.Second}).Exchange(new(dns.Msg).SetQuestion(name+".", dns.TypeA), "127.0.0.1:53")
+		r, _, err = (&dns.Client{Timeout: 10 * time.Second}).Exchange(new(dns.Msg).SetQuestion(name+".", dns.TypeA),
+			"127.0.0.1:53")
 		return err
 	})
 	if err != nil {

@@ -46,40 +46,51 @@ func unchanged(t *testing.T, c *asker, seen map[string]*recorder) {
 // passes are headers that a program sees as they were sent.
 var passes = []string{
 	"user-agent: client/1.0 (x; y)", "accept: */*", "accept-encoding: gzip, br;q=0.5", "accept-language: de, en;q=0.7",
-	"authorization: Bearer a.b.c", "cookie: a=b; c=\"d\"", "cache-control: no-cache", "if-none-match: \"x\"", "range: bytes=0-1",
-	"origin: http://Some.Name:8090", "referer: http://Some.Name:8090/x?y", "content-type: text/plain; charset=\"utf-8\"",
-	"x-multi: 1", "x-multi: 2", "x-empty: ", "x-spaced: a  b	c", "x-latin: \xe9", "x-list: a,b , c", "date: Thu, 01 Jan 2026 00:00:00 GMT",
-	"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate: a=1,b=2", "b3: 1-2-1", "x-b3-traceid: 1",
+	"authorization: Bearer a.b.c", "cookie: a=b; c=\"d\"", "cache-control: no-cache", "if-none-match: \"x\"",
+	"range: bytes=0-1",
+	"origin: http://Some.Name:8090", "referer: http://Some.Name:8090/x?y",
+	"content-type: text/plain; charset=\"utf-8\"",
+	"x-multi: 1", "x-multi: 2", "x-empty: ", "x-spaced: a  b	c", "x-latin: \xe9", "x-list: a,b , c",
+	"date: Thu, 01 Jan 2026 00:00:00 GMT",
+	"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate: a=1,b=2", "b3: 1-2-1",
+	"x-b3-traceid: 1",
 	"x-request-id: Req-1_2.3", "x-correlation-id: 1", "max-forwards: 3", "pragma: no-cache", "priority: u=1", "dnt: 1",
 	"from: a@example.com", "x-requested-with: XMLHttpRequest", "upgrade-insecure-requests: 1", "te: trailers",
-	"x-forwarded-for: 192.0.2.1, 10.0.0.1", "forwarded: for=192.0.2.1", "via: 1.1 proxy", "x-real-ip: 192.0.2.1", "x-forwarded-port: 8090",
+	"x-forwarded-for: 192.0.2.1, 10.0.0.1", "forwarded: for=192.0.2.1", "via: 1.1 proxy", "x-real-ip: 192.0.2.1",
+	"x-forwarded-port: 8090",
 	"x-forwarded-prefix: /x", "baggage: a=b",
 }
 
 // inMeshAlone do not cross.
 var inMeshAlone = []string{
-	"x-forwarded-for: 192.0.2.1, 10.0.0.1", "forwarded: for=192.0.2.1", "via: 1.1 proxy", "x-real-ip: 192.0.2.1", "x-forwarded-port: 8090",
+	"x-forwarded-for: 192.0.2.1, 10.0.0.1", "forwarded: for=192.0.2.1", "via: 1.1 proxy", "x-real-ip: 192.0.2.1",
+	"x-forwarded-port: 8090",
 	"x-forwarded-prefix: /x", "baggage: a=b",
 }
 
 // removed do not pass at all.
 var removed = []string{
-	"x-forwarded-host: other.example", "x-forwarded-client-cert: URI=spiffe://x/y", "x-envoy-attempt-count: 3", "isthmus-caller: x",
+	"x-forwarded-host: other.example", "x-forwarded-client-cert: URI=spiffe://x/y", "x-envoy-attempt-count: 3",
+	"isthmus-caller: x",
 	"isthmus-peer: y", "x-http-method-override: DELETE", "x-original-url: /admin",
 }
 
 // programAnswer is what the program answers.
 var programAnswer = []string{
-	"server: program/1.0", "date: Thu, 01 Jan 2026 00:00:00 GMT", "via: 1.1 inner", "set-cookie: a=b; Path=/", "set-cookie: c=d",
-	"location: http://Some.Name:8090/next?x#y", "x-powered-by: program", "x-envoy-upstream-service-time: 7", "etag: \"x\"",
-	"cache-control: no-store", "vary: accept", "x-request-id: own", "www-authenticate: Basic realm=\"x\"", "retry-after: 3",
+	"server: program/1.0", "date: Thu, 01 Jan 2026 00:00:00 GMT", "via: 1.1 inner", "set-cookie: a=b; Path=/",
+	"set-cookie: c=d",
+	"location: http://Some.Name:8090/next?x#y", "x-powered-by: program", "x-envoy-upstream-service-time: 7",
+	"etag: \"x\"",
+	"cache-control: no-store", "vary: accept", "x-request-id: own", "www-authenticate: Basic realm=\"x\"",
+	"retry-after: 3",
 	"content-length: 0", "isthmus-unavailable: true",
 }
 
 func answersOf(place string) []string {
 	gone := []string{"isthmus-unavailable: true"}
 	if place == "far0" {
-		gone = append(gone, "server: program/1.0", "via: 1.1 inner", "x-powered-by: program", "x-envoy-upstream-service-time: 7")
+		gone = append(gone, "server: program/1.0", "via: 1.1 inner", "x-powered-by: program",
+			"x-envoy-upstream-service-time: 7")
 	}
 	return slices.DeleteFunc(slices.Clone(programAnswer), func(l string) bool { return slices.Contains(gone, l) })
 }
@@ -110,7 +121,8 @@ func (a *asker) unchanged(version, place string, headers []string) ([]string, er
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(30 * time.Second))
 	if version == "HTTP/1.1" {
-		if _, err := io.WriteString(c, "GET /p?q=%41&q=a//b HTTP/1.1\r\nhost: Some.Name:8090\r\n"+strings.Join(headers, "\r\n")+"\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(c, "GET /p?q=%41&q=a//b HTTP/1.1\r\nhost: Some.Name:8090\r\n"+strings.Join(headers,
+			"\r\n")+"\r\n\r\n"); err != nil {
 			return nil, err
 		}
 		status, lines, err := head(bufio.NewReader(c))
@@ -123,7 +135,10 @@ func (a *asker) unchanged(version, place string, headers []string) ([]string, er
 	if err != nil {
 		return nil, err
 	}
-	pseudo := []string{":method: " + http.MethodGet, ":scheme: http", ":path: /p?q=%41&q=a//b", ":authority: Some.Name:8090"}
+	pseudo := []string{
+		":method: " + http.MethodGet, ":scheme: http", ":path: /p?q=%41&q=a//b",
+		":authority: Some.Name:8090",
+	}
 	if err := h.begin(append(pseudo, headers...), true); err != nil {
 		return nil, err
 	}

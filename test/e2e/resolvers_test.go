@@ -76,9 +76,11 @@ func TestResolvers(t *testing.T) {
 	need(t, err)
 	const refusal = "240.240.0.1"
 	names := map[string]string{
-		"catalogue": text, "catalogue.default": text, "catalogue.default.svc": text, "catalogue.default.svc.cluster.local": text,
-		"CATALOGUE.Default": text, "standby.default": refusal, "nosuch.default": refusal, "nosuch.default.svc.cluster.local": refusal,
-		"bank.example": "none", "catalogue.default.svc.cluster.local.cluster.local": "none",
+		"catalogue": text, "catalogue.default": text, "catalogue.default.svc": text,
+		"catalogue.default.svc.cluster.local": text,
+		"CATALOGUE.Default":                   text, "standby.default": refusal, "nosuch.default": refusal,
+		"nosuch.default.svc.cluster.local": refusal,
+		"bank.example":                     "none", "catalogue.default.svc.cluster.local.cluster.local": "none",
 	}
 	asked := slices.Sorted(maps.Keys(names))
 	ask := func(t *testing.T) {
@@ -105,10 +107,13 @@ func TestResolvers(t *testing.T) {
 	mesh := filepath.Join(s.dir, "retail", "config", "mesh.yaml")
 	b, err := os.ReadFile(mesh)
 	need(t, err)
-	need(t, os.WriteFile(mesh, bytes.Replace(b, []byte("\n  trustDomain:"), []byte("\n  outbound: AllowAny\n  trustDomain:"), 1), 0o644))
+	need(t, os.WriteFile(mesh, bytes.Replace(b, []byte("\n  trustDomain:"),
+		[]byte("\n  outbound: AllowAny\n  trustDomain:"), 1), 0o644))
 	within(t, 30*time.Second, "unlisted addresses may be called", func() error {
-		return lab.Inside(netns, func() error { // of types that are never forwarded, nobody says then that the name is nowhere
-			r, _, err := (&dns.Client{Timeout: 10 * time.Second}).Exchange(new(dns.Msg).SetQuestion("www.example.", dns.TypeNULL), "127.0.0.1:53")
+		// of types that are never forwarded, nobody says then that the name is nowhere
+		return lab.Inside(netns, func() error {
+			r, _, err := (&dns.Client{Timeout: 10 * time.Second}).Exchange(new(dns.Msg).SetQuestion("www.example.",
+				dns.TypeNULL), "127.0.0.1:53")
 			if err == nil && r.Rcode != dns.RcodeSuccess {
 				err = fmt.Errorf("still %s", dns.RcodeToString[r.Rcode])
 			}
@@ -126,7 +131,8 @@ func TestResolvers(t *testing.T) {
 				}
 				defer c.Close()
 				c.SetDeadline(time.Now().Add(10 * time.Second))
-				if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nhost: nosuch.default\r\nconnection: close\r\n\r\n"); err != nil {
+				if _, err := io.WriteString(c,
+					"GET / HTTP/1.1\r\nhost: nosuch.default\r\nconnection: close\r\n\r\n"); err != nil {
 					return nil
 				}
 				got, err = io.ReadAll(c)
@@ -146,7 +152,8 @@ func resolve(t *testing.T, netns, resolv string, command, names []string) map[st
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	args := append([]string{
-		"--net=" + lab.NetnsPath(netns), "unshare", "-m", "sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`, resolv,
+		"--net=" + lab.NetnsPath(netns), "unshare", "-m", "sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`,
+		resolv,
 	}, append(command, names...)...)
 	b, err := exec.CommandContext(ctx, "nsenter", args...).CombinedOutput()
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"isthmus.dev/isthmus/samples/probe"
 )
 
-// TestRootRotation replaces the roots of both meshes, one after the other, while the storefront of retail calls payments of
-// cards through both gateways, certificates live for ten seconds, and the control plane that rotates is killed at two of
-// its steps. Not one request fails; at the end nothing leads to an old root.
+// TestRootRotation replaces the roots of both meshes, one after the other, while the storefront of retail calls
+// payments of cards through both gateways, certificates live for ten seconds, and the control plane that rotates is
+// killed at two of its steps. Not one request fails; at the end nothing leads to an old root.
 func TestRootRotation(t *testing.T) {
 	s := raise(t, "isthmus-t-rot")
 	for _, mesh := range []string{"cards", "retail"} {
@@ -22,13 +22,20 @@ func TestRootRotation(t *testing.T) {
 	}
 	time.Sleep(3 * time.Second) // the short certificates are there
 
-	load := s.begin(probe.Load{HTTP: probe.HTTP{Method: "GET", URL: paymentsURL, Timeout: 5 * time.Second}, Workers: 6, Pause: 30 * time.Millisecond})
+	load := s.begin(probe.Load{
+		HTTP: probe.HTTP{Method: "GET", URL: paymentsURL, Timeout: 5 * time.Second}, Workers: 6,
+		Pause: 30 * time.Millisecond,
+	})
 	t.Run("cards", func(t *testing.T) { s.rotate(t, "cards", "retail", nil) })
-	t.Run("retail, killed twice", func(t *testing.T) { s.rotate(t, "retail", "cards", []string{"prepared", "activated"}) })
+	t.Run("retail, killed twice", func(t *testing.T) {
+		s.rotate(t, "retail", "cards",
+			[]string{"prepared", "activated"})
+	})
 	r := load.finish(t)
 	t.Logf("%d requests in %s, %d failed", r.Requests, r.Elapsed.Round(time.Second), r.Failures)
 	if r.Failures > 0 || r.Requests < 1000 || r.ServedBy["payments@cards"] != r.Requests {
-		t.Errorf("%d of %d requests failed, the first: %s; served by %v", r.Failures, r.Requests, r.FirstFailure(), r.ServedBy)
+		t.Errorf("%d of %d requests failed, the first: %s; served by %v", r.Failures, r.Requests, r.FirstFailure(),
+			r.ServedBy)
 	}
 	t.Run("cards, suspended meanwhile", func(t *testing.T) {
 		s.command(t, "retail", "suspend", "cards")
@@ -81,7 +88,8 @@ func (s *strip) rotate(t *testing.T, mesh, peer string, kill []string) {
 		t.Errorf("never seen: %v", kill)
 	}
 	after := s.status(mesh)
-	if newRoot == oldRoot || len(after.Roots) != 1 || after.Roots[0].SHA256 != newRoot || len(after.Rotation.Passed) > 0 {
+	if newRoot == oldRoot || len(after.Roots) != 1 || after.Roots[0].SHA256 != newRoot ||
+		len(after.Rotation.Passed) > 0 {
 		t.Errorf("after: %+v, the old root was %s", after, oldRoot)
 	}
 	certs := query[adminapi.CertListResponse](t, s, "cert", "list", "-o", "json", "--socket", s.socket(mesh))
@@ -94,7 +102,8 @@ func (s *strip) rotate(t *testing.T, mesh, peer string, kill []string) {
 		t.Errorf("only %d certificates are in use", len(certs.Certs))
 	}
 	var known []string
-	for late := time.Now().Add(10 * time.Second); !slices.Equal(known, []string{newRoot}) && time.Now().Before(late); time.Sleep(100 * time.Millisecond) {
+	for late := time.Now().Add(10 * time.Second); !slices.Equal(known, []string{newRoot}) &&
+		time.Now().Before(late); time.Sleep(100 * time.Millisecond) {
 		list := query[adminapi.PeerListResponse](t, s, "peer", "list", "-o", "json", "--socket", s.socket(peer))
 		known = list.Peers[0].Roots
 	}

@@ -19,13 +19,14 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 )
 
-// TestIPv6 runs two meshes: east has IPv4 and IPv6 and workloads with the one, the other, both, or IPv6 switched off; west
-// knows only IPv6, its control plane included, and the gateways meet over IPv6 alone.
+// TestIPv6 runs two meshes: east has IPv4 and IPv6 and workloads with the one, the other, both, or IPv6 switched off;
+// west knows only IPv6, its control plane included, and the gateways meet over IPv6 alone.
 func TestIPv6(t *testing.T) {
 	s := openStrait(t)
 	t.Run("names", s.names)
 	t.Run("calls handed over", func(t *testing.T) { s.calls(t, true) })
-	s.write(t, s.path(east, "config", "mesh.yaml"), strings.Replace(eastMesh, "trustDomain:", "sameNode: Network, trustDomain:", 1))
+	s.write(t, s.path(east, "config", "mesh.yaml"),
+		strings.Replace(eastMesh, "trustDomain:", "sameNode: Network, trustDomain:", 1))
 	time.Sleep(time.Second)
 	t.Run("calls", func(t *testing.T) { s.calls(t, false) })
 	t.Run("refusals", s.refusals)
@@ -52,7 +53,8 @@ func speaks(name string) (four, six bool) {
 	panic("no such workload: " + name)
 }
 
-// names: a workload is told addresses of the IP versions that it has, for names that it may call and for those that it may not.
+// names: a workload is told addresses of the IP versions that it has, for names that it may call and for those that it
+// may not.
 func (s *strait) names(t *testing.T) {
 	for _, d := range east.dwellers {
 		four, six := speaks(d.name)
@@ -62,7 +64,8 @@ func (s *strait) names(t *testing.T) {
 				qtype uint16
 				in    netip.Prefix
 			}{{four, dns.TypeA, virtual4}, {six, dns.TypeAAAA, virtual6}} {
-				got, err := s.lookup(east.netns(d.name), map[bool]string{true: "127.0.0.1", false: "::1"}[four], host+cluster, q.qtype)
+				got, err := s.lookup(east.netns(d.name), map[bool]string{true: "127.0.0.1", false: "::1"}[four],
+					host+cluster, q.qtype)
 				if err != nil || (len(got) == 1) != q.has || q.has && !q.in.Contains(got[0]) {
 					t.Errorf("%s asks %s for %s: %v, %v", d.name, dns.TypeToString[q.qtype], host, got, err)
 				}
@@ -77,8 +80,8 @@ func (s *strait) names(t *testing.T) {
 	}
 }
 
-// calls: whoever shares an IP version with a server reaches it, at every virtual address that DNS gives; whoever does not
-// is told so at once. Handed over inside the node's Envoy, a call needs none.
+// calls: whoever shares an IP version with a server reaches it, at every virtual address that DNS gives; whoever does
+// not is told so at once. Handed over inside the node's Envoy, a call needs none.
 func (s *strait) calls(t *testing.T, inProcess bool) {
 	for _, from := range east.dwellers {
 		four, six := speaks(from.name)
@@ -118,30 +121,48 @@ func (s *strait) answered(from, to string, qtype uint16) error {
 // refusals come at once and give their reason, over IPv6 as over IPv4.
 func (s *strait) refusals(t *testing.T) {
 	var l net.Listener
-	need(t, lab.Inside(east.netns(outsider), func() (err error) { l, err = net.Listen("tcp", "[fd96::66]:80"); return err }))
+	need(t, lab.Inside(east.netns(outsider),
+		func() (err error) { l, err = net.Listen("tcp", "[fd96::66]:80"); return err }))
 	defer l.Close()
 	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "plaintext") }))
 	at := func(from, name string, qtype uint16) string {
 		four, _ := speaks(from)
-		addrs, err := s.lookup(east.netns(from), map[bool]string{true: "127.0.0.1", false: "::1"}[four], name+cluster, qtype)
+		addrs, err := s.lookup(east.netns(from), map[bool]string{true: "127.0.0.1", false: "::1"}[four], name+cluster,
+			qtype)
 		if err != nil || len(addrs) != 1 {
 			t.Fatalf("%s asks for %s: %v, %v", from, name, addrs, err)
 		}
 		return addrs[0].String()
 	}
 	for _, c := range []struct{ what, from, address, reason string }{
-		{"an unlisted address", "new", "[fd96::66]:80", "default/new (spiffe://east.example/ns/default/sa/new) may not call host at [fd96::66]:80"},
+		{
+			"an unlisted address", "new", "[fd96::66]:80",
+			"default/new (spiffe://east.example/ns/default/sa/new) may not call host at [fd96::66]:80",
+		},
 		{"an unlisted address", "both", "[fd96::66]:80", "may not call host at [fd96::66]:80"},
 		{"another port of a service", "new", net.JoinHostPort(at("new", "both", dns.TypeAAAA), "81"), "may not call"},
-		{"a name that is no service", "new", net.JoinHostPort(at("new", "nobody", dns.TypeAAAA), "80"), "may not call host at [100::f0f0:1]:80"},
-		{"a name that is no service", "both", net.JoinHostPort(at("both", "nobody", dns.TypeAAAA), "80"), "may not call host at [100::f0f0:1]:80"},
-		{"a name that is no service", "both", net.JoinHostPort(at("both", "nobody", dns.TypeA), "80"), "may not call host at 240.240.0.1:80"},
+		{
+			"a name that is no service", "new", net.JoinHostPort(at("new", "nobody", dns.TypeAAAA), "80"),
+			"may not call host at [100::f0f0:1]:80",
+		},
+		{
+			"a name that is no service", "both", net.JoinHostPort(at("both", "nobody", dns.TypeAAAA), "80"),
+			"may not call host at [100::f0f0:1]:80",
+		},
+		{
+			"a name that is no service", "both", net.JoinHostPort(at("both", "nobody", dns.TypeA), "80"),
+			"may not call host at 240.240.0.1:80",
+		},
 		{"plaintext from outside", outsider, "[fd96::12]:8080", "default/new accepts only mutual TLS"},
-		{"plaintext from outside to a port of no service", outsider, "[fd96::13]:9999", "default/both accepts only mutual TLS"},
+		{
+			"plaintext from outside to a port of no service", outsider, "[fd96::13]:9999",
+			"default/both accepts only mutual TLS",
+		},
 	} {
 		began := time.Now()
 		r := s.get(east.netns(c.from), c.address, "host")
-		if took := time.Since(began); r.err != nil || r.status != 403 || !strings.Contains(r.body, c.reason) || took > time.Second {
+		if took := time.Since(began); r.err != nil || r.status != 403 || !strings.Contains(r.body, c.reason) ||
+			took > time.Second {
 			t.Errorf("%s, from %s: %v after %v, want 403 with %q", c.what, c.from, r, took, c.reason)
 		}
 	}
@@ -188,7 +209,8 @@ func (s *strait) noPlaintext(t *testing.T) {
 
 // peering is made by a token that holds the gateway's addresses of both versions; only the IPv6 one leads there.
 func (s *strait) peering(t *testing.T) {
-	invite, err := straitAdmin[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](t.Context(), s, east, "PeerInvite",
+	invite, err := straitAdmin[adminapi.PeerInviteRequest, adminapi.PeerInviteResponse](t.Context(), s, east,
+		"PeerInvite",
 		&adminapi.PeerInviteRequest{Peer: "west", TTL: 5 * time.Minute})
 	need(t, err)
 	if want := []string{"198.51.100.11:15443", "[2001:db8:5::11]:15443"}; !slices.Equal(invite.Addresses, want) {
@@ -225,7 +247,8 @@ spec: {port: 80, protocol: HTTP, from: [{peer: east}], callers: [shop]}
 			if err != nil || len(addrs) != 1 || !virtual6.Contains(addrs[0]) {
 				return fmt.Errorf("%v, %w", addrs, err)
 			}
-			if r := s.get(west.netns("shop"), net.JoinHostPort(addrs[0].String(), "80"), name); r.err != nil || r.status != 200 || r.body != name+" "+s.canary {
+			if r := s.get(west.netns("shop"), net.JoinHostPort(addrs[0].String(), "80"), name); r.err != nil ||
+				r.status != 200 || r.body != name+" "+s.canary {
 				return fmt.Errorf("%v", r)
 			}
 			return nil
@@ -234,7 +257,8 @@ spec: {port: 80, protocol: HTTP, from: [{peer: east}], callers: [shop]}
 	for range 50 { // no call is lost to the address that leads nowhere
 		addrs, err := s.lookup(west.netns("shop"), "::1", "both"+cluster, dns.TypeAAAA)
 		need(t, err)
-		if r := s.get(west.netns("shop"), net.JoinHostPort(addrs[0].String(), "80"), "both"); r.err != nil || r.status != 200 {
+		if r := s.get(west.netns("shop"), net.JoinHostPort(addrs[0].String(), "80"), "both"); r.err != nil ||
+			r.status != 200 {
 			t.Fatalf("%v", r)
 		}
 	}

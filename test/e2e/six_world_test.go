@@ -44,12 +44,14 @@ type dweller struct {
 	six       bool     // IPv6 of its namespace is on
 }
 
-// east has both IP versions and workloads of every kind, west knows only IPv6; so they have only IPv6 between their gateways.
+// east has both IP versions and workloads of every kind, west knows only IPv6; so they have only IPv6 between their
+// gateways.
 var (
 	east = isle{
 		name:  "east",
 		host4: netip.MustParseAddr("10.96.0.1"), host6: netip.MustParseAddr("fd96::1"),
-		gw4: netip.MustParseAddr("10.96.0.2"), gw6: netip.MustParseAddr("fd96::2"), outer4: netip.MustParseAddr("198.51.100.11"), outer6: netip.MustParseAddr("2001:db8:5::11"),
+		gw4: netip.MustParseAddr("10.96.0.2"), gw6: netip.MustParseAddr("fd96::2"),
+		outer4: netip.MustParseAddr("198.51.100.11"), outer6: netip.MustParseAddr("2001:db8:5::11"),
 		dwellers: []dweller{
 			{name: "old", addresses: []string{"10.96.0.11"}},
 			{name: "new", addresses: []string{"fd96::12"}, six: true},
@@ -60,7 +62,8 @@ var (
 	}
 	west = isle{
 		name:  "west",
-		host6: netip.MustParseAddr("fd97::1"), gw6: netip.MustParseAddr("fd97::2"), outer6: netip.MustParseAddr("2001:db8:5::12"),
+		host6: netip.MustParseAddr("fd97::1"), gw6: netip.MustParseAddr("fd97::2"),
+		outer6:   netip.MustParseAddr("2001:db8:5::12"),
 		dwellers: []dweller{{name: "shop", addresses: []string{"fd97::11"}, six: true}},
 	}
 )
@@ -94,7 +97,10 @@ func (i isle) attach(n *lab.Network) {
 		}
 		return netip.PrefixFrom(a, map[bool]int{true: four, false: six}[a.Is4()])
 	}
-	n.Bridges = append(n.Bridges, lab.Bridge{Namespace: i.netns("host"), Address: prefix(i.host4, 24, 64), Address6: prefix(i.host6, 24, 64)})
+	n.Bridges = append(n.Bridges, lab.Bridge{
+		Namespace: i.netns("host"), Address: prefix(i.host4, 24, 64),
+		Address6: prefix(i.host6, 24, 64),
+	})
 	for _, d := range i.dwellers {
 		a := lab.Attachment{Namespace: i.netns(d.name), Device: "eth0", Bridge: i.netns("host"), Port: "v-" + d.name}
 		for _, text := range d.addresses {
@@ -107,8 +113,14 @@ func (i isle) attach(n *lab.Network) {
 		n.Attachments = append(n.Attachments, a)
 	}
 	n.Attachments = append(n.Attachments,
-		lab.Attachment{Namespace: i.netns("gw"), Device: "eth0", Address: prefix(i.gw4, 24, 64), Address6: prefix(i.gw6, 24, 64), Bridge: i.netns("host"), Port: "v-gw"},
-		lab.Attachment{Namespace: i.netns("gw"), Device: "eth1", Address: prefix(i.outer4, 24, 64), Address6: prefix(i.outer6, 24, 64), Bridge: sixPrefix + "-link", Port: "v-" + i.name})
+		lab.Attachment{
+			Namespace: i.netns("gw"), Device: "eth0", Address: prefix(i.gw4, 24, 64),
+			Address6: prefix(i.gw6, 24, 64), Bridge: i.netns("host"), Port: "v-gw",
+		},
+		lab.Attachment{
+			Namespace: i.netns("gw"), Device: "eth1", Address: prefix(i.outer4, 24, 64),
+			Address6: prefix(i.outer6, 24, 64), Bridge: sixPrefix + "-link", Port: "v-" + i.name,
+		})
 }
 
 func openStrait(t *testing.T) *strait {
@@ -167,7 +179,8 @@ func (s *strait) serve(t *testing.T, i isle, d dweller) {
 	}
 	for _, a := range at {
 		var l net.Listener
-		need(t, lab.Inside(i.netns(d.name), func() (err error) { l, err = net.Listen("tcp", net.JoinHostPort(a, "8080")); return err }))
+		need(t, lab.Inside(i.netns(d.name),
+			func() (err error) { l, err = net.Listen("tcp", net.JoinHostPort(a, "8080")); return err }))
 		t.Cleanup(func() { l.Close() })
 		go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, d.name, " ", s.canary)
@@ -199,7 +212,8 @@ func (s *strait) start(t *testing.T, i isle, config string) {
 	s.write(t, s.path(i, "config", "mesh.yaml"), config)
 	s.run(t, i, "control", "host", map[string]any{
 		"configDir": s.path(i, "config"), "stateFile": s.path(i, "state.db"), "socket": s.path(i, "control.sock"),
-		"agentAddress": i.host(15012), "peeringAddress": i.host(15013), "metricsAddress": i.host(15020), "healthAddress": "[::1]:15021",
+		"agentAddress": i.host(15012), "peeringAddress": i.host(15013), "metricsAddress": i.host(15020),
+		"healthAddress": "[::1]:15021",
 	})
 	within(t, 10*time.Second, "the control plane answers", func() error {
 		_, err := straitAdmin[adminapi.Empty, adminapi.StatusResponse](t.Context(), s, i, "Status", &adminapi.Empty{})
@@ -208,28 +222,38 @@ func (s *strait) start(t *testing.T, i isle, config string) {
 	var workloads []any
 	for _, d := range i.dwellers {
 		workloads = append(workloads, map[string]any{
-			"name": d.name, "namespace": "default", "serviceAccount": d.name, "labels": map[string]string{"app": d.name},
-			"netns": lab.NetnsPath(i.netns(d.name)), "addresses": d.addresses, "ports": []any{map[string]any{"name": "http", "number": 8080}},
+			"name": d.name, "namespace": "default", "serviceAccount": d.name,
+			"labels": map[string]string{"app": d.name},
+			"netns":  lab.NetnsPath(i.netns(d.name)), "addresses": d.addresses,
+			"ports":     []any{map[string]any{"name": "http", "number": 8080}},
 			"readiness": map[string]any{"tcp": map[string]any{"port": 8080}, "period": "200ms"},
 		})
 	}
 	s.join(t, i, "node", "host", snapshot.RoleNode, "default/*", map[string]any{"workloads": workloads})
-	gw := map[string]any{"serviceAccount": "edge", "innerAddress": either(i.gw4, i.gw6), "outerAddress": either(i.outer4, i.outer6)}
+	gw := map[string]any{
+		"serviceAccount": "edge", "innerAddress": either(i.gw4, i.gw6),
+		"outerAddress": either(i.outer4, i.outer6),
+	}
 	if i.gw4.IsValid() {
 		gw["innerAddress6"], gw["outerAddress6"] = i.gw6, i.outer6
 	}
 	s.join(t, i, "gateway", "gw", snapshot.RoleGateway, "isthmus-system/edge", map[string]any{"gateway": gw})
 }
 
-func (s *strait) join(t *testing.T, i isle, verb, where string, role snapshot.Role, identity string, settings map[string]any) {
+func (s *strait) join(
+	t *testing.T, i isle, verb, where string, role snapshot.Role, identity string, settings map[string]any,
+) {
 	t.Helper()
-	token, err := straitAdmin[adminapi.TokenRequest, adminapi.TokenResponse](t.Context(), s, i, "CreateToken", &adminapi.TokenRequest{
-		Node: i.name + "-" + verb, Role: role, Identities: []string{identity}, TTL: time.Minute,
-	})
+	token, err := straitAdmin[adminapi.TokenRequest, adminapi.TokenResponse](t.Context(), s, i, "CreateToken",
+		&adminapi.TokenRequest{
+			Node: i.name + "-" + verb, Role: role, Identities: []string{identity}, TTL: time.Minute,
+		})
 	need(t, err)
-	settings["name"], settings["runDir"], settings["stateDir"] = i.name+"-"+verb, s.path(i, verb, "run"), s.path(i, verb, "state")
+	settings["name"], settings["runDir"], settings["stateDir"] = i.name+"-"+verb, s.path(i, verb, "run"),
+		s.path(i, verb, "state")
 	settings["control"] = map[string]any{"tokenFile": s.write(t, s.path(i, verb+".token"), token.Token+"\n")}
-	settings["envoy"], settings["health"] = map[string]any{"path": s.envoy, "concurrency": 1, "drainTime": "0s"}, map[string]any{"address": "off"}
+	settings["envoy"], settings["health"] = map[string]any{"path": s.envoy, "concurrency": 1, "drainTime": "0s"},
+		map[string]any{"address": "off"}
 	s.run(t, i, verb, where, settings)
 }
 
@@ -256,7 +280,10 @@ func (s *strait) ready(ctx context.Context, i isle) error {
 
 func (s *strait) tellLogs(t *testing.T) {
 	for _, i := range []isle{east, west} {
-		for _, path := range []string{s.lab.LogFile(i.name + "-control"), s.lab.LogFile(i.name + "-node"), s.lab.LogFile(i.name + "-gateway"), s.path(i, "node/run/envoy.log"), s.path(i, "gateway/run/envoy.log")} {
+		for _, path := range []string{
+			s.lab.LogFile(i.name + "-control"), s.lab.LogFile(i.name + "-node"),
+			s.lab.LogFile(i.name + "-gateway"), s.path(i, "node/run/envoy.log"), s.path(i, "gateway/run/envoy.log"),
+		} {
 			tellEnd(t, path)
 		}
 	}
@@ -304,7 +331,11 @@ func (s *strait) get(ns, address, host string) reply {
 		if ns != east.netns(outsider) && ns != east.netns("host") { // which are not in the mesh
 			req.Header.Set("x-canary", s.canary)
 		}
-		client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}}
+		client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn,
+			error,
+		) {
+			return c, nil
+		}}}
 		resp, err := client.Do(req)
 		if err != nil {
 			return err

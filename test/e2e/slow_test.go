@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// drips are connections of those who say what they have to say byte by byte, or fall silent. They begin together and go on
-// beside other tests; each must have been hung up on by the time that mayDrip has passed.
+// drips are connections of those who say what they have to say byte by byte, or fall silent. They begin together and go
+// on beside other tests; each must have been hung up on by the time that mayDrip has passed.
 type drips struct {
 	all sync.WaitGroup
 

@@ -123,7 +123,8 @@ func (s *strip) kill(mesh string) {
 		need(s.t, old.Kill())
 		s.unlocked(filepath.Join(s.dir, mesh, "state.db.lock"))
 	}
-	cmd := exec.Command("nsenter", "--net=/run/netns/"+s.prefix+"-"+mesh+"-host", filepath.Join(binaries, "isthmus"), "control", "--config", settings)
+	cmd := exec.Command("nsenter", "--net=/run/netns/"+s.prefix+"-"+mesh+"-host", filepath.Join(binaries, "isthmus"),
+		"control", "--config", settings)
 	log, err := os.Create(filepath.Join(s.dir, "logs", mesh+"-control-again.log"))
 	need(s.t, err)
 	defer log.Close()
@@ -164,7 +165,8 @@ func (s *strip) probe(workload string, r probe.Request) *flow {
 	req, err := json.Marshal(r)
 	need(s.t, err)
 	f := &flow{}
-	f.cmd = exec.Command(filepath.Join(binaries, "isthmus"), "demo", "--prefix", s.prefix, "--run-dir", s.dir, "exec", workload, "--",
+	f.cmd = exec.Command(filepath.Join(binaries, "isthmus"), "demo", "--prefix", s.prefix, "--run-dir", s.dir, "exec",
+		workload, "--",
 		filepath.Join(binaries, "isthmus-samples"), "probe")
 	f.cmd.Stderr = os.Stderr
 	f.in, err = f.cmd.StdinPipe()
@@ -185,7 +187,8 @@ func (s *strip) get(workload, url string, timeout time.Duration) probe.Result {
 
 // served says why payments does not answer the storefront.
 func (s *strip) served() error {
-	if r := s.get("storefront", paymentsURL, 5*time.Second); r.Status != 200 || r.Headers["served-by"] != "payments@cards" {
+	if r := s.get("storefront", paymentsURL, 5*time.Second); r.Status != 200 ||
+		r.Headers["served-by"] != "payments@cards" {
 		return fmt.Errorf("%d %s%s", r.Status, r.Error, r.Body)
 	}
 	return nil

@@ -14,7 +14,8 @@ import (
 
 // TestTwoMeshesByHand: the page works as it is written, on two hosts that have nothing but the two programs.
 func TestTwoMeshesByHand(t *testing.T) {
-	p := runPage(t, "isthmus-t-hand", "../../docs/two-meshes.md", map[string]string{"lab": "192.0.2.1/24", "bank": "192.0.2.2/24"})
+	p := runPage(t, "isthmus-t-hand", "../../docs/two-meshes.md",
+		map[string]string{"lab": "192.0.2.1/24", "bank": "192.0.2.2/24"})
 	t.Run("a silent gateway", p.testSilentGateway)
 }
 
@@ -52,8 +53,8 @@ isthmus check; test $? = 79
 …
 ` + "```\n"
 
-// testSilentGateway: beside a gateway that answers, one that does not costs neither the control planes nor the callers anything
-// that lasts. A call that went to it would take 2 s.
+// testSilentGateway: beside a gateway that answers, one that does not costs neither the control planes nor the callers
+// anything that lasts. A call that went to it would take 2 s.
 func (p *page) testSilentGateway(t *testing.T) {
 	began := time.Now()
 	p.goOn(t, silentGateway)
@@ -73,14 +74,16 @@ func (p *page) testSilentGateway(t *testing.T) {
 	if slow := 100 - len(slices.DeleteFunc(took, func(d time.Duration) bool { return d > time.Second })); slow > 0 {
 		t.Errorf("%d of 100 calls waited for the silent gateway", slow)
 	}
-	p.goOn(t, "```sh\n# at lab\nnft delete table inet silent\nisthmus check\n```\n```text\n…\n√ gateway adge: answers at 10.1.0.2, …\n…\n```\n")
+	p.goOn(t,
+		"```sh\n# at lab\nnft delete table inet silent\nisthmus check\n```\n```text\n…\n√ gateway adge: answers at 10.1.0.2, …\n…\n```\n")
 }
 
 // calls has web call pay, each time on a new connection, and says how long each took.
 func (p *page) calls(n int) (took []time.Duration, err error) {
 	var out bytes.Buffer
 	c := p.command(p.hosts["lab"], "calls", "ip netns exec web sh -c '"+
-		"for i in $(seq "+strconv.Itoa(n)+"); do curl -s -o /dev/null -w \"%{http_code} %{time_total}\\n\" http://pay.front.svc.cluster.local/; done'")
+		"for i in $(seq "+strconv.Itoa(n)+
+		"); do curl -s -o /dev/null -w \"%{http_code} %{time_total}\\n\" http://pay.front.svc.cluster.local/; done'")
 	c.Stdout = &out
 	if err := p.lab.Run(c); err != nil {
 		return nil, err

@@ -17,9 +17,9 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 )
 
-// TestDeadHost: a host of two that serve a name is gone from one moment to the next, agent, Envoy, programs and wire: nothing
-// there answers a SYN, and no connection to it is closed. No call fails; from five seconds later on none waits for it any more,
-// and the finding says since when it is silent. It is back at once.
+// TestDeadHost: a host of two that serve a name is gone from one moment to the next, agent, Envoy, programs and wire:
+// nothing there answers a SYN, and no connection to it is closed. No call fails; from five seconds later on none waits
+// for it any more, and the finding says since when it is silent. It is back at once.
 func TestDeadHost(t *testing.T) {
 	s := openShop(t, shopMesh, map[string][]member{
 		"front": append(callers[:len(callers):len(callers)], rollers[0]),
@@ -80,7 +80,8 @@ func TestDeadHost(t *testing.T) {
 	s.wireOf(t, rollers[1], true)
 	s.startRoller(t, rollers[1])
 	p, err := s.lab.Start(lab.Command{
-		Name: "back-again", Namespace: netnsOf("host"), Path: filepath.Join(binaries, "isthmus"), Args: []string{"node", "--config", s.path("back.yaml")},
+		Name: "back-again", Namespace: netnsOf("host"), Path: filepath.Join(binaries, "isthmus"),
+		Args: []string{"node", "--config", s.path("back.yaml")},
 	})
 	need(t, err)
 	s.procs["back"] = p

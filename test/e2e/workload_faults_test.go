@@ -56,8 +56,8 @@ func (s *shop) asked(servers ...string) error {
 	return nil
 }
 
-// Two states of the policies of the server pair. Each is an ALLOW and a DENY; under either, /all passes and neither /ab nor /ba
-// does, but of the ALLOW of one beside the DENY of the other one of the two would.
+// Two states of the policies of the server pair. Each is an ALLOW and a DENY; under either, /all passes and neither /ab
+// nor /ba does, but of the ALLOW of one beside the DENY of the other one of the two would.
 func pairState(name, allowed, denied string) string {
 	return policy("default", "pair-allow", `
 selector: {matchLabels: {app: pair}}
@@ -69,8 +69,8 @@ rules: [{to: [{operation: {paths: [`+denied+`]}}]}]`)
 
 var pairStates = map[string]string{"a": pairState("a", "/ab", "/ab"), "b": pairState("b", "/ba", "/ba")}
 
-// controlKilled ends the control plane at random moments, while policies are pushed and three callers ask: no request fails,
-// and none is answered under policies that nobody wrote.
+// controlKilled ends the control plane at random moments, while policies are pushed and three callers ask: no request
+// fails, and none is answered under policies that nobody wrote.
 func (s *shop) controlKilled(t *testing.T) {
 	s.longCertificates(t)
 	s.write(t, "pair.yaml", pairStates["a"])
@@ -107,9 +107,11 @@ func (s *shop) controlKilled(t *testing.T) {
 	all.Wait()
 	other := map[string]string{"a": "b", "b": "a"}[last]
 	took := within(t, 5*time.Second, "what was written last", func() error {
-		return errors.Join(s.expect(200, s.get("bob", "pair", "/only-"+last)), s.expect(403, s.get("bob", "pair", "/only-"+other)))
+		return errors.Join(s.expect(200, s.get("bob", "pair", "/only-"+last)),
+			s.expect(403, s.get("bob", "pair", "/only-"+other)))
 	})
-	t.Logf("%d kills, %d changes seen, %d requests; the last state after %s", kills, changes.Load(), asked.Load(), took.Round(time.Millisecond))
+	t.Logf("%d kills, %d changes seen, %d requests; the last state after %s", kills, changes.Load(), asked.Load(),
+		took.Round(time.Millisecond))
 	if changes.Load() < 4 || asked.Load() < 500 {
 		t.Error("too little happened for this to say anything")
 	}
@@ -136,7 +138,9 @@ func (s *shop) longCertificates(t *testing.T) {
 }
 
 // askPair asks in turn, on a connection that it keeps and on new ones.
-func (s *shop) askPair(stop chan struct{}, from string, n int, asked, changes *atomic.Int64, wrong func(string, ...any)) {
+func (s *shop) askPair(
+	stop chan struct{}, from string, n int, asked, changes *atomic.Int64, wrong func(string, ...any),
+) {
 	var kept *line
 	var before int
 	for ; ; n++ {
@@ -181,7 +185,8 @@ func (s *shop) askPair(stop chan struct{}, from string, n int, asked, changes *a
 	}
 }
 
-// envoyKilled ends the servers' Envoy: requests succeed again within a second, and meanwhile nobody is heard in plaintext.
+// envoyKilled ends the servers' Envoy: requests succeed again within a second, and meanwhile nobody is heard in
+// plaintext.
 func (s *shop) envoyKilled(t *testing.T) {
 	s.apply(t, "web", allow(`[{}]`))
 	for node := range s.nodes {

@@ -35,18 +35,21 @@ const (
 var muchSent atomic.Int64
 
 func serveHTTP2(l net.Listener) error {
-	s := &http.Server{Protocols: new(http.Protocols), ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.RawQuery == "much" {
-			for text := make([]byte, 64<<10); ; muchSent.Add(1) {
-				if _, err := w.Write(text); err != nil {
-					return
+	s := &http.Server{
+		Protocols: new(http.Protocols), ReadHeaderTimeout: time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.RawQuery == "much" {
+				for text := make([]byte, 64<<10); ; muchSent.Add(1) {
+					if _, err := w.Write(text); err != nil {
+						return
+					}
 				}
 			}
-		}
-		w.Header().Set("Trailer", "x-end")
-		fmt.Fprint(w, r.Proto)
-		w.Header().Set("x-end", "yes")
-	})}
+			w.Header().Set("Trailer", "x-end")
+			fmt.Fprint(w, r.Proto)
+			w.Header().Set("x-end", "yes")
+		}),
+	}
 	s.Protocols.SetUnencryptedHTTP2(true)
 	return s.Serve(l)
 }
@@ -139,7 +142,10 @@ func (s *shop) askHTTP2(t *testing.T, from, path string) (*http.Response, string
 	t.Helper()
 	address, err := s.to(from, fmt.Sprintf("talk:%d", http2Port))
 	need(t, err)
-	tr := &http.Transport{Protocols: new(http.Protocols), DialContext: func(context.Context, string, string) (net.Conn, error) { return s.dial(from, address) }}
+	tr := &http.Transport{
+		Protocols:   new(http.Protocols),
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return s.dial(from, address) },
+	}
 	tr.Protocols.SetUnencryptedHTTP2(true)
 	defer tr.CloseIdleConnections()
 	client := http.Client{Transport: tr, Timeout: 3 * time.Second}

@@ -40,10 +40,15 @@ func (s *shop) svid(t *testing.T, m member) *tls.Certificate {
 	need(t, err)
 	conn, err := grpc.NewClient("passthrough:///"+shopHost+":15012", grpc.WithAuthority("control"),
 		grpc.WithTransportCredentials(credentials.NewTLS(identity.ControlTLS(func() *identity.SVID { return agent }))),
-		grpc.WithContextDialer(func(_ context.Context, address string) (net.Conn, error) { return s.dial("host", address) }))
+		grpc.WithContextDialer(func(_ context.Context, address string) (net.Conn,
+			error,
+		) {
+			return s.dial("host", address)
+		}))
 	need(t, err)
 	defer conn.Close()
-	r, err := agentapi.Client{Conn: conn}.Sign(t.Context(), &agentapi.SignRequest{Namespace: m.namespace, ServiceAccount: m.account(), CSR: csr})
+	r, err := agentapi.Client{Conn: conn}.Sign(t.Context(),
+		&agentapi.SignRequest{Namespace: m.namespace, ServiceAccount: m.account(), CSR: csr})
 	need(t, err)
 	v, err := identity.NewSVID(key, r.Chain, r.Roots, time.Now())
 	need(t, err)
@@ -72,8 +77,8 @@ func meshTLS(c *tls.Certificate) *tls.Config {
 	return conf
 }
 
-// secretly opens mutual TLS to a server's own address past the capture of the caller's namespace, and so past all that the
-// caller's Envoy knows and enforces.
+// secretly opens mutual TLS to a server's own address past the capture of the caller's namespace, and so past all that
+// the caller's Envoy knows and enforces.
 func (s *shop) secretly(from, address string, conf *tls.Config) (*tls.Conn, error) {
 	c, err := s.bypass(from, address)
 	if err != nil {
@@ -101,7 +106,8 @@ func (s *shop) secretRequest(t *testing.T, from, address, host, method, path str
 }
 
 // unheard says how a greeting was refused; an error of its own means that something was heard or that nothing refused.
-// In TLS 1.3 the client is done before the server has looked at its certificate, so the refusal comes with the first read.
+// In TLS 1.3 the client is done before the server has looked at its certificate, so the refusal comes with the first
+// read.
 func (s *shop) unheard(from, address string, conf *tls.Config) (string, error) {
 	c, err := s.dial(from, address)
 	if from != outsider {
@@ -138,8 +144,10 @@ func forgery(t *testing.T, id string, selfSigned bool) *tls.Certificate {
 	uri, err := url.Parse(id)
 	need(t, err)
 	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(4711), URIs: []*url.URL{uri}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+		SerialNumber: big.NewInt(4711), URIs: []*url.URL{uri}, NotBefore: time.Now().Add(-time.Minute),
+		NotAfter:              time.Now().Add(time.Hour),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
 	}
 	if selfSigned {
@@ -151,8 +159,10 @@ func forgery(t *testing.T, id string, selfSigned bool) *tls.Certificate {
 	need(t, err)
 	td, _, _ := strings.Cut(strings.TrimPrefix(id, "spiffe://"), "/")
 	root := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: td + " root"}, URIs: []*url.URL{{Scheme: "spiffe", Host: td}},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: td + " root"},
+		URIs:      []*url.URL{{Scheme: "spiffe", Host: td}},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	rootDER, err := x509.CreateCertificate(rand.Reader, root, root, &rootKey.PublicKey, rootKey)
 	need(t, err)

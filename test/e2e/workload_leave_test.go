@@ -23,25 +23,30 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 )
 
-// TestLeaving: one of two nodes that serve a name is told to stop, while callers ask on connections that they keep. It ends within
-// seconds, and no request fails, POSTs included.
+// TestLeaving: one of two nodes that serve a name is told to stop, while callers ask on connections that they keep. It
+// ends within seconds, and no request fails, POSTs included.
 func TestLeaving(t *testing.T) {
 	s := openShop(t, shopMesh, map[string][]member{
-		"front": append(callers[:len(callers):len(callers)], rollers[0]), "back": append(servers[:len(servers):len(servers)], idlers...), "leaver": {rollers[1]},
+		"front": append(callers[:len(callers):len(callers)], rollers[0]),
+		"back":  append(servers[:len(servers):len(servers)], idlers...), "leaver": {rollers[1]},
 	})
 	s.write(t, "roll.yaml", rollServices)
 	for _, m := range rollers {
 		s.startRoller(t, m)
 	}
 	t.Run("idle programs", s.idlePrograms)
-	asks := map[string]rollAsker{"HTTP/1.1": s.askRollers(t, "HTTP/1.1", "80"), "HTTP/2": s.askRollers(t, "HTTP/2", "8090"), "gRPC": s.callRollers(t)}
+	asks := map[string]rollAsker{
+		"HTTP/1.1": s.askRollers(t, "HTTP/1.1", "80"),
+		"HTTP/2":   s.askRollers(t, "HTTP/2", "8090"), "gRPC": s.callRollers(t),
+	}
 	for what, ask := range asks {
 		within(t, 30*time.Second, what+" is served by both in turn", func() error { return byBoth(t, ask) })
 	}
 	var wg sync.WaitGroup
 	var stopped atomic.Bool
 	var sent atomic.Int64
-	soon, late := context.WithValue(t.Context(), lingering{}, "20ms"), context.WithValue(t.Context(), lingering{}, "2500ms")
+	soon, late := context.WithValue(t.Context(), lingering{}, "20ms"),
+		context.WithValue(t.Context(), lingering{}, "2500ms")
 	for what, ask := range asks {
 		for worker := range 4 {
 			wg.Go(func() {
@@ -74,7 +79,8 @@ func TestLeaving(t *testing.T) {
 	time.Sleep(time.Second)
 	stopped.Store(true)
 	wg.Wait()
-	t.Logf("the node left within %s; %d requests, %d of them meanwhile", took.Round(time.Millisecond), sent.Load(), sent.Load()-before)
+	t.Logf("the node left within %s; %d requests, %d of them meanwhile", took.Round(time.Millisecond), sent.Load(),
+		sent.Load()-before)
 	if took > 15*time.Second {
 		t.Errorf("it took %s to leave", took)
 	}
@@ -101,10 +107,13 @@ func (s *shop) envoyGone(node string) error {
 }
 
 // idlers run programs that close the connections which they keep, each at a port of its own.
-var idlers = []member{{name: "idle", namespace: "default", address: "10.93.0.30", ports: []int{8101, 8102, 8103, 8104, 8105}}}
+var idlers = []member{{
+	name: "idle", namespace: "default", address: "10.93.0.30",
+	ports: []int{8101, 8102, 8103, 8104, 8105},
+}}
 
-// idleProgram in the environment makes this binary such a program: its port, how long it keeps a connection, and after how many
-// requests it closes one, having said so.
+// idleProgram in the environment makes this binary such a program: its port, how long it keeps a connection, and after
+// how many requests it closes one, having said so.
 const idleProgram = "ISTHMUS_E2E_IDLE"
 
 func idlingProgram() {
@@ -143,8 +152,9 @@ const s = require("http").createServer((q, r) => { q.resume(); q.on("end", () =>
 s.keepAliveTimeout = 1000; s.listen(+process.argv[1], "0.0.0.0")`
 )
 
-// idlePrograms: programs close connections that carry nothing, and POSTs that are sent right then, or a little before or after, do not
-// meet that. A client sends each when the last one has been answered for about as long as its program keeps a connection.
+// idlePrograms: programs close connections that carry nothing, and POSTs that are sent right then, or a little before
+// or after, do not meet that. A client sends each when the last one has been answered for about as long as its program
+// keeps a connection.
 func (s *shop) idlePrograms(t *testing.T) {
 	self, err := os.Executable()
 	need(t, err)

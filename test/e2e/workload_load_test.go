@@ -85,7 +85,8 @@ func (s *shop) shortCertificates(t *testing.T, l *load, began time.Time) {
 	n := l.stop(t)
 	log, err := os.ReadFile(s.path("logs", "front.log"))
 	need(t, err)
-	renewed := strings.Count(string(log), `msg="certificate issued" identity=spiffe://shop.example/ns/default/sa/alice `) - 1
+	renewed := strings.Count(string(log),
+		`msg="certificate issued" identity=spiffe://shop.example/ns/default/sa/alice `) - 1
 	if renewed < 3 {
 		t.Errorf("the caller's certificate was renewed %d times, want 3 or more", renewed)
 	}

@@ -16,8 +16,9 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// refusals: whatever an Envoy answers or ends itself has a status and words that are true of it, and is in the log of the node that
-// did so, with its class. What an application answers is not, whatever that is, nor plaintext where it may be spoken.
+// refusals: whatever an Envoy answers or ends itself has a status and words that are true of it, and is in the log of
+// the node that did so, with its class. What an application answers is not, whatever that is, nor plaintext where it
+// may be spoken.
 func (s *shop) refusals(t *testing.T) {
 	s.apply(t, "web", policy("default", "deny", `
 selector: {matchLabels: {app: web}}
@@ -28,7 +29,8 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 	s.write(t, "dead.yaml", deadServices)
 	within(t, 10*time.Second, "both nodes know of dead", func() error {
 		r := s.get("alice", "dead", "/")
-		if !strings.HasPrefix(r.body, "isthmus: default/web: 503 ") { // from the caller's own proxy it says something else
+		// from the caller's own proxy it says something else
+		if !strings.HasPrefix(r.body, "isthmus: default/web: 503 ") {
 			return fmt.Errorf("%s", r)
 		}
 		return nil
@@ -41,25 +43,45 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 		status            int
 		says              string
 	}{
-		{"alice", "web", get("/log/denied"), 403, "default/web refuses this request: an AuthorizationPolicy there denies it\n"},
-		{"alice", "web", strings.Replace(get("/log/none"), "GET", "DELETE", 1), 403, "default/web refuses this request: no AuthorizationPolicy there allows this caller, method and path\n"},
-		{"bob", "web", get("/log/unlisted"), 403, "default/bob (spiffe://shop.example/ns/default/sa/bob) may not call web at "},
+		{
+			"alice", "web", get("/log/denied"), 403,
+			"default/web refuses this request: an AuthorizationPolicy there denies it\n",
+		},
+		{
+			"alice", "web", strings.Replace(get("/log/none"), "GET", "DELETE", 1), 403,
+			"default/web refuses this request: no AuthorizationPolicy there allows this caller, method and path\n",
+		},
+		{
+			"bob", "web", get("/log/unlisted"), 403,
+			"default/bob (spiffe://shop.example/ns/default/sa/bob) may not call web at ",
+		},
 		{"alice", "web", get("/log/;x"), 400, "default/web refuses this path: "},
 		{"alice", "web", get("/log/host") + "Host: steady\r\n", 400, "default/web refuses this Host: "},
-		{"alice", "web", get("/log/large") + "x-large: " + strings.Repeat("x", 200<<10) + "\r\n", 431, "web.default.svc.cluster.local: 431 "},
+		{
+			"alice", "web", get("/log/large") + "x-large: " + strings.Repeat("x", 200<<10) + "\r\n", 431,
+			"web.default.svc.cluster.local: 431 ",
+		},
 		{"alice", "web", "GET /log/broken HTTP/1.1\r\nHost web\r\n", 400, "web.default.svc.cluster.local: 400 "},
-		{"alice", "web", get("/log/hang-up"), 503, "default/web: 503 what is behind it may have begun this request, as others before it, and did not answer: UpstreamConnectionTermination\n"},
+		{
+			"alice", "web", get("/log/hang-up"), 503,
+			"default/web: 503 what is behind it may have begun this request, as others before it, and did not answer: UpstreamConnectionTermination\n",
+		},
 		{"alice", "dead", get("/log/dead"), 503, "default/web: 503 what is behind it could not be reached: "},
 		{"alice", "web", get("/log/status/403"), 403, ""},
 		{"alice", "web", get("/log/status/503"), 503, ""},
-		{outsider, "10.93.0.21:8080", get("/log/plaintext"), 403, "default/web accepts only mutual TLS from inside its mesh"},
+		{
+			outsider, "10.93.0.21:8080", get("/log/plaintext"), 403,
+			"default/web accepts only mutual TLS from inside its mesh",
+		},
 	} {
 		r := s.raw(c.from, c.to, c.request+"\r\n")
-		if r.status != c.status || (c.says == "") != (r.body == "") || !strings.HasPrefix(strings.TrimPrefix(r.body, "isthmus: "), c.says) {
+		if r.status != c.status || (c.says == "") != (r.body == "") ||
+			!strings.HasPrefix(strings.TrimPrefix(r.body, "isthmus: "), c.says) {
 			t.Errorf("%.40q: %s, want %d %q", c.request, r, c.status, c.says)
 		}
 	}
-	if n := strings.Count(strings.Join(s.app("web:8080").arrived(), ""), "GET /log/hang-up "); n != 3 { // it may be what ends its servers
+	// it may be what ends its servers
+	if n := strings.Count(strings.Join(s.app("web:8080").arrived(), ""), "GET /log/hang-up "); n != 3 {
 		t.Errorf("a GET that no server answers was begun %d times, want 3", n)
 	}
 	if _, err := s.askGRPC(t, "alice", grpcPort); err != nil { // List is refused
@@ -133,7 +155,8 @@ func (s *shop) unknownService(t *testing.T) {
 	}
 }
 
-// halfClosed sends a whole request, and closes the sending half before its server answers: the connection ends without a word.
+// halfClosed sends a whole request, and closes the sending half before its server answers: the connection ends without
+// a word.
 func (s *shop) halfClosed(t *testing.T, from, to, path, server string) {
 	c, err := s.open(from, to)
 	need(t, err)

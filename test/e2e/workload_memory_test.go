@@ -37,7 +37,8 @@ func TestNeighboursOfASlowReader(t *testing.T) {
 				return err
 			})
 			before := s.envoyMemory(t, "front")
-			for _, ns := range []string{"bob", "web"} { // it is Envoy's memory that is to be filled, and not the kernel's
+			// it is Envoy's memory that is to be filled, and not the kernel's
+			for _, ns := range []string{"bob", "web"} {
 				need(t, lab.Inside(netnsOf(ns), func() error {
 					return errors.Join(os.WriteFile("/proc/sys/net/ipv4/tcp_rmem", []byte("4096 16384 32768"), 0),
 						os.WriteFile("/proc/sys/net/ipv4/tcp_wmem", []byte("4096 16384 32768"), 0))
@@ -86,8 +87,9 @@ func TestNeighboursOfASlowReader(t *testing.T) {
 	}
 }
 
-// TestNeighboursOfManyStreams: a workload that begins very many requests on few connections, and ends none, fills the memory of
-// its Envoy with what a retry of them would need. They are reset until there is room, and then neighbours are served.
+// TestNeighboursOfManyStreams: a workload that begins very many requests on few connections, and ends none, fills the
+// memory of its Envoy with what a retry of them would need. They are reset until there is room, and then neighbours are
+// served.
 func TestNeighboursOfManyStreams(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -115,7 +117,8 @@ func TestNeighboursOfManyStreams(t *testing.T) {
 	}
 }
 
-// beginMany has bob send as much of the body of each of many requests to web, 500 on a connection, and no more before the test ends.
+// beginMany has bob send as much of the body of each of many requests to web, 500 on a connection, and no more before
+// the test ends.
 func (s *shop) beginMany(t *testing.T, streams, said int) {
 	address, err := s.to("bob", "web")
 	need(t, err)

@@ -53,14 +53,16 @@ func (s *shop) theWay(t *testing.T, way string) {
 	}
 	time.Sleep(200 * time.Millisecond)
 	n := s.wire.between.Load() - before
-	if way == "InProcess" && n > 0 || way == "Network" && n < 40 { // there and back at least, on a connection that is kept
+	// there and back at least, on a connection that is kept
+	if way == "InProcess" && n > 0 || way == "Network" && n < 40 {
 		t.Errorf("%s: 20 calls were %d frames between workloads", way, n)
 	}
 }
 
 // records: a refusal is written down with who called, from where, and what decided.
 func (s *shop) records(t *testing.T) {
-	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default", "alice")+`"]}}]}]`)+deny(`[{to: [{operation: {paths: [/recorded]}}]}]`))
+	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default", "alice")+`"]}}]}]`)+
+		deny(`[{to: [{operation: {paths: [/recorded]}}]}]`))
 	within(t, 3*time.Second, "the refusal", func() error { return s.expect(403, s.get("alice", "web", "/recorded")) })
 	within(t, 5*time.Second, "the record", func() error {
 		text, err := s.accessLogs("front")
@@ -73,8 +75,10 @@ func (s *shop) records(t *testing.T) {
 				continue
 			}
 			for field, want := range map[string]any{
-				"log": "inbound", "verdict": "denied", "caller": "spiffe://" + id("default", "alice"), "destination": "default/web",
-				"remote": "10.93.0.11", "reason": "policy default/deny#0 denies it", "method": "GET", "authority": "web", "code": 403.0,
+				"log": "inbound", "verdict": "denied", "caller": "spiffe://" + id("default", "alice"),
+				"destination": "default/web",
+				"remote":      "10.93.0.11", "reason": "policy default/deny#0 denies it", "method": "GET",
+				"authority": "web", "code": 403.0,
 			} {
 				if e[field] != want {
 					t.Errorf("%s is recorded as %v, want %v", field, e[field], want)

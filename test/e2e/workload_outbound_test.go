@@ -48,14 +48,17 @@ func (s *shop) outbound(t *testing.T) {
 	})
 }
 
-// listedMeanwhile: who is refused is hung up on, so that a client which keeps its connections, and asks all the time, is not refused
-// for longer than it has to be.
+// listedMeanwhile: who is refused is hung up on, so that a client which keeps its connections, and asks all the time,
+// is not refused for longer than it has to be.
 func (s *shop) listedMeanwhile(t *testing.T) {
 	only := func(callers ...string) string {
 		return allow(`[{from: [{source: {principals: ["` + strings.Join(callers, `", "`) + `"]}}]}]`)
 	}
 	alice, bob := id("default", "alice"), id("default", "bob")
-	ask := map[string]func() (int, error){"HTTP/1.1": s.keeping(t, "bob", "web", false), "HTTP/2": s.keeping(t, "bob", "web", true)}
+	ask := map[string]func() (int, error){
+		"HTTP/1.1": s.keeping(t, "bob", "web", false),
+		"HTTP/2":   s.keeping(t, "bob", "web", true),
+	}
 	answers := func(want int) func() error {
 		return func() error {
 			for version, ask := range ask {
@@ -75,13 +78,16 @@ func (s *shop) listedMeanwhile(t *testing.T) {
 
 // keeping is a client that looks a service up whenever it connects, and connects when it has to.
 func (s *shop) keeping(t *testing.T, from, service string, second bool) func() (status int, err error) {
-	tr := &http.Transport{Protocols: new(http.Protocols), DialContext: func(context.Context, string, string) (net.Conn, error) {
-		address, err := s.to(from, service)
-		if err != nil {
-			return nil, err
-		}
-		return s.dial(from, address)
-	}}
+	tr := &http.Transport{
+		Protocols: new(http.Protocols),
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			address, err := s.to(from, service)
+			if err != nil {
+				return nil, err
+			}
+			return s.dial(from, address)
+		},
+	}
 	tr.Protocols.SetHTTP1(!second)
 	tr.Protocols.SetUnencryptedHTTP2(second)
 	t.Cleanup(tr.CloseIdleConnections)
@@ -106,7 +112,10 @@ func notHTTP(t *testing.T) map[string]string {
 	n, err := there.Read(hello)
 	need(t, err)
 	here.Close()
-	return map[string]string{"bytes": "\x00\x01not HTTP\n", "a line": "HELO alice\r\n", "TLS": string(hello[:n]), "nothing": ""}
+	return map[string]string{
+		"bytes": "\x00\x01not HTTP\n", "a line": "HELO alice\r\n", "TLS": string(hello[:n]),
+		"nothing": "",
+	}
 }
 
 // listenOutside counts what reaches the outsider, on TCP and UDP, port 53 among them.
@@ -148,9 +157,13 @@ func (s *shop) listenOutside(t *testing.T) func() int {
 }
 
 func (s *shop) unlisted(t *testing.T) {
-	for _, to := range []string{"10.93.0.66:80", "10.93.0.66:9999", "203.0.113.7:80", "10.93.0.21:8080", "10.93.0.1:15012", "10.93.0.12:80"} {
+	for _, to := range []string{
+		"10.93.0.66:80", "10.93.0.66:9999", "203.0.113.7:80", "10.93.0.21:8080",
+		"10.93.0.1:15012", "10.93.0.12:80",
+	} {
 		r := s.get("alice", to, "/")
-		if r.status != 403 || !strings.Contains(r.body, "default/alice (spiffe://shop.example/ns/default/sa/alice) may not call") || !strings.Contains(r.body, to) {
+		if r.status != 403 || !strings.Contains(r.body,
+			"default/alice (spiffe://shop.example/ns/default/sa/alice) may not call") || !strings.Contains(r.body, to) {
 			t.Errorf("HTTP to %s: %s", to, r)
 		}
 		for what, say := range notHTTP(t) { // the last waits for the server to speak
@@ -165,7 +178,8 @@ func (s *shop) unlisted(t *testing.T) {
 	}
 	within(t, 10*time.Second, "raw refusals are on record", func() error {
 		text, err := s.accessLogs("front")
-		if err == nil && !strings.Contains(text, `"verdict":"denied","class":"unlisted","caller":"default/alice","destination":"203.0.113.7:80","reason":"no service there lists the caller","remote":"10.93.0.11"`) {
+		if err == nil && !strings.Contains(text,
+			`"verdict":"denied","class":"unlisted","caller":"default/alice","destination":"203.0.113.7:80","reason":"no service there lists the caller","remote":"10.93.0.11"`) {
 			err = fmt.Errorf("they are not in %s", text)
 		}
 		return err
@@ -178,7 +192,8 @@ func (s *shop) unlisted(t *testing.T) {
 	if real != none {
 		t.Errorf("web is %s and nowhere is %s to who may call neither", real, none)
 	}
-	if a, b := s.get("lonely", "web", "/"), s.get("lonely", "nowhere", "/"); a.status != 403 || a.body != strings.ReplaceAll(b.body, "nowhere", "web") {
+	if a, b := s.get("lonely", "web", "/"), s.get("lonely", "nowhere", "/"); a.status != 403 ||
+		a.body != strings.ReplaceAll(b.body, "nowhere", "web") {
 		t.Errorf("web: %s; nowhere: %s", a, b)
 	}
 }
@@ -287,11 +302,12 @@ func (s *shop) addIPv6(t *testing.T, name, device, address string) {
 	}))
 }
 
-// needToKnow: what the callers' node is told names what its workloads may call, and nothing else; a node is told nothing of
-// another's inbound side.
+// needToKnow: what the callers' node is told names what its workloads may call, and nothing else; a node is told
+// nothing of another's inbound side.
 func (s *shop) needToKnow(t *testing.T) {
 	text := func(node string) string {
-		r, err := admin[adminapi.ProxyConfigRequest, adminapi.ProxyConfigResponse](t.Context(), s, "ProxyConfig", &adminapi.ProxyConfigRequest{Name: node})
+		r, err := admin[adminapi.ProxyConfigRequest, adminapi.ProxyConfigResponse](t.Context(), s, "ProxyConfig",
+			&adminapi.ProxyConfigRequest{Name: node})
 		need(t, err)
 		var b strings.Builder
 		out := json.NewEncoder(&b)
@@ -308,7 +324,10 @@ func (s *shop) needToKnow(t *testing.T) {
 			t.Errorf("the callers' node is not told of %s", what)
 		}
 	}
-	for _, name := range []string{"lonely/lonely>web", "lonely/lonely>steady", "lonely/lonely>pool", "default/bob>web", "other/carol>web", "other/carol>steady", "pair", "inbound/default/web"} {
+	for _, name := range []string{
+		"lonely/lonely>web", "lonely/lonely>steady", "lonely/lonely>pool", "default/bob>web",
+		"other/carol>web", "other/carol>steady", "pair", "inbound/default/web",
+	} {
 		if strings.Contains(front, name) {
 			t.Errorf("the callers' node is told of %q", name)
 		}

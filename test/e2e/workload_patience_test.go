@@ -22,8 +22,8 @@ func (endless) Read(b []byte) (int, error) { return len(b), nil }
 // patience is longer than a connection lives whose other end is taken for gone.
 const patience = 22 * time.Second
 
-// beginPatience opens a stream and is silent on it, and asks for much and leaves it lying; what it returns finds both as they were.
-// They last while other tests change policies of other workloads, listeners and certificates.
+// beginPatience opens a stream and is silent on it, and asks for much and leaves it lying; what it returns finds both
+// as they were. They last while other tests change policies of other workloads, listeners and certificates.
 func (s *shop) beginPatience(t *testing.T) func(*testing.T) {
 	t.Helper()
 	began := time.Now()
@@ -42,7 +42,8 @@ func (s *shop) beginPatience(t *testing.T) func(*testing.T) {
 	need(t, err)
 	return func(t *testing.T) {
 		time.Sleep(time.Until(began.Add(patience)))
-		need(t, errors.Join(silent.SetDeadline(time.Now().Add(30*time.Second)), reader.SetDeadline(time.Now().Add(30*time.Second))))
+		need(t, errors.Join(silent.SetDeadline(time.Now().Add(30*time.Second)),
+			reader.SetDeadline(time.Now().Add(30*time.Second))))
 		if err := s.echo(silent); err != nil {
 			t.Errorf("a silent stream: %v", err)
 		}

@@ -41,7 +41,8 @@ spec:
     inline: |
 `+indent(newGwCA(t, "bank").pem, "      "))
 	defer s.write(t, "bank.yaml", "")
-	s.apply(t, "web", allow(`[{from: [{source: {principals: ["bank.example/ns/default/sa/buyer"]}}], to: [{operation: {paths: [/buy]}}]}]`))
+	s.apply(t, "web",
+		allow(`[{from: [{source: {principals: ["bank.example/ns/default/sa/buyer"]}}], to: [{operation: {paths: [/buy]}}]}]`))
 	const buyer = "isthmus-caller: spiffe://bank.example/ns/default/sa/buyer"
 	s.write(t, "void.yaml", "{apiVersion: v1, kind: Service, metadata: {name: void, namespace: default}, "+
 		"spec: {selector: {app: web}, ports: [{name: http-void, port: 80, targetPort: 9090}]}}")
@@ -77,17 +78,19 @@ spec:
 	port = "9090" // at which nobody listens
 	within(t, 5*time.Second, "a workload that is down, in the words of the boundary", func() error {
 		r := as(edge, buyer)
-		if !strings.HasPrefix(r.body, "isthmus: the boundary of shop.example: 503 ") || holds(r.body, "web", "9090", "10.93.") != nil {
+		if !strings.HasPrefix(r.body, "isthmus: the boundary of shop.example: 503 ") ||
+			holds(r.body, "web", "9090", "10.93.") != nil {
 			return fmt.Errorf("a peer is told %s", r)
 		}
 		return s.expect(503, r)
 	})
-	_, err := admin[adminapi.NodeRequest, adminapi.Empty](t.Context(), s, "RevokeNode", &adminapi.NodeRequest{Node: "edge-1"})
+	_, err := admin[adminapi.NodeRequest, adminapi.Empty](t.Context(), s, "RevokeNode",
+		&adminapi.NodeRequest{Node: "edge-1"})
 	need(t, err)
 }
 
-// wordsForPeers: what Envoy answers for a workload goes to a peer in the words of the boundary, and the log names the caller there.
-// Who is none of our gateways, and names such a caller, is told and recorded as itself.
+// wordsForPeers: what Envoy answers for a workload goes to a peer in the words of the boundary, and the log names the
+// caller there. Who is none of our gateways, and names such a caller, is told and recorded as itself.
 func (s *shop) wordsForPeers(t *testing.T, peers, ours reply) {
 	const want = "isthmus: the boundary of shop.example refuses this request: no AuthorizationPolicy there allows this caller, method and path\n"
 	if peers.body != want {
@@ -98,8 +101,9 @@ func (s *shop) wordsForPeers(t *testing.T, peers, ours reply) {
 	}
 	within(t, 10*time.Second, "the refusal is on record", func() error {
 		text, err := s.accessLogs("back")
-		if err == nil && !strings.Contains(text, `"verdict":"denied","class":"policy-none","caller":"spiffe://bank.example/ns/default/sa/nosy",`+
-			`"assertedBy":"spiffe://shop.example/ns/isthmus-system/sa/edge","destination":"default/web"`) {
+		if err == nil && !strings.Contains(text,
+			`"verdict":"denied","class":"policy-none","caller":"spiffe://bank.example/ns/default/sa/nosy",`+
+				`"assertedBy":"spiffe://shop.example/ns/isthmus-system/sa/edge","destination":"default/web"`) {
 			err = fmt.Errorf("it is not in %s", text)
 		}
 		if err == nil && strings.Contains(text, `"assertedBy":"spiffe://shop.example/ns/default/sa/alice"`) {
@@ -112,15 +116,17 @@ func (s *shop) wordsForPeers(t *testing.T, peers, ours reply) {
 // joinGateway registers a gateway of this mesh, and gives away its certificate.
 func (s *shop) joinGateway(t *testing.T) *tls.Certificate {
 	t.Helper()
-	r, err := admin[adminapi.TokenRequest, adminapi.TokenResponse](t.Context(), s, "CreateToken", &adminapi.TokenRequest{
-		Node: "edge-1", Role: snapshot.RoleGateway, Identities: []string{"isthmus-system/edge"}, TTL: time.Minute,
-	})
+	r, err := admin[adminapi.TokenRequest, adminapi.TokenResponse](t.Context(), s, "CreateToken",
+		&adminapi.TokenRequest{
+			Node: "edge-1", Role: snapshot.RoleGateway, Identities: []string{"isthmus-system/edge"}, TTL: time.Minute,
+		})
 	need(t, err)
 	need(t, os.WriteFile(s.path("edge-1.token"), []byte(r.Token), 0o600))
 	token, err := identity.LoadToken(s.path("edge-1.token"))
 	need(t, err)
 	own := svid(t, func(csr []byte) ([][]byte, []byte, error) {
-		r, err := agentapi.Client{Conn: s.dialControl(t, identity.AttestTLS(token))}.Attest(t.Context(), &agentapi.AttestRequest{Token: token.Secret(), CSR: csr})
+		r, err := agentapi.Client{Conn: s.dialControl(t, identity.AttestTLS(token))}.Attest(t.Context(),
+			&agentapi.AttestRequest{Token: token.Secret(), CSR: csr})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -130,12 +136,14 @@ func (s *shop) joinGateway(t *testing.T) *tls.Certificate {
 	stream, err := client.Sync(t.Context())
 	need(t, err)
 	need(t, stream.Send(&agentapi.Report{Version: "test", Gateway: &snapshot.GatewayInfo{
-		ServiceAccount: "edge", InnerAddress: netip.MustParseAddr("10.93.0.66"), OuterAddress: netip.MustParseAddr("192.0.2.66"),
+		ServiceAccount: "edge", InnerAddress: netip.MustParseAddr("10.93.0.66"),
+		OuterAddress: netip.MustParseAddr("192.0.2.66"),
 	}}))
 	_, err = stream.Recv() // registered
 	need(t, err)
 	return svid(t, func(csr []byte) ([][]byte, []byte, error) {
-		r, err := client.Sign(t.Context(), &agentapi.SignRequest{Namespace: "isthmus-system", ServiceAccount: "edge", CSR: csr})
+		r, err := client.Sign(t.Context(),
+			&agentapi.SignRequest{Namespace: "isthmus-system", ServiceAccount: "edge", CSR: csr})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -145,8 +153,13 @@ func (s *shop) joinGateway(t *testing.T) *tls.Certificate {
 
 func (s *shop) dialControl(t *testing.T, conf *tls.Config) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+shopHost+":15012", grpc.WithTransportCredentials(credentials.NewTLS(conf)), grpc.WithAuthority("control"),
-		grpc.WithContextDialer(func(_ context.Context, address string) (net.Conn, error) { return s.dial("host", address) }))
+	conn, err := grpc.NewClient("passthrough:///"+shopHost+":15012",
+		grpc.WithTransportCredentials(credentials.NewTLS(conf)), grpc.WithAuthority("control"),
+		grpc.WithContextDialer(func(_ context.Context, address string) (net.Conn,
+			error,
+		) {
+			return s.dial("host", address)
+		}))
 	need(t, err)
 	t.Cleanup(func() { conn.Close() })
 	return conn

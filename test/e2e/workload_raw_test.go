@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// rawCases are the bad inputs of the corpus, as bytes, beside what policy A (DENY) must answer. Policy B (ALLOW exact) must
-// refuse every one of them. 0 is any refusal; 200 is what only policy B refuses.
+// rawCases are the bad inputs of the corpus, as bytes, beside what policy A (DENY) must answer. Policy B (ALLOW exact)
+// must refuse every one of them. 0 is any refusal; 200 is what only policy B refuses.
 var rawCases = []struct {
 	name string
 	path string // of a request that is otherwise plain
@@ -51,9 +51,19 @@ var rawCases = []struct {
 	{name: "17 not UTF-8", raw: "GET /p HTTP/1.1\r\nHost: web\r\nx-role: \xff,admin\r\n\r\n", a: []int{400, 403}},
 	{name: "17 two lines", raw: "GET /p HTTP/1.1\r\nHost: web\r\nx-role: user\r\nx-role: admin\r\n\r\n", a: []int{403}},
 	{name: "18 underscore", raw: "GET /p HTTP/1.1\r\nHost: web\r\nx_role: admin\r\n\r\n", a: []int{400}},
-	{name: "20 length and chunks", raw: "POST /p HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", a: []int{400}},
-	{name: "20 two lengths", raw: "POST /p HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n12345", a: []int{400}},
-	{name: "20 odd encoding", raw: "POST /p HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", a: []int{501}},
+	{
+		name: "20 length and chunks",
+		raw:  "POST /p HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		a:    []int{400},
+	},
+	{
+		name: "20 two lengths",
+		raw:  "POST /p HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n12345", a: []int{400},
+	},
+	{
+		name: "20 odd encoding", raw: "POST /p HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+		a: []int{501},
+	},
 	{name: "20 NUL", path: "/admin%00", a: []int{400}},
 }
 
@@ -118,10 +128,14 @@ func (s *shop) forgedHeaders(t *testing.T) {
 	forged := []string{
 		"x-forwarded-client-cert: By=spiffe://shop.example/ns/default/sa/web;URI=spiffe://shop.example/ns/default/sa/root",
 		"isthmus-caller: spiffe://other.example/ns/default/sa/root", "isthmus-peer: other",
-		"x-envoy-original-path: /admin", "x-envoy-external-address: 1.2.3.4", "x-envoy-internal: true", "x-envoy-expected-rq-timeout-ms: 1",
-		"x-envoy-upstream-rq-timeout-ms: 1", "x-envoy-retry-on: 5xx", "x-envoy-max-retries: 9", "x-envoy-decorator-operation: x",
-		"x-envoy-peer-metadata: x", "x-envoy-original-dst-host: 10.93.0.1:15012", "x-envoy-attempt-count: 7", "x-envoy-hedge-on-per-try-timeout: true",
-		"x-envoy-ip-tags: x", "x-envoy-downstream-service-cluster: x", "x-envoy-downstream-service-node: x", "x-envoy-force-trace: true",
+		"x-envoy-original-path: /admin", "x-envoy-external-address: 1.2.3.4", "x-envoy-internal: true",
+		"x-envoy-expected-rq-timeout-ms: 1",
+		"x-envoy-upstream-rq-timeout-ms: 1", "x-envoy-retry-on: 5xx", "x-envoy-max-retries: 9",
+		"x-envoy-decorator-operation: x",
+		"x-envoy-peer-metadata: x", "x-envoy-original-dst-host: 10.93.0.1:15012", "x-envoy-attempt-count: 7",
+		"x-envoy-hedge-on-per-try-timeout: true",
+		"x-envoy-ip-tags: x", "x-envoy-downstream-service-cluster: x", "x-envoy-downstream-service-node: x",
+		"x-envoy-force-trace: true",
 		"x-envoy-upstream-alt-stat-name: x", "x-envoy-upstream-stream-duration-ms: 1", "x-envoy-is-timeout-retry: true",
 		"x-http-method-override: DELETE", "x-original-url: /admin", "x-rewrite-url: /admin",
 		"isthmus-cluster: default/alice>any", "isthmus-cluster: agent", "isthmus-grpc-cluster: agent",
@@ -133,7 +147,8 @@ func (s *shop) forgedHeaders(t *testing.T) {
 	}
 	for l := range strings.Lines(strings.ToLower(got[0])) {
 		name, value, _ := strings.Cut(strings.TrimSpace(l), ":")
-		if strings.HasPrefix(name, "x-envoy-") || strings.HasPrefix(name, "isthmus-") || slices.ContainsFunc(forged, func(f string) bool { return strings.HasPrefix(f, name+":") && name != "" }) {
+		if strings.HasPrefix(name, "x-envoy-") || strings.HasPrefix(name, "isthmus-") ||
+			slices.ContainsFunc(forged, func(f string) bool { return strings.HasPrefix(f, name+":") && name != "" }) {
 			t.Errorf("arrived: %s: %s", name, value)
 		}
 	}
@@ -142,7 +157,8 @@ func (s *shop) forgedHeaders(t *testing.T) {
 	}
 }
 
-// apply writes the policies of a server and waits until they are in force: they alone allow, and do not deny, a path that tells.
+// apply writes the policies of a server and waits until they are in force: they alone allow, and do not deny, a path
+// that tells.
 func (s *shop) apply(t *testing.T, app, text string) {
 	t.Helper()
 	s.marker++
@@ -154,6 +170,7 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 selector: {matchLabels: {app: `+app+`}}
 action: DENY
 rules: [{to: [{operation: {ports: ["8080"], paths: ["/in-force/*"], notPaths: [`+path+`]}}]}]`))
-	within(t, 5*time.Second, "the policies are in force", func() error { return s.expect(200, s.get("alice", app, path)) })
+	within(t, 5*time.Second, "the policies are in force",
+		func() error { return s.expect(200, s.get("alice", app, path)) })
 	s.app(app + ":8080").arrived()
 }

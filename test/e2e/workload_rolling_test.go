@@ -46,11 +46,12 @@ spec:
   ports: [{name: http, port: 80, targetPort: 8080}, {name: http2, port: 8090}, {name: grpc, port: 9090}]
 ` + policy("default", "roll", "selector: {matchLabels: {app: roll}}\nrules: [{}]")
 
-// rollProgram in the environment makes this binary a server: the file to which it appends what has begun there, and its name.
+// rollProgram in the environment makes this binary a server: the file to which it appends what has begun there, and its
+// name.
 const rollProgram = "ISTHMUS_E2E_ROLL"
 
-// serveRolling is the program of a roller, in both versions of HTTP and with gRPC. It writes down each request that has an ID
-// before it answers.
+// serveRolling is the program of a roller, in both versions of HTTP and with gRPC. It writes down each request that has
+// an ID before it answers.
 func serveRolling(file, name string) error {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -61,19 +62,24 @@ func serveRolling(file, name string) error {
 			fmt.Fprintln(f, id)
 		}
 	}
-	web := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		note(r.Header.Get("x-id"))
-		linger(r.Header.Get("x-linger"))
-		io.Copy(io.Discard, r.Body)
-		io.WriteString(w, name)
-	})}
+	web := &http.Server{
+		Protocols: new(http.Protocols),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			note(r.Header.Get("x-id"))
+			linger(r.Header.Get("x-linger"))
+			io.Copy(io.Discard, r.Body)
+			io.WriteString(w, name)
+		}),
+	}
 	web.Protocols.SetHTTP1(true)
 	web.Protocols.SetUnencryptedHTTP2(true)
 	l, err := net.Listen("tcp", fmt.Sprintf(":%d", grpcPort))
 	if err != nil {
 		return err
 	}
-	s := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+	s := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo,
+		h grpc.UnaryHandler,
+	) (any, error) {
 		note(strings.Join(metadata.ValueFromIncomingContext(ctx, "x-id"), ""))
 		linger(strings.Join(metadata.ValueFromIncomingContext(ctx, "x-linger"), ""))
 		if err := grpc.SetHeader(ctx, metadata.Pairs("x-name", name)); err != nil {
@@ -104,7 +110,8 @@ func (s *shop) startRoller(t *testing.T, m member) *lab.Process {
 	self, err := os.Executable()
 	need(t, err)
 	p, err := s.lab.Start(lab.Command{
-		Name: m.name, Namespace: netnsOf(m.name), Path: self, Env: []string{rollProgram + "=" + s.path("begun") + " " + m.name},
+		Name: m.name, Namespace: netnsOf(m.name), Path: self,
+		Env: []string{rollProgram + "=" + s.path("begun") + " " + m.name},
 	})
 	need(t, err)
 	within(t, 30*time.Second, m.name+" serves", func() error {
@@ -120,10 +127,14 @@ func (s *shop) startRoller(t *testing.T, m member) *lab.Process {
 	return p
 }
 
-// TestRollingRestarts: two replicas are restarted in turn, each away for a second, twenty times in all, now asked to end and
-// now killed. Callers keep their connections. No GET fails, no POST fails that was not sent to a program, and none begins twice.
+// TestRollingRestarts: two replicas are restarted in turn, each away for a second, twenty times in all, now asked to
+// end and now killed. Callers keep their connections. No GET fails, no POST fails that was not sent to a program, and
+// none begins twice.
 func TestRollingRestarts(t *testing.T) {
-	s := openShop(t, shopMesh, map[string][]member{"front": append(callers[:len(callers):len(callers)], rollers[0]), "back": append(servers[:len(servers):len(servers)], rollers[1])})
+	s := openShop(t, shopMesh, map[string][]member{
+		"front": append(callers[:len(callers):len(callers)], rollers[0]),
+		"back":  append(servers[:len(servers):len(servers)], rollers[1]),
+	})
 	s.write(t, "roll.yaml", rollServices)
 	programs := []*lab.Process{s.startRoller(t, rollers[0]), s.startRoller(t, rollers[1])}
 	asks := map[string]rollAsker{}
@@ -251,8 +262,13 @@ func (s *shop) dialRollers(port string) (net.Conn, error) {
 // callRollers calls by gRPC, whose requests are all POSTs.
 func (s *shop) callRollers(t *testing.T) rollAsker {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///roll.default", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry(),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return s.dialRollers(fmt.Sprint(grpcPort)) }))
+	conn, err := grpc.NewClient("passthrough:///roll.default", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDisableRetry(),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn,
+			error,
+		) {
+			return s.dialRollers(fmt.Sprint(grpcPort))
+		}))
 	need(t, err)
 	t.Cleanup(func() { conn.Close() })
 	client := healthpb.NewHealthClient(conn)
@@ -279,8 +295,8 @@ func rollingProgram() {
 	}
 }
 
-// manyAtOnce: two thousand connections open together on a machine that has other things to do, and each request is answered.
-// Every one of them may need a handshake of its own.
+// manyAtOnce: two thousand connections open together on a machine that has other things to do, and each request is
+// answered. Every one of them may need a handshake of its own.
 func (s *shop) manyAtOnce(t *testing.T) {
 	const many = 2000
 	var busy atomic.Bool

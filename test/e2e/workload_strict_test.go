@@ -25,7 +25,10 @@ func (s *shop) strict(t *testing.T) {
 func (s *shop) plaintextRefused(t *testing.T) {
 	request := "GET /p HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n"
 	for _, from := range []string{outsider, "alice", "host"} {
-		for _, to := range []string{"10.93.0.21:8080", "10.93.0.21:7000", "10.93.0.21:9999", "10.93.0.21:15006", "10.93.0.21:15001", "10.93.0.21:15053", "10.93.0.24:8083"} {
+		for _, to := range []string{
+			"10.93.0.21:8080", "10.93.0.21:7000", "10.93.0.21:9999", "10.93.0.21:15006",
+			"10.93.0.21:15001", "10.93.0.21:15053", "10.93.0.24:8083",
+		} {
 			dial := s.dial
 			if from == "alice" {
 				dial = s.bypass
@@ -33,7 +36,8 @@ func (s *shop) plaintextRefused(t *testing.T) {
 			conns := s.conns()
 			c, err := dial(from, to)
 			if err != nil {
-				if !errors.Is(err, unix.ECONNREFUSED) || !strings.HasSuffix(to, ":15006") { // only capture itself may lead there
+				// only capture itself may lead there
+				if !errors.Is(err, unix.ECONNREFUSED) || !strings.HasSuffix(to, ":15006") {
 					t.Errorf("%s to %s: %v", from, to, err)
 				}
 				continue
@@ -42,7 +46,8 @@ func (s *shop) plaintextRefused(t *testing.T) {
 				t.Errorf("%s to %s: heard %q without a word", from, to, text)
 			}
 			l := &line{Conn: c, in: bufio.NewReader(c), say: ""}
-			if r := l.send(request); r.status != 403 || !strings.Contains(r.body, "accepts only mutual TLS from inside its mesh") {
+			if r := l.send(request); r.status != 403 ||
+				!strings.Contains(r.body, "accepts only mutual TLS from inside its mesh") {
 				t.Errorf("%s to %s: %s", from, to, r)
 			}
 			c.Close()
@@ -95,7 +100,10 @@ func (s *shop) tlsRefused(t *testing.T) {
 				{"no certificate", meshTLS(nil), "certificate required"},
 				{"self-made", meshTLS(forgery(t, alice, true)), ""},
 				{"own authority, our names", meshTLS(forgery(t, alice, false)), "unknown certificate authority"},
-				{"another mesh", meshTLS(forgery(t, "spiffe://bank.example/ns/default/sa/alice", false)), "unknown certificate authority"},
+				{
+					"another mesh", meshTLS(forgery(t, "spiffe://bank.example/ns/default/sa/alice", false)),
+					"unknown certificate authority",
+				},
 				{"the leaf alone", meshTLS(&stale), "unknown certificate authority"},
 			} {
 				conns := s.conns()
@@ -142,8 +150,8 @@ func (s *shop) noResumption(t *testing.T) {
 	}
 }
 
-// serverVerified: a caller's Envoy sends nothing to whoever stands at a server's address with another certificate. Here the
-// endpoint of steady is claimed by web: a WorkloadEntry says so.
+// serverVerified: a caller's Envoy sends nothing to whoever stands at a server's address with another certificate. Here
+// the endpoint of steady is claimed by web: a WorkloadEntry says so.
 func (s *shop) serverVerified(t *testing.T) {
 	s.write(t, "impostor.yaml", `
 apiVersion: v1
@@ -165,14 +173,15 @@ spec: {address: 10.93.0.21, serviceAccount: safe, labels: {app: safe}, ports: {h
 		return nil
 	})
 	for range 3 { // nor does web hear of it: what it got is checked by who calls this
-		if r := s.get("alice", "safe", "/secret"); r.status != 503 || !strings.HasPrefix(r.body, "isthmus: safe.default.svc.cluster.local: 503") {
+		if r := s.get("alice", "safe", "/secret"); r.status != 503 ||
+			!strings.HasPrefix(r.body, "isthmus: safe.default.svc.cluster.local: 503") {
 			t.Errorf("got %s, want the 503 of alice's own Envoy", r)
 		}
 	}
 }
 
-// modes: PERMISSIVE takes plaintext as well, but for what policies say of identity; DISABLE takes plaintext; one port may
-// differ from the rest.
+// modes: PERMISSIVE takes plaintext as well, but for what policies say of identity; DISABLE takes plaintext; one port
+// may differ from the rest.
 func (s *shop) modes(t *testing.T) {
 	const address = "10.93.0.24"
 	plain := func(port, path string) reply {
@@ -198,10 +207,13 @@ func (s *shop) modes(t *testing.T) {
 	check("STRICT port, plaintext", 403, plain("8083", "/open"))
 	check("STRICT port, mutual TLS", 200, s.get("alice", "mixed:8083", "/x"))
 	check("DISABLE port, plaintext", 200, plain("8082", "/x"))
-	if got, err := s.unheard(outsider, address+":8083", meshTLS(nil)); err != nil || !strings.Contains(got, "certificate required") {
+	if got, err := s.unheard(outsider, address+":8083", meshTLS(nil)); err != nil ||
+		!strings.Contains(got, "certificate required") {
 		t.Errorf("STRICT port, TLS without a certificate: %q, %v", got, err)
 	}
-	if got, err := s.unheard(outsider, address+":8080", meshTLS(forgery(t, "spiffe://shop.example/ns/default/sa/alice", false))); err != nil || !strings.Contains(got, "unknown certificate authority") {
+	if got, err := s.unheard(outsider, address+":8080",
+		meshTLS(forgery(t, "spiffe://shop.example/ns/default/sa/alice", false))); err != nil ||
+		!strings.Contains(got, "unknown certificate authority") {
 		t.Errorf("PERMISSIVE port, a forged certificate: %q, %v", got, err)
 	}
 	t.Run("TCP", func(t *testing.T) { s.modesTCP(t, address+":7000") })
@@ -231,7 +243,8 @@ func (s *shop) modesTCP(t *testing.T, address string) {
 		t.Errorf("the server was connected to %d times", n)
 	}
 	// Where nothing is said of identity, plaintext is heard, and so is an application's own TLS.
-	s.write(t, "open.yaml", policy("default", "mixed-open", "selector: {matchLabels: {app: mixed}}\nrules: [{to: [{operation: {ports: [\"7000\"]}}]}]"))
+	s.write(t, "open.yaml", policy("default", "mixed-open",
+		"selector: {matchLabels: {app: mixed}}\nrules: [{to: [{operation: {ports: [\"7000\"]}}]}]"))
 	defer s.write(t, "open.yaml", "")
 	within(t, 3*time.Second, "plaintext to an open raw port", func() error {
 		p, err := s.dial(outsider, address)
@@ -250,10 +263,12 @@ func (s *shop) modesTCP(t *testing.T, address string) {
 	need(t, err)
 	defer p.Close()
 	p.SetDeadline(time.Now().Add(500 * time.Millisecond))
-	_ = tls.Client(p, &tls.Config{InsecureSkipVerify: true}).Handshake() // the server echoes, so that this cannot succeed
+	// the server echoes, so that this cannot succeed
+	_ = tls.Client(p, &tls.Config{InsecureSkipVerify: true}).Handshake()
 	got := ""
 	within(t, time.Second, "an application's own TLS", func() error {
-		if got += strings.Join(server.arrived(), ""); !strings.Contains(got, "\x16\x03\x01") { // after a late word of before
+		// after a late word of before
+		if got += strings.Join(server.arrived(), ""); !strings.Contains(got, "\x16\x03\x01") {
 			return fmt.Errorf("the server got %q", got)
 		}
 		return nil

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// serverFirst: a server that speaks first says not a byte to whom its policies refuse, and all of it at once to the rest.
+// serverFirst: a server that speaks first says not a byte to whom its policies refuse, and all of it at once to the
+// rest.
 func (s *shop) serverFirst(t *testing.T) {
 	alice, bob := `principals: ["`+id("default", "alice")+`"]`, `principals: ["`+id("default", "bob")+`"]`
 	for _, c := range []struct {
@@ -20,16 +21,41 @@ func (s *shop) serverFirst(t *testing.T) {
 	}{
 		{"no policy", "", nil, []string{"alice", "bob", "carol"}},
 		{"by principal", allow(`[{from: [{source: {` + alice + `}}]}]`), []string{"alice"}, []string{"bob", "carol"}},
-		{"by principal and port", allow(`[{from: [{source: {` + alice + `}}], to: [{operation: {ports: ["7000"]}}]}]`), []string{"alice"}, []string{"bob", "carol"}},
+		{
+			"by principal and port", allow(`[{from: [{source: {` + alice + `}}], to: [{operation: {ports: ["7000"]}}]}]`),
+			[]string{"alice"},
+			[]string{"bob", "carol"},
+		},
 		{"by port", allow(`[{to: [{operation: {ports: ["7000"]}}]}]`), []string{"alice", "bob", "carol"}, nil},
 		{"by another port", allow(`[{to: [{operation: {ports: ["7001"]}}]}]`), nil, []string{"alice", "carol"}},
-		{"by namespace", allow(`[{from: [{source: {namespaces: [other]}}]}]`), []string{"carol"}, []string{"alice", "bob"}},
-		{"DENY by principal", allow(`[{}]`) + deny(`[{from: [{source: {`+bob+`}}], to: [{operation: {ports: ["7000"]}}]}]`), []string{"alice", "carol"}, []string{"bob"}},
-		{"DENY by namespace", allow(`[{from: [{source: {`+alice+`}}, {source: {namespaces: [other]}}]}]`) + deny(`[{from: [{source: {namespaces: [other]}}]}]`), []string{"alice"}, []string{"bob", "carol"}},
+		{
+			"by namespace", allow(`[{from: [{source: {namespaces: [other]}}]}]`),
+			[]string{"carol"},
+			[]string{"alice", "bob"},
+		},
+		{
+			"DENY by principal", allow(`[{}]`) +
+				deny(`[{from: [{source: {`+bob+`}}], to: [{operation: {ports: ["7000"]}}]}]`),
+			[]string{"alice", "carol"},
+			[]string{"bob"},
+		},
+		{"DENY by namespace", allow(`[{from: [{source: {`+alice+`}}, {source: {namespaces: [other]}}]}]`) +
+			deny(`[{from: [{source: {namespaces: [other]}}]}]`), []string{"alice"}, []string{"bob", "carol"}},
 		{"ALLOW with a method", allow(`[{to: [{operation: {methods: [GET]}}]}]`), nil, []string{"alice"}},
-		{"ALLOW by suffix", allow(`[{from: [{source: {principals: ["*/` + long + `", "*/sa/carol"]}}]}]`), []string{"carol"}, []string{"alice"}},
-		{"DENY by suffix", allow(`[{from: [{source: {`+alice+`}}, {source: {`+bob+`}}]}]`) + deny(`[{from: [{source: {principals: ["*/sa/bob"]}}], to: [{operation: {ports: ["7000"]}}]}]`), nil, []string{"bob"}},
-		{"DENY with a method", allow(`[{}]`) + deny(`[{to: [{operation: {methods: [GET], ports: ["7000"]}}]}]`), nil, []string{"alice"}},
+		{
+			"ALLOW by suffix", allow(`[{from: [{source: {principals: ["*/` + long + `", "*/sa/carol"]}}]}]`),
+			[]string{"carol"},
+			[]string{"alice"},
+		},
+		{
+			"DENY by suffix", allow(`[{from: [{source: {`+alice+`}}, {source: {`+bob+`}}]}]`) +
+				deny(`[{from: [{source: {principals: ["*/sa/bob"]}}], to: [{operation: {ports: ["7000"]}}]}]`), nil,
+			[]string{"bob"},
+		},
+		{
+			"DENY with a method", allow(`[{}]`) + deny(`[{to: [{operation: {methods: [GET], ports: ["7000"]}}]}]`), nil,
+			[]string{"alice"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s.apply(t, "web", c.policies)
@@ -47,12 +73,14 @@ func (s *shop) serverFirst(t *testing.T) {
 
 // itself: a workload that calls its own service passes its own policies, as any other caller does.
 func (s *shop) itself(t *testing.T) {
-	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default", "web")+`"]}}], to: [{operation: {paths: [/a]}}, {operation: {ports: ["7000"]}}]}]`))
+	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default",
+		"web")+`"]}}], to: [{operation: {paths: [/a]}}, {operation: {ports: ["7000"]}}]}]`))
 	within(t, 3*time.Second, "web may call itself", func() error { return s.expect(200, s.get("web", "web", "/a")) })
 	need(t, s.expect(403, s.get("web", "web", "/b")))
 	s.hears(t, "web")
 	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default", "alice")+`"]}}]}]`))
-	within(t, 3*time.Second, "web may not call itself", func() error { return s.expect(403, s.get("web", "web", "/a")) })
+	within(t, 3*time.Second, "web may not call itself",
+		func() error { return s.expect(403, s.get("web", "web", "/a")) })
 }
 
 // hears: the banner comes at once, and then the echo.

@@ -24,8 +24,9 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// TestWorkloads attacks and breaks one mesh: a control plane, two nodes with an Envoy each, callers on the one and servers on
-// the other. Certificates live for ten seconds, and one caller asks one server all the while: neither may fail once.
+// TestWorkloads attacks and breaks one mesh: a control plane, two nodes with an Envoy each, callers on the one and
+// servers on the other. Certificates live for ten seconds, and one caller asks one server all the while: neither may
+// fail once.
 func TestWorkloads(t *testing.T) {
 	s := openShop(t, shopMesh, map[string][]member{"front": callers, "back": servers})
 	steady := s.startLoad(t, "alice", "steady", 40)
@@ -79,9 +80,18 @@ var (
 		{name: "steady", namespace: "default", address: "10.93.0.22", ports: []int{8080}},
 		{name: "pair", namespace: "default", address: "10.93.0.23", ports: []int{8080}},
 		{name: "mixed", namespace: "default", address: "10.93.0.24", ports: []int{8080, 7000, 7001, 8082, 8083}},
-		{name: "pool-1", app: "pool", namespace: "default", address: "10.93.0.25", ports: []int{8080}, readiness: "/ready"},
-		{name: "pool-2", app: "pool", namespace: "default", address: "10.93.0.26", ports: []int{8080}, readiness: "/ready"},
-		{name: "talk", namespace: "default", address: "10.93.0.27", ports: []int{http2Port, grpcPort, httpGRPCPort, streamsPort}},
+		{
+			name: "pool-1", app: "pool", namespace: "default", address: "10.93.0.25", ports: []int{8080},
+			readiness: "/ready",
+		},
+		{
+			name: "pool-2", app: "pool", namespace: "default", address: "10.93.0.26", ports: []int{8080},
+			readiness: "/ready",
+		},
+		{
+			name: "talk", namespace: "default", address: "10.93.0.27",
+			ports: []int{http2Port, grpcPort, httpGRPCPort, streamsPort},
+		},
 	}
 )
 
@@ -112,7 +122,10 @@ func openShop(t *testing.T, mesh string, nodes map[string][]member, with ...func
 	}
 	envoy, err := envoyproc.Locate(filepath.Join("..", "..", ".cache"))
 	need(t, err)
-	s := &shop{envoy: envoy, canary: fmt.Sprintf("canary%x", time.Now().UnixNano()), apps: map[string]*app{}, procs: map[string]*lab.Process{}, nodes: nodes, stolen: map[string]*tls.Certificate{}}
+	s := &shop{
+		envoy: envoy, canary: fmt.Sprintf("canary%x", time.Now().UnixNano()), apps: map[string]*app{},
+		procs: map[string]*lab.Process{}, nodes: nodes, stolen: map[string]*tls.Certificate{},
+	}
 	for _, set := range with {
 		set(s)
 	}
@@ -196,11 +209,13 @@ func (s *shop) startControl(t *testing.T) {
 func (s *shop) runControl(t *testing.T) error {
 	path := s.settings(t, "control.yaml", map[string]any{
 		"configDir": s.path("config"), "stateFile": s.path("state.db"), "socket": s.path("control.sock"),
-		"agentAddress": shopHost + ":15012", "peeringAddress": shopHost + ":15013", "metricsAddress": shopHost + ":15020",
-		"healthAddress": "127.0.0.1:15021",
+		"agentAddress": shopHost + ":15012", "peeringAddress": shopHost + ":15013",
+		"metricsAddress": shopHost + ":15020",
+		"healthAddress":  "127.0.0.1:15021",
 	})
 	p, err := s.lab.Start(lab.Command{
-		Name: "control", Namespace: netnsOf("host"), Path: filepath.Join(binaries, "isthmus"), Args: []string{"control", "--config", path},
+		Name: "control", Namespace: netnsOf("host"), Path: filepath.Join(binaries, "isthmus"),
+		Args: []string{"control", "--config", path},
 	})
 	s.procs["control"] = p
 	return err
@@ -212,8 +227,9 @@ func (s *shop) startNode(t *testing.T, name string, members []member) {
 	var identities []string
 	for _, m := range members {
 		w := map[string]any{
-			"name": m.name, "namespace": m.namespace, "serviceAccount": m.account(), "labels": map[string]string{"app": m.account()},
-			"netns": lab.NetnsPath(netnsOf(m.name)), "addresses": []string{m.address},
+			"name": m.name, "namespace": m.namespace, "serviceAccount": m.account(),
+			"labels": map[string]string{"app": m.account()},
+			"netns":  lab.NetnsPath(netnsOf(m.name)), "addresses": []string{m.address},
 		}
 		var ports []any
 		for _, p := range m.ports {
@@ -221,25 +237,33 @@ func (s *shop) startNode(t *testing.T, name string, members []member) {
 		}
 		w["ports"] = ports
 		if m.readiness != "" {
-			w["readiness"] = map[string]any{"http": map[string]any{"port": 8080, "path": m.readiness}, "period": "200ms", "timeout": "500ms"}
+			w["readiness"] = map[string]any{
+				"http":   map[string]any{"port": 8080, "path": m.readiness},
+				"period": "200ms", "timeout": "500ms",
+			}
 		}
 		workloads = append(workloads, w)
 		identities = append(identities, m.namespace+"/"+m.account())
 	}
 	slices.Sort(identities)
-	token, err := admin[adminapi.TokenRequest, adminapi.TokenResponse](t.Context(), s, "CreateToken", &adminapi.TokenRequest{
-		Node: name, Role: snapshot.RoleNode, Identities: slices.Compact(identities), TTL: time.Minute,
-	})
+	token, err := admin[adminapi.TokenRequest, adminapi.TokenResponse](t.Context(), s, "CreateToken",
+		&adminapi.TokenRequest{
+			Node: name, Role: snapshot.RoleNode, Identities: slices.Compact(identities), TTL: time.Minute,
+		})
 	need(t, err)
 	need(t, os.WriteFile(s.path(name+".token"), []byte(token.Token+"\n"), 0o600))
 	path := s.settings(t, name+".yaml", map[string]any{
 		"name": name, "runDir": s.path(name, "run"), "stateDir": s.path(name, "state"),
 		"control": map[string]any{"addresses": []string{shopHost + ":15012"}, "tokenFile": s.path(name + ".token")},
-		"envoy":   map[string]any{"path": s.envoy, "concurrency": 1, "maxHeapMiB": s.heap, "drainTime": cmp.Or(drainTimes[name], "0s")}, "workloads": workloads,
+		"envoy": map[string]any{
+			"path": s.envoy, "concurrency": 1, "maxHeapMiB": s.heap,
+			"drainTime": cmp.Or(drainTimes[name], "0s"),
+		}, "workloads": workloads,
 		"health": map[string]any{"address": "off"},
 	})
 	p, err := s.lab.Start(lab.Command{
-		Name: name, Namespace: netnsOf("host"), Path: filepath.Join(binaries, "isthmus"), Args: []string{"node", "--config", path},
+		Name: name, Namespace: netnsOf("host"), Path: filepath.Join(binaries, "isthmus"),
+		Args: []string{"node", "--config", path},
 	})
 	need(t, err)
 	s.procs[name] = p
@@ -271,11 +295,15 @@ func (s *shop) ready(ctx context.Context) error {
 }
 
 func (s *shop) tellLogs(t *testing.T) {
-	for _, path := range []string{"logs/control.log", "logs/front.log", "logs/back.log", "front/run/envoy.log", "back/run/envoy.log"} {
+	for _, path := range []string{
+		"logs/control.log", "logs/front.log", "logs/back.log", "front/run/envoy.log",
+		"back/run/envoy.log",
+	} {
 		tellEnd(t, s.path(path))
 	}
 	if dir := os.Getenv("ISTHMUS_TEST_LOGS"); dir != "" { // a debugging aid of this test, not of the product
-		t.Logf("kept in %s: %v", dir, os.CopyFS(filepath.Join(dir, fmt.Sprint(time.Now().Unix())), os.DirFS(s.path("logs"))))
+		t.Logf("kept in %s: %v", dir, os.CopyFS(filepath.Join(dir, fmt.Sprint(time.Now().Unix())),
+			os.DirFS(s.path("logs"))))
 	}
 }
 
@@ -310,7 +338,8 @@ func id(namespace, account string) string {
 
 // policy is the YAML of one AuthorizationPolicy; spec is indented by two spaces.
 func policy(namespace, name, spec string) string {
-	return "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: " + name + ", namespace: " + namespace + "}\nspec:\n" +
+	return "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: " + name +
+		", namespace: " + namespace + "}\nspec:\n" +
 		indent(spec, "  ") + "\n"
 }
 

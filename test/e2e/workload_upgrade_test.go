@@ -23,13 +23,15 @@ func answerSpecially(c net.Conn, in *bufio.Reader, req *http.Request) bool {
 			fmt.Fprint(c, "HTTP/1.1 426 Upgrade Required\r\ncontent-length: 0\r\n\r\n")
 			return true
 		}
-		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\nwelcome\n", req.Header.Get("Upgrade"))
+		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\nwelcome\n",
+			req.Header.Get("Upgrade"))
 		io.Copy(c, in)
 		return false
 	case "hints":
 		fmt.Fprint(c, "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
 	case "trailers":
-		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: %s\r\n\r\n", req.Trailer.Get("X-Sum"))
+		fmt.Fprintf(c,
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: %s\r\n\r\n", req.Trailer.Get("X-Sum"))
 		return true
 	case "large":
 		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n", largeAnswer)
@@ -49,8 +51,8 @@ const (
 		`to: [{operation: {methods: [GET], paths: [/protocols/stream, /protocols/plain, /again]}}]}]`
 )
 
-// upgrades: a WebSocket and its like pass under the policy of the request that opens them; what is merely offered is ignored; and
-// no upgrade hides a request from the policies.
+// upgrades: a WebSocket and its like pass under the policy of the request that opens them; what is merely offered is
+// ignored; and no upgrade hides a request from the policies.
 func (s *shop) upgrades(t *testing.T) {
 	s.apply(t, "web", allow(onlyStreams))
 	server := s.app("web:8080")
@@ -58,7 +60,8 @@ func (s *shop) upgrades(t *testing.T) {
 		_, err := s.upgraded("alice", "/protocols/stream", "websocket")
 		return err
 	})
-	within(t, 10*time.Second, "the server knows of the policy", func() error { return s.expect(403, s.get("alice", "web", "/other")) })
+	within(t, 10*time.Second, "the server knows of the policy",
+		func() error { return s.expect(403, s.get("alice", "web", "/other")) })
 	server.arrived()
 	for _, protocol := range []string{"websocket", "WebSocket", "SPDY/3.1", "tcp", "isthmus", "foo, bar"} {
 		c, err := s.upgraded("alice", "/protocols/stream", protocol)
@@ -70,7 +73,9 @@ func (s *shop) upgrades(t *testing.T) {
 			t.Errorf("%s: %v", protocol, err)
 		}
 		c.Close()
-		if got := strings.Join(server.arrived(), ""); !strings.Contains(strings.ToLower(strings.ReplaceAll(got, ", ", ",")), "upgrade: "+strings.ToLower(strings.ReplaceAll(protocol, ", ", ","))+"\r\n") ||
+		if got := strings.Join(server.arrived(),
+			""); !strings.Contains(strings.ToLower(strings.ReplaceAll(got, ", ", ",")),
+			"upgrade: "+strings.ToLower(strings.ReplaceAll(protocol, ", ", ","))+"\r\n") ||
 			strings.Contains(got, "isthmus-upgrade") {
 			t.Errorf("%s: the application saw %q", protocol, got)
 		}
@@ -80,10 +85,18 @@ func (s *shop) upgrades(t *testing.T) {
 		status          int
 		text            string // in the answer
 	}{
-		{"another caller", "bob", fmt.Sprintf(upgradeTo, "/protocols/stream", "upgrade", "websocket", ""), 403, "may not call"},
-		{"another path", "alice", fmt.Sprintf(upgradeTo, "/other", "upgrade", "websocket", ""), 403, "no AuthorizationPolicy there allows"},
-		{"another method", "alice", strings.Replace(fmt.Sprintf(upgradeTo, "/protocols/stream", "upgrade", "foo", ""), "GET", "POST", 1), 403, "no AuthorizationPolicy there allows"},
-		{"a body", "alice", fmt.Sprintf(upgradeTo, "/protocols/stream", "upgrade", "foo", "content-length: 3\r\n") + "abc", 400, "takes no body with an upgrade"},
+		{
+			"another caller", "bob", fmt.Sprintf(upgradeTo, "/protocols/stream", "upgrade", "websocket", ""), 403,
+			"may not call",
+		},
+		{
+			"another path", "alice", fmt.Sprintf(upgradeTo, "/other", "upgrade", "websocket", ""), 403,
+			"no AuthorizationPolicy there allows",
+		},
+		{"another method", "alice", strings.Replace(fmt.Sprintf(upgradeTo, "/protocols/stream", "upgrade", "foo", ""),
+			"GET", "POST", 1), 403, "no AuthorizationPolicy there allows"},
+		{"a body", "alice", fmt.Sprintf(upgradeTo, "/protocols/stream", "upgrade", "foo",
+			"content-length: 3\r\n") + "abc", 400, "takes no body with an upgrade"},
 		{"CONNECT", "alice", "CONNECT web:80 HTTP/1.1\r\nhost: web:80\r\n\r\n", 405, "opens no tunnels"},
 	} {
 		r := s.raw(c.from, "web", c.raw)
@@ -131,7 +144,8 @@ func (s *shop) offers(t *testing.T) {
 	for _, offer := range []string{"TLS/1.2", "tls/1.3", "h2c", "H2C", "HTTP/2.0", "h2c, TLS/1.2", "h2"} {
 		c, err := s.open("alice", "web")
 		need(t, err)
-		r := c.send(fmt.Sprintf(upgradeTo, "/protocols/plain", "Upgrade, HTTP2-Settings", offer, "HTTP2-Settings: AAMAAABkAAQAAP__\r\n"))
+		r := c.send(fmt.Sprintf(upgradeTo, "/protocols/plain", "Upgrade, HTTP2-Settings", offer,
+			"HTTP2-Settings: AAMAAABkAAQAAP__\r\n"))
 		if r.status != 200 || r.body != "ok" {
 			t.Errorf("%s: %s", offer, r)
 		}
@@ -145,10 +159,12 @@ func (s *shop) offers(t *testing.T) {
 		c.Close()
 	}
 	// What remains of a list is offered on.
-	if r := s.raw("alice", "web", fmt.Sprintf(upgradeTo, "/protocols/plain", "Upgrade", "foo, h2c, bar", "")); r.status != 200 {
+	if r := s.raw("alice", "web", fmt.Sprintf(upgradeTo, "/protocols/plain", "Upgrade", "foo, h2c, bar",
+		"")); r.status != 200 {
 		t.Errorf("a list: %s", r)
 	}
-	if got := s.app("web:8080").arrived(); len(got) != 1 || holds(got[0], "h2c") != nil || !strings.Contains(strings.ToLower(got[0]), "foo") {
+	if got := s.app("web:8080").arrived(); len(got) != 1 || holds(got[0], "h2c") != nil ||
+		!strings.Contains(strings.ToLower(got[0]), "foo") {
 		t.Errorf("a list: the application got %q", got)
 	}
 }

@@ -17,9 +17,11 @@ import (
 
 // versions: programs speak HTTP as they always did, and the server sees what the client sent.
 func (s *shop) versions(t *testing.T) {
-	s.apply(t, "web", allow(`[{to: [{operation: {notPaths: [/other]}}], when: [{key: "request.headers[x-role]", notValues: [admin]}]}]`))
+	s.apply(t, "web",
+		allow(`[{to: [{operation: {notPaths: [/other]}}], when: [{key: "request.headers[x-role]", notValues: [admin]}]}]`))
 	server := s.app("web:8080")
-	within(t, 5*time.Second, "alice may call", func() error { return s.expect(200, s.get("alice", "web", "/protocols/plain")) })
+	within(t, 5*time.Second, "alice may call",
+		func() error { return s.expect(200, s.get("alice", "web", "/protocols/plain")) })
 	server.arrived()
 	lines := func(n int) string { return strings.Repeat("x-filler: y\r\n", n) }
 	for _, c := range []struct {
@@ -29,24 +31,63 @@ func (s *shop) versions(t *testing.T) {
 		saw       []string // parts of what the application saw, which has no other request
 		not       []string
 	}{
-		{"HTTP/1.0", "GET /protocols/plain HTTP/1.0\r\nhost: web\r\n\r\n", 200, "ok", []string{"GET /protocols/plain HTTP/1.1\r\n"}, nil},
-		{"HTTP/1.0 without Host", "GET /protocols/plain HTTP/1.0\r\n\r\n", 200, "ok", []string{"host: web.default.svc.cluster.local\r\n"}, nil},
-		{"underscores", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\ntrace_id: 7\r\nx_rol: admin\r\n\r\n", 200, "ok", []string{"trace_id: 7\r\n"}, nil},
-		{"a lookalike of what a policy compares", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\nX_Role: admin\r\n\r\n", 400, "refuses a header", nil, nil},
 		{
-			"lookalikes of what the mesh sets", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\nisthmus_caller: x\r\nX_Forwarded_Client-Cert: x\r\n\r\n", 200, "ok",
+			"HTTP/1.0", "GET /protocols/plain HTTP/1.0\r\nhost: web\r\n\r\n", 200, "ok",
+			[]string{"GET /protocols/plain HTTP/1.1\r\n"},
+			nil,
+		},
+		{
+			"HTTP/1.0 without Host", "GET /protocols/plain HTTP/1.0\r\n\r\n", 200, "ok",
+			[]string{"host: web.default.svc.cluster.local\r\n"},
+			nil,
+		},
+		{
+			"underscores", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\ntrace_id: 7\r\nx_rol: admin\r\n\r\n", 200, "ok",
+			[]string{"trace_id: 7\r\n"},
+			nil,
+		},
+		{
+			"a lookalike of what a policy compares", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\nX_Role: admin\r\n\r\n",
+			400, "refuses a header", nil, nil,
+		},
+		{
+			"lookalikes of what the mesh sets",
+			"GET /protocols/plain HTTP/1.1\r\nhost: web\r\nisthmus_caller: x\r\nX_Forwarded_Client-Cert: x\r\n\r\n",
+			200, "ok",
 			[]string{"GET"},
 			[]string{"isthmus_caller", "x_forwarded", "x-forwarded_client"},
 		},
-		{"many headers", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\n" + lines(95) + "\r\n", 200, "ok", []string{"x-filler"}, nil},
-		{"too many headers", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\n" + lines(100) + "\r\n", 431, "431", nil, nil},
-		{"large headers", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\nx-large: " + strings.Repeat("l", 59<<10) + "\r\n\r\n", 200, "ok", []string{"x-large"}, nil},
-		{"too large headers", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\nx-large: " + strings.Repeat("l", 61<<10) + "\r\n\r\n", 431, "431", nil, nil},
-		{"an absolute target", "GET http://web/protocols/plain?q HTTP/1.1\r\nhost: web\r\n\r\n", 200, "ok", []string{"GET /protocols/plain?q HTTP/1.1\r\n"}, nil},
-		{"an absolute target that is forbidden", "GET http://web/other HTTP/1.1\r\nhost: web\r\n\r\n", 403, "no AuthorizationPolicy", nil, nil},
-		{"an answer that ends with its connection", "GET /protocols/close HTTP/1.1\r\nhost: web\r\n\r\n", 200, "until the end", []string{"GET"}, nil},
 		{
-			"trailers", "POST /protocols/trailers HTTP/1.1\r\nhost: web\r\nte: trailers\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 900150\r\n\r\n", 200, "hello",
+			"many headers", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\n" + lines(95) + "\r\n", 200, "ok",
+			[]string{"x-filler"},
+			nil,
+		},
+		{
+			"too many headers", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\n" + lines(100) + "\r\n", 431, "431", nil,
+			nil,
+		},
+		{"large headers", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\nx-large: " + strings.Repeat("l",
+			59<<10) + "\r\n\r\n", 200, "ok", []string{"x-large"}, nil},
+		{"too large headers", "GET /protocols/plain HTTP/1.1\r\nhost: web\r\nx-large: " + strings.Repeat("l",
+			61<<10) + "\r\n\r\n", 431, "431", nil, nil},
+		{
+			"an absolute target", "GET http://web/protocols/plain?q HTTP/1.1\r\nhost: web\r\n\r\n", 200, "ok",
+			[]string{"GET /protocols/plain?q HTTP/1.1\r\n"},
+			nil,
+		},
+		{
+			"an absolute target that is forbidden", "GET http://web/other HTTP/1.1\r\nhost: web\r\n\r\n", 403,
+			"no AuthorizationPolicy", nil, nil,
+		},
+		{
+			"an answer that ends with its connection", "GET /protocols/close HTTP/1.1\r\nhost: web\r\n\r\n", 200,
+			"until the end",
+			[]string{"GET"},
+			nil,
+		},
+		{
+			"trailers",
+			"POST /protocols/trailers HTTP/1.1\r\nhost: web\r\nte: trailers\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 900150\r\n\r\n", 200, "hello",
 			[]string{"transfer-encoding: chunked", "\r\n0\r\nx-sum: 900150\r\n\r\n"},
 			nil,
 		},
@@ -92,7 +133,11 @@ func (s *shop) pipelined(t *testing.T) {
 func (s *shop) interim(t *testing.T) {
 	address, err := s.to("alice", "web")
 	need(t, err)
-	tr := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return s.dial("alice", address) }, ExpectContinueTimeout: 3 * time.Second}
+	tr := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn,
+		error,
+	) {
+		return s.dial("alice", address)
+	}, ExpectContinueTimeout: 3 * time.Second}
 	defer tr.CloseIdleConnections()
 	var interim []string
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
@@ -103,7 +148,8 @@ func (s *shop) interim(t *testing.T) {
 		},
 	})
 	for _, path := range []string{"hints", "plain", "trailers"} {
-		req, err := http.NewRequestWithContext(ctx, "POST", "http://web/protocols/"+path, io.NopCloser(strings.NewReader("abc")))
+		req, err := http.NewRequestWithContext(ctx, "POST", "http://web/protocols/"+path,
+			io.NopCloser(strings.NewReader("abc")))
 		need(t, err)
 		req.Trailer = http.Header{"X-Sum": {"42"}}
 		if path == "plain" {
@@ -120,7 +166,8 @@ func (s *shop) interim(t *testing.T) {
 	if got := strings.Join(interim, " "); got != "103</style.css> 100" && got != "103</style.css> 100 100" {
 		t.Errorf("interim answers: %s", got)
 	}
-	if got := s.app("web:8080").arrived(); len(got) != 3 || !strings.Contains(strings.ToLower(got[1]), "expect: 100-continue") {
+	if got := s.app("web:8080").arrived(); len(got) != 3 ||
+		!strings.Contains(strings.ToLower(got[1]), "expect: 100-continue") {
 		t.Errorf("the application got %q", got)
 	}
 }
@@ -128,7 +175,10 @@ func (s *shop) interim(t *testing.T) {
 func (s *shop) priorKnowledge(t *testing.T) {
 	address, err := s.to("alice", "web")
 	need(t, err)
-	tr := &http.Transport{Protocols: new(http.Protocols), DialContext: func(context.Context, string, string) (net.Conn, error) { return s.dial("alice", address) }}
+	tr := &http.Transport{
+		Protocols:   new(http.Protocols),
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return s.dial("alice", address) },
+	}
 	tr.Protocols.SetUnencryptedHTTP2(true)
 	defer tr.CloseIdleConnections()
 	client := http.Client{Transport: tr, Timeout: 3 * time.Second}
@@ -138,7 +188,8 @@ func (s *shop) priorKnowledge(t *testing.T) {
 	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "ok" || resp.Proto != "HTTP/2.0" {
 		t.Errorf("%s %q %v", resp.Proto, body, err)
 	}
-	if got := s.app("web:8080").arrived(); len(got) != 1 || !strings.HasPrefix(got[0], "GET /protocols/plain HTTP/1.1\r\n") {
+	if got := s.app("web:8080").arrived(); len(got) != 1 ||
+		!strings.HasPrefix(got[0], "GET /protocols/plain HTTP/1.1\r\n") {
 		t.Errorf("the application got %q", got)
 	}
 }

@@ -149,7 +149,8 @@ func (a *app) http(c net.Conn) {
 			}
 			continue
 		}
-		if _, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s", len(a.name), a.name); err != nil {
+		if _, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s", len(a.name),
+			a.name); err != nil {
 			return
 		}
 	}
@@ -234,7 +235,8 @@ func (s *shop) question(from, network, server, name string, qtype uint16) (r *dn
 	return r, err
 }
 
-// to is the address at which a workload finds a service: "web" or "web:7000"; one that begins with a digit stands for itself.
+// to is the address at which a workload finds a service: "web" or "web:7000"; one that begins with a digit stands for
+// itself.
 func (s *shop) to(from, service string) (string, error) {
 	if service[0] >= '0' && service[0] <= '9' {
 		return service, nil
@@ -314,7 +316,8 @@ func (l *line) request(method, path string, headers ...string) reply {
 		}
 		more.WriteString(h + "\r\n")
 	}
-	return l.send(fmt.Sprintf("%s %s HTTP/1.1\r\nhost: %s\r\nx-canary: %s\r\n%s\r\n", method, path, host, l.say, more.String()))
+	return l.send(fmt.Sprintf("%s %s HTTP/1.1\r\nhost: %s\r\nx-canary: %s\r\n%s\r\n", method, path, host, l.say,
+		more.String()))
 }
 
 // send writes raw bytes and reads one response.
@@ -432,7 +435,8 @@ func (w *sniffer) none() error {
 // tcpInside says whether an Ethernet frame holds TCP between two workloads.
 func tcpInside(frame []byte) bool {
 	inside := func(a []byte) bool { return bytes.Equal(a[:3], []byte{10, 93, 0}) && a[3] > 10 && a[3] < 60 }
-	return len(frame) >= 34 && frame[12] == 8 && frame[13] == 0 && frame[23] == unix.IPPROTO_TCP && inside(frame[26:30]) && inside(frame[30:34])
+	return len(frame) >= 34 && frame[12] == 8 && frame[13] == 0 && frame[23] == unix.IPPROTO_TCP &&
+		inside(frame[26:30]) && inside(frame[30:34])
 }
 
 // noPlaintext: of all that was said in all tests, nothing was ever on the wire in plaintext.

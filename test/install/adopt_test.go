@@ -17,8 +17,8 @@ Server(("0.0.0.0", 9000), Echo).serve_forever()
 END
 systemd-run -q --unit=ledger -p NetworkNamespacePath=/run/netns/ledger /usr/bin/python3 /root/ledger.py`
 
-// plain is a caller outside the mesh. It keeps one connection open from the beginning, and makes a new one each half second; it
-// writes down for each kind what it met last.
+// plain is a caller outside the mesh. It keeps one connection open from the beginning, and makes a new one each half
+// second; it writes down for each kind what it met last.
 const plain = `cat >/root/plain.py <<'END'
 import socket, time
 def say(c):
@@ -40,7 +40,8 @@ while True:
 END
 systemd-run -q --unit=plain /usr/bin/python3 /root/plain.py`
 
-// The page docs/adopt.md does what it says: nobody notices the capture, who speaks plaintext is named, and STRICT ends it.
+// The page docs/adopt.md does what it says: nobody notices the capture, who speaks plaintext is named, and STRICT ends
+// it.
 func testAdoption(alpha, beta *host, packages string) {
 	beta.run(ledger)
 	alpha.run(plain)

@@ -104,7 +104,8 @@ func testUnits(h *host) {
 func testModes(h *host) {
 	h.says("stat -c '%A %U %G' /etc/isthmus /etc/isthmus/mesh", "drwxr-x--- root isthmus\ndrwxr-x--- root isthmus")
 	h.says("stat -c %a /etc/isthmus/node.token", "600")
-	h.says("cd /var/lib/isthmus/control; stat -c '%a %U' . state.db state.db.key", "700 isthmus\n600 isthmus\n600 isthmus")
+	h.says("cd /var/lib/isthmus/control; stat -c '%a %U' . state.db state.db.key",
+		"700 isthmus\n600 isthmus\n600 isthmus")
 	h.says("stat -c '%a %U' /var/lib/isthmus/node /var/lib/isthmus/node/identity.pem", "700 root\n600 root")
 	h.says("stat -c '%a %U' /run/isthmus/control/control.sock /run/isthmus/node", "600 isthmus\n700 root")
 	h.says("setpriv --reuid nobody --regid nogroup --clear-groups "+
@@ -119,7 +120,8 @@ func testWorkloadSocket(h *host) {
 		_, err := h.try(nobody + "test -w /run/isthmus/node/workload/front/web.sock")
 		return err == nil
 	})
-	h.says(nobody+"sh -c 'cd /run/isthmus/node; ls 2>/dev/null; for f in agent.sock admin.sock metrics.sock envoy.json access.log; "+
+	h.says(nobody+
+		"sh -c 'cd /run/isthmus/node; ls 2>/dev/null; for f in agent.sock admin.sock metrics.sock envoy.json access.log; "+
 		"do [ ! -r $f -a ! -w $f ] || echo $f; done'", "")
 }
 
@@ -183,7 +185,8 @@ func testUpgrade(alpha, beta *host) {
 	envoy := fmt.Sprintf(envoyPID, "node")
 	before, before2 := alpha.run(envoy), beta.run(envoy)
 	alpha.run(caller)
-	alpha.eventually("the caller has begun", func() bool { _, err := alpha.try("test -e /run/caller.begun"); return err == nil })
+	alpha.eventually("the caller has begun",
+		func() bool { _, err := alpha.try("test -e /run/caller.begun"); return err == nil })
 	alpha.run("systemctl restart isthmus-node isthmus-control")
 	beta.run("systemctl restart isthmus-node")
 	for _, h := range []*host{alpha, beta} {

@@ -34,7 +34,8 @@ func (a *Admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 	}
 	id, err := spiffe.Admin(a.Authority.TrustDomain(), r.Name)
 	if err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "administrator name %q: use letters, digits, '-', '.' and '_'", r.Name)
+		return nil, status.Errorf(codes.InvalidArgument, "administrator name %q: use letters, digits, '-', '.' and '_'",
+			r.Name)
 	}
 	ttl := r.TTL
 	if ttl == 0 {
@@ -66,7 +67,8 @@ func (a *Admin) AdminCert(ctx context.Context, r *adminapi.AdminCertRequest) (*a
 		return nil, err
 	}
 	door.Note(ctx,
-		fmt.Sprintf("made certificate %s, ID %s, until %s", one.Serial, generation, leaf.NotAfter.UTC().Format(time.RFC3339)))
+		fmt.Sprintf("made certificate %s, ID %s, until %s", one.Serial, generation,
+			leaf.NotAfter.UTC().Format(time.RFC3339)))
 	return &agentapi.SignResponse{Chain: chain, Roots: a.Authority.Roots()}, nil
 }
 
@@ -124,13 +126,14 @@ func (a *Admin) AdminRevoke(
 	}
 	a.Door.Look(ctx)
 	a.Agents.TellRevoked(revoked)
-	resp.Unwritten, err = a.Endings.CarryOut(ctx, "revocation of administrator "+r.Name+r.ID, func(ctx context.Context) error {
-		err := a.State.RevokeAdmins(ctx, r.Name, r.ID, now)
-		for _, one := range revoked { // others of the name may have been read meanwhile
-			a.Standing.Forget(one.Name)
-		}
-		return err
-	})
+	resp.Unwritten, err = a.Endings.CarryOut(ctx, "revocation of administrator "+r.Name+r.ID,
+		func(ctx context.Context) error {
+			err := a.State.RevokeAdmins(ctx, r.Name, r.ID, now)
+			for _, one := range revoked { // others of the name may have been read meanwhile
+				a.Standing.Forget(one.Name)
+			}
+			return err
+		})
 	return resp, err
 }
 
@@ -143,8 +146,9 @@ func (a *Admin) TokenList(ctx context.Context, _ *adminapi.Empty) (*adminapi.Tok
 	resp := &adminapi.TokenListResponse{Tokens: []adminapi.TokenInfo{}}
 	for _, t := range all {
 		resp.Tokens = append(resp.Tokens, adminapi.TokenInfo{
-			ID: t.ID, Node: t.Node, Role: t.Role, Grant: t.Grant, Created: t.Created, MadeBy: t.MadeBy, Expires: t.Expires,
-			State: tokenState(t, a.Now()), UsedBy: t.UsedBy,
+			ID: t.ID, Node: t.Node, Role: t.Role, Grant: t.Grant, Created: t.Created, MadeBy: t.MadeBy,
+			Expires: t.Expires,
+			State:   tokenState(t, a.Now()), UsedBy: t.UsedBy,
 		})
 	}
 	return resp, nil
@@ -179,7 +183,8 @@ func (a *Admin) TokenCancel(
 	})
 	switch {
 	case errors.Is(err, state.ErrNotFound):
-		return nil, status.Errorf(codes.NotFound, "there is no join token %q: isthmus token list shows them", finding.WithoutTokens(id))
+		return nil, status.Errorf(codes.NotFound, "there is no join token %q: isthmus token list shows them",
+			finding.WithoutTokens(id))
 	case errors.Is(err, state.ErrUsed):
 		return nil, status.Errorf(codes.FailedPrecondition,
 			"join token %s was used already, or has expired: isthmus node revoke shuts out the node that joined with it", id)
@@ -199,10 +204,11 @@ func (a *Admin) cancelTokensMadeBy(ctx context.Context, maker string) (*adminapi
 			resp.Cancelled++
 		}
 	}
-	resp.Unwritten, err = a.Endings.CarryOut(ctx, "cancellation of the join tokens made by "+maker, func(ctx context.Context) error {
-		_, err := a.State.CancelTokensMadeBy(ctx, maker, now)
-		return err
-	})
+	resp.Unwritten, err = a.Endings.CarryOut(ctx, "cancellation of the join tokens made by "+maker,
+		func(ctx context.Context) error {
+			_, err := a.State.CancelTokensMadeBy(ctx, maker, now)
+			return err
+		})
 	return resp, err
 }
 

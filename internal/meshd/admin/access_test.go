@@ -50,7 +50,8 @@ func TestAdminRevokeWhileTheDatabaseIsAway(t *testing.T) {
 	st := standing.New(standing.Config{State: db, Trusts: func([][]*x509.Certificate) bool { return true }, Now: now})
 	agents := &told{}
 	a := &Admin{Config: Config{
-		State: db, Standing: st, Endings: &standing.Endings{Log: slog.New(slog.DiscardHandler)}, Agents: agents, Now: now,
+		State: db, Standing: st, Endings: &standing.Endings{Log: slog.New(slog.DiscardHandler)}, Agents: agents,
+		Now:  now,
 		Door: door.New(door.Doorway{Judge: st.Judge}),
 	}}
 	td, err := spiffe.ParseTrustDomain("cards.example")

@@ -95,7 +95,8 @@ func New(c Config) *Admin { return &Admin{c} }
 func (a *Admin) now() (*spine.Published, error) {
 	p := a.Published()
 	if p == nil {
-		return nil, status.Error(codes.Unavailable, "the control plane has no configuration in force yet: try again in a moment")
+		return nil, status.Error(codes.Unavailable,
+			"the control plane has no configuration in force yet: try again in a moment")
 	}
 	return p, nil
 }
@@ -130,7 +131,8 @@ func (a *Admin) Status(context.Context, *adminapi.Empty) (*adminapi.StatusRespon
 	}
 	return &adminapi.StatusResponse{
 		Mesh: p.Mesh.Name, TrustDomain: p.Mesh.TrustDomain.Name(), Version: version.String(), Started: a.Started,
-		ConfigFiles: len(files), Objects: p.Snapshot.Config.Objects.Len(), Findings: p.AllFindings(), Proxies: a.proxies(p),
+		ConfigFiles: len(files), Objects: p.Snapshot.Config.Objects.Len(), Findings: p.AllFindings(),
+		Proxies:      a.proxies(p),
 		RootNotAfter: a.Authority.RootNotAfter(), RootSHA256: a.Authority.RootFingerprint(),
 	}, nil
 }
@@ -155,7 +157,8 @@ func (a *Admin) proxies(p *spine.Published) []adminapi.ProxyStatus {
 		for _, w := range proxy.Sidecars {
 			ps := ps
 			ps.Name = w.Proxy()
-			ps.Certs = slices.DeleteFunc(slices.Clone(r.Certs), func(c agentapi.CertState) bool { return c.SPIFFEID != w.Identity.String() })
+			ps.Certs = slices.DeleteFunc(slices.Clone(r.Certs),
+				func(c agentapi.CertState) bool { return c.SPIFFEID != w.Identity.String() })
 			out = append(out, a.contained(withXDS(ps, p.Mesh.Proxies[ps.Name], xdsStatus)))
 		}
 	}
@@ -173,7 +176,8 @@ func withXDS(ps adminapi.ProxyStatus, proxy *model.Proxy, told map[string]xds.Pr
 	}
 	for _, t := range s.Types {
 		ps.Types = append(ps.Types, adminapi.TypeStatus{
-			Type: t.Type, Resources: t.Resources, Sent: generation(t.Sent), Acked: generation(t.Acked), SentAt: t.SentAt, AckedAt: t.AckedAt, Nack: t.Nack,
+			Type: t.Type, Resources: t.Resources, Sent: generation(t.Sent), Acked: generation(t.Acked),
+			SentAt: t.SentAt, AckedAt: t.AckedAt, Nack: t.Nack,
 		})
 	}
 	return ps

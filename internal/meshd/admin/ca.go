@@ -19,10 +19,14 @@ import (
 // CAStatus is the certificate authority, and how far a rotation of its root has come.
 func (a *Admin) CAStatus(ctx context.Context, _ *adminapi.Empty) (*adminapi.CAStatusResponse, error) {
 	resp := &adminapi.CAStatusResponse{
-		TrustDomain: a.Authority.TrustDomain().Name(), Operator: a.Authority.OperatorsRoot(), Roots: []adminapi.CARoot{},
+		TrustDomain: a.Authority.TrustDomain().Name(), Operator: a.Authority.OperatorsRoot(),
+		Roots: []adminapi.CARoot{},
 	}
 	for i, c := range a.Authority.RootCertificates() {
-		resp.Roots = append(resp.Roots, adminapi.CARoot{SHA256: spiffe.Fingerprint(c), NotAfter: c.NotAfter, Signs: i == 0})
+		resp.Roots = append(resp.Roots, adminapi.CARoot{
+			SHA256: spiffe.Fingerprint(c), NotAfter: c.NotAfter,
+			Signs: i == 0,
+		})
 	}
 	rot := a.Authority.Rotation()
 	if rot.Step == "" {
@@ -34,8 +38,9 @@ func (a *Admin) CAStatus(ctx context.Context, _ *adminapi.Empty) (*adminapi.CASt
 	}
 	resp.Rotation = &adminapi.CARotation{
 		Step: string(rot.Step), Since: rot.Since, Began: rot.Began, OldSHA256: rot.Old, NewSHA256: rot.New,
-		Waits: append([]adminapi.CAWait{}, waits...), Passed: append([]string{}, rot.Passed...), Expected: rotation.Expected(rot, waits),
-		Error: a.Rotator.Failure(),
+		Waits: append([]adminapi.CAWait{}, waits...), Passed: append([]string{}, rot.Passed...),
+		Expected: rotation.Expected(rot, waits),
+		Error:    a.Rotator.Failure(),
 	}
 	return resp, nil
 }
@@ -56,9 +61,11 @@ func (a *Admin) CARotate(ctx context.Context, r *adminapi.CARotateRequest) (*adm
 	a.Changed() // the snapshot holds the roots
 	switch {
 	case errors.Is(err, ca.ErrNotRotating):
-		return nil, status.Error(codes.FailedPrecondition, "no rotation of the root is under way: isthmus ca rotate begins one")
+		return nil, status.Error(codes.FailedPrecondition,
+			"no rotation of the root is under way: isthmus ca rotate begins one")
 	case errors.Is(err, ca.ErrRotating) && !r.Cancel:
-		return nil, status.Error(codes.FailedPrecondition, "a rotation of the root is under way already: isthmus ca status says how far it is, and for whom it waits")
+		return nil, status.Error(codes.FailedPrecondition,
+			"a rotation of the root is under way already: isthmus ca status says how far it is, and for whom it waits")
 	case err != nil:
 		return nil, invalid(err)
 	}
@@ -69,7 +76,10 @@ func (a *Admin) CARotate(ctx context.Context, r *adminapi.CARotateRequest) (*adm
 const rotationPatience = time.Minute
 
 func checkRotation(rot ca.Rotation, waits []adminapi.CAWait, failure string, now time.Time) adminapi.Check {
-	c := adminapi.Check{Name: "root rotation", State: "ok", Detail: fmt.Sprintf("%s since %s", rot.Step, rot.Since.UTC().Format(time.RFC3339))}
+	c := adminapi.Check{
+		Name: "root rotation", State: "ok",
+		Detail: fmt.Sprintf("%s since %s", rot.Step, rot.Since.UTC().Format(time.RFC3339)),
+	}
 	if len(waits) > 0 {
 		c.Detail += fmt.Sprintf(", waits for %s %s: %s", waits[0].What, waits[0].Name, waits[0].Why)
 		if more := len(waits) - 1; more > 0 {
@@ -77,14 +87,16 @@ func checkRotation(rot ca.Rotation, waits []adminapi.CAWait, failure string, now
 		}
 	}
 	if failure != "" {
-		c.State, c.Detail, c.Remedy = "failed", c.Detail+": "+failure, "mend what is named here; the step is tried again by itself"
+		c.State, c.Detail, c.Remedy = "failed", c.Detail+": "+failure,
+			"mend what is named here; the step is tried again by itself"
 	} else if len(waits) > 0 && now.Sub(rot.Since) > rotationPatience {
 		c.State, c.Remedy = "warning", "isthmus ca status names all that it waits for"
 	}
 	return c
 }
 
-// mayInvite refuses an invitation that nobody could accept: it would pin the new root while a gateway still shows the old one.
+// mayInvite refuses an invitation that nobody could accept: it would pin the new root while a gateway still shows the
+// old one.
 func (a *Admin) mayInvite() error {
 	rot := a.Authority.Rotation()
 	if rot.Step != ca.Activated {
@@ -92,7 +104,8 @@ func (a *Admin) mayInvite() error {
 	}
 	reports := a.Agents.Reports()
 	for _, n := range a.Snapshot().Registry.Nodes {
-		if old, _ := rotation.Under(rot, reports[n.Name].Certs, a.Now()); n.Role == snapshot.RoleGateway && len(old) > 0 {
+		if old, _ := rotation.Under(rot, reports[n.Name].Certs, a.Now()); n.Role == snapshot.RoleGateway &&
+			len(old) > 0 {
 			return fmt.Errorf("the mesh's root has just been replaced, and gateway %s has no certificate under the new one yet: try again in a few seconds (isthmus ca status)", n.Name)
 		}
 	}

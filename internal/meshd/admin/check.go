@@ -31,7 +31,10 @@ func (a *Admin) Check(ctx context.Context, _ *adminapi.Empty) (*adminapi.CheckRe
 		return nil, err
 	}
 	now := a.Now()
-	checks := []adminapi.Check{checkConfig(p.AllFindings()), checkInForce(p.Findings), a.checkState(ctx), a.checkRoot(now)}
+	checks := []adminapi.Check{
+		checkConfig(p.AllFindings()), checkInForce(p.Findings), a.checkState(ctx),
+		a.checkRoot(now),
+	}
 	checks = append(checks, checkEndings(a.Endings.Waiting())...)
 	if rot := a.Authority.Rotation(); rot.InProgress() {
 		waits, err := a.Rotator.Waits(ctx, rot)
@@ -135,7 +138,10 @@ func (a *Admin) checkRoot(now time.Time) adminapi.Check {
 
 func checkProxies(ps []adminapi.ProxyStatus, now time.Time) []adminapi.Check {
 	if len(ps) == 0 {
-		return []adminapi.Check{{Name: "proxies", State: "warning", Detail: "no node has joined", Remedy: "isthmus token create, then isthmus node on each host"}}
+		return []adminapi.Check{{
+			Name: "proxies", State: "warning", Detail: "no node has joined",
+			Remedy: "isthmus token create, then isthmus node on each host",
+		}}
 	}
 	var out []adminapi.Check
 	for _, p := range ps {
@@ -147,7 +153,8 @@ func checkProxies(ps []adminapi.ProxyStatus, now time.Time) []adminapi.Check {
 func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
 	c := adminapi.Check{Name: "proxy " + p.Name, State: "ok", Detail: "connected, all configuration acknowledged"}
 	if !p.Connected {
-		c.State, c.Detail, c.Remedy = "failed", "is not connected; if its Envoy still runs, it goes on with what it has",
+		c.State, c.Detail, c.Remedy = "failed",
+			"is not connected; if its Envoy still runs, it goes on with what it has",
 			"see on that host whether the agent runs and what its log says; one that is gone for good: isthmus node revoke NAME"
 		return c
 	}
@@ -178,7 +185,8 @@ func checkProxy(p adminapi.ProxyStatus, now time.Time) adminapi.Check {
 	return c
 }
 
-// checkPeers tries the way to each peer with which nothing else is wrong: what has broken since the last exchange shows, too.
+// checkPeers tries the way to each peer with which nothing else is wrong: what has broken since the last exchange
+// shows, too.
 func (a *Admin) checkPeers(ctx context.Context, peers []*v1alpha1.MeshPeer) []adminapi.Check {
 	out := make([]adminapi.Check, len(peers))
 	var g errgroup.Group
@@ -189,7 +197,8 @@ func (a *Admin) checkPeers(ctx context.Context, peers []*v1alpha1.MeshPeer) []ad
 			if out[n].State != "ok" {
 				return nil
 			}
-			if probe, err := a.Federation.Probe(ctx, p.Name, federation.Target{}); err == nil { // else it was probed a moment ago
+			// else it was probed a moment ago
+			if probe, err := a.Federation.Probe(ctx, p.Name, federation.Target{}); err == nil {
 				out[n] = checkWay(out[n], probe.Legs)
 			}
 			return nil
@@ -212,10 +221,16 @@ func checkWay(c adminapi.Check, legs []adminapi.ProbeLeg) adminapi.Check {
 
 func checkPeer(name string, conditions []adminapi.Condition) adminapi.Check {
 	c := adminapi.Check{Name: "peer " + name, State: "ok", Detail: "trusted, fresh, in step"}
-	good := map[string]string{"TrustEstablished": "True", "BundleFresh": "True", "CatalogueSynced": "True", "DataPathReady": "True", "Expiring": "False", "Suspended": "False", "Revoked": "False"}
+	good := map[string]string{
+		"TrustEstablished": "True", "BundleFresh": "True", "CatalogueSynced": "True",
+		"DataPathReady": "True", "Expiring": "False", "Suspended": "False", "Revoked": "False",
+	}
 	for _, cond := range conditions {
 		if want, known := good[cond.Type]; known && cond.Status != want {
-			return adminapi.Check{Name: c.Name, State: "warning", Detail: cond.Type + " is " + cond.Status + ": " + cond.Message, Remedy: "isthmus peer status " + name}
+			return adminapi.Check{
+				Name: c.Name, State: "warning",
+				Detail: cond.Type + " is " + cond.Status + ": " + cond.Message, Remedy: "isthmus peer status " + name,
+			}
 		}
 	}
 	return c

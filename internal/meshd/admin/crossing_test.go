@@ -23,8 +23,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// withBank is mesh cards with the live peer bank, which offers ledger and money, a workload that admits nobody, and imports and
-// exports that are right and wrong.
+// withBank is mesh cards with the live peer bank, which offers ledger and money, a workload that admits nobody, and
+// imports and exports that are right and wrong.
 func withBank(t *testing.T) *snapshot.Snapshot {
 	t.Helper()
 	now := time.Now()
@@ -53,17 +53,24 @@ func withBank(t *testing.T) *snapshot.Snapshot {
 	}
 	imported := func(name, protocol string) *v1alpha1.FederatedImport {
 		return &v1alpha1.FederatedImport{ObjectMeta: object(name), Spec: v1alpha1.FederatedImportSpec{
-			Port: 80, Protocol: v1alpha1.ImportProtocol(protocol), Callers: []string{"web"}, From: []v1alpha1.ImportFrom{{Peer: "bank"}},
+			Port: 80, Protocol: v1alpha1.ImportProtocol(protocol), Callers: []string{"web"},
+			From: []v1alpha1.ImportFrom{{Peer: "bank"}},
 		}}
 	}
 	return &snapshot.Snapshot{
 		Time: now, Roots: []byte("roots"),
 		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
-			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+			&v1alpha1.Mesh{
+				ObjectMeta: metav1.ObjectMeta{Name: "cards"},
+				Spec:       v1alpha1.MeshSpec{TrustDomain: "cards.example"},
+			},
 			&v1alpha1.MeshPeer{ObjectMeta: metav1.ObjectMeta{Name: "bank"}, Spec: v1alpha1.MeshPeerSpec{
 				TrustDomain: "bank.example", KnownAs: "cards", GatewayAddresses: []string{"192.0.2.1:15443"},
 				GatewayIDs: []string{"spiffe://bank.example/ns/isthmus-system/sa/gateway"},
-				Bundle:     v1alpha1.PeerBundle{Inline: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))},
+				Bundle: v1alpha1.PeerBundle{Inline: string(pem.EncodeToMemory(&pem.Block{
+					Type:  "CERTIFICATE",
+					Bytes: der,
+				}))},
 			}},
 			service("gone", "gone"),
 			service("web", "web"),
@@ -74,13 +81,21 @@ func withBank(t *testing.T) *snapshot.Snapshot {
 			imported("money", "HTTP"),
 			imported("mony", "HTTP"),
 		)},
-		Registry: &snapshot.Registry{Nodes: []snapshot.Node{{Name: "n", Role: snapshot.RoleNode}}, Workloads: []snapshot.Workload{{
-			Namespace: "default", Name: "web", ServiceAccount: "web", Node: "n", Labels: map[string]string{"app": "web"},
-			Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Ready: true,
-		}}},
-		Peers: map[string]snapshot.PeerState{"bank": {BundleTime: now, Catalogue: &snapshot.Catalogue{Sequence: 1, Services: []snapshot.OfferedService{
-			{Namespace: "default", Name: "ledger", Port: 7000, Protocol: "TCP"}, {Namespace: "default", Name: "money", Port: 80, Protocol: "HTTP"},
-		}}}},
+		Registry: &snapshot.Registry{
+			Nodes: []snapshot.Node{{Name: "n", Role: snapshot.RoleNode}},
+			Workloads: []snapshot.Workload{{
+				Namespace: "default", Name: "web", ServiceAccount: "web", Node: "n",
+				Labels:    map[string]string{"app": "web"},
+				Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Ready: true,
+			}},
+		},
+		Peers: map[string]snapshot.PeerState{"bank": {
+			BundleTime: now,
+			Catalogue: &snapshot.Catalogue{Sequence: 1, Services: []snapshot.OfferedService{
+				{Namespace: "default", Name: "ledger", Port: 7000, Protocol: "TCP"},
+				{Namespace: "default", Name: "money", Port: 80, Protocol: "HTTP"},
+			}},
+		}},
 	}
 }
 
@@ -90,8 +105,8 @@ func inForce(snap *snapshot.Snapshot) *spine.Published {
 	return &spine.Published{Snapshot: snap, Mesh: mesh, Findings: findings}
 }
 
-// TestStatesOfWhatCrosses: what the peer does not offer, and what our workload refuses, is nowhere called ready, and refused
-// exports are not offered.
+// TestStatesOfWhatCrosses: what the peer does not offer, and what our workload refuses, is nowhere called ready, and
+// refused exports are not offered.
 func TestStatesOfWhatCrosses(t *testing.T) {
 	snap := withBank(t)
 	p := inForce(snap)
@@ -99,9 +114,10 @@ func TestStatesOfWhatCrosses(t *testing.T) {
 	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](snap.Config) {
 		got["import "+i.Name] = importStatus(p, i, func(model.Remote) string { return "" }).State
 	}
-	got["import money, closed there"] = importStatus(p, snapshot.Of[*v1alpha1.FederatedImport](snap.Config)[1], func(r model.Remote) string {
-		return "peer " + r.Peer.Name + " lets nothing of this mesh through"
-	}).State
+	got["import money, closed there"] = importStatus(p, snapshot.Of[*v1alpha1.FederatedImport](snap.Config)[1],
+		func(r model.Remote) string {
+			return "peer " + r.Peer.Name + " lets nothing of this mesh through"
+		}).State
 	for _, e := range snapshot.Of[*v1alpha1.FederatedExport](snap.Config) {
 		got["export "+e.Name] = exportStatus(p, e, 0).State
 	}
@@ -122,7 +138,10 @@ func TestStatesOfWhatCrosses(t *testing.T) {
 	if c := checkConfig(p.AllFindings()); c.State != "failed" || !strings.HasPrefix(c.Detail, "ISM") {
 		t.Errorf("check says %+v", c)
 	}
-	offered := []snapshot.OfferedService{{Namespace: "default", Name: "gone", Port: 80}, {Namespace: "default", Name: "web", Port: 80}}
+	offered := []snapshot.OfferedService{
+		{Namespace: "default", Name: "gone", Port: 80},
+		{Namespace: "default", Name: "web", Port: 80},
+	}
 	var nothing *spine.Published
 	if n := len(nothing.InEffect("bank", offered)); n != 2 {
 		t.Errorf("before anything is compiled %d are offered", n)

@@ -142,11 +142,13 @@ func callersOf(mesh *model.Mesh) map[model.EndpointSet][]string {
 }
 
 func inventoryService(
-	mesh *model.Mesh, svc *model.Service, callers map[model.EndpointSet][]string, imports map[model.EndpointSet]*model.Import,
+	mesh *model.Mesh, svc *model.Service, callers map[model.EndpointSet][]string,
+	imports map[model.EndpointSet]*model.Import,
 	unready func(model.Remote) string,
 ) adminapi.ServiceInfo {
 	out := adminapi.ServiceInfo{
-		Host: svc.Host, Namespace: svc.ID.Namespace, Name: svc.ID.Name, Addresses: serviceAddresses(svc), External: svc.External,
+		Host: svc.Host, Namespace: svc.ID.Namespace, Name: svc.ID.Name, Addresses: serviceAddresses(svc),
+		External: svc.External,
 		ExportTo: svc.ExportTo, From: texts(svc.Refs),
 	}
 	for _, port := range svc.Ports {
@@ -162,7 +164,10 @@ func inventoryService(
 			sp.Protocol, sp.Callers = i.Protocol.String(), i.Callers
 			for _, r := range i.Remotes {
 				sp.Peers = append(sp.Peers,
-					adminapi.ServingPeer{Peer: r.Peer.Name, Name: r.SNI, Weight: r.Weight, Priority: r.Priority, Unready: unready(r)})
+					adminapi.ServingPeer{
+						Peer: r.Peer.Name, Name: r.SNI, Weight: r.Weight, Priority: r.Priority,
+						Unready: unready(r),
+					})
 			}
 		}
 		out.Ports = append(out.Ports, sp)
@@ -205,8 +210,9 @@ func place(host string, port uint16) string { return net.JoinHostPort(host, strc
 
 func inventoryWorkload(w *model.Workload, registered snapshot.Workload) adminapi.WorkloadInfo {
 	out := adminapi.WorkloadInfo{
-		Namespace: w.ID.Namespace, Name: w.ID.Name, Identity: w.Identity.String(), Node: w.Node, Ready: registered.Ready,
-		Mode: w.Mode.String(), Calls: calls(w),
+		Namespace: w.ID.Namespace, Name: w.ID.Name, Identity: w.Identity.String(), Node: w.Node,
+		Ready: registered.Ready,
+		Mode:  w.Mode.String(), Calls: calls(w),
 	}
 	for _, key := range slices.Sorted(maps.Keys(registered.Labels)) {
 		out.Labels = append(out.Labels, key+"="+registered.Labels[key])

@@ -37,7 +37,10 @@ func (a *Admin) PeerInvite(ctx context.Context, r *adminapi.PeerInviteRequest) (
 	if err != nil {
 		return nil, invalid(err)
 	}
-	resp := &adminapi.PeerInviteResponse{Token: inv.Token.Encode(), Expires: inv.Expires, TrustDomain: a.Authority.TrustDomain().Name(), Fingerprint: inv.Fingerprint}
+	resp := &adminapi.PeerInviteResponse{
+		Token: inv.Token.Encode(), Expires: inv.Expires,
+		TrustDomain: a.Authority.TrustDomain().Name(), Fingerprint: inv.Fingerprint,
+	}
 	for _, addr := range inv.Token.Addresses {
 		resp.Addresses = append(resp.Addresses, addr.String())
 	}
@@ -57,7 +60,8 @@ func (a *Admin) PeerAccept(ctx context.Context, r *adminapi.PeerAcceptRequest) (
 		fmt.Sprintf("peer %s, trust domain %s, fingerprint %s, own %s", p.Peer, p.TrustDomain, p.PeersFingerprint,
 			p.OwnFingerprint))
 	return &adminapi.PeerAcceptResponse{
-		Peer: p.Peer, TrustDomain: p.TrustDomain, KnownAs: p.KnownAs, OwnFingerprint: p.OwnFingerprint, PeersFingerprint: p.PeersFingerprint,
+		Peer: p.Peer, TrustDomain: p.TrustDomain, KnownAs: p.KnownAs, OwnFingerprint: p.OwnFingerprint,
+		PeersFingerprint: p.PeersFingerprint,
 	}, nil
 }
 
@@ -134,10 +138,12 @@ func (a *Admin) PeerList(_ context.Context, r *adminapi.PeerRequest) (*adminapi.
 func (a *Admin) peerStatus(p *spine.Published, mp *v1alpha1.MeshPeer, counts agentapi.PeerCounts) adminapi.PeerStatus {
 	st := p.Snapshot.Peers[mp.Name]
 	out := adminapi.PeerStatus{
-		Name: mp.Name, TrustDomain: mp.Spec.TrustDomain, KnownAs: mp.Spec.KnownAs, Source: "peering", Addresses: mp.Spec.GatewayAddresses,
+		Name: mp.Name, TrustDomain: mp.Spec.TrustDomain, KnownAs: mp.Spec.KnownAs, Source: "peering",
+		Addresses:        mp.Spec.GatewayAddresses,
 		PeersFingerprint: peerrules.FingerprintOf(mp, st), Roots: fingerprints(peerrules.Roots(mp, st)),
 		OwnRoots:       fingerprints(p.Snapshot.Roots),
-		BundleSequence: st.BundleSequence, BundleTime: st.BundleTime, Counts: counts, Conditions: a.Federation.ConditionsOf(mp),
+		BundleSequence: st.BundleSequence, BundleTime: st.BundleTime, Counts: counts,
+		Conditions: a.Federation.ConditionsOf(mp),
 	}
 	out.OwnFingerprint, _ = a.Federation.Fingerprint() // empty without a gateway
 	out.MaxBundleAge, _ = peerrules.MaxBundleAge(mp)
@@ -206,7 +212,8 @@ func (a *Admin) Catalogue(_ context.Context, r *adminapi.PeerRequest) (*adminapi
 			continue
 		}
 		for _, s := range c.Services {
-			resp.Entries = append(resp.Entries, adminapi.CatalogueEntry{Peer: name, OfferedService: s, ImportedAs: importedAs(p, name, s)})
+			resp.Entries = append(resp.Entries,
+				adminapi.CatalogueEntry{Peer: name, OfferedService: s, ImportedAs: importedAs(p, name, s)})
 		}
 	}
 	return resp, nil
@@ -217,7 +224,8 @@ func importedAs(p *spine.Published, peer string, s snapshot.OfferedService) []st
 	for _, i := range snapshot.Of[*v1alpha1.FederatedImport](p.Snapshot.Config) {
 		for _, f := range i.Spec.From {
 			if f.Peer == peer && cmp.Or(f.Name, i.Name) == s.Name && cmp.Or(f.Namespace, i.Namespace) == s.Namespace {
-				out = append(out, fmt.Sprintf("%s:%d", model.ServiceHost(i.Name, i.Namespace, p.Mesh.Domain), i.Spec.Port))
+				out = append(out, fmt.Sprintf("%s:%d", model.ServiceHost(i.Name, i.Namespace, p.Mesh.Domain),
+					i.Spec.Port))
 			}
 		}
 	}
@@ -244,7 +252,8 @@ func (a *Admin) Exports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.E
 func exportStatus(p *spine.Published, fe *v1alpha1.FederatedExport, n int) adminapi.ExportStatus {
 	name, to := fe.Namespace+"/"+fe.Name, fe.Spec.To[n]
 	out := adminapi.ExportStatus{
-		Name: name, Service: fe.Spec.Service, Port: uint16(fe.Spec.Port), Alias: cmp.Or(fe.Spec.Alias, fe.Spec.Service), Peer: to.Peer, Rules: len(to.Rules),
+		Name: name, Service: fe.Spec.Service, Port: uint16(fe.Spec.Port), Alias: cmp.Or(fe.Spec.Alias, fe.Spec.Service),
+		Peer: to.Peer, Rules: len(to.Rules),
 		State: "not exported: see isthmus peer status " + to.Peer,
 	}
 	for _, e := range p.Mesh.Exports {
@@ -261,14 +270,15 @@ func exportStatus(p *spine.Published, fe *v1alpha1.FederatedExport, n int) admin
 			out.State = "no endpoint is ready"
 		}
 	}
-	if found := wrongWith(p, snapshot.Key{Kind: "FederatedExport", Namespace: fe.Namespace, Name: fe.Name}, "spec.to[", n); found != "" {
+	if found := wrongWith(p, snapshot.Key{Kind: "FederatedExport", Namespace: fe.Namespace, Name: fe.Name}, "spec.to[",
+		n); found != "" {
 		out.State = found
 	}
 	return out
 }
 
-// wrongWith is the worst finding about an object, or about the n-th of a list in it. An object about which there is one works
-// in part or not at all.
+// wrongWith is the worst finding about an object, or about the n-th of a list in it. An object about which there is one
+// works in part or not at all.
 func wrongWith(p *spine.Published, key snapshot.Key, list string, n int) string {
 	for _, f := range p.AllFindings() { // the worst come first
 		other := strings.HasPrefix(f.Field, list) && !strings.HasPrefix(f.Field, fmt.Sprintf("%s%d]", list, n))
@@ -287,7 +297,8 @@ func (a *Admin) Imports(_ context.Context, r *adminapi.PeerRequest) (*adminapi.I
 	}
 	resp := &adminapi.ImportsResponse{Imports: []adminapi.ImportStatus{}}
 	for _, fi := range snapshot.Of[*v1alpha1.FederatedImport](p.Snapshot.Config) {
-		if r.Peer == "" || slices.ContainsFunc(fi.Spec.From, func(f v1alpha1.ImportFrom) bool { return f.Peer == r.Peer }) {
+		if r.Peer == "" || slices.ContainsFunc(fi.Spec.From,
+			func(f v1alpha1.ImportFrom) bool { return f.Peer == r.Peer }) {
 			resp.Imports = append(resp.Imports, importStatus(p, fi, a.unready(p)))
 		}
 	}
@@ -304,7 +315,10 @@ func unready(p *spine.Published, closedThere func(peer string) bool) func(model.
 		switch {
 		case closedThere(r.Peer.Name):
 			return "peer " + r.Peer.Name + " lets nothing of this mesh through"
-		case p.Snapshot.Peers[r.Peer.Name].Readiness.IsUnready(snapshot.OfferedName{Namespace: r.Namespace, Name: r.Alias}):
+		case p.Snapshot.Peers[r.Peer.Name].Readiness.IsUnready(snapshot.OfferedName{
+			Namespace: r.Namespace,
+			Name:      r.Alias,
+		}):
 			return "no endpoint is ready at peer " + r.Peer.Name
 		}
 		return ""
@@ -329,10 +343,14 @@ func nobodyReady(mesh *model.Mesh, i *model.Import, unready func(model.Remote) s
 	return strings.Join(why, "; ")
 }
 
-func importStatus(p *spine.Published, fi *v1alpha1.FederatedImport, unready func(model.Remote) string) adminapi.ImportStatus {
+func importStatus(
+	p *spine.Published, fi *v1alpha1.FederatedImport, unready func(model.Remote) string,
+) adminapi.ImportStatus {
 	out := adminapi.ImportStatus{
-		Name: fi.Namespace + "/" + fi.Name, Host: model.ServiceHost(fi.Name, fi.Namespace, p.Mesh.Domain), Port: uint16(fi.Spec.Port),
-		Protocol: cmp.Or(string(fi.Spec.Protocol), "HTTP"), Callers: []string{}, From: []string{}, State: "ignored: see isthmus status",
+		Name: fi.Namespace + "/" + fi.Name, Host: model.ServiceHost(fi.Name, fi.Namespace, p.Mesh.Domain),
+		Port:     uint16(fi.Spec.Port),
+		Protocol: cmp.Or(string(fi.Spec.Protocol), "HTTP"), Callers: []string{}, From: []string{},
+		State: "ignored: see isthmus status",
 	}
 	at := slices.IndexFunc(p.Mesh.Imports, func(i *model.Import) bool { return i.Name == out.Name })
 	if at >= 0 {
@@ -356,7 +374,8 @@ func importStatus(p *spine.Published, fi *v1alpha1.FederatedImport, unready func
 			out.State = s
 		}
 	}
-	if found := wrongWith(p, snapshot.Key{Kind: "FederatedImport", Namespace: fi.Namespace, Name: fi.Name}, "\x00", 0); found != "" {
+	if found := wrongWith(p, snapshot.Key{Kind: "FederatedImport", Namespace: fi.Namespace, Name: fi.Name}, "\x00",
+		0); found != "" {
 		out.State = found
 	}
 	return out

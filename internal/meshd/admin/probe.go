@@ -20,7 +20,8 @@ func (a *Admin) PeerProbe(ctx context.Context, r *adminapi.PeerProbeRequest) (*a
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(snapshot.Of[*v1alpha1.MeshPeer](p.Snapshot.Config), func(mp *v1alpha1.MeshPeer) bool { return mp.Name == r.Peer }) {
+	if !slices.ContainsFunc(snapshot.Of[*v1alpha1.MeshPeer](p.Snapshot.Config),
+		func(mp *v1alpha1.MeshPeer) bool { return mp.Name == r.Peer }) {
 		return nil, status.Errorf(codes.NotFound, "there is no peer %q: isthmus peer list shows them", r.Peer)
 	}
 	var t federation.Target
@@ -44,7 +45,9 @@ func target(mesh *model.Mesh, r *adminapi.PeerProbeRequest) (federation.Target, 
 				return federation.Target{Import: i.Name, SNI: rem.SNI, HTTP: i.Protocol.IsHTTP()}, nil
 			}
 		}
-		return federation.Target{}, status.Errorf(codes.NotFound, "import %s takes nothing from peer %q now: isthmus imports shows from whom", r.Import, r.Peer)
+		return federation.Target{}, status.Errorf(codes.NotFound,
+			"import %s takes nothing from peer %q now: isthmus imports shows from whom", r.Import, r.Peer)
 	}
-	return federation.Target{}, status.Errorf(codes.NotFound, "there is no FederatedImport %q: isthmus imports lists them", r.Import)
+	return federation.Target{}, status.Errorf(codes.NotFound,
+		"there is no FederatedImport %q: isthmus imports lists them", r.Import)
 }

@@ -19,8 +19,14 @@ func TestCheckRotation(t *testing.T) {
 		want    string
 	}{
 		{nil, "", time.Hour, "ok: prepared since 2026-03-01T12:00:00Z"},
-		{waits, "", time.Second, "ok: prepared since 2026-03-01T12:00:00Z, waits for node a: its agent is not connected, and for 1 more"},
-		{waits[:1], "", time.Hour, "warning: prepared since 2026-03-01T12:00:00Z, waits for node a: its agent is not connected"},
+		{
+			waits, "", time.Second,
+			"ok: prepared since 2026-03-01T12:00:00Z, waits for node a: its agent is not connected, and for 1 more",
+		},
+		{
+			waits[:1], "", time.Hour,
+			"warning: prepared since 2026-03-01T12:00:00Z, waits for node a: its agent is not connected",
+		},
 		{nil, "disk full", 0, "failed: prepared since 2026-03-01T12:00:00Z: disk full"},
 	} {
 		got := checkRotation(rot, c.waits, c.failure, noon.Add(c.after))

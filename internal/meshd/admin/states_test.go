@@ -36,7 +36,10 @@ func TestNobodyReady(t *testing.T) {
 		"the local ones are not": {"bank lab", "unready", "bank cannot; lab cannot"},
 	} {
 		i := &model.Import{Host: here.Host, Port: here.Port, Remotes: []model.Remote{remote("bank"), remote("lab")}}
-		mesh := &model.Mesh{Endpoints: map[model.EndpointSet][]model.Endpoint{here: {{Port: 8080, Healthy: tt.local == "ready"}}}}
+		mesh := &model.Mesh{Endpoints: map[model.EndpointSet][]model.Endpoint{here: {{
+			Port:    8080,
+			Healthy: tt.local == "ready",
+		}}}}
 		if tt.local != "none" {
 			i.Local = &model.LocalPart{Weight: 1}
 		}
@@ -55,21 +58,36 @@ func TestNobodyReady(t *testing.T) {
 // The state of one line is the worst of what is found about that line, and information is not bad news.
 func TestWrongWithOneLine(t *testing.T) {
 	about := func(severity finding.Severity, field, message string) finding.Finding {
-		return finding.Finding{Code: "ISM0001", Severity: severity, Object: kind.Key{Kind: "FederatedExport", Namespace: "money", Name: "pay"}, Field: field, Message: message}
+		return finding.Finding{
+			Code: "ISM0001", Severity: severity,
+			Object: kind.Key{Kind: "FederatedExport", Namespace: "money", Name: "pay"}, Field: field, Message: message,
+		}
 	}
 	key := snapshot.Key{Kind: "FederatedExport", Namespace: "money", Name: "pay"}
 	for name, tt := range map[string]struct {
 		findings []finding.Finding
 		want     [2]string // of spec.to[0], of spec.to[1]
 	}{
-		"nothing":       {nil, [2]string{}},
-		"of one line":   {[]finding.Finding{about(finding.Warning, "spec.to[1].rules[0]", "wide")}, [2]string{"", "wide"}},
-		"of the object": {[]finding.Finding{about(finding.Warning, "spec.port", "closed")}, [2]string{"closed", "closed"}},
-		"the worst": {
-			[]finding.Finding{about(finding.Warning, "spec.to[0]", "wide"), about(finding.Error, "spec.to[0].peer", "nobody")}, [2]string{"nobody", ""},
+		"nothing": {nil, [2]string{}},
+		"of one line": {
+			[]finding.Finding{about(finding.Warning, "spec.to[1].rules[0]", "wide")},
+			[2]string{"", "wide"},
 		},
-		"information":       {[]finding.Finding{about(finding.Info, "spec.to[0]", "well")}, [2]string{}},
-		"of another object": {[]finding.Finding{{Severity: finding.Error, Object: kind.Key{Kind: "FederatedExport", Namespace: "money", Name: "payx"}, Message: "no"}}, [2]string{}},
+		"of the object": {
+			[]finding.Finding{about(finding.Warning, "spec.port", "closed")},
+			[2]string{"closed", "closed"},
+		},
+		"the worst": {
+			[]finding.Finding{
+				about(finding.Warning, "spec.to[0]", "wide"),
+				about(finding.Error, "spec.to[0].peer", "nobody"),
+			}, [2]string{"nobody", ""},
+		},
+		"information": {[]finding.Finding{about(finding.Info, "spec.to[0]", "well")}, [2]string{}},
+		"of another object": {[]finding.Finding{{
+			Severity: finding.Error,
+			Object:   kind.Key{Kind: "FederatedExport", Namespace: "money", Name: "payx"}, Message: "no",
+		}}, [2]string{}},
 	} {
 		p := &spine.Published{Snapshot: new(snapshot.Snapshot), Findings: tt.findings}
 		for n, want := range tt.want {
@@ -85,7 +103,8 @@ func TestImportsOfOffers(t *testing.T) {
 	snap := withBank(t)
 	money := snapshot.Of[*v1alpha1.FederatedImport](snap.Config)[1]
 	from := func(namespace, name string) string {
-		return strings.Join(importedAs(inForce(snap), "bank", snapshot.OfferedService{Namespace: namespace, Name: name}), " ")
+		return strings.Join(importedAs(inForce(snap), "bank",
+			snapshot.OfferedService{Namespace: namespace, Name: name}), " ")
 	}
 	for offer, want := range map[[2]string]string{
 		{"default", "money"}: "money.default.svc.cluster.local:80", {"default", "coins"}: "", {"books", "money"}: "",
@@ -99,12 +118,16 @@ func TestImportsOfOffers(t *testing.T) {
 		t.Errorf("under names of their own they are imported as %q", got)
 	}
 	money.Spec.From[0].Name, money.Spec.From[0].Namespace = "", ""
-	if got := importedAs(inForce(snap), "lab", snapshot.OfferedService{Namespace: "default", Name: "money"}); len(got) != 0 {
+	if got := importedAs(inForce(snap), "lab",
+		snapshot.OfferedService{Namespace: "default", Name: "money"}); len(got) != 0 {
 		t.Errorf("another peer's is imported as %v", got)
 	}
 	for want, bank := range map[string]snapshot.PeerState{
 		"Ready": snap.Peers["bank"], "peer bank has not said yet what it offers": {BundleTime: snap.Time},
-		"nobody can serve it now: nothing passes between this mesh and peer bank": {BundleTime: snap.Time, Suspended: true},
+		"nobody can serve it now: nothing passes between this mesh and peer bank": {
+			BundleTime: snap.Time,
+			Suspended:  true,
+		},
 	} {
 		snap.Peers["bank"] = bank
 		if got := importStatus(inForce(snap), money, func(model.Remote) string { return "" }).State; got != want {
@@ -117,7 +140,8 @@ func TestImportsOfOffers(t *testing.T) {
 func TestExportBeforeAnybodyJoins(t *testing.T) {
 	snap := withBank(t)
 	snap.Registry.Workloads = nil
-	if got := exportStatus(inForce(snap), snapshot.Of[*v1alpha1.FederatedExport](snap.Config)[0], 0); got.State != "no endpoint is ready" || got.Endpoints != 0 {
+	if got := exportStatus(inForce(snap), snapshot.Of[*v1alpha1.FederatedExport](snap.Config)[0],
+		0); got.State != "no endpoint is ready" || got.Endpoints != 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -127,7 +151,8 @@ func TestImportWithoutPeers(t *testing.T) {
 	snap := withBank(t)
 	money := snapshot.Of[*v1alpha1.FederatedImport](snap.Config)[1]
 	snap.Config = &snapshot.Config{Objects: snapshot.ObjectsOf(snap.Config.Mesh(), money)}
-	if got := importStatus(inForce(snap), money, func(model.Remote) string { return "" }).State; got != `there is no peer "bank" yet; it serves nothing` {
+	if got := importStatus(inForce(snap), money,
+		func(model.Remote) string { return "" }).State; got != `there is no peer "bank" yet; it serves nothing` {
 		t.Error(got)
 	}
 }
@@ -140,7 +165,8 @@ func (silentAgents) Reports() map[string]agentapi.Report { return nil }
 // Who asks for one peer hears of that one, and of one that is not there that it is not.
 func TestAskedForOnePeer(t *testing.T) {
 	snap := withBank(t)
-	snap.Peers["lab"] = snapshot.PeerState{Catalogue: &snapshot.Catalogue{Services: []snapshot.OfferedService{{Namespace: "a", Name: "b"}}}}
+	offered := []snapshot.OfferedService{{Namespace: "a", Name: "b"}}
+	snap.Peers["lab"] = snapshot.PeerState{Catalogue: &snapshot.Catalogue{Services: offered}}
 	p := inForce(snap)
 	a := New(Config{Published: func() *spine.Published { return p }, Agents: silentAgents{}})
 	for peer, want := range map[string]int{"": 3, "bank": 2, "lab": 1, "nobody": 0} {
@@ -157,12 +183,19 @@ func TestAskedForOnePeer(t *testing.T) {
 // Why a peer cannot serve: it lets nothing through, or says that it has no endpoint.
 func TestUnready(t *testing.T) {
 	snap := withBank(t)
-	snap.Peers["bank"] = snapshot.PeerState{Readiness: &snapshot.Readiness{Sequence: 1, Unready: []snapshot.OfferedName{{Namespace: "default", Name: "money"}}}}
+	snap.Peers["bank"] = snapshot.PeerState{Readiness: &snapshot.Readiness{
+		Sequence: 1,
+		Unready:  []snapshot.OfferedName{{Namespace: "default", Name: "money"}},
+	}}
 	said := unready(inForce(snap), func(peer string) bool { return peer == "lab" })
 	for offer, want := range map[[2]string]string{
-		{"bank", "money"}: "no endpoint is ready at peer bank", {"bank", "ledger"}: "", {"lab", "money"}: "peer lab lets nothing of this mesh through",
+		{"bank", "money"}: "no endpoint is ready at peer bank", {"bank", "ledger"}: "",
+		{"lab", "money"}: "peer lab lets nothing of this mesh through",
 	} {
-		if got := said(model.Remote{Peer: &model.Peer{Name: offer[0]}, Namespace: "default", Alias: offer[1]}); got != want {
+		if got := said(model.Remote{
+			Peer: &model.Peer{Name: offer[0]}, Namespace: "default",
+			Alias: offer[1],
+		}); got != want {
 			t.Errorf("%v: %q, want %q", offer, got, want)
 		}
 	}

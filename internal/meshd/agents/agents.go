@@ -82,7 +82,8 @@ type Config struct {
 	Refused func(state.Event)
 	// Reported is told how a node's Envoys are.
 	Reported func(node string, r *agentapi.Report)
-	// Holder names this control plane to others of the mesh; empty: there can be none. Lives says whether another one does.
+	// Holder names this control plane to others of the mesh; empty: there can be none. Lives says whether another one
+	// does.
 	Holder string
 	Lives  func(holder string) bool
 	// Signed counts certificates.
@@ -148,7 +149,8 @@ func (a *Agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 	}
 	from, source := c.From(), c.Net()
 	if a.refusals.enough(source) {
-		return nil, status.Error(codes.ResourceExhausted, "too many join tokens from this address were refused: wait a minute")
+		return nil, status.Error(codes.ResourceExhausted,
+			"too many join tokens from this address were refused: wait a minute")
 	}
 	if err := a.Endings.Flush(ctx); err != nil {
 		return nil, status.Errorf(codes.Unavailable, "nobody can join before what was revoked is written down: %v", err)
@@ -162,11 +164,16 @@ func (a *Agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 		a.refusals.count(source)
 		if at.Node != "" {
 			err = errors.Join(err, a.record(ctx, joined(at, from, state.Failed)))
-		} else if !errors.Is(err, ca.ErrToken) || errors.Is(err, ca.ErrTokenMalformed) { // other refusals the state has recorded
-			a.Refused(state.Event{Actor: state.Stranger, From: source.String(), Action: "node join", Detail: err.Error()})
+			// other refusals the state has recorded
+		} else if !errors.Is(err, ca.ErrToken) || errors.Is(err, ca.ErrTokenMalformed) {
+			a.Refused(state.Event{
+				Actor: state.Stranger, From: source.String(), Action: "node join",
+				Detail: err.Error(),
+			})
 		}
 		a.Log.Warn("join refused", "from", from, "error", err)
-		return nil, status.Error(codes.PermissionDenied, "the join token is not good (any more), or the certificate request is none")
+		return nil, status.Error(codes.PermissionDenied,
+			"the join token is not good (any more), or the certificate request is none")
 	}
 	if err := a.regrant(ctx, at.TokenGrant); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
@@ -264,8 +271,8 @@ func (a *Agents) certificateTTL() (ttl time.Duration) {
 	return 0 // the authority's default
 }
 
-// Sync takes in what an agent reports and tells it what it needs beside Envoy's configuration. It ends when the agent goes,
-// when it comes again, or when its certificate is good no more, even if the agent does not read.
+// Sync takes in what an agent reports and tells it what it needs beside Envoy's configuration. It ends when the agent
+// goes, when it comes again, or when its certificate is good no more, even if the agent does not read.
 func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
 	ctx, cut := context.WithCancelCause(stream.Context())
 	defer cut(nil)
@@ -409,8 +416,8 @@ func (a *Agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi
 	}
 }
 
-// Identify names the proxy behind a discovery stream: the node's, or that of a workload which this node registered with a
-// proxy of its own. A node can name no other's.
+// Identify names the proxy behind a discovery stream: the node's, or that of a workload which this node registered with
+// a proxy of its own. A node can name no other's.
 func (a *Agents) Identify(ctx context.Context) (string, error) {
 	caller, err := door.Of(ctx)
 	if err != nil {
@@ -431,7 +438,8 @@ func (a *Agents) Identify(ctx context.Context) (string, error) {
 			}
 		}
 	}
-	return "", status.Errorf(codes.PermissionDenied, "node %s has registered no workload %q with a proxy of its own", n.Name, asked)
+	return "", status.Errorf(codes.PermissionDenied, "node %s has registered no workload %q with a proxy of its own",
+		n.Name, asked)
 }
 
 // CanTry says whether a node's agent can be asked.

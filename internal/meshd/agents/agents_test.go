@@ -38,7 +38,8 @@ func TestAddressesThatAreNoUseAreNotLearned(t *testing.T) {
 		return a.reached(door.Caller{At: netip.MustParseAddr(address)}, "edge").String()
 	}
 	for address, want := range map[string]string{
-		"10.0.0.4": "10.0.0.4", "fd00::4": "fd00::4", "127.0.0.1": "127.0.0.1", "fe80::1%eth0": "invalid IP", "0.0.0.0": "invalid IP",
+		"10.0.0.4": "10.0.0.4", "fd00::4": "fd00::4", "127.0.0.1": "127.0.0.1", "fe80::1%eth0": "invalid IP",
+		"0.0.0.0": "invalid IP",
 	} {
 		if got := at(address); got != want {
 			t.Errorf("%s: learned %s instead of %s", address, got, want)

@@ -28,7 +28,8 @@ type commonBriefing struct {
 
 // newBriefing makes the common part again only when it has changed. Before may be nil.
 func newBriefing(before *briefing, mesh *model.Mesh) *briefing {
-	if before != nil && view.SameSurroundings(before.mesh, mesh) && slices.Equal(before.mesh.Namespaces, mesh.Namespaces) {
+	if before != nil && view.SameSurroundings(before.mesh, mesh) &&
+		slices.Equal(before.mesh.Namespaces, mesh.Namespaces) {
 		return &briefing{mesh, before.commonBriefing}
 	}
 	c := &commonBriefing{signing: signing(mesh.Roots[mesh.TrustDomain.Name()]), suffix: "svc." + mesh.Domain}

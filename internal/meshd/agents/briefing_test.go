@@ -32,7 +32,10 @@ func TestBriefingChanged(t *testing.T) {
 		"alone": {Sidecars: []*model.Workload{shop}},
 	}
 	next := newBriefing(old, mesh("cluster.local", []string{"a"}, now))
-	for name, want := range map[string]bool{"same": false, "changed": true, "gone": true, "came": true, "gateway": true, "alone": true} {
+	for name, want := range map[string]bool{
+		"same": false, "changed": true, "gone": true, "came": true, "gateway": true,
+		"alone": true,
+	} {
 		if got := next.changed(old, name); got != want {
 			t.Errorf("%s: changed is %v", name, got)
 		}
@@ -67,7 +70,10 @@ func TestSidecarsHideNames(t *testing.T) {
 	snap := &snapshot.Snapshot{
 		VIPs: map[string]netip.Addr{host: netip.MustParseAddr("240.240.0.9")},
 		Config: &snapshot.Config{Objects: snapshot.ObjectsOf(
-			&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: "cards"}, Spec: v1alpha1.MeshSpec{TrustDomain: "cards.example"}},
+			&v1alpha1.Mesh{
+				ObjectMeta: metav1.ObjectMeta{Name: "cards"},
+				Spec:       v1alpha1.MeshSpec{TrustDomain: "cards.example"},
+			},
 			entry, sidecar,
 		)},
 		Registry: &snapshot.Registry{
@@ -83,14 +89,19 @@ func TestSidecarsHideNames(t *testing.T) {
 }
 
 func TestPlaintextAt(t *testing.T) {
-	ports := []model.Inbound{{Port: 80, Mode: model.Strict}, {Port: 81, Mode: model.Permissive}, {Port: 82, Mode: model.Disable}}
+	ports := []model.Inbound{
+		{Port: 80, Mode: model.Strict},
+		{Port: 81, Mode: model.Permissive},
+		{Port: 82, Mode: model.Disable},
+	}
 	strict := plaintextAt(&model.Workload{Inbound: ports})
 	lenient := plaintextAt(&model.Workload{Mode: model.Permissive, Inbound: ports})
 	for port, want := range map[uint16]struct{ strict, lenient bool }{
 		80: {false, false}, 81: {true, true}, 82: {true, true}, 40000: {false, true},
 	} {
 		if strict.At(port) != want.strict || lenient.At(port) != want.lenient {
-			t.Errorf("port %d: plaintext %v where the workload is strict, %v where it is not", port, strict.At(port), lenient.At(port))
+			t.Errorf("port %d: plaintext %v where the workload is strict, %v where it is not", port, strict.At(port),
+				lenient.At(port))
 		}
 	}
 	if (agentapi.Plaintext{}).At(80) {

@@ -7,10 +7,11 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// A node whose agent is not connected is silent: its host may be gone. Agents' connections are watched by the kernel, which
-// ends those of a host that has not answered for three seconds. What a silent node serves is out of use while there is something
-// else; but an agent may be away and its Envoy well, and it may be the control plane that is cut off. So the last endpoint of a
-// service is never taken away (compile), and nodes are out of use only while most others can be heard.
+// A node whose agent is not connected is silent: its host may be gone. Agents' connections are watched by the kernel,
+// which ends those of a host that has not answered for three seconds. What a silent node serves is out of use while
+// there is something else; but an agent may be away and its Envoy well, and it may be the control plane that is cut
+// off. So the last endpoint of a service is never taken away (compile), and nodes are out of use only while most others
+// can be heard.
 const (
 	heartbeatEvery = 250 * time.Millisecond
 	// silentFor is how long an agent may be away, to be started again for example.

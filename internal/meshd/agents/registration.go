@@ -53,8 +53,8 @@ func (a *Agents) take(
 	return nil
 }
 
-// reached is the address by which the agent of a gateway reaches this control plane, for what peers say too. An address that
-// is good on one link alone is none: an Envoy could not use it.
+// reached is the address by which the agent of a gateway reaches this control plane, for what peers say too. An address
+// that is good on one link alone is none: an Envoy could not use it.
 func (a *Agents) reached(caller door.Caller, node string) netip.Addr {
 	if at := caller.At.WithZone(""); at.IsValid() && !at.IsUnspecified() && !at.IsLinkLocalUnicast() {
 		return at

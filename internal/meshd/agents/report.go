@@ -22,11 +22,13 @@ const (
 
 // bound cuts off what only shows, so that it cannot fill memory, metrics or screens.
 func bound(r *agentapi.Report, role snapshot.Role) {
-	r.Version, r.Envoy.Version, r.Envoy.LastCrash = finding.Cut(r.Version), finding.Cut(r.Envoy.Version), finding.Cut(r.Envoy.LastCrash)
+	r.Version, r.Envoy.Version, r.Envoy.LastCrash = finding.Cut(r.Version), finding.Cut(r.Envoy.Version),
+		finding.Cut(r.Envoy.LastCrash)
 	r.Certs = r.Certs[:min(len(r.Certs), grant.MaxWorkloads+1)]
 	for i := range r.Certs {
 		c := &r.Certs[i]
-		c.SPIFFEID, c.Serial, c.Fingerprint, c.Root = finding.Cut(c.SPIFFEID), finding.Cut(c.Serial), finding.Cut(c.Fingerprint), finding.Cut(c.Root)
+		c.SPIFFEID, c.Serial, c.Fingerprint, c.Root = finding.Cut(c.SPIFFEID), finding.Cut(c.Serial),
+			finding.Cut(c.Fingerprint), finding.Cut(c.Root)
 	}
 	r.Roots = r.Roots[:min(len(r.Roots), peerrules.MaxRoots)]
 	for i := range r.Roots {
@@ -45,7 +47,8 @@ func bound(r *agentapi.Report, role snapshot.Role) {
 	r.Troubles = r.Troubles[:min(len(r.Troubles), grant.MaxWorkloads)]
 	for i := range r.Troubles {
 		t := &r.Troubles[i]
-		t.Workload, t.Reason = finding.Cut(t.Workload), strings.ToValidUTF8(t.Reason[:min(len(t.Reason), maxReason)], "")
+		t.Workload, t.Reason = finding.Cut(t.Workload),
+			strings.ToValidUTF8(t.Reason[:min(len(t.Reason), maxReason)], "")
 	}
 	r.Outside = r.Outside[:min(len(r.Outside), grant.MaxWorkloads)]
 	for i := range r.Outside {

@@ -40,8 +40,8 @@ type remote struct {
 }
 
 // share tells the other control planes what an agent said, and that it speaks to this one. Once they know the latter, a
-// state that cannot be written ends no conversation: a node that is heard would be taken for a silent one. What it said is
-// written with its next report.
+// state that cannot be written ends no conversation: a node that is heard would be taken for a silent one. What it said
+// is written with its next report.
 func (a *Agents) share(ctx context.Context, ag *agent) error {
 	if a.Holder == "" {
 		return nil

@@ -159,7 +159,8 @@ func (a *Agents) judge(
 			v, err := exchange(stream, q.parts)
 			late.Stop()
 			if err != nil {
-				q.answer <- fmt.Errorf("try a configuration at %s: %w", caller.Name, errors.Join(context.Cause(ctx), err))
+				q.answer <- fmt.Errorf("try a configuration at %s: %w", caller.Name,
+					errors.Join(context.Cause(ctx), err))
 				return nil
 			}
 			q.answer <- ruling(caller.Name, v)

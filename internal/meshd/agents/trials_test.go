@@ -17,9 +17,12 @@ func TestTrialParts(t *testing.T) {
 		resources []*envoy.Resource
 		want      []int // resources in each part; nil for a refusal
 	}{
-		"nothing":     {nil, []int{0}},
-		"small ones":  {[]*envoy.Resource{large(1), large(2)}, []int{2}},
-		"several":     {[]*envoy.Resource{large(700 << 10), large(300 << 10), large(600 << 10), large(10)}, []int{2, 2}},
+		"nothing":    {nil, []int{0}},
+		"small ones": {[]*envoy.Resource{large(1), large(2)}, []int{2}},
+		"several": {
+			[]*envoy.Resource{large(700 << 10), large(300 << 10), large(600 << 10), large(10)},
+			[]int{2, 2},
+		},
 		"a large one": {[]*envoy.Resource{large(1), large(2 << 20), large(1)}, []int{1, 1, 1}},
 		"too large":   {[]*envoy.Resource{large(2<<20 + 1)}, nil},
 		"too much": {[]*envoy.Resource{

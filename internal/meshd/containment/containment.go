@@ -43,15 +43,15 @@ type Config struct {
 	State State
 	// Settled says whether a proxy has acknowledged all that it was told.
 	Settled func(proxy string) bool
-	// Try asks a proxy's agent whether its Envoy could live with these resources: a contain.Refusal is why not, any other
-	// error says that there is no verdict.
+	// Try asks a proxy's agent whether its Envoy could live with these resources: a contain.Refusal is why not, any
+	// other error says that there is no verdict.
 	Try func(ctx context.Context, proxy string, resources []*envoy.Resource) error
 	// Build makes what a proxy is told, of what its view was compiled from.
 	Build func(*view.View, *snapshot.Config) *envoy.Resources
 	// Contained takes in which proxies cannot live with the configuration.
 	Contained func([]snapshot.Contained)
-	// LivedAfter is how long a proxy must have gone on with a configuration, after it acknowledged all of it, to have lived
-	// with it.
+	// LivedAfter is how long a proxy must have gone on with a configuration, after it acknowledged all of it, to have
+	// lived with it.
 	LivedAfter time.Duration
 	Log        *slog.Logger
 	Now        func() time.Time
@@ -291,7 +291,8 @@ func (c *Containment) Stands(cfg *snapshot.Config, plans map[string]Plan) {
 	for name, w := range c.wards {
 		p := plans[name]
 		switch {
-		case w.held && w.stuck != "" && w.stuckAt != cfg && w.ill == "" && !w.searching: // it may be well with what has changed
+		// it may be well with what has changed
+		case w.held && w.stuck != "" && w.stuckAt != cfg && w.ill == "" && !w.searching:
 			w.ill = "it was held on an earlier configuration"
 			c.poke()
 		case w.held, w.pending, p.Config != nil:
@@ -355,7 +356,10 @@ func (c *Containment) events(action string, qs []state.Quarantine) (out []state.
 		node := model.NodeOfProxy(q.Proxy)
 		rates := c.recorded[node]
 		if rates == nil {
-			rates = &recordRates{rate.NewLimiter(quarantineRate, maxQuarantineEvents), rate.NewLimiter(quarantineRate, 1)}
+			rates = &recordRates{
+				rate.NewLimiter(quarantineRate, maxQuarantineEvents),
+				rate.NewLimiter(quarantineRate, 1),
+			}
 			c.recorded[node] = rates
 		}
 		e := state.Event{Actor: "control plane", Action: action, Object: q.Object.String(), Outcome: state.OK}
@@ -364,7 +368,8 @@ func (c *Containment) events(action string, qs []state.Quarantine) (out []state.
 			e.Detail = fmt.Sprintf("at %s: %s", q.Proxy, q.Reason)
 		case rates.more.AllowN(now, 1):
 			e.Object = "more objects"
-			e.Detail = fmt.Sprintf("at proxies of node %s: more than are recorded, see the log of the control plane", node)
+			e.Detail = fmt.Sprintf("at proxies of node %s: more than are recorded, see the log of the control plane",
+				node)
 		default:
 			continue
 		}

@@ -25,11 +25,13 @@ const (
 	// searchRate bounds the searches for one node, after a burst.
 	searchRate  = rate.Limit(1.0 / 10)
 	searchBurst = 20
-	// maxSearch bounds one search. After one that took longer than shortSearch, its node waits restFactor times as long.
+	// maxSearch bounds one search. After one that took longer than shortSearch, its node waits restFactor times as
+	// long.
 	maxSearch   = time.Minute
 	shortSearch = 2 * time.Second
 	restFactor  = 4
-	// maxFailures is how often a search may fail before what has changed is closed unseen, retrySearch the pause between.
+	// maxFailures is how often a search may fail before what has changed is closed unseen, retrySearch the pause
+	// between.
 	maxFailures = 3
 	retrySearch = 3 * time.Second
 )
@@ -213,7 +215,10 @@ func (c *Containment) conclude(ctx context.Context, w *ward, s *search, out outc
 	}
 	var add []state.Quarantine
 	for _, o := range out.culprits {
-		q := state.Quarantine{Proxy: s.proxy, Object: o.Key, Content: o.Hash.String(), Reason: reasonFor(why, out), Since: now}
+		q := state.Quarantine{
+			Proxy: s.proxy, Object: o.Key, Content: o.Hash.String(), Reason: reasonFor(why, out),
+			Since: now,
+		}
 		w.quarantined[o.Key] = q
 		add = append(add, q)
 	}

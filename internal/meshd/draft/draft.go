@@ -38,7 +38,8 @@ func refusedDraft(format string, args ...any) error {
 // object begins one. Its maps hold what JSON can, and nothing else.
 func object(apiVersion, kind, namespace, name string, spec map[string]any) map[string]any {
 	return map[string]any{
-		"apiVersion": apiVersion, "kind": kind, "metadata": map[string]any{"name": name, "namespace": namespace}, "spec": spec,
+		"apiVersion": apiVersion, "kind": kind, "metadata": map[string]any{"name": name, "namespace": namespace},
+		"spec": spec,
 	}
 }
 
@@ -105,13 +106,17 @@ func (d *draft) judge() (*adminapi.DraftResponse, error) {
 	if len(v.Refused) > 0 {
 		return nil, status.Errorf(codes.FailedPrecondition, "this would be refused: %s", v.Findings[0])
 	}
-	resp := &adminapi.DraftResponse{YAML: text, Objects: []adminapi.DraftedObject{}, Findings: []finding.Finding{}, Notes: []string{}}
+	resp := &adminapi.DraftResponse{
+		YAML: text, Objects: []adminapi.DraftedObject{}, Findings: []finding.Finding{},
+		Notes: []string{},
+	}
 	var keys []snapshot.Key
 	for _, o := range d.written {
 		keys = append(keys, keyOf(o))
 	}
 	resp.Findings = append(resp.Findings, d.snap.Config.Report(findings, v.Findings, gate.Effects(d.snap, change))...)
-	if i := slices.IndexFunc(resp.Findings, func(f finding.Finding) bool { return f.Severity == finding.Error }); i >= 0 {
+	if i := slices.IndexFunc(resp.Findings,
+		func(f finding.Finding) bool { return f.Severity == finding.Error }); i >= 0 {
 		return nil, status.Errorf(codes.FailedPrecondition, "this would be refused: %s", resp.Findings[i])
 	}
 	for _, k := range keys {

@@ -82,7 +82,8 @@ spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
 	cfg := (&snapshot.Config{}).With(change)
 	serve := func(name, namespace, address string, ports ...uint16) snapshot.Workload {
 		w := snapshot.Workload{
-			Name: name, Namespace: namespace, ServiceAccount: name, Node: "rack", Ready: true, Labels: map[string]string{"app": name},
+			Name: name, Namespace: namespace, ServiceAccount: name, Node: "rack", Ready: true,
+			Labels:    map[string]string{"app": name},
 			Addresses: []netip.Addr{netip.MustParseAddr(address)}, Netns: "/run/netns/" + name,
 		}
 		for _, p := range ports {
@@ -94,26 +95,37 @@ spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
 		Time: time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC), Config: cfg, Roots: []byte("roots"),
 		Registry: &snapshot.Registry{
 			Nodes: []snapshot.Node{
-				{Name: "edge", Role: snapshot.RoleGateway, Reached: netip.MustParseAddr("10.0.0.9"), Gateway: &snapshot.GatewayInfo{
-					ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.1"), OuterAddress: netip.MustParseAddr("192.0.2.1"),
-				}},
+				{
+					Name: "edge", Role: snapshot.RoleGateway, Reached: netip.MustParseAddr("10.0.0.9"),
+					Gateway: &snapshot.GatewayInfo{
+						ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.1"),
+						OuterAddress: netip.MustParseAddr("192.0.2.1"),
+					},
+				},
 				{Name: "rack", Role: snapshot.RoleNode},
 			},
-			Workloads: []snapshot.Workload{serve("pay", "money", "10.0.0.11", 8080, 8081, 5432), serve("web", "front", "10.0.0.12", 80)},
+			Workloads: []snapshot.Workload{
+				serve("pay", "money", "10.0.0.11", 8080, 8081, 5432),
+				serve("web", "front", "10.0.0.12", 80),
+			},
 		},
-		Peers: map[string]snapshot.PeerState{"retail": {Catalogue: &snapshot.Catalogue{Sequence: 1, Services: []snapshot.OfferedService{
-			{Name: "orders", Namespace: "shop", Port: 80, Protocol: "HTTP"},
-			{Name: "queue", Namespace: "shop", Port: 5672, Protocol: "TCP"},
-			{Name: "stock", Namespace: "shop", Port: 80, Protocol: "GRPC"},
-			{Name: "stock", Namespace: "depot", Port: 80, Protocol: "HTTP"},
-		}}}},
+		Peers: map[string]snapshot.PeerState{"retail": {Catalogue: &snapshot.Catalogue{
+			Sequence: 1,
+			Services: []snapshot.OfferedService{
+				{Name: "orders", Namespace: "shop", Port: 80, Protocol: "HTTP"},
+				{Name: "queue", Namespace: "shop", Port: 5672, Protocol: "TCP"},
+				{Name: "stock", Namespace: "shop", Port: 80, Protocol: "GRPC"},
+				{Name: "stock", Namespace: "depot", Port: 80, Protocol: "HTTP"},
+			},
+		}}},
 		VIPs: map[string]netip.Addr{},
 	}
 }
 
 func TestExportDraft(t *testing.T) {
 	got, err := Export(draftWorld(t), &adminapi.ExportDraftRequest{
-		Service: "pay", Peer: "retail", Callers: []string{"shop/storefront"}, Methods: []string{"GET"}, Paths: []string{"/v1/*"},
+		Service: "pay", Peer: "retail", Callers: []string{"shop/storefront"}, Methods: []string{"GET"},
+		Paths: []string{"/v1/*"},
 	})
 	must(t, err)
 	const want = `apiVersion: isthmus.dev/v1alpha1
@@ -160,29 +172,37 @@ spec:
 	if got.YAML != want {
 		t.Errorf("got\n%s", got.YAML)
 	}
-	if len(got.Findings) != 0 || len(got.Notes) != 0 || got.File != "export-money-pay-retail.yaml" || len(got.Objects) != 2 ||
+	if len(got.Findings) != 0 || len(got.Notes) != 0 || got.File != "export-money-pay-retail.yaml" ||
+		len(got.Objects) != 2 ||
 		got.Objects[0].Stands != "" {
 		t.Errorf("%+v", got)
 	}
 
 	// Written as it is, it is drafted again to the letter, the policy too.
 	again, err := Export(draftWorld(t, "---\n"+got.YAML), &adminapi.ExportDraftRequest{
-		Service: "money/pay:80", Peer: "retail", Callers: []string{"shop/storefront"}, Methods: []string{"GET"}, Paths: []string{"/v1/*"},
+		Service: "money/pay:80", Peer: "retail", Callers: []string{"shop/storefront"}, Methods: []string{"GET"},
+		Paths: []string{"/v1/*"},
 	})
 	must(t, err)
-	if again.YAML != want || !again.Objects[0].Same || !again.Objects[1].Same || !strings.HasPrefix(again.Objects[1].Stands, "mesh.yaml:") {
+	if again.YAML != want || !again.Objects[0].Same || !again.Objects[1].Same ||
+		!strings.HasPrefix(again.Objects[1].Stands, "mesh.yaml:") {
 		t.Errorf("%+v", again)
 	}
 	wider, err := Export(draftWorld(t, "---\n"+got.YAML), &adminapi.ExportDraftRequest{Service: "pay", Peer: "retail"})
 	must(t, err)
-	if wider.Objects[0].Same || wider.Objects[0].Stands == "" || !strings.Contains(wider.YAML, "- retail.example/*\n") ||
-		len(wider.Notes) != 1 || !strings.HasPrefix(wider.Notes[0], "Every caller of peer retail may send it every request") {
+	if wider.Objects[0].Same || wider.Objects[0].Stands == "" ||
+		!strings.Contains(wider.YAML, "- retail.example/*\n") ||
+		len(wider.Notes) != 1 || !strings.HasPrefix(wider.Notes[0],
+		"Every caller of peer retail may send it every request") {
 		t.Errorf("%+v", wider)
 	}
 }
 
 func TestExportDraftOfRawTCP(t *testing.T) {
-	got, err := Export(draftWorld(t), &adminapi.ExportDraftRequest{Service: "ledger.money", Peer: "retail", As: "books"})
+	got, err := Export(draftWorld(t), &adminapi.ExportDraftRequest{
+		Service: "ledger.money", Peer: "retail",
+		As: "books",
+	})
 	must(t, err)
 	for _, part := range []string{
 		"  name: books-retail\n", "  alias: books\n  port: 5432\n  service: ledger\n  to:\n  - peer: retail\n---\n",
@@ -192,7 +212,10 @@ func TestExportDraftOfRawTCP(t *testing.T) {
 			t.Errorf("it lacks %q:\n%s", part, got.YAML)
 		}
 	}
-	_, err = Export(draftWorld(t), &adminapi.ExportDraftRequest{Service: "ledger", Peer: "retail", Methods: []string{"GET"}})
+	_, err = Export(draftWorld(t), &adminapi.ExportDraftRequest{
+		Service: "ledger", Peer: "retail",
+		Methods: []string{"GET"},
+	})
 	wantCode(t, "methods of raw TCP", err, codes.InvalidArgument)
 }
 
@@ -220,15 +243,22 @@ spec:
 func TestExportDraftBeforeItsWorkload(t *testing.T) {
 	w := draftWorld(t)
 	w.Registry.Workloads = w.Registry.Workloads[1:]
-	got, err := Export(w, &adminapi.ExportDraftRequest{Service: "pay", Peer: "retail", Callers: []string{"shop/storefront"}})
+	got, err := Export(w, &adminapi.ExportDraftRequest{
+		Service: "pay", Peer: "retail",
+		Callers: []string{"shop/storefront"},
+	})
 	must(t, err)
-	if len(got.Objects) != 2 || len(got.Notes) != 1 || !strings.HasPrefix(got.Notes[0], "No workload is behind it yet") {
+	if len(got.Objects) != 2 || len(got.Notes) != 1 ||
+		!strings.HasPrefix(got.Notes[0], "No workload is behind it yet") {
 		t.Errorf("%+v", got)
 	}
 	open := w.Config.Mesh().DeepCopy()
 	open.Spec.DefaultAction = v1alpha1.DefaultAllow
 	w.Config = w.Config.With(snapshot.PutAll(open))
-	if got, err = Export(w, &adminapi.ExportDraftRequest{Service: "pay", Peer: "retail", Callers: []string{"shop/storefront"}}); err != nil || len(got.Objects) != 1 {
+	if got, err = Export(w, &adminapi.ExportDraftRequest{
+		Service: "pay", Peer: "retail",
+		Callers: []string{"shop/storefront"},
+	}); err != nil || len(got.Objects) != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -236,7 +266,8 @@ func TestExportDraftBeforeItsWorkload(t *testing.T) {
 // Callers are written as the peer's gateway asserts them; what is no caller at all is left for the checks to refuse.
 func TestCallerID(t *testing.T) {
 	for caller, want := range map[string]string{
-		"shop/till": "spiffe://retail.example/ns/shop/sa/till", "shop/*": "spiffe://retail.example/ns/shop/*", "*": "spiffe://retail.example/*",
+		"shop/till": "spiffe://retail.example/ns/shop/sa/till", "shop/*": "spiffe://retail.example/ns/shop/*",
+		"*":                                "spiffe://retail.example/*",
 		"spiffe://other.example/ns/a/sa/b": "spiffe://other.example/ns/a/sa/b", "till": "till",
 	} {
 		if got := callerID("retail.example", caller); got != want {
@@ -258,20 +289,58 @@ spec: {service: both, alias: pay, port: 80, to: [{peer: retail, rules: [{}]}]}
 		code codes.Code
 		want string
 	}{
-		"unknown peer":    {adminapi.ExportDraftRequest{Service: "pay", Peer: "retial"}, "", codes.NotFound, `there is no peer "retial" (did you mean retail?)`},
-		"unknown service": {adminapi.ExportDraftRequest{Service: "money/pya", Peer: "retail"}, "", codes.NotFound, `no service "money/pya" (did you mean money/pay?)`},
-		"two namespaces":  {adminapi.ExportDraftRequest{Service: "web", Peer: "retail"}, "", codes.InvalidArgument, "back/web, front/web"},
-		"which port":      {adminapi.ExportDraftRequest{Service: "both", Peer: "retail"}, "", codes.InvalidArgument, "money/both:PORT, with one of 80, 81"},
-		"no such port":    {adminapi.ExportDraftRequest{Service: "both:82", Peer: "retail"}, "", codes.NotFound, "no port 82, but 80, 81"},
+		"unknown peer": {
+			adminapi.ExportDraftRequest{Service: "pay", Peer: "retial"},
+			"", codes.NotFound,
+			`there is no peer "retial" (did you mean retail?)`,
+		},
+		"unknown service": {
+			adminapi.ExportDraftRequest{Service: "money/pya", Peer: "retail"},
+			"", codes.NotFound,
+			`no service "money/pya" (did you mean money/pay?)`,
+		},
+		"two namespaces": {
+			adminapi.ExportDraftRequest{Service: "web", Peer: "retail"},
+			"", codes.InvalidArgument,
+			"back/web, front/web",
+		},
+		"which port": {
+			adminapi.ExportDraftRequest{Service: "both", Peer: "retail"},
+			"", codes.InvalidArgument,
+			"money/both:PORT, with one of 80, 81",
+		},
+		"no such port": {
+			adminapi.ExportDraftRequest{Service: "both:82", Peer: "retail"},
+			"", codes.NotFound,
+			"no port 82, but 80, 81",
+		},
 		"caller elsewhere": {
-			adminapi.ExportDraftRequest{Service: "pay", Peer: "retail", Callers: []string{"spiffe://bank.example/ns/a/sa/b"}},
+			adminapi.ExportDraftRequest{
+				Service: "pay", Peer: "retail",
+				Callers: []string{"spiffe://bank.example/ns/a/sa/b"},
+			},
 			"",
 			codes.FailedPrecondition, "ISM0066",
 		},
-		"no caller at all": {adminapi.ExportDraftRequest{Service: "pay", Peer: "retail", Callers: []string{"storefront"}}, "", codes.FailedPrecondition, "SPIFFE ID"},
-		"a bad method":     {adminapi.ExportDraftRequest{Service: "pay", Peer: "retail", Methods: []string{"get"}}, "", codes.FailedPrecondition, "methods"},
-		"a bad alias":      {adminapi.ExportDraftRequest{Service: "pay", Peer: "retail", As: "Pay Me"}, "", codes.FailedPrecondition, "this would be refused"},
-		"a taken name":     {adminapi.ExportDraftRequest{Service: "pay", Peer: "retail"}, taken, codes.FailedPrecondition, "ISM0065"},
+		"no caller at all": {adminapi.ExportDraftRequest{
+			Service: "pay", Peer: "retail",
+			Callers: []string{"storefront"},
+		}, "", codes.FailedPrecondition, "SPIFFE ID"},
+		"a bad method": {
+			adminapi.ExportDraftRequest{Service: "pay", Peer: "retail", Methods: []string{"get"}},
+			"",
+			codes.FailedPrecondition, "methods",
+		},
+		"a bad alias": {
+			adminapi.ExportDraftRequest{Service: "pay", Peer: "retail", As: "Pay Me"},
+			"",
+			codes.FailedPrecondition, "this would be refused",
+		},
+		"a taken name": {
+			adminapi.ExportDraftRequest{Service: "pay", Peer: "retail"},
+			taken,
+			codes.FailedPrecondition, "ISM0065",
+		},
 	} {
 		r := tt.r
 		_, err := Export(draftWorld(t, tt.more), &r)
@@ -282,7 +351,10 @@ spec: {service: both, alias: pay, port: 80, to: [{peer: retail, rules: [{}]}]}
 }
 
 func TestImportDraft(t *testing.T) {
-	got, err := Import(draftWorld(t), &adminapi.ImportDraftRequest{Peer: "retail", Name: "orders", As: "front/orders", Callers: []string{"web"}})
+	got, err := Import(draftWorld(t), &adminapi.ImportDraftRequest{
+		Peer: "retail", Name: "orders", As: "front/orders",
+		Callers: []string{"web"},
+	})
 	must(t, err)
 	const want = `apiVersion: isthmus.dev/v1alpha1
 kind: FederatedImport
@@ -300,20 +372,24 @@ spec:
 	if got.YAML != want || len(got.Findings) != 0 || len(got.Notes) != 0 || got.File != "import-front-orders.yaml" {
 		t.Errorf("%+v", got)
 	}
-	again, err := Import(draftWorld(t, "---\n"+want), &adminapi.ImportDraftRequest{Peer: "retail", Name: "orders", As: "front/orders", Callers: []string{"web"}})
+	again, err := Import(draftWorld(t, "---\n"+want),
+		&adminapi.ImportDraftRequest{Peer: "retail", Name: "orders", As: "front/orders", Callers: []string{"web"}})
 	must(t, err)
 	if again.YAML != want || !again.Objects[0].Same {
 		t.Errorf("%+v", again)
 	}
 	queue, err := Import(draftWorld(t), &adminapi.ImportDraftRequest{Peer: "retail", Name: "shop/queue"})
 	must(t, err)
-	if !strings.Contains(queue.YAML, "  port: 5672\n  protocol: TCP\n") || !strings.Contains(queue.YAML, "  callers: []\n") ||
+	if !strings.Contains(queue.YAML, "  port: 5672\n  protocol: TCP\n") ||
+		!strings.Contains(queue.YAML, "  callers: []\n") ||
 		len(queue.Notes) != 1 || queue.Objects[0].Namespace != "shop" {
 		t.Errorf("%+v", queue)
 	}
-	renamed, err := Import(draftWorld(t), &adminapi.ImportDraftRequest{Peer: "retail", Name: "depot/stock", As: "front/shelf", Callers: []string{"wbe"}})
+	renamed, err := Import(draftWorld(t),
+		&adminapi.ImportDraftRequest{Peer: "retail", Name: "depot/stock", As: "front/shelf", Callers: []string{"wbe"}})
 	must(t, err)
-	if !strings.Contains(renamed.YAML, "  - name: stock\n    namespace: depot\n    peer: retail\n") || len(renamed.Findings) != 1 ||
+	if !strings.Contains(renamed.YAML, "  - name: stock\n    namespace: depot\n    peer: retail\n") ||
+		len(renamed.Findings) != 1 ||
 		renamed.Findings[0].Code != "ISM0327" {
 		t.Errorf("%+v", renamed)
 	}
@@ -332,11 +408,31 @@ spec: {port: 80, from: [{peer: bank}], callers: [web]}
 		code codes.Code
 		want string
 	}{
-		"unknown peer":    {adminapi.ImportDraftRequest{Peer: "retial", Name: "orders"}, "", codes.NotFound, "did you mean retail?"},
-		"unknown name":    {adminapi.ImportDraftRequest{Peer: "retail", Name: "oders"}, "", codes.NotFound, `offers no "oders" (did you mean orders?)`},
-		"two of the name": {adminapi.ImportDraftRequest{Peer: "retail", Name: "stock"}, "", codes.InvalidArgument, "depot/stock, shop/stock"},
-		"another source":  {adminapi.ImportDraftRequest{Peer: "retail", Name: "orders"}, other, codes.InvalidArgument, "add peer retail to its spec.from"},
-		"a bad name":      {adminapi.ImportDraftRequest{Peer: "retail", Name: "orders", As: "Front/Orders"}, "", codes.FailedPrecondition, "this would be refused"},
+		"unknown peer": {
+			adminapi.ImportDraftRequest{Peer: "retial", Name: "orders"},
+			"", codes.NotFound,
+			"did you mean retail?",
+		},
+		"unknown name": {
+			adminapi.ImportDraftRequest{Peer: "retail", Name: "oders"},
+			"", codes.NotFound,
+			`offers no "oders" (did you mean orders?)`,
+		},
+		"two of the name": {
+			adminapi.ImportDraftRequest{Peer: "retail", Name: "stock"},
+			"", codes.InvalidArgument,
+			"depot/stock, shop/stock",
+		},
+		"another source": {
+			adminapi.ImportDraftRequest{Peer: "retail", Name: "orders"},
+			other, codes.InvalidArgument,
+			"add peer retail to its spec.from",
+		},
+		"a bad name": {
+			adminapi.ImportDraftRequest{Peer: "retail", Name: "orders", As: "Front/Orders"},
+			"",
+			codes.FailedPrecondition, "this would be refused",
+		},
 	} {
 		r := tt.r
 		_, err := Import(draftWorld(t, tt.more), &r)

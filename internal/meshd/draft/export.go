@@ -45,9 +45,10 @@ func Export(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*adminapi.
 	}
 	http := e.port.Protocol.IsHTTP()
 	if !http && len(r.Callers)+len(r.Methods)+len(r.Paths) > 0 {
-		return nil, refusedDraft("port %d of %s speaks %s: callers, methods and paths cannot be told apart there, so that the whole "+
-			"peer may connect or nobody; leave --callers, --methods and --paths out, or name the Service's port http-…",
-			e.port.Number, e.service.ID, e.port.Protocol)
+		return nil,
+			refusedDraft("port %d of %s speaks %s: callers, methods and paths cannot be told apart there, so that the whole "+
+				"peer may connect or nobody; leave --callers, --methods and --paths out, or name the Service's port http-…",
+				e.port.Number, e.service.ID, e.port.Protocol)
 	}
 	d := &draft{snap: snap, written: []map[string]any{e.export(http)}}
 	policy := e.policyKey()
@@ -94,7 +95,8 @@ func (e exporting) wide(http bool) string {
 	case !http:
 		return "The whole peer " + e.peer.Name + " may connect: a raw connection carries no caller."
 	case len(e.Callers)+len(e.Methods)+len(e.Paths) == 0:
-		return "Every caller of peer " + e.peer.Name + " may send it every request: --callers, --methods and --paths narrow that."
+		return "Every caller of peer " + e.peer.Name +
+			" may send it every request: --callers, --methods and --paths narrow that."
 	}
 	return ""
 }
@@ -108,7 +110,10 @@ func (e exporting) set() model.EndpointSet {
 }
 
 func (e exporting) policyKey() snapshot.Key {
-	return snapshot.Key{Kind: "AuthorizationPolicy", Namespace: e.service.ID.Namespace, Name: e.name() + "-" + e.peer.Name}
+	return snapshot.Key{
+		Kind: "AuthorizationPolicy", Namespace: e.service.ID.Namespace,
+		Name: e.name() + "-" + e.peer.Name,
+	}
 }
 
 func (e exporting) export(http bool) map[string]any {
@@ -129,8 +134,8 @@ func (e exporting) export(http bool) map[string]any {
 	return object(ownAPI, "FederatedExport", e.service.ID.Namespace, e.name()+"-"+e.peer.Name, spec)
 }
 
-// policy lets into the workloads what the export lets through: the callers by what their peer's gateway asserts, and raw
-// connections by our own gateways, in whose name they come. Nil where it is not known what selects the workloads.
+// policy lets into the workloads what the export lets through: the callers by what their peer's gateway asserts, and
+// raw connections by our own gateways, in whose name they come. Nil where it is not known what selects the workloads.
 func (e exporting) policy(snap *snapshot.Snapshot, mesh *model.Mesh, http bool) map[string]any {
 	s := snapshot.Named[*corev1.Service](snap.Config.Objects, e.service.ID.Namespace, e.service.ID.Name)
 	if s == nil || len(s.Spec.Selector) == 0 {
@@ -193,8 +198,8 @@ func (e exporting) workloadPorts(mesh *model.Mesh) (out []string) {
 	return out
 }
 
-// callerID is a caller as the peer's gateway asserts it: a SPIFFE ID, or "namespace/account" of the peer's trust domain,
-// where "*" may stand for the account, or alone for everybody.
+// callerID is a caller as the peer's gateway asserts it: a SPIFFE ID, or "namespace/account" of the peer's trust
+// domain, where "*" may stand for the account, or alone for everybody.
 func callerID(trustDomain, caller string) string {
 	if strings.HasPrefix(caller, "spiffe://") {
 		return caller
@@ -226,7 +231,8 @@ func servicePort(mesh *model.Mesh, asked string) (*model.Service, *model.Port, e
 	slices.Sort(names)
 	switch len(found) {
 	case 0:
-		return nil, nil, notFound("there is no service %q%s: isthmus services lists them", name, meant(name, slices.Compact(names)))
+		return nil, nil, notFound("there is no service %q%s: isthmus services lists them", name,
+			meant(name, slices.Compact(names)))
 	case 1:
 	default:
 		var which []string
@@ -234,7 +240,8 @@ func servicePort(mesh *model.Mesh, asked string) (*model.Service, *model.Port, e
 			which = append(which, s.ID.Namespace+"/"+s.ID.Name)
 		}
 		slices.Sort(which)
-		return nil, nil, refusedDraft("several namespaces have a service %q: write one of %s", name, strings.Join(which, ", "))
+		return nil, nil, refusedDraft("several namespaces have a service %q: write one of %s", name,
+			strings.Join(which, ", "))
 	}
 	s := found[0]
 	var ports []string
@@ -248,5 +255,6 @@ func servicePort(mesh *model.Mesh, asked string) (*model.Service, *model.Port, e
 	if hasPort {
 		return nil, nil, notFound("service %s has no port %s, but %s", full, port, strings.Join(ports, ", "))
 	}
-	return nil, nil, refusedDraft("service %s has several ports: write %s:PORT, with one of %s", full, full, strings.Join(ports, ", "))
+	return nil, nil, refusedDraft("service %s has several ports: write %s:PORT, with one of %s", full, full,
+		strings.Join(ports, ", "))
 }

@@ -45,8 +45,9 @@ func Import(snap *snapshot.Snapshot, r *adminapi.ImportDraftRequest) (*adminapi.
 		for _, f := range old.Spec.From {
 			if f.Peer != peer.Name {
 				o := snap.Config.Origin(key)
-				return nil, refusedDraft("FederatedImport %s/%s (%s:%d) takes from peer %s already: add peer %s to its spec.from "+
-					"there, with a weight or a priority", namespace, name, o.File, o.Line, f.Peer, peer.Name)
+				return nil,
+					refusedDraft("FederatedImport %s/%s (%s:%d) takes from peer %s already: add peer %s to its spec.from "+
+						"there, with a weight or a priority", namespace, name, o.File, o.Line, f.Peer, peer.Name)
 			}
 		}
 	}
@@ -65,7 +66,8 @@ func Import(snap *snapshot.Snapshot, r *adminapi.ImportDraftRequest) (*adminapi.
 func offered(snap *snapshot.Snapshot, peer, name string) (snapshot.OfferedService, error) {
 	c := snap.Peers[peer].Catalogue
 	if c == nil {
-		return snapshot.OfferedService{}, notFound("peer %s has not said yet what it offers: isthmus peer status %s", peer, peer)
+		return snapshot.OfferedService{},
+			notFound("peer %s has not said yet what it offers: isthmus peer status %s", peer, peer)
 	}
 	var found []snapshot.OfferedService
 	var all, plain []string

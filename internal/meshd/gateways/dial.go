@@ -42,9 +42,12 @@ func (d Dialer) Gateways() []federation.Gateway {
 	var out []federation.Gateway
 	for _, n := range d.Snapshot().Registry.Nodes {
 		if n.Role == snapshot.RoleGateway && n.Gateway != nil {
-			out = append(out, federation.Gateway{Name: n.Name, Dial: func(ctx context.Context, sni string) (net.Conn, error) {
-				return d.dial(ctx, n, sni)
-			}})
+			out = append(out, federation.Gateway{
+				Name: n.Name,
+				Dial: func(ctx context.Context, sni string) (net.Conn, error) {
+					return d.dial(ctx, n, sni)
+				},
+			})
 		}
 	}
 	return out

@@ -115,7 +115,8 @@ func silent(roads map[string]road, now time.Time) []string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(roads)) {
 		r := roads[name]
-		if r.failures >= enoughFailures || r.failures > 0 && !r.answered || !r.away.IsZero() && now.Sub(r.away) >= agentGrace {
+		if r.failures >= enoughFailures || r.failures > 0 && !r.answered || !r.away.IsZero() &&
+			now.Sub(r.away) >= agentGrace {
 			out = append(out, name)
 		}
 	}

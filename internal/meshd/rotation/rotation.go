@@ -30,7 +30,8 @@ const (
 	rotationSettle = 3 * time.Second
 	// replacedWithin is how long connected agents take to replace their certificates (node/identity spreads them).
 	replacedWithin = 12 * time.Second
-	// peerGrace is for a peer that fetched the bundle and cannot say whether it is in force: an older version of Isthmus.
+	// peerGrace is for a peer that fetched the bundle and cannot say whether it is in force: an older version of
+	// Isthmus.
 	peerGrace = 30 * time.Second
 )
 
@@ -57,8 +58,8 @@ type Config struct {
 	Mesh func() *model.Mesh
 	// Reports are what connected agents last said, by node.
 	Reports func() map[string]agentapi.Report
-	// Holders are the proxies that should have this mesh's own roots, and Unpublished the control planes that have not put
-	// both roots into force.
+	// Holders are the proxies that should have this mesh's own roots, and Unpublished the control planes that have not
+	// put both roots into force.
 	Holders     func() []xds.Holder
 	Unpublished func(roots []byte) []string
 	// Leads says whether this control plane is the one that takes steps.
@@ -71,7 +72,8 @@ type Config struct {
 	Now      func() time.Time
 }
 
-// Rotator takes a root rotation from step to step. What it needs it looks up anew each time, so that it can begin anywhere.
+// Rotator takes a root rotation from step to step. What it needs it looks up anew each time, so that it can begin
+// anywhere.
 type Rotator struct {
 	Config
 
@@ -151,7 +153,8 @@ func (r *Rotator) Force(ctx context.Context) error {
 	var passed []string
 	for _, w := range waits {
 		passed = append(passed, fmt.Sprintf("%s: %s %s", rot.Step, w.What, w.Name))
-		r.Log.Warn("root rotation goes on without somebody", "step", string(rot.Step), "what", w.What, "name", w.Name, "why", w.Why)
+		r.Log.Warn("root rotation goes on without somebody", "step", string(rot.Step), "what", w.What, "name", w.Name,
+			"why", w.Why)
 	}
 	return r.advance(ctx, rot.Step, passed)
 }
@@ -184,7 +187,10 @@ func (r *Rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminap
 	}
 	var waits []adminapi.CAWait
 	for _, name := range r.Unpublished(r.Authority.Roots()) {
-		waits = append(waits, adminapi.CAWait{What: "control plane", Name: name, Why: "has not published both roots yet"})
+		waits = append(waits, adminapi.CAWait{
+			What: "control plane", Name: name,
+			Why: "has not published both roots yet",
+		})
 	}
 	nodes, err := r.State.Nodes(ctx)
 	if err != nil {
@@ -192,12 +198,16 @@ func (r *Rotator) undistributed(ctx context.Context, rot ca.Rotation) ([]adminap
 	}
 	holders := slices.DeleteFunc(r.Holders(), func(h xds.Holder) bool {
 		proxy := mesh.Proxies[h.Proxy]
-		return proxy != nil && len(proxy.Sidecars) > 0 && len(proxy.Workloads) == 0 // a node whose Envoys are its workloads'
+		// a node whose Envoys are its workloads'
+		return proxy != nil && len(proxy.Sidecars) > 0 && len(proxy.Workloads) == 0
 	})
 	waits = append(waits, untrusting(rot, nodes, r.Reports(), holders)...)
 	snap := r.Snapshot()
 	for _, i := range snap.Invites {
-		waits = append(waits, adminapi.CAWait{What: "invitation", Name: i.Peer, Why: "is open and pins the old root", Until: i.Expires})
+		waits = append(waits, adminapi.CAWait{
+			What: "invitation", Name: i.Peer, Why: "is open and pins the old root",
+			Until: i.Expires,
+		})
 	}
 	verdicts := peerrules.All(snap, td)
 	for _, mp := range snapshot.Of[*v1alpha1.MeshPeer](snap.Config) {
@@ -235,7 +245,9 @@ func peerLacks(t federation.BundleDelivery, now time.Time) string {
 }
 
 // untrusting are the nodes whose agent or Envoys do not trust both roots yet.
-func untrusting(rot ca.Rotation, nodes []state.Node, reports map[string]agentapi.Report, holders []xds.Holder) []adminapi.CAWait {
+func untrusting(
+	rot ca.Rotation, nodes []state.Node, reports map[string]agentapi.Report, holders []xds.Holder,
+) []adminapi.CAWait {
 	var waits []adminapi.CAWait
 	for _, n := range nodes {
 		if !n.Revoked.IsZero() {
@@ -285,12 +297,19 @@ func undrained(
 		}
 		if report, connected := reports[n.Name]; connected {
 			if old, until := Under(rot, report.Certs, now); len(old) > 0 {
-				waits = append(waits, adminapi.CAWait{What: string(n.Role), Name: n.Name, Why: "replaces its certificates: " + strings.Join(old, " "), Until: earlier(until, rot.Since.Add(replacedWithin))})
+				waits = append(waits, adminapi.CAWait{
+					What: string(n.Role), Name: n.Name,
+					Why:   "replaces its certificates: " + strings.Join(old, " "),
+					Until: earlier(until, rot.Since.Add(replacedWithin)),
+				})
 			}
 			continue
 		}
 		if until := lastUse(uses, func(u state.CertUse) bool { return u.Node == n.Name }); !until.IsZero() {
-			waits = append(waits, adminapi.CAWait{What: string(n.Role), Name: n.Name, Why: "its agent is not connected, and has certificates under the old root", Until: until})
+			waits = append(waits, adminapi.CAWait{
+				What: string(n.Role), Name: n.Name,
+				Why: "its agent is not connected, and has certificates under the old root", Until: until,
+			})
 		}
 	}
 	for _, u := range uses {
@@ -300,7 +319,9 @@ func undrained(
 		}
 		if name, ok := spiffe.AdminName(id); ok {
 			waits = append(waits, adminapi.CAWait{
-				What: "administrator", Name: name, Why: "has credentials under the old root: make new ones (isthmus admin cert) before they end", Until: u.NotAfter,
+				What: "administrator", Name: name,
+				Why:   "has credentials under the old root: make new ones (isthmus admin cert) before they end",
+				Until: u.NotAfter,
 			})
 		}
 	}

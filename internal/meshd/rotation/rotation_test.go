@@ -48,10 +48,12 @@ func TestUntrusting(t *testing.T) {
 	both := agentapi.Report{Roots: []string{"new", "old"}}
 	waits := untrusting(rot, []state.Node{
 		node("away", snapshot.RoleNode), node("edge", snapshot.RoleGateway), node("empty", snapshot.RoleNode), gone,
-		node("lone", snapshot.RoleNode), node("nay", snapshot.RoleNode), node("ready", snapshot.RoleNode), node("slow", snapshot.RoleNode),
+		node("lone", snapshot.RoleNode), node("nay", snapshot.RoleNode), node("ready", snapshot.RoleNode),
+		node("slow", snapshot.RoleNode),
 		node("split", snapshot.RoleNode),
 	}, map[string]agentapi.Report{
-		"edge": {Roots: []string{"old"}}, "empty": both, "lone": both, "nay": both, "ready": both, "slow": both, "split": both,
+		"edge": {Roots: []string{"old"}}, "empty": both, "lone": both, "nay": both, "ready": both, "slow": both,
+		"split": both,
 	}, []xds.Holder{
 		{Proxy: "away"},
 		{Proxy: "edge", Connected: true, Acked: true},
@@ -83,7 +85,8 @@ func TestUndrained(t *testing.T) {
 		return agentapi.CertState{SPIFFEID: id, Root: root, NotAfter: at(60)}
 	}
 	waits := undrained(rot, []state.Node{
-		node("away", snapshot.RoleNode), node("busy", snapshot.RoleGateway), node("done", snapshot.RoleNode), node("ended", snapshot.RoleNode), gone,
+		node("away", snapshot.RoleNode), node("busy", snapshot.RoleGateway), node("done", snapshot.RoleNode),
+		node("ended", snapshot.RoleNode), gone,
 		node("many", snapshot.RoleNode), node("over", snapshot.RoleNode),
 	}, []state.CertUse{
 		{SPIFFEID: "spiffe://cards.example/isthmus/admin/alice", NotAfter: at(90)},
@@ -93,9 +96,15 @@ func TestUndrained(t *testing.T) {
 		{Node: "done", SPIFFEID: "spiffe://cards.example/ns/a/sa/b", NotAfter: at(10)}, // valid still, and not in use
 		{Node: "gone", SPIFFEID: "spiffe://cards.example/ns/a/sa/b", NotAfter: at(10)},
 	}, map[string]agentapi.Report{
-		"busy": {Certs: []agentapi.CertState{cert("spiffe://cards.example/x", "old"), cert("spiffe://cards.example/y", "new")}},
+		"busy": {Certs: []agentapi.CertState{
+			cert("spiffe://cards.example/x", "old"),
+			cert("spiffe://cards.example/y", "new"),
+		}},
 		"done": {Certs: []agentapi.CertState{cert("spiffe://cards.example/x", "new")}},
-		"many": {Certs: []agentapi.CertState{cert("a", "old"), cert("b", "old"), cert("c", "old"), cert("d", "old"), cert("e", "old")}},
+		"many": {Certs: []agentapi.CertState{
+			cert("a", "old"), cert("b", "old"), cert("c", "old"), cert("d", "old"),
+			cert("e", "old"),
+		}},
 		// One that has ended, and one under a root that an earlier rotation withdrew.
 		"over": {Certs: []agentapi.CertState{
 			{SPIFFEID: "spiffe://cards.example/z", Root: "old", NotAfter: at(1)},
@@ -116,12 +125,27 @@ func TestPeerLacks(t *testing.T) {
 		want string
 	}{
 		{federation.BundleDelivery{InForce: true}, ""},
-		{federation.BundleDelivery{ByHand: true, Fetched: noon}, "takes this mesh's roots from its own files only: give it a new isthmus peer manifest"},
+		{
+			federation.BundleDelivery{ByHand: true, Fetched: noon},
+			"takes this mesh's roots from its own files only: give it a new isthmus peer manifest",
+		},
 		{federation.BundleDelivery{}, "has not fetched the new bundle yet"},
-		{federation.BundleDelivery{Error: "unreachable"}, "has not fetched the new bundle, and cannot be told of it: unreachable"},
-		{federation.BundleDelivery{Fetched: noon.Add(-time.Second)}, "has fetched the new bundle; its gateways have not all acknowledged it"},
-		{federation.BundleDelivery{Fetched: noon.Add(-time.Hour)}, "has fetched the new bundle; its gateways have not all acknowledged it"},
-		{federation.BundleDelivery{Fetched: noon.Add(-time.Second), Error: "404"}, "has fetched the new bundle, and cannot be asked whether its gateways have it: 404"},
+		{
+			federation.BundleDelivery{Error: "unreachable"},
+			"has not fetched the new bundle, and cannot be told of it: unreachable",
+		},
+		{
+			federation.BundleDelivery{Fetched: noon.Add(-time.Second)},
+			"has fetched the new bundle; its gateways have not all acknowledged it",
+		},
+		{
+			federation.BundleDelivery{Fetched: noon.Add(-time.Hour)},
+			"has fetched the new bundle; its gateways have not all acknowledged it",
+		},
+		{
+			federation.BundleDelivery{Fetched: noon.Add(-time.Second), Error: "404"},
+			"has fetched the new bundle, and cannot be asked whether its gateways have it: 404",
+		},
 		{federation.BundleDelivery{Fetched: noon.Add(-30 * time.Second), Error: "404"}, ""},
 	} {
 		if got := peerLacks(c.told, noon); got != c.want {
@@ -163,7 +187,11 @@ func TestExpected(t *testing.T) {
 		want  time.Time
 	}{
 		{ca.Activated, nil, noon.Add(3 * time.Second)},
-		{ca.Activated, []adminapi.CAWait{{Until: noon.Add(time.Minute)}, {Until: noon.Add(time.Second)}}, noon.Add(63 * time.Second)},
+		{
+			ca.Activated,
+			[]adminapi.CAWait{{Until: noon.Add(time.Minute)}, {Until: noon.Add(time.Second)}},
+			noon.Add(63 * time.Second),
+		},
 		{ca.Prepared, []adminapi.CAWait{{Until: noon.Add(time.Minute)}, {}}, time.Time{}},
 		{ca.Done, nil, time.Time{}},
 	} {

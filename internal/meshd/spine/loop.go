@@ -167,7 +167,8 @@ func (l *Loop) apply(ctx context.Context) {
 		if fault == nil {
 			return
 		}
-		l.Log.Error("configuration not applied, what was in force stays", "fault", fault, "stack", string(debug.Stack()))
+		l.Log.Error("configuration not applied, what was in force stays", "fault", fault, "stack",
+			string(debug.Stack()))
 		l.compiled = nil
 		if before := l.published.Load(); before != nil {
 			l.published.Store(before.with(append(slices.Clone(snap.Config.Findings), faulty(fault))))

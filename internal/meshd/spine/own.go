@@ -9,8 +9,8 @@ import (
 // ownSets are the proxies that have a form of their own of an endpoint set, by its shared form.
 type ownSets map[model.EndpointSet]map[string]bool
 
-// replace takes out the sets of a proxy's former view and puts in those of its next one. Either may be nil. It returns what
-// has changed, by name; nil for what is gone.
+// replace takes out the sets of a proxy's former view and puts in those of its next one. Either may be nil. It returns
+// what has changed, by name; nil for what is gone.
 func (o ownSets) replace(before, next *view.View, mesh *model.Mesh) map[string]*envoy.Resource {
 	changed := map[string]*envoy.Resource{}
 	for _, set := range ownOf(before) {

@@ -98,8 +98,8 @@ func (p *Published) HasRoots(trustDomain string, newest *snapshot.Snapshot) bool
 	return true
 }
 
-// sameReadiness says that of each export it is true in both meshes, or in neither, that an endpoint is ready. The exports
-// are the same in both.
+// sameReadiness says that of each export it is true in both meshes, or in neither, that an endpoint is ready. The
+// exports are the same in both.
 func sameReadiness(before, now *model.Mesh) bool {
 	return !slices.ContainsFunc(now.Exports, func(e *model.Export) bool { return before.IsReady(e) != now.IsReady(e) })
 }

@@ -23,7 +23,9 @@ import (
 // Render says offline what the control plane would send a proxy: the same spine on a folder of configuration and the
 // workloads in registry, or without a proxy what is wrong with the folder. Peers are trusted by what their MeshPeer
 // holds inline; this mesh's own roots are not known.
-func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.ProxyResource, []finding.Finding, error) {
+func Render(
+	dir string, registry *snapshot.Registry, proxy string,
+) ([]adminapi.ProxyResource, []finding.Finding, error) {
 	cfg, err := file.LoadDir(dir, schema.New().Validate)
 	if err != nil {
 		return nil, nil, err
@@ -31,7 +33,10 @@ func Render(dir string, registry *snapshot.Registry, proxy string) ([]adminapi.P
 	nothing := &snapshot.Snapshot{Config: &snapshot.Config{}}
 	verdict := gate.Review(nothing, cfg.Objects.ChangeSince(nil), gate.Who{Source: snapshot.SourceFile})
 	cfg = verdict.Admit(nothing.Config, cfg)
-	snap := &snapshot.Snapshot{Time: time.Now(), Config: cfg, Registry: registry, Peers: map[string]snapshot.PeerState{}}
+	snap := &snapshot.Snapshot{
+		Time: time.Now(), Config: cfg, Registry: registry,
+		Peers: map[string]snapshot.PeerState{},
+	}
 	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](cfg) {
 		snap.Peers[p.Name] = snapshot.PeerState{Roots: []byte(p.Spec.Bundle.Inline), BundleTime: snap.Time}
 	}

@@ -73,7 +73,8 @@ func (s *Standing) Node(ctx context.Context, name, generation string) (state.Nod
 			"this certificate was issued to no node that has a part in the mesh (any more): get a new one")
 	case errors.Is(err, state.ErrNotFound):
 		return n, status.Errorf(codes.PermissionDenied,
-			"node %s is not known here, or has joined again since it got this certificate: join it with a new token", name)
+			"node %s is not known here, or has joined again since it got this certificate: join it with a new token",
+			name)
 	case err != nil:
 		return n, status.Error(codes.Internal, err.Error())
 	case !n.Revoked.IsZero() || s.hasEnded(generation):
@@ -103,7 +104,8 @@ func (s *Standing) judgeAdmin(ctx context.Context, name, generation string) erro
 // known reads what belongs to a generation, from the file where it has not been read yet; state.ErrNotFound when
 // nothing does.
 func known[T any](
-	ctx context.Context, s *Standing, kept map[string]T, read func(context.Context, string) (T, error), generation string,
+	ctx context.Context, s *Standing, kept map[string]T, read func(context.Context, string) (T, error),
+	generation string,
 ) (T, error) {
 	s.mu.Lock()
 	v, ok := kept[generation]

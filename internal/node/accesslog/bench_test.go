@@ -15,7 +15,10 @@ import (
 // BenchmarkRequests receives what a gateway's Envoy says of requests, 20 a message, as it does.
 func BenchmarkRequests(b *testing.B) {
 	const entries = 20
-	msg := &servicev3.StreamAccessLogsMessage{LogEntries: &servicev3.StreamAccessLogsMessage_HttpLogs{HttpLogs: &servicev3.StreamAccessLogsMessage_HTTPAccessLogEntries{}}}
+	logged := &servicev3.StreamAccessLogsMessage_HTTPAccessLogEntries{}
+	msg := &servicev3.StreamAccessLogsMessage{
+		LogEntries: &servicev3.StreamAccessLogsMessage_HttpLogs{HttpLogs: logged},
+	}
 	for i := range entries {
 		e := new(accesslogv3.HTTPAccessLogEntry)
 		if err := protojson.Unmarshal(fmt.Appendf(nil, gatewayEntry, 40000+i), e); err != nil {

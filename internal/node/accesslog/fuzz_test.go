@@ -20,9 +20,12 @@ func FuzzDecode(f *testing.F) {
 		if err := protojson.Unmarshal([]byte(text), h); err != nil {
 			f.Fatal(err)
 		}
-		wire, err := proto.Marshal(&servicev3.StreamAccessLogsMessage{LogEntries: &servicev3.StreamAccessLogsMessage_HttpLogs{
-			HttpLogs: &servicev3.StreamAccessLogsMessage_HTTPAccessLogEntries{LogEntry: []*accesslogv3.HTTPAccessLogEntry{h, h}},
-		}})
+		entries := &servicev3.StreamAccessLogsMessage_HTTPAccessLogEntries{
+			LogEntry: []*accesslogv3.HTTPAccessLogEntry{h, h},
+		}
+		wire, err := proto.Marshal(&servicev3.StreamAccessLogsMessage{
+			LogEntries: &servicev3.StreamAccessLogsMessage_HttpLogs{HttpLogs: entries},
+		})
 		if err != nil {
 			f.Fatal(err)
 		}

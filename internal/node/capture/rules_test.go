@@ -46,7 +46,8 @@ func TestRules(t *testing.T) {
 	got := strings.Split(b.String(), "\n")
 	for i, line := range strings.Split(string(want), "\n") {
 		if i >= len(got) || got[i] != line {
-			t.Fatalf("testdata/rules.txt:%d: got\n%s\nwant\n%s", i+1, strings.Join(got[min(i, len(got)):min(i+1, len(got))], ""), line)
+			t.Fatalf("testdata/rules.txt:%d: got\n%s\nwant\n%s", i+1,
+				strings.Join(got[min(i, len(got)):min(i+1, len(got))], ""), line)
 		}
 	}
 	if len(got) != len(strings.Split(string(want), "\n")) {
@@ -101,7 +102,10 @@ func exprText(t *testing.T, e expr.Any) string {
 		}[e.Base]
 		return fmt.Sprintf("@%s,%d,%d", base, e.Offset, e.Len)
 	case *expr.Cmp:
-		return map[expr.CmpOp]string{expr.CmpOpEq: "==", expr.CmpOpNeq: "!=", expr.CmpOpGte: ">="}[e.Op] + " " + dataText(e.Data)
+		return map[expr.CmpOp]string{
+			expr.CmpOpEq: "==", expr.CmpOpNeq: "!=",
+			expr.CmpOpGte: ">=",
+		}[e.Op] + " " + dataText(e.Data)
 	case *expr.Bitwise:
 		return "& " + dataText(e.Mask)
 	case *expr.Socket:

@@ -25,7 +25,8 @@ const maxMessage = 64 << 20
 // until it is up.
 func (c *Client) dial(addresses []string, conf *tls.Config) (*grpc.ClientConn, error) {
 	if len(addresses) == 0 {
-		return nil, errors.New("control.addresses is empty and the token names none: write where the control plane listens, for example 10.0.0.1:15012")
+		return nil,
+			errors.New("control.addresses is empty and the token names none: write where the control plane listens, for example 10.0.0.1:15012")
 	}
 	found := manual.NewBuilderWithScheme("isthmus")
 	var state resolver.State

@@ -47,7 +47,8 @@ func Load(path string) (*SVID, error) {
 	}
 	s, err := decode(text, st.ModTime())
 	if err != nil {
-		return nil, fmt.Errorf("node identity %s is damaged (%w): delete it and join again with a new token (`isthmus token create --node NAME`)", path, err)
+		return nil,
+			fmt.Errorf("node identity %s is damaged (%w): delete it and join again with a new token (`isthmus token create --node NAME`)", path, err)
 	}
 	return s, nil
 }

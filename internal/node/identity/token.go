@@ -46,7 +46,8 @@ func ParseToken(text string) (Token, error) {
 	t := Token{text: text, Node: parsed.Node, Role: parsed.Role, Addresses: parsed.Addresses}
 	n, err := hex.Decode(t.Fingerprint[:], []byte(parsed.Fingerprint))
 	if err != nil || n != sha256.Size {
-		return Token{}, errors.New("the join token names no root fingerprint: make a new one with `isthmus token create --node NAME`")
+		return Token{},
+			errors.New("the join token names no root fingerprint: make a new one with `isthmus token create --node NAME`")
 	}
 	return t, nil
 }
@@ -55,15 +56,17 @@ func ParseToken(text string) (Token, error) {
 func LoadToken(path string) (Token, error) {
 	st, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return Token{}, fmt.Errorf("there is no join token at %s: `isthmus token create` makes one at the control plane, "+
-			"and you carry it here", path)
+		return Token{},
+			fmt.Errorf("there is no join token at %s: `isthmus token create` makes one at the control plane, "+
+				"and you carry it here", path)
 	}
 	if err != nil {
 		return Token{}, fmt.Errorf("read join token: %w", err)
 	}
 	if st.Mode().Perm()&0o007 != 0 {
-		return Token{}, fmt.Errorf("join token file %s is open to every user (mode %04o): run `chmod 600 %s`, and replace the token if others may have read it",
-			path, st.Mode().Perm(), path)
+		return Token{},
+			fmt.Errorf("join token file %s is open to every user (mode %04o): run `chmod 600 %s`, and replace the token if others may have read it",
+				path, st.Mode().Perm(), path)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {

@@ -52,7 +52,8 @@ func (s *service) FetchX509Bundles(
 		}
 		roots := concat(h.Roots)
 		return version(roots), func() error {
-			return stream.Send(&workload.X509BundlesResponse{Bundles: map[string][]byte{id.TrustDomain().IDString(): roots}})
+			bundles := map[string][]byte{id.TrustDomain().IDString(): roots}
+			return stream.Send(&workload.X509BundlesResponse{Bundles: bundles})
 		}
 	})
 }

@@ -44,7 +44,8 @@ func fill(b *testing.B, files int) string {
 	b.Helper()
 	dir := b.TempDir()
 	for n := range files {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("s%d.yaml", n)), []byte(service(n, 0)), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("s%d.yaml", n)), []byte(service(n, 0)),
+			0o644); err != nil {
 			b.Fatal(err)
 		}
 	}

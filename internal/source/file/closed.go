@@ -27,7 +27,8 @@ func (d *folder) closed() []snapshot.Closed {
 		if n := a.Key.Compare(b.Key); n != 0 {
 			return n
 		}
-		return strings.Compare(fmt.Sprint(a.Origin.File, " ", a.Origin.Line), fmt.Sprint(b.Origin.File, " ", b.Origin.Line))
+		return strings.Compare(fmt.Sprint(a.Origin.File, " ", a.Origin.Line),
+			fmt.Sprint(b.Origin.File, " ", b.Origin.Line))
 	})
 	return out
 }
@@ -49,7 +50,10 @@ func (d *folder) outOfSight() []snapshot.Closed {
 			hidden := f == nil && d.unreachable(path) || f != nil && f.current == nil ||
 				f != nil && slices.ContainsFunc(f.loose, func(b *istioyaml.Broken) bool { return b.MayBe(g.key) })
 			if g.until.IsZero() && hidden {
-				out = append(out, snapshot.Closed{Key: g.key, Origin: snapshot.Origin{Source: snapshot.SourceFile, File: path}, Reason: outOfSightReason})
+				out = append(out, snapshot.Closed{
+					Key:    g.key,
+					Origin: snapshot.Origin{Source: snapshot.SourceFile, File: path}, Reason: outOfSightReason,
+				})
 				break
 			}
 		}

@@ -124,8 +124,8 @@ func (d *folder) vanished(l listing) bool {
 	return len(d.files) > 0 && len(l.files) == 0
 }
 
-// refresh reads the given files and merges what they say. It returns those to look at again soon, with the whole folder:
-// only a listing decides that a file is gone.
+// refresh reads the given files and merges what they say. It returns those to look at again soon, with the whole
+// folder: only a listing decides that a file is gone.
 func (d *folder) refresh(ctx context.Context, paths []string, updates []update, now time.Time) map[string]bool {
 	slices.Sort(paths)
 	again := map[string]bool{}
@@ -256,7 +256,10 @@ func (d *folder) recall(path string, f *file) *update {
 		return nil
 	}
 	f.entries = d.remembered(path,
-		&istioyaml.Broken{Closed: snapshot.Closed{Origin: snapshot.Origin{File: path}, Reason: "its file cannot be read"}})
+		&istioyaml.Broken{Closed: snapshot.Closed{
+			Origin: snapshot.Origin{File: path},
+			Reason: "its file cannot be read",
+		}})
 	f.stayed = stayed(path, f.entries)
 	return &update{file: d.inside(path), then: f.entries}
 }

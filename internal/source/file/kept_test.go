@@ -8,7 +8,8 @@ import (
 	"isthmus.dev/isthmus/internal/schema"
 )
 
-// TestCopies: what was good when the last source ended stands while a file is broken or unreadable, and no longer than that.
+// TestCopies: what was good when the last source ended stands while a file is broken or unreadable, and no longer than
+// that.
 func TestCopies(t *testing.T) {
 	dir, copies := t.TempDir(), filepath.Join(t.TempDir(), "kept")
 	path := filepath.Join(dir, "sub", "a.yaml")

@@ -200,7 +200,8 @@ func (o *objects) findings() []finding.Finding {
 				code, what = "ISM-SRC05", "there is already "+first.key.String()
 			}
 			f := finding.New(code, c.key, "metadata.name", fmt.Sprintf(
-				"%s at %s:%d, which is older and stays in effect; this one is not used", what, first.pos().File, first.pos().Line))
+				"%s at %s:%d, which is older and stays in effect; this one is not used", what, first.pos().File,
+				first.pos().Line))
 			out = append(out, f.At(at.File, at.LineOf("metadata.name")))
 		}
 	}

@@ -112,7 +112,11 @@ func TestObjectsStay(t *testing.T) {
 				{"in a list that cannot be read", map[string]string{
 					"a.yaml": "---\nkind: list\nitems:\n- " + strings.ReplaceAll(deny[4:], "\n", "\n  ") + "\n" + allow,
 				}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01"},
-				{"not YAML", map[string]string{"a.yaml": unread + allow}, "shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01"},
+				{
+					"not YAML",
+					map[string]string{"a.yaml": unread + allow},
+					"shop/allow=ALLOW shop/deny=DENY ISM-SCH10 ISM-SRC01",
+				},
 				{
 					"nobody knows what it is",
 					map[string]string{"a.yaml": untold + allow},
@@ -141,7 +145,8 @@ func TestObjectsStay(t *testing.T) {
 				},
 				{
 					"twice, and never good",
-					map[string]string{"a.yaml": deny + deny + policyYAML("shop", "new", "DENY") + policyYAML("shop", "new", "DENY")},
+					map[string]string{"a.yaml": deny + deny + policyYAML("shop", "new", "DENY") + policyYAML("shop",
+						"new", "DENY")},
 					"shop/deny=DENY !AuthorizationPolicy shop/new ISM-SCH21 ISM-SCH21 ISM-SCH21 ISM-SCH21 ISM-SRC01",
 				},
 				{"moved to another file", map[string]string{"a.yaml": "# nothing\n", "b.yaml": deny}, "shop/deny=DENY"},
@@ -164,7 +169,8 @@ func TestObjectsStay(t *testing.T) {
 
 // TestTakenOutStaysOut: what was taken out of a file does not come back with a copy of it.
 func TestTakenOutStaysOut(t *testing.T) {
-	allow, untold := policyYAML("shop", "allow", "ALLOW"), "---\nkind AuthorizationPolicy\nmetadata: {namespace: shop}\n"
+	allow, untold := policyYAML("shop", "allow", "ALLOW"),
+		"---\nkind AuthorizationPolicy\nmetadata: {namespace: shop}\n"
 	broken := strings.Replace(policyYAML("shop", "more", "DENY"), "action", "actoin", 1)
 	for _, restart := range []bool{false, true} {
 		t.Run(map[bool]string{false: "running", true: "restarted"}[restart], func(t *testing.T) {
@@ -172,7 +178,8 @@ func TestTakenOutStaysOut(t *testing.T) {
 				{"good", map[string]string{"a.yaml": allow}, "shop/allow=ALLOW"},
 				{"taken out", map[string]string{"a.yaml": broken}, "!AuthorizationPolicy shop/more web ISM-SCH16"},
 				{"nobody knows what it is", map[string]string{"a.yaml": untold}, "! shop/ " + map[bool]string{
-					true: "!AuthorizationPolicy shop/allow !AuthorizationPolicy shop/more ", // for all that is known, it may be they
+					// for all that is known, it may be they
+					true: "!AuthorizationPolicy shop/allow !AuthorizationPolicy shop/more ",
 				}[restart] + "ISM-SCH10"},
 			})
 		})
@@ -218,8 +225,16 @@ func TestOldestStays(t *testing.T) {
 			steps(t, restart, []step{
 				{"the first", map[string]string{"m.yaml": one}, "shop/p=DENY"},
 				{"a second, in a file that sorts first", map[string]string{"a.yaml": two}, "shop/p=DENY ISM-SRC04"},
-				{"the first one's file renamed", map[string]string{"m.yaml": "", "z.yaml": one}, "shop/p=DENY ISM-SRC04"},
-				{"the second one's file renamed", map[string]string{"a.yaml": "", "0.yaml": two}, "shop/p=DENY ISM-SRC04"},
+				{
+					"the first one's file renamed",
+					map[string]string{"m.yaml": "", "z.yaml": one},
+					"shop/p=DENY ISM-SRC04",
+				},
+				{
+					"the second one's file renamed",
+					map[string]string{"a.yaml": "", "0.yaml": two},
+					"shop/p=DENY ISM-SRC04",
+				},
 				{
 					"the first moves into another file",
 					map[string]string{"z.yaml": "# nothing\n", "y.yaml": policyYAML("shop", "q", "DENY") + one},
@@ -237,7 +252,11 @@ func TestOldestStays(t *testing.T) {
 				},
 				{"the first is gone", map[string]string{"y.yaml": ""}, "shop/p=ALLOW"},
 				// within the grace: it is back
-				{"another one comes", map[string]string{"00.yaml": policyYAML("shop", "p", "DENY")}, "shop/p=DENY ISM-SRC04"},
+				{
+					"another one comes",
+					map[string]string{"00.yaml": policyYAML("shop", "p", "DENY")},
+					"shop/p=DENY ISM-SRC04",
+				},
 			})
 		})
 	}

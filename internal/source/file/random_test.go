@@ -141,7 +141,8 @@ func TestRestartChangesNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return newFolder(s.dir, schema.New().Validate, openCopies(s.dir, copies, slog.New(slog.DiscardHandler)), a, true)
+			return newFolder(s.dir, schema.New().Validate, openCopies(s.dir, copies, slog.New(slog.DiscardHandler)), a,
+				true)
 		}
 		running := begin(copies, kept)
 		var done []string
@@ -157,7 +158,8 @@ func TestRestartChangesNothing(t *testing.T) {
 			starting.refreshAll(t.Context(), nil, now)
 			running.refreshAll(t.Context(), nil, now)
 			if want, got := meaning(running.config), meaning(starting.config); got != want {
-				t.Fatalf("seed %d: %s\nrunning:\n%s\nstarting:\n%s\nfiles: %q", seed, strings.Join(done, ", "), want, got, s.files)
+				t.Fatalf("seed %d: %s\nrunning:\n%s\nstarting:\n%s\nfiles: %q", seed, strings.Join(done, ", "), want,
+					got, s.files)
 			}
 		}
 	}

@@ -53,10 +53,11 @@ func isConfig(path string) bool {
 // maxFolders bounds the folders that are walked, so that a link to the root of the file system costs little.
 const maxFolders = 2000
 
-var errManyFolders = fmt.Errorf("there are more than %d folders beneath it: take out links that lead elsewhere", maxFolders)
+var errManyFolders = fmt.Errorf("there are more than %d folders beneath it: take out links that lead elsewhere",
+	maxFolders)
 
-// scan walks a folder, following symbolic links, each folder once. Links to folders come last, so that whatever lies behind
-// them keeps no folder that is really there from being read.
+// scan walks a folder, following symbolic links, each folder once. Links to folders come last, so that whatever lies
+// behind them keeps no folder that is really there from being read.
 func scan(root string) listing {
 	l := listing{files: map[string]stamp{}, dirs: map[string]stamp{}, errs: map[string]error{}}
 	info, err := os.Stat(root)
@@ -82,8 +83,8 @@ type link struct {
 	stamp stamp
 }
 
-// walk takes in a folder and those beneath it, and returns the links to others. Where that is too much, nothing more is known
-// of what lies beneath top.
+// walk takes in a folder and those beneath it, and returns the links to others. Where that is too much, nothing more is
+// known of what lies beneath top.
 func (l *listing) walk(top, dir string, st stamp, seen map[[2]uint64]bool) (links []link) {
 	id := [2]uint64{st.dev, st.inode}
 	if seen[id] {

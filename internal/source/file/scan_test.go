@@ -35,7 +35,8 @@ func TestLinkToAVeryLargeTree(t *testing.T) {
 	if len(l.dirs) != maxFolders {
 		t.Errorf("%d folders were walked, want %d", len(l.dirs), maxFolders)
 	}
-	if l.unknown(filepath.Join(dir, "z", "deny.yaml")) || len(l.errs) != 1 || l.errs[filepath.Join(dir, "a-link")] == nil {
+	if l.unknown(filepath.Join(dir, "z", "deny.yaml")) || len(l.errs) != 1 ||
+		l.errs[filepath.Join(dir, "a-link")] == nil {
 		t.Errorf("could not be looked at: %v", l.errs)
 	}
 }

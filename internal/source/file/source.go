@@ -1,5 +1,5 @@
-// Package file keeps the configuration that a folder of YAML files holds: it watches the folder, lets changes of several
-// files take effect together, and keeps the last good state of an object that is broken.
+// Package file keeps the configuration that a folder of YAML files holds: it watches the folder, lets changes of
+// several files take effect together, and keeps the last good state of an object that is broken.
 package file
 
 import (
@@ -108,7 +108,8 @@ func (s *Source) publish(took time.Duration) {
 	if s.current.Swap(c) == c {
 		return
 	}
-	s.cfg.Log.Info("configuration changed", "folder", s.cfg.Dir, "objects", c.Objects.Len(), "findings", len(c.Findings), "took", took)
+	s.cfg.Log.Info("configuration changed", "folder", s.cfg.Dir, "objects", c.Objects.Len(), "findings",
+		len(c.Findings), "took", took)
 	select {
 	case <-s.updates: // an older one that nobody read
 	default:

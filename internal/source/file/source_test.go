@@ -93,7 +93,8 @@ func TestChangesOfFiles(t *testing.T) {
 
 	write(t, b, namespaceYAML("three"))
 	second := await(t, s, "one three two")
-	if snapshot.Of[*corev1.Namespace](second)[0] != snapshot.Of[*corev1.Namespace](first)[0] || snapshot.Of[*corev1.Namespace](second)[2] != snapshot.Of[*corev1.Namespace](first)[1] {
+	if snapshot.Of[*corev1.Namespace](second)[0] != snapshot.Of[*corev1.Namespace](first)[0] ||
+		snapshot.Of[*corev1.Namespace](second)[2] != snapshot.Of[*corev1.Namespace](first)[1] {
 		t.Error("unchanged files gave new objects")
 	}
 
@@ -140,8 +141,8 @@ func TestAtomicReplacement(t *testing.T) {
 	await(t, s, "three")
 }
 
-// TestFileInMotion: a file that is emptied and then filled never loses its objects in between; one that stays empty does.
-// One that is written to without a pause is taken as it is after a while.
+// TestFileInMotion: a file that is emptied and then filled never loses its objects in between; one that stays empty
+// does. One that is written to without a pause is taken as it is after a while.
 func TestFileInMotion(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a.yaml")
@@ -277,7 +278,8 @@ func TestTwoFilesOneObject(t *testing.T) {
 func TestTwoMeshes(t *testing.T) {
 	dir := t.TempDir()
 	mesh := func(name string) string {
-		return "apiVersion: isthmus.dev/v1alpha1\nkind: Mesh\nmetadata: {name: " + name + "}\nspec: {trustDomain: " + name + ".example}\n---\n"
+		return "apiVersion: isthmus.dev/v1alpha1\nkind: Mesh\nmetadata: {name: " + name + "}\nspec: {trustDomain: " +
+			name + ".example}\n---\n"
 	}
 	path := filepath.Join(dir, "a.yaml")
 	write(t, path, mesh("one"))
@@ -331,7 +333,8 @@ func TestChangesLandTogether(t *testing.T) {
 		write(t, filepath.Join(dir, fmt.Sprintf("f%d.yaml", n)), namespaceYAML(fmt.Sprintf("b%02d", n)))
 	}
 	c := <-s.Updates()
-	if len(snapshot.Of[*corev1.Namespace](c)) != 50 || snapshot.Of[*corev1.Namespace](c)[0].Name != "b00" || snapshot.Of[*corev1.Namespace](c)[49].Name != "b49" {
+	if len(snapshot.Of[*corev1.Namespace](c)) != 50 || snapshot.Of[*corev1.Namespace](c)[0].Name != "b00" ||
+		snapshot.Of[*corev1.Namespace](c)[49].Name != "b49" {
 		t.Errorf("the first update holds %q", describe(c))
 	}
 	cancel()

@@ -34,7 +34,8 @@ func newWatch(s *Source) *watch {
 	var err error
 	if w.inotify, err = fsnotify.NewWatcher(); err != nil {
 		w.inotify = nil
-		s.cfg.Log.Warn("cannot watch the configuration folder, looking at it every second instead", "folder", s.cfg.Dir, "error", err)
+		s.cfg.Log.Warn("cannot watch the configuration folder, looking at it every second instead", "folder", s.cfg.Dir,
+			"error", err)
 	}
 	return w
 }
@@ -165,8 +166,8 @@ func (w *watch) apply(ctx context.Context) {
 	}
 }
 
-// rewatch watches the folders that a listing found, and those anew that are no longer what they were. A folder is watched
-// only after it was listed, so what changed in between is looked for once more.
+// rewatch watches the folders that a listing found, and those anew that are no longer what they were. A folder is
+// watched only after it was listed, so what changed in between is looked for once more.
 func (w *watch) rewatch(l listing) {
 	if w.inotify == nil {
 		w.dirs = l.dirs
@@ -184,7 +185,8 @@ func (w *watch) rewatch(l listing) {
 		}
 		if err := w.inotify.Add(dir); err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
-				w.s.cfg.Log.Warn("cannot watch a folder, looking at it now and then instead", "folder", dir, "error", err)
+				w.s.cfg.Log.Warn("cannot watch a folder, looking at it now and then instead", "folder", dir, "error",
+					err)
 			}
 			continue
 		}

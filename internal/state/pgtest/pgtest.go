@@ -292,7 +292,8 @@ func (s *Server) Connect(t testing.TB, database string) *pgx.Conn {
 }
 
 func (s *Server) connect(ctx context.Context, database string) (*pgx.Conn, error) {
-	cfg, err := pgx.ParseConfig("user=postgres dbname=" + database + " host=" + s.dir + " port=5432 sslmode=disable passfile=/dev/null")
+	cfg, err := pgx.ParseConfig("user=postgres dbname=" + database + " host=" + s.dir +
+		" port=5432 sslmode=disable passfile=/dev/null")
 	if err != nil {
 		return nil, err
 	}

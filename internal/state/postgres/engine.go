@@ -61,7 +61,8 @@ func (e *engine) Begin(ctx context.Context) (*sql.Tx, string, error) {
 		return nil, "", err
 	}
 	var void, id string
-	err = t.QueryRowContext(ctx, "SELECT pg_advisory_xact_lock($1)::text, pg_current_xact_id()::text", writerLock).Scan(&void, &id)
+	err = t.QueryRowContext(ctx, "SELECT pg_advisory_xact_lock($1)::text, pg_current_xact_id()::text",
+		writerLock).Scan(&void, &id)
 	if err != nil {
 		return nil, "", errors.Join(err, t.Rollback())
 	}
@@ -112,9 +113,11 @@ func (e *engine) Judge(err error) relational.Fault {
 	var p *pgconn.PgError
 	if errors.As(err, &p) {
 		switch class := p.Code[:2]; {
-		case class == "08", class == "40", class == "57", p.Code == "25006", p.Code == "25P03", p.Code == "53300", p.Code == "55P03":
+		case class == "08", class == "40", class == "57", p.Code == "25006", p.Code == "25P03", p.Code == "53300",
+			p.Code == "55P03":
 			return relational.Passing // connection, serialization, shutdown, standby, idle, too many, lock
-		case class == "22", class == "23", class == "54", p.Code == "P0001": // data, constraint, too long, raised by a trigger
+		// data, constraint, too long, raised by a trigger
+		case class == "22", class == "23", class == "54", p.Code == "P0001":
 			return relational.Alone
 		}
 		return relational.Spoilt
@@ -124,7 +127,10 @@ func (e *engine) Judge(err error) relational.Fault {
 	}
 	var n net.Error
 	var c *pgconn.ConnectError
-	for _, lost := range []error{driver.ErrBadConn, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, pgconn.ErrConnClosed, sql.ErrConnDone, context.DeadlineExceeded} {
+	for _, lost := range []error{
+		driver.ErrBadConn, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, pgconn.ErrConnClosed,
+		sql.ErrConnDone, context.DeadlineExceeded,
+	} {
 		if errors.Is(err, lost) {
 			return relational.Passing
 		}
@@ -142,7 +148,8 @@ func (e *engine) Taken(err error) bool {
 
 func (e *engine) damaged(detail string) error {
 	return fmt.Errorf("%w: %s: %s. Nothing was changed. Restore the database from a backup; only without one begin with an empty "+
-		"database: then the mesh has a new root, and every node and peer must join again", state.ErrDamaged, e.Place(), detail)
+		"database: then the mesh has a new root, and every node and peer must join again", state.ErrDamaged, e.Place(),
+		detail)
 }
 
 func (e *engine) Explain(operation string, err error) error {
@@ -153,7 +160,8 @@ func (e *engine) Explain(operation string, err error) error {
 	case errors.As(err, &p) && strings.HasPrefix(p.Code, "XX"):
 		return e.damaged(err.Error())
 	case errors.As(err, &p) && p.Code == "53100":
-		return fmt.Errorf("%s: nothing was changed, because the disk of the %s is full: make room there; %w", operation, e.Place(), err)
+		return fmt.Errorf("%s: nothing was changed, because the disk of the %s is full: make room there; %w", operation,
+			e.Place(), err)
 	}
 	return fmt.Errorf("%s in %s: %w", operation, e.Place(), err)
 }

@@ -39,7 +39,10 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 const patience = 30 * time.Second
 
 func event(object string) state.Event {
-	return state.Event{Time: noon, Actor: "administrator alice", Action: "token create", Object: object, Outcome: state.OK}
+	return state.Event{
+		Time: noon, Actor: "administrator alice", Action: "token create", Object: object,
+		Outcome: state.OK,
+	}
 }
 
 // recorded are the objects of all events.
@@ -63,7 +66,10 @@ func TestDamagedRowIsNamed(t *testing.T) {
 	d, err := postgres.Open(t.Context(), cfg)
 	must(t, err)
 	for i := range 3 {
-		must(t, d.PutBlob(t.Context(), state.Blob{Name: fmt.Sprint("blob-", i), Cert: bytes.Repeat([]byte{byte('A' + i)}, 100), Created: noon}, nil))
+		must(t, d.PutBlob(t.Context(), state.Blob{
+			Name: fmt.Sprint("blob-", i),
+			Cert: bytes.Repeat([]byte{byte('A' + i)}, 100), Created: noon,
+		}, nil))
 	}
 	must(t, d.Close())
 	server.Admin(t, cfg.Database, "CHECKPOINT")
@@ -71,8 +77,9 @@ func TestDamagedRowIsNamed(t *testing.T) {
 	flip(t, filepath.Join(server.Dir(), "data/base"), bytes.Repeat([]byte{'B'}, 100))
 	must(t, server.Launch())
 	_, err = postgres.Open(t.Context(), cfg)
-	if !errors.Is(err, state.ErrDamaged) || !strings.Contains(err.Error(), "rows of table blobs are not as they were written: blob-1.") &&
-		!strings.Contains(err.Error(), "SQLSTATE XX001") { // by a server that has checksums of its own
+	if !errors.Is(err, state.ErrDamaged) ||
+		!strings.Contains(err.Error(), "rows of table blobs are not as they were written: blob-1.") &&
+			!strings.Contains(err.Error(), "SQLSTATE XX001") { // by a server that has checksums of its own
 		t.Errorf("got %v", err)
 	}
 }
@@ -120,8 +127,10 @@ func TestEventsCannotBeUnwritten(t *testing.T) {
 		if err := owner(t, cfg, statement); err == nil || !strings.Contains(err.Error(), "an event is") {
 			t.Errorf("%s: %v", statement, err)
 		}
-		must(t, owner(t, cfg, "ALTER TABLE events DISABLE TRIGGER USER; "+statement+"; ALTER TABLE events ENABLE TRIGGER USER"))
-		if _, err := postgres.Open(t.Context(), cfg); !errors.Is(err, state.ErrDamaged) || !strings.Contains(err.Error(), "events are missing") {
+		must(t, owner(t, cfg, "ALTER TABLE events DISABLE TRIGGER USER; "+statement+
+			"; ALTER TABLE events ENABLE TRIGGER USER"))
+		if _, err := postgres.Open(t.Context(), cfg); !errors.Is(err, state.ErrDamaged) ||
+			!strings.Contains(err.Error(), "events are missing") {
 			t.Errorf("%s, opened: %v", statement, err)
 		}
 	}
@@ -132,7 +141,8 @@ func owner(t *testing.T, cfg postgres.Config, statement string) error {
 	t.Helper()
 	secret, err := os.ReadFile(cfg.PasswordFile)
 	must(t, err)
-	c, err := pgx.ParseConfig("host=" + cfg.Addresses[0] + " port=5432 dbname=" + cfg.Database + " user=" + cfg.User + " sslmode=disable")
+	c, err := pgx.ParseConfig("host=" + cfg.Addresses[0] + " port=5432 dbname=" + cfg.Database + " user=" + cfg.User +
+		" sslmode=disable")
 	must(t, err)
 	c.Password = strings.TrimSpace(string(secret))
 	conn, err := pgx.ConnectConfig(t.Context(), c)
@@ -194,7 +204,10 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 	cfg := pgtest.Shared(t).Database(t)
 	d := open(t, cfg)
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestKilledProcessLosesNothing$")
-	cmd.Env = append(os.Environ(), "ISTHMUS_TEST_WRITER="+strings.Join([]string{cfg.Addresses[0], cfg.Database, cfg.User, cfg.PasswordFile}, "|"))
+	cmd.Env = append(os.Environ(), "ISTHMUS_TEST_WRITER="+strings.Join([]string{
+		cfg.Addresses[0], cfg.Database,
+		cfg.User, cfg.PasswordFile,
+	}, "|"))
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
@@ -223,7 +236,8 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 // writeForever writes events from several goroutines and says which are acknowledged.
 func writeForever(place string) {
 	p := strings.Split(place, "|")
-	d, err := postgres.Open(context.Background(), postgres.Config{Addresses: p[:1], Database: p[1], User: p[2], PasswordFile: p[3]})
+	d, err := postgres.Open(context.Background(),
+		postgres.Config{Addresses: p[:1], Database: p[1], User: p[2], PasswordFile: p[3]})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -268,8 +282,8 @@ func TestConnectionLostAtCommit(t *testing.T) {
 	}
 }
 
-// A server that hangs, or a network that swallows what is sent, ends no connection. What is asked meanwhile fails after a
-// while, and what is asked on a new connection is done.
+// A server that hangs, or a network that swallows what is sent, ends no connection. What is asked meanwhile fails after
+// a while, and what is asked on a new connection is done.
 func TestSilentServerIsGivenUp(t *testing.T) {
 	t.Parallel()
 	cfg := pgtest.Shared(t).Database(t)
@@ -300,15 +314,19 @@ func TestSilentServerIsGivenUp(t *testing.T) {
 	must(t, d.Record(t.Context(), event("node after")))
 }
 
-// A transaction that has waited for its turn sees what was written meanwhile, whatever isolation the database is set to:
-// a token that was cancelled lets nobody in.
+// A transaction that has waited for its turn sees what was written meanwhile, whatever isolation the database is set
+// to: a token that was cancelled lets nobody in.
 func TestTransactionsSeeWhatTheyWaitedFor(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Shared(t)
 	cfg := server.Database(t)
-	server.Admin(t, cfg.Database, "ALTER DATABASE "+cfg.Database+" SET default_transaction_isolation = 'repeatable read'")
+	server.Admin(t, cfg.Database, "ALTER DATABASE "+cfg.Database+
+		" SET default_transaction_isolation = 'repeatable read'")
 	d := open(t, cfg)
-	must(t, d.AddToken(t.Context(), state.Token{ID: "g1", Node: "n1", Role: "node", Created: noon, Expires: noon.Add(time.Hour)}))
+	must(t, d.AddToken(t.Context(), state.Token{
+		ID: "g1", Node: "n1", Role: "node", Created: noon,
+		Expires: noon.Add(time.Hour),
+	}))
 	conn := server.Connect(t, cfg.Database)
 	run := func(statement string, args ...any) {
 		t.Helper()
@@ -344,7 +362,10 @@ func TestTooLongForAnIndex(t *testing.T) {
 	for i := range 2000 { // which cannot be compressed to what an index takes
 		fmt.Fprintf(&long, "%x", sha256.Sum256([]byte{byte(i), byte(i >> 8)}))
 	}
-	age := state.ConfigAge{Key: snapshot.Key{Kind: "Service", Namespace: "a", Name: "b"}, File: long.String(), FirstSeen: noon}
+	age := state.ConfigAge{
+		Key: snapshot.Key{Kind: "Service", Namespace: "a", Name: "b"}, File: long.String(),
+		FirstSeen: noon,
+	}
 	var all sync.WaitGroup
 	for i := range 100 {
 		all.Go(func() {
@@ -445,7 +466,10 @@ func TestDeadlockIsTriedAgain(t *testing.T) {
 	defer cancel()
 	other, err := server.Connect(t, cfg.Database).Begin(ctx)
 	must(t, err)
-	for _, s := range []string{"SET LOCAL deadlock_timeout = '1h'", "SELECT 1 FROM peers WHERE name = 'retail' FOR UPDATE"} {
+	for _, s := range []string{
+		"SET LOCAL deadlock_timeout = '1h'",
+		"SELECT 1 FROM peers WHERE name = 'retail' FOR UPDATE",
+	} {
 		_, err = other.Exec(ctx, s)
 		must(t, err)
 	}
@@ -454,7 +478,9 @@ func TestDeadlockIsTriedAgain(t *testing.T) {
 	observer := server.Connect(t, cfg.Database)
 	waitFor(t, "writer that waits", func() bool {
 		var n int
-		must(t, observer.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'isthmus' AND wait_event_type = 'Lock' AND datname = $1", cfg.Database).Scan(&n))
+		must(t,
+			observer.QueryRow(ctx,
+				"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'isthmus' AND wait_event_type = 'Lock' AND datname = $1", cfg.Database).Scan(&n))
 		return n == 1
 	})
 	_, err = other.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", 0x49535448) // which the writer has
@@ -477,7 +503,9 @@ func TestNothingIsLostToListeners(t *testing.T) {
 	news := d.Watch(t.Context())
 	other := open(t, cfg)
 	for i := range 5 {
-		server.Admin(t, cfg.Database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()", cfg.Database)
+		server.Admin(t, cfg.Database,
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()",
+			cfg.Database)
 		want := fmt.Sprint("peer", i)
 		must(t, other.SetPeerSuspended(t.Context(), want, true))
 		for heard := false; !heard; {
@@ -512,7 +540,8 @@ func TestSecretsStayWhereTheyAre(t *testing.T) {
 				return
 			}
 			b := make([]byte, 8)
-			if _, err := io.ReadFull(c, b); err == nil && bytes.Equal(b, []byte{0, 0, 0, 8, 4, 210, 22, 47}) { // asks for TLS
+			// asks for TLS
+			if _, err := io.ReadFull(c, b); err == nil && bytes.Equal(b, []byte{0, 0, 0, 8, 4, 210, 22, 47}) {
 				_, _ = c.Write([]byte("N"))
 			} else {
 				t.Errorf("it was told %v", b)
@@ -545,7 +574,8 @@ func TestTLS(t *testing.T) {
 	must(t, d.Record(t.Context(), event("node n1")))
 	wrong := cfg
 	wrong.RootCert = other
-	if _, err := postgres.Open(t.Context(), wrong); err == nil || !strings.Contains(err.Error(), "certificate signed by unknown authority") {
+	if _, err := postgres.Open(t.Context(), wrong); err == nil ||
+		!strings.Contains(err.Error(), "certificate signed by unknown authority") {
 		t.Errorf("under another root: %v", err)
 	}
 }
@@ -555,17 +585,24 @@ func certificates(t *testing.T, host string) (root string, cert, key []byte) {
 	t.Helper()
 	made, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
+	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, made.Public(), made)
 	must(t, err)
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.ParseIP(host)}}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.ParseIP(host)},
+	}
 	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, made.Public(), made)
 	must(t, err)
 	keyDER, err := x509.MarshalPKCS8PrivateKey(made)
 	must(t, err)
 	root = filepath.Join(t.TempDir(), "root.pem")
 	must(t, os.WriteFile(root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), 0o600))
-	return root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	return root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 }
 
 func waitFor(t *testing.T, what string, holds func() bool) {

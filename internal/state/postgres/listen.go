@@ -100,7 +100,8 @@ func (l *listener) read(ctx context.Context, conn *pgx.Conn) error {
 		l.last = last
 		return nil
 	}
-	rows, err := conn.Query(ctx, "SELECT seq, topic, key FROM changes WHERE seq > $1 AND origin <> $2 ORDER BY seq", l.last, l.e.origin)
+	rows, err := conn.Query(ctx, "SELECT seq, topic, key FROM changes WHERE seq > $1 AND origin <> $2 ORDER BY seq",
+		l.last, l.e.origin)
 	if err != nil {
 		return err
 	}

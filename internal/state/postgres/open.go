@@ -74,8 +74,9 @@ func (e *engine) pool(conn *pgx.ConnConfig, n int) *sql.DB {
 func inspect(ctx context.Context, p *sql.DB) error {
 	var version int
 	var commit, encoding string
-	err := p.QueryRowContext(ctx, "SELECT current_setting('server_version_num')::int, current_setting('synchronous_commit'), "+
-		"current_setting('server_encoding')").Scan(&version, &commit, &encoding)
+	err := p.QueryRowContext(ctx,
+		"SELECT current_setting('server_version_num')::int, current_setting('synchronous_commit'), "+
+			"current_setting('server_encoding')").Scan(&version, &commit, &encoding)
 	switch {
 	case err != nil:
 		return err
@@ -110,7 +111,8 @@ func migrate(ctx context.Context, p *sql.DB) error {
 		return fmt.Errorf("read schema version: %w", err)
 	}
 	if have > want {
-		return fmt.Errorf("it has schema version %d, this program knows %d: run the newer isthmus that wrote it", have, want)
+		return fmt.Errorf("it has schema version %d, this program knows %d: run the newer isthmus that wrote it", have,
+			want)
 	}
 	if _, err := g.Up(ctx); err != nil {
 		return fmt.Errorf("migrate from schema version %d to %d: %w", have, want, err)
@@ -183,7 +185,8 @@ func summed(ctx context.Context, t *sql.Tx) (all []table, err error) {
 }
 
 func (e *engine) checkTable(ctx context.Context, t *sql.Tx, one table) error {
-	rows, err := t.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM %s WHERE sum IS DISTINCT FROM %s LIMIT 4", one.key, one.name, one.sum))
+	rows, err := t.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM %s WHERE sum IS DISTINCT FROM %s LIMIT 4", one.key,
+		one.name, one.sum))
 	if err != nil {
 		return err
 	}
@@ -203,7 +206,8 @@ func (e *engine) checkTable(ctx context.Context, t *sql.Tx, one table) error {
 		keys[3] = "…"
 	}
 	if len(keys) > 0 {
-		return e.damaged(fmt.Sprintf("rows of table %s are not as they were written: %s", one.name, strings.Join(keys, ", ")))
+		return e.damaged(fmt.Sprintf("rows of table %s are not as they were written: %s", one.name,
+			strings.Join(keys, ", ")))
 	}
 	return nil
 }

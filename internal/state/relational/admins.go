@@ -30,6 +30,7 @@ func (d *DB) RevokeAdmins(ctx context.Context, name, generation string, now time
 }
 
 func scanAdmin(s scanner) (a state.Admin, err error) {
-	err = s.Scan(&a.Generation, &a.Name, &a.Serial, timeOf{&a.Created}, &a.MadeBy, timeOf{&a.NotAfter}, timeOf{&a.Revoked})
+	err = s.Scan(&a.Generation, &a.Name, &a.Serial, timeOf{&a.Created}, &a.MadeBy, timeOf{&a.NotAfter},
+		timeOf{&a.Revoked})
 	return a, err
 }

@@ -18,7 +18,8 @@ func (d *DB) AddCert(ctx context.Context, c state.Cert) error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return fmt.Errorf("add certificate of %s: serial number and fingerprints must be hex: %w", c.SPIFFEID, err)
 	}
-	n, err := d.exec(ctx, "add-cert", serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter), orEmpty(root))
+	n, err := d.exec(ctx, "add-cert", serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter),
+		orEmpty(root))
 	if err == nil && n == 0 {
 		err = fmt.Errorf("add certificate of %s: another root signs: %w", c.SPIFFEID, state.ErrSuperseded)
 	}

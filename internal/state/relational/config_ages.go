@@ -36,7 +36,10 @@ func (d *DB) SetConfigAges(ctx context.Context, put, remove []state.ConfigAge) e
 			}
 			rows := make([][5]any, len(change.ages))
 			for i, a := range change.ages {
-				rows[i] = [5]any{a.Key.Kind, a.Key.Namespace, a.Key.Name, url.PathEscape(a.File), a.FirstSeen.UnixMicro()}
+				rows[i] = [5]any{
+					a.Key.Kind, a.Key.Namespace, a.Key.Name, url.PathEscape(a.File),
+					a.FirstSeen.UnixMicro(),
+				}
 			}
 			text, err := encode(rows)
 			if err != nil {

@@ -100,7 +100,8 @@ func (d *DB) Events(ctx context.Context, f state.EventFilter) ([]state.Event, er
 		all = append(all, got...)
 	}
 	slices.SortFunc(all, func(a, b state.Event) int {
-		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Seq, b.Seq), cmp.Compare(a.Actor, b.Actor), cmp.Compare(a.From, b.From),
+		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Seq, b.Seq), cmp.Compare(a.Actor, b.Actor),
+			cmp.Compare(a.From, b.From),
 			cmp.Compare(a.Action, b.Action), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Detail, b.Detail))
 	})
 	return all, nil

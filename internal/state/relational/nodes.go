@@ -91,7 +91,8 @@ func (d *DB) RegisterNode(ctx context.Context, r state.Registration, now time.Ti
 				return err
 			}
 		}
-		return errors.Join(t.addAll(ctx, "add-workloads", r.Node.Name, workloads), t.addAll(ctx, "add-addresses", r.Node.Name, addresses))
+		return errors.Join(t.addAll(ctx, "add-workloads", r.Node.Name, workloads),
+			t.addAll(ctx, "add-addresses", r.Node.Name, addresses))
 	})
 }
 
@@ -202,7 +203,8 @@ func scanWorkload(s scanner) (w snapshot.Workload, err error) {
 
 func scanNode(s scanner) (state.Node, error) {
 	var n state.Node
-	err := s.Scan(&n.Name, &n.Role, &n.Generation, jsonOf{&n.Grant}, jsonOf{&n.Gateway}, addrOf{&n.Reached}, timeOf{&n.Attested},
+	err := s.Scan(&n.Name, &n.Role, &n.Generation, jsonOf{&n.Grant}, jsonOf{&n.Gateway}, addrOf{&n.Reached},
+		timeOf{&n.Attested},
 		timeOf{&n.LastSeen}, timeOf{&n.Revoked})
 	return n, err
 }

@@ -18,7 +18,9 @@ type use struct {
 }
 
 // useOnce decides one attempt. found is how looking it up went; again reads it anew to say why it was refused.
-func (d *DB) useOnce(ctx context.Context, u use, found error, want, have [32]byte, again func() (usedAt, expires time.Time, err error)) error {
+func (d *DB) useOnce(
+	ctx context.Context, u use, found error, want, have [32]byte, again func() (usedAt, expires time.Time, err error),
+) error {
 	if errors.Is(found, errCancelled) {
 		return d.refuse(ctx, u, "cancelled", state.ErrNotFound)
 	}
@@ -44,7 +46,8 @@ func (d *DB) useOnce(ctx context.Context, u use, found error, want, have [32]byt
 		return d.refuse(ctx, u, "used already", fmt.Errorf("%w at %s", state.ErrUsed, usedAt.Format(time.RFC3339)))
 	default:
 		err := d.EndExpired(ctx, u.now)
-		return errors.Join(d.refuse(ctx, u, "expired", fmt.Errorf("%w at %s", state.ErrExpired, expires.Format(time.RFC3339))), err)
+		return errors.Join(d.refuse(ctx, u, "expired",
+			fmt.Errorf("%w at %s", state.ErrExpired, expires.Format(time.RFC3339))), err)
 	}
 }
 
@@ -61,7 +64,8 @@ func (d *DB) EndExpired(ctx context.Context, now time.Time) error {
 // refuse records a refusal and returns its error.
 func (d *DB) refuse(ctx context.Context, u use, reason string, cause error) error {
 	e := state.Event{
-		Time: u.now, Actor: state.Stranger, From: u.by, Action: u.action(), Object: u.id, Outcome: state.Refused, Detail: reason,
+		Time: u.now, Actor: state.Stranger, From: u.by, Action: u.action(), Object: u.id, Outcome: state.Refused,
+		Detail: reason,
 	}
 	return errors.Join(fmt.Errorf("use %s %q: %w", u.what, u.id, cause), d.Record(ctx, e))
 }

@@ -14,7 +14,9 @@ import (
 
 // EstablishPeer writes a peering made by token: object and first roots, in place of all that was known under its name.
 // It ends a suspension or revocation, since both sides have consented anew.
-func (d *DB) EstablishPeer(ctx context.Context, object *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time) error {
+func (d *DB) EstablishPeer(
+	ctx context.Context, object *v1alpha1.MeshPeer, roots []byte, sequence uint64, now time.Time,
+) error {
 	seq, err := sequenceOf(sequence)
 	if err != nil {
 		return err
@@ -135,7 +137,8 @@ func sequenceOf(n uint64) (int64, error) {
 
 func scanPeer(s scanner) (state.Peer, error) {
 	var p state.Peer
-	err := s.Scan(&p.Name, jsonOf{&p.Object}, timeOf{&p.Made}, &p.State.Roots, &p.State.BundleSequence, timeOf{&p.State.BundleTime},
+	err := s.Scan(&p.Name, jsonOf{&p.Object}, timeOf{&p.Made}, &p.State.Roots, &p.State.BundleSequence,
+		timeOf{&p.State.BundleTime},
 		&p.State.Suspended, timeOf{&p.Revoked}, jsonOf{&p.State.Catalogue},
 		jsonOf{&p.State.Readiness})
 	return p, err

@@ -10,7 +10,8 @@ import (
 func (d *DB) Quarantines(ctx context.Context) ([]state.Quarantine, error) {
 	return list(ctx, d, "quarantine", func(s scanner) (state.Quarantine, error) {
 		var q state.Quarantine
-		err := s.Scan(&q.Proxy, &q.Object.Kind, &q.Object.Namespace, &q.Object.Name, &q.Content, &q.Reason, timeOf{&q.Since})
+		err := s.Scan(&q.Proxy, &q.Object.Kind, &q.Object.Namespace, &q.Object.Name, &q.Content, &q.Reason,
+			timeOf{&q.Since})
 		return q, err
 	})
 }

@@ -46,7 +46,8 @@ func queries(dir fs.FS) ([]query, error) {
 			if i+1 < len(heads) {
 				end = heads[i+1][0]
 			}
-			statement, _, _ := strings.Cut(text[h[1]:end], ";\n") // alone: a driver may read anything behind it at each use
+			// alone: a driver may read anything behind it at each use
+			statement, _, _ := strings.Cut(text[h[1]:end], ";\n")
 			q := query{name: text[h[4]:h[5]], text: statement, writes: text[h[2]:h[3]] == "write"}
 			if h[6] >= 0 {
 				q.changes = state.Topic(text[h[6]:h[7]])

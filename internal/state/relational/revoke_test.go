@@ -19,17 +19,27 @@ func TestRevocationFailsWholeOrNotAtAll(t *testing.T) {
 			d, e := opened(t)
 			_, pool := e.Pools()
 			err := errors.Join(
-				d.AttestNode(ctx, state.Node{Node: snapshot.Node{Name: "n1", Role: snapshot.RoleNode}, Generation: "g1", Attested: noon}),
-				d.RegisterNode(ctx, state.Registration{Node: snapshot.Node{Name: "n1"}, Workloads: []snapshot.Workload{{Name: "web", Namespace: "shop"}}}, noon),
+				d.AttestNode(ctx, state.Node{
+					Node: snapshot.Node{Name: "n1", Role: snapshot.RoleNode}, Generation: "g1",
+					Attested: noon,
+				}),
+				d.RegisterNode(ctx, state.Registration{
+					Node:      snapshot.Node{Name: "n1"},
+					Workloads: []snapshot.Workload{{Name: "web", Namespace: "shop"}},
+				}, noon),
 				d.AddToken(ctx,
-					state.Token{ID: "spare", Node: "n1", Role: snapshot.RoleNode, Created: noon, Expires: noon.Add(time.Hour)}),
+					state.Token{
+						ID: "spare", Node: "n1", Role: snapshot.RoleNode, Created: noon,
+						Expires: noon.Add(time.Hour),
+					}),
 			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			// A trigger of this connection alone, which is no part of the file.
 			if _, err := pool.ExecContext(ctx,
-				fmt.Sprintf("CREATE TEMP TRIGGER fault BEFORE %s BEGIN SELECT raise(ABORT, 'injected'); END", fault)); err != nil {
+				fmt.Sprintf("CREATE TEMP TRIGGER fault BEFORE %s BEGIN SELECT raise(ABORT, 'injected'); END",
+					fault)); err != nil {
 				t.Fatal(err)
 			}
 			outcome := func() (revoked bool, workloads, open int) {

@@ -20,7 +20,8 @@ func scanRotation(s scanner) (state.Rotation, error) {
 	var r state.Rotation
 	var oldRoot, newRoot, signing []byte
 	err := s.Scan(&r.Step, &oldRoot, &newRoot, &signing, timeOf{&r.Began}, timeOf{&r.Since}, jsonOf{&r.Passed})
-	r.OldRoot, r.NewRoot, r.Signing = hex.EncodeToString(oldRoot), hex.EncodeToString(newRoot), hex.EncodeToString(signing)
+	r.OldRoot, r.NewRoot, r.Signing = hex.EncodeToString(oldRoot), hex.EncodeToString(newRoot),
+		hex.EncodeToString(signing)
 	return r, err
 }
 
@@ -42,7 +43,8 @@ func (d *DB) PutRotation(ctx context.Context, from string, r state.Rotation, put
 			return fmt.Errorf("keep rotation: it is at %q, not at %q: %w", step, from, state.ErrSuperseded)
 		}
 		for _, b := range put {
-			if _, err := t.exec(ctx, "put-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key), stamp(b.Created)); err != nil {
+			if _, err := t.exec(ctx, "put-blob", b.Name, orEmpty(b.Cert), orEmpty(b.Key),
+				stamp(b.Created)); err != nil {
 				return err
 			}
 		}
@@ -51,7 +53,8 @@ func (d *DB) PutRotation(ctx context.Context, from string, r state.Rotation, put
 				return err
 			}
 		}
-		_, err := t.exec(ctx, "put-rotation", r.Step, orEmpty(oldRoot), orEmpty(newRoot), orEmpty(signing), stamp(r.Began),
+		_, err := t.exec(ctx, "put-rotation", r.Step, orEmpty(oldRoot), orEmpty(newRoot), orEmpty(signing),
+			stamp(r.Began),
 			stamp(r.Since), passed)
 		return err
 	})

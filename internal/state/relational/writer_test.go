@@ -69,7 +69,8 @@ func TestWritesFailAlone(t *testing.T) {
 	t.Parallel()
 	d, _ := opened(t)
 	add := func(ctx context.Context, exec func(string, ...any) error) error {
-		return exec("add-cert", []byte{1}, "spiffe://cards.example/ns/a/sa/b", "", []byte{2}, noon.UnixMicro(), noon.UnixMicro(), []byte{})
+		return exec("add-cert", []byte{1}, "spiffe://cards.example/ns/a/sa/b", "", []byte{2}, noon.UnixMicro(),
+			noon.UnixMicro(), []byte{})
 	}
 	errs := d.Together(put("a", "b"), add, put("c", "refused"), add, put("d"))
 	for i, want := range []string{"", "", "revoked", "UNIQUE constraint", ""} {
@@ -147,12 +148,14 @@ func TestAnsweredWhenWritten(t *testing.T) {
 	for i := range 40 {
 		wg.Go(func() {
 			name := fmt.Sprintf("n%02d", i)
-			err := d.AttestNode(t.Context(), state.Node{Node: snapshot.Node{Name: name, Role: snapshot.RoleNode}, Attested: noon})
+			err := d.AttestNode(t.Context(),
+				state.Node{Node: snapshot.Node{Name: name, Role: snapshot.RoleNode}, Attested: noon})
 			// The log first: it is what a crash now would leave; the file changes only when the log is folded into it.
 			log, err2 := os.ReadFile(d.Place() + "-wal")
 			file, err3 := os.ReadFile(d.Place())
 			copied := filepath.Join(dir, name+".db")
-			if err := errors.Join(err, err2, err3, os.WriteFile(copied+"-wal", log, 0o600), os.WriteFile(copied, file, 0o600)); err != nil {
+			if err := errors.Join(err, err2, err3, os.WriteFile(copied+"-wal", log, 0o600),
+				os.WriteFile(copied, file, 0o600)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -188,7 +191,8 @@ func TestNotAsked(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.PutBlob(t.Context(), state.Blob{Name: "a", Created: noon}, nil); err == nil || !strings.Contains(err.Error(), "it is closed") {
+	if err := d.PutBlob(t.Context(), state.Blob{Name: "a", Created: noon}, nil); err == nil ||
+		!strings.Contains(err.Error(), "it is closed") {
 		t.Errorf("a closed store: %v", err)
 	}
 }

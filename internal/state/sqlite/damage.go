@@ -75,10 +75,12 @@ func inspectHeader(path string, size int64) error {
 		return damaged(path, fmt.Sprintf("the file has %d bytes, too few for a database: it was cut off", size))
 	}
 	if !bytes.Equal(head[:16], []byte("SQLite format 3\x00")) {
-		return damaged(path, "the file is not a database: another file was put in its place, or its beginning was overwritten")
+		return damaged(path,
+			"the file is not a database: another file was put in its place, or its beginning was overwritten")
 	}
 	if id := binary.BigEndian.Uint32(head[68:]); id != applicationID {
-		return damaged(path, fmt.Sprintf("the file does not bear Isthmus's mark (its application id is %#x): it is another program's database, or its beginning was overwritten", id))
+		return damaged(path,
+			fmt.Sprintf("the file does not bear Isthmus's mark (its application id is %#x): it is another program's database, or its beginning was overwritten", id))
 	}
 	return nil
 }
@@ -110,7 +112,8 @@ func examine(ctx context.Context, p *sql.DB, path string) error {
 }
 
 func examineRows(ctx context.Context, p *sql.DB, path string) error {
-	tables, err := strs(ctx, p, "SELECT name FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%isthmus_sum(%' ORDER BY name")
+	tables, err := strs(ctx, p,
+		"SELECT name FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%isthmus_sum(%' ORDER BY name")
 	if err != nil {
 		return err
 	}
@@ -120,7 +123,8 @@ func examineRows(ctx context.Context, p *sql.DB, path string) error {
 			return err
 		}
 		var bad int
-		check := fmt.Sprintf("SELECT count(*) FROM %s WHERE sum IS NOT isthmus_sum(%s)", table, strings.Join(cols, ", "))
+		check := fmt.Sprintf("SELECT count(*) FROM %s WHERE sum IS NOT isthmus_sum(%s)", table,
+			strings.Join(cols, ", "))
 		if err := p.QueryRowContext(ctx, check).Scan(&bad); err != nil {
 			return err
 		}

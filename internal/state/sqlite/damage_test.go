@@ -64,15 +64,28 @@ func fill(t *testing.T, d *relational.DB, from, to int) {
 	for i := from; i < to; i++ {
 		node := fmt.Sprintf("node-%03d", i)
 		err := errors.Join(
-			d.PutBlob(ctx, state.Blob{Name: fmt.Sprint("blob-", i), Cert: bytes.Repeat([]byte{byte(i)}, 600), Key: []byte("sealed"), Created: noon}, nil),
-			d.AddToken(ctx, state.Token{ID: fmt.Sprint("t-", i), Node: node, Role: snapshot.RoleNode, Created: noon, Expires: noon.Add(time.Hour)}),
+			d.PutBlob(ctx, state.Blob{
+				Name: fmt.Sprint("blob-", i), Cert: bytes.Repeat([]byte{byte(i)}, 600),
+				Key: []byte("sealed"), Created: noon,
+			}, nil),
+			d.AddToken(ctx, state.Token{
+				ID: fmt.Sprint("t-", i), Node: node, Role: snapshot.RoleNode, Created: noon,
+				Expires: noon.Add(time.Hour),
+			}),
 			d.AttestNode(ctx, state.Node{
 				Node:  snapshot.Node{Name: node, Role: snapshot.RoleNode},
 				Grant: grant.Grant{Identities: []string{"default/*"}}, Attested: noon,
 			}),
-			d.RegisterNode(ctx, state.Registration{Node: snapshot.Node{Name: node}, Workloads: []snapshot.Workload{{Name: "w-" + node, Namespace: "default", ServiceAccount: "payments"}}}, noon),
+			d.RegisterNode(ctx, state.Registration{
+				Node:      snapshot.Node{Name: node},
+				Workloads: []snapshot.Workload{{Name: "w-" + node, Namespace: "default", ServiceAccount: "payments"}},
+			},
+				noon),
 			d.SetPeerBundle(ctx, fmt.Sprint("peer-", i), []byte("roots"), 3, 0, noon),
-			d.AddCert(ctx, state.Cert{Serial: fmt.Sprintf("%032x", i), SPIFFEID: "spiffe://cards.example/ns/a/sa/b", Node: node, Fingerprint: fmt.Sprintf("%064x", i), NotBefore: noon, NotAfter: noon.Add(time.Hour)}),
+			d.AddCert(ctx, state.Cert{
+				Serial: fmt.Sprintf("%032x", i), SPIFFEID: "spiffe://cards.example/ns/a/sa/b",
+				Node: node, Fingerprint: fmt.Sprintf("%064x", i), NotBefore: noon, NotAfter: noon.Add(time.Hour),
+			}),
 		)
 		if err != nil {
 			t.Fatal(err)
@@ -203,7 +216,8 @@ func TestTornEndOfLogIsACrash(t *testing.T) {
 	write(t, path+"-wal", wal[:len(wal)-100])
 	got := contentOf(t, open(t, path))
 	if len(got.Blobs) != 12 || len(got.Certs) != 11 {
-		t.Errorf("%d blobs and %d certificates, want 12 and 11: all but the last transaction", len(got.Blobs), len(got.Certs))
+		t.Errorf("%d blobs and %d certificates, want 12 and 11: all but the last transaction", len(got.Blobs),
+			len(got.Certs))
 	}
 }
 
@@ -217,8 +231,16 @@ func TestSuspiciousFiles(t *testing.T) {
 		want  string
 	}{
 		{"emptied", map[string][]byte{"state.db": {}}, "the file is empty"},
-		{"text", map[string][]byte{"state.db": bytes.Repeat([]byte("kind: Mesh\n"), 100)}, "the file is not a database"},
-		{"another program's", map[string][]byte{"state.db": foreign}, "does not bear Isthmus's mark (its application id is 0x47504b47)"},
+		{
+			"text",
+			map[string][]byte{"state.db": bytes.Repeat([]byte("kind: Mesh\n"), 100)},
+			"the file is not a database",
+		},
+		{
+			"another program's",
+			map[string][]byte{"state.db": foreign},
+			"does not bear Isthmus's mark (its application id is 0x47504b47)",
+		},
 		{"missing beside its log", map[string][]byte{"state.db-wal": {1}}, "the file is missing while"},
 		{"zeroes", map[string][]byte{"state.db": make([]byte, 8192)}, "the file is not a database"},
 	} {
@@ -231,7 +253,8 @@ func TestSuspiciousFiles(t *testing.T) {
 			if !errors.Is(err, state.ErrDamaged) || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want it to say %q", err, test.want)
 			}
-			if _, err := os.Stat(filepath.Join(dir, "state.db")); test.files["state.db"] == nil && !errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(filepath.Join(dir, "state.db")); test.files["state.db"] == nil &&
+				!errors.Is(err, fs.ErrNotExist) {
 				t.Error("a new file was begun")
 			}
 		})
@@ -246,7 +269,8 @@ func TestOpenRefusals(t *testing.T) {
 		filepath.Join(dir, "absent/state.db"):  "make it, owned by the user that runs isthmus",
 		filepath.Join(dir, "state.db.lock/up"): "not a directory",
 	} {
-		if _, err := sqlite.Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+		if _, err := sqlite.Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), path) {
 			t.Errorf("open %s: %v, want it to say %q", path, err, want)
 		}
 	}

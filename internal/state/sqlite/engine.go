@@ -65,7 +65,8 @@ func (e *engine) Judge(err error) relational.Fault {
 
 func (e *engine) Taken(err error) bool {
 	var s *sqlite.Error
-	return errors.As(err, &s) && (s.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || s.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+	return errors.As(err, &s) && (s.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE ||
+		s.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 }
 
 func (e *engine) Explain(operation string, err error) error {

@@ -71,7 +71,9 @@ func writeSchemaSum(ctx context.Context, p *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	_, err = p.ExecContext(ctx, "INSERT INTO schema_sum (one, sum) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET sum = excluded.sum", sum)
+	_,
+		err = p.ExecContext(ctx,
+		"INSERT INTO schema_sum (one, sum) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET sum = excluded.sum", sum)
 	return err
 }
 

@@ -59,7 +59,8 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 
 func TestChangedSchemaIsDamage(t *testing.T) {
 	path := edited(t, "DROP INDEX certs_not_after")
-	if _, err := sqlite.Open(t.Context(), path); !errors.Is(err, state.ErrDamaged) || !strings.Contains(err.Error(), "its schema is not as it was written") {
+	if _, err := sqlite.Open(t.Context(), path); !errors.Is(err, state.ErrDamaged) ||
+		!strings.Contains(err.Error(), "its schema is not as it was written") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -60,7 +60,9 @@ func (e *engine) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if e.write, err = pool(e.path, 1, "_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=secure_delete(1)"); err != nil {
+	if e.write,
+		err = pool(e.path, 1,
+		"_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=secure_delete(1)"); err != nil {
 		return err
 	}
 	if err := examine(ctx, e.write, e.path); err != nil {
@@ -135,13 +137,15 @@ func fill(ctx context.Context, path string) (err error) {
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("its folder %s does not exist: make it, owned by the user that runs isthmus: %w", filepath.Dir(path), err)
+		return nil, fmt.Errorf("its folder %s does not exist: make it, owned by the user that runs isthmus: %w",
+			filepath.Dir(path), err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("another isthmus process uses it: stop that one first, or give this one a file of its own: %w", err), f.Close())
+		return nil,
+			errors.Join(fmt.Errorf("another isthmus process uses it: stop that one first, or give this one a file of its own: %w", err), f.Close())
 	}
 	return f, nil
 }

@@ -17,32 +17,34 @@ import (
 var registerFunctions = sync.OnceValue(func() error { return errors.Join(registerSum(), registerLink()) })
 
 func registerSum() error {
-	return sqlite.RegisterDeterministicScalarFunction("isthmus_sum", -1, func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
-		var s summer
-		for _, a := range args {
-			if err := s.addValue(a); err != nil {
-				return nil, err
+	return sqlite.RegisterDeterministicScalarFunction("isthmus_sum", -1,
+		func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
+			var s summer
+			for _, a := range args {
+				if err := s.addValue(a); err != nil {
+					return nil, err
+				}
 			}
-		}
-		return s.sum(), nil
-	})
+			return s.sum(), nil
+		})
 }
 
 // registerLink makes isthmus_link the SHA-256 of its arguments: the link of the event before, and an event's own
 // content.
 func registerLink() error {
-	return sqlite.RegisterDeterministicScalarFunction("isthmus_link", -1, func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
-		h := sha256.New()
-		for _, a := range args {
-			kind, b, err := encodeValue(a)
-			if err != nil {
-				return nil, err
+	return sqlite.RegisterDeterministicScalarFunction("isthmus_link", -1,
+		func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
+			h := sha256.New()
+			for _, a := range args {
+				kind, b, err := encodeValue(a)
+				if err != nil {
+					return nil, err
+				}
+				h.Write(chunkHead(kind, b))
+				h.Write(b)
 			}
-			h.Write(chunkHead(kind, b))
-			h.Write(b)
-		}
-		return h.Sum(nil), nil
-	})
+			return h.Sum(nil), nil
+		})
 }
 
 var crcTable = crc64.MakeTable(crc64.ECMA)

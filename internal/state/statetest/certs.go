@@ -18,7 +18,8 @@ func blobs(t *testing.T, s state.Store) {
 	wantErr(t, s.PutBlob(ctx, state.Blob{Name: "root", Cert: []byte{9}, Created: epoch}, nil), state.ErrSuperseded)
 	mid := state.Blob{Name: "intermediate", Cert: []byte{4}, Created: epoch}
 	ok(t, s.PutBlob(ctx, mid, nil))
-	wantErr(t, s.PutBlob(ctx, state.Blob{Name: "intermediate", Cert: []byte{9}, Created: epoch}, []byte{3}), state.ErrSuperseded)
+	wantErr(t, s.PutBlob(ctx, state.Blob{Name: "intermediate", Cert: []byte{9}, Created: epoch}, []byte{3}),
+		state.ErrSuperseded)
 	mid.Cert = []byte{5}
 	ok(t, s.PutBlob(ctx, mid, []byte{4}))
 	for _, want := range []state.Blob{root, mid} {

@@ -73,7 +73,8 @@ func eventsAreKept(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for i, days := range []int{0, 10, 399, 405} {
 		ok(t,
-			s.Record(ctx, eventBy(0, after(time.Duration(days)*24*time.Hour), "token create", fmt.Sprint("node n", i), state.OK)))
+			s.Record(ctx, eventBy(0, after(time.Duration(days)*24*time.Hour), "token create", fmt.Sprint("node n", i),
+				state.OK)))
 	}
 	ok(t, s.Record(ctx, state.Event{Time: epoch, Actor: "stranger", Action: "node join", Outcome: state.Refused}))
 	ok(t, s.Prune(ctx, after(10_000*24*time.Hour)))
@@ -98,7 +99,8 @@ func eventsAreKept(t *testing.T, s state.Store) {
 func eventsOutliveAClock(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	for i := range 10 {
-		ok(t, s.Record(ctx, eventBy(0, after(time.Duration(i)*time.Hour), "token create", fmt.Sprint("node n", i), state.OK)))
+		ok(t, s.Record(ctx, eventBy(0, after(time.Duration(i)*time.Hour), "token create", fmt.Sprint("node n", i),
+			state.OK)))
 	}
 	ok(t, s.Record(ctx, eventBy(0, after(3*365*24*time.Hour), "token create", "node late", state.OK)))
 	ok(t, s.Prune(ctx, after(3*365*24*time.Hour)))
@@ -128,8 +130,10 @@ func eventsAreBounded(t *testing.T, s state.Store) {
 	got, err := s.Events(ctx, state.EventFilter{})
 	ok(t, err)
 	same(t, got, []state.Event{{
-		Seq: 1, Time: epoch, First: epoch, Count: 1, Outcome: "ok", Object: "a?b?", Actor: strings.Repeat("ä", 126) + "…",
-		From: strings.Repeat("ä", 62) + "…", Action: strings.Repeat("ä", 30) + "…", Detail: strings.Repeat("ä", 510) + "…",
+		Seq: 1, Time: epoch, First: epoch, Count: 1, Outcome: "ok", Object: "a?b?",
+		Actor: strings.Repeat("ä", 126) + "…",
+		From:  strings.Repeat("ä", 62) + "…", Action: strings.Repeat("ä", 30) + "…",
+		Detail: strings.Repeat("ä", 510) + "…",
 	}})
 }
 
@@ -138,9 +142,18 @@ func eventsAreBounded(t *testing.T, s state.Store) {
 func refusalsLeaveRoom(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	floods := map[string]func(i int) (actor, from string){
-		"one node, many addresses":  func(i int) (string, string) { return "node stolen", fmt.Sprintf("2001:db8::%x", i) },
-		"many workloads of one":     func(i int) (string, string) { return fmt.Sprint("workload default/w", i), "192.0.2.1" },
-		"strangers from everywhere": func(i int) (string, string) { return state.Stranger, fmt.Sprintf("2001:db8:%x::", i) },
+		"one node, many addresses": func(i int) (string, string) {
+			return "node stolen",
+				fmt.Sprintf("2001:db8::%x", i)
+		},
+		"many workloads of one": func(i int) (string, string) {
+			return fmt.Sprint("workload default/w", i),
+				"192.0.2.1"
+		},
+		"strangers from everywhere": func(i int) (string, string) {
+			return state.Stranger,
+				fmt.Sprintf("2001:db8:%x::", i)
+		},
 	}
 	for _, flood := range floods {
 		for i := range 2_600 {
@@ -153,7 +166,8 @@ func refusalsLeaveRoom(t *testing.T, s state.Store) {
 		}
 	}
 	late := state.Event{
-		Time: after(time.Second), Actor: "peer retail", From: "192.0.2.9", Action: "peer catalogue", Object: "peer retail",
+		Time: after(time.Second), Actor: "peer retail", From: "192.0.2.9", Action: "peer catalogue",
+		Object:  "peer retail",
 		Outcome: state.Refused, Detail: "why",
 	}
 	node := late

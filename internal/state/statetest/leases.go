@@ -25,7 +25,10 @@ func leases(t *testing.T, s state.Store) {
 	ok(t, err)
 	held, err := s.Leases(ctx, "work/")
 	ok(t, err)
-	same(t, held, []state.Lease{{Name: "work/a", Holder: "one", Token: 1, Data: []byte("still")}, {Name: "work/b", Holder: "two", Token: 1, Data: []byte("there")}})
+	same(t, held, []state.Lease{
+		{Name: "work/a", Holder: "one", Token: 1, Data: []byte("still")},
+		{Name: "work/b", Holder: "two", Token: 1, Data: []byte("there")},
+	})
 
 	ok(t, s.Release(ctx, first))
 	wantErr(t, s.Under(first).SetPeerSuspended(ctx, "retail", false), state.ErrSuperseded)

@@ -45,7 +45,8 @@ func nodes(t *testing.T, s state.Store) {
 	same(t, got, []state.Node{node("n1", snapshot.RoleNode), node("n2", snapshot.RoleNode)})
 
 	again := node("n2", snapshot.RoleNode)
-	again.Generation, again.Grant.Identities, again.Attested, again.LastSeen = "a later one", []string{"shop/web"}, after(2*time.Hour), after(2*time.Hour)
+	again.Generation, again.Grant.Identities, again.Attested, again.LastSeen = "a later one", []string{"shop/web"},
+		after(2*time.Hour), after(2*time.Hour)
 	ok(t, s.AttestNode(ctx, again))
 	one, err := s.Node(ctx, "n2")
 	ok(t, err)
@@ -62,24 +63,34 @@ func registry(t *testing.T, s state.Store) {
 	wantErr(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "stranger"}, nil), epoch), state.ErrRevoked)
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
 	ok(t, s.AttestNode(ctx, node("gw", snapshot.RoleGateway)))
-	gw := &snapshot.GatewayInfo{ServiceAccount: "gw", InnerAddress: netip.MustParseAddr("10.1.0.2"), OuterAddress: netip.MustParseAddr("192.0.2.1"), InnerAddress6: netip.MustParseAddr("fd00::2")}
-	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "gw", Gateway: gw, Reached: netip.MustParseAddr("10.0.0.9")}, nil), after(time.Minute)))
-	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("default", "gone"), workload("default", "kept")}), after(time.Minute)))
-	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web"), workload("default", "kept")}), after(time.Minute)))
+	gw := &snapshot.GatewayInfo{
+		ServiceAccount: "gw", InnerAddress: netip.MustParseAddr("10.1.0.2"),
+		OuterAddress: netip.MustParseAddr("192.0.2.1"), InnerAddress6: netip.MustParseAddr("fd00::2"),
+	}
+	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{
+		Name: "gw", Gateway: gw,
+		Reached: netip.MustParseAddr("10.0.0.9"),
+	}, nil), after(time.Minute)))
+	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"},
+		[]snapshot.Workload{workload("default", "gone"), workload("default", "kept")}), after(time.Minute)))
+	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"},
+		[]snapshot.Workload{workload("shop", "web"), workload("default", "kept")}), after(time.Minute)))
 	got, err := s.Registry(ctx)
 	ok(t, err)
 	kept, web := workload("default", "kept"), workload("shop", "web")
 	kept.Node, web.Node = "n1", "n1"
 	want := &snapshot.Registry{
 		Nodes: []snapshot.Node{
-			{Name: "gw", Role: snapshot.RoleGateway, Gateway: gw, Reached: netip.MustParseAddr("10.0.0.9")}, {Name: "n1", Role: snapshot.RoleNode},
+			{Name: "gw", Role: snapshot.RoleGateway, Gateway: gw, Reached: netip.MustParseAddr("10.0.0.9")},
+			{Name: "n1", Role: snapshot.RoleNode},
 		},
 		Workloads: []snapshot.Workload{kept, web},
 	}
 	same(t, got, want)
 
 	// Two workloads of one name: nothing of the report is taken.
-	if err := s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("a", "a"), workload("a", "a")}), epoch); err == nil {
+	if err := s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"},
+		[]snapshot.Workload{workload("a", "a"), workload("a", "a")}), epoch); err == nil {
 		t.Fatal("two workloads of one name were taken")
 	}
 	got, err = s.Registry(ctx)
@@ -112,7 +123,10 @@ func namesAndAddresses(t *testing.T, s state.Store) {
 	got, err := s.Registration(ctx, "n2")
 	ok(t, err)
 	a.Node, b.Node = "n2", "n2"
-	same(t, got, state.Registration{Node: snapshot.Node{Name: "n2", Role: snapshot.RoleNode}, Conversation: 1, Workloads: []snapshot.Workload{a, b}})
+	same(t, got, state.Registration{
+		Node: snapshot.Node{Name: "n2", Role: snapshot.RoleNode}, Conversation: 1,
+		Workloads: []snapshot.Workload{a, b},
+	})
 	_, err = s.Registration(ctx, "n1")
 	wantErr(t, err, state.ErrNotFound)
 }
@@ -122,7 +136,10 @@ func conversations(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
 	in := func(n uint64, name string) state.Registration {
-		return state.Registration{Node: snapshot.Node{Name: "n1"}, Conversation: n, Workloads: []snapshot.Workload{workload("default", name)}}
+		return state.Registration{
+			Node: snapshot.Node{Name: "n1"}, Conversation: n,
+			Workloads: []snapshot.Workload{workload("default", name)},
+		}
 	}
 	_, err := s.BeginConversation(ctx, "nobody", "g")
 	wantErr(t, err, state.ErrNotFound)
@@ -170,7 +187,8 @@ func stolenConversation(t *testing.T, s state.Store) {
 	again := stolen
 	again.Generation = "again"
 	ok(t, s.AttestNode(ctx, again))
-	wantErr(t, s.RegisterNode(ctx, state.Registration{Node: snapshot.Node{Name: "n1"}, Conversation: n}, epoch), state.ErrSuperseded)
+	wantErr(t, s.RegisterNode(ctx, state.Registration{Node: snapshot.Node{Name: "n1"}, Conversation: n}, epoch),
+		state.ErrSuperseded)
 	_, err = s.BeginConversation(ctx, "n1", stolen.Generation)
 	wantErr(t, err, state.ErrNotFound)
 	n, err = s.BeginConversation(ctx, "n1", again.Generation)
@@ -182,11 +200,13 @@ func revokedNode(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	wantErr(t, s.RevokeNode(ctx, "n1", epoch), state.ErrNotFound)
 	ok(t, s.AttestNode(ctx, node("n1", snapshot.RoleNode)))
-	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web")}), epoch))
+	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web")}),
+		epoch))
 	ok(t, s.AddToken(ctx, token("spare"))) // for n1
 	ok(t, s.RevokeNode(ctx, "n1", after(time.Minute)))
 	ok(t, s.RevokeNode(ctx, "n1", after(time.Hour))) // once more
-	wantErr(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"}, []snapshot.Workload{workload("shop", "web")}), after(time.Hour)), state.ErrRevoked)
+	wantErr(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"},
+		[]snapshot.Workload{workload("shop", "web")}), after(time.Hour)), state.ErrRevoked)
 	_, err := s.UseToken(ctx, "spare", hash("secret of spare"), "10.0.0.7", after(2*time.Minute))
 	wantErr(t, err, state.ErrNotFound)
 	got, err := s.Registry(ctx)

@@ -137,7 +137,10 @@ func tokenRace(t *testing.T, s state.Store) {
 }
 
 func invite(id string) state.Invite {
-	return state.Invite{ID: id, Hash: hash("secret of " + id), Peer: "retail", Created: epoch, Expires: after(10 * time.Minute)}
+	return state.Invite{
+		ID: id, Hash: hash("secret of " + id), Peer: "retail", Created: epoch,
+		Expires: after(10 * time.Minute),
+	}
 }
 
 func invites(t *testing.T, s state.Store) {

@@ -44,7 +44,10 @@ func peers(t *testing.T, s state.Store) {
 	wantErr(t, err, state.ErrNotFound)
 	ok(t, s.EstablishPeer(ctx, meshPeer("retail"), []byte("roots 1"), 7, epoch))
 	ok(t, s.SetPeerSuspended(ctx, "filed", true)) // of a peer whose object is a file
-	cat := snapshot.Catalogue{Sequence: 3, Time: epoch, Services: []snapshot.OfferedService{{Name: "orders", Namespace: "default", Port: 80, Protocol: "HTTP"}}}
+	cat := snapshot.Catalogue{
+		Sequence: 3, Time: epoch,
+		Services: []snapshot.OfferedService{{Name: "orders", Namespace: "default", Port: 80, Protocol: "HTTP"}},
+	}
 	ok(t, s.SetPeerCatalogue(ctx, "retail", cat, 0))
 	got, err := s.Peers(ctx)
 	ok(t, err)
@@ -82,7 +85,10 @@ func peerRoots(t *testing.T, s state.Store) {
 	ok(t, s.SetPeerCatalogue(ctx, "retail", cat, 0))
 	one, err := PeerOf(ctx, s, "retail")
 	ok(t, err)
-	same(t, one.State, snapshot.PeerState{Roots: []byte("roots 6"), BundleSequence: 6, BundleTime: after(2 * time.Hour), Catalogue: &cat})
+	same(t, one.State, snapshot.PeerState{
+		Roots: []byte("roots 6"), BundleSequence: 6, BundleTime: after(2 * time.Hour),
+		Catalogue: &cat,
+	})
 
 	// Another first trust: what grew from the one before goes, a suspension does not.
 	ok(t, s.EstablishPeer(ctx, meshPeer("bank"), []byte("roots 1"), 7, epoch))
@@ -105,7 +111,10 @@ func whatPeersSay(t *testing.T, s state.Store) {
 	ok(t, s.EstablishPeer(ctx, meshPeer("retail"), []byte("roots"), 7, epoch))
 	cat := func(n uint64) snapshot.Catalogue { return snapshot.Catalogue{Sequence: n, Time: epoch} }
 	ready := func(n uint64) snapshot.Readiness {
-		return snapshot.Readiness{Sequence: n, Unready: []snapshot.OfferedName{{Namespace: "default", Name: "payments"}}}
+		return snapshot.Readiness{
+			Sequence: n,
+			Unready:  []snapshot.OfferedName{{Namespace: "default", Name: "payments"}},
+		}
 	}
 	ok(t, s.SetPeerCatalogue(ctx, "retail", cat(5), 0))
 	ok(t, s.SetPeerCatalogue(ctx, "retail", cat(7), 5))
@@ -116,7 +125,10 @@ func whatPeersSay(t *testing.T, s state.Store) {
 	one, err := PeerOf(ctx, s, "retail")
 	ok(t, err)
 	c, r := cat(7), ready(math.MaxUint64)
-	same(t, one.State, snapshot.PeerState{Roots: []byte("roots"), BundleSequence: 7, BundleTime: epoch, Catalogue: &c, Readiness: &r})
+	same(t, one.State, snapshot.PeerState{
+		Roots: []byte("roots"), BundleSequence: 7, BundleTime: epoch, Catalogue: &c,
+		Readiness: &r,
+	})
 	ok(t, s.RevokePeer(ctx, "retail", epoch))
 	wantErr(t, s.SetPeerReadiness(ctx, "retail", ready(4), 0), state.ErrRevoked)
 	one, err = PeerOf(ctx, s, "retail")

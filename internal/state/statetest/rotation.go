@@ -17,7 +17,10 @@ func rotation(t *testing.T, s state.Store) {
 	_, err := s.Rotation(ctx)
 	wantErr(t, err, state.ErrNotFound)
 	next := state.Blob{Name: "root-next", Cert: []byte{1}, Key: []byte{2}, Created: epoch}
-	begun := state.Rotation{Step: "prepared", OldRoot: oneRoot, NewRoot: anotherRoot, Signing: oneRoot, Began: epoch, Since: epoch, Passed: []string{}}
+	begun := state.Rotation{
+		Step: "prepared", OldRoot: oneRoot, NewRoot: anotherRoot, Signing: oneRoot, Began: epoch,
+		Since: epoch, Passed: []string{},
+	}
 	ok(t, s.PutRotation(ctx, "", begun, []state.Blob{next}, nil))
 	got, err := s.Rotation(ctx)
 	ok(t, err)
@@ -53,7 +56,10 @@ func underTheSigningRoot(t *testing.T, s state.Store) {
 	before := cert(1, "n1", after(time.Hour))
 	before.Root = oneRoot
 	ok(t, s.AddCert(ctx, before)) // there was no rotation yet
-	ok(t, s.PutRotation(ctx, "", state.Rotation{Step: "activated", OldRoot: oneRoot, NewRoot: anotherRoot, Signing: anotherRoot, Began: epoch, Since: epoch}, nil, nil))
+	ok(t, s.PutRotation(ctx, "", state.Rotation{
+		Step: "activated", OldRoot: oneRoot, NewRoot: anotherRoot,
+		Signing: anotherRoot, Began: epoch, Since: epoch,
+	}, nil, nil))
 	late, young := cert(2, "n1", after(time.Hour)), cert(3, "n1", after(time.Hour))
 	late.Root, young.Root = oneRoot, anotherRoot
 	wantErr(t, s.AddCert(ctx, late), state.ErrSuperseded)
@@ -62,7 +68,8 @@ func underTheSigningRoot(t *testing.T, s state.Store) {
 
 func certsUnder(t *testing.T, s state.Store) {
 	ctx := t.Context()
-	before, young, moved, over := cert(1, "n1", after(time.Hour)), cert(2, "n1", after(2*time.Hour)), cert(3, "n2", after(time.Hour)), cert(4, "n3", after(time.Minute))
+	before, young, moved, over := cert(1, "n1", after(time.Hour)), cert(2, "n1", after(2*time.Hour)),
+		cert(3, "n2", after(time.Hour)), cert(4, "n3", after(time.Minute))
 	before.Root, young.Root, moved.Root = oneRoot, oneRoot, anotherRoot // over: issued before roots were kept
 	addCerts(t, s, before, young, moved, over)
 	shut, good := cert(0xabcd, "", after(time.Hour)), cert(6, "", after(time.Hour))

@@ -121,7 +121,8 @@ func registrationsOfTwo(t *testing.T, a, b state.Store) {
 				w.Name = fmt.Sprint("web", j) // the same address
 			}
 			all.Go(func() {
-				errs[j] = s.RegisterNode(ctx, registration(snapshot.Node{Name: fmt.Sprint("n", j)}, []snapshot.Workload{w}), epoch)
+				errs[j] = s.RegisterNode(ctx,
+					registration(snapshot.Node{Name: fmt.Sprint("n", j)}, []snapshot.Workload{w}), epoch)
 			})
 		}
 		all.Wait()
@@ -168,7 +169,8 @@ func eventsOfTwo(t *testing.T, a, b state.Store) {
 	for _, s := range []state.Store{a, b} {
 		for i := range 50 {
 			all.Go(func() {
-				if err := s.Record(ctx, eventBy(0, epoch, "token create", fmt.Sprint("node n", i), state.OK)); err != nil {
+				if err := s.Record(ctx, eventBy(0, epoch, "token create", fmt.Sprint("node n", i),
+					state.OK)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -216,19 +218,37 @@ func heardByTheOther(t *testing.T, a, b state.Store) {
 		write func() error
 		want  state.Change
 	}{
-		{func() error { return a.AttestNode(ctx, node("n2", snapshot.RoleNode)) }, state.Change{Topic: state.Nodes, Key: "n2"}},
-		{func() error { return a.RegisterNode(ctx, registration(snapshot.Node{Name: "n2"}, nil), epoch) }, state.Change{Topic: state.Nodes, Key: "n2"}},
+		{
+			func() error { return a.AttestNode(ctx, node("n2", snapshot.RoleNode)) },
+			state.Change{Topic: state.Nodes, Key: "n2"},
+		},
+		{
+			func() error { return a.RegisterNode(ctx, registration(snapshot.Node{Name: "n2"}, nil), epoch) },
+			state.Change{Topic: state.Nodes, Key: "n2"},
+		},
 		{func() error { return a.RevokeNode(ctx, "n2", epoch) }, state.Change{Topic: state.Nodes, Key: "n2"}},
-		{func() error { return a.SetPeerSuspended(ctx, "retail", true) }, state.Change{Topic: state.Peers, Key: "retail"}},
+		{
+			func() error { return a.SetPeerSuspended(ctx, "retail", true) },
+			state.Change{Topic: state.Peers, Key: "retail"},
+		},
 		{func() error { return a.AddInvite(ctx, invite("a")) }, state.Change{Topic: state.Invitations}},
 		{func() error {
 			return a.AddAdmin(ctx, state.Admin{Generation: "g", Name: "alice", Created: epoch, NotAfter: epoch})
 		}, state.Change{Topic: state.Admins, Key: "alice"}},
-		{func() error { return a.PutBlob(ctx, state.Blob{Name: "root", Created: epoch}, nil) }, state.Change{Topic: state.Authority}},
+		{
+			func() error { return a.PutBlob(ctx, state.Blob{Name: "root", Created: epoch}, nil) },
+			state.Change{Topic: state.Authority},
+		},
 		{func() error {
-			return a.SaveVIPs(ctx, vip.Change{Put: []vip.Row{{Host: vip.Host{Name: "h"}, Addr: netip.MustParseAddr("240.240.1.1")}}})
+			return a.SaveVIPs(ctx, vip.Change{Put: []vip.Row{{
+				Host: vip.Host{Name: "h"},
+				Addr: netip.MustParseAddr("240.240.1.1"),
+			}}})
 		}, state.Change{Topic: state.Addresses}},
-		{func() error { return a.ChangeQuarantines(ctx, []state.Quarantine{{Proxy: "n1", Since: epoch}}, nil) }, state.Change{Topic: state.Quarantined}},
+		{
+			func() error { return a.ChangeQuarantines(ctx, []state.Quarantine{{Proxy: "n1", Since: epoch}}, nil) },
+			state.Change{Topic: state.Quarantined},
+		},
 	} {
 		ok(t, test.write())
 		hears(t, others, test.want)
