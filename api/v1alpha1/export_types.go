@@ -54,7 +54,10 @@ type ExportTo struct {
 // ExportRule matches a request when each of its non-empty fields matches. An empty rule matches all.
 type ExportRule struct {
 	// Callers are SPIFFE IDs as asserted by the peer's gateway, inside the peer's trust domain. One trailing "*" is a
-	// prefix. +optional +kubebuilder:validation:MaxItems=64 +kubebuilder:validation:items:MaxLength=2048
+	// prefix.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=2048
 	Callers []string `json:"callers,omitempty"`
 
 	// Methods are HTTP methods, upper case.

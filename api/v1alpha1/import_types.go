@@ -34,7 +34,10 @@ type FederatedImportSpec struct {
 	Local *ImportLocal `json:"local,omitempty"`
 
 	// Callers are the local workloads that may call: "<service account>" of this namespace or "<namespace>/<service
-	// account>". Empty means nobody. +optional +kubebuilder:validation:MaxItems=256
+	// account>".
+	// Empty means nobody.
+	// +optional
+	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=127
 	// +kubebuilder:validation:items:Pattern=`^([a-z0-9]([a-z0-9-]*[a-z0-9])?/)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`
 	Callers []string `json:"callers,omitempty"`

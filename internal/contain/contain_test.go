@@ -101,3 +101,29 @@ func TestChanged(t *testing.T) {
 		t.Errorf("since nothing, %d have changed", len(got))
 	}
 }
+
+// A security kind whose selector is not found would close a whole namespace where it closes one workload.
+func TestSecurityKindsHaveASelector(t *testing.T) {
+	found := 0
+	for _, k := range kind.All {
+		if !k.Security {
+			continue
+		}
+		found++
+		value := reflect.New(k.Type)
+		if f := value.Elem().FieldByName("Spec").FieldByName("Selector"); f.IsValid() {
+			f.Set(reflect.ValueOf(&typev1beta1.WorkloadSelector{MatchLabels: map[string]string{"app": "pay"}}))
+		}
+		value.Interface().(metav1.Object).SetName("one")
+		var change snapshot.Change
+		change.Put(snapshot.NewObject(value.Interface().(metav1.Object), snapshot.Origin{}))
+		cfg := (&snapshot.Config{}).With(change)
+		closed := contain.Close(cfg, []snapshot.Key{{Kind: k.Name, Name: "one"}}, "a reason").Closed
+		if len(closed) != 1 || closed[0].Selector["app"] != "pay" {
+			t.Errorf("%s: closed is %v", k.Name, closed)
+		}
+	}
+	if found < 2 {
+		t.Errorf("%d kinds are of security: too few", found)
+	}
+}
