@@ -35,7 +35,7 @@ type rotationStore interface {
 type materialStore interface {
 	PutBlob(ctx context.Context, b state.Blob, was []byte) error
 	Blob(ctx context.Context, name string) (state.Blob, error)
-	AddCert(context.Context, state.Cert) error
+	AddCert(ctx context.Context, c state.Cert, generation string) error
 	PruneCerts(ctx context.Context, before time.Time) error
 	Prune(ctx context.Context, before time.Time) error
 }

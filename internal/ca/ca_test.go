@@ -20,6 +20,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/grant"
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/sqlite"
@@ -51,6 +52,13 @@ func newBench(t testing.TB) *bench {
 			t.Error(err)
 		}
 	})
+	n := state.Node{
+		Node: snapshot.Node{Name: n1.Node, Role: snapshot.RoleNode}, Generation: n1.Generation,
+		Attested: noon,
+	}
+	if err := b.db.AttestNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 

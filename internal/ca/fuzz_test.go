@@ -24,7 +24,7 @@ func (forgetful) Rotation(context.Context) (state.Rotation, error) {
 	return state.Rotation{}, state.ErrNotFound
 }
 func (forgetful) PutBlob(context.Context, state.Blob, []byte) error { return nil }
-func (forgetful) AddCert(context.Context, state.Cert) error         { return nil }
+func (forgetful) AddCert(context.Context, state.Cert, string) error { return nil }
 func (forgetful) AddToken(context.Context, state.Token) error       { return nil }
 
 func startForgetful(f *testing.F) *ca.Authority {

@@ -87,7 +87,11 @@ func (a *Authority) issueUnder(ctx context.Context, l leaf) ([][]byte, *trust, e
 		Fingerprint: spiffe.FingerprintOf(der),
 		NotBefore:   t.NotBefore, NotAfter: t.NotAfter, Root: spiffe.Fingerprint(m.roots[0]),
 	}
-	if err := a.cfg.Store.AddCert(ctx, record); err != nil {
+	var generation string // of a node; an administrator's certificate begins one of its own
+	if l.Node != "" {
+		generation = l.Generation
+	}
+	if err := a.cfg.Store.AddCert(ctx, record, generation); err != nil {
 		return nil, nil, fmt.Errorf("record certificate of %s: %w", l.id, err)
 	}
 	return [][]byte{der, m.signer.Raw}, m.trust, nil

@@ -48,7 +48,7 @@ func TestOldCertificatesNeverComeBack(t *testing.T) {
 	var all sync.WaitGroup
 	for _, c := range more {
 		all.Go(func() {
-			if err := db.AddCert(t.Context(), c); err != nil {
+			if err := db.AddCert(t.Context(), c, ""); err != nil {
 				t.Error(err)
 			}
 		})

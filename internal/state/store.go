@@ -225,8 +225,10 @@ type Events interface {
 
 // Certs are the issued certificates.
 type Certs interface {
-	// AddCert writes one. ErrSuperseded when it leads to a root that does not sign any more.
-	AddCert(context.Context, Cert) error
+	// AddCert writes one that a node of this generation asked for; an empty generation is not asked about.
+	// ErrSuperseded when it leads to a root that does not sign any more, ErrRevoked when the node is or has joined
+	// anew.
+	AddCert(ctx context.Context, c Cert, generation string) error
 	// Certs reads those that the filter selects, longest valid first.
 	Certs(context.Context, CertFilter) ([]Cert, error)
 	// PruneCerts removes the records of certificates that ended before a moment.

@@ -243,6 +243,9 @@ func (a *Agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	}
 	defer leave()
 	chain, err := a.Authority.Sign(ctx, r.CSR, id, ttl, ca.Holder{Node: n.Name, Generation: n.Generation})
+	if errors.Is(err, state.ErrRevoked) { // another control plane knows it already
+		return nil, status.Errorf(codes.PermissionDenied, "node %s was revoked, or has joined anew", n.Name)
+	}
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "certificate for %s: %v", id, err)
 	}

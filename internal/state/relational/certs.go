@@ -10,8 +10,8 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 )
 
-// AddCert writes one issued certificate.
-func (d *DB) AddCert(ctx context.Context, c state.Cert) error {
+// AddCert writes one issued certificate, unless its root or its node's generation does not count any more.
+func (d *DB) AddCert(ctx context.Context, c state.Cert, generation string) error {
 	serial, err1 := hex.DecodeString(c.Serial)
 	finger, err2 := hex.DecodeString(c.Fingerprint)
 	root, err3 := hex.DecodeString(c.Root)
@@ -19,11 +19,21 @@ func (d *DB) AddCert(ctx context.Context, c state.Cert) error {
 		return fmt.Errorf("add certificate of %s: serial number and fingerprints must be hex: %w", c.SPIFFEID, err)
 	}
 	n, err := d.exec(ctx, "add-cert", serial, c.SPIFFEID, c.Node, finger, stamp(c.NotBefore), stamp(c.NotAfter),
-		orEmpty(root))
-	if err == nil && n == 0 {
-		err = fmt.Errorf("add certificate of %s: another root signs: %w", c.SPIFFEID, state.ErrSuperseded)
+		orEmpty(root), generation)
+	if err != nil || n > 0 {
+		return err
 	}
-	return err
+	if generation != "" {
+		node, err := d.NodeOf(ctx, generation)
+		if err != nil && !errors.Is(err, state.ErrNotFound) {
+			return err
+		}
+		if err != nil || node.Name != c.Node || !node.Revoked.IsZero() {
+			return fmt.Errorf("add certificate of %s: node %s may have none any more: %w", c.SPIFFEID, c.Node,
+				state.ErrRevoked)
+		}
+	}
+	return fmt.Errorf("add certificate of %s: another root signs: %w", c.SPIFFEID, state.ErrSuperseded)
 }
 
 // Certs reads those that the filter selects, longest valid first.

@@ -70,7 +70,7 @@ func TestWritesFailAlone(t *testing.T) {
 	d, _ := opened(t)
 	add := func(ctx context.Context, exec func(string, ...any) error) error {
 		return exec("add-cert", []byte{1}, "spiffe://cards.example/ns/a/sa/b", "", []byte{2}, noon.UnixMicro(),
-			noon.UnixMicro(), []byte{})
+			noon.UnixMicro(), []byte{}, "")
 	}
 	errs := d.Together(put("a", "b"), add, put("c", "refused"), add, put("d"))
 	for i, want := range []string{"", "", "revoked", "UNIQUE constraint", ""} {

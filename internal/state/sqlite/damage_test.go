@@ -85,7 +85,7 @@ func fill(t *testing.T, d *relational.DB, from, to int) {
 			d.AddCert(ctx, state.Cert{
 				Serial: fmt.Sprintf("%032x", i), SPIFFEID: "spiffe://cards.example/ns/a/sa/b",
 				Node: node, Fingerprint: fmt.Sprintf("%064x", i), NotBefore: noon, NotAfter: noon.Add(time.Hour),
-			}),
+			}, ""),
 		)
 		if err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 )
 
@@ -39,14 +40,14 @@ func cert(n int, node string, notAfter time.Time) state.Cert {
 func addCerts(t *testing.T, s state.Store, certs ...state.Cert) {
 	t.Helper()
 	for _, c := range certs {
-		ok(t, s.AddCert(t.Context(), c))
+		ok(t, s.AddCert(t.Context(), c, ""))
 	}
 }
 
 func certs(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	a, b, c := cert(1, "n1", after(time.Hour)), cert(2, "n2", after(2*time.Hour)), cert(3, "n1", after(3*time.Hour))
-	ok(t, s.AddCert(ctx, a))
+	ok(t, s.AddCert(ctx, a, ""))
 	addCerts(t, s, b, c)
 	for _, test := range []struct {
 		filter state.CertFilter
@@ -62,7 +63,7 @@ func certs(t *testing.T, s state.Store) {
 		ok(t, err)
 		same(t, got, test.want)
 	}
-	if err := s.AddCert(ctx, a); err == nil {
+	if err := s.AddCert(ctx, a, ""); err == nil {
 		t.Fatal("a certificate was taken twice")
 	}
 	ok(t, s.PruneCerts(ctx, after(90*time.Minute)))
@@ -71,12 +72,44 @@ func certs(t *testing.T, s state.Store) {
 	same(t, got, []state.Cert{c, b})
 }
 
+// certsOfGenerations: a node that was revoked, or has joined anew, is given none by a control plane that has not heard
+// of it yet.
+func certsOfGenerations(t *testing.T, s state.Store) {
+	ctx := t.Context()
+	join := func(generation string) {
+		t.Helper()
+		ok(t, s.AttestNode(ctx, state.Node{
+			Node: snapshot.Node{Name: "n1", Role: snapshot.RoleNode}, Generation: generation, Attested: epoch,
+		}))
+	}
+	serial := 0
+	add := func(node, generation string) error {
+		serial++
+		return s.AddCert(ctx, cert(serial, node, after(time.Hour)), generation)
+	}
+	wantErr(t, add("n1", "g1"), state.ErrRevoked) // it has never joined
+	join("g1")
+	ok(t, add("n1", "g1"))
+	wantErr(t, add("n2", "g1"), state.ErrRevoked) // another's generation
+	join("g2")
+	wantErr(t, add("n1", "g1"), state.ErrRevoked)
+	ok(t, add("n1", "g2"))
+	ok(t, s.RevokeNode(ctx, "n1", after(time.Minute)))
+	wantErr(t, add("n1", "g2"), state.ErrRevoked)
+	ok(t, add("", ""))
+	got, err := s.Certs(ctx, state.CertFilter{Node: "n1"})
+	ok(t, err)
+	if len(got) != 2 {
+		t.Errorf("%d certificates of n1 are kept, want 2", len(got))
+	}
+}
+
 func certsTogether(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	var wg sync.WaitGroup
 	for i := range 500 {
 		wg.Go(func() {
-			if err := s.AddCert(ctx, cert(i, "n1", after(time.Hour))); err != nil {
+			if err := s.AddCert(ctx, cert(i, "n1", after(time.Hour)), ""); err != nil {
 				t.Error(err)
 			}
 		})

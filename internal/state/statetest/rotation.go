@@ -55,15 +55,15 @@ func underTheSigningRoot(t *testing.T, s state.Store) {
 	ctx := t.Context()
 	before := cert(1, "n1", after(time.Hour))
 	before.Root = oneRoot
-	ok(t, s.AddCert(ctx, before)) // there was no rotation yet
+	ok(t, s.AddCert(ctx, before, "")) // there was no rotation yet
 	ok(t, s.PutRotation(ctx, "", state.Rotation{
 		Step: "activated", OldRoot: oneRoot, NewRoot: anotherRoot,
 		Signing: anotherRoot, Began: epoch, Since: epoch,
 	}, nil, nil))
 	late, young := cert(2, "n1", after(time.Hour)), cert(3, "n1", after(time.Hour))
 	late.Root, young.Root = oneRoot, anotherRoot
-	wantErr(t, s.AddCert(ctx, late), state.ErrSuperseded)
-	ok(t, s.AddCert(ctx, young))
+	wantErr(t, s.AddCert(ctx, late, ""), state.ErrSuperseded)
+	ok(t, s.AddCert(ctx, young, ""))
 }
 
 func certsUnder(t *testing.T, s state.Store) {

@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 		{"revoked peer", revokedPeer},
 		{"sequences", sequences},
 		{"certs", certs},
+		{"certs of generations", certsOfGenerations},
 		{"certs written together", certsTogether},
 		{"cancelled token", cancelledToken},
 		{"revoked while it joins", revokedWhileJoining},

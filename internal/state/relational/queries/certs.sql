@@ -1,7 +1,8 @@
--- None under a root that does not sign any more.
+-- None under a root that does not sign any more, and none for a node that was revoked or has joined anew.
 -- write: add-cert
 INSERT INTO certs (serial, spiffe_id, node, fingerprint, not_before, not_after, root) SELECT $1, $2, $3, $4, $5, $6, $7
-WHERE NOT EXISTS (SELECT 1 FROM rotation WHERE signing <> $7);
+WHERE NOT EXISTS (SELECT 1 FROM rotation WHERE signing <> $7)
+  AND ($8 = '' OR EXISTS (SELECT 1 FROM nodes WHERE name = $3 AND generation = $8 AND revoked IS NULL));
 
 -- Empty arguments select all.
 -- read: certs
