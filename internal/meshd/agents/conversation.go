@@ -1,0 +1,222 @@
+package agents
+
+import (
+	"context"
+	"errors"
+	"reflect"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/rpc"
+	"isthmus.dev/isthmus/internal/state"
+)
+
+// agent is one agent's standing conversation.
+type agent struct {
+	name     string
+	stream   uint64 // its number: the newest stays
+	report   agentapi.Report
+	awake    chan struct{}
+	next     *agentapi.Instructions // what it should have
+	cut      context.CancelCauseFunc
+	shared   []byte // what the other control planes were told, of the goroutine that listens
+	unshared bool   // what it said since could not be shared
+}
+
+var errTakenOver = errors.New("another stream of this agent took over")
+
+// Sync takes in what an agent reports and tells it what it needs beside Envoy's configuration. It ends when the agent
+// goes, when it comes again, or when its certificate is good no more, even if the agent does not read.
+func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
+	ctx, cut := context.WithCancelCause(stream.Context())
+	defer cut(nil)
+	caller, err := door.Of(ctx)
+	if err != nil {
+		return err
+	}
+	n, err := a.node(ctx, caller)
+	if err != nil {
+		return err
+	}
+	number, err := a.State.BeginConversation(ctx, n.Name, n.Generation)
+	if err != nil {
+		return status.Error(codes.Internal, err.Error())
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if a.rations.node(n.Name).reports.Wait(ctx) != nil {
+		return nil
+	}
+	if err := a.take(ctx, caller, n, number, first); err != nil {
+		return err
+	}
+	ag, err := a.join(n, number, *first, cut)
+	if err != nil {
+		return err
+	}
+	defer a.leave(ag)
+	if err := a.share(ctx, ag); err != nil {
+		return err
+	}
+	a.Log.Info("agent connected", "node", n.Name, "role", n.Role, "workloads", len(first.Workloads))
+	ended := make(chan error, 2)
+	go func() { ended <- a.listen(ctx, caller, ag, stream) }()
+	go func() { ended <- a.tell(ctx, ag, stream) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, errTakenOver) {
+		return status.Error(codes.Aborted, cause.Error())
+	}
+	return nil
+}
+
+// listen takes in reports until the stream ends: of those that come faster than they may, the newest.
+func (a *Agents) listen(
+	ctx context.Context, caller door.Caller, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report],
+) error {
+	ration := a.rations.node(ag.name)
+	newest := make(chan *agentapi.Report, 1)
+	go func() {
+		defer close(newest)
+		for ration.reads.Wait(ctx) == nil {
+			r, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			select {
+			case <-newest:
+			default:
+			}
+			newest <- r
+		}
+	}()
+	for {
+		if ration.reports.Wait(ctx) != nil {
+			return nil
+		}
+		r, more := <-newest
+		if !more || ctx.Err() != nil {
+			return nil // the agent went, or came again
+		}
+		n, err := a.node(ctx, caller)
+		if err != nil {
+			return err
+		}
+		if err := a.take(ctx, caller, n, ag.stream, r); err != nil {
+			return err
+		}
+		a.mu.Lock()
+		ag.report = *r
+		a.mu.Unlock()
+		ag.wake() // what of the report does not stand
+		if err := a.share(ctx, ag); err != nil {
+			return err
+		}
+	}
+}
+
+// refusedOf is what of a node's report does not stand, as text.
+func (a *Agents) refusedOf(node string) []string {
+	var out []string
+	for _, f := range a.Store.Report(node).Refused {
+		out = append(out, f.String())
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, f := range a.clashed[node] { // a node is not told who else is in the mesh: it could ask about every address
+		f.Message = "another workload of the mesh has its name, or an address that it gives; it is not registered"
+		f.Remedy = "correct the node's settings; the control plane's findings say which (isthmus status --findings)"
+		out = append(out, f.String())
+	}
+	return out
+}
+
+// wake has the agent told what it should have. It never blocks.
+func (ag *agent) wake() {
+	select {
+	case ag.awake <- struct{}{}:
+	default:
+	}
+}
+
+// tell sends instructions whenever they differ from the last.
+func (a *Agents) tell(ctx context.Context, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report]) error {
+	var last *agentapi.Instructions
+	for {
+		a.mu.Lock()
+		next := ag.next
+		a.mu.Unlock()
+		if next != nil {
+			full := *next
+			full.RevokedAdmins, full.Refused = a.revokedAdmins(), a.refusedOf(ag.name)
+			next = &full
+		}
+		if next != nil && !reflect.DeepEqual(last, next) {
+			if err := stream.Send(next); err != nil {
+				return err
+			}
+			last = next
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ag.awake:
+		}
+	}
+}
+
+// join makes a stream the agent's only one, unless a newer one is.
+func (a *Agents) join(n state.Node, stream uint64, r agentapi.Report, cut context.CancelCauseFunc) (*agent, error) {
+	ag := &agent{name: n.Name, stream: stream, report: r, awake: make(chan struct{}, 1), cut: cut}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if old := a.known[n.Name]; old != nil {
+		if old.stream > stream {
+			return nil, status.Error(codes.Aborted, errTakenOver.Error())
+		}
+		old.cut(errTakenOver)
+	}
+	a.known[n.Name] = ag
+	if a.briefing != nil { // with mu held: what is published later finds the agent in known
+		ag.next = a.briefing.of(n.Name)
+	}
+	return ag, nil
+}
+
+func (a *Agents) leave(ag *agent) {
+	a.mu.Lock()
+	if a.known[ag.name] == ag {
+		delete(a.known, ag.name)
+	}
+	a.mu.Unlock()
+	a.unshare(ag)
+}
+
+// Instruct brings every connected agent what the mesh now means for it.
+func (a *Agents) Instruct(mesh *model.Mesh) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	was := a.briefing
+	now := newBriefing(was, mesh)
+	a.briefing = now
+	for name, ag := range a.known {
+		if ag.next != nil && !now.changed(was, name) {
+			continue
+		}
+		next := now.of(name)
+		if reflect.DeepEqual(ag.next, next) {
+			continue
+		}
+		ag.next = next
+		ag.wake()
+	}
+}
