@@ -64,13 +64,17 @@ func TestLetsGoWhatIsNoLongerReferredTo(t *testing.T) {
 	await(t, "the endpoints", func() bool { return c.Holds(adsclient.EDS) == 1 })
 	srv.Set("p", "payments", nil, adsclient.CDS)
 	await(t, "nothing left", func() bool { return c.Holds(adsclient.CDS) == 0 && c.Holds(adsclient.EDS) == 0 })
+	// Once the next endpoints have come, the server has read that those of payments are not wanted any more.
+	srv.Set("p", "orders", edsCluster(t, "orders", ""), adsclient.CDS)
+	srv.Set("p", "orders", &endpoint.ClusterLoadAssignment{ClusterName: "orders"}, adsclient.EDS)
+	await(t, "the next endpoints", func() bool { return c.Holds(adsclient.EDS) == 1 })
 	srv.Set("p", "payments", &endpoint.ClusterLoadAssignment{
 		ClusterName: "payments",
 		Endpoints:   []*endpoint.LocalityLbEndpoints{{}},
 	}, adsclient.EDS)
 	time.Sleep(50 * time.Millisecond)
-	if got := c.Totals()[adsclient.EDS].Messages; got != 1 {
-		t.Errorf("%d messages of endpoints, want 1: the second was not asked for", got)
+	if got := c.Totals()[adsclient.EDS].Messages; got != 2 {
+		t.Errorf("%d messages of endpoints, want 2: those of payments were not asked for any more", got)
 	}
 }
 

@@ -149,11 +149,17 @@ func (s *Server) watch() error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	open = append(open, w) // until this process ends
+	held.Lock()
+	defer held.Unlock()
+	held.pipes = append(held.pipes, w)
 	return nil
 }
 
-var open []*os.File
+// held keeps the pipes open by which the watching processes know that this one has not ended.
+var held struct {
+	sync.Mutex
+	pipes []*os.File
+}
 
 func (s *Server) init() error {
 	secret := filepath.Join(s.dir, "superuser")
