@@ -68,8 +68,35 @@ func (m *material) isUsable(now time.Time) bool {
 		(m.renewAt.IsZero() || now.Before(m.renewAt))
 }
 
-// load finds the material at start.
+// load finds the material. Where another control plane takes a step of a rotation meanwhile, it is read again: parts of
+// two steps do not belong together.
 func (a *Authority) load(ctx context.Context) (*material, error) {
+	for {
+		before, err := a.storedStep(ctx)
+		if err != nil {
+			return nil, err
+		}
+		m, failed := a.loadOnce(ctx)
+		after, err := a.storedStep(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if after == before {
+			return m, failed
+		}
+	}
+}
+
+// storedStep names the step at which the state has the rotation.
+func (a *Authority) storedStep(ctx context.Context) (string, error) {
+	r, err := a.cfg.Store.Rotation(ctx)
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return "", err
+	}
+	return r.Step + " " + r.NewRoot, nil
+}
+
+func (a *Authority) loadOnce(ctx context.Context) (*material, error) {
 	if a.cfg.Operator.IntermediateCert != "" || a.cfg.Operator.IntermediateKey != "" {
 		return a.loadOperatorIntermediate(ctx)
 	}

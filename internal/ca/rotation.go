@@ -190,6 +190,13 @@ func (a *Authority) reload(ctx context.Context) error {
 // only the old one. After that the old key is of no use and is not kept.
 func (a *Authority) activate(ctx context.Context, from Step, r Rotation) error {
 	b, err := a.cfg.Store.Blob(ctx, nextRootBlob)
+	if errors.Is(err, state.ErrNotFound) {
+		// another one has activated it
+		if kept, err := a.cfg.Store.Rotation(ctx); err == nil && Step(kept.Step) != from {
+			err = fmt.Errorf("root rotation to step %s: %w", r.Step, state.ErrSuperseded)
+			return errors.Join(err, a.reload(ctx))
+		}
+	}
 	if err != nil {
 		return err
 	}
