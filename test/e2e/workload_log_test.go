@@ -91,7 +91,7 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 	if r := s.raw(outsider, "10.93.0.24:8080", "GET /open HTTP/1.1\r\nHost: mixed\r\n\r\n"); r.status != 200 {
 		t.Errorf("plaintext where it may be spoken: %s", r)
 	}
-	for _, to := range []string{"dead:7099", "dead:7098"} { // nobody listens; policy refuses
+	for _, to := range []string{"dead:7099", "dead:7098"} { // nobody listens; nobody may call
 		c, err := s.open("alice", to)
 		need(t, err)
 		if err := closed(c, 5*time.Second); err != nil {
@@ -107,17 +107,16 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 		"inbound denied policy-deny /log/denied",
 		"inbound denied policy-none /grpc.health.v1.Health/List",
 		"inbound denied policy-none /log/none",
-		"inbound denied policy-raw ",
 		"inbound failed client-left /open",
 		"inbound failed reset /log/hang-up",
 		"inbound failed unreachable ",
 		"inbound failed unreachable /log/dead",
 		"inbound malformed host /log/host",
 		"inbound malformed path /log/;x",
+		"outbound denied unlisted ", // a raw port that a DENY closes is told to nobody
 		"outbound denied unlisted /log/unlisted",
 		"outbound failed client-left /log/half-closed",
 		"outbound failed no-endpoint /log/nobody",
-		"outbound handshake handshake ",
 		"outbound malformed protocol ",
 		"outbound malformed too-large ",
 	}

@@ -22,7 +22,8 @@ func (s *shop) serverFirst(t *testing.T) {
 		{"no policy", "", nil, []string{"alice", "bob", "carol"}},
 		{"by principal", allow(`[{from: [{source: {` + alice + `}}]}]`), []string{"alice"}, []string{"bob", "carol"}},
 		{
-			"by principal and port", allow(`[{from: [{source: {` + alice + `}}], to: [{operation: {ports: ["7000"]}}]}]`),
+			"by principal and port", allow(`[{from: [{source: {` + alice +
+				`}}], to: [{operation: {ports: ["7000"]}}]}]`),
 			[]string{"alice"},
 			[]string{"bob", "carol"},
 		},
@@ -73,8 +74,9 @@ func (s *shop) serverFirst(t *testing.T) {
 
 // itself: a workload that calls its own service passes its own policies, as any other caller does.
 func (s *shop) itself(t *testing.T) {
-	s.apply(t, "web", allow(`[{from: [{source: {principals: ["`+id("default",
-		"web")+`"]}}], to: [{operation: {paths: [/a]}}, {operation: {ports: ["7000"]}}]}]`))
+	web := `from: [{source: {principals: ["` + id("default", "web") + `"]}}]`
+	s.apply(t, "web", allow(`[{`+web+`, to: [{operation: {paths: [/a]}}]}, {`+web+
+		`, to: [{operation: {ports: ["7000"]}}]}]`))
 	within(t, 3*time.Second, "web may call itself", func() error { return s.expect(200, s.get("web", "web", "/a")) })
 	need(t, s.expect(403, s.get("web", "web", "/b")))
 	s.hears(t, "web")
