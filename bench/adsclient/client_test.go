@@ -21,6 +21,7 @@ import (
 
 	"isthmus.dev/isthmus/bench/adsclient"
 	"isthmus.dev/isthmus/bench/adstest"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 var overADS = &core.ConfigSource{ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}}}
@@ -48,7 +49,7 @@ func TestFollowsReferencesAndReconnectsWithVersions(t *testing.T) {
 		ClusterName: "payments.default", Endpoints: []*endpoint.LocalityLbEndpoints{{Priority: 1}},
 	}, adsclient.EDS)
 	await(t, "the changed endpoints", func() bool { return c.Totals().Since(before)[adsclient.EDS].Resources == 1 })
-	time.Sleep(50 * time.Millisecond) // anything sent needlessly would arrive now
+	waittest.Quiet(50 * time.Millisecond) // anything sent needlessly would arrive now
 	if got := c.Totals().Since(before).Sum().Resources; got != 1 {
 		t.Errorf("%d resources after reconnecting, want the 1 that changed", got)
 	}
@@ -72,7 +73,7 @@ func TestLetsGoWhatIsNoLongerReferredTo(t *testing.T) {
 		ClusterName: "payments",
 		Endpoints:   []*endpoint.LocalityLbEndpoints{{}},
 	}, adsclient.EDS)
-	time.Sleep(50 * time.Millisecond)
+	waittest.Quiet(50 * time.Millisecond)
 	if got := c.Totals()[adsclient.EDS].Messages; got != 2 {
 		t.Errorf("%d messages of endpoints, want 2: those of payments were not asked for any more", got)
 	}
@@ -189,9 +190,5 @@ func holds(c *adsclient.Client, want map[string]int) bool {
 
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
+	waittest.Until(t, what, ok)
 }

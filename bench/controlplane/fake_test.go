@@ -42,6 +42,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/rpc"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // fake is a control plane just real enough: it signs, it reads the generated files, it serves ADS.
@@ -90,7 +91,7 @@ func startFake(t *testing.T, dir string, gossips bool) *fake {
 	f.readChanges(t)
 	go func() {
 		for t.Context().Err() == nil {
-			time.Sleep(2 * time.Millisecond)
+			waittest.Pace(2 * time.Millisecond)
 			f.readChanges(t)
 		}
 	}()

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func TestHistogramIsRightToOnePercent(t *testing.T) {
@@ -58,7 +60,7 @@ func (s *stalling) Close() error { return nil }
 
 func (s *stalling) Call() error {
 	if s.calls++; s.calls == s.at {
-		time.Sleep(s.stall)
+		waittest.Pace(s.stall)
 	}
 	return nil
 }

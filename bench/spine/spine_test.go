@@ -66,9 +66,8 @@ func BenchmarkFileChange(b *testing.B) {
 	}
 	src.Load(b.Context())
 	go src.Run(b.Context())
-	time.Sleep(time.Second) // until it watches
 	n := 0
-	for b.Loop() {
+	change := func() {
 		s := mesh.Services[n%len(mesh.Services)]
 		s.Endpoints[0] = genmesh.Fresh(n)
 		n++
@@ -80,6 +79,10 @@ func BenchmarkFileChange(b *testing.B) {
 			b.Fatal(err)
 		}
 		<-src.Updates()
+	}
+	change() // it watches
+	for b.Loop() {
+		change()
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // expect compares the exit code and looks for words in the error text.
@@ -84,7 +85,7 @@ func TestWaitingIsSaid(t *testing.T) {
 		} {
 			out.Reset()
 			done := a.printWaiting(silence)
-			time.Sleep(waited)
+			waittest.Advance(waited)
 			done()
 			same(t, out.String(), want)
 		}

@@ -15,6 +15,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/demo/lab"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/samples/probe"
 )
 
@@ -122,7 +123,7 @@ func TestALiveAnswerIsWatchedAndLoadIsCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer load.end()
-	time.Sleep(200 * time.Millisecond)
+	waittest.Pace(200 * time.Millisecond)
 	if r, err := load.finish(t.Context()); err != nil || r.Failures > 0 || r.ServedBy["standby@retail"] < 10 {
 		t.Errorf("%+v, %v", r, err)
 	}

@@ -6,9 +6,9 @@ import (
 	"net/netip"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // Whoever opens calls and says nothing keeps nobody out for longer than a moment, from however many addresses.
@@ -36,7 +36,7 @@ func TestCallsThatSayNothingGiveWay(t *testing.T) {
 		}
 		l.heard(calls[0])
 		take(from(4), false) // nobody has had time enough
-		time.Sleep(grace)
+		waittest.Advance(grace)
 		take(from(4), true)
 		if ended[0] || !ended[1] || ended[2] {
 			t.Errorf("ended: %v, want the oldest that had said nothing", ended)
@@ -48,10 +48,10 @@ func TestCallsThatSayNothingGiveWay(t *testing.T) {
 			t.Errorf("ended: %v, want the oldest that had said nothing", ended)
 		}
 		take(from(4), false) // of one address there are two, and neither has had time enough
-		time.Sleep(grace)
+		waittest.Advance(grace)
 		take(from(4), true)
 		for range 10 {
-			time.Sleep(grace)
+			waittest.Advance(grace)
 			take(from(9), true)
 		}
 		if all := l.now[limitKey{method: "join"}]; all != 4 {

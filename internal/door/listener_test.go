@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // wire is a listener without a network: dial says where from.
@@ -160,7 +162,7 @@ func TestUnprovenConnectionsAreBounded(t *testing.T) {
 			t.Errorf("%d connections of one network, want 4", n)
 		}
 		// Once they had their time, the next one takes the place of the oldest.
-		time.Sleep(500 * time.Millisecond)
+		waittest.Advance(500 * time.Millisecond)
 		young := x.dial("2001:db8:1:2::1")
 		synctest.Wait()
 		if n := count(idle); n != 3 || !open(young) {
@@ -181,8 +183,7 @@ func TestUnprovenConnectionsAreBounded(t *testing.T) {
 		}
 		x.want(t, 7, 1)
 		// In the end none of the idle ones is left.
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
+		waittest.Advance(5 * time.Second)
 		if n := count(idle); n != 0 || !open(node) {
 			t.Errorf("%d idle ones are left; the node is connected: %t", n, open(node))
 		}
@@ -196,13 +197,12 @@ func TestStrangersDoNotStay(t *testing.T) {
 		x := listen(t, few)
 		c := x.dial("192.0.2.1")
 		fmt.Fprint(c, "nobody")
-		time.Sleep(9 * time.Second)
+		waittest.Advance(9 * time.Second)
 		if !open(c) {
 			t.Error("closed early")
 		}
 		x.want(t, 1, 0)
-		time.Sleep(time.Second)
-		synctest.Wait()
+		waittest.Advance(time.Second)
 		if open(c) {
 			t.Error("it stays")
 		}

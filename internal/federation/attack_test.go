@@ -21,6 +21,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
@@ -709,7 +710,7 @@ func TestSlowSenderIsCutOff(t *testing.T) {
 			began := time.Now()
 			go func() {
 				for range 100 {
-					time.Sleep(50 * time.Millisecond)
+					waittest.Pace(50 * time.Millisecond)
 					if _, err := io.WriteString(conn, "x"); err != nil {
 						return
 					}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func TestFloodOfRequestsIsBounded(t *testing.T) {
@@ -111,7 +112,8 @@ func TestInvitationsLeaveRoomForPeers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(500 * time.Millisecond)
+	eventually(t, "its places are taken", func() bool { return len(cards.limits.slots) == 8 })
+	waittest.Quiet(200 * time.Millisecond)
 	if taken := len(cards.limits.slots); taken != 8 {
 		t.Errorf("an invitation takes %d of %d places, want 8", taken, cap(cards.limits.slots))
 	}

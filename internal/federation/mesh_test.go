@@ -27,6 +27,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/sqlite"
+	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
@@ -566,13 +567,7 @@ func join(t testing.TB, cards, retail *mesh) Peering {
 	return p
 }
 
-// eventually waits up to 5 s for a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if ok() {
-			return
-		}
-	}
-	t.Fatalf("never happened: %s", what)
+	waittest.Until(t, what, ok)
 }

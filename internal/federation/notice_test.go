@@ -9,6 +9,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // slow meshes refresh of themselves only once an hour: what comes sooner comes by notice.
@@ -54,7 +55,7 @@ func TestPeerFollowsANewRootAtOnce(t *testing.T) {
 		t.Errorf("right after the change: %+v", told)
 	}
 	eventually(t, "both roots held", func() bool { return slices.Equal(retail.held("cards"), both) })
-	time.Sleep(2 * noticeEvery)
+	waittest.Quiet(2 * noticeEvery)
 	if told := cards.told("retail"); told.Fetched.IsZero() || told.InForce || told.Error != "" {
 		t.Errorf("fetched, and no proxy has it: %+v", told)
 	}
@@ -94,7 +95,7 @@ func TestNoticesDoNotMakeAFlood(t *testing.T) {
 	retail.live()
 	eventually(t, "a first refresh", func() bool { return !retail.Health("cards").RefreshOK.IsZero() })
 	tries := map[time.Time]bool{}
-	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); waittest.Pace(5 * time.Millisecond) {
 		code, text := retail.post(retail.asPeer(cards, "cards"), PathBundle,
 			strings.NewReader(`{"sequence":9,"roots":["none"]}`))
 		if code != 200 || strings.TrimSpace(text) != `{"inForce":false}` {

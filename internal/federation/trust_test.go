@@ -13,6 +13,7 @@ import (
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func TestNewRootsFollowByRefresh(t *testing.T) {
@@ -268,7 +269,7 @@ func TestPeeringByTwoFiles(t *testing.T) {
 	for _, f := range []*v1alpha1.MeshPeer{file, changed} {
 		retail.write()
 		retail.write(f)
-		time.Sleep(100 * time.Millisecond)
+		waittest.Quiet(100 * time.Millisecond)
 		if v := peerrules.All(retail.snapshot(), "retail.example")["cards"]; v.Reason != peerrules.Revoked ||
 			retail.snapshot().Peers["cards"].Roots != nil {
 			t.Errorf("%+v", v)

@@ -20,11 +20,13 @@ const columns = 120
 var refused = []struct {
 	pattern *regexp.Regexp
 	instead string
+	tests   bool // only tests must not have it
 }{
-	{regexp.MustCompile(`(?m)^func init\(\)`), "a row in a table that is passed on"},
-	{regexp.MustCompile(`\b(TODO|FIXME|XXX)\b[^(]`), "TODO(topic): what is to be done"},
-	{regexp.MustCompile(`(?i)\bdeeds?\b`), "action, change or call"},
-	{regexp.MustCompile(`\b(whence|thereof|hitherto|wherein|hangs? from)\b`), "plain words"},
+	{regexp.MustCompile(`(?m)^func init\(\)`), "a row in a table that is passed on", false},
+	{regexp.MustCompile(`\b(TODO|FIXME|XXX)\b[^(]`), "TODO(topic): what is to be done", false},
+	{regexp.MustCompile(`(?i)\bdeeds?\b`), "action, change or call", false},
+	{regexp.MustCompile(`\b(whence|thereof|hitherto|wherein|hangs? from)\b`), "plain words", false},
+	{regexp.MustCompile(`\btime\.Sleep\(`), "waittest.Until or Within; Quiet, Pace or Advance where nothing can be waited for", true},
 }
 
 // excusedText are the files that may have one of them, with the reason.
@@ -65,6 +67,8 @@ func TestStyleOf(t *testing.T) {
 		"init":            {"a/b.go", "package b\n\nfunc init() {}\n", []string{`a/b.go: has "func init()"; write a row in a table that is passed on`}},
 		"TODO":            {"a/b.go", "package b\n\n// TODO: this\n", []string{`a/b.go: has "TODO:"; write TODO(topic): what is to be done`}},
 		"TODO with topic": {"a/b.go", "package b\n\n// TODO(egress idle): this\n", nil},
+		"sleep":           {"a/b.go", "package b\n\nfunc b() { time.Sleep(1) }\n", nil},
+		"sleep in a test": {"a/b_test.go", "package b\n\nfunc b() { time.Sleep(1) }\n", []string{`a/b_test.go: has "time.Sleep("; write waittest.Until or Within; Quiet, Pace or Advance where nothing can be waited for`}},
 		"file name":       {"a/util.go", "package b\n", []string{"a/util.go: \"util\" says nothing of what is in it"}},
 		"folder name":     {"a/common/b.go", "package common\n", []string{"a/common/b.go: \"common\" says nothing of what is in it"}},
 	} {
@@ -93,7 +97,7 @@ func styleOf(path, text string) []string {
 	}
 	if excusedText[path] == "" {
 		for _, r := range refused {
-			if found := r.pattern.FindString(text); found != "" {
+			if found := r.pattern.FindString(text); found != "" && (!r.tests || strings.HasSuffix(path, "_test.go")) {
 				out = append(out, fmt.Sprintf("%s: has %q; write %s", path, strings.TrimSpace(found), r.instead))
 			}
 		}

@@ -37,6 +37,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/netns"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/view"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 const (
@@ -104,7 +105,7 @@ func TestContainment(t *testing.T) {
 		before := w.running()
 		must(t, w.stop())
 		w.start()
-		time.Sleep(2 * time.Second)
+		waittest.Quiet(2 * time.Second)
 		if after := w.running(); after != before {
 			t.Errorf("the loop began anew: Envoys were started again %v times before, %v after", before, after)
 		}
@@ -379,7 +380,11 @@ func (w *wards) all(what string, want ...int) {
 }
 
 // lived waits until what is in force counts as lived with.
-func (w *wards) lived() { time.Sleep(livedSoon + 1500*time.Millisecond) }
+func (w *wards) lived() {
+	w.t.Helper()
+	waittest.Pace(livedSoon) // what was just written is told by then
+	w.plane.lived()
+}
 
 // running waits until every Envoy runs and its agent has said so; how often each was started again.
 func (w *wards) running() (restarts [3]int) {

@@ -11,6 +11,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // callable is a policy for payments that lets everybody call.
@@ -230,7 +231,7 @@ func TestLyingNode(t *testing.T) {
 	eventually(t, "in quarantine at the liar's", func() bool { return len(p.quarantinedAt("node-a")) > 0 })
 	for range 200 {
 		thief.crash()
-		time.Sleep(5 * time.Millisecond)
+		waittest.Pace(5 * time.Millisecond)
 	}
 	if n := strings.Count(p.logs.String(), "proxy is contained"); n > 20+2 {
 		t.Errorf("%d searches for one node", n)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,16 +60,19 @@ func TestFloodOfConnections(t *testing.T) {
 	})
 
 	stop := make(chan struct{})
+	var connected atomic.Int32
 	t.Cleanup(func() { close(stop) })
 	for _, address := range []string{
 		p.cfg.AgentAddress, p.cfg.PeeringAddress, p.cfg.MetricsAddress,
 		p.cfg.HealthAddress,
 	} {
 		for range fewFiles {
-			go hammer(address, stop)
+			go hammer(address, &connected, stop)
 		}
 	}
-	time.Sleep(2 * time.Second)
+	eventually(t, "the flood has more connections than the control plane may have files", func() bool {
+		return connected.Load() > fewFiles
+	})
 	for i := range 5 {
 		begun := time.Now()
 		p.status()
@@ -93,10 +97,12 @@ func TestFloodOfConnections(t *testing.T) {
 }
 
 // hammer keeps a connection open that says nothing, and connects again whenever it is closed.
-func hammer(address string, stop chan struct{}) {
+// hammer holds a connection open, and makes another when it is closed. connected counts those that were made.
+func hammer(address string, connected *atomic.Int32, stop chan struct{}) {
 	for {
 		c, err := net.DialTimeout("tcp", address, time.Second)
 		if err == nil {
+			connected.Add(1)
 			closed := make(chan struct{})
 			go func() {
 				c.Read(make([]byte, 1))

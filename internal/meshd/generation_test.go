@@ -25,6 +25,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/sqlite"
+	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
@@ -81,7 +82,7 @@ func TestJoiningWhileRevoked(t *testing.T) {
 		var refused error
 		var all sync.WaitGroup
 		all.Go(func() { c, refused = p.join(spare) })
-		time.Sleep(time.Duration(i) * 150 * time.Microsecond)
+		waittest.Pace(time.Duration(i) * 150 * time.Microsecond)
 		ask[adminapi.RevokedNode](t, local, "RevokeNode", &adminapi.NodeRequest{Node: name})
 		all.Wait()
 		if refused != nil {

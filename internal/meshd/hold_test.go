@@ -15,6 +15,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // hold sends all but the last byte of a message as fast as the other side lets it, and then waits.
@@ -134,7 +135,7 @@ func holdMany(t *testing.T, n int, each func() *holding) (most uint64) {
 		all = append(all, each())
 	}
 	for range 15 {
-		time.Sleep(200 * time.Millisecond)
+		waittest.Quiet(200 * time.Millisecond)
 		most = max(most, heap()-min(before, heap()))
 	}
 	left := 0

@@ -12,6 +12,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // Whoever opens calls and says nothing keeps nobody from joining: strangers from many addresses, or a stolen node with
@@ -47,7 +48,7 @@ func TestNobodyIsKeptFromJoining(t *testing.T) {
 		t.Cleanup(func() { stranger.Close() })
 		silent(stranger)
 	}
-	time.Sleep(time.Second)
+	waittest.Pace(time.Second) // all these calls have arrived
 	if _, err := p.join(genuine); err != nil {
 		t.Error(err)
 	}

@@ -34,6 +34,7 @@ import (
 	"isthmus.dev/isthmus/internal/rpc"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // patience is how long a test waits for what should come at once.
@@ -463,11 +464,7 @@ func soon(t *testing.T) context.Context {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for late := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(late) {
-			t.Fatalf("%s: not within %s", what, patience)
-		}
-	}
+	waittest.Until(t, what, ok)
 }
 
 func must(t *testing.T, err error) {

@@ -17,6 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func TestLogIsBounded(t *testing.T) {
@@ -35,7 +36,7 @@ func TestLogIsBounded(t *testing.T) {
 		if last := lines[1_001]; len(last) > 4_300 || !strings.HasSuffix(last, "ä…") {
 			t.Errorf("a long text: %d bytes, …%s", len(last), last[len(last)-20:])
 		}
-		time.Sleep(time.Second)
+		waittest.Advance(time.Second)
 		out.Reset()
 		log.Warn("refused", "node", "stolen", "text", "later")
 		if got := out.String(); !strings.HasSuffix(got, "node=stolen text=later leftOut=4000\n") {

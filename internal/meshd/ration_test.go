@@ -44,7 +44,11 @@ func TestANodeThatAsksWithoutEndSlowsNobody(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(200 * time.Millisecond)
+	eventually(t, "the greedy one is refused", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return got[codes.ResourceExhausted] >= 100
+	})
 	var waits []time.Duration
 	for range 8 {
 		began := time.Now()
@@ -56,7 +60,7 @@ func TestANodeThatAsksWithoutEndSlowsNobody(t *testing.T) {
 	all.Wait()
 	slices.Sort(waits)
 	t.Logf("the greedy one: %v; the other waits %s, %s at most", got, waits[len(waits)/2], waits[len(waits)-1])
-	if got[codes.OK] > 10+2 || got[codes.ResourceExhausted] < 100 {
+	if got[codes.OK] > 10+2 {
 		t.Errorf("it got %v", got)
 	}
 	if waits[len(waits)/2] > 500*time.Millisecond {

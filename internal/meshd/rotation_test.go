@@ -1,6 +1,7 @@
 package meshd
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func same(t *testing.T, what string, got, want []string) {
@@ -38,18 +40,17 @@ func (p *plane) caRotate(r adminapi.CARotateRequest) error {
 // waitsFor waits until a rotation is at a step and waits for exactly these.
 func (p *plane) waitsFor(step string, want ...string) {
 	p.t.Helper()
-	var got []string
-	for late := time.Now().Add(10 * time.Second); time.Now().Before(late); time.Sleep(20 * time.Millisecond) {
+	waittest.Within(p.t, waittest.Patience, "the rotation's step", func() error {
 		r := p.caStatus().Rotation
-		got = []string{r.Step}
+		got := []string{r.Step}
 		for _, w := range r.Waits {
 			got = append(got, w.What+" "+w.Name+": "+w.Why)
 		}
-		if slices.Equal(got, append([]string{step}, want...)) {
-			return
+		if !slices.Equal(got, append([]string{step}, want...)) {
+			return fmt.Errorf("it is at %q, want %s %q", got, step, want)
 		}
-	}
-	p.t.Fatalf("it is at %q, want %s %q", got, step, want)
+		return nil
+	})
 }
 
 // A rotation from end to end with an agent and an Envoy that follow, an agent that stays away, and a control plane that

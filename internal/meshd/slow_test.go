@@ -3,6 +3,7 @@ package meshd
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // mayTake is how long one that sends slowly may hold a connection before it has said who it is.
@@ -80,7 +82,7 @@ func drip(conn net.Conn, says string) {
 		if _, err := conn.Write([]byte{says[i]}); err != nil {
 			return
 		}
-		time.Sleep(500 * time.Millisecond)
+		waittest.Pace(500 * time.Millisecond)
 	}
 }
 
@@ -182,12 +184,12 @@ func TestNothingIsLeftRunning(t *testing.T) {
 		}
 		return strings.Join(ours, "\n\n")
 	}
-	for late := time.Now().Add(time.Second); left() != "" && time.Now().Before(late); {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if l := left(); l != "" {
-		t.Errorf("still running:\n%s", l)
-	}
+	waittest.Within(t, waittest.Patience, "nothing runs any more", func() error {
+		if l := left(); l != "" {
+			return fmt.Errorf("still running:\n%s", l)
+		}
+		return nil
+	})
 	// And it can begin again at once, on the same ports.
 	p.start()
 	b := p.resume(a.credential)

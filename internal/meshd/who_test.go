@@ -29,6 +29,7 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/grant"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // callers are one of each kind.
@@ -418,7 +419,7 @@ spec: {ports: [{name: http, port: 80}], selector: {app: payments}}
 	eventually(t, "it is registered", func() bool { return len(p.status().Proxies) == 2 })
 	for i := range 5 {
 		p.write("shop.yaml", strings.ReplaceAll(shopYAML, "payments", fmt.Sprintf("new-%d", i)))
-		time.Sleep(20 * time.Millisecond)
+		waittest.Pace(20 * time.Millisecond)
 	}
 	p.write("shop.yaml", meshYAML[strings.Index(meshYAML, "---\n"):]+"---\n"+strings.NewReplacer("payments", "last",
 		"sa/shop", "sa/payments").Replace(shopYAML))

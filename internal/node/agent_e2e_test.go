@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // pair is two workloads, web and pay, on one node; web calls pay at a virtual address. A trio has a third, shop, that
@@ -311,7 +312,7 @@ func renews(t *testing.T, p *pair) {
 		if err := p.call(); err != nil {
 			t.Errorf("call %d: %v", calls, err)
 		}
-		time.Sleep(10 * time.Millisecond)
+		waittest.Pace(10 * time.Millisecond)
 	}
 	web, node := p.control.signedCount("/ns/default/sa/web"), p.control.signedCount("/isthmus/node/node-1")
 	t.Logf("%d calls, %d certificates for web, %d renewals of the node's", calls, web, node)
@@ -331,7 +332,7 @@ func keepsOn(t *testing.T, p *pair) {
 	p.control.stop()
 	for range 50 {
 		must(t, p.call())
-		time.Sleep(20 * time.Millisecond)
+		waittest.Pace(20 * time.Millisecond)
 	}
 	p.control.start(p.control.address)
 	eventually(t, 10*time.Second, "Envoy is back at the control plane", func() error {

@@ -22,6 +22,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/capture"
 	"isthmus.dev/isthmus/internal/node/cgroup/cgrouptest"
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
@@ -406,7 +407,7 @@ func TestNetnsCaptureIPv6LetsNothingIn(t *testing.T) {
 	to(sixApp, unix.IPPROTO_DSTOPTS, behind(253, pad, make([]byte, 8)))
 	to(sixApp, unix.IPPROTO_HOPOPTS, behind(unix.IPPROTO_UDP, pad, datagram(999)))
 	to(sixApp, unix.IPPROTO_FRAGMENT, behind(253, []byte{0, 0, 0, 0, 0, 0, 1}, make([]byte, 8)))
-	time.Sleep(100 * time.Millisecond)
+	waittest.Quiet(100 * time.Millisecond)
 	mu.Lock()
 	got := heard
 	heard = nil

@@ -25,6 +25,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/cgroup"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // needRoot fails, and does not skip: these tests mean nothing elsewhere.
@@ -196,18 +197,7 @@ func get(ns, url string) (string, error) {
 // eventually waits until fn says nothing is wrong.
 func eventually(t *testing.T, most time.Duration, what string, fn func() error) {
 	t.Helper()
-	began := time.Now()
-	for {
-		err := fn()
-		if err == nil {
-			t.Logf("%s after %v", what, time.Since(began).Round(time.Millisecond))
-			return
-		}
-		if time.Since(began) > most {
-			t.Fatalf("%s: not within %v: %v", what, most, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	t.Logf("%s after %v", what, waittest.Within(t, most, what, fn).Round(time.Millisecond))
 }
 
 // runAgent runs an agent to the end of the test, or until stop is called.
@@ -242,7 +232,7 @@ func awaitSocket(runDir string) {
 		if _, err := os.Stat(filepath.Join(runDir, "metrics.sock")); err == nil {
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
+		waittest.Pace(5 * time.Millisecond)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	vnetns "github.com/vishvananda/netns"
 
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // vanish removes a named network namespace; it ends with its last holder.
@@ -59,7 +60,7 @@ func TestEnvoyFollowsANamespaceThatReturns(t *testing.T) {
 		p.joinShop(t)
 		fromShop := load(1, func() error { return notHeard(p.shop, "http://10.79.1.3:8080/") })
 		eventually(t, 5*time.Second, "a call from the shop that returned", func() error { return call(p.shop) })
-		time.Sleep(300 * time.Millisecond) // it may work again sooner than plaintext was tried once
+		waittest.Quiet(300 * time.Millisecond) // it may work again sooner than plaintext was tried once
 		never(t, "plaintext from the returned shop", fromShop)
 		// the shop has no table here
 		if r, err := ask(p.shop, "udp", "pay.default.svc.cluster.local.", 1); err != nil || r.Rcode != 2 {
@@ -123,7 +124,7 @@ func TestEnvoyStartOrderDoesNotMatter(t *testing.T) {
 		p.control.stop()
 		runAgent(t, p.cfg)
 		plain := p.noPlaintext()
-		time.Sleep(500 * time.Millisecond)
+		waittest.Quiet(500 * time.Millisecond)
 		if err := p.call(); err == nil {
 			t.Error("a call without any configuration")
 		}
@@ -141,7 +142,7 @@ func TestEnvoyStartOrderDoesNotMatter(t *testing.T) {
 		end(agent, syscall.SIGKILL)
 		plain := p.noPlaintext()
 		p.control.start(p.control.address)
-		time.Sleep(300 * time.Millisecond)
+		waittest.Pace(300 * time.Millisecond)
 		startAgent(t, settings)
 		eventually(t, 10*time.Second, "a call", p.call)
 		never(t, "plaintext", plain)

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // TestHelperProgram is a workload's own program that knows SPIFFE, when startProgram starts it: ISTHMUS_TEST_PROGRAM is
@@ -163,7 +164,7 @@ func keepCalling(source *workloadapi.X509Source, address, id, howLong string) st
 		if svid, err := source.GetX509SVID(); err == nil {
 			serials[svid.Certificates[0].SerialNumber.String()] = true
 		}
-		time.Sleep(10 * time.Millisecond)
+		waittest.Pace(10 * time.Millisecond)
 	}
 	return fmt.Sprintf("%d calls, %d certificates", calls, len(serials))
 }

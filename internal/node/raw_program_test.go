@@ -26,6 +26,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/cgroup"
 	"isthmus.dev/isthmus/internal/node/cgroup/cgrouptest"
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // TestHelperRaw is a program of a workload, of user 1000 with CAP_NET_RAW, which does what its standard input says, an
@@ -326,7 +327,7 @@ func sendXDP(link, queue int, frame []byte) (string, error) {
 	binary.NativeEndian.PutUint32(ring[offsets.Tx.Desc+8:], uint32(len(frame)))
 	binary.NativeEndian.PutUint32(ring[offsets.Tx.Producer:], 1)
 	err = unix.Sendto(fd, nil, unix.MSG_DONTWAIT, nil)
-	time.Sleep(10 * time.Millisecond)
+	waittest.Pace(10 * time.Millisecond) // the kernel reads the ring when it likes
 	return "sent", err
 }
 

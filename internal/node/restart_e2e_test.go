@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // TestHelperAgent is the agent as a process of its own, when startAgent starts it.
@@ -166,7 +168,7 @@ func TestEnvoyOutlivesTheAgent(t *testing.T) {
 			_, err := askOnce(p.web, "udp", "pay.default.svc.cluster.local.", dns.TypeA, 15*time.Second)
 			waits <- err
 		}()
-		time.Sleep(300 * time.Millisecond)
+		waittest.Pace(300 * time.Millisecond)
 		must(t, kept.ask())
 		t.Logf("started at %s", time.Now().Format("05.000"))
 		agent = startAgent(t, settings)
@@ -180,7 +182,7 @@ func TestEnvoyOutlivesTheAgent(t *testing.T) {
 			return nil
 		})
 	}
-	time.Sleep(500 * time.Millisecond)
+	waittest.Quiet(500 * time.Millisecond)
 	must(t, kept.ask())
 	never(t, "calls through three deaths of the agent", calls)
 	never(t, "names asked through three deaths of the agent", names)
@@ -221,7 +223,7 @@ func TestEnvoyIsKeptOnStop(t *testing.T) {
 	eventually(t, 10*time.Second, "Envoy is back", func() error { return p.call() })
 	eventually(t, 10*time.Second, "Envoy does not drain any more",
 		func() error { return a.proxies[0].envoy.Ready(t.Context()) })
-	time.Sleep(300 * time.Millisecond)
+	waittest.Quiet(300 * time.Millisecond)
 	never(t, "calls through a restart", calls)
 	never(t, "names asked through a restart", names)
 	if now := envoyPID(t, a); now != pid {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // Whoever asks for health or metrics slowly, or not at all, is hung up on.
@@ -43,7 +45,7 @@ func TestSlowAskersAreHungUpOn(t *testing.T) {
 					if _, err := conn.Write([]byte{b}); err != nil {
 						return
 					}
-					time.Sleep(200 * time.Millisecond)
+					waittest.Pace(200 * time.Millisecond)
 				}
 			}()
 			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"isthmus.dev/isthmus/internal/node/envoyproc"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // envoys are the processes of a sidecar agent's Envoys, by directory.
@@ -131,7 +132,7 @@ func TestEnvoyOfASidecarFollowsItsNamespace(t *testing.T) {
 		p.joinShop(t)
 		plain := load(1, func() error { return notHeard(p.shop, "http://10.79.1.3:8080/") })
 		eventually(t, 5*time.Second, "a call from the shop that returned", func() error { return call(p.shop) })
-		time.Sleep(300 * time.Millisecond) // it may work again sooner than plaintext was tried once
+		waittest.Quiet(300 * time.Millisecond) // it may work again sooner than plaintext was tried once
 		never(t, "plaintext from the returned shop", plain)
 		vanish(t, p.shop)
 	}
@@ -176,7 +177,7 @@ func TestEnvoysOfSidecarsOutliveTheAgent(t *testing.T) {
 	calls, plain := load(2, p.call), p.noPlaintext()
 	streams := p.control.streamCount()
 	end(agent, syscall.SIGKILL)
-	time.Sleep(200 * time.Millisecond)
+	waittest.Pace(200 * time.Millisecond)
 	startAgent(t, settings)
 	eventually(t, 10*time.Second, "both Envoys are back at the control plane", func() error {
 		if p.control.streamCount() < streams+2 {
@@ -184,7 +185,7 @@ func TestEnvoysOfSidecarsOutliveTheAgent(t *testing.T) {
 		}
 		return nil
 	})
-	time.Sleep(200 * time.Millisecond)
+	waittest.Quiet(200 * time.Millisecond)
 	never(t, "calls through the agent's death", calls)
 	never(t, "plaintext", plain)
 	if after := envoys(t, p.cfg.RunDir); !maps.Equal(before, after) {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"isthmus.dev/isthmus/internal/node/netns"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // sniffer collects what arrives at a network namespace and is worth a word.
@@ -65,7 +66,7 @@ func newSniffer(
 
 // take is what was heard since the last time.
 func (s *sniffer) take() []string {
-	time.Sleep(s.settle)
+	waittest.Quiet(s.settle)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.heard

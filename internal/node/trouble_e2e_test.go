@@ -22,6 +22,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/node/netns"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // troubled waits until the agent reports what is wrong with a workload; an empty word: that nothing is.
@@ -91,7 +92,7 @@ func TestEnvoyServesTheOthersWhereAProgramTakesAPort(t *testing.T) {
 	p.control.mu.Unlock()
 	must(t, syscall.Kill(pidIn(t, p.cfg.RunDir), syscall.SIGKILL))
 	var taken net.Listener
-	for began := time.Now(); taken == nil && time.Since(began) < 5*time.Second; time.Sleep(time.Millisecond) {
+	for begun := time.Now(); taken == nil && time.Since(begun) < waittest.Patience; waittest.Pace(time.Millisecond) {
 		_ = netns.Do(p.shop, func() (err error) { taken, err = net.Listen("tcp", "0.0.0.0:15001"); return err })
 	}
 	if taken == nil {

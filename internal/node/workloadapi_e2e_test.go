@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 const (
@@ -181,9 +183,9 @@ func TestTheOldNamespaceIsRefused(t *testing.T) {
 		0).next(10 * time.Second); got != "got "+webID {
 		t.Errorf("from the new namespace: %s", got)
 	}
-	time.Sleep(500 * time.Millisecond)
+	waittest.Pace(500 * time.Millisecond) // its stream ends
 	serial := client.do("serial")
-	time.Sleep(3 * time.Second) // past a renewal
+	waittest.Quiet(3 * time.Second) // past a renewal
 	if got := client.do("serial"); got != serial {
 		t.Errorf("a process of the old namespace got the new certificate: %s, before %s", got, serial)
 	}

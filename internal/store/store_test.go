@@ -32,6 +32,7 @@ import (
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/sqlite"
 	"isthmus.dev/isthmus/internal/vip"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -462,9 +463,7 @@ func TestSlowRegistration(t *testing.T) {
 	go func() {
 		registered <- l.Register(context.Background(), 1, node("a"), workloads("a", "10.0.0.1"), always)
 	}()
-	for begun := time.Now(); l.kept.count() == 0 && time.Since(begun) < 5*time.Second; {
-		time.Sleep(time.Millisecond)
-	}
+	waittest.Until(t, "the registration is being written", func() bool { return l.kept.count() > 0 })
 	same(t, "nobody registered yet", len(l.Snapshot().Registry.Nodes), 0)
 	same(t, "and hosts nothing", l.Hosts("a", "default", "w"), false)
 	must(t, l.SetConfig(t.Context(), &snapshot.Config{}))
@@ -473,7 +472,7 @@ func TestSlowRegistration(t *testing.T) {
 		l.Forget("a")
 		close(forgotten)
 	}()
-	time.Sleep(10 * time.Millisecond) // so that it would come too early if it could
+	waittest.Quiet(10 * time.Millisecond) // so that it would come too early if it could
 	close(l.kept.gate)
 	must(t, <-registered)
 	<-forgotten

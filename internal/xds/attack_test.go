@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func unsubscribe(typ string, names ...string) *discoveryv3.DeltaDiscoveryRequest {
@@ -45,7 +46,7 @@ func TestTooManyNames(t *testing.T) {
 			for i := range 12 {
 				c.want(envoy.RouteType, invented(1000, 8+i)...)
 			}
-			time.Sleep(5 * time.Minute) // it is let in as slowly as its names cost
+			waittest.Advance(5 * time.Minute) // it is let in as slowly as its names cost
 		},
 		"a long one": func(c *client) { c.want(envoy.SecretType, strings.Repeat("x", 1<<20)) },
 		"as had": func(c *client) {
@@ -62,7 +63,7 @@ func TestTooManyNames(t *testing.T) {
 				s.Publish("a", 1, told(nil))
 				c := dialWindow(t, s, "a", 0)
 				ask(c)
-				time.Sleep(10 * time.Second)
+				waittest.Advance(10 * time.Second)
 				if code := status.Code(c.end()); code != codes.ResourceExhausted && code != codes.InvalidArgument {
 					t.Errorf("the stream ended with %s", code)
 				}
@@ -130,7 +131,7 @@ func TestNonReadingClient(t *testing.T) {
 		if queued := s.queued("bad"); queued > len(envoy.Types) {
 			t.Errorf("%d responses wait for the bad one", queued)
 		}
-		time.Sleep(sendPatience)
+		waittest.Advance(sendPatience)
 		same(t, "the bad one's end", status.Code(bad.end()), codes.Aborted)
 		same(t, "the good one goes on", good.open(), true)
 	})
@@ -177,7 +178,7 @@ func TestAnsweringUnread(t *testing.T) {
 		if queued := s.queued("bad"); queued > len(envoy.Types) {
 			t.Errorf("%d responses are kept", queued)
 		}
-		time.Sleep(sendPatience)
+		waittest.Advance(sendPatience)
 		same(t, "its end", status.Code(bad.end()), codes.Aborted)
 	})
 }
@@ -202,8 +203,7 @@ func TestFloodIsHeldBack(t *testing.T) {
 				}
 			}
 		}()
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
+		waittest.Advance(10 * time.Second)
 		if most := requestBurst + 10*requestRate + 200; read > most || read < requestBurst {
 			t.Errorf("%d requests were read in 10 s, at most %d should be", read, most)
 		}
@@ -224,7 +224,7 @@ func TestRefusalLoop(t *testing.T) {
 		for ; rounds < 3*requestBurst; rounds++ {
 			r := c.next()
 			if r == nil {
-				time.Sleep(time.Second)
+				waittest.Advance(time.Second)
 				r = c.next()
 			}
 			c.send(&discoveryv3.DeltaDiscoveryRequest{
@@ -256,7 +256,7 @@ func TestReconnectLoop(t *testing.T) {
 			c := dial(t, s, "a")
 			c.begin()
 			for c.next() == nil {
-				time.Sleep(10 * time.Millisecond)
+				waittest.Advance(10 * time.Millisecond)
 			}
 			c.hangUp()
 			synctest.Wait()

@@ -8,11 +8,11 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // FuzzConverge plays whatever sequence of changes and requests the bytes spell. When all is quiet, the client must have
@@ -182,7 +182,7 @@ func (p *play) forge() {
 // quiet answers until nothing more comes, however long floods are held back.
 func (p *play) quiet() {
 	for idle := false; !idle; {
-		time.Sleep(sendPatience / 2)
+		waittest.Advance(sendPatience / 2)
 		idle = true
 		for r := p.client.next(); r != nil; r = p.client.next() {
 			p.answer(r)

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // TestHostileClientsDelayNobody measures over real connections how long an endpoint change takes to 20 proxies, alone
@@ -137,7 +138,7 @@ func (w *wire) changes(t *testing.T, proxies []*listening, rounds int) (took []t
 			}
 			took = append(took, time.Since(begun))
 		}
-		time.Sleep(5 * time.Millisecond)
+		waittest.Pace(5 * time.Millisecond)
 	}
 	return took
 }

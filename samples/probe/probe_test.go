@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func try(t *testing.T, in io.Reader) []Result {
@@ -67,7 +69,7 @@ func TestWatchSaysWhenTheAnswerWasCut(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "tick\n")
 		w.(http.Flusher).Flush()
-		time.Sleep(100 * time.Millisecond)
+		waittest.Pace(100 * time.Millisecond)
 		panic(http.ErrAbortHandler)
 	}))
 	t.Cleanup(srv.Close)
@@ -95,7 +97,7 @@ func TestLoadCountsEveryRequest(t *testing.T) {
 	go func() {
 		io.WriteString(end, `{"load":{"method":"GET","url":"`+srv.URL+
 			`","timeout":1000000000,"workers":1,"pause":10000000}}`+"\n")
-		time.Sleep(300 * time.Millisecond)
+		waittest.Pace(300 * time.Millisecond)
 		end.Close()
 	}()
 	r := try(t, in)[0]

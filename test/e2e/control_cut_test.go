@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/internal/wellknown"
 	"isthmus.dev/isthmus/samples/probe"
 )
@@ -36,20 +37,20 @@ func TestPartitionFromTheControlPlane(t *testing.T) {
 		Pause: 50 * time.Millisecond,
 	})
 	heal := s.cut(t, "retail-gw", "eth0", wellknown.ControlPort)
-	time.Sleep(life*65/100 - time.Since(first.NotAfter.Add(-life)))
+	waittest.Quiet(life*65/100 - time.Since(first.NotAfter.Add(-life)))
 	// of an agent that is away none is listed
 	if now := s.gatewayCert(t); now.Serial != "" && now.Serial != first.Serial {
 		t.Fatal("a certificate came through the partition")
 	}
 	need(t, heal())
 	s.renewed(t, first.Serial, time.Until(first.NotAfter))
-	time.Sleep(time.Until(first.NotAfter.Add(time.Second)))
+	waittest.Quiet(time.Until(first.NotAfter.Add(time.Second)))
 	unharmed(t, load.finish(t), 500)
 
 	s.shorten("retail", "10s")
 	last := s.renewed(t, "", 10*time.Second)
 	heal = s.cut(t, "retail-gw", "eth0", wellknown.ControlPort)
-	time.Sleep(time.Until(last.NotAfter.Add(2 * time.Second)))
+	waittest.Quiet(time.Until(last.NotAfter.Add(2 * time.Second)))
 	for range 5 {
 		r := s.get("storefront", paymentsURL, 10*time.Second)
 		if r.Status == 200 || r.Elapsed > 5*time.Second {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // foLoad is 50 calls a second, until it is ended.
@@ -148,7 +150,7 @@ func TestFailover(t *testing.T) {
 					}
 				}
 				act()
-				time.Sleep([]time.Duration{1, 3, 3, 3}[i] * time.Second) // the load itself is what is tried
+				waittest.Quiet([]time.Duration{1, 3, 3, 3}[i] * time.Second) // the load itself is what is tried
 			}
 			for _, l := range loads {
 				close(l.stop)

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // testCut: what ends a peering cuts what is connected within 5 seconds, and nobody else's connections.
@@ -165,7 +166,7 @@ func connectLive(t *testing.T, c gwCaller, kind string) *live {
 func another(t *testing.T, l *live, c gwCaller) *live {
 	t.Helper()
 	l.conn.Close()
-	time.Sleep(100 * time.Millisecond)
+	waittest.Pace(100 * time.Millisecond)
 	return connectLive(t, c, l.kind)
 }
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // testLogAndCounts: each refusal is written down with who, on whose word and why, and counted for the right peer.
@@ -136,7 +138,7 @@ func refusedLines(t *testing.T) map[logLine]int {
 func (g *gateway) settled(t *testing.T) map[string][3]uint64 {
 	t.Helper()
 	var last map[string][3]uint64
-	for since := time.Now(); time.Since(since) < 3500*time.Millisecond; time.Sleep(100 * time.Millisecond) {
+	for since := time.Now(); time.Since(since) < 3500*time.Millisecond; waittest.Pace(100 * time.Millisecond) {
 		now := map[string][3]uint64{}
 		for _, p := range []string{"north", "south", "east", "borrower"} {
 			c := g.counts(t, p)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // testTwoNames: a certificate that names the peer's gateway and somebody else is nobody's, whichever name comes first.
@@ -98,7 +100,7 @@ func (g *gateway) testRawCallers(t *testing.T) {
 		if err := web.works(); err != nil {
 			t.Fatalf("cut when another caller came: %v", err)
 		}
-		time.Sleep(100 * time.Millisecond)
+		waittest.Pace(100 * time.Millisecond)
 	}
 	list("other")
 	if _, err := web.cut(time.Now().Add(10 * time.Second)); err != nil {

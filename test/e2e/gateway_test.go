@@ -26,6 +26,7 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 	"isthmus.dev/isthmus/internal/node"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // The world of the gateway tests is one network namespace: inside addresses begin with 10.98., outside ones with
@@ -294,15 +295,7 @@ func must(t *testing.T, err error) {
 // eventually tries until fn finds nothing wrong.
 func eventually(t *testing.T, most time.Duration, fn func() error) {
 	t.Helper()
-	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		err := fn()
-		if err == nil {
-			return
-		}
-		if time.Since(began) > most {
-			t.Fatalf("not within %v: %v", most, err)
-		}
-	}
+	waittest.Within(t, most, "as it should be", fn)
 }
 
 // holds reports every text of the list that is in s, whatever its case.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // A page of docs is tried as it is written, by hosts that are network namespaces with files of their own:
@@ -266,7 +267,7 @@ func (p *page) begin(h *pageHost) (err error) {
 		return err
 	}
 	ready := filepath.Join(p.home(h), ".ready")
-	for late := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for late := time.Now().Add(30 * time.Second); ; waittest.Pace(20 * time.Millisecond) {
 		if _, err := os.Stat(ready); err == nil {
 			return os.Remove(ready)
 		}
@@ -311,7 +312,7 @@ func (p *page) do(h *pageHost, s pageStep) error {
 			continue
 		}
 		says := s.says && n == len(s.commands)-1
-		for late := time.Now().Add(pagePatience); ; time.Sleep(200 * time.Millisecond) {
+		for late := time.Now().Add(pagePatience); ; waittest.Pace(200 * time.Millisecond) {
 			var out bytes.Buffer
 			c := p.command(h, "commands", text)
 			c.Stdout = &out

@@ -18,6 +18,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/samples/probe"
 )
 
@@ -48,7 +49,7 @@ func TestPartitionBetweenMeshes(t *testing.T) {
 		if r := long.next(t); !r.Began || r.Status != 200 {
 			t.Fatalf("the long answer did not begin: %+v", r)
 		}
-		time.Sleep(time.Second)
+		waittest.Quiet(time.Second)
 		heal := s.cut(t, "cards-gw", "eth1", 0)
 		also := s.cut(t, "retail-gw", "eth1", 0)
 		began := time.Now()
@@ -76,7 +77,7 @@ func TestPartitionBetweenMeshes(t *testing.T) {
 		load := s.crossing(canary)
 		heal := s.cut(t, "retail-gw", "eth1", 0) // retail hears nothing more; cards hears all
 		need(t, os.WriteFile(filepath.Join(s.dir, "cards", "config", "more.yaml"), []byte(moreExport), 0o644))
-		time.Sleep(noticed - 3*time.Second)
+		waittest.Quiet(noticed - 3*time.Second)
 		bounded(t, load.finish(t))
 		took := within(t, 15*time.Second, "stale roots",
 			func() error { return s.condition("retail", "cards", "DataPathReady", "False", "more than 20s ago") })
@@ -174,7 +175,7 @@ func (s *strip) well(t *testing.T) {
 			s.condition("cards", "retail", "CatalogueSynced", "True", ""))
 	})
 	load := s.crossing("none")
-	time.Sleep(time.Second)
+	waittest.Quiet(time.Second)
 	unharmed(t, load.finish(t), 50)
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 const probePrefix = "isthmus-t-probe"
@@ -183,7 +184,7 @@ func (s *strip) probeUntil(
 	t *testing.T, code int, fn func(adminapi.PeerProbeResponse) error, args ...string,
 ) (r adminapi.PeerProbeResponse, complaint string) {
 	t.Helper()
-	for began := time.Now(); ; time.Sleep(1100 * time.Millisecond) {
+	for began := time.Now(); ; waittest.Pace(1100 * time.Millisecond) {
 		cmd := exec.Command(filepath.Join(binaries, "isthmus"),
 			append([]string{"peer", "probe", "cards", "-o", "json", "--socket", s.socket("retail")}, args...)...)
 		var errs bytes.Buffer

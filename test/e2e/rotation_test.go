@@ -3,12 +3,14 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/samples/probe"
 )
 
@@ -20,7 +22,7 @@ func TestRootRotation(t *testing.T) {
 	for _, mesh := range []string{"cards", "retail"} {
 		s.shorten(mesh, "10s")
 	}
-	time.Sleep(3 * time.Second) // the short certificates are there
+	s.shortCertificates(t)
 
 	load := s.begin(probe.Load{
 		HTTP: probe.HTTP{Method: "GET", URL: paymentsURL, Timeout: 5 * time.Second}, Workers: 6,
@@ -45,6 +47,25 @@ func TestRootRotation(t *testing.T) {
 	})
 }
 
+// shortCertificates waits until no certificate that is in use lives longer than ten seconds.
+func (s *strip) shortCertificates(t *testing.T) {
+	t.Helper()
+	for _, mesh := range []string{"cards", "retail"} {
+		within(t, waittest.Patience, "short certificates in "+mesh, func() error {
+			list := query[adminapi.CertListResponse](t, s, "cert", "list", "-o", "json", "--socket", s.socket(mesh))
+			for _, c := range list.Certs {
+				if rest := time.Until(c.NotAfter); rest > 10*time.Second {
+					return fmt.Errorf("%s at %s lives for %s more", c.SPIFFEID, c.Node, rest)
+				}
+			}
+			if len(list.Certs) == 0 {
+				return errors.New("none is in use")
+			}
+			return nil
+		})
+	}
+}
+
 // rotate replaces one mesh's root to the end, and holds what is left against it.
 func (s *strip) rotate(t *testing.T, mesh, peer string, kill []string) {
 	begun := time.Now()
@@ -59,7 +80,7 @@ func (s *strip) rotate(t *testing.T, mesh, peer string, kill []string) {
 
 	step, waits := "", ""
 	var newRoot string
-	for late := time.Now().Add(90 * time.Second); step != "done"; time.Sleep(100 * time.Millisecond) {
+	for late := time.Now().Add(90 * time.Second); step != "done"; waittest.Pace(100 * time.Millisecond) {
 		st, err := s.ask(mesh)
 		if err != nil && s.control[mesh] != nil && time.Now().Before(late) {
 			continue // it has just been killed
@@ -101,14 +122,12 @@ func (s *strip) rotate(t *testing.T, mesh, peer string, kill []string) {
 	if len(certs.Certs) < 4 {
 		t.Errorf("only %d certificates are in use", len(certs.Certs))
 	}
-	var known []string
-	for late := time.Now().Add(10 * time.Second); !slices.Equal(known, []string{newRoot}) &&
-		time.Now().Before(late); time.Sleep(100 * time.Millisecond) {
+	within(t, 10*time.Second, peer+" trusts the new root alone", func() error {
 		list := query[adminapi.PeerListResponse](t, s, "peer", "list", "-o", "json", "--socket", s.socket(peer))
-		known = list.Peers[0].Roots
-	}
-	if !slices.Equal(known, []string{newRoot}) {
-		t.Errorf("%s trusts %v for %s, want %s", peer, known, mesh, newRoot)
-	}
-	time.Sleep(3 * time.Second) // under load, with one root everywhere
+		if known := list.Peers[0].Roots; !slices.Equal(known, []string{newRoot}) {
+			return fmt.Errorf("it trusts %v, want %s", known, newRoot)
+		}
+		return nil
+	})
+	waittest.Quiet(3 * time.Second) // under load, with one root everywhere
 }

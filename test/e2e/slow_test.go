@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // drips are connections of those who say what they have to say byte by byte, or fall silent. They begin together and go
@@ -51,7 +53,7 @@ func dripped(dial func() (net.Conn, error), says string) error {
 			if _, err := conn.Write([]byte{says[i]}); err != nil {
 				return
 			}
-			time.Sleep(200 * time.Millisecond)
+			waittest.Pace(200 * time.Millisecond)
 		}
 	}()
 	if _, err := io.Copy(io.Discard, conn); isTimedOut(err) {

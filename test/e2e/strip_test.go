@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/samples/probe"
 )
 
@@ -139,14 +140,9 @@ func (s *strip) unlocked(path string) {
 	f, err := os.Open(path)
 	need(s.t, err)
 	defer f.Close()
-	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-			return // and closing gives it back
-		}
-		if time.Since(begun) > 20*time.Second {
-			s.t.Fatalf("%s is still locked: %v", path, err)
-		}
-	}
+	within(s.t, waittest.Patience, path+" is given back", func() error {
+		return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) // closing gives it back
+	})
 }
 
 // flow is load that goes on.

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // TestDeadHost: a host of two that serve a name is gone from one moment to the next, agent, Envoy, programs and wire:
@@ -47,11 +48,11 @@ func TestDeadHost(t *testing.T) {
 				mu.Lock()
 				calls = append(calls, c)
 				mu.Unlock()
-				time.Sleep(10 * time.Millisecond)
+				waittest.Pace(10 * time.Millisecond)
 			}
 		})
 	}
-	time.Sleep(500 * time.Millisecond)
+	waittest.Quiet(500 * time.Millisecond)
 	s.wireOf(t, rollers[1], false)
 	envoy := s.envoyPID(t, "back")
 	s.procs["back"].Kill()
@@ -60,7 +61,7 @@ func TestDeadHost(t *testing.T) {
 	died := time.Now()
 	within(t, 30*time.Second, "the finding", func() error { return s.silent(t, true) })
 	took := time.Since(died)
-	time.Sleep(8*time.Second - took)
+	waittest.Quiet(8*time.Second - took)
 	stopped.Store(true)
 	wg.Wait()
 	late := 0

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // readiness: a server that says that it is not ready gets no requests within two seconds, and none fails meanwhile.
@@ -99,7 +101,7 @@ func (s *shop) controlKilled(t *testing.T) {
 	began := time.Now()
 	kills := 0
 	for ; time.Since(began) < 10*time.Second; kills++ {
-		time.Sleep(time.Duration(rand.IntN(900)) * time.Millisecond)
+		waittest.Pace(time.Duration(rand.IntN(900)) * time.Millisecond)
 		s.procs["control"].Kill()
 		need(t, s.runControl(t))
 	}
@@ -181,7 +183,7 @@ func (s *shop) askPair(
 				break
 			}
 		}
-		time.Sleep(5 * time.Millisecond)
+		waittest.Pace(5 * time.Millisecond)
 	}
 }
 
@@ -212,7 +214,7 @@ func (s *shop) envoyKilled(t *testing.T) {
 			if time.Since(began) > 10*time.Second {
 				t.Fatalf("the Envoy of %s did not come back within 10 s", node)
 			}
-			time.Sleep(5 * time.Millisecond)
+			waittest.Pace(5 * time.Millisecond)
 		}
 		if took > 3*time.Second {
 			t.Errorf("the Envoy of %s was back only after %s", node, took)

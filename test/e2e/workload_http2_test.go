@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // The ports of talk, which speaks nothing but HTTP/2.
@@ -117,7 +119,7 @@ func (s *shop) besideUnread(t *testing.T) {
 	sent := int64(-1)
 	within(t, 30*time.Second, "what lies between the server and those who do not read is full", func() error {
 		last := sent
-		time.Sleep(200 * time.Millisecond)
+		waittest.Quiet(200 * time.Millisecond)
 		if sent = muchSent.Load(); sent != last || sent < calls {
 			return fmt.Errorf("%d parts were sent, %d before that", sent, last)
 		}

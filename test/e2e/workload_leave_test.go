@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // TestLeaving: one of two nodes that serve a name is told to stop, while callers ask on connections that they keep. It
@@ -57,12 +58,12 @@ func TestLeaving(t *testing.T) {
 						}
 						sent.Add(1)
 					}
-					time.Sleep(5 * time.Millisecond)
+					waittest.Pace(5 * time.Millisecond)
 				}
 			})
 		}
 	}
-	time.Sleep(time.Second)
+	waittest.Quiet(time.Second)
 	for what, ask := range asks { // some of these are under way at the node that leaves
 		for n := range 6 {
 			wg.Go(func() {
@@ -72,11 +73,11 @@ func TestLeaving(t *testing.T) {
 			})
 		}
 	}
-	time.Sleep(200 * time.Millisecond)
+	waittest.Quiet(200 * time.Millisecond)
 	began, before := time.Now(), sent.Load()
 	s.procs["leaver"].Stop(20 * time.Second)
 	took := time.Since(began)
-	time.Sleep(time.Second)
+	waittest.Quiet(time.Second)
 	stopped.Store(true)
 	wg.Wait()
 	t.Logf("the node left within %s; %d requests, %d of them meanwhile", took.Round(time.Millisecond), sent.Load(),
@@ -221,9 +222,7 @@ func (s *shop) postsAround(t *testing.T, what string, port int, keeps time.Durat
 		}
 		return err
 	}
-	for end := time.Now().Add(30 * time.Second); post() != nil && time.Now().Before(end); {
-		time.Sleep(50 * time.Millisecond)
-	}
+	within(t, waittest.Patience, what, post)
 	const posts = 25
 	failed := 0
 	for n := range posts {
@@ -231,7 +230,7 @@ func (s *shop) postsAround(t *testing.T, what string, port int, keeps time.Durat
 			failed++
 			t.Errorf("%s: POST %d: %v", what, n, err)
 		}
-		time.Sleep(max(keeps+time.Duration(n-posts/2)*200*time.Microsecond, 0))
+		waittest.Pace(max(keeps+time.Duration(n-posts/2)*200*time.Microsecond, 0))
 	}
 	t.Logf("%s: %d of %d POSTs failed", what, failed, posts)
 }

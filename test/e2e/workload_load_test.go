@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // load is a caller that asks all the while, every other request on a connection of its own.
@@ -53,7 +55,7 @@ func (s *shop) startLoad(t *testing.T, from, service string, perSecond int) *loa
 				kept.Close()
 				kept = nil
 			}
-			time.Sleep(time.Second/time.Duration(perSecond) - time.Since(began))
+			waittest.Pace(time.Second/time.Duration(perSecond) - time.Since(began))
 		}
 		if kept != nil {
 			kept.Close()
@@ -80,7 +82,7 @@ func (l *load) stop(t *testing.T) int {
 // shortCertificates: half a minute of load while certificates live for ten seconds.
 func (s *shop) shortCertificates(t *testing.T, l *load, began time.Time) {
 	if rest := 30*time.Second - time.Since(began); rest > 0 {
-		time.Sleep(rest)
+		waittest.Quiet(rest)
 	}
 	n := l.stop(t)
 	log, err := os.ReadFile(s.path("logs", "front.log"))

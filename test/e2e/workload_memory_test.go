@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // TestNeighboursOfASlowReader: a workload that says very much on very many connections, and hears nothing of the
@@ -78,7 +79,7 @@ func TestNeighboursOfASlowReader(t *testing.T) {
 			grown := s.envoyMemory(t, "front") - before
 			t.Logf("%d MiB for %d connections", grown>>20, connections)
 			steady := s.startLoad(t, "alice", "steady", 40)
-			time.Sleep(2 * time.Second)
+			waittest.Quiet(2 * time.Second)
 			steady.stop(t)
 			if most := connections * 500 << 10; grown > most {
 				t.Errorf("Envoy has grown by %d MiB, more than %d", grown>>20, most>>20)

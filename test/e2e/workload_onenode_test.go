@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // TestWorkloadsOnOneNode: callers and servers of one Envoy meet the same refusals and the same answers as those of two,
@@ -46,12 +48,12 @@ func TestWorkloadsOnOneNode(t *testing.T) {
 // theWay: what is handed over is not seen on the wire.
 func (s *shop) theWay(t *testing.T, way string) {
 	s.apply(t, "web", allow(`[{}]`))
-	time.Sleep(200 * time.Millisecond) // the ends of other connections
+	waittest.Quiet(200 * time.Millisecond) // the ends of other connections
 	before := s.wire.between.Load()
 	for range 20 {
 		need(t, s.expect(200, s.get("bob", "web", "/")))
 	}
-	time.Sleep(200 * time.Millisecond)
+	waittest.Quiet(200 * time.Millisecond)
 	n := s.wire.between.Load() - before
 	// there and back at least, on a connection that is kept
 	if way == "InProcess" && n > 0 || way == "Network" && n < 40 {
@@ -102,7 +104,7 @@ func (s *shop) abandoned(t *testing.T) {
 		need(t, c.Conn.(*net.TCPConn).SetLinger(0))
 		c.Close()
 	}
-	time.Sleep(1500 * time.Millisecond) // Envoy sends its records once a second
+	waittest.Quiet(1500 * time.Millisecond) // Envoy sends its records once a second
 	if n := s.refusedHandshakes(t) - before; n > 0 {
 		t.Errorf("%d refused handshakes are recorded", n)
 	}
@@ -149,7 +151,7 @@ func (s *shop) switched(t *testing.T) {
 		}
 		s.write(t, "mesh.yaml", strings.Replace(string(mesh), "sameNode: "+way, "sameNode: "+other[way], 1))
 		mesh, way = []byte(strings.Replace(string(mesh), "sameNode: "+way, "sameNode: "+other[way], 1)), other[way]
-		time.Sleep(time.Second) // until Envoy has the listener, a call to it fails
+		waittest.Pace(time.Second) // until Envoy has the listener, a call to it fails
 		began := time.Now()
 		for time.Since(began) < 2*time.Second {
 			need(t, s.expect(200, s.get("bob", "web", "/")))

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // largeAnswer is more than all kernels and Envoys on the way hold.
@@ -41,7 +43,7 @@ func (s *shop) beginPatience(t *testing.T) func(*testing.T) {
 	_, err = io.WriteString(reader, "GET /protocols/large HTTP/1.1\r\nhost: steady\r\n\r\n")
 	need(t, err)
 	return func(t *testing.T) {
-		time.Sleep(time.Until(began.Add(patience)))
+		waittest.Quiet(time.Until(began.Add(patience)))
 		need(t, errors.Join(silent.SetDeadline(time.Now().Add(30*time.Second)),
 			reader.SetDeadline(time.Now().Add(30*time.Second))))
 		if err := s.echo(silent); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // allow, deny: rules of one policy for the server web, in YAML's flow form.
@@ -222,7 +223,8 @@ func (s *shop) policies(t *testing.T) {
 			} {
 				r := r0()
 				for n := 0; n < 50 && status == 200 && strings.Contains(r.body, "may not call"); n++ {
-					time.Sleep(10 * time.Millisecond) // the caller's node hears of it a moment later than the server's
+					// the caller's node hears of it a moment later than the server's
+					waittest.Pace(10 * time.Millisecond)
 					r = r0()
 				}
 				if r.err != nil || r.status != status {
@@ -310,7 +312,7 @@ func (s *shop) liveHTTP(t *testing.T) {
 	need(t, s.expect(200, c.request("GET", "/two")))
 	s.apply(t, "web", only("/three"))
 	// More than the drain of a changed listener lasts.
-	time.Sleep(3 * time.Second)
+	waittest.Quiet(3 * time.Second)
 	if r := c.request("GET", "/three"); r.status != 200 {
 		t.Errorf("the connection did not live on: %s", r)
 	}

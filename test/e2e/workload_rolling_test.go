@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // rollers serve one name together; their programs are this test's own binary, so that they can be ended.
@@ -101,7 +102,7 @@ func serveRolling(file, name string) error {
 // linger as long as the client asks for.
 func linger(text string) {
 	if d, err := time.ParseDuration(text); err == nil {
-		time.Sleep(d)
+		waittest.Pace(d)
 	}
 }
 
@@ -166,7 +167,7 @@ func TestRollingRestarts(t *testing.T) {
 						failed[id] = post
 					}
 					mu.Unlock()
-					time.Sleep(20 * time.Millisecond)
+					waittest.Pace(20 * time.Millisecond)
 				}
 			})
 		}
@@ -178,9 +179,9 @@ func TestRollingRestarts(t *testing.T) {
 		} else {
 			programs[which].Kill()
 		}
-		time.Sleep(time.Second)
+		waittest.Pace(time.Second)
 		programs[which] = s.startRoller(t, rollers[which])
-		time.Sleep(200 * time.Millisecond) // a call that met this one before must not meet the next one after
+		waittest.Pace(200 * time.Millisecond) // a call that met this one before must not meet the next one after
 	}
 	stopped.Store(true)
 	wg.Wait()

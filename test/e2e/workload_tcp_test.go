@@ -9,6 +9,8 @@ import (
 	"io"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // serverFirst: a server that speaks first says not a byte to whom its policies refuse, and all of it at once to the
@@ -173,7 +175,7 @@ func (s *shop) liveTCP(t *testing.T) {
 		t.Errorf("bob after 5 s: %v", err)
 	}
 	t.Logf("bob was cut after %s", time.Since(began).Round(time.Millisecond))
-	time.Sleep(5*time.Second - time.Since(began))
+	waittest.Quiet(5*time.Second - time.Since(began))
 	if err := s.echo(lines["alice"]); err != nil {
 		t.Errorf("alice: %v", err)
 	}

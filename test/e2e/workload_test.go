@@ -22,6 +22,7 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // TestWorkloads attacks and breaks one mesh: a control plane, two nodes with an Envoy each, callers on the one and
@@ -317,18 +318,7 @@ func need(t *testing.T, err error) {
 // within waits until fn has nothing to complain of, and says how long that took.
 func within(t *testing.T, most time.Duration, what string, fn func() error) time.Duration {
 	t.Helper()
-	began := time.Now()
-	for {
-		err := fn()
-		took := time.Since(began)
-		if err == nil {
-			return took
-		}
-		if took > most {
-			t.Fatalf("%s: not within %v: %v", what, most, err)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	return waittest.Within(t, most, what, fn)
 }
 
 // id is the principal of a workload as a policy writes it.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // base is where the hosts' files are, in memory.
@@ -135,7 +137,7 @@ func (h *host) says(script, want string) {
 
 func (h *host) eventually(what string, is func() bool) {
 	h.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; waittest.Pace(50 * time.Millisecond) {
 		if is() {
 			return
 		}
@@ -166,7 +168,7 @@ func remove(t *testing.T) {
 			for i := len(groups) - 1; i >= 0; i-- {
 				_ = os.Remove(groups[i])
 			}
-			time.Sleep(20 * time.Millisecond)
+			waittest.Pace(20 * time.Millisecond)
 		}
 		_ = exec.Command("umount", "-l", filepath.Join(dir, "cgroup")).Run()
 		_ = exec.Command("umount", "-l", filepath.Join(dir, "root")).Run()

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // small is a plan of two namespaces on one bridge and one on another, without a route between the two.
@@ -227,9 +229,7 @@ func TestStopAndKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for lastLine(l.LogFile("stubborn")) == "" {
-		time.Sleep(5 * time.Millisecond)
-	}
+	waittest.Until(t, "it ignores the signal", func() bool { return lastLine(l.LogFile("stubborn")) != "" })
 	start := time.Now()
 	stubborn.Stop(100 * time.Millisecond)
 	if d := time.Since(start); d < 100*time.Millisecond || d > 3*time.Second {

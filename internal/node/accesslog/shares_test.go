@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func entriesOf(t *testing.T, paths ...string) (out []Entry) {
@@ -47,11 +49,11 @@ func TestAFloodOfRefusalsPushesNothingOut(t *testing.T) {
 				Path:   fmt.Sprintf("/%d/%s", n, strings.Repeat("a", 55_000)), http: true,
 			})
 			if n%1000 == 0 {
-				time.Sleep(time.Second)
+				waittest.Advance(time.Second)
 			}
 		}
 		s.take(Entry{Log: "ingress", Verdict: "handshake", Remote: "192.0.2.9"})
-		time.Sleep(2 * foldFor)
+		waittest.Advance(2 * foldFor)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}

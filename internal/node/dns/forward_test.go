@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // upstreamServer answers over UDP and TCP, and remembers what it was asked.
@@ -207,14 +208,14 @@ func TestASilentUpstreamIsNotWaitedFor(t *testing.T) {
 				case good:
 					return new(dns.Msg), nil
 				case silent:
-					time.Sleep(2 * time.Second)
+					waittest.Pace(2 * time.Second)
 				}
 				return nil, errors.New("no answer")
 			})
 			if took := time.Since(began); (r != nil) != c.answered || took != c.took {
 				t.Errorf("%v: answered %v after %s, want %v after %s", c.upstreams, r != nil, took, c.answered, c.took)
 			}
-			time.Sleep(3 * time.Second) // until nobody asks any more
+			waittest.Advance(3 * time.Second) // until nobody asks any more
 		})
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // Who begins a question over TCP and does not end it is hung up on, and so is who asks nothing.
@@ -40,7 +42,7 @@ func TestSlowQuestionsAreHungUpOn(t *testing.T) {
 					if _, err := conn.Write([]byte{b}); err != nil {
 						return
 					}
-					time.Sleep(200 * time.Millisecond)
+					waittest.Pace(200 * time.Millisecond)
 				}
 			}()
 			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {

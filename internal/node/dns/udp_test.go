@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // serveAt answers default/web's questions on the loopback, from the sockets of an earlier server if there are any.
@@ -134,11 +135,7 @@ func TestAQuestionOutlivesTheAgentThatAskedUpstream(t *testing.T) {
 // eventuallyFree waits until no question is under way.
 func eventuallyFree(t *testing.T, p *pending) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); len(p.free) < maxForwards; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d of %d slots are free", len(p.free), maxForwards)
-		}
-	}
+	waittest.Until(t, "all slots are free", func() bool { return len(p.free) == maxForwards })
 }
 
 // What many programs ask while no agent runs waits for the next one.

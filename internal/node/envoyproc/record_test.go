@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
+
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func TestRecordForm(t *testing.T) {
@@ -74,14 +75,10 @@ func TestFindChecksIdentity(t *testing.T) {
 		}
 	}
 	child.Process.Kill()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { // until it is a zombie
-		if _, err := identify(running.pid); errors.Is(err, os.ErrProcessDone) {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("a zombie counts as running")
-		}
-	}
+	waittest.Until(t, "a zombie does not count as running", func() bool {
+		_, err := identify(running.pid)
+		return errors.Is(err, os.ErrProcessDone)
+	})
 }
 
 // TestOrphansAreFoundByBootstrap: those of another run directory are left alone.

@@ -12,6 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/clocktest"
 	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // TestTheClockIsSet sets the clock of the whole mesh, this node's and the control plane's. Whatever the calendar says,
@@ -27,10 +28,10 @@ func TestTheClockIsSet(t *testing.T) {
 				ca.now, ca.received = clock.Now, clock.Now
 				s, id, calls := keeping(t, ca, clock)
 				for _, by := range []time.Duration{0, step, -step} {
-					time.Sleep(3 * time.Minute)
+					waittest.Advance(3 * time.Minute)
 					before := calls.Load()
 					clock.Step(by)
-					time.Sleep(2 * time.Second)
+					waittest.Advance(2 * time.Second)
 					svids, changed := s.current([]spiffe.ID{id})
 					leaf, now := svids[0].Leaf(), clock.Now()
 					if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
@@ -63,7 +64,7 @@ func TestAClockOfItsOwn(t *testing.T) {
 				s, id, _ := keeping(t, ca, clock)
 				first, _ := s.current([]spiffe.ID{id})
 				clock.Step(step)
-				time.Sleep(time.Minute)
+				waittest.Advance(time.Minute)
 				if now, _ := s.current([]spiffe.ID{id}); now[0] != first[0] {
 					t.Errorf("took one from %s to %s at %s",
 						now[0].Leaf().NotBefore, now[0].Leaf().NotAfter, clock.Now())

@@ -11,6 +11,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func TestWantServesOnlyThisNodesIdentities(t *testing.T) {
@@ -68,7 +69,7 @@ func TestStoreAsksOnceRetriesAndRenews(t *testing.T) {
 		}
 		id, _ := s.require("spiffe://cards.example/ns/default/sa/pay")
 		s.require("spiffe://cards.example/ns/default/sa/pay+root")
-		time.Sleep(time.Second)
+		waittest.Advance(time.Second)
 		first, changed := s.current([]spiffe.ID{id})
 		if first[0] == nil || calls.Load() != 3 {
 			t.Fatalf("%d calls, got %v", calls.Load(), first[0])

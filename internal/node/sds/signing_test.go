@@ -11,6 +11,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // A root that signs no more is left soon, and a control plane that goes on under it is not asked without end.
@@ -54,7 +55,7 @@ func TestCertificatesFollowTheSigningRoot(t *testing.T) {
 		wait("after the root changed", spiffe.Fingerprint(after.root))
 
 		s.SignedBy(strings.Repeat("0", 64)) // one that never signs
-		time.Sleep(2 * time.Second)
+		waittest.Advance(2 * time.Second)
 		if n := len(changed); n > 10 {
 			t.Errorf("%d certificates in 2 s under a root that is not the one told", n)
 		}

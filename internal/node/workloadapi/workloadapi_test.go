@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/node/sds"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func within(t *testing.T, most time.Duration) context.Context {
@@ -310,24 +312,20 @@ func TestStrangersAreBounded(t *testing.T) {
 		must(t, err)
 		defer c.Close()
 	}
-	for w.server.served[0].refused.Load() < flood-maxRefused {
-		if time.Since(began) > 5*time.Second {
-			t.Fatalf("%d were closed at once", served.refused.Load())
-		}
-		time.Sleep(time.Millisecond)
-	}
+	waittest.Until(t, "most are closed at once", func() bool { return served.refused.Load() >= flood-maxRefused })
 	if s, c := served.strangers.Load(), served.callers.Load(); s > 8 || c != 0 {
 		t.Errorf("%d strangers and %d of the workload are held", s, c)
 	}
 	if n := strings.Count(w.log.String(), "\n"); n < 1 || n > 60 {
 		t.Errorf("%d lines in the log", n)
 	}
-	for served.strangers.Load() > 0 {
-		if time.Since(began) > 4*time.Second { // gRPC itself would wait for 5
-			t.Fatalf("%d strangers are still held", served.strangers.Load())
+	const most = 4 * time.Second // gRPC itself would wait for 5
+	waittest.Within(t, most-time.Since(began), "no stranger is held", func() error {
+		if n := served.strangers.Load(); n > 0 {
+			return fmt.Errorf("%d strangers are still held", n)
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		return nil
+	})
 }
 
 func TestConnectionsAreBoundedAndGivenBack(t *testing.T) {
@@ -340,17 +338,9 @@ func TestConnectionsAreBoundedAndGivenBack(t *testing.T) {
 		defer c.Close()
 		open = append(open, c)
 	}
-	wait := func(what string, done func() bool) {
-		t.Helper()
-		for began := time.Now(); !done(); time.Sleep(time.Millisecond) {
-			if time.Since(began) > 4*time.Second {
-				t.Fatalf("%s: %d held, %d refused", what, served.callers.Load(), served.refused.Load())
-			}
-		}
-	}
-	wait("too many", func() bool { return served.callers.Load() == 256 && served.refused.Load() == 44 })
+	waittest.Until(t, "too many", func() bool { return served.callers.Load() == 256 && served.refused.Load() == 44 })
 	for _, c := range open {
 		c.Close()
 	}
-	wait("all closed", func() bool { return served.callers.Load() == 0 })
+	waittest.Until(t, "all closed", func() bool { return served.callers.Load() == 0 })
 }

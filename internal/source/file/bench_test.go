@@ -140,8 +140,11 @@ func BenchmarkWatch(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	time.Sleep(200 * time.Millisecond)
 	version, worst := 0, time.Duration(0)
+	if err := os.WriteFile(filepath.Join(dir, "s500.yaml"), []byte(service(500, version)), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	<-s.Updates() // it watches
 	for b.Loop() {
 		version++
 		began := time.Now()

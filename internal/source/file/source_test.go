@@ -13,6 +13,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 func namespaceYAML(names ...string) string {
@@ -73,15 +74,14 @@ func describe(c *snapshot.Config) string {
 // await waits until the source's configuration is as described.
 func await(t *testing.T, s *Source, want string) *snapshot.Config {
 	t.Helper()
-	deadline := time.Now().Add(3 * time.Second)
-	for time.Now().Before(deadline) {
-		if c := s.Current(); describe(c) == want {
-			return c
+	var c *snapshot.Config
+	waittest.Within(t, waittest.Patience, "the configuration", func() error {
+		if c = s.Current(); describe(c) != want {
+			return fmt.Errorf("it is %q, want %q\n%v", describe(c), want, c.Findings)
 		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	t.Fatalf("configuration is %q, want %q\n%v", describe(s.Current()), want, s.Current().Findings)
-	return nil
+		return nil
+	})
+	return c
 }
 
 func TestChangesOfFiles(t *testing.T) {
@@ -328,7 +328,8 @@ func TestChangesLandTogether(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	time.Sleep(500 * time.Millisecond) // let the watch begin
+	write(t, filepath.Join(dir, "f0.yaml"), namespaceYAML("begun"))
+	<-s.Updates() // it watches
 	for n := range 50 {
 		write(t, filepath.Join(dir, fmt.Sprintf("f%d.yaml", n)), namespaceYAML(fmt.Sprintf("b%02d", n)))
 	}

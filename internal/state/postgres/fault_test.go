@@ -31,6 +31,7 @@ import (
 	"isthmus.dev/isthmus/internal/state/pgtest"
 	"isthmus.dev/isthmus/internal/state/postgres"
 	"isthmus.dev/isthmus/internal/state/statetest"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -607,11 +608,7 @@ func certificates(t *testing.T, host string) (root string, cert, key []byte) {
 
 func waitFor(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for begun := time.Now(); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Since(begun) > patience {
-			t.Fatalf("no %s in %s", what, patience)
-		}
-	}
+	waittest.Until(t, what, holds)
 }
 
 func must(t *testing.T, err error) {
