@@ -19,7 +19,7 @@ type TokenRequest struct {
 	TTL       time.Duration  `json:"ttl"`
 }
 
-// Grant is what the token shall grant.
+// Grant returns what the token shall grant.
 func (r *TokenRequest) Grant() grant.Grant {
 	return grant.Grant{Identities: r.Identities, Workloads: r.Workloads, Addresses: r.Addresses}
 }

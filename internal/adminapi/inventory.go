@@ -28,7 +28,7 @@ type ServicePort struct {
 	Callers   []string          `json:"callers"`   // SPIFFE IDs of this mesh
 }
 
-// Ready is how many of the endpoints serve.
+// Ready returns how many of the endpoints serve.
 func (p ServicePort) Ready() int {
 	n := 0
 	for _, e := range p.Endpoints {
@@ -75,7 +75,7 @@ type WorkloadInfo struct {
 	Calls     []AccessEdge   `json:"calls"`
 }
 
-// Key is namespace/name.
+// Key returns namespace/name.
 func (w WorkloadInfo) Key() string { return w.Namespace + "/" + w.Name }
 
 // WorkloadPort is one port that a workload serves.

@@ -124,10 +124,10 @@ type Plaintext struct {
 	Except []uint16 `json:"except,omitempty"`
 }
 
-// Taken says whether the workload takes plaintext at any port.
+// Taken reports whether the workload takes plaintext at any port.
 func (p Plaintext) Taken() bool { return p.Any || len(p.Except) > 0 }
 
-// At says whether the workload takes plaintext at a port.
+// At reports whether the workload takes plaintext at a port.
 func (p Plaintext) At(port uint16) bool { return p.Any != slices.Contains(p.Except, port) }
 
 // Trial asks whether the agent's Envoy could live with some resources, which may come in several messages.

@@ -8,19 +8,20 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Admission is what the handshake of a raw TCP port can decide, in which nothing is known but who calls. A caller of
-// the mesh is admitted when one of Allowed covers it and none of Denied does. Whoever some rule may let in is admitted.
+// Admission decides on connections to a raw TCP port in the TLS handshake, where only the caller is known. A caller of
+// the mesh is admitted when Allowed covers it and Denied does not. Admission errs towards admitting: it includes every
+// caller that some rule may let in.
 type Admission struct {
-	Allowed []model.Match // exact, prefix or suffix; sorted by value, inside the trust domain
-	Denied  []model.Match // exact or prefix
-	Whole   bool          // the handshake decides alone; otherwise the rules are asked on the first byte
+	Allowed []model.Match // exact, prefix or suffix matches; sorted by value, all inside the trust domain
+	Denied  []model.Match // exact or prefix matches
+	Whole   bool          // the handshake decides alone; otherwise RBAC decides on the first byte
 }
 
-// Admission of the policies of a raw TCP port.
+// Admission computes the admission of a raw TCP port.
 func (s Server) Admission(p Policies) Admission {
 	a := Admission{Whole: true}
 	if p.DefaultAllow {
-		a.Allowed = []model.Match{s.everyone()}
+		a.Allowed = []model.Match{s.anyWorkload()}
 	}
 	for i := range p.Allow {
 		of, exact := s.cover(&p.Allow[i])
@@ -33,7 +34,7 @@ func (s Server) Admission(p Policies) Admission {
 	for i := range p.Deny {
 		of, exact := s.cover(&p.Deny[i])
 		if !exact || slices.ContainsFunc(of, func(m model.Match) bool { return m.Kind == model.Suffix }) {
-			a.Denied, a.Whole = nil, false // only the rules can tell
+			a.Denied, a.Whole = nil, false // only RBAC can decide
 			return a
 		}
 		a.Denied = append(a.Denied, of...)
@@ -41,11 +42,12 @@ func (s Server) Admission(p Policies) Admission {
 	return a
 }
 
-func (s Server) everyone() model.Match {
+func (s Server) anyWorkload() model.Match {
 	return model.Match{Kind: model.Prefix, Value: WorkloadsOf(s.TrustDomain)}
 }
 
-// cover is a set of callers outside which the rule matches nobody; exact: it always matches those in it.
+// cover returns a set of callers that contains all that the rule can match. exact means that the rule matches every
+// caller in it.
 func (s Server) cover(r *Rule) (ms []model.Match, exact bool) {
 	exact = Any(r.To).Of(&Request{}) == Always
 	for _, f := range r.From {
@@ -65,7 +67,7 @@ func (s Server) coverOf(f Formula) (ms []model.Match, exact bool) {
 		for _, g := range f {
 			of, whole := s.coverOf(g)
 			if !whole {
-				return []model.Match{s.everyone()}, false
+				return []model.Match{s.anyWorkload()}, false
 			}
 			ms = append(ms, of...)
 		}
@@ -76,18 +78,18 @@ func (s Server) coverOf(f Formula) (ms []model.Match, exact bool) {
 				return ms, len(f) == 1
 			}
 		}
-		return []model.Match{s.everyone()}, len(f) == 0
+		return []model.Match{s.anyWorkload()}, len(f) == 0
 	}
-	return []model.Match{s.everyone()}, false
+	return []model.Match{s.anyWorkload()}, false
 }
 
-// inDomain keeps a match inside the trust domain whatever its pattern says: a root of the mesh may vouch for others
-// too.
+// inDomain restricts a match to the trust domain, whatever its pattern: a root of the mesh may be valid for other
+// domains too.
 func (s Server) inDomain(m model.Match) []model.Match {
 	domain := WorkloadsOf(s.TrustDomain)
 	switch {
 	case m.Kind == model.Present, m.Kind == model.Prefix && strings.HasPrefix(domain, m.Value):
-		return []model.Match{s.everyone()}
+		return []model.Match{s.anyWorkload()}
 	case m.Kind == model.Suffix:
 		return withSuffix(domain, m)
 	case strings.HasPrefix(m.Value, domain):
@@ -96,11 +98,11 @@ func (s Server) inDomain(m model.Match) []model.Match {
 	return nil
 }
 
-// withSuffix are the workloads whose identity ends so. The end may reach back into what all identities begin with: then
-// it names one.
+// withSuffix returns matches for the workload identities with a suffix. A suffix that overlaps the common prefix of all
+// identities yields one exact identity.
 func withSuffix(domain string, m model.Match) []model.Match {
 	var out []model.Match
-	if strings.Count(m.Value, "/") <= 2 { // those of <namespace>/sa/<service account>
+	if strings.Count(m.Value, "/") <= 2 { // the suffix lies within <namespace>/sa/<service account>
 		out = append(out, m)
 	}
 	for n := 1; n <= min(len(domain), len(m.Value)); n++ {

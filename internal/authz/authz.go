@@ -1,9 +1,9 @@
-// Package authz is the algebra of authorization policies: who may do what, as far as a request is known.
+// Package authz evaluates authorization policies on requests that may be only partly known.
 //
-// A port's policies are brought into a normal form once (Server.Read). Envoy's RBAC is written from that form, and the
-// control plane decides by it: who may call and so must be told of a service, whom the handshake of a raw TCP port
-// admits, what a verdict is and which rule gives it. A request need not be known in full: each comparison says never,
-// maybe or always (Kleene's three-valued logic), so that a definite verdict holds however the request is completed.
+// Server.Read brings a port's policies into a normal form. Envoy's RBAC is generated from that form. The control plane
+// decides by it, too: who may call and must be told of a service, whom the handshake of a raw TCP port admits, and
+// which rule causes a verdict. Comparisons use Kleene's three-valued logic (never, maybe, always), so a definite
+// verdict holds however the request is completed.
 package authz
 
 import (
@@ -12,10 +12,10 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Truth of a formula for what is known of a request.
+// Truth is the value of a formula for a partly known request.
 type Truth int
 
-// The truths, in the order of Kleene's logic: "and" is the minimum, "or" the maximum.
+// The truth values in Kleene's order: "and" is the minimum, "or" the maximum.
 const (
 	Never Truth = iota
 	Maybe
@@ -31,7 +31,7 @@ func truth(b bool) Truth {
 	return Never
 }
 
-// Decision of a port's policies.
+// Decision is the outcome of a port's policies.
 type Decision int
 
 // The decisions. The zero value denies.
@@ -43,11 +43,11 @@ const (
 
 func (d Decision) String() string { return [...]string{"denied", "depends", "allowed"}[d] }
 
-// Verdict is a decision and the rules that give it.
+// Verdict is a decision and the rules that cause it.
 type Verdict struct {
 	Decision Decision
-	// By are the rules that decide. Denied: the DENY rules that always match; none where no ALLOW rule can match.
-	// Otherwise all rules that may match; none where the mesh allows by default.
+	// By holds the rules that decide. If denied: the DENY rules that always match, or none if no ALLOW rule can match.
+	// Otherwise: all rules that may match, or none if the mesh allows by default.
 	By []Ruling
 }
 
@@ -57,13 +57,13 @@ type Ruling struct {
 	Truth Truth
 }
 
-// Policies are those of one port in normal form.
+// Policies are one port's policies in normal form.
 type Policies struct {
 	Deny, Allow  []Rule
-	DefaultAllow bool // no ALLOW policy applies, and the mesh allows what none denies
+	DefaultAllow bool // no ALLOW policy applies, and the mesh allows what no policy denies
 }
 
-// Decide gives the verdict for what is known of a request.
+// Decide returns the verdict for what is known of a request.
 func (p Policies) Decide(r Request) Verdict {
 	refusing, refused := match(p.Deny, &r)
 	if refused == Always {
@@ -82,7 +82,7 @@ func (p Policies) Decide(r Request) Verdict {
 	return Verdict{Decision: Depends, By: append(refusing, allowing...)}
 }
 
-// match are the rules that may match, and whether any does.
+// match returns the rules that may match, and the truth of their disjunction.
 func match(rules []Rule, r *Request) ([]Ruling, Truth) {
 	var out []Ruling
 	most := Never
@@ -95,7 +95,7 @@ func match(rules []Rule, r *Request) ([]Ruling, Truth) {
 	return out, most
 }
 
-// Refs are the ALLOW policies of a verdict, each once, sorted.
+// Refs returns the ALLOW policies of a verdict, sorted, without duplicates.
 func (v Verdict) Refs() []model.Ref {
 	var out []model.Ref
 	for _, r := range v.By {

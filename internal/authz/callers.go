@@ -8,8 +8,8 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Callers are those among some SPIFFE IDs, sorted, that could pass, each with its verdict; what else is known of their
-// requests stands in r.
+// Callers yields those of the sorted SPIFFE IDs that may pass, each with its verdict. r holds what else is known of
+// their requests.
 func (p Policies) Callers(among []string, r Request) iter.Seq2[string, Verdict] {
 	return func(yield func(string, Verdict) bool) {
 		for _, id := range p.candidates(among) {
@@ -21,8 +21,8 @@ func (p Policies) Callers(among []string, r Request) iter.Seq2[string, Verdict] 
 	}
 }
 
-// candidates narrows the callers to those that the ALLOW rules name, where every rule names its callers exactly: there
-// may be thousands of both.
+// candidates narrows the callers to those that the ALLOW rules name, if every rule names its callers exactly. It exists
+// for speed: there may be thousands of both.
 func (p Policies) candidates(among []string) []string {
 	if p.DefaultAllow {
 		return among
@@ -43,7 +43,7 @@ func (p Policies) candidates(among []string) []string {
 	return slices.Compact(out)
 }
 
-// namedBy are the callers outside which a formula matches nobody, where it names them exactly.
+// namedBy returns the only callers that a formula can match. ok is false if the formula does not name them exactly.
 func namedBy(f Formula) (ids []string, ok bool) {
 	switch f := f.(type) {
 	case Caller:
@@ -67,8 +67,8 @@ func namedBy(f Formula) (ids []string, ok bool) {
 	return nil, false
 }
 
-// Asserting narrows a caller at a peer, or a kind of them, to those whom the rule names, if it may match; q is what is
-// known of their requests.
+// Asserting returns the part of caller, a pattern of identities at a peer, that the rule may match. q is what is known
+// of their requests.
 func (r *Rule) Asserting(q Request, caller model.Match) []model.Match {
 	var out []model.Match
 	for _, f := range r.From {
@@ -84,7 +84,7 @@ func (r *Rule) Asserting(q Request, caller model.Match) []model.Match {
 	return out
 }
 
-// asserting: ok is false where a formula names no callers at peers, or all of these.
+// asserting does so for a formula. ok is false if the formula does not restrict callers at peers.
 func asserting(f Formula, q *Request, caller model.Match) (ms []model.Match, ok bool) {
 	switch f := f.(type) {
 	case Asserted:

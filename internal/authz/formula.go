@@ -9,45 +9,45 @@ import (
 	"isthmus.dev/isthmus/internal/pathmatch"
 )
 
-// Formula is a condition on a request: All, Any or Not of others, or one of the comparisons.
+// Formula is a condition on a request: All, Any, Not or a comparison.
 type Formula interface{ Of(*Request) Truth }
 
-// All holds when each does; without any, always.
+// All holds when every element does. An empty All always holds.
 type All []Formula
 
-// Any holds when one does; without any, never.
+// Any holds when some element does. An empty Any never holds.
 type Any []Formula
 
-// Not holds when the other does not.
+// Not is the negation.
 type Not struct{ Formula Formula }
 
 // The comparisons.
 type (
 	// Caller compares the SPIFFE ID in the caller's certificate.
 	Caller struct{ Comparison }
-	// Asserted compares the SPIFFE ID that a gateway names.
+	// Asserted compares the SPIFFE ID that a gateway asserts.
 	Asserted struct{ Comparison }
-	// Header compares a header, or ":method" and the like.
+	// Header compares a header or pseudo-header such as ":method".
 	Header struct {
 		Name string
 		Comparison
 	}
-	// Path holds for one of a list of paths: in every spelling, or as they are written.
+	// Path holds for any of several paths, either in every equivalent spelling or only as spelled.
 	Path struct {
 		Matches     []model.Match
 		AnySpelling bool
 	}
-	// SNI compares the server name of the handshake.
+	// SNI compares the server name in the handshake.
 	SNI struct{ Comparison }
-	// Source compares the address of the caller.
+	// Source compares the caller's address.
 	Source netip.Prefix
-	// Destination compares the address of the workload.
+	// Destination compares the workload's address.
 	Destination netip.Prefix
-	// Port compares the port of the workload.
+	// Port compares the workload's port.
 	Port uint16
 )
 
-// Of says whether the formula holds.
+// Of evaluates the formula.
 func (f All) Of(r *Request) Truth {
 	least := Always
 	for _, g := range f {
@@ -58,7 +58,7 @@ func (f All) Of(r *Request) Truth {
 	return least
 }
 
-// Of says whether the formula holds.
+// Of evaluates the formula.
 func (f Any) Of(r *Request) Truth {
 	most := Never
 	for _, g := range f {
@@ -69,28 +69,28 @@ func (f Any) Of(r *Request) Truth {
 	return most
 }
 
-// Of says whether the formula holds.
+// Of evaluates the formula.
 func (f Not) Of(r *Request) Truth { return Always - f.Formula.Of(r) }
 
-// Of says whether the comparison holds.
+// Of evaluates the comparison.
 func (c Caller) Of(r *Request) Truth { return c.Comparison.of(r.Caller) }
 
-// Of says whether the comparison holds.
+// Of evaluates the comparison.
 func (c Asserted) Of(r *Request) Truth { return c.Comparison.of(r.Asserted) }
 
-// Of says whether the comparison holds.
+// Of evaluates the comparison.
 func (c Header) Of(r *Request) Truth { return c.Comparison.of(r.header(c.Name)) }
 
-// Of says whether the comparison holds.
+// Of evaluates the comparison.
 func (c SNI) Of(r *Request) Truth { return c.Comparison.of(r.SNI) }
 
-// Of says whether the comparison holds.
+// Of evaluates the comparison.
 func (c Source) Of(r *Request) Truth { return r.Source.in(netip.Prefix(c)) }
 
-// Of says whether the comparison holds.
+// Of evaluates the comparison.
 func (c Destination) Of(r *Request) Truth { return r.Destination.in(netip.Prefix(c)) }
 
-// Of says whether the comparison holds.
+// Of evaluates the comparison.
 func (c Port) Of(r *Request) Truth {
 	if r.Port == 0 {
 		return Maybe
@@ -98,7 +98,7 @@ func (c Port) Of(r *Request) Truth {
 	return truth(r.Port == uint16(c))
 }
 
-// Of says whether the comparison holds.
+// Of evaluates the comparison.
 func (c Path) Of(r *Request) Truth {
 	most := Never
 	for _, m := range c.Matches {
@@ -113,7 +113,7 @@ func (c Path) Of(r *Request) Truth {
 	return most
 }
 
-// Test is how a proxy compares one of the paths.
+// Test returns the test that a proxy applies for one of the paths.
 func (c Path) Test(m model.Match) pathmatch.Test {
 	if c.AnySpelling {
 		return pathmatch.AnySpelling(m)
@@ -121,13 +121,13 @@ func (c Path) Test(m model.Match) pathmatch.Test {
 	return pathmatch.Written(m)
 }
 
-// Comparison is how a text is compared: by Match, or by Segment or Regex where one is set.
+// Comparison tests a string by Segment or Regex if one is set, else by Match.
 type Comparison struct {
 	Match      model.Match // exact, prefix, suffix or present
 	IgnoreCase bool
-	// Segment follows Match's value, up to the next "/"; "*" in it is any run of characters.
+	// Segment must follow Match's value, up to the next "/". "*" in it matches any characters.
 	Segment string
-	// Regex is of the whole text, in RE2's syntax.
+	// Regex must match the whole string (RE2 syntax).
 	Regex string
 }
 
@@ -136,7 +136,7 @@ func (c Comparison) of(t Text) Truth {
 	case whole:
 		return truth(c.holds(t.value))
 	case beginning:
-		return c.begun(t.value)
+		return c.compareBeginning(t.value)
 	case absent:
 		return Never
 	}
@@ -146,19 +146,19 @@ func (c Comparison) of(t Text) Truth {
 func (c Comparison) holds(v string) bool {
 	switch {
 	case c.Regex != "":
-		return compiled(c.Regex).MatchString(v)
+		return compileRegex(c.Regex).MatchString(v)
 	case c.Segment != "":
 		rest, ok := strings.CutPrefix(v, c.Match.Value)
 		segment, _, more := strings.Cut(rest, "/")
 		return ok && more && Glob(c.Segment, segment)
 	case c.IgnoreCase:
-		return Matches(model.Match{Kind: c.Match.Kind, Value: lower(c.Match.Value)}, lower(v))
+		return Matches(model.Match{Kind: c.Match.Kind, Value: asciiLower(c.Match.Value)}, asciiLower(v))
 	}
 	return Matches(c.Match, v)
 }
 
-// begun compares a text of which only the beginning is known.
-func (c Comparison) begun(v string) Truth {
+// compareBeginning compares a string of which only the beginning is known.
+func (c Comparison) compareBeginning(v string) Truth {
 	switch begins := strings.HasPrefix(c.Match.Value, v); {
 	case c.Regex != "", c.IgnoreCase:
 		return Maybe
@@ -178,8 +178,8 @@ func (c Comparison) begun(v string) Truth {
 	return truth(c.Match.Kind == model.Prefix && strings.HasPrefix(v, c.Match.Value))
 }
 
-// lower changes letters of ASCII, as Envoy does.
-func lower(s string) string {
+// asciiLower lowers ASCII letters only, as Envoy does.
+func asciiLower(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'A' && r <= 'Z' {
 			r += 'a' - 'A'
@@ -188,12 +188,12 @@ func lower(s string) string {
 	}, s)
 }
 
-// compiled reads an expression as Envoy does: of the whole text, where \C is any byte.
-func compiled(expression string) *regexp.Regexp {
+// compileRegex compiles an expression with Envoy's semantics: it matches the whole string, and \C is any byte.
+func compileRegex(expression string) *regexp.Regexp {
 	return regexp.MustCompile(`\A(?:` + strings.ReplaceAll(expression, `\C`, `(?s:.)`) + `)\z`)
 }
 
-// Matches compares a text that is there.
+// Matches compares a known string.
 func Matches(m model.Match, v string) bool {
 	switch m.Kind {
 	case model.Exact:
@@ -208,7 +208,7 @@ func Matches(m model.Match, v string) bool {
 	return false
 }
 
-// Glob compares with any number of "*", each standing for any run of characters.
+// Glob matches a pattern with any number of "*", each standing for any characters.
 func Glob(pattern, v string) bool {
 	part, pattern, more := strings.Cut(pattern, "*")
 	if !more {

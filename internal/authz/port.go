@@ -6,10 +6,10 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// OnPort is what policies mean for one port of a workload: rules for other ports are gone, and what remains need not
-// ask for the port any more. So a caller is told only of the ports that it may call, and a raw port whose rules name
-// nothing but ports and callers can decide in the handshake. On a raw port an ALLOW rule with a field of a request in
-// any of its alternatives is gone, too (Istio: such a rule is dropped whole).
+// OnPort specialises policies for one port of a workload. Rules for other ports disappear, and the remaining rules no
+// longer test the port. Thus a caller learns only of the ports that it may call, and a raw port whose rules test only
+// ports and callers can be decided in the handshake. On a raw port, an ALLOW rule that tests a request's fields in any
+// alternative is dropped whole, as in Istio.
 func OnPort(ps model.Policies, port uint16, http bool) model.Policies {
 	out := model.Policies{DefaultAllow: ps.DefaultAllow}
 	for _, p := range ps.Deny {
@@ -21,13 +21,13 @@ func OnPort(ps model.Policies, port uint16, http bool) model.Policies {
 		if !http {
 			p = withoutHTTP(p)
 		}
-		// one without rules left still means: deny what no policy allows
+		// a policy without rules still means: deny what no policy allows
 		out.Allow = append(out.Allow, policyAt(p, port))
 	}
 	return out
 }
 
-// withoutHTTP leaves out the rules that look at a request.
+// withoutHTTP drops the rules that test a request's fields.
 func withoutHTTP(p *model.Policy) *model.Policy {
 	if !slices.ContainsFunc(p.Rules, model.Rule.NeedsHTTP) {
 		return p
@@ -37,7 +37,7 @@ func withoutHTTP(p *model.Policy) *model.Policy {
 	return &out
 }
 
-// policyAt is the policy itself where it does not speak of ports.
+// policyAt returns the policy itself if no rule tests a port.
 func policyAt(p *model.Policy, port uint16) *model.Policy {
 	if !slices.ContainsFunc(p.Rules, namesPorts) {
 		return p
@@ -70,7 +70,7 @@ func ruleAt(r model.Rule, port uint16) (model.Rule, bool) {
 		r.To = append(r.To, o)
 	}
 	if anything {
-		r.To = nil // one alternative matches every request
+		r.To = nil // an alternative without fields matches every request
 	} else if len(r.To) == 0 {
 		return r, false
 	}

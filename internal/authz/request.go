@@ -5,23 +5,23 @@ import (
 	"strings"
 )
 
-// Request is what is known of a request, or on a raw port of a connection. A zero field is not known.
+// Request is what is known of a request, or of a connection on a raw port. A zero field means unknown.
 type Request struct {
-	Caller   Text // SPIFFE ID in the certificate; none without mutual TLS
-	Asserted Text // SPIFFE ID of the caller that a gateway names in a header, whoever sends it
+	Caller   Text // SPIFFE ID in the certificate; None without mutual TLS
+	Asserted Text // SPIFFE ID of the original caller in a gateway's header, whoever sends that header
 	Source   Address
-	// Destination is the address and the port of the workload.
+	// Destination is the workload's address; Port is its port.
 	Destination Address
 	Port        uint16
 	SNI         Text
 
 	Method  Text
-	Path    Text            // as the proxy passes it on, without the query
-	Host    Text            // with the port, if it has one
-	Headers map[string]Text // by name, lower case; lines of a name joined by ","
+	Path    Text            // as the proxy forwards it, without the query
+	Host    Text            // with the port, if any
+	Headers map[string]Text // by lower-case name; repeated headers are joined by ","
 }
 
-// header is what is known of one, also of those that begin with ":".
+// header returns what is known of a header or pseudo-header.
 func (r *Request) header(name string) Text {
 	switch name = strings.ToLower(name); name {
 	case ":method":
@@ -32,7 +32,7 @@ func (r *Request) header(name string) Text {
 	return r.Headers[name]
 }
 
-// Text is what is known of a text. The zero value is one of which nothing is known.
+// Text is what is known of a string. The zero value means that nothing is known.
 type Text struct {
 	known knowledge
 	value string
@@ -47,25 +47,25 @@ const (
 	absent
 )
 
-// Is is a text that is known. A caller or server name that is empty is None.
+// Is returns a known text. An empty caller or server name is None.
 func Is(value string) Text { return Text{whole, value} }
 
-// Begins is a text of which the beginning is known.
+// Begins returns a text of which only the beginning is known.
 func Begins(value string) Text { return Text{beginning, value} }
 
-// None is a text that is known not to be there.
+// None returns a text that is known to be absent.
 func None() Text { return Text{known: absent} }
 
-// Address is what is known of an IP address. The zero value is one of which nothing is known.
+// Address is what is known of an IP address. The zero value means that nothing is known.
 type Address struct {
 	known bool
 	addr  netip.Addr
 }
 
-// At is an address that is known.
+// At returns a known address.
 func At(addr netip.Addr) Address { return Address{true, addr} }
 
-// Nowhere is the address of a call that has none, since it was handed over inside a proxy.
+// Nowhere returns the address of a call that has none because it stayed inside a proxy.
 func Nowhere() Address { return Address{known: true} }
 
 func (a Address) in(p netip.Prefix) Truth {

@@ -8,22 +8,22 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Server is the port whose policies are read.
+// Server is the port that the policies protect.
 type Server struct {
-	HTTP        bool     // it speaks HTTP; a raw connection has no request to look at
-	TrustDomain string   // its own
-	Gateways    []string // SPIFFE IDs of its mesh's gateways: the only ones whose word on a peer's caller counts
+	HTTP        bool     // a raw connection has no request to look at
+	TrustDomain string   // the server's own
+	Gateways    []string // SPIFFE IDs of its mesh's gateways; only these may assert a peer's caller
 }
 
-// Rule is one rule in normal form: one of From, which looks at who calls, and one of To, which looks at what is asked.
+// Rule is one rule in normal form: a From formula (who calls) and a To formula (what is asked) must both hold.
 type Rule struct {
 	Policy *model.Policy
-	Number int // as written, from 0
+	Number int // index in the policy's spec.rules
 	From   []Formula
 	To     []Formula
 }
 
-// Of says whether the rule matches.
+// Of evaluates the rule.
 func (r *Rule) Of(q *Request) Truth { return min(Any(r.From).Of(q), Any(r.To).Of(q)) }
 
 // Read brings policies into normal form.
@@ -45,8 +45,8 @@ func (s Server) rules(list []*model.Policy) []Rule {
 	return out
 }
 
-// rule leaves out what can never match; ok is false where nothing is left. On raw TCP an ALLOW rule with a field of a
-// request is dropped whole, and a DENY rule loses the field (Istio: AuthorizationPolicy on TCP ports).
+// rule drops what can never match. ok is false if nothing is left. On raw TCP, an ALLOW rule that tests a request's
+// fields is dropped whole, and a DENY rule loses the field (Istio: AuthorizationPolicy on TCP ports).
 func (s Server) rule(p *model.Policy, r model.Rule) (rule Rule, ok bool) {
 	refusing := p.Action == model.Deny
 	if !s.HTTP && !refusing && r.NeedsHTTP() {
@@ -75,8 +75,8 @@ func (s Server) rule(p *model.Policy, r model.Rule) (rule Rule, ok bool) {
 	return rule, len(rule.From) > 0 && len(rule.To) > 0
 }
 
-// source looks at who calls. What cannot be told for sure is taken to match where that refuses (refusing), and not to
-// match where it would allow.
+// source translates a source. A test that cannot be decided counts as a match in a DENY rule (refusing) and as a
+// mismatch in an ALLOW rule.
 func (s Server) source(f model.Source, refusing bool) []Formula {
 	var out []Formula
 	out = clauses(out, f.Principals, nil, s.principal(refusing))
@@ -87,14 +87,14 @@ func (s Server) source(f model.Source, refusing bool) []Formula {
 	out = clauses(out, f.TrustDomains, nil, s.trustDomain(refusing))
 	out = clauses(out, nil, f.NotTrustDomains, s.trustDomain(!refusing))
 	for _, blocks := range [][2][]netip.Prefix{{f.IPBlocks, f.NotIPBlocks}, {f.RemoteIPBlocks, f.NotRemoteIPBlocks}} {
-		out = clauses(out, blocks[0], nil, comesFrom(refusing))
-		out = clauses(out, nil, blocks[1], comesFrom(!refusing))
+		out = clauses(out, blocks[0], nil, sourceAddress(refusing))
+		out = clauses(out, nil, blocks[1], sourceAddress(!refusing))
 	}
 	return out
 }
 
-// principal compares the caller, or for an identity of a peer mesh the one that a gateway of this mesh asserts. A raw
-// connection names no caller at a peer: refusing one refuses all that the gateways carry.
+// principal compares the caller or, for an identity of a peer mesh, the caller that a gateway of this mesh asserts. A
+// raw connection carries no assertion, so denying a peer's caller there denies everything from the gateways.
 func (s Server) principal(refusing bool) func(model.Principal) Formula {
 	return func(p model.Principal) Formula {
 		switch {
@@ -109,19 +109,19 @@ func (s Server) principal(refusing bool) func(model.Principal) Formula {
 	}
 }
 
-// asserted is a request of one of this mesh's gateways for a caller at a peer.
+// asserted matches a request from one of this mesh's gateways for a caller at a peer.
 func (s Server) asserted(c Comparison) Formula { return allOf([]Formula{s.fromGateway(), Asserted{c}}) }
 
 func (s Server) fromGateway() Formula {
 	return oneOf(each(s.Gateways, func(id string) Formula { return Caller{Comparison{Match: model.Match{Value: id}}} }))
 }
 
-// namespace compares that of a caller in this mesh; "*" is any run of characters.
+// namespace compares the namespace of a caller in this mesh. "*" matches any characters.
 func (s Server) namespace(ns string) Formula {
 	return Caller{segment(WorkloadsOf(s.TrustDomain), ns, "/")}
 }
 
-// trustDomain compares the caller's: for what a gateway carries, that of the caller at the peer.
+// trustDomain compares the caller's trust domain. For requests from a gateway that is the asserted caller's.
 func (s Server) trustDomain(refusing bool) func(string) Formula {
 	return func(td string) Formula {
 		in := segment("spiffe://", td, "/ns/")
@@ -141,7 +141,7 @@ func (s Server) trustDomain(refusing bool) func(string) Formula {
 	}
 }
 
-// segment compares what follows a text up to the next "/"; without "*" it is a plain prefix, with an end of its own.
+// segment compares the text between before and the next "/". Without "*" it is a plain prefix that ends in end.
 func segment(before, pattern, end string) Comparison {
 	if strings.Contains(pattern, "*") {
 		return Comparison{Match: model.Match{Kind: model.Prefix, Value: before}, Segment: pattern}
@@ -149,13 +149,13 @@ func segment(before, pattern, end string) Comparison {
 	return Comparison{Match: model.Match{Kind: model.Prefix, Value: before + pattern + end}}
 }
 
-// WorkloadsOf begins the identity of every workload of a trust domain. Nodes, the control plane and administrators have
-// other ones, which no workload accepts.
+// WorkloadsOf returns the prefix of the identities of all workloads in a trust domain. Nodes, the control plane and
+// administrators have other prefixes, which no workload accepts.
 func WorkloadsOf(td string) string { return "spiffe://" + td + "/ns/" }
 
-// comesFrom compares where a connection comes from. Nobody's word on that counts here (x-forwarded-for). A call that
-// was handed over inside the proxy may have no address: it is taken to come from anywhere where that refuses.
-func comesFrom(refusing bool) func(netip.Prefix) Formula {
+// sourceAddress compares the address that a connection comes from. x-forwarded-for is not trusted. A call that stayed
+// inside the proxy may have no address; it counts as any address in a DENY rule.
+func sourceAddress(refusing bool) func(netip.Prefix) Formula {
 	return func(p netip.Prefix) Formula {
 		if !refusing {
 			return Source(p)
@@ -169,11 +169,11 @@ var (
 	everyIPv6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 )
 
-// Operation looks at what is asked for, as a rule that allows does.
+// Operation translates an operation as in an ALLOW rule.
 func Operation(o model.Operation) Formula { return allOf(Server{HTTP: true}.operation(o, false)) }
 
-// operation looks at what is asked for. What can be spelled in several ways matches in all of them where that refuses
-// (refusing), and as it is written where it allows.
+// operation translates an operation. A value with several equivalent spellings matches all of them in a DENY rule
+// (refusing), and only itself in an ALLOW rule.
 func (s Server) operation(o model.Operation, refusing bool) []Formula {
 	var out []Formula
 	if s.HTTP {
@@ -192,15 +192,15 @@ func (s Server) operation(o model.Operation, refusing bool) []Formula {
 
 func port(p uint16) Formula { return Port(p) }
 
-// condition looks at who calls, or at what is asked.
+// condition translates a condition into tests of the caller and tests of the request.
 func (s Server) condition(w model.Condition, refusing bool) (from, to []Formula) {
 	name, isHeader := strings.CutPrefix(w.Key, "request.headers[")
 	name = strings.TrimSuffix(name, "]")
 	switch {
 	case isHeader && s.HTTP && refusing:
-		to = clauses(clauses(to, w.Matches, nil, listed(name)), nil, w.NotMatches, header(name))
+		to = clauses(clauses(to, w.Matches, nil, listHeader(name)), nil, w.NotMatches, header(name))
 	case isHeader && s.HTTP:
-		to = clauses(clauses(to, w.Matches, nil, header(name)), nil, w.NotMatches, listed(name))
+		to = clauses(clauses(to, w.Matches, nil, header(name)), nil, w.NotMatches, listHeader(name))
 	case w.Key == "connection.sni":
 		to = clauses(to, w.Matches, w.NotMatches, func(m model.Match) Formula { return SNI{Comparison{Match: m}} })
 	case w.Key == "destination.ip":
@@ -208,7 +208,8 @@ func (s Server) condition(w model.Condition, refusing bool) (from, to []Formula)
 	case w.Key == "destination.port":
 		to = clauses(to, w.Ports, w.NotPorts, port)
 	case w.Key == "source.ip", w.Key == "remote.ip":
-		from = clauses(clauses(from, w.Prefixes, nil, comesFrom(refusing)), nil, w.NotPrefixes, comesFrom(!refusing))
+		from = clauses(clauses(from, w.Prefixes, nil, sourceAddress(refusing)), nil, w.NotPrefixes,
+			sourceAddress(!refusing))
 	case strings.HasPrefix(w.Key, "source."):
 		source := func(refusing bool) func(model.Source) Formula {
 			return func(f model.Source) Formula { return allOf(s.source(f, refusing)) }
@@ -218,7 +219,7 @@ func (s Server) condition(w model.Condition, refusing bool) (from, to []Formula)
 	return from, to
 }
 
-// clauses adds "one of yes" and "none of no".
+// clauses appends "one of yes" and "none of no".
 func clauses[V any](out []Formula, yes, no []V, one func(V) Formula) []Formula {
 	if len(yes) > 0 {
 		out = append(out, oneOf(each(yes, one)))
@@ -239,7 +240,7 @@ func each[V any](list []V, one func(V) Formula) []Formula {
 	return out
 }
 
-// never is the formula that nothing fulfils.
+// never is the formula that never holds.
 var never = Any{}
 
 func isNever(f Formula) bool {
@@ -247,7 +248,7 @@ func isNever(f Formula) bool {
 	return ok && len(any) == 0
 }
 
-// allOf is never where one of them is.
+// allOf is never if an element is.
 func allOf(list []Formula) Formula {
 	if slices.ContainsFunc(list, isNever) {
 		return never
@@ -258,7 +259,7 @@ func allOf(list []Formula) Formula {
 	return All(list)
 }
 
-// oneOf leaves out what never holds.
+// oneOf drops elements that never hold.
 func oneOf(list []Formula) Formula {
 	list = slices.DeleteFunc(list, isNever)
 	if len(list) == 1 {

@@ -7,12 +7,12 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// How what is written in a policy is compared where servers read several spellings alike. Refusing sees through them;
-// allowing compares what every server reads so. In an expression \C is any byte, be it no UTF-8.
+// This file compares values of which servers accept several spellings. Denying covers every spelling; allowing covers
+// only the one that all servers read alike. In the expressions, \C is any byte, valid UTF-8 or not.
 
 const cookieHeader = "cookie"
 
-// host compares the Host as its readers do: without regard to case, a trailing dot or the port.
+// host compares the Host header as servers do: ignoring case, a trailing dot and the port.
 func host(m model.Match) Formula {
 	const rest = `\.?(?::[0-9]*)?`
 	c := Comparison{Match: m, IgnoreCase: true}
@@ -25,21 +25,21 @@ func host(m model.Match) Formula {
 	return Header{":authority", c}
 }
 
-// method compares the method. HTTP/2 carries it in any case, and some servers read "delete" as "DELETE".
+// method compares the method. HTTP/2 carries methods in any case, and some servers treat "delete" as "DELETE".
 func method(refusing bool) func(model.Match) Formula {
 	return func(m model.Match) Formula { return Header{":method", Comparison{Match: m, IgnoreCase: refusing}} }
 }
 
-// header compares the whole of one.
+// header compares a whole header value.
 func header(name string) func(model.Match) Formula {
 	if strings.EqualFold(name, cookieHeader) {
-		return theCookie
+		return uniqueCookie
 	}
 	return func(m model.Match) Formula { return Header{name, Comparison{Match: m}} }
 }
 
-// listed matches a header of which any value in its list matches: "user,admin" holds "admin".
-func listed(name string) func(model.Match) Formula {
+// listed matches a header if any element of its comma-separated list matches: "user,admin" contains "admin".
+func listHeader(name string) func(model.Match) Formula {
 	if strings.EqualFold(name, cookieHeader) {
 		return anyCookie
 	}
@@ -58,9 +58,9 @@ func listed(name string) func(model.Match) Formula {
 	}
 }
 
-// A Cookie header holds many values, of which a policy means one: "role=admin" in "a=b; role=admin" (RFC 6265 §4.2).
+// A Cookie header holds many cookies, of which a policy means one: "role=admin" in "a=b; role=admin" (RFC 6265 §4.2).
 
-// anyCookie matches where a server may find the cookie, also in quotes and behind blanks.
+// anyCookie matches wherever some server may find the cookie, including in quotes and after blanks.
 func anyCookie(m model.Match) Formula {
 	const before, after = `(?:\C*[;,])?[ \t]*`, `[ \t]*(?:[;,]\C*)?`
 	name, value, named := strings.Cut(m.Value, "=")
@@ -79,8 +79,9 @@ func anyCookie(m model.Match) Formula {
 	return Header{cookieHeader, Comparison{Match: m}}
 }
 
-// theCookie matches where every server finds the cookie: among others, but without a second one of its name.
-func theCookie(m model.Match) Formula {
+// uniqueCookie matches only where every server finds the cookie: other cookies may surround it, but no second one of
+// its name.
+func uniqueCookie(m model.Match) Formula {
 	name, _, named := strings.Cut(m.Value, "=")
 	if !named || m.Kind == model.Suffix || m.Kind == model.Present {
 		return Header{cookieHeader, Comparison{Match: m}}

@@ -124,16 +124,16 @@ func durationOr(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// TrustDomain of the authority.
+// TrustDomain returns the trust domain of the authority.
 func (a *Authority) TrustDomain() spiffe.TrustDomain { return a.cfg.TrustDomain }
 
-// Roots are the root certificates that the mesh trusts, PEM, the signing one first.
+// Roots returns the root certificates that the mesh trusts, PEM, the signing one first.
 func (a *Authority) Roots() []byte { return bytes.Clone(a.mat.Load().rootsPEM) }
 
-// RootFingerprint is the SHA-256 of the signing root's DER, hex.
+// RootFingerprint returns the SHA-256 of the signing root's DER, hex.
 func (a *Authority) RootFingerprint() string { return spiffe.Fingerprint(a.mat.Load().roots[0]) }
 
-// RootNotAfter is when the signing root ends.
+// RootNotAfter returns when the signing root ends.
 func (a *Authority) RootNotAfter() time.Time { return a.mat.Load().roots[0].NotAfter }
 
 // Reload takes up what another control plane of this mesh has changed.

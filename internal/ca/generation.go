@@ -25,7 +25,7 @@ func NewGeneration() string {
 	return hex.EncodeToString(b)
 }
 
-// Generation is the generation in a certificate's serial number; empty when the serial number has another form.
+// Generation returns the generation in a certificate's serial number; empty when the serial number has another form.
 func Generation(c *x509.Certificate) string {
 	b := c.SerialNumber.Bytes()
 	if len(b) != serialSize || b[0] != serialForm {
@@ -34,7 +34,7 @@ func Generation(c *x509.Certificate) string {
 	return hex.EncodeToString(b[1 : 1+generationSize])
 }
 
-// newLeafSerial is a random serial number that carries a generation.
+// newLeafSerial returns a random serial number that carries a generation.
 func newLeafSerial(generation string) (*big.Int, error) {
 	g, err := hex.DecodeString(generation)
 	if err != nil || len(g) != generationSize {

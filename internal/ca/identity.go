@@ -44,7 +44,7 @@ func (a *Authority) Identity(ctx context.Context, id spiffe.ID, extraDNS ...stri
 	return s, err
 }
 
-// ID is whose identity it is.
+// ID returns whose identity it is.
 func (s *Source) ID() spiffe.ID { return s.id }
 
 // GetCertificate is for tls.Config on a server. The chain ends with the root, so that a client that knows only the
@@ -127,8 +127,8 @@ func (s *Source) renew(ctx context.Context) (*ownCert, error) {
 	}, nil
 }
 
-// rootsInChain are the certificates that lead a client to a root of which it knows only the fingerprint: the signing
-// root and, during a rotation, the old root with its signature on the new one.
+// rootsInChain returns the certificates that lead a client to a root of which it knows only the fingerprint: the
+// signing root and, during a rotation, the old root with its signature on the new one.
 func (t *trust) rootsInChain() [][]byte {
 	if t.cross == nil {
 		return [][]byte{t.roots[0].Raw}

@@ -52,7 +52,7 @@ func newMaterial(rootKey crypto.Signer, roots ...*x509.Certificate) *material {
 	return m
 }
 
-// signing is m with another signing certificate.
+// signing returns m with another signing certificate.
 func (m *material) signing(cert *x509.Certificate, key crypto.Signer) *material {
 	next := *m
 	next.signer, next.key = cert, key
@@ -145,8 +145,8 @@ func (a *Authority) current(ctx context.Context) (*material, error) {
 	return nil, err
 }
 
-// intermediate is m with the signing certificate in the store, if that may sign and need not be renewed yet, or else
-// with a new one. Of several control planes one makes it, and the others take it.
+// intermediate returns m with the signing certificate in the store, if that may sign and need not be renewed yet, or
+// else with a new one. Of several control planes one makes it, and the others take it.
 func (a *Authority) intermediate(ctx context.Context, m *material) (*material, error) {
 	for {
 		stored, was, err := a.storedIntermediate(ctx, m)
@@ -187,8 +187,8 @@ func (a *Authority) newIntermediate(ctx context.Context, m *material, was []byte
 	return m.signing(cert, key), nil
 }
 
-// storedIntermediate is the material with the signing certificate in the store; nil when there is none under this root.
-// was is the certificate in the store, whatever it is.
+// storedIntermediate returns the material with the signing certificate in the store; nil when there is none under this
+// root. was is the certificate in the store, whatever it is.
 func (a *Authority) storedIntermediate(ctx context.Context, m *material) (signing *material, was []byte, err error) {
 	b, err := a.cfg.Store.Blob(ctx, intermediateBlob)
 	if errors.Is(err, state.ErrNotFound) {

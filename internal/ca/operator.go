@@ -30,7 +30,7 @@ type OperatorFiles struct {
 	IntermediateKey  string
 }
 
-// operatorRoot is the material under the operator's root and root key.
+// operatorRoot returns the material under the operator's root and root key.
 func (a *Authority) operatorRoot(ctx context.Context, stored state.Blob, first bool) (*material, error) {
 	o := a.cfg.Operator
 	if o.RootCert == "" || o.RootKey == "" {
@@ -51,7 +51,7 @@ func (a *Authority) operatorRoot(ctx context.Context, stored state.Blob, first b
 	return m, a.pinRoot(ctx, stored, first, root)
 }
 
-// loadOperatorIntermediate is the material under the operator's root with the operator's intermediate.
+// loadOperatorIntermediate returns the material under the operator's root with the operator's intermediate.
 func (a *Authority) loadOperatorIntermediate(ctx context.Context) (*material, error) {
 	o := a.cfg.Operator
 	if o.RootCert == "" || o.IntermediateCert == "" || o.IntermediateKey == "" {
@@ -252,7 +252,7 @@ func readKey(file string) (crypto.Signer, error) {
 	return nil, fmt.Errorf("file %s holds no private key in PEM form: name the key's file", file)
 }
 
-// parseKey is nil without an error for a block that is no key, such as "EC PARAMETERS".
+// parseKey returns nil without an error for a block that is no key, such as "EC PARAMETERS".
 func parseKey(block *pem.Block) (crypto.Signer, error) {
 	if strings.Contains(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != "" {
 		return nil,

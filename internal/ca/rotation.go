@@ -57,7 +57,7 @@ func (r Rotation) InProgress() bool {
 	return r.Step == Prepared || r.Step == Distributed || r.Step == Activated || r.Step == Drained
 }
 
-// signing is the root that signs.
+// signing returns the root that signs.
 func (r Rotation) signing() string {
 	if r.Step == Activated || r.Step == Drained || r.Step == Done {
 		return r.New
@@ -65,14 +65,14 @@ func (r Rotation) signing() string {
 	return r.Old
 }
 
-// Rotation is the one under way, or the last one; its zero value when there never was one.
+// Rotation returns the one under way, or the last one; its zero value when there never was one.
 func (a *Authority) Rotation() Rotation {
 	r := a.mat.Load().rotation
 	r.Passed = slices.Clone(r.Passed)
 	return r
 }
 
-// RootCertificates are the roots that the mesh trusts, the signing one first.
+// RootCertificates returns the roots that the mesh trusts, the signing one first.
 func (a *Authority) RootCertificates() []*x509.Certificate { return slices.Clone(a.mat.Load().roots) }
 
 // OperatorsRoot reports whether the root is an operator's.

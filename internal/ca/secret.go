@@ -15,7 +15,7 @@ type Secret struct {
 // NewSecret hides a text.
 func NewSecret(text string) Secret { return Secret{&text} }
 
-// Reveal is the text.
+// Reveal returns the text.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""

@@ -59,7 +59,7 @@ func caTemplate(td spiffe.TrustDomain, name string) *x509.Certificate {
 	}
 }
 
-// leafTemplate is an X.509-SVID (SPIFFE X.509-SVID §4): one URI name, no CA, good for both ends of a connection.
+// leafTemplate returns an X.509-SVID (SPIFFE X.509-SVID §4): one URI name, no CA, good for both ends of a connection.
 func leafTemplate(cfg Config, issuer *x509.Certificate, l leaf, serial *big.Int, now time.Time) *x509.Certificate {
 	now = now.UTC().Truncate(time.Second) // as fine as certificates are
 	return &x509.Certificate{
@@ -82,7 +82,7 @@ func signCA(template, parent *x509.Certificate, pub crypto.PublicKey, key crypto
 	return x509.ParseCertificate(der)
 }
 
-// newSerial is a random number of 128 bits, positive and never short.
+// newSerial returns a random number of 128 bits, positive and never short.
 func newSerial() *big.Int {
 	b := make([]byte, 16)
 	rand.Read(b) // never fails

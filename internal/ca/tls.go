@@ -48,7 +48,7 @@ func (a *Authority) Trusts(chains [][]*x509.Certificate) bool {
 	})
 }
 
-// PeerID is who the other end of a server's connection proved to be.
+// PeerID returns who the other end of a server's connection proved to be.
 func PeerID(c tls.ConnectionState) (spiffe.ID, error) {
 	if len(c.VerifiedChains) == 0 {
 		return spiffe.ID{}, errors.New("the client showed no certificate")

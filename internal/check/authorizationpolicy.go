@@ -12,8 +12,8 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 )
 
-// authorizationPolicy refuses what Istio calls invalid and what Isthmus cannot enforce yet. A restriction that would be
-// left out silently would let through more than its author wrote.
+// authorizationPolicy refuses what Istio calls invalid and what Isthmus cannot enforce. Silently ignoring a restriction
+// would allow more than its author wrote.
 func authorizationPolicy(r *report, o *security.AuthorizationPolicy) {
 	spec := &o.Spec
 	r.selector("spec.selector", spec.GetSelector())
@@ -84,14 +84,14 @@ func (p policyRule) check(path string, rule *securityapi.Rule) {
 	}
 }
 
-// values is one field of a source or operation.
+// values is a field of a source or operation.
 type values struct {
 	name  string
 	list  []string
 	check func(p policyRule, path, value string)
 }
 
-// fields checks the fields of a source or operation, of which one at least must be written.
+// fields checks the fields of a source or operation. At least one must be set.
 func (p policyRule) fields(path string, fields []values) {
 	written := false
 	for _, f := range fields {
@@ -160,17 +160,17 @@ func (p policyRule) operation(path string, o *securityapi.Operation) {
 	})
 }
 
-// The lengths that a value may have: those of what it is compared with. A longer one could match nothing, and a proxy
-// that must make a regular expression of it may refuse its whole configuration.
+// Maximum lengths of values, taken from what they are compared with. A longer value could never match, and a proxy that
+// compiles it to a regular expression may reject its whole configuration.
 const (
 	maxPrincipal = 2048 // SPIFFE ID §2.3
 	maxHost      = 253 + len(":65535")
 	maxMethod    = 64
-	maxText      = 8192 // a path, or the value of a header: Envoy takes headers of 60 KiB in all
+	maxText      = 8192 // a path or a header value; Envoy accepts 60 KiB of headers in total
 	maxHeader    = 256
 )
 
-// fits refuses a value that nothing it is compared with could equal: by its length, or by a character.
+// fits refuses a value that can never match because of its length or a character.
 func (p policyRule) fits(path, v string, longest int, allowed func(rune) bool, remedy string) bool {
 	if len(v) > longest {
 		p.find(finding.Invalid, path,
@@ -189,17 +189,17 @@ func (p policyRule) fits(path, v string, longest int, allowed func(rune) bool, r
 	return true
 }
 
-// visible are the characters of ASCII but for blanks and control characters.
+// visible matches printable ASCII except blanks.
 func visible(r rune) bool { return r > ' ' && r < 0x7f }
 
 func printable(r rune) bool { return r >= ' ' && r != 0x7f && !unicode.Is(unicode.Cc, r) }
 
-// inName are the characters of DNS labels, trust domains and patterns of them.
+// inName matches the characters of DNS labels, trust domains and patterns of them.
 func inName(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("-._*", r)
 }
 
-// inToken are the characters of a method or a header's name (RFC 9110 §5.6.2), the star of a pattern among them.
+// inToken matches the characters of a method or header name (RFC 9110 §5.6.2), which include the "*" of a pattern.
 func inToken(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
 		strings.ContainsRune("!#$%&'*+-.^_`|~", r)

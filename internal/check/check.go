@@ -1,5 +1,5 @@
-// Package check judges single objects: what the Go type of a kind cannot say and Isthmus does not allow. Whatever an
-// object comes through, a file, a draft or an API, it is held to the same checks. It is pure.
+// Package check validates single objects: rules that a kind's Go type cannot express. An object is held to the same
+// checks whether it comes from a file, a draft or an API. The package is pure.
 package check
 
 import (
@@ -13,13 +13,13 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// checks has one of each kind.
+// checks has an entry for each kind.
 var checks = map[string]func(*report, metav1.Object){
 	"Mesh":                of(mesh),
 	"MeshPeer":            of(meshPeer),
 	"FederatedExport":     of(federatedExport),
 	"FederatedImport":     of(federatedImport),
-	"Namespace":           func(*report, metav1.Object) {}, // its type says all
+	"Namespace":           func(*report, metav1.Object) {}, // nothing to check beyond its type
 	"Service":             of(service),
 	"PeerAuthentication":  of(peerAuthentication),
 	"AuthorizationPolicy": of(authorizationPolicy),
@@ -32,8 +32,8 @@ func of[T metav1.Object](check func(*report, T)) func(*report, metav1.Object) {
 	return func(r *report, o metav1.Object) { check(r, o.(T)) }
 }
 
-// Object judges an object: a pointer to the Go type of a kind, such as *corev1.Service. Without errors among the
-// findings it may be carried out. It panics for a Go type that is of no kind.
+// Object validates an object, a pointer to the Go type of a kind such as *corev1.Service. The object may take effect if
+// no finding is an error. Object panics if the Go type belongs to no kind.
 func Object(o metav1.Object) []finding.Finding {
 	r := &report{object: snapshot.KeyOf(o)}
 	k, _ := kind.Named(r.object.Kind)
@@ -42,7 +42,7 @@ func Object(o metav1.Object) []finding.Finding {
 	return r.findings
 }
 
-// report gathers the findings about one object.
+// report collects the findings about one object.
 type report struct {
 	object   kind.Key
 	findings []finding.Finding

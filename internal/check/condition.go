@@ -9,7 +9,7 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 )
 
-// attribute is one key that a condition may name. A key ending in "[" takes a name in brackets.
+// attribute is a key that a condition may use. A key that ends in "[" is followed by a name and "]".
 type attribute struct {
 	key   string
 	check func(p policyRule, path, value string)
@@ -28,7 +28,7 @@ var attributes = []attribute{
 	{"connection.sni", policyRule.sni},
 }
 
-// refused are keys that have a reason of their own not to be used.
+// refused lists keys that are refused for a specific reason.
 var refused = []struct {
 	prefix          string
 	code            finding.Code
@@ -86,7 +86,7 @@ func (p policyRule) attribute(path, key string) (attribute, bool) {
 			return a, true
 		}
 		if bracket && strings.HasPrefix(key, a.key) && strings.HasSuffix(key, "]") && len(key) > len(a.key)+1 {
-			header := strings.TrimPrefix(key[len(a.key):len(key)-1], ":") // :path and the like are names of Envoy's
+			header := strings.TrimPrefix(key[len(a.key):len(key)-1], ":") // Envoy reserves names such as :path
 			return a, p.fits(path, header, maxHeader, func(r rune) bool { return inToken(r) && r != '*' },
 				"write a header's name, such as request.headers[x-role]")
 		}

@@ -15,14 +15,14 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// The life of a workload certificate: long enough to renew, short enough to matter.
+// Limits of a workload certificate's lifetime: long enough to renew, short enough to limit the use of a stolen key.
 const (
 	minCertificateTTL = 10 * time.Second
 	maxCertificateTTL = 90 * 24 * time.Hour
 )
 
-// maxDomain leaves room for p<port>.<name>.<namespace>.svc before it: 255 characters in all are what a TLS handshake
-// can ask for, and Envoy refuses a cluster that would ask for more.
+// maxDomain leaves room for the prefix p<port>.<name>.<namespace>.svc. A TLS server name has at most 255 characters,
+// and Envoy rejects a cluster with a longer one.
 const maxDomain = 100
 
 func mesh(r *report, o *v1alpha1.Mesh) {
@@ -61,7 +61,7 @@ func (r *report) duration(path string, d *metav1.Duration, low, high time.Durati
 	}
 }
 
-// hostPorts checks addresses that are dialled: host:port, the host an IP address or a DNS name.
+// hostPorts checks addresses to dial: host:port, where host is an IP address or DNS name.
 func (r *report) hostPorts(path string, list []string) {
 	for i, v := range list {
 		at := strings.LastIndexByte(v, ':')
@@ -80,7 +80,7 @@ func (r *report) hostPorts(path string, list []string) {
 				"write for example 192.0.2.10:15443, [2001:db8::1]:15443 or gw.cards.example:15443")
 			continue
 		}
-		r.nameable(fmt.Sprintf("%s[%d]", path, i), bracketed)
+		r.notReserved(fmt.Sprintf("%s[%d]", path, i), bracketed)
 		if what := reserved.GatewayPort(uint16(n)); what != "" {
 			r.find(finding.Reserved, fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%d is %s", n, what),
 				"write the port that peers reach, usually 15443")

@@ -51,7 +51,7 @@ func service(r *report, o *corev1.Service) {
 	}
 }
 
-// serviceAddresses checks the addresses that a Service says it has.
+// serviceAddresses checks the addresses in a Service's spec.
 func (r *report) serviceAddresses(o *corev1.Service) {
 	check := func(path, v string) {
 		switch {
@@ -61,7 +61,7 @@ func (r *report) serviceAddresses(o *corev1.Service) {
 				fmt.Sprintf("%q is not an IP address", finding.Clip(v)),
 				"write an IP address, or leave it out")
 		default:
-			r.nameable(path, v)
+			r.notReserved(path, v)
 		}
 	}
 	check("spec.clusterIP", o.Spec.ClusterIP)

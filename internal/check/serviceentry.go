@@ -28,7 +28,7 @@ func serviceEntry(r *report, o *networking.ServiceEntry) {
 	for i, a := range s.Addresses {
 		path := fmt.Sprintf("spec.addresses[%d]", i)
 		r.ipOrRange(path, a)
-		r.nameable(path, a)
+		r.notReserved(path, a)
 	}
 	r.servicePorts(s)
 	r.resolution(s)
@@ -76,7 +76,7 @@ func (r *report) hosts(s *api.ServiceEntry) {
 				fmt.Sprintf("%q is not a host name", finding.Clip(h)),
 				"write a name such as api.example.com")
 		case rest == "localhost" || strings.HasSuffix(rest, ".localhost"):
-			r.nameable(path, rest)
+			r.notReserved(path, rest)
 		case wild:
 			r.find(finding.Unsupported, path,
 				fmt.Sprintf("the wildcard host %q is not supported yet", finding.Clip(h)),

@@ -12,10 +12,10 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 )
 
-// sidecar lets through the hosts of one egress listener and nothing else: which services are seen is all that a Sidecar
-// says here.
+// sidecar allows the hosts of one egress listener and nothing else. Isthmus uses a Sidecar only to limit which services
+// are visible.
 func sidecar(r *report, o *networking.Sidecar) {
-	r.nothingBut("spec", &o.Spec, "egress")
+	r.onlyField("spec", &o.Spec, "egress")
 	if len(o.Spec.Egress) == 0 {
 		r.find(finding.Required, "spec.egress", "a Sidecar without egress says nothing",
 			`write egress: [{hosts: ["./*"]}] with what the namespace calls, or remove the object`)
@@ -26,13 +26,13 @@ func sidecar(r *report, o *networking.Sidecar) {
 			r.find(finding.Unsupported, path, "egress listeners that differ by their ports are not supported yet",
 				"write all hosts into one item")
 		}
-		r.nothingBut(path, l, "hosts")
+		r.onlyField(path, l, "hosts")
 		r.sidecarHosts(path+".hosts", l.GetHosts())
 	}
 }
 
-// nothingBut refuses all fields of a message but one.
-func (r *report) nothingBut(path string, m proto.Message, known string) {
+// onlyField refuses every set field of a message except one.
+func (r *report) onlyField(path string, m proto.Message, known string) {
 	var written []string
 	m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 		written = append(written, f.JSONName())

@@ -15,14 +15,14 @@ import (
 	"isthmus.dev/isthmus/internal/reserved"
 )
 
-// isLabel: one DNS label.
+// isLabel reports whether s is one DNS label.
 func isLabel(s string) bool { return len(validation.IsDNS1123Label(s)) == 0 }
 
-// isSubdomain: DNS labels joined by dots.
+// isSubdomain reports whether s is a sequence of DNS labels joined by dots.
 func isSubdomain(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 }
 
-// isHost: a host name, in any case, perhaps with a final dot. What ends in a number is none: resolvers read it as an
-// address, "127.1" and "0x7f000001" as well.
+// isHost reports whether s is a host name, in any case, optionally with a trailing dot. Names whose last label is a
+// number are refused because resolvers parse them as addresses: "127.1", "0x7f000001".
 func isHost(s string) bool {
 	labels := strings.Split(strings.ToLower(strings.TrimSuffix(s, ".")), ".")
 	return isSubdomain(strings.Join(labels, ".")) &&
@@ -68,8 +68,8 @@ func (r *report) portNumber(path string, n int64) {
 	}
 }
 
-// How many of a kind one object may hold. Each port of a Service is a filter chain with its own TLS at every server,
-// and each host and port of a ServiceEntry a cluster at every caller: some 100 kB of Envoy's memory apiece.
+// Limits per object. Each port of a Service costs a filter chain with its own TLS context at every server. Each host
+// and port of a ServiceEntry costs a cluster at every caller, about 100 kB of Envoy's memory.
 const (
 	maxServicePorts = 128
 	maxHosts        = 128
@@ -86,9 +86,8 @@ func (r *report) atMost(path string, n, most int) {
 	}
 }
 
-// nameable refuses an address, a range or a host name that means something else wherever it is used, or is the mesh's
-// own.
-func (r *report) nameable(path, v string) {
+// notReserved refuses a reserved address, range or host name (see package reserved).
+func (r *report) notReserved(path, v string) {
 	what := ""
 	if a, err := netip.ParseAddr(v); err == nil {
 		what = reserved.Address(a)
@@ -106,7 +105,7 @@ func (r *report) nameable(path, v string) {
 	}
 }
 
-// ownPort checks a port at which something of the mesh is called: no port of the mesh itself.
+// ownPort checks a port at which a service of the mesh is called. It must not be one of the mesh's own ports.
 func (r *report) ownPort(path string, n int64) {
 	r.portNumber(path, n)
 	if what := reserved.Port(uint16(n)); n > 0 && n <= 65535 && what != "" {
@@ -119,7 +118,7 @@ func (r *report) selector(path string, s *selectorapi.WorkloadSelector) {
 	r.matchLabels(path+".matchLabels", s.GetMatchLabels())
 }
 
-// matchLabels checks that labels could be labels.
+// matchLabels checks the syntax of labels.
 func (r *report) matchLabels(path string, labels map[string]string) {
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		at := finding.Child(path, k)

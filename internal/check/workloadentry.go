@@ -16,8 +16,7 @@ func workloadEntry(r *report, o *networking.WorkloadEntry) {
 	r.workload("spec", &o.Spec, true)
 }
 
-// workload checks a WorkloadEntry, alone or as the endpoint of a ServiceEntry. onlyIP: its address is not looked up in
-// DNS.
+// workload checks a WorkloadEntry, standalone or inline in a ServiceEntry. onlyIP means that host names are refused.
 func (r *report) workload(path string, e *api.WorkloadEntry, onlyIP bool) {
 	switch a := e.GetAddress(); {
 	case a == "":
@@ -33,7 +32,7 @@ func (r *report) workload(path string, e *api.WorkloadEntry, onlyIP bool) {
 			fmt.Sprintf("%q is neither an IP address nor a host name", finding.Clip(a)),
 			"write an IP address or a host name")
 	default:
-		r.nameable(path+".address", a)
+		r.notReserved(path+".address", a)
 	}
 	ports := e.GetPorts()
 	for _, name := range slices.Sorted(maps.Keys(ports)) {

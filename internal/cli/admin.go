@@ -80,7 +80,7 @@ func newRequest(name string) (key *ecdsa.PrivateKey, csr []byte, err error) {
 	return key, csr, nil
 }
 
-// credentialsPEM is the key, the chain leaf first, and the mesh's roots.
+// credentialsPEM returns the key, the chain leaf first, and the mesh's roots.
 func credentialsPEM(key *ecdsa.PrivateKey, s *agentapi.SignResponse) (string, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {

@@ -83,7 +83,7 @@ func rotateArgs(r adminapi.CARotateRequest) string {
 	return ""
 }
 
-// rotateEffect is what is about to happen, for the one who must confirm it.
+// rotateEffect returns what is about to happen, for the one who must confirm it.
 func rotateEffect(r adminapi.CARotateRequest, s adminapi.CAStatusResponse) string {
 	switch {
 	case r.Cancel:

@@ -152,7 +152,7 @@ func usageOf(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// family is a command that only holds others.
+// family returns a command that only holds others.
 func family(use, short string, cmds ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },

@@ -108,7 +108,7 @@ func describe(
 	return d, nil
 }
 
-// suggestWorkload is the error for a name that looks like a workload's and is none; nil for one that does not.
+// suggestWorkload returns the error for a name that looks like a workload's and is none; nil for one that does not.
 func suggestWorkload(inv adminapi.InventoryResponse, name string) error {
 	if !strings.Contains(name, "/") {
 		return nil
@@ -117,7 +117,7 @@ func suggestWorkload(inv adminapi.InventoryResponse, name string) error {
 	return err
 }
 
-// policyKeys are the namespace/name of the objects in "DENY AuthorizationPolicy default/x (file:line)".
+// policyKeys returns the namespace/name of the objects in "DENY AuthorizationPolicy default/x (file:line)".
 func policyKeys(policies []string) []string {
 	var out []string
 	for _, p := range policies {
@@ -165,7 +165,7 @@ func descriptionText(d description) string {
 	return b.String()
 }
 
-// firstObstacle is the first thing missing when nobody may call.
+// firstObstacle returns the first thing missing when nobody may call.
 func firstObstacle(d description) string {
 	switch {
 	case d.Service == nil && len(d.Workload.Ports) == 0:

@@ -41,7 +41,7 @@ func (a *app) drafted(cmd *cobra.Command, resp *adminapi.DraftResponse, command,
 	return err
 }
 
-// draftText is what is to be known of a draft beside its objects.
+// draftText returns what is to be known of a draft beside its objects.
 func draftText(r adminapi.DraftResponse) string {
 	var b strings.Builder
 	for _, n := range r.Notes {

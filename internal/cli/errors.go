@@ -80,7 +80,7 @@ const (
 	nextCredentials = "check that --credentials was made by this mesh and is still valid: isthmus admin cert NAME --out FILE makes new ones"
 )
 
-// nextList is the command that shows what names exist.
+// nextList returns the command that shows what names exist.
 func nextList(method string) string {
 	switch {
 	case method == "ProxyConfig", method == "RevokeNode":

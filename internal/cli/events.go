@@ -51,7 +51,7 @@ kept for 30 days after the last; however many there are, they take no place from
 	return a.client(cmd)
 }
 
-// parseTime is a time, or one so long ago.
+// parseTime returns a time, or one so long ago.
 func parseTime(s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil

@@ -17,8 +17,8 @@ func (a *app) inventory(ctx context.Context) (*adminapi.InventoryResponse, error
 	return ask[adminapi.Empty, adminapi.InventoryResponse](ctx, a, "Inventory", &adminapi.Empty{})
 }
 
-// shortened are the names by which a service of the mesh may be called beside its host: payments.default, and payments
-// where no other namespace has one.
+// shortened returns the names by which a service of the mesh may be called beside its host: payments.default, and
+// payments where no other namespace has one.
 func shortened(services []adminapi.ServiceInfo) map[string]string {
 	out, times := map[string]string{}, map[string]int{}
 	for _, s := range services {
@@ -39,7 +39,8 @@ func shortened(services []adminapi.ServiceInfo) map[string]string {
 	return out
 }
 
-// findHost is the host that name stands for. A name that nothing in the mesh has is an error that says which was meant.
+// findHost returns the host that name stands for. A name that nothing in the mesh has is an error that says which was
+// meant.
 func findHost(services []adminapi.ServiceInfo, name string) (string, error) {
 	host := strings.TrimSuffix(strings.ToLower(name), ".")
 	short := shortened(services)
@@ -64,7 +65,7 @@ func findHost(services []adminapi.ServiceInfo, name string) (string, error) {
 	return "", unknown("service", name, near, "isthmus services")
 }
 
-// findWorkload is the workload that name, NAMESPACE/NAME, stands for, or NAME where one namespace alone has it.
+// findWorkload returns the workload that name, NAMESPACE/NAME, stands for, or NAME where one namespace alone has it.
 func findWorkload(workloads []adminapi.WorkloadInfo, name string) (adminapi.WorkloadInfo, error) {
 	var named []adminapi.WorkloadInfo
 	var candidates []string

@@ -241,7 +241,7 @@ type when struct {
 	wide bool
 }
 
-// past is "3m ago", or "never".
+// past returns "3m ago", or "never".
 func (w when) past(t time.Time) string {
 	switch {
 	case t.IsZero():
@@ -254,7 +254,7 @@ func (w when) past(t time.Time) string {
 	return short(w.now.Sub(t)) + " ago"
 }
 
-// future is "in 42m", or "ended 3m ago".
+// future returns "in 42m", or "ended 3m ago".
 func (w when) future(t time.Time) string {
 	switch {
 	case t.IsZero():
@@ -269,7 +269,7 @@ func (w when) future(t time.Time) string {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// short is a duration in its largest fitting unit.
+// short returns a duration in its largest fitting unit.
 func short(d time.Duration) string {
 	switch {
 	case d < time.Second:
@@ -296,7 +296,7 @@ func groupFingerprint(hex string) string {
 	return b.String()
 }
 
-// plural is "1 peer", "2 peers".
+// plural returns "1 peer", "2 peers".
 func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

@@ -65,7 +65,7 @@ func peersText(peers []adminapi.PeerStatus, w when) string {
 	return t.String()
 }
 
-// peerState is one word for a peer: the first thing that is wrong with it, or "ready".
+// peerState returns one word for a peer: the first thing that is wrong with it, or "ready".
 func peerState(conditions []adminapi.Condition) string {
 	status, reason := map[string]string{}, map[string]string{}
 	for _, c := range conditions {

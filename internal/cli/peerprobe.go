@@ -78,7 +78,7 @@ func probeText(r adminapi.PeerProbeResponse) string {
 	return b.String()
 }
 
-// millis is a time of a leg, or nothing where none was measured.
+// millis returns a time of a leg, or nothing where none was measured.
 func millis(d time.Duration) string {
 	if d == 0 {
 		return ""

@@ -61,8 +61,8 @@ func servicesText(services []adminapi.ServiceInfo, w when) string {
 	return t.String()
 }
 
-// served is how many endpoints are ready, and which peers serve beside or instead of them. What is ready is followed by
-// suffix.
+// served returns how many endpoints are ready, and which peers serve beside or instead of them. What is ready is
+// followed by suffix.
 func served(s adminapi.ServiceInfo, p adminapi.ServicePort, suffix string) string {
 	var parts []string
 	if len(p.Endpoints) > 0 || len(p.Peers) == 0 && !imported(s) {
@@ -155,7 +155,7 @@ func endpointRows(services []adminapi.ServiceInfo) []endpointRow {
 	return out
 }
 
-// readiness is one or two words.
+// readiness returns one or two words.
 func readiness(ready, silent bool) string {
 	switch {
 	case silent:

@@ -131,7 +131,7 @@ func connected(p adminapi.ProxyStatus, w when) string {
 	return "since " + w.past(p.Since)
 }
 
-// configState is "current", or which types are refused or behind.
+// configState returns "current", or which types are refused or behind.
 func configState(types []adminapi.TypeStatus) string {
 	var refused, behind []string
 	for _, t := range types {
@@ -153,7 +153,7 @@ func configState(types []adminapi.TypeStatus) string {
 	return "current"
 }
 
-// lag is how long the oldest unacknowledged change waits, or how long the last change took.
+// lag returns how long the oldest unacknowledged change waits, or how long the last change took.
 func lag(types []adminapi.TypeStatus, now time.Time) string {
 	var waiting, took time.Duration
 	var last time.Time
@@ -227,7 +227,7 @@ func findingsText(fs []finding.Finding) string {
 	return b.String()
 }
 
-// shortFingerprint is the beginning of a fingerprint, enough to tell two apart at a glance.
+// shortFingerprint returns the beginning of a fingerprint, enough to tell two apart at a glance.
 func shortFingerprint(hex string) string {
 	if len(hex) <= 16 {
 		return hex

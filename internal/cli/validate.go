@@ -42,7 +42,7 @@ Exits with 79 when the configuration holds an error.`,
 	return a.printer(cmd)
 }
 
-// mended is the exit code for findings that are printed already.
+// mended returns the exit code for findings that are printed already.
 func mended(fs []finding.Finding) error {
 	if slices.ContainsFunc(fs, func(f finding.Finding) bool { return f.Severity == finding.Error }) {
 		return &Error{Code: exitFindings}

@@ -17,7 +17,7 @@ type Clock struct {
 	by    time.Duration
 }
 
-// New is a clock that was not set yet.
+// New returns a clock that was not set yet.
 func New(t testing.TB) *Clock { return &Clock{t: t, start: time.Now()} }
 
 // Step sets the clock by so much.
@@ -27,8 +27,8 @@ func (c *Clock) Step(by time.Duration) {
 	c.by += by
 }
 
-// Now is what time.Now would tell if the machine's clock had been set so: it differs from an earlier one by the time
-// that has passed, and from any date by what the calendar says.
+// Now returns what time.Now would tell if the machine's clock had been set so: it differs from an earlier one by the
+// time that has passed, and from any date by what the calendar says.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()

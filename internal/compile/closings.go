@@ -75,7 +75,7 @@ func reportClosed(closed []snapshot.Closed, root string) (out []finding.Finding)
 		if closes(o.Key.Kind) {
 			message = "is not in force, so nobody may call " + scope(o, root) + ": " + o.Reason
 		}
-		out = append(out, finding.New("ISM0201", o.Key.Told(), "", message).At(o.Origin.File, o.Origin.Line))
+		out = append(out, finding.New("ISM0201", o.Key.Normal(), "", message).At(o.Origin.File, o.Origin.Line))
 	}
 	return out
 }
@@ -101,7 +101,7 @@ func scope(o snapshot.Closed, root string) string {
 
 // describe names an object whose kind or name may not be known.
 func describe(k snapshot.Key) string {
-	return cmp.Or(k.Told().String(), "a document that cannot be read")
+	return cmp.Or(k.Normal().String(), "a document that cannot be read")
 }
 
 // isClosed says whether a workload is closed by its own WorkloadEntry.

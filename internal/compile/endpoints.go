@@ -20,7 +20,7 @@ func (u *unit) addEndpoints(set model.EndpointSet, i *instance, port uint16, hea
 	if i.host != "" {
 		all[set] = append(all[set], model.Endpoint{Host: i.host, Port: port, Healthy: healthy, Weight: i.weight})
 	}
-	for _, e := range model.Places(i.addrs, port) {
+	for _, e := range model.EndpointsAt(i.addrs, port) {
 		e.Healthy, e.Weight, e.By = healthy, i.weight, by
 		all[set] = append(all[set], e)
 	}
@@ -90,7 +90,7 @@ func (l *linker) gatewayEndpoints() (out []model.Endpoint) {
 		all = slices.DeleteFunc(all, silent)
 	}
 	for _, p := range all {
-		for _, e := range model.Places(p.Gateway.Inner, wellknown.FederationEgress) {
+		for _, e := range model.EndpointsAt(p.Gateway.Inner, wellknown.FederationEgress) {
 			e.Healthy, e.Weight = true, 1
 			out = append(out, e)
 		}

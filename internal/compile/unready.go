@@ -47,7 +47,7 @@ func unready(
 				kind.Key{Kind: "Service", Namespace: svc.ID.Namespace, Name: svc.ID.Name}, "",
 				fmt.Sprintf("none of its %d endpoints at port %d is ready (%s), so every call fails", len(eps),
 					p.Number,
-					finding.Few(by))))
+					finding.Abbreviate(by))))
 		}
 	}
 	finding.Sort(out)

@@ -68,7 +68,7 @@ type Log struct {
 	Format string     `yaml:"format"` // text or json
 }
 
-// Default is the control plane's settings where the file says nothing.
+// Default returns the control plane's settings where the file says nothing.
 func Default() Control {
 	return Control{
 		Socket:         "/run/isthmus/control/control.sock",

@@ -1,5 +1,4 @@
-// Package contain finds the objects that an Envoy cannot live with, and makes of a configuration one in which they are
-// closed.
+// Package contain finds the objects that make an Envoy reject its configuration, and closes them.
 package contain
 
 import (
@@ -13,10 +12,11 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Objects of a configuration that can be closed, sorted by key. The Mesh cannot: nothing is left without it.
+// Objects returns the objects of a configuration that can be closed, sorted by key. The Mesh cannot: without it,
+// nothing is left.
 func Objects(cfg *snapshot.Config) []*snapshot.Object { return Changed(nil, cfg) }
 
-// selectorOf is what an object whose spec has a selector of workloads selects; nil for its whole namespace.
+// selectorOf returns the workload selector in an object's spec, or nil for its whole namespace.
 func selectorOf(o *snapshot.Object) map[string]string {
 	spec := reflect.ValueOf(o.Value).Elem().FieldByName("Spec")
 	if !spec.IsValid() {
@@ -31,7 +31,7 @@ func selectorOf(o *snapshot.Object) map[string]string {
 	return s.GetSelector().GetMatchLabels()
 }
 
-// Changed are the objects of now that can be closed and did not stand with this content in before, sorted by key.
+// Changed returns the objects of now that can be closed and do not have the same content in before, sorted by key.
 func Changed(before, now *snapshot.Config) []*snapshot.Object {
 	if now == nil {
 		return nil
@@ -41,7 +41,7 @@ func Changed(before, now *snapshot.Config) []*snapshot.Object {
 		earlier = before.Objects
 	}
 	var out []*snapshot.Object
-	for was, is := range now.Objects.Since(earlier) {
+	for was, is := range now.Objects.Diff(earlier) {
 		if is != nil && is.Key.Kind != "Mesh" && (was == nil || was.Hash != is.Hash) {
 			out = append(out, is)
 		}
@@ -50,15 +50,15 @@ func Changed(before, now *snapshot.Config) []*snapshot.Object {
 	return out
 }
 
-// Blame sorts objects so that of two that are fatal together the one to be named comes last: by kind, since it is the
-// policy that is to blame where a Service alone is none, then the oldest first.
-func Blame(cfg *snapshot.Config, objects []*snapshot.Object) {
+// SortByBlame sorts objects so that of two that are fatal only together, the one to blame comes last: by kind (a policy
+// is to blame if the Service alone does no harm), then oldest first.
+func SortByBlame(cfg *snapshot.Config, objects []*snapshot.Object) {
 	slices.SortFunc(objects, func(a, b *snapshot.Object) int {
 		return cmp.Or(cmp.Compare(kind.Index(a.Key.Kind), kind.Index(b.Key.Kind)), cfg.Older(a.Key, b.Key))
 	})
 }
 
-// Keys of objects.
+// Keys returns the keys of objects.
 func Keys(objects []*snapshot.Object) []snapshot.Key {
 	keys := make([]snapshot.Key, len(objects))
 	for i, o := range objects {
@@ -67,8 +67,8 @@ func Keys(objects []*snapshot.Object) []snapshot.Key {
 	return keys
 }
 
-// Close is the configuration with some objects closed: what those of a security kind select is closed, and the others
-// are as if they were absent. The reason is a clause.
+// Close returns the configuration with some objects closed: nobody may call what a security object selects, and other
+// objects are treated as absent. reason is a clause.
 func Close(cfg *snapshot.Config, closed []snapshot.Key, reason string) *snapshot.Config {
 	if len(closed) == 0 {
 		return cfg

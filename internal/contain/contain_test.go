@@ -56,7 +56,7 @@ func TestEveryKind(t *testing.T) {
 		t.Errorf("%d closed, the former configuration has %d objects", len(closed.Closed), len(contain.Objects(cfg)))
 	}
 	blamed := contain.Objects(cfg)
-	contain.Blame(cfg, blamed)
+	contain.SortByBlame(cfg, blamed)
 	if blamed[0].Key.Kind != "Namespace" || blamed[len(blamed)-1].Key.Kind != "AuthorizationPolicy" {
 		t.Errorf("to be blamed in the order %v", contain.Keys(blamed))
 	}

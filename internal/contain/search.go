@@ -6,28 +6,28 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// ErrNotAmong says that Envoy cannot live with the configuration even when every candidate is closed.
-var ErrNotAmong = errors.New("none of the objects looked at is the cause")
+// ErrNoCulprit means that Envoy rejects the configuration even when all candidates are closed.
+var ErrNoCulprit = errors.New("none of the objects looked at is the cause")
 
-// Refusal is why an Envoy could not live with a configuration, in its own words.
+// Refusal is Envoy's reason for rejecting a configuration.
 type Refusal string
 
 func (r Refusal) Error() string { return string(r) }
 
-// maxTrials bounds a search. What is not found until then is closed altogether.
+// maxTrials bounds a search. Candidates that are undecided by then are all closed.
 const maxTrials = 64
 
-// Culprits finds among candidates those without which Envoy lives: closing them is enough, and each of them is needed
-// for that, given the candidates before it. One culprit among n candidates takes some log2 n trials, each further one
-// as many again. Of two objects that are fatal together the later one in the list is named. lives tries a configuration
-// in which some objects are closed; an error of it ends the search.
+// Culprits finds a minimal set of candidates whose closing makes Envoy accept the configuration: each is needed, given
+// the candidates before it. One culprit among n candidates takes about log2 n trials, and so does each further one. Of
+// two objects that are fatal only together, the later one in the list is returned. lives tries a configuration in which
+// the given objects are closed; its error ends the search.
 //
-// whole says that the search was cut short, and that every candidate not known to be harmless is among the culprits.
+// whole reports that the search was cut short and that every candidate not known to be harmless was returned.
 func Culprits(
 	candidates []snapshot.Key, lives func(closed []snapshot.Key) (bool, error),
 ) (culprits []snapshot.Key, whole bool, err error) {
 	trials := 0
-	// with tries the first n candidates in force, the known culprits apart.
+	// with tries the configuration with only the first n candidates in force, minus the known culprits.
 	with := func(n int) (bool, error) {
 		trials++
 		return lives(append(culprits[:len(culprits):len(culprits)], candidates[n:]...))
@@ -37,13 +37,13 @@ func Culprits(
 	}
 	if ok, err := with(0); !ok || err != nil {
 		if err == nil {
-			err = ErrNotAmong
+			err = ErrNoCulprit
 		}
 		return nil, false, err
 	}
-	good := 0 // with(good) lives
+	good := 0 // with(good) is accepted
 	for {
-		bad := len(candidates) // with(bad) does not
+		bad := len(candidates) // with(bad) is rejected
 		for bad-good > 1 {
 			if trials >= maxTrials {
 				return append(culprits, candidates[good:]...), true, nil

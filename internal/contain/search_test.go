@@ -98,7 +98,7 @@ func TestCulpritsOfAnySort(t *testing.T) {
 
 func TestCulpritsNotAmongTheCandidates(t *testing.T) {
 	_, _, err := contain.Culprits(numbered(8), func([]snapshot.Key) (bool, error) { return false, nil })
-	if !errors.Is(err, contain.ErrNotAmong) {
+	if !errors.Is(err, contain.ErrNoCulprit) {
 		t.Errorf("got %v", err)
 	}
 }

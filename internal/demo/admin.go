@@ -50,7 +50,7 @@ func (a admin) token(ctx context.Context, r adminapi.TokenRequest) (string, erro
 	return resp.Token, nil
 }
 
-// peer is the state of the one peer that each mesh of the demo has.
+// peer returns the state of the one peer that each mesh of the demo has.
 func (a admin) peer(ctx context.Context, name string) (adminapi.PeerStatus, error) {
 	resp, err := call[adminapi.PeerRequest, adminapi.PeerListResponse](ctx, a, "PeerList",
 		&adminapi.PeerRequest{Peer: name})
@@ -65,7 +65,7 @@ func (a admin) peer(ctx context.Context, name string) (adminapi.PeerStatus, erro
 	return adminapi.PeerStatus{}, fmt.Errorf("%s has no peer %s", a.mesh, name)
 }
 
-// certs are the certificates in use, by SPIFFE ID.
+// certs returns the certificates in use, by SPIFFE ID.
 func (a admin) certs(ctx context.Context) (map[string]adminapi.NodeCert, error) {
 	resp, err := call[adminapi.Empty, adminapi.CertListResponse](ctx, a, "CertList", &adminapi.Empty{})
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// nodeSettings are what `isthmus node` of mesh m reads.
+// nodeSettings returns what `isthmus node` of mesh m reads.
 func (w *world) nodeSettings(m mesh) any {
 	var workloads []any
 	for _, wl := range m.workloads {
@@ -32,7 +32,7 @@ func (w *world) nodeSettings(m mesh) any {
 	return settings
 }
 
-// gatewaySettings are what `isthmus gateway` of mesh m reads.
+// gatewaySettings returns what `isthmus gateway` of mesh m reads.
 func (w *world) gatewaySettings(m mesh) any {
 	settings := w.agentSettings(m, gatewayName(m), "gateway")
 	settings["gateway"] = map[string]any{

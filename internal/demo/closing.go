@@ -57,7 +57,7 @@ func closingText(o Options) string {
 	return b.String()
 }
 
-// nearest is the path of a file as one would type it here.
+// nearest returns the path of a file as one would type it here.
 func nearest(path string) string {
 	here, err := os.Getwd()
 	if err != nil {

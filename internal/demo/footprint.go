@@ -37,7 +37,7 @@ const soakAdmin = "soak"
 // footprint is what a process holds.
 type footprint struct{ rss, files, goroutines int } // Envoy has none of the last
 
-// footprints of the control planes, the agents and their Envoys, by name.
+// footprints returns the footprints of the control planes, the agents and their Envoys, by name.
 func (w *world) footprints(ctx context.Context) (map[string]footprint, error) {
 	out := map[string]footprint{}
 	for _, m := range w.plan.meshes {
@@ -151,7 +151,7 @@ func (c metricsClient) goroutines(ctx context.Context) (int, error) {
 	return 0, fmt.Errorf("%s tells no go_goroutines: %s", c.url, resp.Status)
 }
 
-// envoyIn is the Envoy that lives in a network namespace, 0 for none.
+// envoyIn returns the Envoy that lives in a network namespace, 0 for none.
 func envoyIn(netns string) int {
 	want, err := os.Stat(lab.NetnsPath(netns))
 	if err != nil {

@@ -114,7 +114,7 @@ func (p plan) hostNetns(m mesh) string                 { return p.prefix + "-" +
 func (p plan) gatewayNetns(m mesh) string              { return p.prefix + "-" + m.name + "-gw" }
 func (p plan) workloadNetns(m mesh, w workload) string { return p.prefix + "-" + m.name + "-" + w.name }
 
-// network is what the lab builds.
+// network returns what the lab builds.
 func (p plan) network() lab.Network {
 	n := lab.Network{Bridges: []lab.Bridge{{Namespace: p.link()}}}
 	for _, m := range p.meshes {
@@ -160,7 +160,7 @@ func (f files) config(m string) string     { return f.mesh(m, "config") }
 func (f files) federation(m string) string { return f.mesh(m, "federation") }
 func (f files) socket(m string) string     { return f.mesh(m, "control.sock") }
 
-// runDir is that of an agent, "node" or "gateway".
+// runDir returns that of an agent, "node" or "gateway".
 func (f files) runDir(m, agent string) string { return f.mesh(m, agent, "run") }
 
 func (f files) resolv(ns string) string { return filepath.Join(f.dir, "netns", ns, "resolv.conf") }

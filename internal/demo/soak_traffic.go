@@ -80,7 +80,7 @@ const slowRequest = 2 * time.Second
 // clock is how times of day are told, in UTC.
 const clock = "15:04:05.000"
 
-// name is the name of the nth load.
+// name returns the name of the nth load.
 func (t *traffic) name(n int) string {
 	if n == 0 {
 		return "go"

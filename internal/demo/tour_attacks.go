@@ -33,7 +33,7 @@ const accepted = "accepted"
 // gatewayID is the identity that cards expects at the other end.
 const gatewayID = "spiffe://retail.example/ns/isthmus-system/sa/" + gatewayServiceAccount
 
-// federationSNI is the name under which retail asks cards for one service of namespace default.
+// federationSNI returns the name under which retail asks cards for one service of namespace default.
 func federationSNI(service string, w *world) string {
 	return service + ".default.retail.fed." + w.cards().trustDomain
 }
@@ -186,8 +186,8 @@ func forge(id string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{leafDER, rootDER}, PrivateKey: crypto.Signer(leafKey)}, nil
 }
 
-// gatewayIdentity is the identity that mesh m's gateway shows its peers, under a new key: the control plane certifies
-// it to whoever holds the gateway agent's own credentials, and root on this machine holds them.
+// gatewayIdentity returns the identity that mesh m's gateway shows its peers, under a new key: the control plane
+// certifies it to whoever holds the gateway agent's own credentials, and root on this machine holds them.
 func (w *world) gatewayIdentity(ctx context.Context, m mesh) (*identity.SVID, error) {
 	agent, err := identity.Load(w.files.mesh(m.name, "gateway", "state", "identity.pem"))
 	if err != nil {

@@ -68,7 +68,7 @@ func (o *ongoing) finish(ctx context.Context) (probe.Result, error) {
 	return o.next(ctx, 2*tryTimeout)
 }
 
-// serials of the certificates on the way: the storefront, both gateways and payments.
+// serials returns the serials of the certificates on the way: the storefront, both gateways and payments.
 func (w *world) serials(ctx context.Context) (map[string]string, error) {
 	onTheWay := map[string][]string{
 		"retail": {"spiffe://retail.example/ns/default/sa/storefront", gatewayID},

@@ -214,7 +214,7 @@ func plaintextRefused(ctx context.Context, w *world) (string, error) {
 // served begins what plainHTTP says of an answer that a program of the demo gave.
 const served = "the program itself answered "
 
-// plainHTTP is what a plaintext request gets, or what became of it.
+// plainHTTP returns what a plaintext request gets, or what became of it.
 func plainHTTP(ctx context.Context, from, to string) string {
 	conn, err := dial(ctx, from, to)
 	if err != nil {

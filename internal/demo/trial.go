@@ -90,7 +90,7 @@ func (w *world) servedBy(ctx context.Context, want string, limit time.Duration) 
 	})
 }
 
-// outcome is a result in a few words.
+// outcome returns a result in a few words.
 func outcome(r probe.Result) string {
 	if r.Error != "" && r.Status == 0 {
 		_, cause, found := strings.Cut(r.Error, `": `)
@@ -102,7 +102,7 @@ func outcome(r probe.Result) string {
 	return strings.TrimSpace(fmt.Sprintf("%d %s", r.Status, brief(r.Body)))
 }
 
-// brief is the first line of a refusal without what a line of the tour has no room for.
+// brief returns the first line of a refusal without what a line of the tour has no room for.
 func brief(body string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(body), "\n")
 	line = longParts.ReplaceAllString(strings.TrimPrefix(line, "isthmus: "), "")
@@ -208,7 +208,7 @@ func dial(ctx context.Context, namespace, address string) (conn net.Conn, err er
 	return conn, err
 }
 
-// cause is the innermost of an error's words: "connection refused" of "dial tcp …: connect: connection refused".
+// cause returns the innermost of an error's words: "connection refused" of "dial tcp …: connect: connection refused".
 func cause(err error) string {
 	text := err.Error()
 	for _, mark := range []string{"remote error: ", "connect: ", "read: "} {

@@ -86,7 +86,7 @@ func (w *world) startMesh(ctx context.Context, m mesh) error {
 	)
 }
 
-// grants are what a mesh's node may host: its workloads, and nothing else.
+// grants returns what a mesh's node may host: its workloads, and nothing else.
 func grants(m mesh) (out []grant.Workload) {
 	for _, w := range m.workloads {
 		out = append(out, grant.Workload{
@@ -96,7 +96,7 @@ func grants(m mesh) (out []grant.Workload) {
 	return out
 }
 
-// inside is the mesh's inner subnet.
+// inside returns the mesh's inner subnet.
 func (m mesh) inside() []netip.Prefix {
 	return []netip.Prefix{netip.PrefixFrom(m.host, innerBits).Masked()}
 }

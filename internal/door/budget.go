@@ -35,7 +35,7 @@ func LimitsFor(files int) Limits {
 	return l
 }
 
-// OpenFiles is how many files this process may open. Go has raised the soft limit to the hard one by now.
+// OpenFiles returns how many files this process may open. Go has raised the soft limit to the hard one by now.
 func OpenFiles() int {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
@@ -58,7 +58,7 @@ type Budget struct {
 	freed     chan struct{}
 }
 
-// NewBudget is one within limits.
+// NewBudget returns one within limits.
 func NewBudget(l Limits) *Budget {
 	return &Budget{
 		limits: l, waiting: list.New(), addresses: map[netip.Addr]int{}, callers: map[string]int{},
@@ -171,15 +171,15 @@ func (b *Budget) forget(c *conn) {
 	}
 }
 
-// Open is how many connections are open, without and with a proof.
+// Open returns how many connections are open, without and with a proof.
 func (b *Budget) Open() (unproven, proven int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.waiting.Len(), b.proven
 }
 
-// Turned is how many connections were turned away, by why: "address", too many of one that proved nothing; "slow", for
-// the sake of others; "caller", too many of one that did, or of all.
+// Turned returns how many connections were turned away, by why: "address", too many of one that proved nothing; "slow",
+// for the sake of others; "caller", too many of one that did, or of all.
 func (b *Budget) Turned() map[string]uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

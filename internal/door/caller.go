@@ -81,7 +81,7 @@ func (c Caller) From() string {
 	return c.Addr.String()
 }
 
-// Proof is what can be looked up about how the caller proved who it is.
+// Proof returns what can be looked up about how the caller proved who it is.
 func (c Caller) Proof() string {
 	switch {
 	case c.Kind == Local:
@@ -92,7 +92,7 @@ func (c Caller) Proof() string {
 	return "certificate " + c.Certificate.Serial
 }
 
-// Net is the caller's address as it counts: for IPv6 the network, of which one host has all addresses.
+// Net returns the caller's address as it counts: for IPv6 the network, of which one host has all addresses.
 func (c Caller) Net() netip.Addr { return network(c.Addr) }
 
 func network(a netip.Addr) netip.Addr {
@@ -113,7 +113,7 @@ func (c Caller) key() string {
 	return c.Actor()
 }
 
-// Identify is whom a finished TLS handshake proved, whose server verified what certificate was shown.
+// Identify returns whom a finished TLS handshake proved, whose server verified what certificate was shown.
 func Identify(from netip.Addr, s tls.ConnectionState) (Caller, error) {
 	c := Caller{Kind: Stranger, Addr: from}
 	if len(s.PeerCertificates) == 0 {
@@ -146,7 +146,7 @@ func With(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
 
-// Of is the caller of a gRPC call, or an error when it did not come through the door: nobody may be assumed then.
+// Of returns the caller of a gRPC call, or an error when it did not come through the door: nobody may be assumed then.
 func Of(ctx context.Context) (Caller, error) {
 	c, ok := ctx.Value(callerKey{}).(Caller)
 	if !ok {

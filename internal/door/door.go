@@ -73,7 +73,7 @@ func (c *call) key() string {
 	return c.caller.key()
 }
 
-// share is with whose calls it counts.
+// share returns with whose calls it counts.
 func (c *call) share() string { return cmp.Or(c.Share, c.name) }
 
 // steps are what every call passes before a byte of its message is read, in this order, whoever calls and on whatever
@@ -105,7 +105,7 @@ func (d *Door) Options() []grpc.ServerOption {
 
 type callKey struct{}
 
-// enter is a tap.ServerInHandle.
+// enter returns a tap.ServerInHandle.
 func (d *Door) enter(ctx context.Context, info *tap.Info) (context.Context, error) {
 	c := &call{name: info.FullMethodName, ctx: ctx, notes: &notes{}, who: func() (Caller, error) { return ofPeer(ctx) }}
 	if err := d.pass(c); err != nil {
@@ -114,7 +114,7 @@ func (d *Door) enter(ctx context.Context, info *tap.Info) (context.Context, erro
 	return context.WithValue(With(c.ctx, c.caller), callKey{}, c), nil
 }
 
-// ofPeer is whom the connection of a gRPC call is from.
+// ofPeer returns whom the connection of a gRPC call is from.
 func ofPeer(ctx context.Context) (Caller, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -195,8 +195,8 @@ func (d *Door) refused(c *call, err error) {
 	d.Refusals.Add(e)
 }
 
-// serve is a grpc.StreamServerInterceptor: it bounds the messages of a call, records it, and ends it when its caller's
-// certificate stops being good, whatever its handler waits for.
+// serve returns a grpc.StreamServerInterceptor: it bounds the messages of a call, records it, and ends it when its
+// caller's certificate stops being good, whatever its handler waits for.
 func (d *Door) serve(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	c, ok := ss.Context().Value(callKey{}).(*call)
 	if !ok || c.name != info.FullMethod {
@@ -230,7 +230,7 @@ type stream struct {
 	asked bool
 }
 
-// Context of the call.
+// Context returns the context of the call.
 func (s *stream) Context() context.Context { return s.ctx }
 
 // RecvMsg reads one message, if it is not too long. The first is what the call asks for.

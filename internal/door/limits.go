@@ -67,7 +67,7 @@ func (l *limits) take(c *call) error {
 // Busy refuses a call for want of room: the same may be let in a moment later.
 type Busy struct{ error }
 
-// Unwrap is the gRPC status.
+// Unwrap returns the gRPC status.
 func (b Busy) Unwrap() error { return b.error }
 
 // giveWay ends the oldest of these calls that has said nothing for a while. The caller holds mu.
@@ -96,8 +96,8 @@ func (l *limits) heard(c *call) {
 	}
 }
 
-// places are those for a caller's long messages. Only callers with certificates can send any, so that there is one for
-// each of these.
+// places returns those for a caller's long messages. Only callers with certificates can send any, so that there is one
+// for each of these.
 func (l *limits) places(c Caller) chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -51,7 +51,7 @@ func Listen(c Config) *Listener {
 	return &Listener{Config: c, ready: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// Accept is the next connection whose caller is known.
+// Accept returns the next connection whose caller is known.
 func (l *Listener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.ready:
@@ -67,7 +67,7 @@ func (l *Listener) Close() error {
 	return l.Listener.Close()
 }
 
-// Addr is where it listens.
+// Addr returns where it listens.
 func (l *Listener) Addr() net.Addr { return l.Listener.Addr() }
 
 // Run accepts until ctx ends or the listener is closed.
@@ -172,7 +172,7 @@ type syscallConn interface {
 	SyscallConn() (syscall.RawConn, error)
 }
 
-// SyscallConn is the kernel's side of it.
+// SyscallConn returns the kernel's side of it.
 func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	raw, ok := c.Conn.(syscallConn)
 	if !ok {
@@ -219,7 +219,7 @@ func addressOf(c net.Conn) netip.Addr {
 	return network(from.Addr())
 }
 
-// callerOf is whom a connection of a Listener is from.
+// callerOf returns whom a connection of a Listener is from.
 func callerOf(c net.Conn) (Caller, bool) {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
@@ -239,5 +239,5 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// OfConnection is whom the connection of a request is from. Its server needs ConnContext.
+// OfConnection returns whom the connection of a request is from. Its server needs ConnContext.
 func OfConnection(r *http.Request) (Caller, error) { return Of(r.Context()) }

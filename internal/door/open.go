@@ -43,7 +43,7 @@ func (o *openings) add(c Caller, end func(error)) (remove func()) {
 	return func() { o.take(one) }
 }
 
-// take says whether it was still watched.
+// take reports whether it was still watched.
 func (o *openings) take(one *opening) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -23,7 +23,7 @@ func EndpointsFor(v *view.View, set model.EndpointSet, all map[model.EndpointSet
 	if set.Proxy == "" {
 		return Endpoints(set, eps)
 	}
-	return Endpoints(set, eps, v.Near[set.Shared()]...)
+	return Endpoints(set, eps, v.Local[set.Shared()]...)
 }
 
 func assignment(name string, eps []model.Endpoint, near ...model.WorkloadID) *endpointv3.ClusterLoadAssignment {

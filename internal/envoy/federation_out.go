@@ -165,7 +165,7 @@ func (b *builder) home(g *model.Gateway) *listenerv3.FilterChain {
 func (b *builder) controlToPeer(g *model.Gateway, p *model.Peer) *listenerv3.FilterChain {
 	own := "control." + p.Name
 	name := ingressName(p.Name, own)
-	c := static(cluster(name, nil), model.Paired(model.Gateways(p.Addresses)), g.Outer)
+	c := static(cluster(name, nil), model.PairFamilies(model.Gateways(p.Addresses)), g.Outer)
 	avoidSilent(c, time.Minute).TransportSocket = b.peerTLS(g, p, sni.Control(p.KnownAs, p.TrustDomain.Name()))
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})
 	return chain(name, onSNI(own), b.controlOnly(g),
@@ -176,7 +176,7 @@ func (b *builder) controlToPeer(g *model.Gateway, p *model.Peer) *listenerv3.Fil
 func (b *builder) probeToPeer(g *model.Gateway, p *model.Peer) *listenerv3.FilterChain {
 	own, theirs := "probe."+p.Name, sni.Probe(p.KnownAs, p.TrustDomain.Name())
 	name := ingressName(p.Name, own)
-	c := static(cluster(name, nil), model.Paired(model.Gateways(p.Addresses)), g.Outer)
+	c := static(cluster(name, nil), model.PairFamilies(model.Gateways(p.Addresses)), g.Outer)
 	avoidSilent(c, time.Minute).TransportSocket = b.peerTLS(g, p, theirs)
 	asked(c)
 	b.add(ClusterType, name, c, []model.Ref{p.Ref})

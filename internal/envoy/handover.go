@@ -78,7 +78,7 @@ func (b *builder) nearby(o model.Outbound) bool { return b.view.SetOf(o).Proxy !
 // first one, whatever the caller binds to. It does so wherever a server may come to be near, so that its coming drains
 // no connection.
 func (b *builder) introduced(w *model.Workload, o model.Outbound) []*listenerv3.Filter {
-	if !b.view.MayBeNear(o) || len(w.Addrs) == 0 {
+	if !b.view.MayStayInside(o) || len(w.Addrs) == 0 {
 		return nil
 	}
 	caller := passedOn(originalRemote, "", netip.AddrPortFrom(w.Addrs[0], 0).String())

@@ -67,7 +67,7 @@ func onPort(port uint16, transport string) *listenerv3.FilterChainMatch {
 
 // localEndpoint is the workload itself, at its own address: what listens on loopback only is not exposed.
 func localEndpoint(w *model.Workload, port uint16) []model.Endpoint {
-	out := model.Places(w.Addrs, port)
+	out := model.EndpointsAt(w.Addrs, port)
 	out = out[:min(len(out), 1)]
 	for i := range out {
 		out[i].Healthy = true

@@ -39,7 +39,7 @@ func (b *builder) listener(
 
 		PerConnectionBufferLimitBytes: u32(bufferLimit),
 	}
-	if w.Speaks(netip.IPv6Unspecified()) {
+	if w.HasFamilyOf(netip.IPv6Unspecified()) {
 		l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{Address: inside(w.Netns, at[1], port)}}
 	}
 	return l

@@ -95,7 +95,7 @@ func (b *builder) neverOutside(
 		vip.Range, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("0.0.0.0/8"),
 		vip.Range6, netip.MustParsePrefix("::/127"),
 	} {
-		if w.Speaks(p.Addr()) {
+		if w.HasFamilyOf(p.Addr()) {
 			ranges = append(ranges, cidr(p))
 		}
 	}
@@ -166,7 +166,9 @@ func metadata(values map[string]string) *corev3.Metadata {
 }
 
 // toOwnPrograms: the service's programs are called as they are, without an Envoy in front of them.
-func toOwnPrograms(o model.Outbound) bool { return o.Route.Leads(model.OwnEndpoints) && !o.Port.MTLS }
+func toOwnPrograms(o model.Outbound) bool {
+	return o.Route.LeadsOnlyTo(model.OwnEndpoints) && !o.Port.MTLS
+}
 
 // passUnchanged passes on what a program of the workload wrote: nothing is cut, merged, decided or answered on the
 // server's behalf.
@@ -195,12 +197,12 @@ const absentBecause = "isthmus.absent"
 func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch {
 	m := &listenerv3.FilterChainMatch{DestinationPort: u32(uint32(o.Port.Number))}
 	for _, vip := range []netip.Addr{o.Service.VIP, o.Service.VIP6} {
-		if vip.IsValid() && w.Speaks(vip) {
+		if vip.IsValid() && w.HasFamilyOf(vip) {
 			m.PrefixRanges = append(m.PrefixRanges, cidr(netip.PrefixFrom(vip, vip.BitLen())))
 		}
 	}
 	for _, p := range o.Service.Prefixes {
-		if w.Speaks(p.Addr()) {
+		if w.HasFamilyOf(p.Addr()) {
 			m.PrefixRanges = append(m.PrefixRanges, cidr(p))
 		}
 	}
@@ -214,9 +216,9 @@ func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch
 // gateways for what peers serve, or both.
 func (b *builder) target(name string, w *model.Workload, o model.Outbound) *clusterv3.Cluster {
 	switch {
-	case o.Route.Leads(model.OwnEndpoints):
+	case o.Route.LeadsOnlyTo(model.OwnEndpoints):
 		return b.toEndpoints(name, w, o)
-	case o.Route.Leads(model.OwnGateways):
+	case o.Route.LeadsOnlyTo(model.OwnGateways):
 		return avoidSilent(b.toGateways(name, w, o), 10*time.Second)
 	}
 	return b.toSeveral(name, w, o)

@@ -140,7 +140,7 @@ func (b *builder) ownManager(o model.Outbound, name string, refs []model.Ref) *l
 		routes = retriedElsewhere(toCluster(name), len(o.Route.To))
 	case toOwnPrograms(o):
 		routes = retried(false, toPrograms(name, o.Port.Protocol)...)
-	case o.Route.Leads(model.OwnEndpoints):
+	case o.Route.LeadsOnlyTo(model.OwnEndpoints):
 		routes = retried(true, toCluster(name))
 	default:
 		routes = []*routev3.Route{retrySafely(toCluster(name))}

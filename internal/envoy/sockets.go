@@ -66,7 +66,7 @@ func dialFrom(w *model.Workload, mark int64) *corev3.BindConfig {
 		return c
 	}
 	c.SourceAddress = inside(w.Netns, "0.0.0.0", 0).GetSocketAddress()
-	if w.Speaks(netip.IPv6Unspecified()) {
+	if w.HasFamilyOf(netip.IPv6Unspecified()) {
 		c.ExtraSourceAddresses = []*corev3.ExtraSourceAddress{{Address: inside(w.Netns, "::", 0).GetSocketAddress()}}
 	}
 	return c

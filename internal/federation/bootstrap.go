@@ -52,7 +52,7 @@ func (s *Service) bootstrap(
 	}
 }
 
-// addressTimeout is how long one of several addresses may take before the next is tried.
+// addressTimeout returns how long one of several addresses may take before the next is tried.
 func (s *Service) addressTimeout(addresses int) time.Duration {
 	return min(exchangeTimeout, s.AcceptTimeout/2, max(s.AcceptTimeout/time.Duration(addresses+2), 4*time.Second))
 }

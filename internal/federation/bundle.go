@@ -150,7 +150,7 @@ func sameRoots(a, b []*x509.Certificate) bool {
 	return slices.Equal(fingerprints(a), fingerprints(b))
 }
 
-// fingerprints of certificates, sorted, each once.
+// fingerprints returns the fingerprints of certificates, sorted, each once.
 func fingerprints(certs []*x509.Certificate) []string {
 	all := make([]string, 0, len(certs))
 	for _, c := range certs {

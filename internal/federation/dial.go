@@ -60,7 +60,7 @@ type attempt struct {
 // connection to continue with, or closes the one it was given.
 type nextStep func(ctx context.Context, raw net.Conn) (net.Conn, error)
 
-// plainConn is the nextStep that does nothing.
+// plainConn returns the nextStep that does nothing.
 func plainConn(_ context.Context, raw net.Conn) (net.Conn, error) { return raw, nil }
 
 // dialThrough dials a name by way of this mesh's own gateways and runs then on the connection. It begins with the
@@ -222,8 +222,8 @@ func newGatewayMemory() *gatewayMemory {
 	}
 }
 
-// memoryKey is the key of a name in gatewayMemory. All names for accepting an invitation, each used once, share one
-// key.
+// memoryKey returns the key of a name in gatewayMemory. All names for accepting an invitation, each used once, share
+// one key.
 func memoryKey(name string) string {
 	if strings.HasPrefix(name, BootstrapSNI("")) {
 		return BootstrapSNI("")

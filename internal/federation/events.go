@@ -29,7 +29,7 @@ func (s *Service) recordStranger(ctx context.Context, e state.Event) {
 	s.record(ctx, e)
 }
 
-// address is where a request comes from.
+// address returns where a request comes from.
 func address(remote string) netip.Addr {
 	from, err := netip.ParseAddrPort(remote)
 	if err != nil {
@@ -38,7 +38,7 @@ func address(remote string) netip.Addr {
 	return from.Addr().Unmap()
 }
 
-// host of an address: refusals that differ only in the port are counted together.
+// host returns the host of an address: refusals that differ only in the port are counted together.
 func host(address string) string {
 	if h, _, err := net.SplitHostPort(address); err == nil {
 		return h

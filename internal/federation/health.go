@@ -46,8 +46,8 @@ type Health struct {
 	refreshSoon     bool // the peer says that its bundle has changed
 }
 
-// Health of one peer; the zero value for one that was never contacted. When another control plane of the mesh serves
-// the peers, it is what that one reports.
+// Health returns the health of one peer; the zero value for one that was never contacted. When another control plane of
+// the mesh serves the peers, it is what that one reports.
 func (s *Service) Health(name string) Health {
 	own := s.ownHealth(name)
 	if _, leads := s.Leading(); leads {
@@ -70,7 +70,7 @@ func (s *Service) ownHealth(name string) Health {
 	return Health{}
 }
 
-// Healths are those of all peers, by name.
+// Healths returns those of all peers, by name.
 func (s *Service) Healths() map[string]Health {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -32,7 +32,7 @@ var Methods = door.Methods{peeringService: {
 	},
 }}
 
-// forPeers is a method of peers' control planes; their requests are counted together.
+// forPeers returns a method of peers' control planes; their requests are counted together.
 func forPeers(bytes int) door.Method {
 	return door.Method{
 		Who: door.Peer, Share: "peering", Bytes: bytes, Rate: usualPace.perSecond, Burst: usualPace.burst,

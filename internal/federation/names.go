@@ -12,16 +12,16 @@ const (
 // headerReadiness tells a peer, with each bundle, the number of its newest readiness report that is held here.
 const headerReadiness = "isthmus-readiness"
 
-// ControlSNI is the name at the own gateway that leads to a peer's control plane.
+// ControlSNI returns the name at the own gateway that leads to a peer's control plane.
 func ControlSNI(peer string) string { return "control." + peer }
 
-// ProbeSNI is the name at the own gateway under which it probes a peer: in the handshake and as HTTP host.
+// ProbeSNI returns the name at the own gateway under which it probes a peer: in the handshake and as HTTP host.
 func ProbeSNI(peer string) string { return "probe." + peer }
 
 // HomeSNI is the name at the own gateway that leads back to this control plane.
 const HomeSNI = "home"
 
-// BootstrapSNI is the name at the own gateway that leads to an inviter's gateway.
+// BootstrapSNI returns the name at the own gateway that leads to an inviter's gateway.
 func BootstrapSNI(id string) string { return "bootstrap." + id }
 
 // isLabel reports whether s is a DNS label (RFC 1123), as names of peers, services and namespaces are.

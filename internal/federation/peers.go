@@ -153,7 +153,7 @@ func (s *Service) older(name, other string) bool {
 	return cfg.Older(a, b) < 0 && !cfg.SameAge(a, b)
 }
 
-// sharedKey is the fingerprint of a root in b whose key is in a too.
+// sharedKey returns the fingerprint of a root in b whose key is in a too.
 func sharedKey(a, b []*x509.Certificate) string {
 	for _, c := range b {
 		if slices.ContainsFunc(a, func(o *x509.Certificate) bool { return peerrules.KeyID(o) == peerrules.KeyID(c) }) {
@@ -193,7 +193,7 @@ func (s *Service) checkNotOurs(addrs []netip.AddrPort) error {
 	return nil
 }
 
-// meshPeer is the object that a peering by token makes.
+// meshPeer returns the object that a peering by token makes.
 func (i introduction) meshPeer(name string) *v1alpha1.MeshPeer {
 	return &v1alpha1.MeshPeer{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: "MeshPeer"},

@@ -23,7 +23,7 @@ type catalogueDelivery struct {
 	due      time.Time // not before
 }
 
-// offer is what a peer should know now; how far it is behind counts from here, whether it can be reached or not.
+// offer returns what a peer should know now; how far it is behind counts from here, whether it can be reached or not.
 func (s *Service) offer(name string) []snapshot.OfferedService {
 	services := s.offered(name)
 	s.updateHealth(name, func(h *Health) { h.wants(digestOf(services), s.Now()) })

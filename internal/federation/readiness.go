@@ -121,7 +121,7 @@ func staleReport(held uint64) error {
 	}}
 }
 
-// readinessOf is the number of the newest report of a peer; 0 for none.
+// readinessOf returns the number of the newest report of a peer; 0 for none.
 func (s *Service) readinessOf(name string) uint64 {
 	return readinessNumber(s.Snapshot().Peers[name])
 }

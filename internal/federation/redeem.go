@@ -50,7 +50,7 @@ func (s *Service) forInvite() http.Handler {
 	})
 }
 
-// inviteOf is the invitation that a request is for.
+// inviteOf returns the invitation that a request is for.
 func (s *Service) inviteOf(r *http.Request) (id string, ok bool) {
 	id, ok = sni.InviteOf(r.TLS.ServerName, s.TrustDomain.Name())
 	return id, ok && isInviteID(id)

@@ -162,7 +162,7 @@ func (s *Service) keepUp(ctx context.Context, name string, f follower) {
 	}
 }
 
-// ageLimit is how old a peer's roots may become; 0 if the file sets no limit.
+// ageLimit returns how old a peer's roots may become; 0 if the file sets no limit.
 func (s *Service) ageLimit(name string) time.Duration {
 	p := s.meshPeer(name)
 	if p == nil {
@@ -214,7 +214,7 @@ func (s *Service) confirmed(p *v1alpha1.MeshPeer, b Bundle) bool {
 	return age >= 0 && age < often
 }
 
-// backoff is the pause after so many failures in a row: it doubles from least to most.
+// backoff returns the pause after so many failures in a row: it doubles from least to most.
 func backoff(failures int, least, most time.Duration) time.Duration {
 	d := least
 	for i := 1; i < failures && d < most; i++ {

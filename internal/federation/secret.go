@@ -33,10 +33,10 @@ func ParseSecret(text string) (Secret, error) {
 	return s, nil
 }
 
-// Reveal is the secret itself.
+// Reveal returns the secret itself.
 func (s Secret) Reveal() string { return base64.RawURLEncoding.EncodeToString(s.value[:]) }
 
-// Hash is what the inviter keeps: 32 random bytes need no salt and no slow hash.
+// Hash returns what the inviter keeps: 32 random bytes need no salt and no slow hash.
 func (s Secret) Hash() [sha256.Size]byte { return sha256.Sum256(s.value[:]) }
 
 // matches compares in constant time.

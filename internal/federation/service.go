@@ -196,7 +196,8 @@ type ownBundle struct {
 	sequence uint64
 }
 
-// bundle is this mesh's own bundle. A number stands for one set of roots forever, whichever control plane sends it.
+// bundle returns this mesh's own bundle. A number stands for one set of roots forever, whichever control plane sends
+// it.
 func (s *Service) bundle(ctx context.Context) (Bundle, error) {
 	roots, err := peerrules.ParseRoots(s.Snapshot().Roots)
 	if err != nil {
@@ -218,7 +219,7 @@ func (s *Service) bundle(ctx context.Context) (Bundle, error) {
 	return Bundle{TrustDomain: s.TrustDomain, Roots: set, Sequence: s.own.sequence, RefreshHint: s.RefreshHint}, nil
 }
 
-// describeSelf is this mesh's introduction of itself, signing root first, its bundle without a number.
+// describeSelf returns this mesh's introduction of itself, signing root first, its bundle without a number.
 func (s *Service) describeSelf() (introduction, error) {
 	roots, err := peerrules.ParseRoots(s.Snapshot().Roots)
 	if err != nil {
@@ -234,7 +235,7 @@ func (s *Service) describeSelf() (introduction, error) {
 	}, nil
 }
 
-// Fingerprint of this mesh as peers know it (peerrules.MeshFingerprint).
+// Fingerprint returns the fingerprint of this mesh as peers know it (peerrules.MeshFingerprint).
 func (s *Service) Fingerprint() (string, error) {
 	own, err := s.describeSelf()
 	if err != nil {
@@ -243,7 +244,7 @@ func (s *Service) Fingerprint() (string, error) {
 	return own.fingerprint(), nil
 }
 
-// introductionTo is our introduction to a peer that we call knownAs.
+// introductionTo returns our introduction to a peer that we call knownAs.
 func (s *Service) introductionTo(ctx context.Context, knownAs string) (self, error) {
 	b, err := s.bundle(ctx)
 	if err != nil {
@@ -283,7 +284,7 @@ func (s *Service) reachable() error {
 	return errNoAddress
 }
 
-// gateways are the addresses and identities of this mesh's own gateways, as peers see them.
+// gateways returns the addresses and identities of this mesh's own gateways, as peers see them.
 func (s *Service) gateways() ([]netip.AddrPort, []string, error) {
 	var addrs []netip.AddrPort
 	for _, g := range registeredGateways(s.Snapshot()) {
@@ -302,7 +303,7 @@ func (s *Service) gateways() ([]netip.AddrPort, []string, error) {
 	return addrs[:min(len(addrs), maxGateways)], ids[:min(len(ids), maxGateways)], nil
 }
 
-// gatewayIDs of this mesh's registered gateways, sorted.
+// gatewayIDs returns the gateway ids of this mesh's registered gateways, sorted.
 func (s *Service) gatewayIDs() []string {
 	var ids []string
 	for _, g := range registeredGateways(s.Snapshot()) {

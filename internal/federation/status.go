@@ -48,7 +48,7 @@ func Conditions(
 	}
 }
 
-// ConditionsOf are the Conditions of one peer now, with the time since when each has its status.
+// ConditionsOf returns the Conditions of one peer now, with the time since when each has its status.
 func (s *Service) ConditionsOf(p *v1alpha1.MeshPeer) []adminapi.Condition {
 	snap := s.snapshotNow()
 	verdict := peerrules.All(snap, s.TrustDomain.Name())[p.Name]
@@ -198,7 +198,7 @@ func expiring(now time.Time, p *v1alpha1.MeshPeer, state snapshot.PeerState) adm
 	return c
 }
 
-// RootEnd is when the longest-lived root ends, zero if none can be read, and whether that is soon.
+// RootEnd returns when the longest-lived root ends, zero if none can be read, and whether that is soon.
 func RootEnd(now time.Time, roots []byte) (end time.Time, soon bool) {
 	certs, err := peerrules.ParseRoots(roots)
 	if err != nil {

@@ -57,7 +57,7 @@ type tokenJSON struct {
 // String does not print the token, which holds a secret.
 func (t Token) String() string { return TokenPrefix + redacted }
 
-// Encode is the token itself. Print it once, log it never.
+// Encode returns the token itself. Print it once, log it never.
 func (t Token) Encode() string {
 	raw, err := json.Marshal(tokenJSON{
 		TrustDomain: t.TrustDomain.Name(), Name: t.Name, KnownAs: t.KnownAs, Addresses: t.Addresses,

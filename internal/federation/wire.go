@@ -96,7 +96,7 @@ func (r peeringRequest) digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// fingerprint of the mesh that is introduced.
+// fingerprint returns the fingerprint of the mesh that is introduced.
 func (i introduction) fingerprint() string {
 	return peerrules.MeshFingerprint(i.TrustDomain.Name(), i.Bundle.Roots, i.GatewayIDs, texts(i.Addresses))
 }

@@ -1,19 +1,19 @@
 package finding
 
-// Row is what the registry has of a code.
+// Row is a code's entry in the registry.
 type Row struct {
 	Code     Code
 	Severity Severity
-	Title    string // what it catches
-	Remedy   string // what to do next, where the place that finds it knows nothing better
-	Page     string // the kind's page in docs/kinds, where it is about one kind
-	// NotInForce: something that is written has not the effect that it should have, or a configuration has none.
+	Title    string // what it detects
+	Remedy   string // what to do next, unless the check has better advice
+	Page     string // the kind's page in docs/kinds, if it concerns one kind
+	// NotInForce means that something written has no effect, or not the intended one.
 	NotInForce bool
-	Aliases    []string // what Istio (IST…) and Kiali (KIA…) call the same
+	Aliases    []string // the names of the same check in Istio (IST…) and Kiali (KIA…)
 }
 
-// Registry has all codes, in order. A code that is no longer used is not given away again. Codes that begin with
-// ISM-SCH are about one document, those with ISM-SRC about the folder.
+// Registry lists all codes in order. Retired codes are not reused. ISM-SCH codes concern a single document, ISM-SRC
+// codes the configuration folder.
 var Registry = []Row{
 	{
 		Code: "ISM-SCH01", Severity: Error, Aliases: []string{"IST0106"},

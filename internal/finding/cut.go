@@ -2,7 +2,7 @@ package finding
 
 import "strings"
 
-// Clip shortens foreign text for a message.
+// Clip shortens untrusted text for a message.
 func Clip(s string) string {
 	if len(s) > 80 {
 		return strings.ToValidUTF8(s[:77], "") + "…"
@@ -10,8 +10,8 @@ func Clip(s string) string {
 	return s
 }
 
-// MaxText bounds a short text that somebody else chose and that only shows, in bytes.
+// MaxText is the maximum length in bytes of short free text that is only displayed.
 const MaxText = 256
 
-// Cut is such a text, no longer than MaxText.
-func Cut(s string) string { return strings.ToValidUTF8(s[:min(len(s), MaxText)], "") }
+// Truncate cuts such a text to MaxText bytes of valid UTF-8.
+func Truncate(s string) string { return strings.ToValidUTF8(s[:min(len(s), MaxText)], "") }

@@ -1,4 +1,4 @@
-// Package finding is what Isthmus says about configuration that is wrong: what, where, and what to do next.
+// Package finding describes what is wrong with the configuration: what, where, and what to do next.
 package finding
 
 import (
@@ -10,7 +10,7 @@ import (
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// Severity of a finding. The zero value is the worst, so that a forgotten severity is loud.
+// Severity of a finding. The zero value is the worst, so that an unset severity stands out.
 type Severity int
 
 // The severities, worst first.
@@ -36,24 +36,23 @@ func (s *Severity) UnmarshalText(text []byte) error {
 	return fmt.Errorf("unknown severity %q", text)
 }
 
-// Code names one sort of finding. It keeps its meaning for ever.
+// Code identifies a sort of finding. Its meaning never changes.
 type Code string
 
-// Finding is one thing that is wrong or doubtful in the configuration. New makes it.
+// Finding is one fault or doubt in the configuration. Use New to create it.
 type Finding struct {
 	Code     Code     `json:"code"`
 	Severity Severity `json:"severity"` // that of the code
-	// Object that it is about: one of the configuration, or a workload, node or proxy. Zero when that is not known.
+	// Object is a configuration object, workload, node or proxy. Zero means unknown.
 	Object  kind.Key `json:"object"`
-	Field   string   `json:"field,omitempty"` // path inside the object, for example spec.to[0].peer
+	Field   string   `json:"field,omitempty"` // path in the object, such as spec.to[0].peer
 	File    string   `json:"file,omitempty"`
-	Line    int      `json:"line,omitempty"` // 1-based, 0 when unknown
+	Line    int      `json:"line,omitempty"` // 1-based; 0 means unknown
 	Message string   `json:"message"`        // what is wrong
 	Remedy  string   `json:"remedy"`         // what to do next
 }
 
-// New is a finding with the severity of its code. A remedy replaces that of the code, where the place knows a better
-// one.
+// New returns a finding with its code's severity. A remedy replaces the registry's.
 func New(code Code, object kind.Key, field, message string, remedy ...string) Finding {
 	row := rows[code]
 	f := Finding{
@@ -65,17 +64,17 @@ func New(code Code, object kind.Key, field, message string, remedy ...string) Fi
 	return f
 }
 
-// NotInForce says whether the finding is about something that is written and not in force.
+// NotInForce reports whether the finding concerns something that is written but not in effect.
 func (f Finding) NotInForce() bool { return rows[f.Code].NotInForce }
 
-// At is the finding with the place where it was made. Of an object that is in effect, snapshot's Config knows it.
+// At sets the finding's file and line. snapshot.Config.Report does so for objects that are in effect.
 func (f Finding) At(file string, line int) Finding {
 	f.File, f.Line = file, line
 	return f
 }
 
-// String is the one-line form: "ISM0103 error samples/x.yaml:12 FederatedExport default/payments spec.to[0].peer: …
-// Fix: …".
+// String returns the one-line form: "ISM0103 error samples/x.yaml:12 FederatedExport default/payments spec.to[0].peer:
+// … Fix: …".
 func (f Finding) String() string {
 	s := string(f.Code) + " " + f.Severity.String()
 	if f.File != "" {
@@ -97,8 +96,8 @@ func (f Finding) String() string {
 	return s
 }
 
-// Few is the beginning of a list of names, for a message.
-func Few(names []string) string {
+// Abbreviate joins names for a message: sorted, without duplicates, at most five.
+func Abbreviate(names []string) string {
 	const few = 5
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	if len(names) > few {
@@ -107,7 +106,7 @@ func Few(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// Sort orders findings by severity, file, line, object, field and code, in place.
+// Sort sorts findings in place by severity, file, line, object, field and code.
 func Sort(fs []Finding) {
 	slices.SortFunc(fs, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line),

@@ -1,6 +1,6 @@
 package finding
 
-// Codes of what many places find, all of them about one document.
+// Codes that several checks use, all about a single document.
 const (
 	Invalid      Code = "ISM-SCH01"
 	Doubtful     Code = "ISM-SCH02"

@@ -2,7 +2,7 @@ package finding
 
 import "strings"
 
-// Nearest is the candidate that name was most likely meant to be, "" if none is near.
+// Nearest returns the candidate that was most likely meant by name, or "" if none is close.
 func Nearest(name string, candidates []string) string {
 	best, bestDistance := "", 1+max(1, len(name)/3)
 	if len(name) > 64 {
@@ -19,7 +19,7 @@ func Nearest(name string, candidates []string) string {
 	return best
 }
 
-// Distance is the number of edits between two short strings, a swap of neighbours counted as one.
+// Distance returns the number of edits between two short strings. Swapping two neighbours counts as one edit.
 func Distance(a, b string) int {
 	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
@@ -43,7 +43,7 @@ func Distance(a, b string) int {
 	return row[len(b)]
 }
 
-// DidYouMean is the remedy for an unknown name.
+// DidYouMean returns the remedy for an unknown name.
 func DidYouMean(name string, candidates []string) string {
 	if n := Nearest(name, candidates); n != "" {
 		return "did you mean " + n + "? It is one of: " + strings.Join(candidates, ", ")

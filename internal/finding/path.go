@@ -1,6 +1,6 @@
 package finding
 
-// Child is the path of a key: parent.key, or parent[key] for a key that is no plain word.
+// Child returns the path of a key: parent.key, or parent[key] if the key is not a plain word.
 func Child(parent, key string) string {
 	switch {
 	case !IsWord(key):
@@ -12,7 +12,7 @@ func Child(parent, key string) string {
 	}
 }
 
-// IsWord says whether a key can stand in a path as it is.
+// IsWord reports whether a key can appear in a path unquoted.
 func IsWord(s string) bool {
 	if s == "" || s[0] >= '0' && s[0] <= '9' {
 		return false

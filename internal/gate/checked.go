@@ -6,9 +6,9 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// objectsAreChecked refuses what the check of its kind refuses. Files were checked when they were read.
-func objectsAreChecked(_ *snapshot.Snapshot, change snapshot.Change, who Who, v *Verdict) {
-	if who.LetInBefore || who.Source == snapshot.SourceFile {
+// checkObjects refuses objects that fail their kind's check. Files were already checked when they were read.
+func checkObjects(_ *snapshot.Snapshot, change snapshot.Change, who Who, v *Verdict) {
+	if who.AlreadyAdmitted || who.Source == snapshot.SourceFile {
 		return
 	}
 	for k, o := range change.Edits() {
@@ -16,7 +16,7 @@ func objectsAreChecked(_ *snapshot.Snapshot, change snapshot.Change, who Who, v 
 			continue
 		}
 		for _, f := range check.Object(o.Value) {
-			v.say(f)
+			v.add(f)
 			if f.Severity == finding.Error {
 				v.refuse(k)
 			}

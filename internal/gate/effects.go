@@ -6,8 +6,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Effects are the findings that a change brings about: those of the mesh with it that are not there without the objects
-// that it names. What the gate says of it is not among them.
+// Effects returns the findings that a change causes: those of the mesh with the change that do not exist without the
+// objects that it names. Findings of the gate itself are not among them.
 func Effects(now *snapshot.Snapshot, change snapshot.Change) []finding.Finding {
 	var without snapshot.Change
 	for k := range change.Edits() {
@@ -34,7 +34,7 @@ func changed(now *snapshot.Snapshot, change snapshot.Change) *snapshot.Snapshot 
 	return &next
 }
 
-// findings are those of compiling, and of those who ask.
+// findings returns those of the compiler and of the peer rules.
 func findings(snap *snapshot.Snapshot) []finding.Finding {
 	mesh, all := compile.Mesh(snap)
 	if mesh == nil {

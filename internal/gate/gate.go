@@ -1,5 +1,5 @@
-// Package gate decides what of a change of the configuration is let in. It is the one answer for every door by which
-// changes come: the folder, peerings made by token, drafts, and whoever only asks what would become of one.
+// Package gate decides which parts of a configuration change are admitted. All changes pass it: the folder, peerings by
+// token, drafts, and dry runs.
 package gate
 
 import (
@@ -11,30 +11,30 @@ import (
 
 // Who asks for a change.
 type Who struct {
-	// Source is the way by which its objects come.
+	// Source is the way by which the objects arrive.
 	Source snapshot.Source
-	// Caller is who it is, as the record of events names callers; empty where that is not known, as of the folder.
+	// Caller is the name under which the caller is recorded; empty if unknown, as for the folder.
 	Caller string
-	// LetInBefore says that the objects come from where they are kept since they were let in: what was promised to a
-	// peer stands, also where an object like it would be refused now.
-	LetInBefore bool
+	// AlreadyAdmitted means that the objects are read back from the state. What was promised to a peer then stays in
+	// force, even if a new object like it would be refused.
+	AlreadyAdmitted bool
 }
 
-// Verdict is what becomes of a change.
+// Verdict is the outcome of a review.
 type Verdict struct {
-	// Refused are the objects that the change has no effect on, sorted: each stays as it was, or stays out.
+	// Refused lists the objects that the change does not affect, sorted: each stays as it was, or stays out.
 	Refused []snapshot.Key
-	// Findings say why objects are refused, and what to mind about those that are not.
+	// Findings say why objects are refused, and warn about those that are not.
 	Findings []finding.Finding
 }
 
-// rule is one thing that a change must not do.
+// rule checks one thing that a change must not do.
 type rule func(*snapshot.Snapshot, snapshot.Change, Who, *Verdict)
 
-// rules in the order in which they are asked. Each hears of the whole change.
-var rules = []rule{objectsAreChecked, meshStays, peersKeepTheirNames}
+// rules in the order of their evaluation. Each sees the whole change.
+var rules = []rule{checkObjects, keepMesh, keepPeerings}
 
-// Review judges a change of what is in force. Nothing is written, and the same question has the same answer.
+// Review judges a change of the current state. It is pure.
 func Review(now *snapshot.Snapshot, change snapshot.Change, who Who) Verdict {
 	var v Verdict
 	for _, ask := range rules {
@@ -45,19 +45,18 @@ func Review(now *snapshot.Snapshot, change snapshot.Change, who Who) Verdict {
 	return v
 }
 
-// refuse has a change no effect on an object.
+// refuse keeps the change from affecting an object.
 func (v *Verdict) refuse(k snapshot.Key) { v.Refused = append(v.Refused, k) }
 
-func (v *Verdict) say(f finding.Finding) { v.Findings = append(v.Findings, f) }
+func (v *Verdict) add(f finding.Finding) { v.Findings = append(v.Findings, f) }
 
-// Refuses says whether an object is refused.
+// Refuses reports whether an object is refused.
 func (v Verdict) Refuses(k snapshot.Key) bool {
 	_, found := slices.BinarySearchFunc(v.Refused, k, snapshot.Key.Compare)
 	return found
 }
 
-// Admit is the next configuration as far as it is let in: what is refused is as it is now, and Findings are among its
-// own.
+// Admit returns the next configuration without the refused changes, and with the verdict's findings among its own.
 func (v Verdict) Admit(now, next *snapshot.Config) *snapshot.Config {
 	if len(v.Refused)+len(v.Findings) == 0 {
 		return next

@@ -211,7 +211,7 @@ func TestObjectsAreChecked(t *testing.T) {
 		"good":          {peer("192.0.2.1:15443"), bank, nil},
 		"no address":    {peer("192.0.2.1"), bank, []string{"ISM-SCH01"}},
 		"reserved":      {peer("127.0.0.1:15443"), bank, []string{"ISM0210"}},
-		"let in before": {peer("127.0.0.1:15443"), Who{Source: snapshot.SourceToken, LetInBefore: true}, nil},
+		"let in before": {peer("127.0.0.1:15443"), Who{Source: snapshot.SourceToken, AlreadyAdmitted: true}, nil},
 		"from nobody":   {peer("127.0.0.1:15443"), Who{Source: snapshot.SourceToken}, []string{"ISM0210"}},
 	} {
 		var c snapshot.Change

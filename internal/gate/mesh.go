@@ -7,8 +7,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// meshStays keeps the Mesh that a running mesh has when it would be gone, or would name another trust domain.
-func meshStays(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict) {
+// keepMesh keeps the Mesh of a running mesh if a change would remove it or change its trust domain.
+func keepMesh(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict) {
 	old := now.Config.Mesh()
 	if old == nil {
 		return
@@ -42,5 +42,5 @@ func meshStays(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict
 	for _, k := range touched {
 		v.refuse(k)
 	}
-	v.say(f)
+	v.add(f)
 }

@@ -7,10 +7,10 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// peersKeepTheirNames decides between a MeshPeer in a file and a peering by token of the same name, whichever comes
-// second: the file is used, unless it means another mesh and is not known to be older. So whoever writes files cannot
-// put an older peering out by its name.
-func peersKeepTheirNames(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict) {
+// keepPeerings resolves a conflict between a MeshPeer in a file and a peering by token of the same name, whichever
+// comes second. The file wins, unless it means another mesh and is not known to be older. So writing a file cannot
+// displace an older peering by using its name.
+func keepPeerings(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict) {
 	for k, is := range change.Edits() {
 		if k.Kind != "MeshPeer" || is == nil {
 			continue
@@ -39,6 +39,6 @@ func peersKeepTheirNames(now *snapshot.Snapshot, change snapshot.Change, _ Who, 
 		if stays != is {
 			v.refuse(k)
 		}
-		v.say(f.At(o.File, o.Line))
+		v.add(f.At(o.File, o.Line))
 	}
 }

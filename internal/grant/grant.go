@@ -41,8 +41,8 @@ type Workload struct {
 	Labels         map[string]string `json:"labels,omitempty"`
 }
 
-// Private are the addresses that a node's workloads may have if nothing else is granted: those that no network hands
-// out to the public (RFC 1918, RFC 6598, RFC 4193).
+// Private returns the addresses that a node's workloads may have if nothing else is granted: those that no network
+// hands out to the public (RFC 1918, RFC 6598, RFC 4193).
 func Private() []netip.Prefix {
 	return []netip.Prefix{
 		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
@@ -141,12 +141,12 @@ func (w Workload) check() error {
 
 func checkLabel(k, v string) error {
 	if len(validation.IsQualifiedName(k)) > 0 || len(validation.IsValidLabelValue(v)) > 0 {
-		return fmt.Errorf("the label %q: %q", finding.Cut(k), finding.Cut(v))
+		return fmt.Errorf("the label %q: %q", finding.Truncate(k), finding.Truncate(v))
 	}
 	return nil
 }
 
-// stem is the name without what stands for the rest of it.
+// stem returns the name without what stands for the rest of it.
 func (w Workload) stem() string { return strings.TrimSuffix(w.Name, "-*") }
 
 func (w Workload) several() bool { return w.stem() != w.Name }
@@ -240,7 +240,7 @@ func (g Grant) termsFor(w snapshot.Workload) (terms, bool) {
 	return terms{}, false
 }
 
-// narrower says whether w covers less than another that covers the same name.
+// narrower reports whether w covers less than another that covers the same name.
 func (w Workload) narrower(than Workload) bool {
 	return !w.several() || than.several() && len(w.Name) > len(than.Name)
 }

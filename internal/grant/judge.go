@@ -32,7 +32,10 @@ func (g Grant) Judge(
 ) (accepted []snapshot.Workload, wrong []finding.Finding) {
 	say := func(f *finding.Finding, w snapshot.Workload) {
 		if f != nil && len(wrong) < maxFindings {
-			f.Object = kind.Key{Kind: "workload", Namespace: finding.Cut(w.Namespace), Name: finding.Cut(w.Name)}
+			f.Object = kind.Key{
+				Kind: "workload", Namespace: finding.Truncate(w.Namespace),
+				Name: finding.Truncate(w.Name),
+			}
 			wrong = append(wrong, *f)
 		}
 	}
@@ -98,7 +101,7 @@ func (g Grant) judge(node string, w snapshot.Workload) (terms, *finding.Finding)
 	return t, nil
 }
 
-// anotherToken is how a node gets other grants, to be followed by the flag for what is missing.
+// anotherToken returns how a node gets other grants, to be followed by the flag for what is missing.
 func anotherToken(node string) string {
 	return fmt.Sprintf("empty the node's stateDir and start it with another token, which grants this beside "+
 		"all else that it hosts: "+
@@ -133,9 +136,9 @@ func (t terms) label(node string, w snapshot.Workload) (map[string]string, *find
 	said := strings.Join(beyond, ",")
 	return t.labels, new(finding.New("ISM0242", kind.Key{}, "labels",
 		fmt.Sprintf("node %s gives it the labels %s, which were not granted; they are ignored", node,
-			finding.Cut(said)),
+			finding.Truncate(said)),
 		fmt.Sprintf("take them out of the node's settings, or %s --workload %s/%s,sa=%s,%s",
-			anotherToken(node), w.Namespace, w.Name, w.ServiceAccount, finding.Cut(said))))
+			anotherToken(node), w.Namespace, w.Name, w.ServiceAccount, finding.Truncate(said))))
 }
 
 // checkWorkload refuses what could not have come from an agent's settings. Names go into identities, host names and
@@ -150,7 +153,8 @@ func checkWorkload(w snapshot.Workload) error {
 		{"service account", w.ServiceAccount, validation.IsDNS1123Subdomain(w.ServiceAccount)},
 	} {
 		if len(c.problems) > 0 {
-			return fmt.Errorf("the %s %q: use lower-case letters, digits and hyphens", c.what, finding.Cut(c.value))
+			return fmt.Errorf("the %s %q: use lower-case letters, digits and hyphens", c.what,
+				finding.Truncate(c.value))
 		}
 	}
 	if len(w.Addresses) > maxAddresses || len(w.Ports) > maxPorts || len(w.Labels) > maxLabels {
@@ -164,7 +168,7 @@ func checkWorkload(w snapshot.Workload) error {
 	}
 	for _, p := range w.Ports {
 		if p.Number == 0 || len(p.Name) > finding.MaxText {
-			return fmt.Errorf("the port %q number %d", finding.Cut(p.Name), p.Number)
+			return fmt.Errorf("the port %q number %d", finding.Truncate(p.Name), p.Number)
 		}
 		if what := reserved.Port(p.Number); what != "" {
 			return fmt.Errorf("the port %d, %s", p.Number, what)
@@ -178,7 +182,7 @@ func checkWorkload(w snapshot.Workload) error {
 	if w.Netns != "" &&
 		(!filepath.IsAbs(w.Netns) || filepath.Clean(w.Netns) != w.Netns || len(w.Netns) > finding.MaxText ||
 			strings.ContainsRune(w.Netns, 0)) {
-		return fmt.Errorf("the network namespace %q: give its whole path", finding.Cut(w.Netns))
+		return fmt.Errorf("the network namespace %q: give its whole path", finding.Truncate(w.Netns))
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ const (
 // float64, string, bool and nil, and must not be changed. Findings need only code, field, message and remedy.
 type Validator func(kind string, document map[string]any) []finding.Finding
 
-// same says that two objects are one and stand at the same place.
+// same reports whether two objects are one and stand at the same place.
 func same(a, b *snapshot.Object) bool {
 	return a.Value == b.Value && a.Origin.File == b.Origin.File && a.Origin.Line == b.Origin.Line
 }
@@ -133,7 +133,7 @@ func (p *placing) tellMore() {
 	}
 }
 
-// as is the previous file's object where that is the same one, a few places further on perhaps.
+// as returns the previous file's object where that is the same one, a few places further on perhaps.
 func (p *placing) as(o *snapshot.Object) *snapshot.Object {
 	if p.previous == nil {
 		return o

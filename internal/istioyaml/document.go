@@ -164,7 +164,7 @@ func (d *document) hidden(n *yaml.Node) {
 	d.merge(l)
 }
 
-// isChart says whether a mapping is a Chart.yaml of Helm, which has an apiVersion and is no object.
+// isChart reports whether a mapping is a Chart.yaml of Helm, which has an apiVersion and is no object.
 func isChart(n *yaml.Node) bool {
 	has := map[string]string{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -184,7 +184,7 @@ func (d *document) take(findings []finding.Finding) {
 	}
 }
 
-// parse is the root nodes of a text, none if there is only white space and comments.
+// parse returns the root nodes of a text, none if there is only white space and comments.
 func parse(text []byte) ([]*yaml.Node, *finding.Finding) {
 	if values, ok := parseJSON(text); ok {
 		return values, nil
@@ -225,8 +225,8 @@ func syntax(text []byte, err error) *finding.Finding {
 	return f
 }
 
-// items are the objects of a List, as kubectl and the API write it, also of a List in a List, or the one object itself.
-// The items of a list of one kind (ServiceList) need not say theirs.
+// items returns the objects of a List, as kubectl and the API write it, also of a List in a List, or the one object
+// itself. The items of a list of one kind (ServiceList) need not say theirs.
 func items(root *yaml.Node) []*yaml.Node { return itemsAt(root, 0) }
 
 func itemsAt(root *yaml.Node, depth int) []*yaml.Node {
@@ -263,7 +263,7 @@ func itemsAt(root *yaml.Node, depth int) []*yaml.Node {
 	return out
 }
 
-// withHead is an item that says its apiVersion and kind.
+// withHead returns an item that says its apiVersion and kind.
 func withHead(n *yaml.Node, apiVersion, kind string) *yaml.Node {
 	h := headOf(n)
 	out := *n

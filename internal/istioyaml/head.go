@@ -88,7 +88,7 @@ func each(n *yaml.Node, visit func(key string, line int, v *yaml.Node)) {
 	}
 }
 
-// resolved is the node that an alias stands for.
+// resolved returns the node that an alias stands for.
 func resolved(n *yaml.Node) *yaml.Node {
 	for hops := 0; n != nil && n.Kind == yaml.AliasNode; hops++ {
 		if hops > MaxDepth {
@@ -99,7 +99,7 @@ func resolved(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// plain is a node's text, empty where it has none.
+// plain returns a node's text, empty where it has none.
 func plain(n *yaml.Node) string {
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" {
 		return n.Value
@@ -197,8 +197,8 @@ func (h head) stands() (k kind.Kind, s standing, why refusal) {
 	return k, s, why
 }
 
-// hides says whether an object may stand in a document that is not taken for one: its head does not tell what it is, or
-// it is a list that cannot be read.
+// hides reports whether an object may stand in a document that is not taken for one: its head does not tell what it is,
+// or it is a list that cannot be read.
 func (h head) hides(s standing) bool {
 	return (s == standsForeign || s == standsRefused) &&
 		(h.apiVersion == "" || h.kind == "" || strings.HasSuffix(strings.ToLower(h.kind), "list"))
@@ -208,8 +208,8 @@ func (h head) hides(s standing) bool {
 var securityValue = regexp.MustCompile(
 	`(?i)^\s*(security\.istio\.io(/.*)?|(authorizationpolic(y|ies)|(peer|request)authentications?)(list)?)\s*$`)
 
-// holdsSecurity says whether a value anywhere in a mapping names a security kind or group. Keys do not count: a chart's
-// values have them.
+// holdsSecurity reports whether a value anywhere in a mapping names a security kind or group. Keys do not count: a
+// chart's values have them.
 func holdsSecurity(n *yaml.Node) bool {
 	switch n.Kind {
 	case yaml.ScalarNode:
@@ -226,7 +226,7 @@ func holdsSecurity(n *yaml.Node) bool {
 	return false // what an alias stands for is found where it is written
 }
 
-// nearGroup is the group that was meant, but for a slip of the pen; empty when it is none that Isthmus reads.
+// nearGroup returns the group that was meant, but for a slip of the pen; empty when it is none that Isthmus reads.
 func nearGroup(group string) string {
 	for _, g := range groups {
 		if len(group) < 64 && finding.Distance(strings.ToLower(group), g) <= 2 {
@@ -256,7 +256,7 @@ func (h head) key() snapshot.Key {
 	return key
 }
 
-// isPlaceholder says that a template's text stands here, which has no meaning before the template is filled in.
+// isPlaceholder reports whether a template's text stands here, which has no meaning before the template is filled in.
 func isPlaceholder(s string) bool { return strings.HasPrefix(s, "{{") || strings.HasPrefix(s, "${") }
 
 // Broken is an object, or a document that may hold some, that is written and could not be read.
@@ -280,13 +280,13 @@ func newBroken(h head, security bool, line int, reason string, selector map[stri
 	}}
 }
 
-// WholeKey says that it is known which object this is, so that nothing else can be meant.
+// WholeKey reports whether it is known which object this is, so that nothing else can be meant.
 func (b *Broken) WholeKey() bool {
 	_, known := kind.Named(b.Key.Kind)
 	return known && b.Key.Name != ""
 }
 
-// MayBe says that it may be this object: nothing that could be told of it says otherwise.
+// MayBe reports whether it may be this object: nothing that could be told of it says otherwise.
 func (b *Broken) MayBe(k snapshot.Key) bool {
 	is := b.Key
 	_, known := kind.Named(is.Kind)
@@ -295,7 +295,7 @@ func (b *Broken) MayBe(k snapshot.Key) bool {
 		(b.placeless || is.Namespace == "" || k.Namespace == "" || is.Namespace == k.Namespace)
 }
 
-// selectorOf is what the raw document selects, nil where that cannot be told for sure.
+// selectorOf returns what the raw document selects, nil where that cannot be told for sure.
 func selectorOf(doc map[string]any) map[string]string {
 	spec, _ := doc["spec"].(map[string]any)
 	selector, _ := spec["selector"].(map[string]any)

@@ -55,7 +55,7 @@ func halfCharacter(text []byte) bool {
 	return false
 }
 
-// escaped is the number in \uXXXX at the beginning of a text, -1 where that does not stand there.
+// escaped returns the number in \uXXXX at the beginning of a text, -1 where that does not stand there.
 func escaped(text []byte) int64 {
 	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
 		return -1

@@ -27,9 +27,9 @@ var (
 	securityWord = regexp.MustCompile(`(?i)security\.istio\.io|authorizationpolicy|peerauthentication|requestauthentication`)
 )
 
-// lost is a document that cannot be parsed. Its lines tell what it may be: one of a foreign kind is skipped like any
-// other; one that may be of a security kind closes the namespaces that it names, or default, where an object is that
-// names none.
+// lost returns a document that cannot be parsed. Its lines tell what it may be: one of a foreign kind is skipped like
+// any other; one that may be of a security kind closes the namespaces that it names, or default, where an object is
+// that names none.
 func lost(text []byte, why finding.Finding) *document {
 	// without NUL, UTF-16 can be looked through too
 	text = comment.ReplaceAll(bytes.ReplaceAll(text, []byte{0}, nil), nil)
@@ -67,7 +67,7 @@ func lost(text []byte, why finding.Finding) *document {
 	}
 	namespaces := scanNamespaces(text)
 	h.namespace = namespaces[0]
-	why.Object = h.key().Told()
+	why.Object = h.key().Normal()
 	d.findings = []finding.Finding{why}
 	for _, ns := range namespaces {
 		h.namespace = ns
@@ -108,8 +108,8 @@ func scanHead(text []byte) head {
 	return h
 }
 
-// scanNamespaces are all namespaces that a text names; "" stands for none, which means default. A text that names very
-// many is no object of a namespace.
+// scanNamespaces returns all namespaces that a text names; "" stands for none, which means default. A text that names
+// very many is no object of a namespace.
 func scanNamespaces(text []byte) []string {
 	out := []string{}
 	for _, m := range namespaceLine.FindAllSubmatch(text, -1) {
@@ -140,7 +140,7 @@ func (d *document) skip(h head, line int) {
 
 // later notes a document of Istio's that is not carried out yet.
 func (d *document) later(h head, line int) {
-	d.findings = append(d.findings, finding.New("ISM0204", h.key().Told(), "",
+	d.findings = append(d.findings, finding.New("ISM0204", h.key().Normal(), "",
 		strings.TrimSpace(finding.Clip(h.kind)+" ("+finding.Clip(h.apiVersion)+
 			") is not carried out yet; it is skipped")).At("", line))
 }

@@ -17,7 +17,7 @@ func (h head) decode(
 ) (o *snapshot.Object, doc map[string]any, findings []finding.Finding) {
 	t := newTree(n, left)
 	r := &t.report
-	r.object = h.key().Told()
+	r.object = h.key().Normal()
 	defer func() {
 		if fault := recover(); fault != nil {
 			f := faulty(fault)

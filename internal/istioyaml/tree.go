@@ -54,7 +54,7 @@ func newTree(n *yaml.Node, left *budget) *tree {
 	return t
 }
 
-// value is the JSON value of a node.
+// value returns the JSON value of a node.
 func (t *tree) value(n *yaml.Node, path string, depth int) any {
 	t.nodes--
 	if t.inAlias {
@@ -173,7 +173,7 @@ func (t *tree) mark(path string, line int) string {
 	return p
 }
 
-// typeName is what a JSON value is, for messages.
+// typeName returns what a JSON value is, for messages.
 func typeName(v any) string {
 	switch v.(type) {
 	case nil:

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// Key names one object, or something else that can be spoken of in its manner: "workload default/cart", "node a".
+// Key identifies one object, or another thing that findings are about: "workload default/cart", "node a".
 type Key struct{ Kind, Namespace, Name string }
 
-// String is "Kind namespace/name", "Kind name" or "Kind".
+// String returns "Kind namespace/name", "Kind name" or "Kind".
 func (k Key) String() string {
 	switch {
 	case k.Namespace != "":
@@ -19,9 +19,8 @@ func (k Key) String() string {
 	return k.Kind
 }
 
-// Told is as much of a key as names something: a namespace says nothing without a name, and a name nothing without a
-// kind.
-func (k Key) Told() Key {
+// Normal drops the parts of a key that identify nothing: a namespace without a name, a name without a kind.
+func (k Key) Normal() Key {
 	switch {
 	case k.Kind == "":
 		return Key{}
@@ -36,10 +35,10 @@ func (k Key) Compare(o Key) int {
 	return cmp.Or(cmp.Compare(k.Kind, o.Kind), cmp.Compare(k.Namespace, o.Namespace), cmp.Compare(k.Name, o.Name))
 }
 
-// MarshalText writes the key as String does.
+// MarshalText returns the key as String does.
 func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// UnmarshalText reads what MarshalText wrote.
+// UnmarshalText parses the result of MarshalText.
 func (k *Key) UnmarshalText(text []byte) error {
 	*k = Key{}
 	var named bool

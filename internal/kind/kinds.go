@@ -13,7 +13,7 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 )
 
-// Family says whose kind it is, and with that how it is decoded.
+// Family groups kinds by who defines them, which determines how they are decoded.
 type Family string
 
 // The families.
@@ -27,16 +27,16 @@ const (
 type Kind struct {
 	Name   string // as in YAML: AuthorizationPolicy
 	Plural string // as in a resource path: authorizationpolicies
-	// APIVersions that are read, the preferred one first. All of them mean the same type.
+	// APIVersions that are accepted, the preferred one first. All denote the same type.
 	APIVersions []string
-	// Type is the struct of which an object holds a pointer: v1alpha1.Mesh.
+	// Type is the struct type that objects of the kind point to: v1alpha1.Mesh.
 	Type       reflect.Type
 	Namespaced bool
 	Family     Family
-	// NameIsLabel: the object's name becomes one label of a host name or an SNI, so it holds no dot.
+	// NameIsLabel means that the object's name becomes one label of a host name or SNI, so it must not contain a dot.
 	NameIsLabel bool
-	// Security: the kind says who may call whom, or how. An object of it that is not carried out closes what it
-	// selects.
+	// Security means that the kind decides who may call whom, or how. An object of it that is not in effect closes what
+	// it selects.
 	Security bool
 }
 
@@ -47,7 +47,7 @@ var (
 	istioNetwork  = []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}
 )
 
-// All kinds, each before those that mean nothing without it: a policy without a Service selects nothing.
+// All lists the kinds, each after those that it depends on: a policy without a Service selects nothing.
 var All = []Kind{
 	{
 		Name: "Mesh", Plural: "meshes", APIVersions: own, Type: reflect.TypeFor[v1alpha1.Mesh](), Family: Ours,
@@ -105,7 +105,7 @@ var byType = func() map[reflect.Type]Kind {
 	return m
 }()
 
-// Named finds a kind by its name.
+// Named finds a kind by name.
 func Named(name string) (Kind, bool) {
 	if i := Index(name); i >= 0 {
 		return All[i], true
@@ -113,12 +113,12 @@ func Named(name string) (Kind, bool) {
 	return Kind{}, false
 }
 
-// Index is the place of a kind in All, -1 for a name that no kind has.
+// Index returns the position of a kind in All, or -1.
 func Index(name string) int {
 	return slices.IndexFunc(All, func(k Kind) bool { return k.Name == name })
 }
 
-// OfType is the kind whose objects are pointers to this type, such as *v1alpha1.Mesh.
+// OfType returns the kind whose objects are pointers of this type, such as *v1alpha1.Mesh.
 func OfType(pointer reflect.Type) (Kind, bool) {
 	if pointer.Kind() != reflect.Pointer {
 		return Kind{}, false
@@ -127,14 +127,14 @@ func OfType(pointer reflect.Type) (Kind, bool) {
 	return k, ok
 }
 
-// Closes says whether an object of a kind that is not carried out closes what it selects. What is not in the table
-// does, since nobody knows what it would have forbidden.
+// Closes reports whether an object of a kind that is not in effect closes what it selects. Unknown kinds do, since
+// nobody knows what they would have forbidden.
 func Closes(name string) bool {
 	k, ok := Named(name)
 	return !ok || k.Security
 }
 
-// Names of all kinds, in the table's order.
+// Names returns the names of all kinds in the order of All.
 func Names() []string {
 	names := make([]string, len(All))
 	for i, k := range All {
@@ -143,8 +143,8 @@ func Names() []string {
 	return names
 }
 
-// Reads says whether the kind is read in this apiVersion.
+// Reads reports whether the kind is accepted in this apiVersion.
 func (k Kind) Reads(apiVersion string) bool { return slices.Contains(k.APIVersions, apiVersion) }
 
-// String is "apiVersion Name", in the preferred version.
+// String returns "apiVersion Name" with the preferred version.
 func (k Kind) String() string { return strings.TrimSpace(k.APIVersions[0] + " " + k.Name) }

@@ -2,36 +2,37 @@ package model
 
 import "net/netip"
 
-// EndpointSet names the endpoints behind one host and port.
+// EndpointSet identifies the endpoints of one host and port.
 type EndpointSet struct {
 	Host string
 	Port uint16
-	// Proxy whose own form of the set it is, since it serves some of the endpoints itself; empty for the form that all
-	// share.
+	// Proxy is set for the form of the set that one proxy gets because it hosts some of the endpoints. It is empty for
+	// the form that all other proxies share.
 	Proxy string
 }
 
-// Shared is the form that all share.
+// Shared returns the form that has no proxy of its own.
 func (s EndpointSet) Shared() EndpointSet { return EndpointSet{Host: s.Host, Port: s.Port} }
 
-// Endpoint is one place where a port is served.
+// Endpoint is one address at which a port is served.
 type Endpoint struct {
 	Addr    netip.Addr
-	Other   netip.Addr // the same place in the other IP version, if it has one; tried where Addr cannot be reached
+	Other   netip.Addr // the same server's address of the other IP version, if any; used when Addr is unreachable
 	Host    string     // instead of Addr, for DNS services
 	Port    uint16
 	Healthy bool
 	Weight  uint32
-	By      WorkloadID // the registered workload that serves there, if one does
-	// Destination that it belongs to, in the set of a route with several; see Route.Endpoints.
+	By      WorkloadID // the registered workload behind it, if any
+	// Destination is set when the endpoint belongs to a route with several destinations; see Route.Endpoints.
 	Destination Destination
 }
 
 func (e Endpoint) named() bool { return e.Host != "" }
 
-// Places are the endpoints of one who serves a port at these addresses. An IPv4 and an IPv6 address are one place, and
-// the version that is written first is tried first: who is there in both is not called twice as often.
-func Places(addrs []netip.Addr, port uint16) []Endpoint {
+// EndpointsAt returns the endpoints of one server that listens on a port at these addresses. An IPv4 and an IPv6
+// address are paired into one endpoint, so that a dual-stack server does not get twice the load. The version that is
+// listed first is tried first.
+func EndpointsAt(addrs []netip.Addr, port uint16) []Endpoint {
 	var first, second []netip.Addr
 	for _, a := range addrs {
 		if a.BitLen() == addrs[0].BitLen() {

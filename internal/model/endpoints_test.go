@@ -27,7 +27,7 @@ func TestPlaces(t *testing.T) {
 		{[]netip.Addr{a, b, six}, []Endpoint{{Addr: a, Other: six}, {Addr: b}}},
 		{[]netip.Addr{a, six, seven}, []Endpoint{{Addr: a, Other: six}, {Addr: seven}}},
 	} {
-		if got := Places(c.addrs, 0); !slices.Equal(got, c.want) {
+		if got := EndpointsAt(c.addrs, 0); !slices.Equal(got, c.want) {
 			t.Errorf("%v: %+v", c.addrs, got)
 		}
 	}
@@ -44,8 +44,8 @@ func TestWorkloadSpeaks(t *testing.T) {
 		{[]netip.Addr{netip.MustParseAddr("fd00::1")}, false, true},
 		{[]netip.Addr{netip.MustParseAddr("fd00::1"), netip.MustParseAddr("10.0.0.1")}, true, true},
 	} {
-		if w := (&Workload{Addrs: c.own}); w.Speaks(four) != c.speaksFour || w.Speaks(six) != c.speaksSix {
-			t.Errorf("%v: speaks IPv4 %t, IPv6 %t", c.own, w.Speaks(four), w.Speaks(six))
+		if w := (&Workload{Addrs: c.own}); w.HasFamilyOf(four) != c.speaksFour || w.HasFamilyOf(six) != c.speaksSix {
+			t.Errorf("%v: speaks IPv4 %t, IPv6 %t", c.own, w.HasFamilyOf(four), w.HasFamilyOf(six))
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Federation is what crosses one gateway to and from other meshes.
+// Federation is the traffic that one gateway carries to and from peer meshes.
 type Federation struct {
 	Peers      []*Peer // sorted by name
 	Exports    []*Export
@@ -18,18 +18,18 @@ type Federation struct {
 	Bootstraps []Bootstrap
 }
 
-// Peer is another mesh with which at least the control planes may talk now.
+// Peer is another mesh. At least the control planes of the two may talk.
 type Peer struct {
 	Name        string
-	Live        bool // exports and imports may work: trusted, fresh, neither suspended nor expired
+	Live        bool // exports and imports work: it is trusted, fresh, neither suspended nor expired
 	TrustDomain spiffe.TrustDomain
-	KnownAs     string   // our name at the peer
+	KnownAs     string   // this mesh's name at the peer
 	Addresses   []string // host:port of its gateways
-	GatewayIDs  []string // SPIFFE IDs of its gateways, exact
+	GatewayIDs  []string // SPIFFE IDs of its gateways, matched exactly
 	Ref         Ref
 }
 
-// Export is one service port offered to one peer.
+// Export offers one service port to one peer.
 type Export struct {
 	Name    string // namespace/name of the FederatedExport
 	Alias   string
@@ -37,59 +37,59 @@ type Export struct {
 	Service *Service
 	Port    *Port
 	SNI     string
-	Rules   []ExportRule // HTTP: one must match
+	Rules   []ExportRule // for HTTP; a request must match one of them
 	Ref     Ref
 }
 
-// Set names the endpoints behind an export.
+// Set identifies the endpoints that serve an export.
 func (e *Export) Set() EndpointSet { return EndpointSet{Host: e.Service.Host, Port: e.Port.Number} }
 
-// IsReady says that what is behind an export has an endpoint that is ready.
+// IsReady reports whether an export has a ready endpoint.
 func (m *Mesh) IsReady(e *Export) bool {
 	return slices.ContainsFunc(m.Endpoints[e.Set()], func(ep Endpoint) bool { return ep.Healthy })
 }
 
-// ExportRule matches a request of the peer when each of its non-empty fields matches.
+// ExportRule matches a peer's request when each non-empty field matches.
 type ExportRule struct {
-	Callers []Match // asserted SPIFFE IDs, always inside the peer's trust domain
+	Callers []Match // SPIFFE IDs that the peer's gateway asserts, always in the peer's trust domain
 	Methods []string
 	Paths   []Match
 }
 
 // Import is a service of other meshes under a local name.
 type Import struct {
-	ID       ServiceID // also the local Service that it stands beside or in place of
+	ID       ServiceID // of the local Service too, if one has the same name
 	Name     string    // namespace/name of the FederatedImport
 	Host     string
 	Port     uint16
 	Protocol Protocol
-	Callers  []string // SPIFFE IDs of this mesh, sorted
-	Remotes  []Remote // those of live peers only; sorted by priority, then as written
+	Callers  []string // SPIFFE IDs of callers in this mesh, sorted
+	Remotes  []Remote // live peers only; sorted by priority, then as listed
 	Local    *LocalPart
-	Absent   []string // why others cannot serve now, a clause each: "peer cards is suspended"
+	Absent   []string // why other peers cannot serve now, a clause each: "peer cards is suspended"
 	Ref      Ref
 }
 
-// Remote is one peer's export as an import uses it.
+// Remote is one peer's export as used by an import.
 type Remote struct {
 	Peer      *Peer
 	SNI       string
 	Weight    uint32
 	Priority  uint32
-	Alias     string // name and namespace of the export there
+	Alias     string // the export's name and namespace at the peer
 	Namespace string
 }
 
-// LocalPart is how the endpoints of the local Service of the import's name take part.
+// LocalPart is the share of the local Service that has the import's name.
 type LocalPart struct{ Weight, Priority uint32 }
 
-// Own is the set of the local Service's endpoints.
+// Own identifies the endpoints of the local Service.
 func (i *Import) Own() EndpointSet { return EndpointSet{Host: i.Host, Port: i.Port} }
 
-// RouteAtGateways leads from this mesh's gateways to those of the peers that serve the import.
+// RouteAtGateways returns the route from this mesh's gateways to the gateways of the peers that serve the import.
 func (i *Import) RouteAtGateways() *Route {
 	r := &Route{Set: EndpointSet{Host: "import/" + i.Host, Port: i.Port}, Changing: true, Absent: i.Absent}
-	var priority uint32 // without gaps, as Envoy wants them; remotes are sorted
+	var priority uint32 // Envoy requires priorities without gaps; Remotes is sorted by them
 	for n, remote := range i.Remotes {
 		if n > 0 && remote.Priority != i.Remotes[n-1].Priority {
 			priority++
@@ -103,8 +103,8 @@ func (i *Import) RouteAtGateways() *Route {
 	return r
 }
 
-// RouteAtCallers leads to the mesh's gateways, whose endpoint set is given, to the local Service's endpoints, or to
-// both. Where the gateways stand among them the peers that serve first decide.
+// RouteAtCallers returns the route from callers to this mesh's gateways (whose endpoint set is the argument), to the
+// local Service's endpoints, or to both. The priority of the gateways is that of the first peers that serve.
 func (i *Import) RouteAtCallers(gateways EndpointSet) *Route {
 	r := &Route{Changing: true, Absent: i.Absent}
 	switch {
@@ -138,15 +138,15 @@ func (i *Import) RouteAtCallers(gateways EndpointSet) *Route {
 	return r
 }
 
-// Invite and Bootstrap are openings in the gateways while a peering is being made.
+// Invite and Bootstrap open a gateway for the handshakes of a new peering.
 type (
-	// Invite is an open invitation.
+	// Invite is an open invitation to a peer.
 	Invite struct{ ID, Peer string }
-	// Bootstrap is an acceptance under way.
+	// Bootstrap is an accepted invitation whose handshake is still in progress.
 	Bootstrap struct{ ID, Address string }
 )
 
-// Gateways are the endpoints at addresses of the form "host:port". What is none is left out.
+// Gateways parses addresses of the form "host:port" into endpoints. It skips anything else.
 func Gateways(addresses []string) []Endpoint {
 	var out []Endpoint
 	for _, a := range addresses {
@@ -157,10 +157,10 @@ func Gateways(addresses []string) []Endpoint {
 	return out
 }
 
-// Paired are a peer's gateways with what looks like one gateway's IPv4 and IPv6 address as one endpoint, so that a
-// version which does not lead there costs no call. Where host names are among them they stay apart: Envoy then knows
-// one address an endpoint.
-func Paired(eps []Endpoint) []Endpoint {
+// PairFamilies merges an IPv4 and an IPv6 endpoint that look like one gateway into one endpoint, so that an unreachable
+// IP version costs no failed call. If any endpoint is a host name, nothing is paired: Envoy then accepts only one
+// address per endpoint.
+func PairFamilies(eps []Endpoint) []Endpoint {
 	if slices.ContainsFunc(eps, Endpoint.named) {
 		return eps
 	}
@@ -170,7 +170,7 @@ func Paired(eps []Endpoint) []Endpoint {
 	}
 	var out []Endpoint
 	for _, port := range slices.Sorted(maps.Keys(at)) {
-		for _, e := range Places(at[port], port) {
+		for _, e := range EndpointsAt(at[port], port) {
 			e.Healthy = true
 			out = append(out, e)
 		}
@@ -178,7 +178,7 @@ func Paired(eps []Endpoint) []Endpoint {
 	return out
 }
 
-// hostPort takes "host:port" apart; ok is false for anything else.
+// hostPort parses "host:port". ok is false for anything else.
 func hostPort(s string) (Endpoint, bool) {
 	if ap, err := netip.ParseAddrPort(s); err == nil {
 		return Endpoint{Addr: ap.Addr(), Port: ap.Port(), Healthy: true}, true

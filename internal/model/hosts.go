@@ -2,20 +2,20 @@ package model
 
 import "strings"
 
-// DefaultDomain is where the names of services end, unless the Mesh says otherwise.
+// DefaultDomain is the DNS suffix of services unless the Mesh sets another.
 const DefaultDomain = "cluster.local"
 
-// ServiceHost is the name of a Service, or of an import beside it: <name>.<namespace>.svc.<domain> (Kubernetes: DNS for
-// Services).
+// ServiceHost returns the host name of a Service, or of an import of the same name: <name>.<namespace>.svc.<domain>
+// (Kubernetes: DNS for Services).
 func ServiceHost(name, namespace, domain string) string {
 	return name + "." + namespace + ".svc." + domain
 }
 
-// EntryHost is a host of a ServiceEntry as it is compared: in lower case, without the dot at its end.
+// EntryHost normalises a host of a ServiceEntry for comparison: lower case, no trailing dot.
 func EntryHost(host string) string { return strings.ToLower(strings.TrimSuffix(host, ".")) }
 
-// HostNames are the names by which a request may address a service: its host, and for a service of the mesh the shorter
-// forms.
+// HostNames returns the names by which a request may address a service: its host and, for a service of the mesh, the
+// shorter Kubernetes forms.
 func HostNames(svc *Service, domain string) []string {
 	short, ok := strings.CutSuffix(svc.Host, ".svc."+domain)
 	if !ok {

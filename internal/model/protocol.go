@@ -2,10 +2,10 @@ package model
 
 import "strings"
 
-// Protocol spoken on a port. The zero value is TCP: nothing is assumed of the bytes.
+// Protocol is spoken on a port. The zero value is TCP, an opaque byte stream.
 type Protocol int
 
-// The protocols that make a difference.
+// The protocols that Isthmus tells apart.
 const (
 	TCP Protocol = iota
 	HTTP
@@ -14,13 +14,13 @@ const (
 	TLS
 )
 
-// IsHTTP says whether requests can be told apart.
+// IsHTTP reports whether a proxy can see single requests.
 func (p Protocol) IsHTTP() bool { return p == HTTP || p == HTTP2 || p == GRPC }
 
 func (p Protocol) String() string { return [...]string{"TCP", "HTTP", "HTTP2", "GRPC", "TLS"}[p] }
 
-// PortProtocol of a Service's port, as Istio selects it: appProtocol, else the name up to its first dash; anything else
-// is TCP.
+// PortProtocol selects the protocol of a Service's port as Istio does: appProtocol, else the port's name up to its
+// first dash, else TCP.
 func PortProtocol(appProtocol *string, name string) Protocol {
 	if appProtocol != nil {
 		return ParseProtocol(*appProtocol)
@@ -29,7 +29,7 @@ func PortProtocol(appProtocol *string, name string) Protocol {
 	return ParseProtocol(prefix)
 }
 
-// ParseProtocol reads the words of Istio and of Kubernetes (KEP-3726).
+// ParseProtocol parses a protocol name of Istio or Kubernetes (KEP-3726). Unknown names are TCP.
 func ParseProtocol(s string) Protocol {
 	switch strings.ToLower(s) {
 	case "http", "http1", "http/1.1", "kubernetes.io/ws":

@@ -7,36 +7,35 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Proxy is one Envoy: it serves workloads, or is a gateway.
+// Proxy is one Envoy. It serves workloads or is a gateway.
 type Proxy struct {
 	Name      string
 	Workloads []*Workload // sorted by namespace and name
-	Sidecars  []*Workload // of this node, each with a proxy of its own; sorted likewise
+	Sidecars  []*Workload // workloads of this node that have a proxy of their own; same order
 	Gateway   *Gateway    // nil for nodes
 }
 
-// SidecarName names the proxy of one workload. No node has a slash in its name.
+// SidecarName returns the name of one workload's own proxy. Node names contain no slash.
 func SidecarName(node string, id WorkloadID) string { return node + "/" + id.String() }
 
-// NodeOfProxy is the node of a proxy: its own, or that of the workload that it is for.
+// NodeOfProxy returns the node that runs a proxy.
 func NodeOfProxy(proxy string) string {
 	node, _, _ := strings.Cut(proxy, "/")
 	return node
 }
 
-// Gateway is a proxy at the edge of the mesh. What it does there are its boundaries, each with what concerns it and
-// nothing else of the mesh. There is one sort, Federation; those to clients outside (ingress) and to the outside world
-// (egress) will stand beside it.
+// Gateway is a proxy at the edge of the mesh. It has boundaries, each with only the part of the mesh that concerns it.
+// Federation is the only boundary today; ingress and egress will be further fields.
 type Gateway struct {
 	Identity spiffe.ID
 	Inner    []netip.Addr
 	Outer    []netip.Addr
-	// MaxConnections from clients that its Envoy holds.
+	// MaxConnections limits the connections from clients that its Envoy accepts.
 	MaxConnections uint32
-	// Control is the control plane: who it is, and where the gateway reaches it for what peers say. Nobody may know
-	// where that is yet.
+	// Control and ControlAt are the control plane's identity and the addresses at which the gateway reaches it for
+	// peers' control traffic. ControlAt may be empty: no address is known yet.
 	Control   spiffe.ID
 	ControlAt []netip.AddrPort
-	// Federation is its boundary to other meshes; nil where it has none.
+	// Federation is the boundary to other meshes; nil if there is none.
 	Federation *Federation
 }

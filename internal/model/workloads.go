@@ -11,7 +11,7 @@ import (
 // WorkloadID names a registered workload.
 type WorkloadID struct{ Namespace, Name string }
 
-// String is namespace/name.
+// String returns "namespace/name".
 func (w WorkloadID) String() string { return w.Namespace + "/" + w.Name }
 
 // Compare orders workloads by namespace and name.
@@ -25,20 +25,20 @@ type Workload struct {
 	Node     string
 	Identity spiffe.ID
 	Netns    string
-	Sidecar  bool // it has a proxy of its own
+	Sidecar  bool // has its own proxy
 	Addrs    []netip.Addr
-	Mode     MTLSMode // for ports that no service names
+	Mode     MTLSMode // for ports that belong to no service
 	Inbound  []Inbound
 	Outbound []Outbound
-	Refs     []Ref // of its mTLS mode
+	Refs     []Ref // where Mode comes from
 }
 
-// Speaks says whether the workload has an address of a's IP version, and so is served in it.
-func (w *Workload) Speaks(a netip.Addr) bool {
+// HasFamilyOf reports whether the workload has an address of a's IP version.
+func (w *Workload) HasFamilyOf(a netip.Addr) bool {
 	return slices.ContainsFunc(w.Addrs, func(own netip.Addr) bool { return own.BitLen() == a.BitLen() })
 }
 
-// Proxy is the name of the proxy that serves the workload: its node's, or its own.
+// Proxy returns the name of the proxy that serves the workload: its node's or its own.
 func (w *Workload) Proxy() string {
 	if w.Sidecar {
 		return SidecarName(w.Node, w.ID)
@@ -46,17 +46,17 @@ func (w *Workload) Proxy() string {
 	return w.Node
 }
 
-// Inbound is one port a workload listens on.
+// Inbound is one port on which a workload listens.
 type Inbound struct {
 	Port     uint16
 	Protocol Protocol
 	Mode     MTLSMode
-	Hosts    []string // names by which callers may address it, without port; sorted
+	Hosts    []string // names by which callers may address the port, without the port number; sorted
 	Policies Policies
 	Refs     []Ref
 }
 
-// MTLSMode of a listening port. The zero value is the strict one.
+// MTLSMode of a listening port. The zero value is Strict.
 type MTLSMode int
 
 // The modes of PeerAuthentication.

@@ -41,7 +41,7 @@ const (
 	allLogs  = 512 << 20
 )
 
-// logBytes is the bound of one of those files.
+// logBytes returns the bound of one of those files.
 func logBytes(workloads int) int64 {
 	const kinds, ages = 2, 2
 	return max(leastLog, min(maxLog, allLogs/int64(kinds*ages*(workloads+1))))
@@ -163,7 +163,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	return err
 }
 
-// ControlGroup is the name of the control group of a node's Envoys.
+// ControlGroup returns the name of the control group of a node's Envoys.
 func ControlGroup(node, runDir string) string {
 	return fmt.Sprintf("isthmus-%s-%.4x", node, sha256.Sum256([]byte(runDir)))
 }
@@ -271,7 +271,7 @@ func (a *Agent) enterNamespaces() {
 	}
 }
 
-// rules of capture; nil when it is off.
+// rules returns the rules of capture; nil when it is off.
 func (c CaptureConfig) rules() (*capture.Rules, error) {
 	if c.Off {
 		return nil, nil
@@ -287,7 +287,8 @@ func (c CaptureConfig) rules() (*capture.Rules, error) {
 	return rules, nil
 }
 
-// rules of capture of one workload, which may exclude ports beyond those of all; nil when capture is off.
+// rules returns the rules of capture of one workload, which may exclude ports beyond those of all; nil when capture is
+// off.
 func (w Workload) rules(common *capture.Rules) *capture.Rules {
 	if common == nil {
 		return nil

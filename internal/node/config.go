@@ -165,7 +165,7 @@ type GatewayConfig struct {
 	OuterAddress6 netip.Addr `yaml:"outerAddress6"`
 }
 
-// GatewayInfo is what the control plane is told of a gateway; nil of a node.
+// GatewayInfo returns what the control plane is told of a gateway; nil of a node.
 func (c Config) GatewayInfo() *snapshot.GatewayInfo {
 	g := c.Gateway
 	if g == nil {
@@ -177,7 +177,7 @@ func (c Config) GatewayInfo() *snapshot.GatewayInfo {
 	}
 }
 
-// Role of the agent.
+// Role returns the role of the agent.
 func (c Config) Role() snapshot.Role {
 	if c.Gateway != nil {
 		return snapshot.RoleGateway
@@ -185,5 +185,5 @@ func (c Config) Role() snapshot.Role {
 	return snapshot.RoleNode
 }
 
-// Key of the workload in the control plane's tables.
+// Key returns the key of the workload in the control plane's tables.
 func (w Workload) Key() string { return w.Namespace + "/" + w.Name }

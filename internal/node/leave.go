@@ -60,7 +60,7 @@ func (a *Agent) serves() bool {
 	return false
 }
 
-// serving are the proxies that have something to serve.
+// serving returns the proxies that have something to serve.
 func (a *Agent) serving() (out []*proxy) {
 	for i, p := range a.proxies {
 		if p.workload == "" || a.namespaces[i].instance.Load() != nil {

@@ -23,7 +23,7 @@ type Problem struct {
 	Remedy  string
 }
 
-// Error is "file:line: field: message. Fix: remedy".
+// Error returns "file:line: field: message. Fix: remedy".
 func (p Problem) Error() string {
 	s := p.File
 	if p.Line > 0 {
@@ -93,7 +93,7 @@ func (r *reader) add(field, message, remedy string) {
 	})
 }
 
-// line of a field, or of its nearest enclosing one.
+// line returns the line of a field, or of its nearest enclosing one.
 func (r *reader) line(field string) int {
 	for field != "" {
 		if l, ok := r.lines[field]; ok {

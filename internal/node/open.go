@@ -20,8 +20,8 @@ const (
 	mostShown = 20
 )
 
-// leaveOpen is how long connections of the workload may go on that are open when it is captured: a workload of which it
-// is known that it takes mutual TLS alone has none.
+// leaveOpen returns how long connections of the workload may go on that are open when it is captured: a workload of
+// which it is known that it takes mutual TLS alone has none.
 func (h *workloadNamespace) leaveOpen() time.Duration {
 	if p, known := h.plaintext(); known && !p.Taken() {
 		return 0
@@ -29,7 +29,7 @@ func (h *workloadNamespace) leaveOpen() time.Duration {
 	return h.openLimit
 }
 
-// plaintextCallers are those of a workload that STRICT would refuse: none where it is STRICT.
+// plaintextCallers returns those of a workload that STRICT would refuse: none where it is STRICT.
 func (a *Agent) plaintextCallers(workload string) []string {
 	if p, known := a.plaintextOf(workload); !known || !p.Taken() {
 		return nil
@@ -74,7 +74,7 @@ func (h *workloadNamespace) followOpen(s *namespaceInstance) error {
 	return h.install(s.dns.Port) // without an exception
 }
 
-// bypassing is the part of the workload's traffic that bypasses its Envoy.
+// bypassing returns the part of the workload's traffic that bypasses its Envoy.
 func (h *workloadNamespace) bypassing() snapshot.Outside {
 	out := snapshot.Outside{Workload: h.workload.Key()}
 	s := h.instance.Load()

@@ -103,7 +103,7 @@ func (a *Agent) answer(ctx context.Context, p *proxy, socket net.Listener) error
 	return context.Cause(ctx)
 }
 
-// connections are the shares of an Envoy's connections that its listeners get.
+// connections returns the shares of an Envoy's connections that its listeners get.
 func (a *Agent) connections(p *proxy) map[string]uint32 {
 	if a.cfg.Gateway != nil {
 		return limits.OfGateway(a.cfg.Envoy.MaxConnections)
@@ -118,7 +118,7 @@ func (a *Agent) connections(p *proxy) map[string]uint32 {
 	return limits.OfWorkloads(a.cfg.Envoy.MaxConnections, workloads)
 }
 
-// envoyState is the combined state of all Envoys.
+// envoyState returns the combined state of all Envoys.
 func (a *Agent) envoyState() agentapi.EnvoyState {
 	out := agentapi.EnvoyState{Running: true}
 	for i, p := range a.proxies {
@@ -140,7 +140,7 @@ func (a *Agent) envoyState() agentapi.EnvoyState {
 	return out
 }
 
-// sidecarStates are those of Envoys that serve one workload each.
+// sidecarStates returns those of Envoys that serve one workload each.
 func (a *Agent) sidecarStates() map[string]agentapi.EnvoyState {
 	var out map[string]agentapi.EnvoyState
 	for _, p := range a.proxies {

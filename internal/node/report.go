@@ -73,7 +73,7 @@ func (a *Agent) certs() []agentapi.CertState {
 	return certs
 }
 
-// Registered is the workload as the control plane keeps it.
+// Registered returns the workload as the control plane keeps it.
 func (w Workload) Registered(node, netns string, sidecar, ready bool) snapshot.Workload {
 	out := snapshot.Workload{
 		Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Node: node,

@@ -85,7 +85,7 @@ func join(addrs []netip.Addr) string {
 	return strings.Join(out, " or ")
 }
 
-// addressesIn are the addresses of a namespace's devices.
+// addressesIn returns the addresses of a namespace's devices.
 func addressesIn(path string) (out []netip.Addr, err error) {
 	err = netns.Do(path, func() error {
 		addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)

@@ -25,7 +25,7 @@ type WorkloadSocket struct {
 	Users []uint32 `yaml:"users"`
 }
 
-// socketFolder is the default folder of the sockets.
+// socketFolder returns the default folder of the sockets.
 func (c *Config) socketFolder() string { return filepath.Join(c.RunDir, "workload") }
 
 // socketDefaults sets the default paths.

@@ -1,9 +1,10 @@
-// Package pathmatch says which paths of requests a path of a policy means.
+// Package pathmatch turns a policy's path into the test that a proxy applies to a request's path.
 //
-// A proxy compares the path that it passes on: without the query, dot segments resolved, escaped letters, digits and
-// "-._~" written out, what cannot stand in a path escaped. Two spellings are left that servers read alike: a character
-// such as "@" may be escaped ("%40"), and "/" may be repeated. What refuses matches every spelling of the path that is
-// written; what allows matches the one that is written, so that no reading of it lies outside.
+// A proxy tests the path that it forwards: without the query, with dot segments resolved, escaped unreserved characters
+// (letters, digits, "-._~") decoded, and characters that a path cannot contain escaped. Servers may still treat two
+// spellings alike: a character such as "@" may be escaped ("%40"), and "/" may be repeated. A DENY rule therefore
+// matches every equivalent spelling. An ALLOW rule matches only the spelling in the policy, so that no interpretation
+// of the path falls outside it.
 package pathmatch
 
 import (
@@ -14,15 +15,15 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Test is how a proxy compares a path: it matches if one of the two does, and never if there is neither.
+// Test matches a path if Plain or Regex does. If both are empty it never matches.
 type Test struct {
-	Plain *model.Match // of the whole path, as text
+	Plain *model.Match // of the whole path
 	Regex string       // of the whole path
-	// Odd: the expression matches nothing but paths with "%" or "//", so that others need not be tried.
+	// Odd means that Regex matches only paths that contain "%" or "//", so other paths need not be tested.
 	Odd bool
 }
 
-// Written matches the path as m spells it.
+// Written matches the path exactly as m spells it.
 func Written(m model.Match) Test {
 	parts, fault := read(m)
 	switch {
@@ -31,20 +32,20 @@ func Written(m model.Match) Test {
 	case m.Kind == model.Present:
 		return Test{Plain: &m}
 	case m.Kind == model.Template:
-		return Test{Regex: template(parts, written, `[A-Za-z0-9\-._~%!$&'()+,:@=]`)}
+		return Test{Regex: template(parts, exactSpelling, `[A-Za-z0-9\-._~%!$&'()+,:@=]`)}
 	}
 	text := parts[0].text
 	switch {
 	case m.Kind == model.Suffix && beginsInEscape(text):
-		// "*admin" is no end of "/%2admin", whose "a" is half of a character.
-		return Test{Regex: `(?:[^%]|%[0-9A-Fa-f]{2})*` + written(text)}
+		// "*admin" must not match "/%2admin", whose "a" is part of an escape.
+		return Test{Regex: `(?:[^%]|%[0-9A-Fa-f]{2})*` + exactSpelling(text)}
 	case text.escapes():
-		return Test{Regex: around(m.Kind, written(text)), Odd: true}
+		return Test{Regex: anchor(m.Kind, exactSpelling(text)), Odd: true}
 	}
 	return Test{Plain: &model.Match{Kind: m.Kind, Value: text.String()}}
 }
 
-// AnySpelling matches every path that a server may take for the one that m means.
+// AnySpelling matches every path that a server may treat like the one that m spells.
 func AnySpelling(m model.Match) Test {
 	parts, fault := read(m)
 	switch {
@@ -56,7 +57,7 @@ func AnySpelling(m model.Match) Test {
 		return Test{Regex: template(parts, anySpelling, `[^/]`)}
 	}
 	text := parts[0].text
-	t := Test{Regex: around(m.Kind, anySpelling(text)), Odd: true}
+	t := Test{Regex: anchor(m.Kind, anySpelling(text)), Odd: true}
 	if plain := text.String(); strings.IndexFunc(plain,
 		func(r rune) bool { return r > 0x7e || onlyEscaped(byte(r)) }) < 0 {
 		t.Plain = &model.Match{Kind: m.Kind, Value: slashes.ReplaceAllString(plain, "/")}
@@ -66,7 +67,7 @@ func AnySpelling(m model.Match) Test {
 
 var slashes = regexp.MustCompile(`/+`)
 
-func around(kind model.MatchKind, expression string) string {
+func anchor(kind model.MatchKind, expression string) string {
 	switch kind {
 	case model.Prefix:
 		return expression + `\C*`
@@ -76,13 +77,13 @@ func around(kind model.MatchKind, expression string) string {
 	return expression
 }
 
-// part is literal text, or an operator of a template.
+// part is literal text or a template operator.
 type part struct {
 	text     text
 	operator string // "{*}" or "{**}"
 }
 
-// template joins the parts of one; character is what one may hold.
+// template joins the parts of a path template. character is the expression for one character of a segment.
 func template(parts []part, literal func(text) string, character string) string {
 	var b strings.Builder
 	for i, p := range parts {
@@ -90,7 +91,7 @@ func template(parts []part, literal func(text) string, character string) string 
 		case p.operator == "{*}":
 			b.WriteString(character + "+")
 		case p.operator == "{**}" && i < len(parts)-1:
-			// Nothing between two slashes would be a match that is none once they are merged.
+			// An empty segment would match here but not after the slashes are merged.
 			b.WriteString(character + `(?:/*` + character + `)*/*`)
 		case p.operator == "{**}":
 			b.WriteString(`(?:` + character + `|/)*`)
@@ -101,9 +102,9 @@ func template(parts []part, literal func(text) string, character string) string 
 	return b.String()
 }
 
-// written is an expression for a text as it is spelled; the case of an escape's digits means nothing (RFC 3986
+// exactSpelling returns an expression for a text as it is spelled. The case of an escape's digits is ignored (RFC 3986
 // §6.2.2.1).
-func written(t text) string {
+func exactSpelling(t text) string {
 	var b strings.Builder
 	for _, c := range t {
 		if c.escaped {
@@ -115,7 +116,7 @@ func written(t text) string {
 	return b.String()
 }
 
-// anySpelling is an expression for every spelling of a text.
+// anySpelling returns an expression for every spelling of a text.
 func anySpelling(t text) string {
 	var b strings.Builder
 	for i, c := range t {
@@ -142,19 +143,19 @@ func escape(b byte) string {
 	return digits
 }
 
-// beginsInEscape: the first one or two characters may be the digits of an escape.
+// beginsInEscape reports whether the first characters may be the digits of an escape.
 func beginsInEscape(t text) bool { return len(t) > 0 && !t[0].escaped && isHex(t[0].b) }
 
 func isHex(b byte) bool {
 	return b >= '0' && b <= '9' || b >= 'a' && b <= 'f' || b >= 'A' && b <= 'F'
 }
 
-// unreserved are the characters that proxies write out wherever they come escaped (RFC 3986 §2.3).
+// unreserved characters are decoded by proxies wherever they are escaped (RFC 3986 §2.3).
 func unreserved(b byte) bool {
 	return b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || strings.IndexByte("-._~", b) >= 0
 }
 
-// onlyEscaped are the characters that a path holds in no other way.
+// onlyEscaped characters appear in a path only as escapes.
 func onlyEscaped(b byte) bool {
 	return b <= ' ' || b >= 0x7f || strings.IndexByte("\"<>^`{|}?#;", b) >= 0
 }

@@ -8,10 +8,10 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// char is one byte of a path, as a server has it after decoding.
+// char is one byte of a path after decoding.
 type char struct {
 	b       byte
-	escaped bool // in the spelling that is written
+	escaped bool // as spelled in the policy
 }
 
 type text []char
@@ -33,13 +33,13 @@ func (t text) String() string {
 	return string(b)
 }
 
-// fault is why no request's path matches.
+// fault is the reason why a pattern matches no request.
 type fault struct {
 	message, remedy string
-	readable        bool // it is clear all the same which paths are meant, so that they can be refused
+	readable        bool // the intended paths are clear nevertheless, so a DENY rule can match them
 }
 
-// Fault says why no request can have a path that m allows; empty if one can.
+// Fault says why no request can have a path that m allows. The message is empty if one can.
 func Fault(m model.Match) (message, remedy string) {
 	if _, f := read(m); f != nil {
 		return f.message, f.remedy
@@ -47,7 +47,7 @@ func Fault(m model.Match) (message, remedy string) {
 	return "", ""
 }
 
-// read takes a pattern apart.
+// read parses a pattern.
 func read(m model.Match) ([]part, *fault) {
 	if m.Kind == model.Present {
 		return nil, nil
@@ -56,7 +56,7 @@ func read(m model.Match) ([]part, *fault) {
 	var first *fault
 	for rest := m.Value; rest != "" || len(parts) == 0; {
 		literal, operator, after := cutOperator(m.Kind, rest)
-		t, f := characters(literal)
+		t, f := decode(literal)
 		if first == nil {
 			first = f
 		}
@@ -87,8 +87,8 @@ func cutOperator(kind model.MatchKind, s string) (literal, operator, after strin
 	return s, "", ""
 }
 
-// characters reads literal text.
-func characters(s string) (text, *fault) {
+// decode parses literal text.
+func decode(s string) (text, *fault) {
 	var out text
 	for i := 0; i < len(s); i++ {
 		c := char{b: s[i]}
@@ -132,12 +132,12 @@ func characters(s string) (text, *fault) {
 	return out, nil
 }
 
-// refusedEscape: paths with such characters escaped are refused before any policy.
+// refusedEscape matches characters whose escapes make a proxy reject the request before any policy.
 func refusedEscape(b byte) bool {
 	return b < ' ' || b == 0x7f || b == '%' || b == '/' || b == '\\' || b == 0xc0 || b == 0xc1
 }
 
-// shape looks at what the characters make together.
+// shape checks the decoded path as a whole.
 func shape(m model.Match, parts []part) *fault {
 	var whole strings.Builder
 	for _, p := range parts {
@@ -147,7 +147,7 @@ func shape(m model.Match, parts []part) *fault {
 	segments := strings.Split(s, "/")
 	switch m.Kind {
 	case model.Prefix:
-		segments = segments[:len(segments)-1] // more may follow the last
+		segments = segments[:len(segments)-1] // the last segment may continue
 	case model.Suffix:
 		segments = segments[1:]
 	}

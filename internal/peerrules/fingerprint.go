@@ -12,8 +12,9 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// MeshFingerprint is what two administrators compare before their meshes trust each other. It covers all by which one
-// mesh knows another: trust domain, roots, identities and addresses of gateways, in any order. Hex.
+// MeshFingerprint returns what two administrators compare before their meshes trust each other. It covers everything by
+// which a mesh is known to another: trust domain, roots, and the gateways' identities and addresses, independent of
+// order. Hex.
 func MeshFingerprint(trustDomain string, roots []*x509.Certificate, gatewayIDs, addresses []string) string {
 	prints := make([]string, 0, len(roots))
 	for _, c := range roots {
@@ -30,7 +31,7 @@ func MeshFingerprint(trustDomain string, roots []*x509.Certificate, gatewayIDs, 
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// FingerprintOf is the MeshFingerprint of a peer as it is trusted now; empty while no usable roots of it are known.
+// FingerprintOf returns the MeshFingerprint of a peer as it is trusted now, or "" if no usable roots are known.
 func FingerprintOf(peer *v1alpha1.MeshPeer, state snapshot.PeerState) string {
 	roots, err := ParseRoots(Roots(peer, state))
 	if err != nil {

@@ -11,11 +11,11 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// MaxOffered is how many services one catalogue may name.
+// MaxOffered limits the services in one catalogue.
 const MaxOffered = 1000
 
-// Offer is what this mesh offers one peer: the exports that name it and whose service has that port,
-// sorted by namespace, name and port, without doubles, at most MaxOffered.
+// Offer lists what this mesh offers a peer: the exports that name the peer and whose service has the exported port.
+// Sorted by namespace, name and port, without duplicates, at most MaxOffered.
 func Offer(cfg *snapshot.Config, peer string) []snapshot.OfferedService {
 	offered := []snapshot.OfferedService{}
 	if cfg == nil {
@@ -31,7 +31,7 @@ func Offer(cfg *snapshot.Config, peer string) []snapshot.OfferedService {
 		}
 		port, ok := ports[portKey{e.Namespace, e.Spec.Service, e.Spec.Port}]
 		if !ok {
-			continue // a finding of compile names the export
+			continue // the compiler reports the export
 		}
 		offered = append(offered, snapshot.OfferedService{
 			Name: cmp.Or(e.Spec.Alias, e.Spec.Service), Namespace: e.Namespace,
@@ -40,7 +40,8 @@ func Offer(cfg *snapshot.Config, peer string) []snapshot.OfferedService {
 	}
 	slices.SortFunc(offered, compareOffers)
 	offered = slices.CompactFunc(offered, func(a, b snapshot.OfferedService) bool {
-		return a.Namespace == b.Namespace && a.Name == b.Name // one alias, one SNI: compile refuses the second
+		// Two exports of one alias would share an SNI; the compiler refuses the second.
+		return a.Namespace == b.Namespace && a.Name == b.Name
 	})
 	return offered[:min(len(offered), MaxOffered)]
 }
@@ -54,7 +55,7 @@ type portKey struct {
 	number             int32
 }
 
-// servicePorts are the TCP ports of all services.
+// servicePorts indexes the TCP ports of all services.
 func servicePorts(cfg *snapshot.Config) map[portKey]corev1.ServicePort {
 	ports := make(map[portKey]corev1.ServicePort, len(snapshot.Of[*corev1.Service](cfg)))
 	for _, s := range snapshot.Of[*corev1.Service](cfg) {
@@ -67,7 +68,7 @@ func servicePorts(cfg *snapshot.Config) map[portKey]corev1.ServicePort {
 	return ports
 }
 
-// protocol is what the catalogue says of a port: what is not HTTP is passed on as it comes.
+// protocol returns the protocol in the catalogue. Anything but HTTP is forwarded as plain TCP.
 func protocol(p corev1.ServicePort) string {
 	if is := model.PortProtocol(p.AppProtocol, p.Name); is.IsHTTP() {
 		return is.String()

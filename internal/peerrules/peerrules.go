@@ -1,18 +1,20 @@
-// Package peerrules says whether this mesh and a peer may talk at this moment, by which roots, and what this mesh
-// offers whom. It is pure: a snapshot and its time decide. Whatever is doubtful refuses.
+// Package peerrules decides whether this mesh and a peer may talk now, which roots to trust for the peer, and what this
+// mesh offers it. It is pure: the snapshot and its time decide. Anything doubtful is refused.
 //
-// A peer is live when all of this holds: its trust domain is its own alone (not ours, not another MeshPeer's); it is
-// neither revoked nor suspended, by command or in its MeshPeer; its MeshPeer has not expired; its roots are known, at
-// least one of them is valid now, none of them is a root of ours or of another peer (a key must not vouch for two trust
-// domains); and they were confirmed within maxBundleAge.
+// A peer is live when all of these hold:
+//   - Its trust domain is neither ours nor another MeshPeer's.
+//   - It is neither revoked nor suspended, by command or in its MeshPeer, and its MeshPeer has not expired.
+//   - Its roots are known, and at least one is valid now.
+//   - None of its roots is a root of ours or of another peer: a key must not vouch for two trust domains.
+//   - Its roots were confirmed within maxBundleAge.
 //
-// A peer that is merely stale or suspended keeps its control traffic: a stale one could else never come back without an
-// administrator, and one whose roots change while it is suspended could not be resumed. What it may say then is bounded
-// where it is heard (federation). Of two MeshPeers that share a trust domain or a root the older one stands
-// (snapshot.Config.Older); where nobody knows which that is, neither does.
+// A peer that is only stale or suspended keeps its control traffic. Otherwise a stale peer could not come back without
+// an administrator, and one whose roots rotate during a suspension could not be resumed. The federation package limits
+// what such a peer may say. Of two MeshPeers that share a trust domain or a root, the older one counts
+// (snapshot.Config.Older). If the older one is unknown, neither counts.
 //
-// Age is counted from PeerState.BundleTime. A MeshPeer with refresh: false takes its roots from the file alone, so that
-// age limits it only where maxBundleAge is written out.
+// Age is counted from PeerState.BundleTime. For a MeshPeer with refresh: false, whose roots come from the file alone,
+// age counts only if maxBundleAge is set.
 package peerrules
 
 import (
@@ -26,19 +28,19 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// What may be said of how old a peer's roots may grow.
+// Limits of spec.maxBundleAge.
 const (
 	LeastBundleAge = time.Second
 	MostBundleAge  = 365 * 24 * time.Hour
 )
 
-// DefaultMaxBundleAge is how old a peer's roots may grow unless its MeshPeer says otherwise.
+// DefaultMaxBundleAge applies when a MeshPeer sets none.
 const DefaultMaxBundleAge = 24 * time.Hour
 
-// Reason says in one word why a peer is not live.
+// Reason is a one-word reason why a peer is not live.
 type Reason string
 
-// The reasons, in the order in which they are looked for.
+// The reasons, in the order of their checks.
 const (
 	Unknown         Reason = "Unknown"         // no such MeshPeer
 	Revoked         Reason = "Revoked"         // by command
@@ -49,27 +51,27 @@ const (
 	NoRoots         Reason = "NoRoots"         // nothing to trust yet
 	BadRoots        Reason = "BadRoots"        // unreadable, or no certificate authorities
 	RootsExpired    Reason = "RootsExpired"    // no root is valid now
-	SharedRoot      Reason = "SharedRoot"      // a root vouches for another trust domain too
+	SharedRoot      Reason = "SharedRoot"      // a root is also a root of another trust domain
 	Stale           Reason = "Stale"           // maxBundleAge has passed without a refresh
 )
 
-// Verdict is whether anything may pass between this mesh and one peer.
+// Verdict says what may pass between this mesh and one peer.
 type Verdict struct {
-	// Live: exports and imports may work.
+	// Live means that exports and imports work.
 	Live bool
-	// Control: the two control planes may talk ("control.…" names). True for a live peer, and for one that is only
-	// stale or suspended: newer roots can come no other way.
+	// Control means that the two control planes may talk ("control.…" server names). It holds for live peers and for
+	// those that are only stale or suspended, since newer roots can come no other way.
 	Control bool
-	// Reason and Message say why not live; both are empty when live. The message says what to do.
+	// Reason and Message say why the peer is not live, and the message what to do. Both are empty if it is live.
 	Reason  Reason
 	Message string
-	// Roots to trust for the peer's trust domain, PEM; nil unless Control.
+	// Roots are the PEM roots to trust for the peer's trust domain; nil unless Control.
 	Roots []byte
-	// Until is when time alone changes the verdict; zero means never.
+	// Until is when the verdict changes with time alone; zero means never.
 	Until time.Time
 }
 
-// Judge looks at one peer alone. What it shares with others is seen by All only.
+// Judge looks at one peer alone. Only All sees conflicts between peers.
 func Judge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) Verdict {
 	if peer == nil {
 		return refuse(Unknown, "no MeshPeer of that name: write one, or run 'isthmus peer accept'")
@@ -87,7 +89,7 @@ func Judge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) Ver
 			name)
 	case peer.Spec.ExpiresAt != nil && !now.Before(peer.Spec.ExpiresAt.Time):
 		return refuse(Expired, "the peering with %s ended at %s: set a later spec.expiresAt to go on", name,
-			stamp(peer.Spec.ExpiresAt.Time))
+			formatTime(peer.Spec.ExpiresAt.Time))
 	}
 	roots, v := usableRoots(now, peer, state)
 	if v.Reason != "" {
@@ -96,8 +98,8 @@ func Judge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState) Ver
 	return judgeAge(now, peer, state, roots)
 }
 
-// suspended refuses all but what control planes say, while that can be trusted: roots that change meanwhile are
-// followed, so that the peer is still known when it is resumed.
+// suspended refuses everything but control traffic, as long as that can be authenticated. Root rotations are followed
+// meanwhile, so that the peer can be resumed.
 func suspended(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState, format string, args ...any) Verdict {
 	v := refuse(Suspended, format, args...)
 	if e := peer.Spec.ExpiresAt; e != nil {
@@ -132,14 +134,14 @@ func usableRoots(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerStat
 	if set.notAfter.IsZero() {
 		return rootSet{}, refuse(RootsExpired,
 			"no root of peer %s is valid at %s: ask its administrators for the new root, "+
-				"put it into spec.bundle.inline or peer anew", name, stamp(now))
+				"put it into spec.bundle.inline or peer anew", name, formatTime(now))
 	}
 	return set, Verdict{}
 }
 
 type rootSet struct {
 	pem      []byte
-	notAfter time.Time // of the longest-lived root that is valid now
+	notAfter time.Time // of the longest-lived currently valid root
 }
 
 func judgeAge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState, roots rootSet) Verdict {
@@ -149,20 +151,20 @@ func judgeAge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState, 
 		if !now.Before(stale) {
 			v := refuse(Stale,
 				"the roots of peer %s were last confirmed at %s, more than %s ago: see 'isthmus peer status %s' "+
-					"for why the refresh fails", peer.Name, stamp(state.BundleTime), limit, peer.Name)
+					"for why the refresh fails", peer.Name, formatTime(state.BundleTime), limit, peer.Name)
 			v.Control, v.Roots = true, roots.pem
 			return v
 		}
-		until = sooner(until, stale)
+		until = earlier(until, stale)
 	}
 	if peer.Spec.ExpiresAt != nil {
-		until = sooner(until, peer.Spec.ExpiresAt.Time)
+		until = earlier(until, peer.Spec.ExpiresAt.Time)
 	}
 	return Verdict{Live: true, Control: true, Roots: roots.pem, Until: until}
 }
 
-// Roots that a peer's trust stands on: those learned, while the first trust that they grew from still stands in the
-// MeshPeer, else those written there. They are not judged here.
+// Roots returns the roots of a peer, unchecked: the learned ones while the MeshPeer still states the first trust that
+// they grew from, else those in the MeshPeer.
 func Roots(peer *v1alpha1.MeshPeer, state snapshot.PeerState) []byte {
 	if _, roots, ok := learned(state.Roots); ok && Adopted(peer, state) {
 		return roots
@@ -170,12 +172,12 @@ func Roots(peer *v1alpha1.MeshPeer, state snapshot.PeerState) []byte {
 	return []byte(strings.TrimSpace(peer.Spec.Bundle.Inline))
 }
 
-// Refreshes says whether newer roots are asked for at the peer's bundle endpoint.
+// Refreshes reports whether newer roots are fetched from the peer's bundle endpoint.
 func Refreshes(peer *v1alpha1.MeshPeer) bool {
 	return peer.Spec.Bundle.Refresh == nil || *peer.Spec.Bundle.Refresh
 }
 
-// MaxBundleAge of a peer; bounded is false where age does not count.
+// MaxBundleAge returns a peer's limit. bounded is false if age does not count.
 func MaxBundleAge(peer *v1alpha1.MeshPeer) (limit time.Duration, bounded bool) {
 	if d := peer.Spec.MaxBundleAge; d != nil {
 		return d.Duration, true
@@ -183,7 +185,7 @@ func MaxBundleAge(peer *v1alpha1.MeshPeer) (limit time.Duration, bounded bool) {
 	return DefaultMaxBundleAge, Refreshes(peer)
 }
 
-// All judges every MeshPeer of a snapshot, by name, and sees what two of them must not share: the older one has it.
+// All judges every MeshPeer of a snapshot, by name. What two of them must not share goes to the older one.
 func All(snap *snapshot.Snapshot, trustDomain string) map[string]Verdict {
 	verdicts := map[string]Verdict{}
 	if snap.Config == nil {
@@ -202,8 +204,8 @@ func All(snap *snapshot.Snapshot, trustDomain string) map[string]Verdict {
 	return verdicts
 }
 
-// claims are which peers want each trust domain and each root key, the oldest first. Revoked peers want nothing; who
-// does not hold its trust domain wants no roots.
+// claims records which peers claim each trust domain and each root key, oldest first. Revoked peers claim nothing, and
+// a peer that loses its trust domain claims no roots.
 type claims struct {
 	cfg           *snapshot.Config
 	own           string              // this mesh's trust domain
@@ -238,7 +240,7 @@ func claimsOf(snap *snapshot.Snapshot, trustDomain string) claims {
 
 func keyOf(peer string) snapshot.Key { return snapshot.Key{Kind: "MeshPeer", Name: peer} }
 
-// keyIDs of roots, each once; none of roots that cannot be read, which are judged elsewhere.
+// keyIDs returns the distinct key IDs of roots, or none if the roots cannot be parsed; those are judged elsewhere.
 func keyIDs(pem []byte) []string {
 	certs, err := ParseRoots(pem)
 	if err != nil {
@@ -252,13 +254,13 @@ func keyIDs(pem []byte) []string {
 	return slices.Compact(ids)
 }
 
-// holds says that of those who want something a peer has it: it is the oldest, and known to be older than the next.
+// holds reports whether peer comes first among the claimants and is known to be older than the next.
 func (c claims) holds(wanting []string, peer string) bool {
 	return len(wanting) > 0 && wanting[0] == peer &&
 		(len(wanting) == 1 || !c.cfg.SameAge(keyOf(wanting[0]), keyOf(wanting[1])))
 }
 
-// others names who else wants something, the oldest first.
+// others names the other claimants, oldest first.
 func others(wanting []string, peer string) string {
 	return "peer " + strings.Join(slices.DeleteFunc(slices.Clone(wanting), func(n string) bool { return n == peer }),
 		" and peer ")
@@ -278,7 +280,7 @@ func (c claims) clash(peer *v1alpha1.MeshPeer, v Verdict) Verdict {
 	if !v.Control {
 		return Verdict{}
 	}
-	certs, _ := ParseRoots(v.Roots) // judged before: they can be read
+	certs, _ := ParseRoots(v.Roots) // Judge has already parsed them
 	for _, r := range certs {
 		id := KeyID(r)
 		if c.ownKeys[id] {
@@ -300,11 +302,11 @@ func refuse(r Reason, format string, args ...any) Verdict {
 	return Verdict{Reason: r, Message: fmt.Sprintf(format, args...)}
 }
 
-func sooner(a, b time.Time) time.Time {
+func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b
 	}
 	return a
 }
 
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }

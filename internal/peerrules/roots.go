@@ -21,10 +21,10 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// MaxRoots is how many roots one trust domain may have.
+// MaxRoots limits the roots of one trust domain.
 const MaxRoots = 16
 
-// ParseRoots reads root certificates, PEM. Each must be a certificate authority; anything else in the text is refused.
+// ParseRoots parses PEM root certificates. Each must be a certificate authority. Any other content is an error.
 func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	rest := bytes.TrimSpace(text)
@@ -54,7 +54,7 @@ func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// CheckRoot refuses what may not vouch for a trust domain.
+// CheckRoot returns an error if a certificate must not be a trust domain's root.
 func CheckRoot(c *x509.Certificate) error {
 	if !c.BasicConstraintsValid || !c.IsCA {
 		return errors.New("not a certificate authority (basicConstraints CA:TRUE is missing)")
@@ -65,7 +65,7 @@ func CheckRoot(c *x509.Certificate) error {
 	return checkKey(c.PublicKey)
 }
 
-// checkKey refuses keys that anybody could forge a signature of, or whose signatures take long to check.
+// checkKey refuses weak keys and keys whose signatures are slow to verify.
 func checkKey(key crypto.PublicKey) error {
 	switch k := key.(type) {
 	case *ecdsa.PublicKey:
@@ -83,13 +83,13 @@ func checkKey(key crypto.PublicKey) error {
 	return nil
 }
 
-// KeyID is the SHA-256 of a certificate's public key: two certificates of one key are one authority.
+// KeyID returns the SHA-256 of a certificate's public key. Two certificates with the same key are one authority.
 func KeyID(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
 	return hex.EncodeToString(sum[:])
 }
 
-// EncodeRoots writes certificates as PEM.
+// EncodeRoots encodes certificates as PEM.
 func EncodeRoots(certs []*x509.Certificate) []byte {
 	var b bytes.Buffer
 	for _, c := range certs {
@@ -98,7 +98,7 @@ func EncodeRoots(certs []*x509.Certificate) []byte {
 	return b.Bytes()
 }
 
-// lastValid is when the longest-lived of the certificates valid now ends; zero when none is valid.
+// lastValid returns the end of the longest-lived currently valid certificate, or zero if none is valid.
 func lastValid(certs []*x509.Certificate, now time.Time) time.Time {
 	var last time.Time
 	for _, c := range certs {
@@ -109,22 +109,22 @@ func lastValid(certs []*x509.Certificate, now time.Time) time.Time {
 	return last
 }
 
-// learnedPrefix begins the line above learned roots; the anchor follows.
+// learnedPrefix starts the line above learned roots. The anchor follows it.
 const learnedPrefix = "# isthmus first trust "
 
-// Learned writes roots as PeerState keeps them: PEM under a line that names the first trust they grew from.
+// Learned encodes roots for PeerState: PEM below a line that names the first trust that they grew from.
 func Learned(peer *v1alpha1.MeshPeer, certs []*x509.Certificate) []byte {
 	return append([]byte(learnedPrefix+Anchor(peer)+"\n"), EncodeRoots(certs)...)
 }
 
-// Adopted says whether a peer's learned roots grew from the first trust that its MeshPeer states now.
+// Adopted reports whether a peer's learned roots grew from the first trust that its MeshPeer states now.
 func Adopted(peer *v1alpha1.MeshPeer, state snapshot.PeerState) bool {
 	anchor, _, ok := learned(state.Roots)
 	return ok && anchor == Anchor(peer)
 }
 
-// SameMesh says whether a MeshPeer in a file means the mesh with which a peering of its name was made by token: one
-// trust domain, and no root but those that are trusted already.
+// SameMesh reports whether a MeshPeer in a file means the mesh of the peering by token of that name: the same trust
+// domain, and no root that is not trusted already.
 func SameMesh(file, made *v1alpha1.MeshPeer, state snapshot.PeerState) bool {
 	known := append(keyIDs([]byte(made.Spec.Bundle.Inline)), keyIDs(Roots(made, state))...)
 	stated := keyIDs([]byte(file.Spec.Bundle.Inline))
@@ -138,8 +138,8 @@ func learned(text []byte) (anchor string, roots []byte, ok bool) {
 	return string(a), roots, ok && marked
 }
 
-// Anchor names the first trust that a MeshPeer states: its trust domain with its roots or fingerprint, in any order and
-// layout. Roots that were learned count only as long as it stays the same.
+// Anchor identifies the first trust that a MeshPeer states: its trust domain with its roots or fingerprint, independent
+// of order and layout. Learned roots count only while it stays the same.
 func Anchor(peer *v1alpha1.MeshPeer) string {
 	parts := []string{peer.Spec.TrustDomain, peer.Spec.Bundle.Fingerprint}
 	certs, err := ParseRoots([]byte(peer.Spec.Bundle.Inline))

@@ -1,7 +1,7 @@
-// Package reserved is the table of addresses and ports that nobody may name: not as a service, not as an endpoint, not
-// as a gateway, whoever writes or reports it. They mean something else in each network namespace (loopback), reach
-// nobody or everybody (unspecified, multicast), or are the mesh's own (virtual addresses, the ports of Envoy and of the
-// agents). A proxy that is told to connect there may call itself without end, or send a refused call out in plaintext.
+// Package reserved lists the addresses and ports that no service, endpoint or gateway may have, whoever configures or
+// reports them. They differ by network namespace (loopback), reach nobody or everybody (unspecified, multicast), or
+// belong to the mesh (virtual addresses, ports of Envoy and the agents). A proxy told to connect to one might call
+// itself in a loop, or send a refused call out in plaintext.
 package reserved
 
 import (
@@ -17,8 +17,8 @@ type block struct {
 	what   string
 }
 
-// four are the reserved IPv4 addresses. Each is reserved in all of its IPv6 forms too.
-var four = []block{
+// reserved4 are the reserved IPv4 blocks. Their IPv6 forms are reserved too.
+var reserved4 = []block{
 	{netip.MustParsePrefix("0.0.0.0/8"), "the unspecified address"},
 	{netip.MustParsePrefix("127.0.0.0/8"), "a loopback address"},
 	{netip.MustParsePrefix("169.254.0.0/16"), "a link-local address"},
@@ -27,8 +27,8 @@ var four = []block{
 	{vip.Range, "one of the mesh's virtual addresses"},
 }
 
-// six are the reserved IPv6 addresses.
-var six = []block{
+// reserved6 are the reserved IPv6 blocks.
+var reserved6 = []block{
 	{netip.MustParsePrefix("::/128"), "the unspecified address"},
 	{netip.MustParsePrefix("::1/128"), "a loopback address"},
 	{netip.MustParsePrefix("::/96"), "an IPv4 address in a form that nobody uses any more"},
@@ -37,9 +37,9 @@ var six = []block{
 	{vip.Range6, "one of the mesh's virtual addresses"},
 }
 
-// carriers are the IPv6 prefixes that hold an IPv4 address right behind them: IPv4-mapped (RFC 4291), IPv4-translated
-// (RFC 2765), NAT64 (RFC 6052, RFC 8215) and 6to4 (RFC 3056).
-var carriers = []netip.Prefix{
+// embedding are the IPv6 prefixes that are followed by an IPv4 address: IPv4-mapped (RFC 4291), IPv4-translated (RFC
+// 2765), NAT64 (RFC 6052, RFC 8215) and 6to4 (RFC 3056).
+var embedding = []netip.Prefix{
 	netip.MustParsePrefix("::ffff:0:0/96"),
 	netip.MustParsePrefix("::ffff:0:0:0/96"),
 	netip.MustParsePrefix("64:ff9b::/96"),
@@ -48,23 +48,23 @@ var carriers = []netip.Prefix{
 }
 
 var table = func() []block {
-	all := append(append([]block{}, four...), six...)
-	for _, b := range four {
-		for _, c := range carriers {
-			all = append(all, block{carried(c, b.prefix), b.what + " in an IPv6 form"})
+	all := append(append([]block{}, reserved4...), reserved6...)
+	for _, b := range reserved4 {
+		for _, c := range embedding {
+			all = append(all, block{embed(c, b.prefix), b.what + " in an IPv6 form"})
 		}
 	}
 	return all
 }()
 
-// carried is an IPv4 prefix inside an IPv6 one.
-func carried(carrier, p netip.Prefix) netip.Prefix {
+// embed returns the IPv6 prefix of an embedded IPv4 prefix.
+func embed(carrier, p netip.Prefix) netip.Prefix {
 	out, low := carrier.Addr().As16(), p.Addr().As4()
 	copy(out[carrier.Bits()/8:], low[:])
 	return netip.PrefixFrom(netip.AddrFrom16(out), carrier.Bits()+p.Bits())
 }
 
-// Address says what an address is that nobody may name, for example "a loopback address"; nothing for any other.
+// Address describes a reserved address, for example "a loopback address". It returns "" for other addresses.
 func Address(a netip.Addr) string {
 	if !a.IsValid() {
 		return "no address"
@@ -72,7 +72,7 @@ func Address(a netip.Addr) string {
 	return Range(netip.PrefixFrom(a.WithZone(""), a.BitLen()))
 }
 
-// Range says which reserved addresses lie in a range, or hold it; nothing where there are none.
+// Range describes the reserved block that overlaps a range, or returns "".
 func Range(p netip.Prefix) string {
 	if !p.IsValid() {
 		return "no range"
@@ -85,7 +85,7 @@ func Range(p netip.Prefix) string {
 	return ""
 }
 
-// ports are the mesh's own: of Envoy and the agent beside a workload, of gateways and of control planes.
+// ports used by Envoy and agents beside a workload, by gateways and by control planes.
 var ports = map[uint16]string{
 	wellknown.OutboundPort:     "where Envoy takes what a workload calls",
 	wellknown.InboundPort:      "where Envoy takes calls to a workload",
@@ -98,7 +98,7 @@ var ports = map[uint16]string{
 	wellknown.MetricsPort:      "where agents tell their metrics",
 }
 
-// Port says what a port is that no service may have; nothing for any other.
+// Port describes a port that no service may have. It returns "" for other ports.
 func Port(n uint16) string {
 	if whose := ports[n]; whose != "" {
 		return fmt.Sprintf("a port of the mesh itself (%s)", whose)
@@ -106,7 +106,7 @@ func Port(n uint16) string {
 	return ""
 }
 
-// GatewayPort is Port for the address of a gateway, which may have the port made for that.
+// GatewayPort is like Port but allows the port that gateways serve.
 func GatewayPort(n uint16) string {
 	if n == wellknown.FederationPort {
 		return ""

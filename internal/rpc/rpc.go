@@ -61,7 +61,7 @@ type rawStream interface {
 	RecvMsg(m any) error
 }
 
-// Context of the stream.
+// Context returns the context of the stream.
 func (s Stream[Send, Recv]) Context() context.Context { return s.raw.Context() }
 
 // Send sends one message; one goroutine at a time.

@@ -53,18 +53,18 @@ func (c *schema) word(e *field.Error) finding.Finding {
 	return finding.New(code, kind.Key{}, e.Field, message, remedy)
 }
 
-// detail is the error's own text without the path that it repeats.
+// detail returns the error's own text without the path that it repeats.
 func detail(e *field.Error) string {
 	d := strings.TrimPrefix(e.Detail, e.Field+" in body ")
 	return strings.ReplaceAll(d, e.Field+" in body", "it")
 }
 
-// list is the values of `supported values: "A", "B"`.
+// list returns the values of `supported values: "A", "B"`.
 func list(detail string) string {
 	return strings.ReplaceAll(strings.TrimPrefix(detail, "supported values: "), `"`, "")
 }
 
-// describe is the documentation of a field.
+// describe returns the documentation of a field.
 func (c *schema) describe(path string) string {
 	s := c.at(path)
 	if s == nil || s.Description == "" {
@@ -73,7 +73,7 @@ func (c *schema) describe(path string) string {
 	return strings.Join(strings.Fields(s.Description), " ")
 }
 
-// at is the schema of a path, nil if there is none.
+// at returns the schema of a path, nil if there is none.
 func (c *schema) at(path string) *structural.Structural {
 	s := c.structural
 	for path != "" && s != nil {

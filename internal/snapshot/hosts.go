@@ -12,7 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/vip"
 )
 
-// Hosts that need a virtual address, with the namespace whose they are; one may come twice.
+// Hosts lists the hosts that need a virtual address, each with its namespace. It may contain duplicates.
 func (c *Config) Hosts() []vip.Host {
 	domain := model.DefaultDomain
 	if m := c.Mesh(); m != nil {
@@ -35,7 +35,7 @@ func (c *Config) Hosts() []vip.Host {
 	return out
 }
 
-// SameHosts says that all which Hosts reads is the very same in two configurations.
+// SameHosts reports whether everything that Hosts reads is identical (by pointer) in two configurations.
 func (c *Config) SameHosts(d *Config) bool {
 	return Same[*v1alpha1.Mesh](c, d) && Same[*corev1.Service](c, d) && Same[*v1alpha1.FederatedImport](c, d) &&
 		Same[*networking.ServiceEntry](c, d)

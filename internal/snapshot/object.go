@@ -15,30 +15,30 @@ import (
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// Object is one object of the configuration. It is never written once it is made.
+// Object is one configuration object. It is immutable.
 type Object struct {
 	Key Key
-	// Value is a pointer to the Go type of the kind, such as *corev1.Service. It is never written either.
+	// Value is a pointer to the kind's Go type, such as *corev1.Service. It is immutable too.
 	Value  metav1.Object
 	Origin Origin
 	Hash   Hash
 }
 
-// NewObject makes an object of a value. It panics for a Go type that is of no kind, and for a value that cannot be
-// written as JSON; neither can come out of a decoder.
+// NewObject panics if the Go type belongs to no kind or the value cannot be marshalled to JSON. A decoder returns
+// neither.
 func NewObject(value metav1.Object, origin Origin) *Object {
 	return &Object{Key: KeyOf(value), Value: value, Origin: origin, Hash: hashOf(value)}
 }
 
-// at is the same object with another origin.
+// at returns the same object with another origin.
 func (o *Object) at(origin Origin) *Object {
 	next := *o
 	next.Origin = origin
 	return &next
 }
 
-// after is o in the place of was, which may be nil: was itself where nothing is different, and the value of was where
-// the content is the same.
+// after returns o as the successor of was, which may be nil. It returns was itself if nothing differs, and keeps the
+// value of was if the content is the same.
 func (o *Object) after(was *Object) *Object {
 	switch {
 	case o == nil || was == nil || o.Hash != was.Hash:
@@ -53,7 +53,7 @@ func (o *Object) after(was *Object) *Object {
 // Key names one object.
 type Key = kind.Key
 
-// KeyOf is the key of a value. It panics for a Go type that is of no kind.
+// KeyOf returns the key of a value. It panics if the Go type belongs to no kind.
 func KeyOf(value metav1.Object) Key {
 	k, ok := kind.OfType(reflect.TypeOf(value))
 	if !ok {
@@ -62,36 +62,36 @@ func KeyOf(value metav1.Object) Key {
 	return Key{Kind: k.Name, Namespace: value.GetNamespace(), Name: value.GetName()}
 }
 
-// Source says how an object came here.
+// Source is the way by which an object arrived.
 type Source string
 
 // The sources.
 const (
-	SourceFile  Source = "file"  // it is written in the configuration folder
-	SourceToken Source = "token" // it was made by a peering
+	SourceFile  Source = "file"  // written in the configuration folder
+	SourceToken Source = "token" // created by a peering with a join token
 )
 
-// Origin is where an object comes from. Its zero value is not known.
+// Origin says where an object comes from. The zero value means unknown.
 type Origin struct {
 	Source Source
-	// File and Line of an object that is written in a file.
+	// File and Line locate an object that is written in a file.
 	File string
 	Line int
-	// Fields maps a field path ("spec.to[0].peer") to its line, counted from Line (0 is Line itself): so an object that
-	// only moved down its file keeps one map. Ask LineOf.
+	// Fields maps a field path ("spec.to[0].peer") to its line, relative to Line. An object that only moves within its
+	// file keeps the map. Use LineOf to read it.
 	Fields map[string]int
-	// FirstSeen is the object's age: when it was first seen, kept across restarts. Objects that came together have the
-	// same. Zero is not known. Ask Config.Older.
+	// FirstSeen is when the object was first seen. It survives restarts and is equal for objects that arrived together;
+	// zero means unknown. Use Config.Older to compare ages.
 	FirstSeen time.Time
 }
 
-// Equal says whether two are the same in every field.
+// Equal reports whether all fields are equal.
 func (o Origin) Equal(p Origin) bool {
 	return o.Source == p.Source && o.File == p.File && o.Line == p.Line && o.FirstSeen.Equal(p.FirstSeen) &&
 		maps.Equal(o.Fields, p.Fields)
 }
 
-// LineOf is the line of a field, or of its nearest enclosing field, or of the object.
+// LineOf returns the line of a field, else of its nearest enclosing field, else of the object.
 func (o Origin) LineOf(field string) int {
 	for f := field; f != ""; f = parentField(f) {
 		if l, ok := o.Fields[f]; ok {
@@ -110,12 +110,12 @@ func parentField(f string) string {
 	return ""
 }
 
-// Hash is the SHA-256 of an object's content: its kind, namespace, name, labels and annotations, and all that it says
-// beside its metadata and status, as the JSON that its Go type writes. The apiVersion, the place where it is written,
-// comments, the order of keys, and what a server adds to metadata have no part in it.
+// Hash is the SHA-256 of an object's content: kind, namespace, name, labels, annotations, and everything outside
+// metadata and status, as JSON written from its Go type. It does not cover the apiVersion, the file position, comments,
+// key order, or metadata that a server adds.
 type Hash [sha256.Size]byte
 
-// String is the hash in hexadecimal.
+// String returns the hash in hexadecimal.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
 func hashOf(value metav1.Object) Hash {

@@ -10,41 +10,41 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Objects is an immutable set of objects, each key once. The next version is made by With and shares all that did not
-// change: what holds the very same objects is the very same pointer. A nil *Objects is the empty set.
+// Objects is an immutable set of objects with unique keys. With returns the next version, which shares all unchanged
+// parts: a part that holds the same objects has the same pointer. A nil *Objects is the empty set.
 type Objects struct {
 	namespaces []*NamespaceObjects // sorted by name; none is empty
-	kinds      []*list             // sorted by kind; of each only the values, when somebody asked for them
+	kinds      []*list             // sorted by kind; only the memoised values of each, filled on first use
 }
 
-// NamespaceObjects are the objects of one namespace, or those without a namespace.
+// NamespaceObjects are the objects of one namespace, or those that have no namespace.
 type NamespaceObjects struct {
 	Name  string
 	kinds []*list // sorted by kind; none is empty
 }
 
-// list is the objects of one kind.
+// list holds the objects of one kind.
 type list struct {
 	kind    string
 	objects []*Object    // sorted by name
-	values  atomic.Value // a []T of the objects' values, made when somebody first asks
+	values  atomic.Value // memoised []T of the objects' values, filled on first use
 }
 
-// Change is what becomes different from one version of a set to the next. Of several edits of one key the last counts.
+// Change is a list of edits that lead from one version of a set to the next. The last edit of a key wins.
 type Change struct{ edits []edit }
 
 type edit struct {
 	key Key
-	to  *Object // nil: there is none any more
+	to  *Object // nil removes the object
 }
 
-// Put has an object in the set, in the place of that of its key.
+// Put adds an object, or replaces the object of its key.
 func (c *Change) Put(o *Object) { c.edits = append(c.edits, edit{o.Key, o}) }
 
-// Remove has no object of a key in the set.
+// Remove deletes the object of a key.
 func (c *Change) Remove(k Key) { c.edits = append(c.edits, edit{key: k}) }
 
-// Edits are what is put, or removed where there is nil, by kind, namespace and name: each key once.
+// Edits yields one edit per key, sorted by kind, namespace and name. A nil object means removal.
 func (c Change) Edits() iter.Seq2[Key, *Object] {
 	edits := slices.Clone(c.edits)
 	slices.SortStableFunc(edits, func(a, b edit) int { return a.key.Compare(b.key) })
@@ -57,7 +57,7 @@ func (c Change) Edits() iter.Seq2[Key, *Object] {
 	}
 }
 
-// PutAll is a change that puts objects of unknown origin.
+// PutAll returns a change that puts objects of unknown origin.
 func PutAll[T metav1.Object](values ...T) Change {
 	var c Change
 	for _, v := range values {
@@ -66,11 +66,11 @@ func PutAll[T metav1.Object](values ...T) Change {
 	return c
 }
 
-// ObjectsOf is a set of objects of unknown origin.
+// ObjectsOf returns a set of objects of unknown origin.
 func ObjectsOf(values ...metav1.Object) *Objects { return (*Objects)(nil).With(PutAll(values...)) }
 
-// With is the set after a change. An object that is put where an equal one stands leaves that in place, and one of
-// equal content keeps the value of that. The cost lies in the change, in the lists that it touches and in the number of
+// With returns the set after a change. Putting an object that equals the present one keeps the present one; putting one
+// of equal content keeps the present value. The cost grows with the change, the lists that it touches and the number of
 // namespaces.
 func (o *Objects) With(c Change) *Objects {
 	edits := slices.Clone(c.edits)
@@ -104,8 +104,8 @@ func (o *Objects) With(c Change) *Objects {
 	return next
 }
 
-// with is the namespace after edits of it, sorted by kind and name; nil when it is empty. It notes the kinds in which
-// anything is different.
+// with applies edits (sorted by kind and name) and returns nil if the namespace becomes empty. It records in changed
+// the kinds that differ.
 func (n *NamespaceObjects) with(edits []edit, changed map[string]bool) *NamespaceObjects {
 	next := &NamespaceObjects{Name: n.Name, kinds: slices.Clone(n.kinds)}
 	same := true
@@ -132,7 +132,7 @@ func (n *NamespaceObjects) with(edits []edit, changed map[string]bool) *Namespac
 	return next
 }
 
-// with is the list after edits of it, sorted by name; nil when it is empty.
+// with applies edits (sorted by name) and returns nil if the list becomes empty.
 func (l *list) with(edits []edit) *list {
 	var rest []*Object
 	if l != nil {
@@ -169,7 +169,7 @@ func (o *Object) compare(name string) int           { return strings.Compare(o.K
 func (l *list) compare(kind string) int             { return strings.Compare(l.kind, kind) }
 func (n *NamespaceObjects) compare(name string) int { return strings.Compare(n.Name, name) }
 
-// lengthOf is how many elements at the beginning fit.
+// lengthOf counts the leading elements for which fits holds.
 func lengthOf[E any](s []E, fits func(E) bool) int {
 	if n := slices.IndexFunc(s, func(e E) bool { return !fits(e) }); n >= 0 {
 		return n
@@ -177,7 +177,8 @@ func lengthOf[E any](s []E, fits func(E) bool) int {
 	return len(s)
 }
 
-// replace puts what there now is, which may be nil, at a place of a sorted slice where something is found or not.
+// replace puts is at index at of a sorted slice, or removes the element there if is is nil. found says whether there is
+// an element to replace.
 func replace[E any](s []*E, at int, found bool, is *E) []*E {
 	switch {
 	case found && is != nil:

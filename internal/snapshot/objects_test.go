@@ -118,7 +118,7 @@ func shares(t *testing.T, before, set *Objects) {
 	changed := map[string]bool{}
 	kinds := map[string]bool{}
 	told := map[Key]bool{}
-	for was, is := range set.Since(before) {
+	for was, is := range set.Diff(before) {
 		o := is
 		if o == nil {
 			o = was

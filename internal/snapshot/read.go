@@ -11,7 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/kind"
 )
 
-// Get is the object of a key, nil when there is none.
+// Get returns the object of a key, or nil.
 func (o *Objects) Get(k Key) *Object { return o.Namespace(k.Namespace).get(k) }
 
 func (n *NamespaceObjects) get(k Key) *Object {
@@ -25,7 +25,7 @@ func (n *NamespaceObjects) get(k Key) *Object {
 	return nil
 }
 
-// Origin of an object of the namespace; the zero Origin where there is no such object.
+// Origin returns the origin of an object of the namespace, or the zero Origin if there is none.
 func (n *NamespaceObjects) Origin(k Key) Origin {
 	if o := n.get(k); o != nil {
 		return o.Origin
@@ -33,11 +33,11 @@ func (n *NamespaceObjects) Origin(k Key) Origin {
 	return Origin{}
 }
 
-// Namespaces are the namespaces that hold anything, sorted by name. Nobody writes the slice.
+// Namespaces returns the non-empty namespaces, sorted by name. The slice is shared and must not be modified.
 func (o *Objects) Namespaces() []*NamespaceObjects { return o.all() }
 
-// Namespace is what a namespace holds, nil when that is nothing. It is the same pointer as long as nothing in the
-// namespace changes. "" has the objects without namespace.
+// Namespace returns the objects of a namespace, or nil if it is empty. The pointer stays the same as long as nothing in
+// the namespace changes. "" selects the objects that have no namespace.
 func (o *Objects) Namespace(name string) *NamespaceObjects {
 	if o == nil {
 		return nil
@@ -62,7 +62,7 @@ func find(kinds []*list, kind string) *list {
 	return nil
 }
 
-// Len is how many objects there are.
+// Len counts the objects.
 func (o *Objects) Len() int {
 	n := 0
 	if o != nil {
@@ -75,7 +75,7 @@ func (o *Objects) Len() int {
 	return n
 }
 
-// All are the objects, by namespace, kind and name.
+// All yields all objects, sorted by namespace, kind and name.
 func (o *Objects) All() iter.Seq[*Object] {
 	return func(yield func(*Object) bool) {
 		if o == nil {
@@ -93,10 +93,10 @@ func (o *Objects) All() iter.Seq[*Object] {
 	}
 }
 
-// Set is what can be read by kind: *Objects, *Config, *NamespaceObjects.
+// Set can be read by kind: *Objects, *Config and *NamespaceObjects.
 type Set interface {
-	ofKind(kind string) *list           // nil when there are none
-	each(kind string) iter.Seq[*Object] // by namespace and name
+	ofKind(kind string) *list           // nil if there are none
+	each(kind string) iter.Seq[*Object] // sorted by namespace and name
 }
 
 func (o *Objects) ofKind(kind string) *list {
@@ -140,8 +140,8 @@ func (c *Config) ofKind(kind string) *list {
 
 func (c *Config) each(kind string) iter.Seq[*Object] { return c.Objects.each(kind) }
 
-// Of are the values of all objects of a kind, sorted by namespace and name: Of[*corev1.Service](cfg). All who ask share
-// one slice, which nobody writes. It panics for a T that is of no kind.
+// Of returns the values of all objects of a kind, sorted by namespace and name: Of[*corev1.Service](cfg). The slice is
+// shared and must not be modified. It panics if T belongs to no kind.
 func Of[T metav1.Object](in Set) []T {
 	k := kindOf[T]()
 	l := in.ofKind(k)
@@ -160,7 +160,7 @@ func Of[T metav1.Object](in Set) []T {
 	return made
 }
 
-// Named is the value of one object, nil when there is none.
+// Named returns the value of one object, or nil.
 func Named[T metav1.Object](in *Objects, namespace, name string) T {
 	var none T
 	if o := in.Get(Key{Kind: kindOf[T](), Namespace: namespace, Name: name}); o != nil {
@@ -169,7 +169,7 @@ func Named[T metav1.Object](in *Objects, namespace, name string) T {
 	return none
 }
 
-// Same says whether two sets have the very same objects of a kind. It may say no where they are equal.
+// Same reports whether two sets hold identical (pointer-equal) objects of a kind. It may return false for equal sets.
 func Same[T metav1.Object](a, b Set) bool {
 	k := kindOf[T]()
 	return a.ofKind(k) == b.ofKind(k)
@@ -184,9 +184,10 @@ func kindOf[T metav1.Object]() string {
 	return k.Name
 }
 
-// Since are the objects that are not the very same in an earlier set: was and is, nil for what came or went, by
-// namespace, kind and name. The cost lies in the lists that differ and in the number of namespaces.
-func (o *Objects) Since(earlier *Objects) iter.Seq2[*Object, *Object] {
+// Diff yields the objects that are not identical in an earlier set, as (before, after), sorted by namespace, kind and
+// name. Before is nil for an added object, after for a removed one. The cost grows with the lists that differ and the
+// number of namespaces.
+func (o *Objects) Diff(earlier *Objects) iter.Seq2[*Object, *Object] {
 	return func(yield func(was, is *Object) bool) {
 		if o == earlier {
 			return
@@ -221,7 +222,7 @@ func (l *list) all() []*Object {
 	return l.objects
 }
 
-// pairs walks two sorted slices and yields what is not the same in both; false when yield ended it.
+// pairs merges two sorted slices and yields the elements that are not in both. It returns false if yield stopped it.
 func pairs[E any](a, b []*E, name func(*E) string, yield func(a, b *E) bool) bool {
 	for len(a) > 0 || len(b) > 0 {
 		var x, y *E
@@ -247,10 +248,10 @@ func pairs[E any](a, b []*E, name func(*E) string, yield func(a, b *E) bool) boo
 	return true
 }
 
-// ChangeSince is the change that makes an earlier set into this one.
+// ChangeSince returns the change that turns an earlier set into this one.
 func (o *Objects) ChangeSince(earlier *Objects) Change {
 	var c Change
-	for was, is := range o.Since(earlier) {
+	for was, is := range o.Diff(earlier) {
 		if is != nil {
 			c.Put(is)
 		} else {
@@ -260,7 +261,7 @@ func (o *Objects) ChangeSince(earlier *Objects) Change {
 	return c
 }
 
-// WithOrigins is the set with other origins of those of its objects that are named.
+// WithOrigins replaces the origins of the named objects.
 func (o *Objects) WithOrigins(origins map[Key]Origin) *Objects {
 	var c Change
 	for k, origin := range origins {

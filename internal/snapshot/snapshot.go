@@ -1,5 +1,5 @@
-// Package snapshot is all that the control plane knows at one moment, immutable. The whole world enters the spine here;
-// private keys and other secrets never do.
+// Package snapshot is everything that the control plane knows at one moment. A Snapshot is immutable and is the only
+// input of the spine. Private keys and other secrets never enter it.
 package snapshot
 
 import (
@@ -13,40 +13,39 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 )
 
-// Snapshot is one state of the world. Nothing reachable from it is ever written after it is made.
+// Snapshot is one state of the world. Nothing reachable from it is modified after it is made.
 type Snapshot struct {
-	// Time at which the snapshot was made; every "now" of the pure layers.
+	// Time is when the snapshot was made. The pure layers use it as the current time.
 	Time time.Time
-	// Config is what administrators wrote.
+	// Config is the configuration that administrators wrote.
 	Config *Config
-	// Registry is what the nodes registered.
+	// Registry is what node agents registered.
 	Registry *Registry
-	// Peers is what is known of peer meshes beyond configuration, by MeshPeer name.
+	// Peers is the state of peer meshes beyond their MeshPeer objects, by MeshPeer name.
 	Peers map[string]PeerState
-	// Invites are the open invitations, Bootstraps the acceptances under way.
+	// Invites are open invitations. Bootstraps are accepted invitations in progress.
 	Invites    []Invite
 	Bootstraps []Bootstrap
-	// PeeringAddresses are where this mesh's gateways reach its control plane for what peers say, where the settings
-	// say so.
+	// PeeringAddresses are where this mesh's gateways reach its control plane for peers' control traffic, if set in the
+	// settings.
 	PeeringAddresses []netip.AddrPort
-	// PeeringPort is where they reach it at the address that each reached it by before, where the settings do not. Ask
-	// ControlOf.
+	// PeeringPort is the port at Node.Reached to use instead when the settings name no address. Use ControlOf.
 	PeeringPort uint16
-	// SilentGateways are this mesh's own that do not answer, or whose agent is away. Sorted by name.
+	// SilentGateways are this mesh's gateways that do not answer or whose agent is disconnected. Sorted by name.
 	SilentGateways []string
-	// SilentNodes are those of which nothing has been heard for so long that others are to be called. Sorted by name.
+	// SilentNodes are nodes unheard of for so long that other endpoints are preferred. Sorted by name.
 	SilentNodes []SilentNode
-	// Reports are what is wrong at nodes, as their agents said last. Sorted by node; of others nothing is wrong.
+	// Reports are the faults that node agents last reported. Sorted by node; a node without faults has no report.
 	Reports []Report
-	// Contained are the proxies that cannot live with the configuration as it stands. Sorted by name.
+	// Contained are the proxies that reject the current configuration. Sorted by name.
 	Contained []Contained
-	// Roots of this mesh's own trust domain, PEM.
+	// Roots are the PEM root certificates of this mesh's own trust domain.
 	Roots []byte
-	// VIPs are the stable virtual addresses, IPv4, by service host name. vip.Six is the other one.
+	// VIPs are the virtual IPv4 addresses by service host name. vip.Six derives the IPv6 address.
 	VIPs map[string]netip.Addr
 }
 
-// SilentNode is a node whose agent is away.
+// SilentNode is a node whose agent is disconnected.
 type SilentNode struct {
 	Name  string
 	Since time.Time
@@ -54,15 +53,15 @@ type SilentNode struct {
 
 // Config is the whole configuration as it was read.
 type Config struct {
-	// Objects that are in effect. Of Mesh there is at most one.
+	// Objects are in effect. There is at most one Mesh.
 	Objects *Objects
-	// Closed are objects that are written but not carried out, sorted by key. They are not among Objects.
+	// Closed are objects that are written but not in effect, sorted by key. Objects does not contain them.
 	Closed []Closed
-	// Findings of reading: what could not be read and what was kept instead.
+	// Findings of reading: what could not be read, and what stays in effect instead.
 	Findings []finding.Finding
 }
 
-// Mesh is the object that says what this mesh is; nil until one is written.
+// Mesh returns the Mesh object, or nil if there is none yet.
 func (c *Config) Mesh() *v1alpha1.Mesh {
 	if all := Of[*v1alpha1.Mesh](c); len(all) > 0 {
 		return all[0]
@@ -70,7 +69,7 @@ func (c *Config) Mesh() *v1alpha1.Mesh {
 	return nil
 }
 
-// Origin of an object; the zero Origin where there is no such object.
+// Origin returns the origin of an object, or the zero Origin if there is none.
 func (c *Config) Origin(k Key) Origin {
 	if c == nil {
 		return Origin{}
@@ -81,8 +80,8 @@ func (c *Config) Origin(k Key) Origin {
 	return Origin{}
 }
 
-// Report is findings as they are shown: in one list, sorted, each with the place where its object is written, if that
-// is in effect. Those that say their place themselves keep it.
+// Report merges and sorts findings for display. It adds the file and line of an object that is in effect, unless the
+// finding has its own.
 func (c *Config) Report(findings ...[]finding.Finding) []finding.Finding {
 	out := slices.Concat(findings...)
 	for i, f := range out {
@@ -96,43 +95,43 @@ func (c *Config) Report(findings ...[]finding.Finding) []finding.Finding {
 	return out
 }
 
-// With is the configuration after a change of its objects.
+// With returns the configuration after a change of its objects.
 func (c *Config) With(change Change) *Config {
 	out := *c
 	out.Objects = c.Objects.With(change)
 	return &out
 }
 
-// Closed is an object that is written but not carried out: it could not be understood, or Envoy cannot live with it.
-// What an object of a security kind selects is closed: nobody may call it. An object of another kind is as if it were
-// not written.
+// Closed is an object that is written but not in effect, because it could not be understood or an Envoy rejects it. If
+// its kind is a security kind, nobody may call what it selects. An object of another kind is ignored.
 type Closed struct {
-	Key    Key // without a kind where not even that can be told
+	Key    Key // without a kind if even that is unknown
 	Origin Origin
 	Reason string // a clause: "spec.rules[0] has no field \"form\""
-	// what it selects where that can be told; nil means its whole namespace (the whole mesh in the root namespace)
+	// Selector is what the object selects, if known. nil means its whole namespace, or the whole mesh in the root
+	// namespace.
 	Selector map[string]string
 }
 
-// Equal says whether two are the same in all that they mean.
+// Equal reports whether two have the same meaning.
 func (c Closed) Equal(d Closed) bool {
 	return c.Key == d.Key && c.Reason == d.Reason && c.Origin.File == d.Origin.File && c.Origin.Line == d.Origin.Line &&
 		c.Origin.FirstSeen.Equal(d.Origin.FirstSeen) && maps.Equal(c.Selector, d.Selector) &&
 		(c.Selector == nil) == (d.Selector == nil)
 }
 
-// Older orders objects where only one may win: who was first seen earlier, then by key. An object of unknown age comes
-// last. Nothing else may decide, least of all where an object is written or what it says of itself.
+// Older orders conflicting objects: the one first seen wins, then the smaller key. An object of unknown age comes last.
+// Neither the position in files nor anything in the object itself counts.
 func (c *Config) Older(a, b Key) int {
 	return cmp.Or(CompareAge(c.Origin(a).FirstSeen, c.Origin(b).FirstSeen), a.Compare(b))
 }
 
-// SameAge says that nobody knows which of two objects is the older one.
+// SameAge reports whether it is unknown which of two objects is older.
 func (c *Config) SameAge(a, b Key) bool {
 	return CompareAge(c.Origin(a).FirstSeen, c.Origin(b).FirstSeen) == 0
 }
 
-// CompareAge orders times of Origin.FirstSeen: the earlier one first, an unknown one last.
+// CompareAge orders Origin.FirstSeen times: the earlier first, an unknown one last.
 func CompareAge(a, b time.Time) int {
 	if a.IsZero() != b.IsZero() {
 		if a.IsZero() {
@@ -143,7 +142,8 @@ func CompareAge(a, b time.Time) int {
 	return a.Compare(b)
 }
 
-// ControlOf is where a gateway reaches the control plane for what peers say; empty when that is not known.
+// ControlOf returns the addresses at which a gateway reaches the control plane for peers' control traffic; none if
+// unknown.
 func (s *Snapshot) ControlOf(gateway Node) []netip.AddrPort {
 	switch {
 	case len(s.PeeringAddresses) > 0:
@@ -154,18 +154,18 @@ func (s *Snapshot) ControlOf(gateway Node) []netip.AddrPort {
 	return nil
 }
 
-// Registry is what node agents registered: themselves and the workloads they host.
+// Registry is what node agents registered: their nodes and the workloads they host.
 type Registry struct {
 	Nodes     []Node     // sorted by name
 	Workloads []Workload // sorted by node, namespace, name
-	// Clashes are findings about workloads whose name or address another has. They are not among Workloads.
+	// Clashes are findings about workloads that claim a name or address of another. Workloads does not contain them.
 	Clashes []finding.Finding
 }
 
-// Role of an agent.
+// Role is what an agent runs as.
 type Role string
 
-// The roles. A gateway has no workloads.
+// The roles. A gateway hosts no workloads.
 const (
 	RoleNode    Role = "node"
 	RoleGateway Role = "gateway"
@@ -175,41 +175,40 @@ const (
 type Node struct {
 	Name string `json:"name"`
 	Role Role   `json:"role"`
-	// Gateway is set for gateways.
+	// Gateway is nil for nodes.
 	Gateway *GatewayInfo `json:"gateway,omitempty"`
-	// Reached is the control plane's address by which a gateway's agent reached it last: the kernel's word, not the
-	// agent's.
+	// Reached is the control plane's address to which a gateway's agent last connected, as the kernel reported it.
 	Reached netip.Addr `json:"reached,omitzero"`
 }
 
-// GatewayInfo is what a gateway agent tells of itself.
+// GatewayInfo is what a gateway agent reports about itself.
 type GatewayInfo struct {
-	// ServiceAccount in namespace isthmus-system; with it goes the gateway's SPIFFE ID.
+	// ServiceAccount in namespace isthmus-system determines the gateway's SPIFFE ID.
 	ServiceAccount string `json:"serviceAccount"`
-	// InnerAddress is where the mesh reaches the gateway (ip).
+	// InnerAddress is the IP at which the mesh reaches the gateway.
 	InnerAddress netip.Addr `json:"innerAddress"`
-	// OuterAddress is the ip that the gateway binds for peers.
+	// OuterAddress is the IP that the gateway binds for peers.
 	OuterAddress netip.Addr `json:"outerAddress"`
-	// InnerAddress6 and OuterAddress6 are IPv6 addresses beside those, of a gateway that has both versions.
+	// InnerAddress6 and OuterAddress6 are the IPv6 addresses of a dual-stack gateway.
 	InnerAddress6 netip.Addr `json:"innerAddress6,omitzero"`
 	OuterAddress6 netip.Addr `json:"outerAddress6,omitzero"`
-	// MaxConnections is how many connections from clients its Envoy holds; 0 means DefaultConnections.
+	// MaxConnections limits the connections from clients that its Envoy accepts; 0 means DefaultConnections.
 	MaxConnections uint32 `json:"maxConnections,omitempty"`
 }
 
-// DefaultConnections is how many connections from clients an Envoy holds whose settings say nothing else.
+// DefaultConnections is the default limit of an Envoy's connections from clients.
 const DefaultConnections = 50_000
 
-// Connections is how many connections from clients the gateway holds.
+// Connections returns the limit of connections from clients.
 func (g GatewayInfo) Connections() uint32 { return cmp.Or(g.MaxConnections, DefaultConnections) }
 
-// Inner are all addresses at which the mesh reaches the gateway.
-func (g GatewayInfo) Inner() []netip.Addr { return given(g.InnerAddress, g.InnerAddress6) }
+// Inner returns all addresses at which the mesh reaches the gateway.
+func (g GatewayInfo) Inner() []netip.Addr { return validAddrs(g.InnerAddress, g.InnerAddress6) }
 
-// Outer are all addresses that the gateway binds for peers.
-func (g GatewayInfo) Outer() []netip.Addr { return given(g.OuterAddress, g.OuterAddress6) }
+// Outer returns all addresses that the gateway binds for peers.
+func (g GatewayInfo) Outer() []netip.Addr { return validAddrs(g.OuterAddress, g.OuterAddress6) }
 
-func given(first, second netip.Addr) []netip.Addr {
+func validAddrs(first, second netip.Addr) []netip.Addr {
 	if second.IsValid() {
 		return []netip.Addr{first, second}
 	}
@@ -224,61 +223,62 @@ type Workload struct {
 	Node           string            `json:"node"`
 	Labels         map[string]string `json:"labels,omitempty"`
 	Addresses      []netip.Addr      `json:"addresses"`
-	// Netns is the path of the workload's network namespace on its node, empty for the node's own.
+	// Netns is the path of the workload's network namespace on its node; empty for the node's own.
 	Netns string `json:"netns,omitempty"`
-	// Sidecar says that the workload has an Envoy of its own.
+	// Sidecar is set when the workload has its own Envoy.
 	Sidecar bool `json:"sidecar,omitempty"`
-	// Ports that the workload listens on, by name; Services refer to them by number or name.
+	// Ports that the workload listens on. Services refer to them by number or name.
 	Ports []WorkloadPort `json:"ports,omitempty"`
-	// Away says that its network namespace is not there: the workload serves nobody, and keeps its name and addresses.
+	// Away is set when the workload's network namespace does not exist. The workload serves nothing but keeps its name
+	// and addresses.
 	Away bool `json:"away,omitempty"`
-	// Ready is the agent's view of the readiness probe.
+	// Ready is the result of the agent's readiness probe.
 	Ready bool `json:"ready"`
 }
 
-// Equal says whether two workloads are registered alike.
+// Equal reports whether two registrations are equal.
 func (w Workload) Equal(o Workload) bool {
 	return w.Name == o.Name && w.Namespace == o.Namespace && w.ServiceAccount == o.ServiceAccount && w.Node == o.Node &&
 		maps.Equal(w.Labels, o.Labels) && slices.Equal(w.Addresses, o.Addresses) && w.Netns == o.Netns &&
 		w.Sidecar == o.Sidecar && slices.Equal(w.Ports, o.Ports) && w.Away == o.Away && w.Ready == o.Ready
 }
 
-// WorkloadPort is one port a workload listens on.
+// WorkloadPort is one port on which a workload listens.
 type WorkloadPort struct {
 	Name   string `json:"name,omitempty"`
 	Number uint16 `json:"number"`
 }
 
-// PeerState is what is known of a peer beyond its MeshPeer object.
+// PeerState is the state of a peer beyond its MeshPeer object.
 type PeerState struct {
-	// Roots currently accepted for the peer, PEM under a line that names the first trust they grew from; nil until
-	// first trust. Use what package peerrules makes of them.
+	// Roots are the PEM roots currently accepted for the peer, below a line that names the first trust they grew from;
+	// nil before first trust. Use peerrules.Roots to read them.
 	Roots []byte
 	// BundleSequence of the newest accepted bundle (SPIFFE Trust Domain and Bundle §4.1.1).
 	BundleSequence uint64
-	// BundleTime is when the roots were last confirmed fresh.
+	// BundleTime is when the roots were last confirmed.
 	BundleTime time.Time
-	// Suspended by command, apart from the MeshPeer's own field.
+	// Suspended by command, independent of the MeshPeer's field.
 	Suspended bool
-	// Revoked by command: without effect, whatever files say, until it is peered anew.
+	// Revoked by command. The peer stays without effect, whatever the files say, until a new peering.
 	Revoked bool
-	// Catalogue is what the peer offers us, nil until it pushed one.
+	// Catalogue is what the peer offers; nil until it sends one.
 	Catalogue *Catalogue
-	// Readiness is which of that can be served now, as the peer said last; nil until it did.
+	// Readiness says which of the offered services can be served, as last sent by the peer; nil until it sends one.
 	Readiness *Readiness
 }
 
-// Readiness is what one mesh tells another of the services that it offers: which have no endpoint that is ready. Of all
-// others nothing is known to be wrong.
+// Readiness lists the offered services of a mesh that have no ready endpoint. Services that are not listed are presumed
+// ready.
 type Readiness struct {
 	Sequence uint64        `json:"sequence"`
-	Unready  []OfferedName `json:"unready"` // sorted, without doubles
+	Unready  []OfferedName `json:"unready"` // sorted, no duplicates
 }
 
 // OfferedName is the name of a service in a catalogue.
 type OfferedName struct {
 	Namespace string `json:"namespace"`
-	Name      string `json:"name"` // alias
+	Name      string `json:"name"` // the export's alias
 }
 
 // Compare orders names by namespace and name.
@@ -286,7 +286,7 @@ func (n OfferedName) Compare(o OfferedName) int {
 	return cmp.Or(cmp.Compare(n.Namespace, o.Namespace), cmp.Compare(n.Name, o.Name))
 }
 
-// IsUnready says that a peer has said of a service that it cannot be served now.
+// IsUnready reports whether a peer said that a service cannot be served now.
 func (r *Readiness) IsUnready(n OfferedName) bool {
 	if r == nil {
 		return false
@@ -302,22 +302,23 @@ type Catalogue struct {
 	Services []OfferedService `json:"services"`
 }
 
-// OfferedService is one line of a catalogue.
+// OfferedService is one entry of a catalogue.
 type OfferedService struct {
-	Name      string `json:"name"` // alias
+	Name      string `json:"name"` // the export's alias
 	Namespace string `json:"namespace"`
 	Port      uint16 `json:"port"`
 	Protocol  string `json:"protocol"` // HTTP, HTTP2, GRPC or TCP
 }
 
-// Invite is an open invitation: while it lasts, the gateways accept its one-use handshake.
+// Invite is an open invitation. While it lasts, the gateways accept its one-time handshake.
 type Invite struct {
 	ID      string    `json:"id"`
 	Peer    string    `json:"peer"`
 	Expires time.Time `json:"expires"`
 }
 
-// Bootstrap is an acceptance under way: the gateways carry the control plane's own TLS to an address not trusted yet.
+// Bootstrap is an accepted invitation in progress. The gateways pass the control plane's own TLS through to an address
+// that is not trusted yet.
 type Bootstrap struct {
 	ID      string `json:"id"`
 	Address string `json:"address"` // host:port of the inviter's gateway

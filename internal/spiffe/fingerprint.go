@@ -6,10 +6,11 @@ import (
 	"encoding/hex"
 )
 
-// Fingerprint is the SHA-256 of a certificate's DER, lower-case hex. People and files name certificates by it.
+// Fingerprint returns the SHA-256 of a certificate's DER in lower-case hex. People and files identify certificates by
+// it.
 func Fingerprint(c *x509.Certificate) string { return FingerprintOf(c.Raw) }
 
-// FingerprintOf is the Fingerprint of a certificate that is not parsed.
+// FingerprintOf is Fingerprint for an unparsed certificate.
 func FingerprintOf(der []byte) string {
 	sum := sha256.Sum256(der)
 	return hex.EncodeToString(sum[:])

@@ -8,9 +8,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// LeafID is whose certificate a leaf is (SPIFFE X.509-SVID §2, §4.1, §5.2): it has one URI name, which is the SPIFFE ID
-// of somebody in a trust domain, and it signs no other certificate. That the chain leads to a root is for the caller to
-// check.
+// LeafID returns the SPIFFE ID of a leaf certificate (X.509-SVID §2, §4.1, §5.2). The certificate must have exactly one
+// URI SAN, a SPIFFE ID with a path, and must not be a CA. The caller must verify the chain.
 func LeafID(c *x509.Certificate) (ID, error) {
 	if c.IsCA || c.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 {
 		return ID{}, errors.New("a CA certificate was shown in place of a leaf")

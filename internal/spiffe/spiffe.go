@@ -1,4 +1,4 @@
-// Package spiffe names the identities of a mesh. Parsing is go-spiffe's; the paths are ours.
+// Package spiffe defines the identities of a mesh. go-spiffe does the parsing; this package defines the paths.
 //
 //	workload       spiffe://<td>/ns/<namespace>/sa/<service-account>   (Istio's form)
 //	gateway        spiffe://<td>/ns/isthmus-system/sa/<service-account>
@@ -20,15 +20,14 @@ type ID = spiffeid.ID
 // TrustDomain is a SPIFFE trust domain.
 type TrustDomain = spiffeid.TrustDomain
 
-// SystemNamespace is where gateways live.
+// SystemNamespace is the namespace of gateways.
 const SystemNamespace = "isthmus-system"
 
-// maxTrustDomain is the length of a trust domain's name in bytes (SPIFFE-ID §2.1).
+// maxTrustDomain is the maximum length of a trust domain name in bytes (SPIFFE-ID §2.1).
 const maxTrustDomain = 255
 
-// ParseTrustDomain reads a trust domain name such as "cards.example". Trust domains are parts of host names in
-// handshakes, from which a dot at the end is lost: one that begins or ends with a dot, a hyphen or an underscore is
-// refused.
+// ParseTrustDomain parses a trust domain name such as "cards.example". It also refuses names that begin or end with a
+// dot, hyphen or underscore: trust domains become parts of TLS server names, which lose a trailing dot.
 func ParseTrustDomain(s string) (TrustDomain, error) {
 	if len(s) > maxTrustDomain {
 		return TrustDomain{}, fmt.Errorf("a trust domain of %d bytes; it may have %d", len(s), maxTrustDomain)
@@ -41,34 +40,34 @@ func ParseTrustDomain(s string) (TrustDomain, error) {
 	return td, err
 }
 
-// Parse reads a whole ID such as "spiffe://cards.example/ns/default/sa/payments".
+// Parse parses a SPIFFE ID such as "spiffe://cards.example/ns/default/sa/payments".
 func Parse(s string) (ID, error) { return spiffeid.FromString(s) }
 
-// Workload is the identity of a service account.
+// Workload returns the identity of a service account.
 func Workload(td TrustDomain, namespace, serviceAccount string) (ID, error) {
 	return spiffeid.FromSegments(td, "ns", namespace, "sa", serviceAccount)
 }
 
-// Node is the identity of a node agent, good for the control API only and never accepted by a workload.
+// Node returns the identity of a node agent. Only the control API accepts it; workloads never do.
 func Node(td TrustDomain, name string) (ID, error) {
 	return spiffeid.FromSegments(td, "isthmus", "node", name)
 }
 
-// Admin is the identity of an administrator's client.
+// Admin returns the identity of an administrator's client.
 func Admin(td TrustDomain, name string) (ID, error) {
 	return spiffeid.FromSegments(td, "isthmus", "admin", name)
 }
 
-// Control is the identity of the control plane.
+// Control returns the identity of the control plane.
 func Control(td TrustDomain) ID {
 	id, err := spiffeid.FromSegments(td, "isthmus", "control")
 	if err != nil {
-		panic(fmt.Sprintf("constant path refused: %v", err)) // cannot happen: the segments are constants
+		panic(fmt.Sprintf("constant path refused: %v", err)) // the segments are constants
 	}
 	return id
 }
 
-// WorkloadParts takes a workload ID apart; ok is false for IDs of any other form.
+// WorkloadParts splits a workload ID. ok is false for other IDs.
 func WorkloadParts(id ID) (namespace, serviceAccount string, ok bool) {
 	seg := strings.Split(strings.TrimPrefix(id.Path(), "/"), "/")
 	if len(seg) != 4 || seg[0] != "ns" || seg[2] != "sa" {
@@ -77,10 +76,10 @@ func WorkloadParts(id ID) (namespace, serviceAccount string, ok bool) {
 	return seg[1], seg[3], true
 }
 
-// NodeName is the name in a node ID; ok is false for IDs of any other form.
+// NodeName returns the name in a node ID. ok is false for other IDs.
 func NodeName(id ID) (name string, ok bool) { return named(id, "node") }
 
-// AdminName is the name in an administrator's ID; ok is false for IDs of any other form.
+// AdminName returns the name in an administrator's ID. ok is false for other IDs.
 func AdminName(id ID) (name string, ok bool) { return named(id, "admin") }
 
 func named(id ID, role string) (string, bool) {

@@ -56,7 +56,7 @@ func (s *Store) join(last joined, files *snapshot.Config, peers []state.Peer) jo
 		next.byToken = append(next.byToken, made.Key)
 	}
 	if len(next.byToken) > 0 {
-		v := gate.Review(now, byToken, gate.Who{Source: snapshot.SourceToken, LetInBefore: true})
+		v := gate.Review(now, byToken, gate.Who{Source: snapshot.SourceToken, AlreadyAdmitted: true})
 		findings = append(findings, v.Findings...)
 		next.byToken = slices.DeleteFunc(next.byToken, v.Refuses)
 	}

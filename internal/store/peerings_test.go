@@ -56,7 +56,7 @@ func TestPeeringsKeepTheirPointers(t *testing.T) {
 
 func changes(now, before *snapshot.Objects) []string {
 	var out []string
-	for was, is := range now.Since(before) {
+	for was, is := range now.Diff(before) {
 		if is == nil {
 			is = was
 		}

@@ -111,7 +111,7 @@ func (s *Store) register(ctx context.Context, next registered) error {
 	return nil
 }
 
-// waiting is since when a node has clashes, 0 for never. It must be called with mu held.
+// waiting returns since when a node has clashes, 0 for never. It must be called with mu held.
 func (s *Store) waiting(old *registered, next registered) uint64 {
 	switch {
 	case len(next.clashes) == 0:
@@ -258,7 +258,7 @@ func (s *Store) registrationOf(node string) *sync.Mutex {
 	return &s.registering[h.Sum32()%uint32(len(s.registering))]
 }
 
-// Said is what a node said last; false for one that has said nothing.
+// Said returns what a node said last; false for one that has said nothing.
 func (s *Store) Said(node string) (snapshot.Node, []snapshot.Workload, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -269,7 +269,7 @@ func (s *Store) Said(node string) (snapshot.Node, []snapshot.Workload, bool) {
 	return r.node, r.said, true
 }
 
-// Clashes are findings about those of a node's workloads whose name or address another has.
+// Clashes returns findings about those of a node's workloads whose name or address another has.
 func (s *Store) Clashes(node string) []finding.Finding {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -299,7 +299,7 @@ func (s *Store) forget(node string) {
 	}
 }
 
-// Hosts says whether a node registered a workload, or is the gateway, of a service account.
+// Hosts reports whether a node registered a workload, or is the gateway, of a service account.
 func (s *Store) Hosts(node, namespace, serviceAccount string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -321,7 +321,7 @@ func equalNodes(a, b snapshot.Node) bool {
 		(a.Gateway == nil || *a.Gateway == *b.Gateway)
 }
 
-// merge is the registry as a snapshot holds it. It must be called with mu held.
+// merge returns the registry as a snapshot holds it. It must be called with mu held.
 func (s *Store) merge() *snapshot.Registry {
 	out := &snapshot.Registry{}
 	for _, name := range slices.Sorted(maps.Keys(s.registry)) {

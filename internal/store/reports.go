@@ -27,7 +27,7 @@ func (s *Store) SetReport(r snapshot.Report) {
 	s.mark()
 }
 
-// Report is what is wrong about a node, as it was said last.
+// Report returns what is wrong about a node, as it was said last.
 func (s *Store) Report(node string) snapshot.Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -43,8 +43,8 @@ func (s *Store) dropReport(node string) {
 	}
 }
 
-// reported are all reports, sorted by node, the same slice as long as nothing is said anew. It must be called with mu
-// held.
+// reported returns all reports, sorted by node, the same slice as long as nothing is said anew. It must be called with
+// mu held.
 func (s *Store) reported() []snapshot.Report {
 	if s.said == nil && len(s.reports) > 0 {
 		for _, node := range slices.Sorted(maps.Keys(s.reports)) {

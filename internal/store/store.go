@@ -98,7 +98,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return s, s.Reload(ctx)
 }
 
-// Snapshot is the newest one. It is made when it is first asked for: a burst of changes costs one.
+// Snapshot returns the newest one. It is made when it is first asked for: a burst of changes costs one.
 func (s *Store) Snapshot() *snapshot.Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,8 +180,8 @@ func (s *Store) Reload(ctx context.Context) error {
 	return nil
 }
 
-// keepPointers is the state of a peer with the catalogue and the readiness of before where they are the same: whoever
-// compares snapshots sees at once that they are.
+// keepPointers returns the state of a peer with the catalogue and the readiness of before where they are the same:
+// whoever compares snapshots sees at once that they are.
 func keepPointers(before []state.Peer, p state.Peer) snapshot.PeerState {
 	i := slices.IndexFunc(before, func(b state.Peer) bool { return b.Name == p.Name })
 	if i < 0 {
@@ -212,7 +212,7 @@ func (s *Store) Reopen(peer string) {
 	s.mark()
 }
 
-// peersNow are the peers as they are kept, but for those that are shut out. It must be called with mu held.
+// peersNow returns the peers as they are kept, but for those that are shut out. It must be called with mu held.
 func (s *Store) peersNow() []state.Peer {
 	out := slices.Clone(s.peers)
 	for _, name := range slices.Sorted(maps.Keys(s.shut)) {
@@ -248,7 +248,7 @@ func (s *Store) SetSilentNodes(nodes []snapshot.SilentNode) {
 	}
 }
 
-// Nodes are the names of the nodes that have registered, sorted; gateways are not among them.
+// Nodes returns the names of the nodes that have registered, sorted; gateways are not among them.
 func (s *Store) Nodes() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

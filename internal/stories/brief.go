@@ -24,7 +24,7 @@ type options struct {
 	Whole bool `json:"whole"`
 }
 
-// shows says whether a resource is written.
+// shows reports whether a resource is written.
 func (o options) shows(proxy, typ, name string) bool {
 	if o.Show == nil {
 		return true

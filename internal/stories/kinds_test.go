@@ -145,7 +145,7 @@ func follows(t *testing.T, what string, before, after *snapshot.Snapshot) {
 	}
 	for _, n := range after.Registry.Nodes {
 		a, b := view.For(was.Mesh, n.Name), view.For(is, n.Name)
-		same := view.Equal(a, b) || view.SameSurroundings(was.Mesh, is) &&
+		same := view.Equal(a, b) || view.SameGlobals(was.Mesh, is) &&
 			view.SameWorkloads(was.Mesh.Proxies[n.Name], is.Proxies[n.Name])
 		if same && !reflect.DeepEqual(envoy.Build(a), envoy.Build(b)) {
 			t.Errorf("%s, and the configuration of proxy %s is another while its views compare as equal: see view.Equal",

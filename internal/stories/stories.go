@@ -119,7 +119,7 @@ func config(files map[string][]byte) (*snapshot.Config, error) {
 	return cfg, nil
 }
 
-// Outcome is what the pure layers make of a story, by section name.
+// Outcome returns what the pure layers make of a story, by section name.
 func (s *Story) Outcome() (map[string]string, error) {
 	mesh, findings := compile.Mesh(s.Snapshot)
 	cfg := s.Snapshot.Config
@@ -142,7 +142,7 @@ func (s *Story) Outcome() (map[string]string, error) {
 	return out, nil
 }
 
-// Resources are all that one proxy is told, by type, its endpoint sets included.
+// Resources returns all that one proxy is told, by type, its endpoint sets included.
 func Resources(mesh *model.Mesh, proxy string) map[string][]*envoy.Resource {
 	v := view.For(mesh, proxy)
 	if v == nil {

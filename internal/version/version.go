@@ -6,7 +6,7 @@ import "runtime/debug"
 // stamp is set by the linker: `git describe` of the tree that was built.
 var stamp string
 
-// String is the stamp, or what Go recorded of the module when it was built without one.
+// String returns the stamp, or what Go recorded of the module when it was built without one.
 func String() string {
 	if stamp != "" {
 		return stamp

@@ -8,8 +8,8 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// Equal says whether two views lead to the same configuration. It costs far less than making it, and is what lets a
-// change cost only those proxies that it concerns. Endpoints do not count: they travel by themselves.
+// Equal reports whether two views lead to the same Envoy configuration. It is far cheaper than building that, so a
+// change costs only the proxies that it concerns. Endpoints are not compared; they are sent separately.
 func Equal(a, b *View) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -18,7 +18,7 @@ func Equal(a, b *View) bool {
 		a.CertificateTTL == b.CertificateTTL && a.HandOver == b.HandOver &&
 		slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Sets, b.Sets) &&
 		maps.EqualFunc(a.Roots, b.Roots, func(x, y []byte) bool { return string(x) == string(y) }) &&
-		maps.EqualFunc(a.Near, b.Near, slices.Equal[[]model.WorkloadID]) &&
+		maps.EqualFunc(a.Local, b.Local, slices.Equal[[]model.WorkloadID]) &&
 		maps.EqualFunc(a.Resolved, b.Resolved, slices.Equal[[]model.Endpoint]) &&
 		slices.EqualFunc(a.Workloads, b.Workloads, equalWorkloads) && equalGateways(a.Gateway, b.Gateway)
 }
@@ -48,14 +48,14 @@ func equalRoutes(a, b *model.Route) bool {
 		slices.Equal(a.To, b.To) && slices.Equal(a.Absent, b.Absent)
 }
 
-// equalServices compares a service apart from its ports.
+// equalServices compares services without their ports.
 func equalServices(a, b *model.Service) bool {
 	return a == b ||
 		a.ID == b.ID && a.Host == b.Host && a.VIP == b.VIP && a.VIP6 == b.VIP6 && a.External == b.External &&
 			a.DNS == b.DNS && slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Refs, b.Refs)
 }
 
-// equalPorts compares ports apart from their callers, who are somebody else's business.
+// equalPorts compares ports without their callers, which only other proxies need.
 func equalPorts(a, b *model.Port) bool {
 	return a == b || a.Number == b.Number && a.Protocol == b.Protocol && a.MTLS == b.MTLS &&
 		slices.Equal(a.Identities, b.Identities)
@@ -70,7 +70,7 @@ func equalGateways(a, b *model.Gateway) bool {
 		equalFederations(a.Federation, b.Federation)
 }
 
-// equalFederations compares what crosses; gateways are few.
+// equalFederations need not be fast: gateways are few.
 func equalFederations(a, b *model.Federation) bool {
 	if a == nil || b == nil {
 		return a == b

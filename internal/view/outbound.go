@@ -6,18 +6,19 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 )
 
-// MayBeNear says whether calls to a destination may be handed over, should the proxy serve it itself. What peers may
-// come to serve too, what is resolved by name and what is called in plaintext goes by the network.
-func (v *View) MayBeNear(o model.Outbound) bool {
+// MayStayInside reports whether calls to a destination may be handed over inside the proxy, should the proxy serve it.
+// Destinations that peers may serve too, that are resolved by DNS, or that are called in plaintext always use the
+// network.
+func (v *View) MayStayInside(o model.Outbound) bool {
 	return v.HandOver && !o.Route.Changing && !o.Route.Resolved && o.Port.MTLS
 }
 
-// near finds the destinations that the proxy serves itself, wholly or in part.
-func (v *View) near() map[model.EndpointSet][]model.WorkloadID {
+// localServers finds the destinations that this proxy serves, at least in part.
+func (v *View) localServers() map[model.EndpointSet][]model.WorkloadID {
 	here := map[model.WorkloadID]bool{}
 	for _, w := range v.Workloads {
 		if len(w.Addrs) == 0 {
-			return nil // whoever is called must be told where the call comes from
+			return nil // the server must learn the caller's address
 		}
 		here[w.ID] = true
 	}
@@ -25,7 +26,7 @@ func (v *View) near() map[model.EndpointSet][]model.WorkloadID {
 	for _, w := range v.Workloads {
 		for _, o := range w.Outbound {
 			set := o.Route.Set
-			if _, known := out[set]; known || !v.MayBeNear(o) {
+			if _, known := out[set]; known || !v.MayStayInside(o) {
 				continue
 			}
 			for _, by := range o.Port.Workloads {
@@ -43,18 +44,18 @@ func (v *View) near() map[model.EndpointSet][]model.WorkloadID {
 	return out
 }
 
-// SetOf is the form in which this proxy is told the endpoints of a destination.
+// SetOf returns the form of a destination's endpoint set that this proxy gets.
 func (v *View) SetOf(o model.Outbound) model.EndpointSet {
 	set := o.Route.Set
-	if v.MayBeNear(o) && len(v.Near[set]) > 0 {
+	if v.MayStayInside(o) && len(v.Local[set]) > 0 {
 		set.Proxy = v.Proxy.Name
 	}
 	return set
 }
 
-// Called says whether a workload of the proxy is called by another one, or by itself.
+// Called reports whether a workload of the proxy is called by a workload of the proxy.
 func (v *View) Called(w *model.Workload) bool {
-	for _, by := range v.Near {
+	for _, by := range v.Local {
 		if slices.Contains(by, w.ID) {
 			return true
 		}

@@ -1,5 +1,5 @@
-// Package view cuts a mesh down to what one proxy may know: its own workloads, what they may call, and for a gateway
-// what crosses its boundaries. A proxy never learns of anything else.
+// Package view reduces a mesh to what one proxy may know: its own workloads, what they may call and, for a gateway,
+// what crosses its boundaries. A proxy never learns anything else.
 package view
 
 import (
@@ -17,28 +17,28 @@ type View struct {
 	TrustDomain spiffe.TrustDomain
 	Domain      string
 	AllowAny    bool
-	// CertificateTTL is how long the certificates of workloads are good.
+	// CertificateTTL is the lifetime of workload certificates.
 	CertificateTTL time.Duration
 	HandOver       bool
-	// Gateways are the SPIFFE IDs of the mesh's gateways, sorted: where imports are reached, and whose word on a peer's
-	// caller is believed.
+	// Gateways are the SPIFFE IDs of the mesh's gateways, sorted. They serve imports and may assert the identity of a
+	// peer's caller.
 	Gateways []string
-	// Roots by trust domain, PEM: only those that this proxy checks against.
+	// Roots are PEM root certificates by trust domain, only those that this proxy verifies with.
 	Roots map[string][]byte
-	// Gateway is set for gateways only, with what crosses there.
+	// Gateway is nil for nodes.
 	Gateway *model.Gateway
-	// Workloads is the proxy's, with outbound destinations.
+	// Workloads are the proxy's workloads with their outbound destinations.
 	Workloads []*model.Workload
-	// Resolved are the endpoints of destinations that the proxy resolves by itself.
+	// Resolved are the endpoints of the destinations that the proxy itself resolves by DNS.
 	Resolved map[model.EndpointSet][]model.Endpoint
-	// Near are, by the shared form of an endpoint set, those who serve it on this very proxy and are called from it:
-	// such calls are handed over inside the proxy. Sorted.
-	Near map[model.EndpointSet][]model.WorkloadID
-	// Sets are the endpoint sets that the proxy may subscribe to, sorted.
+	// Local lists, by the shared form of an endpoint set, the workloads of this proxy that serve it and are called from
+	// this proxy. Such calls are handed over inside the proxy. Sorted.
+	Local map[model.EndpointSet][]model.WorkloadID
+	// Sets are the endpoint sets to which the proxy may subscribe, sorted.
 	Sets []model.EndpointSet
 }
 
-// For cuts the mesh down to what the proxy may know; nil when the mesh does not know the proxy.
+// For returns the view of one proxy, or nil if the mesh does not know the proxy.
 func For(mesh *model.Mesh, proxy string) *View {
 	p := mesh.Proxies[proxy]
 	if p == nil {
@@ -56,7 +56,7 @@ func For(mesh *model.Mesh, proxy string) *View {
 			v.trust(mesh, peer.TrustDomain)
 		}
 	}
-	v.Near = v.near()
+	v.Local = v.localServers()
 	v.endpoints(mesh)
 	return v
 }
@@ -65,7 +65,8 @@ func (v *View) trust(mesh *model.Mesh, td spiffe.TrustDomain) {
 	v.Roots[td.Name()] = mesh.Roots[td.Name()]
 }
 
-// endpoints are those behind all routes and exports: sets to subscribe to, or endpoints that the proxy resolves.
+// endpoints collects the endpoints of all routes and exports: sets to subscribe to, and endpoints that the proxy
+// resolves.
 func (v *View) endpoints(mesh *model.Mesh) {
 	v.Resolved = map[model.EndpointSet][]model.Endpoint{}
 	sets := map[model.EndpointSet]bool{}

@@ -1,5 +1,4 @@
-// Package vip chooses virtual addresses: at which address the callers of a service host reach it. It only chooses; the
-// state keeps what was chosen.
+// Package vip chooses the virtual address at which callers reach a service host. The state stores the choices.
 package vip
 
 import (
@@ -13,15 +12,14 @@ import (
 	"time"
 )
 
-// Range is where virtual addresses come from (RFC 1112 class E: nobody routes it).
+// Range is the block of virtual IPv4 addresses (RFC 1112 class E, not routed anywhere).
 var Range = netip.MustParsePrefix("240.240.0.0/16")
 
-// Range6 is where virtual IPv6 addresses lie: in the discard prefix (RFC 6666), which is routed nowhere and is nobody's
-// own.
+// Range6 is the block of virtual IPv6 addresses, in the discard prefix (RFC 6666), which is not routed and belongs to
+// nobody.
 var Range6 = netip.MustParsePrefix("100::/96")
 
-// Six is the virtual IPv6 address beside a virtual IPv4 one, which stands in its last 32 bits: who has the one has the
-// other.
+// Six returns the virtual IPv6 address that corresponds to a virtual IPv4 address; its last 32 bits are that address.
 func Six(four netip.Addr) netip.Addr {
 	if !four.Is4() {
 		return netip.Addr{}
@@ -31,58 +29,56 @@ func Six(four netip.Addr) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// Refusal answers names that a workload may not call. It lies in the part of Range that no host gets.
+// Refusal is the DNS answer for names that a workload may not call. No host gets it.
 var Refusal = netip.MustParseAddr("240.240.0.1")
 
-// Refusal6 does so for IPv6.
+// Refusal6 is the IPv6 counterpart.
 var Refusal6 = Six(Refusal)
 
 const (
-	// reserved addresses at the beginning of Range are never given to a host: the mesh has uses of its own for them.
+	// reserved addresses at the start of Range are for the mesh itself.
 	reserved = 256
-	// size is how many addresses may be given out; not the last one, where IPv4 may broadcast.
+	// size is the number of addresses for hosts. The last address of Range is excluded: it may be a broadcast address.
 	size = 1<<16 - reserved - 1
 
-	// PerNamespace bounds the addresses of one namespace, those of hosts that are gone included, so that no namespace
-	// can use the range up.
+	// PerNamespace limits the addresses of one namespace, including those of removed hosts, so that no namespace can
+	// exhaust the range.
 	PerNamespace = 8192
-	// Rest is how long the address of a host that is gone is kept from other namespaces: callers may remember it for a
-	// while.
-	Rest = 2 * time.Minute
+	// ReuseDelay is how long a removed host's address is kept from other namespaces, since callers may have cached it.
+	ReuseDelay = 2 * time.Minute
 )
 
-// Host needs an address.
+// Host is a service host that needs an address.
 type Host struct{ Name, Namespace string }
 
-// Row is the address of one host. It stays the host's after the host is gone, until another needs it.
+// Row is the address of one host. A removed host keeps its address until another host needs it.
 type Row struct {
 	Host
 	Addr netip.Addr
-	Gone time.Time // since when nobody writes this host; zero while somebody does
+	Gone time.Time // when the host was removed; zero while it exists
 }
 
-// Change is what has to be kept of a choice: first Drop these hosts, then Put these rows.
+// Change is what must be stored after a choice: drop these hosts, then put these rows.
 type Change struct {
 	Drop []string
 	Put  []Row
 }
 
-// Empty says that there is nothing to keep.
+// Empty reports whether there is nothing to store.
 func (c Change) Empty() bool { return len(c.Drop)+len(c.Put) == 0 }
 
-// Table says who has which address. It is immutable.
+// Table maps hosts to addresses. It is immutable.
 type Table struct {
 	rows  map[string]Row // by host
 	inUse map[string]netip.Addr
 }
 
-// TableOf makes a table of rows. A row outside Range, or at an address that another one has, is left out: its host gets
-// a new one.
+// TableOf builds a table from rows. It skips rows outside Range and duplicate addresses; their hosts get new addresses.
 func TableOf(rows []Row) *Table {
 	t := &Table{rows: make(map[string]Row, len(rows))}
 	var taken set
 	for _, r := range rows {
-		if n, ok := place(r.Addr); ok && !taken.has(n) {
+		if n, ok := indexOf(r.Addr); ok && !taken.has(n) {
 			taken.add(n)
 			t.rows[r.Name] = r
 		}
@@ -100,10 +96,10 @@ func (t *Table) counted() *Table {
 	return t
 }
 
-// InUse are the addresses of the hosts that somebody writes. Do not change it.
+// InUse returns the addresses of existing hosts. The map is shared and must not be modified.
 func (t *Table) InUse() map[string]netip.Addr { return t.inUse }
 
-// Addresses are those of some hosts, as far as they have one.
+// Addresses returns the addresses of those hosts that have one.
 func (t *Table) Addresses(hosts []Host) map[string]netip.Addr {
 	out := make(map[string]netip.Addr, len(hosts))
 	for _, h := range hosts {
@@ -114,7 +110,7 @@ func (t *Table) Addresses(hosts []Host) map[string]netip.Addr {
 	return out
 }
 
-// With is the table after a change.
+// With returns the table after a change.
 func (t *Table) With(c Change) *Table {
 	next := &Table{rows: maps.Clone(t.rows)}
 	for _, h := range c.Drop {
@@ -126,10 +122,10 @@ func (t *Table) With(c Change) *Table {
 	return next.counted()
 }
 
-// Choose finds an address for each of the hosts, the first of them first, and says which get none. A host keeps the
-// address that it has or had. A new one gets a free address, at a place that depends on its name, so that a mesh begun
-// anew gives out mostly the same. A namespace at its bound gives its own gone hosts' addresses away, the one gone for
-// longest first; when the range is used up, those of other namespaces' hosts follow once they have rested.
+// Choose assigns an address to each host, in order, and returns the hosts that got none. A host keeps its present or
+// former address. A new host gets a free address that depends on its name, so that a rebuilt mesh assigns mostly the
+// same ones. A namespace at its limit reuses the addresses of its own removed hosts, the longest removed first. When
+// the range is exhausted, addresses of other namespaces' removed hosts are reused after ReuseDelay.
 func (t *Table) Choose(hosts []Host, now time.Time) (Change, []Host) {
 	c := newChooser(t, now)
 	var fresh []Host
@@ -155,7 +151,7 @@ func (t *Table) Choose(hosts []Host, now time.Time) (Change, []Host) {
 	return c.change(), left
 }
 
-// chooser carries one choice.
+// chooser is the working state of Choose.
 type chooser struct {
 	now   time.Time
 	rows  map[string]Row
@@ -172,7 +168,7 @@ func newChooser(t *Table, now time.Time) *chooser {
 
 func (c *chooser) put(r Row) { c.puts[r.Name] = r }
 
-// all are the rows as they will be, but for hosts that are new.
+// all returns the rows after the pending puts.
 func (c *chooser) all() []Row {
 	out := make([]Row, 0, len(c.rows))
 	for name, r := range c.rows {
@@ -190,7 +186,7 @@ func (c *chooser) give(fresh []Host) (left []Host) {
 	}
 	var gone []Row
 	for _, r := range c.all() {
-		n, _ := place(r.Addr)
+		n, _ := indexOf(r.Addr)
 		c.taken.add(n)
 		c.held[r.Namespace]++
 		c.used++
@@ -206,11 +202,11 @@ func (c *chooser) give(fresh []Host) (left []Host) {
 	given := map[string]bool{}
 	for _, h := range fresh {
 		if c.held[h.Namespace] < PerNamespace && c.used < size {
-			n := c.taken.next(start(h.Name))
+			n := c.taken.next(firstTry(h.Name))
 			c.taken.add(n)
 			c.held[h.Namespace]++
 			c.used++
-			c.put(Row{Host: h, Addr: nth(n)})
+			c.put(Row{Host: h, Addr: addrAt(n)})
 			continue
 		}
 		var from *Row
@@ -219,7 +215,8 @@ func (c *chooser) give(fresh []Host) (left []Host) {
 				from = &list[0]
 			}
 		}
-		for from == nil && c.held[h.Namespace] < PerNamespace && len(gone) > 0 && c.now.Sub(gone[0].Gone) >= Rest {
+		for from == nil && c.held[h.Namespace] < PerNamespace && len(gone) > 0 &&
+			c.now.Sub(gone[0].Gone) >= ReuseDelay {
 			if !given[gone[0].Name] {
 				from = &gone[0]
 			}
@@ -248,21 +245,21 @@ func (c *chooser) change() Change {
 	return out
 }
 
-// start is the place at which a host's search for a free address begins.
-func start(host string) int {
+// firstTry returns the index where the search for a host's address begins.
+func firstTry(host string) int {
 	h := fnv.New64a()
 	h.Write([]byte(host))
 	return int(h.Sum64() % size)
 }
 
-// nth is the address at a place, and place is its reverse.
-func nth(n int) netip.Addr {
+// addrAt returns the address of an index. indexOf is its inverse.
+func addrAt(n int) netip.Addr {
 	b := Range.Addr().As4()
 	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+reserved+uint32(n))
 	return netip.AddrFrom4(b)
 }
 
-func place(a netip.Addr) (int, bool) {
+func indexOf(a netip.Addr) (int, bool) {
 	if !a.Is4() || !Range.Contains(a) {
 		return 0, false
 	}
@@ -271,13 +268,13 @@ func place(a netip.Addr) (int, bool) {
 	return n, n >= 0 && n < size
 }
 
-// set of places.
+// set is a bitmap of address indices.
 type set [size/64 + 1]uint64
 
 func (s *set) has(n int) bool { return s[n/64]&(1<<(n%64)) != 0 }
 func (s *set) add(n int)      { s[n/64] |= 1 << (n % 64) }
 
-// next is the first place at or after n, or else from the beginning, that is not in the set. There must be one.
+// next returns the first index at or after n, wrapping around, that is not in the set. There must be one.
 func (s *set) next(n int) int {
 	for at := n; ; {
 		word := ^s[at/64] >> (at % 64)

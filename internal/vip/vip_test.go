@@ -88,9 +88,9 @@ func TestNamesWrittenAndRemovedUseNothingUp(t *testing.T) {
 		if table, left = step(t, table, many, now); len(left) > 0 {
 			t.Fatalf("round %d: %d of %d have no address", round, len(left), len(many))
 		}
-		now = now.Add(Rest)
+		now = now.Add(ReuseDelay)
 		table, _ = step(t, table, nil, now)
-		now = now.Add(Rest)
+		now = now.Add(ReuseDelay)
 	}
 	if _, left := step(t, table, hosts("new", 0, 1), now); len(left) > 0 {
 		t.Error("no address is left")

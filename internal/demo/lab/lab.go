@@ -71,7 +71,7 @@ func (l *Lab) build() error {
 	return l.cfg.Network.build()
 }
 
-// Dir is the lab's folder.
+// Dir returns the lab's folder.
 func (l *Lab) Dir() string { return l.cfg.Dir }
 
 // Close stops the processes, ends whatever else lives in the namespaces, and removes all that was made.

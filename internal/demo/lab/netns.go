@@ -17,7 +17,7 @@ const netnsDir = "/run/netns"
 // resolvConf is what programs read to find their DNS server.
 const resolvConf = "/etc/resolv.conf"
 
-// NetnsPath is the path of a named network namespace.
+// NetnsPath returns the path of a named network namespace.
 func NetnsPath(name string) string { return filepath.Join(netnsDir, name) }
 
 // onOwnThread runs f on a thread that ends with it: whatever namespaces f enters, no other goroutine ever sees them.

@@ -40,7 +40,7 @@ type Attachment struct {
 	Via6      netip.Addr   // in IPv6
 }
 
-// Namespaces are the names of the plan, each once, in the order in which they are made.
+// Namespaces returns the names of the plan, each once, in the order in which they are made.
 func (n Network) Namespaces() []string {
 	var names []string
 	seen := map[string]bool{}

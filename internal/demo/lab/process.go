@@ -96,10 +96,10 @@ func (l *Lab) run(c Command) (*Process, error) {
 	return p, <-started
 }
 
-// LogFile is where a command of that name writes.
+// LogFile returns where a command of that name writes.
 func (l *Lab) LogFile(name string) string { return filepath.Join(l.cfg.Dir, "logs", name+".log") }
 
-// PID is the process's number.
+// PID returns the process's number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Done is closed when the process has ended.
@@ -140,7 +140,7 @@ func (p *Process) signal(s syscall.Signal) {
 	}
 }
 
-// lastLine is the last line of a file that says something.
+// lastLine returns the last line of a file that says something.
 func lastLine(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {

@@ -93,7 +93,7 @@ func (p process) kill() bool {
 	return err == nil && now == p && unix.Kill(p.PID, unix.SIGKILL) == nil
 }
 
-// processesIn are the processes inside a named network namespace.
+// processesIn returns the processes inside a named network namespace.
 func processesIn(name string) ([]process, error) {
 	var ns unix.Stat_t
 	if err := unix.Stat(NetnsPath(name), &ns); err != nil {
@@ -128,7 +128,7 @@ func processesIn(name string) ([]process, error) {
 	return found, nil
 }
 
-// existing are those of the names that exist as network namespaces.
+// existing returns those of the names that exist as network namespaces.
 func existing(names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		_, err := os.Lstat(NetnsPath(name))

@@ -28,7 +28,7 @@ type commonBriefing struct {
 
 // newBriefing makes the common part again only when it has changed. Before may be nil.
 func newBriefing(before *briefing, mesh *model.Mesh) *briefing {
-	if before != nil && view.SameSurroundings(before.mesh, mesh) &&
+	if before != nil && view.SameGlobals(before.mesh, mesh) &&
 		slices.Equal(before.mesh.Namespaces, mesh.Namespaces) {
 		return &briefing{mesh, before.commonBriefing}
 	}
@@ -55,10 +55,10 @@ func (b *briefing) of(node string) *agentapi.Instructions {
 			Hosts: map[string][]netip.Addr{}, RefusalSuffixes: b.refused, MeshSuffix: b.suffix,
 			Forward: b.mesh.AllowAny,
 		}
-		if w.Speaks(vip.Refusal) {
+		if w.HasFamilyOf(vip.Refusal) {
 			t.Refusal = vip.Refusal
 		}
-		if w.Speaks(vip.Refusal6) {
+		if w.HasFamilyOf(vip.Refusal6) {
 			t.Refusal6 = vip.Refusal6
 		}
 		for _, o := range w.Outbound {
@@ -103,7 +103,7 @@ func addHost(hosts map[string][]netip.Addr, w *model.Workload, svc *model.Servic
 		return
 	}
 	for _, vip := range []netip.Addr{svc.VIP, svc.VIP6} {
-		if vip.IsValid() && w.Speaks(vip) {
+		if vip.IsValid() && w.HasFamilyOf(vip) {
 			hosts[name] = append(hosts[name], vip)
 		}
 	}

@@ -85,10 +85,10 @@ func (a *Agents) Sign(ctx context.Context, r *agentapi.SignRequest) (*agentapi.S
 	id, err := spiffe.Node(td, n.Name)
 	if r.Namespace != "" || r.ServiceAccount != "" {
 		if !n.Grant.Covers(r.Namespace, r.ServiceAccount) || !a.Store.Hosts(n.Name, r.Namespace, r.ServiceAccount) {
-			a.Log.Warn("certificate refused", "node", n.Name, "namespace", finding.Cut(r.Namespace),
-				"service_account", finding.Cut(r.ServiceAccount))
+			a.Log.Warn("certificate refused", "node", n.Name, "namespace", finding.Truncate(r.Namespace),
+				"service_account", finding.Truncate(r.ServiceAccount))
 			return nil, status.Errorf(codes.PermissionDenied, "no workload %s/%s is registered on node %s",
-				finding.Cut(r.Namespace), finding.Cut(r.ServiceAccount), n.Name)
+				finding.Truncate(r.Namespace), finding.Truncate(r.ServiceAccount), n.Name)
 		}
 		ttl = a.certificateTTL()
 		id, err = spiffe.Workload(td, r.Namespace, r.ServiceAccount)

@@ -22,17 +22,17 @@ const (
 
 // bound cuts off what only shows, so that it cannot fill memory, metrics or screens.
 func bound(r *agentapi.Report, role snapshot.Role) {
-	r.Version, r.Envoy.Version, r.Envoy.LastCrash = finding.Cut(r.Version), finding.Cut(r.Envoy.Version),
-		finding.Cut(r.Envoy.LastCrash)
+	r.Version, r.Envoy.Version, r.Envoy.LastCrash = finding.Truncate(r.Version), finding.Truncate(r.Envoy.Version),
+		finding.Truncate(r.Envoy.LastCrash)
 	r.Certs = r.Certs[:min(len(r.Certs), grant.MaxWorkloads+1)]
 	for i := range r.Certs {
 		c := &r.Certs[i]
-		c.SPIFFEID, c.Serial, c.Fingerprint, c.Root = finding.Cut(c.SPIFFEID), finding.Cut(c.Serial),
-			finding.Cut(c.Fingerprint), finding.Cut(c.Root)
+		c.SPIFFEID, c.Serial, c.Fingerprint, c.Root = finding.Truncate(c.SPIFFEID), finding.Truncate(c.Serial),
+			finding.Truncate(c.Fingerprint), finding.Truncate(c.Root)
 	}
 	r.Roots = r.Roots[:min(len(r.Roots), peerrules.MaxRoots)]
 	for i := range r.Roots {
-		r.Roots[i] = finding.Cut(r.Roots[i])
+		r.Roots[i] = finding.Truncate(r.Roots[i])
 	}
 	if role != snapshot.RoleGateway || len(r.Peers) > maxPeers {
 		r.Peers = nil
@@ -41,26 +41,26 @@ func bound(r *agentapi.Report, role snapshot.Role) {
 		r.Sidecars = nil
 	}
 	for workload, s := range r.Sidecars {
-		s.Version, s.LastCrash = finding.Cut(s.Version), finding.Cut(s.LastCrash)
+		s.Version, s.LastCrash = finding.Truncate(s.Version), finding.Truncate(s.LastCrash)
 		r.Sidecars[workload] = s
 	}
 	r.Troubles = r.Troubles[:min(len(r.Troubles), grant.MaxWorkloads)]
 	for i := range r.Troubles {
 		t := &r.Troubles[i]
-		t.Workload, t.Reason = finding.Cut(t.Workload),
+		t.Workload, t.Reason = finding.Truncate(t.Workload),
 			strings.ToValidUTF8(t.Reason[:min(len(t.Reason), maxReason)], "")
 	}
 	r.Outside = r.Outside[:min(len(r.Outside), grant.MaxWorkloads)]
 	for i := range r.Outside {
 		o := &r.Outside[i]
-		o.Workload, o.Ports = finding.Cut(o.Workload), o.Ports[:min(len(o.Ports), maxOutside)]
+		o.Workload, o.Ports = finding.Truncate(o.Workload), o.Ports[:min(len(o.Ports), maxOutside)]
 		o.Connections = o.Connections[:min(len(o.Connections), maxOutside)]
 		o.Plaintext = o.Plaintext[:min(len(o.Plaintext), maxOutside)]
 		for n := range o.Plaintext {
-			o.Plaintext[n] = finding.Cut(o.Plaintext[n])
+			o.Plaintext[n] = finding.Truncate(o.Plaintext[n])
 		}
 		for n := range o.Connections {
-			o.Connections[n] = finding.Cut(o.Connections[n])
+			o.Connections[n] = finding.Truncate(o.Connections[n])
 		}
 	}
 	r.Elsewhere = r.Elsewhere[:min(len(r.Elsewhere), maxElsewhere)]

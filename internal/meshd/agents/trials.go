@@ -186,7 +186,7 @@ func exchange(stream rpc.Stream[agentapi.Trial, agentapi.Verdict], parts []*agen
 func ruling(node string, v *agentapi.Verdict) error {
 	switch {
 	case v.Failure != "":
-		return fmt.Errorf("try a configuration at %s: %s", node, finding.Cut(v.Failure))
+		return fmt.Errorf("try a configuration at %s: %s", node, finding.Truncate(v.Failure))
 	case v.Refusal != "":
 		return contain.Refusal(gist(v.Refusal))
 	}
@@ -201,9 +201,9 @@ func gist(words string) string {
 	} {
 		for _, l := range lines {
 			if i := strings.Index(l, mark); i >= 0 {
-				return finding.Cut(l[i:])
+				return finding.Truncate(l[i:])
 			}
 		}
 	}
-	return finding.Cut(lines[0])
+	return finding.Truncate(lines[0])
 }

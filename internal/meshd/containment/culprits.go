@@ -187,7 +187,7 @@ func (c *Containment) conclude(ctx context.Context, w *ward, s *search, out outc
 	why, unseen := w.ill, false
 	w.searching = false
 	switch {
-	case errors.Is(err, contain.ErrNotAmong):
+	case errors.Is(err, contain.ErrNoCulprit):
 		w.stuck, w.ill, w.stuckAt = why+": closing every object does not help, "+s.words, "", s.snap.Config
 	case err != nil:
 		if w.failures++; w.failures < maxFailures {

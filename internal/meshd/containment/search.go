@@ -65,7 +65,7 @@ func (s *search) run(ctx context.Context) (out outcome, err error) {
 		}
 	}
 	keys, whole, err := contain.Culprits(contain.Keys(candidates), lives)
-	if errors.Is(err, contain.ErrNotAmong) && s.lived != nil {
+	if errors.Is(err, contain.ErrNoCulprit) && s.lived != nil {
 		candidates = s.candidates(contain.Objects(s.snap.Config))
 		keys, whole, err = contain.Culprits(contain.Keys(candidates), lives)
 	}
@@ -79,7 +79,7 @@ func (s *search) run(ctx context.Context) (out outcome, err error) {
 // candidates are those objects that are not closed already, whom to blame last.
 func (s *search) candidates(objects []*snapshot.Object) []*snapshot.Object {
 	out := slices.DeleteFunc(objects, func(o *snapshot.Object) bool { return slices.Contains(s.closed, o.Key) })
-	contain.Blame(s.snap.Config, out)
+	contain.SortByBlame(s.snap.Config, out)
 	return out
 }
 

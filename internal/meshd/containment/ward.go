@@ -118,7 +118,7 @@ func (c *Containment) Refused(proxy, reason string) {
 		return // its Envoy finds nothing wrong with it: the cause is at the host
 	}
 	told.settled = time.Time{}
-	w.fallIll("Envoy refuses "+finding.Cut(reason), false)
+	w.fallIll("Envoy refuses "+finding.Truncate(reason), false)
 	c.poke()
 }
 

@@ -278,7 +278,7 @@ func (l *Loop) publishProxies(
 	}
 	l.Containment.Retain(ctx, mesh.Proxies)
 	contained := map[string]*compile.Compiled{}
-	built, same := 0, before != nil && view.SameSurroundings(before.Mesh, mesh)
+	built, same := 0, before != nil && view.SameGlobals(before.Mesh, mesh)
 	failed := map[string]bool{}
 	for name, p := range mesh.Proxies {
 		plan, planned := plans[name]

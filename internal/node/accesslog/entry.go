@@ -142,7 +142,8 @@ func withoutCaller(sni string) string {
 	return sni
 }
 
-// peerOf is the peer that an entry is about. Where peers come in, the listener's own entries name it by their chain.
+// peerOf returns the peer that an entry is about. Where peers come in, the listener's own entries name it by their
+// chain.
 func peerOf(log string, tags map[string]string) string {
 	if tags[tagPeer] != "" || log != wellknown.LogIngress {
 		return tags[tagPeer]

@@ -112,7 +112,7 @@ func (f *file) failed(err error) error {
 	return f.err
 }
 
-// lostEntries is how many entries could not be written. When a disk is full, most of the last ones may have been
+// lostEntries returns how many entries could not be written. When a disk is full, most of the last ones may have been
 // written after all.
 func (f *file) lostEntries() uint64 {
 	f.mu.Lock()

@@ -58,7 +58,7 @@ func (p *plaintext) of(workload string) []string {
 	return slices.SortedFunc(maps.Keys(p.callers[workload]), strings.Compare)
 }
 
-// Plaintext are the addresses from which a workload was called without mutual TLS in the last hour, where that is
+// Plaintext returns the addresses from which a workload was called without mutual TLS in the last hour, where that is
 // allowed.
 func (s *Service) Plaintext(workload string) []string { return s.plaintext.of(workload) }
 

@@ -54,10 +54,10 @@ func (r *Reader) Read() ([]Entry, error) {
 	return all, nil
 }
 
-// Files is how many files were read.
+// Files returns how many files were read.
 func (r *Reader) Files() int { return len(r.at) }
 
-// logFiles are the files of boundary crossings and refusals in a run folder.
+// logFiles returns the files of boundary crossings and refusals in a run folder.
 func logFiles(folder string) ([]string, error) {
 	entries, err := os.ReadDir(folder)
 	if err != nil {

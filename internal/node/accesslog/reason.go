@@ -166,9 +166,9 @@ func judgeTCP(log string, r *record) outcome {
 	return allowed.withReason(firstOf(informativeDetails(r.ended), r.upstreamFailure))
 }
 
-// failedTLS is why a handshake failed, the client's with us or, where we call, ours with the server. The inspector's
-// note that somebody does not speak TLS ("TLS_error|") is none, nor is a connection that was refused, nor one whose
-// client has proved its name and then left: Envoy's goodbye found nobody ("system library").
+// failedTLS returns why a handshake failed, the client's with us or, where we call, ours with the server. The
+// inspector's note that somebody does not speak TLS ("TLS_error|") is none, nor is a connection that was refused, nor
+// one whose client has proved its name and then left: Envoy's goodbye found nobody ("system library").
 func failedTLS(log string, r *record) string {
 	left := r.uri != "" && strings.Contains(r.failure, "system library")
 	if r.failure != "" && !left && !strings.HasPrefix(r.failure, "TLS_error|") {
@@ -184,7 +184,7 @@ func failedTLS(log string, r *record) string {
 // answeredByServer is Envoy's word for what the server answered itself.
 const answeredByServer = "via_upstream"
 
-// informativeDetails are details that say anything beyond whose answer it is.
+// informativeDetails returns details that say anything beyond whose answer it is.
 func informativeDetails(details string) string {
 	if details == answeredByServer {
 		return ""
@@ -201,7 +201,7 @@ var hygiene = map[string]outcome{
 	"isthmus/upgrade-with-body": {verdictMalformed, "upgrade", "an upgrade has no body"},
 }
 
-// deniedBy is the policy by which Envoy's RBAC refused, "none" where none allowed.
+// deniedBy returns the policy by which Envoy's RBAC refused, "none" where none allowed.
 func deniedBy(details string) (policy string, ok bool) {
 	_, rest, ok := strings.Cut(details, "rbac_access_denied_matched_policy[")
 	policy, _, _ = strings.Cut(rest, "]")

@@ -56,7 +56,7 @@ func New(cfg Config) *Service {
 	}
 }
 
-// Peers is what each peer did so far, by MeshPeer name.
+// Peers returns what each peer did so far, by MeshPeer name.
 func (s *Service) Peers() map[string]agentapi.PeerCounts { return s.tally.byPeer() }
 
 // Close the files.

@@ -97,7 +97,7 @@ func (s *shares) pathOf(source string) string {
 	return strings.TrimSuffix(s.path, ext) + "." + source + ext
 }
 
-// budget is that of a source or, if unknown, of the address that an entry came from. The caller holds mu.
+// budget returns that of a source or, if unknown, of the address that an entry came from. The caller holds mu.
 func (s *shares) budget(source, remote string) *rate.Limiter {
 	if source == "" {
 		source = "from " + remote
@@ -163,8 +163,8 @@ func (s *shares) flushAll() error {
 	return errors.Join(errs...)
 }
 
-// lostEntries is how many entries could not be written; most of the last ones, when a disk is full, may be there after
-// all.
+// lostEntries returns how many entries could not be written; most of the last ones, when a disk is full, may be there
+// after all.
 func (s *shares) lostEntries() (n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -39,7 +39,7 @@ type Codec struct{ proto encoding.CodecV2 }
 // NewCodec makes the codec for the server that Register is called with.
 func NewCodec() Codec { return Codec{proto: encoding.GetCodecV2("proto")} }
 
-// Name of the content subtype.
+// Name returns the name of the content subtype.
 func (Codec) Name() string { return "proto" }
 
 // Marshal a message.
@@ -155,7 +155,7 @@ func pump(recv, send func(any) error) error {
 	}
 }
 
-// unavailable is what Envoy is told: whatever happened, try again soon and keep what you have.
+// unavailable returns what Envoy is told: whatever happened, try again soon and keep what you have.
 func unavailable(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return status.Error(codes.Unavailable, "the control plane ended the stream")

@@ -56,7 +56,7 @@ const (
 	openBatch = 256
 )
 
-// set is the nftables set in a table. The kernel drops an element after a while, whatever becomes of the agent.
+// set returns the nftables set in a table. The kernel drops an element after a while, whatever becomes of the agent.
 func (s openSet) set(t *nftables.Table, most time.Duration) *nftables.Set {
 	return &nftables.Set{Table: t, Name: s.name, KeyType: s.typ, Concatenation: true, HasTimeout: true, Timeout: most}
 }
@@ -110,7 +110,7 @@ func notSYN() rule {
 		[]byte{0})
 }
 
-// leaveOpen are the rules that give packets of such connections their own verdict; none when there are no such
+// leaveOpen returns the rules that give packets of such connections their own verdict; none when there are no such
 // connections.
 func (r Rules) leaveOpen(outward bool, verdict func() rule) []rule {
 	var rules []rule
@@ -181,8 +181,8 @@ func leftOpen(c *nftables.Conn) (captured bool, open []Connection, err error) {
 	return true, open, nil
 }
 
-// firstOpen are the connections that go on past Envoy: those that are open when the namespace is captured for the first
-// time, and later what is left of them.
+// firstOpen returns the connections that go on past Envoy: those that are open when the namespace is captured for the
+// first time, and later what is left of them.
 func (r Rules) firstOpen(path string) (open []Connection, err error) {
 	captured := false
 	err = transact(path, func(c *nftables.Conn) (err error) {
@@ -198,8 +198,8 @@ func (r Rules) firstOpen(path string) (open []Connection, err error) {
 	return open, nil
 }
 
-// OpenConnections are the connections that were open when the namespace at path was captured, still are, and may go on.
-// One that may not, or that has ended, is no exception any longer.
+// OpenConnections returns the connections that were open when the namespace at path was captured, still are, and may go
+// on. One that may not, or that has ended, is no exception any longer.
 func OpenConnections(path string, may func(Connection) bool) (open []Connection, err error) {
 	err = transact(path, func(c *nftables.Conn) error {
 		_, known, err := leftOpen(c)
@@ -245,7 +245,7 @@ func compareConnections(a, b Connection) int {
 // The states of TCP in which a connection carries something, and begins no more (include/net/tcp_states.h).
 const carrying = 1<<1 | 1<<4 | 1<<5 | 1<<8 | 1<<9 | 1<<11
 
-// connections of the namespace at path with somebody outside it.
+// connections returns the connections of the namespace at path with somebody outside it.
 func connections(path string) ([]Connection, error) {
 	var out []Connection
 	err := dump(path, carrying, func(b []byte) error {

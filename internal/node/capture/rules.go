@@ -21,7 +21,7 @@ type chain struct {
 	rules    []rule
 }
 
-// chains is the whole table. The order of rules matters: the first that ends a packet's way wins.
+// chains returns the whole table. The order of rules matters: the first that ends a packet's way wins.
 //
 // Envoy's own connections are not tracked: a connection of the workload to the same address from the same port, refused
 // a moment ago, may still be recorded as redirected and would take Envoy's connection to Envoy itself.
@@ -184,8 +184,8 @@ func icmp(four, six []byte) []rule {
 	return rules
 }
 
-// frames is the chain of one device. What leaves by it either passed the chains above and so has a route, or is a frame
-// that a program wrote past them. What the kernel sends without a route, such as ARP, passes.
+// frames returns the chain of one device. What leaves by it either passed the chains above and so has a route, or is a
+// frame that a program wrote past them. What the kernel sends without a route, such as ARP, passes.
 func frames(name, device string) chain {
 	return chain{
 		name: name, kind: nftables.ChainTypeFilter, policy: nftables.ChainPolicyAccept, device: device,

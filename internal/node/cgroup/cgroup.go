@@ -163,7 +163,7 @@ func hierarchy() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "cgroup2"), nil
 }
 
-// FD is the group's directory, for a process to be started in it.
+// FD returns the group's directory, for a process to be started in it.
 func (g *Group) FD() int { return int(g.dir.Fd()) }
 
 // Remove removes the group, unless a process is in it.

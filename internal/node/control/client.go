@@ -82,15 +82,15 @@ func New(cfg Config) *Client {
 // Joined is closed once the agent has its identity.
 func (c *Client) Joined() <-chan struct{} { return c.joined }
 
-// Identity of the node, nil before it joined.
+// Identity returns the identity of the node, nil before it joined.
 func (c *Client) Identity() *identity.SVID { return c.svid.Load() }
 
 // Connected reports whether the control plane answers on the standing stream.
 func (c *Client) Connected() bool { return c.connected.Load() }
 
-// EnvoyConn is the present connection for Envoys' streams, nil before the agent has joined. It is replaced along with
-// the node's certificate. A connection carries a limited number of streams: on a separate one, Envoys cannot block the
-// agent's own.
+// EnvoyConn returns the present connection for Envoys' streams, nil before the agent has joined. It is replaced along
+// with the node's certificate. A connection carries a limited number of streams: on a separate one, Envoys cannot block
+// the agent's own.
 func (c *Client) EnvoyConn() *grpc.ClientConn { return c.envoys.Load() }
 
 // Run joins, then maintains the stream and the certificate until ctx is done. It returns early only when the control
@@ -355,7 +355,7 @@ func (c *Client) adopt(ctx context.Context, svid *identity.SVID) error {
 	return nil
 }
 
-// conns are the agent's connections to the control plane.
+// conns returns the agent's connections to the control plane.
 func (c *Client) conns() []*atomic.Pointer[grpc.ClientConn] {
 	return []*atomic.Pointer[grpc.ClientConn]{&c.conn, &c.envoys}
 }

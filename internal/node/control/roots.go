@@ -70,7 +70,7 @@ func (c *Client) saveAgain() {
 	}
 }
 
-// report is the agent's report with the roots that it verifies the control plane by.
+// report returns the agent's report with the roots that it verifies the control plane by.
 func (c *Client) report() agentapi.Report {
 	r := c.cfg.Report()
 	if svid := c.svid.Load(); svid != nil {

@@ -85,7 +85,7 @@ func (c *Client) logOutage(said *outage, err error) {
 	}
 }
 
-// statusMessage is the message of a call's error without gRPC's prefix.
+// statusMessage returns the message of a call's error without gRPC's prefix.
 func statusMessage(err error) string {
 	text := status.Convert(err).Message()
 	if _, dialing, ok := strings.Cut(text, "Error while dialing: "); ok {

@@ -36,7 +36,7 @@ func reverse(name string) bool {
 	return strings.HasSuffix("."+name, reverse4) || strings.HasSuffix("."+name, reverse6)
 }
 
-// reversed is the address that a name for reverse lookups stands for; false for a part of one.
+// reversed returns the address that a name for reverse lookups stands for; false for a part of one.
 func reversed(name string) (netip.Addr, bool) {
 	if digits, ok := strings.CutSuffix(name, reverse4); ok {
 		parts := strings.Split(digits, ".")

@@ -90,7 +90,7 @@ type Sockets struct {
 	files    []*os.File // see Files
 }
 
-// Files are the sockets, and what is unanswered, as they can be kept for a later server; they are open until Close.
+// Files returns the sockets, and what is unanswered, as they can be kept for a later server; they are open until Close.
 func (s *Sockets) Files() []*os.File { return s.files }
 
 // Listen opens the sockets of one workload, in both IP versions where the namespace has them.
@@ -134,7 +134,7 @@ func (s *Server) listen(socks *Sockets, c client, kept map[string]io.Closer) err
 		wellknown.DNSPort, portsTried-1)
 }
 
-// keptPort is that of the sockets kept, or the usual one.
+// keptPort returns that of the sockets kept, or the usual one.
 func keptPort(kept map[string]io.Closer) uint16 {
 	for name := range kept {
 		if ap, err := netip.ParseAddrPort(name[strings.Index(name, " ")+1:]); err == nil {

@@ -165,7 +165,7 @@ type message struct {
 	text []byte
 }
 
-// clone is a message with memory of its own.
+// clone returns a message with memory of its own.
 func (m message) clone() message { return message{m.from, slices.Clone(m.text)} }
 
 // peek waits for a message and leaves it at the head of the queue. The text is in buf, cut to its length.

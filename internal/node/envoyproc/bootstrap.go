@@ -18,7 +18,7 @@ type Bootstrap struct {
 
 type object = map[string]any
 
-// JSON is the bootstrap file.
+// JSON returns the bootstrap file.
 func (b Bootstrap) JSON() ([]byte, error) {
 	text, err := json.MarshalIndent(object{
 		"node":                    object{"id": b.Node, "cluster": b.Node},
@@ -53,7 +53,7 @@ func dynamicResources() object {
 	}
 }
 
-// agentCluster is the agent on its Unix socket: ADS, SDS and access logs, HTTP/2, one stream per secret.
+// agentCluster returns the agent on its Unix socket: ADS, SDS and access logs, HTTP/2, one stream per secret.
 func agentCluster(socket string) object {
 	const http = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 	return object{

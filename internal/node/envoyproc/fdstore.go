@@ -37,7 +37,7 @@ func newFDStore() (*fdStore, error) {
 	return &fdStore{in: os.NewFile(uintptr(fds[0]), "fdstore"), out: os.NewFile(uintptr(fds[1]), "fdstore")}, nil
 }
 
-// extraFiles are the files that Envoy inherits, from fdStoreFD on.
+// extraFiles returns the files that Envoy inherits, from fdStoreFD on.
 func (s *fdStore) extraFiles() []*os.File { return []*os.File{s.in, s.out} }
 
 // fdStoreOf opens the store in a running Envoy. It needs the right to trace Envoy (pidfd_getfd(2)).

@@ -46,7 +46,7 @@ func readRecord(runDir string) (r record, ok bool) {
 	return r, err == nil && n == 4 && r.pid > 1
 }
 
-// fingerprint is the hash of what an Envoy is made of: its program, arguments and bootstrap. An Envoy with another
+// fingerprint returns the hash of what an Envoy is made of: its program, arguments and bootstrap. An Envoy with another
 // fingerprint is replaced rather than taken over.
 func fingerprint(cfg Config, bootstrap []byte) (string, error) {
 	st, err := os.Stat(cfg.Binary)

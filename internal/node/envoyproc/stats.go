@@ -213,15 +213,15 @@ var refusedForRoom = []string{
 // requestsActive counts the requests that a connection manager has under way.
 const requestsActive = "downstream_rq_active"
 
-// Refused is how many connections Envoy has refused because it, or one of its listeners or chains, was full.
+// Refused returns how many connections Envoy has refused because it, or one of its listeners or chains, was full.
 func (s *Supervisor) Refused(ctx context.Context) (total uint64, err error) {
 	return s.sum(ctx, refusedForRoom...)
 }
 
-// Requests is how many requests are under way.
+// Requests returns how many requests are under way.
 func (s *Supervisor) Requests(ctx context.Context) (uint64, error) { return s.sum(ctx, requestsActive) }
 
-// sum of the statistics of these names, but for those of whoever asks for them.
+// sum returns the sum of the statistics of these names, but for those of whoever asks for them.
 func (s *Supervisor) sum(ctx context.Context, names ...string) (total uint64, err error) {
 	err = s.eachStat(ctx, "/stats?filter=("+strings.Join(names, "%7C")+")$", func(line string) error {
 		name, value, _ := cutLast(line, ": ")

@@ -48,7 +48,7 @@ const (
 	logFile       = "envoy.log"
 )
 
-// AgentSocket is where the agent must listen for its Envoy.
+// AgentSocket returns where the agent must listen for its Envoy.
 func AgentSocket(runDir string) string { return filepath.Join(runDir, agentSocket) }
 
 // steady is how long an Envoy must have run for its death to reset the restart back-off.

@@ -44,9 +44,9 @@ func (s *Signing) Changed() <-chan struct{} {
 	return s.changed
 }
 
-// Wait is how long a certificate need not be replaced, 0 when it is due. Both the time that has passed since it came
-// and the calendar count: a clock that was set neither leaves a certificate in use whose days are over, or are yet to
-// come, nor puts its replacement off.
+// Wait returns how long a certificate need not be replaced, 0 when it is due. Both the time that has passed since it
+// came and the calendar count: a clock that was set neither leaves a certificate in use whose days are over, or are yet
+// to come, nor puts its replacement off.
 func (s *Signing) Wait(svid *SVID, jitter float64, now time.Time) time.Duration {
 	due, calendar := s.due(svid, jitter), now.Round(0)
 	if calendar.Before(svid.Leaf().NotBefore) {
@@ -55,8 +55,8 @@ func (s *Signing) Wait(svid *SVID, jitter float64, now time.Time) time.Duration 
 	return max(0, min(due.Sub(now), due.Round(0).Sub(calendar)))
 }
 
-// due is when a certificate is to be replaced: at RenewAt, or soon when its root no longer signs. jitter is between -1
-// and 1.
+// due returns when a certificate is to be replaced: at RenewAt, or soon when its root no longer signs. jitter is
+// between -1 and 1.
 func (s *Signing) due(svid *SVID, jitter float64) time.Time {
 	due := svid.RenewAt(jitter)
 	s.mu.Lock()

@@ -39,7 +39,7 @@ func NewKey() (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// CSR is a certificate request for the key; it claims no name, since none would be believed.
+// CSR returns a certificate request for the key; it claims no name, since none would be believed.
 func CSR(key crypto.Signer) ([]byte, error) {
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
@@ -74,7 +74,7 @@ func NewSVID(key *ecdsa.PrivateKey, chainDER [][]byte, rootsPEM []byte, now time
 	return s, nil
 }
 
-// WithRoots is the same certificate beside other roots; it must lead to one of them.
+// WithRoots returns the same certificate beside other roots; it must lead to one of them.
 func (s *SVID) WithRoots(roots []*x509.Certificate) (*SVID, error) {
 	next := *s
 	next.Roots = roots
@@ -117,7 +117,7 @@ func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// root is the root that the chain leads to.
+// root returns the root that the chain leads to.
 func (s *SVID) root(now time.Time) (*x509.Certificate, error) {
 	intermediates := x509.NewCertPool()
 	for _, c := range s.Chain[1:] {
@@ -133,10 +133,10 @@ func (s *SVID) root(now time.Time) (*x509.Certificate, error) {
 	return chains[0][len(chains[0])-1], nil
 }
 
-// Leaf is the certificate itself.
+// Leaf returns the certificate itself.
 func (s *SVID) Leaf() *x509.Certificate { return s.Chain[0] }
 
-// RootPool of the mesh, as sent with this certificate.
+// RootPool returns the root pool of the mesh, as sent with this certificate.
 func (s *SVID) RootPool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	for _, c := range s.Roots {
@@ -145,7 +145,7 @@ func (s *SVID) RootPool() *x509.CertPool {
 	return pool
 }
 
-// TLS is the certificate for crypto/tls.
+// TLS returns the certificate for crypto/tls.
 func (s *SVID) TLS() *tls.Certificate {
 	c := &tls.Certificate{PrivateKey: s.key, Leaf: s.Leaf()}
 	for _, cert := range s.Chain {
@@ -154,7 +154,7 @@ func (s *SVID) TLS() *tls.Certificate {
 	return c
 }
 
-// ChainPEM is the chain, with the root at its end when asked.
+// ChainPEM returns the chain, with the root at its end when asked.
 func (s *SVID) ChainPEM(withRoot bool) ([]byte, error) {
 	certs := s.Chain
 	if withRoot {
@@ -168,7 +168,7 @@ func (s *SVID) ChainPEM(withRoot bool) ([]byte, error) {
 	return encodePEM(certs), nil
 }
 
-// KeyDER is the private key, PKCS #8, for the workload that it is of.
+// KeyDER returns the private key, PKCS #8, for the workload that it is of.
 func (s *SVID) KeyDER() ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(s.key)
 	if err != nil {
@@ -177,7 +177,7 @@ func (s *SVID) KeyDER() ([]byte, error) {
 	return der, nil
 }
 
-// KeyPEM is the private key, for this agent's own Envoy.
+// KeyPEM returns the private key, for this agent's own Envoy.
 func (s *SVID) KeyPEM() ([]byte, error) {
 	der, err := s.KeyDER()
 	if err != nil {
@@ -200,7 +200,7 @@ func (s *SVID) String() string { return s.ID.String() + " [key redacted]" }
 // MarshalText hides the key.
 func (s *SVID) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// State is what the agent reports of the certificate.
+// State returns what the agent reports of the certificate.
 func (s *SVID) State() agentapi.CertState {
 	leaf := s.Leaf()
 	return agentapi.CertState{
@@ -211,8 +211,8 @@ func (s *SVID) State() agentapi.CertState {
 
 func serial(n *big.Int) string { return fmt.Sprintf("%x", n) }
 
-// RenewAt is when to ask for the next certificate: at half of what was left when it came, moved by jitter (-1 to 1)
-// by up to a tenth of that.
+// RenewAt returns when to ask for the next certificate: at half of what was left when it came, moved by jitter (-1 to
+// 1) by up to a tenth of that.
 func (s *SVID) RenewAt(jitter float64) time.Time {
 	life := s.Leaf().NotAfter.Sub(s.Received)
 	return s.Received.Add(life/2 + time.Duration(jitter*float64(life)/20))

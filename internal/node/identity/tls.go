@@ -9,8 +9,8 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// AttestTLS is how an agent without a certificate meets the control plane: whoever chains to the pinned root and is the
-// control plane of its trust domain.
+// AttestTLS returns how an agent without a certificate meets the control plane: whoever chains to the pinned root and
+// is the control plane of its trust domain.
 func AttestTLS(t Token) *tls.Config {
 	return clientTLS(func(chain []*x509.Certificate) error {
 		root, err := t.PinnedRoot(chain)
@@ -27,7 +27,7 @@ func AttestTLS(t Token) *tls.Config {
 	})
 }
 
-// ControlTLS is how an agent with a certificate meets the control plane: mutual TLS under the mesh's own roots.
+// ControlTLS returns how an agent with a certificate meets the control plane: mutual TLS under the mesh's own roots.
 // current is asked at each handshake.
 func ControlTLS(current func() *SVID) *tls.Config {
 	c := clientTLS(func(chain []*x509.Certificate) error {

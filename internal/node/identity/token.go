@@ -27,7 +27,7 @@ type Token struct {
 	Addresses []string
 }
 
-// Secret is the whole token, for the control plane alone.
+// Secret returns the whole token, for the control plane alone.
 func (t Token) Secret() string { return t.text }
 
 // String hides the token.

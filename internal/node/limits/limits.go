@@ -42,7 +42,7 @@ type Service struct {
 	Connections map[string]uint32 // by listener
 }
 
-// StreamRuntime is the state-of-the-world variant, which the bootstrap asks for. Each new subscription is answered
+// StreamRuntime returns the state-of-the-world variant, which the bootstrap asks for. Each new subscription is answered
 // once.
 func (s *Service) StreamRuntime(stream runtime.RuntimeDiscoveryService_StreamRuntimeServer) error {
 	for {

@@ -13,7 +13,7 @@ type Backoff struct {
 	attempt  int
 }
 
-// Next is the wait before the next attempt: between a half and the whole of Min·2ⁿ, at most Max.
+// Next returns the wait before the next attempt: between a half and the whole of Min·2ⁿ, at most Max.
 func (b *Backoff) Next() time.Duration {
 	d := b.Max
 	if b.attempt < 30 && b.Min<<b.attempt < b.Max {

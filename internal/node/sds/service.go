@@ -86,7 +86,7 @@ func (s *Service) due(sub *subscription) ([]*discovery.Resource, <-chan struct{}
 	return due, changed, nil
 }
 
-// StreamSecrets is the state-of-the-world variant.
+// StreamSecrets returns the state-of-the-world variant.
 func (s *Service) StreamSecrets(stream secret.SecretDiscoveryService_StreamSecretsServer) error {
 	sub := newSubscription()
 	return serve(stream.Context(), stream.Recv, func(r *discovery.DiscoveryRequest) {
@@ -112,7 +112,7 @@ func (s *Service) StreamSecrets(stream secret.SecretDiscoveryService_StreamSecre
 	})
 }
 
-// DeltaSecrets is the incremental variant.
+// DeltaSecrets returns the incremental variant.
 func (s *Service) DeltaSecrets(stream secret.SecretDiscoveryService_DeltaSecretsServer) error {
 	sub := newSubscription()
 	return serve(stream.Context(), stream.Recv, func(r *discovery.DeltaDiscoveryRequest) {

@@ -149,7 +149,7 @@ func startTime(stat []byte) (time.Duration, error) {
 	return time.Duration(ticks) * tick, nil
 }
 
-// sinceBoot is now, on the clock of /proc's start times.
+// sinceBoot returns now, on the clock of /proc's start times.
 func sinceBoot() (time.Duration, error) {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {

@@ -100,7 +100,7 @@ func (w *served) push(ctx context.Context, now answer) error {
 	}
 }
 
-// identity of the workload, once the agent knows its trust domain.
+// identity returns the identity of the workload, once the agent knows its trust domain.
 func (w *served) identity(ctx context.Context, tooLate <-chan time.Time) (spiffe.ID, error) {
 	select {
 	case <-w.server.cfg.Joined:
@@ -116,7 +116,7 @@ func (w *served) identity(ctx context.Context, tooLate <-chan time.Time) (spiffe
 	return id, nil
 }
 
-// concat is DER after DER, as the Workload API wants chains and bundles.
+// concat returns DER after DER, as the Workload API wants chains and bundles.
 func concat(certs []*x509.Certificate) []byte {
 	var out []byte
 	for _, c := range certs {

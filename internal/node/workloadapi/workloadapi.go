@@ -184,7 +184,7 @@ func (s *Server) changed() {
 	}
 }
 
-// grpc is the server of one workload. Requests say nothing, so that little room is enough.
+// grpc returns the server of one workload. Requests say nothing, so that little room is enough.
 func (w *served) grpc() *grpc.Server {
 	server := grpc.NewServer(
 		grpc.Creds(kernel{}), grpc.UnaryInterceptor(guardUnary), grpc.StreamInterceptor(guardStream),

@@ -40,7 +40,7 @@ func Inside(name string, fn func() error) (err error) {
 	return fn()
 }
 
-// ownPath is the path of this process's group below the root.
+// ownPath returns the path of this process's group below the root.
 func ownPath() (string, error) {
 	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {

@@ -59,7 +59,7 @@ func Dial(group, namespace, address string, mark int) (net.Conn, error) {
 	return net.FileConn(f)
 }
 
-// failure is the error number that the helper ended with.
+// failure returns the error number that the helper ended with.
 func failure(cmd *exec.Cmd) error {
 	if code := cmd.ProcessState.ExitCode(); code > 0 {
 		return syscall.Errno(code)
