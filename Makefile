@@ -4,12 +4,21 @@ SHELL := /bin/bash
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X isthmus.dev/isthmus/internal/version.stamp=$(VERSION)
-# The packages with tests that move packets; one at a time, they share this machine's network.
-E2E = $(shell grep -rl --include='*_test.go' '^//go:build e2e' . | xargs -r -n1 dirname | sort -u)
-# The program is the packages': static, and the same wherever it is built.
-GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
-# go vet runs on its own in `check`.
-GOTEST := go test -vet=off
+# The tests that move packets and their packages; one package at a time, they share this machine's network.
+E2EFILES = $(shell grep -rl --include='*_test.go' '^//go:build e2e' .)
+E2E = $(sort $(dir $(E2EFILES)))
+E2ETESTS = $(shell grep -hoE '^func (Test|Fuzz)[A-Za-z0-9_]+' $(E2EFILES) | cut -d' ' -f2 | paste -sd'|')
+# What a run leaves in the folder for temporary files goes with it.
+SCRATCH := tools/scratch.sh
+# All is compiled in one way, static and the same wherever it is built, so that each step finds in the build cache what
+# the others have compiled. Only the tests for races are compiled for themselves.
+export CGO_ENABLED := 0
+export GOFLAGS := $(strip $(filter-out -trimpath -buildvcs=false,$(GOFLAGS)) -trimpath -buildvcs=false)
+# go vet runs on its own in `check`. Nobody debugs what is linked here.
+GOTEST := go test -vet=off -ldflags=-w
+# Packages with goroutines or locks, in their code or in their tests; and the rest that has tests.
+RACY = $(shell grep -rlE --include='*.go' '^\s*go |"sync"|"sync/atomic"|"testing/synctest"|\.(Parallel|Go)\b' . | xargs -n1 dirname | sort -u)
+CALM = $(filter-out $(RACY),$(shell find . -name '*_test.go' | xargs -n1 dirname | sort -u))
 
 .PHONY: help envoy build packages demo tour soak check test bench bench-matrix generate fuzz clean preflight-go preflight-root preflight-tests preflight-soak
 
@@ -27,7 +36,7 @@ envoy: ## fetch stock Envoy 1.40 into .cache unless ISTHMUS_ENVOY or PATH has on
 
 build: preflight-go ## bin/isthmus and bin/isthmus-samples
 	@mkdir -p bin
-	$(GOBUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/isthmus ./samples/cmd/isthmus-samples
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/isthmus ./samples/cmd/isthmus-samples
 
 packages: preflight-go ## Debian packages in dist: isthmus, and isthmus-envoy with the stock Envoy
 	@tools/packages.sh dist
@@ -38,10 +47,11 @@ check: preflight-go preflight-tests ## format, vet, staticcheck, unit tests with
 	go vet -tags e2e ./...
 	go tool staticcheck -tags e2e ./...
 	tools/generated.sh
-	$(GOTEST) -race ./...
+	$(SCRATCH) $(GOTEST) $(CALM)
+	CGO_ENABLED=1 $(SCRATCH) $(GOTEST) -race $(RACY)
 
 test: preflight-go preflight-root preflight-tests check build ## check, then real Envoys in real network namespaces, the tour included
-	ISTHMUS_ENVOY=$$(tools/envoy.sh) $(GOTEST) -tags e2e -count=1 -timeout 15m -v -p 1 $(E2E)
+	ISTHMUS_ENVOY=$$(tools/envoy.sh) $(SCRATCH) $(GOTEST) -tags e2e -count=1 -timeout 15m -v -p 1 -run '^($(E2ETESTS))$$' $(E2E)
 
 soak: preflight-go preflight-root preflight-soak build ## the demo under load and disturbed, for MINUTES (default 10)
 	@ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && exec bin/isthmus demo --soak $(or $(MINUTES),10)m
@@ -60,8 +70,9 @@ fuzz: preflight-go ## every fuzz target for SECONDS (default 20)
 		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
 			go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(SECONDS),20)s -fuzzminimizetime 10x "./$$dir"; done; done
 
-clean: ## remove what was built and fetched
+clean: ## remove what was built, fetched, and left by tests that were killed
 	rm -rf bin dist .cache .run
+	@tools/scratch.sh
 
 preflight-go:
 	@tools/preflight.sh go

@@ -16,6 +16,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state/statetest"
 )
 
 // TestDiskFull fills the disk under a running control plane. What must be written is refused, and the refusal names the
@@ -158,7 +159,7 @@ func refusedForTheDisk(t *testing.T, what string, err error, file string) {
 // smallDisk is a file system of its own.
 func smallDisk(t *testing.T) string {
 	t.Helper()
-	dir := tempDir(t)
+	dir := statetest.Dir(t)
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m,mode=700"); err != nil {
 		t.Fatalf("mount a small file system (needs root): %v", err)
 	}

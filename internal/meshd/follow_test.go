@@ -9,6 +9,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/sqlite"
+	"isthmus.dev/isthmus/internal/state/statetest"
 	"isthmus.dev/isthmus/internal/store"
 )
 
@@ -16,7 +17,7 @@ import (
 // meanwhile: a node that cannot be judged could not be shut out either.
 func TestNobodyIsForgottenWhileTheStateIsAway(t *testing.T) {
 	t.Parallel()
-	db, err := sqlite.Open(t.Context(), filepath.Join(tempDir(t), "state.db"))
+	db, err := sqlite.Open(t.Context(), filepath.Join(statetest.Dir(t), "state.db"))
 	must(t, err)
 	must(t, db.AttestNode(t.Context(), state.Node{
 		Node: snapshot.Node{Name: "n1", Role: snapshot.RoleNode}, Generation: "g1", Attested: time.Now(),

@@ -34,6 +34,7 @@ import (
 	"isthmus.dev/isthmus/internal/rpc"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/state/statetest"
 	"isthmus.dev/isthmus/internal/waittest"
 )
 
@@ -82,7 +83,7 @@ type plane struct {
 // newPlane sets one up without starting it.
 func newPlane(t *testing.T, files map[string]string) *plane {
 	t.Helper()
-	dir := tempDir(t)
+	dir := statetest.Dir(t)
 	p := &plane{t: t, logs: &logs{}, cfg: config.Control{
 		ConfigDir: filepath.Join(dir, "config"), StateFile: filepath.Join(dir, "state.db"),
 		ConfigCopies: filepath.Join(dir, "copies"), KeyFile: filepath.Join(dir, "state.key"),
@@ -93,17 +94,6 @@ func newPlane(t *testing.T, files map[string]string) *plane {
 		p.write(name, text)
 	}
 	return p
-}
-
-// tempDir is in memory where there is a file system for that: a busy disk makes every write slow.
-func tempDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "isthmus-t-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
 }
 
 // startPlane sets one up and waits until it is ready.

@@ -29,6 +29,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state/pgtest"
+	"isthmus.dev/isthmus/internal/state/statetest"
 )
 
 // newReplicas sets up two control planes of one mesh, on one database.
@@ -348,7 +349,7 @@ func TestReplicaNeedsTheKeyOfTheFirst(t *testing.T) {
 	t.Parallel()
 	a, b := newReplicas(t, map[string]string{"mesh.yaml": meshYAML})
 	a.start()
-	b.cfg.KeyFile = filepath.Join(tempDir(t), "another")
+	b.cfg.KeyFile = filepath.Join(statetest.Dir(t), "another")
 	if why := b.refusal(); !strings.Contains(why, b.cfg.KeyFile) {
 		t.Errorf("refused with %s", why)
 	}

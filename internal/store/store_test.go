@@ -12,7 +12,6 @@ import (
 	"maps"
 	"math/big"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -31,6 +30,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/sqlite"
+	"isthmus.dev/isthmus/internal/state/statetest"
 	"isthmus.dev/isthmus/internal/vip"
 	"isthmus.dev/isthmus/internal/waittest"
 )
@@ -105,17 +105,7 @@ func newLab(t *testing.T, path string) *lab {
 	return &lab{s, kept}
 }
 
-// file is where a state file may be, in memory where there is a file system for that: a busy disk makes every write
-// slow.
-func file(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "isthmus-t-")
-	if err != nil {
-		return filepath.Join(t.TempDir(), "state.db")
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return filepath.Join(dir, "state.db")
-}
+func file(t *testing.T) string { return filepath.Join(statetest.Dir(t), "state.db") }
 
 func must(t *testing.T, err error) {
 	t.Helper()

@@ -218,7 +218,8 @@ func (s *Server) launch() error {
 	defer log.Close()
 	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-h", s.host, "-c", "fsync=off",
 		"-c", "ssl="+strconv.FormatBool(s.host != ""),
-		"-c", "full_page_writes=off", "-c", "shared_buffers=32MB", "-c", "max_connections=200", "-c", "autovacuum=off")
+		"-c", "full_page_writes=off", "-c", "shared_buffers=32MB", "-c", "max_connections=200", "-c", "autovacuum=off",
+		"-c", "dynamic_shared_memory_type=mmap") // in its folder, so that a killed one leaves nothing in /dev/shm
 	cmd.Dir, cmd.SysProcAttr, cmd.Stdout, cmd.Stderr, cmd.Env = s.dir, s.attr, log, log, []string{"PATH=/usr/bin:/bin"}
 	if err := cmd.Start(); err != nil {
 		return err
