@@ -6,9 +6,7 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	commonmatcherv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
@@ -64,22 +62,18 @@ const (
 	mostEjection  = 30_000
 )
 
-// quickToEject takes a failing endpoint out at once, so that calls go elsewhere or are refused without a wait. What
-// fails is reaching it, or its gateway's or proxy's word that it cannot be reached (unavailable): whatever an
-// application answers is an answer. It is out for longer each time in a row, but no longer than until its gateway says
-// that it is well (federation_health.go).
+// quickToEject takes an endpoint out at once that cannot be reached, so that calls go elsewhere or are refused without a
+// wait. It is out for longer each time in a row, but no longer than until its gateway says that it is well
+// (federation_health.go).
 //
-// Of gRPC, Envoy takes the status of an answer without a message for one of HTTP, UNKNOWN for 500, and no word is asked
-// for: three errors of an application would take its source away from everybody. So what may be gRPC is ejected for not
-// being reached alone; calls that meet such a word go elsewhere by their retries.
-func quickToEject(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
-	byWord := uint32(100)
-	if p == model.GRPC || p == model.HTTP2 {
-		byWord = 0
-	}
+// Nothing that is answered counts, whatever the import's protocol. Envoy takes the status of a gRPC answer without a
+// message for one of HTTP, UNAVAILABLE for 503, and so an application's three errors would take its source away from
+// everybody. A call that is answered by a mesh's Envoy with the word that nothing has begun it goes elsewhere by its
+// retries, and that a source has no ready endpoint is told by its control plane and seen by health checks.
+func quickToEject(c *clusterv3.Cluster) *clusterv3.Cluster {
 	withoutMergeWindow(c)
 	c.OutlierDetection = &clusterv3.OutlierDetection{
-		Consecutive_5Xx: u32(3), EnforcingConsecutive_5Xx: u32(byWord), EnforcingConsecutiveGatewayFailure: u32(0),
+		EnforcingConsecutive_5Xx: u32(0), EnforcingConsecutiveGatewayFailure: u32(0), EnforcingSuccessRate: u32(0),
 		SplitExternalLocalOriginErrors: true,
 		ConsecutiveLocalOriginFailure:  u32(2), EnforcingConsecutiveLocalOriginFailure: u32(100),
 		Interval: millis(
@@ -112,16 +106,6 @@ func withoutMergeWindow(c *clusterv3.Cluster) *clusterv3.Cluster {
 	c.CommonLbConfig.UpdateMergeWindow = &durationpb.Duration{}
 	return c
 }
-
-// unavailable is what counts as a failure of an endpoint: the word of the Envoy in front of it that it could not reach
-// what is behind, not a status that anybody may send. A request that was begun and came to nothing does not count, for
-// a program may fail at one request, and would then be taken from everybody by who sends that one.
-var unavailable = &commonmatcherv3.MatchPredicate{Rule: &commonmatcherv3.MatchPredicate_HttpResponseHeadersMatch{
-	HttpResponseHeadersMatch: &commonmatcherv3.HttpHeadersMatch{Headers: []*routev3.HeaderMatcher{{
-		Name:                 wellknown.HeaderUnavailable,
-		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exactly(wellknown.NotBegun)[0]},
-	}}},
-}}
 
 // speaking sets the HTTP version to other Envoys: HTTP/2 where the service says so, else the caller's.
 func (b *builder) speaking(c *clusterv3.Cluster, p model.Protocol) *clusterv3.Cluster {
@@ -186,9 +170,6 @@ func withHTTPOptions(c *clusterv3.Cluster, o *upstreamhttpv3.HttpProtocolOptions
 	}
 	if p.life > 0 {
 		o.CommonHttpProtocolOptions.MaxConnectionDuration = millis(p.life)
-	}
-	if c.OutlierDetection.GetEnforcingConsecutive_5Xx().GetValue() > 0 { // else nobody asks what an answer was
-		o.OutlierDetection = &upstreamhttpv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: unavailable}
 	}
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(o),

@@ -11,11 +11,11 @@ import (
 // A route with several destinations is one cluster over all of them, so that calls are shared, fail over and are tried
 // again among them. Each destination has its own TLS, found by the endpoint's metadata. What is known of its health
 // comes three ways: the peer's control plane says what is not ready, gateways ask each other (federation_health.go),
-// and calls that fail eject an endpoint.
+// and what cannot be reached is ejected.
 
 // shared makes a cluster that of a route's destinations, of which each has its transport socket.
 func shared(
-	c *clusterv3.Cluster, r *model.Route, p model.Protocol, socket func(model.Destination) *corev3.TransportSocket,
+	c *clusterv3.Cluster, r *model.Route, socket func(model.Destination) *corev3.TransportSocket,
 ) *clusterv3.Cluster {
 	c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 		LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{},
@@ -24,7 +24,7 @@ func shared(
 	for _, d := range r.To {
 		c.TransportSocketMatches = append(c.TransportSocketMatches, socketFor(label(d), socket(d)))
 	}
-	return withHealthChecks(quickToEject(c, p))
+	return withHealthChecks(quickToEject(c))
 }
 
 // socketFor is the transport socket of the endpoints that are labelled with a key; nil is plaintext.

@@ -3,20 +3,23 @@ package envoy
 import (
 	"testing"
 
-	"isthmus.dev/isthmus/internal/model"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// Envoy counts three statuses of gRPC in a row, which an application may answer as it likes, as failures of the
-// endpoint: where there may be gRPC nothing that is answered ejects.
-func TestNoAnswerOfGRPCEjects(t *testing.T) {
-	for p, want := range map[model.Protocol]uint32{model.HTTP: 100, model.HTTP2: 0, model.GRPC: 0} {
-		d := quickToEject(cluster("x", nil), p).OutlierDetection
-		if got := d.GetEnforcingConsecutive_5Xx(); d.EnforcingConsecutive_5Xx == nil || got.GetValue() != want {
-			t.Errorf("%v: what is answered ejects in %v of 100 cases, want %d", p, got, want)
+// An application may answer as it likes, and of gRPC Envoy counts an answer's status as a failure of the endpoint: so
+// nothing that is answered ejects, and what cannot be reached does.
+func TestNoAnswerEjects(t *testing.T) {
+	d := quickToEject(cluster("x", nil)).OutlierDetection
+	for what, percent := range map[string]*wrapperspb.UInt32Value{
+		"errors in a row":         d.EnforcingConsecutive_5Xx,
+		"gateway errors in a row": d.EnforcingConsecutiveGatewayFailure,
+		"the rate of errors":      d.EnforcingSuccessRate,
+	} {
+		if percent == nil || percent.Value != 0 {
+			t.Errorf("%s eject in %v of 100 cases, want 0", what, percent)
 		}
-		if d.EnforcingConsecutiveGatewayFailure.GetValue() != 0 ||
-			d.EnforcingConsecutiveLocalOriginFailure.GetValue() != 100 {
-			t.Errorf("%v: %v", p, d)
-		}
+	}
+	if !d.SplitExternalLocalOriginErrors || d.EnforcingConsecutiveLocalOriginFailure.GetValue() != 100 {
+		t.Errorf("what cannot be reached is not ejected: %v", d)
 	}
 }

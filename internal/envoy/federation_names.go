@@ -66,7 +66,7 @@ var answerTrailersRemoved = append(
 )
 
 // foreignIsthmusHeaders takes off an answer what begins with "isthmus-" and is an application's: all but the headers
-// that Envoys of a mesh alone write (unavailable, the legs of a probe, upgrades).
+// that Envoys of a mesh alone write (whether a request was begun, the legs of a probe, upgrades).
 var foreignIsthmusHeaders = &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
 	RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
 		KeyMatcher: regex(`isthmus-(?:[^uie].*|u(?:[^np].*|n[^a].*|p[^g].*)|i(?:[^n].*|n[^g].*)|e[^g].*)`),

@@ -137,7 +137,7 @@ func (b *builder) toPeers(g *model.Gateway, name string, i *model.Import) *clust
 	}
 	// What is on its way when a wire goes dark has no other end than this.
 	c.UpstreamBindConfig.SocketOptions = append(keepalive(2, 1, 5), marked(wellknown.SocketMark))
-	return shared(c, r, i.Protocol, func(d model.Destination) *corev3.TransportSocket {
+	return shared(c, r, func(d model.Destination) *corev3.TransportSocket {
 		at := slices.IndexFunc(i.Remotes, func(r model.Remote) bool { return r.SNI == d.SNI })
 		return b.peerTLS(g, i.Remotes[at].Peer, d.SNI)
 	})

@@ -254,7 +254,6 @@ func (b *builder) toSeveral(name string, w *model.Workload, o model.Outbound) *c
 	c := shared(
 		bySet(cluster(name, w), o.Route.Set),
 		o.Route,
-		o.Port.Protocol,
 		func(d model.Destination) *corev3.TransportSocket {
 			if d.Name == model.OwnEndpoints {
 				return b.endpointSocket(w, o)

@@ -125,6 +125,7 @@ func TestFailover(t *testing.T) {
 	w := newFailoverWorld(t)
 	c := foClient{w.meshes["shop"].ns("app")}
 	one := w.meshes["one"]
+	t.Run("errors of a program are answers", func(t *testing.T) { w.testErrors(t, c) })
 	for _, death := range []struct {
 		name       string
 		end, begin func()
@@ -178,6 +179,26 @@ func TestFailover(t *testing.T) {
 		})
 	}
 	t.Run("suspended", func(t *testing.T) { w.testSuspended(t, c) })
+}
+
+// testErrors: whatever status a program answers with, in HTTP or in gRPC, its source is not left for it.
+func (w *foWorld) testErrors(t *testing.T, c foClient) {
+	addr, client, h2 := w.reached(t, c, "first"), c.client(false), c.clientHTTP2()
+	for what, failing := range map[string]func() (string, error){
+		"503": func() (string, error) { return c.fail(client, addr, "first", "text/plain") },
+		"gRPC, UNAVAILABLE without a message": func() (string, error) {
+			return c.fail(h2, addr, "first", "application/grpc")
+		},
+	} {
+		for range 10 {
+			if by, err := failing(); err != nil || by != "one" {
+				t.Fatalf("%s is answered by %q, %v", what, by, err)
+			}
+			if by, err := c.get(client, addr, "first"); err != nil || by != "one" {
+				t.Fatalf("after %s a call is served by %q, %v", what, by, err)
+			}
+		}
+	}
 }
 
 // testSuspended: what one alone serves keeps its name and address, says why it is not served, and comes back on the

@@ -418,8 +418,22 @@ func (b *foBackend) start(t *testing.T) {
 	}
 	web, raw := listen("8080"), listen("7000")
 	h := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, b.mesh.name) }),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("by", b.mesh.name)
+			switch {
+			case r.URL.Path != "/fail":
+				io.WriteString(w, b.mesh.name)
+			case r.Header.Get("content-type") == "application/grpc": // an answer without a message
+				w.Header().Set("content-type", "application/grpc")
+				w.Header().Set("grpc-status", "14")
+			default:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+		}),
+		Protocols: new(http.Protocols),
 	}
+	h.Protocols.SetHTTP1(true)
+	h.Protocols.SetUnencryptedHTTP2(true)
 	b.mu.Lock()
 	b.parts, b.conns = []io.Closer{h, raw}, map[net.Conn]bool{}
 	b.mu.Unlock()
@@ -508,6 +522,32 @@ func (c foClient) client(keep bool) *http.Client {
 		Timeout:   20 * time.Second,
 		Transport: &http.Transport{DialContext: c.dial, DisableKeepAlives: !keep, MaxIdleConnsPerHost: 100},
 	}
+}
+
+func (c foClient) clientHTTP2() *http.Client {
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: c.dial, Protocols: p}}
+}
+
+// fail has a program answer with an error, of HTTP or of gRPC by the type of what is sent. by says which one did.
+func (c foClient) fail(client *http.Client, addr, name, contentType string) (by string, err error) {
+	req, err := http.NewRequest("POST", "http://"+addr+"/fail", nil)
+	if err != nil {
+		return "", err
+	}
+	req.Host = name + ".default"
+	req.Header.Set("content-type", contentType)
+	req.Header.Set("te", "trailers")
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable && resp.Header.Get("grpc-status") != "14" {
+		err = fmt.Errorf("%d, grpc-status %q", resp.StatusCode, resp.Header.Get("grpc-status"))
+	}
+	return resp.Header.Get("by"), err
 }
 
 // hear reads what a server says first.
