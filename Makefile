@@ -4,8 +4,9 @@ SHELL := /bin/bash
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X isthmus.dev/isthmus/internal/version.stamp=$(VERSION)
-# The tests that move packets and their packages; one package at a time, they share this machine's network.
-E2EFILES = $(shell grep -rl --include='*_test.go' '^//go:build e2e' .)
+# The tests that move packets and their packages. They wait more than they work; those of test/e2e say themselves what
+# may run at the same time.
+E2EFILES = $(shell grep -rl --include='*_test.go' '^//go:build e2e' . | grep -v '^./test/e2e/')
 E2E = $(sort $(dir $(E2EFILES)))
 E2ETESTS = $(shell grep -hoE '^func (Test|Fuzz)[A-Za-z0-9_]+' $(E2EFILES) | cut -d' ' -f2 | paste -sd'|')
 # What a run leaves in the folder for temporary files goes with it.
@@ -51,7 +52,9 @@ check: preflight-go preflight-tests ## format, vet, staticcheck, unit tests with
 	CGO_ENABLED=1 $(SCRATCH) $(GOTEST) -race $(RACY)
 
 test: preflight-go preflight-root preflight-tests check build ## check, then real Envoys in real network namespaces, the tour included
-	ISTHMUS_ENVOY=$$(tools/envoy.sh) $(SCRATCH) $(GOTEST) -tags e2e -count=1 -timeout 15m -v -p 1 -run '^($(E2ETESTS))$$' $(E2E)
+	ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && set -x && \
+	$(SCRATCH) $(GOTEST) -tags e2e -count=1 -timeout 15m -v -p 2 -run '^($(E2ETESTS))$$' $(E2E) && \
+	$(SCRATCH) $(GOTEST) -tags e2e -count=1 -timeout 15m -v ./test/e2e
 
 soak: preflight-go preflight-root preflight-soak build ## the demo under load and disturbed, for MINUTES (default 10)
 	@ISTHMUS_ENVOY=$$(tools/envoy.sh) && export ISTHMUS_ENVOY && exec bin/isthmus demo --soak $(or $(MINUTES),10)m

@@ -13,6 +13,7 @@ import (
 // TestEventsOfADemo: everything that was done to two meshes until they work together, and then to part and join them,
 // is on record at each, and nothing else.
 func TestEventsOfADemo(t *testing.T) {
+	t.Parallel()
 	s := raise(t, "isthmus-t-events")
 	s.command(t, "retail", "suspend", "cards")
 	s.command(t, "retail", "resume", "cards")

@@ -48,6 +48,7 @@ const (
 // TestGateway attacks one real gateway: control plane, agent and Envoy are those that are shipped; the peers' gateways,
 // the local callers and the local workloads are small programs of this test, so that they can misbehave.
 func TestGateway(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t)
 	slow := g.beginDrips()
 	t.Run("egress", g.testEgress)

@@ -37,6 +37,7 @@ spec: {port: 7000, protocol: TCP, from: [{peer: cards}], callers: [storefront]}
 
 // TestProbe probes cards from retail through both real gateways: whole, and with one leg after the other broken.
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	s := raise(t, probePrefix)
 	s.drop("cards", "export-tokens.yaml", exportTokens)
 	s.drop("retail", "import-tokens.yaml", importTokens)

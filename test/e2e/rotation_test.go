@@ -19,6 +19,7 @@ import (
 // payments of cards through both gateways, certificates live for ten seconds, and the control plane that rotates is
 // killed at two of its steps. Not one request fails; at the end nothing leads to an old root.
 func TestRootRotation(t *testing.T) {
+	t.Parallel()
 	s := raise(t, "isthmus-t-rot")
 	for _, mesh := range []string{"cards", "retail"} {
 		s.shorten(mesh, "10s")

@@ -23,6 +23,7 @@ import (
 // TestIPv6 runs two meshes: east has IPv4 and IPv6 and workloads with the one, the other, both, or IPv6 switched off;
 // west knows only IPv6, its control plane included, and the gateways meet over IPv6 alone.
 func TestIPv6(t *testing.T) {
+	t.Parallel()
 	s := openStrait(t)
 	t.Run("names", s.names)
 	t.Run("calls handed over", func(t *testing.T) { s.calls(t, true) })

@@ -14,6 +14,7 @@ import (
 
 // TestTwoMeshesByHand: the page works as it is written, on two hosts that have nothing but the two programs.
 func TestTwoMeshesByHand(t *testing.T) {
+	t.Parallel()
 	p := runPage(t, "isthmus-t-hand", "../../docs/two-meshes.md",
 		map[string]string{"lab": "192.0.2.1/24", "bank": "192.0.2.2/24"})
 	t.Run("a silent gateway", p.testSilentGateway)

@@ -22,6 +22,7 @@ import (
 // nothing there answers a SYN, and no connection to it is closed. No call fails; from five seconds later on none waits
 // for it any more, and the finding says since when it is silent. It is back at once.
 func TestDeadHost(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, shopMesh, map[string][]member{
 		"front": append(callers[:len(callers):len(callers)], rollers[0]),
 		"back":  append(servers[:len(servers):len(servers)], rollers[1]),
@@ -81,7 +82,7 @@ func TestDeadHost(t *testing.T) {
 	s.wireOf(t, rollers[1], true)
 	s.startRoller(t, rollers[1])
 	p, err := s.lab.Start(lab.Command{
-		Name: "back-again", Namespace: netnsOf("host"), Path: filepath.Join(binaries, "isthmus"),
+		Name: "back-again", Namespace: s.netns("host"), Path: filepath.Join(binaries, "isthmus"),
 		Args: []string{"node", "--config", s.path("back.yaml")},
 	})
 	need(t, err)
@@ -108,7 +109,7 @@ func byBoth(t *testing.T, ask rollAsker) error {
 
 func (s *shop) wireOf(t *testing.T, m member, up bool) {
 	t.Helper()
-	need(t, lab.Inside(netnsOf("host"), func() error {
+	need(t, lab.Inside(s.netns("host"), func() error {
 		l, err := netlink.LinkByName("v-" + m.name)
 		switch {
 		case err != nil:

@@ -27,6 +27,7 @@ import (
 // TestLeaving: one of two nodes that serve a name is told to stop, while callers ask on connections that they keep. It
 // ends within seconds, and no request fails, POSTs included.
 func TestLeaving(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, shopMesh, map[string][]member{
 		"front": append(callers[:len(callers):len(callers)], rollers[0]),
 		"back":  append(servers[:len(servers):len(servers)], idlers...), "leaver": {rollers[1]},
@@ -189,7 +190,7 @@ func (s *shop) idlePrograms(t *testing.T) {
 			t.Logf("%s is not here", p.what)
 			continue
 		}
-		c.Name, c.Namespace = fmt.Sprintf("idle-%d", port), netnsOf("idle")
+		c.Name, c.Namespace = fmt.Sprintf("idle-%d", port), s.netns("idle")
 		_, err := s.lab.Start(c)
 		need(t, err)
 		for range 4 {

@@ -40,7 +40,7 @@ func TestNeighboursOfASlowReader(t *testing.T) {
 			before := s.envoyMemory(t, "front")
 			// it is Envoy's memory that is to be filled, and not the kernel's
 			for _, ns := range []string{"bob", "web"} {
-				need(t, lab.Inside(netnsOf(ns), func() error {
+				need(t, lab.Inside(s.netns(ns), func() error {
 					return errors.Join(os.WriteFile("/proc/sys/net/ipv4/tcp_rmem", []byte("4096 16384 32768"), 0),
 						os.WriteFile("/proc/sys/net/ipv4/tcp_wmem", []byte("4096 16384 32768"), 0))
 				}))

@@ -20,8 +20,10 @@ import (
 // TestWorkloadsOnOneNode: callers and servers of one Envoy meet the same refusals and the same answers as those of two,
 // whether calls are handed over inside it or go by the network.
 func TestWorkloadsOnOneNode(t *testing.T) {
+	t.Parallel()
 	for _, way := range []string{"InProcess", "Network"} {
 		t.Run(way, func(t *testing.T) {
+			t.Parallel()
 			mesh := strings.Replace(shopMesh, "certificateTTL: 10s", "certificateTTL: 10s, sameNode: "+way, 1)
 			all := slices.Concat(callers, servers)
 			last := len(all) - 1 // pool-2, so that a destination is served here and elsewhere

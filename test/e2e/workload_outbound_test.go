@@ -121,7 +121,7 @@ func notHTTP(t *testing.T) map[string]string {
 // listenOutside counts what reaches the outsider, on TCP and UDP, port 53 among them.
 func (s *shop) listenOutside(t *testing.T) func() int {
 	heard := make(chan struct{}, 1000)
-	need(t, lab.Inside(netnsOf(outsider), func() error {
+	need(t, lab.Inside(s.netns(outsider), func() error {
 		for _, port := range []string{":80", ":53", ":9999"} {
 			l, err := net.Listen("tcp4", port)
 			if err != nil {
@@ -200,7 +200,7 @@ func (s *shop) unlisted(t *testing.T) {
 
 func (s *shop) udpRefused(t *testing.T) {
 	for _, to := range []string{"10.93.0.66:9999", "10.93.0.66:443", "10.93.0.21:8080", "203.0.113.7:123"} {
-		need(t, lab.Inside(netnsOf("alice"), func() error {
+		need(t, lab.Inside(s.netns("alice"), func() error {
 			c, err := net.Dial("udp", to)
 			if err != nil {
 				return err
@@ -245,7 +245,7 @@ func (s *shop) ipv6Refused(t *testing.T) {
 	s.addIPv6(t, outsider, "eth0", "fd93::66")
 	s.addIPv6(t, "host", "br0", "fd93::1")
 	var l net.Listener
-	need(t, lab.Inside(netnsOf(outsider), func() (err error) { l, err = net.Listen("tcp6", "[::]:8086"); return err }))
+	need(t, lab.Inside(s.netns(outsider), func() (err error) { l, err = net.Listen("tcp6", "[::]:8086"); return err }))
 	defer l.Close()
 	heard := make(chan struct{}, 10)
 	go func() {
@@ -285,7 +285,7 @@ func (s *shop) ipv6Refused(t *testing.T) {
 // addIPv6 gives a namespace an address of the other kind.
 func (s *shop) addIPv6(t *testing.T, name, device, address string) {
 	t.Helper()
-	need(t, lab.Inside(netnsOf(name), func() error {
+	need(t, lab.Inside(s.netns(name), func() error {
 		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+device+"/disable_ipv6", []byte("0"), 0); err != nil {
 			return err
 		}

@@ -111,7 +111,7 @@ func (s *shop) startRoller(t *testing.T, m member) *lab.Process {
 	self, err := os.Executable()
 	need(t, err)
 	p, err := s.lab.Start(lab.Command{
-		Name: m.name, Namespace: netnsOf(m.name), Path: self,
+		Name: m.name, Namespace: s.netns(m.name), Path: self,
 		Env: []string{rollProgram + "=" + s.path("begun") + " " + m.name},
 	})
 	need(t, err)
@@ -132,6 +132,7 @@ func (s *shop) startRoller(t *testing.T, m member) *lab.Process {
 // end and now killed. Callers keep their connections. No GET fails, no POST fails that was not sent to a program, and
 // none begins twice.
 func TestRollingRestarts(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, shopMesh, map[string][]member{
 		"front": append(callers[:len(callers):len(callers)], rollers[0]),
 		"back":  append(servers[:len(servers):len(servers)], rollers[1]),
@@ -329,7 +330,7 @@ func (s *shop) manyAtOnce(t *testing.T) {
 			}
 			some <- struct{}{}
 			var c net.Conn
-			err := lab.Inside(netnsOf("alice"), func() (err error) {
+			err := lab.Inside(s.netns("alice"), func() (err error) {
 				c, err = net.DialTimeout("tcp", address, time.Minute)
 				return err
 			})

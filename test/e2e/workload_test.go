@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -29,6 +30,7 @@ import (
 // servers on the other. Certificates live for ten seconds, and one caller asks one server all the while: neither may
 // fail once.
 func TestWorkloads(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, shopMesh, map[string][]member{"front": callers, "back": servers})
 	steady := s.startLoad(t, "alice", "steady", 40)
 	began := time.Now()
@@ -55,7 +57,6 @@ func TestWorkloads(t *testing.T) {
 }
 
 const (
-	shopPrefix = "isthmus-t-wl"
 	shopDomain = "shop.example"
 	shopHost   = "10.93.0.1"
 	outsider   = "out" // a namespace on the same wire, outside the mesh
@@ -98,6 +99,7 @@ var (
 
 // shop is the mesh under test.
 type shop struct {
+	prefix string // of the names of its namespaces: each test has its own, and the same in each run
 	lab    *lab.Lab
 	envoy  string
 	canary string // in all that is said inside the mesh, and so never to be seen on the wire
@@ -113,7 +115,8 @@ type shop struct {
 // drainTimes of the nodes that leave in order; the others end at once.
 var drainTimes = map[string]string{"leaver": "2s"}
 
-func netnsOf(name string) string { return shopPrefix + "-" + name }
+// netns is the name of a workload's network namespace.
+func (s *shop) netns(name string) string { return s.prefix + "-" + name }
 
 // openShop starts the mesh; nodes says which of its members live where.
 func openShop(t *testing.T, mesh string, nodes map[string][]member, with ...func(*shop)) *shop {
@@ -124,13 +127,14 @@ func openShop(t *testing.T, mesh string, nodes map[string][]member, with ...func
 	envoy, err := envoyproc.Locate(filepath.Join("..", "..", ".cache"))
 	need(t, err)
 	s := &shop{
-		envoy: envoy, canary: fmt.Sprintf("canary%x", time.Now().UnixNano()), apps: map[string]*app{},
+		prefix: fmt.Sprintf("isthmus-t-%06x", crc32.ChecksumIEEE([]byte(t.Name()))>>8),
+		envoy:  envoy, canary: fmt.Sprintf("canary%x", time.Now().UnixNano()), apps: map[string]*app{},
 		procs: map[string]*lab.Process{}, nodes: nodes, stolen: map[string]*tls.Certificate{},
 	}
 	for _, set := range with {
 		set(s)
 	}
-	l, _, err := lab.Open(lab.Config{Prefix: shopPrefix, Dir: "/run/isthmus/" + shopPrefix, Network: shopNetwork()})
+	l, _, err := lab.Open(lab.Config{Prefix: s.prefix, Dir: "/run/isthmus/" + s.prefix, Network: s.network()})
 	need(t, err)
 	s.lab = l
 	t.Cleanup(func() {
@@ -140,9 +144,9 @@ func openShop(t *testing.T, mesh string, nodes map[string][]member, with ...func
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
-		nothingLeft(t, shopPrefix)
+		nothingLeft(t, s.prefix)
 	})
-	s.wire = sniff(t, netnsOf("host"), s.canary)
+	s.wire = sniff(t, s.netns("host"), s.canary)
 	for _, m := range servers {
 		for _, port := range m.ports {
 			s.serve(t, m, port)
@@ -159,13 +163,13 @@ func openShop(t *testing.T, mesh string, nodes map[string][]member, with ...func
 	return s
 }
 
-func shopNetwork() lab.Network {
+func (s *shop) network() lab.Network {
 	host := netip.MustParseAddr(shopHost)
-	n := lab.Network{Bridges: []lab.Bridge{{Namespace: netnsOf("host"), Address: netip.PrefixFrom(host, 24)}}}
+	n := lab.Network{Bridges: []lab.Bridge{{Namespace: s.netns("host"), Address: netip.PrefixFrom(host, 24)}}}
 	attach := func(name, address string) {
 		n.Attachments = append(n.Attachments, lab.Attachment{
-			Namespace: netnsOf(name), Device: "eth0", Address: netip.PrefixFrom(netip.MustParseAddr(address), 24),
-			Bridge: netnsOf("host"), Port: "v-" + name, Via: host,
+			Namespace: s.netns(name), Device: "eth0", Address: netip.PrefixFrom(netip.MustParseAddr(address), 24),
+			Bridge: s.netns("host"), Port: "v-" + name, Via: host,
 		})
 	}
 	for _, m := range slices.Concat(callers, servers, rollers, idlers) {
@@ -215,7 +219,7 @@ func (s *shop) runControl(t *testing.T) error {
 		"healthAddress":  "127.0.0.1:15021",
 	})
 	p, err := s.lab.Start(lab.Command{
-		Name: "control", Namespace: netnsOf("host"), Path: filepath.Join(binaries, "isthmus"),
+		Name: "control", Namespace: s.netns("host"), Path: filepath.Join(binaries, "isthmus"),
 		Args: []string{"control", "--config", path},
 	})
 	s.procs["control"] = p
@@ -230,7 +234,7 @@ func (s *shop) startNode(t *testing.T, name string, members []member) {
 		w := map[string]any{
 			"name": m.name, "namespace": m.namespace, "serviceAccount": m.account(),
 			"labels": map[string]string{"app": m.account()},
-			"netns":  lab.NetnsPath(netnsOf(m.name)), "addresses": []string{m.address},
+			"netns":  lab.NetnsPath(s.netns(m.name)), "addresses": []string{m.address},
 		}
 		var ports []any
 		for _, p := range m.ports {
@@ -263,7 +267,7 @@ func (s *shop) startNode(t *testing.T, name string, members []member) {
 		"health": map[string]any{"address": "off"},
 	})
 	p, err := s.lab.Start(lab.Command{
-		Name: name, Namespace: netnsOf("host"), Path: filepath.Join(binaries, "isthmus"),
+		Name: name, Namespace: s.netns("host"), Path: filepath.Join(binaries, "isthmus"),
 		Args: []string{"node", "--config", path},
 	})
 	need(t, err)

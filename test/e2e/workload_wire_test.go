@@ -50,7 +50,7 @@ func (s *shop) serve(t *testing.T, m member, port int) {
 	}
 	s.apps[fmt.Sprintf("%s:%d", m.name, port)] = a
 	var l net.Listener
-	need(t, lab.Inside(netnsOf(m.name), func() (err error) {
+	need(t, lab.Inside(s.netns(m.name), func() (err error) {
 		l, err = net.Listen("tcp", net.JoinHostPort(m.address, strconv.Itoa(port)))
 		return err
 	}))
@@ -184,7 +184,7 @@ func (s *shop) app(name string) *app {
 
 // dial connects from inside a namespace, as a program there would.
 func (s *shop) dial(from, address string) (c net.Conn, err error) {
-	err = lab.Inside(netnsOf(from), func() error {
+	err = lab.Inside(s.netns(from), func() error {
 		c, err = net.DialTimeout("tcp", address, 2*time.Second)
 		return err
 	})
@@ -193,7 +193,7 @@ func (s *shop) dial(from, address string) (c net.Conn, err error) {
 
 // bypass connects from inside a workload's namespace past its capture, as its node's Envoy does.
 func (s *shop) bypass(from, address string) (net.Conn, error) {
-	return cgrouptest.Dial(s.group(from), filepath.Join("/run/netns", netnsOf(from)), address, wellknown.SocketMark)
+	return cgrouptest.Dial(s.group(from), filepath.Join("/run/netns", s.netns(from)), address, wellknown.SocketMark)
 }
 
 // group is the control group of the Envoys that serve a workload.
@@ -225,7 +225,7 @@ func (s *shop) resolve(from, name string) (netip.Addr, error) {
 
 // question asks a DNS server from inside a namespace.
 func (s *shop) question(from, network, server, name string, qtype uint16) (r *dns.Msg, err error) {
-	err = lab.Inside(netnsOf(from), func() error {
+	err = lab.Inside(s.netns(from), func() error {
 		q := new(dns.Msg)
 		q.SetQuestion(dns.Fqdn(name), qtype)
 		client := dns.Client{Net: network, Timeout: time.Second}
