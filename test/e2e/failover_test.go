@@ -190,13 +190,13 @@ func (w *foWorld) testErrors(t *testing.T, c foClient) {
 			return c.fail(h2, addr, "first", "application/grpc")
 		},
 	} {
-		for range 10 {
+		for range 10 { // in a row, as Envoy counts them
 			if by, err := failing(); err != nil || by != "one" {
 				t.Fatalf("%s is answered by %q, %v", what, by, err)
 			}
-			if by, err := c.get(client, addr, "first"); err != nil || by != "one" {
-				t.Fatalf("after %s a call is served by %q, %v", what, by, err)
-			}
+		}
+		if by, err := c.get(client, addr, "first"); err != nil || by != "one" {
+			t.Errorf("after %s a call is served by %q, %v", what, by, err)
 		}
 	}
 }
