@@ -114,6 +114,17 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// Who is not believed is told so, whichever end it is that does not believe the other.
+func TestBadCertificate(t *testing.T) {
+	for _, said := range []string{
+		"error reading server preface: remote error: tls: bad certificate",
+		"authentication handshake failed: x509: certificate signed by unknown authority",
+	} {
+		expect(t, run(t, "", "proxy", "config", "x", "--socket", serve(t, refuse(codes.Unavailable, said))), 77, said,
+			"Next: check that --credentials was made by this mesh")
+	}
+}
+
 func TestAnswerThatNamesTheNextCommandItself(t *testing.T) {
 	got := run(t, "", "peer", "invite", "x", "--socket",
 		serve(t, refuse(codes.FailedPrecondition, "no gateway yet: start one with 'isthmus gateway'")))

@@ -550,6 +550,17 @@ func TestPeerCalls(t *testing.T) {
 			[]*security.AuthorizationPolicy{allowing("shop.example/*")},
 			nil,
 		},
+		"raw TCP by who calls with a method": {
+			[]*v1alpha1.FederatedExport{exported("raw", 7000)},
+			[]*security.AuthorizationPolicy{to(allowing("cards.example/ns/isthmus-system/sa/gw"),
+				&istiosec.Operation{Methods: []string{"GET"}})},
+			nil,
+		},
+		"whoever another peer names": {
+			[]*v1alpha1.FederatedExport{exported("web", 80, v1alpha1.ExportRule{})},
+			[]*security.AuthorizationPolicy{allowing("bank.example/*")},
+			nil,
+		},
 		"by the gateway": {
 			[]*v1alpha1.FederatedExport{exported("web", 80, till)},
 			[]*security.AuthorizationPolicy{policyOf(istiosec.AuthorizationPolicy_ALLOW,

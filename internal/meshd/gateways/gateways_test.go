@@ -1,12 +1,16 @@
 package gateways
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -33,6 +37,61 @@ func TestCheckRoad(t *testing.T) {
 		c.Detail != "answers at 10.1.0.2, and reaches the control plane at 10.1.0.9:15013" {
 		t.Errorf("%+v", c)
 	}
+}
+
+// watch is of two gateways, of which home says whether they lead here and reports what their agents say.
+func watch(home func(name string) error, reports map[string]agentapi.Report) *Watch {
+	snap := &snapshot.Snapshot{Registry: &snapshot.Registry{}, PeeringPort: 15013}
+	for i, name := range []string{"east", "west"} {
+		snap.Registry.Nodes = append(snap.Registry.Nodes, snapshot.Node{
+			Name: name, Role: snapshot.RoleGateway, Reached: netip.MustParseAddr("10.1.0.9"),
+			Gateway: &snapshot.GatewayInfo{InnerAddress: netip.AddrFrom4([4]byte{10, 1, 0, byte(i + 2)})},
+		})
+	}
+	return New(Config{
+		Dialer:  Dialer{Snapshot: func() *snapshot.Snapshot { return snap }},
+		Home:    func(_ context.Context, g federation.Gateway) error { return home(g.Name) },
+		Reports: func() map[string]agentapi.Report { return reports },
+	})
+}
+
+// A gateway that leads here serves no peer if its host lacks the address that peers are told.
+func TestRoadOfAGatewayElsewhere(t *testing.T) {
+	w := watch(func(string) error { return nil },
+		map[string]agentapi.Report{"west": {Elsewhere: []netip.Addr{netip.MustParseAddr("192.0.2.9")}}})
+	roads := w.Roads(t.Context())
+	if err, known := roads["east"]; !known || err != nil {
+		t.Errorf("east: %v, known: %t", err, known)
+	}
+	if err := roads["west"]; err == nil || err.Error() != "its host has no address 192.0.2.9" {
+		t.Errorf("west: %v", err)
+	}
+}
+
+// A peering can come about as soon as one gateway leads here, however many do not.
+func TestReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		w := watch(func(name string) error {
+			if name == "west" && time.Since(begun) > time.Second {
+				return nil
+			}
+			return errors.New("EOF")
+		}, nil)
+		err := w.Ready(t.Context())
+		if took := time.Since(begun); err != nil || took > 1500*time.Millisecond {
+			t.Errorf("after %s: %v", took, err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		err := watch(func(string) error { return errors.New("EOF") }, nil).Ready(t.Context())
+		if took := time.Since(begun); err == nil || took != 5*time.Second ||
+			!strings.HasPrefix(err.Error(), "no peer's control plane could reach this mesh's: gateway east ") ||
+			!strings.Contains(err.Error(), "; gateway west does not reach the control plane at 10.1.0.9:15013: EOF") {
+			t.Errorf("after %s: %v", took, err)
+		}
+	})
 }
 
 // When a gateway counts as silent.
