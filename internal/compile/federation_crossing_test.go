@@ -117,9 +117,11 @@ func policyOf(action istiosec.AuthorizationPolicy_Action, s *istiosec.Source) *s
 	return ap
 }
 
-// to narrows the rule of a policy to an operation.
-func to(ap *security.AuthorizationPolicy, o *istiosec.Operation) *security.AuthorizationPolicy {
-	ap.Spec.Rules[0].To = []*istiosec.Rule_To{{Operation: o}}
+// to narrows the rule of a policy to operations.
+func to(ap *security.AuthorizationPolicy, operations ...*istiosec.Operation) *security.AuthorizationPolicy {
+	for _, o := range operations {
+		ap.Spec.Rules[0].To = append(ap.Spec.Rules[0].To, &istiosec.Rule_To{Operation: o})
+	}
 	return ap
 }
 
@@ -515,6 +517,8 @@ func TestNoPassingOn(t *testing.T) {
 
 // TestPeerCalls: whom both the export and the workload let in is listed, as narrowly as either of them says.
 func TestPeerCalls(t *testing.T) {
+	elsewhere := to(allowing("shop.example/ns/default/sa/clerk"), &istiosec.Operation{Ports: []string{"7001"}})
+	elsewhere.Name = "elsewhere"
 	till := v1alpha1.ExportRule{Callers: []string{"spiffe://shop.example/ns/default/sa/till"}}
 	for name, tt := range map[string]struct {
 		exports  []*v1alpha1.FederatedExport
@@ -550,11 +554,28 @@ func TestPeerCalls(t *testing.T) {
 			[]*security.AuthorizationPolicy{allowing("shop.example/*")},
 			nil,
 		},
-		"raw TCP by who calls with a method": {
+		"raw TCP by a rule that names a method": {
 			[]*v1alpha1.FederatedExport{exported("raw", 7000)},
 			[]*security.AuthorizationPolicy{to(allowing("cards.example/ns/isthmus-system/sa/gw"),
-				&istiosec.Operation{Methods: []string{"GET"}})},
+				&istiosec.Operation{Methods: []string{"GET"}}, &istiosec.Operation{Ports: []string{"7001"}})},
 			nil,
+		},
+		"somebody at another port": {
+			[]*v1alpha1.FederatedExport{exported("web", 80, v1alpha1.ExportRule{})},
+			[]*security.AuthorizationPolicy{
+				to(allowing("shop.example/ns/default/sa/till"), &istiosec.Operation{Ports: []string{"8080"}}),
+				elsewhere,
+			},
+			[]string{"shop spiffe://shop.example/ns/default/sa/till default/web:80 AuthorizationPolicy default/p-allow, FederatedExport default/web"},
+		},
+		"some of it refused": {
+			[]*v1alpha1.FederatedExport{exported("web", 80, till)},
+			[]*security.AuthorizationPolicy{
+				allowing("shop.example/*"),
+				to(policyOf(istiosec.AuthorizationPolicy_DENY, &istiosec.Source{Principals: []string{"shop.example/*"}}),
+					&istiosec.Operation{Methods: []string{"POST"}}),
+			},
+			[]string{"shop spiffe://shop.example/ns/default/sa/till default/web:80 AuthorizationPolicy default/p-allow, FederatedExport default/web"},
 		},
 		"whoever another peer names": {
 			[]*v1alpha1.FederatedExport{exported("web", 80, v1alpha1.ExportRule{})},

@@ -62,8 +62,8 @@ const (
 	mostEjection  = 30_000
 )
 
-// quickToEject takes an endpoint out at once that cannot be reached, so that calls go elsewhere or are refused without a
-// wait. It is out for longer each time in a row, but no longer than until its gateway says that it is well
+// quickToEject takes an endpoint that cannot be reached out at once, so that calls go elsewhere or are refused without
+// a wait. It is out for longer each time in a row, but no longer than until its gateway says that it is well
 // (federation_health.go).
 //
 // Nothing that is answered counts, whatever the import's protocol. Envoy takes the status of a gRPC answer without a

@@ -40,7 +40,7 @@ func sweep(base string, now time.Time) {
 	dirs, _ := filepath.Glob(filepath.Join(base, "isthmus-tests-*"))
 	for _, dir := range dirs {
 		info, err := os.Stat(dir)
-		if err != nil || now.Sub(info.ModTime()) < time.Minute { // it may have been made this moment, and not be locked yet
+		if err != nil || now.Sub(info.ModTime()) < time.Minute { // a new one may not be locked yet
 			continue
 		}
 		if unlock, err := lock(dir, unix.LOCK_EX|unix.LOCK_NB); err == nil {
