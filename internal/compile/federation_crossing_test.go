@@ -572,7 +572,7 @@ func TestPeerCalls(t *testing.T) {
 			[]*v1alpha1.FederatedExport{exported("web", 80, till)},
 			[]*security.AuthorizationPolicy{
 				allowing("shop.example/*"),
-				to(policyOf(istiosec.AuthorizationPolicy_DENY, &istiosec.Source{Principals: []string{"shop.example/*"}}),
+				to(policyOf(istiosec.AuthorizationPolicy_DENY, &istiosec.Source{}),
 					&istiosec.Operation{Methods: []string{"POST"}}),
 			},
 			[]string{"shop spiffe://shop.example/ns/default/sa/till default/web:80 AuthorizationPolicy default/p-allow, FederatedExport default/web"},
