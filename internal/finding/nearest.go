@@ -2,22 +2,50 @@ package finding
 
 import "strings"
 
-// Nearest returns the candidate that was most likely meant by name, or "" if none is close.
+// maxNear bounds the names that are compared, in bytes: two parts of the length of a DNS label, or a host of a Service.
+const maxNear = 160
+
+// Nearest returns the candidate that was most likely meant by name, or "" if none is close. A name of several parts
+// (namespace/name, a host) is close to one with as many parts, each of them close to its counterpart.
 func Nearest(name string, candidates []string) string {
-	best, bestDistance := "", 1+max(1, len(name)/3)
-	if len(name) > 64 {
+	if len(name) > maxNear {
 		return ""
 	}
+	best, bestDistance := "", maxNear
 	for _, c := range candidates {
+		if len(c) > maxNear {
+			continue
+		}
 		if strings.EqualFold(strings.NewReplacer("_", "", "-", "").Replace(name), c) {
 			return c
 		}
-		if d := Distance(strings.ToLower(name), strings.ToLower(c)); d < bestDistance {
+		if d, near := nearness(strings.ToLower(name), strings.ToLower(c)); near && d < bestDistance {
 			best, bestDistance = c, d
 		}
 	}
 	return best
 }
+
+// nearness is the distance of two names, and whether each part of the one may be its counterpart in the other but for a
+// slip of the pen.
+func nearness(name, candidate string) (distance int, near bool) {
+	parts, others := strings.FieldsFunc(name, separates), strings.FieldsFunc(candidate, separates)
+	if len(parts) != len(others) {
+		d := Distance(name, candidate)
+		return d, d <= 1
+	}
+	for i, part := range parts {
+		d := Distance(part, others[i])
+		if d > max(1, len(part)/3) {
+			return 0, false
+		}
+		distance += d
+	}
+	return distance, len(parts) > 0
+}
+
+// separates says whether a character stands between the parts of a name.
+func separates(r rune) bool { return r == '/' || r == '.' }
 
 // Distance returns the number of edits between two short strings. Swapping two neighbours counts as one edit.
 func Distance(a, b string) int {

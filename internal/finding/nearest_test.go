@@ -17,3 +17,22 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+// What two names share in one part says nothing of another part.
+func TestNearestOfParts(t *testing.T) {
+	names := []string{
+		"default/cart", "default/checkout", "production/cart", "web.default.svc.cluster.local",
+		"api.shop.svc.cluster.local", "cart",
+	}
+	for name, want := range map[string]string{
+		"default/kart": "default/cart", "defualt/chekout": "default/checkout", "default/api": "",
+		"production/shop": "", "prodution/cart": "production/cart", "staging/cart": "",
+		"wed.default.svc.cluster.local": "web.default.svc.cluster.local", "db.default.svc.cluster.local": "",
+		"web.defalt.svc.cluster.local": "web.default.svc.cluster.local", "web.default": "", "default.cart": "default/cart",
+		"carts": "cart", "/": "", strings.Repeat("default/cart", 20): "",
+	} {
+		if got := Nearest(name, append(names, strings.Repeat("x", 1<<20))); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", name, got, want)
+		}
+	}
+}

@@ -2,7 +2,7 @@ package istioyaml
 
 import (
 	"fmt"
-	"strings"
+	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -11,15 +11,24 @@ import (
 
 // fitsMessage checks a JSON value against a protobuf message, field by field, more strictly than protojson: names as
 // documented, enum values by name, numbers as numbers, and nothing written empty, since in a policy "principals:" with
-// nothing behind it would mean "anybody".
-func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v any) {
-	if strings.HasPrefix(string(md.FullName()), "google.protobuf.") {
-		return // protojson decides
+// nothing behind it would mean "anybody". It returns the value as protojson takes it, which differs in how durations
+// are written.
+func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v any) any {
+	switch md.FullName() {
+	case "google.protobuf.Duration":
+		return r.fitsDuration(path, v)
+	case "google.protobuf.BoolValue", "google.protobuf.StringValue", "google.protobuf.BytesValue",
+		"google.protobuf.Int32Value", "google.protobuf.UInt32Value", "google.protobuf.Int64Value",
+		"google.protobuf.UInt64Value", "google.protobuf.FloatValue", "google.protobuf.DoubleValue":
+		return r.fitsSingle(md.Fields().ByName("value"), path, v)
+	}
+	if md.FullName().Parent() == "google.protobuf" {
+		return v // protojson decides
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
 		r.wrongType(path, "a mapping", v)
-		return
+		return v
 	}
 	oneofs := map[protoreflect.Name]string{}
 	for _, k := range sortedKeys(m) {
@@ -37,11 +46,12 @@ func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v a
 			}
 			oneofs[one.Name()] = k
 		}
-		r.fitsField(fd, p, m[k])
+		m[k] = r.fitsField(fd, p, m[k])
 	}
+	return m
 }
 
-func (r *report) fitsField(fd protoreflect.FieldDescriptor, path string, v any) {
+func (r *report) fitsField(fd protoreflect.FieldDescriptor, path string, v any) any {
 	switch {
 	case v == nil:
 		r.refuse(finding.WrongType, path, "nothing is written here", "write a value, or remove the line")
@@ -51,7 +61,7 @@ func (r *report) fitsField(fd protoreflect.FieldDescriptor, path string, v any) 
 			r.wrongType(path, "a mapping", v)
 		}
 		for _, k := range sortedKeys(m) {
-			r.fitsSingle(fd.MapValue(), finding.Child(path, k), m[k])
+			m[k] = r.fitsSingle(fd.MapValue(), finding.Child(path, k), m[k])
 		}
 	case fd.IsList():
 		list, ok := v.([]any)
@@ -59,21 +69,22 @@ func (r *report) fitsField(fd protoreflect.FieldDescriptor, path string, v any) 
 			r.wrongType(path, "a list", v)
 		}
 		for i, item := range list {
-			r.fitsSingle(fd, fmt.Sprintf("%s[%d]", path, i), item)
+			list[i] = r.fitsSingle(fd, fmt.Sprintf("%s[%d]", path, i), item)
 		}
 	default:
-		r.fitsSingle(fd, path, v)
+		return r.fitsSingle(fd, path, v)
 	}
+	return v
 }
 
-func (r *report) fitsSingle(fd protoreflect.FieldDescriptor, path string, v any) {
+func (r *report) fitsSingle(fd protoreflect.FieldDescriptor, path string, v any) any {
 	if v == nil {
 		r.refuse(finding.WrongType, path, "nothing is written here", "write a value, or remove the line")
-		return
+		return v
 	}
 	switch fd.Kind() {
 	case protoreflect.MessageKind:
-		r.fitsMessage(fd.Message(), path, v)
+		return r.fitsMessage(fd.Message(), path, v)
 	case protoreflect.EnumKind:
 		r.fitsEnum(fd.Enum(), path, v)
 	case protoreflect.StringKind, protoreflect.BytesKind:
@@ -93,6 +104,29 @@ func (r *report) fitsSingle(fd protoreflect.FieldDescriptor, path string, v any)
 	default:
 		r.fitsWhole(fd.Kind(), path, v)
 	}
+	return v
+}
+
+// fitsDuration reads a duration as Istio writes it, in the notation of Go ("500ms", "1m30s"), and writes it as protojson
+// takes it: in seconds alone.
+func (r *report) fitsDuration(path string, v any) any {
+	written, ok := v.(string)
+	if !ok {
+		r.refuse(finding.WrongType, path, "must be a duration, is "+typeName(v), customRemedy("Duration"))
+		return v
+	}
+	d, err := time.ParseDuration(written)
+	if err != nil {
+		r.refuse(finding.WrongType, path, fmt.Sprintf("%q is no duration", finding.Clip(written)),
+			customRemedy("Duration"))
+		return v
+	}
+	sign := ""
+	if d < 0 {
+		sign = "-"
+	}
+	seconds, nanoseconds := d/time.Second, d%time.Second
+	return fmt.Sprintf("%s%d.%09ds", sign, max(seconds, -seconds), max(nanoseconds, -nanoseconds))
 }
 
 func (r *report) fitsWhole(k protoreflect.Kind, path string, v any) {

@@ -183,7 +183,7 @@ func (r *report) fitsCustom(s *shape, path string, v any) {
 func customRemedy(typeName string) string {
 	switch typeName {
 	case "Duration":
-		return `write a duration such as "90s", "15m" or "24h"`
+		return `write a duration such as "500ms", "90s" or "24h"`
 	case "Time", "MicroTime":
 		return `write a time such as "2030-01-31T12:00:00Z"`
 	case "IntOrString":

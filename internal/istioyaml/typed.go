@@ -122,7 +122,7 @@ func (r *report) istio(k kind.Kind, into reflect.Value, doc map[string]any) bool
 		written = false
 	}
 	if written {
-		r.fitsMessage(message.ProtoReflect().Descriptor(), "spec", spec)
+		spec = r.fitsMessage(message.ProtoReflect().Descriptor(), "spec", spec)
 	}
 	meta := into.FieldByName("ObjectMeta").Addr().Interface()
 	if hasErrors(r.findings) || !r.remarshal(doc["metadata"], meta, "metadata") || written &&
