@@ -30,7 +30,7 @@ func TestExport(t *testing.T) {
 			Message: "no endpoint is ready", Remedy: "start it",
 		}, {
 			Code: "ISM0281", Severity: finding.Info,
-			Object: kind.Key{Kind: "Workload", Namespace: "money", Name: "pay"}, Message: "it is away",
+			Object: kind.Workload("money", "pay"), Message: "it is away",
 		}},
 	}}
 	got := run(t, "", "export", "money/pay", "--to", "lab", "--as", "pay", "--callers", "front/web,front/app",

@@ -10,6 +10,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/model"
 )
 
 // inventory asks what the mesh serves, and who is in it.
@@ -22,7 +23,7 @@ func (a *app) inventory(ctx context.Context) (*adminapi.InventoryResponse, error
 func shortened(services []adminapi.ServiceInfo) map[string]string {
 	out, times := map[string]string{}, map[string]int{}
 	for _, s := range services {
-		if !strings.HasPrefix(s.Host, s.Name+"."+s.Namespace+".svc.") {
+		if !strings.HasPrefix(s.Host, model.ServiceHost(s.Name, s.Namespace, "")) {
 			continue
 		}
 		for _, name := range []string{s.Name, s.Name + "." + s.Namespace, s.Name + "." + s.Namespace + ".svc"} {

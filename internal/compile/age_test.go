@@ -16,7 +16,6 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -310,18 +309,5 @@ func TestFaultAtOneObject(t *testing.T) {
 		Name:      "till",
 	}].Inbound[0].Policies.Deny); got != 0 {
 		t.Errorf("%d policies deny elsewhere, want none", got)
-	}
-}
-
-// The kinds whose absence opens something close when they are not carried out; what is unknown closes too.
-func TestCloses(t *testing.T) {
-	for name, want := range map[string]bool{
-		"AuthorizationPolicy": true, "PeerAuthentication": true, "RequestAuthentication": true, "": true,
-		"Mesh": false, "MeshPeer": false, "FederatedExport": false, "FederatedImport": false, "Namespace": false,
-		"Service": false, "ServiceEntry": false, "WorkloadEntry": false,
-	} {
-		if got := kind.Closes(name); got != want {
-			t.Errorf("%q closes: %v", name, got)
-		}
 	}
 }

@@ -50,7 +50,7 @@ func (u *unit) reportUnbearable(i *instance, n int, refusal *model.Policy) {
 		return
 	}
 	u.authz.crowded = true
-	f := finding.New("ISM0216", kind.Key{Kind: "workload", Namespace: i.namespace, Name: i.name}, "",
+	f := finding.New("ISM0216", kind.Workload(i.namespace, i.name), "",
 		fmt.Sprintf("its policies compare with more than %d values; the %d youngest that do "+
 			"not fit are not in force", maxPolicyValues, n))
 	if refusal != nil {

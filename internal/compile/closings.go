@@ -22,20 +22,14 @@ type closing struct {
 	policy   *model.Policy // denies all
 }
 
-// closes says whether an object that is not carried out closes anything: a policy what it selects, a WorkloadEntry the
-// workload that it declares. Which labels that has is the entry's word, and without them no policy is known to select
-// it.
-func closes(kindName string) bool { return kind.Closes(kindName) || kindName == "WorkloadEntry" }
-
 // shut closes what an object selects that is written and not carried out: policiesOf adds the refusal, modesOf demands
 // mutual TLS.
 func (u *unit) shut(o snapshot.Closed) {
-	if !closes(o.Key.Kind) {
-		return
-	}
 	namespace, workload := o.Key.Namespace, ""
-	switch {
-	case o.Key.Kind == "WorkloadEntry":
+	switch closes := kind.ClosedBy(o.Key); {
+	case closes == kind.Nothing:
+		return
+	case closes == kind.Declared:
 		workload = o.Key.Name
 	case namespace == u.mesh.rootNamespace:
 		namespace = ""
@@ -72,7 +66,7 @@ func reportClosed(closed []snapshot.Closed, root string) (out []finding.Finding)
 				fmt.Sprintf("%d more objects are not in force", len(closed)-n)))
 		}
 		message := "is not in force, as if it were not written: " + o.Reason
-		if closes(o.Key.Kind) {
+		if kind.ClosedBy(o.Key) != kind.Nothing {
 			message = "is not in force, so nobody may call " + scope(o, root) + ": " + o.Reason
 		}
 		out = append(out, finding.New("ISM0201", o.Key.Normal(), "", message).At(o.Origin.File, o.Origin.Line))
@@ -82,8 +76,8 @@ func reportClosed(closed []snapshot.Closed, root string) (out []finding.Finding)
 
 // scope says what a closed object closes.
 func scope(o snapshot.Closed, root string) string {
-	if o.Key.Kind == "WorkloadEntry" {
-		return "workload " + o.Key.Namespace + "/" + o.Key.Name
+	if kind.ClosedBy(o.Key) == kind.Declared {
+		return kind.Workload(o.Key.Namespace, o.Key.Name).String()
 	}
 	where := "in namespace " + o.Key.Namespace
 	if o.Key.Namespace == "" || o.Key.Namespace == root {

@@ -177,7 +177,7 @@ func at(what string, o snapshot.Origin) model.Ref {
 }
 
 // guarded works on one object. A fault of Isthmus there is a finding on that object and never the end of the
-// compilation. What a security kind would have forbidden is closed.
+// compilation. It closes what an object closes that is not carried out.
 func (r *report) guarded(key snapshot.Key, shut func(snapshot.Closed), work func()) {
 	defer func() {
 		fault := recover()
@@ -186,7 +186,7 @@ func (r *report) guarded(key snapshot.Key, shut func(snapshot.Closed), work func
 		}
 		reason := fmt.Sprintf("Isthmus fails on it: %v", fault)
 		r.find(key, "ISM0202", "", reason)
-		if k, ok := kind.Named(key.Kind); ok && k.Security && shut != nil {
+		if _, is := kind.Named(key.Kind); is && shut != nil {
 			shut(snapshot.Closed{Key: key, Origin: r.origins.Origin(key), Reason: reason})
 		}
 	}()

@@ -24,7 +24,7 @@ func declared(entries []*networking.WorkloadEntry) map[string]*networking.Worklo
 func (u *unit) declare(i *instance, w registered, e *networking.WorkloadEntry) bool {
 	said := entryInstance(u.mesh.trustDomain, e.Namespace, e.Name, &e.Spec)
 	contradicts := func(field, declared, registered string) bool {
-		u.find(snapshot.Key{Kind: "WorkloadEntry", Namespace: e.Namespace, Name: e.Name}, "ISM0245", field,
+		u.find(snapshot.KeyOf(e), "ISM0245", field,
 			fmt.Sprintf("node %s registers this workload with %s instead of %s; it is not registered", w.Node,
 				registered, declared),
 			"correct the entry, or the workload in the settings of node "+w.Node)

@@ -11,6 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	security "istio.io/client-go/pkg/apis/security/v1"
 )
 
 // Crossing is why calls between meshes would fail although the objects are in force: what an import asks for and the
@@ -23,11 +24,11 @@ func Crossing(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 		}
 		x := newCrossing(q)
 		for _, i := range snapshot.Of[*v1alpha1.FederatedImport](q.cfg) {
-			key := snapshot.Key{Kind: "FederatedImport", Namespace: i.Namespace, Name: i.Name}
+			key := snapshot.KeyOf(i)
 			q.guarded(key, nil, func() { x.importing(key, i) })
 		}
 		for _, e := range snapshot.Of[*v1alpha1.FederatedExport](q.cfg) {
-			key := snapshot.Key{Kind: "FederatedExport", Namespace: e.Namespace, Name: e.Name}
+			key := snapshot.KeyOf(e)
 			q.guarded(key, nil, func() { x.exporting(key, e) })
 		}
 		x.rawPolicies()
@@ -236,7 +237,7 @@ func (x *crossing) rawPolicies() {
 			remedy = fmt.Sprintf("name this mesh's own gateway, %q; the FederatedExport says which peer it lets in",
 				strings.TrimPrefix(x.gateways[0], "spiffe://"))
 		}
-		x.find(snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ns, Name: policy}, "ISM0332", "spec.rules",
+		x.find(snapshot.KeyFor[*security.AuthorizationPolicy](ns, policy), "ISM0332", "spec.rules",
 			fmt.Sprintf(
 				"port %d speaks raw TCP, on which a peer's callers are not known: the rules that name them allow nobody",
 				raw[name]), remedy)

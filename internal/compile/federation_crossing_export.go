@@ -12,6 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // exporting compares an export with the workloads behind it, and with the callers that its peer can have.
@@ -34,8 +35,8 @@ func (x *crossing) exporting(key snapshot.Key, e *v1alpha1.FederatedExport) {
 			if !told && !x.mesh.IsReady(m) {
 				told = true
 				x.find(key, "ISM0330", "spec.service",
-					fmt.Sprintf("no endpoint of Service %s/%s is ready at port %d, so every call fails",
-						m.Service.ID.Namespace, m.Service.ID.Name, m.Port.Number))
+					fmt.Sprintf("no endpoint of %s is ready at port %d, so every call fails",
+						snapshot.KeyFor[*corev1.Service](m.Service.ID.Namespace, m.Service.ID.Name), m.Port.Number))
 			}
 			if !x.admitted(m) {
 				x.nobodyAdmitted(key, field, m)

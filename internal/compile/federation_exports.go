@@ -11,6 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/sni"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // exports are what is offered to peers.
@@ -48,16 +49,17 @@ func (l *linker) exports() {
 }
 
 func (x *exporter) add(key snapshot.Key, e *v1alpha1.FederatedExport) {
-	svc := x.mesh.Services[model.ServiceID{Namespace: e.Namespace, Name: e.Spec.Service}]
+	service := snapshot.KeyFor[*corev1.Service](e.Namespace, e.Spec.Service)
+	svc := x.mesh.Services[model.ServiceID{Namespace: service.Namespace, Name: service.Name}]
 	if svc == nil {
 		x.find(key, "ISM0060", "spec.service",
-			fmt.Sprintf("there is no Service %s/%s; nothing is exported", e.Namespace, e.Spec.Service))
+			fmt.Sprintf("there is no %s; nothing is exported", service))
 		return
 	}
 	port := portOf(svc, uint16(e.Spec.Port))
 	if port == nil {
 		x.find(key, "ISM0061", "spec.port",
-			fmt.Sprintf("Service %s/%s has no port %d; nothing is exported", e.Namespace, e.Spec.Service, e.Spec.Port))
+			fmt.Sprintf("%s has no port %d; nothing is exported", service, e.Spec.Port))
 		return
 	}
 	imp := x.imported[model.EndpointSet{Host: svc.Host, Port: port.Number}]

@@ -14,6 +14,7 @@ import (
 	"isthmus.dev/isthmus/internal/sni"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/vip"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // importPlan is what FederatedImports ask for, and what they add to the services that there are.
@@ -156,17 +157,18 @@ func (x *importer) local(
 	if svc != nil {
 		port = portOf(svc, imp.Port)
 	}
+	service := snapshot.KeyFor[*corev1.Service](i.Namespace, i.Name)
 	switch {
 	case i.Spec.Local == nil:
 		if port != nil {
 			x.find(key, "ISM0073",
 				"spec.local",
-				fmt.Sprintf("Service %s has port %d too; its endpoints are not used while the import says nothing of them", imp.Name, imp.Port))
+				fmt.Sprintf("%s has port %d too; its endpoints are not used while the import says nothing of them", service, imp.Port))
 		}
 	case port == nil:
 		x.find(key, "ISM0074",
 			"spec.local",
-			fmt.Sprintf("there is no Service %s with port %d; only the peers serve", imp.Name, imp.Port))
+			fmt.Sprintf("there is no %s with port %d; only the peers serve", service, imp.Port))
 	case port.Protocol != imp.Protocol:
 		x.find(key, "ISM0075",
 			"spec.protocol",

@@ -121,7 +121,7 @@ func posture(cfg *snapshot.Config) (*meshInputs, []finding.Finding) {
 	td, err := spiffe.ParseTrustDomain(m.Spec.TrustDomain)
 	if err != nil {
 		r := report{origins: cfg}
-		r.find(snapshot.Key{Kind: "Mesh", Name: m.Name}, "ISM0002", "spec.trustDomain",
+		r.find(snapshot.KeyOf(m), "ISM0002", "spec.trustDomain",
 			fmt.Sprintf("%q is no SPIFFE trust domain: %v", m.Spec.TrustDomain, err))
 		return nil, r.findings
 	}

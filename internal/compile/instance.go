@@ -77,13 +77,12 @@ func (u *unit) instances() {
 	u.registered = map[string]*model.Workload{}
 	entries := declared(snapshot.Of[*networking.WorkloadEntry](u.objects))
 	for _, w := range elements(u.workloads) {
-		key := snapshot.Key{Kind: "Workload", Namespace: w.Namespace, Name: w.Name}
+		key := kind.Workload(w.Namespace, w.Name)
 		u.guarded(key, func() { u.addWorkload(w, entries[w.Name]) })
 	}
 	for _, we := range snapshot.Of[*networking.WorkloadEntry](u.objects) {
 		if u.registered[we.Name] == nil {
-			key := snapshot.Key{Kind: "WorkloadEntry", Namespace: we.Namespace, Name: we.Name}
-			u.guarded(key, func() {
+			u.guarded(snapshot.KeyOf(we), func() {
 				if i := entryInstance(u.mesh.trustDomain, we.Namespace, we.Name, &we.Spec); i.host == "" {
 					u.backends.add(i)
 				}
@@ -96,7 +95,7 @@ func (u *unit) addWorkload(w registered, entry *networking.WorkloadEntry) {
 	id, err := spiffe.Workload(u.mesh.trustDomain, w.Namespace, w.ServiceAccount)
 	if err != nil {
 		u.findings = append(u.findings, finding.New("ISM0011",
-			kind.Key{Kind: "workload", Namespace: w.Namespace, Name: w.Name}, "serviceAccount",
+			kind.Workload(w.Namespace, w.Name), "serviceAccount",
 			fmt.Sprintf("no identity can be made of namespace %q and service account %q: %v", w.Namespace,
 				w.ServiceAccount, err),
 			"correct the workload in the configuration of node "+w.Node))
@@ -108,7 +107,7 @@ func (u *unit) addWorkload(w registered, entry *networking.WorkloadEntry) {
 	}
 	if other := u.registered[w.Name]; other != nil {
 		u.findings = append(u.findings, finding.New("ISM0012",
-			kind.Key{Kind: "workload", Namespace: wl.ID.Namespace, Name: wl.ID.Name}, "",
+			kind.Workload(w.Namespace, w.Name), "",
 			fmt.Sprintf("registered by node %s and by node %s; the latter is ignored", other.Node, w.Node),
 			"rename one of them in its node's configuration"))
 		return

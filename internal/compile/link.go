@@ -274,7 +274,7 @@ func (l *linker) peers() {
 	verdicts := peerrules.All(l.in.snapshot, l.in.mesh.trustDomain.Name())
 	peers, reasons := map[string]*model.Peer{}, map[string]peerrules.Reason{}
 	for _, p := range snapshot.Of[*v1alpha1.MeshPeer](l.in.config) {
-		key, v := snapshot.Key{Kind: "MeshPeer", Name: p.Name}, verdicts[p.Name]
+		key, v := snapshot.KeyOf(p), verdicts[p.Name]
 		reasons[p.Name] = v.Reason
 		l.guarded(key, nil, func() {
 			if peer := l.peer(key, p, v); peer != nil {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"isthmus.dev/isthmus/internal/model"
 )
 
 // A resolver appends each suffix of its search list (in Kubernetes <namespace>.svc.<domain>, svc.<domain>, <domain>,
@@ -42,7 +44,7 @@ func firstLabel(host string) string {
 // owners are the namespaces in which a Service's name may become a host; none for a host that has nothing to do
 // with Services. A fault says why it can be nobody's.
 func (h hostOwnership) owners(own, host string) (owners []string, fault string) {
-	services := "svc." + h.domain
+	services := model.ServiceSuffix(h.domain)
 	switch {
 	case !strings.Contains(host, "."):
 		return nil, "could be taken for the short name of a Service"

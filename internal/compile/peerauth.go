@@ -194,7 +194,7 @@ func (u *unit) reportOverlaps() {
 				first = n
 			case !said[n]:
 				said[n] = true
-				u.nextPeerAuth(all[first:first+1:first+1], pa, "workload "+i.namespace+"/"+i.name)
+				u.nextPeerAuth(all[first:first+1:first+1], pa, kind.Workload(i.namespace, i.name).String())
 			}
 		}
 	}
@@ -232,7 +232,7 @@ func (u *unit) listen(w *model.Workload, number uint16, p model.Protocol, svc *m
 		}
 		if in.Protocol != p {
 			u.findings = append(u.findings,
-				finding.New("ISM0032", kind.Key{Kind: "workload", Namespace: w.ID.Namespace, Name: w.ID.Name}, "",
+				finding.New("ISM0032", kind.Workload(w.ID.Namespace, w.ID.Name), "",
 					fmt.Sprintf("port %d is %s for one service and %s for %s; %s is kept", number, in.Protocol, p,
 						svc.Host, in.Protocol)))
 			return

@@ -41,7 +41,7 @@ func troubles(r snapshot.Report) []finding.Finding {
 	var out []finding.Finding
 	for _, t := range r.Troubles {
 		f := finding.New("ISM0280", workloadKey(t.Workload), "",
-			"node "+r.Node+" does not serve it: "+t.Reason)
+			kind.Node(r.Node).String()+" does not serve it: "+t.Reason)
 		if t.Absent {
 			f = finding.New("ISM0281", f.Object, "", f.Message)
 		}
@@ -53,7 +53,7 @@ func troubles(r snapshot.Report) []finding.Finding {
 // workloadKey is the key of "<namespace>/<name>".
 func workloadKey(workload string) kind.Key {
 	ns, name, _ := strings.Cut(workload, "/")
-	return kind.Key{Kind: "Workload", Namespace: ns, Name: name}
+	return kind.Workload(ns, name)
 }
 
 // outside is what of a node's workload passes the mesh by.
@@ -126,7 +126,7 @@ func contained(snap *snapshot.Snapshot) []finding.Finding {
 }
 
 func stuck(c snapshot.Contained) finding.Finding {
-	f := finding.New("ISM0231", kind.Key{Kind: "proxy", Name: c.Proxy}, "",
+	f := finding.New("ISM0231", kind.Proxy(c.Proxy), "",
 		"no object can be named that its Envoy cannot live with. "+c.Stuck)
 	if c.Held {
 		f.Message = "it lives on an earlier configuration, and changes since are not in force there: " + f.Message

@@ -6,9 +6,9 @@ import (
 	"slices"
 
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // A destination is a host and a port. Each is a cluster in the Envoy of every workload that may call it, and an Envoy
@@ -39,7 +39,7 @@ type leftOut map[string]int
 
 func (l leftOut) findings() (out []finding.Finding) {
 	for _, ns := range sortedKeys(l) {
-		out = append(out, finding.New("ISM0208", kind.Key{Kind: "Namespace", Name: ns}, "",
+		out = append(out, finding.New("ISM0208", snapshot.KeyFor[*corev1.Namespace]("", ns), "",
 			fmt.Sprintf("its services are the youngest of more hosts and ports than a workload may "+
 				"call (%d) or a proxy's "+
 				"workloads (%d); they are left out %d times", maxWorkloadDestinations, maxProxyDestinations, l[ns])))

@@ -36,7 +36,7 @@ func Unmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 			return
 		}
 		for _, ap := range snapshot.Of[*security.AuthorizationPolicy](q.cfg) {
-			key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: ap.Namespace, Name: ap.Name}
+			key := snapshot.KeyOf(ap)
 			q.guarded(key, nil, func() {
 				labels := ap.Spec.GetSelector().GetMatchLabels()
 				u.selector(key, "spec.selector", labels)
@@ -46,11 +46,11 @@ func Unmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 			})
 		}
 		for _, pa := range snapshot.Of[*security.PeerAuthentication](q.cfg) {
-			key := snapshot.Key{Kind: "PeerAuthentication", Namespace: pa.Namespace, Name: pa.Name}
+			key := snapshot.KeyOf(pa)
 			q.guarded(key, nil, func() { u.selector(key, "spec.selector", pa.Spec.GetSelector().GetMatchLabels()) })
 		}
 		for _, s := range snapshot.Of[*corev1.Service](q.cfg) {
-			key := snapshot.Key{Kind: "Service", Namespace: s.Namespace, Name: s.Name}
+			key := snapshot.KeyOf(s)
 			if len(s.Spec.Selector) > 0 {
 				q.guarded(key, nil, func() { u.service(key, s.Spec.Selector) })
 			}

@@ -5,8 +5,9 @@ import (
 	"slices"
 
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/model"
+	"isthmus.dev/isthmus/internal/snapshot"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Unready names the ports whose every endpoint is out of use. That is not wrong by itself, and no part of Findings.
@@ -44,7 +45,7 @@ func unready(
 				}
 			}
 			out = append(out, finding.New("ISM0301",
-				kind.Key{Kind: "Service", Namespace: svc.ID.Namespace, Name: svc.ID.Name}, "",
+				snapshot.KeyFor[*corev1.Service](svc.ID.Namespace, svc.ID.Name), "",
 				fmt.Sprintf("none of its %d endpoints at port %d is ready (%s), so every call fails", len(eps),
 					p.Number,
 					finding.Abbreviate(by))))

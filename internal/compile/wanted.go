@@ -31,7 +31,10 @@ type placeKey struct {
 
 func (w wanted) placeKey() placeKey { return placeKey{w.key, w.n} }
 
-func (w wanted) isService() bool { return w.key.Kind == "Service" }
+// serviceKind is the kind of a Service, as its keys have it.
+var serviceKind = snapshot.KeyFor[*corev1.Service]("", "").Kind
+
+func (w wanted) isService() bool { return w.key.Kind == serviceKind }
 
 // wantedBy are the hosts that the objects of a namespace would serve: those of Services first, each kind oldest first.
 func wantedBy(o objects, domain string) []wanted {

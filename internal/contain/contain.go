@@ -12,8 +12,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Objects returns the objects of a configuration that can be closed, sorted by key. The Mesh cannot: without it,
-// nothing is left.
+// Objects returns the objects of a configuration that can be closed, sorted by key. Those of singleton kinds cannot:
+// without them, nothing is left.
 func Objects(cfg *snapshot.Config) []*snapshot.Object { return Changed(nil, cfg) }
 
 // selectorOf returns the workload selector in an object's spec, or nil for its whole namespace.
@@ -42,7 +42,7 @@ func Changed(before, now *snapshot.Config) []*snapshot.Object {
 	}
 	var out []*snapshot.Object
 	for was, is := range now.Objects.Diff(earlier) {
-		if is != nil && is.Key.Kind != "Mesh" && (was == nil || was.Hash != is.Hash) {
+		if is != nil && !kind.IsSingleton(is.Key.Kind) && (was == nil || was.Hash != is.Hash) {
 			out = append(out, is)
 		}
 	}
@@ -76,7 +76,7 @@ func Close(cfg *snapshot.Config, closed []snapshot.Key, reason string) *snapshot
 	var change snapshot.Change
 	all := slices.Clone(cfg.Closed)
 	for _, k := range slices.Compact(slices.SortedFunc(slices.Values(closed), snapshot.Key.Compare)) {
-		if o := cfg.Objects.Get(k); o != nil && k.Kind != "Mesh" {
+		if o := cfg.Objects.Get(k); o != nil && !kind.IsSingleton(k.Kind) {
 			change.Remove(k)
 			all = append(all, snapshot.Closed{Key: k, Origin: o.Origin, Reason: reason, Selector: selectorOf(o)})
 		}

@@ -106,7 +106,7 @@ func TestChanged(t *testing.T) {
 func TestSecurityKindsHaveASelector(t *testing.T) {
 	found := 0
 	for _, k := range kind.All {
-		if !k.Security {
+		if !k.Security() {
 			continue
 		}
 		found++

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -61,7 +62,7 @@ func (c Caller) Actor() string {
 	case Administrator:
 		return "administrator " + c.Name
 	case Node:
-		return "node " + c.Name
+		return kind.Node(c.Name).String()
 	case Workload:
 		return "workload " + c.Name
 	case Peer, PeerGateway:

@@ -48,7 +48,8 @@ func innerNamesOfRequests(domain string) *hcmv3.HttpFilter {
 }
 
 func rewriteNames(host string, names []string, domain, script string) *hcmv3.HttpFilter {
-	given := "local host, suffix = " + strconv.Quote(host) + ", " + strconv.Quote(".svc."+domain) + "\nlocal names = {"
+	given := "local host, suffix = " + strconv.Quote(host) + ", " + strconv.Quote("."+model.ServiceSuffix(domain)) +
+		"\nlocal names = {"
 	for _, n := range names {
 		given += "[" + strconv.Quote(strings.ToLower(n)) + "] = true, "
 	}

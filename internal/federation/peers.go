@@ -149,7 +149,7 @@ func (s *Service) checkRoots(all map[string]peer, name string, roots []*x509.Cer
 // older reports that a peer is known to be older than another, whose roots then cannot displace it.
 func (s *Service) older(name, other string) bool {
 	cfg := s.snapshotConfig()
-	a, b := snapshot.Key{Kind: "MeshPeer", Name: name}, snapshot.Key{Kind: "MeshPeer", Name: other}
+	a, b := snapshot.KeyFor[*v1alpha1.MeshPeer]("", name), snapshot.KeyFor[*v1alpha1.MeshPeer]("", other)
 	return cfg.Older(a, b) < 0 && !cfg.SameAge(a, b)
 }
 

@@ -7,6 +7,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -33,7 +34,7 @@ func (s *Service) SetTerms(
 		return 0, time.Time{}, err
 	}
 	if p.fromFile {
-		o := s.snapshotConfig().Origin(snapshot.Key{Kind: "MeshPeer", Name: name})
+		o := s.snapshotConfig().Origin(snapshot.KeyFor[*v1alpha1.MeshPeer]("", name))
 		return 0, time.Time{},
 			fmt.Errorf("peer %s is described by a file: write spec.maxBundleAge and spec.expiresAt at %s:%d",
 				name, o.File, o.Line)

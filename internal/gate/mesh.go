@@ -13,20 +13,21 @@ func keepMesh(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict)
 	if old == nil {
 		return
 	}
+	is := snapshot.KeyOf(old)
 	var touched []snapshot.Key
 	var next, gone *snapshot.Object
 	for k, o := range change.Edits() {
 		switch {
-		case k.Kind != "Mesh":
+		case k.Kind != is.Kind:
 			continue
 		case o != nil:
 			next = o
-		case k == snapshot.KeyOf(old):
+		case k == is:
 			gone = now.Config.Objects.Get(k)
 		}
 		touched = append(touched, k)
 	}
-	f := finding.New("ISM0004", kind.Key{Kind: "Mesh"}, "",
+	f := finding.New("ISM0004", kind.Key{Kind: is.Kind}, "",
 		"the Mesh object is gone; the last one stays in effect")
 	switch {
 	case next == nil && gone == nil:
@@ -34,7 +35,7 @@ func keepMesh(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict)
 	case next != nil && next.Value.(*v1alpha1.Mesh).Spec.TrustDomain == old.Spec.TrustDomain:
 		return
 	case next != nil:
-		f = finding.New("ISM0005", kind.Key{Kind: "Mesh"}, "spec.trustDomain",
+		f = finding.New("ISM0005", kind.Key{Kind: is.Kind}, "spec.trustDomain",
 			"the trust domain of a running mesh cannot change, since every identity begins with it; the last Mesh "+
 				"stays in effect")
 		f = f.At(next.Origin.File, next.Origin.LineOf(f.Field))

@@ -12,7 +12,10 @@ import (
 // displace an older peering by using its name.
 func keepPeerings(now *snapshot.Snapshot, change snapshot.Change, _ Who, v *Verdict) {
 	for k, is := range change.Edits() {
-		if k.Kind != "MeshPeer" || is == nil {
+		if is == nil {
+			continue
+		}
+		if _, ok := is.Value.(*v1alpha1.MeshPeer); !ok {
 			continue
 		}
 		was := now.Config.Objects.Get(k)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -82,11 +83,11 @@ func (g Grant) Check(role snapshot.Role) error {
 			maxGranted)
 	}
 	if role == snapshot.RoleGateway && len(g.Workloads) > 0 {
-		return fmt.Errorf("workload %s/%s: a gateway has none", g.Workloads[0].Namespace, g.Workloads[0].Name)
+		return fmt.Errorf("%s: a gateway has none", kind.Workload(g.Workloads[0].Namespace, g.Workloads[0].Name))
 	}
 	for _, w := range g.Workloads {
 		if err := w.check(); err != nil {
-			return fmt.Errorf("workload %s/%s: %w", w.Namespace, w.Name, err)
+			return fmt.Errorf("%s: %w", kind.Workload(w.Namespace, w.Name), err)
 		}
 	}
 	if len(g.Addresses) > maxRanges {

@@ -32,10 +32,7 @@ func (g Grant) Judge(
 ) (accepted []snapshot.Workload, wrong []finding.Finding) {
 	say := func(f *finding.Finding, w snapshot.Workload) {
 		if f != nil && len(wrong) < maxFindings {
-			f.Object = kind.Key{
-				Kind: "workload", Namespace: finding.Truncate(w.Namespace),
-				Name: finding.Truncate(w.Name),
-			}
+			f.Object = kind.Workload(finding.Truncate(w.Namespace), finding.Truncate(w.Name))
 			wrong = append(wrong, *f)
 		}
 	}

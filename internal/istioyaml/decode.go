@@ -186,7 +186,7 @@ func (f *File) refuseTwice() {
 			k, _ := kind.Named(o.Key.Kind)
 			f.Broken = append(f.Broken,
 				&Broken{
-					Security: k.Security,
+					Security: k.Security(),
 					Closed:   snapshot.Closed{Key: o.Key, Origin: o.Origin, Reason: fd.Message},
 				})
 		}

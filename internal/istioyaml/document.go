@@ -144,7 +144,7 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 		d.objects = append(d.objects, *o)
 		return
 	}
-	d.broken = append(d.broken, newBroken(h, s == standsClosing || k.Security, line, reasonOf(findings),
+	d.broken = append(d.broken, newBroken(h, s == standsClosing || k.Security(), line, reasonOf(findings),
 		selectorOf(doc)))
 }
 

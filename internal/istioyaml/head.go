@@ -118,20 +118,45 @@ const (
 	standsForeign                 // no matter of Isthmus's
 )
 
-// The groups of the kinds that Isthmus reads, the core group aside.
+// The groups of kinds that are treated apart.
 const (
-	groupOurs       = "isthmus.dev"
-	groupSecurity   = "security.istio.io"
-	groupNetworking = "networking.istio.io"
+	groupOurs     = "isthmus.dev"
+	groupSecurity = "security.istio.io"
 )
 
-var groups = []string{groupOurs, groupSecurity, groupNetworking}
+// groups are those of the kinds that Isthmus reads, the core group aside.
+var groups = func() (out []string) {
+	for _, k := range kind.All {
+		if group, _, named := strings.Cut(k.APIVersions[0], "/"); named && !slices.Contains(out, group) {
+			out = append(out, group)
+		}
+	}
+	return out
+}()
 
 // formerSecurity are the groups of the kinds that Istio had before security.istio.io.
 var formerSecurity = []string{"authentication.istio.io", "rbac.istio.io"}
 
-// securityKinds are Istio's; those that are not in the table are not carried out yet.
-var securityKinds = []string{"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"}
+// unreadSecurity are kinds of security that Istio has and the table has not: name and plural.
+var unreadSecurity = [][2]string{{"RequestAuthentication", "requestauthentications"}}
+
+// securityKinds are the names of all kinds of security, securityWords those and their plurals in small letters.
+var securityKinds, securityWords = func() (names, words []string) {
+	all := unreadSecurity
+	for _, k := range kind.All {
+		if k.Security() {
+			all = append(all, [2]string{k.Name, k.Plural})
+		}
+	}
+	for _, k := range all {
+		names, words = append(names, k[0]), append(words, strings.ToLower(k[0]), k[1])
+	}
+	return names, words
+}()
+
+// anySecurityKind is the part of a regular expression, to be read without case, that matches a name of a kind of
+// security.
+var anySecurityKind = "(?:" + strings.Join(securityWords, "|") + ")"
 
 // refusal is why a document is not read.
 type refusal struct {
@@ -206,7 +231,7 @@ func (h head) hides(s standing) bool {
 
 // securityValue is what a value says that names a security kind or group.
 var securityValue = regexp.MustCompile(
-	`(?i)^\s*(security\.istio\.io(/.*)?|(authorizationpolic(y|ies)|(peer|request)authentications?)(list)?)\s*$`)
+	`(?i)^\s*(security\.istio\.io(/.*)?|` + anySecurityKind + `(list)?)\s*$`)
 
 // holdsSecurity reports whether a value anywhere in a mapping names a security kind or group. Keys do not count: a
 // chart's values have them.
@@ -272,7 +297,7 @@ type Broken struct {
 // meant.
 func newBroken(h head, security bool, line int, reason string, selector map[string]string) Broken {
 	key := h.key()
-	if security && !kind.Closes(key.Kind) {
+	if k, known := kind.Named(key.Kind); security && known && !k.Security() {
 		key.Kind = ""
 	}
 	return Broken{placeless: !h.object && h.namespace == "", Security: security, Closed: snapshot.Closed{

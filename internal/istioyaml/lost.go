@@ -22,9 +22,9 @@ var (
 	nameLine      = regexp.MustCompile(`(?:^|[\s{,"'])name["']?[ \t]*:[ \t]*["']?([^\s"',#{}\]]*)`)
 	namespaceLine = regexp.MustCompile(`(?:^|[\s{,"'])namespace["']?[ \t]*:[ \t]*["']?([^\s"',#}\]]*)`)
 	escapedLetter = regexp.MustCompile(`\\(?:u00|x)([2-7][0-9a-fA-F])`)
-	securityHead  = regexp.MustCompile(`(?i)\b(?:kind["']?\s*:\s*["']?(?:authorizationpolicy|peerauthentication|requestauthentication)|` +
+	securityHead  = regexp.MustCompile(`(?i)\b(?:kind["']?\s*:\s*["']?` + anySecurityKind + `|` +
 		`apiVersion["']?\s*:\s*["']?security\.istio\.io)`)
-	securityWord = regexp.MustCompile(`(?i)security\.istio\.io|authorizationpolicy|peerauthentication|requestauthentication`)
+	securityWord = regexp.MustCompile(`(?i)security\.istio\.io|` + anySecurityKind)
 )
 
 // lost returns a document that cannot be parsed. Its lines tell what it may be: one of a foreign kind is skipped like

@@ -107,8 +107,8 @@ func (r *report) fitsSingle(fd protoreflect.FieldDescriptor, path string, v any)
 	return v
 }
 
-// fitsDuration reads a duration as Istio writes it, in the notation of Go ("500ms", "1m30s"), and writes it as protojson
-// takes it: in seconds alone.
+// fitsDuration reads a duration as Istio writes it, in the notation of Go ("500ms", "1m30s"), and writes it as
+// protojson takes it: in seconds alone.
 func (r *report) fitsDuration(path string, v any) any {
 	written, ok := v.(string)
 	if !ok {

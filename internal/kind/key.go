@@ -8,7 +8,21 @@ import (
 // Key identifies one object, or another thing that findings are about: "workload default/cart", "node a".
 type Key struct{ Kind, Namespace, Name string }
 
-// String returns "Kind namespace/name", "Kind name" or "Kind".
+// Workload returns the key of a workload that a node registered.
+func Workload(namespace, name string) Key {
+	return Key{Kind: "workload", Namespace: namespace, Name: name}
+}
+
+// Node returns the key of a node's agent.
+func Node(name string) Key { return Key{Kind: "node", Name: name} }
+
+// Gateway returns the key of a gateway's agent.
+func Gateway(name string) Key { return Key{Kind: "gateway", Name: name} }
+
+// Proxy returns the key of an Envoy.
+func Proxy(name string) Key { return Key{Kind: "proxy", Name: name} }
+
+// String returns "Kind namespace/name", "Kind name" or "Kind". Messages name objects in no other way.
 func (k Key) String() string {
 	switch {
 	case k.Namespace != "":

@@ -35,10 +35,22 @@ type Kind struct {
 	Family     Family
 	// NameIsLabel means that the object's name becomes one label of a host name or SNI, so it must not contain a dot.
 	NameIsLabel bool
-	// Security means that the kind decides who may call whom, or how. An object of it that is not in effect closes what
-	// it selects.
-	Security bool
+	// Closes is what an object of the kind closes while it is written but not in effect.
+	Closes Scope
+	// Singleton means that a mesh has one object of the kind, the oldest, and cannot do without it.
+	Singleton bool
 }
+
+// Scope is what an object closes while it is written but not in effect: it cannot be read, or Isthmus or an Envoy fails
+// on it. Nobody may call a workload that is closed.
+type Scope int
+
+// The scopes. The zero value is the safe one.
+const (
+	Selected Scope = iota // the workloads that the object selects, since it may have forbidden something
+	Declared              // the workload of the object's name, since nobody knows which policies select it
+	Nothing               // the object counts as absent
+)
 
 var (
 	own           = []string{v1alpha1.APIVersion}
@@ -51,49 +63,48 @@ var (
 var All = []Kind{
 	{
 		Name: "Mesh", Plural: "meshes", APIVersions: own, Type: reflect.TypeFor[v1alpha1.Mesh](), Family: Ours,
-		NameIsLabel: true,
+		NameIsLabel: true, Closes: Nothing, Singleton: true,
 	},
 	{
 		Name: "Namespace", Plural: "namespaces", APIVersions: core, Type: reflect.TypeFor[corev1.Namespace](),
-		Family:      Core,
-		NameIsLabel: true,
+		Family: Core, NameIsLabel: true, Closes: Nothing,
 	},
 	{
 		Name: "MeshPeer", Plural: "meshpeers", APIVersions: own, Type: reflect.TypeFor[v1alpha1.MeshPeer](),
-		Family:      Ours,
-		NameIsLabel: true,
+		Family: Ours, NameIsLabel: true, Closes: Nothing,
 	},
 	{
 		Name: "Service", Plural: "services", APIVersions: core, Type: reflect.TypeFor[corev1.Service](), Family: Core,
-		Namespaced: true, NameIsLabel: true,
+		Namespaced: true, NameIsLabel: true, Closes: Nothing,
 	},
 	{
 		Name: "ServiceEntry", Plural: "serviceentries", APIVersions: istioNetwork,
-		Type: reflect.TypeFor[networking.ServiceEntry](), Family: Istio, Namespaced: true,
+		Type: reflect.TypeFor[networking.ServiceEntry](), Family: Istio, Namespaced: true, Closes: Nothing,
 	},
 	{
 		Name: "WorkloadEntry", Plural: "workloadentries", APIVersions: istioNetwork,
-		Type: reflect.TypeFor[networking.WorkloadEntry](), Family: Istio, Namespaced: true,
+		Type: reflect.TypeFor[networking.WorkloadEntry](), Family: Istio, Namespaced: true, Closes: Declared,
 	},
 	{
 		Name: "Sidecar", Plural: "sidecars", APIVersions: istioNetwork, Type: reflect.TypeFor[networking.Sidecar](),
-		Family: Istio, Namespaced: true,
+		Family: Istio, Namespaced: true, Closes: Nothing,
 	},
 	{
 		Name: "FederatedExport", Plural: "federatedexports", APIVersions: own,
-		Type: reflect.TypeFor[v1alpha1.FederatedExport](), Family: Ours, Namespaced: true,
+		Type: reflect.TypeFor[v1alpha1.FederatedExport](), Family: Ours, Namespaced: true, Closes: Nothing,
 	},
 	{
 		Name: "FederatedImport", Plural: "federatedimports", APIVersions: own,
 		Type: reflect.TypeFor[v1alpha1.FederatedImport](), Family: Ours, Namespaced: true, NameIsLabel: true,
+		Closes: Nothing,
 	},
 	{
 		Name: "PeerAuthentication", Plural: "peerauthentications", APIVersions: istioSecurity,
-		Type: reflect.TypeFor[security.PeerAuthentication](), Family: Istio, Namespaced: true, Security: true,
+		Type: reflect.TypeFor[security.PeerAuthentication](), Family: Istio, Namespaced: true, Closes: Selected,
 	},
 	{
 		Name: "AuthorizationPolicy", Plural: "authorizationpolicies", APIVersions: istioSecurity,
-		Type: reflect.TypeFor[security.AuthorizationPolicy](), Family: Istio, Namespaced: true, Security: true,
+		Type: reflect.TypeFor[security.AuthorizationPolicy](), Family: Istio, Namespaced: true, Closes: Selected,
 	},
 }
 
@@ -127,11 +138,23 @@ func OfType(pointer reflect.Type) (Kind, bool) {
 	return k, ok
 }
 
-// Closes reports whether an object of a kind that is not in effect closes what it selects. Unknown kinds do, since
-// nobody knows what they would have forbidden.
-func Closes(name string) bool {
-	k, ok := Named(name)
-	return !ok || k.Security
+// ClosedBy returns what an object closes that is not in effect. An object of an unknown kind closes what it selects,
+// since nobody knows what it would have forbidden.
+func ClosedBy(key Key) Scope {
+	k, ok := Named(key.Kind)
+	switch {
+	case !ok:
+		return Selected
+	case k.Closes == Declared && key.Name == "":
+		return Nothing
+	}
+	return k.Closes
+}
+
+// IsSingleton reports whether a mesh has only one object of the kind of this name.
+func IsSingleton(name string) bool {
+	k, _ := Named(name)
+	return k.Singleton
 }
 
 // Names returns the names of all kinds in the order of All.
@@ -142,6 +165,9 @@ func Names() []string {
 	}
 	return names
 }
+
+// Security reports whether the kind decides who may call whom, or how. It is false for the zero Kind.
+func (k Kind) Security() bool { return k.Name != "" && k.Closes == Selected }
 
 // Reads reports whether the kind is accepted in this apiVersion.
 func (k Kind) Reads(apiVersion string) bool { return slices.Contains(k.APIVersions, apiVersion) }

@@ -21,6 +21,26 @@ func TestNamed(t *testing.T) {
 	}
 }
 
+// What an object closes that is not carried out; what is unknown closes as much as may have been meant.
+func TestClosedBy(t *testing.T) {
+	for name, want := range map[string]kind.Scope{
+		"AuthorizationPolicy": kind.Selected, "PeerAuthentication": kind.Selected,
+		"RequestAuthentication": kind.Selected, "": kind.Selected, "WorkloadEntry": kind.Declared, "Mesh": kind.Nothing,
+		"MeshPeer": kind.Nothing, "FederatedExport": kind.Nothing, "FederatedImport": kind.Nothing,
+		"Namespace": kind.Nothing, "Service": kind.Nothing, "ServiceEntry": kind.Nothing, "Sidecar": kind.Nothing,
+	} {
+		if got := kind.ClosedBy(kind.Key{Kind: name, Namespace: "shop", Name: "cart"}); got != want {
+			t.Errorf("%q closes %v, want %v", name, got, want)
+		}
+	}
+	if got := kind.ClosedBy(kind.Key{Kind: "WorkloadEntry", Namespace: "shop"}); got != kind.Nothing {
+		t.Errorf("an entry without a name closes %v", got)
+	}
+	if (kind.Kind{}).Security() {
+		t.Error("no kind is of security")
+	}
+}
+
 func TestAllRowsAreWhole(t *testing.T) {
 	names := kind.Names()
 	slices.Sort(names)

@@ -46,8 +46,8 @@ func TestFindingsFollowFromTheSnapshot(t *testing.T) {
 		return out
 	}
 	want := []string{
-		"ISM0013 workload default/evil", "ISM0280 Workload default/shop", "ISM0230 AuthorizationPolicy default/poison",
-		"ISM0342 Workload default/shop",
+		"ISM0013 workload default/evil", "ISM0280 workload default/shop", "ISM0230 AuthorizationPolicy default/poison",
+		"ISM0342 workload default/shop",
 	}
 	var then *spine.Published
 	eventually(t, "all of it is found", func() bool {

@@ -24,9 +24,9 @@ func TestAWorkloadsTroubleIsAFinding(t *testing.T) {
 		{Workload: "default/foreign", Reason: "not its own"},
 	}})
 	eventually(t, "a finding", func() bool { return p.found("ISM0280") != "" && p.found("ISM0281") != "" })
-	contains(t, "the finding", p.found("ISM0280"), "Workload default/shop",
+	contains(t, "the finding", p.found("ISM0280"), "workload default/shop",
 		"node node-a does not serve it: a program of user 1000 listens at 0.0.0.0:15006")
-	contains(t, "the finding", p.found("ISM0281"), "info", "Workload default/web", "does not exist")
+	contains(t, "the finding", p.found("ISM0281"), "info", "workload default/web", "does not exist")
 	p.served("the other one serves", "payments", "payments@10.0.0.2")
 	a.report(agentapi.Report{Workloads: all[:1]})
 	eventually(t, "no finding any more", func() bool { return p.found("ISM0280") == "" && p.found("ISM0281") == "" })
@@ -47,15 +47,15 @@ func TestWhatPassesTheMeshByIsAFinding(t *testing.T) {
 		{Workload: "default/foreign", Ports: []uint16{1}, Count: 1, Connections: []string{"not its own"}},
 	}})
 	eventually(t, "a finding", func() bool { return p.found("ISM0340") != "" && p.found("ISM0341") != "" })
-	contains(t, "the finding", p.found("ISM0340"), "warning", "Workload default/payments",
+	contains(t, "the finding", p.found("ISM0340"), "warning", "workload default/payments",
 		"3 connections that were open before node node-a captured it",
 		"10.0.0.2:8080 with 10.0.0.9:4711, a, bbb")
 	if len(p.found("ISM0340")) > 2000 {
 		t.Errorf("what a node says is not bounded: %d bytes", len(p.found("ISM0340")))
 	}
-	contains(t, "the finding", p.found("ISM0341"), "info", "Workload default/payments",
+	contains(t, "the finding", p.found("ISM0341"), "info", "workload default/payments",
 		"excludes its ports 9100 9101 from capture")
-	contains(t, "the finding", p.found("ISM0342"), "info", "Workload default/payments",
+	contains(t, "the finding", p.found("ISM0342"), "info", "workload default/payments",
 		"plaintext, which STRICT would refuse, from 10.0.0.2 (workload default/payments), 10.0.0.77, what and 2 more")
 	a.report(agentapi.Report{Workloads: []snapshot.Workload{w}})
 	eventually(t, "no finding any more",

@@ -238,7 +238,7 @@ func claimsOf(snap *snapshot.Snapshot, trustDomain string) claims {
 	return c
 }
 
-func keyOf(peer string) snapshot.Key { return snapshot.Key{Kind: "MeshPeer", Name: peer} }
+func keyOf(peer string) snapshot.Key { return snapshot.KeyFor[*v1alpha1.MeshPeer]("", peer) }
 
 // keyIDs returns the distinct key IDs of roots, or none if the roots cannot be parsed; those are judged elsewhere.
 func keyIDs(pem []byte) []string {

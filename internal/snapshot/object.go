@@ -62,6 +62,12 @@ func KeyOf(value metav1.Object) Key {
 	return Key{Kind: k.Name, Namespace: value.GetNamespace(), Name: value.GetName()}
 }
 
+// KeyFor returns the key of an object that need not exist: KeyFor[*corev1.Service]("shop", "cart"). It panics if T is
+// of no kind.
+func KeyFor[T metav1.Object](namespace, name string) Key {
+	return Key{Kind: kindOf[T](), Namespace: namespace, Name: name}
+}
+
 // Source is the way by which an object arrived.
 type Source string
 

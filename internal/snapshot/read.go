@@ -163,7 +163,7 @@ func Of[T metav1.Object](in Set) []T {
 // Named returns the value of one object, or nil.
 func Named[T metav1.Object](in *Objects, namespace, name string) T {
 	var none T
-	if o := in.Get(Key{Kind: kindOf[T](), Namespace: namespace, Name: name}); o != nil {
+	if o := in.Get(KeyFor[T](namespace, name)); o != nil {
 		return o.Value.(T)
 	}
 	return none

@@ -78,7 +78,7 @@ func (c claims) give(node string, workloads []snapshot.Workload) {
 // own network namespace, and nowhere else; own are the addresses that were claimed in this registration.
 func (c claims) clash(node string, w snapshot.Workload, own map[netip.Addr]snapshot.Workload) *finding.Finding {
 	if by, taken := c.names[idOf(w)]; taken && by != node {
-		return new(finding.New("ISM0012", kind.Key{Kind: "workload", Namespace: w.Namespace, Name: w.Name}, "",
+		return new(finding.New("ISM0012", kind.Workload(w.Namespace, w.Name), "",
 			fmt.Sprintf("registered by node %s and later by node %s; the latter is ignored", by, node),
 			fmt.Sprintf("rename one of them in its node's settings; if node %s is gone for "+
 				"good: isthmus node revoke %s", by, by)))
@@ -92,7 +92,7 @@ func (c claims) clash(node string, w snapshot.Workload, own map[netip.Addr]snaps
 			}
 		}
 		if taken {
-			return new(finding.New("ISM0244", kind.Key{Kind: "workload", Namespace: w.Namespace, Name: w.Name},
+			return new(finding.New("ISM0244", kind.Workload(w.Namespace, w.Name),
 				"addresses",
 				fmt.Sprintf("node %s gives it the address %s, which workload %s on node %s "+
 					"has; it is not registered", node, a, by.workload, by.node),

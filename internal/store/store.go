@@ -13,8 +13,9 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/vip"
@@ -324,7 +325,7 @@ func withoutAddress(left []vip.Host) []finding.Finding {
 	}
 	var out []finding.Finding
 	for _, ns := range slices.Sorted(maps.Keys(names)) {
-		out = append(out, finding.New("ISM0290", kind.Key{Kind: "Namespace", Name: ns}, "",
+		out = append(out, finding.New("ISM0290", snapshot.KeyFor[*corev1.Namespace]("", ns), "",
 			fmt.Sprintf("%d of its names, %s first, have no virtual address, so nobody can call them: a "+
 				"namespace has at most %d",
 				len(names[ns]), names[ns][0], vip.PerNamespace)))

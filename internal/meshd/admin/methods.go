@@ -7,6 +7,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/kind"
 )
 
 // maxSmall bounds one message: names, a token, a certificate request.
@@ -41,7 +42,7 @@ var Methods = door.Methods{
 		"TokenList":    read("token list"),
 
 		"CreateToken": recorded("token create", func(r *adminapi.TokenRequest) (string, string) {
-			return "node " + r.Node, grants(r)
+			return kind.Node(r.Node).String(), grants(r)
 		}),
 		"AdminCert": onSocket(recorded("admin cert",
 			func(r *adminapi.AdminCertRequest) (string, string) { return "administrator " + r.Name, "" })),
@@ -55,7 +56,7 @@ var Methods = door.Methods{
 			return "join token " + tokenID(r.ID), ""
 		})),
 		"RevokeNode": vital(recorded("node revoke",
-			func(r *adminapi.NodeRequest) (string, string) { return "node " + r.Node, "" })),
+			func(r *adminapi.NodeRequest) (string, string) { return kind.Node(r.Node).String(), "" })),
 		"PeerTerms": recorded("peer set", func(r *adminapi.PeerTermsRequest) (string, string) {
 			return "peer " + r.Peer, terms(r)
 		}),

@@ -270,7 +270,7 @@ func exportStatus(p *spine.Published, fe *v1alpha1.FederatedExport, n int) admin
 			out.State = "no endpoint is ready"
 		}
 	}
-	if found := wrongWith(p, snapshot.Key{Kind: "FederatedExport", Namespace: fe.Namespace, Name: fe.Name}, "spec.to[",
+	if found := wrongWith(p, snapshot.KeyOf(fe), "spec.to[",
 		n); found != "" {
 		out.State = found
 	}
@@ -374,7 +374,7 @@ func importStatus(
 			out.State = s
 		}
 	}
-	if found := wrongWith(p, snapshot.Key{Kind: "FederatedImport", Namespace: fi.Namespace, Name: fi.Name}, "\x00",
+	if found := wrongWith(p, snapshot.KeyOf(fi), "\x00",
 		0); found != "" {
 		out.State = found
 	}

@@ -32,7 +32,10 @@ func newBriefing(before *briefing, mesh *model.Mesh) *briefing {
 		slices.Equal(before.mesh.Namespaces, mesh.Namespaces) {
 		return &briefing{mesh, before.commonBriefing}
 	}
-	c := &commonBriefing{signing: signing(mesh.Roots[mesh.TrustDomain.Name()]), suffix: "svc." + mesh.Domain}
+	c := &commonBriefing{
+		signing: signing(mesh.Roots[mesh.TrustDomain.Name()]),
+		suffix:  model.ServiceSuffix(mesh.Domain),
+	}
 	for _, ns := range mesh.Namespaces {
 		c.refused = append(c.refused, ns+"."+c.suffix)
 	}

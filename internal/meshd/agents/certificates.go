@@ -14,6 +14,7 @@ import (
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/door"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
@@ -66,8 +67,9 @@ func (a *Agents) Attest(ctx context.Context, r *agentapi.AttestRequest) (*agenta
 
 func joined(at ca.Attestation, from, outcome string) state.Event {
 	return state.Event{
-		Actor: "node " + at.Node, From: from, Action: "node join", Object: "node " + at.Node, Outcome: outcome,
-		Detail: fmt.Sprintf("role %s, join token %s", at.Role, at.ID),
+		Actor: kind.Node(at.Node).String(), From: from, Action: "node join", Object: kind.Node(at.Node).String(),
+		Outcome: outcome,
+		Detail:  fmt.Sprintf("role %s, join token %s", at.Role, at.ID),
 	}
 }
 

@@ -88,7 +88,7 @@ func (a *Agents) takeGateway(caller door.Caller, n state.Node, g *snapshot.Gatew
 // gatewayOut is what is wrong with a gateway that has no part in the mesh for what it says of itself.
 func gatewayOut(node string, code finding.Code, field, why string) snapshot.Report {
 	return snapshot.Report{Node: node, Refused: []finding.Finding{finding.New(
-		code, kind.Key{Kind: "gateway", Name: node}, field, why+"; what it reports is refused",
+		code, kind.Gateway(node), field, why+"; what it reports is refused",
 		"correct its settings, or empty its stateDir and start it with a token that grants what they say: "+
 			"isthmus token create --role gateway --node "+node,
 	)}}
@@ -176,6 +176,6 @@ func (a *Agents) Forgive(node string) {
 // refuse records what a node said and may not say.
 func (a *Agents) refuse(caller door.Caller, node, object, why string) {
 	a.Refused(state.Event{
-		Actor: "node " + node, From: caller.From(), Action: "node register", Object: object, Detail: why,
+		Actor: kind.Node(node).String(), From: caller.From(), Action: "node register", Object: object, Detail: why,
 	})
 }

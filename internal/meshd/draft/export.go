@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	security "istio.io/client-go/pkg/apis/security/v1"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
@@ -110,10 +112,7 @@ func (e exporting) set() model.EndpointSet {
 }
 
 func (e exporting) policyKey() snapshot.Key {
-	return snapshot.Key{
-		Kind: "AuthorizationPolicy", Namespace: e.service.ID.Namespace,
-		Name: e.name() + "-" + e.peer.Name,
-	}
+	return snapshot.KeyFor[*security.AuthorizationPolicy](e.service.ID.Namespace, e.name()+"-"+e.peer.Name)
 }
 
 func (e exporting) export(http bool) map[string]any {

@@ -339,7 +339,7 @@ func (l *Loop) publishProxy(
 }
 
 func faultyProxy(name string, fault any) finding.Finding {
-	return finding.New("ISM0206", kind.Key{Kind: "proxy", Name: name}, "",
+	return finding.New("ISM0206", kind.Proxy(name), "",
 		fmt.Sprintf("Isthmus fails to build its configuration, so it keeps what it has: %v", fault))
 }
 

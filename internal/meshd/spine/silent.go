@@ -24,7 +24,7 @@ func silentFindings(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding
 		if len(on) == 0 {
 			continue
 		}
-		out = append(out, finding.New("ISM0300", kind.Key{Kind: "node", Name: n.Name}, "",
+		out = append(out, finding.New("ISM0300", kind.Node(n.Name), "",
 			fmt.Sprintf("silent since %s: what it serves (%s) is out of use wherever another endpoint is ready",
 				n.Since.UTC().Format(time.RFC3339), finding.Abbreviate(on)),
 			"see whether its host and agent run and reach the control plane; if it is gone for good, isthmus node revoke "+n.Name))

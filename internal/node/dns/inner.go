@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
 )
 
 // inner: the name belongs to the mesh and must not be sent to any outside server: a short name, a name under the mesh's
@@ -21,7 +22,7 @@ func inner(t *agentapi.DNSTable, name string) bool {
 	case t.MeshSuffix == "":
 		return false
 	}
-	domain := strings.TrimPrefix(t.MeshSuffix, "svc.")
+	domain := model.DomainOf(t.MeshSuffix)
 	return name == domain || strings.HasSuffix(name, "."+domain) ||
 		strings.Contains("."+name+".", "."+t.MeshSuffix+".") || t.Hosts[name+"."+t.MeshSuffix] != nil
 }

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/model"
 )
 
 // searched completes a short name as a resolver with the mesh's search list does, so that no workload needs one: "echo"
@@ -19,7 +20,7 @@ func searched(t *agentapi.DNSTable, namespace, name string) string {
 	if t.MeshSuffix == "" || name == "" {
 		return ""
 	}
-	domain := strings.TrimPrefix(t.MeshSuffix, "svc.")
+	domain := model.DomainOf(t.MeshSuffix)
 	switch labels := strings.Split(name, "."); {
 	case labels[len(labels)-1] == "localhost", strings.HasSuffix("."+name, "."+domain):
 		return ""

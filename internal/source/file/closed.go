@@ -36,12 +36,12 @@ func (d *folder) closed() []snapshot.Closed {
 // outOfSightReason is why an object is closed that nobody sees, as a clause.
 const outOfSightReason = "its file cannot be read, or not all of it"
 
-// outOfSight are the objects of security kinds that are known to have stood in a file which cannot be read now, where
-// not even a copy tells what they said.
+// outOfSight are the objects, of kinds that close something, that are known to have stood in a file which cannot be
+// read now, where not even a copy tells what they said.
 func (d *folder) outOfSight() []snapshot.Closed {
 	var out []snapshot.Closed
 	for s, ghosts := range d.ages.ghosts {
-		if k, _ := kind.Named(s.Kind); !k.Security || len(d.objects.claims[s]) > 0 {
+		if kind.ClosedBy(s) == kind.Nothing || len(d.objects.claims[s]) > 0 {
 			continue
 		}
 		for _, g := range ghosts {

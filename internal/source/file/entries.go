@@ -70,7 +70,7 @@ func keepMissing(
 			if !b.MayBe(e.key) {
 				continue
 			}
-			if by = b; k.Security && !accounted[b] { // each stands for one
+			if by = b; k.Security() && !accounted[b] { // each stands for one
 				accounted[b] = true
 				break
 			}

@@ -7,6 +7,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/istioyaml"
+	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -43,10 +44,10 @@ func newObjects(a *ages, dated bool) *objects {
 	}
 }
 
-// slot is the key under which an object competes: there is one slot for all Mesh objects.
+// slot is the key under which an object competes: all objects of a singleton kind share one.
 func slot(k snapshot.Key) snapshot.Key {
-	if k.Kind == "Mesh" {
-		return snapshot.Key{Kind: "Mesh"}
+	if kind.IsSingleton(k.Kind) {
+		return snapshot.Key{Kind: k.Kind}
 	}
 	return k
 }
@@ -58,9 +59,11 @@ type update struct {
 }
 
 // trim leaves out the objects at the beginning and the end that are the same before and then. A key is not in
-// both parts, except that all Mesh objects share a slot, so those stay.
+// both parts, except that objects of a singleton kind share a slot, so those stay.
 func (u update) trim() update {
-	same := func(a, b entry) bool { return a.object == b.object && a.broken == b.broken && a.key.Kind != "Mesh" }
+	same := func(a, b entry) bool {
+		return a.object == b.object && a.broken == b.broken && !kind.IsSingleton(a.key.Kind)
+	}
 	for len(u.before) > 0 && len(u.then) > 0 && same(u.before[0], u.then[0]) {
 		u.before, u.then = u.before[1:], u.then[1:]
 	}
@@ -161,8 +164,8 @@ func (o *objects) order(s snapshot.Key, now, change time.Time, unsettled func(fi
 // closing notes whether a slot is held by what is not carried out.
 func (o *objects) closing(s snapshot.Key, c claim) {
 	delete(o.closed, s)
-	if c.object != nil || c.broken == nil || !c.broken.Security && s.Kind != "WorkloadEntry" {
-		return // without a WorkloadEntry nobody knows which labels its workload has, so that one is closed
+	if c.object != nil || c.broken == nil || kind.ClosedBy(s) == kind.Nothing {
+		return
 	}
 	closed := c.broken.Closed
 	closed.Origin.FirstSeen = o.age(c)
@@ -196,7 +199,7 @@ func (o *objects) findings() []finding.Finding {
 		for _, c := range claims[1:] {
 			at := c.pos()
 			code, what := finding.Code("ISM-SRC04"), "the object is also written"
-			if s.Kind == "Mesh" {
+			if kind.IsSingleton(s.Kind) {
 				code, what = "ISM-SRC05", "there is already "+first.key.String()
 			}
 			f := finding.New(code, c.key, "metadata.name", fmt.Sprintf(

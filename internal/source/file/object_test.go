@@ -368,7 +368,7 @@ func TestTwoOfOneChange(t *testing.T) {
 }
 
 // TestUnreadableFile: a file that cannot be read stays as it was, and where no copy tells how that was, what its
-// policies selected is closed.
+// policies selected, and the workloads that its entries declared, are closed.
 func TestUnreadableFile(t *testing.T) {
 	dir, copies, ages := t.TempDir(), filepath.Join(t.TempDir(), "kept"), &fakeAges{}
 	path := filepath.Join(dir, "a.yaml")
@@ -379,7 +379,8 @@ func TestUnreadableFile(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	write(t, path, policyYAML("shop", "deny", "DENY")+namespaceYAML("one"))
+	write(t, path, policyYAML("shop", "deny", "DENY")+namespaceYAML("one")+"---\napiVersion: networking.istio.io/v1\n"+
+		"kind: WorkloadEntry\nmetadata: {name: cart, namespace: shop}\nspec: {address: 192.0.2.1, labels: {app: web}}\n")
 	load("shop/deny=DENY")
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -388,11 +389,11 @@ func TestUnreadableFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "other.yaml"), "# nothing\n")
-	load("shop/deny=DENY ISM-SRC02 ISM-SRC01 ISM-SRC01")
+	load("shop/deny=DENY ISM-SRC02 ISM-SRC01 ISM-SRC01 ISM-SRC01")
 	if err := os.RemoveAll(copies); err != nil {
 		t.Fatal(err)
 	}
-	load("!AuthorizationPolicy shop/deny ISM-SRC02")
+	load("!AuthorizationPolicy shop/deny !WorkloadEntry shop/cart ISM-SRC02")
 	write(t, filepath.Join(dir, "b.yaml"), "# nothing\n")
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
