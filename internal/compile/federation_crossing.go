@@ -14,10 +14,10 @@ import (
 	security "istio.io/client-go/pkg/apis/security/v1"
 )
 
-// Crossing is why calls between meshes would fail although the objects are in force: what an import asks for and the
-// peer does not offer, what an export offers and the workload refuses. As with Unmatched most of it may mend itself,
-// and it is for those who ask. The mesh is what was compiled from the snapshot.
-func Crossing(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
+// findCrossing is why calls between meshes would fail although the objects are in force: what an import asks for and
+// the peer does not offer, what an export offers and the workload refuses. As with findUnmatched most of it may mend
+// itself, and it is for those who ask. The mesh is what was compiled from the snapshot.
+func findCrossing(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 	return inquire(snap, mesh, func(q *inquiry) {
 		if len(snapshot.Of[*v1alpha1.MeshPeer](q.cfg)) == 0 {
 			return
@@ -116,6 +116,8 @@ func (x *crossing) absent(i *v1alpha1.FederatedImport) string {
 			why = append(why, "there is no peer "+from.Peer)
 		case peer == nil || !peer.Live:
 			why = append(why, "nothing passes between this mesh and peer "+from.Peer)
+		default: // another finding says why
+			why = append(why, "the source at peer "+from.Peer+" is not in force")
 		}
 	}
 	if i.Spec.Local != nil && weight(i.Spec.Local.Weight) == 0 {

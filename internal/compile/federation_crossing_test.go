@@ -481,7 +481,7 @@ func TestCrossing(t *testing.T) {
 			}
 			mesh, _ := Mesh(snap)
 			var got []string
-			for _, f := range Crossing(snap, mesh) {
+			for _, f := range findCrossing(snap, mesh) {
 				got = append(got, string(f.Code)+" "+f.Field+" "+f.Message, f.Remedy)
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {

@@ -12,8 +12,9 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// Reported is what is wrong with nodes, their workloads and their Envoys, by what the snapshot has of their reports.
-func Reported(snap *snapshot.Snapshot) []finding.Finding {
+// reported returns what is wrong with nodes, their workloads and their Envoys, by what the snapshot has of their
+// reports.
+func reported(snap *snapshot.Snapshot) []finding.Finding {
 	who := sync.OnceValue(func() map[netip.Addr]string { return workloadsByAddress(snap) })
 	var out []finding.Finding
 	for _, r := range snap.Reports {

@@ -18,9 +18,10 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 
-// Unmatched is what policies name and the mesh does not have: workloads, callers, ports. Nothing of it is an error, for
-// what is not there may come; most often, it is a slip of the pen. Without any workload there is nothing to say.
-func Unmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
+// findUnmatched returns what policies name and the mesh does not have: workloads, callers, ports. Nothing of it is an
+// error, for what is not there may come; most often, it is a slip of the pen. Without any workload there is nothing to
+// say.
+func findUnmatched(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 	return inquire(snap, mesh, func(q *inquiry) {
 		g, _ := gather(&gathered{}, snap)
 		if g == nil {

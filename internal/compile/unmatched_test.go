@@ -235,7 +235,7 @@ func TestUnmatched(t *testing.T) {
 			}
 			mesh, _ := Mesh(snap)
 			var got []string
-			for _, f := range Unmatched(snap, mesh) {
+			for _, f := range findUnmatched(snap, mesh) {
 				if !strings.HasPrefix(f.Remedy, tt.near) {
 					t.Errorf("remedy %q", f.Remedy)
 				}
@@ -245,7 +245,7 @@ func TestUnmatched(t *testing.T) {
 				t.Error(diff)
 			}
 			snap.Registry = nil
-			if fs := Unmatched(snap, mesh); len(fs) > 0 {
+			if fs := findUnmatched(snap, mesh); len(fs) > 0 {
 				t.Errorf("without any workload: %v", fs)
 			}
 		})

@@ -10,8 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Unready names the ports whose every endpoint is out of use. That is not wrong by itself, and no part of Findings.
-func (c *Compiled) Unready() []finding.Finding {
+// unready names the ports whose every endpoint is out of use. That is not wrong by itself, and no part of Findings.
+func (c *Compiled) unready() []finding.Finding {
 	var out []finding.Finding
 	for _, ns := range c.gathered.sorted {
 		out = append(out, c.link.unready[ns].out...)

@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"slices"
+
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/snapshot"
@@ -13,32 +15,20 @@ func Effects(now *snapshot.Snapshot, change snapshot.Change) []finding.Finding {
 	for k := range change.Edits() {
 		without.Remove(k)
 	}
-	known := map[string]bool{}
-	for _, f := range findings(changed(now, without)) {
-		known[f.String()] = true
+	known := map[finding.Finding]bool{}
+	for _, f := range reportOn(now, without) {
+		known[f] = true
 	}
-	var out []finding.Finding
-	for _, f := range findings(changed(now, change)) {
-		if text := f.String(); !known[text] {
-			known[text] = true
-			out = append(out, f)
-		}
-	}
-	finding.Sort(out)
-	return out
+	return slices.DeleteFunc(reportOn(now, change), func(f finding.Finding) bool {
+		double := known[f]
+		known[f] = true
+		return double
+	})
 }
 
-func changed(now *snapshot.Snapshot, change snapshot.Change) *snapshot.Snapshot {
+// reportOn returns the findings after a change.
+func reportOn(now *snapshot.Snapshot, change snapshot.Change) []finding.Finding {
 	next := *now
 	next.Config = now.Config.With(change)
-	return &next
-}
-
-// findings returns those of the compiler and of the peer rules.
-func findings(snap *snapshot.Snapshot) []finding.Finding {
-	mesh, all := compile.Mesh(snap)
-	if mesh == nil {
-		return all
-	}
-	return append(all, compile.Crossing(snap, mesh)...)
+	return compile.Next(nil, &next).Report()
 }

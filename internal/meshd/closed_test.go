@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/compile"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/model"
@@ -225,6 +226,12 @@ func TestFaultAtOneProxy(t *testing.T) {
 	if at.rest(); at.has[envoy.ClusterType][cluster] == "" {
 		t.Error("the proxy lost what it had")
 	}
+	generation := p.d.loop.Published().Generation
+	away := workload("payments", "payments", "10.0.0.2")
+	away.Ready = !away.Ready
+	b.report(agentapi.Report{Workloads: []snapshot.Workload{away}})
+	eventually(t, "an endpoint changes", func() bool { return p.d.loop.Published().Generation > generation })
+	contains(t, "the finding after a change of endpoints alone", p.found("ISM0206"), "proxy node-a")
 	planted.Store(false)
 	p.write("mesh.yaml", meshYAML+"---\napiVersion: v1\nkind: Namespace\nmetadata: {name: later}\n")
 	at.until("told at last", func() bool { return at.has[envoy.ClusterType][cluster] == "" })

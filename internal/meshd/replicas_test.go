@@ -310,6 +310,7 @@ func TestKilledControlPlaneLosesNothing(t *testing.T) {
 	if ws := b.d.store.Snapshot().Registry.Workloads; len(ws) != 1 {
 		t.Errorf("workloads: %v", ws)
 	}
+	eventually(t, "the rotation is known", func() bool { return b.caStatus().Rotation != nil })
 	if r := b.caStatus().Rotation; r.Step != "prepared" {
 		t.Errorf("the rotation is at %q", r.Step)
 	}

@@ -60,7 +60,7 @@ func TestFindingsFollowFromTheSnapshot(t *testing.T) {
 	p.write("poison.yaml", "# nothing any more\n")
 	eventually(t, "none of it is found any more", func() bool { return len(codes(p.d.loop.Published().Findings)) == 0 })
 
-	again := spine.Findings(compile.Next(nil, then.Snapshot))
+	again := compile.Next(nil, then.Snapshot).Known()
 	text := func(fs []finding.Finding) (out []string) {
 		for _, f := range fs {
 			out = append(out, f.String())

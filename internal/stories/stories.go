@@ -121,9 +121,8 @@ func config(files map[string][]byte) (*snapshot.Config, error) {
 
 // Outcome returns what the pure layers make of a story, by section name.
 func (s *Story) Outcome() (map[string]string, error) {
-	mesh, findings := compile.Mesh(s.Snapshot)
-	cfg := s.Snapshot.Config
-	out := map[string]string{"findings": lines(cfg.Report(cfg.Findings, findings))}
+	compiled := compile.Next(nil, s.Snapshot)
+	mesh, out := compiled.Mesh, map[string]string{"findings": lines(compiled.Report())}
 	if mesh == nil {
 		return out, nil
 	}

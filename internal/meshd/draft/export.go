@@ -59,8 +59,9 @@ func Export(snap *snapshot.Snapshot, r *adminapi.ExportDraftRequest) (*adminapi.
 		return nil, err
 	}
 	next := changed(without(snap, policy), change) // one of an earlier draft is not what decides
-	with, _ := compile.Mesh(next)
-	needed := with != nil && slices.ContainsFunc(compile.Crossing(next, with), func(f finding.Finding) bool {
+	compiled := compile.Next(nil, next)
+	with := compiled.Mesh
+	needed := with != nil && slices.ContainsFunc(compiled.Report(), func(f finding.Finding) bool {
 		return f.Code == "ISM0328" && f.Object == keyOf(d.written[0])
 	})
 	var note string

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -85,7 +86,7 @@ type Loop struct {
 	own        ownSets
 	plans      map[string]containment.Plan  // of proxies that are told something else than the mesh as it stands
 	contained  map[string]*compile.Compiled // by the objects that are closed in it
-	failed     map[string]bool              // proxies whose configuration could not be built
+	failed     map[string]finding.Finding   // proxies whose configuration could not be built, and why
 }
 
 // New makes a Loop. Nothing is published before Run.
@@ -171,7 +172,10 @@ func (l *Loop) apply(ctx context.Context) {
 			string(debug.Stack()))
 		l.compiled = nil
 		if before := l.published.Load(); before != nil {
-			l.published.Store(before.with(append(slices.Clone(snap.Config.Findings), faulty(fault))))
+			l.published.Store(before.with(snap.Config.Report(snap.Config.Findings, l.faults(), []finding.Finding{
+				finding.New("ISM0205", kind.Key{}, "",
+					fmt.Sprintf("Isthmus fails on this configuration, so what was in force stays: %v", fault)),
+			})))
 		}
 	}()
 	l.Containment.Release(ctx, snap.Config)
@@ -179,7 +183,7 @@ func (l *Loop) apply(ctx context.Context) {
 	plans, replanned := l.Containment.Plans()
 	l.compiled = l.Compile(l.compiled, snap)
 	mesh := l.compiled.Mesh
-	findings := Findings(l.compiled)
+	findings := l.findings()
 	before := l.published.Load()
 	if mesh == nil {
 		l.Log.Error("configuration means no mesh, the last one stays in force", "findings", len(findings))
@@ -202,8 +206,10 @@ func (l *Loop) apply(ctx context.Context) {
 		}
 		return // nobody is told anything else
 	}
-	if faults := l.publishProxies(ctx, before, snap, plans); len(faults) > 0 {
-		l.published.Store(now.with(append(faults, findings...)))
+	failed := l.failed
+	l.publishProxies(ctx, before, snap, plans)
+	if !maps.Equal(failed, l.failed) {
+		l.published.Store(now.with(l.findings()))
 	}
 	l.publishOwn(changed, mesh)
 	l.Containment.Stands(snap.Config, plans)
@@ -211,20 +217,12 @@ func (l *Loop) apply(ctx context.Context) {
 	l.Wake()
 }
 
-// Findings are all that is wrong with a snapshot, by nothing but the snapshot: so those of a past one can be had again.
-func Findings(c *compile.Compiled) []finding.Finding {
-	snap := c.Snapshot
-	all := [][]finding.Finding{snap.Config.Findings, c.Findings, snap.Registry.Clashes, compile.Reported(snap)}
-	if c.Mesh != nil {
-		all = append(all, silentFindings(snap, c.Mesh), c.Unready())
-	}
-	return snap.Config.Report(all...)
+// findings returns what is wrong with the snapshot, and at which proxies Isthmus fails.
+func (l *Loop) findings() []finding.Finding {
+	return l.compiled.Snapshot.Config.Report(l.compiled.Known(), l.faults())
 }
 
-func faulty(fault any) finding.Finding {
-	return finding.New("ISM0205", kind.Key{}, "",
-		fmt.Sprintf("Isthmus fails on this configuration, so what was in force stays: %v", fault))
-}
+func (l *Loop) faults() []finding.Finding { return slices.Collect(maps.Values(l.failed)) }
 
 // report logs findings that were not there before.
 func (l *Loop) report(before *Published, findings []finding.Finding) {
@@ -267,7 +265,7 @@ func (l *Loop) publishEndpoints(before *Published) []model.EndpointSet {
 // publishProxies rebuilds what those proxies are told whose view changed.
 func (l *Loop) publishProxies(
 	ctx context.Context, before *Published, snap *snapshot.Snapshot, plans map[string]containment.Plan,
-) (faults []finding.Finding) {
+) {
 	mesh := l.compiled.Mesh
 	for _, name := range l.Proxies.Known() {
 		if mesh.Proxies[name] == nil {
@@ -279,25 +277,25 @@ func (l *Loop) publishProxies(
 	l.Containment.Retain(ctx, mesh.Proxies)
 	contained := map[string]*compile.Compiled{}
 	built, same := 0, before != nil && view.SameGlobals(before.Mesh, mesh)
-	failed := map[string]bool{}
+	failed := map[string]finding.Finding{}
 	for name, p := range mesh.Proxies {
 		plan, planned := plans[name]
 		_, wasPlanned := l.plans[name]
-		if same && !planned && !wasPlanned && !l.failed[name] && view.SameWorkloads(before.Mesh.Proxies[name], p) {
+		_, hadFailed := l.failed[name]
+		if same && !planned && !wasPlanned && !hadFailed && view.SameWorkloads(before.Mesh.Proxies[name], p) {
 			continue
 		}
 		news, fault := l.publishProxy(name, snap, plan, planned || wasPlanned, contained)
 		switch {
 		case fault != nil:
-			failed[name] = true
-			faults = append(faults, faultyProxy(name, fault))
+			failed[name] = finding.New("ISM0206", kind.Proxy(name), "",
+				fmt.Sprintf("Isthmus fails to build its configuration, so it keeps what it has: %v", fault))
 		case news:
 			built++
 		}
 	}
 	l.plans, l.contained, l.failed = plans, contained, failed
 	l.Built(built)
-	return faults
 }
 
 // publishProxy rebuilds what one proxy is told and says whether that is new. A fault of ours there is that proxy's
@@ -336,11 +334,6 @@ func (l *Loop) publishProxy(
 	l.views[name] = v
 	l.Proxies.Publish(name, l.generation, res)
 	return true, nil
-}
-
-func faultyProxy(name string, fault any) finding.Finding {
-	return finding.New("ISM0206", kind.Proxy(name), "",
-		fmt.Sprintf("Isthmus fails to build its configuration, so it keeps what it has: %v", fault))
 }
 
 // compileFor is the mesh for those proxies that cannot live with it as it stands: of an earlier configuration, or with

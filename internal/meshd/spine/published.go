@@ -16,7 +16,7 @@ import (
 type Published struct {
 	Snapshot   *snapshot.Snapshot
 	Mesh       *model.Mesh
-	Findings   []finding.Finding // sorted
+	Findings   []finding.Finding // sorted; those of a newer snapshot where that cannot be put in force
 	Generation uint64            // counts what was published
 
 	compiled *compile.Compiled // of which Mesh is
@@ -29,15 +29,13 @@ type Published struct {
 // what of exports and imports cannot succeed.
 func (p *Published) AllFindings() []finding.Finding {
 	p.once.Do(func() {
-		p.shown = p.Snapshot.Config.Report(p.Findings, compile.Unmatched(p.Snapshot, p.Mesh),
-			compile.Crossing(p.Snapshot, p.Mesh))
+		p.shown = compile.Report(p.Findings, p.Snapshot, p.Mesh)
 	})
 	return p.shown
 }
 
 // with is the same with other findings.
 func (p *Published) with(findings []finding.Finding) *Published {
-	finding.Sort(findings)
 	return &Published{
 		Snapshot: p.Snapshot, Mesh: p.Mesh, Findings: findings, Generation: p.Generation, compiled: p.compiled,
 	}

@@ -43,12 +43,9 @@ func Render(
 	addresses := vip.TableOf(nil) // as a control plane with an empty state would give them
 	chosen, _ := addresses.Choose(cfg.Hosts(), snap.Time)
 	snap.VIPs = addresses.With(chosen).InUse()
-	mesh, findings := compile.Mesh(snap)
-	if mesh == nil {
-		return nil, cfg.Report(cfg.Findings, findings), nil
-	}
-	findings = cfg.Report(cfg.Findings, findings, compile.Unmatched(snap, mesh), compile.Crossing(snap, mesh))
-	if proxy == "" {
+	compiled := compile.Next(nil, snap)
+	mesh, findings := compiled.Mesh, compiled.Report()
+	if mesh == nil || proxy == "" {
 		return nil, findings, nil
 	}
 	v := view.For(mesh, proxy)

@@ -1,4 +1,4 @@
-package spine
+package compile
 
 import (
 	"fmt"
@@ -11,8 +11,8 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// silentFindings say which nodes are silent.
-func silentFindings(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
+// silentNodes names the nodes that are silent and serve something.
+func silentNodes(snap *snapshot.Snapshot, mesh *model.Mesh) []finding.Finding {
 	var out []finding.Finding
 	for _, n := range snap.SilentNodes {
 		var on []string

@@ -1,4 +1,4 @@
-package spine
+package compile
 
 import (
 	"testing"
@@ -8,7 +8,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-func TestSilentFindings(t *testing.T) {
+func TestSilentNodes(t *testing.T) {
 	own := &model.Workload{ID: model.WorkloadID{Namespace: "default", Name: "own-1"}, Node: "n1"}
 	w := &model.Workload{ID: model.WorkloadID{Namespace: "default", Name: "web-1"}, Node: "n1"}
 	mesh := &model.Mesh{Proxies: map[string]*model.Proxy{
@@ -17,7 +17,7 @@ func TestSilentFindings(t *testing.T) {
 	snap := &snapshot.Snapshot{SilentNodes: []snapshot.SilentNode{
 		{Name: "n1", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}, {Name: "without workloads"},
 	}}
-	got := silentFindings(snap, mesh)
+	got := silentNodes(snap, mesh)
 	const want = "silent since 2026-01-02T03:04:05Z: what it serves (default/own-1, default/web-1) " +
 		"is out of use wherever another endpoint is ready"
 	if len(got) != 1 || got[0].Code != "ISM0300" || got[0].Object.String() != "node n1" || got[0].Message != want {
