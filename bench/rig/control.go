@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -36,7 +37,8 @@ type Control struct {
 	before  time.Duration // CPU of earlier processes
 }
 
-// Start starts one on loopback, with its state in dir. Further environment, such as GOMAXPROCS=1, is added to our own.
+// Start starts one on loopback, with its state in dir. Further environment, such as GOMAXPROCS=1, is added to our own, of
+// which what tunes Go's runtime is left out.
 func Start(binary, dir, configDir string, environment ...string) (*Control, error) {
 	if _, err := os.Stat(binary); err != nil {
 		return nil, fmt.Errorf("no isthmus binary to measure at %s: run `make build` first, or name one with --binary",
@@ -63,7 +65,7 @@ healthAddress: %s
 	}
 	c := &Control{
 		AgentAddress: ports[0], Socket: socket, command: []string{binary, "control", "--config", file},
-		environ: append(os.Environ(), environment...),
+		environ: append(slices.DeleteFunc(os.Environ(), tunesRuntime), environment...),
 	}
 	if c.log, err = os.Create(filepath.Join(dir, "control.log")); err != nil {
 		return nil, fmt.Errorf("create the log: %w", err)
@@ -81,6 +83,12 @@ healthAddress: %s
 		return nil, fmt.Errorf("reach the administration socket: %w", err)
 	}
 	return c, nil
+}
+
+// tunesRuntime says that a variable tunes Go's runtime: what a shell sets for its builds is not to be measured.
+func tunesRuntime(variable string) bool {
+	name, _, _ := strings.Cut(variable, "=")
+	return name == "GOGC" || name == "GOMEMLIMIT" || name == "GODEBUG" || name == "GOMAXPROCS"
 }
 
 func (c *Control) launch() error {

@@ -30,13 +30,18 @@ func WriteFileAs(path string, content []byte, mode os.FileMode) error {
 	return SyncFolder(dir)
 }
 
+// SyncFile makes what is written in a file last.
+func SyncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 // SyncFolder makes the names in a folder last: those that were given, changed or taken.
 func SyncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("open folder: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+	if err := SyncFile(dir); err != nil {
 		return fmt.Errorf("write folder %s to the disk: %w", dir, err)
 	}
 	return nil

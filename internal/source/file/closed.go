@@ -15,7 +15,7 @@ import (
 // closed is all that is written and not carried out, sorted.
 func (d *folder) closed() []snapshot.Closed {
 	out := slices.Collect(maps.Values(d.objects.closed))
-	for _, f := range d.files {
+	for _, f := range d.telling {
 		for _, b := range f.loose {
 			if b.Security {
 				out = append(out, b.Closed)

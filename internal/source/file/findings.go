@@ -17,7 +17,7 @@ const maxKept = 20
 
 func (d *folder) findings() []finding.Finding {
 	out := slices.Collect(maps.Values(d.trouble))
-	for _, f := range d.files {
+	for _, f := range d.telling {
 		if f.current != nil {
 			out = append(out, f.current.Findings...)
 		}

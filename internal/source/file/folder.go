@@ -30,6 +30,7 @@ type folder struct {
 	validate istioyaml.Validator
 	copies   *copies
 	files    map[string]*file
+	telling  map[string]*file // those that have findings, or close anything
 	ages     *ages
 	objects  *objects
 	looked   bool                       // all of it was looked at once
@@ -51,8 +52,9 @@ type file struct {
 // newFolder makes the state of a folder of which nothing has been read. dated: its objects have ages.
 func newFolder(root string, validate istioyaml.Validator, c *copies, a *ages, dated bool) *folder {
 	return &folder{
-		root: root, validate: validate, copies: c, files: map[string]*file{}, ages: a, objects: newObjects(a, dated),
-		trouble: map[string]finding.Finding{}, config: &snapshot.Config{},
+		root: root, validate: validate, copies: c, files: map[string]*file{},
+		telling: map[string]*file{}, ages: a, objects: newObjects(a, dated), trouble: map[string]finding.Finding{},
+		config: &snapshot.Config{},
 	}
 }
 
@@ -85,8 +87,8 @@ func (d *folder) unreachable(path string) bool {
 	}
 }
 
-// refreshAll looks at every file and reads those that changed, or may have. It returns the files to look at again soon.
-func (d *folder) refreshAll(ctx context.Context, dirty map[string]bool, now time.Time) (listing, map[string]bool) {
+// refreshAll looks at every file and reads those that changed, or may have.
+func (d *folder) refreshAll(ctx context.Context, dirty map[string]bool, now time.Time) (listing, unfinished) {
 	l := scan(d.root)
 	clear(d.trouble)
 	for path, err := range l.errs {
@@ -95,7 +97,7 @@ func (d *folder) refreshAll(ctx context.Context, dirty map[string]bool, now time
 	if d.vanished(l) {
 		d.trouble[d.root] = d.vanishedFinding(l)
 		d.conclude(ctx, nil, now)
-		return l, map[string]bool{}
+		return l, unfinished{files: map[string]bool{}}
 	}
 	var paths []string
 	var gone []update
@@ -124,15 +126,25 @@ func (d *folder) vanished(l listing) bool {
 	return len(d.files) > 0 && len(l.files) == 0
 }
 
-// refresh reads the given files and merges what they say. It returns those to look at again soon, with the whole
-// folder: only a listing decides that a file is gone.
-func (d *folder) refresh(ctx context.Context, paths []string, updates []update, now time.Time) map[string]bool {
+// unfinished is what is to be looked at again soon.
+type unfinished struct {
+	files map[string]bool // in the middle of a change
+	all   bool            // the whole folder: a file is not there, and only a listing decides that it is gone
+}
+
+// refresh reads the given files and merges what they say.
+func (d *folder) refresh(ctx context.Context, paths []string, updates []update, now time.Time) unfinished {
 	slices.Sort(paths)
-	again := map[string]bool{}
+	again := unfinished{files: map[string]bool{}}
 	for _, path := range paths {
-		u, settled := d.reread(path, now)
+		text, st, err := read(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			again.all = true
+			continue
+		}
+		u, settled := d.take(path, text, st, err, now)
 		if !settled {
-			again[path] = true
+			again.files[path] = true
 		}
 		if u != nil {
 			updates = append(updates, *u)
@@ -142,12 +154,8 @@ func (d *folder) refresh(ctx context.Context, paths []string, updates []update, 
 	return again
 }
 
-// reread reads one file. settled is false if the file seems to be in the middle of a change.
-func (d *folder) reread(path string, now time.Time) (u *update, settled bool) {
-	text, st, err := read(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, false
-	}
+// take takes in what reading a file has told. settled is false if the file seems to be in the middle of a change.
+func (d *folder) take(path string, text []byte, st stamp, err error, now time.Time) (u *update, settled bool) {
 	f := d.files[path]
 	if f == nil {
 		f = &file{}
@@ -202,7 +210,17 @@ func (d *folder) decode(path string, f *file, text []byte, sum [sha256.Size]byte
 	f.stayed = stayed(path, f.entries)
 	u.then = f.entries
 	d.keep(path, f, text)
+	d.heed(path, f)
 	return u
+}
+
+// heed notes whether there is anything to tell of a file.
+func (d *folder) heed(path string, f *file) {
+	if f.current != nil && len(f.current.Findings) > 0 || len(f.stayed)+len(f.loose) > 0 {
+		d.telling[path] = f
+	} else {
+		delete(d.telling, path)
+	}
 }
 
 // keep writes down what the file means, for a start at which part of it is still broken.
@@ -261,6 +279,7 @@ func (d *folder) recall(path string, f *file) *update {
 			Reason: "its file cannot be read",
 		}})
 	f.stayed = stayed(path, f.entries)
+	d.heed(path, f)
 	return &update{file: d.inside(path), then: f.entries}
 }
 
@@ -291,6 +310,7 @@ func (d *folder) recallHidden(l listing) []update {
 func (d *folder) remove(path string) update {
 	u := update{file: d.inside(path), before: d.files[path].entries}
 	delete(d.files, path)
+	delete(d.telling, path)
 	d.copies.forget(path)
 	return u
 }

@@ -1,6 +1,8 @@
 package file
 
 import (
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -8,26 +10,68 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"isthmus.dev/isthmus/internal/durable"
 )
 
+// syncEvery is how long copies wait for others before they are made to outlast a loss of power, all with one another.
+const syncEvery = time.Second
+
 // copies are what the files last meant, in a folder of their own, so that an object that is broken while nobody runs is
 // not lost either: what it denied stays denied. A copy is the file itself while all of it can be read, else its objects
-// that could be read and those that stayed as they were. It is named by what it is of and what it says.
+// that could be read and those that stayed as they were.
+//
+// A copy is written before the change that it is of takes effect, so that a process that is killed loses nothing. No
+// change waits for the disk: run has the copies outlast a loss of power a moment later, and only then removes those
+// that they replace. Until then there are several of one file, of which the newest that is whole counts. The files
+// themselves are not made to last any sooner by whoever writes them.
 type copies struct {
 	root, dir string
 	log       *slog.Logger
-	names     map[string]string // by hash of the path
-	swept     bool              // of files that went before this process
-	failing   bool
+	swept     bool          // of files that went before this process
+	written   chan struct{} // has a value while some copy may not outlast a loss of power
+
+	mu      sync.Mutex          // guards all below
+	newest  map[string]copyName // by copyName.of
+	stale   map[string][]copyName
+	unsafe  map[string]bool // of which the newest may not outlast a loss of power
+	failing bool
+}
+
+// copyName tells of which file a copy is, the how manieth of it, and what it says.
+type copyName struct {
+	of  string // hash of the path
+	n   uint64
+	sum string // hash of the text
+}
+
+func (c copyName) String() string { return fmt.Sprintf("%s-%d-%s", c.of, c.n, c.sum) }
+
+func parseCopyName(name string) (copyName, bool) {
+	parts := strings.Split(name, "-")
+	if len(parts) != 3 {
+		return copyName{}, false
+	}
+	n, err := strconv.ParseUint(parts[1], 10, 64)
+	return copyName{parts[0], n, parts[2]}, err == nil
+}
+
+func sumOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 // openCopies reads which copies there are. Without a folder nothing is kept.
 func openCopies(root, dir string, log *slog.Logger) *copies {
-	c := &copies{root: root, dir: dir, log: log, names: map[string]string{}}
+	c := &copies{
+		root: root, dir: dir, log: log, written: make(chan struct{}, 1), newest: map[string]copyName{},
+		stale: map[string][]copyName{}, unsafe: map[string]bool{},
+	}
 	if dir == "" {
 		return c
 	}
@@ -39,57 +83,146 @@ func openCopies(root, dir string, log *slog.Logger) *copies {
 	if err != nil {
 		c.warn(err)
 	}
+	all := map[string][]copyName{}
 	for _, e := range entries {
-		if of, _, ok := strings.Cut(e.Name(), "-"); ok && !strings.HasPrefix(of, ".") {
-			c.names[of] = e.Name()
+		if name, ok := parseCopyName(e.Name()); ok {
+			all[name.of] = append(all[name.of], name)
+		}
+	}
+	for of, names := range all {
+		slices.SortFunc(names, func(a, b copyName) int { return cmp.Compare(b.n, a.n) })
+		c.newest[of] = names[0]
+		if len(names) > 1 { // the last process ended before it had removed those
+			c.choose(of, names)
 		}
 	}
 	return c
 }
 
-// of is the name's part that tells the file, by its place in the folder.
+// choose takes the newest copy that is whole, of several.
+func (c *copies) choose(of string, names []copyName) {
+	i := max(0, slices.IndexFunc(names, func(n copyName) bool {
+		text, err := os.ReadFile(c.path(n))
+		return err == nil && sumOf(text) == n.sum
+	}))
+	c.newest[of], c.stale[of] = names[i], slices.Concat(names[:i], names[i+1:])
+	c.mark(of)
+}
+
+// of is the part of a copy's name that tells the file, by its place in the folder.
 func (c *copies) of(path string) string {
 	sum := sha256.Sum256([]byte(strings.TrimPrefix(path, c.root)))
 	return hex.EncodeToString(sum[:16])
 }
 
+func (c *copies) path(n copyName) string { return filepath.Join(c.dir, n.String()) }
+
 // keep a good text in place of the one before. A disk that is full is told once and does not hold up the change.
 func (c *copies) keep(path string, text []byte) {
-	of, sum := c.of(path), sha256.Sum256(text)
-	name := of + "-" + hex.EncodeToString(sum[:])
-	before := c.names[of]
-	if c.dir == "" || before == name {
+	if c.dir == "" {
 		return
 	}
-	err := durable.WriteFile(filepath.Join(c.dir, name), text)
-	if err == nil && before != "" {
-		err = os.Remove(filepath.Join(c.dir, before))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	of, sum := c.of(path), sumOf(text)
+	before, had := c.newest[of]
+	if had && before.sum == sum {
+		return
 	}
-	if err != nil {
+	next := copyName{of, before.n + 1, sum}
+	if err := os.WriteFile(c.path(next), text, 0o600); err != nil { // one that is not whole tells so itself
 		c.warn(err)
 		return
 	}
-	c.names[of], c.failing = name, false
+	if had {
+		c.stale[of] = append(c.stale[of], before)
+	}
+	c.newest[of], c.failing = next, false
+	c.mark(of)
+}
+
+// mark has run look at the copies of a file. The caller holds mu.
+func (c *copies) mark(of string) {
+	c.unsafe[of] = true
+	select {
+	case c.written <- struct{}{}:
+	default:
+	}
+}
+
+// run makes copies outlast a loss of power, until ctx ends.
+func (c *copies) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.written:
+		}
+		c.sync(ctx)
+		select {
+		case <-ctx.Done():
+		case <-time.After(syncEvery):
+		}
+	}
+}
+
+// sync makes what is written so far outlast a loss of power, and removes what it replaces.
+func (c *copies) sync(ctx context.Context) {
+	c.mu.Lock()
+	safe := make([]copyName, 0, len(c.unsafe))
+	for of := range c.unsafe {
+		safe = append(safe, c.newest[of])
+	}
+	clear(c.unsafe)
+	c.mu.Unlock()
+	var failed []error
+	safe = slices.DeleteFunc(safe, func(n copyName) bool {
+		err := ctx.Err()
+		if err == nil {
+			err = durable.SyncFile(c.path(n))
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			return true // dropped
+		}
+		failed = append(failed, err)
+		return err != nil
+	})
+	if len(safe) > 0 {
+		failed = append(failed, durable.SyncFolder(c.dir))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := errors.Join(failed...); err != nil {
+		if ctx.Err() == nil {
+			c.warn(err)
+		}
+		return // those that are replaced stay until another copy takes their place
+	}
+	for _, n := range safe {
+		if c.newest[n.of] == n {
+			c.remove(c.stale[n.of]...)
+			delete(c.stale, n.of)
+		}
+	}
 }
 
 // recall is a file as it last was good, and since when; nil when there is no copy, or none that is whole.
 func (c *copies) recall(path string) (text []byte, since time.Time) {
-	name := c.names[c.of(path)]
-	if name == "" {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	name, ok := c.newest[c.of(path)]
+	if !ok {
 		return nil, time.Time{}
 	}
-	full := filepath.Join(c.dir, name)
-	text, err := os.ReadFile(full)
+	text, err := os.ReadFile(c.path(name))
+	if err == nil && sumOf(text) != name.sum {
+		err = fmt.Errorf("%s: damaged", c.path(name))
+	}
 	if err != nil {
 		c.warn(err)
 		return nil, time.Time{}
 	}
-	sum := sha256.Sum256(text)
-	if !strings.HasSuffix(name, "-"+hex.EncodeToString(sum[:])) {
-		c.warn(fmt.Errorf("%s: damaged", full))
-		return nil, time.Time{}
-	}
-	info, err := os.Stat(full)
+	info, err := os.Stat(c.path(name))
 	if err != nil {
 		c.warn(err)
 		return nil, time.Time{}
@@ -97,8 +230,12 @@ func (c *copies) recall(path string) (text []byte, since time.Time) {
 	return text, info.ModTime()
 }
 
-// forget the copy of a file that is gone.
-func (c *copies) forget(path string) { c.drop(c.of(path)) }
+// forget the copies of a file that is gone.
+func (c *copies) forget(path string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drop(c.of(path))
+}
 
 // sweep away, once, the copies of files that went while nobody ran.
 func (c *copies) sweep(there map[string]stamp) {
@@ -110,24 +247,35 @@ func (c *copies) sweep(there map[string]stamp) {
 	for path := range there {
 		known[c.of(path)] = true
 	}
-	for of := range c.names {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for of := range c.newest {
 		if !known[of] {
 			c.drop(of)
 		}
 	}
 }
 
+// drop must be called with mu held.
 func (c *copies) drop(of string) {
-	name, ok := c.names[of]
-	if !ok {
-		return
+	if name, ok := c.newest[of]; ok {
+		c.remove(append(c.stale[of], name)...)
+		delete(c.newest, of)
+		delete(c.stale, of)
+		delete(c.unsafe, of)
 	}
-	if err := os.Remove(filepath.Join(c.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		c.warn(err)
-	}
-	delete(c.names, of)
 }
 
+// remove copies. The caller holds mu.
+func (c *copies) remove(names ...copyName) {
+	for _, n := range names {
+		if err := os.Remove(c.path(n)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			c.warn(err)
+		}
+	}
+}
+
+// warn must be called with mu held, or before anybody else has the copies.
 func (c *copies) warn(err error) {
 	if !c.failing {
 		c.log.Warn("last good configuration not kept for the next start", "folder", c.dir, "error", err)

@@ -1,9 +1,12 @@
 package file
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"isthmus.dev/isthmus/internal/schema"
 )
@@ -13,11 +16,15 @@ import (
 func TestCopies(t *testing.T) {
 	dir, copies := t.TempDir(), filepath.Join(t.TempDir(), "kept")
 	path := filepath.Join(dir, "sub", "a.yaml")
+	ended := false // a source ends before it has removed what is replaced
 	load := func(want string) {
 		t.Helper()
 		s := open(t, Config{Dir: dir, Copies: copies, Validate: schema.New().Validate})
 		if got := describe(s.Load(t.Context())); got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+		if !ended {
+			s.folder.copies.sync(t.Context())
 		}
 	}
 	broken := "apiVersion: v1\nkind: Namespace\nmetadata: {name: one, nonsense: 1}\n"
@@ -49,6 +56,31 @@ func TestCopies(t *testing.T) {
 		}
 		load("two ISM-SCH16")
 	})
+	t.Run("of several copies the newest that is whole counts", func(t *testing.T) {
+		ended = true
+		for _, name := range []string{"four", "five", "six"} {
+			write(t, path, namespaceYAML(name))
+			load(name + " two")
+		}
+		all, err := filepath.Glob(filepath.Join(copies, openCopies(dir, copies, nil).of(path)+"-*"))
+		if err != nil || len(all) != 3 {
+			t.Fatal(all, err)
+		}
+		for _, k := range all {
+			if text, err := os.ReadFile(k); err != nil {
+				t.Fatal(err)
+			} else if string(text) == namespaceYAML("six") {
+				write(t, k, string(text[:len(text)-1])) // the power was lost
+			}
+		}
+		write(t, path, strings.Replace(broken, "one", "five", 1))
+		load("five two ISM-SCH16 ISM-SRC01")
+		ended = false
+		load("five two ISM-SCH16 ISM-SRC01")
+		if all, err = filepath.Glob(filepath.Join(copies, "*")); err != nil || len(all) != 2 {
+			t.Errorf("left are %v, %v", all, err)
+		}
+	})
 	t.Run("a file that is gone is forgotten", func(t *testing.T) {
 		write(t, path, namespaceYAML("one"))
 		load("one two")
@@ -63,4 +95,40 @@ func TestCopies(t *testing.T) {
 		copies = filepath.Join(dir, "b.yaml", "kept")
 		load("two ISM-SCH16")
 	})
+}
+
+// Who watches removes what is replaced once the newest copy outlasts a loss of power, and no change waits for that.
+func TestReplacedCopiesGo(t *testing.T) {
+	dir, copies := t.TempDir(), filepath.Join(t.TempDir(), "kept")
+	write(t, filepath.Join(dir, "a.yaml"), namespaceYAML("one"))
+	for _, name := range []string{"one", "two"} {
+		write(t, filepath.Join(dir, "a.yaml"), namespaceYAML(name))
+		open(t, Config{Dir: dir, Copies: copies, Validate: schema.New().Validate}).Load(t.Context())
+	}
+	all := func() []string {
+		found, err := filepath.Glob(filepath.Join(copies, "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if n := len(all()); n != 2 {
+		t.Fatalf("%d copies while nothing is known to outlast a loss of power", n)
+	}
+	s := open(t, Config{Dir: dir, Copies: copies, Validate: schema.New().Validate})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	for deadline := time.Now().Add(30 * time.Second); len(all()) != 1; time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("there are %v", all())
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(all()[0]); err != nil || string(text) != namespaceYAML("two") {
+		t.Errorf("%q, %v", text, err)
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
@@ -28,7 +30,7 @@ type Config struct {
 	Ages Ages
 	// Quiet is how long the folder must be still before changes take effect; default 10 ms.
 	Quiet time.Duration
-	// Longest is how long a change waits at most for others to join it; default 100 ms.
+	// Longest is how long a change waits at most for others to join it; default 50 ms.
 	Longest time.Duration
 	// Poll is how often the whole folder is looked at in case a notification was lost; default 5 s.
 	Poll time.Duration
@@ -50,7 +52,7 @@ func New(ctx context.Context, cfg Config) (*Source, error) {
 		cfg.Quiet = 10 * time.Millisecond
 	}
 	if cfg.Longest <= 0 {
-		cfg.Longest = 100 * time.Millisecond
+		cfg.Longest = 50 * time.Millisecond
 	}
 	if cfg.Poll <= 0 {
 		cfg.Poll = 5 * time.Second
@@ -99,7 +101,10 @@ func (s *Source) Updates() <-chan *snapshot.Config { return s.updates }
 func (s *Source) Run(ctx context.Context) error {
 	w := newWatch(s)
 	defer w.close()
-	return w.run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.folder.copies.run(ctx) })
+	g.Go(func() error { return w.run(ctx) })
+	return g.Wait()
 }
 
 // publish makes the folder's configuration the current one and tells the reader, if it is new.

@@ -154,7 +154,7 @@ func TestFileInMotion(t *testing.T) {
 		t.Helper()
 		now = now.Add(after)
 		again := d.refresh(t.Context(), []string{path}, nil, now)
-		if again[path] != wantAgain || describe(d.config) != want {
+		if again.files[path] != wantAgain || again.all || describe(d.config) != want {
 			t.Fatalf("configuration %q, look again %v; want %q, %v", describe(d.config), again, want, wantAgain)
 		}
 	}
@@ -183,6 +183,14 @@ func TestFileInMotion(t *testing.T) {
 	now = now.Add(time.Millisecond)
 	touch()
 	step(0, false, "one two")
+
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	again := d.refresh(t.Context(), []string{path}, nil, now)
+	if !again.all || len(again.files) > 0 || describe(d.config) != "one two" {
+		t.Errorf("not there: configuration %q, look again %+v", describe(d.config), again)
+	}
 }
 
 // TestConfigMap swaps "..data" as the kubelet does.

@@ -146,20 +146,21 @@ func (w *watch) apply(ctx context.Context) {
 	defer w.s.mu.Unlock()
 	d := w.s.folder
 	all, dirty := w.all || len(d.trouble) > 0, w.dirty
-	w.all, w.dirty = false, map[string]bool{}
+	w.all = false
+	var again unfinished
 	if all {
 		var l listing
-		l, w.dirty = d.refreshAll(ctx, dirty, began)
+		l, again = d.refreshAll(ctx, dirty, began)
 		w.rewatch(l)
 	} else {
-		w.dirty = d.refresh(ctx, slices.Collect(maps.Keys(dirty)), nil, began)
+		again = d.refresh(ctx, slices.Collect(maps.Keys(dirty)), nil, began)
 	}
+	w.dirty, w.all = again.files, w.all || again.all
 	w.s.publish(time.Since(began))
 	switch {
 	case w.all || len(w.dirty) > 0:
-		w.all = true
 		w.since = time.Now()
-		w.timer.Reset(min(emptied/4, w.s.cfg.Longest))
+		w.timer.Reset(w.s.cfg.Quiet)
 	case len(w.dirs) == 0:
 		w.all = true
 		w.timer.Reset(min(absent, w.s.cfg.Poll))
