@@ -20,43 +20,52 @@ import (
 
 // policyIndex finds the AuthorizationPolicies that select an instance.
 type policyIndex struct {
-	own     []selectedPolicy          // of the namespace
-	cache   map[string]model.Policies // by name and labels: many instances share them
+	own     selectors[selectedPolicy] // of the namespace
+	cache   map[string]model.Policies // by policyKey: many instances share them
 	crowded bool                      // it is said that a workload has too many
 }
 
 type selectedPolicy struct {
 	age
-	labels map[string]string
 	policy *model.Policy
 	values int // that it compares with
 }
 
 // policies translates the AuthorizationPolicies of the namespace.
 func (u *unit) policies() {
-	for _, ap := range snapshot.Of[*security.AuthorizationPolicy](u.objects) {
-		age := ageOf(u.objects, ap)
+	for o := range snapshot.Each[*security.AuthorizationPolicy](u.objects) {
+		age, ap := ageOf(o), o.Value.(*security.AuthorizationPolicy)
 		u.guarded(age.key, func() {
 			u.istioRoot(age.key)
 			if p := u.policy(ap); p != nil {
 				p = keep(u.before.policies[ap.Name], p)
 				u.part.policies[ap.Name] = p
-				labels := ap.Spec.GetSelector().GetMatchLabels()
-				u.authz.own = append(u.authz.own, selectedPolicy{age, labels, p, valuesOf(p)})
+				u.authz.own.add(ap.Spec.GetSelector().GetMatchLabels(), selectedPolicy{age, p, valuesOf(p)})
 			}
 		})
 	}
 }
 
+// admission is equal for instances at a port where the same policies decide.
+type admission struct {
+	port      uint16
+	http      bool
+	policyKey string
+}
+
 // policyKey is equal for instances that the same policies select.
 func (u *unit) policyKey(i *instance) string {
-	key := ""
+	if i.policyKey != "" {
+		return i.policyKey
+	}
+	key := "="
 	if u.isClosed(i.name) {
 		key = i.name // it is closed alone
 	}
 	for _, l := range slices.Sorted(maps.Keys(i.labels)) {
 		key += "\x00" + l + "=" + i.labels[l]
 	}
+	i.policyKey = key
 	return key
 }
 
@@ -67,13 +76,7 @@ func (u *unit) policiesOf(i *instance) model.Policies {
 		return ps
 	}
 	ps := model.Policies{DefaultAllow: u.mesh.allow, Deny: u.closedBy(i)}
-	var selecting []selectedPolicy
-	for _, sp := range slices.Concat(u.root.policies, u.authz.own) {
-		if i.selectedBy(sp.labels) {
-			selecting = append(selecting, sp)
-		}
-	}
-	standing, refusal := u.bearable(i, selecting)
+	standing, refusal := u.bearable(i, append(u.root.policies.of(i), u.authz.own.of(i)...))
 	for _, sp := range standing {
 		if sp.policy.Action == model.Allow {
 			ps.Allow = append(ps.Allow, sp.policy)
@@ -90,15 +93,11 @@ func (u *unit) policiesOf(i *instance) model.Policies {
 
 // policiesAt are the policies of an instance at one of its ports. What is the same has the same pointer.
 func (u *unit) policiesAt(i *instance, port uint16, http bool) *model.Policies {
-	key := fmt.Sprintf("%d %t %s", port, http, u.policyKey(i))
-	return u.once(key, func() model.Policies { return authz.OnPort(u.policiesOf(i), port, http) })
-}
-
-func (u *unit) once(key string, policies func() model.Policies) *model.Policies {
+	key := admission{port, http, u.policyKey(i)}
 	if ps := u.part.admitted[key]; ps != nil {
 		return ps
 	}
-	ps := policies()
+	ps := authz.OnPort(u.policiesOf(i), port, http)
 	u.part.admitted[key] = keep(u.before.admitted[key], &ps)
 	return u.part.admitted[key]
 }

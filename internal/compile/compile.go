@@ -27,6 +27,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
@@ -173,7 +174,7 @@ func at(what string, o snapshot.Origin) model.Ref {
 	if o.File == "" {
 		return model.Ref(what)
 	}
-	return model.Ref(fmt.Sprintf("%s (%s:%d)", what, o.File, o.Line))
+	return model.Ref(what + " (" + o.File + ":" + strconv.Itoa(o.Line) + ")")
 }
 
 // guarded works on one object. A fault of Isthmus there is a finding on that object and never the end of the

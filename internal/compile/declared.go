@@ -22,7 +22,7 @@ func declared(entries []*networking.WorkloadEntry) map[string]*networking.Worklo
 // declare makes a registered workload what its WorkloadEntry says: labels, ports and weight are the entry's. It is
 // false for a workload that contradicts the entry, which is not taken for the declared one, nor served under its name.
 func (u *unit) declare(i *instance, w registered, e *networking.WorkloadEntry) bool {
-	said := entryInstance(u.mesh.trustDomain, e.Namespace, e.Name, &e.Spec)
+	said := u.entryInstance(e.Name, &e.Spec)
 	contradicts := func(field, declared, registered string) bool {
 		u.find(snapshot.KeyOf(e), "ISM0245", field,
 			fmt.Sprintf("node %s registers this workload with %s instead of %s; it is not registered", w.Node,

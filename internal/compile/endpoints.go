@@ -10,20 +10,20 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// addEndpoints puts an instance behind a service port. Its IPv4 and its IPv6 address are one endpoint.
-func (u *unit) addEndpoints(set model.EndpointSet, i *instance, port uint16, healthy bool) {
+// appendEndpoints are an instance as endpoints. Its IPv4 and its IPv6 address are one.
+func (i *instance) appendEndpoints(all []model.Endpoint, port uint16, healthy bool) []model.Endpoint {
 	var by model.WorkloadID
 	if i.workload != nil {
 		by = i.workload.ID
 	}
-	all := *u.part.endpoints
 	if i.host != "" {
-		all[set] = append(all[set], model.Endpoint{Host: i.host, Port: port, Healthy: healthy, Weight: i.weight})
+		all = append(all, model.Endpoint{Host: i.host, Port: port, Healthy: healthy, Weight: i.weight})
 	}
 	for _, e := range model.EndpointsAt(i.addrs, port) {
 		e.Healthy, e.Weight, e.By = healthy, i.weight, by
-		all[set] = append(all[set], e)
+		all = append(all, e)
 	}
+	return all
 }
 
 // compareEndpoints has equal sets be equal bytes.

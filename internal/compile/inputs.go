@@ -265,7 +265,7 @@ func (g *gathered) places(ns string, names *settledNames) []place {
 
 // rootPolicies is what the root namespace says of all namespaces.
 type rootPolicies struct {
-	policies  []selectedPolicy
+	policies  selectors[selectedPolicy]
 	peerAuths []peerAuth // in force: one, or more of one age
 	closings  []closing
 	sidecar   *sidecar // of namespaces that have none

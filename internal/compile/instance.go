@@ -25,6 +25,7 @@ type instance struct {
 	ready           bool
 	silent          bool            // its node is: others are to be called, if there are any
 	workload        *model.Workload // nil for a WorkloadEntry
+	policyKey       string          // once somebody has asked unit.policyKey
 }
 
 func (i *instance) selectedBy(selector map[string]string) bool {
@@ -83,7 +84,7 @@ func (u *unit) instances() {
 	for _, we := range snapshot.Of[*networking.WorkloadEntry](u.objects) {
 		if u.registered[we.Name] == nil {
 			u.guarded(snapshot.KeyOf(we), func() {
-				if i := entryInstance(u.mesh.trustDomain, we.Namespace, we.Name, &we.Spec); i.host == "" {
+				if i := u.entryInstance(we.Name, &we.Spec); i.host == "" {
 					u.backends.add(i)
 				}
 			})

@@ -35,10 +35,7 @@ type age struct {
 	seen time.Time
 }
 
-func ageOf(o objects, x metav1.Object) age {
-	key := snapshot.KeyOf(x)
-	return age{key, o.Origin(key).FirstSeen}
-}
+func ageOf(o *snapshot.Object) age { return age{o.Key, o.Origin.FirstSeen} }
 
 // compare is snapshot.Config.Older of the two objects.
 func (a age) compare(b age) int {
@@ -55,9 +52,9 @@ func oldestFirst[T metav1.Object](in ...objects) iter.Seq2[age, T] {
 		object T
 	}
 	var all []aged
-	for _, o := range in {
-		for _, x := range snapshot.Of[T](o) {
-			all = append(all, aged{ageOf(o, x), x})
+	for _, ns := range in {
+		for o := range snapshot.Each[T](ns) {
+			all = append(all, aged{ageOf(o), o.Value.(T)})
 		}
 	}
 	slices.SortFunc(all, func(a, b aged) int { return a.compare(b.age) })

@@ -17,7 +17,7 @@ import (
 type peerAuth struct {
 	age
 	ref    model.Ref
-	labels map[string]string
+	narrow bool // it has a selector, and so may speak for single ports
 	mode   string
 	ports  map[uint32]string
 }
@@ -26,8 +26,8 @@ type peerAuth struct {
 // PeerAuthentication). Of several for one scope the oldest counts; where nobody knows which that is, the stricter. In
 // the root namespace those of the namespace are the mesh's.
 type peerAuthIndex struct {
-	namespace  []peerAuth // in force: one, or more of one age
-	bySelector []peerAuth // all of them, oldest first
+	namespace  []peerAuth          // in force: one, or more of one age
+	bySelector selectors[peerAuth] // all of them, oldest first
 }
 
 func (u *unit) peerAuths() {
@@ -39,7 +39,7 @@ func (u *unit) peerAuths() {
 func (u *unit) addPeerAuth(age age, pa *security.PeerAuthentication) {
 	u.istioRoot(age.key)
 	one := peerAuth{
-		age: age, ref: u.ref(age.key), labels: pa.Spec.GetSelector().GetMatchLabels(),
+		age: age, ref: u.ref(age.key), narrow: len(pa.Spec.GetSelector().GetMatchLabels()) > 0,
 		mode: pa.Spec.GetMtls().GetMode().String(), ports: map[uint32]string{},
 	}
 	for port, m := range pa.Spec.PortLevelMtls {
@@ -47,15 +47,15 @@ func (u *unit) addPeerAuth(age age, pa *security.PeerAuthentication) {
 	}
 	root := u.namespace == u.mesh.rootNamespace
 	switch {
-	case len(one.labels) == 0 && root:
+	case !one.narrow && root:
 		u.mtls.namespace = u.nextPeerAuth(u.mtls.namespace, one, "the mesh")
-	case len(one.labels) == 0:
+	case !one.narrow:
 		u.mtls.namespace = u.nextPeerAuth(u.mtls.namespace, one, "namespace "+u.namespace)
 	case root:
 		u.find(age.key, "ISM0030", "spec.selector",
 			"a selector in the root namespace has no effect; the object is ignored")
 	default:
-		u.mtls.bySelector = append(u.mtls.bySelector, one)
+		u.mtls.bySelector.add(pa.Spec.GetSelector().GetMatchLabels(), one)
 	}
 }
 
@@ -134,7 +134,7 @@ func narrowed(wider modes, scope []peerAuth) modes {
 			break // nothing is stricter
 		}
 		one := modes{any: mode(pa.mode, wider.any)}
-		if len(pa.labels) > 0 {
+		if pa.narrow {
 			one.ports = map[uint32]model.MTLSMode{}
 			for port, m := range pa.ports {
 				one.ports[port] = mode(m, one.any)
@@ -167,34 +167,32 @@ func stricter(a, b modes) modes {
 // of the same age.
 func (u *unit) selectedPeerAuths(i *instance) []peerAuth {
 	var out []peerAuth
-	for _, pa := range u.mtls.bySelector {
-		if i.selectedBy(pa.labels) {
-			if len(out) > 0 && !out[0].ties(pa.age) {
-				break
-			}
-			out = append(out, pa)
+	for _, pa := range u.mtls.bySelector.of(i) {
+		if len(out) > 0 && !out[0].ties(pa.age) {
+			break
 		}
+		out = append(out, pa)
 	}
 	return out
 }
 
 // reportOverlaps names, once, each object that selects something which an older one selects too.
 func (u *unit) reportOverlaps() {
-	all := u.mtls.bySelector
+	all := u.mtls.bySelector.all
 	if len(all) < 2 {
 		return
 	}
 	said := make([]bool, len(all))
 	for _, i := range u.backends.all {
 		first := -1
-		for n, pa := range all {
+		for _, n := range u.mtls.bySelector.places(i) {
 			switch {
-			case !i.selectedBy(pa.labels):
 			case first < 0:
 				first = n
 			case !said[n]:
 				said[n] = true
-				u.nextPeerAuth(all[first:first+1:first+1], pa, kind.Workload(i.namespace, i.name).String())
+				u.nextPeerAuth([]peerAuth{all[first].object}, all[n].object,
+					kind.Workload(i.namespace, i.name).String())
 			}
 		}
 	}

@@ -121,18 +121,22 @@ func (u *unit) back(svc *service, port *model.Port, backends []*instance, target
 	svc.Ports = append(svc.Ports, port)
 	set := model.EndpointSet{Host: svc.Host, Port: port.Number}
 	heard := slices.ContainsFunc(backends, func(i *instance) bool { return i.ready && !i.silent && target(i) != 0 })
-	var served []backing
+	served := make([]backing, 0, len(backends))
+	endpoints := make([]model.Endpoint, 0, len(backends))
 	for _, i := range backends {
 		number := target(i)
 		if number == 0 {
 			continue
 		}
 		served = append(served, backing{i, number})
-		u.addEndpoints(set, i, number, i.ready && !(i.silent && heard))
+		endpoints = i.appendEndpoints(endpoints, number, i.ready && !(i.silent && heard))
 		if i.workload != nil {
 			u.listen(i.workload, number, port.Protocol, svc.Service)
 			port.Workloads = append(port.Workloads, i.workload.ID)
 		}
+	}
+	if len(endpoints) > 0 {
+		(*u.part.endpoints)[set] = append((*u.part.endpoints)[set], endpoints...)
 	}
 	port.Identities = identities(served)
 	port.MTLS = len(port.Identities) > 0 && !svc.External && u.speaksMTLS(served)
@@ -249,7 +253,7 @@ func (u *unit) entryBackends(se *networking.ServiceEntry, host string) []*instan
 	}
 	var out []*instance
 	for _, ep := range se.Spec.Endpoints {
-		i := entryInstance(u.mesh.trustDomain, se.Namespace, se.Name, ep)
+		i := u.entryInstance(se.Name, ep)
 		if i.host == "" || dns {
 			out = append(out, i)
 		}
@@ -257,11 +261,14 @@ func (u *unit) entryBackends(se *networking.ServiceEntry, host string) []*instan
 	return out
 }
 
-// entryInstance is an entry as something that serves: at an address, or under a host name.
-func entryInstance(td spiffe.TrustDomain, namespace, name string, e *istio.WorkloadEntry) *instance {
+// entryInstance is an entry of the namespace as something that serves: at an address, or under a host name.
+func (u *unit) entryInstance(name string, e *istio.WorkloadEntry) *instance {
 	i := &instance{
-		namespace: namespace, name: name, labels: e.Labels, weight: max(e.Weight, 1), ready: true,
-		ports: make(map[string]uint16, len(e.Ports)),
+		namespace: u.namespace, name: name, labels: e.Labels, weight: max(e.Weight, 1), ready: true,
+		identity: u.identityOf(e.ServiceAccount),
+	}
+	if len(e.Ports) > 0 {
+		i.ports = make(map[string]uint16, len(e.Ports))
 	}
 	if addr, err := netip.ParseAddr(e.Address); err == nil && addr.Zone() == "" {
 		i.addrs = []netip.Addr{addr.Unmap()}
@@ -271,12 +278,19 @@ func entryInstance(td spiffe.TrustDomain, namespace, name string, e *istio.Workl
 	for k, p := range e.Ports {
 		i.ports[k] = uint16(p)
 	}
-	if e.ServiceAccount != "" {
-		if id, err := spiffe.Workload(td, namespace, e.ServiceAccount); err == nil {
-			i.identity = id.String()
-		}
-	}
 	return i
+}
+
+// identityOf a service account of the namespace; empty for one that can have none.
+func (u *unit) identityOf(serviceAccount string) string {
+	id, known := u.accounts[serviceAccount]
+	if !known && serviceAccount != "" {
+		if made, err := spiffe.Workload(u.mesh.trustDomain, u.namespace, serviceAccount); err == nil {
+			id = made.String()
+		}
+		u.accounts[serviceAccount] = id
+	}
+	return id
 }
 
 // exportTo turns Istio's list into namespaces; nil means every one.

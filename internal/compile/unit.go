@@ -22,8 +22,8 @@ type part struct {
 	endpoints  *map[model.EndpointSet][]model.Endpoint
 	findings   []finding.Finding
 
-	policies map[string]*model.Policy   // its own, by name
-	admitted map[string]*model.Policies // by whom and at which port
+	policies map[string]*model.Policy // its own, by name
+	admitted map[admission]*model.Policies
 }
 
 // service is one as its namespace wants it: others may have an address of it already, and an import may add a port.
@@ -49,6 +49,7 @@ type unit struct {
 	scopes     map[string]bool      // of closings
 	backends   backends
 	registered map[string]*model.Workload // workloads, by name
+	accounts   map[string]string          // SPIFFE IDs of WorkloadEntries, by service account; empty for none
 	modes      map[*instance]modes
 	mtls       peerAuthIndex
 	authz      policyIndex
@@ -59,9 +60,9 @@ type unit struct {
 func newUnit(namespace string, in inputs) *unit {
 	u := &unit{
 		inputs: in, namespace: namespace, closings: map[string][]closing{}, scopes: map[string]bool{},
-		backends: backends{byLabel: map[label][]*instance{}}, modes: map[*instance]modes{},
+		backends: backends{byLabel: map[label][]*instance{}}, modes: map[*instance]modes{}, accounts: map[string]string{},
 		part: &part{
-			byHost: map[string]*service{}, policies: map[string]*model.Policy{}, admitted: map[string]*model.Policies{},
+			byHost: map[string]*service{}, policies: map[string]*model.Policy{}, admitted: map[admission]*model.Policies{},
 		},
 		before: &part{},
 	}
@@ -111,8 +112,14 @@ func (u *unit) keep() {
 		func(a, b addressed) bool { return reflect.DeepEqual(a, b) })
 	p.sidecar = keep(was.sidecar, cmp.Or(u.sidecar, u.root.sidecar))
 	p.identities = keepList(was.identities, identitiesOf(u.hosted, p.sidecar), same[caller])
-	for _, eps := range *p.endpoints {
+	for set, eps := range *p.endpoints {
 		slices.SortFunc(eps, compareEndpoints)
+		if was.endpoints == nil {
+			continue
+		}
+		if old := (*was.endpoints)[set]; len(old) > 0 && slices.Equal(old, eps) {
+			(*p.endpoints)[set] = old
+		}
 	}
 	if was.endpoints != nil && maps.EqualFunc(*was.endpoints, *p.endpoints, slices.Equal[[]model.Endpoint]) {
 		p.endpoints = was.endpoints

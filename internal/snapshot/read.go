@@ -160,6 +160,9 @@ func Of[T metav1.Object](in Set) []T {
 	return made
 }
 
+// Each returns the objects of a kind, by namespace and name. It panics for a T that is of no kind.
+func Each[T metav1.Object](in Set) iter.Seq[*Object] { return in.each(kindOf[T]()) }
+
 // Named returns the value of one object, or nil.
 func Named[T metav1.Object](in *Objects, namespace, name string) T {
 	var none T
