@@ -31,11 +31,6 @@ const (
 // float64, string, bool and nil, and must not be changed. Findings need only code, field, message and remedy.
 type Validator func(kind string, document map[string]any) []finding.Finding
 
-// same reports whether two objects are one and stand at the same place.
-func same(a, b *snapshot.Object) bool {
-	return a.Value == b.Value && a.Origin.File == b.Origin.File && a.Origin.Line == b.Origin.Line
-}
-
 // File is what one file holds. What could not be read costs itself alone.
 type File struct {
 	Name string
@@ -58,7 +53,7 @@ func Decode(name string, text []byte, validate Validator, previous *File) *File 
 	if len(text) <= MaxFileBytes {
 		chunks = split(text)
 	}
-	place := placing{f: f, previous: previous, unknown: map[snapshot.Key]int{}}
+	place := placing{f: f, unknown: map[snapshot.Key]int{}}
 	for _, c := range chunks {
 		sum := sha256.Sum256(c.text)
 		d, ok := f.documents[sum]
@@ -74,8 +69,9 @@ func Decode(name string, text []byte, validate Validator, previous *File) *File 
 		default:
 			d = decodeDocument(c.text, validate)
 		}
+		d = d.at(name, c.line)
 		f.documents[sum] = d
-		place.add(d, c.line)
+		place.add(d)
 	}
 	place.tellMore()
 	f.refuseTwice()
@@ -84,21 +80,17 @@ func Decode(name string, text []byte, validate Validator, previous *File) *File 
 	return f
 }
 
-// placing puts documents at their lines of a file. Objects that did not even move are the previous file's.
+// placing puts what documents hold into a file.
 type placing struct {
-	f, previous *File
-	at          int                  // among the previous objects
-	unknown     map[snapshot.Key]int // broken documents of which no more is known, each counted
-	more        int                  // findings beyond the bound
+	f       *File
+	unknown map[snapshot.Key]int // broken documents of which no more is known, each counted
+	more    int                  // findings beyond the bound
 }
 
-func (p *placing) add(d *document, line int) {
-	for _, o := range d.objects {
-		p.put(&o.Origin, line)
-		p.f.Objects = append(p.f.Objects, p.as(&o))
-	}
+func (p *placing) add(d *document) {
+	p.f.Objects = append(p.f.Objects, d.objects...)
 	for _, b := range d.broken {
-		p.put(&b.Origin, line)
+		b.Origin.Source, b.Origin.File, b.Origin.Line = snapshot.SourceFile, p.f.Name, b.Origin.Line+d.line
 		if !b.WholeKey() { // a heap of them says no more than some
 			if p.unknown[b.Key]++; p.unknown[b.Key] > MaxFindings || p.unknown[b.Key] > 1 && !b.Security {
 				continue
@@ -112,17 +104,12 @@ func (p *placing) add(d *document, line int) {
 			continue
 		}
 		fd.File = p.f.Name
-		fd.Line += line
+		fd.Line += d.line
 		p.f.Findings = append(p.f.Findings, fd)
 	}
 	for _, s := range d.skipped {
 		p.f.skipped[s.what]++
 	}
-}
-
-// put says where in the file something stands that is at a line of a document.
-func (p *placing) put(o *snapshot.Origin, line int) {
-	o.Source, o.File, o.Line = snapshot.SourceFile, p.f.Name, o.Line+line
 }
 
 func (p *placing) tellMore() {
@@ -131,20 +118,6 @@ func (p *placing) tellMore() {
 			fmt.Sprintf("there are %d more findings about this file", p.more),
 			"mend those that are named first").At(p.f.Name, 0))
 	}
-}
-
-// as returns the previous file's object where that is the same one, a few places further on perhaps.
-func (p *placing) as(o *snapshot.Object) *snapshot.Object {
-	if p.previous == nil {
-		return o
-	}
-	for i := p.at; i < min(p.at+8, len(p.previous.Objects)); i++ {
-		if was := p.previous.Objects[i]; same(o, was) {
-			p.at = i + 1
-			return was
-		}
-	}
-	return o
 }
 
 // refuseTwice reports objects written twice in this file. Nobody knows which is meant, so that neither counts.

@@ -17,13 +17,29 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// document is what one YAML document holds, its lines counted from 0, so that it stays true wherever it stands in a
-// file.
+// document is what one YAML document holds. Lines are counted from its own first one, so that it stays true wherever it
+// stands in a file; those of the objects are where it stood last.
 type document struct {
-	objects  []snapshot.Object
+	line     int // in the file; 0 for a document that stands in none yet
+	objects  []*snapshot.Object
 	broken   []Broken
 	skipped  []skipped
 	findings []finding.Finding
+}
+
+// at is the document at a line of a file, the same one where it stood there before.
+func (d *document) at(file string, line int) *document {
+	if d.line == line {
+		return d
+	}
+	moved := *d
+	moved.line, moved.objects = line, make([]*snapshot.Object, len(d.objects))
+	for i, o := range d.objects {
+		origin := o.Origin
+		origin.Source, origin.File, origin.Line = snapshot.SourceFile, file, origin.Line-d.line+line
+		moved.objects[i] = o.At(origin)
+	}
+	return &moved
 }
 
 // skipped is a document that is no matter of Isthmus's.
@@ -141,7 +157,7 @@ func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
 	o, doc, findings := h.decode(k, s, n, left, validate, why)
 	d.take(findings)
 	if o != nil {
-		d.objects = append(d.objects, *o)
+		d.objects = append(d.objects, o)
 		return
 	}
 	d.broken = append(d.broken, newBroken(h, s == standsClosing || k.Security(), line, reasonOf(findings),

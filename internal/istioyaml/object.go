@@ -21,7 +21,7 @@ func (h head) decode(
 	defer func() {
 		if fault := recover(); fault != nil {
 			f := faulty(fault)
-			f.Object, f.Line = r.object, r.origin.Line
+			f.Object, f.Line = r.object, r.line
 			o, findings = nil, append(r.findings, f)
 		}
 	}()
@@ -40,7 +40,7 @@ func (h head) decode(
 	if hasErrors(r.findings) {
 		return nil, doc, r.findings
 	}
-	return snapshot.NewObject(value, r.origin), doc, r.findings
+	return snapshot.NewObject(value, snapshot.Origin{Line: r.line, Fields: snapshot.FieldsOf(r.lines)}), doc, r.findings
 }
 
 // metadata demands a name and writes the namespace that a namespaced object means.

@@ -5,7 +5,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"unique"
 
 	"go.yaml.in/yaml/v3"
 
@@ -31,7 +30,8 @@ type budget struct {
 // report gathers findings about one object. Its lines count from 0 at the top of the document.
 type report struct {
 	object   kind.Key
-	origin   snapshot.Origin
+	line     int            // of the object
+	lines    map[string]int // of its fields, counted from its own
 	findings []finding.Finding
 }
 
@@ -44,13 +44,23 @@ func (r *report) refuse(code finding.Code, field, message, remedy string) {
 func (r *report) add(findings []finding.Finding) {
 	for _, f := range findings {
 		f.Object = r.object
-		r.findings = append(r.findings, f.At("", r.origin.LineOf(f.Field)))
+		r.findings = append(r.findings, f.At("", r.lineOf(f.Field)))
 	}
+}
+
+// lineOf is snapshot.Origin.LineOf.
+func (r *report) lineOf(field string) int {
+	for f := range snapshot.Enclosing(field) {
+		if l, ok := r.lines[f]; ok {
+			return r.line + l
+		}
+	}
+	return r.line
 }
 
 func newTree(n *yaml.Node, left *budget) *tree {
 	t := &tree{budget: left}
-	t.origin = snapshot.Origin{Line: n.Line - 1, Fields: make(map[string]int, 24)}
+	t.line, t.lines = n.Line-1, make(map[string]int, 24)
 	return t
 }
 
@@ -162,15 +172,12 @@ func (t *tree) refuseNode(code finding.Code, n *yaml.Node, path, message, remedy
 	t.findings[len(t.findings)-1].Line = n.Line - 1
 }
 
-// mark records the line of a path and returns the path, one copy of it for all objects. What an alias repeats has the
-// line of the alias.
+// mark records the line of a path and returns the path. What an alias repeats has the line of the alias.
 func (t *tree) mark(path string, line int) string {
-	if t.inAlias {
-		return path
+	if !t.inAlias {
+		t.lines[path] = line - 1 - t.line
 	}
-	p := unique.Make(path).Value()
-	t.origin.Fields[p] = line - 1 - t.origin.Line
-	return p
+	return path
 }
 
 // typeName returns what a JSON value is, for messages.

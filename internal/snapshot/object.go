@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"reflect"
 	"strings"
 	"time"
@@ -30,8 +29,8 @@ func NewObject(value metav1.Object, origin Origin) *Object {
 	return &Object{Key: KeyOf(value), Value: value, Origin: origin, Hash: hashOf(value)}
 }
 
-// at returns the same object with another origin.
-func (o *Object) at(origin Origin) *Object {
+// At returns the same object with another origin.
+func (o *Object) At(origin Origin) *Object {
 	next := *o
 	next.Origin = origin
 	return &next
@@ -46,7 +45,7 @@ func (o *Object) after(was *Object) *Object {
 	case o.Origin.Equal(was.Origin):
 		return was
 	default:
-		return was.at(o.Origin)
+		return was.At(o.Origin)
 	}
 }
 
@@ -83,9 +82,9 @@ type Origin struct {
 	// File and Line locate an object that is written in a file.
 	File string
 	Line int
-	// Fields maps a field path ("spec.to[0].peer") to its line, relative to Line. An object that only moves within its
-	// file keeps the map. Use LineOf to read it.
-	Fields map[string]int
+	// Fields holds the line of each field, relative to Line: an object that only moves within its file keeps them. Use
+	// LineOf to read them.
+	Fields Fields
 	// FirstSeen is when the object was first seen. It survives restarts and is equal for objects that arrived together;
 	// zero means unknown. Use Config.Older to compare ages.
 	FirstSeen time.Time
@@ -94,26 +93,17 @@ type Origin struct {
 // Equal reports whether all fields are equal.
 func (o Origin) Equal(p Origin) bool {
 	return o.Source == p.Source && o.File == p.File && o.Line == p.Line && o.FirstSeen.Equal(p.FirstSeen) &&
-		maps.Equal(o.Fields, p.Fields)
+		o.Fields == p.Fields
 }
 
 // LineOf returns the line of a field, else of its nearest enclosing field, else of the object.
 func (o Origin) LineOf(field string) int {
-	for f := field; f != ""; f = parentField(f) {
-		if l, ok := o.Fields[f]; ok {
+	for f := range Enclosing(field) {
+		if l, ok := o.Fields.line(f); ok {
 			return o.Line + l
 		}
 	}
 	return o.Line
-}
-
-func parentField(f string) string {
-	for i := len(f) - 1; i > 0; i-- {
-		if f[i] == '.' || f[i] == '[' {
-			return f[:i]
-		}
-	}
-	return ""
 }
 
 // Hash is the SHA-256 of an object's content: kind, namespace, name, labels, annotations, and everything outside

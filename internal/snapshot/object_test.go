@@ -78,10 +78,10 @@ func TestHashOfContent(t *testing.T) {
 }
 
 func TestOriginEqual(t *testing.T) {
-	fields := map[string]int{"spec": 3}
-	o := Origin{Source: SourceFile, File: "a.yaml", Line: 1, Fields: fields, FirstSeen: time.Unix(7, 0)}
+	fields := map[string]int{"spec": 3, "spec.ports": 300}
+	o := Origin{Source: SourceFile, File: "a.yaml", Line: 1, Fields: FieldsOf(fields), FirstSeen: time.Unix(7, 0)}
 	same := o
-	same.Fields, same.FirstSeen = maps.Clone(fields), time.Unix(7, 0).UTC()
+	same.Fields, same.FirstSeen = FieldsOf(maps.Clone(fields)), time.Unix(7, 0).UTC()
 	if !o.Equal(same) {
 		t.Error("a copy is another origin")
 	}
@@ -89,7 +89,7 @@ func TestOriginEqual(t *testing.T) {
 		"source": func(o *Origin) { o.Source = SourceToken },
 		"file":   func(o *Origin) { o.File = "b.yaml" },
 		"line":   func(o *Origin) { o.Line = 2 },
-		"fields": func(o *Origin) { o.Fields = map[string]int{"spec": 4} },
+		"fields": func(o *Origin) { o.Fields = FieldsOf(map[string]int{"spec": 4, "spec.ports": 300}) },
 		"age":    func(o *Origin) { o.FirstSeen = time.Unix(8, 0) },
 	} {
 		other := o
@@ -97,7 +97,14 @@ func TestOriginEqual(t *testing.T) {
 			t.Errorf("%s: taken for the same", name)
 		}
 	}
-	if o.LineOf("spec.ports[0].port") != 4 || o.LineOf("metadata") != 1 {
-		t.Errorf("lines %d and %d, want 4 and 1", o.LineOf("spec.ports[0].port"), o.LineOf("metadata"))
+	for field, want := range map[string]int{
+		"spec.ports[0].port": 301, "spec.ports": 301, "spec.portsX": 4, "spec": 4, "metadata": 1, "": 1,
+	} {
+		if got := o.LineOf(field); got != want {
+			t.Errorf("%q is in line %d, want %d", field, got, want)
+		}
+	}
+	if (Origin{Line: 7}).LineOf("spec") != 7 || FieldsOf(nil) != (Fields{}) {
+		t.Error("an origin without fields")
 	}
 }

@@ -269,7 +269,7 @@ func (o *Objects) WithOrigins(origins map[Key]Origin) *Objects {
 	var c Change
 	for k, origin := range origins {
 		if x := o.Get(k); x != nil {
-			c.Put(x.at(origin))
+			c.Put(x.At(origin))
 		}
 	}
 	return o.With(c)

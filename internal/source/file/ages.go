@@ -147,6 +147,9 @@ func (a *ages) drop(s snapshot.Key, i int) {
 	if a.ghosts[s] = slices.Delete(a.ghosts[s], i, i+1); len(a.ghosts[s]) == 0 {
 		delete(a.ghosts, s)
 	}
+	if len(a.ghosts) == 0 {
+		a.ghosts = map[snapshot.Key][]ghost{} // as unsaved in save
+	}
 }
 
 // forget what has been gone for long. unsettled says that nobody knows yet what a file holds.
@@ -189,7 +192,7 @@ func (a *ages) save(ctx context.Context) {
 		return
 	}
 	a.failing = false
-	clear(a.unsaved)
+	a.unsaved = map[place]time.Time{} // a map that held every object once would stay as large
 }
 
 func (p place) compare(q place) int { return cmp.Or(p.key.Compare(q.key), cmp.Compare(p.file, q.file)) }
