@@ -37,8 +37,8 @@ type Control struct {
 	before  time.Duration // CPU of earlier processes
 }
 
-// Start starts one on loopback, with its state in dir. Further environment, such as GOMAXPROCS=1, is added to our own, of
-// which what tunes Go's runtime is left out.
+// Start starts one on loopback, with its state in dir. Further environment, such as GOMAXPROCS=1, is added to our own,
+// of which what tunes Go's runtime is left out.
 func Start(binary, dir, configDir string, environment ...string) (*Control, error) {
 	if _, err := os.Stat(binary); err != nil {
 		return nil, fmt.Errorf("no isthmus binary to measure at %s: run `make build` first, or name one with --binary",

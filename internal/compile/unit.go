@@ -60,9 +60,11 @@ type unit struct {
 func newUnit(namespace string, in inputs) *unit {
 	u := &unit{
 		inputs: in, namespace: namespace, closings: map[string][]closing{}, scopes: map[string]bool{},
-		backends: backends{byLabel: map[label][]*instance{}}, modes: map[*instance]modes{}, accounts: map[string]string{},
+		backends: backends{byLabel: map[label][]*instance{}}, modes: map[*instance]modes{},
+		accounts: map[string]string{},
 		part: &part{
-			byHost: map[string]*service{}, policies: map[string]*model.Policy{}, admitted: map[admission]*model.Policies{},
+			byHost: map[string]*service{}, policies: map[string]*model.Policy{},
+			admitted: map[admission]*model.Policies{},
 		},
 		before: &part{},
 	}

@@ -30,6 +30,16 @@ func WriteFileAs(path string, content []byte, mode os.FileMode) error {
 	return SyncFolder(dir)
 }
 
+// Create writes a new file, mode 0600. Until SyncFile and SyncFolder return, a loss of power may leave none, or a part
+// of it.
+func Create(path string, content []byte) error {
+	err := os.WriteFile(path, content, 0o600)
+	if err != nil {
+		os.Remove(path) //nolint:errcheck // it may not be there
+	}
+	return err
+}
+
 // SyncFile makes what is written in a file last.
 func SyncFile(path string) error {
 	f, err := os.Open(path)

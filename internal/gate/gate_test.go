@@ -35,7 +35,8 @@ func holding(objects ...*snapshot.Object) *snapshot.Snapshot {
 
 func inFile(value metav1.Object, seen time.Time) *snapshot.Object {
 	return snapshot.NewObject(value, snapshot.Origin{
-		Source: snapshot.SourceFile, File: "a.yaml", Line: 3, Fields: snapshot.FieldsOf(map[string]int{"spec.trustDomain": 4}),
+		Source: snapshot.SourceFile, File: "a.yaml", Line: 3,
+		Fields:    snapshot.FieldsOf(map[string]int{"spec.trustDomain": 4}),
 		FirstSeen: seen,
 	})
 }

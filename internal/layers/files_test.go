@@ -11,6 +11,7 @@ import (
 // once says where alone something may be called, so that it is done right in one place.
 var once = map[string]map[string]string{
 	"os.WriteFile(": {
+		"internal/durable/durable.go":                   "says that it does not outlast a loss of power",
 		"internal/stories/stories.go":                   "test data, made into a folder that is thrown away",
 		"internal/demo/world.go":                        "tokens and logs of a demo, which a loss of power ends anyhow",
 		"internal/demo/settings.go":                     "configuration of a demo, written as an editor does",

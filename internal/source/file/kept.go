@@ -130,7 +130,7 @@ func (c *copies) keep(path string, text []byte) {
 		return
 	}
 	next := copyName{of, before.n + 1, sum}
-	if err := os.WriteFile(c.path(next), text, 0o600); err != nil { // one that is not whole tells so itself
+	if err := durable.Create(c.path(next), text); err != nil {
 		c.warn(err)
 		return
 	}

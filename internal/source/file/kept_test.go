@@ -6,9 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"isthmus.dev/isthmus/internal/schema"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // TestCopies: what was good when the last source ended stands while a file is broken or unreadable, and no longer than
@@ -119,11 +119,7 @@ func TestReplacedCopiesGo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	for deadline := time.Now().Add(30 * time.Second); len(all()) != 1; time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("there are %v", all())
-		}
-	}
+	waittest.Until(t, "one copy is left", func() bool { return len(all()) == 1 })
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
