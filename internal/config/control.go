@@ -9,10 +9,12 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"isthmus.dev/isthmus/internal/state/postgres"
+	"isthmus.dev/isthmus/internal/strictyaml"
 	"isthmus.dev/isthmus/internal/unixsocket"
 )
 
@@ -83,8 +85,12 @@ func Default() Control {
 // Load reads the control plane's settings. An unknown key, a key given twice or a value of the wrong type is refused.
 // The result is not yet validated: flags may still fill it.
 func Load(path string) (Control, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Control{}, fmt.Errorf("read settings: %w", err)
+	}
 	cfg := Default()
-	if err := load(path, &cfg); err != nil {
+	if _, err := strictyaml.ReadSettings(path, text, &cfg); err != nil {
 		return Control{}, err
 	}
 	dir := filepath.Dir(path)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"isthmus.dev/isthmus/internal/state/postgres"
+	"isthmus.dev/isthmus/internal/strictyaml"
 )
 
 func write(t *testing.T, text string) string {
@@ -66,21 +67,22 @@ func TestLoadRefuses(t *testing.T) {
 	for name, tc := range map[string]struct{ in, want string }{
 		"unknown key": {
 			"configDir: x\nstatefile: y\n",
-			`control.yaml:2: unknown key "statefile": the keys here are agentAddress, ca, configCopies, configDir,`,
+			`control.yaml:2: statefile: there is no field "statefile" here. Fix: did you mean stateFile? It is one of: ` +
+				`agentAddress, ca, configCopies, configDir,`,
 		},
 		"unknown nested key": {
 			"log:\n  lvl: debug\n",
-			`control.yaml:2: unknown key "log.lvl": the keys here are format, level`,
+			`control.yaml:2: log.lvl: there is no field "lvl" here. Fix: remove it, or use one of: format, level`,
 		},
-		"wrong type":  {"socket: [a]\n", "control.yaml:1: cannot unmarshal"},
-		"wrong level": {"log: {level: loud}\n", `slog: level string "loud": unknown name`},
+		"wrong type":  {"socket: [a]\n", "control.yaml:1: socket: must be text, is a list. Fix: write text"},
+		"wrong level": {"log: {level: loud}\n", `control.yaml:1: log.level: "loud" is no Level: slog: level string "loud": unknown name. Fix: write debug`},
 		"key twice": {
 			"socket: a\nsocket: b\n",
-			`control.yaml:2: mapping key "socket" already defined at line 1`,
+			`control.yaml:2: socket: the key "socket" stands twice in this mapping. Fix: keep one of the two`,
 		},
-		"not settings":  {"- a\n", "control.yaml:1: settings are written as key: value"},
-		"two documents": {"socket: a\n---\nsocket: b\n", "holds more than one document"},
-		"not YAML":      {"socket: {\n", "control.yaml: line "},
+		"not settings":  {"- a\n", "control.yaml:1: must be a mapping, is a list. Fix: write a mapping"},
+		"two documents": {"socket: a\n---\nsocket: b\n", "control.yaml:3: the file holds more than one document"},
+		"not YAML":      {"socket: {\n", "control.yaml:1: not YAML: did not find expected node content"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Load(write(t, tc.in))
@@ -182,7 +184,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add("names: {ips: [300.1.1.1]}\n")
 	f.Fuzz(func(_ *testing.T, in string) {
 		c := Default()
-		if decode("control.yaml", []byte(in), &c) == nil {
+		if _, err := strictyaml.ReadSettings("control.yaml", []byte(in), &c); err == nil {
 			_, _ = c.Complete() // any answer will do, as long as there is one
 		}
 	})

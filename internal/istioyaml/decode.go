@@ -15,16 +15,12 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
-// The bounds of what is read.
+// The bounds of what is read, beside those of a document (strictyaml).
 const (
-	MaxFileBytes     = 16 << 20
-	MaxDocumentBytes = 1 << 20
-	MaxDepth         = 64
-	MaxNodes         = 50_000 // values in one document
-	MaxAliased       = 1_000  // values in one document that aliases repeat
-	MaxFindings      = 100    // of one document
-	MaxFileFindings  = 1_000  // of one file
-	maxLists         = 8      // Lists in each other
+	MaxFileBytes    = 16 << 20
+	MaxFindings     = 100   // of one document
+	MaxFileFindings = 1_000 // of one file
+	maxLists        = 8     // Lists in each other
 )
 
 // Validator checks an object of Isthmus's own kinds against its schema. The document is JSON as map[string]any, int64,

@@ -3,11 +3,7 @@ package istioyaml
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"regexp"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -15,6 +11,7 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/strictyaml"
 )
 
 // document is what one YAML document holds. Lines are counted from its own first one, so that it stays true wherever it
@@ -56,20 +53,12 @@ func decodeDocument(text []byte, validate Validator) (d *document) {
 			d = lost(text, faulty(fault))
 		}
 	}()
-	if bad := unreadable(text); bad != nil {
-		return lost(text, *bad)
-	}
-	if len(text) > MaxDocumentBytes {
-		return lost(text, finding.New(finding.TooLarge, kind.Key{}, "",
-			fmt.Sprintf("the document has %d bytes, more than %d", len(text), MaxDocumentBytes),
-			"split it into several documents with a line ---"))
-	}
-	roots, bad := parse(text)
+	roots, bad := strictyaml.Parse(text)
 	if bad != nil {
 		return lost(text, *bad)
 	}
 	d = &document{}
-	left := &budget{nodes: MaxNodes, aliased: MaxAliased}
+	left := strictyaml.NewBudget()
 	for _, root := range roots {
 		if root.Kind != yaml.MappingNode {
 			d.nothing(root, text)
@@ -122,9 +111,9 @@ func nodeName(n *yaml.Node) string {
 }
 
 // add takes in one object.
-func (d *document) add(n *yaml.Node, left *budget, validate Validator) {
+func (d *document) add(n *yaml.Node, left *strictyaml.Budget, validate Validator) {
 	line := n.Line - 1
-	n = resolved(n)
+	n = strictyaml.Resolve(n)
 	if n == nil || n.Kind != yaml.MappingNode {
 		d.skip(head{}, line)
 		return
@@ -200,47 +189,6 @@ func (d *document) take(findings []finding.Finding) {
 	}
 }
 
-// parse returns the root nodes of a text, none if there is only white space and comments.
-func parse(text []byte) ([]*yaml.Node, *finding.Finding) {
-	if values, ok := parseJSON(text); ok {
-		return values, nil
-	}
-	var roots []*yaml.Node
-	for dec := yaml.NewDecoder(bytes.NewReader(text)); ; {
-		var doc yaml.Node
-		if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-			return roots, nil
-		} else if err != nil {
-			return nil, syntax(text, err)
-		}
-		if doc.Kind == yaml.DocumentNode && len(doc.Content) == 1 {
-			roots = append(roots, doc.Content[0])
-		}
-	}
-}
-
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
-
-// syntax words a parser's error.
-func syntax(text []byte, err error) *finding.Finding {
-	f := new(finding.New(finding.Syntax, kind.Key{}, "",
-		"not YAML: "+err.Error(),
-		"mend the YAML: check indentation, colons and quotes on this line and the one before"))
-	if m := yamlLine.FindStringSubmatch(strings.SplitN(err.Error(), "\n", 2)[0]); m != nil {
-		f.Message = "not YAML: " + m[2]
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			f.Line = max(0, n-1)
-		}
-	}
-	for i, line := range bytes.Split(text, []byte("\n")) {
-		if bytes.HasPrefix(bytes.TrimLeft(line, " "), []byte("\t")) && len(bytes.TrimSpace(line)) > 0 {
-			f.Line, f.Message, f.Remedy = i, "not YAML: a tab indents this line", "indent with spaces"
-			break
-		}
-	}
-	return f
-}
-
 // items returns the objects of a List, as kubectl and the API write it, also of a List in a List, or the one object
 // itself. The items of a list of one kind (ServiceList) need not say theirs.
 func items(root *yaml.Node) []*yaml.Node { return itemsAt(root, 0) }
@@ -264,7 +212,7 @@ func itemsAt(root *yaml.Node, depth int) []*yaml.Node {
 	}
 	out := make([]*yaml.Node, 0, len(list.Content))
 	for _, item := range list.Content {
-		in := resolved(item)
+		in := strictyaml.Resolve(item)
 		switch {
 		case in == nil || in.Kind != yaml.MappingNode:
 			out = append(out, item)
@@ -310,22 +258,22 @@ func Pick(text []byte, wanted func(snapshot.Key) bool) []byte {
 
 func pickFrom(out *bytes.Buffer, text []byte, wanted func(snapshot.Key) bool) {
 	defer func() { _ = recover() }() // decodeDocument has told of it
-	roots, bad := parse(text)
-	if bad != nil || unreadable(text) != nil || len(text) > MaxDocumentBytes {
+	roots, bad := strictyaml.Parse(text)
+	if bad != nil {
 		return
 	}
-	left := &budget{nodes: MaxNodes, aliased: MaxAliased}
+	left := strictyaml.NewBudget()
 	for _, root := range roots {
 		for _, item := range items(root) {
-			n := resolved(item)
+			n := strictyaml.Resolve(item)
 			if n == nil || n.Kind != yaml.MappingNode {
 				continue
 			}
 			if key := headOf(n).key(); !wanted(key) {
 				continue
 			}
-			t := newTree(n, left)
-			if data, err := json.Marshal(t.value(n, "", 0)); err == nil && len(t.findings) == 0 {
+			var r strictyaml.Report
+			if data, err := json.Marshal(r.Value(n, left)); err == nil && len(r.Findings) == 0 {
 				out.WriteString("---\n")
 				out.Write(ascii(data))
 				out.WriteString("\n")

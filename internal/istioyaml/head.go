@@ -12,6 +12,7 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/strictyaml"
 )
 
 // head is what a document says it is. It is read before anything else and leniently, so that an object can be named,
@@ -76,27 +77,16 @@ const unreadableNamespace = "?"
 
 // each visits the keys of a mapping that are text.
 func each(n *yaml.Node, visit func(key string, line int, v *yaml.Node)) {
-	if n = resolved(n); n == nil || n.Kind != yaml.MappingNode {
+	if n = strictyaml.Resolve(n); n == nil || n.Kind != yaml.MappingNode {
 		return
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		if k := resolved(n.Content[i]); k != nil && k.Kind == yaml.ScalarNode {
-			if v := resolved(n.Content[i+1]); v != nil {
+		if k := strictyaml.Resolve(n.Content[i]); k != nil && k.Kind == yaml.ScalarNode {
+			if v := strictyaml.Resolve(n.Content[i+1]); v != nil {
 				visit(k.Value, n.Content[i].Line, v)
 			}
 		}
 	}
-}
-
-// resolved returns the node that an alias stands for.
-func resolved(n *yaml.Node) *yaml.Node {
-	for hops := 0; n != nil && n.Kind == yaml.AliasNode; hops++ {
-		if hops > MaxDepth {
-			return nil
-		}
-		n = n.Alias
-	}
-	return n
 }
 
 // plain returns a node's text, empty where it has none.

@@ -27,7 +27,7 @@ func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v a
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
-		r.wrongType(path, "a mapping", v)
+		r.WrongType(path, "a mapping", v)
 		return v
 	}
 	oneofs := map[protoreflect.Name]string{}
@@ -35,12 +35,12 @@ func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v a
 		p := finding.Child(path, k)
 		fd := md.Fields().ByJSONName(k)
 		if fd == nil {
-			r.unknownField(p, k, fieldNames(md))
+			r.UnknownField(p, k, fieldNames(md))
 			continue
 		}
 		if one := fd.ContainingOneof(); one != nil && !one.IsSynthetic() {
 			if other, twice := oneofs[one.Name()]; twice {
-				r.refuse(finding.Invalid, p,
+				r.Refuse(finding.Invalid, p,
 					fmt.Sprintf("%s and %s exclude each other", other, k),
 					"keep one of the two")
 			}
@@ -54,11 +54,11 @@ func (r *report) fitsMessage(md protoreflect.MessageDescriptor, path string, v a
 func (r *report) fitsField(fd protoreflect.FieldDescriptor, path string, v any) any {
 	switch {
 	case v == nil:
-		r.refuse(finding.WrongType, path, "nothing is written here", "write a value, or remove the line")
+		r.Refuse(finding.WrongType, path, "nothing is written here", "write a value, or remove the line")
 	case fd.IsMap():
 		m, ok := v.(map[string]any)
 		if !ok {
-			r.wrongType(path, "a mapping", v)
+			r.WrongType(path, "a mapping", v)
 		}
 		for _, k := range sortedKeys(m) {
 			m[k] = r.fitsSingle(fd.MapValue(), finding.Child(path, k), m[k])
@@ -66,7 +66,7 @@ func (r *report) fitsField(fd protoreflect.FieldDescriptor, path string, v any) 
 	case fd.IsList():
 		list, ok := v.([]any)
 		if !ok {
-			r.wrongType(path, "a list", v)
+			r.WrongType(path, "a list", v)
 		}
 		for i, item := range list {
 			list[i] = r.fitsSingle(fd, fmt.Sprintf("%s[%d]", path, i), item)
@@ -79,7 +79,7 @@ func (r *report) fitsField(fd protoreflect.FieldDescriptor, path string, v any) 
 
 func (r *report) fitsSingle(fd protoreflect.FieldDescriptor, path string, v any) any {
 	if v == nil {
-		r.refuse(finding.WrongType, path, "nothing is written here", "write a value, or remove the line")
+		r.Refuse(finding.WrongType, path, "nothing is written here", "write a value, or remove the line")
 		return v
 	}
 	switch fd.Kind() {
@@ -89,16 +89,16 @@ func (r *report) fitsSingle(fd protoreflect.FieldDescriptor, path string, v any)
 		r.fitsEnum(fd.Enum(), path, v)
 	case protoreflect.StringKind, protoreflect.BytesKind:
 		if _, ok := v.(string); !ok {
-			r.wrongType(path, "text", v)
+			r.WrongType(path, "text", v)
 		}
 	case protoreflect.BoolKind:
 		if _, ok := v.(bool); !ok {
-			r.wrongType(path, "true or false", v)
+			r.WrongType(path, "true or false", v)
 		}
 	case protoreflect.FloatKind, protoreflect.DoubleKind:
 		if _, ok := v.(float64); !ok {
 			if _, ok := v.(int64); !ok {
-				r.wrongType(path, "a number", v)
+				r.WrongType(path, "a number", v)
 			}
 		}
 	default:
@@ -110,15 +110,8 @@ func (r *report) fitsSingle(fd protoreflect.FieldDescriptor, path string, v any)
 // fitsDuration reads a duration as Istio writes it, in the notation of Go ("500ms", "1m30s"), and writes it as
 // protojson takes it: in seconds alone.
 func (r *report) fitsDuration(path string, v any) any {
-	written, ok := v.(string)
+	d, ok := r.Duration(path, v)
 	if !ok {
-		r.refuse(finding.WrongType, path, "must be a duration, is "+typeName(v), customRemedy("Duration"))
-		return v
-	}
-	d, err := time.ParseDuration(written)
-	if err != nil {
-		r.refuse(finding.WrongType, path, fmt.Sprintf("%q is no duration", finding.Clip(written)),
-			customRemedy("Duration"))
 		return v
 	}
 	sign := ""
@@ -132,7 +125,7 @@ func (r *report) fitsDuration(path string, v any) any {
 func (r *report) fitsWhole(k protoreflect.Kind, path string, v any) {
 	i, ok := v.(int64)
 	if !ok {
-		r.wrongType(path, "a whole number", v)
+		r.WrongType(path, "a whole number", v)
 		return
 	}
 	low, high := int64(-1<<63), int64(1<<63-1)
@@ -145,7 +138,7 @@ func (r *report) fitsWhole(k protoreflect.Kind, path string, v any) {
 		low, high = -1<<31, 1<<31-1
 	}
 	if i < low || i > high {
-		r.refuse(finding.Invalid, path,
+		r.Refuse(finding.Invalid, path,
 			fmt.Sprintf("%d is out of range", i), fmt.Sprintf("write a number from %d to %d", low, high))
 	}
 }
@@ -153,11 +146,11 @@ func (r *report) fitsWhole(k protoreflect.Kind, path string, v any) {
 func (r *report) fitsEnum(ed protoreflect.EnumDescriptor, path string, v any) {
 	name, ok := v.(string)
 	if !ok {
-		r.wrongType(path, "text", v)
+		r.WrongType(path, "text", v)
 		return
 	}
 	if ed.Values().ByName(protoreflect.Name(name)) == nil {
-		r.refuse(finding.UnknownValue, path,
+		r.Refuse(finding.UnknownValue, path,
 			fmt.Sprintf("%q is not a value of this field", finding.Clip(name)),
 			finding.DidYouMean(name, enumNames(ed)))
 	}

@@ -20,9 +20,9 @@ var destinationRules = kind.Kind{
 // readRule reads a DestinationRule with a connectTimeout and a number of errors that put a server out of use, both as
 // JSON has them.
 func readRule(timeout, most any) (*networking.DestinationRule, []finding.Finding) {
-	t := newTree(scalar("", 1), &budget{})
+	var r report
 	rule := reflect.New(destinationRules.Type)
-	t.istio(destinationRules, rule.Elem(), map[string]any{
+	r.istio(destinationRules, rule.Elem(), map[string]any{
 		"metadata": map[string]any{"name": "web"},
 		"spec": map[string]any{
 			"host": "web", "trafficPolicy": map[string]any{
@@ -31,7 +31,7 @@ func readRule(timeout, most any) (*networking.DestinationRule, []finding.Finding
 			},
 		},
 	})
-	return rule.Interface().(*networking.DestinationRule), t.findings
+	return rule.Interface().(*networking.DestinationRule), r.Findings
 }
 
 // Istio's files write durations as Go does, and protojson knows seconds alone.

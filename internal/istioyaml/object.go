@@ -8,50 +8,50 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/strictyaml"
 )
 
 // decode reads the object of a head; why says what is wrong with a kind that is not read. The object is nil when there
 // are errors; the raw document comes along as far as it could be read.
 func (h head) decode(
-	k kind.Kind, s standing, n *yaml.Node, left *budget, validate Validator, why refusal,
+	k kind.Kind, s standing, n *yaml.Node, left *strictyaml.Budget, validate Validator, why refusal,
 ) (o *snapshot.Object, doc map[string]any, findings []finding.Finding) {
-	t := newTree(n, left)
-	r := &t.report
-	r.object = h.key().Normal()
+	r := &report{}
+	r.Object = h.key().Normal()
 	defer func() {
 		if fault := recover(); fault != nil {
 			f := faulty(fault)
-			f.Object, f.Line = r.object, r.line
-			o, findings = nil, append(r.findings, f)
+			f.Object, f.Line = r.Object, r.Line
+			o, findings = nil, append(r.Findings, f)
 		}
 	}()
-	doc, _ = t.value(n, "", 0).(map[string]any)
+	doc, _ = r.Value(n, left).(map[string]any)
 	switch {
-	case hasErrors(r.findings):
-		return nil, nil, r.findings // keys may stand in it twice
+	case hasErrors(r.Findings):
+		return nil, nil, r.Findings // keys may stand in it twice
 	case s != standsRead:
-		r.refuse(why.code, why.field, why.message, why.remedy)
-		return nil, doc, r.findings
+		r.Refuse(why.code, why.field, why.message, why.remedy)
+		return nil, doc, r.Findings
 	}
 	if !r.metadata(doc, k) {
-		return nil, doc, r.findings
+		return nil, doc, r.Findings
 	}
 	value := r.typed(k, doc, validate)
-	if hasErrors(r.findings) {
-		return nil, doc, r.findings
+	if hasErrors(r.Findings) {
+		return nil, doc, r.Findings
 	}
-	return snapshot.NewObject(value, snapshot.Origin{Line: r.line, Fields: snapshot.FieldsOf(r.lines)}), doc, r.findings
+	return snapshot.NewObject(value, snapshot.Origin{Line: r.Line, Fields: snapshot.FieldsOf(r.Lines)}), doc, r.Findings
 }
 
 // metadata demands a name and writes the namespace that a namespaced object means.
 func (r *report) metadata(doc map[string]any, k kind.Kind) bool {
 	md, ok := doc["metadata"].(map[string]any)
 	if !ok {
-		r.refuse(finding.Metadata, "metadata", "metadata is missing", "write metadata: with name: inside")
+		r.Refuse(finding.Metadata, "metadata", "metadata is missing", "write metadata: with name: inside")
 		return false
 	}
 	if text(md["name"]) == "" {
-		r.refuse(finding.Metadata, "metadata.name", "the object has no name", "write metadata.name")
+		r.Refuse(finding.Metadata, "metadata.name", "the object has no name", "write metadata.name")
 		return false
 	}
 	if k.Namespaced && md["namespace"] == nil {

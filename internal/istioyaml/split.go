@@ -1,6 +1,10 @@
 package istioyaml
 
-import "bytes"
+import (
+	"bytes"
+
+	"isthmus.dev/isthmus/internal/strictyaml"
+)
 
 // chunk is the text of one document and the line of the file at which it begins, from 1.
 type chunk struct {
@@ -27,11 +31,11 @@ func split(text []byte) []chunk {
 			end = at + i + 1
 		}
 		l := text[at:end]
-		if isMarker(l) {
+		if strictyaml.IsMarker(l) {
 			flush(at)
 			l = l[3:]
 		}
-		if isMark(l, "...") { // the end of a document; the next one may begin without a marker
+		if strictyaml.IsMark(l, "...") { // the end of a document; the next one may begin without a marker
 			at = end
 			line++
 			flush(at)
@@ -46,11 +50,4 @@ func split(text []byte) []chunk {
 	}
 	flush(len(text))
 	return chunks
-}
-
-func isMarker(line []byte) bool { return isMark(line, "---") }
-
-func isMark(line []byte, mark string) bool {
-	return bytes.HasPrefix(line, []byte(mark)) &&
-		(len(line) == 3 || line[3] == ' ' || line[3] == '\t' || line[3] == '\n' || line[3] == '\r')
 }

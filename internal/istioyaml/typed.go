@@ -13,7 +13,11 @@ import (
 	"isthmus.dev/isthmus/internal/check"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
+	"isthmus.dev/isthmus/internal/strictyaml"
 )
+
+// report gathers findings about one object.
+type report struct{ strictyaml.Report }
 
 // written judges what the Go type of a kind cannot tell: a protobuf message has an empty list as if it were not
 // written, and that would mean anything.
@@ -26,7 +30,7 @@ var written = map[string]func(r *report, spec map[string]any){
 	},
 	"PeerAuthentication": func(r *report, spec map[string]any) {
 		if ports, ok := spec["portLevelMtls"].(map[string]any); ok && len(ports) == 0 {
-			r.refuse(finding.Invalid, "spec.portLevelMtls", "no port is written inside",
+			r.Refuse(finding.Invalid, "spec.portLevelMtls", "no port is written inside",
 				"write a port and its mode, or remove the field")
 		}
 	},
@@ -40,7 +44,7 @@ func (r *report) emptyLists(path string, v any) {
 		}
 	case []any:
 		if len(v) == 0 {
-			r.refuse(finding.Invalid, path, "an empty list restricts nothing",
+			r.Refuse(finding.Invalid, path, "an empty list restricts nothing",
 				"write what it should hold, or remove it to mean anything")
 		}
 		for i, item := range v {
@@ -54,7 +58,7 @@ func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) meta
 	if k.Family != kind.Ours {
 		delete(doc, "status")
 	}
-	r.fits(shapes()[k.Name], "", doc)
+	r.Fits(shapes()[k.Name], "", doc)
 	o := reflect.New(k.Type)
 	var read bool
 	switch k.Family {
@@ -62,9 +66,9 @@ func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) meta
 		if validate != nil {
 			r.addNew(validate(k.Name, doc))
 		}
-		read = !hasErrors(r.findings) && r.remarshal(doc, o.Interface(), "")
+		read = !hasErrors(r.Findings) && r.remarshal(doc, o.Interface(), "")
 	case kind.Core:
-		read = !hasErrors(r.findings) && r.remarshal(doc, o.Interface(), "")
+		read = !hasErrors(r.Findings) && r.remarshal(doc, o.Interface(), "")
 	case kind.Istio:
 		read = r.istio(k, o.Elem(), doc)
 	}
@@ -73,7 +77,7 @@ func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) meta
 	}
 	value := o.Interface().(metav1.Object)
 	value.SetManagedFields(nil)
-	r.add(check.Object(value))
+	r.Add(check.Object(value))
 	if spec, ok := doc["spec"].(map[string]any); ok && written[k.Name] != nil {
 		written[k.Name](r, spec)
 	}
@@ -81,19 +85,15 @@ func (r *report) typed(k kind.Kind, doc map[string]any, validate Validator) meta
 }
 
 // shapes of the documents of each kind.
-var shapes = sync.OnceValue(func() map[string]*shape {
-	all := map[string]*shape{}
+var shapes = sync.OnceValue(func() map[string]*strictyaml.Shape {
+	all := map[string]*strictyaml.Shape{}
 	for _, k := range kind.All {
-		all[k.Name] = shapeOf(k.Type)
+		all[k.Name] = strictyaml.ShapeOf(k.Type, "json")
 		if k.Family == kind.Istio { // the message says what its spec may hold
-			all[k.Name] = &shape{
-				kind: object, names: []string{"apiVersion", "kind", "metadata", "spec"},
-				fields: map[string]*shape{
-					"apiVersion": {kind: str}, "kind": {kind: str},
-					"metadata": shapeOf(reflect.TypeFor[metav1.ObjectMeta]()),
-					"spec":     {kind: anything},
-				},
-			}
+			all[k.Name] = strictyaml.ObjectOf(map[string]*strictyaml.Shape{
+				"apiVersion": strictyaml.Text, "kind": strictyaml.Text, "spec": strictyaml.Anything,
+				"metadata": strictyaml.ShapeOf(reflect.TypeFor[metav1.ObjectMeta](), "json"),
+			})
 		}
 	}
 	return all
@@ -102,13 +102,13 @@ var shapes = sync.OnceValue(func() map[string]*shape {
 // addNew takes over a schema's findings about fields in which nothing was found yet.
 func (r *report) addNew(findings []finding.Finding) {
 	known := map[string]bool{}
-	for _, f := range r.findings {
+	for _, f := range r.Findings {
 		known[f.Field] = true
 	}
 	for _, f := range findings {
 		if !known[f.Field] {
 			known[f.Field] = true
-			r.add([]finding.Finding{f})
+			r.Add([]finding.Finding{f})
 		}
 	}
 }
@@ -125,7 +125,7 @@ func (r *report) istio(k kind.Kind, into reflect.Value, doc map[string]any) bool
 		spec = r.fitsMessage(message.ProtoReflect().Descriptor(), "spec", spec)
 	}
 	meta := into.FieldByName("ObjectMeta").Addr().Interface()
-	if hasErrors(r.findings) || !r.remarshal(doc["metadata"], meta, "metadata") || written &&
+	if hasErrors(r.Findings) || !r.remarshal(doc["metadata"], meta, "metadata") || written &&
 		!r.protojson(spec, message) {
 		return false
 	}
@@ -139,7 +139,7 @@ func (r *report) remarshal(v, into any, path string) bool {
 		err = json.Unmarshal(data, into)
 	}
 	if err != nil {
-		r.refuse(finding.WrongType, path, err.Error(), "compare with the kind's page in docs/kinds")
+		r.Refuse(finding.WrongType, path, err.Error(), "compare with the kind's page in docs/kinds")
 	}
 	return err == nil
 }
@@ -150,7 +150,7 @@ func (r *report) protojson(v any, into proto.Message) bool {
 		err = protojson.Unmarshal(data, into)
 	}
 	if err != nil {
-		r.refuse(finding.WrongType, "spec", err.Error(), "compare with the kind's page in docs/kinds")
+		r.Refuse(finding.WrongType, "spec", err.Error(), "compare with the kind's page in docs/kinds")
 	}
 	return err == nil
 }

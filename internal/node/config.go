@@ -72,7 +72,7 @@ type EnvoyConfig struct {
 	MaxHeapMiB uint64 `yaml:"maxHeapMiB"`
 	// LogLevel of Envoy; default warning.
 	LogLevel string `yaml:"logLevel"`
-	// DrainTime bounds how long requests may go on when the agent is told to stop. Default 5s; 0 ends Envoy at once.
+	// DrainTime bounds how long requests may go on when the agent is told to stop. Default 5s; 0s ends Envoy at once.
 	DrainTime *time.Duration `yaml:"drainTime"`
 	// KeepOnStop leaves Envoy running when the agent is told to stop, for the next agent to take over. An agent that is
 	// killed or crashes always leaves it.
@@ -105,7 +105,7 @@ type CaptureConfig struct {
 	ExcludeOutboundCIDRs []string `yaml:"excludeOutboundCIDRs"`
 	ExcludeInboundPorts  []uint16 `yaml:"excludeInboundPorts"`
 	// LeaveOpen bounds how long connections from outside the mesh may go on that are open when a workload that accepts
-	// plaintext is captured. 0 ends them. Default 24h.
+	// plaintext is captured. 0s ends them. Default 24h.
 	LeaveOpen *time.Duration `yaml:"leaveOpen"`
 	// Off captures nothing at all: the workloads' traffic is then not protected.
 	Off bool `yaml:"off"`

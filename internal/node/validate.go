@@ -15,6 +15,7 @@ import (
 	"isthmus.dev/isthmus/internal/reserved"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/strictyaml"
 	"isthmus.dev/isthmus/internal/vip"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
@@ -106,9 +107,9 @@ func (c *Config) validateMode(r *reader) {
 // WithMode returns the configuration with the mode from the command line.
 func (c Config) WithMode(m Mode) (Config, error) {
 	c.Mode = m
-	r := reader{file: "--mode"}
+	r := reader{settings: strictyaml.Settings{File: "--mode"}}
 	c.validateMode(&r)
-	return c, r.err()
+	return c, strictyaml.Join(r.problems)
 }
 
 func (c *Config) validateAddresses(r *reader) {
@@ -171,7 +172,7 @@ func (c *Config) validateCapture(r *reader) {
 	}
 	if d := *c.Capture.LeaveOpen; d < 0 || d > maxLeaveOpen {
 		r.add("capture.leaveOpen", d.String()+" is not between 0 and 720h",
-			"write for example 24h, or 0 to end the connections that are open when a workload is captured")
+			"write for example 24h, or 0s to end the connections that are open when a workload is captured")
 	}
 	for field, ports := range map[string][]uint16{
 		"capture.excludeOutboundPorts": c.Capture.ExcludeOutboundPorts,

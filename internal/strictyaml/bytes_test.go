@@ -1,4 +1,4 @@
-package istioyaml
+package strictyaml
 
 import "testing"
 

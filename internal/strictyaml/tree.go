@@ -1,4 +1,4 @@
-package istioyaml
+package strictyaml
 
 import (
 	"fmt"
@@ -15,53 +15,57 @@ import (
 
 // tree turns the YAML nodes of one object into JSON values and records the line of each field.
 type tree struct {
-	report
-	*budget
+	*Report
+	*Budget
 	inAlias bool
 	halted  bool
 }
 
-// budget is how much more one document may hold.
-type budget struct {
+// Budget is how much more one document may hold.
+type Budget struct {
 	nodes   int
 	aliased int // what aliases repeat
 }
 
-// report gathers findings about one object. Its lines count from 0 at the top of the document.
-type report struct {
-	object   kind.Key
-	line     int            // of the object
-	lines    map[string]int // of its fields, counted from its own
-	findings []finding.Finding
+// NewBudget returns what one document may hold.
+func NewBudget() *Budget { return &Budget{nodes: MaxNodes, aliased: MaxAliased} }
+
+// Report gathers findings about one object or one file of settings. Its lines count from 0 at the top of the document.
+type Report struct {
+	Object   kind.Key
+	Line     int            // of the object
+	Lines    map[string]int // of its fields, counted from its own
+	Findings []finding.Finding
 }
 
-// refuse records what is wrong with a field.
-func (r *report) refuse(code finding.Code, field, message, remedy string) {
-	r.add([]finding.Finding{finding.New(code, r.object, field, message, remedy)})
+// Refuse records what is wrong with a field.
+func (r *Report) Refuse(code finding.Code, field, message, remedy string) {
+	r.Add([]finding.Finding{finding.New(code, r.Object, field, message, remedy)})
 }
 
-// add takes over findings about the object.
-func (r *report) add(findings []finding.Finding) {
+// Add takes over findings about the object.
+func (r *Report) Add(findings []finding.Finding) {
 	for _, f := range findings {
-		f.Object = r.object
-		r.findings = append(r.findings, f.At("", r.lineOf(f.Field)))
+		f.Object = r.Object
+		r.Findings = append(r.Findings, f.At("", r.Line+lineOf(f.Field, r.Lines)))
 	}
 }
 
-// lineOf is snapshot.Origin.LineOf.
-func (r *report) lineOf(field string) int {
+// lineOf returns the line of a field, else of its nearest enclosing field, else 0.
+func lineOf(field string, lines map[string]int) int {
 	for f := range snapshot.Enclosing(field) {
-		if l, ok := r.lines[f]; ok {
-			return r.line + l
+		if l, ok := lines[f]; ok {
+			return l
 		}
 	}
-	return r.line
+	return 0
 }
 
-func newTree(n *yaml.Node, left *budget) *tree {
-	t := &tree{budget: left}
-	t.line, t.lines = n.Line-1, make(map[string]int, 24)
-	return t
+// Value returns the JSON value of a node: map[string]any, []any, string, int64, float64, bool or nil.
+func (r *Report) Value(n *yaml.Node, left *Budget) any {
+	r.Line, r.Lines = n.Line-1, make(map[string]int, 24)
+	t := &tree{Report: r, Budget: left}
+	return t.value(n, "", 0)
 }
 
 // value returns the JSON value of a node.
@@ -112,7 +116,7 @@ func (t *tree) halt(path string, depth int) {
 		message = fmt.Sprintf("the document's aliases repeat more than %d values", MaxAliased)
 	}
 	field, _, _ := strings.Cut(path, "[")
-	t.refuse(finding.TooLarge, field, message, "write it plainer, or split it")
+	t.Refuse(finding.TooLarge, field, message, "write it plainer, or split it")
 }
 
 func (t *tree) mapping(n *yaml.Node, path string, depth int) any {
@@ -168,20 +172,20 @@ func (t *tree) scalar(n *yaml.Node, path string) any {
 }
 
 func (t *tree) refuseNode(code finding.Code, n *yaml.Node, path, message, remedy string) {
-	t.refuse(code, path, message, remedy)
-	t.findings[len(t.findings)-1].Line = n.Line - 1
+	t.Refuse(code, path, message, remedy)
+	t.Findings[len(t.Findings)-1].Line = n.Line - 1
 }
 
 // mark records the line of a path and returns the path. What an alias repeats has the line of the alias.
 func (t *tree) mark(path string, line int) string {
 	if !t.inAlias {
-		t.lines[path] = line - 1 - t.line
+		t.Lines[path] = line - 1 - t.Line
 	}
 	return path
 }
 
-// typeName returns what a JSON value is, for messages.
-func typeName(v any) string {
+// TypeName returns what a JSON value is, for messages.
+func TypeName(v any) string {
 	switch v.(type) {
 	case nil:
 		return "empty"

@@ -1,4 +1,4 @@
-package istioyaml
+package strictyaml
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 // parseJSON reads a text that is JSON, one value after the other. YAML's parser takes most of JSON, but neither tabs
 // nor the two halves of an escaped character. ok is false when the text is something else.
 func parseJSON(text []byte) (values []*yaml.Node, ok bool) {
-	if isMarker(text) {
+	if IsMarker(text) {
 		text = text[3:]
 	}
 	at := bytes.TrimLeft(text, " \t\r\n")

@@ -1,0 +1,97 @@
+// Package strictyaml reads YAML that a person wrote: objects of the configuration, and settings of a process. It
+// refuses what could mean something else than it looks like, what is too large, and fields that nobody reads, and says
+// on which line. It reads no files itself.
+package strictyaml
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/kind"
+)
+
+// The bounds of one document.
+const (
+	MaxDocumentBytes = 1 << 20
+	MaxDepth         = 64
+	MaxNodes         = 50_000 // values
+	MaxAliased       = 1_000  // values that aliases repeat
+)
+
+// Parse returns the root nodes of a text, none if there is only white space and comments. The line of a finding counts
+// from 0.
+func Parse(text []byte) ([]*yaml.Node, *finding.Finding) {
+	if bad := unreadable(text); bad != nil {
+		return nil, bad
+	}
+	if len(text) > MaxDocumentBytes {
+		return nil, new(finding.New(finding.TooLarge, kind.Key{}, "",
+			fmt.Sprintf("the document has %d bytes, more than %d", len(text), MaxDocumentBytes),
+			"split it into several documents with a line ---"))
+	}
+	if values, ok := parseJSON(text); ok {
+		return values, nil
+	}
+	var roots []*yaml.Node
+	for dec := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var doc yaml.Node
+		if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+			return roots, nil
+		} else if err != nil {
+			return nil, syntax(text, err)
+		}
+		if doc.Kind == yaml.DocumentNode && len(doc.Content) == 1 {
+			roots = append(roots, doc.Content[0])
+		}
+	}
+}
+
+var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+
+// syntax words a parser's error.
+func syntax(text []byte, err error) *finding.Finding {
+	f := new(finding.New(finding.Syntax, kind.Key{}, "",
+		"not YAML: "+err.Error(),
+		"mend the YAML: check indentation, colons and quotes on this line and the one before"))
+	if m := yamlLine.FindStringSubmatch(strings.SplitN(err.Error(), "\n", 2)[0]); m != nil {
+		f.Message = "not YAML: " + m[2]
+		if n, err := strconv.Atoi(m[1]); err == nil {
+			f.Line = max(0, n-1)
+		}
+	}
+	for i, line := range bytes.Split(text, []byte("\n")) {
+		if bytes.HasPrefix(bytes.TrimLeft(line, " "), []byte("\t")) && len(bytes.TrimSpace(line)) > 0 {
+			f.Line, f.Message, f.Remedy = i, "not YAML: a tab indents this line", "indent with spaces"
+			break
+		}
+	}
+	return f
+}
+
+// Resolve returns the node that an alias stands for.
+func Resolve(n *yaml.Node) *yaml.Node {
+	for hops := 0; n != nil && n.Kind == yaml.AliasNode; hops++ {
+		if hops > MaxDepth {
+			return nil
+		}
+		n = n.Alias
+	}
+	return n
+}
+
+// IsMarker says whether a line begins a document.
+func IsMarker(line []byte) bool { return IsMark(line, "---") }
+
+// IsMark says whether a line is a mark of three characters, alone or followed by white space.
+func IsMark(line []byte, mark string) bool {
+	return bytes.HasPrefix(line, []byte(mark)) &&
+		(len(line) == 3 || line[3] == ' ' || line[3] == '\t' || line[3] == '\n' || line[3] == '\r')
+}
