@@ -43,6 +43,7 @@ var table = map[string]layer{
 	"internal/version":   words,
 	"internal/clocktest": words,
 	"internal/waittest":  words,
+	"internal/yamltest":  words,
 	"internal/wellknown": words,
 
 	"internal/finding":  nouns,

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"isthmus.dev/isthmus/internal/yamltest"
 )
 
 // falsePeers are meshes whose gateway is not what its MeshPeer says; each has an import of its own name.
@@ -30,9 +32,8 @@ metadata: {name: default}
 `)
 	var services strings.Builder
 	service := func(name, port string, number, target int) {
-		fmt.Fprintf(&services,
-			"---\napiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: default}\nspec:\n  selector: {app: %s}\n  ports: [{name: %s, port: %d, targetPort: %d}]\n",
-			name, name, port, number, target)
+		services.WriteString(yamltest.Service("default", name, name,
+			fmt.Sprintf("name: %s, port: %d, targetPort: %d", port, number, target)))
 	}
 	service("api", "http-web", 80, 8080)
 	service("bank", "tcp-raw", 7000, 7001)
@@ -42,9 +43,8 @@ metadata: {name: default}
 
 	var exports strings.Builder
 	export := func(name, service string, port int, to ...string) {
-		fmt.Fprintf(&exports,
-			"---\napiVersion: isthmus.dev/v1alpha1\nkind: FederatedExport\nmetadata: {name: %s, namespace: default}\nspec:\n  service: %s\n  port: %d\n  alias: %s\n  to:\n  - %s\n",
-			name, service, port, name, strings.Join(to, "\n  - "))
+		exports.WriteString(yamltest.Object("isthmus.dev/v1alpha1", "FederatedExport", "default", name, fmt.Sprintf(
+			"service: %s\nport: %d\nalias: %s\nto:\n- %s", service, port, name, strings.Join(to, "\n- "))))
 	}
 	web := func(peer, methods, paths string) string {
 		return fmt.Sprintf("{peer: %s, rules: [{callers: [%q], methods: [%s], paths: [%s]}]}", peer,
@@ -70,9 +70,8 @@ metadata: {name: default}
 func imports() string {
 	var b strings.Builder
 	add := func(name string, port int, protocol string, from ...string) {
-		fmt.Fprintf(&b,
-			"---\napiVersion: isthmus.dev/v1alpha1\nkind: FederatedImport\nmetadata: {name: %s, namespace: default}\nspec:\n  port: %d\n  protocol: %s\n  callers: [web]\n  from:\n  - %s\n",
-			name, port, protocol, strings.Join(from, "\n  - "))
+		b.WriteString(yamltest.Object("isthmus.dev/v1alpha1", "FederatedImport", "default", name, fmt.Sprintf(
+			"port: %d\nprotocol: %s\ncallers: [web]\nfrom:\n- %s", port, protocol, strings.Join(from, "\n- "))))
 	}
 	add("billing", 9080, "HTTP", "{peer: north, name: payments}")
 	add("ledger", 9090, "GRPC", "{peer: north, name: books}")

@@ -24,6 +24,7 @@ import (
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/waittest"
+	"isthmus.dev/isthmus/internal/yamltest"
 )
 
 // TestWorkloads attacks and breaks one mesh: a control plane, two nodes with an Envoy each, callers on the one and
@@ -330,99 +331,37 @@ func id(namespace, account string) string {
 	return shopDomain + "/ns/" + namespace + "/sa/" + account
 }
 
-// policy is the YAML of one AuthorizationPolicy; spec is indented by two spaces.
-func policy(namespace, name, spec string) string {
-	return "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: " + name +
-		", namespace: " + namespace + "}\nspec:\n" +
-		indent(spec, "  ") + "\n"
-}
+// policy is the YAML of one AuthorizationPolicy.
+func policy(namespace, name, spec string) string { return yamltest.Policy(namespace, name, spec) }
 
 func indent(text, by string) string {
 	return by + strings.ReplaceAll(strings.Trim(text, "\n"), "\n", "\n"+by)
 }
 
-const shopMesh = `
-apiVersion: isthmus.dev/v1alpha1
-kind: Mesh
-metadata: {name: shop}
-spec: {trustDomain: shop.example, certificateTTL: 10s}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: default}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: other}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: lonely}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: isthmus-system}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: default}
-spec:
-  selector: {app: web}
-  ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp-banner, port: 7000}, {name: tcp-second, port: 7001}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: alias, namespace: default}
-spec:
-  selector: {app: web}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: steady, namespace: default}
-spec:
-  selector: {app: steady}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: pair, namespace: default}
-spec:
-  selector: {app: pair}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: mixed, namespace: default}
-spec:
-  selector: {app: mixed}
-  ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 7000}, {name: tcp-off, port: 7001}, {name: http-off, port: 8082}, {name: http-on, port: 8083}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: pool, namespace: default}
-spec:
-  selector: {app: pool}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: talk, namespace: default}
-spec:
-  selector: {app: talk}
-  ports: [{name: http2, port: 8090}, {name: grpc, port: 9090}, {name: http-rpc, port: 9091}, {name: http2-streams, port: 8091}]
----
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: mixed, namespace: default}
-spec:
-  selector: {matchLabels: {app: mixed}}
-  mtls: {mode: PERMISSIVE}
-  portLevelMtls:
-    7001: {mode: DISABLE}
-    8082: {mode: DISABLE}
-    8083: {mode: STRICT}
-`
+var shopMesh = yamltest.Object("isthmus.dev/v1alpha1", "Mesh", "", "shop",
+	"{trustDomain: shop.example, certificateTTL: 10s}") +
+	yamltest.Namespace("default") +
+	yamltest.Namespace("other") +
+	yamltest.Namespace("lonely") +
+	yamltest.Namespace("isthmus-system") +
+	yamltest.Service("default", "web", "web", "name: http, port: 80, targetPort: 8080", "name: tcp-banner, port: 7000",
+		"name: tcp-second, port: 7001") +
+	yamltest.Service("default", "alias", "web", "name: http, port: 80, targetPort: 8080") +
+	yamltest.Service("default", "steady", "steady", "name: http, port: 80, targetPort: 8080") +
+	yamltest.Service("default", "pair", "pair", "name: http, port: 80, targetPort: 8080") +
+	yamltest.Service("default", "mixed", "mixed", "name: http, port: 80, targetPort: 8080", "name: tcp, port: 7000",
+		"name: tcp-off, port: 7001", "name: http-off, port: 8082", "name: http-on, port: 8083") +
+	yamltest.Service("default", "pool", "pool", "name: http, port: 80, targetPort: 8080") +
+	yamltest.Service("default", "talk", "talk", "name: http2, port: 8090", "name: grpc, port: 9090",
+		"name: http-rpc, port: 9091", "name: http2-streams, port: 8091") +
+	yamltest.Object("security.istio.io/v1", "PeerAuthentication", "default", "mixed", `
+selector: {matchLabels: {app: mixed}}
+mtls: {mode: PERMISSIVE}
+portLevelMtls:
+  7001: {mode: DISABLE}
+  8082: {mode: DISABLE}
+  8083: {mode: STRICT}
+`)
 
 // steadyPolicies stay as they are in all tests.
 var steadyPolicies = policy("default", "steady", `

@@ -15,6 +15,7 @@ import (
 	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/yamltest"
 )
 
 // draftWorld is mesh cards with the live peer retail, some services and who serves them.
@@ -39,38 +40,12 @@ spec:
     refresh: false
     inline: |
       ` + strings.ReplaceAll(strings.TrimSpace(string(root)), "\n", "\n      ") + `
----
-apiVersion: v1
-kind: Service
-metadata: {name: pay, namespace: money}
-spec:
-  selector: {app: pay}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: ledger, namespace: money}
-spec:
-  selector: {app: pay}
-  ports: [{name: tcp, port: 5432, targetPort: 5432}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: both, namespace: money}
-spec:
-  selector: {app: pay}
-  ports: [{name: http, port: 80, targetPort: 8080}, {name: http-admin, port: 81, targetPort: 8081}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: front}
-spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: back}
-spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
-` + strings.Join(more, "")
+` + yamltest.Service("money", "pay", "pay", "name: http, port: 80, targetPort: 8080") +
+		yamltest.Service("money", "ledger", "pay", "name: tcp, port: 5432, targetPort: 5432") +
+		yamltest.Service("money", "both", "pay", "name: http, port: 80, targetPort: 8080",
+			"name: http-admin, port: 81, targetPort: 8081") +
+		yamltest.Service("front", "web", "web", "name: http, port: 80") +
+		yamltest.Service("back", "web", "web", "name: http, port: 80") + strings.Join(more, "")
 	f := istioyaml.Decode("mesh.yaml", []byte(text), schema.New().Validate, nil)
 	for _, b := range f.Findings {
 		t.Errorf("%s", b)
@@ -221,15 +196,11 @@ func TestExportDraftOfRawTCP(t *testing.T) {
 
 // A policy is drafted only where the workload lets in no call of the peer.
 func TestExportDraftNeedsNoPolicy(t *testing.T) {
-	const admits = `---
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: pay, namespace: money}
-spec:
-  selector: {matchLabels: {app: pay}}
-  rules:
-  - from: [{source: {principals: ["retail.example/ns/shop/sa/storefront"]}}]
-`
+	admits := yamltest.Policy("money", "pay", `
+selector: {matchLabels: {app: pay}}
+rules:
+- from: [{source: {principals: ["retail.example/ns/shop/sa/storefront"]}}]
+`)
 	got, err := Export(draftWorld(t, admits), &adminapi.ExportDraftRequest{
 		Service: "pay", Peer: "retail", Callers: []string{"spiffe://retail.example/ns/shop/sa/storefront"},
 	})

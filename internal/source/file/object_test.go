@@ -16,12 +16,11 @@ import (
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/yamltest"
 )
 
 func policyYAML(namespace, name, action string) string {
-	return "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: " +
-		name + ", namespace: " + namespace +
-		"}\nspec: {selector: {matchLabels: {app: web}}, action: " + action + ", rules: [{}]}\n"
+	return yamltest.Policy(namespace, name, "{selector: {matchLabels: {app: web}}, action: "+action+", rules: [{}]}")
 }
 
 // policies is a configuration in words: its policies with their actions, what is closed, then the codes of its
@@ -379,8 +378,9 @@ func TestUnreadableFile(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	write(t, path, policyYAML("shop", "deny", "DENY")+namespaceYAML("one")+"---\napiVersion: networking.istio.io/v1\n"+
-		"kind: WorkloadEntry\nmetadata: {name: cart, namespace: shop}\nspec: {address: 192.0.2.1, labels: {app: web}}\n")
+	write(t, path, policyYAML("shop", "deny", "DENY")+namespaceYAML("one")+
+		yamltest.Object("networking.istio.io/v1", "WorkloadEntry", "shop", "cart",
+			"{address: 192.0.2.1, labels: {app: web}}"))
 	load("shop/deny=DENY")
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
