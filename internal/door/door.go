@@ -59,6 +59,7 @@ type call struct {
 	end    context.CancelFunc // of a call whose life is bounded
 	begun  *state.Event       // that is recorded
 	seq    uint64             // of begun
+	late   chan record        // has it, when what was not waited for is recorded
 
 	began time.Time     // guarded by limits.mu, as are the next two
 	place *list.Element // in limits.mute

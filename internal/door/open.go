@@ -75,6 +75,8 @@ func (d *Door) LookAt(ctx context.Context, node string) {
 }
 
 func (o *openings) look(ctx context.Context, of func(Caller) bool) {
+	ctx, cancel := context.WithTimeout(ctx, lookEvery) // of a state that hangs some ask, and who is known does not wait
+	defer cancel()
 	o.mu.Lock()
 	var some []*opening
 	for one := range o.all {

@@ -2,13 +2,25 @@ package door
 
 import (
 	"context"
+	"fmt"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/state"
 )
+
+// recordWait is how long an action that shuts somebody out waits for its record: a database may be away.
+const recordWait = time.Second
+
+// record is an action that was begun, as it is recorded.
+type record struct {
+	event state.Event
+	seq   uint64
+	err   error
+}
 
 // begin records an action before it is carried out.
 func (d *Door) begin(ctx context.Context, c *call, request any) error {
@@ -21,10 +33,28 @@ func (d *Door) begin(ctx context.Context, c *call, request any) error {
 		e.Object, detail = c.Describe(request)
 		e.Detail = join(e.Detail, detail)
 	}
-	seq, err := d.Events.BeginEvent(ctx, e)
+	begun := make(chan record, 1)
+	write := func(ctx context.Context) {
+		seq, err := d.Events.BeginEvent(ctx, e)
+		begun <- record{e, seq, err}
+	}
+	var enough <-chan time.Time
+	if c.Vital {
+		enough = time.After(recordWait)
+		go write(context.WithoutCancel(ctx)) // ends with the write, which the state bounds
+	} else {
+		write(ctx)
+	}
+	err := fmt.Errorf("no answer within %s", recordWait)
+	select {
+	case r := <-begun:
+		c.note(r)
+		err = r.err
+	case <-enough:
+		c.late = begun
+	}
 	switch {
 	case err == nil:
-		c.begun, c.seq = &e, seq
 	case c.Vital:
 		d.Log.Error("carried out without a record", "actor", e.Actor, "from", e.From, "action", e.Action,
 			"object", e.Object, "error", err)
@@ -34,8 +64,20 @@ func (d *Door) begin(ctx context.Context, c *call, request any) error {
 	return nil
 }
 
+// note takes in that an action was recorded.
+func (c *call) note(r record) {
+	if r.err == nil {
+		c.begun, c.seq = &r.event, r.seq
+	}
+}
+
 // end records how a call went.
 func (d *Door) end(ctx context.Context, c *call, err error) error {
+	select {
+	case r := <-c.late: // nil, unless the record was not waited for
+		c.note(r)
+	default:
+	}
 	code := status.Code(err)
 	denied := code == codes.PermissionDenied || code == codes.Unauthenticated
 	switch {

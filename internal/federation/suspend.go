@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
 
 	"isthmus.dev/isthmus/internal/state"
 )
@@ -60,11 +61,20 @@ func (s *Service) forgetAnswers(peer string) {
 	maps.DeleteFunc(s.invites, func(_ string, r *redeeming) bool { return r.answer.KnownAs == peer })
 }
 
-// lookUpPeer looks a peer up in the state, or else in the snapshot: an unreadable state must not prevent closing a
-// peer.
+// lookUpWait is how long the state may take to say what it knows of a peer that is known here too.
+const lookUpWait = time.Second
+
+// lookUpPeer looks a peer up in the state, or else in the snapshot: a state that cannot be read must not prevent
+// closing a peer.
 func (s *Service) lookUpPeer(ctx context.Context, name string) (revoked bool, err error) {
+	object := s.meshPeer(name)
+	if object != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, lookUpWait)
+		defer cancel()
+	}
 	p, err := s.peer(ctx, name)
-	if object := s.meshPeer(name); err != nil && object != nil {
+	if err != nil && object != nil {
 		return s.Snapshot().Peers[name].Revoked || s.unwritten[name].revoked, nil
 	}
 	return p.state.Revoked || s.unwritten[name].revoked, err

@@ -29,6 +29,7 @@ var errDisk = errors.New("no space left on device")
 type faulty struct {
 	state.Store
 	unreadable bool
+	hangs      bool // the next reading, until its caller gives up
 	writes     int
 }
 
@@ -43,6 +44,11 @@ func (f *faulty) write(do func() error) error {
 func (f *faulty) Peers(ctx context.Context) ([]state.Peer, error) {
 	if f.unreadable {
 		return nil, errDisk
+	}
+	if f.hangs {
+		f.hangs = false
+		<-ctx.Done()
+		return nil, ctx.Err()
 	}
 	return f.Store.Peers(ctx)
 }
@@ -145,8 +151,9 @@ func TestShuttingOutIsTheLastToFail(t *testing.T) {
 	} {
 		for fault, set := range map[string]func(*faulty){
 			"nothing": func(*faulty) {}, "writing": func(f *faulty) { f.writes = 0 },
-			"reading": func(f *faulty) { f.unreadable = true },
-			"both":    func(f *faulty) { f.writes, f.unreadable = 0, true },
+			"reading":                func(f *faulty) { f.unreadable = true },
+			"reading hangs, nothing": func(f *faulty) { f.hangs = true },
+			"both":                   func(f *faulty) { f.writes, f.unreadable = 0, true },
 		} {
 			t.Run(name+", "+fault+" fails", func(t *testing.T) {
 				db, root := openState(t), newAuthority(t, "cards").cert

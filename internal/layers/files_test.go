@@ -29,6 +29,7 @@ var once = map[string]map[string]string{
 	},
 	`"unix", `: {
 		"internal/unixsocket/unixsocket.go": "checks the path, its folders and the mode",
+		"internal/state/pgtest/wire.go":     "a socket of tests, in a folder that is thrown away",
 	},
 }
 

@@ -12,7 +12,7 @@ import (
 const hearAgain = time.Second
 
 // followState takes in what is written to the state, by this control plane and by others of the mesh, until ctx ends.
-// What cannot be taken in is tried again: a revocation that is written is not left without effect.
+// What cannot be taken in is tried again: a revocation or suspension that is written is not left without effect.
 func (d *Daemon) followState(ctx context.Context) error {
 	waiting := map[state.Change]bool{}
 	for {
@@ -25,8 +25,10 @@ func (d *Daemon) followState(ctx context.Context) error {
 			return nil
 		case changes := <-d.changes:
 			for _, c := range changes {
-				waiting[c] = true
+				waiting[asOne(c)] = true
 			}
+		case <-d.expired:
+			waiting[state.Change{Topic: state.Peers}] = true
 		case <-again:
 		}
 		for c := range waiting {
@@ -43,11 +45,32 @@ func (d *Daemon) followState(ctx context.Context) error {
 	}
 }
 
+// asOne is what stands for a change where several are taken in by reading once.
+func asOne(c state.Change) state.Change {
+	switch c.Topic {
+	case state.Peers, state.Invitations:
+		return state.Change{Topic: state.Peers}
+	case state.Authority:
+		return state.Change{Topic: state.Authority}
+	}
+	return c
+}
+
+// reread has peers and invitations read again. It never blocks.
+func (d *Daemon) reread() {
+	select {
+	case d.expired <- struct{}{}:
+	default:
+	}
+}
+
 // hear takes in one change. What this control plane writes itself it knows, but for what snapshots show.
 func (d *Daemon) hear(ctx context.Context, c state.Change) error {
 	switch {
-	case c.Topic == state.Peers, c.Topic == state.Invitations:
-		d.loop.Reload()
+	case c.Topic == state.Peers:
+		return d.store.Reload(ctx)
+	case c.Topic == state.Authority:
+		return d.hearAuthority(ctx)
 	case c.Here && c.Topic == state.Nodes:
 		d.store.Written()
 	case c.Here:
@@ -57,21 +80,19 @@ func (d *Daemon) hear(ctx context.Context, c state.Change) error {
 		return d.agents.Reload(ctx, c.Key)
 	case c.Topic == state.Admins:
 		return d.hearAdmins(ctx)
-	case c.Topic == state.Authority:
-		return d.hearAuthority(ctx)
 	case c.Topic == state.Addresses:
 		return d.store.ReloadAddresses(ctx)
 	case c.Topic == state.Quarantined:
 		return d.containment.Reload(ctx)
+	case c.Topic == state.Ages:
+		return d.source.ReloadAges(ctx)
 	case c.Topic == state.Everything:
 		if err := d.store.ReloadNodes(ctx); err != nil {
 			return err // while nothing can be read, who was believed still is
 		}
 		d.standing.ForgetAll()
-		err := errors.Join(d.agents.ReloadAll(ctx), d.hearAdmins(ctx), d.hearAuthority(ctx),
-			d.store.ReloadAddresses(ctx), d.containment.Reload(ctx))
-		d.loop.Reload()
-		return err
+		return errors.Join(d.store.Reload(ctx), d.agents.ReloadAll(ctx), d.hearAdmins(ctx), d.hearAuthority(ctx),
+			d.store.ReloadAddresses(ctx), d.containment.Reload(ctx), d.source.ReloadAges(ctx))
 	}
 	return nil
 }
@@ -96,7 +117,7 @@ func (d *Daemon) hearAdmins(ctx context.Context) error {
 
 func (d *Daemon) hearAuthority(ctx context.Context) error {
 	err := d.authority.Reload(ctx)
+	d.store.ReloadRoots()
 	d.door.Look(ctx) // the old root may be withdrawn
-	d.loop.Reload()  // the snapshot holds the roots
 	return err
 }

@@ -1,7 +1,12 @@
 package meshd
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,4 +39,45 @@ func TestNobodyIsForgottenWhileTheStateIsAway(t *testing.T) {
 	if _, err := d.standing.Node(t.Context(), "n1", "g1"); err != nil {
 		t.Errorf("the node is not believed any more: %v", err)
 	}
+}
+
+// unreadable is a state whose peers cannot be read for a while.
+type unreadable struct {
+	store.Kept
+	broken atomic.Bool
+	asked  atomic.Int64
+}
+
+func (u *unreadable) Peers(ctx context.Context) ([]state.Peer, error) {
+	u.asked.Add(1)
+	if u.broken.Load() {
+		return nil, errors.New("input/output error")
+	}
+	return u.Kept.Peers(ctx)
+}
+
+// A suspension that was written takes effect although the state could not be read just then.
+func TestStateIsReadAgainUntilItCanBe(t *testing.T) {
+	t.Parallel()
+	db, err := sqlite.Open(t.Context(), filepath.Join(statetest.Dir(t), "state.db"))
+	must(t, err)
+	t.Cleanup(func() { db.Close() })
+	kept := &unreadable{Kept: db}
+	d := &Daemon{db: db, log: slog.New(slog.DiscardHandler)}
+	d.store, err = store.Open(t.Context(), store.Config{Kept: kept, Roots: func() []byte { return nil }, Now: time.Now})
+	must(t, err)
+	kept.broken.Store(true)
+	d.changes = db.Watch(t.Context())
+	var following sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	following.Go(func() { _ = d.followState(ctx) })
+	t.Cleanup(func() { stop(); following.Wait() })
+	before := kept.asked.Load()
+	must(t, db.SetPeerSuspended(t.Context(), "cards", true))
+	eventually(t, "it is asked in vain", func() bool { return kept.asked.Load() > before })
+	if d.store.Snapshot().Peers["cards"].Suspended {
+		t.Fatal("it was read although it could not be")
+	}
+	kept.broken.Store(false)
+	eventually(t, "the suspension is in effect", func() bool { return d.store.Snapshot().Peers["cards"].Suspended })
 }

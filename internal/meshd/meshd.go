@@ -79,6 +79,7 @@ type Daemon struct {
 	admin       *admin.Admin
 	replicas    *replicas.Member
 	changes     <-chan []state.Change // of the state, from before anything was read
+	expired     chan struct{}         // holds at most one: what is kept of peers means something else by now
 
 	door        *door.Door
 	refusals    *door.Refusals
@@ -98,7 +99,7 @@ func Run(ctx context.Context, cfg config.Control, log *slog.Logger) error {
 func newDaemon(cfg config.Control, log *slog.Logger) *Daemon {
 	return &Daemon{
 		cfg: cfg, log: slog.New(newBoundedLog(log.Handler())), now: time.Now, started: time.Now(),
-		compile: compile.Next, livedAfter: 5 * time.Second,
+		compile: compile.Next, livedAfter: 5 * time.Second, expired: make(chan struct{}, 1),
 		build: func(v *view.View, _ *snapshot.Config) *envoy.Resources { return envoy.Build(v) },
 	}
 }
@@ -267,7 +268,7 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 		TrustDomain: td, Name: name, Snapshot: d.store.Snapshot, Store: d.db,
 		Gateways: d.dialer.Gateways, FromGateway: d.standing.Judge, Door: d.door,
 		Identity: func() (*tls.Certificate, error) { return d.identity.GetCertificate(nil) },
-		Block:    d.store.Shut, Unblock: d.store.Reopen, Changed: d.loop.Reload, InForce: d.inForce,
+		Block:    d.store.Shut, Unblock: d.store.Reopen, Changed: d.reread, InForce: d.inForce,
 		InEffect: func(peer string, written []snapshot.OfferedService) []snapshot.OfferedService {
 			return d.loop.Published().InEffect(peer, written)
 		},
@@ -288,18 +289,13 @@ func (d *Daemon) openPeering(td spiffe.TrustDomain, name string) error {
 		Authority: d.authority, State: d.db, Snapshot: d.store.Snapshot, Mesh: d.mesh, Reports: d.agents.Reports,
 		Holders: func() []xds.Holder { return d.replicas.Holders(d.ownHolders()) }, Unpublished: d.unpublished,
 		Leads: d.leads, Told: d.federation.BundleDelivery, Log: d.log, Now: d.now,
-		Advanced: func(ctx context.Context) {
-			d.door.Look(ctx) // the old root may be withdrawn
-			d.loop.Reload()  // the snapshot holds the roots
-		},
 	})
 	d.admin = admin.New(admin.Config{
 		Authority: d.authority, State: d.db, Standing: d.standing, Endings: d.endings, Door: d.door,
 		Refusals: d.refusals,
 		Agents:   d.agents, Proxies: d.xds, Federation: d.federation, Gateways: d.gateways, Rotator: d.rotator,
 		Snapshot: d.store.Snapshot, Published: d.loop.Published, Contained: d.containment.Status,
-		AgentAddresses: func() []string { return agentAddresses(d.cfg) }, Changed: d.loop.Reload, Started: d.started,
-		Log: d.log, Now: d.now,
+		AgentAddresses: func() []string { return agentAddresses(d.cfg) }, Started: d.started, Log: d.log, Now: d.now,
 	})
 	return nil
 }

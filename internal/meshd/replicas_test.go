@@ -30,6 +30,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state/pgtest"
 	"isthmus.dev/isthmus/internal/state/statetest"
+	"isthmus.dev/isthmus/internal/waittest"
 )
 
 // newReplicas sets up two control planes of one mesh, on one database.
@@ -236,6 +237,68 @@ func TestVirtualAddressesOfTwoControlPlanes(t *testing.T) {
 	}
 }
 
+// Which of two objects of one name was first is the same at both control planes, which see the files in another order,
+// and stays so when they start again.
+func TestFirstIsFirstAtTwoControlPlanes(t *testing.T) {
+	t.Parallel()
+	a, b := startReplicas(t, map[string]string{"mesh.yaml": meshYAML})
+	const services = 20
+	file := func(name string) string {
+		var text strings.Builder
+		for i := range services {
+			fmt.Fprintf(&text, "---\napiVersion: v1\nkind: Service\nmetadata: {name: s%d, namespace: default, "+
+				"labels: {from: %s}}\nspec: {ports: [{port: 80}]}\n", i, name)
+		}
+		return text.String()
+	}
+	both := func(p *plane) func() bool {
+		return func() bool {
+			n := 0
+			for _, f := range p.status().Findings {
+				if f.Code == "ISM-SRC04" {
+					n++
+				}
+			}
+			return n == services
+		}
+	}
+	var all sync.WaitGroup
+	for p, order := range map[*plane][]string{a: {"one", "two"}, b: {"two", "one"}} {
+		all.Go(func() {
+			for _, name := range order {
+				p.write(name+".yaml", file(name))
+				waittest.Quiet(300 * time.Millisecond) // so that they are two changes
+			}
+		})
+	}
+	all.Wait()
+	same := func(when string) (from string) {
+		t.Helper()
+		for _, p := range []*plane{a, b} {
+			eventually(t, "both files are read", both(p))
+		}
+		for i := range services {
+			key := snapshot.Key{Kind: "Service", Namespace: "default", Name: fmt.Sprint("s", i)}
+			x, y := a.d.store.Snapshot().Config.Objects.Get(key), b.d.store.Snapshot().Config.Objects.Get(key)
+			if filepath.Base(x.Origin.File) != filepath.Base(y.Origin.File) ||
+				!x.Origin.FirstSeen.Equal(y.Origin.FirstSeen) {
+				t.Fatalf("%s, of %s %s (%s) is in force at one, and %s (%s) at the other", when, key, x.Origin.File,
+					x.Origin.FirstSeen, y.Origin.File, y.Origin.FirstSeen)
+			}
+			from += filepath.Base(x.Origin.File) + " "
+		}
+		return from
+	}
+	before := same("at first")
+	for _, p := range []*plane{a, b} {
+		must(t, p.stop())
+		p.start()
+	}
+	if after := same("after a start"); after != before {
+		t.Errorf("before a start %s were in force, and after it %s", before, after)
+	}
+}
+
 // A rotation that begins at one control plane waits for the agents and Envoys of both, and the other finishes it when
 // the first is gone.
 func TestRotationOfTwoControlPlanes(t *testing.T) {
@@ -307,13 +370,13 @@ func TestKilledControlPlaneLosesNothing(t *testing.T) {
 	must(t, a.caRotate(adminapi.CARotateRequest{}))
 	kill()
 
-	if ws := b.d.store.Snapshot().Registry.Workloads; len(ws) != 1 {
-		t.Errorf("workloads: %v", ws)
-	}
-	eventually(t, "the rotation is known", func() bool { return b.caStatus().Rotation != nil })
-	if r := b.caStatus().Rotation; r.Step != "prepared" {
-		t.Errorf("the rotation is at %q", r.Step)
-	}
+	eventually(t, "the other knows the workload", func() bool {
+		return len(b.d.store.Snapshot().Registry.Workloads) == 1
+	})
+	eventually(t, "the other knows the rotation", func() bool {
+		r := b.caStatus().Rotation
+		return r != nil && r.Step == "prepared"
+	})
 	if n, err := b.d.db.Node(t.Context(), "node-b"); err != nil || n.Revoked.IsZero() {
 		t.Errorf("the revoked node: %+v, %v", n, err)
 	}

@@ -9,8 +9,21 @@ import (
 // ConfigAge is when an object of the configuration was first seen in a file.
 type ConfigAge struct {
 	Key       snapshot.Key
-	File      string // inside the configuration folder
+	File      string // inside the configuration folder; any bytes, at most MaxAgedFile of them when percent-encoded
 	FirstSeen time.Time
+}
+
+// MaxAgedFile bounds the percent-encoded name of a file by what an index of a database holds.
+const MaxAgedFile = 2000
+
+// AgeChange is what becomes different of the ages of objects.
+type AgeChange struct {
+	// New are seen for the first time, by the word of whoever asks. Some of one time stay of one time.
+	New []ConfigAge
+	// Known have been seen before, in another file or until what was kept of them was removed.
+	Known []ConfigAge
+	// Gone are not there any more. Only Key and File count.
+	Gone []ConfigAge
 }
 
 // Quarantine is an object that one proxy could not live with.

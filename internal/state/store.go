@@ -242,6 +242,8 @@ type Certs interface {
 type ConfigAges interface {
 	// ConfigAges reads all, the oldest first.
 	ConfigAges(context.Context) ([]ConfigAge, error)
-	// SetConfigAges removes some and writes others. Where one is kept that is older, that one stays.
-	SetConfigAges(ctx context.Context, put, remove []ConfigAge) error
+	// KeepConfigAges makes a change and returns what is kept then of the objects that are new or known. Whoever is
+	// first to write one decides: one that is kept stays as it is. One that is new is made younger than all that are
+	// kept, whatever the clocks say. So whoever goes by what is returned has the same order as everybody else.
+	KeepConfigAges(ctx context.Context, c AgeChange) (kept []ConfigAge, err error)
 }

@@ -15,6 +15,7 @@ const (
 	Addresses   Topic = "addresses"   // virtual addresses
 	Authority   Topic = "authority"   // CA material and the rotation
 	Quarantined Topic = "quarantined"
+	Ages        Topic = "ages" // of objects: some are not kept any more
 )
 
 // Change says that something was written. It does not say what: who cares reads it.

@@ -3,6 +3,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,7 @@ type Store struct {
 	changed chan struct{}
 
 	configuring sync.Mutex     // one configuration after the other reaches the state; taken before mu
+	reading     sync.Mutex     // one reading of peers after the other counts; taken before mu
 	registering [64]sync.Mutex // by node: one registration of it at a time reaches the state; taken before mu
 
 	mu      sync.Mutex // guards all below
@@ -158,8 +160,8 @@ func (s *Store) ReloadAddresses(ctx context.Context) error {
 
 // Reload reads peers, invitations and acceptances again, after one of them changed or time passed.
 func (s *Store) Reload(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.reading.Lock()
+	defer s.reading.Unlock()
 	now := s.cfg.Now()
 	peers, err := s.cfg.Kept.Peers(ctx)
 	if err != nil {
@@ -173,12 +175,23 @@ func (s *Store) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock() // not before: snapshots need not wait for a database that is away
+	defer s.mu.Unlock()
 	for i := range peers {
 		peers[i].State = keepPointers(s.peers, peers[i])
 	}
 	s.peers, s.made, s.invites, s.boots = peers, peeringsOf(peers), invites, boots
 	s.mark()
 	return nil
+}
+
+// ReloadRoots has the next snapshot hold the mesh's roots as they are now.
+func (s *Store) ReloadRoots() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == nil || !bytes.Equal(s.current.Roots, s.cfg.Roots()) {
+		s.mark()
+	}
 }
 
 // keepPointers returns the state of a peer with the catalogue and the readiness of before where they are the same:

@@ -559,3 +559,40 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 	same(t, "when it can again", len(l.Snapshot().VIPs), 2)
 	same(t, "the registration too", l.Snapshot().Registry.Workloads[0].Addresses[0].String(), "10.0.0.2")
 }
+
+// hanging is a state that answers no question about peers before it is told to.
+type hanging struct {
+	Kept
+	asked, answer chan struct{}
+}
+
+func (h hanging) Peers(ctx context.Context) ([]state.Peer, error) {
+	close(h.asked)
+	<-h.answer
+	return h.Kept.Peers(ctx)
+}
+
+// While the state hangs, configuration takes effect and nodes are heard.
+func TestNobodyWaitsForAStateThatHangs(t *testing.T) {
+	l := newLab(t, file(t))
+	must(t, l.kept.SetPeerSuspended(t.Context(), "cards", true))
+	h := hanging{Kept: l.cfg.Kept, asked: make(chan struct{}), answer: make(chan struct{})}
+	l.cfg.Kept = h
+	read := make(chan error, 1)
+	go func() { read <- l.Reload(t.Context()) }()
+	<-h.asked
+	seen := make(chan bool, 1)
+	go func() {
+		l.Shut("retail", false)
+		seen <- l.Snapshot().Peers["retail"].Suspended
+	}()
+	select {
+	case shut := <-seen:
+		same(t, "in effect meanwhile", shut, true)
+	case <-time.After(30 * time.Second):
+		t.Error("a snapshot waits for the state")
+	}
+	close(h.answer)
+	must(t, <-read)
+	same(t, "in effect once it answers", l.Snapshot().Peers["cards"].Suspended, true)
+}

@@ -153,7 +153,12 @@ func (s *shop) joinGateway(t *testing.T) *tls.Certificate {
 
 func (s *shop) dialControl(t *testing.T, conf *tls.Config) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+shopHost+":15012",
+	return s.dialPlane(t, "control", conf)
+}
+
+func (s *shop) dialPlane(t *testing.T, plane string, conf *tls.Config) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+controlAddress(plane, 15012),
 		grpc.WithTransportCredentials(credentials.NewTLS(conf)), grpc.WithAuthority("control"),
 		grpc.WithContextDialer(func(_ context.Context, address string) (net.Conn,
 			error,

@@ -23,6 +23,7 @@ import (
 	"isthmus.dev/isthmus/internal/demo/lab"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state/postgres"
 	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/internal/yamltest"
 )
@@ -111,6 +112,16 @@ type shop struct {
 	marker int
 	heap   int                         // MiB, at which Envoys shed load; 0 is the default
 	stolen map[string]*tls.Certificate // by caller
+	// database is shared by the control planes "control" and "second"; nil: there is one, with a file of its own.
+	database *postgres.Config
+	attached map[string]string // node → the control plane to which it goes first; default "control"
+}
+
+// ports of the control planes are 15012 and so on, and so much more.
+var morePorts = map[string]int{"control": 0, "second": 100}
+
+func controlAddress(plane string, port int) string {
+	return fmt.Sprintf("%s:%d", shopHost, port+morePorts[plane])
 }
 
 // drainTimes of the nodes that leave in order; the others end at once.
@@ -156,6 +167,9 @@ func openShop(t *testing.T, mesh string, nodes map[string][]member, with ...func
 	s.write(t, "mesh.yaml", mesh)
 	s.write(t, "steady.yaml", steadyPolicies)
 	s.startControl(t)
+	if s.database != nil {
+		s.startSecond(t)
+	}
 	for name, members := range nodes {
 		s.startNode(t, name, members)
 	}
@@ -212,18 +226,27 @@ func (s *shop) startControl(t *testing.T) {
 	within(t, 10*time.Second, "the control plane answers", func() error { _, err := s.status(t.Context()); return err })
 }
 
-func (s *shop) runControl(t *testing.T) error {
-	path := s.settings(t, "control.yaml", map[string]any{
-		"configDir": s.path("config"), "stateFile": s.path("state.db"), "socket": s.path("control.sock"),
-		"agentAddress": shopHost + ":15012", "peeringAddress": shopHost + ":15013",
-		"metricsAddress": shopHost + ":15020",
-		"healthAddress":  "127.0.0.1:15021",
-	})
+func (s *shop) runControl(t *testing.T) error { return s.runPlane(t, "control") }
+
+func (s *shop) runPlane(t *testing.T, plane string) error {
+	settings := map[string]any{
+		"configDir": s.path("config"), "stateFile": s.path("state.db"), "socket": s.path(plane + ".sock"),
+		"agentAddress": controlAddress(plane, 15012), "peeringAddress": controlAddress(plane, 15013),
+		"metricsAddress": controlAddress(plane, 15020),
+		"healthAddress":  fmt.Sprintf("127.0.0.1:%d", 15021+morePorts[plane]),
+	}
+	if d := s.database; d != nil {
+		settings["postgres"] = map[string]any{
+			"addresses": d.Addresses, "database": d.Database, "user": d.User, "passwordFile": d.PasswordFile,
+		}
+		settings["keyFile"], settings["configCopies"] = s.path("key"), s.path(plane, "copies")
+		delete(settings, "stateFile")
+	}
 	p, err := s.lab.Start(lab.Command{
-		Name: "control", Namespace: s.netns("host"), Path: filepath.Join(binaries, "isthmus"),
-		Args: []string{"control", "--config", path},
+		Name: plane, Namespace: s.netns("host"), Path: filepath.Join(binaries, "isthmus"),
+		Args: []string{"control", "--config", s.settings(t, plane+".yaml", settings)},
 	})
-	s.procs["control"] = p
+	s.procs[plane] = p
 	return err
 }
 
@@ -260,7 +283,7 @@ func (s *shop) startNode(t *testing.T, name string, members []member) {
 	need(t, os.WriteFile(s.path(name+".token"), []byte(token.Token+"\n"), 0o600))
 	path := s.settings(t, name+".yaml", map[string]any{
 		"name": name, "runDir": s.path(name, "run"), "stateDir": s.path(name, "state"),
-		"control": map[string]any{"addresses": []string{shopHost + ":15012"}, "tokenFile": s.path(name + ".token")},
+		"control": map[string]any{"addresses": s.controlsOf(name), "tokenFile": s.path(name + ".token")},
 		"envoy": map[string]any{
 			"path": s.envoy, "concurrency": 1, "maxHeapMiB": s.heap,
 			"drainTime": cmp.Or(drainTimes[name], "0s"),
@@ -273,6 +296,18 @@ func (s *shop) startNode(t *testing.T, name string, members []member) {
 	})
 	need(t, err)
 	s.procs[name] = p
+}
+
+// controlsOf are the control planes to which a node goes, in order.
+func (s *shop) controlsOf(node string) []string {
+	first := cmp.Or(s.attached[node], "control")
+	all := []string{controlAddress(first, 15012)}
+	for plane := range morePorts {
+		if s.database != nil && plane != first {
+			all = append(all, controlAddress(plane, 15012))
+		}
+	}
+	return all
 }
 
 // account is the service account, and the app label.
@@ -297,12 +332,19 @@ func (s *shop) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.database != nil {
+		second, err := s.statusOf(ctx, "second")
+		if err != nil {
+			return err
+		}
+		st.Proxies = hereOrThere(st.Proxies, second.Proxies)
+	}
 	return allUp(st, len(s.nodes))
 }
 
 func (s *shop) tellLogs(t *testing.T) {
 	for _, path := range []string{
-		"logs/control.log", "logs/front.log", "logs/back.log", "front/run/envoy.log",
+		"logs/control.log", "logs/second.log", "logs/front.log", "logs/back.log", "front/run/envoy.log",
 		"back/run/envoy.log",
 	} {
 		tellEnd(t, s.path(path))

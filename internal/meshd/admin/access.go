@@ -92,6 +92,9 @@ func adminCert(a state.Admin) adminapi.AdminCert {
 	}
 }
 
+// shutOutWait is how long shutting somebody out who is known here waits for the state.
+const shutOutWait = time.Second
+
 // AdminRevoke ends an administrator's certificates, at once and on open connections too.
 func (a *Admin) AdminRevoke(
 	ctx context.Context, r *adminapi.AdminRevokeRequest,
@@ -100,7 +103,9 @@ func (a *Admin) AdminRevoke(
 		return nil, status.Error(codes.InvalidArgument,
 			"name an administrator or the ID of one certificate: isthmus admin list shows both")
 	}
-	all, err := a.State.Admins(ctx)
+	soon, cancel := context.WithTimeout(ctx, shutOutWait)
+	defer cancel()
+	all, err := a.State.Admins(soon)
 	if err != nil {
 		if all = a.Standing.Admins(); len(all) == 0 { // a state that cannot be read keeps nobody from shutting one out
 			return nil, err

@@ -23,9 +23,14 @@ type database struct {
 	State
 	admin state.Admin
 	away  error
+	hangs bool // when it is asked for all, until its caller gives up
 }
 
-func (d *database) Admins(context.Context) ([]state.Admin, error) {
+func (d *database) Admins(ctx context.Context) ([]state.Admin, error) {
+	if d.hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return []state.Admin{d.admin}, d.away
 }
 func (d *database) Admin(context.Context, string) (state.Admin, error) { return d.admin, d.away }
@@ -73,11 +78,12 @@ func TestAdminRevokeWhileTheDatabaseIsAway(t *testing.T) {
 	if _, err := a.AdminRevoke(t.Context(), &adminapi.AdminRevokeRequest{Name: "bob"}); !errors.Is(err, db.away) {
 		t.Errorf("one of whom nothing is known here: %v", err)
 	}
+	db.hangs = true
 	got, err := a.AdminRevoke(t.Context(), &adminapi.AdminRevokeRequest{Name: "alice"})
 	if err != nil || len(got.Admins) != 1 || got.Unwritten != "no route to the database" || len(agents.revoked) != 1 {
 		t.Fatalf("%+v, %v; agents were told %v", got, err, agents.revoked)
 	}
-	db.away = nil // and nothing is written yet
+	db.away, db.hangs = nil, false // and nothing is written yet
 	if err := st.Judge(t.Context(), alice); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("it is believed again: %v", err)
 	}

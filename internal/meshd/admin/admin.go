@@ -78,11 +78,9 @@ type Config struct {
 	Contained func(proxy string) *adminapi.Containment
 	// AgentAddresses are where agents reach this control plane.
 	AgentAddresses func() []string
-	// Changed is called when roots have changed.
-	Changed func()
-	Started time.Time
-	Log     *slog.Logger
-	Now     func() time.Time
+	Started        time.Time
+	Log            *slog.Logger
+	Now            func() time.Time
 }
 
 // Admin serves the command line.

@@ -58,7 +58,6 @@ func (a *Admin) CARotate(ctx context.Context, r *adminapi.CARotateRequest) (*adm
 	default:
 		_, err = a.Authority.BeginRotation(ctx)
 	}
-	a.Changed() // the snapshot holds the roots
 	switch {
 	case errors.Is(err, ca.ErrNotRotating):
 		return nil, status.Error(codes.FailedPrecondition,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -17,14 +19,13 @@ import (
 
 // agent is one agent's standing conversation.
 type agent struct {
-	name     string
-	stream   uint64 // its number: the newest stays
-	report   agentapi.Report
-	awake    chan struct{}
-	next     *agentapi.Instructions // what it should have
-	cut      context.CancelCauseFunc
-	shared   []byte // what the other control planes were told, of the goroutine that listens
-	unshared bool   // what it said since could not be shared
+	name    string
+	stream  uint64 // its number: the newest stays
+	report  agentapi.Report
+	awake   chan struct{}
+	next    *agentapi.Instructions // what it should have
+	cut     context.CancelCauseFunc
+	sharing sharing // of the goroutine that listens
 }
 
 var errTakenOver = errors.New("another stream of this agent took over")
@@ -60,13 +61,21 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	if err != nil {
 		return err
 	}
-	defer a.leave(ag)
+	var listening sync.WaitGroup
+	defer func() {
+		a.leave(ag)
+		// the agent is told why the conversation ended before a database answers that is away
+		go func() {
+			listening.Wait()
+			a.unshare(ag)
+		}()
+	}()
 	if err := a.share(ctx, ag); err != nil {
 		return err
 	}
 	a.Log.Info("agent connected", "node", n.Name, "role", n.Role, "workloads", len(first.Workloads))
 	ended := make(chan error, 2)
-	go func() { ended <- a.listen(ctx, caller, ag, stream) }()
+	listening.Go(func() { ended <- a.listen(ctx, caller, ag, stream.Recv) })
 	go func() { ended <- a.tell(ctx, ag, stream) }()
 	select {
 	case err := <-ended:
@@ -79,16 +88,22 @@ func (a *Agents) Sync(stream rpc.Stream[agentapi.Instructions, agentapi.Report])
 	return nil
 }
 
-// listen takes in reports until the stream ends: of those that come faster than they may, the newest.
+// hearAgain is how long a report rests that could not be taken in, or not be shared.
+const hearAgain = time.Second
+
+// listen takes in reports until the stream ends: of those that come faster than they may, the newest. One that cannot
+// be registered because the state is away is tried again until it can be, or until a newer one comes. What the agent
+// said before stays in force meanwhile: a conversation that ended could not begin anew, and its node would be taken for
+// silent.
 func (a *Agents) listen(
-	ctx context.Context, caller door.Caller, ag *agent, stream rpc.Stream[agentapi.Instructions, agentapi.Report],
+	ctx context.Context, caller door.Caller, ag *agent, recv func() (*agentapi.Report, error),
 ) error {
 	ration := a.rations.node(ag.name)
 	newest := make(chan *agentapi.Report, 1)
 	go func() {
 		defer close(newest)
 		for ration.reads.Wait(ctx) == nil {
-			r, err := stream.Recv()
+			r, err := recv()
 			if err != nil {
 				return
 			}
@@ -99,29 +114,61 @@ func (a *Agents) listen(
 			newest <- r
 		}
 	}()
+	var next *agentapi.Report // not taken in yet
+	away := false             // the state
 	for {
 		if ration.reports.Wait(ctx) != nil {
 			return nil
 		}
-		r, more := <-newest
-		if !more || ctx.Err() != nil {
-			return nil // the agent went, or came again
+		var again <-chan time.Time
+		if wait, due := ag.sharing.due(a.Now()); next != nil {
+			again = time.After(hearAgain)
+		} else if due {
+			again = time.After(max(wait, hearAgain))
 		}
-		n, err := a.node(ctx, caller)
-		if err != nil {
-			return err
+		select {
+		case r, more := <-newest:
+			if !more || ctx.Err() != nil {
+				return nil // the agent went, or came again
+			}
+			next = r
+		case <-again:
 		}
-		if err := a.take(ctx, caller, n, ag.stream, r); err != nil {
-			return err
+		if next != nil {
+			err := a.hear(ctx, caller, ag, *next)
+			if status.Code(err) == codes.Internal {
+				if !away {
+					a.Log.Warn("what an agent says now cannot be registered, what it said before stays in force",
+						"node", ag.name, "error", err, "again", hearAgain)
+				}
+				away = true
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			next, away = nil, false
 		}
-		a.mu.Lock()
-		ag.report = *r
-		a.mu.Unlock()
-		ag.wake() // what of the report does not stand
 		if err := a.share(ctx, ag); err != nil {
 			return err
 		}
 	}
+}
+
+// hear has a report count, or changes nothing.
+func (a *Agents) hear(ctx context.Context, caller door.Caller, ag *agent, r agentapi.Report) error {
+	n, err := a.node(ctx, caller)
+	if err != nil {
+		return err
+	}
+	if err := a.take(ctx, caller, n, ag.stream, &r); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	ag.report = r
+	a.mu.Unlock()
+	ag.wake() // what of the report does not stand
+	return nil
 }
 
 // refusedOf is what of a node's report does not stand, as text.
@@ -198,7 +245,6 @@ func (a *Agents) leave(ag *agent) {
 		delete(a.known, ag.name)
 	}
 	a.mu.Unlock()
-	a.unshare(ag)
 }
 
 // Instruct brings every connected agent what the mesh now means for it.

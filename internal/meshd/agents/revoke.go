@@ -32,17 +32,26 @@ func (a *Agents) Revoke(ctx context.Context, node string) (unwritten string, err
 // shut ends a node's present generation in memory. A state that cannot be read keeps nobody from shutting out a node
 // that has spoken to this control plane.
 func (a *Agents) shut(ctx context.Context, node string) error {
+	known := a.Standing.EndNode(node) // before the state is asked, which may take long
+	if known {
+		a.drop(ctx, node)
+	}
 	n, err := a.State.Node(ctx, node)
 	switch {
 	case err == nil:
 		a.Standing.End(n.Generation)
-	case errors.Is(err, state.ErrNotFound) || !a.Standing.EndNode(node):
+	case errors.Is(err, state.ErrNotFound) || !known:
 		return err
 	}
+	a.drop(ctx, node)
+	return nil
+}
+
+// drop has what a node that is shut out said and holds open end.
+func (a *Agents) drop(ctx context.Context, node string) {
 	a.Store.Forget(node)
 	a.Door.Look(ctx)
 	a.Forgive(node)
-	return nil
 }
 
 // Outlasting are the identities whose certificates a revoked node still has, beside its own, which is refused by

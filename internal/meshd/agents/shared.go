@@ -39,9 +39,26 @@ type remote struct {
 	holder string
 }
 
-// share tells the other control planes what an agent said, and that it speaks to this one. Once they know the latter, a
-// state that cannot be written ends no conversation: a node that is heard would be taken for a silent one. What it said
-// is written with its next report.
+// countersEvery is how often what only counts is shared: it changes all the time, and nobody waits for it.
+const countersEvery = 10 * time.Second
+
+// sharing is what the other control planes know of an agent.
+type sharing struct {
+	text    []byte    // they were told; nil: nothing
+	urgent  []byte    // text without what only counts
+	at      time.Time // when they were told
+	pending bool      // they were not told all yet
+	failing bool      // since they could not be
+}
+
+// due says how long what they were not told may wait, if there is anything.
+func (s *sharing) due(now time.Time) (wait time.Duration, pending bool) {
+	return s.at.Add(countersEvery).Sub(now), s.pending
+}
+
+// share tells the other control planes what an agent said, and that it speaks to this one: at once, but for counters.
+// Once they know the latter, a state that cannot be written ends no conversation: a node that is heard would be taken
+// for a silent one. What it said is written when it can be.
 func (a *Agents) share(ctx context.Context, ag *agent) error {
 	if a.Holder == "" {
 		return nil
@@ -53,32 +70,54 @@ func (a *Agents) share(ctx context.Context, ag *agent) error {
 	if err != nil {
 		return err
 	}
-	if bytes.Equal(text, ag.shared) {
+	said.Report = withoutCounters(said.Report)
+	urgent, err := json.Marshal(said)
+	if err != nil {
+		return err
+	}
+	s := &ag.sharing
+	wait, _ := s.due(a.Now())
+	if s.pending = !bytes.Equal(text, s.text); !s.pending || bytes.Equal(urgent, s.urgent) && wait > 0 {
 		return nil
 	}
 	err = a.State.PutAgent(ctx, state.Agent{Node: ag.name, Conversation: ag.stream, Holder: a.Holder, Report: text})
 	switch {
 	case errors.Is(err, state.ErrSuperseded):
 		return status.Error(codes.Aborted, errTakenOver.Error())
-	case err != nil && ag.shared == nil:
+	case err != nil && s.text == nil:
 		return status.Error(codes.Unavailable, err.Error())
 	case err != nil:
-		if !ag.unshared {
+		if !s.failing {
 			a.Log.Warn("other control planes do not know what an agent says", "node", ag.name, "error", err)
 		}
-		ag.unshared = true
+		s.failing = true
 		return nil
 	}
-	ag.shared, ag.unshared = text, false
+	*s = sharing{text: text, urgent: urgent, at: a.Now()}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.remote, ag.name) // it has left the other one
 	return nil
 }
 
+// withoutCounters is a report without what only counts. What findings and checks are about is none of that.
+func withoutCounters(r agentapi.Report) agentapi.Report {
+	quiet := func(e agentapi.EnvoyState) agentapi.EnvoyState {
+		e.Refused, e.RefusedLast = min(e.Refused, 1), time.Time{}
+		return e
+	}
+	r.Peers, r.Envoy = nil, quiet(r.Envoy)
+	sidecars := make(map[string]agentapi.EnvoyState, len(r.Sidecars))
+	for workload, e := range r.Sidecars {
+		sidecars[workload] = quiet(e)
+	}
+	r.Sidecars = sidecars
+	return r
+}
+
 // unshare tells the others that the agent has gone, unless it speaks to one of them by now.
 func (a *Agents) unshare(ag *agent) {
-	if ag.shared == nil {
+	if ag.sharing.text == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), unshareTime)

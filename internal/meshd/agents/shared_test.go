@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -39,7 +40,7 @@ func TestConversationsOutlastADatabaseThatIsAway(t *testing.T) {
 	t.Parallel()
 	db := &shareable{away: errors.New("no route to the database")}
 	a := &Agents{Config: Config{
-		State: db, Store: quiet{}, Holder: "one", Log: slog.New(slog.DiscardHandler),
+		State: db, Store: quiet{}, Holder: "one", Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	}, remote: map[string]remote{}}
 	ag := &agent{name: "n1", report: agentapi.Report{Version: "1"}}
 	if err := a.share(t.Context(), ag); status.Code(err) != codes.Unavailable {

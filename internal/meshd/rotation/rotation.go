@@ -66,10 +66,8 @@ type Config struct {
 	Leads func() bool
 	// Told is how far a peer is with this mesh's roots.
 	Told func(ctx context.Context, peer string) (federation.BundleDelivery, error)
-	// Advanced is called when roots have changed.
-	Advanced func(context.Context)
-	Log      *slog.Logger
-	Now      func() time.Time
+	Log  *slog.Logger
+	Now  func() time.Time
 }
 
 // Rotator takes a root rotation from step to step. What it needs it looks up anew each time, so that it can begin
@@ -106,7 +104,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 func (r *Rotator) look(ctx context.Context, rot ca.Rotation) {
 	waits, err := r.Waits(ctx, rot)
 	if err == nil && r.settled(rot.Step, len(waits) == 0, r.Now()) {
-		err = r.advance(ctx, rot.Step, nil)
+		_, err = r.Authority.AdvanceRotation(ctx, rot.Step, nil)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -133,13 +131,6 @@ func (r *Rotator) settled(step ca.Step, clear bool, now time.Time) bool {
 	return step == ca.Distributed || step == ca.Drained || now.Sub(r.clear) >= rotationSettle
 }
 
-// advance takes a step, and has everybody told of what it changed.
-func (r *Rotator) advance(ctx context.Context, from ca.Step, passed []string) error {
-	_, err := r.Authority.AdvanceRotation(ctx, from, passed)
-	r.Advanced(ctx) // the old root may be withdrawn
-	return err
-}
-
 // Force goes on without those who are waited for now.
 func (r *Rotator) Force(ctx context.Context) error {
 	rot := r.Authority.Rotation()
@@ -156,7 +147,8 @@ func (r *Rotator) Force(ctx context.Context) error {
 		r.Log.Warn("root rotation goes on without somebody", "step", string(rot.Step), "what", w.What, "name", w.Name,
 			"why", w.Why)
 	}
-	return r.advance(ctx, rot.Step, passed)
+	_, err = r.Authority.AdvanceRotation(ctx, rot.Step, passed)
+	return err
 }
 
 // Waits are those for whom the present step waits.

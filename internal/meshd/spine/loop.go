@@ -30,8 +30,6 @@ const (
 	maxPause = 500 * time.Millisecond
 	// settleAgain is when a registration that waited, and could not be written, is tried again.
 	settleAgain = time.Second
-	// reloadRetry is how long the state rests that could not be read.
-	reloadRetry = time.Second
 )
 
 // Source is where snapshots come from.
@@ -39,7 +37,6 @@ type Source interface {
 	Snapshot() *snapshot.Snapshot
 	Changed() <-chan struct{}
 	Settle(context.Context) error
-	Reload(context.Context) error
 }
 
 // Proxies are told what differs from what they have.
@@ -75,7 +72,6 @@ type Config struct {
 // Loop turns each new snapshot into what every proxy should have.
 type Loop struct {
 	Config
-	reloads   chan struct{}
 	repeats   chan struct{}
 	published atomic.Pointer[Published]
 
@@ -98,21 +94,12 @@ func New(c Config) *Loop {
 		c.Build = func(v *view.View, _ *snapshot.Config) *envoy.Resources { return envoy.Build(v) }
 	}
 	return &Loop{
-		Config: c, reloads: make(chan struct{}, 1), repeats: make(chan struct{}, 1),
-		views: map[string]*view.View{}, own: ownSets{},
+		Config: c, repeats: make(chan struct{}, 1), views: map[string]*view.View{}, own: ownSets{},
 	}
 }
 
 // Published is what is in force; nil before anything is.
 func (l *Loop) Published() *Published { return l.published.Load() }
-
-// Reload asks for peers and invitations to be read again. It never blocks.
-func (l *Loop) Reload() {
-	select {
-	case l.reloads <- struct{}{}:
-	default:
-	}
-}
 
 // again asks for the spine to be run again, though nothing is known anew. It never blocks.
 func (l *Loop) again() {
@@ -128,9 +115,6 @@ func (l *Loop) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-l.reloads:
-			l.reread(ctx)
-			continue
 		case <-l.Source.Changed():
 		case <-l.Containment.Changed():
 		case <-l.repeats:
@@ -147,15 +131,6 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(min(max(took, minPause), maxPause)):
 		}
-	}
-}
-
-// reread takes in what the state says now. What cannot be read is read again until it can be: a suspension that is
-// written is not left without effect.
-func (l *Loop) reread(ctx context.Context) {
-	if err := l.Source.Reload(ctx); err != nil && ctx.Err() == nil {
-		l.Log.Error("state not read, trying again", "error", err, "again", reloadRetry)
-		time.AfterFunc(reloadRetry, l.Reload)
 	}
 }
 

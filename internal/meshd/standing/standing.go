@@ -66,6 +66,9 @@ func (s *Standing) holds(ctx context.Context, id spiffe.ID, generation string) e
 
 // Node is the one whose certificates carry a generation. A name that is not empty must be its name.
 func (s *Standing) Node(ctx context.Context, name, generation string) (state.Node, error) {
+	if s.hasEnded(generation) {
+		return state.Node{}, revoked(name)
+	}
 	n, err := known(ctx, s, s.nodes, s.State.NodeOf, generation)
 	switch {
 	case errors.Is(err, state.ErrNotFound) && name == "", err == nil && name != "" && n.Name != name:
@@ -78,12 +81,19 @@ func (s *Standing) Node(ctx context.Context, name, generation string) (state.Nod
 	case err != nil:
 		return n, status.Error(codes.Internal, err.Error())
 	case !n.Revoked.IsZero() || s.hasEnded(generation):
-		return n, status.Errorf(codes.PermissionDenied,
-			"node %s was revoked: to let it in again, empty its stateDir and start it with a new token (isthmus "+
-				"token create --node %s)",
-			n.Name, n.Name)
+		return n, revoked(n.Name)
 	}
 	return n, nil
+}
+
+// revoked refuses a node; an empty name is that of one whose workload it is about.
+func revoked(name string) error {
+	if name == "" {
+		return status.Error(codes.PermissionDenied, "the node that this certificate was issued to was revoked")
+	}
+	return status.Errorf(codes.PermissionDenied,
+		"node %s was revoked: to let it in again, empty its stateDir and start it with a new token (isthmus token "+
+			"create --node %s)", name, name)
 }
 
 func (s *Standing) judgeAdmin(ctx context.Context, name, generation string) error {

@@ -18,22 +18,32 @@ const grace = time.Minute
 // handover is how long it may be gone where another one of its name stands, or any newcomer would put that one out.
 const handover = 2 * time.Second
 
-// Ages keeps when objects were first seen.
+// saveWait is how long configuration waits for its ages to be kept: a policy must not wait for a database that is away.
+// They may be kept all the same, and keeping them again changes nothing.
+const saveWait = 2 * time.Second
+
+// Ages keeps when objects were first seen, for all control planes of a mesh: state.ConfigAges.
 type Ages interface {
 	ConfigAges(ctx context.Context) ([]state.ConfigAge, error)
-	SetConfigAges(ctx context.Context, put, remove []state.ConfigAge) error
+	KeepConfigAges(ctx context.Context, c state.AgeChange) (kept []state.ConfigAge, err error)
 }
 
 // ages gives every object its age. An object is the same while it stands in the same file, and when it moves to another
-// one.
+// one. What is kept counts: another control plane may have seen an object first.
 type ages struct {
 	kept Ages // nil: not kept beyond this process
 	log  *slog.Logger
 
 	latest  time.Time                // no two changes have the same time
 	ghosts  map[snapshot.Key][]ghost // by slot: what was seen and is not there, oldest first
-	unsaved map[place]time.Time      // zero: to be removed
+	unsaved map[place]unsaved
 	failing bool
+}
+
+// unsaved is what of an object in a file is not kept yet.
+type unsaved struct {
+	seen  time.Time // zero: it is gone
+	known bool      // it has been seen before
 }
 
 // place is one object in one file.
@@ -51,7 +61,7 @@ type ghost struct {
 
 // openAges reads what is kept.
 func openAges(ctx context.Context, kept Ages, log *slog.Logger) (*ages, error) {
-	a := &ages{kept: kept, log: log, ghosts: map[snapshot.Key][]ghost{}, unsaved: map[place]time.Time{}}
+	a := &ages{kept: kept, log: log, ghosts: map[snapshot.Key][]ghost{}, unsaved: map[place]unsaved{}}
 	if kept == nil {
 		return a, nil
 	}
@@ -116,7 +126,11 @@ func (a *ages) admit(
 			c.seen = g.seen
 			a.drop(s, i)
 			if g.place != c.place {
-				a.unsaved[g.place], a.unsaved[c.place] = time.Time{}, c.seen
+				a.unsaved[g.place] = unsaved{}
+			}
+			// in the same place nothing need be kept anew, unless another control plane has found it gone meanwhile
+			if g.place != c.place || !g.until.IsZero() {
+				a.keep(c.place, c.seen)
 			}
 		}
 	}
@@ -126,8 +140,15 @@ func (a *ages) admit(
 			c.seen = change.Add(time.Duration(n) * time.Microsecond)
 			n++
 			a.latest = later(a.latest, c.seen)
-			a.unsaved[c.place] = c.seen
+			a.unsaved[c.place] = unsaved{seen: c.seen}
 		}
+	}
+}
+
+// keep has the age of an object kept that has been seen before. One that nobody knows of yet is still new.
+func (a *ages) keep(p place, seen time.Time) {
+	if was := a.unsaved[p]; was.seen.IsZero() {
+		a.unsaved[p] = unsaved{seen: seen, known: true}
 	}
 }
 
@@ -160,39 +181,55 @@ func (a *ages) forget(now time.Time, unsettled func(file string) bool) {
 			case g.until.IsZero() && !unsettled(g.file):
 				g.until = now.Add(grace)
 			case !g.until.IsZero() && now.After(g.until):
-				a.unsaved[g.place] = time.Time{}
+				a.unsaved[g.place] = unsaved{}
 				a.drop(s, i)
 			}
 		}
 	}
 }
 
-// save writes what is new. What cannot be written is in force all the same, and written with the next change.
-func (a *ages) save(ctx context.Context) {
+// save writes what is not kept yet, and returns the ages that are kept otherwise than they were given here. What cannot
+// be written counts all the same until it can be.
+func (a *ages) save(ctx context.Context) (otherwise map[place]time.Time) {
 	if a.kept == nil {
 		clear(a.unsaved)
 	}
 	if len(a.unsaved) == 0 {
-		return
+		return nil
 	}
-	var put, remove []state.ConfigAge
+	var change state.AgeChange
 	for _, p := range slices.SortedFunc(maps.Keys(a.unsaved), place.compare) {
-		age := state.ConfigAge{Key: p.key, File: p.file, FirstSeen: a.unsaved[p]}
-		if age.FirstSeen.IsZero() {
-			remove = append(remove, age)
-		} else {
-			put = append(put, age)
+		u := a.unsaved[p]
+		one := state.ConfigAge{Key: p.key, File: p.file, FirstSeen: u.seen}
+		switch {
+		case u.seen.IsZero():
+			change.Gone = append(change.Gone, one)
+		case u.known:
+			change.Known = append(change.Known, one)
+		default:
+			change.New = append(change.New, one)
 		}
 	}
-	if err := a.kept.SetConfigAges(ctx, put, remove); err != nil {
+	kept, err := state.Within(saveWait, func() ([]state.ConfigAge, error) { return a.kept.KeepConfigAges(ctx, change) })
+	if err != nil {
 		if !a.failing {
-			a.log.Warn("which object was first is not kept for the next start", "error", err)
+			a.log.Warn("which object was first is not kept: other control planes, and this one after a restart, may "+
+				"say otherwise", "error", err)
 		}
 		a.failing = true
-		return
+		return nil
+	}
+	otherwise = map[place]time.Time{}
+	for _, k := range kept {
+		p := place{k.Key, k.File}
+		if !k.FirstSeen.Equal(a.unsaved[p].seen) {
+			otherwise[p] = k.FirstSeen
+		}
+		a.latest = later(a.latest, k.FirstSeen)
 	}
 	a.failing = false
-	a.unsaved = map[place]time.Time{} // a map that held every object once would stay as large
+	a.unsaved = map[place]unsaved{} // a map that held every object once would stay as large
+	return otherwise
 }
 
 func (p place) compare(q place) int { return cmp.Or(p.key.Compare(q.key), cmp.Compare(p.file, q.file)) }

@@ -68,8 +68,11 @@ func stayed(path string, entries []entry) []finding.Finding {
 func (d *folder) unread(path string, err error) finding.Finding {
 	f := finding.New("ISM-SRC02", kind.Key{}, "",
 		fmt.Sprintf("cannot be read: %v", cause(err))).At(path, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		f.Remedy = "create it, or name another folder"
+	case errors.Is(err, errLongPath):
+		f.Remedy = "move it to a shorter path"
 	}
 	return f
 }

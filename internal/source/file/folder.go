@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/snapshot"
+	"isthmus.dev/isthmus/internal/state"
 )
 
 // How long a file in the middle of a change is given before it is taken as it is.
@@ -48,6 +51,9 @@ type file struct {
 	stayed  []finding.Finding   // about entries that stay as they were
 	waiting time.Time           // since when it is seen in the middle of a change
 }
+
+var errLongPath = fmt.Errorf("its path inside the folder is longer than %d bytes, of which each that is no letter or "+
+	"digit of ASCII counts as three", state.MaxAgedFile)
 
 // newFolder makes the state of a folder of which nothing has been read. dated: its objects have ages.
 func newFolder(root string, validate istioyaml.Validator, c *copies, a *ages, dated bool) *folder {
@@ -114,7 +120,7 @@ func (d *folder) refreshAll(ctx context.Context, dirty map[string]bool, now time
 	again := d.refresh(ctx, paths, append(gone, d.recallHidden(l)...), now)
 	d.looked = true
 	d.ages.forget(now, d.unsettled)
-	d.ages.save(ctx)
+	d.keepAges(ctx)
 	if len(l.errs) == 0 {
 		d.copies.sweep(l.files)
 	}
@@ -141,6 +147,9 @@ func (d *folder) refresh(ctx context.Context, paths []string, updates []update, 
 		if errors.Is(err, fs.ErrNotExist) {
 			again.all = true
 			continue
+		}
+		if len(url.PathEscape(d.inside(path))) > state.MaxAgedFile { // nobody could say later who was first
+			err = errLongPath
 		}
 		u, settled := d.take(path, text, st, err, now)
 		if !settled {
@@ -315,11 +324,38 @@ func (d *folder) remove(path string) update {
 	return u
 }
 
-// conclude merges updates and makes a new configuration if anything is different. Ages are written down before it is in
-// force.
+// conclude merges updates and makes a new configuration if anything is different. Ages are kept before it is in force.
 func (d *folder) conclude(ctx context.Context, updates []update, now time.Time) {
 	d.objects.apply(updates, now, d.unsettled)
-	d.ages.save(ctx)
+	d.objects.redate(d.ages.save(ctx))
+	d.configure()
+}
+
+// keepAges has ages kept that are not yet. Where another control plane has seen an object first, that counts.
+func (d *folder) keepAges(ctx context.Context) {
+	if d.ages.failing {
+		return // a moment ago
+	}
+	if otherwise := d.ages.save(ctx); len(otherwise) > 0 {
+		d.objects.redate(otherwise)
+		d.configure()
+	}
+}
+
+// reloadAges goes by the ages that are kept, after another control plane has removed some.
+func (d *folder) reloadAges(ctx context.Context, all []state.ConfigAge) {
+	kept := make(map[place]time.Time, len(all))
+	for _, k := range all {
+		kept[place{k.Key, k.File}] = k.FirstSeen
+		d.ages.latest = later(d.ages.latest, k.FirstSeen)
+	}
+	d.objects.redate(d.objects.compare(kept))
+	d.objects.redate(d.ages.save(ctx))
+	d.configure()
+}
+
+// configure makes a new configuration if anything is different.
+func (d *folder) configure() {
 	closed, findings := d.closed(), d.findings()
 	if d.objects.inForce == d.config.Objects && slices.Equal(findings, d.config.Findings) &&
 		slices.EqualFunc(closed, d.config.Closed, snapshot.Closed.Equal) {

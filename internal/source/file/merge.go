@@ -80,9 +80,52 @@ func (o *objects) apply(updates []update, now time.Time, unsettled func(file str
 		o.replace(u, touched, now)
 	}
 	arrived := o.ages.change(now)
+	for s := range touched {
+		o.admit(s, now, arrived, unsettled)
+	}
+	o.settle(touched)
+}
+
+// redate gives objects the ages that are kept of them.
+func (o *objects) redate(kept map[place]time.Time) {
+	touched := map[snapshot.Key]claim{}
+	for p, seen := range kept {
+		s := slot(p.key)
+		claims := o.claims[s]
+		i := slices.IndexFunc(claims, func(c claim) bool { return c.place == p })
+		if i < 0 {
+			continue
+		}
+		if _, ok := touched[s]; !ok {
+			touched[s] = claims[0]
+		}
+		claims[i].seen = seen
+	}
+	o.settle(touched)
+}
+
+// compare returns the ages of objects that are kept otherwise than they are here, and has those kept that are not.
+func (o *objects) compare(kept map[place]time.Time) (otherwise map[place]time.Time) {
+	otherwise = map[place]time.Time{}
+	for _, claims := range o.claims {
+		for _, c := range claims {
+			seen, known := kept[c.place]
+			switch {
+			case !known:
+				o.ages.keep(c.place, c.seen)
+			case !seen.Equal(c.seen):
+				otherwise[c.place] = seen
+			}
+		}
+	}
+	return otherwise
+}
+
+// settle puts into force what holds each slot now. touched says who held it before.
+func (o *objects) settle(touched map[snapshot.Key]claim) {
 	var change snapshot.Change
 	for s, was := range touched {
-		o.order(s, now, arrived, unsettled)
+		o.order(s)
 		var is claim
 		if c := o.claims[s]; len(c) > 0 {
 			is = c[0]
@@ -138,8 +181,8 @@ func (o *objects) replace(u update, touched map[snapshot.Key]claim, now time.Tim
 	}
 }
 
-// order brings a slot's claims into the order of their ages.
-func (o *objects) order(s snapshot.Key, now, change time.Time, unsettled func(file string) bool) {
+// admit gives a slot's new claims their ages.
+func (o *objects) admit(s snapshot.Key, now, change time.Time, unsettled func(file string) bool) {
 	claims := o.claims[s]
 	var fresh []*claim
 	for i := range claims {
@@ -150,6 +193,11 @@ func (o *objects) order(s snapshot.Key, now, change time.Time, unsettled func(fi
 	if len(fresh) > 0 {
 		o.ages.admit(s, fresh, len(fresh) < len(claims), now, change, unsettled)
 	}
+}
+
+// order brings a slot's claims into the order of their ages.
+func (o *objects) order(s snapshot.Key) {
+	claims := o.claims[s]
 	slices.SortStableFunc(claims, func(a, b claim) int { return a.seen.Compare(b.seen) })
 	delete(o.conflicts, s)
 	switch len(claims) {

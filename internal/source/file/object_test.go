@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	security "istio.io/client-go/pkg/apis/security/v1"
@@ -189,6 +191,7 @@ func TestTakenOutStaysOut(t *testing.T) {
 type fakeAges struct {
 	rows map[place]time.Time
 	fail bool
+	hang chan struct{} // until it is closed nothing is kept; nil: nobody waits
 }
 
 func (f *fakeAges) ConfigAges(context.Context) ([]state.ConfigAge, error) {
@@ -200,20 +203,46 @@ func (f *fakeAges) ConfigAges(context.Context) ([]state.ConfigAge, error) {
 	return out, nil
 }
 
-func (f *fakeAges) SetConfigAges(_ context.Context, put, remove []state.ConfigAge) error {
+func (f *fakeAges) KeepConfigAges(_ context.Context, c state.AgeChange) (kept []state.ConfigAge, err error) {
+	if f.hang != nil {
+		<-f.hang
+	}
 	if f.fail {
-		return errors.New("the disk is full")
+		return nil, errors.New("the disk is full")
+	}
+	for _, a := range slices.Concat(c.New, c.Known) {
+		if len(url.PathEscape(a.File)) > 2000 {
+			return nil, errors.New("index row size exceeds btree maximum")
+		}
 	}
 	if f.rows == nil {
 		f.rows = map[place]time.Time{}
 	}
-	for _, a := range remove {
+	for _, a := range c.Gone {
 		delete(f.rows, place{a.Key, a.File})
 	}
-	for _, a := range put {
-		f.rows[place{a.Key, a.File}] = a.FirstSeen
+	var youngest, first time.Time
+	for _, seen := range f.rows {
+		youngest = later(youngest, seen)
 	}
-	return nil
+	for _, a := range c.New {
+		if first.IsZero() || a.FirstSeen.Before(first) {
+			first = a.FirstSeen
+		}
+	}
+	late := max(0, youngest.Add(time.Microsecond).Sub(first))
+	for i, a := range slices.Concat(c.New, c.Known) {
+		if i < len(c.New) {
+			a.FirstSeen = a.FirstSeen.Add(late)
+		}
+		p := place{a.Key, a.File}
+		if _, there := f.rows[p]; !there {
+			f.rows[p] = a.FirstSeen
+		}
+		a.FirstSeen = f.rows[p]
+		kept = append(kept, a)
+	}
+	return kept, nil
 }
 
 // TestOldestStays: of two that write one object the older stays, whatever files are called and however often we start.
@@ -316,6 +345,125 @@ func TestAges(t *testing.T) {
 		load(0, false)
 		if len(kept.rows) != 3 {
 			t.Errorf("%d rows, want 3", len(kept.rows))
+		}
+	})
+}
+
+// TestAgesOfTwoControlPlanes: folders that are read by two control planes, which see the files in another order, and of
+// which one lacks a file for a while.
+func TestAgesOfTwoControlPlanes(t *testing.T) {
+	kept := &fakeAges{}
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	deny, allow := policyYAML("shop", "p", "DENY"), policyYAML("shop", "p", "ALLOW")
+	type plane struct {
+		dir string
+		d   *folder
+	}
+	begin := func() *plane {
+		p := &plane{dir: t.TempDir()}
+		a, err := openAges(t.Context(), kept, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.d = newFolder(p.dir, schema.New().Validate, openCopies(p.dir, "", nil), a, true)
+		return p
+	}
+	a, b := begin(), begin()
+	see := func(p *plane, name, text string) {
+		t.Helper()
+		if write(t, filepath.Join(p.dir, name), text); text == "" {
+			if err := os.Remove(filepath.Join(p.dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		now = now.Add(time.Second)
+		p.d.refreshAll(t.Context(), nil, now)
+	}
+	key := snapshot.Key{Kind: "AuthorizationPolicy", Namespace: "shop", Name: "p"}
+	both := func(what, want string) {
+		t.Helper()
+		for name, p := range map[string]*plane{"a": a, "b": b} {
+			if got := policies(p.d.config); got != want {
+				t.Errorf("%s: at %s it is %s, want %s", what, name, got, want)
+			}
+		}
+		if x, y := a.d.config.Origin(key).FirstSeen, b.d.config.Origin(key).FirstSeen; !x.Equal(y) || x.IsZero() {
+			t.Errorf("%s: it was first seen at %s and at %s", what, x, y)
+		}
+	}
+	see(a, "one.yaml", deny)
+	see(b, "two.yaml", allow)
+	see(b, "one.yaml", deny)
+	see(a, "two.yaml", allow)
+	both("seen in another order", "shop/p=DENY ISM-SRC04")
+
+	kept.fail = true // while nothing can be kept, each goes by what it has seen
+	see(a, "one.yaml", "")
+	see(b, "one.yaml", "")
+	now = now.Add(time.Minute)
+	see(a, "three.yaml", deny)
+	kept.fail = false
+	see(b, "four.yaml", deny)
+	see(b, "three.yaml", deny)
+	see(a, "four.yaml", deny)
+	both("kept when it could be", "shop/p=ALLOW ISM-SRC04 ISM-SRC04")
+
+	was := a.d.config.Origin(key).FirstSeen
+	see(b, "two.yaml", "")
+	now = now.Add(2 * grace)
+	b.d.refreshAll(t.Context(), nil, now) // finds it gone
+	b.d.refreshAll(t.Context(), nil, now)
+	if _, known := kept.rows[place{key, "two.yaml"}]; known {
+		t.Fatal("what is gone is kept")
+	}
+	all, _ := kept.ConfigAges(t.Context())
+	a.d.reloadAges(t.Context(), all) // where it still is
+	see(b, "two.yaml", allow)
+	both("gone from one folder for a while", "shop/p=ALLOW ISM-SRC04 ISM-SRC04")
+	if is := b.d.config.Origin(key).FirstSeen; !is.Equal(was) {
+		t.Errorf("first seen at %s, and now at %s", was, is)
+	}
+}
+
+// TestLongPathsHoldNothingUp: a file whose path is too long for its objects' ages to be kept is not read, and the ages
+// of all others are kept.
+func TestLongPathsHoldNothingUp(t *testing.T) {
+	dir, kept := t.TempDir(), &fakeAges{}
+	s := open(t, Config{Dir: dir, Ages: kept, Validate: schema.New().Validate})
+	long := filepath.Join(dir, strings.Repeat("ä", 120), strings.Repeat("ä", 120), strings.Repeat("ä", 110))
+	write(t, filepath.Join(long, "long.yaml"), policyYAML("shop", "long", "DENY"))
+	write(t, filepath.Join(dir, "short.yaml"), policyYAML("shop", "short", "DENY"))
+	c := s.Load(t.Context())
+	if got := policies(c); got != "shop/short=DENY ISM-SRC02" {
+		t.Errorf("got %s", got)
+	}
+	if len(kept.rows) != 1 {
+		t.Errorf("%d ages are kept, want 1", len(kept.rows))
+	}
+	if text := c.Findings[0].String(); !strings.Contains(text, "its path inside the folder is longer than 2000 bytes") {
+		t.Errorf("found %s", text)
+	}
+}
+
+// TestPoliciesDoNotWaitForADatabase: while a database hangs, what is new is in force, and its age is kept later.
+func TestPoliciesDoNotWaitForADatabase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, kept := t.TempDir(), &fakeAges{hang: make(chan struct{})}
+		a, err := openAges(t.Context(), kept, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := newFolder(dir, schema.New().Validate, openCopies(dir, "", nil), a, true)
+		write(t, filepath.Join(dir, "deny.yaml"), policyYAML("shop", "deny", "DENY"))
+		d.refreshAll(t.Context(), nil, time.Now().Add(time.Minute))
+		if got := policies(d.config); got != "shop/deny=DENY" {
+			t.Errorf("while it hangs: %s", got)
+		}
+		close(kept.hang)
+		synctest.Wait()
+		d.refreshAll(t.Context(), nil, time.Now().Add(time.Minute))
+		if len(kept.rows) != 1 {
+			t.Errorf("%d ages are kept, want 1", len(kept.rows))
 		}
 	})
 }

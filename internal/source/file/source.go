@@ -91,6 +91,20 @@ func (s *Source) Load(ctx context.Context) *snapshot.Config {
 	return s.folder.config
 }
 
+// ReloadAges goes by the ages that are kept now: another control plane may have removed some.
+func (s *Source) ReloadAges(ctx context.Context) error {
+	began := time.Now()
+	all, err := s.cfg.Ages.ConfigAges(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.folder.reloadAges(ctx, all)
+	s.publish(time.Since(began))
+	return nil
+}
+
 // Current is the newest configuration, never nil.
 func (s *Source) Current() *snapshot.Config { return s.current.Load() }
 

@@ -264,16 +264,14 @@ func TestConnectionLostAtCommit(t *testing.T) {
 	for name, heard := range map[string]bool{"before the server hears": false, "after it": true} {
 		t.Run(name, func(t *testing.T) {
 			cfg := pgtest.Shared(t).Database(t)
-			p := newProxy(t, cfg.Addresses[0])
-			cfg.Addresses = []string{p.dir}
+			w := pgtest.NewWire(t, &cfg)
 			d := open(t, cfg)
-			p.forward.Store(heard)
-			p.cut.Store(true)
+			w.CutAtCommit(heard)
 			seq, err := d.BeginEvent(t.Context(), event("node n1"))
 			if err != nil || seq != 1 {
 				t.Errorf("event %d, %v", seq, err)
 			}
-			if p.cut.Load() {
+			if !w.Cut() {
 				t.Error("no connection was lost")
 			}
 			if got := recorded(t, d); len(got) != 1 {
@@ -288,14 +286,13 @@ func TestConnectionLostAtCommit(t *testing.T) {
 func TestSilentServerIsGivenUp(t *testing.T) {
 	t.Parallel()
 	cfg := pgtest.Shared(t).Database(t)
-	p := newProxy(t, cfg.Addresses[0])
-	cfg.Addresses = []string{p.dir}
+	w := pgtest.NewWire(t, &cfg)
 	d := open(t, cfg)
 	must(t, d.Record(t.Context(), event("node before")))
 	if got := recorded(t, d); len(got) != 1 {
 		t.Fatalf("recorded %q", got)
 	}
-	p.silence()
+	w.Silence()
 	ended := make(chan error, 2)
 	go func() { ended <- d.Record(t.Context(), event("node meanwhile")) }()
 	go func() {
@@ -363,15 +360,15 @@ func TestTooLongForAnIndex(t *testing.T) {
 	for i := range 2000 { // which cannot be compressed to what an index takes
 		fmt.Fprintf(&long, "%x", sha256.Sum256([]byte{byte(i), byte(i >> 8)}))
 	}
-	age := state.ConfigAge{
+	change := state.AgeChange{New: []state.ConfigAge{{
 		Key: snapshot.Key{Kind: "Service", Namespace: "a", Name: "b"}, File: long.String(),
 		FirstSeen: noon,
-	}
+	}}}
 	var all sync.WaitGroup
 	for i := range 100 {
 		all.Go(func() {
 			if i%10 == 0 {
-				if d.SetConfigAges(t.Context(), []state.ConfigAge{age}, nil) == nil {
+				if _, err := d.KeepConfigAges(t.Context(), change); err == nil {
 					t.Error("it was taken")
 				}
 				return
@@ -382,78 +379,6 @@ func TestTooLongForAnIndex(t *testing.T) {
 		})
 	}
 	all.Wait()
-}
-
-// proxy is a socket that loses connections.
-type proxy struct {
-	dir     string
-	silent  atomic.Pointer[atomic.Bool] // shared by the connections that were made since the last silence
-	cut     atomic.Bool                 // the next connection that commits
-	forward atomic.Bool                 // once the server has heard
-}
-
-func newProxy(t *testing.T, server string) *proxy {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "isthmus-proxy-")
-	must(t, err)
-	p := &proxy{dir: dir}
-	p.silent.Store(new(atomic.Bool))
-	l, err := net.Listen("unix", filepath.Join(dir, ".s.PGSQL.5432"))
-	must(t, err)
-	t.Cleanup(func() {
-		l.Close()
-		os.RemoveAll(dir)
-	})
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			up, err := net.Dial("unix", filepath.Join(server, ".s.PGSQL.5432"))
-			if err != nil {
-				client.Close()
-				continue
-			}
-			silent := p.silent.Load()
-			go p.pass(client, up, silent)
-			go func() {
-				_, _ = io.Copy(client, up)
-				client.Close()
-			}()
-		}
-	}()
-	return p
-}
-
-// silence swallows what is sent on the connections that there are.
-func (p *proxy) silence() { p.silent.Swap(new(atomic.Bool)).Store(true) }
-
-// pass passes what a client says on, up to the commit at which the connection is to be cut.
-func (p *proxy) pass(client, up net.Conn, silent *atomic.Bool) {
-	defer client.Close()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := client.Read(buf)
-		if err != nil {
-			up.Close()
-			return
-		}
-		if silent.Load() {
-			continue
-		}
-		if bytes.Contains(buf[:n], []byte("commit\x00")) && p.cut.CompareAndSwap(true, false) {
-			client.Close()
-			if p.forward.Load() {
-				_, _ = up.Write(buf[:n])
-			}
-			time.AfterFunc(50*time.Millisecond, func() { up.Close() }) // the server reads what it was sent
-			return
-		}
-		if _, err := up.Write(buf[:n]); err != nil {
-			return
-		}
-	}
 }
 
 // A transaction that the server undoes because another one stands in its way is done again.

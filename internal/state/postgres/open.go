@@ -25,8 +25,8 @@ var files embed.FS
 // oldestServer is the first version of PostgreSQL that the schema can be used with.
 const oldestServer = 140000
 
-// Open opens the state in a database and brings its schema up to date. What is damaged, made by a newer version or
-// would forget what it acknowledged is an error that says so.
+// Open opens the state in a database and brings its schema up to date. What is damaged, or made by a newer version,
+// is an error that says so.
 func Open(ctx context.Context, cfg Config) (*relational.DB, error) {
 	watchers := &relational.Watchers{}
 	e, err := open(ctx, cfg, watchers)
@@ -64,27 +64,33 @@ func (e *engine) open(ctx context.Context) error {
 
 // pool is for at most n users at a time.
 func (e *engine) pool(conn *pgx.ConnConfig, n int) *sql.DB {
-	p := stdlib.OpenDB(*conn, stdlib.OptionBeforeConnect(e.cfg.authenticate))
+	p := stdlib.OpenDB(*conn, stdlib.OptionBeforeConnect(e.cfg.authenticate), stdlib.OptionAfterConnect(pinDurability))
 	p.SetMaxOpenConns(n)
 	p.SetMaxIdleConns(n)
 	return p
 }
 
-// inspect refuses a server that cannot keep what it acknowledges.
+// pinDurability sets synchronous_commit in a session: what the session itself has set holds whatever the server's, the
+// database's or the role's setting becomes. It is what those say now, or "on" where they say "off", with which a server
+// that crashes forgets what it acknowledged.
+func pinDurability(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, "SELECT set_config('synchronous_commit', replace(current_setting('synchronous_commit'), "+
+		"'off', 'on'), false)")
+	return err
+}
+
+// inspect refuses a server that the schema cannot be used with.
 func inspect(ctx context.Context, p *sql.DB) error {
 	var version int
-	var commit, encoding string
+	var encoding string
 	err := p.QueryRowContext(ctx,
-		"SELECT current_setting('server_version_num')::int, current_setting('synchronous_commit'), "+
-			"current_setting('server_encoding')").Scan(&version, &commit, &encoding)
+		"SELECT current_setting('server_version_num')::int, current_setting('server_encoding')").Scan(&version,
+		&encoding)
 	switch {
 	case err != nil:
 		return err
 	case version < oldestServer:
 		return fmt.Errorf("it is PostgreSQL %d, and %d is the oldest that will do", version/10000, oldestServer/10000)
-	case commit == "off":
-		return errors.New("its synchronous_commit is off, so that it forgets what it acknowledged when it crashes: switch it on " +
-			"for this user (ALTER ROLE … SET synchronous_commit = on)")
 	case encoding != "UTF8":
 		return fmt.Errorf("its encoding is %s: make it with ENCODING 'UTF8'", encoding)
 	}

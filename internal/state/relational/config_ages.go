@@ -4,51 +4,88 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
+	"time"
 
 	"isthmus.dev/isthmus/internal/state"
 )
 
 // ConfigAges reads all, the oldest first.
 func (d *DB) ConfigAges(ctx context.Context) ([]state.ConfigAge, error) {
-	return list(ctx, d, "config-ages", func(s scanner) (state.ConfigAge, error) {
-		var a state.ConfigAge
-		var file string
-		if err := s.Scan(&a.Key.Kind, &a.Key.Namespace, &a.Key.Name, &file, timeOf{&a.FirstSeen}); err != nil {
-			return a, err
-		}
-		var err error
-		if a.File, err = url.PathUnescape(file); err != nil {
-			return a, fmt.Errorf("a file name is kept as %q: %w", file, err)
-		}
-		return a, nil
-	})
+	return list(ctx, d, "config-ages", scanConfigAge)
 }
 
-// SetConfigAges writes some and removes others, all or none.
-func (d *DB) SetConfigAges(ctx context.Context, put, remove []state.ConfigAge) error {
-	return d.inTx(ctx, "keep the age of configuration", func(ctx context.Context, t *tx) error {
-		for _, change := range []struct {
-			query string
-			ages  []state.ConfigAge
-		}{{"delete-config-ages", remove}, {"put-config-ages", put}} {
-			if len(change.ages) == 0 {
-				continue
-			}
-			rows := make([][5]any, len(change.ages))
-			for i, a := range change.ages {
-				rows[i] = [5]any{
-					a.Key.Kind, a.Key.Namespace, a.Key.Name, url.PathEscape(a.File),
-					a.FirstSeen.UnixMicro(),
-				}
-			}
-			text, err := encode(rows)
-			if err != nil {
-				return err
-			}
-			if _, err := t.exec(ctx, change.query, text); err != nil {
-				return err
-			}
+func scanConfigAge(s scanner) (state.ConfigAge, error) {
+	var a state.ConfigAge
+	var file string
+	if err := s.Scan(&a.Key.Kind, &a.Key.Namespace, &a.Key.Name, &file, timeOf{&a.FirstSeen}); err != nil {
+		return a, err
+	}
+	var err error
+	if a.File, err = url.PathUnescape(file); err != nil {
+		return a, fmt.Errorf("a file name is kept as %q: %w", file, err)
+	}
+	return a, nil
+}
+
+// KeepConfigAges writes ages and removes others, and returns what is kept of those that it was to write.
+func (d *DB) KeepConfigAges(ctx context.Context, c state.AgeChange) (kept []state.ConfigAge, err error) {
+	err = d.inTx(ctx, "keep the age of configuration", func(ctx context.Context, t *tx) error {
+		if err := t.eachAge(ctx, "delete-config-ages", c.Gone); err != nil {
+			return err
 		}
-		return nil
+		fresh, err := t.younger(ctx, c.New)
+		if err != nil {
+			return err
+		}
+		all := slices.Concat(c.Known, fresh)
+		if err := t.eachAge(ctx, "put-config-ages", all); err != nil || len(all) == 0 {
+			return err
+		}
+		text, err := rowsOfAges(all)
+		if err != nil {
+			return err
+		}
+		kept, err = listIn(ctx, t, "config-ages-of", scanConfigAge, text)
+		return err
 	})
+	return kept, err
+}
+
+// younger are objects that are new, all as much later as it takes for them to be younger than any that is kept.
+func (t *tx) younger(ctx context.Context, fresh []state.ConfigAge) ([]state.ConfigAge, error) {
+	if len(fresh) == 0 {
+		return nil, nil
+	}
+	var youngest time.Time
+	if err := t.scan(ctx, "youngest-config-age", []any{timeOf{&youngest}}); err != nil {
+		return nil, err
+	}
+	first := slices.MinFunc(fresh, func(a, b state.ConfigAge) int { return a.FirstSeen.Compare(b.FirstSeen) }).FirstSeen
+	late := max(0, youngest.Add(time.Microsecond).Sub(first))
+	out := slices.Clone(fresh)
+	for i := range out {
+		out[i].FirstSeen = out[i].FirstSeen.Add(late)
+	}
+	return out, nil
+}
+
+// eachAge runs a statement for some ages.
+func (t *tx) eachAge(ctx context.Context, name string, ages []state.ConfigAge) error {
+	if len(ages) == 0 {
+		return nil
+	}
+	text, err := rowsOfAges(ages)
+	if err == nil {
+		_, err = t.exec(ctx, name, text)
+	}
+	return err
+}
+
+func rowsOfAges(ages []state.ConfigAge) (string, error) {
+	rows := make([][5]any, len(ages))
+	for i, a := range ages {
+		rows[i] = [5]any{a.Key.Kind, a.Key.Namespace, a.Key.Name, url.PathEscape(a.File), a.FirstSeen.UnixMicro()}
+	}
+	return encode(rows)
 }

@@ -72,19 +72,30 @@ type scanner interface{ Scan(dest ...any) error }
 func list[T any](ctx context.Context, d *DB, name string, scan func(scanner) (T, error), args ...any) ([]T, error) {
 	return reading(ctx, d, name, func(ctx context.Context) (all []T, err error) {
 		rows, err := d.stmts[name].QueryContext(ctx, args...)
+		return scanned(rows, err, scan)
+	})
+}
+
+// listIn is list within a transaction.
+func listIn[T any](ctx context.Context, t *tx, name string, scan func(scanner) (T, error), args ...any) ([]T, error) {
+	rows, err := t.tx.StmtContext(ctx, t.d.stmts[name].Stmt).QueryContext(ctx, args...)
+	all, err := scanned(rows, err, scan)
+	return all, t.d.fail(name, err)
+}
+
+func scanned[T any](rows *sql.Rows, err error, scan func(scanner) (T, error)) (all []T, _ error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		one, err := scan(rows)
 		if err != nil {
 			return nil, err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			one, err := scan(rows)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, one)
-		}
-		return all, rows.Err()
-	})
+		all = append(all, one)
+	}
+	return all, rows.Err()
 }
 
 // one is list for a statement that finds at most one row; ErrNotFound when it finds none.

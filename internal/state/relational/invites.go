@@ -20,11 +20,11 @@ func (d *DB) AddInvite(ctx context.Context, i state.Invite) error {
 
 // UseInvite marks an invitation as used and returns it, as UseToken does.
 func (d *DB) UseInvite(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Invite, error) {
-	i, err := one(ctx, d, "invite", scanInvite, id)
+	var i state.Invite
 	u := use{what: "invite", id: id, by: by, now: now, statement: "use-invite"}
-	err = d.useOnce(ctx, u, err, i.Hash, hash, func() (usedAt, expires time.Time, err error) {
+	err := d.useOnce(ctx, u, hash, func() (s secret, err error) {
 		i, err = one(ctx, d, "invite", scanInvite, id)
-		return i.UsedAt, i.Expires, err
+		return secret{i.Hash, i.UsedAt, i.Expires}, err
 	})
 	if err != nil {
 		return state.Invite{}, err

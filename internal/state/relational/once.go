@@ -17,37 +17,41 @@ type use struct {
 	statement    string // that marks it as used, if it may be
 }
 
-// useOnce decides one attempt. found is how looking it up went; again reads it anew to say why it was refused.
-func (d *DB) useOnce(
-	ctx context.Context, u use, found error, want, have [32]byte, again func() (usedAt, expires time.Time, err error),
-) error {
-	if errors.Is(found, errCancelled) {
+// secret is what can be used once, as it is kept.
+type secret struct {
+	hash            [32]byte
+	usedAt, expires time.Time
+}
+
+// useOnce decides one attempt by whoever shows a hash. look reads what is kept, and again to say why it was refused.
+func (d *DB) useOnce(ctx context.Context, u use, hash [32]byte, look func() (secret, error)) error {
+	kept, err := look()
+	switch {
+	case errors.Is(err, errCancelled):
 		return d.refuse(ctx, u, "cancelled", state.ErrNotFound)
-	}
-	if errors.Is(found, state.ErrNotFound) {
+	case errors.Is(err, state.ErrNotFound):
 		u.id = "" // what strangers invent is counted, not kept
 		return d.refuse(ctx, u, "unknown", state.ErrNotFound)
-	}
-	if found != nil {
-		return found
-	}
-	if subtle.ConstantTimeCompare(want[:], have[:]) != 1 {
+	case err != nil:
+		return err
+	case subtle.ConstantTimeCompare(kept.hash[:], hash[:]) != 1:
 		return d.refuse(ctx, u, "wrong secret", state.ErrSecret)
 	}
 	n, err := d.exec(ctx, u.statement, stamp(u.now), u.by, u.id, stamp(u.now))
 	if err != nil || n == 1 {
 		return err
 	}
-	usedAt, expires, err := again()
+	kept, err = look()
 	switch {
 	case err != nil:
 		return err
-	case !usedAt.IsZero() && !usedAt.Equal(expires): // of one that ended both are the same
-		return d.refuse(ctx, u, "used already", fmt.Errorf("%w at %s", state.ErrUsed, usedAt.Format(time.RFC3339)))
+	case !kept.usedAt.IsZero() && !kept.usedAt.Equal(kept.expires): // of one that ended both are the same
+		return d.refuse(ctx, u, "used already",
+			fmt.Errorf("%w at %s", state.ErrUsed, kept.usedAt.Format(time.RFC3339)))
 	default:
 		err := d.EndExpired(ctx, u.now)
 		return errors.Join(d.refuse(ctx, u, "expired",
-			fmt.Errorf("%w at %s", state.ErrExpired, expires.Format(time.RFC3339))), err)
+			fmt.Errorf("%w at %s", state.ErrExpired, kept.expires.Format(time.RFC3339))), err)
 	}
 }
 

@@ -25,11 +25,11 @@ func (d *DB) AddToken(ctx context.Context, t state.Token) error {
 // UseToken marks a token as used and returns it. Of all who try, at any time, one succeeds. The others get ErrNotFound,
 // ErrSecret, ErrUsed or ErrExpired, and the refusal is recorded.
 func (d *DB) UseToken(ctx context.Context, id string, hash [32]byte, by string, now time.Time) (state.Token, error) {
-	t, err := one(ctx, d, "token", notCancelled, id)
+	var t state.Token
 	u := use{what: "token", id: id, by: by, now: now, statement: "use-token"}
-	err = d.useOnce(ctx, u, err, t.Hash, hash, func() (usedAt, expires time.Time, err error) {
+	err := d.useOnce(ctx, u, hash, func() (s secret, err error) {
 		t, err = one(ctx, d, "token", notCancelled, id)
-		return t.UsedAt, t.Expires, err
+		return secret{t.Hash, t.UsedAt, t.Expires}, err
 	})
 	if err != nil {
 		return state.Token{}, err

@@ -31,6 +31,7 @@ func RunShared(t *testing.T, database func(t *testing.T) (open func(t *testing.T
 		{"a name and an address are one node's", registrationsOfTwo},
 		{"a lease is one's", leaseOfTwo},
 		{"events are one chain", eventsOfTwo},
+		{"of objects one order is kept", agesOfTwo},
 		{"sequences never repeat", sequencesOfTwo},
 		{"what one writes the other hears", heardByTheOther},
 		{"what two write at once is heard in order", heardInOrder},

@@ -7,14 +7,17 @@ INSERT INTO events (seq, time, actor, origin, action, object, outcome, detail, o
 SELECT seq, $1::bigint, $2::text, $3::text, $4::text, $5::text, $6::text, $7::text, $8::bigint, link FROM head
 RETURNING seq;
 
--- Of two control planes that read the same folder the one that saw an object first says when.
+-- Whoever writes an object's age first decides. Two control planes see files at different moments.
 -- write: put-config-ages
 INSERT INTO config_ages (kind, namespace, name, file, first_seen)
 SELECT value->>0, value->>1, value->>2, value->>3, (value->>4)::bigint FROM json_array_elements($1::json)
-ON CONFLICT (kind, namespace, name, file) DO UPDATE SET first_seen = excluded.first_seen
-WHERE excluded.first_seen < config_ages.first_seen;
+ON CONFLICT (kind, namespace, name, file) DO NOTHING;
 
--- write: delete-config-ages
+-- write: config-ages-of
+SELECT kind, namespace, name, file, first_seen FROM config_ages WHERE (kind, namespace, name, file) IN
+  (SELECT value->>0, value->>1, value->>2, value->>3 FROM json_array_elements($1::json));
+
+-- write: delete-config-ages (changes ages)
 DELETE FROM config_ages WHERE (kind, namespace, name, file) IN
   (SELECT value->>0, value->>1, value->>2, value->>3 FROM json_array_elements($1::json));
 

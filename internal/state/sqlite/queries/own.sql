@@ -4,15 +4,19 @@ SELECT $1, $2, $3, $4, $5, $6, $7, $8,
   isthmus_link((SELECT link FROM events ORDER BY seq DESC LIMIT 1), $1, $2, $3, $4, $5, $6, $7, $8)
 RETURNING seq;
 
--- Of two control planes that read the same folder the one that saw an object first says when.
+-- Whoever writes an object's age first decides. Two control planes see files at different moments.
 -- write: put-config-ages
 INSERT INTO config_ages (kind, namespace, name, file, first_seen)
 SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM json_each($1) WHERE true
-ON CONFLICT (kind, namespace, name, file) DO UPDATE SET first_seen = excluded.first_seen
-WHERE excluded.first_seen < config_ages.first_seen;
+ON CONFLICT (kind, namespace, name, file) DO NOTHING;
 
--- write: delete-config-ages
-DELETE FROM config_ages WHERE (kind, namespace, name, file) IN (SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each($1));
+-- write: config-ages-of
+SELECT kind, namespace, name, file, first_seen FROM config_ages WHERE (kind, namespace, name, file) IN
+  (SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each($1));
+
+-- write: delete-config-ages (changes ages)
+DELETE FROM config_ages WHERE (kind, namespace, name, file) IN
+  (SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each($1));
 
 -- Certificates that still stand and lead to a root, the longest-lived of each identity at each node.
 -- read: certs-under
