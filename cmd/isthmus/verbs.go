@@ -9,7 +9,6 @@ import (
 	"isthmus.dev/isthmus/internal/cli"
 	"isthmus.dev/isthmus/internal/demo"
 	"isthmus.dev/isthmus/internal/finding"
-	"isthmus.dev/isthmus/internal/meshd"
 	"isthmus.dev/isthmus/internal/meshd/spine"
 	"isthmus.dev/isthmus/internal/node"
 	"isthmus.dev/isthmus/internal/version"
@@ -17,7 +16,7 @@ import (
 
 // verbs joins the command line to the parts that it starts.
 func verbs() cli.Verbs {
-	return cli.Verbs{Control: meshd.Run, Agent: runAgent, Render: render, Demo: demo.Command}
+	return cli.Verbs{Control: runControl, Agent: runAgent, Render: render, Demo: demo.Command}
 }
 
 const nextSettings = "docs/cli.md lists every setting"
