@@ -20,7 +20,7 @@ import (
 
 // policyIndex finds the AuthorizationPolicies that select an instance.
 type policyIndex struct {
-	own     selectors[selectedPolicy] // of the namespace
+	own     *translated               // of the namespace
 	cache   map[string]model.Policies // by policyKey: many instances share them
 	crowded bool                      // it is said that a workload has too many
 }
@@ -31,19 +31,47 @@ type selectedPolicy struct {
 	values int // that it compares with
 }
 
-// policies translates the AuthorizationPolicies of the namespace.
+// translated is what the AuthorizationPolicies of a namespace say.
+type translated struct {
+	report   // origins only while it is made
+	mesh     *meshInputs
+	policies selectors[selectedPolicy]
+	byName   map[string]*model.Policy
+	shut     []snapshot.Closed // those that cannot be enforced
+}
+
+// policies translates the AuthorizationPolicies of the namespace, unless they are the very same as before.
 func (u *unit) policies() {
-	for o := range snapshot.Each[*security.AuthorizationPolicy](u.objects) {
-		age, ap := ageOf(o), o.Value.(*security.AuthorizationPolicy)
-		u.guarded(age.key, func() {
-			u.istioRoot(age.key)
-			if p := u.policy(ap); p != nil {
-				p = keep(u.before.policies[ap.Name], p)
-				u.part.policies[ap.Name] = p
-				u.authz.own.add(ap.Spec.GetSelector().GetMatchLabels(), selectedPolicy{age, p, valuesOf(p)})
+	t := u.before.policies
+	if t == nil || t.mesh != u.mesh || !snapshot.Same[*security.AuthorizationPolicy](u.before.objects, u.objects) {
+		t = translate(u.mesh, u.objects, t)
+	}
+	u.part.policies, u.authz.own = t, t
+	u.findings = append(u.findings, t.findings...)
+	for _, o := range t.shut {
+		u.shut(o)
+	}
+}
+
+// translate keeps the pointers of policies that say the same as before, which may be nil.
+func translate(mesh *meshInputs, in objects, before *translated) *translated {
+	if before == nil {
+		before = &translated{}
+	}
+	t := &translated{report: report{origins: in}, mesh: mesh, byName: map[string]*model.Policy{}}
+	for o := range snapshot.Each[*security.AuthorizationPolicy](in) {
+		ap := o.Value.(*security.AuthorizationPolicy)
+		t.guarded(o.Key, func(c snapshot.Closed) { t.shut = append(t.shut, c) }, func() {
+			t.istioRoot(mesh, o.Key)
+			if p := t.policy(o, ap); p != nil {
+				p = keep(before.byName[ap.Name], p)
+				t.byName[ap.Name] = p
+				t.policies.add(ap.Spec.GetSelector().GetMatchLabels(), selectedPolicy{ageOf(o), p, valuesOf(p)})
 			}
 		})
 	}
+	t.origins = nil
+	return t
 }
 
 // admission is equal for instances at a port where the same policies decide.
@@ -76,7 +104,7 @@ func (u *unit) policiesOf(i *instance) model.Policies {
 		return ps
 	}
 	ps := model.Policies{DefaultAllow: u.mesh.allow, Deny: u.closedBy(i)}
-	standing, refusal := u.bearable(i, append(u.root.policies.of(i), u.authz.own.of(i)...))
+	standing, refusal := u.bearable(i, append(u.root.policies.of(i), u.authz.own.policies.of(i)...))
 	for _, sp := range standing {
 		if sp.policy.Action == model.Allow {
 			ps.Allow = append(ps.Allow, sp.policy)
@@ -104,10 +132,9 @@ func (u *unit) policiesAt(i *instance, port uint16, http bool) *model.Policies {
 
 // policy carries one AuthorizationPolicy over. Where it says what cannot be enforced, which the check of its kind
 // refuses, it is nil, and what it selects is closed.
-func (u *unit) policy(ap *security.AuthorizationPolicy) *model.Policy {
-	key := snapshot.KeyOf(ap)
-	t := &policyTranslator{report: &u.report, mesh: u.mesh, key: key, namespace: ap.Namespace}
-	p := &model.Policy{Name: ap.Namespace + "/" + ap.Name, Ref: u.ref(key)}
+func (to *translated) policy(o *snapshot.Object, ap *security.AuthorizationPolicy) *model.Policy {
+	t := &policyTranslator{report: &to.report, mesh: to.mesh, key: o.Key, namespace: ap.Namespace}
+	p := &model.Policy{Name: ap.Namespace + "/" + ap.Name, Ref: at(o.Key.String(), o.Origin)}
 	selector := ap.Spec.GetSelector().GetMatchLabels()
 	switch ap.Spec.Action {
 	case istiosec.AuthorizationPolicy_ALLOW:
@@ -131,7 +158,7 @@ func (u *unit) policy(ap *security.AuthorizationPolicy) *model.Policy {
 		p.Rules = append(p.Rules, rule)
 	}
 	if t.failed {
-		u.shut(snapshot.Closed{Key: key, Origin: u.origins.Origin(key), Selector: selector})
+		to.shut = append(to.shut, snapshot.Closed{Key: o.Key, Origin: o.Origin, Selector: selector})
 		return nil
 	}
 	return p

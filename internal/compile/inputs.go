@@ -286,7 +286,7 @@ func (g *gathered) rootPolicies(before *gathered) *rootPolicies {
 	u.policies()
 	u.sidecars()
 	now := &rootPolicies{
-		policies: u.authz.own, peerAuths: u.mtls.namespace, closings: u.closings[""], sidecar: u.sidecar,
+		policies: u.authz.own.policies, peerAuths: u.mtls.namespace, closings: u.closings[""], sidecar: u.sidecar,
 		findings: u.findings,
 	}
 	if before.root != nil && reflect.DeepEqual(before.root, now) {

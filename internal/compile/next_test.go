@@ -298,7 +298,8 @@ func (w *world) allocate(host string) {
 }
 
 func (w *world) policy(ns, name string) {
-	from := &istiosec.Source{Principals: []string{"m.example/ns/" + w.pick(worldNamespaces) + "/sa/" +
+	domain := w.pick([]string{"m.example", "m.example", "old.example"}) // the last is the mesh's own now and then
+	from := &istiosec.Source{Principals: []string{domain + "/ns/" + w.pick(worldNamespaces) + "/sa/" +
 		w.pick(worldAccounts)}}
 	switch w.rand.IntN(4) {
 	case 0:

@@ -37,7 +37,7 @@ func (u *unit) peerAuths() {
 }
 
 func (u *unit) addPeerAuth(age age, pa *security.PeerAuthentication) {
-	u.istioRoot(age.key)
+	u.istioRoot(u.mesh, age.key)
 	one := peerAuth{
 		age: age, ref: u.ref(age.key), narrow: len(pa.Spec.GetSelector().GetMatchLabels()) > 0,
 		mode: pa.Spec.GetMtls().GetMode().String(), ports: map[uint32]string{},
@@ -60,14 +60,14 @@ func (u *unit) addPeerAuth(age age, pa *security.PeerAuthentication) {
 }
 
 // istioRoot warns of what would mean the whole mesh in Istio and does not here.
-func (u *unit) istioRoot(key snapshot.Key) {
-	if key.Namespace != "istio-system" || u.mesh.rootNamespace == key.Namespace {
+func (r *report) istioRoot(mesh *meshInputs, key snapshot.Key) {
+	if key.Namespace != "istio-system" || mesh.rootNamespace == key.Namespace {
 		return
 	}
-	u.find(key, "ISM0033", "metadata.namespace",
+	r.find(key, "ISM0033", "metadata.namespace",
 		"istio-system is not this mesh's root namespace, so this applies to the workloads in istio-system "+
 			"alone, not to the whole mesh",
-		"move it to "+u.mesh.rootNamespace+", or write rootNamespace: istio-system into the Mesh")
+		"move it to "+mesh.rootNamespace+", or write rootNamespace: istio-system into the Mesh")
 }
 
 // nextPeerAuth is what counts for a scope when one more object speaks for it; objects come oldest first.

@@ -25,7 +25,7 @@ func (u *unit) sidecars() {
 	var first age
 	for age, s := range oldestFirst[*networking.Sidecar](u.objects) {
 		u.guarded(age.key, func() {
-			u.istioRoot(age.key)
+			u.istioRoot(u.mesh, age.key)
 			if u.sidecar != nil {
 				u.find(age.key, "ISM0034", "metadata.name",
 					fmt.Sprintf("%s speaks for namespace %s already; this one is ignored", u.ref(first.key),

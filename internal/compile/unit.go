@@ -22,7 +22,8 @@ type part struct {
 	endpoints  *map[model.EndpointSet][]model.Endpoint
 	findings   []finding.Finding
 
-	policies map[string]*model.Policy // its own, by name
+	objects  objects // that it was made of
+	policies *translated
 	admitted map[admission]*model.Policies
 }
 
@@ -63,13 +64,12 @@ func newUnit(namespace string, in inputs) *unit {
 		backends: backends{byLabel: map[label][]*instance{}}, modes: map[*instance]modes{},
 		accounts: map[string]string{},
 		part: &part{
-			byHost: map[string]*service{}, policies: map[string]*model.Policy{},
-			admitted: map[admission]*model.Policies{},
+			objects: in.objects, byHost: map[string]*service{}, admitted: map[admission]*model.Policies{},
 		},
 		before: &part{},
 	}
 	u.origins = u.objects
-	u.authz = policyIndex{cache: map[string]model.Policies{}}
+	u.authz = policyIndex{own: &translated{}, cache: map[string]model.Policies{}}
 	if in.root != nil {
 		for _, cl := range in.root.closings {
 			u.close("", cl)
@@ -110,8 +110,11 @@ func (u *unit) keep() {
 	u.hosted = keepEach(elements(was.workloads), u.hosted, func(w *model.Workload) string { return w.ID.Name })
 	p.services = keepList(was.services, u.served, same[*service])
 	p.workloads = keepList(was.workloads, u.hosted, same[*model.Workload])
-	p.addressed = keepList(was.addressed, addressedOf(u.served),
-		func(a, b addressed) bool { return reflect.DeepEqual(a, b) })
+	p.addressed = was.addressed
+	if p.services != was.services {
+		p.addressed = keepList(was.addressed, addressedOf(u.served),
+			func(a, b addressed) bool { return reflect.DeepEqual(a, b) })
+	}
 	p.sidecar = keep(was.sidecar, cmp.Or(u.sidecar, u.root.sidecar))
 	p.identities = keepList(was.identities, identitiesOf(u.hosted, p.sidecar), same[caller])
 	for set, eps := range *p.endpoints {
