@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/bench/meshlab"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/vip"
 )
 
@@ -89,7 +90,7 @@ func inMesh(
 		}
 		targets := map[string]string{}
 		for _, p := range env.protocols {
-			err := meshlab.Until(ctx, 20*time.Second, func(ctx context.Context) error {
+			err := retry.Until(ctx, 20*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
 				addr, err := r.caller.Lookup(ctx, r.host(p))
 				if err == nil && addr == vip.Refusal { // what it may call has not come yet
 					err = fmt.Errorf("%s may not call %s", caller, r.host(p))
@@ -127,7 +128,7 @@ func (r *running) addAgent(env *environment, name string) error {
 
 // answers waits until one call through the shape succeeds.
 func (r *running) answers(ctx context.Context, p protocol) error {
-	err := meshlab.Until(ctx, 20*time.Second, func(ctx context.Context) error {
+	err := retry.Until(ctx, 20*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
 		c, err := p.call(ctx, r.caller.Dial, r.target(p), r.host(p))
 		if err != nil {
 			return err

@@ -18,6 +18,7 @@ import (
 	"isthmus.dev/isthmus/bench/meshlab"
 	"isthmus.dev/isthmus/bench/proc"
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/retry"
 )
 
 type options struct {
@@ -104,7 +105,7 @@ func measureMemory(ctx context.Context, o options, n int) (u proc.Usage, err err
 	if err != nil {
 		return u, err
 	}
-	if err := meshlab.Until(ctx, 90*time.Second,
+	if err := retry.Until(ctx, 90*time.Second, 50*time.Millisecond,
 		func(ctx context.Context) error { return complete(ctx, r, n) }); err != nil {
 		return u, err
 	}

@@ -3,13 +3,10 @@
 package meshlab
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"isthmus.dev/isthmus/internal/demo/lab"
 )
@@ -107,25 +104,4 @@ func (l *Lab) Logs() string {
 		fmt.Fprintf(&b, "— %s\n%s\n", filepath.Base(f), strings.Join(lines[max(0, len(lines)-3):], "\n"))
 	}
 	return b.String()
-}
-
-// Until tries until try is content, for no longer than limit; its last complaint is the error.
-func Until(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	var last error
-	for {
-		err := try(ctx)
-		if err == nil {
-			return nil
-		}
-		if last == nil || !errors.Is(err, context.DeadlineExceeded) {
-			last = err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("after %s: %w", limit, last)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }

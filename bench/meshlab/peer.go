@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/retry"
 )
 
 // Peer makes a invite b, and waits until both trust each other under their names.
@@ -20,11 +21,12 @@ func Peer(ctx context.Context, a, b *Running) error {
 	if err != nil {
 		return fmt.Errorf("accept the invitation of %s: %w", a.Mesh.Name, err)
 	}
-	if err := Until(ctx, 20*time.Second,
+	if err := retry.Until(ctx, 20*time.Second, 50*time.Millisecond,
 		func(ctx context.Context) error { return trusts(ctx, a, b.Mesh.Name) }); err != nil {
 		return err
 	}
-	return Until(ctx, 20*time.Second, func(ctx context.Context) error { return trusts(ctx, b, a.Mesh.Name) })
+	return retry.Until(ctx, 20*time.Second, 50*time.Millisecond,
+		func(ctx context.Context) error { return trusts(ctx, b, a.Mesh.Name) })
 }
 
 func trusts(ctx context.Context, r *Running, peer string) error {

@@ -16,6 +16,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/finding"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
@@ -67,7 +68,7 @@ func (l *Lab) Run(ctx context.Context, m Mesh) (*Running, error) {
 			return nil, fmt.Errorf("start the gateway of %s: %w", m.Name, err)
 		}
 	}
-	return r, Until(ctx, 60*time.Second, r.checkSynced)
+	return r, retry.Until(ctx, 60*time.Second, 50*time.Millisecond, r.checkSynced)
 }
 
 func (r *Running) dir(path ...string) string {
@@ -97,7 +98,7 @@ func (r *Running) startControl(ctx context.Context) error {
 		return err
 	}
 	r.Control = pid
-	return Until(ctx, 20*time.Second, func(ctx context.Context) error {
+	return retry.Until(ctx, 20*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
 		_, err := Call[adminapi.Empty, adminapi.StatusResponse](ctx, r, "Status", &adminapi.Empty{})
 		return err
 	})

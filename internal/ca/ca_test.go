@@ -20,6 +20,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/grant"
+	"isthmus.dev/isthmus/internal/logtest"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
@@ -37,7 +38,7 @@ var (
 type bench struct {
 	dir string
 	db  state.Store
-	log syncBuffer
+	log logtest.Buffer
 	mu  sync.Mutex // guards at
 	at  time.Time
 }
@@ -401,21 +402,4 @@ func check(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-type syncBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }

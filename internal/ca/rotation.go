@@ -11,6 +11,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/times"
 )
 
 // Blobs that only a rotation has.
@@ -224,7 +225,7 @@ func (a *Authority) activate(ctx context.Context, from Step, r Rotation) error {
 func crossSign(next, old *x509.Certificate, oldKey crypto.Signer) (*x509.Certificate, error) {
 	return signCA(&x509.Certificate{
 		SerialNumber: newSerial(), Subject: next.Subject, URIs: next.URIs, SubjectKeyId: next.SubjectKeyId,
-		NotBefore: next.NotBefore, NotAfter: earlier(next.NotAfter, old.NotAfter),
+		NotBefore: next.NotBefore, NotAfter: times.Earlier(next.NotAfter, old.NotAfter),
 		BasicConstraintsValid: true, IsCA: true, KeyUsage: next.KeyUsage,
 	}, old, next.PublicKey, oldKey)
 }

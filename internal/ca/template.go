@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/times"
 )
 
 const (
@@ -39,7 +40,7 @@ func intermediateTemplate(cfg Config, root *x509.Certificate, now time.Time) *x5
 	t := caTemplate(cfg.TrustDomain, "Isthmus intermediate ")
 	t.MaxPathLenZero = true
 	t.NotBefore, t.NotAfter = now.Add(-intermediateBackdate-cfg.Skew),
-		earlier(now.Add(cfg.IntermediateTTL), root.NotAfter)
+		times.Earlier(now.Add(cfg.IntermediateTTL), root.NotAfter)
 	return t
 }
 
@@ -66,8 +67,8 @@ func leafTemplate(cfg Config, issuer *x509.Certificate, l leaf, serial *big.Int,
 		SerialNumber:          serial,
 		URIs:                  []*url.URL{l.id.URL()},
 		DNSNames:              l.dns,
-		NotBefore:             later(now.Add(-leafBackdate-cfg.Skew), issuer.NotBefore),
-		NotAfter:              earlier(now.Add(durationOr(l.ttl, cfg.LeafTTL)), issuer.NotAfter),
+		NotBefore:             times.Later(now.Add(-leafBackdate-cfg.Skew), issuer.NotBefore),
+		NotAfter:              times.Earlier(now.Add(durationOr(l.ttl, cfg.LeafTTL)), issuer.NotAfter),
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
@@ -88,18 +89,4 @@ func newSerial() *big.Int {
 	rand.Read(b) // never fails
 	b[0] = b[0]&0x7f | 0x40
 	return new(big.Int).SetBytes(b)
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

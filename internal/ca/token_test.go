@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/logtest"
 	"isthmus.dev/isthmus/internal/state"
 )
 
@@ -186,7 +187,7 @@ func TestOfAHundredRacingJoinsOneWins(t *testing.T) {
 func TestSecretRedactsItself(t *testing.T) {
 	type hidden struct{ s ca.Secret }
 	s := ca.NewSecret("open sesame")
-	var log syncBuffer
+	var log logtest.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", s, "inside", hidden{s}, "pointer", &s)
 	shown := log.String() + s.String() + string(must(json.Marshal(s))) +
 		string(must(json.Marshal(map[string]any{"a": &s}))) +

@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -79,33 +78,3 @@ func (a admin) certs(ctx context.Context) (map[string]adminapi.NodeCert, error) 
 	}
 	return byID, nil
 }
-
-// until tries again and again until try is content, every pause, for no longer than limit. The last complaint is the
-// error.
-func until(ctx context.Context, limit, pause time.Duration, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	var last error
-	for {
-		err := try(ctx)
-		if err == nil {
-			return nil
-		}
-		if errors.As(err, new(permanentError)) {
-			return err
-		}
-		if last == nil || !errors.Is(err, context.DeadlineExceeded) {
-			last = err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("after %s: %w", limit.Round(time.Second), last)
-		case <-time.After(pause):
-		}
-	}
-}
-
-// permanentError is a complaint that no waiting will mend.
-type permanentError struct{ error }
-
-func (e permanentError) Unwrap() error { return e.error }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/retry"
 )
 
 // disturbance is one failure or change while requests flow.
@@ -84,7 +85,8 @@ func (w *world) killControl(ctx context.Context, m mesh) error {
 	if err := w.startControl(ctx, m); err != nil {
 		return err
 	}
-	return until(ctx, 30*time.Second, 50*time.Millisecond, func(ctx context.Context) error { return w.ready(ctx, m) })
+	return retry.Until(ctx, 30*time.Second, 50*time.Millisecond,
+		func(ctx context.Context) error { return w.ready(ctx, m) })
 }
 
 func (w *world) killAgent(ctx context.Context, m mesh, name, verb string) error {
@@ -103,7 +105,8 @@ func (w *world) killAgent(ctx context.Context, m mesh, name, verb string) error 
 	if err != nil {
 		return err
 	}
-	return until(ctx, 30*time.Second, 50*time.Millisecond, func(ctx context.Context) error { return w.ready(ctx, m) })
+	return retry.Until(ctx, 30*time.Second, 50*time.Millisecond,
+		func(ctx context.Context) error { return w.ready(ctx, m) })
 }
 
 // killEnvoy ends an Envoy. Within ten seconds there must be another, and payments must answer.
@@ -115,7 +118,7 @@ func (w *world) killEnvoy(ctx context.Context, netns string) error {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("end Envoy %d: %w", pid, err)
 	}
-	err := until(ctx, 10*time.Second, 20*time.Millisecond, func(context.Context) error {
+	err := retry.Until(ctx, 10*time.Second, 20*time.Millisecond, func(context.Context) error {
 		if now := envoyIn(netns); now == pid || now == 0 {
 			return fmt.Errorf("no Envoy took the place of %d", pid)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/retry"
 )
 
 // beginRotations has both meshes replace their roots.
@@ -27,7 +28,7 @@ func (w *world) rotate(ctx context.Context, m mesh, r adminapi.CARotateRequest) 
 // endRotations waits until both meshes have done so.
 func endRotations(ctx context.Context, w *world) error {
 	for _, m := range w.plan.meshes {
-		if err := until(ctx, 90*time.Second, 200*time.Millisecond,
+		if err := retry.Until(ctx, 90*time.Second, 200*time.Millisecond,
 			func(ctx context.Context) error { return w.rotated(ctx, m) }); err != nil {
 			return err
 		}

@@ -98,11 +98,7 @@ func agentMetrics(socket string) metricsClient {
 
 // controlMetrics reads a control plane's metrics with an administrator's credentials, made for the purpose.
 func (w *world) controlMetrics(ctx context.Context, m mesh) (metricsClient, error) {
-	key, err := identity.NewKey()
-	if err != nil {
-		return metricsClient{}, err
-	}
-	csr, err := identity.CSR(key)
+	key, csr, err := identity.NewRequest()
 	if err != nil {
 		return metricsClient{}, err
 	}

@@ -193,11 +193,7 @@ func (w *world) gatewayIdentity(ctx context.Context, m mesh) (*identity.SVID, er
 	if err != nil {
 		return nil, err
 	}
-	key, err := identity.NewKey()
-	if err != nil {
-		return nil, err
-	}
-	csr, err := identity.CSR(key)
+	key, csr, err := identity.NewRequest()
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/samples/probe"
 )
 
@@ -43,7 +44,7 @@ func renewedUnderLoad(ctx context.Context, w *world) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := until(ctx, 15*time.Second, 100*time.Millisecond, w.longLived); err != nil {
+	if err := retry.Until(ctx, 15*time.Second, 100*time.Millisecond, w.longLived); err != nil {
 		return "", err
 	}
 	r, err := load.finish(ctx)
@@ -95,7 +96,7 @@ func (w *world) serials(ctx context.Context) (map[string]string, error) {
 }
 
 func (w *world) allChanged(ctx context.Context, from map[string]string) (now map[string]string, err error) {
-	err = until(ctx, 25*time.Second, 100*time.Millisecond, func(ctx context.Context) error {
+	err = retry.Until(ctx, 25*time.Second, 100*time.Millisecond, func(ctx context.Context) error {
 		now, err = w.serials(ctx)
 		if err != nil {
 			return err
@@ -169,7 +170,7 @@ func controlPlanesKilled(ctx context.Context, w *world) (string, error) {
 		}
 	}
 	for _, m := range w.plan.meshes {
-		if err := until(ctx, 20*time.Second, 50*time.Millisecond,
+		if err := retry.Until(ctx, 20*time.Second, 50*time.Millisecond,
 			func(ctx context.Context) error { return w.ready(ctx, m) }); err != nil {
 			return "", err
 		}

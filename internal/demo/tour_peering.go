@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/adminapi"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
@@ -72,7 +73,7 @@ func peer(ctx context.Context, w *world) (string, error) {
 
 // established waits until a mesh reports that it trusts its peer.
 func established(ctx context.Context, a admin, peer string) (p adminapi.PeerStatus, err error) {
-	err = until(ctx, 10*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
+	err = retry.Until(ctx, 10*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
 		if p, err = a.peer(ctx, peer); err != nil {
 			return err
 		}
@@ -95,7 +96,7 @@ func exportAndImport(ctx context.Context, w *world) (string, error) {
 		return "", err
 	}
 	var entry adminapi.CatalogueEntry
-	err := until(ctx, 15*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
+	err := retry.Until(ctx, 15*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
 		c, err := call[adminapi.PeerRequest, adminapi.CatalogueResponse](ctx, w.admin(w.retail()), "Catalogue",
 			&adminapi.PeerRequest{Peer: "cards"})
 		if err != nil {

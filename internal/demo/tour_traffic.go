@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/wellknown"
 	"isthmus.dev/isthmus/samples/apps"
 	"isthmus.dev/isthmus/samples/probe"
@@ -176,7 +177,7 @@ func forbiddenRefused(ctx context.Context, w *world) (string, error) {
 	}
 	const least = 2 // the encoded path may be refused by the caller's own proxy already
 	var denials uint64
-	err = until(ctx, 10*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
+	err = retry.Until(ctx, 10*time.Second, 50*time.Millisecond, func(ctx context.Context) error {
 		after, err := w.admin(w.cards()).peer(ctx, "retail")
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/samples/probe"
 )
 
@@ -81,7 +82,7 @@ func (w *world) served() (string, error) {
 
 // servedBy waits until payments is answered by the named program.
 func (w *world) servedBy(ctx context.Context, want string, limit time.Duration) error {
-	return until(ctx, limit, 50*time.Millisecond, func(context.Context) error {
+	return retry.Until(ctx, limit, 50*time.Millisecond, func(context.Context) error {
 		got, err := w.served()
 		if err == nil && got != want {
 			err = fmt.Errorf("served by %s, not by %s", got, want)

@@ -17,6 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/demo/lab"
 	"isthmus.dev/isthmus/internal/grant"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -58,7 +59,7 @@ func (w *world) up(ctx context.Context, say printer) error {
 			if err := w.startMesh(ctx, m); err != nil {
 				return err
 			}
-			if err := until(ctx, 30*time.Second, 50*time.Millisecond,
+			if err := retry.Until(ctx, 30*time.Second, 50*time.Millisecond,
 				func(ctx context.Context) error { return w.ready(ctx, m) }); err != nil {
 				return fmt.Errorf("mesh %s does not become ready: %w", m.name, err)
 			}
@@ -110,10 +111,10 @@ func (w *world) startControl(ctx context.Context, m mesh) error {
 	if err != nil {
 		return err
 	}
-	return until(ctx, 20*time.Second, 20*time.Millisecond, func(ctx context.Context) error {
+	return retry.Until(ctx, 20*time.Second, 20*time.Millisecond, func(ctx context.Context) error {
 		select {
 		case <-p.Done():
-			return permanentError{fmt.Errorf("the control plane of %s ended: %w", m.name, p.Wait())}
+			return retry.Permanent{Err: fmt.Errorf("the control plane of %s ended: %w", m.name, p.Wait())}
 		default:
 		}
 		_, err := w.admin(m).status(ctx)
@@ -175,7 +176,7 @@ func (w *world) ready(ctx context.Context, m mesh) error {
 		p := w.process(name)
 		select {
 		case <-p.Done():
-			return permanentError{fmt.Errorf("%s ended: %w", name, p.Wait())}
+			return retry.Permanent{Err: fmt.Errorf("%s ended: %w", name, p.Wait())}
 		default:
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/demo/lab"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/samples/probe"
@@ -64,7 +65,7 @@ func TestProgramsAnswerInTheirOwnSubnetOnly(t *testing.T) {
 		}
 		return r
 	}
-	err := until(t.Context(), 5*time.Second, 20*time.Millisecond, func(context.Context) error {
+	err := retry.Until(t.Context(), 5*time.Second, 20*time.Millisecond, func(context.Context) error {
 		if r := get("storefront", "http://10.72.0.12:8080/items"); r.Status != 200 ||
 			r.Headers["served-by"] != "catalogue@retail" {
 			return errors.New(outcome(r))
@@ -98,7 +99,7 @@ func TestALiveAnswerIsWatchedAndLoadIsCounted(t *testing.T) {
 	w := bare(t, "isthmus-t-live")
 	_, standby, _ := w.plan.find("standby")
 	url := "http://" + netip.AddrPortFrom(standby.address, standby.port).String() + "/v1/charges/"
-	if err := until(t.Context(), 5*time.Second, 20*time.Millisecond, func(ctx context.Context) error {
+	if err := retry.Until(t.Context(), 5*time.Second, 20*time.Millisecond, func(ctx context.Context) error {
 		conn, err := dial(ctx, w.plan.hostNetns(w.retail()), "10.72.0.14:8080")
 		if err == nil {
 			conn.Close()

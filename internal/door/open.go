@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"isthmus.dev/isthmus/internal/retry"
 )
 
 const (
@@ -54,16 +56,8 @@ func (o *openings) take(one *opening) bool {
 
 // Run judges what is open again and again, until ctx ends.
 func (d *Door) Run(ctx context.Context) error {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			d.Look(ctx)
-		}
-	}
+	retry.Every(ctx, lookEvery, d.Look)
+	return nil
 }
 
 // Look judges all that is open and ends what does not stand. What cannot be told is left for the next time.

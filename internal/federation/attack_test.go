@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/logtest"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
@@ -525,7 +526,7 @@ func TestStolenGatewayWhilePeering(t *testing.T) {
 		t.Errorf("it was told %q", got)
 	}
 	n.route("192.0.2.1:15443", cards.listening)
-	var heard lockedBuffer
+	var heard logtest.Buffer
 	cards.carries = func(c net.Conn) net.Conn { return overheard{c, &heard} } // it passes all on, and listens
 	if _, err := retail.Accept(t.Context(), tok.Encode(), ""); err != nil {
 		t.Fatal(err)
@@ -548,25 +549,8 @@ func (o overheard) Read(b []byte) (int, error) {
 	return n, err
 }
 
-type lockedBuffer struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // wire is somebody who answers at a mesh's gateway address with a certificate of that mesh, twice over.
-type wire struct{ told lockedBuffer }
+type wire struct{ told logtest.Buffer }
 
 func (w *wire) heard() string { return w.told.String() }
 

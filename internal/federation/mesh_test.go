@@ -1,7 +1,6 @@
 package federation
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -22,6 +21,7 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/door"
+	"isthmus.dev/isthmus/internal/logtest"
 	"isthmus.dev/isthmus/internal/peerrules"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -79,7 +79,7 @@ type mesh struct {
 	reachedAt []netip.AddrPort
 	// listening is where the gateway really listens.
 	listening string
-	logs      *bytes.Buffer
+	logs      *logtest.Buffer
 
 	ended atomic.Bool
 
@@ -127,7 +127,7 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 		t.Fatal(err)
 	}
 	m := &mesh{
-		t: t, db: db, root: newAuthority(t, name), net: n, td: domain(t, name+".example"), logs: &bytes.Buffer{},
+		t: t, db: db, root: newAuthority(t, name), net: n, td: domain(t, name+".example"), logs: &logtest.Buffer{},
 		address: netip.AddrPortFrom(netip.MustParseAddr(ip), 15443), config: &snapshot.Config{},
 		reachedAt: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.9:15013")},
 	}
@@ -143,7 +143,7 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 	c := Config{
 		TrustDomain: m.td, Name: name, Snapshot: m.snapshot, Store: db, Gateways: only(m.dialGateway), Now: m.now,
 		Identity: func() (*tls.Certificate, error) { return withRoot(m.control, m.root), nil },
-		Log:      slog.New(slog.NewTextHandler(&lockedWriter{w: m.logs}, nil)), MinRefresh: 50 * time.Millisecond,
+		Log:      slog.New(slog.NewTextHandler(m.logs, nil)), MinRefresh: 50 * time.Millisecond,
 		MaxRefresh: 200 * time.Millisecond, RefreshHint: time.Second, AcceptTimeout: 5 * time.Second,
 	}
 	m.refusals = &door.Refusals{Events: db, Log: c.Log}
@@ -157,17 +157,6 @@ func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh
 	m.servePeering()
 	m.serveGateway()
 	return m
-}
-
-type lockedWriter struct {
-	mu sync.Mutex // guards w
-	w  io.Writer
-}
-
-func (l *lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
 }
 
 func (m *mesh) certificate(id string) tls.Certificate {

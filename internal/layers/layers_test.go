@@ -42,7 +42,9 @@ var table = map[string]layer{
 	"internal/spiffe":    words,
 	"internal/version":   words,
 	"internal/clocktest": words,
+	"internal/times":     words,
 	"internal/waittest":  words,
+	"internal/logtest":   words,
 	"internal/yamltest":  words,
 	"internal/wellknown": words,
 
@@ -72,6 +74,8 @@ var table = map[string]layer{
 	"internal/rpc":        mechanisms,
 	"internal/door":       mechanisms,
 	"internal/durable":    mechanisms,
+	"internal/procid":     mechanisms,
+	"internal/retry":      mechanisms,
 	"internal/rates":      mechanisms,
 	"internal/unixsocket": mechanisms,
 	"internal/sdnotify":   mechanisms,

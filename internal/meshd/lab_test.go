@@ -1,7 +1,6 @@
 package meshd
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -31,6 +30,7 @@ import (
 	"isthmus.dev/isthmus/internal/ca"
 	"isthmus.dev/isthmus/internal/config"
 	"isthmus.dev/isthmus/internal/envoy"
+	"isthmus.dev/isthmus/internal/logtest"
 	"isthmus.dev/isthmus/internal/rpc"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -72,7 +72,7 @@ spec:
 type plane struct {
 	t     *testing.T
 	cfg   config.Control
-	logs  *logs
+	logs  *logtest.Buffer
 	plant func(*Daemon) // changes it before it runs
 	d     *Daemon       // that runs
 	stop  func() error  // waits; what it returned
@@ -84,7 +84,7 @@ type plane struct {
 func newPlane(t *testing.T, files map[string]string) *plane {
 	t.Helper()
 	dir := statetest.Dir(t)
-	p := &plane{t: t, logs: &logs{}, cfg: config.Control{
+	p := &plane{t: t, logs: &logtest.Buffer{}, cfg: config.Control{
 		ConfigDir: filepath.Join(dir, "config"), StateFile: filepath.Join(dir, "state.db"),
 		ConfigCopies: filepath.Join(dir, "copies"), KeyFile: filepath.Join(dir, "state.key"),
 		Socket: filepath.Join(dir, "s"), AgentAddress: freePort(t), PeeringAddress: freePort(t),
@@ -474,24 +474,6 @@ func received(t *testing.T, what string, end <-chan error) error {
 		t.Fatalf("%s: it goes on", what)
 		return nil
 	}
-}
-
-// logs is a log that tests can look into.
-type logs struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-func (l *logs) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }
 
 func contains(t *testing.T, what, text string, parts ...string) {

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/retry"
 )
 
 const (

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"isthmus.dev/isthmus/internal/node/capture"
-	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 

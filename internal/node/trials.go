@@ -9,7 +9,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/node/envoyproc"
-	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/rpc"
 )
 

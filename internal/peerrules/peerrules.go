@@ -26,6 +26,7 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
+	"isthmus.dev/isthmus/internal/times"
 )
 
 // Limits of spec.maxBundleAge.
@@ -155,10 +156,10 @@ func judgeAge(now time.Time, peer *v1alpha1.MeshPeer, state snapshot.PeerState, 
 			v.Control, v.Roots = true, roots.pem
 			return v
 		}
-		until = earlier(until, stale)
+		until = times.Earlier(until, stale)
 	}
 	if peer.Spec.ExpiresAt != nil {
-		until = earlier(until, peer.Spec.ExpiresAt.Time)
+		until = times.Earlier(until, peer.Spec.ExpiresAt.Time)
 	}
 	return Verdict{Live: true, Control: true, Roots: roots.pem, Until: until}
 }
@@ -300,13 +301,6 @@ func (c claims) clash(peer *v1alpha1.MeshPeer, v Verdict) Verdict {
 
 func refuse(r Reason, format string, args ...any) Verdict {
 	return Verdict{Reason: r, Message: fmt.Sprintf(format, args...)}
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }

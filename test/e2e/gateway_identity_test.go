@@ -218,9 +218,7 @@ func dialControl(t *testing.T, conf *tls.Config) *grpc.ClientConn {
 
 func svid(t *testing.T, sign func(csr []byte) ([][]byte, []byte, error)) *identity.SVID {
 	t.Helper()
-	key, err := identity.NewKey()
-	must(t, err)
-	csr, err := identity.CSR(key)
+	key, csr, err := identity.NewRequest()
 	must(t, err)
 	chain, roots, err := sign(csr)
 	must(t, err)

@@ -34,9 +34,7 @@ func (s *shop) svid(t *testing.T, m member) *tls.Certificate {
 	}
 	agent, err := identity.Load(s.path("front", "state", "identity.pem"))
 	need(t, err)
-	key, err := identity.NewKey()
-	need(t, err)
-	csr, err := identity.CSR(key)
+	key, csr, err := identity.NewRequest()
 	need(t, err)
 	conn, err := grpc.NewClient("passthrough:///"+shopHost+":15012", grpc.WithAuthority("control"),
 		grpc.WithTransportCredentials(credentials.NewTLS(identity.ControlTLS(func() *identity.SVID { return agent }))),

@@ -72,9 +72,7 @@ func TestTwoControlPlanes(t *testing.T) {
 		return s.attachedTo("second", "front", "back")
 	})
 	t.Logf("its agent and Envoy came over within %s", took.Round(time.Millisecond))
-	key, err := identity.NewKey()
-	need(t, err)
-	csr, err := identity.CSR(key)
+	_, csr, err := identity.NewRequest()
 	need(t, err)
 	for _, node := range []string{"front", "third"} { // used, and of a node that was revoked
 		token, err := identity.LoadToken(s.path(node + ".token"))

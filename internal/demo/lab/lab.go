@@ -156,7 +156,7 @@ func gone(victims []process, limit time.Duration) error {
 	for _, p := range victims {
 		for {
 			now, err := identify(p.PID)
-			if err != nil || now.Start != p.Start || now.Command == "" { // an empty command line is a zombie's
+			if err != nil || now.Start != p.Start {
 				break
 			}
 			if time.Now().After(deadline) {

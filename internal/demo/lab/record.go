@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"isthmus.dev/isthmus/internal/durable"
+	"isthmus.dev/isthmus/internal/procid"
 )
 
 // recordName is the file in a lab's folder that says what belongs to it.
@@ -59,30 +59,20 @@ func (r record) write(dir string) error {
 
 // identify describes a live process.
 func identify(pid int) (process, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	start, err := procid.Start(pid)
 	if err != nil {
 		return process{}, err
-	}
-	// The name in parentheses may hold anything; the fields after it are numbers, the start time the 22nd of all.
-	_, after, ok := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(") "))
-	fields := strings.Fields(string(after))
-	if !ok || len(fields) < 20 {
-		return process{}, fmt.Errorf("read /proc/%d/stat: unexpected form", pid)
-	}
-	start, err := strconv.ParseUint(fields[19], 10, 64)
-	if err != nil {
-		return process{}, fmt.Errorf("read /proc/%d/stat: %w", pid, err)
 	}
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
 		return process{}, err
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := procid.Boot()
 	if err != nil {
 		return process{}, err
 	}
 	return process{
-		PID: pid, Start: start, Boot: strings.TrimSpace(string(boot)),
+		PID: pid, Start: start, Boot: boot,
 		Command: string(bytes.ReplaceAll(bytes.TrimRight(cmdline, "\x00"), []byte{0}, []byte{' '})),
 	}, nil
 }

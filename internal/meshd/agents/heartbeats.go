@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -80,14 +81,8 @@ func (h *heartbeats) isGone(b heartbeat, now time.Time) bool {
 // watchHeartbeats has the store know who is silent, until ctx ends.
 func (a *Agents) watchHeartbeats(ctx context.Context) error {
 	h := &heartbeats{started: a.Now()}
-	tick := time.NewTicker(heartbeatEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	retry.Every(ctx, heartbeatEvery, func(context.Context) {
 		a.Store.SetSilentNodes(h.look(a.Store.Nodes(), a.connected(), a.Now()))
-	}
+	})
+	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/federation"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -64,16 +65,8 @@ func New(c Config) *Watch { return &Watch{Config: c, roads: map[string]road{}} }
 
 // Run asks all gateways again and again, until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
-	tick := time.NewTicker(homeEvery)
-	defer tick.Stop()
-	for {
-		w.look(ctx)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+	retry.Every(ctx, homeEvery, w.look)
+	return nil
 }
 
 // look asks each gateway once, all at a time, and has those that are silent known.

@@ -17,9 +17,11 @@ import (
 	"isthmus.dev/isthmus/internal/federation"
 	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/peerrules"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/times"
 	"isthmus.dev/isthmus/internal/xds"
 )
 
@@ -86,18 +88,12 @@ func New(c Config) *Rotator { return &Rotator{Config: c} }
 
 // Run looks again and again, until ctx ends.
 func (r *Rotator) Run(ctx context.Context) error {
-	tick := time.NewTicker(rotationTick)
-	defer tick.Stop()
-	for {
+	retry.Every(ctx, rotationTick, func(ctx context.Context) {
 		if rot := r.Authority.Rotation(); rot.InProgress() && r.Leads() {
 			r.look(ctx, rot)
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+	})
+	return nil
 }
 
 // look takes the next step when nobody has been waited for since a while.
@@ -292,7 +288,7 @@ func undrained(
 				waits = append(waits, adminapi.CAWait{
 					What: string(n.Role), Name: n.Name,
 					Why:   "replaces its certificates: " + strings.Join(old, " "),
-					Until: earlier(until, rot.Since.Add(replacedWithin)),
+					Until: times.Earlier(until, rot.Since.Add(replacedWithin)),
 				})
 			}
 			continue
@@ -326,7 +322,7 @@ func Under(rot ca.Rotation, certs []agentapi.CertState, now time.Time) (ids []st
 	for _, c := range certs {
 		if c.Root == rot.Old && now.Before(c.NotAfter) {
 			ids = append(ids, c.SPIFFEID)
-			until = later(until, c.NotAfter)
+			until = times.Later(until, c.NotAfter)
 		}
 	}
 	if len(ids) > 3 {
@@ -338,24 +334,10 @@ func Under(rot ca.Rotation, certs []agentapi.CertState, now time.Time) (ids []st
 func lastUse(uses []state.CertUse, of func(state.CertUse) bool) (until time.Time) {
 	for _, u := range uses {
 		if of(u) {
-			until = later(until, u.NotAfter)
+			until = times.Later(until, u.NotAfter)
 		}
 	}
 	return until
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }
 
 // Failure is what went wrong at the last look, empty when nothing did.
@@ -375,7 +357,7 @@ func Expected(rot ca.Rotation, waits []adminapi.CAWait) (end time.Time) {
 		if w.Until.IsZero() {
 			return time.Time{}
 		}
-		end = later(end, w.Until)
+		end = times.Later(end, w.Until)
 	}
 	return end.Add(rotationSettle)
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/state"
 )
 
@@ -73,14 +74,8 @@ func (e *Endings) Waiting() (what []string) {
 
 // Run tries again and again, until ctx ends.
 func (e *Endings) Run(ctx context.Context) error {
-	tick := time.NewTicker(endingRetry)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			_ = e.Flush(ctx) // said when it was asked for, and by isthmus check
-		}
-	}
+	retry.Every(ctx, endingRetry, func(ctx context.Context) {
+		_ = e.Flush(ctx) // said when it was asked for, and by isthmus check
+	})
+	return nil
 }

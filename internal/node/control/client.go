@@ -24,7 +24,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/durable"
 	"isthmus.dev/isthmus/internal/node/identity"
-	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/rpc"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -220,11 +220,7 @@ func (c *Client) attestOnce(
 ) (*identity.SVID, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	key, err := identity.NewKey()
-	if err != nil {
-		return nil, err
-	}
-	csr, err := identity.CSR(key)
+	key, csr, err := identity.NewRequest()
 	if err != nil {
 		return nil, err
 	}
@@ -255,11 +251,7 @@ func (c *Client) Sign(ctx context.Context, namespace, serviceAccount string) (*i
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	key, err := identity.NewKey()
-	if err != nil {
-		return nil, err
-	}
-	csr, err := identity.CSR(key)
+	key, csr, err := identity.NewRequest()
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/internal/agentapi"
-	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/rpc"
 )
 

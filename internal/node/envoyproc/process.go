@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/internal/procid"
 )
 
 const (
@@ -87,11 +89,11 @@ func (p *process) setUp(runDir, made string) error {
 			return fmt.Errorf("lift Envoy's limit of open files: %w", err)
 		}
 	}
-	boot, err := bootID()
+	boot, err := procid.Boot()
 	if err != nil {
 		return err
 	}
-	began, err := identify(p.pid)
+	began, err := procid.Start(p.pid)
 	if err != nil {
 		return fmt.Errorf("look at the Envoy just started: %w", err)
 	}

@@ -1,7 +1,6 @@
 package envoyproc
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"syscall"
 
 	"isthmus.dev/isthmus/internal/durable"
+	"isthmus.dev/isthmus/internal/procid"
 )
 
 const pidFile = "envoy.pid"
@@ -63,32 +63,6 @@ func fingerprint(cfg Config, bootstrap []byte) (string, error) {
 	return fmt.Sprintf("%x", h.Sum(nil)), nil
 }
 
-// identify returns when a live process started, and an error for one that ended, even if it is still a zombie.
-func identify(pid int) (start uint64, err error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The name in parentheses may hold anything. After it: the state, and the start time as the 22nd field of all
-	// (proc(5)).
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("read /proc/%d/stat: unexpected form", pid)
-	}
-	if fields[0] == "Z" || fields[0] == "X" {
-		return 0, os.ErrProcessDone
-	}
-	return strconv.ParseUint(fields[19], 10, 64)
-}
-
-func bootID() (string, error) {
-	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "", fmt.Errorf("read the boot's id: %w", err)
-	}
-	return strings.TrimSpace(string(text)), nil
-}
-
 // orphans returns the processes of this user that run with the bootstrap of a run directory, including one whose agent
 // died before it wrote the record.
 func orphans(runDir string) []int {
@@ -126,7 +100,7 @@ func find(runDir string) (*process, record, error) {
 	if !ok {
 		return nil, record{}, os.ErrNotExist
 	}
-	boot, err := bootID()
+	boot, err := procid.Boot()
 	if err != nil {
 		return nil, record{}, err
 	}
@@ -138,7 +112,7 @@ func find(runDir string) (*process, record, error) {
 		return nil, record{}, err
 	}
 	// Checked after the process was opened, so that it cannot be reused in between.
-	if start, err := identify(r.pid); err != nil || start != r.start {
+	if start, err := procid.Start(r.pid); err != nil || start != r.start {
 		return nil, record{}, errors.Join(os.ErrNotExist, p.close())
 	}
 	return p, r, nil

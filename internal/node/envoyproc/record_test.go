@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"isthmus.dev/isthmus/internal/procid"
 	"isthmus.dev/isthmus/internal/waittest"
 )
 
@@ -40,11 +41,11 @@ func TestRecordForm(t *testing.T) {
 // TestFindChecksIdentity: a process is Envoy only with the recorded start and boot, not by its number alone.
 func TestFindChecksIdentity(t *testing.T) {
 	child := idle(t, "sleep", "60")
-	start, err := identify(child.Process.Pid)
+	start, err := procid.Start(child.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	boot, err := bootID()
+	boot, err := procid.Boot()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func TestFindChecksIdentity(t *testing.T) {
 	}
 	child.Process.Kill()
 	waittest.Until(t, "a zombie does not count as running", func() bool {
-		_, err := identify(running.pid)
+		_, err := procid.Start(running.pid)
 		return errors.Is(err, os.ErrProcessDone)
 	})
 }

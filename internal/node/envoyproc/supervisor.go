@@ -17,7 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/durable"
 	"isthmus.dev/isthmus/internal/node/cgroup"
-	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/retry"
 )
 
 // Config of a Supervisor.

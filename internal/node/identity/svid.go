@@ -2,7 +2,6 @@ package identity
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -39,13 +38,16 @@ func NewKey() (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// CSR returns a certificate request for the key; it claims no name, since none would be believed.
-func CSR(key crypto.Signer) ([]byte, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return nil, fmt.Errorf("make certificate request: %w", err)
+// NewRequest makes a private key and a certificate request for it. The request claims no name, since none would be
+// believed.
+func NewRequest() (key *ecdsa.PrivateKey, csr []byte, err error) {
+	if key, err = NewKey(); err != nil {
+		return nil, nil, err
 	}
-	return der, nil
+	if csr, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key); err != nil {
+		return nil, nil, fmt.Errorf("make certificate request: %w", err)
+	}
+	return key, csr, nil
 }
 
 // NewSVID checks what the control plane sent: that it fits the key, and that the chain leads to one of the roots.

@@ -17,7 +17,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/node/identity"
-	"isthmus.dev/isthmus/internal/node/retry"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/wellknown"
 )

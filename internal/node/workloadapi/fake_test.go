@@ -1,7 +1,6 @@
 package workloadapi
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"isthmus.dev/isthmus/internal/logtest"
 	"isthmus.dev/isthmus/internal/node/identity"
 	"isthmus.dev/isthmus/internal/node/sds"
 	"isthmus.dev/isthmus/internal/spiffe"
@@ -104,28 +104,10 @@ func (a authority) issue(serial int64, life time.Duration) *identity.SVID {
 	return svid
 }
 
-// lines collects a log.
-type lines struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 // world is a server for one workload, which is this very process unless a test says otherwise.
 type world struct {
 	store  *store
-	log    *lines
+	log    *logtest.Buffer
 	joined chan struct{}
 	server *Server
 	path   string
@@ -138,7 +120,7 @@ func newWorld(t *testing.T, change func(*Workload)) *world {
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w := &world{
-		store: newStore(t), log: &lines{}, joined: make(chan struct{}),
+		store: newStore(t), log: &logtest.Buffer{}, joined: make(chan struct{}),
 		path: filepath.Join(dir, "workload", "default", "pay-1.sock"),
 	}
 	wl := Workload{

@@ -23,8 +23,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
-	"isthmus.dev/isthmus/internal/node/retry"
 	"isthmus.dev/isthmus/internal/node/sds"
+	"isthmus.dev/isthmus/internal/retry"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
 

@@ -10,6 +10,7 @@ import (
 
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/times"
 )
 
 // grace is how long an object may be gone and still be the one that it was: a file is moved, or written anew by a tool.
@@ -72,22 +73,15 @@ func openAges(ctx context.Context, kept Ages, log *slog.Logger) (*ages, error) {
 	for _, k := range all {
 		s := slot(k.Key)
 		a.ghosts[s] = append(a.ghosts[s], ghost{place: place{k.Key, k.File}, seen: k.FirstSeen})
-		a.latest = later(a.latest, k.FirstSeen)
+		a.latest = times.Later(a.latest, k.FirstSeen)
 	}
 	return a, nil
-}
-
-func later(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
 }
 
 // change is the time of one change: all objects that come with it have it, unless they compete.
 func (a *ages) change(now time.Time) time.Time {
 	now = now.UTC().Truncate(time.Microsecond)
-	return later(now, a.latest.Add(time.Microsecond))
+	return times.Later(now, a.latest.Add(time.Microsecond))
 }
 
 // gone notes that a claim is not there any more.
@@ -139,7 +133,7 @@ func (a *ages) admit(
 		if c.seen.IsZero() {
 			c.seen = change.Add(time.Duration(n) * time.Microsecond)
 			n++
-			a.latest = later(a.latest, c.seen)
+			a.latest = times.Later(a.latest, c.seen)
 			a.unsaved[c.place] = unsaved{seen: c.seen}
 		}
 	}
@@ -225,7 +219,7 @@ func (a *ages) save(ctx context.Context) (otherwise map[place]time.Time) {
 		if !k.FirstSeen.Equal(a.unsaved[p].seen) {
 			otherwise[p] = k.FirstSeen
 		}
-		a.latest = later(a.latest, k.FirstSeen)
+		a.latest = times.Later(a.latest, k.FirstSeen)
 	}
 	a.failing = false
 	a.unsaved = map[place]unsaved{} // a map that held every object once would stay as large

@@ -18,6 +18,7 @@ import (
 	"isthmus.dev/isthmus/internal/istioyaml"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/times"
 )
 
 // How long a file in the middle of a change is given before it is taken as it is.
@@ -347,7 +348,7 @@ func (d *folder) reloadAges(ctx context.Context, all []state.ConfigAge) {
 	kept := make(map[place]time.Time, len(all))
 	for _, k := range all {
 		kept[place{k.Key, k.File}] = k.FirstSeen
-		d.ages.latest = later(d.ages.latest, k.FirstSeen)
+		d.ages.latest = times.Later(d.ages.latest, k.FirstSeen)
 	}
 	d.objects.redate(d.objects.compare(kept))
 	d.objects.redate(d.ages.save(ctx))

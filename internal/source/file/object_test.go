@@ -18,6 +18,7 @@ import (
 	"isthmus.dev/isthmus/internal/schema"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
+	"isthmus.dev/isthmus/internal/times"
 	"isthmus.dev/isthmus/internal/yamltest"
 )
 
@@ -223,7 +224,7 @@ func (f *fakeAges) KeepConfigAges(_ context.Context, c state.AgeChange) (kept []
 	}
 	var youngest, first time.Time
 	for _, seen := range f.rows {
-		youngest = later(youngest, seen)
+		youngest = times.Later(youngest, seen)
 	}
 	for _, a := range c.New {
 		if first.IsZero() || a.FirstSeen.Before(first) {
