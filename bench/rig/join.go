@@ -17,6 +17,7 @@ import (
 	"isthmus.dev/isthmus/internal/adminapi"
 	"isthmus.dev/isthmus/internal/agentapi"
 	"isthmus.dev/isthmus/internal/ca"
+	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/spiffe"
 )
@@ -82,6 +83,7 @@ func RunAgentStream(ctx context.Context, conn grpc.ClientConnInterface, workload
 	}
 	if err := stream.Send(&agentapi.Report{
 		Version:   "bench",
+		Builtin:   envoy.BuiltinVersion(),
 		Workloads: workloads,
 		Envoy:     agentapi.EnvoyState{Running: true, Version: "1.40.0"},
 	}); err != nil {

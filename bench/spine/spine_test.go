@@ -176,7 +176,9 @@ func snap(tb testing.TB, p genmesh.Plan) *snapshot.Snapshot {
 		node := fmt.Sprintf("node-%04d", i)
 		w := genmesh.Workload(i)
 		w.Node = node
-		s.Registry.Nodes = append(s.Registry.Nodes, snapshot.Node{Name: node, Role: snapshot.RoleNode})
+		s.Registry.Nodes = append(s.Registry.Nodes, snapshot.Node{
+			Name: node, Role: snapshot.RoleNode, Builtin: envoy.BuiltinVersion(),
+		})
 		s.Registry.Workloads = append(s.Registry.Workloads, w)
 	}
 	return s

@@ -47,7 +47,10 @@ type SignResponse struct {
 
 // Report is what an agent tells on its Sync stream: all of it at first, and again whenever any of it changed.
 type Report struct {
-	Version   string                `json:"version"`
+	Version string `json:"version"`
+	// Builtin is which version of the built-in parts of Envoy's configuration the agent gives to its Envoys
+	// (envoy.BuiltinVersion). Another than the control plane's is sent what it lacks.
+	Builtin   string                `json:"builtin,omitempty"`
 	Gateway   *snapshot.GatewayInfo `json:"gateway,omitempty"`   // gateways only
 	Workloads []snapshot.Workload   `json:"workloads,omitempty"` // nodes only; Node is filled in by the server
 	Troubles  []snapshot.Trouble    `json:"troubles,omitempty"`

@@ -52,7 +52,7 @@ func (p *proxies) add(w *model.Workload) {
 	case node == nil:
 	case w.Sidecar:
 		node.Sidecars = append(node.Sidecars, w)
-		p.all[w.Proxy()] = &model.Proxy{Name: w.Proxy(), Workloads: []*model.Workload{w}}
+		p.all[w.Proxy()] = &model.Proxy{Name: w.Proxy(), Workloads: []*model.Workload{w}, Builtin: node.Builtin}
 	default:
 		node.Workloads = append(node.Workloads, w)
 	}
@@ -60,7 +60,7 @@ func (p *proxies) add(w *model.Workload) {
 
 // proxyOf a node is nil for a gateway that can have no identity: it was refused when it registered.
 func (l *linker) proxyOf(n snapshot.Node) *model.Proxy {
-	p := &model.Proxy{Name: n.Name}
+	p := &model.Proxy{Name: n.Name, Builtin: n.Builtin}
 	if n.Role != snapshot.RoleGateway || n.Gateway == nil {
 		return p
 	}
@@ -78,7 +78,7 @@ func (l *linker) proxyOf(n snapshot.Node) *model.Proxy {
 
 func sameProxies(a, b *model.Proxy) bool {
 	return slices.Equal(a.Workloads, b.Workloads) && slices.Equal(a.Sidecars, b.Sidecars) &&
-		sameGateways(a.Gateway, b.Gateway)
+		sameGateways(a.Gateway, b.Gateway) && a.Builtin == b.Builtin
 }
 
 func sameGateways(a, b *model.Gateway) bool {

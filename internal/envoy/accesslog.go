@@ -70,6 +70,11 @@ func logToAgent(name string, tags []tag) *grpclogv3.CommonGrpcAccessLogConfig {
 	return c
 }
 
+// stringState makes a plain string of a value in Envoy's filter state, and stateOf prints one.
+const stringState = "envoy.string"
+
+func stateOf(key string) string { return "%FILTER_STATE(" + key + ":PLAIN)%" }
+
 // hostMetadata is that of the endpoint that was chosen.
 var hostMetadata = &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}}
 

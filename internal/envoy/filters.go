@@ -66,11 +66,6 @@ var networkOrder = []string{
 	connectionsFilter,
 	// A certificate that names two identities is refused before a byte passes, either way. Behind TLS.
 	oneNameHearsFilter, oneNameFilter,
-	// What a connection tells the listener inside Envoy that it may go on to: where it comes from, whose it is.
-	// Outbound.
-	introduceFilter, tellFilter,
-	// What the shared manager of HTTP and the log say of the destination. Outbound.
-	noteFilter,
 	// The policies of raw TCP that no handshake decides. Inbound. They have the names of their likes for HTTP.
 	denyFilter, allowFilter,
 	// One of these ends the chain.
@@ -81,9 +76,6 @@ const (
 	connectionsFilter  = "connections"
 	oneNameHearsFilter = "one_name_hears"
 	oneNameFilter      = "one_name"
-	introduceFilter    = "introduce"
-	tellFilter         = "tell"
-	noteFilter         = "note"
 	tcpFilter          = "tcp"
 	httpFilter         = "http"
 	closeFilter        = "close"

@@ -7,7 +7,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
-	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
+	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/set_filter_state/v3"
 	internalupstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -23,7 +23,6 @@ import (
 // What Envoy's original_dst filter reads on an internal listener: where the call goes, and where it comes from.
 const (
 	originalDst    = "envoy.filters.listener.original_dst"
-	originalLocal  = originalDst + ".local_ip"
 	originalRemote = originalDst + ".remote_ip"
 )
 
@@ -74,15 +73,21 @@ func internalSocket(tls *corev3.TransportSocket) *corev3.TransportSocket {
 // nearby says whether calls to a destination may stay inside the proxy.
 func (b *builder) nearby(o model.Outbound) bool { return b.view.SetOf(o).Proxy != "" }
 
-// introduced tells the other end of a call that stays inside where it comes from: the caller's registered address, the
-// first one, whatever the caller binds to. It does so wherever a server may come to be near, so that its coming drains
-// no connection.
-func (b *builder) introduced(w *model.Workload, o model.Outbound) []*listenerv3.Filter {
-	if !b.view.MayStayInside(o) || len(w.Addrs) == 0 {
+// introduction tells the other end of a call that stays inside where it comes from: the caller's registered address,
+// the first one, whatever the caller binds to. All calls have it, so that a server that comes to be near drains no
+// connection.
+func (b *builder) introduction(w *model.Workload) []*listenerv3.ListenerFilter {
+	if !b.view.HandOver || len(w.Addrs) == 0 {
 		return nil
 	}
-	caller := passedOn(originalRemote, "", netip.AddrPortFrom(w.Addrs[0], 0).String())
-	return []*listenerv3.Filter{newNetworkFilter(introduceFilter, anyOf(&setstatev3.Config{
-		OnNewConnection: []*statevaluev3.FilterStateValue{caller},
-	}))}
+	caller := &statevaluev3.FilterStateValue{
+		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: originalRemote},
+		Value: &statevaluev3.FilterStateValue_FormatString{
+			FormatString: bodyFormat(netip.AddrPortFrom(w.Addrs[0], 0).String()),
+		},
+		SharedWithUpstream: statevaluev3.FilterStateValue_ONCE,
+	}
+	return []*listenerv3.ListenerFilter{listenerFilter("introduce", &setstatev3.Config{
+		OnAccept: []*statevaluev3.FilterStateValue{caller},
+	})}
 }

@@ -22,11 +22,15 @@ const meshHandshakeTimeout = 20_000
 // inbound is what a workload accepts: one chain a port, and a refusal for everything else, plaintext included.
 func (b *builder) inbound(w *model.Workload) {
 	name := inboundListener(w)
-	l := b.listener(name, w, [2]string{"0.0.0.0", "::"}, wellknown.InboundPort, tlsInspectorBut(plaintextPorts(w)))
-	l.ListenerFiltersTimeout = millis(10_000)
+	l := b.listener(name, w, [2]string{"0.0.0.0", "::"}, wellknown.InboundPort)
 	l.SocketOptions = keepaliveOptions()
-	l.AccessLog = connectionRefusals(inboundLog, workloadTag(w.ID.String()))
-	l.DefaultFilterChain = plaintextRefusal.refused(name+"/refused", w)
+	l.Metadata = metadata(map[string]string{callingWorkload: w.ID.String()})
+	l.DefaultFilterChain = b.refused(plaintextRefusal)
+	if len(w.Inbound) > 0 { // else everybody is handed over to the refusal, which looks and logs for itself
+		l.ListenerFilters = append(l.ListenerFilters, tlsInspectorBut(plaintextPorts(w)))
+		l.ListenerFiltersTimeout = millis(10_000)
+		l.AccessLog = connectionRefusals(inboundLog, workloadTag(w.ID.String()))
+	}
 	refs := slices.Clone(w.Refs)
 	for _, in := range w.Inbound {
 		b.inboundPort(l, w, in)

@@ -28,10 +28,15 @@ func inboundListener(w *model.Workload) string { return wellknown.InboundListene
 // handOverListener takes, inside the proxy, what inboundListener takes from the network.
 func handOverListener(id model.WorkloadID) string { return "handover/" + id.String() }
 
-// outboundName names the chain and the cluster of one workload's destination.
+// chainName names the chain of one destination: who is called, as its callers know it.
+func chainName(o model.Outbound) string { return fmt.Sprintf("%s:%d", o.Service.Host, o.Port.Number) }
+
+// outboundName names the cluster of one workload's destination.
 func outboundName(w *model.Workload, o model.Outbound) string {
-	return fmt.Sprintf("%s>%s:%d", w.ID, o.Service.Host, o.Port.Number)
+	return clusterOf(w.ID.String(), chainName(o))
 }
+
+func clusterOf(workload, chain string) string { return workload + ">" + chain }
 
 func inboundName(w *model.Workload, port uint16) string { return fmt.Sprintf("%s:%d", w.ID, port) }
 

@@ -13,10 +13,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
-	directresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -29,39 +26,37 @@ import (
 // rest.
 func (b *builder) outbound(w *model.Workload) {
 	name := outboundListener(w)
-	l := b.listener(name, w, [2]string{"127.0.0.1", "::1"}, wellknown.OutboundPort)
-	l.AccessLog = []*accesslogv3.AccessLog{tcpLog(outboundLog,
-		anyOfFilters(unreached, when(`filter_state["`+absentBecause+`"] != ""`)),
-		workloadTag(w.ID.String()), tag{name: wellknown.TagAbsent, value: stateOf(absentBecause)})}
+	l := b.listener(name, w, [2]string{"127.0.0.1", "::1"}, wellknown.OutboundPort, b.introduction(w)...)
 	l.Metadata = metadata(map[string]string{callingWorkload: w.ID.String(), callingIdentity: w.Identity.String()})
-	l.DefaultFilterChain = b.unlisted(w, name)
+	l.DefaultFilterChain = b.unlisted(w)
 	var refs []model.Ref
 	for _, o := range w.Outbound {
 		b.destination(l, w, o)
 		refs = append(refs, o.By...)
 	}
 	if b.view.AllowAny {
-		l.FilterChains = append(l.FilterChains, b.neverOutside(w, name, l.FilterChains)...)
+		l.FilterChains = append(l.FilterChains, b.neverOutside(w, l.FilterChains)...)
 	}
 	b.add(ListenerType, name, l, refs)
 }
 
 // unlisted passes a call on, or refuses it.
-func (b *builder) unlisted(w *model.Workload, name string) *listenerv3.FilterChain {
-	if b.view.AllowAny {
-		passthrough := w.ID.String() + ">any"
-		c := cluster(passthrough, w)
-		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
-		c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
-		b.add(ClusterType, passthrough, c, nil)
-		return chain(
-			passthrough,
-			nil,
-			nil,
-			tcpProxy(passthrough, passthrough, tcpproxyv3.UpstreamConnectMode_IMMEDIATE),
-		)
+func (b *builder) unlisted(w *model.Workload) *listenerv3.FilterChain {
+	if !b.view.AllowAny {
+		return b.refused(outboundRefusal)
 	}
-	return outboundRefusal.refused(name+"/refused", w)
+	passthrough := w.ID.String() + ">any"
+	c := cluster(passthrough, w)
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
+	c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
+	b.add(ClusterType, passthrough, c, nil)
+	return chain(passthrough, nil, nil, outboundTCP(w, passthrough))
+}
+
+// outboundTCP passes a workload's bytes on, and logs for whom nobody could be reached.
+func outboundTCP(w *model.Workload, cluster string) *listenerv3.Filter {
+	return tcpProxy(cluster, cluster, tcpproxyv3.UpstreamConnectMode_IMMEDIATE,
+		tcpLog(outboundLog, unreached, workloadTag(w.ID.String())))
 }
 
 // mayNotCall tells nobody whether the destination exists.
@@ -87,7 +82,6 @@ var noLongerListed = &hcmv3.ResponseMapper{
 // these.
 func (b *builder) neverOutside(
 	w *model.Workload,
-	name string,
 	listed []*listenerv3.FilterChain,
 ) []*listenerv3.FilterChain {
 	var ranges []*corev3.CidrRange
@@ -100,8 +94,8 @@ func (b *builder) neverOutside(
 		}
 	}
 	refused := func(suffix string, match *listenerv3.FilterChainMatch) *listenerv3.FilterChain {
-		fc := outboundRefusal.refused(name+"/refused"+suffix, w)
-		fc.FilterChainMatch = match
+		fc := b.refused(outboundRefusal)
+		fc.Name, fc.FilterChainMatch = "refused"+suffix, match
 		return fc
 	}
 	out := []*listenerv3.FilterChain{
@@ -138,22 +132,18 @@ func (b *builder) destination(l *listenerv3.Listener, w *model.Workload, o model
 	default:
 		b.add(ClusterType, name, b.target(name, w, o), refs)
 	}
-	var filters []*listenerv3.Filter
+	var last *listenerv3.Filter
 	switch {
 	case o.Port.Protocol.IsHTTP() && !o.Route.Changing:
-		filters = append(b.introduced(w, o), b.sharedManager(o))
+		last = b.sharedManager(o)
 	case o.Port.Protocol.IsHTTP():
-		filters = append(b.introduced(w, o), b.ownManager(o, name, refs))
+		last = b.ownManager(o, name, refs)
 	case len(o.Route.To) == 0:
-		filters = closeBecause(absence(o.Route))
+		last = b.closed(w, absence(o.Route))
 	default:
-		filters = append(b.introduced(w, o), tcpProxy(name, name, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))
+		last = outboundTCP(w, name)
 	}
-	fc := chain(name, match, nil, filters...)
-	if o.Port.Protocol.IsHTTP() && !o.Route.Changing {
-		fc.Metadata = metadata(map[string]string{calledHost: o.Service.Host})
-	}
-	l.FilterChains = append(l.FilterChains, fc)
+	l.FilterChains = append(l.FilterChains, chain(chainName(o), match, nil, last))
 }
 
 // metadata of ours.
@@ -179,19 +169,14 @@ func passUnchanged(m *hcmv3.HttpConnectionManager) {
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY
 }
 
-// closeBecause ends a connection without a byte, and tells the listener's log why.
-func closeBecause(why string) []*listenerv3.Filter {
-	note := newNetworkFilter(noteFilter, anyOf(&setstatev3.Config{OnNewConnection: []*statevaluev3.FilterStateValue{{
-		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: absentBecause}, FactoryKey: stringState,
-		Value: &statevaluev3.FilterStateValue_FormatString{
-			FormatString: bodyFormat(strings.ReplaceAll(why, "%", "%%")),
-		},
-	}}}))
-	return []*listenerv3.Filter{note, newNetworkFilter(closeFilter, anyOf(&directresponsev3.Config{}))}
+// closed ends a connection without a byte, and logs why: it leads to nobody.
+func (b *builder) closed(w *model.Workload, why string) *listenerv3.Filter {
+	return newNetworkFilter(tcpFilter, anyOf(&tcpproxyv3.TcpProxy{
+		StatPrefix: nobody, ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: ours.named(nobody)},
+		AccessLog: []*accesslogv3.AccessLog{tcpLog(outboundLog, nil, workloadTag(w.ID.String()),
+			tag{name: wellknown.TagAbsent, value: strings.ReplaceAll(why, "%", "%%")})},
+	}))
 }
-
-// absentBecause is where a connection's state holds why it was closed.
-const absentBecause = "isthmus.absent"
 
 // toService matches the addresses of a service that the workload can call; nil when there are none.
 func toService(w *model.Workload, o model.Outbound) *listenerv3.FilterChainMatch {

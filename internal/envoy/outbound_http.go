@@ -20,22 +20,21 @@ import (
 //
 // All destinations that are called in one way share a connection manager, which each chain asks for by name: a manager
 // is some kilobytes, and most of a listener would be the same few over and over. It is the same for all workloads of
-// all meshes. What differs the chain and the listener say: the chain's name is the cluster's, its metadata hold the
-// host that is called, the listener's whose it is. A destination whose routes change has a manager of its own, whose
-// routes come by themselves, so that no connection is drained.
+// all meshes (builtin.go). What differs the chain and the listener say: the chain's name is who is called, the
+// listener's metadata whose it is, and the two together name the cluster. A destination whose routes change has a
+// manager of its own, whose routes come by themselves, so that no connection is drained.
 
-// What metadata say. The host that is called is a chain's, the others are a listener's.
+// What a listener's metadata say.
 const (
-	calledHost      = "called"
 	callingWorkload = "workload"
 	callingIdentity = "identity"
 )
 
-// ofChain and ofListener print what metadata say.
-func ofChain(key string) string {
-	return "%METADATA(LISTENER_FILTER_CHAIN:" + hostTags + ":" + key + ")%"
-}
+// ofListener prints what its metadata say.
 func ofListener(key string) string { return "%METADATA(LISTENER:" + hostTags + ":" + key + ")%" }
+
+// ofChain prints who is called.
+const ofChain = "%FILTER_CHAIN_NAME%"
 
 // The headers that say, between a shared manager and its routes, to which cluster a request goes. No client can set
 // them.
@@ -56,17 +55,7 @@ func (b *builder) sharedManager(o model.Outbound) *listenerv3.Filter {
 			sort = toHTTP1Programs
 		}
 	}
-	m := sharedManagers[sort]
-	if !b.shared[m.Name] {
-		b.shared[m.Name] = true
-		b.out[ExtensionType] = append(b.out[ExtensionType], m)
-	}
-	return &listenerv3.Filter{
-		Name: m.Name,
-		ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{
-			ConfigSource: overADS(), TypeUrls: []string{typeURL(&hcmv3.HttpConnectionManager{})},
-		}},
-	}
+	return b.builtin(httpFilter, sharedManagers[sort])
 }
 
 // callee is who answers calls: Envoys of the mesh, or programs, of which those at an "http" port speak HTTP/1.1 unless
@@ -79,27 +68,25 @@ const (
 	toHTTP2Programs
 )
 
-// sharedManagers are all there are, by who is called.
-var sharedManagers = [...]*Resource{
-	toEnvoys:        sharedManagerOf(toEnvoys, httpFilter+"/to-envoys"),
-	toHTTP1Programs: sharedManagerOf(toHTTP1Programs, httpFilter+"/to-programs"),
-	toHTTP2Programs: sharedManagerOf(toHTTP2Programs, httpFilter+"/to-programs-http2"),
+// sharedManagers are the names of all there are, by who is called.
+var sharedManagers = [...]string{
+	toEnvoys: "to-envoys", toHTTP1Programs: "to-programs", toHTTP2Programs: "to-programs-http2",
 }
 
-func sharedManagerOf(c callee, name string) *Resource {
-	host := ofChain(calledHost)
-	m := outboundManager(name, host, tag{name: "object", value: host + ":%DOWNSTREAM_LOCAL_PORT%"})
+func sharedManagerOf(c callee, name string) *hcmv3.HttpConnectionManager {
+	m := outboundManager(name, ofChain, tag{name: "object", value: ofChain})
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = unnamedHost
-	clusters := []*mutationv3.HeaderMutation{written(clusterHeader, "%FILTER_CHAIN_NAME%")}
+	called := clusterOf(ofListener(callingWorkload), ofChain)
+	clusters := []*mutationv3.HeaderMutation{written(clusterHeader, called)}
 	if c == toHTTP1Programs {
-		clusters = append(clusters, written(grpcClusterHeader, grpcCluster("%FILTER_CHAIN_NAME%")))
+		clusters = append(clusters, written(grpcClusterHeader, grpcCluster(called)))
 	}
 	m.EarlyHeaderMutationExtensions = append(m.EarlyHeaderMutationExtensions, &corev3.TypedExtensionConfig{
 		Name: "clusters", TypedConfig: anyOf(&earlyv3.HeaderMutation{Mutations: clusters}),
 	})
 	unnamed := sharedRoutes(c)
 	for _, r := range unnamed {
-		r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewrite{HostRewrite: host}
+		r.GetRoute().HostRewriteSpecifier = &routev3.RouteAction_HostRewrite{HostRewrite: ofChain}
 	}
 	rc := outboundRoutes(name, name, c != toEnvoys, sharedRoutes(c))
 	rc.RequestHeadersToRemove = append(rc.RequestHeadersToRemove, clusterHeader, grpcClusterHeader)
@@ -107,7 +94,7 @@ func sharedManagerOf(c callee, name string) *Resource {
 		Name: "unnamed", Domains: []string{unnamedHost}, Routes: unnamed, IncludeRequestAttemptCount: c == toEnvoys,
 	})
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
-	return newResource(ExtensionType, name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: anyOf(m)}, nil)
+	return m
 }
 
 // sharedRoutes lead to the cluster that the header names.
@@ -128,9 +115,10 @@ func sharedRoutes(c callee) []*routev3.Route {
 
 // ownManager is the manager of one destination, with routes that come by themselves.
 func (b *builder) ownManager(o model.Outbound, name string, refs []model.Ref) *listenerv3.Filter {
-	m := outboundManager(name, o.Service.Host, tag{name: "object", value: SetName(o.Set())},
+	called := chainName(o)
+	m := outboundManager(name, called, tag{name: "object", value: SetName(o.Set())},
 		tag{name: wellknown.TagAbsent, value: "%METADATA(ROUTE:" + hostTags + ":" + wellknown.TagAbsent + ")%"})
-	m.LocalReplyConfig.Mappers = slices.Insert(m.LocalReplyConfig.Mappers, 1, absentReply.mapper(o.Service.Host))
+	m.LocalReplyConfig.Mappers = slices.Insert(m.LocalReplyConfig.Mappers, 1, absentReply.mapper(called))
 	m.HttpProtocolOptions.DefaultHostForHttp_10 = o.Service.Host
 	var routes []*routev3.Route
 	switch {

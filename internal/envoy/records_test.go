@@ -1,12 +1,15 @@
 package envoy_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"isthmus.dev/isthmus/internal/compile"
@@ -27,7 +30,12 @@ func TestEveryRefusalIsOnRecord(t *testing.T) {
 				switch m := m.Interface().(type) {
 				case *listenerv3.Listener:
 					listeners++
-					if len(m.AccessLog) == 0 {
+					if len(m.AccessLog) == 0 && !chainsLog(m) {
+						t.Errorf("%s has no log, nor has each of its chains", m.Name)
+					}
+				case *corev3.TypedExtensionConfig:
+					passing := &tcpproxyv3.TcpProxy{}
+					if m.TypedConfig.UnmarshalTo(passing) == nil && len(passing.AccessLog) == 0 {
 						t.Errorf("%s has no log", m.Name)
 					}
 				case *hcmv3.HttpConnectionManager:
@@ -45,6 +53,26 @@ func TestEveryRefusalIsOnRecord(t *testing.T) {
 	if managers < 100 || listeners < 100 {
 		t.Errorf("%d managers and %d listeners: the test proves too little", managers, listeners)
 	}
+}
+
+// chainsLog says whether all that a listener's chains end in logs for itself: connection managers do, and filters that
+// are asked for by name.
+func chainsLog(l *listenerv3.Listener) bool {
+	chains := l.FilterChains
+	if l.DefaultFilterChain != nil {
+		chains = append(slices.Clone(chains), l.DefaultFilterChain)
+	}
+	return !slices.ContainsFunc(chains, func(c *listenerv3.FilterChain) bool {
+		last := c.Filters[len(c.Filters)-1]
+		passing := &tcpproxyv3.TcpProxy{}
+		switch {
+		case last.GetConfigDiscovery() != nil || last.GetTypedConfig().MessageIs(&hcmv3.HttpConnectionManager{}):
+			return false
+		case last.GetTypedConfig().UnmarshalTo(passing) == nil:
+			return len(passing.AccessLog) == 0
+		}
+		return true
+	})
 }
 
 func checkManager(t *testing.T, h *hcmv3.HttpConnectionManager) {

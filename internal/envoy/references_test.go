@@ -2,6 +2,7 @@ package envoy_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"isthmus.dev/isthmus/internal/compile"
@@ -25,9 +26,14 @@ func TestEveryChainLeadsSomewhere(t *testing.T) {
 			}
 			there, asked := map[string]bool{wellknown.ADSCluster: true}, map[string]string{}
 			res := envoy.Build(view.For(mesh, n.Name))
-			shared := map[string]bool{} // whether a manager tells gRPC apart
-			for _, r := range res.ByType[envoy.ExtensionType] {
-				shared[r.Name] = bytes.Contains(r.Body, []byte("%FILTER_CHAIN_NAME%/grpc"))
+			shared := map[string]*envoy.Resource{} // filters
+			for _, r := range append(res.ByType[envoy.ExtensionType], builtinParts(n.Builtin)...) {
+				switch r.Type {
+				case envoy.ExtensionType:
+					shared[r.Name] = r
+				case envoy.ClusterType:
+					there[r.Name] = true
+				}
 			}
 			for typ, list := range res.ByType {
 				for _, r := range list {
@@ -40,6 +46,9 @@ func TestEveryChainLeadsSomewhere(t *testing.T) {
 					}
 					clustersIn(config, func(name string) { asked[name] = r.Name })
 					chains, _ := config["filter_chains"].([]any)
+					if c := config["default_filter_chain"]; c != nil {
+						chains = append(chains, c)
+					}
 					for _, c := range chains {
 						for _, f := range c.(map[string]any)["filters"].([]any) {
 							f := f.(map[string]any)
@@ -47,13 +56,23 @@ func TestEveryChainLeadsSomewhere(t *testing.T) {
 								continue
 							}
 							byChain++
-							grpc, known := shared[f["name"].(string)]
+							filter, known := shared[f["name"].(string)]
 							if !known {
 								t.Errorf("seed %d: %s asks for %s, which is not there", seed, r.Name, f["name"])
+								continue
 							}
-							name := c.(map[string]any)["name"].(string)
+							if named, err := filter.Config(); err != nil {
+								t.Fatal(err)
+							} else {
+								clustersIn(named, func(name string) { asked[name] = filter.Name })
+							}
+							if !bytes.Contains(filter.Body, []byte("isthmus-cluster")) {
+								continue
+							}
+							chain := c.(map[string]any)["name"].(string)
+							name := strings.TrimPrefix(r.Name, wellknown.OutboundListener) + ">" + chain
 							asked[name] = r.Name
-							if grpc {
+							if bytes.Contains(filter.Body, []byte("%FILTER_CHAIN_NAME%/grpc")) {
 								asked[name+"/grpc"] = r.Name
 							}
 						}
@@ -82,6 +101,14 @@ func TestEveryChainLeadsSomewhere(t *testing.T) {
 			byChain,
 		)
 	}
+}
+
+// builtinParts are those that a proxy has from its agent.
+func builtinParts(version string) []*envoy.Resource {
+	if version != envoy.BuiltinVersion() {
+		return nil
+	}
+	return envoy.Builtin()
 }
 
 // clustersIn finds the clusters that a configuration leads to.

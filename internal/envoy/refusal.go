@@ -7,17 +7,14 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
-	origdstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	directv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
-	internalupstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
+	upstreamproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 
-	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
@@ -26,7 +23,7 @@ import (
 // cannot wait for them, since a server that it may call may speak first; so a refused connection goes on to an internal
 // listener that does.
 
-// refusal is one such listener, shared by all workloads of a proxy.
+// refusal is one such listener, and what leads there: the same for all workloads of all proxies (builtin.go).
 type refusal struct {
 	name   string
 	log    string // of refusals
@@ -34,89 +31,77 @@ type refusal struct {
 	reason string // for the log, where nothing is said
 }
 
-// What the internal listener is told of a connection: whose workload was asked for or asks, by which identity, and
-// which name TLS asked for.
+// What the internal listener is told of a connection, in a header of the PROXY protocol (version 2) beside the two
+// addresses: whose workload was asked for or asks, and by which identity. The types are those that the protocol leaves
+// to applications (proxy-protocol.txt §2.2.7).
 const (
-	refusedName     = "isthmus.name"
-	refusedWorkload = "isthmus.workload"
-	refusedIdentity = "isthmus.identity"
+	toldWorkload = 0xE0
+	toldIdentity = 0xE1
 )
 
 var (
 	outboundRefusal = refusal{
-		name: "refused/outbound", log: wellknown.LogOutbound,
-		text:   mayNotCall(stateOf(refusedWorkload), stateOf(refusedIdentity)),
+		name: "refused-outbound", log: wellknown.LogOutbound,
+		text:   mayNotCall(told(callingWorkload), told(callingIdentity)),
 		reason: "no service there lists the caller",
 	}
 	plaintextRefusal = refusal{
-		name: "refused/inbound", log: wellknown.LogInbound,
-		text: "isthmus: " + stateOf(
-			refusedWorkload,
-		) + " accepts only mutual TLS from inside its mesh, on the ports of its " +
-			"services; this connection to %DOWNSTREAM_LOCAL_ADDRESS% was refused. Call through the mesh, by the " +
+		name: "refused-inbound", log: wellknown.LogInbound,
+		text: "isthmus: " + told(callingWorkload) + " accepts only mutual TLS from inside its mesh, on the ports of " +
+			"its services; this connection to %DOWNSTREAM_LOCAL_ADDRESS% was refused. Call through the mesh, by the " +
 			"service's name.\n",
 		reason: "not mutual TLS, or not a port of this workload",
 	}
 )
 
-func stateOf(key string) string { return "%FILTER_STATE(" + key + ":PLAIN)%" }
-
-// refused hands a connection to the listener that refuses it.
-func (r refusal) refused(name string, w *model.Workload) *listenerv3.FilterChain {
-	tell := newNetworkFilter(tellFilter, anyOf(&setstatev3.Config{OnNewConnection: []*statevaluev3.FilterStateValue{
-		passedOn(originalLocal, "", "%DOWNSTREAM_LOCAL_ADDRESS%"),
-		passedOn(originalRemote, "", "%DOWNSTREAM_REMOTE_ADDRESS%"),
-		passedOn(refusedWorkload, stringState, w.ID.String()),
-		passedOn(refusedIdentity, stringState, w.Identity.String()),
-		passedOn(refusedName, stringState, "%REQUESTED_SERVER_NAME%"),
-	}}))
-	return chain(name, nil, nil, tell, tcpProxy(name, r.name, tcpproxyv3.UpstreamConnectMode_IMMEDIATE))
+// told prints what the internal listener was told.
+func told(key string) string {
+	return "%FILTER_STATE(envoy.network.proxy_protocol.tlv:FIELD:" + key + ")%"
 }
 
-// stringState makes a plain string of a value in Envoy's filter state.
-const stringState = "envoy.string"
+// refused is a chain that hands its connections to the listener that refuses them.
+func (b *builder) refused(r refusal) *listenerv3.FilterChain {
+	return chain("", nil, nil, b.builtin(tcpFilter, r.name))
+}
 
-// passedOn is a value that goes along with a connection inside Envoy.
-func passedOn(key, factory, value string) *statevaluev3.FilterStateValue {
-	return &statevaluev3.FilterStateValue{
-		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: key}, FactoryKey: factory,
-		Value:              &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(value)},
-		SharedWithUpstream: statevaluev3.FilterStateValue_ONCE,
+// filter is what such a chain consists of. That a connection could not be handed over would be a record like others.
+func (r refusal) filter(named naming) *tcpproxyv3.TcpProxy {
+	tell := func(kind uint32, key string) *corev3.TlvEntry {
+		return &corev3.TlvEntry{Type: kind, FormatString: bodyFormat(ofListener(key))}
+	}
+	return &tcpproxyv3.TcpProxy{
+		StatPrefix: r.name, ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: named(r.name)},
+		IdleTimeout:       noLimit(),
+		ProxyProtocolTlvs: []*corev3.TlvEntry{tell(toldWorkload, callingWorkload), tell(toldIdentity, callingIdentity)},
+		AccessLog:         []*accesslogv3.AccessLog{tcpLog(r.log, unreached, workloadTag(ofListener(callingWorkload)))},
 	}
 }
 
-// refusals are the internal listeners, and what leads there: the same for all proxies.
-func (b *builder) refusals() {
-	for _, r := range refusalResources {
-		b.out[r.Type] = append(b.out[r.Type], r)
-	}
-}
-
-var refusalResources = []*Resource{
-	newResource(ListenerType, outboundRefusal.name, outboundRefusal.listener(), nil),
-	newResource(ClusterType, outboundRefusal.name, outboundRefusal.cluster(), nil),
-	newResource(ListenerType, plaintextRefusal.name, plaintextRefusal.listener(), nil),
-	newResource(ClusterType, plaintextRefusal.name, plaintextRefusal.cluster(), nil),
-}
-
-func (r refusal) cluster() *clusterv3.Cluster {
-	c := cluster(r.name, nil)
+func (r refusal) cluster(named naming) *clusterv3.Cluster {
+	c := cluster(named(r.name), nil)
 	c.UpstreamBindConfig = nil
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{
-		ClusterName: r.name,
+		ClusterName: c.Name,
 		Endpoints: []*endpointv3.LocalityLbEndpoints{{
 			LbEndpoints: []*endpointv3.LbEndpoint{at(&corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{
 				EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
-					AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: r.name},
+					AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: c.Name},
 				},
 			}})},
 		}},
 	}
-	c.TransportSocket = &corev3.TransportSocket{Name: "internal", ConfigType: &corev3.TransportSocket_TypedConfig{
-		TypedConfig: anyOf(&internalupstreamv3.InternalUpstreamTransport{TransportSocket: &corev3.TransportSocket{
-			Name: "raw", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(&rawbufferv3.RawBuffer{})},
-		}}),
+	c.TransportSocket = &corev3.TransportSocket{Name: "proxy_protocol", ConfigType: &corev3.TransportSocket_TypedConfig{
+		TypedConfig: anyOf(&upstreamproxyv3.ProxyProtocolUpstreamTransport{
+			Config: &corev3.ProxyProtocolConfig{
+				Version:         corev3.ProxyProtocolConfig_V2,
+				PassThroughTlvs: &corev3.ProxyProtocolPassThroughTLVs{TlvType: []uint32{toldWorkload, toldIdentity}},
+			},
+			TransportSocket: &corev3.TransportSocket{
+				Name:       "raw",
+				ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(&rawbufferv3.RawBuffer{})},
+			},
+		}),
 	}}
 	return c
 }
@@ -124,8 +109,8 @@ func (r refusal) cluster() *clusterv3.Cluster {
 // wordless is the chain of those who do not speak HTTP.
 const wordless = "wordless"
 
-func (r refusal) listener() *listenerv3.Listener {
-	whose := workloadTag(stateOf(refusedWorkload))
+func (r refusal) listener(named naming) *listenerv3.Listener {
+	whose := workloadTag(told(callingWorkload))
 	raw := chain(wordless, nil, nil, newNetworkFilter(closeFilter, anyOf(&directv3.Config{})))
 	http := chain(
 		"http",
@@ -133,13 +118,25 @@ func (r refusal) listener() *listenerv3.Listener {
 		nil,
 		managerFilter(r.manager(whose)),
 	)
+	hears := func(kind uint32, key string) *proxyprotocolv3.ProxyProtocol_Rule {
+		return &proxyprotocolv3.ProxyProtocol_Rule{
+			TlvType: kind, OnTlvPresent: &proxyprotocolv3.ProxyProtocol_KeyValuePair{Key: key},
+		}
+	}
 	return &listenerv3.Listener{
-		Name: r.name,
+		Name: named(r.name),
 		ListenerSpecifier: &listenerv3.Listener_InternalListener{
 			InternalListener: &listenerv3.Listener_InternalListenerConfig{},
 		},
 		ListenerFilters: []*listenerv3.ListenerFilter{
-			listenerFilter("original_dst", &origdstv3.OriginalDst{}),
+			listenerFilter("proxy_protocol", &proxyprotocolv3.ProxyProtocol{
+				Rules: []*proxyprotocolv3.ProxyProtocol_Rule{
+					hears(toldWorkload, callingWorkload), hears(toldIdentity, callingIdentity),
+				},
+				DisallowedVersions: []corev3.ProxyProtocolConfig_Version{corev3.ProxyProtocolConfig_V1},
+				TlvLocation:        proxyprotocolv3.ProxyProtocol_FILTER_STATE,
+			}),
+			tlsInspector(),
 			listenerFilter("http_inspector", &httpinspectorv3.HttpInspector{}),
 		},
 		// Who waits for the server to speak first is hung up on soon.
@@ -152,7 +149,7 @@ func (r refusal) listener() *listenerv3.Listener {
 				when(`xds.filter_chain_name == "`+wordless+`"`),
 				whose,
 				tag{name: wellknown.TagRefused, value: r.reason},
-				tag{name: wellknown.TagName, value: stateOf(refusedName)},
+				tag{name: wellknown.TagName, value: "%REQUESTED_SERVER_NAME%"},
 			),
 		},
 	}

@@ -2,11 +2,12 @@
 // so that a resource's version is the hash of its content and a proxy that has it is never sent it again.
 //
 // What is where: resource.go builds all of one proxy; inbound*.go and outbound*.go are the two listeners of a workload,
-// refusal.go and handover.go the listeners inside Envoy, federation*.go a gateway's boundary to other meshes. They are
-// made of listeners.go and filters.go (chains, and the order of what is in them), http.go (the connection manager) with
-// upgrades.go, retries.go, replies.go, trailers.go, limits.go and buffers.go, clusters.go, destinations.go,
-// endpoints.go, sockets.go, tls*.go, accesslog.go and names.go. authz*.go turn policies into RBAC, and on raw TCP into
-// chains. render.go spells resources as Envoy's files do, and static.go puts them into a bootstrap for a trial.
+// refusal.go and handover.go the listeners inside Envoy, federation*.go a gateway's boundary to other meshes;
+// builtin.go is what no proxy needs to be sent. They are made of listeners.go and filters.go (chains, and the order of
+// what is in them), http.go (the connection manager) with upgrades.go, retries.go, replies.go, trailers.go, limits.go
+// and buffers.go, clusters.go, destinations.go, endpoints.go, sockets.go, tls*.go, accesslog.go and names.go. authz*.go
+// turn policies into RBAC, and on raw TCP into chains. render.go spells resources as Envoy's files do, and static.go
+// puts them into a bootstrap for a trial.
 package envoy
 
 import (
@@ -58,7 +59,7 @@ type Resources struct {
 
 // Build makes what one proxy is told.
 func Build(v *view.View) *Resources {
-	b := &builder{view: v, out: map[string][]*Resource{}, shared: map[string]bool{}}
+	b := &builder{view: v, out: map[string][]*Resource{}}
 	for td, roots := range v.Roots {
 		if len(roots) == 0 {
 			continue // a validation context that never comes validates nobody
@@ -69,7 +70,7 @@ func Build(v *view.View) *Resources {
 		b.workload(w)
 	}
 	if len(v.Workloads) > 0 {
-		b.refusals()
+		b.addBuiltin()
 	}
 	if v.Gateway != nil && v.Gateway.Federation != nil {
 		b.federation(v.Gateway)
@@ -81,9 +82,8 @@ func Build(v *view.View) *Resources {
 }
 
 type builder struct {
-	view   *view.View
-	out    map[string][]*Resource
-	shared map[string]bool // connection managers that are in out
+	view *view.View
+	out  map[string][]*Resource
 }
 
 func (b *builder) add(typ, name string, m proto.Message, refs []model.Ref) {

@@ -24,12 +24,15 @@ func Static(bootstrap map[string]any, resources []*Resource, cert Placeholder) (
 		bootstrap["static_resources"] = static
 	}
 	clusters, _ := static["clusters"].([]any)
+	listeners, _ := static["listeners"].([]any)
 	s := &inliner{
 		cert: cert, routes: map[string]any{}, secrets: map[string]any{}, shared: map[string]any{},
 		asked: map[string]bool{},
 	}
-	var listeners []any
-	for _, r := range resources {
+	for _, r := range slices.Concat(Builtin(), resources) {
+		if r.Type != ExtensionType && isBuiltin(r) {
+			continue // the bootstrap has it
+		}
 		config, err := r.Config()
 		if err != nil {
 			return nil, err

@@ -27,14 +27,19 @@ func tls13() *tlsv3.TlsParameters {
 
 // fromAgent asks the agent for a certificate; the key never leaves the host.
 func fromAgent(name string) *tlsv3.SdsSecretConfig {
-	return &tlsv3.SdsSecretConfig{Name: name, SdsConfig: &corev3.ConfigSource{
+	return &tlsv3.SdsSecretConfig{Name: name, SdsConfig: agentSource()}
+}
+
+// agentSource is the agent as a source of configuration.
+func agentSource() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
 		ResourceApiVersion: corev3.ApiVersion_V3,
 		ConfigSourceSpecifier: &corev3.ConfigSource_ApiConfigSource{ApiConfigSource: &corev3.ApiConfigSource{
 			ApiType: corev3.ApiConfigSource_GRPC, TransportApiVersion: corev3.ApiVersion_V3,
 			SetNodeOnFirstMessageOnly: true,
 			GrpcServices:              []*corev3.GrpcService{grpcToAgent()},
 		}},
-	}}
+	}
 }
 
 func grpcToAgent() *corev3.GrpcService {

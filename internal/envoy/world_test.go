@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -228,8 +229,10 @@ func (w world) principal() string {
 }
 
 func (w world) federation(s *snapshot.Snapshot) {
-	for i := range 3 {
-		s.Registry.Nodes = append(s.Registry.Nodes, snapshot.Node{Name: fmt.Sprintf("n%d", i), Role: snapshot.RoleNode})
+	for i, builtin := range []string{envoy.BuiltinVersion(), "of another program", ""} {
+		s.Registry.Nodes = append(s.Registry.Nodes, snapshot.Node{
+			Name: fmt.Sprintf("n%d", i), Role: snapshot.RoleNode, Builtin: builtin,
+		})
 	}
 	if w.chance(3) {
 		return

@@ -131,7 +131,7 @@ func world(t *testing.T, objects []object, first int) *snapshot.Snapshot {
 				ServiceAccount: "gateway", InnerAddress: netip.MustParseAddr("10.0.0.2"),
 				OuterAddress: netip.MustParseAddr("192.0.2.1"),
 			}},
-			{Name: "n1", Role: snapshot.RoleNode},
+			{Name: "n1", Role: snapshot.RoleNode, Builtin: envoy.BuiltinVersion()},
 		}},
 	}
 	mesh := seeds["Mesh"][0]

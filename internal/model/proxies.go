@@ -13,6 +13,7 @@ type Proxy struct {
 	Workloads []*Workload // sorted by namespace and name
 	Sidecars  []*Workload // workloads of this node that have a proxy of their own; same order
 	Gateway   *Gateway    // nil for nodes
+	Builtin   string      // version of the built-in parts of Envoy's configuration that its agent has
 }
 
 // SidecarName returns the name of one workload's own proxy. Node names contain no slash.

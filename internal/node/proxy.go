@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 
+	extensionv3 "github.com/envoyproxy/go-control-plane/envoy/service/extension/v3"
 	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	"golang.org/x/sync/errgroup"
@@ -94,6 +95,7 @@ func (a *Agent) answer(ctx context.Context, p *proxy, socket net.Listener) error
 	p.ads.Register(s)
 	secretv3.RegisterSecretDiscoveryServiceServer(s, p.secrets)
 	runtimev3.RegisterRuntimeDiscoveryServiceServer(s, &limits.Service{Connections: a.connections(p)})
+	extensionv3.RegisterExtensionConfigDiscoveryServiceServer(s, &envoyproc.BuiltinFilters{Log: a.log})
 	a.logs.Register(s)
 	stop := context.AfterFunc(ctx, s.Stop)
 	defer stop()

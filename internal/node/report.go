@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"isthmus.dev/isthmus/internal/agentapi"
+	"isthmus.dev/isthmus/internal/envoy"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -21,7 +22,10 @@ func (a *Agent) reportChanged() {
 
 // report is everything that the agent tells the control plane.
 func (a *Agent) report() agentapi.Report {
-	r := agentapi.Report{Version: a.cfg.Version, Envoy: a.envoyState(), Sidecars: a.sidecarStates(), Certs: a.certs()}
+	r := agentapi.Report{
+		Version: a.cfg.Version, Builtin: envoy.BuiltinVersion(), Envoy: a.envoyState(), Sidecars: a.sidecarStates(),
+		Certs: a.certs(),
+	}
 	if r.Gateway = a.cfg.GatewayInfo(); r.Gateway != nil {
 		r.Peers, r.Elsewhere = a.logs.Peers(), notOnThisHost(slices.Concat(r.Gateway.Inner(), r.Gateway.Outer()))
 	}

@@ -179,6 +179,8 @@ type Node struct {
 	Gateway *GatewayInfo `json:"gateway,omitempty"`
 	// Reached is the control plane's address to which a gateway's agent last connected, as the kernel reported it.
 	Reached netip.Addr `json:"reached,omitzero"`
+	// Builtin is which version of the built-in parts of Envoy's configuration its agent has (envoy.BuiltinVersion).
+	Builtin string `json:"builtin,omitempty"`
 }
 
 // GatewayInfo is what a gateway agent reports about itself.

@@ -317,7 +317,8 @@ func (s *Store) Hosts(node, namespace, serviceAccount string) bool {
 }
 
 func equalNodes(a, b snapshot.Node) bool {
-	return a.Name == b.Name && a.Role == b.Role && a.Reached == b.Reached && (a.Gateway == nil) == (b.Gateway == nil) &&
+	return a.Name == b.Name && a.Role == b.Role && a.Reached == b.Reached && a.Builtin == b.Builtin &&
+		(a.Gateway == nil) == (b.Gateway == nil) &&
 		(a.Gateway == nil || *a.Gateway == *b.Gateway)
 }
 

@@ -4,6 +4,8 @@
 package stories
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -77,6 +79,9 @@ func Read(dir string, a *txtar.Archive) (*Story, error) {
 	roots, err := os.ReadFile(filepath.Join(dir, "roots", "own.pem"))
 	if err != nil {
 		return nil, err
+	}
+	for i, n := range w.Nodes {
+		w.Nodes[i].Builtin = cmp.Or(n.Builtin, envoy.BuiltinVersion())
 	}
 	s.Snapshot = &snapshot.Snapshot{
 		Time: w.Time, Config: cfg, Registry: &snapshot.Registry{Nodes: w.Nodes, Workloads: w.Work}, Peers: w.Peers,
@@ -172,7 +177,7 @@ func lines(fs []finding.Finding) string {
 func (s *Story) spell(proxy, typ string, rs []*envoy.Resource) (string, error) {
 	var b strings.Builder
 	for _, r := range rs {
-		if !s.options.shows(proxy, typ, r.Name) {
+		if !s.options.shows(proxy, typ, strings.TrimSuffix(r.Name, "@"+envoy.BuiltinVersion())) {
 			continue
 		}
 		m, err := r.Config()
@@ -191,7 +196,7 @@ func (s *Story) spell(proxy, typ string, rs []*envoy.Resource) (string, error) {
 		if len(r.Refs) > 0 {
 			fmt.Fprintf(&b, "# from %s\n", join(r.Refs))
 		}
-		b.Write(text)
+		b.Write(bytes.ReplaceAll(text, []byte("@"+envoy.BuiltinVersion()), nil))
 	}
 	return b.String(), nil
 }

@@ -14,7 +14,8 @@ func Equal(a, b *View) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.TrustDomain == b.TrustDomain && a.Domain == b.Domain && a.AllowAny == b.AllowAny &&
+	return a.Builtin == b.Builtin &&
+		a.TrustDomain == b.TrustDomain && a.Domain == b.Domain && a.AllowAny == b.AllowAny &&
 		a.CertificateTTL == b.CertificateTTL && a.HandOver == b.HandOver &&
 		slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Sets, b.Sets) &&
 		maps.EqualFunc(a.Roots, b.Roots, func(x, y []byte) bool { return string(x) == string(y) }) &&

@@ -13,7 +13,9 @@ import (
 
 // View is what one proxy may know.
 type View struct {
-	Proxy       *model.Proxy
+	Proxy *model.Proxy
+	// Builtin is the version of the built-in parts of Envoy's configuration that the proxy has from its agent.
+	Builtin     string
 	TrustDomain spiffe.TrustDomain
 	Domain      string
 	AllowAny    bool
@@ -45,7 +47,7 @@ func For(mesh *model.Mesh, proxy string) *View {
 		return nil
 	}
 	v := &View{
-		Proxy: p, TrustDomain: mesh.TrustDomain, Domain: mesh.Domain, AllowAny: mesh.AllowAny,
+		Proxy: p, Builtin: p.Builtin, TrustDomain: mesh.TrustDomain, Domain: mesh.Domain, AllowAny: mesh.AllowAny,
 		CertificateTTL: mesh.CertificateTTL, HandOver: mesh.HandOver, Gateways: mesh.Gateways,
 		Roots:   map[string][]byte{},
 		Gateway: p.Gateway, Workloads: p.Workloads,

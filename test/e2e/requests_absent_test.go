@@ -27,7 +27,7 @@ func suspendedPeer(t *testing.T, s *strip, c *asker) {
 	const why = "nobody serves this import now: peer cards is suspended"
 	within(t, 30*time.Second, "the caller hears why", func() error {
 		got, err := c.ask(request{method: "GET", path: "/suspended", version: "1.1"}, "far0")
-		if want := "isthmus: far0.default.svc.cluster.local: 503 " + why + "\n"; err == nil &&
+		if want := "isthmus: far0.default.svc.cluster.local:80: 503 " + why + "\n"; err == nil &&
 			(got.status != 503 || got.body != want) {
 			err = fmt.Errorf("%d %q, want 503 %q", got.status, got.body, want)
 		}

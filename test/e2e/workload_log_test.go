@@ -59,9 +59,9 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 		{"alice", "web", get("/log/host") + "Host: steady\r\n", 400, "default/web refuses this Host: "},
 		{
 			"alice", "web", get("/log/large") + "x-large: " + strings.Repeat("x", 200<<10) + "\r\n", 431,
-			"web.default.svc.cluster.local: 431 ",
+			"web.default.svc.cluster.local:80: 431 ",
 		},
-		{"alice", "web", "GET /log/broken HTTP/1.1\r\nHost web\r\n", 400, "web.default.svc.cluster.local: 400 "},
+		{"alice", "web", "GET /log/broken HTTP/1.1\r\nHost web\r\n", 400, "web.default.svc.cluster.local:80: 400 "},
 		{
 			"alice", "web", get("/log/hang-up"), 503,
 			"default/web: 503 what is behind it may have begun this request, as others before it, and did not answer: UpstreamConnectionTermination\n",
@@ -182,7 +182,7 @@ func (s *shop) nobodyReady(t *testing.T) {
 		want := map[bool]int{true: 503, false: 200}[sick]
 		within(t, 10*time.Second, fmt.Sprintf("pool answers %d", want), func() error {
 			r := s.get("alice", "pool", "/log/nobody")
-			if sick && r.body != "isthmus: pool.default.svc.cluster.local: 503 no endpoint behind it is ready\n" {
+			if sick && r.body != "isthmus: pool.default.svc.cluster.local:80: 503 no endpoint behind it is ready\n" {
 				return fmt.Errorf("%s", r)
 			}
 			return s.expect(want, r)

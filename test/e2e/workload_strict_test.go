@@ -174,7 +174,7 @@ spec: {address: 10.93.0.21, serviceAccount: safe, labels: {app: safe}, ports: {h
 	})
 	for range 3 { // nor does web hear of it: what it got is checked by who calls this
 		if r := s.get("alice", "safe", "/secret"); r.status != 503 ||
-			!strings.HasPrefix(r.body, "isthmus: safe.default.svc.cluster.local: 503") {
+			!strings.HasPrefix(r.body, "isthmus: safe.default.svc.cluster.local:80: 503") {
 			t.Errorf("got %s, want the 503 of alice's own Envoy", r)
 		}
 	}

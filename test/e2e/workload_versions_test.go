@@ -38,7 +38,7 @@ func (s *shop) versions(t *testing.T) {
 		},
 		{
 			"HTTP/1.0 without Host", "GET /protocols/plain HTTP/1.0\r\n\r\n", 200, "ok",
-			[]string{"host: web.default.svc.cluster.local\r\n"},
+			[]string{"host: web.default.svc.cluster.local:80\r\n"},
 			nil,
 		},
 		{

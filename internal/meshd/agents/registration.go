@@ -35,7 +35,7 @@ func (a *Agents) take(
 			len(r.Workloads), grant.MaxWorkloads)
 	}
 	bound(r, n.Role)
-	node := snapshot.Node{Name: n.Name, Role: n.Role}
+	node := snapshot.Node{Name: n.Name, Role: n.Role, Builtin: r.Builtin}
 	if n.Role == snapshot.RoleGateway {
 		if err := a.takeGateway(caller, n, r.Gateway); err != nil {
 			return err
@@ -114,7 +114,7 @@ func (a *Agents) register(
 
 // regrant holds what a node that joins again had registered against its new grant. A gateway says anew where it stands.
 func (a *Agents) regrant(ctx context.Context, g ca.TokenGrant) error {
-	_, said, ok := a.Store.Said(g.Node)
+	before, said, ok := a.Store.Said(g.Node)
 	if !ok {
 		return nil
 	}
@@ -127,7 +127,7 @@ func (a *Agents) regrant(ctx context.Context, g ca.TokenGrant) error {
 	if err != nil {
 		return err
 	}
-	return a.register(ctx, stream, snapshot.Node{Name: g.Node, Role: g.Role}, kept, stands)
+	return a.register(ctx, stream, snapshot.Node{Name: g.Node, Role: g.Role, Builtin: before.Builtin}, kept, stands)
 }
 
 // reported is what is wrong by a node's report, where it speaks of its own workloads, beside what its grant refuses.

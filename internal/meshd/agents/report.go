@@ -24,6 +24,7 @@ const (
 func bound(r *agentapi.Report, role snapshot.Role) {
 	r.Version, r.Envoy.Version, r.Envoy.LastCrash = finding.Truncate(r.Version), finding.Truncate(r.Envoy.Version),
 		finding.Truncate(r.Envoy.LastCrash)
+	r.Builtin = finding.Truncate(r.Builtin)
 	r.Certs = r.Certs[:min(len(r.Certs), grant.MaxWorkloads+1)]
 	for i := range r.Certs {
 		c := &r.Certs[i]

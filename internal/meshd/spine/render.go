@@ -30,6 +30,9 @@ func Render(
 	if err != nil {
 		return nil, nil, err
 	}
+	for i := range registry.Nodes {
+		registry.Nodes[i].Builtin = envoy.BuiltinVersion() // agents are taken to be of this program
+	}
 	nothing := &snapshot.Snapshot{Config: &snapshot.Config{}}
 	verdict := gate.Review(nothing, cfg.Objects.ChangeSince(nil), gate.Who{Source: snapshot.SourceFile})
 	cfg = verdict.Admit(nothing.Config, cfg)

@@ -7,7 +7,8 @@ import (
 	"isthmus.dev/isthmus/internal/wellknown"
 )
 
-// Bootstrap is what Envoy must know at its start: its identity, the agent's socket, and its limits.
+// Bootstrap is what Envoy must know at its start: its identity, the agent's socket, its limits, and what is the same
+// for every Envoy.
 type Bootstrap struct {
 	Node           string
 	AgentSocket    string
@@ -20,11 +21,17 @@ type object = map[string]any
 
 // JSON returns the bootstrap file.
 func (b Bootstrap) JSON() ([]byte, error) {
+	clusters, listeners, err := builtinParts()
+	if err != nil {
+		return nil, fmt.Errorf("encode Envoy bootstrap: %w", err)
+	}
 	text, err := json.MarshalIndent(object{
-		"node":                    object{"id": b.Node, "cluster": b.Node},
-		"admin":                   object{"address": object{"pipe": object{"path": b.AdminSocket, "mode": 0o600}}},
-		"dynamic_resources":       dynamicResources(),
-		"static_resources":        object{"clusters": []any{agentCluster(b.AgentSocket)}},
+		"node":              object{"id": b.Node, "cluster": b.Node},
+		"admin":             object{"address": object{"pipe": object{"path": b.AdminSocket, "mode": 0o600}}},
+		"dynamic_resources": dynamicResources(),
+		"static_resources": object{
+			"clusters": append([]any{agentCluster(b.AgentSocket)}, clusters...), "listeners": listeners,
+		},
 		"layered_runtime":         layeredRuntime(),
 		"overload_manager":        overloadManager(b),
 		"bootstrap_extensions":    []any{internalListeners()},

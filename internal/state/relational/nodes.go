@@ -79,7 +79,8 @@ func (d *DB) RegisterNode(ctx context.Context, r state.Registration, now time.Ti
 		return err
 	}
 	return d.inTx(ctx, "register node", func(ctx context.Context, t *tx) error {
-		changed, err := t.exec(ctx, "register-node", gateway, reached, stamp(now), r.Node.Name, int64(r.Conversation))
+		changed, err := t.exec(ctx, "register-node", gateway, reached, stamp(now), r.Node.Name, int64(r.Conversation),
+			r.Node.Builtin)
 		if err == nil && changed == 0 {
 			err = t.unregistered(ctx, r.Node.Name)
 		}
@@ -149,7 +150,8 @@ func (t *tx) unregistered(ctx context.Context, node string) error {
 func (d *DB) Registration(ctx context.Context, node string) (state.Registration, error) {
 	r, err := one(ctx, d, "registration", func(s scanner) (state.Registration, error) {
 		var r state.Registration
-		err := s.Scan(&r.Node.Name, &r.Node.Role, jsonOf{&r.Node.Gateway}, addrOf{&r.Node.Reached}, &r.Conversation)
+		err := s.Scan(&r.Node.Name, &r.Node.Role, jsonOf{&r.Node.Gateway}, addrOf{&r.Node.Reached},
+			&r.Node.Builtin, &r.Conversation)
 		return r, err
 	}, node)
 	if err != nil {
@@ -203,7 +205,7 @@ func scanWorkload(s scanner) (w snapshot.Workload, err error) {
 
 func scanNode(s scanner) (state.Node, error) {
 	var n state.Node
-	err := s.Scan(&n.Name, &n.Role, &n.Generation, jsonOf{&n.Grant}, jsonOf{&n.Gateway}, addrOf{&n.Reached},
+	err := s.Scan(&n.Name, &n.Role, &n.Generation, jsonOf{&n.Grant}, jsonOf{&n.Gateway}, addrOf{&n.Reached}, &n.Builtin,
 		timeOf{&n.Attested},
 		timeOf{&n.LastSeen}, timeOf{&n.Revoked})
 	return n, err

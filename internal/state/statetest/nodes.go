@@ -69,7 +69,7 @@ func registry(t *testing.T, s state.Store) {
 	}
 	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{
 		Name: "gw", Gateway: gw,
-		Reached: netip.MustParseAddr("10.0.0.9"),
+		Reached: netip.MustParseAddr("10.0.0.9"), Builtin: "v1",
 	}, nil), after(time.Minute)))
 	ok(t, s.RegisterNode(ctx, registration(snapshot.Node{Name: "n1"},
 		[]snapshot.Workload{workload("default", "gone"), workload("default", "kept")}), after(time.Minute)))
@@ -81,7 +81,10 @@ func registry(t *testing.T, s state.Store) {
 	kept.Node, web.Node = "n1", "n1"
 	want := &snapshot.Registry{
 		Nodes: []snapshot.Node{
-			{Name: "gw", Role: snapshot.RoleGateway, Gateway: gw, Reached: netip.MustParseAddr("10.0.0.9")},
+			{
+				Name: "gw", Role: snapshot.RoleGateway, Gateway: gw, Reached: netip.MustParseAddr("10.0.0.9"),
+				Builtin: "v1",
+			},
 			{Name: "n1", Role: snapshot.RoleNode},
 		},
 		Workloads: []snapshot.Workload{kept, web},

@@ -77,14 +77,15 @@ CREATE TABLE nodes (
   grants     TEXT COLLATE "C" NOT NULL, -- grant.Grant, JSON
   gateway    TEXT COLLATE "C", -- snapshot.GatewayInfo, JSON
   reached    TEXT COLLATE "C", -- the control plane's address by which a gateway's agent reached it
+  builtin    TEXT COLLATE "C" NOT NULL DEFAULT '', -- version of the built-in parts of Envoy's configuration that its agent has
   attested   BIGINT NOT NULL,
   last_seen  BIGINT,
   revoked    BIGINT,
   conversations BIGINT NOT NULL DEFAULT 0, -- that have begun; each is numbered
   conversation  BIGINT NOT NULL DEFAULT 0, -- in which it spoke last
   sum        BYTEA NOT NULL GENERATED ALWAYS AS (isthmus_sum(
-    name, role, generation, grants, gateway, reached, attested::text, last_seen::text, revoked::text, conversations::text,
-    conversation::text)) STORED
+    name, role, generation, grants, gateway, reached, builtin, attested::text, last_seen::text, revoked::text,
+    conversations::text, conversation::text)) STORED
 );
 CREATE INDEX nodes_generation ON nodes (generation);
 

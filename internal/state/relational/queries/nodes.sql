@@ -10,13 +10,13 @@ ON CONFLICT (name) DO UPDATE SET role = excluded.role, generation = excluded.gen
   reached = CASE WHEN nodes.role = excluded.role THEN nodes.reached END;
 
 -- read: node
-SELECT name, role, generation, grants, gateway, reached, attested, last_seen, revoked FROM nodes WHERE name = $1;
+SELECT name, role, generation, grants, gateway, reached, builtin, attested, last_seen, revoked FROM nodes WHERE name = $1;
 
 -- read: nodes
-SELECT name, role, generation, grants, gateway, reached, attested, last_seen, revoked FROM nodes ORDER BY name;
+SELECT name, role, generation, grants, gateway, reached, builtin, attested, last_seen, revoked FROM nodes ORDER BY name;
 
 -- write: register-node (changes nodes $4)
-UPDATE nodes SET gateway = $1, reached = $2, last_seen = $3, conversation = $5
+UPDATE nodes SET gateway = $1, reached = $2, last_seen = $3, conversation = $5, builtin = $6
 WHERE name = $4 AND revoked IS NULL AND conversation <= $5;
 
 -- write: begin-conversation
@@ -26,7 +26,7 @@ UPDATE nodes SET conversations = conversations + 1 WHERE name = $1 AND generatio
 SELECT conversation FROM nodes WHERE name = $1 AND revoked IS NULL;
 
 -- read: registration
-SELECT name, role, gateway, reached, conversation FROM nodes WHERE name = $1 AND revoked IS NULL;
+SELECT name, role, gateway, reached, builtin, conversation FROM nodes WHERE name = $1 AND revoked IS NULL;
 
 -- read: workloads-of
 SELECT workload FROM workloads WHERE node = $1 ORDER BY namespace, name;
@@ -44,7 +44,7 @@ DELETE FROM workload_addresses WHERE node = $1;
 SELECT workload FROM workloads ORDER BY node, namespace, name;
 
 -- read: node-of
-SELECT name, role, generation, grants, gateway, reached, attested, last_seen, revoked FROM nodes WHERE generation = $1;
+SELECT name, role, generation, grants, gateway, reached, builtin, attested, last_seen, revoked FROM nodes WHERE generation = $1;
 
 -- write: put-agent (changes agents $1)
 INSERT INTO agents (node, conversation, holder, report) VALUES ($1, $2, $3, $4)

@@ -62,12 +62,13 @@ CREATE TABLE nodes (
   grants     TEXT NOT NULL, -- grant.Grant, JSON
   gateway    TEXT, -- snapshot.GatewayInfo, JSON
   reached    TEXT, -- the control plane's address by which a gateway's agent reached it
+  builtin    TEXT NOT NULL DEFAULT '', -- version of the built-in parts of Envoy's configuration that its agent has
   attested   INTEGER NOT NULL,
   last_seen  INTEGER,
   revoked    INTEGER,
   conversations INTEGER NOT NULL DEFAULT 0, -- that have begun; each is numbered
   conversation  INTEGER NOT NULL DEFAULT 0, -- in which it spoke last
-  sum        INTEGER NOT NULL AS (isthmus_sum(name, role, generation, grants, gateway, reached, attested, last_seen, revoked, conversations,
+  sum        INTEGER NOT NULL AS (isthmus_sum(name, role, generation, grants, gateway, reached, builtin, attested, last_seen, revoked, conversations,
                  conversation)) STORED
 ) STRICT;
 CREATE INDEX nodes_generation ON nodes (generation);
