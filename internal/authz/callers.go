@@ -21,26 +21,34 @@ func (p Policies) Callers(among []string, r Request) iter.Seq2[string, Verdict] 
 	}
 }
 
-// candidates narrows the callers to those that the ALLOW rules name, if every rule names its callers exactly. It exists
-// for speed: there may be thousands of both.
+// candidates narrows the callers to those that the ALLOW rules name, where they name all: there may be thousands of
+// both.
 func (p Policies) candidates(among []string) []string {
-	if p.DefaultAllow {
+	named, ok := p.Named()
+	if !ok {
 		return among
 	}
-	var out []string
+	return slices.DeleteFunc(named, func(id string) bool {
+		_, found := slices.BinarySearch(among, id)
+		return !found
+	})
+}
+
+// Named are the callers outside which nobody can pass, sorted. ok is false where a rule does not name its callers
+// exactly, so that anybody might.
+func (p Policies) Named() (ids []string, ok bool) {
+	if p.DefaultAllow {
+		return nil, false
+	}
 	for _, r := range p.Allow {
 		named, ok := namedBy(Any(r.From))
 		if !ok {
-			return among
+			return nil, false
 		}
-		for _, id := range named {
-			if _, found := slices.BinarySearch(among, id); found {
-				out = append(out, id)
-			}
-		}
+		ids = append(ids, named...)
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	slices.Sort(ids)
+	return slices.Compact(ids), true
 }
 
 // namedBy returns the only callers that a formula can match. ok is false if the formula does not name them exactly.

@@ -21,6 +21,8 @@ type destination struct {
 type destinationPort struct {
 	outbound model.Outbound // but for what says so
 	callers  []allowed      // sorted by identity
+	open     bool           // any identity may be among them
+	named    []string       // if not: those that may, sorted
 
 	port *model.Port   // of the service
 	imp  *model.Import // nil for a service of this mesh
@@ -41,7 +43,7 @@ func (l *linker) destinations() {
 	}
 	l.now.destinations = map[string]made[*[]*destination]{}
 	for _, ns := range l.in.sorted {
-		from := []any{l.now.services.of(ns), l.parts[ns].services, l.now.identities}
+		from := []any{l.now.services.of(ns), l.parts[ns].services, l.now.identities.out}
 		for _, i := range byNamespace[ns] {
 			from = append(from, i)
 		}
@@ -61,45 +63,79 @@ func (l *linker) destinationsOf(
 	}
 	var out []*destination
 	for _, svc := range *l.now.services.of(ns) {
-		d := &destination{service: svc, wanted: l.parts[ns].byHost[svc.Host]}
+		d := destination{service: svc, wanted: l.parts[ns].byHost[svc.Host]}
 		if d.wanted != nil {
 			d.age = d.wanted.age
 		} else {
 			d.age = l.now.importPlan.out.ages[svc.Host]
 		}
+		imports := func(port *model.Port) *model.Import {
+			return imported[model.EndpointSet{Host: svc.Host, Port: port.Number}]
+		}
 		was := known[svc.Host]
-		asked := was != nil && was.wanted == d.wanted && l.before.identities == l.now.identities
+		if was == nil {
+			was = &destination{}
+		} else if l.stands(was, d, imports) {
+			out = append(out, was)
+			continue
+		}
 		for n, port := range svc.Ports {
-			p := destinationPort{port: port, imp: imported[model.EndpointSet{Host: svc.Host, Port: port.Number}]}
 			var old destinationPort
-			if was != nil && n < len(was.ports) {
+			if n < len(was.ports) {
 				old = was.ports[n]
 			}
-			if alike := was != nil && was.service == svc && old.port == port && old.imp == p.imp; alike {
-				p.outbound = old.outbound
-			} else {
-				p.outbound = outboundTo(svc, port, p.imp)
-			}
-			switch {
-			case p.imp != nil:
-				p.callers = l.importCallers(p.imp, svc)
-			case asked && old.port == port && old.imp == nil:
-				p.callers = old.callers
-			default:
-				p.callers = l.callersAt(d, n)
-			}
-			d.ports = append(d.ports, p)
+			d.ports = append(d.ports, l.destinationPort(d, n, imports(port), was, old))
 		}
-		if was != nil && was.equal(d) {
-			d = was
+		if was.equal(d) {
+			out = append(out, was)
+		} else {
+			out = append(out, &d)
 		}
-		out = append(out, d)
 	}
 	slices.SortFunc(out, func(a, b *destination) int { return cmp.Compare(a.service.Host, b.service.Host) })
 	return keepList(&before, out, same[*destination])
 }
 
-func (d *destination) equal(e *destination) bool {
+// stands reports whether a destination is what it was: d, of which the ports are not worked out, and all that decides
+// about those, are the same.
+func (l *linker) stands(was *destination, d destination, imports func(*model.Port) *model.Import) bool {
+	return was.age == d.age && was.service == d.service && was.wanted == d.wanted &&
+		!slices.ContainsFunc(was.ports, func(p destinationPort) bool {
+			return p.imp != imports(p.port) || p.concerns(l.moved)
+		})
+}
+
+// destinationPort works out the nth port of d. What it shares with before is taken from old.
+func (l *linker) destinationPort(
+	d destination, n int, imp *model.Import, before *destination, old destinationPort,
+) destinationPort {
+	p := destinationPort{port: d.service.Ports[n], imp: imp}
+	if alike := old.port == p.port && old.imp == imp; alike && before.service == d.service {
+		p.outbound = old.outbound
+	} else {
+		p.outbound = outboundTo(d.service, p.port, imp)
+	}
+	switch {
+	case old.port == p.port && old.imp == imp && before.wanted == d.wanted && !old.concerns(l.moved):
+		p.callers, p.open, p.named = old.callers, old.open, old.named
+	case imp != nil:
+		p.callers, p.named = l.importCallers(imp, d.service), slices.Sorted(slices.Values(imp.Callers))
+	default:
+		l.callersAt(d, n, &p)
+	}
+	return p
+}
+
+// concerns reports whether one of some identities, sorted, may be among the callers. No other policy is asked again
+// because of them.
+func (p destinationPort) concerns(ids []string) bool {
+	return p.open && len(ids) > 0 || slices.ContainsFunc(p.named, func(id string) bool {
+		_, found := slices.BinarySearch(ids, id)
+		return found
+	})
+}
+
+func (d *destination) equal(e destination) bool {
 	return d.age == e.age && d.service == e.service && d.wanted == e.wanted &&
 		slices.EqualFunc(d.ports, e.ports, func(p, q destinationPort) bool {
 			return p.port == q.port && p.imp == q.imp && slices.EqualFunc(p.callers, q.callers, allowed.equal)
@@ -125,11 +161,9 @@ func outboundTo(svc *model.Service, port *model.Port, imp *model.Import) model.O
 func (l *linker) importCallers(imp *model.Import, svc *model.Service) []allowed {
 	var out []allowed
 	for _, id := range imp.Callers {
-		i, known := slices.BinarySearch(l.callerIDs, id)
-		if known {
-			if c := elements(l.now.identities)[i]; !c.sidecar.shows(c.namespace, svc) {
-				continue
-			}
+		all := l.now.identities.out
+		if i, known := slices.BinarySearch(all.ids, id); known && !all.callers[i].sees(svc) {
+			continue
 		}
 		out = append(out, allowed{id, []model.Ref{imp.Ref}})
 	}
@@ -138,29 +172,33 @@ func (l *linker) importCallers(imp *model.Import, svc *model.Service) []allowed 
 
 // callersAt inverts the policies of those who serve a port into the identities of this mesh that may call it.
 // It over-approximates: methods, paths, addresses and the like narrow a call at the server, not at the caller.
-func (l *linker) callersAt(d *destination, port int) []allowed {
-	visible := l.visible(d.service)
-	if d.service.External {
-		out := make([]allowed, len(visible))
+func (l *linker) callersAt(d destination, port int, into *destinationPort) {
+	visible := l.now.identities.out.seeing(d.service)
+	if into.open = d.service.External; into.open {
+		into.callers = make([]allowed, len(visible))
 		for i, id := range visible {
-			out[i] = allowed{id, d.service.Refs}
+			into.callers[i] = allowed{id, d.service.Refs}
 		}
-		return out
+		return
 	}
 	server := authz.Server{HTTP: d.service.Ports[port].Protocol.IsHTTP(), TrustDomain: l.mesh.TrustDomain.Name()}
 	by := map[string][]model.Ref{}
 	for _, ps := range d.wanted.admission[port] {
-		for id, verdict := range server.Read(*ps).Callers(visible, authz.Request{}) {
+		read := server.Read(*ps)
+		named, ok := read.Named()
+		into.named, into.open = append(into.named, named...), into.open || !ok
+		for id, verdict := range read.Callers(visible, authz.Request{}) {
 			by[id] = append(by[id], verdict.Refs()...)
 		}
 	}
-	out := make([]allowed, 0, len(by))
+	slices.Sort(into.named)
+	into.named = slices.Clip(slices.Compact(into.named))
+	into.callers = make([]allowed, 0, len(by))
 	for _, id := range sortedKeys(by) {
 		refs := by[id]
 		slices.Sort(refs)
-		out = append(out, allowed{id, slices.Compact(refs)})
+		into.callers = append(into.callers, allowed{id, slices.Compact(refs)})
 	}
-	return out
 }
 
 // caller is an identity together with its parts, taken apart once.
@@ -181,21 +219,76 @@ func identitiesOf(workloads []*model.Workload, sidecar *sidecar) []caller {
 	return slices.Compact(out)
 }
 
-// visible are the identities that may see a service: exportTo says who, and the Sidecar of a caller's namespace. What
-// is outside the mesh has no policies that could say more. Sorted.
-func (l *linker) visible(svc *model.Service) []string {
-	if svc.ExportTo == nil && !l.narrowed {
-		return l.callerIDs
+// sees reports whether the Sidecar of its namespace, if there is one, shows it a service.
+func (c caller) sees(svc *model.Service) bool { return c.sidecar.shows(c.namespace, svc) }
+
+// identitySet holds the identities of the mesh's workloads.
+type identitySet struct {
+	callers  []caller
+	ids      []string // of callers, sorted
+	narrowed bool     // some of them have a Sidecar
+}
+
+func (l *linker) identities() {
+	var from []any
+	for _, ns := range l.in.sorted {
+		from = append(from, l.parts[ns].identities)
+	}
+	before := l.before.identities.out
+	l.now.identities = l.before.identities.again(from, func() *identitySet {
+		now := &identitySet{}
+		for _, ns := range l.in.sorted {
+			now.callers = append(now.callers, elements(l.parts[ns].identities)...)
+		}
+		slices.SortFunc(now.callers, func(a, b caller) int { return cmp.Compare(a.id, b.id) })
+		if before != nil && slices.Equal(before.callers, now.callers) {
+			return before
+		}
+		for _, c := range now.callers {
+			now.ids, now.narrowed = append(now.ids, c.id), now.narrowed || c.sidecar != nil
+		}
+		return now
+	})
+	l.moved = l.now.identities.out.since(before)
+}
+
+// since returns the identities that came, went, or see something else than before, sorted. Before may be nil.
+func (now *identitySet) since(before *identitySet) (ids []string) {
+	if now == before || before == nil {
+		return nil
+	}
+	was, is := before.callers, now.callers
+	for len(was) > 0 || len(is) > 0 {
+		switch {
+		case len(is) == 0 || len(was) > 0 && was[0].id < is[0].id:
+			ids, was = append(ids, was[0].id), was[1:]
+		case len(was) == 0 || is[0].id < was[0].id:
+			ids, is = append(ids, is[0].id), is[1:]
+		default:
+			if was[0] != is[0] {
+				ids = append(ids, is[0].id)
+			}
+			was, is = was[1:], is[1:]
+		}
+	}
+	return ids
+}
+
+// seeing are the identities that may see a service: exportTo says who, and the Sidecar of a caller's namespace. What is
+// outside the mesh has no policies that could say more. Sorted.
+func (all *identitySet) seeing(svc *model.Service) []string {
+	if svc.ExportTo == nil && !all.narrowed {
+		return all.ids
 	}
 	var out []string
 	namespace, sees := "", false // one answer for all callers of a namespace, who follow one another
-	for _, id := range elements(l.now.identities) {
-		if id.namespace != namespace {
-			namespace = id.namespace
-			sees = (svc.ExportTo == nil || slices.Contains(svc.ExportTo, namespace)) && id.sidecar.shows(namespace, svc)
+	for _, c := range all.callers {
+		if c.namespace != namespace {
+			namespace = c.namespace
+			sees = (svc.ExportTo == nil || slices.Contains(svc.ExportTo, namespace)) && c.sees(svc)
 		}
 		if sees {
-			out = append(out, id.id)
+			out = append(out, c.id)
 		}
 	}
 	return out

@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"cmp"
 	"maps"
 	"reflect"
 	"slices"
@@ -18,7 +17,7 @@ const defaultCertificateTTL = time.Hour
 
 // linked is what linking has made on the way to a mesh. All that is in it stays as it is.
 type linked struct {
-	identities   *[]caller
+	identities   made[*identitySet]
 	peers        *map[string]*model.Peer
 	verdicts     *map[string]peerrules.Reason
 	importPlan   made[*importPlan]
@@ -29,6 +28,7 @@ type linked struct {
 	services     *joined[model.ServiceID, *model.Service]
 	destinations map[string]made[*[]*destination] // by namespace, sorted by host
 	calls        made[*calls]
+	limits       made[*limits]
 	hosted       map[string]made[*map[model.WorkloadID]*model.Workload] // by namespace
 	workloads    *joined[model.WorkloadID, *model.Workload]
 	proxies      made[*proxies]
@@ -43,8 +43,7 @@ type linker struct {
 	parts, partsBefore map[string]*part
 	before, now        *linked
 	was, mesh          *model.Mesh // of them; the former has nothing in it where there was none
-	callerIDs          []string    // of all identities, sorted
-	narrowed           bool        // some of them have a Sidecar
+	moved              []string    // identities that came, went, or see something else, sorted
 }
 
 // linkSteps in their order: each reads what the earlier ones made.
@@ -96,20 +95,6 @@ func (l *linker) posture() {
 	}
 	for _, b := range snap.Bootstraps {
 		l.mesh.Bootstraps = append(l.mesh.Bootstraps, model.Bootstrap{ID: b.ID, Address: b.Address})
-	}
-}
-
-// identities of the workloads of the mesh, sorted.
-func (l *linker) identities() {
-	var all []caller
-	for _, ns := range l.in.sorted {
-		all = append(all, elements(l.parts[ns].identities)...)
-	}
-	slices.SortFunc(all, func(a, b caller) int { return cmp.Compare(a.id, b.id) })
-	l.now.identities = keepList(l.before.identities, all, same[caller])
-	for _, id := range all {
-		l.callerIDs = append(l.callerIDs, id.id)
-		l.narrowed = l.narrowed || id.sidecar != nil
 	}
 }
 

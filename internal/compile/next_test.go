@@ -22,6 +22,7 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/internal/finding"
 	"isthmus.dev/isthmus/internal/kind"
+	"isthmus.dev/isthmus/internal/model"
 	"isthmus.dev/isthmus/internal/snapshot"
 )
 
@@ -118,6 +119,42 @@ func TestNextSeesAddressesMeet(t *testing.T) {
 		if next := Next(before, snap); !reflect.DeepEqual(findings, next.Findings) ||
 			!slices.ContainsFunc(findings, func(f finding.Finding) bool { return f.Code == "ISM0025" }) {
 			t.Errorf("%s: findings\n%v\nwant\n%v", taken, next.Findings, findings)
+		}
+	}
+}
+
+// A new identity that the policies of only some servers of a service name is found.
+func TestNextAsksEveryServer(t *testing.T) {
+	for _, account := range []string{"x", "y"} {
+		w := newWorld(t, 1)
+		clear(w.ap)
+		clear(w.imports)
+		clear(w.wl)
+		clear(w.sv)
+		w.sv["web"] = &corev1.Service{ObjectMeta: w.meta("a", "web"), Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Name: "http", Port: 80}},
+		}}
+		w.allocate("web.a.svc.cluster.local")
+		for version, named := range map[string]string{"1": "x", "2": "y"} {
+			labels := map[string]string{"app": "web", "version": version}
+			w.we[version] = &networking.WorkloadEntry{
+				ObjectMeta: w.meta("a", "web-"+version),
+				Spec: istionet.WorkloadEntry{
+					Address: "192.0.2." + version, Labels: labels, ServiceAccount: "web",
+				},
+			}
+			p := &security.AuthorizationPolicy{ObjectMeta: w.meta("a", version)}
+			p.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: labels}
+			p.Spec.Rules = []*istiosec.Rule{{From: []*istiosec.Rule_From{{Source: &istiosec.Source{
+				Principals: []string{"m.example/ns/b/sa/" + named},
+			}}}}}
+			w.ap[version] = p
+		}
+		before := Next(nil, w.snapshot())
+		w.wl["late"] = w.workload("b", account)
+		late := Next(before, w.snapshot()).Mesh.Workloads[model.WorkloadID{Namespace: "b", Name: account}]
+		if len(late.Outbound) != 1 || late.Outbound[0].Service.Host != "web.a.svc.cluster.local" {
+			t.Errorf("%s may call %v", account, late.Outbound)
 		}
 	}
 }
@@ -309,6 +346,9 @@ func (w *world) policy(ns, name string) {
 	}
 	p := &security.AuthorizationPolicy{ObjectMeta: w.meta(ns, name)}
 	p.Spec.Selector = &istiotype.WorkloadSelector{MatchLabels: map[string]string{"app": w.pick(worldAccounts)}}
+	if w.rand.IntN(3) == 0 { // some of the servers of a service
+		p.Spec.Selector.MatchLabels["version"] = "2"
+	}
 	p.Spec.Rules = []*istiosec.Rule{{From: []*istiosec.Rule_From{{Source: from}}}}
 	if w.rand.IntN(4) == 0 {
 		p.Spec.Action = istiosec.AuthorizationPolicy_DENY
@@ -401,6 +441,9 @@ func (w *world) change() string {
 		e.Spec.Address, e.Spec.Labels, e.Spec.ServiceAccount = w.addressOf(key), map[string]string{
 			"app": w.pick(worldAccounts),
 		}, w.pick(worldAccounts)
+		if w.rand.IntN(2) == 0 {
+			e.Spec.Labels["version"] = "2"
+		}
 		if wl, ok := w.wl[key]; ok && w.rand.IntN(4) > 0 { // what its node says
 			e.Spec.ServiceAccount = wl.ServiceAccount
 		}

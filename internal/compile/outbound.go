@@ -190,8 +190,12 @@ func (l *linker) callsByAge() *calls {
 
 // workloads with what they may call.
 func (l *linker) workloads() {
-	left := leftOut{}
-	limited := l.limitProxies(left)
+	from := []any{l.now.calls.out}
+	for _, ns := range l.in.sorted {
+		from = append(from, l.parts[ns].workloads)
+	}
+	l.now.limits = l.before.limits.again(from, l.limit)
+	limited := l.now.limits.out.outbound
 	l.now.hosted = map[string]made[*map[model.WorkloadID]*model.Workload]{}
 	all := map[string]*map[model.WorkloadID]*model.Workload{}
 	for _, ns := range l.in.sorted {
@@ -201,20 +205,13 @@ func (l *linker) workloads() {
 			return keepMap(before.out, l.workloadsOf(ns, limited), same[*model.Workload])
 		})
 		all[ns] = l.now.hosted[ns].out
-		if len(l.now.calls.out.left) > 0 {
-			for _, w := range elements(l.parts[ns].workloads) {
-				for service, n := range l.now.calls.out.left[w.Identity.String()] {
-					left[service] += n
-				}
-			}
-		}
 	}
 	l.now.workloads = join(l.before.workloads, all)
 	l.mesh.Workloads = l.now.workloads.all
-	l.findings = append(l.findings, left.findings()...)
+	l.findings = append(l.findings, l.now.limits.out.left.findings()...)
 }
 
-func (l *linker) workloadsOf(ns string, limited *limits) map[model.WorkloadID]*model.Workload {
+func (l *linker) workloadsOf(ns string, limited *limitedOutbound) map[model.WorkloadID]*model.Workload {
 	list, was, made := elements(l.parts[ns].workloads), l.before.workloads.of(ns), l.madeWorkloads(ns)
 	out := make(map[model.WorkloadID]*model.Workload, len(list))
 	for _, w := range list {

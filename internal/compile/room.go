@@ -55,33 +55,41 @@ func oldest(all []*destination) []*destination {
 	return all
 }
 
-// limits is what those workloads are told of whose proxies would be told of too much; nil where there is none.
+// limits is what workloads are not told of.
 type limits struct {
-	outbound map[model.WorkloadID][]model.Outbound
+	outbound *limitedOutbound // nil unless some proxy would be told of too much
+	left     leftOut
 }
 
-func (l *limits) of(id model.WorkloadID) ([]model.Outbound, bool) {
+// limitedOutbound is what the workloads of such proxies are told of.
+type limitedOutbound map[model.WorkloadID][]model.Outbound
+
+func (l *limitedOutbound) of(id model.WorkloadID) ([]model.Outbound, bool) {
 	if l == nil {
 		return nil, false
 	}
-	list, ok := l.outbound[id]
+	list, ok := (*l)[id]
 	return list, ok
 }
 
-func (l *linker) limitProxies(left leftOut) *limits {
+func (l *linker) limit() *limits {
+	out, left := &limits{left: leftOut{}}, l.now.calls.out.left
 	n := map[string]int{}
 	for _, ns := range l.in.sorted {
 		for _, w := range elements(l.parts[ns].workloads) {
-			n[w.Proxy()] += len(l.now.calls.out.of[w.Identity.String()])
+			id := w.Identity.String()
+			n[w.Proxy()] += len(l.now.calls.out.of[id])
+			for service, times := range left[id] {
+				out.left[service] += times
+			}
 		}
 	}
-	var out *limits
 	for proxy, n := range n {
 		if n > maxProxyDestinations {
-			if out == nil {
-				out = &limits{map[model.WorkloadID][]model.Outbound{}}
+			if out.outbound == nil {
+				out.outbound = &limitedOutbound{}
 			}
-			l.limitProxy(proxy, out.outbound, left)
+			l.limitProxy(proxy, *out.outbound, out.left)
 		}
 	}
 	return out
