@@ -99,6 +99,7 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 		}
 		c.Close()
 	}
+	s.notAdmitted(t)
 	s.halfClosed(t, "alice", "web", "/log/half-closed", "web:8080")
 	s.halfClosed(t, outsider, "10.93.0.24:8080", "/open", "mixed:8080")
 	s.nobodyReady(t)
@@ -107,6 +108,7 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 		"inbound denied policy-deny /log/denied",
 		"inbound denied policy-none /grpc.health.v1.Health/List",
 		"inbound denied policy-none /log/none",
+		"inbound denied policy-raw ", // of who calls past its own node: no other learns of such a port
 		"inbound failed client-left /open",
 		"inbound failed reset /log/hang-up",
 		"inbound failed unreachable ",
@@ -136,6 +138,17 @@ rules: [{from: [{source: {principals: ["shop.example/ns/default/sa/alice"]}}], t
 		}
 		return nil
 	})
+}
+
+// notAdmitted calls a raw port that policies close to the caller. Only a caller past its own node can: the node has no
+// way to such a port, since what closes it here closes it there.
+func (s *shop) notAdmitted(t *testing.T) {
+	conf := meshTLS(s.svid(t, caller("alice")))
+	conf.ServerName = callerName("alice")
+	if c, err := s.secretly("alice", "10.93.0.21:7098", conf); err == nil {
+		c.Close()
+		t.Error("alice is let in past her own node where policies refuse her")
+	}
 }
 
 // unknownService has an application answer with a gRPC error of its own.

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,8 +72,67 @@ func (s *shop) serverFirst(t *testing.T) {
 			}
 		})
 	}
+	t.Run("addresses are asked for with the first byte", s.firstByte)
 	t.Run("a change cuts whom it forbids", s.liveTCP)
 }
+
+// firstByte: the handshake does not know addresses, so where rules ask for them the first byte decides. Until then the
+// connection stays open, whoever it is of and whether or not a program listens: nothing comes and nothing reaches the
+// server. With that byte whom the rules refuse is cut, and the others are served.
+func (s *shop) firstByte(t *testing.T) {
+	s.apply(t, "web", allow(`[{}]`)+deny(`[{from: [{source: {ipBlocks: [10.93.0.12]}}]}]`)) // bob's
+	s.write(t, "absent.yaml", absentService)
+	defer s.write(t, "absent.yaml", "")
+	within(t, 10*time.Second, "the service without a program has an address", func() error {
+		_, err := s.to("bob", "absent:7096")
+		return err
+	})
+	s.nothingRefused(t)
+	server := s.app("web:7000")
+	before := server.conns.Load()
+	lines := map[string]*line{}
+	for _, c := range [][2]string{{"alice", "web:7000"}, {"bob", "web:7000"}, {"bob", "absent:7096"}} {
+		l, err := s.open(c[0], c[1])
+		need(t, err)
+		defer l.Close()
+		lines[c[0]+" to "+c[1]] = l
+	}
+	for who, l := range lines {
+		if text, err := hear(l, time.Second); text != "" || !isTimeout(err) {
+			t.Errorf("%s, silent, hears %q, %v", who, text, err)
+		}
+	}
+	if n := server.conns.Load() - before; n > 0 {
+		t.Errorf("the server was connected to %d times before anybody had said anything", n)
+	}
+	for who, l := range lines {
+		_, err := io.WriteString(l, "x")
+		need(t, err)
+		switch {
+		case who != "alice to web:7000":
+			err = closed(l, 2*time.Second)
+		default:
+			var text string
+			if text, err = hear(l, 2*time.Second); !strings.HasPrefix(text, server.banner) {
+				t.Errorf("%s hears %q", who, text)
+			}
+		}
+		if err != nil {
+			t.Errorf("%s, having spoken: %v", who, err)
+		}
+	}
+	if n := server.conns.Load() - before; n != 1 {
+		t.Errorf("the server was connected to %d times, want once, by alice", n)
+	}
+}
+
+// absentService is of a port of web's at which nobody listens.
+const absentService = `
+apiVersion: v1
+kind: Service
+metadata: {name: absent, namespace: default}
+spec: {selector: {app: web}, ports: [{name: tcp, port: 7096}]}
+`
 
 // itself: a workload that calls its own service passes its own policies, as any other caller does.
 func (s *shop) itself(t *testing.T) {
@@ -106,7 +166,8 @@ func (s *shop) hears(t *testing.T, who string) {
 	need(t, s.echo(c))
 }
 
-// hearsNothing: neither through the mesh nor with the true certificate past the caller's own Envoy.
+// hearsNothing: neither through the mesh, where the caller's own node knows of no raw port that it may not call, nor with
+// the true certificate past that node, where the server's refuses.
 func (s *shop) hearsNothing(t *testing.T, who string) {
 	t.Helper()
 	server := s.app("web:7000")
