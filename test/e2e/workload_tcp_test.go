@@ -166,8 +166,8 @@ func (s *shop) hears(t *testing.T, who string) {
 	need(t, s.echo(c))
 }
 
-// hearsNothing: neither through the mesh, where the caller's own node knows of no raw port that it may not call, nor with
-// the true certificate past that node, where the server's refuses.
+// hearsNothing: neither through the mesh, where the caller's own node knows of no raw port that it may not call, nor
+// with the true certificate past that node, where the server's refuses.
 func (s *shop) hearsNothing(t *testing.T, who string) {
 	t.Helper()
 	server := s.app("web:7000")
