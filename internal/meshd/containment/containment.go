@@ -64,7 +64,9 @@ type Containment struct {
 	Config
 	wake    chan struct{} // a search may be due
 	changes chan struct{}
+	kept    chan struct{} // there is something to be written
 
+	writing sync.Mutex // held while it is written, in order; taken before mu
 	telling sync.Mutex // held while Contained is told, so that the newest comes last; taken before mu
 
 	mu        sync.Mutex // guards all below
@@ -74,7 +76,8 @@ type Containment struct {
 	crashes   map[string]map[string]int // by node and proxy, as its agent counts them
 	changed   bool                      // what proxies should be told, since the last plans
 
-	recorded map[string]*recordRates // by node
+	recorded  map[string]*recordRates // by node
+	unwritten []change                // what is to be kept
 }
 
 // Plan is what a proxy is told otherwise than others.
@@ -86,7 +89,8 @@ type Plan struct {
 // New makes a Containment with what was in quarantine before.
 func New(ctx context.Context, cfg Config) (*Containment, error) {
 	c := &Containment{
-		Config: cfg, wake: make(chan struct{}, 1), changes: make(chan struct{}, 1), wards: map[string]*ward{},
+		Config: cfg, wake: make(chan struct{}, 1), changes: make(chan struct{}, 1), kept: make(chan struct{}, 1),
+		wards: map[string]*ward{},
 		nodes: map[string]*searchedNode{}, crashes: map[string]map[string]int{}, recorded: map[string]*recordRates{},
 	}
 	kept, err := c.State.Quarantines(ctx)
@@ -102,6 +106,7 @@ func New(ctx context.Context, cfg Config) (*Containment, error) {
 
 // Reload takes in what another control plane has put into quarantine, or released.
 func (c *Containment) Reload(ctx context.Context) error {
+	c.write(ctx) // which another one does not know of
 	kept, err := c.State.Quarantines(ctx)
 	if err != nil {
 		return err
@@ -173,13 +178,13 @@ func (c *Containment) ward(proxy string) *ward {
 }
 
 // Release ends the quarantine of objects that are gone or say something else.
-func (c *Containment) Release(ctx context.Context, cfg *snapshot.Config) {
+func (c *Containment) Release(cfg *snapshot.Config) {
 	c.mu.Lock()
 	released := c.release(cfg)
 	c.changed = c.changed || len(released) > 0
 	c.mu.Unlock()
 	if len(released) > 0 {
-		c.keep(ctx, nil, released)
+		c.keep(nil, released)
 		c.tell()
 	}
 }
@@ -305,7 +310,7 @@ func (c *Containment) Stands(cfg *snapshot.Config, plans map[string]Plan) {
 }
 
 // Retain forgets every proxy that the mesh no longer knows.
-func (c *Containment) Retain(ctx context.Context, known map[string]*model.Proxy) {
+func (c *Containment) Retain(known map[string]*model.Proxy) {
 	c.mu.Lock()
 	var end []state.Quarantine
 	for name, w := range c.wards {
@@ -317,12 +322,13 @@ func (c *Containment) Retain(ctx context.Context, known map[string]*model.Proxy)
 	maps.DeleteFunc(c.crashes, func(name string, _ map[string]int) bool { return known[name] == nil })
 	maps.DeleteFunc(c.nodes, func(name string, n *searchedNode) bool { return known[name] == nil && !n.under })
 	c.mu.Unlock()
-	c.keep(ctx, nil, end)
+	c.keep(nil, end)
 	c.tell()
 }
 
-// keep writes down what began and ended. What cannot be written is in force all the same, until a restart.
-func (c *Containment) keep(ctx context.Context, add, end []state.Quarantine) {
+// keep has what began and ended written down, by Run: nobody waits for a state that is away. What cannot be written is
+// in force all the same, until a restart.
+func (c *Containment) keep(add, end []state.Quarantine) {
 	if len(add)+len(end) == 0 {
 		return
 	}
@@ -337,20 +343,45 @@ func (c *Containment) keep(ctx context.Context, add, end []state.Quarantine) {
 		c.Log.Error("more objects quarantined, or released, than are named here", "quarantined", len(add),
 			"released", len(end))
 	}
-	if err := c.State.ChangeQuarantines(ctx, add, end); err != nil {
-		c.Log.Error("quarantine not kept for the next start", "error", err)
+	c.mu.Lock()
+	c.unwritten = append(c.unwritten, change{
+		add, end, slices.Concat(c.events("quarantine begin", add), c.events("quarantine end", end)),
+	})
+	c.mu.Unlock()
+	select {
+	case c.kept <- struct{}{}:
+	default:
 	}
-	for _, e := range slices.Concat(c.events("quarantine begin", add), c.events("quarantine end", end)) {
-		if err := c.State.Record(ctx, e); err != nil {
-			c.Log.Error("event not recorded", "action", e.Action, "object", e.Object, "error", err)
+}
+
+// change is what began and what ended, and what is recorded of it.
+type change struct {
+	add, end []state.Quarantine
+	events   []state.Event
+}
+
+// write writes what is to be kept, one change after the other.
+func (c *Containment) write(ctx context.Context) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.mu.Lock()
+	changes := c.unwritten
+	c.unwritten = nil
+	c.mu.Unlock()
+	for _, one := range changes {
+		if err := c.State.ChangeQuarantines(ctx, one.add, one.end); err != nil {
+			c.Log.Error("quarantine not kept for the next start", "error", err)
+		}
+		for _, e := range one.events {
+			if err := c.State.Record(ctx, e); err != nil {
+				c.Log.Error("event not recorded", "action", e.Action, "object", e.Object, "error", err)
+			}
 		}
 	}
 }
 
-// events of a change, as many as each node may have on record.
+// events of a change, as many as each node may have on record. It must be called with mu held.
 func (c *Containment) events(action string, qs []state.Quarantine) (out []state.Event) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	now := c.Now()
 	for _, q := range qs {
 		node := model.NodeOfProxy(q.Proxy)

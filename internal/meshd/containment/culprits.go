@@ -47,7 +47,19 @@ type searchedNode struct {
 
 // Run looks who lives with what, and searches for those who are ill.
 func (c *Containment) Run(ctx context.Context) error {
+	forever := context.WithoutCancel(ctx)
+	defer c.write(forever)
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-c.kept:
+			}
+			c.write(forever)
+		}
+	})
 	g.Go(func() error {
 		tick := time.NewTicker(wardsEvery)
 		defer tick.Stop()
@@ -140,7 +152,7 @@ func (c *Containment) search(ctx context.Context, proxy string) {
 	if ctx.Err() != nil {
 		return
 	}
-	c.conclude(ctx, w, s, out, err)
+	c.conclude(w, s, out, err)
 	c.Log.Info("search ended", "proxy", proxy, "took", c.Now().Sub(began).Round(time.Millisecond).String(),
 		"culprits", len(out.culprits), "error", err)
 }
@@ -180,7 +192,7 @@ func (c *Containment) elsewhere(proxy string) func(*snapshot.Object) bool {
 }
 
 // conclude acts on the outcome of a search.
-func (c *Containment) conclude(ctx context.Context, w *ward, s *search, out outcome, err error) {
+func (c *Containment) conclude(w *ward, s *search, out outcome, err error) {
 	now := c.Now()
 	changes := s.candidates(contain.Changed(s.lived, s.snap.Config))
 	c.mu.Lock()
@@ -230,7 +242,7 @@ func (c *Containment) conclude(ctx context.Context, w *ward, s *search, out outc
 	}
 	c.changed, w.pending = true, true
 	c.mu.Unlock()
-	c.keep(ctx, add, nil)
+	c.keep(add, nil)
 	c.tell()
 	c.again()
 }

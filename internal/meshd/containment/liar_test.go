@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"isthmus.dev/isthmus/internal/model"
@@ -84,10 +85,11 @@ func TestALiarDoesNotFillTheRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 20 {
-		c.keep(t.Context(), lies("liar", 50), nil)
-		c.keep(t.Context(), nil, lies("liar", 50))
+		c.keep(lies("liar", 50), nil)
+		c.keep(nil, lies("liar", 50))
 	}
-	c.keep(t.Context(), lies("honest", 2), nil)
+	c.keep(lies("honest", 2), nil)
+	c.write(t.Context())
 	more := slices.ContainsFunc(r.events, func(e state.Event) bool {
 		return e.Object == "more objects" &&
 			e.Detail == "at proxies of node liar: more than are recorded, see the log of the control plane"
@@ -98,4 +100,46 @@ func TestALiarDoesNotFillTheRecord(t *testing.T) {
 	if last := r.events[len(r.events)-1]; last.Object != "AuthorizationPolicy default/p1" {
 		t.Errorf("the last event: %+v", last)
 	}
+}
+
+// hanging is a state that keeps nothing before it may.
+type hanging struct {
+	record
+	may chan struct{}
+}
+
+func (h *hanging) ChangeQuarantines(context.Context, []state.Quarantine, []state.Quarantine) error {
+	<-h.may
+	return nil
+}
+
+// A proxy that is gone is forgotten at once although its quarantine cannot be written, and that is written when it can
+// be, also where the control plane ends meanwhile.
+func TestNobodyWaitsForQuarantinesToBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hanging{may: make(chan struct{})}
+		c, err := New(t.Context(), Config{
+			State: h, Contained: func([]snapshot.Contained) {}, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- c.Run(ctx) }()
+		for _, q := range lies("gone", 2) {
+			c.ward(q.Proxy).quarantined[q.Object] = q
+		}
+		c.Retain(nil)
+		synctest.Wait()
+		if len(c.wards) != 0 || len(h.events) != 0 {
+			t.Errorf("%d proxies are known, %d events are recorded", len(c.wards), len(h.events))
+		}
+		stop()
+		close(h.may)
+		<-ended
+		if len(h.events) != 2 {
+			t.Errorf("%d events are recorded, want 2", len(h.events))
+		}
+	})
 }

@@ -28,8 +28,6 @@ import (
 const (
 	minPause = 5 * time.Millisecond
 	maxPause = 500 * time.Millisecond
-	// settleAgain is when a registration that waited, and could not be written, is tried again.
-	settleAgain = time.Second
 )
 
 // Source is where snapshots come from.
@@ -76,6 +74,7 @@ type Loop struct {
 	published atomic.Pointer[Published]
 
 	// of the goroutine in Run:
+	settling   chan error // has how that went, while it takes long; nil otherwise
 	generation uint64
 	compiled   *compile.Compiled
 	views      map[string]*view.View
@@ -118,13 +117,16 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-l.Source.Changed():
 		case <-l.Containment.Changed():
 		case <-l.repeats:
+		case err := <-l.settling:
+			l.settled(err)
+			if err == nil {
+				l.again() // more may have become free meanwhile
+			}
+			continue
 		}
-		if err := l.Source.Settle(ctx); err != nil {
-			l.Log.Error("workloads that waited for a name or an address are not registered yet", "error", err)
-			time.AfterFunc(settleAgain, l.again)
-		}
+		l.settle(ctx)
 		begun := time.Now()
-		l.apply(ctx)
+		l.apply()
 		took := time.Since(begun)
 		l.Applied(took)
 		select {
@@ -136,7 +138,7 @@ func (l *Loop) Run(ctx context.Context) error {
 
 // apply is the spine: snapshot → mesh → views → resources → the difference. A fault of ours on the way leaves in force
 // what was, and is said loudly; the next change is tried from the beginning.
-func (l *Loop) apply(ctx context.Context) {
+func (l *Loop) apply() {
 	snap := l.Source.Snapshot()
 	defer func() {
 		fault := recover()
@@ -153,7 +155,7 @@ func (l *Loop) apply(ctx context.Context) {
 			})))
 		}
 	}()
-	l.Containment.Release(ctx, snap.Config)
+	l.Containment.Release(snap.Config)
 	snap = l.Source.Snapshot() // with what was released
 	plans, replanned := l.Containment.Plans()
 	l.compiled = l.Compile(l.compiled, snap)
@@ -182,7 +184,7 @@ func (l *Loop) apply(ctx context.Context) {
 		return // nobody is told anything else
 	}
 	failed := l.failed
-	l.publishProxies(ctx, before, snap, plans)
+	l.publishProxies(before, snap, plans)
 	if !maps.Equal(failed, l.failed) {
 		l.published.Store(now.with(l.findings()))
 	}
@@ -239,7 +241,7 @@ func (l *Loop) publishEndpoints(before *Published) []model.EndpointSet {
 
 // publishProxies rebuilds what those proxies are told whose view changed.
 func (l *Loop) publishProxies(
-	ctx context.Context, before *Published, snap *snapshot.Snapshot, plans map[string]containment.Plan,
+	before *Published, snap *snapshot.Snapshot, plans map[string]containment.Plan,
 ) {
 	mesh := l.compiled.Mesh
 	for _, name := range l.Proxies.Known() {
@@ -249,7 +251,7 @@ func (l *Loop) publishProxies(
 			delete(l.views, name)
 		}
 	}
-	l.Containment.Retain(ctx, mesh.Proxies)
+	l.Containment.Retain(mesh.Proxies)
 	contained := map[string]*compile.Compiled{}
 	built, same := 0, before != nil && view.SameGlobals(before.Mesh, mesh)
 	failed := map[string]finding.Finding{}
