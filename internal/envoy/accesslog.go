@@ -132,38 +132,37 @@ var unreached = flagged("UH", "UF", "UO", "URX", "NR", "NC", "DF", "OM")
 // ownDoing holds for requests that were not answered by whom they went to, or not to the end. Envoy's flags say so of
 // what went wrong, and of other answers of its own their details, which only an expression can ask for. So those alone
 // are asked that whose status, of HTTP or gRPC, might be a refusal: an application's answers are none, whatever they
-// say.
+// say. What is cheap and holds for most requests is asked first.
 var ownDoing = []*accesslogv3.AccessLogFilter{
 	// All flags but those of clients that left.
-	flagged("LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "RL", "UAEX", "RLSE", "URX", "SI", "IH", "DPE",
-		"UMSDR", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "UDO"),
 	allOfFilters(
-		anyOfFilters(answeredFrom(400), grpcRefused, allOfFilters(speaksGRPC, grpcUnknown)),
+		flagged(), // any
+		flagged("LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "RL", "UAEX", "RLSE", "URX", "SI", "IH", "DPE",
+			"UMSDR", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "UDO"),
+	),
+	allOfFilters(
+		anyOfFilters(answeredFrom(400), allOfFilters(speaksGRPC, grpcFailed)),
 		when(`response.code_details != "via_upstream"`),
 	),
 }
 
-// grpcRefused holds for gRPC statuses that are not OK. What is not gRPC has UNKNOWN, unless its HTTP status maps to
-// another.
 var (
-	grpcRefused = grpcStatus(true, accesslogv3.GrpcStatusFilter_OK, accesslogv3.GrpcStatusFilter_UNKNOWN)
-	grpcUnknown = grpcStatus(false, accesslogv3.GrpcStatusFilter_UNKNOWN)
-	speaksGRPC  = &accesslogv3.AccessLogFilter{
+	speaksGRPC = &accesslogv3.AccessLogFilter{
 		FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
 			Header: headerMatcher(authz.Header{Name: "content-type", Comparison: authz.Comparison{
 				Match: model.Match{Kind: model.Prefix, Value: "application/grpc"}, IgnoreCase: true,
 			}}),
 		}},
 	}
+	// grpcFailed holds for gRPC statuses that are not OK.
+	grpcFailed = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_GrpcStatusFilter{
+		GrpcStatusFilter: &accesslogv3.GrpcStatusFilter{
+			Statuses: []accesslogv3.GrpcStatusFilter_Status{accesslogv3.GrpcStatusFilter_OK}, Exclude: true,
+		},
+	}}
 )
 
-func grpcStatus(exclude bool, statuses ...accesslogv3.GrpcStatusFilter_Status) *accesslogv3.AccessLogFilter {
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_GrpcStatusFilter{
-		GrpcStatusFilter: &accesslogv3.GrpcStatusFilter{Statuses: statuses, Exclude: exclude},
-	}}
-}
-
-// flagged holds for requests and connections that have any of these response flags.
+// flagged holds for requests and connections that have any of these response flags, or any at all.
 func flagged(flags ...string) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
 		ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: flags},

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -206,10 +207,12 @@ func permissionMatches(p *rbacv3.Permission, r envoyRequest) bool {
 
 func headerMatches(h *routev3.HeaderMatcher, r envoyRequest) bool {
 	v, there := r.headers[strings.ToLower(h.Name)]
-	if h.GetPresentMatch() {
-		return there
+	there = there || h.TreatMissingHeaderAsEmpty
+	if r := h.GetRangeMatch(); r != nil {
+		n, err := strconv.ParseInt(v, 10, 64)
+		return h.InvertMatch != (there && err == nil && n >= r.Start && n < r.End)
 	}
-	return there && textMatches(h.GetStringMatch(), v)
+	return h.InvertMatch != (there && (h.GetPresentMatch() || textMatches(h.GetStringMatch(), v)))
 }
 
 func within(prefix string, bits uint32, a netip.Addr) bool {

@@ -18,14 +18,17 @@ import (
 
 // inboundFilters are those of a server: what they do stands in the route configuration.
 func inboundFilters() []*hcmv3.HttpFilter {
-	return append(
-		[]*hcmv3.HttpFilter{assertedCallers(), newHTTPFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{
+	policy := policyFilters()
+	switchedOn(policy[0])
+	return append(policy,
+		switchedOn(newHTTPFilter(notesFilter, anyOf(notes()))),
+		newHTTPFilter(foldFilter, anyOf(&headermutationv3.HeaderMutation{
 			Mutations: &headermutationv3.Mutations{
-				RequestMutations:         ownLookalikes,
+				RequestMutations:         slices.Concat([]*mutationv3.HeaderMutation{betweenEnvoys}, ownLookalikes),
 				RequestTrailersMutations: trailersRemoved,
 			},
-		}))},
-		policyFilters()...)
+		})),
+	)
 }
 
 // foldConfig folds the headers that some rule compares as a whole: those that an ALLOW asks for, and those that a DENY

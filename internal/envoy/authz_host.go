@@ -19,13 +19,16 @@ const hostPolicy = "isthmus/host-hygiene"
 // comma), user information, spaces, escapes, dots in a row. An empty one is legal (RFC 9110 §7.2).
 var hostHygiene = &rbacv3.Policy{
 	Principals: []*rbacv3.Principal{anyone()},
-	Permissions: []*rbacv3.Permission{{Rule: &rbacv3.Permission_NotRule{NotRule: authority(
-		`(?:(?:[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?)?`,
-	)}}},
+	Permissions: []*rbacv3.Permission{{Rule: &rbacv3.Permission_NotRule{
+		NotRule: headerPermission(authorityMatcher(plainHost)),
+	}}},
 }
 
-func authority(expression string) *rbacv3.Permission {
-	return headerPermission(&routev3.HeaderMatcher{
+// plainHost is what hostHygiene lets pass.
+const plainHost = `(?:(?:[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?)?`
+
+func authorityMatcher(expression string) *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{
 		Name: ":authority", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: regex(expression)},
-	})
+	}
 }

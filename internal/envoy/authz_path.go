@@ -2,6 +2,7 @@ package envoy
 
 import (
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"isthmus.dev/isthmus/internal/authz"
@@ -52,7 +53,11 @@ func joined(list []string) []string {
 func pathRegex(expression string) *rbacv3.Permission { return urlPath(regex(expression)) }
 
 func pathContains(s string) *rbacv3.Permission {
-	return urlPath(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Contains{Contains: s}})
+	return urlPath(containing(s))
+}
+
+func containing(s string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Contains{Contains: s}}
 }
 
 func urlPath(m *matcherv3.StringMatcher) *rbacv3.Permission {
@@ -72,10 +77,13 @@ const hygienePolicy = "isthmus/path-hygiene"
 var pathHygiene = &rbacv3.Policy{
 	Principals: []*rbacv3.Principal{anyone()},
 	Permissions: []*rbacv3.Permission{
-		pathContains(";"),
+		pathContains(";"), // ordinaryPath
 		andPermissions([]*rbacv3.Permission{
 			pathContains("%"), // which most paths have not, and to look for is cheap
 			pathRegex(`\C*%(?i:(?:25|[01]|7f|c[01]|e0%[89]|f0%8|f8%8[0-7]|fc%8[0-3])\C*|[0-9a-f]?(?:[^0-9a-f]\C*)?)`),
 		}),
 	},
 }
+
+// ordinaryPath has nothing that pathHygiene looks for. Like that, it is asked of the path without its query.
+var ordinaryPath = &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: "/[^;%]*"}}

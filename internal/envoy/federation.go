@@ -161,7 +161,8 @@ func boundaryFilters(requests, answers []*mutationv3.HeaderMutation) []*hcmv3.Ht
 			RequestTrailersMutations: trailersRemoved,
 			ResponseMutations:        slices.Concat(answers, drop), ResponseTrailersMutations: answerTrailersRemoved,
 		}}))
-	return append([]*hcmv3.HttpFilter{changes, plainRequestID}, policyFilters()...)
+	attempts := newHTTPFilter(notesFilter, anyOf(notes(noteAttempt)))
+	return append([]*hcmv3.HttpFilter{attempts, changes, plainRequestID}, policyFilters()...)
 }
 
 // keptRequestID is nobody's but ours.

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -14,13 +16,11 @@ import (
 // In front of a program that calls (outbound) there are none but those of upgrades and the router: policy is the
 // server's.
 var httpOrder = []string{
-	// What Envoy answers itself, from here on, says how often a request was begun. Inbound behind mutual TLS, ingress,
-	// egress.
-	attemptFilter,
+	// What Envoy's own answers are worded by, before anything refuses: how often a request was begun and, inbound, whom
+	// a peer's gateway speaks for. Inbound, ingress, egress.
+	notesFilter,
 	// An upgrade gets its own name back, before anything reads it, and what would hide requests is refused. Everywhere.
 	upgradeFilter, upgradeRulesFilter,
-	// Whom a peer's gateway speaks for, before anything refuses: refusals are worded by it. Inbound.
-	assertedFilter,
 	// Headers are put into the form that policies compare: those are all that policies see. Inbound; ingress, egress.
 	foldFilter, boundaryFilter,
 	// Of the request's ID no more crosses than is short and plain. Ingress, egress.
@@ -37,10 +37,9 @@ var httpOrder = []string{
 }
 
 const (
-	attemptFilter      = "attempt"
+	notesFilter        = "notes"
 	upgradeFilter      = "upgrade"
 	upgradeRulesFilter = "upgrades"
-	assertedFilter     = "asserted"
 	foldFilter         = "fold"
 	boundaryFilter     = "boundary"
 	requestIDFilter    = "request_id"
@@ -98,6 +97,25 @@ func inOrder[F interface{ GetName() string }](order []string, filters []F) []F {
 
 func newHTTPFilter(name string, config *anypb.Any) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
+}
+
+// switchedOn is a filter that only sees requests whose route configures it.
+func switchedOn(f *hcmv3.HttpFilter) *hcmv3.HttpFilter {
+	f.Disabled = true
+	return f
+}
+
+// notes writes into a request's state.
+func notes(values ...*statevaluev3.FilterStateValue) *setstatev3.Config {
+	return &setstatev3.Config{OnRequestHeaders: values}
+}
+
+// note writes a text, unless it is empty.
+func note(key, text string) *statevaluev3.FilterStateValue {
+	return &statevaluev3.FilterStateValue{
+		Key: &statevaluev3.FilterStateValue_ObjectKey{ObjectKey: key}, FactoryKey: stringState, SkipIfEmpty: true,
+		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat(text)},
+	}
 }
 
 func newNetworkFilter(name string, config *anypb.Any) *listenerv3.Filter {

@@ -41,16 +41,14 @@ func TestOrderOfFilters(t *testing.T) {
 	}{
 		{"HTTP", http, []string{
 			"anonymous health router",
-			"asserted fold deny allow router",                     // inbound, plaintext
-			"attempt asserted fold deny allow router",             // inbound
-			"attempt boundary request_id deny allow names router", // ingress, egress
-			"router", // outbound, refusals, probes
+			"notes boundary request_id deny allow names router", // ingress, egress
+			"notes fold deny allow router",                      // inbound
+			"router",                                            // outbound, refusals, probes
 		}},
 		{"upgrades", upgrades, []string{
-			"attempt upgrade upgrades asserted fold deny allow router",
-			"attempt upgrade upgrades boundary request_id deny allow names router",
+			"notes upgrade upgrades boundary request_id deny allow names router",
+			"notes upgrade upgrades fold deny allow router",
 			"router", // refusals
-			"upgrade upgrades asserted fold deny allow router",
 			"upgrade upgrades router",
 		}},
 		{"bytes", network, []string{

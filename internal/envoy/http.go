@@ -12,7 +12,6 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	customheaderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/custom_header/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -24,7 +23,7 @@ import (
 var overrideHeaders = []string{
 	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
 	"x-forwarded-host",
-	callerHeader, "isthmus-peer", attemptKept, "x-envoy-external-address", "x-envoy-internal", upgradeHeader,
+	callerHeader, "isthmus-peer", "x-envoy-external-address", "x-envoy-internal", upgradeHeader,
 }
 
 // httpManager is the hardened HTTP connection manager (docs/requests.md): paths are normalised but for "//", which
@@ -77,13 +76,16 @@ var nobodysWord = &corev3.TypedExtensionConfig{
 
 // earlyMutations come before anything reads the headers: what Envoys say to each other is removed, whoever sends it,
 // and upgrades get their common name.
-var earlyMutations = &corev3.TypedExtensionConfig{Name: "early", TypedConfig: anyOf(&earlyv3.HeaderMutation{
-	Mutations: append([]*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
-		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
-			KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}},
-		},
-	}}}, renameUpgrade...),
-})}
+var earlyMutations = early(append([]*mutationv3.HeaderMutation{betweenEnvoys}, renameUpgrade...)...)
+
+// betweenEnvoys removes what Envoys say to each other.
+var betweenEnvoys = removedPrefix("x-envoy-")
+
+func early(mutations ...*mutationv3.HeaderMutation) *corev3.TypedExtensionConfig {
+	return &corev3.TypedExtensionConfig{
+		Name: "early", TypedConfig: anyOf(&earlyv3.HeaderMutation{Mutations: mutations}),
+	}
+}
 
 // router counts no answers by status: nobody reads these (see statsConfig of the bootstrap), yet each costs a little.
 var router = newHTTPFilter(routerFilter, anyOf(&routerv3.Router{

@@ -6,7 +6,6 @@ import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
@@ -166,25 +165,6 @@ func policyRefs(ps model.Policies) []model.Ref {
 		out = append(out, p.Ref)
 	}
 	return out
-}
-
-func inboundRoutes(name, target string, in model.Inbound, server authz.Server) *routev3.RouteConfiguration {
-	ps := server.Read(in.Policies)
-	routes := append(assertingRoutes(server.Gateways, toPrograms(target, in.Protocol)),
-		toPrograms(target, in.Protocol)...)
-	rc := &routev3.RouteConfiguration{
-		Name:                   name,
-		VirtualHosts:           []*routev3.VirtualHost{{Name: name, Domains: everyHost, Routes: routes}},
-		RequestHeadersToRemove: overrideHeaders, ResponseHeadersToRemove: []string{wellknown.HeaderUnavailable},
-		TypedPerFilterConfig: policyConfig(
-			refuseLookalikes(denyRBAC(ps), policyHeaders(in.Policies)),
-			allowRBAC(ps),
-		),
-	}
-	if fold := foldConfig(in.Policies); fold != nil {
-		rc.TypedPerFilterConfig[foldFilter] = fold
-	}
-	return rc
 }
 
 func networkRBAC(name string, ps authz.Policies) []*listenerv3.Filter {

@@ -51,13 +51,14 @@ const (
 )
 
 // behindEnvoys is for a connection manager whose callers are Envoys. These read at once what has been sent to them, so
-// that a connection that ends need not wait for that: each proxy on the way would add its second to a cut.
+// that a connection that ends need not wait for that: each proxy on the way would add its second to a cut. What they
+// say to each other is removed by a filter (fold, boundary), behind the one that notes attempts.
 func behindEnvoys(m *hcmv3.HttpConnectionManager) *hcmv3.HttpConnectionManager {
 	m.CommonHttpProtocolOptions.MaxHeadersCount = u32(maxHeaders + addedHeaders)
 	m.MaxRequestHeadersKb = u32(maxHeadersKiB + addedHeaderKiB)
 	m.DelayedCloseTimeout = millis(250)
 	m.Http2ProtocolOptions = pooledHTTP2Options()
-	noteAttempt(m)
+	m.EarlyHeaderMutationExtensions = []*corev3.TypedExtensionConfig{early(renameUpgrade...)}
 	return m
 }
 

@@ -161,8 +161,9 @@ func toOwnPrograms(o model.Outbound) bool {
 }
 
 // passUnchanged passes on what a program of the workload wrote: nothing is cut, merged, decided or answered on the
-// server's behalf.
+// server's behalf. It may write as slowly as it likes, since the place that it holds is its own.
 func passUnchanged(m *hcmv3.HttpConnectionManager) {
+	m.RequestHeadersTimeout = noLimit()
 	m.NormalizePath = boolean(false)
 	m.MergeSlashes = false
 	m.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_KEEP_UNCHANGED

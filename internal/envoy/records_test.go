@@ -95,8 +95,8 @@ func checkManager(t *testing.T, h *hcmv3.HttpConnectionManager) {
 func takesOwnAnswers(f *accesslogv3.AccessLogFilter) bool {
 	var flags, all, own bool
 	for _, f := range f.GetOrFilter().GetFilters() {
-		flags = flags || len(f.GetResponseFlagFilter().GetFlags()) == 25
 		for _, f := range f.GetAndFilter().GetFilters() {
+			flags = flags || len(f.GetResponseFlagFilter().GetFlags()) == 25
 			own = own ||
 				strings.Contains(
 					string(f.GetExtensionFilter().GetTypedConfig().GetValue()),

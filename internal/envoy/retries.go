@@ -2,13 +2,8 @@ package envoy
 
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	statevaluev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
-	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	previousprioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -31,10 +26,9 @@ const (
 )
 
 // A caller's Envoy numbers its attempts at a request, and tells no other mesh. The server's, which alone knows whether
-// its program may have begun it, notes the number before it takes such headers away (behindEnvoys).
+// its program may have begun it, notes the number before it takes such headers away.
 const (
 	attemptHeader = "x-envoy-attempt-count"
-	attemptKept   = "isthmus-attempt"
 	attemptState  = "isthmus.attempt"
 )
 
@@ -45,19 +39,7 @@ var lateAttempt = when(
 )
 
 // noteAttempt is for lateAttempt.
-func noteAttempt(m *hcmv3.HttpConnectionManager) {
-	keep := &corev3.TypedExtensionConfig{Name: "attempt", TypedConfig: anyOf(&earlyv3.HeaderMutation{
-		Mutations: []*mutationv3.HeaderMutation{removed(attemptKept), written(attemptKept, "%REQ("+attemptHeader+")%")},
-	})}
-	m.EarlyHeaderMutationExtensions = append([]*corev3.TypedExtensionConfig{keep}, m.EarlyHeaderMutationExtensions...)
-	note := newHTTPFilter(attemptFilter, anyOf(&setstatev3.Config{OnRequestHeaders: []*statevaluev3.FilterStateValue{{
-		Key: &statevaluev3.FilterStateValue_ObjectKey{
-			ObjectKey: attemptState,
-		}, FactoryKey: stringState, SkipIfEmpty: true,
-		Value: &statevaluev3.FilterStateValue_FormatString{FormatString: bodyFormat("%REQ(" + attemptKept + ")%")},
-	}}}))
-	addHTTPFilters(m, note)
-}
+var noteAttempt = note(attemptState, "%REQ("+attemptHeader+")%")
 
 // Limits of connecting within the mesh. Whether a host answers at all shows within 3 seconds: the first SYN and one
 // more (TCP_SYNCNT 1). Its handshake may take longer, since two thousand callers at once keep a busy processor at it
