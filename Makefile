@@ -19,8 +19,8 @@ export GOFLAGS := $(strip $(filter-out -trimpath -buildvcs=false,$(GOFLAGS)) -tr
 GOTEST := go test -vet=off -ldflags=-w
 # Races inside SQLite, which is C in the words of Go, are not looked for: that would be most of the work.
 RACE := -race -gcflags=modernc.org/...=-race=false
-# Packages with goroutines or locks, in their code or in their tests; and the rest that has tests.
-RACY = $(shell grep -rlE --include='*.go' '^\s*go |"sync"|"sync/atomic"|"testing/synctest"|\.(Parallel|Go)\b' . | xargs -n1 dirname | sort -u)
+# Packages that start goroutines, in their code or in their tests, or run tests at the same time; and the rest that has tests.
+RACY = $(shell grep -rlE --include='*.go' '^\s*go |\.(Parallel|Go)\b|statetest\.Run' . | grep -v _e2e_test | xargs -n1 dirname | sort -u)
 CALM = $(filter-out $(RACY),$(shell find . -name '*_test.go' | xargs -n1 dirname | sort -u))
 
 .PHONY: help envoy build packages demo tour soak check test bench bench-matrix generate fuzz clean preflight-go preflight-root preflight-tests preflight-soak
