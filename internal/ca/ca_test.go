@@ -25,6 +25,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/sqlite"
+	"isthmus.dev/isthmus/internal/state/statetest"
 	"isthmus.dev/isthmus/internal/waittest"
 )
 
@@ -47,7 +48,7 @@ var n1 = ca.Holder{Node: "n1", Generation: "00112233445566aa"}
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	b := &bench{dir: t.TempDir(), at: noon}
+	b := &bench{dir: statetest.Dir(t), at: noon}
 	b.db = must(sqlite.Open(t.Context(), filepath.Join(b.dir, "state.db")))
 	t.Cleanup(func() {
 		if err := b.db.Close(); err != nil {

@@ -43,6 +43,7 @@ func refusedWith(t *testing.T, err error, says string) {
 }
 
 func TestTokenServesOnce(t *testing.T) {
+	t.Parallel()
 	cards, retail, n := pair(t)
 	thief := newMesh(t, n, "thief", "192.0.2.3")
 	tok := invite(t, cards, "retail")
@@ -83,6 +84,7 @@ func peeringBody(t *testing.T, m *mesh, tok Token) []byte {
 }
 
 func TestExpiredTokenIsRefusedOnBothSides(t *testing.T) {
+	t.Parallel()
 	cards, retail, _ := pair(t)
 	tok := invite(t, cards, "retail")
 	retail.skip(2 * time.Minute)
@@ -101,6 +103,7 @@ func TestExpiredTokenIsRefusedOnBothSides(t *testing.T) {
 }
 
 func TestImpostorOnThePathNeverSeesTheSecret(t *testing.T) {
+	t.Parallel()
 	cards, retail, n := pair(t)
 	tok := invite(t, cards, "retail")
 	evil := newMesh(t, n, "cards", "192.0.2.1") // same names, same address, another root
@@ -234,6 +237,7 @@ func TestOfHundredRacingAcceptsOneWins(t *testing.T) {
 }
 
 func TestLostAnswerCanBeAskedForAgain(t *testing.T) {
+	t.Parallel()
 	cards, retail, _ := pair(t)
 	tok := invite(t, cards, "retail")
 	body := peeringBody(t, retail, tok)
@@ -257,6 +261,7 @@ func TestLostAnswerCanBeAskedForAgain(t *testing.T) {
 
 // Who has read an invitation's name on the wire cannot close it by guessing at its secret.
 func TestWrongSecretsCloseNothing(t *testing.T) {
+	t.Parallel()
 	cards, retail, _ := pair(t)
 	tok := invite(t, cards, "retail")
 	right := peeringBody(t, retail, tok)
@@ -274,6 +279,7 @@ func TestWrongSecretsCloseNothing(t *testing.T) {
 }
 
 func TestPeeringServerRefuses(t *testing.T) {
+	t.Parallel()
 	cards, retail, n := pair(t, unhurried)
 	bank := newMesh(t, n, "bank", "192.0.2.3")
 	join(t, cards, retail)
@@ -431,6 +437,7 @@ func TestPeeringServerRefuses(t *testing.T) {
 
 // Port 15013 is for this mesh's gateways; what one of them says itself is believed for probes alone.
 func TestOnlyOwnGatewaysReachThePeeringPort(t *testing.T) {
+	t.Parallel()
 	cards, retail, _ := pair(t)
 	join(t, cards, retail)
 	for name, cert := range map[string]tls.Certificate{
@@ -476,6 +483,7 @@ func TestOnlyOwnGatewaysReachThePeeringPort(t *testing.T) {
 // Who holds a certificate of the inviter's mesh and stands on the wire is not taken for its gateway, and learns
 // nothing.
 func TestWorkloadOnTheWireWhilePeering(t *testing.T) {
+	t.Parallel()
 	for name, stolen := range map[string]struct {
 		id   string
 		says string
@@ -517,6 +525,7 @@ func TestWorkloadOnTheWireWhilePeering(t *testing.T) {
 
 // Even the inviter's own gateway, stolen, does not see the secret, and cannot answer in its control plane's place.
 func TestStolenGatewayWhilePeering(t *testing.T) {
+	t.Parallel()
 	cards, retail, n := pair(t)
 	tok := invite(t, cards, "retail")
 	thief := onTheWire(t, n, cards, cards.gateway)
@@ -592,6 +601,7 @@ func onTheWire(t *testing.T, n *network, of *mesh, stolen tls.Certificate) *wire
 
 // What clashes with the inviter is refused without telling the newcomer with what.
 func TestInviterRefusesWhatClashes(t *testing.T) {
+	t.Parallel()
 	cards, retail, _ := pair(t)
 	join(t, cards, retail)
 	const control = "spiffe://bank.example/isthmus/control"
@@ -676,6 +686,7 @@ func TestAcceptRefusesBeforeItAsks(t *testing.T) {
 }
 
 func TestSlowSenderIsCutOff(t *testing.T) {
+	t.Parallel()
 	cards, retail, _ := pair(t, func(_ *mesh, c *Config) { c.ReadTimeout = 300 * time.Millisecond })
 	join(t, cards, retail)
 	for name, start := range map[string]string{

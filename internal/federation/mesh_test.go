@@ -27,6 +27,7 @@ import (
 	"isthmus.dev/isthmus/internal/spiffe"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/sqlite"
+	"isthmus.dev/isthmus/internal/state/statetest"
 	"isthmus.dev/isthmus/internal/waittest"
 	"isthmus.dev/isthmus/internal/wellknown"
 )
@@ -122,7 +123,7 @@ func (m *mesh) events(f state.EventFilter) []state.Event {
 
 func newMesh(t testing.TB, n *network, name, ip string, options ...option) *mesh {
 	t.Helper()
-	db, err := sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "state.db"))
+	db, err := sqlite.Open(context.Background(), filepath.Join(statetest.Dir(t), "state.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,6 +33,7 @@ func (m *mesh) told(peer string) BundleDelivery {
 }
 
 func TestPeerFollowsANewRootAtOnce(t *testing.T) {
+	t.Parallel()
 	var inForce atomic.Bool
 	cards, retail, _ := pair(t, slow, func(m *mesh, c *Config) {
 		if m.td.Name() == "retail.example" {
@@ -75,6 +76,7 @@ func TestPeerFollowsANewRootAtOnce(t *testing.T) {
 
 // A peer that goes back to fewer roots is heard at once, too.
 func TestPeerDropsAWithdrawnRoot(t *testing.T) {
+	t.Parallel()
 	cards, retail, _ := pair(t, slow)
 	next := newAuthority(t, "cards-next").cert
 	cards.setRoots(cards.root.cert, next)
@@ -90,6 +92,7 @@ func TestPeerDropsAWithdrawnRoot(t *testing.T) {
 
 // A flood of notices costs the receiver one fetch a second.
 func TestNoticesDoNotMakeAFlood(t *testing.T) {
+	t.Parallel()
 	cards, retail, _ := pair(t, slow, unhurried)
 	join(t, cards, retail)
 	retail.live()

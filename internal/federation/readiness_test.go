@@ -61,6 +61,7 @@ func tellsReadiness(u *unreadiness) option {
 
 // A peer is told which services have no endpoint, when they have one again, and anew when it has forgotten.
 func TestReadinessIsTold(t *testing.T) {
+	t.Parallel()
 	n := &network{where: map[string]string{}}
 	var here, there unreadiness
 	cards := newMesh(t, n, "cards", "192.0.2.1", tellsReadiness(&here))
@@ -253,6 +254,7 @@ func TestReadinessIsTakenInOrderOnly(t *testing.T) {
 
 // A peer that says something else all the time is not listened to all the time.
 func TestReadinessThatFlapsIsBounded(t *testing.T) {
+	t.Parallel()
 	n := &network{where: map[string]string{}}
 	var here unreadiness
 	cards := newMesh(t, n, "cards", "192.0.2.1", tellsReadiness(&here))

@@ -20,6 +20,7 @@ import (
 	"isthmus.dev/isthmus/internal/snapshot"
 	"isthmus.dev/isthmus/internal/state"
 	"isthmus.dev/isthmus/internal/state/sqlite"
+	"isthmus.dev/isthmus/internal/state/statetest"
 	"isthmus.dev/isthmus/internal/store"
 )
 
@@ -121,7 +122,7 @@ func (p *plane) reason() peerrules.Reason {
 
 func openState(t *testing.T) state.Store {
 	t.Helper()
-	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "state.db"))
+	db, err := sqlite.Open(t.Context(), filepath.Join(statetest.Dir(t), "state.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +142,7 @@ func cardsPeer(roots ...*x509.Certificate) *v1alpha1.MeshPeer {
 
 // A suspension or revocation is in force at once, whatever of the state fails, and is written as soon as it can be.
 func TestShuttingOutIsTheLastToFail(t *testing.T) {
+	t.Parallel()
 	for name, act := range map[string]struct {
 		do   func(*plane) error
 		want peerrules.Reason
@@ -199,6 +201,7 @@ func TestShuttingOutIsTheLastToFail(t *testing.T) {
 // Wherever the process dies, a suspended peer is suspended afterwards: also while another first trust takes the place
 // of the one before.
 func TestACrashLeavesASuspendedPeerSuspended(t *testing.T) {
+	t.Parallel()
 	old, next := newAuthority(t, "cards").cert, newAuthority(t, "next").cert
 	for writes := range 4 {
 		for name, do := range map[string]func(*plane){

@@ -33,6 +33,7 @@ func TestNewRootsFollowByRefresh(t *testing.T) {
 }
 
 func TestTakeBundleRefuses(t *testing.T) {
+	t.Parallel()
 	cards, retail, n := pair(t)
 	bank := newMesh(t, n, "bank", "192.0.2.3")
 	join(t, cards, retail)
@@ -114,6 +115,7 @@ func TestSuspendAndResume(t *testing.T) {
 
 // A peer that is suspended while a root is replaced, here or there, is still known when it is resumed.
 func TestSuspendedWhileTheRootIsReplaced(t *testing.T) {
+	t.Parallel()
 	for name, rotates := range map[string]string{"by the suspended": "cards", "by the suspending": "retail"} {
 		t.Run(name, func(t *testing.T) {
 			cards, retail, _ := pair(t, slow)
@@ -321,6 +323,7 @@ func TestFileWithSharedRootIsNotTaken(t *testing.T) {
 }
 
 func TestPartitionHeals(t *testing.T) {
+	t.Parallel()
 	cards, retail, n := pair(t)
 	join(t, cards, retail)
 	cards.live()
@@ -338,6 +341,7 @@ func TestPartitionHeals(t *testing.T) {
 }
 
 func TestRunTellsWhenTimeAloneChangesThings(t *testing.T) {
+	t.Parallel()
 	told := make(chan struct{}, 100)
 	_, retail, _ := pair(t, func(_ *mesh, c *Config) { c.Changed = func() { told <- struct{}{} } })
 	retail.live()
@@ -361,6 +365,7 @@ func TestRunTellsWhenTimeAloneChangesThings(t *testing.T) {
 
 // Of two files one may give a fingerprint only: the root is fetched and must match.
 func TestFirstRootByFingerprint(t *testing.T) {
+	t.Parallel()
 	cards, retail, n := pair(t)
 	file := fromFile(t, cards, "", "retail")
 	file.Spec.Bundle = v1alpha1.PeerBundle{Fingerprint: spiffe.Fingerprint(cards.root.cert)}
@@ -385,6 +390,7 @@ func TestFirstRootByFingerprint(t *testing.T) {
 
 // A newer MeshPeer with an older one's root gets nothing, and does not keep the older one's roots from being refreshed.
 func TestNewerPeerWithTheSameRootBlocksNothing(t *testing.T) {
+	t.Parallel()
 	cards, retail, _ := pair(t)
 	old, twin := fromFile(t, cards, "", "retail"), fromFile(t, cards, "a-twin", "retail")
 	twin.Spec.TrustDomain, twin.Spec.GatewayIDs = "twin.example", []string{"spiffe://twin.example/ns/a/sa/b"}

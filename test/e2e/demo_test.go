@@ -56,7 +56,6 @@ func demo(t *testing.T, ctx context.Context, prefix string, args ...string) *exe
 
 // TestTour is the main job: every step of the tour holds, and nothing is left behind.
 func TestTour(t *testing.T) {
-	t.Parallel()
 	const prefix = "isthmus-t-tour"
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()

@@ -22,7 +22,6 @@ import (
 // nothing there answers a SYN, and no connection to it is closed. No call fails; from five seconds later on none waits
 // for it any more, and the finding says since when it is silent. It is back at once.
 func TestDeadHost(t *testing.T) {
-	t.Parallel()
 	s := openShop(t, shopMesh, map[string][]member{
 		"front": append(callers[:len(callers):len(callers)], rollers[0]),
 		"back":  append(servers[:len(servers):len(servers)], rollers[1]),

@@ -132,7 +132,6 @@ func (s *shop) startRoller(t *testing.T, m member) *lab.Process {
 // end and now killed. Callers keep their connections. No GET fails, no POST fails that was not sent to a program, and
 // none begins twice.
 func TestRollingRestarts(t *testing.T) {
-	t.Parallel()
 	s := openShop(t, shopMesh, map[string][]member{
 		"front": append(callers[:len(callers):len(callers)], rollers[0]),
 		"back":  append(servers[:len(servers):len(servers)], rollers[1]),

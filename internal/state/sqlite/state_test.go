@@ -12,7 +12,7 @@ import (
 )
 
 func TestContract(t *testing.T) {
-	statetest.Run(t, func(t *testing.T) state.Store { return open(t, filepath.Join(t.TempDir(), "state.db")) })
+	statetest.Run(t, func(t *testing.T) state.Store { return open(t, filepath.Join(statetest.Dir(t), "state.db")) })
 }
 
 func open(t *testing.T, path string) *relational.DB {
