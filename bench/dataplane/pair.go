@@ -27,6 +27,7 @@ type pairValues struct {
 	Dir, Callee, Host        string
 	CallerID, CalleeID       string
 	HandOver                 string // inside one Envoy: by way of "tls" or "plain", else over the network
+	Hardened                 bool   // checks, limits and retries as ours have, and a log of what fails or is refused
 }
 
 // MultiplexedFor reports whether the two sides speak HTTP/2 to each other, so that one connection carries all calls.
@@ -42,6 +43,7 @@ type handWritten struct {
 	own          bool // connections: see pairValues.OwnConnections
 	one          bool // one Envoy for both sides, else one for each
 	handOver     string
+	hardened     bool
 	captured     bool // called at a virtual address, in namespaces whose connections the kernel tracks
 }
 
@@ -57,7 +59,7 @@ func (h handWritten) start(_ context.Context, env *environment) (*running, error
 	values := pairValues{
 		HTTPAtCaller: h.httpAtCaller, OwnConnections: h.own, Offset: h.offset, Protocols: env.protocols,
 		Dir: env.lab.Dir(), Callee: calleeAt.Address.String(), Host: handWrittenHost, CallerID: callerID,
-		CalleeID: calleeID, HandOver: h.handOver,
+		CalleeID: calleeID, HandOver: h.handOver, Hardened: h.hardened,
 	}
 	r := &running{
 		caller: callerAt, host: func(protocol) string { return handWrittenHost },

@@ -175,11 +175,10 @@ func compare(protocol string, find func(shape, protocol string) *row) []aim {
 		}
 	}
 	for _, c := range []struct{ shape, base string }{
-		{isthmusPair, heldHTTP1},
-		{isthmusPair, heldHTTP},
-		{isthmusOne, handedTLS},
-		{isthmusPair, capturedPair},
-		{isthmusPair, pairHTTP},
+		{isthmusPair, pairByHand},
+		{isthmusPair, pairHardened},
+		{isthmusOne, oneByHand},
+		{isthmusOne, oneHardened},
 	} {
 		to := c.shape + " to " + c.base + ", "
 		add(to+"CPU", c.shape, c.base, openCPU, 1.05, false)

@@ -39,33 +39,32 @@ type running struct {
 // The shapes, in the order of the table.
 const (
 	direct        = "direct"
-	pairHTTP      = "hand-written pair, HTTP at both ends"
-	heldHTTP      = "hand-written pair, HTTP at both ends, captured"
-	heldHTTP1     = "hand-written pair, HTTP as the caller speaks it, captured"
-	pairL4        = "hand-written pair, L4 at the caller"
+	pairByHand    = "hand-written pair"
+	pairHardened  = "hand-written pair, hardened"
 	isthmusPair   = "Isthmus, two nodes"
-	capturedPair  = "hand-written pair, L4, captured"
-	oneByHand     = "hand-written, one Envoy for both"
-	capturedOne   = "hand-written, one Envoy, captured"
-	handedTLS     = "hand-written, one Envoy, handed over in TLS"
-	handedPlain   = "hand-written, one Envoy, handed over"
+	oneByHand     = "hand-written, one Envoy"
+	oneHardened   = "hand-written, one Envoy, hardened"
 	isthmusOne    = "Isthmus, one node"
 	isthmusAcross = "Isthmus, across meshes"
 )
 
+// shapes lists all of them. Hand-written Envoys speak between their two sides what the caller speaks, one connection
+// for each call of HTTP/1.1 that is under way, as ours do.
 func shapes() []shape {
+	pair := handWritten{offset: 0, httpAtCaller: true, own: true, captured: true}
+	hardened := pair
+	hardened.offset, hardened.hardened = 10, true
+	one := pair
+	one.offset, one.one, one.handOver = 20, true, "tls"
+	hardenedOne := one
+	hardenedOne.offset, hardenedOne.hardened = 30, true
 	return []shape{
 		{direct, startDirect},
-		{pairHTTP, handWritten{offset: 0, httpAtCaller: true}.start},
-		{heldHTTP, handWritten{offset: 70, httpAtCaller: true, captured: true}.start},
-		{heldHTTP1, handWritten{offset: 80, httpAtCaller: true, captured: true, own: true}.start},
-		{pairL4, handWritten{offset: 10}.start},
-		{capturedPair, handWritten{offset: 30, captured: true}.start},
+		{pairByHand, pair.start},
+		{pairHardened, hardened.start},
 		{isthmusPair, inMesh(twoCaller, func(protocol) string { return twoCallee }, "alpha/two-a", "alpha/two-b")},
-		{oneByHand, handWritten{offset: 20, one: true}.start},
-		{capturedOne, handWritten{offset: 40, one: true, captured: true}.start},
-		{handedTLS, handWritten{offset: 50, one: true, captured: true, handOver: "tls"}.start},
-		{handedPlain, handWritten{offset: 60, one: true, captured: true, handOver: "plain"}.start},
+		{oneByHand, one.start},
+		{oneHardened, hardenedOne.start},
 		{isthmusOne, inMesh(oneCaller, func(protocol) string { return oneCallee }, "alpha/one")},
 		{isthmusAcross, inMesh(twoCaller, farName, "alpha/two-a", "alpha/gateway", "beta/gateway", "beta/far")},
 	}
