@@ -341,7 +341,7 @@ func (d *Daemon) followConfig(ctx context.Context) error {
 			waiting = d.admit(next)
 		case <-again:
 		}
-		if err := d.store.SetConfig(ctx, waiting); err != nil {
+		if err := d.store.SetConfigSoon(ctx, waiting); err != nil {
 			d.log.Error("names that are new have no virtual address yet", "error", err, "again", configRetry)
 			continue
 		}

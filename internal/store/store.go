@@ -57,6 +57,8 @@ type Store struct {
 	current *snapshot.Snapshot
 	dirty   bool // current is out of date
 	config  *snapshot.Config
+	// expected is the newest configuration: config, once it is in force.
+	expected *snapshot.Config
 	// addressed says that every name of config has a virtual address, or is among unaddressed because there is none for
 	// it.
 	addressed   bool
@@ -117,9 +119,49 @@ func (s *Store) Changed() <-chan struct{} { return s.changed }
 // SetConfig takes in newly read configuration. Where the state cannot be written it is in force all the same, so that a
 // policy does not wait for a disk; only names that are new have no virtual address until it is set again.
 func (s *Store) SetConfig(ctx context.Context, cfg *snapshot.Config) error {
+	s.expect(cfg)
+	return s.setConfig(ctx, cfg)
+}
+
+// saveWait is how long SetConfigSoon waits for the state.
+const saveWait = 2 * time.Second
+
+// SetConfigSoon is SetConfig, but waits for a state that takes long only two seconds, and then for nothing: the
+// configuration is in force, and names that are new get their addresses when they are kept.
+func (s *Store) SetConfigSoon(ctx context.Context, cfg *snapshot.Config) error {
+	s.expect(cfg)
+	_, err := state.Within(saveWait, func() (none struct{}, err error) { return none, s.setConfig(ctx, cfg) })
+	if err != nil {
+		s.enforce(cfg)
+	}
+	return err
+}
+
+// expect says which configuration is the newest.
+func (s *Store) expect(cfg *snapshot.Config) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expected = cfg
+}
+
+// enforce has a configuration be in force with the addresses that its names have.
+func (s *Store) enforce(cfg *snapshot.Config) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.config != cfg {
+		s.config, s.addressed, s.unaddressed, s.addresses = cfg, false, nil, s.vips.Addresses(cfg.Hosts())
+		s.mark()
+	}
+}
+
+func (s *Store) setConfig(ctx context.Context, cfg *snapshot.Config) error {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
 	s.mu.Lock()
+	if s.expected != cfg { // it has come too late
+		s.mu.Unlock()
+		return nil
+	}
 	vips, left, settled := s.vips, s.unaddressed, s.addressed && len(s.unaddressed) == 0 && s.config.SameHosts(cfg)
 	addresses := s.addresses
 	s.mu.Unlock()
@@ -133,8 +175,11 @@ func (s *Store) SetConfig(ctx context.Context, cfg *snapshot.Config) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.config, s.addressed, s.vips, s.unaddressed, s.addresses = cfg, err == nil, vips, left, addresses
-	s.mark()
+	s.vips = vips
+	if s.expected == cfg {
+		s.config, s.addressed, s.unaddressed, s.addresses = cfg, err == nil, left, addresses
+		s.mark()
+	}
 	return err
 }
 

@@ -50,9 +50,13 @@ type breakable struct {
 	writes int
 	skip   bool          // registrations are not written: five hundred take a disk seconds
 	gate   chan struct{} // registrations wait for it, if there is one
+	hang   chan struct{} // virtual addresses wait for it, if there is one
 }
 
 func (b *breakable) SaveVIPs(ctx context.Context, c vip.Change) error {
+	if b.hang != nil {
+		<-b.hang
+	}
 	if err := b.fail(); err != nil {
 		return err
 	}
@@ -595,4 +599,34 @@ func TestNobodyWaitsForAStateThatHangs(t *testing.T) {
 	close(h.answer)
 	must(t, <-read)
 	same(t, "in effect once it answers", l.Snapshot().Peers["cards"].Suspended, true)
+}
+
+// While the state hangs, a configuration is in force, and the one after it too. Names that are new have addresses once
+// it answers, those of the newest.
+func TestConfigurationDoesNotWaitForAStateThatHangs(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, file(t))
+	must(t, l.SetConfig(t.Context(), services("a")))
+	l.kept.hang = make(chan struct{})
+	has := func(when string, addresses int, names ...string) {
+		t.Helper()
+		snap := l.Snapshot()
+		var got []string
+		for _, s := range snapshot.Of[*corev1.Service](snap.Config) {
+			got = append(got, s.Name)
+		}
+		same(t, when+", services", got, names)
+		same(t, when+", addresses", len(snap.VIPs), addresses)
+	}
+	if l.SetConfigSoon(t.Context(), services("a", "b")) == nil {
+		t.Error("nobody says that names have no address")
+	}
+	has("while it hangs", 1, "a", "b")
+	if l.SetConfigSoon(t.Context(), services("a", "c", "d")) == nil {
+		t.Error("nobody says that names have no address")
+	}
+	has("while it still hangs", 1, "a", "c", "d")
+	close(l.kept.hang)
+	waittest.Until(t, "all have addresses", func() bool { return len(l.Snapshot().VIPs) == 3 })
+	has("when it answers", 3, "a", "c", "d")
 }
