@@ -90,7 +90,8 @@ func TestCutOffFromTheDatabase(t *testing.T) {
 	eventually(t, "its workload is gone here", func() bool { return !registered(b, "here") })
 	ask[adminapi.RevokedNode](t, a.local(), "RevokeNode", &adminapi.NodeRequest{Node: "node-elsewhere"})
 
-	b.write("shop.yaml", strings.ReplaceAll(shopYAML, "sa/shop", "sa/nobody"))
+	b.write("shop.yaml", strings.ReplaceAll(shopYAML, "sa/shop", "sa/nobody")+"---\n"+
+		strings.ReplaceAll(shopYAML, "payments", "novelty")) // which has an age and an address only when it is kept
 	proxy.until("shop may call payments no longer", func() bool { return !calls() })
 	shop.report(hosts("shop", "more"))
 	eventually(t, "what the node says now waits", func() bool {
@@ -113,6 +114,7 @@ func TestCutOffFromTheDatabase(t *testing.T) {
 	}
 
 	wire.Mend()
+	eventually(t, "a new name has its address", func() bool { return len(b.d.store.Snapshot().VIPs) == 2 })
 	waittest.Until(t, "all is in force at both", func() bool {
 		for _, p := range []*plane{a, b} {
 			if registered(p, "here") || registered(p, "elsewhere") || !registered(p, "more") || !registered(p, "shop") {

@@ -312,6 +312,35 @@ func TestSilentServerIsGivenUp(t *testing.T) {
 	must(t, d.Record(t.Context(), event("node after")))
 }
 
+// While the database is away changes fail, the first after ten seconds, and who comes later does not wait as long
+// again.
+func TestDatabaseThatIsAwayIsGivenUpOnce(t *testing.T) {
+	t.Parallel()
+	cfg := pgtest.Shared(t).Database(t)
+	w := pgtest.NewWire(t, &cfg)
+	d := open(t, cfg)
+	w.Sever()
+	took := func(object string) time.Duration {
+		t.Helper()
+		begun := time.Now()
+		if err := d.Record(t.Context(), event(object)); err == nil {
+			t.Errorf("%s was written", object)
+		}
+		return time.Since(begun)
+	}
+	first := took("node first")
+	for range 3 {
+		if later := took("node later"); later > first/2 {
+			t.Errorf("the first change failed after %s, a later one after %s", first, later)
+		}
+	}
+	w.Mend()
+	must(t, d.Record(t.Context(), event("node after")))
+	if got := recorded(t, d); len(got) != 1 || got[0] != "node after" {
+		t.Errorf("recorded %q", got)
+	}
+}
+
 // A transaction that has waited for its turn sees what was written meanwhile, whatever isolation the database is set
 // to: a token that was cancelled lets nobody in.
 func TestTransactionsSeeWhatTheyWaitedFor(t *testing.T) {

@@ -15,11 +15,13 @@ import (
 const (
 	// maxTogether bounds how many writes share one transaction.
 	maxTogether = 512
-	// patience is how long a transaction is tried again while the database is away, readPatience how long what only
-	// reads is, and retryPause how long either rests.
-	patience     = 10 * time.Second
-	readPatience = time.Second
-	retryPause   = 50 * time.Millisecond
+	// patience is how long a database may be away before changes fail, and leastPatience how long each is tried after
+	// that: not to wait for it would take one lost connection for a lost database. readPatience is how long what only
+	// reads is tried, and retryPause how long either rests.
+	patience      = 10 * time.Second
+	leastPatience = 500 * time.Millisecond
+	readPatience  = time.Second
+	retryPause    = 50 * time.Millisecond
 )
 
 var errClosed = errors.New("it is closed")
@@ -39,6 +41,7 @@ type writer struct {
 	stopped sync.Once     // closes closing
 	closing chan struct{} // closed by stop
 	ended   chan struct{} // closed when nothing is written any more
+	away    time.Time     // since when the database is; zero: it is there. Of the goroutine.
 }
 
 func (d *DB) startWriter() {
@@ -114,9 +117,11 @@ func (d *DB) carryOut(writes []*write) {
 // persist carries out writes in one transaction, and anew as long as what keeps it from that may pass. One that fails
 // leaves the others alone, unless it spoils the transaction; then none has happened.
 func (d *DB) persist(ctx context.Context, writes []*write) error {
-	until := time.Now().Add(patience)
+	until := d.writer.patientUntil(time.Now())
 	for apart := false; ; {
 		changes, err := d.attempt(ctx, writes, apart, until)
+		passing := err != nil && !errors.Is(err, errRefused) && d.engine.Judge(err) == Passing
+		d.writer.note(passing, time.Now())
 		switch {
 		case err == nil:
 			d.watchers.Tell(changes)
@@ -125,12 +130,35 @@ func (d *DB) persist(ctx context.Context, writes []*write) error {
 			return nil
 		case errors.Is(err, errRefused):
 			apart = true
-		case d.engine.Judge(err) != Passing || time.Now().After(until):
+		case !passing || time.Now().After(until):
 			return err
 		default:
 			time.Sleep(retryPause)
 		}
 	}
+}
+
+// note takes in whether the database is away.
+func (w *writer) note(away bool, now time.Time) {
+	switch {
+	case !away:
+		w.away = time.Time{}
+	case w.away.IsZero():
+		w.away = now
+	}
+}
+
+// patientUntil is how long a change that begins now is tried. Who waits behind others is not to wait for each of them
+// while the database is away.
+func (w *writer) patientUntil(now time.Time) time.Time {
+	if w.away.IsZero() {
+		return now.Add(patience)
+	}
+	until, least := w.away.Add(patience), now.Add(leastPatience)
+	if until.Before(least) {
+		return least
+	}
+	return until
 }
 
 // errRefused says that a write was refused, and nothing else is wrong with the transaction.
