@@ -21,7 +21,7 @@ import (
 
 var noon = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
-func newRoot(t *testing.T, notAfter time.Time, ca bool) []byte {
+func newRoot(t testing.TB, notAfter time.Time, ca bool) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

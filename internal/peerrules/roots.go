@@ -24,8 +24,7 @@ import (
 // MaxRoots limits the roots of one trust domain.
 const MaxRoots = 16
 
-// ParseRoots parses PEM root certificates. Each must be a certificate authority. Any other content is an error.
-func ParseRoots(text []byte) ([]*x509.Certificate, error) {
+func parseRoots(text []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	rest := bytes.TrimSpace(text)
 	for len(rest) > 0 {

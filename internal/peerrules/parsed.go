@@ -1,0 +1,46 @@
+package peerrules
+
+import (
+	"crypto/x509"
+	"slices"
+	"sync"
+)
+
+// What is remembered: so many texts, of so many bytes at most. A mesh has a few of some kilobytes for each peer.
+const (
+	maxParsed     = 1024
+	maxParsedText = 64 << 10
+)
+
+// parsed remembers what ParseRoots made of a text. Every change of the mesh asks for the roots of all peers several times,
+// and they hardly ever change.
+var parsed = struct {
+	sync.Mutex
+	roots map[string]parsedRoots
+}{roots: map[string]parsedRoots{}}
+
+type parsedRoots struct {
+	certs []*x509.Certificate
+	err   error
+}
+
+// ParseRoots parses PEM root certificates. Each must be a certificate authority. Any other content is an error. The
+// certificates are shared with other callers and must not be changed.
+func ParseRoots(text []byte) ([]*x509.Certificate, error) {
+	if len(text) > maxParsedText {
+		return parseRoots(text)
+	}
+	parsed.Lock()
+	r, known := parsed.roots[string(text)]
+	parsed.Unlock()
+	if !known {
+		r.certs, r.err = parseRoots(text)
+		parsed.Lock()
+		if len(parsed.roots) == maxParsed {
+			clear(parsed.roots)
+		}
+		parsed.roots[string(text)] = r
+		parsed.Unlock()
+	}
+	return slices.Clone(r.certs), r.err
+}
