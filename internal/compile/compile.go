@@ -39,7 +39,7 @@ import (
 type Compiled struct {
 	Snapshot *snapshot.Snapshot
 	Mesh     *model.Mesh // nil when the configuration means none
-	Findings []finding.Finding
+	Findings []finding.Finding // in no order; Known sorts
 	// OnlyEndpoints: the mesh before differs in nothing but where things are served.
 	OnlyEndpoints bool
 
@@ -52,6 +52,7 @@ type Compiled struct {
 // Mesh compiles a snapshot. Without a Mesh object it returns nil and a finding that says so.
 func Mesh(snap *snapshot.Snapshot) (*model.Mesh, []finding.Finding) {
 	c := Next(nil, snap)
+	finding.Sort(c.Findings)
 	return c.Mesh, c.Findings
 }
 
@@ -73,7 +74,6 @@ func Next(before *Compiled, snap *snapshot.Snapshot) *Compiled {
 	for _, ns := range g.sorted {
 		c.Findings = append(c.Findings, c.units[ns].part.findings...)
 	}
-	finding.Sort(c.Findings)
 	c.OnlyEndpoints = before.Mesh != nil && c.onlyEndpointsDiffer(before)
 	return c
 }

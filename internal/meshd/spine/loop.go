@@ -196,7 +196,11 @@ func (l *Loop) apply() {
 
 // findings returns what is wrong with the snapshot, and at which proxies Isthmus fails.
 func (l *Loop) findings() []finding.Finding {
-	return l.compiled.Snapshot.Config.Report(l.compiled.Known(), l.faults())
+	known := l.compiled.Known()
+	if len(l.failed) == 0 {
+		return known
+	}
+	return l.compiled.Snapshot.Config.Report(known, l.faults())
 }
 
 func (l *Loop) faults() []finding.Finding { return slices.Collect(maps.Values(l.failed)) }
