@@ -38,7 +38,7 @@ import (
 // Compiled is a mesh together with what it was compiled from.
 type Compiled struct {
 	Snapshot *snapshot.Snapshot
-	Mesh     *model.Mesh // nil when the configuration means none
+	Mesh     *model.Mesh       // nil when the configuration means none
 	Findings []finding.Finding // in no order; Known sorts
 	// OnlyEndpoints: the mesh before differs in nothing but where things are served.
 	OnlyEndpoints bool

@@ -48,7 +48,8 @@ func TestNextIsMesh(t *testing.T) {
 			}
 			if last != nil {
 				again, findings := Mesh(last.Snapshot)
-				if !reflect.DeepEqual(again, last.Mesh) || !reflect.DeepEqual(inOrder(findings), inOrder(last.Findings)) {
+				if !reflect.DeepEqual(again, last.Mesh) ||
+					!reflect.DeepEqual(inOrder(findings), inOrder(last.Findings)) {
 					t.Fatalf("seed %d step %d (%s): what was compiled before is written to", seed, step, what)
 				}
 				for ns, u := range next.units {

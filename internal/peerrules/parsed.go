@@ -12,8 +12,8 @@ const (
 	maxParsedText = 64 << 10
 )
 
-// parsed remembers what ParseRoots made of a text. Every change of the mesh asks for the roots of all peers several times,
-// and they hardly ever change.
+// parsed remembers what ParseRoots made of a text. Every change of the mesh asks for the roots of all peers several
+// times, and they hardly ever change.
 var parsed = struct {
 	sync.Mutex
 	roots map[string]parsedRoots
