@@ -110,7 +110,7 @@ func Abbreviate(names []string) string {
 func Sort(fs []Finding) {
 	slices.SortFunc(fs, func(a, b Finding) int {
 		if a.Severity != b.Severity || a.File != b.File || a.Line != b.Line { // what decides nearly always
-			return cmp.Or(cmp.Compare(a.Severity, b.Severity), strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+			return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 		}
 		return cmp.Or(a.Object.Compare(b.Object), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Code, b.Code))
 	})
